@@ -1,0 +1,102 @@
+"""One tree of errors; the docstring of each class ends with what the user should do.
+
+An error's text names the culprit (file, tensor, layer path) and the remedy. Independent problems are
+reported together: :func:`raise_problems` joins them into one error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class ExanError(Exception):
+    """Base class of every error that exan_verify raises on purpose.
+
+    Remedy: read the message; it names the culprit and what to change.
+    """
+
+
+class InputError(ExanError, ValueError):
+    """A value given by the user cannot be used (wrong shape, type, range, combination).
+
+    Remedy: correct the named argument or tensor.
+    """
+
+
+class NonFiniteError(InputError):
+    """A tensor contains NaN or an infinity.
+
+    Remedy: find out which step produced it; verdicts speak of finite real numbers only.
+    """
+
+
+class ShapeError(InputError):
+    """A tensor does not have the shape that the network requires.
+
+    Remedy: pass the tensor with the shape that the message states.
+    """
+
+
+class LabelError(InputError):
+    """Labels are outside the label set of the loss (out of range, not one-hot, not 0/1).
+
+    Remedy: correct the labels, or state another label set with ``labels=``.
+    """
+
+
+class GradientError(InputError):
+    """A gradient does not fit the network: missing or extra tensors, or only zeros.
+
+    Remedy: pass exactly one tensor per parameter, under the parameters' names.
+    """
+
+
+class InexactError(InputError):
+    """A floating-point gradient was given without saying what its numbers mean.
+
+    Remedy: pass ``exact=True`` if they are meant exactly, or ``tolerance=eps`` if they are rounded.
+    """
+
+
+class UnsupportedLayerError(InputError):
+    """The model contains a layer or wiring that the exact path cannot express.
+
+    Remedy: use Linear layers with ReLU between them, or audit the part of the model made of these.
+    """
+
+
+class FileError(ExanError):
+    """A file cannot be read as what it should be, or written where it should go.
+
+    Remedy: check the named path and its format.
+    """
+
+
+class PickleRefusedError(FileError):
+    """The file is a pickle (``torch.save``), which could run code when loaded.
+
+    Remedy: convert it once, where you trust it, with the line given in the message.
+    """
+
+
+class RangeError(InputError):
+    """The method has fewer equations than unknowns at this batch size.
+
+    Remedy: use a smaller batch size, a wider layer, or another method.
+    """
+
+
+class CertificateRejected(ExanError):  # noqa: N818 - a fixed public name
+    """A certificate does not prove its claim for this model and this batch or gradient.
+
+    Remedy: do not rely on the claim; certify again from the original inputs.
+    """
+
+
+def raise_problems(kind: type[ExanError], problems: Iterable[str]) -> None:
+    """Raise ``kind`` with all ``problems`` in one message; do nothing when there are none."""
+    found = list(problems)
+    if len(found) == 1:
+        raise kind(found[0])
+    if found:
+        raise kind(f"{len(found)} problems:\n" + "\n".join(f"  - {p}" for p in found))

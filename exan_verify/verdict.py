@@ -1,0 +1,184 @@
+"""What an answer looks like: outcomes, sample statuses, verdicts, witnesses, domains and budgets.
+
+A verdict is a claim about real arithmetic on the stored numbers (docs/theory.md 3.6), not about an
+accelerator's rounded arithmetic. Undecided is a value, never an exception and never "safe".
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+
+from exan_verify.errors import InputError
+from exan_verify.network import Array, Batch, exact_array
+
+
+class Outcome(StrEnum):
+    """Which batches of the stated size, labels and domain have the gradient, up to order."""
+
+    UNIQUE = "unique"
+    AMBIGUOUS = "ambiguous"
+    UNREALISABLE = "unrealisable"
+    UNKNOWN = "unknown"
+
+
+OUTCOME_MEANING: Mapping[Outcome, str] = {
+    Outcome.UNIQUE: "exactly one batch has this gradient: in principle every sample can be rebuilt from it",
+    Outcome.AMBIGUOUS: "at least two batches have this gradient; a sample may be the same in all of them",
+    Outcome.UNREALISABLE: "no batch of this size, with these labels and inputs, has this gradient",
+    Outcome.UNKNOWN: "not decided; this is not a statement that the batch is safe",
+}
+"""One sentence per outcome, for reports."""
+
+
+class SampleStatus(StrEnum):
+    """Whether a sample (x_m, y_m) belongs to every batch with this gradient."""
+
+    DETERMINED = "determined"
+    FREE = "free"
+    UNKNOWN = "unknown"
+
+
+class Trust(StrEnum):
+    """What a verdict rests on: an independently checkable certificate, two solvers' words, or one's."""
+
+    CERTIFIED = "certified"
+    CROSS_CHECKED = "cross-checked"
+    SOLVER_TRUSTED = "solver-trusted"
+
+
+class Engine(StrEnum):
+    """The argument that gave the verdict (docs/theory.md sections 3 and 4)."""
+
+    DIRECT = "direct"
+    LIFTING = "lifting"
+    ENUMERATION = "enumeration"
+    FAMILIES = "families"
+    RESIDUAL = "residual"
+    SCALE = "scale"
+    SMT = "smt"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Box:
+    """A domain of inputs: ``lo <= x <= hi``, each a scalar or one value per feature (d,).
+
+    Raises :class:`InputError` when a bound is not finite or ``lo > hi`` somewhere.
+    """
+
+    lo: Any
+    hi: Any
+
+    def __init__(self, lo: Any, hi: Any) -> None:
+        low, high = (exact_array(np.atleast_1d(_plain(v)), n) for v, n in ((lo, "Box.lo"), (hi, "Box.hi")))
+        if np.any(low > high):
+            raise InputError("Box: lo is greater than hi; swap the bounds")
+        object.__setattr__(self, "lo", low)
+        object.__setattr__(self, "hi", high)
+
+    def bounds(self, features: int) -> tuple[Array, Array]:
+        """``(lo, hi)``, each of shape (features,). Raises :class:`InputError` on another length."""
+        for name, value in (("lo", self.lo), ("hi", self.hi)):
+            if value.shape not in ((1,), (features,)):
+                raise InputError(f"Box.{name} has shape {value.shape}; give a scalar or ({features},) values")
+        return np.broadcast_to(self.lo, (features,)), np.broadcast_to(self.hi, (features,))
+
+    def contains(self, batch: Batch) -> bool:
+        """Whether every input of ``batch`` lies in the box, exactly."""
+        lo, hi = self.bounds(batch.inputs.shape[1])
+        return bool(np.all(batch.inputs >= lo) and np.all(batch.inputs <= hi))
+
+
+@dataclass(slots=True, kw_only=True)
+class Budget:
+    """Limits on one call: wall time in ``seconds`` (None: none) and deterministic ``work`` units.
+
+    The same inputs, seed and work limit give the same verdict; a wall-clock limit cannot promise that.
+    """
+
+    seconds: float | None = None
+    work: int | None = None
+    _start: float = field(default_factory=time.monotonic, init=False)
+    _spent: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        if self.seconds is not None and not self.seconds > 0:
+            raise InputError(f"budget={self.seconds} seconds; give a positive number or None")
+        if self.work is not None and self.work <= 0:
+            raise InputError(f"work_limit={self.work}; give a positive integer or None")
+
+    def spend(self, units: int) -> None:
+        """Count ``units`` of deterministic work (about one modular multiplication each)."""
+        self._spent += units
+
+    @property
+    def exhausted(self) -> str | None:
+        """Which limit has run out, as a phrase for a reason, or None."""
+        if self.work is not None and self._spent > self.work:
+            return f"the work limit of {self.work} units ran out (needed: {self._spent} so far)"
+        if self.seconds is not None and time.monotonic() - self._start > self.seconds:
+            return f"the budget of {self.seconds:g} s ran out"
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One engine's word on the question: who was asked, where, and what came of it.
+
+    For lifting: ``layer`` is 1-based; ``equations`` counts neurons with a non-zero delta row; ``unknowns``
+    is U and ``rank`` the rank of R that was proved (docs/theory.md 3.2).
+    """
+
+    engine: Engine
+    note: str
+    layer: int | None = None
+    equations: int | None = None
+    unknowns: int | None = None
+    rank: int | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Witness:
+    """Evidence for AMBIGUOUS: another batch with the same gradient, or a family of them."""
+
+    batch: Batch | None = None
+    dimension: int | None = None
+    generators: tuple[Any, ...] = ()
+    radius: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """The answer to "which batches have this gradient?", with what it rests on.
+
+    ``samples`` has one status per sample (gradient given: of ``batch`` where one was found, else empty).
+    ``batch_size`` is the size among which the question was decided. ``trust`` and ``certificate`` are None
+    unless something was decided (for the batch or for single samples).
+    """
+
+    outcome: Outcome
+    samples: tuple[SampleStatus, ...]
+    reason: str
+    batch_size: int
+    engine: Engine | None = None
+    layer: int | None = None
+    trust: Trust | None = None
+    batch: Batch | None = None
+    witness: Witness | None = None
+    certificate: Mapping[str, Any] | None = None
+    attempts: tuple[Attempt, ...] = ()
+
+    @property
+    def determined(self) -> int:
+        """How many samples are in every batch with this gradient: each of them is a leak."""
+        return sum(status is SampleStatus.DETERMINED for status in self.samples)
+
+
+def _plain(value: Any) -> Any:
+    return value.detach().cpu().numpy() if hasattr(value, "detach") else value
