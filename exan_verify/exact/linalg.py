@@ -1,0 +1,113 @@
+"""Exact linear algebra, thin over python-flint: ranks, null spaces and solutions over F_p and Q."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from math import lcm
+from typing import Any
+
+import flint
+import numpy as np
+
+from exan_verify.exact.modular import PRIME, Residues
+from exan_verify.network import Array, to_fraction
+
+
+def rank_mod(matrix: Residues) -> int:
+    """Rank over F_p of residues (rows, cols): a proved lower bound of the rank over the reals."""
+    rows, cols = matrix.shape
+    if rows == 0 or cols == 0:
+        return 0
+    return int(flint.nmod_mat(rows, cols, matrix.reshape(-1).tolist(), PRIME).rank())
+
+
+def rank(matrix: Array) -> int:
+    """Rank over Q of a rational matrix (rows, cols)."""
+    return int(_integer_matrix(matrix).rank())
+
+
+def pivots(matrix: Array) -> list[int]:
+    """Indices of the first maximal set of independent columns of a rational matrix."""
+    reduced, _, found = _integer_matrix(matrix).rref()
+    columns, row = [], 0
+    for col in range(matrix.shape[1]):
+        if row < found and reduced[row, col] != 0:
+            columns.append(col)
+            row += 1
+    return columns
+
+
+def nullspace(matrix: Array) -> Array:
+    """Basis of the right null space of a rational matrix, one column per vector, as Fractions."""
+    basis, nullity = _integer_matrix(matrix).nullspace()
+    cols = matrix.shape[1]
+    out = np.empty((cols, nullity), dtype=object)
+    for i in range(cols):
+        for k in range(nullity):
+            out[i, k] = Fraction(int(basis[i, k]))
+    return out
+
+
+def solve(matrix: Array, right: Array) -> Array | None:
+    """The unique X with ``matrix @ X = right`` over Q, or None.
+
+    ``matrix`` (rows, k) must have full column rank; None when it has not, or when no solution exists.
+    """
+    rows, k = matrix.shape
+    chosen = pivots(matrix.T)
+    if len(chosen) < k:
+        return None
+    square = _rational_matrix(matrix[chosen])
+    solution = square.solve(_rational_matrix(right[chosen]))
+    if rows > k and _rational_matrix(matrix) * solution != _rational_matrix(right):
+        return None
+    return _from_flint(solution)
+
+
+def multiply(left: Array, right: Array) -> Array:
+    """The product of two rational matrices as Fractions."""
+    return _from_flint(_rational_matrix(left) * _rational_matrix(right))
+
+
+def rational_roots(coefficients: Sequence[Fraction]) -> list[tuple[Fraction, int]]:
+    """Rational roots with multiplicities of a polynomial; ``coefficients`` from the constant term up."""
+    polynomial = flint.fmpq_poly([flint.fmpq(c.numerator, c.denominator) for c in coefficients])
+    numerator = polynomial.numer()
+    roots = []
+    for factor, multiplicity in numerator.factor()[1]:
+        if factor.degree() == 1:
+            roots.append((Fraction(-int(factor[0]), int(factor[1])), int(multiplicity)))
+    return roots
+
+
+def characteristic_polynomial(matrix: Array) -> list[Fraction]:
+    """Coefficients, constant term first, of the characteristic polynomial of a square rational matrix."""
+    polynomial = _rational_matrix(matrix).charpoly()
+    return [_to_fraction(polynomial[k]) for k in range(matrix.shape[0] + 1)]
+
+
+def _integer_matrix(matrix: Array) -> Any:
+    """Each row scaled to integers; rank, row space and null space do not change."""
+    rows: list[int] = []
+    for row in matrix:
+        scale = lcm(1, *(to_fraction(v).denominator for v in row))
+        rows.extend(int(to_fraction(v) * scale) for v in row)
+    return flint.fmpz_mat(*matrix.shape, rows)
+
+
+def _rational_matrix(matrix: Array) -> Any:
+    entries = [flint.fmpq(f.numerator, f.denominator) for f in map(to_fraction, matrix.reshape(-1))]
+    return flint.fmpq_mat(*matrix.shape, entries)
+
+
+def _from_flint(matrix: Any) -> Array:
+    out = np.empty((matrix.nrows(), matrix.ncols()), dtype=object)
+    for i in range(out.shape[0]):
+        for k in range(out.shape[1]):
+            out[i, k] = _to_fraction(matrix[i, k])
+    return out
+
+
+def _to_fraction(value: Any) -> Fraction:
+    return Fraction(int(value.p), int(value.q))

@@ -1,0 +1,106 @@
+"""Vectorised arithmetic in the field of p = 2^61 - 1 elements (a Mersenne prime).
+
+Residues are uint64 arrays with values in [0, p). A value that is non-zero mod p is non-zero; a rank mod p
+is a lower bound of the rank over the reals (docs/theory.md 3.6). Nothing is ever concluded from a zero or
+a rank deficit mod p.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from hashlib import shake_256
+
+import numpy as np
+import numpy.typing as npt
+
+PRIME_BITS = 61
+PRIME = (1 << PRIME_BITS) - 1
+
+Residues = npt.NDArray[np.uint64]
+
+_P = np.uint64(PRIME)
+_LOW31 = np.uint64((1 << 31) - 1)
+_LOW30 = np.uint64((1 << 30) - 1)
+
+
+def fold(values: Residues) -> Residues:
+    """Reduce uint64 values below 2^64 to [0, p): 2^61 = 1 mod p."""
+    once: Residues = (values & _P) + (values >> np.uint64(PRIME_BITS))
+    reduced: Residues = np.where(once >= _P, once - _P, once)
+    return reduced
+
+
+def multiply_mod(a: Residues, b: Residues) -> Residues:
+    """Entrywise (broadcast) product mod p.
+
+    With a = a1 2^31 + a0 and b = b1 2^31 + b0: the middle term m = a1 b0 + a0 b1 < 2^62 is split as
+    m1 2^30 + m0, and 2^62 = 2, 2^61 = 1 mod p, so a b = 2 a1 b1 + m1 + m0 2^31 + a0 b0 < 2^64.
+    """
+    a1, a0 = a >> np.uint64(31), a & _LOW31
+    b1, b0 = b >> np.uint64(31), b & _LOW31
+    middle = a1 * b0 + a0 * b1
+    high, low = middle >> np.uint64(30), (middle & _LOW30) << np.uint64(31)
+    total: Residues = np.uint64(2) * (a1 * b1) + high + low + a0 * b0
+    return fold(total)
+
+
+def add_mod(a: Residues, b: Residues) -> Residues:
+    """Entrywise (broadcast) sum mod p."""
+    total: Residues = a + b
+    return fold(total)
+
+
+def negate_mod(a: Residues) -> Residues:
+    """Entrywise negative mod p."""
+    flipped: Residues = np.where(a == 0, a, _P - a)
+    return flipped
+
+
+def reduce_digits(digits: npt.NDArray[np.int64]) -> Residues:
+    """Residues of integers given by base-2^16 digits, least significant first, the last one signed."""
+    top = digits[-1]
+    total: Residues = np.where(top < 0, top + PRIME, top).astype(np.uint64)
+    for plane in digits[-2::-1]:
+        # multiplication by 2^16 is a rotation of the 61 bits
+        rotated = ((total << np.uint64(16)) & _P) | (total >> np.uint64(PRIME_BITS - 16))
+        total = fold(rotated + plane.astype(np.uint64))
+    return total
+
+
+def residues(values: object) -> Residues:
+    """Residues of (nested) Python ints or Fractions without p in a denominator."""
+    array = np.array(values, dtype=object)
+    flat = [
+        int(v) % PRIME if isinstance(v, int) else v.numerator * inverse(v.denominator) % PRIME
+        for v in array.reshape(-1)
+    ]
+    return np.array(flat, dtype=np.uint64).reshape(array.shape)
+
+
+def constant(value: int) -> Residues:
+    """One residue as a 0-d array that broadcasts."""
+    return np.array(value % PRIME, dtype=np.uint64)
+
+
+def inverse(value: int) -> int:
+    """Inverse mod p of an integer; raises ZeroDivisionError when p divides it."""
+    if value % PRIME == 0:
+        raise ZeroDivisionError("p divides a denominator")
+    return pow(value, -1, PRIME)
+
+
+def points(seed: str) -> Iterator[int]:
+    """An endless deterministic stream of points in [2, p), for T -> t and for random projections."""
+    block = 0
+    while True:
+        raw = shake_256(f"{seed}/{block}".encode()).digest(8 * 512)
+        for value in np.frombuffer(raw, dtype="<u8") >> np.uint64(3):
+            if 2 <= value < PRIME:
+                yield int(value)
+        block += 1
+
+
+def random_residues(seed: str, rows: int, cols: int) -> Residues:
+    """A deterministic pseudo-random (rows, cols) matrix of residues."""
+    stream = points(seed)
+    return np.array([next(stream) for _ in range(rows * cols)], dtype=np.uint64).reshape(rows, cols)

@@ -1,0 +1,183 @@
+"""Exact rational matrices with one common denominator, multiplied through float64 BLAS.
+
+A matrix is ``integers / denominator`` with the integers stored as base-2^16 digits. A product of digit
+planes is a matrix of integers below ``terms * 2^32``; with at most 2^20 terms per block every partial sum
+stays below 2^53, so float64 matrix multiplication is exact whatever order it sums in. Block sums are added
+in int64 and carried once at the end. This is the whole argument: nothing here rounds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from math import gcd
+
+import numpy as np
+import numpy.typing as npt
+
+from exan_verify.exact.dyadic import DIGIT_BASE, DIGIT_BITS, Scaled, scaled
+from exan_verify.exact.modular import PRIME, Residues, constant, inverse, multiply_mod, reduce_digits
+from exan_verify.network import Array
+
+Digits = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+
+_BLOCK_ENTRIES = 1 << 20
+_MAX_TERMS = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RationalMatrix:
+    """``integers / denominator``, shape (rows, cols).
+
+    ``digits`` (count, rows, cols) in base 2^16, least significant first; all in [0, 2^16) except the last,
+    which is in [-1, 2^16) and carries the sign.
+    """
+
+    digits: Digits
+    denominator: int
+
+    @classmethod
+    def of(cls, array: Array) -> RationalMatrix:
+        """From a 2-d exact array."""
+        source = scaled(array)
+        return cls(carry(source.planes(array).astype(np.int64)), source.denominator)
+
+    @classmethod
+    def from_residues(cls, residues: Residues) -> RationalMatrix:
+        """Least non-negative integers for residues mod p."""
+        count = -(-PRIME.bit_length() // DIGIT_BITS)
+        shifts = (np.arange(count, dtype=np.uint64) * np.uint64(DIGIT_BITS)).reshape(-1, 1, 1)
+        return cls(((residues >> shifts) & np.uint64(DIGIT_BASE - 1)).astype(np.int64), 1)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(rows, cols)``."""
+        return self.digits.shape[1], self.digits.shape[2]
+
+    @property
+    def T(self) -> RationalMatrix:  # noqa: N802 - as numpy has it
+        """The transpose."""
+        return RationalMatrix(self.digits.transpose(0, 2, 1), self.denominator)
+
+    def positive(self) -> Mask:
+        """Where the entries are greater than zero."""
+        found: Mask = (self.digits[-1] >= 0) & self.nonzero()
+        return found
+
+    def nonzero(self) -> Mask:
+        """Where the entries are not zero."""
+        found: Mask = np.any(self.digits != 0, axis=0)
+        return found
+
+    def masked(self, keep: Mask) -> RationalMatrix:
+        """Entries where ``keep``, zero elsewhere."""
+        return RationalMatrix(_trim(self.digits * keep), self.denominator)
+
+    def plus_column(self, column: RationalMatrix) -> RationalMatrix:
+        """Add ``column`` (rows, 1) to every column."""
+        common = self.denominator * column.denominator // gcd(self.denominator, column.denominator)
+        left = _scale_digits(self.digits, common // self.denominator)
+        right = _scale_digits(column.digits, common // column.denominator)
+        count = max(len(left), len(right))
+        total = np.zeros((count, *self.shape), dtype=np.int64)
+        total[: len(left)] += left
+        total[: len(right)] += right
+        return RationalMatrix(carry(total), common)
+
+    def over(self, divisor: int) -> RationalMatrix:
+        """Entries divided by a positive integer."""
+        return RationalMatrix(self.digits, self.denominator * divisor)
+
+    def row_sums(self) -> RationalMatrix:
+        """Sum over the columns, shape (rows, 1)."""
+        return RationalMatrix(carry(self.digits.sum(axis=2, keepdims=True)), self.denominator)
+
+    def integers(self) -> Array:
+        """The numerators as an object array of Python ints."""
+        total = np.zeros(self.shape, dtype=object)
+        for plane in self.digits[::-1]:
+            total = total * DIGIT_BASE + plane.astype(object)
+        return total
+
+    def fractions(self) -> Array:
+        """The entries as an object array of Fractions."""
+        out = np.empty(self.shape, dtype=object)
+        for index, value in np.ndenumerate(self.integers()):
+            out[index] = Fraction(value, self.denominator)
+        return out
+
+    def residues(self) -> Residues:
+        """The entries mod p (p must not divide the denominator: ZeroDivisionError)."""
+        return multiply_mod(reduce_digits(self.digits), constant(inverse(self.denominator)))
+
+
+def product(left: Array | RationalMatrix, right: RationalMatrix) -> RationalMatrix:
+    """The exact product of (rows, k) and (k, cols); a large ``left`` array is read block by block."""
+    source = left if isinstance(left, RationalMatrix) else scaled(left)
+    rows, terms = source.shape
+    cols = right.shape[1]
+    count = source.digits.shape[0] if isinstance(source, RationalMatrix) else source.count
+    right_count = right.digits.shape[0]
+    total = np.zeros((count + right_count, rows, cols), dtype=np.int64)
+    step = max(1, min(_MAX_TERMS, _BLOCK_ENTRIES // max(1, rows)))
+    for start in range(0, terms, step):
+        block = slice(start, min(terms, start + step))
+        planes = _planes(source, block).reshape(count * rows, -1)
+        stacked = right.digits[:, block].transpose(1, 0, 2).reshape(-1, right_count * cols)
+        sums = (planes @ stacked.astype(np.float64)).reshape(count, rows, right_count, cols)
+        for a in range(count):
+            for b in range(right_count):
+                total[a + b] += sums[a, :, b].astype(np.int64)
+    return RationalMatrix(carry(total), source.denominator * right.denominator)
+
+
+def product_mod(left: Array, right: Residues) -> Residues:
+    """``left @ right`` mod p for an exact array (rows, k) and residues (k, cols)."""
+    return product(left, RationalMatrix.from_residues(right)).residues()
+
+
+def residue_product(left: Residues, right: Residues) -> Residues:
+    """``left @ right`` mod p for residues (rows, k) and (k, cols)."""
+    return product(RationalMatrix.from_residues(left), RationalMatrix.from_residues(right)).residues()
+
+
+def carry(planes: Digits) -> Digits:
+    """Normalise int64 planes (any sign, below 2^62 in size) to digits: see :class:`RationalMatrix`."""
+    digits, over = [], np.zeros(planes.shape[1:], dtype=np.int64)
+    for plane in planes:
+        value = plane + over
+        digits.append(value & (DIGIT_BASE - 1))
+        over = value >> DIGIT_BITS
+    while np.any((over != 0) & (over != -1)):
+        digits.append(over & (DIGIT_BASE - 1))
+        over = over >> DIGIT_BITS
+    if np.any(over):
+        digits.append(over)
+    return _trim(np.stack(digits))
+
+
+def _trim(digits: Digits) -> Digits:
+    count = len(digits)
+    while count > 1 and not np.any(digits[count - 1]):
+        count -= 1
+    return digits[:count]
+
+
+def _planes(source: Scaled | RationalMatrix, block: slice) -> npt.NDArray[np.float64]:
+    if isinstance(source, RationalMatrix):
+        return source.digits[:, :, block].astype(np.float64)
+    return source.planes(source.array[:, block])
+
+
+def _scale_digits(digits: Digits, factor: int) -> Digits:
+    """Planes of ``factor`` times the number; the result is not carried."""
+    parts = []
+    while factor:
+        parts.append(factor & (DIGIT_BASE - 1))
+        factor >>= DIGIT_BITS
+    total = np.zeros((len(digits) + len(parts) - 1, *digits.shape[1:]), dtype=np.int64)
+    for k, part in enumerate(parts):
+        if part:
+            total[k : k + len(digits)] += digits * part
+    return total
