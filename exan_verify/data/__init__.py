@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -62,7 +63,7 @@ def initialised_network(widths: Sequence[int] = MNIST_WIDTHS, seed: int = 0) -> 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         layers: list[torch.nn.Module] = []
-        for fan_in, fan_out in zip(widths, widths[1:], strict=False):
+        for fan_in, fan_out in pairwise(widths):
             layers += [torch.nn.Linear(fan_in, fan_out), torch.nn.ReLU()]
     return torch.nn.Sequential(*layers[:-1])
 
@@ -85,7 +86,7 @@ def trained_network(widths: Sequence[int] = MNIST_WIDTHS, seed: int = 0) -> torc
     generator = torch.Generator().manual_seed(seed)
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-3)
     for _ in range(_MAX_EPOCHS):
-        for chosen in torch.randperm(len(x), generator=generator).split(_TRAINING_BATCH):
+        for chosen in torch.randperm(len(x), generator=generator).view(-1, _TRAINING_BATCH):
             optimiser.zero_grad()
             torch.nn.functional.cross_entropy(model(x[chosen]), y[chosen]).backward()  # type: ignore[no-untyped-call]
             optimiser.step()
