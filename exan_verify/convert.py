@@ -1,0 +1,299 @@
+"""From a ``torch.nn.Module`` to an exact :class:`ReluNetwork`.
+
+The module's forward is traced symbolically (``torch.fx``) and must be one chain: Linear layers with ReLU
+between them, and layers around them that change nothing (Flatten, Identity, Dropout that is off). Whatever
+else it does is refused with its type and path: a verdict about another function would be worthless.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from exan_verify.errors import InputError, UnsupportedLayerError
+from exan_verify.network import Linear, ReluNetwork, exact_array
+
+if TYPE_CHECKING:
+    import torch
+    from torch.fx import Node
+
+_SUPPORTED = "use Linear layers with ReLU between them (and Flatten, Identity, Dropout in eval mode)"
+
+
+class Kind(Enum):
+    """What one step of a forward pass does."""
+
+    LINEAR = "Linear"
+    RELU = "ReLU"
+    NOTHING = "nothing"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One step of a forward pass: its kind, the path it is known by, and the layer of a Linear step."""
+
+    kind: Kind
+    path: str
+    layer: Linear | None = None
+
+
+def to_network(model: Any) -> ReluNetwork:
+    """The exact network that ``model`` computes; a :class:`ReluNetwork` is returned as it is.
+
+    Parameters keep their names (``"0.weight"``, ``"fc1.bias"``) and their exact values, whatever their
+    dtype (float16, bfloat16, float32, float64). The input is flattened to (M, d).
+
+    Raises :class:`UnsupportedLayerError` naming the type and path of what cannot be expressed, and
+    :class:`InputError` for what is not a model, or has frozen, shared or non-finite parameters.
+    """
+    if isinstance(model, ReluNetwork):
+        return model
+    import torch
+
+    if not isinstance(model, torch.nn.Module):
+        raise InputError(
+            f"model is a {type(model).__name__}; pass a torch.nn.Module (not its state_dict) or a ReluNetwork"
+        )
+    _check_hooks(model)
+    if type(model) is torch.nn.Linear:
+        steps = [Step(kind=Kind.LINEAR, path="model", layer=_linear(model, ""))]
+    else:
+        steps = _trace(model)
+    network = assemble(steps)
+    _check_parameters(model, network)
+    return network
+
+
+def assemble(steps: Sequence[Step]) -> ReluNetwork:
+    """The network of a chain of steps.
+
+    Raises :class:`UnsupportedLayerError` where Linear and ReLU do not alternate, from Linear to Linear.
+    """
+    active = [step for step in steps if step.kind is not Kind.NOTHING]
+    before: Step | None = None
+    for step in active:
+        if step.kind is Kind.LINEAR and before is not None and before.kind is Kind.LINEAR:
+            raise UnsupportedLayerError(
+                f"Linear {step.path!r} follows Linear {before.path!r} without a ReLU between them; "
+                "put a ReLU between, or merge the two into one layer"
+            )
+        if step.kind is Kind.RELU and before is None:
+            raise UnsupportedLayerError(
+                f"ReLU {step.path!r} acts on the input, before any Linear layer; "
+                "apply it to the data instead and remove it from the model"
+            )
+        before = step
+    if before is not None and before.kind is Kind.RELU:
+        raise UnsupportedLayerError(
+            f"ReLU {before.path!r} acts on the output; the losses take logits, so end with a Linear layer"
+        )
+    layers = tuple(step.layer for step in active if step.layer is not None)
+    if not layers:
+        raise UnsupportedLayerError(f"the model has no Linear layer; {_SUPPORTED}")
+    return ReluNetwork(layers=layers)
+
+
+def _check_hooks(model: torch.nn.Module) -> None:
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    for path, module in model.named_modules():
+        if any(getattr(module, name, None) for name in hooks):
+            raise UnsupportedLayerError(
+                f"{_describe(module, path)} has hooks, which may change its values or gradients; remove them"
+            )
+
+
+def _trace(model: torch.nn.Module) -> list[Step]:
+    import torch.fx
+
+    try:
+        graph = torch.fx.Tracer().trace(model)
+    # whatever a user's forward does with symbolic values ends in one of these
+    except (
+        torch.fx.proxy.TraceError,
+        TypeError,
+        AttributeError,
+        ValueError,
+        LookupError,
+        RuntimeError,
+    ) as error:
+        raise UnsupportedLayerError(
+            f"the forward of {type(model).__name__} cannot be traced ({error}); {_SUPPORTED}"
+        ) from None
+    return _follow(model, list(graph.nodes))
+
+
+def _follow(model: torch.nn.Module, nodes: list[Node]) -> list[Step]:
+    """The steps along the only chain from the placeholder to the output."""
+    steps: list[Step] = []
+    current: Node | None = None
+    for node in nodes:
+        if node.op == "placeholder":
+            if current is not None and node.users:
+                raise UnsupportedLayerError(
+                    f"forward takes a second input {node.target!r}; give it one input"
+                )
+            current = current or node
+        elif current is not None and _is_size(node):
+            continue
+        elif node.op == "output":
+            if node.args != (current,):
+                raise UnsupportedLayerError("forward must return the logits and nothing else, in one tensor")
+        elif current is None or node.args[:1] != (current,):
+            raise UnsupportedLayerError(
+                f"{_name(model, node)} does not take the output of the step before it; "
+                "the model must be one chain without branches"
+            )
+        else:
+            steps.append(_step(model, node, {step.path for step in steps if step.kind is Kind.LINEAR}))
+            current = node
+    return steps
+
+
+def _is_size(node: Node) -> bool:
+    """Whether the node only reads a batch size: ``x.size(0)``, ``x.shape``, ``x.shape[0]``."""
+    if node.op == "call_method":
+        return node.target == "size" and node.args[1:] in ((), (0,))
+    if node.op != "call_function" or getattr(node.target, "__name__", "") not in ("getattr", "getitem"):
+        return False
+    return node.args[1:] in (("shape",), (0,))
+
+
+def _step(model: torch.nn.Module, node: Node, linear_paths: set[str]) -> Step:
+    name = str(node.target)
+    if node.op == "call_module":
+        if name in linear_paths:
+            raise UnsupportedLayerError(
+                f"Linear {name!r} is used more than once; give every place a layer of its own"
+            )
+        return _module_step(model.get_submodule(name), name)
+    return _function_step(model, node)
+
+
+def _module_step(module: torch.nn.Module, path: str) -> Step:
+    import torch.nn as nn
+
+    # exact types: a subclass or a parametrised layer may compute something else
+    if type(module) is nn.Linear:
+        return Step(kind=Kind.LINEAR, path=path, layer=_linear(module, path))
+    if type(module) is nn.ReLU:
+        return Step(kind=Kind.RELU, path=path)
+    if type(module) is nn.Flatten and (module.start_dim, module.end_dim) == (1, -1):
+        return Step(kind=Kind.NOTHING, path=path)
+    if type(module) is nn.Identity:
+        return Step(kind=Kind.NOTHING, path=path)
+    if type(module) is nn.Dropout:
+        if module.training and module.p > 0:
+            raise UnsupportedLayerError(
+                f"Dropout {path!r} is in training mode, so the gradient is random; call model.eval() first"
+            )
+        return Step(kind=Kind.NOTHING, path=path)
+    raise UnsupportedLayerError(
+        f"{_describe(module, path)} is not supported; {_remedy(type(module).__name__)}"
+    )
+
+
+def _function_step(model: torch.nn.Module, node: Node) -> Step:
+    import torch
+    from torch.nn import functional
+
+    path = _path(model, node)
+    target = getattr(torch.Tensor, str(node.target), None) if node.op == "call_method" else node.target
+    if target in (functional.relu, torch.relu, torch.relu_, torch.Tensor.relu, torch.Tensor.relu_):
+        return Step(kind=Kind.RELU, path=path)
+    if target in (torch.flatten, torch.Tensor.flatten) and _arguments(node, start_dim=0, end_dim=-1) == (
+        1,
+        -1,
+    ):
+        return Step(kind=Kind.NOTHING, path=path)
+    if target in (torch.reshape, torch.Tensor.reshape, torch.Tensor.view) and _keeps_samples(node):
+        return Step(kind=Kind.NOTHING, path=path)
+    if target in (torch.Tensor.contiguous,):
+        return Step(kind=Kind.NOTHING, path=path)
+    if target is functional.dropout:
+        probability, training = _arguments(node, p=0.5, training=True)
+        if not training or probability == 0:
+            return Step(kind=Kind.NOTHING, path=path)
+        raise UnsupportedLayerError(
+            f"dropout in {path!r} is switched on, so the gradient is random; "
+            "call model.eval() first and pass training=self.training"
+        )
+    raise UnsupportedLayerError(f"{_name(model, node)} is not supported; {_remedy(str(node.target))}")
+
+
+def _arguments(node: Node, **defaults: Any) -> tuple[Any, ...]:
+    """The values of the parameters after the first, by position or keyword, in the order of ``defaults``."""
+    given = dict(zip(defaults, node.args[1:], strict=False)) | dict(node.kwargs)
+    return tuple(given.get(name, default) for name, default in defaults.items())
+
+
+def _keeps_samples(node: Node) -> bool:
+    """Whether a view or reshape is to (M, d): ``(-1, d)``, ``(x.size(0), -1)``, ``(x.shape[0], d)``."""
+    sizes = node.args[1:]
+    if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)):
+        sizes = tuple(sizes[0])
+    if len(sizes) != 2:
+        return False
+    rows, columns = sizes
+    if not isinstance(columns, int):
+        return False
+    return columns > 0 if isinstance(rows, int) and rows == -1 else not isinstance(rows, int)
+
+
+def _linear(module: torch.nn.Linear, path: str) -> Linear:
+    prefix = f"{path}." if path else ""
+    for name, parameter in module.named_parameters(recurse=False):
+        if parameter.is_meta:
+            raise InputError(
+                f"{prefix}{name} is on the meta device and has no numbers; load the weights first"
+            )
+    return Linear(
+        weight=exact_array(module.weight, f"{prefix}weight"),
+        bias=None if module.bias is None else exact_array(module.bias, f"{prefix}bias"),
+        name=path,
+    )
+
+
+def _check_parameters(model: torch.nn.Module, network: ReluNetwork) -> None:
+    """Every trained parameter must be one of the network's, once: the shared gradient has them all."""
+    named = dict(model.named_parameters(remove_duplicate=False))
+    used = {name for name, _ in network.parameters()}
+    shared = [name for name in used if sum(named[name] is other for other in named.values()) > 1]
+    if shared:
+        raise UnsupportedLayerError(
+            f"parameters {sorted(shared)} are one and the same tensor; give every layer its own parameters"
+        )
+    unused = sorted({name for name, p in named.items() if name not in used and p.requires_grad})
+    if unused:
+        raise InputError(f"parameters {unused} do not enter the forward pass; remove them from the model")
+    frozen = sorted(name for name in used if not named[name].requires_grad)
+    if 0 < len(frozen) < len(used):
+        raise InputError(
+            f"parameters {frozen} are frozen, so their gradient is never shared, but verdicts speak of the "
+            "gradient of all parameters; set requires_grad=True for all of them or for none"
+        )
+
+
+def _path(model: torch.nn.Module, node: Node) -> str:
+    stack = node.meta.get("nn_module_stack")
+    return list(stack)[-1] if stack else type(model).__name__
+
+
+def _name(model: torch.nn.Module, node: Node) -> str:
+    if node.op == "call_module":
+        return _describe(model.get_submodule(str(node.target)), str(node.target))
+    name = getattr(node.target, "__name__", str(node.target))
+    return f"the operation {name!r} ({node.name!r}) in the forward of {_path(model, node)!r}"
+
+
+def _describe(module: torch.nn.Module, path: str) -> str:
+    return f"layer {path!r} ({type(module).__name__})" if path else f"the model ({type(module).__name__})"
+
+
+def _remedy(name: str) -> str:
+    if "softmax" in name.lower():
+        return "remove it: cross_entropy takes logits and applies the softmax itself"
+    if "sigmoid" in name.lower():
+        return "remove it where it ends the model: bce takes logits and applies the sigmoid itself"
+    return _SUPPORTED
