@@ -1,0 +1,1 @@
+"""Benchmarks: the cases of ``exan bench``."""

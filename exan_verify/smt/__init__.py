@@ -1,0 +1,1 @@
+"""The uniqueness question as SMT constraints: an independent ground truth for small networks."""

@@ -1,0 +1,1 @@
+"""Test support: the small suite of seeded questions."""
