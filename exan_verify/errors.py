@@ -93,6 +93,13 @@ class CertificateRejected(ExanError):  # noqa: N818 - a fixed public name
     """
 
 
+class SoundnessError(ExanError):
+    """Two exact facts contradict each other: a defect of exan_verify, never of the input.
+
+    Remedy: report it with the model and the batch; do not rely on any verdict about them.
+    """
+
+
 def raise_problems(kind: type[ExanError], problems: Iterable[str]) -> None:
     """Raise ``kind`` with all ``problems`` in one message; do nothing when there are none."""
     found = list(problems)

@@ -7,7 +7,6 @@ a rank deficit mod p.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from hashlib import shake_256
 
 import numpy as np
@@ -21,6 +20,13 @@ Residues = npt.NDArray[np.uint64]
 _P = np.uint64(PRIME)
 _LOW31 = np.uint64((1 << 31) - 1)
 _LOW30 = np.uint64((1 << 30) - 1)
+
+
+class UnsuitablePrimeError(ArithmeticError):
+    """A given rational number has a denominator that p divides, so it has no residue.
+
+    Remedy: change the units of the input (float inputs are never concerned: they are dyadic).
+    """
 
 
 def fold(values: Residues) -> Residues:
@@ -83,24 +89,19 @@ def constant(value: int) -> Residues:
 
 
 def inverse(value: int) -> int:
-    """Inverse mod p of an integer; raises ZeroDivisionError when p divides it."""
+    """Inverse mod p of an integer; raises :class:`UnsuitablePrimeError` when p divides it."""
     if value % PRIME == 0:
-        raise ZeroDivisionError("p divides a denominator")
+        raise UnsuitablePrimeError("p divides a denominator of the given rational numbers")
     return pow(value, -1, PRIME)
 
 
-def points(seed: str) -> Iterator[int]:
-    """An endless deterministic stream of points in [2, p), for T -> t and for random projections."""
-    block = 0
-    while True:
-        raw = shake_256(f"{seed}/{block}".encode()).digest(8 * 512)
-        for value in np.frombuffer(raw, dtype="<u8") >> np.uint64(3):
-            if 2 <= value < PRIME:
-                yield int(value)
-        block += 1
+def point(seed: str) -> int:
+    """A deterministic pseudo-random residue in [2, p), for T -> t."""
+    return 2 + int.from_bytes(shake_256(f"point/{seed}".encode()).digest(16), "little") % (PRIME - 2)
 
 
 def random_residues(seed: str, rows: int, cols: int) -> Residues:
     """A deterministic pseudo-random (rows, cols) matrix of residues."""
-    stream = points(seed)
-    return np.array([next(stream) for _ in range(rows * cols)], dtype=np.uint64).reshape(rows, cols)
+    raw = shake_256(f"matrix/{seed}".encode()).digest(8 * rows * cols)
+    values: Residues = np.frombuffer(raw, dtype="<u8").astype(np.uint64) & _P
+    return np.where(values == _P, np.uint64(0), values).reshape(rows, cols)

@@ -108,7 +108,7 @@ class RationalMatrix:
         return out
 
     def residues(self) -> Residues:
-        """The entries mod p (p must not divide the denominator: ZeroDivisionError)."""
+        """The entries mod p (p must not divide the denominator: UnsuitablePrimeError)."""
         return multiply_mod(reduce_digits(self.digits), constant(inverse(self.denominator)))
 
 

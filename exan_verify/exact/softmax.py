@@ -73,6 +73,14 @@ def loss_vectors_ball(loss: Loss, logits: Array, labels: Array, divisor: int, pr
         return flint.arb_mat(rows, cols, [columns[m][k] for k in range(rows) for m in range(cols)])
 
 
+def mse_targets(logits: Array, vectors: Array, divisor: int) -> Array:
+    """Targets y with ``vectors = 2 (logits - y) / divisor`` (mse); all (K, M), Fractions."""
+    out = np.empty(logits.shape, dtype=object)
+    for (k, m), value in np.ndenumerate(logits):
+        out[k, m] = value - vectors[k, m] * divisor / 2
+    return out
+
+
 def to_ball(value: Fraction) -> Any:
     """A ball that contains a rational number."""
     return flint.arb(flint.fmpq(value.numerator, value.denominator))

@@ -1,0 +1,162 @@
+"""Certificates: what a claim says and all that a checker needs besides model and batch or gradient.
+
+A certificate is plain JSON. The records here are shared by the engines, which write them, and the kernel,
+which reads them; they contain no mathematics. The batch is never embedded: certificates travel, private
+data does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from fractions import Fraction
+from typing import Any, Literal
+
+import msgspec
+
+import exan_verify
+from exan_verify.errors import CertificateRejected
+from exan_verify.network import Labels, Loss, Reduction, to_fraction
+from exan_verify.verdict import Box, Outcome, SampleStatus
+
+SCHEMA: Literal["exan/certificate/1"] = "exan/certificate/1"
+
+Parametrisation = Literal["zero_sum", "full", "column_space"]
+LabelArgument = Literal["loss_vectors", "output_rank", "backward_map"]
+
+
+class Question(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Among which batches the claim speaks (docs/theory.md section 1)."""
+
+    entrance: Literal["batch", "gradient"]
+    loss: Loss
+    reduction: Reduction
+    labels: Labels
+    batch_size: int
+    domain: tuple[tuple[str, ...], tuple[str, ...]] | None = None
+
+
+class Claim(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is claimed: the outcome, and per sample of the batch whether it is determined."""
+
+    question: Question
+    outcome: Outcome
+    samples: tuple[SampleStatus, ...]
+
+
+class LayerArgument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Quadratic lifting at one hidden layer (C1, C2).
+
+    ``layer`` is 1-based; ``unknowns`` is U, ``rank`` the rank of R over F_p; ``determined`` the samples
+    (x_m, y_m) that this layer settles; ``labels`` the argument used for their labels (3.4).
+    """
+
+    layer: int
+    parametrisation: Parametrisation
+    unknowns: int
+    rank: int
+    groups: tuple[tuple[int, ...], ...]
+    lower_ranks: tuple[int, ...]
+    determined: tuple[int, ...]
+    labels: LabelArgument
+
+
+class Mixing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Gradient given: how to rebuild the batch. ``Delta_layer = A[:, columns] @ matrix`` (3.5)."""
+
+    layer: int
+    columns: tuple[int, ...]
+    matrix: tuple[tuple[str, ...], ...]
+
+
+class Lifting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="lifting"):
+    """Evidence of the lifting engine: the field and point of 3.6, and one argument per layer used."""
+
+    prime: int
+    point: int
+    layers: tuple[LayerArgument, ...]
+    mixing: Mixing | None = None
+
+
+Evidence = Lifting
+
+
+class Certificate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A claim with its evidence and the SHA-256 digests of what it was made for."""
+
+    schema: Literal["exan/certificate/1"]
+    producer: str
+    created: str
+    model_sha256: str
+    batch_sha256: str | None = None
+    gradient_sha256: str | None = None
+    claim: Claim
+    evidence: Evidence
+    statement: str
+
+
+STATEMENT = (
+    "The claim is about real arithmetic on the stored weights and inputs, "
+    "not about an accelerator's rounded arithmetic."
+)
+
+
+def issue(
+    *,
+    claim: Claim,
+    evidence: Evidence,
+    model_sha256: str,
+    batch_sha256: str | None = None,
+    gradient_sha256: str | None = None,
+) -> dict[str, Any]:
+    """A certificate as a JSON-able dict, dated now."""
+    record = Certificate(
+        schema=SCHEMA,
+        producer=f"exan_verify {exan_verify.__version__}",
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        model_sha256=model_sha256,
+        batch_sha256=batch_sha256,
+        gradient_sha256=gradient_sha256,
+        claim=claim,
+        evidence=evidence,
+        statement=STATEMENT,
+    )
+    builtins: dict[str, Any] = msgspec.to_builtins(record)
+    return builtins
+
+
+def parse(certificate: Mapping[str, Any] | str | bytes) -> Certificate:
+    """Read a certificate from JSON or a dict; raises :class:`CertificateRejected` when it is not one."""
+    try:
+        if isinstance(certificate, (str, bytes)):
+            return msgspec.json.decode(certificate, type=Certificate)
+        return msgspec.convert(dict(certificate), type=Certificate)
+    except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise CertificateRejected(f"this is not a certificate of schema {SCHEMA}: {error}") from None
+
+
+def domain_record(domain: Box | None, features: int) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+    """The box's bounds as exact rationals in text; scalars stay single entries."""
+    if domain is None:
+        return None
+    domain.bounds(features)
+    return (
+        tuple(str(to_fraction(v)) for v in domain.lo),
+        tuple(str(to_fraction(v)) for v in domain.hi),
+    )
+
+
+def domain_box(record: tuple[tuple[str, ...], tuple[str, ...]] | None) -> Box | None:
+    """The box of :func:`domain_record`."""
+    if record is None:
+        return None
+    lo, hi = ([rational(v) for v in bound] for bound in record)
+    return Box(lo, hi)
+
+
+def rational(text: str) -> Fraction:
+    """A rational from certificate text; raises :class:`CertificateRejected` when it is not one."""
+    try:
+        return Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        raise CertificateRejected(f"the certificate has {text!r} where a rational number belongs") from None

@@ -1,0 +1,110 @@
+"""Exclusivity of a batch: ExAN counts, the published condition, the peeling closure, pattern groups.
+
+An *exclusively activated neuron* (ExAN) of sample m is active for m and for no other sample of the batch
+(Pan et al., USENIX Security 2022; docs/theory.md section 1). None of this is a uniqueness claim: exclusivity
+makes an attack easy, its absence protects nobody (docs/theory.md section 4, P2).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from exan_verify.exact.backprop import Forward, backward_mod, forward
+from exan_verify.exact.modular import point
+from exan_verify.exact.rational import Mask
+from exan_verify.exact.softmax import VanishingDenominatorError, loss_vectors_mod
+from exan_verify.network import Batch, Loss, Reduction, ReluNetwork
+
+Groups = tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExclusivityState:
+    """The exclusivity of a batch of M samples in a network with L - 1 hidden layers.
+
+    ``counts[i][m]``: number of ExANs of sample m in hidden layer i + 1. ``published``: at least two per
+    sample in the last hidden layer and one in every other (P1's condition), also per sample.
+    ``peelable[m]``: m is in the peeling closure (E4), counting only deltas proved non-zero;
+    ``stopping_set``: the samples left. ``groups[i]``: samples that share the pattern of hidden layer i + 1.
+    """
+
+    counts: tuple[tuple[int, ...], ...]
+    published: bool
+    published_by_sample: tuple[bool, ...]
+    peelable: tuple[bool, ...]
+    stopping_set: tuple[int, ...]
+    groups: tuple[Groups, ...]
+
+
+def exclusivity(network: ReluNetwork, batch: Batch, *, loss: Loss = Loss.CROSS_ENTROPY) -> ExclusivityState:
+    """The exclusivity state of ``batch``, from exact activation patterns.
+
+    Peeling needs biases (without them a layer-1 ExAN gives the sample only up to scale): no sample of a
+    network without biases is called peelable.
+    """
+    passed = forward(network, batch)
+    counts = tuple(exan_counts(pattern) for pattern in passed.patterns)
+    by_sample = tuple(_published(counts, m) for m in range(batch.size))
+    left = _stopping_set(network, batch, passed, loss)
+    return ExclusivityState(
+        counts=counts,
+        published=all(by_sample),
+        published_by_sample=by_sample,
+        peelable=tuple(m not in left for m in range(batch.size)),
+        stopping_set=tuple(sorted(left)),
+        groups=tuple(pattern_groups(pattern) for pattern in passed.patterns),
+    )
+
+
+def exan_counts(pattern: Mask) -> tuple[int, ...]:
+    """Number of exclusively active neurons per sample for one layer's pattern (n, M)."""
+    exclusive = pattern[pattern.sum(axis=1) == 1]
+    return tuple(int(v) for v in exclusive.sum(axis=0))
+
+
+def pattern_groups(pattern: Mask) -> Groups:
+    """Samples (columns) with equal patterns (n, M), grouped, in the order of their first members."""
+    groups: dict[bytes, list[int]] = {}
+    for m in range(pattern.shape[1]):
+        groups.setdefault(np.packbits(pattern[:, m]).tobytes(), []).append(m)
+    return tuple(tuple(group) for group in groups.values())
+
+
+def _published(counts: tuple[tuple[int, ...], ...], m: int) -> bool:
+    return bool(counts) and counts[-1][m] >= 2 and all(layer[m] >= 1 for layer in counts[:-1])
+
+
+def _stopping_set(network: ReluNetwork, batch: Batch, passed: Forward, loss: Loss) -> set[int]:
+    """Samples outside the peeling closure on layer 1 (E4).
+
+    A neuron gives m away when its delta is proved non-zero for m (a non-zero residue) and is surely zero
+    (inactive neuron) for every other sample that is left.
+    """
+    left = set(range(batch.size))
+    if not network.has_bias or not passed.patterns:
+        return left
+    active, nonzero = passed.patterns[0], _nonzero_deltas(network, batch, passed, loss)
+    while left:
+        members = sorted(left)
+        alone = active[:, members].sum(axis=1) == 1
+        found = {m for m in members if np.any(alone & nonzero[:, m])}
+        if not found:
+            break
+        left -= found
+    return left
+
+
+def _nonzero_deltas(network: ReluNetwork, batch: Batch, passed: Forward, loss: Loss) -> Mask:
+    divisor = loss.divisor(Reduction.SUM, batch.size, network.classes)
+    attempt = 0
+    while True:
+        try:
+            t = point(f"exclusivity/{attempt}")
+            vectors = loss_vectors_mod(loss, passed.logits, batch.labels, divisor, t)
+            break
+        except VanishingDenominatorError:
+            attempt += 1
+    found: Mask = backward_mod(network, passed, vectors)[0] != 0
+    return found
