@@ -1,0 +1,131 @@
+"""``check``: match a certificate with its inputs, re-derive the claim, and compare."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from exan_verify.certificate import Certificate, Claim, Question, domain_box, parse
+from exan_verify.errors import CertificateRejected, InputError, LabelError
+from exan_verify.exact.modular import UnsuitablePrimeError
+from exan_verify.kernel.lifting import settled
+from exan_verify.kernel.reconstruction import rebuilt_batch
+from exan_verify.network import Batch, Gradient, ReluNetwork
+from exan_verify.verdict import Box, Outcome, SampleStatus
+
+
+def check(
+    certificate: Mapping[str, Any] | str | bytes,
+    model: Any,
+    *,
+    batch: tuple[Any, Any] | Batch | None = None,
+    gradient: Mapping[str, Any] | Gradient | None = None,
+) -> Claim:
+    """Check a certificate against the model and the batch or gradient it was made for.
+
+    ``model``, ``batch`` and ``gradient`` are as for :func:`exan_verify.certify`. Returns the claim that was
+    re-derived; it is equal to the certificate's own.
+
+    Raises :class:`CertificateRejected` with the first step that fails, and
+    :class:`exan_verify.errors.InputError` when the inputs themselves are malformed.
+    """
+    record = parse(certificate)
+    network = _network(model)
+    question = record.claim.question
+    if record.model_sha256 != network.digest:
+        raise CertificateRejected("the certificate was made for another model (SHA-256 differs)")
+    if (batch is None) == (gradient is None):
+        raise InputError(
+            "give either batch=(x, y) or gradient={name: tensor}, as the certificate was made for"
+        )
+    given = "gradient" if batch is None else "batch"
+    if question.entrance != given:
+        raise CertificateRejected(
+            f"the certificate was made for a {question.entrance}; pass {question.entrance}="
+        )
+    try:
+        if batch is not None:
+            subject = _matching_batch(record, network, batch)
+        else:
+            subject = _batch_of_gradient(record, network, gradient)
+        claim = _derive(record, network, subject)
+    except UnsuitablePrimeError as error:
+        raise CertificateRejected(str(error)) from None
+    if claim != record.claim:
+        raise CertificateRejected(
+            f"the evidence shows {_summary(claim)}, the certificate claims {_summary(record.claim)}"
+        )
+    return claim
+
+
+def _derive(record: Certificate, network: ReluNetwork, batch: Batch) -> Claim:
+    question = record.claim.question
+    if question.batch_size != batch.size:
+        raise CertificateRejected(
+            f"the claim is about batches of {question.batch_size} samples, the batch has {batch.size}"
+        )
+    domain = _domain(question, batch.inputs.shape[1])
+    if domain is not None and not domain.contains(batch):
+        raise CertificateRejected("the batch lies outside the claim's domain")
+    known = settled(record.evidence, network, batch, question)
+    return Claim(
+        question=question,
+        # M determined samples of a batch of M distinct samples leave no other batch of that size
+        outcome=Outcome.UNIQUE if len(known) == batch.size else Outcome.UNKNOWN,
+        samples=tuple(
+            SampleStatus.DETERMINED if m in known else SampleStatus.UNKNOWN for m in range(batch.size)
+        ),
+    )
+
+
+def _matching_batch(record: Certificate, network: ReluNetwork, batch: tuple[Any, Any] | Batch) -> Batch:
+    if record.evidence.mixing is not None or record.gradient_sha256 is not None:
+        raise CertificateRejected("a certificate for a batch must not carry parts for a gradient")
+    x, y = (batch.inputs, batch.labels) if isinstance(batch, Batch) else batch
+    cleaned = _batch_of(network, record.claim.question, x, y)
+    if record.batch_sha256 != cleaned.digest:
+        raise CertificateRejected("the certificate was made for another batch (SHA-256 differs)")
+    return cleaned
+
+
+def _batch_of_gradient(
+    record: Certificate, network: ReluNetwork, gradient: Mapping[str, Any] | Gradient | None
+) -> Batch:
+    given = gradient if isinstance(gradient, Gradient) else Gradient(tensors=gradient or {})
+    if record.batch_sha256 is not None or record.evidence.mixing is None:
+        raise CertificateRejected("a certificate for a gradient must say how the batch is rebuilt from it")
+    if record.gradient_sha256 != given.digest:
+        raise CertificateRejected("the certificate was made for another gradient (SHA-256 differs)")
+    question = record.claim.question
+    x, y = rebuilt_batch(record.evidence.mixing, network, given, question)
+    return _batch_of(network, question, x, y)
+
+
+def _batch_of(network: ReluNetwork, question: Question, x: Any, y: Any) -> Batch:
+    try:
+        return Batch.of(x, y, network=network, loss=question.loss, labels=question.labels)
+    except LabelError as error:
+        raise CertificateRejected(f"the labels do not fit the certificate's question: {error}") from None
+
+
+def _domain(question: Question, features: int) -> Box | None:
+    try:
+        domain = domain_box(question.domain)
+        if domain is not None:
+            domain.bounds(features)
+    except InputError as error:
+        raise CertificateRejected(f"the claim's domain is not a box: {error}") from None
+    return domain
+
+
+def _network(model: Any) -> ReluNetwork:
+    if isinstance(model, ReluNetwork):
+        return model
+    from exan_verify.convert import to_network  # torch is imported only for torch models
+
+    return to_network(model)
+
+
+def _summary(claim: Claim) -> str:
+    known = sum(status is SampleStatus.DETERMINED for status in claim.samples)
+    return f"{claim.outcome.value} with {known} of {len(claim.samples)} samples determined"

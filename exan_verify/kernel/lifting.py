@@ -1,0 +1,209 @@
+"""Checks the evidence of lifting (docs/theory.md C1, C2, 3.4, 3.6).
+
+Everything is recomputed: activation patterns, loss vectors at the certificate's point, deltas, the matrix R
+row by row, every rank. The certificate's numbers are only compared with what comes out. A rank over F_p is a
+lower bound of the rank over the reals; no zero and no deficit mod p is used.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from exan_verify.certificate import LayerArgument, Lifting, Question
+from exan_verify.errors import CertificateRejected
+from exan_verify.exact.backprop import Forward, backward_mod, forward
+from exan_verify.exact.linalg import rank_mod
+from exan_verify.exact.modular import PRIME, Residues, add_mod, multiply_mod, negate_mod, random_residues
+from exan_verify.exact.rational import Mask, RationalMatrix, product_mod, residue_product
+from exan_verify.exact.softmax import VanishingDenominatorError, loss_vectors_mod
+from exan_verify.network import Batch, Labels, Loss, ReluNetwork
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """The batch with what the kernel recomputed about it."""
+
+    network: ReluNetwork
+    batch: Batch
+    question: Question
+    passed: Forward
+    deltas: tuple[Residues, ...]
+    point: int
+
+
+def settled(evidence: Lifting, network: ReluNetwork, batch: Batch, question: Question) -> frozenset[int]:
+    """The samples that the evidence proves to be in every batch with this gradient.
+
+    Raises :class:`CertificateRejected` at the first step that does not hold.
+    """
+    _require(evidence.prime == PRIME, f"the prime is {evidence.prime}, this schema's is {PRIME}")
+    _require(1 < evidence.point < PRIME, "the point t is outside [2, p)")
+    _require(network.has_bias, "the network has no biases; lifting does not apply")
+    _require(len(evidence.layers) > 0, "the evidence has no layer argument")
+    subject = _subject(evidence, network, batch, question)
+    known: frozenset[int] = frozenset()
+    for argument in evidence.layers:
+        known |= _layer(subject, argument)
+    return known
+
+
+def _subject(evidence: Lifting, network: ReluNetwork, batch: Batch, question: Question) -> Subject:
+    passed = forward(network, batch)
+    divisor = question.loss.divisor(question.reduction, batch.size, network.classes)
+    try:
+        vectors = loss_vectors_mod(question.loss, passed.logits, batch.labels, divisor, evidence.point)
+    except VanishingDenominatorError:
+        raise CertificateRejected("a softmax denominator vanishes at the certificate's point t") from None
+    deltas = backward_mod(network, passed, vectors)
+    return Subject(
+        network=network, batch=batch, question=question, passed=passed, deltas=deltas, point=evidence.point
+    )
+
+
+def _layer(subject: Subject, argument: LayerArgument) -> frozenset[int]:
+    i, samples = argument.layer, subject.batch.size
+    _require(1 <= i < subject.network.depth, f"there is no hidden layer {i}")
+    _require(rank_mod(subject.deltas[i - 1]) == samples, f"rank(Delta_{i}) = M is not shown")
+    _require(_affine_rank(subject, i - 1) == samples, f"rank [H_{i - 1} 1] = M is not shown")
+    matrix = _lifted_system(subject, argument)
+    unknowns, rank = matrix.shape[1], rank_mod(matrix)
+    _require(unknowns == argument.unknowns, f"U is {unknowns}, the certificate says {argument.unknowns}")
+    _require(rank == argument.rank, f"rank(R) is {rank} mod p, the certificate says {argument.rank}")
+    groups = _groups(subject.passed.patterns[i - 1])
+    _require(groups == argument.groups, f"the pattern groups of layer {i} are {groups}")
+    squares = sum(len(group) ** 2 for group in groups)
+    _require(rank == unknowns - squares, f"dim null(R) may exceed {squares}, the sum of squared group sizes")
+    alone = frozenset(group[0] for group in groups if len(group) == 1)
+    _check_below(subject, argument, everyone=len(alone) == samples)
+    told = frozenset(m for m in alone if _label_told(subject, argument, m, len(alone) == samples))
+    _require(
+        told == frozenset(argument.determined) and len(argument.determined) == len(told),
+        f"layer {i} determines samples {sorted(told)}, the certificate says {list(argument.determined)}",
+    )
+    return told
+
+
+def _lifted_system(subject: Subject, argument: LayerArgument) -> Residues:
+    """R mod p, all rows: (Delta_j . q)(Delta_j . q - w_j . u) on the products q_a q_b (a <= b), q_a u_k."""
+    delta = subject.deltas[argument.layer - 1]
+    outgoing = _outgoing_weights(subject, argument)
+    neurons, samples = delta.shape
+    columns: list[Residues] = []
+    for a in range(samples):
+        rest = multiply_mod(delta[:, [a]], delta[:, a:])
+        rest[:, 1:] = add_mod(rest[:, 1:], rest[:, 1:])
+        columns.append(rest)
+    columns += [negate_mod(multiply_mod(delta[:, [a]], outgoing)) for a in range(samples)]
+    matrix = np.concatenate(columns, axis=1)
+    _require(len(matrix) == neurons, "the lifted system has lost rows")
+    kept: Residues = matrix[matrix.any(axis=1)]
+    return kept
+
+
+def _outgoing_weights(subject: Subject, argument: LayerArgument) -> Residues:
+    """Row j is w_j (column j of W_{i+1}) on the unknowns of u; the choice of unknowns is checked (3.1)."""
+    i = argument.layer
+    weight = subject.network.layers[i].weight
+    if argument.parametrisation == "column_space":
+        following = subject.deltas[i]
+        _require(rank_mod(following) == subject.batch.size, f"rank(Delta_{i + 1}) = M is not shown")
+        _require(_affine_rank(subject, i) == subject.batch.size, f"rank [H_{i} 1] = M is not shown")
+        return product_mod(weight.T, following)
+    basis = np.eye(weight.shape[0], dtype=np.uint64)
+    if argument.parametrisation == "zero_sum":
+        _require(
+            i == subject.network.depth - 1 and subject.question.loss in (Loss.CROSS_ENTROPY, Loss.HINGE),
+            "loss vectors sum to zero only above the last hidden layer, for cross_entropy and hinge",
+        )
+        basis = np.concatenate([basis[:, :-1][:-1], np.full((1, len(basis) - 1), PRIME - 1, np.uint64)])
+    return product_mod(weight.T, basis)
+
+
+def _affine_rank(subject: Subject, layer: int) -> int:
+    """A lower bound of rank [H_layer 1], from a fixed projection when H is wide."""
+    features: RationalMatrix = subject.passed.hidden[layer]
+    rows, samples = features.shape
+    extended = np.concatenate([features.residues(), np.ones((1, samples), dtype=np.uint64)])
+    if rows > 3 * samples:
+        extended = residue_product(random_residues(f"kernel/{layer}", samples + 4, rows + 1), extended)
+    return rank_mod(extended)
+
+
+def _groups(pattern: Mask) -> tuple[tuple[int, ...], ...]:
+    """Samples with equal columns of the pattern, compared pair by pair."""
+    groups: list[list[int]] = []
+    for m in range(pattern.shape[1]):
+        for group in groups:
+            if np.array_equal(pattern[:, group[0]], pattern[:, m]):
+                group.append(m)
+                break
+        else:
+            groups.append([m])
+    return tuple(tuple(group) for group in groups)
+
+
+def _check_below(subject: Subject, argument: LayerArgument, *, everyone: bool) -> None:
+    """3.4 downward: full column rank of every lower Delta; with larger groups only layer 1 needs nothing."""
+    _require(everyone or argument.layer == 1, "samples share a pattern, and the layers below stay open")
+    expected = tuple(subject.batch.size for _ in range(argument.layer - 1))
+    _require(argument.lower_ranks == expected, "a lower Delta lacks full column rank")
+    for k in range(1, argument.layer):
+        _require(rank_mod(subject.deltas[k - 1]) == subject.batch.size, f"rank(Delta_{k}) = M is not shown")
+
+
+def _label_told(subject: Subject, argument: LayerArgument, m: int, everyone: bool) -> bool:
+    """Whether only sample m's own label fits its inputs and what is known of its deltas (3.4)."""
+    depth = subject.network.depth
+    if argument.labels == "loss_vectors":
+        _require(argument.layer == depth - 1, "loss vectors are known only above the last hidden layer")
+        return _told(subject, m, np.eye(subject.network.classes, dtype=np.uint64))
+    if argument.labels == "output_rank":
+        _require(everyone, "the output rank argument needs every input to be determined")
+        _require(_affine_rank(subject, depth - 1) == subject.batch.size, "rank [H_{L-1} 1] = M is not shown")
+        return _told(subject, m, np.eye(subject.network.classes, dtype=np.uint64))
+    back = np.eye(subject.network.classes, dtype=np.uint64)
+    for k in range(depth - 1, argument.layer, -1):
+        active = subject.passed.patterns[k - 1][:, [m]]
+        back = product_mod(subject.network.layers[k].weight.T, back) * active
+    return _told(subject, m, back)
+
+
+def _told(subject: Subject, m: int, back: Residues) -> bool:
+    """Whether ``back @ (g(f, y') - g(f, y))`` is non-zero for every other admitted label y'."""
+    loss, labels = subject.question.loss, subject.question.labels
+    classes = subject.network.classes
+    if labels is Labels.REAL or (loss is Loss.BCE and labels is Labels.ONE_HOT):
+        # the differences span at most R^K, so an injective map is enough
+        return rank_mod(back) == classes
+    own = _loss_vector(subject, m, subject.batch.labels[m])
+    for other in _admitted(subject):
+        if np.array_equal(np.asarray(other), np.asarray(subject.batch.labels[m])):
+            continue
+        difference = [(a - b) % PRIME for a, b in zip(_loss_vector(subject, m, other), own, strict=True)]
+        image = [sum(int(v) * d for v, d in zip(row, difference, strict=True)) % PRIME for row in back]
+        if not any(image):
+            return False
+    return True
+
+
+def _admitted(subject: Subject) -> list[object]:
+    if subject.question.labels is Labels.KNOWN:
+        return list(subject.batch.labels)
+    classes = subject.network.classes
+    if subject.question.loss is Loss.MSE:
+        return list(np.eye(classes)) if classes > 1 else [np.array([0.0]), np.array([1.0])]
+    return list(range(classes))
+
+
+def _loss_vector(subject: Subject, m: int, label: object) -> list[int]:
+    vector = loss_vectors_mod(
+        subject.question.loss, subject.passed.logits[:, [m]], np.array([label]), 1, subject.point
+    )
+    return [int(v) for v in vector[:, 0]]
+
+
+def _require(condition: bool, problem: str) -> None:
+    if not condition:
+        raise CertificateRejected(problem)
