@@ -1,0 +1,73 @@
+"""``attack``: rebuild a batch from a gradient in floating point, for any supported model.
+
+The work is done in :mod:`exan_verify.numeric`, which shares nothing with the exact engines: agreement between
+the two means something.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from exan_verify.convert import to_network
+from exan_verify.errors import InputError
+from exan_verify.network import Gradient, Loss, Reduction
+
+if TYPE_CHECKING:
+    from exan_verify.numeric.attack import Attack
+
+_Option = TypeVar("_Option", bound=StrEnum)
+
+
+def attack(
+    model: Any,
+    gradient: Mapping[str, Any] | Gradient,
+    *,
+    loss: str = "cross_entropy",
+    reduction: str = "mean",
+    batch_size: int | None = None,
+    method: str = "auto",
+    device: str | None = None,
+    seed: int = 0,
+    progress: Callable[[str], None] | None = None,
+) -> Attack:
+    """Rebuild the samples behind ``gradient``: the inputs and labels that it stands behind, and no others.
+
+    ``model``: a ``torch.nn.Module`` of Linear and ReLU layers, or a ReluNetwork. ``gradient``: one tensor per
+    parameter, by name. ``batch_size``: how many samples were averaged, default the rank found. ``device``: a
+    torch device, default the CPU. ``progress`` is called with a short text at every step.
+
+    The result has ``x`` (M', d) and ``y`` (M',) of the samples found, ``status`` per sample (how it was
+    found, its error bound), ``gradient_residual`` and ``complete``. Floating point finds samples; it proves
+    nothing about others: see ``certify`` for that.
+
+    Raises :class:`InputError` or a subclass naming what cannot be used.
+    """
+    network = to_network(model)
+    given = gradient if isinstance(gradient, Gradient) else Gradient(tensors=gradient)
+    given.for_network(network)
+    if batch_size is not None and batch_size < 1:
+        raise InputError(f"batch_size={batch_size}; a batch has at least one sample")
+    from exan_verify.numeric.attack import run
+
+    return run(
+        network,
+        given.tensors,
+        loss=choice(Loss, loss, "loss"),
+        reduction=choice(Reduction, reduction, "reduction"),
+        batch_size=batch_size,
+        method=method,
+        device=device,
+        seed=seed,
+        progress=progress,
+    )
+
+
+def choice(kind: type[_Option], value: str, name: str) -> _Option:
+    """The member of ``kind`` with that value, or :class:`InputError` naming the argument and the options."""
+    try:
+        return kind(value)
+    except ValueError:
+        options = ", ".join(repr(option.value) for option in kind)
+        raise InputError(f"{name}={value!r} is not known; use one of {options}") from None
