@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from exan_verify.attacking import choice
+from exan_verify.certificate import domain_record
 from exan_verify.convert import to_network
 from exan_verify.decide.pipeline import certify
 from exan_verify.exclusivity import ExclusivityState, exclusivity
@@ -39,6 +40,7 @@ class Audit:
     loss: Loss
     reduction: Reduction
     labels: Labels
+    domain: Box | None = None
     classes: tuple[Any, ...]
     exclusivity: ExclusivityState
     verdict: Verdict
@@ -67,6 +69,7 @@ class Audit:
             "loss": self.loss,
             "reduction": self.reduction,
             "labels": self.labels,
+            "domain": domain_record(self.domain, self.widths[0]),
             "batch_size": self.size,
             "classes": self.classes,
             "published": self.published,
@@ -120,6 +123,7 @@ def audit(
         loss=which,
         reduction=how,
         labels=label_set,
+        domain=domain,
         classes=_classes(exact),
         exclusivity=exclusivity(network, exact, loss=which),
         verdict=verdict,
