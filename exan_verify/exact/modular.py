@@ -32,7 +32,7 @@ class UnsuitablePrimeError(ArithmeticError):
 def fold(values: Residues) -> Residues:
     """Reduce uint64 values below 2^64 to [0, p): 2^61 = 1 mod p."""
     once: Residues = (values & _P) + (values >> np.uint64(PRIME_BITS))
-    reduced: Residues = np.where(once >= _P, once - _P, once)
+    reduced: Residues = once - np.where(once >= _P, _P, np.uint64(0))
     return reduced
 
 

@@ -5,6 +5,6 @@ It imports none of the engines (a test keeps that): it shares with them the reco
 argued step by step in docs/theory.md, "Why a certificate proves its claim".
 """
 
-from exan_verify.kernel.check import check
+from exan_verify.kernel.checker import check
 
 __all__ = ["check"]

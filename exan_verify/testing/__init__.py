@@ -1,1 +1,1 @@
-"""Test support: the small suite of seeded questions."""
+"""Helpers for tests: Hypothesis strategies of exact networks and batches."""

@@ -1,0 +1,53 @@
+"""Networks and batches shared by several test files."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+
+from exan_verify.network import Batch, Labels, Loss, ReluNetwork
+
+
+def default_network(widths: list[int], seed: int = 0, dtype: type = np.float32) -> ReluNetwork:
+    """PyTorch's default initialisation: uniform in +-1/sqrt(n_in)."""
+    rng = np.random.default_rng(seed)
+    weights, biases = [], []
+    for a, b in pairwise(widths):
+        bound = a**-0.5
+        weights.append(rng.uniform(-bound, bound, (b, a)).astype(dtype))
+        biases.append(rng.uniform(-bound, bound, b).astype(dtype))
+    return ReluNetwork.from_arrays(weights, biases)
+
+
+def random_batch(network: ReluNetwork, samples: int, seed: int = 1, loss: Loss = Loss.CROSS_ENTROPY) -> Batch:
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(samples, network.widths[0])).astype(np.float32)
+    y = rng.integers(0, network.classes, samples)
+    labels = np.eye(network.classes)[y] if loss in (Loss.MSE, Loss.BCE) else y
+    return Batch.of(x, labels, network=network, loss=loss, labels=Labels.ONE_HOT)
+
+
+def two_one_five_one(seed: int) -> tuple[ReluNetwork, Batch, Batch]:
+    """C1's warning: lifting passes at layer 2 while Delta_1 has rank 1; and a second batch, exactly.
+
+    Both samples are active in the single first neuron; with W_1 v = 0, moving x_1 by delta_1^2 v and x_2 by
+    -delta_1^1 v keeps every layer's gradient.
+    """
+    rng = np.random.default_rng(seed)
+    w1 = np.array([[rng.integers(1, 5), rng.integers(1, 5)]], dtype=np.float64)
+    w2 = rng.integers(-8, 9, (5, 1)).astype(np.float64)
+    b2 = rng.integers(-80, 81, 5).astype(np.float64)
+    w3 = rng.integers(1, 9, (1, 5)).astype(np.float64)
+    network = ReluNetwork.from_arrays([w1, w2, w3], [[1.0], b2, [0.0]])
+    x = rng.integers(1, 6, (2, 2)).astype(np.float64)
+    batch = Batch.of(x, [[0.0], [1.0]], network=network, loss=Loss.MSE, labels=Labels.ONE_HOT)
+    hidden = x @ w1.T + 1.0
+    z2 = hidden @ w2.T + b2
+    f = np.maximum(z2, 0) @ w3.T
+    g = 2 * (f - batch.labels) / 2
+    delta1 = ((g @ w3) * (z2 > 0)) @ w2
+    v = np.array([w1[0, 1], -w1[0, 0]])
+    moved = x + np.array([delta1[1, 0] * v, -delta1[0, 0] * v])
+    second = Batch.of(moved, batch.labels, network=network, loss=Loss.MSE, labels=Labels.ONE_HOT)
+    return network, batch, second

@@ -1,0 +1,28 @@
+"""Law: every certificate that is issued is accepted, and the claim that comes back is the verdict's."""
+
+import json
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from exan_verify.decide.pipeline import certify
+from exan_verify.kernel import check
+from exan_verify.network import Labels, Loss
+from exan_verify.testing.strategies import LOSSES, REDUCTIONS, batches, networks
+from exan_verify.verdict import SampleStatus
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data(), loss=LOSSES, reduction=REDUCTIONS, labels=st.sampled_from(list(Labels)))
+def test_issued_certificates_are_accepted(data, loss, reduction, labels):
+    labels = Labels.ONE_HOT if labels is Labels.REAL and loss is not Loss.MSE else labels
+    generic = data.draw(st.booleans())
+    network = data.draw(networks(max_width=14, generic=generic, biases=None))
+    batch = data.draw(batches(network, loss, generic=generic, labels=labels))
+    verdict = certify(network, batch=batch, loss=loss.value, reduction=reduction.value, labels=labels.value)
+    if verdict.certificate is None:
+        assert SampleStatus.DETERMINED not in verdict.samples
+        return
+    claim = check(json.dumps(verdict.certificate), network, batch=batch)
+    assert claim.outcome is verdict.outcome
+    assert claim.samples == verdict.samples

@@ -1,0 +1,85 @@
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from exan_verify.exact import softmax
+from exan_verify.exact.modular import PRIME
+from exan_verify.network import Loss
+
+LOGITS = st.lists(st.fractions(min_value=-5, max_value=5, max_denominator=8), min_size=3, max_size=3)
+
+
+def column(values):
+    out = np.empty((len(values), 1), dtype=object)
+    out[:, 0] = [Fraction(v) for v in values]
+    return out
+
+
+@settings(max_examples=80, deadline=None)
+@given(logits=LOGITS, label=st.integers(0, 2), t=st.integers(2, PRIME - 1))
+def test_cross_entropy_sums_to_zero_mod_p(logits, label, t):
+    vector = softmax.loss_vectors_mod(Loss.CROSS_ENTROPY, column(logits), np.array([label]), 1, t)
+    assert sum(int(v) for v in vector[:, 0]) % PRIME == 0
+
+
+@settings(max_examples=80, deadline=None)
+@given(logits=LOGITS, shift=st.integers(-50, 50), t=st.integers(2, PRIME - 1))
+def test_a_common_shift_of_the_logits_changes_nothing(logits, shift, t):
+    """Also a test of negative exponents and of exponents mod p - 1."""
+    one, two = column(logits), column([v + shift for v in logits])
+    label = np.array([1])
+    a = softmax.loss_vectors_mod(Loss.CROSS_ENTROPY, one, label, 3, t)
+    b = softmax.loss_vectors_mod(Loss.CROSS_ENTROPY, two, label, 3, t)
+    assert np.array_equal(a, b)
+
+
+def test_residues_are_a_homomorphism_on_known_relations():
+    """p_0 / p_1 = T^(a_0 - a_1), and logits with different denominators share one T."""
+    logits = np.concatenate([column([Fraction(1, 2), 0]), column([Fraction(1, 4), 0])], axis=1)
+    t = 12345
+    p = softmax.loss_vectors_mod(Loss.CROSS_ENTROPY, logits, np.array([0, 0]), 1, t).astype(object)
+    p[0, :] += 1
+    ratio = [p[0, m] * pow(int(p[1, m]), -1, PRIME) % PRIME for m in range(2)]
+    assert ratio == [t**2 % PRIME, t]  # T = e^(1/4)
+
+
+def test_a_vanishing_denominator_is_an_error_not_a_number():
+    t = PRIME - 1  # t = -1: 1 + T^1 vanishes
+    with pytest.raises(softmax.VanishingDenominatorError):
+        softmax.loss_vectors_mod(Loss.BCE, column([1]), np.array([[0.0]]), 1, t)
+    with pytest.raises(softmax.VanishingDenominatorError):
+        softmax.loss_vectors_mod(Loss.CROSS_ENTROPY, column([1, 0]), np.array([0]), 1, t)
+
+
+@settings(max_examples=60, deadline=None)
+@given(logits=LOGITS, label=st.integers(0, 2))
+def test_balls_contain_the_float_values(logits, label):
+    balls = softmax.loss_vectors_ball(Loss.CROSS_ENTROPY, column(logits), np.array([label]), 2)
+    e = np.exp(np.array([float(v) for v in logits]))
+    want = (e / e.sum() - np.eye(3)[label]) / 2
+    assert np.allclose([float(v.mid()) for v in balls.entries()], want, atol=1e-12)
+    assert all(float(v.rad()) < 1e-20 for v in balls.entries())
+
+
+def test_large_logits_do_not_overflow():
+    balls = softmax.loss_vectors_ball(Loss.CROSS_ENTROPY, column([5000, -5000]), np.array([0]), 1)
+    assert all(abs(float(v.mid())) < 1e-100 for v in balls.entries())
+    assert all(float(v.rad()) < 1e-30 for v in balls.entries())
+
+
+def test_hinge_ties_follow_torch():
+    """Margin exactly 1 is not violated: torch tests 1 - f_y + f_c > 0."""
+    tie = softmax.loss_vectors(Loss.HINGE, column([1, 0]), np.array([0]), 1)
+    assert tie[:, 0].tolist() == [0, 0]
+    inside = softmax.loss_vectors(Loss.HINGE, column([Fraction(99, 100), 0]), np.array([0]), 1)
+    assert inside[:, 0].tolist() == [Fraction(-1, 2), Fraction(1, 2)]
+
+
+def test_mse_targets_invert_the_loss_vector():
+    logits = column([Fraction(1, 3), 2])
+    labels = np.array([[Fraction(1, 7), Fraction(5)]], dtype=object)
+    vectors = softmax.loss_vectors(Loss.MSE, logits, labels, 6)
+    assert np.array_equal(softmax.mse_targets(logits, vectors, 6).T, labels)

@@ -1,0 +1,51 @@
+import numpy as np
+import pytest
+
+from exan_verify.errors import InputError
+from exan_verify.network import Batch, Labels, Loss, ReluNetwork
+from exan_verify.verdict import Box, Budget, Outcome, SampleStatus, Verdict
+
+
+def small_batch(x):
+    network = ReluNetwork.from_arrays([[[1, 1]], [[1]]], [[0], [0]])
+    return Batch.of(x, [[0]] * len(x), network=network, loss=Loss.MSE, labels=Labels.ONE_HOT)
+
+
+def test_box_contains_is_exact_and_closed():
+    assert Box(0, 1).contains(small_batch([[0, 1], [0.5, 1]]))
+    assert not Box(0, 1).contains(small_batch([[0, np.nextafter(1, 2)]]))
+    assert Box([0, -1], [1, 5]).contains(small_batch([[1, 5]]))
+
+
+def test_box_refuses_bad_bounds():
+    with pytest.raises(InputError, match="lo is greater"):
+        Box(1, 0)
+    with pytest.raises(InputError, match="NaN"):
+        Box(0, float("nan"))
+    with pytest.raises(InputError, match=r"Box.lo has shape \(3,\)"):
+        Box([0, 0, 0], 1).bounds(2)
+
+
+def test_work_budget_is_deterministic():
+    budget = Budget(work=10)
+    budget.spend(10)
+    assert budget.exhausted is None
+    budget.spend(1)
+    assert "10 units" in budget.exhausted
+
+
+def test_budgets_must_be_positive():
+    with pytest.raises(InputError, match="budget=0"):
+        Budget(seconds=0)
+    with pytest.raises(InputError, match="work_limit=-1"):
+        Budget(work=-1)
+
+
+def test_determined_counts_leaks():
+    verdict = Verdict(
+        outcome=Outcome.UNKNOWN,
+        samples=(SampleStatus.DETERMINED, SampleStatus.UNKNOWN, SampleStatus.DETERMINED),
+        reason="",
+        batch_size=3,
+    )
+    assert verdict.determined == 2
