@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from random import Random
 
 from exan_verify.exact.backprop import forward, gradient
@@ -152,7 +153,7 @@ def _draw(
     d = features or rng.randint(1, 3)
     m = samples or rng.choice([1, 2, 2, 2, 3])
     widths = [d, *(hidden or [rng.randint(2, 6)]), k]
-    weights = [_matrix(rng, rows, cols) for cols, rows in zip(widths, widths[1:], strict=False)]
+    weights = [_matrix(rng, rows, cols) for cols, rows in pairwise(widths)]
     biases = [[_number(rng, -2, 2) for _ in range(rows)] for rows in widths[1:]] if has_bias else None
     return _Draft(
         weights=weights,

@@ -1,0 +1,78 @@
+"""Answers on disk by content hash: finished parts of a question survive an interruption.
+
+One small JSON file per query, named by the SHA-256 of the query's text, solver, version, tactic and limits.
+Files are written under a temporary name and renamed, so that two processes can share a directory: the
+worst that happens is that both compute the same answer. Answers that depend on the wall clock (a kill) are
+never stored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from exan_verify.errors import FileError
+from exan_verify.smt.solvers import Answer, Strategy, solver_version
+
+
+def query_key(text: str, strategy: Strategy, **limits: int | None) -> str:
+    """Name of a query's answer: everything that the answer depends on."""
+    parts = [strategy.solver, solver_version(strategy.solver), strategy.tactic, text]
+    parts += [f"{k}={limits[k]}" for k in sorted(limits)]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerCache:
+    """Answers under a directory; ``None`` as directory stores nothing."""
+
+    directory: Path | None
+
+    def get(self, key: str) -> dict[str, Any] | None:
+        """The stored record, or None. A damaged file counts as none and is removed."""
+        if self.directory is None:
+            return None
+        path = self._path(key)
+        try:
+            found: dict[str, Any] = json.loads(path.read_text())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError):
+            with suppress(OSError):
+                path.unlink()
+            return None
+        return found
+
+    def put(self, key: str, record: dict[str, Any]) -> None:
+        """Store a record atomically. Raises :class:`FileError` when the directory cannot be written."""
+        if self.directory is None:
+            return
+        path = self._path(key)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+            with os.fdopen(handle, "w") as file:
+                json.dump(record, file)
+            os.replace(temporary, path)
+        except OSError as error:
+            raise FileError(f"cannot write to the cache {self.directory}: {error}; choose another") from None
+
+    def answer(self, key: str) -> Answer | None:
+        """A stored solver answer."""
+        record = self.get(key)
+        return None if record is None else Answer(**record)
+
+    def store(self, key: str, answer: Answer) -> None:
+        """Store a solver answer unless it depends on the wall clock."""
+        if not answer.killed:
+            self.put(key, asdict(answer))
+
+    def _path(self, key: str) -> Path:
+        assert self.directory is not None
+        return self.directory / key[:2] / f"{key}.json"

@@ -1,0 +1,129 @@
+"""From a solver's model to a batch in exact numbers, and whether it may be believed."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any
+
+import sympy
+
+from exan_verify.errors import RangeError
+from exan_verify.network import to_fraction
+from exan_verify.smt.algebraic import Point, Root
+from exan_verify.smt.cubes import Task, build
+from exan_verify.smt.linearise import violated
+from exan_verify.smt.opinions import save_query
+from exan_verify.smt.portfolio import Settings
+from exan_verify.smt.question import Question, Vector
+from exan_verify.smt.replay import (
+    ExactBatch,
+    Row,
+    contains,
+    distance_exceeds,
+    in_domain,
+    labels_admitted,
+    matches_target,
+    run_forward,
+    same_gradient,
+)
+from exan_verify.smt.solvers import Answer, SolverDisagreementError
+from exan_verify.smt.terms import Poly
+
+
+def accept_model(task: Task, answer: Answer) -> Task | bool:
+    """Whether a model is a batch as asked for, proved by exact replay.
+
+    For rational losses a model that fails the replay raises :class:`SolverDisagreementError` with the query
+    saved. For cross_entropy and bce the constraints are an over-approximation: a model that fails gives a
+    task with more lemmas, or False when none is violated.
+    """
+    try:
+        batch = exact_model(task, answer)
+        good = _admitted(task, batch) and _has_gradient(task, batch)
+    except RangeError:
+        return False
+    if good:
+        return True
+    if task.question.loss.rational:
+        path = save_query(build(task).text(), f"{task.name}, model of {answer.solver}", Settings())
+        raise SolverDisagreementError(
+            f"{answer.solver} gave a model of {task.name} that exact replay refutes; "
+            f"the query is saved as {path}"
+        )
+    lemmas = violated(task, answer)
+    return replace(task, lemmas=(*task.lemmas, *lemmas)) if lemmas else False
+
+
+def _admitted(task: Task, batch: ExactBatch) -> bool:
+    """Labels, domain, and difference from the batches that are excluded."""
+    question = task.question
+    if not (labels_admitted(question, batch) and in_domain(question, batch)):
+        return False
+    if task.missing is not None:
+        other = task.others[0].batch
+        return not contains(batch, other.x[task.missing], other.y[task.missing], other.point)
+    return all(distance_exceeds(question, batch, o.batch, task.radius) for o in task.others)
+
+
+def _has_gradient(task: Task, batch: ExactBatch) -> bool:
+    question = task.question
+    if question.loss.rational or question.tolerance is not None:
+        return matches_target(question, batch)
+    return bool(task.others) and bool(same_gradient(question, batch, task.others[0].batch))
+
+
+def exact_model(task: Task, answer: Answer) -> ExactBatch:
+    """The batch of a model. Variables that the model leaves out may have any value; they get zero."""
+    question = task.question
+    roots: dict[str, Root] = {}
+    features = range(question.network.widths[0])
+    x = tuple(
+        tuple(_number(answer.model.get(f"x_s{m}_{i}"), roots) for i in features) for m in range(question.size)
+    )
+    point = Point(roots)
+    y = tuple(_label(task, answer, m, x[m], point, roots) for m in range(question.size))
+    return ExactBatch(x=x, y=y, point=point)
+
+
+def _label(
+    task: Task, answer: Answer, m: int, x: Row, point: Point, roots: dict[str, Root]
+) -> tuple[Poly, ...]:
+    question = task.question
+    if question.alphabet is None:
+        logits = run_forward(question, point, x)
+        half = Fraction(question.divisor, 2)
+        vector = [_number(answer.model.get(f"g_s{m}_{k}"), roots) for k in range(len(logits))]
+        return tuple(f - g * half for f, g in zip(logits, vector, strict=True))
+    return tuple(map(Poly.constant, _chosen(question, task, answer, m)))
+
+
+def _chosen(question: Question, task: Task, answer: Answer, m: int) -> Vector:
+    assert question.alphabet is not None
+    if len(question.alphabet) == 1:
+        return question.alphabet[0]
+    values = {**answer.model, **task.assignment}
+    return next(u for c, u in enumerate(question.alphabet) if values.get(f"label_s{m}_{c}"))
+
+
+def _number(value: Any, roots: dict[str, Root]) -> Poly:
+    """A model's value as an element; equal algebraic numbers get equal generators."""
+    if value is None:
+        return Poly({})
+    if value[0] == "q":
+        return Poly.constant(to_fraction(Fraction(value[1])))
+    found = Root.of([Fraction(c) for c in value[1]], Fraction(value[2]), Fraction(value[3]))
+    if isinstance(found, Fraction):
+        return Poly.constant(found)
+    name = _root_name(found)
+    roots[name] = found
+    return Poly.variable(name)
+
+
+def _root_name(root: Root) -> str:
+    """A name that depends on the number alone: its polynomial and its position among the real roots."""
+    polynomial = sympy.Poly(root.polynomial[::-1], sympy.Symbol("t"))
+    rank = polynomial.count_roots(None, sympy.Rational(root.high.numerator, root.high.denominator))
+    digest = hashlib.sha256(str(root.polynomial).encode()).hexdigest()[:8]
+    return f"root_{digest}_{rank}"

@@ -1,0 +1,144 @@
+"""Cubes: one per joint activation pattern, label assignment and set of violated margins.
+
+The literals of the question are enumerated from its linear over-approximation, so that patterns that no
+input has, or that contradict the linear part of the gradient equations, never become cubes. That the list is
+complete is itself a query (``complete``): the over-approximation with every listed cube excluded is
+unsatisfiable, in exact rational arithmetic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from exan_verify.smt.encode import Encoding, Fixed, abstraction, encode, state_names
+from exan_verify.smt.exclude import Known, other_batch, placements, values_at, without_sample
+from exan_verify.smt.isolate import isolation
+from exan_verify.smt.question import Question
+from exan_verify.smt.refine import Lemma, lemma_formula
+from exan_verify.smt.terms import Literal, Script, disj
+
+Reaches = tuple[tuple[tuple[int, ...], Fraction], ...]
+"""For each order in which the known batch lies in the cube, the radius of the ball excluded around it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One cube of a question: its literals and what is excluded in it.
+
+    ``others``: batches that the unknown one must differ from (by more than ``radius``); ``missing``: a
+    sample of the first of them that it must not contain, instead. ``fixed`` empty: the whole question.
+    """
+
+    index: int
+    question: Question
+    fixed: tuple[tuple[str, bool], ...] = ()
+    others: tuple[Known, ...] = ()
+    radius: Fraction = Fraction(0)
+    missing: int | None = None
+    reaches: Reaches = ()
+    lemmas: tuple[Lemma, ...] = ()
+
+    @property
+    def assignment(self) -> Fixed:
+        """The cube's literals by name."""
+        return dict(self.fixed)
+
+    @property
+    def name(self) -> str:
+        """The cube in a line: per sample its neurons, label and margins as bits."""
+        bits = [
+            "".join(str(int(v)) for n, v in self.fixed if f"_s{m}_" in n) for m in range(self.question.size)
+        ]
+        return f"cube {self.index} [{' '.join(bits)}]"
+
+
+def all_literals(question: Question) -> list[str]:
+    """The literals of all samples, in the order of a cube's bits."""
+    return [name for m in range(question.size) for name in state_names(question, m)]
+
+
+def completeness(question: Question, cubes: Sequence[Sequence[bool]]) -> Script:
+    """Unsatisfiable iff every solution of the linear over-approximation lies in one of the cubes."""
+    script = abstraction(question)
+    literals = all_literals(question)
+    script.title += "\nUnsatisfiable: the listed cubes hold all batches of the question."
+    for k, bits in enumerate(cubes):
+        outside = disj(Literal(name, not bit) for name, bit in zip(literals, bits, strict=True))
+        script.require(outside, f"not in cube {k}")
+    return script
+
+
+def cube_tasks(
+    question: Question,
+    cubes: Sequence[Sequence[bool]],
+    others: tuple[Known, ...],
+    *,
+    radius: Fraction = Fraction(0),
+    missing: int | None = None,
+) -> list[Task]:
+    """One task per cube; where the known batch lies in a cube, a ball around it is excluded if it can be."""
+    literals = all_literals(question)
+    tasks = []
+    for k, bits in enumerate(cubes):
+        fixed = tuple(zip(literals, bits, strict=True))
+        reaches: Reaches = ()
+        if question.tolerance is None and missing is None and len(others) == 1:
+            reaches = excluded_balls(question, dict(fixed), others[0])
+        tasks.append(
+            Task(
+                index=k,
+                question=question,
+                fixed=fixed,
+                others=others,
+                radius=radius,
+                missing=missing,
+                reaches=reaches,
+            )
+        )
+    return tasks
+
+
+def excluded_balls(question: Question, fixed: Fixed, truth: Known) -> Reaches:
+    """The balls that hold no second solution, for rational losses and rational batches."""
+    orders = list(placements(question, truth, fixed))
+    if not orders or not truth.batch.rational or not question.loss.rational:
+        return ()
+    encoding = encode(question, fixed)
+    equations = [e for _, e in encoding.equations]
+    found = []
+    for order in orders:
+        reach = isolation(equations, values_at(encoding, truth, order))
+        if reach is not None:
+            found.append((order, reach))
+    return tuple(found)
+
+
+def build(task: Task) -> Script:
+    """The constraints of a task: the encoding, the exclusions, and the lemmas found so far."""
+    encoding = encode(task.question, task.assignment)
+    script = encoding.script
+    script.title += f"\n{task.name}" if task.fixed else ""
+    _exclude(task, encoding)
+    for lemma in task.lemmas:
+        script.require(lemma_formula(task.question, encoding.samples, lemma), "property of exp")
+    return script
+
+
+def _exclude(task: Task, encoding: Encoding) -> None:
+    script = encoding.script
+    for other in task.others:
+        script.reals.extend(other.batch.point.roots)
+        for fact in other.facts:
+            script.require(fact, "irrational coordinates of the known batch")
+    if task.missing is not None:
+        for formula in without_sample(task.question, encoding, task.others[0], task.missing):
+            script.require(formula, f"sample {task.missing} of the known batch is not in the batch")
+        return
+    for k, other in enumerate(task.others):
+        reaches = dict(task.reaches) if k == 0 else {}
+        for formula in other_batch(
+            task.question, encoding, other, task.assignment, radius=task.radius, reaches=reaches
+        ):
+            script.require(formula, "not the known batch, in any order of its samples")

@@ -1,0 +1,196 @@
+"""Run tasks through rounds of solvers: cheap and short first, whatever stays open goes to the next round.
+
+Every round gives each open task a fixed number of the solver's own work units, so that which tasks are
+decided does not depend on the machine; wall time only ever stops the whole run.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+
+import joblib
+
+from exan_verify.smt.cache import AnswerCache, query_key
+from exan_verify.smt.cubes import Task, build
+from exan_verify.smt.solvers import SAT, UNKNOWN, UNSAT, Answer, Strategy, Worker
+
+Progress = Callable[[int, int, str], None]
+"""Called with (tasks closed, tasks in all, what is being done)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One strategy with its limit of work per task."""
+
+    strategy: Strategy
+    rlimit: int
+
+
+SMT, NLSAT, DEFAULT = (Strategy("z3", t) for t in ("smt", "qfnra-nlsat", "default"))
+CVC5 = Strategy("cvc5")
+
+ROUNDS: tuple[Round, ...] = (
+    Round(SMT, 300_000),
+    Round(NLSAT, 300_000),
+    Round(SMT, 6_000_000),
+    Round(NLSAT, 6_000_000),
+    Round(DEFAULT, 6_000_000),
+    Round(SMT, 120_000_000),
+    Round(NLSAT, 120_000_000),
+)
+"""The default portfolio. z3's ``smt`` closes most cubes in milliseconds where ``qfnra-nlsat`` needs more,
+and the other way round on the rest."""
+
+SECONDS_PER_QUERY = 120.0
+"""Hard kill of a query that does not look at its work limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a portfolio is run. ``deadline`` is a value of ``time.monotonic``."""
+
+    rounds: tuple[Round, ...] = ROUNDS
+    seed: int = 0
+    jobs: int = 1
+    cache: Path | None = None
+    deadline: float | None = None
+    work_limit: int | None = None
+    progress: Progress | None = None
+    query_seconds: float = SECONDS_PER_QUERY
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of the tasks: refuted ones with the answer that refuted them (None: no solver was
+    needed), open ones with the last answer, and the accepted model if there is one.
+    """
+
+    refuted: dict[int, Answer | None] = field(default_factory=dict)
+    open: dict[int, Answer | None] = field(default_factory=dict)
+    accepted: tuple[Task, Answer] | None = None
+    stopped: str = ""
+    work: int = 0
+
+
+Accept = Callable[[Task, Answer], Task | bool]
+"""What to do with a satisfiable task: True takes the model and ends the run, False leaves the task open, a
+task replaces it and is tried again (with more lemmas)."""
+
+
+def run(tasks: Sequence[Task], settings: Settings, accept: Accept) -> Outcome:
+    """Try every task in every round until it is refuted, or a model is accepted.
+
+    Tasks are handled in their order, chunk by chunk, so that the outcome does not depend on ``jobs``.
+    """
+    outcome = Outcome(open={t.index: None for t in tasks})
+    waiting = list(tasks)
+    for current in settings.rounds:
+        waiting = _round(current, waiting, settings, accept, outcome)
+        if not waiting or outcome.accepted or outcome.stopped:
+            break
+    return outcome
+
+
+MAX_REFINEMENTS = 40
+"""How often one round may add lemmas to one task."""
+
+
+def _round(
+    current: Round, tasks: list[Task], settings: Settings, accept: Accept, outcome: Outcome
+) -> list[Task]:
+    left: list[Task] = []
+    queue = list(tasks)
+    tries: dict[int, int] = {}
+    while queue:
+        size = 1 if settings.jobs == 1 else 8 * settings.jobs
+        chunk, queue = queue[:size], queue[size:]
+        outcome.stopped = _exhausted(settings, outcome)
+        if outcome.stopped:
+            return left + chunk + queue
+        for task, answer in zip(chunk, _solve_all(chunk, current, settings), strict=True):
+            outcome.work += 0 if answer is None else answer.work
+            again = _settle(task, answer, accept, outcome)
+            if outcome.accepted:
+                return []
+            if again is not None and again is not task and tries.get(task.index, 0) < MAX_REFINEMENTS:
+                tries[task.index] = tries.get(task.index, 0) + 1
+                queue.insert(0, again)
+            elif again is not None:
+                left.append(again)
+        if settings.progress:
+            settings.progress(
+                len(outcome.refuted), len(outcome.refuted) + len(outcome.open), str(current.strategy)
+            )
+    return sorted(left, key=lambda t: t.index)
+
+
+def _settle(task: Task, answer: Answer | None, accept: Accept, outcome: Outcome) -> Task | None:
+    """Record an answer; the task to go on with, or None when it is settled."""
+    if answer is None or answer.status == UNSAT:
+        outcome.refuted[task.index] = answer
+        outcome.open.pop(task.index, None)
+        return None
+    outcome.open[task.index] = answer
+    if answer.status == SAT:
+        decision = accept(task, answer)
+        if decision is True:
+            outcome.accepted = (task, answer)
+            return None
+        if isinstance(decision, Task):
+            return decision
+    return task
+
+
+def _exhausted(settings: Settings, outcome: Outcome) -> str:
+    if settings.work_limit is not None and outcome.work > settings.work_limit:
+        return f"the work limit of {settings.work_limit} units ran out"
+    if settings.deadline is not None and time.monotonic() > settings.deadline:
+        return "the budget of wall time ran out"
+    return ""
+
+
+def _seconds_left(settings: Settings) -> float:
+    if settings.deadline is None:
+        return settings.query_seconds
+    return min(settings.query_seconds, settings.deadline - time.monotonic())
+
+
+def _solve_all(tasks: Sequence[Task], current: Round, settings: Settings) -> Iterator[Answer | None]:
+    job = replace(settings, progress=None, deadline=None, query_seconds=_seconds_left(settings))
+    if settings.jobs == 1 or len(tasks) == 1:
+        return (solve(task, current, job) for task in tasks)
+    parallel = joblib.Parallel(n_jobs=settings.jobs)
+    answers: Iterator[Answer | None] = iter(parallel(joblib.delayed(solve)(t, current, job) for t in tasks))
+    return answers
+
+
+def solve(task: Task, current: Round, settings: Settings) -> Answer | None:
+    """One task, one strategy; None when the constraints fold to false and no solver is needed."""
+    script = build(task)
+    return None if script.refuted else query(script.text(comments=False), current, settings)
+
+
+def query(text: str, current: Round, settings: Settings) -> Answer:
+    """Ask a solver, or the cache."""
+    store = AnswerCache(settings.cache)
+    key = query_key(text, current.strategy, rlimit=current.rlimit, seed=settings.seed)
+    found = store.answer(key)
+    if found is None:
+        seconds = _seconds_left(settings)
+        if seconds <= 0:
+            return Answer(UNKNOWN, str(current.strategy), reason="no time left", killed=True)
+        found = shared_worker().ask(
+            text, current.strategy, rlimit=current.rlimit, seconds=seconds, seed=settings.seed
+        )
+        store.store(key, found)
+    return found
+
+
+@cache
+def shared_worker() -> Worker:
+    """This process's worker; it ends with the process."""
+    return Worker()

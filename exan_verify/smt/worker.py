@@ -1,0 +1,131 @@
+"""The process that owns the solvers: forks one child per query and kills it when its time is up.
+
+Started as ``python -m exan_verify.smt.worker``; speaks length-prefixed JSON on stdin and stdout (see
+:mod:`exan_verify.smt.solvers`, the only caller). Nothing survives: a child dies with this process, and this
+process kills its child and ends as soon as its stdin closes, which the kernel does when the parent dies,
+however it dies.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import resource
+import select
+import signal
+import struct
+import sys
+import time
+import traceback
+from typing import Any
+
+_PR_SET_PDEATHSIG = 1
+_HEADER = struct.Struct("<Q")
+
+
+def send(fd: int, message: dict[str, Any]) -> None:
+    """Write one length-prefixed JSON message."""
+    data = json.dumps(message).encode()
+    view = memoryview(_HEADER.pack(len(data)) + data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def receive(fd: int) -> dict[str, Any] | None:
+    """Read one message; None at end of file."""
+    header = _read(fd, _HEADER.size)
+    if header is None:
+        return None
+    data = _read(fd, _HEADER.unpack(header)[0])
+    return None if data is None else json.loads(data)
+
+
+def _read(fd: int, count: int) -> bytes | None:
+    parts = []
+    while count:
+        part = os.read(fd, min(count, 1 << 20))
+        if not part:
+            return None
+        parts.append(part)
+        count -= len(part)
+    return b"".join(parts)
+
+
+def die_with_parent() -> None:
+    """Ask the kernel (Linux) to kill this process when its parent ends."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def serve(source: int, sink: int) -> None:
+    """Answer queries until ``source`` closes."""
+    while (request := receive(source)) is not None:
+        answer = _run(request, source)
+        if answer is None:
+            return
+        send(sink, answer)
+
+
+def _run(request: dict[str, Any], source: int) -> dict[str, Any] | None:
+    """One query in a child; None when the parent has gone meanwhile."""
+    if request["solver"] == "cvc5":
+        from exan_verify.smt import backend_cvc5  # noqa: F401 - loaded once, on demand
+    readable, writable = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(readable)
+        _child(request, writable)
+    os.close(writable)
+    try:
+        return _wait(readable, source, request.get("seconds"))
+    finally:
+        os.close(readable)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def _wait(readable: int, source: int, seconds: float | None) -> dict[str, Any] | None:
+    ready, _, _ = select.select([readable, source], [], [], seconds)
+    if readable in ready:
+        return receive(readable) or {"answer": "unknown", "reason": "the solver's process died"}
+    if source in ready:  # the parent never writes while it waits: this is its end
+        return None
+    return {"answer": "unknown", "reason": f"killed after {seconds:g} s", "killed": True}
+
+
+def _child(request: dict[str, Any], writable: int) -> None:
+    """Solve and leave; never returns into the server's loop."""
+    die_with_parent()
+    status = 1
+    try:
+        limit = int(request.get("memory_mb", 4096)) << 20
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        from exan_verify.smt import backends
+
+        start = time.monotonic()
+        answer = backends.solve(request)
+        answer["seconds"] = time.monotonic() - start
+        send(writable, answer)
+        status = 0
+    except MemoryError:
+        send(writable, {"answer": "unknown", "reason": "out of memory"})
+    except Exception:  # noqa: BLE001 - reported to the parent, which raises it
+        send(writable, {"answer": "error", "reason": traceback.format_exc()})
+    finally:
+        os._exit(status)
+
+
+def main() -> None:
+    """Serve on stdin and stdout; anything that a library prints goes to stderr."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
+    source, sink = os.dup(0), os.dup(1)
+    os.dup2(2, 1)
+    os.set_inheritable(source, False)
+    from exan_verify.smt import backends  # noqa: F401 - loads z3 once for every child
+
+    serve(source, sink)
+
+
+if __name__ == "__main__":
+    main()
