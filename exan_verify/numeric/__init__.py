@@ -1,0 +1,1 @@
+"""The attack in floating point: finds candidates, confirms them a posteriori; shares nothing with the exact path."""

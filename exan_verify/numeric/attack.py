@@ -1,0 +1,129 @@
+"""The attack on a gradient: find candidates by a method, confirm them, say what is claimed and why."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from exan_verify.errors import InputError
+from exan_verify.network import Loss, ReluNetwork
+from exan_verify.numeric.bounds import refine
+from exan_verify.numeric.confirm import Confirmed, confirm
+from exan_verify.numeric.lift import Lift
+from exan_verify.numeric.passes import weight_gains
+from exan_verify.numeric.problem import Problem, build_problem
+from exan_verify.numeric.records import Attack, Finding, Method
+from exan_verify.numeric.spectrum import ColumnSpace, column_space
+
+METHODS: Mapping[str, Method] = {method.name: method for method in (Lift(),)}
+"""The methods by name."""
+
+AUTO = ("lift",)
+"""What ``auto`` tries, in order, until the batch is complete."""
+
+Progress = Callable[[str, float], None]
+
+
+def run(
+    network: ReluNetwork,
+    gradient: Mapping[str, Any],
+    *,
+    loss: str,
+    reduction: str,
+    batch_size: int | None = None,
+    method: str = "auto",
+    device: Any = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Attack:
+    """Recover the batch behind ``gradient`` (one tensor per parameter, under the network's names).
+
+    ``loss``: cross_entropy, bce, mse or hinge; ``reduction``: mean or sum; ``batch_size``: the batch's size if
+    known; ``method``: ``auto`` or one of :data:`METHODS`; ``device``: a torch device; ``progress`` is told
+    (what, share done). Computes in float64, whatever the dtypes. No claimed sample is further from the
+    truth than its ``error_bound``, for gradients whose error is rounding.
+
+    Raises :class:`InputError` naming what cannot be used, :class:`RangeError` when the batch has more unknowns
+    than the method has equations.
+    """
+    start = time.perf_counter()
+    if method != "auto" and method not in METHODS:
+        raise InputError(f"method={method!r} is not available; choose one of auto, {', '.join(METHODS)}")
+    tell = progress or (lambda what, share: None)
+    tell("reading the gradient", 0.0)
+    problem = build_problem(
+        network, gradient, loss=loss, reduction=reduction, batch_size=batch_size, device=device, seed=seed
+    )
+    with torch.no_grad():
+        spaces = _spaces(problem)
+        gains = weight_gains(problem)
+        outcome: tuple[Finding, Confirmed] | None = None
+        for k, name in enumerate(names := AUTO if method == "auto" else (method,)):
+            tell(f"{name}: finding candidates", 0.2 + 0.8 * k / len(names))
+            finding = METHODS[name].find(problem, spaces)
+            tell(f"{name}: confirming {finding.x.shape[0]} candidates", 0.6 + 0.4 * k / len(names))
+            confirmed = _confirm(problem, spaces, finding, gains)
+            if outcome is None or len(confirmed.status) > len(outcome[1].status):
+                outcome = finding, confirmed
+            if confirmed.complete:
+                break
+    assert outcome is not None
+    tell("done", 1.0)
+    return _attack(*outcome, seconds=time.perf_counter() - start)
+
+
+def _spaces(problem: Problem) -> tuple[ColumnSpace, ...]:
+    """The column space of every layer, up to the largest rank that degree 2 could use there, or asked for."""
+    generator = problem.generator()
+    return tuple(
+        column_space(
+            layer,
+            unit_roundoff=problem.unit_roundoff,
+            most=max(math.isqrt(2 * layer.shape[0]) + 1, problem.batch_size or 0),
+            generator=generator,
+        )
+        for layer in problem.layers
+    )
+
+
+def _confirm(
+    problem: Problem, spaces: tuple[ColumnSpace, ...], finding: Finding, gains: list[tuple[float, float]]
+) -> Confirmed:
+    if finding.x.shape[0]:
+        return confirm(problem, spaces, finding, refine(problem, spaces[0], finding, gains), gains)
+    rank = max((space.rank for space in spaces[:-1]), default=0)
+    classes = problem.loss in (Loss.CROSS_ENTROPY, Loss.HINGE)
+    labels = torch.zeros(0, dtype=torch.long) if classes else torch.zeros(0, problem.classes, dtype=torch.float64)
+    return Confirmed(
+        x=finding.x,
+        y=labels.to(problem.device),
+        status=(),
+        unclaimed=(),
+        gradient_residual=1.0,
+        complete=False,
+        batch_size=problem.batch_size or rank,
+        batch_size_source="rank" if problem.batch_size is None else "given",
+        reason=finding.reason,
+    )
+
+
+def _attack(finding: Finding, confirmed: Confirmed, *, seconds: float) -> Attack:
+    return Attack(
+        x=confirmed.x,
+        y=confirmed.y,
+        status=confirmed.status,
+        gradient_residual=confirmed.gradient_residual,
+        complete=confirmed.complete,
+        batch_size=confirmed.batch_size,
+        batch_size_source=confirmed.batch_size_source,
+        method=finding.method,
+        layer=finding.layer,
+        layers=finding.layers,
+        unclaimed=confirmed.unclaimed,
+        reason=confirmed.reason,
+        seconds=seconds,
+    )

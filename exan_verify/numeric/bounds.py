@@ -1,0 +1,209 @@
+"""Refine candidates on the first layer's own equations and bound their error.
+
+Derivation. The given A~ = A + E has noise E with |E| <= eta (spectral norm; ``ColumnSpace.noise``, seen in
+the singular values beyond the rank), A = sum_b delta_b y_b^T over samples b with y_b = (x_b, 1). P spans
+the leading part of A~.
+
+1. A true delta_b is A c_b with c_b the b-th column of Y^+, and (I - PP^T) A c_b = (I - PP^T)(A~ - E) c_b. What
+   the cut leaves of A~ vanishes on the leading row space, which is within eta / sigma_M of A's, so that
+   |(I - PP^T) delta_b| <= r_b = eta |c_b| (1 + eta / sigma_M) + |delta_b| rel_b, the last term for rounding
+   in computing delta_b itself, estimated by `passes.rounding`.
+2. delta_b lies in V_b = range(D_1 W_2^T ... W_L^T) of the sample's patterns, K unknown loss-vector entries,
+   plus one free entry for every neuron too close to its boundary to be sure of. Let t_1 <= t_2 <= ... be the
+   sines of the principal angles between V_b and range(P), d_1, d_2, ... the principal vectors in V_b, whose
+   images under I - PP^T are orthogonal. Then err_b = sum_{i>1} a_i d_i with sum (t_i a_i)^2 <= r_b^2; in
+   particular |err_b| <= r_b / t_2. The candidate's own sine t_1 must be as small as step 1 says, or it is no
+   solution at all.
+3. X comes from the left inverse V of the recovered directions, rows v_m: the unscaled row m is
+   s_m y_m + v_m (sum_b err_b y_b^T + E), s_m = |delta_m|. With the couplings
+   k_mb = sqrt(sum_{i>1} (v_m . d_i^b / t_i^b)^2) and division by the bias entry,
+
+       |x^_m - x_m|_inf <= (|v_m| eta + sum_b k_mb r_b |y_b|_inf) (1 + |x_m|_inf) / s_m.
+
+   Samples that are not separated enter as one block with their own isolating sine (``rest_sine``).
+
+The result is multiplied by a safety factor for the second-order terms left out; candidates whose first-order
+terms are not small (directions off by 0.1 or more) get an infinite bound.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from exan_verify.numeric.downward import solve_inputs
+from exan_verify.numeric.passes import Trace, backward, delta_spans, forward, rounding
+from exan_verify.numeric.polish import Meeting, meet
+from exan_verify.numeric.problem import Problem
+from exan_verify.numeric.records import Finding
+from exan_verify.numeric.spectrum import ColumnSpace
+
+_SAFETY = 4.0
+"""Covers second-order terms and norms estimated rather than bounded (the rounding analysis)."""
+
+_ROUNDING_SAFETY = 8.0
+"""Between the root-mean-square rounding estimate and what a single sample may see."""
+
+_LINEAR = 0.1
+"""Directions off by more than this are outside the first-order analysis."""
+
+_DOUBTFUL_SHARE = 0.1
+"""Of the first layer's neurons: more free entries than this leave the sample's equations no strength."""
+
+_ROUNDS = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Refined:
+    """Candidates after refinement, with everything the confirmation needs.
+
+    ``x`` (m, d), ``deltas`` (m, n_1) first-layer deltas, ``bound`` (m,) absolute L-infinity error on x,
+    ``drift`` (m,) relative error of the deltas, ``sine`` and ``isolation`` (m,) t_1 and t_2,
+    ``allowed`` (m,) the sine that noise explains, ``sure`` per hidden layer (m, n): pattern beyond doubt.
+    """
+
+    x: Tensor
+    deltas: Tensor
+    bound: Tensor
+    drift: Tensor
+    sine: Tensor
+    isolation: Tensor
+    allowed: Tensor
+    sure: tuple[Tensor, ...]
+    trace: Trace
+    unit: float
+
+
+def refine(
+    problem: Problem, space: ColumnSpace, finding: Finding, gains: list[tuple[float, float]]
+) -> Refined:
+    """Alternate patterns from the forward pass and deltas from the first layer's equations; bound the error."""
+    x, bound = finding.x, torch.zeros_like(finding.x[:, 0])
+    unit = effective_roundoff(problem, space)
+    for _ in range(_ROUNDS):
+        trace = forward(problem, x)
+        sure, lost = _sure_patterns(problem, trace, gains, bound, unit)
+        refined = _step(problem, space, finding, trace, sure, lost, gains, unit)
+        settled = bool(((refined.x - x).abs().amax(dim=1) <= refined.bound).all()) and bool(
+            (refined.bound <= 2 * bound).all()
+        )
+        x, bound = refined.x, refined.bound
+        if settled:
+            break
+    return refined
+
+
+def effective_roundoff(problem: Problem, space: ColumnSpace) -> float:
+    """The roundoff that the gradient shows: its dtype's, or more if the noise tail says so."""
+    n_out, n_in = problem.layers[0].shape
+    per_entry = float(space.values.norm()) * (n_out**-0.5 + n_in**-0.5)
+    tail = float(space.values[space.rank]) if space.rank < len(space.values) else 0.0
+    return max(problem.unit_roundoff, tail / per_entry)
+
+
+def _step(
+    problem: Problem,
+    space: ColumnSpace,
+    finding: Finding,
+    trace: Trace,
+    sure: tuple[Tensor, ...],
+    lost: Tensor,
+    gains: list[tuple[float, float]],
+    unit: float,
+) -> Refined:
+    size = trace.logits.shape[0]
+    meeting = meet(delta_spans(problem, trace, sure), space.basis)
+    directions = meeting.deltas[:, :, 0]
+    inputs = solve_inputs(space, torch.cat([directions.T, finding.rest], dim=1))
+    deltas = directions * inputs.scales[:size, None]
+    relative = _relative_rounding(problem, trace, deltas, gains, unit)
+    isolation = _isolation(meeting)
+    rows = torch.cat([inputs.values, torch.ones_like(inputs.scales[:, None])], dim=1)
+    duals = _dual_norms(rows, size)
+    s = inputs.scales[:size].abs()
+    noise = space.noise * (1 + min(1.0, space.noise / float(space.values[space.rank - 1])))
+    allowed = noise * duals[:size] / s + relative + 1e-14
+    drift = allowed / isolation
+    largest = rows[:size].abs().amax(dim=1)
+    inverse = inputs.inverse[:size]
+    total = inverse.norm(dim=1) * noise + _couplings(inverse, meeting) @ (s * allowed * largest)
+    if finding.rest.shape[1]:
+        total = total + inverse.norm(dim=1) * noise * duals[-1] / finding.rest_sine
+    bound = _SAFETY * total * (1 + largest) / s
+    bound = torch.where(lost, torch.full_like(bound, torch.inf), bound)
+    in_range = (drift < _LINEAR) & (bound < _LINEAR * (1 + largest)) & torch.isfinite(inputs.values[:size]).all(dim=1)
+    return Refined(
+        x=inputs.values[:size],
+        deltas=deltas,
+        bound=torch.where(in_range, bound, torch.full_like(bound, torch.inf)),
+        drift=drift,
+        sine=meeting.sines[:, 0],
+        isolation=isolation,
+        allowed=_SAFETY * allowed,
+        sure=sure,
+        trace=trace,
+        unit=unit,
+    )
+
+
+def _isolation(meeting: Meeting) -> Float[Tensor, " m"]:
+    if meeting.sines.shape[1] == 1:
+        return torch.ones_like(meeting.sines[:, 0])
+    return meeting.sines[:, 1].clamp(min=torch.finfo(torch.float64).tiny, max=1.0)
+
+
+def _couplings(inverse: Float[Tensor, "m n"], meeting: Meeting) -> Float[Tensor, "m b"]:
+    """k_mb: how far sample b's direction, off by a unit of r_b, moves sample m's row."""
+    others = torch.einsum("mn,bni->mbi", inverse, meeting.deltas[:, :, 1:])
+    sines = meeting.sines[:, 1:].clamp(min=torch.finfo(torch.float64).tiny)
+    return (others / sines).norm(dim=2)
+
+
+def _dual_norms(rows: Float[Tensor, "M d1"], size: int) -> Float[Tensor, " m1"]:
+    """|c_b| for each single sample, then the norm of the projector onto the block of the rest."""
+    norms = rows.norm(dim=1)
+    inverse = torch.linalg.pinv(rows / norms[:, None])
+    single = inverse[:, :size].norm(dim=0) / norms[:size]
+    if rows.shape[0] == size:
+        return single
+    rest = torch.linalg.matrix_norm(inverse[:, size:], 2) * math.sqrt(rows.shape[0] - size)
+    return torch.cat([single, rest[None]])
+
+
+def _relative_rounding(
+    problem: Problem, trace: Trace, deltas: Tensor, gains: list[tuple[float, float]], unit: float
+) -> Float[Tensor, " m"]:
+    """Rounding in the backward pass below the loss vector, relative to the first-layer delta."""
+    spans = delta_spans(problem, trace)
+    g = (torch.linalg.pinv(spans, rtol=1e-10) @ deltas[:, :, None])[:, :, 0]
+    passed = backward(problem, trace, g)
+    error = torch.zeros_like(g[:, 0])
+    for k in range(len(problem.layers) - 1, 0, -1):
+        own = unit * gains[k][1] * passed[k].norm(dim=1) * math.sqrt(math.log2(problem.layers[k].shape[0] + 1))
+        error = torch.hypot(gains[k][1] * error, own)
+    return _ROUNDING_SAFETY * error / deltas.norm(dim=1)
+
+
+def _sure_patterns(
+    problem: Problem, trace: Trace, gains: list[tuple[float, float]], bound: Tensor, unit: float
+) -> tuple[tuple[Bool[Tensor, "m n"], ...], Bool[Tensor, " m"]]:
+    """Neurons whose pre-activation exceeds what the error of x and rounding can move it.
+
+    Samples with more doubtful neurons than the equations can bear are lost: returned in the second value,
+    with no doubts in the first.
+    """
+    error = torch.where(torch.isfinite(bound), bound, torch.zeros_like(bound)) * math.sqrt(problem.layers[0].shape[1])
+    zeros = tuple(torch.zeros_like(h) for h in (*trace.hidden[1:], trace.logits))
+    moved = rounding(problem, trace, zeros, gains=gains, input_error=error, unit=unit, divisor=1).pre
+    # e is an error of the whole layer in norm; three times its mean per neuron covers unequal rows
+    sure = [
+        z.abs() > 3 * e[:, None] / math.sqrt(z.shape[1]) + _ROUNDING_SAFETY * unit * z.abs().amax(dim=1, keepdim=True)
+        for z, e in zip(trace.pre, moved, strict=True)
+    ]
+    doubtful = torch.stack([(~s).sum(dim=1) for s in sure]).sum(dim=0)
+    lost = ~torch.isfinite(bound) | (doubtful > trace.pre[0].shape[1] * _DOUBTFUL_SHARE)
+    return tuple(s | lost[:, None] for s in sure), lost

@@ -1,0 +1,236 @@
+"""The last word on candidates of any method: which samples the attack stands behind.
+
+A sample is claimed only when its own equations hold to rounding, its error bound is small, a label explains
+its loss vector at full scale, and the gradient of the recovered batch is the given one to rounding (for a
+partly recovered batch: what is left has the rank that the missing samples account for).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from exan_verify.network import Loss, Reduction
+from exan_verify.numeric.bounds import Refined
+from exan_verify.numeric.losses import LabelFit, fit_labels, loss_vectors
+from exan_verify.numeric.passes import (
+    backward,
+    delta_spans,
+    forward,
+    gradient_error,
+    gradient_norms,
+    rounding,
+)
+from exan_verify.numeric.problem import Problem
+from exan_verify.numeric.records import Evidence, Finding, Unclaimed
+from exan_verify.numeric.spectrum import ColumnSpace
+
+CLAIM_LIMIT = 1e-3
+"""Largest error bound of a claimed sample, relative to the largest entry of its input (at least 1)."""
+
+_TOLERANCE = 16.0
+"""Between the estimate of rounding and the largest deviation that is accepted as rounding."""
+
+_LABEL_LIMIT = 0.05
+"""Loss vectors known no better than this do not tell one label, or one copy, from another."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Confirmed:
+    """Claimed samples with their evidence, the others with reasons, and the batch as a whole."""
+
+    x: Tensor
+    y: Tensor
+    status: tuple[Evidence, ...]
+    unclaimed: tuple[Unclaimed, ...]
+    gradient_residual: float
+    complete: bool
+    batch_size: int
+    batch_size_source: str
+    reason: str
+
+
+def confirm(
+    problem: Problem,
+    spaces: tuple[ColumnSpace, ...],
+    finding: Finding,
+    refined: Refined,
+    gains: list[tuple[float, float]],
+) -> Confirmed:
+    """Judge the refined candidates of ``finding``."""
+    total = refined.x.shape[0] + finding.rest.shape[1]
+    fit, size, source = _labels_and_size(problem, refined, total)
+    divisor = problem.divisor(size)
+    spread = _label_tolerance(problem, refined, fit, gains, divisor)
+    reasons = _reasons(problem, refined, fit, spread, divisor, whole=finding.whole and total == size)
+    good = torch.tensor([not r for r in reasons], dtype=torch.bool, device=problem.device)
+    batch = _Batch.of(problem, refined, fit, divisor)
+    batch_reason = ""
+    if bool(good.any()):
+        if bool(good.all()) and total == size:
+            batch_reason = batch.unexplained(problem, refined, gains, divisor)
+        else:
+            batch_reason = batch.leftover(spaces, good, max(size, total))
+    if batch_reason:
+        reasons = [r or batch_reason for r in reasons]
+        good = torch.zeros_like(good)
+    complete = bool(good.all()) and total == size and finding.whole
+    return Confirmed(
+        x=refined.x[good],
+        y=fit.labels[good],
+        status=tuple(_evidence(finding, refined, fit, m) for m in torch.nonzero(good)[:, 0].tolist()),
+        unclaimed=tuple(
+            Unclaimed(x=refined.x[m], error_bound=float(refined.bound[m]), reason=r) for m, r in enumerate(reasons) if r
+        ),
+        gradient_residual=batch.residual(problem),
+        complete=complete,
+        batch_size=size,
+        batch_size_source=source,
+        reason="" if complete else _why(finding, reasons, total, size),
+    )
+
+
+def _labels_and_size(problem: Problem, refined: Refined, total: int) -> tuple[LabelFit, int, str]:
+    """Labels, and the batch size: the user's, the rank, or what the mean's divisor shows for whole samples."""
+    spans = delta_spans(problem, refined.trace)
+    size, source = (total, "rank") if problem.batch_size is None else (problem.batch_size, "given")
+    fit = fit_labels(
+        problem.loss, refined.trace.logits, spans, refined.deltas, divisor=problem.divisor(size)
+    )
+    if problem.batch_size is None and problem.reduction is Reduction.MEAN and problem.loss is not Loss.MSE:
+        share = problem.divisor(1)
+        counts = (1 / (fit.scales * share)).clamp(0, 1e6)
+        counts = counts[(fit.mismatch < _LABEL_LIMIT) & ((counts - counts.round()).abs() < _LABEL_LIMIT)]
+        seen = int(counts.round().mode().values) if len(counts) else total
+        if seen > total:
+            return fit, seen, "loss scale"
+    return fit, size, source
+
+
+def _label_tolerance(
+    problem: Problem, refined: Refined, fit: LabelFit, gains: list[tuple[float, float]], divisor: int
+) -> Float[Tensor, " m"]:
+    """Relative deviation of a delta that errors in x, rounding and the delta's own error explain."""
+    deltas = backward(problem, refined.trace, fit.vectors / divisor)
+    error = _errors(problem, refined, deltas, gains, divisor).deltas[0]
+    return _TOLERANCE * error / deltas[0].norm(dim=1).clamp(min=1e-300) + 4 * refined.drift
+
+
+def _errors(problem, refined, deltas, gains, divisor):  # type: ignore[no-untyped-def]
+    bound = torch.where(torch.isfinite(refined.bound), refined.bound, torch.zeros_like(refined.bound))
+    return rounding(
+        problem,
+        refined.trace,
+        deltas,
+        gains=gains,
+        input_error=bound * refined.x.shape[1] ** 0.5,
+        unit=refined.unit,
+        divisor=divisor,
+    )
+
+
+def _reasons(
+    problem: Problem, refined: Refined, fit: LabelFit, spread: Tensor, divisor: int, *, whole: bool
+) -> list[str]:
+    """Per candidate why it is not claimed; empty when nothing speaks against it."""
+    reasons = []
+    copies = fit.scales * divisor
+    limits = CLAIM_LIMIT * refined.x.abs().amax(dim=1).clamp(min=1.0)
+    sized = problem.batch_size is not None and whole
+    for m in range(refined.x.shape[0]):
+        sine, allowed = float(refined.sine[m]), float(refined.allowed[m])
+        bound, slack = float(refined.bound[m]), float(spread[m])
+        if not sine <= allowed:
+            reasons.append(f"its own equations fail: residual {sine:.1e}, rounding explains {allowed:.1e}")
+        elif not bound <= float(limits[m]):
+            reasons.append(f"its error bound {bound:.1e} exceeds {float(limits[m]):.1e}")
+        elif slack > _LABEL_LIMIT:
+            reasons.append(f"its loss vector is known to {slack:.1e} only, too little to confirm it")
+        elif not float(fit.mismatch[m]) <= slack:
+            reasons.append(f"no label explains its loss vector (distance {float(fit.mismatch[m]):.1e})")
+        elif not abs(float(copies[m]) - 1) <= slack:
+            reasons.append(
+                f"its loss vector counts {float(copies[m]):.4g} times: several samples that share a region, "
+                "or another batch size"
+            )
+        elif not bool(fit.checked[m]) and not sized:
+            reasons.append("its label is real-valued, which confirms it only with the batch size given and met")
+        else:
+            reasons.append("")
+    return reasons
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Batch:
+    """The recovered samples' own passes."""
+
+    hidden: tuple[Tensor, ...]
+    deltas: tuple[Tensor, ...]
+    errors: list[float]
+    norms: list[float]
+
+    @classmethod
+    def of(cls, problem: Problem, refined: Refined, fit: LabelFit, divisor: int) -> _Batch:
+        trace = forward(problem, refined.x)
+        g = loss_vectors(problem.loss, trace.logits, fit.labels) / divisor
+        deltas = backward(problem, trace, g)
+        errors = gradient_error(problem, trace, deltas)
+        return cls(hidden=trace.hidden, deltas=deltas, errors=errors, norms=gradient_norms(problem))
+
+    def residual(self, problem: Problem) -> float:
+        """Relative Frobenius distance over all layers."""
+        squared = sum(e * e for e in self.errors) / sum(n * n for n in self.norms)
+        return float(squared) ** 0.5
+
+    def unexplained(
+        self, problem: Problem, refined: Refined, gains: list[tuple[float, float]], divisor: int
+    ) -> str:
+        """A reason when some layer's gradient differs by more than rounding and the error bounds explain."""
+        expected = _errors(problem, refined, self.deltas, gains, divisor).gradients
+        for k, (error, level, norm) in enumerate(zip(self.errors, expected, self.norms, strict=True)):
+            if not error <= _TOLERANCE * level + 16 * refined.unit * norm:
+                return (
+                    f"the recovered batch misses the gradient of layer {k + 1} by {error / norm:.1e} (relative), "
+                    f"rounding explains {_TOLERANCE * level / norm:.1e}"
+                )
+        return ""
+
+    def leftover(self, spaces: tuple[ColumnSpace, ...], good: Bool[Tensor, " m"], size: int) -> str:
+        """A reason when removing the good samples does not lower the rank of a layer by their number."""
+        count = int(good.sum())
+        for k, space in enumerate(spaces[:-1]):
+            if space.saturated or space.rank >= min(space.basis.shape[0], size + 1) or space.rank <= count:
+                continue
+            h = torch.cat([self.hidden[k], torch.ones_like(self.hidden[k][:, :1])], dim=1)[good]
+            left = space.rows - (space.basis.T @ self.deltas[k][good].T) @ h
+            values = torch.linalg.svdvals(left)
+            if float(values[space.rank - count]) > 0.1 * float(values[space.rank - count - 1]):
+                return f"what is left of layer {k + 1} without the confirmed samples has too high a rank"
+        return ""
+
+
+def _evidence(finding: Finding, refined: Refined, fit: LabelFit, m: int) -> Evidence:
+    return Evidence(
+        method=finding.method,
+        layer=finding.layer,
+        error_bound=float(refined.bound[m]),
+        residual=float(refined.sine[m]),
+        isolation=float(refined.isolation[m]),
+        label_residual=float(fit.mismatch[m]),
+        label_margin=float(fit.margin[m]),
+    )
+
+
+def _why(finding: Finding, reasons: list[str], total: int, size: int) -> str:
+    if finding.reason:
+        return finding.reason
+    failed = [r for r in reasons if r]
+    if total != size:
+        return (
+            f"the gradient shows {total} independent samples of a batch of {size}: the others are dead, share "
+            "a region with equal loss direction, or are below rounding"
+        )
+    return f"{len(failed)} of {len(reasons)} samples are not confirmed; the first: {failed[0]}"

@@ -1,0 +1,133 @@
+"""Loss vectors and the labels that explain them (docs/theory.md sections 1 and 3.4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from exan_verify.network import Loss
+
+_CLASS_LOSSES = (Loss.CROSS_ENTROPY, Loss.HINGE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LabelFit:
+    """Labels read off recovered deltas.
+
+    ``labels`` (m,) classes or (m, K) targets; ``vectors`` (m, K) their undivided loss vectors; ``mismatch``
+    (m,) relative distance between the deltas these give, freely scaled, and the recovered ones;
+    ``scales`` (m,): the factor in front of the undivided loss vector, 1 / divisor for one whole sample;
+    ``margin`` (m,): mismatch of the second best label over that of the best (infinite: no other label).
+    ``checked`` (m,): whether the label comes from a discrete set, so that mismatch and scale test it.
+    """
+
+    labels: Tensor
+    vectors: Tensor
+    mismatch: Tensor
+    scales: Tensor
+    margin: Tensor
+    checked: Tensor
+
+
+def class_vectors(loss: Loss, logits: Float[Tensor, "m K"]) -> Float[Tensor, "m K K"]:
+    """Undivided loss vectors of cross_entropy or hinge, ``[sample, label, logit]``."""
+    size = logits.shape[1]
+    one_hot = torch.eye(size, dtype=logits.dtype, device=logits.device)
+    if loss is Loss.CROSS_ENTROPY:
+        p = logits.softmax(dim=1)
+        vectors = p[:, None, :] - one_hot
+        # p_y - 1 as minus the sum of the others: without cancellation when the sample is fitted
+        rest = -(p[:, None, :] * (1 - one_hot)).sum(dim=2)
+        return torch.where(one_hot.bool(), rest[:, :, None], vectors)
+    violated = (1 - logits[:, :, None] + logits[:, None, :] > 0) * (1 - one_hot)
+    return (violated - violated.sum(dim=2, keepdim=True) * one_hot) / size
+
+
+def target_vectors(loss: Loss, logits: Float[Tensor, "m K"], targets: Float[Tensor, "m K"]) -> Tensor:
+    """Undivided loss vectors of mse or bce."""
+    return 2 * (logits - targets) if loss is Loss.MSE else logits.sigmoid() - targets
+
+
+def loss_vectors(loss: Loss, logits: Float[Tensor, "m K"], labels: Tensor) -> Float[Tensor, "m K"]:
+    """Undivided loss vectors d loss / d logits for any loss."""
+    if loss in _CLASS_LOSSES:
+        return class_vectors(loss, logits)[torch.arange(len(labels), device=labels.device), labels]
+    return target_vectors(loss, logits, labels)
+
+
+def loss_vector_error(
+    loss: Loss, logits: Tensor, g: Tensor, logit_error: Tensor, unit: float, divisor: int
+) -> Float[Tensor, " m"]:
+    """How far logits off by ``logit_error`` (L2) and rounding move the divided loss vectors ``g``."""
+    if loss is Loss.HINGE:
+        return unit * g.norm(dim=1)
+    if loss is Loss.MSE:
+        return 2 * logit_error / divisor + 2 * unit * (logits.norm(dim=1) / divisor + g.norm(dim=1))
+    p = logits.softmax(dim=1) if loss is Loss.CROSS_ENTROPY else logits.sigmoid()
+    steepest = (p * (1 - p)).amax(dim=1)
+    # the label's entry is computed as p - 1: its rounding is absolute, whatever is left of it
+    return (steepest * logit_error + unit) / divisor
+
+
+def fit_labels(
+    loss: Loss,
+    logits: Float[Tensor, "m K"],
+    spans: Float[Tensor, "m n K"],
+    deltas: Float[Tensor, "m n"],
+    *,
+    divisor: int,
+) -> LabelFit:
+    """The labels whose loss vectors, mapped down by ``spans``, come nearest to the recovered ``deltas``."""
+    if loss in _CLASS_LOSSES:
+        return _fit_classes(class_vectors(loss, logits), spans, deltas)
+    g = (torch.linalg.pinv(spans, rtol=1e-10) @ deltas[:, :, None])[:, :, 0] * divisor
+    targets = logits - g / 2 if loss is Loss.MSE else logits.sigmoid() - g
+    rounded = targets.round()
+    near = (targets - rounded).abs().amax(dim=1) < 1e-3
+    if loss is Loss.BCE or logits.shape[1] == 1:
+        discrete = near & (rounded >= 0).all(dim=1) & (rounded <= 1).all(dim=1)
+    else:
+        discrete = near & (rounded.amin(dim=1) == 0) & (rounded.sum(dim=1) == 1)
+    targets = torch.where(discrete[:, None], rounded.clamp(0, 1), targets)
+    vectors = target_vectors(loss, logits, targets)
+    mismatch, scales = _compare((spans @ vectors[:, :, None])[:, :, 0], deltas)
+    # the runner-up differs in one target by 1
+    step = 2.0 if loss is Loss.MSE else 1.0
+    unit_effect = spans.norm(dim=1).amin(dim=1) * step / divisor / deltas.norm(dim=1)
+    return LabelFit(
+        labels=targets,
+        vectors=vectors,
+        mismatch=mismatch,
+        scales=scales,
+        margin=unit_effect / mismatch.clamp(min=1e-16),
+        checked=discrete,
+    )
+
+
+def _fit_classes(vectors: Tensor, spans: Tensor, deltas: Tensor) -> LabelFit:
+    images = vectors @ spans.mT
+    mismatch, scales = _compare(images, deltas[:, None, :])
+    mismatch = torch.where(scales > 0, mismatch, torch.full_like(mismatch, torch.inf))
+    order = mismatch.argsort(dim=1)
+    samples = torch.arange(len(order), device=order.device)
+    best = order[:, 0]
+    second = mismatch[samples, order[:, min(1, order.shape[1] - 1)]]
+    return LabelFit(
+        labels=best,
+        vectors=vectors[samples, best],
+        mismatch=mismatch[samples, best],
+        scales=scales[samples, best],
+        margin=second / mismatch[samples, best].clamp(min=1e-16),
+        checked=torch.ones_like(best, dtype=torch.bool),
+    )
+
+
+def _compare(images: Tensor, deltas: Tensor) -> tuple[Tensor, Tensor]:
+    """Relative distance after the best scaling of ``images``, and that scaling."""
+    tiny = torch.finfo(torch.float64).tiny
+    scale = (images * deltas).sum(dim=-1) / images.square().sum(dim=-1).clamp(min=tiny)
+    distance = (deltas - scale[..., None] * images).norm(dim=-1) / deltas.norm(dim=-1).clamp(min=tiny)
+    return distance, scale

@@ -1,0 +1,76 @@
+"""Polish candidates on their own equations: every neuron takes the nearer of its two hyperplanes (*).
+
+With the pattern D fixed, delta = D W^T u must lie in the column space of A: u is the smallest singular
+vector of (I - P P^T) D W^T C, a problem of K' unknowns. docs/theory.md 3.1 (*), C3 and section 5 (`assign`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+_ROUNDS = 12
+"""Alternations settle in two or three rounds from a usable start; a candidate that needs more is lost."""
+
+_RANK_TOLERANCE = 1e-10
+"""Directions of D W^T C below this relative size cannot be told from zero in float64 and are left out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Meeting:
+    """Where, for each of m patterns, the space of possible deltas comes nearest to the column space of A.
+
+    ``sines`` (m, k) ascending sines of the principal angles; ``deltas`` (m, n, k) unit vectors of the possible
+    deltas at these angles. Directions that the pattern does not have are marked by sines above 1.
+    """
+
+    sines: Tensor
+    deltas: Tensor
+
+
+def meet(spans: Float[Tensor, "m n k"], basis: Float[Tensor, "n M"]) -> Meeting:
+    """Principal angles between each column span of ``spans`` and the span of the orthonormal ``basis``.
+
+    Sines come from the SVD of (I - P P^T) Q, accurate for small angles where cosines are not.
+    """
+    u, values, _ = torch.linalg.svd(spans, full_matrices=False)
+    kept = values > _RANK_TOLERANCE * values[:, :1]
+    q = u * kept[:, None, :]
+    outside = q - basis @ (basis.T @ q)
+    # twice, as in Gram-Schmidt: one pass leaves an error of eps that matters for sines of that size
+    outside = outside - basis @ (basis.T @ outside)
+    _, r = torch.linalg.qr(outside)
+    missing = torch.diag_embed(torch.where(kept, 0.0, 2.0).to(r))
+    _, sines, vt = torch.linalg.svd(torch.cat([r, missing], dim=1), full_matrices=False)
+    return Meeting(sines=sines.flip(1), deltas=q @ vt.mT.flip(2))
+
+
+def nearest_patterns(
+    delta: Float[Tensor, "n m"], active_value: Float[Tensor, "n m"]
+) -> Bool[Tensor, "n m"]:
+    """Active where delta_j is nearer to w_j . u than to zero."""
+    return (delta - active_value).abs() < delta.abs()
+
+
+def polish(
+    basis: Float[Tensor, "n M"],
+    forward: Float[Tensor, "n K"],
+    q: Float[Tensor, "M m"],
+    p: Float[Tensor, "K m"],
+) -> tuple[Bool[Tensor, "m n"], Meeting]:
+    """Alternate patterns and smallest singular vectors from the starts (q, p) until the patterns stay."""
+    pattern = nearest_patterns(basis @ q, forward @ p)
+    for _ in range(_ROUNDS):
+        spans = pattern.T[:, :, None] * forward
+        meeting = meet(spans, basis)
+        delta = meeting.deltas[:, :, 0].T
+        # u from delta on the active neurons; the inactive ones then show what they would have carried
+        p = torch.linalg.pinv(spans, rtol=_RANK_TOLERANCE) @ delta.T[:, :, None]
+        renewed = nearest_patterns(basis @ (basis.T @ delta), forward @ p[:, :, 0].T)
+        if torch.equal(renewed, pattern):
+            break
+        pattern = renewed
+    return pattern.T, meeting

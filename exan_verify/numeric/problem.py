@@ -1,0 +1,226 @@
+"""What an attack is given, on one device: the network's layers beside their gradients.
+
+Weights and weight gradients keep their own dtype; products with them run in float64, block by block, so
+that a first layer of 10^8 entries is never copied as a whole. Setting: docs/theory.md section 1.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from exan_verify.errors import GradientError, InputError, NonFiniteError, raise_problems
+from exan_verify.network import Array, Loss, Reduction, ReluNetwork
+
+BLOCK = 1 << 23
+"""Entries converted to float64 at a time (64 MiB): large enough for BLAS, small beside the weights."""
+
+_UNIT_ROUNDOFF = {
+    torch.float64: 2.0**-53,
+    torch.float32: 2.0**-24,
+    torch.bfloat16: 2.0**-8,
+    torch.float16: 2.0**-11,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LayerGradient:
+    """One affine layer and its gradient: ``weight``, ``d_weight`` (n_out, n_in); ``bias``, ``d_bias`` (n_out,).
+
+    A = [d_weight | d_bias] is the matrix that the attacks factor. The vectors are float64.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    d_weight: Tensor
+    d_bias: Tensor
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(n_out, n_in)``."""
+        return self.weight.shape[0], self.weight.shape[1]
+
+    def right(self, matrix: Float[Tensor, "in1 l"]) -> Float[Tensor, "out l"]:
+        """``A matrix``, for a matrix with n_in + 1 rows."""
+        product = torch.cat([block @ matrix[:-1] for _, block in row_blocks(self.d_weight)])
+        return product + self.d_bias[:, None] * matrix[-1]
+
+    def left(self, matrix: Float[Tensor, "out l"]) -> Float[Tensor, "l in1"]:
+        """``matrix^T A``."""
+        product = torch.zeros(matrix.shape[1], self.shape[1], dtype=torch.float64, device=matrix.device)
+        for rows, block in row_blocks(self.d_weight):
+            product.addmm_(matrix[rows].T, block)
+        return torch.cat([product, (matrix.T @ self.d_bias)[:, None]], dim=1)
+
+    def augmented(self) -> Float[Tensor, "out in1"]:
+        """A itself; for layers of moderate size."""
+        return torch.cat([self.d_weight.double(), self.d_bias[:, None]], dim=1)
+
+    def forward(self, h: Float[Tensor, "M in"]) -> Float[Tensor, "M out"]:
+        """The pre-activations at ``h``."""
+        return torch.cat([h @ block.T for _, block in row_blocks(self.weight)], dim=1) + self.bias
+
+    def backward(self, delta: Float[Tensor, "... out"]) -> Float[Tensor, "... in"]:
+        """``W^T delta``, for deltas in the last dimension."""
+        return delta @ self.weight.double()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Problem:
+    """A validated attack: the layers, the loss, and what is known about batch and rounding.
+
+    ``unit_roundoff`` is that of the coarsest dtype among the gradient's tensors. ``batch_size`` is the
+    user's or None.
+    """
+
+    layers: tuple[LayerGradient, ...]
+    loss: Loss
+    reduction: Reduction
+    batch_size: int | None
+    unit_roundoff: float
+    seed: int
+
+    @property
+    def classes(self) -> int:
+        """K, the number of logits."""
+        return self.layers[-1].shape[0]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the computation runs."""
+        return self.layers[0].bias.device
+
+    def divisor(self, samples: int) -> int:
+        """What the reduction divides the summed loss by, for a batch of ``samples``."""
+        return self.loss.divisor(self.reduction, samples, self.classes)
+
+    def generator(self) -> torch.Generator:
+        """A fresh random generator with the problem's seed."""
+        return torch.Generator(device="cpu").manual_seed(self.seed)
+
+
+def build_problem(
+    network: ReluNetwork,
+    gradient: Mapping[str, Any],
+    *,
+    loss: str,
+    reduction: str,
+    batch_size: int | None,
+    device: Any,
+    seed: int,
+) -> Problem:
+    """Validate and bring everything to ``device``.
+
+    Raises :class:`InputError` for an unknown loss or reduction, a bad batch size, or a network without
+    biases or hidden layers; :class:`GradientError` (:class:`NonFiniteError`) for tensors that do not fit.
+    """
+    chosen_loss = _choice(Loss, loss, "loss")
+    chosen_reduction = _choice(Reduction, reduction, "reduction")
+    if batch_size is not None and (isinstance(batch_size, bool) or int(batch_size) != batch_size or batch_size < 1):
+        raise InputError(f"batch_size={batch_size!r} is not a positive integer; give the number of samples")
+    if not network.has_bias:
+        raise InputError(
+            "the network has no biases, so the scale of every sample stays open (docs/theory.md section 3.5); "
+            "attack a network with biases"
+        )
+    if network.depth < 2:
+        raise InputError("the network has no hidden layer, so no neuron separates samples; add one to attack it")
+    tensors = {str(name): as_tensor(value, f"gradient[{name!r}]") for name, value in gradient.items()}
+    _check_gradient(network, tensors)
+    target = torch.device("cpu" if device is None else device)
+    tensors = {name: tensor.to(target) for name, tensor in tensors.items()}
+    return Problem(
+        layers=tuple(_layer(layer, tensors, target) for layer in network.layers),
+        loss=chosen_loss,
+        reduction=chosen_reduction,
+        batch_size=None if batch_size is None else int(batch_size),
+        unit_roundoff=max(_UNIT_ROUNDOFF[tensor.dtype] for tensor in tensors.values()),
+        seed=int(seed),
+    )
+
+
+def row_blocks(matrix: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """``(rows, block)`` over ``matrix`` in float64; one block when no conversion is needed."""
+    step = max(1, BLOCK // matrix.shape[1]) if matrix.dtype != torch.float64 else matrix.shape[0]
+    for start in range(0, matrix.shape[0], step):
+        rows = slice(start, start + step)
+        yield rows, matrix[rows].double()
+
+
+def as_tensor(value: Any, name: str) -> Tensor:
+    """A real torch tensor from a tensor or array, sharing memory where possible; integers become float64."""
+    if isinstance(value, Tensor):
+        tensor = value.detach()
+    else:
+        array = np.asarray(value)
+        try:
+            tensor = _view(array.astype(np.float64) if array.dtype.kind in "Oiub" else array)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{name} is not an array of numbers ({error})") from None
+    if not (tensor.is_floating_point() or tensor.is_complex()):
+        tensor = tensor.double()
+    if tensor.dtype not in _UNIT_ROUNDOFF:
+        raise InputError(f"{name} has dtype {tensor.dtype}; give float64, float32, float16 or bfloat16")
+    return tensor
+
+
+def _view(array: Array) -> Tensor:
+    with warnings.catch_warnings():
+        # exact records are read-only and stay so: nothing here writes into a weight or a gradient
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array)
+
+
+def _layer(layer: Any, tensors: Mapping[str, Tensor], device: torch.device) -> LayerGradient:
+    (weight_name, weight), (bias_name, bias) = layer.parameters()
+    return LayerGradient(
+        weight=as_tensor(weight, weight_name).to(device),
+        bias=as_tensor(bias, bias_name).to(device).double(),
+        d_weight=tensors[weight_name],
+        d_bias=tensors[bias_name].double(),
+    )
+
+
+def _check_gradient(network: ReluNetwork, tensors: Mapping[str, Tensor]) -> None:
+    expected = {name: tuple(array.shape) for name, array in network.parameters()}
+    problems = [f"tensor {n!r} of shape {s} is missing; add it" for n, s in expected.items() if n not in tensors]
+    for name, tensor in tensors.items():
+        if name not in expected:
+            known = ", ".join(expected)
+            problems.append(f"tensor {name!r} belongs to no parameter (there are: {known}); remove it")
+        elif tuple(tensor.shape) != expected[name]:
+            problems.append(
+                f"tensor {name!r} has shape {tuple(tensor.shape)}, the parameter has {expected[name]}; "
+                "pass the gradient of this model"
+            )
+    raise_problems(GradientError, problems)
+    bad = [name for name, tensor in tensors.items() if not _finite(tensor)]
+    raise_problems(
+        NonFiniteError, [f"gradient[{n!r}] contains NaN or an infinity; all numbers must be finite" for n in bad]
+    )
+    if not any(bool(tensor.any()) for tensor in tensors.values()):
+        raise GradientError(
+            "every entry of the gradient is zero, so it says nothing about the batch; "
+            "check that it was taken after backward() and before zero_grad()"
+        )
+
+
+def _finite(tensor: Tensor) -> bool:
+    # the extremes carry any NaN and infinity, without a mask as large as the tensor
+    low, high = torch.aminmax(tensor)
+    return bool(torch.isfinite(low)) and bool(torch.isfinite(high))
+
+
+def _choice(kind: Any, value: str, name: str) -> Any:
+    try:
+        return kind(value)
+    except ValueError:
+        options = ", ".join(str(option) for option in kind)
+        raise InputError(f"{name}={value!r} is not supported; choose one of {options}") from None

@@ -1,0 +1,121 @@
+"""What a method hands over, and what an attack returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from exan_verify.numeric.problem import Problem
+from exan_verify.numeric.spectrum import ColumnSpace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerSummary:
+    """How a hidden layer looked to the method: ``index`` counts from 1.
+
+    ``rank`` of [dW | db] and its singular-value gap; ``equations`` (live neurons), ``unknowns`` U;
+    ``null_dimension`` and ``null_gap`` = sigma_{U-D} / sigma_{U-D+1} of the lifted equations, with
+    ``null_smallest`` = sigma_{U-D} / sigma_1; the last three are None where the layer was not lifted.
+    """
+
+    index: int
+    rank: int
+    rank_gap: float
+    equations: int
+    unknowns: int
+    null_dimension: int | None = None
+    null_gap: float | None = None
+    null_smallest: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Finding:
+    """Candidates of one method, not yet confirmed.
+
+    ``x`` (m, d). ``rest`` (n_1, r): unit first-layer delta directions that span what is not separated into
+    samples, with the sine ``rest_sine`` that isolates their span. ``layer`` is the hidden layer used (from 1).
+    ``reason`` says what kept the method from the whole batch, empty when nothing did.
+    """
+
+    method: str
+    x: Tensor
+    rest: Tensor
+    rest_sine: float
+    layer: int | None
+    layers: tuple[LayerSummary, ...]
+    reason: str
+
+    @property
+    def whole(self) -> bool:
+        """Whether every sample that the first layer's gradient shows is separated."""
+        return self.rest.shape[1] == 0 and self.x.shape[0] > 0
+
+
+class Method(Protocol):
+    """A way to find candidates; confirming them is the same for all methods."""
+
+    @property
+    def name(self) -> str:
+        """The name under which users ask for it."""
+        ...
+
+    def find(self, problem: Problem, spaces: tuple[ColumnSpace, ...]) -> Finding:
+        """Candidates from the problem and the column spaces of its layers."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """Why a claimed sample is claimed.
+
+    ``error_bound``: absolute, L-infinity, on its row of x. ``residual``: sine between its first-layer delta
+    and the column space of the gradient; ``isolation``: the second such sine, which keeps it apart from every
+    other solution. ``label_residual``: relative distance between the delta that the label and the forward
+    pass give and the recovered one; ``label_margin``: how many times worse the next label is.
+    """
+
+    method: str
+    layer: int | None
+    error_bound: float
+    residual: float
+    isolation: float
+    label_residual: float
+    label_margin: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Unclaimed:
+    """A candidate the attack does not stand behind: ``x`` (d,), its bound (may be infinite) and the reason."""
+
+    x: Tensor
+    error_bound: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Attack:
+    """The outcome of an attack.
+
+    ``x`` (M', d) and ``y``, classes (M',) for cross_entropy and hinge or targets (M', K) for mse and bce: the
+    samples it stands behind, ``status`` one :class:`Evidence` each. ``gradient_residual``: relative
+    Frobenius distance between the gradient of all recovered samples and the given one (1.0: none recovered).
+    ``complete``: the whole batch is recovered and confirmed. ``batch_size`` used and its source (``given``,
+    ``rank`` of the gradient, or ``loss scale``). ``unclaimed``: candidates not stood behind. ``reason``: empty
+    when complete, else one sentence. ``layer`` (from 1) and ``layers``: the ranks and gaps it rests on.
+    """
+
+    x: Tensor
+    y: Tensor
+    status: tuple[Evidence, ...]
+    gradient_residual: float
+    complete: bool
+    batch_size: int
+    batch_size_source: str
+    method: str
+    layer: int | None
+    layers: tuple[LayerSummary, ...]
+    unclaimed: tuple[Unclaimed, ...]
+    reason: str
+    seconds: float
