@@ -15,7 +15,7 @@ from exan_verify.errors import InputError
 from exan_verify.network import Gradient, Loss, Reduction
 
 if TYPE_CHECKING:
-    from exan_verify.numeric.attack import Attack
+    from exan_verify.numeric.records import Attack
 
 _Option = TypeVar("_Option", bound=StrEnum)
 
@@ -30,13 +30,13 @@ def attack(
     method: str = "auto",
     device: str | None = None,
     seed: int = 0,
-    progress: Callable[[str], None] | None = None,
+    progress: Callable[[str, float], None] | None = None,
 ) -> Attack:
     """Rebuild the samples behind ``gradient``: the inputs and labels that it stands behind, and no others.
 
     ``model``: a ``torch.nn.Module`` of Linear and ReLU layers, or a ReluNetwork. ``gradient``: one tensor per
     parameter, by name. ``batch_size``: how many samples were averaged, default the rank found. ``device``: a
-    torch device, default the CPU. ``progress`` is called with a short text at every step.
+    torch device, default the CPU. ``progress`` is told (what, share done).
 
     The result has ``x`` (M', d) and ``y`` (M',) of the samples found, ``status`` per sample (how it was
     found, its error bound), ``gradient_residual`` and ``complete``. Floating point finds samples; it proves

@@ -1,0 +1,108 @@
+"""``exan attack``: rebuild a batch from its gradient in floating point; score it where the truth is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import rich_click as click
+
+from exan_verify.cli.options import PATH, common, question
+from exan_verify.cli.output import ExitCode, Output, facts, require_folder, wall_clock
+
+if TYPE_CHECKING:
+    from exan_verify.numeric.records import Attack
+
+_HONEST = "Only samples with a confirmed error bound are written; what is missing is not thereby safe."
+
+
+@click.command("attack")
+@click.argument("model", type=PATH)
+@click.argument("gradient", type=PATH)
+@click.option(
+    "--out", type=PATH, required=True, metavar="FILE", help="Where x and y go: .npz or .safetensors."
+)
+@question(labels=False)
+@click.option("--batch-size", type=int, metavar="M", help="Size of the batch; default: the rank found.")
+@click.option("--device", help="A torch device; default the CPU.")
+@click.option("--method", default="auto", show_default=True, help="Ask one method; unknown names list all.")
+@click.option("--truth", type=PATH, metavar="BATCH", help="Score the result against this batch.")
+@common(work_limit=False)
+def attack_command(
+    model: str, gradient: str, out: str, truth: str | None, as_json: bool, **options: Any
+) -> int:
+    """Rebuild the batch behind GRADIENT for MODEL, and say which samples are confirmed.
+
+    GRADIENT holds one tensor per parameter, by name. Exit code 3: not the whole batch was recovered.
+    """
+    from exan_verify.io import save_batch
+
+    output = Output(json=as_json)
+    require_folder(out)
+    if not out.lower().endswith((".npz", ".safetensors")):
+        raise click.BadParameter(f"{out} is neither .npz nor .safetensors", param_hint="--out")
+    with output.working("attacking") as progress, wall_clock(options["budget"]):
+        found = _attack(model, gradient, options, progress)
+        score = None if truth is None else _score(found, truth)
+    save_batch(out, found.x, found.y)
+    output.answer(attack_record(found, score) | {"schema": "exan/attack/1", "out": out})
+    output.say(*describe(found, score), f"{found.x.shape[0]} samples written to {out}", _HONEST)
+    return ExitCode.DONE if found.complete else ExitCode.UNDECIDED
+
+
+def attack_record(found: Attack, score: Any | None) -> dict[str, Any]:
+    """The attack's attributes; the samples themselves go to the file."""
+    import msgspec
+
+    return {
+        "found": found.x.shape[0],
+        "labels": found.y.tolist(),
+        "batch_size": found.batch_size,
+        "batch_size_source": found.batch_size_source,
+        "complete": found.complete,
+        "gradient_residual": found.gradient_residual,
+        "reason": found.reason,
+        "method": found.method,
+        "layer": found.layer,
+        "status": msgspec.to_builtins(found.status),
+        "unclaimed": [{"error_bound": u.error_bound, "reason": u.reason} for u in found.unclaimed],
+        "layers": msgspec.to_builtins(found.layers),
+        "seconds": found.seconds,
+        "score": None if score is None else msgspec.to_builtins(score),
+    }
+
+
+def describe(found: Attack, score: Any | None) -> list[Any]:
+    """The attack as text and tables."""
+    count = found.x.shape[0]
+    whole = "the whole batch" if found.complete else "not the whole batch"
+    rows = {
+        "recovered": f"{count} of {found.batch_size} samples, {whole}",
+        "batch size": f"{found.batch_size} ({found.batch_size_source})",
+        "method": f"{found.method}" + (f" at hidden layer {found.layer}" if found.layer else ""),
+        "gradient residual": f"{found.gradient_residual:.1e}",
+        "largest bound": f"{max(s.error_bound for s in found.status):.1e}" if found.status else "-",
+        "time": f"{found.seconds:.2f} s",
+    }
+    if found.reason:
+        rows["reason"] = found.reason
+    return [facts(rows)]
+
+
+def _attack(model: str, gradient: str, options: dict[str, Any], progress: Callable[[str], None]) -> Attack:
+    import torch
+
+    from exan_verify import attack
+    from exan_verify.io import about, load_gradient, load_model
+
+    torch.set_num_threads(max(options["jobs"], 1))
+    network = load_model(model, options["weights"])
+    given = load_gradient(gradient)
+    passed = ("loss", "reduction", "batch_size", "method", "device", "seed")
+    with about(gradient):
+        return attack(
+            network,
+            given,
+            progress=lambda what, share: progress(f"{what} ({share:.0%})"),
+            **{name: options[name] for name in passed},
+        )

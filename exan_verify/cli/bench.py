@@ -1,0 +1,122 @@
+"""``exan bench``: the benchmark tables, on the terminal and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import rich_click as click
+
+from exan_verify.cli.options import PATH, common
+from exan_verify.cli.output import ExitCode, Output, require_folder, table, wall_clock
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suite:
+    """One benchmark: what runs it, and the columns of its table as (heading, attribute of a row)."""
+
+    name: str
+    title: str
+    columns: tuple[tuple[str, str], ...]
+
+
+SUITES: Mapping[str, Suite] = {
+    "certify": Suite(
+        name="certify",
+        title="certify: exact verdicts and their certificates",
+        columns=(
+            ("case", "name"),
+            ("seeds ", "seeds"),
+            ("outcomes", "outcomes"),
+            ("checked ", "checked"),
+            ("no ExAN ", "without_exan"),
+            ("layer ", "layer"),
+            ("equations ", "equations"),
+            ("U ", "unknowns"),
+            ("rank ", "rank"),
+            ("s, median ", "certify_median"),
+            ("s, worst ", "certify_worst"),
+            ("check/certify ", "check_ratio"),
+            ("peak MiB ", "peak_mib"),
+        ),
+    ),
+}
+
+
+@click.command("bench")
+@click.argument("suite", type=click.Choice(list(SUITES)), required=False)
+@click.option("--case", "cases", multiple=True, metavar="NAME", help="Run this case only; may be repeated.")
+@click.option("--repeat", type=click.IntRange(min=1), default=10, show_default=True, help="Seeds per case.")
+@click.option("--out", type=PATH, metavar="FILE.json", help="Write the JSON here too.")
+@common(work_limit=False, model=False)
+def bench_command(suite: str | None, cases: tuple[str, ...], out: str | None, **options: Any) -> int:
+    """Measure one suite, or all of them. Times are wall times; no test asserts them.
+
+    Seeds are SEED, SEED + 1, ...; stochastic cases report the median and the worst of them.
+    """
+    output = Output(json=options["as_json"])
+    require_folder(out)
+    seeds = range(options["seed"], options["seed"] + options["repeat"])
+    chosen = [SUITES[suite]] if suite else list(SUITES.values())
+    results: dict[str, list[Any]] = {}
+    with wall_clock(options["budget"]):
+        for one in chosen:
+            with output.working(one.name) as progress:
+                results[one.name] = _runner(one.name)(
+                    rows=cases or None, seeds=seeds, progress=_told(progress)
+                )
+            output.say(f"[bold]{one.title}[/]", _table(one, results[one.name]), "")
+    record = bench_record(results, list(seeds))
+    if out is not None:
+        from exan_verify.io import write_atomically
+        from exan_verify.records import pretty
+
+        write_atomically(out, pretty(record))
+    output.answer(record)
+    return ExitCode.DONE
+
+
+def bench_record(results: Mapping[str, Sequence[Any]], seeds: Sequence[int]) -> dict[str, Any]:
+    """Rows by suite, with what they were measured on."""
+    import os
+    import platform
+
+    import msgspec
+
+    import exan_verify
+
+    return {
+        "schema": "exan/bench/1",
+        "version": exan_verify.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "cpus": os.cpu_count(),
+        "seeds": seeds,
+        "suites": {name: msgspec.to_builtins(rows) for name, rows in results.items()},
+    }
+
+
+def _runner(name: str) -> Callable[..., list[Any]]:
+    from exan_verify.bench.certify import run_certify_bench
+
+    return {"certify": run_certify_bench}[name]
+
+
+def _told(progress: Callable[[str], None]) -> Callable[[str, int, int], None]:
+    return lambda name, done, total: progress(f"{name}, {done} of {total} done")
+
+
+def _table(suite: Suite, rows: Sequence[Any]) -> Any:
+    made = table(*(heading for heading, _ in suite.columns))
+    for row in rows:
+        made.add_row(*(_cell(getattr(row, attribute)) for _, attribute in suite.columns))
+    return made
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, dict):
+        return ", ".join(f"{count} {name}" for name, count in value.items())
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

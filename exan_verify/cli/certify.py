@@ -1,0 +1,183 @@
+"""``exan certify`` and ``exan check``: decide a question exactly, recheck the certificate of an answer."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import rich_click as click
+
+from exan_verify.cli.options import PATH, common, question
+from exan_verify.cli.output import REAL_ARITHMETIC, ExitCode, Output, facts, require_folder, table, wall_clock
+from exan_verify.errors import CertificateRejected, FileError, InputError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from exan_verify.verdict import Verdict
+
+_SHOWN = 64
+
+
+@click.command("certify")
+@click.argument("model", type=PATH)
+@click.option("--batch", type=PATH, metavar="FILE", help="The batch whose exact gradient is meant.")
+@click.option("--gradient", type=PATH, metavar="FILE", help="The gradient, when the batch is not known.")
+@click.option("--exact", is_flag=True, help="Every number of the gradient is meant exactly.")
+@click.option("--tolerance", type=float, metavar="E", help="The gradient is rounded, by at most E per entry.")
+@question()
+@click.option("--batch-size", type=int, metavar="M", help="Size of the batches asked about.")
+@click.option("--engine", default="auto", show_default=True, help="Ask one engine only.")
+@click.option("--certificate", type=PATH, metavar="OUT.json", help="Write the certificate here.")
+@common()
+def certify_command(model: str, certificate: str | None, **options: Any) -> int:
+    """Decide which batches have a gradient, in exact arithmetic, and certify the answer.
+
+    MODEL is an .onnx or .safetensors file, or a factory package.module:name.
+    """
+    output = Output(json=options["as_json"])
+    if (options["batch"] is None) == (options["gradient"] is None):
+        raise click.UsageError("give either --batch FILE or --gradient FILE")
+    require_folder(certificate)
+    with output.working("certifying"):
+        verdict = _certify(model, options)
+    from exan_verify.io import write_atomically
+    from exan_verify.records import pretty, verdict_record
+
+    written = certificate is not None and verdict.certificate is not None
+    if certificate is not None and verdict.certificate is not None:
+        write_atomically(certificate, pretty(verdict.certificate))
+    record = verdict_record(verdict) | {"certificate_path": certificate if written else None}
+    output.answer({"schema": "exan/certify/1", **record, "statement": REAL_ARITHMETIC})
+    output.say(*describe(verdict))
+    if certificate is not None:
+        output.say(
+            f"certificate written to {certificate}" if written else "no certificate: nothing was decided"
+        )
+    return verdict_code(verdict)
+
+
+@click.command("check")
+@click.argument("certificate", type=PATH)
+@click.argument("model", type=PATH)
+@click.option("--batch", type=PATH, metavar="FILE", help="The batch it was made for.")
+@click.option("--gradient", type=PATH, metavar="FILE", help="The gradient it was made for.")
+@common(work_limit=False)
+def check_command(
+    certificate: str, model: str, batch: str | None, gradient: str | None, as_json: bool, **options: Any
+) -> int:
+    """Re-derive the claim of CERTIFICATE for MODEL and the batch or gradient it was made for.
+
+    The checker shares no code with the engines that decided. Exit code 1: rejected.
+    """
+    if (batch is None) == (gradient is None):
+        raise click.UsageError("give the --batch FILE or --gradient FILE that the certificate was made for")
+    output = Output(json=as_json)
+    try:
+        with output.working("checking"), wall_clock(options["budget"]):
+            claim = _check(certificate, model, batch, gradient, options["weights"])
+    except CertificateRejected as error:
+        output.answer({"schema": "exan/check/1", "accepted": False, "claim": None, "reason": str(error)})
+        output.say(f"[bold red]REJECTED[/]: {certificate} proves nothing about these inputs")
+        raise
+    import msgspec
+
+    record = msgspec.to_builtins(claim)
+    output.answer({"schema": "exan/check/1", "accepted": True, "claim": record, "statement": REAL_ARITHMETIC})
+    output.say(f"[bold green]ACCEPTED[/]: {claim.outcome.value.upper()}, {_counted(claim.samples)}")
+    output.say(REAL_ARITHMETIC)
+    return ExitCode.DONE
+
+
+def verdict_code(verdict: Verdict) -> int:
+    """3 when the outcome is UNKNOWN, else 0."""
+    return ExitCode.UNDECIDED if verdict.outcome.value == "unknown" else ExitCode.DONE
+
+
+def describe(verdict: Verdict) -> list[Any]:
+    """The verdict as text and tables."""
+    from exan_verify.verdict import OUTCOME_MEANING
+
+    rows = {
+        "reason": verdict.reason,
+        "asked": f"among batches of {verdict.batch_size} samples",
+        "samples": _counted(verdict.samples) or "none",
+        "trust": verdict.trust.value if verdict.trust else "nothing was decided",
+    }
+    if verdict.engine:
+        where = f" at hidden layer {verdict.layer}" if verdict.layer else ""
+        rows["engine"] = f"{verdict.engine.value}{where}"
+    parts: list[Any] = [f"[bold]{verdict.outcome.value.upper()}[/]: {OUTCOME_MEANING[verdict.outcome]}"]
+    parts.append(facts(rows))
+    if verdict.attempts:
+        parts.append(_attempts(verdict))
+    if verdict.samples:
+        shown = [f"{m} {status.value}" for m, status in enumerate(verdict.samples[:_SHOWN])]
+        more = (
+            f", and {len(verdict.samples) - _SHOWN} more (--json has all)"
+            if len(verdict.samples) > _SHOWN
+            else ""
+        )
+        parts.append(f"per sample: {', '.join(shown)}{more}")
+    return [*parts, REAL_ARITHMETIC]
+
+
+def _attempts(verdict: Verdict) -> Table:
+    made = table("engine", "layer ", "equations ", "unknowns ", "rank ", "seconds ")
+    for attempt in verdict.attempts:
+        values = (attempt.layer, attempt.equations, attempt.unknowns, attempt.rank)
+        seconds = "-" if attempt.seconds is None else f"{attempt.seconds:.2f}"
+        made.add_row(attempt.engine.value, *("-" if v is None else str(v) for v in values), seconds)
+    return made
+
+
+def _counted(samples: tuple[Any, ...]) -> str:
+    counts = Counter(status.value for status in samples)
+    return ", ".join(f"{n} {name}" for name, n in counts.most_common())
+
+
+def _certify(model: str, options: dict[str, Any]) -> Verdict:
+    from exan_verify import certify
+    from exan_verify.io import about, load_batch, load_gradient, load_model
+
+    network = load_model(model, options["weights"])
+    passed = (
+        "loss",
+        "reduction",
+        "labels",
+        "domain",
+        "batch_size",
+        "engine",
+        "work_limit",
+        "budget",
+        "seed",
+        "jobs",
+    )
+    arguments = {name: options[name] for name in passed}
+    if options["batch"] is not None:
+        if options["exact"] or options["tolerance"] is not None:
+            raise InputError("--exact and --tolerance go with --gradient; a batch has its exact gradient")
+        batch = load_batch(options["batch"])
+        with about(options["batch"]):
+            return certify(network, batch=batch, **arguments)
+    gradient = load_gradient(options["gradient"])
+    with about(options["gradient"]):
+        return certify(
+            network, gradient=gradient, exact=options["exact"], tolerance=options["tolerance"], **arguments
+        )
+
+
+def _check(certificate: str, model: str, batch: str | None, gradient: str | None, weights: str | None) -> Any:
+    from pathlib import Path
+
+    from exan_verify.io import load_batch, load_gradient, load_model
+    from exan_verify.kernel import check
+
+    try:
+        content = Path(certificate).read_bytes()
+    except OSError as error:
+        raise FileError(f"{certificate}: cannot be read ({error.strerror}); check the path") from None
+    network = load_model(model, weights)
+    if batch is not None:
+        return check(content, network, batch=load_batch(batch))
+    return check(content, network, gradient=load_gradient(gradient or ""))

@@ -1,0 +1,118 @@
+"""Options that commands share, and the values they stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any, TypeVar
+
+import rich_click as click
+
+from exan_verify.verdict import Box
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+LOSSES = ("cross_entropy", "bce", "mse", "hinge")
+PATH = click.Path(path_type=str)
+
+
+class BoxType(click.ParamType[Box]):
+    """``box:LO,HI``: every input between two numbers, read exactly as written (0.1 is one tenth)."""
+
+    name = "box:LO,HI"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Box:
+        """Parse the text; anything else is a usage error."""
+        if isinstance(value, Box):
+            return value
+        kind, _, bounds = str(value).partition(":")
+        try:
+            low, high = (Fraction(text) for text in bounds.split(","))
+        except (ValueError, ZeroDivisionError):
+            self.fail(f"{value!r} is not a domain; write box:LO,HI, for example box:0,1", param, ctx)
+        if kind != "box":
+            self.fail(f"{value!r} is not a domain; write box:LO,HI, for example box:0,1", param, ctx)
+        return Box([low], [high])
+
+
+def common(*, work_limit: bool = True, model: bool = True) -> Callable[[_Command], _Command]:
+    """``--json --seed --budget --jobs``, ``--work-limit`` where work is counted, ``--weights`` with MODEL."""
+    options = [
+        click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text."),
+        click.option("--seed", type=int, default=0, show_default=True, help="Seed of all random choices."),
+        click.option(
+            "--budget",
+            type=click.FloatRange(min=0, min_open=True),
+            metavar="SECONDS",
+            help="Wall-clock limit.",
+        ),
+        click.option(
+            "--jobs",
+            type=click.IntRange(min=1),
+            default=1,
+            show_default=True,
+            help="Parallel workers at most.",
+        ),
+    ]
+    if model:
+        options.append(
+            click.option(
+                "--weights",
+                type=PATH,
+                metavar="FILE.safetensors",
+                help="State dict to load where MODEL is a factory package.module:name.",
+            )
+        )
+    if work_limit:
+        options.append(
+            click.option(
+                "--work-limit",
+                type=click.IntRange(min=1),
+                metavar="N",
+                help="Deterministic limit, in modular multiplications: same limit, same verdict.",
+            )
+        )
+    return _all(options)
+
+
+def question(*, labels: bool = True) -> Callable[[_Command], _Command]:
+    """``--loss --reduction``, and ``--labels --domain`` where the question is asked exactly."""
+    options = [
+        click.option(
+            "--loss",
+            type=click.Choice(LOSSES),
+            default="cross_entropy",
+            show_default=True,
+            help="Training loss.",
+        ),
+        click.option(
+            "--reduction",
+            type=click.Choice(["mean", "sum"]),
+            default="mean",
+            show_default=True,
+            help="How the loss is reduced over the batch, as in torch.",
+        ),
+    ]
+    if labels:
+        options += [
+            click.option(
+                "--labels",
+                type=click.Choice(["one_hot", "known", "real"]),
+                default="one_hot",
+                show_default=True,
+                help="Which labels other batches may have.",
+            ),
+            click.option(
+                "--domain", type=BoxType(), help="Which inputs other batches may have; default all."
+            ),
+        ]
+    return _all(options)
+
+
+def _all(options: list[Callable[[Any], Any]]) -> Callable[[_Command], _Command]:
+    def decorate(command: _Command) -> _Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate

@@ -1,0 +1,114 @@
+"""What commands write: one JSON object or text on stdout, progress on stderr when it is a terminal."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from enum import IntEnum
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from exan_verify.errors import ExanError, FileError
+
+REAL_ARITHMETIC = (
+    "The claim is about real arithmetic on the stored numbers, not about an accelerator's rounded arithmetic."
+)
+_WIDTH = 100
+
+
+class ExitCode(IntEnum):
+    """The exit codes of every command."""
+
+    DONE = 0
+    REFUSED = 1
+    USAGE = 2
+    UNDECIDED = 3
+    INTERRUPTED = 130
+
+
+class BudgetExhausted(ExanError):  # noqa: N818 - an outcome rather than a mistake
+    """A command without a verdict of its own to say it in ran out of its wall-clock budget.
+
+    Remedy: give a larger ``--budget``.
+    """
+
+
+class Output:
+    """Where one run of a command writes: stdout for its answer, stderr for progress."""
+
+    def __init__(self, *, json: bool) -> None:
+        self.json = json
+        self._out = Console(width=None if sys.stdout.isatty() else _WIDTH, highlight=False, soft_wrap=False)
+        self._progress = Console(stderr=True, highlight=False)
+
+    def answer(self, record: Mapping[str, Any]) -> None:
+        """With ``--json``: the only thing on stdout, one object on one line."""
+        if self.json:
+            from exan_verify.records import encode
+
+            sys.stdout.buffer.write(encode(record) + b"\n")
+            sys.stdout.flush()
+
+    def say(self, *parts: Any) -> None:
+        """Text or a table, without ``--json`` only."""
+        if not self.json:
+            for part in parts:
+                self._out.print(part)
+
+    @contextmanager
+    def working(self, text: str) -> Iterator[Callable[[str], None]]:
+        """Show what is being done; yields a function that changes the text."""
+        if not sys.stderr.isatty():
+            yield lambda _: None
+            return
+        with self._progress.status(text) as status:
+            yield lambda more: status.update(f"{text}: {more}")
+
+
+@contextmanager
+def wall_clock(seconds: float | None) -> Iterator[None]:
+    """Raise :class:`BudgetExhausted` after ``seconds``, where the platform has timer signals."""
+    if seconds is None or not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def expire(_signal: int, _frame: FrameType | None) -> None:
+        raise BudgetExhausted(f"undecided: the budget of {seconds:g} s ran out; give a larger --budget")
+
+    previous = signal.signal(signal.SIGALRM, expire)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+
+
+def facts(rows: Mapping[str, str]) -> Table:
+    """Two columns, names and values, without lines."""
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column()
+    for name, value in rows.items():
+        table.add_row(name, value)
+    return table
+
+
+def table(*columns: str) -> Table:
+    """A plain table; numbers go to the right."""
+    made = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for column in columns:
+        made.add_column(column, justify="right" if column.endswith(" ") else "left")
+    return made
+
+
+def require_folder(path: str | Path | None) -> None:
+    """Refuse, before the work, an output whose folder is not there."""
+    if path is not None and not Path(path).parent.is_dir():
+        raise FileError(f"{path}: its folder does not exist; create {Path(path).parent} first")

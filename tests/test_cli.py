@@ -1,0 +1,307 @@
+"""The command line, end to end: in process for speed, as the installed command where that matters."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from exan_verify.cli import main
+from exan_verify.cli.output import ExitCode
+from exan_verify.io import load_batch, save_batch, save_gradient
+
+EXAN = shutil.which("exan", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+
+
+def network(widths: tuple[int, ...] = (12, 40, 4)) -> nn.Sequential:
+    torch.manual_seed(0)
+    layers: list[nn.Module] = []
+    for k in range(len(widths) - 1):
+        layers += [nn.Linear(widths[k], widths[k + 1]), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with model.safetensors, batch.npz, twins.npz (two equal samples) and gradient.safetensors."""
+    monkeypatch.chdir(tmp_path)
+    model = network()
+    save_file(model.state_dict(), "model.safetensors")
+    x, y = torch.rand(3, 12, generator=torch.Generator().manual_seed(9)), torch.tensor([0, 1, 2])
+    save_batch("batch.npz", x, y)
+    save_batch("twins.npz", x[[0, 0, 1]], y[[0, 0, 1]])
+    model = model.double()
+    loss = nn.functional.cross_entropy(model(x.double()), y)
+    names, parameters = zip(*model.named_parameters(), strict=True)
+    save_gradient(
+        "gradient.safetensors", dict(zip(names, torch.autograd.grad(loss, parameters), strict=True))
+    )
+    return tmp_path
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    code = main(arguments)
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def run_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict]:
+    code, out, err = run(capsys, *arguments, "--json")
+    assert out.count("\n") == 1, "one object on stdout"
+    assert err == "" or code != 0
+    return code, json.loads(out)
+
+
+# ---- certify and check ------------------------------------------------------------------------------------
+
+
+def test_certify_then_check(here: Path, capsys: pytest.CaptureFixture[str]):
+    code, out, err = run(
+        capsys, "certify", "model.safetensors", "--batch", "batch.npz", "--certificate", "certificate.json"
+    )
+    assert code == ExitCode.DONE
+    assert err == ""
+    assert out.startswith("UNIQUE: exactly one batch")
+    assert "real arithmetic on the stored numbers" in out
+    assert "0 determined, 1 determined, 2 determined" in out
+    code, out, err = run(capsys, "check", "certificate.json", "model.safetensors", "--batch", "batch.npz")
+    assert (code, err) == (ExitCode.DONE, "")
+    assert out.startswith("ACCEPTED: UNIQUE, 3 determined")
+
+
+def test_json_has_the_attributes_of_the_verdict(here: Path, capsys: pytest.CaptureFixture[str]):
+    code, record = run_json(capsys, "certify", "model.safetensors", "--batch", "batch.npz")
+    assert code == 0
+    assert record["schema"] == "exan/certify/1"
+    assert record["outcome"] == "unique"
+    assert record["samples"] == ["determined"] * 3
+    assert record["trust"] == "certified"
+    assert record["certificate"]["claim"]["outcome"] == "unique"
+    assert record["attempts"][0]["rank"] == record["attempts"][0]["unknowns"] - 3
+
+
+def test_a_rejected_certificate_is_exit_code_one(here: Path, capsys: pytest.CaptureFixture[str]):
+    run(capsys, "certify", "model.safetensors", "--batch", "batch.npz", "--certificate", "c.json")
+    certificate = json.loads(Path("c.json").read_text())
+    certificate["evidence"]["layers"][0]["rank"] += 1
+    Path("tampered.json").write_text(json.dumps(certificate))
+    code, out, err = run(capsys, "check", "tampered.json", "model.safetensors", "--batch", "batch.npz")
+    assert code == ExitCode.REFUSED
+    assert out.startswith("REJECTED")
+    assert err.startswith("error: ")
+    for inputs in (("c.json", "--batch", "twins.npz"), ("c.json", "--gradient", "gradient.safetensors")):
+        code, record = run_json(capsys, "check", inputs[0], "model.safetensors", *inputs[1:])
+        assert code == ExitCode.REFUSED
+        assert record["accepted"] is False
+        assert record["reason"]
+
+
+def test_undecided_is_exit_code_three_and_never_unique(here: Path, capsys: pytest.CaptureFixture[str]):
+    code, out, _ = run(
+        capsys, "certify", "model.safetensors", "--batch", "twins.npz", "--certificate", "none.json"
+    )
+    assert code == ExitCode.UNDECIDED
+    assert out.startswith("UNKNOWN")
+    assert "not a statement that the batch is safe" in out
+    assert not Path("none.json").exists() or "determined" in out
+    code, record = run_json(
+        capsys, "certify", "model.safetensors", "--batch", "batch.npz", "--work-limit", "1"
+    )
+    assert code == ExitCode.UNDECIDED
+    assert "work limit of 1" in record["reason"]
+
+
+def test_an_exact_gradient_gives_the_exact_batch(here: Path, capsys: pytest.CaptureFixture[str]):
+    # one sample, one neuron: z = x + 1, f = z, mse target 1: dW = 2 (f - y) x etc., all by hand at x = 1/3
+    save_file(
+        {
+            "0.weight": torch.eye(2).repeat(3, 1) + torch.arange(12).reshape(6, 2) / 8,
+            "0.bias": torch.ones(6),
+            "2.weight": torch.arange(12).reshape(2, 6) / 4 - 1,
+            "2.bias": torch.zeros(2),
+        },
+        "small.safetensors",
+    )
+    x = [Fraction(1, 3), Fraction(2, 5)]
+    from exan_verify.exact.backprop import gradient
+    from exan_verify.io import load_model
+    from exan_verify.network import Batch, Labels, Loss, Reduction
+
+    small = load_model("small.safetensors")
+    batch = Batch.of([x], [1], network=small, loss=Loss.MSE, labels=Labels.ONE_HOT)
+    save_gradient("g.json", gradient(small, batch, Loss.MSE, Reduction.MEAN).tensors)
+    arguments = ("certify", "small.safetensors", "--gradient", "g.json", "--loss", "mse")
+    code, record = run_json(capsys, *arguments, "--certificate", "c.json")
+    assert code == 0
+    assert record["batch"] == {"x": [["1/3", "2/5"]], "y": [["0", "1"]]}
+    assert record["certificate_path"] == "c.json"
+    code, out, _ = run(capsys, "check", "c.json", "small.safetensors", "--gradient", "g.json")
+    assert (code, out.split(":")[0]) == (0, "ACCEPTED")
+
+
+def test_a_rounded_gradient_is_refused_with_both_ways_out(here: Path, capsys: pytest.CaptureFixture[str]):
+    code, out, err = run(capsys, "certify", "model.safetensors", "--gradient", "gradient.safetensors")
+    assert (code, out) == (ExitCode.USAGE, "")
+    assert err.startswith("error: gradient.safetensors: ")
+    assert "exact" in err
+    assert "tolerance" in err
+
+
+def test_domains_are_read_exactly(here: Path, capsys: pytest.CaptureFixture[str]):
+    arguments = ("certify", "model.safetensors", "--batch", "batch.npz", "--domain")
+    code, record = run_json(capsys, *arguments, "box:0,11/10")
+    assert code == 0
+    assert record["certificate"]["claim"]["question"]["domain"] == [["0"], ["11/10"]]
+    code, _, err = run(capsys, *arguments, "box:0,0.1")
+    assert code == ExitCode.USAGE
+    assert "outside the domain" in err
+    for wrong in ("0,1", "ball:0,1", "box:0", "box:a,b", "box:0,1/0"):
+        code, _, err = run(capsys, *arguments, wrong)
+        assert code == ExitCode.USAGE
+        assert "write box:LO,HI" in err
+
+
+# ---- audit ------------------------------------------------------------------------------------------------
+
+
+def test_audit_reports_four_answers(here: Path, capsys: pytest.CaptureFixture[str]):
+    code, out, err = run(capsys, "audit", "model.safetensors", "batch.npz", "--report", "report.html")
+    assert (code, err) == (0, "")
+    for answer in ("published ExAN condition", "peeling closure", "certified verdict", "ambiguity radius"):
+        assert answer in out
+    assert Path("report.html").read_text().startswith("<!doctype html>")
+    code, record = run_json(capsys, "audit", "model.safetensors", "batch.npz")
+    assert code == 0
+    assert record["schema"] == "exan/audit/1"
+    assert record["radius"] == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("batch", "gates", "code"),
+    [
+        ("batch.npz", ["determined"], ExitCode.REFUSED),
+        ("batch.npz", ["peel"], ExitCode.REFUSED),
+        ("batch.npz", ["exan"], ExitCode.REFUSED),
+        ("pair.npz", ["peel"], ExitCode.DONE),
+        ("pair.npz", ["exan"], ExitCode.DONE),
+        ("pair.npz", ["determined"], ExitCode.UNDECIDED),
+        ("pair.npz", ["peel", "determined"], ExitCode.UNDECIDED),
+        ("pair.npz", [], ExitCode.UNDECIDED),
+        ("twins.npz", ["peel", "determined"], ExitCode.REFUSED),
+    ],
+)
+def test_gates(here: Path, capsys: pytest.CaptureFixture[str], batch: str, gates: list[str], code: int):
+    x, y = load_batch("batch.npz")
+    save_batch("pair.npz", x[[0, 0]], y[[0, 0]])
+    options = [part for gate in gates for part in ("--fail-on", gate)]
+    assert run(capsys, "audit", "model.safetensors", batch, *options)[0] == code
+
+
+# ---- bad input: one error, exit code 2, nothing written ---------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["certify", "none.safetensors", "--batch", "batch.npz"], "none.safetensors: cannot be read"),
+        (["certify", "model.safetensors", "--batch", "none.npz"], "none.npz: cannot be read"),
+        (["certify", "model.safetensors", "--batch", "nan.npz"], "nan.npz: x contains NaN"),
+        (["certify", "model.safetensors", "--batch", "wide.npz"], "wide.npz: x has 13 features"),
+        (["certify", "model.safetensors", "--batch", "label.npz"], "label.npz: y[0] = 9 is not a class"),
+        (["certify", "model.safetensors", "--batch", "cut.npz"], "cut.npz: not a whole .npz file"),
+        (["certify", "model.pt", "--batch", "batch.npz"], "model.pt: is a pickle"),
+        (["certify", "model.safetensors"], "give either --batch FILE or --gradient FILE"),
+        (
+            ["certify", "model.safetensors", "--batch", "batch.npz", "--exact"],
+            "--exact and --tolerance go with",
+        ),
+        (["certify", "model.safetensors", "--batch", "batch.npz", "--engine", "magic"], "engine='magic'"),
+        (["certify", "model.safetensors", "--batch", "batch.npz", "--batch-size", "0"], "batch_size=0"),
+        (["certify", "model.safetensors", "--batch", "batch.npz", "--loss", "nll"], "'nll' is not one of"),
+        (["certify", "model.safetensors", "--batch", "batch.npz", "--budget", "0"], "--budget"),
+        (["certify", "model.safetensors", "--batch", "batch.npz", "--weights", "w"], "--weights goes with"),
+        (["certify", "no_module:f", "--batch", "batch.npz"], "no_module:f: the module 'no_module'"),
+        (
+            ["certify", "model.safetensors", "--gradient", "zero.npz", "--exact"],
+            "every entry of the gradient is zero",
+        ),
+        (["certify", "model.safetensors", "--gradient", "batch.npz", "--exact"], "batch.npz: "),
+        (
+            ["audit", "model.safetensors", "batch.npz", "--report", "no/where.html"],
+            "no/where.html: its folder",
+        ),
+        (["check", "none.json", "model.safetensors", "--batch", "batch.npz"], "none.json: cannot be read"),
+        (["check", "none.json", "model.safetensors"], "give the --batch FILE or --gradient FILE"),
+        (["frobnicate"], "No such command"),
+        (["audit", "model.safetensors"], "Missing argument"),
+    ],
+)
+def test_bad_input(here: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str):
+    x, y = load_batch("batch.npz")
+    save_batch("nan.npz", np.full_like(x, np.nan), y)
+    save_batch("wide.npz", np.ones((3, 13)), y)
+    save_batch("label.npz", x, y + 9)
+    save_gradient("zero.npz", {name: torch.zeros_like(p) for name, p in network().named_parameters()})
+    Path("cut.npz").write_bytes(Path("batch.npz").read_bytes()[:-9])
+    torch.save(network().state_dict(), "model.pt")
+    before = set(os.listdir())
+    code, out, err = run(capsys, *arguments)
+    assert (code, out) == (ExitCode.USAGE, "")
+    assert err.startswith("error: ")
+    assert message in err
+    assert "Traceback" not in err
+    assert set(os.listdir()) == before
+
+
+def test_a_budget_ends_commands_that_have_no_verdict_to_say_it_in(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    import time
+
+    run(capsys, "certify", "model.safetensors", "--batch", "batch.npz", "--certificate", "c.json")
+    monkeypatch.setattr("exan_verify.kernel.check", lambda *_, **__: time.sleep(30))
+    code, out, err = run(
+        capsys, "check", "c.json", "model.safetensors", "--batch", "batch.npz", "--budget", "0.1"
+    )
+    assert (code, out) == (ExitCode.UNDECIDED, "")
+    assert "budget of 0.1 s ran out" in err
+
+
+# ---- the installed command --------------------------------------------------------------------------------
+
+
+def exan(*arguments: str) -> subprocess.CompletedProcess[str]:
+    assert EXAN is not None, "the console script exan is not installed: pip install -e ."
+    return subprocess.run([EXAN, *arguments], capture_output=True, text=True, check=False)
+
+
+def test_the_installed_command_works_without_a_terminal(here: Path):
+    result = exan("certify", "model.safetensors", "--batch", "batch.npz", "--json")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert json.loads(result.stdout)["outcome"] == "unique"
+    assert exan("--version").stdout.startswith("exan")
+    result = exan("certify", "model.safetensors", "--batch", "none.npz")
+    assert result.returncode == 2
+    assert result.stderr == "error: none.npz: cannot be read (No such file or directory); check the path\n"
+
+
+def test_help_is_there_for_every_command_and_does_not_load_torch():
+    code = (
+        "import sys; from exan_verify.cli import exan, main\n"
+        "for name in exan.commands: assert main([name, '--help']) == 0\n"
+        "assert main(['--help']) == 0 and 'torch' not in sys.modules"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("Usage") == 7
+    assert result.stdout.count("--json") == 6
