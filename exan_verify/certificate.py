@@ -75,14 +75,18 @@ class Lifting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     prime: int
     point: int
     layers: tuple[LayerArgument, ...]
-    mixing: Mixing | None = None
 
 
 Evidence = Lifting
+"""Tagged records, one kind per argument; the kernel has one checker for each."""
 
 
 class Certificate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A claim with its evidence and the SHA-256 digests of what it was made for."""
+    """A claim with its evidence and the SHA-256 digests of what it was made for.
+
+    ``evidence`` has one part per argument used; together they show the claim. ``rebuild`` is there when a
+    gradient was given: how the batch is rebuilt from it.
+    """
 
     schema: Literal["exan/certificate/1"]
     producer: str
@@ -91,7 +95,8 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     batch_sha256: str | None = None
     gradient_sha256: str | None = None
     claim: Claim
-    evidence: Evidence
+    evidence: tuple[Evidence, ...]
+    rebuild: Mixing | None = None
     statement: str
 
 
@@ -104,10 +109,11 @@ STATEMENT = (
 def issue(
     *,
     claim: Claim,
-    evidence: Evidence,
+    evidence: tuple[Evidence, ...],
     model_sha256: str,
     batch_sha256: str | None = None,
     gradient_sha256: str | None = None,
+    rebuild: Mixing | None = None,
 ) -> dict[str, Any]:
     """A certificate as a JSON-able dict, dated now."""
     record = Certificate(
@@ -119,6 +125,7 @@ def issue(
         gradient_sha256=gradient_sha256,
         claim=claim,
         evidence=evidence,
+        rebuild=rebuild,
         statement=STATEMENT,
     )
     builtins: dict[str, Any] = msgspec.to_builtins(record)

@@ -8,8 +8,7 @@ Constructors validate once; inside the package nothing is checked again.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from fractions import Fraction
@@ -19,17 +18,27 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from exan_verify.arrays import Array, digest_arrays, exact_array, freeze, is_rational, to_fraction
 from exan_verify.errors import (
     GradientError,
     InputError,
     LabelError,
-    NonFiniteError,
     ShapeError,
     raise_problems,
 )
 
-Array = npt.NDArray[Any]
-"""A read-only float64/float32 array (dyadic values) or an object array of Fractions."""
+__all__ = [
+    "Array",
+    "Batch",
+    "Gradient",
+    "Labels",
+    "Linear",
+    "Loss",
+    "Reduction",
+    "ReluNetwork",
+    "exact_array",
+    "to_fraction",
+]
 
 
 class Loss(StrEnum):
@@ -227,7 +236,7 @@ class Batch:
                 f"x has {flat.shape[1]} features per sample but layer {network.layers[0].name!r} "
                 f"takes {network.widths[0]}; pass x with shape (M, {network.widths[0]})"
             )
-        return cls(inputs=_freeze(flat), labels=_clean_labels(y, flat.shape[0], network, loss, labels))
+        return cls(inputs=freeze(flat), labels=_clean_labels(y, flat.shape[0], network, loss, labels))
 
     @property
     def size(self) -> int:
@@ -251,10 +260,15 @@ class Batch:
         """SHA-256 over the exact inputs and labels, in the order of the samples."""
         return digest_arrays("batch", (self.inputs, self.labels))
 
+    @cached_property
+    def distinct(self) -> bool:
+        """Whether no two samples have equal inputs and equal labels."""
+        return len({self.select([m]).digest for m in range(self.size)}) == self.size
+
     def select(self, order: Sequence[int]) -> Batch:
         """The samples at the positions ``order``, in that order."""
         index = list(order)
-        return Batch(inputs=_freeze(self.inputs[index]), labels=_freeze(self.labels[index]))
+        return Batch(inputs=freeze(self.inputs[index]), labels=freeze(self.labels[index]))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Batch) and self.digest == other.digest
@@ -280,7 +294,7 @@ class Gradient:
     def __post_init__(self) -> None:
         if not self.tensors:
             raise GradientError("the gradient has no tensors; pass one per parameter of the model")
-        rational = all(_is_rational(value) for value in self.tensors.values())
+        rational = all(is_rational(value) for value in self.tensors.values())
         cleaned = {str(k): exact_array(v, f"gradient[{k!r}]") for k, v in self.tensors.items()}
         object.__setattr__(self, "tensors", cleaned)
         object.__setattr__(self, "rational", self.rational or rational)
@@ -334,121 +348,6 @@ class Gradient:
         return hash(self.digest)
 
 
-def to_fraction(value: Any) -> Fraction:
-    """The exact rational value of a finite float, int or Fraction."""
-    if isinstance(value, Fraction):
-        return value
-    return Fraction(value.item() if isinstance(value, np.generic) else value)
-
-
-def exact_array(values: Any, name: str) -> Array:
-    """A read-only exact array from nested sequences, numpy arrays or torch tensors.
-
-    Floating dtypes keep their values (float16 and bfloat16 widened to float32); integers become float64
-    where that is exact; Fractions and large integers become an object array of Fractions.
-
-    Raises :class:`NonFiniteError` or :class:`InputError` naming ``name``.
-    """
-    array = _as_numpy(values, name)
-    if array.dtype == object:
-        return _freeze(_rational_array(array, name))
-    if array.dtype == bool or np.issubdtype(array.dtype, np.integer):
-        if array.size and int(np.abs(array.astype(object)).max()) > 2**53:
-            return _freeze(_rational_array(array.astype(object), name))
-        array = array.astype(np.float64)
-    if array.dtype not in (np.float16, np.float32, np.float64):
-        raise InputError(f"{name} has dtype {array.dtype}; give float32, float64, integers or Fractions")
-    if array.dtype == np.float16:
-        array = array.astype(np.float32)
-    bad = np.argwhere(~np.isfinite(array))
-    if len(bad):
-        raise NonFiniteError(
-            f"{name} contains NaN or an infinity ({len(bad)} of {array.size} entries, "
-            f"the first at index {tuple(int(i) for i in bad[0])}); all numbers must be finite"
-        )
-    return _freeze(array)
-
-
-def digest_arrays(kind: str, arrays: Iterable[Array]) -> str:
-    """SHA-256 of the exact values and shapes of ``arrays``; independent of the dtypes that hold them."""
-    state = hashlib.sha256(f"exan_verify/{kind}/1".encode())
-    for array in arrays:
-        state.update(f"|{array.shape}|".encode())
-        _digest_values(state, array)
-    return state.hexdigest()
-
-
-_DIGEST_CHUNK = 1 << 20
-
-
-def _digest_values(state: Any, array: Array) -> None:
-    flat = array.reshape(-1)
-    for start in range(0, flat.size, _DIGEST_CHUNK):
-        part = flat[start : start + _DIGEST_CHUNK]
-        if part.dtype == object:
-            state.update(";".join(str(Fraction(v)) for v in part).encode())
-        else:
-            # adding 0.0 turns -0.0 into 0.0: both are the real number zero
-            state.update((part.astype("<f8") + 0.0).tobytes())
-
-
-def _as_numpy(values: Any, name: str) -> Array:
-    if hasattr(values, "detach"):  # a torch tensor, without importing torch
-        values = values.detach().cpu()
-        values = (values.float() if str(values.dtype) == "torch.bfloat16" else values).numpy()
-    try:
-        return np.asarray(values) if isinstance(values, np.ndarray) else _from_nested(values)
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{name} is not an array of numbers ({error})") from None
-
-
-def _from_nested(values: Any) -> Array:
-    array = np.array(values, dtype=object)
-    kinds = {type(v) for v in array.reshape(-1)}
-    if any(issubclass(k, (float, np.floating)) for k in kinds) and Fraction not in kinds:
-        return np.array(values, dtype=np.float64)
-    return array
-
-
-def _rational_array(array: Array, name: str) -> Array:
-    """Fractions, or float64 where every entry is exactly a float64 (so that equal values look equal)."""
-    flat = np.empty(array.size, dtype=object)
-    for k, value in enumerate(array.reshape(-1)):
-        try:
-            flat[k] = to_fraction(value)
-        except (OverflowError, ValueError) as error:
-            raise NonFiniteError(f"{name} contains {value!r} ({error}); all numbers must be finite") from None
-        except TypeError:
-            raise InputError(f"{name} contains {value!r}, which is not a number") from None
-    as_float = np.array([_float_or_nan(v) for v in flat], dtype=np.float64)
-    exact = all(Fraction(f) == v for f, v in zip(as_float.tolist(), flat, strict=True) if f == f)
-    if exact and not np.isnan(as_float).any():
-        return as_float.reshape(array.shape)
-    return flat.reshape(array.shape)
-
-
-def _float_or_nan(value: Fraction) -> float:
-    try:
-        return float(value)
-    except OverflowError:
-        return float("nan")
-
-
-def _is_rational(values: Any) -> bool:
-    """Whether the user wrote integers or Fractions (as opposed to floating-point numbers)."""
-    if hasattr(values, "dtype"):
-        return values.dtype == object or "int" in str(values.dtype)
-    flat = np.array(values, dtype=object).reshape(-1)
-    return all(isinstance(v, (int, Fraction)) for v in flat)
-
-
-def _freeze(array: Array) -> Array:
-    if array.flags.writeable or not array.flags.c_contiguous:
-        array = np.ascontiguousarray(array).copy() if array.flags.writeable else np.ascontiguousarray(array)
-        array.setflags(write=False)
-    return array
-
-
 def _clean_linear(layer: Linear) -> Linear:
     prefix = f"{layer.name}." if layer.name else ""
     weight = exact_array(layer.weight, f"{prefix}weight")
@@ -470,15 +369,15 @@ def _clean_labels(y: Any, samples: int, network: ReluNetwork, loss: Loss, labels
     if array.shape[:1] != (samples,):
         raise ShapeError(f"y has shape {array.shape} but x has {samples} samples; give one label per sample")
     if loss in (Loss.CROSS_ENTROPY, Loss.HINGE):
-        return _freeze(_class_labels(array, classes))
+        return freeze(_class_labels(array, classes))
     if classes == 1 and array.ndim == 1:
         array = array.reshape(-1, 1)
     if loss is Loss.MSE and array.ndim == 1:
-        array = _freeze(np.eye(classes)[_class_labels(array, classes)])
+        array = freeze(np.eye(classes)[_class_labels(array, classes)])
     if array.shape != (samples, classes):
         raise ShapeError(f"y has shape {array.shape}; for loss={loss.value!r} give ({samples}, {classes})")
     _check_targets(array, loss, labels)
-    return _freeze(array)
+    return freeze(array)
 
 
 def _class_labels(array: Array, classes: int) -> npt.NDArray[np.int64]:

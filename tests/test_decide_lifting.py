@@ -29,7 +29,7 @@ def test_a_deeper_layer_is_used_where_the_first_has_too_few_neurons():
     verdict = certify(network, batch=random_batch(network, 4))
     assert verdict.outcome is Outcome.UNIQUE, verdict.reason
     assert verdict.layer == 2
-    assert verdict.certificate["evidence"]["layers"][0]["lower_ranks"] == (4,)
+    assert verdict.certificate["evidence"][0]["layers"][0]["lower_ranks"] == (4,)
 
 
 def test_a_rank_deficit_below_blocks_the_deeper_layer():
@@ -105,7 +105,7 @@ def test_equal_output_columns_confuse_labels_below_the_last_layer():
     batch = random_batch(network, 3)
     verdict = certify(network, batch=batch)
     assert verdict.outcome is Outcome.UNIQUE
-    assert verdict.certificate["evidence"]["layers"][0]["labels"] == "output_rank"
+    assert verdict.certificate["evidence"][0]["layers"][0]["labels"] == "output_rank"
 
 
 def test_labels_that_no_layer_tells_apart_are_not_determined():

@@ -11,18 +11,20 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "exan_verify"
 
-EVERYONE = {"errors", "network", "verdict", "records"}
+EVERYONE = {"errors", "arrays", "network", "verdict"}
 ALLOWED = {
     "errors": set(),
-    "network": {"errors"},
+    "arrays": {"errors"},
+    "network": {"errors", "arrays"},
     "verdict": {"errors", "network"},
     "exact": EVERYONE,
     "exclusivity": EVERYONE | {"exact"},
     "certificate": EVERYONE,
     "smt": EVERYONE | {"exact"},
-    "kernel": EVERYONE | {"exact", "certificate", "convert"},
-    "decide": EVERYONE | {"exact", "certificate", "exclusivity", "smt", "convert"},
-    "numeric": {"errors", "network", "records"},
+    "facts": EVERYONE,
+    "kernel": EVERYONE | {"exact", "certificate", "facts", "convert"},
+    "decide": EVERYONE | {"exact", "certificate", "facts", "exclusivity", "smt", "convert"},
+    "numeric": {"errors", "arrays", "network"},
 }
 
 

@@ -75,7 +75,7 @@ def change(certificate, path, value):
     return tampered
 
 
-LAYER = ("evidence", "layers", 0)
+LAYER = ("evidence", 0, "layers", 0)
 QUESTION = ("claim", "question")
 
 DEEP_TAMPERS = {
@@ -91,11 +91,11 @@ DEEP_TAMPERS = {
     "domain upside down": ((*QUESTION, "domain"), [["1"], ["0"]]),
     "domain of another dimension": ((*QUESTION, "domain"), [["0", "0"], ["9", "9"]]),
     "domain not a number": ((*QUESTION, "domain"), [["x"], ["1"]]),
-    "another prime": (("evidence", "prime"), 2**31 - 1),
-    "a composite modulus": (("evidence", "prime"), PRIME - 2),
-    "point zero": (("evidence", "point"), 0),
-    "point one": (("evidence", "point"), 1),
-    "point p": (("evidence", "point"), PRIME),
+    "another prime": (("evidence", 0, "prime"), 2**31 - 1),
+    "a composite modulus": (("evidence", 0, "prime"), PRIME - 2),
+    "point zero": (("evidence", 0, "point"), 0),
+    "point one": (("evidence", 0, "point"), 1),
+    "point p": (("evidence", 0, "point"), PRIME),
     "rank up": ((*LAYER, "rank"), lambda v: v + 1),
     "rank down": ((*LAYER, "rank"), lambda v: v - 1),
     "unknowns": ((*LAYER, "unknowns"), lambda v: v + 1),
@@ -109,10 +109,11 @@ DEEP_TAMPERS = {
     "determined twice": ((*LAYER, "determined"), [0, 1, 2, 3, 3]),
     "parametrisation full": ((*LAYER, "parametrisation"), "full"),
     "label argument": ((*LAYER, "labels"), "somehow"),
-    "no layers": (("evidence", "layers"), []),
-    "unknown field": (("evidence", "layers", 0), lambda v: v | {"trust_me": True}),
+    "no evidence": (("evidence",), []),
+    "no layers": (("evidence", 0, "layers"), []),
+    "unknown field": (("evidence", 0, "layers", 0), lambda v: v | {"trust_me": True}),
     "another schema": (("schema",), "exan/certificate/2"),
-    "another engine's evidence": (("evidence", "type"), "faith"),
+    "another engine's evidence": (("evidence", 0, "type"), "faith"),
     "model digest": (("model_sha256",), "0" * 64),
     "batch digest": (("batch_sha256",), "0" * 64),
     "batch digest removed": (("batch_sha256",), None),
@@ -166,12 +167,12 @@ def test_the_model_digest_alone_does_not_carry_the_claim(deep):
 
 
 GRADIENT_TAMPERS = {
-    "mixing dropped": (("evidence", "mixing"), None),
-    "mixing entry": (("evidence", "mixing", "matrix", 0, 0), "1/3"),
-    "mixing not rational": (("evidence", "mixing", "matrix", 0, 0), "1/0"),
-    "mixing shape": (("evidence", "mixing", "matrix"), lambda m: m[1:]),
-    "mixing layer": (("evidence", "mixing", "layer"), 2),
-    "mixing columns": (("evidence", "mixing", "columns", 0), 10**6),
+    "mixing dropped": (("rebuild",), None),
+    "mixing entry": (("rebuild", "matrix", 0, 0), "1/3"),
+    "mixing not rational": (("rebuild", "matrix", 0, 0), "1/0"),
+    "mixing shape": (("rebuild", "matrix"), lambda m: m[1:]),
+    "mixing layer": (("rebuild", "layer"), 2),
+    "mixing columns": (("rebuild", "columns", 0), 10**6),
     "reduction": ((*QUESTION, "reduction"), "sum"),
     "loss": ((*QUESTION, "loss"), "hinge"),
     "gradient digest": (("gradient_sha256",), "0" * 64),

@@ -1,1 +1,1 @@
-"""Benchmarks: the cases of ``exan bench``."""
+"""``exan bench``: speed, memory and strength, measured; never asserted in a test."""

@@ -7,51 +7,40 @@ non-zero residue, or exactly; residues that are zero only lose a proof.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
+from exan_verify.decide.context import Context
 from exan_verify.exact.backprop import Forward
 from exan_verify.exact.linalg import rank_mod
 from exan_verify.exact.modular import PRIME, Residues
 from exan_verify.exact.rational import product_mod
 from exan_verify.exact.softmax import loss_vectors, loss_vectors_mod
-from exan_verify.network import Array, Batch, Labels, Loss, ReluNetwork
+from exan_verify.network import Array, Labels, Loss, ReluNetwork
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LabelQuestion:
-    """A batch with the loss and the labels that the question admits."""
-
-    network: ReluNetwork
-    batch: Batch
-    loss: Loss
-    labels: Labels
-
-
-def told_by_loss_vectors(question: LabelQuestion, passed: Forward, m: int) -> bool:
+def told_by_loss_vectors(context: Context, m: int) -> bool:
     """Whether g^m, once known, leaves one admitted label for sample m."""
-    if question.loss is not Loss.HINGE:
+    if context.setting.loss is not Loss.HINGE:
         # g(f, y) - g(f, y') = y' - y up to a factor, for one-hot, 0/1, known and real labels alike
         return True
-    here = _hinge_vector(passed, m, int(question.batch.labels[m]))
-    others = (_hinge_vector(passed, m, y) for y in _other_classes(question, m))
+    here = _hinge_vector(context, m, int(context.batch.labels[m]))
+    others = (_hinge_vector(context, m, y) for y in _other_classes(context, m))
     return all(bool(np.any(other != here)) for other in others)
 
 
-def told_by_backward_map(
-    question: LabelQuestion, passed: Forward, backward: Residues, m: int, point: int
-) -> bool:
+def told_by_backward_map(context: Context, backward: Residues, m: int) -> bool:
     """Whether ``backward @ g^m`` leaves one admitted label; ``backward`` (n, K) is sample m's map."""
-    loss, classes = question.loss, question.network.classes
-    if question.labels is Labels.REAL or (loss is Loss.BCE and question.labels is Labels.ONE_HOT):
+    loss, classes = context.setting.loss, context.network.classes
+    if context.setting.labels is Labels.REAL or (
+        loss is Loss.BCE and context.setting.labels is Labels.ONE_HOT
+    ):
         return rank_mod(backward) == classes
-    alternatives = _alternative_labels(question, m)
+    alternatives = _alternative_labels(context, m)
     if not len(alternatives):
         return True
-    logits = np.repeat(passed.logits[:, [m]], len(alternatives) + 1, axis=1)
-    labels = np.concatenate([question.batch.labels[[m]], alternatives])
-    vectors = loss_vectors_mod(loss, logits, labels, 1, point)
+    logits = np.repeat(context.passed.logits[:, [m]], len(alternatives) + 1, axis=1)
+    candidates = np.concatenate([context.batch.labels[[m]], alternatives])
+    vectors = loss_vectors_mod(loss, logits, candidates, 1, context.image.point)
     differences = (vectors[:, 1:] + np.uint64(PRIME) - vectors[:, :1]) % np.uint64(PRIME)
     images = _small_product(backward, differences)
     return bool(np.all(np.any(images != 0, axis=0)))
@@ -70,26 +59,26 @@ def _small_product(left: Residues, right: Residues) -> Residues:
     return values
 
 
-def _alternative_labels(question: LabelQuestion, m: int) -> Array:
+def _alternative_labels(context: Context, m: int) -> Array:
     """Admitted labels other than sample m's, for label sets that are finite and small."""
-    own = question.batch.labels[m]
-    if question.labels is Labels.KNOWN:
-        known = question.batch.labels
+    own = context.batch.labels[m]
+    if context.setting.labels is Labels.KNOWN:
+        known = context.batch.labels
         distinct = {tuple(np.atleast_1d(row)): k for k, row in enumerate(known)}
         rows = known[sorted(distinct.values())]
-    elif question.loss is Loss.MSE:
-        classes = question.network.classes
+    elif context.setting.loss is Loss.MSE:
+        classes = context.network.classes
         rows = np.eye(classes) if classes > 1 else np.array([[0.0], [1.0]])
     else:
-        rows = np.arange(question.network.classes)
+        rows = np.arange(context.network.classes)
     differs = rows != own
     chosen: Array = rows[differs.any(axis=1) if differs.ndim == 2 else differs]
     return chosen
 
 
-def _other_classes(question: LabelQuestion, m: int) -> list[int]:
-    return [int(y) for y in _alternative_labels(question, m)]
+def _other_classes(context: Context, m: int) -> list[int]:
+    return [int(y) for y in _alternative_labels(context, m)]
 
 
-def _hinge_vector(passed: Forward, m: int, label: int) -> Array:
-    return loss_vectors(Loss.HINGE, passed.logits[:, [m]], np.array([label]), 1)
+def _hinge_vector(context: Context, m: int, label: int) -> Array:
+    return loss_vectors(Loss.HINGE, context.passed.logits[:, [m]], np.array([label]), 1)

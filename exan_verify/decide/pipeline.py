@@ -2,39 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from exan_verify.certificate import Claim, LayerArgument, Lifting, Mixing, Question, domain_record, issue
+from exan_verify.certificate import Claim, Lifting, Mixing, Question, domain_record, issue
+from exan_verify.decide import lifting
+from exan_verify.decide.context import Context, Finding, Setting
 from exan_verify.decide.direct import obstacles
-from exan_verify.decide.labels import LabelQuestion
-from exan_verify.decide.lifting import Problem, lift, plans
 from exan_verify.decide.reconstruction import LayerGradient, NotFoundError, rebuild, with_bias
 from exan_verify.errors import InexactError, InputError, LabelError
-from exan_verify.exact.backprop import Forward, backward_mod, forward
 from exan_verify.exact.backprop import gradient as exact_gradient
 from exan_verify.exact.linalg import rank
-from exan_verify.exact.modular import PRIME, UnsuitablePrimeError, point
-from exan_verify.exact.softmax import VanishingDenominatorError, loss_vectors_mod
+from exan_verify.exact.modular import UnsuitablePrimeError
+from exan_verify.facts import Facts
 from exan_verify.network import Batch, Gradient, Labels, Loss, Reduction, ReluNetwork
-from exan_verify.verdict import Attempt, Box, Budget, Engine, Outcome, SampleStatus, Trust, Verdict
+from exan_verify.verdict import Attempt, Box, Budget, Engine, Outcome, Trust, Verdict
 
 ENGINES = ("auto", "lifting")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
-    """What is asked, apart from the batch or gradient itself."""
-
-    network: ReluNetwork
-    loss: Loss
-    reduction: Reduction
-    labels: Labels
-    domain: Box | None
-    seed: int
+ENGINE_ORDER: tuple[tuple[Engine, Callable[[Context, Budget], Finding]], ...] = (
+    (Engine.LIFTING, lifting.decide),
+)
+"""Who is asked, cheapest first."""
 
 
 def certify(
@@ -74,8 +66,9 @@ def certify(
         labels=_choice(Labels, labels, "labels"),
         domain=domain,
         seed=seed,
+        jobs=jobs,
     )
-    _check_options(setting, engine, batch_size, jobs)
+    _check_options(setting, engine, batch_size)
     limits = Budget(seconds=budget, work=work_limit)
     if (batch is None) == (gradient is None):
         raise InputError("give either batch=(x, y) or gradient={name: tensor}, and not both")
@@ -93,139 +86,101 @@ def _given_batch(setting: Setting, batch: Batch, batch_size: int | None, limits:
             f"the batch has {batch.size} samples; whether {batch_size} samples can have its gradient is not "
             "decided by the engines here. Ask with the batch's own size"
         )
-        return _unknown(batch_size or 0, (), reason, ())
-    found = _lift_layers(setting, batch, limits)
-    return _verdict(setting, batch, found, None, None)
+        return _unknown(batch_size or 0, reason)
+    return _decide(Context(setting=setting, batch=batch), limits)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Lifted:
-    """What lifting gave over all layers that were tried."""
-
-    arguments: tuple[LayerArgument, ...]
-    attempts: tuple[Attempt, ...]
-    determined: frozenset[int]
-    obstacles: tuple[str, ...]
-    point: int
-    stopped: str | None
-
-
-def _lift_layers(setting: Setting, batch: Batch, limits: Budget) -> _Lifted:
-    passed = forward(setting.network, batch)
-    found = obstacles(batch, passed, setting.loss)
-    try:
-        problem = _problem(setting, batch, passed)
-    except UnsuitablePrimeError as error:
-        return _Lifted(
-            arguments=(), attempts=(), determined=frozenset(), obstacles=found, point=0, stopped=str(error)
-        )
-    arguments: list[LayerArgument] = []
-    attempts: list[Attempt] = []
-    determined: frozenset[int] = frozenset()
+def _decide(
+    context: Context, limits: Budget, gradient: Gradient | None = None, rebuild: Mixing | None = None
+) -> Verdict:
+    """Ask the engines in turn, cheapest first, until the batch is settled."""
+    facts, findings = Facts(), []
     stopped = None
-    for plan in plans(problem):
-        result = lift(problem, plan, limits)
-        attempts.append(result.attempt)
-        if result.argument is not None and not determined.issuperset(result.argument.determined):
-            arguments.append(result.argument)
-            determined |= frozenset(result.argument.determined)
-        if len(determined) == batch.size:
+    for engine, ask in ENGINE_ORDER:
+        try:
+            finding = ask(context, limits)
+        except UnsuitablePrimeError as error:
+            finding = Finding(attempts=(Attempt(engine=engine, note=str(error)),))
+        findings.append((engine, finding))
+        facts |= finding.facts
+        if facts.outcome(context.samples, distinct=context.batch.distinct) is not Outcome.UNKNOWN:
             break
         if stopped := limits.exhausted:
             break
-    return _Lifted(
-        arguments=tuple(arguments),
-        attempts=tuple(attempts),
-        determined=determined,
-        obstacles=found,
-        point=problem.point,
-        stopped=stopped,
-    )
-
-
-def _problem(setting: Setting, batch: Batch, passed: Forward) -> Problem:
-    divisor = setting.loss.divisor(setting.reduction, batch.size, setting.network.classes)
-    attempt = 0
-    while True:
-        t = point(f"certify/{setting.seed}/{attempt}")
-        try:
-            vectors = loss_vectors_mod(setting.loss, passed.logits, batch.labels, divisor, t)
-        except VanishingDenominatorError:
-            attempt += 1
-            continue
-        return Problem(
-            question=LabelQuestion(
-                network=setting.network, batch=batch, loss=setting.loss, labels=setting.labels
-            ),
-            passed=passed,
-            deltas=backward_mod(setting.network, passed, vectors),
-            point=t,
-        )
+    return _verdict(context, facts, findings, stopped, gradient, rebuild)
 
 
 def _verdict(
-    setting: Setting, batch: Batch, found: _Lifted, gradient: Gradient | None, mixing: Mixing | None
+    context: Context,
+    facts: Facts,
+    findings: list[tuple[Engine, Finding]],
+    stopped: str | None,
+    gradient: Gradient | None,
+    rebuild: Mixing | None,
 ) -> Verdict:
-    unique = len(found.determined) == batch.size
-    statuses = tuple(
-        SampleStatus.DETERMINED if m in found.determined else SampleStatus.UNKNOWN for m in range(batch.size)
-    )
-    outcome = Outcome.UNIQUE if unique else Outcome.UNKNOWN
+    outcome = facts.outcome(context.samples, distinct=context.batch.distinct)
+    statuses = facts.statuses(context.samples)
+    evidence = tuple(part for _, finding in findings for part in finding.evidence)
     certificate = None
-    if found.arguments:
+    if evidence:
         certificate = issue(
-            claim=Claim(question=_question(setting, batch, gradient), outcome=outcome, samples=statuses),
-            evidence=Lifting(prime=PRIME, point=found.point, layers=found.arguments, mixing=mixing),
-            model_sha256=setting.network.digest,
-            batch_sha256=batch.digest if gradient is None else None,
+            claim=Claim(question=_question(context, gradient), outcome=outcome, samples=statuses),
+            evidence=evidence,
+            model_sha256=context.network.digest,
+            batch_sha256=context.batch.digest if gradient is None else None,
             gradient_sha256=None if gradient is None else gradient.digest,
+            rebuild=rebuild,
         )
+    proved = [(engine, finding) for engine, finding in findings if finding.evidence]
     return Verdict(
         outcome=outcome,
         samples=statuses,
-        reason=_reason(setting, batch, found, unique),
-        batch_size=batch.size,
-        engine=Engine.LIFTING if found.arguments else None,
-        layer=found.arguments[0].layer if found.arguments else None,
-        trust=Trust.CERTIFIED if found.arguments else None,
-        batch=batch if gradient is not None else None,
+        reason=_reason(context, findings, stopped, outcome),
+        batch_size=context.samples,
+        engine=proved[-1][0] if proved else None,
+        layer=_layer(proved),
+        trust=Trust.CERTIFIED if proved else None,
+        batch=context.batch if gradient is not None else None,
+        witness=next((f.witness for _, f in proved if f.witness is not None), None),
         certificate=certificate,
-        attempts=found.attempts,
+        attempts=tuple(attempt for _, finding in findings for attempt in finding.attempts),
     )
 
 
-def _question(setting: Setting, batch: Batch, gradient: Gradient | None) -> Question:
+def _layer(proved: list[tuple[Engine, Finding]]) -> int | None:
+    """The first hidden layer that lifting used, when it proved something."""
+    for _, finding in proved:
+        for part in finding.evidence:
+            if isinstance(part, Lifting):
+                return part.layers[0].layer
+    return None
+
+
+def _question(context: Context, gradient: Gradient | None) -> Question:
+    setting = context.setting
     return Question(
         entrance="batch" if gradient is None else "gradient",
         loss=setting.loss,
         reduction=setting.reduction,
         labels=setting.labels,
-        batch_size=batch.size,
-        domain=domain_record(setting.domain, batch.inputs.shape[1]),
+        batch_size=context.samples,
+        domain=domain_record(setting.domain, context.batch.inputs.shape[1]),
     )
 
 
-def _reason(setting: Setting, batch: Batch, found: _Lifted, unique: bool) -> str:
-    if unique and len(found.arguments) == 1:
-        used = found.arguments[0]
-        return (
-            f"lifting at hidden layer {used.layer}: rank(R) = {used.rank} = U - {batch.size} with "
-            f"U = {used.unknowns}, proved over F_p; inputs and labels follow (C1, 3.4)"
-        )
-    if unique:
-        layers = ", ".join(str(a.layer) for a in found.arguments)
-        return f"lifting at hidden layers {layers} together determines every sample (C2, 3.4)"
-    parts = []
-    if found.determined:
-        names = ", ".join(str(m) for m in sorted(found.determined))
-        parts.append(f"samples {names} are in every batch with this gradient; the others are open")
-    if found.stopped:
-        parts.append(f"{found.stopped}; give more, or a smaller batch")
-    parts.extend(found.obstacles)
-    if setting.network.depth == 1:
+def _reason(
+    context: Context, findings: list[tuple[Engine, Finding]], stopped: str | None, outcome: Outcome
+) -> str:
+    parts = [finding.reason for _, finding in findings if finding.reason]
+    if outcome is not Outcome.UNKNOWN:
+        return "; ".join(parts)
+    if stopped:
+        parts.append(f"{stopped}; give more, or a smaller batch")
+    parts.extend(obstacles(context.batch, context.passed, context.setting.loss))
+    if context.network.depth == 1:
         parts.append("the network has no hidden layer, which lifting needs")
-    elif not found.stopped:
-        parts.extend(attempt.note for attempt in found.attempts)
+    elif not stopped:
+        parts.extend(attempt.note for _, finding in findings for attempt in finding.attempts)
     return "; ".join(parts) or "no argument applies"
 
 
@@ -242,21 +197,21 @@ def _given_gradient(
     if tolerance is not None or setting.loss is not Loss.MSE:
         what = "a tolerance" if tolerance is not None else f"the loss {setting.loss.value!r}"
         reason = f"from a gradient alone, questions with {what} are not decided by the engines here"
-        return _unknown(batch_size or 0, (), f"{reason}; give the batch, or an exact mse gradient", ())
+        return _unknown(batch_size or 0, f"{reason}; give the batch, or an exact mse gradient")
     if not setting.network.has_bias:
-        return _unknown(batch_size or 0, (), "the network has no biases, so every sample keeps a scale", ())
+        return _unknown(batch_size or 0, "the network has no biases, so every sample keeps a scale")
     samples = batch_size or max(rank(with_bias(layer)) for layer in layers)
     attempts: list[Attempt] = []
     for layer in range(1, setting.network.depth):
         limits.spend(sum(array.size for array in gradient.tensors.values()))
         if stopped := limits.exhausted:
-            return _unknown(samples, tuple(attempts), f"{stopped}; give more", ())
+            return _unknown(samples, f"{stopped}; give more", tuple(attempts))
         verdict = _try_layer(setting, gradient, layers, samples, layer, attempts, limits)
         if verdict is not None:
             return verdict
     size = f"batch size {samples} ({'given' if batch_size else 'the rank found'})"
     reason = "; ".join(a.note for a in attempts) or "the network has no hidden layer, which lifting needs"
-    return _unknown(samples, tuple(attempts), f"no batch was reconstructed for {size}: {reason}", ())
+    return _unknown(samples, f"no batch was reconstructed for {size}: {reason}", tuple(attempts))
 
 
 def _try_layer(
@@ -285,7 +240,7 @@ def _try_layer(
     if problem is not None:
         attempts.append(Attempt(engine=Engine.LIFTING, layer=layer, note=f"layer {layer}: {problem}"))
         return None
-    return _verdict(setting, batch, _lift_layers(setting, batch, limits), gradient, found.mixing)
+    return _decide(Context(setting=setting, batch=batch), limits, gradient, found.mixing)
 
 
 def _disagreement(setting: Setting, gradient: Gradient, batch: Batch) -> str | None:
@@ -298,12 +253,8 @@ def _disagreement(setting: Setting, gradient: Gradient, batch: Batch) -> str | N
     return None
 
 
-def _unknown(
-    samples: int, attempts: tuple[Attempt, ...], reason: str, statuses: tuple[SampleStatus, ...]
-) -> Verdict:
-    return Verdict(
-        outcome=Outcome.UNKNOWN, samples=statuses, reason=reason, batch_size=samples, attempts=attempts
-    )
+def _unknown(samples: int, reason: str, attempts: tuple[Attempt, ...] = ()) -> Verdict:
+    return Verdict(outcome=Outcome.UNKNOWN, samples=(), reason=reason, batch_size=samples, attempts=attempts)
 
 
 def _network(model: Any) -> ReluNetwork:
@@ -327,13 +278,13 @@ def _choice(kind: Any, value: str, name: str) -> Any:
         raise InputError(f"{name}={value!r} is not known; use one of {options}") from None
 
 
-def _check_options(setting: Setting, engine: str, batch_size: int | None, jobs: int) -> None:
+def _check_options(setting: Setting, engine: str, batch_size: int | None) -> None:
     if engine not in ENGINES:
         raise InputError(f"engine={engine!r} is not available; use one of {', '.join(ENGINES)}")
     if batch_size is not None and batch_size < 1:
         raise InputError(f"batch_size={batch_size}; a batch has at least one sample")
-    if jobs < 1:
-        raise InputError(f"jobs={jobs}; give at least 1")
+    if setting.jobs < 1:
+        raise InputError(f"jobs={setting.jobs}; give at least 1")
     if setting.domain is not None:
         setting.domain.bounds(setting.network.widths[0])
 

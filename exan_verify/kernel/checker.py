@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from exan_verify.certificate import Certificate, Claim, Question, domain_box, parse
+from exan_verify.certificate import Certificate, Claim, Lifting, Question, domain_box, parse
 from exan_verify.errors import CertificateRejected, InputError, LabelError
 from exan_verify.exact.modular import UnsuitablePrimeError
-from exan_verify.kernel.lifting import settled
+from exan_verify.facts import Facts
+from exan_verify.kernel import lifting
 from exan_verify.kernel.reconstruction import rebuilt_batch
+from exan_verify.kernel.subject import Subject
 from exan_verify.network import Batch, Gradient, ReluNetwork
-from exan_verify.verdict import Box, Outcome, SampleStatus
+from exan_verify.verdict import Box, SampleStatus
+
+CHECKERS: Mapping[type, Callable[[Any, Subject], Facts]] = {Lifting: lifting.facts}
+"""One checker for each kind of evidence."""
 
 
 def check(
@@ -67,19 +72,18 @@ def _derive(record: Certificate, network: ReluNetwork, batch: Batch) -> Claim:
     domain = _domain(question, batch.inputs.shape[1])
     if domain is not None and not domain.contains(batch):
         raise CertificateRejected("the batch lies outside the claim's domain")
-    known = settled(record.evidence, network, batch, question)
+    facts = Facts()
+    for part in record.evidence:
+        facts |= CHECKERS[type(part)](part, Subject(network=network, batch=batch, question=question))
     return Claim(
         question=question,
-        # M determined samples of a batch of M distinct samples leave no other batch of that size
-        outcome=Outcome.UNIQUE if len(known) == batch.size else Outcome.UNKNOWN,
-        samples=tuple(
-            SampleStatus.DETERMINED if m in known else SampleStatus.UNKNOWN for m in range(batch.size)
-        ),
+        outcome=facts.outcome(batch.size, distinct=batch.distinct),
+        samples=facts.statuses(batch.size),
     )
 
 
 def _matching_batch(record: Certificate, network: ReluNetwork, batch: tuple[Any, Any] | Batch) -> Batch:
-    if record.evidence.mixing is not None or record.gradient_sha256 is not None:
+    if record.rebuild is not None or record.gradient_sha256 is not None:
         raise CertificateRejected("a certificate for a batch must not carry parts for a gradient")
     x, y = (batch.inputs, batch.labels) if isinstance(batch, Batch) else batch
     cleaned = _batch_of(network, record.claim.question, x, y)
@@ -92,12 +96,12 @@ def _batch_of_gradient(
     record: Certificate, network: ReluNetwork, gradient: Mapping[str, Any] | Gradient | None
 ) -> Batch:
     given = gradient if isinstance(gradient, Gradient) else Gradient(tensors=gradient or {})
-    if record.batch_sha256 is not None or record.evidence.mixing is None:
+    if record.batch_sha256 is not None or record.rebuild is None:
         raise CertificateRejected("a certificate for a gradient must say how the batch is rebuilt from it")
     if record.gradient_sha256 != given.digest:
         raise CertificateRejected("the certificate was made for another gradient (SHA-256 differs)")
     question = record.claim.question
-    x, y = rebuilt_batch(record.evidence.mixing, network, given, question)
+    x, y = rebuilt_batch(record.rebuild, network, given, question)
     return _batch_of(network, question, x, y)
 
 

@@ -11,84 +11,81 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from exan_verify.certificate import LayerArgument, Lifting, Question
+from exan_verify.certificate import LayerArgument, Lifting
 from exan_verify.errors import CertificateRejected
-from exan_verify.exact.backprop import Forward, backward_mod, forward
+from exan_verify.exact.backprop import backward_mod
 from exan_verify.exact.linalg import rank_mod
 from exan_verify.exact.modular import PRIME, Residues, add_mod, multiply_mod, negate_mod, random_residues
 from exan_verify.exact.rational import Mask, RationalMatrix, product_mod, residue_product
 from exan_verify.exact.softmax import VanishingDenominatorError, loss_vectors_mod
-from exan_verify.network import Batch, Labels, Loss, ReluNetwork
+from exan_verify.facts import Facts
+from exan_verify.kernel.subject import Subject, require
+from exan_verify.network import Labels, Loss
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Subject:
-    """The batch with what the kernel recomputed about it."""
+class _Image:
+    """The subject with its deltas in F_p at the certificate's point."""
 
-    network: ReluNetwork
-    batch: Batch
-    question: Question
-    passed: Forward
+    subject: Subject
     deltas: tuple[Residues, ...]
     point: int
 
 
-def settled(evidence: Lifting, network: ReluNetwork, batch: Batch, question: Question) -> frozenset[int]:
+def facts(evidence: Lifting, subject: Subject) -> Facts:
     """The samples that the evidence proves to be in every batch with this gradient.
 
     Raises :class:`CertificateRejected` at the first step that does not hold.
     """
-    _require(evidence.prime == PRIME, f"the prime is {evidence.prime}, this schema's is {PRIME}")
-    _require(1 < evidence.point < PRIME, "the point t is outside [2, p)")
-    _require(network.has_bias, "the network has no biases; lifting does not apply")
-    _require(len(evidence.layers) > 0, "the evidence has no layer argument")
-    subject = _subject(evidence, network, batch, question)
+    require(evidence.prime == PRIME, f"the prime is {evidence.prime}, this schema's is {PRIME}")
+    require(1 < evidence.point < PRIME, "the point t is outside [2, p)")
+    require(subject.network.has_bias, "the network has no biases; lifting does not apply")
+    require(len(evidence.layers) > 0, "the evidence has no layer argument")
+    image = _image(evidence, subject)
     known: frozenset[int] = frozenset()
     for argument in evidence.layers:
-        known |= _layer(subject, argument)
-    return known
+        known |= _layer(image, argument)
+    return Facts(determined=known)
 
 
-def _subject(evidence: Lifting, network: ReluNetwork, batch: Batch, question: Question) -> Subject:
-    passed = forward(network, batch)
-    divisor = question.loss.divisor(question.reduction, batch.size, network.classes)
+def _image(evidence: Lifting, subject: Subject) -> _Image:
+    passed, point = subject.passed, evidence.point
     try:
-        vectors = loss_vectors_mod(question.loss, passed.logits, batch.labels, divisor, evidence.point)
+        vectors = loss_vectors_mod(
+            subject.question.loss, passed.logits, subject.batch.labels, subject.divisor, point
+        )
     except VanishingDenominatorError:
         raise CertificateRejected("a softmax denominator vanishes at the certificate's point t") from None
-    deltas = backward_mod(network, passed, vectors)
-    return Subject(
-        network=network, batch=batch, question=question, passed=passed, deltas=deltas, point=evidence.point
-    )
+    return _Image(subject=subject, deltas=backward_mod(subject.network, passed, vectors), point=point)
 
 
-def _layer(subject: Subject, argument: LayerArgument) -> frozenset[int]:
-    i, samples = argument.layer, subject.batch.size
-    _require(1 <= i < subject.network.depth, f"there is no hidden layer {i}")
-    _require(rank_mod(subject.deltas[i - 1]) == samples, f"rank(Delta_{i}) = M is not shown")
-    _require(_affine_rank(subject, i - 1) == samples, f"rank [H_{i - 1} 1] = M is not shown")
-    matrix = _lifted_system(subject, argument)
+def _layer(image: _Image, argument: LayerArgument) -> frozenset[int]:
+    i, samples = argument.layer, image.subject.samples
+    require(1 <= i < image.subject.network.depth, f"there is no hidden layer {i}")
+    require(rank_mod(image.deltas[i - 1]) == samples, f"rank(Delta_{i}) = M is not shown")
+    require(_affine_rank(image, i - 1) == samples, f"rank [H_{i - 1} 1] = M is not shown")
+    matrix = _lifted_system(image, argument)
     unknowns, rank = matrix.shape[1], rank_mod(matrix)
-    _require(unknowns == argument.unknowns, f"U is {unknowns}, the certificate says {argument.unknowns}")
-    _require(rank == argument.rank, f"rank(R) is {rank} mod p, the certificate says {argument.rank}")
-    groups = _groups(subject.passed.patterns[i - 1])
-    _require(groups == argument.groups, f"the pattern groups of layer {i} are {groups}")
+    require(unknowns == argument.unknowns, f"U is {unknowns}, the certificate says {argument.unknowns}")
+    require(rank == argument.rank, f"rank(R) is {rank} mod p, the certificate says {argument.rank}")
+    groups = _groups(image.subject.passed.patterns[i - 1])
+    require(groups == argument.groups, f"the pattern groups of layer {i} are {groups}")
     squares = sum(len(group) ** 2 for group in groups)
-    _require(rank == unknowns - squares, f"dim null(R) may exceed {squares}, the sum of squared group sizes")
+    require(rank == unknowns - squares, f"dim null(R) may exceed {squares}, the sum of squared group sizes")
     alone = frozenset(group[0] for group in groups if len(group) == 1)
-    _check_below(subject, argument, everyone=len(alone) == samples)
-    told = frozenset(m for m in alone if _label_told(subject, argument, m, len(alone) == samples))
-    _require(
+    _check_below(image, argument, everyone=len(alone) == samples)
+    told = frozenset(m for m in alone if _label_told(image, argument, m, len(alone) == samples))
+    require(
         told == frozenset(argument.determined) and len(argument.determined) == len(told),
         f"layer {i} determines samples {sorted(told)}, the certificate says {list(argument.determined)}",
     )
     return told
 
 
-def _lifted_system(subject: Subject, argument: LayerArgument) -> Residues:
+def _lifted_system(image: _Image, argument: LayerArgument) -> Residues:
     """R mod p, all rows: (Delta_j . q)(Delta_j . q - w_j . u) on the products q_a q_b (a <= b), q_a u_k."""
-    delta = subject.deltas[argument.layer - 1]
-    outgoing = _outgoing_weights(subject, argument)
+    delta = image.deltas[argument.layer - 1]
+    outgoing = _outgoing_weights(image, argument)
     neurons, samples = delta.shape
     columns: list[Residues] = []
     for a in range(samples):
@@ -97,33 +94,34 @@ def _lifted_system(subject: Subject, argument: LayerArgument) -> Residues:
         columns.append(rest)
     columns += [negate_mod(multiply_mod(delta[:, [a]], outgoing)) for a in range(samples)]
     matrix = np.concatenate(columns, axis=1)
-    _require(len(matrix) == neurons, "the lifted system has lost rows")
+    require(len(matrix) == neurons, "the lifted system has lost rows")
     kept: Residues = matrix[matrix.any(axis=1)]
     return kept
 
 
-def _outgoing_weights(subject: Subject, argument: LayerArgument) -> Residues:
+def _outgoing_weights(image: _Image, argument: LayerArgument) -> Residues:
     """Row j is w_j (column j of W_{i+1}) on the unknowns of u; the choice of unknowns is checked (3.1)."""
     i = argument.layer
-    weight = subject.network.layers[i].weight
+    weight = image.subject.network.layers[i].weight
     if argument.parametrisation == "column_space":
-        following = subject.deltas[i]
-        _require(rank_mod(following) == subject.batch.size, f"rank(Delta_{i + 1}) = M is not shown")
-        _require(_affine_rank(subject, i) == subject.batch.size, f"rank [H_{i} 1] = M is not shown")
+        following = image.deltas[i]
+        require(rank_mod(following) == image.subject.samples, f"rank(Delta_{i + 1}) = M is not shown")
+        require(_affine_rank(image, i) == image.subject.samples, f"rank [H_{i} 1] = M is not shown")
         return product_mod(weight.T, following)
     basis = np.eye(weight.shape[0], dtype=np.uint64)
     if argument.parametrisation == "zero_sum":
-        _require(
-            i == subject.network.depth - 1 and subject.question.loss in (Loss.CROSS_ENTROPY, Loss.HINGE),
+        require(
+            i == image.subject.network.depth - 1
+            and image.subject.question.loss in (Loss.CROSS_ENTROPY, Loss.HINGE),
             "loss vectors sum to zero only above the last hidden layer, for cross_entropy and hinge",
         )
         basis = np.concatenate([basis[:, :-1][:-1], np.full((1, len(basis) - 1), PRIME - 1, np.uint64)])
     return product_mod(weight.T, basis)
 
 
-def _affine_rank(subject: Subject, layer: int) -> int:
+def _affine_rank(image: _Image, layer: int) -> int:
     """A lower bound of rank [H_layer 1], from a fixed projection when H is wide."""
-    features: RationalMatrix = subject.passed.hidden[layer]
+    features: RationalMatrix = image.subject.passed.hidden[layer]
     rows, samples = features.shape
     extended = np.concatenate([features.residues(), np.ones((1, samples), dtype=np.uint64)])
     if rows > 3 * samples:
@@ -144,66 +142,61 @@ def _groups(pattern: Mask) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(group) for group in groups)
 
 
-def _check_below(subject: Subject, argument: LayerArgument, *, everyone: bool) -> None:
+def _check_below(image: _Image, argument: LayerArgument, *, everyone: bool) -> None:
     """3.4 downward: full column rank of every lower Delta; with larger groups only layer 1 needs nothing."""
-    _require(everyone or argument.layer == 1, "samples share a pattern, and the layers below stay open")
-    expected = tuple(subject.batch.size for _ in range(argument.layer - 1))
-    _require(argument.lower_ranks == expected, "a lower Delta lacks full column rank")
+    require(everyone or argument.layer == 1, "samples share a pattern, and the layers below stay open")
+    expected = tuple(image.subject.samples for _ in range(argument.layer - 1))
+    require(argument.lower_ranks == expected, "a lower Delta lacks full column rank")
     for k in range(1, argument.layer):
-        _require(rank_mod(subject.deltas[k - 1]) == subject.batch.size, f"rank(Delta_{k}) = M is not shown")
+        require(rank_mod(image.deltas[k - 1]) == image.subject.samples, f"rank(Delta_{k}) = M is not shown")
 
 
-def _label_told(subject: Subject, argument: LayerArgument, m: int, everyone: bool) -> bool:
+def _label_told(image: _Image, argument: LayerArgument, m: int, everyone: bool) -> bool:
     """Whether only sample m's own label fits its inputs and what is known of its deltas (3.4)."""
-    depth = subject.network.depth
+    depth = image.subject.network.depth
     if argument.labels == "loss_vectors":
-        _require(argument.layer == depth - 1, "loss vectors are known only above the last hidden layer")
-        return _told(subject, m, np.eye(subject.network.classes, dtype=np.uint64))
+        require(argument.layer == depth - 1, "loss vectors are known only above the last hidden layer")
+        return _told(image, m, np.eye(image.subject.network.classes, dtype=np.uint64))
     if argument.labels == "output_rank":
-        _require(everyone, "the output rank argument needs every input to be determined")
-        _require(_affine_rank(subject, depth - 1) == subject.batch.size, "rank [H_{L-1} 1] = M is not shown")
-        return _told(subject, m, np.eye(subject.network.classes, dtype=np.uint64))
-    back = np.eye(subject.network.classes, dtype=np.uint64)
+        require(everyone, "the output rank argument needs every input to be determined")
+        require(_affine_rank(image, depth - 1) == image.subject.samples, "rank [H_{L-1} 1] = M is not shown")
+        return _told(image, m, np.eye(image.subject.network.classes, dtype=np.uint64))
+    back = np.eye(image.subject.network.classes, dtype=np.uint64)
     for k in range(depth - 1, argument.layer, -1):
-        active = subject.passed.patterns[k - 1][:, [m]]
-        back = product_mod(subject.network.layers[k].weight.T, back) * active
-    return _told(subject, m, back)
+        active = image.subject.passed.patterns[k - 1][:, [m]]
+        back = product_mod(image.subject.network.layers[k].weight.T, back) * active
+    return _told(image, m, back)
 
 
-def _told(subject: Subject, m: int, back: Residues) -> bool:
+def _told(image: _Image, m: int, back: Residues) -> bool:
     """Whether ``back @ (g(f, y') - g(f, y))`` is non-zero for every other admitted label y'."""
-    loss, labels = subject.question.loss, subject.question.labels
-    classes = subject.network.classes
+    loss, labels = image.subject.question.loss, image.subject.question.labels
+    classes = image.subject.network.classes
     if labels is Labels.REAL or (loss is Loss.BCE and labels is Labels.ONE_HOT):
         # the differences span at most R^K, so an injective map is enough
         return rank_mod(back) == classes
-    own = _loss_vector(subject, m, subject.batch.labels[m])
-    for other in _admitted(subject):
-        if np.array_equal(np.asarray(other), np.asarray(subject.batch.labels[m])):
+    own = _loss_vector(image, m, image.subject.batch.labels[m])
+    for other in _admitted(image):
+        if np.array_equal(np.asarray(other), np.asarray(image.subject.batch.labels[m])):
             continue
-        difference = [(a - b) % PRIME for a, b in zip(_loss_vector(subject, m, other), own, strict=True)]
-        image = [sum(int(v) * d for v, d in zip(row, difference, strict=True)) % PRIME for row in back]
-        if not any(image):
+        difference = [(a - b) % PRIME for a, b in zip(_loss_vector(image, m, other), own, strict=True)]
+        reached = [sum(int(v) * d for v, d in zip(row, difference, strict=True)) % PRIME for row in back]
+        if not any(reached):
             return False
     return True
 
 
-def _admitted(subject: Subject) -> list[object]:
-    if subject.question.labels is Labels.KNOWN:
-        return list(subject.batch.labels)
-    classes = subject.network.classes
-    if subject.question.loss is Loss.MSE:
+def _admitted(image: _Image) -> list[object]:
+    if image.subject.question.labels is Labels.KNOWN:
+        return list(image.subject.batch.labels)
+    classes = image.subject.network.classes
+    if image.subject.question.loss is Loss.MSE:
         return list(np.eye(classes)) if classes > 1 else [np.array([0.0]), np.array([1.0])]
     return list(range(classes))
 
 
-def _loss_vector(subject: Subject, m: int, label: object) -> list[int]:
+def _loss_vector(image: _Image, m: int, label: object) -> list[int]:
     vector = loss_vectors_mod(
-        subject.question.loss, subject.passed.logits[:, [m]], np.array([label]), 1, subject.point
+        image.subject.question.loss, image.subject.passed.logits[:, [m]], np.array([label]), 1, image.point
     )
     return [int(v) for v in vector[:, 0]]
-
-
-def _require(condition: bool, problem: str) -> None:
-    if not condition:
-        raise CertificateRejected(problem)

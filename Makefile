@@ -1,0 +1,47 @@
+# make demo  - set up a virtual environment and run the main job on real data
+# make test  - the same set-up, then all tests
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help setup demo test lint types proofs bench clean
+
+help:
+	@grep -E '^# make' Makefile | sed 's/^# //'
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $(STAMP)
+
+# make setup - virtual environment in .venv with pinned versions
+setup: $(STAMP)
+
+demo: setup
+	$(BIN)/exan demo
+
+test: setup
+	$(BIN)/python -m pytest
+
+# make lint  - ruff and strict types
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# make proofs - recheck every machine-checked proof from scratch (installs Coq where it is missing and may)
+proofs:
+	bash proofs/install.sh
+	$(MAKE) -C proofs/coq clean all assumptions
+
+# make bench - the tables of exan bench
+bench: setup
+	$(BIN)/exan bench certify
+	$(BIN)/exan bench attack
+
+# make clean - remove the virtual environment and build products
+clean:
+	rm -rf $(VENV) build dist demo-report
+	-$(MAKE) -C proofs/coq clean

@@ -1,0 +1,132 @@
+"""Exact arrays: what a user's numbers become at the door, their exact values and their digests."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from exan_verify.errors import InputError, NonFiniteError
+
+Array = npt.NDArray[Any]
+"""A read-only float64/float32 array (dyadic values) or an object array of Fractions."""
+
+
+def to_fraction(value: Any) -> Fraction:
+    """The exact rational value of a finite float, int or Fraction."""
+    if isinstance(value, Fraction):
+        return value
+    return Fraction(value.item() if isinstance(value, np.generic) else value)
+
+
+def exact_array(values: Any, name: str) -> Array:
+    """A read-only exact array from nested sequences, numpy arrays or torch tensors.
+
+    Floating dtypes keep their values (float16 and bfloat16 widened to float32); integers become float64
+    where that is exact; Fractions and large integers become an object array of Fractions.
+
+    Raises :class:`NonFiniteError` or :class:`InputError` naming ``name``.
+    """
+    array = _as_numpy(values, name)
+    if array.dtype == object:
+        return freeze(_rational_array(array, name))
+    if array.dtype == bool or np.issubdtype(array.dtype, np.integer):
+        if array.size and int(np.abs(array.astype(object)).max()) > 2**53:
+            return freeze(_rational_array(array.astype(object), name))
+        array = array.astype(np.float64)
+    if array.dtype not in (np.float16, np.float32, np.float64):
+        raise InputError(f"{name} has dtype {array.dtype}; give float32, float64, integers or Fractions")
+    if array.dtype == np.float16:
+        array = array.astype(np.float32)
+    bad = np.argwhere(~np.isfinite(array))
+    if len(bad):
+        raise NonFiniteError(
+            f"{name} contains NaN or an infinity ({len(bad)} of {array.size} entries, "
+            f"the first at index {tuple(int(i) for i in bad[0])}); all numbers must be finite"
+        )
+    return freeze(array)
+
+
+def digest_arrays(kind: str, arrays: Iterable[Array]) -> str:
+    """SHA-256 of the exact values and shapes of ``arrays``; independent of the dtypes that hold them."""
+    state = hashlib.sha256(f"exan_verify/{kind}/1".encode())
+    for array in arrays:
+        state.update(f"|{array.shape}|".encode())
+        _digest_values(state, array)
+    return state.hexdigest()
+
+
+_DIGEST_CHUNK = 1 << 20
+
+
+def _digest_values(state: Any, array: Array) -> None:
+    flat = array.reshape(-1)
+    for start in range(0, flat.size, _DIGEST_CHUNK):
+        part = flat[start : start + _DIGEST_CHUNK]
+        if part.dtype == object:
+            state.update(";".join(str(Fraction(v)) for v in part).encode())
+        else:
+            # adding 0.0 turns -0.0 into 0.0: both are the real number zero
+            state.update((part.astype("<f8") + 0.0).tobytes())
+
+
+def _as_numpy(values: Any, name: str) -> Array:
+    if hasattr(values, "detach"):  # a torch tensor, without importing torch
+        values = values.detach().cpu()
+        values = (values.float() if str(values.dtype) == "torch.bfloat16" else values).numpy()
+    try:
+        return np.asarray(values) if isinstance(values, np.ndarray) else _from_nested(values)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{name} is not an array of numbers ({error})") from None
+
+
+def _from_nested(values: Any) -> Array:
+    array = np.array(values, dtype=object)
+    kinds = {type(v) for v in array.reshape(-1)}
+    if any(issubclass(k, (float, np.floating)) for k in kinds) and Fraction not in kinds:
+        return np.array(values, dtype=np.float64)
+    return array
+
+
+def _rational_array(array: Array, name: str) -> Array:
+    """Fractions, or float64 where every entry is exactly a float64 (so that equal values look equal)."""
+    flat = np.empty(array.size, dtype=object)
+    for k, value in enumerate(array.reshape(-1)):
+        try:
+            flat[k] = to_fraction(value)
+        except (OverflowError, ValueError) as error:
+            raise NonFiniteError(f"{name} contains {value!r} ({error}); all numbers must be finite") from None
+        except TypeError:
+            raise InputError(f"{name} contains {value!r}, which is not a number") from None
+    as_float = np.array([_float_or_nan(v) for v in flat], dtype=np.float64)
+    exact = all(Fraction(f) == v for f, v in zip(as_float.tolist(), flat, strict=True) if f == f)
+    if exact and not np.isnan(as_float).any():
+        return as_float.reshape(array.shape)
+    return flat.reshape(array.shape)
+
+
+def _float_or_nan(value: Fraction) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return float("nan")
+
+
+def is_rational(values: Any) -> bool:
+    """Whether the user wrote integers or Fractions (as opposed to floating-point numbers)."""
+    if hasattr(values, "dtype"):
+        return values.dtype == object or "int" in str(values.dtype)
+    flat = np.array(values, dtype=object).reshape(-1)
+    return all(isinstance(v, (int, Fraction)) for v in flat)
+
+
+def freeze(array: Array) -> Array:
+    """The array itself when it is read-only and contiguous, else a copy that is."""
+    if array.flags.writeable or not array.flags.c_contiguous:
+        array = np.ascontiguousarray(array).copy() if array.flags.writeable else np.ascontiguousarray(array)
+        array.setflags(write=False)
+    return array

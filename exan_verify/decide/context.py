@@ -1,0 +1,96 @@
+"""What every engine is given, and what every engine gives back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from exan_verify.certificate import Evidence
+from exan_verify.exact.backprop import Forward, backward_mod, forward
+from exan_verify.exact.modular import Residues, point
+from exan_verify.exact.softmax import VanishingDenominatorError, loss_vectors_mod
+from exan_verify.facts import NOTHING, Facts
+from exan_verify.network import Batch, Labels, Loss, Reduction, ReluNetwork
+from exan_verify.verdict import Attempt, Box, Witness
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """What is asked, apart from the batch or gradient itself."""
+
+    network: ReluNetwork
+    loss: Loss
+    reduction: Reduction
+    labels: Labels
+    domain: Box | None
+    seed: int
+    jobs: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """A batch under a setting, with the exact values that several engines need, computed once."""
+
+    setting: Setting
+    batch: Batch
+
+    @property
+    def network(self) -> ReluNetwork:
+        """The setting's network."""
+        return self.setting.network
+
+    @property
+    def samples(self) -> int:
+        """M."""
+        return self.batch.size
+
+    @property
+    def divisor(self) -> int:
+        """What the loss is divided by."""
+        return self.setting.loss.divisor(self.setting.reduction, self.samples, self.network.classes)
+
+    @cached_property
+    def passed(self) -> Forward:
+        """The exact forward pass."""
+        return forward(self.network, self.batch)
+
+    @cached_property
+    def image(self) -> Image:
+        """Deltas mod p at a point where no denominator vanishes (3.6)."""
+        attempt = 0
+        while True:
+            t = point(f"certify/{self.setting.seed}/{attempt}")
+            try:
+                vectors = loss_vectors_mod(
+                    self.setting.loss, self.passed.logits, self.batch.labels, self.divisor, t
+                )
+            except VanishingDenominatorError:
+                attempt += 1
+                continue
+            return Image(point=t, deltas=backward_mod(self.network, self.passed, vectors))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """The deltas' image in F_p under T -> point; ``deltas[i-1]`` is Delta_i mod p, (n_i, M)."""
+
+    point: int
+    deltas: tuple[Residues, ...]
+
+    def delta(self, layer: int) -> Residues:
+        """Delta_layer mod p; layers count from 1."""
+        return self.deltas[layer - 1]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What one engine found: proved facts with their evidence, or why it passes on.
+
+    ``attempts`` is the engine's word for the record; ``reason`` one sentence when something was proved.
+    """
+
+    attempts: tuple[Attempt, ...] = ()
+    facts: Facts = NOTHING
+    evidence: tuple[Evidence, ...] = ()
+    witness: Witness | None = None
+    reason: str | None = None
