@@ -1,0 +1,41 @@
+"""Every example runs as its first lines say, and shows what it is there to show."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+SHOWN = {
+    "attack_gradient": ("rebuilt 8 of 8 samples", "labels: ["),
+    "audit_in_ci": ("certified:                UNIQUE, 8 determined", "samples that leak: [0, 1, 2"),
+    "certify_module": ("UNIQUE, 6 of 6 samples determined", "checked: UNIQUE", "with a twin: UNKNOWN"),
+    "exact_gradient": ("UNIQUE: ", "rebuilt exactly: True"),
+}
+
+
+def test_every_example_is_tested():
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == set(SHOWN)
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_example(name: str):
+    path = EXAMPLES / f"{name}.py"
+    assert f"Run: python examples/{name}.py" in path.read_text()
+    result = subprocess.run(
+        [sys.executable, "-W", "error", str(path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=EXAMPLES.parent,
+    )
+    assert result.stderr == ""
+    assert result.returncode == (1 if name == "audit_in_ci" else 0), (
+        "the CI example fails the build on a leak"
+    )
+    for text in SHOWN[name]:
+        assert text in result.stdout
