@@ -93,7 +93,7 @@ def test_json_has_the_attributes_of_the_verdict(here: Path, capsys: pytest.Captu
 def test_a_rejected_certificate_is_exit_code_one(here: Path, capsys: pytest.CaptureFixture[str]):
     run(capsys, "certify", "model.safetensors", "--batch", "batch.npz", "--certificate", "c.json")
     certificate = json.loads(Path("c.json").read_text())
-    certificate["evidence"]["layers"][0]["rank"] += 1
+    certificate["claim"]["question"]["batch_size"] += 1
     Path("tampered.json").write_text(json.dumps(certificate))
     code, out, err = run(capsys, "check", "tampered.json", "model.safetensors", "--batch", "batch.npz")
     assert code == ExitCode.REFUSED
