@@ -106,7 +106,7 @@ Theorem C1_batch_first d n ws (N : params R d (n :: ws) K) adm M k G
   let g := lossvecs lv N x y in
   (forall f l, adm l -> G (lv f l)) -> confined N G C x g ->
   \rank (gradmx (gsum N x g)) = M ->
-  \rank (lifted (Delta1 N x g) ((w1 N.2)^T *m C)) = (#|mono M k| - M)%N ->
+  (#|mono M k| - M <= \rank (lifted (Delta1 N x g) ((w1 N.2)^T *m C)))%N ->
   labels_told N adm x y ->
   (forall m, adm (y m)) -> (forall m, adm (y' m)) ->
   bgrad lv N x' y' = bgrad lv N x y -> same_batch x x' y y'.
@@ -127,7 +127,7 @@ Theorem C1_batch d ws1 p n ws2 (N : params R d (ws1 ++ p :: n :: ws2) K) adm M k
   let h m := hid N (x m) in
   (forall f l, adm l -> G (lv f l)) -> confined T G C h g ->
   \rank (gradmx (gsum T h g)) = M ->
-  \rank (lifted (Delta1 T h g) ((w1 T.2)^T *m C)) = (#|mono M k| - M)%N ->
+  (#|mono M k| - M <= \rank (lifted (Delta1 T h g) ((w1 T.2)^T *m C)))%N ->
   lower_full N x g -> labels_told T adm h y ->
   (forall m, adm (y m)) -> (forall m, adm (y' m)) ->
   bgrad lv N x' y' = bgrad lv N x y -> same_batch x x' y y'.

@@ -32,6 +32,11 @@ Lemma gradmxE M (x : 'I_M -> 'cV[R]_d) g :
   gradmx (gsum N x g) = Delta1 N x g *m lift1 x.
 Proof. by rewrite /gradmx w1_gsum b1_gsum mul_mx_row. Qed.
 
+(* Rank at least M is rank M: what a rank modulo p gives is enough. *)
+Lemma rank_gradmx M (x : 'I_M -> 'cV[R]_d) g :
+  (M <= \rank (gradmx (gsum N x g)))%N -> \rank (gradmx (gsum N x g)) = M.
+Proof. by move=> rA; apply/eqP; rewrite eqn_leq rA gradmxE mulmx_max_rank. Qed.
+
 (* 3.1; P is the inverse of Q, and the bias column gives Q 1 = 1. *)
 Theorem factorisations M (x x' : 'I_M -> 'cV[R]_d) g g' :
   \rank (gradmx (gsum N x g)) = M -> gsum N x' g' = gsum N x g ->
@@ -101,7 +106,7 @@ Theorem C1_core M k (C : 'M[R]_(head K ws, k)) (x x' : 'I_M -> 'cV[R]_d) (g g' :
   (forall m, delta2 (x m) (g m) = C *m p m) ->
   (forall m, delta2 (x' m) (g' m) = C *m p' m) ->
   \rank (gradmx (gsum N x g)) = M ->
-  \rank (lifted (Delta1 N x g) ((w1 N.2)^T *m C)) = (#|mono M k| - M)%N ->
+  (#|mono M k| - M <= \rank (lifted (Delta1 N x g) ((w1 N.2)^T *m C)))%N ->
   gsum N x' g' = gsum N x g ->
   exists s : 'S_M, state_same_upto x x' g g' s.
 Proof.
@@ -146,7 +151,7 @@ Definition confined M k (G : 'cV[R]_K -> Prop) (C : 'M[R]_(head K ws, k))
 Theorem C1 M k G (C : 'M[R]_(head K ws, k)) (x x' : 'I_M -> 'cV[R]_d) (g g' : 'I_M -> 'cV[R]_K) :
   confined G C x g ->
   \rank (gradmx (gsum N x g)) = M ->
-  \rank (lifted (Delta1 N x g) ((w1 N.2)^T *m C)) = (#|mono M k| - M)%N ->
+  (#|mono M k| - M <= \rank (lifted (Delta1 N x g) ((w1 N.2)^T *m C)))%N ->
   (forall m, G (g m)) -> (forall m, G (g' m)) ->
   gsum N x' g' = gsum N x g -> exists s : 'S_M, state_same_upto x x' g g' s.
 Proof.

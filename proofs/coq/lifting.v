@@ -6,7 +6,7 @@
 (*                   u = C p and V = W_{i+1}^T C                              *)
 (*   mono M k        the lifted unknowns q_a q_b (a <= b) and q_a p_c         *)
 (*   lifted B V      the matrix R: one row per neuron, one column per unknown *)
-(*   C1_candidates   if rank R = U - M, every candidate is a multiple of one  *)
+(*   C1_candidates   if rank R >= U - M, every candidate is a multiple of one  *)
 (*                   of the M known solutions                                 *)
 (******************************************************************************)
 From mathcomp Require Import all_ssreflect all_algebra.
@@ -127,7 +127,7 @@ Qed.
 (* Q0 and P0, in the coordinates of any basis B of the column space.          *)
 Theorem C1_candidates B V (Q0 : 'M[F]_M) (P0 : 'M[F]_(k, M)) :
   Q0 \in unitmx -> (forall m, cand B V (col m Q0) (col m P0)) ->
-  \rank (lifted B V) = (#|mono M k| - M)%N ->
+  (#|mono M k| - M <= \rank (lifted B V))%N ->
   forall q p, q != 0 -> cand B V q p ->
   exists m c, [/\ c != 0, q = c *: col m Q0 & p = c *: col m P0].
 Proof.
@@ -152,7 +152,7 @@ have ind : independent sol.
   rewrite mulmx0 mul0mx !mulmxA mulVmx // mul1mx mulmxK ?unitmx_tr //.
   by move/matrixP/(_ m m); rewrite !mxE eqxx.
 have card_le : (#|mono M k| <= \rank (lifted B V) + #|'I_M|)%N.
-  by rewrite rk card_ord addnC -leq_subLR.
+  by rewrite card_ord addnC -leq_subLR.
 have [c /= Ec] := kernel_span card_le (fun m => cand_solves (known m)) ind (cand_solves c_qp).
 have [|Eq Ep] := leval_inj _ (symD c) (fun t => etrans (Ec t) (comb c t)).
   by rewrite trmx_mul trmxK.

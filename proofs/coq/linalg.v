@@ -116,6 +116,16 @@ pose c' s := c 0 (enum_rank s); have /ind c'0 : forall t, \sum_s c' s * sol s t 
 by apply/rowP => i; rewrite mxE -[i]enum_valK; apply: c'0.
 Qed.
 
+Lemma free_independent : row_free solmx -> independent.
+Proof.
+move=> /row_freeP[B solB] c c0 s.
+have : (\row_i c (enum_val i)) *m solmx = 0.
+  apply/rowP => t; rewrite !mxE -[RHS](c0 (enum_val t)) -[RHS]sum_enum_val.
+  by apply: eq_bigr => i _; rewrite !mxE.
+move/(congr1 (mulmx^~ B)); rewrite -mulmxA solB mulmx1 mul0mx => /rowP/(_ (enum_rank s)).
+by rewrite !mxE enum_rankK.
+Qed.
+
 Lemma kernel_span :
   (#|T| <= \rank coefmx + #|S|)%N -> (forall s, solves (sol s)) -> independent ->
   forall v, solves v -> exists c : S -> F, forall t, v t = \sum_s c s * sol s t.
