@@ -97,7 +97,9 @@ def _confirm(
         return confirm(problem, spaces, finding, refine(problem, spaces[0], finding, gains), gains)
     rank = max((space.rank for space in spaces[:-1]), default=0)
     classes = problem.loss in (Loss.CROSS_ENTROPY, Loss.HINGE)
-    labels = torch.zeros(0, dtype=torch.long) if classes else torch.zeros(0, problem.classes, dtype=torch.float64)
+    labels = (
+        torch.zeros(0, dtype=torch.long) if classes else torch.zeros(0, problem.classes, dtype=torch.float64)
+    )
     return Confirmed(
         x=finding.x,
         y=labels.to(problem.device),

@@ -48,6 +48,9 @@ _SAFETY = 4.0
 _ROUNDING_SAFETY = 8.0
 """Between the root-mean-square rounding estimate and what a single sample may see."""
 
+_BACKWARD_SAFETY = 3.0
+"""The same for the deltas of one sample, whose many independent roundings average out."""
+
 _LINEAR = 0.1
 """Directions off by more than this are outside the first-order analysis."""
 
@@ -135,7 +138,11 @@ def _step(
         total = total + inverse.norm(dim=1) * noise * duals[-1] / finding.rest_sine
     bound = _SAFETY * total * (1 + largest) / s
     bound = torch.where(lost, torch.full_like(bound, torch.inf), bound)
-    in_range = (drift < _LINEAR) & (bound < _LINEAR * (1 + largest)) & torch.isfinite(inputs.values[:size]).all(dim=1)
+    in_range = (
+        (drift < _LINEAR)
+        & (bound < _LINEAR * (1 + largest))
+        & torch.isfinite(inputs.values[:size]).all(dim=1)
+    )
     return Refined(
         x=inputs.values[:size],
         deltas=deltas,
@@ -183,9 +190,11 @@ def _relative_rounding(
     passed = backward(problem, trace, g)
     error = torch.zeros_like(g[:, 0])
     for k in range(len(problem.layers) - 1, 0, -1):
-        own = unit * gains[k][1] * passed[k].norm(dim=1) * math.sqrt(math.log2(problem.layers[k].shape[0] + 1))
+        own = (
+            unit * gains[k][1] * passed[k].norm(dim=1) * math.sqrt(math.log2(problem.layers[k].shape[0] + 1))
+        )
         error = torch.hypot(gains[k][1] * error, own)
-    return _ROUNDING_SAFETY * error / deltas.norm(dim=1)
+    return _BACKWARD_SAFETY * error / deltas.norm(dim=1)
 
 
 def _sure_patterns(
@@ -196,12 +205,15 @@ def _sure_patterns(
     Samples with more doubtful neurons than the equations can bear are lost: returned in the second value,
     with no doubts in the first.
     """
-    error = torch.where(torch.isfinite(bound), bound, torch.zeros_like(bound)) * math.sqrt(problem.layers[0].shape[1])
+    error = torch.where(torch.isfinite(bound), bound, torch.zeros_like(bound)) * math.sqrt(
+        problem.layers[0].shape[1]
+    )
     zeros = tuple(torch.zeros_like(h) for h in (*trace.hidden[1:], trace.logits))
     moved = rounding(problem, trace, zeros, gains=gains, input_error=error, unit=unit, divisor=1).pre
     # e is an error of the whole layer in norm; three times its mean per neuron covers unequal rows
     sure = [
-        z.abs() > 3 * e[:, None] / math.sqrt(z.shape[1]) + _ROUNDING_SAFETY * unit * z.abs().amax(dim=1, keepdim=True)
+        z.abs()
+        > 3 * e[:, None] / math.sqrt(z.shape[1]) + _ROUNDING_SAFETY * unit * z.abs().amax(dim=1, keepdim=True)
         for z, e in zip(trace.pre, moved, strict=True)
     ]
     doubtful = torch.stack([(~s).sum(dim=1) for s in sure]).sum(dim=0)

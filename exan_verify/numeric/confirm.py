@@ -62,15 +62,15 @@ def confirm(
 ) -> Confirmed:
     """Judge the refined candidates of ``finding``."""
     total = refined.x.shape[0] + finding.rest.shape[1]
-    fit, size, source = _labels_and_size(problem, refined, total)
+    fit, size, source = _labels_and_size(problem, finding, refined, total)
     divisor = problem.divisor(size)
     spread = _label_tolerance(problem, refined, fit, gains, divisor)
-    reasons = _reasons(problem, refined, fit, spread, divisor, whole=finding.whole and total == size)
+    reasons = _reasons(problem, refined, fit, spread, whole=finding.whole and total == size)
     good = torch.tensor([not r for r in reasons], dtype=torch.bool, device=problem.device)
     batch = _Batch.of(problem, refined, fit, divisor)
     batch_reason = ""
     if bool(good.any()):
-        if bool(good.all()) and total == size:
+        if bool(good.all()) and finding.whole and total == size:
             batch_reason = batch.unexplained(problem, refined, gains, divisor)
         else:
             batch_reason = batch.leftover(spaces, good, max(size, total))
@@ -83,7 +83,9 @@ def confirm(
         y=fit.labels[good],
         status=tuple(_evidence(finding, refined, fit, m) for m in torch.nonzero(good)[:, 0].tolist()),
         unclaimed=tuple(
-            Unclaimed(x=refined.x[m], error_bound=float(refined.bound[m]), reason=r) for m, r in enumerate(reasons) if r
+            Unclaimed(x=refined.x[m], error_bound=float(refined.bound[m]), reason=r)
+            for m, r in enumerate(reasons)
+            if r
         ),
         gradient_residual=batch.residual(problem),
         complete=complete,
@@ -93,21 +95,41 @@ def confirm(
     )
 
 
-def _labels_and_size(problem: Problem, refined: Refined, total: int) -> tuple[LabelFit, int, str]:
+def _labels_and_size(
+    problem: Problem, finding: Finding, refined: Refined, total: int
+) -> tuple[LabelFit, int, str]:
     """Labels, and the batch size: the user's, the rank, or what the mean's divisor shows for whole samples."""
-    spans = delta_spans(problem, refined.trace)
     size, source = (total, "rank") if problem.batch_size is None else (problem.batch_size, "given")
-    fit = fit_labels(
-        problem.loss, refined.trace.logits, spans, refined.deltas, divisor=problem.divisor(size)
-    )
+    spans = delta_spans(problem, refined.trace)
+    hint = _last_layer_vectors(problem, refined) if finding.whole else None
+
+    def fit_for(samples: int) -> LabelFit:
+        return fit_labels(
+            problem.loss,
+            refined.trace.logits,
+            spans,
+            refined.deltas,
+            divisor=problem.divisor(samples),
+            loss_vector_hint=hint,
+        )
+
+    fit = fit_for(size)
     if problem.batch_size is None and problem.reduction is Reduction.MEAN and problem.loss is not Loss.MSE:
-        share = problem.divisor(1)
-        counts = (1 / (fit.scales * share)).clamp(0, 1e6)
-        counts = counts[(fit.mismatch < _LABEL_LIMIT) & ((counts - counts.round()).abs() < _LABEL_LIMIT)]
-        seen = int(counts.round().mode().values) if len(counts) else total
-        if seen > total:
-            return fit, seen, "loss scale"
+        counts = (size / fit.counts.clamp(min=1e-9))[fit.loose < _LABEL_LIMIT]
+        counts = counts[((counts - counts.round()).abs() < _LABEL_LIMIT) & (counts < 1e6)]
+        seen = int(counts.round().mode().values) if len(counts) else size
+        if seen > size:
+            return fit_for(seen), seen, "loss scale"
     return fit, size, source
+
+
+def _last_layer_vectors(problem: Problem, refined: Refined) -> Tensor | None:
+    """Divided loss vectors from the last layer's gradient, when its inputs are clearly independent."""
+    h = torch.cat([refined.trace.hidden[-1], torch.ones_like(refined.x[:, :1])], dim=1)
+    values = torch.linalg.svdvals(h / h.norm(dim=1, keepdim=True))
+    if len(values) < h.shape[0] or float(values[-1]) < 1e-6:
+        return None
+    return (problem.layers[-1].augmented() @ torch.linalg.pinv(h)).T
 
 
 def _label_tolerance(
@@ -132,12 +154,9 @@ def _errors(problem, refined, deltas, gains, divisor):  # type: ignore[no-untype
     )
 
 
-def _reasons(
-    problem: Problem, refined: Refined, fit: LabelFit, spread: Tensor, divisor: int, *, whole: bool
-) -> list[str]:
+def _reasons(problem: Problem, refined: Refined, fit: LabelFit, spread: Tensor, *, whole: bool) -> list[str]:
     """Per candidate why it is not claimed; empty when nothing speaks against it."""
     reasons = []
-    copies = fit.scales * divisor
     limits = CLAIM_LIMIT * refined.x.abs().amax(dim=1).clamp(min=1.0)
     sized = problem.batch_size is not None and whole
     for m in range(refined.x.shape[0]):
@@ -150,17 +169,34 @@ def _reasons(
         elif slack > _LABEL_LIMIT:
             reasons.append(f"its loss vector is known to {slack:.1e} only, too little to confirm it")
         elif not float(fit.mismatch[m]) <= slack:
-            reasons.append(f"no label explains its loss vector (distance {float(fit.mismatch[m]):.1e})")
-        elif not abs(float(copies[m]) - 1) <= slack:
+            counted = f"; one counts {float(fit.counts[m]):.4g} times" if float(fit.loose[m]) <= slack else ""
             reasons.append(
-                f"its loss vector counts {float(copies[m]):.4g} times: several samples that share a region, "
-                "or another batch size"
+                f"no label explains its loss vector (distance {float(fit.mismatch[m]):.1e}{counted}): several "
+                "samples that share a region, or another batch size"
             )
-        elif not bool(fit.checked[m]) and not sized:
-            reasons.append("its label is real-valued, which confirms it only with the batch size given and met")
+        elif not sized and not _telling(problem.loss, fit, m, slack):
+            reasons.append(
+                "its loss vector would fit a mixture of samples of one region as well (real or saturated label); "
+                "it can be confirmed only when batch_size is given and equals the number of samples found"
+            )
         else:
             reasons.append("")
     return reasons
+
+
+def _telling(loss: Loss, fit: LabelFit, m: int, slack: float) -> bool:
+    """Whether the loss vector could expose a mixture: several samples of one region that the rank sees as one.
+
+    Their loss vectors add up. A real-valued target absorbs any sum, and so do loss vectors that are constants
+    of the labels alone: hinge's, and those of saturated cross_entropy and bce (whole numbers, not all zero).
+    """
+    if loss is Loss.HINGE or not bool(fit.checked[m]):
+        return False
+    if loss is Loss.MSE:
+        return True
+    vector = fit.vectors[m]
+    fraction = float((vector - vector.round()).abs().max())
+    return not bool(vector.round().any()) or fraction > max(1e-3, 10 * slack)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

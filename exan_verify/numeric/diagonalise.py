@@ -39,7 +39,9 @@ def pencil_starts(
 
 def _combination(null_space: LiftedNullSpace, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     size = null_space.squares.flatten(1).norm(dim=1).clamp(min=torch.finfo(torch.float64).tiny)
-    weights = torch.randn(null_space.dimension, dtype=torch.float64, generator=generator).to(size.device) / size
+    weights = (
+        torch.randn(null_space.dimension, dtype=torch.float64, generator=generator).to(size.device) / size
+    )
     return torch.einsum("d,dij->ij", weights, null_space.squares), torch.einsum(
         "d,dik->ik", weights, null_space.mixed
     )

@@ -41,10 +41,12 @@ def descend(
     """
     inputs = solve_inputs(spaces[index], directions)
     for k in range(index - 1, -1, -1):
-        deltas = problem.layers[k + 1].backward((directions * inputs.scales).T) * _active(spaces[k + 1], inputs)
+        deltas = problem.layers[k + 1].backward((directions * inputs.scales).T) * _active(
+            spaces[k + 1], inputs
+        )
         norms = deltas.norm(dim=1)
         alive = norms > 1e-13 * norms.max()
-        if int(alive.sum()) != spaces[k].rank:
+        if spaces[k].rank == 0 or int(alive.sum()) != spaces[k].rank:
             return None, (
                 f"layer {k + 1} has {int(alive.sum())} samples with non-zero delta but a gradient of rank "
                 f"{spaces[k].rank}: a deficit leaves the inputs open there"

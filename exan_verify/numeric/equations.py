@@ -108,8 +108,10 @@ def lifted_null_space(equations: LayerEquations, *, exact: bool = False) -> Lift
         found = _split(equations, values, vectors, scale, floor=1e-8)
         if found.smallest > _GRAM_TRUST:
             return found
-    full = matrix if matrix.shape[0] >= matrix.shape[1] else torch.cat(
-        [matrix, matrix.new_zeros(matrix.shape[1] - matrix.shape[0], matrix.shape[1])]
+    full = (
+        matrix
+        if matrix.shape[0] >= matrix.shape[1]
+        else torch.cat([matrix, matrix.new_zeros(matrix.shape[1] - matrix.shape[0], matrix.shape[1])])
     )
     _, values, vt = torch.linalg.svd(full, full_matrices=False)
     return _split(equations, values.flip(0), vt.flip(0).T, scale, floor=1e-16)

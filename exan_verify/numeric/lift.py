@@ -98,7 +98,9 @@ def _quality(equations: LayerEquations, null_space: LiftedNullSpace) -> float:
     weakest = float(equations.space.values[equations.samples - 1])
     exact = 1.0 if null_space.dimension == equations.samples else 1e-6
     direct = 1.0 if equations.index == 0 else 0.1
-    return equations.samples + direct * exact * null_space.smallest * min(1.0, weakest / equations.space.noise)
+    return equations.samples + direct * exact * null_space.smallest * min(
+        1.0, weakest / equations.space.noise
+    )
 
 
 def _summary(equations: LayerEquations, null_space: LiftedNullSpace | None) -> LayerSummary:

@@ -18,16 +18,17 @@ class LabelFit:
     """Labels read off recovered deltas.
 
     ``labels`` (m,) classes or (m, K) targets; ``vectors`` (m, K) their undivided loss vectors; ``mismatch``
-    (m,) relative distance between the deltas these give, freely scaled, and the recovered ones;
-    ``scales`` (m,): the factor in front of the undivided loss vector, 1 / divisor for one whole sample;
-    ``margin`` (m,): mismatch of the second best label over that of the best (infinite: no other label).
-    ``checked`` (m,): whether the label comes from a discrete set, so that mismatch and scale test it.
+    (m,) relative distance between the deltas these give, divided by the divisor, and the recovered ones;
+    ``loose`` (m,) the same after the best scaling, and ``counts`` (m,) that scaling (1: one whole sample);
+    ``margin`` (m,): mismatch of the second best label over that of the best.
+    ``checked`` (m,): whether the label comes from a discrete set, so that the mismatch tests it.
     """
 
     labels: Tensor
     vectors: Tensor
     mismatch: Tensor
-    scales: Tensor
+    loose: Tensor
+    counts: Tensor
     margin: Tensor
     checked: Tensor
 
@@ -79,38 +80,49 @@ def fit_labels(
     deltas: Float[Tensor, "m n"],
     *,
     divisor: int,
+    loss_vector_hint: Float[Tensor, "m K"] | None = None,
 ) -> LabelFit:
-    """The labels whose loss vectors, mapped down by ``spans``, come nearest to the recovered ``deltas``."""
+    """The labels whose loss vectors, mapped down by ``spans``, come nearest to the recovered ``deltas``.
+
+    ``loss_vector_hint``: the divided loss vectors if another layer gives them; targets are then read off
+    these, which matters where ``spans`` do not have full rank.
+    """
     if loss in _CLASS_LOSSES:
-        return _fit_classes(class_vectors(loss, logits), spans, deltas)
-    g = (torch.linalg.pinv(spans, rtol=1e-10) @ deltas[:, :, None])[:, :, 0] * divisor
-    targets = logits - g / 2 if loss is Loss.MSE else logits.sigmoid() - g
-    rounded = targets.round()
-    near = (targets - rounded).abs().amax(dim=1) < 1e-3
-    if loss is Loss.BCE or logits.shape[1] == 1:
-        discrete = near & (rounded >= 0).all(dim=1) & (rounded <= 1).all(dim=1)
-    else:
-        discrete = near & (rounded.amin(dim=1) == 0) & (rounded.sum(dim=1) == 1)
-    targets = torch.where(discrete[:, None], rounded.clamp(0, 1), targets)
+        return _fit_classes(class_vectors(loss, logits), spans, deltas, divisor)
+    g = loss_vector_hint
+    if g is None:
+        g = (torch.linalg.pinv(spans, rtol=1e-10) @ deltas[:, :, None])[:, :, 0]
+    targets = logits - g * divisor / 2 if loss is Loss.MSE else logits.sigmoid() - g * divisor
+    targets, discrete = _discrete(loss, targets)
     vectors = target_vectors(loss, logits, targets)
-    mismatch, scales = _compare((spans @ vectors[:, :, None])[:, :, 0], deltas)
+    mismatch, loose, counts = _compare((spans @ vectors[:, :, None])[:, :, 0], deltas, divisor)
     # the runner-up differs in one target by 1
-    step = 2.0 if loss is Loss.MSE else 1.0
-    unit_effect = spans.norm(dim=1).amin(dim=1) * step / divisor / deltas.norm(dim=1)
+    step = (2.0 if loss is Loss.MSE else 1.0) / divisor
+    other = spans.norm(dim=1).amin(dim=1) * step / deltas.norm(dim=1)
     return LabelFit(
         labels=targets,
         vectors=vectors,
         mismatch=mismatch,
-        scales=scales,
-        margin=unit_effect / mismatch.clamp(min=1e-16),
+        loose=loose,
+        counts=counts,
+        margin=other / mismatch.clamp(min=1e-16),
         checked=discrete,
     )
 
 
-def _fit_classes(vectors: Tensor, spans: Tensor, deltas: Tensor) -> LabelFit:
-    images = vectors @ spans.mT
-    mismatch, scales = _compare(images, deltas[:, None, :])
-    mismatch = torch.where(scales > 0, mismatch, torch.full_like(mismatch, torch.inf))
+def _discrete(loss: Loss, targets: Float[Tensor, "m K"]) -> tuple[Tensor, Tensor]:
+    """Targets within 1e-3 of the loss's label set (0/1 vectors; one-hot for mse) moved onto it, and which."""
+    rounded = targets.round()
+    near = ((targets - rounded).abs() < 1e-3).all(dim=1)
+    binary = ((rounded == 0) | (rounded == 1)).all(dim=1)
+    if loss is Loss.MSE and targets.shape[1] > 1:
+        binary = binary & (rounded.sum(dim=1) == 1)
+    discrete = near & binary
+    return torch.where(discrete[:, None], rounded.abs(), targets), discrete
+
+
+def _fit_classes(vectors: Tensor, spans: Tensor, deltas: Tensor, divisor: int) -> LabelFit:
+    mismatch, loose, counts = _compare(vectors @ spans.mT, deltas[:, None, :], divisor)
     order = mismatch.argsort(dim=1)
     samples = torch.arange(len(order), device=order.device)
     best = order[:, 0]
@@ -119,15 +131,19 @@ def _fit_classes(vectors: Tensor, spans: Tensor, deltas: Tensor) -> LabelFit:
         labels=best,
         vectors=vectors[samples, best],
         mismatch=mismatch[samples, best],
-        scales=scales[samples, best],
+        loose=loose.amin(dim=1),
+        counts=counts[samples, loose.argmin(dim=1)],
         margin=second / mismatch[samples, best].clamp(min=1e-16),
         checked=torch.ones_like(best, dtype=torch.bool),
     )
 
 
-def _compare(images: Tensor, deltas: Tensor) -> tuple[Tensor, Tensor]:
-    """Relative distance after the best scaling of ``images``, and that scaling."""
+def _compare(images: Tensor, deltas: Tensor, divisor: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Relative distance of ``images / divisor`` to ``deltas``; the same after the best positive scaling; that scaling."""
     tiny = torch.finfo(torch.float64).tiny
+    images = images / divisor
+    norm = deltas.norm(dim=-1).clamp(min=tiny)
     scale = (images * deltas).sum(dim=-1) / images.square().sum(dim=-1).clamp(min=tiny)
-    distance = (deltas - scale[..., None] * images).norm(dim=-1) / deltas.norm(dim=-1).clamp(min=tiny)
-    return distance, scale
+    loose = (deltas - scale[..., None] * images).norm(dim=-1) / norm
+    loose = torch.where(scale > 0, loose, torch.full_like(loose, torch.inf))
+    return (deltas - images).norm(dim=-1) / norm, loose, scale

@@ -92,7 +92,9 @@ def gradient_error(problem: Problem, trace: Trace, deltas: tuple[Tensor, ...]) -
         step = max(1, (1 << 22) // layer.shape[1])
         for start in range(0, layer.shape[0], step):
             rows = slice(start, start + step)
-            squared += float(torch.addmm(layer.d_weight[rows].double(), delta[:, rows].T, h, alpha=-1).square().sum())
+            squared += float(
+                torch.addmm(layer.d_weight[rows].double(), delta[:, rows].T, h, alpha=-1).square().sum()
+            )
         errors.append(math.sqrt(squared))
     return errors
 
@@ -138,7 +140,9 @@ def rounding(
         delta_errors.append(torch.hypot(gain * delta_errors[-1], own))
     delta_errors.reverse()
     products = [
-        math.sqrt(float((e_d * h1).square().sum() + (n_d * e_h).square().sum() + (unit * n_d * h1).square().sum()))
+        math.sqrt(
+            float((e_d * h1).square().sum() + (n_d * e_h).square().sum() + (unit * n_d * h1).square().sum())
+        )
         for e_d, e_h, n_d, h1 in (
             (delta_errors[k], hidden_errors[k], deltas[k].norm(dim=1), trace.hidden[k].norm(dim=1) + 1)
             for k in range(len(deltas))

@@ -48,9 +48,7 @@ def meet(spans: Float[Tensor, "m n k"], basis: Float[Tensor, "n M"]) -> Meeting:
     return Meeting(sines=sines.flip(1), deltas=q @ vt.mT.flip(2))
 
 
-def nearest_patterns(
-    delta: Float[Tensor, "n m"], active_value: Float[Tensor, "n m"]
-) -> Bool[Tensor, "n m"]:
+def nearest_patterns(delta: Float[Tensor, "n m"], active_value: Float[Tensor, "n m"]) -> Bool[Tensor, "n m"]:
     """Active where delta_j is nearer to w_j . u than to zero."""
     return (delta - active_value).abs() < delta.abs()
 

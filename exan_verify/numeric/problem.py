@@ -123,7 +123,9 @@ def build_problem(
     """
     chosen_loss = _choice(Loss, loss, "loss")
     chosen_reduction = _choice(Reduction, reduction, "reduction")
-    if batch_size is not None and (isinstance(batch_size, bool) or int(batch_size) != batch_size or batch_size < 1):
+    if batch_size is not None and (
+        isinstance(batch_size, bool) or int(batch_size) != batch_size or batch_size < 1
+    ):
         raise InputError(f"batch_size={batch_size!r} is not a positive integer; give the number of samples")
     if not network.has_bias:
         raise InputError(
@@ -131,7 +133,9 @@ def build_problem(
             "attack a network with biases"
         )
     if network.depth < 2:
-        raise InputError("the network has no hidden layer, so no neuron separates samples; add one to attack it")
+        raise InputError(
+            "the network has no hidden layer, so no neuron separates samples; add one to attack it"
+        )
     tensors = {str(name): as_tensor(value, f"gradient[{name!r}]") for name, value in gradient.items()}
     _check_gradient(network, tensors)
     target = torch.device("cpu" if device is None else device)
@@ -190,7 +194,9 @@ def _layer(layer: Any, tensors: Mapping[str, Tensor], device: torch.device) -> L
 
 def _check_gradient(network: ReluNetwork, tensors: Mapping[str, Tensor]) -> None:
     expected = {name: tuple(array.shape) for name, array in network.parameters()}
-    problems = [f"tensor {n!r} of shape {s} is missing; add it" for n, s in expected.items() if n not in tensors]
+    problems = [
+        f"tensor {n!r} of shape {s} is missing; add it" for n, s in expected.items() if n not in tensors
+    ]
     for name, tensor in tensors.items():
         if name not in expected:
             known = ", ".join(expected)
@@ -203,7 +209,8 @@ def _check_gradient(network: ReluNetwork, tensors: Mapping[str, Tensor]) -> None
     raise_problems(GradientError, problems)
     bad = [name for name, tensor in tensors.items() if not _finite(tensor)]
     raise_problems(
-        NonFiniteError, [f"gradient[{n!r}] contains NaN or an infinity; all numbers must be finite" for n in bad]
+        NonFiniteError,
+        [f"gradient[{n!r}] contains NaN or an infinity; all numbers must be finite" for n in bad],
     )
     if not any(bool(tensor.any()) for tensor in tensors.values()):
         raise GradientError(

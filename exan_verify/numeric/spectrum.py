@@ -1,11 +1,12 @@
 """Numerical rank and column space of A = [dW | db], with the noise that limits both.
 
 In exact arithmetic rank(A) is the number of samples with independent deltas and inputs (docs/theory.md 3.1);
-rounding adds a flat tail of singular values, so the rank is where the largest relative gap lies.
+rounding adds a flat tail of singular values, so the rank is where the singular values clearly fall for the last time.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -31,7 +32,7 @@ class ColumnSpace:
     ``basis`` (n, rank) orthonormal; ``rows`` = basis^T A (rank, n_in + 1); ``values``: the singular values
     computed, largest first; ``gap`` = values[rank - 1] / values[rank] (infinite if exact); ``noise``: bound
     on the spectral norm of what rounding added to A. ``saturated``: A has full rank, or no tail was seen, so
-    the rank bounds the number of samples from below only.
+    the rank bounds the number of samples from below only; also where A is zero.
     """
 
     basis: Tensor
@@ -88,7 +89,7 @@ def _cut(layer: LayerGradient, u: Tensor, values: Tensor, rows: Tensor, unit_rou
     used = rows.norm(dim=0) > 8 * 2.0**-53 * values[0]
     live = min(int(alive.sum()), int(used.sum()))
     floor = unit_roundoff * frobenius * (layer.shape[0] ** -0.5 + layer.shape[1] ** -0.5)
-    rank, gap = _largest_gap(values, 0.1 * floor)
+    rank, gap = _last_gap(values, max(floor, 2.0**-53 * float(values[0]))) if frobenius > 0 else (0, math.inf)
     tail = float(values[rank]) if rank < len(values) else 0.0
     return ColumnSpace(
         basis=u[:, :rank] * alive[:, None],
@@ -96,13 +97,18 @@ def _cut(layer: LayerGradient, u: Tensor, values: Tensor, rows: Tensor, unit_rou
         values=values,
         gap=gap,
         noise=max(_NOISE_SAFETY * tail, 2 * floor, 4 * 2.0**-53 * float(values[0])),
-        saturated=rank >= min(len(values), live),
+        saturated=rank == 0 or rank >= min(len(values), live),
     )
 
 
-def _largest_gap(values: Tensor, floor: float) -> tuple[int, float]:
-    """Where consecutive singular values fall most; values below ``floor`` count as ``floor``."""
+def _last_gap(values: Tensor, floor: float) -> tuple[int, float]:
+    """The last clear fall among the singular values that rise above the rounding ``floor``, and its ratio.
+
+    The last, not the largest: two nearly equal samples leave a singular value far below the others and still
+    far above the noise, and merging them would be wrong. Without a clear fall, the largest one counts.
+    """
     clamped = torch.cat([values, values.new_zeros(1)]).clamp(min=max(floor, torch.finfo(torch.float64).tiny))
     ratios = clamped[:-1] / clamped[1:]
-    place = int(torch.argmax(ratios))
+    clear = torch.nonzero((ratios >= MINIMAL_GAP) & (values > MINIMAL_GAP * floor))[:, 0]
+    place = int(clear[-1]) if len(clear) else int(torch.argmax(ratios))
     return place + 1, float(ratios[place])
