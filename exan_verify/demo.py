@@ -23,6 +23,7 @@ from exan_verify.kernel import check
 from exan_verify.network import Array
 from exan_verify.records import pretty
 from exan_verify.report import Recovery, Section, render
+from exan_verify.scoring import score
 
 if TYPE_CHECKING:
     import torch
@@ -145,23 +146,19 @@ def section(case: Case) -> Section:
 
 
 def recoveries(found: Attack, x: Array, y: Array) -> tuple[Recovery | None, ...]:
-    """For each sample of the true batch (M, ...) what the attack made of it: a one-to-one match by RMSE."""
-    from scipy.optimize import linear_sum_assignment
-
-    truth, rebuilt = np.asarray(x, dtype=np.float64).reshape(len(x), -1), found.x.cpu().numpy()
-    distance = np.sqrt(((truth[:, None] - rebuilt[None]) ** 2).mean(axis=2))
-    pairs = dict(zip(*(index.tolist() for index in linear_sum_assignment(distance)), strict=True))
+    """For each sample of the true batch (M, ...) what the attack made of it."""
+    scored = score(found.x, found.y, x, y)
     return tuple(
-        Recovery(
-            values=rebuilt[pairs[m]],
-            label=int(found.y[pairs[m]]),
-            rmse=float(distance[m, pairs[m]]),
-            bound=found.status[pairs[m]].error_bound,
-            how=found.status[pairs[m]].method,
+        None
+        if match is None or rmse is None
+        else Recovery(
+            values=found.x[match].cpu().numpy(),
+            label=int(found.y[match]),
+            rmse=rmse,
+            bound=found.status[match].error_bound,
+            how=found.status[match].method,
         )
-        if m in pairs
-        else None
-        for m in range(len(y))
+        for match, rmse in zip(scored.match, scored.rmse, strict=True)
     )
 
 

@@ -207,6 +207,98 @@ def test_gates(here: Path, capsys: pytest.CaptureFixture[str], batch: str, gates
     assert run(capsys, "audit", "model.safetensors", batch, *options)[0] == code
 
 
+# ---- attack -----------------------------------------------------------------------------------------------
+
+
+def test_attack_writes_the_batch_and_scores_it(here: Path, capsys: pytest.CaptureFixture[str]):
+    arguments = ("attack", "model.safetensors", "gradient.safetensors", "--out", "found.npz")
+    code, out, err = run(capsys, *arguments, "--truth", "batch.npz")
+    assert (code, err) == (ExitCode.DONE, "")
+    assert "3 of 3 samples, the whole batch" in out
+    assert "3 labels right" in out
+    x, y = load_batch("found.npz")
+    truth, labels = load_batch("batch.npz")
+    order = np.argsort(y)
+    assert y[order].tolist() == labels.tolist()
+    assert np.abs(x[order] - truth).max() < 1e-6
+    code, record = run_json(capsys, *arguments[:-1], "found.safetensors", "--truth", "batch.npz")
+    assert code == 0
+    assert record["schema"] == "exan/attack/1"
+    assert record["complete"] is True
+    assert record["score"]["recall"] == 1
+    assert len(record["status"]) == record["found"] == 3
+    assert load_batch("found.safetensors")[0].shape == (3, 12)
+
+
+def test_an_attack_that_does_not_recover_everything_is_exit_code_three(
+    here: Path, capsys: pytest.CaptureFixture[str]
+):
+    model = network().double()
+    x, y = (torch.tensor(a) for a in load_batch("batch.npz"))
+    x, y = x[[0, 0, 1]].double(), y[[0, 0, 1]].long()
+    names, parameters = zip(*model.named_parameters(), strict=True)
+    gradient = torch.autograd.grad(nn.functional.cross_entropy(model(x), y), parameters)
+    save_gradient("twins.safetensors", dict(zip(names, gradient, strict=True)))
+    code, record = run_json(
+        capsys, "attack", "model.safetensors", "twins.safetensors", "--batch-size", "3", "--out", "found.npz"
+    )
+    assert code == ExitCode.UNDECIDED
+    assert record["complete"] is False
+    assert record["found"] < 3
+    assert record["reason"]
+
+
+# ---- demo and bench ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def one_thread():
+    """Torch's threads wait for one another in loops, which is slow where tests share the processor."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_demo_does_the_main_job_and_its_commands_work(here: Path, capsys: pytest.CaptureFixture[str]):
+    code, record = run_json(capsys, "demo", "--out", "report", "--seed", "5")
+    assert code == ExitCode.DONE
+    assert [one["name"] for one in record["networks"]] == ["trained", "initialised"]
+    for one in record["networks"]:
+        assert one["certificate_accepted"] is True
+        assert one["audit"]["verdict"]["outcome"] == "unique"
+        assert one["attack"]["complete"] is True
+        assert max(one["rmse"]) < 1e-5
+        for name in (
+            "model.safetensors",
+            "gradient.safetensors",
+            "batch.npz",
+            "recovered.npz",
+            "certificate.json",
+        ):
+            assert (Path(one["folder"]) / name).is_file()
+    assert Path(record["report"]).read_text().count("data:image/png") == 4 * 16
+    from exan_verify.demo import commands
+
+    for line in commands(Path("report")).values():
+        program, *arguments = line.split()
+        assert program == "exan"
+        assert run(capsys, *arguments)[0] == ExitCode.DONE
+
+
+def test_bench_measures_a_case(here: Path, capsys: pytest.CaptureFixture[str]):
+    case = "20-64-5 M=6 mse, gradient alone"
+    code, record = run_json(capsys, "bench", "certify", "--case", case, "--repeat", "1", "--out", "b.json")
+    assert code == 0
+    (row,) = record["suites"]["certify"]
+    assert (row["name"], row["outcomes"], row["seeds"]) == (case, {"unique": 1}, 1)
+    assert json.loads(Path("b.json").read_text())["suites"] == record["suites"]
+    code, _, err = run(capsys, "bench", "certify", "--case", "none")
+    assert code == ExitCode.USAGE
+    assert case in err
+
+
 # ---- bad input: one error, exit code 2, nothing written ---------------------------------------------------
 
 
@@ -242,6 +334,17 @@ def test_gates(here: Path, capsys: pytest.CaptureFixture[str], batch: str, gates
         ),
         (["check", "none.json", "model.safetensors", "--batch", "batch.npz"], "none.json: cannot be read"),
         (["check", "none.json", "model.safetensors"], "give the --batch FILE or --gradient FILE"),
+        (["attack", "model.safetensors", "zero.npz", "--out", "found.csv"], "neither .npz nor .safetensors"),
+        (
+            ["attack", "model.safetensors", "zero.npz", "--out", "found.npz"],
+            "every entry of the gradient is zero",
+        ),
+        (["attack", "model.safetensors", "zero.npz", "--out", "no/found.npz"], "no/found.npz: its folder"),
+        (
+            ["attack", "model.safetensors", "gradient.safetensors", "--out", "f.npz", "--method", "magic"],
+            "method='magic'",
+        ),
+        (["attack", "model.safetensors", "cut.npz", "--out", "found.npz"], "cut.npz: not a whole .npz"),
         (["frobnicate"], "No such command"),
         (["audit", "model.safetensors"], "Missing argument"),
     ],

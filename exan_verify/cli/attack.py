@@ -12,6 +12,7 @@ from exan_verify.cli.output import ExitCode, Output, facts, require_folder, wall
 
 if TYPE_CHECKING:
     from exan_verify.numeric.records import Attack
+    from exan_verify.scoring import Score
 
 _HONEST = "Only samples with a confirmed error bound are written; what is missing is not thereby safe."
 
@@ -50,7 +51,7 @@ def attack_command(
     return ExitCode.DONE if found.complete else ExitCode.UNDECIDED
 
 
-def attack_record(found: Attack, score: Any | None) -> dict[str, Any]:
+def attack_record(found: Attack, score: Score | None) -> dict[str, Any]:
     """The attack's attributes; the samples themselves go to the file."""
     import msgspec
 
@@ -72,8 +73,10 @@ def attack_record(found: Attack, score: Any | None) -> dict[str, Any]:
     }
 
 
-def describe(found: Attack, score: Any | None) -> list[Any]:
+def describe(found: Attack, score: Score | None) -> list[Any]:
     """The attack as text and tables."""
+    from exan_verify.scoring import RECALL_RMSE
+
     count = found.x.shape[0]
     whole = "the whole batch" if found.complete else "not the whole batch"
     rows = {
@@ -86,16 +89,30 @@ def describe(found: Attack, score: Any | None) -> list[Any]:
     }
     if found.reason:
         rows["reason"] = found.reason
+    if score is not None:
+        size = len(score.match)
+        known = [error for error in score.rmse if error is not None]
+        rows["against the truth"] = (
+            f"{sum(e < RECALL_RMSE for e in known)} of {size} samples with RMSE below {RECALL_RMSE:g}"
+            + (f", worst {max(known):.1e}" if known else "")
+            + f"; {score.labels_right} labels right"
+        )
     return [facts(rows)]
 
 
-def _attack(model: str, gradient: str, options: dict[str, Any], progress: Callable[[str], None]) -> Attack:
-    import torch
+def _score(found: Attack, truth: str) -> Score:
+    from exan_verify.io import about, load_batch
+    from exan_verify.scoring import score
 
+    x, y = load_batch(truth)
+    with about(truth):
+        return score(found.x, found.y, x, y)
+
+
+def _attack(model: str, gradient: str, options: dict[str, Any], progress: Callable[[str], None]) -> Attack:
     from exan_verify import attack
     from exan_verify.io import about, load_gradient, load_model
 
-    torch.set_num_threads(max(options["jobs"], 1))
     network = load_model(model, options["weights"])
     given = load_gradient(gradient)
     passed = ("loss", "reduction", "batch_size", "method", "device", "seed")

@@ -9,7 +9,7 @@ from typing import Any
 import rich_click as click
 
 from exan_verify.cli.options import PATH, common
-from exan_verify.cli.output import ExitCode, Output, require_folder, table, wall_clock
+from exan_verify.cli.output import ExitCode, Output, require_folder, table, titled, wall_clock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +66,7 @@ def bench_command(suite: str | None, cases: tuple[str, ...], out: str | None, **
                 results[one.name] = _runner(one.name)(
                     rows=cases or None, seeds=seeds, progress=_told(progress)
                 )
-            output.say(f"[bold]{one.title}[/]", _table(one, results[one.name]), "")
+            output.say(titled(one.title), _table(one, results[one.name]), "")
     record = bench_record(results, list(seeds))
     if out is not None:
         from exan_verify.io import write_atomically

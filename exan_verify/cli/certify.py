@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 
 from exan_verify.cli.options import PATH, common, question
-from exan_verify.cli.output import REAL_ARITHMETIC, ExitCode, Output, facts, require_folder, table, wall_clock
+from exan_verify.cli.output import (
+    REAL_ARITHMETIC,
+    ExitCode,
+    Output,
+    facts,
+    require_folder,
+    table,
+    titled,
+    wall_clock,
+)
 from exan_verify.errors import CertificateRejected, FileError, InputError
 
 if TYPE_CHECKING:
@@ -78,13 +87,14 @@ def check_command(
             claim = _check(certificate, model, batch, gradient, options["weights"])
     except CertificateRejected as error:
         output.answer({"schema": "exan/check/1", "accepted": False, "claim": None, "reason": str(error)})
-        output.say(f"[bold red]REJECTED[/]: {certificate} proves nothing about these inputs")
+        output.say(titled("REJECTED", f": {certificate} proves nothing about these inputs", "bold red"))
         raise
     import msgspec
 
     record = msgspec.to_builtins(claim)
     output.answer({"schema": "exan/check/1", "accepted": True, "claim": record, "statement": REAL_ARITHMETIC})
-    output.say(f"[bold green]ACCEPTED[/]: {claim.outcome.value.upper()}, {_counted(claim.samples)}")
+    decided = f": {claim.outcome.value.upper()}, {_counted(claim.samples)}"
+    output.say(titled("ACCEPTED", decided, "bold green"))
     output.say(REAL_ARITHMETIC)
     return ExitCode.DONE
 
@@ -107,7 +117,7 @@ def describe(verdict: Verdict) -> list[Any]:
     if verdict.engine:
         where = f" at hidden layer {verdict.layer}" if verdict.layer else ""
         rows["engine"] = f"{verdict.engine.value}{where}"
-    parts: list[Any] = [f"[bold]{verdict.outcome.value.upper()}[/]: {OUTCOME_MEANING[verdict.outcome]}"]
+    parts: list[Any] = [titled(verdict.outcome.value.upper(), f": {OUTCOME_MEANING[verdict.outcome]}")]
     parts.append(facts(rows))
     if verdict.attempts:
         parts.append(_attempts(verdict))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 
 from exan_verify.cli.options import PATH, common
-from exan_verify.cli.output import REAL_ARITHMETIC, ExitCode, Output, facts, wall_clock
+from exan_verify.cli.output import REAL_ARITHMETIC, ExitCode, Output, facts, titled, wall_clock
 
 if TYPE_CHECKING:
     from exan_verify.demo import Case
@@ -41,10 +41,10 @@ def demo_command(out: str, as_json: bool, **options: Any) -> int:
         }
     )
     for case in cases:
-        output.say(f"[bold]{case.title}[/]", facts(case_facts(case)), "")
+        output.say(titled(case.title), facts(case_facts(case)), "")
     output.say("Try the other commands on the files in " + out + ":")
     output.say(*(f"  {line}" for line in commands(Path(out)).values()))
-    output.say("", REAL_ARITHMETIC, f"[bold]Report:[/] {report}")
+    output.say("", REAL_ARITHMETIC, titled("Report:", f" {report}"))
     undecided = any(case.audit.verdict.outcome.value == "unknown" for case in cases)
     return ExitCode.UNDECIDED if undecided else ExitCode.DONE
 

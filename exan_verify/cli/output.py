@@ -13,6 +13,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from exan_verify.errors import ExanError, FileError
 
@@ -44,8 +45,10 @@ class Output:
 
     def __init__(self, *, json: bool) -> None:
         self.json = json
-        self._out = Console(width=None if sys.stdout.isatty() else _WIDTH, highlight=False, soft_wrap=False)
-        self._progress = Console(stderr=True, highlight=False)
+        # no markup: reasons contain [dW | db] and paths may contain [bold]
+        width = None if sys.stdout.isatty() else _WIDTH
+        self._out = Console(width=width, highlight=False, markup=False)
+        self._progress = Console(stderr=True, highlight=False, markup=False)
 
     def answer(self, record: Mapping[str, Any]) -> None:
         """With ``--json``: the only thing on stdout, one object on one line."""
@@ -56,10 +59,10 @@ class Output:
             sys.stdout.flush()
 
     def say(self, *parts: Any) -> None:
-        """Text or a table, without ``--json`` only."""
+        """Text or a table, without ``--json`` only. Text is never broken into lines: it may be a command."""
         if not self.json:
             for part in parts:
-                self._out.print(part)
+                self._out.print(part, soft_wrap=isinstance(part, (str, Text)))
 
     @contextmanager
     def working(self, text: str) -> Iterator[Callable[[str], None]]:
@@ -88,6 +91,11 @@ def wall_clock(seconds: float | None) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)
+
+
+def titled(title: str, text: str = "", style: str = "bold") -> Text:
+    """A styled word or line, and what follows it."""
+    return Text.assemble((title, style), text)
 
 
 def facts(rows: Mapping[str, str]) -> Table:

@@ -175,8 +175,10 @@ def _radius_card(audit: Audit) -> Card:
 
 
 def _determined(section: Section) -> str:
-    size = section.audit.size
-    return f"{_of(section.audit.verdict.determined, size)} are proved to be in every batch that has it."
+    size, determined = section.audit.size, section.audit.verdict.determined
+    if determined == 0:
+        return "no sample is proved to be in every batch that has it, and none is proved safe."
+    return f"{_of(determined, size)} are proved to be in every batch that has it."
 
 
 def _of(count: int, size: int) -> str:
