@@ -1,1 +1,1 @@
-"""The attack in floating point: finds candidates, confirms them a posteriori; shares nothing with the exact path."""
+"""The attack in floating point: candidates, confirmed a posteriori. It shares nothing with the exact path."""

@@ -42,18 +42,21 @@ def run(
 ) -> Attack:
     """Recover the batch behind ``gradient`` (one tensor per parameter, under the network's names).
 
-    ``loss``: cross_entropy, bce, mse or hinge; ``reduction``: mean or sum; ``batch_size``: the batch's size if
-    known; ``method``: ``auto`` or one of :data:`METHODS`; ``device``: a torch device; ``progress`` is told
-    (what, share done). Computes in float64, whatever the dtypes. No claimed sample is further from the
-    truth than its ``error_bound``, for gradients whose error is rounding.
+    ``loss``: cross_entropy, bce, mse or hinge; ``reduction``: mean or sum; ``batch_size``: the batch's size,
+    if known; ``method``: ``auto`` or one of :data:`METHODS`; ``device``: a torch device; ``progress`` is told
+    (what, share done). Computes in float64, whatever the dtypes.
 
-    Raises :class:`InputError` naming what cannot be used, :class:`RangeError` when the batch has more unknowns
-    than the method has equations.
+    No claimed sample is further from the truth than its ``error_bound``, for gradients whose error is
+    rounding and batches of the stated size. Without ``batch_size``, and with reduction mean, the smallest
+    size that explains the gradient is taken: a batch in which every sample occurs twice looks like half of it.
+
+    Raises :class:`InputError` naming what cannot be used, :class:`RangeError` when the batch has more
+    unknowns than the method has equations.
     """
     start = time.perf_counter()
     if method != "auto" and method not in METHODS:
         raise InputError(f"method={method!r} is not available; choose one of auto, {', '.join(METHODS)}")
-    tell = progress or (lambda what, share: None)
+    tell = progress or _silent
     tell("reading the gradient", 0.0)
     problem = build_problem(
         network, gradient, loss=loss, reduction=reduction, batch_size=batch_size, device=device, seed=seed
@@ -74,6 +77,10 @@ def run(
     assert outcome is not None
     tell("done", 1.0)
     return _attack(*outcome, seconds=time.perf_counter() - start)
+
+
+def _silent(_what: str, _share: float) -> None:
+    pass
 
 
 def _spaces(problem: Problem) -> tuple[ColumnSpace, ...]:

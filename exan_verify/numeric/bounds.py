@@ -4,8 +4,8 @@ Derivation. The given A~ = A + E has noise E with |E| <= eta (spectral norm; ``C
 the singular values beyond the rank), A = sum_b delta_b y_b^T over samples b with y_b = (x_b, 1). P spans
 the leading part of A~.
 
-1. A true delta_b is A c_b with c_b the b-th column of Y^+, and (I - PP^T) A c_b = (I - PP^T)(A~ - E) c_b. What
-   the cut leaves of A~ vanishes on the leading row space, which is within eta / sigma_M of A's, so that
+1. A true delta_b is A c_b with c_b the b-th column of Y^+, and (I - PP^T) A c_b = (I - PP^T)(A~ - E) c_b.
+   What the cut leaves of A~ vanishes on the leading row space, which is within eta / sigma_M of A's, so that
    |(I - PP^T) delta_b| <= r_b = eta |c_b| (1 + eta / sigma_M) + |delta_b| rel_b, the last term for rounding
    in computing delta_b itself, estimated by `passes.rounding`.
 2. delta_b lies in V_b = range(D_1 W_2^T ... W_L^T) of the sample's patterns, K unknown loss-vector entries,
@@ -84,7 +84,7 @@ class Refined:
 def refine(
     problem: Problem, space: ColumnSpace, finding: Finding, gains: list[tuple[float, float]]
 ) -> Refined:
-    """Alternate patterns from the forward pass and deltas from the first layer's equations; bound the error."""
+    """Alternate forward passes (patterns) and the first layer's equations (deltas); bound the error."""
     x, bound = finding.x, torch.zeros_like(finding.x[:, 0])
     unit = effective_roundoff(problem, space)
     for _ in range(_ROUNDS):
@@ -105,7 +105,7 @@ def effective_roundoff(problem: Problem, space: ColumnSpace) -> float:
     n_out, n_in = problem.layers[0].shape
     per_entry = float(space.values.norm()) * (n_out**-0.5 + n_in**-0.5)
     tail = float(space.values[space.rank]) if space.rank < len(space.values) else 0.0
-    return max(problem.unit_roundoff, tail / per_entry)
+    return float(max(problem.unit_roundoff, tail / per_entry))
 
 
 def _step(
@@ -167,14 +167,15 @@ def _couplings(inverse: Float[Tensor, "m n"], meeting: Meeting) -> Float[Tensor,
     """k_mb: how far sample b's direction, off by a unit of r_b, moves sample m's row."""
     others = torch.einsum("mn,bni->mbi", inverse, meeting.deltas[:, :, 1:])
     sines = meeting.sines[:, 1:].clamp(min=torch.finfo(torch.float64).tiny)
-    return (others / sines).norm(dim=2)
+    couplings: Tensor = (others / sines).norm(dim=2)
+    return couplings
 
 
 def _dual_norms(rows: Float[Tensor, "M d1"], size: int) -> Float[Tensor, " m1"]:
     """|c_b| for each single sample, then the norm of the projector onto the block of the rest."""
     norms = rows.norm(dim=1)
     inverse = torch.linalg.pinv(rows / norms[:, None])
-    single = inverse[:, :size].norm(dim=0) / norms[:size]
+    single: Tensor = inverse[:, :size].norm(dim=0) / norms[:size]
     if rows.shape[0] == size:
         return single
     rest = torch.linalg.matrix_norm(inverse[:, size:], 2) * math.sqrt(rows.shape[0] - size)
@@ -194,7 +195,8 @@ def _relative_rounding(
             unit * gains[k][1] * passed[k].norm(dim=1) * math.sqrt(math.log2(problem.layers[k].shape[0] + 1))
         )
         error = torch.hypot(gains[k][1] * error, own)
-    return _BACKWARD_SAFETY * error / deltas.norm(dim=1)
+    relative: Tensor = _BACKWARD_SAFETY * error / deltas.norm(dim=1)
+    return relative
 
 
 def _sure_patterns(

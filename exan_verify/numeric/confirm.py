@@ -7,6 +7,7 @@ partly recovered batch: what is left has the rank that the missing samples accou
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,7 @@ from exan_verify.network import Loss, Reduction
 from exan_verify.numeric.bounds import Refined
 from exan_verify.numeric.losses import LabelFit, fit_labels, loss_vectors
 from exan_verify.numeric.passes import (
+    Rounding,
     backward,
     delta_spans,
     forward,
@@ -87,7 +89,7 @@ def confirm(
             for m, r in enumerate(reasons)
             if r
         ),
-        gradient_residual=batch.residual(problem),
+        gradient_residual=batch.residual(),
         complete=complete,
         batch_size=size,
         batch_size_source=source,
@@ -98,7 +100,7 @@ def confirm(
 def _labels_and_size(
     problem: Problem, finding: Finding, refined: Refined, total: int
 ) -> tuple[LabelFit, int, str]:
-    """Labels, and the batch size: the user's, the rank, or what the mean's divisor shows for whole samples."""
+    """Labels, and the batch size: the user's, the rank, or what the mean's divisor shows."""
     size, source = (total, "rank") if problem.batch_size is None else (problem.batch_size, "given")
     spans = delta_spans(problem, refined.trace)
     hint = _last_layer_vectors(problem, refined) if finding.whole else None
@@ -129,7 +131,8 @@ def _last_layer_vectors(problem: Problem, refined: Refined) -> Tensor | None:
     values = torch.linalg.svdvals(h / h.norm(dim=1, keepdim=True))
     if len(values) < h.shape[0] or float(values[-1]) < 1e-6:
         return None
-    return (problem.layers[-1].augmented() @ torch.linalg.pinv(h)).T
+    vectors: Tensor = torch.linalg.pinv(h).T @ problem.layers[-1].augmented().T
+    return vectors
 
 
 def _label_tolerance(
@@ -138,10 +141,17 @@ def _label_tolerance(
     """Relative deviation of a delta that errors in x, rounding and the delta's own error explain."""
     deltas = backward(problem, refined.trace, fit.vectors / divisor)
     error = _errors(problem, refined, deltas, gains, divisor).deltas[0]
-    return _TOLERANCE * error / deltas[0].norm(dim=1).clamp(min=1e-300) + 4 * refined.drift
+    tolerance: Tensor = _TOLERANCE * error / deltas[0].norm(dim=1).clamp(min=1e-300) + 4 * refined.drift
+    return tolerance
 
 
-def _errors(problem, refined, deltas, gains, divisor):  # type: ignore[no-untyped-def]
+def _errors(
+    problem: Problem,
+    refined: Refined,
+    deltas: tuple[Tensor, ...],
+    gains: list[tuple[float, float]],
+    divisor: int,
+) -> Rounding:
     bound = torch.where(torch.isfinite(refined.bound), refined.bound, torch.zeros_like(refined.bound))
     return rounding(
         problem,
@@ -171,13 +181,13 @@ def _reasons(problem: Problem, refined: Refined, fit: LabelFit, spread: Tensor, 
         elif not float(fit.mismatch[m]) <= slack:
             counted = f"; one counts {float(fit.counts[m]):.4g} times" if float(fit.loose[m]) <= slack else ""
             reasons.append(
-                f"no label explains its loss vector (distance {float(fit.mismatch[m]):.1e}{counted}): several "
-                "samples that share a region, or another batch size"
+                f"no label explains its loss vector (distance {float(fit.mismatch[m]):.1e}{counted}): "
+                "several samples that share a region, or another batch size"
             )
         elif not sized and not _telling(problem.loss, fit, m, slack):
             reasons.append(
-                "its loss vector would fit a mixture of samples of one region as well (real or saturated label); "
-                "it can be confirmed only when batch_size is given and equals the number of samples found"
+                "its loss vector would fit a mixture of samples of one region as well (real or saturated "
+                "label); it can be confirmed only when batch_size is given and equals the number found"
             )
         else:
             reasons.append("")
@@ -185,7 +195,7 @@ def _reasons(problem: Problem, refined: Refined, fit: LabelFit, spread: Tensor, 
 
 
 def _telling(loss: Loss, fit: LabelFit, m: int, slack: float) -> bool:
-    """Whether the loss vector could expose a mixture: several samples of one region that the rank sees as one.
+    """Whether the loss vector could expose a mixture: samples of one region that the rank sees as one.
 
     Their loss vectors add up. A real-valued target absorbs any sum, and so do loss vectors that are constants
     of the labels alone: hinge's, and those of saturated cross_entropy and bce (whole numbers, not all zero).
@@ -216,10 +226,10 @@ class _Batch:
         errors = gradient_error(problem, trace, deltas)
         return cls(hidden=trace.hidden, deltas=deltas, errors=errors, norms=gradient_norms(problem))
 
-    def residual(self, problem: Problem) -> float:
+    def residual(self) -> float:
         """Relative Frobenius distance over all layers."""
         squared = sum(e * e for e in self.errors) / sum(n * n for n in self.norms)
-        return float(squared) ** 0.5
+        return math.sqrt(squared)
 
     def unexplained(
         self, problem: Problem, refined: Refined, gains: list[tuple[float, float]], divisor: int
@@ -229,8 +239,8 @@ class _Batch:
         for k, (error, level, norm) in enumerate(zip(self.errors, expected, self.norms, strict=True)):
             if not error <= _TOLERANCE * level + 16 * refined.unit * norm:
                 return (
-                    f"the recovered batch misses the gradient of layer {k + 1} by {error / norm:.1e} (relative), "
-                    f"rounding explains {_TOLERANCE * level / norm:.1e}"
+                    f"the recovered batch misses the gradient of layer {k + 1} by {error / norm:.1e} "
+                    f"(relative), rounding explains {_TOLERANCE * level / norm:.1e}"
                 )
         return ""
 
@@ -266,7 +276,7 @@ def _why(finding: Finding, reasons: list[str], total: int, size: int) -> str:
     failed = [r for r in reasons if r]
     if total != size:
         return (
-            f"the gradient shows {total} independent samples of a batch of {size}: the others are dead, share "
-            "a region with equal loss direction, or are below rounding"
+            f"the gradient shows {total} independent samples of a batch of {size}: the others are dead, "
+            "share a region with equal loss direction, or are below rounding"
         )
     return f"{len(failed)} of {len(reasons)} samples are not confirmed; the first: {failed[0]}"

@@ -25,10 +25,10 @@ def pencil_starts(
     for _ in range(tries):
         s_a, z_a = _combination(null_space, generator)
         s_b, _ = _combination(null_space, generator)
-        try:
-            vectors = torch.linalg.eig(torch.linalg.solve(s_b.T, s_a.T).T)[1].real
-        except torch.linalg.LinAlgError:
+        solved, failed = torch.linalg.solve_ex(s_b.T, s_a.T)
+        if int(failed) or not bool(torch.isfinite(solved).all()):
             continue
+        vectors = torch.linalg.eig(solved.T)[1].real
         q = vectors / vectors.norm(dim=0).clamp(min=torch.finfo(torch.float64).tiny)
         # S_a = Q diag(a) Q^T and Z_a = Q diag(a) [p]^T give the p_m that belong to q_m
         dual = torch.linalg.pinv(q)

@@ -34,9 +34,10 @@ def solve_inputs(space: ColumnSpace, deltas: Float[Tensor, "n m"]) -> Inputs:
 def descend(
     problem: Problem, spaces: tuple[ColumnSpace, ...], index: int, directions: Float[Tensor, "n M"]
 ) -> tuple[Float[Tensor, "m d"] | None, str]:
-    """Inputs x of the samples with the given delta ``directions`` at hidden layer ``index``, and a reason if none.
+    """Inputs x of the samples with delta ``directions`` at hidden layer ``index``; a reason if none.
 
-    Each layer's inputs h > 0 (beyond noise) give the pattern below, hence the deltas below; those must be independent.
+    Each layer's inputs h > 0 (beyond noise) give the pattern below, hence the deltas below; these must be
+    independent.
     A sample that is dead below (all deltas zero) leaves no trace there and is dropped.
     """
     inputs = solve_inputs(spaces[index], directions)
@@ -62,4 +63,5 @@ def _active(space: ColumnSpace, inputs: Inputs) -> Tensor:
     """Which entries of h are positive: zeros come back as noise, of a size that the solve tells."""
     error = inputs.inverse.norm(dim=1) * space.noise / inputs.scales.abs()
     largest = inputs.values.abs().amax(dim=1)
-    return inputs.values > (100 * error * (1 + largest)).clamp(max=0.1 * largest)[:, None]
+    active: Tensor = inputs.values > (100 * error * (1 + largest)).clamp(max=0.1 * largest)[:, None]
+    return active

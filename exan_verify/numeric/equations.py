@@ -117,7 +117,7 @@ def lifted_null_space(equations: LayerEquations, *, exact: bool = False) -> Lift
     return _split(equations, values.flip(0), vt.flip(0).T, scale, floor=1e-16)
 
 
-def require_range(problem: Problem, counted: list[LayerEquations], samples: int) -> None:
+def require_range(counted: list[LayerEquations], samples: int) -> None:
     """Raise :class:`RangeError` when no hidden layer has U - M neurons for ``samples`` samples."""
     described, feasible = [], False
     for eq in counted:
@@ -176,4 +176,5 @@ def _sum_zero_basis(size: int) -> Float[Tensor, "K K1"]:
     """Orthonormal basis of the vectors in R^size whose entries sum to zero (Helmert's)."""
     steps = torch.arange(size, dtype=torch.float64)
     helmert = (torch.ones(size, size, dtype=torch.float64).tril(-1) - torch.diag(steps))[1:]
-    return (helmert / helmert.norm(dim=1, keepdim=True)).T
+    basis: Tensor = (helmert / helmert.norm(dim=1, keepdim=True)).T
+    return basis

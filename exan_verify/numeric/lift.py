@@ -67,10 +67,11 @@ class Lift:
         counted = [layer_equations(problem, spaces, k) for k in range(len(spaces) - 1)]
         usable = [eq for eq in counted if not eq.space.saturated]
         samples = max((eq.samples for eq in usable), default=max(eq.samples for eq in counted))
-        require_range(problem, counted, max(samples, problem.batch_size or 0))
+        require_range(counted, max(samples, problem.batch_size or 0))
         lifted = [(eq, lifted_null_space(eq)) for eq in usable if eq.spare >= 0]
         lifted.sort(key=lambda pair: _quality(*pair), reverse=True)
-        summaries = tuple(_summary(eq, dict((e.index, n) for e, n in lifted).get(eq.index)) for eq in counted)
+        null_spaces = {equations.index: null_space for equations, null_space in lifted}
+        summaries = tuple(_summary(eq, null_spaces.get(eq.index)) for eq in counted)
         best = Finding(
             method=self.name,
             x=torch.zeros(0, spaces[0].rows.shape[1] - 1, dtype=torch.float64, device=problem.device),

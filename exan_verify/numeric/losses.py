@@ -49,7 +49,10 @@ def class_vectors(loss: Loss, logits: Float[Tensor, "m K"]) -> Float[Tensor, "m 
 
 def target_vectors(loss: Loss, logits: Float[Tensor, "m K"], targets: Float[Tensor, "m K"]) -> Tensor:
     """Undivided loss vectors of mse or bce."""
-    return 2 * (logits - targets) if loss is Loss.MSE else logits.sigmoid() - targets
+    if loss is Loss.MSE:
+        return 2 * (logits - targets)
+    # sigmoid(f) - y without cancellation at y = 1: (1 - y) sigmoid(f) - y sigmoid(-f)
+    return (1 - targets) * logits.sigmoid() - targets * (-logits).sigmoid()
 
 
 def loss_vectors(loss: Loss, logits: Float[Tensor, "m K"], labels: Tensor) -> Float[Tensor, "m K"]:
@@ -64,9 +67,11 @@ def loss_vector_error(
 ) -> Float[Tensor, " m"]:
     """How far logits off by ``logit_error`` (L2) and rounding move the divided loss vectors ``g``."""
     if loss is Loss.HINGE:
-        return unit * g.norm(dim=1)
+        rounded: Tensor = unit * g.norm(dim=1)
+        return rounded
     if loss is Loss.MSE:
-        return 2 * logit_error / divisor + 2 * unit * (logits.norm(dim=1) / divisor + g.norm(dim=1))
+        moved: Tensor = 2 * logit_error / divisor + 2 * unit * (logits.norm(dim=1) / divisor + g.norm(dim=1))
+        return moved
     p = logits.softmax(dim=1) if loss is Loss.CROSS_ENTROPY else logits.sigmoid()
     steepest = (p * (1 - p)).amax(dim=1)
     # the label's entry is computed as p - 1: its rounding is absolute, whatever is left of it
@@ -139,7 +144,7 @@ def _fit_classes(vectors: Tensor, spans: Tensor, deltas: Tensor, divisor: int) -
 
 
 def _compare(images: Tensor, deltas: Tensor, divisor: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Relative distance of ``images / divisor`` to ``deltas``; the same after the best positive scaling; that scaling."""
+    """Relative distance of ``images / divisor`` to ``deltas``, as is and at the best scale; that scale."""
     tiny = torch.finfo(torch.float64).tiny
     images = images / divisor
     norm = deltas.norm(dim=-1).clamp(min=tiny)

@@ -34,8 +34,8 @@ class Trace:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Rounding:
-    """Estimated errors (L2 norms): ``pre`` per hidden layer and ``deltas`` per layer, each (m,); ``gradients``:
-    one number per layer, Frobenius norm on [dW | db]."""
+    """Estimated errors, L2 norms per sample: ``pre`` per hidden layer, ``deltas`` per layer, each (m,);
+    ``gradients``: one number per layer, Frobenius norm on [dW | db]."""
 
     pre: tuple[Tensor, ...]
     deltas: tuple[Tensor, ...]
@@ -126,7 +126,7 @@ def rounding(
     unit: float,
     divisor: int,
 ) -> Rounding:
-    """Estimate how far arithmetic of unit roundoff ``unit`` and inputs off by ``input_error`` (L2) move a pass."""
+    """Estimate how far roundoff ``unit`` and inputs off by ``input_error`` (L2) move a pass."""
     pre_errors, hidden_errors = [], [input_error]
     values = [*trace.pre, trace.logits]
     for (gain, _), layer, h, z in zip(gains, problem.layers, trace.hidden, values, strict=True):

@@ -23,8 +23,8 @@ _RANK_TOLERANCE = 1e-10
 class Meeting:
     """Where, for each of m patterns, the space of possible deltas comes nearest to the column space of A.
 
-    ``sines`` (m, k) ascending sines of the principal angles; ``deltas`` (m, n, k) unit vectors of the possible
-    deltas at these angles. Directions that the pattern does not have are marked by sines above 1.
+    ``sines`` (m, k) ascending sines of the principal angles; ``deltas`` (m, n, k) unit vectors of the
+    possible deltas at these angles. Directions that the pattern does not have are marked by sines above 1.
     """
 
     sines: Tensor

@@ -32,7 +32,7 @@ _UNIT_ROUNDOFF = {
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LayerGradient:
-    """One affine layer and its gradient: ``weight``, ``d_weight`` (n_out, n_in); ``bias``, ``d_bias`` (n_out,).
+    """An affine layer beside its gradient: weights (n_out, n_in), biases (n_out,).
 
     A = [d_weight | d_bias] is the matrix that the attacks factor. The vectors are float64.
     """
@@ -129,7 +129,7 @@ def build_problem(
         raise InputError(f"batch_size={batch_size!r} is not a positive integer; give the number of samples")
     if not network.has_bias:
         raise InputError(
-            "the network has no biases, so the scale of every sample stays open (docs/theory.md section 3.5); "
+            "the network has no biases, so the scale of every sample stays open (docs/theory.md 3.5); "
             "attack a network with biases"
         )
     if network.depth < 2:

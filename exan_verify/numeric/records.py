@@ -35,7 +35,7 @@ class Finding:
     """Candidates of one method, not yet confirmed.
 
     ``x`` (m, d). ``rest`` (n_1, r): unit first-layer delta directions that span what is not separated into
-    samples, with the sine ``rest_sine`` that isolates their span. ``layer`` is the hidden layer used (from 1).
+    samples, with the sine ``rest_sine`` that isolates their span. ``layer``: hidden layer used (from 1).
     ``reason`` says what kept the method from the whole batch, empty when nothing did.
     """
 
@@ -87,7 +87,7 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Unclaimed:
-    """A candidate the attack does not stand behind: ``x`` (d,), its bound (may be infinite) and the reason."""
+    """A candidate not stood behind: ``x`` (d,), its bound (may be infinite) and the reason."""
 
     x: Tensor
     error_bound: float
@@ -102,8 +102,8 @@ class Attack:
     samples it stands behind, ``status`` one :class:`Evidence` each. ``gradient_residual``: relative
     Frobenius distance between the gradient of all recovered samples and the given one (1.0: none recovered).
     ``complete``: the whole batch is recovered and confirmed. ``batch_size`` used and its source (``given``,
-    ``rank`` of the gradient, or ``loss scale``). ``unclaimed``: candidates not stood behind. ``reason``: empty
-    when complete, else one sentence. ``layer`` (from 1) and ``layers``: the ranks and gaps it rests on.
+    ``rank`` of the gradient, or ``loss scale``). ``unclaimed``: candidates not stood behind. ``reason``: one
+    sentence, empty when complete. ``layer`` (from 1) and ``layers``: the ranks and gaps it rests on.
     """
 
     x: Tensor

@@ -1,7 +1,7 @@
 """Numerical rank and column space of A = [dW | db], with the noise that limits both.
 
 In exact arithmetic rank(A) is the number of samples with independent deltas and inputs (docs/theory.md 3.1);
-rounding adds a flat tail of singular values, so the rank is where the singular values clearly fall for the last time.
+rounding adds a flat tail, so the rank is where the singular values clearly fall for the last time.
 """
 
 from __future__ import annotations

@@ -1,0 +1,240 @@
+"""``exan bench attack``: what the numeric attack recovers and claims, measured.
+
+Every case and seed runs in a process of its own, so that peak memory is its own (it includes the autograd
+pass that makes the gradient). Seeds were fixed before any tuning; networks have PyTorch's default
+initialisation or are trained on MNIST, random inputs are standard normal, the loss is cross_entropy with
+reduction mean, and the attack is not told the batch size.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from exan_verify.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+SEEDS = tuple(range(10))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One row. ``data``: normal, mnist or mnist-trained; ``dtype`` of the gradient; ``seeds``: at most so many."""
+
+    name: str
+    widths: tuple[int, ...]
+    samples: int
+    data: str = "normal"
+    dtype: str = "float64"
+    seeds: int = 10
+
+
+_MNIST = (784, 512, 10)
+
+CASES = (
+    Case(name="784-512-10 M=8", widths=_MNIST, samples=8),
+    Case(name="784-512-10 M=16", widths=_MNIST, samples=16),
+    Case(name="784-512-10 M=22", widths=_MNIST, samples=22),
+    Case(name="784-512-10 M=20 MNIST, initialised", widths=_MNIST, samples=20, data="mnist"),
+    Case(
+        name="784-512-10 M=20 MNIST, initialised, float32",
+        widths=_MNIST,
+        samples=20,
+        data="mnist",
+        dtype="float32",
+    ),
+    Case(name="784-512-10 M=20 MNIST, trained", widths=_MNIST, samples=20, data="mnist-trained"),
+    Case(
+        name="784-512-10 M=20 MNIST, trained, float32",
+        widths=_MNIST,
+        samples=20,
+        data="mnist-trained",
+        dtype="float32",
+    ),
+    Case(name="784-1000-10 M=34", widths=(784, 1000, 10), samples=34),
+    Case(name="784-512-512-512-10 M=12", widths=(784, 512, 512, 512, 10), samples=12),
+    Case(name="3072-1024-512-512-512-512-10 M=16", widths=(3072, 1024, 512, 512, 512, 512, 10), samples=16),
+    Case(name="784-1024-64-10 M=16", widths=(784, 1024, 64, 10), samples=16),
+    Case(name="3072-2048-10 M=48", widths=(3072, 2048, 10), samples=48, seeds=3),
+    Case(name="150528-512-512-10 M=8", widths=(150528, 512, 512, 10), samples=8, seeds=3),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One case at one seed. Times in seconds, memory in MiB; None where nothing was claimed or lifted."""
+
+    recall: float
+    claimed: int
+    wrong: int
+    rmse: float | None
+    bound: float | None
+    labels_right: float | None
+    complete: bool
+    residual: float
+    seconds: float
+    peak_mib: float
+    layer: int | None
+    equations: int | None
+    unknowns: int | None
+    gap: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A case over its seeds.
+
+    ``recall`` median and ``recall_worst``: share of the batch claimed with RMSE below 1e-3; ``wrong``: claimed
+    samples further from the truth than their bound, all seeds together (must be 0); ``rmse`` and ``bound``:
+    the worst of any claimed sample; ``labels_right``: worst share of claimed labels that are right; ``gap``:
+    the smallest sigma_{U-M} / sigma_{U-M+1} of the lifted equations.
+    """
+
+    name: str
+    samples: int
+    seeds: int
+    recall: float
+    recall_worst: float
+    complete: int
+    claimed: int
+    wrong: int
+    rmse: float | None
+    bound: float | None
+    labels_right: float | None
+    residual: float
+    seconds: float
+    seconds_worst: float
+    peak_mib: float
+    layer: int | None
+    equations: int | None
+    unknowns: int | None
+    gap: float | None
+
+
+def run_attack_bench(
+    *,
+    rows: Sequence[str] | None = None,
+    seeds: Sequence[int] = SEEDS,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> list[Row]:
+    """Run the named cases (default: all) and return one :class:`Row` each.
+
+    ``progress(name, done, total)`` is called before every run. Raises :class:`InputError` on an unknown
+    name, listing the known ones.
+    """
+    unknown = set(rows or ()) - {case.name for case in CASES}
+    if unknown:
+        known = ", ".join(repr(case.name) for case in CASES)
+        raise InputError(f"no benchmark row {sorted(unknown)}; the rows are {known}")
+    table = []
+    for case in (case for case in CASES if rows is None or case.name in rows):
+        used = list(seeds)[: case.seeds]
+        runs = []
+        for done, seed in enumerate(used):
+            if progress is not None:
+                progress(case.name, done, len(used))
+            runs.append(_isolated(case, seed))
+        table.append(summarise(case, runs))
+    return table
+
+
+def run_case(case: Case, seed: int) -> Run:
+    """One case at one seed in this process."""
+    from exan_verify.convert import to_network
+    from exan_verify.numeric.attack import run
+    from exan_verify.numeric.metrics import score
+
+    model, x, y = build(case, seed)
+    gradient = autograd_gradient(model, x, y, case.dtype)
+    network = to_network(model)
+    start = time.perf_counter()
+    found = run(network, gradient, loss="cross_entropy", reduction="mean")
+    seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    result = score(found.x, found.y, x, y)
+    bounds = [evidence.error_bound for evidence in found.status]
+    used = next((s for s in found.layers if s.index == found.layer), None)
+    return Run(
+        recall=result.recall,
+        claimed=len(bounds),
+        wrong=sum(sample.largest > bounds[sample.index] for sample in result.samples),
+        rmse=max((sample.rmse for sample in result.samples), default=None),
+        bound=max(bounds, default=None),
+        labels_right=result.label_accuracy if bounds else None,
+        complete=found.complete,
+        residual=found.gradient_residual,
+        seconds=seconds,
+        peak_mib=peak,
+        layer=found.layer,
+        equations=used.equations if used else None,
+        unknowns=used.unknowns if used else None,
+        gap=used.null_gap if used else None,
+    )
+
+
+def build(case: Case, seed: int) -> tuple[torch.nn.Sequential, torch.Tensor, torch.Tensor]:
+    """Float32 model, inputs (M, d) and classes (M,) of a case."""
+    import torch
+
+    from exan_verify.data import initialised_network, mnist_batch, trained_network
+
+    make = trained_network if case.data == "mnist-trained" else initialised_network
+    model = make(case.widths, seed=seed)
+    if case.data.startswith("mnist"):
+        images, classes = mnist_batch(case.samples, seed)
+        return model, torch.tensor(images), torch.tensor(classes)
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(case.samples, case.widths[0], generator=generator)
+    return model, x, torch.randint(case.widths[-1], (case.samples,), generator=generator)
+
+
+def autograd_gradient(
+    model: torch.nn.Sequential, x: torch.Tensor, y: torch.Tensor, dtype: str
+) -> dict[str, torch.Tensor]:
+    """Gradient of the mean cross-entropy, computed by autograd in ``dtype`` at the float32 weights."""
+    import torch
+
+    precision = getattr(torch, dtype)
+    parameters = {n: p.detach().to(precision).requires_grad_(True) for n, p in model.named_parameters()}
+    logits = torch.func.functional_call(model, parameters, (x.to(precision),))
+    loss = torch.nn.functional.cross_entropy(logits, y)
+    return dict(zip(parameters, torch.autograd.grad(loss, list(parameters.values())), strict=True))
+
+
+def summarise(case: Case, runs: Sequence[Run]) -> Row:
+    """Medians and worst values over the runs of a case."""
+    return Row(
+        name=case.name,
+        samples=case.samples,
+        seeds=len(runs),
+        recall=statistics.median(run.recall for run in runs),
+        recall_worst=min(run.recall for run in runs),
+        complete=sum(run.complete for run in runs),
+        claimed=sum(run.claimed for run in runs),
+        wrong=sum(run.wrong for run in runs),
+        rmse=max((run.rmse for run in runs if run.rmse is not None), default=None),
+        bound=max((run.bound for run in runs if run.bound is not None), default=None),
+        labels_right=min((r.labels_right for r in runs if r.labels_right is not None), default=None),
+        residual=max(run.residual for run in runs),
+        seconds=statistics.median(run.seconds for run in runs),
+        seconds_worst=max(run.seconds for run in runs),
+        peak_mib=max(run.peak_mib for run in runs),
+        layer=runs[0].layer,
+        equations=runs[0].equations,
+        unknowns=runs[0].unknowns,
+        gap=min((run.gap for run in runs if run.gap is not None), default=None),
+    )
+
+
+def _isolated(case: Case, seed: int) -> Run:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
+        return pool.submit(run_case, case, seed).result()
