@@ -23,7 +23,6 @@ from exan_verify.kernel import check
 from exan_verify.network import Array
 from exan_verify.records import pretty
 from exan_verify.report import Recovery, Section, render
-from exan_verify.scoring import score
 
 if TYPE_CHECKING:
     import torch
@@ -147,19 +146,20 @@ def section(case: Case) -> Section:
 
 def recoveries(found: Attack, x: Array, y: Array) -> tuple[Recovery | None, ...]:
     """For each sample of the true batch (M, ...) what the attack made of it."""
-    scored = score(found.x, found.y, x, y)
-    return tuple(
-        None
-        if match is None or rmse is None
-        else Recovery(
-            values=found.x[match].cpu().numpy(),
-            label=int(found.y[match]),
-            rmse=rmse,
-            bound=found.status[match].error_bound,
-            how=found.status[match].method,
+    import torch
+
+    from exan_verify.numeric.metrics import score
+
+    made: list[Recovery | None] = [None] * len(y)
+    for one in score(found.x, found.y, torch.tensor(x), torch.tensor(y)).samples:
+        made[one.truth] = Recovery(
+            values=found.x[one.index].cpu().numpy(),
+            label=int(found.y[one.index]),
+            rmse=one.rmse,
+            bound=found.status[one.index].error_bound,
+            how=found.status[one.index].method,
         )
-        for match, rmse in zip(scored.match, scored.rmse, strict=True)
-    )
+    return tuple(made)
 
 
 def _run_case(

@@ -11,8 +11,8 @@ from exan_verify.cli.options import PATH, common, question
 from exan_verify.cli.output import ExitCode, Output, facts, require_folder, wall_clock
 
 if TYPE_CHECKING:
+    from exan_verify.numeric.metrics import Score
     from exan_verify.numeric.records import Attack
-    from exan_verify.scoring import Score
 
 _HONEST = "Only samples with a confirmed error bound are written; what is missing is not thereby safe."
 
@@ -75,7 +75,7 @@ def attack_record(found: Attack, score: Score | None) -> dict[str, Any]:
 
 def describe(found: Attack, score: Score | None) -> list[Any]:
     """The attack as text and tables."""
-    from exan_verify.scoring import RECALL_RMSE
+    from exan_verify.numeric.metrics import RECOVERED_RMSE
 
     count = found.x.shape[0]
     whole = "the whole batch" if found.complete else "not the whole batch"
@@ -90,23 +90,24 @@ def describe(found: Attack, score: Score | None) -> list[Any]:
     if found.reason:
         rows["reason"] = found.reason
     if score is not None:
-        size = len(score.match)
-        known = [error for error in score.rmse if error is not None]
+        worst = f", worst {max(s.rmse for s in score.samples):.1e}" if score.samples else ""
+        right = sum(s.label for s in score.samples)
         rows["against the truth"] = (
-            f"{sum(e < RECALL_RMSE for e in known)} of {size} samples with RMSE below {RECALL_RMSE:g}"
-            + (f", worst {max(known):.1e}" if known else "")
-            + f"; {score.labels_right} labels right"
+            f"{score.recall:.0%} of the batch with RMSE below {RECOVERED_RMSE:g}{worst}; {right} labels right"
         )
     return [facts(rows)]
 
 
 def _score(found: Attack, truth: str) -> Score:
+    import torch
+
     from exan_verify.io import about, load_batch
-    from exan_verify.scoring import score
+    from exan_verify.numeric.metrics import score
 
     x, y = load_batch(truth)
+    span = float(x.max() - x.min()) or 1.0
     with about(truth):
-        return score(found.x, found.y, x, y)
+        return score(found.x, found.y, torch.tensor(x), torch.tensor(y), data_range=span)
 
 
 def _attack(model: str, gradient: str, options: dict[str, Any], progress: Callable[[str], None]) -> Attack:
