@@ -44,11 +44,27 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     samples: tuple[SampleStatus, ...]
 
 
+class Split(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A group that shares the pattern of the layer below, split at ``layer`` (C2, 6.4).
+
+    ``unknowns`` and ``rank`` are those of the system restricted to ``members``; ``groups`` are the members
+    that share the pattern of ``layer``.
+    """
+
+    layer: int
+    members: tuple[int, ...]
+    parametrisation: Parametrisation
+    unknowns: int
+    rank: int
+    groups: tuple[tuple[int, ...], ...]
+
+
 class LayerArgument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Quadratic lifting at one hidden layer (C1, C2).
 
-    ``layer`` is 1-based; ``unknowns`` is U, ``rank`` the rank of R over F_p; ``determined`` the samples
-    (x_m, y_m) that this layer settles; ``labels`` the argument used for their labels (3.4).
+    ``layer`` is 1-based; ``unknowns`` is U, ``rank`` the rank of R over F_p; ``splits`` how groups were
+    split at the layers above, from below upwards; ``determined`` the samples (x_m, y_m) that this layer
+    settles; ``labels`` the argument used for their labels (3.4).
     """
 
     layer: int
@@ -56,6 +72,7 @@ class LayerArgument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     unknowns: int
     rank: int
     groups: tuple[tuple[int, ...], ...]
+    splits: tuple[Split, ...] = ()
     lower_ranks: tuple[int, ...]
     determined: tuple[int, ...]
     labels: LabelArgument

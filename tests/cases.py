@@ -51,3 +51,29 @@ def two_one_five_one(seed: int) -> tuple[ReluNetwork, Batch, Batch]:
     moved = x + np.array([delta1[1, 0] * v, -delta1[0, 0] * v])
     second = Batch.of(moved, batch.labels, network=network, loss=Loss.MSE, labels=Labels.ONE_HOT)
     return network, batch, second
+
+
+def three_share_layer_one(loss: Loss, seed: int = 1) -> tuple[ReluNetwork, Batch]:
+    """64-48-40-10 with five samples; 0, 1 and 2 share the pattern of layer 1 but not that of layer 2.
+
+    The second layer is steep along one feature direction, so that close samples part there.
+    """
+    rng = np.random.default_rng(seed)
+    base = default_network([64, 48, 40, 10], seed=seed, dtype=np.float64)
+    x = rng.normal(size=(5, 64))
+    x[1] = x[0] + 2.0**-12 * rng.normal(size=64)
+    x[2] = x[0] + 2.0**-12 * rng.normal(size=64)
+    hidden = np.maximum(x @ base.layers[0].weight.T + base.layers[0].bias, 0)
+    second = base.layers[1].weight.copy()
+    offset = base.layers[1].bias.copy()
+    for j in range(30):  # neurons whose hyperplanes pass between the three samples
+        middle = hidden[:3].mean(axis=0) + 2.0**-13 * rng.normal(size=48) * (hidden[0] > 0)
+        second[j] = rng.normal(size=48)
+        offset[j] = -second[j] @ middle
+    network = ReluNetwork.from_arrays(
+        [base.layers[0].weight, second, base.layers[2].weight],
+        [base.layers[0].bias, offset, base.layers[2].bias],
+    )
+    y = np.array([0, 1, 2, 3, 4])
+    labels = np.eye(10)[y] if loss in (Loss.MSE, Loss.BCE) else y
+    return network, Batch.of(x, labels, network=network, loss=loss, labels=Labels.ONE_HOT)

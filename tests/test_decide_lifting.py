@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 
 from exan_verify.decide.pipeline import certify
+from exan_verify.kernel import check
 from exan_verify.network import Batch, Labels, Loss, ReluNetwork
 from exan_verify.verdict import Engine, Outcome, SampleStatus, Trust
-from tests.cases import default_network, random_batch, two_one_five_one
+from tests.cases import default_network, random_batch, three_share_layer_one, two_one_five_one
 
 D, U = SampleStatus.DETERMINED, SampleStatus.UNKNOWN
 
@@ -159,3 +160,26 @@ def test_same_seed_same_verdict_and_certificate():
     assert one.reason == two.reason
     assert one.certificate["evidence"] == two.certificate["evidence"]
     assert certify(network, batch=batch, seed=8).certificate["evidence"] != one.certificate["evidence"]
+
+
+@pytest.mark.parametrize("loss", list(Loss))
+def test_a_group_of_the_first_layer_is_split_at_the_second(loss):
+    network, batch = three_share_layer_one(loss)
+    verdict = certify(network, batch=batch, loss=loss.value)
+    assert verdict.outcome is Outcome.UNIQUE, verdict.reason
+    argument = verdict.certificate["evidence"][0]["layers"][0]
+    assert argument["layer"] == 1
+    assert sorted(map(len, argument["groups"])) == [1, 1, 3]
+    assert [record["layer"] for record in argument["splits"]] == [2]
+    assert "split at layer 2" in verdict.reason
+    assert check(verdict.certificate, network, batch=batch).outcome is Outcome.UNIQUE
+
+
+def test_a_group_that_no_layer_splits_stays_open_beside_determined_singletons():
+    network, batch = three_share_layer_one(Loss.CROSS_ENTROPY)
+    near = batch.inputs.copy()
+    near[1] = near[0] + 2.0**-40
+    verdict = certify(network, batch=(near, batch.labels))
+    assert verdict.outcome is Outcome.UNKNOWN
+    assert verdict.samples == (U, U, D, D, D)
+    assert check(verdict.certificate, network, batch=(near, batch.labels)).samples == verdict.samples

@@ -11,8 +11,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from exan_verify.certificate import Claim, LayerArgument, Lifting, Question, issue
-from exan_verify.decide import lifting
+from exan_verify.certificate import Claim, LayerArgument, Lifting, Question, Split, issue
+from exan_verify.decide import lifting, system
 from exan_verify.decide.context import Context, Setting
 from exan_verify.errors import CertificateRejected
 from exan_verify.exact.linalg import rank_mod
@@ -20,7 +20,7 @@ from exan_verify.exact.modular import PRIME
 from exan_verify.kernel import check
 from exan_verify.network import Batch, Labels, Loss, Reduction, ReluNetwork
 from exan_verify.verdict import Outcome, SampleStatus
-from tests.cases import default_network, random_batch, two_one_five_one
+from tests.cases import default_network, random_batch, three_share_layer_one, two_one_five_one
 
 
 def forged(network, batch, loss, layer, *, labels=Labels.ONE_HOT, argument="loss_vectors", **changes):
@@ -33,7 +33,7 @@ def forged(network, batch, loss, layer, *, labels=Labels.ONE_HOT, argument="loss
         "layer": layer,
         "parametrisation": plan.parametrisation,
         "unknowns": plan.unknowns,
-        "rank": rank_mod(lifting.equations(context, plan)),
+        "rank": rank_mod(system.equations(context, plan)),
         "groups": plan.groups,
         "lower_ranks": (batch.size,) * (layer - 1),
         "determined": tuple(range(batch.size)),
@@ -219,3 +219,75 @@ def test_rational_inputs_with_p_in_a_denominator():
     certificate = forged(network, good, Loss.CROSS_ENTROPY, 1)
     certificate["batch_sha256"] = batch.digest
     rejected(network, batch, certificate, "p divides")
+
+
+def split_certificate():
+    network, batch = three_share_layer_one(Loss.CROSS_ENTROPY)
+    setting = Setting(
+        network=network,
+        loss=Loss.CROSS_ENTROPY,
+        reduction=Reduction.MEAN,
+        labels=Labels.ONE_HOT,
+        domain=None,
+        seed=0,
+        jobs=1,
+    )
+    context = Context(setting=setting, batch=batch)
+    evidence = lifting.decide(context, lifting.Budget()).evidence[0]
+    return network, batch, evidence.layers[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"rank": lambda v: v - 1}, r"rank\(R\)"),
+        ({"unknowns": lambda v: v - 1}, "U is"),
+        ({"layer": lambda v: v - 1}, "no group to split"),
+        ({"layer": lambda v: v + 1}, "no group to split"),
+        ({"members": lambda v: (*v[:-1], v[-1] + 1)}, "no group to split"),
+        ({"members": lambda v: v[:-1]}, "no group to split"),
+        ({"groups": lambda v: (v[0] + v[1], *v[2:])}, "pattern groups"),
+    ],
+)
+def test_tampered_splits(changes, match):
+    network, batch, argument = split_certificate()
+    plain = {f: getattr(argument.splits[0], f) for f in argument.splits[0].__struct_fields__}
+    changed = Split(**(plain | {key: value(plain[key]) for key, value in changes.items()}))
+    certificate = forged(network, batch, Loss.CROSS_ENTROPY, 1, splits=(changed,), argument=argument.labels)
+    rejected(network, batch, certificate, match)
+    good = forged(network, batch, Loss.CROSS_ENTROPY, 1, splits=argument.splits, argument=argument.labels)
+    assert check(good, network, batch=batch).outcome is Outcome.UNIQUE
+
+
+def test_a_split_that_is_missing_or_made_twice():
+    network, batch, argument = split_certificate()
+    for splits in ((), argument.splits * 2):
+        certificate = forged(network, batch, Loss.CROSS_ENTROPY, 1, splits=splits, argument=argument.labels)
+        rejected(network, batch, certificate, "determines samples|output rank|no group to split")
+
+
+def test_output_rank_needs_every_input():
+    """With a group left at layer 1 the features below the output are open, whatever their rank."""
+    network, batch, _ = split_certificate()
+    near = batch.inputs.copy()
+    near[1] = near[0] + 2.0**-40
+    close = Batch.of(near, batch.labels, network=network, loss=Loss.CROSS_ENTROPY, labels=Labels.ONE_HOT)
+    certificate = forged(network, close, Loss.CROSS_ENTROPY, 1, argument="output_rank", determined=(3, 4))
+    rejected(network, close, certificate, "every input to be determined")
+
+
+def test_a_column_space_that_other_batches_may_leave():
+    """Sample 1's features in layer 1 are the mean of the others': rank [H_1 1] = 2, Delta has rank 3."""
+    rng = np.random.default_rng(1)
+    z = rng.integers(-9, 10, (60, 3)).astype(np.float64)
+    middle = (np.maximum(z[:, 0], 0) + np.maximum(z[:, 2], 0)) / 2
+    z[:, 1] = np.where(middle > 0, middle, -1.0)
+    network = ReluNetwork.from_arrays(
+        [z, rng.normal(size=(20, 60)), rng.normal(size=(5, 20))], [np.zeros(60), np.zeros(20), np.zeros(5)]
+    )
+    batch = Batch.of(np.eye(3), [0, 1, 2], network=network, loss=Loss.CROSS_ENTROPY, labels=Labels.ONE_HOT)
+    certificate = forged(network, batch, Loss.CROSS_ENTROPY, 1, argument="backward_map")
+    layer = certificate["evidence"][0]["layers"][0]
+    assert layer["parametrisation"] == "full"
+    layer |= {"parametrisation": "column_space", "unknowns": 6 + 9, "rank": 6 + 9 - 3}
+    rejected(network, batch, certificate, r"rank \[H_1 1\]")

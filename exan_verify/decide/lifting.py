@@ -1,12 +1,13 @@
-"""Quadratic lifting (docs/theory.md 3.2, C1 and C2): uniqueness from one rank over F_p.
+"""Quadratic lifting (docs/theory.md 3.2, C1 and C2): uniqueness from ranks over F_p.
 
 At hidden layer i, any other batch with the same gradient has ``Delta' = Delta Q^-1``. For a column q of
-Q^-1 and that sample's next delta u, every neuron j satisfies ``(Delta_j . q)(Delta_j . q - w_j . u) = 0``:
-linear in the products ``q_a q_b`` and ``q_a u_k``. R is the matrix of these equations in U unknowns. Samples
-that share the pattern of layer i form groups of sizes s_k; null(R) always contains a space of dimension
-sum s_k^2. When rank(R) over F_p, a lower bound of the real rank, reaches U - sum s_k^2, every column of Q^-1
-lies in the span of one group (C2); groups of one are true samples with factor 1, by the bias column. With
-groups of one only, this is C1.
+Q^-1 and that sample's next delta u, (q q^T, q u^T) lies in the null space of R (see
+:mod:`exan_verify.decide.system`). Samples that share the pattern of layer i form groups of sizes s_k; null(R)
+always contains a space of dimension sum s_k^2. When rank(R) over F_p, a lower bound of the real rank, reaches
+U - sum s_k^2, every column of Q^-1 lies in the span of one group (C2); groups of one are true samples with
+factor 1, by the bias column. With groups of one only, this is C1. A larger group has u = U_group q, which is
+its Delta at the next layer: the same argument with q in the group's span splits it where its patterns differ
+(6.4, splits).
 
 Hypotheses, each checked here: biases; rank(A) = M (from rank Delta_i = M and rank [H_{i-1} 1] = M); the
 parametrisation of u; full column rank of every lower Delta (3.4); labels told apart (3.4).
@@ -17,56 +18,16 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-import numpy as np
-
-from exan_verify.certificate import LabelArgument, LayerArgument, Lifting, Parametrisation
+from exan_verify.certificate import LabelArgument, LayerArgument, Lifting, Split
 from exan_verify.decide.context import Context, Finding
-from exan_verify.decide.labels import (
-    backward_map,
-    told_by_backward_map,
-    told_by_loss_vectors,
-)
+from exan_verify.decide.labels import backward_map, told_by_backward_map, told_by_loss_vectors
+from exan_verify.decide.system import Plan, equations, has_full_bias_rank, plan
 from exan_verify.errors import SoundnessError
 from exan_verify.exact.linalg import rank_mod
-from exan_verify.exact.modular import (
-    PRIME,
-    Residues,
-    add_mod,
-    multiply_mod,
-    negate_mod,
-    random_residues,
-)
-from exan_verify.exact.rational import RationalMatrix, product_mod, residue_product
-from exan_verify.exclusivity import Groups, pattern_groups
+from exan_verify.exact.modular import PRIME
+from exan_verify.exclusivity import Groups
 from exan_verify.facts import Facts
-from exan_verify.network import Array, Linear, Loss
 from exan_verify.verdict import Attempt, Budget, Engine
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """Lifting at one layer before any rank is taken: its counts decide the order and whether it can work."""
-
-    layer: int
-    parametrisation: Parametrisation
-    unknowns: int
-    equations: int
-    groups: Groups
-
-    @property
-    def target(self) -> int:
-        """The rank that C2 asks for: U - sum s_k^2."""
-        return self.unknowns - sum(len(group) ** 2 for group in self.groups)
-
-    @property
-    def missing(self) -> int:
-        """How many equations are missing (0: enough)."""
-        return max(0, self.target - self.equations)
-
-    @property
-    def work(self) -> int:
-        """Modular multiplications of the rank computation, roughly."""
-        return self.equations * self.unknowns * min(self.equations, self.unknowns)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,8 +43,8 @@ def decide(context: Context, budget: Budget) -> Finding:
     arguments: list[LayerArgument] = []
     attempts: list[Attempt] = []
     determined: frozenset[int] = frozenset()
-    for plan in plans(context):
-        result = lift(context, plan, budget)
+    for candidate in plans(context):
+        result = lift(context, candidate, budget)
         attempts.append(result.attempt)
         if result.argument is not None and not determined.issuperset(result.argument.determined):
             arguments.append(result.argument)
@@ -104,7 +65,8 @@ def plans(context: Context) -> list[Plan]:
     """One plan per hidden layer, the most promising first: layer 1 when it has enough equations (nothing
     below it needs to be determined), then by the surplus of equations.
     """
-    found = [_plan(context, layer) for layer in range(1, context.network.depth)]
+    everyone = tuple(range(context.samples))
+    found = [plan(context, layer, everyone) for layer in range(1, context.network.depth)]
     return sorted(
         found,
         key=lambda p: (p.missing > 0, p.layer > 1, p.target - p.equations if not p.missing else p.missing),
@@ -112,86 +74,56 @@ def plans(context: Context) -> list[Plan]:
 
 
 def lift(context: Context, plan: Plan, budget: Budget) -> LayerResult:
-    """Try C1 / C2 at ``plan.layer``."""
+    """Try C1 / C2 at ``plan.layer``, for the whole batch."""
     start = time.monotonic()
     obstacle = _hypotheses(context, plan)
-    if obstacle is None:
-        budget.spend(plan.work)
-        obstacle = budget.exhausted
     if obstacle is not None:
         return LayerResult(attempt=_attempt(plan, obstacle, start))
-    rank = rank_mod(equations(context, plan))
-    if rank < plan.target:
-        note = f"rank {rank} mod p of the {plan.target} needed"
-        return LayerResult(attempt=_attempt(plan, note, start, rank))
-    if rank > plan.target:
-        raise SoundnessError(f"rank {rank} exceeds the bound {plan.target} of C2 at layer {plan.layer}")
-    argument, note = _conclude(context, plan, rank)
+    rank, obstacle = reach(context, plan, budget)
+    if obstacle is not None:
+        return LayerResult(attempt=_attempt(plan, obstacle, start, rank))
+    argument, note = _conclude(context, plan, budget)
     return LayerResult(attempt=_attempt(plan, note, start, rank), argument=argument)
 
 
-def equations(context: Context, plan: Plan) -> Residues:
-    """R mod p: one row per neuron with a non-zero delta row; columns q_a^2 and 2 q_a q_b (a < b), then
-    q_a u_k (a factor of an unknown changes no rank).
+def reach(context: Context, plan: Plan, budget: Budget) -> tuple[int | None, str | None]:
+    """The rank of R and None when it reaches its target; else the rank, if taken, and what is in the way."""
+    if plan.missing:
+        return None, f"too few equations: {plan.missing} more neurons with a non-zero delta are needed"
+    budget.spend(plan.work)
+    if budget.exhausted:
+        return None, budget.exhausted
+    rank = rank_mod(equations(context, plan))
+    if rank > plan.target:
+        raise SoundnessError(f"rank {rank} exceeds the bound {plan.target} of C2 at layer {plan.layer}")
+    return rank, None if rank == plan.target else f"rank {rank} mod p of the {plan.target} needed"
+
+
+def split(context: Context, layer: int, group: tuple[int, ...], budget: Budget) -> tuple[list[Split], Groups]:
+    """Split ``group``, which shares the pattern of ``layer``, at the layers above; the records and what is
+    left of it. A layer whose rank is short ends the way up: above it u is no longer known to be U_group q.
     """
-    delta = context.image.delta(plan.layer)
-    keep = np.flatnonzero(delta.any(axis=1))
-    delta = delta[keep]
-    outgoing = _outgoing(context, plan, keep)
-    upper = np.triu_indices(context.samples)
-    squares = multiply_mod(delta[:, upper[0]], delta[:, upper[1]])
-    mixed = negate_mod(multiply_mod(delta[:, :, None], outgoing[:, None, :]))
-    return np.concatenate([squares, mixed.reshape(len(keep), -1)], axis=1)
-
-
-def has_full_bias_rank(features: RationalMatrix, samples: int, seed: str) -> bool:
-    """Whether rank [H 1] = M is proved, for features H^T (n, M): by a random projection mod p."""
-    return samples == rank_mod(_with_ones_projected(features, samples, seed))
-
-
-def _plan(context: Context, layer: int) -> Plan:
-    parametrisation, extra = _parametrisation(context, layer)
-    samples = context.samples
-    return Plan(
-        layer=layer,
-        parametrisation=parametrisation,
-        unknowns=samples * (samples + 1) // 2 + samples * extra,
-        equations=int(context.image.delta(layer).any(axis=1).sum()),
-        groups=pattern_groups(context.passed.patterns[layer - 1]),
+    if len(group) == 1 or layer + 1 >= context.network.depth:
+        return [], (group,)
+    above = plan(context, layer + 1, group)
+    rank, obstacle = reach(context, above, budget)
+    if rank is None or obstacle is not None:
+        return [], (group,)
+    record = Split(
+        layer=above.layer,
+        members=group,
+        parametrisation=above.parametrisation,
+        unknowns=above.unknowns,
+        rank=rank,
+        groups=above.groups,
     )
-
-
-def _parametrisation(context: Context, layer: int) -> tuple[Parametrisation, int]:
-    """How u = delta'_{layer+1} is parametrised, and by how many unknowns (3.1)."""
-    network, samples = context.network, context.samples
-    options: list[tuple[int, Parametrisation]] = [(network.widths[layer + 1], "full")]
-    if layer == network.depth - 1 and context.setting.loss in (Loss.CROSS_ENTROPY, Loss.HINGE):
-        options.append((network.classes - 1, "zero_sum"))
-    if min(options)[0] > samples and _column_space_usable(context, layer):
-        options.append((samples, "column_space"))
-    unknowns, name = min(options)
-    return name, unknowns
-
-
-def _column_space_usable(context: Context, layer: int) -> bool:
-    """rank [dW_{layer+1} | db_{layer+1}] = M."""
-    features = context.passed.hidden[layer]
-    return rank_mod(context.image.delta(layer + 1)) == context.samples and has_full_bias_rank(
-        features, context.samples, f"columns/{layer}"
-    )
-
-
-def _outgoing(context: Context, plan: Plan, keep: Array) -> Residues:
-    """Row j: w_j expressed in the parametrisation of u."""
-    following: Linear = context.network.layers[plan.layer]
-    columns = following.weight[:, keep].T
-    if plan.parametrisation == "column_space":
-        return product_mod(columns, context.image.delta(plan.layer + 1))
-    weights = product_mod(columns, np.eye(following.shape[0], dtype=np.uint64))
-    if plan.parametrisation == "full":
-        return weights
-    # u = (v, -sum v): w . u = sum_k (w_k - w_K) v_k
-    return add_mod(weights[:, :-1], negate_mod(weights[:, -1:]))
+    records: list[Split] = [record]
+    left: list[tuple[int, ...]] = []
+    for part in above.groups:
+        more, rest = split(context, above.layer, part, budget)
+        records += more
+        left += rest
+    return records, tuple(left)
 
 
 def _hypotheses(context: Context, plan: Plan) -> str | None:
@@ -199,8 +131,6 @@ def _hypotheses(context: Context, plan: Plan) -> str | None:
     samples, layer = context.samples, plan.layer
     if not context.network.has_bias:
         return "the network has no biases, so every sample keeps a scale"
-    if plan.missing:
-        return f"too few equations: {plan.missing} more neurons with a non-zero delta are needed"
     found = rank_mod(context.image.delta(layer))
     if found < samples:
         return f"rank(Delta_{layer}) is {found} mod p, not the {samples} needed for rank(A) = M"
@@ -209,31 +139,40 @@ def _hypotheses(context: Context, plan: Plan) -> str | None:
     return None
 
 
-def _conclude(context: Context, plan: Plan, rank: int) -> tuple[LayerArgument | None, str]:
-    """From the rank to determined samples: the layers below, then the labels (3.4)."""
+def _conclude(context: Context, plan: Plan, budget: Budget) -> tuple[LayerArgument | None, str]:
+    """From the rank to determined samples: groups split above, the layers below, the labels (3.4)."""
     samples = context.samples
-    singletons = [group[0] for group in plan.groups if len(group) == 1]
-    everyone = len(singletons) == samples
-    if not everyone and plan.layer > 1:
-        return None, f"groups of sizes {_sizes(plan)} share the pattern; the layers below stay open"
-    lower = tuple(rank_mod(context.image.delta(k)) for k in range(1, plan.layer)) if everyone else ()
+    splits: list[Split] = []
+    groups: list[tuple[int, ...]] = []
+    for group in plan.groups:
+        records, rest = split(context, plan.layer, group, budget)
+        splits += records
+        groups += rest
+    singletons = sorted(group[0] for group in groups if len(group) == 1)
+    sizes = tuple(len(group) for group in groups if len(group) > 1)
+    if sizes and plan.layer > 1:
+        return None, f"groups of sizes {sizes} share the pattern; the layers below stay open"
+    lower = () if sizes else tuple(rank_mod(context.image.delta(k)) for k in range(1, plan.layer))
     short = [k + 1 for k, value in enumerate(lower) if value < samples]
     if short:
         return None, f"features of layer {plan.layer} are determined, but rank(Delta_{short[-1]}) < M below"
-    argument, told = _labels(context, plan, singletons, everyone)
-    note = f"rank {rank} reached U - {_squares(plan)}: {len(told)} of {samples} samples determined"
+    argument, told = _labels(context, plan, singletons, everyone=not sizes)
+    note = f"rank reached U - {plan.squares}: {len(told)} of {samples} samples determined"
+    if splits:
+        note += f"; groups split at layers {sorted({record.layer for record in splits})}"
     if len(told) < len(singletons):
         note += f"; {len(singletons) - len(told)} inputs known with labels that may be confused"
-    if not everyone:
-        note += f"; groups of sizes {_sizes(plan)} share the pattern of layer {plan.layer}"
+    if sizes:
+        note += f"; groups of sizes {sizes} share the pattern of layer {plan.layer}"
     if not told:
         return None, note
     return LayerArgument(
         layer=plan.layer,
         parametrisation=plan.parametrisation,
         unknowns=plan.unknowns,
-        rank=rank,
+        rank=plan.target,
         groups=plan.groups,
+        splits=tuple(splits),
         lower_ranks=lower,
         determined=tuple(told),
         labels=argument,
@@ -241,7 +180,7 @@ def _conclude(context: Context, plan: Plan, rank: int) -> tuple[LayerArgument | 
 
 
 def _labels(
-    context: Context, plan: Plan, members: list[int], everyone: bool
+    context: Context, plan: Plan, members: list[int], *, everyone: bool
 ) -> tuple[LabelArgument, list[int]]:
     passed = context.passed
     depth = context.network.depth
@@ -259,21 +198,23 @@ def _told_below(context: Context, plan: Plan, m: int) -> bool:
     return told_by_backward_map(context, back, m)
 
 
-def _with_ones_projected(features: RationalMatrix, samples: int, seed: str) -> Residues:
-    rows = features.shape[0]
-    residues = features.residues()
-    with_ones = np.concatenate([residues, np.ones((1, samples), dtype=np.uint64)])
-    if rows < 4 * samples:
-        return with_ones
-    return residue_product(random_residues(seed, samples + 2, rows + 1), with_ones)
-
-
-def _squares(plan: Plan) -> int:
-    return plan.unknowns - plan.target
-
-
-def _sizes(plan: Plan) -> tuple[int, ...]:
-    return tuple(len(group) for group in plan.groups if len(group) > 1)
+def _reason(context: Context, arguments: list[LayerArgument], determined: frozenset[int]) -> str:
+    used, samples = arguments[0], context.samples
+    if len(determined) < samples:
+        names = ", ".join(str(m) for m in sorted(determined))
+        return f"samples {names} are in every batch with this gradient (lifting, C2)"
+    if len(arguments) > 1:
+        layers = ", ".join(str(a.layer) for a in arguments)
+        return f"lifting at hidden layers {layers} together determines every sample (C2, 3.4)"
+    squares = sum(len(group) ** 2 for group in used.groups)
+    text = (
+        f"lifting at hidden layer {used.layer}: rank(R) = {used.rank} = U - {squares} with "
+        f"U = {used.unknowns}, proved over F_p; inputs and labels follow "
+    )
+    if not used.splits:
+        return text + "(C1, 3.4)"
+    layers = ", ".join(str(k) for k in sorted({record.layer for record in used.splits}))
+    return text + f"after groups are split at layer {layers} (C2, 3.4)"
 
 
 def _attempt(plan: Plan, note: str, start: float, rank: int | None = None) -> Attempt:
@@ -286,17 +227,3 @@ def _attempt(plan: Plan, note: str, start: float, rank: int | None = None) -> At
         rank=rank,
         seconds=time.monotonic() - start,
     )
-
-
-def _reason(context: Context, arguments: list[LayerArgument], determined: frozenset[int]) -> str:
-    used, samples = arguments[0], context.samples
-    if len(determined) < samples:
-        names = ", ".join(str(m) for m in sorted(determined))
-        return f"samples {names} are in every batch with this gradient (lifting, C2)"
-    if len(arguments) == 1:
-        return (
-            f"lifting at hidden layer {used.layer}: rank(R) = {used.rank} = U - {samples} with "
-            f"U = {used.unknowns}, proved over F_p; inputs and labels follow (C1, 3.4)"
-        )
-    layers = ", ".join(str(a.layer) for a in arguments)
-    return f"lifting at hidden layers {layers} together determines every sample (C2, 3.4)"

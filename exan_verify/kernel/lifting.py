@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from exan_verify.certificate import LayerArgument, Lifting
+from exan_verify.certificate import LayerArgument, Lifting, Split
 from exan_verify.errors import CertificateRejected
 from exan_verify.exact.backprop import backward_mod
 from exan_verify.exact.linalg import rank_mod
@@ -64,14 +64,8 @@ def _layer(image: _Image, argument: LayerArgument) -> frozenset[int]:
     require(1 <= i < image.subject.network.depth, f"there is no hidden layer {i}")
     require(rank_mod(image.deltas[i - 1]) == samples, f"rank(Delta_{i}) = M is not shown")
     require(_affine_rank(image, i - 1) == samples, f"rank [H_{i - 1} 1] = M is not shown")
-    matrix = _lifted_system(image, argument)
-    unknowns, rank = matrix.shape[1], rank_mod(matrix)
-    require(unknowns == argument.unknowns, f"U is {unknowns}, the certificate says {argument.unknowns}")
-    require(rank == argument.rank, f"rank(R) is {rank} mod p, the certificate says {argument.rank}")
-    groups = _groups(image.subject.passed.patterns[i - 1])
-    require(groups == argument.groups, f"the pattern groups of layer {i} are {groups}")
-    squares = sum(len(group) ** 2 for group in groups)
-    require(rank == unknowns - squares, f"dim null(R) may exceed {squares}, the sum of squared group sizes")
+    _system_reaches_rank(image, argument, tuple(range(samples)))
+    groups = _after_splits(image, argument)
     alone = frozenset(group[0] for group in groups if len(group) == 1)
     _check_below(image, argument, everyone=len(alone) == samples)
     told = frozenset(m for m in alone if _label_told(image, argument, m, len(alone) == samples))
@@ -82,24 +76,47 @@ def _layer(image: _Image, argument: LayerArgument) -> frozenset[int]:
     return told
 
 
-def _lifted_system(image: _Image, argument: LayerArgument) -> Residues:
+def _system_reaches_rank(image: _Image, argument: LayerArgument | Split, members: tuple[int, ...]) -> None:
+    """dim null(R) = sum of squared group sizes, for q in the span of ``members`` (C2, steps 5 to 7)."""
+    i = argument.layer
+    matrix = _lifted_system(image, argument, members)
+    unknowns, rank = matrix.shape[1], rank_mod(matrix)
+    require(unknowns == argument.unknowns, f"U is {unknowns}, the certificate says {argument.unknowns}")
+    require(rank == argument.rank, f"rank(R) is {rank} mod p, the certificate says {argument.rank}")
+    groups = _groups(image.subject.passed.patterns[i - 1], members)
+    require(groups == argument.groups, f"the pattern groups of layer {i} are {groups}")
+    squares = sum(len(group) ** 2 for group in groups)
+    require(rank == unknowns - squares, f"dim null(R) may exceed {squares}, the sum of squared group sizes")
+
+
+def _after_splits(image: _Image, argument: LayerArgument) -> set[tuple[int, ...]]:
+    """The groups that are left when the splits have been checked, each one layer above the one before."""
+    open_groups = dict.fromkeys(argument.groups, argument.layer)
+    for part in argument.splits:
+        require(open_groups.get(part.members) == part.layer - 1, f"{part.members} is no group to split here")
+        require(part.layer < image.subject.network.depth, f"there is no hidden layer {part.layer}")
+        _system_reaches_rank(image, part, part.members)
+        del open_groups[part.members]
+        open_groups.update(dict.fromkeys(part.groups, part.layer))
+    return set(open_groups)
+
+
+def _lifted_system(image: _Image, argument: LayerArgument | Split, members: tuple[int, ...]) -> Residues:
     """R mod p, all rows: (Delta_j . q)(Delta_j . q - w_j . u) on the products q_a q_b (a <= b), q_a u_k."""
-    delta = image.deltas[argument.layer - 1]
+    delta = image.deltas[argument.layer - 1][:, list(members)]
     outgoing = _outgoing_weights(image, argument)
-    neurons, samples = delta.shape
     columns: list[Residues] = []
-    for a in range(samples):
+    for a in range(len(members)):
         rest = multiply_mod(delta[:, [a]], delta[:, a:])
         rest[:, 1:] = add_mod(rest[:, 1:], rest[:, 1:])
         columns.append(rest)
-    columns += [negate_mod(multiply_mod(delta[:, [a]], outgoing)) for a in range(samples)]
+    columns += [negate_mod(multiply_mod(delta[:, [a]], outgoing)) for a in range(len(members))]
     matrix = np.concatenate(columns, axis=1)
-    require(len(matrix) == neurons, "the lifted system has lost rows")
     kept: Residues = matrix[matrix.any(axis=1)]
     return kept
 
 
-def _outgoing_weights(image: _Image, argument: LayerArgument) -> Residues:
+def _outgoing_weights(image: _Image, argument: LayerArgument | Split) -> Residues:
     """Row j is w_j (column j of W_{i+1}) on the unknowns of u; the choice of unknowns is checked (3.1)."""
     i = argument.layer
     weight = image.subject.network.layers[i].weight
@@ -129,10 +146,10 @@ def _affine_rank(image: _Image, layer: int) -> int:
     return rank_mod(extended)
 
 
-def _groups(pattern: Mask) -> tuple[tuple[int, ...], ...]:
-    """Samples with equal columns of the pattern, compared pair by pair."""
+def _groups(pattern: Mask, members: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+    """Members with equal columns of the pattern, compared pair by pair."""
     groups: list[list[int]] = []
-    for m in range(pattern.shape[1]):
+    for m in members:
         for group in groups:
             if np.array_equal(pattern[:, group[0]], pattern[:, m]):
                 group.append(m)

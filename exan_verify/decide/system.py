@@ -1,0 +1,127 @@
+"""The lifted linear system R of quadratic lifting, for the whole batch or one group (docs/theory.md 3.2).
+
+For a column q of Q^-1 that is known to lie in the span of the samples ``members`` and that sample's next
+delta u, every neuron j satisfies ``(Delta_j . q)(Delta_j . q - w_j . u) = 0``: linear in the products q_a q_b
+and q_a u_k. R is the matrix of these equations in U unknowns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from exan_verify.certificate import Parametrisation
+from exan_verify.decide.context import Context
+from exan_verify.exact.linalg import rank_mod
+from exan_verify.exact.modular import Residues, add_mod, multiply_mod, negate_mod, random_residues
+from exan_verify.exact.rational import RationalMatrix, product_mod, residue_product
+from exan_verify.exclusivity import Groups, pattern_groups
+from exan_verify.network import Array, Linear, Loss
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Lifting at one layer before any rank is taken: its counts decide the order and whether it can work.
+
+    ``groups``: the members that share the pattern of ``layer``, as sample indices. ``equations``: neurons
+    with a non-zero delta for some member.
+    """
+
+    layer: int
+    members: tuple[int, ...]
+    parametrisation: Parametrisation
+    unknowns: int
+    equations: int
+    groups: Groups
+
+    @property
+    def squares(self) -> int:
+        """sum s_k^2: what null(R) cannot be smaller than (C2)."""
+        return sum(len(group) ** 2 for group in self.groups)
+
+    @property
+    def target(self) -> int:
+        """The rank that C2 asks for: U - sum s_k^2."""
+        return self.unknowns - self.squares
+
+    @property
+    def missing(self) -> int:
+        """How many equations are missing (0: enough)."""
+        return max(0, self.target - self.equations)
+
+    @property
+    def work(self) -> int:
+        """Modular multiplications of the rank computation, roughly."""
+        return self.equations * self.unknowns * min(self.equations, self.unknowns)
+
+
+def plan(context: Context, layer: int, members: tuple[int, ...]) -> Plan:
+    """The system of ``members`` at hidden layer ``layer`` (1-based)."""
+    parametrisation, extra = _parametrisation(context, layer)
+    size = len(members)
+    pattern = context.passed.patterns[layer - 1][:, list(members)]
+    return Plan(
+        layer=layer,
+        members=members,
+        parametrisation=parametrisation,
+        unknowns=size * (size + 1) // 2 + size * extra,
+        equations=int(context.image.delta(layer)[:, list(members)].any(axis=1).sum()),
+        groups=tuple(tuple(members[k] for k in group) for group in pattern_groups(pattern)),
+    )
+
+
+def equations(context: Context, plan: Plan) -> Residues:
+    """R mod p: one row per neuron with a non-zero delta row; columns q_a^2 and 2 q_a q_b (a < b), then
+    q_a u_k (a factor of an unknown changes no rank).
+    """
+    delta = context.image.delta(plan.layer)[:, list(plan.members)]
+    keep = np.flatnonzero(delta.any(axis=1))
+    delta = delta[keep]
+    outgoing = _outgoing(context, plan, keep)
+    upper = np.triu_indices(len(plan.members))
+    squares = multiply_mod(delta[:, upper[0]], delta[:, upper[1]])
+    mixed = negate_mod(multiply_mod(delta[:, :, None], outgoing[:, None, :]))
+    return np.concatenate([squares, mixed.reshape(len(keep), -1)], axis=1)
+
+
+def has_full_bias_rank(features: RationalMatrix, samples: int, seed: str) -> bool:
+    """Whether rank [H 1] = M is proved, for features H^T (n, M): by a random projection mod p."""
+    rows = features.shape[0]
+    with_ones = np.concatenate([features.residues(), np.ones((1, samples), dtype=np.uint64)])
+    if rows >= 4 * samples:
+        with_ones = residue_product(random_residues(seed, samples + 2, rows + 1), with_ones)
+    return rank_mod(with_ones) == samples
+
+
+def _parametrisation(context: Context, layer: int) -> tuple[Parametrisation, int]:
+    """How u = delta'_{layer+1} is parametrised, and by how many unknowns (3.1)."""
+    network, samples = context.network, context.samples
+    options: list[tuple[int, Parametrisation]] = [(network.widths[layer + 1], "full")]
+    if layer == network.depth - 1 and context.setting.loss in (Loss.CROSS_ENTROPY, Loss.HINGE):
+        options.append((network.classes - 1, "zero_sum"))
+    if min(options)[0] > samples and _column_space_usable(context, layer):
+        options.append((samples, "column_space"))
+    unknowns, name = min(options)
+    return name, unknowns
+
+
+def _column_space_usable(context: Context, layer: int) -> bool:
+    """rank [dW_{layer+1} | db_{layer+1}] = M."""
+    features = context.passed.hidden[layer]
+    return rank_mod(context.image.delta(layer + 1)) == context.samples and has_full_bias_rank(
+        features, context.samples, f"columns/{layer}"
+    )
+
+
+def _outgoing(context: Context, plan: Plan, keep: Array) -> Residues:
+    """Row j: w_j expressed in the parametrisation of u."""
+    following: Linear = context.network.layers[plan.layer]
+    columns = following.weight[:, keep].T
+    if plan.parametrisation == "column_space":
+        return product_mod(columns, context.image.delta(plan.layer + 1))
+    weights = product_mod(columns, np.eye(following.shape[0], dtype=np.uint64))
+    if plan.parametrisation == "full":
+        return weights
+    # u = (v, -sum v): w . u = sum_k (w_k - w_K) v_k
+    return add_mod(weights[:, :-1], negate_mod(weights[:, -1:]))
