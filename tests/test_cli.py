@@ -73,7 +73,8 @@ def test_certify_then_check(here: Path, capsys: pytest.CaptureFixture[str]):
     assert err == ""
     assert out.startswith("UNIQUE: exactly one batch")
     assert "real arithmetic on the stored numbers" in out
-    assert "0 determined, 1 determined, 2 determined" in out
+    assert "3 determined" in out
+    assert all(line == line.rstrip() for line in out.splitlines())
     code, out, err = run(capsys, "check", "certificate.json", "model.safetensors", "--batch", "batch.npz")
     assert (code, err) == (ExitCode.DONE, "")
     assert out.startswith("ACCEPTED: UNIQUE, 3 determined")
@@ -153,8 +154,7 @@ def test_a_rounded_gradient_is_refused_with_both_ways_out(here: Path, capsys: py
     code, out, err = run(capsys, "certify", "model.safetensors", "--gradient", "gradient.safetensors")
     assert (code, out) == (ExitCode.USAGE, "")
     assert err.startswith("error: gradient.safetensors: ")
-    assert "exact" in err
-    assert "tolerance" in err
+    assert "--exact or --tolerance" in err
 
 
 def test_domains_are_read_exactly(here: Path, capsys: pytest.CaptureFixture[str]):

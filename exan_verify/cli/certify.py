@@ -18,7 +18,7 @@ from exan_verify.cli.output import (
     titled,
     wall_clock,
 )
-from exan_verify.errors import CertificateRejected, FileError, InputError
+from exan_verify.errors import CertificateRejected, FileError, InexactError, InputError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -120,15 +120,11 @@ def describe(verdict: Verdict) -> list[Any]:
     parts: list[Any] = [titled(verdict.outcome.value.upper(), f": {OUTCOME_MEANING[verdict.outcome]}")]
     parts.append(facts(rows))
     if verdict.attempts:
-        parts.append(_attempts(verdict))
-    if verdict.samples:
+        parts += ["", _attempts(verdict), ""]
+    if len(set(verdict.samples)) > 1:
         shown = [f"{m} {status.value}" for m, status in enumerate(verdict.samples[:_SHOWN])]
-        more = (
-            f", and {len(verdict.samples) - _SHOWN} more (--json has all)"
-            if len(verdict.samples) > _SHOWN
-            else ""
-        )
-        parts.append(f"per sample: {', '.join(shown)}{more}")
+        left = len(verdict.samples) - _SHOWN
+        parts.append(f"per sample: {', '.join(shown)}{f', and {left} more (see --json)' if left > 0 else ''}")
     return [*parts, REAL_ARITHMETIC]
 
 
@@ -171,10 +167,12 @@ def _certify(model: str, options: dict[str, Any]) -> Verdict:
         with about(options["batch"]):
             return certify(network, batch=batch, **arguments)
     gradient = load_gradient(options["gradient"])
+    meaning = {"exact": options["exact"], "tolerance": options["tolerance"]}
     with about(options["gradient"]):
-        return certify(
-            network, gradient=gradient, exact=options["exact"], tolerance=options["tolerance"], **arguments
-        )
+        try:
+            return certify(network, gradient=gradient, **meaning, **arguments)
+        except InexactError as error:
+            raise InexactError(f"{error} (here: --exact or --tolerance EPS)") from None
 
 
 def _check(certificate: str, model: str, batch: str | None, gradient: str | None, weights: str | None) -> Any:

@@ -60,9 +60,16 @@ class Output:
 
     def say(self, *parts: Any) -> None:
         """Text or a table, without ``--json`` only. Text is never broken into lines: it may be a command."""
-        if not self.json:
-            for part in parts:
-                self._out.print(part, soft_wrap=isinstance(part, (str, Text)))
+        if self.json:
+            return
+        for part in parts:
+            if isinstance(part, (str, Text)):
+                self._out.print(part, soft_wrap=True)
+                continue
+            with self._out.capture() as rendered:
+                self._out.print(part)
+            for line in rendered.get().splitlines():  # tables are padded to their width
+                print(line.rstrip())
 
     @contextmanager
     def working(self, text: str) -> Iterator[Callable[[str], None]]:
