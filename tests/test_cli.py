@@ -294,6 +294,10 @@ def test_bench_measures_a_case(here: Path, capsys: pytest.CaptureFixture[str]):
     (row,) = record["suites"]["certify"]
     assert (row["name"], row["outcomes"], row["seeds"]) == (case, {"unique": 1}, 1)
     assert json.loads(Path("b.json").read_text())["suites"] == record["suites"]
+    case = "784-512-10 M=8"
+    code, record = run_json(capsys, "bench", "attack", "--case", case, "--repeat", "1")
+    assert code == 0
+    assert (record["suites"]["attack"][0]["recall"], record["suites"]["attack"][0]["wrong"]) == (1, 0)
     code, _, err = run(capsys, "bench", "certify", "--case", "none")
     assert code == ExitCode.USAGE
     assert case in err

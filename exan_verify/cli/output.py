@@ -43,11 +43,10 @@ class BudgetExhausted(ExanError):  # noqa: N818 - an outcome rather than a mista
 class Output:
     """Where one run of a command writes: stdout for its answer, stderr for progress."""
 
-    def __init__(self, *, json: bool) -> None:
+    def __init__(self, *, json: bool, width: int = _WIDTH) -> None:
         self.json = json
         # no markup: reasons contain [dW | db] and paths may contain [bold]
-        width = None if sys.stdout.isatty() else _WIDTH
-        self._out = Console(width=width, highlight=False, markup=False)
+        self._out = Console(width=None if sys.stdout.isatty() else width, highlight=False, markup=False)
         self._progress = Console(stderr=True, highlight=False, markup=False)
 
     def answer(self, record: Mapping[str, Any]) -> None:
