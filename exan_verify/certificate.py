@@ -21,7 +21,7 @@ from exan_verify.verdict import Box, Outcome, SampleStatus
 
 SCHEMA: Literal["exan/certificate/1"] = "exan/certificate/1"
 
-Parametrisation = Literal["zero_sum", "full", "column_space"]
+Parametrisation = Literal["zero_sum", "full", "column_space", "single"]
 LabelArgument = Literal["loss_vectors", "output_rank", "backward_map"]
 
 
@@ -59,23 +59,28 @@ class Split(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     groups: tuple[tuple[int, ...], ...]
 
 
-class LayerArgument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Quadratic lifting at one hidden layer (C1, C2).
+class Conclusion(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What follows once every candidate (q, u) at hidden layer ``layer`` lies in the span of one of ``groups``.
 
-    ``layer`` is 1-based; ``unknowns`` is U, ``rank`` the rank of R over F_p; ``splits`` how groups were
-    split at the layers above, from below upwards; ``determined`` the samples (x_m, y_m) that this layer
-    settles; ``labels`` the argument used for their labels (3.4).
+    ``layer`` is 1-based; ``groups`` partition the samples; ``splits`` how groups were split at the layers
+    above, from below upwards; ``determined`` the samples (x_m, y_m) that this layer settles; ``labels`` the
+    argument used for their labels (3.4).
     """
 
     layer: int
     parametrisation: Parametrisation
-    unknowns: int
-    rank: int
     groups: tuple[tuple[int, ...], ...]
     splits: tuple[Split, ...] = ()
     lower_ranks: tuple[int, ...]
     determined: tuple[int, ...]
     labels: LabelArgument
+
+
+class LayerArgument(Conclusion, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Lifting at one hidden layer (C1, C2): ``unknowns`` is U, ``rank`` the rank of R over F_p."""
+
+    unknowns: int
+    rank: int
 
 
 class Mixing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -183,3 +183,23 @@ def test_a_group_that_no_layer_splits_stays_open_beside_determined_singletons():
     assert verdict.outcome is Outcome.UNKNOWN
     assert verdict.samples == (U, U, D, D, D)
     assert check(verdict.certificate, network, batch=(near, batch.labels)).samples == verdict.samples
+
+
+@pytest.mark.parametrize("loss", list(Loss))
+def test_one_sample_needs_no_equations(loss):
+    """Far fewer neurons than unknowns; a single sample with a non-zero delta is always determined."""
+    network = ReluNetwork.from_arrays(
+        [[[1.0, 2.0]], [[1.0], [2.0]], [[1.0, -1.0], [0.5, 2.0], [1.0, 0.0]]],
+        [[1.0], [0.0, 1.0], [0.0, 0.5, 0.0]],
+    )
+    y = [[0.0, 1.0, 0.0]] if loss in (Loss.MSE, Loss.BCE) else [0]
+    verdict = certify(network, batch=([[0.5, 0.25]], y), loss=loss.value)
+    assert verdict.outcome is Outcome.UNIQUE, verdict.reason
+    assert "one sample" in verdict.reason
+    check(verdict.certificate, network, batch=([[0.5, 0.25]], y))
+
+
+def test_one_dead_sample_is_not_determined():
+    network = ReluNetwork.from_arrays([[[1.0, 2.0]], [[1.0], [2.0]]], [[-9.0], [0.0, 0.5]])
+    verdict = certify(network, batch=([[0.5, 0.25]], [1]))
+    assert verdict.outcome is not Outcome.UNIQUE

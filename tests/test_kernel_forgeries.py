@@ -291,3 +291,18 @@ def test_a_column_space_that_other_batches_may_leave():
     assert layer["parametrisation"] == "full"
     layer |= {"parametrisation": "column_space", "unknowns": 6 + 9, "rank": 6 + 9 - 3}
     rejected(network, batch, certificate, r"rank \[H_1 1\]")
+
+
+@pytest.mark.parametrize("argument", ["backward_map", "loss_vectors"])
+def test_one_sample_gives_no_next_delta(argument):
+    network = default_network([5, 12, 3])
+    batch = random_batch(network, 1)
+    assert check(forged(network, batch, Loss.CROSS_ENTROPY, 1, argument="output_rank"), network, batch=batch)
+    rejected(network, batch, forged(network, batch, Loss.CROSS_ENTROPY, 1, argument=argument), "one sample")
+
+
+def test_several_samples_are_not_one():
+    network = default_network([5, 40, 3])
+    batch = random_batch(network, 2)
+    certificate = forged(network, batch, Loss.CROSS_ENTROPY, 1, parametrisation="single")
+    rejected(network, batch, certificate, "more than one sample")

@@ -5,9 +5,9 @@ Q^-1 and that sample's next delta u, (q q^T, q u^T) lies in the null space of R 
 :mod:`exan_verify.decide.system`). Samples that share the pattern of layer i form groups of sizes s_k; null(R)
 always contains a space of dimension sum s_k^2. When rank(R) over F_p, a lower bound of the real rank, reaches
 U - sum s_k^2, every column of Q^-1 lies in the span of one group (C2); groups of one are true samples with
-factor 1, by the bias column. With groups of one only, this is C1. A larger group has u = U_group q, which is
-its Delta at the next layer: the same argument with q in the group's span splits it where its patterns differ
-(6.4, splits).
+factor 1, by the bias column. With groups of one only, this is C1. One sample needs no system. A larger group has
+u = U_group q, which is its Delta at the next layer: the same argument with q in the group's span splits it
+where its patterns differ (6.4, splits).
 
 Hypotheses, each checked here: biases; rank(A) = M (from rank Delta_i = M and rank [H_{i-1} 1] = M); the
 parametrisation of u; full column rank of every lower Delta (3.4); labels told apart (3.4).
@@ -18,7 +18,16 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from exan_verify.certificate import LabelArgument, LayerArgument, Lifting, Split
+from msgspec.structs import asdict
+
+from exan_verify.certificate import (
+    Conclusion,
+    LabelArgument,
+    LayerArgument,
+    Lifting,
+    Parametrisation,
+    Split,
+)
 from exan_verify.decide.context import Context, Finding
 from exan_verify.decide.labels import backward_map, told_by_backward_map, told_by_loss_vectors
 from exan_verify.decide.system import Plan, equations, has_full_bias_rank, plan
@@ -76,14 +85,18 @@ def plans(context: Context) -> list[Plan]:
 def lift(context: Context, plan: Plan, budget: Budget) -> LayerResult:
     """Try C1 / C2 at ``plan.layer``, for the whole batch."""
     start = time.monotonic()
-    obstacle = _hypotheses(context, plan)
+    obstacle = hypotheses(context, plan.layer)
     if obstacle is not None:
         return LayerResult(attempt=_attempt(plan, obstacle, start))
     rank, obstacle = reach(context, plan, budget)
     if obstacle is not None:
         return LayerResult(attempt=_attempt(plan, obstacle, start, rank))
-    argument, note = _conclude(context, plan, budget)
-    return LayerResult(attempt=_attempt(plan, note, start, rank), argument=argument)
+    conclusion, note = conclude(context, plan.layer, plan.parametrisation, plan.groups, budget)
+    attempt = _attempt(plan, f"rank reached U - {plan.squares}: {note}", start, rank)
+    if conclusion is None:
+        return LayerResult(attempt=attempt)
+    argument = LayerArgument(unknowns=plan.unknowns, rank=plan.target, **asdict(conclusion))
+    return LayerResult(attempt=attempt, argument=argument)
 
 
 def reach(context: Context, plan: Plan, budget: Budget) -> tuple[int | None, str | None]:
@@ -126,9 +139,9 @@ def split(context: Context, layer: int, group: tuple[int, ...], budget: Budget) 
     return records, tuple(left)
 
 
-def _hypotheses(context: Context, plan: Plan) -> str | None:
+def hypotheses(context: Context, layer: int) -> str | None:
     """The first hypothesis of 3.1 that is not proved at this layer, or None."""
-    samples, layer = context.samples, plan.layer
+    samples = context.samples
     if not context.network.has_bias:
         return "the network has no biases, so every sample keeps a scale"
     found = rank_mod(context.image.delta(layer))
@@ -139,39 +152,41 @@ def _hypotheses(context: Context, plan: Plan) -> str | None:
     return None
 
 
-def _conclude(context: Context, plan: Plan, budget: Budget) -> tuple[LayerArgument | None, str]:
-    """From the rank to determined samples: groups split above, the layers below, the labels (3.4)."""
+def conclude(
+    context: Context, layer: int, parametrisation: Parametrisation, partition: Groups, budget: Budget
+) -> tuple[Conclusion | None, str]:
+    """From "every candidate (q, u) at ``layer`` lies in the span of one group of ``partition``" to determined
+    samples: groups split above, the layers below, the labels (3.4). Also a note for the record.
+    """
     samples = context.samples
     splits: list[Split] = []
     groups: list[tuple[int, ...]] = []
-    for group in plan.groups:
-        records, rest = split(context, plan.layer, group, budget)
+    for group in partition:
+        records, rest = split(context, layer, group, budget)
         splits += records
         groups += rest
     singletons = sorted(group[0] for group in groups if len(group) == 1)
     sizes = tuple(len(group) for group in groups if len(group) > 1)
-    if sizes and plan.layer > 1:
+    if sizes and layer > 1:
         return None, f"groups of sizes {sizes} share the pattern; the layers below stay open"
-    lower = () if sizes else tuple(rank_mod(context.image.delta(k)) for k in range(1, plan.layer))
+    lower = () if sizes else tuple(rank_mod(context.image.delta(k)) for k in range(1, layer))
     short = [k + 1 for k, value in enumerate(lower) if value < samples]
     if short:
-        return None, f"features of layer {plan.layer} are determined, but rank(Delta_{short[-1]}) < M below"
-    argument, told = _labels(context, plan, singletons, everyone=not sizes)
-    note = f"rank reached U - {plan.squares}: {len(told)} of {samples} samples determined"
+        return None, f"features of layer {layer} are determined, but rank(Delta_{short[-1]}) < M below"
+    argument, told = _labels(context, layer, singletons, everyone=not sizes)
+    note = f"{len(told)} of {samples} samples determined"
     if splits:
         note += f"; groups split at layers {sorted({record.layer for record in splits})}"
     if len(told) < len(singletons):
         note += f"; {len(singletons) - len(told)} inputs known with labels that may be confused"
     if sizes:
-        note += f"; groups of sizes {sizes} share the pattern of layer {plan.layer}"
+        note += f"; groups of sizes {sizes} share the pattern of layer {layer}"
     if not told:
         return None, note
-    return LayerArgument(
-        layer=plan.layer,
-        parametrisation=plan.parametrisation,
-        unknowns=plan.unknowns,
-        rank=plan.target,
-        groups=plan.groups,
+    return Conclusion(
+        layer=layer,
+        parametrisation=parametrisation,
+        groups=partition,
         splits=tuple(splits),
         lower_ranks=lower,
         determined=tuple(told),
@@ -180,21 +195,21 @@ def _conclude(context: Context, plan: Plan, budget: Budget) -> tuple[LayerArgume
 
 
 def _labels(
-    context: Context, plan: Plan, members: list[int], *, everyone: bool
+    context: Context, layer: int, members: list[int], *, everyone: bool
 ) -> tuple[LabelArgument, list[int]]:
     passed = context.passed
     depth = context.network.depth
-    if plan.layer == depth - 1:
+    if layer == depth - 1 and plan.parametrisation != "single":
         argument: LabelArgument = "loss_vectors"
     elif everyone and has_full_bias_rank(passed.hidden[depth - 1], context.samples, "output"):
         argument = "output_rank"
     else:
-        return "backward_map", [m for m in members if _told_below(context, plan, m)]
+        return "backward_map", [m for m in members if _told_below(context, layer, m)]
     return argument, [m for m in members if told_by_loss_vectors(context, m)]
 
 
-def _told_below(context: Context, plan: Plan, m: int) -> bool:
-    back = backward_map(context.network, context.passed, plan.layer + 1, m)
+def _told_below(context: Context, layer: int, m: int) -> bool:
+    back = backward_map(context.network, context.passed, layer + 1, m)
     return told_by_backward_map(context, back, m)
 
 
@@ -206,6 +221,10 @@ def _reason(context: Context, arguments: list[LayerArgument], determined: frozen
     if len(arguments) > 1:
         layers = ", ".join(str(a.layer) for a in arguments)
         return f"lifting at hidden layers {layers} together determines every sample (C2, 3.4)"
+    if used.parametrisation == "single":
+        return (
+            f"one sample: layer {used.layer} gives its input by division and the output layer its label (3.1)"
+        )
     squares = sum(len(group) ** 2 for group in used.groups)
     text = (
         f"lifting at hidden layer {used.layer}: rank(R) = {used.rank} = U - {squares} with "

@@ -57,7 +57,10 @@ class Plan:
 
 
 def plan(context: Context, layer: int, members: tuple[int, ...]) -> Plan:
-    """The system of ``members`` at hidden layer ``layer`` (1-based)."""
+    """The system of ``members`` at hidden layer ``layer`` (1-based).
+
+    With one sample Q is a number: q alone is unknown, no equation is needed and u is not used (``single``).
+    """
     parametrisation, extra = _parametrisation(context, layer)
     size = len(members)
     pattern = context.passed.patterns[layer - 1][:, list(members)]
@@ -75,6 +78,8 @@ def equations(context: Context, plan: Plan) -> Residues:
     """R mod p: one row per neuron with a non-zero delta row; columns q_a^2 and 2 q_a q_b (a < b), then
     q_a u_k (a factor of an unknown changes no rank).
     """
+    if plan.parametrisation == "single":
+        return np.zeros((0, plan.unknowns), dtype=np.uint64)
     delta = context.image.delta(plan.layer)[:, list(plan.members)]
     keep = np.flatnonzero(delta.any(axis=1))
     delta = delta[keep]
@@ -96,6 +101,8 @@ def has_full_bias_rank(features: RationalMatrix, samples: int, seed: str) -> boo
 
 def _parametrisation(context: Context, layer: int) -> tuple[Parametrisation, int]:
     """How u = delta'_{layer+1} is parametrised, and by how many unknowns (3.1)."""
+    if context.samples == 1:
+        return "single", 0
     network, samples = context.network, context.samples
     options: list[tuple[int, Parametrisation]] = [(network.widths[layer + 1], "full")]
     if layer == network.depth - 1 and context.setting.loss in (Loss.CROSS_ENTROPY, Loss.HINGE):

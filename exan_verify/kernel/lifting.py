@@ -24,7 +24,7 @@ from exan_verify.network import Labels, Loss
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Image:
+class Image:
     """The subject with its deltas in F_p at the certificate's point."""
 
     subject: Subject
@@ -37,29 +37,30 @@ def facts(evidence: Lifting, subject: Subject) -> Facts:
 
     Raises :class:`CertificateRejected` at the first step that does not hold.
     """
-    require(evidence.prime == PRIME, f"the prime is {evidence.prime}, this schema's is {PRIME}")
-    require(1 < evidence.point < PRIME, "the point t is outside [2, p)")
-    require(subject.network.has_bias, "the network has no biases; lifting does not apply")
     require(len(evidence.layers) > 0, "the evidence has no layer argument")
-    image = _image(evidence, subject)
+    image = image_at(evidence.prime, evidence.point, subject)
     known: frozenset[int] = frozenset()
     for argument in evidence.layers:
         known |= _layer(image, argument)
     return Facts(determined=known)
 
 
-def _image(evidence: Lifting, subject: Subject) -> _Image:
-    passed, point = subject.passed, evidence.point
+def image_at(prime: int, point: int, subject: Subject) -> Image:
+    """The deltas in F_p at a certificate's point, for a network with biases."""
+    require(prime == PRIME, f"the prime is {prime}, this schema's is {PRIME}")
+    require(1 < point < PRIME, "the point t is outside [2, p)")
+    require(subject.network.has_bias, "the network has no biases; lifting does not apply")
+    passed = subject.passed
     try:
         vectors = loss_vectors_mod(
             subject.question.loss, passed.logits, subject.batch.labels, subject.divisor, point
         )
     except VanishingDenominatorError:
         raise CertificateRejected("a softmax denominator vanishes at the certificate's point t") from None
-    return _Image(subject=subject, deltas=backward_mod(subject.network, passed, vectors), point=point)
+    return Image(subject=subject, deltas=backward_mod(subject.network, passed, vectors), point=point)
 
 
-def _layer(image: _Image, argument: LayerArgument) -> frozenset[int]:
+def _layer(image: Image, argument: LayerArgument) -> frozenset[int]:
     i, samples = argument.layer, image.subject.samples
     require(1 <= i < image.subject.network.depth, f"there is no hidden layer {i}")
     require(rank_mod(image.deltas[i - 1]) == samples, f"rank(Delta_{i}) = M is not shown")
@@ -76,7 +77,7 @@ def _layer(image: _Image, argument: LayerArgument) -> frozenset[int]:
     return told
 
 
-def _system_reaches_rank(image: _Image, argument: LayerArgument | Split, members: tuple[int, ...]) -> None:
+def _system_reaches_rank(image: Image, argument: LayerArgument | Split, members: tuple[int, ...]) -> None:
     """dim null(R) = sum of squared group sizes, for q in the span of ``members`` (C2, steps 5 to 7)."""
     i = argument.layer
     matrix = _lifted_system(image, argument, members)
@@ -89,7 +90,7 @@ def _system_reaches_rank(image: _Image, argument: LayerArgument | Split, members
     require(rank == unknowns - squares, f"dim null(R) may exceed {squares}, the sum of squared group sizes")
 
 
-def _after_splits(image: _Image, argument: LayerArgument) -> set[tuple[int, ...]]:
+def _after_splits(image: Image, argument: LayerArgument) -> set[tuple[int, ...]]:
     """The groups that are left when the splits have been checked, each one layer above the one before."""
     open_groups = dict.fromkeys(argument.groups, argument.layer)
     for part in argument.splits:
@@ -101,8 +102,12 @@ def _after_splits(image: _Image, argument: LayerArgument) -> set[tuple[int, ...]
     return set(open_groups)
 
 
-def _lifted_system(image: _Image, argument: LayerArgument | Split, members: tuple[int, ...]) -> Residues:
+def _lifted_system(image: Image, argument: LayerArgument | Split, members: tuple[int, ...]) -> Residues:
     """R mod p, all rows: (Delta_j . q)(Delta_j . q - w_j . u) on the products q_a q_b (a <= b), q_a u_k."""
+    if argument.parametrisation == "single":
+        # one sample: Q is a number, any q is allowed, and nothing is concluded about u
+        require(image.subject.samples == 1, "more than one sample needs the lifted system")
+        return np.zeros((0, 1), dtype=np.uint64)
     delta = image.deltas[argument.layer - 1][:, list(members)]
     outgoing = _outgoing_weights(image, argument)
     columns: list[Residues] = []
@@ -116,7 +121,7 @@ def _lifted_system(image: _Image, argument: LayerArgument | Split, members: tupl
     return kept
 
 
-def _outgoing_weights(image: _Image, argument: LayerArgument | Split) -> Residues:
+def _outgoing_weights(image: Image, argument: LayerArgument | Split) -> Residues:
     """Row j is w_j (column j of W_{i+1}) on the unknowns of u; the choice of unknowns is checked (3.1)."""
     i = argument.layer
     weight = image.subject.network.layers[i].weight
@@ -136,7 +141,7 @@ def _outgoing_weights(image: _Image, argument: LayerArgument | Split) -> Residue
     return product_mod(weight.T, basis)
 
 
-def _affine_rank(image: _Image, layer: int) -> int:
+def _affine_rank(image: Image, layer: int) -> int:
     """A lower bound of rank [H_layer 1], from a fixed projection when H is wide."""
     features: RationalMatrix = image.subject.passed.hidden[layer]
     rows, samples = features.shape
@@ -159,7 +164,7 @@ def _groups(pattern: Mask, members: tuple[int, ...]) -> tuple[tuple[int, ...], .
     return tuple(tuple(group) for group in groups)
 
 
-def _check_below(image: _Image, argument: LayerArgument, *, everyone: bool) -> None:
+def _check_below(image: Image, argument: LayerArgument, *, everyone: bool) -> None:
     """3.4 downward: full column rank of every lower Delta; with larger groups only layer 1 needs nothing."""
     require(everyone or argument.layer == 1, "samples share a pattern, and the layers below stay open")
     expected = tuple(image.subject.samples for _ in range(argument.layer - 1))
@@ -168,9 +173,13 @@ def _check_below(image: _Image, argument: LayerArgument, *, everyone: bool) -> N
         require(rank_mod(image.deltas[k - 1]) == image.subject.samples, f"rank(Delta_{k}) = M is not shown")
 
 
-def _label_told(image: _Image, argument: LayerArgument, m: int, everyone: bool) -> bool:
+def _label_told(image: Image, argument: LayerArgument, m: int, everyone: bool) -> bool:
     """Whether only sample m's own label fits its inputs and what is known of its deltas (3.4)."""
     depth = image.subject.network.depth
+    require(
+        argument.parametrisation != "single" or argument.labels == "output_rank",
+        "with one sample only the output layer's rank tells the label",
+    )
     if argument.labels == "loss_vectors":
         require(argument.layer == depth - 1, "loss vectors are known only above the last hidden layer")
         return _told(image, m, np.eye(image.subject.network.classes, dtype=np.uint64))
@@ -185,7 +194,7 @@ def _label_told(image: _Image, argument: LayerArgument, m: int, everyone: bool) 
     return _told(image, m, back)
 
 
-def _told(image: _Image, m: int, back: Residues) -> bool:
+def _told(image: Image, m: int, back: Residues) -> bool:
     """Whether ``back @ (g(f, y') - g(f, y))`` is non-zero for every other admitted label y'."""
     loss, labels = image.subject.question.loss, image.subject.question.labels
     classes = image.subject.network.classes
@@ -203,7 +212,7 @@ def _told(image: _Image, m: int, back: Residues) -> bool:
     return True
 
 
-def _admitted(image: _Image) -> list[object]:
+def _admitted(image: Image) -> list[object]:
     if image.subject.question.labels is Labels.KNOWN:
         return list(image.subject.batch.labels)
     classes = image.subject.network.classes
@@ -212,7 +221,7 @@ def _admitted(image: _Image) -> list[object]:
     return list(range(classes))
 
 
-def _loss_vector(image: _Image, m: int, label: object) -> list[int]:
+def _loss_vector(image: Image, m: int, label: object) -> list[int]:
     vector = loss_vectors_mod(
         image.subject.question.loss, image.subject.passed.logits[:, [m]], np.array([label]), 1, image.point
     )
