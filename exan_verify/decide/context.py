@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -9,7 +10,7 @@ from exan_verify.certificate import Evidence
 from exan_verify.exact.backprop import Forward, backward_mod, forward
 from exan_verify.exact.modular import Residues, point
 from exan_verify.exact.softmax import VanishingDenominatorError, loss_vectors_mod
-from exan_verify.facts import NOTHING, Facts
+from exan_verify.facts import NOBODY, NOTHING, Facts
 from exan_verify.network import Batch, Labels, Loss, Reduction, ReluNetwork
 from exan_verify.verdict import Attempt, Box, Witness
 
@@ -29,10 +30,22 @@ class Setting:
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """A batch under a setting, with the exact values that several engines need, computed once."""
+    """A batch under a setting, with the exact values that several engines need, computed once.
+
+    ``settled``: samples that earlier engines proved to be in every batch with this gradient.
+    """
 
     setting: Setting
     batch: Batch
+    settled: frozenset[int] = NOBODY
+
+    def after(self, facts: Facts) -> Context:
+        """The same context with the samples of ``facts`` settled; what is computed already is kept."""
+        if facts.determined == self.settled:
+            return self
+        later = copy.copy(self)
+        object.__setattr__(later, "settled", facts.determined)
+        return later
 
     @property
     def network(self) -> ReluNetwork:

@@ -98,7 +98,7 @@ def _decide(
     stopped = None
     for engine, ask in ENGINE_ORDER:
         try:
-            finding = ask(context, limits)
+            finding = ask(context.after(facts), limits)
         except UnsuitablePrimeError as error:
             finding = Finding(attempts=(Attempt(engine=engine, note=str(error)),))
         findings.append((engine, finding))

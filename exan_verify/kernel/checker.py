@@ -74,7 +74,8 @@ def _derive(record: Certificate, network: ReluNetwork, batch: Batch) -> Claim:
         raise CertificateRejected("the batch lies outside the claim's domain")
     facts = Facts()
     for part in record.evidence:
-        facts |= CHECKERS[type(part)](part, Subject(network=network, batch=batch, question=question))
+        subject = Subject(network=network, batch=batch, question=question, settled=facts.determined)
+        facts |= CHECKERS[type(part)](part, subject)
     return Claim(
         question=question,
         outcome=facts.outcome(batch.size, distinct=batch.distinct),

@@ -8,16 +8,21 @@ from functools import cached_property
 from exan_verify.certificate import Question
 from exan_verify.errors import CertificateRejected
 from exan_verify.exact.backprop import Forward, forward
+from exan_verify.facts import NOBODY
 from exan_verify.network import Batch, ReluNetwork
 
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """The network, the batch and the question of a certificate."""
+    """The network, the batch and the question of a certificate.
+
+    ``settled``: samples that the certificate's earlier parts showed to be in every batch with this gradient.
+    """
 
     network: ReluNetwork
     batch: Batch
     question: Question
+    settled: frozenset[int] = NOBODY
 
     @property
     def samples(self) -> int:
