@@ -60,7 +60,7 @@ class Split(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Conclusion(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What follows once every candidate (q, u) at hidden layer ``layer`` lies in the span of one of ``groups``.
+    """What follows once every candidate (q, u) at hidden layer ``layer`` is in the span of one group.
 
     ``layer`` is 1-based; ``groups`` partition the samples; ``splits`` how groups were split at the layers
     above, from below upwards; ``determined`` the samples (x_m, y_m) that this layer settles; ``labels`` the
@@ -99,7 +99,38 @@ class Lifting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     layers: tuple[LayerArgument, ...]
 
 
-Evidence = Lifting
+SparseVector = tuple[tuple[int, str], ...]
+"""``(index, rational)`` pairs; entries that are not named are zero."""
+
+
+class Move(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One sample of a second batch, relative to the given one.
+
+    ``x'_sample = sum_k mix[k] x_k + sum_i steps[i] directions[i]``. ``label`` is another class
+    (cross_entropy, hinge); ``target`` is added to the sample's target vector (mse, bce).
+    """
+
+    sample: int
+    mix: SparseVector
+    steps: SparseVector = ()
+    label: int | None = None
+    target: SparseVector = ()
+
+
+class SecondBatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="second_batch"):
+    """Evidence for AMBIGUOUS: a second batch with exactly the same gradient, as differences from the first.
+
+    ``directions`` are vectors of the input space; samples without a move stay. ``solved``: the targets are
+    real, and follow from ``vectors' = vectors Q^-1`` with Q the matrix of the mixes (S1). The given batch is
+    not embedded; but a mix and a step do say how the two batches differ.
+    """
+
+    directions: tuple[SparseVector, ...] = ()
+    moves: tuple[Move, ...]
+    solved: bool = False
+
+
+Evidence = Lifting | SecondBatch
 """Tagged records, one kind per argument; the kernel has one checker for each."""
 
 

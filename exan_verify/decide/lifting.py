@@ -5,9 +5,9 @@ Q^-1 and that sample's next delta u, (q q^T, q u^T) lies in the null space of R 
 :mod:`exan_verify.decide.system`). Samples that share the pattern of layer i form groups of sizes s_k; null(R)
 always contains a space of dimension sum s_k^2. When rank(R) over F_p, a lower bound of the real rank, reaches
 U - sum s_k^2, every column of Q^-1 lies in the span of one group (C2); groups of one are true samples with
-factor 1, by the bias column. With groups of one only, this is C1. One sample needs no system. A larger group has
-u = U_group q, which is its Delta at the next layer: the same argument with q in the group's span splits it
-where its patterns differ (6.4, splits).
+factor 1, by the bias column. With groups of one only, this is C1. One sample needs no system. A larger group
+has u = U_group q, which is its Delta at the next layer: the same argument with q in the group's span splits
+it where its patterns differ (6.4, splits).
 
 Hypotheses, each checked here: biases; rank(A) = M (from rank Delta_i = M and rank [H_{i-1} 1] = M); the
 parametrisation of u; full column rank of every lower Delta (3.4); labels told apart (3.4).
@@ -199,7 +199,7 @@ def _labels(
 ) -> tuple[LabelArgument, list[int]]:
     passed = context.passed
     depth = context.network.depth
-    if layer == depth - 1 and plan.parametrisation != "single":
+    if layer == depth - 1 and context.samples > 1:
         argument: LabelArgument = "loss_vectors"
     elif everyone and has_full_bias_rank(passed.hidden[depth - 1], context.samples, "output"):
         argument = "output_rank"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from exan_verify.certificate import LayerArgument, Lifting, Split
+from exan_verify.certificate import Conclusion, LayerArgument, Lifting, Split
 from exan_verify.errors import CertificateRejected
 from exan_verify.exact.backprop import backward_mod
 from exan_verify.exact.linalg import rank_mod
@@ -60,21 +60,33 @@ def image_at(prime: int, point: int, subject: Subject) -> Image:
     return Image(subject=subject, deltas=backward_mod(subject.network, passed, vectors), point=point)
 
 
-def _layer(image: Image, argument: LayerArgument) -> frozenset[int]:
-    i, samples = argument.layer, image.subject.samples
-    require(1 <= i < image.subject.network.depth, f"there is no hidden layer {i}")
-    require(rank_mod(image.deltas[i - 1]) == samples, f"rank(Delta_{i}) = M is not shown")
-    require(_affine_rank(image, i - 1) == samples, f"rank [H_{i - 1} 1] = M is not shown")
-    _system_reaches_rank(image, argument, tuple(range(samples)))
-    groups = _after_splits(image, argument)
+def check_reduction(image: Image, layer: int) -> None:
+    """rank(A) = M at hidden layer ``layer`` (3.1)."""
+    samples = image.subject.samples
+    require(1 <= layer < image.subject.network.depth, f"there is no hidden layer {layer}")
+    require(rank_mod(image.deltas[layer - 1]) == samples, f"rank(Delta_{layer}) = M is not shown")
+    require(_affine_rank(image, layer - 1) == samples, f"rank [H_{layer - 1} 1] = M is not shown")
+
+
+def concluded(image: Image, conclusion: Conclusion) -> frozenset[int]:
+    """The samples determined, given that every candidate lies in the span of one of ``groups`` (3.4, C2)."""
+    samples = image.subject.samples
+    groups = _after_splits(image, conclusion)
     alone = frozenset(group[0] for group in groups if len(group) == 1)
-    _check_below(image, argument, everyone=len(alone) == samples)
-    told = frozenset(m for m in alone if _label_told(image, argument, m, len(alone) == samples))
+    _check_below(image, conclusion, everyone=len(alone) == samples)
+    told = frozenset(m for m in alone if _label_told(image, conclusion, m, len(alone) == samples))
     require(
-        told == frozenset(argument.determined) and len(argument.determined) == len(told),
-        f"layer {i} determines samples {sorted(told)}, the certificate says {list(argument.determined)}",
+        told == frozenset(conclusion.determined) and len(conclusion.determined) == len(told),
+        f"layer {conclusion.layer} determines samples {sorted(told)}, "
+        f"the certificate says {list(conclusion.determined)}",
     )
     return told
+
+
+def _layer(image: Image, argument: LayerArgument) -> frozenset[int]:
+    check_reduction(image, argument.layer)
+    _system_reaches_rank(image, argument, tuple(range(image.subject.samples)))
+    return concluded(image, argument)
 
 
 def _system_reaches_rank(image: Image, argument: LayerArgument | Split, members: tuple[int, ...]) -> None:
@@ -84,13 +96,13 @@ def _system_reaches_rank(image: Image, argument: LayerArgument | Split, members:
     unknowns, rank = matrix.shape[1], rank_mod(matrix)
     require(unknowns == argument.unknowns, f"U is {unknowns}, the certificate says {argument.unknowns}")
     require(rank == argument.rank, f"rank(R) is {rank} mod p, the certificate says {argument.rank}")
-    groups = _groups(image.subject.passed.patterns[i - 1], members)
+    groups = groups_of(image.subject.passed.patterns[i - 1], members)
     require(groups == argument.groups, f"the pattern groups of layer {i} are {groups}")
     squares = sum(len(group) ** 2 for group in groups)
     require(rank == unknowns - squares, f"dim null(R) may exceed {squares}, the sum of squared group sizes")
 
 
-def _after_splits(image: Image, argument: LayerArgument) -> set[tuple[int, ...]]:
+def _after_splits(image: Image, argument: Conclusion) -> set[tuple[int, ...]]:
     """The groups that are left when the splits have been checked, each one layer above the one before."""
     open_groups = dict.fromkeys(argument.groups, argument.layer)
     for part in argument.splits:
@@ -109,7 +121,7 @@ def _lifted_system(image: Image, argument: LayerArgument | Split, members: tuple
         require(image.subject.samples == 1, "more than one sample needs the lifted system")
         return np.zeros((0, 1), dtype=np.uint64)
     delta = image.deltas[argument.layer - 1][:, list(members)]
-    outgoing = _outgoing_weights(image, argument)
+    outgoing = outgoing_weights(image, argument)
     columns: list[Residues] = []
     for a in range(len(members)):
         rest = multiply_mod(delta[:, [a]], delta[:, a:])
@@ -121,7 +133,7 @@ def _lifted_system(image: Image, argument: LayerArgument | Split, members: tuple
     return kept
 
 
-def _outgoing_weights(image: Image, argument: LayerArgument | Split) -> Residues:
+def outgoing_weights(image: Image, argument: Conclusion | Split) -> Residues:
     """Row j is w_j (column j of W_{i+1}) on the unknowns of u; the choice of unknowns is checked (3.1)."""
     i = argument.layer
     weight = image.subject.network.layers[i].weight
@@ -151,7 +163,7 @@ def _affine_rank(image: Image, layer: int) -> int:
     return rank_mod(extended)
 
 
-def _groups(pattern: Mask, members: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+def groups_of(pattern: Mask, members: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
     """Members with equal columns of the pattern, compared pair by pair."""
     groups: list[list[int]] = []
     for m in members:
@@ -164,7 +176,7 @@ def _groups(pattern: Mask, members: tuple[int, ...]) -> tuple[tuple[int, ...], .
     return tuple(tuple(group) for group in groups)
 
 
-def _check_below(image: Image, argument: LayerArgument, *, everyone: bool) -> None:
+def _check_below(image: Image, argument: Conclusion, *, everyone: bool) -> None:
     """3.4 downward: full column rank of every lower Delta; with larger groups only layer 1 needs nothing."""
     require(everyone or argument.layer == 1, "samples share a pattern, and the layers below stay open")
     expected = tuple(image.subject.samples for _ in range(argument.layer - 1))
@@ -173,7 +185,7 @@ def _check_below(image: Image, argument: LayerArgument, *, everyone: bool) -> No
         require(rank_mod(image.deltas[k - 1]) == image.subject.samples, f"rank(Delta_{k}) = M is not shown")
 
 
-def _label_told(image: Image, argument: LayerArgument, m: int, everyone: bool) -> bool:
+def _label_told(image: Image, argument: Conclusion, m: int, everyone: bool) -> bool:
     """Whether only sample m's own label fits its inputs and what is known of its deltas (3.4)."""
     depth = image.subject.network.depth
     require(
