@@ -5,17 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from exan_verify.certificate import Certificate, Claim, Lifting, Question, domain_box, parse
+from exan_verify.certificate import (
+    Certificate,
+    Claim,
+    Lifting,
+    Question,
+    SecondBatch,
+    domain_box,
+    parse,
+)
 from exan_verify.errors import CertificateRejected, InputError, LabelError
 from exan_verify.exact.modular import UnsuitablePrimeError
 from exan_verify.facts import Facts
-from exan_verify.kernel import lifting
+from exan_verify.kernel import lifting, second_batch
 from exan_verify.kernel.reconstruction import rebuilt_batch
 from exan_verify.kernel.subject import Subject
 from exan_verify.network import Batch, Gradient, ReluNetwork
 from exan_verify.verdict import Box, SampleStatus
 
-CHECKERS: Mapping[type, Callable[[Any, Subject], Facts]] = {Lifting: lifting.facts}
+CHECKERS: Mapping[type, Callable[[Any, Subject], Facts]] = {
+    Lifting: lifting.facts,
+    SecondBatch: second_batch.facts,
+}
 """One checker for each kind of evidence."""
 
 
