@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from exan_verify import Outcome
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -39,3 +43,15 @@ def test_example(name: str):
     )
     for text in SHOWN[name]:
         assert text in result.stdout
+
+
+def test_the_readme_s_python_runs_as_shown():
+    text = (EXAMPLES.parent / "README.md").read_text()
+    block = re.search(r"```python\n(.*?)```", text, re.DOTALL)
+    assert block is not None
+    names: dict[str, Any] = {}
+    exec(block.group(1), names)
+    assert names["verdict"].outcome is Outcome.UNIQUE
+    assert "rank(R) = 51 = U - 6 with U = 57" in names["verdict"].reason, "the comment beside it says so"
+    assert names["rebuilt"].complete
+    assert names["found"].radius == (0.0,) * 6
