@@ -27,7 +27,7 @@ SEEDS = tuple(range(10))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One row. ``data``: normal, mnist or mnist-trained; ``dtype`` of the gradient; ``seeds``: at most so many."""
+    """One row. ``data``: normal, mnist or mnist-trained; ``dtype``: the gradient's; ``seeds``: at most."""
 
     name: str
     widths: tuple[int, ...]
@@ -92,10 +92,10 @@ class Run:
 class Row:
     """A case over its seeds.
 
-    ``recall`` median and ``recall_worst``: share of the batch claimed with RMSE below 1e-3; ``wrong``: claimed
-    samples further from the truth than their bound, all seeds together (must be 0); ``rmse`` and ``bound``:
-    the worst of any claimed sample; ``labels_right``: worst share of claimed labels that are right; ``gap``:
-    the smallest sigma_{U-M} / sigma_{U-M+1} of the lifted equations.
+    ``recall`` median and ``recall_worst``: share of the batch claimed with RMSE below 1e-3; ``wrong``:
+    claimed samples further from the truth than their bound, all seeds together (must be 0); ``rmse``
+    and ``bound``: the worst of any claimed sample; ``labels_right``: worst share of claimed labels that
+    are right; ``gap``: the smallest sigma_{U-M} / sigma_{U-M+1} of the lifted equations.
     """
 
     name: str

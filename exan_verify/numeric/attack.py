@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -24,6 +25,9 @@ METHODS: Mapping[str, Method] = {method.name: method for method in (Lift(),)}
 
 AUTO = ("lift",)
 """What ``auto`` tries, in order, until the batch is complete."""
+
+_MANY_ENTRIES = 1 << 24
+"""Weights per layer from which several threads pay."""
 
 Progress = Callable[[str, float], None]
 
@@ -48,7 +52,7 @@ def run(
 
     No claimed sample is further from the truth than its ``error_bound``, for gradients whose error is
     rounding and batches of the stated size. Without ``batch_size``, and with reduction mean, the smallest
-    size that explains the gradient is taken: a batch in which every sample occurs twice looks like half of it.
+    size that explains the gradient is taken: a batch with every sample twice looks like half of it.
 
     Raises :class:`InputError` naming what cannot be used, :class:`RangeError` when the batch has more
     unknowns than the method has equations.
@@ -61,7 +65,7 @@ def run(
     problem = build_problem(
         network, gradient, loss=loss, reduction=reduction, batch_size=batch_size, device=device, seed=seed
     )
-    with torch.no_grad():
+    with torch.no_grad(), _threads_for(problem):
         spaces = _spaces(problem)
         gains = weight_gains(problem)
         outcome: tuple[Finding, Confirmed] | None = None
@@ -77,6 +81,18 @@ def run(
     assert outcome is not None
     tell("done", 1.0)
     return _attack(*outcome, seconds=time.perf_counter() - start)
+
+
+@contextmanager
+def _threads_for(problem: Problem) -> Iterator[None]:
+    """One thread for small problems: many small factorisations lose more to threads than they gain."""
+    threads = torch.get_num_threads()
+    if max(layer.weight.numel() for layer in problem.layers) < _MANY_ENTRIES:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _silent(_what: str, _share: float) -> None:

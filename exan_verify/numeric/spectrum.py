@@ -53,8 +53,8 @@ def column_space(
 ) -> ColumnSpace:
     """The column space of the layer's A, for ranks up to ``most``.
 
-    Small matrices by a full SVD; large ones by a randomised range finder with two power steps (Halko,
-    Martinsson and Tropp 2011), whose error is of the size of the noise itself.
+    Small matrices by a full SVD; large ones by a randomised range finder with a power step (Halko, Martinsson
+    and Tropp 2011), whose error is of the size of the noise itself.
     """
     n_out, n_in = layer.shape
     width = most + _MARGIN
@@ -72,9 +72,8 @@ def _range_finder(
 ) -> tuple[Float[Tensor, "n l"], Float[Tensor, " l"], Float[Tensor, "l in1"]]:
     omega = torch.randn(layer.shape[1] + 1, width, dtype=torch.float64, generator=generator)
     q, _ = torch.linalg.qr(layer.right(omega.to(layer.bias.device)))
-    for _ in range(2):
-        p, _ = torch.linalg.qr(layer.left(q).T)
-        q, _ = torch.linalg.qr(layer.right(p))
+    p, _ = torch.linalg.qr(layer.left(q).T)
+    q, _ = torch.linalg.qr(layer.right(p))
     rows = layer.left(q)
     # SVD of the transposed: rows is wide, and QR first keeps the cost at one pass over it
     p, r = torch.linalg.qr(rows.T)
