@@ -99,6 +99,44 @@ class Lifting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     layers: tuple[LayerArgument, ...]
 
 
+class DegreeThree(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="degree_three"):
+    """Evidence of lifting of degree three: ``argument.unknowns`` is V, ``argument.rank`` that of R3.
+
+    ``neurons``: how many of the layer's neurons with a non-zero delta were used, in their order.
+    """
+
+    prime: int
+    point: int
+    neurons: int
+    argument: LayerArgument
+
+
+class RankBound(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="rank_bound"):
+    """Evidence for UNREALISABLE: rank [dW_layer | db_layer] >= ``rank``, more than the batch size (3.1).
+
+    ``point`` is t of 3.6 when a batch was given (another size is asked about), else 0.
+    """
+
+    prime: int
+    layer: int
+    rank: int
+    point: int = 0
+
+
+class Forced(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="forced"):
+    """Evidence for UNREALISABLE: lifting at ``layer`` forces a batch, and a step contradicts the gradient (3.5).
+
+    Row m of ``following`` is u_m and column m of ``matrix`` is p_m: with ``C = A[:, columns]`` every batch has
+    ``Delta = C P`` with the p_m as the columns of P up to order and scale. Both are empty when null(R) has
+    fewer than M dimensions.
+    """
+
+    layer: int
+    columns: tuple[int, ...]
+    matrix: tuple[tuple[str, ...], ...]
+    following: tuple[tuple[str, ...], ...]
+
+
 SparseVector = tuple[tuple[int, str], ...]
 """``(index, rational)`` pairs; entries that are not named are zero."""
 
@@ -130,7 +168,29 @@ class SecondBatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     solved: bool = False
 
 
-Evidence = Lifting | SecondBatch
+class LabelCase(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """C4 for one label multiset: the degree, and solutions Q that are no permutation and no batch."""
+
+    degree: int
+    others: tuple[tuple[tuple[str, ...], ...], ...] = ()
+
+
+class QuadricArgument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="quadrics"):
+    """mse: one case per label multiset that the linear equations allow, in the order of the multisets."""
+
+    cases: tuple[LabelCase, ...]
+
+
+class Residual(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="residual"):
+    """Evidence that the samples ``members``, all that is not settled, have no other solution (S5)."""
+
+    prime: int
+    point: int
+    members: tuple[int, ...]
+    argument: QuadricArgument
+
+
+Evidence = RankBound | Forced | Lifting | DegreeThree | SecondBatch | Residual
 """Tagged records, one kind per argument; the kernel has one checker for each."""
 
 
