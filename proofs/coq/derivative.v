@@ -152,6 +152,65 @@ Fixpoint generic d ws K : params R d ws K -> 'cV[R]_d -> Prop :=
       let z := N.1.1 *m x + N.1.2 in (forall i, z i 0 != 0) /\ generic N.2 (relu z)
   end.
 
+(* The same under a change of the input alone. *)
+Lemma finite_gap (I : finType) (v : I -> R) : (forall i, 0 < v i) ->
+  exists2 e, 0 < e & forall i, e <= v i.
+Proof.
+move=> v0; suff [e e0 le]: exists2 e, 0 < e & forall i, i \in enum I -> e <= v i.
+  by exists e => // i; apply: le; rewrite mem_enum.
+elim: (enum I) => [|i s [e e0 le]]; first by exists 1; first exact: ltr01.
+exists (Num.min (v i) e) => [|j]; first by rewrite lt_minr v0.
+rewrite inE => /orP[/eqP->|/le ej]; first by rewrite le_minl lexx.
+by rewrite le_minl ej orbT.
+Qed.
+
+Lemma mulmx_small n d (W : 'M[R]_(n, d)) (e : R) : 0 < e ->
+  exists2 e', 0 < e' & forall m (A : 'M[R]_(d, m)), (forall i j, `|A i j| < e') ->
+    forall i j, `|(W *m A) i j| < e.
+Proof.
+move=> e0; pose B := 1 + \sum_i \sum_j `|W i j|.
+have sum0 i : 0 <= \sum_j `|W i j| by apply: sumr_ge0.
+have B0 : 0 < B by rewrite ltr_paddr ?ltr01 ?sumr_ge0.
+exists (e / B) => [|p A As i j]; first exact: divr_gt0.
+have rowB : \sum_l `|W i l| < B.
+  rewrite /B (bigD1 i) //= addrCA ltr_addl ltr_paddr ?ltr01 //.
+  by apply: sumr_ge0.
+rewrite mxE (le_lt_trans (ler_norm_sum _ _ _)) //.
+have -> : e = (e / B) * B by rewrite divfK // gt_eqF.
+apply: le_lt_trans (_ : (e / B) * (\sum_l `|W i l|) < _); last by rewrite ltr_pmul2l ?divr_gt0.
+rewrite mulr_sumr; apply: ler_sum => l _; rewrite normrM mulrC.
+by apply: ler_wpmul2r; rewrite ?normr_ge0 // ltW.
+Qed.
+
+Lemma pattern_open d ws K (N : params R d ws K) x :
+  generic N x ->
+  exists2 e, 0 < e & forall x' : 'cV[R]_d, (forall i, `|x' i 0 - x i 0| < e) -> pattern N x' = pattern N x.
+Proof.
+elim: ws d N x => [|n ws IH] d N x /=; first by exists 1; first exact: ltr01.
+set z := _ + _; case=> zn0 /IH[e2 e20 pat2].
+have [|e1 e10 le1] := @finite_gap _ (fun i => `|z i 0|).
+  by move=> i; rewrite normr_gt0.
+have e0 : 0 < Num.min e1 e2 by rewrite lt_minr e10.
+have [e' e'0 small] := mulmx_small N.1.1 e0; exists e' => // x' close.
+set z' := N.1.1 *m x' + N.1.2.
+have zz i : `|z' i 0 - z i 0| < Num.min e1 e2.
+  have -> : z' i 0 - z i 0 = (N.1.1 *m (x' - x)) i 0.
+    by rewrite mulmxBr !mxE opprD addrACA subrr addr0.
+  by apply: small => a b; rewrite (ord1 b) !mxE.
+have same : active z' = active z.
+  apply/colP => i; rewrite [LHS]mxE [RHS]mxE.
+  have := zz i; rewrite lt_minr => /andP[zi _]; have {zi} := lt_le_trans zi (le1 i).
+  have := zn0 i; move: (z i 0) (z' i 0) => u u' u0.
+  case: (ltgtP 0 u) u0 => [u_gt0|u_lt0|<-] //= _.
+    by rewrite (gtr0_norm u_gt0) ltr_norml => /andP[+ _]; rewrite ltr_subr_addr addNr => ->.
+  rewrite (ltr0_norm u_lt0) ltr_norml => /andP[_]; rewrite ltr_sub_addr addNr => u'0.
+  by rewrite ltNge ltW.
+rewrite same; congr (_, _); apply: pat2 => i.
+have := zz i; rewrite lt_minr => /andP[_]; apply: le_lt_trans.
+rewrite !relu_mask same !dmaskE; case: ifP => // _.
+by rewrite subrr normr0.
+Qed.
+
 Lemma pattern_near d ws K (N dN : params R d ws K) (px : 'cV[{poly R}]_d) :
   generic N (evalmx 0 px) ->
   near (fun t => pattern (N + t *: dN) (evalmx t px) = pattern N (evalmx 0 px)).
