@@ -46,9 +46,6 @@ def attack(
     """
     network = to_network(model)
     given = gradient if isinstance(gradient, Gradient) else Gradient(tensors=gradient)
-    given.for_network(network)
-    if batch_size is not None and batch_size < 1:
-        raise InputError(f"batch_size={batch_size}; a batch has at least one sample")
     from exan_verify.numeric.attack import run
 
     return run(

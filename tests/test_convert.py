@@ -243,6 +243,19 @@ def test_onnx_gemm(tmp_path: Path):
     assert np.array_equal(network.layers[0].weight, W1)
 
 
+def test_onnx_gemm_with_weights_the_other_way_round(tmp_path: Path):
+    plain = {"fc1.weight": W1.T, "fc1.bias": B1, "fc2.weight": W2.T, "fc2.bias": B2}
+    nodes = [
+        node("Flatten", "x", out="f"),
+        node("Gemm", "f", "fc1.weight", "fc1.bias", out="z1"),
+        node("Relu", "z1", out="h1"),
+        node("Gemm", "h1", "fc2.weight", "fc2.bias", out="z2", transB=0),
+    ]
+    network = load_onnx(save(tmp_path / "m.onnx", nodes, plain, "z2"))
+    assert np.array_equal(network.layers[0].weight, W1)
+    assert np.allclose(forward(network, X), EXPECTED, atol=1e-5)
+
+
 def test_onnx_matmul_add_transposes_and_reshape(tmp_path: Path):
     nodes = [
         node("Reshape", "x", "shape", out="f"),
