@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
-
-from exan_verify.certificate import Claim, Lifting, Mixing, Question, domain_record, issue
-from exan_verify.decide import lifting
+from exan_verify.certificate import Claim, DegreeThree, Lifting, Mixing, Question, domain_record, issue
+from exan_verify.decide import degree_three, lifting
 from exan_verify.decide.context import Context, Finding, Setting
 from exan_verify.decide.direct import obstacles
-from exan_verify.decide.reconstruction import LayerGradient, NotFoundError, rebuild, with_bias
-from exan_verify.errors import InexactError, InputError, LabelError
+from exan_verify.decide.from_gradient import Search, rank_bound_of_batch, search
+from exan_verify.errors import InexactError, InputError
 from exan_verify.exact.backprop import gradient as exact_gradient
-from exan_verify.exact.linalg import rank
 from exan_verify.exact.modular import UnsuitablePrimeError
 from exan_verify.facts import Facts
 from exan_verify.network import Batch, Gradient, Labels, Loss, Reduction, ReluNetwork
@@ -25,6 +22,7 @@ ENGINES = ("auto", "lifting")
 
 ENGINE_ORDER: tuple[tuple[Engine, Callable[[Context, Budget], Finding]], ...] = (
     (Engine.LIFTING, lifting.decide),
+    (Engine.LIFTING, degree_three.decide),
 )
 """Who is asked, cheapest first."""
 
@@ -81,13 +79,28 @@ def certify(
 def _given_batch(setting: Setting, batch: Batch, batch_size: int | None, limits: Budget) -> Verdict:
     if setting.domain is not None and not setting.domain.contains(batch):
         raise InputError("the batch lies outside the domain it is asked about; widen the domain")
-    if batch_size not in (None, batch.size):
-        reason = (
-            f"the batch has {batch.size} samples; whether {batch_size} samples can have its gradient is not "
-            "decided by the engines here. Ask with the batch's own size"
-        )
-        return _unknown(batch_size or 0, reason)
-    return _decide(Context(setting=setting, batch=batch), limits)
+    context = Context(setting=setting, batch=batch)
+    if batch_size is not None and batch_size != batch.size:
+        return _other_size(context, batch_size, limits)
+    return _decide(context, limits)
+
+
+def _other_size(context: Context, batch_size: int, limits: Budget) -> Verdict:
+    """Whether ``batch_size`` samples can have the gradient of a batch of another size."""
+    setting, batch = context.setting, context.batch
+    bound = rank_bound_of_batch(context, batch_size)
+    if bound is not None:
+        reason = f"rank [dW_{bound.layer} | db_{bound.layer}] >= {bound.rank} (mod p), so {batch_size} samples are too few"
+        searched = Search(samples=batch_size, reason=reason, refutation=bound)
+        return _unrealisable(setting, searched, batch=batch)
+    if setting.loss.rational and setting.labels is not Labels.KNOWN:
+        given = exact_gradient(setting.network, batch, setting.loss, setting.reduction)
+        return _given_gradient(setting, given, batch_size, True, None, limits)
+    reason = (
+        f"the batch has {batch.size} samples; whether {batch_size} samples can have its gradient is not "
+        f"decided for {setting.loss.value}. Ask with the batch's own size"
+    )
+    return _unknown(batch_size, reason)
 
 
 def _decide(
@@ -153,6 +166,8 @@ def _layer(proved: list[tuple[Engine, Finding]]) -> int | None:
         for part in finding.evidence:
             if isinstance(part, Lifting):
                 return part.layers[0].layer
+            if isinstance(part, DegreeThree):
+                return part.argument.layer
     return None
 
 
@@ -192,65 +207,51 @@ def _given_gradient(
     tolerance: float | None,
     limits: Budget,
 ) -> Verdict:
-    layers = gradient.for_network(setting.network)
+    gradient.for_network(setting.network)
     _check_meaning(gradient, exact, tolerance)
-    if tolerance is not None or setting.loss is not Loss.MSE:
+    if setting.labels is Labels.KNOWN:
+        raise InputError("labels='known' needs the batch's labels; give batch=, or 'one_hot' or 'real'")
+    if tolerance is not None or not setting.loss.rational:
         what = "a tolerance" if tolerance is not None else f"the loss {setting.loss.value!r}"
         reason = f"from a gradient alone, questions with {what} are not decided by the engines here"
-        return _unknown(batch_size or 0, f"{reason}; give the batch, or an exact mse gradient")
-    if not setting.network.has_bias:
-        return _unknown(batch_size or 0, "the network has no biases, so every sample keeps a scale")
-    samples = batch_size or max(rank(with_bias(layer)) for layer in layers)
-    attempts: list[Attempt] = []
-    for layer in range(1, setting.network.depth):
-        limits.spend(sum(array.size for array in gradient.tensors.values()))
-        if stopped := limits.exhausted:
-            return _unknown(samples, f"{stopped}; give more", tuple(attempts))
-        verdict = _try_layer(setting, gradient, layers, samples, layer, attempts, limits)
-        if verdict is not None:
-            return verdict
-    size = f"batch size {samples} ({'given' if batch_size else 'the rank found'})"
-    reason = "; ".join(a.note for a in attempts) or "the network has no hidden layer, which lifting needs"
-    return _unknown(samples, f"no batch was reconstructed for {size}: {reason}", tuple(attempts))
+        return _unknown(batch_size or 0, f"{reason}; give the batch, or an exact mse or hinge gradient")
+    searched = search(setting, gradient, batch_size, limits)
+    if searched.refutation is not None:
+        return _unrealisable(setting, searched, gradient)
+    if searched.batch is not None:
+        return _decide(Context(setting=setting, batch=searched.batch), limits, gradient, searched.mixing)
+    return _unknown(searched.samples, searched.reason, searched.attempts)
 
 
-def _try_layer(
-    setting: Setting,
-    gradient: Gradient,
-    layers: Sequence[LayerGradient],
-    samples: int,
-    layer: int,
-    attempts: list[Attempt],
-    limits: Budget,
-) -> Verdict | None:
-    """Rebuild at one layer, verify the batch by its own exact gradient, then decide from the batch."""
-    try:
-        found = rebuild(setting.network, layers, setting.reduction, samples, layer)
-        batch = Batch.of(
-            found.batch.inputs,
-            found.batch.labels,
-            network=setting.network,
-            loss=setting.loss,
-            labels=setting.labels,
-        )
-        problem = _disagreement(setting, gradient, batch)
-    except (NotFoundError, LabelError) as error:
-        attempts.append(Attempt(engine=Engine.LIFTING, layer=layer, note=f"layer {layer}: {error}"))
-        return None
-    if problem is not None:
-        attempts.append(Attempt(engine=Engine.LIFTING, layer=layer, note=f"layer {layer}: {problem}"))
-        return None
-    return _decide(Context(setting=setting, batch=batch), limits, gradient, found.mixing)
-
-
-def _disagreement(setting: Setting, gradient: Gradient, batch: Batch) -> str | None:
-    again = exact_gradient(setting.network, batch, setting.loss, setting.reduction)
-    wrong = [name for name, array in again.tensors.items() if np.any(array != gradient.tensors[name])]
-    if wrong:
-        return f"the reconstructed batch has another gradient in {wrong[0]!r}"
-    if setting.domain is not None and not setting.domain.contains(batch):
-        return "the reconstructed batch lies outside the domain"
-    return None
+def _unrealisable(
+    setting: Setting, searched: Search, gradient: Gradient | None = None, batch: Batch | None = None
+) -> Verdict:
+    question = Question(
+        entrance="batch" if gradient is None else "gradient",
+        loss=setting.loss,
+        reduction=setting.reduction,
+        labels=setting.labels,
+        batch_size=searched.samples,
+        domain=domain_record(setting.domain, setting.network.widths[0]),
+    )
+    assert searched.refutation is not None
+    return Verdict(
+        outcome=Outcome.UNREALISABLE,
+        samples=(),
+        reason=searched.reason,
+        batch_size=searched.samples,
+        engine=Engine.DIRECT if isinstance(searched.refutation, RankBound) else Engine.LIFTING,
+        layer=searched.refutation.layer,
+        trust=Trust.CERTIFIED,
+        certificate=issue(
+            claim=Claim(question=question, outcome=Outcome.UNREALISABLE, samples=()),
+            evidence=(searched.refutation,),
+            model_sha256=setting.network.digest,
+            batch_sha256=None if batch is None else batch.digest,
+            gradient_sha256=None if gradient is None else gradient.digest,
+        ),
+        attempts=searched.attempts,
+    )
 
 
 def _unknown(samples: int, reason: str, attempts: tuple[Attempt, ...] = ()) -> Verdict:

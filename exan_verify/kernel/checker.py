@@ -8,8 +8,10 @@ from typing import Any
 from exan_verify.certificate import (
     Certificate,
     Claim,
+    DegreeThree,
     Lifting,
     Question,
+    RankBound,
     SecondBatch,
     domain_box,
     parse,
@@ -17,14 +19,15 @@ from exan_verify.certificate import (
 from exan_verify.errors import CertificateRejected, InputError, LabelError
 from exan_verify.exact.modular import UnsuitablePrimeError
 from exan_verify.facts import Facts
-from exan_verify.kernel import lifting, second_batch
+from exan_verify.kernel import degree_three, lifting, second_batch
 from exan_verify.kernel.reconstruction import rebuilt_batch
-from exan_verify.kernel.subject import Subject
+from exan_verify.kernel.subject import Subject, require
 from exan_verify.network import Batch, Gradient, ReluNetwork
-from exan_verify.verdict import Box, SampleStatus
+from exan_verify.verdict import Box, Outcome, SampleStatus
 
 CHECKERS: Mapping[type, Callable[[Any, Subject], Facts]] = {
     Lifting: lifting.facts,
+    DegreeThree: degree_three.facts,
     SecondBatch: second_batch.facts,
 }
 """One checker for each kind of evidence."""
@@ -60,11 +63,12 @@ def check(
             f"the certificate was made for a {question.entrance}; pass {question.entrance}="
         )
     try:
-        if batch is not None:
-            subject = _matching_batch(record, network, batch)
+        if record.claim.outcome is Outcome.UNREALISABLE:
+            claim = _refuted(record, network, batch, gradient)
+        elif batch is not None:
+            claim = _derive(record, network, _matching_batch(record, network, batch))
         else:
-            subject = _batch_of_gradient(record, network, gradient)
-        claim = _derive(record, network, subject)
+            claim = _derive(record, network, _batch_of_gradient(record, network, gradient))
     except UnsuitablePrimeError as error:
         raise CertificateRejected(str(error)) from None
     if claim != record.claim:
@@ -85,6 +89,7 @@ def _derive(record: Certificate, network: ReluNetwork, batch: Batch) -> Claim:
         raise CertificateRejected("the batch lies outside the claim's domain")
     facts = Facts()
     for part in record.evidence:
+        require(type(part) in CHECKERS, f"{type(part).__name__} is no evidence about a batch")
         subject = Subject(network=network, batch=batch, question=question, settled=facts.determined)
         facts |= CHECKERS[type(part)](part, subject)
     return Claim(
@@ -92,6 +97,32 @@ def _derive(record: Certificate, network: ReluNetwork, batch: Batch) -> Claim:
         outcome=facts.outcome(batch.size, distinct=batch.distinct),
         samples=facts.statuses(batch.size),
     )
+
+
+def _refuted(
+    record: Certificate,
+    network: ReluNetwork,
+    batch: tuple[Any, Any] | Batch | None,
+    gradient: Mapping[str, Any] | Gradient | None,
+) -> Claim:
+    """UNREALISABLE: one piece of evidence that no batch of the claim's size has the gradient."""
+    question, size = record.claim.question, record.claim.question.batch_size
+    require(len(record.evidence) == 1 and record.rebuild is None, "one piece of evidence is expected")
+    require(size >= 1, "a batch has at least one sample")
+    evidence = record.evidence[0]
+    domain = _domain(question, network.widths[0])
+    if batch is not None:
+        subject = Subject(network=network, batch=_matching_batch(record, network, batch), question=question)
+        require(isinstance(evidence, RankBound), "with a batch given, only a rank bound shows this")
+        unrealisable.check_rank_bound_of_batch(evidence, subject, size)
+    else:
+        given = _matching_gradient(record, gradient)
+        if isinstance(evidence, RankBound):
+            unrealisable.check_rank_bound_of_gradient(evidence, given, network, size)
+        else:
+            require(isinstance(evidence, Forced), "this kind of evidence shows no UNREALISABLE")
+            unrealisable.check_forced(evidence, given, network, question, domain)
+    return Claim(question=question, outcome=Outcome.UNREALISABLE, samples=())
 
 
 def _matching_batch(record: Certificate, network: ReluNetwork, batch: tuple[Any, Any] | Batch) -> Batch:
@@ -107,14 +138,22 @@ def _matching_batch(record: Certificate, network: ReluNetwork, batch: tuple[Any,
 def _batch_of_gradient(
     record: Certificate, network: ReluNetwork, gradient: Mapping[str, Any] | Gradient | None
 ) -> Batch:
-    given = gradient if isinstance(gradient, Gradient) else Gradient(tensors=gradient or {})
-    if record.batch_sha256 is not None or record.rebuild is None:
+    given = _matching_gradient(record, gradient)
+    if record.rebuild is None:
         raise CertificateRejected("a certificate for a gradient must say how the batch is rebuilt from it")
-    if record.gradient_sha256 != given.digest:
-        raise CertificateRejected("the certificate was made for another gradient (SHA-256 differs)")
     question = record.claim.question
     x, y = rebuilt_batch(record.rebuild, network, given, question)
     return _batch_of(network, question, x, y)
+
+
+def _matching_gradient(record: Certificate, gradient: Mapping[str, Any] | Gradient | None) -> Gradient:
+    given = gradient if isinstance(gradient, Gradient) else Gradient(tensors=gradient or {})
+    require(record.batch_sha256 is None, "a certificate for a gradient must not carry parts for a batch")
+    require(
+        record.gradient_sha256 == given.digest,
+        "the certificate was made for another gradient (SHA-256 differs)",
+    )
+    return given
 
 
 def _batch_of(network: ReluNetwork, question: Question, x: Any, y: Any) -> Batch:
