@@ -18,7 +18,7 @@ from exan_verify.certificate import DegreeThree, LayerArgument
 from exan_verify.decide.context import Context, Finding
 from exan_verify.decide.cubic import MAX_ENTRIES, Cubic, cubic_equations
 from exan_verify.decide.lifting import conclude, hypotheses
-from exan_verify.decide.system import plan
+from exan_verify.decide.system import Plan, equations, plan
 from exan_verify.errors import SoundnessError
 from exan_verify.exact.linalg import rank_mod
 from exan_verify.exact.modular import PRIME
@@ -47,16 +47,21 @@ def decide(context: Context, budget: Budget) -> Finding:
 
 
 def plans(context: Context) -> list[Cubic]:
-    """One plan per hidden layer where degree two lacks equations, the layers with enough for degree three
-    first, then by the number of unknowns. One sample needs no system.
+    """One plan per hidden layer where degree two lacks equations, by count or by rank; the layers with enough
+    for degree three first, then by the number of unknowns. One sample needs no system.
     """
     if context.samples == 1:
         return []
     everyone = tuple(range(context.samples))
     quadratic = [plan(context, layer, everyone) for layer in range(1, context.network.depth)]
-    found = [Cubic(plan=p, neurons=p.equations) for p in quadratic if p.missing]
+    found = [Cubic(plan=p, neurons=p.equations) for p in quadratic if _deficit(context, p)]
     chosen = [replace(cubic, neurons=min(cubic.enough, cubic.neurons)) for cubic in found]
     return sorted(chosen, key=lambda c: (c.missing, c.unknowns))
+
+
+def _deficit(context: Context, quadratic: Plan) -> int:
+    """How many independent equations degree two lacks at this layer, at least."""
+    return quadratic.missing or quadratic.target - rank_mod(equations(context, quadratic))
 
 
 def _lift(context: Context, cubic: Cubic, budget: Budget) -> tuple[DegreeThree | None, int | None, str]:
@@ -84,13 +89,13 @@ def _lift(context: Context, cubic: Cubic, budget: Budget) -> tuple[DegreeThree |
 def _out_of_range(cubic: Cubic) -> str | None:
     if cubic.missing:
         return (
-            f"too few equations: {cubic.plan.missing} more neurons with a non-zero delta are needed at "
-            f"degree two, {cubic.missing} at degree three"
+            f"too few equations: {cubic.missing} more neurons with a non-zero delta are needed "
+            f"({cubic.plan.missing} at degree two)"
         )
     if cubic.entries > MAX_ENTRIES:
         return (
-            f"{cubic.plan.missing} neurons are missing at degree two, and degree three would need a matrix "
-            f"of {cubic.rows} x {cubic.unknowns}, above the {MAX_ENTRIES} entries that memory is planned for"
+            f"a matrix of {cubic.rows} x {cubic.unknowns} would be needed, above the {MAX_ENTRIES} entries "
+            f"that memory is planned for ({cubic.plan.missing} neurons are missing at degree two)"
         )
     return None
 
@@ -123,7 +128,7 @@ def _reason(context: Context, evidence: DegreeThree, determined: frozenset[int])
     if len(determined) < samples:
         names = ", ".join(str(m) for m in sorted(determined))
         return f"samples {names} are in every batch with this gradient (lifting of degree three)"
-    missing = plan(context, used.layer, tuple(range(samples))).missing
+    missing = _deficit(context, plan(context, used.layer, tuple(range(samples))))
     return (
         f"lifting of degree three at hidden layer {used.layer}, where degree two is {missing} equations "
         f"short: rank(R3) = {used.rank} = V - {used.unknowns - used.rank} with V = {used.unknowns}, "
