@@ -46,6 +46,7 @@ def attack(
     """
     network = to_network(model)
     given = gradient if isinstance(gradient, Gradient) else Gradient(tensors=gradient)
+    _check_device(device)
     from exan_verify.numeric.attack import run
 
     return run(
@@ -59,6 +60,17 @@ def attack(
         seed=seed,
         progress=progress,
     )
+
+
+def _check_device(device: str | None) -> None:
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    # a torch built without that kind of device asserts; a missing or misspelt one is a RuntimeError
+    except (RuntimeError, AssertionError) as error:
+        first_line = str(error).splitlines()[0]
+        raise InputError(f"device={device!r} cannot be used ({first_line}); use 'cpu'") from None
 
 
 def choice(kind: type[_Option], value: str, name: str) -> _Option:

@@ -22,8 +22,21 @@ from typing import Any
 
 import numpy as np
 
-from exan_verify.errors import ExanError, FileError, InputError, PickleRefusedError, ShapeError
+from exan_verify.errors import (
+    ExanError,
+    FileError,
+    GradientError,
+    InexactError,
+    InputError,
+    LabelError,
+    NonFiniteError,
+    PickleRefusedError,
+    ShapeError,
+)
 from exan_verify.network import Array, Gradient, ReluNetwork, exact_array, to_fraction
+
+ABOUT_DATA = (ShapeError, LabelError, NonFiniteError, GradientError, InexactError)
+"""Errors that speak of what a batch or gradient file holds, not of how it is used."""
 
 GRADIENT_SCHEMA = "exan/gradient/1"
 _RATIONAL = re.compile(r"-?\d+(/\d+)?")
@@ -169,12 +182,12 @@ def write_atomically(path: str | Path, content: bytes) -> None:
 
 
 @contextmanager
-def about(path: str | Path) -> Iterator[None]:
-    """Put the file's name in front of any error on the way up."""
+def about(path: str | Path, *kinds: type[ExanError]) -> Iterator[None]:
+    """Put the file's name in front of errors of these kinds (default: any) on the way up."""
     try:
         yield
     except ExanError as error:
-        if str(error).startswith(f"{path}:"):
+        if str(error).startswith(f"{path}:") or (kinds and not isinstance(error, kinds)):
             raise
         raise type(error)(f"{path}: {error}") from None
 

@@ -77,6 +77,8 @@ def test_progress_is_told():
         ({"reduction": "none"}, InputError, "reduction='none'"),
         ({"method": "magic"}, InputError, "method='magic'"),
         ({"batch_size": 0}, InputError, "batch_size=0"),
+        ({"device": "toaster"}, InputError, "device='toaster' cannot be used"),
+        ({"device": "cuda:99"}, InputError, "device='cuda:99' cannot be used"),
     ],
 )
 def test_options_that_cannot_be_are_named(change: dict, kind: type[ExanError], message: str):

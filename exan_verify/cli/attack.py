@@ -101,23 +101,23 @@ def describe(found: Attack, score: Score | None) -> list[Any]:
 def _score(found: Attack, truth: str) -> Score:
     import torch
 
-    from exan_verify.io import about, load_batch
+    from exan_verify.io import ABOUT_DATA, about, load_batch
     from exan_verify.numeric.metrics import score
 
     x, y = load_batch(truth)
     span = float(x.max() - x.min()) or 1.0
-    with about(truth):
+    with about(truth, *ABOUT_DATA):
         return score(found.x, found.y, torch.tensor(x), torch.tensor(y), data_range=span)
 
 
 def _attack(model: str, gradient: str, options: dict[str, Any], progress: Callable[[str], None]) -> Attack:
     from exan_verify import attack
-    from exan_verify.io import about, load_gradient, load_model
+    from exan_verify.io import ABOUT_DATA, about, load_gradient, load_model
 
     network = load_model(model, options["weights"])
     given = load_gradient(gradient)
     passed = ("loss", "reduction", "batch_size", "method", "device", "seed")
-    with about(gradient):
+    with about(gradient, *ABOUT_DATA):
         return attack(
             network,
             given,

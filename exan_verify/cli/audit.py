@@ -110,11 +110,11 @@ def _samples(found: Audit) -> Table:
 
 def _audit(model: str, batch: str, options: dict[str, Any]) -> tuple[Audit, Array]:
     from exan_verify.auditing import audit
-    from exan_verify.io import about, load_batch, load_model
+    from exan_verify.io import ABOUT_DATA, about, load_batch, load_model
 
     network = load_model(model, options.pop("weights"))
     x, y = load_batch(batch)
-    with about(batch):
+    with about(batch, *ABOUT_DATA):
         return audit(network, (x, y), **options), x
 
 

@@ -144,7 +144,7 @@ def _counted(samples: tuple[Any, ...]) -> str:
 
 def _certify(model: str, options: dict[str, Any]) -> Verdict:
     from exan_verify import certify
-    from exan_verify.io import about, load_batch, load_gradient, load_model
+    from exan_verify.io import ABOUT_DATA, about, load_batch, load_gradient, load_model
 
     network = load_model(model, options["weights"])
     passed = (
@@ -164,11 +164,11 @@ def _certify(model: str, options: dict[str, Any]) -> Verdict:
         if options["exact"] or options["tolerance"] is not None:
             raise InputError("--exact and --tolerance go with --gradient; a batch has its exact gradient")
         batch = load_batch(options["batch"])
-        with about(options["batch"]):
+        with about(options["batch"], *ABOUT_DATA):
             return certify(network, batch=batch, **arguments)
     gradient = load_gradient(options["gradient"])
     meaning = {"exact": options["exact"], "tolerance": options["tolerance"]}
-    with about(options["gradient"]):
+    with about(options["gradient"], *ABOUT_DATA):
         try:
             return certify(network, gradient=gradient, **meaning, **arguments)
         except InexactError as error:
@@ -178,7 +178,7 @@ def _certify(model: str, options: dict[str, Any]) -> Verdict:
 def _check(certificate: str, model: str, batch: str | None, gradient: str | None, weights: str | None) -> Any:
     from pathlib import Path
 
-    from exan_verify.io import load_batch, load_gradient, load_model
+    from exan_verify.io import ABOUT_DATA, about, load_batch, load_gradient, load_model
     from exan_verify.kernel import check
 
     try:
@@ -186,6 +186,7 @@ def _check(certificate: str, model: str, batch: str | None, gradient: str | None
     except OSError as error:
         raise FileError(f"{certificate}: cannot be read ({error.strerror}); check the path") from None
     network = load_model(model, weights)
-    if batch is not None:
-        return check(content, network, batch=load_batch(batch))
-    return check(content, network, gradient=load_gradient(gradient or ""))
+    subject = batch if batch is not None else str(gradient)
+    given = {"batch": load_batch(subject)} if batch is not None else {"gradient": load_gradient(subject)}
+    with about(subject, *ABOUT_DATA):
+        return check(content, network, **given)
