@@ -1,0 +1,44 @@
+"""The secure side: families of batches with the same gradient (docs/theory.md section 4, S1 to S4).
+
+Each method proposes second batches; every one is verified exactly before it counts. The kernel builds it
+again from its certificate.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from exan_verify.decide.context import Context, Finding
+from exan_verify.decide.families import linear
+from exan_verify.decide.families.result import Part, joined, witness
+from exan_verify.verdict import Attempt, Budget, Engine
+
+METHODS: tuple[Callable[[Context, Budget], Part], ...] = (linear.decide,)
+"""Who is asked, in order; each adds its facts."""
+
+
+def decide(context: Context, budget: Budget) -> Finding:
+    """Look for families through the batch; report what was proved and what was tried."""
+    start = time.monotonic()
+    parts: list[Part] = []
+    stopped = None
+    for method in METHODS:
+        if stopped := budget.exhausted:
+            break
+        parts.append(method(context, budget))
+    found = joined(parts)
+    attempt = Attempt(
+        engine=Engine.FAMILIES,
+        note="; ".join(filter(None, (found.note, stopped))) or "no shared region, dead or silent sample",
+        seconds=time.monotonic() - start,
+    )
+    if not found.facts.is_ambiguous:
+        return Finding(attempts=(attempt,))
+    return Finding(
+        attempts=(attempt,),
+        facts=found.facts,
+        evidence=found.evidence,
+        witness=witness(found),
+        reason=found.reason,
+    )

@@ -1,0 +1,160 @@
+"""The general first-order family (docs/theory.md S4), exactly, for mse and hinge on small networks.
+
+Fix every pattern. Motions dx with ``A_m dx_m = 0`` (mse) or margins that keep their state (hinge) leave the
+loss vectors and so all deltas as they are; the gradient stays iff ``sum_m delta_i^m (J_{i-1}^m dx_m)^T = 0``
+at every layer i. Both are linear: the batches of this kind are exactly X + L cut by the regions and the box,
+a convex set. It is more than a point iff the tangent cone at X (zero pre-activations, tied margins, faces of
+the box) is more than {0}; then a segment of batches leaves X.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+import numpy as np
+
+from exan_verify.decide.context import Context
+from exan_verify.decide.families.cone import Cone, cone
+from exan_verify.decide.families.motion import fractions, jacobians, margins, masked
+from exan_verify.decide.families.radius import long_motions, second_batch
+from exan_verify.decide.families.result import GENERATORS_SHOWN, Part, names, of_batches
+from exan_verify.exact.backprop import backward
+from exan_verify.exact.linalg import multiply, nullspace, pivots
+from exan_verify.exact.softmax import loss_vectors
+from exan_verify.network import Array, Loss
+from exan_verify.verdict import Budget
+
+_MAX_UNKNOWNS = 160
+_MAX_ENTRIES = 300_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """A linear family of batches: ``generators`` (M d, q) span its directions, ``inner`` (M, d) is a generic
+    direction along which a segment of batches exists.
+    """
+
+    generators: Array
+    inner: Array
+
+    @property
+    def dimension(self) -> int:
+        """The exact dimension of the family."""
+        return int(self.generators.shape[1])
+
+
+def within_reach(context: Context) -> bool:
+    """Whether the exact linear algebra of S4 is affordable here."""
+    unknowns = context.samples * context.network.widths[0]
+    rows = sum(min(a, context.samples) * b for a, b in _layer_sizes(context))
+    return unknowns <= _MAX_UNKNOWNS and rows * unknowns <= _MAX_ENTRIES
+
+
+def family(context: Context) -> Family:
+    """The whole family S4 of a batch under a rational loss."""
+    maps = [jacobians(context, m) for m in range(context.samples)]
+    basis = nullspace(_equations(context, maps))
+    if not basis.shape[1]:
+        return Family(generators=basis, inner=_no_steps(context))
+    blocked = _blocked(context, maps)
+    found: Cone = cone(
+        multiply(blocked, basis) if len(blocked) else blocked, basis.shape[1], context.setting.seed
+    )
+    if not found.dimension:
+        return Family(generators=basis[:, :0], inner=_no_steps(context))
+    inner = multiply(basis, found.inner.reshape(-1, 1))
+    return Family(generators=multiply(basis, found.span), inner=inner.reshape(context.samples, -1))
+
+
+def decide(context: Context, budget: Budget) -> Part:
+    """Find the family S4 and second batches in it."""
+    if not context.setting.loss.rational:
+        return Part(note="")
+    if not within_reach(context):
+        return Part(note="S4: the exact first-order system is too large here")
+    budget.spend((context.samples * context.network.widths[0]) ** 3)
+    found = family(context)
+    if not found.dimension:
+        return Part(note="S4: no first-order family")
+    batches = [second_batch(context, found.inner)]
+    movable = [m for m in range(context.samples) if found.inner[m].any()]
+    for steps in long_motions(context, found.generators, movable):
+        if budget.exhausted:
+            break
+        batches.append(second_batch(context, steps))
+    reason = (
+        f"a linear family of dimension {found.dimension} (exact) moves {names(movable)} "
+        "inside their regions and keeps the gradient (S4)"
+    )
+    part = of_batches([b for b in batches if b is not None], note="S4: " + reason, reason=reason)
+    shape = (context.samples, context.network.widths[0])
+    shown = tuple(
+        found.generators[:, g].reshape(shape) for g in range(min(found.dimension, GENERATORS_SHOWN))
+    )
+    return replace(part, dimension=found.dimension, generators=shown)
+
+
+def _layer_sizes(context: Context) -> list[tuple[int, int]]:
+    return [(layer.shape[0], layer.shape[1]) for layer in context.network.layers]
+
+
+def _equations(context: Context, maps: list[list[Array]]) -> Array:
+    """One row per equation on vec(dX), sample by sample."""
+    samples, d = context.samples, context.network.widths[0]
+    vectors = loss_vectors(context.setting.loss, context.passed.logits, context.batch.labels, 1)
+    rows: list[Array] = []
+    for i, matrix in enumerate(backward(context.network, context.passed, vectors)):
+        delta = matrix.fractions()
+        inputs = [_hidden_jacobian(context, maps[m], i, m) for m in range(samples)]
+        for r in pivots(delta.T):
+            blocks = [inputs[m] * delta[r, m] for m in range(samples)]
+            rows.extend(np.concatenate(blocks, axis=1))
+    if context.setting.loss is Loss.MSE:
+        for m in range(samples):
+            rows.extend(_embedded(row, m, samples) for row in maps[m][-1])
+    kept = [row for row in rows if row.any()]
+    return np.array(kept, dtype=object).reshape(len(kept), samples * d)
+
+
+def _hidden_jacobian(context: Context, maps: list[Array], layer: int, m: int) -> Array:
+    """``J_layer = dh_layer / dx`` of sample m (n_layer, d); the identity for layer 0."""
+    if layer == 0:
+        return fractions(np.eye(context.network.widths[0]))
+    return masked(maps[layer - 1], context.passed.patterns[layer - 1][:, m])
+
+
+def _blocked(context: Context, maps: list[list[Array]]) -> Array:
+    """Functionals of vec(dX) that must not grow: zero pre-activations, tied margins, faces of the box."""
+    samples, d = context.samples, context.network.widths[0]
+    rows = [_embedded(row, m, samples) for m in range(samples) for row in blocked_rows(context, maps[m], m)]
+    return np.array(rows, dtype=object).reshape(len(rows), samples * d)
+
+
+def blocked_rows(context: Context, maps: list[Array], m: int) -> list[Array]:
+    """The functionals (d,) of sample m's motion that must not grow."""
+    rows = [maps[i][j] for i, zeros in enumerate(context.passed.zeros) for j in np.flatnonzero(zeros[:, m])]
+    if context.setting.loss is Loss.HINGE:
+        label = int(context.batch.labels[m])
+        tied = np.flatnonzero(margins(context.passed.logits[:, m], label) == 0)
+        rows += [maps[-1][c] - maps[-1][label] for c in tied]
+    return [row for row in rows + _faces(context, m) if row.any()]
+
+
+def _faces(context: Context, m: int) -> list[Array]:
+    if context.setting.domain is None:
+        return []
+    d = context.network.widths[0]
+    lo, hi = context.setting.domain.bounds(d)
+    x, unit = context.batch.inputs[m], fractions(np.eye(d))
+    return [-unit[k] for k in np.flatnonzero(x == lo)] + [unit[k] for k in np.flatnonzero(x == hi)]
+
+
+def _embedded(row: Array, m: int, samples: int) -> Array:
+    out = np.full(samples * len(row), Fraction(0), dtype=object)
+    out[m * len(row) : (m + 1) * len(row)] = row
+    return out
+
+
+def _no_steps(context: Context) -> Array:
+    return np.full((context.samples, context.network.widths[0]), Fraction(0), dtype=object)

@@ -1,0 +1,124 @@
+"""How everything moves along a straight line inside a region: exact slopes, and how far the line may go.
+
+Inside one activation pattern the network is affine, so pre-activations, logits and margins are affine in
+the step t. Active neurons and violated margins are open conditions, inactive neurons, satisfied margins and
+the box are closed ones (docs/theory.md section 4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+from exan_verify.decide.context import Context
+from exan_verify.exact.backprop import affine
+from exan_verify.exact.linalg import multiply
+from exan_verify.exact.rational import Mask, RationalMatrix, product
+from exan_verify.network import Array, Loss, to_fraction
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """Conditions ``values + t slopes > 0`` (where ``strict``) or ``>= 0``, entrywise; Fractions."""
+
+    values: Array
+    slopes: Array
+    strict: Mask
+
+
+def fractions(array: Array) -> Array:
+    """The entries of an exact array as Fractions."""
+    out = np.empty(array.shape, dtype=object)
+    for index, value in np.ndenumerate(array):
+        out[index] = to_fraction(value)
+    return out
+
+
+def conditions(context: Context, samples: Sequence[int], steps: Array) -> list[Block]:
+    """The conditions that keep ``samples`` in their regions, in the domain and with the same hinge margins
+    while they move along ``steps`` (|samples|, d).
+    """
+    chosen = list(samples)
+    blocks = []
+    moving = RationalMatrix.of(np.ascontiguousarray(steps.T))
+    here = RationalMatrix.of(np.ascontiguousarray(context.batch.inputs[chosen].T))
+    for layer, pattern in zip(context.network.layers[:-1], context.passed.patterns, strict=True):
+        active = pattern[:, chosen]
+        moving, here = product(layer.weight, moving), affine(layer, here)
+        sign = np.where(active, 1, -1)
+        blocks.append(Block(values=here.fractions() * sign, slopes=moving.fractions() * sign, strict=active))
+        moving, here = moving.masked(active), here.masked(active)
+    if context.setting.loss is Loss.HINGE:
+        slopes = product(context.network.layers[-1].weight, moving).fractions()
+        blocks.append(_margins(context, chosen, slopes))
+    return blocks + _box(context, chosen, steps)
+
+
+def step_limit(blocks: Sequence[Block]) -> Fraction | None:
+    """The supremum of t >= 0 at which all conditions hold, or None when there is none."""
+    limit: Fraction | None = None
+    for block in blocks:
+        falling = block.slopes < 0
+        for value, slope in zip(block.values[falling], block.slopes[falling], strict=True):
+            here = -value / slope
+            limit = here if limit is None or here < limit else limit
+    return limit
+
+
+def below(limit: Fraction) -> Fraction:
+    """A short dyadic number in (0.99 limit, limit), for ``limit`` > 0."""
+    shift = 8 - (limit.numerator.bit_length() - limit.denominator.bit_length())
+    scaled = limit * (Fraction(2) ** shift)
+    whole = -(-scaled.numerator // scaled.denominator) - 1
+    return Fraction(whole) / Fraction(2) ** shift
+
+
+def margins(logits: Array, label: int) -> Array:
+    """``1 - f_y + f_c`` for every class c of one sample; the own class's entry is 1, never tied."""
+    found: Array = 1 - logits[label] + logits
+    return found
+
+
+def masked(rows: Array, keep: Mask) -> Array:
+    """The rows where ``keep``, zeros elsewhere."""
+    found: Array = rows * keep.astype(int)[:, None]
+    return found
+
+
+def jacobians(context: Context, sample: int) -> list[Array]:
+    """``dz_i / dx`` of one sample for every layer i = 1..L (the last: the logits), each (n_i, d); small
+    networks only.
+    """
+    current = fractions(context.network.layers[0].weight)
+    found = [current]
+    for layer, pattern in zip(context.network.layers[1:], context.passed.patterns, strict=True):
+        current = multiply(fractions(layer.weight), masked(current, pattern[:, sample]))
+        found.append(current)
+    return found
+
+
+def _margins(context: Context, samples: list[int], slopes: Array) -> Block:
+    values, rates = [], []
+    for column, m in enumerate(samples):
+        label = int(context.batch.labels[m])
+        own = margins(context.passed.logits[:, m], label)
+        sign = np.where(own > 0, 1, -1)
+        values.append(own * sign)
+        rates.append((slopes[:, column] - slopes[label, column]) * sign)
+    stacked = np.array(values, dtype=object)
+    return Block(values=stacked, slopes=np.array(rates, dtype=object), strict=stacked > 0)
+
+
+def _box(context: Context, samples: list[int], steps: Array) -> list[Block]:
+    if context.setting.domain is None:
+        return []
+    lo, hi = context.setting.domain.bounds(context.batch.inputs.shape[1])
+    x = fractions(context.batch.inputs[samples])
+    closed = np.zeros(x.shape, dtype=bool)
+    return [
+        Block(values=x - fractions(lo), slopes=steps, strict=closed),
+        Block(values=fractions(hi) - x, slopes=-steps, strict=closed),
+    ]
