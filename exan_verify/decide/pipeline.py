@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from exan_verify.certificate import Claim, DegreeThree, Lifting, Mixing, Question, domain_record, issue
-from exan_verify.decide import degree_three, lifting
+from exan_verify.decide import degree_three, families, lifting
 from exan_verify.decide.context import Context, Finding, Setting
 from exan_verify.decide.direct import obstacles
 from exan_verify.decide.from_gradient import Search, rank_bound_of_batch, search
@@ -23,6 +23,7 @@ ENGINES = ("auto", "lifting")
 ENGINE_ORDER: tuple[tuple[Engine, Callable[[Context, Budget], Finding]], ...] = (
     (Engine.LIFTING, lifting.decide),
     (Engine.LIFTING, degree_three.decide),
+    (Engine.FAMILIES, families.decide),
 )
 """Who is asked, cheapest first."""
 
