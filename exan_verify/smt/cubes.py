@@ -9,7 +9,7 @@ unsatisfiable, in exact rational arithmetic.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from exan_verify.smt.encode import Encoding, Fixed, abstraction, encode, state_names
@@ -70,33 +70,19 @@ def completeness(question: Question, cubes: Sequence[Sequence[bool]]) -> Script:
     return script
 
 
-def cube_tasks(
-    question: Question,
-    cubes: Sequence[Sequence[bool]],
-    others: tuple[Known, ...],
-    *,
-    radius: Fraction = Fraction(0),
-    missing: int | None = None,
-) -> list[Task]:
-    """One task per cube; where the known batch lies in a cube, a ball around it is excluded if it can be."""
+def cube_tasks(whole: Task, cubes: Sequence[Sequence[bool]], first: int = 0) -> list[Task]:
+    """The task of the whole question, once per cube; indices count from ``first``.
+
+    Where the known batch lies in a cube, a ball around it is excluded if it can be.
+    """
+    question = whole.question
     literals = all_literals(question)
+    isolated = question.tolerance is None and whole.missing is None and len(whole.others) == 1
     tasks = []
-    for k, bits in enumerate(cubes):
+    for k, bits in enumerate(cubes, first):
         fixed = tuple(zip(literals, bits, strict=True))
-        reaches: Reaches = ()
-        if question.tolerance is None and missing is None and len(others) == 1:
-            reaches = excluded_balls(question, dict(fixed), others[0])
-        tasks.append(
-            Task(
-                index=k,
-                question=question,
-                fixed=fixed,
-                others=others,
-                radius=radius,
-                missing=missing,
-                reaches=reaches,
-            )
-        )
+        reaches = excluded_balls(question, dict(fixed), whole.others[0]) if isolated else ()
+        tasks.append(replace(whole, index=k, fixed=fixed, reaches=reaches))
     return tasks
 
 

@@ -8,45 +8,20 @@ replayed exactly before it counts.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
 from exan_verify.errors import InputError
 from exan_verify.network import Batch, Gradient, Labels, Loss, Reduction, ReluNetwork
-from exan_verify.smt.cache import AnswerCache, query_key
-from exan_verify.smt.confirm import accept_model, exact_model
-from exan_verify.smt.cubes import Task, all_literals, build, completeness, cube_tasks
-from exan_verify.smt.encode import abstraction
+from exan_verify.smt.confirm import exact_model
 from exan_verify.smt.exclude import Known, known
-from exan_verify.smt.opinions import second_opinion
-from exan_verify.smt.portfolio import Outcome as Run
-from exan_verify.smt.portfolio import Progress, Settings, run, shared_worker
+from exan_verify.smt.portfolio import Outcome as Found
+from exan_verify.smt.portfolio import Progress, Settings
 from exan_verify.smt.question import Question, batch_target, label_vectors, question_of, rational_target
 from exan_verify.smt.replay import ExactBatch, contains, exact_batch
-from exan_verify.smt.solvers import Strategy
+from exan_verify.smt.search import Search
 from exan_verify.smt.transcendental import transcendental_target
 from exan_verify.verdict import Attempt, Box, Engine, Outcome, SampleStatus, Trust, Verdict, Witness
-
-MAX_CUBES = 200_000
-"""More cubes than this are not enumerated: the question is then UNKNOWN."""
-
-
-@dataclass(slots=True)
-class _State:
-    """What one call has found so far."""
-
-    question: Question
-    settings: Settings
-    truth: Known | None
-    radius: Fraction
-    double_check: bool
-    cubes: list[list[bool]] = field(default_factory=list)
-    refuted: dict[int, bool] = field(default_factory=dict)
-    attempts: list[Attempt] = field(default_factory=list)
-    confirmed: bool = True
-    stopped: str = ""
 
 
 def decide(
@@ -155,187 +130,126 @@ def answer(
     question: Question, truth: Known | None, settings: Settings, *, radius: Fraction, double_check: bool
 ) -> Verdict:
     """Decide a question that :func:`pose` made."""
-    state = _State(question, settings, truth, radius, double_check)
-    if not _enumerate(state):
-        return _unknown(state, state.stopped)
+    search = Search(question, settings, double_check)
+    refuted: frozenset[int] = frozenset()
     if truth is None:
-        found = _run(state, cube_tasks(question, state.cubes, ()), "find a batch")
+        found = search.find("find a batch")
         if found.accepted is None:
-            return _nothing_found(state, found)
-        state.truth = known(question, exact_model(*found.accepted))
-        state.refuted = dict.fromkeys(found.refuted, True)
-    assert state.truth is not None
-    tasks = cube_tasks(question, state.cubes, (state.truth,), radius=radius)
-    found = _run(state, [t for t in tasks if t.index not in state.refuted], "find another batch")
+            return _unknown(search, found, ()) if found.inconclusive else _unrealisable(search)
+        truth = known(question, exact_model(*found.accepted))
+        refuted = frozenset(found.refuted)
+    found = search.find("find another batch", (truth,), radius=radius, skip=refuted)
     if found.accepted is not None:
-        return _ambiguous(state, exact_model(*found.accepted))
-    if found.open:
-        return _open(state, found, len(tasks))
-    return _unique(state)
+        other = exact_model(*found.accepted)
+        return _ambiguous(search, truth, other, _statuses(search, truth, other))
+    if found.inconclusive:
+        return _unknown(search, found, (SampleStatus.UNKNOWN,) * question.size)
+    return _unique(search, truth, radius)
 
 
-def _enumerate(state: _State) -> bool:
-    """List the cubes; False when that did not end."""
-    script = abstraction(state.question)
-    if script.refuted:
-        state.attempts.append(_attempt("no cube satisfies the linear constraints (by constants alone)"))
-        return True
-    start = time.monotonic()
-    text, literals = script.text(comments=False), all_literals(state.question)
-    store = AnswerCache(state.settings.cache)
-    key = query_key(text, Strategy("z3", "lra-enumerate"), limit=MAX_CUBES, seed=state.settings.seed)
-    record = store.get(key)
-    if record is None:
-        deadline = state.settings.deadline
-        reply, cubes = shared_worker().states(
-            text,
-            literals,
-            limit=MAX_CUBES,
-            seconds=None if deadline is None else max(0.01, deadline - time.monotonic()),
-            seed=state.settings.seed,
+def _unique(search: Search, truth: Known, radius: Fraction) -> Verdict:
+    question = search.question
+    if question.tolerance is None:
+        claim = f"no other batch of {question.size} samples has this gradient"
+    else:
+        claim = (
+            f"every batch of {question.size} samples whose gradient is within {question.tolerance} lies "
+            f"within {radius} of it, up to order"
         )
-        if reply.status != "unsat":
-            state.stopped = f"the cubes could not be listed ({reply.reason})"
-            return False
-        record = {"cubes": sorted(cubes)}
-        store.put(key, record)
-    state.cubes = record["cubes"]
-    note = f"{len(state.cubes)} cubes hold every batch that the linear constraints admit"
-    state.attempts.append(_attempt(note, time.monotonic() - start))
-    if state.double_check:
-        text = completeness(state.question, state.cubes).text(comments=False)
-        state.confirmed &= second_opinion("completeness of the cubes", text, "z3", state.settings)
-    return True
-
-
-def _run(state: _State, tasks: Sequence[Task], purpose: str) -> Run:
-    start = time.monotonic()
-    found = run(tasks, state.settings, accept_model)
-    note = f"{purpose}: {len(found.refuted)} of {len(tasks)} cubes refuted, {len(found.open)} open"
-    if found.accepted:
-        note += ", a model replayed exactly"
-    state.attempts.append(_attempt(note, time.monotonic() - start))
-    if state.double_check and not found.accepted:
-        state.confirmed &= _confirm(state, tasks, found)
-    return found
-
-
-def _confirm(state: _State, tasks: Sequence[Task], found: Run) -> bool:
-    """Ask the other solver about every cube that one solver refuted."""
-    agreed = True
-    for task in tasks:
-        reply = found.refuted.get(task.index)
-        if reply is not None:
-            text = build(task).text(comments=False)
-            agreed &= second_opinion(task.name, text, reply.solver.split("/")[0], state.settings)
-    return agreed
-
-
-def _unique(state: _State) -> Verdict:
-    assert state.truth is not None
-    size = state.question.size
-    within = ""
-    if state.question.tolerance is not None:
-        within = f" further than {state.radius} from it, up to order,"
+    witness = None if truth.batch.rational else Witness(generators=(truth.batch,))
     return _verdict(
-        state,
+        search,
         Outcome.UNIQUE,
-        f"no other batch of {size} samples{within} has this gradient"
-        f"{' within the tolerance' if within else ''}: all {len(state.cubes)} cubes are refuted",
-        samples=(SampleStatus.DETERMINED,) * size,
-        witness=_irrational(state.truth.batch),
-    )
-
-
-def _ambiguous(state: _State, other: ExactBatch) -> Verdict:
-    witness = _irrational(other) or Witness(batch=other.batch(state.question.loss))
-    return _verdict(
-        state,
-        Outcome.AMBIGUOUS,
-        "another batch has this gradient (replayed exactly): " + "; ".join(other.describe()),
-        samples=_statuses(state, other),
+        f"{claim}: refuted by SMT solvers in every activation pattern",
+        samples=(SampleStatus.DETERMINED,) * question.size,
+        truth=truth,
         witness=witness,
     )
 
 
-def _statuses(state: _State, other: ExactBatch) -> tuple[SampleStatus, ...]:
-    """A sample that the other batch lacks is FREE; of the rest it is asked whether a batch lacks them."""
-    assert state.truth is not None
-    truth = state.truth.batch
-    if state.question.tolerance is not None:
-        return (SampleStatus.UNKNOWN,) * state.question.size
-    found = []
-    for n, (x, y) in enumerate(zip(truth.x, truth.y, strict=True)):
-        if not contains(other, x, y, truth.point):
-            found.append(SampleStatus.FREE)
-            continue
-        tasks = cube_tasks(state.question, state.cubes, (state.truth,), missing=n)
-        reply = _run(state, tasks, f"find a batch without sample {n}")
-        if reply.accepted is not None:
-            found.append(SampleStatus.FREE)
-        else:
-            found.append(SampleStatus.UNKNOWN if reply.open else SampleStatus.DETERMINED)
-    return tuple(found)
-
-
-def _nothing_found(state: _State, found: Run) -> Verdict:
-    if found.open:
-        return _open(state, found, len(state.cubes))
-    question = state.question
+def _ambiguous(search: Search, truth: Known, other: ExactBatch, samples: tuple[SampleStatus, ...]) -> Verdict:
+    """Irrational witnesses stay exact: an :class:`ExactBatch` as the witness's only generator."""
+    witness = (
+        Witness(batch=other.batch(search.question.loss)) if other.rational else Witness(generators=(other,))
+    )
     return _verdict(
-        state,
-        Outcome.UNREALISABLE,
-        f"no batch of {question.size} samples with labels {question.labels.value}"
-        f"{' in the domain' if question.domain else ''} has this gradient: "
-        f"all {len(state.cubes)} cubes are refuted",
+        search,
+        Outcome.AMBIGUOUS,
+        f"another batch has this gradient (replayed exactly): {other}",
+        samples=samples,
+        truth=truth,
+        witness=witness,
     )
 
 
-def _open(state: _State, found: Run, total: int) -> Verdict:
-    names = sorted(found.open)[:5]
-    listed = ", ".join(map(str, names)) + (", ..." if len(found.open) > 5 else "")
+def _statuses(search: Search, truth: Known, other: ExactBatch) -> tuple[SampleStatus, ...]:
+    """A sample that the other batch lacks is FREE; of the rest it is asked whether a batch lacks them."""
+    question, batch = search.question, truth.batch
+    if question.tolerance is not None:
+        return (SampleStatus.UNKNOWN,) * question.size
+    found = []
+    for n, (x, y) in enumerate(zip(batch.x, batch.y, strict=True)):
+        if not contains(other, x, y, batch.point):
+            found.append(SampleStatus.FREE)
+            continue
+        reply = search.find(f"find a batch without sample {n}", (truth,), missing=n, cheap=True)
+        if reply.accepted is not None:
+            found.append(SampleStatus.FREE)
+        else:
+            found.append(SampleStatus.UNKNOWN if reply.inconclusive else SampleStatus.DETERMINED)
+    return tuple(found)
+
+
+def _unrealisable(search: Search) -> Verdict:
+    question = search.question
+    return _verdict(
+        search,
+        Outcome.UNREALISABLE,
+        f"no batch of {question.size} samples with labels {question.labels.value}"
+        f"{' in the domain' if question.domain else ''} has this gradient"
+        f"{f' within {question.tolerance}' if question.tolerance else ''}: "
+        "refuted by SMT solvers in every activation pattern",
+    )
+
+
+def _unknown(search: Search, found: Found, samples: tuple[SampleStatus, ...]) -> Verdict:
+    names = [found.tasks[k].name for k in sorted(found.open)[:5]]
+    listed = f" ({', '.join(names)}{', ...' if len(found.open) > 5 else ''})" if names else ""
     cause = found.stopped or "the solvers' work limits ran out"
-    return _unknown(state, f"{cause}: {len(found.open)} of {total} cubes stay open ({listed})")
-
-
-def _unknown(state: _State, reason: str) -> Verdict:
+    total = f"{'' if search.complete else 'at least '}{len(search.cubes)}"
     return Verdict(
         outcome=Outcome.UNKNOWN,
-        samples=(SampleStatus.UNKNOWN,) * (state.question.size if state.truth else 0),
-        reason=f"{reason}; try a larger budget, or another engine",
-        batch_size=state.question.size,
+        samples=samples,
+        reason=f"{cause}: {len(found.open)} of {total} cubes stay open{listed}; "
+        "try a larger budget or another engine",
+        batch_size=search.question.size,
         engine=Engine.SMT,
-        attempts=tuple(state.attempts),
+        attempts=_attempts(search),
     )
 
 
 def _verdict(
-    state: _State,
+    search: Search,
     outcome: Outcome,
     reason: str,
     *,
     samples: tuple[SampleStatus, ...] = (),
+    truth: Known | None = None,
     witness: Witness | None = None,
 ) -> Verdict:
-    doubled = state.double_check and state.confirmed
-    given = state.truth.batch if state.truth else None
+    doubled = search.double_check and search.agreed
     return Verdict(
         outcome=outcome,
         samples=samples,
         reason=reason,
-        batch_size=state.question.size,
+        batch_size=search.question.size,
         engine=Engine.SMT,
         trust=Trust.CROSS_CHECKED if doubled else Trust.SOLVER_TRUSTED,
-        batch=given.batch(state.question.loss) if given and given.rational else None,
+        batch=truth.batch.batch(search.question.loss) if truth and truth.batch.rational else None,
         witness=witness,
-        attempts=tuple(state.attempts),
+        attempts=_attempts(search),
     )
 
 
-def _irrational(batch: ExactBatch) -> Witness | None:
-    """A record for a batch that has no rational form: its exact algebraic numbers."""
-    return None if batch.rational else Witness(generators=(batch,))
-
-
-def _attempt(note: str, seconds: float | None = None) -> Attempt:
-    return Attempt(engine=Engine.SMT, note=note, seconds=seconds)
+def _attempts(search: Search) -> tuple[Attempt, ...]:
+    return tuple(Attempt(engine=Engine.SMT, note=n, seconds=s) for n, s in search.notes)

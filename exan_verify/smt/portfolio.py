@@ -16,7 +16,7 @@ import joblib
 
 from exan_verify.smt.cache import AnswerCache, query_key
 from exan_verify.smt.cubes import Task, build
-from exan_verify.smt.solvers import SAT, UNKNOWN, UNSAT, Answer, Strategy, Worker
+from exan_verify.smt.solvers import SAT, UNKNOWN, UNSAT, Answer, Strategy, Worker, available
 
 Progress = Callable[[int, int, str], None]
 """Called with (tasks closed, tasks in all, what is being done)."""
@@ -24,29 +24,32 @@ Progress = Callable[[int, int, str], None]
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One strategy with its limit of work per task."""
+    """One strategy with its limit of work per task, and a hard kill after ``seconds``: some of the solvers'
+    inner loops do not look at the limit.
+    """
 
     strategy: Strategy
     rlimit: int
+    seconds: float = 120.0
 
 
 SMT, NLSAT, DEFAULT = (Strategy("z3", t) for t in ("smt", "qfnra-nlsat", "default"))
 CVC5 = Strategy("cvc5")
 
 ROUNDS: tuple[Round, ...] = (
-    Round(SMT, 300_000),
-    Round(NLSAT, 300_000),
-    Round(SMT, 6_000_000),
-    Round(NLSAT, 6_000_000),
-    Round(DEFAULT, 6_000_000),
-    Round(SMT, 120_000_000),
+    Round(NLSAT, 300_000, 5.0),
+    Round(SMT, 300_000, 5.0),
+    Round(NLSAT, 6_000_000, 30.0),
+    Round(SMT, 6_000_000, 30.0),
+    Round(CVC5, 500_000, 30.0),
     Round(NLSAT, 120_000_000),
+    Round(SMT, 120_000_000),
 )
-"""The default portfolio. z3's ``smt`` closes most cubes in milliseconds where ``qfnra-nlsat`` needs more,
-and the other way round on the rest."""
+"""The default portfolio. Either of the first two closes nearly all cubes in milliseconds, and what the one
+cannot do the other often can; cvc5 is left out where it is not installed."""
 
-SECONDS_PER_QUERY = 120.0
-"""Hard kill of a query that does not look at its work limit."""
+SCOUT = Round(SMT, 1_000_000, 5.0)
+"""One try at the whole question before its cubes: it often finds a second batch at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,20 +63,27 @@ class Settings:
     deadline: float | None = None
     work_limit: int | None = None
     progress: Progress | None = None
-    query_seconds: float = SECONDS_PER_QUERY
+    seconds_left: float | None = None
 
 
 @dataclass(slots=True)
 class Outcome:
     """What became of the tasks: refuted ones with the answer that refuted them (None: no solver was
-    needed), open ones with the last answer, and the accepted model if there is one.
+    needed), open ones with the last answer, every task with its last lemmas, and the accepted model if there
+    is one.
     """
 
     refuted: dict[int, Answer | None] = field(default_factory=dict)
     open: dict[int, Answer | None] = field(default_factory=dict)
+    tasks: dict[int, Task] = field(default_factory=dict)
     accepted: tuple[Task, Answer] | None = None
     stopped: str = ""
     work: int = 0
+
+    @property
+    def inconclusive(self) -> bool:
+        """Whether neither a model was accepted nor everything refuted."""
+        return self.accepted is None and bool(self.open or self.stopped)
 
 
 Accept = Callable[[Task, Answer], Task | bool]
@@ -86,13 +96,25 @@ def run(tasks: Sequence[Task], settings: Settings, accept: Accept) -> Outcome:
 
     Tasks are handled in their order, chunk by chunk, so that the outcome does not depend on ``jobs``.
     """
-    outcome = Outcome(open={t.index: None for t in tasks})
+    outcome = Outcome()
+    proceed(outcome, tasks, settings.rounds, settings, accept)
+    return outcome
+
+
+def proceed(
+    outcome: Outcome, tasks: Sequence[Task], rounds: Sequence[Round], settings: Settings, accept: Accept
+) -> list[Task]:
+    """Like :func:`run`, adding to an outcome; returns the tasks that are still open."""
     waiting = list(tasks)
-    for current in settings.rounds:
-        waiting = _round(current, waiting, settings, accept, outcome)
+    for task in tasks:
+        outcome.tasks[task.index] = task
+        outcome.open.setdefault(task.index, None)
+    for current in rounds:
         if not waiting or outcome.accepted or outcome.stopped:
             break
-    return outcome
+        if available(current.strategy.solver):
+            waiting = _round(current, waiting, settings, accept, outcome)
+    return waiting
 
 
 MAX_REFINEMENTS = 40
@@ -108,24 +130,36 @@ def _round(
     while queue:
         size = 1 if settings.jobs == 1 else 8 * settings.jobs
         chunk, queue = queue[:size], queue[size:]
-        outcome.stopped = _exhausted(settings, outcome)
-        if outcome.stopped:
-            return left + chunk + queue
+        again: list[Task] = []
         for task, answer in zip(chunk, _solve_all(chunk, current, settings), strict=True):
-            outcome.work += 0 if answer is None else answer.work
-            again = _settle(task, answer, accept, outcome)
+            outcome.stopped = outcome.stopped or _exhausted(settings, outcome)
+            if outcome.stopped:
+                left.append(task)
+                continue
+            _count_work(outcome, current, answer)
+            more = _settle(task, answer, accept, outcome)
             if outcome.accepted:
                 return []
-            if again is not None and again is not task and tries.get(task.index, 0) < MAX_REFINEMENTS:
-                tries[task.index] = tries.get(task.index, 0) + 1
-                queue.insert(0, again)
-            elif again is not None:
-                left.append(again)
-        if settings.progress:
-            settings.progress(
-                len(outcome.refuted), len(outcome.refuted) + len(outcome.open), str(current.strategy)
-            )
+            tries[task.index] = tries.get(task.index, 0) + 1
+            if more is not None:
+                refined = more is not task and tries[task.index] <= MAX_REFINEMENTS
+                (again if refined else left).append(more)
+        queue = again + queue
+        if outcome.stopped:
+            return left + queue
+        _report(settings, outcome, current)
     return sorted(left, key=lambda t: t.index)
+
+
+def _count_work(outcome: Outcome, current: Round, answer: Answer | None) -> None:
+    if answer is not None:
+        outcome.work += current.rlimit if answer.killed else answer.work
+
+
+def _report(settings: Settings, outcome: Outcome, current: Round) -> None:
+    if settings.progress:
+        closed = len(outcome.refuted)
+        settings.progress(closed, closed + len(outcome.open), str(current.strategy))
 
 
 def _settle(task: Task, answer: Answer | None, accept: Accept, outcome: Outcome) -> Task | None:
@@ -141,6 +175,7 @@ def _settle(task: Task, answer: Answer | None, accept: Accept, outcome: Outcome)
             outcome.accepted = (task, answer)
             return None
         if isinstance(decision, Task):
+            outcome.tasks[task.index] = decision
             return decision
     return task
 
@@ -153,14 +188,14 @@ def _exhausted(settings: Settings, outcome: Outcome) -> str:
     return ""
 
 
-def _seconds_left(settings: Settings) -> float:
+def _seconds_left(settings: Settings) -> float | None:
     if settings.deadline is None:
-        return settings.query_seconds
-    return min(settings.query_seconds, settings.deadline - time.monotonic())
+        return settings.seconds_left
+    return settings.deadline - time.monotonic()
 
 
 def _solve_all(tasks: Sequence[Task], current: Round, settings: Settings) -> Iterator[Answer | None]:
-    job = replace(settings, progress=None, deadline=None, query_seconds=_seconds_left(settings))
+    job = replace(settings, progress=None, deadline=None, seconds_left=_seconds_left(settings))
     if settings.jobs == 1 or len(tasks) == 1:
         return (solve(task, current, job) for task in tasks)
     parallel = joblib.Parallel(n_jobs=settings.jobs)
@@ -180,7 +215,8 @@ def query(text: str, current: Round, settings: Settings) -> Answer:
     key = query_key(text, current.strategy, rlimit=current.rlimit, seed=settings.seed)
     found = store.answer(key)
     if found is None:
-        seconds = _seconds_left(settings)
+        left = _seconds_left(settings)
+        seconds = current.seconds if left is None else min(left, current.seconds)
         if seconds <= 0:
             return Answer(UNKNOWN, str(current.strategy), reason="no time left", killed=True)
         found = shared_worker().ask(

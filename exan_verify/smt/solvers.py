@@ -123,7 +123,9 @@ class Worker:
     def states(
         self, text: str, booleans: list[str], *, limit: int, seconds: float | None = None, seed: int = 0
     ) -> tuple[Answer, list[list[bool]]]:
-        """All assignments of ``booleans`` that satisfy linear ``text``; complete iff the answer is unsat."""
+        """Up to ``limit`` assignments of ``booleans`` that satisfy linear ``text``: complete iff the answer
+        is unsat.
+        """
         request = {"solver": "z3", "tactic": "lra", "text": text, "enumerate": booleans, "limit": limit}
         reply = self._exchange({**request, "seconds": seconds, "seed": seed})
         return _answer(reply, "z3/lra"), reply.get("states", [])

@@ -122,8 +122,9 @@ def main() -> None:
     source, sink = os.dup(0), os.dup(1)
     os.dup2(2, 1)
     os.set_inheritable(source, False)
-    from exan_verify.smt import backends  # noqa: F401 - loads z3 once for every child
+    from exan_verify.smt import backends  # loads z3 once for every child
 
+    backends.prepare()
     serve(source, sink)
 
 

@@ -1,0 +1,169 @@
+"""Search all cubes of a question: listed page by page, each page tried cheaply before the next is listed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+from exan_verify.smt.cache import AnswerCache, query_key
+from exan_verify.smt.confirm import accept_model
+from exan_verify.smt.cubes import Task, all_literals, build, completeness, cube_tasks
+from exan_verify.smt.exclude import Known
+from exan_verify.smt.opinions import second_opinion
+from exan_verify.smt.portfolio import SCOUT, Outcome, Settings, proceed, shared_worker
+from exan_verify.smt.question import Question
+from exan_verify.smt.solvers import SAT, UNSAT, Strategy
+
+FIRST_PAGE = 64
+MAX_CUBES = 100_000
+"""More cubes than this are not listed: the question then stays open."""
+
+SCOUT_INDEX = -1
+CHEAP_ROUNDS = 2
+
+
+@dataclass(slots=True)
+class Search:
+    """The cubes of one question, listed on demand, and what has been found about them.
+
+    ``agreed``: a second solver has confirmed everything that was refuted so far (asked for with
+    ``double_check``).
+    """
+
+    question: Question
+    settings: Settings
+    double_check: bool = False
+    cubes: list[list[bool]] = field(default_factory=list)
+    complete: bool = False
+    agreed: bool = True
+    notes: list[tuple[str, float]] = field(default_factory=list)
+
+    def find(
+        self,
+        purpose: str,
+        others: tuple[Known, ...] = (),
+        *,
+        radius: Fraction = Fraction(0),
+        missing: int | None = None,
+        skip: frozenset[int] = frozenset(),
+        cheap: bool = False,
+    ) -> Outcome:
+        """Look for a batch that differs from ``others`` (see :class:`~exan_verify.smt.cubes.Task`).
+
+        Cubes whose index is in ``skip`` are known to be empty; ``cheap`` leaves out the long rounds.
+        """
+        start, outcome = time.monotonic(), Outcome()
+        whole = Task(index=SCOUT_INDEX, question=self.question, others=others, radius=radius, missing=missing)
+        if not self.cubes and others:
+            self.cubes.append(own_cube(others[0]))
+        if not self._scout(whole, outcome):
+            self._search(whole, skip, outcome, cheap)
+        self._note(purpose, outcome, time.monotonic() - start)
+        if self.double_check and not outcome.accepted:
+            self._confirm(outcome)
+        return outcome
+
+    def _search(self, whole: Task, skip: frozenset[int], outcome: Outcome, cheap: bool) -> None:
+        hard: list[Task] = []
+        first_rounds, long_rounds = self.settings.rounds[:CHEAP_ROUNDS], self.settings.rounds[CHEAP_ROUNDS:]
+        for first, page in self._pages(outcome):
+            tasks = cube_tasks(whole, page, first)
+            fresh = [t for t in tasks if t.index not in skip]
+            hard += proceed(outcome, fresh, first_rounds, self.settings, accept_model)
+            if outcome.accepted or outcome.stopped:
+                return
+        if not (outcome.stopped or cheap):
+            proceed(outcome, hard, long_rounds, self.settings, accept_model)
+
+    def _scout(self, whole: Task, outcome: Outcome) -> bool:
+        """Try the whole question at once; True when that decides it."""
+        if not self.question.loss.rational:
+            return False
+        proceed(outcome, [whole], [SCOUT], self.settings, accept_model)
+        if outcome.accepted or outcome.refuted:
+            return True
+        outcome.open.clear()
+        outcome.tasks.clear()
+        return False
+
+    def _pages(self, outcome: Outcome) -> Iterator[tuple[int, list[list[bool]]]]:
+        """``(index of the first cube, cubes)``: those listed before, then new ones until there are none."""
+        if self.cubes:
+            yield 0, list(self.cubes)
+        size = FIRST_PAGE
+        while not self.complete:
+            page = self._next_page(size, outcome)
+            if page is None:
+                return
+            first, size = len(self.cubes), 2 * size
+            self.cubes += page
+            yield first, page
+
+    def _next_page(self, size: int, outcome: Outcome) -> list[list[bool]] | None:
+        """The next cubes; None when the budget has run out (noted in the outcome)."""
+        script = completeness(self.question, self.cubes)
+        if script.refuted:
+            self.complete = True
+            return []
+        text = script.text(comments=False)
+        store = AnswerCache(self.settings.cache)
+        key = query_key(text, ENUMERATE, limit=size, seed=self.settings.seed)
+        record = store.get(key)
+        if record is None:
+            reply, cubes = shared_worker().states(
+                text,
+                all_literals(self.question),
+                limit=size,
+                seconds=seconds_left(self.settings),
+                seed=self.settings.seed,
+            )
+            if reply.status not in (SAT, UNSAT):
+                outcome.stopped = f"the cubes could not be listed ({reply.reason})"
+                return None
+            record = {"cubes": sorted(cubes), "complete": reply.status == UNSAT}
+            store.put(key, record)
+        self.complete = record["complete"]
+        page: list[list[bool]] = record["cubes"]
+        if len(self.cubes) + len(page) > MAX_CUBES:
+            outcome.stopped = f"there are more than {MAX_CUBES} cubes"
+            return None
+        return page
+
+    def _confirm(self, outcome: Outcome) -> None:
+        """Ask another solver about every cube that one solver refuted, and about the list of cubes."""
+        if self.complete and SCOUT_INDEX not in outcome.refuted:
+            text = completeness(self.question, self.cubes).text(comments=False)
+            self.agreed &= second_opinion("completeness of the cubes", text, "z3", self.settings)
+        for index, reply in outcome.refuted.items():
+            if reply is not None:
+                task = outcome.tasks[index]
+                solver = reply.solver.split("/")[0]
+                text = build(task).text(comments=False)
+                self.agreed &= second_opinion(task.name, text, solver, self.settings)
+
+    def _note(self, purpose: str, outcome: Outcome, seconds: float) -> None:
+        if SCOUT_INDEX in outcome.refuted:
+            found = "the whole question is refuted at once"
+        elif outcome.accepted:
+            task, answer = outcome.accepted
+            where = "the whole question" if task.index == SCOUT_INDEX else task.name
+            found = f"a model of {where} by {answer.solver}, replayed exactly"
+        else:
+            listed = f"{'all ' if self.complete else 'the first '}{len(self.cubes)} cubes"
+            found = f"{listed} tried, {len(outcome.refuted)} refuted, {len(outcome.open)} open"
+        self.notes.append((f"{purpose}: {found}", seconds))
+
+
+def own_cube(truth: Known) -> list[bool]:
+    """The cube in which the known batch lies: its samples' states in order. It is tried first."""
+    return [bit for state in sorted(truth.states) for bit in state]
+
+
+ENUMERATE = Strategy("z3", "lra-enumerate")
+
+
+def seconds_left(settings: Settings) -> float | None:
+    """Wall time until the deadline, at least a moment."""
+    return None if settings.deadline is None else max(0.01, settings.deadline - time.monotonic())
