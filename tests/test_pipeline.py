@@ -1,4 +1,6 @@
+import json
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -6,7 +8,8 @@ import torch
 
 from exan_verify.decide.pipeline import certify
 from exan_verify.errors import GradientError, InexactError, InputError, LabelError, ShapeError
-from exan_verify.exact.backprop import gradient
+from exan_verify.exact.backprop import forward, gradient
+from exan_verify.kernel import check
 from exan_verify.network import Batch, Gradient, Labels, Loss, Reduction, ReluNetwork
 from exan_verify.verdict import Box, Outcome, SampleStatus, Trust
 from tests.cases import default_network, random_batch
@@ -14,7 +17,7 @@ from tests.cases import default_network, random_batch
 
 def integer_network(widths, seed):
     rng = np.random.default_rng(seed)
-    pairs = list(zip(widths, widths[1:], strict=False))
+    pairs = list(pairwise(widths))
     return ReluNetwork.from_arrays(
         [rng.integers(-9, 10, (b, a)) for a, b in pairs], [rng.integers(-9, 10, b) for _, b in pairs]
     )
@@ -58,20 +61,58 @@ class TestGradientGiven:
         assert verdict.outcome is Outcome.UNIQUE, verdict.reason
         assert set(verdict.batch.y) == set(batch.y)
         one_hot = certify(network, gradient=given, loss="mse")
-        assert one_hot.outcome is Outcome.UNKNOWN
-        assert "one-hot" in one_hot.reason
+        assert one_hot.outcome is Outcome.UNREALISABLE
+        assert "labels outside the label set" in one_hot.reason
+        check(json.dumps(one_hot.certificate), network, gradient=given)
 
-    def test_a_changed_entry_is_never_unique(self):
-        network = integer_network([6, 40, 3], 1)
-        given = gradient(network, rational_batch(network, 3, 2), Loss.MSE, Reduction.MEAN)
+    @pytest.mark.parametrize(
+        ("widths", "loss"),
+        [
+            ([6, 40, 3], Loss.MSE),
+            ([5, 60, 20, 4], Loss.MSE),
+            ([7, 8, 60, 3], Loss.MSE),
+            ([6, 40, 3], Loss.HINGE),
+            ([7, 8, 60, 3], Loss.HINGE),
+        ],
+    )
+    def test_a_changed_entry_is_unrealisable(self, loss, widths):
+        network = integer_network(widths, 1)
+        batch = rational_batch(network, 3, 2)
+        if loss is Loss.HINGE:
+            worst = forward(network, batch).logits.argmin(axis=0)
+            batch = Batch.of(batch.inputs, worst, network=network, loss=loss, labels=Labels.ONE_HOT)
+        given = gradient(network, batch, loss, Reduction.MEAN)
+        found = certify(network, gradient=given, loss=loss.value, batch_size=3)
+        assert found.outcome is Outcome.UNIQUE, found.reason
+        assert set(found.batch.x) == set(batch.x)
+        check(json.dumps(found.certificate), network, gradient=given)
         for name, array in given.tensors.items():
             changed = array.copy()
             changed.flat[0] += 1
-            verdict = certify(
-                network, gradient=Gradient(tensors=given.tensors | {name: changed}), loss="mse", batch_size=3
-            )
-            assert verdict.outcome is Outcome.UNKNOWN
+            other = Gradient(tensors=given.tensors | {name: changed})
+            verdict = certify(network, gradient=other, loss=loss.value, batch_size=3)
+            assert verdict.outcome is Outcome.UNREALISABLE, (name, verdict.reason)
             assert verdict.batch is None
+            assert verdict.trust is Trust.CERTIFIED
+            claim = check(json.dumps(verdict.certificate), network, gradient=other)
+            assert claim.outcome is Outcome.UNREALISABLE
+
+    def test_a_batch_outside_the_box_is_unrealisable_in_the_box(self):
+        network = integer_network([6, 40, 3], 1)
+        batch = rational_batch(network, 3, 2)
+        given = gradient(network, batch, Loss.MSE, Reduction.MEAN)
+        inside = certify(network, gradient=given, loss="mse", domain=Box(-2, 2))
+        assert inside.outcome is Outcome.UNIQUE
+        outside = certify(network, gradient=given, loss="mse", domain=Box(0, 2))
+        assert outside.outcome is Outcome.UNREALISABLE
+        assert "outside the domain" in outside.reason
+        check(json.dumps(outside.certificate), network, gradient=given)
+
+    def test_known_labels_need_a_batch(self):
+        network = integer_network([6, 40, 3], 1)
+        given = gradient(network, rational_batch(network, 3, 2), Loss.MSE, Reduction.MEAN)
+        with pytest.raises(InputError, match="needs the batch's labels"):
+            certify(network, gradient=given, loss="mse", labels="known")
 
     def test_dyadic_numbers_meant_exactly(self):
         network = integer_network([4, 30, 2], 5)
@@ -154,7 +195,15 @@ class TestInput:
         with pytest.raises(LabelError, match="mse only"):
             certify(self.network, batch=self.batch, labels="real")
 
-    def test_another_batch_size_is_unknown(self):
+    def test_too_small_a_batch_size_is_unrealisable(self):
+        verdict = certify(self.network, batch=self.batch, batch_size=1)
+        assert verdict.outcome is Outcome.UNREALISABLE
+        assert verdict.batch_size == 1
+        assert "1 samples are too few" in verdict.reason
+        claim = check(json.dumps(verdict.certificate), self.network, batch=self.batch)
+        assert claim.question.batch_size == 1
+
+    def test_a_larger_batch_size_is_unknown_for_softmax(self):
         verdict = certify(self.network, batch=self.batch, batch_size=3)
         assert verdict.outcome is Outcome.UNKNOWN
         assert verdict.batch_size == 3

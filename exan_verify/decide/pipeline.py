@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from exan_verify.certificate import Claim, DegreeThree, Lifting, Mixing, Question, domain_record, issue
+from exan_verify.certificate import (
+    Claim,
+    DegreeThree,
+    Lifting,
+    Mixing,
+    Question,
+    RankBound,
+    domain_record,
+    issue,
+)
 from exan_verify.decide import degree_three, families, lifting
 from exan_verify.decide.context import Context, Finding, Setting
 from exan_verify.decide.direct import obstacles
@@ -91,7 +100,10 @@ def _other_size(context: Context, batch_size: int, limits: Budget) -> Verdict:
     setting, batch = context.setting, context.batch
     bound = rank_bound_of_batch(context, batch_size)
     if bound is not None:
-        reason = f"rank [dW_{bound.layer} | db_{bound.layer}] >= {bound.rank} (mod p), so {batch_size} samples are too few"
+        reason = (
+            f"rank [dW_{bound.layer} | db_{bound.layer}] >= {bound.rank} (mod p), "
+            f"so {batch_size} samples are too few"
+        )
         searched = Search(samples=batch_size, reason=reason, refutation=bound)
         return _unrealisable(setting, searched, batch=batch)
     if setting.loss.rational and setting.labels is not Labels.KNOWN:

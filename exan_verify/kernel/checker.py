@@ -9,6 +9,7 @@ from exan_verify.certificate import (
     Certificate,
     Claim,
     DegreeThree,
+    Forced,
     Lifting,
     Question,
     RankBound,
@@ -19,7 +20,7 @@ from exan_verify.certificate import (
 from exan_verify.errors import CertificateRejected, InputError, LabelError
 from exan_verify.exact.modular import UnsuitablePrimeError
 from exan_verify.facts import Facts
-from exan_verify.kernel import degree_three, lifting, second_batch
+from exan_verify.kernel import degree_three, lifting, second_batch, unrealisable
 from exan_verify.kernel.reconstruction import rebuilt_batch
 from exan_verify.kernel.subject import Subject, require
 from exan_verify.network import Batch, Gradient, ReluNetwork
@@ -113,15 +114,17 @@ def _refuted(
     domain = _domain(question, network.widths[0])
     if batch is not None:
         subject = Subject(network=network, batch=_matching_batch(record, network, batch), question=question)
-        require(isinstance(evidence, RankBound), "with a batch given, only a rank bound shows this")
+        if not isinstance(evidence, RankBound):
+            raise CertificateRejected("with a batch given, only a rank bound shows this")
         unrealisable.check_rank_bound_of_batch(evidence, subject, size)
     else:
         given = _matching_gradient(record, gradient)
         if isinstance(evidence, RankBound):
             unrealisable.check_rank_bound_of_gradient(evidence, given, network, size)
-        else:
-            require(isinstance(evidence, Forced), "this kind of evidence shows no UNREALISABLE")
+        elif isinstance(evidence, Forced):
             unrealisable.check_forced(evidence, given, network, question, domain)
+        else:
+            raise CertificateRejected("this kind of evidence shows no UNREALISABLE")
     return Claim(question=question, outcome=Outcome.UNREALISABLE, samples=())
 
 

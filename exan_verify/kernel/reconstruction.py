@@ -26,20 +26,28 @@ def rebuilt_batch(
 
     Raises :class:`CertificateRejected` when a step fails or the gradients differ.
     """
-    if question.loss is not Loss.MSE or not network.has_bias:
-        raise CertificateRejected("gradient certificates are for mse and networks with biases")
+    if not question.loss.rational or not network.has_bias:
+        raise CertificateRejected("gradient certificates are for mse and hinge, and networks with biases")
     layers = [_extended(*layer) for layer in given.for_network(network)]
     inputs = _inputs(mixing, network, layers, question.batch_size)
     hidden, logits = _outputs(network, inputs)
     vectors = _solved(hidden.T, layers[-1].T, "the loss vectors are not determined").T
-    divisor = question.loss.divisor(question.reduction, question.batch_size, network.classes)
-    targets = (logits - vectors * Fraction(divisor, 2)).T
+    targets = _labels(vectors, logits, question)
     batch = Batch(inputs=inputs, labels=targets)
     again = gradient(network, batch, question.loss, question.reduction)
     for name, array in again.tensors.items():
         if np.any(array != given.tensors[name]):
             raise CertificateRejected(f"the rebuilt batch has another gradient in {name!r}")
     return inputs, targets
+
+
+def _labels(vectors: Array, logits: Array, question: Question) -> Array:
+    """Labels from the loss vectors (K, M); whether they are right shows when the gradient is compared."""
+    if question.loss is Loss.HINGE:
+        return np.array([min(range(len(column)), key=column.__getitem__) for column in vectors.T])
+    divisor = question.loss.divisor(question.reduction, question.batch_size, len(logits))
+    targets: Array = (logits - vectors * Fraction(divisor, 2)).T
+    return targets
 
 
 def _inputs(mixing: Mixing, network: ReluNetwork, layers: list[Array], samples: int) -> Array:
