@@ -6,7 +6,8 @@ beside this file. Nothing is downloaded. Torch is imported only by the functions
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from importlib.resources import files
 from itertools import pairwise
@@ -85,16 +86,31 @@ def trained_network(widths: Sequence[int] = MNIST_WIDTHS, seed: int = 0) -> torc
     x, y = torch.from_numpy(to_inputs(images)), torch.tensor(labels)
     generator = torch.Generator().manual_seed(seed)
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-3)
-    for _ in range(_MAX_EPOCHS):
-        for chosen in torch.randperm(len(x), generator=generator).view(-1, _TRAINING_BATCH):
-            optimiser.zero_grad()
-            torch.nn.functional.cross_entropy(model(x[chosen]), y[chosen]).backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-        if accuracy(model, x, y) >= TRAINING_ACCURACY:
-            return model.requires_grad_(True)
+    with _one_thread():
+        for _ in range(_MAX_EPOCHS):
+            for chosen in torch.randperm(len(x), generator=generator).view(-1, _TRAINING_BATCH):
+                optimiser.zero_grad()
+                loss = torch.nn.functional.cross_entropy(model(x[chosen]), y[chosen])
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimiser.step()
+            if accuracy(model, x, y) >= TRAINING_ACCURACY:
+                return model.requires_grad_(True)
     raise InputError(
         f"widths={tuple(widths)} did not reach {TRAINING_ACCURACY:.0%} accuracy; use wider layers"
     )
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Batches this small gain nothing from threads, and the order of sums must not depend on their number."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def accuracy(model: torch.nn.Module, x: Any, y: Any) -> float:
