@@ -1,0 +1,46 @@
+(* What every main theorem rests on: each must be closed under the global context. *)
+From Exan Require Import linalg network derivative shared orbits exclusive lifting exact downward.
+From Exan Require Import groups systems modular.
+
+Print Assumptions fwd_fwdp.
+Print Assumptions grad_gradp.
+Print Assumptions w1_gsum.
+Print Assumptions b1_gsum.
+Print Assumptions gsum_topp.
+Print Assumptions gradp_derivative.
+Print Assumptions gradient_is_derivative.
+Print Assumptions mse_gradient.
+Print Assumptions pattern_open.
+Print Assumptions S0.
+Print Assumptions S0_same_moment.
+Print Assumptions S0_in_batch.
+Print Assumptions S1.
+Print Assumptions reflection.
+Print Assumptions stabiliser_family.
+Print Assumptions S1_ambiguous.
+Print Assumptions S2.
+Print Assumptions S2_same_logits.
+Print Assumptions S2_alpha_sum_zero.
+Print Assumptions S2_alpha_many.
+Print Assumptions S2_v.
+Print Assumptions E1.
+Print Assumptions E1_layer.
+Print Assumptions E2.
+Print Assumptions two_factorisations.
+Print Assumptions factorisations.
+Print Assumptions delta_in_column_space.
+Print Assumptions card_mono.
+Print Assumptions C1_candidates.
+Print Assumptions C1.
+Print Assumptions confined_plain.
+Print Assumptions confined_next_layer.
+Print Assumptions confined_sum_zero.
+Print Assumptions full_column_rank.
+Print Assumptions downward.
+Print Assumptions C1_batch_first.
+Print Assumptions C1_batch.
+Print Assumptions card_pairs.
+Print Assumptions C2_candidates.
+Print Assumptions C2.
+Print Assumptions C4.
+Print Assumptions rank_mod.
