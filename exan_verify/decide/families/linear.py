@@ -16,8 +16,8 @@ import numpy as np
 
 from exan_verify.decide.context import Context
 from exan_verify.decide.families.cone import Cone, cone
-from exan_verify.decide.families.motion import fractions, jacobians, margins, masked
-from exan_verify.decide.families.radius import long_motions, second_batch
+from exan_verify.decide.families.motion import fractions, jacobians, margins, masked, scaled
+from exan_verify.decide.families.radius import farther, second_batch
 from exan_verify.decide.families.result import GENERATORS_SHOWN, Part, names, of_batches
 from exan_verify.exact.backprop import backward
 from exan_verify.exact.linalg import multiply, nullspace, pivots
@@ -54,7 +54,7 @@ def within_reach(context: Context) -> bool:
 def family(context: Context) -> Family:
     """The whole family S4 of a batch under a rational loss."""
     maps = [jacobians(context, m) for m in range(context.samples)]
-    basis = nullspace(_equations(context, maps))
+    basis = scaled(nullspace(_equations(context, maps)))
     if not basis.shape[1]:
         return Family(generators=basis, inner=_no_steps(context))
     blocked = _blocked(context, maps)
@@ -64,7 +64,7 @@ def family(context: Context) -> Family:
     if not found.dimension:
         return Family(generators=basis[:, :0], inner=_no_steps(context))
     inner = multiply(basis, found.inner.reshape(-1, 1))
-    return Family(generators=multiply(basis, found.span), inner=inner.reshape(context.samples, -1))
+    return Family(generators=scaled(multiply(basis, found.span)), inner=inner.reshape(context.samples, -1))
 
 
 def decide(context: Context, budget: Budget) -> Part:
@@ -77,17 +77,14 @@ def decide(context: Context, budget: Budget) -> Part:
     found = family(context)
     if not found.dimension:
         return Part(note="S4: no first-order family")
-    batches = [second_batch(context, found.inner)]
     movable = [m for m in range(context.samples) if found.inner[m].any()]
-    for steps in long_motions(context, found.generators, movable):
-        if budget.exhausted:
-            break
-        batches.append(second_batch(context, steps))
+    batches = [b for b in (second_batch(context, found.inner),) if b is not None]
+    batches += farther(context, found.generators, movable, batches, budget)
     reason = (
         f"a linear family of dimension {found.dimension} (exact) moves {names(movable)} "
         "inside their regions and keeps the gradient (S4)"
     )
-    part = of_batches([b for b in batches if b is not None], note="S4: " + reason, reason=reason)
+    part = of_batches(batches, note="S4: " + reason, reason=reason)
     shape = (context.samples, context.network.widths[0])
     shown = tuple(
         found.generators[:, g].reshape(shape) for g in range(min(found.dimension, GENERATORS_SHOWN))

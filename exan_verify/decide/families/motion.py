@@ -76,6 +76,16 @@ def below(limit: Fraction) -> Fraction:
     return Fraction(whole) / Fraction(2) ** shift
 
 
+def scaled(columns: Array) -> Array:
+    """Each column times a power of two that brings its largest entry near 1."""
+    out = columns.copy()
+    for k in range(columns.shape[1]):
+        top = max((abs(v) for v in columns[:, k]), default=Fraction(0))
+        if top:
+            out[:, k] = out[:, k] * Fraction(2) ** (top.denominator.bit_length() - top.numerator.bit_length())
+    return out
+
+
 def margins(logits: Array, label: int) -> Array:
     """``1 - f_y + f_c`` for every class c of one sample; the own class's entry is 1, never tied."""
     found: Array = 1 - logits[label] + logits

@@ -1,13 +1,13 @@
 """How far a linear family reaches (docs/theory.md section 4, ambiguity radius).
 
-Linear programs look for long motions inside the regions and the box: exact ones where they are small, HiGHS
-in floating point otherwise. Either way the motion found is only a proposal: its reach is measured and the
-batch at its end verified exactly.
+Linear programs look for long motions inside the regions and the box: HiGHS in floating point, and an exact
+program for a ray where HiGHS sees no end. Either way the motion found is only a proposal: its reach is
+measured and the batch at its end verified exactly.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -16,15 +16,18 @@ from scipy.optimize import linprog
 
 from exan_verify.decide.context import Context
 from exan_verify.decide.families.motion import below, conditions, step_limit
-from exan_verify.decide.families.second import Accepted, displaced
+from exan_verify.decide.families.second import Accepted, Radii, displaced, farthest
 from exan_verify.exact.linalg import multiply
-from exan_verify.exact.lp import Program, Status, solve
+from exan_verify.exact.lp import Program, solve
 from exan_verify.network import Array
+from exan_verify.verdict import Budget
 
 _MAX_EXACT_VARIABLES = 8
 _MAX_EXACT_ROWS = 48
-_MAX_PROGRAMS = 48
+_MAX_PROGRAMS = 24
 _MAX_GENERATORS = 40
+_UNBOUNDED = 3  # scipy's status
+_FAR = 2.0**10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +53,23 @@ def second_batch(context: Context, steps: Array) -> Accepted | None:
     return replace(found, radii=tuple(None if m in gone else r for m, r in enumerate(found.radii)))
 
 
+def reach(context: Context, steps: Array) -> Radii:
+    """How far each sample would move along ``steps`` at most (before anything is verified)."""
+    moved = [m for m in range(context.samples) if steps[m].any()]
+    limit = step_limit(conditions(context, moved, steps[moved])) if moved else Fraction(0)
+    sizes = [max(abs(v) for v in row) for row in steps]
+    return tuple(s if not s else None if limit is None else s * limit for s in sizes)
+
+
+def improves(found: Radii, known: Radii | None) -> bool:
+    """Whether some sample moves at least a tenth farther than known."""
+    if known is None:
+        return any(r is None or r for r in found)
+    return any(
+        k is not None and (r is None or r > k * Fraction(11, 10)) for r, k in zip(found, known, strict=True)
+    )
+
+
 def long_motions(context: Context, generators: Array, movable: list[int]) -> Iterator[Array]:
     """Motions (M, d) in the span of ``generators`` (M d, q) that carry single pixels far."""
     count = generators.shape[1]
@@ -62,9 +82,29 @@ def long_motions(context: Context, generators: Array, movable: list[int]) -> Ite
         objective = generators[m * shape[1] + k] * sign
         if not objective.any():
             continue
-        y = _exact_motion(polytope, objective) if exact else _guessed_motion(polytope, objective)
+        y = _guessed_motion(polytope, objective, exact)
         if y is not None and any(y):
             yield multiply(generators, np.array([[v] for v in y], dtype=object)).reshape(shape)
+
+
+def farther(
+    context: Context, generators: Array, movable: list[int], known: Sequence[Accepted], budget: Budget
+) -> list[Accepted]:
+    """Verified second batches that move some sample farther than those known."""
+    found: list[Accepted] = []
+    radii = None
+    for item in known:
+        radii = item.radii if radii is None else farthest(radii, item.radii)
+    for steps in long_motions(context, generators, movable):
+        if budget.exhausted:
+            break
+        if not improves(reach(context, steps), radii):
+            continue
+        item_or_none = second_batch(context, steps)
+        if item_or_none is not None:
+            found.append(item_or_none)
+            radii = item_or_none.radii if radii is None else farthest(radii, item_or_none.radii)
+    return found
 
 
 def _goals(context: Context, movable: list[int]) -> Iterator[tuple[int, int, int]]:
@@ -88,22 +128,23 @@ def _polytope(context: Context, generators: list[Array]) -> _Polytope:
     return _Polytope(values=values[matter], slopes=slopes[matter])
 
 
-def _exact_motion(polytope: _Polytope, objective: Array) -> tuple[Fraction, ...] | None:
-    program = Program.of(list(objective), rows=(-polytope.slopes).tolist(), bounds=polytope.values.tolist())
-    solution = solve(program)
-    return solution.ray if solution.status is Status.UNBOUNDED else solution.point
-
-
-def _guessed_motion(polytope: _Polytope, objective: Array) -> list[Fraction] | None:
-    slopes = polytope.slopes.astype(np.float64)
-    found = linprog(
-        -objective.astype(np.float64),
-        A_ub=-slopes,
-        b_ub=polytope.values.astype(np.float64),
-        bounds=[(-(2.0**10), 2.0**10)] * len(objective),
-    )
-    # 2^-30 is enough for a proposal, and keeps the exact numbers that follow short
+def _guessed_motion(polytope: _Polytope, objective: Array, exact: bool) -> Sequence[Fraction] | None:
+    slopes, values = polytope.slopes.astype(np.float64), polytope.values.astype(np.float64)
+    goal = objective.astype(np.float64)
+    found = linprog(-goal, A_ub=-slopes, b_ub=values, bounds=(None, None))
+    if found.status == _UNBOUNDED:
+        if exact:
+            return _ray(polytope, objective)
+        found = linprog(-goal, A_ub=-slopes, b_ub=values, bounds=(-_FAR, _FAR))
+    # 30 bits are enough for a proposal, and keep the exact numbers that follow short
     return [Fraction(round(v * 2**30), 2**30) for v in found.x] if found.status == 0 else None
+
+
+def _ray(polytope: _Polytope, objective: Array) -> Sequence[Fraction] | None:
+    """A direction without end, exactly: the conditions' slopes alone, and the objective at most 1."""
+    rows = [list(-row) for row in polytope.slopes]
+    program = Program.of(list(objective), rows=[*rows, list(objective)], bounds=[0] * len(rows) + [1])
+    return solve(program).point
 
 
 def _without_copies_left(context: Context, moved: set[int]) -> set[int]:
