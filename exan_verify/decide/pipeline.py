@@ -15,7 +15,7 @@ from exan_verify.certificate import (
     domain_record,
     issue,
 )
-from exan_verify.decide import degree_three, families, lifting
+from exan_verify.decide import degree_three, families, lifting, residual
 from exan_verify.decide.context import Context, Finding, Setting
 from exan_verify.decide.direct import obstacles
 from exan_verify.decide.from_gradient import Search, rank_bound_of_batch, search
@@ -33,6 +33,7 @@ ENGINE_ORDER: tuple[tuple[Engine, Callable[[Context, Budget], Finding]], ...] = 
     (Engine.LIFTING, lifting.decide),
     (Engine.LIFTING, degree_three.decide),
     (Engine.FAMILIES, families.decide),
+    (Engine.RESIDUAL, residual.decide),
 )
 """Who is asked, cheapest first."""
 

@@ -1,0 +1,87 @@
+"""What is left of a batch: a small system in the samples' own r x r matrix Q (docs/theory.md S5, C4).
+
+The samples that no earlier argument settled are a problem of their own at the output layer, where
+``H' = Q H``, ``G' = G Q^-1`` and ``F' = Q F`` whatever the patterns are: see :mod:`.rest` for the hypotheses.
+"""
+
+from __future__ import annotations
+
+import time
+
+from exan_verify.certificate import Residual
+from exan_verify.decide.context import Context, Finding
+from exan_verify.decide.residual.groups import second_in_region
+from exan_verify.decide.residual.mse import Settled, solve_rest
+from exan_verify.decide.residual.rest import Rest, rest_of
+from exan_verify.decide.residual.second import Second, completed, evidence_of, facts_of
+from exan_verify.exact.modular import PRIME
+from exan_verify.facts import Facts
+from exan_verify.network import Labels, Loss
+from exan_verify.verdict import Attempt, Budget, Engine, Witness
+
+
+def decide(context: Context, budget: Budget) -> Finding:
+    """Settle the samples that are left, or find a second batch for them."""
+    start = time.monotonic()
+    rest = rest_of(context)
+    if rest is None:
+        return _passed("nothing is left that can be told apart from settled samples", start)
+    if context.setting.labels is Labels.REAL:
+        return _passed("real labels leave the output layer's system open", start)
+    obstacle = rest.obstacle()
+    found = _solve(rest, budget) if obstacle is None else Settled(note=obstacle)
+    second = found.second
+    if second is None and found.argument is None and context.setting.loss is Loss.MSE:
+        second = second_in_region(context, budget)
+    if second is not None:
+        return _ambiguous(context, second, start)
+    if found.argument is None:
+        return _passed(found.note, start)
+    return Finding(
+        attempts=(_attempt(found.note, start),),
+        facts=Facts(determined=frozenset(rest.members), unique=True),
+        evidence=(
+            Residual(
+                prime=PRIME,
+                point=context.image.point,
+                members=rest.members,
+                argument=found.argument,
+            ),
+        ),
+        reason=_unique_reason(context, rest),
+    )
+
+
+def _solve(rest: Rest, budget: Budget) -> Settled:
+    if rest.context.setting.loss is Loss.MSE:
+        return solve_rest(rest, budget)
+    return Settled(note=f"the output system of {rest.context.setting.loss.value} is not solved")
+
+
+def _ambiguous(context: Context, second: Second, start: float) -> Finding:
+    names = ", ".join(str(m) for m in second.members)
+    note = f"a second batch mixes samples {names}" if second.matrix is not None else f"samples {names} move"
+    return Finding(
+        attempts=(_attempt(note, start),),
+        facts=facts_of(context, second),
+        evidence=(evidence_of(context, second),),
+        witness=Witness(batch=completed(context, second)),
+        reason=f"the system of samples {names} in their own matrix Q has a second solution (S5)",
+    )
+
+
+def _unique_reason(context: Context, rest: Rest) -> str:
+    names = ", ".join(str(m) for m in rest.members)
+    others = "" if rest.size == context.samples else ", and the others were settled before"
+    return (
+        f"the loss vectors of samples {names} are independent, and their system at the output layer has no "
+        f"solution but the batch itself (S5){others}"
+    )
+
+
+def _passed(note: str, start: float) -> Finding:
+    return Finding(attempts=(_attempt(note, start),))
+
+
+def _attempt(note: str, start: float) -> Attempt:
+    return Attempt(engine=Engine.RESIDUAL, note=f"output layer: {note}", seconds=time.monotonic() - start)

@@ -1,0 +1,50 @@
+"""Which labels another rest may carry: one list per admitted multiset."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import combinations_with_replacement, product
+from math import comb
+
+import numpy as np
+
+from exan_verify.decide.residual.rest import Rest
+from exan_verify.network import Array, Labels, Loss
+
+
+def alphabet(rest: Rest) -> Array:
+    """The labels that a sample may carry: targets (n, K), or classes (n,)."""
+    setting, labels = rest.context.setting, rest.batch.labels
+    if setting.labels is Labels.KNOWN:
+        distinct = {tuple(np.atleast_1d(row)): k for k, row in enumerate(labels)}
+        chosen: Array = labels[sorted(distinct.values())]
+        return chosen
+    classes = rest.context.network.classes
+    if setting.loss is Loss.BCE:
+        return np.array(list(product((0.0, 1.0), repeat=classes)))
+    if setting.loss is Loss.MSE:
+        return np.eye(classes) if classes > 1 else np.array([[0.0], [1.0]])
+    return np.arange(classes)
+
+
+def multiset_count(rest: Rest) -> int:
+    """How many multisets of labels are admitted."""
+    if rest.context.setting.labels is Labels.KNOWN:
+        return 1
+    return comb(len(alphabet(rest)) + rest.size - 1, rest.size)
+
+
+def multisets(rest: Rest) -> Iterator[Array]:
+    """One arrangement (r, ...) per admitted multiset; the rest's own comes as the rest has it."""
+    own = rest.batch.labels
+    if rest.context.setting.labels is Labels.KNOWN:
+        yield own
+        return
+    letters = alphabet(rest)
+    key = sorted(_index(letters, row) for row in own)
+    for chosen in combinations_with_replacement(range(len(letters)), rest.size):
+        yield own if list(chosen) == key else letters[list(chosen)]
+
+
+def _index(letters: Array, row: Array) -> int:
+    return next(k for k, letter in enumerate(letters) if np.array_equal(letter, row))

@@ -1,0 +1,78 @@
+"""Checks that the samples that are left have no other solution at the output layer (docs/theory.md S5, C4).
+
+The settled samples are distinct and in every batch with this gradient, so the contributions of the others, r
+of them, are conserved as a sum. With rank(G) = rank [H_{L-1} 1] = r any other rest has ``H' = Q H``,
+``G' = G Q^-1``, ``Q 1 = 1`` and logits ``Q F``. The argument shows that Q is a permutation that fits the
+labels; rank(Delta_k) = r at every layer then carries the features down to the inputs (3.4).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from exan_verify.certificate import QuadricArgument, Residual
+from exan_verify.errors import CertificateRejected
+from exan_verify.exact.backprop import backward_mod
+from exan_verify.exact.linalg import rank_mod
+from exan_verify.exact.modular import PRIME, random_residues
+from exan_verify.exact.rational import RationalMatrix, residue_product
+from exan_verify.exact.softmax import VanishingDenominatorError, loss_vectors_mod
+from exan_verify.facts import Facts
+from exan_verify.kernel import residual_quadrics
+from exan_verify.kernel.residual_parts import Part
+from exan_verify.kernel.subject import Subject, require
+from exan_verify.network import Labels, Loss
+
+
+def facts(evidence: Residual, subject: Subject) -> Facts:
+    """UNIQUE, with every member determined.
+
+    Raises :class:`CertificateRejected` at the first step that does not hold.
+    """
+    require(evidence.prime == PRIME, f"the prime is {evidence.prime}, this schema's is {PRIME}")
+    require(1 < evidence.point < PRIME, "the point t is outside [2, p)")
+    require(subject.question.labels is not Labels.REAL, "real labels leave the output system open")
+    part = _part(evidence, subject)
+    _check_ranks(evidence, part)
+    if isinstance(evidence.argument, QuadricArgument):
+        require(subject.question.loss is Loss.MSE, "quadrics are the output system of mse")
+        residual_quadrics.check_cases(evidence.argument.cases, part)
+    return Facts(determined=frozenset(part.members), unique=True)
+
+
+def _part(evidence: Residual, subject: Subject) -> Part:
+    left = tuple(m for m in range(subject.samples) if m not in subject.settled)
+    require(evidence.members == left, f"the samples that are not settled are {list(left)}")
+    require(len(left) > 0, "every sample is settled already")
+    settled = sorted(subject.settled)
+    require(not settled or subject.batch.select(settled).distinct, "settled samples are equal")
+    return Part(subject=subject, members=left)
+
+
+def _check_ranks(evidence: Residual, part: Part) -> None:
+    subject, size = part.subject, len(part.members)
+    try:
+        vectors = loss_vectors_mod(
+            subject.question.loss,
+            subject.passed.logits,
+            subject.batch.labels,
+            subject.divisor,
+            evidence.point,
+        )
+    except VanishingDenominatorError:
+        raise CertificateRejected("a softmax denominator vanishes at the certificate's point t") from None
+    for k, delta in enumerate(backward_mod(subject.network, subject.passed, vectors), start=1):
+        found = rank_mod(delta[:, list(part.members)])
+        require(found == size, f"rank(Delta_{k}) of the members is not shown to be {size}")
+    require(_feature_rank(part) == size, f"rank [H_(L-1) 1] of the members is not shown to be {size}")
+
+
+def _feature_rank(part: Part) -> int:
+    features: RationalMatrix = part.features(part.subject.network.depth - 1)
+    rows, size = features.shape
+    values = features.residues()
+    if part.subject.network.has_bias:
+        values = np.concatenate([values, np.ones((1, size), dtype=np.uint64)])
+    if rows > 8 * size:
+        values = residue_product(random_residues("kernel/rest", size + 8, len(values)), values)
+    return rank_mod(values)
