@@ -1,10 +1,15 @@
-"""The general first-order family (docs/theory.md S4), exactly, for mse and hinge on small networks.
+"""The general first-order family (docs/theory.md S4) on small networks: exact linear algebra over Q.
 
 Fix every pattern. Motions dx with ``A_m dx_m = 0`` (mse) or margins that keep their state (hinge) leave the
 loss vectors and so all deltas as they are; the gradient stays iff ``sum_m delta_i^m (J_{i-1}^m dx_m)^T = 0``
 at every layer i. Both are linear: the batches of this kind are exactly X + L cut by the regions and the box,
 a convex set. It is more than a point iff the tangent cone at X (zero pre-activations, tied margins, faces of
 the box) is more than {0}; then a segment of batches leaves X.
+
+For cross_entropy and bce the loss vectors are combinations of real symbols with rational coefficients
+(:func:`exan_verify.exact.balance.symbolic_loss_vectors`). Asking the equations of every symbol separately
+gives a subfamily that is exact as well: dead samples, samples with equal loss vectors, deltas that vanish
+whatever the symbols are.
 """
 
 from __future__ import annotations
@@ -20,6 +25,7 @@ from exan_verify.decide.families.motion import fractions, jacobians, margins, ma
 from exan_verify.decide.families.radius import farther, second_batch
 from exan_verify.decide.families.result import GENERATORS_SHOWN, Part, names, of_batches
 from exan_verify.exact.backprop import backward
+from exan_verify.exact.balance import symbolic_loss_vectors
 from exan_verify.exact.linalg import multiply, nullspace, pivots
 from exan_verify.exact.softmax import loss_vectors
 from exan_verify.network import Array, Loss
@@ -48,11 +54,12 @@ def within_reach(context: Context) -> bool:
     """Whether the exact linear algebra of S4 is affordable here."""
     unknowns = context.samples * context.network.widths[0]
     rows = sum(min(a, context.samples) * b for a, b in _layer_sizes(context))
-    return unknowns <= _MAX_UNKNOWNS and rows * unknowns <= _MAX_ENTRIES
+    symbols = 1 if context.setting.loss.rational else context.samples * context.network.classes
+    return unknowns <= _MAX_UNKNOWNS and symbols * rows * unknowns <= _MAX_ENTRIES
 
 
 def family(context: Context) -> Family:
-    """The whole family S4 of a batch under a rational loss."""
+    """The family S4 of a batch: the whole of it for a rational loss."""
     maps = [jacobians(context, m) for m in range(context.samples)]
     basis = scaled(nullspace(_equations(context, maps)))
     if not basis.shape[1]:
@@ -69,8 +76,6 @@ def family(context: Context) -> Family:
 
 def decide(context: Context, budget: Budget) -> Part:
     """Find the family S4 and second batches in it."""
-    if not context.setting.loss.rational:
-        return Part(note="")
     if not within_reach(context):
         return Part(note="S4: the exact first-order system is too large here")
     budget.spend((context.samples * context.network.widths[0]) ** 3)
@@ -81,8 +86,8 @@ def decide(context: Context, budget: Budget) -> Part:
     batches = [b for b in (second_batch(context, found.inner),) if b is not None]
     batches += farther(context, found.generators, movable, batches, budget)
     reason = (
-        f"a linear family of dimension {found.dimension} (exact) moves {names(movable)} "
-        "inside their regions and keeps the gradient (S4)"
+        f"a linear family of dimension {found.dimension} ({_exactness(context)}) moves {names(movable)} "
+        "inside the regions and keeps the gradient (S4)"
     )
     part = of_batches(batches, note="S4: " + reason, reason=reason)
     shape = (context.samples, context.network.widths[0])
@@ -92,6 +97,10 @@ def decide(context: Context, budget: Budget) -> Part:
     return replace(part, dimension=found.dimension, generators=shown)
 
 
+def _exactness(context: Context) -> str:
+    return "exact" if context.setting.loss.rational else "at least"
+
+
 def _layer_sizes(context: Context) -> list[tuple[int, int]]:
     return [(layer.shape[0], layer.shape[1]) for layer in context.network.layers]
 
@@ -99,19 +108,35 @@ def _layer_sizes(context: Context) -> list[tuple[int, int]]:
 def _equations(context: Context, maps: list[list[Array]]) -> Array:
     """One row per equation on vec(dX), sample by sample."""
     samples, d = context.samples, context.network.widths[0]
-    vectors = loss_vectors(context.setting.loss, context.passed.logits, context.batch.labels, 1)
     rows: list[Array] = []
-    for i, matrix in enumerate(backward(context.network, context.passed, vectors)):
-        delta = matrix.fractions()
-        inputs = [_hidden_jacobian(context, maps[m], i, m) for m in range(samples)]
-        for r in pivots(delta.T):
-            blocks = [inputs[m] * delta[r, m] for m in range(samples)]
-            rows.extend(np.concatenate(blocks, axis=1))
-    if context.setting.loss is Loss.MSE:
-        for m in range(samples):
-            rows.extend(_embedded(row, m, samples) for row in maps[m][-1])
+    for vectors in _symbols(context):
+        for i, matrix in enumerate(backward(context.network, context.passed, vectors)):
+            delta = matrix.fractions()
+            inputs = [_hidden_jacobian(context, maps[m], i, m) for m in range(samples)]
+            for r in pivots(delta.T):
+                blocks = [inputs[m] * delta[r, m] for m in range(samples)]
+                rows.extend(np.concatenate(blocks, axis=1))
+    for m in range(samples):
+        rows.extend(_embedded(row, m, samples) for row in logit_rows(context.setting.loss, maps[m][-1]))
     kept = [row for row in rows if row.any()]
     return np.array(kept, dtype=object).reshape(len(kept), samples * d)
+
+
+def _symbols(context: Context) -> list[Array]:
+    """The loss vectors (K, M): themselves when rational, else the coefficients of each symbol."""
+    loss, logits, labels = context.setting.loss, context.passed.logits, context.batch.labels
+    if loss.rational:
+        return [loss_vectors(loss, logits, labels, 1)]
+    return list(symbolic_loss_vectors(loss, logits, labels).values())
+
+
+def logit_rows(loss: Loss, jacobian: Array) -> list[Array]:
+    """What must vanish at a motion that leaves the loss vector: logits, for cross_entropy up to a common
+    shift, for hinge nothing (its margins are conditions).
+    """
+    if loss is Loss.HINGE:
+        return []
+    return list(jacobian[:-1] - jacobian[-1]) if loss is Loss.CROSS_ENTROPY else list(jacobian)
 
 
 def _hidden_jacobian(context: Context, maps: list[Array], layer: int, m: int) -> Array:
