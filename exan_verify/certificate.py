@@ -190,7 +190,19 @@ class Residual(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     argument: QuadricArgument
 
 
-Evidence = RankBound | Forced | Lifting | DegreeThree | SecondBatch | Residual
+class Shear(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="shear"):
+    """Evidence for AMBIGUOUS: a segment of batches ``x_m + t alpha_m direction`` over samples of one region
+    (S2). The real coefficients alpha exist by counting; ``prime`` and ``point`` are the field and the point of
+    3.6 at which it is shown which of them are not always zero.
+    """
+
+    samples: tuple[int, ...]
+    direction: SparseVector
+    prime: int
+    point: int
+
+
+Evidence = RankBound | Forced | Lifting | DegreeThree | SecondBatch | Residual | Shear
 """Tagged records, one kind per argument; the kernel has one checker for each."""
 
 
