@@ -15,13 +15,14 @@ from exan_verify.certificate import (
     RankBound,
     Residual,
     SecondBatch,
+    Shear,
     domain_box,
     parse,
 )
 from exan_verify.errors import CertificateRejected, InputError, LabelError
 from exan_verify.exact.modular import UnsuitablePrimeError
 from exan_verify.facts import Facts
-from exan_verify.kernel import degree_three, lifting, residual, second_batch, unrealisable
+from exan_verify.kernel import degree_three, family, lifting, residual, second_batch, unrealisable
 from exan_verify.kernel.reconstruction import rebuilt_batch
 from exan_verify.kernel.subject import Subject, require
 from exan_verify.network import Batch, Gradient, ReluNetwork
@@ -31,6 +32,7 @@ CHECKERS: Mapping[type, Callable[[Any, Subject], Facts]] = {
     Lifting: lifting.facts,
     DegreeThree: degree_three.facts,
     SecondBatch: second_batch.facts,
+    Shear: family.facts,
     Residual: residual.facts,
 }
 """One checker for each kind of evidence."""
