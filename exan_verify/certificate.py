@@ -192,8 +192,8 @@ class Residual(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 class Shear(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="shear"):
     """Evidence for AMBIGUOUS: a segment of batches ``x_m + t alpha_m direction`` over samples of one region
-    (S2). The real coefficients alpha exist by counting; ``prime`` and ``point`` are the field and the point of
-    3.6 at which it is shown which of them are not always zero.
+    (S2). The real coefficients alpha exist by counting; ``prime`` and ``point`` are the field and the point
+    of 3.6 at which it is shown which of them are not always zero.
     """
 
     samples: tuple[int, ...]
