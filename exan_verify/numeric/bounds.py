@@ -121,7 +121,11 @@ def _step(
     size = trace.logits.shape[0]
     meeting = meet(delta_spans(problem, trace, sure), space.basis)
     directions = meeting.deltas[:, :, 0]
-    inputs = solve_inputs(space, torch.cat([directions.T, finding.rest], dim=1))
+    block = torch.cat([directions.T, finding.rest], dim=1)
+    inputs = solve_inputs(space, block)
+    # equal directions have no left inverse; step 3 of the derivation needs one
+    identity = torch.eye(block.shape[1], dtype=torch.float64, device=block.device)
+    dependent = (inputs.inverse @ block - identity).abs().amax(dim=1)[:size] > 1e-6
     deltas = directions * inputs.scales[:size, None]
     relative = _relative_rounding(problem, trace, deltas, gains, unit)
     isolation = _isolation(meeting)
@@ -137,7 +141,7 @@ def _step(
     if finding.rest.shape[1]:
         total = total + inverse.norm(dim=1) * noise * duals[-1] / finding.rest_sine
     bound = _SAFETY * total * (1 + largest) / s
-    bound = torch.where(lost, torch.full_like(bound, torch.inf), bound)
+    bound = torch.where(lost | dependent, torch.full_like(bound, torch.inf), bound)
     in_range = (
         (drift < _LINEAR)
         & (bound < _LINEAR * (1 + largest))

@@ -176,7 +176,7 @@ def _reasons(problem: Problem, refined: Refined, fit: LabelFit, spread: Tensor, 
             reasons.append(f"its own equations fail: residual {sine:.1e}, rounding explains {allowed:.1e}")
         elif not bound <= float(limits[m]):
             reasons.append(f"its error bound {bound:.1e} exceeds {float(limits[m]):.1e}")
-        elif slack > _LABEL_LIMIT:
+        elif slack > _LABEL_LIMIT and bool(fit.checked[m]):
             reasons.append(f"its loss vector is known to {slack:.1e} only, too little to confirm it")
         elif not float(fit.mismatch[m]) <= slack:
             counted = f"; one counts {float(fit.counts[m]):.4g} times" if float(fit.loose[m]) <= slack else ""

@@ -123,8 +123,10 @@ def require_range(counted: list[LayerEquations], samples: int) -> None:
     for eq in counted:
         free = int(eq.forward.shape[1]) if eq.samples == samples else min(eq.forward.shape[1], samples)
         need = lifted_unknowns(samples, free) - samples
-        feasible = feasible or need <= eq.neurons
-        described.append(f"layer {eq.index + 1}: {eq.neurons} live neurons, {need} equations needed")
+        # a layer without any gradient is not short of neurons; that it shows no sample is said elsewhere
+        neurons = eq.neurons if eq.samples else int(eq.forward.shape[0])
+        feasible = feasible or need <= neurons
+        described.append(f"layer {eq.index + 1}: {neurons} live neurons, {need} equations needed")
     if not feasible:
         raise RangeError(
             f"batch size {samples} is beyond degree-2 lifting ({'; '.join(described)}); "

@@ -25,6 +25,10 @@ MINIMAL_GAP = 8.0
 """Rounding tails fall by factors below 3 in the median and 5 at most; a smaller gap separates nothing."""
 
 
+_TAIL = 6
+"""Singular values in a row without a fall that count as noise although they exceed the dtype's rounding."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ColumnSpace:
     """The leading part of A = basis (basis^T A) + noise.
@@ -88,7 +92,9 @@ def _cut(layer: LayerGradient, u: Tensor, values: Tensor, rows: Tensor, unit_rou
     used = rows.norm(dim=0) > 8 * 2.0**-53 * values[0]
     live = min(int(alive.sum()), int(used.sum()))
     floor = unit_roundoff * frobenius * (layer.shape[0] ** -0.5 + layer.shape[1] ** -0.5)
-    rank, gap = _last_gap(values, max(floor, 2.0**-53 * float(values[0]))) if frobenius > 0 else (0, math.inf)
+    rank, gap = (
+        _last_gap(values[:live], max(floor, 2.0**-53 * float(values[0]))) if frobenius > 0 else (0, math.inf)
+    )
     tail = float(values[rank]) if rank < len(values) else 0.0
     return ColumnSpace(
         basis=u[:, :rank] * alive[:, None],
@@ -104,10 +110,14 @@ def _last_gap(values: Tensor, floor: float) -> tuple[int, float]:
     """The last clear fall among the singular values that rise above the rounding ``floor``, and its ratio.
 
     The last, not the largest: two nearly equal samples leave a singular value far below the others and still
-    far above the noise, and merging them would be wrong. Without a clear fall, the largest one counts.
+    far above the noise, and merging them would be wrong. Where even the smallest value is above the floor,
+    the gradient either has full rank or carries more noise than its dtype: noise only if the values after
+    the last fall are many (``_TAIL``), as a few may be samples. Without a clear fall, the largest one counts.
     """
     clamped = torch.cat([values, values.new_zeros(1)]).clamp(min=max(floor, torch.finfo(torch.float64).tiny))
     ratios = clamped[:-1] / clamped[1:]
-    clear = torch.nonzero((ratios >= MINIMAL_GAP) & (values > MINIMAL_GAP * floor))[:, 0]
-    place = int(clear[-1]) if len(clear) else int(torch.argmax(ratios))
+    clear = torch.nonzero((ratios >= MINIMAL_GAP) & (values > MINIMAL_GAP * floor))[:, 0].tolist()
+    if len(clear) > 1 and clear[-1] == len(values) - 1 and clear[-1] - clear[-2] >= _TAIL:
+        clear.pop()
+    place = clear[-1] if clear else int(torch.argmax(ratios))
     return place + 1, float(ratios[place])

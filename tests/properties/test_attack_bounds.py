@@ -1,0 +1,149 @@
+"""No claimed sample is ever further from the truth than its reported bound."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from exan_verify.errors import GradientError, RangeError
+from exan_verify.network import ReluNetwork
+from exan_verify.numeric.attack import run
+from exan_verify.numeric.metrics import score
+from exan_verify.numeric.records import Attack
+
+LOSSES: dict[str, Callable[..., Tensor]] = {
+    "cross_entropy": nn.functional.cross_entropy,
+    "mse": nn.functional.mse_loss,
+    "bce": nn.functional.binary_cross_entropy_with_logits,
+    "hinge": nn.functional.multi_margin_loss,
+}
+KINDS = ("plain", "copies", "near copies", "one region", "half dead", "trained", "scaled")
+QUIET = settings(deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+
+Case = tuple[nn.Sequential, Tensor, Tensor, str, str, torch.dtype, bool]
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    """A network, a batch and how its gradient is taken; many are hard on purpose."""
+    torch.manual_seed(draw(st.integers(0, 2**31)))
+    classes = draw(st.sampled_from([2, 2, 3, 5, 10]))
+    width = draw(st.sampled_from([16, 40, 100, 128]))
+    depth = draw(st.integers(1, 4))
+    features = draw(st.sampled_from([3, 8, 30]))
+    samples = draw(st.integers(1, max(1, int((width / 2) ** 0.5))))
+    loss = draw(st.sampled_from(["cross_entropy", "cross_entropy", "mse", "bce", "hinge"]))
+    sizes = [features, *([width] * depth), classes]
+    parts = [m for a, b in pairwise(sizes) for m in (nn.Linear(a, b), nn.ReLU())]
+    model = nn.Sequential(*parts[:-1])
+    x = draw(st.sampled_from([torch.randn, torch.rand]))(samples, features)
+    y = torch.randint(classes, (samples,))
+    if loss in ("mse", "bce"):
+        y = nn.functional.one_hot(y, classes).float()
+    if loss == "mse" and draw(st.booleans()):
+        y = torch.randn(samples, classes)
+    kind = draw(st.sampled_from(KINDS))
+    x = _spoil(draw, kind, model, x, y, LOSSES[loss])
+    dtype = draw(st.sampled_from([torch.float64, torch.float64, torch.float32]))
+    return (
+        model,
+        x,
+        y,
+        loss,
+        draw(st.sampled_from(["mean", "sum"])),
+        dtype,
+        kind == "near copies" or draw(st.booleans()),
+    )
+
+
+def _spoil(
+    draw: st.DrawFn, kind: str, model: nn.Sequential, x: Tensor, y: Tensor, loss: Callable[..., Tensor]
+) -> Tensor:
+    first = model[0]
+    assert isinstance(first, nn.Linear)
+    if kind in ("copies", "near copies", "one region") and len(x) > 1:
+        step = {"copies": 0.0, "near copies": 10 ** draw(st.floats(-9, -1)), "one region": 1e-3}[kind]
+        close = min(len(x), 3) if kind == "one region" else 2
+        x[1:close] = x[0] + step * torch.randn(close - 1, x.shape[1])
+    elif kind == "half dead":
+        first.bias.data -= draw(st.floats(0, 2))
+    elif kind == "scaled":
+        x[0] *= 10 ** draw(st.floats(-4, 2))
+    elif kind == "trained":
+        optimiser = torch.optim.Adam(model.parameters(), 1e-2)
+        for _ in range(draw(st.sampled_from([20, 100, 300]))):
+            optimiser.zero_grad()
+            loss(model(x), y).backward()
+            optimiser.step()
+    return x
+
+
+def attacked(case: Case) -> Attack | None:
+    """The attack on the case's gradient; None where it is refused (too few neurons, or all zero)."""
+    model, x, y, loss, reduction, dtype, told = case
+    exact = model.to(dtype)
+    target = y if y.dtype == torch.long else y.to(dtype)
+    value = LOSSES[loss](exact(x.to(dtype)), target, reduction=reduction)
+    gradient = dict(
+        zip(dict(exact.named_parameters()), torch.autograd.grad(value, list(exact.parameters())), strict=True)
+    )
+    linear = [part for part in exact if isinstance(part, nn.Linear)]
+    network = ReluNetwork.from_arrays([part.weight for part in linear], [part.bias for part in linear])
+    try:
+        return run(network, gradient, loss=loss, reduction=reduction, batch_size=len(x) if told else None)
+    except (RangeError, GradientError):
+        return None
+
+
+def check_bounds(case: Case, found: Attack) -> None:
+    _, x, y, *_ = case
+    result = score(found.x, found.y, x, y)
+    for sample in result.samples:
+        bound = found.status[sample.index].error_bound
+        assert sample.largest <= bound, f"off by {sample.largest:.1e}, bound {bound:.1e}"
+        assert np.isfinite(bound)
+    assert found.complete <= (len(found.x) == found.batch_size)
+    assert len(result.samples) == len(found.x)
+
+
+@given(cases())
+@settings(QUIET, max_examples=150)
+def test_bounds_hold(case: Case):
+    found = attacked(case)
+    if found is not None:
+        check_bounds(case, found)
+
+
+@pytest.mark.campaign
+@given(cases())
+@settings(QUIET, max_examples=3000, derandomize=False)
+def test_bounds_hold_campaign(case: Case):
+    found = attacked(case)
+    if found is not None:
+        check_bounds(case, found)
+
+
+@given(st.integers(0, 2**31), st.sampled_from(["cross_entropy", "bce", "mse"]), st.integers(1, 6))
+@settings(QUIET, max_examples=25)
+def test_ordinary_batches_are_recovered_whole(seed: int, loss: str, samples: int):
+    # the law above would hold for an attack that claims nothing
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(30, 160), nn.ReLU(), nn.Linear(160, 6))
+    y = torch.randint(6, (samples,))
+    case = (
+        model,
+        torch.randn(samples, 30),
+        y if loss == "cross_entropy" else nn.functional.one_hot(y, 6).float(),
+    )
+    found = attacked((*case, loss, "mean", torch.float64, False))
+    assert found is not None
+    assert found.complete, found.reason
+    assert max(s.error_bound for s in found.status) < 1e-8
+    assert score(found.x, found.y, case[1], case[2]).label_accuracy == 1.0

@@ -1,0 +1,40 @@
+"""The attack benchmark: rows by name, columns that say what happened."""
+
+from __future__ import annotations
+
+import pytest
+
+from exan_verify.bench.attack import CASES, Case, run_attack_bench, run_case, summarise
+from exan_verify.errors import InputError
+
+SMALL = Case(name="small", widths=(30, 120, 5), samples=4)
+
+
+def test_the_rows_are_distinct():
+    assert len({case.name for case in CASES}) == len(CASES)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_a_small_row(dtype: str):
+    case = Case(name="small", widths=(30, 120, 5), samples=4, dtype=dtype)
+    row = summarise(case, [run_case(case, seed) for seed in (0, 1)])
+    assert (row.recall, row.recall_worst, row.wrong, row.claimed, row.complete) == (1.0, 1.0, 0, 8, 2)
+    assert row.rmse is not None
+    assert row.bound is not None
+    assert row.rmse <= row.bound < 1e-3
+    assert row.labels_right == 1.0
+    assert (row.layer, row.unknowns) == (1, 4 * 5 // 2 + 4 * 4)
+    assert row.peak_mib > 50
+
+
+def test_a_row_in_its_own_process_and_progress():
+    told: list[tuple[str, int, int]] = []
+    name = CASES[0].name
+    row = run_attack_bench(rows=[name], seeds=[0], progress=lambda *step: told.append(step))[0]
+    assert told == [(name, 0, 1)]
+    assert (row.name, row.recall, row.wrong) == (name, 1.0, 0)
+
+
+def test_unknown_rows_are_refused():
+    with pytest.raises(InputError, match=r"no benchmark row \['x'\]; the rows are '784-512-10 M=8'"):
+        run_attack_bench(rows=["x"], seeds=[0])
