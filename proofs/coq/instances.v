@@ -28,10 +28,11 @@ Arguments batch_of n X {M} m.
 
 Definition liftf d (X : table) : table := fun m i => if (i < d)%N then X i m else 1.
 
-Lemma lift1_samples d M X : lift1 (@batch_of d X M) = mxf M (d + 1) (liftf d X).
+Lemma lift1_samples d M X (x : 'I_M -> 'cV[rat]_d) :
+  (forall m, x m = sample d X m) -> lift1 x = mxf M (d + 1) (liftf d X).
 Proof.
-apply/matrixP => m i; rewrite !mxE /liftf; case: splitP => j ij; rewrite !mxE //.
-by rewrite ij.
+move=> xE; apply/matrixP => m i; rewrite !mxE /liftf; case: splitP => j ij; rewrite !mxE //.
+by rewrite xE mxE ij.
 Qed.
 
 Lemma mse_lv_inj K (f y y' : 'cV[rat]_K) : mse_lv 1 f y' = mse_lv 1 f y -> y' = y.
@@ -58,20 +59,47 @@ Lemma lossvecs_mse (x : 'I_M.+1 -> 'cV[rat]_d) y m : x m = sample d X m -> y m =
   lossvecs (mse_lv 1) N x y m = sample K.+1 (msef F Y) m.
 Proof. by rewrite /lossvecs => -> ->; rewrite fwd_sample mse_sample. Qed.
 
-Lemma layer_facts (g : 'I_M.+1 -> 'cV[rat]_K.+1) :
-  layer_checks -> (forall m, g m = sample K.+1 (msef F Y) m) ->
-  [/\ Delta1 N (@batch_of d X M.+1) g = mxf n.+1 M.+1 D,
-      \rank (gradmx (gsum N (@batch_of d X M.+1) g)) = M.+1 &
-      (r <= \rank (lifted (Delta1 N (@batch_of d X M.+1) g) ((mxf K.+1 n.+1 U)^T *m 1%:M)))%N].
+Lemma layer_facts (x : 'I_M.+1 -> 'cV[rat]_d) (g : 'I_M.+1 -> 'cV[rat]_K.+1) :
+  layer_checks -> (forall m, x m = sample d X m) -> (forall m, g m = sample K.+1 (msef F Y) m) ->
+  [/\ Delta1 N x g = mxf n.+1 M.+1 D, \rank (gradmx (gsum N x g)) = M.+1 &
+      (r <= \rank (lifted (Delta1 N x g) ((mxf K.+1 n.+1 U)^T *m 1%:M)))%N].
 Proof.
-case/andP => /andP[cD /and5P[cL cT ok_rows /eqP sz ok_codes]] cR gE.
-have DE : Delta1 N (@batch_of d X M.+1) g = mxf n.+1 M.+1 D.
-  by rewrite (Delta1_samples _ _ _ _ _ (X := X) (G := msef F Y)) //; apply: eq_mxf.
+case/andP => /andP[cD /and5P[cL cT ok_rows /eqP sz ok_codes]] cR xE gE.
+have DE : Delta1 N x g = mxf n.+1 M.+1 D.
+  by rewrite (Delta1_samples _ _ _ _ _ xE gE); apply: eq_mxf.
 split=> //.
-  rewrite gradmxE DE lift1_samples; apply: (@rank_product _ _ _ _ _ (mxf _ _ L) (mxf _ _ T)).
+  rewrite gradmxE DE (lift1_samples xE).
+  apply: (@rank_product _ _ _ _ _ (mxf _ _ L) (mxf _ _ T)).
     by rewrite mul_mxf (eq_mxf cL) one_mxf.
   by rewrite mul_mxf (eq_mxf cT) one_mxf.
-rewrite DE mulmx1 tr_mxf; exact: lifted_rank cR.
+by rewrite DE mulmx1 tr_mxf; apply: lifted_rank cR.
+Qed.
+
+(* Exclusive neurons and non-zero pre-activations, by computation. *)
+Lemma is_active_sample (x : 'I_M.+1 -> 'cV[rat]_d) j m : (forall m, x m = sample d X m) ->
+  is_active N x j m = (0 < preact d W b X j m).
+Proof. by move=> xE; rewrite /is_active xE z_sample mxE. Qed.
+
+Definition exclusivef (j m : nat) : bool :=
+  all (fun m' => (0 < preact d W b X j m') == (m' == m)) (iota 0 M.+1).
+
+Lemma exclusiveP (x : 'I_M.+1 -> 'cV[rat]_d) (j : 'I_n.+1) (m : 'I_M.+1) :
+  (forall m, x m = sample d X m) -> exclusive N x j m <-> exclusivef j m.
+Proof.
+move=> xE; split=> [ex|/allP ex m']; last first.
+  by rewrite is_active_sample //; apply/eqP/ex; rewrite mem_iota /= add0n.
+apply/allP => m'; rewrite mem_iota /= add0n => m'M; apply/eqP.
+by have := ex (Ordinal m'M); rewrite is_active_sample.
+Qed.
+
+Definition genericf : bool :=
+  all (fun j => all (fun m => preact d W b X j m != 0) (iota 0 M.+1)) (iota 0 n.+1).
+
+Lemma genericP (m : 'I_M.+1) : genericf -> generic N (sample d X m).
+Proof.
+move=> /allP gen; split=> // j; rewrite z_sample mxE.
+have /allP/(_ (val m)) := gen (val j) (eq_ind_r is_true (ltn_ord j) (mem_iota 0 n.+1 j)).
+by rewrite mem_iota /= add0n; apply; apply: ltn_ord.
 Qed.
 
 Theorem unique_by_computation x' y' :
@@ -80,7 +108,9 @@ Theorem unique_by_computation x' y' :
   same_batch (@batch_of d X M.+1) x' (@batch_of K.+1 Y M.+1) y'.
 Proof.
 move=> ok cU; set x := @batch_of d X M.+1; set y := @batch_of K.+1 Y M.+1.
-have [_ rA rR] := layer_facts ok (fun m => lossvecs_mse (erefl : x m = _) (erefl : y m = _)).
+have xE m : x m = sample d X m by [].
+have yE m : y m = sample K.+1 Y m by [].
+have [_ rA rR] := layer_facts ok xE (fun m => lossvecs_mse (xE m) (yE m)).
 apply: (C1_batch_first (adm := fun _ => True) (G := fun _ => True) (C := 1%:M)) => //.
 - exact: confined_plain.
 - by apply: leq_trans rR; rewrite leq_subLR addnC.
@@ -116,3 +146,28 @@ Proof. by vm_compute. Qed.
 Theorem A_unique x' y' : bgrad (mse_lv 1) NA x' y' = bgrad (mse_lv 1) NA xA yA ->
   same_batch xA x' yA y'.
 Proof. by apply: unique_by_computation checksA _; rewrite card_mono. Qed.
+
+Theorem A_E1 i : w1 (bgrad (mse_lv 1) NA xA yA) ord0 i / b1 (bgrad (mse_lv 1) NA xA yA) ord0 0 =
+  xA ord0 i 0.
+Proof.
+apply: E1; first by apply/(@exclusiveP 1 2 0 1 WA bA UA cA XA) => //; vm_compute.
+by rewrite (@lossvecs_mse 1 2 0 1 WA bA UA cA XA YA) // delta1_sample mxE; vm_compute.
+Qed.
+
+Theorem A_factorisations (x' : 'I_2 -> 'cV[rat]_1) g' :
+  gsum NA x' g' = bgrad (mse_lv 1) NA xA yA ->
+  exists P Q : 'M[rat]_2,
+    [/\ P *m Q = 1%:M, Q *m P = 1%:M, Q *m const_mx 1 = const_mx 1 :> 'cV_2,
+        Delta1 NA x' g' = Delta1 NA xA (lossvecs (mse_lv 1) NA xA yA) *m P &
+        (cols x')^T = Q *m (cols xA)^T].
+Proof.
+apply: factorisations; have xE m : xA m = sample 1 XA m by [].
+have gE m : lossvecs (mse_lv 1) NA xA yA m = sample 1 (msef (logitf 1 3 WA bA UA cA XA) YA) m.
+  exact: lossvecs_mse.
+by have [_ rA _] := layer_facts checksA xE gE.
+Qed.
+
+Theorem A_derivative dN : exists q : {poly rat},
+  q^`().[0] = dotp (bgrad (mse_lv 1) NA xA yA) dN /\
+  near (fun t => q.[t] = \sum_m sq_error (fwd (NA + t *: dN) (xA m)) (yA m)).
+Proof. by apply: mse_gradient => m; apply: genericP; vm_compute. Qed.
