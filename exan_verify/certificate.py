@@ -124,17 +124,52 @@ class RankBound(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class Forced(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="forced"):
-    """Evidence for UNREALISABLE: lifting at ``layer`` forces a batch, and a step contradicts the gradient (3.5).
+    """Evidence for UNREALISABLE: lifting at ``layer`` forces a batch, and a step contradicts it (3.5).
 
-    Row m of ``following`` is u_m and column m of ``matrix`` is p_m: with ``C = A[:, columns]`` every batch has
-    ``Delta = C P`` with the p_m as the columns of P up to order and scale. Both are empty when null(R) has
-    fewer than M dimensions.
+    Row m of ``following`` is u_m and column m of ``matrix`` is p_m: with ``C = A[:, columns]`` every batch
+    has ``Delta = C P`` with the p_m as the columns of P up to order and scale. Both are empty when null(R)
+    has fewer than M dimensions.
     """
 
     layer: int
     columns: tuple[int, ...]
     matrix: tuple[tuple[str, ...], ...]
     following: tuple[tuple[str, ...], ...]
+
+
+class Scale(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="scale"):
+    """No biases: lifting at ``layer`` leaves each group of one a positive scale, and no other scale fits.
+
+    Fields as in :class:`LayerArgument` and :class:`Lifting`; ``determined`` samples have no twin (3.5).
+    """
+
+    prime: int
+    point: int
+    layer: int
+    parametrisation: Parametrisation
+    unknowns: int
+    rank: int
+    groups: tuple[tuple[int, ...], ...]
+    lower_ranks: tuple[int, ...]
+    determined: tuple[int, ...]
+
+
+class Twin(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Sample ``sample`` scaled by a c in [``low``, ``high``] has the same gradient contributions (no biases).
+
+    ``target``: the twin's label where it differs (mse).
+    """
+
+    sample: int
+    low: str
+    high: str
+    target: tuple[str, ...] | None = None
+
+
+class Twins(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="twins"):
+    """Evidence for AMBIGUOUS without biases: each twin alone gives a second batch."""
+
+    twins: tuple[Twin, ...]
 
 
 SparseVector = tuple[tuple[int, str], ...]
@@ -202,7 +237,7 @@ class Shear(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     point: int
 
 
-Evidence = RankBound | Forced | Lifting | DegreeThree | SecondBatch | Residual | Shear
+Evidence = Scale | Twins | RankBound | Forced | Lifting | DegreeThree | SecondBatch | Residual | Shear
 """Tagged records, one kind per argument; the kernel has one checker for each."""
 
 

@@ -24,8 +24,9 @@ class Setting:
     reduction: Reduction
     labels: Labels
     domain: Box | None
-    seed: int
-    jobs: int
+    seed: int = 0
+    jobs: int = 1
+    engine: str = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,7 +30,7 @@ from exan_verify.certificate import (
 )
 from exan_verify.decide.context import Context, Finding
 from exan_verify.decide.labels import backward_map, told_by_backward_map, told_by_loss_vectors
-from exan_verify.decide.system import Plan, equations, has_full_bias_rank, plan
+from exan_verify.decide.system import Plan, equations, full_feature_rank, plan
 from exan_verify.errors import SoundnessError
 from exan_verify.exact.linalg import rank_mod
 from exan_verify.exact.modular import PRIME
@@ -147,7 +147,7 @@ def hypotheses(context: Context, layer: int) -> str | None:
     found = rank_mod(context.image.delta(layer))
     if found < samples:
         return f"rank(Delta_{layer}) is {found} mod p, not the {samples} needed for rank(A) = M"
-    if not has_full_bias_rank(context.passed.features(layer), samples, f"features/{layer}"):
+    if not full_feature_rank(context, layer - 1):
         return f"rank [H_{layer - 1} 1] is below {samples} mod p, so rank(A) = M is not proved"
     return None
 
@@ -197,11 +197,10 @@ def conclude(
 def _labels(
     context: Context, layer: int, members: list[int], *, everyone: bool
 ) -> tuple[LabelArgument, list[int]]:
-    passed = context.passed
     depth = context.network.depth
     if layer == depth - 1 and context.samples > 1:
         argument: LabelArgument = "loss_vectors"
-    elif everyone and has_full_bias_rank(passed.hidden[depth - 1], context.samples, "output"):
+    elif everyone and full_feature_rank(context, depth - 1):
         argument = "output_rank"
     else:
         return "backward_map", [m for m in members if _told_below(context, layer, m)]

@@ -15,7 +15,7 @@ from exan_verify.certificate import (
     domain_record,
     issue,
 )
-from exan_verify.decide import degree_three, families, lifting, residual
+from exan_verify.decide import degree_three, families, lifting, residual, scale
 from exan_verify.decide.context import Context, Finding, Setting
 from exan_verify.decide.direct import obstacles
 from exan_verify.decide.from_gradient import Search, rank_bound_of_batch, search
@@ -26,16 +26,17 @@ from exan_verify.facts import Facts
 from exan_verify.network import Batch, Gradient, Labels, Loss, Reduction, ReluNetwork
 from exan_verify.verdict import Attempt, Box, Budget, Engine, Outcome, Trust, Verdict
 
-ENGINES = ("auto", "lifting")
-
-
 ENGINE_ORDER: tuple[tuple[Engine, Callable[[Context, Budget], Finding]], ...] = (
     (Engine.LIFTING, lifting.decide),
     (Engine.LIFTING, degree_three.decide),
+    (Engine.SCALE, scale.decide),
     (Engine.FAMILIES, families.decide),
     (Engine.RESIDUAL, residual.decide),
 )
 """Who is asked, cheapest first."""
+
+ENGINES = ("auto", *dict.fromkeys(engine.value for engine, _ in ENGINE_ORDER))
+"""What ``engine=`` may be: all in turn, or one alone."""
 
 
 def certify(
@@ -76,8 +77,9 @@ def certify(
         domain=domain,
         seed=seed,
         jobs=jobs,
+        engine=engine,
     )
-    _check_options(setting, engine, batch_size)
+    _check_options(setting, batch_size)
     limits = Budget(seconds=budget, work=work_limit)
     if (batch is None) == (gradient is None):
         raise InputError("give either batch=(x, y) or gradient={name: tensor}, and not both")
@@ -124,6 +126,8 @@ def _decide(
     facts, findings = Facts(), []
     stopped = None
     for engine, ask in ENGINE_ORDER:
+        if context.setting.engine not in ("auto", engine):
+            continue
         try:
             finding = ask(context.after(facts), limits)
         except UnsuitablePrimeError as error:
@@ -293,9 +297,9 @@ def _choice(kind: Any, value: str, name: str) -> Any:
         raise InputError(f"{name}={value!r} is not known; use one of {options}") from None
 
 
-def _check_options(setting: Setting, engine: str, batch_size: int | None) -> None:
-    if engine not in ENGINES:
-        raise InputError(f"engine={engine!r} is not available; use one of {', '.join(ENGINES)}")
+def _check_options(setting: Setting, batch_size: int | None) -> None:
+    if setting.engine not in ENGINES:
+        raise InputError(f"engine={setting.engine!r} is not available; use one of {', '.join(ENGINES)}")
     if batch_size is not None and batch_size < 1:
         raise InputError(f"batch_size={batch_size}; a batch has at least one sample")
     if setting.jobs < 1:

@@ -15,7 +15,7 @@ from exan_verify.certificate import Parametrisation
 from exan_verify.decide.context import Context
 from exan_verify.exact.linalg import rank_mod
 from exan_verify.exact.modular import Residues, add_mod, multiply_mod, negate_mod, random_residues
-from exan_verify.exact.rational import RationalMatrix, product_mod, residue_product
+from exan_verify.exact.rational import product_mod, residue_product
 from exan_verify.exclusivity import Groups, pattern_groups
 from exan_verify.network import Array, Linear, Loss
 
@@ -87,16 +87,18 @@ def equations(context: Context, plan: Plan) -> Residues:
     upper = np.triu_indices(len(plan.members))
     squares = multiply_mod(delta[:, upper[0]], delta[:, upper[1]])
     mixed = negate_mod(multiply_mod(delta[:, :, None], outgoing[:, None, :]))
-    return np.concatenate([squares, mixed.reshape(len(keep), -1)], axis=1)
+    return np.concatenate([squares, mixed.reshape(len(keep), delta.shape[1] * outgoing.shape[1])], axis=1)
 
 
-def has_full_bias_rank(features: RationalMatrix, samples: int, seed: str) -> bool:
-    """Whether rank [H 1] = M is proved, for features H^T (n, M): by a random projection mod p."""
-    rows = features.shape[0]
-    with_ones = np.concatenate([features.residues(), np.ones((1, samples), dtype=np.uint64)])
-    if rows >= 4 * samples:
-        with_ones = residue_product(random_residues(seed, samples + 2, rows + 1), with_ones)
-    return rank_mod(with_ones) == samples
+def full_feature_rank(context: Context, layer: int) -> bool:
+    """Whether rank [H_layer 1] = M is proved (rank H_layer = M without biases), by a projection mod p."""
+    features, samples = context.passed.hidden[layer].residues(), context.samples
+    if context.network.has_bias:
+        features = np.concatenate([features, np.ones((1, samples), dtype=np.uint64)])
+    if len(features) > 4 * samples:
+        mixer = random_residues(f"features/{layer}", samples + 2, len(features))
+        features = residue_product(mixer, features)
+    return rank_mod(features) == samples
 
 
 def _parametrisation(context: Context, layer: int) -> tuple[Parametrisation, int]:
@@ -115,10 +117,8 @@ def _parametrisation(context: Context, layer: int) -> tuple[Parametrisation, int
 
 def _column_space_usable(context: Context, layer: int) -> bool:
     """rank [dW_{layer+1} | db_{layer+1}] = M."""
-    features = context.passed.hidden[layer]
-    return rank_mod(context.image.delta(layer + 1)) == context.samples and has_full_bias_rank(
-        features, context.samples, f"columns/{layer}"
-    )
+    following = context.image.delta(layer + 1)
+    return rank_mod(following) == context.samples and full_feature_rank(context, layer)
 
 
 def _outgoing(context: Context, plan: Plan, keep: Array) -> Residues:

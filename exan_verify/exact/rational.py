@@ -120,6 +120,8 @@ def product(left: Array | RationalMatrix, right: RationalMatrix) -> RationalMatr
     count = source.digits.shape[0] if isinstance(source, RationalMatrix) else source.count
     right_count = right.digits.shape[0]
     total = np.zeros((count + right_count, rows, cols), dtype=np.int64)
+    if total.size == 0 or terms == 0:
+        return RationalMatrix(np.zeros((1, rows, cols), dtype=np.int64), 1)
     step = max(1, min(_MAX_TERMS, _BLOCK_ENTRIES // max(1, rows)))
     for start in range(0, terms, step):
         block = slice(start, min(terms, start + step))

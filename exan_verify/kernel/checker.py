@@ -14,15 +14,17 @@ from exan_verify.certificate import (
     Question,
     RankBound,
     Residual,
+    Scale,
     SecondBatch,
     Shear,
+    Twins,
     domain_box,
     parse,
 )
 from exan_verify.errors import CertificateRejected, InputError, LabelError
 from exan_verify.exact.modular import UnsuitablePrimeError
 from exan_verify.facts import Facts
-from exan_verify.kernel import degree_three, family, lifting, residual, second_batch, unrealisable
+from exan_verify.kernel import degree_three, family, lifting, residual, scale, second_batch, unrealisable
 from exan_verify.kernel.reconstruction import rebuilt_batch
 from exan_verify.kernel.subject import Subject, require
 from exan_verify.network import Batch, Gradient, ReluNetwork
@@ -30,6 +32,8 @@ from exan_verify.verdict import Box, Outcome, SampleStatus
 
 CHECKERS: Mapping[type, Callable[[Any, Subject], Facts]] = {
     Lifting: lifting.facts,
+    Scale: scale.scale_facts,
+    Twins: scale.twin_facts,
     DegreeThree: degree_three.facts,
     SecondBatch: second_batch.facts,
     Shear: family.facts,

@@ -16,7 +16,7 @@ from exan_verify.errors import CertificateRejected
 from exan_verify.exact.backprop import backward_mod
 from exan_verify.exact.linalg import rank_mod
 from exan_verify.exact.modular import PRIME, Residues, add_mod, multiply_mod, negate_mod, random_residues
-from exan_verify.exact.rational import Mask, RationalMatrix, product_mod, residue_product
+from exan_verify.exact.rational import Mask, product_mod, residue_product
 from exan_verify.exact.softmax import VanishingDenominatorError, loss_vectors_mod
 from exan_verify.facts import Facts
 from exan_verify.kernel.subject import Subject, require
@@ -45,11 +45,12 @@ def facts(evidence: Lifting, subject: Subject) -> Facts:
     return Facts(determined=known)
 
 
-def image_at(prime: int, point: int, subject: Subject) -> Image:
+def image_at(prime: int, point: int, subject: Subject, *, biases: bool = True) -> Image:
     """The deltas in F_p at a certificate's point, for a network with biases."""
     require(prime == PRIME, f"the prime is {prime}, this schema's is {PRIME}")
     require(1 < point < PRIME, "the point t is outside [2, p)")
-    require(subject.network.has_bias, "the network has no biases; lifting does not apply")
+    wrong = "the network has no biases; lifting does not apply" if biases else "the network has biases"
+    require(subject.network.has_bias is biases, wrong)
     passed = subject.passed
     try:
         vectors = loss_vectors_mod(
@@ -65,7 +66,7 @@ def check_reduction(image: Image, layer: int) -> None:
     samples = image.subject.samples
     require(1 <= layer < image.subject.network.depth, f"there is no hidden layer {layer}")
     require(rank_mod(image.deltas[layer - 1]) == samples, f"rank(Delta_{layer}) = M is not shown")
-    require(_affine_rank(image, layer - 1) == samples, f"rank [H_{layer - 1} 1] = M is not shown")
+    require(feature_rank(image, layer - 1) == samples, f"rank [H_{layer - 1} 1] = M is not shown")
 
 
 def concluded(image: Image, conclusion: Conclusion) -> frozenset[int]:
@@ -92,7 +93,7 @@ def _layer(image: Image, argument: LayerArgument) -> frozenset[int]:
 def _system_reaches_rank(image: Image, argument: LayerArgument | Split, members: tuple[int, ...]) -> None:
     """dim null(R) = sum of squared group sizes, for q in the span of ``members`` (C2, steps 5 to 7)."""
     i = argument.layer
-    matrix = _lifted_system(image, argument, members)
+    matrix = lifted_system(image, argument, members)
     unknowns, rank = matrix.shape[1], rank_mod(matrix)
     require(unknowns == argument.unknowns, f"U is {unknowns}, the certificate says {argument.unknowns}")
     require(rank == argument.rank, f"rank(R) is {rank} mod p, the certificate says {argument.rank}")
@@ -114,7 +115,7 @@ def _after_splits(image: Image, argument: Conclusion) -> set[tuple[int, ...]]:
     return set(open_groups)
 
 
-def _lifted_system(image: Image, argument: LayerArgument | Split, members: tuple[int, ...]) -> Residues:
+def lifted_system(image: Image, argument: LayerArgument | Split, members: tuple[int, ...]) -> Residues:
     """R mod p, all rows: (Delta_j . q)(Delta_j . q - w_j . u) on the products q_a q_b (a <= b), q_a u_k."""
     if argument.parametrisation == "single":
         # one sample: Q is a number, any q is allowed, and nothing is concluded about u
@@ -140,7 +141,7 @@ def outgoing_weights(image: Image, argument: Conclusion | Split) -> Residues:
     if argument.parametrisation == "column_space":
         following = image.deltas[i]
         require(rank_mod(following) == image.subject.samples, f"rank(Delta_{i + 1}) = M is not shown")
-        require(_affine_rank(image, i) == image.subject.samples, f"rank [H_{i} 1] = M is not shown")
+        require(feature_rank(image, i) == image.subject.samples, f"rank [H_{i} 1] = M is not shown")
         return product_mod(weight.T, following)
     basis = np.eye(weight.shape[0], dtype=np.uint64)
     if argument.parametrisation == "zero_sum":
@@ -153,14 +154,15 @@ def outgoing_weights(image: Image, argument: Conclusion | Split) -> Residues:
     return product_mod(weight.T, basis)
 
 
-def _affine_rank(image: Image, layer: int) -> int:
-    """A lower bound of rank [H_layer 1], from a fixed projection when H is wide."""
-    features: RationalMatrix = image.subject.passed.hidden[layer]
-    rows, samples = features.shape
-    extended = np.concatenate([features.residues(), np.ones((1, samples), dtype=np.uint64)])
-    if rows > 3 * samples:
-        extended = residue_product(random_residues(f"kernel/{layer}", samples + 4, rows + 1), extended)
-    return rank_mod(extended)
+def feature_rank(image: Image, layer: int) -> int:
+    """A lower bound of rank [H_layer 1] (of rank H_layer without biases), projected when H is wide."""
+    features, samples = image.subject.passed.hidden[layer].residues(), image.subject.samples
+    if image.subject.network.has_bias:
+        features = np.concatenate([features, np.ones((1, samples), dtype=np.uint64)])
+    if len(features) > 3 * samples:
+        mixer = random_residues(f"kernel/{layer}", samples + 4, len(features))
+        features = residue_product(mixer, features)
+    return rank_mod(features)
 
 
 def groups_of(pattern: Mask, members: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
@@ -197,7 +199,7 @@ def _label_told(image: Image, argument: Conclusion, m: int, everyone: bool) -> b
         return _told(image, m, np.eye(image.subject.network.classes, dtype=np.uint64))
     if argument.labels == "output_rank":
         require(everyone, "the output rank argument needs every input to be determined")
-        require(_affine_rank(image, depth - 1) == image.subject.samples, "rank [H_{L-1} 1] = M is not shown")
+        require(feature_rank(image, depth - 1) == image.subject.samples, "rank [H_{L-1} 1] = M is not shown")
         return _told(image, m, np.eye(image.subject.network.classes, dtype=np.uint64))
     back = np.eye(image.subject.network.classes, dtype=np.uint64)
     for k in range(depth - 1, argument.layer, -1):
