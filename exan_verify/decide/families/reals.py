@@ -1,0 +1,135 @@
+"""How far a shear with real coefficients reaches: a proved lower bound from balls (docs/theory.md S2).
+
+One real alpha with ``sum alpha_m g^m = 0`` is enclosed: all but u coefficients are chosen, the others solve a
+linear system in balls. Every bound below holds for each alpha in the enclosure, so for the real one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from itertools import combinations, islice
+from random import Random
+from typing import Any
+
+import flint
+
+from exan_verify.decide.context import Context
+from exan_verify.decide.families.motion import Block, below, conditions
+from exan_verify.decide.families.second import Radii
+from exan_verify.exact.softmax import loss_vectors_ball, to_ball
+from exan_verify.network import Array, Loss
+
+_PRECISION = 256
+_BASES_TRIED = 20
+
+Interval = tuple[Fraction, Fraction]
+
+
+def reach_of_shear(context: Context, group: Sequence[int], v: Array, free: frozenset[int]) -> Radii:
+    """Per sample, a proved lower bound of its distance to the batch at the end of a segment along v."""
+    nothing: Radii = (Fraction(0),) * context.samples
+    alpha = enclosed_coefficients(context, group)
+    if alpha is None:
+        return nothing
+    limits = [_limit(context, m, v, a) for m, a in zip(group, alpha, strict=True)]
+    bounded = [limit for limit in limits if limit is not None]
+    if not bounded:
+        surely = {m for m, (low, high) in zip(group, alpha, strict=True) if low > 0 or high < 0}
+        return tuple(None if m in surely and m in free else Fraction(0) for m in range(context.samples))
+    if min(bounded) <= 0:
+        return nothing
+    step = below(min(bounded))
+    moved = {m: _times(a, step) for m, a in zip(group, alpha, strict=True)}
+    return tuple(
+        _distance(context, m, moved, v) if m in free else Fraction(0) for m in range(context.samples)
+    )
+
+
+def enclosed_coefficients(context: Context, group: Sequence[int]) -> list[Interval] | None:
+    """Rational enclosures of one real null vector of the group's loss vectors, or None."""
+    loss, chosen = context.setting.loss, list(group)
+    rows = context.network.classes - (loss is Loss.CROSS_ENTROPY)
+    with flint.ctx.workprec(_PRECISION):
+        balls = loss_vectors_ball(
+            loss, context.passed.logits[:, chosen], context.batch.labels[chosen], 1, _PRECISION
+        )
+        rng = Random(f"reals/{context.setting.seed}")
+        size = min(rows, len(chosen) - 1)
+        for basis in islice(combinations(range(len(chosen)), size), _BASES_TRIED):
+            rest = [k for k in range(len(chosen)) if k not in basis]
+            weights = {k: Fraction(rng.randint(8, 16) * rng.choice((-1, 1)), 16) for k in rest}
+            solved = _solve(balls, rows, basis, weights) if size == rows else None
+            if solved is not None:
+                return [
+                    (weights[k], weights[k]) if k in weights else _enclosure(solved[basis.index(k)])
+                    for k in range(len(chosen))
+                ]
+    return None
+
+
+def _solve(balls: Any, rows: int, basis: tuple[int, ...], weights: dict[int, Fraction]) -> list[Any] | None:
+    """Coefficients on the basis that cancel the chosen ones; None when the system may be singular."""
+    matrix = flint.arb_mat(rows, rows, [balls[r, k] for r in range(rows) for k in basis])
+    right = flint.arb_mat(
+        rows,
+        1,
+        [-sum((balls[r, k] * to_ball(w) for k, w in weights.items()), flint.arb(0)) for r in range(rows)],
+    )
+    try:
+        found = matrix.solve(right)
+    except ZeroDivisionError:
+        return None
+    return [found[r, 0] for r in range(rows)]
+
+
+def _enclosure(ball: Any) -> Interval:
+    middle, radius = _rational(ball.mid()), _rational(ball.rad())
+    return middle - radius, middle + radius
+
+
+def _rational(exact: Any) -> Fraction:
+    mantissa, exponent = exact.man_exp()
+    return Fraction(int(mantissa)) * Fraction(2) ** int(exponent)
+
+
+def _limit(context: Context, m: int, v: Array, alpha: Interval) -> Fraction | None:
+    """A step up to which sample m keeps its conditions for every coefficient in the enclosure."""
+    limit: Fraction | None = None
+    for block in conditions(context, [m], v.reshape(1, -1)):
+        here = _block_limit(block, alpha)
+        limit = here if limit is None or (here is not None and here < limit) else limit
+    return limit
+
+
+def _block_limit(block: Block, alpha: Interval) -> Fraction | None:
+    limit: Fraction | None = None
+    for value, slope in zip(block.values.reshape(-1), block.slopes.reshape(-1), strict=True):
+        falling = -min(slope * alpha[0], slope * alpha[1])
+        if falling > 0:
+            here = value / falling
+            limit = here if limit is None or here < limit else limit
+    return limit
+
+
+def _times(alpha: Interval, step: Fraction) -> Interval:
+    return alpha[0] * step, alpha[1] * step
+
+
+def _distance(context: Context, m: int, moved: dict[int, Interval], v: Array) -> Fraction:
+    """The least L-infinity distance from x_m to a moved sample, whatever alpha is in its enclosure."""
+    return min(
+        max(
+            _apart(a - b, rate, span)
+            for a, b, rate in zip(context.batch.x[m], context.batch.x[j], v, strict=True)
+        )
+        for j, span in moved.items()
+    )
+
+
+def _apart(gap: Fraction, rate: Fraction, span: Interval) -> Fraction:
+    """The least ``|gap - rate s|`` over s in the interval."""
+    ends = (gap - rate * span[0], gap - rate * span[1])
+    if min(ends) <= 0 <= max(ends):
+        return Fraction(0)
+    return min(map(abs, ends))
