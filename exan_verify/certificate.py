@@ -216,13 +216,21 @@ class QuadricArgument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     cases: tuple[LabelCase, ...]
 
 
+class LossVectorArgument(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="loss_vectors"
+):
+    """hinge: loss vectors are finitely many; ``selections`` of them have the rest's sum and span."""
+
+    selections: int
+
+
 class Residual(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="residual"):
     """Evidence that the samples ``members``, all that is not settled, have no other solution (S5)."""
 
     prime: int
     point: int
     members: tuple[int, ...]
-    argument: QuadricArgument
+    argument: QuadricArgument | LossVectorArgument
 
 
 class Shear(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="shear"):

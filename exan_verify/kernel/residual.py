@@ -3,7 +3,8 @@
 The settled samples are distinct and in every batch with this gradient, so the contributions of the others, r
 of them, are conserved as a sum. With rank(G) = rank [H_{L-1} 1] = r any other rest has ``H' = Q H``,
 ``G' = G Q^-1``, ``Q 1 = 1`` and logits ``Q F``. The argument shows that Q is a permutation that fits the
-labels; rank(Delta_k) = r at every layer then carries the features down to the inputs (3.4).
+labels; rank(Delta_k) = r, or its joint rank with the forward equations, then carries the features down to the
+inputs (3.4).
 """
 
 from __future__ import annotations
@@ -14,14 +15,16 @@ from exan_verify.certificate import QuadricArgument, Residual
 from exan_verify.errors import CertificateRejected
 from exan_verify.exact.backprop import backward_mod
 from exan_verify.exact.linalg import rank_mod
-from exan_verify.exact.modular import PRIME, random_residues
+from exan_verify.exact.modular import PRIME, Residues, random_residues
 from exan_verify.exact.rational import RationalMatrix, residue_product
 from exan_verify.exact.softmax import VanishingDenominatorError, loss_vectors_mod
 from exan_verify.facts import Facts
-from exan_verify.kernel import residual_quadrics
+from exan_verify.kernel import residual_hinge, residual_quadrics
 from exan_verify.kernel.residual_parts import Part
 from exan_verify.kernel.subject import Subject, require
 from exan_verify.network import Labels, Loss
+
+MAX_JOINT = 500
 
 
 def facts(evidence: Residual, subject: Subject) -> Facts:
@@ -37,6 +40,9 @@ def facts(evidence: Residual, subject: Subject) -> Facts:
     if isinstance(evidence.argument, QuadricArgument):
         require(subject.question.loss is Loss.MSE, "quadrics are the output system of mse")
         residual_quadrics.check_cases(evidence.argument.cases, part)
+    else:
+        require(subject.question.loss is Loss.HINGE, "selections of loss vectors are for hinge")
+        residual_hinge.check_selections(evidence.argument.selections, part)
     return Facts(determined=frozenset(part.members), unique=True)
 
 
@@ -61,10 +67,32 @@ def _check_ranks(evidence: Residual, part: Part) -> None:
         )
     except VanishingDenominatorError:
         raise CertificateRejected("a softmax denominator vanishes at the certificate's point t") from None
-    for k, delta in enumerate(backward_mod(subject.network, subject.passed, vectors), start=1):
-        found = rank_mod(delta[:, list(part.members)])
-        require(found == size, f"rank(Delta_{k}) of the members is not shown to be {size}")
+    *below, top = backward_mod(subject.network, subject.passed, vectors)
+    require(rank_mod(top[:, list(part.members)]) == size, f"rank(G) of the members is not shown to be {size}")
+    for k, delta in enumerate(below, start=1):
+        found = rank_mod(delta[:, list(part.members)]) == size or _joint_rank(part, k, delta)
+        require(found, f"layer {k} is not shown to determine the features below it")
     require(_feature_rank(part) == size, f"rank [H_(L-1) 1] of the members is not shown to be {size}")
+
+
+def _joint_rank(part: Part, layer: int, delta: Residues) -> bool:
+    """Whether V = 0 follows from ``Delta V = 0`` and ``w . v_m = 0``, w the weights of m's active neurons."""
+    weight = RationalMatrix.of(part.subject.network.layers[layer - 1].weight).residues()
+    size, width = len(part.members), weight.shape[1]
+    require(size * width <= MAX_JOINT, "the joint system on the way down is too large")
+    active = part.subject.passed.patterns[layer - 1]
+    rows = []
+    for j in range(len(weight)):
+        for feature in range(width):
+            row = np.zeros((size, width), dtype=np.uint64)
+            row[:, feature] = delta[j, list(part.members)]
+            rows.append(row.reshape(-1))
+        for k, m in enumerate(part.members):
+            row = np.zeros((size, width), dtype=np.uint64)
+            if active[j, m]:
+                row[k] = weight[j]
+                rows.append(row.reshape(-1))
+    return bool(rank_mod(np.array(rows)) == size * width)
 
 
 def _feature_rank(part: Part) -> int:

@@ -10,8 +10,9 @@ import time
 
 from exan_verify.certificate import Residual
 from exan_verify.decide.context import Context, Finding
+from exan_verify.decide.residual import hinge, mse
 from exan_verify.decide.residual.groups import second_in_region
-from exan_verify.decide.residual.mse import Settled, solve_rest
+from exan_verify.decide.residual.outcome import Settled
 from exan_verify.decide.residual.rest import Rest, rest_of
 from exan_verify.decide.residual.second import Second, completed, evidence_of, facts_of
 from exan_verify.exact.modular import PRIME
@@ -53,9 +54,12 @@ def decide(context: Context, budget: Budget) -> Finding:
 
 
 def _solve(rest: Rest, budget: Budget) -> Settled:
-    if rest.context.setting.loss is Loss.MSE:
-        return solve_rest(rest, budget)
-    return Settled(note=f"the output system of {rest.context.setting.loss.value} is not solved")
+    loss = rest.context.setting.loss
+    if loss is Loss.MSE:
+        return mse.solve_rest(rest, budget)
+    if loss is Loss.HINGE:
+        return hinge.solve_rest(rest, budget)
+    return Settled(note=f"the output system of {loss.value} is not solved")
 
 
 def _ambiguous(context: Context, second: Second, start: float) -> Finding:

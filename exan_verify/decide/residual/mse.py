@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from fractions import Fraction
 from itertools import permutations
 from math import factorial, prod
@@ -13,6 +12,7 @@ from exan_verify.certificate import LabelCase, QuadricArgument
 from exan_verify.decide.residual.alphabet import multiset_count, multisets
 from exan_verify.decide.residual.candidates import fate
 from exan_verify.decide.residual.macaulay import MAX_COLUMNS, MAX_DEGREE, columns_at, settled_at
+from exan_verify.decide.residual.outcome import Settled
 from exan_verify.decide.residual.points import rational_points
 from exan_verify.decide.residual.quadratic import Quadrics, quadrics
 from exan_verify.decide.residual.rest import Rest
@@ -27,15 +27,6 @@ MAX_MULTISETS = 100_000
 MAX_PERMUTATIONS = 120
 
 Point = tuple[Fraction, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settled:
-    """What the output system gave: a proof that nothing else solves it, or a second rest, or a reason."""
-
-    note: str
-    argument: QuadricArgument | None = None
-    second: Second | None = None
 
 
 def solve_rest(rest: Rest, budget: Budget) -> Settled:

@@ -26,7 +26,7 @@ from exan_verify.exact.linalg import (
 )
 from exan_verify.network import Array
 
-MAX_EXACT_COLUMNS = 130
+MAX_EXACT_COLUMNS = 56
 """Largest Macaulay matrix whose null space is computed over Q."""
 
 

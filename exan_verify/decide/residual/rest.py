@@ -16,9 +16,12 @@ import numpy as np
 
 from exan_verify.decide.context import Context
 from exan_verify.exact.linalg import rank_mod
-from exan_verify.exact.modular import random_residues
+from exan_verify.exact.modular import Residues, random_residues
 from exan_verify.exact.rational import RationalMatrix, residue_product
 from exan_verify.network import Array, Batch
+
+MAX_JOINT = 400
+"""Most unknowns (samples times features) for the joint rank on the way down."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,14 +60,36 @@ class Rest:
     def obstacle(self) -> str | None:
         """The first hypothesis that is not proved, or None."""
         depth = self.context.network.depth
-        for layer in range(depth, 0, -1):
-            found = rank_mod(self.context.image.delta(layer)[:, list(self.members)])
-            if found < self.size:
-                name = "G" if layer == depth else f"Delta_{layer}"
-                return f"rank({name}) of the {self.size} samples left is {found} mod p"
+        found = rank_mod(self._delta(depth))
+        if found < self.size:
+            return f"rank(G) of the {self.size} samples left is {found} mod p"
         if self._feature_rank() < self.size:
             return f"the features above hidden layer {depth - 1} of the samples left are dependent mod p"
+        for layer in range(depth - 1, 0, -1):
+            if not self._descends(layer):
+                return f"Delta_{layer} and z_{layer} of the samples left do not determine the features below"
         return None
+
+    def _delta(self, layer: int) -> Residues:
+        return self.context.image.delta(layer)[:, list(self.members)]
+
+    def _descends(self, layer: int) -> bool:
+        """Whether H_{layer-1} is the only solution of ``Delta [H 1] = [dW db]`` whose forward pass has the
+        given z at the active neurons: rank(Delta) = r, or the joint rank of both is full.
+        """
+        delta = self._delta(layer)
+        if rank_mod(delta) == self.size:
+            return True
+        weight, width = self.context.network.layers[layer - 1].weight, self.features(layer - 1).shape[0]
+        if self.size * width > MAX_JOINT:
+            return False
+        identity = np.eye(width, dtype=np.uint64)
+        rows = [np.kron(row.reshape(1, -1), identity) for row in delta if row.any()]
+        residues = RationalMatrix.of(weight).residues()
+        for k, m in enumerate(self.members):
+            active = residues[self.context.passed.patterns[layer - 1][:, m]]
+            rows.append(np.kron(np.eye(self.size, dtype=np.uint64)[[k]], active))
+        return rank_mod(np.concatenate(rows)) == self.size * width
 
     def _feature_rank(self) -> int:
         residues = self.features(self.context.network.depth - 1).residues()

@@ -1,0 +1,17 @@
+"""What a method of this package reports about a rest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from exan_verify.certificate import LossVectorArgument, QuadricArgument
+from exan_verify.decide.residual.second import Second
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """A proof that nothing else solves the output system, or a second rest, or a reason why neither."""
+
+    note: str
+    argument: QuadricArgument | LossVectorArgument | None = None
+    second: Second | None = None
