@@ -12,10 +12,12 @@ import sympy
 from exan_verify.errors import RangeError
 from exan_verify.network import to_fraction
 from exan_verify.smt.algebraic import Point, Root
-from exan_verify.smt.cubes import Task, build
+from exan_verify.smt.cubes import Task, build, exclusions
+from exan_verify.smt.encode import encode
+from exan_verify.smt.existence import BallBatch, prove_existence
 from exan_verify.smt.linearise import violated
 from exan_verify.smt.opinions import save_query
-from exan_verify.smt.portfolio import Settings
+from exan_verify.smt.portfolio import Batch, Settings
 from exan_verify.smt.question import Question, Vector
 from exan_verify.smt.replay import (
     ExactBatch,
@@ -30,22 +32,23 @@ from exan_verify.smt.replay import (
 )
 from exan_verify.smt.solvers import Answer, SolverDisagreementError
 from exan_verify.smt.terms import Poly
+from exan_verify.smt.transcendental import middle
 
 
-def accept_model(task: Task, answer: Answer) -> Task | bool:
-    """Whether a model is a batch as asked for, proved by exact replay.
+def accept_model(task: Task, answer: Answer) -> Task | Batch | None:
+    """The batch of a model if it is one as asked for, proved by exact replay or by ball arithmetic.
 
-    For rational losses a model that fails the replay raises :class:`SolverDisagreementError` with the query
-    saved. For cross_entropy and bce the constraints are an over-approximation: a model that fails gives a
-    task with more lemmas, or False when none is violated.
+    For rational losses a model that fails the replay raises :class:`SolverDisagreementError`, the query
+    saved. For cross_entropy and bce the constraints are an over-approximation: a model that is no batch
+    itself may have one nearby, and otherwise gives a task with more lemmas, or None when none is violated.
     """
     try:
         batch = exact_model(task, answer)
         good = _admitted(task, batch) and _has_gradient(task, batch)
     except RangeError:
-        return False
+        return None
     if good:
-        return True
+        return batch
     if task.question.loss.rational:
         path = save_query(build(task).text(), f"{task.name}, model of {answer.solver}", Settings())
         raise SolverDisagreementError(
@@ -53,7 +56,20 @@ def accept_model(task: Task, answer: Answer) -> Task | bool:
             f"the query is saved as {path}"
         )
     lemmas = violated(task, answer)
-    return replace(task, lemmas=(*task.lemmas, *lemmas)) if lemmas else False
+    return _nearby(task, batch) or (replace(task, lemmas=(*task.lemmas, *lemmas)) if lemmas else None)
+
+
+def _nearby(task: Task, batch: ExactBatch) -> BallBatch | None:
+    """A batch proved to exist near a model of the over-approximation (exact gradients only)."""
+    if task.question.tolerance is not None or not task.question.target.reference:
+        return None
+    encoding = encode(task.question, task.assignment)
+    start = {}
+    for sample, row in zip(encoding.samples, batch.x, strict=True):
+        for variable, value in zip(sample.x, row, strict=True):
+            (name,) = variable.variables()
+            start[name] = middle(batch.point.ball(value))
+    return prove_existence(task.question, encoding, exclusions(task, encoding), start, batch)
 
 
 def _admitted(task: Task, batch: ExactBatch) -> bool:

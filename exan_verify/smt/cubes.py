@@ -14,10 +14,11 @@ from fractions import Fraction
 
 from exan_verify.smt.encode import Encoding, Fixed, abstraction, encode, state_names
 from exan_verify.smt.exclude import Known, other_batch, placements, values_at, without_sample
-from exan_verify.smt.isolate import isolation
+from exan_verify.smt.isolate import EVERYWHERE, isolation
+from exan_verify.smt.isolate_softmax import softmax_isolation
 from exan_verify.smt.question import Question
 from exan_verify.smt.refine import Lemma, lemma_formula
-from exan_verify.smt.terms import Literal, Script, disj
+from exan_verify.smt.terms import Formula, Literal, Script, disj
 
 Reaches = tuple[tuple[tuple[int, ...], Fraction], ...]
 """For each order in which the known batch lies in the cube, the radius of the ball excluded around it."""
@@ -87,18 +88,33 @@ def cube_tasks(whole: Task, cubes: Sequence[Sequence[bool]], first: int = 0) -> 
 
 
 def excluded_balls(question: Question, fixed: Fixed, truth: Known) -> Reaches:
-    """The balls that hold no second solution, for rational losses and rational batches."""
+    """The balls around a rational known batch that hold no second one, for each order that fits the cube."""
     orders = list(placements(question, truth, fixed))
-    if not orders or not truth.batch.rational or not question.loss.rational:
+    if not orders or not truth.batch.rational:
         return ()
     encoding = encode(question, fixed)
     equations = [e for _, e in encoding.equations]
     found = []
     for order in orders:
-        reach = isolation(equations, values_at(encoding, truth, order))
+        if question.loss.rational:
+            reach = isolation(equations, values_at(encoding, truth, order))
+        else:
+            reach = softmax_isolation(question, encoding, truth.batch, order)
         if reach is not None:
-            found.append((order, reach))
+            found.append((order, _short(reach)))
     return tuple(found)
+
+
+def _short(reach: Fraction) -> Fraction:
+    """Rounded down to eight bits: solvers are slow with long numbers."""
+    if reach == EVERYWHERE:
+        return reach
+    scale = Fraction(1)
+    while reach * scale < 128:
+        scale *= 2
+    while reach * scale >= 256:
+        scale /= 2
+    return Fraction((reach * scale).__floor__()) / scale
 
 
 def build(task: Task) -> Script:
@@ -118,13 +134,20 @@ def _exclude(task: Task, encoding: Encoding) -> None:
         script.reals.extend(other.batch.point.roots)
         for fact in other.facts:
             script.require(fact, "irrational coordinates of the known batch")
+    comment = "not the known batch, in any order of its samples"
     if task.missing is not None:
-        for formula in without_sample(task.question, encoding, task.others[0], task.missing):
-            script.require(formula, f"sample {task.missing} of the known batch is not in the batch")
-        return
+        comment = f"sample {task.missing} of the known batch is not in the batch"
+    for formula in exclusions(task, encoding):
+        script.require(formula, comment)
+
+
+def exclusions(task: Task, encoding: Encoding) -> list[Formula]:
+    """What the unknown batch must not be."""
+    question = task.question
+    if task.missing is not None:
+        return without_sample(question, encoding, task.others[0], task.missing)
+    found: list[Formula] = []
     for k, other in enumerate(task.others):
         reaches = dict(task.reaches) if k == 0 else {}
-        for formula in other_batch(
-            task.question, encoding, other, task.assignment, radius=task.radius, reaches=reaches
-        ):
-            script.require(formula, "not the known batch, in any order of its samples")
+        found += other_batch(question, encoding, other, task.assignment, radius=task.radius, reaches=reaches)
+    return found

@@ -13,15 +13,18 @@ from pathlib import Path
 
 from exan_verify.errors import InputError
 from exan_verify.network import Batch, Gradient, Labels, Loss, Reduction, ReluNetwork
-from exan_verify.smt.confirm import exact_model
 from exan_verify.smt.exclude import Known, known
+from exan_verify.smt.existence import BallBatch
 from exan_verify.smt.portfolio import Outcome as Found
 from exan_verify.smt.portfolio import Progress, Settings
 from exan_verify.smt.question import Question, batch_target, label_vectors, question_of, rational_target
-from exan_verify.smt.replay import ExactBatch, contains, exact_batch
+from exan_verify.smt.replay import ExactBatch, Row, contains, exact_batch
 from exan_verify.smt.search import Search
 from exan_verify.smt.transcendental import transcendental_target
 from exan_verify.verdict import Attempt, Box, Engine, Outcome, SampleStatus, Trust, Verdict, Witness
+
+STATUS_SHARE = 0.2
+"""Share of the remaining time that may go into one sample's status once the outcome is known."""
 
 
 def decide(
@@ -136,11 +139,13 @@ def answer(
         found = search.find("find a batch")
         if found.accepted is None:
             return _unknown(search, found, ()) if found.inconclusive else _unrealisable(search)
-        truth = known(question, exact_model(*found.accepted))
+        _, _, first = found.accepted
+        assert isinstance(first, ExactBatch)
+        truth = known(question, first)
         refuted = frozenset(found.refuted)
     found = search.find("find another batch", (truth,), radius=radius, skip=refuted)
     if found.accepted is not None:
-        other = exact_model(*found.accepted)
+        _, _, other = found.accepted
         return _ambiguous(search, truth, other, _statuses(search, truth, other))
     if found.inconclusive:
         return _unknown(search, found, (SampleStatus.UNKNOWN,) * question.size)
@@ -167,37 +172,50 @@ def _unique(search: Search, truth: Known, radius: Fraction) -> Verdict:
     )
 
 
-def _ambiguous(search: Search, truth: Known, other: ExactBatch, samples: tuple[SampleStatus, ...]) -> Verdict:
-    """Irrational witnesses stay exact: an :class:`ExactBatch` as the witness's only generator."""
-    witness = (
-        Witness(batch=other.batch(search.question.loss)) if other.rational else Witness(generators=(other,))
-    )
+def _ambiguous(
+    search: Search, truth: Known, other: ExactBatch | BallBatch, samples: tuple[SampleStatus, ...]
+) -> Verdict:
+    """A witness that is not rational is the witness's only generator: an :class:`ExactBatch` of algebraic
+    numbers, or a :class:`BallBatch` proved to exist.
+    """
+    if isinstance(other, ExactBatch) and other.rational:
+        witness, how = Witness(batch=other.batch(search.question.loss)), "replayed exactly"
+    else:
+        witness = Witness(generators=(other,))
+        how = "replayed exactly" if isinstance(other, ExactBatch) else "proved to exist by ball arithmetic"
     return _verdict(
         search,
         Outcome.AMBIGUOUS,
-        f"another batch has this gradient (replayed exactly): {other}",
+        f"another batch has this gradient ({how}): {other}",
         samples=samples,
         truth=truth,
         witness=witness,
     )
 
 
-def _statuses(search: Search, truth: Known, other: ExactBatch) -> tuple[SampleStatus, ...]:
+def _statuses(search: Search, truth: Known, other: ExactBatch | BallBatch) -> tuple[SampleStatus, ...]:
     """A sample that the other batch lacks is FREE; of the rest it is asked whether a batch lacks them."""
     question, batch = search.question, truth.batch
     if question.tolerance is not None:
         return (SampleStatus.UNKNOWN,) * question.size
     found = []
     for n, (x, y) in enumerate(zip(batch.x, batch.y, strict=True)):
-        if not contains(other, x, y, batch.point):
+        if _lacks(other, batch, x, y):
             found.append(SampleStatus.FREE)
             continue
-        reply = search.find(f"find a batch without sample {n}", (truth,), missing=n, cheap=True)
+        with search.shorter(STATUS_SHARE):
+            reply = search.find(f"find a batch without sample {n}", (truth,), missing=n, cheap=True)
         if reply.accepted is not None:
             found.append(SampleStatus.FREE)
         else:
             found.append(SampleStatus.UNKNOWN if reply.inconclusive else SampleStatus.DETERMINED)
     return tuple(found)
+
+
+def _lacks(other: ExactBatch | BallBatch, batch: ExactBatch, x: Row, y: Row) -> bool:
+    if isinstance(other, BallBatch):
+        return batch.rational and other.excludes(x, y)
+    return not contains(other, x, y, batch.point)
 
 
 def _unrealisable(search: Search) -> Verdict:

@@ -33,6 +33,9 @@ from exan_verify.smt.terms import (
     total,
 )
 
+ORDER = "order of the samples, which does not matter"
+"""Comment of the constraints that choose one order of the samples: no property of the batch."""
+
 Fixed = Mapping[str, bool]
 """Truth values of the literals of a cube, by name."""
 
@@ -115,7 +118,7 @@ def encode(question: Question, fixed: Fixed | None = None) -> Encoding:
         for formula in _matches(question, difference):
             encoder.require(formula, f"gradient: {name}")
     for left, right in pairwise(samples):
-        encoder.require(_ordered(left, right), "order of the samples, which does not matter")
+        encoder.require(_ordered(left, right), ORDER)
     return Encoding(script, samples, equations)
 
 

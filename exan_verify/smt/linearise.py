@@ -20,6 +20,10 @@ SLACK = Fraction(1, 2**60)
 """Relative error of odds below which a model counts as satisfying exp: algebraic values are approximated."""
 
 
+FAR = Fraction(64)
+"""Beyond this logit difference odds are only compared with exp(+-64): longer numbers would not help."""
+
+
 def violated(task: Task, answer: Answer) -> list[Lemma]:
     """Lemmas that exclude the model, at most three for each odds pair; those known already are left out."""
     question = task.question
@@ -44,11 +48,13 @@ def pairs(task: Task) -> list[Pair]:
 
 def _at_pair(pair: Pair, ratio: Fraction, t: Fraction) -> list[Lemma]:
     """Threshold and both tangents at a short number near t, close enough to exclude this ratio."""
-    ball = _exp(t)
-    error = max(ratio / lower(ball), upper(ball) / ratio) - 1
+    near = max(-FAR, min(FAR, t))
+    ball = _exp(near)
+    above, below = ratio / lower(ball) - 1, upper(ball) / ratio - 1
+    error = max(above if t <= FAR else Fraction(0), below if t >= -FAR else Fraction(0))
     if error <= SLACK:
         return []
-    t0 = _short(t, min(error, Fraction(1)) / 8)
+    t0 = _short(near, min(error, Fraction(1)) / 8)
     low, high = _short_exp(t0, min(error, Fraction(1)) / 8)
     m, a, b = pair
     flipped = (m, b, a) if b >= 0 else (m, a, -2)

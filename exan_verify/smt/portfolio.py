@@ -16,8 +16,11 @@ import joblib
 
 from exan_verify.smt.cache import AnswerCache, query_key
 from exan_verify.smt.cubes import Task, build
+from exan_verify.smt.existence import BallBatch
+from exan_verify.smt.replay import ExactBatch
 from exan_verify.smt.solvers import SAT, UNKNOWN, UNSAT, Answer, Strategy, Worker, available
 
+Batch = ExactBatch | BallBatch
 Progress = Callable[[int, int, str], None]
 """Called with (tasks closed, tasks in all, what is being done)."""
 
@@ -76,7 +79,7 @@ class Outcome:
     refuted: dict[int, Answer | None] = field(default_factory=dict)
     open: dict[int, Answer | None] = field(default_factory=dict)
     tasks: dict[int, Task] = field(default_factory=dict)
-    accepted: tuple[Task, Answer] | None = None
+    accepted: tuple[Task, Answer, Batch] | None = None
     stopped: str = ""
     work: int = 0
 
@@ -86,9 +89,9 @@ class Outcome:
         return self.accepted is None and bool(self.open or self.stopped)
 
 
-Accept = Callable[[Task, Answer], Task | bool]
-"""What to do with a satisfiable task: True takes the model and ends the run, False leaves the task open, a
-task replaces it and is tried again (with more lemmas)."""
+Accept = Callable[[Task, Answer], Task | Batch | None]
+"""What to do with a satisfiable task: a batch that was made of the model and proved ends the run, None leaves
+the task open, a task replaces it and is tried again (with more lemmas)."""
 
 
 def run(tasks: Sequence[Task], settings: Settings, accept: Accept) -> Outcome:
@@ -171,12 +174,12 @@ def _settle(task: Task, answer: Answer | None, accept: Accept, outcome: Outcome)
     outcome.open[task.index] = answer
     if answer.status == SAT:
         decision = accept(task, answer)
-        if decision is True:
-            outcome.accepted = (task, answer)
-            return None
         if isinstance(decision, Task):
             outcome.tasks[task.index] = decision
             return decision
+        if decision is not None:
+            outcome.accepted = (task, answer, decision)
+            return None
     return task
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 from exan_verify.smt.cache import AnswerCache, query_key
@@ -65,10 +66,22 @@ class Search:
             self._confirm(outcome)
         return outcome
 
+    @contextmanager
+    def shorter(self, share: float) -> Iterator[None]:
+        """Leave only a share of the remaining wall time, if that is limited at all."""
+        kept = self.settings
+        if kept.deadline is not None:
+            now = time.monotonic()
+            self.settings = replace(kept, deadline=now + share * max(0.0, kept.deadline - now))
+        try:
+            yield
+        finally:
+            self.settings = kept
+
     def _search(self, whole: Task, skip: frozenset[int], outcome: Outcome, cheap: bool) -> None:
         hard: list[Task] = []
         first_rounds, long_rounds = self.settings.rounds[:CHEAP_ROUNDS], self.settings.rounds[CHEAP_ROUNDS:]
-        for first, page in self._pages(outcome):
+        for first, page in self.pages(outcome):
             tasks = cube_tasks(whole, page, first)
             fresh = [t for t in tasks if t.index not in skip]
             hard += proceed(outcome, fresh, first_rounds, self.settings, accept_model)
@@ -88,7 +101,7 @@ class Search:
         outcome.tasks.clear()
         return False
 
-    def _pages(self, outcome: Outcome) -> Iterator[tuple[int, list[list[bool]]]]:
+    def pages(self, outcome: Outcome) -> Iterator[tuple[int, list[list[bool]]]]:
         """``(index of the first cube, cubes)``: those listed before, then new ones until there are none."""
         if self.cubes:
             yield 0, list(self.cubes)
@@ -147,9 +160,9 @@ class Search:
         if SCOUT_INDEX in outcome.refuted:
             found = "the whole question is refuted at once"
         elif outcome.accepted:
-            task, answer = outcome.accepted
+            task, answer, _ = outcome.accepted
             where = "the whole question" if task.index == SCOUT_INDEX else task.name
-            found = f"a model of {where} by {answer.solver}, replayed exactly"
+            found = f"a model of {where} by {answer.solver}, confirmed"
         else:
             listed = f"{'all ' if self.complete else 'the first '}{len(self.cubes)} cubes"
             found = f"{listed} tried, {len(outcome.refuted)} refuted, {len(outcome.open)} open"

@@ -8,7 +8,7 @@ the constraints with the true values in these unknowns, which makes the encoding
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any
@@ -102,10 +102,14 @@ def _facts(symbols: _Symbols, run: Trace, loss: Loss) -> list[tuple[str, Formula
 
 def _probability_ball(logits: tuple[Poly, ...], k: int, loss: Loss) -> Any:
     with flint.ctx.workprec(PRECISION):
-        values = [to_ball(v.value) for v in logits]
-        if loss is Loss.BCE:
-            return 1 / (1 + (-values[k]).exp())
-        return 1 / sum(((v - values[k]).exp() for v in values), flint.arb(0))
+        return probability([to_ball(v.value) for v in logits], k, loss)
+
+
+def probability(logits: Sequence[Any], k: int, loss: Loss) -> Any:
+    """The probability of class k as a real ball, from balls of the logits."""
+    if loss is Loss.BCE:
+        return 1 / (1 + (-logits[k]).exp())
+    return 1 / sum(((v - logits[k]).exp() for v in logits), flint.arb(0))
 
 
 def _short_interval(ball: Any, bits: int) -> tuple[Fraction, Fraction]:
@@ -130,6 +134,11 @@ def lower(ball: Any) -> Fraction:
 def upper(ball: Any) -> Fraction:
     """An exact upper bound of a ball."""
     return _exact(ball.upper())
+
+
+def middle(ball: Any) -> Fraction:
+    """The middle of a ball."""
+    return _exact(ball)
 
 
 def _exact(value: Any) -> Fraction:
