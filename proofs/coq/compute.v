@@ -79,6 +79,11 @@ Definition sample n (X : table) (m : nat) : 'cV[rat]_n := mxf n 1 (fun i _ => X 
 Lemma cols_sample n M X : cols (fun m : 'I_M => sample n X m) = mxf n M X.
 Proof. by apply/matrixP => i m; rewrite !mxE. Qed.
 
+Lemma eq_sample n M f g (m : 'I_M) : eqf n M f g -> sample n f m = sample n g m.
+Proof.
+by move=> /eq_mxf/matrixP E; apply/colP => i; have := E i m; rewrite !mxE.
+Qed.
+
 Section OneHidden.
 
 Variables (d n K : nat) (W b U c : table).

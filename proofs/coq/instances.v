@@ -171,3 +171,105 @@ Theorem A_derivative dN : exists q : {poly rat},
   q^`().[0] = dotp (bgrad (mse_lv 1) NA xA yA) dN /\
   near (fun t => q.[t] = \sum_m sq_error (fwd (NA + t *: dN) (xA m)) (yA m)).
 Proof. by apply: mse_gradient => m; apply: genericP; vm_compute. Qed.
+
+(* B: two hidden layers; C1 at the second one. Every neuron serves at least   *)
+(* two samples, so that no sample has an exclusive neuron in any layer.       *)
+Definition W1B := tab [:: [:: 1; 0]; [:: 0; 1]; [:: 1; 1]].
+Definition b1B := tab [:: [:: 1]; [:: 1]; [:: 1]].
+Definition WB := tab [:: [:: 0; -2; 0]; [:: 2; 0; -2]; [:: 0; -2; 0]; [:: -2; 0; 0]; [:: 0; 2; -2];
+  [:: 2; 2; 0]; [:: 0; 0; 2]; [:: 1; 0; 0]; [:: 0; 1; 0]].
+Definition bB := tab [:: [:: 3]; [:: 1]; [:: 3]; [:: 3]; [:: 1]; [:: -5]; [:: -3]; [:: 0]; [:: 0]].
+Definition UB := tab [:: [:: -2; 0; -2; 0; 2; 0; 2; 2; -1]; [:: 1; 1; -2; -2; -1; 2; -2; 0; 2]].
+Definition cB := tab [:: [:: 0]; [:: 0]].
+Definition XB := tab [:: [:: 0; 1; 0]; [:: 0; 0; 1]].
+Definition HB := tab [:: [:: 1; 2; 1]; [:: 1; 1; 2]; [:: 1; 2; 2]].
+Definition YB := tab [:: [:: 1; 0; 1]; [:: 0; 1; 0]].
+
+Definition topB := one_hidden 3 9 2 WB bB UB cB.
+Definition NB : params [ringType of rat] 2 [:: 3; 9]%N 2 :=
+  ((mxf 3 2 W1B, mxf 3 1 b1B), topB).
+Definition xB : 'I_3 -> 'cV[rat]_2 := batch_of 2 XB.
+Definition yB : 'I_3 -> 'cV[rat]_2 := batch_of 2 YB.
+Definition hB (m : 'I_3) : 'cV[rat]_3 := relu (NB.1.1 *m xB m + NB.1.2).
+
+Definition DB := tab [:: [:: 6; -2; 0]; [:: -2; 2; 0]; [:: 12; -8; 0]; [:: 4; 0; -4]; [:: -6; 0; 10];
+  [:: 0; 4; 4]; [:: 0; 0; 8]; [:: -8; 4; 12]; [:: 0; 2; -2]].
+Definition D1B := tab [:: [:: -20; 16; 28]; [:: -48; 30; 26]; [:: 16; -4; -4]].
+Definition L1B := tabq [:: [:: (1, 260); (3, 260); (53, 520)];
+    [:: (-7, 130); (23, 260); (103, 520)];
+    [:: (9, 130); (-11, 260); (-21, 520)]].
+Definition LB := tabq [:: [:: (1, 4); (1, 4)]; [:: (1, 4); (3, 4)]; [:: (1, 4); (1, 4); (0, 1); (-1, 4)]].
+Definition TB := tab [:: [:: -1; 1; 0]; [:: -1; 0; 1]; [:: 0; 0; 0]; [:: 3; -1; -1]].
+Definition rowsB := iota 0 9.
+Definition codesB := [:: (true, 0, 0); (true, 0, 1); (true, 0, 2); (true, 1, 1); (true, 1, 2);
+  (true, 2, 2); (false, 0, 0); (false, 1, 0); (false, 2, 0)]%N.
+Definition invB := tabq [::
+    [:: (-7, 72); (-47, 24); (11, 144); (5, 32); (-1, 8); (0, 1); (0, 1); (5, 96); (5, 8)];
+    [:: (-1, 9); (-5, 3); (5, 72); (5, 64); (-1, 16); (1, 32); (-1, 64); (5, 192); (7, 16)];
+    [:: (5, 144); (13, 48); (-1, 72); (0, 1); (0, 1); (0, 1); (1, 64); (-1, 192); (-1, 16)];
+    [:: (-1, 8); (-9, 8); (1, 16); (0, 1); (0, 1); (1, 16); (-1, 32); (0, 1); (1, 4)];
+    [:: (-1, 48); (-11, 16); (1, 48); (3, 64); (-1, 16); (0, 1); (0, 1); (1, 32); (1, 4)];
+    [:: (1, 6); (5, 2); (-5, 48); (-3, 32); (1, 8); (0, 1); (1, 32); (-1, 16); (-3, 4)];
+    [:: (13, 36); (53, 12); (-7, 36); (-5, 16); (1, 4); (0, 1); (0, 1); (-5, 48); (-5, 4)];
+    [:: (1, 2); (9, 2); (-1, 4); (0, 1); (0, 1); (-1, 8); (1, 16); (0, 1); (-1, 2)];
+    [:: (2, 3); (10, 1); (-5, 12); (-3, 8); (1, 2); (0, 1); (1, 16); (-1, 4); (-3, 1)]].
+
+Lemma checksB : layer_checks 3 8 1 2 WB bB UB cB HB YB DB LB TB invB rowsB codesB.
+Proof. by vm_compute. Qed.
+
+Lemma hB_sample m : hB m = sample 3 HB m.
+Proof.
+rewrite /hB [NB.1.1]/= [NB.1.2]/= z_sample act_sample.
+by apply: eq_sample; vm_compute.
+Qed.
+
+Lemma gB_sample m :
+  lossvecs (mse_lv 1) NB xB yB m = sample 2 (msef (logitf 3 9 WB bB UB cB HB) YB) m.
+Proof.
+rewrite /lossvecs -[fwd NB _]/(fwd (one_hidden 3 9 2 WB bB UB cB) (hB m)) hB_sample.
+by rewrite fwd_sample mse_sample.
+Qed.
+
+Theorem B_unique x' y' : bgrad (mse_lv 1) NB x' y' = bgrad (mse_lv 1) NB xB yB ->
+  same_batch xB x' yB y'.
+Proof.
+have [DE rA rR] := layer_facts checksB hB_sample gB_sample.
+apply: (@C1_batch _ _ _ 2 [::] 3 9 [::] NB (fun _ => True) 3 2 (fun _ => True) 1%:M) => //.
+- exact: confined_plain.
+- by apply: leq_trans rR; rewrite card_mono.
+- have dE m : delta1 topB (hB m) (lossvecs (mse_lv 1) NB xB yB m) =
+      sample 9 DB m.
+    have := congr1 (col m) DE; rewrite colsE => ->.
+    by apply/colP => j; rewrite !mxE.
+  have D1E : Delta1 NB xB (lossvecs (mse_lv 1) NB xB yB) = mxf 3 3 D1B.
+    pose D1f : table := fun p m =>
+      if 0 < preact 2 W1B b1B XB p m then mulf 9 (fun i j => WB j i) DB p m else 0.
+    transitivity (mxf 3 3 D1f); last by apply: eq_mxf; vm_compute.
+    apply/matrixP => i m; rewrite mxE.
+    transitivity ((dmask _ (active (sample 3 (preact 2 W1B b1B XB) m)) *m
+      ((mxf 9 3 WB)^T *m sample 9 DB m)) i 0).
+      by rewrite -dE -z_sample.
+    by rewrite dmaskE tr_mxf mul_mxf !mxE.
+  apply: etrans (congr1 (@mxrank _ _ _) D1E) _.
+  rewrite -[mxf _ _ _]mulmx1; apply: (@rank_product _ _ _ _ _ (mxf _ _ L1B) 1%:M); last exact: mulmx1.
+  by rewrite mul_mxf -one_mxf; apply: eq_mxf; vm_compute.
+- by move=> m l _ /mse_lv_inj.
+Qed.
+
+Theorem B_no_exclusive_neuron :
+  (forall j m, ~ exclusive NB xB j m) /\ (forall j m, ~ exclusive topB hB j m).
+Proof.
+split=> j m.
+  have act m' : is_active NB xB j m' = (0 < preact 2 W1B b1B XB j m').
+    by rewrite /is_active -[NB.1.1]/(mxf 3 2 W1B) -[NB.1.2]/(mxf 3 1 b1B) z_sample mxE.
+  suff [m' [mm' am']] : exists m' : 'I_3, m' != m /\ 0 < preact 2 W1B b1B XB j m'.
+    by move=> /(_ m'); rewrite act am' (negPf mm').
+  have all_on : eqf 3 3 (fun j m => if 0 < preact 2 W1B b1B XB j m then 1 else 0) (fun _ _ => 1) by vm_compute.
+  have on (m' : 'I_3) : 0 < preact 2 W1B b1B XB j m'.
+    by have /matrixP/(_ j m') := eq_mxf all_on; rewrite !mxE => /eqP; case: (0 < _).
+  have [->|m0] := eqVneq m ord0; first by exists ord_max; split.
+  by exists ord0; rewrite eq_sym.
+move/(@exclusiveP 3 8 1 2 WB bB UB cB HB hB j m hB_sample).
+have : eqf 9 3 (fun j m => if exclusivef 3 2 WB bB HB j m then 1 else 0) (fun _ _ => 0) by vm_compute.
+by move/eq_mxf/matrixP/(_ j m); rewrite !mxE; case: (exclusivef _ _ _ _ _ _ _).
+Qed.
