@@ -28,7 +28,7 @@ def test_two_copies_of_a_sample(data, loss, generic):
     network = data.draw(networks(max_width=14, generic=generic))
     batch = data.draw(batches(network, loss, max_samples=3, generic=generic))
     doubled = extended(batch, batch.inputs[:1], batch.labels[:1], network, loss)
-    verdict = certify(network, batch=doubled, loss=loss.value)
+    verdict = certify(network, batch=doubled, loss=loss.value, engine="lifting")
     assert verdict.outcome is Outcome.UNKNOWN
     assert verdict.samples[0] is verdict.samples[-1] is SampleStatus.UNKNOWN
 
@@ -44,7 +44,7 @@ def test_samples_of_one_region(data, loss, generic):
     close = extended(batch, near, batch.labels[label : label + 1], network, loss)
     patterns = forward(network, close).patterns
     assume(all(np.array_equal(p[:, 0], p[:, -1]) for p in patterns))
-    verdict = certify(network, batch=close, loss=loss.value)
+    verdict = certify(network, batch=close, loss=loss.value, engine="lifting")
     assert verdict.outcome is not Outcome.UNIQUE
     assert verdict.samples[0] is verdict.samples[-1] is SampleStatus.UNKNOWN
 
