@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
@@ -22,11 +23,22 @@ from exan_verify.network import Array, Loss, to_fraction
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
-    """Conditions ``values + t slopes > 0`` (where ``strict``) or ``>= 0``, entrywise; Fractions."""
+    """Conditions ``value + t slope > 0`` (where ``strict``) or ``>= 0``, one column per sample.
+
+    ``value = values / value_unit`` and ``slope = slopes / slope_unit``, so that ratios can be compared on
+    integers.
+    """
 
     values: Array
     slopes: Array
     strict: Mask
+    value_unit: int = 1
+    slope_unit: int = 1
+
+    def stop(self, column: int, sign: int = 1) -> Fraction | None:
+        """How far the sample may go along ``sign`` times the direction."""
+        stop = _first_stop(self.values[:, column], self.slopes[:, column] * sign)
+        return None if stop is None else stop * Fraction(self.slope_unit, self.value_unit)
 
 
 def fractions(array: Array) -> Array:
@@ -59,13 +71,23 @@ def conditions(context: Context, samples: Sequence[int], steps: Array) -> list[B
 
 def step_limit(blocks: Sequence[Block]) -> Fraction | None:
     """The supremum of t >= 0 at which all conditions hold, or None when there is none."""
-    limit: Fraction | None = None
-    for block in blocks:
-        falling = block.slopes < 0
-        for value, slope in zip(block.values[falling], block.slopes[falling], strict=True):
-            here = -value / slope
-            limit = here if limit is None or here < limit else limit
-    return limit
+    found = (sample_limit(blocks, column) for column in range(blocks[0].values.shape[1] if blocks else 0))
+    return min((limit for limit in found if limit is not None), default=None)
+
+
+def sample_limit(blocks: Sequence[Block], column: int, sign: int = 1) -> Fraction | None:
+    """The same for one sample, along ``sign`` times its direction."""
+    found = (block.stop(column, sign) for block in blocks)
+    return min((limit for limit in found if limit is not None), default=None)
+
+
+def _first_stop(values: Array, slopes: Array) -> Fraction | None:
+    """The least ``-value / slope`` over the falling conditions, compared by cross-multiplication."""
+    best: tuple[Any, Any] | None = None
+    for value, slope in zip(values, slopes, strict=True):
+        if slope < 0 and (best is None or value * best[1] < best[0] * -slope):
+            best = (value, -slope)
+    return None if best is None else Fraction(best[0]) / Fraction(best[1])
 
 
 def below(limit: Fraction) -> Fraction:
@@ -118,17 +140,17 @@ def _margins(context: Context, samples: list[int], slopes: Array) -> Block:
         sign = np.where(own > 0, 1, -1)
         values.append(own * sign)
         rates.append((slopes[:, column] - slopes[label, column]) * sign)
-    stacked = np.array(values, dtype=object)
-    return Block(values=stacked, slopes=np.array(rates, dtype=object), strict=stacked > 0)
+    stacked = np.array(values, dtype=object).T
+    return Block(values=stacked, slopes=np.array(rates, dtype=object).T, strict=stacked > 0)
 
 
 def _box(context: Context, samples: list[int], steps: Array) -> list[Block]:
     if context.setting.domain is None:
         return []
     lo, hi = context.setting.domain.bounds(context.batch.inputs.shape[1])
-    x = fractions(context.batch.inputs[samples])
+    x, rates = fractions(context.batch.inputs[samples]).T, steps.T
     closed = np.zeros(x.shape, dtype=bool)
     return [
-        Block(values=x - fractions(lo), slopes=steps, strict=closed),
-        Block(values=fractions(hi) - x, slopes=-steps, strict=closed),
+        Block(values=x - fractions(lo)[:, None], slopes=rates, strict=closed),
+        Block(values=fractions(hi)[:, None] - x, slopes=-rates, strict=closed),
     ]

@@ -15,7 +15,7 @@ import numpy as np
 from scipy.optimize import linprog
 
 from exan_verify.decide.context import Context
-from exan_verify.decide.families.motion import below, conditions, step_limit
+from exan_verify.decide.families.motion import below, conditions, fractions, step_limit
 from exan_verify.decide.families.second import Accepted, Radii, displaced, farthest
 from exan_verify.exact.linalg import multiply
 from exan_verify.exact.lp import Program, solve
@@ -120,12 +120,19 @@ def _goals(context: Context, movable: list[int]) -> Iterator[tuple[int, int, int
 def _polytope(context: Context, generators: list[Array]) -> _Polytope:
     everyone = range(context.samples)
     blocks = [conditions(context, everyone, steps) for steps in generators]
-    values = np.concatenate([block.values.reshape(-1) for block in blocks[0]])
+    values = np.concatenate([_true(block.values, block.value_unit) for block in blocks[0]])
     slopes = np.array(
-        [np.concatenate([b.slopes.reshape(-1) for b in part]) for part in blocks], dtype=object
+        [np.concatenate([_true(block.slopes, block.slope_unit) for block in part]) for part in blocks],
+        dtype=object,
     ).T
     matter = np.flatnonzero((slopes != 0).any(axis=1))
     return _Polytope(values=values[matter], slopes=slopes[matter])
+
+
+def _true(numbers: Array, unit: int) -> Array:
+    """The conditions' numbers in their true scale, flattened."""
+    flat: Array = fractions(numbers.reshape(-1)) / Fraction(unit)
+    return flat
 
 
 def _guessed_motion(polytope: _Polytope, objective: Array, exact: bool) -> Sequence[Fraction] | None:

@@ -13,10 +13,11 @@ from random import Random
 from typing import Any
 
 import flint
+import numpy as np
 
 from exan_verify.decide.context import Context
-from exan_verify.decide.families.motion import Block, below, conditions
-from exan_verify.decide.families.second import Radii
+from exan_verify.decide.families.motion import Block, below, conditions, sample_limit
+from exan_verify.decide.families.second import Radii, farthest_feature
 from exan_verify.exact.softmax import loss_vectors_ball, to_ball
 from exan_verify.network import Array, Loss
 
@@ -26,13 +27,16 @@ _BASES_TRIED = 20
 Interval = tuple[Fraction, Fraction]
 
 
-def reach_of_shear(context: Context, group: Sequence[int], v: Array, free: frozenset[int]) -> Radii:
-    """Per sample, a proved lower bound of its distance to the batch at the end of a segment along v."""
+def reach_of_shear(
+    context: Context, group: Sequence[int], v: Array, alpha: Sequence[Interval], free: frozenset[int]
+) -> Radii:
+    """Per sample, a proved lower bound of its distance to the batch at the end of a segment along v.
+
+    ``alpha`` encloses one real coefficient per sample of the group.
+    """
     nothing: Radii = (Fraction(0),) * context.samples
-    alpha = enclosed_coefficients(context, group)
-    if alpha is None:
-        return nothing
-    limits = [_limit(context, m, v, a) for m, a in zip(group, alpha, strict=True)]
+    blocks = conditions(context, group, np.array([v] * len(group), dtype=object))
+    limits = [_limit(blocks, column, a) for column, a in enumerate(alpha)]
     bounded = [limit for limit in limits if limit is not None]
     if not bounded:
         surely = {m for m, (low, high) in zip(group, alpha, strict=True) if low > 0 or high < 0}
@@ -93,23 +97,14 @@ def _rational(exact: Any) -> Fraction:
     return Fraction(int(mantissa)) * Fraction(2) ** int(exponent)
 
 
-def _limit(context: Context, m: int, v: Array, alpha: Interval) -> Fraction | None:
-    """A step up to which sample m keeps its conditions for every coefficient in the enclosure."""
-    limit: Fraction | None = None
-    for block in conditions(context, [m], v.reshape(1, -1)):
-        here = _block_limit(block, alpha)
-        limit = here if limit is None or (here is not None and here < limit) else limit
-    return limit
-
-
-def _block_limit(block: Block, alpha: Interval) -> Fraction | None:
-    limit: Fraction | None = None
-    for value, slope in zip(block.values.reshape(-1), block.slopes.reshape(-1), strict=True):
-        falling = -min(slope * alpha[0], slope * alpha[1])
-        if falling > 0:
-            here = value / falling
-            limit = here if limit is None or here < limit else limit
-    return limit
+def _limit(blocks: Sequence[Block], column: int, alpha: Interval) -> Fraction | None:
+    """A step up to which a sample keeps its conditions for every coefficient in the enclosure."""
+    found = []
+    for sign, speed in ((1, alpha[1]), (-1, -alpha[0])):
+        limit = sample_limit(blocks, column, sign) if speed > 0 else None
+        if limit is not None:
+            found.append(limit / speed)
+    return min(found, default=None)
 
 
 def _times(alpha: Interval, step: Fraction) -> Interval:
@@ -117,13 +112,14 @@ def _times(alpha: Interval, step: Fraction) -> Interval:
 
 
 def _distance(context: Context, m: int, moved: dict[int, Interval], v: Array) -> Fraction:
-    """The least L-infinity distance from x_m to a moved sample, whatever alpha is in its enclosure."""
+    """A lower bound of the least L-infinity distance from x_m to a moved sample, whatever alpha is in its
+    enclosure: on the features that move, and the one where the samples are farthest apart.
+    """
+    support = [int(k) for k in np.flatnonzero(v != 0)]
     return min(
-        max(
-            _apart(a - b, rate, span)
-            for a, b, rate in zip(context.batch.x[m], context.batch.x[j], v, strict=True)
-        )
+        max(_apart(context.batch.x[m][k] - context.batch.x[j][k], v[k], span) for k in used)
         for j, span in moved.items()
+        for used in [[*support, farthest_feature(context.batch, m, context.batch, j)]]
     )
 
 

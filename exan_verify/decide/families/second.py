@@ -50,7 +50,7 @@ def accept(
         return None
     if Counter(_pairs(first)) == Counter(_pairs(second)) or not _same_gradient(context, first, second):
         return None
-    whole = _replaced(context.batch, moved, second)
+    whole = replaced(context.batch, moved, second.inputs, second.labels)
     present = set(_pairs(whole))
     free = frozenset(m for m, pair in enumerate(_pairs(context.batch)) if pair not in present)
     return Accepted(
@@ -59,20 +59,6 @@ def accept(
         facts=Facts(ambiguous=True, free=free),
         radii=distances(context.batch, whole),
     )
-
-
-def straight(
-    context: Context, moved: Sequence[int], direction: Array, coefficients: Sequence[Fraction]
-) -> Accepted | None:
-    """The second batch ``x_m + coefficients[k] direction`` for m = moved[k]; labels stay."""
-    chosen = [(m, c) for m, c in zip(moved, coefficients, strict=True) if c]
-    samples = [m for m, _ in chosen]
-    inputs = fractions(context.batch.inputs[samples]) + np.array(
-        [direction * c for _, c in chosen], dtype=object
-    ).reshape(len(samples), -1)
-    moves = [Move(sample=m, mix=((m, "1"),), steps=((0, str(c)),)) for m, c in chosen]
-    evidence = SecondBatch(directions=(sparse(direction),), moves=tuple(moves))
-    return accept(context, samples, inputs, list(context.batch.labels[samples]), evidence)
 
 
 def displaced(context: Context, steps: Array) -> Accepted | None:
@@ -90,18 +76,28 @@ def sparse(vector: Array) -> SparseVector:
 
 
 def distances(first: Batch, second: Batch) -> Radii:
-    """Per sample of ``first``: 0 when it is in ``second``, else the least L-infinity distance to an input of
-    ``second``, samples common to both batches apart. No order of the samples brings them nearer.
+    """Per sample of ``first``: 0 when it is in ``second``, else a lower bound of the least L-infinity
+    distance to an input of ``second``, samples common to both batches apart. No order of the samples brings
+    them nearer. The feature that is measured is guessed, its distance exact.
     """
     before, after = _pairs(first), _pairs(second)
     common = Counter(before) & Counter(after)
-    strangers = [x for (x, _), n in (Counter(after) - common).items() for _ in range(n)]
+    strangers = [j for j, pair in enumerate(after) if pair not in common or after.count(pair) > common[pair]]
     return tuple(
-        Fraction(0)
-        if pair in common
-        else min(max(abs(a - b) for a, b in zip(pair[0], x, strict=True)) for x in strangers)
-        for pair in before
+        Fraction(0) if pair in common else min(_apart(first, m, second, j) for j in strangers)
+        for m, pair in enumerate(before)
     )
+
+
+def farthest_feature(first: Batch, m: int, second: Batch, j: int) -> int:
+    """The feature in which two samples seem to differ most."""
+    gaps = first.inputs[m].astype(np.float64) - second.inputs[j].astype(np.float64)
+    return int(np.argmax(np.abs(gaps)))
+
+
+def _apart(first: Batch, m: int, second: Batch, j: int) -> Fraction:
+    k = farthest_feature(first, m, second, j)
+    return abs(first.x[m][k] - second.x[j][k])
 
 
 def farthest(left: Radii, right: Radii) -> Radii:
@@ -121,14 +117,16 @@ def _pairs(batch: Batch) -> list[tuple[Any, Any]]:
     return list(zip(batch.x, batch.y, strict=True))
 
 
-def _replaced(batch: Batch, moved: list[int], second: Batch) -> Batch:
-    inputs = fractions(batch.inputs)
-    inputs[moved] = fractions(second.inputs)
-    labels = batch.labels.copy() if batch.labels.ndim == 1 else fractions(batch.labels)
-    labels[moved] = second.labels if labels.ndim == 1 else fractions(second.labels)
-    for array in (inputs, labels):
+def replaced(batch: Batch, moved: Sequence[int], inputs: Array, labels: Array) -> Batch:
+    """The batch with new samples in the places ``moved``."""
+    places = list(moved)
+    whole = fractions(batch.inputs)
+    whole[places] = fractions(inputs)
+    kinds = batch.labels.copy() if batch.labels.ndim == 1 else fractions(batch.labels)
+    kinds[places] = labels if kinds.ndim == 1 else fractions(labels)
+    for array in (whole, kinds):
         array.setflags(write=False)
-    return Batch(inputs=inputs, labels=labels)
+    return Batch(inputs=whole, labels=kinds)
 
 
 def _same_gradient(context: Context, first: Batch, second: Batch) -> bool:
