@@ -172,6 +172,19 @@ class Twins(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     twins: tuple[Twin, ...]
 
 
+class Enumeration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="enumeration"):
+    """Evidence of the enumeration engine: the order in which the layer's neurons are taken.
+
+    The subspaces are not recorded: the kernel searches again. ``conclusion.groups``: leaves of the search
+    that share samples, joined.
+    """
+
+    prime: int
+    point: int
+    order: tuple[int, ...]
+    conclusion: Conclusion
+
+
 SparseVector = tuple[tuple[int, str], ...]
 """``(index, rational)`` pairs; entries that are not named are zero."""
 
@@ -224,13 +237,25 @@ class LossVectorArgument(
     selections: int
 
 
+class CoverArgument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="cover"):
+    """cross_entropy, bce: Q-space covered by boxes, a tree per label (membership) or label multiset (joint).
+
+    ``bounds``: per coordinate, the constraints that prove its lower and upper bound. A tree in preorder: a
+    digit cuts that axis in the middle, ``x`` is a box without a zero, ``k`` one with a single known zero.
+    """
+
+    kind: Literal["membership", "joint"]
+    bounds: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
+    trees: tuple[str, ...]
+
+
 class Residual(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="residual"):
     """Evidence that the samples ``members``, all that is not settled, have no other solution (S5)."""
 
     prime: int
     point: int
     members: tuple[int, ...]
-    argument: QuadricArgument | LossVectorArgument
+    argument: QuadricArgument | LossVectorArgument | CoverArgument
 
 
 class Shear(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="shear"):
@@ -245,7 +270,9 @@ class Shear(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     point: int
 
 
-Evidence = Scale | Twins | RankBound | Forced | Lifting | DegreeThree | SecondBatch | Residual | Shear
+Evidence = (
+    Scale | Twins | RankBound | Forced | Lifting | DegreeThree | Enumeration | SecondBatch | Residual | Shear
+)
 """Tagged records, one kind per argument; the kernel has one checker for each."""
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from exan_verify.certificate import QuadricArgument, Residual
+from exan_verify.certificate import CoverArgument, QuadricArgument, Residual
 from exan_verify.errors import CertificateRejected
 from exan_verify.exact.backprop import backward_mod
 from exan_verify.exact.linalg import rank_mod
@@ -19,7 +19,7 @@ from exan_verify.exact.modular import PRIME, Residues, random_residues
 from exan_verify.exact.rational import RationalMatrix, residue_product
 from exan_verify.exact.softmax import VanishingDenominatorError, loss_vectors_mod
 from exan_verify.facts import Facts
-from exan_verify.kernel import residual_hinge, residual_quadrics
+from exan_verify.kernel import residual_cover, residual_hinge, residual_quadrics
 from exan_verify.kernel.residual_parts import Part
 from exan_verify.kernel.subject import Subject, require
 from exan_verify.network import Labels, Loss
@@ -40,6 +40,8 @@ def facts(evidence: Residual, subject: Subject) -> Facts:
     if isinstance(evidence.argument, QuadricArgument):
         require(subject.question.loss is Loss.MSE, "quadrics are the output system of mse")
         residual_quadrics.check_cases(evidence.argument.cases, part)
+    elif isinstance(evidence.argument, CoverArgument):
+        residual_cover.check_cover(evidence.argument, part)
     else:
         require(subject.question.loss is Loss.HINGE, "selections of loss vectors are for hinge")
         residual_hinge.check_selections(evidence.argument.selections, part)

@@ -76,7 +76,7 @@ def _selections(part: Part, own: Array) -> list[list[tuple[Label, Array]]]:
 
 def _vectors(classes: int) -> list[tuple[Label, Array]]:
     """K times every non-zero loss vector, with its label."""
-    out = []
+    out: list[tuple[Label, Array]] = []
     for label in range(classes):
         for violated in range(1, 1 << classes):
             if violated >> label & 1:

@@ -50,11 +50,15 @@ class Part:
             return [own]
         return [
             own if sorted(chosen) == sorted(own) else list(chosen)
-            for chosen in combinations_with_replacement(self._letters(), len(own))
+            for chosen in combinations_with_replacement(self.letters(), len(own))
         ]
 
-    def _letters(self) -> list[Label]:
-        """In the order of 0/1 vectors read as numbers for bce, of the classes otherwise."""
+    def letters(self) -> list[Label]:
+        """Labels a sample may carry: the known ones as they first occur, 0/1 vectors in the order of the
+        numbers they write (bce), the classes in their order.
+        """
+        if self.subject.question.labels is Labels.KNOWN:
+            return list(dict.fromkeys(self.labels))
         classes, loss = self.subject.network.classes, self.subject.question.loss
         if loss is Loss.BCE:
             return [tuple(Fraction(v) for v in bits) for bits in product((0, 1), repeat=classes)]

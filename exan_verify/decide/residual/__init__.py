@@ -10,7 +10,7 @@ import time
 
 from exan_verify.certificate import Residual
 from exan_verify.decide.context import Context, Finding
-from exan_verify.decide.residual import hinge, mse
+from exan_verify.decide.residual import hinge, mse, transcendental
 from exan_verify.decide.residual.groups import second_in_region
 from exan_verify.decide.residual.outcome import Settled
 from exan_verify.decide.residual.rest import Rest, rest_of
@@ -59,7 +59,7 @@ def _solve(rest: Rest, budget: Budget) -> Settled:
         return mse.solve_rest(rest, budget)
     if loss is Loss.HINGE:
         return hinge.solve_rest(rest, budget)
-    return Settled(note=f"the output system of {loss.value} is not solved")
+    return transcendental.solve_rest(rest, budget)
 
 
 def _ambiguous(context: Context, second: Second, start: float) -> Finding:

@@ -16,8 +16,10 @@ def alphabet(rest: Rest) -> Array:
     """The labels that a sample may carry: targets (n, K), or classes (n,)."""
     setting, labels = rest.context.setting, rest.batch.labels
     if setting.labels is Labels.KNOWN:
-        distinct = {tuple(np.atleast_1d(row)): k for k, row in enumerate(labels)}
-        chosen: Array = labels[sorted(distinct.values())]
+        first: dict[tuple[object, ...], int] = {}
+        for k, row in enumerate(labels):
+            first.setdefault(tuple(np.atleast_1d(row)), k)
+        chosen: Array = labels[list(first.values())]
         return chosen
     classes = rest.context.network.classes
     if setting.loss is Loss.BCE:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from exan_verify.certificate import LossVectorArgument, QuadricArgument
+from exan_verify.certificate import CoverArgument, LossVectorArgument, QuadricArgument
 from exan_verify.decide.residual.second import Second
 
 
@@ -13,5 +13,5 @@ class Settled:
     """A proof that nothing else solves the output system, or a second rest, or a reason why neither."""
 
     note: str
-    argument: QuadricArgument | LossVectorArgument | None = None
+    argument: QuadricArgument | LossVectorArgument | CoverArgument | None = None
     second: Second | None = None
