@@ -6,6 +6,7 @@ any tuning; networks have PyTorch's default initialisation, random inputs are st
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import resource
 import statistics
@@ -13,55 +14,17 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from fractions import Fraction
 
-import numpy as np
-
+from exan_verify.bench.cases import CASES, Case, build
 from exan_verify.decide.pipeline import certify
 from exan_verify.errors import InputError
 from exan_verify.exact.backprop import gradient
 from exan_verify.exclusivity import exclusivity
 from exan_verify.kernel import check
-from exan_verify.network import Batch, Gradient, Labels, Loss, Reduction, ReluNetwork
+from exan_verify.network import Batch, Gradient, Reduction, ReluNetwork
 from exan_verify.verdict import Verdict
 
 SEEDS = tuple(range(10))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
-    """One row: network widths, batch size, and where network and inputs come from."""
-
-    name: str
-    widths: tuple[int, ...]
-    samples: int
-    data: str = "normal"
-    loss: Loss = Loss.CROSS_ENTROPY
-    entrance: str = "batch"
-    seeds: int = 10
-
-
-CASES = (
-    Case(name="784-512-10 M=8", widths=(784, 512, 10), samples=8),
-    Case(name="784-512-10 M=16", widths=(784, 512, 10), samples=16),
-    Case(name="784-512-10 M=22", widths=(784, 512, 10), samples=22),
-    Case(name="784-512-10 M=20 MNIST, initialised", widths=(784, 512, 10), samples=20, data="mnist"),
-    Case(name="784-512-10 M=20 MNIST, trained", widths=(784, 512, 10), samples=20, data="mnist-trained"),
-    Case(name="784-1000-10 M=34", widths=(784, 1000, 10), samples=34),
-    Case(name="784-512-512-512-10 M=12", widths=(784, 512, 512, 512, 10), samples=12),
-    Case(name="3072-1024-512-512-512-512-10 M=16", widths=(3072, 1024, 512, 512, 512, 512, 10), samples=16),
-    Case(name="784-1024-64-10 M=16", widths=(784, 1024, 64, 10), samples=16),
-    Case(name="3072-2048-10 M=48", widths=(3072, 2048, 10), samples=48, seeds=3),
-    Case(name="150528-512-512-10 M=8", widths=(150528, 512, 512, 10), samples=8, seeds=3),
-    Case(
-        name="20-64-5 M=6 mse, gradient alone",
-        widths=(20, 64, 5),
-        samples=6,
-        data="integers",
-        loss=Loss.MSE,
-        entrance="gradient",
-    ),
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +40,7 @@ class Run:
     rank: int | None
     certify_seconds: float
     check_seconds: float | None
+    certificate_kib: float | None
     recovered: bool | None
     peak_mib: float
 
@@ -88,8 +52,10 @@ class Row:
     name: str
     samples: int
     seeds: int
+    expected: str
     outcomes: dict[str, int]
     checked: int
+    certificate_kib: float | None
     without_exan: float
     layer: int | None
     equations: int | None
@@ -135,13 +101,13 @@ def run_case(case: Case, seed: int) -> Run:
     """One case at one seed in this process."""
     network, batch = build(case, seed)
     start = time.perf_counter()
-    if case.entrance == "gradient":
-        given = gradient(network, batch, case.loss, Reduction.MEAN)
+    given = None
+    if case.entrance != "batch":
+        given = _given(case, network, batch)
         start = time.perf_counter()
-        verdict = certify(network, gradient=given, loss=case.loss.value)
+        verdict = certify(network, gradient=given, loss=case.loss.value, batch_size=case.samples)
     else:
-        given = None
-        verdict = certify(network, batch=batch, loss=case.loss.value)
+        verdict = certify(network, batch=batch, loss=case.loss.value, engine=case.engine)
     seconds = time.perf_counter() - start
     # the peak of certify itself, before the kernel or the ExAN count add to it
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -157,55 +123,21 @@ def run_case(case: Case, seed: int) -> Run:
         rank=used.rank if used else None,
         certify_seconds=seconds,
         check_seconds=_check_seconds(verdict, network, batch, given),
-        recovered=None if given is None else _same(verdict.batch, batch),
+        certificate_kib=None if verdict.certificate is None else len(json.dumps(verdict.certificate)) / 1024,
+        recovered=_same(verdict.batch, batch) if case.entrance == "gradient" else None,
         peak_mib=peak,
     )
 
 
-def build(case: Case, seed: int) -> tuple[ReluNetwork, Batch]:
-    """Network and batch of a case."""
-    rng = np.random.default_rng([seed, *case.widths, case.samples])
-    if case.data.startswith("mnist"):
-        return _mnist(case, seed, rng)
-    if case.data == "integers":
-        return _integers(case, rng)
-    weights, biases = [], []
-    for fan_in, fan_out in zip(case.widths, case.widths[1:], strict=False):
-        bound = fan_in**-0.5
-        # PyTorch's default: uniform in +-1/sqrt(fan_in), stored in float32
-        weights.append((rng.random((fan_out, fan_in), dtype=np.float32) * 2 - 1) * np.float32(bound))
-        biases.append((rng.random(fan_out, dtype=np.float32) * 2 - 1) * np.float32(bound))
-    network = ReluNetwork.from_arrays(weights, biases)
-    x = rng.standard_normal((case.samples, case.widths[0]), dtype=np.float32)
-    return network, _batch(case, network, x, rng.integers(0, case.widths[-1], case.samples))
-
-
-def _mnist(case: Case, seed: int, rng: np.random.Generator) -> tuple[ReluNetwork, Batch]:
-    from exan_verify.convert import to_network
-    from exan_verify.data import initialised_network, load_mnist, to_inputs, trained_network
-
-    if case.data == "mnist-trained":
-        model = trained_network(case.widths, seed=seed)
-    else:
-        model = initialised_network(case.widths, seed=seed)
-    images, labels = load_mnist()
-    chosen = rng.choice(len(images), case.samples, replace=False)
-    network = to_network(model)
-    return network, _batch(case, network, to_inputs(images[chosen]), labels[chosen])
-
-
-def _integers(case: Case, rng: np.random.Generator) -> tuple[ReluNetwork, Batch]:
-    pairs = list(zip(case.widths, case.widths[1:], strict=False))
-    network = ReluNetwork.from_arrays(
-        [rng.integers(-9, 10, (b, a)) for a, b in pairs], [rng.integers(-9, 10, b) for _, b in pairs]
-    )
-    raw = rng.integers(-9, 10, (case.samples, case.widths[0]))
-    x = [[Fraction(int(v), 7) for v in row] for row in raw]
-    return network, _batch(case, network, x, rng.integers(0, case.widths[-1], case.samples))
-
-
-def _batch(case: Case, network: ReluNetwork, x: object, y: object) -> Batch:
-    return Batch.of(x, y, network=network, loss=case.loss, labels=Labels.ONE_HOT)
+def _given(case: Case, network: ReluNetwork, batch: Batch) -> Gradient:
+    """The batch's exact gradient; for ``changed`` with one entry of the first weight plus 1."""
+    exact = gradient(network, batch, case.loss, Reduction.MEAN)
+    if case.entrance != "changed":
+        return exact
+    name = next(iter(exact.tensors))
+    array = exact.tensors[name].copy()
+    array[0, 0] += 1
+    return Gradient(tensors={**exact.tensors, name: array})
 
 
 def _check_seconds(
@@ -245,8 +177,10 @@ def _summary(case: Case, runs: Sequence[Run]) -> Row:
         name=case.name,
         samples=case.samples,
         seeds=len(runs),
+        expected=case.expected,
         outcomes=outcomes,
         checked=len(checks),
+        certificate_kib=max((r.certificate_kib for r in runs if r.certificate_kib is not None), default=None),
         without_exan=statistics.median(run.without_exan for run in runs),
         layer=first.layer,
         equations=first.equations,

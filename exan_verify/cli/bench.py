@@ -28,6 +28,7 @@ SUITES: Mapping[str, Suite] = {
         columns=(
             ("case", "name"),
             ("seeds ", "seeds"),
+            ("expected", "expected"),
             ("outcomes", "outcomes"),
             ("checked ", "checked"),
             ("no ExAN ", "without_exan"),
@@ -38,6 +39,7 @@ SUITES: Mapping[str, Suite] = {
             ("s, median ", "certify_median"),
             ("s, worst ", "certify_worst"),
             ("check/certify ", "check_ratio"),
+            ("KiB ", "certificate_kib"),
             ("peak MiB ", "peak_mib"),
         ),
     ),

@@ -77,7 +77,7 @@ def check_command(
 ) -> int:
     """Re-derive the claim of CERTIFICATE for MODEL and the batch or gradient it was made for.
 
-    The checker shares no code with the engines that decided. Exit code 1: rejected.
+    The checker imports none of the engines that decided. Exit code 1: rejected.
     """
     if (batch is None) == (gradient is None):
         raise click.UsageError("give the --batch FILE or --gradient FILE that the certificate was made for")
