@@ -10,15 +10,16 @@ import time
 from collections.abc import Callable
 
 from exan_verify.decide.context import Context, Finding
-from exan_verify.decide.families import linear, mixing, orbits, shears
+from exan_verify.decide.families import linear, mixing, orbits, shears, silent
 from exan_verify.decide.families.result import Part, joined, witness
 from exan_verify.verdict import Attempt, Budget, Engine
 
 METHODS: tuple[Callable[[Context, Budget], Part], ...] = (
     mixing.decide,
-    orbits.decide,
     shears.decide,
     linear.decide,
+    orbits.decide,
+    silent.decide,
 )
 """Who is asked, in order; each adds its facts."""
 

@@ -24,7 +24,7 @@ from exan_verify.verdict import Budget
 
 _MAX_EXACT_VARIABLES = 8
 _MAX_EXACT_ROWS = 48
-_MAX_PROGRAMS = 24
+_MAX_PROGRAMS = 12
 _MAX_GENERATORS = 40
 _UNBOUNDED = 3  # scipy's status
 _FAR = 2.0**10
@@ -62,11 +62,11 @@ def reach(context: Context, steps: Array) -> Radii:
 
 
 def improves(found: Radii, known: Radii | None) -> bool:
-    """Whether some sample moves at least a tenth farther than known."""
+    """Whether some sample moves at least a quarter farther than known."""
     if known is None:
         return any(r is None or r for r in found)
     return any(
-        k is not None and (r is None or r > k * Fraction(11, 10)) for r, k in zip(found, known, strict=True)
+        k is not None and (r is None or r > k * Fraction(5, 4)) for r, k in zip(found, known, strict=True)
     )
 
 
