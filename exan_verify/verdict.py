@@ -117,6 +117,16 @@ class Budget:
         self._spent += units
 
     @property
+    def work_left(self) -> int | None:
+        """Units of work before the limit, at least 0, or None without one."""
+        return None if self.work is None else max(0, self.work - self._spent)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds before the limit, at least 0, or None without one."""
+        return None if self.seconds is None else max(0.0, self.seconds - (time.monotonic() - self._start))
+
+    @property
     def exhausted(self) -> str | None:
         """Which limit has run out, as a phrase for a reason, or None."""
         if self.work is not None and self._spent > self.work:

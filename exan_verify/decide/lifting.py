@@ -118,6 +118,8 @@ def split(context: Context, layer: int, group: tuple[int, ...], budget: Budget) 
     """
     if len(group) == 1 or layer + 1 >= context.network.depth:
         return [], (group,)
+    if rank_mod(context.image.delta(layer + 1)[:, list(group)]) < len(group):
+        return [], (group,)
     above = plan(context, layer + 1, group)
     rank, obstacle = reach(context, above, budget)
     if rank is None or obstacle is not None:

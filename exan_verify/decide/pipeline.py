@@ -8,6 +8,7 @@ from typing import Any
 from exan_verify.certificate import (
     Claim,
     DegreeThree,
+    Enumeration,
     Lifting,
     Mixing,
     Question,
@@ -15,7 +16,7 @@ from exan_verify.certificate import (
     domain_record,
     issue,
 )
-from exan_verify.decide import degree_three, families, lifting, residual, scale
+from exan_verify.decide import degree_three, enumeration, families, lifting, residual, scale
 from exan_verify.decide.context import Context, Finding, Setting
 from exan_verify.decide.direct import obstacles
 from exan_verify.decide.from_gradient import Search, rank_bound_of_batch, search
@@ -32,6 +33,7 @@ ENGINE_ORDER: tuple[tuple[Engine, Callable[[Context, Budget], Finding]], ...] = 
     (Engine.SCALE, scale.decide),
     (Engine.FAMILIES, families.decide),
     (Engine.RESIDUAL, residual.decide),
+    (Engine.ENUMERATION, enumeration.decide),
 )
 """Who is asked, cheapest first."""
 
@@ -186,6 +188,8 @@ def _layer(proved: list[tuple[Engine, Finding]]) -> int | None:
                 return part.layers[0].layer
             if isinstance(part, DegreeThree):
                 return part.argument.layer
+            if isinstance(part, Enumeration):
+                return part.conclusion.layer
     return None
 
 

@@ -83,7 +83,7 @@ def equations(context: Context, plan: Plan) -> Residues:
     delta = context.image.delta(plan.layer)[:, list(plan.members)]
     keep = np.flatnonzero(delta.any(axis=1))
     delta = delta[keep]
-    outgoing = _outgoing(context, plan, keep)
+    outgoing = outgoing_weights(context, plan, keep)
     upper = np.triu_indices(len(plan.members))
     squares = multiply_mod(delta[:, upper[0]], delta[:, upper[1]])
     mixed = negate_mod(multiply_mod(delta[:, :, None], outgoing[:, None, :]))
@@ -121,8 +121,8 @@ def _column_space_usable(context: Context, layer: int) -> bool:
     return rank_mod(following) == context.samples and full_feature_rank(context, layer)
 
 
-def _outgoing(context: Context, plan: Plan, keep: Array) -> Residues:
-    """Row j: w_j expressed in the parametrisation of u."""
+def outgoing_weights(context: Context, plan: Plan, keep: Array) -> Residues:
+    """Row j: w_j of neuron ``keep[j]`` expressed in the parametrisation of u, mod p."""
     following: Linear = context.network.layers[plan.layer]
     columns = following.weight[:, keep].T
     if plan.parametrisation == "column_space":

@@ -95,6 +95,17 @@ def inverse(value: int) -> int:
     return pow(value, -1, PRIME)
 
 
+def inverses_mod(values: Residues) -> Residues:
+    """Inverses of non-zero residues (B,): three products each, by inverting products of pairs instead."""
+    if len(values) < 8:
+        return np.array([pow(int(v), -1, PRIME) for v in values], dtype=np.uint64)
+    half = len(values) // 2
+    left, right, rest = values[:half], values[half : 2 * half], values[2 * half :]
+    inverted = inverses_mod(np.concatenate([multiply_mod(left, right), rest]))
+    pairs = inverted[:half]
+    return np.concatenate([multiply_mod(pairs, right), multiply_mod(pairs, left), inverted[half:]])
+
+
 def point(seed: str) -> int:
     """A deterministic pseudo-random residue in [2, p), for T -> t."""
     return 2 + int.from_bytes(shake_256(f"point/{seed}".encode()).digest(16), "little") % (PRIME - 2)

@@ -9,6 +9,7 @@ from exan_verify.certificate import (
     Certificate,
     Claim,
     DegreeThree,
+    Enumeration,
     Forced,
     Lifting,
     Question,
@@ -24,7 +25,16 @@ from exan_verify.certificate import (
 from exan_verify.errors import CertificateRejected, InputError, LabelError
 from exan_verify.exact.modular import UnsuitablePrimeError
 from exan_verify.facts import Facts
-from exan_verify.kernel import degree_three, family, lifting, residual, scale, second_batch, unrealisable
+from exan_verify.kernel import (
+    degree_three,
+    enumeration,
+    family,
+    lifting,
+    residual,
+    scale,
+    second_batch,
+    unrealisable,
+)
 from exan_verify.kernel.reconstruction import rebuilt_batch
 from exan_verify.kernel.subject import Subject, require
 from exan_verify.network import Batch, Gradient, ReluNetwork
@@ -35,6 +45,7 @@ CHECKERS: Mapping[type, Callable[[Any, Subject], Facts]] = {
     Scale: scale.scale_facts,
     Twins: scale.twin_facts,
     DegreeThree: degree_three.facts,
+    Enumeration: enumeration.facts,
     SecondBatch: second_batch.facts,
     Shear: family.facts,
     Residual: residual.facts,

@@ -109,6 +109,8 @@ def _after_splits(image: Image, argument: Conclusion) -> set[tuple[int, ...]]:
     for part in argument.splits:
         require(open_groups.get(part.members) == part.layer - 1, f"{part.members} is no group to split here")
         require(part.layer < image.subject.network.depth, f"there is no hidden layer {part.layer}")
+        independent = rank_mod(image.deltas[part.layer - 1][:, list(part.members)]) == len(part.members)
+        require(independent, f"the group's deltas at layer {part.layer} are not shown to be independent")
         _system_reaches_rank(image, part, part.members)
         del open_groups[part.members]
         open_groups.update(dict.fromkeys(part.groups, part.layer))

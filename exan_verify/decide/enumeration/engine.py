@@ -1,0 +1,177 @@
+"""Uniqueness by enumerating neuron states (docs/theory.md 3.3 and Appendix E).
+
+At one hidden layer every candidate (q, u) satisfies, for every neuron, one of the two linear equations (*).
+The search cuts the space of (q, u) neuron by neuron into subspaces that cover every candidate; when each leaf
+is the span of true samples that satisfy its equations exactly, every column of Q^-1 lies in the span of one.
+Leaves that share samples are joined to groups; from there on it is :mod:`exan_verify.decide.lifting`'s
+conclusion. Exponential in M + K', but complete where lifting is short of equations, and a second opinion.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from math import lcm, prod
+
+import numpy as np
+import numpy.typing as npt
+
+from exan_verify.certificate import Enumeration
+from exan_verify.decide.context import Context, Finding
+from exan_verify.decide.enumeration.search import Equations, Tally, components, masks, ordered
+from exan_verify.decide.enumeration.tasks import search_in_parts
+from exan_verify.decide.lifting import conclude, hypotheses
+from exan_verify.decide.system import Plan, outgoing_weights, plan
+from exan_verify.exact.backprop import backward
+from exan_verify.exact.modular import PRIME
+from exan_verify.exact.rational import Mask, product
+from exan_verify.exact.softmax import loss_vectors
+from exan_verify.facts import Facts
+from exan_verify.network import Array, to_fraction
+from exan_verify.verdict import Attempt, Budget, Engine
+
+AUTOMATIC = 20
+"""Largest M + K' that is searched without being asked for: seconds; each one more doubles the time."""
+
+MAX_SAMPLES = 63
+"""Sets of samples are bits of 64-bit words."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """The search at one hidden layer: its neurons with a non-zero delta, in the order of the search."""
+
+    plan: Plan
+    neurons: npt.NDArray[np.int64]
+    equations: Equations
+
+
+def decide(context: Context, budget: Budget) -> Finding:
+    """Enumerate at the layers from the first on until every sample is determined or the budget is spent."""
+    attempts: list[Attempt] = []
+    evidence: list[Enumeration] = []
+    determined: frozenset[int] = frozenset()
+    for layer in range(1, context.network.depth):
+        start = time.monotonic()
+        found, note = _at_layer(context, layer, budget)
+        seconds = time.monotonic() - start
+        attempts.append(
+            Attempt(engine=Engine.ENUMERATION, note=f"layer {layer}: {note}", layer=layer, seconds=seconds)
+        )
+        if found is not None and not determined.issuperset(found.conclusion.determined):
+            evidence.append(found)
+            determined |= frozenset(found.conclusion.determined)
+        if len(determined) == context.samples or budget.exhausted:
+            break
+    if not evidence:
+        return Finding(attempts=tuple(attempts))
+    return Finding(
+        attempts=tuple(attempts),
+        facts=Facts(determined=determined),
+        evidence=tuple(evidence),
+        reason=_reason(context, evidence, determined),
+    )
+
+
+def layer_equations(context: Context, quadratic: Plan) -> Layer:
+    """The equations at the plan's layer, ordered. A neuron whose deltas are 0 mod p is left out."""
+    delta = context.image.delta(quadratic.layer)
+    neurons = np.flatnonzero(delta.any(axis=1))
+    neurons = neurons[ordered(delta[neurons])]
+    inactive, active = (table[neurons] for table in exact_states(context, quadratic.layer))
+    equations = Equations(
+        delta=delta[neurons],
+        outgoing=outgoing_weights(context, quadratic, neurons),
+        inactive=masks(inactive),
+        active=masks(active),
+        small=_small(context, quadratic, neurons),
+    )
+    return Layer(plan=quadratic, neurons=neurons, equations=equations)
+
+
+def exact_states(context: Context, layer: int) -> tuple[Mask, Mask]:
+    """Which of the two equations each neuron and sample (n, M) are known to satisfy exactly.
+
+    The pattern gives one; for a rational loss w_j . u_m = 0 exactly gives both.
+    """
+    pattern = context.passed.patterns[layer - 1]
+    if not context.setting.loss.rational:
+        return ~pattern, pattern
+    vectors = loss_vectors(context.setting.loss, context.passed.logits, context.batch.labels, context.divisor)
+    following = backward(context.network, context.passed, vectors)[layer]
+    zero = ~product(context.network.layers[layer].weight.T, following).nonzero()
+    return ~pattern | zero, pattern | zero
+
+
+def _at_layer(context: Context, layer: int, budget: Budget) -> tuple[Enumeration | None, str]:
+    if context.samples == 1:
+        return None, "one sample needs no enumeration"
+    quadratic = plan(context, layer, tuple(range(context.samples)))
+    obstacle = hypotheses(context, layer) or _out_of_range(context, quadratic)
+    if obstacle is not None:
+        return None, obstacle
+    found = layer_equations(context, quadratic)
+    tally = search_in_parts(found.equations, budget, context.setting.jobs)
+    if tally.stopped:
+        return None, f"stopped after {tally.visited} subspaces: {budget.exhausted}"
+    if tally.open_leaves:
+        return None, _open(found.equations, tally)
+    groups = components(tally.leaves)
+    conclusion, note = conclude(context, layer, quadratic.parametrisation, groups, budget)
+    note = f"{tally.visited} subspaces, {len(tally.leaves)} leaves: {note}"
+    if conclusion is None:
+        return None, note
+    order = tuple(int(j) for j in found.neurons[: tally.depth])
+    point = context.image.point
+    return Enumeration(prime=PRIME, point=point, order=order, conclusion=conclusion), note
+
+
+def _out_of_range(context: Context, quadratic: Plan) -> str | None:
+    variables = _variables(quadratic)
+    if context.samples > MAX_SAMPLES:
+        return f"enumeration takes at most {MAX_SAMPLES} samples"
+    if context.setting.engine == "auto" and variables > AUTOMATIC:
+        return (
+            f"about 2^{variables} subspaces would have to be looked at; ask for it with engine='enumeration' "
+            "and a budget"
+        )
+    return None
+
+
+def _variables(quadratic: Plan) -> int:
+    """M + K'."""
+    size = len(quadratic.members)
+    return size + (quadratic.unknowns - size * (size + 1) // 2) // size
+
+
+def _small(context: Context, quadratic: Plan, neurons: Array) -> bool:
+    """Whether rows of ``outgoing`` that are dependent mod p are dependent over Q (Appendix E, step 4).
+
+    With the columns scaled to integers, every minor is at most the product of the columns' lengths
+    (Hadamard); below p it is zero only if it is zero mod p.
+    """
+    if quadratic.parametrisation == "column_space":
+        return False
+    weight = context.network.layers[quadratic.layer].weight[:, neurons]
+    rows = [[to_fraction(v) for v in row] for row in weight]
+    if quadratic.parametrisation == "zero_sum":
+        rows = [[a - b for a, b in zip(row, rows[-1], strict=True)] for row in rows[:-1]]
+    scaled = [[v * lcm(1, *(w.denominator for w in row)) for v in row] for row in rows]
+    return prod(max(1, sum(int(v) ** 2 for v in row)) for row in scaled) < PRIME**2
+
+
+def _open(equations: Equations, tally: Tally) -> str:
+    count = sum(tally.open_leaves.values())
+    return (
+        f"{count} of the subspaces that {equations.neurons} neurons leave are larger than their true samples "
+        f"(M + K' = {equations.variables}): too few neurons tell samples apart"
+    )
+
+
+def _reason(context: Context, evidence: list[Enumeration], determined: frozenset[int]) -> str:
+    layers = ", ".join(str(part.conclusion.layer) for part in evidence)
+    used = f"enumeration of neuron states at hidden layer {layers}"
+    if len(determined) < context.samples:
+        names = ", ".join(str(m) for m in sorted(determined))
+        return f"samples {names} are in every batch with this gradient ({used})"
+    return f"{used}: every leaf is a true sample, shown over F_p; inputs and labels follow (3.3, 3.4)"

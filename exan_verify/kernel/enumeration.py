@@ -1,0 +1,214 @@
+"""Checks an enumeration cover by searching again (docs/theory.md 3.3 and Appendix E).
+
+The certificate says in which order neurons are taken, and nothing more: any order is sound, a bad one only
+takes longer. Deltas, outgoing weights, states and every subspace are computed here, in code of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from math import lcm
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from exan_verify.certificate import Conclusion, Enumeration
+from exan_verify.exact.backprop import backward
+from exan_verify.exact.modular import PRIME, Residues, add_mod, inverses_mod, multiply_mod, negate_mod
+from exan_verify.exact.rational import Mask, product
+from exan_verify.exact.softmax import loss_vectors
+from exan_verify.facts import Facts
+from exan_verify.kernel.lifting import check_reduction, concluded, image_at, outgoing_weights
+from exan_verify.kernel.subject import Subject, require
+from exan_verify.network import to_fraction
+
+_BATCH = 1 << 14
+
+
+Bits = npt.NDArray[np.uint64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Neuron:
+    """Functionals on (q, u) that vanish when the neuron is inactive, active; who satisfies them exactly."""
+
+    inactive: Residues
+    active: Residues
+    inactive_for: np.uint64
+    active_for: np.uint64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Nodes:
+    """Subspaces of one dimension: reduced echelon bases (B, d, N), sets of samples, inactive cuts (B,)."""
+
+    bases: Residues
+    samples: Bits
+    inactive: npt.NDArray[np.int64]
+
+
+def facts(evidence: Enumeration, subject: Subject) -> Facts:
+    """The samples that the evidence proves to be in every batch with this gradient.
+
+    Raises :class:`CertificateRejected` at the first step that does not hold.
+    """
+    conclusion, samples = evidence.conclusion, subject.samples
+    image = image_at(evidence.prime, evidence.point, subject)
+    check_reduction(image, conclusion.layer)
+    require(1 < samples < 64, "enumeration is for 2 to 63 samples")
+    require(conclusion.parametrisation != "single", "enumeration is for more than one sample")
+    delta = image.deltas[conclusion.layer - 1]
+    require(all(0 <= j < len(delta) for j in evidence.order), "the order names a neuron that is not there")
+    outgoing = outgoing_weights(image, conclusion)
+    order = list(evidence.order)
+    states = _exact_states(subject, conclusion.layer)
+    neurons = [_neuron(delta[j], outgoing[j], states[0][j], states[1][j]) for j in order]
+    exact = conclusion.parametrisation != "column_space" and _small_minors(subject, conclusion, order)
+    leaves = _cover(neurons, samples, samples + outgoing.shape[1], exact)
+    groups = _joined(leaves)
+    require(groups == conclusion.groups, f"the leaves join to {groups}")
+    return Facts(determined=concluded(image, conclusion))
+
+
+def _neuron(delta: Residues, outgoing: Residues, inactive: Mask, active: Mask) -> _Neuron:
+    return _Neuron(
+        inactive=np.concatenate([delta, np.zeros_like(outgoing)]),
+        active=np.concatenate([delta, negate_mod(outgoing)]),
+        inactive_for=np.uint64(sum(1 << m for m in np.flatnonzero(inactive).tolist())),
+        active_for=np.uint64(sum(1 << m for m in np.flatnonzero(active).tolist())),
+    )
+
+
+def _exact_states(subject: Subject, layer: int) -> tuple[Mask, Mask]:
+    """(n, M) each: the sample surely satisfies delta . q = 0; delta . q = w . u. By its pattern, or because
+    w . u is exactly zero, which is decided for rational losses only.
+    """
+    pattern, question = subject.passed.patterns[layer - 1], subject.question
+    if not question.loss.rational:
+        return ~pattern, pattern
+    vectors = loss_vectors(question.loss, subject.passed.logits, subject.batch.labels, subject.divisor)
+    above = backward(subject.network, subject.passed, vectors)[layer]
+    incoming = product(subject.network.layers[layer].weight.T, above)
+    return ~(pattern & incoming.nonzero()), pattern | ~incoming.nonzero()
+
+
+def _small_minors(subject: Subject, conclusion: Conclusion, order: list[int]) -> bool:
+    """Whether all minors of the outgoing weights, columns scaled to integers, are below p (Hadamard)."""
+    weight = subject.network.layers[conclusion.layer].weight[:, order]
+    product_of_squares = Fraction(1)
+    last = [to_fraction(v) for v in weight[-1]]
+    for row in weight[:-1] if conclusion.parametrisation == "zero_sum" else weight:
+        values = [to_fraction(v) for v in row]
+        if conclusion.parametrisation == "zero_sum":
+            values = [v - w for v, w in zip(values, last, strict=True)]
+        scale = lcm(1, *(v.denominator for v in values))
+        product_of_squares *= max(1, sum((v * scale) ** 2 for v in values))
+    return product_of_squares < PRIME**2
+
+
+def _cover(neurons: list[_Neuron], samples: int, variables: int, exact: bool) -> set[int]:
+    """The leaves' sets of samples; rejects unless every leaf is spanned by the samples of its set."""
+    everyone = np.array([(1 << samples) - 1], dtype=np.uint64)
+    root = _Nodes(np.eye(variables, dtype=np.uint64)[None], everyone, np.zeros(1, dtype=np.int64))
+    waiting = [(0, [root])]
+    leaves: set[int] = set()
+    while waiting:
+        used, level = waiting.pop()
+        large = max(range(len(level)), key=lambda i: len(level[i].bases))
+        if len(level[large].bases) > _BATCH:
+            half = len(level[large].bases) // 2
+            waiting.append((used, [_part(level[large], slice(half, None))]))
+            level[large] = _part(level[large], slice(None, half))
+            waiting.append((used, level))
+            continue
+        open_nodes = [_without_leaves(nodes, leaves, last=used == len(neurons)) for nodes in level]
+        following: dict[int, list[_Nodes]] = {}
+        for nodes in (nodes for nodes in open_nodes if len(nodes.bases)):
+            for child in _branch(nodes, neurons[used], samples, exact):
+                following.setdefault(child.bases.shape[1], []).append(child)
+        if following:
+            waiting.append((used + 1, [_merged(parts) for parts in following.values()]))
+    return leaves
+
+
+def _without_leaves(nodes: _Nodes, leaves: set[int], *, last: bool) -> _Nodes:
+    """Add to ``leaves`` the spans of one sample, and after the last neuron everything; return the rest."""
+    spanned = np.bitwise_count(nodes.samples) == nodes.bases.shape[1]
+    require(not last or bool(spanned.all()), "a leaf is larger than the span of its true samples")
+    done = spanned if last or nodes.bases.shape[1] == 1 else np.zeros_like(spanned)
+    leaves.update(int(found) for found in nodes.samples[done])
+    return _part(nodes, ~done)
+
+
+def _branch(nodes: _Nodes, neuron: _Neuron, samples: int, exact: bool) -> list[_Nodes]:
+    """The nodes whole where one of the functionals vanishes mod p; both cuts of the others."""
+    inactive, active = _evaluated(nodes.bases, neuron.inactive), _evaluated(nodes.bases, neuron.active)
+    both = np.logical_and(inactive.any(axis=1), active.any(axis=1))
+    out = [_part(nodes, ~both)]
+    if nodes.bases.shape[1] > 1 and both.any():
+        parents = _part(nodes, both)
+        states = ((inactive[both], neuron.inactive_for, 1), (active[both], neuron.active_for, 0))
+        for values, known, counted in states:
+            bases = _intersected(parents.bases, values)
+            cut = _Nodes(bases, parents.samples & known, parents.inactive + counted)
+            # q = 0 over the reals: by M inactive equations, or as dependences of active ones are exact
+            certain = (cut.inactive == samples) | exact
+            out.append(_part(cut, bases[:, :, :samples].any(axis=(1, 2)) | ~certain))
+    return [nodes for nodes in out if len(nodes.bases)]
+
+
+def _evaluated(bases: Residues, functional: Residues) -> Residues:
+    """The functional on every basis vector, (B, d)."""
+    total = np.zeros(bases.shape[:2], dtype=np.uint64)
+    for k in np.flatnonzero(functional):
+        total = add_mod(total, multiply_mod(bases[:, :, k], functional[k]))
+    return total
+
+
+def _intersected(bases: Residues, values: Residues) -> Residues:
+    """Kernels of the functional on the spans: each vector minus its multiple of the last one with a value."""
+    count, dimension, variables = bases.shape
+    out = np.empty((count, dimension - 1, variables), dtype=np.uint64)
+    last = np.array([np.flatnonzero(row)[-1] for row in values != 0])
+    for k in set(last.tolist()):
+        here = last == k
+        removed = bases[here, k]
+        factors = multiply_mod(values[here], inverses_mod(values[here, k])[:, None])
+        rows = [i for i in range(dimension) if i != k]
+        multiples = multiply_mod(factors[:, rows, None], removed[:, None, :])
+        out[here] = add_mod(bases[here][:, rows], negate_mod(multiples))
+    return out
+
+
+def _merged(parts: list[_Nodes]) -> _Nodes:
+    """Equal bases with equal sets once, with the least number of inactive cuts of all."""
+    bases = np.concatenate([part.bases for part in parts])
+    sets = np.concatenate([part.samples for part in parts])
+    inactive = np.concatenate([part.inactive for part in parts])
+    keys = np.ascontiguousarray(np.concatenate([bases.reshape(len(bases), -1), sets[:, None]], axis=1))
+    whole = keys.view(np.dtype((np.void, keys.dtype.itemsize * keys.shape[1])))[:, 0]
+    _, first, which = np.unique(whole, return_index=True, return_inverse=True)
+    least = np.full(len(first), np.iinfo(np.int64).max)
+    np.minimum.at(least, which, inactive)
+    return _Nodes(bases[first], sets[first], least)
+
+
+def _part(nodes: _Nodes, index: npt.NDArray[Any] | slice) -> _Nodes:
+    return _Nodes(nodes.bases[index], nodes.samples[index], nodes.inactive[index])
+
+
+def _joined(leaves: set[int]) -> tuple[tuple[int, ...], ...]:
+    """The finest partition of the samples in which every leaf lies in one part."""
+    parts: list[set[int]] = []
+    for leaf in sorted(leaves):
+        merged = {m for m in range(leaf.bit_length()) if leaf >> m & 1}
+        apart = []
+        for part in parts:
+            if part & merged:
+                merged |= part
+            else:
+                apart.append(part)
+        parts = [*apart, merged]
+    return tuple(sorted(tuple(sorted(part)) for part in parts))
