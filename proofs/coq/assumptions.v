@@ -44,3 +44,18 @@ Print Assumptions C2_candidates.
 Print Assumptions C2.
 Print Assumptions C4.
 Print Assumptions rank_mod.
+
+From Exan Require Import instances.
+
+Print Assumptions A_unique.
+Print Assumptions A_E1.
+Print Assumptions A_factorisations.
+Print Assumptions A_derivative.
+Print Assumptions B_unique.
+Print Assumptions B_no_exclusive_neuron.
+Print Assumptions C_ambiguous.
+Print Assumptions D_ambiguous.
+Print Assumptions E_structure.
+Print Assumptions E_singleton.
+Print Assumptions F_all_solutions.
+Print Assumptions G_rank.

@@ -355,3 +355,151 @@ apply: (@S2_same_logits _ _ _ _ ND (const_mx true, tt)) => [||m|m].
 - by have := patternD m 0; rewrite /sheared mul0r scale0r addr0.
 exact: patternD.
 Qed.
+
+(* E: samples 0 and 1 share the pattern, sample 2 is alone in its group. *)
+Definition WE := tab [:: [:: 0; -2]; [:: 1; -3]; [:: 0; -2]; [:: 0; 2]; [:: 0; 2]; [:: 0; 0]; [:: 0; 0]].
+Definition bE := tab [:: [:: 1]; [:: 1]; [:: 1]; [:: -1]; [:: -1]; [:: 1]; [:: 1]].
+Definition UE := tab [:: [:: -1; -1; 0; -1; -1; 2; 2]; [:: -2; 2; -1; 1; -2; 0; 1]].
+Definition cE := tab [:: [:: 0]; [:: 0]].
+Definition XE := tab [:: [:: 0; 1; 0]; [:: 0; 0; 1]].
+Definition YE := tab [:: [:: 1; 0; 1]; [:: 0; 1; 0]].
+Definition NE := one_hidden 2 7 2 WE bE UE cE.
+Definition xE : 'I_3 -> 'cV[rat]_2 := batch_of 2 XE.
+Definition yE : 'I_3 -> 'cV[rat]_2 := batch_of 2 YE.
+Definition grE (m : 'I_3) : bool := (m < 2)%N.
+
+Definition DE := tab [:: [:: -2; -6; 0]; [:: -2; 2; 0]; [:: 0; -2; 0]; [:: 0; 0; -2]; [:: 0; 0; -2];
+  [:: 4; 4; 4]; [:: 4; 6; 4]].
+Definition LE := tabq [:: [:: (-1, 8); (-3, 8)]; [:: (-1, 8); (1, 8)];
+  [:: (0, 1); (0, 1); (0, 1); (-1, 2)]].
+Definition TE := tab [:: [:: -1; 1; 0]; [:: -1; 0; 1]; [:: 1; 0; 0]].
+Definition rowsE := iota 0 7.
+Definition codesE := [:: (true, 0, 0); (true, 0, 1); (true, 0, 2); (true, 1, 1); (true, 1, 2);
+  (true, 2, 2); (false, 2, 1)]%N.
+Definition invE := tabq [:: [:: (1, 16); (3, 16); (-3, 4); (0, 1); (0, 1); (0, 1); (0, 1)];
+    [:: (1, 32); (-1, 32); (-1, 4); (0, 1); (0, 1); (0, 1); (0, 1)];
+    [:: (-1, 32); (-3, 32); (9, 16); (-1, 8); (0, 1); (3, 32); (-1, 16)];
+    [:: (0, 1); (0, 1); (1, 4); (0, 1); (0, 1); (0, 1); (0, 1)];
+    [:: (-1, 32); (1, 32); (-1, 16); (1, 24); (-1, 24); (-1, 16); (1, 16)];
+    [:: (0, 1); (0, 1); (0, 1); (1, 6); (1, 12); (0, 1); (0, 1)];
+    [:: (0, 1); (0, 1); (0, 1); (1, 6); (-1, 6); (0, 1); (0, 1)]].
+
+Lemma checksE : layer_checks 2 6 1 2 WE bE UE cE XE YE DE LE TE invE rowsE codesE.
+Proof. by vm_compute. Qed.
+
+Lemma card_pairsE : #|pairs grE| = 5%N.
+Proof.
+have E b : #|[set m | grE m == b]| = if b then 2%N else 1%N.
+  by case: b; rewrite -sum1dep_card big_mkcond !big_ord_recl big_ord0.
+by rewrite card_pairs big_bool !E.
+Qed.
+
+Theorem E_structure (x' : 'I_3 -> 'cV[rat]_2) g' :
+  gsum NE x' g' = bgrad (mse_lv 1) NE xE yE ->
+  exists (s : 'S_3) (P : 'M[rat]_3), P \in unitmx /\
+    same_structure NE grE xE x' (lossvecs (mse_lv 1) NE xE yE) g' s P.
+Proof.
+have gE m : lossvecs (mse_lv 1) NE xE yE m = sample 2 (msef (logitf 2 7 WE bE UE cE XE) YE) m.
+  exact: lossvecs_mse.
+have xEE m : xE m = sample 2 XE m by [].
+have [_ rA rR] := layer_facts checksE xEE gE.
+apply: (@C2 _ _ _ _ _ NE _ _ grE 2 (fun _ => True) 1%:M) => //.
+- move=> a b ab; rewrite !xEE !z_sample; apply/colP => j; rewrite !mxE.
+  have same : eqf 7 2 (fun j m => if 0 < preact 2 WE bE XE j m then 1 else 0)
+      (fun j _ => if 0 < preact 2 WE bE XE j 0%N then 1 else 0) by vm_compute.
+  have on01 (m : 'I_3) : grE m -> (0 < preact 2 WE bE XE j m) = (0 < preact 2 WE bE XE j 0%N).
+    move=> lt_m; have /matrixP/(_ j (Ordinal lt_m)) := eq_mxf same; rewrite !mxE /=.
+    by do 2!case: (0 < _).
+  have [ga|ga] := boolP (grE a); first by rewrite !on01 // -ab.
+  have gb : ~~ grE b by rewrite -ab.
+  suff -> : a = b by [].
+  apply: val_inj; have two (m : 'I_3) : ~~ grE m -> val m = 2%N.
+    by rewrite /grE -leqNgt => le_m; apply/eqP; rewrite eqn_leq le_m -ltnS ltn_ord.
+  by rewrite !two.
+- exact: confined_plain.
+- by apply: leq_trans rR; rewrite card_pairsE card_mono.
+Qed.
+
+(* The sample that is alone is in every batch with this gradient. *)
+Corollary E_singleton (x' : 'I_3 -> 'cV[rat]_2) g' :
+  gsum NE x' g' = bgrad (mse_lv 1) NE xE yE -> exists m, x' m = xE ord_max.
+Proof.
+case/E_structure => s [P [_ st]]; exists ((s^-1)%g ord_max).
+have al : alone grE (s ((s^-1)%g ord_max)).
+  rewrite permKV => a e; apply: val_inj; move: e.
+  by case: a => [[|[|[|a]]] lt_a].
+by have [ex _ _] := singletons_kept st al; rewrite ex permKV.
+Qed.
+
+(* F: the equation x^2 = 1 has no solution but 1 and -1, in any extension of Q. *)
+Lemma monom1_bound D (i : 'I_D.+1) : (\sum_(j < 1) (i : nat) <= D)%N.
+Proof. by rewrite big_ord1 -ltnS. Qed.
+
+Definition power D (i : 'I_D.+1) : monom 1 D := mk_monom (monom1_bound i).
+
+Lemma power_bij D : bijective (@power D).
+Proof.
+exists (fun m : monom 1 D => val m ord0) => [i|m]; first by rewrite /= ffunE; apply: val_inj.
+apply: val_inj; apply/ffunP => i; rewrite (ord1 i) /= ffunE.
+exact: val_inj.
+Qed.
+
+Lemma ev_power (A : comRingType) D (x : 'I_1 -> A) i : ev x (@power D i) = x ord0 ^+ i.
+Proof. by rewrite ev_mk big_ord1. Qed.
+
+Definition degF (j : 'I_1) : nat := 2.
+Definition eqnF (j : 'I_1) : pol [fieldType of rat] 1 (degF j) := fun m =>
+  if val m ord0 == 2%N :> nat then 1 else if val m ord0 == 0%N :> nat then -1 else 0.
+Definition knownF (i : 'I_2) (_ : 'I_1) : rat := if i == ord0 then 1 else -1.
+
+Lemma eqnFE (A : comRingType) (f : {rmorphism rat -> A}) j x :
+  poly_at f (@eqnF j) x = x ord0 ^+ 2 - 1.
+Proof.
+rewrite /poly_at (reindex (@power 2)) /=; last exact: onW_bij (power_bij 2).
+rewrite !big_ord_recl big_ord0 !ev_power /eqnF /= !ffunE /= !rmorph0 rmorphN !rmorph1.
+by rewrite expr0 mulN1r mul0r !mul1r !addr0 add0r addrC.
+Qed.
+
+Theorem F_all_solutions (E : fieldType) (f : {rmorphism rat -> E}) (x : E) :
+  x ^+ 2 = 1 -> x = 1 \/ x = -1.
+Proof.
+move=> x2; have degle j : (degF j <= 2)%N by [].
+have [|i j|c c0 i|j|i Ei] := @C4 _ 1 1 2 1 degF degle eqnF knownF E f _ _ _ (fun _ => x).
+- have card3 : #|monom 1 2| = 3%N by rewrite -(bij_eq_card (power_bij 2)) card_ord.
+  apply: (@leq_trans 3); first by rewrite card3.
+  rewrite addn2 !ltnS lt0n mxrank_eq0.
+  apply/eqP => mac0; pose t : multiples 1 1 degF := existT _ (ord0 : 'I_1) (mone 1 0).
+  have t0 m : multiple degle eqnF t m = 0.
+    have /matrixP/(_ (enum_rank t) (enum_rank m)) := mac0.
+    by rewrite !mxE !enum_rankK.
+  have := poly_at_multiple degle eqnF [rmorphism of @idfun rat] t (fun _ => 2%:R).
+  rewrite /poly_at big1 => [|m _]; last by rewrite t0 mul0r.
+  by rewrite -/(poly_at _ _ _) (eqnFE [rmorphism of @idfun rat]) ev_mone.
+- rewrite (eqnFE [rmorphism of @idfun rat]) /knownF.
+  by case: (i == ord0); rewrite ?expr1n ?sqrrN ?expr1n subrr.
+- have := c0 (power (inord 1)); have := c0 (power (inord 0)).
+  rewrite !big_ord_recl !big_ord0 !ev_power !inordK // !expr0 !expr1 /knownF /= !mulr1 !addr0.
+  rewrite mulrN1 => /eqP; rewrite addr_eq0 => /eqP E0 /eqP.
+  rewrite E0 -opprD oppr_eq0 -mulr2n mulrn_eq0 /= => /eqP c1; rewrite c1 oppr0 in E0.
+  case: i => [[|[|i]] lt_i] //.
+  + by rewrite -E0; congr (c _); apply: val_inj.
+  by rewrite -c1; congr (c _); apply: val_inj.
+- by rewrite eqnFE x2 subrr.
+have := Ei ord0; rewrite /= /knownF; case: (i == ord0) => ->; [left | right].
+  exact: rmorph1.
+by rewrite rmorphN rmorph1.
+Qed.
+
+(* G: a rank over F_7 bounds the rank over Q. *)
+Definition BG : 'M[int]_2 := \matrix_(i, j) nth 0 (nth [::] [:: [:: 1; 2]; [:: 3; 4]] i) j.
+
+Theorem G_rank : (2 <= \rank (map_mx (intmul 1 : int -> rat) BG))%N.
+Proof.
+apply: (@rank_mod_ge _ [fieldType of 'F_7] _ [rmorphism of intmul 1] [rmorphism of intmul 1]).
+  exact: intr_inj.
+pose TG : 'M['F_7]_2 := \matrix_(i, j) nth 0 (nth [::] [:: [:: -2%:R; 1]; [:: 5%:R; 3%:R]] i) j.
+have : map_mx (intmul 1) BG *m TG = 1%:M.
+  apply/matrixP => i j; rewrite !mxE !big_ord_recl big_ord0 !mxE.
+  by case: i j => [[|[|i]] lt_i] [[|[|j]] lt_j] //; apply/eqP; vm_compute.
+by case/mulmx1_unit => uB _; rewrite (mxrank_unit uB).
+Qed.
