@@ -52,7 +52,7 @@ def near_copies(network, samples, copies, seed=1):
 def test_determines_batches_beyond_degree_two(loss):
     network = default_network([30, 40, 3], seed=1)
     batch = random_batch(network, 9, loss=loss)
-    verdict = certify(network, batch=batch, loss=loss.value)
+    verdict = certify(network, batch=batch, loss=loss.value, engine="lifting")
     assert verdict.outcome is Outcome.UNIQUE, verdict.reason
     assert verdict.trust is Trust.CERTIFIED
     assert verdict.layer == 1
@@ -95,7 +95,7 @@ def test_the_null_space_of_groups_is_as_large_as_the_theory_says(samples, copies
 def test_groups_leave_singletons_determined():
     network = default_network([30, 40, 3], seed=2, dtype=np.float64)
     batch = near_copies(network, 8, 1)
-    verdict = certify(network, batch=batch)
+    verdict = certify(network, batch=batch, engine="lifting")
     assert verdict.outcome is Outcome.UNKNOWN
     assert verdict.samples == (
         SampleStatus.UNKNOWN,
@@ -142,7 +142,7 @@ def test_true_samples_solve_the_system():
 
 def test_says_how_many_neurons_are_missing_and_when_memory_ends(monkeypatch):
     network = default_network([30, 20, 3], seed=1)
-    verdict = certify(network, batch=random_batch(network, 12))
+    verdict = certify(network, batch=random_batch(network, 12), engine="lifting")
     assert verdict.outcome is Outcome.UNKNOWN
     context = context_of(network, random_batch(network, 12))
     (only,) = degree_three.plans(context)
@@ -152,7 +152,7 @@ def test_says_how_many_neurons_are_missing_and_when_memory_ends(monkeypatch):
 
     monkeypatch.setattr(degree_three, "MAX_ENTRIES", 1000)
     network = default_network([30, 40, 3], seed=1)
-    verdict = certify(network, batch=random_batch(network, 9))
+    verdict = certify(network, batch=random_batch(network, 9), engine="lifting")
     assert verdict.outcome is Outcome.UNKNOWN
     assert "entries that memory is planned for" in verdict.reason
 
@@ -197,7 +197,7 @@ def test_the_bottleneck_of_two_one_five_one_stays_open():
 def example():
     network = default_network([30, 40, 3], seed=1)
     batch = random_batch(network, 9)
-    return network, batch, certify(network, batch=batch).certificate["evidence"][0]
+    return network, batch, certify(network, batch=batch, engine="lifting").certificate["evidence"][0]
 
 
 FORGERIES = {
