@@ -1,4 +1,4 @@
-"""Exact counterexamples of docs/theory.md sections 2 and 4, as data: network, batch and, where known, a second batch.
+"""Exact counterexamples of docs/theory.md sections 2 and 4: network, batch and, where there is one, a second.
 
 All are for mse with reduction "mean" and one_hot labels (0 and 1 for a single logit).
 """
@@ -29,12 +29,12 @@ def _batch(network: ReluNetwork, x: object, y: object) -> Batch:
 
 
 def published_insecure() -> Counterexample:
-    """P1 fails: 3-9-1, M = 4, at least two ExANs per sample, all deltas non-zero, and a second batch elsewhere.
+    """P1 fails: 3-9-1, M = 4, two or more ExANs per sample, no delta zero, and a second batch elsewhere.
 
     With g = (4, 1, 1, 2) / 2 and g' = (4, 3, 3, -2) / 2, Q^-1 = diag(1/g) B diag(g') for the 0/1 matrix
-    B = [0111; 0011; 0101; 1001], and Q 1 = 1. A neuron exclusive to sample m has Delta' = w_j B_m diag(g'), so its
-    pattern in the second batch must be row m of B. The pre-activations z_j in R^4 below were searched with sign
-    pattern e_m and Q z_j with sign pattern B_m; the output weights solve f = y + g / 2 and f' = y + g' / 2.
+    B = [0111; 0011; 0101; 1001], and Q 1 = 1. A neuron exclusive to sample m has Delta' = w_j B_m diag(g'), so
+    its pattern in the second batch must be row m of B. The pre-activations z_j in R^4 below were searched with
+    sign pattern e_m and Q z_j with sign pattern B_m; the output weights solve f = y + g / 2, f' = y + g' / 2.
     X = [I; 0] makes W_1 and b_1 read z_j off; the second batch is Q X with the same labels.
     """
     z = [
@@ -53,7 +53,12 @@ def published_insecure() -> Counterexample:
         [[[a - d, b - d, c - d] for a, b, c, d in z], [w2]], [[d for *_, d in z], [2]]
     )
     y = [1, 0, 0, 1]
-    second = [[1, F(-1, 4), F(-1, 4)], [F(4, 3), F(-1, 3), 0], [F(4, 3), 0, F(-1, 3)], [2, F(-1, 2), F(-1, 2)]]
+    second = [
+        [1, F(-1, 4), F(-1, 4)],
+        [F(4, 3), F(-1, 3), 0],
+        [F(4, 3), 0, F(-1, 3)],
+        [2, F(-1, 2), F(-1, 2)],
+    ]
     return Counterexample(
         network=network,
         batch=_batch(network, [[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0]], y),

@@ -1,7 +1,7 @@
 """Re-runs a recorded cover of Q-space for cross_entropy and bce with real balls (docs/theory.md S5).
 
 Of the evidence only the way of cutting is used. The starting box is proved from ``H_{L-1}^T q >= 0`` (or from
-a box of inputs) with the named constraints; every leaf is judged here: no zero of the system in it, or exactly
+a box of inputs) with the named constraints; every leaf is judged here: no zero of the system in it, or just
 one, a known one. A zero is a row of Q that a sample of another batch could have (membership), or the whole of
 Q (joint).
 """
@@ -27,6 +27,7 @@ from exan_verify.network import Array, Loss, to_fraction
 PRECISION = 128
 GRID = 1 << 20
 MAX_LEAVES = 200_000
+AXES = "0123456789"
 
 Interval = tuple[Fraction, Fraction]
 Vector = list[Any]
@@ -127,7 +128,7 @@ def _walk(system: _Membership | _Joint, box: list[Interval], known: list[list[Fr
             require(len(inside) == 1, "a box does not hold exactly one known zero")
             require(_injective(system, current), "the system is not shown to be injective on a box")
         else:
-            require(letter.isdigit() and int(letter) < len(current), "the tree has a letter out of range")
+            require(letter in AXES[: len(current)], "the tree has a letter out of range")
             axis = int(letter)
             lo, hi = current[axis]
             middle = (lo + hi) / 2

@@ -81,6 +81,8 @@ def _case(rest: Rest, system: Quadrics, labels: Array, budget: Budget) -> LabelC
     degree = _degree(system, trivial, budget)
     if degree is not None:
         return LabelCase(degree=degree)
+    if stopped := budget.exhausted:
+        return Settled(note=stopped)
     others = [p for p in rational_points(system, rest.context.setting.seed) if p not in trivial]
     for point in others:
         matrix = system.matrix(point)

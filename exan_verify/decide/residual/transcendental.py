@@ -39,6 +39,8 @@ def solve_rest(rest: Rest, budget: Budget) -> Settled:
         found = attempt(rest, Head(rest=rest), limits, budget)
         if isinstance(found, CoverArgument):
             return Settled(note=f"a cover of Q-space by boxes ({found.kind})", argument=found)
+        if stopped := budget.exhausted:
+            return Settled(note=stopped)
         notes.append(found)
     return Settled(note="; ".join(notes))
 
