@@ -32,10 +32,10 @@ def published_insecure() -> Counterexample:
     """P1 fails: 3-9-1, M = 4, two or more ExANs per sample, no delta zero, and a second batch elsewhere.
 
     With g = (4, 1, 1, 2) / 2 and g' = (4, 3, 3, -2) / 2, Q^-1 = diag(1/g) B diag(g') for the 0/1 matrix
-    B = [0111; 0011; 0101; 1001], and Q 1 = 1. A neuron exclusive to sample m has Delta' = w_j B_m diag(g'), so
-    its pattern in the second batch must be row m of B. The pre-activations z_j in R^4 below were searched with
-    sign pattern e_m and Q z_j with sign pattern B_m; the output weights solve f = y + g / 2, f' = y + g' / 2.
-    X = [I; 0] makes W_1 and b_1 read z_j off; the second batch is Q X with the same labels.
+    B = [0111; 0011; 0101; 1001], and Q 1 = 1. A neuron exclusive to sample m has Delta' = w_j B_m diag(g'):
+    its pattern in the second batch must be row m of B. The pre-activations z_j in R^4 below were searched
+    with sign pattern e_m and Q z_j with sign pattern B_m; the output weights solve f = y + g / 2 and
+    f' = y + g' / 2. X = [I; 0] makes W_1 and b_1 read z_j off; the second batch is Q X, the labels the same.
     """
     z = [
         (1, -1, -1, -6),
