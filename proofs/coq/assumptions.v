@@ -45,7 +45,7 @@ Print Assumptions C2.
 Print Assumptions C4.
 Print Assumptions rank_mod.
 
-From Exan Require Import instances.
+From Exan Require Import instances instances_ambiguous instances_algebra.
 
 Print Assumptions A_unique.
 Print Assumptions A_E1.

@@ -66,7 +66,8 @@ Definition act (x : 'cV[R]_d) : 'cV[R]_n := relu (N.1.1 *m x + N.1.2).
 
 Definition delta2 (x : 'cV[R]_d) (g : 'cV[R]_K) := delta1 N.2 (act x) g.
 
-(* (xx) of 3.1: inactive, delta_j = 0, or active, delta_j = w_j . delta_{i+1} *)
+(* The two equations of 3.1: inactive, delta_j = 0, or active,                *)
+(* delta_j = w_j . delta_{i+1}.                                               *)
 Lemma inactive_or_active x g j :
   delta1 N x g j 0 = 0 \/ delta1 N x g j 0 = ((w1 N.2)^T *m delta2 x g) j 0.
 Proof. by rewrite /= dmaskE; case: ifP => _; [right | left]. Qed.

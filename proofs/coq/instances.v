@@ -3,15 +3,11 @@
 (*                                                                            *)
 (*   A   1-3-1, two samples: E1, factorisations, derivative, C1_batch_first   *)
 (*   B   2-3-9-2, three samples and no exclusive neuron: C1_batch at layer 2  *)
-(*   C   1-1-2, four samples of one region, classes (2, 2): S1_ambiguous      *)
-(*   D   2-1-1, two samples of one region: S2                                 *)
 (*   E   2-7-2, groups of two and one: C2                                     *)
-(*   F   x^2 = 1: C4                                                          *)
-(*   G   a rank modulo 7: rank_mod                                            *)
+(* C and D: instances_ambiguous.v; F and G: instances_algebra.v.              *)
 (******************************************************************************)
 From mathcomp Require Import all_ssreflect all_algebra all_fingroup.
-From Exan Require Import linalg network derivative shared orbits exclusive lifting exact downward.
-From Exan Require Import groups systems modular compute.
+From Exan Require Import linalg network derivative exclusive lifting exact downward groups compute.
 
 Set Implicit Arguments.
 Unset Strict Implicit.
@@ -264,7 +260,8 @@ split=> j m.
     by rewrite /is_active -[NB.1.1]/(mxf 3 2 W1B) -[NB.1.2]/(mxf 3 1 b1B) z_sample mxE.
   suff [m' [mm' am']] : exists m' : 'I_3, m' != m /\ 0 < preact 2 W1B b1B XB j m'.
     by move=> /(_ m'); rewrite act am' (negPf mm').
-  have all_on : eqf 3 3 (fun j m => if 0 < preact 2 W1B b1B XB j m then 1 else 0) (fun _ _ => 1) by vm_compute.
+  have all_on : eqf 3 3 (fun j m => if 0 < preact 2 W1B b1B XB j m then 1 else 0) (fun _ _ => 1).
+    by vm_compute.
   have on (m' : 'I_3) : 0 < preact 2 W1B b1B XB j m'.
     by have /matrixP/(_ j m') := eq_mxf all_on; rewrite !mxE => /eqP; case: (0 < _).
   have [->|m0] := eqVneq m ord0; first by exists ord_max; split.
@@ -272,88 +269,6 @@ split=> j m.
 move/(@exclusiveP 3 8 1 2 WB bB UB cB HB hB j m hB_sample).
 have : eqf 9 3 (fun j m => if exclusivef 3 2 WB bB HB j m then 1 else 0) (fun _ _ => 0) by vm_compute.
 by move/eq_mxf/matrixP/(_ j m); rewrite !mxE; case: (exclusivef _ _ _ _ _ _ _).
-Qed.
-
-(* C: four samples of one region, two of each class. *)
-Definition WC := tab [:: [:: 1]].
-Definition bC := tab [:: [:: 10]].
-Definition UC := tab [:: [:: 1]; [:: -1]].
-Definition cC := tab [:: [:: 0]; [:: 0]].
-Definition XC := tab [:: [:: 1; 2; 3; 5]].
-Definition YC := tab [:: [:: 1; 1; 0; 0]; [:: 0; 0; 1; 1]].
-Definition NC := one_hidden 1 1 2 WC bC UC cC.
-Definition xC : 'I_4 -> 'cV[rat]_1 := batch_of 1 XC.
-Definition yC : 'I_4 -> 'cV[rat]_2 := batch_of 2 YC.
-
-Lemma patternC m : pattern NC (xC m) = (const_mx true, tt).
-Proof.
-congr (_, _); apply/colP => j; rewrite z_sample !mxE.
-have on : eqf 1 4 (fun j m => if 0 < preact 1 WC bC XC j m then 1 else 0) (fun _ _ => 1).
-  by vm_compute.
-by have /matrixP/(_ j m) := eq_mxf on; rewrite !mxE; case: (0 < _).
-Qed.
-
-Theorem C_ambiguous : exists2 e : rat, 0 < e & forall t : rat, t != 0 -> `|t| < e ->
-  exists x' : 'I_4 -> 'cV[rat]_1,
-    [/\ bgrad (mse_lv 1) NC x' yC = bgrad (mse_lv 1) NC xC yC,
-        forall m, pattern NC (x' m) = (const_mx true, tt) &
-        forall s : 'S_4, ~ (forall m, x' m = xC (s m))].
-Proof.
-have ones : const_mx 1 = const_mx 1 *m cols yC :> 'rV[rat]_4.
-  have E r : const_mx 1 = mxf 1 r (fun _ _ => 1) :> 'rV[rat]_r.
-    by apply/matrixP => i j; rewrite !mxE.
-  by rewrite cols_sample !E mul_mxf; apply: eq_mxf; vm_compute.
-apply: S1_ambiguous => [|m||].
-- exact: patternC.
-- by apply: (@genericP 1 0 1 3 WC bC UC cC XC); vm_compute.
-- rewrite (@leq_add2r 2 _ 2) /ones_labels {1}ones.
-  rewrite -[X in col_mx _ X]mul1mx -mul_col_mx.
-  exact: leq_trans (mxrankM_maxr _ _) (rank_leq_row _).
-apply/negP => /submxP[D xE].
-have /matrixP/(_ 0 (inord 0)) := xE; have /matrixP/(_ 0 (inord 1)) := xE.
-have -> : (D *m ones_labels (cols yC)) 0 (inord 1) = (D *m ones_labels (cols yC)) 0 (inord 0).
-  rewrite /ones_labels !mxE; apply: eq_bigr => i _; congr (_ * _).
-  rewrite !mxE; case: splitP => j _; rewrite !mxE // !inordK //.
-  by case: j => [[|[|j]] lt_j].
-by move=> <-; rewrite cols_sample !mxE !inordK // => /eqP; vm_compute.
-Qed.
-
-(* D: a shear along the second input, which no logit sees; any size t. *)
-Definition WD := tab [:: [:: 1; 0]].
-Definition bD := tab [:: [:: 10]].
-Definition UD := tab [:: [:: 1]].
-Definition cD := tab [:: [:: 0]].
-Definition XD := tab [:: [:: 0; 1]; [:: 0; 0]].
-Definition YD := tab [:: [:: 9; 12]].
-Definition ND := one_hidden 2 1 1 WD bD UD cD.
-Definition xD : 'I_2 -> 'cV[rat]_2 := batch_of 2 XD.
-Definition yD : 'I_2 -> 'cV[rat]_1 := batch_of 1 YD.
-Definition vD : 'cV[rat]_2 := mxf 2 1 (tab [:: [:: 0]; [:: 1]]).
-
-Lemma WvD : mxf 1 2 WD *m vD = 0.
-Proof.
-by rewrite mul_mxf (@eq_mxf 1 1 _ (fun _ _ => 0)) //; apply/matrixP => i j; rewrite !mxE.
-Qed.
-
-Lemma patternD m t : pattern ND (sheared xD (fun _ => 1) vD t m) = (const_mx true, tt).
-Proof.
-congr (_, _); rewrite /sheared -[ND.1.1]/(mxf 1 2 WD) mulmxDr -scalemxAr WvD scaler0 addr0.
-apply/colP => j; rewrite z_sample !mxE.
-have on : eqf 1 2 (fun j m => if 0 < preact 2 WD bD XD j m then 1 else 0) (fun _ _ => 1).
-  by vm_compute.
-by have /matrixP/(_ j m) := eq_mxf on; rewrite !mxE; case: (0 < _).
-Qed.
-
-Theorem D_ambiguous t :
-  bgrad (mse_lv 1) ND (sheared xD (fun _ => 1) vD t) yD = bgrad (mse_lv 1) ND xD yD.
-Proof.
-apply: (@S2_same_logits _ _ _ _ ND (const_mx true, tt)) => [||m|m].
-- by rewrite /= -!mulmxA WvD !mulmx0.
-- rewrite big_ord_recl big_ord1 !scale1r.
-  rewrite !(@lossvecs_mse 2 0 0 1 WD bD UD cD XD YD) //.
-  by apply/colP => i; rewrite !mxE (ord1 i); apply/eqP; vm_compute.
-- by have := patternD m 0; rewrite /sheared mul0r scale0r addr0.
-exact: patternD.
 Qed.
 
 (* E: samples 0 and 1 share the pattern, sample 2 is alone in its group. *)
@@ -429,77 +344,4 @@ have al : alone grE (s ((s^-1)%g ord_max)).
   rewrite permKV => a e; apply: val_inj; move: e.
   by case: a => [[|[|[|a]]] lt_a].
 by have [ex _ _] := singletons_kept st al; rewrite ex permKV.
-Qed.
-
-(* F: the equation x^2 = 1 has no solution but 1 and -1, in any extension of Q. *)
-Lemma monom1_bound D (i : 'I_D.+1) : (\sum_(j < 1) (i : nat) <= D)%N.
-Proof. by rewrite big_ord1 -ltnS. Qed.
-
-Definition power D (i : 'I_D.+1) : monom 1 D := mk_monom (monom1_bound i).
-
-Lemma power_bij D : bijective (@power D).
-Proof.
-exists (fun m : monom 1 D => val m ord0) => [i|m]; first by rewrite /= ffunE; apply: val_inj.
-apply: val_inj; apply/ffunP => i; rewrite (ord1 i) /= ffunE.
-exact: val_inj.
-Qed.
-
-Lemma ev_power (A : comRingType) D (x : 'I_1 -> A) i : ev x (@power D i) = x ord0 ^+ i.
-Proof. by rewrite ev_mk big_ord1. Qed.
-
-Definition degF (j : 'I_1) : nat := 2.
-Definition eqnF (j : 'I_1) : pol [fieldType of rat] 1 (degF j) := fun m =>
-  if val m ord0 == 2%N :> nat then 1 else if val m ord0 == 0%N :> nat then -1 else 0.
-Definition knownF (i : 'I_2) (_ : 'I_1) : rat := if i == ord0 then 1 else -1.
-
-Lemma eqnFE (A : comRingType) (f : {rmorphism rat -> A}) j x :
-  poly_at f (@eqnF j) x = x ord0 ^+ 2 - 1.
-Proof.
-rewrite /poly_at (reindex (@power 2)) /=; last exact: onW_bij (power_bij 2).
-rewrite !big_ord_recl big_ord0 !ev_power /eqnF /= !ffunE /= !rmorph0 rmorphN !rmorph1.
-by rewrite expr0 mulN1r mul0r !mul1r !addr0 add0r addrC.
-Qed.
-
-Theorem F_all_solutions (E : fieldType) (f : {rmorphism rat -> E}) (x : E) :
-  x ^+ 2 = 1 -> x = 1 \/ x = -1.
-Proof.
-move=> x2; have degle j : (degF j <= 2)%N by [].
-have [|i j|c c0 i|j|i Ei] := @C4 _ 1 1 2 1 degF degle eqnF knownF E f _ _ _ (fun _ => x).
-- have card3 : #|monom 1 2| = 3%N by rewrite -(bij_eq_card (power_bij 2)) card_ord.
-  apply: (@leq_trans 3); first by rewrite card3.
-  rewrite addn2 !ltnS lt0n mxrank_eq0.
-  apply/eqP => mac0; pose t : multiples 1 1 degF := existT _ (ord0 : 'I_1) (mone 1 0).
-  have t0 m : multiple degle eqnF t m = 0.
-    have /matrixP/(_ (enum_rank t) (enum_rank m)) := mac0.
-    by rewrite !mxE !enum_rankK.
-  have := poly_at_multiple degle eqnF [rmorphism of @idfun rat] t (fun _ => 2%:R).
-  rewrite /poly_at big1 => [|m _]; last by rewrite t0 mul0r.
-  by rewrite -/(poly_at _ _ _) (eqnFE [rmorphism of @idfun rat]) ev_mone.
-- rewrite (eqnFE [rmorphism of @idfun rat]) /knownF.
-  by case: (i == ord0); rewrite ?expr1n ?sqrrN ?expr1n subrr.
-- have := c0 (power (inord 1)); have := c0 (power (inord 0)).
-  rewrite !big_ord_recl !big_ord0 !ev_power !inordK // !expr0 !expr1 /knownF /= !mulr1 !addr0.
-  rewrite mulrN1 => /eqP; rewrite addr_eq0 => /eqP E0 /eqP.
-  rewrite E0 -opprD oppr_eq0 -mulr2n mulrn_eq0 /= => /eqP c1; rewrite c1 oppr0 in E0.
-  case: i => [[|[|i]] lt_i] //.
-  + by rewrite -E0; congr (c _); apply: val_inj.
-  by rewrite -c1; congr (c _); apply: val_inj.
-- by rewrite eqnFE x2 subrr.
-have := Ei ord0; rewrite /= /knownF; case: (i == ord0) => ->; [left | right].
-  exact: rmorph1.
-by rewrite rmorphN rmorph1.
-Qed.
-
-(* G: a rank over F_7 bounds the rank over Q. *)
-Definition BG : 'M[int]_2 := \matrix_(i, j) nth 0 (nth [::] [:: [:: 1; 2]; [:: 3; 4]] i) j.
-
-Theorem G_rank : (2 <= \rank (map_mx (intmul 1 : int -> rat) BG))%N.
-Proof.
-apply: (@rank_mod_ge _ [fieldType of 'F_7] _ [rmorphism of intmul 1] [rmorphism of intmul 1]).
-  exact: intr_inj.
-pose TG : 'M['F_7]_2 := \matrix_(i, j) nth 0 (nth [::] [:: [:: -2%:R; 1]; [:: 5%:R; 3%:R]] i) j.
-have : map_mx (intmul 1) BG *m TG = 1%:M.
-  apply/matrixP => i j; rewrite !mxE !big_ord_recl big_ord0 !mxE.
-  by case: i j => [[|[|i]] lt_i] [[|[|j]] lt_j] //; apply/eqP; vm_compute.
-by case/mulmx1_unit => uB _; rewrite (mxrank_unit uB).
 Qed.

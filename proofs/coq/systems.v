@@ -140,7 +140,8 @@ have indE' : independent (fun i => @ev r E D.+1 (fk i)).
   by under eq_bigr do rewrite ev_membed.
 have [c cE] := kernel_span rkE solsE indE' xE.
 have zero s i : c i * (x s - fk i s) = 0.
-  apply: (indE (fun i => c i * (x s - fk i s))) => m; rewrite -[RHS](subrr (ev x (mtimes s m))) {2}cE ev_mtimes.
+  apply: (indE (fun i => c i * (x s - fk i s))) => m.
+  rewrite -[RHS](subrr (ev x (mtimes s m))) {2}cE ev_mtimes.
   have -> : ev x m = \sum_l c l * ev (fk l) m.
     by rewrite -ev_membed cE; apply: eq_bigr => l _; rewrite ev_membed.
   rewrite mulr_sumr -sumrB; apply: eq_bigr => l _.
