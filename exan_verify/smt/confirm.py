@@ -14,7 +14,8 @@ from exan_verify.network import to_fraction
 from exan_verify.smt.algebraic import Point, Root
 from exan_verify.smt.cubes import Task, build, exclusions
 from exan_verify.smt.encode import encode
-from exan_verify.smt.existence import BallBatch, prove_existence
+from exan_verify.smt.exclude import placements, values_at
+from exan_verify.smt.existence import BallBatch, displaced, prove_existence
 from exan_verify.smt.linearise import violated
 from exan_verify.smt.opinions import save_query
 from exan_verify.smt.portfolio import Batch, Settings
@@ -57,6 +58,26 @@ def accept_model(task: Task, answer: Answer) -> Task | Batch | None:
         )
     lemmas = violated(task, answer)
     return _nearby(task, batch) or (replace(task, lemmas=(*task.lemmas, *lemmas)) if lemmas else None)
+
+
+def family_member(own: Task) -> BallBatch | None:
+    """Another batch in the known batch's own cube, on a family through it, proved to exist; or None.
+
+    For cross_entropy and bce only: there a family's other members are transcendental in general, and no model
+    of a solver describes them.
+    """
+    question, truth = own.question, own.others[0]
+    if question.tolerance is not None or not question.target.reference or own.missing is not None:
+        return None
+    encoding = encode(question, own.assignment)
+    order = next(placements(question, truth, own.assignment))
+    labels = replace(truth.batch, y=tuple(truth.batch.y[n] for n in order))
+    forbidden = exclusions(own, encoding)
+    for start in displaced(question, encoding, values_at(encoding, truth, order)):
+        found = prove_existence(question, encoding, forbidden, start, labels)
+        if found is not None:
+            return found
+    return None
 
 
 def _nearby(task: Task, batch: ExactBatch) -> BallBatch | None:

@@ -13,7 +13,7 @@ is attempted.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -32,9 +32,12 @@ from exan_verify.smt.terms import Atom, Formula, Junction, Poly, equal
 from exan_verify.smt.transcendental import PRECISION, middle
 
 ROUNDS = 40
-BITS = 40
+BITS = 80
 BOX = Fraction(1, 2**BITS)
 """Half width of the box around Newton's limit in which existence is proved."""
+
+STEPS = (1.0, 0.25, 0.02, 0.001)
+"""How far from a known batch its family is looked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,12 +78,38 @@ def prove_existence(
     """
     with flint.ctx.workprec(PRECISION):
         system = _System(question, encoding)
-        point = None if system.equations is None else system.newton(dict(start))
-        if point is None or not system.certain(point, exclusions):
+        found = None if system.equations is None else system.newton(dict(start))
+        if found is None or not system.certain(*found, exclusions):
             return None
+        point, _ = found
     x = tuple(tuple(point[_name(v)] for v in s.x) for s in encoding.samples)
     y = tuple(tuple(v.value for v in row) for row in labels.y)
     return BallBatch(x=x, y=y, radius=BOX)
+
+
+def displaced(
+    question: Question, encoding: Encoding, point: Mapping[str, Fraction]
+) -> Iterator[dict[str, Fraction]]:
+    """Starts near a known batch, along the directions in which its gradient is stationary: where it lies on a
+    family of batches (docs/theory.md S2, S4) these lead to other members.
+    """
+    with flint.ctx.workprec(PRECISION):
+        system = _System(question, encoding)
+        if system.equations is None:
+            return
+        exact = {n: to_ball(v) for n, v in point.items()}
+        rows = [[float(row[n].mid()) for n in system.names] for row in system.jacobian(exact)]
+    slopes = np.array(rows).reshape(len(rows), len(system.names))
+    slopes /= np.maximum(np.abs(slopes).max(axis=1, keepdims=True), 1e-300)
+    _, sizes, directions = np.linalg.svd(slopes)
+    rank = int((sizes > 1e-9).sum())
+    for step in STEPS:
+        for direction in directions[rank:]:
+            for sign in (1, -1):
+                yield {
+                    n: v + Fraction(round(sign * step * float(d) * 2**20), 2**20)
+                    for (n, v), d in zip(((n, point[n]) for n in system.names), direction, strict=True)
+                }
 
 
 class _System:
@@ -117,9 +146,9 @@ class _System:
         balls, slopes = self.at(box)
         return [total_derivative(e, self.names, balls, slopes) for e in self.equations or ()]
 
-    def newton(self, point: dict[str, Fraction]) -> dict[str, Fraction] | None:
-        """Least-norm Newton steps, then plain ones in as many inputs as there are equations; the limit if
-        Krawczyk's test proves a zero in the box around it.
+    def newton(self, point: dict[str, Fraction]) -> tuple[dict[str, Fraction], list[str]] | None:
+        """Least-norm Newton steps, then plain ones in as many inputs as there are equations; the limit and
+        those inputs if Krawczyk's test proves a zero in the box around it.
         """
         for _ in range(ROUNDS):
             step = self._step(point, self.names)
@@ -137,7 +166,7 @@ class _System:
             if step is None:
                 return None
             point = {n: _short(v + step.get(n, 0), 180) for n, v in point.items()}
-        return point if self._krawczyk(point, free) else None
+        return (point, free) if self._krawczyk(point, free) else None
 
     def _step(self, point: Mapping[str, Fraction], free: Sequence[str]) -> dict[str, Fraction] | None:
         exact = {n: to_ball(v) for n, v in point.items()}
@@ -147,7 +176,8 @@ class _System:
             return {}
         if not (np.isfinite(residual).all() and np.isfinite(slopes).all()):
             return None
-        step = -np.linalg.lstsq(slopes, residual, rcond=1e-12)[0]
+        sizes = np.maximum(np.abs(slopes).max(axis=1), 1e-300)
+        step = -np.linalg.lstsq(slopes / sizes[:, None], residual / sizes, rcond=1e-12)[0]
         if not np.isfinite(step).all() or np.abs(step).max() > 2.0**BITS * 1e6:
             return None
         return {n: Fraction(float(s)) / 2**BITS for n, s in zip(free, step, strict=True)}
@@ -155,12 +185,14 @@ class _System:
     def _pivots(self, point: Mapping[str, Fraction]) -> list[str] | None:
         """As many inputs as equations by which the derivative is well conditioned; None if there are not."""
         exact = {n: to_ball(v) for n, v in point.items()}
-        rest = np.array([[float(row[n].mid()) for n in self.names] for row in self.jacobian(exact)])
+        rows = [[float(row[n].mid()) for n in self.names] for row in self.jacobian(exact)]
+        rest = np.array(rows).reshape(len(rows), len(self.names))
+        rest = rest / np.maximum(np.abs(rest).max(axis=1, keepdims=True, initial=0.0), 1e-300)
         chosen: list[str] = []
         for _ in range(len(self.equations or ())):
             norms = (rest**2).sum(axis=0)
             k = int(norms.argmax())
-            if norms[k] < 1e-16:
+            if norms[k] < 1e-18:
                 return None
             chosen.append(self.names[k])
             rest = rest - np.outer(rest[:, k], rest[:, k] @ rest) / norms[k]
@@ -190,9 +222,10 @@ class _System:
         """The box around a point; inputs that are not free are exact."""
         return {n: _hull(v - BOX, v + BOX) if n in free else to_ball(v) for n, v in point.items()}
 
-    def certain(self, point: Mapping[str, Fraction], exclusions: Sequence[Formula]) -> bool:
+    def certain(
+        self, point: Mapping[str, Fraction], free: Sequence[str], exclusions: Sequence[Formula]
+    ) -> bool:
         """Whether everything but the equations holds all over the box."""
-        free = self._pivots(point) or []
         balls, _ = self.at(self.box(point, free))
         solved = {str(equal(e, 0)) for _, e in self.encoding.equations}
         others = [f for c, f in self.encoding.script.assertions if c != ORDER and str(f) not in solved]

@@ -9,18 +9,21 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 from exan_verify.smt.cache import AnswerCache, query_key
-from exan_verify.smt.confirm import accept_model
+from exan_verify.smt.confirm import accept_model, family_member
 from exan_verify.smt.cubes import Task, all_literals, build, completeness, cube_tasks
 from exan_verify.smt.exclude import Known
 from exan_verify.smt.opinions import second_opinion
-from exan_verify.smt.portfolio import SCOUT, Outcome, Settings, proceed, shared_worker
+from exan_verify.smt.portfolio import SCOUT, SMT, Outcome, Round, Settings, proceed, query, shared_worker
 from exan_verify.smt.question import Question
-from exan_verify.smt.solvers import SAT, UNSAT, Strategy
+from exan_verify.smt.replay import ExactBatch
+from exan_verify.smt.shear import shear_script
+from exan_verify.smt.solvers import SAT, UNSAT, Answer, Strategy
 
 FIRST_PAGE = 64
 MAX_CUBES = 100_000
 """More cubes than this are not listed: the question then stays open."""
 
+SHEAR = Round(SMT, 300_000, 5.0)
 SCOUT_INDEX = -1
 CHEAP_ROUNDS = 2
 
@@ -93,13 +96,27 @@ class Search:
     def _scout(self, whole: Task, outcome: Outcome) -> bool:
         """Try the whole question at once; True when that decides it."""
         if not self.question.loss.rational:
-            return False
+            return self._family(whole, outcome)
         proceed(outcome, [whole], [SCOUT], self.settings, accept_model)
         if outcome.accepted or outcome.refuted:
             return True
         outcome.open.clear()
         outcome.tasks.clear()
         return False
+
+    def _family(self, whole: Task, outcome: Outcome) -> bool:
+        """Look for a family through the known batch; True when that gives another batch."""
+        if not whole.others:
+            return False
+        fixed = tuple(zip(all_literals(self.question), own_cube(whole.others[0]), strict=True))
+        own = replace(whole, index=0, fixed=fixed)
+        answer = query(shear_script(own).text(comments=False), SHEAR, self.settings)
+        found = accept_model(own, answer) if answer.status == SAT else None
+        if not isinstance(found, ExactBatch):
+            answer, found = Answer(SAT, "Newton's iteration"), family_member(own)
+        if found is not None:
+            outcome.accepted = (own, answer, found)
+        return found is not None
 
     def pages(self, outcome: Outcome) -> Iterator[tuple[int, list[list[bool]]]]:
         """``(index of the first cube, cubes)``: those listed before, then new ones until there are none."""

@@ -128,12 +128,14 @@ def _floor(value: Fraction) -> int:
 
 def lower(ball: Any) -> Fraction:
     """An exact lower bound of a ball."""
-    return _exact(ball.lower())
+    with flint.ctx.workprec(PRECISION):
+        return _exact(ball.lower())
 
 
 def upper(ball: Any) -> Fraction:
     """An exact upper bound of a ball."""
-    return _exact(ball.upper())
+    with flint.ctx.workprec(PRECISION):
+        return _exact(ball.upper())
 
 
 def middle(ball: Any) -> Fraction:
