@@ -42,19 +42,22 @@ def cover(system: System, box: Box, known: list[Point], budget: Budget, limit: i
             if limit < 0 or budget.exhausted:
                 return None
             word, axis = _judge(system, current, [p for p in known if _inside(p, current)])
+            if word is None:
+                return None
             out.append(word)
             if axis is not None:
                 stack += _halves(current, axis)[::-1]
     return "".join(out)
 
 
-def _judge(system: System, box: Box, known: list[Point]) -> tuple[str, int | None]:
+def _judge(system: System, box: Box, known: list[Point]) -> tuple[str | None, int | None]:
+    """The letter for a box, and the axis to cut; no letter for a point that is not decided."""
     centre = [(lo + hi) / 2 for lo, hi in box]
     values, jacobian = system([_ball(lo, hi) for lo, hi in box])
     if not known and any(_away(v) for v in values):
         return "x", None
     if not box:
-        return ("k", None) if known else ("x", None)
+        return ("k", None) if known else (None, None)
     if len(known) < 2 and all(v.is_finite() for row in jacobian for v in row):
         inverse = _preconditioner(jacobian)
         product = [[_dot(row, column) for column in zip(*jacobian, strict=True)] for row in inverse]

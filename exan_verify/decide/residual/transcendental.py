@@ -49,7 +49,7 @@ def _one_by_one(rest: Rest, head: Head, limits: Bounds, budget: Budget) -> Cover
     """Each label: the rows q with g(F^T q, y') in the span of G are those of the samples with that label."""
     normals = annihilator(head)
     letters = alphabet(rest)
-    if normals is None or _span_free(rest, len(normals)) < rest.size - 1:
+    if normals is None or _span_free(rest, len(normals)) < max(1, rest.size - 1):
         return "the classes do not separate single samples"
     if len(letters) > MAX_LABELS:
         return f"{len(letters)} labels are too many"

@@ -1,0 +1,161 @@
+"""Laws of residual systems: planted second solutions are found, what is settled has no other root."""
+
+from __future__ import annotations
+
+import json
+from fractions import Fraction
+
+import numpy as np
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from scipy.optimize import least_squares
+
+from exan_verify.certificate import Claim, Question, SecondBatch, issue
+from exan_verify.decide import residual
+from exan_verify.decide.context import Context, Setting
+from exan_verify.exact.backprop import forward, gradient
+from exan_verify.kernel import check
+from exan_verify.network import Batch, Labels, Loss, Reduction, ReluNetwork
+from exan_verify.testing.strategies import LOSSES, REDUCTIONS, batches, networks
+from exan_verify.verdict import Budget
+from tests.test_residual import one_region
+
+
+def context(network, batch, loss, reduction=Reduction.MEAN, labels=Labels.ONE_HOT):
+    setting = Setting(
+        network=network, loss=loss, reduction=reduction, labels=labels, domain=None, seed=0, jobs=1
+    )
+    return Context(setting=setting, batch=batch)
+
+
+def claimed(question, finding):
+    """The certificate of this finding alone."""
+    facts, samples = finding.facts, question.batch.size
+    return issue(
+        claim=Claim(
+            question=Question(
+                entrance="batch",
+                loss=question.setting.loss,
+                reduction=question.setting.reduction,
+                labels=question.setting.labels,
+                batch_size=samples,
+            ),
+            outcome=facts.outcome(samples, distinct=question.batch.distinct),
+            samples=facts.statuses(samples),
+        ),
+        evidence=finding.evidence,
+        model_sha256=question.network.digest,
+        batch_sha256=question.batch.digest,
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), loss=LOSSES, reduction=REDUCTIONS)
+def test_what_is_found_is_accepted_and_witnesses_are_exact(data, loss, reduction):
+    network = data.draw(networks(max_depth=3, max_width=5, max_classes=4, biases=None))
+    batch = data.draw(batches(network, loss, max_samples=3))
+    question = context(network, batch, loss, reduction)
+    finding = residual.decide(question, Budget(work=10**8))
+    if not finding.evidence:
+        return
+    claim = check(json.dumps(claimed(question, finding)), network, batch=batch)
+    assert claim.samples == finding.facts.statuses(batch.size)
+    if finding.witness is not None and loss.rational:
+        ours, theirs = (gradient(network, b, loss, reduction) for b in (batch, finding.witness.batch))
+        assert ours == theirs
+        assert sorted(zip(batch.x, batch.y, strict=True)) != sorted(
+            zip(finding.witness.batch.x, finding.witness.batch.y, strict=True)
+        )
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    slope=st.integers(2, 40).map(lambda k: Fraction(k, 16)),
+    start=st.integers(-20, 20).map(lambda k: Fraction(k, 8)),
+    length=st.integers(1, 24).map(lambda k: Fraction(k, 8)),
+    offset=st.integers(-9, 9).map(lambda k: Fraction(k, 5)),
+    antisymmetric=st.booleans(),
+)
+def test_parallel_pairs_between_the_samples_are_ambiguous(slope, start, length, offset, antisymmetric):
+    """R5: 0 < l < 2, l != 1 with y_2 - y_1 = l (f_2 - f_1)."""
+    head = [[slope], [-slope]] if antisymmetric else [[slope]]
+    network = ReluNetwork.from_arrays([[[1]], head], [[9], [offset, offset][: len(head)]])
+    ratio = 1 / (slope * length)
+    assume(0 < ratio < 2)
+    assume(ratio != 1)
+    labels = [[0, 1], [1, 0]] if antisymmetric else [[0], [1]]
+    x = [[start], [start + length]]
+    batch = Batch.of(x, labels, network=network, loss=Loss.MSE, labels=Labels.ONE_HOT)
+    if antisymmetric:
+        batch = Batch.of(x, labels[::-1], network=network, loss=Loss.MSE, labels=Labels.ONE_HOT)
+    finding = residual.decide(context(network, batch, Loss.MSE), Budget())
+    assert finding.facts.ambiguous
+    a = 1 - ratio / 2
+    expected = [(start + a * length,), (start + length - a * length,)]
+    found = finding.witness.batch
+    assert sorted(found.x) == sorted(expected) or gradient(
+        network, found, Loss.MSE, Reduction.MEAN
+    ) == gradient(network, batch, Loss.MSE, Reduction.MEAN)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    counts=st.sampled_from([(0, 0), (0, 1), (0, 1, 2), (0, 0, 1)]),
+    classes=st.integers(3, 5),
+)
+def test_no_numeric_root_beside_the_permutations(seed, counts, classes):
+    """Wherever mse is settled, least squares from random starts ends at permutations or at no root."""
+    network, batch = one_region(counts, classes=classes, seed=seed % 97)
+    x, y = batch
+    exact = Batch.of(x, y, network=network, loss=Loss.MSE, labels=Labels.ONE_HOT)
+    finding = residual.decide(context(network, exact, Loss.MSE), Budget())
+    assume(finding.facts.unique)
+    others = [q for case in finding.evidence[0].argument.cases for q in case.others]
+    logits = forward(network, exact).logits.T.astype(np.float64)
+    size, targets = len(counts), exact.labels.astype(np.float64)
+    # conditioned: the logits of close samples differ little, so their differences are scaled up
+    scale = np.abs(logits - logits[0]).max()
+
+    def equations(flat):
+        q = flat.reshape(size, size)
+        moved = q @ logits - targets
+        system = (q.T @ moved - (logits - targets)) / scale
+        return np.concatenate([system.ravel(), (q.sum(axis=1) - 1) * 10])
+
+    rng = np.random.default_rng(seed)
+    for _ in range(6):
+        end = least_squares(equations, rng.normal(size=size * size), xtol=1e-15, ftol=1e-15, gtol=1e-15)
+        q = end.x.reshape(size, size)
+        if np.abs(equations(end.x)).max() < 1e-9 and np.abs(q).max() < 1e3:
+            rounded = np.round(q)
+            permutation = np.abs(q - rounded).max() < 1e-3 and set(rounded.ravel()) <= {0.0, 1.0}
+            named = any(
+                np.abs(q - np.array([[float(Fraction(v)) for v in row] for row in other])).max() < 1e-3
+                for other in others
+            )
+            assert permutation or named, q
+
+
+@settings(max_examples=30, deadline=None)
+@given(data=st.data(), loss=LOSSES)
+def test_the_order_of_the_samples_does_not_matter(data, loss):
+    network = data.draw(networks(max_depth=2, max_width=6, max_classes=4, generic=True))
+    batch = data.draw(batches(network, loss, max_samples=3, generic=True))
+    order = data.draw(st.permutations(range(batch.size)))
+    first, second = (
+        residual.decide(context(network, b, loss), Budget(work=10**8)).facts
+        for b in (batch, batch.select(order))
+    )
+    assert first.unique == second.unique
+    assert first.is_ambiguous == second.is_ambiguous
+
+
+def test_second_batches_are_written_as_mixes():
+    """Evidence for a second batch inside a region holds Q, not inputs."""
+    network = ReluNetwork.from_arrays([[[1]], [[Fraction(2, 3)]]], [[9], [0]])
+    batch = Batch.of([[0], [1]], [0, 1], network=network, loss=Loss.MSE, labels=Labels.ONE_HOT)
+    (part,) = residual.decide(context(network, batch, Loss.MSE), Budget()).evidence
+    assert isinstance(part, SecondBatch)
+    assert part.directions == ()
+    assert part.moves[0].mix == ((0, "1/4"), (1, "3/4")) or part.moves[0].mix == ((0, "3/4"), (1, "1/4"))
