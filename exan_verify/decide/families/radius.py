@@ -76,7 +76,11 @@ def long_motions(context: Context, generators: Array, movable: list[int]) -> Ite
     if not 0 < count <= _MAX_GENERATORS:
         return
     shape = (context.samples, context.network.widths[0])
-    polytope = _polytope(context, [generators[:, g].reshape(shape) for g in range(count)])
+    directions = [generators[:, g].reshape(shape) for g in range(count)]
+    polytope = _polytope(context, directions)
+    if not len(polytope.values):
+        yield from directions  # nothing ends them
+        return
     exact = count <= _MAX_EXACT_VARIABLES and len(polytope.values) <= _MAX_EXACT_ROWS
     for m, k, sign in _goals(context, movable):
         objective = generators[m * shape[1] + k] * sign
@@ -120,9 +124,10 @@ def _goals(context: Context, movable: list[int]) -> Iterator[tuple[int, int, int
 def _polytope(context: Context, generators: list[Array]) -> _Polytope:
     everyone = range(context.samples)
     blocks = [conditions(context, everyone, steps) for steps in generators]
-    values = np.concatenate([_true(block.values, block.value_unit) for block in blocks[0]])
+    nothing = np.empty(0, dtype=object)
+    values = np.concatenate([nothing, *(_true(block.values, block.value_unit) for block in blocks[0])])
     slopes = np.array(
-        [np.concatenate([_true(block.slopes, block.slope_unit) for block in part]) for part in blocks],
+        [np.concatenate([nothing, *(_true(b.slopes, b.slope_unit) for b in part)]) for part in blocks],
         dtype=object,
     ).T
     matter = np.flatnonzero((slopes != 0).any(axis=1))

@@ -62,13 +62,14 @@ def decide(context: Context, budget: Budget) -> Part:
 def _idle_samples(context: Context) -> Iterator[_Idle]:
     dead: dict[int, int] = {}
     for k, pattern in enumerate(context.passed.patterns, start=1):
-        for m in np.flatnonzero(~pattern.any(axis=0)):
-            dead.setdefault(int(m), k)
+        for index in np.flatnonzero(~pattern.any(axis=0)):
+            dead.setdefault(int(index), k)
     quiet: list[int] = []
     if context.setting.loss.rational:
         vectors = loss_vectors(context.setting.loss, context.passed.logits, context.batch.labels, 1)
         quiet = [int(m) for m in np.flatnonzero(~(vectors != 0).any(axis=0))]
-    for m in sorted({*dead, *quiet}):
+    idle: list[int] = sorted({*dead, *quiet})
+    for m in idle:
         yield _Idle(sample=m, layer=None if m in quiet else dead[m])
 
 

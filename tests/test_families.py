@@ -1,0 +1,358 @@
+"""The families engine on hand-made cases: what is found, what must not be, and the certificates."""
+
+import copy
+import json
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from exan_verify.decide import families
+from exan_verify.decide.families.second import downwards
+from exan_verify.decide.pipeline import certify
+from exan_verify.errors import CertificateRejected
+from exan_verify.exact.softmax import loss_vectors
+from exan_verify.kernel import check
+from exan_verify.network import Batch, Labels, Loss, Reduction, ReluNetwork
+from exan_verify.verdict import Box, Budget, Outcome, SampleStatus
+from tests import torch_reference
+from tests.cases import default_network
+from tests.family_cases import context_of, found_by_engine, replay, shown_to_kernel
+
+FREE = SampleStatus.FREE
+
+
+def plain(certificate):
+    return json.loads(json.dumps(certificate))
+
+
+def batch_of(network, x, y, loss=Loss.MSE, labels=Labels.ONE_HOT):
+    return Batch.of(x, y, network=network, loss=loss, labels=labels)
+
+
+def cluster(widths, classes, *, seed=1, spread=2.0**-10, dtype=np.float32):
+    """A default network and samples of the given classes close together: one region, checked by callers."""
+    rng = np.random.default_rng(seed)
+    network = default_network(widths, seed=2)
+    base = rng.normal(size=widths[0])
+    x = (base + rng.normal(size=(len(classes), widths[0])) * spread).astype(dtype)
+    return network, x, np.array(classes)
+
+
+@pytest.mark.parametrize(("classes", "found"), [((0, 0, 1, 1), True), ((0, 0, 0), True), ((0, 0, 1), False)])
+def test_orbits_by_class_counts(classes, found):
+    network, x, y = cluster([2, 8, 2], classes)
+    context = context_of(network, batch_of(network, x, y), Loss.MSE)
+    finding = found_by_engine(context)
+    assert finding.facts.is_ambiguous is found
+    assert shown_to_kernel(context, finding) == finding.facts
+    if found:
+        assert finding.facts.free == frozenset(range(len(classes)))
+        assert finding.witness.dimension == 1
+        replay(context, finding.witness.batch)
+        assert all(0 < r < 1 for r in finding.witness.radius)
+
+
+def test_the_dimension_of_an_orbit_counts_planes():
+    network, x, y = cluster([3, 8, 4], (0, 0, 0, 0, 0))
+    finding = found_by_engine(context_of(network, batch_of(network, x, y), Loss.MSE))
+    # SO(4) on three directions: 6 - 0 dimensions
+    assert finding.witness.dimension == 6
+
+
+def test_the_zero_pre_activation_counterexample_is_not_ambiguous():
+    """P2: UNIQUE although no neuron is exclusive; the only shear is blocked."""
+    network = ReluNetwork.from_arrays([[[1, 0], [-1, 1], [-1, -1]], [[1, 1, 1]]], [[0, 1, 1], [0]])
+    batch = batch_of(network, [[1, 0], [2, 0]], [[0.0], [0.0]])
+    assert not found_by_engine(context_of(network, batch, Loss.MSE)).facts.is_ambiguous
+    away = batch_of(network, [[1, Fraction(1, 8)], [2, 0]], [[0.0], [0.0]])
+    assert not found_by_engine(context_of(network, away, Loss.MSE)).facts.is_ambiguous
+    inside = batch_of(network, [[2, 0], [3, 0]], [[0.0], [0.0]])
+    assert found_by_engine(context_of(network, inside, Loss.MSE)).facts.free == {0, 1}
+
+
+def one_neuron():
+    """f = max(x_1 + x_2, 0): along (1, -1) nothing changes."""
+    return ReluNetwork.from_arrays([[[1, 1]], [[1]]], [[0], [0]])
+
+
+def test_faces_of_the_box_block_what_they_should():
+    network = one_neuron()
+    batch = batch_of(network, [[1, 1], [1, 2]], [[0.0], [0.0]])
+    free = found_by_engine(context_of(network, batch, Loss.MSE))
+    assert free.facts.free == {0, 1}
+    assert free.witness.radius == (math.inf, math.inf)
+    # x_1 may only grow and x_2 only fall for both samples, but alpha has opposite signs
+    blocked = context_of(network, batch, Loss.MSE, domain=Box([1, 0], [9, 9]))
+    assert not found_by_engine(blocked).facts.is_ambiguous
+    # the first sample inside the box, the second on two faces that its own sign allows
+    turned = batch_of(network, [[2, 1], [1, 3]], [[0.0], [0.0]])
+    allowed = found_by_engine(context_of(network, turned, Loss.MSE, domain=Box([1, 0], [9, 3])))
+    assert allowed.facts.free == {0, 1}
+    assert allowed.witness.radius[0] <= 1
+
+
+def test_a_dead_set_that_is_a_single_point():
+    """x dead iff x <= 0 and -x <= 0."""
+    network = ReluNetwork.from_arrays([[[1], [-1]], [[1, 2]]], [[0, 0], [0]])
+    alone = batch_of(network, [[0], [3]], [[1.0], [1.0]])
+    assert not found_by_engine(context_of(network, alone, Loss.MSE)).facts.is_ambiguous
+    wider = ReluNetwork.from_arrays([[[1], [-1]], [[1, 2]]], [[0, -1], [0]])
+    batch = batch_of(wider, [[0], [3]], [[1.0], [1.0]])
+    finding = found_by_engine(context_of(wider, batch, Loss.MSE))
+    assert finding.facts.free == {0}
+    assert finding.witness.radius == (pytest.approx(1, rel=0.02), 0.0)
+
+
+def test_a_silent_sample_with_a_second_place_in_another_region():
+    """f = max(x - 1, 0) + max(-x, 0), y = 1: silent at x = 2 and at x = -1 only."""
+    network = ReluNetwork.from_arrays([[[1], [-1]], [[1, 1]]], [[-1, 0], [0]])
+    batch = batch_of(network, [[2], [Fraction(1, 2)], [5]], [[1.0], [0.0], [1.0]])
+    context = context_of(network, batch, Loss.MSE, domain=Box(-9, 9))
+    finding = found_by_engine(context)
+    assert 0 in finding.facts.free
+    assert shown_to_kernel(context, finding) == finding.facts
+    known = context_of(network, batch_of(network, [[2], [5]], [[1.0], [1.0]]), Loss.MSE, labels=Labels.KNOWN)
+    assert found_by_engine(known).witness.batch.x[0] == (-1,)
+    boxed = context_of(
+        network,
+        batch_of(network, [[2], [5]], [[1.0], [1.0]]),
+        Loss.MSE,
+        labels=Labels.KNOWN,
+        domain=Box(1, 9),
+    )
+    assert not found_by_engine(boxed).facts.is_ambiguous
+
+
+def test_tied_margins_of_hinge():
+    """One sample, two classes, margin exactly met: it may go up, not down; alone in a box it is stuck."""
+    network = ReluNetwork.from_arrays([[[1]], [[1], [0]]], [[0], [0, 0]])
+    batch = batch_of(network, [[1], [Fraction(1, 2)]], [0, 0], Loss.HINGE)
+    finding = found_by_engine(context_of(network, batch, Loss.HINGE))
+    assert 0 in finding.facts.free
+    assert finding.witness.radius[0] == math.inf
+    stuck = context_of(network, batch, Loss.HINGE, domain=Box(0, 1))
+    assert 0 not in found_by_engine(stuck).facts.free
+
+
+def test_known_labels_may_be_reflected():
+    """|S| - r = 1 and no two labels equal: the reflection is no permutation."""
+    network, x, _ = cluster([2, 8, 1], (0, 0, 0))
+    y = [[0.0], [1.0], [5.0]]
+    context = context_of(network, batch_of(network, x, y, labels=Labels.KNOWN), Loss.MSE, labels=Labels.KNOWN)
+    finding = found_by_engine(context)
+    assert finding.facts.free == {0, 1, 2}
+    replay(context, finding.witness.batch)
+
+
+def test_real_labels_of_equal_inputs():
+    network = default_network([2, 6, 2], seed=3, dtype=np.float64)
+    y = [[0.0, 1.0], [2.0, -1.0]]
+    batch = batch_of(network, [[0.5, 0.25], [0.5, 0.25]], y, labels=Labels.REAL)
+    context = context_of(network, batch, Loss.MSE, labels=Labels.REAL)
+    finding = found_by_engine(context)
+    assert finding.facts.free == {0, 1}
+    assert finding.witness.radius == (0.0, 0.0)
+    replay(context, finding.witness.batch)
+
+
+def test_the_linear_family_has_the_dimension_of_its_formula():
+    """One region, injective backward map: (|S| - rank G) (d - rank A) dimensions."""
+    rng = np.random.default_rng(0)
+    for features, count in ((4, 3), (5, 4), (6, 3)):
+        network, x, y = cluster([features, 9, 2], rng.integers(0, 2, count), seed=count)
+        context = context_of(network, batch_of(network, x, y), Loss.MSE)
+        vectors = loss_vectors(Loss.MSE, context.passed.logits, context.batch.labels, 1)
+        nullity = count - np.linalg.matrix_rank(vectors.astype(float))
+        patterns = context.passed.patterns[0]
+        assert (patterns == patterns[:, :1]).all()
+        assert patterns[:, 0].sum() >= 2
+        assert found_by_engine(context).witness.dimension == nullity * (features - 2)
+
+
+@pytest.mark.parametrize(
+    ("loss", "classes"), [(Loss.CROSS_ENTROPY, 3), (Loss.CROSS_ENTROPY, 2), (Loss.BCE, 2)]
+)
+@pytest.mark.parametrize("widths", [[5, 9], [30, 40, 30]])
+def test_shears_by_counting_move_the_batch_and_keep_autograds_gradient(loss, classes, widths):
+    """The coefficients, which the argument only shows to exist, from a float64 null space."""
+    network, x, y = cluster([*widths, classes], range(classes + 1), dtype=np.float64)
+    y = y % classes
+    labels = np.stack([y % 2, y // 2], axis=1).astype(float) if loss is Loss.BCE else y
+    batch = batch_of(network, x, labels, loss)
+    context = context_of(network, batch, loss)
+    finding = found_by_engine(context)
+    assert finding.facts.free == frozenset(range(classes + 1))
+    assert shown_to_kernel(context, finding) == finding.facts
+    (shear,) = finding.evidence
+    logits = context.passed.logits.astype(float)
+    if loss is Loss.BCE:
+        g = 1 / (1 + np.exp(-logits)) - labels.T
+    else:
+        g = np.exp(logits) / np.exp(logits).sum(axis=0) - np.eye(classes)[y].T
+    alpha = np.linalg.svd(g)[2][-1]
+    v = np.zeros(widths[0])
+    for k, value in shear.direction:
+        v[k] = float(Fraction(value))
+    step = 0.01 * min(finding.witness.radius) / np.abs(alpha).max() / np.abs(v).max()
+    moved = Batch.of(x + step * alpha[:, None] * v, labels, network=network, loss=loss, labels=Labels.ONE_HOT)
+    before, after = (torch_reference.gradient(network, b, loss, Reduction.MEAN) for b in (batch, moved))
+    for name, value in before.items():
+        np.testing.assert_allclose(value, after[name], rtol=1e-9, atol=1e-12)
+    assert not np.allclose(x, moved.inputs, rtol=0, atol=step / 10 * np.abs(alpha).max())
+
+
+def test_a_generic_batch_is_not_ambiguous():
+    network = default_network([6, 60, 4], seed=1)
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=(4, 6)).astype(np.float32)
+    for loss in Loss:
+        y = np.eye(4)[[0, 1, 2, 3]] if loss in (Loss.MSE, Loss.BCE) else [0, 1, 2, 3]
+        finding = found_by_engine(context_of(network, batch_of(network, x, y, loss), loss))
+        assert not finding.facts.is_ambiguous
+
+
+def test_a_network_without_hidden_layer_is_one_region():
+    network = ReluNetwork.from_arrays([[[1, 2]]], [[1]])
+    batch = batch_of(network, [[1, 0], [0, 1], [2, 2]], [[0.0], [1.0], [0.0]])
+    context = context_of(network, batch, Loss.MSE)
+    finding = found_by_engine(context)
+    assert finding.facts.free == {0, 1, 2}
+    replay(context, finding.witness.batch)
+
+
+def test_a_spent_budget_is_said():
+    network, x, y = cluster([2, 8, 2], (0, 0, 0))
+    budget = Budget(work=1)
+    budget.spend(2)
+    finding = families.decide(context_of(network, batch_of(network, x, y), Loss.MSE), budget)
+    assert not finding.facts.is_ambiguous
+    assert "work limit of 1 units ran out" in finding.attempts[0].note
+
+
+def test_certify_gives_ambiguous_with_witness_and_certificate():
+    network, x, y = cluster([2, 8, 2], (0, 0, 1, 1))
+    verdict = certify(network, batch=(x, y), loss="mse")
+    assert verdict.outcome is Outcome.AMBIGUOUS
+    assert verdict.samples == (FREE,) * 4
+    assert check(plain(verdict.certificate), network, batch=(x, y)).outcome is Outcome.AMBIGUOUS
+    assert verdict.witness.batch is not None
+
+
+def test_radii_are_rounded_down():
+    third = Fraction(1, 3)
+    assert Fraction(downwards(third)) <= third
+    assert downwards(Fraction(1, 10)) <= 0.1
+    assert downwards(None) == math.inf
+
+
+@pytest.fixture(scope="module")
+def orbit():
+    network, x, y = cluster([2, 8, 2], (0, 0, 1, 1))
+    return network, (x, y), plain(certify(network, batch=(x, y), loss="mse").certificate)
+
+
+@pytest.fixture(scope="module")
+def shear():
+    network, x, y = cluster([5, 9, 3], (0, 1, 2, 0))
+    verdict = certify(network, batch=(x, y))
+    return network, (x, y), plain(verdict.certificate)
+
+
+def changed(certificate, path, value):
+    tampered = copy.deepcopy(certificate)
+    target = tampered
+    for key in path[:-1]:
+        target = target[key]
+    target[path[-1]] = value(target[path[-1]]) if callable(value) else value
+    assert tampered != certificate
+    return tampered
+
+
+MOVES = ("evidence", 0, "moves")
+ORBIT_TAMPERS = {
+    "mix entry": ((*MOVES, 0, "mix", 0, 1), "1/3"),
+    "mix not a number": ((*MOVES, 0, "mix", 0, 1), "one"),
+    "mix sample out of range": ((*MOVES, 0, "mix", 0, 0), 7),
+    "one move dropped": (MOVES, lambda moves: moves[1:]),
+    "no moves": (MOVES, []),
+    "a sample moved twice": (MOVES, lambda moves: [*moves, moves[0]]),
+    "a sample that does not exist": ((*MOVES, 0, "sample"), 9),
+    "a negative sample": ((*MOVES, 0, "sample"), -1),
+    "an unknown direction": ((*MOVES, 0, "steps"), [[0, "1"]]),
+    "another target": ((*MOVES, 0, "target"), [[0, "1"]]),
+    "a class for a target": ((*MOVES, 0, "label"), 1),
+    "solved targets for one-hot labels": (("evidence", 0, "solved"), True),
+    "outcome": (("claim", "outcome"), "unknown"),
+    "determined": (("claim", "samples", 0), "determined"),
+    "a domain that the second batch leaves": (
+        ("claim", "question", "domain"),
+        [["-1000", "-1000"], ["1000", "-1000"]],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ORBIT_TAMPERS)
+def test_rejects_tampered_second_batches(orbit, name):
+    network, batch, certificate = orbit
+    assert check(certificate, network, batch=batch).outcome is Outcome.AMBIGUOUS
+    with pytest.raises(CertificateRejected):
+        check(changed(certificate, *ORBIT_TAMPERS[name]), network, batch=batch)
+
+
+def test_a_permutation_is_no_second_batch(orbit):
+    network, batch, certificate = orbit
+    swap = [{"sample": 0, "mix": [[1, "1"]]}, {"sample": 1, "mix": [[0, "1"]]}]
+    with pytest.raises(CertificateRejected, match="another order"):
+        check(changed(certificate, MOVES, swap), network, batch=batch)
+
+
+def test_a_certificate_holds_no_input(orbit, shear):
+    for _, (x, _), certificate in (orbit, shear):
+        text = json.dumps(certificate)
+        assert all(str(Fraction(float(value))) not in text for value in x.reshape(-1))
+
+
+PART = ("evidence", 0)
+SHEAR_TAMPERS = {
+    "direction entry": ((*PART, "direction", 0, 1), "1/7"),
+    "zero direction": ((*PART, "direction"), []),
+    "direction out of range": ((*PART, "direction", 0, 0), 5),
+    "one sample fewer": ((*PART, "samples"), [0, 1, 2]),
+    "a sample twice": ((*PART, "samples"), [0, 1, 2, 2]),
+    "a sample out of range": ((*PART, "samples"), [0, 1, 2, 4]),
+    "no samples": ((*PART, "samples"), []),
+    "prime": ((*PART, "prime"), 7),
+    "point": ((*PART, "point"), 0),
+    "loss of another kind": (("claim", "question", "loss"), "mse"),
+    "status": (("claim", "samples", 1), "unknown"),
+}
+
+
+@pytest.mark.parametrize("name", SHEAR_TAMPERS)
+def test_rejects_tampered_shears(shear, name):
+    network, batch, certificate = shear
+    assert check(certificate, network, batch=batch).outcome is Outcome.AMBIGUOUS
+    with pytest.raises(CertificateRejected):
+        check(changed(certificate, *SHEAR_TAMPERS[name]), network, batch=batch)
+
+
+def test_a_shear_over_two_regions_is_rejected(shear):
+    network, (x, y), certificate = shear
+    other = x.copy()
+    other[3] = -10 * other[3]
+    batch = Batch.of(other, y, network=network, loss=Loss.CROSS_ENTROPY, labels=Labels.ONE_HOT)
+    forged = changed(certificate, ("batch_sha256",), batch.digest)
+    with pytest.raises(CertificateRejected, match="share their patterns"):
+        check(forged, network, batch=batch)
+
+
+def test_a_shear_that_touches_a_limit_is_rejected(shear):
+    network, (x, y), certificate = shear
+    used = [k for k, _ in certificate["evidence"][0]["direction"]]
+    lo, hi = ["-1000"] * 5, ["1000"] * 5
+    lo[used[0]] = str(Fraction(float(x[:, used[0]].min())))
+    forged = changed(certificate, ("claim", "question", "domain"), [lo, hi])
+    with pytest.raises(CertificateRejected, match="face of the box"):
+        check(forged, network, batch=(x, y))
