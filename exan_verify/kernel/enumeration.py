@@ -20,32 +20,36 @@ from exan_verify.exact.modular import PRIME, Residues, add_mod, inverses_mod, mu
 from exan_verify.exact.rational import Mask, product
 from exan_verify.exact.softmax import loss_vectors
 from exan_verify.facts import Facts
-from exan_verify.kernel.lifting import check_reduction, concluded, image_at, outgoing_weights
+from exan_verify.kernel.lifting import check_reduction, concluded, groups_of, image_at, outgoing_weights
 from exan_verify.kernel.subject import Subject, require
 from exan_verify.network import to_fraction
 
 _BATCH = 1 << 14
 
 
-Bits = npt.NDArray[np.uint64]
+Counts = npt.NDArray[np.uint64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Neuron:
-    """Functionals on (q, u) that vanish when the neuron is inactive, active; who satisfies them exactly."""
+    """Functionals on (q, u) that vanish when the neuron is inactive, active; the groups (G,) of samples whose
+    members all satisfy them exactly.
+    """
 
     inactive: Residues
     active: Residues
-    inactive_for: np.uint64
-    active_for: np.uint64
+    inactive_for: Mask
+    active_for: Mask
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Nodes:
-    """Subspaces of one dimension: reduced echelon bases (B, d, N), sets of samples, inactive cuts (B,)."""
+    """Subspaces of one dimension: reduced echelon bases (B, d, N), inactive cuts (B,), and ``known`` (B, G):
+    how many dimensions of each group's span satisfy all equations exactly, at least.
+    """
 
     bases: Residues
-    samples: Bits
+    known: Counts
     inactive: npt.NDArray[np.int64]
 
 
@@ -57,18 +61,19 @@ def facts(evidence: Enumeration, subject: Subject) -> Facts:
     conclusion, samples = evidence.conclusion, subject.samples
     image = image_at(evidence.prime, evidence.point, subject)
     check_reduction(image, conclusion.layer)
-    require(1 < samples < 64, "enumeration is for 2 to 63 samples")
     require(conclusion.parametrisation != "single", "enumeration is for more than one sample")
     delta = image.deltas[conclusion.layer - 1]
     require(all(0 <= j < len(delta) for j in evidence.order), "the order names a neuron that is not there")
     outgoing = outgoing_weights(image, conclusion)
     order = list(evidence.order)
+    groups = groups_of(subject.passed.patterns[conclusion.layer - 1], tuple(range(samples)))
     states = _exact_states(subject, conclusion.layer)
-    neurons = [_neuron(delta[j], outgoing[j], states[0][j], states[1][j]) for j in order]
+    by_group = [np.stack([table[:, list(g)].all(axis=1) for g in groups], axis=1) for table in states]
+    neurons = [_neuron(delta[j], outgoing[j], by_group[0][j], by_group[1][j]) for j in order]
     exact = conclusion.parametrisation != "column_space" and _small_minors(subject, conclusion, order)
-    leaves = _cover(neurons, samples, samples + outgoing.shape[1], exact)
-    groups = _joined(leaves)
-    require(groups == conclusion.groups, f"the leaves join to {groups}")
+    leaves = _cover(neurons, groups, samples + outgoing.shape[1], exact)
+    parts = _joined([{m for k in leaf for m in groups[k]} for leaf in leaves])
+    require(parts == conclusion.groups, f"the leaves join to {parts}")
     return Facts(determined=concluded(image, conclusion))
 
 
@@ -76,8 +81,8 @@ def _neuron(delta: Residues, outgoing: Residues, inactive: Mask, active: Mask) -
     return _Neuron(
         inactive=np.concatenate([delta, np.zeros_like(outgoing)]),
         active=np.concatenate([delta, negate_mod(outgoing)]),
-        inactive_for=np.uint64(sum(1 << m for m in np.flatnonzero(inactive).tolist())),
-        active_for=np.uint64(sum(1 << m for m in np.flatnonzero(active).tolist())),
+        inactive_for=inactive,
+        active_for=active,
     )
 
 
@@ -108,12 +113,15 @@ def _small_minors(subject: Subject, conclusion: Conclusion, order: list[int]) ->
     return product_of_squares < PRIME**2
 
 
-def _cover(neurons: list[_Neuron], samples: int, variables: int, exact: bool) -> set[int]:
-    """The leaves' sets of samples; rejects unless every leaf is spanned by the samples of its set."""
-    everyone = np.array([(1 << samples) - 1], dtype=np.uint64)
+def _cover(
+    neurons: list[_Neuron], groups: tuple[tuple[int, ...], ...], variables: int, exact: bool
+) -> set[tuple[int, ...]]:
+    """The leaves, as tuples of groups; rejects unless every leaf is inside the span of its groups."""
+    samples = sum(len(group) for group in groups)
+    everyone = np.array([[len(group) for group in groups]], dtype=np.uint64)
     root = _Nodes(np.eye(variables, dtype=np.uint64)[None], everyone, np.zeros(1, dtype=np.int64))
     waiting = [(0, [root])]
-    leaves: set[int] = set()
+    leaves: set[tuple[int, ...]] = set()
     while waiting:
         used, level = waiting.pop()
         large = max(range(len(level)), key=lambda i: len(level[i].bases))
@@ -133,12 +141,12 @@ def _cover(neurons: list[_Neuron], samples: int, variables: int, exact: bool) ->
     return leaves
 
 
-def _without_leaves(nodes: _Nodes, leaves: set[int], *, last: bool) -> _Nodes:
-    """Add to ``leaves`` the spans of one sample, and after the last neuron everything; return the rest."""
-    spanned = np.bitwise_count(nodes.samples) == nodes.bases.shape[1]
+def _without_leaves(nodes: _Nodes, leaves: set[tuple[int, ...]], *, last: bool) -> _Nodes:
+    """Add to ``leaves`` the lines in known spans, and after the last neuron everything; return the rest."""
+    spanned = nodes.known.sum(axis=1) == nodes.bases.shape[1]
     require(not last or bool(spanned.all()), "a leaf is larger than the span of its true samples")
     done = spanned if last or nodes.bases.shape[1] == 1 else np.zeros_like(spanned)
-    leaves.update(int(found) for found in nodes.samples[done])
+    leaves.update(tuple(np.flatnonzero(row).tolist()) for row in np.unique(nodes.known[done], axis=0))
     return _part(nodes, ~done)
 
 
@@ -150,9 +158,11 @@ def _branch(nodes: _Nodes, neuron: _Neuron, samples: int, exact: bool) -> list[_
     if nodes.bases.shape[1] > 1 and both.any():
         parents = _part(nodes, both)
         states = ((inactive[both], neuron.inactive_for, 1), (active[both], neuron.active_for, 0))
-        for values, known, counted in states:
+        for values, satisfied, counted in states:
             bases = _intersected(parents.bases, values)
-            cut = _Nodes(bases, parents.samples & known, parents.inactive + counted)
+            lost = np.minimum(parents.known, np.uint64(1))
+            known = parents.known - np.where(satisfied, np.uint64(0), lost)
+            cut = _Nodes(bases, known, parents.inactive + counted)
             # q = 0 over the reals: by M inactive equations, or as dependences of active ones are exact
             certain = (cut.inactive == samples) | exact
             out.append(_part(cut, bases[:, :, :samples].any(axis=(1, 2)) | ~certain))
@@ -183,28 +193,27 @@ def _intersected(bases: Residues, values: Residues) -> Residues:
 
 
 def _merged(parts: list[_Nodes]) -> _Nodes:
-    """Equal bases with equal sets once, with the least number of inactive cuts of all."""
+    """Equal bases with equal ``known`` once, with the least number of inactive cuts of all."""
     bases = np.concatenate([part.bases for part in parts])
-    sets = np.concatenate([part.samples for part in parts])
+    known = np.concatenate([part.known for part in parts])
     inactive = np.concatenate([part.inactive for part in parts])
-    keys = np.ascontiguousarray(np.concatenate([bases.reshape(len(bases), -1), sets[:, None]], axis=1))
+    keys = np.ascontiguousarray(np.concatenate([bases.reshape(len(bases), -1), known], axis=1))
     whole = keys.view(np.dtype((np.void, keys.dtype.itemsize * keys.shape[1])))[:, 0]
     _, first, which = np.unique(whole, return_index=True, return_inverse=True)
     least = np.full(len(first), np.iinfo(np.int64).max)
     np.minimum.at(least, which, inactive)
-    return _Nodes(bases[first], sets[first], least)
+    return _Nodes(bases[first], known[first], least)
 
 
 def _part(nodes: _Nodes, index: npt.NDArray[Any] | slice) -> _Nodes:
-    return _Nodes(nodes.bases[index], nodes.samples[index], nodes.inactive[index])
+    return _Nodes(nodes.bases[index], nodes.known[index], nodes.inactive[index])
 
 
-def _joined(leaves: set[int]) -> tuple[tuple[int, ...], ...]:
+def _joined(leaves: list[set[int]]) -> tuple[tuple[int, ...], ...]:
     """The finest partition of the samples in which every leaf lies in one part."""
     parts: list[set[int]] = []
-    for leaf in sorted(leaves):
-        merged = {m for m in range(leaf.bit_length()) if leaf >> m & 1}
-        apart = []
+    for leaf in leaves:
+        merged, apart = set(leaf), []
         for part in parts:
             if part & merged:
                 merged |= part

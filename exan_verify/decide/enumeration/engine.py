@@ -84,6 +84,7 @@ def layer_equations(context: Context, quadratic: Plan) -> Layer:
         outgoing=outgoing_weights(context, quadratic, neurons),
         inactive=masks(inactive),
         active=masks(active),
+        groups=tuple(sum(1 << m for m in group) for group in quadratic.groups if len(group) > 1),
         small=_small(context, quadratic, neurons),
     )
     return Layer(plan=quadratic, neurons=neurons, equations=equations)

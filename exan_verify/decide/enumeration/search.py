@@ -11,6 +11,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import or_
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +33,8 @@ class Equations:
 
     ``delta`` (n, M) and ``outgoing`` (n, K') mod p: inactive means delta . q = 0, active means
     delta . q = outgoing . u. ``inactive`` and ``active`` (n,): the samples for which that equation is known
-    to hold exactly, as bits. ``small``: linear dependences among rows of ``outgoing`` mod p are dependences
+    to hold exactly, as bits. ``groups``: bits of the samples that share the layer's pattern, groups of two
+    and more. ``small``: linear dependences among rows of ``outgoing`` mod p are dependences
     over the rationals.
     """
 
@@ -39,6 +42,7 @@ class Equations:
     outgoing: Residues
     inactive: Masks
     active: Masks
+    groups: tuple[int, ...]
     small: bool
 
     @property
@@ -50,6 +54,24 @@ class Equations:
     def samples(self) -> int:
         """M."""
         return int(self.delta.shape[1])
+
+    def kept(self, members: Masks, known: int) -> Masks:
+        """Bits after a cut that the samples ``known`` satisfy exactly.
+
+        A sample alone is in or out. The bits of a group count dimensions of its span: a cut that not all of
+        the group are known to satisfy takes at most one away.
+        """
+        kept: Masks = members & np.uint64(known)
+        for group in self.groups:
+            bits = members & np.uint64(group)
+            if group & ~known:
+                bits &= bits - np.minimum(bits, np.uint64(1))
+            kept = (kept & ~np.uint64(group)) | bits
+        return kept
+
+    def support(self, members: int) -> int:
+        """The samples of every group that has a bit in ``members``."""
+        return reduce(or_, (group for group in self.groups if group & members), members)
 
     @property
     def variables(self) -> int:
@@ -112,7 +134,7 @@ def search(equations: Equations, neuron: int, start: Collection, limits: Limits)
         if not collection:
             continue
         if neuron == equations.neurons:
-            close(collection, tally)
+            close(equations, collection, tally)
         elif entries(collection) > MAX_ENTRIES and size(collection) > 1:
             waiting += [(neuron, half) for half in halves(collection)]
         elif limits.reached(tally):
@@ -138,13 +160,13 @@ def advance(equations: Equations, neuron: int, collection: Collection, tally: Ta
             continue
         parents, chosen = batch.select(~uncut), np.flatnonzero(~uncut)
         states = (
-            (inactive[chosen], equations.inactive[neuron], 1),
-            (active[chosen], equations.active[neuron], 0),
+            (inactive[chosen], int(equations.inactive[neuron]), 1),
+            (active[chosen], int(equations.active[neuron]), 0),
         )
         for values, known, counted in states:
             children = Subspaces(
                 parents.cut(values),
-                parents.members & known,
+                equations.kept(parents.members, known),
                 parents.inactive + np.int16(counted),
             )
             following.setdefault(batch.dimension - 1, []).append(_kept(equations, children, tally))
@@ -155,11 +177,11 @@ def advance(equations: Equations, neuron: int, collection: Collection, tally: Ta
     return tuple(merged(batch) for batch in batches if batch.count)
 
 
-def close(collection: Collection, tally: Tally) -> None:
-    """Accept the subspaces whose dimension is the number of their samples; count the others as open."""
+def close(equations: Equations, collection: Collection, tally: Tally) -> None:
+    """Accept the subspaces whose dimension is the number of their bits; count the others as open."""
     for batch in collection:
         spanned = np.bitwise_count(batch.members) == batch.dimension
-        tally.leaves.update(int(members) for members in batch.members[spanned])
+        tally.leaves.update(equations.support(int(members)) for members in batch.members[spanned])
         if not spanned.all():
             more = int((~spanned).sum())
             tally.open_leaves[batch.dimension] = tally.open_leaves.get(batch.dimension, 0) + more
@@ -183,7 +205,7 @@ def halves(collection: Collection) -> tuple[Collection, Collection]:
 
 
 def _kept(equations: Equations, children: Subspaces, tally: Tally) -> Subspaces:
-    """Children without those whose q-part is surely zero and those that are one true sample.
+    """Children without those whose q-part is surely zero and those that are lines in a known span.
 
     q-part zero mod p, dimension k > 0: the subspace is {q = 0, outgoing . u = 0 for the active neurons used}.
     With M inactive equations, q = 0 follows from them alone; with ``small``, dependences of the active
@@ -195,7 +217,8 @@ def _kept(equations: Equations, children: Subspaces, tally: Tally) -> Subspaces:
     single = np.zeros(children.count, dtype=bool)
     if children.dimension == 1:
         single = np.bitwise_count(children.members) == 1
-        tally.leaves.update(int(members) for members in children.members[single & ~empty])
+        alone = np.unique(children.members[single & ~empty])
+        tally.leaves.update(equations.support(int(members)) for members in alone)
     return children.select(~(empty | single))
 
 

@@ -30,7 +30,8 @@ class Subspaces:
     """B subspaces of dimension d, each with what is known of the equations that cut it out.
 
     ``basis`` (B, d, N) residues. ``members`` (B,): bit m is set when true sample m satisfies all the
-    equations exactly. ``inactive`` (B,): how many of the equations say "inactive", at least.
+    equations exactly; as many bits of a group of samples that share a pattern as dimensions of the group's
+    span are known to satisfy them. ``inactive`` (B,): how many of the equations say "inactive", at least.
     """
 
     basis: Residues

@@ -42,11 +42,14 @@ def search_in_parts(equations: Equations, budget: Budget, jobs: int, directory: 
 
     ``directory``: where finished parts are kept (default: :func:`cache_directory`).
     """
-    tally = Tally()
-    neuron, collection = _grown(equations, tally)
+    tally, limits = Tally(), _limits(budget)
+    neuron, collection = _grown(equations, limits, tally)
     budget.spend(tally.work)
+    if limits.reached(tally):
+        tally.stopped = True
+        return tally
     if neuron == equations.neurons or not collection:
-        close(collection, tally)
+        close(equations, collection, tally)
         return tally
     parts = _dealt(collection, _rule(equations)[1])
     store = Store.of(equations, directory or cache_directory())
@@ -84,7 +87,7 @@ class Store:
     @classmethod
     def of(cls, equations: Equations, directory: Path) -> Store:
         """The store of a search, named by the content of its equations and the rule of the parts."""
-        digest = sha256(f"{_FORMAT}/{_rule(equations)}/{equations.small}".encode())
+        digest = sha256(f"{_FORMAT}/{_rule(equations)}/{equations.small}/{equations.groups}".encode())
         for array in (equations.delta, equations.outgoing, equations.inactive, equations.active):
             digest.update(f"{array.shape}".encode() + array.tobytes())
         return cls(directory, digest.hexdigest())
@@ -125,11 +128,13 @@ def _rule(equations: Equations) -> tuple[int, int]:
     return 2048 * parts if parts <= 32 else 1 << 16, parts
 
 
-def _grown(equations: Equations, tally: Tally) -> tuple[int, Collection]:
+def _grown(equations: Equations, limits: Limits, tally: Tally) -> tuple[int, Collection]:
     """The collection after the first neurons, as many as give enough subspaces to deal out."""
     neuron, collection = 0, equations.whole()
     enough, _ = _rule(equations)
     while collection and neuron < equations.neurons and size(collection) < enough:
+        if limits.reached(tally):
+            break
         collection = advance(equations, neuron, collection, tally)
         neuron += 1
     return neuron, collection
