@@ -220,3 +220,30 @@ class TestInput:
         assert verdict.outcome is Outcome.UNIQUE
         assert verdict.samples == (SampleStatus.DETERMINED,) * 3
         assert verdict.batch is None
+
+
+class TestSolvers:
+    """The last engine: asked unasked only about small questions, and never certified on a solver's word."""
+
+    def setup_method(self):
+        self.network = ReluNetwork.from_arrays([[[1.0], [-2.0]], [[1.0, 1.0]]], [[0.0, 1.0], [0.0]])
+
+    def test_a_refutation_is_trusted_not_certified(self):
+        verdict = certify(self.network, batch=([[1.0]], [[0.0]]), loss="mse", engine="smt")
+        assert verdict.outcome is Outcome.UNIQUE
+        assert verdict.trust in (Trust.SOLVER_TRUSTED, Trust.CROSS_CHECKED)
+        assert verdict.certificate is None
+
+    def test_a_second_batch_is_replayed_and_certified(self):
+        """Both neurons are dead for a whole ray of inputs."""
+        network = ReluNetwork.from_arrays([[[1.0], [2.0]], [[1.0, 1.0]]], [[0.0, 0.0], [0.0]])
+        batch = ([[-1.0]], [[1.0]])
+        verdict = certify(network, batch=batch, loss="mse", engine="smt")
+        assert verdict.outcome is Outcome.AMBIGUOUS
+        assert verdict.trust is Trust.CERTIFIED
+        claim = check(json.dumps(verdict.certificate), network, batch=batch)
+        assert claim.outcome is Outcome.AMBIGUOUS
+
+    def test_exact_engines_alone_do_not_ask_them(self):
+        verdict = certify(self.network, batch=([[1.0], [2.0]], [[0.0], [0.0]]), loss="mse", engine="exact")
+        assert all(attempt.engine.value != "smt" for attempt in verdict.attempts)

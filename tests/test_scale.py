@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from fractions import Fraction
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exan_verify.decide.pipeline import certify
+from exan_verify.decide import pipeline
 from exan_verify.decide.twins import bracket_of_margin, positive_roots
 from exan_verify.errors import CertificateRejected
 from exan_verify.kernel import check
@@ -20,6 +21,9 @@ from exan_verify.network import Batch, Labels, Loss, Reduction, ReluNetwork
 from exan_verify.testing.strategies import LOSSES, batches, networks
 from exan_verify.verdict import Box, Engine, Outcome, SampleStatus
 from tests import torch_reference
+
+certify = partial(pipeline.certify, engine="exact")
+
 
 D, F, U = SampleStatus.DETERMINED, SampleStatus.FREE, SampleStatus.UNKNOWN
 

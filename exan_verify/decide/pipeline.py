@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from exan_verify.certificate import (
@@ -16,16 +17,16 @@ from exan_verify.certificate import (
     domain_record,
     issue,
 )
-from exan_verify.decide import degree_three, enumeration, families, lifting, residual, scale
+from exan_verify.decide import ask_smt, degree_three, enumeration, families, lifting, residual, scale
 from exan_verify.decide.context import Context, Finding, Setting
 from exan_verify.decide.direct import obstacles
 from exan_verify.decide.from_gradient import Search, rank_bound_of_batch, search
-from exan_verify.errors import InexactError, InputError
+from exan_verify.errors import InexactError, InputError, SoundnessError
 from exan_verify.exact.backprop import gradient as exact_gradient
 from exan_verify.exact.modular import UnsuitablePrimeError
 from exan_verify.facts import Facts
 from exan_verify.network import Batch, Gradient, Labels, Loss, Reduction, ReluNetwork
-from exan_verify.verdict import Attempt, Box, Budget, Engine, Outcome, Trust, Verdict
+from exan_verify.verdict import Attempt, Box, Budget, Engine, Outcome, SampleStatus, Trust, Verdict
 
 ENGINE_ORDER: tuple[tuple[Engine, Callable[[Context, Budget], Finding]], ...] = (
     (Engine.LIFTING, lifting.decide),
@@ -37,8 +38,8 @@ ENGINE_ORDER: tuple[tuple[Engine, Callable[[Context, Budget], Finding]], ...] = 
 )
 """Who is asked, cheapest first."""
 
-ENGINES = ("auto", *dict.fromkeys(engine.value for engine, _ in ENGINE_ORDER))
-"""What ``engine=`` may be: all in turn, or one alone."""
+ENGINES = ("auto", "exact", *dict.fromkeys(engine.value for engine, _ in ENGINE_ORDER), "smt")
+"""What ``engine=`` may be: all in turn (``exact``: without the solvers), or one alone."""
 
 
 def certify(
@@ -128,7 +129,7 @@ def _decide(
     facts, findings = Facts(), []
     stopped = None
     for engine, ask in ENGINE_ORDER:
-        if context.setting.engine not in ("auto", engine):
+        if context.setting.engine not in ("auto", "exact", engine):
             continue
         try:
             finding = ask(context.after(facts), limits)
@@ -140,7 +141,43 @@ def _decide(
             break
         if stopped := limits.exhausted:
             break
-    return _verdict(context, facts, findings, stopped, gradient, rebuild)
+    verdict = _verdict(context, facts, findings, stopped, gradient, rebuild)
+    if (
+        verdict.outcome is not Outcome.UNKNOWN
+        or stopped
+        or not _asks_solvers(context.setting, context.samples)
+    ):
+        return verdict
+    asked, more, evidence = ask_smt.ask_about_batch(context, limits)
+    if evidence:
+        found = Finding(
+            attempts=asked.attempts, facts=more, evidence=evidence, witness=asked.witness, reason=asked.reason
+        )
+        findings.append((Engine.SMT, found))
+        return _verdict(context, facts | more, findings, stopped, gradient, rebuild)
+    return _with_solvers(verdict, asked)
+
+
+def _asks_solvers(setting: Setting, samples: int) -> bool:
+    return setting.engine == "smt" or (setting.engine == "auto" and ask_smt.is_small(setting, samples))
+
+
+def _with_solvers(verdict: Verdict, asked: Verdict) -> Verdict:
+    """The solvers' answer beside what is proved about single samples; the two must not contradict."""
+    attempts = verdict.attempts + asked.attempts
+    if asked.outcome is Outcome.UNKNOWN:
+        reason = "; ".join(part for part in (verdict.reason, f"SMT: {asked.reason}") if part)
+        return replace(verdict, reason=reason, attempts=attempts)
+    for m, status in enumerate(verdict.samples):
+        if status is not SampleStatus.UNKNOWN and asked.samples[m] not in (status, SampleStatus.UNKNOWN):
+            raise SoundnessError(
+                f"sample {m} is {status.value}, but the solvers say {asked.samples[m].value}"
+            )
+    merged = tuple(
+        own if own is not SampleStatus.UNKNOWN else other
+        for own, other in zip(verdict.samples, asked.samples, strict=True)
+    )
+    return replace(asked, samples=merged, attempts=attempts, batch=verdict.batch)
 
 
 def _verdict(
@@ -238,10 +275,18 @@ def _given_gradient(
         reason = f"from a gradient alone, questions with {what} are not decided by the engines here"
         return _unknown(batch_size or 0, f"{reason}; give the batch, or an exact mse or hinge gradient")
     searched = search(setting, gradient, batch_size, limits)
+    if setting.engine == "smt":
+        searched = Search(samples=batch_size or searched.samples, reason="")
     if searched.refutation is not None:
         return _unrealisable(setting, searched, gradient)
     if searched.batch is not None:
         return _decide(Context(setting=setting, batch=searched.batch), limits, gradient, searched.mixing)
+    if searched.samples and _asks_solvers(setting, searched.samples):
+        asked = ask_smt.ask_about_gradient(setting, gradient, searched.samples, limits)
+        if asked.outcome is not Outcome.UNKNOWN:
+            return replace(asked, attempts=searched.attempts + asked.attempts)
+        reason = f"{searched.reason}; SMT: {asked.reason}"
+        return _unknown(searched.samples, reason, searched.attempts + asked.attempts)
     return _unknown(searched.samples, searched.reason, searched.attempts)
 
 

@@ -1,0 +1,71 @@
+"""The last engine: the plain question to SMT solvers, for small networks only (docs/smt.md).
+
+The solvers know nothing of lifting or regions. Their refutations are taken on trust and say so; a rational
+second batch that they find is replayed exactly and becomes evidence for the kernel.
+"""
+
+from __future__ import annotations
+
+from exan_verify.certificate import Evidence
+from exan_verify.decide.context import Context, Setting
+from exan_verify.decide.residual.second import Second, evidence_of, facts_of
+from exan_verify.facts import Facts
+from exan_verify.network import Gradient
+from exan_verify.smt.decide import decide
+from exan_verify.verdict import Budget, Outcome, Verdict
+
+SMALL_NEURONS = 20
+"""Unasked, SMT is tried only up to this many neuron states: hidden neurons times samples."""
+
+UNASKED_WORK = 2_000_000
+"""Solver units when nobody set a limit: seconds, not minutes; the same on every machine."""
+
+
+def is_small(setting: Setting, samples: int) -> bool:
+    """Whether the question is small enough to be asked without being told to."""
+    return samples * sum(setting.network.widths[1:-1]) <= SMALL_NEURONS and setting.network.widths[0] <= 6
+
+
+def ask_about_batch(context: Context, limits: Budget) -> tuple[Verdict, Facts, tuple[Evidence, ...]]:
+    """The solvers' verdict; facts and evidence when it rests on a second batch that was replayed exactly."""
+    setting = context.setting
+    verdict = decide(
+        setting.network,
+        batch=context.batch,
+        loss=setting.loss,
+        reduction=setting.reduction,
+        labels=setting.labels,
+        domain=setting.domain,
+        budget=limits.seconds_left,
+        work_limit=_work(setting, limits),
+        seed=setting.seed,
+        jobs=setting.jobs,
+    )
+    other = None if verdict.witness is None else verdict.witness.batch
+    if verdict.outcome is not Outcome.AMBIGUOUS or other is None:
+        return verdict, Facts(), ()
+    second = Second(members=tuple(range(context.samples)), batch=other)
+    return verdict, facts_of(context, second), (evidence_of(context, second),)
+
+
+def ask_about_gradient(setting: Setting, gradient: Gradient, samples: int, limits: Budget) -> Verdict:
+    """The solvers' verdict on an exact gradient: they find a batch first, then ask for another."""
+    return decide(
+        setting.network,
+        gradient=gradient,
+        loss=setting.loss,
+        reduction=setting.reduction,
+        labels=setting.labels,
+        domain=setting.domain,
+        batch_size=samples,
+        budget=limits.seconds_left,
+        work_limit=_work(setting, limits),
+        seed=setting.seed,
+        jobs=setting.jobs,
+    )
+
+
+def _work(setting: Setting, limits: Budget) -> int | None:
+    if limits.work_left is not None:
+        return max(1, limits.work_left)
+    return None if setting.engine == "smt" or limits.seconds is not None else UNASKED_WORK
