@@ -35,7 +35,7 @@ lint: setup
 proofs:
 	bash proofs/install.sh
 	$(MAKE) -C proofs/coq clean
-	$(MAKE) -C proofs/coq assumptions
+	$(MAKE) -j2 -C proofs/coq assumptions
 
 # make bench - the tables of exan bench
 bench: setup
