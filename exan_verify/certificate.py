@@ -270,9 +270,21 @@ class Shear(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     point: int
 
 
+class Counting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="counting"):
+    """Evidence for AMBIGUOUS: more dimensions of motion of ``samples`` than equations on them (S4).
+
+    ``common``: only motions that the first layer does not see; else each sample's own. ``prime`` and
+    ``point`` as for :class:`Shear`.
+    """
+
+    samples: tuple[int, ...]
+    common: bool
+    prime: int
+    point: int
+
+
 Evidence = (
-    Scale | Twins | RankBound | Forced | Lifting | DegreeThree | Enumeration | SecondBatch | Residual | Shear
-)
+    Scale | Twins | RankBound | Forced | Lifting | DegreeThree | Enumeration | SecondBatch | Residual | Shear | Counting)
 """Tagged records, one kind per argument; the kernel has one checker for each."""
 
 
