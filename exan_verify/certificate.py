@@ -284,7 +284,18 @@ class Counting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 Evidence = (
-    Scale | Twins | RankBound | Forced | Lifting | DegreeThree | Enumeration | SecondBatch | Residual | Shear | Counting)
+    Scale
+    | Twins
+    | RankBound
+    | Forced
+    | Lifting
+    | DegreeThree
+    | Enumeration
+    | SecondBatch
+    | Residual
+    | Shear
+    | Counting
+)
 """Tagged records, one kind per argument; the kernel has one checker for each."""
 
 
