@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 
 from exan_verify.decide.context import Context, Finding
-from exan_verify.decide.families import linear, mixing, orbits, shears, silent
+from exan_verify.decide.families import counting, linear, mixing, orbits, shears, silent
 from exan_verify.decide.families.result import Part, joined, witness
 from exan_verify.verdict import Attempt, Budget, Engine
 
@@ -18,6 +18,7 @@ METHODS: tuple[Callable[[Context, Budget], Part], ...] = (
     mixing.decide,
     shears.decide,
     linear.decide,
+    counting.decide,
     orbits.decide,
     silent.decide,
 )

@@ -117,6 +117,13 @@ def _pairs(batch: Batch) -> list[tuple[Any, Any]]:
     return list(zip(batch.x, batch.y, strict=True))
 
 
+def not_staying(batch: Batch, moving: frozenset[int]) -> frozenset[int]:
+    """The moving samples of which every equal sample moves too."""
+    pairs = _pairs(batch)
+    staying = {pairs[m] for m in range(batch.size) if m not in moving}
+    return frozenset(m for m in moving if pairs[m] not in staying)
+
+
 def replaced(batch: Batch, moved: Sequence[int], inputs: Array, labels: Array) -> Batch:
     """The batch with new samples in the places ``moved``."""
     places = list(moved)

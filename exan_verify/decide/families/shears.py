@@ -23,7 +23,7 @@ from exan_verify.decide.families.motion import below, conditions, fractions, sca
 from exan_verify.decide.families.reals import Interval, enclosed_coefficients, reach_of_shear
 from exan_verify.decide.families.regions import shared_regions
 from exan_verify.decide.families.result import Part, joined, names
-from exan_verify.decide.families.second import Radii, farthest, replaced, sparse
+from exan_verify.decide.families.second import Radii, farthest, not_staying, replaced, sparse
 from exan_verify.exact.linalg import nullspace, rank_mod
 from exan_verify.exact.modular import PRIME, Residues
 from exan_verify.exact.modular import point as residue_point
@@ -72,7 +72,7 @@ def _shears(context: Context, group: _Dependent) -> Part:
     vectors = [v for v in tried if v is not None]
     if not vectors:
         return Part(note="")
-    free = _free(context, group.moving)
+    free = not_staying(context.batch, group.moving)
     dimension = (len(group.samples) - group.bound) * space.dimension
     why = "" if context.setting.loss.rational else ": more samples than their loss vectors have dimensions"
     reason = (
@@ -159,9 +159,3 @@ def _point(context: Context) -> tuple[int, Residues]:
             )
         except VanishingDenominatorError:
             attempt += 1
-
-
-def _free(context: Context, moving: frozenset[int]) -> frozenset[int]:
-    pairs = list(zip(context.batch.x, context.batch.y, strict=True))
-    staying = {pairs[m] for m in range(context.samples) if m not in moving}
-    return frozenset(m for m in moving if pairs[m] not in staying)
