@@ -8,6 +8,7 @@ from typing import Any
 from exan_verify.certificate import (
     Certificate,
     Claim,
+    Counting,
     DegreeThree,
     Enumeration,
     Forced,
@@ -26,6 +27,7 @@ from exan_verify.errors import CertificateRejected, InputError, LabelError
 from exan_verify.exact.modular import UnsuitablePrimeError
 from exan_verify.facts import Facts
 from exan_verify.kernel import (
+    counting,
     degree_three,
     enumeration,
     family,
@@ -48,6 +50,7 @@ CHECKERS: Mapping[type, Callable[[Any, Subject], Facts]] = {
     Enumeration: enumeration.facts,
     SecondBatch: second_batch.facts,
     Shear: family.facts,
+    Counting: counting.facts,
     Residual: residual.facts,
 }
 """One checker for each kind of evidence."""
