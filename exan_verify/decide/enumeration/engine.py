@@ -2,7 +2,7 @@
 
 At one hidden layer every candidate (q, u) satisfies, for every neuron, one of the two linear equations (*).
 The search cuts the space of (q, u) neuron by neuron into subspaces that cover every candidate; when each leaf
-is the span of true samples that satisfy its equations exactly, every column of Q^-1 lies in the span of one.
+is known exactly to lie in the span of some true samples, so does every column of Q^-1.
 Leaves that share samples are joined to groups; from there on it is :mod:`exan_verify.decide.lifting`'s
 conclusion. Exponential in M + K', but complete where lifting is short of equations, and a second opinion.
 """
