@@ -83,7 +83,7 @@ def _mse(context: Context, m: int) -> TwinSearch:
     label = [to_fraction(v) for v in context.batch.labels[m]]
     if context.setting.labels is Labels.REAL:
         return _real(context, m, logits, label)
-    candidates = []
+    candidates: list[tuple[tuple[Fraction, Fraction], tuple[Fraction, ...] | None]] = []
     for other in _admitted(context):
         polynomial = quadratics(logits, label, other)
         if not polynomial:
