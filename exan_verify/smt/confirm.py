@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from dataclasses import replace
 from fractions import Fraction
+from itertools import islice
 from typing import Any
 
 import sympy
@@ -60,7 +62,11 @@ def accept_model(task: Task, answer: Answer) -> Task | Batch | None:
     return _nearby(task, batch) or (replace(task, lemmas=(*task.lemmas, *lemmas)) if lemmas else None)
 
 
-def family_member(own: Task) -> BallBatch | None:
+MAX_STARTS = 24
+"""How many starts along a family are tried."""
+
+
+def family_member(own: Task, deadline: float | None = None) -> BallBatch | None:
     """Another batch in the known batch's own cube, on a family through it, proved to exist; or None.
 
     For cross_entropy and bce only: there a family's other members are transcendental in general, and no model
@@ -73,7 +79,9 @@ def family_member(own: Task) -> BallBatch | None:
     order = next(placements(question, truth, own.assignment))
     labels = replace(truth.batch, y=tuple(truth.batch.y[n] for n in order))
     forbidden = exclusions(own, encoding)
-    for start in displaced(question, encoding, values_at(encoding, truth, order)):
+    for start in islice(displaced(question, encoding, values_at(encoding, truth, order)), MAX_STARTS):
+        if deadline is not None and time.monotonic() > deadline:
+            return None
         found = prove_existence(question, encoding, forbidden, start, labels)
         if found is not None:
             return found

@@ -24,7 +24,7 @@ import numpy as np
 from exan_verify.exact import linalg
 from exan_verify.exact.softmax import to_ball
 from exan_verify.smt.encode import ORDER, Encoding
-from exan_verify.smt.isolate_softmax import Row, probability_slopes, total_derivative
+from exan_verify.smt.isolate_softmax import Row, partials, probability_slopes, total_derivative
 from exan_verify.smt.question import Question
 from exan_verify.smt.replay import ExactBatch
 from exan_verify.smt.replay import Row as Exact
@@ -32,6 +32,8 @@ from exan_verify.smt.terms import Atom, Formula, Junction, Poly, equal
 from exan_verify.smt.transcendental import PRECISION, middle
 
 ROUNDS = 40
+PATIENCE, STALLED = 10, Fraction(1, 1000)
+"""Newton's iteration is given up when its steps are still this long after so many rounds."""
 BITS = 80
 BOX = Fraction(1, 2**BITS)
 """Half width of the box around Newton's limit in which existence is proved."""
@@ -121,6 +123,7 @@ class _System:
         self.names = [_name(v) for s in encoding.samples for v in s.x]
         self.known = {n: _hull(*ends) for n, ends in question.target.enclosures.items()}
         self.equations = self._independent()
+        self.partials = [partials(e) for e in self.equations or ()]
 
     def _independent(self) -> list[Poly] | None:
         """A basis of the span of the equations over Q; None when there are more than inputs."""
@@ -144,18 +147,20 @@ class _System:
     def jacobian(self, box: Mapping[str, Any]) -> list[Row]:
         """Their derivatives by the inputs over a box."""
         balls, slopes = self.at(box)
-        return [total_derivative(e, self.names, balls, slopes) for e in self.equations or ()]
+        return [total_derivative(p, self.names, balls, slopes) for p in self.partials]
 
     def newton(self, point: dict[str, Fraction]) -> tuple[dict[str, Fraction], list[str]] | None:
         """Least-norm Newton steps, then plain ones in as many inputs as there are equations; the limit and
         those inputs if Krawczyk's test proves a zero in the box around it.
         """
-        for _ in range(ROUNDS):
+        for k in range(ROUNDS):
             step = self._step(point, self.names)
-            if step is None:
+            if step is None or (
+                k == PATIENCE and max(map(abs, step.values()), default=Fraction(0)) > STALLED
+            ):
                 return None
             point = {n: _short(v + step.get(n, 0), 100) for n, v in point.items()}
-            if max(map(abs, step.values()), default=Fraction(0)) < BOX:
+            if _length(step) < BOX:
                 break
         free = self._pivots(point)
         if free is None:
@@ -260,6 +265,10 @@ def _dot(left: Sequence[Any], right: Sequence[Any]) -> Any:
 
 def _hull(low: Fraction, high: Fraction) -> Any:
     return to_ball(low).union(to_ball(high))
+
+
+def _length(step: Mapping[str, Fraction]) -> Fraction:
+    return max(map(abs, step.values()), default=Fraction(0))
 
 
 def _short(value: Fraction, bits: int) -> Fraction:

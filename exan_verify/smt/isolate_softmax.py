@@ -60,7 +60,7 @@ def _isolation(
     balls, slopes = probability_slopes(question, encoding.samples, origin)
     names = sorted(origin)
     equations = [e for _, e in encoding.equations]
-    jacobian = [total_derivative(e, names, balls, slopes) for e in equations]
+    jacobian = [total_derivative(partials(e), names, balls, slopes) for e in equations]
     centre = np.array([[_short(middle(row[n])) for n in names] for row in jacobian], dtype=object)
     left = left_inverse(centre.reshape(len(equations), len(names)))
     if left is None:
@@ -116,18 +116,27 @@ def _slope(loss: Loss, values: Sequence[Any], k: int, gain: Sequence[Fraction]) 
     return values[k] * (to_ball(gain[k]) - mean)
 
 
+Partials = Mapping[str, Poly]
+"""Partial derivatives of an equation by the variables that occur in it."""
+
+
+def partials(equation: Poly) -> Partials:
+    """All partial derivatives."""
+    return {name: equation.derivative(name) for name in equation.variables()}
+
+
 def total_derivative(
-    equation: Poly, names: Sequence[str], balls: Mapping[str, Any], slopes: Mapping[str, Row]
+    parts: Partials, names: Sequence[str], balls: Mapping[str, Any], slopes: Mapping[str, Row]
 ) -> Row:
     """A row of J: the total derivative of an equation by the inputs, through the probabilities too."""
     row: Row = {n: flint.arb(0) for n in names}
-    for variable in equation.variables():
+    for variable, derivative in parts.items():
         if variable in slopes:
-            partial = equation.derivative(variable).evaluate(balls, to_ball)
+            partial = derivative.evaluate(balls, to_ball)
             for n, s in slopes[variable].items():
                 row[n] += partial * s
         elif variable in row:
-            row[variable] += equation.derivative(variable).evaluate(balls, to_ball)
+            row[variable] += derivative.evaluate(balls, to_ball)
     return row
 
 

@@ -16,7 +16,7 @@ import flint
 import numpy as np
 
 from exan_verify.exact import backprop
-from exan_verify.network import Batch, Loss, to_fraction
+from exan_verify.network import Batch, Loss, exact_array, to_fraction
 from exan_verify.smt.algebraic import Point
 from exan_verify.smt.exponentials import is_zero
 from exan_verify.smt.question import Question, Vector, labels_array
@@ -44,7 +44,11 @@ class ExactBatch:
         for m, row in enumerate(self.x):
             inputs[m] = [v.value for v in row]
         vectors: list[Vector] = [tuple(v.value for v in row) for row in self.y]
-        return Batch(inputs=_frozen(inputs), labels=_frozen(labels_array(loss, vectors)))
+        labels = labels_array(loss, vectors)
+        return Batch(
+            inputs=exact_array(inputs, "x"),
+            labels=_frozen(labels) if labels.ndim == 1 else exact_array(labels, "y"),
+        )
 
     def describe(self) -> list[str]:
         """One line per sample, irrational coordinates as roots with 20 digits."""

@@ -42,6 +42,7 @@ class Search:
     cubes: list[list[bool]] = field(default_factory=list)
     complete: bool = False
     agreed: bool = True
+    spent: int = 0
     notes: list[tuple[str, float]] = field(default_factory=list)
 
     def find(
@@ -58,12 +59,13 @@ class Search:
 
         Cubes whose index is in ``skip`` are known to be empty; ``cheap`` leaves out the long rounds.
         """
-        start, outcome = time.monotonic(), Outcome()
+        start, outcome = time.monotonic(), Outcome(work=self.spent)
         whole = Task(index=SCOUT_INDEX, question=self.question, others=others, radius=radius, missing=missing)
         if not self.cubes and others:
             self.cubes.append(own_cube(others[0]))
         if not self._scout(whole, outcome):
             self._search(whole, skip, outcome, cheap)
+        self.spent = outcome.work
         self._note(purpose, outcome, time.monotonic() - start)
         if self.double_check and not outcome.accepted:
             self._confirm(outcome)
@@ -113,7 +115,7 @@ class Search:
         answer = query(shear_script(own).text(comments=False), SHEAR, self.settings)
         found = accept_model(own, answer) if answer.status == SAT else None
         if not isinstance(found, ExactBatch):
-            answer, found = Answer(SAT, "Newton's iteration"), family_member(own)
+            answer, found = Answer(SAT, "Newton's iteration"), family_member(own, self.settings.deadline)
         if found is not None:
             outcome.accepted = (own, answer, found)
         return found is not None
@@ -152,8 +154,9 @@ class Search:
             if reply.status not in (SAT, UNSAT):
                 outcome.stopped = f"the cubes could not be listed ({reply.reason})"
                 return None
-            record = {"cubes": sorted(cubes), "complete": reply.status == UNSAT}
+            record = {"cubes": sorted(cubes), "complete": reply.status == UNSAT, "work": reply.work}
             store.put(key, record)
+        outcome.work += record["work"]
         self.complete = record["complete"]
         page: list[list[bool]] = record["cubes"]
         if len(self.cubes) + len(page) > MAX_CUBES:
