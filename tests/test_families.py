@@ -5,20 +5,25 @@ import json
 import math
 from fractions import Fraction
 
+import msgspec
 import numpy as np
 import pytest
+import torch
 
+from exan_verify.certificate import Counting, Move, SecondBatch, Shear
 from exan_verify.decide import families
 from exan_verify.decide.families.second import downwards
 from exan_verify.decide.pipeline import certify
 from exan_verify.errors import CertificateRejected
+from exan_verify.exact.modular import PRIME
 from exan_verify.exact.softmax import loss_vectors
-from exan_verify.kernel import check
+from exan_verify.kernel import check, family, second_batch
+from exan_verify.kernel import counting as counting_kernel
 from exan_verify.network import Batch, Labels, Loss, Reduction, ReluNetwork
 from exan_verify.verdict import Box, Budget, Outcome, SampleStatus
 from tests import torch_reference
-from tests.cases import default_network
-from tests.family_cases import context_of, found_by_engine, replay, shown_to_kernel
+from tests.cases import default_network, two_one_five_one
+from tests.family_cases import context_of, found_by_engine, replay, shown_to_kernel, subject_of
 
 FREE = SampleStatus.FREE
 
@@ -356,3 +361,128 @@ def test_a_shear_that_touches_a_limit_is_rejected(shear):
     forged = changed(certificate, ("claim", "question", "domain"), [lo, hi])
     with pytest.raises(CertificateRejected, match="face of the box"):
         check(forged, network, batch=(x, y))
+
+
+def two_in_a_region(loss, labels, *, tied=False):
+    """d = 2, K logits from one neuron x_1 + 4; a second neuron x_2 (zero for the first sample when tied)."""
+    top = [[1, 0], [2, 0], [4, 0]] if loss is not Loss.BCE else [[1, 0]]
+    network = ReluNetwork.from_arrays([[[1, 0], [0, 1]], top], [[4, 0 if tied else -9], [0] * len(top)])
+    return context_of(network, batch_of(network, [[1, 0], [2, -3]], labels, loss), loss)
+
+
+def shear_of(context, samples, direction):
+    return Shear(samples=samples, direction=direction, prime=PRIME, point=context.image.point)
+
+
+def test_shears_are_refused_for_the_right_reason():
+    up = ((1, "1"),)
+    bce = two_in_a_region(Loss.BCE, [[1.0], [0.0]])
+    assert family.facts(shear_of(bce, (0, 1), up), subject_of(bce)).free == {0, 1}
+    tied = two_in_a_region(Loss.BCE, [[1.0], [0.0]], tied=True)
+    refused = [
+        (tied, (0, 1), up, "zero pre-activation"),
+        (bce, (0, 0), up, "named twice"),
+        (bce, (0,), up, "may have independent"),
+        (bce, (0, 1), ((0, "1"),), "changes the loss vectors"),
+        (bce, (0, 1), ((1, "1"), (1, "-1")), "direction is zero"),
+        (two_in_a_region(Loss.CROSS_ENTROPY, [0, 1]), (0, 1), up, "may have independent"),
+        (two_in_a_region(Loss.MSE, [0, 1]), (0, 1), up, "independent"),
+    ]
+    for context, samples, direction, reason in refused:
+        with pytest.raises(CertificateRejected, match=reason):
+            family.facts(shear_of(context, samples, direction), subject_of(context))
+
+
+def test_shears_that_move_a_tied_margin_are_refused():
+    network = ReluNetwork.from_arrays([[[1, 1]], [[1], [0]]], [[0], [0, 0]])
+    for x, refused in (
+        ([[1, 0], [Fraction(1, 2), 0]], True),
+        ([[Fraction(1, 4), 0], [Fraction(1, 2), 0]], False),
+    ):
+        context = context_of(network, batch_of(network, x, [0, 0], Loss.HINGE), Loss.HINGE)
+        evidence = shear_of(context, (0, 1), ((0, "1"),))
+        if not refused:
+            assert family.facts(evidence, subject_of(context)).free == {0, 1}
+            continue
+        with pytest.raises(CertificateRejected, match="tied margin"):
+            family.facts(evidence, subject_of(context))
+
+
+def test_second_batches_are_refused_for_the_right_reason():
+    network = one_neuron()
+    y = [[0.0], [1.0]]
+    context = context_of(
+        network, batch_of(network, [[1, 1], [3, 1]], y), Loss.MSE, domain=Box([0, 0], [4, 4])
+    )
+    along = (((0, "1"), (1, "-1")),)
+    known = context_of(
+        network, batch_of(network, [[1, 1], [3, 1]], y, labels=Labels.KNOWN), Loss.MSE, labels=Labels.KNOWN
+    )
+
+    def move(sample, **changes):
+        return Move(**{"sample": sample, "mix": ((sample, "1"),)} | changes)
+
+    refused = [
+        (context, (), "moves no sample"),
+        (context, (move(0), move(0)), "moved twice"),
+        (context, (move(0, steps=((0, "-2"),)),), "outside the domain"),
+        (context, (move(0, steps=((0, "1"),)),), "another gradient"),
+        (context, (move(0, target=((0, "1/2"),)),), "not admitted"),
+        (context, (move(0),), "another order"),
+        (known, (move(0, target=((0, "1"),)),), "other labels"),
+    ]
+    for asked, moves, reason in refused:
+        evidence = SecondBatch(directions=along, moves=moves)
+        with pytest.raises(CertificateRejected, match=reason):
+            second_batch.facts(evidence, subject_of(asked))
+
+
+def bottleneck(seed=3):
+    """One neuron below samples of different regions, one logit: 2-1-5-1, as bce."""
+    network, batch, _ = two_one_five_one(seed)
+    return context_of(network, batch_of(network, batch.inputs, batch.labels, Loss.BCE), Loss.BCE)
+
+
+def test_counting_across_regions_moves_the_batch_and_keeps_autograds_gradient():
+    context = next(c for c in map(bottleneck, range(50)) if not _one_region(c) and _alive(c))
+    finding = found_by_engine(context)
+    assert finding.facts.free == {0, 1}
+    (counting,) = [e for e in finding.evidence if isinstance(e, Counting)]
+    assert shown_to_kernel(context, finding) == finding.facts
+    # by hand: x_m + t alpha_m v with W_1 v = 0 and sum alpha_m delta_1^m = 0
+    module = torch_reference.module(context.network)
+    x = torch.tensor(context.batch.inputs.astype(float), requires_grad=True)
+    torch.nn.functional.binary_cross_entropy_with_logits(
+        module(x), torch.tensor(context.batch.labels)
+    ).backward()
+    weight = context.network.layers[0].weight[0]
+    delta = x.grad.numpy()[:, 0] / weight[0]
+    v = np.array([weight[1], -weight[0]])
+    moved = context.batch.inputs + 1e-3 * np.array([delta[1] * v, -delta[0] * v])
+    other = batch_of(context.network, moved, context.batch.labels, Loss.BCE)
+    before, after = (
+        torch_reference.gradient(context.network, b, Loss.BCE, Reduction.MEAN) for b in (context.batch, other)
+    )
+    for name, value in before.items():
+        np.testing.assert_allclose(value, after[name], rtol=1e-9, atol=1e-15)
+    for tampered, reason in (
+        (msgspec.structs.replace(counting, samples=(0, 0)), "named twice"),
+        (msgspec.structs.replace(counting, samples=(0,)), "dimensions of motion against"),
+        (msgspec.structs.replace(counting, samples=(0, 5)), "no such sample"),
+        (msgspec.structs.replace(counting, prime=7), "prime"),
+        (msgspec.structs.replace(counting, point=0), "point"),
+    ):
+        with pytest.raises(CertificateRejected, match=reason):
+            counting_kernel.facts(tampered, subject_of(context))
+
+
+def _one_region(context):
+    return all((p == p[:, :1]).all() for p in context.passed.patterns)
+
+
+def _alive(context):
+    return (
+        all(p.any(axis=0).all() for p in context.passed.patterns)
+        and not any(z.any() for z in context.passed.zeros)
+        and all(np.all(d != 0) for d in context.image.deltas[:1])
+    )

@@ -44,12 +44,12 @@ def own_motions(
 def common_motions(
     network: ReluNetwork, passed: Forward, batch: Batch, domain: Box | None, samples: Sequence[int]
 ) -> Bases:
-    """The same space for all samples: what no neuron of layer 1 sees that is active or zero for one of them."""
+    """One space for all samples: what no neuron of layer 1 sees that is active or zero for one of them."""
     chosen = list(samples)
     seen = (passed.patterns[0][:, chosen] | passed.zeros[0][:, chosen]).any(axis=1)
     rows = [RationalMatrix.of(network.layers[0].weight).fractions()[seen]]
     basis = nullspace(np.concatenate([*rows, *(_faces(batch, domain, m) for m in chosen)]))
-    return {m: basis for m in chosen}
+    return dict.fromkeys(chosen, basis)
 
 
 def responses(network: ReluNetwork, passed: Forward, symbols: Sequence[Array], bases: Bases) -> list[Array]:
@@ -117,7 +117,8 @@ def _faces(batch: Batch, domain: Box | None, m: int) -> Array:
     if domain is None:
         return unit[:0]
     lo, hi = domain.bounds(d)
-    return unit[np.asarray((batch.inputs[m] == lo) | (batch.inputs[m] == hi), dtype=bool)]
+    rows: Array = unit[np.asarray((batch.inputs[m] == lo) | (batch.inputs[m] == hi), dtype=bool)]
+    return rows
 
 
 def _entries(network: ReluNetwork) -> int:
