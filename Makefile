@@ -23,7 +23,7 @@ demo: setup
 	$(BIN)/exan demo
 
 test: setup
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 # make lint  - ruff and strict types
 lint: setup

@@ -1,0 +1,53 @@
+"""The benchmark measures what it says; nothing here looks at a time."""
+
+import pytest
+
+from exan_verify.bench.cases import CASES, build
+from exan_verify.bench.certify import run_case, run_certify_bench
+from exan_verify.errors import InputError
+
+BY_NAME = {case.name: case for case in CASES}
+QUICK = [
+    "784-512-10 M=8",
+    "64-48-40-10 M=5, three share layer 1",
+    "8-12-3 mse, one region, classes (3)",
+    "8-12-3 mse, one region, classes (2,1)",
+    "20-64-5 M=6 mse, gradient alone",
+    "20-64-5 M=6 mse, one entry changed",
+]
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_cases_come_out_as_expected(name):
+    run = run_case(BY_NAME[name], 0)
+    assert run.outcome == BY_NAME[name].expected
+    assert run.certify_seconds > 0
+    assert run.check_seconds > 0
+    assert run.certificate_kib > 0
+    assert run.peak_mib > 10
+    assert run.recovered is (True if name.endswith("gradient alone") else None)
+
+
+def test_seeds_make_the_case():
+    case = BY_NAME["784-512-10 M=8"]
+    (one, first), (two, second), (other, third) = build(case, 0), build(case, 0), build(case, 1)
+    assert (one, first) == (two, second)
+    assert one != other
+    assert first != third
+
+
+def test_names_are_unique_and_unknown_ones_are_refused():
+    assert len(BY_NAME) == len(CASES)
+    with pytest.raises(InputError, match="no benchmark row"):
+        run_certify_bench(rows=["nothing"])
+
+
+def test_a_row_runs_in_its_own_process():
+    seen = []
+    rows = run_certify_bench(
+        rows=["784-512-10 M=8"], seeds=[0, 1], progress=lambda *told: seen.append(told[1:])
+    )
+    assert rows[0].outcomes == {"unique": 2}
+    assert rows[0].checked == 2
+    assert rows[0].unknowns == 100
+    assert seen == [(0, 2), (1, 2)]
