@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -17,13 +18,15 @@ from exan_verify.certificate import (
     issue,
 )
 from exan_verify.decide.pipeline import certify
+from exan_verify.decide.residual import branch, mse
+from exan_verify.decide.residual.rest import Rest
 from exan_verify.errors import CertificateRejected
 from exan_verify.exact.modular import PRIME
-from exan_verify.kernel import check
-from exan_verify.network import Labels, Loss, Reduction, ReluNetwork
-from exan_verify.verdict import Outcome, SampleStatus
+from exan_verify.kernel import check, residual_cover, residual_quadrics
+from exan_verify.network import Batch, Labels, Loss, Reduction, ReluNetwork
+from exan_verify.verdict import Box, Budget, Outcome, SampleStatus
 from tests import counterexamples
-from tests.test_residual import one_region
+from tests.test_residual import context, one_region
 
 
 def issued(network, batch, loss):
@@ -237,3 +240,115 @@ def test_members_must_be_independent():
 )
 def test_an_argument_of_another_kind_or_an_empty_one_is_rejected(quadric, argument):
     rejected(quadric, ARGUMENT, argument)
+
+
+def genuine_argument(network, batch):
+    """What the mse method says about the output system, its hypotheses unchecked."""
+    return mse.solve_rest(Rest(context=context(network, batch), members=(0, 1)), Budget()).argument
+
+
+def test_features_must_be_independent():
+    """Equal inputs with different labels: Q is settled by the loss vectors, but [H 1] has rank one."""
+    network = ReluNetwork.from_arrays(
+        [[[1], [2], [3]], [[1, 2, 3], [1, 5, 1], [2, 1, 7]]], [[1, 1, 1], [1, 2, 5]]
+    )
+    batch = Batch.of([[1], [1]], [0, 1], network=network, loss=Loss.MSE, labels=Labels.ONE_HOT)
+    argument = genuine_argument(network, batch)
+    assert argument is not None
+    with pytest.raises(CertificateRejected, match=r"rank \[H"):
+        check(forged(network, batch, Loss.MSE, argument), network, batch=batch)
+
+
+def test_the_way_down_must_be_shown():
+    """An input that no neuron sees, below a head (f, -f): the features are settled, the inputs are not."""
+    seen = counterexamples.antisymmetric_head().network
+    weights = [layer.weight for layer in seen.layers]
+    network = ReluNetwork.from_arrays(
+        [np.concatenate([weights[0], np.zeros((3, 1))], axis=1), weights[1]],
+        [layer.bias for layer in seen.layers],
+    )
+    batch = Batch.of(
+        [[0.25, 0.125, 1], [0.5, 0.25, 2]], [0, 0], network=network, loss=Loss.MSE, labels=Labels.ONE_HOT
+    )
+    argument = genuine_argument(network, batch)
+    assert argument is not None
+    with pytest.raises(CertificateRejected, match="features below"):
+        check(forged(network, batch, Loss.MSE, argument), network, batch=batch)
+
+
+def test_evaluations_must_be_independent():
+    """The corners of a square have the right rank at degree two, where they are affinely dependent."""
+    square = residual_quadrics._System(
+        free=[0, 1],
+        quadrics=[{(k, k): Fraction(1), (k,): Fraction(-1)} for k in (0, 1)],
+    )
+    corners = [[a, b] for a in (0, 1) for b in (0, 1)]
+    assert not residual_quadrics._only(corners, square, 2)
+    assert residual_quadrics._only(corners, square, 3)
+    assert not residual_quadrics._only(corners[:3], square, 3)
+
+
+def test_a_solution_outside_the_domain_is_excluded_by_the_domain_alone():
+    """l = 4: the second solution lies a whole step outside the samples, in the region, outside the box."""
+    network = ReluNetwork.from_arrays([np.eye(2), [[-0.25, 1], [0.25, 2], [0, 5]]], [[9, 9], [0.5, 0.25, 1]])
+    batch = ([[0, 1], [1, 1]], [0, 1])
+    free = certify(network, batch=batch, loss="mse")
+    assert free.outcome is Outcome.AMBIGUOUS
+    assert sorted(free.witness.batch.x) == [(-1, 1), (2, 1)]
+    boxed = certify(network, batch=batch, loss="mse", domain=Box(0, 1))
+    assert boxed.outcome is Outcome.UNIQUE
+    certificate = json.loads(json.dumps(boxed.certificate))
+    assert check(certificate, network, batch=batch).outcome is Outcome.UNIQUE
+    for domain in (None, [["-1"], ["2"]]):
+        with pytest.raises(CertificateRejected):
+            check(change(certificate, ("claim", "question", "domain"), domain), network, batch=batch)
+
+
+class Cubic:
+    """x (x - 1) (x - 3/2), as a system for both sides."""
+
+    def over(self, box):
+        x = box[0]
+        return [x * (x - 1) * (x - 1.5)], [[3 * x * x - 5 * x + 1.5]]
+
+    __call__ = over
+
+
+BOX = [(Fraction(-2), Fraction(3))]
+ZEROS = [[Fraction(0)], [Fraction(1)], [Fraction(3, 2)]]
+
+
+def test_a_cover_names_every_zero_or_does_not_exist():
+    tree = branch.cover(Cubic(), tuple(BOX), [tuple(z) for z in ZEROS], Budget(), 500)
+    assert tree is not None
+    assert tree.count("k") >= 3
+    residual_cover._walk(Cubic(), BOX, ZEROS, tree)
+    assert branch.cover(Cubic(), tuple(BOX), [tuple(z) for z in ZEROS[:2]], Budget(), 500) is None
+    assert branch.cover(Cubic(), tuple(BOX), [tuple(z) for z in ZEROS], Budget(), 3) is None
+    for lie in ("k", "0kk", "0xk", tree.replace("k", "x", 1), tree.replace("x", "k", 1)):
+        with pytest.raises(CertificateRejected):
+            residual_cover._walk(Cubic(), BOX, ZEROS, lie)
+        with pytest.raises(CertificateRejected):
+            residual_cover._walk(Cubic(), BOX, ZEROS[:1], lie)
+
+
+def test_injective_means_one_zero_at_most():
+    for low, high, expected in (
+        (-1, 1, False),
+        (-0.125, 0.125, True),
+        (0.75, 1.75, False),
+        (1.5, 1.625, True),
+    ):
+        box = [(Fraction(low), Fraction(high))]
+        assert residual_cover._injective(Cubic(), box) is expected
+
+
+def test_a_bound_needs_non_negative_multipliers(membership):
+    """Both bounds from the upper one's constraint: a point without zeros, and every box of it empty."""
+    network, batch, certificate = membership
+    (below, above), *_ = certificate["evidence"][-1]["argument"]["bounds"]
+    for rows in ([above, above], [below, below]):
+        forged_bounds = change(certificate, (*ARGUMENT, "bounds"), [rows])
+        empty = change(forged_bounds, (*ARGUMENT, "trees"), lambda trees: ["x"] * len(trees))
+        with pytest.raises(CertificateRejected, match="bound"):
+            check(empty, network, batch=batch)
