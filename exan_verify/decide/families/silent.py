@@ -22,7 +22,7 @@ from exan_verify.decide.families.directions import candidates, direction, direct
 from exan_verify.decide.families.linear import within_reach
 from exan_verify.decide.families.motion import fractions
 from exan_verify.decide.families.polytopes import Region, regions
-from exan_verify.decide.families.radius import second_batch
+from exan_verify.decide.families.radius import reach, second_batch
 from exan_verify.decide.families.result import Part, names, of_batches
 from exan_verify.decide.families.second import Accepted, accept, sparse
 from exan_verify.exact.backprop import forward
@@ -79,22 +79,23 @@ def _moves(context: Context, item: _Idle, budget: Budget) -> list[Accepted]:
     if within_reach(context):
         # the own region belongs to the first-order family S4, which decides it by an exact cone
         return list(_elsewhere(context, item, budget))
-    return list(_along_free_features(context, item.sample))
+    return _along_free_features(context, item.sample)
 
 
-def _along_free_features(context: Context, m: int) -> Iterator[Accepted]:
-    """Wide networks: straight moves in the own region that touch nothing at a limit."""
+def _along_free_features(context: Context, m: int) -> list[Accepted]:
+    """Wide networks: the longest of a few straight moves in the own region that touch nothing at a limit."""
     space = directions(context, (m,))
+    tried = []
     for feature in candidates(context, space, (m,), _FEATURES_TRIED):
         v = direction(space, feature)
-        if v is None:
-            continue
-        for way in (v, -v):
+        for way in () if v is None else (v, -np.asarray(v)):
             steps = np.full((context.samples, space.size), Fraction(0), dtype=object)
             steps[_copies(context, m)] = way
-            item = second_batch(context, steps)
-            if item is not None:
-                yield item
+            tried.append((reach(context, steps)[m], steps))
+    tried.sort(key=lambda item: (item[0] is not None, -(item[0] or 0)))
+    found = (second_batch(context, steps) for _, steps in tried)
+    first = next((item for item in found if item is not None), None)
+    return [] if first is None else [first]
 
 
 def _elsewhere(context: Context, item: _Idle, budget: Budget) -> Iterator[Accepted]:
