@@ -17,6 +17,7 @@ from exan_verify.errors import CertificateRejected
 from exan_verify.exact.linalg import rank_mod
 from exan_verify.exact.modular import PRIME, inverses_mod, multiply_mod, random_residues
 from exan_verify.kernel import check
+from exan_verify.kernel import enumeration as kernel
 from exan_verify.kernel.enumeration import facts as checked
 from exan_verify.kernel.subject import Subject
 from exan_verify.network import Batch, Labels, Loss, Reduction, ReluNetwork
@@ -123,25 +124,26 @@ def test_a_group_is_split_at_the_layer_above():
 
 
 def test_exactly_zero_deltas_are_known_for_rational_losses():
-    """A neuron that is active for a sample with w_j . u_m = 0 satisfies both equations."""
-    network = ReluNetwork.from_arrays(
-        [np.eye(6, 3) + np.tri(6, 3), [[1, 1, 2, -1, 3, 1], [1, -1, 1, 2, 1, 2]]], [np.ones(6), [0, 0]]
-    )
-    batch = Batch.of(
-        [[1.0, 2, 1], [2, -3, 1]],
-        [[3.0, 2], [1, 5]],
-        network=network,
-        loss=Loss.MSE,
-        labels=Labels.REAL,
-    )
-    context = context_of(network, batch, Loss.MSE)
-    inactive, active = engine.exact_states(context, 1)
-    pattern = context.passed.patterns[0]
-    assert np.all(inactive | active)
-    assert np.array_equal(inactive & active, inactive & pattern | active & ~pattern)
-    g = context.passed.logits - batch.labels.T
-    products = network.layers[1].weight.T.astype(int) @ g
-    assert np.array_equal(inactive & active, products == 0)
+    """Where w_j . u_m = 0 exactly, the sample satisfies both equations, active or not."""
+    rng = np.random.default_rng(5)
+    seen = set()
+    for _ in range(10):
+        network = ReluNetwork.from_arrays(
+            [rng.integers(-2, 3, (8, 3)), rng.integers(-2, 3, (2, 8))], [rng.integers(-2, 3, 8), [0, 0]]
+        )
+        x, y = rng.integers(-2, 3, (3, 3)), rng.integers(-2, 3, (3, 2))
+        batch = Batch.of(x, y, network=network, loss=Loss.MSE, labels=Labels.REAL)
+        context = context_of(network, batch, Loss.MSE)
+        pattern, difference = context.passed.patterns[0], context.passed.logits - y.T
+        zero = network.layers[1].weight.T.astype(int) @ difference == 0
+        inactive, active = engine.exact_states(context, 1)
+        assert np.array_equal(inactive, ~pattern | zero)
+        assert np.array_equal(active, pattern | zero)
+        theirs = kernel._exact_states(subject_of(network, batch, Loss.MSE), 1)
+        assert np.array_equal(theirs[0], inactive)
+        assert np.array_equal(theirs[1], active)
+        seen |= {(bool(p), bool(z)) for p, z in zip(pattern.flat, zero.flat, strict=True)}
+    assert len(seen) == 4
 
 
 # what it refuses
@@ -504,8 +506,8 @@ def test_rejects_duplicates_and_networks_without_biases(example):
         checked(record, subject_of(bare, batch))
 
 
-def test_the_kernel_drops_only_with_a_proof():
-    """Where engine and kernel need exact dependences of rows w, both have them for small integers only."""
+def test_engine_and_kernel_agree_on_small_integers():
+    """Dependent rows w happen often here, and both drop subspaces because they are exactly dependent."""
     rng = np.random.default_rng(3)
     for _ in range(40):
         network = ReluNetwork.from_arrays(
@@ -516,3 +518,40 @@ def test_the_kernel_drops_only_with_a_proof():
         finding = enumeration.decide(context_of(network, batch, Loss.MSE), Budget())
         for record in finding.evidence:
             assert checked(record, subject_of(network, batch, Loss.MSE)) == finding.facts
+
+
+def test_the_kernel_drops_only_with_a_proof():
+    """The cut with q_0 leaves {q = 0, u_0 = 0} mod p: zero over the reals by two inactive equations, or when
+    dependences of rows w are exact.
+    """
+    axes = np.eye(4, dtype=np.uint64)
+    neuron = kernel._Neuron(
+        inactive=axes[0],
+        active=np.array([1, 0, 1, 0], dtype=np.uint64),
+        inactive_for=np.array([False, False]),
+        active_for=np.array([False, False]),
+    )
+    for used, exact, left in ((0, False, 2), (0, True, 0), (1, False, 1), (1, True, 0)):
+        nodes = kernel._Nodes(axes[[0, 3]][None], np.zeros((1, 2), dtype=np.uint64), np.array([used]))
+        children = kernel._branch(nodes, neuron, 2, exact)
+        assert sum(len(child.bases) for child in children) == left
+
+
+def test_the_kernel_tells_small_minors_from_large_ones():
+    for last, expected in ((3, True), (2 * PRIME + 5, False)):
+        network = ReluNetwork.from_arrays(
+            [np.eye(6, 3) + np.tri(6, 3), [[1, 1, 2, 1, 3, 1], [1, 3, 1, 2, 1, last]]], [np.ones(6), [0, 0]]
+        )
+        batch = random_batch(network, 2, loss=Loss.HINGE)
+        for name in ("full", "zero_sum"):
+            conclusion = Conclusion(
+                layer=1,
+                parametrisation=name,
+                groups=((0,), (1,)),
+                lower_ranks=(),
+                determined=(),
+                labels="backward_map",
+            )
+            subject = subject_of(network, batch, Loss.HINGE)
+            assert kernel._small_minors(subject, conclusion, list(range(6))) is expected
+            assert kernel._small_minors(subject, conclusion, list(range(5)))

@@ -74,8 +74,8 @@ def test_generic_batches_that_lifting_settles_are_settled_by_enumeration(seed, l
 )
 def test_a_naive_search_over_q_finds_the_same(seed, neurons, classes, samples, size):
     """Every state of every neuron, the exact solution space of its equations: all of them lie in the span of
-    one group, with u a function of q, when enumeration leaves nothing open; and only then, unless exactly zero
-    deltas make a leaf of samples that do not share the pattern.
+    one group, with u a function of q, when enumeration leaves nothing open; and only then, unless exactly
+    zero deltas make a leaf of samples that do not share the pattern.
     """
     rng = np.random.default_rng(seed)
     network = ReluNetwork.from_arrays(
