@@ -181,6 +181,13 @@ def test_large_searches_are_only_made_when_asked_for():
     assert "at most 63 samples" in finding.attempts[0].note
 
 
+def test_groups_that_lifting_has_found_are_not_searched_again():
+    network = default_network([30, 60, 4], seed=5, dtype=np.float64)
+    batch = near_copy(network, 4)
+    finding = enumeration.decide(context_of(network, batch, engine="auto"), Budget())
+    assert finding.attempts[0].note == "layer 1: lifting has found this layer's groups already"
+
+
 def test_a_work_limit_stops_the_search():
     network = default_network([20, 40, 8])
     verdict = certify(network, batch=random_batch(network, 6), work_limit=20_000, engine="enumeration")

@@ -21,8 +21,9 @@ from exan_verify.decide.context import Context, Finding
 from exan_verify.decide.enumeration.search import Equations, Tally, components, masks, ordered
 from exan_verify.decide.enumeration.tasks import search_in_parts
 from exan_verify.decide.lifting import conclude, hypotheses
-from exan_verify.decide.system import Plan, outgoing_weights, plan
+from exan_verify.decide.system import Plan, equations, outgoing_weights, plan
 from exan_verify.exact.backprop import backward
+from exan_verify.exact.linalg import rank_mod
 from exan_verify.exact.modular import PRIME
 from exan_verify.exact.rational import Mask, product
 from exan_verify.exact.softmax import loss_vectors
@@ -79,7 +80,7 @@ def layer_equations(context: Context, quadratic: Plan) -> Layer:
     neurons = np.flatnonzero(delta.any(axis=1))
     neurons = neurons[ordered(delta[neurons])]
     inactive, active = (table[neurons] for table in exact_states(context, quadratic.layer))
-    equations = Equations(
+    built = Equations(
         delta=delta[neurons],
         outgoing=outgoing_weights(context, quadratic, neurons),
         inactive=masks(inactive),
@@ -87,7 +88,7 @@ def layer_equations(context: Context, quadratic: Plan) -> Layer:
         groups=tuple(sum(1 << m for m in group) for group in quadratic.groups if len(group) > 1),
         small=_small(context, quadratic, neurons),
     )
-    return Layer(plan=quadratic, neurons=neurons, equations=equations)
+    return Layer(plan=quadratic, neurons=neurons, equations=built)
 
 
 def exact_states(context: Context, layer: int) -> tuple[Mask, Mask]:
@@ -131,7 +132,11 @@ def _out_of_range(context: Context, quadratic: Plan) -> str | None:
     variables = _variables(quadratic)
     if context.samples > MAX_SAMPLES:
         return f"enumeration takes at most {MAX_SAMPLES} samples"
-    if context.setting.engine == "auto" and variables > AUTOMATIC:
+    if context.setting.engine != "auto":
+        return None
+    if not quadratic.missing and rank_mod(equations(context, quadratic)) == quadratic.target:
+        return "lifting has found this layer's groups already"
+    if variables > AUTOMATIC:
         return (
             f"about 2^{variables} subspaces would have to be looked at; ask for it with engine='enumeration' "
             "and a budget"
@@ -161,11 +166,11 @@ def _small(context: Context, quadratic: Plan, neurons: Array) -> bool:
     return prod(max(1, sum(int(v) ** 2 for v in row)) for row in scaled) < PRIME**2
 
 
-def _open(equations: Equations, tally: Tally) -> str:
+def _open(searched: Equations, tally: Tally) -> str:
     count = sum(tally.open_leaves.values())
     return (
-        f"{count} of the subspaces that {equations.neurons} neurons leave are larger than their true samples "
-        f"(M + K' = {equations.variables}): too few neurons tell samples apart"
+        f"{count} of the subspaces that {searched.neurons} neurons leave are larger than their true samples "
+        f"(M + K' = {searched.variables}): too few neurons tell samples apart"
     )
 
 
