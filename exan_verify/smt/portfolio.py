@@ -40,8 +40,8 @@ SMT, NLSAT, DEFAULT = (Strategy("z3", t) for t in ("smt", "qfnra-nlsat", "defaul
 CVC5 = Strategy("cvc5")
 
 ROUNDS: tuple[Round, ...] = (
-    Round(NLSAT, 300_000, 5.0),
-    Round(SMT, 300_000, 5.0),
+    Round(NLSAT, 300_000, 2.0),
+    Round(SMT, 300_000, 2.0),
     Round(NLSAT, 6_000_000, 30.0),
     Round(SMT, 6_000_000, 30.0),
     Round(CVC5, 500_000, 30.0),
@@ -51,7 +51,7 @@ ROUNDS: tuple[Round, ...] = (
 """The default portfolio. Either of the first two closes nearly all cubes in milliseconds, and what the one
 cannot do the other often can; cvc5 is left out where it is not installed."""
 
-SCOUT = Round(SMT, 1_000_000, 5.0)
+SCOUT = Round(SMT, 1_000_000, 3.0)
 """One try at the whole question before its cubes: it often finds a second batch at once."""
 
 
