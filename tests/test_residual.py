@@ -89,7 +89,9 @@ def test_hinge_groups(counts, labels):
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "bce"])
-@pytest.mark.parametrize(("counts", "classes"), [((0, 0), 3), ((0, 1), 3), ((0, 1), 6), ((0, 1, 2), 8)])
+@pytest.mark.parametrize(
+    ("counts", "classes"), [((0, 0), 3), ((0, 1), 3), ((0, 1), 6), ((0, 1, 2), 4), ((0, 1, 2), 8)]
+)
 def test_transcendental_groups_are_unique_by_a_cover(loss, counts, classes):
     network, batch = one_region(counts, classes=classes, loss=Loss(loss))
     verdict = certified(network, batch, loss=loss)
