@@ -57,7 +57,9 @@ SCOUT = Round(SMT, 1_000_000, 3.0)
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How a portfolio is run. ``deadline`` is a value of ``time.monotonic``."""
+    """How a portfolio is run. ``deadline`` is a value of ``time.monotonic``; without ``scout`` the whole
+    question is never tried before its cubes.
+    """
 
     rounds: tuple[Round, ...] = ROUNDS
     seed: int = 0
@@ -67,6 +69,7 @@ class Settings:
     work_limit: int | None = None
     progress: Progress | None = None
     seconds_left: float | None = None
+    scout: bool = True
 
 
 @dataclass(slots=True)

@@ -99,6 +99,8 @@ class Search:
         """Try the whole question at once; True when that decides it."""
         if not self.question.loss.rational:
             return self._family(whole, outcome)
+        if not self.settings.scout:
+            return False
         proceed(outcome, [whole], [SCOUT], self.settings, accept_model)
         if outcome.accepted or outcome.refuted:
             return True

@@ -1,0 +1,186 @@
+"""``exan bench smt``: the small suite by three ways, compared.
+
+*Direct*: the whole question as one query to z3. *Cubes*: one query per activation pattern
+(:mod:`exan_verify.smt`). *Pipeline*: every argument of :func:`exan_verify.certify`, exact ones first. Each
+way gets the same wall time per instance; what it leaves open is listed by name.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+from exan_verify.decide.pipeline import certify
+from exan_verify.errors import InputError
+from exan_verify.network import Loss
+from exan_verify.smt.confirm import accept_model
+from exan_verify.smt.cubes import Task
+from exan_verify.smt.decide import answer, pose
+from exan_verify.smt.exclude import Known
+from exan_verify.smt.portfolio import SMT, Round, Settings, run
+from exan_verify.smt.question import Question
+from exan_verify.testing.suite import PER_CELL, Instance, iterate_suite
+from exan_verify.verdict import Outcome
+
+SECONDS = 10.0
+WAYS = ("direct", "cubes", "pipeline")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """One instance by one way; ``seconds`` is wall time."""
+
+    instance: str
+    way: str
+    outcome: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A loss by one way. ``disagreements`` names instances on which two ways contradict one another, or a
+    planted second batch is denied; there must be none.
+    """
+
+    name: str
+    way: str
+    instances: int
+    decided: int
+    share: float
+    outcomes: dict[str, int]
+    median: float
+    worst: float
+    open: tuple[str, ...]
+    disagreements: tuple[str, ...]
+
+
+def run_smt_bench(
+    *,
+    rows: Sequence[str] | None = None,
+    seeds: Sequence[int] = tuple(range(PER_CELL)),
+    progress: Callable[[str, int, int], None] | None = None,
+    seconds: float = SECONDS,
+    limit: int | None = None,
+) -> list[Row]:
+    """Run the suite's instances of the named losses (default: all), three rows per loss.
+
+    ``seeds``: as many instances of each cell of the suite as there are seeds, at most
+    :data:`~exan_verify.testing.suite.PER_CELL`; ``limit`` stops after so many instances per loss.
+    ``progress(name, done, total)`` is called before every instance. Raises :class:`InputError` on an unknown
+    loss.
+    """
+    losses = _losses(rows)
+    chosen = {loss: _instances(loss, len(seeds), limit) for loss in losses}
+    total, done, found = sum(map(len, chosen.values())), 0, []
+    for loss, instances in chosen.items():
+        results: list[Result] = []
+        for case in instances:
+            if progress is not None:
+                progress(case.name, done, total)
+            results += measure(case, seconds)
+            done += 1
+        wrong = _disagreements(instances, results)
+        found += [_row(loss, way, [r for r in results if r.way == way], wrong) for way in WAYS]
+    return found
+
+
+def _losses(rows: Sequence[str] | None) -> list[Loss]:
+    known = [loss.value for loss in Loss]
+    for name in rows or ():
+        if name not in known:
+            raise InputError(f"the small suite has no loss {name!r}; there are: {', '.join(known)}")
+    return [loss for loss in Loss if not rows or loss.value in rows]
+
+
+def _instances(loss: Loss, per_cell: int, limit: int | None) -> list[Instance]:
+    found = [c for c in iterate_suite() if c.loss is loss and int(c.name.rsplit("/", 1)[1]) < per_cell]
+    return found[:limit]
+
+
+def measure(case: Instance, seconds: float) -> Iterator[Result]:
+    """One instance by every way."""
+    for way in WAYS:
+        start = time.perf_counter()
+        outcome = _ASKED[way](case, seconds)
+        spent = time.perf_counter() - start
+        yield Result(instance=case.name, way=way, outcome=outcome.value, seconds=spent)
+
+
+def _posed(case: Instance) -> tuple[Question, Known]:
+    question, truth = pose(
+        case.network,
+        batch=case.batch,
+        gradient=None,
+        loss=case.loss,
+        reduction=case.reduction,
+        labels=case.labels,
+        domain=case.domain,
+        batch_size=None,
+        tolerance=None,
+    )
+    assert truth is not None
+    return question, truth
+
+
+def _direct(case: Instance, seconds: float) -> Outcome:
+    question, truth = _posed(case)
+    settings = Settings(rounds=(Round(SMT, 0, seconds),), deadline=time.monotonic() + seconds)
+    found = run([Task(index=-1, question=question, others=(truth,))], settings, accept_model)
+    if found.accepted is not None:
+        return Outcome.AMBIGUOUS
+    return Outcome.UNKNOWN if found.inconclusive else Outcome.UNIQUE
+
+
+def _cubes(case: Instance, seconds: float) -> Outcome:
+    question, truth = _posed(case)
+    settings = replace(Settings(scout=False), deadline=time.monotonic() + seconds)
+    return answer(question, truth, settings, radius=Fraction(0), double_check=False).outcome
+
+
+def _pipeline(case: Instance, seconds: float) -> Outcome:
+    return certify(
+        case.network,
+        batch=case.batch,
+        loss=case.loss.value,
+        reduction=case.reduction.value,
+        labels=case.labels.value,
+        domain=case.domain,
+        budget=seconds,
+    ).outcome
+
+
+_ASKED: dict[str, Callable[[Instance, float], Outcome]] = {
+    "direct": _direct,
+    "cubes": _cubes,
+    "pipeline": _pipeline,
+}
+
+
+def _disagreements(instances: Sequence[Instance], results: Sequence[Result]) -> list[str]:
+    planted = {case.name for case in instances if case.planted}
+    said: dict[str, set[str]] = {}
+    for result in results:
+        if result.outcome != Outcome.UNKNOWN:
+            said.setdefault(result.instance, set()).add(result.outcome)
+    return [n for n, s in said.items() if len(s) > 1 or (n in planted and Outcome.UNIQUE in s)]
+
+
+def _row(loss: Loss, way: str, results: Sequence[Result], wrong: Sequence[str]) -> Row:
+    left = tuple(r.instance for r in results if r.outcome == Outcome.UNKNOWN)
+    times = [r.seconds for r in results]
+    outcomes = {o.value: sum(r.outcome == o for r in results) for o in Outcome}
+    return Row(
+        name=loss.value,
+        way=way,
+        instances=len(results),
+        decided=len(results) - len(left),
+        share=1 - len(left) / max(1, len(results)),
+        outcomes={k: v for k, v in outcomes.items() if v},
+        median=statistics.median(times) if times else 0.0,
+        worst=max(times, default=0.0),
+        open=left,
+        disagreements=tuple(wrong),
+    )
