@@ -40,15 +40,16 @@ def test_determined_samples_cannot_move_and_exclusivity_is_what_autograd_shows()
     assert found.classes == (0, 1, 2)
 
 
-def test_twins_have_no_exan_cannot_be_peeled_and_stay_undecided():
+def test_equal_samples_have_no_exan_cannot_be_peeled_and_can_move():
     x, y = batch()
     x[1], y[1] = x[0], y[0]
     found = audit(model(), (x, y))
-    assert found.verdict.outcome is not Outcome.UNIQUE
+    assert found.verdict.outcome is Outcome.AMBIGUOUS
     assert found.exclusivity.counts[0][:2] == (0, 0)
     assert found.peelable[:2] == (False, False)
-    assert found.radius[0] is None
-    assert found.radius[1] is None
+    assert found.radius[0] > 0
+    assert found.radius[1] > 0
+    assert found.radius[2] in (None, 0.0)
 
 
 def test_radius_follows_the_verdict():

@@ -108,16 +108,13 @@ def test_a_rejected_certificate_is_exit_code_one(here: Path, capsys: pytest.Capt
 
 
 def test_undecided_is_exit_code_three_and_never_unique(here: Path, capsys: pytest.CaptureFixture[str]):
-    code, out, _ = run(
-        capsys, "certify", "model.safetensors", "--batch", "twins.npz", "--certificate", "none.json"
-    )
+    question = ("certify", "model.safetensors", "--batch", "batch.npz", "--work-limit", "1")
+    code, out, _ = run(capsys, *question, "--certificate", "none.json")
     assert code == ExitCode.UNDECIDED
     assert out.startswith("UNKNOWN")
     assert "not a statement that the batch is safe" in out
-    assert not Path("none.json").exists() or "determined" in out
-    code, record = run_json(
-        capsys, "certify", "model.safetensors", "--batch", "batch.npz", "--work-limit", "1"
-    )
+    assert not Path("none.json").exists()
+    code, record = run_json(capsys, *question)
     assert code == ExitCode.UNDECIDED
     assert "work limit of 1" in record["reason"]
 
@@ -194,9 +191,9 @@ def test_audit_reports_four_answers(here: Path, capsys: pytest.CaptureFixture[st
         ("batch.npz", ["exan"], ExitCode.REFUSED),
         ("pair.npz", ["peel"], ExitCode.DONE),
         ("pair.npz", ["exan"], ExitCode.DONE),
-        ("pair.npz", ["determined"], ExitCode.UNDECIDED),
-        ("pair.npz", ["peel", "determined"], ExitCode.UNDECIDED),
-        ("pair.npz", [], ExitCode.UNDECIDED),
+        ("pair.npz", ["determined"], ExitCode.DONE),
+        ("pair.npz", ["peel", "determined"], ExitCode.DONE),
+        ("pair.npz", [], ExitCode.DONE),
         ("twins.npz", ["peel", "determined"], ExitCode.REFUSED),
     ],
 )
@@ -205,6 +202,15 @@ def test_gates(here: Path, capsys: pytest.CaptureFixture[str], batch: str, gates
     save_batch("pair.npz", x[[0, 0]], y[[0, 0]])
     options = [part for gate in gates for part in ("--fail-on", gate)]
     assert run(capsys, "audit", "model.safetensors", batch, *options)[0] == code
+
+
+@pytest.mark.parametrize("gates", [[], ["determined"], ["peel", "determined"]])
+def test_a_gate_that_cannot_be_decided(here: Path, capsys: pytest.CaptureFixture[str], gates: list[str]):
+    x, y = load_batch("batch.npz")
+    save_batch("pair.npz", x[[0, 0]], y[[0, 0]])
+    options = [part for gate in gates for part in ("--fail-on", gate)]
+    limited = run(capsys, "audit", "model.safetensors", "pair.npz", "--work-limit", "1", *options)
+    assert limited[0] == ExitCode.UNDECIDED
 
 
 # ---- attack -----------------------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ def grouped():
     base = random_batch(network, 4, seed=6)
     x = np.concatenate([base.inputs.astype(np.float64), base.inputs[:1] + 2.0**-30])
     batch = (x, np.append(base.labels, (base.labels[0] + 1) % 6))
-    return network, batch, plain(certify(network, batch=batch).certificate)
+    return network, batch, plain(certify(network, batch=batch, engine="lifting").certificate)
 
 
 @pytest.fixture(scope="module")

@@ -254,7 +254,10 @@ def _reason(
     if context.network.depth == 1:
         parts.append("the network has no hidden layer, which lifting needs")
     elif not stopped:
-        parts.extend(attempt.note for _, finding in findings for attempt in finding.attempts)
+        # one word per engine; the attempts have all of them
+        parts.extend(
+            f"{engine.value}: {finding.attempts[0].note}" for engine, finding in findings if finding.attempts
+        )
     return "; ".join(parts) or "no argument applies"
 
 
