@@ -227,6 +227,17 @@ def test_a_network_without_hidden_layer_is_one_region():
     replay(context, finding.witness.batch)
 
 
+def test_one_class_says_nothing_about_anything():
+    """cross_entropy with one class is zero: every sample may go anywhere in its region."""
+    network = ReluNetwork.from_arrays([[[1, 0], [0, 1]], [[1, 1]]], [[0, 0], [0]])
+    context = context_of(
+        network, batch_of(network, [[1, 1], [2, 1]], [0, 0], Loss.CROSS_ENTROPY), Loss.CROSS_ENTROPY
+    )
+    finding = found_by_engine(context)
+    assert finding.facts.free == {0, 1}
+    assert shown_to_kernel(context, finding) == finding.facts
+
+
 def test_a_spent_budget_is_said():
     network, x, y = cluster([2, 8, 2], (0, 0, 0))
     budget = Budget(work=1)
@@ -419,6 +430,8 @@ def test_second_batches_are_refused_for_the_right_reason():
         network, batch_of(network, [[1, 1], [3, 1]], y, labels=Labels.KNOWN), Loss.MSE, labels=Labels.KNOWN
     )
 
+    classes = two_in_a_region(Loss.HINGE, [0, 1])
+
     def move(sample, **changes):
         return Move(**{"sample": sample, "mix": ((sample, "1"),)} | changes)
 
@@ -430,6 +443,9 @@ def test_second_batches_are_refused_for_the_right_reason():
         (context, (move(0, target=((0, "1/2"),)),), "not admitted"),
         (context, (move(0),), "another order"),
         (known, (move(0, target=((0, "1"),)),), "other labels"),
+        (classes, (move(0, target=((0, "1"),)),), "no target vector"),
+        (classes, (move(0, label=7),), "not admitted"),
+        (context, (move(0, label=1),), "not a class"),
     ]
     for asked, moves, reason in refused:
         evidence = SecondBatch(directions=along, moves=moves)

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from exan_verify.exact.backprop import Forward, backward
-from exan_verify.exact.linalg import multiply, nullspace
+from exan_verify.exact.linalg import multiply, nullspace, rank
 from exan_verify.exact.modular import Residues, multiply_mod
 from exan_verify.exact.rational import RationalMatrix
 from exan_verify.network import Array, Batch, Loss, ReluNetwork
@@ -69,6 +69,12 @@ def responses(network: ReluNetwork, passed: Forward, symbols: Sequence[Array], b
         ]
         found.append(np.array(columns, dtype=object).reshape(len(columns), _entries(network)).T)
     return found
+
+
+def most_equations(network: ReluNetwork, passed: Forward, symbols: Sequence[Array], bases: Bases) -> int:
+    """R: the dimension of the joint column space of all M_s; 0 without symbols (one class)."""
+    parts = responses(network, passed, symbols, bases)
+    return rank(np.concatenate(parts, axis=1)) if parts else 0
 
 
 def responses_mod(

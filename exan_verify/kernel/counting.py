@@ -15,8 +15,8 @@ from exan_verify.certificate import Counting, domain_box
 from exan_verify.errors import CertificateRejected
 from exan_verify.exact.backprop import backward_mod
 from exan_verify.exact.balance import symbolic_loss_vectors
-from exan_verify.exact.first_order import Bases, common_motions, own_motions, responses, responses_mod
-from exan_verify.exact.linalg import rank, rank_mod
+from exan_verify.exact.first_order import Bases, common_motions, most_equations, own_motions, responses_mod
+from exan_verify.exact.linalg import rank_mod
 from exan_verify.exact.modular import PRIME, Residues
 from exan_verify.exact.softmax import VanishingDenominatorError, loss_vectors_mod
 from exan_verify.facts import Facts
@@ -37,7 +37,7 @@ def facts(evidence: Counting, subject: Subject) -> Facts:
     bases = _bases(evidence, subject)
     passed, batch, network = subject.passed, subject.batch, subject.network
     symbols = symbolic_loss_vectors(subject.question.loss, passed.logits, batch.labels)
-    bound = rank(np.concatenate(responses(network, passed, list(symbols.values()), bases), axis=1))
+    bound = most_equations(network, passed, list(symbols.values()), bases)
     total = sum(basis.shape[1] for basis in bases.values())
     require(total > bound, f"{total} dimensions of motion against up to {bound} equations")
     change = responses_mod(network, passed, _deltas(evidence, subject), bases)

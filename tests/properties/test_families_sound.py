@@ -11,7 +11,7 @@ from exan_verify.verdict import Box, Budget
 from tests.family_cases import context_of, found_by_engine, replay, shown_to_kernel
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=90, deadline=None)
 @given(
     data=st.data(),
     loss=LOSSES,
@@ -35,7 +35,7 @@ def test_kernel_and_replay_agree_with_the_engine(data, loss, reduction, domain, 
         replay(context, finding.witness.batch)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(data=st.data(), loss=LOSSES)
 def test_samples_that_lifting_determines_are_never_free(data, loss):
     """``|`` of the two engines' facts raises SoundnessError on a contradiction."""
@@ -46,7 +46,7 @@ def test_samples_that_lifting_determines_are_never_free(data, loss):
     assert not both.free & both.determined
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(data=st.data(), loss=LOSSES, seed=st.integers(0, 99))
 def test_the_order_of_the_samples_does_not_matter(data, loss, seed):
     network = data.draw(networks(max_width=5))

@@ -14,23 +14,23 @@ import numpy as np
 
 from exan_verify.certificate import Counting
 from exan_verify.decide.context import Context
-from exan_verify.decide.families.linear import within_reach
 from exan_verify.decide.families.regions import shared_regions
 from exan_verify.decide.families.result import Part, joined, names
 from exan_verify.decide.families.second import not_staying
 from exan_verify.exact.balance import symbolic_loss_vectors
-from exan_verify.exact.first_order import Bases, common_motions, own_motions, responses, responses_mod
-from exan_verify.exact.linalg import rank, rank_mod
+from exan_verify.exact.first_order import Bases, common_motions, most_equations, own_motions, responses_mod
+from exan_verify.exact.linalg import rank_mod
 from exan_verify.exact.modular import PRIME
 from exan_verify.facts import Facts
 from exan_verify.verdict import Budget
 
 _MAX_SETS = 24
+_MAX_ENTRIES = 300_000
 
 
 def decide(context: Context, budget: Budget) -> Part:
     """Count for several sets of samples; keep what adds a fact."""
-    if context.setting.loss.rational or not within_reach(context):
+    if context.setting.loss.rational or not _within_reach(context):
         return Part(note="")
     parts: list[Part] = []
     for samples in _sets(context):
@@ -42,6 +42,13 @@ def decide(context: Context, budget: Budget) -> Part:
             parts += [part] if part is not None else []
     found = joined(parts)
     return found if found.facts.is_ambiguous else Part(note="S4: no surplus of motions over equations")
+
+
+def _within_reach(context: Context) -> bool:
+    """Whether the responses of all motions to all symbols are few enough numbers."""
+    entries = sum(layer.weight.size for layer in context.network.layers)
+    columns = context.samples * context.network.widths[0]
+    return entries * columns * context.samples * context.network.classes <= _MAX_ENTRIES
 
 
 def _sets(context: Context) -> Iterator[tuple[int, ...]]:
@@ -57,7 +64,7 @@ def _count(context: Context, samples: tuple[int, ...], common: bool) -> Part | N
         return None
     network, passed = context.network, context.passed
     symbols = symbolic_loss_vectors(context.setting.loss, passed.logits, context.batch.labels)
-    bound = rank(np.concatenate(responses(network, passed, list(symbols.values()), bases), axis=1))
+    bound = most_equations(network, passed, list(symbols.values()), bases)
     if total <= bound:
         return None
     free = not_staying(context.batch, _moving(context, bases, bound))

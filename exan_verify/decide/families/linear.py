@@ -21,11 +21,12 @@ import numpy as np
 
 from exan_verify.decide.context import Context
 from exan_verify.decide.families.cone import Cone, cone
-from exan_verify.decide.families.motion import fractions, jacobians, margins, masked, scaled
+from exan_verify.decide.families.motion import fractions, margins, masked, scaled
 from exan_verify.decide.families.radius import farther, second_batch
 from exan_verify.decide.families.result import GENERATORS_SHOWN, Part, names, of_batches
 from exan_verify.exact.backprop import backward
 from exan_verify.exact.balance import symbolic_loss_vectors
+from exan_verify.exact.first_order import jacobians
 from exan_verify.exact.linalg import multiply, nullspace, pivots
 from exan_verify.exact.softmax import loss_vectors
 from exan_verify.network import Array, Loss
@@ -60,7 +61,7 @@ def within_reach(context: Context) -> bool:
 
 def family(context: Context) -> Family:
     """The family S4 of a batch: the whole of it for a rational loss."""
-    maps = [jacobians(context, m) for m in range(context.samples)]
+    maps = [jacobians(context.network, context.passed, m) for m in range(context.samples)]
     basis = scaled(nullspace(_equations(context, maps)))
     if not basis.shape[1]:
         return Family(generators=basis, inner=_no_steps(context))

@@ -16,7 +16,6 @@ import numpy as np
 
 from exan_verify.decide.context import Context
 from exan_verify.exact.backprop import affine
-from exan_verify.exact.linalg import multiply
 from exan_verify.exact.rational import Mask, RationalMatrix, product
 from exan_verify.network import Array, Loss, to_fraction
 
@@ -117,18 +116,6 @@ def margins(logits: Array, label: int) -> Array:
 def masked(rows: Array, keep: Mask) -> Array:
     """The rows where ``keep``, zeros elsewhere."""
     found: Array = rows * keep.astype(int)[:, None]
-    return found
-
-
-def jacobians(context: Context, sample: int) -> list[Array]:
-    """``dz_i / dx`` of one sample for every layer i = 1..L (the last: the logits), each (n_i, d); small
-    networks only.
-    """
-    current = fractions(context.network.layers[0].weight)
-    found = [current]
-    for layer, pattern in zip(context.network.layers[1:], context.passed.patterns, strict=True):
-        current = multiply(fractions(layer.weight), masked(current, pattern[:, sample]))
-        found.append(current)
     return found
 
 
