@@ -12,15 +12,18 @@ import pytest
 from exan_verify.certificate import (
     Claim,
     LabelCase,
+    LossVectorArgument,
     QuadricArgument,
     Question,
     Residual,
     issue,
 )
+from exan_verify.decide import residual
 from exan_verify.decide.pipeline import certify
 from exan_verify.decide.residual import branch, mse
 from exan_verify.decide.residual.rest import Rest
 from exan_verify.errors import CertificateRejected
+from exan_verify.exact.backprop import gradient
 from exan_verify.exact.modular import PRIME
 from exan_verify.kernel import check, residual_cover, residual_quadrics
 from exan_verify.network import Batch, Labels, Loss, Reduction, ReluNetwork
@@ -352,3 +355,25 @@ def test_a_bound_needs_non_negative_multipliers(membership):
         empty = change(forged_bounds, (*ARGUMENT, "trees"), lambda trees: ["x"] * len(trees))
         with pytest.raises(CertificateRejected, match="bound"):
             check(empty, network, batch=batch)
+
+
+def hinge_with_a_second_batch(seed=2260):
+    """Two samples with independent loss vectors, and another selection of loss vectors that fits."""
+    rng = np.random.default_rng(seed)
+    rng.integers(-3, 4, (3, 2))
+    weights = [rng.integers(-3, 4, (3, 2)), rng.integers(-3, 4, (4, 3))]
+    network = ReluNetwork.from_arrays(weights, [rng.integers(2, 7, 3), rng.integers(-2, 3, 4)])
+    x, y = rng.integers(-4, 5, (2, 2)) / 2, rng.integers(0, 4, 2)
+    return network, Batch.of(x, y, network=network, loss=Loss.HINGE, labels=Labels.ONE_HOT)
+
+
+def test_a_second_selection_of_loss_vectors_is_found_and_cannot_be_hidden():
+    network, batch = hinge_with_a_second_batch()
+    finding = residual.decide(context(network, batch, loss=Loss.HINGE), Budget())
+    assert finding.facts.ambiguous
+    ours, theirs = (gradient(network, b, Loss.HINGE, Reduction.MEAN) for b in (batch, finding.witness.batch))
+    assert ours == theirs
+    for count in range(40):
+        argument = LossVectorArgument(selections=count)
+        with pytest.raises(CertificateRejected, match="not excluded"):
+            check(forged(network, batch, Loss.HINGE, argument), network, batch=batch)
