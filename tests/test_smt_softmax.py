@@ -106,8 +106,10 @@ def test_a_transcendental_second_batch_is_proved_to_exist() -> None:
     assert verdict.outcome is Outcome.AMBIGUOUS
     assert verdict.witness is not None
     assert verdict.witness.batch is None
-    (found,) = verdict.witness.generators
-    assert isinstance(found, BallBatch)
+    (record,) = verdict.witness.generators
+    assert record["kind"] == "ball"
+    x, y = (tuple(tuple(map(Fraction, row)) for row in record[k]) for k in "xy")
+    found = BallBatch(x=x, y=y, radius=Fraction(record["radius"]))
     check_ball(case.network, case.batch, found, case.loss, case.reduction)
     assert float(found.x[0][0]) == pytest.approx(3.950972, abs=1e-5)
 

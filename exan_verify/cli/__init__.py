@@ -19,6 +19,7 @@ from exan_verify.cli.bench import bench_command
 from exan_verify.cli.certify import certify_command, check_command
 from exan_verify.cli.demo import demo_command
 from exan_verify.cli.output import BudgetExhausted, ExitCode
+from exan_verify.cli.smt import export_smt_command, smt_command
 from exan_verify.errors import CertificateRejected, ExanError
 
 EPILOG = (
@@ -33,7 +34,17 @@ def exan() -> None:
     """What a neural network's gradient reveals about its training batch: decided, certified, attacked."""
 
 
-for command in (demo_command, audit_command, certify_command, check_command, attack_command, bench_command):
+COMMANDS = (
+    demo_command,
+    audit_command,
+    certify_command,
+    check_command,
+    attack_command,
+    bench_command,
+    export_smt_command,
+    smt_command,
+)
+for command in COMMANDS:
     exan.add_command(command)
 
 

@@ -66,6 +66,21 @@ SUITES: Mapping[str, Suite] = {
             ("peak MiB ", "peak_mib"),
         ),
     ),
+    "smt": Suite(
+        name="smt",
+        title="smt: the small suite by one query, by cubes, and by all arguments",
+        columns=(
+            ("loss", "name"),
+            ("way", "way"),
+            ("instances ", "instances"),
+            ("decided ", "decided"),
+            ("share ", "share"),
+            ("outcomes", "outcomes"),
+            ("s, median ", "median"),
+            ("s, worst ", "worst"),
+            ("disagreements", "disagreements"),
+        ),
+    ),
 }
 _WIDE = 180
 
@@ -83,7 +98,7 @@ def bench_command(suite: str | None, cases: tuple[str, ...], out: str | None, **
     """
     output = Output(json=options["as_json"], width=_WIDE)
     if cases and suite is None:
-        raise click.UsageError("--case needs the SUITE it belongs to: certify or attack")
+        raise click.UsageError("--case needs the SUITE it belongs to: certify, attack or smt")
     require_folder(out)
     seeds = range(options["seed"], options["seed"] + options["repeat"])
     chosen = [SUITES[suite]] if suite else list(SUITES.values())
@@ -128,10 +143,12 @@ def bench_record(results: Mapping[str, Sequence[Any]], seeds: Sequence[int]) -> 
 def _runner(name: str) -> Callable[..., list[Any]]:
     from exan_verify.bench.attack import run_attack_bench
     from exan_verify.bench.certify import run_certify_bench
+    from exan_verify.bench.smt import run_smt_bench
 
     runners: Mapping[str, Callable[..., list[Any]]] = {
         "attack": run_attack_bench,
         "certify": run_certify_bench,
+        "smt": run_smt_bench,
     }
     return runners[name]
 
@@ -152,4 +169,6 @@ def _cell(value: Any) -> str:
         return "-"
     if isinstance(value, dict):
         return ", ".join(f"{count} {name}" for name, count in value.items())
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value)) or "none"
     return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -161,7 +161,7 @@ def _unique(search: Search, truth: Known, radius: Fraction) -> Verdict:
             f"every batch of {question.size} samples whose gradient is within {question.tolerance} lies "
             f"within {radius} of it, up to order"
         )
-    witness = None if truth.batch.rational else Witness(generators=(truth.batch,))
+    witness = None if truth.batch.rational else Witness(generators=(truth.batch.record(),))
     return _verdict(
         search,
         Outcome.UNIQUE,
@@ -175,13 +175,13 @@ def _unique(search: Search, truth: Known, radius: Fraction) -> Verdict:
 def _ambiguous(
     search: Search, truth: Known, other: ExactBatch | BallBatch, samples: tuple[SampleStatus, ...]
 ) -> Verdict:
-    """A witness that is not rational is the witness's only generator: an :class:`ExactBatch` of algebraic
-    numbers, or a :class:`BallBatch` proved to exist.
+    """A witness that is not rational is the record of an :class:`ExactBatch` of algebraic numbers, or of a
+    :class:`BallBatch` proved to exist, as the witness's only generator.
     """
     if isinstance(other, ExactBatch) and other.rational:
         witness, how = Witness(batch=other.batch(search.question.loss)), "replayed exactly"
     else:
-        witness = Witness(generators=(other,))
+        witness = Witness(generators=(other.record(),))
         how = "replayed exactly" if isinstance(other, ExactBatch) else "proved to exist by ball arithmetic"
     return _verdict(
         search,

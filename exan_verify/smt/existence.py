@@ -58,6 +58,15 @@ class BallBatch:
             for x, y in zip(self.x, self.y, strict=True)
         )
 
+    def record(self) -> dict[str, Any]:
+        """A form for JSON: the middle of the box and its half width, as rationals."""
+        return {
+            "kind": "ball",
+            "x": [[str(v) for v in row] for row in self.x],
+            "y": [[str(v) for v in row] for row in self.y],
+            "radius": str(self.radius),
+        }
+
     def excludes(self, x: Exact, y: Exact) -> bool:
         """Whether the rational sample (x, y) is certainly not in the batch."""
         return all(

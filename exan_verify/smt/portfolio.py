@@ -6,6 +6,7 @@ decided does not depend on the machine; wall time only ever stops the whole run.
 
 from __future__ import annotations
 
+import atexit
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -235,4 +236,6 @@ def query(text: str, current: Round, settings: Settings) -> Answer:
 @cache
 def shared_worker() -> Worker:
     """This process's worker; it ends with the process."""
-    return Worker()
+    worker = Worker()
+    atexit.register(worker.close)
+    return worker

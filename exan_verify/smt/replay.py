@@ -60,10 +60,30 @@ class ExactBatch:
     def __str__(self) -> str:
         return "; ".join(self.describe())
 
+    def record(self) -> dict[str, Any]:
+        """A form for JSON: coordinates as polynomials in named roots, each root by its minimal polynomial
+        (constant term first) and an isolating interval.
+        """
+        return {
+            "kind": "algebraic",
+            "roots": {
+                name: {"polynomial": list(r.polynomial), "low": str(r.low), "high": str(r.high)}
+                for name, r in self.point.roots.items()
+            },
+            "x": [[_expression(v) for v in row] for row in self.x],
+            "y": [[_expression(v) for v in row] for row in self.y],
+            "about": self.describe(),
+        }
+
     def _text(self, value: Poly) -> str:
         if value.is_constant:
             return str(value.value)
         return f"{self.point.ball(value).str(20, radius=False)}..."
+
+
+def _expression(value: Poly) -> str:
+    terms = sorted(value.terms.items(), key=lambda e: (len(e[0]), e[0]))
+    return " + ".join("*".join([str(c), *monomial]) for monomial, c in terms) or "0"
 
 
 def exact_batch(batch: Batch, vectors: Sequence[Vector]) -> ExactBatch:

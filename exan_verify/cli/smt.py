@@ -1,0 +1,169 @@
+"""``exan export-smt`` and ``exan smt``: the plain question as SMT-LIB files, or to the solvers alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import rich_click as click
+
+from exan_verify.cli.certify import describe, verdict_code
+from exan_verify.cli.options import PATH, common, question
+from exan_verify.cli.output import REAL_ARITHMETIC, ExitCode, Output, require_folder
+from exan_verify.errors import InexactError, InputError
+
+if TYPE_CHECKING:
+    from exan_verify.network import ReluNetwork
+    from exan_verify.smt.exclude import Known
+    from exan_verify.smt.question import Question
+
+
+class FractionType(click.ParamType[Fraction]):
+    """A number read exactly as written: 0.01 is one hundredth, 1/3 one third."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Fraction:
+        """Parse the text; anything else is a usage error."""
+        try:
+            return Fraction(value)
+        except (ValueError, ZeroDivisionError):
+            self.fail(f"{value!r} is not a number; write 0.01, 1e-3 or 1/100", param, ctx)
+
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def _subject() -> Callable[[_Command], _Command]:
+    options: list[Callable[[Any], Any]] = [
+        click.argument("model", type=PATH),
+        click.option("--batch", type=PATH, metavar="FILE", help="The batch: is there another one?"),
+        click.option("--gradient", type=PATH, metavar="FILE", help="The gradient: is there a batch?"),
+        click.option("--exact", is_flag=True, help="Every number of the gradient is meant exactly."),
+        click.option("--tolerance", type=FractionType(), metavar="E", help="Entries may differ by so much."),
+        click.option("--radius", type=FractionType(), metavar="R", help="Ask for a batch further away."),
+        question(),
+        click.option("--batch-size", type=int, metavar="M", help="Size of the batches asked about."),
+    ]
+
+    def decorate(command: _Command) -> _Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+@click.command("export-smt")
+@_subject()
+@click.option("--out", type=PATH, required=True, metavar="FILE.smt2", help="File, or folder with --cubes.")
+@click.option("--cubes", is_flag=True, help="One file per activation pattern, and an index.")
+@click.option("--exp", "with_exp", is_flag=True, help="Write softmax and sigmoid with cvc5's exp.")
+@common(work_limit=False)
+def export_smt_command(model: str, out: str, cubes: bool, with_exp: bool, **options: Any) -> int:
+    """Write the question as commented SMT-LIB 2: satisfiable iff there is a (second) batch.
+
+    For cross_entropy and bce without --exp the constraints admit more than the batches: only unsat counts.
+    """
+    import time
+
+    from exan_verify.smt.portfolio import Settings
+    from exan_verify.smt.smtlib import cube_files, whole_question, write_files, write_text
+
+    output = Output(json=options["as_json"])
+    require_folder(out)
+    posed, truth = _pose(model, options)
+    radius = options["radius"] or Fraction(0)
+    with output.working("writing constraints"):
+        if cubes:
+            budget = options["budget"]
+            deadline = None if budget is None else time.monotonic() + budget
+            settings = Settings(seed=options["seed"], deadline=deadline)
+            files = cube_files(posed, truth, radius=radius, exact=with_exp, settings=settings)
+            write_files(Path(out), files)
+        else:
+            files = {Path(out).name: whole_question(posed, truth, radius=radius, exact=with_exp)}
+            write_text(Path(out), files[Path(out).name])
+    output.answer({"schema": "exan/export-smt/1", "path": out, "files": sorted(files)})
+    output.say(f"{len(files)} {'files' if len(files) > 1 else 'file'} written to {out}")
+    return ExitCode.DONE
+
+
+@click.command("smt")
+@_subject()
+@click.option("--cache", type=PATH, metavar="DIR", help="Keep answers here; the same call resumes from it.")
+@click.option("--double-check", is_flag=True, help="Ask a second solver about every refutation.")
+@common()
+def smt_command(model: str, cache: str | None, double_check: bool, **options: Any) -> int:
+    """Ask SMT solvers alone, cube by cube: resumable, in parallel, with a second opinion.
+
+    The work limit counts the solvers' own units.
+    """
+    import time
+
+    from exan_verify.records import verdict_record
+    from exan_verify.smt.decide import answer
+    from exan_verify.smt.portfolio import Settings
+
+    output = Output(json=options["as_json"])
+    posed, truth = _pose(model, options)
+    budget = options["budget"]
+    with output.working("asking solvers") as told:
+        settings = Settings(
+            seed=options["seed"],
+            jobs=options["jobs"],
+            cache=None if cache is None else Path(cache),
+            deadline=None if budget is None else time.monotonic() + budget,
+            work_limit=options["work_limit"],
+            progress=lambda done, total, by: told(f"{done} of {total} cubes refuted so far, by {by}"),
+        )
+        radius = options["radius"] or Fraction(0)
+        verdict = answer(posed, truth, settings, radius=radius, double_check=double_check)
+    output.answer({"schema": "exan/smt/1", **verdict_record(verdict), "statement": REAL_ARITHMETIC})
+    output.say(*describe(verdict))
+    return verdict_code(verdict)
+
+
+def _pose(model: str, options: dict[str, Any]) -> tuple[Question, Known | None]:
+    from exan_verify.io import ABOUT_DATA, about, load_gradient, load_model
+    from exan_verify.network import Labels, Loss, Reduction
+    from exan_verify.smt.decide import pose
+
+    if (options["batch"] is None) == (options["gradient"] is None):
+        raise click.UsageError("give either --batch FILE or --gradient FILE")
+    network = load_model(model, options["weights"])
+    loss, labels = Loss(options["loss"]), Labels(options["labels"])
+    given: dict[str, Any] = {"batch": None, "gradient": None}
+    if options["batch"] is not None:
+        if options["exact"]:
+            raise InputError("--exact goes with --gradient; a batch has its exact gradient")
+        given["batch"] = _batch(options["batch"], network, loss, labels)
+    else:
+        given["gradient"] = load_gradient(options["gradient"])
+        if not (given["gradient"].rational or options["exact"] or options["tolerance"]):
+            raise InexactError(
+                f"{options['gradient']}: floating-point numbers; say --exact if they are meant exactly, "
+                "or --tolerance E if they are rounded"
+            )
+    with about(options["batch"] or options["gradient"], *ABOUT_DATA):
+        return pose(
+            network,
+            **given,
+            loss=loss,
+            reduction=Reduction(options["reduction"]),
+            labels=labels,
+            domain=options["domain"],
+            batch_size=options["batch_size"],
+            tolerance=options["tolerance"],
+        )
+
+
+def _batch(path: str, network: ReluNetwork, loss: Any, labels: Any) -> Any:
+    from exan_verify.io import ABOUT_DATA, about, load_batch
+    from exan_verify.network import Batch
+
+    x, y = load_batch(path)
+    with about(path, *ABOUT_DATA):
+        return Batch.of(x, y, network=network, loss=loss, labels=labels)
