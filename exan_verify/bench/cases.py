@@ -140,6 +140,7 @@ def _shared(case: Case, rng: np.random.Generator) -> Built:
     x = rng.standard_normal((case.samples, case.widths[0]))
     x[1:3] = x[0] + 2.0**-12 * rng.standard_normal((2, case.widths[0]))
     first, second = base.layers[0], base.layers[1]
+    assert first.bias is not None
     hidden = np.maximum(x @ first.weight.T.astype(np.float64) + first.bias, 0)
     weight, bias = second.weight.astype(np.float64), np.array(second.bias, dtype=np.float64)
     for j in range(3 * second.shape[0] // 4):
