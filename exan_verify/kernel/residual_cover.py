@@ -309,7 +309,8 @@ class _Joint:
 
 def _independent_rows(matrix: Array) -> list[int]:
     """Rows that a greedy elimination picks; whether they are independent is shown by their inverse."""
-    rest, chosen = matrix.astype(np.float64), []
+    rest: Any = matrix.astype(np.float64)
+    chosen: list[int] = []
     for _ in range(matrix.shape[1]):
         lengths = (rest**2).sum(axis=1)
         lengths[chosen] = -1.0
