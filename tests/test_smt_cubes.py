@@ -14,10 +14,11 @@ from exan_verify.smt.confirm import accept_model
 from exan_verify.smt.cubes import Task, all_literals, build, completeness, cube_tasks
 from exan_verify.smt.encode import encode
 from exan_verify.smt.exclude import placements, values_at
+from exan_verify.smt.opinions import second_opinion
 from exan_verify.smt.portfolio import NLSAT, Outcome, Round, Settings
 from exan_verify.smt.search import Search, own_cube
 from exan_verify.smt.smtlib import cube_files, whole_question, write_files, write_text
-from exan_verify.smt.solvers import SAT, UNSAT, Strategy, Worker
+from exan_verify.smt.solvers import SAT, UNSAT, SolverDisagreementError, Strategy, Worker
 from tests.smt_support import named, own_literals, posed
 
 
@@ -162,3 +163,21 @@ def test_export_writes_a_new_folder_only(tmp_path: Path) -> None:
         write_files(tmp_path / "new", files)
     with pytest.raises(FileError, match="another path"):
         write_text(tmp_path / "missing" / "file.smt2", "")
+
+
+def test_contradicting_solvers_are_an_error_with_the_query_saved(tmp_path: Path) -> None:
+    """z3 is said to have refuted a satisfiable query; cvc5 finds a model."""
+    text = "(set-logic QF_NRA)(declare-fun x () Real)(assert (= (* x x) 2.0))(check-sat)"
+    with pytest.raises(SolverDisagreementError, match="says sat") as caught:
+        second_opinion("a cube", text, "z3", Settings(cache=tmp_path / "answers"))
+    (saved,) = (tmp_path / "answers").rglob("query.smt2")
+    assert str(saved) in str(caught.value)
+    assert text in saved.read_text()
+
+
+def test_second_opinions_confirm_or_abstain() -> None:
+    refuted = "(set-logic QF_NRA)(declare-fun x () Real)(assert (= (* x x) (- 2.0)))(check-sat)"
+    assert second_opinion("a cube", refuted, "z3", Settings())
+    assert second_opinion("a cube", refuted, "cvc5", Settings())
+    late = Settings(deadline=0.0)
+    assert not second_opinion("a cube", refuted.replace("2.0", "3.0"), "z3", late)

@@ -55,7 +55,10 @@ def _portfolio(tactic: str, context: Any) -> Any:
 def check(request: dict[str, Any]) -> dict[str, Any]:
     """Satisfiability with z3, by the tactic that the request names."""
     solver, _ = _solver(request)
-    answer = str(solver.check())
+    try:
+        answer = str(solver.check())
+    except z3.Z3Exception as error:  # out of memory, or a limit of one of z3's algorithms
+        return {"answer": "unknown", "reason": str(error)}
     found: dict[str, Any] = {"answer": answer, "work": _work(solver)}
     if answer == "unknown":
         found["reason"] = solver.reason_unknown()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from itertools import islice
@@ -47,11 +48,11 @@ def accept_model(task: Task, answer: Answer) -> Task | Batch | None:
     """
     try:
         batch = exact_model(task, answer)
-        good = _admitted(task, batch) and _has_gradient(task, batch)
+        for candidate in _candidates(task, batch):
+            if _admitted(task, candidate) and _has_gradient(task, candidate):
+                return candidate
     except RangeError:
         return None
-    if good:
-        return batch
     if task.question.loss.rational:
         path = save_query(build(task).text(), f"{task.name}, model of {answer.solver}", Settings())
         raise SolverDisagreementError(
@@ -99,6 +100,19 @@ def _nearby(task: Task, batch: ExactBatch) -> BallBatch | None:
             (name,) = variable.variables()
             start[name] = middle(batch.point.ball(value))
     return prove_existence(task.question, encoding, exclusions(task, encoding), start, batch)
+
+
+def _candidates(task: Task, batch: ExactBatch) -> Iterator[ExactBatch]:
+    """The batch of the model; with a tolerance also one with short rational inputs close to it."""
+    yield batch
+    if task.question.tolerance is not None:
+        x = tuple(tuple(Poly.constant(_short(batch, v)) for v in row) for row in batch.x)
+        if batch.rational or task.question.alphabet is not None:
+            yield replace(batch, x=x)
+
+
+def _short(batch: ExactBatch, value: Poly) -> Fraction:
+    return Fraction(round(middle(batch.point.ball(value)) * 2**40), 2**40)
 
 
 def _admitted(task: Task, batch: ExactBatch) -> bool:

@@ -93,18 +93,7 @@ def pose(
     tolerance: Fraction | None,
 ) -> tuple[Question, Known | None]:
     """Validate the arguments of :func:`decide` and make the question's record."""
-    if (batch is None) == (gradient is None):
-        raise InputError("give either batch= or gradient=, not both and not neither")
-    if batch is None and batch_size is None:
-        raise InputError("batch_size is missing; say how many samples the gradient was taken over")
-    if batch is not None and batch_size not in (None, batch.size):
-        raise InputError(f"batch_size={batch_size} but the batch has {batch.size} samples; leave it out")
-    if batch is not None and domain is not None and not domain.contains(batch):
-        raise InputError("the batch does not lie in the domain; widen the box")
-    if batch_size is not None and batch_size < 1:
-        raise InputError(f"batch_size={batch_size}; give at least 1")
-    if tolerance is not None and tolerance <= 0:
-        raise InputError(f"tolerance={tolerance}; give a positive number, or none for an exact gradient")
+    _check_arguments(batch, gradient, domain, batch_size, tolerance)
     if batch is None:
         assert gradient is not None
         target = rational_target(network, gradient)
@@ -127,6 +116,27 @@ def pose(
         return question, None
     exact = exact_batch(batch, label_vectors(loss, batch, network.classes))
     return question, known(question, exact)
+
+
+def _check_arguments(
+    batch: Batch | None,
+    gradient: Gradient | None,
+    domain: Box | None,
+    batch_size: int | None,
+    tolerance: Fraction | None,
+) -> None:
+    if (batch is None) == (gradient is None):
+        raise InputError("give either batch= or gradient=, not both and not neither")
+    if batch is None and batch_size is None:
+        raise InputError("batch_size is missing; say how many samples the gradient was taken over")
+    if batch is not None and batch_size not in (None, batch.size):
+        raise InputError(f"batch_size={batch_size} but the batch has {batch.size} samples; leave it out")
+    if batch is not None and domain is not None and not domain.contains(batch):
+        raise InputError("the batch does not lie in the domain; widen the box")
+    if batch_size is not None and batch_size < 1:
+        raise InputError(f"batch_size={batch_size}; give at least 1")
+    if tolerance is not None and tolerance <= 0:
+        raise InputError(f"tolerance={tolerance}; give a positive number, or none for an exact gradient")
 
 
 def answer(
@@ -255,7 +265,8 @@ def _verdict(
     truth: Known | None = None,
     witness: Witness | None = None,
 ) -> Verdict:
-    doubled = search.double_check and search.agreed
+    refuted = outcome in (Outcome.UNIQUE, Outcome.UNREALISABLE)  # a witness needs nobody's word
+    doubled = refuted and search.double_check and search.agreed
     return Verdict(
         outcome=outcome,
         samples=samples,

@@ -115,9 +115,7 @@ def probability(logits: Sequence[Any], k: int, loss: Loss) -> Any:
 def _short_interval(ball: Any, bits: int) -> tuple[Fraction, Fraction]:
     """Short rationals strictly below and above a positive ball, ``bits`` bits relative to its size."""
     low, high = lower(ball), upper(ball)
-    shift = bits
-    while low * 2 ** (shift - bits) < 1:
-        shift += 1
+    shift = bits + max(0, low.denominator.bit_length() - low.numerator.bit_length())
     scale = 1 << shift
     return Fraction(_floor(low * scale) - 1, scale), Fraction(_floor(high * scale) + 2, scale)
 
