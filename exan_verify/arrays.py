@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Iterable
 from fractions import Fraction
 from typing import Any
@@ -11,6 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from exan_verify.errors import InputError, NonFiniteError
+
+_DIGITS = 1_000_000
+if 0 < sys.get_int_max_str_digits() < _DIGITS:
+    # Exact rationals of deep networks have more digits than Python's default limit of 4300 for text.
+    sys.set_int_max_str_digits(_DIGITS)
 
 Array = npt.NDArray[Any]
 """A read-only float64/float32 array (dyadic values) or an object array of Fractions."""

@@ -45,6 +45,11 @@ def attack(
     Raises :class:`InputError` or a subclass naming what cannot be used.
     """
     network = to_network(model)
+    if not isinstance(gradient, (Gradient, Mapping)):
+        raise InputError(
+            f"gradient is a {type(gradient).__name__}; give a mapping from parameter name to tensor, such as "
+            "{name: p.grad for name, p in model.named_parameters()}"
+        )
     given = gradient if isinstance(gradient, Gradient) else Gradient(tensors=gradient)
     _check_device(device)
     from exan_verify.numeric.attack import run

@@ -132,14 +132,16 @@ def audit(
 
 
 def ambiguity_radius(verdict: Verdict) -> tuple[float | None, ...]:
-    """Per sample: 0 where determined, the witness's proved radius where free, None where undecided."""
+    """Per sample: 0 where determined (it cannot move), the proved lower bound where free, None where none is
+    proved: a free sample without a bound above 0 does move, by an unknown distance.
+    """
     proved = verdict.witness.radius if verdict.witness is not None else None
     radii: list[float | None] = []
     for m, status in enumerate(verdict.samples):
         if status is SampleStatus.DETERMINED:
             radii.append(0.0)
         elif status is SampleStatus.FREE and proved is not None:
-            radii.append(proved[m])
+            radii.append(proved[m] if proved[m] > 0 else None)
         else:
             radii.append(None)
     return tuple(radii)

@@ -259,7 +259,8 @@ def _refuse_pickle(path: Path) -> None:
     # a pickle begins with 0x80 and its protocol; a .safetensors with a length that may look alike, then "{"
     pickled = head[:1] == b"\x80" and head[1:2] in (b"\2", b"\3", b"\4", b"\5") and head[8:] != b"{"
     if torch_archive or pickled or path.suffix.lower() in _PICKLE_SUFFIXES:
-        name = f"{path.with_suffix('.safetensors')}"
+        converted = path.with_suffix(".safetensors")
+        name = str(converted if converted != path else path.with_name(f"{path.stem}-converted.safetensors"))
         raise PickleRefusedError(
             f"{path}: is a pickle, which can run code when loaded; convert it once where you trust it:\n"
             f'  python -c "import torch, safetensors.torch as s; s.save_file({{k: v.contiguous() for k, v in '
@@ -287,6 +288,8 @@ def _exact_json(path: Path) -> dict[str, Any]:
     schema = data.get("schema", GRADIENT_SCHEMA)
     if schema != GRADIENT_SCHEMA:
         raise FileError(f"{path}: has schema {schema!r}; this version reads {GRADIENT_SCHEMA!r}")
+    if "schema" not in data and isinstance(data.get("tensors"), dict):
+        raise FileError(f'{path}: has no "schema"; write "schema": "{GRADIENT_SCHEMA}" beside "tensors"')
     tensors = data["tensors"] if "schema" in data else data
     if not isinstance(tensors, dict):
         raise FileError(f"{path}: 'tensors' must be an object with one nested list per parameter name")
@@ -304,17 +307,25 @@ def _rational_tensor(value: Any, name: str) -> Any:
         if isinstance(entry, str) and _RATIONAL.fullmatch(entry) and not re.search(r"/0+$", entry):
             return Fraction(entry)
         raise InputError(
-            f'{name} contains {entry!r}; write exact numbers as integers or "num/den" strings '
+            f'{name} contains {_short(entry)}; write exact numbers as integers or "num/den" strings '
             "(floating-point gradients go into .safetensors or .npz)"
         )
 
     try:
         array = np.array(convert(value), dtype=object)
+    except InputError:
+        raise
     except ValueError as error:
         raise ShapeError(f"{name} is not a rectangular nested list ({error})") from None
     if any(isinstance(v, list) for v in array.reshape(-1)):
         raise ShapeError(f"{name} is not a rectangular nested list; give every row the same length")
     return array
+
+
+def _short(entry: Any) -> str:
+    """The start of an entry: a message must not print a gradient."""
+    text = repr(entry)
+    return text if len(text) <= 40 else f"{text[:40]}..."
 
 
 def _nested(array: Array) -> Any:

@@ -17,7 +17,7 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 SHOWN = {
     "attack_gradient": ("rebuilt 8 of 8 samples", "labels: ["),
     "audit_in_ci": ("certified:                UNIQUE, 8 determined", "samples that leak: [0, 1, 2"),
-    "certify_module": ("UNIQUE, 6 of 6 samples determined", "checked: UNIQUE", "with a twin: UNKNOWN"),
+    "certify_module": ("UNIQUE, 6 of 6 samples determined", "checked: UNIQUE", "with a twin: AMBIGUOUS"),
     "exact_gradient": ("UNIQUE: ", "rebuilt exactly: True"),
 }
 

@@ -133,16 +133,13 @@ def test_the_report_says_what_was_decided_and_what_it_does_not_mean():
         assert sentence in text
 
 
-def test_twins_are_never_called_unique_and_undecided_samples_have_no_radius():
+def test_equal_samples_are_free_and_never_said_not_to_move():
     twins = section(twin=True)
-    assert "not decided" in headline(twins)
-    assert [row.radius for row in rows(twins)][:2] == ["not decided", "not decided"]
     by_name = {card.name: card for card in cards(twins)}
-    assert by_name["Certified verdict"].value == "UNKNOWN"
-    assert (
-        "2 not decided" in by_name["Ambiguity radius"].detail
-        or "3 not decided" in by_name["Ambiguity radius"].detail
-    )
+    assert by_name["Certified verdict"].value == "AMBIGUOUS"
+    assert "0 of 3 samples cannot move" in by_name["Ambiguity radius"].detail
+    free = [row.radius for row in rows(twins)][:2]
+    assert all(radius == "not decided" or float(radius) > 0 for radius in free)
 
 
 def test_recovered_samples_stand_beside_the_originals_and_unclaimed_ones_are_marked():

@@ -84,7 +84,8 @@ def describe(found: Audit) -> list[Any]:
         f"({whole} for the batch)",
         "peeling closure": f"{sum(found.peelable)} of {size} samples",
         "certified verdict": f"{outcome}, {verdict.determined} of {size} samples determined",
-        "ambiguity radius": f"{fixed} samples cannot move, {size - len(known)} not decided",
+        "ambiguity radius": f"{fixed} samples cannot move, {len(known) - fixed} can (bounds below), "
+        f"{size - len(known)} not decided",
         "reason": verdict.reason,
     }
     return [facts(rows), "", _samples(found), "", REAL_ARITHMETIC]

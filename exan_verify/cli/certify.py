@@ -110,7 +110,9 @@ def describe(verdict: Verdict) -> list[Any]:
 
     rows = {
         "reason": verdict.reason,
-        "asked": f"among batches of {verdict.batch_size} samples",
+        "asked": f"among batches of {verdict.batch_size} samples"
+        if verdict.batch_size
+        else "among batches of a size that is not known; --batch-size says it",
         "samples": _counted(verdict.samples) or "none",
         "trust": verdict.trust.value if verdict.trust else "nothing was decided",
     }

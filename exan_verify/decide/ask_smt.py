@@ -6,6 +6,8 @@ second batch that they find is replayed exactly and becomes evidence for the ker
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 from exan_verify.certificate import Evidence
 from exan_verify.decide.context import Context, Setting
 from exan_verify.decide.residual.second import Second, evidence_of, facts_of
@@ -63,6 +65,37 @@ def ask_about_gradient(setting: Setting, gradient: Gradient, samples: int, limit
         seed=setting.seed,
         jobs=setting.jobs,
     )
+
+
+def ask_about_tolerance(
+    setting: Setting, gradient: Gradient, samples: int, tolerance: Fraction, limits: Budget
+) -> Verdict:
+    """The least radius 10^k times ``tolerance``, k = 0 to 6, within which all batches lie whose gradient is
+    within ``tolerance`` of ``gradient``: around the batch that the solvers find first.
+
+    UNIQUE then means: unique up to that radius (the reason names it). AMBIGUOUS: not even at the largest.
+    """
+    verdict = None
+    for power in range(7):
+        verdict = decide(
+            setting.network,
+            gradient=gradient,
+            loss=setting.loss,
+            reduction=setting.reduction,
+            labels=setting.labels,
+            domain=setting.domain,
+            batch_size=samples,
+            tolerance=tolerance,
+            radius=tolerance * 10**power,
+            budget=limits.seconds_left,
+            work_limit=_work(setting, limits),
+            seed=setting.seed,
+            jobs=setting.jobs,
+        )
+        if verdict.outcome is not Outcome.AMBIGUOUS:
+            return verdict
+    assert verdict is not None
+    return verdict
 
 
 def _work(setting: Setting, limits: Budget) -> int | None:

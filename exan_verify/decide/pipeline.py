@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from fractions import Fraction
 from typing import Any
 
 from exan_verify.certificate import (
@@ -37,6 +38,11 @@ ENGINE_ORDER: tuple[tuple[Engine, Callable[[Context, Budget], Finding]], ...] = 
     (Engine.ENUMERATION, enumeration.decide),
 )
 """Who is asked, cheapest first."""
+
+_ROUNDED = (
+    "Every stored number was meant exactly; a gradient that was rounded on the way, as autograd's is, has "
+    "no batch in this sense"
+)
 
 ENGINES = ("auto", "exact", *dict.fromkeys(engine.value for engine, _ in ENGINE_ORDER), "smt")
 """What ``engine=`` may be: all in turn (``exact``: without the solvers), or one alone."""
@@ -273,11 +279,13 @@ def _given_gradient(
     _check_meaning(gradient, exact, tolerance)
     if setting.labels is Labels.KNOWN:
         raise InputError("labels='known' needs the batch's labels; give batch=, or 'one_hot' or 'real'")
+    if tolerance is not None and batch_size and setting.loss.rational and _asks_solvers(setting, batch_size):
+        return ask_smt.ask_about_tolerance(setting, gradient, batch_size, Fraction(tolerance), limits)
     if tolerance is not None or not setting.loss.rational:
-        what = "a tolerance" if tolerance is not None else f"the loss {setting.loss.value!r}"
-        reason = f"from a gradient alone, questions with {what} are not decided by the engines here"
-        return _unknown(batch_size or 0, f"{reason}; give the batch, or an exact mse or hinge gradient")
+        return _unknown(batch_size or 0, _not_decided(setting, tolerance))
     searched = search(setting, gradient, batch_size, limits)
+    if searched.refutation is not None and not gradient.rational:
+        searched = replace(searched, reason=f"{searched.reason}. {_ROUNDED}")
     if setting.engine == "smt":
         searched = Search(samples=batch_size or searched.samples, reason="")
     if searched.refutation is not None:
@@ -291,6 +299,15 @@ def _given_gradient(
         reason = f"{searched.reason}; SMT: {asked.reason}"
         return _unknown(searched.samples, reason, searched.attempts + asked.attempts)
     return _unknown(searched.samples, searched.reason, searched.attempts)
+
+
+def _not_decided(setting: Setting, tolerance: float | None) -> str:
+    if tolerance is None:
+        what = f"the loss {setting.loss.value!r}"
+    else:
+        what = "a tolerance (SMT asks them of small networks, mse or hinge, with batch_size given)"
+    reason = f"from a gradient alone, questions with {what} are not decided by the engines here"
+    return f"{reason}; give the batch, or an exact mse or hinge gradient"
 
 
 def _unrealisable(

@@ -165,7 +165,8 @@ def _radius_card(audit: Audit) -> Card:
     return Card(
         name="Ambiguity radius",
         value=value if not undecided or not known else f"{value} or more",
-        detail=f"{sum(r == 0 for r in known)} of {audit.size} samples cannot move; {undecided} not decided",
+        detail=f"{sum(r == 0 for r in known)} of {audit.size} samples cannot move; "
+        f"{undecided} without a bound",
         meaning=(
             "How far a sample can move, in its largest entry, while the gradient stays the same. Zero: not "
             "at all. Non-unique is not private: a small radius protects nobody."
