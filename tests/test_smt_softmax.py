@@ -10,11 +10,13 @@ import flint
 import numpy as np
 import pytest
 
+from exan_verify.errors import RangeError
 from exan_verify.exact.backprop import gradient_ball
 from exan_verify.exact.softmax import to_ball
 from exan_verify.network import Batch, Labels, Loss, Reduction, ReluNetwork
 from exan_verify.smt.confirm import family_member
 from exan_verify.smt.cubes import Task, all_literals, cube_tasks
+from exan_verify.smt.decide import decide
 from exan_verify.smt.encode import encode
 from exan_verify.smt.exclude import placements
 from exan_verify.smt.existence import BallBatch
@@ -22,7 +24,7 @@ from exan_verify.smt.isolate_softmax import softmax_isolation
 from exan_verify.smt.search import own_cube
 from exan_verify.smt.shear import shear_script
 from exan_verify.smt.solvers import SAT, UNSAT, Strategy, Worker
-from exan_verify.smt.transcendental import transcendental_target
+from exan_verify.smt.transcendental import lower, transcendental_target, upper
 from exan_verify.verdict import Outcome
 from tests.smt_support import decided, named, posed
 
@@ -169,3 +171,27 @@ def test_balls_around_the_batch_are_part_of_the_cube_task() -> None:
     task = cube_tasks(Task(index=-1, question=asked, others=(truth,)), [own_cube(truth)])[0]
     ((_, reach),) = task.reaches
     assert 0 < reach <= 1
+
+
+def test_bounds_of_extreme_balls_are_on_the_right_side() -> None:
+    with flint.ctx.workprec(256):
+        tiny = flint.arb(-(10**12)).exp()
+        assert (lower(tiny), lower(-tiny), upper(-tiny)) == (0, Fraction(-1, 2**100_000), 0)
+        assert upper(tiny) == Fraction(1, 2**100_000)
+        third = flint.arb(1) / 3
+        assert lower(third) < Fraction(1, 3) < upper(third)
+        with pytest.raises(RangeError, match="scale the network"):
+            upper(flint.arb(10**12).exp())
+
+
+@pytest.mark.parametrize("scale", [1e3, 1e12])
+@pytest.mark.parametrize("loss", [Loss.CROSS_ENTROPY, Loss.BCE])
+def test_saturated_probabilities_are_handled(loss: Loss, scale: float) -> None:
+    """Probabilities of about exp(-scale) end in a verdict, within memory."""
+    network = ReluNetwork.from_arrays(
+        [[[1.0, 2.0], [0.5, -1]], [[scale, -1.0], [2.0, -scale]]], [[0.5, 1.0], [0.0, 1.0]]
+    )
+    y: Any = [0, 1] if loss is Loss.CROSS_ENTROPY else [[0, 1], [1, 1]]
+    batch = Batch.of([[1.0, 0.5], [-0.25, 0.5]], y, network=network, loss=loss, labels=Labels.ONE_HOT)
+    verdict = decide(network, batch=batch, loss=loss, work_limit=50_000)
+    assert verdict.outcome in (Outcome.UNKNOWN, Outcome.AMBIGUOUS)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
+from exan_verify.errors import RangeError
 from exan_verify.smt.encode import Encoding, Fixed, abstraction, encode, state_names
 from exan_verify.smt.exclude import Known, other_batch, placements, values_at, without_sample
 from exan_verify.smt.isolate import EVERYWHERE, isolation
@@ -99,10 +100,19 @@ def excluded_balls(question: Question, fixed: Fixed, truth: Known) -> Reaches:
         if question.loss.rational:
             reach = isolation(equations, values_at(encoding, truth, order))
         else:
-            reach = softmax_isolation(question, encoding, truth.batch, order)
+            reach = _softmax_reach(question, encoding, truth, order)
         if reach is not None:
             found.append((order, _short(reach)))
     return tuple(found)
+
+
+def _softmax_reach(
+    question: Question, encoding: Encoding, truth: Known, order: Sequence[int]
+) -> Fraction | None:
+    try:
+        return softmax_isolation(question, encoding, truth.batch, order)
+    except RangeError:
+        return None  # without the ball only the point is excluded
 
 
 def _short(reach: Fraction) -> Fraction:

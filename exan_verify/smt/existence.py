@@ -29,7 +29,7 @@ from exan_verify.smt.question import Question
 from exan_verify.smt.replay import ExactBatch
 from exan_verify.smt.replay import Row as Exact
 from exan_verify.smt.terms import Atom, Formula, Junction, Poly, equal
-from exan_verify.smt.transcendental import PRECISION, middle
+from exan_verify.smt.transcendental import PRECISION
 
 ROUNDS = 40
 PATIENCE, STALLED = 10, Fraction(1, 1000)
@@ -111,6 +111,8 @@ def displaced(
         exact = {n: to_ball(v) for n, v in point.items()}
         rows = [[float(row[n].mid()) for n in system.names] for row in system.jacobian(exact)]
     slopes = np.array(rows).reshape(len(rows), len(system.names))
+    if not np.isfinite(slopes).all():
+        return
     slopes /= np.maximum(np.abs(slopes).max(axis=1, keepdims=True), 1e-300)
     _, sizes, directions = np.linalg.svd(slopes)
     rank = int((sizes > 1e-9).sum())
@@ -164,9 +166,7 @@ class _System:
         """
         for k in range(ROUNDS):
             step = self._step(point, self.names)
-            if step is None or (
-                k == PATIENCE and max(map(abs, step.values()), default=Fraction(0)) > STALLED
-            ):
+            if step is None or (k == PATIENCE and _length(step) > STALLED):
                 return None
             point = {n: _short(v + step.get(n, 0), 100) for n, v in point.items()}
             if _length(step) < BOX:
@@ -184,14 +184,16 @@ class _System:
 
     def _step(self, point: Mapping[str, Fraction], free: Sequence[str]) -> dict[str, Fraction] | None:
         exact = {n: to_ball(v) for n, v in point.items()}
-        residual = np.array([float(middle(v) * 2**BITS) for v in self.values(exact)])
+        residual = np.array([float((v * 2**BITS).mid()) for v in self.values(exact)])
         slopes = np.array([[float(row[n].mid()) for n in free] for row in self.jacobian(exact)])
         if not residual.size:
             return {}
-        if not (np.isfinite(residual).all() and np.isfinite(slopes).all()):
-            return None
         sizes = np.maximum(np.abs(slopes).max(axis=1), 1e-300)
-        step = -np.linalg.lstsq(slopes / sizes[:, None], residual / sizes, rcond=1e-12)[0]
+        with np.errstate(all="ignore"):
+            scaled, goal = slopes / sizes[:, None], residual / sizes
+        if not (np.isfinite(scaled).all() and np.isfinite(goal).all()):
+            return None
+        step = -np.linalg.lstsq(scaled, goal, rcond=1e-12)[0]
         if not np.isfinite(step).all() or np.abs(step).max() > 2.0**BITS * 1e6:
             return None
         return {n: Fraction(float(s)) / 2**BITS for n, s in zip(free, step, strict=True)}
@@ -241,8 +243,8 @@ class _System:
     ) -> bool:
         """Whether everything but the equations holds all over the box."""
         balls, _ = self.at(self.box(point, free))
-        solved = {str(equal(e, 0)) for _, e in self.encoding.equations}
-        others = [f for c, f in self.encoding.script.assertions if c != ORDER and str(f) not in solved]
+        solved = [equal(e, 0) for _, e in self.encoding.equations]
+        others = [f for c, f in self.encoding.script.assertions if c != ORDER and f not in solved]
         return all(_holds(f, balls) for f in [*others, *exclusions])
 
 

@@ -24,8 +24,8 @@ def shear_script(own: Task) -> Script:
     script = encoding.script
     script.logic = "QF_LRA"
     order = next(placements(question, truth, own.assignment))
-    solved = {str(equal(e, 0)) for _, e in encoding.equations}
-    script.assertions = [(c, f) for c, f in script.assertions if str(f) not in solved]
+    solved = [equal(e, 0) for _, e in encoding.equations]
+    script.assertions = [(c, f) for c, f in script.assertions if f not in solved]
     _same_logits(own, encoding, order)
     for name, equation in encoding.equations:
         for coefficient in _coefficients(own, encoding, equation, order):

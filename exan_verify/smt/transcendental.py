@@ -15,6 +15,7 @@ from typing import Any
 
 import flint
 
+from exan_verify.errors import RangeError
 from exan_verify.exact.softmax import to_ball
 from exan_verify.network import Batch, Labels, Loss, Reduction, ReluNetwork
 from exan_verify.smt.question import Question, Reference, Target, label_vectors
@@ -24,6 +25,9 @@ from exan_verify.smt.terms import Formula, Poly, less, total
 PRECISION = 256
 FACT_BITS = 24
 """Relative precision of the enclosures that solvers see: short numbers keep their arithmetic fast."""
+
+MOST_BITS = 4096
+"""Probabilities below 2^-4096 are enclosed with zero: longer numbers would not be worth their length."""
 
 
 def transcendental_target(network: ReluNetwork, batch: Batch, loss: Loss, reduction: Reduction) -> Target:
@@ -107,15 +111,22 @@ def _probability_ball(logits: tuple[Poly, ...], k: int, loss: Loss) -> Any:
 
 def probability(logits: Sequence[Any], k: int, loss: Loss) -> Any:
     """The probability of class k as a real ball, from balls of the logits."""
-    if loss is Loss.BCE:
-        return 1 / (1 + (-logits[k]).exp())
-    return 1 / sum(((v - logits[k]).exp() for v in logits), flint.arb(0))
+    others = [flint.arb(0), logits[k]] if loss is Loss.BCE else list(logits)
+    found = 1 / sum(((v - logits[k]).exp() for v in others), flint.arb(0))
+    if found.is_finite():
+        return found
+    # some exponential overflowed: relative to the largest logit none does
+    largest = max(others, key=middle)
+    return (logits[k] - largest).exp() / sum(((v - largest).exp() for v in others), flint.arb(0))
 
 
 def _short_interval(ball: Any, bits: int) -> tuple[Fraction, Fraction]:
     """Short rationals strictly below and above a positive ball, ``bits`` bits relative to its size."""
     low, high = lower(ball), upper(ball)
-    shift = bits + max(0, low.denominator.bit_length() - low.numerator.bit_length())
+    if low <= 0:
+        low = Fraction(0)
+    size = low.denominator.bit_length() - low.numerator.bit_length() if low else 0
+    shift = min(bits + max(0, size), MOST_BITS)
     scale = 1 << shift
     return Fraction(_floor(low * scale) - 1, scale), Fraction(_floor(high * scale) + 2, scale)
 
@@ -127,23 +138,39 @@ def _floor(value: Fraction) -> int:
 def lower(ball: Any) -> Fraction:
     """An exact lower bound of a ball."""
     with flint.ctx.workprec(PRECISION):
-        return _exact(ball.lower())
+        return _exact(ball.lower(), -1)
 
 
 def upper(ball: Any) -> Fraction:
     """An exact upper bound of a ball."""
     with flint.ctx.workprec(PRECISION):
-        return _exact(ball.upper())
+        return _exact(ball.upper(), 1)
 
 
 def middle(ball: Any) -> Fraction:
-    """The middle of a ball."""
-    return _exact(ball)
+    """The middle of a ball, up to 2^-100000."""
+    return _exact(ball, 0)
 
 
-def _exact(value: Any) -> Fraction:
-    mantissa, exponent = value.mid().man_exp()
-    return Fraction(int(mantissa)) * Fraction(2) ** int(exponent)
+FARTHEST = 100_000
+
+
+def _exact(value: Any, side: int) -> Fraction:
+    """The middle of a ball; numbers beyond 2^+-100000 are not written out: a tiny one is moved to zero, or on
+    the side that is asked for to 2^-100000.
+
+    Raises :class:`RangeError` on numbers that large or not finite.
+    """
+    if not value.is_finite():
+        raise RangeError("a logit is too large for ball arithmetic; scale the network or the inputs down")
+    mantissa, exponent = (int(part) for part in value.mid().man_exp())
+    size = exponent + mantissa.bit_length()
+    if mantissa and size > FARTHEST:
+        raise RangeError("a logit is too large for ball arithmetic; scale the network or the inputs down")
+    if mantissa and size < -FARTHEST:
+        outwards = (mantissa > 0) == (side > 0) and side != 0
+        return Fraction(side, 2**FARTHEST) if outwards else Fraction(0)
+    return Fraction(mantissa) * Fraction(2) ** exponent
 
 
 def _substitute(element: Poly, values: Mapping[str, Poly]) -> Poly:
@@ -168,4 +195,4 @@ def _size(entry: Poly, balls: Mapping[str, Any]) -> Fraction:
     """A proved lower bound of the absolute value."""
     with flint.ctx.workprec(PRECISION):
         value = entry.evaluate(balls, to_ball)
-        return max(Fraction(0), _exact(abs(value).lower()))
+        return max(Fraction(0), _exact(abs(value).lower(), -1))
