@@ -14,13 +14,14 @@ from exan_verify.errors import RangeError
 from exan_verify.exact.backprop import gradient_ball
 from exan_verify.exact.softmax import to_ball
 from exan_verify.network import Batch, Labels, Loss, Reduction, ReluNetwork
-from exan_verify.smt.confirm import family_member
+from exan_verify.smt.confirm import accept_model, family_member
 from exan_verify.smt.cubes import Task, all_literals, cube_tasks
 from exan_verify.smt.decide import decide
 from exan_verify.smt.encode import encode
 from exan_verify.smt.exclude import placements
 from exan_verify.smt.existence import BallBatch
 from exan_verify.smt.isolate_softmax import softmax_isolation
+from exan_verify.smt.portfolio import SMT, Round, Settings, run
 from exan_verify.smt.search import own_cube
 from exan_verify.smt.shear import shear_script
 from exan_verify.smt.solvers import SAT, UNSAT, Strategy, Worker
@@ -195,3 +196,11 @@ def test_saturated_probabilities_are_handled(loss: Loss, scale: float) -> None:
     batch = Batch.of([[1.0, 0.5], [-0.25, 0.5]], y, network=network, loss=loss, labels=Labels.ONE_HOT)
     verdict = decide(network, batch=batch, loss=loss, work_limit=50_000)
     assert verdict.outcome in (Outcome.UNKNOWN, Outcome.AMBIGUOUS)
+
+
+def test_a_model_of_the_whole_question_leads_to_a_batch_too() -> None:
+    """No cube is fixed: the model's own Booleans say where to look."""
+    asked, truth = posed(named("plain/bce/nobias/3"))
+    whole = Task(index=-1, question=asked, others=(truth,))
+    found = run([whole], Settings(rounds=(Round(SMT, 2_000_000, 5.0),)), accept_model)
+    assert found.accepted is not None or found.inconclusive

@@ -15,7 +15,7 @@ import sympy
 from exan_verify.errors import RangeError
 from exan_verify.network import to_fraction
 from exan_verify.smt.algebraic import Point, Root
-from exan_verify.smt.cubes import Task, build, exclusions
+from exan_verify.smt.cubes import Task, all_literals, build, exclusions
 from exan_verify.smt.encode import encode
 from exan_verify.smt.exclude import placements, values_at
 from exan_verify.smt.existence import BallBatch, displaced, prove_existence
@@ -60,7 +60,7 @@ def accept_model(task: Task, answer: Answer) -> Task | Batch | None:
             f"the query is saved as {path}"
         )
     lemmas = violated(task, answer)
-    return _nearby(task, batch) or (replace(task, lemmas=(*task.lemmas, *lemmas)) if lemmas else None)
+    return _nearby(task, answer, batch) or (replace(task, lemmas=(*task.lemmas, *lemmas)) if lemmas else None)
 
 
 MAX_STARTS = 24
@@ -89,10 +89,13 @@ def family_member(own: Task, deadline: float | None = None) -> BallBatch | None:
     return None
 
 
-def _nearby(task: Task, batch: ExactBatch) -> BallBatch | None:
+def _nearby(task: Task, answer: Answer, batch: ExactBatch) -> BallBatch | None:
     """A batch proved to exist near a model of the over-approximation (exact gradients only)."""
     if task.question.tolerance is not None or not task.question.target.reference:
         return None
+    if not task.fixed:  # the whole question: the model says which cube it is in
+        names = all_literals(task.question)
+        task = replace(task, fixed=tuple((n, bool(answer.model.get(n, False))) for n in names))
     encoding = encode(task.question, task.assignment)
     start = {}
     for sample, row in zip(encoding.samples, batch.x, strict=True):
