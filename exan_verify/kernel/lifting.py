@@ -15,12 +15,20 @@ from exan_verify.certificate import Conclusion, LayerArgument, Lifting, Split
 from exan_verify.errors import CertificateRejected
 from exan_verify.exact.backprop import backward_mod
 from exan_verify.exact.linalg import rank_mod
-from exan_verify.exact.modular import PRIME, Residues, add_mod, multiply_mod, negate_mod, random_residues
+from exan_verify.exact.modular import (
+    PRIME,
+    Residues,
+    add_mod,
+    multiply_mod,
+    negate_mod,
+    random_residues,
+    residues,
+)
 from exan_verify.exact.rational import Mask, product_mod, residue_product
 from exan_verify.exact.softmax import VanishingDenominatorError, loss_vectors_mod
 from exan_verify.facts import Facts
 from exan_verify.kernel.subject import Subject, require
-from exan_verify.network import Labels, Loss
+from exan_verify.network import Labels, Loss, to_fraction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,13 +225,11 @@ def _told(image: Image, m: int, back: Residues) -> bool:
     if labels is Labels.REAL or (loss is Loss.BCE and labels is Labels.ONE_HOT):
         # the differences span at most R^K, so an injective map is enough
         return rank_mod(back) == classes
-    own = _loss_vector(image, m, image.subject.batch.labels[m])
     for other in _admitted(image):
         if np.array_equal(np.asarray(other), np.asarray(image.subject.batch.labels[m])):
             continue
-        difference = [(a - b) % PRIME for a, b in zip(_loss_vector(image, m, other), own, strict=True)]
-        reached = [sum(int(v) * d for v, d in zip(row, difference, strict=True)) % PRIME for row in back]
-        if not any(reached):
+        difference = _difference(image, m, other)
+        if not any(sum(int(v) * d for v, d in zip(row, difference, strict=True)) % PRIME for row in back):
             return False
     return True
 
@@ -237,8 +243,15 @@ def _admitted(image: Image) -> list[object]:
     return list(range(classes))
 
 
-def _loss_vector(image: Image, m: int, label: object) -> list[int]:
-    vector = loss_vectors_mod(
-        image.subject.question.loss, image.subject.passed.logits[:, [m]], np.array([label]), 1, image.point
-    )
-    return [int(v) for v in vector[:, 0]]
+def _difference(image: Image, m: int, other: object) -> list[int]:
+    """``g(f, y') - g(f, y)`` mod p up to a non-zero factor: y - y' for all losses but hinge."""
+    subject = image.subject
+    own = subject.batch.labels[m]
+    if subject.question.loss is Loss.HINGE:
+        logits = subject.passed.logits[:, [m, m]]
+        vectors = loss_vectors_mod(Loss.HINGE, logits, np.array([own, other]), 1, image.point)
+        return [(int(b) - int(a)) % PRIME for a, b in vectors]
+    if subject.question.loss is Loss.CROSS_ENTROPY:
+        return [int(k == own) - int(k == other) for k in range(subject.network.classes)]
+    values = residues([[to_fraction(v) for v in row] for row in (own, np.asarray(other))])
+    return [(int(a) - int(b)) % PRIME for a, b in values.T]
