@@ -12,14 +12,14 @@ import numpy as np
 
 from exan_verify.exclusivity import ExclusivityState
 from exan_verify.network import Array, Batch, to_fraction
-from exan_verify.verdict import OUTCOME_MEANING, Verdict, Witness
+from exan_verify.verdict import Verdict, Witness
 
 
 def verdict_record(verdict: Verdict) -> dict[str, Any]:
     """The verdict's attributes; batches as exact rationals in text."""
     return {
         "outcome": verdict.outcome,
-        "meaning": OUTCOME_MEANING[verdict.outcome],
+        "meaning": verdict.meaning,
         "samples": list(verdict.samples),
         "determined": verdict.determined,
         "reason": verdict.reason,
@@ -87,4 +87,4 @@ def _plain(value: Any) -> Any:
         return value.item()
     if isinstance(value, np.ndarray):
         return rationals(value)
-    raise NotImplementedError(f"no JSON form for {type(value).__name__}")
+    raise TypeError(f"no JSON form for {type(value).__name__}")

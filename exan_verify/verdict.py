@@ -35,6 +35,14 @@ OUTCOME_MEANING: Mapping[Outcome, str] = {
 }
 """One sentence per outcome, for reports."""
 
+TOLERANT_MEANING: Mapping[Outcome, str] = {
+    Outcome.UNIQUE: "all batches with a gradient within the tolerance lie within the radius named below",
+    Outcome.AMBIGUOUS: "two batches with gradients within the tolerance lie further apart than was asked",
+    Outcome.UNREALISABLE: "no batch of this size, labels and inputs has a gradient within the tolerance",
+    Outcome.UNKNOWN: OUTCOME_MEANING[Outcome.UNKNOWN],
+}
+"""The same when a tolerance was given: nothing is said about exact equality."""
+
 
 class SampleStatus(StrEnum):
     """Whether a sample (x_m, y_m) belongs to every batch with this gradient."""
@@ -169,7 +177,8 @@ class Verdict:
 
     ``samples`` has one status per sample (gradient given: of ``batch`` where one was found, else empty).
     ``batch_size`` is the size among which the question was decided. ``trust`` and ``certificate`` are None
-    unless something was decided (for the batch or for single samples).
+    unless something was decided (for the batch or for single samples). ``tolerant``: the question had a
+    tolerance, so no sample is called determined.
     """
 
     outcome: Outcome
@@ -183,6 +192,12 @@ class Verdict:
     witness: Witness | None = None
     certificate: Mapping[str, Any] | None = None
     attempts: tuple[Attempt, ...] = ()
+    tolerant: bool = False
+
+    @property
+    def meaning(self) -> str:
+        """What the outcome says, in one sentence; with a tolerance it speaks of a radius, not of equality."""
+        return (TOLERANT_MEANING if self.tolerant else OUTCOME_MEANING)[self.outcome]
 
     @property
     def determined(self) -> int:

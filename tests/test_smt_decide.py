@@ -138,6 +138,8 @@ def test_tolerance_bounds_the_distance() -> None:
     near = decide(network, batch=batch, tolerance=small, radius=Fraction(1, 100), **MSE)
     assert near.outcome is Outcome.UNIQUE
     assert "within 1/1000" in near.reason
+    assert near.determined == 0
+    assert "within the radius" in near.meaning
     tight = decide(network, batch=batch, tolerance=small, radius=Fraction(1, 10**6), **MSE)
     assert tight.outcome is Outcome.AMBIGUOUS
 

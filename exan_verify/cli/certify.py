@@ -106,7 +106,6 @@ def verdict_code(verdict: Verdict) -> int:
 
 def describe(verdict: Verdict) -> list[Any]:
     """The verdict as text and tables."""
-    from exan_verify.verdict import OUTCOME_MEANING
 
     rows = {
         "reason": verdict.reason,
@@ -119,7 +118,7 @@ def describe(verdict: Verdict) -> list[Any]:
     if verdict.engine:
         where = f" at hidden layer {verdict.layer}" if verdict.layer else ""
         rows["engine"] = f"{verdict.engine.value}{where}"
-    parts: list[Any] = [titled(verdict.outcome.value.upper(), f": {OUTCOME_MEANING[verdict.outcome]}")]
+    parts: list[Any] = [titled(verdict.outcome.value.upper(), f": {verdict.meaning}")]
     parts.append(facts(rows))
     if verdict.attempts:
         parts += ["", _attempts(verdict), ""]

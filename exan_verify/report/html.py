@@ -8,7 +8,6 @@ import jinja2
 
 import exan_verify
 from exan_verify.report.content import Section, cards, headline, rows
-from exan_verify.verdict import OUTCOME_MEANING
 
 _HEAT_STEPS = 8
 
@@ -31,7 +30,7 @@ def render(title: str, sections: Sequence[Section], *, commands: Mapping[str, st
                 "headline": headline(section),
                 "cards": list(cards(section)),
                 "rows": list(rows(section)),
-                "meaning": OUTCOME_MEANING[section.audit.verdict.outcome],
+                "meaning": section.audit.verdict.meaning,
             }
             for section in sections
         ],

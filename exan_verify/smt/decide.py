@@ -176,7 +176,9 @@ def _unique(search: Search, truth: Known, radius: Fraction) -> Verdict:
         search,
         Outcome.UNIQUE,
         f"{claim}: refuted by SMT solvers in every activation pattern",
-        samples=(SampleStatus.DETERMINED,) * question.size,
+        # within a radius is not "in every batch"
+        samples=(SampleStatus.DETERMINED if question.tolerance is None else SampleStatus.UNKNOWN,)
+        * question.size,
         truth=truth,
         witness=witness,
     )
@@ -277,6 +279,7 @@ def _verdict(
         batch=truth.batch.batch(search.question.loss) if truth and truth.batch.rational else None,
         witness=witness,
         attempts=_attempts(search),
+        tolerant=search.question.tolerance is not None,
     )
 
 
