@@ -1,0 +1,1 @@
+"""One file per theorem or published reading; each defines ``STATEMENTS``."""
