@@ -1,0 +1,1 @@
+"""Statements about the security boundary: stated, proved or refuted by machine (docs/theory.md)."""

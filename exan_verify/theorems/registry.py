@@ -1,0 +1,31 @@
+"""All statements: every module of ``exan_verify.theorems.statements`` gives its ``STATEMENTS``."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+from pkgutil import iter_modules
+
+from exan_verify.errors import InputError
+from exan_verify.theorems import statements
+from exan_verify.theorems.statement import Statement
+
+
+@cache
+def registry() -> dict[str, Statement]:
+    """All statements by name, in the order of the theory's labels."""
+    found: dict[str, Statement] = {}
+    for module in iter_modules(statements.__path__, f"{statements.__name__}."):
+        for statement in import_module(module.name).STATEMENTS:
+            if statement.name in found:
+                raise ValueError(f"two statements are called {statement.name!r}")
+            found[statement.name] = statement
+    return dict(sorted(found.items(), key=lambda item: (item[1].group, item[0])))
+
+
+def statement(name: str) -> Statement:
+    """The statement called ``name``. Raises :class:`InputError` when there is none."""
+    known = registry()
+    if name not in known:
+        raise InputError(f"no statement is called {name!r}; known: {', '.join(known)}")
+    return known[name]
