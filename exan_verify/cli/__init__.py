@@ -20,6 +20,7 @@ from exan_verify.cli.certify import certify_command, check_command
 from exan_verify.cli.demo import demo_command
 from exan_verify.cli.output import BudgetExhausted, ExitCode
 from exan_verify.cli.smt import export_smt_command, smt_command
+from exan_verify.cli.theorems import theorems_command
 from exan_verify.errors import CertificateRejected, ExanError
 
 EPILOG = (
@@ -43,6 +44,7 @@ COMMANDS = (
     bench_command,
     export_smt_command,
     smt_command,
+    theorems_command,
 )
 for command in COMMANDS:
     exan.add_command(command)

@@ -1,0 +1,188 @@
+"""``exan theorems``: the statements, how they stand and why; their checks run live."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import rich_click as click
+from rich.text import Text
+
+from exan_verify.cli.options import common
+from exan_verify.cli.output import ExitCode, Output, facts, table, titled, wall_clock
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from exan_verify.theorems.replay import Replay
+    from exan_verify.theorems.running import CheckReport, Report
+    from exan_verify.theorems.statement import Example, Statement
+
+STYLES = {"proved": "bold green", "proved for stated sizes": "green", "refuted": "bold red", "open": "yellow"}
+"""Colour of a standing."""
+
+
+@click.command("theorems")
+@click.argument("name", required=False)
+@click.option("--all", "everything", is_flag=True, help="Run the checks of every statement.")
+@click.option("--no-checks", is_flag=True, help="Show the statement without running its checks.")
+@common(work_limit=False, model=False)
+def theorems_command(name: str | None, everything: bool, no_checks: bool, **options: Any) -> int:
+    """List the statements about the security boundary, or show NAME and run its checks.
+
+    Exit code 1: a check contradicts the standing.
+    """
+    from exan_verify.theorems.registry import registry, statement
+
+    output = Output(json=options["as_json"])
+    if name is None and not everything:
+        return _list(output, list(registry().values()))
+    chosen = list(registry().values()) if name is None else [statement(name)]
+    with output.working("checking") as told, wall_clock(options["budget"]):
+        reports = _run(output, chosen, told, seed=options["seed"], checks=not no_checks)
+    return _finish(output, reports, single=name is not None)
+
+
+def _list(output: Output, statements: Sequence[Statement]) -> int:
+    from exan_verify.theorems.written import statement_record
+
+    output.answer({"schema": "exan/theorems/1", "statements": [statement_record(s) for s in statements]})
+    output.say(overview(statements), "", summary(statements))
+    return ExitCode.DONE
+
+
+def overview(statements: Sequence[Statement]) -> Table:
+    """All statements, one line each, in the order of their groups."""
+    made = table("group", "name", "title", "over", "standing", "by")
+    for statement in statements:
+        methods = ", ".join(dict.fromkeys(ground.method.value for ground in statement.grounds))
+        standing = Text(statement.standing.value, STYLES[statement.standing.value])
+        made.add_row(
+            statement.group, statement.name, statement.title, statement.quantifiers, standing, methods or "-"
+        )
+    return made
+
+
+def summary(statements: Sequence[Statement]) -> str:
+    """How many statements have which standing."""
+    counts = {value: sum(s.standing.value == value for s in statements) for value in STYLES}
+    return f"{len(statements)} statements: {', '.join(f'{n} {value}' for value, n in counts.items() if n)}"
+
+
+def _run(
+    output: Output, statements: Sequence[Statement], told: Any, *, seed: int, checks: bool
+) -> list[Report]:
+    """Run and, with text output, show each statement as soon as it is done."""
+    from exan_verify.theorems.running import run_statement
+
+    reports = []
+    for statement in statements:
+
+        def progress(what: str, done: int, total: int, name: str = statement.name) -> None:
+            told(f"{name}: {what}, {done} of {total}")
+
+        report = run_statement(statement, seed=seed, progress=progress, checks=checks)
+        reports.append(report)
+        if len(statements) == 1:
+            output.say(*describe(report))
+        else:
+            output.say(_line(report))
+    return reports
+
+
+def _finish(output: Output, reports: Sequence[Report], *, single: bool) -> int:
+    from exan_verify.theorems.written import report_record
+
+    holds = all(report.holds for report in reports)
+    if single:
+        output.answer({"schema": "exan/theorem/1", **report_record(reports[0])})
+    else:
+        records = [report_record(report) for report in reports]
+        output.answer({"schema": "exan/theorems/1", "holds": holds, "statements": records})
+        output.say(f"{sum(r.holds for r in reports)} of {len(reports)} statements confirmed")
+    return ExitCode.DONE if holds else ExitCode.REFUSED
+
+
+def _line(report: Report) -> Text:
+    seconds = sum(check.seconds for check in report.checks)
+    mark = titled("confirmed   ", style="green") if report.holds else titled("contradicted", style="bold red")
+    wrong = [check for check in report.checks if not check.holds]
+    text = f"  {report.statement.name}: {len(report.checks)} checks, {seconds:.1f} s"
+    return Text.assemble(mark, text, *(f"; {c.check.name}: {c.result.detail}" for c in wrong))
+
+
+def describe(report: Report) -> list[Any]:
+    """A statement in words and mathematics, what it rests on, its example, and what its checks found."""
+    statement = report.statement
+    standing = statement.standing.value
+    parts: list[Any] = [
+        titled(f"{statement.group}  {statement.title}"),
+        Text.assemble(f"{statement.name}: ", (standing.upper(), STYLES[standing])),
+        "",
+        _wording(statement),
+        "",
+        titled("mathematics"),
+        *(f"  {line}" for line in statement.latex.strip().splitlines()),
+        "",
+        titled("rests on"),
+        *(_ground(ground) for ground in statement.grounds),
+    ]
+    if report.example is not None:
+        parts += ["", titled("example"), *_example(report.example, report.replay)]
+    if report.ran:
+        parts += ["", titled("checks"), *(_check(check) for check in report.checks)]
+        parts += [line for check in report.checks for line in _found(check)]
+        parts += ["", _conclusion(report)]
+    return parts
+
+
+def _wording(statement: Statement) -> Table:
+    rows = {"source": statement.source}
+    if statement.published is not None:
+        rows["published"] = statement.published
+        rows["our reading"] = statement.reading
+    else:
+        rows["in words"] = statement.reading
+    rows |= {
+        "over": statement.quantifiers,
+        "hypotheses": "\n".join(statement.hypotheses) or "none",
+        "conclusion": statement.conclusion,
+    }
+    if statement.remark:
+        rows["but"] = statement.remark
+    return facts(rows)
+
+
+def _ground(ground: Any) -> str:
+    return f"  {ground.method.value}: {ground.says} ({ground.where})"
+
+
+def _example(example: Example, replayed: Replay | None) -> list[str]:
+    from exan_verify.theorems.written import example_lines
+
+    lines = [f"  {example.note}", *(f"  {line}" for line in example_lines(example))]
+    return lines if replayed is None else [*lines, *(f"  {line}" for line in replayed.says)]
+
+
+def _check(check: CheckReport) -> Text:
+    mark = ("  confirms    ", "green") if check.holds else ("  contradicts ", "bold red")
+    name = f"{check.check.name} ({check.seconds:.1f} s): {check.check.what}\n"
+    return Text.assemble(mark, name, f"              {check.result.detail}")
+
+
+def _found(check: CheckReport) -> list[Any]:
+    if check.result.example is None:
+        return []
+    return ["", titled(f"found by {check.check.name}"), *_example(check.result.example, check.replay)]
+
+
+def _conclusion(report: Report) -> Text:
+    if report.holds:
+        return titled(
+            "CONFIRMED", f": every check agrees with '{report.statement.standing.value}'", "bold green"
+        )
+    wrong = [check.check.name for check in report.checks if not check.holds]
+    if report.replay is not None and report.replay.confirmed is False:
+        wrong.insert(0, "the example's replay")
+    reason = f"by {', '.join(wrong)}" if wrong else "there is no check"
+    return titled("NOT CONFIRMED", f": {reason}", "bold red")

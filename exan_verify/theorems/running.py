@@ -1,0 +1,92 @@
+"""Run a statement's packaged checks, and say whether they confirm its standing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from exan_verify.theorems.replay import Replay, replay
+from exan_verify.theorems.statement import Check, Example, Progress, Result, Statement
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckReport:
+    """One check that ran. ``replay``: of the example that the check gave back, if it did."""
+
+    check: Check
+    result: Result
+    seconds: float
+    replay: Replay | None = None
+
+    @property
+    def holds(self) -> bool:
+        """Whether the check confirms the standing, its own example included."""
+        return self.result.holds and not (self.replay is not None and self.replay.confirmed is False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """A statement, its example replayed (None: it has none), and the checks that ran.
+
+    ``ran``: whether checks were asked for; if not, nothing was replayed either.
+    """
+
+    statement: Statement
+    example: Example | None
+    replay: Replay | None
+    checks: tuple[CheckReport, ...]
+    ran: bool
+
+    @property
+    def holds(self) -> bool:
+        """Whether nothing that ran contradicts the standing; a statement without checks confirms nothing."""
+        if not self.ran:
+            return True
+        replayed = self.replay is None or self.replay.confirmed is not False
+        return bool(self.checks) and replayed and all(check.holds for check in self.checks)
+
+
+Told = Callable[[str, int, int], None]
+"""Told ``(check and what it does, done, total)``."""
+
+
+def run_statement(
+    statement: Statement, *, seed: int = 0, progress: Told | None = None, checks: bool = True
+) -> Report:
+    """Show ``statement`` and, unless ``checks`` is False, replay its example and run its checks."""
+    example = statement.example() if statement.example is not None else None
+    if not checks:
+        return Report(statement=statement, example=example, replay=None, checks=(), ran=False)
+    told = progress or _silent
+    told("replaying the example", 0, 1)
+    replayed = None if example is None else replay(example)
+    return Report(
+        statement=statement,
+        example=example,
+        replay=replayed,
+        checks=run_checks(statement.checks, seed=seed, progress=told),
+        ran=True,
+    )
+
+
+def run_checks(
+    checks: Sequence[Check], *, seed: int = 0, progress: Told | None = None
+) -> tuple[CheckReport, ...]:
+    """Run checks one after another."""
+    return tuple(_run(check, seed, progress or _silent) for check in checks)
+
+
+def _run(check: Check, seed: int, told: Told) -> CheckReport:
+    start = time.perf_counter()
+    result = check.run(_prefixed(check.name, told), seed)
+    replayed = None if result.example is None else replay(result.example)
+    return CheckReport(check=check, result=result, seconds=time.perf_counter() - start, replay=replayed)
+
+
+def _prefixed(name: str, told: Told) -> Progress:
+    return lambda what, done, total: told(f"{name}: {what}", done, total)
+
+
+def _silent(_what: str, _done: int, _total: int) -> None:
+    return None
