@@ -56,11 +56,11 @@ def to_network(model: Any) -> ReluNetwork:
         raise InputError(
             f"model is a {type(model).__name__}; pass a torch.nn.Module (not its state_dict) or a ReluNetwork"
         )
-    _check_hooks(model)
+    check_hooks(model)
     if type(model) is torch.nn.Linear:
         steps = [Step(kind=Kind.LINEAR, path="model", layer=_linear(model, ""))]
     else:
-        steps = _trace(model)
+        steps = _follow(model, trace(model))
     network = assemble(steps)
     _check_parameters(model, network)
     return network
@@ -95,20 +95,25 @@ def assemble(steps: Sequence[Step]) -> ReluNetwork:
     return ReluNetwork(layers=layers)
 
 
-def _check_hooks(model: torch.nn.Module) -> None:
+def check_hooks(model: torch.nn.Module) -> None:
+    """Refuse hooks, which may change values or gradients behind the graph's back."""
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     for path, module in model.named_modules():
         if any(getattr(module, name, None) for name in hooks):
             raise UnsupportedLayerError(
-                f"{_describe(module, path)} has hooks, which may change its values or gradients; remove them"
+                f"{describe(module, path)} has hooks, which may change its values or gradients; remove them"
             )
 
 
-def _trace(model: torch.nn.Module) -> list[Step]:
+def trace(model: torch.nn.Module, supported: str = _SUPPORTED) -> list[Node]:
+    """The nodes of the model's forward, in the order of execution.
+
+    Raises :class:`UnsupportedLayerError` where it cannot be traced, ending in what is ``supported``.
+    """
     import torch.fx
 
     try:
-        graph = torch.fx.Tracer().trace(model)
+        return list(torch.fx.Tracer().trace(model).nodes)
     # whatever a user's forward does with symbolic values ends in one of these
     except (
         torch.fx.proxy.TraceError,
@@ -119,9 +124,8 @@ def _trace(model: torch.nn.Module) -> list[Step]:
         RuntimeError,
     ) as error:
         raise UnsupportedLayerError(
-            f"the forward of {type(model).__name__} cannot be traced ({error}); {_SUPPORTED}"
+            f"the forward of {type(model).__name__} cannot be traced ({error}); {supported}"
         ) from None
-    return _follow(model, list(graph.nodes))
 
 
 def _follow(model: torch.nn.Module, nodes: list[Node]) -> list[Step]:
@@ -135,14 +139,14 @@ def _follow(model: torch.nn.Module, nodes: list[Node]) -> list[Step]:
                     f"forward takes a second input {node.target!r}; give it one input"
                 )
             current = current or node
-        elif current is not None and _is_size(node):
+        elif current is not None and is_size(node):
             continue
         elif node.op == "output":
             if node.args != (current,):
                 raise UnsupportedLayerError("forward must return the logits and nothing else, in one tensor")
         elif current is None or node.args[:1] != (current,):
             raise UnsupportedLayerError(
-                f"{_name(model, node)} does not take the output of the step before it; "
+                f"{name_of(model, node)} does not take the output of the step before it; "
                 "the model must be one chain without branches"
             )
         else:
@@ -151,7 +155,7 @@ def _follow(model: torch.nn.Module, nodes: list[Node]) -> list[Step]:
     return steps
 
 
-def _is_size(node: Node) -> bool:
+def is_size(node: Node) -> bool:
     """Whether the node only reads a batch size: ``x.size(0)``, ``x.shape``, ``x.shape[0]``."""
     if node.op == "call_method":
         return node.target == "size" and node.args[1:] in ((), (0,))
@@ -190,7 +194,7 @@ def _module_step(module: torch.nn.Module, path: str) -> Step:
             )
         return Step(kind=Kind.NOTHING, path=path)
     raise UnsupportedLayerError(
-        f"{_describe(module, path)} is not supported; {_remedy(type(module).__name__)}"
+        f"{describe(module, path)} is not supported; {_remedy(type(module).__name__)}"
     )
 
 
@@ -198,37 +202,37 @@ def _function_step(model: torch.nn.Module, node: Node) -> Step:
     import torch
     from torch.nn import functional
 
-    path = _path(model, node)
+    path = path_of(model, node)
     target = getattr(torch.Tensor, str(node.target), None) if node.op == "call_method" else node.target
     if target in (functional.relu, torch.relu, torch.relu_, torch.Tensor.relu, torch.Tensor.relu_):
         return Step(kind=Kind.RELU, path=path)
-    if target in (torch.flatten, torch.Tensor.flatten) and _arguments(node, start_dim=0, end_dim=-1) == (
+    if target in (torch.flatten, torch.Tensor.flatten) and arguments(node, start_dim=0, end_dim=-1) == (
         1,
         -1,
     ):
         return Step(kind=Kind.NOTHING, path=path)
-    if target in (torch.reshape, torch.Tensor.reshape, torch.Tensor.view) and _keeps_samples(node):
+    if target in (torch.reshape, torch.Tensor.reshape, torch.Tensor.view) and keeps_samples(node):
         return Step(kind=Kind.NOTHING, path=path)
     if target in (torch.Tensor.contiguous,):
         return Step(kind=Kind.NOTHING, path=path)
     if target is functional.dropout:
-        probability, training = _arguments(node, p=0.5, training=True)
+        probability, training = arguments(node, p=0.5, training=True)
         if not training or probability == 0:
             return Step(kind=Kind.NOTHING, path=path)
         raise UnsupportedLayerError(
             f"dropout in {path!r} is switched on, so the gradient is random; "
             "call model.eval() first and pass training=self.training"
         )
-    raise UnsupportedLayerError(f"{_name(model, node)} is not supported; {_remedy(str(node.target))}")
+    raise UnsupportedLayerError(f"{name_of(model, node)} is not supported; {_remedy(str(node.target))}")
 
 
-def _arguments(node: Node, **defaults: Any) -> tuple[Any, ...]:
+def arguments(node: Node, **defaults: Any) -> tuple[Any, ...]:
     """The values of the parameters after the first, by position or keyword, in the order of ``defaults``."""
     given = dict(zip(defaults, node.args[1:], strict=False)) | dict(node.kwargs)
     return tuple(given.get(name, default) for name, default in defaults.items())
 
 
-def _keeps_samples(node: Node) -> bool:
+def keeps_samples(node: Node) -> bool:
     """Whether a view or reshape is to (M, d): ``(-1, d)``, ``(x.size(0), -1)``, ``(x.shape[0], d)``."""
     sizes = node.args[1:]
     if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)):
@@ -275,19 +279,22 @@ def _check_parameters(model: torch.nn.Module, network: ReluNetwork) -> None:
         )
 
 
-def _path(model: torch.nn.Module, node: Node) -> str:
+def path_of(model: torch.nn.Module, node: Node) -> str:
+    """The path of the module in whose forward the node stands."""
     stack = node.meta.get("nn_module_stack")
     return list(stack)[-1] if stack else type(model).__name__
 
 
-def _name(model: torch.nn.Module, node: Node) -> str:
+def name_of(model: torch.nn.Module, node: Node) -> str:
+    """A node in words: the layer with its path and type, or the operation and where it stands."""
     if node.op == "call_module":
-        return _describe(model.get_submodule(str(node.target)), str(node.target))
+        return describe(model.get_submodule(str(node.target)), str(node.target))
     name = getattr(node.target, "__name__", str(node.target))
-    return f"the operation {name!r} ({node.name!r}) in the forward of {_path(model, node)!r}"
+    return f"the operation {name!r} ({node.name!r}) in the forward of {path_of(model, node)!r}"
 
 
-def _describe(module: torch.nn.Module, path: str) -> str:
+def describe(module: torch.nn.Module, path: str) -> str:
+    """A layer in words: its path and type."""
     return f"layer {path!r} ({type(module).__name__})" if path else f"the model ({type(module).__name__})"
 
 
