@@ -21,7 +21,7 @@ from exan_verify.verdict import Box, Outcome, SampleStatus
 
 SCHEMA: Literal["exan/certificate/1"] = "exan/certificate/1"
 
-Parametrisation = Literal["zero_sum", "full", "column_space", "single"]
+Parametrisation = Literal["zero_sum", "full", "column_space", "row_space", "single"]
 LabelArgument = Literal["loss_vectors", "output_rank", "backward_map"]
 
 

@@ -34,6 +34,7 @@ from exan_verify.decide.system import Plan, equations, full_feature_rank, plan
 from exan_verify.errors import SoundnessError
 from exan_verify.exact.linalg import rank_mod
 from exan_verify.exact.modular import PRIME
+from exan_verify.exact.rational import product_mod
 from exan_verify.exclusivity import Groups
 from exan_verify.facts import Facts
 from exan_verify.verdict import Attempt, Budget, Engine
@@ -112,11 +113,14 @@ def reach(context: Context, plan: Plan, budget: Budget) -> tuple[int | None, str
     return rank, None if rank == plan.target else f"rank {rank} mod p of the {plan.target} needed"
 
 
-def split(context: Context, layer: int, group: tuple[int, ...], budget: Budget) -> tuple[list[Split], Groups]:
+def split(
+    context: Context, layer: int, parametrisation: Parametrisation, group: tuple[int, ...], budget: Budget
+) -> tuple[list[Split], Groups]:
     """Split ``group``, which shares the pattern of ``layer``, at the layers above; the records and what is
     left of it. A layer whose rank is short ends the way up: above it u is no longer known to be U_group q.
+    So does a ``row_space``: W^T u = W^T U_group q is all that it shows.
     """
-    if len(group) == 1 or layer + 1 >= context.network.depth:
+    if len(group) == 1 or parametrisation == "row_space" or layer + 1 >= context.network.depth:
         return [], (group,)
     if rank_mod(context.image.delta(layer + 1)[:, list(group)]) < len(group):
         return [], (group,)
@@ -135,7 +139,7 @@ def split(context: Context, layer: int, group: tuple[int, ...], budget: Budget) 
     records: list[Split] = [record]
     left: list[tuple[int, ...]] = []
     for part in above.groups:
-        more, rest = split(context, above.layer, part, budget)
+        more, rest = split(context, above.layer, above.parametrisation, part, budget)
         records += more
         left += rest
     return records, tuple(left)
@@ -164,7 +168,7 @@ def conclude(
     splits: list[Split] = []
     groups: list[tuple[int, ...]] = []
     for group in partition:
-        records, rest = split(context, layer, group, budget)
+        records, rest = split(context, layer, parametrisation, group, budget)
         splits += records
         groups += rest
     singletons = sorted(group[0] for group in groups if len(group) == 1)
@@ -175,7 +179,7 @@ def conclude(
     short = [k + 1 for k, value in enumerate(lower) if value < samples]
     if short:
         return None, f"features of layer {layer} are determined, but rank(Delta_{short[-1]}) < M below"
-    argument, told = _labels(context, layer, singletons, everyone=not sizes)
+    argument, told = _labels(context, layer, parametrisation, singletons, everyone=not sizes)
     note = f"{len(told)} of {samples} samples determined"
     if splits:
         note += f"; groups split at layers {sorted({record.layer for record in splits})}"
@@ -197,20 +201,24 @@ def conclude(
 
 
 def _labels(
-    context: Context, layer: int, members: list[int], *, everyone: bool
+    context: Context, layer: int, parametrisation: Parametrisation, members: list[int], *, everyone: bool
 ) -> tuple[LabelArgument, list[int]]:
     depth = context.network.depth
-    if layer == depth - 1 and context.samples > 1:
+    seen = parametrisation == "row_space"
+    if layer == depth - 1 and context.samples > 1 and not seen:
         argument: LabelArgument = "loss_vectors"
     elif everyone and full_feature_rank(context, depth - 1):
         argument = "output_rank"
     else:
-        return "backward_map", [m for m in members if _told_below(context, layer, m)]
+        return "backward_map", [m for m in members if _told_below(context, layer, m, seen=seen)]
     return argument, [m for m in members if told_by_loss_vectors(context, m)]
 
 
-def _told_below(context: Context, layer: int, m: int) -> bool:
+def _told_below(context: Context, layer: int, m: int, *, seen: bool) -> bool:
+    """``seen``: of the next delta only what the layer's neurons see of it is known, W^T delta."""
     back = backward_map(context.network, context.passed, layer + 1, m)
+    if seen:
+        back = product_mod(context.network.layers[layer].weight.T, back)
     return told_by_backward_map(context, back, m)
 
 

@@ -88,7 +88,7 @@ def _at_layer(
     lower = tuple(rank_mod(context.image.delta(k)) for k in range(1, layer))
     if any(value < samples for value in lower):
         return None, "a lower Delta lacks full column rank"
-    known = layer if plan.parametrisation == "single" else layer + 1
+    known = layer if plan.parametrisation in ("single", "row_space") else layer + 1
     told = tuple(m for m in alone if searches[m].excluded and _injective(context, known, m))
     if not told:
         return None, "no sample is without a twin"

@@ -13,11 +13,14 @@ import numpy as np
 
 from exan_verify.certificate import Parametrisation
 from exan_verify.decide.context import Context
-from exan_verify.exact.linalg import rank_mod
+from exan_verify.exact.linalg import multiply, pivots, rank_mod, solve
 from exan_verify.exact.modular import Residues, add_mod, multiply_mod, negate_mod, random_residues
-from exan_verify.exact.rational import product_mod, residue_product
+from exan_verify.exact.rational import RationalMatrix, product_mod, residue_product
 from exan_verify.exclusivity import Groups, pattern_groups
-from exan_verify.network import Array, Linear, Loss
+from exan_verify.network import Array, Linear, Loss, ReluNetwork
+
+_MAX_EXACT = 1 << 16
+"""Most outgoing weights whose rank over Q is taken: a second for 256 x 256 single-precision numbers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,12 +110,35 @@ def _parametrisation(context: Context, layer: int) -> tuple[Parametrisation, int
         return "single", 0
     network, samples = context.network, context.samples
     options: list[tuple[int, Parametrisation]] = [(network.widths[layer + 1], "full")]
-    if layer == network.depth - 1 and context.setting.loss in (Loss.CROSS_ENTROPY, Loss.HINGE):
+    if _sums_to_zero(context, layer):
         options.append((network.classes - 1, "zero_sum"))
     if min(options)[0] > samples and _column_space_usable(context, layer):
         options.append((samples, "column_space"))
+    rank = _row_rank(context, layer, min(options)[0])
+    if rank is not None:
+        options.append((rank, "row_space"))
     unknowns, name = min(options)
     return name, unknowns
+
+
+def _sums_to_zero(context: Context, layer: int) -> bool:
+    """Whether u is a loss vector whose entries sum to zero."""
+    return layer == context.network.depth - 1 and context.setting.loss in (Loss.CROSS_ENTROPY, Loss.HINGE)
+
+
+def _row_rank(context: Context, layer: int, unknowns: int) -> int | None:
+    """The rank over Q of the outgoing weights when it is below ``unknowns``, else None.
+
+    That a part of them reaches ``unknowns`` mod p settles the usual case.
+    """
+    base = base_weights(context.network, layer, zero_sum=_sums_to_zero(context, layer))
+    for part in (base[: 4 * unknowns, : 4 * unknowns], base):
+        if rank_mod(product_mod(part, np.eye(part.shape[1], dtype=np.uint64))) >= unknowns:
+            return None
+    if base.size > _MAX_EXACT:
+        return None
+    rank = len(pivots(base))
+    return rank if rank < unknowns else None
 
 
 def _column_space_usable(context: Context, layer: int) -> bool:
@@ -123,6 +149,8 @@ def _column_space_usable(context: Context, layer: int) -> bool:
 
 def outgoing_weights(context: Context, plan: Plan, keep: Array) -> Residues:
     """Row j: w_j of neuron ``keep[j]`` expressed in the parametrisation of u, mod p."""
+    if plan.parametrisation == "row_space":
+        return RationalMatrix.of(rational_weights(context, plan)[keep]).residues()
     following: Linear = context.network.layers[plan.layer]
     columns = following.weight[:, keep].T
     if plan.parametrisation == "column_space":
@@ -132,3 +160,44 @@ def outgoing_weights(context: Context, plan: Plan, keep: Array) -> Residues:
         return weights
     # u = (v, -sum v): w . u = sum_k (w_k - w_K) v_k
     return add_mod(weights[:, :-1], negate_mod(weights[:, -1:]))
+
+
+def exact_outgoing(context: Context, plan: Plan, following: Array) -> tuple[Array, Array]:
+    """Row j: w_j (n, K') on the unknowns of u, and the unknowns (K', M) of the true samples, as Fractions.
+
+    ``following``: Delta_{layer+1} (n_{layer+1}, M).
+    """
+    if plan.parametrisation == "column_space":
+        weights = multiply(base_weights(context.network, plan.layer, zero_sum=False), following)
+        return weights, RationalMatrix.of(np.eye(context.samples)).fractions()
+    zero_sum = _sums_to_zero(context, plan.layer) and plan.parametrisation != "full"
+    weights = RationalMatrix.of(rational_weights(context, plan)).fractions()
+    coordinates = following[:-1] if zero_sum else following
+    if plan.parametrisation != "row_space":
+        return weights, coordinates
+    base = base_weights(context.network, plan.layer, zero_sum=zero_sum)
+    known = solve(weights, multiply(base, coordinates))
+    assert known is not None
+    return weights, known
+
+
+def base_weights(network: ReluNetwork, layer: int, *, zero_sum: bool) -> Array:
+    """Row j: w_j, on all entries of u, or on all but the last where they sum to zero."""
+    columns: Array = network.layers[layer].weight.T
+    if not zero_sum:
+        return columns
+    exact = RationalMatrix.of(columns).fractions()
+    difference: Array = exact[:, :-1] - exact[:, -1:]
+    return difference
+
+
+def rational_weights(context: Context, plan: Plan) -> Array:
+    """Row j: w_j on the unknowns of u, exact, for every parametrisation but ``column_space``.
+
+    ``row_space``: a maximal set of independent columns of the outgoing weights. The others are combinations
+    of them, W = W_I T, so w_j . u = (w_j)_I . (T u): T u is all that the neurons see of u.
+    """
+    zero_sum = _sums_to_zero(context, plan.layer) and plan.parametrisation != "full"
+    base = base_weights(context.network, plan.layer, zero_sum=zero_sum)
+    found: Array = base[:, pivots(base)] if plan.parametrisation == "row_space" else base
+    return found

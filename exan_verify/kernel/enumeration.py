@@ -17,12 +17,19 @@ import numpy.typing as npt
 from exan_verify.certificate import Conclusion, Enumeration
 from exan_verify.exact.backprop import backward
 from exan_verify.exact.modular import PRIME, Residues, add_mod, inverses_mod, multiply_mod, negate_mod
-from exan_verify.exact.rational import Mask, product
+from exan_verify.exact.rational import Mask, RationalMatrix, product
 from exan_verify.exact.softmax import loss_vectors
 from exan_verify.facts import Facts
-from exan_verify.kernel.lifting import check_reduction, concluded, groups_of, image_at, outgoing_weights
+from exan_verify.kernel.lifting import (
+    check_reduction,
+    concluded,
+    groups_of,
+    image_at,
+    outgoing_weights,
+    row_space,
+)
 from exan_verify.kernel.subject import Subject, require
-from exan_verify.network import to_fraction
+from exan_verify.network import Array, to_fraction
 
 _BATCH = 1 << 14
 
@@ -101,16 +108,25 @@ def _exact_states(subject: Subject, layer: int) -> tuple[Mask, Mask]:
 
 def _small_minors(subject: Subject, conclusion: Conclusion, order: list[int]) -> bool:
     """Whether all minors of the outgoing weights, columns scaled to integers, are below p (Hadamard)."""
-    weight = subject.network.layers[conclusion.layer].weight[:, order]
+    columns = _columns(subject, conclusion)[order].T
     product_of_squares = Fraction(1)
-    last = [to_fraction(v) for v in weight[-1]]
-    for row in weight[:-1] if conclusion.parametrisation == "zero_sum" else weight:
+    for row in columns:
         values = [to_fraction(v) for v in row]
-        if conclusion.parametrisation == "zero_sum":
-            values = [v - w for v, w in zip(values, last, strict=True)]
         scale = lcm(1, *(v.denominator for v in values))
         product_of_squares *= max(1, sum((v * scale) ** 2 for v in values))
     return product_of_squares < PRIME**2
+
+
+def _columns(subject: Subject, conclusion: Conclusion) -> Array:
+    """The outgoing weights (n, K'), exact, for every parametrisation but ``column_space``."""
+    if conclusion.parametrisation == "row_space":
+        return row_space(subject, conclusion.layer)
+    weights: Array = subject.network.layers[conclusion.layer].weight.T
+    if conclusion.parametrisation == "full":
+        return weights
+    exact = RationalMatrix.of(weights).fractions()
+    difference: Array = exact[:, :-1] - exact[:, -1:]
+    return difference
 
 
 def _cover(

@@ -14,7 +14,7 @@ import numpy as np
 from exan_verify.certificate import Conclusion, LayerArgument, Lifting, Split
 from exan_verify.errors import CertificateRejected
 from exan_verify.exact.backprop import backward_mod
-from exan_verify.exact.linalg import rank_mod
+from exan_verify.exact.linalg import pivots, rank_mod
 from exan_verify.exact.modular import (
     PRIME,
     Residues,
@@ -24,11 +24,11 @@ from exan_verify.exact.modular import (
     random_residues,
     residues,
 )
-from exan_verify.exact.rational import Mask, product_mod, residue_product
+from exan_verify.exact.rational import Mask, RationalMatrix, product_mod, residue_product
 from exan_verify.exact.softmax import VanishingDenominatorError, loss_vectors_mod
 from exan_verify.facts import Facts
 from exan_verify.kernel.subject import Subject, require
-from exan_verify.network import Labels, Loss, to_fraction
+from exan_verify.network import Array, Labels, Loss, to_fraction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +113,7 @@ def _system_reaches_rank(image: Image, argument: LayerArgument | Split, members:
 
 def _after_splits(image: Image, argument: Conclusion) -> set[tuple[int, ...]]:
     """The groups that are left when the splits have been checked, each one layer above the one before."""
-    open_groups = dict.fromkeys(argument.groups, argument.layer)
+    open_groups = dict.fromkeys(argument.groups, _known_up_to(argument))
     for part in argument.splits:
         require(open_groups.get(part.members) == part.layer - 1, f"{part.members} is no group to split here")
         require(part.layer < image.subject.network.depth, f"there is no hidden layer {part.layer}")
@@ -121,8 +121,13 @@ def _after_splits(image: Image, argument: Conclusion) -> set[tuple[int, ...]]:
         require(independent, f"the group's deltas at layer {part.layer} are not shown to be independent")
         _system_reaches_rank(image, part, part.members)
         del open_groups[part.members]
-        open_groups.update(dict.fromkeys(part.groups, part.layer))
+        open_groups.update(dict.fromkeys(part.groups, _known_up_to(part)))
     return set(open_groups)
+
+
+def _known_up_to(argument: Conclusion | Split) -> int | None:
+    """The layer whose next deltas are U_k q; None: only W^T delta is, and no split can follow."""
+    return None if argument.parametrisation == "row_space" else argument.layer
 
 
 def lifted_system(image: Image, argument: LayerArgument | Split, members: tuple[int, ...]) -> Residues:
@@ -153,6 +158,8 @@ def outgoing_weights(image: Image, argument: Conclusion | Split) -> Residues:
         require(rank_mod(following) == image.subject.samples, f"rank(Delta_{i + 1}) = M is not shown")
         require(feature_rank(image, i) == image.subject.samples, f"rank [H_{i} 1] = M is not shown")
         return product_mod(weight.T, following)
+    if argument.parametrisation == "row_space":
+        return RationalMatrix.of(row_space(image.subject, i)).residues()
     basis = np.eye(weight.shape[0], dtype=np.uint64)
     if argument.parametrisation == "zero_sum":
         require(
@@ -162,6 +169,18 @@ def outgoing_weights(image: Image, argument: Conclusion | Split) -> Residues:
         )
         basis = np.concatenate([basis[:, :-1][:-1], np.full((1, len(basis) - 1), PRIME - 1, np.uint64)])
     return product_mod(weight.T, basis)
+
+
+def row_space(subject: Subject, layer: int) -> Array:
+    """Independent columns of the outgoing weights (n, rank), exact, of which all columns are combinations.
+
+    On loss vectors that sum to zero the last entry is minus the sum of the others.
+    """
+    weights = RationalMatrix.of(subject.network.layers[layer].weight.T).fractions()
+    if layer == subject.network.depth - 1 and subject.question.loss in (Loss.CROSS_ENTROPY, Loss.HINGE):
+        weights = weights[:, :-1] - weights[:, -1:]
+    found: Array = weights[:, pivots(weights)]
+    return found
 
 
 def feature_rank(image: Image, layer: int) -> int:
@@ -205,7 +224,8 @@ def _label_told(image: Image, argument: Conclusion, m: int, everyone: bool) -> b
         "with one sample only the output layer's rank tells the label",
     )
     if argument.labels == "loss_vectors":
-        require(argument.layer == depth - 1, "loss vectors are known only above the last hidden layer")
+        above = argument.layer == depth - 1 and argument.parametrisation != "row_space"
+        require(above, "loss vectors are known only above the last hidden layer, with all their entries")
         return _told(image, m, np.eye(image.subject.network.classes, dtype=np.uint64))
     if argument.labels == "output_rank":
         require(everyone, "the output rank argument needs every input to be determined")
@@ -215,6 +235,8 @@ def _label_told(image: Image, argument: Conclusion, m: int, everyone: bool) -> b
     for k in range(depth - 1, argument.layer, -1):
         active = image.subject.passed.patterns[k - 1][:, [m]]
         back = product_mod(image.subject.network.layers[k].weight.T, back) * active
+    if argument.parametrisation == "row_space":
+        back = product_mod(image.subject.network.layers[argument.layer].weight.T, back)
     return _told(image, m, back)
 
 

@@ -49,7 +49,7 @@ def scale_facts(evidence: Scale, subject: Subject) -> Facts:
     require(evidence.lower_ranks == (samples,) * (i - 1), "a lower Delta lacks full column rank")
     for k in range(1, i):
         require(rank_mod(image.deltas[k - 1]) == samples, f"rank(Delta_{k}) = M is not shown")
-    known = i if evidence.parametrisation == "single" else i + 1
+    known = i if evidence.parametrisation in ("single", "row_space") else i + 1
     for m in evidence.determined:
         require(m in alone, f"sample {m} shares its pattern")
         require(_injective(image, known, m), f"the backward map of sample {m} is not shown to be injective")

@@ -21,7 +21,7 @@ from exan_verify.decide.context import Context, Finding
 from exan_verify.decide.enumeration.search import Equations, Tally, components, masks, ordered
 from exan_verify.decide.enumeration.tasks import search_in_parts
 from exan_verify.decide.lifting import conclude, hypotheses
-from exan_verify.decide.system import Plan, equations, outgoing_weights, plan
+from exan_verify.decide.system import Plan, equations, outgoing_weights, plan, rational_weights
 from exan_verify.exact.backprop import backward
 from exan_verify.exact.linalg import rank_mod
 from exan_verify.exact.modular import PRIME
@@ -158,10 +158,8 @@ def _small(context: Context, quadratic: Plan, neurons: Array) -> bool:
     """
     if quadratic.parametrisation == "column_space":
         return False
-    weight = context.network.layers[quadratic.layer].weight[:, neurons]
-    rows = [[to_fraction(v) for v in row] for row in weight]
-    if quadratic.parametrisation == "zero_sum":
-        rows = [[a - b for a, b in zip(row, rows[-1], strict=True)] for row in rows[:-1]]
+    weights = rational_weights(context, quadratic)[neurons]
+    rows = [[to_fraction(v) for v in row] for row in weights.T]
     scaled = [[v * lcm(1, *(w.denominator for w in row)) for v in row] for row in rows]
     return prod(max(1, sum(int(v) ** 2 for v in row)) for row in scaled) < PRIME**2
 
