@@ -1,8 +1,8 @@
 """Certificates: what a claim says and all that a checker needs besides model and batch or gradient.
 
 A certificate is plain JSON. The records here are shared by the engines, which write them, and the kernel,
-which reads them; they contain no mathematics. The batch is never embedded: certificates travel, private
-data does not.
+which reads them; they contain no mathematics. A given batch is never embedded: certificates travel, private
+data does not. (A batch found from a rounded gradient is: the claim is about it.)
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ LabelArgument = Literal["loss_vectors", "output_rank", "backward_map"]
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Among which batches the claim speaks (docs/theory.md section 1)."""
+    """Among which batches the claim speaks (docs/theory.md section 1).
+
+    ``tolerance``: gradients count that differ by at most this (a rational in text) in every entry.
+    """
 
     entrance: Literal["batch", "gradient"]
     loss: Loss
@@ -34,14 +37,21 @@ class Question(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     labels: Labels
     batch_size: int
     domain: tuple[tuple[str, ...], tuple[str, ...]] | None = None
+    tolerance: str | None = None
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is claimed: the outcome, and per sample of the batch whether it is determined."""
+    """What is claimed: the outcome, and per sample of the batch whether it is determined.
+
+    With a tolerance: ``radius`` has, for each sample of the evidence's batch, how far (L-infinity, at most)
+    its counterpart in any batch asked about is; ``realised`` says whether that batch is one of them.
+    """
 
     question: Question
     outcome: Outcome
     samples: tuple[SampleStatus, ...]
+    radius: tuple[float, ...] | None = None
+    realised: bool | None = None
 
 
 class Split(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -283,8 +293,21 @@ class Counting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     point: int
 
 
+class Tolerance(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="tolerance"):
+    """Evidence for UNIQUE up to a radius, under a tolerance (Appendix T): the batch that the claim is about.
+
+    ``inputs`` (M, d) are exact: JSON carries the shortest decimal that names each float64. ``labels`` (M, K)
+    are target vectors, one-hot for classes. ``parametrisation``: which next deltas are considered.
+    """
+
+    inputs: tuple[tuple[float, ...], ...]
+    labels: tuple[tuple[int, ...], ...]
+    parametrisation: Parametrisation
+
+
 Evidence = (
-    Scale
+    Tolerance
+    | Scale
     | Twins
     | RankBound
     | Forced
