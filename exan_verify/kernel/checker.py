@@ -19,6 +19,7 @@ from exan_verify.certificate import (
     Scale,
     SecondBatch,
     Shear,
+    Tolerance,
     Twins,
     domain_box,
     parse,
@@ -35,6 +36,7 @@ from exan_verify.kernel import (
     residual,
     scale,
     second_batch,
+    tolerance,
     unrealisable,
 )
 from exan_verify.kernel.reconstruction import rebuilt_batch
@@ -86,7 +88,9 @@ def check(
             f"the certificate was made for a {question.entrance}; pass {question.entrance}="
         )
     try:
-        if record.claim.outcome is Outcome.UNREALISABLE:
+        if question.tolerance is not None:
+            claim = _within_tolerance(record, network, gradient)
+        elif record.claim.outcome is Outcome.UNREALISABLE:
             claim = _refuted(record, network, batch, gradient)
         elif batch is not None:
             claim = _derive(record, network, _matching_batch(record, network, batch))
@@ -150,6 +154,23 @@ def _refuted(
     return Claim(question=question, outcome=Outcome.UNREALISABLE, samples=())
 
 
+def _within_tolerance(
+    record: Certificate, network: ReluNetwork, gradient: Mapping[str, Any] | Gradient | None
+) -> Claim:
+    """UNIQUE up to a radius (Appendix T); a question with a tolerance has no other evidence."""
+    require(len(record.evidence) == 1 and record.rebuild is None, "one piece of evidence is expected")
+    require(gradient is not None, "only a gradient is given with a tolerance")
+    evidence = record.evidence[0]
+    if not isinstance(evidence, Tolerance):
+        raise CertificateRejected("this kind of evidence shows nothing about a tolerance")
+    given = _matching_gradient(record, gradient)
+    domain = _domain(record.claim.question, network.widths[0])
+    try:
+        return tolerance.claim(evidence, record.claim, network, given, domain)
+    except LabelError as error:
+        raise CertificateRejected(f"the labels do not fit the certificate's question: {error}") from None
+
+
 def _matching_batch(record: Certificate, network: ReluNetwork, batch: tuple[Any, Any] | Batch) -> Batch:
     if record.rebuild is not None or record.gradient_sha256 is not None:
         raise CertificateRejected("a certificate for a batch must not carry parts for a gradient")
@@ -208,4 +229,6 @@ def _network(model: Any) -> ReluNetwork:
 
 def _summary(claim: Claim) -> str:
     known = sum(status is SampleStatus.DETERMINED for status in claim.samples)
+    if claim.radius is not None:
+        return f"{claim.outcome.value} within radii of {len(claim.radius)} samples"
     return f"{claim.outcome.value} with {known} of {len(claim.samples)} samples determined"
