@@ -195,6 +195,18 @@ class Enumeration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     conclusion: Conclusion
 
 
+class ExtraRays(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="extra_rays"):
+    """Enumeration over the rationals (mse, hinge): solutions of the layer's equations that are no true
+    samples give no other batch (Appendix E, E7 to E9).
+
+    Neither the solutions nor their choices are recorded: the kernel searches again, exactly.
+    """
+
+    prime: int
+    point: int
+    conclusion: Conclusion
+
+
 SparseVector = tuple[tuple[int, str], ...]
 """``(index, rational)`` pairs; entries that are not named are zero."""
 
@@ -314,6 +326,7 @@ Evidence = (
     | Lifting
     | DegreeThree
     | Enumeration
+    | ExtraRays
     | SecondBatch
     | Residual
     | Shear

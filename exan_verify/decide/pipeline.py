@@ -11,6 +11,7 @@ from exan_verify.certificate import (
     Claim,
     DegreeThree,
     Enumeration,
+    ExtraRays,
     Lifting,
     Mixing,
     Question,
@@ -231,7 +232,7 @@ def _layer(proved: list[tuple[Engine, Finding]]) -> int | None:
                 return part.layers[0].layer
             if isinstance(part, DegreeThree):
                 return part.argument.layer
-            if isinstance(part, Enumeration):
+            if isinstance(part, (Enumeration, ExtraRays)):
                 return part.conclusion.layer
     return None
 

@@ -39,6 +39,12 @@ class Plan:
     groups: Groups
 
     @property
+    def extra(self) -> int:
+        """K': the unknowns of u."""
+        size = len(self.members)
+        return (self.unknowns - size * (size + 1) // 2) // size
+
+    @property
     def squares(self) -> int:
         """sum s_k^2: what null(R) cannot be smaller than (C2)."""
         return sum(len(group) ** 2 for group in self.groups)

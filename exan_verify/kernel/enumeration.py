@@ -108,7 +108,7 @@ def _exact_states(subject: Subject, layer: int) -> tuple[Mask, Mask]:
 
 def _small_minors(subject: Subject, conclusion: Conclusion, order: list[int]) -> bool:
     """Whether all minors of the outgoing weights, columns scaled to integers, are below p (Hadamard)."""
-    columns = _columns(subject, conclusion)[order].T
+    columns = exact_columns(subject, conclusion)[order].T
     product_of_squares = Fraction(1)
     for row in columns:
         values = [to_fraction(v) for v in row]
@@ -117,7 +117,7 @@ def _small_minors(subject: Subject, conclusion: Conclusion, order: list[int]) ->
     return product_of_squares < PRIME**2
 
 
-def _columns(subject: Subject, conclusion: Conclusion) -> Array:
+def exact_columns(subject: Subject, conclusion: Conclusion) -> Array:
     """The outgoing weights (n, K'), exact, for every parametrisation but ``column_space``."""
     if conclusion.parametrisation == "row_space":
         return row_space(subject, conclusion.layer)

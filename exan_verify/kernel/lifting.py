@@ -113,7 +113,7 @@ def _system_reaches_rank(image: Image, argument: LayerArgument | Split, members:
 
 def _after_splits(image: Image, argument: Conclusion) -> set[tuple[int, ...]]:
     """The groups that are left when the splits have been checked, each one layer above the one before."""
-    open_groups = dict.fromkeys(argument.groups, _known_up_to(argument))
+    open_groups: dict[tuple[int, ...], int | None] = dict.fromkeys(argument.groups, _known_up_to(argument))
     for part in argument.splits:
         require(open_groups.get(part.members) == part.layer - 1, f"{part.members} is no group to split here")
         require(part.layer < image.subject.network.depth, f"there is no hidden layer {part.layer}")

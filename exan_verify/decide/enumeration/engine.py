@@ -16,10 +16,13 @@ from math import lcm, prod
 import numpy as np
 import numpy.typing as npt
 
-from exan_verify.certificate import Enumeration
+from exan_verify.certificate import Enumeration, ExtraRays
 from exan_verify.decide.context import Context, Finding
+from exan_verify.decide.enumeration.rays import rays
 from exan_verify.decide.enumeration.search import Equations, Tally, components, masks, ordered
 from exan_verify.decide.enumeration.tasks import search_in_parts
+from exan_verify.decide.families.result import of_batches, witness
+from exan_verify.decide.families.second import Accepted
 from exan_verify.decide.lifting import conclude, hypotheses
 from exan_verify.decide.system import Plan, equations, outgoing_weights, plan, rational_weights
 from exan_verify.exact.backprop import backward
@@ -47,30 +50,56 @@ class Layer:
     equations: Equations
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What the search at one layer gave: evidence for determined samples, or second batches; a note."""
+
+    note: str
+    evidence: Enumeration | ExtraRays | None = None
+    second: tuple[Accepted, ...] = ()
+
+
 def decide(context: Context, budget: Budget) -> Finding:
-    """Enumerate at the layers from the first on until every sample is determined or the budget is spent."""
+    """Enumerate at the layers from the first on until every sample is settled or the budget is spent."""
     attempts: list[Attempt] = []
-    evidence: list[Enumeration] = []
+    evidence: list[Enumeration | ExtraRays] = []
+    second: list[Accepted] = []
     determined: frozenset[int] = frozenset()
     for layer in range(1, context.network.depth):
         start = time.monotonic()
-        found, note = _at_layer(context, layer, budget)
+        found = _at_layer(context, layer, budget)
         seconds = time.monotonic() - start
         attempts.append(
-            Attempt(engine=Engine.ENUMERATION, note=f"layer {layer}: {note}", layer=layer, seconds=seconds)
+            Attempt(
+                engine=Engine.ENUMERATION, note=f"layer {layer}: {found.note}", layer=layer, seconds=seconds
+            )
         )
-        if found is not None and not determined.issuperset(found.conclusion.determined):
-            evidence.append(found)
-            determined |= frozenset(found.conclusion.determined)
-        if len(determined) == context.samples or budget.exhausted:
+        second += found.second
+        if found.evidence is not None and not determined.issuperset(found.evidence.conclusion.determined):
+            evidence.append(found.evidence)
+            determined |= frozenset(found.evidence.conclusion.determined)
+        if second or len(determined) == context.samples or budget.exhausted:
             break
-    if not evidence:
-        return Finding(attempts=tuple(attempts))
+    return _finding(context, tuple(attempts), evidence, determined, second)
+
+
+def _finding(
+    context: Context,
+    attempts: tuple[Attempt, ...],
+    evidence: list[Enumeration | ExtraRays],
+    determined: frozenset[int],
+    second: list[Accepted],
+) -> Finding:
+    part = of_batches(second, note="", reason="a choice of extra rays is another batch (3.3)")
+    if not evidence and not second:
+        return Finding(attempts=attempts)
+    reasons = [_reason(context, evidence, determined)] if evidence else []
     return Finding(
-        attempts=tuple(attempts),
-        facts=Facts(determined=determined),
-        evidence=tuple(evidence),
-        reason=_reason(context, evidence, determined),
+        attempts=attempts,
+        facts=Facts(determined=determined) | part.facts,
+        evidence=(*evidence, *part.evidence),
+        witness=witness(part) if second else None,
+        reason="; ".join([*reasons, *filter(None, [part.reason])]),
     )
 
 
@@ -105,31 +134,46 @@ def exact_states(context: Context, layer: int) -> tuple[Mask, Mask]:
     return ~pattern | zero, pattern | zero
 
 
-def _at_layer(context: Context, layer: int, budget: Budget) -> tuple[Enumeration | None, str]:
+def _at_layer(context: Context, layer: int, budget: Budget) -> Found:
     if context.samples == 1:
-        return None, "one sample needs no enumeration"
+        return Found(note="one sample needs no enumeration")
     quadratic = plan(context, layer, tuple(range(context.samples)))
     obstacle = hypotheses(context, layer) or _out_of_range(context, quadratic)
     if obstacle is not None:
-        return None, obstacle
+        return Found(note=obstacle)
     found = layer_equations(context, quadratic)
     tally = search_in_parts(found.equations, budget, context.setting.jobs)
     if tally.stopped:
-        return None, f"stopped after {tally.visited} subspaces: {budget.exhausted}"
+        return Found(note=f"stopped after {tally.visited} subspaces: {budget.exhausted}")
     if tally.open_leaves:
-        return None, _open(found.equations, tally)
+        return _with_rays(context, found, tally, budget)
     groups = components(tally.leaves)
     conclusion, note = conclude(context, layer, quadratic.parametrisation, groups, budget)
     note = f"{tally.visited} subspaces, {len(tally.leaves)} leaves: {note}"
     if conclusion is None:
-        return None, note
+        return Found(note=note)
     order = tuple(int(j) for j in found.neurons[: tally.depth])
     point = context.image.point
-    return Enumeration(prime=PRIME, point=point, order=order, conclusion=conclusion), note
+    evidence = Enumeration(prime=PRIME, point=point, order=order, conclusion=conclusion)
+    return Found(note=note, evidence=evidence)
+
+
+def _with_rays(context: Context, found: Layer, tally: Tally, budget: Budget) -> Found:
+    """Follow what is left beside the true samples; without other batches the true groups remain."""
+    used = found.plan
+    followed = rays(context, used, found.neurons, budget)
+    note = f"{_open(found.equations, tally)}; {followed.note}"
+    if followed.second or not followed.complete:
+        return Found(note=note, second=tuple(followed.second))
+    conclusion, more = conclude(context, used.layer, used.parametrisation, used.groups, budget)
+    note = f"{note}: {more}"
+    if conclusion is None:
+        return Found(note=note)
+    return Found(note=note, evidence=ExtraRays(prime=PRIME, point=context.image.point, conclusion=conclusion))
 
 
 def _out_of_range(context: Context, quadratic: Plan) -> str | None:
-    variables = _variables(quadratic)
+    variables = context.samples + quadratic.extra
     if context.samples > MAX_SAMPLES:
         return f"enumeration takes at most {MAX_SAMPLES} samples"
     if context.setting.engine != "auto":
@@ -142,12 +186,6 @@ def _out_of_range(context: Context, quadratic: Plan) -> str | None:
             "and a budget"
         )
     return None
-
-
-def _variables(quadratic: Plan) -> int:
-    """M + K'."""
-    size = len(quadratic.members)
-    return size + (quadratic.unknowns - size * (size + 1) // 2) // size
 
 
 def _small(context: Context, quadratic: Plan, neurons: Array) -> bool:
@@ -172,10 +210,12 @@ def _open(searched: Equations, tally: Tally) -> str:
     )
 
 
-def _reason(context: Context, evidence: list[Enumeration], determined: frozenset[int]) -> str:
+def _reason(context: Context, evidence: list[Enumeration | ExtraRays], determined: frozenset[int]) -> str:
     layers = ", ".join(str(part.conclusion.layer) for part in evidence)
     used = f"enumeration of neuron states at hidden layer {layers}"
+    if any(isinstance(part, ExtraRays) for part in evidence):
+        used += ", with every choice of extra rays refuted exactly"
     if len(determined) < context.samples:
         names = ", ".join(str(m) for m in sorted(determined))
         return f"samples {names} are in every batch with this gradient ({used})"
-    return f"{used}: every leaf is a true sample, shown over F_p; inputs and labels follow (3.3, 3.4)"
+    return f"{used}: only true samples are left; inputs and labels follow (3.3, 3.4)"

@@ -1,0 +1,72 @@
+"""What follows when enumeration leaves more than true samples (docs/theory.md 3.3, Appendix E, E7 to E9).
+
+The subspaces of :mod:`.exact` hold every candidate. Each choice of M of them is refuted, followed to another
+batch, or left open; when all are refuted, only spans of true samples are left.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from exan_verify.decide.context import Context
+from exan_verify.decide.enumeration.candidates import fate
+from exan_verify.decide.enumeration.choices import Choices
+from exan_verify.decide.enumeration.exact import Problem, problem, subspaces
+from exan_verify.decide.families.second import Accepted
+from exan_verify.decide.system import Plan
+from exan_verify.verdict import Budget
+
+VARIABLES = 12
+"""Largest M + K' that is searched over Q."""
+
+SUBSPACES = 3000
+"""Most subspaces at hand: a second or two in exact integers."""
+
+CHOICES = 200_000
+"""Most choices that are looked at: some seconds."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Rays:
+    """``complete``: every choice was refuted or followed to one of ``second``."""
+
+    note: str
+    complete: bool = False
+    second: list[Accepted] = field(default_factory=list)
+
+
+def rays(context: Context, plan: Plan, neurons: npt.NDArray[np.int64], budget: Budget) -> Rays:
+    """Search the layer of ``plan`` over Q; ``neurons``: those with a non-zero delta, in their order."""
+    if not context.setting.loss.rational:
+        return Rays(note="extra rays are followed for mse and hinge only")
+    size = context.samples + plan.extra
+    if size > VARIABLES:
+        return Rays(note=f"M + K' = {size} is too large to follow extra rays (at most {VARIABLES})")
+    searched = problem(context, plan, neurons)
+    found = subspaces(searched, budget, SUBSPACES)
+    if found is None:
+        return Rays(note=budget.exhausted or f"more than {SUBSPACES} subspaces over Q")
+    return _followed(context, searched, Choices(searched=searched, subspaces=found, most=CHOICES), budget)
+
+
+def _followed(context: Context, searched: Problem, choices: Choices, budget: Budget) -> Rays:
+    refuted, left, second = 0, 0, []
+    for choice in choices:
+        outcome = None if choice.columns is None else fate(context, searched, choice.columns)
+        if outcome is None or not (outcome.excluded or outcome.second):
+            left += 1
+        elif outcome.second is not None:
+            second.append(outcome.second)
+        else:
+            refuted += 1
+        budget.spend(context.samples**4)
+        if budget.exhausted:
+            break
+    stopped = budget.exhausted or (f"more than {CHOICES} choices" if choices.too_many else None)
+    note = f"{len(choices.subspaces)} subspaces over Q, {choices.looked_at} choices: "
+    note += f"{refuted} candidates refuted, {len(second)} second batches, {left} open"
+    complete = not (left or stopped)
+    return Rays(note="; ".join(filter(None, (note, stopped))), complete=complete, second=second)
