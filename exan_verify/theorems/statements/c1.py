@@ -1,0 +1,258 @@
+"""C1: one rank determines a layer, and what it does not say about the layers below."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction as F
+from random import Random
+
+from exan_verify.decide.pipeline import certify
+from exan_verify.exact.linalg import rank
+from exan_verify.kernel import check
+from exan_verify.network import Batch, Labels, Loss, ReluNetwork
+from exan_verify.theorems.laboratory import (
+    Pair,
+    deltas,
+    drawn,
+    exact,
+    factorises,
+    integer_network,
+    integers,
+    one_hot,
+    same_gradient,
+    same_samples,
+    spoiled,
+)
+from exan_verify.theorems.law import Law
+from exan_verify.theorems.lifted import Layer, random_layer, random_patterns
+from exan_verify.theorems.statement import Check, Example, Ground, Method, Standing, Statement
+from exan_verify.verdict import Outcome
+
+SIZES = ((2, 1, 4), (2, 2, 6), (3, 1, 7), (2, 3, 8))
+"""(M, K', n)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """A batch whose uniqueness is asked."""
+
+    network: ReluNetwork
+    batch: Batch
+
+
+def full_rank_layers(seed: int) -> Iterator[Layer]:
+    """Layers with rank R = U - M."""
+    return drawn("C1", seed, _draw_layer)
+
+
+def _draw_layer(rng: Random) -> Layer | None:
+    samples, extra, neurons = rng.choice(SIZES)
+    layer = random_layer(rng, random_patterns(rng, neurons, samples), extra, top=9)
+    return layer if layer.rank() == layer.unknowns - samples else None
+
+
+def only_true_candidates(layer: Layer) -> bool:
+    """Over all 2^n states of the neurons, every candidate (q, u) with q != 0 is a multiple of a true one."""
+    alone = tuple((m,) for m in range(layer.samples))
+    return all(layer.explains(basis, alone) for basis in layer.branches())
+
+
+def one_pattern(layer: Layer) -> Layer:
+    """The same layer with every neuron active for every sample."""
+    return replace(layer, patterns=layer.patterns * 0 + 1)
+
+
+def unique_by_lifting(seed: int) -> Iterator[Asked]:
+    """Small networks and batches that C1 at the only hidden layer certifies; the kernel has checked it."""
+    return drawn("C1 networks", seed, _draw_asked)
+
+
+def _draw_asked(rng: Random) -> Asked | None:
+    network = integer_network(rng, rng.choice(((1, 5, 1), (2, 5, 1), (1, 6, 2))))
+    inputs = integers(rng, 2, network.widths[0], 4)
+    labels = one_hot(network.classes, [rng.randint(0, 1), rng.randint(0, 1)])
+    batch = Batch.of(inputs, labels, network=network, loss=Loss.MSE, labels=Labels.ONE_HOT)
+    verdict = certify(network, batch=batch, loss="mse", engine="lifting")
+    if verdict.outcome is not Outcome.UNIQUE or verdict.certificate is None:
+        return None
+    check(verdict.certificate, network, batch=batch)
+    return Asked(network=network, batch=batch)
+
+
+def solvers_find_no_other(asked: Asked) -> bool:
+    """The solvers, from the plain question with nothing of lifting in it, find no second batch."""
+    verdict = certify(asked.network, batch=asked.batch, loss="mse", engine="smt", budget=20)
+    return verdict.outcome is Outcome.UNIQUE
+
+
+def ambiguous_instead(_asked: Asked) -> Asked:
+    """A batch that has a second one: S5's two samples of one region with parallel differences."""
+    network = ReluNetwork.from_arrays([[[1], [-1]], [[F(1, 3), F(-1, 3)]]], [[1, 2], [F(1, 5)]])
+    batch = Batch.of([[0], [1]], [[0], [1]], network=network, loss=Loss.MSE, labels=Labels.ONE_HOT)
+    return Asked(network=network, batch=batch)
+
+
+def upper_layer_alone() -> Example:
+    """2-1-3-1: C1 holds at layer 2 and the batch is AMBIGUOUS in X."""
+    network = ReluNetwork.from_arrays([[[1, 2]], [[1], [2], [-2]], [[1, 1, 1]]], [[1], [0, -9, 9], [0]])
+    first = Batch.of([[1, 1], [2, 1]], [[0], [1]], network=network, loss=Loss.MSE, labels=Labels.ONE_HOT)
+    lower = deltas(network, first)[0]
+    moved = exact(first.inputs)
+    for m, other, sign in ((0, 1, 1), (1, 0, -1)):
+        moved[m] += exact([2, -1]) * lower[0, other] * sign
+    second = Batch.of(moved, first.labels, network=network, loss=Loss.MSE, labels=Labels.ONE_HOT)
+    return Example(
+        network=network,
+        batch=first,
+        second=second,
+        loss=Loss.MSE,
+        outcome=Outcome.AMBIGUOUS,
+        note="C1's rank condition holds at layer 2, so H_1, Delta_2 and the loss vectors are determined; "
+        "Delta_1 has rank 1 of the 2 that 3.4 needs, and the inputs move along ker W_1.",
+    )
+
+
+def layer_two_passes(network: ReluNetwork, batch: Batch) -> bool:
+    """rank [dW_2 | db_2] = M and rank R = U - M at layer 2, over Q."""
+    delta = deltas(network, batch)
+    layer = Layer(
+        patterns=exact((delta[1] != 0).astype(int)),
+        outgoing=exact(network.layers[2].weight.T),
+        following=delta[2],
+    )
+    pair = Pair(network=network, first=batch, second=batch)
+    assert bool((layer.delta == delta[1]).all())
+    return factorises(pair, 2) and layer.rank() == layer.unknowns - batch.size
+
+
+def passes_and_fails(pair: Pair) -> bool:
+    """C1 passes at layer 2, Delta_1 lacks rank M, and the second batch is another with the same gradient."""
+    short = rank(deltas(pair.network, pair.first)[0]) < pair.first.size
+    other = same_gradient(pair) and not same_samples(pair)
+    return short and other and layer_two_passes(pair.network, pair.first)
+
+
+def _warning(_seed: int) -> Iterator[Pair]:
+    example = upper_layer_alone()
+    assert example.second is not None
+    yield Pair(network=example.network, first=example.batch, second=example.second)
+
+
+STATEMENTS = (
+    Statement(
+        name="c1",
+        group="C1",
+        title="One layer in polynomial time: a rank replaces the search",
+        source="docs/theory.md 3.2, C1",
+        reading="Write each neuron's two possible equations as their product, linear in the products of "
+        "unknowns. If that linear system R has the largest rank it can have, U - M, then the layer's inputs, "
+        "its deltas and the next deltas are those of the given batch, up to the order of the samples. No "
+        "exclusive neuron is needed. With full column rank of the deltas of every lower layer (3.4), and "
+        "labels that can be told apart, the batch is UNIQUE.",
+        quantifiers="all depths, widths, layers, M, K', loss vectors; any ordered field",
+        hypotheses=(
+            "the network has biases and rank [dW_i | db_i] = M at a hidden layer i",
+            "u is written in K' unknowns that cover what any batch can have there (confined)",
+            "rank R = U - M, with U = M(M+1)/2 + M K'",
+            "for the whole batch: rank Delta_k = M for every k < i, and no two admitted labels of a sample "
+            "give the same delta_{i+1}",
+        ),
+        conclusion="Every batch of M samples with this gradient has the same (h_{i-1}, delta_i, delta_{i+1}) up "
+        "to order; with the last hypothesis the batch is UNIQUE.",
+        latex=r"\operatorname{rank}A_i=M,\ \operatorname{rank}R=\tbinom{M+1}{2}+MK'-M \;\Longrightarrow\; "
+        r"Q\in S_M;\qquad \operatorname{rank}\Delta_k=M\ (k<i)\ \Longrightarrow\ \text{UNIQUE}",
+        standing=Standing.PROVED,
+        grounds=(
+            Ground(
+                method=Method.COQ,
+                where="lifting.v: C1_candidates",
+                says="rank R >= U - M: every candidate (q, u) with q != 0 is a multiple of a true one",
+            ),
+            Ground(
+                method=Method.COQ,
+                where="exact.v: C1",
+                says="the layer is determined up to one order of the samples",
+            ),
+            Ground(
+                method=Method.COQ,
+                where="exact.v: confined_plain, confined_next_layer, confined_sum_zero",
+                says="what K' may be: the next width, min(K', M), K - 1 for loss vectors that sum to zero",
+            ),
+            Ground(
+                method=Method.COQ,
+                where="downward.v: C1_batch_first, C1_batch",
+                says="with the lower ranks and labels told apart, the whole batch is the only one",
+            ),
+        ),
+        checks=(
+            Check(
+                name="all-states",
+                what="takes layers of rank U - M and solves (*) over Q for all 2^n states of the neurons: "
+                "every solution with q != 0 must be a multiple of a true sample's",
+                run=Law(
+                    instances=full_rank_layers,
+                    conclusion=only_true_candidates,
+                    spoiled=one_pattern,
+                    count=12,
+                    said="layers of full lifted rank have only the true candidates",
+                ),
+            ),
+            Check(
+                name="against-solvers",
+                what="asks the solvers, whose encoding knows nothing of lifting, for a second batch of "
+                "networks that C1 calls UNIQUE",
+                run=Law(
+                    instances=unique_by_lifting,
+                    conclusion=solvers_find_no_other,
+                    spoiled=ambiguous_instead,
+                    count=6,
+                    said="batches certified by C1 have no second batch for the solvers",
+                ),
+            ),
+        ),
+        remark="A missing rank says nothing about the batch: it is a limit of the method.",
+    ),
+    Statement(
+        name="c1-upper-layer-alone",
+        group="C1",
+        title="C1 at a layer above the first, without the ranks below",
+        source="docs/theory.md 3.2, C1 (the warning in brackets)",
+        reading="C1's rank condition at any one hidden layer makes the batch UNIQUE.",
+        quantifiers="all networks with at least two hidden layers",
+        hypotheses=(
+            "rank [dW_i | db_i] = M and rank R = U - M at one hidden layer i >= 2",
+            "nothing is asked of the layers below",
+        ),
+        conclusion="The batch is UNIQUE.",
+        latex=r"\exists\,i\ge 2:\ \operatorname{rank}A_i=M,\ \operatorname{rank}R=U-M\ "
+        r"\not\Longrightarrow\ \text{UNIQUE}",
+        standing=Standing.REFUTED,
+        grounds=(
+            Ground(
+                method=Method.KERNEL,
+                where="c1-upper-layer-alone: its example",
+                says="a 2-1-3-1 network, two samples, mse, labels 0 and 1: C1 passes at layer 2, and a "
+                "second batch has the same gradient",
+            ),
+        ),
+        checks=(
+            Check(
+                name="warning",
+                what="computes over Q that the rank condition holds at layer 2, that Delta_1 has rank 1, and that "
+                "another batch has the same gradient",
+                run=Law(
+                    instances=_warning,
+                    conclusion=passes_and_fails,
+                    spoiled=spoiled,
+                    count=1,
+                    said="counterexamples replayed",
+                ),
+            ),
+        ),
+        example=upper_layer_alone,
+        remark="What C1 does determine stays determined: H_1, Delta_2 and the loss vectors are the same in "
+        "both batches. The statement `narrow-first-layer` is the reason behind this example. No "
+        "layer can be narrower: n_1 = 1, M = 2, d = 1 would leave no room below, and K' = 1 needs three neurons.",
+    ),
+)

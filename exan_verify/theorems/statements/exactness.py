@@ -1,0 +1,177 @@
+"""3.6: a rank found modulo p is a proof over the reals, softmax included; a deficit is none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Any
+
+import flint
+import numpy as np
+
+from exan_verify.exact.backprop import forward
+from exan_verify.exact.linalg import rank_mod
+from exan_verify.exact.modular import PRIME, Residues
+from exan_verify.exact.softmax import loss_vectors_ball, loss_vectors_mod
+from exan_verify.network import Array, Batch, Loss
+from exan_verify.theorems.grounds import by_instances, coq, symbolic, written
+from exan_verify.theorems.laboratory import drawn, integer_network, integers
+from exan_verify.theorems.statement import Standing, Statement
+
+BITS = 400
+"""Precision of the balls: minors of size four of numbers down to e^-40."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vectors:
+    """Logits (K, M) and labels of a batch, whose loss vectors are cut to a square minor: ``rows``, all columns."""
+
+    loss: Loss
+    logits: Array
+    labels: Array
+    rows: tuple[int, ...]
+    point: int
+
+    @property
+    def residues(self) -> Residues:
+        """The minor mod p under T -> point."""
+        found = loss_vectors_mod(self.loss, self.logits, self.labels, 1, self.point)
+        return found[list(self.rows)]
+
+    @property
+    def determinant(self) -> Any:
+        """The minor over the reals, as a ball."""
+        with flint.ctx.workprec(BITS):
+            balls = loss_vectors_ball(self.loss, self.logits, self.labels, 1, BITS)
+            size = self.logits.shape[1]
+            cut = flint.arb_mat(size, size, [balls[i, m] for i in self.rows for m in range(size)])
+            return cut.det()
+
+
+def minors(seed: int) -> Iterator[Vectors]:
+    """Minors of softmax and sigmoid loss vectors that are non-zero mod p."""
+    return drawn("3.6", seed, _draw)
+
+
+def _draw(rng: Random) -> Vectors | None:
+    loss = rng.choice((Loss.CROSS_ENTROPY, Loss.BCE))
+    classes = rng.randint(3, 5)
+    size = rng.randint(2, classes - 1)
+    network = integer_network(rng, (2, 4, classes), top=2)
+    inputs = integers(rng, size, 2, 3)
+    classed = np.array([rng.randrange(classes) for _ in range(size)], dtype=np.int64)
+    labels = classed if loss is Loss.CROSS_ENTROPY else np.eye(classes)[classed]
+    passed = forward(network, Batch(inputs=inputs, labels=labels))
+    found = Vectors(
+        loss=loss,
+        logits=passed.logits,
+        labels=labels,
+        rows=tuple(sorted(rng.sample(range(classes), size))),
+        point=rng.randrange(2, PRIME),
+    )
+    return found if rank_mod(found.residues) == size else None
+
+
+def real_minor_is_not_zero(vectors: Vectors) -> bool:
+    """The ball of the real minor excludes zero."""
+    return not vectors.determinant.contains(0)
+
+
+def equal_columns(vectors: Vectors) -> Vectors:
+    """The same with the first sample twice: every minor is zero."""
+    logits, labels = vectors.logits.copy(), vectors.labels.copy()
+    logits[:, 1], labels[1] = logits[:, 0], labels[0]
+    return replace(vectors, logits=logits, labels=labels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Root:
+    """T = e; ``exponent`` a with T^a = 1 modulo p at ``point``."""
+
+    exponent: int
+    point: int
+
+
+def deficits(_seed: int) -> Iterator[Root]:
+    """Softmax values that agree modulo p and not over the reals: t = 2 has order 61 modulo 2^61 - 1."""
+    yield Root(exponent=61, point=2)
+
+
+def deficit_that_is_none(root: Root) -> bool:
+    """e^a - 1 vanishes mod p at the point, and is a real number larger than zero."""
+    with flint.ctx.workprec(BITS):
+        real = flint.arb(root.exponent).exp() - 1
+    return pow(root.point, root.exponent, PRIME) == 1 and bool(real > 0)
+
+
+def no_root(root: Root) -> Root:
+    """An exponent for which the residue does not vanish."""
+    return replace(root, exponent=root.exponent + 1)
+
+
+STATEMENTS = (
+    Statement(
+        name="exactness",
+        group="3.6",
+        title="A rank found modulo p is a proof over the reals, softmax included",
+        source="docs/theory.md 3.6",
+        reading="Put T = e^(1/D) with D the common denominator of all logits of the batch. T is "
+        "transcendental, so softmax and sigmoid values are rational functions of T, and sending T to a "
+        "non-zero t in F_p is a ring homomorphism where no denominator vanishes. A rank of at least r "
+        "modulo p is then a rank of at least r over the reals.",
+        quantifiers="all matrices over Q(T) without p or a vanishing factor in a denominator",
+        hypotheses=("T is transcendental", "no denominator vanishes at t modulo p"),
+        conclusion="rank over F_p <= rank over the reals.",
+        latex=r"\varphi:\mathbb Z_{(p)}[T]_{S}\to\mathbb F_p,\ T\mapsto t:\quad "
+        r"\operatorname{rank}_{\mathbb F_p}\varphi(B)\le\operatorname{rank}_{\mathbb R}B",
+        standing=Standing.PROVED,
+        grounds=(
+            coq("modular.v: rank_mod, rank_mod_ge", "for every ring homomorphism to F_p and embedding in R"),
+            written("3.6", "T is transcendental (Hermite, Lindemann), and T -> t is such a homomorphism"),
+        ),
+        checks=(
+            by_instances(
+                "balls",
+                "takes minors of loss vectors that are non-zero mod p and encloses their real values in balls "
+                f"of {BITS} bits, which must exclude zero",
+                instances=minors,
+                conclusion=real_minor_is_not_zero,
+                spoiled=equal_columns,
+                count=40,
+                said="minors that are non-zero mod p are non-zero over the reals",
+            ),
+        ),
+        remark="The claim is about real arithmetic on the stored numbers, not an accelerator's rounding.",
+    ),
+    Statement(
+        name="exactness-of-deficits",
+        group="3.6",
+        title="A deficit modulo p as a proof",
+        source="docs/theory.md 3.6 ('rank deficits and equalities mod p prove nothing')",
+        reading="A minor that vanishes modulo p vanishes over the reals.",
+        quantifiers="all elements of Q(T) and all t",
+        hypotheses=("the image in F_p is zero",),
+        conclusion="The real number is zero.",
+        latex=r"\varphi(b)=0\ \not\Longrightarrow\ b=0",
+        standing=Standing.REFUTED,
+        grounds=(
+            symbolic(
+                "exactness-of-deficits: order",
+                "T^61 - 1 is zero at t = 2 modulo p = 2^61 - 1, and e^61 - 1 > 0",
+            ),
+        ),
+        checks=(
+            by_instances(
+                "order",
+                "computes 2^61 modulo p and encloses e^61 - 1 in a ball",
+                instances=deficits,
+                conclusion=deficit_that_is_none,
+                spoiled=no_root,
+                count=1,
+                said="residues vanish where the real number does not",
+            ),
+        ),
+        remark="So nothing is concluded from a zero, a deficit or an equality modulo p anywhere.",
+    ),
+)
