@@ -224,7 +224,10 @@ def test_too_large_a_batch_names_counts_and_remedy():
         attacked(network, batch)
     few = random_batch(network, 2, seed=5)
     with pytest.raises(RangeError, match="batch size 20"):
-        attacked(network, few, batch_size=20)
+        attacked(network, few, batch_size=20, method="lift")
+    found = attacked(network, few, batch_size=20)
+    assert "2 independent samples of a batch of 20" in found.reason
+    assert len(found.x) == 0
 
 
 def _valid() -> tuple[ReluNetwork, dict[str, np.ndarray]]:
@@ -237,7 +240,7 @@ def _valid() -> tuple[ReluNetwork, dict[str, np.ndarray]]:
     [
         ({"loss": "nll"}, InputError, "loss='nll' is not supported; choose one of cross_entropy"),
         ({"reduction": "none"}, InputError, "reduction='none' is not supported"),
-        ({"method": "magic"}, InputError, "method='magic' is not available; choose one of auto, lift"),
+        ({"method": "magic"}, InputError, "method='magic' is not available; choose one of auto, .*lift"),
         ({"batch_size": 0}, InputError, "batch_size=0 is not a positive integer"),
         ({"batch_size": 2.5}, InputError, "batch_size=2.5 is not a positive integer"),
     ],

@@ -10,21 +10,22 @@ from typing import Any
 
 import torch
 
-from exan_verify.errors import InputError
+from exan_verify.errors import InputError, RangeError
 from exan_verify.network import Loss, ReluNetwork
 from exan_verify.numeric.bounds import refine
 from exan_verify.numeric.confirm import Confirmed, confirm
 from exan_verify.numeric.lift import Lift
 from exan_verify.numeric.passes import weight_gains
-from exan_verify.numeric.problem import Problem, build_problem
+from exan_verify.numeric.peel import Peel
+from exan_verify.numeric.problem import LayerGradient, Problem, build_problem
 from exan_verify.numeric.records import Attack, Finding, Method
 from exan_verify.numeric.spectrum import ColumnSpace, column_space
 
-METHODS: Mapping[str, Method] = {method.name: method for method in (Lift(),)}
+METHODS: Mapping[str, Method] = {method.name: method for method in (Lift(), Peel(), Peel(lift_rest=True))}
 """The methods by name."""
 
-AUTO = ("lift",)
-"""What ``auto`` tries, in order, until the batch is complete."""
+AUTO = ("lift", "peel+lift")
+"""What ``auto`` tries, in order, until the batch is complete; who is out of range is passed over."""
 
 _MANY_ENTRIES = 1 << 24
 """Weights per layer from which several threads pay."""
@@ -69,16 +70,25 @@ def run(
         spaces = _spaces(problem)
         gains = weight_gains(problem)
         outcome: tuple[Finding, Confirmed] | None = None
+        refusal: RangeError | None = None
         for k, name in enumerate(names := AUTO if method == "auto" else (method,)):
             tell(f"{name}: finding candidates", 0.2 + 0.8 * k / len(names))
-            finding = METHODS[name].find(problem, spaces)
+            try:
+                finding = METHODS[name].find(problem, spaces)
+            except RangeError as error:
+                if method != "auto":
+                    raise
+                refusal = refusal or error
+                continue
             tell(f"{name}: confirming {finding.x.shape[0]} candidates", 0.6 + 0.4 * k / len(names))
             confirmed = _confirm(problem, spaces, finding, gains)
             if outcome is None or len(confirmed.status) > len(outcome[1].status):
                 outcome = finding, confirmed
             if confirmed.complete:
                 break
-    assert outcome is not None
+    if outcome is None or (refusal is not None and not len(outcome[0].x)):
+        assert refusal is not None
+        raise refusal
     tell("done", 1.0)
     return _attack(*outcome, seconds=time.perf_counter() - start)
 
@@ -100,17 +110,19 @@ def _silent(_what: str, _share: float) -> None:
 
 
 def _spaces(problem: Problem) -> tuple[ColumnSpace, ...]:
-    """The column space of every layer, up to the largest rank that degree 2 could use there, or asked for."""
+    """The column space of every layer, at first up to the largest rank that degree 2 could use there, or
+    asked for; further while it is not exhausted, as far as the layer allows."""
     generator = problem.generator()
-    return tuple(
-        column_space(
-            layer,
-            unit_roundoff=problem.unit_roundoff,
-            most=max(math.isqrt(2 * layer.shape[0]) + 1, problem.batch_size or 0),
-            generator=generator,
-        )
-        for layer in problem.layers
-    )
+    return tuple(_space(problem, layer, generator) for layer in problem.layers)
+
+
+def _space(problem: Problem, layer: LayerGradient, generator: torch.Generator) -> ColumnSpace:
+    most = max(math.isqrt(2 * layer.shape[0]) + 1, problem.batch_size or 0)
+    while True:
+        space = column_space(layer, unit_roundoff=problem.unit_roundoff, most=most, generator=generator)
+        if not space.saturated or len(space.values) >= min(layer.shape[0], layer.shape[1] + 1):
+            return space
+        most *= 2
 
 
 def _confirm(

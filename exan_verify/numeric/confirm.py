@@ -36,6 +36,9 @@ CLAIM_LIMIT = 1e-3
 _TOLERANCE = 16.0
 """Between the estimate of rounding and the largest deviation that is accepted as rounding."""
 
+_TIED = 1e-6
+"""Labels that explain a loss vector this well, relatively, both explain it."""
+
 _LABEL_LIMIT = 0.05
 """Loss vectors known no better than this do not tell one label, or one copy, from another."""
 
@@ -184,6 +187,10 @@ def _reasons(problem: Problem, refined: Refined, fit: LabelFit, spread: Tensor, 
                 f"no label explains its loss vector (distance {float(fit.mismatch[m]):.1e}{counted}): "
                 "several samples that share a region, or another batch size"
             )
+        elif problem.loss in (Loss.CROSS_ENTROPY, Loss.HINGE) and float(
+            fit.margin[m] * fit.mismatch[m]
+        ) <= min(slack, _TIED):
+            reasons.append("two labels explain its loss vector equally well")
         elif not sized and not _telling(problem.loss, fit, m, slack):
             reasons.append(
                 "its loss vector would fit a mixture of samples of one region as well (real or saturated "

@@ -12,6 +12,9 @@ from exan_verify.network import Loss
 
 _CLASS_LOSSES = (Loss.CROSS_ENTROPY, Loss.HINGE)
 
+_TIE = 1e-6
+"""Classes whose deltas are this close, relatively, are one to the first layer: others differ by order 1."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LabelFit:
@@ -90,10 +93,11 @@ def fit_labels(
     """The labels whose loss vectors, mapped down by ``spans``, come nearest to the recovered ``deltas``.
 
     ``loss_vector_hint``: the divided loss vectors if another layer gives them; targets are then read off
-    these, which matters where ``spans`` do not have full rank.
+    these, which matters where ``spans`` do not have full rank; classes that ``spans`` cannot tell apart
+    (equal rows of W_L) are told by these.
     """
     if loss in _CLASS_LOSSES:
-        return _fit_classes(class_vectors(loss, logits), spans, deltas, divisor)
+        return _fit_classes(class_vectors(loss, logits), spans, deltas, divisor, loss_vector_hint)
     g = loss_vector_hint
     if g is None:
         g = (torch.linalg.pinv(spans, rtol=1e-10) @ deltas[:, :, None])[:, :, 0]
@@ -126,19 +130,26 @@ def _discrete(loss: Loss, targets: Float[Tensor, "m K"]) -> tuple[Tensor, Tensor
     return torch.where(discrete[:, None], rounded.abs(), targets), discrete
 
 
-def _fit_classes(vectors: Tensor, spans: Tensor, deltas: Tensor, divisor: int) -> LabelFit:
+def _fit_classes(
+    vectors: Tensor, spans: Tensor, deltas: Tensor, divisor: int, hint: Tensor | None
+) -> LabelFit:
     mismatch, loose, counts = _compare(vectors @ spans.mT, deltas[:, None, :], divisor)
-    order = mismatch.argsort(dim=1)
+    distance = mismatch
+    if hint is not None:
+        tied = mismatch <= torch.clamp(10 * mismatch.amin(dim=1, keepdim=True), min=_TIE)
+        apart = (vectors / divisor - hint[:, None, :]).norm(dim=2) * divisor
+        distance = torch.where(tied.sum(dim=1, keepdim=True) > 1, torch.where(tied, apart, 4.0), mismatch)
+    order = distance.argsort(dim=1)
     samples = torch.arange(len(order), device=order.device)
     best = order[:, 0]
-    second = mismatch[samples, order[:, min(1, order.shape[1] - 1)]]
+    second = distance[samples, order[:, min(1, order.shape[1] - 1)]]
     return LabelFit(
         labels=best,
         vectors=vectors[samples, best],
         mismatch=mismatch[samples, best],
         loose=loose.amin(dim=1),
         counts=counts[samples, loose.argmin(dim=1)],
-        margin=second / mismatch[samples, best].clamp(min=1e-16),
+        margin=second / distance[samples, best].clamp(min=1e-16),
         checked=torch.ones_like(best, dtype=torch.bool),
     )
 

@@ -31,6 +31,14 @@ class Trace:
         """Which hidden neurons are active (z > 0), per hidden layer."""
         return tuple(z > 0 for z in self.pre)
 
+    def select(self, chosen: Tensor) -> Trace:
+        """The pass of the ``chosen`` samples alone."""
+        return Trace(
+            hidden=tuple(h[chosen] for h in self.hidden),
+            pre=tuple(z[chosen] for z in self.pre),
+            logits=self.logits[chosen],
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Rounding:
