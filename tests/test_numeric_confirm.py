@@ -98,11 +98,18 @@ def test_a_pair_that_one_neuron_tells_apart_is_not_separated():
     assert changed.sum() == 1
     pair = Batch.of(x, [0, 1, 2], network=network, loss=Loss.CROSS_ENTROPY, labels=Labels.ONE_HOT)
     given = gradient(network, pair, Loss.CROSS_ENTROPY, Reduction.MEAN)
-    found = run(network, given, loss="cross_entropy", reduction="mean", batch_size=3)
+    found = run(network, given, loss="cross_entropy", reduction="mean", batch_size=3, method="lift")
     assert found.layers[0].null_dimension == 4
     assert len(found.x) == 0
     assert "do not separate 3 samples" in found.reason
     assert "dimension 4" in found.reason
+    # that neuron is exclusive to one of the two, and so are others of the third
+    peeled = run(network, given, loss="cross_entropy", reduction="mean", batch_size=3)
+    assert peeled.complete
+    distance = torch.cdist(peeled.x, torch.tensor(x), p=torch.inf)
+    assert sorted(distance.argmin(dim=1).tolist()) == [0, 1, 2]
+    bounds = torch.tensor([status.error_bound for status in peeled.status], dtype=torch.float64)
+    assert bool((distance.amin(dim=1) <= bounds).all())
 
 
 @pytest.mark.parametrize(("distance", "sure"), [(1e-9, False), (1e-3, True)])
