@@ -6,13 +6,13 @@ the two means something.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from exan_verify.convert import to_network
 from exan_verify.errors import InputError
-from exan_verify.network import Gradient, Loss, Reduction
+from exan_verify.network import Gradient, Loss, Reduction, ReluNetwork
 
 if TYPE_CHECKING:
     from exan_verify.numeric.records import Attack
@@ -30,11 +30,14 @@ def attack(
     method: str = "auto",
     device: str | None = None,
     seed: int = 0,
+    input_shape: Sequence[int] | None = None,
+    picture_iterations: int = 200,
     progress: Callable[[str, float], None] | None = None,
 ) -> Attack:
     """Rebuild the samples behind ``gradient``: the inputs and labels that it stands behind, and no others.
 
-    ``model``: a ``torch.nn.Module`` of Linear and ReLU layers, or a ReluNetwork. ``gradient``: one tensor per
+    ``model``: a ``torch.nn.Module`` of Linear and ReLU layers, one with convolutions below a fully connected
+    head, or a ReluNetwork. ``gradient``: one tensor per
     parameter, by name. ``batch_size``: how many samples were averaged, default the rank found. ``device``: a
     torch device, default the CPU. ``progress`` is told (what, share done).
 
@@ -42,9 +45,13 @@ def attack(
     found, its error bound), ``gradient_residual`` and ``complete``. Floating point finds samples; it proves
     nothing about others: see ``certify`` for that.
 
+    With convolutions the result is an ``ImageAttack``: besides pictures in ``x`` (M', C, H, W) it has the
+    ``features`` that the head was given, per sample with bounds, what every stage leaves open, and
+    ``estimates`` of pictures that are not determined (``picture_iterations`` of an optimisation; 0: none).
+    ``input_shape`` (C, H, W) is needed where the head fits several picture sizes.
+
     Raises :class:`InputError` or a subclass naming what cannot be used.
     """
-    network = to_network(model)
     if not isinstance(gradient, (Gradient, Mapping)):
         raise InputError(
             f"gradient is a {type(gradient).__name__}; give a mapping from parameter name to tensor, such as "
@@ -52,19 +59,32 @@ def attack(
         )
     given = gradient if isinstance(gradient, Gradient) else Gradient(tensors=gradient)
     _check_device(device)
+    options: dict[str, Any] = {
+        "loss": choice(Loss, loss, "loss"),
+        "reduction": choice(Reduction, reduction, "reduction"),
+        "batch_size": batch_size,
+        "method": method,
+        "device": device,
+        "seed": seed,
+        "progress": progress,
+    }
+    if _with_convolutions(model):
+        from exan_verify.convert_graph import to_convolutional
+        from exan_verify.numeric.convolution.attack import run as run_convolutional
+
+        convolutional = to_convolutional(model, input_shape)
+        return run_convolutional(convolutional, given.tensors, iterations=picture_iterations, **options)
     from exan_verify.numeric.attack import run
 
-    return run(
-        network,
-        given.tensors,
-        loss=choice(Loss, loss, "loss"),
-        reduction=choice(Reduction, reduction, "reduction"),
-        batch_size=batch_size,
-        method=method,
-        device=device,
-        seed=seed,
-        progress=progress,
-    )
+    return run(to_network(model), given.tensors, **options)
+
+
+def _with_convolutions(model: Any) -> bool:
+    if isinstance(model, ReluNetwork):
+        return False
+    from exan_verify.convert_graph import is_convolutional
+
+    return is_convolutional(model)
 
 
 def _check_device(device: str | None) -> None:

@@ -2,7 +2,7 @@
 
 The forward is traced (``torch.fx``) and every step must be on the list: Conv2d, BatchNorm in eval mode,
 ReLU, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d with windows of one size, sums of two branches, Flatten, and
-what changes nothing; then a head of Linear layers with ReLU between them. The rest is refused by type and path.
+what changes nothing; then a head of Linear layers with ReLU between them. The rest is refused by its path.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ def load_model(spec: str | Path, weights: str | Path | None = None) -> ReluNetwo
     from exan_verify.model_files import load_factory, network_of_tensors
 
     suffix = Path(spec).suffix.lower()
-    if suffix not in (".onnx", ".safetensors") and not Path(spec).exists() and ":" in str(spec):
+    if _is_factory(spec):
         with about(spec):
             return load_factory(str(spec), None if weights is None else load_tensors(weights))
     if weights is not None:
@@ -68,6 +68,16 @@ def load_model(spec: str | Path, weights: str | Path | None = None) -> ReluNetwo
     tensors = load_tensors(spec, allowed=(".safetensors",), also=", .onnx, or a factory package.module:name")
     with about(spec):
         return network_of_tensors(tensors)
+
+
+def load_any_model(spec: str | Path, weights: str | Path | None = None) -> Any:
+    """As :func:`load_model`, but what a factory returns is left as it is: it may have convolutions."""
+    from exan_verify.model_files import make_model
+
+    if _is_factory(spec):
+        with about(spec):
+            return make_model(str(spec), None if weights is None else load_tensors(weights))
+    return load_model(spec, weights)
 
 
 def load_gradient(path: str | Path) -> Gradient:
@@ -190,6 +200,11 @@ def about(path: str | Path, *kinds: type[ExanError]) -> Iterator[None]:
         if str(error).startswith(f"{path}:") or (kinds and not isinstance(error, kinds)):
             raise
         raise type(error)(f"{path}: {error}") from None
+
+
+def _is_factory(spec: str | Path) -> bool:
+    known = Path(spec).suffix.lower() in (".onnx", ".safetensors")
+    return not known and not Path(spec).exists() and ":" in str(spec)
 
 
 def _default_mode() -> int:

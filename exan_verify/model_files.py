@@ -44,6 +44,11 @@ def network_of_tensors(tensors: Mapping[str, Array]) -> ReluNetwork:
 
 def load_factory(spec: str, weights: Mapping[str, Array] | None) -> ReluNetwork:
     """Call ``package.module:name`` without arguments, load ``weights`` into what it returns, convert that."""
+    return to_network(make_model(spec, weights))
+
+
+def make_model(spec: str, weights: Mapping[str, Array] | None) -> Any:
+    """What the factory ``package.module:name`` returns, with ``weights`` loaded into it."""
     module_name, _, attribute = spec.partition(":")
     here = str(Path.cwd())
     if here not in sys.path:  # a console script does not look into the current folder
@@ -63,7 +68,7 @@ def load_factory(spec: str, weights: Mapping[str, Array] | None) -> ReluNetwork:
     model = factory()
     if weights is not None:
         _load_weights(model, weights)
-    return to_network(model)
+    return model
 
 
 def _load_weights(model: Any, weights: Mapping[str, Array]) -> None:

@@ -273,12 +273,16 @@ class ConvolutionalNetwork:
         """What the head is given, (M, n)."""
         return self.values(x)[-1].flatten(1)
 
-    def logits(self, x: Tensor) -> Tensor:
-        """The network's output (M, K)."""
-        h = self.features(x)
-        for k, (weight, bias) in enumerate(self.head_parameters(h)):
+    def head_logits(self, features: Tensor) -> Tensor:
+        """The head's output (M, K) at ``features`` (M, n)."""
+        h = features
+        for k, (weight, bias) in enumerate(self.head_parameters(features)):
             h = functional.linear(h.relu() if k else h, weight, bias)
         return h
+
+    def logits(self, x: Tensor) -> Tensor:
+        """The network's output (M, K)."""
+        return self.head_logits(self.features(x))
 
     def head_parameters(self, like: Tensor) -> list[tuple[Tensor, Tensor | None]]:
         """Weights and biases of the head, with the dtype and device of ``like``."""

@@ -1,0 +1,231 @@
+"""The attack on a network with convolutions: head, then layer by layer, then estimates of what stays open."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from exan_verify.errors import InputError
+from exan_verify.network import Loss, Reduction
+from exan_verify.numeric.attack import run as run_head
+from exan_verify.numeric.convolution.confirm import (
+    feature_misfit,
+    feature_slack,
+    gradient_misfit,
+    gradient_slack,
+)
+from exan_verify.numeric.convolution.descend import Descent, descend_stages, nothing_known
+from exan_verify.numeric.convolution.gradients import SplitGradient, split_gradient
+from exan_verify.numeric.convolution.inversion import invert_features
+from exan_verify.numeric.convolution.known import Known, at_features
+from exan_verify.numeric.convolution.records import ImageAttack, LastLayer
+from exan_verify.numeric.convolution.single import attack_single_layer
+from exan_verify.numeric.convolution.stages import ConvolutionalNetwork
+from exan_verify.numeric.records import Attack, Evidence, Unclaimed
+
+PICTURE_LIMIT = 1e-3
+"""Largest error bound of a claimed picture, relative to its largest entry (at least 1)."""
+
+Progress = Callable[[str, float], None]
+
+
+def run(
+    network: ConvolutionalNetwork,
+    gradient: Mapping[str, Any],
+    *,
+    loss: str,
+    reduction: str,
+    batch_size: int | None = None,
+    method: str = "auto",
+    device: Any = None,
+    seed: int = 0,
+    iterations: int = 200,
+    progress: Progress | None = None,
+) -> ImageAttack:
+    """Recover features, labels and, where the stages determine them, pictures.
+
+    Arguments as for :func:`exan_verify.numeric.attack.run`, which the head is attacked with; ``method`` is
+    the head's. ``iterations``: of the optimisation that estimates pictures left open; 0: none.
+
+    Raises :class:`InputError` and :class:`GradientError` naming what cannot be used.
+    """
+    start = time.perf_counter()
+    tell = progress or _silent
+    if iterations < 0:
+        raise InputError(f"iterations={iterations} is negative; give 0 to leave pictures open")
+    target = torch.device("cpu" if device is None else device)
+    split = split_gradient(network, gradient, target)
+    options = {"loss": loss, "reduction": reduction, "batch_size": batch_size, "device": device, "seed": seed}
+    single: LastLayer | None = None
+    tell("the fully connected head", 0.0)
+    if network.head.depth == 1:
+        head, single = attack_single_layer(network, split.head, **options)
+    else:
+        head = run_head(network.head, split.head, method=method, **options)
+    with torch.no_grad():
+        found = _pictures(network, split, head, Loss(loss), Reduction(reduction), tell)
+        estimates = None
+        if iterations and found.reason and len(head.x) and found.known is not None:
+            estimates = invert_features(
+                network,
+                found.known,
+                split.body if head.complete else {},
+                iterations=iterations,
+                seed=seed,
+                progress=lambda share: tell("estimating pictures", 0.3 + 0.7 * share),
+            ).pictures
+    tell("done", 1.0)
+    return _result(network, head, found, estimates, single, time.perf_counter() - start)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Found:
+    """Claimed pictures by place among the features, or the reason why there is none."""
+
+    good: Tensor
+    descent: Descent
+    known: Known | None
+    unclaimed: tuple[Unclaimed, ...]
+    residual: float | None
+    reason: str
+
+
+def _silent(_what: str, _share: float) -> None:
+    pass
+
+
+def _pictures(
+    network: ConvolutionalNetwork,
+    split: SplitGradient,
+    head: Attack,
+    loss: Loss,
+    reduction: Reduction,
+    tell: Progress,
+) -> _Found:
+    size = len(head.x)
+    divisor = loss.divisor(reduction, head.batch_size, network.head.classes)
+    error = torch.tensor([s.error_bound for s in head.status], dtype=torch.float64, device=head.x.device)
+    known = at_features(network, head.x, error, head.y, loss, divisor)
+    tell("layer by layer", 0.2)
+    if size:
+        descent = descend_stages(
+            network, known, split.body, whole=head.complete, unit_roundoff=split.unit_roundoff
+        )
+    else:
+        descent = nothing_known(network, head.batch_size)
+    nothing = torch.zeros(size, dtype=torch.bool, device=head.x.device)
+    if size == 0 or descent.pictures is None or descent.error is None:
+        reason = head.reason if size == 0 else descent.reason
+        return _Found(
+            good=nothing,
+            descent=descent,
+            known=known if size else None,
+            unclaimed=(),
+            residual=None,
+            reason=reason,
+        )
+    pictures, bound = descent.pictures, descent.error
+    reasons, residual = _judge(network, split, head, pictures, bound, loss, divisor)
+    good = torch.tensor([not r for r in reasons], dtype=torch.bool, device=head.x.device)
+    return _Found(
+        good=good,
+        descent=descent,
+        known=known,
+        unclaimed=tuple(
+            Unclaimed(x=pictures[m], error_bound=float(bound[m]), reason=r)
+            for m, r in enumerate(reasons)
+            if r
+        ),
+        residual=residual,
+        reason=next((r for r in reasons if r), ""),
+    )
+
+
+def _judge(
+    network: ConvolutionalNetwork,
+    split: SplitGradient,
+    head: Attack,
+    pictures: Tensor,
+    bound: Tensor,
+    loss: Loss,
+    divisor: int,
+) -> tuple[list[str], float | None]:
+    """Per picture why it is not claimed, and the largest relative misfit of a convolution's gradient."""
+    reasons = [""] * len(pictures)
+    error = torch.tensor([s.error_bound for s in head.status]).to(bound)
+    misfit = feature_misfit(network, pictures, head.x)
+    slack = feature_slack(network, pictures, bound, error)
+    for m in range(len(pictures)):
+        limit = PICTURE_LIMIT * max(1.0, float(pictures[m].abs().max()))
+        if not float(bound[m]) <= limit:
+            reasons[m] = f"its error bound {float(bound[m]):.1e} exceeds {limit:.1e}"
+        elif not float(misfit[m]) <= float(slack[m]):
+            reasons[m] = (
+                f"its own features miss the known ones by {float(misfit[m]):.1e}, errors explain "
+                f"{float(slack[m]):.1e}"
+            )
+    if not head.complete or not split.body:
+        return reasons, None
+    options: dict[str, Any] = {"loss": loss, "divisor": divisor}
+    gradient = gradient_misfit(network, pictures, head.y, split.body, **options)
+    explained = gradient_slack(network, pictures, head.y, bound, unit_roundoff=split.unit_roundoff, **options)
+    for k, value in gradient.items():
+        if not value <= explained[k]:
+            text = (
+                f"the pictures miss the gradient of {network.body[k].path!r} by {value:.1e} (relative), "
+                f"errors explain {explained[k]:.1e}"
+            )
+            reasons = [r or text for r in reasons]
+    return reasons, max(gradient.values(), default=None)
+
+
+def _result(
+    network: ConvolutionalNetwork,
+    head: Attack,
+    found: _Found,
+    estimates: Tensor | None,
+    single: LastLayer | None,
+    seconds: float,
+) -> ImageAttack:
+    good = found.good
+    pictures = found.descent.pictures
+    empty = head.x.new_zeros(0, *network.input_shape)
+    status = [
+        _picture_evidence(evidence, found.descent.error, m)
+        for m, evidence in enumerate(head.status)
+        if bool(good[m])
+    ]
+    complete = head.complete and len(head.x) > 0 and bool(good.all())
+    residual = found.residual if found.residual is not None else (head.gradient_residual if complete else 1.0)
+    return ImageAttack(
+        x=empty if pictures is None else pictures[good],
+        y=head.y[good],
+        status=tuple(status),
+        gradient_residual=residual,
+        complete=complete,
+        batch_size=head.batch_size,
+        batch_size_source=head.batch_size_source,
+        method=head.method,
+        layer=head.layer,
+        layers=head.layers,
+        unclaimed=found.unclaimed,
+        reason="" if complete else found.reason or head.reason,
+        seconds=seconds,
+        features=head.x,
+        feature_labels=head.y,
+        feature_status=head.status,
+        features_complete=head.complete,
+        stages=found.descent.stages,
+        estimates=estimates,
+        last_layer=single,
+    )
+
+
+def _picture_evidence(evidence: Evidence, error: Tensor | None, m: int) -> Evidence:
+    assert error is not None
+    return replace(evidence, error_bound=float(error[m]))

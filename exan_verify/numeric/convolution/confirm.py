@@ -1,0 +1,99 @@
+"""The last word on recovered pictures: their own features, and the convolutions' gradients."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from exan_verify.network import Loss
+from exan_verify.numeric.convolution.gradients import ConvolutionGradient
+from exan_verify.numeric.convolution.stages import ConvolutionalNetwork
+from exan_verify.numeric.torch_losses import summed_loss
+
+_TOLERANCE = 64.0
+"""Between the error that bounds and rounding explain to first order and the largest one accepted."""
+
+
+def feature_misfit(network: ConvolutionalNetwork, pictures: Tensor, features: Tensor) -> Tensor:
+    """Per sample, the largest distance between the pictures' features and the known ones."""
+    return (network.features(pictures) - features).abs().amax(dim=1)
+
+
+def feature_slack(
+    network: ConvolutionalNetwork, pictures: Tensor, picture_error: Tensor, feature_error: Tensor
+) -> Tensor:
+    """How far errors of the pictures and the features let the two differ, per sample.
+
+    The pictures' part is seen by moving them at random by their error (twice), not bounded.
+    """
+    base = network.features(pictures)
+    generator = torch.Generator().manual_seed(0)
+    moved = torch.zeros_like(picture_error)
+    for _ in range(2):
+        signs = torch.randint(0, 2, pictures.shape, generator=generator).to(pictures) * 2 - 1
+        shape = (-1, *[1] * (pictures.dim() - 1))
+        there = network.features(pictures + signs * picture_error.view(shape))
+        moved = torch.maximum(moved, (there - base).abs().amax(dim=1))
+    rounding = 2.0**-53 * 100 * (1 + base.abs().amax(dim=1))
+    return _TOLERANCE * (moved + feature_error + rounding)
+
+
+def gradient_misfit(
+    network: ConvolutionalNetwork,
+    pictures: Tensor,
+    labels: Tensor,
+    body: Mapping[int, ConvolutionGradient],
+    *,
+    loss: Loss,
+    divisor: int,
+) -> dict[int, float]:
+    """Relative Frobenius distance of dW, per convolution, from the pictures' gradient to the given one."""
+    found = {}
+    for k, weight in convolution_gradients(network, pictures, labels, loss=loss, divisor=divisor).items():
+        norm = float(body[k].weight.norm())
+        found[k] = float((weight - body[k].weight).norm()) / norm if norm else math.inf
+    return found
+
+
+def gradient_slack(
+    network: ConvolutionalNetwork,
+    pictures: Tensor,
+    labels: Tensor,
+    error: Tensor,
+    *,
+    loss: Loss,
+    divisor: int,
+    unit_roundoff: float,
+) -> dict[int, float]:
+    """What the errors of the pictures and rounding explain of that distance, seen by moving the pictures."""
+    base = convolution_gradients(network, pictures, labels, loss=loss, divisor=divisor)
+    generator = torch.Generator().manual_seed(1)
+    signs = torch.randint(0, 2, pictures.shape, generator=generator).to(pictures) * 2 - 1
+    moved = pictures + signs * error.view(-1, *[1] * (pictures.dim() - 1))
+    there = convolution_gradients(network, moved, labels, loss=loss, divisor=divisor)
+    return {
+        k: _TOLERANCE * (float((there[k] - g).norm()) / max(float(g.norm()), 1e-300) + unit_roundoff)
+        for k, g in base.items()
+    }
+
+
+def convolution_gradients(
+    network: ConvolutionalNetwork, pictures: Tensor, labels: Tensor, *, loss: Loss, divisor: int
+) -> dict[int, Tensor]:
+    """dW of every convolution for a batch, by place."""
+    with torch.enable_grad():
+        outputs: dict[int, Tensor] = {}
+        values = [pictures.detach().requires_grad_(True)]
+        for k, stage in enumerate(network.body):
+            values.append(stage.apply(*(values[i] for i in stage.inputs)))
+            if k in network.convolutions:
+                outputs[k] = values[-1]
+        total = summed_loss(loss, network.head_logits(values[-1].flatten(1)), labels) / divisor
+        deltas = torch.autograd.grad(total, list(outputs.values()))
+    return {
+        k: network.convolutions[k].weight_gradient(values[network.body[k].inputs[0]].detach(), delta).sum(0)
+        for (k, _), delta in zip(outputs.items(), deltas, strict=True)
+    }

@@ -1,0 +1,65 @@
+"""What an attack on a network with convolutions returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from exan_verify.numeric.records import Attack, Evidence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageReport:
+    """One stage of the body, as an inverse problem from above: is what it takes determined by what it gives?
+
+    ``unknowns``: entries of the values it takes, over all samples. ``equations``: its known output entries;
+    ``shared``: equations of its weight gradient, which all samples share. ``alone``: rank deficit without the
+    shared ones; ``deficit``: with them, the dimension that stays open; None where it was not computed, then
+    ``note`` says why. ``at_least`` marks a deficit known from counting only.
+    """
+
+    path: str
+    kind: str
+    unknowns: int
+    equations: int = 0
+    shared: int = 0
+    alone: int | None = None
+    deficit: int | None = None
+    at_least: bool = False
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LastLayer:
+    """What the gradient of a single Linear layer after the body determines on its own: dW = Delta H.
+
+    ``rank``: that of [dW | db], a lower bound on the samples; ``loss_span`` (K, rank) an orthonormal basis of
+    the space of the loss vectors, ``feature_span`` (rank, n + 1) one of the features with 1 appended, both
+    known only up to one invertible mixing of the samples. ``present``: classes that certainly occur
+    (cross_entropy with features that are not negative); absence of others is not claimed.
+    """
+
+    rank: int
+    loss_span: Tensor
+    feature_span: Tensor
+    present: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ImageAttack(Attack):
+    """An attack on pictures. ``x`` (M', C, H, W) are those it stands behind; ``complete``: the whole batch.
+
+    ``features`` (m, n) with ``feature_labels`` and ``feature_status``: what the head was given, sample by
+    sample, with error bounds; ``features_complete``: of the whole batch. ``stages``: every stage of the body,
+    first to last. ``estimates`` (m, C, H, W): pictures fitted to the features where the equations leave them
+    open; nothing is claimed about them. ``last_layer``: set where the head is a single Linear layer.
+    """
+
+    features: Tensor
+    feature_labels: Tensor
+    feature_status: tuple[Evidence, ...]
+    features_complete: bool
+    stages: tuple[StageReport, ...]
+    estimates: Tensor | None = field(default=None)
+    last_layer: LastLayer | None = field(default=None)
