@@ -116,6 +116,11 @@ def spoiled(pair: Pair) -> Pair:
     return replace(pair, second=nudged(pair.second, pair.members[0] if pair.members else 0))
 
 
+def lively(pair: Pair) -> Pair | None:
+    """The pair, unless its gradient would not notice the nudge of :func:`spoiled`."""
+    return None if same_gradient(spoiled(pair)) else pair
+
+
 def in_region(network: ReluNetwork, inputs: Array, *, strict: bool = True) -> bool:
     """Whether all rows share every pattern; ``strict``: and no pre-activation is zero."""
     passed = forward(network, Batch(inputs=inputs, labels=np.zeros(len(inputs), dtype=np.int64)))
