@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 from rich.text import Text
 
-from exan_verify.cli.options import common
-from exan_verify.cli.output import ExitCode, Output, facts, table, titled, wall_clock
+from exan_verify.cli.options import PATH, common
+from exan_verify.cli.output import ExitCode, Output, facts, require_folder, table, titled, wall_clock
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -21,26 +21,88 @@ if TYPE_CHECKING:
 STYLES = {"proved": "bold green", "proved for stated sizes": "green", "refuted": "bold red", "open": "yellow"}
 """Colour of a standing."""
 
+TABLES = ("markdown", "latex", "latex-document")
+
 
 @click.command("theorems")
 @click.argument("name", required=False)
 @click.option("--all", "everything", is_flag=True, help="Run the checks of every statement.")
 @click.option("--no-checks", is_flag=True, help="Show the statement without running its checks.")
+@click.option("--table", type=click.Choice(TABLES), help="Write the readings of P1 and P2 as a table.")
+@click.option("--file", type=PATH, metavar="FILE.py", help="Search the claims of this file instead.")
+@click.option(
+    "--effort",
+    type=click.IntRange(min=1),
+    default=200,
+    show_default=True,
+    help="With --file: how much each stage of the search looks at.",
+)
+@click.option("--every", is_flag=True, help="With --table: all statements, not P1 and P2 alone.")
+@click.option("--out", type=PATH, metavar="FILE", help="With --table: write it there.")
 @common(work_limit=False, model=False)
 def theorems_command(name: str | None, everything: bool, no_checks: bool, **options: Any) -> int:
     """List the statements about the security boundary, or show NAME and run its checks.
 
-    Exit code 1: a check contradicts the standing.
+    Exit code 1: a check contradicts the standing, or a claim of --file is refuted; 3: no claim is refuted.
     """
+    output = Output(json=options["as_json"])
+    _check_options(name, everything, no_checks, options)
+    if options["file"] is not None:
+        return _own(output, name, no_checks, options)
     from exan_verify.theorems.registry import registry, statement
 
-    output = Output(json=options["as_json"])
+    if options["table"] is not None:
+        return _write_table(output, list(registry().values()), options)
     if name is None and not everything:
         return _list(output, list(registry().values()))
     chosen = list(registry().values()) if name is None else [statement(name)]
     with output.working("checking") as told, wall_clock(options["budget"]):
         reports = _run(output, chosen, told, seed=options["seed"], checks=not no_checks)
     return _finish(output, reports, single=name is not None)
+
+
+def _check_options(name: str | None, everything: bool, no_checks: bool, options: dict[str, Any]) -> None:
+    if options["table"] is None and (options["every"] or options["out"] is not None):
+        raise click.UsageError("--every and --out go with --table")
+    if options["table"] is not None and (name is not None or everything):
+        raise click.UsageError("--table writes many statements; leave NAME and --all out")
+    if name is not None and everything:
+        raise click.UsageError("give NAME or --all, not both")
+    if no_checks and (everything or name is None):
+        raise click.UsageError("--no-checks goes with NAME")
+    if options["file"] is not None and (everything or options["table"] is not None):
+        raise click.UsageError("--file searches the claims of one file; leave --all and --table out")
+    require_folder(options["out"])
+
+
+def _write_table(output: Output, statements: Sequence[Statement], options: dict[str, Any]) -> int:
+    from exan_verify.io import write_atomically
+    from exan_verify.theorems.tables import FORMATS, readings
+
+    chosen = list(statements) if options["every"] else readings(statements)
+    what = "Statements" if options["every"] else "Readings of the published claims P1 and P2"
+    text = FORMATS[options["table"]](chosen, f"{what} and their standing.")
+    out = options["out"]
+    if out is not None:
+        write_atomically(out, text.encode())
+    record = {"schema": "exan/theorems-table/1", "format": options["table"], "out": out}
+    output.answer(record | {"statements": [s.name for s in chosen], "table": text})
+    output.say(text.rstrip("\n") if out is None else f"{len(chosen)} statements written to {out}")
+    return ExitCode.DONE
+
+
+def _own(output: Output, name: str | None, no_checks: bool, options: dict[str, Any]) -> int:
+    """A user's file: claims are searched, statements run their checks."""
+    from exan_verify.cli.claims import load, search_all, searched_code, searched_record
+    from exan_verify.theorems.written import report_record
+
+    claims, statements = load(options["file"], name)
+    with output.working("searching") as told:
+        results = search_all(output, claims, options, told)
+        reports = _run(output, statements, told, seed=options["seed"], checks=not no_checks)
+    record = {"claims": list(map(searched_record, results)), "statements": list(map(report_record, reports))}
+    output.answer({"schema": "exan/own-theorems/1", "file": options["file"], **record})
+    return searched_code(results) if all(r.holds for r in reports) else ExitCode.REFUSED
 
 
 def _list(output: Output, statements: Sequence[Statement]) -> int:

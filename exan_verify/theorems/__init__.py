@@ -1,1 +1,61 @@
-"""Statements about the security boundary: stated, proved or refuted by machine (docs/theory.md)."""
+"""Statements about the security boundary: stated, proved or refuted by machine (docs/theory.md).
+
+``registry()`` has the project's own; :class:`Claim` and ``search`` are for one's own.
+"""
+
+from exan_verify.theorems.claim import (
+    Claim,
+    ClaimError,
+    Sizes,
+    all_determined,
+    ambiguous,
+    unique,
+)
+from exan_verify.theorems.loading import load_file
+from exan_verify.theorems.registry import registry, statement
+from exan_verify.theorems.replay import Replay, replay
+from exan_verify.theorems.running import CheckReport, Report, run_statement
+from exan_verify.theorems.searching import Searched, search
+from exan_verify.theorems.searching.found import Counterexample, Stage
+from exan_verify.theorems.situation import Situation, Undecided
+from exan_verify.theorems.statement import (
+    Check,
+    Example,
+    Ground,
+    Method,
+    Progress,
+    Result,
+    Standing,
+    Statement,
+)
+
+__all__ = [
+    "Check",
+    "CheckReport",
+    "Claim",
+    "ClaimError",
+    "Counterexample",
+    "Example",
+    "Ground",
+    "Method",
+    "Progress",
+    "Replay",
+    "Report",
+    "Result",
+    "Searched",
+    "Situation",
+    "Sizes",
+    "Stage",
+    "Standing",
+    "Statement",
+    "Undecided",
+    "all_determined",
+    "ambiguous",
+    "load_file",
+    "registry",
+    "replay",
+    "run_statement",
+    "search",
+    "statement",
+    "unique",
+]

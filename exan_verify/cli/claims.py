@@ -1,0 +1,100 @@
+"""``exan theorems --file``: search a user's own claims for counterexamples, and show what was looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from exan_verify.cli.output import ExitCode, Output, table, titled
+from exan_verify.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from exan_verify.theorems.claim import Claim
+    from exan_verify.theorems.searching import Searched
+    from exan_verify.theorems.searching.found import Counterexample, Stage
+    from exan_verify.theorems.statement import Statement
+
+_HONEST = "No counterexample found. That is not a proof: only what is listed above was looked at."
+
+
+def load(path: str, name: str | None) -> tuple[list[Claim], list[Statement]]:
+    """The claims and statements of a file, or the one called ``name``."""
+    from exan_verify.theorems.claim import Claim
+    from exan_verify.theorems.loading import load_file
+
+    found = load_file(path)
+    if name is not None and name not in found:
+        raise InputError(f"{path} has no claim called {name!r}; it has: {', '.join(found)}")
+    chosen = list(found.values()) if name is None else [found[name]]
+    claims = [part for part in chosen if isinstance(part, Claim)]
+    return claims, [part for part in chosen if not isinstance(part, Claim)]
+
+
+def search_all(output: Output, claims: Sequence[Claim], options: dict[str, Any], told: Any) -> list[Searched]:
+    """Search each claim and, with text output, show it as soon as it is done."""
+    from exan_verify.theorems.searching import search
+
+    results = []
+    for claim in claims:
+
+        def progress(what: str, done: int, total: int, name: str = claim.name) -> None:
+            told(f"{name}: {what}, {done} of {total}")
+
+        limits = {"seed": options["seed"], "budget": options["budget"], "effort": options["effort"]}
+        results.append(search(claim, progress=progress, **limits))
+        output.say(*describe(results[-1]), "")
+    return results
+
+
+def searched_code(results: Sequence[Searched]) -> int:
+    """1 when a claim is refuted, 3 when none is: nothing is decided then."""
+    if any(result.refuted for result in results):
+        return ExitCode.REFUSED
+    return ExitCode.UNDECIDED if results else ExitCode.DONE
+
+
+def searched_record(result: Searched) -> dict[str, Any]:
+    """What a search came to, for JSON."""
+    from exan_verify.theorems.written import example_record, replay_record
+
+    found = result.counterexample
+    return {
+        "name": result.claim.name,
+        "text": result.claim.text,
+        "loss": result.claim.asked.loss,
+        "labels": result.claim.asked.labels,
+        "seed": result.seed,
+        "refuted": result.refuted,
+        "says": result.says,
+        "example": None if found is None else example_record(found.example),
+        "replay": None if found is None else replay_record(found.replay),
+        "stages": [
+            {"name": s.name, "says": s.says, "counts": dict(s.counts), "seconds": s.seconds}
+            for s in result.stages
+        ],
+    }
+
+
+def describe(result: Searched) -> list[Any]:
+    """The claim, the stages, and the counterexample if there is one."""
+    parts: list[Any] = [titled(result.claim.name, f": {result.claim.text}"), _stages(result.stages)]
+    if result.counterexample is None:
+        return [*parts, titled("NOT REFUTED", f": {_HONEST}", "bold yellow")]
+    refuted = f": by the stage '{result.stages[-1].name}'; verified exactly"
+    return [*parts, titled("REFUTED", refuted, "bold red"), *_counterexample(result.counterexample)]
+
+
+def _stages(stages: Sequence[Stage]) -> Table:
+    made = table("stage", "looked at", "seconds ")
+    for stage in stages:
+        made.add_row(stage.name, stage.says, f"{stage.seconds:.1f}")
+    return made
+
+
+def _counterexample(found: Counterexample) -> list[str]:
+    from exan_verify.theorems.written import example_lines
+
+    replayed = [] if found.replay.confirmed is None else list(found.replay.says)
+    return [*(f"  {line}" for line in (*example_lines(found.example), *replayed))]

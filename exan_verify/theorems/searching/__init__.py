@@ -1,0 +1,175 @@
+"""``search``: look for counterexamples to a claim, cheapest way first, and say what was looked at.
+
+1. *drawn*: Hypothesis draws small networks and batches, and shrinks what contradicts the claim.
+2. *engines*: corner cases and generic cases, whose outcome the exact engines certify.
+3. *all inputs*: for a few networks, a solver covers every batch.
+4. *all weights*: for the smallest sizes, a solver covers every network at a few batches.
+
+A counterexample is verified exactly before it is shown. Finding none proves nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from exan_verify.errors import InputError
+from exan_verify.network import Batch, ReluNetwork
+from exan_verify.theorems.claim import Claim, Judged
+from exan_verify.theorems.searching.explore import Limits
+from exan_verify.theorems.searching.found import Counterexample, Stage, verified
+from exan_verify.theorems.searching.generated import draw_counterexample
+from exan_verify.theorems.searching.instances import try_instances
+from exan_verify.theorems.searching.shrinking import shrink
+from exan_verify.theorems.searching.solved import Solved, all_inputs, all_weights
+from exan_verify.theorems.searching.tally import Tally
+from exan_verify.theorems.searching.unknowns import polynomial
+from exan_verify.theorems.statement import Progress
+
+__all__ = ["Searched", "search"]
+
+EFFORT = 200
+QUESTIONS = 2
+"""Questions to a solver for each unit of effort, per stage."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Searched:
+    """What a search came to. ``refuted`` is final; its absence is not a proof of anything."""
+
+    claim: Claim
+    seed: int
+    counterexample: Counterexample | None
+    stages: tuple[Stage, ...]
+
+    @property
+    def refuted(self) -> bool:
+        """Whether a counterexample was found and verified."""
+        return self.counterexample is not None
+
+    @property
+    def says(self) -> str:
+        """One sentence."""
+        if self.counterexample is not None:
+            return f"refuted by the stage {self.stages[-1].name!r}; the counterexample is verified exactly"
+        return "no counterexample found; this is not a proof"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Way:
+    """What all stages need."""
+
+    claim: Claim
+    seed: int
+    effort: int
+    deadline: float | None
+    progress: Progress
+
+    def tally(self, what: str, total: int) -> Tally:
+        return Tally(self.claim, what, total, self.progress, self.deadline)
+
+    @property
+    def limits(self) -> Limits:
+        questions = self.effort * QUESTIONS
+        return Limits(runs=questions, queries=questions, deadline=self.deadline, seed=self.seed)
+
+
+def search(
+    claim: Claim,
+    *,
+    seed: int = 0,
+    budget: float | None = None,
+    effort: int = EFFORT,
+    progress: Progress | None = None,
+) -> Searched:
+    """Look for a counterexample to ``claim``; the first stage that finds one is the last.
+
+    ``effort`` bounds each stage by counts (situations drawn, questions to a solver): same seed and effort,
+    same result. ``budget`` is a wall-clock limit in seconds on top of that; running stages end early.
+
+    Raises :class:`ClaimError` when a predicate raises or returns no bool.
+    """
+    if effort < 1 or (budget is not None and not budget > 0):
+        raise InputError(f"effort={effort}, budget={budget}; give positive numbers")
+    deadline = None if budget is None else time.monotonic() + budget
+    told = progress or _silent
+    way = _Way(claim=claim, seed=seed, effort=effort, deadline=deadline, progress=told)
+    stages: list[Stage] = []
+    networks: list[ReluNetwork] = list(claim.networks)
+    for name, run in (("drawn", draw_counterexample), ("engines", try_instances)):
+        stage, found, promising = _judged(way, name, run)
+        stages.append(stage)
+        networks += [network for network in promising if network not in networks]
+        if found is not None:
+            return Searched(claim=claim, seed=seed, counterexample=found, stages=tuple(stages))
+    for name, solve in _solvers(way, networks):
+        stage, found = _solved(way, name, solve)
+        stages.append(stage)
+        if found is not None:
+            return Searched(claim=claim, seed=seed, counterexample=found, stages=tuple(stages))
+    return Searched(claim=claim, seed=seed, counterexample=None, stages=tuple(stages))
+
+
+def _judged(
+    way: _Way, name: str, run: Callable[..., None]
+) -> tuple[Stage, Counterexample | None, list[ReluNetwork]]:
+    """A stage that judges situations one by one."""
+    start = time.perf_counter()
+    tally = way.tally(name, way.effort)
+    run(way.claim, tally, examples=way.effort, seed=way.seed)
+    found = None if tally.best is None else _minimal(way, tally, *tally.best)
+    counts = tally.numbers()
+    says = f"{counts['situations']} situations, {counts['within the hypotheses']} within the hypotheses"
+    seconds = time.perf_counter() - start
+    return Stage(name=name, says=says, counts=counts, seconds=seconds), found, tally.promising
+
+
+def _minimal(way: _Way, tally: Tally, network: ReluNetwork, batch: Batch) -> Counterexample | None:
+    """The smallest counterexample from here that can be verified."""
+
+    def fails(smaller: ReluNetwork, part: Batch) -> bool:
+        return tally.judge(smaller, part) is Judged.FAILS
+
+    smallest = shrink(way.claim, network, batch, fails, tally.late)
+    note = f"{tally.what}, seed {way.seed}, made smaller step by step"
+    return verified(way.claim, *smallest, note) or verified(way.claim, network, batch, note)
+
+
+def _solvers(way: _Way, networks: list[ReluNetwork]) -> list[tuple[str, Callable[[], Solved] | str]]:
+    reason = polynomial(way.claim)
+    stages: list[tuple[str, Callable[[], Solved] | str]] = [
+        ("all inputs", reason or (lambda: all_inputs(way.claim, networks, way.limits, way.progress)))
+    ]
+    if not way.claim.networks:
+        stages.append(("all weights", reason or (lambda: all_weights(way.claim, way.limits, way.progress))))
+    return stages
+
+
+def _solved(way: _Way, name: str, solve: Callable[[], Solved] | str) -> tuple[Stage, Counterexample | None]:
+    if isinstance(solve, str):
+        return Stage(name=name, says=solve, counts={}, seconds=0.0), None
+    start = time.perf_counter()
+    solved = solve()
+    counts = solved.numbers()
+    covered = (
+        f"{counts['cases covered completely']} of {counts['cases']} cases covered completely (by z3's word)"
+    )
+    says = f"{covered}, {counts['paths']} paths, {counts['questions to z3']} questions"
+    found = solved.counterexample
+    if found is not None:
+        found = _smaller_solved(way, found)
+    return Stage(name=name, says=says, counts=counts, seconds=time.perf_counter() - start), found
+
+
+def _smaller_solved(way: _Way, found: Counterexample) -> Counterexample:
+    """Shrink what a solver found, where the exact engines confirm it by themselves."""
+    tally = way.tally("making it smaller", way.effort)
+    records = found.example.network, found.example.batch
+    if tally.judge(*records) is not Judged.FAILS:
+        return found
+    return _minimal(way, tally, *records) or found
+
+
+def _silent(_what: str, _done: int, _total: int) -> None:
+    return None

@@ -1,0 +1,95 @@
+"""What a search found: counterexamples that were verified exactly, and how much was looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+
+from exan_verify.arrays import exact_array
+from exan_verify.network import Batch, ReluNetwork
+from exan_verify.theorems.claim import Claim, Judged, admitted, concluded, unique
+from exan_verify.theorems.replay import Replay, replay
+from exan_verify.theorems.situation import Situation
+from exan_verify.theorems.statement import Example, Progress
+from exan_verify.verdict import Outcome
+
+__all__ = ["Counterexample", "Progress", "Stage", "candidate_size", "verified"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counterexample:
+    """A situation in which every hypothesis holds and the conclusion does not, exactly.
+
+    ``replay``: of what rests on a second batch or on a certificate; ``confirmed`` is None where the
+    predicates are arithmetic alone, which has then been evaluated anew on exact records.
+    """
+
+    example: Example
+    replay: Replay
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """One way of looking, and what it looked at. ``counts`` are numbers by what they count."""
+
+    name: str
+    says: str
+    counts: Mapping[str, int]
+    seconds: float
+
+
+def verified(
+    claim: Claim, network: ReluNetwork, batch: Batch, note: str, second: Batch | None = None
+) -> Counterexample | None:
+    """The counterexample, evaluated anew on fresh exact records and replayed; None when it is none.
+
+    ``second``: another batch that refutes a claim of uniqueness, where one is known.
+    """
+    asked = claim.asked
+    if asked.domain is not None and not asked.domain.contains(batch):
+        return None
+    situation = Situation.of(network, batch, asked)
+    if not admitted(claim, situation):
+        return None
+    if second is None or claim.conclusion is not unique:
+        if concluded(claim, situation) is not Judged.FAILS:
+            return None
+        second = _witness(situation)
+    outcome = Outcome.AMBIGUOUS if second is not None else situation.asked_outcome
+    example = Example(
+        network=network,
+        batch=batch,
+        loss=asked.loss,
+        reduction=asked.reduction,
+        labels=asked.labels,
+        domain=asked.domain,
+        note=note,
+        second=second,
+        outcome=outcome,
+    )
+    replayed = replay(example)
+    return None if replayed.confirmed is False else Counterexample(example=example, replay=replayed)
+
+
+def _witness(situation: Situation) -> Batch | None:
+    """The second batch of a verdict that a predicate asked for, when there is an explicit one."""
+    if situation.asked_outcome is not Outcome.AMBIGUOUS:
+        return None
+    witness = situation.verdict.witness
+    return None if witness is None else witness.batch
+
+
+def candidate_size(network: ReluNetwork, batch: Batch) -> tuple[int, int, int]:
+    """How large an example is to a reader: samples and neurons, numbers that are not 0, their digits."""
+    values = list(_numbers(network, batch))
+    shape = sum(network.widths) + batch.size
+    digits = sum(v.denominator.bit_length() + abs(v.numerator).bit_length() + (v < 0) for v in values)
+    return shape, sum(v != 0 for v in values), digits
+
+
+def _numbers(network: ReluNetwork, batch: Batch) -> Iterator[Fraction]:
+    arrays = [*(array for _, array in network.parameters()), batch.inputs, batch.labels]
+    for array in arrays:
+        for value in exact_array(array, "example").reshape(-1):
+            yield Fraction(value)

@@ -1,0 +1,89 @@
+"""Situations drawn by Hypothesis: small numbers, so that coincidences are frequent, shrunk to a minimal one.
+
+Needs the ``testing`` extra.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from exan_verify.errors import InputError
+from exan_verify.network import Array, Batch, Labels, Loss, ReluNetwork
+from exan_verify.theorems.claim import Claim, Judged
+from exan_verify.theorems.searching.tally import Tally
+
+if TYPE_CHECKING:
+    from hypothesis.strategies import DrawFn
+
+GRIDS = ((2, 1), (4, 2), (12, 4))
+"""Largest numerator and denominator of drawn numbers: integers up to 2, halves up to 2, quarters up to 3."""
+
+
+def draw_counterexample(claim: Claim, tally: Tally, *, examples: int, seed: int) -> None:
+    """Draw at most ``examples`` situations from each grid until one contradicts the claim, and shrink it.
+
+    The findings go to ``tally``. Deterministic in ``seed``.
+    """
+    try:
+        from hypothesis import Phase, find, settings
+        from hypothesis.errors import NoSuchExample
+    except ImportError:
+        raise InputError("drawing situations needs Hypothesis; pip install 'exan-verify[testing]'") from None
+    for grid in GRIDS:
+        chosen = settings(
+            max_examples=examples,
+            database=None,
+            deadline=None,
+            phases=(Phase.generate, Phase.target, Phase.shrink),
+        )
+        try:
+            find(
+                _situations(claim, grid),
+                lambda drawn: tally.judge(*drawn) is Judged.FAILS,
+                settings=chosen,
+                random=Random(seed),
+            )
+        except NoSuchExample:
+            continue
+        return
+
+
+def _situations(claim: Claim, grid: tuple[int, int]) -> Any:
+    from hypothesis import strategies as st
+
+    @st.composite
+    def situations(draw: DrawFn) -> tuple[ReluNetwork, Batch]:
+        network = draw(st.sampled_from(claim.networks)) if claim.networks else draw_network(draw)
+        samples = draw(st.integers(*claim.sizes.samples))
+        x = draw(numbers(samples, network.widths[0]))
+        y = draw_labels(draw, network.classes, samples)
+        asked = claim.asked
+        return network, Batch.of(x, y, network=network, loss=asked.loss, labels=asked.labels)
+
+    def draw_network(draw: DrawFn) -> ReluNetwork:
+        sizes = claim.sizes
+        widths = [draw(st.integers(*found)) for found in (sizes.inputs, *sizes.hidden, sizes.logits)]
+        with_bias = draw(st.booleans()) if sizes.biases is None else sizes.biases
+        weights = [draw(numbers(b, a)) for a, b in pairwise(widths)]
+        offsets = [draw(numbers(b, 1))[:, 0] for b in widths[1:]]
+        return ReluNetwork.from_arrays(weights, offsets if with_bias else None)
+
+    def draw_labels(draw: DrawFn, logits: int, samples: int) -> Array:
+        loss = claim.asked.loss
+        if claim.asked.labels is Labels.REAL:
+            return draw(numbers(samples, logits))
+        if loss is Loss.BCE or (loss is Loss.MSE and logits == 1):
+            bits = st.lists(st.integers(0, 1), min_size=samples * logits, max_size=samples * logits)
+            return np.array(draw(bits)).reshape(samples, logits)
+        return np.array(draw(st.lists(st.integers(0, logits - 1), min_size=samples, max_size=samples)))
+
+    def numbers(rows: int, columns: int) -> Any:
+        largest, denominator = grid
+        entries = st.lists(st.integers(-largest, largest), min_size=rows * columns, max_size=rows * columns)
+        return entries.map(lambda found: np.array(found, dtype=float).reshape(rows, columns) / denominator)
+
+    return situations()

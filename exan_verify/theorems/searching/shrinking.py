@@ -1,0 +1,166 @@
+"""Make a counterexample smaller, one change at a time, as long as it stays one.
+
+Fewer samples, neurons and inputs first, then simpler numbers. Greedy and deterministic: the same
+counterexample shrinks to the same one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from exan_verify.network import Array, Batch, Loss, ReluNetwork, to_fraction
+from exan_verify.theorems.claim import Claim
+from exan_verify.theorems.searching.found import candidate_size
+from exan_verify.theorems.situation import rational_array
+
+Fails = Callable[[ReluNetwork, Batch], bool]
+Late = Callable[[], bool]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A network and batch as plain arrays of Fractions, easy to cut. ``y`` as in a batch."""
+
+    weights: tuple[Array, ...]
+    biases: tuple[Array, ...]
+    x: Array
+    y: Array
+
+    @classmethod
+    def of(cls, network: ReluNetwork, batch: Batch) -> Candidate:
+        """From exact records."""
+        labels = batch.labels
+        return cls(
+            weights=tuple(rational_array(layer.weight) for layer in network.layers),
+            biases=tuple(rational_array(layer.bias) for layer in network.layers if layer.bias is not None),
+            x=rational_array(batch.inputs),
+            y=labels if labels.ndim == 1 else rational_array(labels),
+        )
+
+    def records(self, claim: Claim) -> tuple[ReluNetwork, Batch]:
+        """Exact records again. Raises :class:`exan_verify.errors.InputError` when the labels do not fit."""
+        network = ReluNetwork.from_arrays(self.weights, self.biases or None)
+        asked = claim.asked
+        return network, Batch.of(self.x, self.y, network=network, loss=asked.loss, labels=asked.labels)
+
+
+def shrink(
+    claim: Claim, network: ReluNetwork, batch: Batch, fails: Fails, late: Late, limit: int = 1500
+) -> tuple[ReluNetwork, Batch]:
+    """The smallest counterexample that greedy steps reach from this one.
+
+    ``fails`` says whether a candidate is a counterexample; at most ``limit`` are tried. Fixed networks of
+    the claim are not changed.
+    """
+    best = network, batch
+    tried = 0
+    improved = True
+    while improved:
+        improved = False
+        for smaller in _smaller(claim, Candidate.of(*best)):
+            if tried >= limit or late():
+                return best
+            records = smaller.records(claim)
+            if not claim.sizes.admit(records[0], records[1].size) and not claim.networks:
+                continue
+            if candidate_size(*records) >= candidate_size(*best):
+                continue
+            tried += 1
+            if fails(*records):
+                best, improved = records, True
+                break
+    return best
+
+
+def _smaller(claim: Claim, found: Candidate) -> Iterator[Candidate]:
+    """Every candidate one step away, the largest cuts first."""
+    yield from _without_sample(found)
+    if not claim.networks:
+        yield from _without_neuron(found)
+        yield from _without_input(found)
+        yield from _without_logit(claim, found)
+    yield from _with_simpler_numbers(claim, found)
+
+
+def _without_sample(found: Candidate) -> Iterator[Candidate]:
+    for m in range(len(found.x)):
+        if len(found.x) > 1:
+            yield replace(found, x=np.delete(found.x, m, axis=0), y=np.delete(found.y, m, axis=0))
+
+
+def _without_neuron(found: Candidate) -> Iterator[Candidate]:
+    for i in range(len(found.weights) - 1):
+        for j in range(len(found.weights[i])):
+            if len(found.weights[i]) > 1:
+                weights = list(found.weights)
+                weights[i] = np.delete(weights[i], j, axis=0)
+                weights[i + 1] = np.delete(weights[i + 1], j, axis=1)
+                yield replace(found, weights=tuple(weights), biases=_cut(found.biases, i, j))
+
+
+def _without_input(found: Candidate) -> Iterator[Candidate]:
+    for k in range(found.x.shape[1]):
+        if found.x.shape[1] > 1:
+            first = np.delete(found.weights[0], k, axis=1)
+            weights = (first, *found.weights[1:])
+            yield replace(found, weights=weights, x=np.delete(found.x, k, axis=1))
+
+
+def _without_logit(claim: Claim, found: Candidate) -> Iterator[Candidate]:
+    """A logit that no sample has as its class."""
+    last = len(found.weights) - 1
+    for k in range(len(found.weights[last])):
+        used = np.any(found.y == k) if found.y.ndim == 1 else np.any(found.y[:, k] != 0)
+        one_hot = claim.asked.loss is not Loss.BCE
+        if len(found.weights[last]) <= 2 or (used and one_hot):
+            continue
+        y = np.where(found.y > k, found.y - 1, found.y) if found.y.ndim == 1 else np.delete(found.y, k, 1)
+        weights = (*found.weights[:last], np.delete(found.weights[last], k, axis=0))
+        yield replace(found, weights=weights, biases=_cut(found.biases, last, k), y=y)
+
+
+def _with_simpler_numbers(claim: Claim, found: Candidate) -> Iterator[Candidate]:
+    if not claim.networks:
+        for i, weight in enumerate(found.weights):
+            for changed in _simplified(weight):
+                yield replace(found, weights=_put(found.weights, i, changed))
+        for i, bias in enumerate(found.biases):
+            for changed in _simplified(bias):
+                yield replace(found, biases=_put(found.biases, i, changed))
+    for changed in _simplified(found.x):
+        yield replace(found, x=changed)
+
+
+def _simplified(array: Array) -> Iterator[Array]:
+    for index, value in np.ndenumerate(array):
+        for simpler in _simpler(to_fraction(value)):
+            changed = array.copy()
+            changed[index] = simpler
+            yield changed
+
+
+def _simpler(value: Fraction) -> list[Fraction]:
+    """0, 1, -1, then nearby numbers with small denominators; none when the number is simple already."""
+    if value == 0:
+        return []
+    near = [value.limit_denominator(d) for d in (1, 2, 4, 16)]
+    halves = [Fraction(int(value / 2))]
+    wanted = [Fraction(0), Fraction(1), Fraction(-1), *near, *halves, abs(value)]
+    return [v for v in dict.fromkeys(wanted) if _weight(v) < _weight(value)]
+
+
+def _weight(value: Fraction) -> tuple[bool, int, bool]:
+    return value != 0, value.denominator.bit_length() + abs(value.numerator).bit_length(), value < 0
+
+
+def _put(arrays: tuple[Array, ...], i: int, array: Array) -> tuple[Array, ...]:
+    return (*arrays[:i], array, *arrays[i + 1 :])
+
+
+def _cut(biases: tuple[Array, ...], i: int, j: int) -> tuple[Any, ...]:
+    return _put(biases, i, np.delete(biases[i], j)) if biases else ()

@@ -1,0 +1,163 @@
+"""Solvers take over: all inputs of fixed networks, then all weights of the smallest networks.
+
+Both run the claim's predicates on traced numbers (:mod:`exan_verify.theorems.searching.explore`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import islice, pairwise, product
+
+import numpy as np
+
+from exan_verify.network import Array, ReluNetwork
+from exan_verify.smt.solvers import Worker
+from exan_verify.theorems.claim import Claim, Judged, unique
+from exan_verify.theorems.searching.explore import Exploration, Limits, explore
+from exan_verify.theorems.searching.found import Counterexample, verified
+from exan_verify.theorems.searching.unknowns import (
+    FIRST,
+    NETWORK,
+    Template,
+    exact_batches,
+    free_of,
+    label_pairs,
+    run_claim,
+)
+from exan_verify.theorems.statement import Progress
+
+UNKNOWNS = 14
+"""Networks with more parameters are not searched for all weights: the polynomials have degree 3 and more in
+them, and beyond this z3 answers few questions within its limit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Solved:
+    """What a stage with a solver did; a *case* is one network (or size), batch size and labelling."""
+
+    exploration: Exploration
+    begun: int
+    complete: int
+    counterexample: Counterexample | None = None
+
+    def numbers(self) -> dict[str, int]:
+        """The counts, by what they count."""
+        runs = self.exploration.runs
+        return {
+            "cases": self.begun,
+            "cases covered completely": self.complete,
+            "paths": sum(runs.values()),
+            "paths within the hypotheses": sum(runs.values()) - runs[Judged.OUTSIDE],
+            "questions to z3": self.exploration.queries,
+            "questions open": self.exploration.open,
+            "paths decided at one point only": self.exploration.opaque,
+        }
+
+
+def all_inputs(claim: Claim, networks: Sequence[ReluNetwork], limits: Limits, progress: Progress) -> Solved:
+    """Every batch of every admitted size and labelling, for each of the networks."""
+    return _solve(claim, _inputs(claim, networks), limits, "all inputs", progress)
+
+
+def all_weights(claim: Claim, limits: Limits, progress: Progress) -> Solved:
+    """All weights of the smallest networks, at a few fixed batches of small integers."""
+    return _solve(claim, _weights(claim), limits, "all weights", progress)
+
+
+def _solve(
+    claim: Claim, templates: Iterator[Template], limits: Limits, what: str, progress: Progress
+) -> Solved:
+    total = Exploration()
+    begun = complete = 0
+    with Worker() as worker:
+        for template in templates:
+            if limits.late or total.queries >= limits.queries:
+                break
+            one = Exploration()
+            begun += 1
+            counterexample = _one(claim, template, limits, worker, one)
+            total.add(one)
+            complete += one.complete
+            progress(what, min(total.queries, limits.queries), limits.queries)
+            if counterexample is not None:
+                return Solved(
+                    exploration=total, begun=begun, complete=complete, counterexample=counterexample
+                )
+    return Solved(exploration=total, begun=begun, complete=complete)
+
+
+def _one(
+    claim: Claim, template: Template, limits: Limits, worker: Worker, found: Exploration
+) -> Counterexample | None:
+    runs = explore(
+        lambda point, path: run_claim(claim, template, point, path), template.start(), limits, worker, found
+    )
+    for point, _, judged in runs:
+        if judged is Judged.FAILS:
+            network, batch, second = exact_batches(claim, template, point)
+            other = second if claim.conclusion is unique else None
+            checked = verified(claim, network, batch, "found by a solver", other)
+            if checked is not None:
+                found.stopped = True
+                return checked
+    return None
+
+
+def _inputs(claim: Claim, networks: Sequence[ReluNetwork]) -> Iterator[Template]:
+    for samples in range(claim.sizes.samples[0], claim.sizes.samples[1] + 1):
+        for network in networks:
+            x = _spread(samples, network.widths[0])
+            for y, second in label_pairs(claim, network.classes, samples):
+                free = free_of(claim, FIRST)
+                yield Template(network=network, x=x, y=y, second=second, free=free)
+
+
+def _weights(claim: Claim) -> Iterator[Template]:
+    if claim.networks:
+        return
+    for widths, has_bias in _shapes(claim):
+        network = _plain(widths, has_bias)
+        for samples in range(claim.sizes.samples[0], claim.sizes.samples[1] + 1):
+            for x in islice(_small_batches(samples, widths[0]), 2):
+                for y, second in islice(label_pairs(claim, widths[-1], samples), 6):
+                    free = free_of(claim, NETWORK)
+                    yield Template(network=network, x=x, y=y, second=second, free=free)
+
+
+def _shapes(claim: Claim) -> list[tuple[tuple[int, ...], bool]]:
+    """Sizes with few parameters, fewest first."""
+    sizes = claim.sizes
+    ranges = [range(a, b + 1) for a, b in (sizes.inputs, *sizes.hidden, sizes.logits)]
+    kinds = (True, False) if sizes.biases is None else (sizes.biases,)
+    tops = [islice(found, UNKNOWNS) for found in ranges]
+    shapes = [(tuple(widths), has_bias) for widths in product(*tops) for has_bias in kinds]
+    return sorted((s for s in shapes if _parameters(*s) <= UNKNOWNS), key=lambda s: (_parameters(*s), s))
+
+
+def _parameters(widths: tuple[int, ...], has_bias: bool) -> int:
+    return sum(a * b + has_bias * b for a, b in pairwise(widths))
+
+
+def _plain(widths: tuple[int, ...], has_bias: bool) -> ReluNetwork:
+    """A first point for the weights: 1 and -1 in turn."""
+    weights = [np.array([[(-1) ** (i + j) for j in range(a)] for i in range(b)]) for a, b in pairwise(widths)]
+    return ReluNetwork.from_arrays(weights, [np.zeros(b) for b in widths[1:]] if has_bias else None)
+
+
+def _small_batches(samples: int, inputs: int) -> Iterator[Array]:
+    """The corners 0, e_1, e_2, ..., then steps along the diagonal."""
+    if samples <= inputs + 1:
+        corners = np.zeros((samples, inputs))
+        corners[range(1, samples), range(samples - 1)] = 1
+        yield corners
+    yield _spread(samples, inputs)
+
+
+def _spread(samples: int, inputs: int) -> Array:
+    """Different small integers in every input: sample m, input i has (m + 1) (i + 1) - 2."""
+    out = np.empty((samples, inputs), dtype=object)
+    for m, i in np.ndindex(out.shape):
+        out[m, i] = Fraction((m + 1) * (i + 1) - 2)
+    return out

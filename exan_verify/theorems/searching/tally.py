@@ -1,0 +1,76 @@
+"""Counts what a search has judged; keeps the smallest counterexample, and networks to look at closer."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from exan_verify.network import Batch, ReluNetwork
+from exan_verify.theorems.claim import Claim, Judged, judge
+from exan_verify.theorems.searching.found import candidate_size
+from exan_verify.theorems.situation import Situation
+from exan_verify.theorems.statement import Progress
+
+Records = tuple[ReluNetwork, Batch]
+KEPT = 4
+"""So many networks in which the hypotheses held are kept for the stages that take all inputs."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """The situations that one stage has judged; each counts once.
+
+    After ``deadline`` (of ``time.monotonic``) nothing new is judged: ``judge`` then says UNDECIDED.
+    """
+
+    claim: Claim
+    what: str
+    total: int
+    progress: Progress
+    deadline: float | None = None
+    counts: dict[Judged, int] = field(default_factory=lambda: dict.fromkeys(Judged, 0))
+    best: Records | None = None
+    promising: list[ReluNetwork] = field(default_factory=list)
+    _answers: dict[tuple[str, str], Judged] = field(default_factory=dict)
+
+    @property
+    def judged(self) -> int:
+        """Different situations in all."""
+        return len(self._answers)
+
+    def late(self) -> bool:
+        """Whether the time is over."""
+        return self.deadline is not None and time.monotonic() > self.deadline
+
+    def judge(self, network: ReluNetwork, batch: Batch) -> Judged:
+        """Judge one situation, once; the smallest that contradicts the claim is kept."""
+        key = network.digest, batch.digest
+        known = self._answers.get(key)
+        if known is not None:
+            return known
+        if self.late():
+            return Judged.UNDECIDED
+        asked = self.claim.asked
+        inside = asked.domain is None or asked.domain.contains(batch)
+        situation = Situation.of(network, batch, asked)
+        found = judge(self.claim, situation) if inside else Judged.OUTSIDE
+        self._answers[key] = found
+        self.counts[found] += 1
+        self.progress(self.what, self.judged, max(self.total, self.judged))
+        if found is not Judged.OUTSIDE and len(self.promising) < KEPT and network not in self.promising:
+            self.promising.append(network)
+        if found is Judged.FAILS:
+            size = candidate_size(network, batch)
+            if self.best is None or size < candidate_size(*self.best):
+                self.best = network, batch
+        return found
+
+    def numbers(self) -> dict[str, int]:
+        """The counts, by what they count."""
+        inside = self.judged - self.counts[Judged.OUTSIDE]
+        return {
+            "situations": self.judged,
+            "within the hypotheses": inside,
+            "undecided": self.counts[Judged.UNDECIDED],
+            "counterexamples": self.counts[Judged.FAILS],
+        }
