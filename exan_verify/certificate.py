@@ -196,14 +196,15 @@ class Enumeration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class ExtraRays(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="extra_rays"):
-    """Enumeration over the rationals (mse, hinge): solutions of the layer's equations that are no true
-    samples give no other batch (Appendix E, E7 to E9).
+    """Solutions of a layer's equations that are no true samples give no other batch (Appendix E, E7 to E10).
 
-    Neither the solutions nor their choices are recorded: the kernel searches again, exactly.
+    Neither the solutions nor their choices are recorded: the kernel searches again, over Q when ``exact``
+    (mse, hinge), else mod p.
     """
 
     prime: int
     point: int
+    exact: bool
     conclusion: Conclusion
 
 

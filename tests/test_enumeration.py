@@ -139,7 +139,7 @@ def test_exactly_zero_deltas_are_known_for_rational_losses():
         inactive, active = engine.exact_states(context, 1)
         assert np.array_equal(inactive, ~pattern | zero)
         assert np.array_equal(active, pattern | zero)
-        theirs = kernel._exact_states(subject_of(network, batch, Loss.MSE), 1)
+        theirs = kernel.exact_states(subject_of(network, batch, Loss.MSE), 1)
         assert np.array_equal(theirs[0], inactive)
         assert np.array_equal(theirs[1], active)
         seen |= {(bool(p), bool(z)) for p, z in zip(pattern.flat, zero.flat, strict=True)}
@@ -560,5 +560,5 @@ def test_the_kernel_tells_small_minors_from_large_ones():
                 labels="backward_map",
             )
             subject = subject_of(network, batch, Loss.HINGE)
-            assert kernel._small_minors(subject, conclusion, list(range(6))) is expected
-            assert kernel._small_minors(subject, conclusion, list(range(5)))
+            assert kernel.small_minors(subject, conclusion, list(range(6))) is expected
+            assert kernel.small_minors(subject, conclusion, list(range(5)))

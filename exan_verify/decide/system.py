@@ -187,6 +187,22 @@ def exact_outgoing(context: Context, plan: Plan, following: Array) -> tuple[Arra
     return weights, known
 
 
+def unknowns_mod(context: Context, plan: Plan) -> Residues:
+    """The unknowns of u (K', M) of the true samples mod p."""
+    following = context.image.delta(plan.layer + 1)
+    if plan.parametrisation == "column_space":
+        return np.eye(context.samples, dtype=np.uint64)
+    if plan.parametrisation == "full":
+        return following
+    known = following[:-1] if _sums_to_zero(context, plan.layer) else following
+    if plan.parametrisation == "zero_sum":
+        return known
+    base = base_weights(context.network, plan.layer, zero_sum=_sums_to_zero(context, plan.layer))
+    seen = solve(rational_weights(context, plan), base)
+    assert seen is not None
+    return product_mod(seen, known)
+
+
 def base_weights(network: ReluNetwork, layer: int, *, zero_sum: bool) -> Array:
     """Row j: w_j, on all entries of u, or on all but the last where they sum to zero."""
     columns: Array = network.layers[layer].weight.T

@@ -74,10 +74,10 @@ def facts(evidence: Enumeration, subject: Subject) -> Facts:
     outgoing = outgoing_weights(image, conclusion)
     order = list(evidence.order)
     groups = groups_of(subject.passed.patterns[conclusion.layer - 1], tuple(range(samples)))
-    states = _exact_states(subject, conclusion.layer)
+    states = exact_states(subject, conclusion.layer)
     by_group = [np.stack([table[:, list(g)].all(axis=1) for g in groups], axis=1) for table in states]
     neurons = [_neuron(delta[j], outgoing[j], by_group[0][j], by_group[1][j]) for j in order]
-    exact = conclusion.parametrisation != "column_space" and _small_minors(subject, conclusion, order)
+    exact = conclusion.parametrisation != "column_space" and small_minors(subject, conclusion, order)
     leaves = _cover(neurons, groups, samples + outgoing.shape[1], exact)
     parts = _joined([{m for k in leaf for m in groups[k]} for leaf in leaves])
     require(parts == conclusion.groups, f"the leaves join to {parts}")
@@ -93,7 +93,7 @@ def _neuron(delta: Residues, outgoing: Residues, inactive: Mask, active: Mask) -
     )
 
 
-def _exact_states(subject: Subject, layer: int) -> tuple[Mask, Mask]:
+def exact_states(subject: Subject, layer: int) -> tuple[Mask, Mask]:
     """(n, M) each: the sample surely satisfies delta . q = 0; delta . q = w . u. By its pattern, or because
     w . u is exactly zero, which is decided for rational losses only.
     """
@@ -106,7 +106,7 @@ def _exact_states(subject: Subject, layer: int) -> tuple[Mask, Mask]:
     return ~(pattern & incoming.nonzero()), pattern | ~incoming.nonzero()
 
 
-def _small_minors(subject: Subject, conclusion: Conclusion, order: list[int]) -> bool:
+def small_minors(subject: Subject, conclusion: Conclusion, order: list[int]) -> bool:
     """Whether all minors of the outgoing weights, columns scaled to integers, are below p (Hadamard)."""
     columns = exact_columns(subject, conclusion)[order].T
     product_of_squares = Fraction(1)

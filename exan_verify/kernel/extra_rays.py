@@ -1,7 +1,7 @@
-"""Checks "no choice of extra rays is another batch" by searching again over Q (Appendix E, E7 to E9).
+"""Checks "no choice of extra rays is another batch" by searching again (Appendix E, E7 to E10).
 
-A subspace is kept as its equations, in reduced echelon form over Q: every equality here is one of rationals.
-The certificate says nothing but the layer and the conclusion.
+Over Q (mse, hinge) a subspace is kept as its equations, in reduced echelon form: every equality is one of
+rationals. Mod p: :mod:`.extra_rays_mod`. The certificate says nothing but the layer and the conclusion.
 """
 
 from __future__ import annotations
@@ -17,11 +17,21 @@ from exan_verify.certificate import Conclusion, ExtraRays
 from exan_verify.errors import CertificateRejected
 from exan_verify.exact.backprop import backward
 from exan_verify.exact.linalg import multiply, nullspace, rank, solve
-from exan_verify.exact.rational import RationalMatrix
+from exan_verify.exact.modular import Residues, negate_mod
+from exan_verify.exact.rational import RationalMatrix, product_mod
 from exan_verify.exact.softmax import loss_vectors
 from exan_verify.facts import Facts
-from exan_verify.kernel.enumeration import exact_columns
-from exan_verify.kernel.lifting import check_reduction, concluded, groups_of, image_at, outgoing_weights
+from exan_verify.kernel.enumeration import exact_columns, exact_states, small_minors
+from exan_verify.kernel.extra_rays_mod import System, check_choices
+from exan_verify.kernel.lifting import (
+    Image,
+    base_weights,
+    check_reduction,
+    concluded,
+    groups_of,
+    image_at,
+    outgoing_weights,
+)
 from exan_verify.kernel.ray_candidates import Candidate, gives_no_other_batch
 from exan_verify.kernel.subject import Subject, require
 from exan_verify.network import Array
@@ -35,7 +45,7 @@ Cuts = tuple[Functional, ...]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _System:
-    """The layer's equations: ``delta`` (n, M), ``outgoing`` (n, K'); ``truth`` (N, M) has columns (e_m, u_m)."""
+    """The layer's equations: ``delta`` (n, M), ``outgoing`` (n, K'), ``truth`` (N, M): columns (e_m, u_m)."""
 
     delta: Array
     outgoing: Array
@@ -43,7 +53,8 @@ class _System:
 
     @property
     def samples(self) -> int:
-        return len(self.truth) - self.outgoing.shape[1]
+        """M."""
+        return int(self.delta.shape[1])
 
 
 def facts(evidence: ExtraRays, subject: Subject) -> Facts:
@@ -52,19 +63,60 @@ def facts(evidence: ExtraRays, subject: Subject) -> Facts:
     Raises :class:`CertificateRejected` at the first step that does not hold.
     """
     conclusion, layer = evidence.conclusion, evidence.conclusion.layer
-    require(subject.question.loss.rational, "extra rays are followed for mse and hinge only")
     require(conclusion.parametrisation != "single", "enumeration is for more than one sample")
     image = image_at(evidence.prime, evidence.point, subject)
     check_reduction(image, layer)
-    outgoing_weights(image, conclusion)
-    system, deltas = _system(subject, conclusion)
+    outgoing = outgoing_weights(image, conclusion)
     groups = groups_of(subject.passed.patterns[layer - 1], tuple(range(subject.samples)))
     require(groups == conclusion.groups, f"the pattern groups of layer {layer} are {groups}")
-    bases = [_basis(cuts, len(system.truth)) for cuts in _cover(system)]
-    for columns in _candidates(system, bases, groups):
-        candidate = Candidate(layer=layer, columns=columns, outgoing=system.outgoing, deltas=deltas)
-        require(gives_no_other_batch(candidate, subject), "a choice of rays is not refuted")
+    if evidence.exact:
+        _check_over_q(subject, conclusion)
+    else:
+        check_choices(_modular(image, conclusion, outgoing))
     return Facts(determined=concluded(image, conclusion))
+
+
+def _check_over_q(subject: Subject, conclusion: Conclusion) -> None:
+    require(subject.question.loss.rational, "only mse and hinge have rational deltas")
+    system, deltas = _system(subject, conclusion)
+    bases = [_basis(cuts, len(system.truth)) for cuts in _cover(system)]
+    for columns in _candidates(system, bases, conclusion.groups):
+        candidate = Candidate(
+            layer=conclusion.layer, columns=columns, outgoing=system.outgoing, deltas=deltas
+        )
+        require(gives_no_other_batch(candidate, subject), "a choice of rays is not refuted")
+
+
+def _modular(image: Image, conclusion: Conclusion, outgoing: Residues) -> System:
+    """The layer's equations mod p, neurons whose deltas are 0 mod p left out."""
+    subject, layer = image.subject, conclusion.layer
+    delta, above = image.deltas[layer - 1], image.deltas[layer]
+    used = np.flatnonzero(delta.any(axis=1))
+    unknowns = above[:-1] if conclusion.parametrisation == "zero_sum" else above
+    if conclusion.parametrisation == "column_space":
+        unknowns = np.eye(subject.samples, dtype=np.uint64)
+    if conclusion.parametrisation == "row_space":
+        unknowns = _seen(subject, conclusion, above)
+    states = exact_states(subject, layer)
+    exact = conclusion.parametrisation != "column_space" and small_minors(subject, conclusion, list(used))
+    return System(
+        inactive=np.concatenate([delta, np.zeros_like(outgoing)], axis=1)[used],
+        active=np.concatenate([delta, negate_mod(outgoing)], axis=1)[used],
+        inactive_for=states[0][used],
+        active_for=states[1][used],
+        groups=conclusion.groups,
+        truth=np.concatenate([np.eye(subject.samples, dtype=np.uint64), unknowns]),
+        exact=exact,
+    )
+
+
+def _seen(subject: Subject, conclusion: Conclusion, above: Residues) -> Residues:
+    """T u mod p with W = W_I T, W_I the independent columns of ``row_space``."""
+    weights = base_weights(subject, conclusion.layer)
+    seen = solve(exact_columns(subject, conclusion), weights)
+    if seen is None:
+        raise CertificateRejected("the outgoing weights are outside their row space")
+    return product_mod(seen, above[: weights.shape[1]])
 
 
 def _system(subject: Subject, conclusion: Conclusion) -> tuple[_System, tuple[RationalMatrix, ...]]:

@@ -172,15 +172,20 @@ def outgoing_weights(image: Image, argument: Conclusion | Split) -> Residues:
 
 
 def row_space(subject: Subject, layer: int) -> Array:
-    """Independent columns of the outgoing weights (n, rank), exact, of which all columns are combinations.
+    """Independent columns of :func:`base_weights` (n, rank), exact, of which all columns are combinations."""
+    weights = base_weights(subject, layer)
+    found: Array = weights[:, pivots(weights)]
+    return found
 
-    On loss vectors that sum to zero the last entry is minus the sum of the others.
+
+def base_weights(subject: Subject, layer: int) -> Array:
+    """The outgoing weights (n, n') as Fractions; on loss vectors that sum to zero without the last entry,
+    which is minus the sum of the others.
     """
     weights = RationalMatrix.of(subject.network.layers[layer].weight.T).fractions()
     if layer == subject.network.depth - 1 and subject.question.loss in (Loss.CROSS_ENTROPY, Loss.HINGE):
         weights = weights[:, :-1] - weights[:, -1:]
-    found: Array = weights[:, pivots(weights)]
-    return found
+    return weights
 
 
 def feature_rank(image: Image, layer: int) -> int:

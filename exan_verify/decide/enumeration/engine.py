@@ -161,7 +161,7 @@ def _at_layer(context: Context, layer: int, budget: Budget) -> Found:
 def _with_rays(context: Context, found: Layer, tally: Tally, budget: Budget) -> Found:
     """Follow what is left beside the true samples; without other batches the true groups remain."""
     used = found.plan
-    followed = rays(context, used, found.neurons, budget)
+    followed = rays(context, used, found.neurons, found.equations, budget)
     note = f"{_open(found.equations, tally)}; {followed.note}"
     if followed.second or not followed.complete:
         return Found(note=note, second=tuple(followed.second))
@@ -169,7 +169,9 @@ def _with_rays(context: Context, found: Layer, tally: Tally, budget: Budget) -> 
     note = f"{note}: {more}"
     if conclusion is None:
         return Found(note=note)
-    return Found(note=note, evidence=ExtraRays(prime=PRIME, point=context.image.point, conclusion=conclusion))
+    point = context.image.point
+    evidence = ExtraRays(prime=PRIME, point=point, exact=followed.exact, conclusion=conclusion)
+    return Found(note=note, evidence=evidence)
 
 
 def _out_of_range(context: Context, quadratic: Plan) -> str | None:

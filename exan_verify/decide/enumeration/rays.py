@@ -15,8 +15,10 @@ from exan_verify.decide.context import Context
 from exan_verify.decide.enumeration.candidates import fate
 from exan_verify.decide.enumeration.choices import Choices
 from exan_verify.decide.enumeration.exact import Problem, problem, subspaces
+from exan_verify.decide.enumeration.modular import leaves, refuted
+from exan_verify.decide.enumeration.search import Equations
 from exan_verify.decide.families.second import Accepted
-from exan_verify.decide.system import Plan
+from exan_verify.decide.system import Plan, unknowns_mod
 from exan_verify.verdict import Budget
 
 VARIABLES = 12
@@ -29,27 +31,46 @@ CHOICES = 200_000
 """Most choices that are looked at: some seconds."""
 
 
+MODULAR_CHOICES = 20_000
+"""The same mod p, where each takes a rank or two."""
+
+
 @dataclass(slots=True, kw_only=True)
 class Rays:
-    """``complete``: every choice was refuted or followed to one of ``second``."""
+    """``complete``: every choice was refuted or followed to one of ``second``. ``exact``: over Q."""
 
     note: str
     complete: bool = False
+    exact: bool = True
     second: list[Accepted] = field(default_factory=list)
 
 
-def rays(context: Context, plan: Plan, neurons: npt.NDArray[np.int64], budget: Budget) -> Rays:
-    """Search the layer of ``plan`` over Q; ``neurons``: those with a non-zero delta, in their order."""
-    if not context.setting.loss.rational:
-        return Rays(note="extra rays are followed for mse and hinge only")
-    size = context.samples + plan.extra
-    if size > VARIABLES:
-        return Rays(note=f"M + K' = {size} is too large to follow extra rays (at most {VARIABLES})")
-    searched = problem(context, plan, neurons)
-    found = subspaces(searched, budget, SUBSPACES)
+def rays(
+    context: Context, plan: Plan, neurons: npt.NDArray[np.int64], found: Equations, budget: Budget
+) -> Rays:
+    """Search the layer of ``plan`` again, over Q for small systems of mse and hinge, else mod p.
+
+    ``neurons``: those with a non-zero delta, in their order; ``found``: their equations mod p.
+    """
+    if context.setting.loss.rational and found.variables <= VARIABLES:
+        searched = problem(context, plan, neurons)
+        exact = subspaces(searched, budget, SUBSPACES)
+        if exact is not None:
+            choices = Choices(searched=searched, subspaces=exact, most=CHOICES)
+            return _followed(context, searched, choices, budget)
+    return _refuted(context, plan, found, budget)
+
+
+def _refuted(context: Context, plan: Plan, searched: Equations, budget: Budget) -> Rays:
+    found = leaves(searched, budget, SUBSPACES)
     if found is None:
-        return Rays(note=budget.exhausted or f"more than {SUBSPACES} subspaces over Q")
-    return _followed(context, searched, Choices(searched=searched, subspaces=found, most=CHOICES), budget)
+        return Rays(note=budget.exhausted or f"more than {SUBSPACES} subspaces", exact=False)
+    unit = np.eye(context.samples, dtype=np.uint64)
+    truth = np.concatenate([unit, unknowns_mod(context, plan)])
+    problem_left = refuted(searched, found, truth, MODULAR_CHOICES)
+    budget.spend(MODULAR_CHOICES * searched.variables)
+    note = problem_left or f"every choice of {len(found)} subspaces but the true samples is refuted mod p"
+    return Rays(note=note, complete=problem_left is None, exact=False)
 
 
 def _followed(context: Context, searched: Problem, choices: Choices, budget: Budget) -> Rays:
