@@ -18,10 +18,13 @@ from exan_verify.numeric.lift import Lift
 from exan_verify.numeric.passes import weight_gains
 from exan_verify.numeric.peel import Peel
 from exan_verify.numeric.problem import LayerGradient, Problem, build_problem
+from exan_verify.numeric.published import Published
 from exan_verify.numeric.records import Attack, Finding, Method
 from exan_verify.numeric.spectrum import ColumnSpace, column_space
 
-METHODS: Mapping[str, Method] = {method.name: method for method in (Lift(), Peel(), Peel(lift_rest=True))}
+METHODS: Mapping[str, Method] = {
+    method.name: method for method in (Published(), Peel(), Lift(), Peel(lift_rest=True))
+}
 """The methods by name."""
 
 AUTO = ("lift", "peel+lift")
@@ -41,6 +44,7 @@ def run(
     reduction: str,
     batch_size: int | None = None,
     method: str = "auto",
+    repairs: bool = True,
     device: Any = None,
     seed: int = 0,
     progress: Progress | None = None,
@@ -48,8 +52,9 @@ def run(
     """Recover the batch behind ``gradient`` (one tensor per parameter, under the network's names).
 
     ``loss``: cross_entropy, bce, mse or hinge; ``reduction``: mean or sum; ``batch_size``: the batch's size,
-    if known; ``method``: ``auto`` or one of :data:`METHODS`; ``device``: a torch device; ``progress`` is told
-    (what, share done). Computes in float64, whatever the dtypes.
+    if known; ``method``: ``auto`` or one of :data:`METHODS`; ``repairs=False`` takes ``published`` to the
+    letter; ``device``: a torch device; ``progress`` is told (what, share done). Computes in float64, whatever
+    the dtypes.
 
     No claimed sample is further from the truth than its ``error_bound``, for gradients whose error is
     rounding and batches of the stated size. Without ``batch_size``, and with reduction mean, the smallest
@@ -59,8 +64,7 @@ def run(
     unknowns than the method has equations.
     """
     start = time.perf_counter()
-    if method != "auto" and method not in METHODS:
-        raise InputError(f"method={method!r} is not available; choose one of auto, {', '.join(METHODS)}")
+    methods = _methods(method, repairs=repairs)
     tell = progress or _silent
     tell("reading the gradient", 0.0)
     problem = build_problem(
@@ -71,16 +75,16 @@ def run(
         gains = weight_gains(problem)
         outcome: tuple[Finding, Confirmed] | None = None
         refusal: RangeError | None = None
-        for k, name in enumerate(names := AUTO if method == "auto" else (method,)):
-            tell(f"{name}: finding candidates", 0.2 + 0.8 * k / len(names))
+        for k, one in enumerate(methods):
+            tell(f"{one.name}: finding candidates", 0.2 + 0.8 * k / len(methods))
             try:
-                finding = METHODS[name].find(problem, spaces)
+                finding = one.find(problem, spaces)
             except RangeError as error:
                 if method != "auto":
                     raise
                 refusal = refusal or error
                 continue
-            tell(f"{name}: confirming {finding.x.shape[0]} candidates", 0.6 + 0.4 * k / len(names))
+            tell(f"{one.name}: confirming {finding.x.shape[0]} candidates", 0.6 + 0.4 * k / len(methods))
             confirmed = _confirm(problem, spaces, finding, gains)
             if outcome is None or len(confirmed.status) > len(outcome[1].status):
                 outcome = finding, confirmed
@@ -91,6 +95,16 @@ def run(
         raise refusal
     tell("done", 1.0)
     return _attack(*outcome, seconds=time.perf_counter() - start)
+
+
+def _methods(method: str, *, repairs: bool) -> tuple[Method, ...]:
+    if method != "auto" and method not in METHODS:
+        raise InputError(f"method={method!r} is not available; choose one of auto, {', '.join(METHODS)}")
+    if not repairs:
+        if method != Published().name:
+            raise InputError(f"repairs=False belongs to method='published', not to {method!r}; leave it out")
+        return (Published(repairs=False),)
+    return tuple(METHODS[name] for name in (AUTO if method == "auto" else (method,)))
 
 
 @contextmanager

@@ -71,6 +71,8 @@ def confirm(
     divisor = problem.divisor(size)
     spread = _label_tolerance(problem, refined, fit, gains, divisor)
     reasons = _reasons(problem, refined, fit, spread, whole=finding.whole and total == size)
+    if finding.literal:
+        reasons = [moved or reason for moved, reason in zip(_moved(finding, refined), reasons, strict=True)]
     good = torch.tensor([not r for r in reasons], dtype=torch.bool, device=problem.device)
     batch = _Batch.of(problem, refined, fit, divisor)
     batch_reason = ""
@@ -88,7 +90,11 @@ def confirm(
         y=fit.labels[good],
         status=tuple(_evidence(finding, refined, fit, m) for m in torch.nonzero(good)[:, 0].tolist()),
         unclaimed=tuple(
-            Unclaimed(x=refined.x[m], error_bound=float(refined.bound[m]), reason=r)
+            Unclaimed(
+                x=(finding if finding.literal else refined).x[m],
+                error_bound=float(refined.bound[m]),
+                reason=r,
+            )
             for m, r in enumerate(reasons)
             if r
         ),
@@ -199,6 +205,16 @@ def _reasons(problem: Problem, refined: Refined, fit: LabelFit, spread: Tensor, 
         else:
             reasons.append("")
     return reasons
+
+
+def _moved(finding: Finding, refined: Refined) -> list[str]:
+    """Per candidate whether it was off by more than a claim may be, as the method handed it over."""
+    off = (finding.x - refined.x).abs().amax(dim=1)
+    allowed = CLAIM_LIMIT * refined.x.abs().amax(dim=1).clamp(min=1.0)
+    return [
+        "" if o <= a else f"as handed over it is off by {o:.1e} from what its own equations give"
+        for o, a in zip(off.tolist(), allowed.tolist(), strict=True)
+    ]
 
 
 def _telling(loss: Loss, fit: LabelFit, m: int, slack: float) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from exan_verify.network import Loss
@@ -100,7 +100,7 @@ def negative_entry(directions: Float[Tensor, "m K"]) -> Tensor:
 
 
 def shown_inputs(
-    problem: Problem, index: int, neurons: Float[Tensor, " m"]
+    problem: Problem, index: int, neurons: Int[Tensor, " m"]
 ) -> tuple[Float[Tensor, "m n"], Tensor]:
     """E1: what rows ``neurons`` of layer ``index`` (from 0) show when each is exclusive, and which rows show
     anything (a non-zero bias entry)."""

@@ -36,7 +36,8 @@ class Finding:
 
     ``x`` (m, d). ``rest`` (n_1, r): unit first-layer delta directions that span what is not separated into
     samples, with the sine ``rest_sine`` that isolates their span. ``layer``: hidden layer used (from 1).
-    ``reason`` says what kept the method from the whole batch, empty when nothing did.
+    ``reason`` says what kept the method from the whole batch, empty when nothing did. ``literal``: the
+    candidates are judged as handed over, and none is claimed that refinement has to move.
     """
 
     method: str
@@ -46,6 +47,7 @@ class Finding:
     layer: int | None
     layers: tuple[LayerSummary, ...]
     reason: str
+    literal: bool = False
 
     @property
     def whole(self) -> bool:
