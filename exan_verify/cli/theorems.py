@@ -168,9 +168,10 @@ def _finish(output: Output, reports: Sequence[Report], *, single: bool) -> int:
 def _line(report: Report) -> Text:
     seconds = sum(check.seconds for check in report.checks)
     mark = titled("confirmed   ", style="green") if report.holds else titled("contradicted", style="bold red")
-    wrong = [check for check in report.checks if not check.holds]
-    text = f"  {report.statement.name}: {len(report.checks)} checks, {seconds:.1f} s"
-    return Text.assemble(mark, text, *(f"; {c.check.name}: {c.result.detail}" for c in wrong))
+    wrong = "".join(f"; {objection}" for objection in report.objections)
+    return Text.assemble(
+        mark, f"  {report.statement.name}: {len(report.checks)} checks, {seconds:.1f} s{wrong}"
+    )
 
 
 def describe(report: Report) -> list[Any]:
@@ -243,8 +244,4 @@ def _conclusion(report: Report) -> Text:
         return titled(
             "CONFIRMED", f": every check agrees with '{report.statement.standing.value}'", "bold green"
         )
-    wrong = [check.check.name for check in report.checks if not check.holds]
-    if report.replay is not None and report.replay.confirmed is False:
-        wrong.insert(0, "the example's replay")
-    reason = f"by {', '.join(wrong)}" if wrong else "there is no check"
-    return titled("NOT CONFIRMED", f": {reason}", "bold red")
+    return titled("NOT CONFIRMED", f": {'; '.join(report.objections)}", "bold red")

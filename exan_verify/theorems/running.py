@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from exan_verify.theorems.replay import Replay, replay
-from exan_verify.theorems.statement import Check, Example, Progress, Result, Statement
+from exan_verify.theorems.statement import (
+    Check,
+    Example,
+    Method,
+    Progress,
+    Result,
+    Standing,
+    Statement,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,12 +47,43 @@ class Report:
     ran: bool
 
     @property
-    def holds(self) -> bool:
-        """Whether nothing that ran contradicts the standing; a statement without checks confirms nothing."""
+    def objections(self) -> tuple[str, ...]:
+        """Everything that speaks against the standing: what ran, and what is missing to carry it."""
         if not self.ran:
-            return True
-        replayed = self.replay is None or self.replay.confirmed is not False
-        return bool(self.checks) and replayed and all(check.holds for check in self.checks)
+            return ()
+        found = list(missing(self.statement))
+        if self.replay is not None and self.replay.confirmed is False:
+            found.append("the example does not replay")
+        found += [
+            f"the check {check.check.name!r} contradicts it" for check in self.checks if not check.holds
+        ]
+        return tuple(found)
+
+    @property
+    def holds(self) -> bool:
+        """Whether nothing that ran contradicts the standing, and nothing that it needs is missing."""
+        return not self.objections
+
+
+CARRIED_BY: Mapping[Standing, frozenset[Method]] = {
+    Standing.PROVED: frozenset({Method.COQ, Method.WRITTEN}),
+    Standing.BOUNDED: frozenset({Method.COQ, Method.SOLVER, Method.SYMBOLIC, Method.KERNEL, Method.WRITTEN}),
+}
+"""A standing needs a ground by one of these methods. Sizes that were checked never prove all sizes."""
+
+
+def missing(statement: Statement) -> tuple[str, ...]:
+    """What the statement lacks to have its standing at all."""
+    found = []
+    if not statement.checks:
+        found.append("it has no check")
+    wanted = CARRIED_BY.get(statement.standing)
+    if wanted is not None and wanted.isdisjoint(ground.method for ground in statement.grounds):
+        methods = ", ".join(sorted(method.value for method in wanted))
+        found.append(f"{statement.standing.value!r} needs a ground by one of: {methods}")
+    if statement.standing is Standing.REFUTED and statement.example is None:
+        found.append("'refuted' needs a counterexample")
+    return tuple(found)
 
 
 Told = Callable[[str, int, int], None]

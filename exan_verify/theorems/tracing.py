@@ -90,7 +90,8 @@ class Traced:
         return found
 
     def __rsub__(self, other: Any) -> Traced:
-        return -self + other
+        difference: Traced = -self + other
+        return difference
 
     def __mul__(self, other: Any) -> Traced:
         right = self._lift(other)

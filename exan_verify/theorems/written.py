@@ -123,6 +123,7 @@ def report_record(report: Report) -> dict[str, Any]:
         "replay": None if report.replay is None else replay_record(report.replay),
         "ran": report.ran,
         "holds": report.holds if report.ran else None,
+        "objections": list(report.objections),
         "results": [_check_record(check) for check in report.checks],
     }
 
