@@ -66,6 +66,26 @@ SUITES: Mapping[str, Suite] = {
             ("peak MiB ", "peak_mib"),
         ),
     ),
+    "insecure": Suite(
+        name="insecure",
+        title="insecure: the published condition on real images, satisfied and violated",
+        columns=(
+            ("case", "name"),
+            ("batches ", "batches"),
+            ("not found ", "missing"),
+            ("to the letter ", "letter"),
+            ("up to scale ", "letter_scaled"),
+            ("repaired ", "published"),
+            ("worst ", "published_worst"),
+            ("peel ", "peel"),
+            ("worst ", "peel_worst"),
+            ("lift ", "lift"),
+            ("worst ", "lift_worst"),
+            ("labels ", "labels"),
+            ("wrong ", "wrong"),
+            ("s ", "seconds"),
+        ),
+    ),
     "smt": Suite(
         name="smt",
         title="smt: the small suite by one query, by cubes, and by all arguments",
@@ -89,28 +109,40 @@ _WIDE = 180
 @click.argument("suite", type=click.Choice(list(SUITES)), required=False)
 @click.option("--case", "cases", multiple=True, metavar="NAME", help="Run this case only; may be repeated.")
 @click.option("--repeat", type=click.IntRange(min=1), default=10, show_default=True, help="Seeds per case.")
+@click.option(
+    "--batches",
+    type=click.IntRange(min=1),
+    default=5,
+    show_default=True,
+    help="Batches per case of insecure.",
+)
 @click.option("--out", type=PATH, metavar="FILE.json", help="Write the JSON here too.")
 @common(work_limit=False, model=False)
-def bench_command(suite: str | None, cases: tuple[str, ...], out: str | None, **options: Any) -> int:
+def bench_command(
+    suite: str | None, cases: tuple[str, ...], batches: int, out: str | None, **options: Any
+) -> int:
     """Measure one suite, or all of them. Times are wall times; no test asserts them.
 
     Seeds are SEED, SEED + 1, ...; stochastic cases report the median and the worst of them.
     """
     output = Output(json=options["as_json"], width=_WIDE)
     if cases and suite is None:
-        raise click.UsageError("--case needs the SUITE it belongs to: certify, attack or smt")
+        raise click.UsageError("--case needs the SUITE it belongs to: " + ", ".join(SUITES))
     require_folder(out)
-    seeds = range(options["seed"], options["seed"] + options["repeat"])
+    first = options["seed"]
+    repeats = {name: batches if name == "insecure" else options["repeat"] for name in SUITES}
     chosen = [SUITES[suite]] if suite else list(SUITES.values())
     results: dict[str, list[Any]] = {}
     with wall_clock(options["budget"]):
         for one in chosen:
             with output.working(one.name) as progress:
                 results[one.name] = _runner(one.name)(
-                    rows=cases or None, seeds=seeds, progress=_told(progress)
+                    rows=cases or None,
+                    seeds=range(first, first + repeats[one.name]),
+                    progress=_told(progress),
                 )
             output.say(titled(one.title), _table(one, results[one.name]), "")
-    record = bench_record(results, list(seeds))
+    record = bench_record(results, list(range(first, first + max(repeats[one.name] for one in chosen))))
     if out is not None:
         from exan_verify.io import write_atomically
         from exan_verify.records import pretty
@@ -143,11 +175,13 @@ def bench_record(results: Mapping[str, Sequence[Any]], seeds: Sequence[int]) -> 
 def _runner(name: str) -> Callable[..., list[Any]]:
     from exan_verify.bench.attack import run_attack_bench
     from exan_verify.bench.certify import run_certify_bench
+    from exan_verify.bench.insecure import run_insecure_bench
     from exan_verify.bench.smt import run_smt_bench
 
     runners: Mapping[str, Callable[..., list[Any]]] = {
         "attack": run_attack_bench,
         "certify": run_certify_bench,
+        "insecure": run_insecure_bench,
         "smt": run_smt_bench,
     }
     return runners[name]
