@@ -28,6 +28,7 @@ def attack(
     reduction: str = "mean",
     batch_size: int | None = None,
     method: str = "auto",
+    repairs: bool = True,
     device: str | None = None,
     seed: int = 0,
     input_shape: Sequence[int] | None = None,
@@ -37,9 +38,12 @@ def attack(
     """Rebuild the samples behind ``gradient``: the inputs and labels that it stands behind, and no others.
 
     ``model``: a ``torch.nn.Module`` of Linear and ReLU layers, one with convolutions below a fully connected
-    head, or a ReluNetwork. ``gradient``: one tensor per
-    parameter, by name. ``batch_size``: how many samples were averaged, default the rank found. ``device``: a
-    torch device, default the CPU. ``progress`` is told (what, share done).
+    head, or a ReluNetwork. ``gradient``: one tensor per parameter, by name. ``batch_size``: how many samples
+    were averaged, default the rank found. ``method``: ``lift`` (no exclusive neurons needed), ``peel`` (one
+    exclusive neuron after the other), ``peel+lift`` (what peeling leaves is lifted), ``published`` (Pan et
+    al. 2022; ``repairs=False`` takes it to the letter), or ``auto``: lift, and where that does not recover
+    the whole batch, peel and lift the rest. ``device``: a torch device, default the CPU. ``progress`` is
+    told (what, share done).
 
     The result has ``x`` (M', d) and ``y`` (M',) of the samples found, ``status`` per sample (how it was
     found, its error bound), ``gradient_residual`` and ``complete``. Floating point finds samples; it proves
@@ -64,6 +68,7 @@ def attack(
         "reduction": choice(Reduction, reduction, "reduction"),
         "batch_size": batch_size,
         "method": method,
+        "repairs": repairs,
         "device": device,
         "seed": seed,
         "progress": progress,

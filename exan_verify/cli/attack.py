@@ -26,7 +26,20 @@ _HONEST = "Only samples with a confirmed error bound are written; what is missin
 @question(labels=False)
 @click.option("--batch-size", type=int, metavar="M", help="Size of the batch; default: the rank found.")
 @click.option("--device", help="A torch device; default the CPU.")
-@click.option("--method", default="auto", show_default=True, help="Ask one method; unknown names list all.")
+@click.option(
+    "--method",
+    default="auto",
+    show_default=True,
+    help="auto, published, peel, lift or peel+lift; unknown names list all.",
+)
+@click.option(
+    "--no-repairs",
+    "repairs",
+    is_flag=True,
+    default=True,
+    flag_value=False,
+    help="Take published to the letter.",
+)
 @click.option("--truth", type=PATH, metavar="BATCH", help="Score the result against this batch.")
 @common(work_limit=False)
 def attack_command(
@@ -116,7 +129,7 @@ def _attack(model: str, gradient: str, options: dict[str, Any], progress: Callab
 
     network = load_model(model, options["weights"])
     given = load_gradient(gradient)
-    passed = ("loss", "reduction", "batch_size", "method", "device", "seed")
+    passed = ("loss", "reduction", "batch_size", "method", "repairs", "device", "seed")
     with about(gradient, *ABOUT_DATA):
         return attack(
             network,

@@ -42,6 +42,7 @@ def run(
     reduction: str,
     batch_size: int | None = None,
     method: str = "auto",
+    repairs: bool = True,
     device: Any = None,
     seed: int = 0,
     iterations: int = 200,
@@ -49,8 +50,8 @@ def run(
 ) -> ImageAttack:
     """Recover features, labels and, where the stages determine them, pictures.
 
-    Arguments as for :func:`exan_verify.numeric.attack.run`, which the head is attacked with; ``method`` is
-    the head's. ``iterations``: of the optimisation that estimates pictures left open; 0: none.
+    Arguments as for :func:`exan_verify.numeric.attack.run`, which the head is attacked with; ``method``
+    and ``repairs`` are the head's. ``iterations``: of the optimisation that estimates pictures left open; 0: none.
 
     Raises :class:`InputError` and :class:`GradientError` naming what cannot be used.
     """
@@ -66,7 +67,7 @@ def run(
     if network.head.depth == 1:
         head, single = attack_single_layer(network, split.head, **options)
     else:
-        head = run_head(network.head, split.head, method=method, **options)
+        head = run_head(network.head, split.head, method=method, repairs=repairs, **options)
     with torch.no_grad():
         found = _pictures(network, split, head, Loss(loss), Reduction(reduction), tell)
         estimates = None
