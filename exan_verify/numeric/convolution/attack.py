@@ -51,7 +51,8 @@ def run(
     """Recover features, labels and, where the stages determine them, pictures.
 
     Arguments as for :func:`exan_verify.numeric.attack.run`, which the head is attacked with; ``method``
-    and ``repairs`` are the head's. ``iterations``: of the optimisation that estimates pictures left open; 0: none.
+    and ``repairs`` are the head's. ``iterations``: of the optimisation that estimates pictures left open; 0:
+    none.
 
     Raises :class:`InputError` and :class:`GradientError` naming what cannot be used.
     """
