@@ -1,6 +1,7 @@
 (* What every main theorem rests on: each must be closed under the global context. *)
 From Exan Require Import linalg network derivative shared orbits exclusive lifting exact downward.
 From Exan Require Import groups systems modular.
+From Exan Require Import peeling published pairs.
 
 Print Assumptions fwd_fwdp.
 Print Assumptions grad_gradp.
@@ -26,6 +27,10 @@ Print Assumptions S2_v.
 Print Assumptions E1.
 Print Assumptions E1_layer.
 Print Assumptions E2.
+Print Assumptions E3.
+Print Assumptions E4_stopping.
+Print Assumptions E4_any_order.
+Print Assumptions E4_reads.
 Print Assumptions two_factorisations.
 Print Assumptions factorisations.
 Print Assumptions delta_in_column_space.
@@ -39,6 +44,12 @@ Print Assumptions full_column_rank.
 Print Assumptions downward.
 Print Assumptions C1_batch_first.
 Print Assumptions C1_batch.
+Print Assumptions apart_combination.
+Print Assumptions apart_span.
+Print Assumptions P1_layer.
+Print Assumptions P1_batch_first.
+Print Assumptions P1_batch.
+Print Assumptions P2_two.
 Print Assumptions card_pairs.
 Print Assumptions C2_candidates.
 Print Assumptions C2.
