@@ -12,6 +12,7 @@ import torch
 
 from exan_verify.errors import InputError, RangeError
 from exan_verify.network import Loss, ReluNetwork
+from exan_verify.numeric.assign import Assign
 from exan_verify.numeric.bounds import refine
 from exan_verify.numeric.confirm import Confirmed, confirm
 from exan_verify.numeric.lift import Lift
@@ -23,11 +24,11 @@ from exan_verify.numeric.records import Attack, Finding, Method
 from exan_verify.numeric.spectrum import ColumnSpace, column_space
 
 METHODS: Mapping[str, Method] = {
-    method.name: method for method in (Published(), Peel(), Lift(), Peel(lift_rest=True))
+    method.name: method for method in (Published(), Peel(), Lift(), Peel(lift_rest=True), Assign())
 }
 """The methods by name."""
 
-AUTO = ("lift", "peel+lift")
+AUTO = ("lift", "assign", "peel+lift")
 """What ``auto`` tries, in order, until the batch is complete; who is out of range is passed over."""
 
 _MANY_ENTRIES = 1 << 24

@@ -6,11 +6,9 @@ spanned by the samples, joint diagonalisation separates them, each is polished o
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from exan_verify.numeric.diagonalise import pencil_starts
 from exan_verify.numeric.downward import descend, solve_inputs
@@ -21,37 +19,13 @@ from exan_verify.numeric.equations import (
     lifted_null_space,
     require_range,
 )
-from exan_verify.numeric.polish import polish
 from exan_verify.numeric.problem import Problem
 from exan_verify.numeric.records import Finding, LayerSummary
+from exan_verify.numeric.separate import separate
 from exan_verify.numeric.spectrum import MINIMAL_GAP, ColumnSpace
 
 _TRIES = 6
 """Random pencils; the first separates all samples in all but badly scaled (trained) networks."""
-
-_SOLVED = 0.05
-"""Sine below which a candidate's possible deltas meet the column space at all; strangers lie above 0.1."""
-
-_SAME = 0.02
-"""Sine below which two candidates are the same one."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Separated:
-    """Unit delta directions: ``single`` (n, m) of isolated samples, ``groups`` of bases (n, s_k)."""
-
-    single: Tensor
-    groups: tuple[Tensor, ...]
-    rest_sine: float
-
-    @property
-    def total(self) -> int:
-        return int(self.single.shape[1]) + sum(int(g.shape[1]) for g in self.groups)
-
-    @property
-    def null_dimension(self) -> int:
-        """C2: the sum of squared group sizes."""
-        return int(self.single.shape[1]) + sum(int(g.shape[1]) ** 2 for g in self.groups)
 
 
 class Lift:
@@ -120,7 +94,7 @@ def _summary(equations: LayerEquations, null_space: LiftedNullSpace | None) -> L
 def _at_layer(
     problem: Problem, spaces: tuple[ColumnSpace, ...], equations: LayerEquations, null_space: LiftedNullSpace
 ) -> Finding:
-    separated = _separate(problem, equations, null_space)
+    separated = separate(equations, pencil_starts(null_space, tries=_TRIES, generator=problem.generator()))
     where = f"layer {equations.index + 1}"
     nothing = Finding(
         method=Lift.name,
@@ -157,45 +131,3 @@ def _at_layer(
     if x is None:
         return replace(nothing, reason=reason)
     return replace(nothing, x=x, rest=spaces[0].basis[:, :0])
-
-
-def _separate(problem: Problem, equations: LayerEquations, null_space: LiftedNullSpace) -> _Separated:
-    basis = equations.space.basis
-    spans: list[Tensor] = []
-    sine = 1.0
-    known = basis[:, :0]
-    for q, p in pencil_starts(null_space, tries=_TRIES, generator=problem.generator()):
-        _, meeting = polish(basis, equations.forward, q, p)
-        for sines, deltas in zip(meeting.sines, meeting.deltas, strict=True):
-            size = _solutions(sines)
-            if not size or _already(spans, deltas[:, :size]):
-                continue
-            span = deltas[:, :size]
-            extended = torch.cat([known, span], dim=1)
-            if extended.shape[1] > equations.samples:
-                continue
-            spans.append(span)
-            known = extended
-            if size > 1:
-                sine = min(sine, float(sines[size]) if size < len(sines) else 1.0)
-        if known.shape[1] == equations.samples:
-            break
-    single = [span for span in spans if span.shape[1] == 1]
-    return _Separated(
-        single=torch.cat([basis[:, :0], *single], dim=1),
-        groups=tuple(span for span in spans if span.shape[1] > 1),
-        rest_sine=sine,
-    )
-
-
-def _solutions(sines: Float[Tensor, " k"]) -> int:
-    """How many independent deltas of one pattern lie in the column space: where the sines jump."""
-    values = torch.cat([sines.clamp(min=1e-13), sines.new_ones(1)]).clamp(max=1.0)
-    jumps = values[1:] / values[:-1]
-    place = int(torch.argmax(jumps))
-    return place + 1 if float(values[place]) < _SOLVED and float(jumps[place]) > MINIMAL_GAP else 0
-
-
-def _already(spans: list[Tensor], span: Float[Tensor, "n s"]) -> bool:
-    """Whether ``span`` meets a span that is already found."""
-    return any(float(torch.linalg.svdvals(span - old @ (old.T @ span))[-1]) < _SAME for old in spans)

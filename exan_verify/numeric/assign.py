@@ -1,0 +1,180 @@
+"""The `assign` method: every neuron is assigned to one of its two hyperplanes, sample by sample.
+
+Lifting needs about M^2 / 2 neurons; this needs a few times M. Many candidates at once go through the
+difference map, each from a guessed loss vector; where it arrives, the pattern is exact, and polishing on the
+candidate's own equations gives it to rounding. A sample satisfies all n equations; with n well above M + K'
+no stranger does. docs/theory.md section 5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from exan_verify.errors import RangeError
+from exan_verify.numeric.difference_map import Candidates, difference_map
+from exan_verify.numeric.downward import descend, solve_inputs
+from exan_verify.numeric.equations import LayerEquations, layer_equations
+from exan_verify.numeric.guesses import delta_guesses
+from exan_verify.numeric.problem import Problem
+from exan_verify.numeric.records import Finding, LayerSummary
+from exan_verify.numeric.separate import Separated, separate
+from exan_verify.numeric.spectrum import ColumnSpace
+
+REACH = 1.5
+"""Neurons per unknown M + K' below which no search is tried; success ends between 2 and 2.5."""
+
+_CANDIDATES = (128, 640)
+"""Fewest and most candidates at a time; between them five per sample."""
+
+_PATIENCE = 10
+"""Rounds without a new sample after which the search gives up."""
+
+_USABLE = 0.3
+"""Relative gap above which a candidate is not worth polishing."""
+
+_ALIKE = 0.99
+"""Cosine above which two candidates lead to the same sample."""
+
+
+class Assign:
+    """Search by the difference map at the hidden layer with most neurons per unknown."""
+
+    name = "assign"
+
+    def find(self, problem: Problem, spaces: tuple[ColumnSpace, ...]) -> Finding:
+        """Candidates from the first layer at which every sample is found.
+
+        Raises :class:`RangeError` when every hidden layer has too few neurons for the batch.
+        """
+        layers = [layer_equations(problem, spaces, k) for k in range(len(spaces) - 1)]
+        usable = [eq for eq in layers if not eq.space.saturated and _room(eq) >= REACH]
+        if not usable:
+            raise RangeError(_too_narrow(layers))
+        usable.sort(key=_room, reverse=True)
+        best: Finding | None = None
+        for equations in usable:
+            found = _at_layer(problem, spaces, equations)
+            if best is None or found.x.shape[0] > best.x.shape[0]:
+                best = found
+            if found.whole:
+                break
+        assert best is not None
+        return replace(best, layers=tuple(_summary(eq) for eq in layers))
+
+
+class _Search:
+    """Rounds of candidates at one layer; what is found already is not handed out again."""
+
+    def __init__(self, problem: Problem, equations: LayerEquations) -> None:
+        self.problem, self.equations = problem, equations
+        self.generator = problem.generator()
+        self.known = equations.space.basis[:, :0]
+        self.rounds = 0
+        self.inverse = torch.linalg.pinv(equations.forward)
+
+    def starts(self) -> Iterator[tuple[Float[Tensor, "M m"], Float[Tensor, "K m"]]]:
+        """Starts (q, p) for polishing, round by round, until ten rounds in a row have found nothing."""
+        basis, idle = self.equations.space.basis, 0
+        fewest, most = _CANDIDATES
+        count = min(max(5 * self.equations.samples, fewest), most)
+        while idle < _PATIENCE:
+            before = self.known.shape[1]
+            guesses = delta_guesses(self.problem, self.equations.index, count, self.generator)
+            ends = difference_map(basis, self.equations.forward, guesses, generator=self.generator)
+            chosen = self._distinct(ends)
+            self.rounds += 1
+            yield (
+                basis.T @ ends.values[:, chosen].double(),
+                self.inverse @ ends.active_values[:, chosen].double(),
+            )
+            idle = 0 if self.known.shape[1] > before else idle + 1
+
+    def found(self, known: Float[Tensor, "n k"]) -> None:
+        """Told what is found so far."""
+        self.known = known
+
+    def _distinct(self, ends: Candidates) -> Tensor:
+        """Indices of usable candidates, one per direction, best first."""
+        order = ends.gap.argsort()
+        order = order[ends.gap[order] < _USABLE]
+        unit = torch.nn.functional.normalize(ends.values[:, order], dim=0)
+        fresh = (self.known.float().T @ unit).abs().amax(dim=0) < _ALIKE if self.known.shape[1] else None
+        if fresh is not None:
+            order, unit = order[fresh], unit[:, fresh]
+        alike = (unit.T @ unit).abs().tril(-1) > _ALIKE
+        # a candidate like an earlier one leads where that leads
+        chosen: Tensor = order[~alike.any(dim=1)]
+        return chosen
+
+
+def _at_layer(problem: Problem, spaces: tuple[ColumnSpace, ...], equations: LayerEquations) -> Finding:
+    search = _Search(problem, equations)
+    separated = separate(equations, search.starts(), found=search.found)
+    where = f"layer {equations.index + 1}"
+    nothing = Finding(
+        method=Assign.name,
+        x=torch.zeros(0, spaces[0].rows.shape[1] - 1, dtype=torch.float64, device=problem.device),
+        rest=spaces[0].basis,
+        rest_sine=1.0,
+        layer=equations.index + 1,
+        layers=(),
+        reason="",
+    )
+    if separated.total != equations.samples:
+        return replace(
+            nothing,
+            reason=f"{where}: {separated.total} of {equations.samples} samples found in {search.rounds} "
+            "rounds; an input is known only when all are: try another seed or a smaller batch",
+        )
+    if equations.index == 0:
+        return _first_layer(nothing, spaces[0], separated)
+    if separated.groups:
+        return replace(nothing, reason=f"{where}: samples share their pattern, and are not told apart below")
+    x, reason = descend(problem, spaces, equations.index, separated.single)
+    if x is None:
+        return replace(nothing, reason=reason)
+    return replace(nothing, x=x, rest=spaces[0].basis[:, :0])
+
+
+def _first_layer(nothing: Finding, space: ColumnSpace, separated: Separated) -> Finding:
+    block = torch.cat([separated.single, *separated.groups], dim=1)
+    single = int(separated.single.shape[1])
+    sizes = [int(group.shape[1]) for group in separated.groups]
+    return replace(
+        nothing,
+        x=solve_inputs(space, block).values[:single],
+        rest=block[:, single:],
+        rest_sine=separated.rest_sine,
+        reason=f"layer 1: samples share their activation pattern in groups of {sizes}" if sizes else "",
+    )
+
+
+def _room(equations: LayerEquations) -> float:
+    return equations.neurons / max(1, equations.samples + int(equations.forward.shape[1]))
+
+
+def _summary(equations: LayerEquations) -> LayerSummary:
+    return LayerSummary(
+        index=equations.index + 1,
+        rank=equations.samples,
+        rank_gap=equations.space.gap,
+        equations=equations.neurons,
+        unknowns=equations.samples + int(equations.forward.shape[1]),
+    )
+
+
+def _too_narrow(layers: list[LayerEquations]) -> str:
+    described = "; ".join(
+        f"layer {eq.index + 1}: {eq.neurons} live neurons for {eq.samples} samples and "
+        f"{int(eq.forward.shape[1])} loss directions" + (" (full rank)" if eq.space.saturated else "")
+        for eq in layers
+    )
+    return (
+        f"no hidden layer has {REACH:g} neurons per unknown ({described}); "
+        "use a smaller batch or a wider network"
+    )

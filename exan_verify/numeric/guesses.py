@@ -1,0 +1,43 @@
+"""Rough guesses of loss vectors and next deltas, to start a search from."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from exan_verify.network import Loss
+from exan_verify.numeric.problem import Problem
+
+
+def loss_vector_guesses(problem: Problem, count: int, generator: torch.Generator) -> Float[Tensor, "K m"]:
+    """Random undivided loss vectors of the loss's shape, for random labels and logits of any spread."""
+    classes = problem.classes
+    # the sharpness of the guessed predictions: from nearly uniform to nearly one class
+    spread = 4 * torch.rand(1, count, dtype=torch.float64, generator=generator)
+    logits = spread * torch.randn(classes, count, dtype=torch.float64, generator=generator)
+    label = torch.randint(classes, (count,), generator=generator)
+    one_hot = torch.nn.functional.one_hot(label, classes).double().T
+    if problem.loss is Loss.BCE:
+        targets = torch.randint(2, (classes, count), generator=generator).double()
+        return (logits.sigmoid() - targets).to(problem.device)
+    if problem.loss is Loss.MSE:
+        return (0.1 * logits - one_hot).to(problem.device)
+    if problem.loss is Loss.HINGE:
+        violated = (torch.rand(classes, count, generator=generator) < 0.5 + spread / 8).double()
+        wrong = torch.maximum(violated, torch.ones_like(violated[:1]) * (violated.sum(dim=0) == 0))
+        wrong = wrong * (1 - one_hot)
+    else:
+        wrong = logits.masked_fill(one_hot.bool(), -torch.inf).softmax(dim=0)
+    return (wrong - one_hot * wrong.sum(dim=0)).to(problem.device)
+
+
+def delta_guesses(
+    problem: Problem, index: int, count: int, generator: torch.Generator
+) -> Float[Tensor, "n m"]:
+    """W^T times guessed deltas of the layer above hidden layer ``index``, with random patterns in between."""
+    value = loss_vector_guesses(problem, count, generator)
+    for layer in reversed(problem.layers[index + 2 :]):
+        value = layer.backward(value.T).T
+        value = value * (torch.rand(value.shape, generator=generator) < 0.5).to(value)
+    return problem.layers[index + 1].backward(value.T).T

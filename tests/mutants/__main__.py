@@ -1,0 +1,101 @@
+"""``python -m tests.mutants``: break one place at a time, run the tests that should notice."""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.mutants.operators import Mutant, mutants
+from tests.mutants.targets import TARGETS
+
+ROOT = Path(__file__).resolve().parents[2]
+EXPLAINED = Path(__file__).with_name("survivors.json")
+
+
+def main() -> int:
+    arguments = _arguments()
+    chosen = choose(arguments.count, arguments.seed, arguments.only)
+    explained = json.loads(EXPLAINED.read_text())
+    results = []
+    with tempfile.TemporaryDirectory() as folder:
+        copy = workplace(Path(folder))
+        for number, (target, mutant) in enumerate(chosen, 1):
+            started = time.monotonic()
+            killed = noticed(copy, target, mutant, arguments.timeout)
+            word = "killed" if killed else "explained" if mutant.key in explained else "SURVIVED"
+            seconds = time.monotonic() - started
+            print(f"{number}/{len(chosen)} {word} {seconds:.1f}s line {mutant.line} {mutant.key}", flush=True)
+            results.append({"key": mutant.key, "line": mutant.line, "killed": killed, "seconds": seconds})
+    survivors = [r for r in results if not r["killed"]]
+    unexplained = [r for r in survivors if r["key"] not in explained]
+    print(f"{len(results)} mutants, {len(results) - len(survivors)} killed, {len(unexplained)} unexplained")
+    if arguments.out:
+        arguments.out.write_text(json.dumps(results, indent=1) + "\n")
+    return 1 if unexplained else 0
+
+
+def choose(count: int, seed: int, only: str = "") -> list[tuple[str, Mutant]]:
+    """``count`` mutants, the same for the same seed, spread evenly over the modules."""
+    generator = random.Random(seed)
+    names = [name for name in TARGETS if only in name]
+    pools = {}
+    for name in names:
+        path = ROOT / "exan_verify" / f"{name}.py"
+        pools[name] = mutants(name, path.read_text())
+        generator.shuffle(pools[name])
+    chosen: list[tuple[str, Mutant]] = []
+    while len(chosen) < count and any(pools.values()):
+        for name in names:
+            if pools[name] and len(chosen) < count:
+                chosen.append((name, pools[name].pop()))
+    return sorted(chosen, key=lambda pair: (pair[0], pair[1].line))
+
+
+def workplace(folder: Path) -> Path:
+    """A copy of package and tests, so that the working tree is never broken."""
+    ignore = shutil.ignore_patterns("__pycache__", ".hypothesis")
+    for part in ("exan_verify", "tests"):
+        shutil.copytree(ROOT / part, folder / part, ignore=ignore)
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    return folder
+
+
+def noticed(folder: Path, target: str, mutant: Mutant, timeout: float) -> bool:
+    """Whether a test fails, or does not end, with the mutant in place."""
+    path = folder / "exan_verify" / f"{target}.py"
+    original = path.read_text()
+    path.write_text(mutant.source)
+    files = [f"tests/{name}.py" for name in TARGETS[target]]
+    command = [sys.executable, "-B", "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *files]
+    environment = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
+    try:
+        run = subprocess.run(
+            command, cwd=folder, env=environment, timeout=timeout, capture_output=True, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return True
+    finally:
+        path.write_text(original)
+    if run.returncode not in (0, 1, 2):  # 2: the module no longer imports
+        raise RuntimeError(run.stdout.decode() + run.stderr.decode())
+    return run.returncode != 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
+    parser.add_argument("--count", type=int, default=120)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", default="", help="modules whose name contains this")
+    parser.add_argument("--timeout", type=float, default=300, help="seconds until a mutant counts as hanging")
+    parser.add_argument("--out", type=Path, help="write the results as JSON")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
