@@ -140,10 +140,10 @@ class TestGradientGiven:
         with pytest.raises(InputError, match="tolerance=-1"):
             certify(network, gradient=floats, loss="mse", tolerance=-1)
 
-    def test_a_tolerance_or_softmax_is_unknown_for_now(self):
+    def test_a_gradient_that_no_batch_is_found_for_and_softmax_are_unknown(self):
         network = integer_network([4, 30, 2], 5)
         floats = {k: np.ones(v.shape) for k, v in network.parameters()}
-        assert "a tolerance" in certify(network, gradient=floats, loss="mse", tolerance=1e-9).reason
+        assert "no radius" in certify(network, gradient=floats, loss="mse", tolerance=1e-9).reason
         assert "cross_entropy" in certify(network, gradient=floats, exact=True).reason
 
     def test_zero_and_misfitting_gradients_are_refused(self):

@@ -94,6 +94,11 @@ def check_command(
     record = msgspec.to_builtins(claim)
     output.answer({"schema": "exan/check/1", "accepted": True, "claim": record, "statement": REAL_ARITHMETIC})
     decided = f": {claim.outcome.value.upper()}, {_counted(claim.samples)}"
+    if claim.radius is not None:
+        decided = (
+            f": {claim.outcome.value.upper()} for gradients within {claim.question.tolerance}: batches of "
+            f"{len(claim.radius)} samples lie within {max(claim.radius):.3g} of the certificate's batch"
+        )
     output.say(titled("ACCEPTED", decided, "bold green"))
     output.say(REAL_ARITHMETIC)
     return ExitCode.DONE
@@ -115,6 +120,8 @@ def describe(verdict: Verdict) -> list[Any]:
         "samples": _counted(verdict.samples) or "none",
         "trust": verdict.trust.value if verdict.trust else "nothing was decided",
     }
+    if verdict.tolerant and verdict.witness is not None and verdict.witness.radius is not None:
+        rows["radius"] = f"{max(verdict.witness.radius):.3g} at most, L-infinity (per sample: --json)"
     if verdict.engine:
         where = f" at hidden layer {verdict.layer}" if verdict.layer else ""
         rows["engine"] = f"{verdict.engine.value}{where}"

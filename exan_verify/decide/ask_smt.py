@@ -6,6 +6,8 @@ second batch that they find is replayed exactly and becomes evidence for the ker
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from fractions import Fraction
 
 from exan_verify.certificate import Evidence
@@ -14,7 +16,7 @@ from exan_verify.decide.residual.second import Second, evidence_of, facts_of
 from exan_verify.facts import Facts
 from exan_verify.network import Gradient
 from exan_verify.smt.decide import decide
-from exan_verify.verdict import Budget, Outcome, Verdict
+from exan_verify.verdict import Budget, Outcome, Verdict, Witness
 
 SMALL_NEURONS = 20
 """Unasked, SMT is tried only up to this many neuron states: hidden neurons times samples."""
@@ -73,7 +75,8 @@ def ask_about_tolerance(
     """The least radius 10^k times ``tolerance``, k = 0 to 6, within which all batches lie whose gradient is
     within ``tolerance`` of ``gradient``: around the batch that the solvers find first.
 
-    UNIQUE then means: unique up to that radius (the reason names it). AMBIGUOUS: not even at the largest.
+    UNIQUE then means: unique up to that radius, which reason and witness name. AMBIGUOUS: not even at the
+    largest.
     """
     verdict = None
     for power in range(7):
@@ -92,10 +95,18 @@ def ask_about_tolerance(
             seed=setting.seed,
             jobs=setting.jobs,
         )
+        if verdict.outcome is Outcome.UNIQUE:
+            return _with_radius(verdict, tolerance * 10**power)
         if verdict.outcome is not Outcome.AMBIGUOUS:
             return verdict
     assert verdict is not None
     return verdict
+
+
+def _with_radius(verdict: Verdict, radius: Fraction) -> Verdict:
+    """The radius in the witness, per sample, rounded upwards."""
+    above = (math.nextafter(float(radius), math.inf),) * verdict.batch_size
+    return replace(verdict, witness=replace(verdict.witness or Witness(), radius=above))
 
 
 def _work(setting: Setting, limits: Budget) -> int | None:

@@ -23,6 +23,7 @@ from exan_verify.decide import ask_smt, degree_three, enumeration, families, lif
 from exan_verify.decide.context import Context, Finding, Setting
 from exan_verify.decide.direct import obstacles
 from exan_verify.decide.from_gradient import Search, rank_bound_of_batch, search
+from exan_verify.decide.tolerance import within_tolerance
 from exan_verify.errors import InexactError, InputError, SoundnessError
 from exan_verify.exact.backprop import gradient as exact_gradient
 from exan_verify.exact.modular import UnsuitablePrimeError
@@ -280,10 +281,10 @@ def _given_gradient(
     _check_meaning(gradient, exact, tolerance)
     if setting.labels is Labels.KNOWN:
         raise InputError("labels='known' needs the batch's labels; give batch=, or 'one_hot' or 'real'")
-    if tolerance is not None and batch_size and setting.loss.rational and _asks_solvers(setting, batch_size):
-        return ask_smt.ask_about_tolerance(setting, gradient, batch_size, Fraction(tolerance), limits)
-    if tolerance is not None or not setting.loss.rational:
-        return _unknown(batch_size or 0, _not_decided(setting, tolerance))
+    if tolerance is not None:
+        return within_tolerance(setting, gradient, batch_size, Fraction(tolerance), limits)
+    if not setting.loss.rational:
+        return _unknown(batch_size or 0, _not_decided(setting))
     searched = search(setting, gradient, batch_size, limits)
     if searched.refutation is not None and not gradient.rational:
         searched = replace(searched, reason=f"{searched.reason}. {_ROUNDED}")
@@ -302,13 +303,11 @@ def _given_gradient(
     return _unknown(searched.samples, searched.reason, searched.attempts)
 
 
-def _not_decided(setting: Setting, tolerance: float | None) -> str:
-    if tolerance is None:
-        what = f"the loss {setting.loss.value!r}"
-    else:
-        what = "a tolerance (SMT asks them of small networks, mse or hinge, with batch_size given)"
-    reason = f"from a gradient alone, questions with {what} are not decided by the engines here"
-    return f"{reason}; give the batch, or an exact mse or hinge gradient"
+def _not_decided(setting: Setting) -> str:
+    return (
+        f"from an exact gradient alone, the loss {setting.loss.value!r} is not decided by the engines here; give "
+        "the batch, a tolerance where the numbers are rounded, or an exact mse or hinge gradient"
+    )
 
 
 def _unrealisable(

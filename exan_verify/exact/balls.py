@@ -21,7 +21,7 @@ from exan_verify.network import Array
 BallMatrix = Any
 """A ``flint.arb_mat``; python-flint has no type information."""
 
-Floats = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.floating[Any]]
 
 PRECISION = 128
 """Bits of midpoints: rounding then stays far below every tolerance that is asked about."""
@@ -46,16 +46,18 @@ def interval_matrix(bounds: Floats) -> BallMatrix:
     return flint.arb_mat(*bounds.shape, [flint.arb(0, b) for b in bounds.reshape(-1).tolist()])
 
 
-def constant_interval(rows: int, cols: int, radius: Fraction) -> BallMatrix:
+def constant_interval(shape: tuple[int, ...], radius: Fraction) -> BallMatrix:
     """Every entry the ball [-radius, radius], rounded outwards."""
+    rows, cols = shape
     return flint.arb_mat(rows, cols, [flint.arb(0, to_ball(radius).abs_upper())] * (rows * cols))
 
 
-def inner_interval(rows: int, cols: int, radius: Fraction) -> BallMatrix:
+def inner_interval(shape: tuple[int, ...], radius: Fraction) -> BallMatrix:
     """Every entry one ball *inside* [-radius, radius], smaller by less than one in a million."""
     ball = flint.arb(0, to_ball(radius * Fraction(2**21 - 1, 2**21)).abs_upper())
     if not ball.abs_upper() <= to_ball(radius).abs_lower():
         raise ArithmeticError(f"no ball inside a radius of {radius}")
+    rows, cols = shape
     return flint.arb_mat(rows, cols, [ball] * (rows * cols))
 
 

@@ -25,11 +25,9 @@ from exan_verify.exact.balls import (
     constant_interval,
     interval_matrix,
     midpoints,
-    upper,
     upper_float,
     working_precision,
 )
-from exan_verify.exact.softmax import to_ball
 from exan_verify.kernel.subject import require
 from exan_verify.kernel.tolerance_bounds import Deviations, Factor, deviations, distances, factor, mixing
 from exan_verify.kernel.tolerance_labels import check_labels
@@ -72,7 +70,7 @@ class Near:
         """[dW | db] of affine layer ``layer`` (from 1) of every near batch."""
         weight, bias = self.layers[layer - 1]
         exact = np.concatenate([weight, bias.reshape(-1, 1)], axis=1)
-        return ball_matrix(exact) + constant_interval(*exact.shape, self.tolerance)
+        return ball_matrix(exact) + constant_interval(exact.shape, self.tolerance)
 
     def features(self, layer: int) -> Floats:
         """``[H_{layer-1} 1]`` of the centre in float64, (M, n + 1); exact for layer 1."""

@@ -100,7 +100,7 @@ def deviations(block: BallMatrix, outgoing: BallMatrix, points: Floats) -> Devia
     for a in range(samples):
         near = [k for k, pair in enumerate(pairs) if a in pair]
         others = [b for b in range(samples) if b != a]
-        squares = _squares(bounds[near], a, others)
+        squares = _squares(bounds[near], others)
         columns[a, others] = upper(ball_matrix(bounds[near]) * squares)[:, 0]
         own = range(len(pairs) + a * width, len(pairs) + (a + 1) * width)
         following[a] = upper(ball_matrix(bounds[own]) * squares)[:, 0]
@@ -146,7 +146,7 @@ def distances(parts: Factor, found: Mixing, features: Floats) -> Floats:
     """T5: bounds (M, columns) of |[H' 1] - ``features``|, sample by sample, in the order of T4."""
     samples, columns = features.shape
     exact = ball_matrix(features)
-    base = np.zeros((samples, columns))
+    base: Floats = np.zeros((samples, columns))
     for start in range(0, columns, _CHUNK):
         cols = slice(start, min(columns, start + _CHUNK))
         rest = ball_matrix(np.eye(columns)[:, cols]) - parts.right * ball_matrix(features[:, cols])
@@ -191,7 +191,7 @@ def _solved(defect: Floats, residuals: Floats) -> Floats:
     lifted = residuals + max(float(residuals.max()) * 2.0**-30, 2.0**-1000)
     require(bool(np.all(np.isfinite(lifted)) and np.all(np.isfinite(defect))), "the bounds are not finite")
     try:
-        guess = np.linalg.solve(np.eye(len(defect)) - defect, lifted) * (1 + 2.0**-20)
+        guess: Floats = np.linalg.solve(np.eye(len(defect)) - defect, lifted) * (1 + 2.0**-20)
     except np.linalg.LinAlgError:
         raise CertificateRejected("null(R) is not shown to be M-dimensional: I - |Y| is singular") from None
     found = upper(ball_matrix(defect) * ball_matrix(guess) + ball_matrix(lifted))
@@ -204,7 +204,7 @@ def _solved(defect: Floats, residuals: Floats) -> Floats:
     return guess
 
 
-def _squares(bounds: Floats, a: int, others: list[int]) -> BallMatrix:
+def _squares(bounds: Floats, others: list[int]) -> BallMatrix:
     """T3: bounds (M, 1) of (q_m / q_a)^2 when |q_a| is the largest; ``bounds``: rows of the pairs (a, b)."""
     squares = np.ones((bounds.shape[1], 1))
     for _ in range(_ROUNDS):
@@ -223,7 +223,7 @@ def _scaled_inverse(matrix: Floats) -> Floats:
 
 def _pseudo_inverse(matrix: Floats, name: str) -> Floats:
     try:
-        found = np.linalg.pinv(matrix, rcond=2.0**-50)
+        found: Floats = np.linalg.pinv(matrix, rcond=2.0**-50)
     except np.linalg.LinAlgError:
         raise CertificateRejected(f"no pseudo-inverse of {name} was found") from None
     require(bool(np.all(np.isfinite(found))), f"the pseudo-inverse of {name} is not finite")

@@ -32,10 +32,10 @@ def check_near(
         if bias is not None:
             parts.append((bias.reshape(-1, 1), delta * ones))
         for array, own in parts:
-            slack = inner_interval(*array.shape, tolerance)
+            slack = inner_interval(array.shape, tolerance)
             require(
                 slack.contains(own - ball_matrix(array)),
-                f"the batch's gradient differs from the given one by more than the tolerance in layer {i + 1}",
+                f"the batch's gradient is not within the tolerance of the given one in layer {i + 1}",
             )
         if i:
             delta = _masked(ball_matrix(network.layers[i].weight.T) * delta, passed.patterns[i - 1])

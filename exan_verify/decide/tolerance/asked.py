@@ -1,0 +1,60 @@
+"""A question with a tolerance: lifting with bounds first, then, for small networks, SMT solvers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+from exan_verify.decide import ask_smt
+from exan_verify.decide.context import Setting
+from exan_verify.decide.tolerance import engine
+from exan_verify.network import Gradient
+from exan_verify.verdict import Budget, Outcome, Verdict
+
+_OURS = ("auto", "exact", "lifting")
+
+
+def within_tolerance(
+    setting: Setting, gradient: Gradient, batch_size: int | None, tolerance: Fraction, limits: Budget
+) -> Verdict:
+    """Which batches have a gradient within ``tolerance`` of ``gradient``, up to a radius that is proved.
+
+    The solvers are asked when the bounds do not suffice, the loss is mse or hinge, ``batch_size`` is given
+    and the network is small (or ``engine="smt"``).
+    """
+    verdict = None
+    if setting.engine in _OURS:
+        verdict = engine.decide(setting, gradient, batch_size, tolerance, limits)
+        if verdict.outcome is not Outcome.UNKNOWN:
+            return verdict
+    unasked = _unasked(setting, batch_size)
+    if unasked is not None or batch_size is None:
+        if verdict is not None:
+            return verdict
+        return Verdict(
+            outcome=Outcome.UNKNOWN,
+            samples=(),
+            reason=f"engine={setting.engine!r} does not decide questions with a tolerance here: {unasked}",
+            batch_size=batch_size or 0,
+            tolerant=True,
+        )
+    asked = ask_smt.ask_about_tolerance(setting, gradient, batch_size, tolerance, limits)
+    if verdict is None:
+        return asked
+    attempts = verdict.attempts + asked.attempts
+    if asked.outcome is Outcome.UNKNOWN:
+        return replace(verdict, reason=f"{verdict.reason}; SMT: {asked.reason}", attempts=attempts)
+    return replace(asked, attempts=attempts)
+
+
+def _unasked(setting: Setting, batch_size: int | None) -> str | None:
+    """Why the solvers are not asked, or None."""
+    if setting.engine not in ("auto", "smt"):
+        return "lifting does, and the solvers for small networks (engine='lifting', 'smt' or 'auto')"
+    if not setting.loss.rational:
+        return "solvers take mse and hinge only"
+    if batch_size is None:
+        return "solvers need batch_size="
+    if setting.engine == "auto" and not ask_smt.is_small(setting, batch_size):
+        return "solvers are asked about small networks only"
+    return None

@@ -1,0 +1,160 @@
+"""``certify`` with a tolerance: a batch, a proved radius around it, and its certificate (Appendix T)."""
+
+from __future__ import annotations
+
+import math
+import time
+from fractions import Fraction
+
+from exan_verify.certificate import Claim, Question, Tolerance, domain_record, issue
+from exan_verify.decide.context import Setting
+from exan_verify.decide.tolerance.bounds import Shown, show
+from exan_verify.decide.tolerance.centre import find, numerical_rank
+from exan_verify.decide.tolerance.problem import NotShownError, Problem
+from exan_verify.exact.balls import working_precision
+from exan_verify.network import Gradient, Labels, to_fraction
+from exan_verify.verdict import Attempt, Budget, Engine, Outcome, SampleStatus, Trust, Verdict, Witness
+
+_MARGIN = 1.01
+"""Stated over proved radius: a checker's pseudo-inverses are rounded otherwise on another machine."""
+
+LARGEST_LAYER = 8_000_000
+"""Entries of one layer's gradient beyond which balls would need more than about 4 GiB."""
+
+
+def decide(
+    setting: Setting, gradient: Gradient, batch_size: int | None, tolerance: Fraction, limits: Budget
+) -> Verdict:
+    """UNIQUE up to a radius, with a certificate, or UNKNOWN with the step that failed.
+
+    Asks which batches of ``batch_size`` samples (default: the numerical rank, a guess that the reason names)
+    have a gradient within ``tolerance`` of ``gradient`` in every entry.
+    """
+    start = time.monotonic()
+    problem = Problem(
+        setting=setting, gradient=gradient, samples=batch_size or 0, tolerance=tolerance, budget=limits
+    )
+    try:
+        _check_scope(problem)
+        if batch_size is None:
+            problem = _guessed(problem)
+        with working_precision():
+            shown = show(problem, find(problem))
+    except NotShownError as error:
+        note = f"tolerance {float(tolerance):g}: {error}"
+        attempt = Attempt(engine=Engine.LIFTING, note=note, layer=1, seconds=time.monotonic() - start)
+        return Verdict(
+            outcome=Outcome.UNKNOWN,
+            samples=(),
+            reason=f"{_asked(problem, batch_size)}, no radius is proved: {error}",
+            batch_size=problem.samples,
+            attempts=(attempt,),
+            tolerant=True,
+        )
+    return _verdict(problem, shown, batch_size, time.monotonic() - start)
+
+
+def _check_scope(problem: Problem) -> None:
+    network, labels = problem.network, problem.setting.labels
+    if labels is not Labels.ONE_HOT:
+        raise NotShownError(f"labels={labels.value!r} leave loss vectors without a bound (T4); use 'one_hot'")
+    if not network.has_bias:
+        raise NotShownError("the network has no biases, so every sample keeps a scale")
+    if network.depth < 2:
+        raise NotShownError("the network has no hidden layer, which lifting needs")
+    largest = max(array.size for array in problem.layers)
+    if largest > LARGEST_LAYER:
+        raise NotShownError(f"a layer has {largest} parameters; up to {LARGEST_LAYER} are taken on")
+
+
+def _guessed(problem: Problem) -> Problem:
+    samples = numerical_rank(problem)
+    if samples == 0:
+        raise NotShownError("no singular value of [dW_1 | db_1] is above the tolerance; give a smaller one")
+    return Problem(
+        setting=problem.setting,
+        gradient=problem.gradient,
+        samples=samples,
+        tolerance=problem.tolerance,
+        budget=problem.budget,
+    )
+
+
+def _asked(problem: Problem, batch_size: int | None) -> str:
+    how = "" if batch_size is not None else " (the numerical rank of the first layer's gradient, a guess)"
+    return f"among batches of {problem.samples} samples{how}"
+
+
+def _verdict(problem: Problem, shown: Shown, batch_size: int | None, seconds: float) -> Verdict:
+    radius = tuple(stated_radius(value) for value in shown.radius)
+    asked = _asked(problem, batch_size)
+    there = (
+        "whose own gradient is within the tolerance"
+        if shown.realised
+        else "whose own gradient is not shown to be within the tolerance, so that none may exist"
+    )
+    reason = (
+        f"{asked}, all whose gradient is within {float(problem.tolerance):g} have the labels of the batch "
+        f"found, {there}, and inputs within {max(radius):.3g} of it in every entry, up to order; "
+        "lifting at hidden layer 1 with every bound proved (Appendix T)"
+    )
+    claim = Claim(
+        question=_question(problem),
+        outcome=Outcome.UNIQUE,
+        samples=(SampleStatus.UNKNOWN,) * problem.samples,
+        radius=radius,
+        realised=shown.realised,
+    )
+    evidence = Tolerance(
+        inputs=tuple(tuple(row) for row in shown.batch.inputs.tolist()),
+        labels=_labels(problem, shown),
+        parametrisation=problem.parametrisation,
+    )
+    return Verdict(
+        outcome=claim.outcome,
+        samples=claim.samples,
+        reason=reason,
+        batch_size=problem.samples,
+        engine=Engine.LIFTING,
+        layer=1,
+        trust=Trust.CERTIFIED,
+        batch=shown.batch,
+        witness=Witness(radius=radius),
+        certificate=issue(
+            claim=claim,
+            evidence=(evidence,),
+            model_sha256=problem.network.digest,
+            gradient_sha256=problem.gradient.digest,
+        ),
+        attempts=(Attempt(engine=Engine.LIFTING, note="radius proved", layer=1, seconds=seconds),),
+        tolerant=True,
+    )
+
+
+def stated_radius(proved: float) -> float:
+    """A short decimal a little above the proved bound."""
+    if proved == 0:
+        return 0.0
+    digits = 2 - math.floor(math.log10(proved))
+    stated = float(f"{math.ceil(proved * _MARGIN * 10.0**digits)}e{-digits}")
+    return stated if stated > proved else proved * _MARGIN
+
+
+def _question(problem: Problem) -> Question:
+    setting = problem.setting
+    return Question(
+        entrance="gradient",
+        loss=setting.loss,
+        reduction=setting.reduction,
+        labels=setting.labels,
+        batch_size=problem.samples,
+        domain=domain_record(setting.domain, problem.network.widths[0]),
+        tolerance=str(problem.tolerance),
+    )
+
+
+def _labels(problem: Problem, shown: Shown) -> tuple[tuple[int, ...], ...]:
+    labels = shown.batch.labels
+    if labels.ndim == 1:
+        return tuple(tuple(int(c == int(y)) for c in range(problem.network.classes)) for y in labels)
+    return tuple(tuple(int(to_fraction(v)) for v in row) for row in labels)

@@ -1,0 +1,79 @@
+"""What is asked under a tolerance, as floats for guessing and as balls for proving."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+
+import numpy as np
+
+from exan_verify.certificate import Parametrisation
+from exan_verify.decide.context import Setting
+from exan_verify.exact.balls import BallMatrix, Floats, ball_matrix, constant_interval
+from exan_verify.network import Array, Gradient, Loss, ReluNetwork
+from exan_verify.verdict import Budget
+
+
+class NotShownError(Exception):
+    """The step that failed and by how much; the text becomes the verdict's reason."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """Batches of ``samples`` samples with gradients within ``tolerance`` of ``gradient``."""
+
+    setting: Setting
+    gradient: Gradient
+    samples: int
+    tolerance: Fraction
+    budget: Budget
+
+    @property
+    def network(self) -> ReluNetwork:
+        """The setting's network."""
+        return self.setting.network
+
+    @property
+    def divisor(self) -> int:
+        """N, what the loss is divided by."""
+        return self.setting.loss.divisor(self.setting.reduction, self.samples, self.network.classes)
+
+    @property
+    def parametrisation(self) -> Parametrisation:
+        """The fewest unknowns for the next delta (3.1): the loss vector, or the next layer's columns."""
+        if self.network.depth == 2:
+            zero_sum = self.setting.loss in (Loss.CROSS_ENTROPY, Loss.HINGE) and self.network.classes > 1
+            return "zero_sum" if zero_sum else "full"
+        return "full" if self.network.widths[2] <= self.samples else "column_space"
+
+    @cached_property
+    def layers(self) -> tuple[Array, ...]:
+        """The stored [dW_i | db_i]."""
+        pairs = self.gradient.for_network(self.network)
+        return tuple(np.concatenate([w, b.reshape(-1, 1)], axis=1) for w, b in pairs if b is not None)
+
+    def floats(self, layer: int) -> Floats:
+        """[dW | db] of affine layer ``layer`` (from 1), rounded to float64."""
+        return self.layers[layer - 1].astype(np.float64)
+
+    def balls(self, layer: int) -> BallMatrix:
+        """[dW | db] of every batch asked about."""
+        array = self.layers[layer - 1]
+        return ball_matrix(array) + constant_interval(array.shape, self.tolerance)
+
+    def weight(self, layer: int) -> Floats:
+        """The weight of affine layer ``layer`` (from 1), rounded to float64."""
+        return self.network.layers[layer - 1].weight.astype(np.float64)
+
+    def offset(self, layer: int) -> Floats:
+        """Its bias."""
+        bias = self.network.layers[layer - 1].bias
+        assert bias is not None
+        return bias.astype(np.float64)
+
+    def spend(self, units: int) -> None:
+        """Count work; stop when there is none left."""
+        self.budget.spend(units)
+        if stopped := self.budget.exhausted:
+            raise NotShownError(f"{stopped}; give more")
