@@ -1,0 +1,1 @@
+"""Statements at stated sizes as SMT-LIB and as exact computer algebra; stored under proofs/bounded/."""

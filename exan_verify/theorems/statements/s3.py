@@ -1,0 +1,186 @@
+"""S3: dead and silent samples move over the whole set on which they stay so; it may be a single point."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from random import Random
+
+import numpy as np
+
+from exan_verify.exact.backprop import forward
+from exan_verify.exact.softmax import loss_vectors
+from exan_verify.network import Batch, Labels, Loss, ReluNetwork
+from exan_verify.theorems.bounded import second_batches
+from exan_verify.theorems.grounds import by_instances, solver, written
+from exan_verify.theorems.laboratory import (
+    Pair,
+    drawn,
+    exact,
+    integer_network,
+    integers,
+    lively,
+    mse_batch,
+    same_gradient,
+    same_samples,
+    spoiled,
+)
+from exan_verify.theorems.statement import Example, Standing, Statement
+
+WIDTHS = (((2, 3, 2), 1), ((3, 3, 1), 1), ((2, 3, 2, 2), 2), ((1, 3, 3, 1), 2))
+"""(widths, dead layer)."""
+
+
+def dead(seed: int) -> Iterator[Pair]:
+    """A sample dead at a layer, beside a living one, against another point that is dead there as well."""
+    return drawn("S3 dead", seed, _draw_dead)
+
+
+def _draw_dead(rng: Random) -> Pair | None:
+    widths, layer = rng.choice(WIDTHS)
+    network = integer_network(rng, widths)
+    inputs = integers(rng, 3, widths[0], 6)
+    first = mse_batch(network, inputs, integers(rng, 3, network.classes))
+    pattern = forward(network, first).patterns[layer - 1]
+    if pattern[:, 0].any() or pattern[:, 1].any() or (inputs[0] == inputs[1]).all():
+        return None
+    start, end = first.select([0, 2]), first.select([1, 2])
+    return lively(
+        Pair(
+            network=network,
+            first=start,
+            second=replace(end, labels=start.labels),
+            members=(1,),
+        )
+    )
+
+
+def silent(seed: int) -> Iterator[Pair]:
+    """A sample with loss vector zero under hinge, against another input with loss vector zero."""
+    return drawn("S3 silent", seed, _draw_silent)
+
+
+def _draw_silent(rng: Random) -> Pair | None:
+    network = integer_network(rng, (2, 3, rng.choice((2, 3))))
+    inputs = integers(rng, 3, 2, 6)
+    labels = np.array([rng.randrange(network.classes)] * 2 + [rng.randrange(network.classes)])
+    batch = Batch.of(inputs, labels, network=network, loss=Loss.HINGE, labels=Labels.ONE_HOT)
+    vectors = loss_vectors(Loss.HINGE, forward(network, batch).logits, batch.labels, 1)
+    if vectors[:, :2].any() or (inputs[0] == inputs[1]).all():
+        return None
+    return lively(
+        Pair(
+            network=network,
+            first=batch.select([0, 2]),
+            second=batch.select([1, 2]),
+            members=(1,),
+            loss=Loss.HINGE,
+        )
+    )
+
+
+def same_gradient_elsewhere(pair: Pair) -> bool:
+    """One gradient, over Q, and not the same samples."""
+    return same_gradient(pair) and not same_samples(pair)
+
+
+def single_point() -> Example:
+    """1-2-1: the sample x = 0 is dead, and no other input is; no second batch exists."""
+    network = ReluNetwork.from_arrays([[[1], [-1]], [[1, 2]]], [[0, 0], [3]])
+    batch = Batch.of([[0]], [[0]], network=network, loss=Loss.MSE, labels=Labels.ONE_HOT)
+    return Example(
+        network=network,
+        batch=batch,
+        loss=Loss.MSE,
+        note="Both pre-activations, x and -x, are at most zero at x = 0 only. No engine certifies it: "
+        "the rank that lifting needs is missing. z3 and cvc5 say that there is no second batch.",
+    )
+
+
+def _points(_seed: int) -> Iterator[Example]:
+    yield single_point()
+
+
+def dead_and_alone(example: Example) -> bool:
+    """Every neuron is inactive at the sample, and the solvers find no second batch."""
+    pattern = forward(example.network, example.batch).patterns[0]
+    return not pattern.any() and second_batches.none_for(example)
+
+
+def room_to_move(example: Example) -> Example:
+    """The same network with biases -1, so that a whole interval is dead."""
+    lower = ReluNetwork.from_arrays([[[1], [-1]], [[1, 2]]], [exact([-1, -1]), [3]])
+    return replace(example, network=lower)
+
+
+STATEMENTS = (
+    Statement(
+        name="s3",
+        group="S3",
+        title="Dead and silent samples move over the whole set on which they stay so",
+        source="docs/theory.md section 4, S3; Appendix F6",
+        reading="If a hidden layer is entirely inactive for a sample, or its loss vector is zero, then all its "
+        "deltas below are zero. The sample may be replaced by any admitted input for which that layer is "
+        "entirely inactive (or the loss vector zero), whatever the patterns below do. The batch is "
+        "AMBIGUOUS when that set has a second point.",
+        quantifiers="all depths, widths, layers, losses, batches around the sample",
+        hypotheses=(
+            "z_k(x_m) <= 0 and z_k(x') <= 0 at one hidden layer k, with one label; or g = 0 at both",
+        ),
+        conclusion="Replacing x_m by x' keeps the gradient of every layer.",
+        latex=r"z_k(x)\le 0,\ z_k(x')\le 0\ \Longrightarrow\ \nabla(x,y)=\nabla(x',y);\qquad "
+        r"g(x,y)=g(x',y')=0\ \Longrightarrow\ \nabla(x,y)=\nabla(x',y')=0",
+        standing=Standing.PROVED,
+        grounds=(written("Appendix F6", "h_k = 0 at both, so logits and deltas above agree; below, all are zero"),),
+        checks=(
+            by_instances(
+                "dead",
+                "replaces a sample that is dead at layer one or two by another dead input and compares the "
+                "gradients over Q",
+                instances=dead,
+                conclusion=same_gradient_elsewhere,
+                spoiled=spoiled,
+                count=20,
+                said="dead samples moved",
+            ),
+            by_instances(
+                "silent",
+                "replaces a sample with loss vector zero under hinge by another one and compares the gradients",
+                instances=silent,
+                conclusion=same_gradient_elsewhere,
+                spoiled=spoiled,
+                count=10,
+                said="silent samples moved",
+            ),
+        ),
+        remark="The label of a dead sample is not free: the output layer's bias gradient still sees it.",
+    ),
+    Statement(
+        name="s3-single-point",
+        group="S3",
+        title="A dead sample is not always free",
+        source="docs/theory.md section 4, S3 ('it can be a single point')",
+        reading="A batch with a dead sample is AMBIGUOUS.",
+        quantifiers="all networks and batches",
+        hypotheses=("some hidden layer is entirely inactive for a sample",),
+        conclusion="The batch is AMBIGUOUS.",
+        latex=r"z_k(x_m)\le 0\ \not\Longrightarrow\ \text{AMBIGUOUS}",
+        standing=Standing.REFUTED,
+        grounds=(
+            solver("s3-single-point.smt2", "1-2-1, z = (x, -x), x = 0: no second batch (mse, labels 0 and 1)"),
+        ),
+        checks=(
+            by_instances(
+                "single-point",
+                "asks z3 for a second batch of the example",
+                instances=_points,
+                conclusion=dead_and_alone,
+                spoiled=room_to_move,
+                count=1,
+                said="dead samples that are determined",
+            ),
+        ),
+        example=single_point,
+        remark="A zero pre-activation makes it so; with all pre-activations below zero there is room to move.",
+    ),
+)
