@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from textwrap import wrap
 from typing import Literal
 
-from exan_verify.smt.solvers import UNKNOWN, Answer, Strategy, Worker
+from exan_verify.smt.solvers import SAT, UNKNOWN, Answer, Strategy, Worker, worker
 
 TACTICS = ("smt", "qfnra-nlsat")
 """z3's tactics, in the order they are tried: neither decides every obligation."""
@@ -42,18 +42,32 @@ class Obligation:
         )
 
 
-def settled(worker: Worker, text: str, first: str | None = None) -> Answer:
+def settled(opened: Worker, text: str, first: str | None = None) -> Answer:
     """What z3 says to a text: its tactics in turn, each within :data:`SECONDS`, until one decides."""
     for tactic in TACTICS if first is None else (first,):
-        answer = worker.ask(text, Strategy("z3", tactic), seconds=SECONDS)
+        answer = opened.ask(text, Strategy("z3", tactic), seconds=SECONDS)
         if answer.status != UNKNOWN:
             break
     return answer
 
 
-def second_opinion(worker: Worker, text: str, seconds: float) -> Answer:
+def verdict(obligation: Obligation) -> str:
+    """What z3 says to one obligation, in a process of its own."""
+    with worker() as opened:
+        return settled(opened, obligation.text, obligation.tactic).status
+
+
+def emptied(obligation: Obligation) -> Obligation:
+    """The obligation with a contradiction (or, for an unsat one, without its assertions): never as expected."""
+    body = obligation.body()
+    changed = [line for line in body.splitlines() if not line.startswith("(assert")]
+    changed += ["(assert false)"] if obligation.expected == SAT else []
+    return replace(obligation, body=lambda: "\n".join(changed) + "\n")
+
+
+def second_opinion(opened: Worker, text: str, seconds: float) -> Answer:
     """What cvc5 says within ``seconds``."""
-    return worker.ask(text, Strategy("cvc5"), seconds=seconds)
+    return opened.ask(text, Strategy("cvc5"), seconds=seconds)
 
 
 def add(*terms: str) -> str:
