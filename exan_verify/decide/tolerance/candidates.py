@@ -33,8 +33,11 @@ _DEPENDENT = 1e-10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A unit delta direction (n,), its next delta's coordinates (K',), and how badly its equations fail."""
+    """A unit delta (n,) = basis ``direction``, its next delta's coordinates (K',), and how badly its equations
+    fail.
+    """
 
+    direction: Floats
     delta: Floats
     following: Floats
     error: float
@@ -48,7 +51,8 @@ def candidates(basis: Floats, outgoing: Floats, rng: np.random.Generator) -> lis
     squares, mixed = _null_space(basis, outgoing)
     found: list[Candidate] = []
     for _ in range(_PENCILS):
-        for q, p in _pencil(squares, mixed, rng):
+        known = [c.direction for c in found if c.error < _SOLVED]
+        for q, p in _pencil(squares, mixed, np.array(known).reshape(-1, samples).T, rng):
             candidate = _polished(basis, outgoing, q, p)
             same = [k for k, old in enumerate(found) if abs(old.delta @ candidate.delta) > _SAME]
             if not same:
@@ -86,18 +90,29 @@ def _null_space(basis: Floats, outgoing: Floats) -> tuple[Floats, Floats]:
     return blocks, vectors[:, len(pairs) :].reshape(samples, samples, width)
 
 
-def _pencil(squares: Floats, mixed: Floats, rng: np.random.Generator) -> list[tuple[Floats, Floats]]:
+def _pencil(
+    squares: Floats, mixed: Floats, known: Floats, rng: np.random.Generator
+) -> list[tuple[Floats, Floats]]:
+    """Starts (q, p) for the samples that are not among ``known`` (M, k): with Pi the projector that removes
+    these, S_a Pi has only the others' q as columns, and (S_a Pi)(S_b Pi)^+ only them as eigenvectors.
+    """
+    samples, count = known.shape
     weights = rng.normal(size=(2, len(squares))) / np.linalg.norm(squares, axis=(1, 2))
     first, second = np.tensordot(weights, squares, axes=1)
-    products = np.tensordot(weights[0], mixed, axes=1)
+    others = np.linalg.qr(known, mode="complete")[0][:, count:]
     try:
-        vectors = np.linalg.eig(np.linalg.solve(second.T, first.T).T)[1].real
-        dual = np.linalg.inv(vectors)
+        left, sizes, right = np.linalg.svd(second @ others, full_matrices=False)
+        pencil = first @ others @ (right.T / np.maximum(sizes, 1e-300)) @ left.T
+        values, vectors = np.linalg.eig(pencil)
+        picked = np.argsort(-np.abs(values))[: samples - count]
+        directions = np.concatenate([known, vectors[:, picked].real], axis=1)
+        dual = np.linalg.inv(directions)
     except np.linalg.LinAlgError:
         return []
-    sizes = np.einsum("mi,ij,mj->m", dual, first, dual)
-    sizes = np.where(np.abs(sizes) > 1e-300, sizes, 1.0)
-    return list(zip(vectors.T, dual @ products / sizes[:, None], strict=True))
+    scales = np.einsum("mi,ij,mj->m", dual, first, dual)
+    scales = np.where(np.abs(scales) > 1e-300, scales, 1.0)
+    following = dual @ np.tensordot(weights[0], mixed, axes=1) / scales[:, None]
+    return list(zip(directions.T[count:], following[count:], strict=True))
 
 
 def _polished(basis: Floats, outgoing: Floats, q: Floats, p: Floats) -> Candidate:
@@ -120,4 +135,4 @@ def _polished(basis: Floats, outgoing: Floats, q: Floats, p: Floats) -> Candidat
         q = vectors[-1]
         p = turned[kept].T @ (possible.T @ (basis @ q) / sizes[kept])
         error = float(values[-1] / max(values[-2], 1e-300)) if len(values) > 1 else float(values[-1])
-    return Candidate(delta=basis @ q, following=p, error=error)
+    return Candidate(direction=q, delta=basis @ q, following=p, error=error)

@@ -157,7 +157,7 @@ def _targets(problem: Problem, inputs: Floats, vectors: Floats | None) -> Array:
     scaled = vectors * problem.divisor
     loss = problem.setting.loss
     if loss is Loss.MSE:
-        values = logits - scaled / 2
+        values: Floats = logits - scaled / 2
     elif loss is Loss.HINGE:
         values = -scaled
     elif loss is Loss.BCE:
