@@ -70,8 +70,8 @@ def difference_map(
         linear_s = _normalised(f @ (f.T @ (2 * near_s - s)), size)
         if step % _LOOK == 0:
             gap = (linear - near).norm(dim=0) / near.norm(dim=0).clamp(min=1e-12)
-            # those that are still far when most have arrived rarely arrive
-            if float(gap.quantile(0.8)) < _CLOSED:
+            # the others of this round are better started anew
+            if float(gap.median()) < _CLOSED:
                 break
         r = r + _STEP * (linear - near)
         s = s + _STEP * (linear_s - near_s)
