@@ -233,7 +233,7 @@ def test_budgets_end_in_unknown_with_the_open_cubes() -> None:
     verdict = decided(case, work_limit=30_000)
     assert verdict.outcome is Outcome.UNKNOWN
     assert "work limit" in verdict.reason
-    assert "cubes stay open (cube 0 [100011100 " in verdict.reason
+    assert "cubes stay open (cube 1 [100000001 " in verdict.reason
     assert verdict.samples == (SampleStatus.UNKNOWN,) * 3
     assert decided(case, work_limit=30_000).reason == verdict.reason
     assert "wall time" in decided(case, budget=0.2).reason

@@ -13,12 +13,14 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from exan_verify.errors import RangeError
+from exan_verify.smt.alone import MAX_BOXES, only_known
 from exan_verify.smt.encode import Encoding, Fixed, abstraction, encode, state_names
 from exan_verify.smt.exclude import Known, other_batch, placements, values_at, without_sample
 from exan_verify.smt.isolate import EVERYWHERE, isolation
 from exan_verify.smt.isolate_softmax import softmax_isolation
 from exan_verify.smt.question import Question
 from exan_verify.smt.refine import Lemma, lemma_formula
+from exan_verify.smt.regions import Regions
 from exan_verify.smt.terms import Formula, Literal, Script, disj
 
 Reaches = tuple[tuple[tuple[int, ...], Fraction], ...]
@@ -31,6 +33,7 @@ class Task:
 
     ``others``: batches that the unknown one must differ from (by more than ``radius``); ``missing``: a
     sample of the first of them that it must not contain, instead. ``fixed`` empty: the whole question.
+    ``settled``: shown to hold no such batch without a solver.
     """
 
     index: int
@@ -41,6 +44,7 @@ class Task:
     missing: int | None = None
     reaches: Reaches = ()
     lemmas: tuple[Lemma, ...] = ()
+    settled: bool = False
 
     @property
     def assignment(self) -> Fixed:
@@ -80,12 +84,35 @@ def cube_tasks(whole: Task, cubes: Sequence[Sequence[bool]], first: int = 0) -> 
     question = whole.question
     literals = all_literals(question)
     isolated = question.tolerance is None and whole.missing is None and len(whole.others) == 1
+    regions = Regions(question=question)
     tasks = []
     for k, bits in enumerate(cubes, first):
         fixed = tuple(zip(literals, bits, strict=True))
+        settled = _settled(regions, dict(fixed), whole.others)
         reaches = excluded_balls(question, dict(fixed), whole.others[0]) if isolated else ()
-        tasks.append(replace(whole, index=k, fixed=fixed, reaches=reaches))
+        tasks.append(replace(whole, index=k, fixed=fixed, reaches=reaches, settled=settled))
     return tasks
+
+
+def _settled(regions: Regions, fixed: Fixed, others: Sequence[Known]) -> bool:
+    """What is cheap to see: no matrices T fit, or none but the known batch's; and more in its own cube."""
+    if regions.question.tolerance is not None:
+        return False
+    if regions.inconsistent(fixed):
+        return True
+    for other in others:
+        own = next(placements(regions.question, other, fixed), None) is not None
+        if only_known(regions, fixed, other, boxes=MAX_BOXES if own else 0):
+            return True
+    return False
+
+
+def settled_later(task: Task) -> bool:
+    """For a cube that solvers leave open at first: whether its regions leave no batch but the known one."""
+    if not (task.fixed and task.others) or task.question.tolerance is not None:
+        return False
+    regions = Regions(question=task.question)
+    return any(only_known(regions, task.assignment, other) for other in task.others)
 
 
 def excluded_balls(question: Question, fixed: Fixed, truth: Known) -> Reaches:

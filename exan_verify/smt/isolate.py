@@ -27,14 +27,14 @@ def isolation(equations: Sequence[Poly], solution: Mapping[str, Fraction]) -> Fr
     if any(e.at(solution) for e in equations):
         raise ValueError("the point to isolate does not solve the equations")
     names = sorted(solution)
-    shifted = [_shift(e, solution) for e in equations]
+    moved = [shifted(e, solution) for e in equations]
     jacobian = np.array(
-        [[s.terms.get((n,), Fraction(0)) for n in names] for s in shifted], dtype=object
-    ).reshape(len(shifted), len(names))
+        [[s.terms.get((n,), Fraction(0)) for n in names] for s in moved], dtype=object
+    ).reshape(len(moved), len(names))
     left = left_inverse(jacobian)
     if left is None:
         return None
-    tails = [Poly({m: c for m, c in s.terms.items() if len(m) > 1}) for s in shifted]
+    tails = [Poly({m: c for m, c in s.terms.items() if len(m) > 1}) for s in moved]
     beta = max(
         (sum(map(abs, combined.terms.values()), Fraction(0)) for combined in _combine(left, tails)),
         default=Fraction(0),
@@ -61,7 +61,7 @@ def _combine(left: Array, polynomials: Sequence[Poly]) -> list[Poly]:
     return [total(p * c for c, p in zip(row, polynomials, strict=True) if c) for row in left]
 
 
-def _shift(polynomial: Poly, origin: Mapping[str, Fraction]) -> Poly:
+def shifted(polynomial: Poly, origin: Mapping[str, Fraction]) -> Poly:
     """The polynomial in the displacement from ``origin``, under the same names."""
     moved = {n: Poly.variable(n) + v for n, v in origin.items()}
     return polynomial.evaluate(moved, Poly.constant)

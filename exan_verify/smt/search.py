@@ -10,8 +10,16 @@ from fractions import Fraction
 
 from exan_verify.smt.cache import AnswerCache, query_key
 from exan_verify.smt.confirm import accept_model, family_member
-from exan_verify.smt.cubes import Task, all_literals, build, completeness, cube_tasks
+from exan_verify.smt.cubes import (
+    Task,
+    all_literals,
+    build,
+    completeness,
+    cube_tasks,
+    settled_later,
+)
 from exan_verify.smt.exclude import Known
+from exan_verify.smt.listing import list_by_regions
 from exan_verify.smt.opinions import second_opinion
 from exan_verify.smt.portfolio import SCOUT, SMT, Outcome, Round, Settings, proceed, query, shared_worker
 from exan_verify.smt.question import Question
@@ -32,7 +40,7 @@ CHEAP_ROUNDS = 2
 class Search:
     """The cubes of one question, listed on demand, and what has been found about them.
 
-    ``agreed``: a second solver has confirmed everything that was refuted so far (asked for with
+    ``by_regions``: the list of cubes is an exact one and no solver's. ``agreed``: a second solver has confirmed everything that was refuted so far (asked for with
     ``double_check``).
     """
 
@@ -42,6 +50,7 @@ class Search:
     cubes: list[list[bool]] = field(default_factory=list)
     complete: bool = False
     agreed: bool = True
+    by_regions: bool = False
     spent: int = 0
     notes: list[tuple[str, float]] = field(default_factory=list)
 
@@ -63,6 +72,7 @@ class Search:
         whole = Task(index=SCOUT_INDEX, question=self.question, others=others, radius=radius, missing=missing)
         if not self.cubes and others:
             self.cubes.append(own_cube(others[0]))
+            self._list_by_regions()
         if not self._scout(whole, outcome):
             self._search(whole, skip, outcome, cheap)
         self.spent = outcome.work
@@ -70,6 +80,14 @@ class Search:
         if self.double_check and not outcome.accepted:
             self._confirm(outcome)
         return outcome
+
+    def _list_by_regions(self) -> None:
+        """The whole list from the regions of single inputs, where that is the better way."""
+        listed = list_by_regions(self.question)
+        if listed is not None:
+            own = self.cubes[0]
+            self.cubes += [cube for cube in listed if cube != own]
+            self.complete = self.by_regions = True
 
     @contextmanager
     def shorter(self, share: float) -> Iterator[None]:
@@ -93,7 +111,17 @@ class Search:
             if outcome.accepted or outcome.stopped:
                 return
         if not (outcome.stopped or cheap):
-            proceed(outcome, hard, long_rounds, self.settings, accept_model)
+            left = [t for t in hard if not self._settle(t, outcome)]
+            proceed(outcome, left, long_rounds, self.settings, accept_model)
+
+    def _settle(self, task: Task, outcome: Outcome) -> bool:
+        """Refute a hard cube by its regions, without a solver."""
+        late = self.settings.deadline is not None and time.monotonic() > self.settings.deadline
+        if late or not settled_later(task):
+            return False
+        outcome.refuted[task.index] = None
+        outcome.open.pop(task.index, None)
+        return True
 
     def _scout(self, whole: Task, outcome: Outcome) -> bool:
         """Try the whole question at once; True when that decides it."""
@@ -168,7 +196,7 @@ class Search:
 
     def _confirm(self, outcome: Outcome) -> None:
         """Ask another solver about every cube that one solver refuted, and about the list of cubes."""
-        if self.complete and SCOUT_INDEX not in outcome.refuted:
+        if self.complete and not self.by_regions and SCOUT_INDEX not in outcome.refuted:
             text = completeness(self.question, self.cubes).text(comments=False)
             self.agreed &= second_opinion("completeness of the cubes", text, "z3", self.settings)
         for index, reply in outcome.refuted.items():
