@@ -118,14 +118,13 @@ def small_minors(subject: Subject, conclusion: Conclusion, order: list[int]) -> 
 
 
 def exact_columns(subject: Subject, conclusion: Conclusion) -> Array:
-    """The outgoing weights (n, K'), exact, for every parametrisation but ``column_space``."""
+    """The outgoing weights (n, K') as Fractions, for every parametrisation but ``column_space``."""
     if conclusion.parametrisation == "row_space":
         return row_space(subject, conclusion.layer)
-    weights: Array = subject.network.layers[conclusion.layer].weight.T
+    weights = RationalMatrix.of(subject.network.layers[conclusion.layer].weight.T).fractions()
     if conclusion.parametrisation == "full":
         return weights
-    exact = RationalMatrix.of(weights).fractions()
-    difference: Array = exact[:, :-1] - exact[:, -1:]
+    difference: Array = weights[:, :-1] - weights[:, -1:]
     return difference
 
 
