@@ -112,7 +112,8 @@ def _pictures(
     size = len(head.x)
     divisor = loss.divisor(reduction, head.batch_size, network.head.classes)
     error = torch.tensor([s.error_bound for s in head.status], dtype=torch.float64, device=head.x.device)
-    known = at_features(network, head.x, error, head.y, loss, divisor)
+    spread = error * head.x.shape[1] ** 0.5
+    known = at_features(network, head.x, spread, head.y, loss, divisor)
     tell("layer by layer", 0.2)
     if size:
         descent = descend_stages(

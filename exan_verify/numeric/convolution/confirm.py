@@ -27,15 +27,14 @@ def feature_slack(
 ) -> Tensor:
     """How far errors of the pictures and the features let the two differ, per sample.
 
-    The pictures' part is seen by moving them at random by their error (twice), not bounded.
+    The pictures' part is seen by moving them at random by their error (L2, twice), not bounded.
     """
     base = network.features(pictures)
     generator = torch.Generator().manual_seed(0)
     moved = torch.zeros_like(picture_error)
     for _ in range(2):
         signs = torch.randint(0, 2, pictures.shape, generator=generator).to(pictures) * 2 - 1
-        shape = (-1, *[1] * (pictures.dim() - 1))
-        there = network.features(pictures + signs * picture_error.view(shape))
+        there = network.features(pictures + signs * _per_entry(pictures, picture_error))
         moved = torch.maximum(moved, (there - base).abs().amax(dim=1))
     rounding = 2.0**-53 * 100 * (1 + base.abs().amax(dim=1))
     return _TOLERANCE * (moved + feature_error + rounding)
@@ -72,12 +71,17 @@ def gradient_slack(
     base = convolution_gradients(network, pictures, labels, loss=loss, divisor=divisor)
     generator = torch.Generator().manual_seed(1)
     signs = torch.randint(0, 2, pictures.shape, generator=generator).to(pictures) * 2 - 1
-    moved = pictures + signs * error.view(-1, *[1] * (pictures.dim() - 1))
+    moved = pictures + signs * _per_entry(pictures, error)
     there = convolution_gradients(network, moved, labels, loss=loss, divisor=divisor)
     return {
         k: _TOLERANCE * (float((there[k] - g).norm()) / max(float(g.norm()), 1e-300) + unit_roundoff)
         for k, g in base.items()
     }
+
+
+def _per_entry(pictures: Tensor, error: Tensor) -> Tensor:
+    """An L2 error per picture, spread evenly over its entries."""
+    return (error / math.sqrt(pictures[0].numel())).view(-1, *[1] * (pictures.dim() - 1))
 
 
 def convolution_gradients(

@@ -25,7 +25,7 @@ from exan_verify.numeric.convolution.systems import solve_stage
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Descent:
-    """``pictures`` (m, C, H, W) with L-infinity ``error`` (m,), or None and a ``reason``; all ``stages``."""
+    """``pictures`` (m, C, H, W) with L2 ``error`` (m,), or None and a ``reason``; all ``stages``."""
 
     pictures: Tensor | None
     error: Tensor | None
@@ -60,7 +60,7 @@ def descend_stages(
             break
         d_weight = body[place].weight if whole and place in body else None
         rectified = place > 0 and isinstance(network.body[place - 1], Relu)
-        below, report = _invert(stage, known, shapes[place], d_weight, unit_roundoff, rectified)
+        below, report = invert_stage(stage, known, shapes[place], d_weight, unit_roundoff, rectified)
         reports[place] = report
         if below is None:
             reason = _why(report)
@@ -109,7 +109,7 @@ def _unreached(stage: Stage, size: int, shape: tuple[int, ...]) -> StageReport:
     )
 
 
-def _invert(
+def invert_stage(
     stage: Stage,
     known: Known,
     shape: tuple[int, ...],

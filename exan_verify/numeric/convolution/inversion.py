@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from exan_verify.numeric.baselines import total_variation
 from exan_verify.numeric.convolution.gradients import ConvolutionGradient
 from exan_verify.numeric.convolution.known import Known
 from exan_verify.numeric.convolution.stages import Convolution, ConvolutionalNetwork
@@ -48,8 +49,8 @@ def invert_features(
     iterations: int,
     seed: int = 0,
     seconds: float | None = None,
-    tv: float = 1e-4,
-    gradients: float = 1.0,
+    tv: float = 0.1,
+    gradients: float = 0.1,
     box: tuple[float, float] = (0.0, 1.0),
     dtype: torch.dtype = torch.float32,
     progress: Callable[[float], None] | None = None,
@@ -87,15 +88,6 @@ def invert_features(
         dim=1
     )
     return Inversion(pictures=pictures, misfit=misfit, iterations=done, seconds=time.perf_counter() - start)
-
-
-def total_variation(x: Tensor) -> Tensor:
-    """Anisotropic total variation per pixel of pictures (M, C, H, W); zero for other inputs."""
-    if x.dim() != 4:
-        return x.new_zeros(())
-    vertical = (x[:, :, 1:] - x[:, :, :-1]).abs().mean() if x.shape[2] > 1 else x.new_zeros(())
-    horizontal = (x[..., 1:] - x[..., :-1]).abs().mean() if x.shape[3] > 1 else x.new_zeros(())
-    return vertical + horizontal
 
 
 def _share(done: int, iterations: int, start: float, seconds: float | None) -> float:

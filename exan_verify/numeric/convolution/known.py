@@ -19,7 +19,8 @@ _ZERO = 8.0
 class Known:
     """Values and deltas (M, *shape) at one place, each with a mask that says where they are known.
 
-    ``error`` (M,): absolute L-infinity error of the known values. A delta is d loss / d value.
+    ``error`` (M,): L2 norm of the error of a sample's known values, which bounds that of each. A delta is
+    d loss / d value.
     """
 
     value: Tensor

@@ -38,13 +38,15 @@ _SPARE = 4
 _RANK = 1e-10
 """Pivots below this share of the largest count as zero: structural zeros come out near 1e-15."""
 
-_SAFETY = 4.0
-"""Covers what the first-order bound leaves out."""
+_SAFETY = 2.0
+"""Covers what the first-order bound leaves out, and norms from power iterations, which come from below."""
+
+_POWER_STEPS = 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Solved:
-    """A stage's inputs (M, *shape) with their L-infinity errors, or None, and the counts of its report."""
+    """A stage's inputs (M, *shape) with L2 errors (M,), or None, and the counts of its report."""
 
     value: Tensor | None
     error: Tensor | None
@@ -92,7 +94,7 @@ def solve_stage(
             note=f"{entries} entries per sample are too many to factorise (at most {LARGEST_STAGE})",
         )
     matrix = stage_matrix(stage, shape, given.value)
-    parts = [_sample(matrix, stage, given, m, unit_roundoff) for m in range(size)]
+    parts = [_sample(matrix, stage, given, m) for m in range(size)]
     alone = sum(part.null.shape[1] for part in parts)
     value = torch.stack([part.x0 for part in parts]).reshape(size, *shape)
     error = torch.stack([part.error for part in parts])
@@ -142,27 +144,39 @@ class _Part:
     null: Tensor
 
 
-def _sample(matrix: Tensor, stage: Stage, given: Known, m: int, unit_roundoff: float) -> _Part:
+def _sample(matrix: Tensor, stage: Stage, given: Known, m: int) -> _Part:
     rows = given.known[m].flatten()
     a = matrix[rows]
     z = (given.value[m] - stage.offset(given.value[m])).flatten()[rows]
-    noise = given.error[m] + 8 * max(unit_roundoff, 2.0**-53) * z.abs().amax() if len(z) else given.error[m]
+    # backward stability: as if z were off by some roundoffs of its norm and of A x's
+    noise = given.error[m] + 32 * 2.0**-53 * (z.norm() + math.sqrt(a.shape[1]))
     solution = _overdetermined(a, z) if a.shape[0] >= a.shape[1] else None
     x0, reach, null = solution if solution is not None else _deficient(a, z)
-    return _Part(x0=x0, error=_SAFETY * reach * math.sqrt(max(1, len(z))) * noise, null=null)
+    return _Part(x0=x0, error=_SAFETY * reach * noise, null=null)
+
+
+def _spectral_norm(matrix: Tensor) -> Tensor:
+    """The largest singular value, by power iteration."""
+    vector = torch.ones(matrix.shape[1], dtype=matrix.dtype, device=matrix.device)
+    value = matrix.new_zeros(())
+    for _ in range(_POWER_STEPS):
+        image = matrix @ (vector / vector.norm())
+        value = image.norm()
+        vector = matrix.T @ image
+    return value
 
 
 def _overdetermined(a: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
-    """Least squares by QR, the largest row norm of the pseudo-inverse; None where the rank may be short."""
+    """Least squares by QR and the norm of the pseudo-inverse; None where the rank may be short."""
     q, r = torch.linalg.qr(a)
     pivots = r.diagonal().abs()
     if not float(pivots.min()) > _RANK * float(pivots.max()):
         return None
     inverse = torch.linalg.solve_triangular(r, torch.eye(len(r), dtype=r.dtype, device=r.device), upper=True)
-    # A^+ = R^-1 Q^T has the row norms of R^-1; sigma_min >= 1 / |R^-1|_F
+    # A^+ = R^-1 Q^T; sigma_min >= 1 / |R^-1|_F
     if not float(inverse.norm()) * float(pivots.max()) < 1 / _RANK:
         return None
-    return inverse @ (q.T @ z), inverse.norm(dim=1).amax(), a.new_zeros(a.shape[1], 0)
+    return inverse @ (q.T @ z), _spectral_norm(inverse), a.new_zeros(a.shape[1], 0)
 
 
 def _deficient(a: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -186,7 +200,7 @@ def _deficient(a: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     device = a.device
     return (
         (back @ z.cpu()[chosen]).to(device),
-        back.norm(dim=1).amax().to(device) if rank else a.new_zeros(()),
+        _spectral_norm(back).to(device) if rank else a.new_zeros(()),
         q[:, rank:].contiguous().to(device),
     )
 
@@ -229,11 +243,11 @@ def _shared(
     moved = torch.stack(
         [part.null @ piece for part, piece in zip(parts, t.split(free), strict=True)]
     ).reshape_as(value)
-    # rest is off by the error of x0 seen through D and by rounding in dW; t by that over the last value
-    deltas = given.delta.flatten(1).norm(dim=1)
-    noise = unit_roundoff * float(d_weight.norm()) + float((deltas * error).sum()) * math.sqrt(
-        stage.weight[0].numel()
-    )
+    # rest is off by the error of x0 seen through D and by rounding in dW; t by that over the last value.
+    # |D e| <= |delta| |unfold(e)| <= |delta| sqrt(windows that share an entry) |e|
+    overlap = math.prod(-(-k // s) for k, s in zip(stage.weight.shape[2:], stage.stride, strict=True))
+    seen = float((given.delta.flatten(1).norm(dim=1) * error).sum()) * math.sqrt(overlap)
+    noise = seen + 4 * unit_roundoff * float(d_weight.norm())
     return 0, False, "", value + moved, error + _SAFETY * noise / float(values[-1])
 
 
