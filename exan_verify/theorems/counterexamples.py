@@ -149,7 +149,7 @@ def no_biases() -> Example:
         network,
         [[F(1, 6)]],
         [1],
-        "one sample, two ExANs, f = 1/3; at twice the input f = 2/3, half the loss vector and the same gradient",
+        "one sample, two ExANs, f = 1/3; at twice the input f = 2/3 and half the loss vector",
         second=([[F(1, 3)]], [1]),
     )
 
