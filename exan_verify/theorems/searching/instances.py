@@ -7,7 +7,7 @@ generic ones have Gaussian numbers and the largest sizes of the claim, where lif
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import count, islice, pairwise
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from exan_verify.theorems.searching.tally import Records, Tally
 
 def try_instances(claim: Claim, tally: Tally, *, examples: int, seed: int) -> None:
     """Judge at most ``examples`` of both kinds, in turn, until one contradicts the claim."""
-    corner, generic = _corner_cases(claim, seed), _generic_cases(claim, seed)
+    corner, generic = islice(_corner_cases(claim, seed), examples), _generic_cases(claim, seed)
     for _ in range((examples + 1) // 2):
         for source in (corner, generic):
             found = next(source, None)
@@ -28,19 +28,18 @@ def try_instances(claim: Claim, tally: Tally, *, examples: int, seed: int) -> No
                 return
 
 
-def _corner_cases(claim: Claim, seed: int) -> Iterator[Records]:
-    """Instances of the suite's families that have the claim's sizes; their sizes are small and fixed."""
+def _corner_cases(claim: Claim, seed: int) -> Iterator[Records | None]:
+    """Instances of the suite's families; None for one that does not have the claim's sizes."""
     if claim.networks:
         return
     kinds = (True, False) if claim.sizes.biases is None else (claim.sizes.biases,)
-    for index in range(seed * 1000, seed * 1000 + 200):
+    for index in count(seed * 1000):
         for family in FAMILIES:
             for has_bias in kinds:
                 drawn = instance(family, claim.asked.loss, has_bias, index)
-                if claim.sizes.admit(drawn.network, drawn.batch.size):
-                    records = _asked(claim, drawn.network, drawn.batch.inputs, drawn.batch.labels)
-                    if records is not None:
-                        yield records
+                admitted = claim.sizes.admit(drawn.network, drawn.batch.size)
+                batch = drawn.batch
+                yield _asked(claim, drawn.network, batch.inputs, batch.labels) if admitted else None
 
 
 def _generic_cases(claim: Claim, seed: int) -> Iterator[Records]:

@@ -112,16 +112,24 @@ def _without_input(found: Candidate) -> Iterator[Candidate]:
 
 
 def _without_logit(claim: Claim, found: Candidate) -> Iterator[Candidate]:
-    """A logit that no sample has as its class."""
+    """A logit less, where the labels stay labels of the loss's kind."""
     last = len(found.weights) - 1
-    for k in range(len(found.weights[last])):
-        used = np.any(found.y == k) if found.y.ndim == 1 else np.any(found.y[:, k] != 0)
-        one_hot = claim.asked.loss is not Loss.BCE
-        if len(found.weights[last]) <= 2 or (used and one_hot):
+    logits = len(found.weights[last])
+    for k in range(logits):
+        if not _dispensable(claim.asked.loss, found.y, k, logits):
             continue
         y = np.where(found.y > k, found.y - 1, found.y) if found.y.ndim == 1 else np.delete(found.y, k, 1)
         weights = (*found.weights[:last], np.delete(found.weights[last], k, axis=0))
         yield replace(found, weights=weights, biases=_cut(found.biases, last, k), y=y)
+
+
+def _dispensable(loss: Loss, y: Array, k: int, logits: int) -> bool:
+    """Classes: two at least, and nobody's class. One-hot targets: nobody's, or a single logit is left."""
+    if y.ndim == 1:
+        return logits > 2 and not bool(np.any(y == k))
+    if loss is Loss.BCE:
+        return logits > 1
+    return logits == 2 or (logits > 2 and not bool(np.any(y[:, k] != 0)))
 
 
 def _with_simpler_numbers(claim: Claim, found: Candidate) -> Iterator[Candidate]:

@@ -5,6 +5,7 @@ Both run the claim's predicates on traced numbers (:mod:`exan_verify.theorems.se
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -15,7 +16,7 @@ import numpy as np
 from exan_verify.network import Array, ReluNetwork
 from exan_verify.smt.solvers import Worker
 from exan_verify.theorems.claim import Claim, Judged, unique
-from exan_verify.theorems.searching.explore import Exploration, Limits, explore
+from exan_verify.theorems.searching.explore import Exploration, Limits, Point, explore
 from exan_verify.theorems.searching.found import Counterexample, verified
 from exan_verify.theorems.searching.unknowns import (
     FIRST,
@@ -27,10 +28,16 @@ from exan_verify.theorems.searching.unknowns import (
     run_claim,
 )
 from exan_verify.theorems.statement import Progress
+from exan_verify.theorems.tracing import Path
 
 UNKNOWNS = 14
 """Networks with more parameters are not searched for all weights: the polynomials have degree 3 and more in
 them, and beyond this z3 answers few questions within its limit."""
+
+
+SIDE_BY_SIDE = 12
+RUNS_AT_A_TIME = 8
+"""So many cases take turns, with so many runs each time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,43 +73,74 @@ def all_weights(claim: Claim, limits: Limits, progress: Progress) -> Solved:
     return _solve(claim, _weights(claim), limits, "all weights", progress)
 
 
+@dataclass(slots=True)
+class _Case:
+    """One exploration under way."""
+
+    template: Template
+    runs: Iterator[tuple[Point, Path, Judged]]
+    found: Exploration
+
+
 def _solve(
     claim: Claim, templates: Iterator[Template], limits: Limits, what: str, progress: Progress
 ) -> Solved:
-    total = Exploration()
-    begun = complete = 0
+    """Explore the cases side by side, a few runs of each in turn, so that one hard case starves no other."""
+    cases: list[_Case] = []
+    waiting: deque[_Case] = deque()
     with Worker() as worker:
-        for template in templates:
-            if limits.late or total.queries >= limits.queries:
+        while not limits.late and _queries(cases) < limits.queries:
+            if len(waiting) < SIDE_BY_SIDE and (template := next(templates, None)) is not None:
+                waiting.append(_begin(claim, template, limits, worker))
+                cases.append(waiting[-1])
+            elif not waiting:
                 break
-            one = Exploration()
-            begun += 1
-            counterexample = _one(claim, template, limits, worker, one)
-            total.add(one)
-            complete += one.complete
-            progress(what, min(total.queries, limits.queries), limits.queries)
+            case = waiting.popleft()
+            counterexample, more = _advance(claim, case)
+            progress(what, min(_queries(cases), limits.queries), limits.queries)
             if counterexample is not None:
-                return Solved(
-                    exploration=total, begun=begun, complete=complete, counterexample=counterexample
-                )
-    return Solved(exploration=total, begun=begun, complete=complete)
+                return _solved(cases, waiting, counterexample)
+            if more:
+                waiting.append(case)
+    return _solved(cases, waiting)
 
 
-def _one(
-    claim: Claim, template: Template, limits: Limits, worker: Worker, found: Exploration
-) -> Counterexample | None:
-    runs = explore(
-        lambda point, path: run_claim(claim, template, point, path), template.start(), limits, worker, found
-    )
-    for point, _, judged in runs:
+def _begin(claim: Claim, template: Template, limits: Limits, worker: Worker) -> _Case:
+    def program(point: Point, path: Path) -> Judged:
+        return run_claim(claim, template, point, path)
+
+    found = Exploration()
+    return _Case(template, explore(program, template.start(), limits, worker, found), found)
+
+
+def _advance(claim: Claim, case: _Case) -> tuple[Counterexample | None, bool]:
+    """A few runs more: a counterexample if there was one, and whether runs are left."""
+    for _ in range(RUNS_AT_A_TIME):
+        run = next(case.runs, None)
+        if run is None:
+            return None, False
+        point, _, judged = run
         if judged is Judged.FAILS:
-            network, batch, second = exact_batches(claim, template, point)
+            network, batch, second = exact_batches(claim, case.template, point)
             other = second if claim.conclusion is unique else None
             checked = verified(claim, network, batch, "found by a solver", other)
             if checked is not None:
-                found.stopped = True
-                return checked
-    return None
+                return checked, True
+    return None, True
+
+
+def _queries(cases: Sequence[_Case]) -> int:
+    return sum(case.found.queries for case in cases)
+
+
+def _solved(
+    cases: Sequence[_Case], unfinished: Sequence[_Case], counterexample: Counterexample | None = None
+) -> Solved:
+    total = Exploration()
+    for case in cases:
+        total.add(case.found)
+    covered = sum(case.found.complete for case in cases if all(case is not other for other in unfinished))
+    return Solved(exploration=total, begun=len(cases), complete=covered, counterexample=counterexample)
 
 
 def _inputs(claim: Claim, networks: Sequence[ReluNetwork]) -> Iterator[Template]:
