@@ -25,9 +25,9 @@ MARK = 1_000_000_000
 
 @pytest.fixture
 def command(tmp_path: Path) -> list[str]:
-    """A search of a second or two in eight parts."""
+    """A search of some seconds in eight parts."""
     network = default_network([20, 60, 9], seed=1)
-    batch = random_batch(network, 10)
+    batch = random_batch(network, 11)
     tensors = {}
     for k, layer in enumerate(network.layers):
         tensors[f"{2 * k}.weight"] = np.ascontiguousarray(layer.weight, dtype=np.float32)
