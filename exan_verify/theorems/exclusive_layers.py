@@ -98,4 +98,3 @@ def all_apart(layer: Layered) -> bool:
         apart(outgoing[list(a)], outgoing[list(b)], delta[list(a), m], delta[list(b), k])
         for (m, a), (k, b) in combinations(enumerate(found), 2)
     )
-

@@ -259,7 +259,9 @@ STATEMENTS = (
         conclusion="The first row of dW_L is not zero at the columns of exclusive neurons.",
         latex=r"(dW_L)_{1,j}\neq0",
         standing=Standing.REFUTED,
-        grounds=(kernel("counterexamples.py: zero_first_row", "1-2-2, mse, the first logit is fitted exactly"),),
+        grounds=(
+            kernel("counterexamples.py: zero_first_row", "1-2-2, mse, the first logit is fitted exactly"),
+        ),
         checks=(
             Check(name="first row", what="computes dW_L exactly and the published condition", run=_first_row),
         ),
