@@ -41,13 +41,10 @@ def corners(samples: int) -> Array:
 
 def exclusive_table(rng: Random, counts: Sequence[int], shared: int = 0, top: int = 4) -> Array:
     """Integer pre-activations: ``counts[m]`` neurons exclusive to sample m, then ``shared`` random ones."""
-    samples = len(counts)
-    rows = []
-    for m, count in enumerate(counts):
-        for _ in range(count):
-            rows.append([rng.randint(1, top) * (1 if k == m else -1) for k in range(samples)])
-    for _ in range(shared):
-        rows.append([rng.choice([-1, 1]) * rng.randint(1, top) for _ in range(samples)])
+    samples = range(len(counts))
+    owners = [m for m, count in enumerate(counts) for _ in range(count)]
+    rows = [[rng.randint(1, top) * (1 if k == m else -1) for k in samples] for m in owners]
+    rows += [[rng.choice([-1, 1]) * rng.randint(1, top) for _ in samples] for _ in range(shared)]
     return exact(rows)
 
 

@@ -47,7 +47,9 @@ def relative_error(vector: list[Any], label: int) -> Any:
 
 def vector_of(network: ReluNetwork, batch: Batch, precision: int = PRECISION) -> list[Any]:
     """The first sample's loss vector (reduction sum) as balls."""
-    balls = loss_vectors_ball(Loss.CROSS_ENTROPY, forward(network, batch).logits, batch.labels, 1, precision)
+    logits = forward(network, batch).logits
+    with flint.ctx.workprec(precision):
+        balls = loss_vectors_ball(Loss.CROSS_ENTROPY, logits, batch.labels, 1, precision)
     return [balls[k, 0] for k in range(network.classes)]
 
 
@@ -63,9 +65,9 @@ def _formula(progress: Progress, _seed: int) -> Result:
         if not found.contains(flint.fmpq(wanted.numerator, wanted.denominator)) or not found.rad() < RADIUS:
             return Result(holds=False, detail=f"K = {classes}: {found}, not {wanted}")
         errors[classes] = wanted
-    wrong = {classes: str(v) for classes, v in errors.items() if v}
+    wrong = {str(classes): str(v) for classes, v in errors.items() if v}
     return Result(
-        holds=set(errors) - set(wrong) == {3},
+        holds={str(k) for k in errors} - set(wrong) == {"3"},
         detail="with equal logits the scale is off by (3 - K) / (3 (K - 1)): right for K = 3 only",
         data=wrong,
     )
@@ -98,10 +100,13 @@ STATEMENTS = (
         group="B1",
         title="The heuristic scale of Algorithm B.1",
         source="Algorithm B.1 of arXiv 2010.13356 as described; docs/theory.md section 2, E3",
-        published="The loss vector's scale is not determined by ratios; the algorithm puts its first entry at two "
+        published="The loss vector's scale is not determined by ratios; the algorithm puts its first entry "
+        "at two "
         "thirds of the largest feasible value.",
-        reading="Under cross_entropy, g = s u with u known; feasible means that softmax stays between 0 and 1, so "
-        "s < 1 / |u_y| and the guess is |g_y| = 2/3, that is p_y = 1/3 whatever the sample. Then s is the true "
+        reading="Under cross_entropy, g = s u with u known; feasible means that softmax stays between 0 "
+        "and 1, so "
+        "s < 1 / |u_y| and the guess is |g_y| = 2/3, that is p_y = 1/3 whatever the sample. Then s is the "
+        "true "
         "scale.",
         quantifiers="some network and sample (refuted)",
         hypotheses=("cross_entropy", "the direction of the loss vector is known exactly"),
@@ -111,7 +116,8 @@ STATEMENTS = (
         grounds=(
             written(
                 "Appendix P, P6",
-                "the relative error is 2 / (3 (1 - p_y)) - 1: above -1/3, without upper bound, 0 iff p_y = 1/3",
+                "the relative error is 2 / (3 (1 - p_y)) - 1: above -1/3, without upper bound, 0 iff p_y = "
+                "1/3",
             ),
             kernel("b1.py: equal_logits", "1-2-2, p_y = 1/2: exactly one third too large"),
             measured("this check", "random logits between -4 and 4, K from 2 to 10"),
@@ -129,7 +135,9 @@ STATEMENTS = (
             ),
         ),
         example=equal_logits,
-        remark="Directions, labels and groups do not depend on the scale; everything solved for with it does. For "
-        "a well classified sample the guess is far too large: p_y = 0.97 gives a factor of 22. E3 replaces it.",
+        remark="Directions, labels and groups do not depend on the scale; everything solved for with it "
+        "does. For "
+        "a well classified sample the guess is far too large: p_y = 0.97 gives a factor of 22. E3 replaces "
+        "it.",
     ),
 )

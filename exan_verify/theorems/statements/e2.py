@@ -149,13 +149,15 @@ STATEMENTS = (
         group="E2",
         title="The column of an exclusive neuron is a positive multiple of the loss vector",
         source=SOURCE,
-        published="The ratios of the last layer's gradient at a sample's exclusive neurons give its loss vector "
+        published="The ratios of the last layer's gradient at a sample's exclusive neurons give its loss "
+        "vector "
         "up to a factor.",
         reading="If j in layer L-1 is exclusive to m, column j of dW_L is h_j^m g^m, with h_j^m > 0.",
         quantifiers="all depths, widths, M, losses",
         hypotheses=("neuron j of the last hidden layer is active for sample m and for no other sample",),
         conclusion="Column j of dW_L is a positive multiple of g^m.",
-        latex=r"z_{L-1}^{m'}[j]>0\iff m'=m\ \Longrightarrow\ (dW_L)_{:,j}=h_{L-1}^m[j]\,g^m,\quad h_{L-1}^m[j]>0",
+        latex=r"z_{L-1}^{m'}[j]>0\iff m'=m\ \Longrightarrow\ (dW_L)_{:,j}=h_{L-1}^m[j]\,g^m,\quad "
+        r"h_{L-1}^m[j]>0",
         standing=Standing.PROVED,
         grounds=(coq("exclusive.v: E2", "one hidden layer, or the top of a deeper network (gsum_topp)"),),
         checks=(
@@ -176,7 +178,8 @@ STATEMENTS = (
         title="Under cross_entropy the column's single negative entry is the label",
         source=SOURCE,
         published="The label is read off the sign of the last layer's gradient.",
-        reading="The loss vector softmax(f) - e_y is negative at y and positive elsewhere, and the column is a "
+        reading="The loss vector softmax(f) - e_y is negative at y and positive elsewhere, and the column "
+        "is a "
         "positive multiple of it.",
         quantifiers="all depths, widths, M, K",
         hypotheses=("cross_entropy", "neuron j of the last hidden layer is exclusive to sample m"),
@@ -205,7 +208,8 @@ STATEMENTS = (
         title="Parallel columns come from one sample",
         source=SOURCE,
         published="Neurons are grouped into samples by parallel columns of the last weight gradient.",
-        reading="If two exclusive neurons have parallel columns of dW_L, they are exclusive to the same sample.",
+        reading="If two exclusive neurons have parallel columns of dW_L, they are exclusive to the same "
+        "sample.",
         quantifiers="some network and batch (refuted)",
         hypotheses=("two neurons of the last hidden layer are exclusive", "their columns are parallel"),
         conclusion="They are exclusive to the same sample.",
@@ -227,7 +231,8 @@ STATEMENTS = (
         group="E2",
         title="Softmax with two classes: all columns are parallel",
         source=SOURCE,
-        reading="For K = 2 and cross_entropy every loss vector is a multiple of (1, -1), so every column of dW_L "
+        reading="For K = 2 and cross_entropy every loss vector is a multiple of (1, -1), so every column "
+        "of dW_L "
         "is, and grouping by parallel columns separates nothing.",
         quantifiers="all depths, widths, M",
         hypotheses=("cross_entropy with K = 2",),

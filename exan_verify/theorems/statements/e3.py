@@ -78,7 +78,8 @@ STATEMENTS = (
         checks=(
             by_instances(
                 "scales",
-                "takes directions from columns of dW_L, solves db_L over Q and compares with the loss vectors",
+                "takes directions from columns of dW_L, solves db_L over Q and compares with the loss "
+                "vectors",
                 instances=directions,
                 conclusion=scales_give_vectors,
                 spoiled=two_of_one_sample,
