@@ -20,13 +20,13 @@ SECONDS = 10
 class Obligation:
     """One file under proofs/bounded/, called ``name``.smt2.
 
-    ``says``: what ``expected`` means, in words. ``body``: declarations and assertions. An ``unsat``
+    ``label``: the theory's. ``says``: what ``expected`` means, in words. ``body``: declarations and assertions. An ``unsat``
     obligation whose hypotheses contradict each other would prove nothing: each has a ``sat`` companion.
     ``tactic``: the only one of z3's that decides it quickly, where the usual order would waste time.
     """
 
     name: str
-    statement: str
+    label: str
     says: str
     expected: Literal["unsat", "sat"]
     body: Callable[[], str]
@@ -37,7 +37,7 @@ class Obligation:
         """The file's content."""
         comment = "\n".join(f"; {line}" for line in wrap(self.says, 100))
         return (
-            f"; {self.name} (statement {self.statement}), expected: {self.expected}\n{comment}\n"
+            f"; {self.name} ({self.label}), expected: {self.expected}\n{comment}\n"
             f"(set-info :status {self.expected})\n(set-logic QF_NRA)\n{self.body()}(check-sat)\n"
         )
 

@@ -27,19 +27,19 @@ def question(example: Example, *, other: bool = True) -> str:
     return "\n".join(kept) + "\n"
 
 
-def obligation_pair(name: str, statement: str, example: Example) -> list[Obligation]:
+def obligation_pair(name: str, label: str, example: Example) -> list[Obligation]:
     """No second batch; and the batch itself is found when it is not excluded."""
     return [
         Obligation(
             name=name,
-            statement=statement,
+            label=label,
             says=f"{example.network}: no second batch has this gradient. {example.note}",
             expected="unsat",
             body=lambda: question(example),
         ),
         Obligation(
             name=f"{name}-hypotheses",
-            statement=statement,
+            label=label,
             says=f"Companion of {name}: some batch has this gradient.",
             expected="sat",
             body=lambda: question(example, other=False),

@@ -36,7 +36,7 @@ def obligations() -> list[Obligation]:
         found += [
             Obligation(
                 name=name,
-                statement="s5-one-hot-counts",
+                label="S5",
                 says=f"F = {LOGITS}, one-hot labels {labels}: only permutations that fix the labels solve "
                 "Q^T (Q F - Y') = F - Y with Q 1 = 1, for all one-hot Y'.",
                 expected="unsat",
@@ -44,7 +44,7 @@ def obligations() -> list[Obligation]:
             ),
             Obligation(
                 name=f"{name}-hypotheses",
-                statement="s5-one-hot-counts",
+                label="S5",
                 says=f"Companion of {name}: the permutations are solutions.",
                 expected="sat",
                 body=partial(_body, labels, excluded=False),

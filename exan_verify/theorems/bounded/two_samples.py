@@ -32,7 +32,7 @@ def obligations() -> list[Obligation]:
             found.append(
                 Obligation(
                     name=name,
-                    statement="s5-two-samples",
+                    label="S5",
                     says=f"For all logits F (2 x {classes}) of two samples with one-hot labels {labels}, with "
                     f"e = f_2 - f_1: if {condition}, only permutations that fix the labels solve "
                     "Q^T (Q F - Y) = F - Y with Q 1 = 1 and Q invertible.",
@@ -44,7 +44,7 @@ def obligations() -> list[Obligation]:
             found.append(
                 Obligation(
                     name=f"{name}-hypotheses",
-                    statement="s5-two-samples",
+                    label="S5",
                     says=f"Companion of {name}: the hypotheses alone can be met.",
                     expected="sat",
                     body=_body(classes, labels, excluded=False),
@@ -56,7 +56,7 @@ def obligations() -> list[Obligation]:
 def _parallel() -> Obligation:
     return Obligation(
         name="s5-two-samples-parallel-k2",
-        statement="s5-two-samples",
+        label="S5",
         says="With e parallel to y_2 - y_1 there is another solution: the exception is real.",
         expected="sat",
         body=lambda: script(

@@ -11,11 +11,12 @@ from random import Random
 import sympy
 
 from exan_verify.exact.linalg import nullspace
-from exan_verify.network import Array
+from exan_verify.network import Array, Batch, Labels, Loss, ReluNetwork
 from exan_verify.theorems.grounds import by_instances, coq, symbolic
 from exan_verify.theorems.laboratory import drawn, exact
 from exan_verify.theorems.macaulay import evaluation_rank, macaulay_rank, monomials, value
-from exan_verify.theorems.statement import Standing, Statement
+from exan_verify.theorems.statement import Example, Standing, Statement
+from exan_verify.verdict import Outcome
 
 Point = tuple[Fraction, ...]
 Polynomial = dict[tuple[int, ...], Fraction]
@@ -151,6 +152,25 @@ def circles(_seed: int) -> Iterator[System]:
     )
 
 
+def turning_batch() -> Example:
+    """1-2-1, three samples of one region with equal labels: the Q that fix 1 form a circle (S1)."""
+    network = ReluNetwork.from_arrays([[[1], [-1]], [[1, -2]]], [[5, 5], [0]])
+    third = Fraction(1, 3)
+    return Example(
+        network=network,
+        batch=_mse(network, [[0], [1], [3]]),
+        second=_mse(network, [[-third], [8 * third], [5 * third]]),
+        loss=Loss.MSE,
+        outcome=Outcome.AMBIGUOUS,
+        note="The output system of these samples is solved by a circle of matrices Q, the rotations about 1; "
+        "three of them are permutations, this one is not. A list of known solutions is not all of them.",
+    )
+
+
+def _mse(network: ReluNetwork, inputs: list[list[Fraction]] | list[list[int]]) -> Batch:
+    return Batch.of(inputs, [0, 0, 0], network=network, loss=Loss.MSE, labels=Labels.ONE_HOT)
+
+
 def rank_reached_with_another_solution(system: System) -> bool:
     """The known points solve the system, the rank is N - k, and yet ``other`` solves it and is not known."""
     assert system.other is not None
@@ -259,6 +279,7 @@ STATEMENTS = (
                 said="systems whose premise fails at D = 2 and holds at D = 3",
             ),
         ),
+        example=turning_batch,
         remark="For the permutations at D = 2 only the argument fails: the quadrics through the six of them "
         "have no other common zero, as D = 3 shows.",
     ),

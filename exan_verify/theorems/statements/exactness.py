@@ -14,10 +14,10 @@ from exan_verify.exact.backprop import forward
 from exan_verify.exact.linalg import rank_mod
 from exan_verify.exact.modular import PRIME, Residues
 from exan_verify.exact.softmax import loss_vectors_ball, loss_vectors_mod
-from exan_verify.network import Array, Batch, Loss
+from exan_verify.network import Array, Batch, Labels, Loss, ReluNetwork
 from exan_verify.theorems.grounds import by_instances, coq, symbolic, written
 from exan_verify.theorems.laboratory import drawn, integer_network, integers
-from exan_verify.theorems.statement import Standing, Statement
+from exan_verify.theorems.statement import Example, Standing, Statement
 
 BITS = 400
 """Precision of the balls: minors of size four of numbers down to e^-40."""
@@ -105,6 +105,19 @@ def deficit_that_is_none(root: Root) -> bool:
     return pow(root.point, root.exponent, PRIME) == 1 and bool(real > 0)
 
 
+def confused_modulo_p() -> Example:
+    """1-1-2 under cross_entropy: two samples whose loss vectors agree mod p at t = 2, and not over R."""
+    network = ReluNetwork.from_arrays([[[1]], [[61], [0]]], [[0], [0, 0]])
+    batch = Batch.of([[0], [1]], [0, 0], network=network, loss=Loss.CROSS_ENTROPY, labels=Labels.ONE_HOT)
+    return Example(
+        network=network,
+        batch=batch,
+        loss=Loss.CROSS_ENTROPY,
+        note="Logits (0, 0) and (61, 0): with T = e the probabilities 1/2 and T^61 / (T^61 + 1) have the same "
+        "image at t = 2, because 2^61 = 1 modulo p.",
+    )
+
+
 def no_root(root: Root) -> Root:
     """An exponent for which the residue does not vanish."""
     return replace(root, exponent=root.exponent + 1)
@@ -172,6 +185,7 @@ STATEMENTS = (
                 said="residues vanish where the real number does not",
             ),
         ),
+        example=confused_modulo_p,
         remark="So nothing is concluded from a zero, a deficit or an equality modulo p anywhere.",
     ),
 )

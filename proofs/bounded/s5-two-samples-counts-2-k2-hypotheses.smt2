@@ -1,0 +1,17 @@
+; s5-two-samples-counts-2-k2-hypotheses (S5), expected: sat
+; Companion of s5-two-samples-counts-2-k2: the hypotheses alone can be met.
+(set-info :status sat)
+(set-logic QF_NRA)
+(declare-const a Real)
+(declare-const b Real)
+(declare-const f1_0 Real)
+(declare-const f1_1 Real)
+(declare-const f2_0 Real)
+(declare-const f2_1 Real)
+(assert (not (= (+ a b) 1.0)))
+(assert (= (+ (* (- 1.0 a) (- (+ (* (- 1.0 a) f1_0) (* a f2_0)) 1.0)) (* b (- (+ (* b f1_0) (* (- 1.0 b) f2_0)) 1.0))) (- f1_0 1.0)))
+(assert (= (+ (* a (- (+ (* (- 1.0 a) f1_0) (* a f2_0)) 1.0)) (* (- 1.0 b) (- (+ (* b f1_0) (* (- 1.0 b) f2_0)) 1.0))) (- f2_0 1.0)))
+(assert (= (+ (* (- 1.0 a) (- (+ (* (- 1.0 a) f1_1) (* a f2_1)) 0.0)) (* b (- (+ (* b f1_1) (* (- 1.0 b) f2_1)) 0.0))) (- f1_1 0.0)))
+(assert (= (+ (* a (- (+ (* (- 1.0 a) f1_1) (* a f2_1)) 0.0)) (* (- 1.0 b) (- (+ (* b f1_1) (* (- 1.0 b) f2_1)) 0.0))) (- f2_1 0.0)))
+(assert (or (not (= (- f2_0 f1_0) 0)) (not (= (- f2_1 f1_1) 0))))
+(check-sat)
