@@ -32,10 +32,11 @@ lint: setup
 	$(BIN)/mypy
 
 # make proofs - recheck every machine-checked proof from scratch (installs Coq where it is missing and may)
-proofs:
+proofs: setup
 	bash proofs/install.sh
 	$(MAKE) -C proofs/coq clean
 	$(MAKE) -j2 -C proofs/coq assumptions
+	$(BIN)/python proofs/bounded/check.py
 
 # make bench - the tables of exan bench
 bench: setup
