@@ -8,7 +8,7 @@ partly recovered batch: what is left has the rank that the missing samples accou
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from exan_verify.network import Loss, Reduction
 from exan_verify.numeric.bounds import Refined
+from exan_verify.numeric.contamination import contamination
 from exan_verify.numeric.losses import LabelFit, fit_labels, loss_vectors
 from exan_verify.numeric.passes import (
     Rounding,
@@ -70,6 +71,9 @@ def confirm(
     fit, size, source = _labels_and_size(problem, finding, refined, total)
     divisor = problem.divisor(size)
     spread = _label_tolerance(problem, refined, fit, gains, divisor)
+    if finding.guessed_rows and finding.rest.shape[1]:
+        off = contamination(problem, spaces[0], refined, fit, spread, finding.rest.shape[1])
+        refined = replace(refined, bound=refined.bound + off)
     reasons = _reasons(problem, refined, fit, spread, whole=finding.whole and total == size)
     if finding.literal:
         reasons = [moved or reason for moved, reason in zip(_moved(finding, refined), reasons, strict=True)]

@@ -46,6 +46,10 @@ _AGREE = 1e3
 """Rows of one sample agree to this many roundings; one that does not also shows a sample of tiny delta."""
 
 
+_RESCALED = 0.1
+"""Relative change of a delta's size beyond which the joint estimate is not an improvement."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peel:
     """Peeling at the first layer; with ``lift_rest``, what peeling leaves is lifted."""
@@ -85,6 +89,7 @@ class Peel:
             layer=1,
             layers=layer_summaries(problem, spaces),
             reason=reason,
+            guessed_rows=True,
         )
         if space.saturated or (not known.size and not self.lift_rest):
             return finding
@@ -244,7 +249,8 @@ def _tested(problem: Problem, space: ColumnSpace, rows: _Rows) -> _Accepted:
 def _sample(accepted: _Accepted, group: Tensor) -> _Fresh:
     """One sample from the rows that show it: those that agree with the row that most agree with."""
     rows, direction = accepted.rows.select(group), accepted.direction[group]
-    distance = torch.cdist(rows.x, rows.x)
+    # not by inner products, which lose half the digits
+    distance = torch.cdist(rows.x, rows.x, compute_mode="donot_use_mm_for_euclid_dist")
     explained = _AGREE * (rows.error[:, None] + rows.error) * (1 + rows.x.norm(dim=1))
     agree = distance <= explained
     votes = agree.sum(dim=1) - rows.error / rows.error.max().clamp(min=1e-300) / 2
@@ -261,7 +267,8 @@ def _with(problem: Problem, known: Known, fresh: list[_Fresh]) -> Known:
     """Known and fresh samples estimated again, jointly, from all rows that show known samples only.
 
     Least squares on [dW_1 | db_1] there, rows scaled to their rounding; block triangular in the order of
-    peeling, hence solvable. It keeps rounding from piling up along the cascade.
+    peeling, hence solvable. It keeps rounding from piling up along the cascade. Where the system is too badly
+    scaled the estimates stay as they are, and nothing is said about their error (``gain`` infinite).
     """
     deltas = torch.cat([known.deltas, torch.stack([f.delta for f in fresh])])
     x = torch.cat([known.x, torch.stack([f.x for f in fresh])])
@@ -270,10 +277,22 @@ def _with(problem: Problem, known: Known, fresh: list[_Fresh]) -> Known:
     given = torch.cat([layer.d_weight[rows].double(), layer.d_bias[rows, None]], dim=1)
     weights = 1 / (deltas[:, rows].abs().T @ (x.norm(dim=1) + 1)).clamp(min=1e-300)
     unit = problem.unit_roundoff
-    inverse = torch.linalg.pinv(weights[:, None] * deltas[:, rows].T) * weights
+    matrix = weights[:, None] * deltas[:, rows].T
+    norms = matrix.norm(dim=0).clamp(min=1e-300)
+    inverse = torch.linalg.pinv(matrix / norms) * weights / norms[:, None]
     solved = inverse @ given
-    x, deltas = solved[:, :-1] / solved[:, -1:], deltas * solved[:, -1:]
-    passed_on = deltas.T @ (inverse / solved[:, -1:])
+    scales = solved[:, -1:]
+    if not bool(((scales - 1).abs() < _RESCALED).all()):
+        return Known(
+            x=x,
+            trace=forward(problem, x),
+            deltas=deltas,
+            rows=rows,
+            gain=torch.inf,
+            error=unit / weights.min() * torch.ones_like(deltas[0]),
+        )
+    x, deltas, inverse = solved[:, :-1] / scales, deltas * scales, inverse / scales
+    passed_on = deltas.T @ inverse
     return Known(
         x=x,
         trace=forward(problem, x),

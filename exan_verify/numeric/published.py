@@ -81,7 +81,10 @@ class Published:
             layers=layer_summaries(problem, spaces),
             reason="",
             literal=not self.repairs,
+            guessed_rows=True,
         )
+        if not spaces[0].rank:
+            return replace(nothing, reason="the first layer's gradient is zero, so no input shows")
         groups, reason = _groups(problem, repairs=self.repairs)
         if not groups.neurons:
             return replace(nothing, reason=reason)

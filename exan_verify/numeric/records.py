@@ -37,7 +37,8 @@ class Finding:
     ``x`` (m, d). ``rest`` (n_1, r): unit first-layer delta directions that span what is not separated into
     samples, with the sine ``rest_sine`` that isolates their span. ``layer``: hidden layer used (from 1).
     ``reason`` says what kept the method from the whole batch, empty when nothing did. ``literal``: the
-    candidates are judged as handed over, and none is claimed that refinement has to move.
+    candidates are judged as handed over, and none is claimed that refinement has to move. ``guessed_rows``:
+    ``rest`` was computed with inputs from rows that were taken for exclusive.
     """
 
     method: str
@@ -48,6 +49,7 @@ class Finding:
     layers: tuple[LayerSummary, ...]
     reason: str
     literal: bool = False
+    guessed_rows: bool = False
 
     @property
     def whole(self) -> bool:

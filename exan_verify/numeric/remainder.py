@@ -20,6 +20,12 @@ from exan_verify.numeric.spectrum import MINIMAL_GAP, ColumnSpace
 _LABEL_FITS = 0.01
 """Relative distance up to which a loss vector is taken from its label rather than from the delta."""
 
+_NOTHING_LEFT = 64.0
+"""Between the rounding of a row of the remaining basis by norms and the largest row taken for zero."""
+
+_LARGEST_NOTHING = 1e-3
+"""Rows of a unit basis are about sqrt(rank / n); much larger ones than this are never taken for zero."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Known:
@@ -73,8 +79,11 @@ def without(space: ColumnSpace, deltas: Float[Tensor, "p n"], inputs: Float[Tens
     gap = 2 * float(values[rank - 1]) / noise
     if gap < MINIMAL_GAP:
         return replace(space, saturated=True)
+    basis = space.basis @ u[:, :rank]
+    # where only known samples were active nothing is left but rounding; lifting must not scale it up
+    alive = basis.norm(dim=1) > min(_NOTHING_LEFT * noise / float(values[rank - 1]), _LARGEST_NOTHING)
     return ColumnSpace(
-        basis=space.basis @ u[:, :rank],
+        basis=basis * alive[:, None],
         rows=(values[:rank, None] * vt[:rank]) @ p.T,
         values=values,
         gap=gap,

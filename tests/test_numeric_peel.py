@@ -1,0 +1,224 @@
+"""Peeling: what it finds, what a tolerance would have accepted and it does not, and lifting of the rest."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from exan_verify.bench.attack import autograd_gradient
+from exan_verify.convert import to_network
+from exan_verify.data import initialised_network, mnist_batch
+from exan_verify.errors import RangeError
+from exan_verify.network import Batch, Labels, Loss, Reduction, ReluNetwork
+from exan_verify.numeric.attack import run
+from exan_verify.numeric.metrics import score
+from exan_verify.numeric.records import Attack
+from tests.cases import default_network, random_batch
+from tests.torch_reference import gradient
+
+FALSE_ACCEPT_SEEDS = 50
+
+
+def attacked(
+    network: ReluNetwork, batch: Batch, loss: Loss = Loss.CROSS_ENTROPY, **options: object
+) -> Attack:
+    given = gradient(network, batch, loss, Reduction.MEAN)
+    return run(network, given, loss=loss.value, reduction="mean", **options)  # type: ignore[arg-type]
+
+
+def digits(
+    samples: int, seed: int, widths: tuple[int, ...] = (784, 512, 10)
+) -> tuple[ReluNetwork, Tensor, Tensor]:
+    images, classes = mnist_batch(samples, seed)
+    return to_network(initialised_network(widths, seed=seed)), torch.tensor(images), torch.tensor(classes)
+
+
+def attack_digits(
+    samples: int, seed: int, method: str, dtype: str = "float64"
+) -> tuple[Attack, Tensor, Tensor]:
+    network, x, y = digits(samples, seed)
+    given = autograd_gradient(initialised_network(seed=seed), x, y, dtype)
+    return run(network, given, loss="cross_entropy", reduction="mean", method=method), x, y
+
+
+def check(found: Attack, x: Tensor, y: Tensor) -> float:
+    """Every claim holds: within its bound of a sample of the batch, with that sample's label. The recall."""
+    result = score(found.x, found.y, x, y)
+    assert len(result.samples) == len(found.status)
+    for sample in result.samples:
+        assert sample.largest <= found.status[sample.index].error_bound
+        assert sample.label
+    return result.recall
+
+
+def _exclusive_closure(active: np.ndarray) -> int:
+    """How many samples peeling can reach, by the true patterns (n, M)."""
+    left = set(range(active.shape[1]))
+    while left:
+        members = sorted(left)
+        alone = active[:, members].sum(axis=1) == 1
+        found = {m for m in members if np.any(alone & active[:, m])}
+        if not found:
+            break
+        left -= found
+    return active.shape[1] - len(left)
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_thirty_two_digits_are_peeled_and_none_is_wrong(seed: int):
+    # at this batch a tolerance test alone accepts a row that shows one sample and a little of another
+    found, x, y = attack_digits(32, seed, "peel")
+    assert check(found, x, y) == 1.0
+    assert found.complete, found.reason
+    assert max(s.error_bound for s in found.status) < 1e-9
+    assert not found.unclaimed
+
+
+def test_thirty_two_digits_from_a_float32_gradient():
+    found, x, y = attack_digits(32, 1, "peel+lift", "float32")
+    assert check(found, x, y) == 1.0
+    assert found.method == "peel+lift"
+    assert 1e-7 < max(s.error_bound for s in found.status) < 1e-3
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("seed", range(FALSE_ACCEPT_SEEDS))
+def test_no_seed_accepts_a_sample_that_is_not_in_the_batch(seed: int):
+    for method in ("peel", "peel+lift"):
+        found, x, y = attack_digits(32, seed, method)
+        assert check(found, x, y) == 1.0
+        assert not found.unclaimed
+
+
+def test_peeling_stops_at_the_stopping_set_and_keeps_what_it_has():
+    network, x, y = digits(48, 1)
+    weight, bias = (
+        torch.tensor(network.layers[0].weight).double(),
+        torch.tensor(network.layers[0].bias).double(),
+    )
+    reachable = _exclusive_closure(((x.double() @ weight.T + bias) > 0).numpy().T)
+    assert 0 < reachable < 48
+    given = autograd_gradient(initialised_network(seed=1), x, y, "float64")
+    found = run(network, given, loss="cross_entropy", reduction="mean", method="peel")
+    assert len(found.x) == reachable
+    check(found, x, y)
+    assert f"{48 - reachable} of 48 samples have no exclusive neuron left" in found.reason
+    both = run(network, given, loss="cross_entropy", reduction="mean", method="peel+lift")
+    assert len(both.x) == reachable
+    assert "beyond degree-2 lifting" in both.reason
+
+
+def test_what_peeling_leaves_is_lifted():
+    network = default_network([20, 200, 5], seed=3)
+    batch = _with_stopping_set(network)
+    peeled = attacked(network, batch, method="peel")
+    assert 0 < len(peeled.x) < batch.size
+    assert "stopping set" in peeled.reason
+    truth, labels = torch.tensor(batch.inputs).double(), torch.tensor(np.array(batch.labels))
+    check(peeled, truth, labels)
+    found = attacked(network, batch, method="peel+lift")
+    assert found.complete, found.reason
+    assert check(found, truth, labels) == 1.0
+    assert max(s.error_bound for s in found.status) < 1e-9
+
+
+def _with_stopping_set(network: ReluNetwork) -> Batch:
+    for seed in range(200):
+        batch = random_batch(network, 12, seed=seed)
+        first = network.layers[0]
+        active = (batch.inputs.astype(np.float64) @ first.weight.T + first.bias) > 0
+        if 0 < _exclusive_closure(active.T) < 11:
+            return batch
+    raise AssertionError("no batch of twelve with a stopping set among 200")
+
+
+@pytest.mark.parametrize("loss", list(Loss))
+@pytest.mark.parametrize("widths", [[20, 64, 5], [20, 64, 48, 5]])
+def test_every_loss_and_depth(loss: Loss, widths: list[int]):
+    network = default_network(widths, seed=3)
+    batch = random_batch(network, 3, seed=5, loss=loss)
+    found = attacked(network, batch, loss, method="peel", batch_size=3)
+    assert found.complete, found.reason
+    truth = torch.tensor(batch.inputs).double()
+    assert check(found, truth, torch.tensor(np.array(batch.labels))) == 1.0
+
+
+def test_real_targets():
+    network = default_network([20, 64, 3], seed=3)
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(size=(3, 20)), rng.normal(size=(3, 3))
+    batch = Batch.of(x, y, network=network, loss=Loss.MSE, labels=Labels.REAL)
+    found = attacked(network, batch, Loss.MSE, method="peel", batch_size=3)
+    assert found.complete
+    assert check(found, torch.tensor(x), torch.tensor(y)) == 1.0
+
+
+def test_classes_with_equal_weights_are_told_by_the_last_layer():
+    base = default_network([20, 64, 4], seed=3)
+    weight = base.layers[1].weight.copy()
+    weight[1] = weight[0]
+    network = ReluNetwork.from_arrays(
+        [base.layers[0].weight, weight], [base.layers[0].bias, base.layers[1].bias]
+    )
+    x = np.random.default_rng(0).normal(size=(3, 20))
+    batch = Batch.of(x, [1, 0, 2], network=network, loss=Loss.CROSS_ENTROPY, labels=Labels.ONE_HOT)
+    found = attacked(network, batch, method="peel")
+    assert found.complete, found.reason
+    assert check(found, torch.tensor(x), torch.tensor([1, 0, 2])) == 1.0
+
+
+def test_a_label_that_only_other_layers_tell_is_not_guessed():
+    # a dead sample keeps the batch from being whole, so that the last layer is not solved for loss vectors
+    base = default_network([20, 64, 4], seed=3)
+    weight = base.layers[1].weight.copy()
+    weight[1] = weight[0]
+    hidden = np.hstack([base.layers[0].weight, -100 * np.ones((64, 1))])
+    network = ReluNetwork.from_arrays([hidden, weight], [base.layers[0].bias, base.layers[1].bias])
+    x = np.hstack([np.random.default_rng(0).normal(size=(4, 20)), np.array([[0.0]] * 3 + [[100.0]])])
+    batch = Batch.of(x, [1, 0, 2, 0], network=network, loss=Loss.CROSS_ENTROPY, labels=Labels.ONE_HOT)
+    found = attacked(network, batch, method="peel", batch_size=4)
+    assert check(found, torch.tensor(x), torch.tensor([1, 0, 2, 0])) == 0.25
+    assert sum("two labels explain" in u.reason for u in found.unclaimed) == 2
+
+
+def test_a_single_logit():
+    network = default_network([20, 64, 1], seed=3)
+    x = np.random.default_rng(0).normal(size=(3, 20))
+    y = np.array([[0.0], [1.0], [1.0]])
+    batch = Batch.of(x, y, network=network, loss=Loss.BCE, labels=Labels.ONE_HOT)
+    found = attacked(network, batch, Loss.BCE, method="peel")
+    assert found.complete, found.reason
+    assert check(found, torch.tensor(x), torch.tensor(y)) == 1.0
+
+
+def test_as_many_samples_as_neurons_are_refused_with_the_reason():
+    network = default_network([30, 12, 4], seed=3)
+    batch = random_batch(network, 20, seed=5)
+    found = attacked(network, batch, method="peel")
+    assert len(found.x) == 0
+    assert "full rank" in found.reason
+    with pytest.raises(RangeError):
+        attacked(network, batch)
+
+
+def test_a_gradient_without_hidden_activity_gives_nothing():
+    network = ReluNetwork.from_arrays([-np.ones((6, 3)), np.ones((2, 6))], [-np.ones(6), np.zeros(2)])
+    batch = Batch.of(np.ones((2, 3)), [0, 1], network=network, loss=Loss.CROSS_ENTROPY, labels=Labels.ONE_HOT)
+    given = gradient(network, batch, Loss.CROSS_ENTROPY, Reduction.SUM)
+    given["2.bias"] = np.array([0.3, -0.3])
+    for method in ("peel", "peel+lift", "published"):
+        found = run(network, given, loss="cross_entropy", reduction="sum", method=method)
+        assert len(found.x) == 0
+        assert found.reason
+
+
+def test_copies_are_peeled_as_one_and_not_claimed():
+    network = default_network([20, 64, 5], seed=3)
+    batch = random_batch(network, 4, seed=5).select([0, 0, 1, 2, 3])
+    found = attacked(network, batch, method="peel")
+    assert not found.complete
+    check(found, torch.tensor(batch.inputs).double(), torch.tensor(np.array(batch.labels)))
+    assert len(found.x) == 3
+    assert "share a region" in found.unclaimed[0].reason
