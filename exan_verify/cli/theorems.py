@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 STYLES = {"proved": "bold green", "proved for stated sizes": "green", "refuted": "bold red", "open": "yellow"}
 """Colour of a standing."""
 
+_WIDE = 150
 TABLES = ("markdown", "latex", "latex-document")
 
 
@@ -45,7 +46,7 @@ def theorems_command(name: str | None, everything: bool, no_checks: bool, **opti
 
     Exit code 1: a check contradicts the standing, or a claim of --file is refuted; 3: no claim is refuted.
     """
-    output = Output(json=options["as_json"])
+    output = Output(json=options["as_json"], width=_WIDE)
     _check_options(name, everything, no_checks, options)
     if options["file"] is not None:
         return _own(output, name, no_checks, options)
@@ -116,12 +117,14 @@ def _list(output: Output, statements: Sequence[Statement]) -> int:
 def overview(statements: Sequence[Statement]) -> Table:
     """All statements, one line each, in the order of their groups."""
     made = table("group", "name", "title", "over", "standing", "by")
+    for column in made.columns[:2]:
+        column.no_wrap = True
+    shown = None
     for statement in statements:
+        group, shown = ("" if statement.group == shown else statement.group), statement.group
         methods = ", ".join(dict.fromkeys(ground.method.value for ground in statement.grounds))
         standing = Text(statement.standing.value, STYLES[statement.standing.value])
-        made.add_row(
-            statement.group, statement.name, statement.title, statement.quantifiers, standing, methods or "-"
-        )
+        made.add_row(group, statement.name, statement.title, statement.quantifiers, standing, methods or "-")
     return made
 
 

@@ -10,6 +10,13 @@ from exan_verify.errors import InputError
 from exan_verify.theorems import statements
 from exan_verify.theorems.statement import Statement
 
+GROUPS = (
+    *("E1", "E2", "E3", "E4", "B1", "P1"),
+    *("3.1", "C1", "C2", "L3", "C4", "counting", "3.4", "3.6", "scale"),
+    *("S0", "S1", "S2", "S3", "S4", "S5", "narrow", "P2"),
+)
+"""The order in which docs/theory.md has them; groups that are not named here come last, by name."""
+
 
 @cache
 def registry() -> dict[str, Statement]:
@@ -20,7 +27,7 @@ def registry() -> dict[str, Statement]:
             if statement.name in found:
                 raise ValueError(f"two statements are called {statement.name!r}")
             found[statement.name] = statement
-    return dict(sorted(found.items(), key=lambda item: (item[1].group, item[0])))
+    return dict(sorted(found.items(), key=lambda item: (*_place(item[1].group), item[0])))
 
 
 def statement(name: str) -> Statement:
@@ -29,3 +36,7 @@ def statement(name: str) -> Statement:
     if name not in known:
         raise InputError(f"no statement is called {name!r}; known: {', '.join(known)}")
     return known[name]
+
+
+def _place(group: str) -> tuple[int, str]:
+    return (GROUPS.index(group) if group in GROUPS else len(GROUPS), group)

@@ -55,6 +55,7 @@ Print Assumptions C2_candidates.
 Print Assumptions C2.
 Print Assumptions C4.
 Print Assumptions rank_mod.
+Print Assumptions rank_mod_ge.
 
 From Exan Require Import instances instances_ambiguous instances_algebra.
 
@@ -70,3 +71,6 @@ Print Assumptions E_structure.
 Print Assumptions E_singleton.
 Print Assumptions F_all_solutions.
 Print Assumptions G_rank.
+Print Assumptions down_step.
+Print Assumptions explained_solves.
+Print Assumptions explained_independent.
