@@ -41,6 +41,9 @@ ENGINE_ORDER: tuple[tuple[Engine, Callable[[Context, Budget], Finding]], ...] = 
 )
 """Who is asked, cheapest first."""
 
+SAMPLES_WORK = 20_000_000
+"""Work for the samples' own statuses after AMBIGUOUS: a second or two."""
+
 _ROUNDED = (
     "Every stored number was meant exactly; a gradient that was rounded on the way, as autograd's is, has "
     "no batch in this sense"
@@ -133,22 +136,24 @@ def _other_size(context: Context, batch_size: int, limits: Budget) -> Verdict:
 def _decide(
     context: Context, limits: Budget, gradient: Gradient | None = None, rebuild: Mixing | None = None
 ) -> Verdict:
-    """Ask the engines in turn, cheapest first, until the batch is settled."""
-    facts, findings = Facts(), []
+    """Ask the engines in turn, cheapest first, until the batch and every sample are settled."""
+    facts, findings, left = Facts(), [], limits
     stopped = None
     for engine, ask in ENGINE_ORDER:
         if context.setting.engine not in ("auto", "exact", engine):
             continue
         try:
-            finding = ask(context.after(facts), limits)
+            finding = ask(context.after(facts), left)
         except UnsuitablePrimeError as error:
             finding = Finding(attempts=(Attempt(engine=engine, note=str(error)),))
+        if facts.is_ambiguous and facts | finding.facts == facts:
+            finding = Finding(attempts=finding.attempts)
         findings.append((engine, finding))
         facts |= finding.facts
-        if facts.outcome(context.samples, distinct=context.batch.distinct) is not Outcome.UNKNOWN:
+        if _settled(context, facts) or (stopped := left.exhausted):
             break
-        if stopped := limits.exhausted:
-            break
+        if facts.is_ambiguous and left is limits:
+            left = _for_the_samples(limits)
     verdict = _verdict(context, facts, findings, stopped, gradient, rebuild)
     if (
         verdict.outcome is not Outcome.UNKNOWN
@@ -164,6 +169,21 @@ def _decide(
         findings.append((Engine.SMT, found))
         return _verdict(context, facts | more, findings, stopped, gradient, rebuild)
     return _with_solvers(verdict, asked)
+
+
+def _settled(context: Context, facts: Facts) -> bool:
+    """Whether the outcome is known, and for an ambiguous batch the status of every sample."""
+    outcome = facts.outcome(context.samples, distinct=context.batch.distinct)
+    if outcome is Outcome.AMBIGUOUS:
+        return SampleStatus.UNKNOWN not in facts.statuses(context.samples)
+    return outcome is not Outcome.UNKNOWN
+
+
+def _for_the_samples(limits: Budget) -> Budget:
+    """What may be spent on single samples once the batch as a whole is known to be ambiguous."""
+    work = SAMPLES_WORK if limits.work_left is None else min(SAMPLES_WORK, max(1, limits.work_left))
+    seconds = limits.seconds_left
+    return Budget(seconds=None if seconds is None else max(seconds, 1e-3), work=work)
 
 
 def _asks_solvers(setting: Setting, samples: int) -> bool:
@@ -210,12 +230,13 @@ def _verdict(
             rebuild=rebuild,
         )
     proved = [(engine, finding) for engine, finding in findings if finding.evidence]
+    decisive = next((e for e, f in proved if f.facts.is_ambiguous), proved[-1][0] if proved else None)
     return Verdict(
         outcome=outcome,
         samples=statuses,
         reason=_reason(context, findings, stopped, outcome),
         batch_size=context.samples,
-        engine=proved[-1][0] if proved else None,
+        engine=decisive,
         layer=_layer(proved),
         trust=Trust.CERTIFIED if proved else None,
         batch=context.batch if gradient is not None else None,
