@@ -25,6 +25,7 @@ from exan_verify.smt.definite import definite
 from exan_verify.smt.enclose import System, only_known_zeros
 from exan_verify.smt.encode import Fixed, encode
 from exan_verify.smt.exclude import Known, placements, values_at
+from exan_verify.smt.minors import independent_columns, low_rank_contradicts
 from exan_verify.smt.moments import moments_determine
 from exan_verify.smt.question import Question, Vector
 from exan_verify.smt.regions import Pattern, Region, Regions
@@ -80,19 +81,61 @@ class Cube:
         """Whether no batch of the cube but the known one has the gradient."""
         if self.own and self.question.loss is Loss.MSE and self._by_moments():
             return True
+        if (forced := self._by_sums()) is not None:
+            return forced
         system = self.regions.joint(self.patterns)
-        if linalg.rank(system) == system.shape[1]:
+        key = ("injective", tuple(self.patterns))
+        if key not in self.regions.memory:
+            self.regions.memory[key] = linalg.rank(system) == system.shape[1]
+        if self.regions.memory[key]:
             return self._region_by_region()
-        if not self.question.loss.rational and signs_contradict(
-            [self._region(p) for p in self.patterns],
-            linalg.nullspace(system),
-            [self._total(self._members(self.known, p)) for p in self.patterns],
-            [[p.y for p in self._members(self.samples, q)] for q in self.patterns],
-            self.question.domain,
-            has_bias=self.has_bias,
-        ):
-            return True
         return self._covered(self.samples, self.known, system)
+
+    def _by_sums(self) -> bool | None:
+        """What ranks and signs say about the T of the cube's regions; in the own cube, that T is the known one."""
+        patterns = list(dict.fromkeys(p.pattern for p in self.samples))
+        here = [self._members(self.samples, p) for p in patterns]
+        counts = [len(points) for points in here]
+        if self.own:
+            kernel = linalg.nullspace(self.regions.joint(patterns))
+            totals = [self._total(self._members(self.known, p)) for p in patterns]
+            known = low_rank_contradicts(totals, kernel, counts, known=True)
+            return self._region_by_region() if known else None
+        kernel, totals, refuted = self._remembered(tuple(patterns), tuple(counts))
+        if refuted or self.question.loss.rational:
+            return refuted or None
+        regions, labels = [self._region(p) for p in patterns], [[p.y for p in points] for points in here]
+        domain = self.question.domain
+        return signs_contradict(regions, kernel, totals, labels, domain, has_bias=self.has_bias) or None
+
+    def _remembered(self, patterns: tuple[Pattern, ...], counts: tuple[int, ...]) -> tuple[Array, list[Array], bool]:
+        """Kernel, one solution T, and whether ranks contradict it: the same for all labels of the samples."""
+        memory = self.regions.memory
+        key = (patterns, counts, self.known)
+        if key not in memory:
+            system = self.regions.joint(patterns)
+            kernel = linalg.nullspace(system)
+            totals = self._particular(system, len(patterns))
+            memory[key] = kernel, totals, low_rank_contradicts(totals, kernel, counts, known=False)
+        found: tuple[Array, list[Array], bool] = memory[key]
+        return found
+
+    def _particular(self, system: Array, count: int) -> list[Array]:
+        """One solution T of the regions' equations, as balls; the others are zero off the pivots."""
+        columns = linalg.pivots(system)
+        rows = linalg.pivots(system[:, columns].T)
+        square = system[np.ix_(rows, columns)]
+        inverse = linalg.solve(square, _identity(len(rows)))
+        assert inverse is not None
+        everyone = self.regions.joint(self.patterns)
+        entries = [v for p in self.patterns for v in self._total(self._members(self.known, p)).reshape(-1)]
+        with flint.ctx.workprec(PRECISION):
+            goal = [_dot(everyone[r], entries) for r in rows]
+            values = np.full(system.shape[1], flint.arb(0), dtype=object)
+            for place, weights in zip(columns, inverse, strict=True):
+                values[place] = _dot(weights, goal)
+        shape = (count, len(self._seen), len(self.known[0].x) + self.has_bias)
+        return list(values.reshape(shape))
 
     def _region_by_region(self) -> bool:
         """One region without a solution empties the cube; in the own cube every one must have just the known."""
@@ -163,7 +206,7 @@ class Cube:
             vectors = np.array([self._half_vector(p) for p in known], dtype=object)
             return linalg.rank(vectors) == len(known)
         with flint.ctx.workprec(PRECISION):
-            return independent_balls([self._vector(p) for p in known])
+            return independent_columns(list(zip(*(self._vector(p) for p in known), strict=True)))
 
     def _covered(self, here: tuple[Point, ...], known: tuple[Point, ...], joint: Array | None) -> bool:
         """Cover rows of Q, ``[x' ; 1] = Q [x ; 1]``, or the inputs themselves; ``joint``: all regions at once."""
@@ -313,6 +356,13 @@ def _definite(cube: Cube, fixed: Fixed, truth: Known) -> bool:
     return definite(equations, values_at(encoding, truth, order), cube.silent())
 
 
+def _identity(size: int) -> Array:
+    out = np.full((size, size), Fraction(0), dtype=object)
+    for k in range(size):
+        out[k, k] = Fraction(1)
+    return out
+
+
 def _fits(here: Sequence[Point], known: Sequence[Point]) -> bool:
     return sorted(p.y for p in here) == sorted(p.y for p in known)
 
@@ -349,24 +399,6 @@ def _coordinates(p: Point, frame: Array) -> Vector:
     found = linalg.solve(frame, np.array([[*p.x, Fraction(1)]], dtype=object).T)
     assert found is not None
     return tuple(found[1:, 0])
-
-
-def independent_balls(vectors: list[list[Any]]) -> bool:
-    """Whether vectors of balls are certainly independent: some square minor is invertible."""
-    size, width = len(vectors), len(vectors[0])
-    if size > width:
-        return False
-    middle = np.array([[float(v.mid()) for v in row] for row in vectors])
-    rest = middle / np.maximum(np.abs(middle).max(axis=1, keepdims=True), 1e-290)
-    chosen: list[int] = []
-    for _ in range(size):
-        norms = (rest**2).sum(axis=0)
-        norms[chosen] = -1
-        chosen.append(int(norms.argmax()))
-        rest = rest - np.outer(rest[:, chosen[-1]], rest[:, chosen[-1]] @ rest) / max(norms[chosen[-1]], 1e-290)
-    square = flint.arb_mat(size, size, [row[c] for row in vectors for c in chosen])
-    determinant: Any = square.det()
-    return not determinant.contains(0)
 
 
 def _dot(row: Array, values: Sequence[Any]) -> Any:

@@ -2,7 +2,8 @@
 
 Without biases the gradient has no linear equation, and the list of cubes that a linear query gives is long.
 Here the regions of a single input are listed by exact linear programs, and of their multisets those whose
-contributions can sum to the gradient (:meth:`.regions.Regions.inconsistent`). Labels are added last.
+contributions can sum to the gradient (:meth:`.regions.Regions.unreachable`): every entry that is not zero needs
+a sample that is active at both of its ends. Labels are added last.
 """
 
 from __future__ import annotations
@@ -36,12 +37,28 @@ def list_by_regions(question: Question) -> list[list[bool]] | None:
         return None
     regions = Regions(question=question)
     cubes: list[list[bool]] = []
+    needed = [
+        (i, j, k)
+        for i in range(question.network.depth)
+        for j, k in question.target.nonzero_weights(i, None)
+    ]
+    served = {p: frozenset(n for n, place in enumerate(needed) if _serves(p, *place)) for p in patterns}
     for chosen in combinations_with_replacement(patterns, question.size):
-        if not regions.unreachable(list(dict.fromkeys(chosen))):
+        support = list(dict.fromkeys(chosen))
+        if len(frozenset().union(*(served[p] for p in support))) < len(needed):
+            continue
+        if not regions.unreachable(support):
             cubes += _labelled(question, chosen)
         if len(cubes) > MAX_LISTED:
             return None
     return cubes
+
+
+def _serves(pattern: Pattern, layer: int, j: int, k: int) -> bool:
+    """Whether both ends of entry (j, k) of the 0-based affine layer are active (or no hidden neurons)."""
+    upper = layer >= len(pattern) or pattern[layer][j]
+    lower = layer == 0 or pattern[layer - 1][k]
+    return bool(upper and lower)
 
 
 def feasible_patterns(question: Question) -> list[Pattern] | None:

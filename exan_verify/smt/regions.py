@@ -118,6 +118,11 @@ class Regions:
             for m in range(self.question.size)
         ]
 
+    @cached_property
+    def memory(self) -> dict[object, Any]:
+        """What was computed for several cubes with the same regions."""
+        return {}
+
     def joint(self, patterns: Sequence[Pattern]) -> Array:
         """The systems of several regions side by side."""
         return np.concatenate([self.region(p).system for p in patterns], axis=1)

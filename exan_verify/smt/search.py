@@ -127,7 +127,7 @@ class Search:
         """Try the whole question at once; True when that decides it."""
         if not self.question.loss.rational:
             return self._family(whole, outcome)
-        if not self.settings.scout:
+        if not self.settings.scout or self.by_regions:
             return False
         proceed(outcome, [whole], [SCOUT], self.settings, accept_model)
         if outcome.accepted or outcome.refuted:

@@ -2,9 +2,8 @@
 
 Let the T of a cube's regions be ``T_0 + N z``, N rational. In a region whose samples all have the same sign in
 class c, row c of T is a positive combination of the samples' ``[x ; 1]`` up to that sign, so that it has the
-same sign on every affine function that is >= 0 on the region. Regions without a sample have T = 0. A
-combination of these inequalities with multipliers >= 0 in which z cancels and the constant is negative
-refutes the cube.
+same sign on every affine function that is >= 0 on the region. A combination of these inequalities with
+multipliers >= 0 in which z cancels and the constant is negative refutes the cube.
 """
 
 from __future__ import annotations
@@ -74,11 +73,6 @@ def _inequalities(
 ) -> Iterator[tuple[int, Array]]:
     """``functional . T >= 0``, region by region."""
     for place, (region, total, letters) in enumerate(zip(regions, totals, labels, strict=True)):
-        if not letters:
-            for entry in np.eye(total.size, dtype=int):
-                yield place, entry * Fraction(1)
-                yield place, entry * Fraction(-1)
-            continue
         classes = len(region.logits)
         for c in range(classes):
             signs = {-1 if y[c] else 1 for y in letters}
