@@ -19,6 +19,12 @@ SHOWN = {
     "audit_in_ci": ("certified:                UNIQUE, 8 determined", "samples that leak: [0, 1, 2"),
     "certify_module": ("UNIQUE, 6 of 6 samples determined", "checked: UNIQUE", "with a twin: AMBIGUOUS"),
     "exact_gradient": ("UNIQUE: ", "rebuilt exactly: True"),
+    "own_statement": (
+        "-1 network: AMBIGUOUS",
+        "in a 1-1-2 network: UNIQUE",
+        "exclusive-rows: if always, then row j",
+        "no counterexample found; this is not a proof",
+    ),
 }
 
 
