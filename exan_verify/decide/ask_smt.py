@@ -18,7 +18,7 @@ from exan_verify.network import Gradient
 from exan_verify.smt.decide import decide
 from exan_verify.verdict import Budget, Outcome, Verdict, Witness
 
-SMALL_NEURONS = 20
+SMALL_NEURONS = 24
 """Unasked, SMT is tried only up to this many neuron states: hidden neurons times samples."""
 
 UNASKED_WORK = 2_000_000

@@ -1,9 +1,10 @@
 """Cubes that hold no batch but the known one: region by region, in few unknowns (docs/theory.md, appendix C).
 
-A cube fixes regions and labels. Where the maps L of its regions and of the known batch's are jointly injective,
-every region keeps its ``T = sum g [x ; 1]^T``, and each is a problem of its own: a single sample is T divided
-by its loss vector; equal samples are alone because their losses are strictly convex; the rest is covered by
-boxes (:mod:`.enclose`). Elsewhere signs of loss vectors may contradict every T (:mod:`.signs`).
+A cube fixes regions and labels. Where the maps L of its regions and of the known batch's are jointly
+injective, every region keeps its ``T = sum g [x ; 1]^T``, and each is a problem of its own: a single sample
+is T divided by its loss vector; equal samples are alone because their losses are strictly convex; the rest
+is covered by boxes (:mod:`.enclose`). Elsewhere signs of loss vectors may contradict every T
+(:mod:`.signs`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import flint
 import numpy as np
 
 from exan_verify.exact import linalg
+from exan_verify.exact.regions import Pattern, Region
 from exan_verify.exact.softmax import to_ball
 from exan_verify.network import Array, Loss
 from exan_verify.smt.definite import definite
@@ -28,7 +30,7 @@ from exan_verify.smt.exclude import Known, placements, values_at
 from exan_verify.smt.minors import independent_columns, low_rank_contradicts
 from exan_verify.smt.moments import moments_determine
 from exan_verify.smt.question import Question, Vector
-from exan_verify.smt.regions import Pattern, Region, Regions
+from exan_verify.smt.regions import Regions
 from exan_verify.smt.scales import other_scale
 from exan_verify.smt.signs import signs_contradict
 from exan_verify.smt.transcendental import PRECISION, probability
@@ -92,7 +94,9 @@ class Cube:
         return self._covered(self.samples, self.known, system)
 
     def _by_sums(self) -> bool | None:
-        """What ranks and signs say about the T of the cube's regions; in the own cube, that T is the known one."""
+        """What ranks and signs say about the T of the cube's regions; in the own cube, that T is the known
+        one.
+        """
         patterns = list(dict.fromkeys(p.pattern for p in self.samples))
         here = [self._members(self.samples, p) for p in patterns]
         counts = [len(points) for points in here]
@@ -108,7 +112,9 @@ class Cube:
         domain = self.question.domain
         return signs_contradict(regions, kernel, totals, labels, domain, has_bias=self.has_bias) or None
 
-    def _remembered(self, patterns: tuple[Pattern, ...], counts: tuple[int, ...]) -> tuple[Array, list[Array], bool]:
+    def _remembered(
+        self, patterns: tuple[Pattern, ...], counts: tuple[int, ...]
+    ) -> tuple[Array, list[Array], bool]:
         """Kernel, one solution T, and whether ranks contradict it: the same for all labels of the samples."""
         memory = self.regions.memory
         key = (patterns, counts, self.known)
@@ -138,14 +144,18 @@ class Cube:
         return list(values.reshape(shape))
 
     def _region_by_region(self) -> bool:
-        """One region without a solution empties the cube; in the own cube every one must have just the known."""
+        """One region without a solution empties the cube; in the own cube every one must have just the
+        known.
+        """
         parts = ((self._members(self.samples, p), self._members(self.known, p)) for p in self.patterns)
         if self.own:
             return all(self._settled(here, known) for here, known in parts)
         return any(self._settled(here, known) for here, known in parts if not _fits(here, known))
 
     def _settled(self, here: tuple[Point, ...], known: tuple[Point, ...]) -> bool:
-        """A region whose T is known has no solution with the labels ``here`` but ``known``, where that fits."""
+        """A region whose T is known has no solution with the labels ``here`` but ``known``, where that
+        fits.
+        """
         if not known:
             return self._needs_some(here)
         if len(here) < len(known) and self._independent(known):
@@ -173,8 +183,8 @@ class Cube:
         return not other_scale(self.question.loss, list(self._logits(known)), known.y, here.y)
 
     def _equal(self, known: Point) -> bool:
-        """Equal samples with equal labels: ``sum g' = s g`` and ``sum g' f' = s g f`` with g f strictly convex
-        in g, so every g' is g and every f' is f; f tells x where the logits' map is injective.
+        """Equal samples with equal labels: ``sum g' = s g`` and ``sum g' f' = s g f`` with g f strictly
+        convex in g, so every g' is g and every f' is f; f tells x where the logits' map is injective.
         """
         maps = self._region(known.pattern).logits[:, :-1]
         if self.regions.zero_sum:
@@ -209,7 +219,9 @@ class Cube:
             return independent_columns(list(zip(*(self._vector(p) for p in known), strict=True)))
 
     def _covered(self, here: tuple[Point, ...], known: tuple[Point, ...], joint: Array | None) -> bool:
-        """Cover rows of Q, ``[x' ; 1] = Q [x ; 1]``, or the inputs themselves; ``joint``: all regions at once."""
+        """Cover rows of Q, ``[x' ; 1] = Q [x ; 1]``, or the inputs themselves; ``joint``: all regions at
+        once.
+        """
         affine = joint is None and len(here) == len(known) and self.has_bias and self._independent(known)
         size = len(known) - 1 if affine else len(known[0].x)
         if not self.boxes or len(here) * size > MAX_COORDINATES:
@@ -233,7 +245,9 @@ class Cube:
         return only_known_zeros(system, ((None, None),) * (len(here) * size), self.boxes)
 
     def _unit_weights(self, size: int, columns: int) -> Array:
-        """``sum_m g_mc [1 ; a_m]_k``: one equation per class c and coordinate k (no constant without biases)."""
+        """``sum_m g_mc [1 ; a_m]_k``: one equation per class c and coordinate k (no constant without
+        biases).
+        """
         classes = self.question.network.classes
         places = [(c, k) for c in self._seen for k in range(1 - self.has_bias, columns)]
         out = np.full((len(places), size, classes, columns), Fraction(0), dtype=object)
@@ -325,8 +339,8 @@ class Cube:
 
 
 def only_known(regions: Regions, fixed: Fixed, truth: Known, *, boxes: int = MAX_BOXES) -> bool:
-    """Whether a cube holds no batch with the gradient, but perhaps the rational known batch ``truth``; a cover
-    may take that many ``boxes``.
+    """Whether a cube holds no batch with the gradient, but perhaps the rational known batch ``truth``; a
+    cover may take that many ``boxes``.
     """
     question, batch = regions.question, truth.batch
     if question.tolerance is not None or question.alphabet is None or question.loss is Loss.HINGE:

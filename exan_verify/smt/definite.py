@@ -1,9 +1,9 @@
 """mse with equal samples: a combination of the gradient equations that is a definite quadratic form.
 
-In a cube the equations at the known batch u read ``J h + B(h, h) = 0`` in the displacement h. Equal samples make J
-singular, and no ball around u is excluded by its inverse. But if ``y^T J = 0`` and ``y^T B`` is positive
-definite up to W, it forces h into W. Here W consists of motions of single samples that no logit sees; on W
-all B(h, h) vanish, so J h = 0, and h = 0 if J is injective there (docs/theory.md, appendix C).
+In a cube the equations at the known batch u read ``J h + B(h, h) = 0`` in the displacement h. Equal samples
+make J singular, and no ball around u is excluded by its inverse. But if ``y^T J = 0`` and ``y^T B`` is
+positive definite up to W, it forces h into W. Here W consists of motions of single samples that no logit
+sees; on W all B(h, h) vanish, so J h = 0, and h = 0 if J is injective there (docs/theory.md, appendix C).
 """
 
 from __future__ import annotations
@@ -125,4 +125,5 @@ def _complement(silent: Array) -> Array:
 
 def _unit_scale(row: Array) -> Array:
     largest = max(abs(v) for v in row)
-    return row / largest
+    scaled: Array = row / largest
+    return scaled

@@ -1,9 +1,10 @@
 """Branch and prune over boxes that may be unbounded: an overdetermined system has no unknown zero.
 
-A group of samples has inputs ``[x_m ; 1] = B [1 ; a_m]`` with unknown coordinates a_m (docs/theory.md, appendix
-C). Its equations are ``sum_m sum_ck C[e, m, c, k] g_mc [1 ; a_m]_k = t_e`` with rational C, its conditions are
-affine in one sample's coordinates. The logits are affine in a_m, so that every difference of logits has an
-exact range over a box, also an unbounded one, where softmax and sigmoid stay between their limits.
+A group of samples has inputs ``[x_m ; 1] = B [1 ; a_m]`` with unknown coordinates a_m (docs/theory.md,
+appendix C). Its equations are ``sum_m sum_ck C[e, m, c, k] g_mc [1 ; a_m]_k = t_e`` with rational C, its
+conditions are affine in one sample's coordinates. The logits are affine in a_m, so that every difference of
+logits has an exact range over a box, also an unbounded one, where softmax and sigmoid stay between their
+limits.
 """
 
 from __future__ import annotations
@@ -35,9 +36,9 @@ FARTHEST = Fraction(2**40)
 class System:
     """The unknown samples of a group: their coordinates a_m, n of them each.
 
-    ``logits``: per sample (K, n + 1), on ``[1 ; a]``; ``labels``: per sample K numbers; ``conditions``: per sample
-    ``(row, strict)`` with ``row [1 ; a] >= 0`` (``> 0``); ``weights`` (equations, M, K, n + 1) with Fractions and
-    balls ``right``; ``known``: the points (M n numbers) that solve the equations.
+    ``logits``: per sample (K, n + 1), on ``[1 ; a]``; ``labels``: per sample K numbers; ``conditions``: per
+    sample ``(row, strict)`` with ``row [1 ; a] >= 0`` (``> 0``); ``weights`` (equations, M, K, n + 1) with
+    Fractions and balls ``right``; ``known``: the points (M n numbers) that solve the equations.
     """
 
     loss: Loss
@@ -88,7 +89,7 @@ class System:
         """Whether the mean value form, raw or preconditioned, misses zero over a bounded box."""
         centre = [(lo + hi) / 2 for lo, hi in _bounded(box)]
         steps = [_hull(lo - c, hi - c) for (lo, hi), c in zip(_bounded(box), centre, strict=True)]
-        found, _ = self._smooth([to_ball(c) for c in centre])
+        found, _ = self._smooth(tuple(to_ball(c) for c in centre))
         values = [v - r for v, r in zip(found, self.right, strict=True)]
         slopes = self._slopes(box)
         if not all(s.is_finite() for row in slopes for s in row):
@@ -114,10 +115,10 @@ class System:
         return True
 
     def _slopes(self, box: Box) -> list[list[Any]]:
-        _, slopes = self._smooth([_hull(lo, hi) for lo, hi in _bounded(box)])
+        _, slopes = self._smooth(tuple(_hull(lo, hi) for lo, hi in _bounded(box)))
         return slopes
 
-    def _part(self, box: Sequence[Any], m: int) -> Sequence[Any]:
+    def _part(self, box: tuple[Any, ...], m: int) -> tuple[Any, ...]:
         return box[m * self.coordinates : (m + 1) * self.coordinates]
 
     def _vector_range(self, m: int, part: Box) -> list[Ends]:
@@ -134,7 +135,7 @@ class System:
             found.append((_odds(most, y), _odds(least, y)))
         return found
 
-    def _smooth(self, point: Sequence[Any]) -> tuple[list[Any], list[list[Any]]]:
+    def _smooth(self, point: tuple[Any, ...]) -> tuple[list[Any], list[list[Any]]]:
         """The left sides and their derivatives over balls."""
         values = [flint.arb(0)] * len(self.weights)
         slopes: list[list[Any]] = [[] for _ in self.weights]
@@ -145,14 +146,17 @@ class System:
                 rates = [_dot_rational(row, a) for row in weights]
                 values[e] = values[e] + _dot(rates, vector)
                 for k in range(self.coordinates):
-                    direct = sum((to_ball(row[k + 1]) * g for row, g in zip(weights, vector, strict=True)), flint.arb(0))
+                    direct = sum(
+                        (to_ball(row[k + 1]) * g for row, g in zip(weights, vector, strict=True)),
+                        flint.arb(0),
+                    )
                     slopes[e].append(direct + _dot(rates, [gain[k] for gain in gains]))
         return values, slopes
 
 
 def only_known_zeros(system: System, box: Box, limit: int) -> bool:
-    """Whether every solution of the equations and conditions in the box is one of the known points, shown with
-    at most ``limit`` boxes.
+    """Whether every solution of the equations and conditions in the box is one of the known points, shown
+    with at most ``limit`` boxes.
     """
     stack = [box]
     with flint.ctx.workprec(PRECISION):
@@ -211,7 +215,8 @@ def _contains(box: Box, point: Sequence[Fraction]) -> bool:
 def _bounded(box: Box) -> list[tuple[Fraction, Fraction]]:
     found = []
     for lo, hi in box:
-        assert lo is not None and hi is not None
+        assert lo is not None
+        assert hi is not None
         found.append((lo, hi))
     return found
 

@@ -2,8 +2,8 @@
 
 Without biases the gradient has no linear equation, and the list of cubes that a linear query gives is long.
 Here the regions of a single input are listed by exact linear programs, and of their multisets those whose
-contributions can sum to the gradient (:meth:`.regions.Regions.unreachable`): every entry that is not zero needs
-a sample that is active at both of its ends. Labels are added last.
+contributions can sum to the gradient (:meth:`.regions.Regions.unreachable`): every entry that is not zero
+needs a sample that is active at both of its ends. Labels are added last.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from fractions import Fraction
 from itertools import combinations_with_replacement, product
 from math import comb
 
-
 from exan_verify.exact.lp import Program, Status, solve
+from exan_verify.exact.regions import Pattern, region_of
 from exan_verify.network import Loss
 from exan_verify.smt.question import Question
-from exan_verify.smt.regions import Pattern, Regions, region_of
+from exan_verify.smt.regions import Regions
 
 MAX_REGIONS = 200
 MAX_MULTISETS = 20_000
@@ -38,9 +38,7 @@ def list_by_regions(question: Question) -> list[list[bool]] | None:
     regions = Regions(question=question)
     cubes: list[list[bool]] = []
     needed = [
-        (i, j, k)
-        for i in range(question.network.depth)
-        for j, k in question.target.nonzero_weights(i, None)
+        (i, j, k) for i in range(question.network.depth) for j, k in question.target.nonzero_weights(i, None)
     ]
     served = {p: frozenset(n for n, place in enumerate(needed) if _serves(p, *place)) for p in patterns}
     for chosen in combinations_with_replacement(patterns, question.size):
@@ -124,5 +122,3 @@ def _labelled(question: Question, patterns: Sequence[Pattern]) -> Iterator[list[
         if cube not in seen:
             seen.add(cube)
             yield [bit for row in cube for bit in row]
-
-

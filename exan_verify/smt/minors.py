@@ -1,7 +1,7 @@
 """A region with few samples has a T of low rank: its minors as linear equations in products (appendix C).
 
-Let the T of a cube's regions be ``T_0 + N z``. A region with one sample has T of rank one at most, so all 2 x 2
-minors vanish: equations of degree two in z. If their coefficients of 1, z_i, z_i z_j have independent
+Let the T of a cube's regions be ``T_0 + N z``. A region with one sample has T of rank one at most, so all 2
+x 2 minors vanish: equations of degree two in z. If their coefficients of 1, z_i, z_i z_j have independent
 columns, no z solves them; if T_0 is of rank one already and those of z_i, z_i z_j have, z = 0 alone does.
 Without z, a minor of size s + 1 that is not zero refutes s samples.
 """
@@ -22,10 +22,13 @@ from exan_verify.smt.transcendental import PRECISION
 MAX_PARAMETERS = 6
 
 
-def low_rank_contradicts(totals: Sequence[Array], kernel: Array, counts: Sequence[int], *, known: bool) -> bool:
+def low_rank_contradicts(
+    totals: Sequence[Array], kernel: Array, counts: Sequence[int], *, known: bool
+) -> bool:
     """Whether no z fits the ranks; with ``known``, where T_0 fits them: whether no other z than 0 does.
 
-    ``totals``: T_0 per region as balls; ``kernel`` (entries of all T, unknowns); ``counts``: samples per region.
+    ``totals``: T_0 per region as balls; ``kernel`` (entries of all T, unknowns); ``counts``: samples per
+    region.
     """
     parameters = kernel.shape[1]
     if parameters > MAX_PARAMETERS:
@@ -90,5 +93,3 @@ def independent_columns(rows: Sequence[Sequence[Any]]) -> bool:
         rest = rest - np.outer(rest @ unit, unit)
     determinant: Any = flint.arb_mat(width, width, [v for k in chosen for v in rows[k]]).det()
     return not determinant.contains(0)
-
-

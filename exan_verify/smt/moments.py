@@ -14,8 +14,8 @@ from fractions import Fraction
 import numpy as np
 
 from exan_verify.exact import linalg
+from exan_verify.exact.regions import Region
 from exan_verify.network import Array
-from exan_verify.smt.regions import Region
 
 Label = tuple[Fraction, ...]
 
@@ -31,14 +31,14 @@ def moments_determine(
         return False
     parts = [_responses(region, labels, has_bias) for region, labels, _ in groups]
     system = np.concatenate(parts, axis=1)
-    return linalg.rank(system) == system.shape[1]
+    return linalg.rank(system) == int(system.shape[1])
 
 
 def _rigid(labels: Sequence[Label], inputs: Sequence[tuple[Fraction, ...]], has_bias: bool) -> bool:
     """Whether second moments of (x, y, 1) leave only exchanges of samples with equal labels.
 
-    O fixes the span of 1 and Y. In the complement, of dimension e, it is orthogonal: e = 0, or e = 1 where the
-    only reflection exchanges two samples with equal labels, or all inputs lie in the span.
+    O fixes the span of 1 and Y. In the complement, of dimension e, it is orthogonal: e = 0, or e = 1 where
+    the only reflection exchanges two samples with equal labels, or all inputs lie in the span.
     """
     rows = [(*y, Fraction(has_bias)) for y in labels]
     left = len(labels) - linalg.rank(np.array(rows, dtype=object))
@@ -59,7 +59,12 @@ def _responses(region: Region, labels: Sequence[Label], has_bias: bool) -> Array
         maps = maps.copy()
         maps[:, -1] -= np.array(last, dtype=object)
         letters = [tuple(a - b for a, b in zip(y, last, strict=True)) for y in others]
-    changes = [maps @ _symmetric(i, j, size) for j in range(size) for i in range(j + 1) if not has_bias or i < size - 1]
+    changes = [
+        maps @ _symmetric(i, j, size)
+        for j in range(size)
+        for i in range(j + 1)
+        if not has_bias or i < size - 1
+    ]
     for y in letters:
         if any(y):
             changes += [-np.outer(np.array(y, dtype=object), _unit(k, size)) for k in range(size - has_bias)]

@@ -211,7 +211,9 @@ def _solve_all(tasks: Sequence[Task], current: Round, settings: Settings) -> Ite
 
 
 def solve(task: Task, current: Round, settings: Settings) -> Answer | None:
-    """One task, one strategy; None when it is settled, or its constraints fold to false: no solver is needed."""
+    """One task, one strategy; None when it is settled, or its constraints fold to false: no solver is
+    needed.
+    """
     if task.settled:
         return None
     script = build(task)

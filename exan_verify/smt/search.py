@@ -40,8 +40,8 @@ CHEAP_ROUNDS = 2
 class Search:
     """The cubes of one question, listed on demand, and what has been found about them.
 
-    ``by_regions``: the list of cubes is an exact one and no solver's. ``agreed``: a second solver has confirmed everything that was refuted so far (asked for with
-    ``double_check``).
+    ``by_regions``: the list of cubes is an exact one and no solver's. ``agreed``: a second solver has
+    confirmed everything that was refuted so far (asked for with ``double_check``).
     """
 
     question: Question

@@ -1,8 +1,8 @@
 """Signs of loss vectors contradict every T that the gradient allows (cross_entropy, bce; appendix C).
 
-Let the T of a cube's regions be ``T_0 + N z``, N rational. In a region whose samples all have the same sign in
-class c, row c of T is a positive combination of the samples' ``[x ; 1]`` up to that sign, so that it has the
-same sign on every affine function that is >= 0 on the region. A combination of these inequalities with
+Let the T of a cube's regions be ``T_0 + N z``, N rational. In a region whose samples all have the same sign
+in class c, row c of T is a positive combination of the samples' ``[x ; 1]`` up to that sign, so that it has
+the same sign on every affine function that is >= 0 on the region. A combination of these inequalities with
 multipliers >= 0 in which z cancels and the constant is negative refutes the cube.
 """
 
@@ -16,13 +16,14 @@ import flint
 import numpy as np
 
 from exan_verify.exact.lp import Program, Status, solve
+from exan_verify.exact.regions import Region
 from exan_verify.exact.softmax import to_ball
 from exan_verify.network import Array
 from exan_verify.smt.question import Vector
-from exan_verify.smt.regions import Region
 from exan_verify.smt.transcendental import PRECISION, middle
 
 BITS = 200
+
 
 def signs_contradict(
     regions: Sequence[Region],
@@ -42,7 +43,7 @@ def signs_contradict(
     for place, functional in _inequalities(regions, totals, labels, domain, has_bias):
         block = kernel[place * width : (place + 1) * width]
         rows.append([-v for v in functional @ block])
-        bounds.append(_combined(functional, totals[place].reshape(-1)))
+        bounds.append(_combined(functional, list(totals[place].reshape(-1))))
     if not rows:
         return False
     with flint.ctx.workprec(PRECISION):
@@ -53,7 +54,9 @@ def signs_contradict(
         return _refutes(answer.multipliers, rows, bounds)
 
 
-def _refutes(multipliers: Sequence[Fraction], rows: Sequence[Sequence[Fraction]], bounds: Sequence[Any]) -> bool:
+def _refutes(
+    multipliers: Sequence[Fraction], rows: Sequence[Sequence[Fraction]], bounds: Sequence[Any]
+) -> bool:
     """``sum y (row z) <= sum y bound`` with y >= 0, no z left and a negative right side."""
     if any(y < 0 for y in multipliers):
         return False

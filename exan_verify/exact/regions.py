@@ -1,0 +1,92 @@
+"""Regions of a network: joint patterns of the hidden layers, on which everything is affine (docs/theory.md
+S0).
+
+A region's samples enter the gradient only through ``T = sum g [x ; 1]^T`` (without biases ``sum g x^T``), and
+linearly: ``G = sum over the regions of L_region(T)``. The maps are rational, whatever the loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+from exan_verify.exact import linalg
+from exan_verify.network import Array, Linear, ReluNetwork, to_fraction
+
+Pattern = tuple[tuple[bool, ...], ...]
+"""One tuple of states per hidden layer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Region:
+    """A region's affine maps on ``[x ; 1]``, as Fractions.
+
+    ``logits`` (K, d + 1); ``states`` (neurons, d + 1): all pre-activations of hidden layers; ``active``
+    their states; ``system`` (entries of the gradient, entries of T): the matrix of L, T taken row by row, for
+    cross_entropy and hinge without its last row, which is minus the sum of the others.
+    """
+
+    logits: Array
+    states: Array
+    active: tuple[bool, ...]
+    system: Array
+
+
+def region_of(network: ReluNetwork, pattern: Pattern, *, zero_sum: bool) -> Region:
+    """The maps of one joint pattern; ``zero_sum``: loss vectors sum to zero."""
+    features = [_identity(network.widths[0] + 1)]
+    states = []
+    for layer, bits in zip(network.layers[:-1], pattern, strict=True):
+        z = _affine(layer, features[-1])
+        states.append(z[:-1])
+        features.append(_masked(z, (*bits, True)))
+    back = _identity(network.classes)
+    if zero_sum:
+        back = back[:, :-1] - back[:, -1:]
+    blocks = []
+    for i in range(network.depth - 1, -1, -1):
+        seen = features[i] if network.has_bias else features[i][:-1, :-1]
+        blocks.append(np.kron(back, seen))
+        if i:
+            weight = _fractions(network.layers[i].weight)
+            back = _masked(linalg.multiply(weight.T, back), pattern[i - 1])
+    return Region(
+        logits=_affine(network.layers[-1], features[-1])[:-1],
+        states=np.concatenate(states) if states else np.empty((0, network.widths[0] + 1), dtype=object),
+        active=tuple(bit for bits in pattern for bit in bits),
+        system=np.concatenate(blocks[::-1]),
+    )
+
+
+def _affine(layer: Linear, features: Array) -> Array:
+    """``[W h + b ; 1]`` as functionals of ``[x ; 1]``, for ``features`` of ``[h ; 1]``."""
+    rows, cols = layer.shape
+    extended = np.full((rows + 1, cols + 1), Fraction(0), dtype=object)
+    extended[:rows, :cols] = _fractions(layer.weight)
+    if layer.bias is not None:
+        extended[:rows, cols] = _fractions(layer.bias)
+    extended[rows, cols] = Fraction(1)
+    return linalg.multiply(extended, features)
+
+
+def _masked(rows: Array, keep: Sequence[bool]) -> Array:
+    out = rows.copy()
+    out[~np.array(keep, dtype=bool)] = Fraction(0)
+    return out
+
+
+def _fractions(array: Array) -> Array:
+    out = np.empty(array.shape, dtype=object)
+    for index, value in np.ndenumerate(array):
+        out[index] = to_fraction(value)
+    return out
+
+
+def _identity(size: int) -> Array:
+    out = np.full((size, size), Fraction(0), dtype=object)
+    for k in range(size):
+        out[k, k] = Fraction(1)
+    return out
