@@ -155,7 +155,7 @@ def random_layer(rng: Random, patterns: Array, extra: int, top: int = 50) -> Lay
 
 def random_patterns(rng: Random, neurons: int, samples: int) -> Array:
     """A table (n, M) of independent fair coins, no row empty."""
-    rows = []
+    rows: list[list[int]] = []
     while len(rows) < neurons:
         row = [rng.randint(0, 1) for _ in range(samples)]
         if any(row):

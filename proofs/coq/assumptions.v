@@ -1,6 +1,6 @@
 (* What every main theorem rests on: each must be closed under the global context. *)
 From Exan Require Import linalg network derivative shared orbits exclusive lifting exact downward.
-From Exan Require Import groups systems modular.
+From Exan Require Import groups systems modular narrow dead.
 From Exan Require Import peeling published pairs.
 
 Print Assumptions fwd_fwdp.
@@ -55,6 +55,11 @@ Print Assumptions C2_candidates.
 Print Assumptions C2.
 Print Assumptions C4.
 Print Assumptions rank_mod.
+Print Assumptions narrow_line.
+Print Assumptions narrow_ambiguous.
+Print Assumptions S3_dead.
+Print Assumptions S3_batch.
+Print Assumptions S3_silent.
 Print Assumptions rank_mod_ge.
 
 From Exan Require Import instances instances_ambiguous instances_algebra.

@@ -1,7 +1,7 @@
 """S5 for generic F: exact ranks at one F, which hold outside the zeros of a polynomial in F.
 
-The Macaulay matrix of the output system (docs/theory.md R4) has entries that are polynomials in F. Its rank is
-at most N - k for every F, because the k permutations that fix the labels are solutions for every F (of the
+The Macaulay matrix of the output system (docs/theory.md R4) has entries that are polynomials in F. Its rank
+is at most N - k for every F, because the k permutations that fix the labels are solutions for every F (of the
 same labels; k = 0 for other labels). A minor of that size that is non-zero at one F, modulo p, is a non-zero
 polynomial: it is non-zero for all F outside a proper algebraic subset, and C4 applies there.
 """
@@ -53,11 +53,10 @@ class Case:
         column); none when the labels differ.
         """
         size = len(self.classes)
-        found = []
-        for order in permutations(range(size)):
-            if tuple(self.classes[k] for k in order) == self.others:
-                found.append(tuple(Fraction(order[a] == b) for a in range(size) for b in range(size - 1)))
-        return found
+        fitting = [o for o in permutations(range(size)) if tuple(self.classes[k] for k in o) == self.others]
+        return [
+            tuple(Fraction(order[a] == b) for a in range(size) for b in range(size - 1)) for order in fitting
+        ]
 
 
 def cases(classes: tuple[int, ...], logits: int) -> Iterator[Case]:
@@ -81,8 +80,8 @@ def settled(case: Case, seed: int = 0) -> int | None:
 
 
 def output_system(case: Case, logits: list[list[int]]) -> list[Polynomial]:
-    """``Q^T (Q F - Y') = F - Y`` with Q 1 = 1 inserted, and its linear consequences (R4 b, c), in the entries of
-    Q but the last column.
+    """``Q^T (Q F - Y') = F - Y`` with Q 1 = 1 inserted, and its linear consequences (R4 b, c), in the
+    entries of Q but the last column.
     """
     size, width = len(case.classes), case.logits
     entries = _entries(size)

@@ -20,9 +20,10 @@ SECONDS = 10
 class Obligation:
     """One file under proofs/bounded/, called ``name``.smt2.
 
-    ``label``: the theory's. ``says``: what ``expected`` means, in words. ``body``: declarations and assertions. An ``unsat``
-    obligation whose hypotheses contradict each other would prove nothing: each has a ``sat`` companion.
-    ``tactic``: the only one of z3's that decides it quickly, where the usual order would waste time.
+    ``label``: the theory's. ``says``: what ``expected`` means, in words. ``body``: declarations and
+    assertions. An ``unsat`` obligation whose hypotheses contradict each other would prove nothing: each has a
+    ``sat`` companion. ``tactic``: the only one of z3's that decides it quickly, where the usual order would
+    waste time.
     """
 
     name: str
@@ -58,7 +59,7 @@ def verdict(obligation: Obligation) -> str:
 
 
 def emptied(obligation: Obligation) -> Obligation:
-    """The obligation with a contradiction (or, for an unsat one, without its assertions): never as expected."""
+    """The obligation with a contradiction, or an unsat one without its assertions: never as expected."""
     body = obligation.body()
     changed = [line for line in body.splitlines() if not line.startswith("(assert")]
     changed += ["(assert false)"] if obligation.expected == SAT else []

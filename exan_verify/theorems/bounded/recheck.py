@@ -50,7 +50,9 @@ def stale(folder: Path) -> list[str]:
     """How the files differ from what their Python generates: one line each."""
     wanted = {f"{one.name}.smt2": one.text for one in all_obligations()}
     stored = {path.name: path.read_text(encoding="ascii") for path in sorted(folder.glob("*.smt2"))}
-    found = [f"{name}: missing; run proofs/bounded/check.py --write" for name in sorted(wanted.keys() - stored)]
+    found = [
+        f"{name}: missing; run proofs/bounded/check.py --write" for name in sorted(wanted.keys() - stored)
+    ]
     found += [f"{name}: belongs to no obligation; remove it" for name in sorted(stored.keys() - wanted)]
     return found + [
         f"{name}: differs from what its Python generates; run proofs/bounded/check.py --write"
@@ -59,7 +61,9 @@ def stale(folder: Path) -> list[str]:
     ]
 
 
-def deviations(folder: Path, say: Say, *, names: tuple[str, ...] = (), opinion_seconds: float = 2) -> list[str]:
+def deviations(
+    folder: Path, say: Say, *, names: tuple[str, ...] = (), opinion_seconds: float = 2
+) -> list[str]:
     """Ask z3 about every stored text and cvc5 for a second opinion, and redo the computer algebra.
 
     ``names``: only these obligations (and then no computer algebra). Returns one line per deviation.

@@ -1,10 +1,10 @@
 """The two-solution lemma of docs/theory.md section 8: its steps by computer algebra, instances by balls.
 
 For t > 0 and w >= 1 put k(c) = c / (e^{ct} + w). The lemma: k(c) = k(1) has exactly one solution c != 1 when
-t > 0, and none when t <= 0. Its proof: k' has the sign of phi(ct), phi(s) = e^s (1 - s) + w; phi(0) = 1 + w > 0,
-phi' = -s e^s, so phi falls from 1 + w to -infinity on s > 0 and has one zero s_0, and phi > 0 for s <= 0. So k
-rises on [0, s_0 / t] and falls after it, from 0 to 0. That the top is not at c = 1, for rational t, is
-transcendence: e^t (1 - t) = -w would make e^t rational.
+t > 0, and none when t <= 0. Its proof: k' has the sign of phi(ct), phi(s) = e^s (1 - s) + w. As
+phi(0) = 1 + w > 0 and phi' = -s e^s, phi falls from 1 + w to -infinity on s > 0, with one zero s_0, and is
+positive for s <= 0. So k rises on [0, s_0 / t] and falls after it, from 0 to 0. That the top is not at c = 1,
+for rational t, is transcendence: e^t (1 - t) = -w would make e^t rational.
 """
 
 from __future__ import annotations

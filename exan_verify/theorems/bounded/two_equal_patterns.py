@@ -32,7 +32,8 @@ def obligations() -> list[Obligation]:
         Obligation(
             name=f"p2-two-samples-one-logit-{a}{b}",
             label="P2",
-            says=f"2-2-1, mse, all weights: both samples and the moved ones have pattern {a}{b} (1: active); the "
+            says=f"2-2-1, mse, all weights: both samples and the moved ones have pattern {a}{b} (1: "
+            f"active); the "
             "moved batch has the same gradient and the same targets.",
             expected="unsat",
             body=partial(_body, (a, b)),
@@ -43,7 +44,8 @@ def obligations() -> list[Obligation]:
     companion = Obligation(
         name="p2-two-samples-one-logit-hypotheses",
         label="P2",
-        says="Companion: with pattern 11, pre-activations not zero, the moved batch can differ from the first "
+        says="Companion: with pattern 11, pre-activations not zero, the moved batch can differ from the "
+        "first "
         "as a set.",
         expected="sat",
         body=_companion,

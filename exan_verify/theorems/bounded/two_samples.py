@@ -1,4 +1,4 @@
-"""S5 for two samples of one region under mse: every F at once, with the sign conditions in the solver's hands.
+"""S5 for two samples of one region under mse: every F at once, and the sign conditions.
 
 The output system of two samples (docs/theory.md R2, R5): Q = [[1 - a, a], [b, 1 - b]] invertible with
 Q^T (Q F - Y) = F - Y. The order of the second batch is free, so its labels may be taken in the first's order.
@@ -33,7 +33,8 @@ def obligations() -> list[Obligation]:
                 Obligation(
                     name=name,
                     label="S5",
-                    says=f"For all logits F (2 x {classes}) of two samples with one-hot labels {labels}, with "
+                    says=f"For all logits F (2 x {classes}) of two samples with one-hot labels "
+                    f"{labels}, with "
                     f"e = f_2 - f_1: if {condition}, only permutations that fix the labels solve "
                     "Q^T (Q F - Y) = F - Y with Q 1 = 1 and Q invertible.",
                     expected="unsat",

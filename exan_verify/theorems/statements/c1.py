@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from fractions import Fraction as F
+from fractions import Fraction
 from random import Random
 
 from exan_verify.decide.pipeline import certify
@@ -88,7 +88,9 @@ def solvers_find_no_other(asked: Asked) -> bool:
 
 def ambiguous_instead(_asked: Asked) -> Asked:
     """A batch that has a second one: S5's two samples of one region with parallel differences."""
-    network = ReluNetwork.from_arrays([[[1], [-1]], [[F(1, 3), F(-1, 3)]]], [[1, 2], [F(1, 5)]])
+    network = ReluNetwork.from_arrays(
+        [[[1], [-1]], [[Fraction(1, 3), Fraction(-1, 3)]]], [[1, 2], [Fraction(1, 5)]]
+    )
     batch = Batch.of([[0], [1]], [[0], [1]], network=network, loss=Loss.MSE, labels=Labels.ONE_HOT)
     return Asked(network=network, batch=batch)
 
@@ -158,7 +160,8 @@ STATEMENTS = (
             "for the whole batch: rank Delta_k = M for every k < i, and no two admitted labels of a sample "
             "give the same delta_{i+1}",
         ),
-        conclusion="Every batch of M samples with this gradient has the same (h_{i-1}, delta_i, delta_{i+1}) up "
+        conclusion="Every batch of M samples with this gradient has the same (h_{i-1}, delta_i, "
+        "delta_{i+1}) up "
         "to order; with the last hypothesis the batch is UNIQUE.",
         latex=r"\operatorname{rank}A_i=M,\ \operatorname{rank}R=\tbinom{M+1}{2}+MK'-M \;\Longrightarrow\; "
         r"Q\in S_M;\qquad \operatorname{rank}\Delta_k=M\ (k<i)\ \Longrightarrow\ \text{UNIQUE}",
@@ -239,7 +242,8 @@ STATEMENTS = (
         checks=(
             Check(
                 name="warning",
-                what="computes over Q that the rank condition holds at layer 2, that Delta_1 has rank 1, and that "
+                what="computes over Q that the rank condition holds at layer 2, that Delta_1 has rank "
+                "1, and that "
                 "another batch has the same gradient",
                 run=Law(
                     instances=_warning,
@@ -253,6 +257,7 @@ STATEMENTS = (
         example=upper_layer_alone,
         remark="What C1 does determine stays determined: H_1, Delta_2 and the loss vectors are the same in "
         "both batches. The statement `narrow-first-layer` is the reason behind this example. No "
-        "layer can be narrower: n_1 = 1, M = 2, d = 1 would leave no room below, and K' = 1 needs three neurons.",
+        "layer can be narrower: n_1 = 1, M = 2, d = 1 would leave no room below, and K' = 1 needs three "
+        "neurons.",
     ),
 )

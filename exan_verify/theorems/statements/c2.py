@@ -139,13 +139,19 @@ STATEMENTS = (
             "samples of one group share the pattern of layer i",
             "rank R = U - sum s_k^2",
         ),
-        conclusion="Q is block diagonal up to order, one block per group; groups of one are determined there.",
+        conclusion="Q is block diagonal up to order, one block per group; groups of one are determined "
+        "there.",
         latex=r"\dim\ker R\ge\sum_k s_k^2;\qquad \dim\ker R=\sum_k s_k^2\ \Longrightarrow\ "
         r"Q=\Pi\,\operatorname{diag}(Q_1,Q_2,\dots),\ Q_k\in\mathbb R^{s_k\times s_k}",
         standing=Standing.PROVED,
         grounds=(
-            coq("groups.v: C2_candidates", "every candidate lies in the span of one group, with u = U_group q"),
-            coq("groups.v: C2, card_pairs", "block diagonal up to order, singletons kept, any number of groups"),
+            coq(
+                "groups.v: C2_candidates", "every candidate lies in the span of one group, with u = U_group q"
+            ),
+            coq(
+                "groups.v: C2, card_pairs",
+                "block diagonal up to order, singletons kept, any number of groups",
+            ),
             coq(
                 "groups.v: explained_independent, explained_solves",
                 "sum s_k^2 independent solutions of R: its null space is never smaller",
@@ -175,7 +181,8 @@ STATEMENTS = (
             ),
             by_instances(
                 "second-batches",
-                "takes networks that reach the rank with groups of two and one, a second batch (F5), and solves "
+                "takes networks that reach the rank with groups of two and one, a second batch (F5), "
+                "and solves "
                 "for its Q",
                 instances=grouped_pairs,
                 conclusion=mixes_within_groups,

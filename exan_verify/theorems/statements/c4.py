@@ -74,9 +74,9 @@ def permutation_system(degree: int) -> System:
     """Q of size 3 with rows and columns that sum to one and entries 0 or 1, in four free entries."""
     forms = _corner_forms()
     equations = tuple(_square_minus(form) for form in forms)
-    points = []
-    for order in permutations(range(3)):
-        points.append(tuple(Fraction(order[a] == b) for a in range(2) for b in range(2)))
+    points = [
+        tuple(Fraction(order[a] == b) for a in range(2) for b in range(2)) for order in permutations(range(3))
+    ]
     return System(variables=4, equations=equations, known=tuple(points), degree=degree)
 
 
@@ -246,7 +246,8 @@ STATEMENTS = (
         quantifiers="all systems and degrees",
         hypotheses=("v_1, ..., v_k solve every equation", "the multiples up to degree D have rank N - k"),
         conclusion="There is no other solution.",
-        latex=r"\operatorname{rank}\mathcal M_D=\tbinom{n+D}{D}-k\ \not\Longrightarrow\ V(f)=\{v_1,\dots,v_k\}",
+        latex=r"\operatorname{rank}\mathcal M_D=\tbinom{n+D}{D}-k\ \not\Longrightarrow\ "
+        r"V(f)=\{v_1,\dots,v_k\}",
         standing=Standing.REFUTED,
         grounds=(
             symbolic(
@@ -261,7 +262,8 @@ STATEMENTS = (
         checks=(
             by_instances(
                 "circle",
-                "computes the ranks at D = 2 of a circle with five known points, and of a line with three, and "
+                "computes the ranks at D = 2 of a circle with five known points, and of a line with "
+                "three, and "
                 "evaluates the equations at another point",
                 instances=circles,
                 conclusion=rank_reached_with_another_solution,

@@ -1,4 +1,4 @@
-"""How many neurons the quadratic lifting needs: necessary, attained, exactly, at stated sizes, and in general."""
+"""How many neurons the quadratic lifting needs: at least, at best, exactly, at stated sizes, in general."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def needed(samples: int, extra: int) -> int:
 def generic_rank(table: Table, extra: int, following: Array) -> int:
     """min over sets A of patterns of dim(sum of L_P, P in A) + number of neurons with other patterns.
 
-    L_P is the span over all w of the rows of R with pattern P; rows are linear in w w^T, so K'(K'+1)/2 of them
-    with independent w w^T span it.
+    L_P is the span over all w of the rows of R with pattern P; rows are linear in w w^T, so K'(K'+1)/2 of
+    them with independent w w^T span it.
     """
     spans = {pattern: _spanning_rows(pattern, extra, following) for pattern in table}
     best = sum(table.values())
@@ -236,7 +236,8 @@ STATEMENTS = (
         group="counting",
         title="U - M neurons are necessary, and can be enough, for every M and K'",
         source="docs/theory.md 3.2 (range of degree 2), section 7",
-        reading="R has rank U - M = M(M-1)/2 + M K' only with at least that many neurons with a non-zero row. "
+        reading="R has rank U - M = M(M-1)/2 + M K' only with at least that many neurons with a "
+        "non-zero row. "
         "With K' neurons exclusive to each sample, whose outgoing weights span R^K' and whose deltas are not "
         "zero, and one neuron for every pair of samples, active for these two only, it has.",
         quantifiers="all M, K'; all weights and deltas that meet the hypotheses",
@@ -269,21 +270,29 @@ STATEMENTS = (
         group="counting",
         title="The generic rank of R for a given table of patterns",
         source="docs/theory.md section 7, counting",
-        reading="For a fixed table of patterns the generic rank of R is the minimum, over sets A of patterns, of "
-        "the dimension of the sum of L_P (P in A) plus the number of neurons whose pattern is not in A. L_P is "
+        reading="For a fixed table of patterns the generic rank of R is the minimum, over sets A of "
+        "patterns, of "
+        "the dimension of the sum of L_P (P in A) plus the number of neurons whose pattern is not in A. "
+        "L_P is "
         "the span of all rows that a neuron of pattern P can have; one pattern alone gives at most "
         "dim L_P = r(2K' - r + 1)/2 with r = min(|P|, K'), so at most K'(K'+1)/2.",
         quantifiers="all M, K', tables of patterns; generic outgoing weights, any next deltas",
         hypotheses=(_GENERIC, "u_1, ..., u_M are fixed in the formula; only w is generic"),
         conclusion="rank R = min over A of dim(sum of L_P over P in A) + number of neurons outside A.",
-        latex=r"\operatorname{rank}R=\min_{\mathcal A}\Bigl(\dim\sum_{P\in\mathcal A}L_P+\sum_{P\notin\mathcal A}"
+        latex=r"\operatorname{rank}R=\min_{\mathcal A}\Bigl(\dim\sum_{P\in\mathcal "
+        r"A}L_P+\sum_{P\notin\mathcal A}"
         r"n_P\Bigr),\quad \dim L_P=\tfrac{r(2K'-r+1)}2,\ r=\min(|P|,K')",
         standing=Standing.PROVED,
-        grounds=(written("section 7, counting", "Rado's theorem for points of irreducible varieties that span L_P"),),
+        grounds=(
+            written(
+                "section 7, counting", "Rado's theorem for points of irreducible varieties that span L_P"
+            ),
+        ),
         checks=(
             by_instances(
                 "tables",
-                "compares rank R over Q at random points with the formula, for random tables with few patterns",
+                "compares rank R over Q at random points with the formula, for random tables with few "
+                "patterns",
                 instances=formula_layers,
                 conclusion=rank_is_the_formula,
                 spoiled=off_by_one,
@@ -291,23 +300,32 @@ STATEMENTS = (
                 said="random tables have the rank of the formula",
             ),
         ),
-        remark="So whether n neurons suffice is decided by how they are spread over patterns, not by n alone.",
+        remark="So whether n neurons suffice is decided by how they are spread over patterns, not by n "
+        "alone.",
     ),
     Statement(
         name="counting-neurons",
         group="counting",
         title="Counting neurons alone",
         source="docs/theory.md 3.2 ('about U - M <= number of neurons'), section 7",
-        reading="M(M-1)/2 + M K' neurons with non-zero deltas suffice generically, if their patterns tell all "
+        reading="M(M-1)/2 + M K' neurons with non-zero deltas suffice generically, if their patterns "
+        "tell all "
         "samples apart.",
         quantifiers="all M, K', tables of patterns",
-        hypotheses=("n >= U - M neurons with non-zero rows", "different samples have different patterns", _GENERIC),
+        hypotheses=(
+            "n >= U - M neurons with non-zero rows",
+            "different samples have different patterns",
+            _GENERIC,
+        ),
         conclusion="rank R = U - M.",
         latex=r"n\ge\tbinom M2+MK'\ \not\Longrightarrow\ \operatorname{rank}R=U-M",
         standing=Standing.REFUTED,
         grounds=(
             symbolic("this check", "M = 2, K' = 1: two neurons exclusive to one sample, one to the other"),
-            written("section 7, counting", "one pattern gives at most K'(K'+1)/2 to the rank, whatever the weights"),
+            written(
+                "section 7, counting",
+                "one pattern gives at most K'(K'+1)/2 to the rank, whatever the weights",
+            ),
         ),
         checks=(
             by_instances(
@@ -328,7 +346,8 @@ STATEMENTS = (
         group="counting",
         title="U - M neurons with a random table of patterns suffice generically, at stated sizes",
         source="docs/theory.md 3.2, section 7",
-        reading="At each stated size (M, K') there is a random table of patterns with exactly U - M neurons (it is "
+        reading="At each stated size (M, K') there is a random table of patterns with exactly U - M "
+        "neurons (it is "
         "printed by its seed) for which rank R = U - M for generic outgoing weights and next deltas.",
         quantifiers=", ".join(f"(M, K') = {size}" for size in STATED) + "; n = U - M; patterns fixed",
         hypotheses=(_GENERIC,),
@@ -339,7 +358,8 @@ STATEMENTS = (
         grounds=(
             symbolic(
                 "this check",
-                "the rank at one integer point modulo p: a minor that is non-zero there is a non-zero polynomial",
+                "the rank at one integer point modulo p: a minor that is non-zero there is a non-zero "
+                "polynomial",
             ),
             coq("modular.v: rank_mod_ge", "a rank modulo p is enough"),
         ),
@@ -373,7 +393,8 @@ STATEMENTS = (
         group="counting",
         title="U - M neurons suffice generically",
         source="docs/theory.md 3.2 (range of degree 2)",
-        reading="For patterns drawn independently and uniformly, K' >= 2 fixed and M growing, a table of exactly "
+        reading="For patterns drawn independently and uniformly, K' >= 2 fixed and M growing, a table "
+        "of exactly "
         "U - M neurons reaches rank U - M for generic outgoing weights and next deltas with probability "
         "tending to one.",
         quantifiers="all M, K' >= 2",
@@ -390,6 +411,7 @@ STATEMENTS = (
                 run=random_tables,
             ),
         ),
-        remark="counting-formula turns it into a question about random set systems. Known at the stated sizes.",
+        remark="counting-formula turns it into a question about random set systems. Known at the stated "
+        "sizes.",
     ),
 )

@@ -28,7 +28,7 @@ WIDTHS = ((3, 4, 5, 2), (2, 5, 4, 4, 3), (4, 3, 6, 2))
 
 @dataclass(frozen=True, kw_only=True)
 class Known:
-    """What is known at hidden layer ``layer``: its inputs H_{layer-1} (M, n) and Delta_layer, and the gradient."""
+    """What is known at hidden layer ``layer``: H_{layer-1} (M, n) and Delta_layer; and the gradient."""
 
     network: ReluNetwork
     gradient: Gradient
@@ -88,7 +88,8 @@ STATEMENTS = (
         group="3.4",
         title="A determined layer determines everything below it, where the deltas have full column rank",
         source="docs/theory.md 3.4",
-        reading="If two batches have the same gradient, the same inputs and the same deltas at a hidden layer, "
+        reading="If two batches have the same gradient, the same inputs and the same deltas at a hidden "
+        "layer, "
         "and the first batch's deltas have rank M at every layer below, then they have the same inputs X.",
         quantifiers="all depths, widths, layers, M, loss vectors",
         hypotheses=(

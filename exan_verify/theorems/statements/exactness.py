@@ -25,7 +25,7 @@ BITS = 400
 
 @dataclass(frozen=True, kw_only=True)
 class Vectors:
-    """Logits (K, M) and labels of a batch, whose loss vectors are cut to a square minor: ``rows``, all columns."""
+    """Logits (K, M) and labels of a batch; its loss vectors, cut to ``rows``, are a square minor."""
 
     loss: Loss
     logits: Array
@@ -113,7 +113,8 @@ def confused_modulo_p() -> Example:
         network=network,
         batch=batch,
         loss=Loss.CROSS_ENTROPY,
-        note="Logits (0, 0) and (61, 0): with T = e the probabilities 1/2 and T^61 / (T^61 + 1) have the same "
+        note="Logits (0, 0) and (61, 0): with T = e the probabilities 1/2 and T^61 / (T^61 + 1) have "
+        "the same "
         "image at t = 2, because 2^61 = 1 modulo p.",
     )
 
@@ -146,7 +147,8 @@ STATEMENTS = (
         checks=(
             by_instances(
                 "balls",
-                "takes minors of loss vectors that are non-zero mod p and encloses their real values in balls "
+                "takes minors of loss vectors that are non-zero mod p and encloses their real values in "
+                "balls "
                 f"of {BITS} bits, which must exclude zero",
                 instances=minors,
                 conclusion=real_minor_is_not_zero,

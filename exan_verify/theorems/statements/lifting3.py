@@ -80,12 +80,15 @@ STATEMENTS = (
             "samples of one group share the pattern of layer i",
             "rank R3 = V - sum binom(s_k + 2, 3)",
         ),
-        conclusion="Q is block diagonal up to order, one block per group; groups of one are determined there.",
+        conclusion="Q is block diagonal up to order, one block per group; groups of one are determined "
+        "there.",
         latex=r"\dim\ker R_3\ge\sum_k\tbinom{s_k+2}{3};\qquad \dim\ker R_3=\sum_k\tbinom{s_k+2}{3}\ "
         r"\Longrightarrow\ Q=\Pi\,\operatorname{diag}(Q_1,Q_2,\dots)",
         standing=Standing.PROVED,
         grounds=(
-            written("Appendix L3", "the proof, four steps; each certificate's rank is recomputed by the kernel"),
+            written(
+                "Appendix L3", "the proof, four steps; each certificate's rank is recomputed by the kernel"
+            ),
             measured("this check", "groups (2,1,1,1), (3,1,1,1), (4,1): null dimensions 7, 13, 21"),
         ),
         checks=(

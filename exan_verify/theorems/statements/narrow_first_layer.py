@@ -112,7 +112,8 @@ STATEMENTS = (
         group="narrow",
         title="A first layer narrower than the batch and the input never gives the inputs away",
         source="docs/theory.md section 4, narrow first layer",
-        reading="If the first hidden layer has fewer neurons than the batch has samples and than the input has "
+        reading="If the first hidden layer has fewer neurons than the batch has samples and than the "
+        "input has "
         "features, then every batch is AMBIGUOUS over R^d, for every loss, label set, depth and all weights: "
         "some v != 0 has W_1 v = 0, some alpha != 0 has Delta_1 alpha = 0, and moving every x_m by "
         "t alpha_m v changes no pre-activation at all, however large t.",
@@ -124,7 +125,9 @@ STATEMENTS = (
         standing=Standing.PROVED,
         grounds=(
             coq("narrow.v: narrow_line, narrow_ambiguous", "the line, and infinitely many batches on it"),
-            written("section 4, narrow first layer", "the argument; rank Delta_1 < M and rank W_1 < d suffice"),
+            written(
+                "section 4, narrow first layer", "the argument; rank Delta_1 < M and rank W_1 < d suffice"
+            ),
         ),
         checks=(
             by_instances(
@@ -145,7 +148,8 @@ STATEMENTS = (
         group="narrow",
         title="Fewer neurons than samples, by itself, as a protection",
         source="docs/theory.md 3.1 (rank A = M) and 3.4",
-        reading="If n_1 < M then rank [dW_1 | db_1] < M and Delta_1 lacks full column rank, so neither 3.1 at "
+        reading="If n_1 < M then rank [dW_1 | db_1] < M and Delta_1 lacks full column rank, so neither "
+        "3.1 at "
         "layer 1 nor the step down to the inputs applies; hence the batch is not UNIQUE.",
         quantifiers="all networks and batches",
         hypotheses=("n_1 < M",),
@@ -153,7 +157,9 @@ STATEMENTS = (
         latex=r"n_1<M\ \not\Longrightarrow\ \text{not UNIQUE}",
         standing=Standing.REFUTED,
         grounds=(
-            kernel("narrow-first-layer-alone: its example", "1-1-3, M = 2, mse, one-hot: UNIQUE, rank A_1 = 1"),
+            kernel(
+                "narrow-first-layer-alone: its example", "1-1-3, M = 2, mse, one-hot: UNIQUE, rank A_1 = 1"
+            ),
         ),
         checks=(
             by_instances(

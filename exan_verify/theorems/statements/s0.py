@@ -109,6 +109,7 @@ STATEMENTS = (
                 said="batches with equal T(S) have equal gradients",
             ),
         ),
-        remark="Conversely nothing: equal gradients do not need equal T(S) (another batch may use other regions).",
+        remark="Conversely nothing: equal gradients do not need equal T(S) (another batch may use other "
+        "regions).",
     ),
 )

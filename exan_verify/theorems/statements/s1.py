@@ -73,7 +73,9 @@ def _pair(network: ReluNetwork, inputs: Array, labels: Array, moved: Array) -> P
 
 def _complement(labels: Array) -> Array:
     """A basis (M, M - r) of the vectors orthogonal to 1 and to every column of the labels."""
-    return nullspace(np.concatenate([exact(np.ones((len(labels), 1), dtype=int)), labels], axis=1).T.copy())
+    ones = exact(np.ones((len(labels), 1), dtype=int))
+    fixed: Array = np.concatenate([ones, labels], axis=1).T.copy()
+    return nullspace(fixed)
 
 
 def cayley(basis: Array, size: Fraction) -> Array:
@@ -84,7 +86,8 @@ def cayley(basis: Array, size: Fraction) -> Array:
     one = identity(len(turn))
     back = solve(one + turn, one)
     assert back is not None
-    return multiply(one - turn, back)
+    rotation: Array = multiply(one - turn, back)
+    return rotation
 
 
 def same_gradient_elsewhere(pair: Pair) -> bool:
@@ -101,7 +104,8 @@ def one_dimension_left() -> Example:
         batch=batch,
         loss=Loss.MSE,
         outcome=Outcome.UNIQUE,
-        note="The only orthogonal matrix that fixes 1 and Y, besides the identity, exchanges the two samples.",
+        note="The only orthogonal matrix that fixes 1 and Y, besides the identity, exchanges the two "
+        "samples.",
     )
 
 
@@ -119,12 +123,12 @@ def reflection_is_a_permutation(labels: Array) -> bool:
     if rest.shape[1] != 1:
         return False
     mirror = identity(len(labels)) - multiply(rest, rest.T.copy()) * (2 / (rest[:, 0] @ rest[:, 0]))
-    return all(sorted(row) == [0] * (len(row) - 1) + [1] for row in mirror)
+    return all(sorted(row)[:-1] == [0] * (len(row) - 1) and max(row) == 1 for row in mirror)
 
 
-def real_labels(labels: Array) -> Array:
+def real_labels(_labels: Array) -> Array:
     """Labels that are not one-hot, with the same |S| - r = 1."""
-    return exact([[k * k] for k in range(3)]) + labels[0, 0] * 0
+    return exact([[k * k] for k in range(3)])
 
 
 STATEMENTS = (
@@ -151,14 +155,18 @@ STATEMENTS = (
         standing=Standing.PROVED,
         grounds=(
             coq("shared.v: S1", "every such O keeps the gradient inside the region"),
-            coq("orbits.v: reflection, stabiliser_family", "such O exist by counting, a family for |S| - r >= 2"),
+            coq(
+                "orbits.v: reflection, stabiliser_family",
+                "such O exist by counting, a family for |S| - r >= 2",
+            ),
             coq("orbits.v: S1_ambiguous", "second batches, arbitrarily close, no permutation of the first"),
             written("section 4, S1; F4", "the family's dimension (|S| - r)(|S| - r - 1) / 2"),
         ),
         checks=(
             by_instances(
                 "rotations",
-                "turns four samples of one region (two per class) by a rational Cayley transform and compares "
+                "turns four samples of one region (two per class) by a rational Cayley transform and "
+                "compares "
                 "the gradients over Q",
                 instances=turned,
                 conclusion=same_gradient_elsewhere,
@@ -167,7 +175,8 @@ STATEMENTS = (
                 said="turned batches have the same gradient",
             ),
         ),
-        remark="How far a turn reaches before a sample leaves the region is another question (ambiguity radius).",
+        remark="How far a turn reaches before a sample leaves the region is another question (ambiguity "
+        "radius).",
     ),
     Statement(
         name="s1-one-dimension",
@@ -182,7 +191,9 @@ STATEMENTS = (
         standing=Standing.REFUTED,
         grounds=(
             kernel("s1-one-dimension: its example", "1-1-3, two samples of one class and region: UNIQUE"),
-            written("section 4, S1", "one-hot labels: one class has two samples, and the reflection swaps them"),
+            written(
+                "section 4, S1", "one-hot labels: one class has two samples, and the reflection swaps them"
+            ),
         ),
         checks=(
             by_instances(
@@ -206,7 +217,8 @@ STATEMENTS = (
             ),
         ),
         example=one_dimension_left,
-        remark="For labels that are real numbers the reflection is in general a genuine second batch, even with "
+        remark="For labels that are real numbers the reflection is in general a genuine second batch, "
+        "even with "
         "known labels.",
     ),
 )

@@ -101,7 +101,9 @@ def crowded(seed: int) -> Iterator[Two]:
 
 
 def _draw_crowded(rng: Random) -> Two | None:
-    loss, classes, size = rng.choice(((Loss.CROSS_ENTROPY, 2, 2), (Loss.CROSS_ENTROPY, 3, 3), (Loss.BCE, 1, 2)))
+    loss, classes, size = rng.choice(
+        ((Loss.CROSS_ENTROPY, 2, 2), (Loss.CROSS_ENTROPY, 3, 3), (Loss.BCE, 1, 2))
+    )
     network = integer_network(rng, (3 + classes, 4, classes), top=2)
     inputs = region_points(rng, network, size)
     if inputs is None:
@@ -132,24 +134,29 @@ STATEMENTS = (
         group="S2",
         title="Shears that no logit sees keep the gradient",
         source="docs/theory.md section 4, S2",
-        reading="Let samples S share a region, their loss vectors be dependent (sum alpha_m g^m = 0, alpha != "
+        reading="Let samples S share a region, their loss vectors be dependent (sum alpha_m g^m = 0, "
+        "alpha != "
         "0) and a direction v leave the loss vectors alone: A v = 0 for mse and bce, A v constant for "
         "cross_entropy, anything for hinge while its margins keep their strict sign. Then moving each x_m by "
         "t alpha_m v keeps the gradient while the samples stay in the region.",
         quantifiers="all depths, widths, |S|, losses whose loss vectors do not see A v",
         hypotheses=(
             "all samples of S lie in one region, and so do the moved ones",
-            "sum alpha_m g^m = 0 with alpha != 0 (|S| >= K for cross_entropy, |S| > K otherwise, by counting)",
+            "sum alpha_m g^m = 0 with alpha != 0 (|S| >= K for cross_entropy, |S| > K otherwise, by "
+            "counting)",
             "v != 0 changes no loss vector (d larger than the rank of A modulo invariant directions)",
         ),
-        conclusion="The moved batch has the same gradient; with no pre-activation zero a whole segment of them.",
+        conclusion="The moved batch has the same gradient; with no pre-activation zero a whole segment "
+        "of them.",
         latex=r"\sum_m\alpha_mg^m=0,\ g(f+tAv,y)=g(f,y)\ \Longrightarrow\ "
         r"\nabla\big((x_m+t\alpha_mv)_m\big)=\nabla\big((x_m)_m\big)",
         standing=Standing.PROVED,
         grounds=(
             coq("shared.v: S2, S2_same_logits", "the shear keeps the gradient inside the region"),
             coq("orbits.v: S2_alpha_sum_zero, S2_alpha_many, S2_v", "alpha and v exist by counting"),
-            kernel("this check", "cross_entropy and bce: certificates by counting, where alpha is irrational"),
+            kernel(
+                "this check", "cross_entropy and bce: certificates by counting, where alpha is irrational"
+            ),
         ),
         checks=(
             by_instances(
@@ -163,7 +170,8 @@ STATEMENTS = (
             ),
             by_instances(
                 "counting",
-                "certifies crowded regions under cross_entropy and bce and gives the certificate to the kernel",
+                "certifies crowded regions under cross_entropy and bce and gives the certificate to the "
+                "kernel",
                 instances=crowded,
                 conclusion=kernel_accepts_ambiguous,
                 spoiled=first_alone,

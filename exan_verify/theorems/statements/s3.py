@@ -11,8 +11,8 @@ import numpy as np
 from exan_verify.exact.backprop import forward
 from exan_verify.exact.softmax import loss_vectors
 from exan_verify.network import Batch, Labels, Loss, ReluNetwork
-from exan_verify.theorems.bounded import second_batches
-from exan_verify.theorems.grounds import by_instances, solver, written
+from exan_verify.theorems.bounded.second_batches import none_for
+from exan_verify.theorems.grounds import by_instances, coq, solver, written
 from exan_verify.theorems.laboratory import (
     Pair,
     drawn,
@@ -104,7 +104,7 @@ def _points(_seed: int) -> Iterator[Example]:
 def dead_and_alone(example: Example) -> bool:
     """Every neuron is inactive at the sample, and the solvers find no second batch."""
     pattern = forward(example.network, example.batch).patterns[0]
-    return not pattern.any() and second_batches.none_for(example)
+    return not pattern.any() and none_for(example)
 
 
 def room_to_move(example: Example) -> Example:
@@ -119,7 +119,8 @@ STATEMENTS = (
         group="S3",
         title="Dead and silent samples move over the whole set on which they stay so",
         source="docs/theory.md section 4, S3; Appendix F6",
-        reading="If a hidden layer is entirely inactive for a sample, or its loss vector is zero, then all its "
+        reading="If a hidden layer is entirely inactive for a sample, or its loss vector is zero, then "
+        "all its "
         "deltas below are zero. The sample may be replaced by any admitted input for which that layer is "
         "entirely inactive (or the loss vector zero), whatever the patterns below do. The batch is "
         "AMBIGUOUS when that set has a second point.",
@@ -131,7 +132,11 @@ STATEMENTS = (
         latex=r"z_k(x)\le 0,\ z_k(x')\le 0\ \Longrightarrow\ \nabla(x,y)=\nabla(x',y);\qquad "
         r"g(x,y)=g(x',y')=0\ \Longrightarrow\ \nabla(x,y)=\nabla(x',y')=0",
         standing=Standing.PROVED,
-        grounds=(written("Appendix F6", "h_k = 0 at both, so logits and deltas above agree; below, all are zero"),),
+        grounds=(
+            coq("dead.v: S3_dead, S3_batch", "dead at any hidden layer, alone and in a batch"),
+            coq("dead.v: S3_silent", "a zero loss vector contributes nothing"),
+            written("Appendix F6", "when the set has a second point: closed regions searched by exact LPs"),
+        ),
         checks=(
             by_instances(
                 "dead",
@@ -145,7 +150,8 @@ STATEMENTS = (
             ),
             by_instances(
                 "silent",
-                "replaces a sample with loss vector zero under hinge by another one and compares the gradients",
+                "replaces a sample with loss vector zero under hinge by another one and compares the "
+                "gradients",
                 instances=silent,
                 conclusion=same_gradient_elsewhere,
                 spoiled=spoiled,
@@ -167,7 +173,9 @@ STATEMENTS = (
         latex=r"z_k(x_m)\le 0\ \not\Longrightarrow\ \text{AMBIGUOUS}",
         standing=Standing.REFUTED,
         grounds=(
-            solver("s3-single-point.smt2", "1-2-1, z = (x, -x), x = 0: no second batch (mse, labels 0 and 1)"),
+            solver(
+                "s3-single-point.smt2", "1-2-1, z = (x, -x), x = 0: no second batch (mse, labels 0 and 1)"
+            ),
         ),
         checks=(
             by_instances(
@@ -181,6 +189,7 @@ STATEMENTS = (
             ),
         ),
         example=single_point,
-        remark="A zero pre-activation makes it so; with all pre-activations below zero there is room to move.",
+        remark="A zero pre-activation makes it so; with all pre-activations below zero there is room to "
+        "move.",
     ),
 )

@@ -34,13 +34,17 @@ SHAPES = (((4, 3, 1), 2), ((5, 3, 2), 3), ((4, 3, 3, 1), 2))
 
 
 def motions(network: ReluNetwork, batch: Batch) -> Array:
-    """A basis (M d, dim) of the motions with A_m dx_m = 0 and sum_m delta_i^m (J_{i-1}^m dx_m)^T = 0. (mse)"""
+    """A basis (M d, dim) of the motions with A_m dx_m = 0, sum_m delta_i^m (J_{i-1}^m dx_m)^T = 0. (mse)"""
     size, samples = network.widths[0], batch.size
     found, passed = deltas(network, batch), forward(network, batch)
     maps = [identity(size) for _ in range(samples)]
     rows: list[Array] = []
     for i, layer in enumerate(network.layers):
-        rows += [np.concatenate([maps[m][k] * found[i][j, m] for m in range(samples)]) for j in range(len(found[i])) for k in range(len(maps[0]))]
+        rows += [
+            np.concatenate([maps[m][k] * found[i][j, m] for m in range(samples)])
+            for j in range(len(found[i]))
+            for k in range(len(maps[0]))
+        ]
         maps = [multiply(exact(layer.weight), one) for one in maps]
         if i + 1 < network.depth:
             maps = [one * passed.patterns[i][:, m : m + 1] for m, one in enumerate(maps)]
@@ -92,7 +96,8 @@ STATEMENTS = (
         group="S4",
         title="The linear space of motions that keep the gradient",
         source="docs/theory.md section 4, S4; Appendix F2",
-        reading="All motions of the inputs that change no loss vector to first order (A_m dx_m = 0 for mse and "
+        reading="All motions of the inputs that change no loss vector to first order (A_m dx_m = 0 for "
+        "mse and "
         "bce) and with sum_m delta_i^m (J_{i-1}^m dx_m)^T = 0 at every layer form a linear space. Inside "
         "the regions moving along it keeps the gradient exactly, not to first order only; across several "
         "regions as well. With all patterns and loss vectors fixed there are no other motions.",
@@ -107,7 +112,9 @@ STATEMENTS = (
         standing=Standing.PROVED,
         grounds=(
             written("Appendix F2", "with patterns and loss vectors fixed the gradient is affine in X"),
-            kernel("families", "each second batch that the engine finds this way is checked by its own gradient"),
+            kernel(
+                "families", "each second batch that the engine finds this way is checked by its own gradient"
+            ),
         ),
         checks=(
             by_instances(

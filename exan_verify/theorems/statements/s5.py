@@ -1,4 +1,4 @@
-"""S5: what decides a region's samples is a system in their own Q; mostly nothing but permutations solve it."""
+"""S5: a region's samples are decided by a system in their own Q; mostly only permutations solve it."""
 
 from __future__ import annotations
 
@@ -69,7 +69,8 @@ def antisymmetric_head() -> Example:
         second=_one_hot_batch(network, second, [0, 1]),
         loss=Loss.MSE,
         outcome=Outcome.AMBIGUOUS,
-        note="An antisymmetric head makes the exception the rule: every pair of samples with different labels.",
+        note="An antisymmetric head makes the exception the rule: every pair of samples with different "
+        "labels.",
     )
 
 
@@ -173,7 +174,8 @@ STATEMENTS = (
         "a = 1 - l / 2, and for 0 < l < 2, l != 1 it is a second batch in the same region.",
         quantifiers="all depths, widths, K, labels",
         hypotheses=("mse", "e != 0", "the second batch has the same labels up to order"),
-        conclusion="Without l only permutations solve the system; with 0 < l < 2, l != 1 there is a second batch.",
+        conclusion="Without l only permutations solve the system; with 0 < l < 2, l != 1 there is a "
+        "second batch.",
         latex=r"a\,\bigl(2(1-a)e-(y_2-y_1)\bigr)=0:\quad a\in\{0\}\ \text{or}\ y_2-y_1=2(1-a)\,e",
         standing=Standing.PROVED,
         grounds=(
@@ -186,7 +188,8 @@ STATEMENTS = (
         checks=(
             by_instances(
                 "parallel",
-                "builds a = 1 - l / 2 for pairs with one logit, where e and y_2 - y_1 are always parallel, and "
+                "builds a = 1 - l / 2 for pairs with one logit, where e and y_2 - y_1 are always "
+                "parallel, and "
                 "compares the gradients over Q",
                 instances=parallel_pairs,
                 conclusion=one_region_two_batches,
@@ -204,7 +207,8 @@ STATEMENTS = (
                 said="obligations are as expected",
             ),
         ),
-        remark="With one logit e and y_2 - y_1 are always parallel: two samples of one region with 0 < l < 2 have "
+        remark="With one logit e and y_2 - y_1 are always parallel: two samples of one region with 0 < "
+        "l < 2 have "
         "a second batch.",
     ),
     Statement(
@@ -212,7 +216,8 @@ STATEMENTS = (
         group="S5",
         title="Generic logits, one-hot labels, small counts: nothing but permutations",
         source="docs/theory.md section 4, S5",
-        reading="The output system of two or three samples of one region, mse, one-hot labels with class counts "
+        reading="The output system of two or three samples of one region, mse, one-hot labels with "
+        "class counts "
         "(1,1), (2), (1,1,1) or (2,1) and at least as many logits as samples: for all logits F outside a "
         "proper algebraic subset, only permutations that fix the labels solve it, whatever admitted labels "
         "the second batch has.",
@@ -221,17 +226,21 @@ STATEMENTS = (
             "mse, one-hot labels; the system is the samples' alone (R2)",
             "F outside the zeros of a non-zero polynomial in its entries, for fixed labels",
         ),
-        conclusion="Q^T (Q F - Y') = F - Y with Q 1 = 1 has only permutations as solutions, complex ones included.",
+        conclusion="Q^T (Q F - Y') = F - Y with Q 1 = 1 has only permutations as solutions, complex "
+        "ones included.",
         latex=r"Q^{\mathsf T}(QF-Y')=F-Y,\ Q\mathbf 1=\mathbf 1\ \Longrightarrow\ Q\in S_r\quad"
         r"\text{for generic }F\in\mathbb R^{r\times K}",
         standing=Standing.BOUNDED,
         grounds=(
             symbolic(
                 "exan_verify/theorems/bounded/generic_counts.py",
-                "C4's ranks at one random F modulo p, for every multiset of labels: a minor that is non-zero at "
+                "C4's ranks at one random F modulo p, for every multiset of labels: a minor that is "
+                "non-zero at "
                 "one F is a non-zero polynomial in F, so the ranks hold for generic F",
             ),
-            solver("s5-three-samples-*.smt2", "one F each for (1,1,1) and (2,1), K = 3: no other real solution"),
+            solver(
+                "s5-three-samples-*.smt2", "one F each for (1,1,1) and (2,1), K = 3: no other real solution"
+            ),
         ),
         checks=(
             by_instances(
@@ -275,7 +284,8 @@ STATEMENTS = (
         checks=(
             by_instances(
                 "exceptions",
-                "replays both counterexamples over Q: one region, one gradient, the same labels, other inputs",
+                "replays both counterexamples over Q: one region, one gradient, the same labels, other "
+                "inputs",
                 instances=exceptions,
                 conclusion=one_region_two_batches,
                 spoiled=spoiled,
@@ -284,7 +294,8 @@ STATEMENTS = (
             ),
         ),
         example=parallel_logits,
-        remark="The exception is f_2 - f_1 parallel to y_2 - y_1. It has measure zero for a generic head and is "
+        remark="The exception is f_2 - f_1 parallel to y_2 - y_1. It has measure zero for a generic "
+        "head and is "
         "the rule for one logit and for (f, -f).",
     ),
     Statement(
@@ -292,13 +303,15 @@ STATEMENTS = (
         group="S5",
         title="With real labels, two samples of one region are always AMBIGUOUS",
         source="docs/theory.md section 4, S5; Appendix F5",
-        reading="mse with arbitrary real targets: if at least two samples with different inputs share a region, "
+        reading="mse with arbitrary real targets: if at least two samples with different inputs share a "
+        "region, "
         "moving them towards their mean and solving for the targets gives another batch with the same "
         "gradient, whatever stands at its limit.",
         quantifiers="all depths, widths, K, numbers of samples of the region",
         hypotheses=("mse, real labels", "at least two samples of one region with different inputs"),
         conclusion="The batch is AMBIGUOUS, in a family along s in (-1, 0).",
-        latex=r"Q=I+s\bigl(I-\tfrac1{|S|}J\bigr),\ -1<s<0:\quad X'=QX,\ G'=GQ^{-1}\ \text{has the same gradient}",
+        latex=r"Q=I+s\bigl(I-\tfrac1{|S|}J\bigr),\ -1<s<0:\quad X'=QX,\ G'=GQ^{-1}\ \text{has the same "
+        r"gradient}",
         standing=Standing.PROVED,
         grounds=(written("Appendix F5", "regions are convex, Q 1 = 1, det Q = (1 + s)^(|S| - 1) != 0"),),
         checks=(
