@@ -30,12 +30,13 @@ _SOLVED = 1e-2
 _DEPENDENT = 1e-10
 """Directions of a pattern's possible deltas below this relative size are left out."""
 
+_ROUNDING = 1e-6
+"""One sample: entries of its delta below this relative size count as zero."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A unit delta (n,) = basis ``direction``, its next delta's coordinates (K',), and how badly its equations
-    fail.
-    """
+    """A unit delta (n,) = basis ``direction``, coordinates (K',) of its next delta, how badly they fit."""
 
     direction: Floats
     delta: Floats
@@ -43,12 +44,14 @@ class Candidate:
     error: float
 
 
-def candidates(basis: Floats, outgoing: Floats, rng: np.random.Generator) -> list[Candidate]:
-    """M candidates, or :class:`NotShownError`; ``basis`` (n, M) orthonormal, ``outgoing`` (n, K')."""
+def candidates(basis: Floats, outgoing: Floats, noise: float, rng: np.random.Generator) -> list[Candidate]:
+    """M candidates, or :class:`NotShownError`; ``basis`` (n, M) orthonormal with entries of relative accuracy
+    ``noise``, ``outgoing`` (n, K').
+    """
     samples = basis.shape[1]
     if samples == 1:
-        return [_polished(basis, outgoing, np.ones(1), np.zeros(outgoing.shape[1]))]
-    squares, mixed = _null_space(basis, outgoing)
+        return [_single(basis, outgoing)]
+    squares, mixed = _null_space(basis, outgoing, noise)
     found: list[Candidate] = []
     for _ in range(_PENCILS):
         known = [c.direction for c in found if c.error < _SOLVED]
@@ -69,7 +72,15 @@ def candidates(basis: Floats, outgoing: Floats, rng: np.random.Generator) -> lis
     )
 
 
-def _null_space(basis: Floats, outgoing: Floats) -> tuple[Floats, Floats]:
+def _single(basis: Floats, outgoing: Floats) -> Candidate:
+    """One sample: its delta spans A's columns, and is zero where it is inactive."""
+    delta = basis[:, 0]
+    active = np.abs(delta) > _ROUNDING * np.abs(delta).max()
+    following = np.linalg.lstsq(outgoing[active], delta[active], rcond=None)[0]
+    return Candidate(direction=np.ones(1), delta=delta, following=following, error=0.0)
+
+
+def _null_space(basis: Floats, outgoing: Floats, noise: float) -> tuple[Floats, Floats]:
     """The q q^T blocks (M, M, M) and q p^T blocks (M, M, K') of the last M right singular vectors of R."""
     samples, width = basis.shape[1], outgoing.shape[1]
     pairs = [(a, a) for a in range(samples)] + list(combinations(range(samples), 2))
@@ -82,7 +93,8 @@ def _null_space(basis: Floats, outgoing: Floats) -> tuple[Floats, Floats]:
             f"{rows.shape[1] - samples} equations are needed for {samples} samples and "
             f"{np.count_nonzero(np.any(rows, axis=1))} neurons give one each; ask about fewer samples"
         )
-    rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-300)
+    sizes = np.linalg.norm(rows, axis=1, keepdims=True)
+    rows = rows / (sizes + noise * sizes.max())  # a dead neuron's row is noise and must not be scaled up
     lengths = np.maximum(np.linalg.norm(rows, axis=0), 1e-300)
     vectors = np.linalg.svd(rows / lengths)[2][-samples:] / lengths
     blocks = np.zeros((samples, samples, samples))

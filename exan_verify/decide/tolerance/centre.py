@@ -40,7 +40,8 @@ def find(problem: Problem) -> Centre:
             "or samples are duplicates, dead or without a loss"
         )
     outgoing = outgoing_floats(problem)
-    chosen = candidates(left[:, :samples], outgoing, np.random.default_rng(problem.setting.seed))
+    noise = max(2.0**-44, float(problem.tolerance) / float(values[samples - 1]))
+    chosen = candidates(left[:, :samples], outgoing, noise, np.random.default_rng(problem.setting.seed))
     deltas = np.stack([c.delta for c in chosen], axis=1)
     extended = np.linalg.pinv(deltas) @ matrix
     scales = extended[:, -1]

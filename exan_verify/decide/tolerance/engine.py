@@ -15,8 +15,10 @@ from exan_verify.exact.balls import working_precision
 from exan_verify.network import Gradient, Labels, to_fraction
 from exan_verify.verdict import Attempt, Budget, Engine, Outcome, SampleStatus, Trust, Verdict, Witness
 
-_MARGIN = 1.01
-"""Stated over proved radius: a checker's pseudo-inverses are rounded otherwise on another machine."""
+_MARGIN = 1.015
+"""Stated over proved radius, before it is rounded to three digits (by half a percent at most): a checker's
+pseudo-inverses are rounded otherwise on another machine.
+"""
 
 LARGEST_LAYER = 8_000_000
 """Entries of one layer's gradient beyond which balls would need more than about 4 GiB."""
@@ -133,11 +135,8 @@ def _verdict(problem: Problem, shown: Shown, batch_size: int | None, seconds: fl
 
 def stated_radius(proved: float) -> float:
     """A short decimal a little above the proved bound."""
-    if proved == 0:
-        return 0.0
-    digits = 2 - math.floor(math.log10(proved))
-    stated = float(f"{math.ceil(proved * _MARGIN * 10.0**digits)}e{-digits}")
-    return stated if stated > proved else proved * _MARGIN
+    stated = float(f"{proved * _MARGIN:.3g}")
+    return stated if stated >= proved else math.nextafter(proved, math.inf)
 
 
 def _question(problem: Problem) -> Question:
