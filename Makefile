@@ -36,6 +36,7 @@ proofs: setup
 	bash proofs/install.sh
 	$(MAKE) -C proofs/coq clean
 	$(MAKE) -j2 -C proofs/coq assumptions
+	OMP_NUM_THREADS=1 $(BIN)/python proofs/bounded/check.py
 	$(BIN)/python proofs/bounded/check.py
 
 # make bench - the tables of exan bench

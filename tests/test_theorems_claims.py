@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -558,3 +559,12 @@ def test_numpy_answers_are_bools():
     case = published_insecure()
     situation = Situation.of(case.network, case.batch, Asked())
     assert judge(claim, situation) in (Judged.FAILS, Judged.UNDECIDED)
+
+
+def test_the_readme_s_own_statement_runs_as_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    block = re.search(r"```python\n(# mine\.py\n.*?)```", readme, re.DOTALL)
+    assert block is not None
+    (tmp_path / "mine.py").write_text(block[1])
+    assert main(["theorems", "--file", str(tmp_path / "mine.py"), "--effort", "50"]) == ExitCode.REFUSED
+    assert "REFUTED" in capsys.readouterr().out
