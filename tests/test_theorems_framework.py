@@ -16,8 +16,9 @@ from exan_verify import Box, Outcome, ReluNetwork, certify
 from exan_verify import check as kernel_check
 from exan_verify.cli import main
 from exan_verify.cli.output import ExitCode
+from exan_verify.errors import InputError
 from exan_verify.network import Batch, Labels, Loss
-from exan_verify.theorems import Example, Ground, Method, Standing, run_statement
+from exan_verify.theorems import Check, Example, Ground, Method, Result, Standing, run_statement
 from exan_verify.theorems import replay as replay_example
 from exan_verify.theorems.written import example_lines
 from tests import counterexamples
@@ -193,6 +194,17 @@ def test_what_speaks_against_a_standing(changes: dict[str, Any], objection: str)
     report = run_statement(statement(**changes))
     assert not report.holds
     assert objection in "; ".join(report.objections)
+
+
+def test_a_check_that_raises_confirms_nothing_and_stops_no_other():
+    def run(_progress: object, _seed: int) -> Result:
+        raise InputError("the moon is not round")
+
+    failing = Check(name="failing", what="nothing", run=run)
+    report = run_statement(statement(checks=(failing, check())))
+    assert [found.holds for found in report.checks] == [False, True]
+    assert report.checks[0].result.detail == "InputError: the moon is not round"
+    assert not report.holds
 
 
 def test_shown_without_checks_nothing_runs():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -36,15 +37,17 @@ def search_all(output: Output, claims: Sequence[Claim], options: dict[str, Any],
     """Search each claim and, with text output, show it as soon as it is done."""
     from exan_verify.theorems.searching import search
 
-    results = []
+    budget = options["budget"]
+    start, results = time.monotonic(), []
     for claim in claims:
 
         def progress(what: str, done: int, total: int, name: str = claim.name) -> None:
             told(f"{name}: {what}, {done} of {total}")
 
-        limits = {"seed": options["seed"], "budget": options["budget"], "effort": options["effort"]}
-        results.append(search(claim, progress=progress, **limits))
-        output.say(*describe(results[-1]), "")
+        left = None if budget is None else max(0.01, start + budget - time.monotonic())
+        found = search(claim, seed=options["seed"], budget=left, effort=options["effort"], progress=progress)
+        results.append(found)
+        output.say(*describe(found), "")
     return results
 
 

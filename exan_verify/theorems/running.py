@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from exan_verify.errors import CertificateRejected, InputError, SoundnessError
+from exan_verify.smt.solvers import SolverDisagreementError, SolverError
 from exan_verify.theorems.replay import Replay, replay
 from exan_verify.theorems.statement import (
     Check,
@@ -86,6 +88,9 @@ def missing(statement: Statement) -> tuple[str, ...]:
     return tuple(found)
 
 
+FAILURES = (InputError, CertificateRejected, SoundnessError, SolverError, SolverDisagreementError)
+"""What a check may raise without stopping the others: it then confirms nothing."""
+
 Told = Callable[[str, int, int], None]
 """Told ``(check and what it does, done, total)``."""
 
@@ -118,7 +123,10 @@ def run_checks(
 
 def _run(check: Check, seed: int, told: Told) -> CheckReport:
     start = time.perf_counter()
-    result = check.run(_prefixed(check.name, told), seed)
+    try:
+        result = check.run(_prefixed(check.name, told), seed)
+    except FAILURES as error:
+        result = Result(holds=False, detail=f"{type(error).__name__}: {error}")
     replayed = None if result.example is None else replay(result.example)
     return CheckReport(check=check, result=result, seconds=time.perf_counter() - start, replay=replayed)
 
