@@ -21,6 +21,7 @@ from exan_verify.exact.modular import PRIME
 from exan_verify.exact.rational import RationalMatrix
 from exan_verify.exact.softmax import loss_vectors
 from exan_verify.kernel import check
+from exan_verify.kernel import extra_rays_mod as kernel_mod
 from exan_verify.kernel.extra_rays import facts as checked
 from exan_verify.kernel.subject import Subject
 from exan_verify.network import Labels, Loss, Reduction, ReluNetwork
@@ -345,3 +346,28 @@ def test_equal_lines_mod_p_are_not_taken_for_one():
     assert modular._bound(equations, lines) == 2
     assert modular._open(equations, [lines[0], lines[0], lines[1]], Counter((0, 0, 1)), (1, 1, 1, 0)) is False
     assert modular._open(equations, lines, Counter((0, 1)), (1, 2, 3, 4)) is True
+
+
+def test_the_kernel_does_not_take_equal_lines_mod_p_for_one():
+    unit = np.eye(3, dtype=np.uint64)
+    system = kernel_mod.System(
+        inactive=unit,
+        active=unit,
+        inactive_for=np.zeros((3, 2), dtype=bool),
+        active_for=np.zeros((3, 2), dtype=bool),
+        groups=((0,), (1,)),
+        truth=np.array([[1, 0], [0, 1], [2, 5]], dtype=np.uint64),
+        exact=False,
+    )
+    line = np.array([[1, 2, 3]], dtype=np.uint64)
+    one, other = (kernel_mod._Leaf(basis=line, cuts=((0, True), (k, False)), known=(0, 0)) for k in (1, 2))
+    target = np.array([1, 1, 7], dtype=np.uint64)
+    assert kernel_mod._at_most(system, [one]) == 1
+    assert kernel_mod._at_most(system, [one, other]) == 2
+    assert kernel_mod._settled(system, [one], [one, one], target)
+    assert not kernel_mod._settled(system, [one, other], [one, other], target)
+    # two planes that share a sample: three dimensions together, not four
+    planes = [kernel_mod._Leaf(basis=unit[[0, k]], cuts=((0, True),), known=(1, 0)) for k in (1, 2)]
+    assert kernel_mod._at_most(system, planes) == 2
+    apart = [kernel_mod._Leaf(basis=unit[[0, k]], cuts=((k, True),), known=(1, 0)) for k in (1, 2)]
+    assert kernel_mod._at_most(system, apart) == 3
