@@ -127,7 +127,7 @@ class TestWhatIsNotProvedIsSaid:
         inputs = np.array(batch.inputs)
         inputs[1] = inputs[0] + 1e-6
         _, given = _moved(network, batch, inputs)
-        assert "samples apart" in self.ask(network, given, batch_size=3)
+        assert "share their activation pattern" in self.ask(network, given, batch_size=3)
 
     def test_too_few_neurons(self):
         network, _, given = case([20, 16, 4], 4)
