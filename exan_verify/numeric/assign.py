@@ -19,10 +19,10 @@ from exan_verify.errors import RangeError
 from exan_verify.numeric.difference_map import Candidates, difference_map
 from exan_verify.numeric.downward import descend, solve_inputs
 from exan_verify.numeric.equations import LayerEquations, layer_equations
-from exan_verify.numeric.guesses import delta_guesses
+from exan_verify.numeric.guesses import active_value_guesses
 from exan_verify.numeric.problem import Problem
 from exan_verify.numeric.records import Finding, LayerSummary
-from exan_verify.numeric.separate import Separated, separate
+from exan_verify.numeric.separate import SOLVED, Separated, separate
 from exan_verify.numeric.spectrum import ColumnSpace
 
 REACH = 1.5
@@ -37,12 +37,15 @@ _PATIENCE = 10
 _USABLE = 0.3
 """Relative gap above which a candidate is not worth polishing."""
 
+_NOISE_ROOM = 100.0
+"""Times the noise's share of the weakest sample that a true sample's sine may have."""
+
 _ALIKE = 0.99
 """Cosine above which two candidates lead to the same sample."""
 
 
 class Assign:
-    """Search by the difference map at the hidden layer with most neurons per unknown."""
+    """Search by the difference map at the last hidden layer with enough neurons, then at others."""
 
     name = "assign"
 
@@ -55,7 +58,8 @@ class Assign:
         usable = [eq for eq in layers if not eq.space.saturated and _room(eq) >= REACH]
         if not usable:
             raise RangeError(_too_narrow(layers))
-        usable.sort(key=_room, reverse=True)
+        # guesses are best where the next delta is the loss vector
+        usable.sort(key=lambda eq: (eq.index < len(layers) - 1, -_room(eq)))
         best: Finding | None = None
         for equations in usable:
             found = _at_layer(problem, spaces, equations)
@@ -84,7 +88,7 @@ class _Search:
         count = min(max(5 * self.equations.samples, fewest), most)
         while idle < _PATIENCE:
             before = self.known.shape[1]
-            guesses = delta_guesses(self.problem, self.equations.index, count, self.generator)
+            guesses = active_value_guesses(self.problem, self.equations.index, count, self.generator)
             ends = difference_map(basis, self.equations.forward, guesses, generator=self.generator)
             chosen = self._distinct(ends)
             self.rounds += 1
@@ -114,7 +118,7 @@ class _Search:
 
 def _at_layer(problem: Problem, spaces: tuple[ColumnSpace, ...], equations: LayerEquations) -> Finding:
     search = _Search(problem, equations)
-    separated = separate(equations, search.starts(), found=search.found)
+    separated = separate(equations, search.starts(), solved=_solved(equations.space), found=search.found)
     where = f"layer {equations.index + 1}"
     nothing = Finding(
         method=Assign.name,
@@ -155,7 +159,13 @@ def _first_layer(nothing: Finding, space: ColumnSpace, separated: Separated) -> 
 
 
 def _room(equations: LayerEquations) -> float:
+    """Neurons per unknown."""
     return equations.neurons / max(1, equations.samples + int(equations.forward.shape[1]))
+
+
+def _solved(space: ColumnSpace) -> float:
+    """The sine below which a candidate is a sample: what noise can make of a sample's, with room."""
+    return min(SOLVED, max(1e-9, _NOISE_ROOM * space.noise / float(space.values[space.rank - 1])))
 
 
 def _summary(equations: LayerEquations) -> LayerSummary:

@@ -80,19 +80,24 @@ def layer_equations(problem: Problem, spaces: tuple[ColumnSpace, ...], index: in
     C is the column space of [dW_{i+1} | db_{i+1}] when that has the same rank M, otherwise everything, at the
     last hidden layer the sum-zero vectors for losses that are invariant under adding a constant.
     """
-    space, above = spaces[index], spaces[index + 1]
+    space = spaces[index]
+    directions = next_directions(problem, spaces, index, space.rank)
     following = problem.layers[index + 1]
-    n_next = following.shape[0]
+    return LayerEquations(index=index, space=space, forward=following.backward(directions.T).T.contiguous())
+
+
+def next_directions(
+    problem: Problem, spaces: tuple[ColumnSpace, ...], index: int, samples: int
+) -> Float[Tensor, "n_next K"]:
+    """C: a basis of where the deltas above hidden layer ``index`` lie, for ``samples`` samples."""
+    above, n_next = spaces[index + 1], problem.layers[index + 1].shape[0]
     last = index == len(problem.layers) - 2
     sum_zero = last and problem.loss in (Loss.CROSS_ENTROPY, Loss.HINGE)
-    free = n_next - 1 if sum_zero else n_next
-    if above.rank == space.rank and above.rank <= free:
-        directions = above.basis
-    elif sum_zero:
-        directions = _sum_zero_basis(n_next).to(problem.device)
-    else:
-        directions = torch.eye(n_next, dtype=torch.float64, device=problem.device)
-    return LayerEquations(index=index, space=space, forward=following.backward(directions.T).T.contiguous())
+    if above.rank == samples and above.rank <= (n_next - 1 if sum_zero else n_next):
+        return above.basis
+    if sum_zero:
+        return _sum_zero_basis(n_next).to(problem.device)
+    return torch.eye(n_next, dtype=torch.float64, device=problem.device)
 
 
 def lifted_null_space(equations: LayerEquations, *, exact: bool = False) -> LiftedNullSpace:

@@ -32,12 +32,15 @@ def loss_vector_guesses(problem: Problem, count: int, generator: torch.Generator
     return (wrong - one_hot * wrong.sum(dim=0)).to(problem.device)
 
 
-def delta_guesses(
+def active_value_guesses(
     problem: Problem, index: int, count: int, generator: torch.Generator
 ) -> Float[Tensor, "n m"]:
-    """W^T times guessed deltas of the layer above hidden layer ``index``, with random patterns in between."""
+    """What the neurons of hidden layer ``index`` would carry if active: W^T times guessed next deltas.
+
+    The deltas come down from guessed loss vectors through random patterns.
+    """
     value = loss_vector_guesses(problem, count, generator)
-    for layer in reversed(problem.layers[index + 2 :]):
-        value = layer.backward(value.T).T
+    for k in range(len(problem.layers) - 1, index + 1, -1):
+        value = problem.layers[k].backward(value.T).T
         value = value * (torch.rand(value.shape, generator=generator) < 0.5).to(value)
     return problem.layers[index + 1].backward(value.T).T

@@ -13,7 +13,7 @@ from exan_verify.numeric.equations import LayerEquations
 from exan_verify.numeric.polish import polish
 from exan_verify.numeric.spectrum import MINIMAL_GAP
 
-_SOLVED = 0.05
+SOLVED = 0.05
 """Sine below which a candidate's possible deltas meet the column space at all; strangers lie above 0.1."""
 
 _SAME = 0.02
@@ -43,11 +43,13 @@ def separate(
     equations: LayerEquations,
     starts: Iterable[tuple[Float[Tensor, "M m"], Float[Tensor, "K m"]]],
     *,
+    solved: float = SOLVED,
     found: Callable[[Float[Tensor, "n k"]], None] | None = None,
 ) -> Separated:
     """Polish the starts (q, p), columns, and collect samples until there are as many as the layer has.
 
-    ``found`` is told all directions so far after each set of starts.
+    ``solved``: the sine below which a candidate is one; ``found`` is told all directions so far after each
+    set of starts.
     """
     basis = equations.space.basis
     spans: list[Tensor] = []
@@ -58,7 +60,7 @@ def separate(
             continue
         _, meeting = polish(basis, equations.forward, q, p)
         for sines, deltas in zip(meeting.sines, meeting.deltas, strict=True):
-            size = _solutions(sines)
+            size = _solutions(sines, solved)
             if not size or known.shape[1] + size > equations.samples or _already(spans, deltas[:, :size]):
                 continue
             spans.append(deltas[:, :size])
@@ -77,12 +79,12 @@ def separate(
     )
 
 
-def _solutions(sines: Float[Tensor, " k"]) -> int:
+def _solutions(sines: Float[Tensor, " k"], solved: float) -> int:
     """How many independent deltas of one pattern lie in the column space: where the sines jump."""
     values = torch.cat([sines.clamp(min=1e-13), sines.new_ones(1)]).clamp(max=1.0)
     jumps = values[1:] / values[:-1]
     place = int(torch.argmax(jumps))
-    return place + 1 if float(values[place]) < _SOLVED and float(jumps[place]) > MINIMAL_GAP else 0
+    return place + 1 if float(values[place]) < solved and float(jumps[place]) > MINIMAL_GAP else 0
 
 
 def _already(spans: list[Tensor], span: Float[Tensor, "n s"]) -> bool:
