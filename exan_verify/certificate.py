@@ -318,6 +318,46 @@ class Tolerance(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     parametrisation: Parametrisation
 
 
+class EnclosedBatch(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="enclosed_batch"
+):
+    """Evidence for AMBIGUOUS: a second batch that is proved to exist inside a box (appendix C).
+
+    ``inputs``: the middle of the box, d rationals per sample; the coordinates ``free`` (sample, feature)
+    vary by ``radius``, the others are exact. ``labels``: per sample its target vector, or its class alone.
+    """
+
+    inputs: tuple[tuple[str, ...], ...]
+    free: tuple[tuple[int, int], ...]
+    radius: str
+    labels: tuple[tuple[str, ...], ...]
+
+
+class AlgebraicRoot(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A root of an integer polynomial, constant term first, between two rationals where its sign changes."""
+
+    polynomial: tuple[int, ...]
+    low: str
+    high: str
+
+
+AlgebraicNumber = tuple[tuple[str, tuple[int, ...]], ...]
+"""A sum of terms: a rational coefficient with the powers of the roots."""
+
+
+class AlgebraicBatch(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="algebraic_batch"
+):
+    """Evidence for AMBIGUOUS (mse, hinge): a second batch of real algebraic numbers (appendix C).
+
+    ``labels``: per sample its target vector, or its class alone.
+    """
+
+    roots: tuple[AlgebraicRoot, ...]
+    inputs: tuple[tuple[AlgebraicNumber, ...], ...]
+    labels: tuple[tuple[AlgebraicNumber, ...], ...]
+
+
 Evidence = (
     Tolerance
     | Scale
@@ -329,6 +369,8 @@ Evidence = (
     | Enumeration
     | ExtraRays
     | SecondBatch
+    | EnclosedBatch
+    | AlgebraicBatch
     | Residual
     | Shear
     | Counting

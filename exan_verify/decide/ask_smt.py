@@ -1,7 +1,7 @@
 """The last engine: the plain question to SMT solvers, for small networks only (docs/smt.md).
 
-The solvers know nothing of lifting or regions. Their refutations are taken on trust and say so; a rational
-second batch that they find is replayed exactly and becomes evidence for the kernel.
+Refutations are taken on the solvers' trust and say so; a second batch that they find is replayed exactly, or
+proved to exist, and becomes evidence for the kernel.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from fractions import Fraction
 
 from exan_verify.certificate import Evidence
 from exan_verify.decide.context import Context, Setting
+from exan_verify.decide.irrational import irrational_evidence
 from exan_verify.decide.residual.second import Second, evidence_of, facts_of
 from exan_verify.facts import Facts
 from exan_verify.network import Gradient
@@ -45,9 +46,12 @@ def ask_about_batch(context: Context, limits: Budget) -> tuple[Verdict, Facts, t
         seed=setting.seed,
         jobs=setting.jobs,
     )
-    other = None if verdict.witness is None else verdict.witness.batch
-    if verdict.outcome is not Outcome.AMBIGUOUS or other is None:
+    if verdict.outcome is not Outcome.AMBIGUOUS or verdict.witness is None:
         return verdict, Facts(), ()
+    other = verdict.witness.batch
+    if other is None:
+        facts, evidence = irrational_evidence(context, verdict.witness.generators)
+        return verdict, facts, evidence
     second = Second(members=tuple(range(context.samples)), batch=other)
     return verdict, facts_of(context, second), (evidence_of(context, second),)
 

@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from exan_verify.certificate import (
+    AlgebraicBatch,
     Certificate,
     Claim,
     Counting,
     DegreeThree,
+    EnclosedBatch,
     Enumeration,
     ExtraRays,
     Forced,
@@ -29,8 +31,10 @@ from exan_verify.errors import CertificateRejected, InputError, LabelError
 from exan_verify.exact.modular import UnsuitablePrimeError
 from exan_verify.facts import Facts
 from exan_verify.kernel import (
+    algebraic_batch,
     counting,
     degree_three,
+    enclosed_batch,
     enumeration,
     extra_rays,
     family,
@@ -54,6 +58,8 @@ CHECKERS: Mapping[type, Callable[[Any, Subject], Facts]] = {
     Enumeration: enumeration.facts,
     ExtraRays: extra_rays.facts,
     SecondBatch: second_batch.facts,
+    EnclosedBatch: enclosed_batch.facts,
+    AlgebraicBatch: algebraic_batch.facts,
     Shear: family.facts,
     Counting: counting.facts,
     Residual: residual.facts,

@@ -45,12 +45,14 @@ STEPS = (1.0, 0.25, 0.02, 0.001)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BallBatch:
     """A batch proved to exist: sample m has an input within ``radius`` of ``x[m]`` in every coordinate, and
-    exactly the label ``y[m]``.
+    exactly the label ``y[m]``. ``free``: the coordinates (sample, feature) that are not exactly those of
+    ``x``.
     """
 
     x: tuple[tuple[Fraction, ...], ...]
     y: tuple[tuple[Fraction, ...], ...]
     radius: Fraction
+    free: tuple[tuple[int, int], ...] = ()
 
     def __str__(self) -> str:
         return "; ".join(
@@ -65,6 +67,7 @@ class BallBatch:
             "x": [[str(v) for v in row] for row in self.x],
             "y": [[str(v) for v in row] for row in self.y],
             "radius": str(self.radius),
+            "free": [list(place) for place in self.free],
         }
 
     def excludes(self, x: Exact, y: Exact) -> bool:
@@ -92,10 +95,13 @@ def prove_existence(
         found = None if system.equations is None else system.newton(dict(start))
         if found is None or not system.certain(*found, exclusions):
             return None
-        point, _ = found
+        point, varying = found
+    free = tuple(
+        (m, k) for m, s in enumerate(encoding.samples) for k, v in enumerate(s.x) if _name(v) in varying
+    )
     x = tuple(tuple(point[_name(v)] for v in s.x) for s in encoding.samples)
     y = tuple(tuple(v.value for v in row) for row in labels.y)
-    return BallBatch(x=x, y=y, radius=BOX)
+    return BallBatch(x=x, y=y, radius=BOX, free=free)
 
 
 def displaced(

@@ -1,0 +1,229 @@
+"""Exact arithmetic with real algebraic numbers, each a root of an integer polynomial in a rational interval.
+
+An element is a polynomial in the generators, reduced by their polynomials: a reduced element without terms is
+zero, whatever the polynomials' factors. Signs of the others are read from balls; an element that is zero
+without reducing to nothing has no sign, and :class:`UndecidedSignError` says so (docs/theory.md, appendix C).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+import flint
+
+from exan_verify.exact.softmax import to_ball
+from exan_verify.network import Linear, Loss, ReluNetwork, to_fraction
+
+MOST_BITS = 4096
+MAX_DEGREE = 64
+
+Powers = tuple[int, ...]
+Element = Mapping[Powers, Fraction]
+"""Coefficients by the powers of the generators; zero is the empty mapping."""
+Row = list[Element]
+
+
+class UndecidedSignError(ArithmeticError):
+    """A sign could not be told at the highest precision."""
+
+
+@dataclass(slots=True)
+class Root:
+    """A root of ``polynomial`` (integers, constant term first, degree n) between ``low`` and ``high``, at
+    which the polynomial has opposite signs. Refinement by bisection follows one and the same root.
+    """
+
+    polynomial: tuple[int, ...]
+    low: Fraction
+    high: Fraction
+
+    def changes_sign(self) -> bool:
+        """Whether the interval holds a root by the intermediate value theorem."""
+        return self.low < self.high and self._sign(self.low) * self._sign(self.high) < 0
+
+    def refine(self, bits: int) -> None:
+        """Halve the interval until its width is at most 2^-bits."""
+        left = self._sign(self.low)
+        while (self.high - self.low) * (1 << bits) > 1:
+            middle = (self.low + self.high) / 2
+            sign = self._sign(middle)
+            if sign == 0:
+                self.low = self.high = middle
+            elif sign == left:
+                self.low = middle
+            else:
+                self.high = middle
+
+    def _sign(self, at: Fraction) -> int:
+        value = Fraction(0)
+        for c in self.polynomial[::-1]:
+            value = value * at + c
+        return (value > 0) - (value < 0)
+
+
+@dataclass(slots=True)
+class Field:
+    """Reduced polynomials in a few roots."""
+
+    roots: tuple[Root, ...]
+    _bits: int = field(default=64)
+
+    def valid(self) -> bool:
+        """Whether every generator is a root that exists, of degree two or more, and all is of moderate
+        size.
+        """
+        size = 1
+        for root in self.roots:
+            if len(root.polynomial) < 3 or not root.polynomial[-1] or not root.changes_sign():
+                return False
+            size *= len(root.polynomial) - 1
+        return size <= MAX_DEGREE
+
+    def constant(self, value: Fraction) -> Element:
+        """A rational number."""
+        return {(0,) * len(self.roots): value} if value else {}
+
+    def plus(self, left: Element, right: Element, factor: Fraction = Fraction(1)) -> Element:
+        """``left + factor * right``."""
+        out = dict(left)
+        for powers, c in right.items():
+            total = out.get(powers, Fraction(0)) + factor * c
+            if total:
+                out[powers] = total
+            else:
+                out.pop(powers, None)
+        return out
+
+    def times(self, left: Element, right: Element) -> Element:
+        """The reduced product."""
+        out: dict[Powers, Fraction] = {}
+        for a, u in left.items():
+            for b, v in right.items():
+                key = tuple(i + j for i, j in zip(a, b, strict=True))
+                out[key] = out.get(key, Fraction(0)) + u * v
+        return self.reduced(out)
+
+    def reduced(self, element: Element) -> Element:
+        """No power of a generator as high as its degree is left."""
+        out = {p: c for p, c in element.items() if c}
+        for i, root in enumerate(self.roots):
+            degree = len(root.polynomial) - 1
+            while True:
+                high = max((p for p in out if p[i] >= degree), key=lambda p: p[i], default=None)
+                if high is None:
+                    break
+                factor = out.pop(high) / root.polynomial[-1]
+                for k, c in enumerate(root.polynomial[:-1]):
+                    lower = (*high[:i], high[i] - degree + k, *high[i + 1 :])
+                    total = out.get(lower, Fraction(0)) - factor * c
+                    if total:
+                        out[lower] = total
+                    else:
+                        out.pop(lower, None)
+        return out
+
+    def sign(self, element: Element) -> int:
+        """-1, 0 or 1 of a reduced element; raises :class:`UndecidedSignError`."""
+        if not element:
+            return 0
+        while True:
+            with flint.ctx.workprec(2 * self._bits):
+                ball = self._ball(element)
+                if not ball.contains(0):
+                    return 1 if ball > 0 else -1
+            if self._bits >= MOST_BITS:
+                raise UndecidedSignError(f"an algebraic number is within 2^-{MOST_BITS} of zero")
+            self._bits *= 2
+
+    def _ball(self, element: Element) -> Any:
+        values = []
+        for root in self.roots:
+            root.refine(self._bits)
+            values.append(to_ball(root.low).union(to_ball(root.high)))
+        total = flint.arb(0)
+        for powers, c in element.items():
+            term = to_ball(c)
+            for value, power in zip(values, powers, strict=True):
+                term *= value**power
+            total += term
+        return total
+
+
+def gradient_entries(
+    field: Field,
+    network: ReluNetwork,
+    loss: Loss,
+    inputs: Sequence[Row],
+    labels: Sequence[Row],
+) -> list[Element]:
+    """All entries of the gradient (reduction sum) of mse or hinge, layer by layer, row by row, the bias last.
+
+    ``labels``: target vectors (unit vectors for hinge). Raises :class:`UndecidedSignError`.
+    """
+    found: list[list[Element]] = [[] for _ in network.layers]
+    for x, label in zip(inputs, labels, strict=True):
+        features, active = _forward(field, network, x)
+        logits = features.pop()
+        delta = _vector(field, loss, logits, label)
+        for i in range(network.depth - 1, -1, -1):
+            entries = [
+                e
+                for g in delta
+                for e in ([field.times(g, h) for h in features[i]] + ([g] if network.has_bias else []))
+            ]
+            before = found[i] or [{} for _ in entries]
+            found[i] = [field.plus(a, b) for a, b in zip(before, entries, strict=True)]
+            if i:
+                delta = _back(field, network.layers[i], delta, active[i - 1])
+    return [e for layer in found for e in layer]
+
+
+def _forward(field: Field, network: ReluNetwork, x: Row) -> tuple[list[Row], list[list[bool]]]:
+    """Features of every layer, the logits last, and the states of the hidden neurons."""
+    features, active = [x], []
+    for i, layer in enumerate(network.layers):
+        z = [_affine(field, layer, j, features[-1]) for j in range(layer.shape[0])]
+        if i == network.depth - 1:
+            features.append(z)
+            break
+        bits = [field.sign(v) > 0 for v in z]
+        active.append(bits)
+        features.append([v if on else {} for v, on in zip(z, bits, strict=True)])
+    return features, active
+
+
+def _affine(field: Field, layer: Linear, j: int, features: Row) -> Element:
+    out = field.constant(Fraction(0) if layer.bias is None else to_fraction(layer.bias[j]))
+    for w, v in zip(layer.weight[j], features, strict=True):
+        if w:
+            out = field.plus(out, v, to_fraction(w))
+    return out
+
+
+def _vector(field: Field, loss: Loss, logits: Row, label: Row) -> Row:
+    if loss is Loss.MSE:
+        half = [field.plus(f, y, Fraction(-1)) for f, y in zip(logits, label, strict=True)]
+        return [field.plus(v, v) for v in half]
+    own = next(c for c, v in enumerate(label) if v)
+    share = Fraction(1, len(logits))
+    margins = [
+        field.plus(field.plus(logits[own], f, Fraction(-1)), field.constant(Fraction(-1))) for f in logits
+    ]
+    violated = [c != own and field.sign(v) < 0 for c, v in enumerate(margins)]
+    total = -share * sum(violated)
+    return [field.constant(total if c == own else share * on) for c, on in enumerate(violated)]
+
+
+def _back(field: Field, layer: Linear, delta: Row, active: Sequence[bool]) -> Row:
+    out: Row = []
+    for k, on in enumerate(active):
+        value: Element = {}
+        if on:
+            for w, g in zip(layer.weight[:, k], delta, strict=True):
+                if w:
+                    value = field.plus(value, g, to_fraction(w))
+        out.append(value)
+    return out
