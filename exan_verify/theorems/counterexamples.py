@@ -83,7 +83,7 @@ def published_insecure() -> Example:
 
 
 def published_insecure_smallest() -> Example:
-    """P1 fails in the smallest sizes that it can for one logit: 2-8-1, M = 4 (docs/theory.md P3).
+    """P1 fails in the smallest sizes that it can for one logit: 2-8-1, M = 4 (docs/theory.md P.5).
 
     B = [0011; 0111; 1100; 1101], g' = (-4, 2, 2, -1) and g = B g' = (1, 3, -2, -3); the inputs satisfy
     diag(g) X = B diag(g') X', so that whatever a neuron exclusive to sample m contributed there is
@@ -285,4 +285,20 @@ def pairs_of_three(labels: Labels = Labels.REAL) -> Example:
         "each neuron is active for two of the three samples; UNIQUE among all real targets",
         outcome=Outcome.UNIQUE,
         labels=labels,
+    )
+
+
+def six_shared_neurons() -> Example:
+    """No ExAN, and yet dW_L, db_L and the zeros of the features determine them: two neurons for each pair."""
+    z = [(-1, 1, 2), (-1, 2, 1), (1, -1, 2), (2, -1, 1), (1, 2, -1), (2, 1, -1)]
+    network = ReluNetwork.from_arrays(
+        [[[a - c, b - c] for a, b, c in z], [[1, 0, 0, 1, 0, 0], [0, 1, 0, 0, 1, 0], [0, 0, 1, 0, 0, 1]]],
+        [[c for *_, c in z], [0, 0, 0]],
+    )
+    return _example(
+        network,
+        [[1, 0], [0, 1], [0, 0]],
+        [0, 1, 2],
+        "each neuron is active for two of three samples; the batch is UNIQUE as well",
+        outcome=Outcome.UNIQUE,
     )

@@ -1,4 +1,4 @@
-"""P1 for one logit: every second batch of a batch whose samples have live ExANs (docs/theory.md P3).
+"""P1 for one logit: every second batch of a batch whose samples have live ExANs (docs/theory.md P.5).
 
 There Q^-1 = diag(1/g) B diag(g') for an invertible 0/1 matrix B, whose row m is the pattern that all ExANs
 of sample m have in the second batch, and g = B g'. So second batches can be listed (:func:`second_batches`),

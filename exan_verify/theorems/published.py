@@ -1,4 +1,4 @@
-"""Checks of P1, the published insecure side: what breaks it, and what makes it true (docs/theory.md P)."""
+"""Checks of P1, the published insecure side (docs/theory.md, Appendix P)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def breaks_p1(
 ) -> Result:
     """Whether ``example`` meets P1's condition and its second batch has the same gradient.
 
-    ``live_deltas``: at least two ExANs per sample of the last hidden layer have non-zero delta; ``strict``: no
+    ``live_deltas``: two or more ExANs per sample of the last hidden layer have non-zero delta; ``strict``: no
     pre-activation of either batch is zero; ``biases``: the network has some. Each must be as stated.
     """
     second = example.second
@@ -158,7 +158,7 @@ def count_decides(progress: Progress, seed: int) -> Result:
 
 
 def enough(extra: int, first: int, second: int) -> bool:
-    """P4's count: each at least two, and together ``min(e_a, K') + min(e_b, K') >= K' + 2``."""
+    """P.3's count: each at least two, and together ``min(e_a, K') + min(e_b, K') >= K' + 2``."""
     return min(first, extra) + min(second, extra) >= extra + 2
 
 

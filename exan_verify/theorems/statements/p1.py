@@ -10,7 +10,7 @@ from exan_verify.theorems.counterexamples import (
     two_samples_at_zero,
     vanishing_delta,
 )
-from exan_verify.theorems.grounds import by_instances, coq, kernel, symbolic, written
+from exan_verify.theorems.grounds import by_instances, coq, kernel, solver, symbolic, written
 from exan_verify.theorems.statement import Check, Standing, Statement
 
 SOURCE = "the security boundary of arXiv 2010.13356 as we read it; docs/theory.md section 2, P1"

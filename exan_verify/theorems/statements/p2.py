@@ -1,0 +1,304 @@
+"""P2, the published secure side, in every reading of docs/theory.md section 4."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from exan_verify.network import Labels
+from exan_verify.theorems import secure
+from exan_verify.theorems.counterexamples import (
+    dead_at_a_point,
+    one_logit_shared_neuron,
+    one_shared_neuron,
+    pairs_of_three,
+    shared_softmax,
+    shared_three_classes,
+    six_shared_neurons,
+    zero_pre_activation,
+)
+from exan_verify.theorems.grounds import by_instances, coq, kernel, solver, written
+from exan_verify.theorems.statement import Check, Example, Ground, Standing, Statement
+
+SOURCE = "the security boundary of arXiv 2010.13356 as we read it; docs/theory.md section 4, P2"
+PUBLISHED = (
+    "A batch whose samples have no exclusively activated neurons cannot be reconstructed uniquely from the "
+    "gradient."
+)
+STRICT = "no pre-activation is zero"
+
+
+def _known() -> Example:
+    return one_shared_neuron(Labels.KNOWN)
+
+
+def _real() -> Example:
+    return pairs_of_three(Labels.REAL)
+
+
+def _refuted(
+    name: str,
+    title: str,
+    reading: str,
+    hypotheses: tuple[str, ...],
+    latex: str,
+    ground: Ground,
+    example: Callable[[], Example],
+    checks: tuple[Check, ...],
+    remark: str,
+) -> Statement:
+    return Statement(
+        name=name,
+        group="P2",
+        title=title,
+        source=SOURCE,
+        published=PUBLISHED,
+        reading=reading,
+        quantifiers="some network and batch (refuted)",
+        hypotheses=hypotheses,
+        conclusion="The batch is not UNIQUE.",
+        latex=latex,
+        standing=Standing.REFUTED,
+        grounds=(ground,),
+        checks=checks,
+        example=example,
+        remark=remark,
+    )
+
+
+STATEMENTS = (
+    _refuted(
+        "p2-last-layer",
+        "No exclusive neuron in the last ReLU layer",
+        "If no neuron of the last hidden layer is exclusive, another batch with one-hot labels has the same "
+        "gradient.",
+        ("no ExAN in the last hidden layer", STRICT, "unknown one-hot labels"),
+        r"E[L-1,\cdot]=0\ \Longrightarrow\ \exists B'\neq B:\ \nabla(B')=\nabla(B)",
+        kernel("counterexamples.py: one_shared_neuron", "1-1-2, M = 2, mse; also refutes the other layers"),
+        one_shared_neuron,
+        (
+            secure.refuted("1-1-2", one_shared_neuron, "last"),
+            secure.solved("1-1-1", one_logit_shared_neuron),
+        ),
+        "The smallest with a certificate; 1-1-1 with both labels 0 is smaller by a logit and rests on z3.",
+    ),
+    _refuted(
+        "p2-first-layer",
+        "No exclusive neuron in the first ReLU layer",
+        "If no neuron of the first hidden layer is exclusive, another batch with one-hot labels has the same "
+        "gradient.",
+        ("no ExAN in the first hidden layer", STRICT, "unknown one-hot labels"),
+        r"E[1,\cdot]=0\ \Longrightarrow\ \exists B'\neq B:\ \nabla(B')=\nabla(B)",
+        kernel("counterexamples.py: one_shared_neuron", "1-1-2: its only hidden layer is first and last"),
+        one_shared_neuron,
+        (secure.refuted("1-1-2", one_shared_neuron, "first"),),
+        "Peeling (E4) already contradicts this reading in spirit: a sample without ExAN may be peeled.",
+    ),
+    _refuted(
+        "p2-any-layer",
+        "No exclusive neuron in any layer",
+        "If no neuron of any hidden layer is exclusive, another batch with one-hot labels has the same "
+        "gradient.",
+        ("no ExAN in any hidden layer", STRICT, "unknown one-hot labels"),
+        r"E=0\ \Longrightarrow\ \exists B'\neq B:\ \nabla(B')=\nabla(B)",
+        kernel("counterexamples.py: one_shared_neuron, shared_three_classes", "1-1-2 and 1-1-3, M = 2, mse"),
+        one_shared_neuron,
+        (
+            secure.refuted("1-1-2", one_shared_neuron, "every"),
+            secure.refuted("1-1-3", shared_three_classes, "every"),
+        ),
+        "Even samples of one region are UNIQUE as a rule when there are two logits or more and labels are "
+        "one-hot (S5).",
+    ),
+    _refuted(
+        "p2-known-labels",
+        "No exclusive neuron, labels known up to order",
+        "The same when the labels are known, so that fewer batches compete.",
+        ("no ExAN in any hidden layer", STRICT, "labels known up to order"),
+        r"E=0,\ \{y'_m\}=\{y_m\}\ \Longrightarrow\ \exists B'\neq B:\ \nabla(B')=\nabla(B)",
+        kernel("counterexamples.py: one_shared_neuron", "1-1-2, M = 2, known labels"),
+        _known,
+        (secure.refuted("1-1-2", _known, "every"),),
+        "The weakest form of the claim's negation; p2-real-labels is the strongest.",
+    ),
+    _refuted(
+        "p2-real-labels",
+        "No exclusive neuron, arbitrary real targets",
+        "The same when targets may be any real vectors, so that the most batches compete.",
+        ("no ExAN in any hidden layer", STRICT, "mse with arbitrary real targets"),
+        r"E=0,\ y'_m\in\mathbb{R}^K\ \Longrightarrow\ \exists B'\neq B:\ \nabla(B')=\nabla(B)",
+        kernel(
+            "counterexamples.py: pairs_of_three", "2-3-1, M = 3, one logit: each neuron misses one sample"
+        ),
+        _real,
+        (secure.refuted("2-3-1", _real, "every"),),
+        "Two samples do not suffice (p2-two-real). Coq's instance B (2-3-9-2) is a second one, in two "
+        "layers.",
+    ),
+    _refuted(
+        "p2-cross-entropy",
+        "No exclusive neuron, softmax cross_entropy",
+        "The same under cross_entropy, at two samples and at sixteen.",
+        ("no ExAN in any hidden layer", STRICT, "cross_entropy"),
+        r"E=0\ \Longrightarrow\ \exists B'\neq B:\ \nabla_{\mathrm{CE}}(B')=\nabla_{\mathrm{CE}}(B)",
+        kernel(
+            "counterexamples.py: shared_softmax; this check", "1-2-3, M = 2; 60-381-10, M = 16 by lifting"
+        ),
+        shared_softmax,
+        (
+            secure.refuted("1-2-3", shared_softmax, "every"),
+            Check(
+                name="sixteen samples",
+                what="certifies batches of 16 without an exclusive neuron by C1's rank; the kernel rechecks",
+                run=secure.crowd_is_unique,
+            ),
+        ),
+        "At 784-512-10 batches of 16 and 22 drawn at random have no ExAN and are UNIQUE (section 3.2).",
+    ),
+    Statement(
+        name="p2-zero-pre-activation",
+        group="P2",
+        title="No exclusive neuron, two samples, one logit, zero pre-activations allowed",
+        source=SOURCE,
+        published=PUBLISHED,
+        reading="p2-two-samples without its hypothesis that no pre-activation is zero.",
+        quantifiers="some network and batch (refuted)",
+        hypotheses=("no ExAN that two samples differ in", "M <= 2", "one logit"),
+        conclusion="The batch is not UNIQUE.",
+        latex=r"K=1,\ E=0,\ z_i^m[j]=0\text{ allowed}\ \Longrightarrow\ \exists B'\neq B:\ "
+        r"\nabla(B')=\nabla(B)",
+        standing=Standing.REFUTED,
+        grounds=(
+            solver(
+                "this check (exan export-smt writes its queries)",
+                "2-3-1, M = 2 and 1-2-1, M = 1: no second batch in any activation pattern",
+            ),
+        ),
+        checks=(
+            secure.solved("2-3-1", zero_pre_activation),
+            secure.solved("1-2-1", dead_at_a_point),
+        ),
+        example=zero_pre_activation,
+        remark="Neurons at zero bound the region from the side that the shear needs. 1-2-1 is the "
+        "smallest: one dead "
+        "sample at the only point where both neurons are silent.",
+    ),
+    Statement(
+        name="p2-two-samples",
+        group="P2",
+        title="No exclusive neuron, two samples, one logit: true",
+        source="docs/theory.md section 4, P2 and Appendix P, P.8",
+        reading="Two samples without an ExAN in any layer share every pattern; with one logit, d >= 2 "
+        "inputs and no "
+        "zero pre-activation, second batches exist arbitrarily close, with the same labels.",
+        quantifiers="all depths, widths, d >= 2, every loss of one logit",
+        hypotheses=("M = 2", "K = 1", "d >= 2", "no ExAN in any hidden layer", STRICT),
+        conclusion="The batch is AMBIGUOUS: a segment of batches has its gradient.",
+        latex=r"M=2,\ K=1,\ d\ge2,\ E=0,\ z\neq0\ \Longrightarrow\ \exists B'\neq B\text{ near }B:\ "
+        r"\nabla(B')=\nabla(B)",
+        standing=Standing.PROVED,
+        grounds=(coq("pairs.v: P2_two", "for every function that gives the loss vector"),),
+        checks=(
+            by_instances(
+                "pairs",
+                "certifies random pairs of one region as AMBIGUOUS and gives the certificates to the kernel",
+                instances=secure.shared_pairs,
+                conclusion=secure.kernel_says_ambiguous,
+                spoiled=secure.told_apart,
+                count=15,
+                said="pairs of one region",
+            ),
+        ),
+        remark="The only reading that is true as it stands. With d = 1 it is false (1-1-1).",
+    ),
+    Statement(
+        name="p2-two-real",
+        group="P2",
+        title="No exclusive neuron, two samples, real targets: true",
+        source="docs/theory.md Appendix F, F5",
+        reading="Two samples with different inputs and without an ExAN in any layer share every pattern; "
+        "moving both "
+        "towards their mean and solving for the targets gives second batches.",
+        quantifiers="all depths, widths, d, K; mse with real targets",
+        hypotheses=("M = 2, different inputs", "no ExAN in any hidden layer", "arbitrary real targets"),
+        conclusion="The batch is AMBIGUOUS.",
+        latex=r"M=2,\ x_1\neq x_2,\ E=0,\ y'\in\mathbb{R}^K\ \Longrightarrow\ \exists B'\neq B:\ "
+        r"\nabla(B')=\nabla(B)",
+        standing=Standing.PROVED,
+        grounds=(
+            written("Appendix F, F5", "regions are convex, so zero pre-activations do no harm"),
+            kernel("this check", "second batches with solved targets at random instances"),
+        ),
+        checks=(
+            by_instances(
+                "pairs",
+                "certifies random pairs of one region with real targets; the kernel rechecks",
+                instances=secure.real_pairs,
+                conclusion=secure.kernel_says_ambiguous_real,
+                spoiled=secure.told_apart,
+                count=15,
+                said="pairs of one region",
+            ),
+        ),
+    ),
+    Statement(
+        name="p2-factorisation",
+        group="P2",
+        title="dW_L and db_L alone never determine loss vectors and features",
+        source="docs/theory.md Appendix P, P.7",
+        published=PUBLISHED,
+        reading="The claim read about the last layer's gradient only: without ExANs in the last ReLU "
+        "layer, dW_L = G H "
+        "and db_L = G 1 have another solution with admissible loss vectors and H >= 0.",
+        quantifiers="all K >= 2, n, M >= 2, with or without ExANs; cross_entropy, and losses with free "
+        "vectors",
+        hypotheses=("M >= 2 different samples", "loss vectors are admissible: softmax minus a unit vector"),
+        conclusion="Another pair (G', H') with G' H' = dW_L, G' 1 = db_L, H' >= 0 exists.",
+        latex=r"R=(1-\varepsilon)I+\tfrac\varepsilon MJ:\quad(GR^{-1})(RH)=GH,\ GR^{-1}1=G1,\ RH\ge0",
+        standing=Standing.PROVED,
+        grounds=(written("Appendix P, P.7", "R is near the identity, R 1 = 1 and R >= 0"),),
+        checks=(
+            by_instances(
+                "factors",
+                "mixes exact softmax loss vectors and features and compares all products, over Q",
+                instances=secure.factorisations,
+                conclusion=secure.another_admissible,
+                spoiled=secure.permuted,
+                count=40,
+                said="factorisations",
+            ),
+        ),
+        remark="True and empty: it holds with exclusive neurons just as well, so this reading says nothing "
+        "about "
+        "them. It ignores that logits are a function of the features.",
+    ),
+    Statement(
+        name="p2-factorisation-support",
+        group="P2",
+        title="dW_L and db_L alone, when it is known which features are zero",
+        source="docs/theory.md Appendix P, P.7",
+        published=PUBLISHED,
+        reading="Without ExANs in the last ReLU layer, dW_L = G H and db_L = G 1 have another solution "
+        "whose features "
+        "vanish where H does.",
+        quantifiers="some features (refuted)",
+        hypotheses=("no ExAN in the last hidden layer", "the zeros of H are known", "rank G = M"),
+        conclusion="Another pair (G', H') with the zeros of H exists.",
+        latex=r"(GR^{-1})(RH)=GH,\ R1=1,\ H_{mj}=0\Rightarrow(RH)_{mj}=0\ \text{ has a solution }R\neq I",
+        standing=Standing.REFUTED,
+        grounds=(
+            written("Appendix P, P.7", "two independent neurons for each pair of three samples leave R = I"),
+        ),
+        checks=(
+            by_instances(
+                "supports",
+                "solves the linear system for R over Q: the identity alone; with one neuron less it is not",
+                instances=secure.supported_layers,
+                conclusion=secure.support_determines_features,
+                spoiled=secure.one_neuron_less,
+                count=25,
+                said="layers of six shared neurons",
+            ),
+        ),
+        example=six_shared_neurons,
+    ),
+)
