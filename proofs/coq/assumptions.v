@@ -33,6 +33,8 @@ Print Assumptions E4_any_order.
 Print Assumptions E4_reads.
 Print Assumptions two_factorisations.
 Print Assumptions factorisations.
+Print Assumptions gradmxE.
+Print Assumptions rank_gradmx.
 Print Assumptions delta_in_column_space.
 Print Assumptions card_mono.
 Print Assumptions C1_candidates.
