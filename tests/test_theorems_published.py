@@ -61,7 +61,7 @@ def nudged(example: Example) -> Example:
     """The second batch with one input moved: the gradients differ."""
     assert example.second is not None
     inputs = exact(example.second.inputs)
-    inputs[0, 0] += Fraction(1, 1000)
+    inputs[-1, 0] += Fraction(1, 1000)
     return replace(example, second=replace(example.second, inputs=inputs))
 
 

@@ -137,6 +137,7 @@ STATEMENTS = (
         standing=Standing.PROVED,
         grounds=(
             written("Appendix P, P.4", "by cases of the two columns of Q^-1 and the last bias gradient"),
+            solver("proofs/bounded/p1-two-samples-one-logit.smt2", "1-2-1, mse, real targets, all weights"),
         ),
         checks=(
             by_instances(
