@@ -12,9 +12,17 @@ from exan_verify.convert import to_network
 from exan_verify.data import initialised_network, mnist_batch
 from exan_verify.errors import RangeError
 from exan_verify.network import Batch, Labels, Loss, Reduction, ReluNetwork
-from exan_verify.numeric.attack import run
+from exan_verify.numeric.attack import _spaces, run
+from exan_verify.numeric.bounds import refine
+from exan_verify.numeric.confirm import confirm
+from exan_verify.numeric.losses import loss_vectors
 from exan_verify.numeric.metrics import score
-from exan_verify.numeric.records import Attack
+from exan_verify.numeric.passes import backward, forward, weight_gains
+from exan_verify.numeric.peel import _exclusive, _nothing
+from exan_verify.numeric.problem import Problem, build_problem
+from exan_verify.numeric.records import Attack, Finding
+from exan_verify.numeric.remainder import without
+from exan_verify.numeric.spectrum import ColumnSpace, column_space
 from tests.cases import default_network, random_batch
 from tests.torch_reference import gradient
 
@@ -222,3 +230,112 @@ def test_copies_are_peeled_as_one_and_not_claimed():
     check(found, torch.tensor(batch.inputs).double(), torch.tensor(np.array(batch.labels)))
     assert len(found.x) == 3
     assert "share a region" in found.unclaimed[0].reason
+
+
+# ---- rows that show a little of another sample -----------------------------------------------------------
+
+
+def _shared_row(share: float, loss: Loss) -> tuple[Problem, ColumnSpace, Tensor, ReluNetwork]:
+    """Three samples; neuron 0 is active for samples 0 and 1 only, with deltas 1 : ``share``."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(3, 20))
+    w1, b1 = rng.normal(size=(48, 20)) / 20**0.5, rng.normal(size=48) / 20**0.5
+    w1[0], b1[0] = np.linalg.lstsq(x, np.array([1.0, 1.0, -1.0]), rcond=None)[0], 0.0
+    w2, b2 = rng.normal(size=(4, 48)) / 48**0.5, np.zeros(4)
+    targets = rng.normal(size=(3, 4))
+    labels = np.arange(3) if loss is Loss.CROSS_ENTROPY else targets
+    kind = Labels.ONE_HOT if loss is Loss.CROSS_ENTROPY else Labels.REAL
+    for _ in range(60):
+        network = ReluNetwork.from_arrays([w1, w2], [b1, b2])
+        batch = Batch.of(x, labels, network=network, loss=loss, labels=kind)
+        f = np.maximum(x @ w1.T + b1, 0) @ w2.T + b2
+        g = torch.tensor(f).softmax(1).numpy() - np.eye(4)[:3] if loss is Loss.CROSS_ENTROPY else f - targets
+        column = np.linalg.lstsq(g[:2], np.array([1.0, share]), rcond=None)[0]
+        w2[:, 0] = 0.05 * column / np.linalg.norm(column)
+    problem = build_problem(
+        network,
+        gradient(network, batch, loss, Reduction.MEAN),
+        loss=loss.value,
+        reduction="mean",
+        batch_size=None,
+        device=None,
+        seed=0,
+    )
+    space = column_space(
+        problem.layers[0], unit_roundoff=2.0**-53, most=4, generator=torch.Generator().manual_seed(0)
+    )
+    return problem, space, torch.tensor(x), network
+
+
+def _first_row_alone(problem: Problem, space: ColumnSpace) -> list[Tensor]:
+    untested = torch.zeros(48, dtype=torch.bool)
+    untested[0] = True
+    return [fresh.x for fresh in _exclusive(problem, space, _nothing(problem), untested)]
+
+
+@pytest.mark.parametrize("share", [0.1, 1e-3, 1e-6, 1e-9])
+def test_a_row_with_a_share_of_another_sample_is_refused(share: float):
+    problem, space, _, _ = _shared_row(share, Loss.CROSS_ENTROPY)
+    assert _first_row_alone(problem, space) == []
+
+
+def test_a_row_whose_share_is_rounding_is_accepted():
+    problem, space, x, _ = _shared_row(1e-17, Loss.CROSS_ENTROPY)
+    (found,) = _first_row_alone(problem, space)
+    assert float((found - x[0]).abs().max()) < 1e-12
+
+
+def test_without_a_label_the_pattern_alone_refuses():
+    # real targets explain any delta: only the activation pattern speaks against a share of another sample
+    refused = 0
+    for share in (0.2, 0.3, 0.4, 0.5, 0.7, 0.9):
+        problem, space, x, network = _shared_row(share, Loss.MSE)
+        first, given = network.layers[0], problem.layers[0]
+        shown = given.d_weight[0] / given.d_bias[0]
+        weight, bias = torch.tensor(first.weight), torch.tensor(np.array(first.bias))
+        flipped = int(((weight @ shown + bias > 0) != (weight @ x[0] + bias > 0)).sum())
+        if flipped:
+            refused += 1
+            assert _first_row_alone(problem, space) == [], f"{flipped} neurons flipped"
+    assert refused >= 2
+
+
+def test_a_share_too_small_to_refuse_is_in_the_bound():
+    # sample 0 alone is known, off towards sample 1, and the span of the others is computed with that mistake
+    network = default_network([20, 64, 5], seed=3, dtype=np.float64)
+    batch = random_batch(network, 4, seed=5)
+    x = torch.tensor(batch.inputs).double()
+    problem = build_problem(
+        network,
+        gradient(network, batch, Loss.CROSS_ENTROPY, Reduction.MEAN),
+        loss="cross_entropy",
+        reduction="mean",
+        batch_size=4,
+        device=None,
+        seed=0,
+    )
+    spaces = _spaces(problem)
+    gains = weight_gains(problem)
+    trace = forward(problem, x)
+    g = loss_vectors(Loss.CROSS_ENTROPY, trace.logits, torch.tensor(np.array(batch.labels))) / 4
+    delta = backward(problem, trace, g)[0][:1]
+    claimed = 0
+    for exponent in np.linspace(-15, -6, 37):
+        share = 10.0**exponent
+        off = (x[:1] + share * x[1]) / (1 + share)
+        left = without(spaces[0], delta * (1 + share), off)
+        finding = Finding(
+            method="",
+            x=off,
+            rest=left.basis,
+            rest_sine=1.0,
+            layer=1,
+            layers=(),
+            reason="open",
+            guessed_rows=True,
+        )
+        confirmed = confirm(problem, spaces, finding, refine(problem, spaces[0], finding, gains), gains)
+        claimed += len(confirmed.x)
+        for row, status in zip(confirmed.x, confirmed.status, strict=True):
+            assert float((row - x[0]).abs().max()) <= status.error_bound < 1e-9
+    assert 2 < claimed < 37
