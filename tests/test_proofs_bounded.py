@@ -152,3 +152,15 @@ def test_a_true_proof_script_passes_and_a_false_one_fails(tmp_path: Path) -> Non
         folder.mkdir()
         done = coq_copy(folder, old, new)
         assert (done.returncode == 0) is passes, f"{name}: {done.stdout}{done.stderr}"
+
+
+def test_the_table_of_the_readme_has_every_statement_with_its_verdict() -> None:
+    """``python proofs/table.py`` writes it."""
+    from exan_verify.theorems.registry import registry
+
+    lines = (ROOT / "proofs" / "README.md").read_text().splitlines()
+    stated = dict(line.strip("| ").split("` | ", 1) for line in lines if line.startswith("| `"))
+    for name, statement in registry().items():
+        assert f"`{name}" in stated, f"{name} is missing; run python proofs/table.py"
+        verdict_cell = stated[f"`{name}"].split(" | ")[1].strip("*")
+        assert verdict_cell == statement.standing.value, f"{name}: run python proofs/table.py"
