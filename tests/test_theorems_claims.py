@@ -40,11 +40,11 @@ from exan_verify.theorems.claim import Judged, judge, words
 from exan_verify.theorems.searching.explore import Exploration, Limits, explore
 from exan_verify.theorems.searching.found import candidate_size, verified
 from exan_verify.theorems.searching.solved import all_inputs, all_weights
-from exan_verify.theorems.searching.unknowns import label_pairs
+from exan_verify.theorems.searching.unknowns import is_second_batch, label_pairs
 from exan_verify.theorems.situation import Asked
 from exan_verify.theorems.tracing import Path as TracedPath
 from exan_verify.theorems.tracing import all_hold, unknown
-from tests.counterexamples import published_insecure
+from tests.counterexamples import parallel_logits, published_insecure
 from tests.theorem_cases import silent
 
 F = Fraction
@@ -227,6 +227,18 @@ def test_exploring_reaches_every_branch_and_knows_when_it_is_done():
     assert found.runs[Judged.HOLDS] == 3, "inside; a at most 7; b at most a^3"
 
 
+def test_a_question_whose_only_answers_are_irrational_stays_open():
+    def program(point: Any, path: TracedPath) -> Judged:
+        a = unknown("a", point["a"], path)
+        return Judged.FAILS if a * a == 2 else Judged.HOLDS
+
+    found = Exploration()
+    with Worker() as worker:
+        runs = list(explore(program, {"a": F(0)}, Limits(), worker, found))
+    assert [judged for _, _, judged in runs] == [Judged.HOLDS]
+    assert (found.open, found.complete) == (1, False)
+
+
 def test_an_exploration_that_was_cut_short_is_not_complete():
     def program(point: Any, path: TracedPath) -> Judged:
         a = unknown("a", point["a"], path)
@@ -348,6 +360,33 @@ def test_unique_for_all_inputs_is_covered_where_it_is_true():
     assert solved.complete == solved.begun == 4, "two labels, and two pairs of different ones"
     everywhere = Claim("all", hypotheses=[], conclusion=unique, sizes=sizes, networks=[network])
     assert all_inputs(everywhere, [network], Limits(), silent).counterexample is not None
+
+
+def test_a_second_batch_has_the_whole_gradient_and_other_samples():
+    case = parallel_logits()
+    assert case.second is not None
+    network, first, other = case.network, case.batch, case.second
+
+    def second(a: Batch, b: Batch, net: ReluNetwork = network) -> bool:
+        """Whether b is a second batch beside a, its inputs traced at their values."""
+        path = TracedPath()
+        left, right = (Situation.of(net, batch, Asked()) for batch in (a, b))
+        point = {f"u{m}": right.x[m, 0] for m in range(right.samples)}
+        traced = np.array([[unknown(name, value, path)] for name, value in point.items()], dtype=object)
+        moved = Situation(right.weights, right.biases, traced, right.y, Asked())
+        return all_hold([is_second_batch(left, moved)], point)
+
+    assert second(first, other)
+    assert not second(first, first)
+    assert not second(first, first.select([1, 0])), "the same samples in another order"
+    assert not second(first, Batch(inputs=other.inputs + 1, labels=other.labels))
+    dead = ReluNetwork.from_arrays([[[1]], [[1]]], [[0], [0]])
+    batches = [
+        Batch.of([[x]], [y], network=dead, loss=Loss.MSE, labels=Labels.ONE_HOT)
+        for x, y in ((-5, 0), (-6, 1), (-6, 0))
+    ]
+    assert not second(batches[0], batches[1], dead), "only the bias gradient tells their labels apart"
+    assert second(batches[0], batches[2], dead)
 
 
 def test_a_domain_bounds_the_search():

@@ -80,6 +80,18 @@ def test_a_second_batch_that_is_off_by_a_little_does_not_replay():
     assert "different gradients" in result.says[0]
 
 
+def test_different_gradients_are_not_confirmed_whatever_a_kernel_says(monkeypatch: pytest.MonkeyPatch):
+    """The two comparisons do not lean on each other: here the kernel is replaced by one that accepts."""
+    example = insecure_example()
+    accepted = replay_example(example)
+    assert accepted.certificate is not None
+    claim = kernel_check(accepted.certificate, example.network, batch=example.batch)
+    module = sys.modules["exan_verify.theorems.replay"]
+    monkeypatch.setattr(module, "check", lambda *_, **__: claim)
+    wrong = Batch(inputs=example.batch.inputs + 1, labels=example.batch.labels)
+    assert replay_example(replace(example, second=wrong)).confirmed is False
+
+
 def test_the_first_batch_in_another_order_is_no_second_batch():
     example = insecure_example()
     result = replay_example(replace(example, second=example.batch.select([1, 0, 3, 2])))

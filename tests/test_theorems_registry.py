@@ -54,8 +54,6 @@ def test_its_texts_are_there(name: str):
     assert statement.grounds or statement.standing is Standing.OPEN
     names = [check.name for check in statement.checks]
     assert len(set(names)) == len(names)
-    if statement.group in ("P1", "P2"):
-        assert statement.published, "what was published is told from what we read into it"
 
 
 def test_two_statements_of_one_name_are_refused(monkeypatch: pytest.MonkeyPatch):
@@ -107,7 +105,7 @@ def test_labels_that_are_not_there_are_noticed():
 
 @pytest.mark.parametrize(("name", "where"), grounds(Method.SOLVER))
 def test_solver_texts_are_stored(name: str, where: str):
-    for pattern in where.split(", "):
+    for pattern in where.split(", ") if not where.startswith("this check") else []:
         assert list((ROOT / "proofs" / "bounded").glob(pattern.removeprefix("proofs/bounded/"))), pattern
 
 
@@ -148,6 +146,11 @@ LONG = {
     ("c2", "second-batches"),
     ("s3", "dead"),
     ("s5-two-samples", "solver"),
+    ("p1-generic-one-logit", "four samples"),
+    ("p1-one-logit", "three samples"),
+    ("p1-published", "all second batches"),
+    ("p1-two-samples", "two samples"),
+    ("p2-zero-pre-activation", "2-3-1"),
 }
 """Checks of more than two seconds: in the campaign, and in ``exan theorems --all``."""
 
@@ -209,6 +212,17 @@ def test_the_statements_that_must_be_there_are():
     wanted = {"E1", "E2", "E3", "E4", "P1", "P2", "B1", "3.1", "C1", "C2", "C4", "3.4", "3.6"}
     wanted |= {"S0", "S1", "S2", "S3", "S4", "S5"}
     assert wanted <= groups, wanted - groups
+
+
+@pytest.mark.parametrize("group", ["P1", "P2"])
+def test_readings_of_a_published_claim_say_what_was_published(group: str):
+    refuted = [s for s in STATEMENTS.values() if s.group == group and s.standing is Standing.REFUTED]
+    assert refuted
+    assert all(statement.published for statement in refuted), "told from what we read into it"
+
+
+def test_checks_of_the_campaign_exist():
+    assert set(CHECKS) >= LONG
 
 
 def test_tables_of_all_statements_can_be_written():

@@ -308,7 +308,7 @@ def _nonzero_mod(network: ReluNetwork, batch: Batch, loss: Loss) -> tuple[Array,
     patterns = [*passed.patterns, np.ones(passed.logits.shape, dtype=bool)]
     if any(np.any(active & (delta == 0)) for active, delta in zip(patterns, residues, strict=True)):
         raise Undecided("whether a delta is zero")
-    return tuple(active & (delta != 0) for active, delta in zip(patterns, residues, strict=True))
+    return tuple(patterns)
 
 
 def _residues(network: ReluNetwork, passed: Forward, batch: Batch, loss: Loss) -> tuple[Any, ...]:
