@@ -17,7 +17,7 @@ from exan_verify.theorems.bounded import (
     two_samples,
 )
 from exan_verify.theorems.bounded.obligation import Obligation, second_opinion, settled
-from exan_verify.theorems.counterexamples import zero_pre_activation
+from exan_verify.theorems.counterexamples import dead_at_a_point, zero_pre_activation
 from exan_verify.theorems.statements.narrow_first_layer import one_input
 from exan_verify.theorems.statements.s3 import single_point
 
@@ -33,6 +33,7 @@ def all_obligations() -> tuple[Obligation, ...]:
         *two_exclusive.obligations(),
         *second_batches.obligation_pair("s3-single-point", "S3", single_point()),
         *second_batches.obligation_pair("p2-zero-pre-activation", "P2", zero_pre_activation()),
+        *second_batches.obligation_pair("p2-dead-at-a-point", "P2", dead_at_a_point()),
         *second_batches.obligation_pair("narrow-first-layer-alone", "narrow", one_input()),
     ]
     return tuple(sorted(found, key=lambda one: one.name))

@@ -169,7 +169,7 @@ STATEMENTS = (
         standing=Standing.REFUTED,
         grounds=(
             solver(
-                "this check (exan export-smt writes its queries)",
+                "p2-zero-pre-activation.smt2, p2-dead-at-a-point.smt2",
                 "2-3-1, M = 2 and 1-2-1, M = 1: no second batch in any activation pattern",
             ),
         ),

@@ -1,0 +1,57 @@
+; p2-dead-at-a-point-hypotheses (P2), expected: sat
+; Companion of p2-dead-at-a-point: some batch has this gradient.
+(set-info :status sat)
+(set-logic QF_NRA)
+; Which batches of 1 samples have the given gradient?
+; Network 1-2-1, loss mse, reduction mean, labels one_hot.
+; on_s<m>_l<i>_n<j>: neuron j of hidden layer i is active for sample m; x_s<m>_<i>: its input i.
+(declare-fun x_s0_0 () Real)
+(declare-fun h_s0_l1_n0 () Real)
+(declare-fun h_s0_l1_n1 () Real)
+(declare-fun is_s0_0 () Real)
+(declare-fun is_s0_1 () Real)
+(declare-fun delta_s0_l1_n0 () Real)
+(declare-fun delta_s0_l1_n1 () Real)
+(declare-fun on_s0_l1_n0 () Bool)
+(declare-fun on_s0_l1_n1 () Bool)
+(declare-fun label_s0_0 () Bool)
+(declare-fun label_s0_1 () Bool)
+; sample 0, hidden layer 1, neuron 0
+(assert (or (not on_s0_l1_n0) (< (* (- 1.0) x_s0_0) 0.0)))
+(assert (or on_s0_l1_n0 (<= x_s0_0 0.0)))
+(assert (or (not on_s0_l1_n0) (= (+ h_s0_l1_n0 (* (- 1.0) x_s0_0)) 0.0)))
+(assert (or on_s0_l1_n0 (= h_s0_l1_n0 0.0)))
+; sample 0, hidden layer 1, neuron 1
+(assert (or (not on_s0_l1_n1) (< x_s0_0 0.0)))
+(assert (or on_s0_l1_n1 (<= (* (- 1.0) x_s0_0) 0.0)))
+(assert (or (not on_s0_l1_n1) (= (+ h_s0_l1_n1 x_s0_0) 0.0)))
+(assert (or on_s0_l1_n1 (= h_s0_l1_n1 0.0)))
+; sample 0: exactly one label
+(assert (or label_s0_0 label_s0_1))
+(assert (or (not label_s0_1) (not label_s0_0)))
+; sample 0: label 0
+(assert (or (not label_s0_0) (= (+ is_s0_0 (- 1.0)) 0.0)))
+(assert (or label_s0_0 (= is_s0_0 0.0)))
+; sample 0: label 1
+(assert (or (not label_s0_1) (= (+ is_s0_1 (- 1.0)) 0.0)))
+(assert (or label_s0_1 (= is_s0_1 0.0)))
+; sample 0, backward
+(assert (or (not on_s0_l1_n0) (= (+ delta_s0_l1_n0 (* (- 2.0) h_s0_l1_n0) (* (- 2.0) h_s0_l1_n1) (* 2.0 is_s0_1) (- 2.0)) 0.0)))
+(assert (or on_s0_l1_n0 (= delta_s0_l1_n0 0.0)))
+(assert (or (not on_s0_l1_n1) (= (+ delta_s0_l1_n1 (* (- 2.0) h_s0_l1_n0) (* (- 2.0) h_s0_l1_n1) (* 2.0 is_s0_1) (- 2.0)) 0.0)))
+(assert (or on_s0_l1_n1 (= delta_s0_l1_n1 0.0)))
+; gradient: 0.weight[0,0]
+(assert (= (* delta_s0_l1_n0 x_s0_0) 0.0))
+; gradient: 0.bias[0]
+(assert (= delta_s0_l1_n0 0.0))
+; gradient: 0.weight[1,0]
+(assert (= (* delta_s0_l1_n1 x_s0_0) 0.0))
+; gradient: 0.bias[1]
+(assert (= delta_s0_l1_n1 0.0))
+; gradient: 2.weight[0,0]
+(assert (= (+ (* h_s0_l1_n0 h_s0_l1_n0) (* h_s0_l1_n0 h_s0_l1_n1) (* (- 1.0) h_s0_l1_n0 is_s0_1) h_s0_l1_n0) 0.0))
+; gradient: 2.weight[0,1]
+(assert (= (+ (* h_s0_l1_n0 h_s0_l1_n1) (* h_s0_l1_n1 h_s0_l1_n1) (* (- 1.0) h_s0_l1_n1 is_s0_1) h_s0_l1_n1) 0.0))
+; gradient: 2.bias[0]
+(assert (= (+ h_s0_l1_n0 h_s0_l1_n1 (* (- 1.0) is_s0_1)) 0.0))
+(check-sat)
