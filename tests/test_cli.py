@@ -254,6 +254,19 @@ def test_an_attack_that_does_not_recover_everything_is_exit_code_three(
     assert record["reason"]
 
 
+def test_published_to_the_letter_claims_nothing_and_says_why(here: Path, capsys: pytest.CaptureFixture[str]):
+    arguments = ("attack", "model.safetensors", "gradient.safetensors", "--out", "found.npz")
+    code, record = run_json(capsys, *arguments, "--method", "published", "--no-repairs")
+    assert code == ExitCode.UNDECIDED
+    assert (record["method"], record["found"], record["complete"]) == ("published", 0, False)
+    assert record["reason"]
+    code, record = run_json(capsys, *arguments, "--method", "peel")
+    assert record["method"] == "peel"
+    code, _, err = run(capsys, *arguments, "--no-repairs")
+    assert code == ExitCode.USAGE
+    assert "repairs=False belongs to method='published'" in err
+
+
 # ---- demo and bench ---------------------------------------------------------------------------------------
 
 
@@ -304,9 +317,14 @@ def test_bench_measures_a_case(here: Path, capsys: pytest.CaptureFixture[str]):
     code, record = run_json(capsys, "bench", "attack", "--case", case, "--repeat", "1")
     assert code == 0
     assert (record["suites"]["attack"][0]["recall"], record["suites"]["attack"][0]["wrong"]) == (1, 0)
+    search = ("--case", "784-512-2 M=4 inside", "--batches", "1")
+    code, record = run_json(capsys, "bench", "insecure", *search)
+    assert code == 0
+    (row,) = record["suites"]["insecure"]
+    assert (row["batches"], row["letter"], row["published"], row["peel"], row["lift"]) == (1, 0, 0, 1, 1)
     code, _, err = run(capsys, "bench", "certify", "--case", "none")
     assert code == ExitCode.USAGE
-    assert case in err
+    assert "784-512-10 M=8" in err
 
 
 # ---- bad input: one error, exit code 2, nothing written ---------------------------------------------------
