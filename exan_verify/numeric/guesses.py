@@ -24,9 +24,9 @@ def loss_vector_guesses(problem: Problem, count: int, generator: torch.Generator
     if problem.loss is Loss.MSE:
         return (0.1 * logits - one_hot).to(problem.device)
     if problem.loss is Loss.HINGE:
-        violated = (torch.rand(classes, count, generator=generator) < 0.5 + spread / 8).double()
-        wrong = torch.maximum(violated, torch.ones_like(violated[:1]) * (violated.sum(dim=0) == 0))
-        wrong = wrong * (1 - one_hot)
+        violated = torch.rand(classes, count, generator=generator) < 0.5 + spread / 8
+        wrong = (violated & ~one_hot.bool()).double()
+        wrong = torch.where(wrong.sum(dim=0) == 0, 1 - one_hot, wrong)
     else:
         wrong = logits.masked_fill(one_hot.bool(), -torch.inf).softmax(dim=0)
     return (wrong - one_hot * wrong.sum(dim=0)).to(problem.device)
