@@ -5,15 +5,17 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
+import flint
 import numpy as np
 import pytest
 
 from exan_verify import Box, Gradient, Outcome, ReluNetwork, SampleStatus, certify, check
 from exan_verify.cli import main
 from exan_verify.decide.context import Setting
+from exan_verify.decide.tolerance.bounds import _factors
 from exan_verify.decide.tolerance.centre import find, numerical_rank
 from exan_verify.decide.tolerance.engine import stated_radius
-from exan_verify.decide.tolerance.lifted import right_inverse
+from exan_verify.decide.tolerance.lifted import Spread, right_inverse
 from exan_verify.decide.tolerance.problem import NotShownError, Problem
 from exan_verify.errors import InputError
 from exan_verify.exact.balls import (
@@ -285,6 +287,16 @@ class TestParts:
         for proved in (1.23456e-8, 9.9999e-3, 1.0, 123456.0, 5e-324, 0.0):
             stated = stated_radius(proved)
             assert proved <= stated <= proved * 1.03 + 1e-323
+
+    def test_columns_that_may_mix_leave_the_order_open(self):
+        columns = np.array([[0, 1e-3], [1e-3, 0]])
+        spread = Spread(columns=columns, following=np.zeros((2, 1)))
+        with working_precision():
+            with pytest.raises(NotShownError, match="T4"):
+                _factors(spread, [flint.arb(501)] * 2)
+            sizes, scales = _factors(spread, [flint.arb(400)] * 2)
+        assert np.all((scales >= 1e-3) & (scales <= 1.01e-3))
+        assert all(1 < size <= 1.01 for size in sizes)
 
 
 class TestBalls:

@@ -4,6 +4,7 @@ import copy
 import json
 from fractions import Fraction
 
+import flint
 import numpy as np
 import pytest
 
@@ -17,6 +18,7 @@ from exan_verify.kernel.tolerance_bounds import (
     mixing,
     right_inverse,
 )
+from exan_verify.kernel.tolerance_labels import _told
 from exan_verify.network import Loss
 from tests.tolerance_cases import case
 
@@ -145,6 +147,30 @@ def test_existence_is_checked(softmax):
     assert check(change(tiny, ("claim", "realised"), False), network, gradient=given)
 
 
+def test_labels_are_checked_without_existence(any_loss):
+    network, given, certificate = any_loss
+    silent = change(certificate, ("claim", "realised"), False)
+    wide = change(silent, RADIUS, [1e3] * SAMPLES)
+    assert check(wide, network, gradient=given)
+    with pytest.raises(CertificateRejected, match="label"):
+        check(change(wide, (*EVIDENCE, "labels"), relabelled), network, gradient=given)
+
+
+def test_the_enclosed_label_is_read_as_the_loss_has_it():
+    """mse: f = 3/2 and N g = 2 (f - y) = 1 mean y = 1; N g = 3 means y = 0."""
+    values = [flint.arb(1.5)], [flint.arb(1)], [flint.arb(3)]
+    assert _told(Loss.MSE, values[0], values[1], [1])
+    assert not _told(Loss.MSE, values[0], values[1], [0])
+    assert _told(Loss.MSE, values[0], values[2], [0])
+    assert not _told(Loss.MSE, values[0], values[2], [1])
+    wide = [flint.arb(0.5, 0.6)]
+    for y in (0, 1):
+        assert not _told(Loss.MSE, wide, [flint.arb(0)], [y])
+        assert not _told(Loss.BCE, [flint.arb(0, 90)], [flint.arb(0, 0.6)], [y])
+    assert _told(Loss.HINGE, [], [flint.arb(-0.5, 0.4), flint.arb(0.5)], [1, 0])
+    assert not _told(Loss.HINGE, [], [flint.arb(-0.5, 0.6), flint.arb(0.5)], [1, 0])
+
+
 def test_rejects_another_gradient_with_its_digest(any_loss):
     network, given, certificate = any_loss
     for name, size in (("0.weight", 1e-4), ("2.bias", 1e-6)):
@@ -177,7 +203,7 @@ def test_deeper_networks_are_checked_through_the_next_layer():
 
 def test_a_zero_sum_is_not_granted_to_losses_without_it():
     network, given, certificate = issued(Loss.BCE)
-    with pytest.raises(CertificateRejected, match="zero"):
+    with pytest.raises(CertificateRejected, match="add up to zero"):
         check(change(certificate, (*EVIDENCE, "parametrisation"), "zero_sum"), network, gradient=given)
 
 
