@@ -101,8 +101,9 @@ def _settled(regions: Regions, fixed: Fixed, others: Sequence[Known]) -> bool:
     if regions.inconsistent(fixed):
         return True
     for other in others:
-        own = next(placements(regions.question, other, fixed), None) is not None
-        if only_known(regions, fixed, other, boxes=MAX_BOXES if own else 0):
+        # solvers handle polynomials better than covers do, but not the cube of a transcendental batch
+        covers = not regions.question.loss.rational and any(placements(regions.question, other, fixed))
+        if only_known(regions, fixed, other, boxes=MAX_BOXES if covers else 0):
             return True
     return False
 

@@ -41,7 +41,9 @@ def low_rank_contradicts(
         rows = list(_quadratics(totals, kernel, counts))
         if known:
             rows = [row[1:] for row in rows]
-        return independent_columns(rows)
+            if any(all(row[k].is_zero() for row in rows) for k in range(parameters)):
+                return False
+        return independent_columns(_without_zero_columns(rows))
 
 
 def _rank_above(total: Array, count: int) -> bool:
@@ -67,6 +69,12 @@ def _quadratics(totals: Sequence[Array], kernel: Array, counts: Sequence[int]) -
                 left = _product((total[i, k], moves[i, k]), (total[j, n], moves[j, n]))
                 right = _product((total[i, n], moves[i, n]), (total[j, k], moves[j, k]))
                 yield [a - b for a, b in zip(left, right, strict=True)]
+
+
+def _without_zero_columns(rows: list[list[Any]]) -> list[list[Any]]:
+    """Products that occur in no minor."""
+    kept = [k for k in range(len(rows[0]) if rows else 0) if not all(row[k].is_zero() for row in rows)]
+    return [[row[k] for k in kept] for row in rows]
 
 
 def _product(left: tuple[Any, Array], right: tuple[Any, Array]) -> list[Any]:
