@@ -15,6 +15,7 @@ from exan_verify import Outcome
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 SHOWN = {
+    "attack_cnn": ("rebuilt 4 of 4 pictures", "Convolution '0': 0 entries open", "contact sheet written to"),
     "attack_gradient": ("rebuilt 8 of 8 samples", "labels: ["),
     "audit_in_ci": ("certified:                UNIQUE, 8 determined", "samples that leak: [0, 1, 2"),
     "certify_module": ("UNIQUE, 6 of 6 samples determined", "checked: UNIQUE", "with a twin: AMBIGUOUS"),

@@ -9,6 +9,14 @@ import rich_click as click
 
 from exan_verify.cli.options import PATH, common, question
 from exan_verify.cli.output import ExitCode, Output, facts, require_folder, wall_clock
+from exan_verify.cli.pictures import (
+    draw_sheet,
+    input_shape,
+    more_arrays,
+    picture_facts,
+    picture_options,
+    picture_record,
+)
 
 if TYPE_CHECKING:
     from exan_verify.numeric.metrics import Score
@@ -41,9 +49,16 @@ _HONEST = "Only samples with a confirmed error bound are written; what is missin
     help="Take published to the letter.",
 )
 @click.option("--truth", type=PATH, metavar="BATCH", help="Score the result against this batch.")
+@picture_options
 @common(work_limit=False)
 def attack_command(
-    model: str, gradient: str, out: str, truth: str | None, as_json: bool, **options: Any
+    model: str,
+    gradient: str,
+    out: str,
+    truth: str | None,
+    sheet: str | None,
+    as_json: bool,
+    **options: Any,
 ) -> int:
     """Rebuild the batch behind GRADIENT for MODEL, and say which samples are confirmed.
 
@@ -55,12 +70,20 @@ def attack_command(
     require_folder(out)
     if not out.lower().endswith((".npz", ".safetensors")):
         raise click.BadParameter(f"{out} is neither .npz nor .safetensors", param_hint="--out")
+    require_folder(sheet)
+    if sheet is not None and truth is None:
+        raise click.UsageError("--sheet shows originals beside what was recovered: give them with --truth")
+    options["input_shape"] = input_shape(options["input_shape"], truth)
     with output.working("attacking") as progress, wall_clock(options["budget"]):
         found = _attack(model, gradient, options, progress)
         score = None if truth is None else _score(found, truth)
-    save_batch(out, found.x, found.y)
+    if sheet is not None and truth is not None:
+        draw_sheet(found, truth, sheet)
+    save_batch(out, found.x, found.y, **more_arrays(found))
     output.answer(attack_record(found, score) | {"schema": "exan/attack/1", "out": out})
     output.say(*describe(found, score), f"{found.x.shape[0]} samples written to {out}", _HONEST)
+    if sheet is not None:
+        output.say(f"contact sheet written to {sheet}")
     return ExitCode.DONE if found.complete else ExitCode.UNDECIDED
 
 
@@ -83,7 +106,7 @@ def attack_record(found: Attack, score: Score | None) -> dict[str, Any]:
         "layers": msgspec.to_builtins(found.layers),
         "seconds": found.seconds,
         "score": None if score is None else msgspec.to_builtins(score),
-    }
+    } | picture_record(found)
 
 
 def describe(found: Attack, score: Score | None) -> list[Any]:
@@ -100,6 +123,7 @@ def describe(found: Attack, score: Score | None) -> list[Any]:
         "largest bound": f"{max(s.error_bound for s in found.status):.1e}" if found.status else "-",
         "time": f"{found.seconds:.2f} s",
     }
+    rows |= picture_facts(found)
     if found.reason:
         rows["reason"] = found.reason
     if score is not None:
@@ -125,15 +149,16 @@ def _score(found: Attack, truth: str) -> Score:
 
 def _attack(model: str, gradient: str, options: dict[str, Any], progress: Callable[[str], None]) -> Attack:
     from exan_verify import attack
-    from exan_verify.io import ABOUT_DATA, about, load_gradient, load_model
+    from exan_verify.io import ABOUT_DATA, about, load_any_model, load_gradient
 
-    network = load_model(model, options["weights"])
+    network = load_any_model(model, options["weights"])
     given = load_gradient(gradient)
-    passed = ("loss", "reduction", "batch_size", "method", "repairs", "device", "seed")
+    passed = ("loss", "reduction", "batch_size", "method", "repairs", "device", "seed", "input_shape")
     with about(gradient, *ABOUT_DATA):
         return attack(
             network,
             given,
+            picture_iterations=options["picture_iterations"],
             progress=lambda what, share: progress(f"{what} ({share:.0%})"),
             **{name: options[name] for name in passed},
         )

@@ -86,6 +86,30 @@ SUITES: Mapping[str, Suite] = {
             ("s ", "seconds"),
         ),
     ),
+    "convolution": Suite(
+        name="convolution",
+        title="convolution: features, pictures, and estimates against Inverting Gradients",
+        columns=(
+            ("case", "name"),
+            ("seeds ", "seeds"),
+            ("features ", "features"),
+            ("error ", "feature_error"),
+            ("bound ", "feature_bound"),
+            ("labels ", "labels_right"),
+            ("pictures ", "pictures"),
+            ("error ", "picture_error"),
+            ("wrong ", "wrong"),
+            ("open at", "stopped"),
+            ("s ", "seconds"),
+            ("s each ", "estimate_seconds"),
+            ("PSNR ", "psnr"),
+            ("SSIM ", "ssim"),
+            ("IG steps ", "rival_steps"),
+            ("IG PSNR ", "rival_psnr"),
+            ("IG SSIM ", "rival_ssim"),
+            ("gain dB ", "gain"),
+        ),
+    ),
     "smt": Suite(
         name="smt",
         title="smt: the small suite by one query, by cubes, and by all arguments",
@@ -117,6 +141,17 @@ _WIDE = 180
     help="Batches per case of insecure.",
 )
 @click.option("--out", type=PATH, metavar="FILE.json", help="Write the JSON here too.")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0),
+    help="For convolution: time to estimate pictures, per method and batch; default: each row's own.",
+)
+@click.option(
+    "--rival-steps",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="For convolution: steps of Inverting Gradients instead of that time; published: 24000.",
+)
 @common(work_limit=False, model=False)
 def bench_command(
     suite: str | None, cases: tuple[str, ...], batches: int, out: str | None, **options: Any
@@ -140,6 +175,7 @@ def bench_command(
                     rows=cases or None,
                     seeds=range(first, first + repeats[one.name]),
                     progress=_told(progress),
+                    **_more(one.name, options),
                 )
             output.say(titled(one.title), _table(one, results[one.name]), "")
     record = bench_record(results, list(range(first, first + max(repeats[one.name] for one in chosen))))
@@ -175,16 +211,25 @@ def bench_record(results: Mapping[str, Sequence[Any]], seeds: Sequence[int]) -> 
 def _runner(name: str) -> Callable[..., list[Any]]:
     from exan_verify.bench.attack import run_attack_bench
     from exan_verify.bench.certify import run_certify_bench
+    from exan_verify.bench.convolution import run_convolution_bench
     from exan_verify.bench.insecure import run_insecure_bench
     from exan_verify.bench.smt import run_smt_bench
 
     runners: Mapping[str, Callable[..., list[Any]]] = {
         "attack": run_attack_bench,
         "certify": run_certify_bench,
+        "convolution": run_convolution_bench,
         "insecure": run_insecure_bench,
         "smt": run_smt_bench,
     }
     return runners[name]
+
+
+def _more(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options that one suite alone has."""
+    if name != "convolution":
+        return {}
+    return {"seconds": options["seconds"], "iterations": options["rival_steps"]}
 
 
 def _told(progress: Callable[[str], None]) -> Callable[[str, int, int], None]:

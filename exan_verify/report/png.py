@@ -29,7 +29,7 @@ class Canvas:
     @classmethod
     def of(cls, inputs: Array) -> Canvas | None:
         """The canvas of a batch (M, H, W), (M, 1, H, W) or (M, 3, H, W); None for other batches."""
-        shape = _picture_shape(inputs.shape)
+        shape = picture_shape(inputs.shape)
         if shape is None:
             return None
         black, white = float(inputs.min()), float(inputs.max())
@@ -68,7 +68,8 @@ def _chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
-def _picture_shape(shape: tuple[int, ...]) -> tuple[int, ...] | None:
+def picture_shape(shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    """(H, W) or (3, H, W) for the shape of a batch of pictures; None for other batches."""
     if len(shape) == 3 and min(shape[1:]) > 1:
         return shape[1:]
     if len(shape) == 4 and shape[1] in (1, 3) and min(shape[2:]) > 1:

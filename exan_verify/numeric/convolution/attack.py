@@ -224,6 +224,7 @@ def _result(
         feature_status=head.status,
         features_complete=head.complete,
         stages=found.descent.stages,
+        known=found.known,
         estimates=estimates,
         last_layer=single,
     )

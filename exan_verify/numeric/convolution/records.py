@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from exan_verify.numeric.convolution.known import Known
 from exan_verify.numeric.records import Attack, Evidence
 
 
@@ -51,9 +52,10 @@ class ImageAttack(Attack):
     """An attack on pictures. ``x`` (M', C, H, W) are those it stands behind; ``complete``: the whole batch.
 
     ``features`` (m, n) with ``feature_labels`` and ``feature_status``: what the head was given, sample by
-    sample, with error bounds; ``features_complete``: of the whole batch. ``stages``: every stage of the body,
-    first to last. ``estimates`` (m, C, H, W): pictures fitted to the features where the equations leave them
-    open; nothing is claimed about them. ``last_layer``: set where the head is a single Linear layer.
+    sample, with error bounds; ``features_complete``: of the whole batch; ``known``: with their deltas.
+    ``stages``: every stage of the body, first to last. ``estimates`` (m, C, H, W): pictures fitted to the
+    features where the equations leave them open; nothing is claimed about them. ``last_layer``: set where the
+    head is a single Linear layer.
     """
 
     features: Tensor
@@ -61,5 +63,6 @@ class ImageAttack(Attack):
     feature_status: tuple[Evidence, ...]
     features_complete: bool
     stages: tuple[StageReport, ...]
+    known: Known | None = field(default=None, repr=False)
     estimates: Tensor | None = field(default=None)
     last_layer: LastLayer | None = field(default=None)

@@ -1,0 +1,327 @@
+"""``exan bench convolution``: networks with convolutions, and their pictures against Inverting Gradients.
+
+Networks have He et al.'s initialisation. Pictures are crops of the photographs that scikit-image ships, and
+MNIST digits for one channel; gradients are float64, the loss is cross_entropy with reduction mean, and the
+attack is not told the batch size. Where pictures are not determined, they are estimated, and Inverting
+Gradients (own implementation, given the true labels) gets the same wall time, or the steps that are asked for.
+"""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from exan_verify.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+    from exan_verify.numeric.convolution.records import ImageAttack
+
+SEEDS = (0,)
+PUBLISHED_SECONDS = 600.0
+"""The equal time of the long comparison, per method and batch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One row: a network of :mod:`exan_verify.models` at a picture size, and a batch of pictures.
+
+    ``seconds``: wall time of either method where pictures are open, unless the run says otherwise; 0: none.
+    """
+
+    name: str
+    model: str
+    size: int
+    samples: int
+    options: tuple[tuple[str, Any], ...] = ()
+    seconds: float = 0.0
+
+
+CASES = (
+    Case(name="strided 3x16x16 M=8", model="strided_cnn", size=16, samples=8),
+    Case(name="LeNet 1x28x28 M=8", model="lenet", size=28, samples=8, seconds=20),
+    Case(name="VGG-13 3x32x32 M=4", model="vgg13", size=32, samples=4, options=(("head", 512),), seconds=60),
+    Case(name="VGG-13 3x64x64 M=8, features", model="vgg13", size=64, samples=8),
+    Case(name="VGG-13 3x64x64 M=8", model="vgg13", size=64, samples=8, seconds=PUBLISHED_SECONDS),
+    Case(name="ResNet 3x32x32 M=1", model="resnet", size=32, samples=1, seconds=20),
+    Case(name="ResNet 3x32x32 M=4", model="resnet", size=32, samples=4),
+)
+LONG = frozenset({"VGG-13 3x64x64 M=8"})
+"""Cases that run only when they are named."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A case over its seeds, medians unless said.
+
+    ``features``: samples whose features are claimed, worst seed, with the largest error and bound;
+    ``labels_right``: worst share; ``pictures``: pictures claimed, worst seed, with the largest error;
+    ``wrong``: claims further off than their bound, all seeds (must be 0). ``stopped``: the stage that left
+    something open, with its deficit. ``psnr``, ``ssim``: means over the batch of the estimates, and of
+    Inverting Gradients (``rival``) after ``rival_steps``. ``seconds``: of the attack without estimates.
+    """
+
+    name: str
+    seeds: int
+    features: int
+    feature_error: float | None
+    feature_bound: float | None
+    labels_right: float | None
+    pictures: int
+    picture_error: float | None
+    wrong: int
+    stopped: str
+    seconds: float
+    estimate_seconds: float
+    steps: int | None
+    psnr: float | None
+    ssim: float | None
+    rival_steps: int | None
+    rival_psnr: float | None
+    rival_ssim: float | None
+    gain: float | None
+    peak_mib: float
+
+
+def run_convolution_bench(
+    *,
+    rows: Sequence[str] | None = None,
+    seeds: Sequence[int] = SEEDS,
+    progress: Callable[[str, int, int], None] | None = None,
+    seconds: float | None = None,
+    iterations: int | None = None,
+) -> list[Row]:
+    """Run the named cases, or all short ones, at the first of ``seeds`` (all of them for named cases).
+
+    ``seconds``: time per method instead of each case's own. ``iterations``: steps of Inverting Gradients
+    instead of that time (24,000 as published takes hours on a CPU).
+
+    Raises :class:`InputError` on an unknown name.
+    """
+    unknown = set(rows or ()) - {case.name for case in CASES}
+    if unknown:
+        known = ", ".join(repr(case.name) for case in CASES)
+        raise InputError(f"no benchmark row {sorted(unknown)}; the rows are {known}")
+    chosen = [case for case in CASES if (case.name in rows if rows else case.name not in LONG)]
+    used = list(seeds) if rows else list(seeds)[:1]
+    table = []
+    for case in chosen:
+        runs = []
+        for done, seed in enumerate(used):
+            if progress is not None:
+                progress(case.name, done, len(used))
+            runs.append(run_case(case, seed, seconds=seconds, iterations=iterations))
+        table.append(_summarise(runs))
+    return table
+
+
+def run_case(case: Case, seed: int, *, seconds: float | None = None, iterations: int | None = None) -> Row:
+    """One case at one seed in this process."""
+    import torch
+
+    from exan_verify.convert_graph import to_convolutional
+    from exan_verify.numeric.convolution.attack import run
+
+    model, x, y = build(case, seed)
+    logits = model(x)
+    parameters = dict(model.named_parameters())
+    slopes = torch.autograd.grad(torch.nn.functional.cross_entropy(logits, y), list(parameters.values()))
+    gradient = dict(zip(parameters, slopes, strict=True))
+    network = to_convolutional(model)
+    start = time.perf_counter()
+    found = run(network, gradient, loss="cross_entropy", reduction="mean", iterations=0, seed=seed)
+    spent = time.perf_counter() - start
+    limit = case.seconds if seconds is None else seconds
+    ours = rival = None
+    if found.known is not None and not found.complete and limit:
+        ours = _estimate(network, gradient, found, limit, seed)
+        rival = _rival(model, gradient, x, y, limit, iterations, seed)
+    return _row(case, found, network.features(x).detach(), x, y, ours, rival, spent)
+
+
+def build(case: Case, seed: int) -> tuple[torch.nn.Module, torch.Tensor, torch.Tensor]:
+    """Float64 model, pictures (M, C, H, W) in [0, 1] and classes (M,) of a case."""
+    import torch
+
+    from exan_verify import models
+
+    model = getattr(models, case.model)(10, case.size, seed=seed, **dict(case.options)).double()
+    if model.input_shape[0] == 1:
+        from exan_verify.data import mnist_batch
+
+        images, classes = mnist_batch(case.samples, seed)
+        return model, torch.tensor(images).reshape(-1, *model.input_shape).double(), torch.tensor(classes)
+    generator = torch.Generator().manual_seed(seed)
+    return (
+        model,
+        photographs(case.samples, case.size, seed).double(),
+        torch.randint(10, (case.samples,), generator=generator),
+    )
+
+
+def photographs(samples: int, size: int, seed: int) -> torch.Tensor:
+    """Square crops (M, 3, size, size) in [0, 1] of the colour photographs that scikit-image ships."""
+    import numpy as np
+    import skimage.data
+    import torch
+
+    sources = [skimage.data.astronaut, skimage.data.chelsea, skimage.data.coffee, skimage.data.rocket]
+    rng = np.random.default_rng(seed)
+    crops = []
+    for k in range(samples):
+        picture = torch.tensor(sources[k % len(sources)]()).permute(2, 0, 1).float() / 255
+        side = int(rng.integers(max(size, 128), 257))
+        top, left = (int(rng.integers(0, n - side + 1)) for n in picture.shape[1:])
+        crop = picture[None, :, top : top + side, left : left + side]
+        crops.append(torch.nn.functional.interpolate(crop, size=(size, size), mode="area")[0])
+    return torch.stack(crops)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Estimate:
+    pictures: torch.Tensor
+    labels: torch.Tensor
+    steps: int
+    seconds: float
+
+
+def _estimate(network: Any, gradient: Any, found: ImageAttack, limit: float, seed: int) -> _Estimate:
+    import torch
+
+    from exan_verify.numeric.convolution.gradients import split_gradient
+    from exan_verify.numeric.convolution.inversion import invert_features
+
+    body = split_gradient(network, gradient, torch.device("cpu")).body if found.features_complete else {}
+    assert found.known is not None
+    fitted = invert_features(network, found.known, body, iterations=1 << 30, seconds=limit, seed=seed)
+    return _Estimate(
+        pictures=fitted.pictures,
+        labels=found.feature_labels,
+        steps=fitted.iterations,
+        seconds=fitted.seconds,
+    )
+
+
+def _rival(
+    model: Any,
+    gradient: Any,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    limit: float,
+    iterations: int | None,
+    seed: int,
+) -> _Estimate:
+    from exan_verify.numeric.baselines import PUBLISHED_ITERATIONS, inverting_gradients
+
+    fitted = inverting_gradients(
+        model,
+        gradient,
+        labels=y,
+        shape=tuple(x.shape[1:]),
+        iterations=iterations or PUBLISHED_ITERATIONS,
+        seconds=None if iterations else limit,
+        seed=seed,
+    )
+    return _Estimate(
+        pictures=fitted.x.double(), labels=fitted.y, steps=fitted.iterations, seconds=fitted.seconds
+    )
+
+
+def _likeness(found: _Estimate | None, x: torch.Tensor, y: torch.Tensor) -> tuple[float | None, float | None]:
+    """Mean PSNR and SSIM of estimates matched to the originals."""
+    from exan_verify.numeric.metrics import score
+    from exan_verify.report.sheets import likeness
+
+    if found is None:
+        return None, None
+    matched = score(found.pictures, found.labels, x, y).samples
+    each = [likeness(x[s.truth].numpy(), found.pictures[s.index].numpy()) for s in matched]
+    return statistics.mean(e.psnr for e in each), statistics.mean(e.ssim for e in each)
+
+
+def _row(
+    case: Case,
+    found: ImageAttack,
+    features: torch.Tensor,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    ours: _Estimate | None,
+    rival: _Estimate | None,
+    spent: float,
+) -> Row:
+    from exan_verify.numeric.metrics import score
+
+    feature_scores = score(found.features, found.feature_labels, features, y).samples
+    picture_scores = score(found.x, found.y, x, y).samples
+    wrong = sum(s.largest > found.feature_status[s.index].error_bound for s in feature_scores)
+    wrong += sum(s.largest > found.status[s.index].error_bound for s in picture_scores)
+    psnr, ssim = _likeness(ours, x, y)
+    rival_psnr, rival_ssim = _likeness(rival, x, y)
+    return Row(
+        name=case.name,
+        seeds=1,
+        features=len(found.features),
+        feature_error=max((s.largest for s in feature_scores), default=None),
+        feature_bound=max((s.error_bound for s in found.feature_status), default=None),
+        labels_right=sum(s.label for s in feature_scores) / len(feature_scores) if feature_scores else None,
+        pictures=len(found.x),
+        picture_error=max((s.largest for s in picture_scores), default=None),
+        wrong=wrong,
+        stopped=_stopped(found),
+        seconds=spent,
+        estimate_seconds=0.0 if ours is None else ours.seconds,
+        steps=None if ours is None else ours.steps,
+        psnr=psnr,
+        ssim=ssim,
+        rival_steps=None if rival is None else rival.steps,
+        rival_psnr=rival_psnr,
+        rival_ssim=rival_ssim,
+        gain=None if psnr is None or rival_psnr is None else psnr - rival_psnr,
+        peak_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    )
+
+
+def _stopped(found: ImageAttack) -> str:
+    if found.complete:
+        return "nowhere"
+    for stage in reversed(found.stages):
+        if stage.deficit:
+            least = "at least " if stage.at_least else ""
+            return f"{stage.kind} {stage.path}: {least}{stage.deficit} of {stage.unknowns}"
+    return "head" if not found.features_complete else "pictures not confirmed"
+
+
+def _summarise(runs: Sequence[Row]) -> Row:
+    """Worst errors and counts, medians of scores and times."""
+    first = runs[0]
+
+    def values(name: str) -> list[Any]:
+        return [getattr(run, name) for run in runs if getattr(run, name) is not None]
+
+    def over(reduce: Callable[[list[Any]], Any], *names: str) -> dict[str, Any]:
+        return {name: reduce(values(name)) if values(name) else None for name in names}
+
+    return Row(
+        name=first.name,
+        seeds=len(runs),
+        stopped=first.stopped,
+        wrong=sum(run.wrong for run in runs),
+        **over(min, "features", "labels_right", "pictures"),
+        **over(max, "feature_error", "feature_bound", "picture_error", "peak_mib"),
+        **over(
+            statistics.median,
+            "seconds",
+            "estimate_seconds",
+            "psnr",
+            "ssim",
+            "rival_psnr",
+            "rival_ssim",
+            "gain",
+        ),
+        **over(statistics.median_low, "steps", "rival_steps"),
+    )

@@ -1,0 +1,134 @@
+"""What ``exan attack`` says and writes besides when the model has convolutions, and contact sheets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import rich_click as click
+
+from exan_verify.cli.options import PATH
+
+if TYPE_CHECKING:
+    from exan_verify.numeric.records import Attack
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def picture_options(command: _Command) -> _Command:
+    """``--sheet``, ``--input-shape`` and ``--picture-iterations``."""
+    for option in (
+        click.option(
+            "--picture-iterations",
+            type=click.IntRange(min=0),
+            default=200,
+            show_default=True,
+            help="Steps to estimate pictures that a convolutional model leaves open; 0: none.",
+        ),
+        click.option(
+            "--input-shape", metavar="C,H,W", help="Picture size, where a convolutional model fits several."
+        ),
+        click.option(
+            "--sheet",
+            type=PATH,
+            metavar="FILE.png",
+            help="Draw originals beside what was recovered; needs --truth.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def input_shape(given: str | None, truth: str | None) -> tuple[int, ...] | None:
+    """What ``--input-shape`` says, else the shape of the pictures in the truth, if they are pictures."""
+    if given is not None:
+        try:
+            return tuple(int(part) for part in given.split(","))
+        except ValueError:
+            raise click.BadParameter(f"{given!r} is not C,H,W", param_hint="--input-shape") from None
+    if truth is None:
+        return None
+    from exan_verify.io import load_batch
+
+    x, _ = load_batch(truth)
+    return x.shape[1:] if x.ndim == 4 else None
+
+
+def more_arrays(found: Attack) -> dict[str, Any]:
+    """What an attack on pictures writes besides x and y."""
+    from exan_verify.numeric.convolution.records import ImageAttack
+
+    if not isinstance(found, ImageAttack):
+        return {}
+    arrays = {"features": found.features, "feature_labels": found.feature_labels}
+    return arrays if found.estimates is None else arrays | {"estimates": found.estimates}
+
+
+def draw_sheet(found: Attack, truth: str, sheet: str) -> None:
+    """Write the contact sheet of a result beside the true batch.
+
+    Raises :class:`ShapeError` naming the truth's file when it holds no pictures.
+    """
+    from exan_verify.io import ABOUT_DATA, about, load_batch, write_atomically
+    from exan_verify.numeric.convolution.records import ImageAttack
+    from exan_verify.report.sheets import contact_sheet
+
+    x, y = load_batch(truth)
+    rows = {"recovered": _aligned(found.x, found.y, x, y)}
+    if isinstance(found, ImageAttack) and found.estimates is not None:
+        rows["estimated"] = _aligned(found.estimates, found.feature_labels, x, y)
+    with about(truth, *ABOUT_DATA):
+        picture = contact_sheet(x, rows, labels=[f"{v:g}" for v in y] if y.ndim == 1 else ())
+    write_atomically(sheet, picture)
+
+
+def picture_record(found: Attack) -> dict[str, Any]:
+    """The keys that an attack on pictures adds to the JSON record; nothing for other attacks."""
+    import msgspec
+
+    from exan_verify.numeric.convolution.records import ImageAttack
+
+    if not isinstance(found, ImageAttack):
+        return {}
+    last = found.last_layer
+    return {
+        "features": len(found.features),
+        "features_complete": found.features_complete,
+        "feature_labels": found.feature_labels.tolist(),
+        "feature_status": msgspec.to_builtins(found.feature_status),
+        "stages": msgspec.to_builtins(found.stages),
+        "estimates": 0 if found.estimates is None else len(found.estimates),
+        "last_layer": None if last is None else {"rank": last.rank, "present": last.present},
+    }
+
+
+def picture_facts(found: Attack) -> dict[str, str]:
+    """The lines that an attack on pictures adds to the text; nothing for other attacks."""
+    from exan_verify.numeric.convolution.records import ImageAttack
+
+    if not isinstance(found, ImageAttack):
+        return {}
+    bound = max((s.error_bound for s in found.feature_status), default=0.0)
+    known = f"{len(found.features)} of {found.batch_size} samples"
+    rows = {"features": f"{known}, within {bound:.1e}" if len(found.features) else known}
+    rows["feature labels"] = ", ".join(str(v) for v in found.feature_labels.tolist()) or "-"
+    reached = [f"{s.kind} {s.path!r}: {s.deficit}" for s in found.stages if s.deficit is not None]
+    rows["open entries"] = "; ".join(reversed(reached)) or "no stage reached"
+    if found.last_layer is not None:
+        present = ", ".join(map(str, found.last_layer.present)) or "none certain"
+        rows["last layer"] = f"rank {found.last_layer.rank}, classes present: {present}"
+    if found.estimates is not None:
+        rows["estimates"] = f"{len(found.estimates)} pictures fitted to their features, nothing claimed"
+    return rows
+
+
+def _aligned(rows: Any, labels: Any, x: Any, y: Any) -> list[Any]:
+    """``rows`` in the order of the true samples that they are nearest to; None where there is none."""
+    import torch
+
+    from exan_verify.numeric.metrics import score
+
+    placed: list[Any] = [None] * len(x)
+    for sample in score(rows, labels, torch.tensor(x), torch.tensor(y)).samples:
+        placed[sample.truth] = rows[sample.index].detach().cpu().numpy()
+    return placed

@@ -1,0 +1,90 @@
+"""The convolution benchmark, its rivals by optimisation, and feature inversion."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from exan_verify.bench.convolution import Case, photographs, run_case, run_convolution_bench
+from exan_verify.convert_graph import to_convolutional
+from exan_verify.errors import InputError
+from exan_verify.models import strided_cnn
+from exan_verify.network import Loss
+from exan_verify.numeric.baselines import dlg, inverting_gradients
+from exan_verify.numeric.convolution.inversion import invert_features
+from exan_verify.numeric.convolution.known import at_features
+from tests.cnn_cases import autograd, largest_error, pictures
+
+
+def small() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(9, 12), nn.Sigmoid(), nn.Linear(12, 4))
+
+
+def test_deep_leakage_finds_one_small_sample_and_its_label():
+    model, x = small(), pictures((1, 3, 3), 1)
+    given = autograd(model, x, torch.tensor([2]))
+    found = dlg(model, given, samples=1, shape=(1, 3, 3), classes=4, iterations=60, dtype=torch.float64)
+    assert found.y.tolist() == [2]
+    assert float(largest_error(found.x, x).max()) < 1e-3
+    assert found.distance < 1e-8
+
+
+def test_inverting_gradients_comes_nearer_with_steps_and_stays_in_the_box():
+    model, x, y = small(), pictures((1, 3, 3), 1), torch.tensor([2])
+    given = autograd(model, x, y)
+    few, many = (
+        inverting_gradients(model, given, labels=y, shape=(1, 3, 3), iterations=n, tv=0.0) for n in (2, 300)
+    )
+    assert (few.iterations, many.iterations) == (2, 300)
+    assert many.distance < 0.1 * few.distance
+    assert 0 <= float(many.x.min()) <= float(many.x.max()) <= 1
+    assert float((many.x.double() - x).square().mean()) < 0.02
+    again = inverting_gradients(model, given, labels=y, shape=(1, 3, 3), iterations=2, restarts=2, tv=0.0)
+    assert again.iterations == 4
+    assert again.distance <= few.distance
+    assert inverting_gradients(model, given, labels=y, shape=(1, 3, 3), seconds=0.05).iterations < 24_000
+
+
+def test_what_baselines_cannot_use_is_refused():
+    model = small()
+    given = autograd(model, pictures((1, 3, 3), 1), torch.tensor([2]))
+    with pytest.raises(InputError, match="iterations=0 is not a positive integer"):
+        inverting_gradients(model, given, labels=torch.tensor([2]), shape=(1, 3, 3), iterations=0)
+    with pytest.raises(InputError, match="no soft labels"):
+        dlg(model, given, samples=1, shape=(1, 3, 3), classes=4, loss="hinge")
+    with pytest.raises(InputError, match="no tensor of this model"):
+        dlg(model, {"x": torch.ones(1)}, samples=1, shape=(1, 3, 3), classes=4)
+
+
+def test_feature_inversion_lowers_the_misfit_on_the_device_asked_for():
+    network = to_convolutional(strided_cnn(image_size=8, widths=(16, 32), head=(20,)))
+    x, y = pictures((3, 8, 8), 2), torch.tensor([3, 1])
+    known = at_features(network, network.features(x), torch.zeros(2), y, Loss.CROSS_ENTROPY, 2)
+    few, many = (invert_features(network, known, {}, iterations=n, tv=0.0) for n in (1, 150))
+    assert float(many.misfit.max()) < 0.2 * float(few.misfit.max())
+    assert many.pictures.device == torch.device("cpu")
+    assert float((many.pictures - x).square().mean()) < float((few.pictures - x).square().mean())
+
+
+def test_a_row_compares_estimates_with_inverting_gradients():
+    case = Case(name="t", model="lenet", size=16, samples=2, options=(("channels", 3),), seconds=0.5)
+    row = run_case(case, 0)
+    assert (row.features, row.wrong, row.labels_right, row.pictures) == (2, 0, 1.0, 0)
+    assert row.stopped.startswith("MaxPool 5: ")
+    assert row.psnr is not None
+    assert row.rival_psnr is not None
+    assert row.gain == pytest.approx(row.psnr - row.rival_psnr)
+    assert run_case(case, 0, iterations=3).rival_steps == 3
+    assert run_case(case, 0, seconds=0).psnr is None
+
+
+def test_rows_by_name():
+    (row,) = run_convolution_bench(rows=["ResNet 3x32x32 M=4"], seeds=[0, 1])
+    assert (row.seeds, row.features, row.wrong, row.stopped) == (2, 0, 0, "head")
+    with pytest.raises(InputError, match="the rows are 'strided"):
+        run_convolution_bench(rows=["none"])
+    crops = photographs(5, 16, 0)
+    assert crops.shape == (5, 3, 16, 16)
+    assert float(crops.std()) > 0.1

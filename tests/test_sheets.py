@@ -1,0 +1,129 @@
+"""Contact sheets: scores beside pictures, and the command that draws them."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import pytest
+import torch
+from skimage.metrics import peak_signal_noise_ratio
+
+from exan_verify.cli import main
+from exan_verify.errors import InputError, ShapeError
+from exan_verify.io import save_batch, save_gradient
+from exan_verify.report.sheets import contact_sheet, likeness
+from tests.cnn_cases import autograd, pictures
+
+
+def pixels(png: bytes) -> np.ndarray:
+    return np.asarray(matplotlib.image.imread(io.BytesIO(png), format="png"))[..., :3]
+
+
+def test_likeness_is_that_of_the_literature():
+    rng = np.random.default_rng(0)
+    a, b = rng.random((3, 12, 12)), rng.random((3, 12, 12))
+    assert likeness(a, b).psnr == pytest.approx(peak_signal_noise_ratio(a, b, data_range=1.0))
+    same = likeness(a, a)
+    assert (same.psnr, same.ssim) == (math.inf, pytest.approx(1.0))
+    assert likeness(a, a + 0.001).ssim > 0.99 > likeness(a, b).ssim
+    assert likeness(a[0, :4, :4], b[0, :4, :4]).ssim < 1
+    with pytest.raises(ShapeError, match="cannot be compared"):
+        likeness(a, b[0])
+
+
+def test_a_sheet_has_a_row_for_every_kind_and_a_band_for_every_sixteen():
+    x = pictures((3, 8, 8), 3).numpy()
+    one = pixels(contact_sheet(x, {"recovered": [x[0], None, x[2]]}, labels=["3", "1", "4"], title="t"))
+    two = pixels(contact_sheet(x, {"recovered": list(x), "estimated": [None] * 3}))
+    many = pixels(contact_sheet(np.concatenate([x] * 6), {"recovered": [None] * 18}))
+    assert two.shape[0] > one.shape[0]
+    assert many.shape[1] > one.shape[1]
+    assert one.std() > 0.05
+
+
+def test_colours_and_values_outside_the_unit_range():
+    red = np.zeros((1, 3, 6, 6))
+    red[:, 0] = 1
+    drawn = pixels(contact_sheet(red, {}))
+    assert (np.abs(drawn - [1, 0, 0]).max(axis=-1) < 0.02).mean() > 0.2
+    gray = contact_sheet(np.linspace(-3, 3, 36).reshape(1, 6, 6), {"r": [np.full((6, 6), 9.0)]})
+    assert pixels(gray).min() < 0.05
+
+
+def test_what_is_no_sheet_is_refused():
+    with pytest.raises(ShapeError, match=r"x has shape \(2, 5\), which is no batch of pictures"):
+        contact_sheet(np.ones((2, 5)), {})
+    with pytest.raises(InputError, match="row 'r' has 1 pictures for 2 originals"):
+        contact_sheet(np.ones((2, 5, 5)), {"r": [None]})
+    with pytest.raises(InputError, match="1 labels for 2 originals"):
+        contact_sheet(np.ones((2, 5, 5)), {}, labels=["a"])
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cnn_factory.py").write_text(
+        "from exan_verify.models import strided_cnn, lenet\n"
+        "def exact():\n    return strided_cnn(image_size=8, widths=(40, 480), head=(96,)).double()\n"
+        "def pooled():\n    model = lenet(image_size=16).double()\n    del model.input_shape\n"
+        "    return model\n"
+    )
+    return tmp_path
+
+
+def _files(here: Path, name: str, shape: tuple[int, int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+    import importlib
+    import sys
+
+    sys.modules.pop("cnn_factory", None)
+    sys.path.insert(0, str(here))
+    model = getattr(importlib.import_module("cnn_factory"), name)()
+    x, y = pictures(shape, 3), torch.tensor([3, 1, 4])
+    save_gradient("gradient.safetensors", autograd(model, x, y))
+    save_batch("batch.npz", x, y)
+    return x, y
+
+
+def test_the_command_attacks_a_factory_s_model_and_draws_a_sheet(
+    here: Path, capsys: pytest.CaptureFixture[str]
+):
+    x, _ = _files(here, "exact", (3, 8, 8))
+    command = ["attack", "cnn_factory:exact", "gradient.safetensors", "--out", "found.npz"]
+    assert main([*command, "--truth", "batch.npz", "--sheet", "sheet.png", "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert (record["found"], record["complete"], record["features"]) == (3, True, 3)
+    assert [s["deficit"] for s in record["stages"] if s["kind"] == "Convolution"] == [0, 0]
+    assert record["score"]["recall"] == 1.0
+    assert pixels(Path("sheet.png").read_bytes()).std() > 0.05
+    with np.load("found.npz") as found:
+        assert found["x"].shape == x.shape
+        assert found["features"].shape == (3, 1920)
+
+
+def test_the_command_says_what_stays_open(here: Path, capsys: pytest.CaptureFixture[str]):
+    _files(here, "pooled", (1, 16, 16))
+    command = ["attack", "cnn_factory:pooled", "gradient.safetensors", "--out", "found.npz"]
+    assert main([*command, "--picture-iterations", "3"]) == 2
+    assert "pass input_shape=(1, height, width)" in capsys.readouterr().err
+    shaped = [*command, "--picture-iterations", "3", "--input-shape", "1,16,16"]
+    assert main([*shaped, "--truth", "batch.npz", "--sheet", "sheet.png"]) == 3
+    told = " ".join(capsys.readouterr().out.split())
+    assert "features 3 of 3 samples, within" in told
+    assert "feature labels" in told
+    assert "MaxPool '5'" in told
+    assert "3 pictures fitted to their features, nothing claimed" in told
+    assert "contact sheet written to sheet.png" in told
+
+
+def test_a_sheet_needs_the_truth_and_a_shape_three_numbers(here: Path, capsys: pytest.CaptureFixture[str]):
+    _files(here, "exact", (3, 8, 8))
+    command = ["attack", "cnn_factory:exact", "gradient.safetensors", "--out", "found.npz"]
+    assert main([*command, "--sheet", "sheet.png"]) == 2
+    assert "give them with --truth" in capsys.readouterr().err
+    assert main([*command, "--input-shape", "3x8"]) == 2
+    assert "'3x8' is not C,H,W" in capsys.readouterr().err
