@@ -1,6 +1,6 @@
 (* What every main theorem rests on: each must be closed under the global context. *)
 From Exan Require Import linalg network derivative shared orbits exclusive lifting exact downward.
-From Exan Require Import groups systems modular narrow dead.
+From Exan Require Import groups systems modular narrow dead cubic.
 From Exan Require Import peeling published pairs.
 
 Print Assumptions fwd_fwdp.
@@ -57,6 +57,8 @@ Print Assumptions C2_candidates.
 Print Assumptions C2.
 Print Assumptions C4.
 Print Assumptions rank_mod.
+Print Assumptions L3_candidates.
+Print Assumptions L3.
 Print Assumptions narrow_line.
 Print Assumptions narrow_ambiguous.
 Print Assumptions S3_dead.

@@ -7,7 +7,7 @@ from math import comb
 from random import Random
 
 from exan_verify.exact.linalg import rank
-from exan_verify.theorems.grounds import by_instances, measured, written
+from exan_verify.theorems.grounds import by_instances, coq, measured, written
 from exan_verify.theorems.laboratory import drawn
 from exan_verify.theorems.lifted import (
     Counted,
@@ -86,8 +86,9 @@ STATEMENTS = (
         r"\Longrightarrow\ Q=\Pi\,\operatorname{diag}(Q_1,Q_2,\dots)",
         standing=Standing.PROVED,
         grounds=(
+            coq("cubic.v: L3_candidates, L3", "samples with different patterns: dim null(R3) = M is enough"),
             written(
-                "Appendix L3", "the proof, four steps; each certificate's rank is recomputed by the kernel"
+                "Appendix L3", "groups of any sizes; each certificate's rank is recomputed by the kernel"
             ),
             measured("this check", "groups (2,1,1,1), (3,1,1,1), (4,1): null dimensions 7, 13, 21"),
         ),
