@@ -15,10 +15,11 @@ from exan_verify.network import Batch, Labels, Loss, Reduction, ReluNetwork
 from exan_verify.numeric.attack import _spaces, run
 from exan_verify.numeric.bounds import refine
 from exan_verify.numeric.confirm import confirm
+from exan_verify.numeric.exclusive_rows import exclusive_samples
 from exan_verify.numeric.losses import loss_vectors
 from exan_verify.numeric.metrics import score
 from exan_verify.numeric.passes import backward, forward, weight_gains
-from exan_verify.numeric.peel import _exclusive, _nothing
+from exan_verify.numeric.peel import _nothing
 from exan_verify.numeric.problem import Problem, build_problem
 from exan_verify.numeric.records import Attack, Finding
 from exan_verify.numeric.remainder import without
@@ -270,7 +271,7 @@ def _shared_row(share: float, loss: Loss) -> tuple[Problem, ColumnSpace, Tensor,
 def _first_row_alone(problem: Problem, space: ColumnSpace) -> list[Tensor]:
     untested = torch.zeros(48, dtype=torch.bool)
     untested[0] = True
-    return [fresh.x for fresh in _exclusive(problem, space, _nothing(problem), untested)]
+    return [fresh.x for fresh in exclusive_samples(problem, space, _nothing(problem), untested)]
 
 
 @pytest.mark.parametrize("share", [0.1, 1e-3, 1e-6, 1e-9])
