@@ -1,4 +1,4 @@
-"""A region with few samples has a T of low rank: its minors as linear equations in products (appendix C).
+"""A region with few samples has a T of low rank: its minors as linear equations in products (docs/theory.md CB3).
 
 Let the T of a cube's regions be ``T_0 + N z``. A region with one sample has T of rank one at most, so all 2
 x 2 minors vanish: equations of degree two in z. If their coefficients of 1, z_i, z_i z_j have independent

@@ -1,4 +1,4 @@
-"""mse in a cube: gradients see a region's samples through their second moments only (docs/theory.md S1, C).
+"""mse in a cube: gradients see a region's samples through their second moments only (docs/theory.md S1, CB6).
 
 With ``f = A [x ; 1]`` and labels fixed, ``T = sum 2 (f - y) [x ; 1]^T = 2 A S - 2 sum_l y_l X_l^T``, where
 ``S = sum [x ; 1] [x ; 1]^T`` and X_l sums ``[x ; 1]`` over the samples with label y_l. When the gradient

@@ -1,4 +1,4 @@
-"""Signs of loss vectors contradict every T that the gradient allows (cross_entropy, bce; appendix C).
+"""Signs of loss vectors contradict every T that the gradient allows (cross_entropy, bce; docs/theory.md CB4).
 
 Let the T of a cube's regions be ``T_0 + N z``, N rational. In a region whose samples all have the same sign
 in class c, row c of T is a positive combination of the samples' ``[x ; 1]`` up to that sign, so that it has
