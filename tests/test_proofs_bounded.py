@@ -164,3 +164,9 @@ def test_the_table_of_the_readme_has_every_statement_with_its_verdict() -> None:
         assert f"`{name}" in stated, f"{name} is missing; run python proofs/table.py"
         verdict_cell = stated[f"`{name}"].split(" | ")[1].strip("*")
         assert verdict_cell == statement.standing.value, f"{name}: run python proofs/table.py"
+
+
+def test_make_rechecks_every_coq_file() -> None:
+    recipe = (COQ / "Makefile").read_text().split("FILES = ", 1)[1].split("\nSOURCES", 1)[0]
+    listed = set(recipe.replace("\\", " ").split())
+    assert {path.stem for path in COQ.glob("*.v")} - {"assumptions"} <= listed

@@ -62,7 +62,9 @@ def _formula(progress: Progress, _seed: int) -> Result:
         batch = Batch.of([[0]], [0], network=network, loss=Loss.CROSS_ENTROPY, labels=Labels.ONE_HOT)
         wanted = Fraction(3 - classes, 3 * (classes - 1))
         found = relative_error(vector_of(network, batch), 0)
-        if not found.contains(flint.fmpq(wanted.numerator, wanted.denominator)) or not found.rad() < RADIUS:
+        with flint.ctx.workprec(PRECISION):
+            rest = found * wanted.denominator - wanted.numerator
+        if not rest.contains(0) or not rest.rad() < RADIUS:
             return Result(holds=False, detail=f"K = {classes}: {found}, not {wanted}")
         errors[classes] = wanted
     wrong = {str(classes): str(v) for classes, v in errors.items() if v}
