@@ -184,6 +184,14 @@ def test_a_domain_that_the_batch_leaves_is_said():
     assert outside.outcome is not Outcome.UNIQUE or "none may exist" in outside.reason
 
 
+def test_a_tolerance_below_the_rounding_claims_no_existence():
+    network, _, given = case(SMALL, 4, dtype=np.float32)
+    verdict = certify(network, gradient=given, tolerance=1e-13, batch_size=4)
+    assert verdict.outcome is Outcome.UNIQUE
+    assert "none may exist" in verdict.reason
+    assert not check(verdict.certificate, network, gradient=given).realised
+
+
 def test_solvers_take_over_where_bounds_do_not_suffice():
     """Two neurons are too few for two samples; the solvers still find a radius."""
     network = ReluNetwork.from_arrays([[[1.0], [2.0]], [[1.0, 1.0]]], [[0.0, -1.0], [0.0]])
