@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -338,9 +338,11 @@ def _average_pool(w: _Walker, node: Node, module: Any, path: str, inputs: tuple[
 
 
 def _adaptive_pool(w: _Walker, node: Node, module: Any, path: str, inputs: tuple[Node, ...]) -> None:
-    size = module.output_size
-    output = tuple(size) if isinstance(size, (tuple, list)) else (size, size)
-    w.add(node, AdaptivePool(path=path, inputs=w.places(inputs), output=output))
+    w.add(node, AdaptivePool(path=path, inputs=w.places(inputs), output=_output(module.output_size)))
+
+
+def _output(size: Any) -> tuple[int | None, int | None]:
+    return tuple(size) if isinstance(size, (tuple, list)) else (size, size)
 
 
 def _flatten_module(w: _Walker, node: Node, module: Any, path: str, inputs: tuple[Node, ...]) -> None:
@@ -390,38 +392,16 @@ _MODULES: Mapping[type, Callable[[_Walker, Node, Any, str, tuple[Node, ...]], No
 # ---- functions and methods --------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Pool:
-    """The arguments of a pooling function, under the names that the module has."""
-
-    kernel_size: Any
-    stride: Any
-    padding: Any
-    dilation: Any = 1
-    ceil_mode: Any = False
-    return_indices: Any = False
-    count_include_pad: Any = True
-    divisor_override: Any = None
-
-
-def _f_relu(w: _Walker, node: Node, path: str, inputs: tuple[Node, ...]) -> None:
-    w.relu(node, path, inputs)
-
-
 def _f_max_pool(w: _Walker, node: Node, path: str, inputs: tuple[Node, ...]) -> None:
-    given = arguments(
+    kernel, stride, padding, dilation, ceil, indices = arguments(
         node, kernel_size=None, stride=None, padding=0, dilation=1, ceil_mode=False, return_indices=False
     )
-    pool = _Pool(*given)
-    if pool.ceil_mode or pool.return_indices:
-        raise UnsupportedLayerError(
-            f"{name_of(w.model, node)} has ceil_mode or return_indices set; leave both False"
-        )
-    w.add(node, _max_stage(f"{path}.{node.name}", w.places(inputs), pool))
+    pool = nn.MaxPool2d(kernel, stride or None, padding, dilation, indices, ceil)
+    _max_pool(w, node, pool, f"{path}.{node.name}", inputs)
 
 
 def _f_average_pool(w: _Walker, node: Node, path: str, inputs: tuple[Node, ...]) -> None:
-    kernel, stride, padding, ceil, counted, divisor = arguments(
+    given = arguments(
         node,
         kernel_size=None,
         stride=None,
@@ -430,16 +410,13 @@ def _f_average_pool(w: _Walker, node: Node, path: str, inputs: tuple[Node, ...])
         count_include_pad=True,
         divisor_override=None,
     )
-    pool = _Pool(kernel, stride, padding, ceil_mode=ceil, count_include_pad=counted, divisor_override=divisor)
-    if ceil:
-        raise UnsupportedLayerError(f"{name_of(w.model, node)} has ceil_mode set; leave it False")
+    pool = nn.AvgPool2d(given[0], given[1] or None, *given[2:])
     _average_pool(w, node, pool, f"{path}.{node.name}", inputs)
 
 
 def _f_adaptive_pool(w: _Walker, node: Node, path: str, inputs: tuple[Node, ...]) -> None:
     (size,) = arguments(node, output_size=None)
-    output = tuple(size) if isinstance(size, (tuple, list)) else (size, size)
-    w.add(node, AdaptivePool(path=f"{path}.{node.name}", inputs=w.places(inputs), output=output))
+    w.add(node, AdaptivePool(path=f"{path}.{node.name}", inputs=w.places(inputs), output=_output(size)))
 
 
 def _f_flatten(w: _Walker, node: Node, path: str, inputs: tuple[Node, ...]) -> None:
@@ -487,7 +464,7 @@ def _f_nothing(w: _Walker, node: Node, _path: str, inputs: tuple[Node, ...]) -> 
 
 
 _FUNCTIONS: Mapping[Any, Callable[[_Walker, Node, str, tuple[Node, ...]], None]] = {
-    **dict.fromkeys((functional.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_), _f_relu),
+    **dict.fromkeys((functional.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_), _Walker.relu),
     **dict.fromkeys((functional.max_pool2d, torch.max_pool2d), _f_max_pool),
     functional.avg_pool2d: _f_average_pool,
     functional.adaptive_avg_pool2d: _f_adaptive_pool,

@@ -59,7 +59,7 @@ def test_what_baselines_cannot_use_is_refused():
 
 
 def test_feature_inversion_lowers_the_misfit_on_the_device_asked_for():
-    network = to_convolutional(strided_cnn(image_size=8, widths=(16, 32), head=(20,)))
+    network = to_convolutional(strided_cnn(image_size=8, widths=(24, 96), head=(20,)))
     x, y = pictures((3, 8, 8), 2), torch.tensor([3, 1])
     known = at_features(network, network.features(x), torch.zeros(2), y, Loss.CROSS_ENTROPY, 2)
     few, many = (invert_features(network, known, {}, iterations=n, tv=0.0) for n in (1, 150))

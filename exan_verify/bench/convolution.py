@@ -3,7 +3,7 @@
 Networks have He et al.'s initialisation. Pictures are crops of the photographs that scikit-image ships, and
 MNIST digits for one channel; gradients are float64, the loss is cross_entropy with reduction mean, and the
 attack is not told the batch size. Where pictures are not determined, they are estimated, and Inverting
-Gradients (own implementation, given the true labels) gets the same wall time, or the steps that are asked for.
+Gradients (own implementation, given the true labels) gets the same wall time, or the steps asked for.
 """
 
 from __future__ import annotations

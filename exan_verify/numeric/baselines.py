@@ -235,7 +235,7 @@ def _lbfgs(matching: _Matching, x: Tensor, y: Tensor, clock: _Clock) -> tuple[fl
 
     step: Callable[[Callable[[], Tensor]], Any] = optimiser.step
     while clock.share < 1:
-        latest = float(step(closure))
+        latest = float(step(closure).detach())
         clock.done += 1
         if not latest < float("inf"):
             break
