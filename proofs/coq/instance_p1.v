@@ -51,10 +51,25 @@ rewrite mxE /LP; case: ifP => [/eqP ja _|]; last by rewrite eqxx.
 by apply: live_P; rewrite /owner ja mulnC divnMDl // divn_small ?addn0.
 Qed.
 
-Lemma LP_one (a : 'I_2) : mxf 2 4 (LP a) *m ((w1 NP.2)^T *m 1%:M) = 1%:M.
+Lemma LP_one (a : 'I_2) : mxf 2 4 (LP a) *m ((mxf 2 4 UP)^T *m 1%:M) = 1%:M.
 Proof.
-rewrite mulmx1 /= tr_mxf mul_mxf -one_mxf; apply: eq_mxf.
+rewrite mulmx1 tr_mxf mul_mxf -one_mxf; apply: eq_mxf.
 by case: (two_cases a) => ->; vm_compute.
+Qed.
+
+Definition valuesP := eqf 2 2 GP (tab [:: [:: 2; -2]; [:: 4; 4]]).
+
+Lemma vectors_apart (a b : 'I_2) : a != b ->
+  forall s t : rat, s *: sample 2 GP a = t *: sample 2 GP b -> s * t = 0.
+Proof.
+have ok : valuesP by vm_compute.
+have gE m : sample 2 GP m = sample 2 (tab [:: [:: 2; -2]; [:: 4; 4]]) m by apply: eq_sample ok.
+move=> ab s t /colP E; have := E 0; have := E 1; rewrite !gE !mxE {E}.
+case: (two_cases a) ab => ->; case: (two_cases b) => ->; rewrite ?eqxx //= => _ /eqP.
+  rewrite (inj_eq (mulIf _)) // => /eqP -> /eqP; rewrite -subr_eq0 -mulrBr mulf_eq0.
+  by case/orP => [/eqP ->|//]; rewrite mul0r.
+rewrite (inj_eq (mulIf _)) // => /eqP -> /eqP; rewrite -subr_eq0 -mulrBr mulf_eq0.
+by case/orP => [/eqP ->|//]; rewrite mul0r.
 Qed.
 
 Theorem P_unique x' y' : bgrad (mse_lv 1) NP x' y' = bgrad (mse_lv 1) NP xP yP ->
@@ -80,8 +95,6 @@ apply: (P1_batch_first (adm := fun _ => True) (G := fun _ => True) (C := 1%:M)) 
   + exact: LP_one.
   + exact: LP_live.
   + exact: LP_one.
-  + move=> s t; case: (two_cases a) ab => ->; case: (two_cases b) => ->; rewrite ?eqxx // => _ E.
-      admit.
-    admit.
-- move=> f l l' _ _; rewrite /mse_lv !scale1r => /(scalerI (_ : 2%:R != 0))/addrI/oppr_inj ->//.
-Admitted.
+  + exact: vectors_apart.
+- move=> f l l' _ _; rewrite /mse_lv !scale1r => /(scalerI (_ : 2%:R != 0))/addrI/oppr_inj ->.
+Qed.
