@@ -221,7 +221,8 @@ def test_too_large_a_batch_names_counts_and_remedy():
     with pytest.raises(
         RangeError, match=r"batch size 12 .*live neurons, \d+ equations needed.*smaller batch"
     ):
-        attacked(network, batch)
+        attacked(network, batch, method="lift")
+    assert not attacked(network, batch).complete
     few = random_batch(network, 2, seed=5)
     with pytest.raises(RangeError, match="batch size 20"):
         attacked(network, few, batch_size=20, method="lift")
