@@ -217,6 +217,10 @@ def test_rank_one_as_linear_equations_in_products() -> None:
     row = np.array([[F(1)], [F(2)], [F(0)], [F(0)]], dtype=object)
     assert not low_rank_contradicts([one], row, [1], known=True)  # the first row is only scaled
     assert not low_rank_contradicts([two], corner, [1], known=False)  # z = -1 repairs it
+    # nothing is said where the minors are zero at z = 0, or where there are none
+    assert not low_rank_contradicts([one], corner, [1], known=False)
+    assert not low_rank_contradicts([one], corner, [2], known=False)
+    assert not low_rank_contradicts([balls([[1, 2]])], corner[:2], [1], known=True)
     off = np.array([[F(0)], [F(1)], [F(0)], [F(0)]], dtype=object)
     assert low_rank_contradicts([two], off, [1], known=False)  # det = 1 whatever z
     assert not independent_columns([[flint.arb(1), flint.arb(2)], [flint.arb(2), flint.arb(4)]])

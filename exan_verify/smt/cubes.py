@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from exan_verify.errors import RangeError
-from exan_verify.smt.alone import MAX_BOXES, only_known
+from exan_verify.smt.alone import only_known
 from exan_verify.smt.encode import Encoding, Fixed, abstraction, encode, state_names
 from exan_verify.smt.exclude import Known, other_batch, placements, values_at, without_sample
 from exan_verify.smt.isolate import EVERYWHERE, isolation
@@ -22,6 +22,9 @@ from exan_verify.smt.question import Question
 from exan_verify.smt.refine import Lemma, lemma_formula
 from exan_verify.smt.regions import Regions
 from exan_verify.smt.terms import Formula, Literal, Script, disj
+
+FIRST_BOXES = 500
+"""A second, before solvers are asked; what they leave open gets more."""
 
 Reaches = tuple[tuple[tuple[int, ...], Fraction], ...]
 """For each order in which the known batch lies in the cube, the radius of the ball excluded around it."""
@@ -103,7 +106,7 @@ def _settled(regions: Regions, fixed: Fixed, others: Sequence[Known]) -> bool:
     for other in others:
         # solvers handle polynomials better than covers do, but not the cube of a transcendental batch
         covers = not regions.question.loss.rational and any(placements(regions.question, other, fixed))
-        if only_known(regions, fixed, other, boxes=MAX_BOXES if covers else 0):
+        if only_known(regions, fixed, other, boxes=FIRST_BOXES if covers else 0):
             return True
     return False
 

@@ -1,4 +1,4 @@
-"""A region with few samples has a T of low rank: its minors as linear equations in products (docs/theory.md CB3).
+"""A region with few samples has a T of low rank: its minors, linear in products (docs/theory.md CB3).
 
 Let the T of a cube's regions be ``T_0 + N z``. A region with one sample has T of rank one at most, so all 2
 x 2 minors vanish: equations of degree two in z. If their coefficients of 1, z_i, z_i z_j have independent
@@ -39,10 +39,11 @@ def low_rank_contradicts(
                 _rank_above(total, count) for total, count in zip(totals, counts, strict=True)
             )
         rows = list(_quadratics(totals, kernel, counts))
+        needed = range(1)  # the constants, without which z = 0 is a solution
         if known:
-            rows = [row[1:] for row in rows]
-            if any(all(row[k].is_zero() for row in rows) for k in range(parameters)):
-                return False
+            rows, needed = [row[1:] for row in rows], range(parameters)
+        if any(all(row[k].is_zero() for row in rows) for k in needed):
+            return False
         return independent_columns(_without_zero_columns(rows))
 
 
