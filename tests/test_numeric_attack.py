@@ -222,7 +222,7 @@ def test_too_large_a_batch_names_counts_and_remedy():
         RangeError, match=r"batch size 12 .*live neurons, \d+ equations needed.*smaller batch"
     ):
         attacked(network, batch, method="lift")
-    assert not attacked(network, batch).complete
+    assert largest_excess(attacked(network, batch), batch) <= 1, "other methods may go on"
     few = random_batch(network, 2, seed=5)
     with pytest.raises(RangeError, match="batch size 20"):
         attacked(network, few, batch_size=20, method="lift")
