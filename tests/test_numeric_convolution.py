@@ -296,3 +296,18 @@ def test_bad_options_are_refused():
 
 def _resnet_gradient() -> dict[str, Tensor]:
     return autograd(resnet(), pictures((3, 32, 32), 1), torch.tensor([1]))
+
+
+def test_shared_equations_count_by_their_rank_not_their_number():
+    # 2 of 32 channels are alive: 18 equations for 36 entries, and at most 8 of the 128 of dW are not 0 = 0
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(4, 32, 1), nn.ReLU(), nn.Flatten(), nn.Linear(288, 8), nn.ReLU(), nn.Linear(8, 3)
+    )
+    with torch.no_grad():
+        model[0].bias[:2], model[0].bias[2:] = 10.0, -10.0
+    network = to_convolutional(model.double(), (4, 3, 3))
+    report = stage_deficits(network, pictures((4, 3, 3), 1), torch.tensor([1]), Loss.CROSS_ENTROPY)[0]
+    assert (report.alone, report.shared, report.at_least) == (18, 128, False)
+    assert report.deficit is not None
+    assert 18 - 8 <= report.deficit < 18
