@@ -242,7 +242,9 @@ class Cube:
             right=right,
             known=tuple(_arrangements(here, known, frame)),
         )
-        return only_known_zeros(system, ((None, None),) * (len(here) * size), self.boxes)
+        # in few dimensions boxes are quick
+        limit = self.boxes * (4 if len(here) * size <= 2 else 1)
+        return only_known_zeros(system, ((None, None),) * (len(here) * size), limit)
 
     def _unit_weights(self, size: int, columns: int) -> Array:
         """``sum_m g_mc [1 ; a_m]_k``: one equation per class c and coordinate k (no constant without

@@ -29,7 +29,7 @@ Ends = tuple[Any, Any]
 
 INFINITE = float("inf")
 FARTHEST = Fraction(2**40)
-"""Boxes this far out are not cut any more: there may be a solution at infinity."""
+"""Boxes this far out, or smaller than one over it, are not cut any more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,10 +173,17 @@ def only_known_zeros(system: System, box: Box, limit: int) -> bool:
                     continue
                 if not inside and system.mean_value_away(current):
                     continue
-            if any(abs(v) > FARTHEST for side in current for v in side if v is not None):
+            if _hopeless(current):
                 return False
             stack += _halves(current)
     return True
+
+
+def _hopeless(box: Box) -> bool:
+    """Too far out, or too small: there may be a solution in the limit, or one that is not known."""
+    if any(abs(v) > FARTHEST for side in box for v in side if v is not None):
+        return True
+    return all(lo is not None and hi is not None and (hi - lo) * FARTHEST < 1 for lo, hi in box)
 
 
 def _halves(box: Box) -> list[Box]:

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import lcm
 from typing import Any
 
 import flint
 import numpy as np
 
-from exan_verify.exact import linalg
 from exan_verify.exact.regions import Pattern, Region, region_of
 from exan_verify.exact.softmax import to_ball
 from exan_verify.network import Array, Loss
@@ -90,14 +90,6 @@ class Regions:
         with flint.ctx.workprec(PRECISION):
             return [entry.evaluate(symbols, to_ball) for entry in self._entries()]
 
-    @cached_property
-    def exact_gradient(self) -> Array | None:
-        """The target's entries (entries, 1) where all are rational."""
-        entries = self._entries()
-        if not all(e.is_constant for e in entries):
-            return None
-        return np.array([[e.value] for e in entries], dtype=object)
-
     @property
     def _symbols(self) -> Mapping[str, Any]:
         with flint.ctx.workprec(PRECISION):
@@ -136,16 +128,38 @@ class Regions:
         return {}
 
     def _refuted(self, patterns: Sequence[Pattern]) -> bool:
-        system = self.joint(patterns)
-        tests = linalg.nullspace(system.T).T
-        if not len(tests):
+        columns = [v for p in patterns for v in self._columns(p)]
+        tests, count = flint.fmpz_mat(len(columns) // self._size, self._size, columns).nullspace()
+        if not count:
             return False
-        exact = self.exact_gradient
+        exact = self._integer_gradient
         if exact is not None:
-            return bool(linalg.multiply(tests, exact).any())
+            return bool((exact * tests).rank())
         with flint.ctx.workprec(PRECISION):
-            return any(not _combined(row, self.gradient).contains(0) for row in tests)
+            found = flint.arb_mat(1, self._size, self.gradient) * flint.arb_mat(tests)
+            return any(not found[0, k].contains(0) for k in range(count))
 
+    def _columns(self, pattern: Pattern) -> list[int]:
+        """The columns of the region's system, one after the other, times one number that makes them
+        integers.
+        """
+        key = ("columns", pattern)
+        if key not in self.memory:
+            system = self.region(pattern).system
+            scale = lcm(*(v.denominator for v in system.reshape(-1)))
+            self.memory[key] = [int(v * scale) for v in system.T.reshape(-1)]
+        found: list[int] = self.memory[key]
+        return found
 
-def _combined(row: Array, values: Sequence[Any]) -> Any:
-    return sum((to_ball(c) * v for c, v in zip(row, values, strict=True) if c), flint.arb(0))
+    @property
+    def _size(self) -> int:
+        return len(self.gradient)
+
+    @cached_property
+    def _integer_gradient(self) -> Any:
+        """The target's entries times a number that makes them integers, in one row, where all are rational."""
+        entries = self._entries()
+        if not all(e.is_constant for e in entries):
+            return None
+        scale = lcm(*(e.value.denominator for e in entries))
+        return flint.fmpz_mat(1, len(entries), [int(e.value * scale) for e in entries])

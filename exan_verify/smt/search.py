@@ -152,8 +152,9 @@ class Search:
 
     def pages(self, outcome: Outcome) -> Iterator[tuple[int, list[list[bool]]]]:
         """``(index of the first cube, cubes)``: those listed before, then new ones until there are none."""
-        if self.cubes:
-            yield 0, list(self.cubes)
+        listed = list(self.cubes)
+        for first in range(0, len(listed), FIRST_PAGE):
+            yield first, listed[first : first + FIRST_PAGE]
         size = FIRST_PAGE
         while not self.complete:
             page = self._next_page(size, outcome)
