@@ -157,7 +157,7 @@ class Regions:
 
     @cached_property
     def _integer_gradient(self) -> Any:
-        """The target's entries times a number that makes them integers, in one row, where all are rational."""
+        """The target, in one row, times a number that makes it integers; None where it is not rational."""
         entries = self._entries()
         if not all(e.is_constant for e in entries):
             return None

@@ -86,7 +86,9 @@ class Search:
         listed = list_by_regions(self.question)
         if listed is not None:
             own = self.cubes[0]
-            self.cubes += [cube for cube in listed if cube != own]
+            others = [cube for cube in listed if cube != own]
+            # a second batch is more often close to the known one than far from it
+            self.cubes += sorted(others, key=lambda cube: sum(a != b for a, b in zip(cube, own, strict=True)))
             self.complete = self.by_regions = True
 
     @contextmanager
