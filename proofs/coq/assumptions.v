@@ -66,7 +66,7 @@ Print Assumptions S3_batch.
 Print Assumptions S3_silent.
 Print Assumptions rank_mod_ge.
 
-From Exan Require Import instances instances_ambiguous instances_algebra.
+From Exan Require Import instances instances_ambiguous instances_algebra instances_published.
 
 Print Assumptions A_unique.
 Print Assumptions A_E1.
@@ -80,6 +80,7 @@ Print Assumptions E_structure.
 Print Assumptions E_singleton.
 Print Assumptions F_all_solutions.
 Print Assumptions G_rank.
+Print Assumptions P_unique.
 Print Assumptions down_step.
 Print Assumptions explained_solves.
 Print Assumptions explained_independent.

@@ -1,0 +1,115 @@
+(******************************************************************************)
+(* P1_batch_first on a concrete network: 1-4-2, x = 1 and -1, two exclusive   *)
+(* neurons each, whose outgoing weights are the unit vectors.                 *)
+(******************************************************************************)
+From mathcomp Require Import all_ssreflect all_algebra all_fingroup.
+From Exan Require Import linalg network exclusive lifting exact downward published compute.
+
+Set Implicit Arguments.
+Unset Strict Implicit.
+Unset Printing Implicit Defensive.
+
+Import Order.TTheory GRing.Theory Num.Theory.
+Local Open Scope ring_scope.
+
+Definition WP := tab [:: [:: 1]; [:: 2]; [:: -1]; [:: -2]].
+Definition bP := tab [:: [:: 0]; [:: 0]; [:: 0]; [:: 0]].
+Definition UP := tab [:: [:: 1; 0; 1; 0]; [:: 0; 1; 0; 1]].
+Definition cP := tab [:: [:: 0]; [:: 0]].
+Definition XP := tab [:: [:: 1; -1]].
+Definition YP := tab [:: [:: 0; 2]; [:: 0; 0]].
+Definition GP := msef (logitf 1 4 WP bP UP cP XP) YP.
+Definition DP := deltaf 1 2 WP bP UP XP GP.
+Definition NP := one_hidden 1 4 2 WP bP UP cP.
+Definition xP (m : 'I_2) : 'cV[rat]_1 := sample 1 XP m.
+Definition yP (m : 'I_2) : 'cV[rat]_2 := sample 2 YP m.
+
+Lemma gP m : lossvecs (mse_lv 1) NP xP yP m = sample 2 GP m.
+Proof. by rewrite /lossvecs fwd_sample mse_sample. Qed.
+
+Lemma two_cases (m : 'I_2) : m = 0 \/ m = 1.
+Proof. by case: m => [[|[|//]] p]; [left | right]; apply: val_inj. Qed.
+
+Definition owner (j : nat) : nat := j %/ 2.
+
+Definition live_ok := all (fun j => (DP j (owner j) != 0) &&
+  all (fun m => (0 < preact 1 WP bP XP j m) == (m == owner j)) (iota 0 2)) (iota 0 4).
+
+Lemma live_okP : live_ok.
+Proof. by vm_compute. Qed.
+
+Lemma live_P (j : 'I_4) (m : 'I_2) : owner j = m ->
+  live NP xP (lossvecs (mse_lv 1) NP xP yP) j m.
+Proof.
+move=> jm; have /allP/(_ (val j)) := live_okP.
+rewrite mem_iota ltn_ord => /(_ isT)/andP[dn0 /allP act]; split; last first.
+  by rewrite gP delta1_sample mxE -jm.
+move=> m'; rewrite /is_active z_sample mxE; have := act (val m').
+by rewrite mem_iota ltn_ord => /(_ isT)/eqP ->; rewrite jm.
+Qed.
+
+Definition LP (a : nat) : table := fun i j => if j == (2 * a + i)%N then 1 else 0.
+
+Lemma LP_live (a : 'I_2) i j : mxf 2 4 (LP a) i j != 0 ->
+  live NP xP (lossvecs (mse_lv 1) NP xP yP) j a.
+Proof.
+rewrite mxE /LP; case: ifP => [/eqP ja _|]; last by rewrite eqxx.
+by apply: live_P; rewrite /owner ja mulnC divnMDl // divn_small ?addn0.
+Qed.
+
+Lemma LP_one (a : 'I_2) : mxf 2 4 (LP a) *m ((mxf 2 4 UP)^T *m 1%:M) = 1%:M.
+Proof.
+rewrite mulmx1 tr_mxf mul_mxf -one_mxf; apply: eq_mxf.
+by case: (two_cases a) => ->; vm_compute.
+Qed.
+
+Lemma cross (s t a0 a1 b0 b1 : rat) :
+  s * a0 = t * b0 -> s * a1 = t * b1 -> a0 * b1 - a1 * b0 != 0 -> s * t = 0.
+Proof.
+move=> e0 e1 det; have : s * (a0 * b1 - a1 * b0) = 0.
+  by rewrite mulrBr !mulrA e0 e1 -!mulrA [b1 * b0]mulrC subrr.
+by move/eqP; rewrite mulf_eq0 (negPf det) orbF => /eqP ->; rewrite mul0r.
+Qed.
+
+Definition det_ok := all (fun a => all (fun b => (a == b) ||
+  (GP 0%N a * GP 1%N b - GP 1%N a * GP 0%N b != 0)) (iota 0 2)) (iota 0 2).
+
+Lemma det_okP : det_ok.
+Proof. by vm_compute. Qed.
+
+Lemma vectors_apart (a b : 'I_2) : a != b ->
+  forall s t : rat, s *: sample 2 GP a = t *: sample 2 GP b -> s * t = 0.
+Proof.
+move=> ab s t /colP E; have /allP/(_ (val a)) := det_okP.
+rewrite mem_iota ltn_ord => /(_ isT)/allP/(_ (val b)).
+rewrite mem_iota ltn_ord val_eqE (negPf ab) => /(_ isT); apply: cross.
+  by have := E ord0; rewrite !mxE.
+by have := E ord_max; rewrite !mxE.
+Qed.
+
+Theorem P_unique x' y' : bgrad (mse_lv 1) NP x' y' = bgrad (mse_lv 1) NP xP yP ->
+  same_batch xP x' yP y'.
+Proof.
+apply: (P1_batch_first (adm := fun _ => True) (G := fun _ => True) (C := 1%:M)) => //.
+- exact: confined_plain.
+- rewrite gradmxE (Delta1_samples _ _ _ _ _ (fun m => erefl) gP).
+  have -> : lift1 xP = mxf 2 2 (fun m i => if (i < 1)%N then XP i m else 1).
+    apply/matrixP => m i; rewrite !mxE; case: splitP => j ij; rewrite !mxE.
+      by rewrite ij ltn_ord.
+    by rewrite ij ltnNge leq_addr.
+  apply: (@rank_product _ _ _ _ _
+    (mxf 2 4 (fun i j => nth 0 (nth [::] [:: [:: 2%:R^-1; 0; 0; 0]; [:: 0; 0; - 2%:R^-1; 0]] i) j))
+    (mxf 2 2 (fun i j => nth 0 (nth [::] [:: [:: 2%:R^-1; - 2%:R^-1]; [:: 2%:R^-1; 2%:R^-1]] i) j))).
+    by rewrite mul_mxf -one_mxf; apply: eq_mxf; vm_compute.
+  by rewrite mul_mxf -one_mxf; apply: eq_mxf; vm_compute.
+- move=> m; exists (inord (2 * m)); case: (@live_P (inord (2 * m)) m) => //.
+  by rewrite /owner inordK; case: (two_cases m) => ->.
+- move=> a b ab; apply: (@apart_span _ _ _ _ _ _ _ _ _ _ _ _ _ (mxf 2 4 (LP a)) (mxf 2 4 (LP b))
+    (sample 2 GP a) (sample 2 GP b)); rewrite ?mul1mx /delta2 /= ?gP //.
+  + exact: LP_live.
+  + exact: LP_one.
+  + exact: LP_live.
+  + exact: LP_one.
+  + exact: vectors_apart.
+- by move=> f l l' _ _; rewrite /mse_lv !scale1r => /(scalerI (_ : 2%:R != 0))/addrI/oppr_inj ->.
+Qed.
