@@ -215,7 +215,10 @@ STATEMENTS = (
                 "published.v: P1_batch_first, P1_batch", "the whole batch with its labels, one or more layers"
             ),
             coq("published.v: apart_combination, apart_span", "how the condition on a pair is shown"),
-            coq("instances_published.v: P_unique", "a 1-4-2 network with two ExANs per sample, any real labels"),
+            coq(
+                "instances_published.v: P_unique",
+                "a 1-4-2 network with two ExANs per sample, any real labels",
+            ),
             written("Appendix P, P.2", "the rank gives the combination that apart_combination asks for"),
         ),
         checks=(
