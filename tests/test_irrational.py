@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exan_verify.decide.pipeline import certify
+from exan_verify.decide.relations import in_field
 from exan_verify.errors import CertificateRejected
 from exan_verify.exact.algebraic import Element, Field, Root, UndecidedSignError, gradient_entries
 from exan_verify.exact.backprop import gradient as exact_gradient
@@ -292,3 +293,17 @@ def test_an_irrational_batch_from_its_integer_gradient_alone() -> None:
     assert verdict.witness is not None
     (found,) = verdict.witness.generators
     assert {tuple(r["polynomial"]) for r in found["roots"].values()} == {(7, -6, 1)}
+
+
+def test_conjugate_roots_are_written_in_one_field() -> None:
+    """(27 + 3 sqrt 145) / 288 and (4 - 4 sqrt 145) / 384 have different polynomials and one field."""
+    first, other = root((-1, -27, 144), 0, 1), root((-3, -4, 192), -1, 0)
+    found = in_field(first, other)
+    assert found is not None
+    assert set(found) <= {(0,), (1,)}
+    assert in_field(first, root((-2, 0, 1), 1, 2)) is None
+    case = named("shared/mse/bias/1")
+    verdict = asked(case)
+    assert (verdict.outcome, verdict.trust) == (Outcome.AMBIGUOUS, Trust.CERTIFIED)
+    assert verdict.certificate is not None
+    assert check(verdict.certificate, case.network, batch=case.batch).outcome is Outcome.AMBIGUOUS

@@ -13,6 +13,7 @@ import numpy as np
 
 from exan_verify.certificate import AlgebraicBatch, AlgebraicNumber, AlgebraicRoot, EnclosedBatch, Evidence
 from exan_verify.decide.context import Context
+from exan_verify.decide.relations import in_field
 from exan_verify.exact.algebraic import Element, Field, Root, Row, UndecidedSignError, gradient_entries
 from exan_verify.exact.enclosure import Enclosure
 from exan_verify.facts import Facts
@@ -62,30 +63,24 @@ def _enclosed(context: Context, record: Mapping[str, Any]) -> tuple[Facts, Evide
 def _algebraic(context: Context, record: Mapping[str, Any]) -> tuple[Facts, Evidence] | None:
     if record.get("kind") != "algebraic" or not context.setting.loss.rational:
         return None
-    names = sorted(record["roots"])
-    roots = [record["roots"][n] for n in names]
-    field = Field(tuple(Root(tuple(r["polynomial"]), Fraction(r["low"]), Fraction(r["high"])) for r in roots))
+    field, values = _joined(record["roots"])
     if not field.valid():
         return None
-    inputs, targets = ([[_number(v, names) for v in row] for row in record[key]] for key in "xy")
-    rows = [[field.reduced(dict(_terms(v))) for v in row] for row in inputs]
-    labels = [[field.reduced(dict(_terms(v))) for v in row] for row in targets]
+    rows, labels = ([[_value(v, field, values) for v in row] for row in record[key]] for key in "xy")
     try:
         lacking = _lacking(context, field, rows, labels)
     except UndecidedSignError:
         return None
     if not lacking:
         return None
-    written = targets
+    written = labels
     if context.setting.loss is Loss.HINGE:
-        zero = (0,) * len(names)
-        written = [[((str(next(c for c, v in enumerate(row) if v)), zero),)] for row in labels]
+        written = [[field.constant(Fraction(next(c for c, v in enumerate(row) if v)))] for row in labels]
+    roots = [_root(record["roots"][name]) for name in _chosen(record["roots"])]
     evidence = AlgebraicBatch(
-        roots=tuple(
-            AlgebraicRoot(polynomial=tuple(r["polynomial"]), low=r["low"], high=r["high"]) for r in roots
-        ),
-        inputs=tuple(map(tuple, inputs)),
-        labels=tuple(map(tuple, written)),
+        roots=tuple(AlgebraicRoot(polynomial=r.polynomial, low=str(r.low), high=str(r.high)) for r in roots),
+        inputs=tuple(tuple(map(_written, row)) for row in rows),
+        labels=tuple(tuple(map(_written, row)) for row in written),
     )
     return Facts(ambiguous=True, free=lacking), evidence
 
@@ -116,18 +111,45 @@ def _vectors(context: Context) -> list[list[Fraction]]:
     return [[Fraction(c == y) for c in classes] if isinstance(y, int) else list(y) for y in context.batch.y]
 
 
-def _number(text: str, names: Sequence[str]) -> AlgebraicNumber:
-    """``"c*root*root + ..."`` as coefficients with the powers of the roots."""
-    out = []
+def _chosen(records: Mapping[str, Any]) -> list[str]:
+    """The roots that are not in the field of the first one, which comes first."""
+    names = sorted(records)
+    first = _root(records[names[0]])
+    return [names[0], *(n for n in names[1:] if in_field(first, _root(records[n])) is None)]
+
+
+def _joined(records: Mapping[str, Any]) -> tuple[Field, dict[str, Element]]:
+    """The field of all roots, and each of them as an element."""
+    kept = _chosen(records)
+    field = Field(tuple(_root(records[n]) for n in kept))
+    values: dict[str, Element] = {}
+    for name in records:
+        if name in kept:
+            values[name] = {tuple(int(n == name) for n in kept): Fraction(1)}
+        else:
+            found = in_field(_root(records[kept[0]]), _root(records[name])) or {}
+            values[name] = {(power, *[0] * (len(kept) - 1)): c for (power,), c in found.items()}
+    return field, values
+
+
+def _root(record: Mapping[str, Any]) -> Root:
+    return Root(tuple(record["polynomial"]), Fraction(record["low"]), Fraction(record["high"]))
+
+
+def _value(text: str, field: Field, values: Mapping[str, Element]) -> Element:
+    """``"c*root*root + ..."`` as an element."""
+    total: Element = {}
     for term in text.split(" + "):
         coefficient, *factors = term.split("*")
-        if coefficient != "0":
-            out.append((coefficient, tuple(factors.count(n) for n in names)))
-    return tuple(out)
+        value = field.constant(Fraction(coefficient))
+        for name in factors:
+            value = field.times(value, values[name])
+        total = field.plus(total, value)
+    return total
 
 
-def _terms(number: AlgebraicNumber) -> Element:
-    return {powers: Fraction(text) for text, powers in number}
+def _written(element: Element) -> AlgebraicNumber:
+    return tuple((str(c), powers) for powers, c in sorted(element.items()))
 
 
 def _labels(context: Context, vectors: list[list[Fraction]]) -> Any:
