@@ -117,7 +117,7 @@ STATEMENTS = (
         standing=Standing.REFUTED,
         grounds=(
             written(
-                "Appendix P, P6",
+                "Appendix P, P.6",
                 "the relative error is 2 / (3 (1 - p_y)) - 1: above -1/3, without upper bound, 0 iff p_y = "
                 "1/3",
             ),
