@@ -14,6 +14,8 @@ from exan_verify.errors import InputError, UnsupportedLayerError
 from exan_verify.network import Linear, ReluNetwork, exact_array
 from exan_verify.numeric.convolution.stages import Fold, HeadGradient
 
+_SUPPORTED = "after flattening use Linear, BatchNorm1d (in eval mode, beside a Linear) and ReLU"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeadStep:
