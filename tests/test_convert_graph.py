@@ -182,6 +182,18 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     ),
     "mean": (lambda: _Sum(lambda conv, x: conv(x).mean(1)), r"operation 'mean'.*\(2, 3\)"),
     "reshape": (lambda: _Sum(lambda conv, x: conv(x).view(-1)), r"operation 'view'.*one row per sample"),
+    "norm last": (
+        lambda: nn.Sequential(
+            nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(8, 4), nn.ReLU(), nn.BatchNorm1d(4)
+        ).eval(),
+        "BatchNorm1d ends the model without a Linear beside it; after flattening use",
+    ),
+    "norm without linear": (
+        lambda: nn.Sequential(
+            nn.Conv2d(1, 2, 3), nn.Flatten(), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2)
+        ).eval(),
+        r"ReLU '3' follows a BatchNorm1d that follows no Linear; after flattening use",
+    ),
     "two linear": (
         lambda: nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(8, 4), nn.Linear(4, 2)),
         "without a ReLU between them",
