@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from exan_verify.certificate import Question
 from exan_verify.decide.pipeline import certify
 from exan_verify.decide.relations import in_field
 from exan_verify.errors import CertificateRejected
@@ -19,6 +21,8 @@ from exan_verify.exact.algebraic import Element, Field, Root, UndecidedSignError
 from exan_verify.exact.backprop import gradient as exact_gradient
 from exan_verify.exact.enclosure import Enclosure
 from exan_verify.kernel import check
+from exan_verify.kernel.enclosed_batch import check_known_labels
+from exan_verify.kernel.subject import Subject
 from exan_verify.network import Batch, Labels, Loss, Reduction, ReluNetwork
 from exan_verify.testing.suite import Instance
 from exan_verify.verdict import Box, Outcome, Trust, Verdict
@@ -264,6 +268,46 @@ def test_mse_batches_are_enclosed_too() -> None:
     assert not enclosure(near + F(1, 100), F(1, 2**40)).proved()
     assert not enclosure(near, F(3)).proved()  # the region ends at 0
     assert not enclosure(near, F(1, 2**90)).proved()  # the root is not that near
+    assert not enclosure(near + F(2, 2**40), F(1, 2**40)).proved()  # nor two radii away
+    assert enclosure(near, F(2)).keeps_regions()
+    assert not enclosure(near, F(3)).keeps_regions()
+    assert not replace(enclosure(near, F(1, 2**40)), free=()).proved()
+
+
+def test_a_box_around_the_given_batch_shows_nothing() -> None:
+    case = named(ENCLOSED[0])
+    forged = copy.deepcopy(asked(case).certificate)
+    assert forged is not None
+    _onto_the_given(case)(forged["evidence"][0])
+    forged["claim"]["samples"] = ["unknown"]
+    with pytest.raises(CertificateRejected, match="itself"):
+        check(forged, case.network, batch=case.batch)
+
+
+def test_domain_and_labels_of_a_box_are_checked() -> None:
+    case = named(ENCLOSED[0])  # x = 1.5, and again at 3.95
+    forged = copy.deepcopy(asked(case).certificate)
+    assert forged is not None
+    forged["claim"]["question"]["domain"] = [["0"], ["3"]]
+    with pytest.raises(CertificateRejected, match="domain"):
+        check(forged, case.network, batch=case.batch)
+    case = named("plain/bce/nobias/0")  # known labels (0, 1), (0, 0), (0, 0)
+    other = np.array([[0, 1], [0, 1], [0, 0]])
+    with pytest.raises(CertificateRejected, match="known"):
+        check_known_labels(subject_of(case), other)
+    check_known_labels(subject_of(case), np.array([[0, 0], [0, 1], [0, 0]]))
+
+
+def subject_of(case: Instance) -> Subject:
+    question = Question(
+        entrance="batch",
+        loss=case.loss,
+        reduction=case.reduction,
+        labels=Labels.KNOWN,
+        batch_size=case.batch.size,
+        domain=None,
+    )
+    return Subject(network=case.network, batch=case.batch, question=question)
 
 
 def test_known_examples_from_batch_and_gradient_alone() -> None:
@@ -307,3 +351,38 @@ def test_conjugate_roots_are_written_in_one_field() -> None:
     assert (verdict.outcome, verdict.trust) == (Outcome.AMBIGUOUS, Trust.CERTIFIED)
     assert verdict.certificate is not None
     assert check(verdict.certificate, case.network, batch=case.batch).outcome is Outcome.AMBIGUOUS
+
+
+def test_a_box_across_a_region_s_border_shows_nothing() -> None:
+    """x' (x' - y') = 4 at x' = 2^-10 for a real y': the equation has its root there, but the box reaches
+    below 0.
+    """
+    network = ReluNetwork.from_arrays([[[1]], [[1]]])
+    x = F(1, 1024)
+    made = [
+        Batch.of([[a]], [[b]], network=network, loss=Loss.MSE, labels=Labels.REAL)
+        for a, b in ((F(2), F(0)), (x, x - 4 / x))
+    ]
+    for radius, expected in ((x / 2, True), (2 * x, False)):
+        box = Enclosure(
+            network=network, loss=Loss.MSE, given=made[0], centre=made[1], radius=radius, free=((0, 0),)
+        )
+        assert box.proved() is expected
+
+
+def test_a_box_for_mse_is_checked_like_any_other() -> None:
+    network, batch, certificate = algebraic()
+    changed = copy.deepcopy(certificate)
+    changed["evidence"] = [
+        {
+            "type": "enclosed_batch",
+            "inputs": [["25615528128088302749/10000000000000000000"]],
+            "free": [[0, 0]],
+            "radius": "1/1099511627776",
+            "labels": [["1"]],
+        }
+    ]
+    assert check(changed, network, batch=batch).outcome is Outcome.AMBIGUOUS
+    changed["claim"]["question"]["labels"] = "known"
+    with pytest.raises(CertificateRejected, match="known"):
+        check(changed, network, batch=batch)

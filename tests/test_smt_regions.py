@@ -18,7 +18,7 @@ from exan_verify.network import Batch, Labels, Loss, ReluNetwork
 from exan_verify.smt.alone import Cube, Point, only_known
 from exan_verify.smt.cubes import all_literals
 from exan_verify.smt.decide import pose
-from exan_verify.smt.definite import definite
+from exan_verify.smt.definite import _positive_definite, definite
 from exan_verify.smt.enclose import System, only_known_zeros
 from exan_verify.smt.listing import feasible_patterns, list_by_regions
 from exan_verify.smt.minors import independent_columns, low_rank_contradicts
@@ -231,6 +231,8 @@ def test_rank_one_as_linear_equations_in_products() -> None:
     [
         (Loss.MSE, [F(1, 4)], (F(1),), (F(1),), True),  # c = 3
         (Loss.MSE, [F(2)], (F(0),), (F(1),), True),  # c = (1 + sqrt 17) / 4
+        (Loss.MSE, [F(1)], (F(3, 2),), (F(3),), True),  # c^2 - 3 c + 1/2: two positive roots
+        (Loss.MSE, [F(1)], (F(3, 2),), (F(-3),), False),  # c^2 + 3 c + 1/2: two negative ones
         (Loss.MSE, [F(1), F(2)], (F(0), F(1)), (F(0), F(1)), False),
         (Loss.BCE, [F(2)], (F(1),), (F(1),), True),
         (Loss.BCE, [F(-2)], (F(1),), (F(1),), False),
@@ -268,6 +270,42 @@ def test_a_cover_of_the_whole_line() -> None:
     assert not only_known_zeros(simple((), -0.5), line, 500)
     # the limit at infinity is a zero that no box away from it excludes
     assert not only_known_zeros(simple((), 0.0), line, 500)
+
+
+def test_a_second_zero_in_the_box_is_not_overlooked() -> None:
+    """mse, f = a, y = 0: 2 a * a = 2 has the zeros 1 and -1, of which one is known."""
+    weights = np.array([[[[F(0), F(1)]]]], dtype=object)
+
+    def square(known: Any, conditions: Any) -> System:
+        return System(
+            loss=Loss.MSE,
+            logits=(np.array([[F(0), F(1)]], dtype=object),),
+            labels=((F(0),),),
+            conditions=(conditions,),
+            weights=weights,
+            right=(flint.arb(2),),
+            known=known,
+        )
+
+    line, one, both = ((None, None),), ((F(1),),), ((F(1),), (F(-1),))
+    assert only_known_zeros(square(both, ()), line, 500)
+    assert not only_known_zeros(square(one, ()), line, 500)
+    assert not only_known_zeros(square(one, ()), ((F(-2), F(2)),), 500)
+    positive = ((np.array([F(0), F(1)], dtype=object), True),)
+    assert only_known_zeros(square(one, positive), line, 500)
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ([[2, 1], [1, 2]], True),
+        ([[1, 2], [2, 1]], False),
+        ([[0, 0], [0, 1]], False),
+        ([[1, 1], [1, 1]], False),
+    ],
+)
+def test_definite_matrices(rows: list[list[int]], expected: bool) -> None:
+    assert _positive_definite(np.array([[F(v) for v in row] for row in rows], dtype=object)) is expected
 
 
 def test_regions_of_a_line() -> None:
