@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from exan_verify.network import Array
 
 GATES = ("determined", "peel", "exan")
+_LABEL = 24
 
 
 @click.command("audit")
@@ -99,7 +100,7 @@ def _samples(found: Audit) -> Table:
         radius = found.radius[m]
         made.add_row(
             str(m),
-            str(found.classes[m]),
+            _short(str(found.classes[m])),
             *(str(layer[m]) for layer in state.counts),
             "yes" if state.published_by_sample[m] else "no",
             "yes" if found.peelable[m] else "no",
@@ -107,6 +108,10 @@ def _samples(found: Audit) -> Table:
             "not decided" if radius is None else f"{radius:g}",
         )
     return made
+
+
+def _short(label: str) -> str:
+    return label if len(label) <= _LABEL else f"{label[: _LABEL - 3]}..."
 
 
 def _audit(model: str, batch: str, options: dict[str, Any]) -> tuple[Audit, Array]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import rich_click as click
@@ -94,10 +95,11 @@ def check_command(
     record = msgspec.to_builtins(claim)
     output.answer({"schema": "exan/check/1", "accepted": True, "claim": record, "statement": REAL_ARITHMETIC})
     decided = f": {claim.outcome.value.upper()}, {_counted(claim.samples)}"
-    if claim.radius is not None:
+    tolerance = claim.question.tolerance
+    if claim.radius is not None and tolerance is not None:
         decided = (
-            f": {claim.outcome.value.upper()} for gradients within {claim.question.tolerance}: batches of "
-            f"{len(claim.radius)} samples lie within {max(claim.radius):.3g} of the certificate's batch"
+            f": {claim.outcome.value.upper()} for gradients within {float(Fraction(tolerance)):.6g}: "
+            f"batches of {len(claim.radius)} samples lie within {max(claim.radius):.3g} of the certificate's batch"
         )
     output.say(titled("ACCEPTED", decided, "bold green"))
     output.say(REAL_ARITHMETIC)
@@ -121,6 +123,7 @@ def describe(verdict: Verdict) -> list[Any]:
         "trust": verdict.trust.value if verdict.trust else "nothing was decided",
     }
     if verdict.tolerant and verdict.witness is not None and verdict.witness.radius is not None:
+        del rows["samples"]  # equality is not asked, so no sample is determined or free
         rows["radius"] = f"{max(verdict.witness.radius):.3g} at most, L-infinity (per sample: --json)"
     if verdict.engine:
         where = f" at hidden layer {verdict.layer}" if verdict.layer else ""
