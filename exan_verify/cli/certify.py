@@ -99,7 +99,8 @@ def check_command(
     if claim.radius is not None and tolerance is not None:
         decided = (
             f": {claim.outcome.value.upper()} for gradients within {float(Fraction(tolerance)):.6g}: "
-            f"batches of {len(claim.radius)} samples lie within {max(claim.radius):.3g} of the certificate's batch"
+            f"batches of {len(claim.radius)} samples lie within {max(claim.radius):.3g} "
+            "of the certificate's batch"
         )
     output.say(titled("ACCEPTED", decided, "bold green"))
     output.say(REAL_ARITHMETIC)
