@@ -27,9 +27,11 @@ VARIABLES = 12
 SUBSPACES = 3000
 """Most subspaces at hand: a second or two in exact integers."""
 
-CHOICES = 200_000
-"""Most choices that are looked at: some seconds."""
+CHOICES = 40_000
+"""Most choices that are looked at: about ten seconds."""
 
+FOLLOWED = 2_000
+"""Most candidates that are followed through the network: each takes a pass in exact numbers."""
 
 MODULAR_CHOICES = 20_000
 """The same mod p, where each takes a rank or two."""
@@ -84,9 +86,16 @@ def _followed(context: Context, searched: Problem, choices: Choices, budget: Bud
         else:
             refuted += 1
         budget.spend(context.samples**4)
-        if budget.exhausted:
+        if budget.exhausted or refuted + left + len(second) >= FOLLOWED:
             break
-    stopped = budget.exhausted or (f"more than {CHOICES} choices" if choices.too_many else None)
+    else:
+        stopped = f"more than {CHOICES} choices" if choices.too_many else None
+        return _told(choices, refuted, left, second, stopped)
+    stopped = budget.exhausted or f"more than {FOLLOWED} candidates"
+    return _told(choices, refuted, left, second, stopped)
+
+
+def _told(choices: Choices, refuted: int, left: int, second: list[Accepted], stopped: str | None) -> Rays:
     note = f"{len(choices.subspaces)} subspaces over Q, {choices.looked_at} choices: "
     note += f"{refuted} candidates refuted, {len(second)} second batches, {left} open"
     complete = not (left or stopped)
