@@ -175,7 +175,7 @@ def _unique(search: Search, truth: Known, radius: Fraction) -> Verdict:
     return _verdict(
         search,
         Outcome.UNIQUE,
-        f"{claim}: refuted by SMT solvers in every activation pattern",
+        f"{claim}: refuted in every activation pattern by SMT solvers and exact sums over regions",
         # within a radius is not "in every batch"
         samples=(SampleStatus.DETERMINED if question.tolerance is None else SampleStatus.UNKNOWN,)
         * question.size,
@@ -238,7 +238,7 @@ def _unrealisable(search: Search) -> Verdict:
         f"no batch of {question.size} samples with labels {question.labels.value}"
         f"{' in the domain' if question.domain else ''} has this gradient"
         f"{f' within {question.tolerance}' if question.tolerance else ''}: "
-        "refuted by SMT solvers in every activation pattern",
+        "refuted in every activation pattern by SMT solvers and exact sums over regions",
     )
 
 
