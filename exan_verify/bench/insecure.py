@@ -36,7 +36,7 @@ _STEPS = 200
 _POOL = 48
 """Images tried at every exchange."""
 
-_SEARCHES = 3
+_SEARCHES = 12
 """Searches for every batch that is asked for; what they do not find is reported."""
 
 Patterns = tuple[npt.NDArray[np.bool_], ...]

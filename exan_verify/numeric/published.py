@@ -55,6 +55,9 @@ _NO_GROUP = (
     "peel or lift"
 )
 
+_ROUNDINGS = 64.0
+"""An activation solved for is taken for positive when it exceeds its estimated rounding by this factor."""
+
 _HEURISTIC = 2 / 3
 """B.1's share of the largest feasible |g_1|."""
 
@@ -153,8 +156,10 @@ def _patterns_down(problem: Problem, g: Float[Tensor, "m K"]) -> tuple[list[Bool
             f"{len(g)} loss vectors among {problem.classes} classes are dependent, so that dW_L does not "
             "give the activations of the last hidden layer (B.3); use the repairs"
         )
-    last = torch.linalg.pinv(g).T @ problem.layers[-1].d_weight.double()
-    patterns = [last > ALIKE * problem.unit_roundoff * last.abs().amax(dim=1, keepdim=True)]
+    inverse, given = torch.linalg.pinv(g).T, problem.layers[-1].d_weight.double()
+    # an inactive neuron comes back as rounding, which nearly dependent loss vectors magnify
+    rounding = problem.unit_roundoff * inverse.norm(dim=1, keepdim=True) * given.norm(dim=0)
+    patterns = [inverse @ given > _ROUNDINGS * rounding]
     for k in range(len(problem.layers) - 2, 0, -1):
         rows, have = _exclusive_neurons(problem, k, patterns[0])
         if not bool(have.all()):
@@ -198,7 +203,9 @@ def _repaired(
         if patterns is not None:
             deltas = _backward(problem, patterns, g)
             x = torch.linalg.pinv(deltas.T) @ problem.layers[0].d_weight.double()
-            return replace(nothing, x=x, rest=space.basis[:, :0])
+            # a pattern that rounding got wrong shows in the forward pass; then the rows decide
+            if all(map(torch.equal, forward(problem, x).patterns, patterns)):
+                return replace(nothing, x=x, rest=space.basis[:, :0])
     x, rows = _inputs_down(problem, groups)
     if not len(x):
         return replace(nothing, reason=_join(_SHORT.format(0, space.rank), nothing.reason))
