@@ -38,6 +38,7 @@ class Case:
 
 
 _MNIST = (784, 512, 10)
+_WIDE = (784, 1000, 10)
 
 CASES = (
     Case(name="784-512-10 M=8", widths=_MNIST, samples=8),
@@ -59,6 +60,10 @@ CASES = (
         data="mnist-trained",
         dtype="float32",
     ),
+    Case(name="784-512-10 M=32 MNIST, initialised", widths=_MNIST, samples=32, data="mnist"),
+    Case(name="784-1000-10 M=64 MNIST, initialised", widths=_WIDE, samples=64, data="mnist"),
+    Case(name="784-1000-10 M=64 MNIST, trained", widths=_WIDE, samples=64, data="mnist-trained", seeds=3),
+    Case(name="784-1000-10 M=128 MNIST, initialised", widths=_WIDE, samples=128, data="mnist", seeds=3),
     Case(name="784-1000-10 M=34", widths=(784, 1000, 10), samples=34),
     Case(name="784-512-512-512-10 M=12", widths=(784, 512, 512, 512, 10), samples=12),
     Case(name="3072-1024-512-512-512-512-10 M=16", widths=(3072, 1024, 512, 512, 512, 512, 10), samples=16),
