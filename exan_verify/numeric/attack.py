@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,7 +14,6 @@ import torch
 from exan_verify.errors import InputError, RangeError
 from exan_verify.network import Loss, ReluNetwork
 from exan_verify.numeric.assign import Assign
-from exan_verify.numeric.bounds import refine
 from exan_verify.numeric.confirm import Confirmed, confirm
 from exan_verify.numeric.lift import Lift
 from exan_verify.numeric.passes import weight_gains
@@ -21,6 +21,7 @@ from exan_verify.numeric.peel import Peel
 from exan_verify.numeric.problem import LayerGradient, Problem, build_problem
 from exan_verify.numeric.published import Published
 from exan_verify.numeric.records import Attack, Finding, Method
+from exan_verify.numeric.regroup import settled
 from exan_verify.numeric.spectrum import ColumnSpace, column_space
 
 METHODS: Mapping[str, Method] = {
@@ -144,7 +145,9 @@ def _confirm(
     problem: Problem, spaces: tuple[ColumnSpace, ...], finding: Finding, gains: list[tuple[float, float]]
 ) -> Confirmed:
     if finding.x.shape[0]:
-        return confirm(problem, spaces, finding, refine(problem, spaces[0], finding, gains), gains)
+        kept, refined, dropped = settled(problem, spaces[0], finding, gains)
+        confirmed = confirm(problem, spaces, kept, refined, gains)
+        return replace(confirmed, unclaimed=confirmed.unclaimed + dropped)
     rank = max((space.rank for space in spaces[:-1]), default=0)
     classes = problem.loss in (Loss.CROSS_ENTROPY, Loss.HINGE)
     labels = (

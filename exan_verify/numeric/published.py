@@ -12,7 +12,8 @@ Two repairs, named in docs/theory.md, can be switched off (``repairs=False``), t
   classes, or one logit, all columns are parallel either way, and nothing is grouped.
 - E3: scales come from db_L = sum_m s_m u_m where the directions are independent (M <= K - 1 for
   cross_entropy and hinge, M <= K else), otherwise from a forward pass at inputs that exclusive rows of
-  [dW_i | db_i] show (E1). That pass also gives the patterns that dW_L then leaves open.
+  [dW_i | db_i] show (E1). That pass also gives the patterns that dW_L then leaves open. The linear solve
+  for X is then that of the common refinement, which all methods end with.
 
 Without repairs the scale needs |g_c| < 1, hence cross_entropy or bce; candidates are judged as they are.
 """
@@ -217,12 +218,13 @@ def _repaired(
     scales = torch.where(own != 0, problem.layers[0].d_bias[neurons] / own, torch.zeros_like(own))
     deltas = scales[:, None] * deltas
     if len(x) == space.rank:
-        solved = torch.linalg.pinv(deltas.T) @ problem.layers[0].d_weight.double()
-        return replace(nothing, x=solved, rest=space.basis[:, :0])
+        return replace(nothing, x=x, rest=space.basis[:, :0])
     reason = _join(_SHORT.format(len(x), space.rank), nothing.reason)
     if len(x) > space.rank:
         return replace(nothing, reason=f"{len(x)} groups for {space.rank} samples; use peel or lift")
-    return replace(nothing, x=x, rest=without(space, deltas, x).basis, reason=reason)
+    left = without(space, deltas, x)
+    sine = min(1.0, space.noise / left.noise)
+    return replace(nothing, x=x, rest=left.basis, rest_sine=sine, reason=reason)
 
 
 def _bias_scale(problem: Problem, directions: Float[Tensor, "m K"]) -> Tensor | None:
