@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.mutants.operators import Mutant, mutants
@@ -20,7 +21,8 @@ EXPLAINED = Path(__file__).with_name("survivors.json")
 
 def main() -> int:
     arguments = _arguments()
-    chosen = choose(arguments.count, arguments.seed, arguments.only)
+    chosen = choose(arguments.count, arguments.seed, arguments.only, arguments.key)
+    chosen = chosen[arguments.part[0] - 1 :: arguments.part[1]]
     explained = json.loads(EXPLAINED.read_text())
     results = []
     with tempfile.TemporaryDirectory() as folder:
@@ -40,14 +42,19 @@ def main() -> int:
     return 1 if unexplained else 0
 
 
-def choose(count: int, seed: int, only: str = "") -> list[tuple[str, Mutant]]:
-    """``count`` mutants, the same for the same seed, spread evenly over the modules."""
+def choose(count: int, seed: int, only: str = "", keys: Sequence[str] = ()) -> list[tuple[str, Mutant]]:
+    """``count`` mutants, the same for the same seed, spread evenly over the modules.
+
+    With ``keys``: all mutants whose key contains one of them.
+    """
+    if keys:
+        return [pair for pair in everything(only) if any(key in pair[1].key for key in keys)]
     generator = random.Random(seed)
     names = [name for name in TARGETS if only in name]
-    pools = {}
+    pools: dict[str, list[Mutant]] = {name: [] for name in names}
+    for name, mutant in everything(only):
+        pools[name].append(mutant)
     for name in names:
-        path = ROOT / "exan_verify" / f"{name}.py"
-        pools[name] = mutants(name, path.read_text())
         generator.shuffle(pools[name])
     chosen: list[tuple[str, Mutant]] = []
     while len(chosen) < count and any(pools.values()):
@@ -55,6 +62,16 @@ def choose(count: int, seed: int, only: str = "") -> list[tuple[str, Mutant]]:
             if pools[name] and len(chosen) < count:
                 chosen.append((name, pools[name].pop()))
     return sorted(chosen, key=lambda pair: (pair[0], pair[1].line))
+
+
+def everything(only: str = "") -> list[tuple[str, Mutant]]:
+    """All mutants of the modules whose name contains ``only``."""
+    return [
+        (name, mutant)
+        for name in TARGETS
+        if only in name
+        for mutant in mutants(name, (ROOT / "exan_verify" / f"{name}.py").read_text())
+    ]
 
 
 def workplace(folder: Path) -> Path:
@@ -92,9 +109,20 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--count", type=int, default=120)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="modules whose name contains this")
+    parser.add_argument(
+        "--key", action="append", default=[], help="mutants whose key contains this; repeat it"
+    )
+    parser.add_argument("--part", type=_part, default=(1, 1), help="K/N: every N-th mutant, from the K-th")
     parser.add_argument("--timeout", type=float, default=300, help="seconds until a mutant counts as hanging")
     parser.add_argument("--out", type=Path, help="write the results as JSON")
     return parser.parse_args()
+
+
+def _part(text: str) -> tuple[int, int]:
+    number, parts = (int(v) for v in text.split("/"))
+    if not 1 <= number <= parts:
+        raise ValueError("K/N needs 1 <= K <= N")
+    return number, parts
 
 
 if __name__ == "__main__":

@@ -1,9 +1,13 @@
-"""All mutants of a module: one change of its syntax tree each, in the order of the source."""
+"""All mutants of a module: one change of its syntax tree each, in the order of the source.
+
+Left out is what no verdict depends on: arguments of decorators, type annotations, values of Enum members, and
+the texts of errors and of checks.
+"""
 
 import ast
-import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 COMPARISONS = {
     ast.Lt: ast.LtE,
@@ -22,33 +26,39 @@ ARITHMETIC = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Add, ast.FloorDi
 
 @dataclass(frozen=True)
 class Mutant:
-    """``source`` is the changed module; ``key`` names the change and survives edits elsewhere."""
+    """``key`` names the change and survives edits elsewhere; ``original`` is the module's source."""
 
     module: str
     key: str
     line: int
-    source: str
+    original: str
+    index: int
+    what: str
+
+    @property
+    def source(self) -> str:
+        """The changed module."""
+        tree = ast.parse(self.original)
+        _apply(next(islice(ast.walk(tree), self.index, None)), self.what)
+        return ast.unparse(tree)
 
 
 def mutants(module: str, source: str) -> list[Mutant]:
     """Every mutant of ``source``; ``module`` is its path, for the keys."""
     tree = ast.parse(source)
-    names = _functions(tree)
+    names, silent = _functions(tree), _silent(tree)
     found: list[Mutant] = []
     seen: dict[str, int] = {}
     for index, node in enumerate(ast.walk(tree)):
         for what in _changes(node):
-            changed = copy.deepcopy(tree)
-            twin = _at(changed, index)
-            before = ast.unparse(twin)
-            _apply(twin, what)
-            text = ast.unparse(changed)
-            line = getattr(node, "lineno", 0)
-            place = names.get(id(node), "module")
-            key = f"{module}::{place}::{what}::{' '.join(before.split())[:90]}"
+            before = " ".join(ast.unparse(node).split())
+            key = f"{module}::{names[id(node)]}::{what}::{before[:90]}"
             seen[key] = seen.get(key, 0) + 1
+            if id(node) in silent:
+                continue
             suffix = f"#{seen[key]}" if seen[key] > 1 else ""
-            found.append(Mutant(module, key + suffix, line, text))
+            line = getattr(node, "lineno", 0)
+            found.append(Mutant(module, key + suffix, line, source, index, what))
     return sorted(found, key=lambda mutant: (mutant.line, mutant.key))
 
 
@@ -66,8 +76,29 @@ def _functions(tree: ast.Module) -> dict[int, str]:
     return names
 
 
-def _at(tree: ast.Module, index: int) -> ast.AST:
-    return next(node for i, node in enumerate(ast.walk(tree)) if i == index)
+def _silent(tree: ast.Module) -> set[int]:
+    """Ids of the nodes that no verdict depends on."""
+    return {id(node) for root in _silent_roots(tree) for node in ast.walk(root)}
+
+
+def _silent_roots(tree: ast.Module) -> Iterator[ast.AST]:
+    for node in ast.walk(tree):
+        match node:
+            case ast.FunctionDef():
+                yield from node.decorator_list
+                yield from filter(None, [node.returns])
+            case ast.ClassDef():
+                yield from node.decorator_list
+                if any(isinstance(base, ast.Name) and base.id.endswith("Enum") for base in node.bases):
+                    yield from node.body
+            case ast.arg(annotation=ast.expr() as annotation) | ast.AnnAssign(annotation=annotation):
+                yield annotation
+            case ast.Raise(exc=ast.expr() as error):
+                yield error
+            case ast.Call() if _checks(node):
+                yield from node.args[1:]
+            case _:
+                pass
 
 
 def _changes(node: ast.AST) -> Iterator[str]:
@@ -128,7 +159,7 @@ def _apply(node: ast.AST, what: str) -> None:
         case ast.Call(), "no-check":
             node.args[0] = ast.Constant(value=True)
         case ast.Constant(), "constant":
-            node.value = int(node.value) + 1
+            node.value = node.value + 1 if isinstance(node.value, int) else node.value
         case ast.Constant(), "boolean":
             node.value = not node.value
         case _:
