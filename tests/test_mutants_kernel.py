@@ -90,8 +90,8 @@ def test_targets_follow_from_the_mixes_of_moved_samples() -> None:
 
 def test_a_batch_rebuilt_from_the_second_layer() -> None:
     """On the way down a neuron whose feature is zero passes nothing on."""
-    network = integer_network([4, 20, 40, 3], 1)
-    batch = rational_batch(network, 3, 2)
+    network = integer_network([4, 20, 40, 3], 1)  # type: ignore[no-untyped-call]
+    batch = rational_batch(network, 3, 2)  # type: ignore[no-untyped-call]
     given = gradient(network, batch, Loss.MSE, Reduction.MEAN)
     task = Task(
         network=network,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
@@ -15,6 +16,12 @@ from exan_verify.kernel import residual_cover, residual_quadrics
 from exan_verify.kernel.residual_parts import Part
 from exan_verify.kernel.subject import Subject
 from exan_verify.network import Batch, Labels, Loss, Reduction, ReluNetwork
+
+
+@pytest.fixture(autouse=True)
+def precise() -> Iterator[None]:
+    with flint.ctx.workprec(residual_cover.PRECISION):
+        yield
 
 
 def part_of(network: ReluNetwork, x: Any, y: Any, loss: Loss) -> Part:

@@ -27,7 +27,11 @@ def main() -> int:
     results = []
     with tempfile.TemporaryDirectory() as folder:
         copy = workplace(Path(folder))
+        sane: set[tuple[str, ...]] = set()
         for number, (target, mutant) in enumerate(chosen, 1):
+            if TARGETS[target] not in sane:
+                _demand_passing(copy, target)
+                sane.add(TARGETS[target])
             started = time.monotonic()
             killed = noticed(copy, target, mutant, arguments.timeout)
             word = "killed" if killed else "explained" if mutant.key in explained else "SURVIVED"
@@ -88,6 +92,14 @@ def noticed(folder: Path, target: str, mutant: Mutant, timeout: float) -> bool:
     path = folder / "exan_verify" / f"{target}.py"
     original = path.read_text()
     path.write_text(mutant.source)
+    try:
+        return fails(folder, target, timeout)
+    finally:
+        path.write_text(original)
+
+
+def fails(folder: Path, target: str, timeout: float) -> bool:
+    """Whether a test of the target fails, or they do not end in time."""
     files = [f"tests/{name}.py" for name in TARGETS[target]]
     command = [sys.executable, "-B", "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *files]
     environment = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
@@ -97,11 +109,14 @@ def noticed(folder: Path, target: str, mutant: Mutant, timeout: float) -> bool:
         )
     except subprocess.TimeoutExpired:
         return True
-    finally:
-        path.write_text(original)
     if run.returncode not in (0, 1, 2):  # 2: the module no longer imports
         raise RuntimeError(run.stdout.decode() + run.stderr.decode())
     return run.returncode != 0
+
+
+def _demand_passing(folder: Path, target: str) -> None:
+    if fails(folder, target, 3600):
+        raise SystemExit(f"the tests of {target} fail without any change: {', '.join(TARGETS[target])}")
 
 
 def _arguments() -> argparse.Namespace:
