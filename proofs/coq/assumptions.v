@@ -66,7 +66,7 @@ Print Assumptions S3_batch.
 Print Assumptions S3_silent.
 Print Assumptions rank_mod_ge.
 
-From Exan Require Import instances instances_ambiguous instances_algebra instances_published.
+From Exan Require Import instances instances_ambiguous instances_algebra instances_published instances_secure.
 
 Print Assumptions A_unique.
 Print Assumptions A_E1.
@@ -81,6 +81,13 @@ Print Assumptions E_singleton.
 Print Assumptions F_all_solutions.
 Print Assumptions G_rank.
 Print Assumptions P_unique.
+Print Assumptions H_dead.
+Print Assumptions H_batch.
+Print Assumptions H_other.
+Print Assumptions H_silent.
+Print Assumptions J_line.
+Print Assumptions J_ambiguous.
+Print Assumptions Q_ambiguous.
 Print Assumptions down_step.
 Print Assumptions explained_solves.
 Print Assumptions explained_independent.
