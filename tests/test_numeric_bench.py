@@ -19,6 +19,7 @@ def test_a_small_row(dtype: str):
     case = Case(name="small", widths=(30, 120, 5), samples=4, dtype=dtype)
     row = summarise(case, [run_case(case, seed) for seed in (0, 1)])
     assert (row.recall, row.recall_worst, row.wrong, row.claimed, row.complete) == (1.0, 1.0, 0, 8, 2)
+    assert row.methods == {"lift": 2}
     assert row.rmse is not None
     assert row.bound is not None
     assert row.rmse <= row.bound < 1e-3

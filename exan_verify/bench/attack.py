@@ -12,6 +12,7 @@ import multiprocessing
 import resource
 import statistics
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -64,6 +65,13 @@ CASES = (
     Case(name="784-1000-10 M=64 MNIST, initialised", widths=_WIDE, samples=64, data="mnist"),
     Case(name="784-1000-10 M=64 MNIST, trained", widths=_WIDE, samples=64, data="mnist-trained", seeds=3),
     Case(name="784-1000-10 M=128 MNIST, initialised", widths=_WIDE, samples=128, data="mnist", seeds=3),
+    Case(name="784-1000-10 M=256 MNIST, initialised", widths=_WIDE, samples=256, data="mnist", seeds=3),
+    Case(
+        name="784-512-512-512-10 M=48 MNIST, initialised",
+        widths=(784, 512, 512, 512, 10),
+        samples=48,
+        data="mnist",
+    ),
     Case(name="784-1000-10 M=34", widths=(784, 1000, 10), samples=34),
     Case(name="784-512-512-512-10 M=12", widths=(784, 512, 512, 512, 10), samples=12),
     Case(name="3072-1024-512-512-512-512-10 M=16", widths=(3072, 1024, 512, 512, 512, 512, 10), samples=16),
@@ -75,8 +83,10 @@ CASES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One case at one seed. Times in seconds, memory in MiB; None where nothing was claimed or lifted."""
+    """One case at one seed. Times in seconds, memory in MiB; None where nothing was claimed or lifted;
+    ``method``: whose candidates were taken."""
 
+    method: str
     recall: float
     claimed: int
     wrong: int
@@ -100,12 +110,14 @@ class Row:
     ``recall`` median and ``recall_worst``: share of the batch claimed with RMSE below 1e-3; ``wrong``:
     claimed samples further from the truth than their bound, all seeds together (must be 0); ``rmse``
     and ``bound``: the worst of any claimed sample; ``labels_right``: worst share of claimed labels that
-    are right; ``gap``: the smallest sigma_{U-M} / sigma_{U-M+1} of the lifted equations.
+    are right; ``methods``: in how many runs which method's candidates were taken; ``gap``: the smallest
+    sigma_{U-M} / sigma_{U-M+1} of the lifted equations.
     """
 
     name: str
     samples: int
     seeds: int
+    methods: dict[str, int]
     recall: float
     recall_worst: float
     complete: int
@@ -168,6 +180,7 @@ def run_case(case: Case, seed: int) -> Run:
     bounds = [evidence.error_bound for evidence in found.status]
     used = next((s for s in found.layers if s.index == found.layer), None)
     return Run(
+        method=found.method,
         recall=result.recall,
         claimed=len(bounds),
         wrong=sum(sample.largest > bounds[sample.index] for sample in result.samples),
@@ -220,6 +233,7 @@ def summarise(case: Case, runs: Sequence[Run]) -> Row:
         name=case.name,
         samples=case.samples,
         seeds=len(runs),
+        methods=dict(Counter(run.method for run in runs)),
         recall=statistics.median(run.recall for run in runs),
         recall_worst=min(run.recall for run in runs),
         complete=sum(run.complete for run in runs),

@@ -49,6 +49,7 @@ SUITES: Mapping[str, Suite] = {
         columns=(
             ("case", "name"),
             ("seeds ", "seeds"),
+            ("method", "methods"),
             ("recall ", "recall"),
             ("worst ", "recall_worst"),
             ("complete ", "complete"),
