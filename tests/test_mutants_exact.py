@@ -13,7 +13,7 @@ from exan_verify.exact.balance import contributions_cancel, symbolic_loss_vector
 from exan_verify.exact.first_order import own_motions
 from exan_verify.exact.linalg import nullspace
 from exan_verify.exact.lp import Program, Status, proved, solve
-from exan_verify.exact.modular import PRIME, inverses_mod
+from exan_verify.exact.modular import PRIME, add_mod, inverses_mod
 from exan_verify.exact.rational import RationalMatrix
 from exan_verify.exact.segments import distinct_loss_vectors
 from exan_verify.network import Batch, Labels, Loss, ReluNetwork
@@ -87,6 +87,12 @@ def test_softmax_loss_vectors_are_the_same_up_to_a_shift_of_the_logits() -> None
 def test_inverses_of_many_residues(count: int) -> None:
     values = np.array([PRIME - 1 - 5 * k for k in range(count)], dtype=np.uint64)
     assert [int(v) * int(w) % PRIME for v, w in zip(values, inverses_mod(values), strict=True)] == [1] * count
+
+
+def test_sums_of_residues() -> None:
+    left = np.array([PRIME - 1, 0, 3, PRIME - 1], dtype=np.uint64)
+    right = np.array([5, 0, PRIME - 4, PRIME - 1], dtype=np.uint64)
+    assert add_mod(left, right).tolist() == [4, 0, PRIME - 1, PRIME - 2]
 
 
 def test_transposes_and_columns_of_another_denominator() -> None:
