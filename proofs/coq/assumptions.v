@@ -66,7 +66,8 @@ Print Assumptions S3_batch.
 Print Assumptions S3_silent.
 Print Assumptions rank_mod_ge.
 
-From Exan Require Import instances instances_ambiguous instances_algebra instances_published instances_secure.
+From Exan Require Import instances instances_ambiguous instances_algebra instances_published instances_secure
+  instances_peeling.
 
 Print Assumptions A_unique.
 Print Assumptions A_E1.
@@ -88,6 +89,12 @@ Print Assumptions H_silent.
 Print Assumptions J_line.
 Print Assumptions J_ambiguous.
 Print Assumptions Q_ambiguous.
+Print Assumptions R_peels.
+Print Assumptions R_no_stopping.
+Print Assumptions R_any_order.
+Print Assumptions R_reads.
+Print Assumptions S_not_peeled.
+Print Assumptions S_scales.
 Print Assumptions down_step.
 Print Assumptions explained_solves.
 Print Assumptions explained_independent.
