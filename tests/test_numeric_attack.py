@@ -312,3 +312,16 @@ def test_scores():
         score(torch.zeros(1, 3), torch.zeros(1), truth, torch.arange(3))
     with pytest.raises(InputError, match="data_range=0"):
         score(truth, torch.arange(3), truth, torch.arange(3), data_range=0)
+
+
+def test_a_gradient_too_small_to_square_claims_nothing():
+    network = default_network([20, 64, 5], seed=3)
+    given = gradient(network, random_batch(network, 4, seed=5, loss=Loss.BCE), Loss.BCE, Reduction.MEAN)
+    tiny = {name: np.asarray(g, dtype=np.float64) * 1e-170 for name, g in given.items()}
+    for method in METHODS:
+        try:
+            found = run(network, tiny, loss="bce", reduction="mean", method=method)
+        except RangeError:  # no neuron left to work with
+            continue
+        assert len(found.x) == 0
+        assert found.reason

@@ -22,6 +22,7 @@ from exan_verify.numeric.passes import backward, forward, weight_gains
 from exan_verify.numeric.peel import _nothing
 from exan_verify.numeric.problem import Problem, build_problem
 from exan_verify.numeric.records import Attack, Finding
+from exan_verify.numeric.regroup import settled
 from exan_verify.numeric.remainder import without
 from exan_verify.numeric.spectrum import ColumnSpace, column_space
 from tests.cases import default_network, random_batch
@@ -340,3 +341,37 @@ def test_a_share_too_small_to_refuse_is_in_the_bound():
         for row, status in zip(confirmed.x, confirmed.status, strict=True):
             assert float((row - x[0]).abs().max()) <= status.error_bound < 1e-9
     assert 2 < claimed < 37
+
+
+@pytest.mark.parametrize(("share", "dropped"), [(10.0, 1), (1.0, 0), (1e-2, 0)])
+def test_a_stranger_among_the_candidates_does_not_spoil_the_others(share: float, dropped: int):
+    network = default_network([20, 64, 5], seed=3, dtype=np.float64)
+    batch = random_batch(network, 4, seed=5)
+    x = torch.tensor(batch.inputs).double()
+    problem = build_problem(
+        network,
+        gradient(network, batch, Loss.CROSS_ENTROPY, Reduction.MEAN),
+        loss="cross_entropy",
+        reduction="mean",
+        batch_size=4,
+        device=None,
+        seed=0,
+    )
+    spaces, gains = _spaces(problem), weight_gains(problem)
+    # near a sample, refinement finds that; far from all, it must go
+    stranger = x[3] + share * torch.tensor(np.random.default_rng(3).normal(size=20))
+    finding = Finding(
+        method="",
+        x=torch.cat([x[:3], stranger[None]]),
+        rest=spaces[0].basis[:, :0],
+        rest_sine=1.0,
+        layer=1,
+        layers=(),
+        reason="",
+    )
+    kept, refined, out = settled(problem, spaces[0], finding, gains)
+    confirmed = confirm(problem, spaces, kept, refined, gains)
+    assert len(out) == dropped
+    assert len(confirmed.x) == 4 - dropped
+    for row, status in zip(confirmed.x, confirmed.status, strict=True):
+        assert float((row - x).abs().amax(dim=1).min()) <= status.error_bound < 1e-8

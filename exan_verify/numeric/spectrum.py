@@ -93,7 +93,9 @@ def _cut(layer: LayerGradient, u: Tensor, values: Tensor, rows: Tensor, unit_rou
     live = min(int(alive.sum()), int(used.sum()))
     floor = unit_roundoff * frobenius * (layer.shape[0] ** -0.5 + layer.shape[1] ** -0.5)
     rank, gap = (
-        _last_gap(values[:live], max(floor, 2.0**-53 * float(values[0]))) if frobenius > 0 else (0, math.inf)
+        _last_gap(values[:live], max(floor, 2.0**-53 * float(values[0])))
+        if frobenius > 0 and live  # squares of entries below 1e-154 vanish
+        else (0, math.inf)
     )
     tail = float(values[rank]) if rank < len(values) else 0.0
     return ColumnSpace(
