@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test lint types proofs bench clean
+.PHONY: help setup demo test lint types proofs bench mutants clean
 
 help:
 	@grep -E '^# make' Makefile | sed 's/^# //'
@@ -43,6 +43,10 @@ proofs: setup
 bench: setup
 	$(BIN)/exan bench certify
 	$(BIN)/exan bench attack
+
+# make mutants - break kernel, exact arithmetic and encoders in 120 places; every change must be noticed
+mutants: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutants --count 120
 
 # make clean - remove the virtual environment and build products
 clean:
