@@ -67,6 +67,21 @@ SUITES: Mapping[str, Suite] = {
             ("peak MiB ", "peak_mib"),
         ),
     ),
+    "robustness": Suite(
+        name="robustness",
+        title="robustness: gradients that are rounded, noisy, clipped, pruned or no batch's at all",
+        columns=(
+            ("gradient", "name"),
+            ("seeds ", "seeds"),
+            ("recall ", "recall"),
+            ("worst ", "recall_worst"),
+            ("claimed ", "claimed"),
+            ("wrong ", "wrong"),
+            ("bound ", "bound"),
+            ("refused ", "refused"),
+            ("s ", "seconds"),
+        ),
+    ),
     "insecure": Suite(
         name="insecure",
         title="insecure: the published condition on real images, satisfied and violated",
@@ -214,6 +229,7 @@ def _runner(name: str) -> Callable[..., list[Any]]:
     from exan_verify.bench.certify import run_certify_bench
     from exan_verify.bench.convolution import run_convolution_bench
     from exan_verify.bench.insecure import run_insecure_bench
+    from exan_verify.bench.robustness import run_robustness_bench
     from exan_verify.bench.smt import run_smt_bench
 
     runners: Mapping[str, Callable[..., list[Any]]] = {
@@ -221,6 +237,7 @@ def _runner(name: str) -> Callable[..., list[Any]]:
         "certify": run_certify_bench,
         "convolution": run_convolution_bench,
         "insecure": run_insecure_bench,
+        "robustness": run_robustness_bench,
         "smt": run_smt_bench,
     }
     return runners[name]

@@ -1,0 +1,300 @@
+"""``exan bench robustness``: the attack on gradients that are not, or not exactly, a batch's.
+
+784-512-10 at PyTorch's default initialisation, 16 MNIST digits, cross_entropy, reduction mean. The gradient
+is taken in float64 and then spoiled; noise is Gaussian, its size relative to the root mean square of all
+entries. What counts is that nothing wrong is claimed: a claimed sample must be within its bound of a true
+one, with the true label, and no true sample may be claimed twice.
+"""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from exan_verify.bench.attack import SEEDS, autograd_gradient
+from exan_verify.convert import to_network
+from exan_verify.data import initialised_network, mnist_batch
+from exan_verify.errors import InputError
+from exan_verify.numeric.attack import run
+from exan_verify.numeric.metrics import score
+from exan_verify.numeric.records import Attack
+
+Gradient = dict[str, Tensor]
+
+WIDTHS = (784, 512, 10)
+SAMPLES = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """What a gradient is taken of: a float32 model, inputs (M, d), classes (M,), and a seed for the noise."""
+
+    model: nn.Sequential
+    x: Tensor
+    y: Tensor
+    seed: int
+
+    def gradient(self, dtype: str = "float64") -> Gradient:
+        """Of the whole batch."""
+        return autograd_gradient(self.model, self.x, self.y, dtype)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mode:
+    """One way to spoil a gradient; ``told``: whether the attack is given the batch size.
+
+    ``prepare`` changes the scene before the gradient is taken (duplicates, a fitted network).
+    """
+
+    name: str
+    spoil: Callable[[Scene], Gradient]
+    prepare: Callable[[Scene], Scene] = lambda scene: scene
+    told: bool = False
+
+
+def computed_in(dtype: str) -> Callable[[Scene], Gradient]:
+    """Computed and sent in ``dtype``."""
+    return lambda scene: scene.gradient(dtype)
+
+
+def disguised(dtype: torch.dtype) -> Callable[[Scene], Gradient]:
+    """Rounded to ``dtype`` and sent as float64, so that the dtype does not tell the rounding."""
+    return lambda scene: {name: g.to(dtype).double() for name, g in scene.gradient().items()}
+
+
+def noisy(size: float) -> Callable[[Scene], Gradient]:
+    """With Gaussian noise on every entry, ``size`` times the gradient's root mean square."""
+
+    def spoil(scene: Scene) -> Gradient:
+        gradient = scene.gradient()
+        generator = torch.Generator().manual_seed(scene.seed)
+        scale = size * torch.cat([g.flatten() for g in gradient.values()]).square().mean().sqrt()
+        return {
+            name: g + scale * torch.randn(g.shape, generator=generator, dtype=g.dtype)
+            for name, g in gradient.items()
+        }
+
+    return spoil
+
+
+def clipped(share: float) -> Callable[[Scene], Gradient]:
+    """Clipped to ``share`` of its norm: a common factor."""
+    return lambda scene: {name: share * g for name, g in scene.gradient().items()}
+
+
+def pruned(share: float) -> Callable[[Scene], Gradient]:
+    """Only the ``share`` of entries that are largest in every tensor."""
+
+    def keep(g: Tensor) -> Tensor:
+        least = g.abs().flatten().kthvalue(g.numel() - max(1, round(share * g.numel())) + 1).values
+        return torch.where(g.abs() >= least, g, 0.0)
+
+    return lambda scene: {name: keep(g) for name, g in scene.gradient().items()}
+
+
+def flipped(share: float) -> Callable[[Scene], Gradient]:
+    """A random ``share`` of the signs wrong."""
+
+    def spoil(scene: Scene) -> Gradient:
+        generator = torch.Generator().manual_seed(scene.seed)
+        return {
+            name: torch.where(torch.rand(g.shape, generator=generator) < share, -g, g)
+            for name, g in scene.gradient().items()
+        }
+
+    return spoil
+
+
+def two_steps(rate: float) -> Callable[[Scene], Gradient]:
+    """The sum over two local steps of rate ``rate``, each on half of the batch."""
+
+    def spoil(scene: Scene) -> Gradient:
+        half = len(scene.x) // 2
+        first = autograd_gradient(scene.model, scene.x[:half], scene.y[:half], "float64")
+        moved = copy.deepcopy(scene.model).double()
+        with torch.no_grad():
+            for name, parameter in moved.named_parameters():
+                parameter.sub_(rate * first[name])
+        second = autograd_gradient(moved, scene.x[half:], scene.y[half:], "float64")
+        return {name: first[name] + second[name] for name in first}
+
+    return spoil
+
+
+def duplicated(*, same_label: bool) -> Callable[[Scene], Scene]:
+    """A quarter of the batch repeats its first samples, with their labels or with other ones."""
+
+    def prepare(scene: Scene) -> Scene:
+        count, classes = len(scene.x) // 4, int(scene.model[-1].out_features)  # type: ignore[arg-type]
+        x, y = scene.x.clone(), scene.y.clone()
+        x[-count:] = x[:count]
+        y[-count:] = y[:count] if same_label else (y[:count] + 1) % classes
+        return replace(scene, x=x, y=y)
+
+    return prepare
+
+
+def fitted(steps: int) -> Callable[[Scene], Scene]:
+    """The network trained on this very batch by ``steps`` of Adam, so that loss vectors are near zero."""
+
+    def prepare(scene: Scene) -> Scene:
+        model = copy.deepcopy(scene.model)
+        optimiser = torch.optim.Adam(model.parameters(), lr=1e-3)
+        for _ in range(steps):
+            optimiser.zero_grad()
+            loss = nn.functional.cross_entropy(model(scene.x), scene.y)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+        return replace(scene, model=model)
+
+    return prepare
+
+
+NOISES = (1e-10, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+
+MODES = (
+    Mode(name="float64", spoil=computed_in("float64")),
+    Mode(name="float64, batch size told", spoil=computed_in("float64"), told=True),
+    Mode(name="float32", spoil=computed_in("float32")),
+    Mode(name="float32 sent as float64", spoil=disguised(torch.float32)),
+    Mode(name="bfloat16", spoil=computed_in("bfloat16")),
+    Mode(name="bfloat16 sent as float64", spoil=disguised(torch.bfloat16)),
+    *(Mode(name=f"noise {size:.0e}", spoil=noisy(size)) for size in NOISES),
+    Mode(name="clipped to 1/2", spoil=clipped(0.5)),
+    Mode(name="clipped to 1/2, batch size told", spoil=clipped(0.5), told=True),
+    Mode(name="clipped to 0.37", spoil=clipped(0.37)),
+    Mode(name="largest 99 %", spoil=pruned(0.99)),
+    Mode(name="largest 50 %", spoil=pruned(0.5)),
+    Mode(name="largest 10 %", spoil=pruned(0.1)),
+    Mode(name="1e-5 of the signs flipped", spoil=flipped(1e-5)),
+    Mode(name="1 % of the signs flipped", spoil=flipped(0.01)),
+    Mode(name="two local steps, rate 1e-6", spoil=two_steps(1e-6)),
+    Mode(name="two local steps, rate 0.1", spoil=two_steps(0.1)),
+    Mode(name="duplicates", spoil=computed_in("float64"), prepare=duplicated(same_label=True)),
+    Mode(
+        name="duplicates with other labels",
+        spoil=computed_in("float64"),
+        prepare=duplicated(same_label=False),
+    ),
+    Mode(name="fitted, 100 steps", spoil=computed_in("float64"), prepare=fitted(100)),
+    Mode(name="fitted, 100 steps, float32", spoil=computed_in("float32"), prepare=fitted(100)),
+)
+"""The rows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """One attack: shares and counts of samples; ``refused``: the error's class, empty when it ran."""
+
+    recall: float
+    claimed: int
+    wrong: int
+    bound: float | None
+    refused: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A mode over its seeds: ``recall`` and ``claimed`` medians, ``recall_worst``, ``wrong`` the sum (must be
+    0), ``bound`` the largest of any claimed sample, ``refused`` how often the gradient was refused."""
+
+    name: str
+    seeds: int
+    recall: float
+    recall_worst: float
+    claimed: float
+    wrong: int
+    bound: float | None
+    refused: int
+    seconds: float
+
+
+def run_robustness_bench(
+    *,
+    rows: Sequence[str] | None = None,
+    seeds: Sequence[int] = SEEDS,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> list[Row]:
+    """Run the named modes (default: all) with method auto and return one :class:`Row` each.
+
+    ``progress(name, done, total)`` is called before every run. Raises :class:`InputError` on an unknown
+    name, listing the known ones.
+    """
+    unknown = set(rows or ()) - {mode.name for mode in MODES}
+    if unknown:
+        known = ", ".join(repr(mode.name) for mode in MODES)
+        raise InputError(f"no benchmark row {sorted(unknown)}; the rows are {known}")
+    table = []
+    for mode in (mode for mode in MODES if rows is None or mode.name in rows):
+        outcomes = []
+        for done, seed in enumerate(seeds):
+            if progress is not None:
+                progress(mode.name, done, len(seeds))
+            outcomes.append(attack_spoiled(mode, mnist_scene(seed)))
+        table.append(summarise(mode.name, outcomes))
+    return table
+
+
+def mnist_scene(seed: int) -> Scene:
+    """The network and batch of a seed."""
+    images, classes = mnist_batch(SAMPLES, seed)
+    model = initialised_network(WIDTHS, seed=seed)
+    return Scene(model=model, x=torch.tensor(images), y=torch.tensor(classes), seed=seed)
+
+
+def attack_spoiled(mode: Mode, scene: Scene, *, method: str = "auto") -> Outcome:
+    """Attack the spoiled gradient by ``method`` and compare with the truth."""
+    scene = mode.prepare(scene)
+    gradient = mode.spoil(scene)
+    network = to_network(scene.model)
+    start = time.perf_counter()
+    try:
+        found = run(
+            network,
+            gradient,
+            loss="cross_entropy",
+            reduction="mean",
+            batch_size=len(scene.x) if mode.told else None,
+            method=method,
+        )
+    except InputError as error:
+        seconds = time.perf_counter() - start
+        refused = type(error).__name__
+        return Outcome(recall=0.0, claimed=0, wrong=0, bound=None, refused=refused, seconds=seconds)
+    return Outcome(
+        recall=score(found.x, found.y, scene.x, scene.y).recall,
+        claimed=len(found.x),
+        wrong=wrong_claims(found, scene.x, scene.y),
+        bound=max((evidence.error_bound for evidence in found.status), default=None),
+        refused="",
+        seconds=time.perf_counter() - start,
+    )
+
+
+def wrong_claims(found: Attack, x: Tensor, y: Tensor) -> int:
+    """Claimed samples beyond their bound or with a wrong label, and those more than the batch has."""
+    matched = score(found.x, found.y, x, y).samples
+    wrong = [s for s in matched if s.largest > found.status[s.index].error_bound or not s.label]
+    return len(wrong) + len(found.x) - len(matched)
+
+
+def summarise(name: str, outcomes: Sequence[Outcome]) -> Row:
+    """Medians, sums and worst values over the seeds of a mode."""
+    return Row(
+        name=name,
+        seeds=len(outcomes),
+        recall=statistics.median(o.recall for o in outcomes),
+        recall_worst=min(o.recall for o in outcomes),
+        claimed=statistics.median(o.claimed for o in outcomes),
+        wrong=sum(o.wrong for o in outcomes),
+        bound=max((o.bound for o in outcomes if o.bound is not None), default=None),
+        refused=sum(bool(o.refused) for o in outcomes),
+        seconds=statistics.median(o.seconds for o in outcomes),
+    )

@@ -1,0 +1,90 @@
+"""Gradients that are not, or not exactly, a batch's: the attack refuses or says less, but nothing wrong."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from exan_verify.bench.robustness import MODES, Mode, Scene, attack_spoiled, noisy, wrong_claims
+from exan_verify.data import initialised_network
+from exan_verify.numeric.records import Attack, Evidence
+
+METHODS = ("auto", "assign", "peel")
+QUIET = settings(deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+EXACT = [mode for mode in MODES if mode.name in {"float64", "float32", "float32 sent as float64"}]
+
+
+def small_scene(seed: int, samples: int = 4) -> Scene:
+    generator = torch.Generator().manual_seed(seed)
+    return Scene(
+        model=initialised_network((30, 120, 5), seed=seed),
+        x=torch.randn(samples, 30, generator=generator),
+        y=torch.randint(5, (samples,), generator=generator),
+        seed=seed,
+    )
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.name)
+def test_nothing_wrong_is_claimed(mode: Mode, method: str):
+    # any error outside the package's own family fails the test
+    assert attack_spoiled(mode, small_scene(3), method=method).wrong == 0
+
+
+@pytest.mark.parametrize("mode", EXACT, ids=lambda mode: mode.name)
+def test_rounded_gradients_are_recovered(mode: Mode):
+    # the law above would hold for an attack that claims nothing
+    outcome = attack_spoiled(mode, small_scene(3))
+    assert (outcome.recall, outcome.claimed, outcome.refused) == (1.0, 4, "")
+
+
+@given(st.floats(-13, 0), st.integers(0, 2**31), st.integers(1, 5), st.booleans())
+@settings(QUIET, max_examples=40)
+def test_bounds_cover_noise(exponent: float, seed: int, samples: int, told: bool):
+    mode = Mode(name="noise", spoil=noisy(10**exponent), told=told)
+    assert attack_spoiled(mode, small_scene(seed, samples)).wrong == 0
+
+
+@pytest.mark.campaign
+@given(st.sampled_from(MODES), st.sampled_from(METHODS), st.integers(0, 2**31), st.integers(1, 6))
+@settings(QUIET, max_examples=1000, derandomize=False)
+def test_nothing_wrong_is_claimed_campaign(mode: Mode, method: str, seed: int, samples: int):
+    assert attack_spoiled(mode, small_scene(seed, samples), method=method).wrong == 0
+
+
+def found(x: Tensor, y: list[int], bound: float) -> Attack:
+    evidence = Evidence(
+        method="lift",
+        layer=1,
+        error_bound=bound,
+        residual=0.0,
+        isolation=1.0,
+        label_residual=0.0,
+        label_margin=9.0,
+    )
+    return Attack(
+        x=x,
+        y=torch.tensor(y),
+        status=(evidence,) * len(x),
+        gradient_residual=0.0,
+        complete=False,
+        batch_size=len(x),
+        batch_size_source="given",
+        method="lift",
+        layer=1,
+        layers=(),
+        unclaimed=(),
+        reason="",
+        seconds=0.0,
+    )
+
+
+def test_wrong_claims_are_counted():
+    x, y = torch.tensor([[0.0, 1.0], [1.0, 0.0]]), torch.tensor([0, 1])
+    assert wrong_claims(found(x + 1e-6, [0, 1], 1e-5), x, y) == 0
+    assert wrong_claims(found(x + 1e-4, [0, 1], 1e-5), x, y) == 2
+    assert wrong_claims(found(x, [0, 0], 1e-5), x, y) == 1
+    assert wrong_claims(found(torch.cat([x, x[:1]]), [0, 1, 0], 1e-5), x, y) == 1
