@@ -40,7 +40,8 @@ def attack(
     ``model``: a ``torch.nn.Module`` of Linear and ReLU layers, one with convolutions below a fully connected
     head, or a ReluNetwork. ``gradient``: one tensor per parameter, by name. ``batch_size``: how many samples
     were averaged, default the rank found. ``method``: ``lift`` (no exclusive neurons needed), ``peel`` (one
-    exclusive neuron after the other), ``peel+lift`` (what peeling leaves is lifted), ``published`` (Pan et
+    exclusive neuron after the other), ``peel+lift`` (what peeling leaves is lifted), ``assign`` (a search
+    for large batches), ``sample`` (drawn rows, after Dimitrov et al. 2024), ``published`` (Pan et
     al. 2022; ``repairs=False`` takes it to the letter), or ``auto``: lift, and where that does not recover
     the whole batch, peel and lift the rest. ``device``: a torch device, default the CPU. ``progress`` is
     told (what, share done).

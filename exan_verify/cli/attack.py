@@ -38,7 +38,7 @@ _HONEST = "Only samples with a confirmed error bound are written; what is missin
     "--method",
     default="auto",
     show_default=True,
-    help="auto, published, peel, lift or peel+lift; unknown names list all.",
+    help="auto, lift, assign, peel, peel+lift, sample or published.",
 )
 @click.option(
     "--no-repairs",

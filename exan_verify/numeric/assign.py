@@ -118,7 +118,7 @@ class _Search:
 
 def _at_layer(problem: Problem, spaces: tuple[ColumnSpace, ...], equations: LayerEquations) -> Finding:
     search = _Search(problem, equations)
-    separated = separate(equations, search.starts(), solved=_solved(equations.space), found=search.found)
+    separated = separate(equations, search.starts(), solved=noise_sine(equations.space), found=search.found)
     where = f"layer {equations.index + 1}"
     nothing = Finding(
         method=Assign.name,
@@ -136,7 +136,7 @@ def _at_layer(problem: Problem, spaces: tuple[ColumnSpace, ...], equations: Laye
             "rounds; an input is known only when all are: try another seed or a smaller batch",
         )
     if equations.index == 0:
-        return _first_layer(nothing, spaces[0], separated)
+        return first_layer(nothing, spaces[0], separated)
     if separated.groups:
         return replace(nothing, reason=f"{where}: samples share their pattern, and are not told apart below")
     x, reason = descend(problem, spaces, equations.index, separated.single)
@@ -145,7 +145,8 @@ def _at_layer(problem: Problem, spaces: tuple[ColumnSpace, ...], equations: Laye
     return replace(nothing, x=x, rest=spaces[0].basis[:, :0])
 
 
-def _first_layer(nothing: Finding, space: ColumnSpace, separated: Separated) -> Finding:
+def first_layer(nothing: Finding, space: ColumnSpace, separated: Separated) -> Finding:
+    """``nothing`` with the inputs of all the samples that are separated at the first layer."""
     block = torch.cat([separated.single, *separated.groups], dim=1)
     single = int(separated.single.shape[1])
     sizes = [int(group.shape[1]) for group in separated.groups]
@@ -163,7 +164,7 @@ def _room(equations: LayerEquations) -> float:
     return equations.neurons / max(1, equations.samples + int(equations.forward.shape[1]))
 
 
-def _solved(space: ColumnSpace) -> float:
+def noise_sine(space: ColumnSpace) -> float:
     """The sine below which a candidate is a sample: what noise can make of a sample's, with room."""
     return min(SOLVED, max(1e-9, _NOISE_ROOM * space.noise / float(space.values[space.rank - 1])))
 

@@ -22,10 +22,11 @@ from exan_verify.numeric.problem import LayerGradient, Problem, build_problem
 from exan_verify.numeric.published import Published
 from exan_verify.numeric.records import Attack, Finding, Method
 from exan_verify.numeric.regroup import settled
+from exan_verify.numeric.sample import Sample
 from exan_verify.numeric.spectrum import ColumnSpace, column_space
 
 METHODS: Mapping[str, Method] = {
-    method.name: method for method in (Published(), Peel(), Lift(), Peel(lift_rest=True), Assign())
+    method.name: method for method in (Published(), Peel(), Lift(), Peel(lift_rest=True), Assign(), Sample())
 }
 """The methods by name."""
 

@@ -1,0 +1,125 @@
+"""The `sample` method: null directions of drawn rows, after SPEAR.
+
+Dimitrov, Baader, Mueller, Vechev, *SPEAR: Exact Gradient Inversion of Batches in Federated Learning*, NeurIPS
+2024 (arXiv 2403.03945); own implementation. M - 1 rows of the column-space basis of [dW_1 | db_1], drawn at
+random, have one null direction q. If all of them belong to neurons that are inactive for one sample, B q is
+that sample's delta and vanishes on all its inactive neurons; any other q vanishes on the drawn rows alone.
+With half of the neurons inactive M 2^(1-M) of the draws are good: the method is exponential in M.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from exan_verify.errors import RangeError
+from exan_verify.numeric.assign import first_layer, noise_sine
+from exan_verify.numeric.equations import LayerEquations, layer_equations
+from exan_verify.numeric.exclusive import layer_summaries
+from exan_verify.numeric.problem import Problem
+from exan_verify.numeric.records import Finding
+from exan_verify.numeric.separate import separate
+from exan_verify.numeric.spectrum import ColumnSpace
+
+DRAWS = 1 << 20
+"""Most draws; they suffice to about M = 19 where half of the neurons are inactive."""
+
+_BATCH = 4096
+"""Draws at a time."""
+
+_EXTRA = 4
+"""Rows beyond the drawn ones that a null direction must zero: a stranger zeroes none but by coincidence."""
+
+_INDEPENDENT = 1e-4
+"""Drawn rows nearer to dependence than this have a null direction that rounding chooses."""
+
+_ALIKE = 0.99
+"""Cosine above which two null directions are the same sample."""
+
+
+class Sample:
+    """Random rows of the first layer's column space, a bounded number of draws."""
+
+    name = "sample"
+
+    def find(self, problem: Problem, spaces: tuple[ColumnSpace, ...]) -> Finding:
+        """Candidates from the first layer: all the samples it shows, or none, as inputs need all directions.
+
+        Raises :class:`RangeError` when the first layer's gradient has full rank.
+        """
+        space = spaces[0]
+        if space.saturated:
+            raise RangeError(
+                f"the first layer's gradient has full rank {space.rank}, so no direction is a sample's own; "
+                "use a smaller batch or a wider first layer"
+            )
+        equations = layer_equations(problem, spaces, 0)
+        draws = _Draws(equations, problem.generator())
+        separated = separate(equations, draws.starts(), solved=noise_sine(space), found=draws.tell)
+        missing = space.rank - separated.total
+        nothing = Finding(
+            method=self.name,
+            x=torch.zeros(0, space.rows.shape[1] - 1, dtype=torch.float64, device=problem.device),
+            rest=space.basis,
+            rest_sine=1.0,
+            layer=1,
+            layers=layer_summaries(problem, spaces),
+            reason=f"layer 1: {separated.total} of {space.rank} samples found in {draws.done} draws; an "
+            "input is known only when all are: use a smaller batch, or method lift or assign",
+        )
+        return nothing if missing else first_layer(nothing, space, separated)
+
+
+class _Draws:
+    """Batches of draws; directions that are known are not handed out again."""
+
+    def __init__(self, equations: LayerEquations, generator: torch.Generator) -> None:
+        basis = equations.space.basis
+        norms = basis.norm(dim=1)
+        self.basis, self.forward, self.generator = basis, equations.forward, generator
+        self.rows = basis[norms > 0] / norms[norms > 0, None]
+        # a true direction is off by the noise over the isolation of the null direction
+        self.zero = max(1e-9, noise_sine(equations.space) / 10)
+        self.known = basis[:, :0]
+        self.done = 0
+
+    def starts(self) -> Iterator[tuple[Float[Tensor, "M m"], Float[Tensor, "K m"]]]:
+        """Starts (q, p) for polishing, batch by batch, until the draws are used up."""
+        while self.done < DRAWS:
+            q = self._fresh(self._hits())
+            self.done += _BATCH
+            delta = self.basis @ q
+            active = (delta.abs() > self.zero * self.basis.norm(dim=1)[:, None]).T
+            spans = active[:, :, None] * self.forward
+            p = (torch.linalg.pinv(spans, rtol=1e-10) @ delta.T[:, :, None])[:, :, 0].T
+            yield q, p
+
+    def tell(self, known: Float[Tensor, "n k"]) -> None:
+        """Told what is found so far."""
+        self.known = known
+
+    def _hits(self) -> Float[Tensor, "M m"]:
+        """Null directions of one batch of draws that zero more rows than were drawn."""
+        count, rank = self.rows.shape
+        if rank == 1:
+            # the only direction there is
+            return torch.ones(1, 1, dtype=self.rows.dtype, device=self.rows.device)
+        keys = torch.rand(_BATCH, count, generator=self.generator).to(self.rows.device)
+        drawn = self.rows[keys.topk(min(rank - 1, count), dim=1).indices]
+        q, r = torch.linalg.qr(drawn.mT, mode="complete")
+        pivots = r.diagonal(dim1=1, dim2=2).abs()
+        independent: Bool[Tensor, " b"] = (pivots > _INDEPENDENT).all(dim=1)
+        null = q[independent, :, -1].T
+        zeroed = ((self.rows @ null).abs() < self.zero).sum(dim=0)
+        hits: Tensor = null[:, zeroed >= rank - 1 + _EXTRA]
+        return hits
+
+    def _fresh(self, q: Float[Tensor, "M m"]) -> Float[Tensor, "M m"]:
+        """One of each direction, and none that is known."""
+        alike = (q.T @ q).abs().tril(-1) > _ALIKE
+        old = (self.known.T @ self.basis @ q).abs() > _ALIKE
+        fresh: Tensor = q[:, ~alike.any(dim=1) & ~old.any(dim=0)]
+        return fresh

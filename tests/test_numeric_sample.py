@@ -1,0 +1,73 @@
+"""The `sample` method: finds all of a small batch, says when it cannot, claims nothing wrong."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from exan_verify.bench.attack import autograd_gradient
+from exan_verify.convert import to_network
+from exan_verify.data import initialised_network
+from exan_verify.errors import RangeError
+from exan_verify.numeric import sample
+from exan_verify.numeric.attack import METHODS, run
+from exan_verify.numeric.metrics import score
+from exan_verify.numeric.records import Attack
+
+
+def attacked(
+    widths: tuple[int, ...], samples: int, *, seed: int = 0, dtype: str = "float64", x: Tensor | None = None
+) -> tuple[Attack, Tensor, Tensor]:
+    model: nn.Sequential = initialised_network(widths, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(samples, widths[0], generator=generator) if x is None else x
+    y = torch.randint(widths[-1], (samples,), generator=generator)
+    gradient = autograd_gradient(model, x, y, dtype)
+    found = run(to_network(model), gradient, loss="cross_entropy", reduction="mean", method="sample")
+    return found, x, y
+
+
+@pytest.mark.parametrize("samples", [1, 2, 5, 8])
+@pytest.mark.parametrize("widths", [(30, 120, 6), (30, 100, 80, 6)])
+def test_a_small_batch_is_found(widths: tuple[int, ...], samples: int):
+    found, x, y = attacked(widths, samples)
+    assert found.complete, found.reason
+    assert (found.method, found.layer) == ("sample", 1)
+    result = score(found.x, found.y, x, y)
+    assert (result.recall, result.label_accuracy) == (1.0, 1.0)
+    assert all(s.largest <= found.status[s.index].error_bound < 1e-8 for s in result.samples)
+
+
+def test_float32():
+    found, x, y = attacked((30, 200, 6), 5, dtype="float32")
+    result = score(found.x, found.y, x, y)
+    assert len(found.x) == 5
+    assert all(s.largest <= found.status[s.index].error_bound for s in result.samples)
+
+
+def test_draws_are_bounded(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sample, "DRAWS", 2 * sample._BATCH)
+    found, *_ = attacked((784, 512, 10), 24)
+    assert not len(found.x)
+    assert f"of 24 samples found in {2 * sample._BATCH} draws" in found.reason
+    assert "lift or assign" in found.reason
+
+
+def test_samples_of_one_region_are_not_told_apart(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sample, "DRAWS", 2 * sample._BATCH)
+    x = torch.randn(3, 30, generator=torch.Generator().manual_seed(4))
+    x[1] = x[0] + 1e-4 * torch.randn(30, generator=torch.Generator().manual_seed(5))
+    found, x, y = attacked((30, 120, 6), 3, x=x)
+    result = score(found.x, found.y, x, y)
+    assert all(s.largest <= found.status[s.index].error_bound for s in result.samples)
+    assert not found.complete
+
+
+def test_full_rank_is_out_of_range():
+    with pytest.raises(RangeError, match="the first layer's gradient has full rank 8"):
+        attacked((30, 8, 6), 12)
+
+
+def test_it_is_a_method_by_name():
+    assert METHODS["sample"].name == "sample"
