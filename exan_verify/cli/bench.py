@@ -82,6 +82,23 @@ SUITES: Mapping[str, Suite] = {
             ("s ", "seconds"),
         ),
     ),
+    "compare": Suite(
+        name="compare",
+        title="compare: our methods, DLG and Inverting Gradients on the same batches",
+        columns=(
+            ("batch", "name"),
+            ("method", "method"),
+            ("seeds ", "seeds"),
+            ("recall ", "recall"),
+            ("worst ", "recall_worst"),
+            ("wrong ", "wrong"),
+            ("RMSE ", "rmse"),
+            ("PSNR ", "psnr"),
+            ("SSIM ", "ssim"),
+            ("labels ", "labels"),
+            ("s ", "seconds"),
+        ),
+    ),
     "insecure": Suite(
         name="insecure",
         title="insecure: the published condition on real images, satisfied and violated",
@@ -160,8 +177,10 @@ _WIDE = 180
 @click.option(
     "--seconds",
     type=click.FloatRange(min=0),
-    help="For convolution: time to estimate pictures, per method and batch; default: each row's own.",
+    help="For convolution and compare: time of an optimisation, per method and batch; default: each row's "
+    "own, or 10.",
 )
+@click.option("--figure", type=PATH, metavar="FILE.png", help="For compare: draw recall against batch size.")
 @click.option(
     "--rival-steps",
     type=click.IntRange(min=1),
@@ -170,7 +189,12 @@ _WIDE = 180
 )
 @common(work_limit=False, model=False)
 def bench_command(
-    suite: str | None, cases: tuple[str, ...], batches: int, out: str | None, **options: Any
+    suite: str | None,
+    cases: tuple[str, ...],
+    batches: int,
+    out: str | None,
+    figure: str | None,
+    **options: Any,
 ) -> int:
     """Measure one suite, or all of them. Times are wall times; no test asserts them.
 
@@ -179,7 +203,10 @@ def bench_command(
     output = Output(json=options["as_json"], width=_WIDE)
     if cases and suite is None:
         raise click.UsageError("--case needs the SUITE it belongs to: " + ", ".join(SUITES))
+    if figure and suite not in (None, "compare"):
+        raise click.UsageError(f"--figure belongs to compare, not to {suite}; leave it out")
     require_folder(out)
+    require_folder(figure)
     first = options["seed"]
     repeats = {name: batches if name == "insecure" else options["repeat"] for name in SUITES}
     chosen = [SUITES[suite]] if suite else list(SUITES.values())
@@ -195,6 +222,11 @@ def bench_command(
                 )
             output.say(titled(one.title), _table(one, results[one.name]), "")
     record = bench_record(results, list(range(first, first + max(repeats[one.name] for one in chosen))))
+    if figure is not None:
+        from exan_verify.bench.compare import recall_figure
+        from exan_verify.io import write_atomically
+
+        write_atomically(figure, recall_figure(results["compare"]))
     if out is not None:
         from exan_verify.io import write_atomically
         from exan_verify.records import pretty
@@ -227,6 +259,7 @@ def bench_record(results: Mapping[str, Sequence[Any]], seeds: Sequence[int]) -> 
 def _runner(name: str) -> Callable[..., list[Any]]:
     from exan_verify.bench.attack import run_attack_bench
     from exan_verify.bench.certify import run_certify_bench
+    from exan_verify.bench.compare import run_compare_bench
     from exan_verify.bench.convolution import run_convolution_bench
     from exan_verify.bench.insecure import run_insecure_bench
     from exan_verify.bench.robustness import run_robustness_bench
@@ -235,6 +268,7 @@ def _runner(name: str) -> Callable[..., list[Any]]:
     runners: Mapping[str, Callable[..., list[Any]]] = {
         "attack": run_attack_bench,
         "certify": run_certify_bench,
+        "compare": run_compare_bench,
         "convolution": run_convolution_bench,
         "insecure": run_insecure_bench,
         "robustness": run_robustness_bench,
@@ -244,7 +278,9 @@ def _runner(name: str) -> Callable[..., list[Any]]:
 
 
 def _more(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options that one suite alone has."""
+    """Options that some suites alone have."""
+    if name == "compare":
+        return {"seconds": options["seconds"]}
     if name != "convolution":
         return {}
     return {"seconds": options["seconds"], "iterations": options["rival_steps"]}
