@@ -67,16 +67,27 @@ Qed.
 (* The labels 0 and 1/2: the sample 1/2 is silent, and so is -1/2. *)
 Definition yH (m : 'I_2) : 'cV[rat]_1 := point (if m == 0 then 0 else 2%:R^-1).
 
-Lemma silentH s : fwd NH (point s) = point 2%:R^-1 ->
-  grad NH (point s) (mse_lv 1 (fwd NH (point s)) (yH 1)) = 0.
-Proof. by move=> ->; rewrite /mse_lv subrr !scaler0 S3_silent. Qed.
+Lemma second_silent (N : params [ringType of rat] 1 [:: 2; 1]%N 1) lv (x y : 'I_2 -> 'cV[rat]_1) :
+  lv (fwd N (x 1)) (y 1) = 0 -> bgrad lv N x y = grad N (x 0) (lv (fwd N (x 0)) (y 0)).
+Proof.
+move=> silent; rewrite /bgrad /gsum big_ord_recl big_ord1 /lossvecs.
+have -> : lift ord0 ord0 = 1 :> 'I_2 by apply: val_inj.
+by rewrite silent S3_silent addr0.
+Qed.
+
+Lemma silentH s : 1 - `|s| = 2%:R^-1 ->
+  bgrad (mse_lv 1) NH (pairH 0 s) yH = grad NH (point 0) (mse_lv 1 (fwd NH (point 0)) (yH 0)).
+Proof.
+move=> sE; have silent : mse_lv 1 (fwd NH (pairH 0 s 1)) (yH 1) = 0.
+  rewrite -[pairH 0 s 1]/(point s) -[yH 1]/(point 2%:R^-1) fwdH sE max_l ?invr_ge0 ?ler0n //.
+  by rewrite /mse_lv subrr !scaler0.
+by rewrite (second_silent silent) /pairH eqxx.
+Qed.
 
 Theorem H_silent : bgrad (mse_lv 1) NH (pairH 0 (- 2%:R^-1)) yH = bgrad (mse_lv 1) NH (pairH 0 2%:R^-1) yH.
 Proof.
-rewrite /bgrad /gsum !big_ord_recl !big_ord0 /lossvecs; congr (_ + (_ + _)).
-have -> : lift ord0 ord0 = 1 :> 'I_2 by apply: val_inj.
-by rewrite -[pairH _ _ 1]/(point _) -[pairH 0 2%:R^-1 1]/(point _) !silentH // fwdH; congr point;
-  vm_compute.
+have half (s : rat) : s == 2%:R^-1 -> 1 - s = 2%:R^-1 by move/eqP ->; apply/eqP; vm_compute.
+by rewrite silentH ?silentH // half // ?normrN ger0_norm ?invr_ge0 ?ler0n.
 Qed.
 
 (* J: no two samples share a pattern; along the third input nothing is seen.  *)
@@ -90,7 +101,7 @@ Definition NJ := one_hidden 3 2 1 WJ bJ UJ cJ.
 Definition xJ (m : 'I_3) : 'cV[rat]_3 := sample 3 XJ m.
 Definition yJ (m : 'I_3) : 'cV[rat]_1 := sample 1 YJ m.
 Definition vJ : 'cV[rat]_3 := mxf 3 1 (tab [:: [:: 0]; [:: 0]; [:: 1]]).
-Definition alphaJ (m : 'I_3) : rat := nth 0 [:: 2; 2; -1]%:Q m.
+Definition alphaJ (m : 'I_3) : rat := tab [:: [:: 2; 2; -1]] 0%N m.
 
 Lemma gJ m : lossvecs (mse_lv 1) NJ xJ yJ m = sample 1 (msef (logitf 3 2 WJ bJ UJ cJ XJ) YJ) m.
 Proof. by rewrite /lossvecs fwd_sample mse_sample. Qed.
