@@ -13,7 +13,7 @@ from exan_verify.decide.reconstruction import Task, rebuild
 from exan_verify.errors import CertificateRejected
 from exan_verify.exact.backprop import gradient
 from exan_verify.exact.modular import PRIME
-from exan_verify.kernel import counting, reconstruction, second_batch, unrealisable
+from exan_verify.kernel import counting, enumeration, reconstruction, second_batch, unrealisable
 from exan_verify.kernel.subject import Subject
 from exan_verify.network import Batch, Labels, Loss, Reduction, ReluNetwork
 from tests.test_pipeline import integer_network, rational_batch
@@ -60,6 +60,32 @@ def test_common_motions_need_a_hidden_layer() -> None:
     flat = subject_of(linear, [[1, 2, 3], [2, 2, 2]], [0, 1], Loss.CROSS_ENTROPY)
     with pytest.raises(CertificateRejected, match="no first hidden layer"):
         counting.facts(counted(), flat)
+
+
+P = Fraction(PRIME)
+
+
+@pytest.mark.parametrize(
+    ("columns", "small"),
+    [
+        ([[P - 1]], True),
+        ([[P]], False),
+        ([[-P]], False),
+        ([[P - 1], [0]], True),
+        ([[P - 1], [1]], True),
+        ([[P - 1], [2]], False),
+        ([[P / 2 - 1, Fraction(1, 2)]], True),
+        ([[P / 2, Fraction(1, 2)]], False),
+        ([[1, 1], [P - 1, 0]], False),
+    ],
+)
+def test_minors_are_small_when_hadamards_bound_is_below_p(
+    columns: list[list[Any]], small: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = np.array(columns, dtype=object).T
+    monkeypatch.setattr(enumeration, "exact_columns", lambda *_: rows)
+    ignored: Any = None
+    assert enumeration.small_minors(ignored, ignored, list(range(len(rows)))) is small
 
 
 def mixed(*mixes: dict[int, str], **changes: Any) -> SecondBatch:
