@@ -67,7 +67,7 @@ Print Assumptions S3_silent.
 Print Assumptions rank_mod_ge.
 
 From Exan Require Import instances instances_ambiguous instances_algebra instances_published instances_secure
-  instances_peeling.
+  instances_peeling instances_cubic.
 
 Print Assumptions A_unique.
 Print Assumptions A_E1.
@@ -95,6 +95,7 @@ Print Assumptions R_any_order.
 Print Assumptions R_reads.
 Print Assumptions S_not_peeled.
 Print Assumptions S_scales.
+Print Assumptions L_unique.
 Print Assumptions down_step.
 Print Assumptions explained_solves.
 Print Assumptions explained_independent.

@@ -23,7 +23,8 @@ Lemma nzdelta_table d n K M (W b U c X G : table) (x : 'I_M -> 'cV[rat]_d) (g : 
   all (fun j => all (fun m => (deltaf d K W b U X G j m != 0) == t j m) (iota 0 M)) (iota 0 n) ->
   forall (j : 'I_n) (m : 'I_M), nzdelta (one_hidden d n K W b U c) x g j m = t j m.
 Proof.
-move=> xE gE /allP ok j m; have /allP/(_ (val m)) := ok (val j) (eq_ind_r is_true (ltn_ord j) (mem_iota 0 n j)).
+move=> xE gE /allP ok j m.
+have /allP/(_ (val m)) := ok (val j) (eq_ind_r is_true (ltn_ord j) (mem_iota 0 n j)).
 by rewrite /nzdelta xE gE delta1_sample mxE mem_iota ltn_ord => /(_ isT)/eqP.
 Qed.
 
