@@ -7,17 +7,14 @@ the two means something.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from enum import StrEnum
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from exan_verify.convert import to_network
-from exan_verify.errors import InputError
+from exan_verify.errors import InputError, choice
 from exan_verify.network import Gradient, Loss, Reduction, ReluNetwork
 
 if TYPE_CHECKING:
     from exan_verify.numeric.records import Attack
-
-_Option = TypeVar("_Option", bound=StrEnum)
 
 
 def attack(
@@ -102,12 +99,3 @@ def _check_device(device: str | None) -> None:
     except (RuntimeError, AssertionError) as error:
         first_line = str(error).splitlines()[0]
         raise InputError(f"device={device!r} cannot be used ({first_line}); use 'cpu'") from None
-
-
-def choice(kind: type[_Option], value: str, name: str) -> _Option:
-    """The member of ``kind`` with that value, or :class:`InputError` naming the argument and the options."""
-    try:
-        return kind(value)
-    except ValueError:
-        options = ", ".join(repr(option.value) for option in kind)
-        raise InputError(f"{name}={value!r} is not known; use one of {options}") from None

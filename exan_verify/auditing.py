@@ -15,10 +15,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from exan_verify.attacking import choice
 from exan_verify.certificate import domain_record
 from exan_verify.convert import to_network
 from exan_verify.decide.pipeline import certify
+from exan_verify.errors import choice
 from exan_verify.exclusivity import ExclusivityState, exclusivity
 from exan_verify.network import Batch, Labels, Loss, Reduction
 from exan_verify.records import exclusivity_record, pretty, verdict_record

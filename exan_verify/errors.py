@@ -7,6 +7,8 @@ reported together: :func:`raise_problems` joins them into one error.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from enum import StrEnum
+from typing import TypeVar
 
 
 class ExanError(Exception):
@@ -98,6 +100,22 @@ class SoundnessError(ExanError):
 
     Remedy: report it with the model and the batch; do not rely on any verdict about them.
     """
+
+
+_Option = TypeVar("_Option", bound=StrEnum)
+
+
+def choice(kind: type[_Option], value: str, name: str, *, error: type[ExanError] = InputError) -> _Option:
+    """The member of ``kind`` with that value, or ``error`` naming the argument and all its options."""
+    try:
+        return kind(value)
+    except ValueError:
+        raise error(unknown(name, value, [option.value for option in kind])) from None
+
+
+def unknown(name: str, value: object, options: Iterable[str]) -> str:
+    """The text of an error about an argument that must be one of ``options``."""
+    return f"{name}={value!r} is not known; use one of {', '.join(repr(option) for option in options)}"
 
 
 def raise_problems(kind: type[ExanError], problems: Iterable[str]) -> None:

@@ -12,7 +12,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from exan_verify.errors import InputError
+from exan_verify.errors import InputError, unknown
 
 _VGG13 = ((64, 64), (128, 128), (256, 256), (512, 512), (512, 512))
 
@@ -60,7 +60,7 @@ def lenet(
     ``pool``: ``max``, or ``average`` as in the original. ``image_size`` must be a multiple of 4, at least 16.
     """
     if pool not in ("max", "average"):
-        raise InputError(f"pool={pool!r} is not known; use 'max' or 'average'")
+        raise InputError(unknown("pool", pool, ["max", "average"]))
     if image_size % 4 or image_size < 16:
         raise InputError(f"image_size={image_size}; give a multiple of 4, at least 16")
 

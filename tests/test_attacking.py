@@ -8,9 +8,7 @@ import torch
 from torch import nn
 
 from exan_verify import Gradient, ReluNetwork, attack
-from exan_verify.attacking import choice
 from exan_verify.errors import ExanError, GradientError, InputError, NonFiniteError, UnsupportedLayerError
-from exan_verify.network import Loss
 
 LOSSES = {"cross_entropy": nn.functional.cross_entropy, "mse": nn.functional.mse_loss}
 
@@ -109,9 +107,3 @@ def test_gradients_that_do_not_fit_are_named():
         attack(model, gradient | {"head.bias": torch.full((5,), torch.nan)})
     with pytest.raises(UnsupportedLayerError, match="Tanh"):
         attack(nn.Sequential(nn.Linear(2, 2), nn.Tanh()), gradient)
-
-
-def test_choices_are_listed():
-    assert choice(Loss, "bce", "loss") is Loss.BCE
-    with pytest.raises(InputError, match="'cross_entropy', 'bce', 'mse', 'hinge'"):
-        choice(Loss, "x", "loss")

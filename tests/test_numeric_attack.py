@@ -239,9 +239,9 @@ def _valid() -> tuple[ReluNetwork, dict[str, np.ndarray]]:
 @pytest.mark.parametrize(
     ("change", "kind", "message"),
     [
-        ({"loss": "nll"}, InputError, "loss='nll' is not supported; choose one of cross_entropy"),
-        ({"reduction": "none"}, InputError, "reduction='none' is not supported"),
-        ({"method": "magic"}, InputError, "method='magic' is not available; choose one of auto, .*lift"),
+        ({"loss": "nll"}, InputError, "loss='nll' is not known; use one of 'cross_entropy'"),
+        ({"reduction": "none"}, InputError, "reduction='none' is not known"),
+        ({"method": "magic"}, InputError, "method='magic' is not known; use one of 'auto', .*'lift'"),
         ({"batch_size": 0}, InputError, "batch_size=0 is not a positive integer"),
         ({"batch_size": 2.5}, InputError, "batch_size=2.5 is not a positive integer"),
     ],

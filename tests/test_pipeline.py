@@ -166,7 +166,7 @@ class TestInput:
             ({"loss": "l1"}, "loss='l1' is not known; use one of 'cross_entropy'"),
             ({"reduction": "none"}, "reduction='none'"),
             ({"labels": "two_hot"}, "labels='two_hot'"),
-            ({"engine": "magic"}, "engine='magic' is not available"),
+            ({"engine": "magic"}, "engine='magic' is not known; use one of 'auto'"),
             ({"batch_size": 0}, "batch_size=0"),
             ({"jobs": 0}, "jobs=0"),
             ({"budget": -1}, "budget=-1"),

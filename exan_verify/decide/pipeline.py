@@ -24,7 +24,7 @@ from exan_verify.decide.context import Context, Finding, Setting
 from exan_verify.decide.direct import obstacles
 from exan_verify.decide.from_gradient import Search, rank_bound_of_batch, search
 from exan_verify.decide.tolerance import within_tolerance
-from exan_verify.errors import InexactError, InputError, SoundnessError
+from exan_verify.errors import InexactError, InputError, SoundnessError, choice, unknown
 from exan_verify.exact.backprop import gradient as exact_gradient
 from exan_verify.exact.modular import UnsuitablePrimeError
 from exan_verify.facts import Facts
@@ -85,9 +85,9 @@ def certify(
     """
     setting = Setting(
         network=_network(model),
-        loss=_choice(Loss, loss, "loss"),
-        reduction=_choice(Reduction, reduction, "reduction"),
-        labels=_choice(Labels, labels, "labels"),
+        loss=choice(Loss, loss, "loss"),
+        reduction=choice(Reduction, reduction, "reduction"),
+        labels=choice(Labels, labels, "labels"),
         domain=domain,
         seed=seed,
         jobs=jobs,
@@ -379,17 +379,9 @@ def _batch(setting: Setting, batch: tuple[Any, Any] | Batch) -> Batch:
     return Batch.of(x, y, network=setting.network, loss=setting.loss, labels=setting.labels)
 
 
-def _choice(kind: Any, value: str, name: str) -> Any:
-    try:
-        return kind(value)
-    except ValueError:
-        options = ", ".join(repr(option.value) for option in kind)
-        raise InputError(f"{name}={value!r} is not known; use one of {options}") from None
-
-
 def _check_options(setting: Setting, batch_size: int | None) -> None:
     if setting.engine not in ENGINES:
-        raise InputError(f"engine={setting.engine!r} is not available; use one of {', '.join(ENGINES)}")
+        raise InputError(unknown("engine", setting.engine, ENGINES))
     if batch_size is not None and batch_size < 1:
         raise InputError(f"batch_size={batch_size}; a batch has at least one sample")
     if setting.jobs < 1:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from exan_verify.errors import InputError, RangeError
+from exan_verify.errors import InputError, RangeError, unknown
 from exan_verify.network import Loss, ReluNetwork
 from exan_verify.numeric.assign import Assign
 from exan_verify.numeric.confirm import Confirmed, confirm
@@ -102,7 +102,7 @@ def run(
 
 def _methods(method: str, *, repairs: bool) -> tuple[Method, ...]:
     if method != "auto" and method not in METHODS:
-        raise InputError(f"method={method!r} is not available; choose one of auto, {', '.join(METHODS)}")
+        raise InputError(unknown("method", method, ["auto", *METHODS]))
     if not repairs:
         if method != Published().name:
             raise InputError(f"repairs=False belongs to method='published', not to {method!r}; leave it out")

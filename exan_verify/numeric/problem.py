@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from exan_verify.errors import GradientError, InputError, NonFiniteError, raise_problems
+from exan_verify.errors import GradientError, InputError, NonFiniteError, choice, raise_problems
 from exan_verify.network import Array, Loss, Reduction, ReluNetwork
 
 BLOCK = 1 << 23
@@ -121,8 +121,8 @@ def build_problem(
     Raises :class:`InputError` for an unknown loss or reduction, a bad batch size, or a network without
     biases or hidden layers; :class:`GradientError` (:class:`NonFiniteError`) for tensors that do not fit.
     """
-    chosen_loss = _choice(Loss, loss, "loss")
-    chosen_reduction = _choice(Reduction, reduction, "reduction")
+    chosen_loss = choice(Loss, loss, "loss")
+    chosen_reduction = choice(Reduction, reduction, "reduction")
     if batch_size is not None and (
         isinstance(batch_size, bool) or int(batch_size) != batch_size or batch_size < 1
     ):
@@ -223,11 +223,3 @@ def _finite(tensor: Tensor) -> bool:
     # the extremes carry any NaN and infinity, without a mask as large as the tensor
     low, high = torch.aminmax(tensor)
     return bool(torch.isfinite(low)) and bool(torch.isfinite(high))
-
-
-def _choice(kind: Any, value: str, name: str) -> Any:
-    try:
-        return kind(value)
-    except ValueError:
-        options = ", ".join(str(option) for option in kind)
-        raise InputError(f"{name}={value!r} is not supported; choose one of {options}") from None

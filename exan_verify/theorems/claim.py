@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from exan_verify.errors import ExanError, InputError
+from exan_verify.errors import ExanError, InputError, choice
 from exan_verify.network import Labels, Loss, Reduction, ReluNetwork
 from exan_verify.theorems.situation import Asked, Situation, Undecided
 from exan_verify.verdict import Box, Outcome, SampleStatus
@@ -116,9 +116,9 @@ class Claim:
         networks: Sequence[ReluNetwork] = (),
     ) -> None:
         asked = Asked(
-            loss=_choice(Loss, loss, "loss"),
-            reduction=_choice(Reduction, reduction, "reduction"),
-            labels=_choice(Labels, labels, "labels"),
+            loss=choice(Loss, loss, "loss", error=ClaimError),
+            reduction=choice(Reduction, reduction, "reduction", error=ClaimError),
+            labels=choice(Labels, labels, "labels", error=ClaimError),
             domain=domain,
         )
         sizes = sizes or Sizes()
@@ -233,11 +233,3 @@ def raise_domain(name: str, domain: Box, sizes: Sizes) -> None:
             domain.bounds(features)
         except InputError as error:
             raise ClaimError(f"claim {name!r}: {error}") from None
-
-
-def _choice(kind: Any, value: str, name: str) -> Any:
-    try:
-        return kind(value)
-    except ValueError:
-        options = ", ".join(repr(option.value) for option in kind)
-        raise ClaimError(f"{name}={value!r} is not known; use one of {options}") from None

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from exan_verify.errors import InputError
+from exan_verify.errors import InputError, choice
 from exan_verify.network import Loss, Reduction
 from exan_verify.numeric.convolution.last_layer import SingleSample, last_layer, single_sample
 from exan_verify.numeric.convolution.records import LastLayer
@@ -42,8 +42,8 @@ def attack_single_layer(
     seed: int,
 ) -> tuple[Attack, LastLayer]:
     """Features of a batch of one sample, otherwise none; and what is determined in any case."""
-    chosen = _known(Loss, loss, "loss")
-    divided = _known(Reduction, reduction, "reduction")
+    chosen = choice(Loss, loss, "loss")
+    divided = choice(Reduction, reduction, "reduction")
     if batch_size is not None and (isinstance(batch_size, bool) or batch_size < 1):
         raise InputError(f"batch_size={batch_size!r} is not a positive integer; give the number of samples")
     layer = _layer(network, gradient, torch.device("cpu" if device is None else device))
@@ -69,14 +69,6 @@ def attack_single_layer(
         reason=reason,
     )
     return nothing, last
-
-
-def _known(kind: Any, value: str, name: str) -> Any:
-    try:
-        return kind(value)
-    except ValueError:
-        options = ", ".join(str(option) for option in kind)
-        raise InputError(f"{name}={value!r} is not supported; choose one of {options}") from None
 
 
 def _layer(
