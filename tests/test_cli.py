@@ -9,6 +9,7 @@ import subprocess
 import sys
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,8 +17,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from exan_verify.cli import COMMANDS, main
+from exan_verify.cli import main
 from exan_verify.cli.output import ExitCode
+from exan_verify.cli.program import COMMANDS
 from exan_verify.io import load_batch, save_batch, save_gradient
 
 EXAN = shutil.which("exan", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
@@ -414,9 +416,9 @@ def test_a_budget_ends_commands_that_have_no_verdict_to_say_it_in(
 # ---- the installed command --------------------------------------------------------------------------------
 
 
-def exan(*arguments: str) -> subprocess.CompletedProcess[str]:
+def exan(*arguments: str, **settings: Any) -> subprocess.CompletedProcess[str]:
     assert EXAN is not None, "the console script exan is not installed: pip install -e ."
-    return subprocess.run([EXAN, *arguments], capture_output=True, text=True, check=False)
+    return subprocess.run([EXAN, *arguments], capture_output=True, text=True, check=False, **settings)
 
 
 def test_the_installed_command_works_without_a_terminal(here: Path):
@@ -431,7 +433,7 @@ def test_the_installed_command_works_without_a_terminal(here: Path):
 
 def test_help_is_there_for_every_command_and_does_not_load_torch():
     code = (
-        "import sys; from exan_verify.cli import exan, main\n"
+        "import sys; from exan_verify.cli import main; from exan_verify.cli.program import exan\n"
         "for name in exan.commands: assert main([name, '--help']) == 0\n"
         "assert main(['--help']) == 0 and 'torch' not in sys.modules"
     )
@@ -439,3 +441,14 @@ def test_help_is_there_for_every_command_and_does_not_load_torch():
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("Usage") == len(COMMANDS) + 1
     assert result.stdout.count("--json") == len(COMMANDS)
+
+
+@pytest.mark.parametrize(("library", "command"), [("rich_click", ["--version"]), ("torch", ["certify"])])
+def test_ctrl_c_while_libraries_load_is_no_traceback(tmp_path: Path, library: str, command: list[str]):
+    # stands for the library, and is interrupted while it loads
+    (tmp_path / f"{library}.py").write_text("raise KeyboardInterrupt")
+    (tmp_path / "factory.py").write_text("import torch")
+    arguments = command if command != ["certify"] else ["certify", "factory:model", "--batch", "batch.npz"]
+    result = exan(*arguments, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path)})
+    assert (result.returncode, result.stdout) == (ExitCode.INTERRUPTED, "")
+    assert result.stderr.strip() == "error: interrupted"
