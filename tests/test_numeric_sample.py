@@ -8,21 +8,30 @@ from torch import Tensor, nn
 
 from exan_verify.bench.attack import autograd_gradient
 from exan_verify.convert import to_network
-from exan_verify.data import initialised_network
+from exan_verify.data import initialised_network, mnist_batch
 from exan_verify.errors import RangeError
-from exan_verify.numeric import sample
-from exan_verify.numeric.attack import METHODS, run
+from exan_verify.numeric import sample, separate
+from exan_verify.numeric.attack import METHODS, _spaces, run
+from exan_verify.numeric.equations import layer_equations
 from exan_verify.numeric.metrics import score
+from exan_verify.numeric.polish import polish
+from exan_verify.numeric.problem import build_problem
 from exan_verify.numeric.records import Attack
 
 
 def attacked(
-    widths: tuple[int, ...], samples: int, *, seed: int = 0, dtype: str = "float64", x: Tensor | None = None
+    widths: tuple[int, ...],
+    samples: int,
+    *,
+    seed: int = 0,
+    dtype: str = "float64",
+    x: Tensor | None = None,
+    y: Tensor | None = None,
 ) -> tuple[Attack, Tensor, Tensor]:
     model: nn.Sequential = initialised_network(widths, seed=seed)
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(samples, widths[0], generator=generator) if x is None else x
-    y = torch.randint(widths[-1], (samples,), generator=generator)
+    y = torch.randint(widths[-1], (samples,), generator=generator) if y is None else y
     gradient = autograd_gradient(model, x, y, dtype)
     found = run(to_network(model), gradient, loss="cross_entropy", reduction="mean", method="sample")
     return found, x, y
@@ -44,6 +53,46 @@ def test_float32():
     result = score(found.x, found.y, x, y)
     assert len(found.x) == 5
     assert all(s.largest <= found.status[s.index].error_bound for s in result.samples)
+
+
+def test_samples_come_before_strangers():
+    images, classes = mnist_batch(8, 0)
+    model = initialised_network((784, 512, 10), seed=0)
+    gradient = autograd_gradient(model, torch.tensor(images), torch.tensor(classes), "float64")
+    problem = build_problem(
+        to_network(model),
+        gradient,
+        loss="cross_entropy",
+        reduction="mean",
+        batch_size=None,
+        device=None,
+        seed=0,
+    )
+    draws = sample._Draws(layer_equations(problem, _spaces(problem), 0), problem.generator())
+    q, _ = next(draws.starts())
+    _, misfit = draws._explained(draws.basis @ q)
+    samples = int((misfit < 1e-9).sum())
+    assert samples >= 4
+    assert float(misfit[:samples].max()) < 1e-9
+    assert float(misfit[samples:].min()) > 0.1
+
+
+@pytest.mark.parametrize("samples", [8, 16])
+def test_few_strangers_are_polished(samples: int, monkeypatch: pytest.MonkeyPatch):
+    # thousands of directions vanish on more rows than drawn; polishing them all took longer than all the rest
+    polished = 0
+
+    def counted(basis: Tensor, forward: Tensor, q: Tensor, p: Tensor) -> object:
+        nonlocal polished
+        polished += q.shape[1]
+        return polish(basis, forward, q, p)
+
+    monkeypatch.setattr(separate, "polish", counted)
+    images, classes = mnist_batch(samples, 0)
+    found, x, y = attacked((784, 512, 10), samples, x=torch.tensor(images), y=torch.tensor(classes))
+    assert found.complete, found.reason
+    assert score(found.x, found.y, x, y).recall == 1.0
+    assert polished <= 4 * sample._PORTION
 
 
 def test_draws_are_bounded(monkeypatch: pytest.MonkeyPatch):

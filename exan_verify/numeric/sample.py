@@ -5,6 +5,11 @@ Dimitrov, Baader, Mueller, Vechev, *SPEAR: Exact Gradient Inversion of Batches i
 random, have one null direction q. If all of them belong to neurons that are inactive for one sample, B q is
 that sample's delta and vanishes on all its inactive neurons; any other q vanishes on the drawn rows alone.
 With half of the neurons inactive M 2^(1-M) of the draws are good: the method is exponential in M.
+
+Strangers vanish on more rows than were drawn, too, where several neurons are active for the same few samples:
+drawn rows that span all that these neurons show take them all to zero. A sample's delta is W^T u on its
+active neurons (docs/theory.md 3.1 (*)), a stranger's is not; so samples come first, and strangers, which can
+be thousands, in small portions: most are near enough to a sample to be polished into it. SPEAR has no polish.
 """
 
 from __future__ import annotations
@@ -35,6 +40,9 @@ _EXTRA = 4
 
 _INDEPENDENT = 1e-4
 """Drawn rows nearer to dependence than this have a null direction that rounding chooses."""
+
+_POLISHED, _PORTION = 256, 64
+"""Candidates per batch of draws that are polished at most, and at a time: nearly all lead to some sample."""
 
 _ALIKE = 0.99
 """Cosine above which two null directions are the same sample."""
@@ -89,13 +97,16 @@ class _Draws:
     def starts(self) -> Iterator[tuple[Float[Tensor, "M m"], Float[Tensor, "K m"]]]:
         """Starts (q, p) for polishing, batch by batch, until the draws are used up."""
         while self.done < DRAWS:
-            q = self._fresh(self._hits())
+            q = self._hits()
             self.done += _BATCH
-            delta = self.basis @ q
-            active = (delta.abs() > self.zero * self.basis.norm(dim=1)[:, None]).T
-            spans = active[:, :, None] * self.forward
-            p = (torch.linalg.pinv(spans, rtol=1e-10) @ delta.T[:, :, None])[:, :, 0].T
-            yield q, p
+            p, misfit = self._explained(self.basis @ q)
+            order = misfit.argsort()
+            q, p = q[:, order], p[:, order]
+            chosen = torch.nonzero(self._new(q) & _first(q))[:_POLISHED, 0]
+            for portion in torch.split(chosen, _PORTION):
+                # what the portions before have found is out
+                portion = portion[self._new(q[:, portion])]
+                yield q[:, portion], p[:, portion]
 
     def tell(self, known: Float[Tensor, "n k"]) -> None:
         """Told what is found so far."""
@@ -117,9 +128,23 @@ class _Draws:
         hits: Tensor = null[:, zeroed >= rank - 1 + _EXTRA]
         return hits
 
-    def _fresh(self, q: Float[Tensor, "M m"]) -> Float[Tensor, "M m"]:
-        """One of each direction, and none that is known."""
-        alike = (q.T @ q).abs().tril(-1) > _ALIKE
-        old = (self.known.T @ self.basis @ q).abs() > _ALIKE
-        fresh: Tensor = q[:, ~alike.any(dim=1) & ~old.any(dim=0)]
-        return fresh
+    def _explained(self, delta: Float[Tensor, "n m"]) -> tuple[Float[Tensor, "K m"], Float[Tensor, " m"]]:
+        """The p that explains each delta best on its active neurons, and the share left unexplained."""
+        forward, free = self.forward, self.forward.shape[1]
+        active = (delta.abs() > self.zero * self.basis.norm(dim=1)[:, None]).to(delta)
+        products = (forward[:, :, None] * forward[:, None, :]).flatten(1)
+        gram = (active.T @ products).view(-1, free, free)
+        inverse = torch.linalg.pinv(gram, rtol=1e-10, hermitian=True)
+        p = (inverse @ (forward.T @ delta).T[:, :, None])[:, :, 0].T
+        return p, (delta - active * (forward @ p)).norm(dim=0) / delta.norm(dim=0)
+
+    def _new(self, q: Float[Tensor, "M m"]) -> Bool[Tensor, " m"]:
+        """Which directions are not known."""
+        new: Bool[Tensor, " m"] = ~((self.known.T @ self.basis @ q).abs() > _ALIKE).any(dim=0)
+        return new
+
+
+def _first(q: Float[Tensor, "M m"]) -> Bool[Tensor, " m"]:
+    """Which are the first of their direction."""
+    first: Bool[Tensor, " m"] = ~((q.T @ q).abs().tril(-1) > _ALIKE).any(dim=1)
+    return first
