@@ -1,0 +1,73 @@
+"""Peeling by a tolerance alone accepts what is not in the batch; the package's methods do not."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from exan_verify.bench.attack import autograd_gradient
+from exan_verify.bench.peeling import CASES, Case, bogus, run_case, run_peeling_bench, summarise
+from exan_verify.bench.tolerance_peeling import tolerance_peeling
+from exan_verify.data import initialised_network
+from exan_verify.errors import InputError
+
+ROWS = {case.name: case for case in CASES}
+
+
+def test_the_rows_are_distinct():
+    assert len(ROWS) == len(CASES)
+
+
+@pytest.mark.parametrize(("tolerance", "bogus_at_most"), [("1e-06", 0), ("1e-04", 2)])
+def test_a_tolerance_finds_the_batch(tolerance: str, bogus_at_most: int):
+    # otherwise what it accepts wrongly would say nothing
+    run = run_case(ROWS[f"tolerance {tolerance}, float64"], 1)
+    assert run.accepted == 32
+    assert run.bogus <= bogus_at_most
+    assert run.recall == (32 - run.bogus) / 32
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_a_tolerance_accepts_a_bogus_sample_and_ours_does_not(dtype: str):
+    loose = run_case(ROWS[f"tolerance 1e-04, {dtype}"], 1)
+    assert loose.bogus > 0
+    ours = run_case(ROWS[f"auto, {dtype}"], 1)
+    assert (ours.accepted, ours.bogus, ours.recall) == (32, 0, 1.0)
+    assert ours.bound is not None
+    assert ours.bound < 1e-3
+
+
+def test_a_tolerance_below_rounding_finds_little():
+    assert run_case(ROWS["tolerance 1e-08, float32"], 1).recall < 0.2
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+def test_the_baseline_peels_labels_too(samples: int):
+    model = initialised_network((30, 200, 5), seed=2)
+    x = torch.randn(samples, 30, generator=torch.Generator().manual_seed(0))
+    y = torch.arange(samples) + 1
+    gradient = autograd_gradient(model, x, y, "float64")
+    found, labels = tolerance_peeling(model, gradient, batch_size=samples, tolerance=1e-6)
+    assert bogus(found, labels, x, y, None) == 0
+    assert sorted(labels.tolist()) == y.tolist()
+    assert bogus(found, (labels + 1) % 5, x, y, None) == samples
+    assert bogus(found + 0.01, labels, x, y, None) == samples
+    assert bogus(found + 1e-6, labels, x, y, [1e-7] * samples) == samples
+
+
+def test_rows_sum_up_their_seeds():
+    case = Case(name="loose", method="", dtype="float64", tolerance=1e-2)
+    runs = [run_case(case, seed) for seed in (0, 1)]
+    row = summarise("loose", runs)
+    assert (row.seeds, row.spoiled, row.bogus) == (2, 2, runs[0].bogus + runs[1].bogus)
+    assert row.accepted >= row.bogus > 10
+
+
+def test_rows_by_name_and_progress():
+    told: list[tuple[str, int, int]] = []
+    name = "tolerance 1e-06, float64"
+    (row,) = run_peeling_bench(rows=[name], seeds=[4], progress=lambda *step: told.append(step))
+    assert told == [(name, 0, 1)]
+    assert (row.name, row.seeds, row.spoiled) == (name, 1, 0)
+    with pytest.raises(InputError, match=r"no benchmark row \['x'\]; the rows are 'tolerance 1e-02"):
+        run_peeling_bench(rows=["x"])
