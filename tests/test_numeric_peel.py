@@ -104,7 +104,7 @@ def campaign_seeds() -> Iterator[ParameterSet]:
 
 
 @pytest.mark.parametrize("method", ["peel", "peel+lift", "auto"])
-@pytest.mark.parametrize("seed", campaign_seeds())
+@pytest.mark.parametrize("seed", tuple(campaign_seeds()))
 def test_no_seed_accepts_a_sample_that_is_not_in_the_batch(
     seed: int, method: str, record_property: Callable[[str, object], None]
 ):
