@@ -82,6 +82,21 @@ SUITES: Mapping[str, Suite] = {
             ("s ", "seconds"),
         ),
     ),
+    "peeling": Suite(
+        name="peeling",
+        title="peeling: what a tolerance accepts that is not in the batch, and what our test accepts",
+        columns=(
+            ("accepted by", "name"),
+            ("seeds ", "seeds"),
+            ("recall ", "recall"),
+            ("worst ", "recall_worst"),
+            ("accepted ", "accepted"),
+            ("bogus ", "bogus"),
+            ("batches with one ", "spoiled"),
+            ("bound ", "bound"),
+            ("s ", "seconds"),
+        ),
+    ),
     "compare": Suite(
         name="compare",
         title="compare: our methods, DLG and Inverting Gradients on the same batches",
@@ -262,6 +277,7 @@ def _runner(name: str) -> Callable[..., list[Any]]:
     from exan_verify.bench.compare import run_compare_bench
     from exan_verify.bench.convolution import run_convolution_bench
     from exan_verify.bench.insecure import run_insecure_bench
+    from exan_verify.bench.peeling import run_peeling_bench
     from exan_verify.bench.robustness import run_robustness_bench
     from exan_verify.bench.smt import run_smt_bench
 
@@ -271,6 +287,7 @@ def _runner(name: str) -> Callable[..., list[Any]]:
         "compare": run_compare_bench,
         "convolution": run_convolution_bench,
         "insecure": run_insecure_bench,
+        "peeling": run_peeling_bench,
         "robustness": run_robustness_bench,
         "smt": run_smt_bench,
     }
