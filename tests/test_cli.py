@@ -256,6 +256,19 @@ def test_an_attack_that_does_not_recover_everything_is_exit_code_three(
     assert record["reason"]
 
 
+def test_a_wrong_loss_or_reduction_is_named_in_a_hint(here: Path, capsys: pytest.CaptureFixture[str]):
+    arguments = ("attack", "model.safetensors", "gradient.safetensors", "--out", "found.npz")
+    code, out, _ = run(capsys, *arguments, "--reduction", "sum")
+    assert code == ExitCode.UNDECIDED
+    assert "0 of 3 samples" in out
+    assert "hint" in out
+    assert "reduction='mean', batch_size=3" in " ".join(out.split())
+    code, record = run_json(capsys, *arguments, "--loss", "mse")
+    assert (code, record["found"]) == (ExitCode.UNDECIDED, 0)
+    assert "loss='cross_entropy', reduction='mean', batch_size=3" in record["hint"]
+    assert run_json(capsys, *arguments)[1]["hint"] == ""
+
+
 def test_published_to_the_letter_claims_nothing_and_says_why(here: Path, capsys: pytest.CaptureFixture[str]):
     arguments = ("attack", "model.safetensors", "gradient.safetensors", "--out", "found.npz")
     code, record = run_json(capsys, *arguments, "--method", "published", "--no-repairs")

@@ -99,6 +99,7 @@ def attack_record(found: Attack, score: Score | None) -> dict[str, Any]:
         "complete": found.complete,
         "gradient_residual": found.gradient_residual,
         "reason": found.reason,
+        "hint": found.hint,
         "method": found.method,
         "layer": found.layer,
         "status": msgspec.to_builtins(found.status),
@@ -126,6 +127,8 @@ def describe(found: Attack, score: Score | None) -> list[Any]:
     rows |= picture_facts(found)
     if found.reason:
         rows["reason"] = found.reason
+    if found.hint:
+        rows["hint"] = found.hint
     if score is not None:
         worst = f", worst {max(s.rmse for s in score.samples):.1e}" if score.samples else ""
         right = sum(s.label for s in score.samples)

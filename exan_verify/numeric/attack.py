@@ -24,6 +24,7 @@ from exan_verify.numeric.records import Attack, Finding, Method
 from exan_verify.numeric.regroup import settled
 from exan_verify.numeric.sample import Sample
 from exan_verify.numeric.spectrum import ColumnSpace, column_space
+from exan_verify.numeric.suspicion import hint
 
 METHODS: Mapping[str, Method] = {
     method.name: method for method in (Published(), Peel(), Lift(), Peel(lift_rest=True), Assign(), Sample())
@@ -97,7 +98,7 @@ def run(
         assert refusal is not None
         raise refusal
     tell("done", 1.0)
-    return _attack(*outcome, seconds=time.perf_counter() - start)
+    return _with_hint(problem, _attack(*outcome, seconds=time.perf_counter() - start))
 
 
 def _methods(method: str, *, repairs: bool) -> tuple[Method, ...]:
@@ -183,3 +184,9 @@ def _attack(finding: Finding, confirmed: Confirmed, *, seconds: float) -> Attack
         reason=confirmed.reason,
         seconds=seconds,
     )
+
+
+def _with_hint(problem: Problem, found: Attack) -> Attack:
+    if found.status:
+        return found
+    return replace(found, hint=hint(problem, [one.x for one in found.unclaimed], found.batch_size))

@@ -108,6 +108,7 @@ class Attack:
     ``complete``: the whole batch is recovered and confirmed. ``batch_size`` used and its source (``given``,
     ``rank`` of the gradient, or ``loss scale``). ``unclaimed``: candidates not stood behind. ``reason``: one
     sentence, empty when complete. ``layer`` (from 1) and ``layers``: the ranks and gaps it rests on.
+    ``hint``: where nothing is recovered, which other loss, reduction or batch size to try; a guess.
     """
 
     x: Tensor
@@ -123,3 +124,4 @@ class Attack:
     unclaimed: tuple[Unclaimed, ...]
     reason: str
     seconds: float
+    hint: str = ""

@@ -227,6 +227,7 @@ def _result(
         known=found.known,
         estimates=estimates,
         last_layer=single,
+        hint=head.hint,
     )
 
 
