@@ -44,7 +44,8 @@ def attack(
     told (what, share done).
 
     The result has ``x`` (M', d) and ``y`` (M',) of the samples found, ``status`` per sample (how it was
-    found, its error bound), ``gradient_residual`` and ``complete``. Floating point finds samples; it proves
+    found, its error bound), ``gradient_residual`` and ``complete``; where nothing is found, ``hint`` says
+    which other loss, reduction or batch size the gradient fits. Floating point finds samples; it proves
     nothing about others: see ``certify`` for that.
 
     With convolutions the result is an ``ImageAttack``: besides pictures in ``x`` (M', C, H, W) it has the
@@ -54,12 +55,7 @@ def attack(
 
     Raises :class:`InputError` or a subclass naming what cannot be used.
     """
-    if not isinstance(gradient, (Gradient, Mapping)):
-        raise InputError(
-            f"gradient is a {type(gradient).__name__}; give a mapping from parameter name to tensor, such as "
-            "{name: p.grad for name, p in model.named_parameters()}"
-        )
-    given = gradient if isinstance(gradient, Gradient) else Gradient(tensors=gradient)
+    given = _given(gradient)
     _check_device(device)
     options: dict[str, Any] = {
         "loss": choice(Loss, loss, "loss"),
@@ -71,18 +67,35 @@ def attack(
         "seed": seed,
         "progress": progress,
     }
-    if _with_convolutions(model):
-        from exan_verify.convert_graph import to_convolutional
-        from exan_verify.numeric.convolution.attack import run as run_convolutional
-
-        convolutional = to_convolutional(model, input_shape)
-        return run_convolutional(convolutional, given.tensors, iterations=picture_iterations, **options)
+    if with_convolutions(model):
+        return _attack_pictures(model, given, input_shape, picture_iterations, options)
     from exan_verify.numeric.attack import run
 
     return run(to_network(model), given.tensors, **options)
 
 
-def _with_convolutions(model: Any) -> bool:
+def _attack_pictures(
+    model: Any, given: Gradient, input_shape: Sequence[int] | None, iterations: int, options: dict[str, Any]
+) -> Attack:
+    from exan_verify.convert_graph import to_convolutional
+    from exan_verify.numeric.convolution.attack import run
+
+    return run(to_convolutional(model, input_shape), given.tensors, iterations=iterations, **options)
+
+
+def _given(gradient: Any) -> Gradient:
+    if isinstance(gradient, Gradient):
+        return gradient
+    if not isinstance(gradient, Mapping):
+        raise InputError(
+            f"gradient is a {type(gradient).__name__}; give a mapping from parameter name to tensor, such as "
+            "{name: p.grad for name, p in model.named_parameters()}"
+        )
+    return Gradient(tensors=gradient)
+
+
+def with_convolutions(model: Any) -> bool:
+    """Whether ``model`` is attacked layer by layer below a fully connected head."""
     if isinstance(model, ReluNetwork):
         return False
     from exan_verify.convert_graph import is_convolutional
