@@ -67,7 +67,7 @@ Print Assumptions S3_silent.
 Print Assumptions rank_mod_ge.
 
 From Exan Require Import instances instances_ambiguous instances_algebra instances_published instances_secure
-  instances_peeling instances_cubic.
+  instances_peeling instances_cubic instances_shared.
 
 Print Assumptions A_unique.
 Print Assumptions A_E1.
@@ -99,3 +99,15 @@ Print Assumptions L_unique.
 Print Assumptions down_step.
 Print Assumptions explained_solves.
 Print Assumptions explained_independent.
+Print Assumptions C_S0.
+Print Assumptions C_same_moment.
+Print Assumptions C_in_batch.
+Print Assumptions C_S1.
+Print Assumptions C_S1_other.
+Print Assumptions C_reflection.
+Print Assumptions C_family.
+Print Assumptions V_shear.
+Print Assumptions V_logits_move.
+Print Assumptions V_alpha.
+Print Assumptions V_direction.
+Print Assumptions D_alpha.

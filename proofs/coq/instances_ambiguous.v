@@ -33,22 +33,27 @@ have on : eqf 1 4 (fun j m => if 0 < preact 1 WC bC XC j m then 1 else 0) (fun _
 by have /matrixP/(_ j m) := eq_mxf on; rewrite !mxE; case: (0 < _).
 Qed.
 
+Lemma rank_labelsC : (\rank (ones_labels (cols yC)) + 2 <= 4)%N.
+Proof.
+have ones : const_mx 1 = const_mx 1 *m cols yC :> 'rV[rat]_4.
+  have E r : const_mx 1 = mxf 1 r (fun _ _ => 1) :> 'rV[rat]_r.
+    by apply/matrixP => i j; rewrite !mxE.
+  by rewrite cols_sample !E mul_mxf; apply: eq_mxf; vm_compute.
+rewrite (@leq_add2r 2 _ 2) /ones_labels {1}ones.
+rewrite -[X in col_mx _ X]mul1mx -mul_col_mx.
+exact: leq_trans (mxrankM_maxr _ _) (rank_leq_row _).
+Qed.
+
 Theorem C_ambiguous : exists2 e : rat, 0 < e & forall t : rat, t != 0 -> `|t| < e ->
   exists x' : 'I_4 -> 'cV[rat]_1,
     [/\ bgrad (mse_lv 1) NC x' yC = bgrad (mse_lv 1) NC xC yC,
         forall m, pattern NC (x' m) = (const_mx true, tt) &
         forall s : 'S_4, ~ (forall m, x' m = xC (s m))].
 Proof.
-have ones : const_mx 1 = const_mx 1 *m cols yC :> 'rV[rat]_4.
-  have E r : const_mx 1 = mxf 1 r (fun _ _ => 1) :> 'rV[rat]_r.
-    by apply/matrixP => i j; rewrite !mxE.
-  by rewrite cols_sample !E mul_mxf; apply: eq_mxf; vm_compute.
 apply: S1_ambiguous => [|m||].
 - exact: patternC.
 - by apply: (@genericP 1 0 1 3 WC bC UC cC XC); vm_compute.
-- rewrite (@leq_add2r 2 _ 2) /ones_labels {1}ones.
-  rewrite -[X in col_mx _ X]mul1mx -mul_col_mx.
-  exact: leq_trans (mxrankM_maxr _ _) (rank_leq_row _).
+- exact: rank_labelsC.
 apply/negP => /submxP[D xE].
 have /matrixP/(_ 0 (inord 0)) := xE; have /matrixP/(_ 0 (inord 1)) := xE.
 have -> : (D *m ones_labels (cols yC)) 0 (inord 1) = (D *m ones_labels (cols yC)) 0 (inord 0).
