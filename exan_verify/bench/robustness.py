@@ -111,18 +111,21 @@ def flipped(share: float) -> Callable[[Scene], Gradient]:
     return spoil
 
 
-def two_steps(rate: float) -> Callable[[Scene], Gradient]:
-    """The sum over two local steps of rate ``rate``, each on half of the batch."""
+def local_steps(steps: int, rate: float, *, averaged: bool = False) -> Callable[[Scene], Gradient]:
+    """The sum over local steps of rate ``rate``, each on its own part of the batch; or their mean, which is
+    the gradient of the whole batch up to what the weights move on the way."""
 
     def spoil(scene: Scene) -> Gradient:
-        half = len(scene.x) // 2
-        first = autograd_gradient(scene.model, scene.x[:half], scene.y[:half], "float64")
-        moved = copy.deepcopy(scene.model).double()
-        with torch.no_grad():
-            for name, parameter in moved.named_parameters():
-                parameter.sub_(rate * first[name])
-        second = autograd_gradient(moved, scene.x[half:], scene.y[half:], "float64")
-        return {name: first[name] + second[name] for name in first}
+        model = copy.deepcopy(scene.model).double()
+        parts = [p for p in torch.arange(len(scene.x)).tensor_split(steps) if len(p)]
+        total = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
+        for part in parts:
+            step = autograd_gradient(model, scene.x[part], scene.y[part], "float64")
+            with torch.no_grad():
+                for name, parameter in model.named_parameters():
+                    parameter.sub_(rate * step[name])
+                    total[name] += step[name] / (len(parts) if averaged else 1)
+        return total
 
     return spoil
 
@@ -174,8 +177,10 @@ MODES = (
     Mode(name="largest 10 %", spoil=pruned(0.1)),
     Mode(name="1e-5 of the signs flipped", spoil=flipped(1e-5)),
     Mode(name="1 % of the signs flipped", spoil=flipped(0.01)),
-    Mode(name="two local steps, rate 1e-6", spoil=two_steps(1e-6)),
-    Mode(name="two local steps, rate 0.1", spoil=two_steps(0.1)),
+    Mode(name="two local steps, rate 1e-6", spoil=local_steps(2, 1e-6)),
+    Mode(name="two local steps, rate 0.1", spoil=local_steps(2, 0.1)),
+    Mode(name="mean of four local steps, rate 1e-8", spoil=local_steps(4, 1e-8, averaged=True)),
+    Mode(name="mean of four local steps, rate 0.1", spoil=local_steps(4, 0.1, averaged=True)),
     Mode(name="duplicates", spoil=computed_in("float64"), prepare=duplicated(same_label=True)),
     Mode(
         name="duplicates with other labels",
@@ -193,6 +198,7 @@ class Outcome:
     """One attack: shares and counts of samples; ``refused``: the error's class, empty when it ran."""
 
     recall: float
+    shown: float
     claimed: int
     wrong: int
     bound: float | None
@@ -203,12 +209,16 @@ class Outcome:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
     """A mode over its seeds: ``recall`` and ``claimed`` medians, ``recall_worst``, ``wrong`` the sum (must be
-    0), ``bound`` the largest of any claimed sample, ``refused`` how often the gradient was refused."""
+    0), ``bound`` the largest of any claimed sample, ``refused`` how often the gradient was refused.
+
+    ``shown``, a median: the share of the batch that a candidate shows with RMSE below 1e-3, claimed or not.
+    """
 
     name: str
     seeds: int
     recall: float
     recall_worst: float
+    shown: float
     claimed: float
     wrong: int
     bound: float | None
@@ -267,15 +277,24 @@ def attack_spoiled(mode: Mode, scene: Scene, *, method: str = "auto") -> Outcome
     except InputError as error:
         seconds = time.perf_counter() - start
         refused = type(error).__name__
-        return Outcome(recall=0.0, claimed=0, wrong=0, bound=None, refused=refused, seconds=seconds)
+        return Outcome(
+            recall=0.0, shown=0.0, claimed=0, wrong=0, bound=None, refused=refused, seconds=seconds
+        )
     return Outcome(
         recall=score(found.x, found.y, scene.x, scene.y).recall,
+        shown=shown_share(found, scene.x, scene.y),
         claimed=len(found.x),
         wrong=wrong_claims(found, scene.x, scene.y),
         bound=max((evidence.error_bound for evidence in found.status), default=None),
         refused="",
         seconds=time.perf_counter() - start,
     )
+
+
+def shown_share(found: Attack, x: Tensor, y: Tensor) -> float:
+    """The share of the batch that a candidate, claimed or not, shows with RMSE below 1e-3."""
+    candidates = torch.cat([found.x, *(unclaimed.x[None] for unclaimed in found.unclaimed)])
+    return score(candidates, y.new_zeros(len(candidates)), x, y).recall
 
 
 def wrong_claims(found: Attack, x: Tensor, y: Tensor) -> int:
@@ -292,6 +311,7 @@ def summarise(name: str, outcomes: Sequence[Outcome]) -> Row:
         seeds=len(outcomes),
         recall=statistics.median(o.recall for o in outcomes),
         recall_worst=min(o.recall for o in outcomes),
+        shown=statistics.median(o.shown for o in outcomes),
         claimed=statistics.median(o.claimed for o in outcomes),
         wrong=sum(o.wrong for o in outcomes),
         bound=max((o.bound for o in outcomes if o.bound is not None), default=None),

@@ -58,9 +58,10 @@ class Lift:
         for equations, null_space in lifted:
             found = _at_layer(problem, spaces, equations, null_space)
             found = replace(found, layers=summaries)
-            if found.whole or found.x.shape[0] > best.x.shape[0] or best.layer is None:
+            better = found.whole and not (best.whole and found.reason)
+            if better or found.x.shape[0] > best.x.shape[0] or best.layer is None:
                 best = found
-            if found.whole and found.x.shape[0] == samples:
+            if found.whole and found.x.shape[0] == samples and not found.reason:
                 break
         return best
 
@@ -112,9 +113,10 @@ def _at_layer(
             reason=f"{where}: the lifted equations do not separate {equations.samples} samples ({numbers}; "
             f"{separated.total} directions found); use a smaller batch or a float64 gradient",
         )
-    if null_space.gap < MINIMAL_GAP:
-        return replace(nothing, reason=f"{where}: no clear null space ({numbers}); use a float64 gradient")
     reason = ""
+    if null_space.gap < MINIMAL_GAP:
+        # noise beyond the dtype's rounding; candidates solve their own equations, and bounds know the noise
+        reason = f"{where}: no clear null space ({numbers}); use a float64 gradient without noise"
     if separated.groups:
         sizes = [int(g.shape[1]) for g in separated.groups]
         reason = f"{where}: samples share their activation pattern in groups of {sizes} ({numbers})"
@@ -127,7 +129,7 @@ def _at_layer(
         )
     if separated.groups:
         return replace(nothing, reason=reason + "; below this layer they cannot be told apart")
-    x, reason = descend(problem, spaces, equations.index, separated.single)
+    x, failure = descend(problem, spaces, equations.index, separated.single)
     if x is None:
-        return replace(nothing, reason=reason)
-    return replace(nothing, x=x, rest=spaces[0].basis[:, :0])
+        return replace(nothing, reason=failure)
+    return replace(nothing, x=x, rest=spaces[0].basis[:, :0], reason=reason)

@@ -8,7 +8,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from exan_verify.bench.robustness import MODES, Mode, Scene, attack_spoiled, noisy, wrong_claims
+from exan_verify.bench.robustness import (
+    MODES,
+    Mode,
+    Scene,
+    attack_spoiled,
+    local_steps,
+    mnist_scene,
+    noisy,
+    wrong_claims,
+)
 from exan_verify.data import initialised_network
 from exan_verify.numeric.records import Attack, Evidence
 
@@ -39,6 +48,27 @@ def test_rounded_gradients_are_recovered(mode: Mode):
     # the law above would hold for an attack that claims nothing
     outcome = attack_spoiled(mode, small_scene(3))
     assert (outcome.recall, outcome.claimed, outcome.refused) == (1.0, 4, "")
+
+
+@pytest.mark.parametrize("name", ["noise 1e-05", "bfloat16 sent as float64"])
+def test_noise_leaves_candidates_that_nobody_stands_behind(name: str):
+    # what is shown without a bound is still a leak, so it is handed out as a candidate
+    (mode,) = (mode for mode in MODES if mode.name == name)
+    outcome = attack_spoiled(mode, mnist_scene(1))
+    assert outcome.shown >= 15 / 16
+    assert (outcome.claimed, outcome.wrong) == (0, 0)
+
+
+def test_steps_at_rate_zero_are_one_gradient():
+    scene = small_scene(2)
+    whole, mean = scene.gradient(), local_steps(2, 0.0, averaged=True)(scene)
+    assert all(torch.allclose(whole[name], mean[name], rtol=1e-12, atol=1e-16) for name in whole)
+    total = local_steps(2, 0.0)(scene)
+    assert all(torch.allclose(total[name], 2 * whole[name], rtol=1e-12, atol=1e-16) for name in whole)
+    # one step for each of the four samples; there is no fifth
+    assert all(
+        torch.equal(local_steps(5, 0.1)(scene)[name], g) for name, g in local_steps(4, 0.1)(scene).items()
+    )
 
 
 @given(st.floats(-13, 0), st.integers(0, 2**31), st.integers(1, 5), st.booleans())
