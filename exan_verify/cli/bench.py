@@ -75,6 +75,7 @@ SUITES: Mapping[str, Suite] = {
             ("seeds ", "seeds"),
             ("recall ", "recall"),
             ("worst ", "recall_worst"),
+            ("shown ", "shown"),
             ("claimed ", "claimed"),
             ("wrong ", "wrong"),
             ("bound ", "bound"),
