@@ -67,7 +67,7 @@ Print Assumptions S3_silent.
 Print Assumptions rank_mod_ge.
 
 From Exan Require Import instances instances_ambiguous instances_algebra instances_published instances_secure
-  instances_peeling instances_cubic instances_shared.
+  instances_peeling instances_cubic instances_shared instances_region.
 
 Print Assumptions A_unique.
 Print Assumptions A_E1.
@@ -111,3 +111,10 @@ Print Assumptions V_logits_move.
 Print Assumptions V_alpha.
 Print Assumptions V_direction.
 Print Assumptions D_alpha.
+Print Assumptions B_first_layer.
+Print Assumptions B_second_layer.
+Print Assumptions H_affine.
+Print Assumptions H_gradient.
+Print Assumptions H_derivative.
+Print Assumptions H_region_derivative.
+Print Assumptions H_open.

@@ -226,29 +226,44 @@ rewrite /lossvecs -[fwd NB _]/(fwd (one_hidden 3 9 2 WB bB UB cB) (hB m)) hB_sam
 by rewrite fwd_sample mse_sample.
 Qed.
 
+Lemma factsB : [/\ Delta1 topB hB (lossvecs (mse_lv 1) NB xB yB) = mxf 9 3 DB,
+  \rank (gradmx (gsum topB hB (lossvecs (mse_lv 1) NB xB yB))) = 3%N &
+  (9 <= \rank (lifted (Delta1 topB hB (lossvecs (mse_lv 1) NB xB yB)) ((mxf 2 9 UB)^T *m 1%:M)))%N].
+Proof. exact: layer_facts checksB hB_sample gB_sample. Qed.
+
+Lemma deltaB m : delta1 topB (hB m) (lossvecs (mse_lv 1) NB xB yB m) = sample 9 DB m.
+Proof.
+have [DE _ _] := factsB; have := congr1 (col m) DE; rewrite colsE => ->.
+by apply/colP => j; rewrite !mxE.
+Qed.
+
+Lemma Delta1_B : Delta1 NB xB (lossvecs (mse_lv 1) NB xB yB) = mxf 3 3 D1B.
+Proof.
+pose D1f : table := fun p m =>
+  if 0 < preact 2 W1B b1B XB p m then mulf 9 (fun i j => WB j i) DB p m else 0.
+transitivity (mxf 3 3 D1f); last by apply: eq_mxf; vm_compute.
+apply/matrixP => i m; rewrite mxE.
+transitivity ((dmask _ (active (sample 3 (preact 2 W1B b1B XB) m)) *m
+  ((mxf 9 3 WB)^T *m sample 9 DB m)) i 0).
+  by rewrite -deltaB -z_sample.
+by rewrite dmaskE tr_mxf mul_mxf !mxE.
+Qed.
+
+Lemma rank_Delta1_B : \rank (Delta1 NB xB (lossvecs (mse_lv 1) NB xB yB)) = 3%N.
+Proof.
+apply: etrans (congr1 (@mxrank _ _ _) Delta1_B) _.
+rewrite -[mxf _ _ _]mulmx1; apply: (@rank_product _ _ _ _ _ (mxf _ _ L1B) 1%:M); last exact: mulmx1.
+by rewrite mul_mxf -one_mxf; apply: eq_mxf; vm_compute.
+Qed.
+
 Theorem B_unique x' y' : bgrad (mse_lv 1) NB x' y' = bgrad (mse_lv 1) NB xB yB ->
   same_batch xB x' yB y'.
 Proof.
-have [DE rA rR] := layer_facts checksB hB_sample gB_sample.
+have [_ rA rR] := factsB.
 apply: (@C1_batch _ _ _ 2 [::] 3 9 [::] NB (fun _ => True) 3 2 (fun _ => True) 1%:M) => //.
 - exact: confined_plain.
 - by apply: leq_trans rR; rewrite card_mono.
-- have dE m : delta1 topB (hB m) (lossvecs (mse_lv 1) NB xB yB m) =
-      sample 9 DB m.
-    have := congr1 (col m) DE; rewrite colsE => ->.
-    by apply/colP => j; rewrite !mxE.
-  have D1E : Delta1 NB xB (lossvecs (mse_lv 1) NB xB yB) = mxf 3 3 D1B.
-    pose D1f : table := fun p m =>
-      if 0 < preact 2 W1B b1B XB p m then mulf 9 (fun i j => WB j i) DB p m else 0.
-    transitivity (mxf 3 3 D1f); last by apply: eq_mxf; vm_compute.
-    apply/matrixP => i m; rewrite mxE.
-    transitivity ((dmask _ (active (sample 3 (preact 2 W1B b1B XB) m)) *m
-      ((mxf 9 3 WB)^T *m sample 9 DB m)) i 0).
-      by rewrite -dE -z_sample.
-    by rewrite dmaskE tr_mxf mul_mxf !mxE.
-  apply: etrans (congr1 (@mxrank _ _ _) D1E) _.
-  rewrite -[mxf _ _ _]mulmx1; apply: (@rank_product _ _ _ _ _ (mxf _ _ L1B) 1%:M); last exact: mulmx1.
-  by rewrite mul_mxf -one_mxf; apply: eq_mxf; vm_compute.
+- exact: rank_Delta1_B.
 - by move=> m l _ /mse_lv_inj.
 Qed.
 
