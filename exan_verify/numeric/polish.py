@@ -39,10 +39,12 @@ def meet(spans: Float[Tensor, "m n k"], basis: Float[Tensor, "n M"]) -> Meeting:
     u, values, _ = torch.linalg.svd(spans, full_matrices=False)
     kept = values > _RANK_TOLERANCE * values[:, :1]
     q = u * kept[:, None, :]
-    outside = q - basis @ (basis.T @ q)
+    # all columns side by side: one large product is two to three times as fast as m small ones
+    columns = q.transpose(0, 1).flatten(1)
+    outside = columns - basis @ (basis.T @ columns)
     # twice, as in Gram-Schmidt: one pass leaves an error of eps that matters for sines of that size
     outside = outside - basis @ (basis.T @ outside)
-    _, r = torch.linalg.qr(outside)
+    _, r = torch.linalg.qr(outside.unflatten(1, (-1, q.shape[2])).transpose(0, 1))
     missing = torch.diag_embed(torch.where(kept, 0.0, 2.0).to(r))
     _, sines, vt = torch.linalg.svd(torch.cat([r, missing], dim=1), full_matrices=False)
     return Meeting(sines=sines.flip(1), deltas=q @ vt.mT.flip(2))
@@ -59,16 +61,34 @@ def polish(
     q: Float[Tensor, "M m"],
     p: Float[Tensor, "K m"],
 ) -> tuple[Bool[Tensor, "m n"], Meeting]:
-    """Alternate patterns and smallest singular vectors from the starts (q, p) until the patterns stay."""
+    """Alternate patterns and smallest singular vectors from the starts (q, p) until the patterns stay.
+
+    Returns the patterns (m, n) and where the column space meets the deltas that they allow.
+    """
     pattern = nearest_patterns(basis @ q, forward @ p)
-    for _ in range(_ROUNDS):
-        spans = pattern.T[:, :, None] * forward
-        meeting = meet(spans, basis)
-        delta = meeting.deltas[:, :, 0].T
-        # u from delta on the active neurons; the inactive ones then show what they would have carried
-        p = torch.linalg.pinv(spans, rtol=_RANK_TOLERANCE) @ delta.T[:, :, None]
-        renewed = nearest_patterns(basis @ (basis.T @ delta), forward @ p[:, :, 0].T)
-        if torch.equal(renewed, pattern):
+    moving = torch.arange(q.shape[1], device=q.device)
+    meeting = meet(pattern.T[:, :, None] * forward, basis)
+    sines, deltas = meeting.sines, meeting.deltas
+    for _ in range(_ROUNDS - 1):
+        renewed = _renewed(basis, forward, pattern[:, moving], deltas[moving, :, 0].T)
+        changed = (renewed != pattern[:, moving]).any(dim=0)
+        moving = moving[changed]
+        if not len(moving):
             break
-        pattern = renewed
-    return pattern.T, meeting
+        pattern[:, moving] = renewed[:, changed]
+        meeting = meet(pattern[:, moving].T[:, :, None] * forward, basis)
+        sines[moving], deltas[moving] = meeting.sines, meeting.deltas
+    return pattern.T, Meeting(sines=sines, deltas=deltas)
+
+
+def _renewed(
+    basis: Float[Tensor, "n M"],
+    forward: Float[Tensor, "n K"],
+    pattern: Bool[Tensor, "n m"],
+    delta: Float[Tensor, "n m"],
+) -> Bool[Tensor, "n m"]:
+    """The patterns that these deltas have: u from delta on the active neurons; the inactive ones then show
+    what they would have carried."""
+    spans = pattern.T[:, :, None] * forward
+    p = torch.linalg.pinv(spans, rtol=_RANK_TOLERANCE) @ delta.T[:, :, None]
+    return nearest_patterns(basis @ (basis.T @ delta), forward @ p[:, :, 0].T)
