@@ -67,7 +67,7 @@ Print Assumptions S3_silent.
 Print Assumptions rank_mod_ge.
 
 From Exan Require Import instances instances_ambiguous instances_algebra instances_published instances_secure
-  instances_peeling instances_cubic instances_shared instances_region.
+  instances_peeling instances_cubic instances_shared instances_region instances_layer.
 
 Print Assumptions A_unique.
 Print Assumptions A_E1.
@@ -118,3 +118,12 @@ Print Assumptions H_gradient.
 Print Assumptions H_derivative.
 Print Assumptions H_region_derivative.
 Print Assumptions H_open.
+Print Assumptions A_two_factorisations.
+Print Assumptions A_inputs.
+Print Assumptions A_candidates.
+Print Assumptions A_C1.
+Print Assumptions A_down_step.
+Print Assumptions B_downward.
+Print Assumptions E_candidates.
+Print Assumptions E_explained.
+Print Assumptions E_independent.

@@ -173,3 +173,13 @@ rewrite -one_mxf -(eq_mxf E) -mul_mxf; congr (_ *m _); apply/matrixP => i j.
 rewrite !mxE enum_rankK lcoef_code; last by apply: (allP okc); rewrite mem_nth ?sc.
 by rewrite inordK //; apply: (allP okr); rewrite mem_nth ?sr.
 Qed.
+
+(* The true candidates: the columns of the identity and of P. *)
+Lemma known_cand n M k B V P :
+  all (fun j => all (fun m => (B j m == 0) || (B j m == mulf k V P j m)) (iota 0 M)) (iota 0 n) ->
+  forall m : 'I_M, cand (mxf n M B) (mxf n k V) (delta_mx m 0) (col m (mxf k M P)).
+Proof.
+move=> /allP ok m j; have /allP/(_ (val m)) := ok (val j) (eq_ind_r is_true (ltn_ord j) (mem_iota 0 n j)).
+rewrite mem_iota ltn_ord => /(_ isT) okm; rewrite (colE m (mxf k M P)) mulmxA -!colE mul_mxf !mxE.
+by case/orP: okm => /eqP; [left | right].
+Qed.
