@@ -26,13 +26,18 @@ from exan_verify.numeric.sample import Sample
 from exan_verify.numeric.spectrum import ColumnSpace, column_space
 from exan_verify.numeric.suspicion import hint
 
+_PATIENCE = 2e13
+"""Operations that lifting of degree three may take when asked for by name: half an hour on one core."""
+
 METHODS: Mapping[str, Method] = {
-    method.name: method for method in (Published(), Peel(), Lift(), Peel(lift_rest=True), Assign(), Sample())
+    method.name: method
+    for method in (Published(), Peel(), Lift(work=_PATIENCE), Peel(lift_rest=True), Assign(), Sample())
 }
 """The methods by name."""
 
-AUTO = ("lift", "assign", "peel+lift")
-"""What ``auto`` tries, in order, until the batch is complete; who is out of range is passed over."""
+AUTO: tuple[Method, ...] = (Lift(degrees=(2,)), Assign(), Lift(degrees=(3,)), Peel(lift_rest=True))
+"""What ``auto`` tries, in order, until the batch is complete; who is out of range is passed over. ``assign``
+reaches further than degree three, in less time; degree three needs no guess of a loss vector."""
 
 _MANY_ENTRIES = 1 << 24
 """Weights per layer from which several threads pay."""
@@ -108,7 +113,7 @@ def _methods(method: str, *, repairs: bool) -> tuple[Method, ...]:
         if method != Published().name:
             raise InputError(f"repairs=False belongs to method='published', not to {method!r}; leave it out")
         return (Published(repairs=False),)
-    return tuple(METHODS[name] for name in (AUTO if method == "auto" else (method,)))
+    return AUTO if method == "auto" else (METHODS[method],)
 
 
 @contextmanager

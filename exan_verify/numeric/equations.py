@@ -13,7 +13,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from exan_verify.errors import RangeError
 from exan_verify.network import Loss
 from exan_verify.numeric.problem import Problem
 from exan_verify.numeric.spectrum import MINIMAL_GAP, ColumnSpace
@@ -122,21 +121,18 @@ def lifted_null_space(equations: LayerEquations, *, exact: bool = False) -> Lift
     return _split(equations, values.flip(0), vt.flip(0).T, scale, floor=1e-16)
 
 
-def require_range(counted: list[LayerEquations], samples: int) -> None:
-    """Raise :class:`RangeError` when no hidden layer has U - M neurons for ``samples`` samples."""
-    described, feasible = [], False
+def out_of_range(counted: list[LayerEquations], samples: int) -> str | None:
+    """Why no hidden layer has the U - M neurons that degree two needs for ``samples`` samples, or None."""
+    described = []
     for eq in counted:
         free = int(eq.forward.shape[1]) if eq.samples == samples else min(eq.forward.shape[1], samples)
         need = lifted_unknowns(samples, free) - samples
         # a layer without any gradient is not short of neurons; that it shows no sample is said elsewhere
         neurons = eq.neurons if eq.samples else int(eq.forward.shape[0])
-        feasible = feasible or need <= neurons
+        if need <= neurons:
+            return None
         described.append(f"layer {eq.index + 1}: {neurons} live neurons, {need} equations needed")
-    if not feasible:
-        raise RangeError(
-            f"batch size {samples} is beyond degree-2 lifting ({'; '.join(described)}); "
-            "use a smaller batch, a wider network, or another method"
-        )
+    return f"batch size {samples} is beyond degree-2 lifting ({'; '.join(described)})"
 
 
 def _lifted_matrix(equations: LayerEquations) -> tuple[Float[Tensor, "n U"], Float[Tensor, " U"]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from math import comb
 
 import torch
 from jaxtyping import Float
@@ -33,10 +34,10 @@ class Separated:
         """Directions in all."""
         return int(self.single.shape[1]) + sum(int(g.shape[1]) for g in self.groups)
 
-    @property
-    def null_dimension(self) -> int:
-        """C2: the sum of squared group sizes."""
-        return int(self.single.shape[1]) + sum(int(g.shape[1]) ** 2 for g in self.groups)
+    def null_dimension(self, degree: int) -> int:
+        """What groups of these sizes make of the lifted null space: C2 at degree two, L3 at degree three."""
+        sizes = [int(g.shape[1]) for g in self.groups]
+        return int(self.single.shape[1]) + sum(s**2 if degree == 2 else comb(s + 2, 3) for s in sizes)
 
 
 def separate(
