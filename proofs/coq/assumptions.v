@@ -127,3 +127,12 @@ Print Assumptions B_downward.
 Print Assumptions E_candidates.
 Print Assumptions E_explained.
 Print Assumptions E_independent.
+Print Assumptions P_apart_span.
+Print Assumptions P_apart_combination.
+Print Assumptions P_E2.
+Print Assumptions P_layer.
+Print Assumptions L_candidates.
+Print Assumptions L_no_exclusive.
+Print Assumptions L_beyond_C1.
+Print Assumptions G_rank_mod.
+Print Assumptions G_rank_falls.

@@ -2,7 +2,7 @@
 (* Instances of the algebra.                                                  *)
 (*                                                                            *)
 (*   F   x^2 = 1: C4                                                          *)
-(*   G   a rank modulo 7: rank_mod                                            *)
+(*   G   ranks modulo 7: rank_mod                                             *)
 (******************************************************************************)
 From mathcomp Require Import all_ssreflect all_algebra.
 From Exan Require Import systems modular.
@@ -85,4 +85,26 @@ have : map_mx (intmul 1) BG *m TG = 1%:M.
   apply/matrixP => i j; rewrite !mxE !big_ord_recl big_ord0 !mxE.
   by case: i j => [[|[|i]] lt_i] [[|[|j]] lt_j] //; apply/eqP; vm_compute.
 by case/mulmx1_unit => uB _; rewrite (mxrank_unit uB).
+Qed.
+
+(* Modulo 7 a rank can fall, and does here from 2 to 1, but never rise.       *)
+Definition BG7 : 'M[int]_2 := \matrix_(i, j) nth 0 (nth [::] [:: [:: 1; 2]; [:: 3; -1]] i) j.
+
+Theorem G_rank_mod :
+  (\rank (map_mx (intmul 1 : int -> 'F_7) BG7) <= \rank (map_mx (intmul 1 : int -> rat) BG7))%N.
+Proof. by apply: (@rank_mod _ _ _ [rmorphism of intmul 1] [rmorphism of intmul 1]); apply: intr_inj. Qed.
+
+Theorem G_rank_falls :
+  (\rank (map_mx (intmul 1 : int -> 'F_7) BG7) < \rank (map_mx (intmul 1 : int -> rat) BG7))%N.
+Proof.
+pose T : 'M[rat]_2 := \matrix_(i, j) (nth 0 (nth [::] [:: [:: 1; 2]; [:: 3; -1]] i) j / 7%:R).
+have /mulmx1_unit[/mxrank_unit -> _] : map_mx (intmul 1 : int -> rat) BG7 *m T = 1%:M.
+  apply/matrixP => i j; rewrite !mxE !big_ord_recl big_ord0 !mxE.
+  by case: i j => [[|[|i]] lt_i] [[|[|j]] lt_j] //; apply/eqP; vm_compute.
+rewrite ltn_neqAle rank_leq_row andbT; apply/negP => /row_freeP[B AB].
+pose v : 'rV['F_7]_2 := \row_j nth 0 [:: -3%:R; 1] j.
+have : v *m map_mx (intmul 1) BG7 *m B = 0.
+  rewrite (_ : v *m _ = 0) ?mul0mx //; apply/rowP => j; rewrite !mxE !big_ord_recl big_ord0 !mxE.
+  by case: j => [[|[|j]] lt_j] //; apply/eqP; vm_compute.
+by rewrite -mulmxA AB mulmx1 => /rowP/(_ ord_max); rewrite !mxE => /eqP; vm_compute.
 Qed.

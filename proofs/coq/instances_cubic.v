@@ -5,7 +5,7 @@
 (*       no exclusive neuron, and four neurons where C1 needs six             *)
 (******************************************************************************)
 From mathcomp Require Import all_ssreflect all_algebra all_fingroup.
-From Exan Require Import linalg network exclusive lifting exact cubic compute.
+From Exan Require Import linalg network exclusive lifting exact cubic compute instances.
 
 Set Implicit Arguments.
 Unset Strict Implicit.
@@ -207,3 +207,30 @@ apply: (@L3 _ _ _ _ _ NL 3 1 (fun _ => True) 1%:M) => //.
 - rewrite DE mulmx1 tr_mxf; apply: leq_trans rankL.
   by rewrite leq_subLR; apply: leq_trans (card_mono3 2 1) _; vm_compute.
 Qed.
+
+(* The loss vectors 4, 2 and -2: every candidate is a multiple of a true one. *)
+Definition vectorsL := tab [:: [:: 4; 2; -2]].
+
+Theorem L_candidates (q : 'cV[rat]_3) (p : 'cV[rat]_1) :
+  q != 0 -> cand (mxf 4 3 DL) (mxf 4 1 (fun j i => UL i j)) q p ->
+  exists (m : 'I_3) (c : rat), [/\ c != 0, q = c *: delta_mx m 0 & p = c *: sample 1 vectorsL m].
+Proof.
+have gE (m : 'I_3) : col m (mxf 1 3 vectorsL) = sample 1 vectorsL m by apply/colP => i; rewrite !mxE.
+have known : forall m : 'I_3, cand (mxf 4 3 DL) (mxf 4 1 (fun j i => UL i j)) (delta_mx m 0)
+    (col m (mxf 1 3 vectorsL)) by apply: known_cand; vm_compute.
+move=> q0 c_qp; have [|m [c [c0 qE pE]]] := L3_candidates known _ q0 c_qp.
+  by apply: leq_trans rankL; rewrite leq_subLR; apply: leq_trans (card_mono3 2 1) _; vm_compute.
+by exists m, c; rewrite -gE.
+Qed.
+
+Theorem L_no_exclusive (j : 'I_4) (m : 'I_3) : ~ exclusive NL xL j m.
+Proof.
+move/(@exclusiveP 2 3 0 2 WL bL UL cL XL xL j m (fun m => erefl)).
+have : eqf 4 3 (fun j m => if exclusivef 2 2 WL bL XL j m then 1 else 0) (fun _ _ => 0) by vm_compute.
+by move/eq_mxf/matrixP/(_ j m); rewrite !mxE; case: (exclusivef _ _ _ _ _ _ _).
+Qed.
+
+(* C1 cannot say it: it asks for the rank 6 of a matrix with four rows.       *)
+Theorem L_beyond_C1 :
+  (\rank (lifted (mxf 4 3 DL) (mxf 4 1 (fun j i => UL i j))) < #|mono 3 1| - 3)%N.
+Proof. by apply: leq_ltn_trans (rank_leq_row _) _; rewrite card_mono. Qed.

@@ -1,6 +1,8 @@
 (******************************************************************************)
-(* P1_batch_first on a concrete network: 1-4-2, x = 1 and -1, two exclusive   *)
-(* neurons each, whose outgoing weights are the unit vectors.                 *)
+(* The published insecure side on a concrete network with rational numbers.   *)
+(*                                                                            *)
+(*   P   1-4-2, x = 1 and -1, two exclusive neurons each, whose outgoing      *)
+(*       weights are the unit vectors: E2, both ways to be apart, P1          *)
 (******************************************************************************)
 From mathcomp Require Import all_ssreflect all_algebra all_fingroup.
 From Exan Require Import linalg network exclusive lifting exact downward published compute.
@@ -26,6 +28,17 @@ Definition yP (m : 'I_2) : 'cV[rat]_2 := sample 2 YP m.
 
 Lemma gP m : lossvecs (mse_lv 1) NP xP yP m = sample 2 GP m.
 Proof. by rewrite /lossvecs fwd_sample mse_sample. Qed.
+
+(* The loss vectors and the deltas, in numbers. *)
+Definition vectorsP := tab [:: [:: 2; -2]; [:: 4; 4]].
+
+Definition deltasP := tab [:: [:: 2; 0]; [:: 4; 0]; [:: 0; -2]; [:: 0; 4]].
+
+Lemma vectorsP_ok : eqf 2 2 GP vectorsP.
+Proof. by vm_compute. Qed.
+
+Lemma deltasP_ok : eqf 4 2 DP deltasP.
+Proof. by vm_compute. Qed.
 
 Lemma two_cases (m : 'I_2) : m = 0 \/ m = 1.
 Proof. by case: m => [[|[|//]] p]; [left | right]; apply: val_inj. Qed.
@@ -87,29 +100,78 @@ rewrite mem_iota ltn_ord val_eqE (negPf ab) => /(_ isT); apply: cross.
 by have := E ord_max; rewrite !mxE.
 Qed.
 
+Lemma rankP : \rank (gradmx (gsum NP xP (lossvecs (mse_lv 1) NP xP yP))) = 2%N.
+Proof.
+rewrite gradmxE (Delta1_samples _ _ _ _ _ (fun m => erefl) gP).
+have -> : lift1 xP = mxf 2 2 (fun m i => if (i < 1)%N then XP i m else 1).
+  apply/matrixP => m i; rewrite !mxE; case: splitP => j ij; rewrite !mxE.
+    by rewrite ij ltn_ord.
+  by rewrite ij ltnNge leq_addr.
+apply: (@rank_product _ _ _ _ _
+  (mxf 2 4 (fun i j => nth 0 (nth [::] [:: [:: 2%:R^-1; 0; 0; 0]; [:: 0; 0; - 2%:R^-1; 0]] i) j))
+  (mxf 2 2 (fun i j => nth 0 (nth [::] [:: [:: 2%:R^-1; - 2%:R^-1]; [:: 2%:R^-1; 2%:R^-1]] i) j))).
+  by rewrite mul_mxf -one_mxf; apply: eq_mxf; vm_compute.
+by rewrite mul_mxf -one_mxf; apply: eq_mxf; vm_compute.
+Qed.
+
+(* No next delta mixes the two samples: the weights of each one's neurons     *)
+(* span, and the loss vectors (2, 4) and (-2, 4) are not parallel.            *)
+Theorem P_apart_span (a b : 'I_2) : a != b ->
+  apart NP 1%:M xP (lossvecs (mse_lv 1) NP xP yP) a b.
+Proof.
+move=> ab; apply: (@apart_span _ _ _ _ _ _ _ _ _ _ _ _ _ (mxf 2 4 (LP a)) (mxf 2 4 (LP b))
+  (sample 2 GP a) (sample 2 GP b)); rewrite ?mul1mx /delta2 /= ?gP //.
+- exact: LP_live.
+- exact: LP_one.
+- exact: LP_live.
+- exact: LP_one.
+- exact: vectors_apart.
+Qed.
+
+(* The same from one combination of the four neurons' equations: in it their  *)
+(* outgoing weights cancel, and sample 1 has no share, but sample 0 has 8.    *)
+Definition combP := tab [:: [:: 2; 1; -2; -1]].
+
+Theorem P_apart_combination : apart NP 1%:M xP (lossvecs (mse_lv 1) NP xP yP) 0 1.
+Proof.
+have DE : Delta1 NP xP (lossvecs (mse_lv 1) NP xP yP) = mxf 4 2 DP.
+  exact: Delta1_samples (fun m => erefl) gP.
+apply: (@apart_combination _ _ _ _ _ _ _ _ _ _ _ 0 1 (mxf 1 4 combP)) => // [j _|||].
+- have j2 : (owner j < 2)%N by rewrite /owner ltn_divLR // ltn_ord.
+  by case: (two_cases (Ordinal j2)) => m; [left | right]; apply: live_P; rewrite -m.
+- rewrite mulmx1 tr_mxf mul_mxf (@eq_mxf 1 2 _ (fun _ _ => 0)) //.
+  by apply/matrixP => i k; rewrite !mxE.
+- by rewrite DE mul_mxf mxE; vm_compute.
+- by rewrite DE mul_mxf mxE; apply/eqP; vm_compute.
+Qed.
+
+(* E2: every column of the last layer's dW is a positive multiple of its      *)
+(* owner's loss vector.                                                       *)
+Theorem P_E2 (j : 'I_4) (m : 'I_2) : owner j = m ->
+  exists2 c : rat, 0 < c & col j (bgrad (mse_lv 1) NP xP yP).2.1 = c *: sample 2 vectorsP m.
+Proof.
+move=> /live_P[ex _]; have [c c0 E] := E2 (lossvecs (mse_lv 1) NP xP yP) ex.
+by exists c => //; rewrite -(eq_sample _ vectorsP_ok) -gP.
+Qed.
+
+(* Any inputs and any loss vectors with this gradient have P's layer.         *)
+Theorem P_layer (x' : 'I_2 -> 'cV[rat]_1) g' : gsum NP x' g' = bgrad (mse_lv 1) NP xP yP ->
+  exists s : 'S_2, forall m, x' m = xP (s m) /\ delta1 NP (x' m) (g' m) = sample 4 deltasP (s m).
+Proof.
+move=> E; have [|||s st] := @P1_layer _ _ _ _ _ NP _ _ 1%:M xP _ (fun _ => True) x' g' _ _ rankP _ E => //.
+- exact: confined_plain.
+- exact: P_apart_span.
+by exists s => m; have [ex ->] := st m; split=> //; rewrite gP delta1_sample; apply: eq_sample deltasP_ok.
+Qed.
+
 Theorem P_unique x' y' : bgrad (mse_lv 1) NP x' y' = bgrad (mse_lv 1) NP xP yP ->
   same_batch xP x' yP y'.
 Proof.
 apply: (P1_batch_first (adm := fun _ => True) (G := fun _ => True) (C := 1%:M)) => //.
 - exact: confined_plain.
-- rewrite gradmxE (Delta1_samples _ _ _ _ _ (fun m => erefl) gP).
-  have -> : lift1 xP = mxf 2 2 (fun m i => if (i < 1)%N then XP i m else 1).
-    apply/matrixP => m i; rewrite !mxE; case: splitP => j ij; rewrite !mxE.
-      by rewrite ij ltn_ord.
-    by rewrite ij ltnNge leq_addr.
-  apply: (@rank_product _ _ _ _ _
-    (mxf 2 4 (fun i j => nth 0 (nth [::] [:: [:: 2%:R^-1; 0; 0; 0]; [:: 0; 0; - 2%:R^-1; 0]] i) j))
-    (mxf 2 2 (fun i j => nth 0 (nth [::] [:: [:: 2%:R^-1; - 2%:R^-1]; [:: 2%:R^-1; 2%:R^-1]] i) j))).
-    by rewrite mul_mxf -one_mxf; apply: eq_mxf; vm_compute.
-  by rewrite mul_mxf -one_mxf; apply: eq_mxf; vm_compute.
+- exact: rankP.
 - move=> m; exists (inord (2 * m)); case: (@live_P (inord (2 * m)) m) => //.
   by rewrite /owner inordK; case: (two_cases m) => ->.
-- move=> a b ab; apply: (@apart_span _ _ _ _ _ _ _ _ _ _ _ _ _ (mxf 2 4 (LP a)) (mxf 2 4 (LP b))
-    (sample 2 GP a) (sample 2 GP b)); rewrite ?mul1mx /delta2 /= ?gP //.
-  + exact: LP_live.
-  + exact: LP_one.
-  + exact: LP_live.
-  + exact: LP_one.
-  + exact: vectors_apart.
+- exact: P_apart_span.
 - by move=> f l l' _ _; rewrite /mse_lv !scale1r => /(scalerI (_ : 2%:R != 0))/addrI/oppr_inj ->.
 Qed.
