@@ -20,9 +20,10 @@ from exan_verify.data import MNIST_WIDTHS, initialised_network, load_mnist, to_i
 from exan_verify.errors import FileError
 from exan_verify.io import save_batch, save_gradient, save_tensors, write_atomically
 from exan_verify.kernel import check
-from exan_verify.network import Array
+from exan_verify.network import Array, Loss, Reduction
 from exan_verify.records import pretty
 from exan_verify.report import Recovery, Section, render
+from exan_verify.report.rehearsal import batch_gradient, judged
 
 if TYPE_CHECKING:
     import torch
@@ -99,24 +100,13 @@ def run_demo(
     return cases, report
 
 
-def autograd_gradient(model: torch.nn.Module, x: Array, y: Array) -> dict[str, torch.Tensor]:
-    """The float64 cross-entropy gradient of a batch, by parameter name, from one ordinary backward pass."""
-    import torch
-
-    parameters = {name: p.detach().double().requires_grad_(True) for name, p in model.named_parameters()}
-    logits = torch.func.functional_call(model, parameters, torch.tensor(x).double().flatten(1))
-    loss = torch.nn.functional.cross_entropy(logits, torch.tensor(y))
-    gradients = torch.autograd.grad(loss, list(parameters.values()))
-    return dict(zip(parameters, gradients, strict=True))
-
-
 def commands(out: Path) -> dict[str, str]:
     """What to type to get the trained network's results again, from the files of the demo."""
     model, batch, gradient = out / "model.safetensors", out / "batch.npz", out / "gradient.safetensors"
     certificate = out / "certificate.json"
     return {
         "attack the gradient, and score the result against the batch": (
-            f"exan attack {model} {gradient} --truth {batch} --out recovered.npz"
+            f"exan attack {model} {gradient} --truth {batch} --out recovered.npz --sheet sheet.png"
         ),
         "audit the batch": f"exan audit {model} {batch} --report audit.html",
         "decide and certify": f"exan certify {model} --batch {batch} --certificate certificate.json",
@@ -136,30 +126,13 @@ def section(case: Case) -> Section:
     return Section(
         title=case.title,
         note=f"{case.note} The gradient is that of one autograd call in float64.",
-        audit=case.audit,
         inputs=case.x,
+        labels=case.audit.classes,
+        audit=case.audit,
         recoveries=case.recoveries,
         attack_facts=facts,
         files={"files": str(case.folder)},
     )
-
-
-def recoveries(found: Attack, x: Array, y: Array) -> tuple[Recovery | None, ...]:
-    """For each sample of the true batch (M, ...) what the attack made of it."""
-    import torch
-
-    from exan_verify.numeric.metrics import score
-
-    made: list[Recovery | None] = [None] * len(y)
-    for one in score(found.x, found.y, torch.tensor(x), torch.tensor(y)).samples:
-        made[one.truth] = Recovery(
-            values=found.x[one.index].cpu().numpy(),
-            label=int(found.y[one.index]),
-            rmse=one.rmse,
-            bound=found.status[one.index].error_bound,
-            how=found.status[one.index].method,
-        )
-    return tuple(made)
 
 
 def _run_case(
@@ -183,7 +156,10 @@ def _run_case(
         seconds[step] = time.perf_counter() - start
         return result
 
-    gradient = timed("gradient", lambda: autograd_gradient(model, x, y))
+    gradient = timed(
+        "gradient",
+        lambda: batch_gradient(model, x, y, loss=Loss.CROSS_ENTROPY, reduction=Reduction.MEAN),
+    )
     save_tensors(folder / "model.safetensors", model.state_dict())
     save_batch(folder / "batch.npz", x, y)
     save_gradient(folder / "gradient.safetensors", gradient)
@@ -204,7 +180,7 @@ def _run_case(
         y=y,
         audit=audited,
         found=found,
-        recoveries=recoveries(found, x, y),
+        recoveries=judged(found, x, y).recoveries,
         claim=claim,
         seconds=seconds,
     )

@@ -21,6 +21,7 @@ from exan_verify.cli import main
 from exan_verify.cli.output import ExitCode
 from exan_verify.cli.program import COMMANDS
 from exan_verify.io import load_batch, save_batch, save_gradient
+from tests.cnn_cases import pictures
 
 EXAN = shutil.which("exan", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
 
@@ -185,6 +186,66 @@ def test_audit_reports_four_answers(here: Path, capsys: pytest.CaptureFixture[st
     assert record["radius"] == [0, 0, 0]
 
 
+def test_the_report_shows_what_an_attack_makes_of_the_batch(here: Path, capsys: pytest.CaptureFixture[str]):
+    x, y = load_batch("batch.npz")
+    save_batch("pictures.npz", x.reshape(3, 3, 4), y)
+    arguments = ("audit", "model.safetensors", "pictures.npz", "--report", "report.html")
+    code, out, _ = run(capsys, *arguments)
+    assert code == 0
+    assert "3 of 3 samples recovered by lift, largest RMSE" in out
+    html = Path("report.html").read_text()
+    assert html.count("data:image/png") == 1
+    assert html.count('<span class="pill recovered">') == 3
+    code, record = run_json(capsys, *arguments)
+    assert (record["attack"]["found"], record["attack"]["score"]["recall"]) == (3, 1)
+    assert run_json(capsys, *arguments[:3])[1]["attack"] is None
+
+
+def test_a_report_says_why_there_is_no_attack(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    import time
+
+    silent = nn.Sequential(nn.Linear(12, 9, bias=False), nn.ReLU(), nn.Linear(9, 4, bias=False))
+    save_file(silent.state_dict(), "silent.safetensors")
+    options = ("batch.npz", "--report", "report.html", "--work-limit", "1000")
+    run(capsys, "audit", "silent.safetensors", *options)
+    assert "not possible: the network has no biases" in Path("report.html").read_text()
+    monkeypatch.setattr("exan_verify.report.rehearsal.attack", lambda *_, **__: time.sleep(30))
+    _, out, _ = run(capsys, "audit", "model.safetensors", *options, "--budget", "2")
+    assert "not finished: the budget ran out" in out
+    assert "not finished" in Path("report.html").read_text()
+    monkeypatch.setattr("exan_verify.cli.audit.time_left", lambda budget, _: budget - 3.0)
+    _, out, _ = run(capsys, "audit", "model.safetensors", *options, "--budget", "2")
+    assert "not tried: the audit took the whole budget" in out
+
+
+def test_a_model_with_convolutions_is_attacked_and_nothing_is_proved(
+    here: Path, capsys: pytest.CaptureFixture[str]
+):
+    (here / "audited_cnn.py").write_text(
+        "from exan_verify.models import strided_cnn\n"
+        "def exact():\n    return strided_cnn(image_size=8, widths=(40, 480), head=(96,)).double()\n"
+    )
+    save_batch("cnn.npz", pictures((3, 8, 8), 3), torch.tensor([3, 1, 4]))
+    arguments = ("audit", "audited_cnn:exact", "cnn.npz", "--report", "report.html")
+    code, out, _ = run(capsys, *arguments, "--fail-on", "determined")
+    assert code == ExitCode.UNDECIDED
+    assert "3 of 3 samples recovered" in out
+    assert "UNKNOWN: exact arguments are for fully connected networks" in out
+    assert "gate determined: undecided" in out
+    html = Path("report.html").read_text()
+    assert html.count("data:image/png") == 1
+    assert "features and labels" in html.lower()
+    code, record = run_json(capsys, *arguments[:3])
+    assert code == ExitCode.UNDECIDED
+    assert (record["schema"], record["outcome"]) == ("exan/audit-attack/1", "unknown")
+    assert (record["attack"]["features"], record["attack"]["score"]["recall"]) == (3, 1)
+    save_batch("bad.npz", pictures((3, 8, 8), 3), torch.tensor([3, 1, 40]))
+    code, _, err = run(capsys, "audit", "audited_cnn:exact", "bad.npz")
+    assert (code, err.split("\n")[0][:31]) == (ExitCode.USAGE, "error: bad.npz: y[2] = 40 is no")
+
+
 @pytest.mark.parametrize(
     ("batch", "gates", "code"),
     [
@@ -312,7 +373,7 @@ def test_demo_does_the_main_job_and_its_commands_work(here: Path, capsys: pytest
             "certificate.json",
         ):
             assert (Path(one["folder"]) / name).is_file()
-    assert Path(record["report"]).read_text().count("data:image/png") == 4 * 16
+    assert Path(record["report"]).read_text().count("data:image/png") == 2
     from exan_verify.demo import commands
 
     for line in commands(Path("report")).values():

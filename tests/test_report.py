@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import base64
+import io
 import re
-import struct
-import zlib
 from html.parser import HTMLParser
 
+import matplotlib.image
 import numpy as np
 import pytest
 
 from exan_verify.auditing import audit
 from exan_verify.network import ReluNetwork
 from exan_verify.report import Recovery, Section, render
-from exan_verify.report.content import cards, headline, rows
+from exan_verify.report.content import Features, cards, headline, rows
+from exan_verify.report.drawing import COLUMNS, MOST, draw
 from exan_verify.report.html import heat
-from exan_verify.report.png import Canvas, encode
 
 RNG = np.random.default_rng(3)
 NETWORK = ReluNetwork.from_arrays(
@@ -31,48 +31,36 @@ def section(images: bool = True, samples: int = 3, twin: bool = False) -> Sectio
     y = np.arange(samples) % 5
     y[1] = y[0] if twin else y[1]
     shown = x if images else x.reshape(samples, 16)
-    return Section(title="<b>my</b> model", audit=audit(NETWORK, (shown, y)), inputs=shown)
+    found = audit(NETWORK, (shown, y), work_limit=None if samples < 9 else 1)
+    return Section(title="<b>my</b> model", inputs=shown, labels=found.classes, audit=found)
 
 
-def decode(png: bytes) -> np.ndarray:
-    """A small reader for the PNGs made here: eight bits, filter type 0."""
-    assert png[:8] == b"\x89PNG\r\n\x1a\n"
-    chunks, at = {}, 8
-    while at < len(png):
-        (length,), kind = struct.unpack(">I", png[at : at + 4]), png[at + 4 : at + 8]
-        content = png[at + 8 : at + 8 + length]
-        assert struct.unpack(">I", png[at + 8 + length : at + 12 + length])[0] == zlib.crc32(kind + content)
-        chunks[kind] = content
-        at += 12 + length
-    width, height, _, colour = struct.unpack(">IIBB", chunks[b"IHDR"][:10])
-    values = np.frombuffer(zlib.decompress(chunks[b"IDAT"]), np.uint8).reshape(height, -1)
-    assert not values[:, 0].any()
-    return values[:, 1:] if colour == 0 else values[:, 1:].reshape(height, width, 3)
+def recovery(values: np.ndarray, label: int, error: float = 1e-9, bound: float = 2e-8) -> Recovery:
+    return Recovery(
+        values=values, label=label, rmse=error, largest=error, psnr=180.0, bound=bound, how="lifting"
+    )
 
 
-@pytest.mark.parametrize("shape", [(5, 7), (4, 3, 3)])
-def test_pictures_come_back_from_their_files(shape: tuple[int, ...]):
-    pixels = RNG.integers(0, 256, size=shape, dtype=np.uint8)
-    assert np.array_equal(decode(encode(pixels)), pixels)
+def attacked(samples: int = 3, **more: object) -> Section:
+    plain = section(samples=samples)
+    made = [recovery(plain.inputs[m].reshape(-1), m) for m in range(samples)]
+    made[1] = None
+    return Section(
+        **{
+            "title": "t",
+            "inputs": plain.inputs,
+            "labels": plain.labels,
+            "audit": plain.audit,
+            "recoveries": tuple(made),
+            **more,
+        }
+    )
 
 
-def test_which_batches_are_pictures_and_how_they_are_drawn():
-    for shape in [(2, 9), (2, 1, 9), (2, 4, 3, 3), (2, 2, 2, 2, 2)]:
-        assert Canvas.of(np.zeros(shape)) is None
-    gray = Canvas.of(np.array([[[0.0, 0.2], [1.0, 0.4]]]))
-    assert decode(base64.b64decode(gray.draw([[-1, 0.2], [2, 1]]).split(",")[1])).tolist() == [
-        [0, 51],
-        [255, 255],
-    ]
-    shifted = Canvas.of(np.array([[[[-2.0, 0.0], [2.0, 1.0]]]]))
-    assert decode(base64.b64decode(shifted.draw([[-2, 0], [2, 1]]).split(",")[1])).tolist() == [
-        [0, 128],
-        [255, 191],
-    ]
-    assert Canvas.of(np.full((1, 2, 2), 7.0)).draw(np.full(4, 7.0))
-    colour = Canvas.of(np.zeros((1, 3, 2, 2)))
-    red = np.stack([np.ones((2, 2)), np.zeros((2, 2)), np.zeros((2, 2))])
-    assert decode(base64.b64decode(colour.draw(red).split(",")[1]))[0, 0].tolist() == [255, 0, 0]
+def picture(uri: str) -> np.ndarray:
+    kind, _, content = uri.partition(",")
+    assert kind == "data:image/png;base64"
+    return np.asarray(matplotlib.image.imread(io.BytesIO(base64.b64decode(content)), format="png"))[..., :3]
 
 
 class Links(HTMLParser):
@@ -93,6 +81,7 @@ class Links(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
+        self.text += " " if tag in ("td", "th") else ""
 
     def handle_data(self, data: str) -> None:
         self.text += data
@@ -107,8 +96,8 @@ def read(html: str) -> Links:
 
 def test_one_file_that_loads_nothing_and_escapes_what_users_wrote():
     page = read(render("<script>alert(1)</script>", [section()]))
-    assert len(page.loaded) == 3
-    assert all(link.startswith("data:image/png;base64,") for link in page.loaded)
+    (sheet,) = page.loaded
+    assert picture(sheet).std() > 0.05
     html = render("<script>alert(1)</script>", [section()])
     assert "<script>" not in html
     assert "&lt;b&gt;my&lt;/b&gt;" in html
@@ -118,7 +107,12 @@ def test_one_file_that_loads_nothing_and_escapes_what_users_wrote():
 def test_inputs_that_are_no_pictures_give_a_report_without_pictures():
     page = read(render("t", [section(images=False)]))
     assert page.loaded == []
-    assert "original" not in page.text
+    assert "Originals" not in page.text
+    flat = attacked(inputs=section(images=False).inputs)
+    assert draw(flat) is None
+    text = " ".join(read(render("t", [flat])).text.split())
+    assert "1.0e-09 180.0 2.0e-08" in text
+    assert "Originals" not in text
 
 
 def test_the_report_says_what_was_decided_and_what_it_does_not_mean():
@@ -138,30 +132,86 @@ def test_equal_samples_are_free_and_never_said_not_to_move():
     by_name = {card.name: card for card in cards(twins)}
     assert by_name["Certified verdict"].value == "AMBIGUOUS"
     assert "0 of 3 samples cannot move" in by_name["Ambiguity radius"].detail
-    free = [row.radius for row in rows(twins)][:2]
+    free = [row.exact.radius for row in rows(twins)][:2]
     assert all(radius == "not decided" or float(radius) > 0 for radius in free)
 
 
-def test_recovered_samples_stand_beside_the_originals_and_unclaimed_ones_are_marked():
-    plain = section()
-    recoveries = (
-        Recovery(values=plain.inputs[0].reshape(-1), label=0, rmse=1e-9, bound=2e-8, how="lifting"),
-        None,
-        Recovery(values=plain.inputs[2].reshape(-1), label=2, rmse=3e-4, bound=1e-3, how="lifting"),
+def test_recovered_samples_stand_below_the_originals_and_unclaimed_ones_are_marked():
+    shown = attacked(attack_facts={"residual": "1e-16"})
+    page = read(render("t", [shown]))
+    (sheet,) = page.loaded
+    text = " ".join(page.text.split())
+    assert "rebuilt 2 of 3 samples" in headline(shown)
+    assert "1.0e-09" in next(card.detail for card in cards(shown))
+    assert "0 / 0 recovered 1.0e-09 180.0 2.0e-08" in text
+    assert "1 / - not claimed - - -" in text
+    assert "1e-16" in text
+    alone = picture(draw(section()).uri)
+    assert picture(sheet).shape[0] > 1.5 * alone.shape[0]
+    assert "originals above recovered" in render("t", [shown])
+
+
+def test_the_sheet_shows_the_recovered_values():
+    plain = section(samples=3)
+    dark = recovery(np.zeros(16), 0)
+    one = picture(draw(attacked(recoveries=(dark, None, None))).uri)
+    same = picture(draw(attacked(recoveries=(recovery(plain.inputs[0], 0), None, None))).uri)
+    assert np.abs(one - same).max() > 0.3
+    assert np.abs(picture(draw(attacked()).uri) - picture(draw(attacked()).uri)).max() == 0
+
+
+def test_a_claim_beyond_its_bound_is_called_wrong():
+    values = section().inputs[0]
+    shown = attacked(recoveries=(recovery(values, 0, error=1e-3, bound=1e-6), None, None))
+    assert "1 claimed wrongly" in next(card.detail for card in cards(shown))
+    assert '<span class="pill wrong">wrong</span>' in render("t", [shown])
+
+
+def test_large_batches_are_drawn_and_listed_in_part_and_say_so():
+    html = render("t", [attacked(samples=70)])
+    page = read(html)
+    text = " ".join(page.text.split())
+    assert "The first 48 samples are drawn; 22 more are not shown here." in text
+    assert "6 more samples" in text
+    assert text.count("69 4 / 69 recovered") == 1
+    assert page.text.count("hidden layer 1 (40)") == 3
+    drawn = picture(page.loaded[0])
+    assert drawn.shape[0] > 0.8 * drawn.shape[1] * (MOST / COLUMNS**2)
+    small = render("t", [attacked()])
+    assert "more are not shown" not in small
+    widths = [int(re.search(r'width="(\d+)"', text).group(1)) for text in (html, small)]
+    assert widths[0] > 900 > 450 > widths[1]
+
+
+def test_a_model_without_exact_arguments_is_unknown_and_shows_the_attack():
+    shown = attacked(
+        audit=None,
+        features=Features(count=3, bound=1e-9),
+        estimates=(None, np.full(16, 0.5), None),
+        labels=(0, (0.5, 1.0), 2),
     )
-    attacked = Section(
-        title="t",
-        audit=plain.audit,
-        inputs=plain.inputs,
-        recoveries=recoveries,
-        attack_facts={"residual": "1e-16"},
+    assert [card.name for card in cards(shown)] == ["Attack", "Features and labels"]
+    assert "Nothing is proved" in headline(shown)
+    assert "rebuilt 2 of 3 samples, and features and labels of all 3 samples" in headline(shown)
+    assert [row.exact for row in rows(shown)] == [None] * 3
+    page = read(render("t", [shown]))
+    text = " ".join(page.text.split())
+    assert "UNKNOWN: exact arguments are for fully connected networks" in text
+    assert "Nothing is claimed about estimates." in text
+    assert "1 (0.5, 1) / - not claimed" in text
+    for heading in ("Exclusivity map", "peelable", "ambiguity radius"):
+        assert heading not in text
+    assert "originals above recovered above estimated" in render("t", [shown])
+    nothing = attacked(recoveries=(None,) * 3, estimates=(np.zeros(16),) * 3)
+    assert draw(nothing).alt == "3 samples: originals above estimated"
+
+
+@pytest.mark.parametrize("label", [(0.25, 0.125, 0.5, 1.0), 123456789012])
+def test_labels_too_long_for_a_picture_are_left_to_the_table(label: object):
+    assert draw(attacked(labels=(label,) * 3)).width == draw(attacked()).width
+    assert (f"{label:g}" if isinstance(label, int) else "0.125, 0.5") in render(
+        "t", [attacked(labels=(label,) * 3)]
     )
-    page = read(render("t", [attacked]))
-    assert len(page.loaded) == 5
-    assert "rebuilt 2 of 3 samples" in headline(attacked)
-    assert "3.0e-04" in next(card.detail for card in cards(attacked))
-    assert "1 / not claimed" in page.text
-    assert "1e-16" in page.text
 
 
 def test_shades_follow_the_counts():

@@ -16,7 +16,7 @@ from skimage.metrics import peak_signal_noise_ratio
 from exan_verify.cli import main
 from exan_verify.errors import InputError, ShapeError
 from exan_verify.io import save_batch, save_gradient
-from exan_verify.report.sheets import contact_sheet, likeness
+from exan_verify.report.sheets import contact_sheet, likeness, picture_shape, sample_labels
 from tests.cnn_cases import autograd, pictures
 
 
@@ -32,6 +32,9 @@ def test_likeness_is_that_of_the_literature():
     assert (same.psnr, same.ssim) == (math.inf, pytest.approx(1.0))
     assert likeness(a, a + 0.001).ssim > 0.99 > likeness(a, b).ssim
     assert likeness(a[0, :4, :4], b[0, :4, :4]).ssim < 1
+    tiny = likeness(a[0, :2, :2], b[0, :2, :2])
+    assert math.isnan(tiny.ssim)
+    assert tiny.rmse == pytest.approx(np.sqrt(np.square(a[0, :2, :2] - b[0, :2, :2]).mean()))
     with pytest.raises(ShapeError, match="cannot be compared"):
         likeness(a, b[0])
 
@@ -44,6 +47,53 @@ def test_a_sheet_has_a_row_for_every_kind_and_a_band_for_every_sixteen():
     assert two.shape[0] > one.shape[0]
     assert many.shape[1] > one.shape[1]
     assert one.std() > 0.05
+
+
+def test_scores_stand_below_every_picture():
+    a = np.full((3, 4, 4), 0.5)
+    assert likeness(a, a + 0.01).lines() == ("RMSE 1.0e-02", "PSNR 40.0 dB", "SSIM 1.00")
+    assert likeness(a, a).lines()[1] == "exact"
+    assert likeness(a[0, :2, :2], a[0, :2, :2]).lines() == ("RMSE 0.0e+00", "exact")
+
+
+def test_what_is_claimed_and_what_is_not_look_different():
+    x = pictures((1, 6, 6), 2).numpy()
+    both = pixels(contact_sheet(x, {"recovered": [x[0], x[1]]}))
+    one = pixels(contact_sheet(x, {"recovered": [x[0], None]}))
+    assert both.shape == one.shape
+    width = one.shape[1]
+    assert np.abs(both - one)[:, : width // 2].max() < 0.02
+    assert np.abs(both - one)[:, width // 2 :].max() > 0.3
+
+
+def test_a_large_batch_is_cut_with_a_line_that_says_so():
+    x = pictures((1, 4, 4), 20).numpy()
+    whole, cut = (pixels(contact_sheet(x[:6], {})), pixels(contact_sheet(x, {}, most=6)))
+    assert whole.shape[1] == cut.shape[1]
+    assert whole.shape[0] < cut.shape[0] < 1.5 * whole.shape[0]
+    assert cut[whole.shape[0] :].min() < 0.5  # the line below the pictures
+    assert np.abs(cut[: whole.shape[0] - 8] - whole[: whole.shape[0] - 8]).max() < 0.02
+
+
+def test_labels_name_samples_and_their_classes():
+    assert sample_labels(np.array([3.0, 1.0])) == ["0: label 3", "1: label 1"]
+    assert sample_labels(np.eye(3)) == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "drawn"),
+    [
+        ((2, 5, 7), (5, 7)),
+        ((2, 1, 5, 7), (5, 7)),
+        ((2, 3, 5, 7), (3, 5, 7)),
+        ((2, 35), None),
+        ((2, 1, 9), None),
+        ((2, 4, 3, 3), None),
+        ((2, 2, 2, 2, 2), None),
+    ],
+)
+def test_which_batches_are_pictures(shape: tuple[int, ...], drawn: tuple[int, ...] | None):
+    assert picture_shape(shape) == drawn
 
 
 def test_colours_and_values_outside_the_unit_range():

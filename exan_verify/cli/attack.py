@@ -139,15 +139,12 @@ def describe(found: Attack, score: Score | None) -> list[Any]:
 
 
 def _score(found: Attack, truth: str) -> Score:
-    import torch
-
     from exan_verify.io import ABOUT_DATA, about, load_batch
-    from exan_verify.numeric.metrics import score
+    from exan_verify.report.rehearsal import scores
 
     x, y = load_batch(truth)
-    span = float(x.max() - x.min()) or 1.0
     with about(truth, *ABOUT_DATA):
-        return score(found.x, found.y, torch.tensor(x), torch.tensor(y), data_range=span)
+        return scores(found.x, found.y, x, y)
 
 
 def _attack(model: str, gradient: str, options: dict[str, Any], progress: Callable[[str], None]) -> Attack:

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
 from exan_verify.cli.options import PATH, common, question
 from exan_verify.cli.output import REAL_ARITHMETIC, ExitCode, Output, facts, require_folder, table
+from exan_verify.cli.rehearse import (
+    attack_facts,
+    rehearsal_record,
+    rehearse_alone,
+    rehearse_beside,
+    section,
+    time_left,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from exan_verify.auditing import Audit
-    from exan_verify.network import Array
+    from exan_verify.network import Array, ReluNetwork
+    from exan_verify.report import Section
 
 GATES = ("determined", "peel", "exan")
 _LABEL = 24
@@ -37,21 +47,66 @@ def audit_command(
     """Report what the gradient of a batch gives away, by four arguments kept apart.
 
     MODEL is an .onnx or .safetensors file, or a factory package.module:name; BATCH has x and y, in .npz or
-    .safetensors. Exit codes: 1 a gate was hit, 3 a gate (or, without gates, the verdict) is undecided.
+    .safetensors. With --report the gradient is attacked too, and the report shows what came back. Models
+    with convolutions are attacked only: nothing is proved about them. Exit codes: 1 a gate was hit, 3 a gate
+    (or, without gates, the verdict) is undecided.
     """
+    from exan_verify.attacking import with_convolutions
+    from exan_verify.io import load_any_model, load_batch
+
     output = Output(json=options.pop("as_json"))
     require_folder(report)
-    with output.working("auditing"):
-        found, inputs = _audit(model, batch, options)
-    if report is not None:
-        _write_report(report, model, batch, found, inputs)
+    subject = load_any_model(model, options.pop("weights"))
+    x, y = load_batch(batch)
+    files = {"model": model, "batch": batch}
+    if with_convolutions(subject):
+        return _pictures(output, subject, (x, y), report, fail_on, options, files)
+    with output.working("auditing") as tell:
+        start = time.monotonic()
+        found, network = _audit(subject, (x, y), options, files)
+        attack = None
+        if report is not None:
+            left = time_left(options["budget"], start)
+            attack = rehearse_beside(network, x, y, found, seed=options["seed"], left=left, tell=tell)
+            _write(report, section(f"Audit of {batch}", x, found.classes, found, attack, files), found)
     gates = {gate: gate_state(found, gate) for gate in fail_on}
-    output.answer(found.to_record() | {"gates": gates, "report": report, "statement": REAL_ARITHMETIC})
-    output.say(*describe(found))
+    record = found.to_record() | {"gates": gates, "report": report, "attack": rehearsal_record(attack)}
+    output.answer(record | {"statement": REAL_ARITHMETIC})
+    output.say(*describe(found, {} if attack is None else attack_facts(attack)))
+    _close(output, gates, report)
+    return exit_code(found.verdict.outcome.value, gates)
+
+
+def _pictures(
+    output: Output,
+    model: Any,
+    batch: tuple[Array, Array],
+    report: str | None,
+    fail_on: tuple[str, ...],
+    options: dict[str, Any],
+    files: dict[str, str],
+) -> int:
+    """Audit a model with convolutions: by the attack alone, so that nothing is ever decided."""
+    from exan_verify.io import ABOUT_DATA, about
+    from exan_verify.report.content import NO_AUDIT
+
+    with output.working("attacking") as tell, about(files["batch"], *ABOUT_DATA):
+        attack = rehearse_alone(model, *batch, options, tell)
+    if report is not None:
+        labels = tuple(batch[1].tolist())
+        _write(report, section(f"Audit of {files['batch']}", batch[0], labels, None, attack, files), None)
+    gates = dict.fromkeys(fail_on, "undecided")
+    record = {"schema": "exan/audit-attack/1", "outcome": "unknown", "reason": NO_AUDIT, "gates": gates}
+    output.answer(record | {"report": report, "attack": rehearsal_record(attack)})
+    output.say(facts(attack_facts(attack) | {"certified verdict": f"UNKNOWN: {NO_AUDIT}"}))
+    _close(output, gates, report)
+    return exit_code("unknown", gates)
+
+
+def _close(output: Output, gates: dict[str, str], report: str | None) -> None:
     output.say(*(f"gate {gate}: {state}" for gate, state in gates.items()))
     if report is not None:
         output.say(f"report: {report}")
-    return exit_code(found, gates)
 
 
 def gate_state(found: Audit, gate: str) -> str:
@@ -66,16 +121,16 @@ def gate_state(found: Audit, gate: str) -> str:
     return "undecided" if "unknown" in statuses else "passed"
 
 
-def exit_code(found: Audit, gates: dict[str, str]) -> int:
+def exit_code(outcome: str, gates: dict[str, str]) -> int:
     """1 if a gate is hit; 3 if one is undecided, or without gates the verdict; else 0."""
     if "hit" in gates.values():
         return ExitCode.REFUSED
-    undecided = "undecided" in gates.values() if gates else found.verdict.outcome.value == "unknown"
+    undecided = "undecided" in gates.values() if gates else outcome == "unknown"
     return ExitCode.UNDECIDED if undecided else ExitCode.DONE
 
 
-def describe(found: Audit) -> list[Any]:
-    """The four answers and the table of samples."""
+def describe(found: Audit, attack: dict[str, str]) -> list[Any]:
+    """The four answers, what the attack came to if there was one, and the table of samples."""
     size, state, verdict = found.size, found.exclusivity, found.verdict
     known = [radius for radius in found.radius if radius is not None]
     whole = "holds" if found.published else "does not hold"
@@ -88,6 +143,7 @@ def describe(found: Audit) -> list[Any]:
         "ambiguity radius": f"{fixed} samples cannot move, {len(known) - fixed} can (bounds below), "
         f"{size - len(known)} not decided",
         "reason": verdict.reason,
+        **attack,
     }
     return [facts(rows), "", _samples(found), "", REAL_ARITHMETIC]
 
@@ -114,25 +170,28 @@ def _short(label: str) -> str:
     return label if len(label) <= _LABEL else f"{label[: _LABEL - 3]}..."
 
 
-def _audit(model: str, batch: str, options: dict[str, Any]) -> tuple[Audit, Array]:
+def _audit(
+    model: Any, batch: tuple[Array, Array], options: dict[str, Any], files: dict[str, str]
+) -> tuple[Audit, ReluNetwork]:
     from exan_verify.auditing import audit
-    from exan_verify.io import ABOUT_DATA, about, load_batch, load_model
+    from exan_verify.convert import to_network
+    from exan_verify.io import ABOUT_DATA, about
 
-    network = load_model(model, options.pop("weights"))
-    x, y = load_batch(batch)
-    with about(batch, *ABOUT_DATA):
-        return audit(network, (x, y), **options), x
+    with about(files["model"]):
+        network = to_network(model)
+    with about(files["batch"], *ABOUT_DATA):
+        return audit(network, batch, **options), network
 
 
-def _write_report(report: str, model: str, batch: str, found: Audit, inputs: Array) -> None:
+def _write(report: str, shown: Section, found: Audit | None) -> None:
     from exan_verify.io import write_atomically
-    from exan_verify.report import Section, render
+    from exan_verify.report import render
 
-    section = Section(
-        title=f"Audit of {batch}", audit=found, inputs=inputs, files={"model": model, "batch": batch}
-    )
-    commands = {"the certified verdict, with a certificate": _again(model, batch, found)}
-    html = render("What this gradient reveals about its batch", [section], commands=commands)
+    model, batch = shown.files["model"], shown.files["batch"]
+    commands = {}
+    if found is not None:
+        commands["the certified verdict, with a certificate"] = _again(model, batch, found)
+    html = render("What this gradient reveals about its batch", [shown], commands=commands)
     write_atomically(report, html.encode())
 
 

@@ -71,14 +71,15 @@ def draw_sheet(found: Attack, truth: str, sheet: str) -> None:
     """
     from exan_verify.io import ABOUT_DATA, about, load_batch, write_atomically
     from exan_verify.numeric.convolution.records import ImageAttack
-    from exan_verify.report.sheets import contact_sheet
+    from exan_verify.report.rehearsal import aligned
+    from exan_verify.report.sheets import contact_sheet, sample_labels
 
     x, y = load_batch(truth)
-    rows = {"recovered": _aligned(found.x, found.y, x, y)}
+    rows = {"recovered": aligned(found.x, found.y, x, y)}
     if isinstance(found, ImageAttack) and found.estimates is not None:
-        rows["estimated"] = _aligned(found.estimates, found.feature_labels, x, y)
+        rows["estimated"] = aligned(found.estimates, found.feature_labels, x, y)
     with about(truth, *ABOUT_DATA):
-        picture = contact_sheet(x, rows, labels=[f"{v:g}" for v in y] if y.ndim == 1 else ())
+        picture = contact_sheet(x, rows, labels=sample_labels(y))
     write_atomically(sheet, picture)
 
 
@@ -120,15 +121,3 @@ def picture_facts(found: Attack) -> dict[str, str]:
     if found.estimates is not None:
         rows["estimates"] = f"{len(found.estimates)} pictures fitted to their features, nothing claimed"
     return rows
-
-
-def _aligned(rows: Any, labels: Any, x: Any, y: Any) -> list[Any]:
-    """``rows`` in the order of the true samples that they are nearest to; None where there is none."""
-    import torch
-
-    from exan_verify.numeric.metrics import score
-
-    placed: list[Any] = [None] * len(x)
-    for sample in score(rows, labels, torch.tensor(x), torch.tensor(y)).samples:
-        placed[sample.truth] = rows[sample.index].detach().cpu().numpy()
-    return placed

@@ -9,48 +9,91 @@ from typing import Any
 
 from exan_verify.auditing import Audit
 from exan_verify.network import Array
-from exan_verify.report.png import Canvas
 from exan_verify.verdict import Outcome, SampleStatus
+
+NO_AUDIT = (
+    "exact arguments are for fully connected networks, so nothing is proved about this model; what the "
+    "attack does not rebuild is not thereby safe"
+)
+"""Why a report of a model with convolutions has no certified verdict."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recovery:
-    """What the attack made of one sample of the batch: values (d,), their error and the bound it claimed."""
+    """What the attack made of one sample of the batch: values, their error, and the bound it claimed.
+
+    ``rmse`` and ``largest`` (L-infinity) errors, ``psnr`` in dB on the scale of the inputs; ``bound`` on
+    ``largest``, ``how`` it was found.
+    """
 
     values: Array
-    label: int
+    label: Any
     rmse: float
+    largest: float
+    psnr: float
     bound: float
     how: str
+
+    @property
+    def status(self) -> str:
+        """``recovered``, or ``wrong`` where the error exceeds the bound that was claimed: a defect."""
+        return "recovered" if self.largest <= self.bound else "wrong"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Features:
+    """What the attack knows below a fully connected head: features and labels of ``count`` samples, within
+    ``bound`` (L-infinity)."""
+
+    count: int
+    bound: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """One network and batch: the audit, the inputs (M, ...) as given, and one recovery or None per sample."""
+    """One model and batch: the inputs (M, ...) as given, their labels, and what was found out about them.
+
+    ``audit``: the exact arguments, None where they do not apply. ``recoveries``: one or None per sample, the
+    whole None where there was no attack. Of a model with convolutions: ``features``, and ``estimates`` of
+    pictures that stay open, fitted to their features, one or None per sample.
+    """
 
     title: str
-    audit: Audit
     inputs: Array
+    labels: tuple[Any, ...]
+    audit: Audit | None
     note: str = ""
     recoveries: tuple[Recovery | None, ...] | None = None
+    features: Features | None = None
+    estimates: tuple[Any, ...] | None = None
     attack_facts: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """M, the number of samples."""
+        return len(self.inputs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One sample of the table, ready to be shown."""
+    """One sample of the table, ready to be shown; ``exact``: what the audit says of it."""
 
     index: int
     label: str
+    exact: Exact | None
+    recovery: Recovery | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exact:
+    """The audit's answers for one sample, as texts."""
+
     status: str
     exans: tuple[int, ...]
     published: bool
     peelable: bool
     radius: str
-    original: str | None
-    recovered: str | None
-    recovery: Recovery | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,24 +109,74 @@ class Card:
 
 def headline(section: Section) -> str:
     """The verdict in words a newcomer understands."""
-    verdict, size = section.audit.verdict, section.audit.size
-    found = sum(r is not None for r in section.recoveries) if section.recoveries is not None else 0
-    attacked = (
-        f" The attack rebuilt {_of(found, size)} from the gradient alone." if section.recoveries else ""
-    )
-    if verdict.outcome is Outcome.UNIQUE:
+    attacked = _attacked(section)
+    if section.audit is None:
+        return f"Nothing is proved about this model.{attacked}"
+    outcome = section.audit.verdict.outcome
+    if outcome is Outcome.UNIQUE:
         return f"This gradient fits one batch only, and that is proved.{attacked}"
-    if verdict.outcome is Outcome.AMBIGUOUS:
-        return f"At least two batches have this gradient; {_determined(section)}{attacked}"
-    return f"Whether the whole batch is unique is not decided; {_determined(section)}{attacked}"
+    if outcome is Outcome.AMBIGUOUS:
+        return f"At least two batches have this gradient; {_determined(section.audit)}{attacked}"
+    return f"Whether the whole batch is unique is not decided; {_determined(section.audit)}{attacked}"
 
 
 def cards(section: Section) -> Iterator[Card]:
     """The attack, where there was one, and the audit's four arguments."""
-    audit, verdict, size = section.audit, section.audit.verdict, section.audit.size
     if section.recoveries is not None:
         yield _attack_card(section.recoveries)
-    published = sum(audit.exclusivity.published_by_sample)
+    if section.features is not None:
+        yield _features_card(section.features, section.size)
+    if section.audit is not None:
+        yield from _audit_cards(section.audit)
+
+
+def rows(section: Section) -> Iterator[Row]:
+    """The samples, in the order of the batch."""
+    for m in range(section.size):
+        yield Row(
+            index=m,
+            label=label_text(section.labels[m]),
+            exact=None if section.audit is None else _exact(section.audit, m),
+            recovery=None if section.recoveries is None else section.recoveries[m],
+        )
+
+
+def label_text(label: Any) -> str:
+    """A class, or a target vector in parentheses."""
+    return (
+        "(" + ", ".join(f"{v:g}" for v in label) + ")" if isinstance(label, (list, tuple)) else f"{label:g}"
+    )
+
+
+def _attacked(section: Section) -> str:
+    if section.recoveries is None:
+        return ""
+    found = sum(r is not None for r in section.recoveries)
+    more = ""
+    if section.features is not None and section.features.count > found:
+        more = f", and features and labels of {_of(section.features.count, section.size)}"
+    return f" The attack rebuilt {_of(found, section.size)}{more} from the gradient alone."
+
+
+def _exact(audit: Audit, m: int) -> Exact:
+    radius = audit.radius[m]
+    return Exact(
+        status=audit.verdict.samples[m].value,
+        exans=tuple(layer[m] for layer in audit.exclusivity.counts),
+        published=audit.exclusivity.published_by_sample[m],
+        peelable=audit.peelable[m],
+        radius="not decided" if radius is None else f"{radius:g}",
+    )
+
+
+def _audit_cards(audit: Audit) -> Iterator[Card]:
+    yield from _exclusivity_cards(audit)
+    yield _verdict_card(audit)
+    yield _radius_card(audit)
+
+
+def _exclusivity_cards(audit: Audit) -> Iterator[Card]:
+    size, published = audit.size, sum(audit.exclusivity.published_by_sample)
     yield Card(
         name="Published ExAN condition",
         value=f"{published} of {size}",
@@ -105,10 +198,13 @@ def cards(section: Section) -> Iterator[Card]:
         ),
         tone="bad" if peelable else "plain",
     )
-    counts = Counter(verdict.samples)
-    yield Card(
+
+
+def _verdict_card(audit: Audit) -> Card:
+    counts = Counter(audit.verdict.samples)
+    return Card(
         name="Certified verdict",
-        value=verdict.outcome.value.upper(),
+        value=audit.verdict.outcome.value.upper(),
         detail=f"{counts[SampleStatus.DETERMINED]} determined, {counts[SampleStatus.FREE]} free, "
         f"{counts[SampleStatus.UNKNOWN]} undecided",
         meaning=(
@@ -117,28 +213,6 @@ def cards(section: Section) -> Iterator[Card]:
         ),
         tone="bad" if counts[SampleStatus.DETERMINED] else "plain",
     )
-    yield _radius_card(audit)
-
-
-def rows(section: Section) -> Iterator[Row]:
-    """The samples, in the order of the batch."""
-    audit = section.audit
-    canvas = Canvas.of(section.inputs)
-    for m, status in enumerate(audit.verdict.samples):
-        recovery = section.recoveries[m] if section.recoveries is not None else None
-        radius = audit.radius[m]
-        yield Row(
-            index=m,
-            label=_label(audit.classes[m]),
-            status=status.value,
-            exans=tuple(layer[m] for layer in audit.exclusivity.counts),
-            published=audit.exclusivity.published_by_sample[m],
-            peelable=audit.peelable[m],
-            radius="not decided" if radius is None else f"{radius:g}",
-            original=None if canvas is None else canvas.draw(section.inputs[m]),
-            recovered=None if canvas is None or recovery is None else canvas.draw(recovery.values),
-            recovery=recovery,
-        )
 
 
 def _attack_card(recoveries: tuple[Recovery | None, ...]) -> Card:
@@ -146,15 +220,29 @@ def _attack_card(recoveries: tuple[Recovery | None, ...]) -> Card:
     worst = (
         f"largest error (RMSE) {max(r.rmse for r in found):.1e}" if found else "nothing that it stands behind"
     )
+    wrong = sum(r.status == "wrong" for r in found)
     return Card(
         name="Attack",
         value=f"{len(found)} of {len(recoveries)}",
-        detail=worst,
+        detail=f"{wrong} claimed wrongly" if wrong else worst,
         meaning=(
             "Rebuilt in floating point from model and gradient alone, by code that shares nothing with the "
             "exact engines. A sample is claimed only when its error bound and the residual allow it."
         ),
         tone="bad" if found else "plain",
+    )
+
+
+def _features_card(features: Features, size: int) -> Card:
+    return Card(
+        name="Features and labels",
+        value=f"{features.count} of {size}",
+        detail=f"within {features.bound:.1e}" if features.count else "nothing that it stands behind",
+        meaning=(
+            "What the connected head was given of each sample, and its label: from the head's gradient. "
+            "The layers below decide how much of the picture follows."
+        ),
+        tone="bad" if features.count else "plain",
     )
 
 
@@ -175,16 +263,11 @@ def _radius_card(audit: Audit) -> Card:
     )
 
 
-def _determined(section: Section) -> str:
-    size, determined = section.audit.size, section.audit.verdict.determined
-    if determined == 0:
+def _determined(audit: Audit) -> str:
+    if audit.verdict.determined == 0:
         return "no sample is proved to be in every batch that has it, and none is proved safe."
-    return f"{_of(determined, size)} are proved to be in every batch that has it."
+    return f"{_of(audit.verdict.determined, audit.size)} are proved to be in every batch that has it."
 
 
 def _of(count: int, size: int) -> str:
     return f"all {size} samples" if count == size else f"{count} of {size} samples"
-
-
-def _label(label: Any) -> str:
-    return str(label) if isinstance(label, int) else "(" + ", ".join(f"{v:g}" for v in label) + ")"
