@@ -7,18 +7,7 @@ import pytest
 import torch
 
 from exan_verify import attack
-from exan_verify.bench.attack import autograd_gradient
-from exan_verify.bench.insecure import (
-    CASES,
-    Case,
-    find_batch,
-    network,
-    patterns,
-    run_case,
-    run_insecure_bench,
-    short_of,
-)
-from exan_verify.data import load_mnist, to_inputs
+from exan_verify.bench.selecting import short_of
 from exan_verify.errors import InputError
 from exan_verify.network import Batch, Labels, Loss, Reduction, ReluNetwork
 from exan_verify.numeric.attack import run
@@ -176,48 +165,3 @@ def test_repairs_belong_to_published():
     with pytest.raises(InputError, match="repairs=False belongs to method='published', not to 'lift'"):
         attack(made, given, method="lift", repairs=False)
     assert attack(made, given, method="published").complete
-
-
-# ---- the benchmark ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("within", [True, False])
-def test_batches_are_found_on_the_side_asked_for(within: bool):
-    case = Case(name="", hidden=2, samples=8, inside=within)
-    shown = patterns(network(case, 0))
-    batch = find_batch(case, shown, 0)
-    assert batch is not None
-    assert len(set(batch.tolist())) == 8
-    assert bool(short_of(shown, batch).any()) is not within
-
-
-def test_lacking_neurons_are_counted():
-    shown = (
-        np.array([[1, 0, 0], [0, 1, 0], [0, 0, 0]], bool),
-        np.array([[1, 1, 0], [0, 0, 1], [0, 0, 0]], bool),
-    )
-    assert short_of(shown, np.array([0, 1])).tolist() == [0, 1]
-    assert short_of(shown, np.array([0, 2])).tolist() == [0, 3]
-
-
-def test_a_row_of_the_table():
-    row = run_case(Case(name="row", hidden=1, samples=4, inside=True), [0])
-    assert (row.batches, row.missing, row.wrong) == (1, 0, 0)
-    assert (row.letter, row.letter_scaled, row.published, row.peel, row.lift) == (0.0, 1.0, 1.0, 1.0, 1.0)
-    assert row.labels == 1.0
-
-
-def test_rows_are_distinct_and_unknown_ones_refused():
-    assert len({case.name for case in CASES}) == len(CASES)
-    with pytest.raises(InputError, match=r"no benchmark row \['x'\]; the rows are '784-512-10 M=2 inside'"):
-        run_insecure_bench(rows=["x"], seeds=[0])
-
-
-def test_the_masked_case_has_a_first_row_of_zeros():
-    case = Case(name="", hidden=1, samples=4, inside=True, masked=True)
-    model = network(case, 0)
-    batch = find_batch(case, patterns(model), 0)
-    assert batch is not None
-    images, labels = load_mnist()
-    x, y = torch.from_numpy(to_inputs(images[batch])), torch.tensor(labels[batch])
-    assert not bool(autograd_gradient(model, x, y, "float64")["2.weight"][0].any())

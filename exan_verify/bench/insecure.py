@@ -2,9 +2,11 @@
 
 The published condition (docs/theory.md, P1): every sample has at least two exclusive neurons in the last
 hidden layer and at least one in every other. Batches of MNIST digits are *searched for* that satisfy it, or
-that violate it, and each is attacked by the published algorithm (to the letter, and with the repairs E2 and
-E3), by peeling and by lifting, from its float64 gradient. Loss cross_entropy, reduction mean, batch size not
-told. Networks: 784-512-...-512-10 at PyTorch's default initialisation, one per batch, or one trained to 97 %.
+of which a stated number of samples are short of it (``selecting``), and each is attacked by the published
+algorithm (to the letter, and with the repairs E2 and E3), by peeling and by lifting, from its float64
+gradient. Loss cross_entropy, reduction mean, batch size not told. Networks: d-512-...-512-K at PyTorch's
+default initialisation, one per batch, or one trained to 97 %. docs/insecure.md has the table for 20 batches
+a case and reads it.
 """
 
 from __future__ import annotations
@@ -13,13 +15,15 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from exan_verify.errors import InputError, RangeError
+from exan_verify.bench.rows import require_known
+from exan_verify.bench.selecting import Indices, Patterns, Selection, margins, select
+from exan_verify.errors import RangeError
 
 if TYPE_CHECKING:
     import torch
@@ -27,51 +31,62 @@ if TYPE_CHECKING:
     from exan_verify.numeric.records import Attack
 
 BATCHES = 5
-"""By default: about two minutes on one core; twenty take about eight."""
+"""By default: about three minutes on one core; twenty take about twelve."""
 
 WIDTH = 512
-_STEPS = 200
-"""Exchanges of one image before a search is given up."""
+_RANDOM = 50
+"""Random batches for every batch that is searched: how rare is what the search finds?"""
 
-_POOL = 48
-"""Images tried at every exchange."""
-
-_SEARCHES = 12
-"""Searches for every batch that is asked for; what they do not find is reported."""
-
-Patterns = tuple[npt.NDArray[np.bool_], ...]
-"""Activation patterns of all embedded images (5000, n_i), per hidden layer."""
+_IN_MEMORY = 24
+"""Networks kept with their patterns, which take up to 8 MB each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One row: hidden layers, batch size, and whether its batches satisfy the condition (``inside``).
+    """One row: hidden layers, batch size, and how many of its samples are ``short`` of the condition.
 
     ``classes``: 10, or 2 (even and odd digits); ``masked``: class 0 never occurs and has a logit so low that
-    its probability underflows, so that the first row of dW_L is zero.
+    its probability underflows, so that the first row of dW_L is zero; ``side``: of the images, 28 as they
+    are, less in blocks (:func:`digits`).
     """
 
-    name: str
     hidden: int
     samples: int
-    inside: bool
+    short: int = 0
     trained: bool = False
     classes: int = 10
     masked: bool = False
+    side: int = 28
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """``(d, 512, ..., K)``."""
+        return (self.side**2, *[WIDTH] * self.hidden, self.classes)
+
+    @property
+    def name(self) -> str:
+        """What the table and ``--case`` call it."""
+        state = f"{self.short} short" if self.short else "inside"
+        more = ", trained" if self.trained else ", class 0 masked" if self.masked else ""
+        return f"{'-'.join(map(str, self.widths))} M={self.samples} {state}{more}"
+
+
+_SHORT = {2: (1,), 4: (1,), 8: (1, 4), 16: (1, 8, 16)}
+"""Numbers of short samples, by batch size. No pair has one at all, as the first of them shows."""
 
 
 def _cases() -> Iterator[Case]:
     for hidden in (1, 2, 3):
-        widths = "-".join(["784", *[str(WIDTH)] * hidden, "10"])
-        for samples in (2, 4, 8, 16):
-            for inside in (True, False):
-                side = "inside" if inside else "outside"
-                yield Case(name=f"{widths} M={samples} {side}", hidden=hidden, samples=samples, inside=inside)
-        for samples in (2, 4):
-            name = f"{widths} M={samples} inside, trained"
-            yield Case(name=name, hidden=hidden, samples=samples, inside=True, trained=True)
-    yield Case(name="784-512-2 M=4 inside", hidden=1, samples=4, inside=True, classes=2)
-    yield Case(name="784-512-10 M=4 inside, class 0 masked", hidden=1, samples=4, inside=True, masked=True)
+        for samples in (2, 4, 8, 16, 24, 32):
+            for short in (0, *_SHORT.get(samples, ())):
+                yield Case(hidden=hidden, samples=samples, short=short)
+        yield Case(hidden=hidden, samples=4, trained=True)
+    for samples in (4, 16):
+        yield Case(hidden=1, samples=samples, side=8)
+    yield Case(hidden=1, samples=16, short=8, side=8)
+    yield Case(hidden=2, samples=16, side=20)
+    yield Case(hidden=1, samples=4, classes=2)
+    yield Case(hidden=1, samples=4, masked=True)
 
 
 CASES = tuple(_cases())
@@ -79,32 +94,44 @@ CASES = tuple(_cases())
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """One batch under one method: share of it claimed with RMSE below 1e-3, claimed samples beyond their
-    bound, share of it handed over right up to a factor, claimed labels that are right, seconds."""
+    """One batch under one method, as shares of its samples: claimed with RMSE below 1e-3 (``recall``; of
+    those that meet the condition, of those that are short, None where there are none), and handed over right
+    up to a factor (``scaled``). ``wrong``: claimed samples beyond their bound; ``labels``: the share of
+    claimed labels that are right. ``recall`` is None where the batch is out of the method's range.
+    """
 
-    recall: float
+    recall: float | None
+    meeting: float | None
+    short: float | None
     wrong: int
     scaled: float
     labels: float
-    seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
     """A case over its batches: ``batches`` found and ``missing`` ones, mean recalls, and the worst of them.
 
-    ``letter``: the published text; ``letter_scaled``: the share of samples that it hands over up to a factor;
-    ``published``: with the repairs; ``wrong``: claimed samples beyond their bound, all methods together.
+    ``closest``: exclusive neurons, too few or too many, that the best of the missing ones is off; ``random``:
+    the share of random batches that would do. ``letter``: the published text; ``letter_scaled``: the share of
+    samples that it hands over up to a factor; ``published``: with the repairs, also among the samples that
+    meet the condition and those that are ``short``; ``wrong``: claimed samples beyond their bound, all
+    methods together. Recalls are None without a batch, and where every batch is out of the method's range.
     """
 
     name: str
     samples: int
+    short: int
     batches: int
     missing: int
+    closest: int | None
+    random: float
     letter: float | None
     letter_scaled: float | None
     published: float | None
     published_worst: float | None
+    published_meeting: float | None
+    published_short: float | None
     peel: float | None
     peel_worst: float | None
     lift: float | None
@@ -122,6 +149,11 @@ METHODS: tuple[tuple[str, dict[str, Any]], ...] = (
 )
 
 
+def case_names() -> tuple[str, ...]:
+    """The names that ``rows`` may have."""
+    return tuple(case.name for case in CASES)
+
+
 def run_insecure_bench(
     *,
     rows: Sequence[str] | None = None,
@@ -133,10 +165,7 @@ def run_insecure_bench(
     ``progress(name, done, total)`` is called before every batch. Raises :class:`InputError` on an unknown
     name, listing the known ones.
     """
-    unknown = set(rows or ()) - {case.name for case in CASES}
-    if unknown:
-        known = ", ".join(repr(case.name) for case in CASES)
-        raise InputError(f"no benchmark row {sorted(unknown)}; the rows are {known}")
+    require_known("insecure", rows, case_names())
     return [run_case(case, seeds, progress) for case in CASES if rows is None or case.name in rows]
 
 
@@ -144,49 +173,66 @@ def run_case(
     case: Case, seeds: Sequence[int], progress: Callable[[str, int, int], None] | None = None
 ) -> Row:
     """One case over the batches of ``seeds``."""
-    start, missing = time.perf_counter(), 0
+    start = time.perf_counter()
     trials: dict[str, list[Trial]] = {name: [] for name, _ in METHODS}
+    missed: list[int] = []
+    drawn: list[float] = []
     for done, seed in enumerate(seeds):
         if progress is not None:
             progress(case.name, done, len(seeds))
-        model = network(case, seed)
-        chosen = find_batch(case, patterns(model), seed)
-        if chosen is None:
-            missing += 1
+        model, shown = network(case, seed)
+        drawn.append(_random_share(case, shown, seed))
+        chosen = find_batch(case, shown, seed)
+        if not chosen.found:
+            missed.append(chosen.off)
             continue
         for name, options in METHODS:
-            trials[name].append(_trial(case, model, chosen, options))
-    return _summary(case, trials, missing, time.perf_counter() - start)
+            trials[name].append(_trial(case, model, shown, chosen.batch, options))
+    return summarise(
+        case, trials, missed, random=statistics.fmean(drawn), seconds=time.perf_counter() - start
+    )
 
 
-def network(case: Case, seed: int) -> torch.nn.Sequential:
-    """The float32 network of a case at a seed."""
+def network(case: Case, seed: int) -> tuple[torch.nn.Sequential, Patterns]:
+    """The float32 network of a case at a seed, and the activation patterns of all embedded images in it."""
+    return _network(case.widths, case.side, 0 if case.trained else seed, case.trained, case.masked)
+
+
+@lru_cache(maxsize=_IN_MEMORY)
+def _network(
+    widths: tuple[int, ...], side: int, seed: int, trained: bool, masked: bool
+) -> tuple[torch.nn.Sequential, Patterns]:
     import torch
 
-    from exan_verify.data import initialised_network
+    from exan_verify.data import initialised_network, trained_network
 
-    widths = (784, *[WIDTH] * case.hidden, case.classes)
-    model = _trained(widths) if case.trained else initialised_network(widths, seed=seed)
+    model = (trained_network if trained else initialised_network)(widths, seed=seed)
     last = model[-1]
-    if case.masked and isinstance(last, torch.nn.Linear):
+    if masked and isinstance(last, torch.nn.Linear):
         last.bias.data[0] = -1e4
-    return model
+    return model, patterns(model, digits(side))
 
 
 @cache
-def _trained(widths: tuple[int, ...]) -> torch.nn.Sequential:
-    from exan_verify.data import trained_network
-
-    return trained_network(widths, seed=0)
-
-
-def patterns(model: torch.nn.Sequential) -> Patterns:
-    """The activation patterns of all embedded images, in float64."""
-    import torch
-
+def digits(side: int) -> npt.NDArray[np.float32]:
+    """The embedded images as inputs (5000, side^2) in [0, 1]: the means of side x side square blocks, as
+    large as fit, of the centre. ``side=28`` is the images, 20 their centre, 8 the means of 3 x 3 pixels."""
     from exan_verify.data import load_mnist, to_inputs
 
-    h = torch.from_numpy(to_inputs(load_mnist()[0])).double()
+    images = load_mnist()[0]
+    block = images.shape[1] // side
+    edge = (images.shape[1] - block * side) // 2
+    kept = slice(edge, edge + block * side)
+    pixels = to_inputs(images[:, kept, kept]).reshape(-1, side, block, side, block)
+    means: npt.NDArray[np.float32] = pixels.mean(axis=(2, 4)).reshape(len(images), side**2)
+    return means
+
+
+def patterns(model: torch.nn.Sequential, inputs: npt.NDArray[np.float32]) -> Patterns:
+    """The activation patterns of inputs (N, d), in float64."""
+    import torch
+
+    h = torch.from_numpy(inputs).double()
     found = []
     with torch.no_grad():
         for layer in [part for part in model if isinstance(part, torch.nn.Linear)][:-1]:
@@ -196,88 +242,63 @@ def patterns(model: torch.nn.Sequential) -> Patterns:
     return tuple(found)
 
 
-def short_of(shown: Patterns, batch: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Per sample of the batch, how many exclusive neurons it lacks for the condition, all layers together."""
-    lacking = np.zeros(len(batch), dtype=np.int64)
-    for k, layer in enumerate(shown):
-        active = layer[batch]
-        exclusive = active[:, active.sum(axis=0) == 1].sum(axis=1)
-        lacking += np.maximum((2 if k == len(shown) - 1 else 1) - exclusive, 0)
-    return lacking
+def find_batch(case: Case, shown: Patterns, seed: int) -> Selection:
+    """The best batch of embedded images for a case, which may not be what was asked for."""
+    return select(shown, _allowed(case), case.samples, case.short, _generator(case, seed))
 
 
-def find_batch(case: Case, shown: Patterns, seed: int) -> npt.NDArray[np.int64] | None:
-    """Indices of embedded images that satisfy (or violate) the condition; None when no search finds any."""
-    rng = np.random.default_rng([seed, case.hidden, case.samples])
-    allowed = _allowed(case)
-    for _ in range(_SEARCHES):
-        batch = rng.choice(allowed, case.samples, replace=False)
-        found = _inside(shown, batch, allowed, rng) if case.inside else _outside(shown, batch, allowed)
-        if found is not None:
-            return found
-    return None
+def _random_share(case: Case, shown: Patterns, seed: int) -> float:
+    """The share of random batches with exactly as many short samples."""
+    rng, allowed = _generator(case, seed), _allowed(case)
+    drawn = [rng.choice(allowed, case.samples, replace=False) for _ in range(_RANDOM)]
+    return statistics.fmean(int((margins(shown, batch) <= 0).sum()) == case.short for batch in drawn)
 
 
-def _allowed(case: Case) -> npt.NDArray[np.int64]:
+def _generator(case: Case, seed: int) -> np.random.Generator:
+    return np.random.default_rng([seed, case.hidden, case.samples, case.short])
+
+
+def _allowed(case: Case) -> Indices:
     from exan_verify.data import load_mnist
 
     labels = load_mnist()[1]
     return np.flatnonzero(labels != 0) if case.masked else np.arange(len(labels))
 
 
-def _inside(
-    shown: Patterns, batch: npt.NDArray[np.int64], allowed: npt.NDArray[np.int64], rng: np.random.Generator
-) -> npt.NDArray[np.int64] | None:
-    """Exchange the image that lacks most, again and again, for the best of a random pool."""
-    for _ in range(_STEPS):
-        lacking = short_of(shown, batch)
-        if not lacking.any():
-            return batch
-        rest = np.delete(batch, int(np.argmax(lacking + rng.random(len(batch)) / 2)))
-        pool = np.setdiff1d(rng.choice(allowed, _POOL, replace=False), rest)
-        batch = min((np.append(rest, image) for image in pool), key=lambda b: short_of(shown, b).sum())
-    return None
-
-
-def _outside(
-    shown: Patterns, batch: npt.NDArray[np.int64], allowed: npt.NDArray[np.int64]
-) -> npt.NDArray[np.int64] | None:
-    """The batch if it violates the condition, else its first image with those most like it."""
-    if short_of(shown, batch).any():
-        return batch
-    distance = np.sum([(layer != layer[batch[0]]).sum(axis=1) for layer in shown], axis=0)
-    alike = allowed[np.argsort(distance[allowed], kind="stable")][: len(batch)]
-    return alike if short_of(shown, alike).any() else None
-
-
 def _trial(
-    case: Case, model: torch.nn.Sequential, batch: npt.NDArray[np.int64], options: dict[str, Any]
+    case: Case, model: torch.nn.Sequential, shown: Patterns, batch: Indices, options: dict[str, Any]
 ) -> Trial:
     import torch
 
     from exan_verify.bench.attack import autograd_gradient
     from exan_verify.convert import to_network
-    from exan_verify.data import load_mnist, to_inputs
+    from exan_verify.data import load_mnist
     from exan_verify.numeric.attack import run
-    from exan_verify.numeric.metrics import score
+    from exan_verify.numeric.metrics import RECOVERED_RMSE, score
 
-    images, labels = load_mnist()
-    x = torch.from_numpy(to_inputs(images[batch]))
-    y = torch.tensor(labels[batch]) % case.classes
+    x = torch.from_numpy(digits(case.side)[batch])
+    y = torch.tensor(load_mnist()[1][batch]) % case.classes
     gradient = autograd_gradient(model, x, y, "float64")
-    start = time.perf_counter()
     try:
         found = run(to_network(model), gradient, loss="cross_entropy", reduction="mean", **options)
     except RangeError:
-        return Trial(recall=0.0, wrong=0, scaled=0.0, labels=1.0, seconds=time.perf_counter() - start)
+        return Trial(recall=None, meeting=None, short=None, wrong=0, scaled=0.0, labels=1.0)
     result = score(found.x, found.y, x, y)
+    right = np.zeros(len(batch), dtype=bool)
+    right[[sample.truth for sample in result.samples if sample.rmse < RECOVERED_RMSE]] = True
+    short = margins(shown, batch) <= 0
     return Trial(
         recall=result.recall,
+        meeting=_share(right[~short]),
+        short=_share(right[short]),
         wrong=sum(sample.largest > found.status[sample.index].error_bound for sample in result.samples),
         scaled=_up_to_scale(found, x),
         labels=result.label_accuracy,
-        seconds=time.perf_counter() - start,
     )
+
+
+def _share(hits: npt.NDArray[np.bool_]) -> float | None:
+    return float(hits.mean()) if len(hits) else None
 
 
 def _up_to_scale(found: Attack, truth: torch.Tensor) -> float:
@@ -297,27 +318,37 @@ def _up_to_scale(found: Attack, truth: torch.Tensor) -> float:
     return hits / len(truth)
 
 
-def _summary(case: Case, trials: dict[str, list[Trial]], missing: int, seconds: float) -> Row:
-    def mean(name: str, what: str = "recall") -> float | None:
-        return statistics.fmean(getattr(t, what) for t in trials[name]) if trials[name] else None
+def summarise(
+    case: Case, trials: dict[str, list[Trial]], missed: Sequence[int], *, random: float, seconds: float
+) -> Row:
+    """Means and worst values over the batches of a case; ``missed``: how far off those are that were not
+    found."""
 
-    def worst(name: str) -> float | None:
-        return min((t.recall for t in trials[name]), default=None)
+    def known(name: str, what: str = "recall") -> list[float]:
+        return [v for trial in trials[name] if (v := getattr(trial, what)) is not None]
+
+    def mean(name: str, what: str = "recall") -> float | None:
+        return statistics.fmean(values) if (values := known(name, what)) else None
 
     every = [trial for some in trials.values() for trial in some]
     return Row(
         name=case.name,
         samples=case.samples,
+        short=case.short,
         batches=len(trials["lift"]),
-        missing=missing,
+        missing=len(missed),
+        closest=min(missed, default=None),
+        random=random,
         letter=mean("letter"),
         letter_scaled=mean("letter", "scaled"),
         published=mean("published"),
-        published_worst=worst("published"),
+        published_worst=min(known("published"), default=None),
+        published_meeting=mean("published", "meeting"),
+        published_short=mean("published", "short"),
         peel=mean("peel"),
-        peel_worst=worst("peel"),
+        peel_worst=min(known("peel"), default=None),
         lift=mean("lift"),
-        lift_worst=worst("lift"),
+        lift_worst=min(known("lift"), default=None),
         labels=min((trial.labels for trial in every), default=None),
         wrong=sum(trial.wrong for trial in every),
         seconds=seconds,

@@ -19,6 +19,8 @@ class Suite:
     name: str
     title: str
     columns: tuple[tuple[str, str], ...]
+    measured: tuple[str, ...] = ()
+    """Attributes that the next run measures anew, which its Markdown table leaves out."""
 
 
 SUITES: Mapping[str, Suite] = {
@@ -122,10 +124,14 @@ SUITES: Mapping[str, Suite] = {
             ("case", "name"),
             ("batches ", "batches"),
             ("not found ", "missing"),
+            ("off ", "closest"),
+            ("random ", "random"),
             ("to the letter ", "letter"),
             ("up to scale ", "letter_scaled"),
             ("repaired ", "published"),
             ("worst ", "published_worst"),
+            ("of meeting ", "published_meeting"),
+            ("of short ", "published_short"),
             ("peel ", "peel"),
             ("worst ", "peel_worst"),
             ("lift ", "lift"),
@@ -134,6 +140,7 @@ SUITES: Mapping[str, Suite] = {
             ("wrong ", "wrong"),
             ("s ", "seconds"),
         ),
+        measured=("seconds",),
     ),
     "convolution": Suite(
         name="convolution",
@@ -176,6 +183,7 @@ SUITES: Mapping[str, Suite] = {
     ),
 }
 _WIDE = 180
+_ALIGNED = {False: "---", True: "---:"}
 
 
 @click.command("bench")
@@ -190,6 +198,7 @@ _WIDE = 180
     help="Batches per case of insecure.",
 )
 @click.option("--out", type=PATH, metavar="FILE.json", help="Write the JSON here too.")
+@click.option("--markdown", type=PATH, metavar="FILE.md", help="Write the tables as Markdown here too.")
 @click.option(
     "--seconds",
     type=click.FloatRange(min=0),
@@ -209,6 +218,7 @@ def bench_command(
     cases: tuple[str, ...],
     batches: int,
     out: str | None,
+    markdown: str | None,
     figure: str | None,
     **options: Any,
 ) -> int:
@@ -221,8 +231,8 @@ def bench_command(
         raise click.UsageError("--case needs the SUITE it belongs to: " + ", ".join(SUITES))
     if figure and suite not in (None, "compare"):
         raise click.UsageError(f"--figure belongs to compare, not to {suite}; leave it out")
-    require_folder(out)
-    require_folder(figure)
+    for path in (out, markdown, figure):
+        require_folder(path)
     first = options["seed"]
     repeats = {name: batches if name == "insecure" else options["repeat"] for name in SUITES}
     chosen = [SUITES[suite]] if suite else list(SUITES.values())
@@ -243,6 +253,11 @@ def bench_command(
         from exan_verify.io import write_atomically
 
         write_atomically(figure, recall_figure(results["compare"]))
+    if markdown is not None:
+        from exan_verify.io import write_atomically
+
+        tables = [markdown_table(one, results[one.name]) for one in chosen]
+        write_atomically(markdown, "\n".join(tables).encode())
     if out is not None:
         from exan_verify.io import write_atomically
         from exan_verify.records import pretty
@@ -313,6 +328,14 @@ def _table(suite: Suite, rows: Sequence[Any]) -> Any:
     for row in rows:
         made.add_row(*(_cell(getattr(row, attribute)) for _, attribute in suite.columns))
     return made
+
+
+def markdown_table(suite: Suite, rows: Sequence[Any]) -> str:
+    """The table of a suite as Markdown (GitHub's), without what another run on it would measure anew."""
+    columns = [column for column in suite.columns if column[1] not in suite.measured]
+    lines = [[heading.strip() for heading, _ in columns], [_ALIGNED[h.endswith(" ")] for h, _ in columns]]
+    lines += [[_cell(getattr(row, attribute)) for _, attribute in columns] for row in rows]
+    return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
 
 
 def _cell(value: Any) -> str:
