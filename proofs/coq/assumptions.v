@@ -67,7 +67,7 @@ Print Assumptions S3_silent.
 Print Assumptions rank_mod_ge.
 
 From Exan Require Import instances instances_ambiguous instances_algebra instances_published instances_secure
-  instances_peeling instances_cubic instances_shared instances_region instances_layer.
+  instances_peeling instances_cubic instances_shared instances_region instances_layer instances_confined.
 
 Print Assumptions A_unique.
 Print Assumptions A_E1.
@@ -136,3 +136,9 @@ Print Assumptions L_no_exclusive.
 Print Assumptions L_beyond_C1.
 Print Assumptions G_rank_mod.
 Print Assumptions G_rank_falls.
+Print Assumptions K_confined.
+Print Assumptions K_unique.
+Print Assumptions K_beyond_plain.
+Print Assumptions O_confined.
+Print Assumptions O_unique.
+Print Assumptions O_beyond_plain.
