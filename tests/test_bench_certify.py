@@ -38,7 +38,7 @@ def test_seeds_make_the_case():
 
 def test_names_are_unique_and_unknown_ones_are_refused():
     assert len(BY_NAME) == len(CASES)
-    with pytest.raises(InputError, match="no benchmark row"):
+    with pytest.raises(InputError, match="certify has no case 'nothing'"):
         run_certify_bench(rows=["nothing"])
 
 

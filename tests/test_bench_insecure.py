@@ -221,7 +221,7 @@ def test_outside_it_recovers_those_that_meet_the_condition():
 
 def test_rows_are_distinct_and_unknown_ones_refused():
     assert len({case.name for case in CASES}) == len(CASES)
-    with pytest.raises(InputError, match=r"no benchmark row \['x'\]; the rows are '784-512-10 M=2 inside'"):
+    with pytest.raises(InputError, match=r"insecure has no case 'x'; [^:]*:\n  784-512-10 M=2 inside\n"):
         run_insecure_bench(rows=["x"], seeds=[0])
 
 

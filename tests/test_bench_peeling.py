@@ -69,5 +69,5 @@ def test_rows_by_name_and_progress():
     (row,) = run_peeling_bench(rows=[name], seeds=[4], progress=lambda *step: told.append(step))
     assert told == [(name, 0, 1)]
     assert (row.name, row.seeds, row.spoiled) == (name, 1, 0)
-    with pytest.raises(InputError, match=r"no benchmark row \['x'\]; the rows are 'tolerance 1e-02"):
+    with pytest.raises(InputError, match=r"peeling has no case 'x'; [^:]*:\n  tolerance 1e-02"):
         run_peeling_bench(rows=["x"])

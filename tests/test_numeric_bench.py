@@ -37,5 +37,5 @@ def test_a_row_in_its_own_process_and_progress():
 
 
 def test_unknown_rows_are_refused():
-    with pytest.raises(InputError, match=r"no benchmark row \['x'\]; the rows are '784-512-10 M=8'"):
+    with pytest.raises(InputError, match=r"attack has no case 'x'; [^:]*:\n  784-512-10 M=8\n"):
         run_attack_bench(rows=["x"], seeds=[0])

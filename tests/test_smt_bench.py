@@ -55,5 +55,5 @@ def test_contradictions_are_reported() -> None:
 
 
 def test_an_unknown_loss_is_named() -> None:
-    with pytest.raises(InputError, match="no loss 'l1'"):
+    with pytest.raises(InputError, match="smt has no case 'l1'"):
         run_smt_bench(rows=["l1"])

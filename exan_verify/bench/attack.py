@@ -13,12 +13,13 @@ import resource
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
-from exan_verify.errors import InputError
+from exan_verify.bench.rows import Progress, require_known, run_seeds
 
 if TYPE_CHECKING:
     import torch
@@ -136,29 +137,26 @@ class Row:
     gap: float | None
 
 
+def case_names() -> tuple[str, ...]:
+    """The names that ``rows`` may have."""
+    return tuple(case.name for case in CASES)
+
+
 def run_attack_bench(
     *,
     rows: Sequence[str] | None = None,
     seeds: Sequence[int] = SEEDS,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[Row]:
     """Run the named cases (default: all) and return one :class:`Row` each.
 
     ``progress(name, done, total)`` is called before every run. Raises :class:`InputError` on an unknown
     name, listing the known ones.
     """
-    unknown = set(rows or ()) - {case.name for case in CASES}
-    if unknown:
-        known = ", ".join(repr(case.name) for case in CASES)
-        raise InputError(f"no benchmark row {sorted(unknown)}; the rows are {known}")
+    require_known("attack", rows, case_names())
     table = []
     for case in (case for case in CASES if rows is None or case.name in rows):
-        used = list(seeds)[: case.seeds]
-        runs = []
-        for done, seed in enumerate(used):
-            if progress is not None:
-                progress(case.name, done, len(used))
-            runs.append(_isolated(case, seed))
+        runs = run_seeds(case.name, list(seeds)[: case.seeds], partial(_isolated, case), progress)
         table.append(summarise(case, runs))
     return table
 

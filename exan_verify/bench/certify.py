@@ -11,13 +11,15 @@ import multiprocessing
 import resource
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from exan_verify.bench.cases import CASES, Case, build
+from exan_verify.bench.rows import Progress, require_known, run_seeds
 from exan_verify.decide.pipeline import certify
-from exan_verify.errors import InputError
 from exan_verify.exact.backprop import gradient
 from exan_verify.exclusivity import exclusivity
 from exan_verify.kernel import check
@@ -69,45 +71,45 @@ class Row:
     recovered: int | None
 
 
+def case_names() -> tuple[str, ...]:
+    """The names that ``rows`` may have."""
+    return tuple(case.name for case in CASES)
+
+
 def run_certify_bench(
     *,
     rows: Sequence[str] | None = None,
     seeds: Sequence[int] = SEEDS,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
+    work_limit: int | None = None,
 ) -> list[Row]:
-    """Run the named cases (default: all) and return one :class:`Row` each.
+    """Run the named cases (default: all) and return one :class:`Row` each. ``work_limit``: as certify's.
 
     ``progress(name, done, total)`` is called before every run. Raises :class:`InputError` on an unknown
     name, listing the known ones.
     """
     chosen = [case for case in CASES if rows is None or case.name in rows]
-    unknown = set(rows or ()) - {case.name for case in CASES}
-    if unknown:
-        known = ", ".join(repr(case.name) for case in CASES)
-        raise InputError(f"no benchmark row {sorted(unknown)}; the rows are {known}")
+    require_known("certify", rows, case_names())
     table = []
     for case in chosen:
-        used = list(seeds)[: case.seeds]
-        runs = []
-        for done, seed in enumerate(used):
-            if progress is not None:
-                progress(case.name, done, len(used))
-            runs.append(_isolated(case, seed))
+        run = partial(_isolated, case, work_limit)
+        runs = run_seeds(case.name, list(seeds)[: case.seeds], run, progress)
         table.append(_summary(case, runs))
     return table
 
 
-def run_case(case: Case, seed: int) -> Run:
+def run_case(case: Case, seed: int, work_limit: int | None = None) -> Run:
     """One case at one seed in this process."""
     network, batch = build(case, seed)
+    asked: dict[str, Any] = {"loss": case.loss.value, "work_limit": work_limit}
     start = time.perf_counter()
     given = None
     if case.entrance != "batch":
         given = _given(case, network, batch)
         start = time.perf_counter()
-        verdict = certify(network, gradient=given, loss=case.loss.value, batch_size=case.samples)
+        verdict = certify(network, gradient=given, batch_size=case.samples, **asked)
     else:
-        verdict = certify(network, batch=batch, loss=case.loss.value, engine=case.engine)
+        verdict = certify(network, batch=batch, engine=case.engine, **asked)
     seconds = time.perf_counter() - start
     # the peak of certify itself, before the kernel or the ExAN count add to it
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -159,10 +161,10 @@ def _same(found: Batch | None, batch: Batch) -> bool:
     )
 
 
-def _isolated(case: Case, seed: int) -> Run:
+def _isolated(case: Case, work_limit: int | None, seed: int) -> Run:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
-        return pool.submit(run_case, case, seed).result()
+        return pool.submit(run_case, case, seed, work_limit).result()
 
 
 def _summary(case: Case, runs: Sequence[Run]) -> Row:

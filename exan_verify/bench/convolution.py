@@ -13,9 +13,10 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from exan_verify.errors import InputError
+from exan_verify.bench.rows import Progress, require_known, run_seeds
 
 if TYPE_CHECKING:
     import torch
@@ -88,11 +89,16 @@ class Row:
     peak_mib: float
 
 
+def case_names() -> tuple[str, ...]:
+    """The names that ``rows`` may have."""
+    return tuple(case.name for case in CASES)
+
+
 def run_convolution_bench(
     *,
     rows: Sequence[str] | None = None,
     seeds: Sequence[int] = SEEDS,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
     seconds: float | None = None,
     iterations: int | None = None,
 ) -> list[Row]:
@@ -103,19 +109,13 @@ def run_convolution_bench(
 
     Raises :class:`InputError` on an unknown name.
     """
-    unknown = set(rows or ()) - {case.name for case in CASES}
-    if unknown:
-        known = ", ".join(repr(case.name) for case in CASES)
-        raise InputError(f"no benchmark row {sorted(unknown)}; the rows are {known}")
+    require_known("convolution", rows, case_names())
     chosen = [case for case in CASES if (case.name in rows if rows else case.name not in LONG)]
     used = list(seeds) if rows else list(seeds)[:1]
     table = []
     for case in chosen:
-        runs = []
-        for done, seed in enumerate(used):
-            if progress is not None:
-                progress(case.name, done, len(used))
-            runs.append(run_case(case, seed, seconds=seconds, iterations=iterations))
+        run = partial(run_case, case, seconds=seconds, iterations=iterations)
+        runs = run_seeds(case.name, used, run, progress)
         table.append(_summarise(runs))
     return table
 

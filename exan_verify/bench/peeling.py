@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from exan_verify.bench.attack import autograd_gradient
+from exan_verify.bench.rows import Progress, require_known, run_seeds
 from exan_verify.bench.tolerance_peeling import tolerance_peeling
 from exan_verify.convert import to_network
 from exan_verify.data import initialised_network, mnist_batch
-from exan_verify.errors import InputError
 from exan_verify.numeric.attack import run
 from exan_verify.numeric.metrics import RECOVERED_RMSE, score
 
@@ -80,28 +81,26 @@ class Row:
     seconds: float
 
 
+def case_names() -> tuple[str, ...]:
+    """The names that ``rows`` may have."""
+    return tuple(case.name for case in CASES)
+
+
 def run_peeling_bench(
     *,
     rows: Sequence[str] | None = None,
     seeds: Sequence[int] = SEEDS,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[Row]:
     """Run the named cases (default: all) and return one :class:`Row` each.
 
     ``progress(name, done, total)`` is called before every run. Raises :class:`InputError` on an unknown
     name, listing the known ones.
     """
-    unknown = set(rows or ()) - {case.name for case in CASES}
-    if unknown:
-        known = ", ".join(repr(case.name) for case in CASES)
-        raise InputError(f"no benchmark row {sorted(unknown)}; the rows are {known}")
+    require_known("peeling", rows, case_names())
     table = []
     for case in (case for case in CASES if rows is None or case.name in rows):
-        runs = []
-        for done, seed in enumerate(seeds):
-            if progress is not None:
-                progress(case.name, done, len(seeds))
-            runs.append(run_case(case, seed))
+        runs = run_seeds(case.name, seeds, partial(run_case, case), progress)
         table.append(summarise(case.name, runs))
     return table
 

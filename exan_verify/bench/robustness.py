@@ -13,11 +13,13 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from exan_verify.bench.attack import SEEDS, autograd_gradient
+from exan_verify.bench.rows import Progress, require_known, run_seeds
 from exan_verify.convert import to_network
 from exan_verify.data import initialised_network, mnist_batch
 from exan_verify.errors import InputError
@@ -226,30 +228,32 @@ class Row:
     seconds: float
 
 
+def case_names() -> tuple[str, ...]:
+    """The names that ``rows`` may have."""
+    return tuple(mode.name for mode in MODES)
+
+
 def run_robustness_bench(
     *,
     rows: Sequence[str] | None = None,
     seeds: Sequence[int] = SEEDS,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[Row]:
     """Run the named modes (default: all) with method auto and return one :class:`Row` each.
 
     ``progress(name, done, total)`` is called before every run. Raises :class:`InputError` on an unknown
     name, listing the known ones.
     """
-    unknown = set(rows or ()) - {mode.name for mode in MODES}
-    if unknown:
-        known = ", ".join(repr(mode.name) for mode in MODES)
-        raise InputError(f"no benchmark row {sorted(unknown)}; the rows are {known}")
+    require_known("robustness", rows, case_names())
     table = []
     for mode in (mode for mode in MODES if rows is None or mode.name in rows):
-        outcomes = []
-        for done, seed in enumerate(seeds):
-            if progress is not None:
-                progress(mode.name, done, len(seeds))
-            outcomes.append(attack_spoiled(mode, mnist_scene(seed)))
+        outcomes = run_seeds(mode.name, seeds, partial(_spoiled, mode), progress)
         table.append(summarise(mode.name, outcomes))
     return table
+
+
+def _spoiled(mode: Mode, seed: int) -> Outcome:
+    return attack_spoiled(mode, mnist_scene(seed))
 
 
 def mnist_scene(seed: int) -> Scene:

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
+from exan_verify.bench.rows import Progress, require_known
 from exan_verify.decide.pipeline import certify
-from exan_verify.errors import InputError
 from exan_verify.network import Loss
 from exan_verify.smt.confirm import accept_model
 from exan_verify.smt.cubes import Task
@@ -57,11 +57,16 @@ class Row:
     disagreements: tuple[str, ...]
 
 
+def case_names() -> tuple[str, ...]:
+    """The names that ``rows`` may have."""
+    return tuple(loss.value for loss in Loss)
+
+
 def run_smt_bench(
     *,
     rows: Sequence[str] | None = None,
     seeds: Sequence[int] = tuple(range(PER_CELL)),
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
     seconds: float = SECONDS,
     limit: int | None = None,
 ) -> list[Row]:
@@ -88,10 +93,7 @@ def run_smt_bench(
 
 
 def _losses(rows: Sequence[str] | None) -> list[Loss]:
-    known = [loss.value for loss in Loss]
-    for name in rows or ():
-        if name not in known:
-            raise InputError(f"the small suite has no loss {name!r}; there are: {', '.join(known)}")
+    require_known("smt", rows, case_names())
     return [loss for loss in Loss if not rows or loss.value in rows]
 
 

@@ -1,0 +1,67 @@
+"""Every suite names its cases, on request and when one is misspelt; runs are told as they go."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from exan_verify.bench.rows import case_names, require_known, run_seeds
+from exan_verify.cli import main
+from exan_verify.cli.bench import SUITES
+from exan_verify.errors import InputError
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_every_suite_lists_distinct_cases_and_refuses_others(suite: str, capsys: pytest.CaptureFixture[str]):
+    names = case_names(suite)
+    assert len(set(names)) == len(names) > 1
+    assert main(["bench", suite, "--list"]) == 0
+    assert capsys.readouterr().out.splitlines() == list(names)
+    assert main(["bench", suite, "--case", "nothing"]) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert f"error: {suite} has no case 'nothing'" in told.err
+    assert f"exan bench {suite} --list" in told.err
+    assert [line.strip() for line in told.err.splitlines()[1:]] == list(names)
+
+
+def test_all_cases_of_all_suites(capsys: pytest.CaptureFixture[str]):
+    assert main(["bench", "--list", "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record == {
+        "schema": "exan/bench-cases/1",
+        "suites": {suite: list(case_names(suite)) for suite in SUITES},
+    }
+    assert main(["bench", "--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if not line.startswith("  ")] == list(SUITES)
+
+
+def test_only_what_is_unknown_is_named():
+    require_known("s", None, ["a"])
+    require_known("s", ["a"], ["a", "b"])
+    with pytest.raises(InputError, match=r"^s has no case 'c', 'd'; .*:\n  a\n  b$"):
+        require_known("s", ["c", "a", "d"], ["a", "b"])
+
+
+def test_runs_are_told_before_they_start():
+    told: list[object] = []
+
+    def run(seed: int) -> int:
+        told.append(seed)
+        return -seed
+
+    assert run_seeds("case", [3, 5], run, lambda *step: told.append(step)) == [-3, -5]
+    assert told == [("case", 0, 2), 3, ("case", 1, 2), 5]
+    assert run_seeds("case", [4], run, None) == [-4]
+
+
+def test_the_work_limit_reaches_certify_and_belongs_to_it(capsys: pytest.CaptureFixture[str]):
+    case = ("--case", "20-64-5 M=6 mse, gradient alone", "--repeat", "1")
+    assert main(["bench", "certify", *case, "--work-limit", "10", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["suites"]["certify"]
+    assert row["outcomes"] == {"unknown": 1}
+    for suite in ([], ["attack"], ["smt"]):
+        assert main(["bench", *suite, "--work-limit", "10"]) == 2
+        assert "--work-limit belongs to certify" in capsys.readouterr().err
