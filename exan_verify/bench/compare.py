@@ -20,9 +20,10 @@ from torch import Tensor, nn
 
 from exan_verify.bench.attack import SEEDS, autograd_gradient
 from exan_verify.bench.robustness import WIDTHS, Gradient, wrong_claims
+from exan_verify.bench.rows import require_known
 from exan_verify.convert import to_network
 from exan_verify.data import initialised_network, mnist_batch
-from exan_verify.errors import InputError, RangeError
+from exan_verify.errors import RangeError
 from exan_verify.numeric.attack import run
 from exan_verify.numeric.baselines import dlg, inverting_gradients
 from exan_verify.numeric.metrics import score
@@ -82,6 +83,11 @@ class Row:
     seconds: float
 
 
+def case_names() -> tuple[str, ...]:
+    """The names that ``rows`` may have."""
+    return tuple(f"M={size}" for size in SIZES)
+
+
 def run_compare_bench(
     *,
     rows: Sequence[str] | None = None,
@@ -96,9 +102,7 @@ def run_compare_bench(
     name, listing the known ones.
     """
     names = {f"M={size}": size for size in SIZES}
-    unknown = set(rows or ()) - set(names)
-    if unknown:
-        raise InputError(f"no benchmark row {sorted(unknown)}; the rows are {', '.join(names)}")
+    require_known("compare", rows, case_names())
     used = list(seeds)[:_MOST_SEEDS]
     table = []
     for name, size in names.items():

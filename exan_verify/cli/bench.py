@@ -188,7 +188,14 @@ _ALIGNED = {False: "---", True: "---:"}
 
 @click.command("bench")
 @click.argument("suite", type=click.Choice(list(SUITES)), required=False)
-@click.option("--case", "cases", multiple=True, metavar="NAME", help="Run this case only; may be repeated.")
+@click.option(
+    "--case",
+    "cases",
+    multiple=True,
+    metavar="NAME",
+    help="Run this case only, one of those that --list prints; may be repeated.",
+)
+@click.option("--list", "listing", is_flag=True, help="Print the names of the cases and run none.")
 @click.option("--repeat", type=click.IntRange(min=1), default=10, show_default=True, help="Seeds per case.")
 @click.option(
     "--batches",
@@ -212,10 +219,11 @@ _ALIGNED = {False: "---", True: "---:"}
     metavar="N",
     help="For convolution: steps of Inverting Gradients instead of that time; published: 24000.",
 )
-@common(work_limit=False, model=False)
+@common(model=False)
 def bench_command(
     suite: str | None,
     cases: tuple[str, ...],
+    listing: bool,
     batches: int,
     out: str | None,
     markdown: str | None,
@@ -227,6 +235,10 @@ def bench_command(
     Seeds are SEED, SEED + 1, ...; stochastic cases report the median and the worst of them.
     """
     output = Output(json=options["as_json"], width=_WIDE)
+    if listing:
+        return _list_cases(output, [suite] if suite else list(SUITES))
+    if options["work_limit"] is not None and suite != "certify":
+        raise click.UsageError("--work-limit belongs to certify, which alone counts work; say bench certify")
     if cases and suite is None:
         raise click.UsageError("--case needs the SUITE it belongs to: " + ", ".join(SUITES))
     if figure and suite not in (None, "compare"):
@@ -264,6 +276,19 @@ def bench_command(
 
         write_atomically(out, pretty(record))
     output.answer(record)
+    return ExitCode.DONE
+
+
+def _list_cases(output: Output, suites: Sequence[str]) -> int:
+    """The cases of each suite, one a line: what ``--case`` takes."""
+    from exan_verify.bench.rows import case_names
+
+    names = {suite: case_names(suite) for suite in suites}
+    output.answer({"schema": "exan/bench-cases/1", "suites": names})
+    for suite, cases in names.items():
+        if len(names) > 1:
+            output.say(titled(suite))
+        output.say(*(case if len(names) == 1 else f"  {case}" for case in cases))
     return ExitCode.DONE
 
 
@@ -312,6 +337,8 @@ def _runner(name: str) -> Callable[..., list[Any]]:
 
 def _more(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Options that some suites alone have."""
+    if name == "certify":
+        return {"work_limit": options["work_limit"]}
     if name == "compare":
         return {"seconds": options["seconds"]}
     if name != "convolution":
