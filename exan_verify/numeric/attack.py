@@ -36,7 +36,7 @@ METHODS: Mapping[str, Method] = {
 """The methods by name."""
 
 AUTO: tuple[Method, ...] = (Lift(work=5e9), Assign(), Lift(degrees=(3,)), Peel(lift_rest=True))
-"""What ``auto`` tries, in order, until the batch is complete; who is out of range is passed over. Degree three
+"""What ``auto`` tries, in order, until the batch is complete; who is out of range is passed over. Degree 3
 comes first where it takes less than a second: it needs no guess, and finds batches of trained networks that
 ``assign`` does not. Beyond, ``assign`` is faster and reaches further."""
 
