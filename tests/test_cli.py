@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -515,6 +516,14 @@ def test_help_is_there_for_every_command_and_does_not_load_torch():
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("Usage") == len(COMMANDS) + 1
     assert result.stdout.count("--json") == len(COMMANDS)
+
+
+def test_the_work_limit_is_where_work_is_counted_as_the_readme_says():
+    having = {command.name for command in COMMANDS if any(p.name == "work_limit" for p in command.params)}
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    sentence = readme[readme.index("`--work-limit N` on") :].split(":")[0]
+    named = re.findall(r"`(\w+)(?: certify)?`", sentence)
+    assert sorted(named) == sorted(having) == ["audit", "bench", "certify", "demo", "smt"]
 
 
 @pytest.mark.parametrize(("library", "command"), [("rich_click", ["--version"]), ("torch", ["certify"])])
