@@ -67,7 +67,7 @@ Print Assumptions S3_silent.
 Print Assumptions rank_mod_ge.
 
 From Exan Require Import instances instances_ambiguous instances_algebra instances_published instances_secure
-  instances_peeling instances_cubic instances_shared instances_region instances_layer instances_confined.
+  instances_peeling instances_cubic instances_shared instances_region instances_layer instances_confined instances_deep.
 
 Print Assumptions A_unique.
 Print Assumptions A_E1.
@@ -142,3 +142,6 @@ Print Assumptions K_beyond_plain.
 Print Assumptions O_confined.
 Print Assumptions O_unique.
 Print Assumptions O_beyond_plain.
+Print Assumptions Z_E1_layer.
+Print Assumptions Z_unique.
+Print Assumptions H_silent_sample.

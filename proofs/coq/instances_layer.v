@@ -142,7 +142,8 @@ Qed.
 Lemma insideE (c : 'I_3 -> rat) i : (forall m, grE m != i -> c m = 0) ->
   mxf 2 3 PE *m (\col_m c m) = 0 -> forall m, c m = 0.
 Proof.
-move=> off /colP E; have row (k : 'I_2) : PE k 0%N * c ord0 + PE k 1%N * c (inord 1) + PE k 2 * c ord_max = 0.
+move=> off /colP E; have row (k : 'I_2) :
+    PE k 0%N * c ord0 + PE k 1%N * c (inord 1) + PE k 2 * c ord_max = 0.
   have := E k; rewrite !mxE !big_ord_recl big_ord0 !mxE addr0 addrA => <-.
   by congr (_ + _ * c _ + _ * c _); apply: val_inj; rewrite /= ?inordK.
 have two a : 2%:Q * a = 0 -> a = 0 by move/eqP; rewrite mulf_eq0 => /orP[] /eqP.

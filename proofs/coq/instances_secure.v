@@ -67,6 +67,13 @@ Qed.
 (* The labels 0 and 1/2: the sample 1/2 is silent, and so is -1/2. *)
 Definition yH (m : 'I_2) : 'cV[rat]_1 := point (if m == 0 then 0 else 2%:R^-1).
 
+Theorem H_silent_sample s : 1 - `|s| = 2%:R^-1 ->
+  grad NH (point s) (mse_lv 1 (fwd NH (point s)) (point 2%:R^-1)) = 0.
+Proof.
+move=> sE; rewrite fwdH sE max_l ?invr_ge0 ?ler0n // /mse_lv subrr !scaler0.
+exact: S3_silent.
+Qed.
+
 Lemma second_silent (N : params [ringType of rat] 1 [:: 2; 1]%N 1) lv (x y : 'I_2 -> 'cV[rat]_1) :
   lv (fwd N (x 1)) (y 1) = 0 -> bgrad lv N x y = grad N (x 0) (lv (fwd N (x 0)) (y 0)).
 Proof.
