@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from exan_verify.bench import attack as bench
 from exan_verify.bench.attack import CASES, Case, run_attack_bench, run_case, summarise
 from exan_verify.errors import InputError
 
@@ -39,3 +40,10 @@ def test_a_row_in_its_own_process_and_progress():
 def test_unknown_rows_are_refused():
     with pytest.raises(InputError, match=r"attack has no case 'x'; [^:]*:\n  784-512-10 M=8\n"):
         run_attack_bench(rows=["x"], seeds=[0])
+
+
+def test_long_rows_run_only_when_named(monkeypatch: pytest.MonkeyPatch):
+    long = Case(name="long", widths=(30, 120, 5), samples=2, named=True)
+    monkeypatch.setattr(bench, "CASES", (SMALL, long))
+    assert [row.name for row in run_attack_bench(seeds=[0])] == ["small"]
+    assert [row.name for row in run_attack_bench(rows=["long"], seeds=[0])] == ["long"]

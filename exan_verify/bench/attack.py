@@ -29,7 +29,8 @@ SEEDS = tuple(range(10))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One row. ``data``: normal, mnist or mnist-trained; ``dtype``: the gradient's; ``seeds``: at most."""
+    """One row. ``data``: normal, mnist or mnist-trained; ``dtype``: the gradient's; ``seeds``: at most;
+    ``named``: it takes so long that it runs only when it is named."""
 
     name: str
     widths: tuple[int, ...]
@@ -37,6 +38,7 @@ class Case:
     data: str = "normal"
     dtype: str = "float64"
     seeds: int = 10
+    named: bool = False
 
 
 _MNIST = (784, 512, 10)
@@ -67,6 +69,17 @@ CASES = (
     Case(name="784-1000-10 M=64 MNIST, trained", widths=_WIDE, samples=64, data="mnist-trained", seeds=3),
     Case(name="784-1000-10 M=128 MNIST, initialised", widths=_WIDE, samples=128, data="mnist", seeds=3),
     Case(name="784-1000-10 M=256 MNIST, initialised", widths=_WIDE, samples=256, data="mnist", seeds=3),
+    *(
+        Case(
+            name=f"784-1000-10 M={samples} MNIST, initialised",
+            widths=_WIDE,
+            samples=samples,
+            data="mnist",
+            seeds=1,
+            named=True,
+        )
+        for samples in (320, 400)
+    ),
     Case(
         name="784-512-512-512-10 M=48 MNIST, initialised",
         widths=(784, 512, 512, 512, 10),
@@ -148,14 +161,14 @@ def run_attack_bench(
     seeds: Sequence[int] = SEEDS,
     progress: Progress | None = None,
 ) -> list[Row]:
-    """Run the named cases (default: all) and return one :class:`Row` each.
+    """Run the named cases (default: all but those that only run when named) and return one :class:`Row` each.
 
     ``progress(name, done, total)`` is called before every run. Raises :class:`InputError` on an unknown
     name, listing the known ones.
     """
     require_known("attack", rows, case_names())
     table = []
-    for case in (case for case in CASES if rows is None or case.name in rows):
+    for case in (case for case in CASES if (not case.named if rows is None else case.name in rows)):
         runs = run_seeds(case.name, list(seeds)[: case.seeds], partial(_isolated, case), progress)
         table.append(summarise(case, runs))
     return table
