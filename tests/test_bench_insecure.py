@@ -26,12 +26,12 @@ from exan_verify.bench.insecure import (
     run_insecure_bench,
     summarise,
 )
-from exan_verify.bench.selecting import Patterns, margins, select, short_of
+from exan_verify.bench.selecting import Patterns, counts_without, margins, movable, select, short_of
 from exan_verify.cli.bench import SUITES, markdown_table
 from exan_verify.convert import to_network
 from exan_verify.data import initialised_network, load_mnist, to_inputs
 from exan_verify.errors import InputError
-from exan_verify.exclusivity import exclusivity
+from exan_verify.exclusivity import exan_counts, exclusivity
 from exan_verify.network import Batch, Labels, Loss
 
 
@@ -91,6 +91,24 @@ def test_of_pairs_none_is_missed(shown: Patterns, short: int):
         sum(count > 0 for count in lacking(shown, pair)) == short for pair in combinations(range(5), 2)
     )
     assert found.found == exists
+
+
+def test_pairs_are_looked_at_beyond_the_first_block():
+    """700 images with three neurons each; 650 alone has its own and those of 600 but for one."""
+    shown = np.eye(700, dtype=bool).repeat(3, axis=1)
+    shown[650, 1800:1802] = True
+    found = select((shown,), np.arange(700), 2, 1, np.random.default_rng(0))
+    assert found.found
+    assert found.batch.tolist() in ([600, 650], [650, 600])
+
+
+@given(layer=arrays(bool, (8, 10)), member=st.integers(0, 3))
+def test_counts_after_an_exchange_are_those_of_the_batch_after_it(layer: np.ndarray, member: int):
+    batch, pool = np.arange(4), np.arange(4, 8)
+    counts = counts_without(*movable(layer, batch, pool), member)
+    for image, predicted in zip(pool, counts, strict=True):
+        after = np.where(np.arange(4) == member, image, batch)
+        assert predicted.tolist() == list(exan_counts(layer[after].T))
 
 
 def test_a_batch_is_found_that_only_exchanges_reach():

@@ -134,10 +134,10 @@ def _best_exchange(
     shown: Patterns, batch: Indices, pool: Indices, short: int, rng: np.random.Generator
 ) -> tuple[int, int]:
     """The member to leave and the image of the pool to come in its place; ties are broken at random."""
-    parts = [_near(layer, batch, pool) for layer in shown]
+    parts = [movable(layer, batch, pool) for layer in shown]
     needed, best = required(shown), (np.inf, 0, 0)
     for member in range(len(batch)):
-        cost = _cost(_margins([_counts_without(*part, member) for part in parts], needed), short)
+        cost = _cost(_margins([counts_without(*part, member) for part in parts], needed), short)
         cost += rng.random(len(pool)) / 8
         k = int(np.argmin(cost))
         if cost[k] < best[0]:
@@ -145,7 +145,7 @@ def _best_exchange(
     return best[1], best[2]
 
 
-def _near(layer: npt.NDArray[np.bool_], batch: Indices, pool: Indices) -> tuple[Floats, Floats]:
+def movable(layer: npt.NDArray[np.bool_], batch: Indices, pool: Indices) -> tuple[Floats, Floats]:
     """Neurons that at most two members use, the others cannot become exclusive by one exchange: what they
     are for the members (neurons, M) and for the pool (P, neurons)."""
     active = layer[batch].T
@@ -153,7 +153,7 @@ def _near(layer: npt.NDArray[np.bool_], batch: Indices, pool: Indices) -> tuple[
     return active[live].astype(np.float32), layer[np.ix_(pool, live)].astype(np.float32)
 
 
-def _counts_without(members: Floats, images: Floats, member: int) -> Floats:
+def counts_without(members: Floats, images: Floats, member: int) -> Floats:
     """Exclusive neurons of every sample (P, M) when ``member`` goes and each image comes in its place."""
     users = members.sum(axis=1) - members[:, member]
     alone = members * (users == 1)[:, None]
