@@ -44,7 +44,6 @@ class Case:
     title: str
     note: str
     folder: Path
-    model: torch.nn.Module
     x: Array
     y: Array
     audit: Audit
@@ -67,6 +66,8 @@ def run_demo(
     ``out`` holds ``model.safetensors``, ``batch.npz``, ``gradient.safetensors``, ``recovered.npz`` and
     ``certificate.json`` of the trained network; ``out/initialised`` the same of the other.
     """
+    _make_folder(out)
+    limits = {"seed": seed, "budget": budget, "work_limit": work_limit}
     images, labels = load_mnist()
     chosen = np.random.default_rng(seed).choice(len(images), size=SIZE, replace=False)
     x, y = to_inputs(images[chosen]).reshape(SIZE, _SIDE, _SIDE), labels[chosen]
@@ -80,7 +81,7 @@ def run_demo(
             out,
             trained,
             (x, y),
-            {"seed": seed, "budget": budget, "work_limit": work_limit},
+            limits,
             progress,
         ),
         _run_case(
@@ -90,7 +91,7 @@ def run_demo(
             out / "initialised",
             initialised_network(MNIST_WIDTHS, seed),
             (x, y),
-            {"seed": seed, "budget": budget, "work_limit": work_limit},
+            limits,
             progress,
         ),
     )
@@ -146,23 +147,12 @@ def _run_case(
     progress: Callable[[str], None],
 ) -> Case:
     x, y = batch
-    _make_folder(folder)
-    seconds: dict[str, float] = {}
-
-    def timed(step: str, action: Callable[[], Any]) -> Any:
-        progress(f"{step}, {name} network")
-        start = time.perf_counter()
-        result = action()
-        seconds[step] = time.perf_counter() - start
-        return result
-
+    timed = _Timed(name, progress)
     gradient = timed(
         "gradient",
         lambda: batch_gradient(model, x, y, loss=Loss.CROSS_ENTROPY, reduction=Reduction.MEAN),
     )
-    save_tensors(folder / "model.safetensors", model.state_dict())
-    save_batch(folder / "batch.npz", x, y)
-    save_gradient(folder / "gradient.safetensors", gradient)
+    _save_inputs(folder, model, batch, gradient)
     found = timed("attack", lambda: attack(model, gradient, seed=limits["seed"]))
     save_batch(folder / "recovered.npz", found.x, found.y)
     audited = timed("audit", lambda: audit(model, (x, y), **limits))
@@ -175,15 +165,38 @@ def _run_case(
         title=title,
         note=note,
         folder=folder,
-        model=model,
-        x=x,
-        y=y,
         audit=audited,
         found=found,
         recoveries=judged(found, x, y).recoveries,
         claim=claim,
-        seconds=seconds,
+        seconds=timed.seconds,
+        x=x,
+        y=y,
     )
+
+
+class _Timed:
+    """Runs the steps of one network and keeps their seconds by name."""
+
+    def __init__(self, name: str, progress: Callable[[str], None]) -> None:
+        self.seconds: dict[str, float] = {}
+        self._name, self._progress = name, progress
+
+    def __call__(self, step: str, action: Callable[[], Any]) -> Any:
+        self._progress(f"{step}, {self._name} network")
+        start = time.perf_counter()
+        result = action()
+        self.seconds[step] = time.perf_counter() - start
+        return result
+
+
+def _save_inputs(
+    folder: Path, model: torch.nn.Module, batch: tuple[Array, Array], gradient: Mapping[str, Any]
+) -> None:
+    _make_folder(folder)
+    save_tensors(folder / "model.safetensors", model.state_dict())
+    save_batch(folder / "batch.npz", *batch)
+    save_gradient(folder / "gradient.safetensors", gradient)
 
 
 def _make_folder(folder: Path) -> None:

@@ -535,3 +535,11 @@ def test_ctrl_c_while_libraries_load_is_no_traceback(tmp_path: Path, library: st
     result = exan(*arguments, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path)})
     assert (result.returncode, result.stdout) == (ExitCode.INTERRUPTED, "")
     assert result.stderr.strip() == "error: interrupted"
+
+
+def test_a_demo_that_cannot_write_says_so_before_it_works(here: Path, capsys: pytest.CaptureFixture[str]):
+    Path("taken").write_text("a file")
+    code, out, err = run(capsys, "demo", "--out", "taken")
+    assert (code, out) == (ExitCode.USAGE, "")
+    assert err.startswith("error: taken: cannot be created")
+    assert Path("taken").read_text() == "a file"
