@@ -145,3 +145,4 @@ Print Assumptions O_beyond_plain.
 Print Assumptions Z_E1_layer.
 Print Assumptions Z_unique.
 Print Assumptions H_silent_sample.
+Print Assumptions card_pairsE.

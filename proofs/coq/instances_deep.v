@@ -126,7 +126,8 @@ Qed.
 (* E1 in the third hidden layer: the rows of its four neurons, divided by     *)
 (* their bias entries, are the outputs (1, 0) and (0, 1) of the second.       *)
 Theorem Z_E1_layer (j : 'I_4) (m : 'I_2) : owner j = m ->
-  let G : params [ringType of rat] 2 [:: 4%N] 2 := @topp _ 1 [:: 2]%N 2 [:: 4]%N 2 (bgrad (mse_lv 1) NZ xZ yZ) in
+  let G : params [ringType of rat] 2 [:: 4%N] 2 :=
+    @topp _ 1 [:: 2]%N 2 [:: 4]%N 2 (bgrad (mse_lv 1) NZ xZ yZ) in
   forall i, w1 G j i / b1 G j 0 = HZ i m.
 Proof.
 move=> /live_third[ex dn0] G i.

@@ -149,7 +149,8 @@ move=> off /colP E; have row (k : 'I_2) :
 have two a : 2%:Q * a = 0 -> a = 0 by move/eqP; rewrite mulf_eq0 => /orP[] /eqP.
 have e0 := row ord0; have e1 := row ord_max; move: e0 e1; rewrite /PE /tab /= !mul0r add0r addr0.
 have val_cases (m : 'I_3) : [\/ m = ord0, m = inord 1 | m = ord_max].
-  by case: m => [[|[|[|m]]] lt_m] //; [apply: Or31 | apply: Or32 | apply: Or33]; apply: val_inj; rewrite /= ?inordK.
+  by case: m => [[|[|[|m]]] lt_m] //; [apply: Or31 | apply: Or32 | apply: Or33]; apply: val_inj;
+    rewrite /= ?inordK.
 case: i off => off e0 e1.
   have c2 := off ord_max isT; have c1 := two _ e1; rewrite c1 c2 !mulr0 !addr0 in e0.
   by move=> m; case: (val_cases m) => ->; rewrite ?c1 ?c2 ?(two _ e0).
