@@ -116,6 +116,18 @@ def test_what_is_no_batch_s_gradient_gets_the_list_of_options_and_no_fit():
     assert list(other_fits(strangers, x[:3])) == []
 
 
+def test_samples_that_leave_a_part_of_the_gradient_unexplained_fit_nothing():
+    given = gradient(Loss.CROSS_ENTROPY, Reduction.MEAN)
+    x, _ = batch(Loss.CROSS_ENTROPY)
+    assert len(list(other_fits(posed(given, loss=Loss.CROSS_ENTROPY), x))) == 1
+    # beside the samples' share, something orthogonal to all their features: their loss vectors stay the same
+    features = torch.cat([model()[:2](x), torch.ones(SAMPLES, 1)], dim=1)
+    extra = torch.linalg.svd(features).Vh[-1] * given["2.weight"].norm() / 10
+    given["2.weight"] = given["2.weight"] + torch.outer(torch.ones(4), extra[:-1])
+    given["2.bias"] = given["2.bias"] + extra[-1]
+    assert list(other_fits(posed(given, loss=Loss.CROSS_ENTROPY), x)) == []
+
+
 def test_features_below_convolutions_get_the_hint_of_their_head():
     from exan_verify import attack
     from exan_verify.models import strided_cnn

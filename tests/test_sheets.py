@@ -64,6 +64,8 @@ def test_what_is_claimed_and_what_is_not_look_different():
     width = one.shape[1]
     assert np.abs(both - one)[:, : width // 2].max() < 0.02
     assert np.abs(both - one)[:, width // 2 :].max() > 0.3
+    panel = np.isclose(one, [0xF1 / 255, 0xF0 / 255, 0xEC / 255], atol=0.01).all(axis=-1)
+    assert panel[:, width // 2 :].mean() > 0.15 > 0.01 > panel[:, : width // 2].mean()
 
 
 def test_a_large_batch_is_cut_with_a_line_that_says_so():
