@@ -34,7 +34,8 @@ _SETTLED = 1e-4
 _SHARPNESS = 3.0
 """Degree of a filter times the root of the eigenvalue it cuts at; one filter then gains a factor of 200."""
 
-_DEGREES = (4, 120)
+_DEGREES = (4, 1000)
+"""A filter that cuts lower than the largest degree resolves would hardly filter."""
 
 _LEAST = 4.0
 """Products that it takes at least, times the root of the eigenvalue cut at: fewer allowed would be wasted."""
@@ -123,8 +124,8 @@ def _filtered(operator: Operator, start: Float[Tensor, "V b"], *, wanted: int, w
     values, block, image = _ritz(operator, block)
     while True:
         settled = _angle(values, block, image, wanted) < _SETTLED
-        cut = max(float(values[-1]), 100 * ROUNDING)
-        degree = int(min(max(_DEGREES[0], _SHARPNESS * cut**-0.5), _DEGREES[1]))
+        cut = max(float(values[-1]), (_SHARPNESS / _DEGREES[1]) ** 2)
+        degree = max(_DEGREES[0], int(_SHARPNESS * cut**-0.5))
         if settled or max(products + degree, _LEAST * cut**-0.5) > most:
             return Smallest(values=values, vectors=block, settled=settled, products=products)
         block, _ = torch.linalg.qr(_filter(operator, block, image, cut=cut, degree=degree))

@@ -1,0 +1,105 @@
+"""Between the ranges of degree two and three all samples are found, and nothing is ever claimed wrongly."""
+
+from __future__ import annotations
+
+from math import ceil
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from exan_verify.errors import GradientError, RangeError
+from exan_verify.network import ReluNetwork
+from exan_verify.numeric.attack import run
+from exan_verify.numeric.cubic_operator import cubic_unknowns
+from exan_verify.numeric.equations import lifted_unknowns
+from exan_verify.numeric.records import Attack
+from tests.properties.test_attack_bounds import KINDS, LOSSES, QUIET, Case, _spoil, check_bounds
+
+
+def between(width: int, free: int, share: float) -> tuple[int, int]:
+    """Fewest and most samples for which degree two lacks equations and degree three needs a ``share``."""
+    samples = range(2, width)
+    lacking = [m for m in samples if lifted_unknowns(m, min(m, free)) - m > width]
+    enough = [m for m in lacking if cubic_unknowns(m, free) - m <= share * width * (m + free)]
+    return enough[0], enough[-1]
+
+
+@st.composite
+def cases(draw: st.DrawFn, *, share: float, kinds: tuple[str, ...] = KINDS) -> Case:
+    """A network and a batch that only degree three can lift at the last hidden layer, by count."""
+    torch.manual_seed(draw(st.integers(0, 2**31)))
+    # one logit's difference has one direction: there a pair may be mixed by chance
+    classes = draw(st.sampled_from([3, 4] if kinds == ("plain",) else [2, 3, 4]))
+    width = draw(st.sampled_from([40, 56, 72]))
+    loss = draw(st.sampled_from(sorted(LOSSES)))
+    free = classes - (loss in ("cross_entropy", "hinge"))
+    samples = draw(st.integers(*between(width, free, share)))
+    features = draw(st.sampled_from([samples + 4, 40]))
+    model = nn.Sequential(nn.Linear(features, width), nn.ReLU(), nn.Linear(width, classes))
+    y = torch.randint(classes, (samples,))
+    if loss in ("mse", "bce"):
+        y = nn.functional.one_hot(y, classes).float()
+    kind = draw(st.sampled_from(kinds))
+    x = _spoil(draw, kind, model, torch.randn(samples, features), y, LOSSES[loss])
+    dtype = torch.float64 if kinds == ("plain",) else draw(st.sampled_from([torch.float64, torch.float32]))
+    return model, x, y, loss, draw(st.sampled_from(["mean", "sum"])), dtype, True
+
+
+def lifted(case: Case) -> Attack | None:
+    """What lifting finds; None where it is refused."""
+    model, x, y, loss, reduction, dtype, _ = case
+    exact = model.to(dtype)
+    target = y if y.dtype == torch.long else y.to(dtype)
+    value = LOSSES[loss](exact(x.to(dtype)), target, reduction=reduction)
+    names = [name for name, _ in exact.named_parameters()]
+    taken = dict(zip(names, torch.autograd.grad(value, list(exact.parameters())), strict=True))
+    linear = [part for part in exact if isinstance(part, nn.Linear)]
+    network = ReluNetwork.from_arrays([part.weight for part in linear], [part.bias for part in linear])
+    try:
+        return run(network, taken, loss=loss, reduction=reduction, batch_size=len(x), method="lift")
+    except (RangeError, GradientError):
+        return None
+
+
+def test_the_range_is_not_empty():
+    assert between(40, 2, 0.8) == (8, 10)
+    assert between(100, 3, 1.0) == (12, 20)
+    assert ceil((cubic_unknowns(20, 3) - 20) / 23) <= 100 < ceil((cubic_unknowns(21, 3) - 21) / 24)
+
+
+@given(cases(share=1.0))
+@settings(QUIET, max_examples=60)
+def test_every_claim_holds(case: Case):
+    found = lifted(case)
+    if found is not None:
+        check_bounds(case, found)
+
+
+@pytest.mark.campaign
+@given(cases(share=1.0))
+@settings(QUIET, max_examples=2000, derandomize=False)
+def test_every_claim_holds_campaign(case: Case):
+    found = lifted(case)
+    if found is not None:
+        check_bounds(case, found)
+
+
+@given(cases(share=0.8, kinds=("plain",)))
+@settings(QUIET, max_examples=60)
+def test_ordinary_batches_are_found_whole(case: Case):
+    _, x, _, loss, *_ = case
+    found = lifted(case)
+    assert found is not None
+    if loss == "hinge" and not found.complete:
+        # a sample whose margins are all kept has no loss vector, and leaves no trace
+        assert found.layers[0].rank < len(x)
+        return
+    assert found.complete, found.reason
+    assert found.method == "lift of degree 3"
+    assert max(status.error_bound for status in found.status) < 1e-4
+    check_bounds(case, found)
+    assert np.isclose(float(torch.cdist(found.x, x.double()).amin(dim=1).max()), 0, atol=1e-5)
