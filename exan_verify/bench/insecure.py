@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from exan_verify.numeric.records import Attack
 
 BATCHES = 5
-"""By default: about three minutes on one core; twenty take about twelve."""
+"""By default: about five minutes on one core; twenty take about eighteen."""
 
 WIDTH = 512
 _RANDOM = 50
@@ -72,7 +72,7 @@ class Case:
 
 
 _SHORT = {2: (1,), 4: (1,), 8: (1, 4), 16: (1, 8, 16)}
-"""Numbers of short samples, by batch size. No pair has one at all, as the first of them shows."""
+"""Numbers of short samples, by batch size. Hardly any pair has one."""
 
 
 def _cases() -> Iterator[Case]:
