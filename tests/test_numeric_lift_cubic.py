@@ -296,19 +296,19 @@ def test_a_trained_network_whose_batch_the_search_does_not_find():
     assert float(distance.max()) < 1e-5
 
 
-def test_samples_of_one_pattern_are_left_out_and_the_others_kept():
-    network = default_network([20, 60, 3], seed=3)
+@pytest.mark.parametrize(("group", "dimension"), [(2, 4), (3, 10)])
+def test_samples_of_one_pattern_are_left_out_and_the_others_kept(group: int, dimension: int):
+    network = default_network([20, 60, 4], seed=3)
     rng = np.random.default_rng(0)
     x = rng.normal(size=(10, 20))
-    x[1] = x[0] + 1e-4 * rng.normal(size=20)
-    batch = Batch.of(
-        x, rng.integers(0, 3, 10), network=network, loss=Loss.CROSS_ENTROPY, labels=Labels.ONE_HOT
-    )
+    x[1:group] = x[0] + 1e-4 * rng.normal(size=(group - 1, 20))
+    labels = np.arange(10) % 4
+    batch = Batch.of(x, labels, network=network, loss=Loss.CROSS_ENTROPY, labels=Labels.ONE_HOT)
     found = attacked(network, batch, batch_size=10, method="lift")
     assert not found.complete
-    assert found.layers[0].null_dimension == 4 + 8
-    assert "groups of [2] (degree 3" in found.reason
-    assert len(found.x) == 8
+    assert found.layers[0].null_dimension == dimension + 10 - group
+    assert f"groups of [{group}] (degree 3" in found.reason
+    assert len(found.x) == 10 - group
     assert largest_excess(found, batch) <= 1
 
 
