@@ -4,6 +4,7 @@ the benchmark makes of its trials."""
 from __future__ import annotations
 
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from exan_verify.bench.insecure import (
     METHODS,
     Case,
     Trial,
+    case_names,
     digits,
     find_batch,
     network,
@@ -256,3 +258,10 @@ def test_the_table_as_markdown():
     assert "s" not in cells[0]
     assert set(cells[1]) == {"---", "---:"}
     assert cells[2][:6] == ["784-512-10 M=2 inside", "0", "1", "4", "0.25", "-"]
+
+
+def test_the_documented_table_has_the_rows_and_columns_of_today():
+    text = (Path(__file__).parents[1] / "docs" / "insecure.md").read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    assert lines[:2] == markdown_table(SUITES["insecure"], []).splitlines()
+    assert [line.split("|")[1].strip() for line in lines[2:]] == list(case_names())
