@@ -211,6 +211,16 @@ def test_the_smallest_eigenvalues_by_every_route(route: str, zeros: int):
     assert torch.allclose(gram, torch.eye(len(gram)).double(), atol=1e-10)
 
 
+def test_a_matrix_that_rounding_left_indefinite_is_shifted_further(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(solver, "_SMALL", 10**6)
+    values = torch.cat([torch.full((4,), -3e-12).double(), torch.linspace(1e-3, 1, 60).double()])
+    found = solver.smallest(
+        Diagonal(values), wanted=4, generator=torch.Generator(), device=torch.device("cpu"), work=1e9
+    )
+    assert torch.allclose(found.values[:4], torch.zeros(4).double(), atol=1e-11)
+    assert float(found.vectors[4:, :4].norm()) < 1e-6
+
+
 def test_iteration_ends_with_its_work(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(solver, "_SMALL", 0)
     monkeypatch.setattr(solver, "DIRECT", 0)

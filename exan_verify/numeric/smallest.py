@@ -24,9 +24,11 @@ _SMALL = 1024
 ROUNDING = 1e-14
 """Eigenvalues below this are zero as far as float64 tells, relative to a spectrum that ends at one."""
 
-_SHIFT = 1e-13
+_SHIFTS = (1e-13, 1e-11, 1e-9)
+"""Added in turn until rounding leaves the matrix positive; the first does up to several thousand unknowns."""
+
 _INVERSE_STEPS = 4
-"""Each leaves shift / eigenvalue of what was there: four settle eigenvalues from 1e-10 on."""
+"""Each leaves shift / eigenvalue of what was there: four settle eigenvalues from ten shifts on."""
 
 _SETTLED = 1e-4
 """Angle of the wanted vectors to the invariant subspace at which iteration ends; candidates are polished."""
@@ -108,8 +110,11 @@ def _direct(operator: Operator, start: Float[Tensor, "V b"]) -> Smallest:
     if start.shape[1] == matrix.shape[0]:
         values, vectors = torch.linalg.eigh(matrix)
         return Smallest(values=values, vectors=vectors, settled=True, products=0)
-    matrix.diagonal().add_(_SHIFT)
-    factor = torch.linalg.cholesky(matrix)
+    for shift in _SHIFTS:
+        matrix.diagonal().add_(shift)
+        factor, failed = torch.linalg.cholesky_ex(matrix)
+        if not int(failed):
+            break
     del matrix
     block = start
     for _ in range(_INVERSE_STEPS):
