@@ -8,23 +8,33 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from exan_verify.bench.compare import METHODS, recall_figure, run_compare_bench
+from exan_verify.bench.attack import CASES as ATTACK_CASES
+from exan_verify.bench.attack import Case
+from exan_verify.bench.compare import BY_SIZE, METHODS, OURS, job_of, recall_figure, run_compare_bench
 from exan_verify.bench.robustness import run_robustness_bench
-from exan_verify.cli.bench import bench_command
+from exan_verify.cli.bench import SUITES, _rows, bench_command
 from exan_verify.errors import InputError
 
 
 def test_ours_is_exact_where_optimisation_is_not():
     told: list[tuple[str, int, int]] = []
-    rows = run_compare_bench(rows=["M=4"], seeds=[0], seconds=0.2, progress=lambda *step: told.append(step))
-    assert [row.method for row in rows] == list(METHODS)
-    assert told == [(f"M=4, {method}", k, len(METHODS)) for k, method in enumerate(METHODS)]
-    by_name = {row.method: row for row in rows}
-    ours, rival = by_name["auto"], by_name["Inverting Gradients"]
+    methods = ["auto", "Inverting Gradients"]
+    rows = run_compare_bench(
+        rows=["M=4"],
+        seeds=[0],
+        seconds=0.2,
+        methods=methods,
+        progress=lambda *step: told.append(step),
+    )
+    assert [row.method for row in rows] == methods
+    assert told == [(f"M=4, {method}", k, 2) for k, method in enumerate(methods)]
+    ours, rival = rows
     assert (ours.recall, ours.wrong, ours.labels) == (1.0, 0, 1.0)
     assert ours.rmse is not None
     assert ours.rmse < 1e-10
     assert ours.ssim == pytest.approx(1.0)
+    assert ours.peak_mib is not None
+    assert ours.peak_mib > 50
     # how near optimisation comes in its time depends on the machine; exact it never is
     assert rival.wrong is None
     assert rival.rmse is not None
@@ -32,21 +42,62 @@ def test_ours_is_exact_where_optimisation_is_not():
     assert recall_figure(rows).startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_is_scored(method: str):
+    job = job_of(Case(name="small", widths=(20, 64, 4), samples=3), seed=0, limit=0.1)
+    run = METHODS[method](job)
+    assert run.psnr is None
+    if method in ("auto", "assign", "sample"):
+        assert run.recall == 1.0
+    if method not in OURS:
+        # random inputs come from the seed; an optimisation must not start from them
+        assert run.rmse is not None
+        assert run.rmse > 1e-6
+        assert run.returned == 3
+
+
+def test_a_method_that_takes_too_long_is_stopped():
+    (row,) = run_compare_bench(
+        rows=["784-1000-10 M=34"], seeds=[0, 1], seconds=0, patience=0, methods=["sample"]
+    )
+    assert (row.seeds, row.stopped, row.recall, row.peak_mib) == (1, 1, 0.0, None)
+
+
+def test_attack_and_comparison_come_in_one_run():
+    command = ["attack", "--case=784-512-10 M=8", "--repeat=1", "--method=auto", "--json"]
+    result = CliRunner().invoke(bench_command, command, standalone_mode=False)
+    assert result.exit_code == 0, result.output
+    suites = json.loads(result.stdout)["suites"]
+    assert [row["recall"] for row in suites["attack"]] == [1.0]
+    (row,) = suites["compare"]
+    assert {"recall", "wrong", "rmse", "psnr", "ssim", "labels", "seconds", "peak_mib"} <= set(row)
+    assert (row["name"], row["method"], row["recall"], row["wrong"]) == ("784-512-10 M=8", "auto", 1.0, 0)
+
+
+def test_what_the_comparison_beside_the_attack_runs_on():
+    attack, compare = SUITES["attack"], SUITES["compare"]
+    sizes = [case.name for case in BY_SIZE]
+    assert _rows("attack", attack, (), drawn=False) is None
+    assert _rows("compare", compare, (), drawn=True) is None
+    assert _rows("attack", compare, ("a",), drawn=False) == ["a"]
+    assert _rows("attack", compare, ("a",), drawn=True) == [*sizes, "a"]
+    everything = _rows("attack", compare, (), drawn=False)
+    assert everything == [*sizes, *(case.name for case in ATTACK_CASES if not case.named)]
+
+
 def test_the_figure_is_written(tmp_path: Path):
     figure = tmp_path / "recall.png"
-    command = ["compare", "--case=M=1", "--repeat=1", "--seconds=0.1", f"--figure={figure}", "--json"]
+    command = ["compare", "--case=M=1", "--repeat=1", "--method=auto", f"--figure={figure}"]
     result = CliRunner().invoke(bench_command, command, standalone_mode=False)
     assert result.exit_code == 0, result.output
     assert figure.read_bytes().startswith(b"\x89PNG")
-    rows = json.loads(result.stdout)["suites"]["compare"]
-    assert {"recall", "wrong", "rmse", "psnr", "ssim", "labels", "seconds"} <= set(rows[0])
 
 
 def test_a_figure_of_another_suite_is_refused(tmp_path: Path):
-    command = ["certify", "--figure", str(tmp_path / "recall.png")]
-    result = CliRunner().invoke(bench_command, command)
-    assert result.exit_code == 2
-    assert "--figure" in result.output
+    for suite in (["certify"], ["attack", "--alone"]):
+        result = CliRunner().invoke(bench_command, [*suite, "--figure", str(tmp_path / "recall.png")])
+        assert result.exit_code == 2
+        assert "--figure" in result.output
 
 
 def test_a_robustness_row():
@@ -57,5 +108,7 @@ def test_a_robustness_row():
 def test_unknown_rows_are_refused():
     with pytest.raises(InputError, match=r"compare has no case 'x'; [^:]*:\n  M=1\n  M=2\n"):
         run_compare_bench(rows=["x"])
+    with pytest.raises(InputError, match=r"no method \['x'\]; there are auto, assign"):
+        run_compare_bench(methods=["x"])
     with pytest.raises(InputError, match=r"robustness has no case 'x'; [^:]*:\n  float64\n"):
         run_robustness_bench(rows=["x"])

@@ -1,58 +1,75 @@
-"""``exan bench compare``: our methods beside published ones, on the same batches.
+"""``exan bench attack`` and ``exan bench compare``: our methods beside published ones, on the same batches.
 
-784-512-10 at PyTorch's default initialisation, MNIST digits, cross_entropy, reduction mean, float64
-gradients. Our methods are not told the batch size; DLG is, and Inverting Gradients is given the labels too,
-as in their papers (numeric/baselines.py). Those two optimise until the time limit or their published number
-of steps; ours end by themselves, and what they took is in the table. Optimisation claims nothing: every
-picture it returns is scored, and none of them counts as a wrong claim.
+The batches are those of ``bench/attack.py`` and, for the figure of recall against batch size, MNIST digits
+at 784-512-10. Our methods are not told the batch size; DLG is, and Inverting Gradients is given the labels
+too, as in their papers (numeric/baselines.py). Those two optimise until the time limit or their published
+number of steps; ours end by themselves or are stopped, and what they took is in the table. Optimisation
+claims nothing: every sample it returns is scored, and none of them counts as a wrong claim. ``sample`` is a
+published method too (SPEAR, numeric/sample.py), with our confirmation. Every run has a process of its own,
+which gives its memory and ends it when it takes too long.
 """
 
 from __future__ import annotations
 
 import io
+import multiprocessing
+import resource
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor, nn
-
-from exan_verify.bench.attack import SEEDS, autograd_gradient
-from exan_verify.bench.robustness import WIDTHS, Gradient, wrong_claims
+from exan_verify.bench.attack import CASES as ATTACK_CASES
+from exan_verify.bench.attack import SEEDS, Case, build
 from exan_verify.bench.rows import require_known
-from exan_verify.convert import to_network
-from exan_verify.data import initialised_network, mnist_batch
-from exan_verify.errors import RangeError
-from exan_verify.numeric.attack import run
-from exan_verify.numeric.baselines import dlg, inverting_gradients
-from exan_verify.numeric.metrics import score
-from exan_verify.report.sheets import likeness
+from exan_verify.errors import InputError, RangeError
 
-SIZES = (1, 2, 4, 8, 16, 32)
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from exan_verify.bench.robustness import Gradient
+
+SIZES = (1, 2, 4, 8, 16, 32, 64)
 SECONDS = 10.0
 """Time limit of an optimisation."""
 
-_SHAPE = (1, 28, 28)
+PATIENCE = 120.0
+"""After so many seconds one of our methods is stopped, and counts as finding nothing."""
+
 _MOST_SEEDS = 3
+_OTHER_SEED = 1 << 20
+"""Random inputs are drawn from the seed: an optimisation that started from it would start at the truth."""
+
 OURS = ("auto", "assign", "peel", "sample")
+BY_SIZE = tuple(
+    Case(name=f"M={size}", widths=(784, 512, 10), samples=size, data="mnist", seeds=_MOST_SEEDS)
+    for size in SIZES
+)
+"""What the figure shows."""
+
+CASES = (*BY_SIZE, *ATTACK_CASES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One batch to attack: float32 model, inputs (M, 784), classes (M,), the gradient, limit in seconds."""
+    """One batch to attack: float32 model, inputs (M, d), classes (M,), the gradient, limit in seconds;
+    ``shape`` of a sample, (1, 28, 28) for digits, else (d,)."""
 
     model: nn.Sequential
     x: Tensor
     y: Tensor
     gradient: Gradient
+    shape: tuple[int, ...]
     seed: int
     limit: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One method on one batch; the last five are over the samples returned, None where there are none."""
+    """One method on one batch; ``rmse`` to ``labels`` are over the samples returned, None where there are
+    none (``psnr`` and ``ssim``: where they are no pictures). ``stopped``: it took too long."""
 
     recall: float
     returned: int
@@ -62,12 +79,15 @@ class Run:
     psnr: float | None = None
     ssim: float | None = None
     labels: float | None = None
+    peak_mib: float | None = None
+    stopped: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """A method at a batch size over the seeds: medians, ``recall_worst``, and ``wrong`` claims of all seeds
-    (None for methods that claim nothing). ``rmse``, ``psnr`` (dB) and ``ssim`` of the samples returned."""
+    """A method on a case over the seeds: medians, ``recall_worst``, the largest ``peak_mib``, and ``wrong``
+    claims of all seeds (None for methods that claim nothing). ``rmse``, ``psnr`` (dB) and ``ssim`` of the
+    samples returned; ``stopped``: runs that took too long."""
 
     name: str
     method: str
@@ -81,11 +101,13 @@ class Row:
     ssim: float | None
     labels: float | None
     seconds: float
+    peak_mib: float | None
+    stopped: int
 
 
 def case_names() -> tuple[str, ...]:
     """The names that ``rows`` may have."""
-    return tuple(f"M={size}" for size in SIZES)
+    return tuple(case.name for case in CASES)
 
 
 def run_compare_bench(
@@ -94,35 +116,70 @@ def run_compare_bench(
     seeds: Sequence[int] = SEEDS,
     progress: Callable[[str, int, int], None] | None = None,
     seconds: float | None = None,
+    methods: Sequence[str] | None = None,
+    patience: float = PATIENCE,
 ) -> list[Row]:
-    """Compare at the named batch sizes, ``M=8`` and so on (default: all), and return a :class:`Row` per size
-    and method, over the first three of ``seeds``. ``seconds`` limits every optimisation, default 10.
+    """Compare on the named cases (default: those by size), and return a :class:`Row` per case and method.
 
-    ``progress(name, done, total)`` is called before every batch. Raises :class:`InputError` on an unknown
-    name, listing the known ones.
+    Cases by size run over the first three of ``seeds``, the others over the first. ``seconds`` limits every
+    optimisation, default 10; ``methods``: names in :data:`METHODS`, default all; ``patience``: seconds after
+    which one of our methods is stopped. ``progress(name, done, total)`` is called before every method.
+
+    Raises :class:`InputError` on an unknown name, listing the known ones.
     """
-    names = {f"M={size}": size for size in SIZES}
+    chosen = BY_SIZE if rows is None else tuple(case for case in CASES if case.name in rows)
     require_known("compare", rows, case_names())
-    used = list(seeds)[:_MOST_SEEDS]
+    _check_known("method", methods or (), list(METHODS))
+    limit = SECONDS if seconds is None else seconds
     table = []
-    for name, size in names.items():
-        if rows is not None and name not in rows:
-            continue
-        jobs = [mnist_job(size, seed, SECONDS if seconds is None else seconds) for seed in used]
-        for place, (method, attack) in enumerate(METHODS.items()):
+    for case in chosen:
+        used = list(seeds)[: case.seeds if case in BY_SIZE else 1]
+        names = [name for name in METHODS if methods is None or name in methods]
+        for place, method in enumerate(names):
             if progress is not None:
-                progress(f"{name}, {method}", place, len(METHODS))
-            table.append(_summarise(size, method, [attack(job) for job in jobs]))
+                progress(f"{case.name}, {method}", place, len(names))
+            runs = [_isolated(case, method, seed, limit, patience) for seed in used]
+            table.append(_summarise(case, method, runs))
     return table
 
 
-def mnist_job(size: int, seed: int, limit: float) -> Job:
-    """The batch of a size and seed."""
-    images, classes = mnist_batch(size, seed)
-    x, y = torch.tensor(images), torch.tensor(classes)
-    model = initialised_network(WIDTHS, seed=seed)
-    gradient = autograd_gradient(model, x, y, "float64")
-    return Job(model=model, x=x, y=y, gradient=gradient, seed=seed, limit=limit)
+def _check_known(what: str, given: Sequence[str], known: Sequence[str]) -> None:
+    if unknown := sorted(set(given) - set(known)):
+        raise InputError(f"no {what} {unknown}; there are {', '.join(known)}")
+
+
+def _isolated(case: Case, method: str, seed: int, limit: float, patience: float) -> Run:
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe(duplex=False)
+    process = context.Process(target=_send, args=(there, case, method, seed, limit), daemon=True)
+    start = time.perf_counter()
+    process.start()
+    there.close()
+    try:
+        # the optimisations keep their own limit, between two steps
+        if not here.poll(patience + limit):
+            return Run(recall=0.0, returned=0, wrong=0, seconds=time.perf_counter() - start, stopped=True)
+        run: Run = here.recv()
+        return run
+    finally:
+        process.kill()
+        process.join()
+        here.close()
+
+
+def _send(there: Connection, case: Case, method: str, seed: int, limit: float) -> None:
+    run = METHODS[method](job_of(case, seed, limit))
+    there.send(replace(run, peak_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+
+
+def job_of(case: Case, seed: int, limit: float) -> Job:
+    """The batch of a case at a seed."""
+    from exan_verify.bench.attack import autograd_gradient
+
+    model, x, y = build(case, seed)
+    gradient = autograd_gradient(model, x, y, case.dtype)
+    shape = (1, 28, 28) if case.data.startswith("mnist") else tuple(x.shape[1:])
+    return Job(model=model, x=x, y=y, gradient=gradient, shape=shape, seed=seed, limit=limit)
 
 
 def recall_figure(rows: Sequence[Row]) -> bytes:
@@ -131,6 +188,8 @@ def recall_figure(rows: Sequence[Row]) -> bytes:
 
     figure = Figure(figsize=(6.4, 4.0), dpi=120, layout="constrained")
     axes = figure.subplots()
+    shown = {case.name for case in BY_SIZE}
+    rows = [row for row in rows if row.name in shown]
     for method in dict.fromkeys(row.method for row in rows):
         own = [row for row in rows if row.method == method]
         style = "-o" if method in OURS else "--x"
@@ -148,43 +207,74 @@ def recall_figure(rows: Sequence[Row]) -> bytes:
     return stream.getvalue()
 
 
-def _ours(method: str) -> Callable[[Job], Run]:
-    def attack(job: Job) -> Run:
-        start = time.perf_counter()
-        try:
-            found = run(
-                to_network(job.model), job.gradient, loss="cross_entropy", reduction="mean", method=method
-            )
-        except RangeError:
-            return Run(recall=0.0, returned=0, wrong=0, seconds=time.perf_counter() - start)
-        seconds = time.perf_counter() - start
-        return _scored(job, found.x, found.y, seconds, wrong=wrong_claims(found, job.x, job.y))
+def _ours(job: Job, method: str) -> Run:
+    from exan_verify.bench.robustness import wrong_claims
+    from exan_verify.convert import to_network
+    from exan_verify.numeric.attack import run
 
-    return attack
+    network = to_network(job.model)
+    start = time.perf_counter()
+    try:
+        found = run(network, job.gradient, loss="cross_entropy", reduction="mean", method=method)
+    except RangeError:
+        return Run(recall=0.0, returned=0, wrong=0, seconds=time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    return _scored(job, found.x, found.y, seconds, wrong=wrong_claims(found, job.x, job.y))
+
+
+def _auto(job: Job) -> Run:
+    return _ours(job, "auto")
+
+
+def _assign(job: Job) -> Run:
+    return _ours(job, "assign")
+
+
+def _peel(job: Job) -> Run:
+    return _ours(job, "peel")
+
+
+def _sample(job: Job) -> Run:
+    return _ours(job, "sample")
 
 
 def _dlg(job: Job) -> Run:
+    from exan_verify.numeric.baselines import dlg
+
     model, gradient = _pictured(job)
     found = dlg(
         model,
         gradient,
         samples=len(job.x),
-        shape=_SHAPE,
-        classes=WIDTHS[-1],
+        shape=job.shape,
+        classes=len(list(job.gradient.values())[-1]),
         seconds=job.limit,
-        seed=job.seed,
+        seed=job.seed + _OTHER_SEED,
     )
     return _scored(job, found.x, found.y, found.seconds, wrong=0)
 
 
 def _inverting_gradients(job: Job) -> Run:
+    from exan_verify.numeric.baselines import inverting_gradients
+
     model, gradient = _pictured(job)
-    found = inverting_gradients(model, gradient, labels=job.y, shape=_SHAPE, seconds=job.limit, seed=job.seed)
+    found = inverting_gradients(
+        model,
+        gradient,
+        labels=job.y,
+        shape=job.shape,
+        seconds=job.limit,
+        seed=job.seed + _OTHER_SEED,
+        box=(0.0, 1.0) if len(job.shape) > 1 else None,
+    )
     return _scored(job, found.x, found.y, found.seconds, wrong=0)
 
 
 METHODS: Mapping[str, Callable[[Job], Run]] = {
-    **{method: _ours(method) for method in OURS},
+    "auto": _auto,
+    "assign": _assign,
+    "peel": _peel,
+    "sample": _sample,
     "DLG": _dlg,
     "Inverting Gradients": _inverting_gradients,
 }
@@ -192,43 +282,57 @@ METHODS: Mapping[str, Callable[[Job], Run]] = {
 
 
 def _pictured(job: Job) -> tuple[nn.Sequential, Gradient]:
-    """The model for pictures, which total variation needs, and the gradient under its names."""
+    """The model for samples of any shape, and the gradient under its names."""
+    from torch import nn
+
     model = nn.Sequential(nn.Flatten(), *job.model)
     names = [name for name, _ in model.named_parameters()]
     return model, dict(zip(names, job.gradient.values(), strict=True))
 
 
 def _scored(job: Job, x: Tensor, y: Tensor, seconds: float, *, wrong: int) -> Run:
+    import torch
+
+    from exan_verify.numeric.metrics import score
+
     # a diverged optimisation has no distance to anything
     finite = torch.isfinite(x.flatten(1)).all(dim=1)
     x, y = x[finite], y[finite]
     result = score(x, y, job.x, job.y)
     if not result.samples:
         return Run(recall=result.recall, returned=0, wrong=wrong, seconds=seconds)
-    alike = [
-        likeness(
-            job.x[s.truth].double().reshape(_SHAPE[1:]).numpy(),
-            x[s.index].double().reshape(_SHAPE[1:]).numpy(),
-        )
-        for s in result.samples
-    ]
+    pairs = [(job.x[s.truth], x[s.index]) for s in result.samples]
+    psnr, ssim = _likeness(pairs, job.shape)
     return Run(
         recall=result.recall,
         returned=len(x),
         wrong=wrong,
         seconds=seconds,
         rmse=statistics.median(s.rmse for s in result.samples),
-        psnr=statistics.median(one.psnr for one in alike),
-        ssim=statistics.median(one.ssim for one in alike),
+        psnr=psnr,
+        ssim=ssim,
         labels=result.label_accuracy,
     )
 
 
-def _summarise(size: int, method: str, runs: Sequence[Run]) -> Row:
+def _likeness(
+    pairs: Sequence[tuple[Tensor, Tensor]], shape: tuple[int, ...]
+) -> tuple[float | None, float | None]:
+    """Median PSNR and SSIM of (true, found) pictures; None where the samples are none."""
+    from exan_verify.report.sheets import likeness
+
+    if len(shape) < 3:
+        return None, None
+    size = shape[1:] if shape[0] == 1 else shape
+    alike = [likeness(*(one.double().reshape(size).numpy() for one in pair)) for pair in pairs]
+    return statistics.median(one.psnr for one in alike), statistics.median(one.ssim for one in alike)
+
+
+def _summarise(case: Case, method: str, runs: Sequence[Run]) -> Row:
     return Row(
-        name=f"M={size}",
+        name=case.name,
         method=method,
-        samples=size,
+        samples=case.samples,
         seeds=len(runs),
         recall=statistics.median(one.recall for one in runs),
         recall_worst=min(one.recall for one in runs),
@@ -238,6 +342,8 @@ def _summarise(size: int, method: str, runs: Sequence[Run]) -> Row:
         ssim=_median([one.ssim for one in runs]),
         labels=_median([one.labels for one in runs]),
         seconds=statistics.median(one.seconds for one in runs),
+        peak_mib=max((one.peak_mib for one in runs if one.peak_mib is not None), default=None),
+        stopped=sum(one.stopped for one in runs),
     )
 
 

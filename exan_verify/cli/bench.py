@@ -115,6 +115,8 @@ SUITES: Mapping[str, Suite] = {
             ("SSIM ", "ssim"),
             ("labels ", "labels"),
             ("s ", "seconds"),
+            ("stopped ", "stopped"),
+            ("peak MiB ", "peak_mib"),
         ),
     ),
     "insecure": Suite(
@@ -209,10 +211,20 @@ _ALIGNED = {False: "---", True: "---:"}
 @click.option(
     "--seconds",
     type=click.FloatRange(min=0),
-    help="For convolution and compare: time of an optimisation, per method and batch; default: each row's "
-    "own, or 10.",
+    help="For convolution, compare and attack: time of an optimisation, per method and batch; default: each "
+    "row's own, or 10.",
 )
-@click.option("--figure", type=PATH, metavar="FILE.png", help="For compare: draw recall against batch size.")
+@click.option(
+    "--figure", type=PATH, metavar="FILE.png", help="For attack and compare: draw recall against batch size."
+)
+@click.option(
+    "--method",
+    "methods",
+    multiple=True,
+    metavar="NAME",
+    help="For attack and compare: compare this method only; may be repeated.",
+)
+@click.option("--alone", is_flag=True, help="For attack: leave the comparison with published methods out.")
 @click.option(
     "--rival-steps",
     type=click.IntRange(min=1),
@@ -228,6 +240,7 @@ def bench_command(
     out: str | None,
     markdown: str | None,
     figure: str | None,
+    alone: bool,
     **options: Any,
 ) -> int:
     """Measure one suite, or all of them. Times are wall times; no test asserts them.
@@ -241,19 +254,19 @@ def bench_command(
         raise click.UsageError("--work-limit belongs to certify, which alone counts work; say bench certify")
     if cases and suite is None:
         raise click.UsageError("--case needs the SUITE it belongs to: " + ", ".join(SUITES))
-    if figure and suite not in (None, "compare"):
-        raise click.UsageError(f"--figure belongs to compare, not to {suite}; leave it out")
+    chosen = _chosen(suite, alone=alone)
+    if figure and SUITES["compare"] not in chosen:
+        raise click.UsageError(f"--figure belongs to the comparison, not to {suite} alone; leave it out")
     for path in (out, markdown, figure):
         require_folder(path)
     first = options["seed"]
     repeats = {name: batches if name == "insecure" else options["repeat"] for name in SUITES}
-    chosen = [SUITES[suite]] if suite else list(SUITES.values())
     results: dict[str, list[Any]] = {}
     with wall_clock(options["budget"]):
         for one in chosen:
             with output.working(one.name) as progress:
                 results[one.name] = _runner(one.name)(
-                    rows=cases or None,
+                    rows=_rows(suite, one, cases, drawn=figure is not None),
                     seeds=range(first, first + repeats[one.name]),
                     progress=_told(progress),
                     **_more(one.name, options),
@@ -277,6 +290,25 @@ def bench_command(
         write_atomically(out, pretty(record))
     output.answer(record)
     return ExitCode.DONE
+
+
+def _chosen(suite: str | None, *, alone: bool) -> list[Suite]:
+    """The suites to run; ``attack`` is two tables, its own and the comparison with published methods."""
+    if suite is None:
+        return list(SUITES.values())
+    return [SUITES[suite], SUITES["compare"]] if suite == "attack" and not alone else [SUITES[suite]]
+
+
+def _rows(suite: str | None, one: Suite, cases: tuple[str, ...], *, drawn: bool) -> Sequence[str] | None:
+    """The cases asked for, None for a suite's own choice; the comparison beside ``attack`` has its cases and,
+    for a figure or where none is named, those by size."""
+    if suite != "attack" or one.name != "compare":
+        return cases or None
+    from exan_verify.bench.attack import CASES
+    from exan_verify.bench.compare import BY_SIZE
+
+    by_size = [case.name for case in BY_SIZE] if drawn or not cases else []
+    return [*by_size, *(cases or (case.name for case in CASES if not case.named))]
 
 
 def _list_cases(output: Output, suites: Sequence[str]) -> int:
@@ -340,7 +372,7 @@ def _more(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     if name == "certify":
         return {"work_limit": options["work_limit"]}
     if name == "compare":
-        return {"seconds": options["seconds"]}
+        return {"seconds": options["seconds"], "methods": options["methods"] or None}
     if name != "convolution":
         return {}
     return {"seconds": options["seconds"], "iterations": options["rival_steps"]}
