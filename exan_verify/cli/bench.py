@@ -250,11 +250,11 @@ def bench_command(
     output = Output(json=options["as_json"], width=_WIDE)
     if listing:
         return _list_cases(output, [suite] if suite else list(SUITES))
+    chosen = _chosen(suite, alone=alone)
     if options["work_limit"] is not None and suite != "certify":
         raise click.UsageError("--work-limit belongs to certify, which alone counts work; say bench certify")
     if cases and suite is None:
         raise click.UsageError("--case needs the SUITE it belongs to: " + ", ".join(SUITES))
-    chosen = _chosen(suite, alone=alone)
     if figure and SUITES["compare"] not in chosen:
         raise click.UsageError(f"--figure belongs to the comparison, not to {suite} alone; leave it out")
     for path in (out, markdown, figure):
@@ -273,23 +273,31 @@ def bench_command(
                 )
             output.say(titled(one.title), _table(one, results[one.name]), "")
     record = bench_record(results, list(range(first, first + max(repeats[one.name] for one in chosen))))
+    _write(results, record, out=out, markdown=markdown, figure=figure)
+    output.answer(record)
+    return ExitCode.DONE
+
+
+def _write(
+    results: Mapping[str, Sequence[Any]],
+    record: Mapping[str, Any],
+    *,
+    out: str | None,
+    markdown: str | None,
+    figure: str | None,
+) -> None:
+    from exan_verify.io import write_atomically
+    from exan_verify.records import pretty
+
     if figure is not None:
         from exan_verify.bench.compare import recall_figure
-        from exan_verify.io import write_atomically
 
         write_atomically(figure, recall_figure(results["compare"]))
     if markdown is not None:
-        from exan_verify.io import write_atomically
-
-        tables = [markdown_table(one, results[one.name]) for one in chosen]
+        tables = [markdown_table(SUITES[name], rows) for name, rows in results.items()]
         write_atomically(markdown, "\n".join(tables).encode())
     if out is not None:
-        from exan_verify.io import write_atomically
-        from exan_verify.records import pretty
-
         write_atomically(out, pretty(record))
-    output.answer(record)
-    return ExitCode.DONE
 
 
 def _chosen(suite: str | None, *, alone: bool) -> list[Suite]:
