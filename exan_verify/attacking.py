@@ -26,6 +26,7 @@ def attack(
     batch_size: int | None = None,
     method: str = "auto",
     repairs: bool = True,
+    partial: bool = False,
     device: str | None = None,
     seed: int = 0,
     input_shape: Sequence[int] | None = None,
@@ -40,13 +41,15 @@ def attack(
     exclusive neuron after the other), ``peel+lift`` (what peeling leaves is lifted), ``assign`` (a search
     for large batches), ``sample`` (drawn rows, after Dimitrov et al. 2024), ``published`` (Pan et
     al. 2022; ``repairs=False`` takes it to the letter), or ``auto``: lift, and where that does not recover
-    the whole batch, peel and lift the rest. ``device``: a torch device, default the CPU. ``progress`` is
-    told (what, share done).
+    the whole batch, peel and lift the rest. ``partial``: tensors may be missing from ``gradient`` (only some
+    layers are known); without it a missing one is an error. ``device``: a torch device, default the CPU.
+    ``progress`` is told (what, share done).
 
     The result has ``x`` (M', d) and ``y`` (M',) of the samples found, ``status`` per sample (how it was
     found, its error bound), ``gradient_residual`` and ``complete``; where nothing is found, ``hint`` says
-    which other loss, reduction or batch size the gradient fits. Floating point finds samples; it proves
-    nothing about others: see ``certify`` for that.
+    which other loss, reduction or batch size the gradient fits; with ``partial``, ``missing`` names what was
+    not given, and ``hidden`` has the features of a hidden layer where the gradients of the layers before
+    it are missing. Floating point finds samples; it proves nothing about others: see ``certify`` for that.
 
     With convolutions the result is an ``ImageAttack``: besides pictures in ``x`` (M', C, H, W) it has the
     ``features`` that the head was given, per sample with bounds, what every stage leaves open, and
@@ -63,6 +66,7 @@ def attack(
         "batch_size": batch_size,
         "method": method,
         "repairs": repairs,
+        "partial": partial,
         "device": device,
         "seed": seed,
         "progress": progress,

@@ -288,7 +288,7 @@ def test_bad_options_are_refused():
         attack(model, given, picture_iterations=-1)
     with pytest.raises(ShapeError, match="correct input_shape"):
         attack(model, given, input_shape=(3, 16, 16))
-    with pytest.raises(InputError, match="loss='nll' is not supported"):
+    with pytest.raises(InputError, match="loss='nll' is not known; use one of"):
         run(to_convolutional(resnet()), _resnet_gradient(), loss="nll", reduction="mean")
     with pytest.raises(InputError, match="batch_size=0 is not a positive integer"):
         run(to_convolutional(resnet()), _resnet_gradient(), loss="mse", reduction="mean", batch_size=0)

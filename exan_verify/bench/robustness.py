@@ -1,9 +1,10 @@
-"""``exan bench robustness``: the attack on gradients that are not, or not exactly, a batch's.
+"""``exan bench robustness``: the attack on gradients that are not, not exactly, or not all of a batch's.
 
 784-512-10 at PyTorch's default initialisation, 16 MNIST digits, cross_entropy, reduction mean. The gradient
 is taken in float64 and then spoiled; noise is Gaussian, its size relative to the root mean square of all
-entries. What counts is that nothing wrong is claimed: a claimed sample must be within its bound of a true
-one, with the true label, and no true sample may be claimed twice.
+entries. Rows with other widths, or with tensors missing, say so. What counts is that nothing wrong is
+claimed: a claimed sample must be within its bound of a true one, with the true label, and no true sample
+may be claimed twice.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ class Scene:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mode:
-    """One way to spoil a gradient; ``told``: whether the attack is given the batch size.
+    """One way to spoil a gradient; ``told``: whether the attack is given the batch size; ``partial``: whether
+    it is told that tensors are missing.
 
     ``prepare`` changes the scene before the gradient is taken (duplicates, a fitted network).
     """
@@ -58,6 +60,7 @@ class Mode:
     spoil: Callable[[Scene], Gradient]
     prepare: Callable[[Scene], Scene] = lambda scene: scene
     told: bool = False
+    partial: bool = False
 
 
 def computed_in(dtype: str) -> Callable[[Scene], Gradient]:
@@ -132,6 +135,20 @@ def local_steps(steps: int, rate: float, *, averaged: bool = False) -> Callable[
     return spoil
 
 
+def without(*missing: str) -> Callable[[Scene], Gradient]:
+    """Without the tensors whose names begin with one of ``missing``, or end with it."""
+    return lambda scene: {
+        name: g
+        for name, g in scene.gradient().items()
+        if not (name.startswith(missing) or name.endswith(missing))
+    }
+
+
+def of_widths(*widths: int) -> Callable[[Scene], Scene]:
+    """Another network at its default initialisation."""
+    return lambda scene: replace(scene, model=initialised_network(widths, seed=scene.seed))
+
+
 def duplicated(*, same_label: bool) -> Callable[[Scene], Scene]:
     """A quarter of the batch repeats its first samples, with their labels or with other ones."""
 
@@ -191,6 +208,22 @@ MODES = (
     ),
     Mode(name="fitted, 100 steps", spoil=computed_in("float64"), prepare=fitted(100)),
     Mode(name="fitted, 100 steps, float32", spoil=computed_in("float32"), prepare=fitted(100)),
+    Mode(name="layer 1 alone", spoil=without("2."), partial=True),
+    Mode(name="dW of layer 1 alone", spoil=without("2.", ".bias"), partial=True),
+    Mode(name="weight gradients alone", spoil=without(".bias"), partial=True),
+    Mode(name="the last layer alone", spoil=without("0."), partial=True),
+    Mode(
+        name="784-2048-256-10 without layer 1",
+        spoil=without("0."),
+        prepare=of_widths(784, 2048, 256, 10),
+        partial=True,
+    ),
+    Mode(
+        name="784-512-256-10 without layer 1",
+        spoil=without("0."),
+        prepare=of_widths(784, 512, 256, 10),
+        partial=True,
+    ),
 )
 """The rows."""
 
@@ -206,6 +239,7 @@ class Outcome:
     bound: float | None
     refused: str
     seconds: float
+    features: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,6 +248,8 @@ class Row:
     0), ``bound`` the largest of any claimed sample, ``refused`` how often the gradient was refused.
 
     ``shown``, a median: the share of the batch that a candidate shows with RMSE below 1e-3, claimed or not.
+    ``features``, a median: samples whose features of a hidden layer are claimed where the layers below are
+    not given; ``wrong`` counts these claims too.
     """
 
     name: str
@@ -226,6 +262,7 @@ class Row:
     bound: float | None
     refused: int
     seconds: float
+    features: float = 0.0
 
 
 def case_names() -> tuple[str, ...]:
@@ -277,6 +314,7 @@ def attack_spoiled(mode: Mode, scene: Scene, *, method: str = "auto") -> Outcome
             reduction="mean",
             batch_size=len(scene.x) if mode.told else None,
             method=method,
+            partial=mode.partial,
         )
     except InputError as error:
         seconds = time.perf_counter() - start
@@ -288,10 +326,11 @@ def attack_spoiled(mode: Mode, scene: Scene, *, method: str = "auto") -> Outcome
         recall=score(found.x, found.y, scene.x, scene.y).recall,
         shown=shown_share(found, scene.x, scene.y),
         claimed=len(found.x),
-        wrong=wrong_claims(found, scene.x, scene.y),
+        wrong=wrong_claims(found, scene.x, scene.y) + wrong_features(found, scene),
         bound=max((evidence.error_bound for evidence in found.status), default=None),
         refused="",
         seconds=time.perf_counter() - start,
+        features=0 if found.hidden is None else len(found.hidden.values),
     )
 
 
@@ -308,6 +347,16 @@ def wrong_claims(found: Attack, x: Tensor, y: Tensor) -> int:
     return len(wrong) + len(found.x) - len(matched)
 
 
+def wrong_features(found: Attack, scene: Scene) -> int:
+    """The same of claimed features of a hidden layer."""
+    hidden = found.hidden
+    if hidden is None:
+        return 0
+    truth = copy.deepcopy(scene.model).double()[: 2 * hidden.layer](scene.x.double()).detach()
+    shown = replace(found, x=hidden.values, y=hidden.labels, status=hidden.status)
+    return wrong_claims(shown, truth, scene.y)
+
+
 def summarise(name: str, outcomes: Sequence[Outcome]) -> Row:
     """Medians, sums and worst values over the seeds of a mode."""
     return Row(
@@ -321,4 +370,5 @@ def summarise(name: str, outcomes: Sequence[Outcome]) -> Row:
         bound=max((o.bound for o in outcomes if o.bound is not None), default=None),
         refused=sum(bool(o.refused) for o in outcomes),
         seconds=statistics.median(o.seconds for o in outcomes),
+        features=statistics.median(o.features for o in outcomes),
     )

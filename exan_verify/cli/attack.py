@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
+from exan_verify.cli.hidden import hidden_arrays, hidden_facts, hidden_record
 from exan_verify.cli.options import PATH, common, question
 from exan_verify.cli.output import ExitCode, Output, facts, require_folder, wall_clock
 from exan_verify.cli.pictures import (
@@ -48,6 +49,11 @@ _HONEST = "Only samples with a confirmed error bound are written; what is missin
     flag_value=False,
     help="Take published to the letter.",
 )
+@click.option(
+    "--partial",
+    is_flag=True,
+    help="GRADIENT has only some of the tensors: recover what these say, down to features of a hidden layer.",
+)
 @click.option("--truth", type=PATH, metavar="BATCH", help="Score the result against this batch.")
 @picture_options
 @common(work_limit=False)
@@ -62,7 +68,8 @@ def attack_command(
 ) -> int:
     """Rebuild the batch behind GRADIENT for MODEL, and say which samples are confirmed.
 
-    GRADIENT holds one tensor per parameter, by name. Exit code 3: not the whole batch was recovered.
+    GRADIENT holds one tensor per parameter, by name; with --partial, some of them. Exit code 3: not the
+    whole batch was recovered.
     """
     from exan_verify.io import save_batch
 
@@ -79,7 +86,7 @@ def attack_command(
         score = None if truth is None else _score(found, truth)
     if sheet is not None and truth is not None:
         draw_sheet(found, truth, sheet)
-    save_batch(out, found.x, found.y, **more_arrays(found))
+    save_batch(out, found.x, found.y, **hidden_arrays(found), **more_arrays(found))
     output.answer(attack_record(found, score) | {"schema": "exan/attack/1", "out": out})
     output.say(*describe(found, score), f"{found.x.shape[0]} samples written to {out}", _HONEST)
     if sheet is not None:
@@ -91,23 +98,28 @@ def attack_record(found: Attack, score: Score | None) -> dict[str, Any]:
     """The attack's attributes; the samples themselves go to the file."""
     import msgspec
 
-    return {
-        "found": found.x.shape[0],
-        "labels": found.y.tolist(),
-        "batch_size": found.batch_size,
-        "batch_size_source": found.batch_size_source,
-        "complete": found.complete,
-        "gradient_residual": found.gradient_residual,
-        "reason": found.reason,
-        "hint": found.hint,
-        "method": found.method,
-        "layer": found.layer,
-        "status": msgspec.to_builtins(found.status),
-        "unclaimed": [{"error_bound": u.error_bound, "reason": u.reason} for u in found.unclaimed],
-        "layers": msgspec.to_builtins(found.layers),
-        "seconds": found.seconds,
-        "score": None if score is None else msgspec.to_builtins(score),
-    } | picture_record(found)
+    return (
+        {
+            "found": found.x.shape[0],
+            "labels": found.y.tolist(),
+            "batch_size": found.batch_size,
+            "batch_size_source": found.batch_size_source,
+            "complete": found.complete,
+            "gradient_residual": found.gradient_residual,
+            "reason": found.reason,
+            "hint": found.hint,
+            "missing": list(found.missing),
+            "method": found.method,
+            "layer": found.layer,
+            "status": msgspec.to_builtins(found.status),
+            "unclaimed": [{"error_bound": u.error_bound, "reason": u.reason} for u in found.unclaimed],
+            "layers": msgspec.to_builtins(found.layers),
+            "seconds": found.seconds,
+            "score": None if score is None else msgspec.to_builtins(score),
+        }
+        | hidden_record(found)
+        | picture_record(found)
+    )
 
 
 def describe(found: Attack, score: Score | None) -> list[Any]:
@@ -124,7 +136,7 @@ def describe(found: Attack, score: Score | None) -> list[Any]:
         "largest bound": f"{max(s.error_bound for s in found.status):.1e}" if found.status else "-",
         "time": f"{found.seconds:.2f} s",
     }
-    rows |= picture_facts(found)
+    rows |= hidden_facts(found) | picture_facts(found)
     if found.reason:
         rows["reason"] = found.reason
     if found.hint:
@@ -153,7 +165,17 @@ def _attack(model: str, gradient: str, options: dict[str, Any], progress: Callab
 
     network = load_any_model(model, options["weights"])
     given = load_gradient(gradient)
-    passed = ("loss", "reduction", "batch_size", "method", "repairs", "device", "seed", "input_shape")
+    passed = (
+        "loss",
+        "reduction",
+        "batch_size",
+        "method",
+        "repairs",
+        "partial",
+        "device",
+        "seed",
+        "input_shape",
+    )
     with about(gradient, *ABOUT_DATA):
         return attack(
             network,

@@ -71,7 +71,7 @@ SUITES: Mapping[str, Suite] = {
     ),
     "robustness": Suite(
         name="robustness",
-        title="robustness: gradients that are rounded, noisy, clipped, pruned or no batch's at all",
+        title="robustness: gradients that are rounded, noisy, pruned, partly missing or no batch's at all",
         columns=(
             ("gradient", "name"),
             ("seeds ", "seeds"),
@@ -79,6 +79,7 @@ SUITES: Mapping[str, Suite] = {
             ("worst ", "recall_worst"),
             ("shown ", "shown"),
             ("claimed ", "claimed"),
+            ("features ", "features"),
             ("wrong ", "wrong"),
             ("bound ", "bound"),
             ("refused ", "refused"),

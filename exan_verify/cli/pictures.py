@@ -91,7 +91,6 @@ def picture_record(found: Attack) -> dict[str, Any]:
 
     if not isinstance(found, ImageAttack):
         return {}
-    last = found.last_layer
     return {
         "features": len(found.features),
         "features_complete": found.features_complete,
@@ -99,7 +98,6 @@ def picture_record(found: Attack) -> dict[str, Any]:
         "feature_status": msgspec.to_builtins(found.feature_status),
         "stages": msgspec.to_builtins(found.stages),
         "estimates": 0 if found.estimates is None else len(found.estimates),
-        "last_layer": None if last is None else {"rank": last.rank, "present": last.present},
     }
 
 
@@ -115,9 +113,6 @@ def picture_facts(found: Attack) -> dict[str, str]:
     rows["feature labels"] = ", ".join(str(v) for v in found.feature_labels.tolist()) or "-"
     reached = [f"{s.kind} {s.path!r}: {s.deficit}" for s in found.stages if s.deficit is not None]
     rows["open entries"] = "; ".join(reversed(reached)) or "no stage reached"
-    if found.last_layer is not None:
-        present = ", ".join(map(str, found.last_layer.present)) or "none certain"
-        rows["last layer"] = f"rank {found.last_layer.rank}, classes present: {present}"
     if found.estimates is not None:
         rows["estimates"] = f"{len(found.estimates)} pictures fitted to their features, nothing claimed"
     return rows

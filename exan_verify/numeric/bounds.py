@@ -140,7 +140,8 @@ def _step(
     total = inverse.norm(dim=1) * noise + _couplings(inverse, meeting) @ (s * allowed * largest)
     if finding.rest.shape[1]:
         total = total + inverse.norm(dim=1) * noise * duals[-1] / finding.rest_sine
-    bound = _SAFETY * total * (1 + largest) / s
+    # a sample's scale is the entry that its row is divided by
+    bound = _SAFETY * total * (1 + largest) / s + finding.scale_error * largest
     bound = torch.where(lost | dependent, torch.full_like(bound, torch.inf), bound)
     in_range = (
         (drift < _LINEAR)
@@ -151,7 +152,7 @@ def _step(
         x=inputs.values[:size],
         deltas=deltas,
         bound=torch.where(in_range, bound, torch.full_like(bound, torch.inf)),
-        drift=drift,
+        drift=drift + finding.scale_error,
         sine=meeting.sines[:, 0],
         isolation=isolation,
         allowed=_SAFETY * allowed,

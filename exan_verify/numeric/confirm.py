@@ -30,6 +30,7 @@ from exan_verify.numeric.passes import (
 from exan_verify.numeric.problem import Problem
 from exan_verify.numeric.records import Evidence, Finding, Unclaimed
 from exan_verify.numeric.spectrum import ColumnSpace
+from exan_verify.numeric.unsupported import last_layer_vectors, unsupported
 
 CLAIM_LIMIT = 1e-3
 """Largest error bound of a claimed sample, relative to the largest entry of its input (at least 1)."""
@@ -75,6 +76,9 @@ def confirm(
         off = contamination(problem, spaces[0], refined, fit, spread, finding.rest.shape[1])
         refined = replace(refined, bound=refined.bound + off)
     reasons = _reasons(problem, refined, fit, spread, whole=finding.whole and total == size)
+    if not problem.whole:
+        doubts = unsupported(problem, spaces[0], finding, refined, divisor)
+        reasons = [reason or doubt for reason, doubt in zip(reasons, doubts, strict=True)]
     if finding.literal:
         reasons = [moved or reason for moved, reason in zip(_moved(finding, refined), reasons, strict=True)]
     good = torch.tensor([not r for r in reasons], dtype=torch.bool, device=problem.device)
@@ -116,7 +120,7 @@ def _labels_and_size(
     """Labels, and the batch size: the user's, the rank, or what the mean's divisor shows."""
     size, source = (total, "rank") if problem.batch_size is None else (problem.batch_size, "given")
     spans = delta_spans(problem, refined.trace)
-    hint = _last_layer_vectors(problem, refined) if finding.whole else None
+    hint = last_layer_vectors(problem, refined) if finding.whole else None
 
     def fit_for(samples: int) -> LabelFit:
         return fit_labels(
@@ -136,16 +140,6 @@ def _labels_and_size(
         if seen > size:
             return fit_for(seen), seen, "loss scale"
     return fit, size, source
-
-
-def _last_layer_vectors(problem: Problem, refined: Refined) -> Tensor | None:
-    """Divided loss vectors from the last layer's gradient, when its inputs are clearly independent."""
-    h = torch.cat([refined.trace.hidden[-1], torch.ones_like(refined.x[:, :1])], dim=1)
-    values = torch.linalg.svdvals(h / h.norm(dim=1, keepdim=True))
-    if len(values) < h.shape[0] or float(values[-1]) < 1e-6:
-        return None
-    vectors: Tensor = torch.linalg.pinv(h).T @ problem.layers[-1].augmented().T
-    return vectors
 
 
 def _label_tolerance(

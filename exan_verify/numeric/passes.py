@@ -93,10 +93,13 @@ def _unit_rows(marked: Bool[Tensor, "m n"]) -> Float[Tensor, "m r n"]:
 
 
 def gradient_error(problem: Problem, trace: Trace, deltas: tuple[Tensor, ...]) -> list[float]:
-    """Frobenius distance, per layer, between the given [dW | db] and that of the samples."""
+    """Frobenius distance, per layer, between [dW | db], as far as given, and that of the samples."""
     errors = []
     for layer, h, delta in zip(problem.layers, trace.hidden, deltas, strict=True):
-        squared = float((layer.d_bias - delta.sum(dim=0)).square().sum())
+        squared = float((layer.d_bias - delta.sum(dim=0)).square().sum()) if layer.bias_given else 0.0
+        if not layer.weight_given:
+            errors.append(math.sqrt(squared))
+            continue
         step = max(1, (1 << 22) // layer.shape[1])
         for start in range(0, layer.shape[0], step):
             rows = slice(start, start + step)
@@ -108,9 +111,12 @@ def gradient_error(problem: Problem, trace: Trace, deltas: tuple[Tensor, ...]) -
 
 
 def gradient_norms(problem: Problem) -> list[float]:
-    """Frobenius norm of each layer's [dW | db]."""
+    """Frobenius norm of each layer's [dW | db], as far as given."""
     return [
-        math.hypot(float(torch.linalg.vector_norm(layer.d_weight)), float(layer.d_bias.norm()))
+        math.hypot(
+            float(torch.linalg.vector_norm(layer.d_weight)) if layer.weight_given else 0.0,
+            float(layer.d_bias.norm()) if layer.bias_given else 0.0,
+        )
         for layer in problem.layers
     ]
 

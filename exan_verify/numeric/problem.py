@@ -34,13 +34,21 @@ _UNIT_ROUNDOFF = {
 class LayerGradient:
     """An affine layer beside its gradient: weights (n_out, n_in), biases (n_out,).
 
-    A = [d_weight | d_bias] is the matrix that the attacks factor. The vectors are float64.
+    A = [d_weight | d_bias] is the matrix that the attacks factor. The vectors are float64. A tensor that is
+    not given (``weight_given``, ``bias_given``) holds zeros, or what was solved for; it checks nothing.
     """
 
     weight: Tensor
     bias: Tensor
     d_weight: Tensor
     d_bias: Tensor
+    weight_given: bool = True
+    bias_given: bool = True
+
+    @property
+    def whole(self) -> bool:
+        """Whether both tensors are given."""
+        return self.weight_given and self.bias_given
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -88,6 +96,11 @@ class Problem:
     seed: int
 
     @property
+    def whole(self) -> bool:
+        """Whether every tensor of the gradient is given."""
+        return all(layer.whole for layer in self.layers)
+
+    @property
     def classes(self) -> int:
         """K, the number of logits."""
         return self.layers[-1].shape[0]
@@ -115,8 +128,9 @@ def build_problem(
     batch_size: int | None,
     device: Any,
     seed: int,
+    partial: bool = False,
 ) -> Problem:
-    """Validate and bring everything to ``device``.
+    """Validate and bring everything to ``device``; ``partial``: tensors may be missing from the gradient.
 
     Raises :class:`InputError` for an unknown loss or reduction, a bad batch size, or a network without
     biases or hidden layers; :class:`GradientError` (:class:`NonFiniteError`) for tensors that do not fit.
@@ -137,7 +151,7 @@ def build_problem(
             "the network has no hidden layer, so no neuron separates samples; add one to attack it"
         )
     tensors = {str(name): as_tensor(value, f"gradient[{name!r}]") for name, value in gradient.items()}
-    _check_gradient(network, tensors)
+    _check_gradient(network, tensors, partial=partial)
     target = torch.device("cpu" if device is None else device)
     tensors = {name: tensor.to(target) for name, tensor in tensors.items()}
     return Problem(
@@ -184,18 +198,24 @@ def _view(array: Array) -> Tensor:
 
 def _layer(layer: Any, tensors: Mapping[str, Tensor], device: torch.device) -> LayerGradient:
     (weight_name, weight), (bias_name, bias) = layer.parameters()
+    # zeros that take no memory
+    zero = torch.zeros((), dtype=torch.float64, device=device)
     return LayerGradient(
         weight=as_tensor(weight, weight_name).to(device),
         bias=as_tensor(bias, bias_name).to(device).double(),
-        d_weight=tensors[weight_name],
-        d_bias=tensors[bias_name].double(),
+        d_weight=tensors.get(weight_name, zero.expand(weight.shape)),
+        d_bias=tensors.get(bias_name, zero.expand(bias.shape)).double(),
+        weight_given=weight_name in tensors,
+        bias_given=bias_name in tensors,
     )
 
 
-def _check_gradient(network: ReluNetwork, tensors: Mapping[str, Tensor]) -> None:
+def _check_gradient(network: ReluNetwork, tensors: Mapping[str, Tensor], *, partial: bool) -> None:
     expected = {name: tuple(array.shape) for name, array in network.parameters()}
     problems = [
-        f"tensor {n!r} of shape {s} is missing; add it" for n, s in expected.items() if n not in tensors
+        f"tensor {n!r} of shape {s} is missing; add it, or say partial=True (--partial) if it is not known"
+        for n, s in expected.items()
+        if n not in tensors and not partial
     ]
     for name, tensor in tensors.items():
         if name not in expected:
@@ -207,6 +227,10 @@ def _check_gradient(network: ReluNetwork, tensors: Mapping[str, Tensor]) -> None
                 "pass the gradient of this model"
             )
     raise_problems(GradientError, problems)
+    if not tensors:
+        raise GradientError(
+            "the gradient has no tensors; pass those that are known, under the parameters' names"
+        )
     bad = [name for name, tensor in tensors.items() if not _finite(tensor)]
     raise_problems(
         NonFiniteError,

@@ -38,7 +38,8 @@ class Finding:
     samples, with the sine ``rest_sine`` that isolates their span. ``layer``: hidden layer used (from 1).
     ``reason`` says what kept the method from the whole batch, empty when nothing did. ``literal``: the
     candidates are judged as handed over, and none is claimed that refinement has to move. ``guessed_rows``:
-    ``rest`` was computed with inputs from rows that were taken for exclusive.
+    ``rest`` was computed with inputs from rows that were taken for exclusive. ``scale_error``: relative error
+    of the samples' scales where these do not come from the layer's own bias gradient.
     """
 
     method: str
@@ -50,6 +51,7 @@ class Finding:
     reason: str
     literal: bool = False
     guessed_rows: bool = False
+    scale_error: float = 0.0
 
     @property
     def whole(self) -> bool:
@@ -99,6 +101,37 @@ class Unclaimed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class HiddenFeatures:
+    """What hidden layer ``layer`` (from 1) gave for some samples, where the gradient shows no more.
+
+    ``values`` (m, n) with ``labels`` and one :class:`Evidence` each in ``status``, whose ``error_bound`` is
+    on the row of ``values``; ``unclaimed``: rows (n,) not stood behind.
+    """
+
+    layer: int
+    values: Tensor
+    labels: Tensor
+    status: tuple[Evidence, ...]
+    unclaimed: tuple[Unclaimed, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LastLayer:
+    """What the gradient of the last Linear layer determines on its own: dW = Delta H.
+
+    ``rank``: that of [dW | db], a lower bound on the samples; ``loss_span`` (K, rank) an orthonormal basis of
+    the space of the loss vectors, ``feature_span`` (rank, n + 1) one of the features with 1 appended, both
+    known only up to one invertible mixing of the samples. ``present``: classes that certainly occur
+    (cross_entropy with features that are not negative); absence of others is not claimed.
+    """
+
+    rank: int
+    loss_span: Tensor
+    feature_span: Tensor
+    present: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Attack:
     """The outcome of an attack.
 
@@ -109,6 +142,10 @@ class Attack:
     ``rank`` of the gradient, or ``loss scale``). ``unclaimed``: candidates not stood behind. ``reason``: one
     sentence, empty when complete. ``layer`` (from 1) and ``layers``: the ranks and gaps it rests on.
     ``hint``: where nothing is recovered, which other loss, reduction or batch size to try; a guess.
+    ``missing``: names of the gradient's tensors that were not given; samples are confirmed against the
+    others, and ``gradient_residual`` speaks of these. ``hidden``: where the first layers' gradients are
+    missing, the features that are claimed; of these samples only those in ``x`` have a determined input.
+    ``last_layer``: where only the last layer's gradient could be used.
     """
 
     x: Tensor
@@ -125,3 +162,6 @@ class Attack:
     reason: str
     seconds: float
     hint: str = ""
+    missing: tuple[str, ...] = ()
+    hidden: HiddenFeatures | None = None
+    last_layer: LastLayer | None = None

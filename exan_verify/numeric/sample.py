@@ -15,6 +15,7 @@ be thousands, in small portions: most are near enough to a sample to be polished
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import comb
 
 import torch
 from jaxtyping import Bool, Float
@@ -44,14 +45,26 @@ _INDEPENDENT = 1e-4
 _POLISHED, _PORTION = 256, 64
 """Candidates per batch of draws that are polished at most, and at a time: nearly all lead to some sample."""
 
+_COMPARED = 1024
+"""Candidates per batch of draws, best explained first, that are compared with each other."""
+
+_COVERED = 20
+"""Draws per set of rows after which hardly any set was never drawn: one in e^20."""
+
 _ALIKE = 0.99
 """Cosine above which two null directions are the same sample."""
 
 
 class Sample:
-    """Random rows of the first layer's column space, a bounded number of draws."""
+    """Random rows of the first layer's column space, a bounded number of draws.
+
+    ``patience``: at most so many times the draws of which one is good where half of the neurons are inactive.
+    """
 
     name = "sample"
+
+    def __init__(self, patience: int | None = None) -> None:
+        self._patience = patience
 
     def find(self, problem: Problem, spaces: tuple[ColumnSpace, ...]) -> Finding:
         """Candidates from the first layer: all the samples it shows, or none, as inputs need all directions.
@@ -65,7 +78,8 @@ class Sample:
                 "use a smaller batch or a wider first layer"
             )
         equations = layer_equations(problem, spaces, 0)
-        draws = _Draws(equations, problem.generator())
+        most = DRAWS if self._patience is None else min(DRAWS, self._patience << max(0, space.rank - 1))
+        draws = _Draws(equations, problem.generator(), most)
         separated = separate(equations, draws.starts(), solved=noise_sine(space), found=draws.tell)
         missing = space.rank - separated.total
         nothing = Finding(
@@ -84,7 +98,7 @@ class Sample:
 class _Draws:
     """Batches of draws; directions that are known are not handed out again."""
 
-    def __init__(self, equations: LayerEquations, generator: torch.Generator) -> None:
+    def __init__(self, equations: LayerEquations, generator: torch.Generator, most: int = DRAWS) -> None:
         basis = equations.space.basis
         norms = basis.norm(dim=1)
         self.basis, self.forward, self.generator = basis, equations.forward, generator
@@ -92,17 +106,19 @@ class _Draws:
         # a true direction is off by the noise over the isolation of the null direction
         self.zero = max(1e-9, noise_sine(equations.space) / 10)
         self.known = basis[:, :0]
+        self.most = min(most, _COVERED * comb(len(self.rows), max(0, equations.space.rank - 1)))
         self.done = 0
 
     def starts(self) -> Iterator[tuple[Float[Tensor, "M m"], Float[Tensor, "K m"]]]:
         """Starts (q, p) for polishing, batch by batch, until the draws are used up."""
-        while self.done < DRAWS:
+        while self.done < self.most:
             q = self._hits()
             self.done += _BATCH
             p, misfit = self._explained(self.basis @ q)
             order = misfit.argsort()
+            order = order[self._new(q[:, order])][:_COMPARED]
             q, p = q[:, order], p[:, order]
-            chosen = torch.nonzero(self._new(q) & _first(q))[:_POLISHED, 0]
+            chosen = torch.nonzero(_first(q))[:_POLISHED, 0]
             for portion in torch.split(chosen, _PORTION):
                 # what the portions before have found is out
                 portion = portion[self._new(q[:, portion])]

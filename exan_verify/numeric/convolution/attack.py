@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from exan_verify.errors import InputError
+from exan_verify.errors import InputError, choice
 from exan_verify.network import Loss, Reduction
 from exan_verify.numeric.attack import run as run_head
 from exan_verify.numeric.convolution.confirm import (
@@ -23,10 +23,17 @@ from exan_verify.numeric.convolution.descend import Descent, descend_stages, not
 from exan_verify.numeric.convolution.gradients import SplitGradient, split_gradient
 from exan_verify.numeric.convolution.inversion import invert_features
 from exan_verify.numeric.convolution.known import Known, at_features
-from exan_verify.numeric.convolution.records import ImageAttack, LastLayer
-from exan_verify.numeric.convolution.single import attack_single_layer
-from exan_verify.numeric.convolution.stages import ConvolutionalNetwork
-from exan_verify.numeric.records import Attack, Evidence, Unclaimed
+from exan_verify.numeric.convolution.records import ImageAttack
+from exan_verify.numeric.convolution.stages import (
+    AveragePool,
+    ConvolutionalNetwork,
+    Flatten,
+    MaxPool,
+    Relu,
+)
+from exan_verify.numeric.problem import LayerGradient, as_tensor
+from exan_verify.numeric.records import Attack, Evidence, LastLayer, Unclaimed
+from exan_verify.numeric.single_layer import attack_single_layer
 
 PICTURE_LIMIT = 1e-3
 """Largest error bound of a claimed picture, relative to its largest entry (at least 1)."""
@@ -45,14 +52,16 @@ def run(
     repairs: bool = True,
     device: Any = None,
     seed: int = 0,
+    partial: bool = False,
     iterations: int = 200,
     progress: Progress | None = None,
 ) -> ImageAttack:
     """Recover features, labels and, where the stages determine them, pictures.
 
     Arguments as for :func:`exan_verify.numeric.attack.run`, which the head is attacked with; ``method``
-    and ``repairs`` are the head's. ``iterations``: of the optimisation that estimates pictures left open; 0:
-    none.
+    and ``repairs`` are the head's. ``partial``: tensors may be missing; a convolution without its weight
+    gradient is inverted by its outputs alone. ``iterations``: of the optimisation that estimates pictures
+    left open; 0: none.
 
     Raises :class:`InputError` and :class:`GradientError` naming what cannot be used.
     """
@@ -61,14 +70,25 @@ def run(
     if iterations < 0:
         raise InputError(f"iterations={iterations} is negative; give 0 to leave pictures open")
     target = torch.device("cpu" if device is None else device)
-    split = split_gradient(network, gradient, target)
-    options = {"loss": loss, "reduction": reduction, "batch_size": batch_size, "device": device, "seed": seed}
-    single: LastLayer | None = None
+    split = split_gradient(network, gradient, target, partial=partial)
     tell("the fully connected head", 0.0)
+    single: LastLayer | None
     if network.head.depth == 1:
-        head, single = attack_single_layer(network, split.head, **options)
+        head, single = _single_layer(network, split, loss, reduction, batch_size, seed, target)
     else:
-        head = run_head(network.head, split.head, method=method, repairs=repairs, **options)
+        head = run_head(
+            network.head,
+            split.head,
+            loss=loss,
+            reduction=reduction,
+            batch_size=batch_size,
+            method=method,
+            repairs=repairs,
+            device=device,
+            seed=seed,
+            partial=partial,
+        )
+        single = head.last_layer
     with torch.no_grad():
         found = _pictures(network, split, head, Loss(loss), Reduction(reduction), tell)
         estimates = None
@@ -82,7 +102,8 @@ def run(
                 progress=lambda share: tell("estimating pictures", 0.3 + 0.7 * share),
             ).pictures
     tell("done", 1.0)
-    return _result(network, head, found, estimates, single, time.perf_counter() - start)
+    attack = _result(network, head, found, estimates, single, time.perf_counter() - start)
+    return replace(attack, missing=split.missing)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -99,6 +120,50 @@ class _Found:
 
 def _silent(_what: str, _share: float) -> None:
     pass
+
+
+def _single_layer(
+    network: ConvolutionalNetwork,
+    split: SplitGradient,
+    loss: str,
+    reduction: str,
+    batch_size: int | None,
+    seed: int,
+    device: torch.device,
+) -> tuple[Attack, LastLayer]:
+    (weight_name, weight), *rest = network.head.layers[0].parameters()
+    bias = as_tensor(rest[0][1], rest[0][0]).to(device).double() if rest else None
+    zeros = torch.zeros(len(weight), dtype=torch.float64, device=device)
+    # zeros that take no memory
+    nothing = zeros[:1].expand(weight.shape)
+    layer = LayerGradient(
+        weight=as_tensor(weight, weight_name).to(device),
+        bias=zeros if bias is None else bias,
+        d_weight=split.head.get(weight_name, nothing),
+        d_bias=split.head[rest[0][0]].double() if rest and rest[0][0] in split.head else zeros,
+        weight_given=weight_name in split.head,
+        bias_given=bool(rest) and rest[0][0] in split.head,
+    )
+    return attack_single_layer(
+        layer,
+        name="the head is a single Linear layer: its gradient",
+        loss=choice(Loss, loss, "loss"),
+        reduction=choice(Reduction, reduction, "reduction"),
+        batch_size=batch_size,
+        unit_roundoff=max((torch.finfo(t.dtype).eps / 2 for t in split.head.values()), default=2.0**-53),
+        rectified=_rectified(network),
+        seed=seed,
+    )
+
+
+def _rectified(network: ConvolutionalNetwork) -> bool:
+    """Whether the features cannot be negative: a ReLU, then only pools and Flatten."""
+    for stage in reversed(network.body):
+        if isinstance(stage, Relu):
+            return True
+        if not isinstance(stage, (AveragePool, MaxPool, Flatten)):
+            return False
+    return False
 
 
 def _pictures(
@@ -227,6 +292,7 @@ def _result(
         known=found.known,
         estimates=estimates,
         last_layer=single,
+        hidden=head.hidden,
         hint=head.hint,
     )
 

@@ -49,9 +49,12 @@ def gradient_misfit(
     loss: Loss,
     divisor: int,
 ) -> dict[int, float]:
-    """Relative Frobenius distance of dW, per convolution, from the pictures' gradient to the given one."""
+    """Relative Frobenius distance of dW, per convolution in ``body``, from the pictures' gradient to the
+    given one."""
     found = {}
     for k, weight in convolution_gradients(network, pictures, labels, loss=loss, divisor=divisor).items():
+        if k not in body:
+            continue
         norm = float(body[k].weight.norm())
         found[k] = float((weight - body[k].weight).norm()) / norm if norm else math.inf
     return found

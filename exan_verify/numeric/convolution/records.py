@@ -32,30 +32,13 @@ class StageReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class LastLayer:
-    """What the gradient of a single Linear layer after the body determines on its own: dW = Delta H.
-
-    ``rank``: that of [dW | db], a lower bound on the samples; ``loss_span`` (K, rank) an orthonormal basis of
-    the space of the loss vectors, ``feature_span`` (rank, n + 1) one of the features with 1 appended, both
-    known only up to one invertible mixing of the samples. ``present``: classes that certainly occur
-    (cross_entropy with features that are not negative); absence of others is not claimed.
-    """
-
-    rank: int
-    loss_span: Tensor
-    feature_span: Tensor
-    present: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ImageAttack(Attack):
     """An attack on pictures. ``x`` (M', C, H, W) are those it stands behind; ``complete``: the whole batch.
 
     ``features`` (m, n) with ``feature_labels`` and ``feature_status``: what the head was given, sample by
     sample, with error bounds; ``features_complete``: of the whole batch; ``known``: with their deltas.
     ``stages``: every stage of the body, first to last. ``estimates`` (m, C, H, W): pictures fitted to the
-    features where the equations leave them open; nothing is claimed about them. ``last_layer``: set where the
-    head is a single Linear layer.
+    features where the equations leave them open; nothing is claimed about them.
     """
 
     features: Tensor
@@ -65,4 +48,3 @@ class ImageAttack(Attack):
     stages: tuple[StageReport, ...]
     known: Known | None = field(default=None, repr=False)
     estimates: Tensor | None = field(default=None)
-    last_layer: LastLayer | None = field(default=None)

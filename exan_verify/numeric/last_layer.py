@@ -1,4 +1,4 @@
-"""What a single Linear layer after the body gives away on its own, as at the end of a ResNet.
+"""What the last Linear layer gives away on its own: at the end of a ResNet, or where the rest is not given.
 
 dW = Delta H and db = Delta 1 determine Delta and H only up to Delta Q^-1, Q H with Q 1 = 1 (docs/theory.md
 3.1): there is no hidden layer, whose activation patterns would pin down Q. What is invariant under Q is
@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from exan_verify.network import Loss
-from exan_verify.numeric.convolution.records import LastLayer
 from exan_verify.numeric.problem import LayerGradient
+from exan_verify.numeric.records import LastLayer
 from exan_verify.numeric.spectrum import column_space
 
 _SAFETY = 8.0

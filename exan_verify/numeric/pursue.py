@@ -1,0 +1,141 @@
+"""Ask methods in turn for candidates and confirm them, until a batch is complete."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from exan_verify.errors import RangeError
+from exan_verify.network import Loss
+from exan_verify.numeric.confirm import Confirmed, confirm
+from exan_verify.numeric.passes import weight_gains
+from exan_verify.numeric.problem import LayerGradient, Problem
+from exan_verify.numeric.records import Attack, Finding, Method
+from exan_verify.numeric.regroup import settled
+from exan_verify.numeric.spectrum import ColumnSpace, column_space
+
+Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Candidates:
+    """A finding with the problem and the column spaces that it is to be confirmed with.
+
+    ``final``: no other method can find more.
+    """
+
+    problem: Problem
+    spaces: tuple[ColumnSpace, ...]
+    finding: Finding
+    final: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Pursuit:
+    """The best candidates of all methods asked, and what of them is confirmed."""
+
+    candidates: Candidates
+    confirmed: Confirmed
+
+    def attack(self, *, seconds: float) -> Attack:
+        """As the outcome of an attack."""
+        finding, confirmed = self.candidates.finding, self.confirmed
+        return Attack(
+            x=confirmed.x,
+            y=confirmed.y,
+            status=confirmed.status,
+            gradient_residual=confirmed.gradient_residual,
+            complete=confirmed.complete,
+            batch_size=confirmed.batch_size,
+            batch_size_source=confirmed.batch_size_source,
+            method=finding.method,
+            layer=finding.layer,
+            layers=finding.layers,
+            unclaimed=confirmed.unclaimed,
+            reason=confirmed.reason,
+            seconds=seconds,
+        )
+
+
+Find = Callable[[Method], Candidates]
+
+
+def pursue(
+    methods: Sequence[Method], find: Find, *, named: bool, tell: Progress, lenient: bool = False
+) -> Pursuit:
+    """Confirm what ``find`` makes of each method, until all samples are; one out of range is passed over.
+
+    Raises the first :class:`RangeError` when the only method was ``named`` by the user, or when no method in
+    range finds a candidate; ``lenient``: only when none is in range.
+    """
+    outcome: Pursuit | None = None
+    refusal: RangeError | None = None
+    gains: list[tuple[float, float]] = []
+    for k, one in enumerate(methods):
+        tell(f"{one.name}: finding candidates", 0.2 + 0.8 * k / len(methods))
+        try:
+            candidates = find(one)
+        except RangeError as error:
+            if named:
+                raise
+            refusal = refusal or error
+            continue
+        tell(
+            f"{one.name}: confirming {candidates.finding.x.shape[0]} candidates",
+            0.6 + 0.4 * k / len(methods),
+        )
+        gains = gains or weight_gains(candidates.problem)
+        confirmed = _confirm(candidates, gains)
+        if outcome is None or len(confirmed.status) > len(outcome.confirmed.status):
+            outcome = Pursuit(candidates=candidates, confirmed=confirmed)
+        if confirmed.complete or candidates.final:
+            break
+    barren = outcome is None or (not lenient and not len(outcome.candidates.finding.x))
+    if barren and refusal is not None:
+        raise refusal
+    assert outcome is not None
+    return outcome
+
+
+def column_spaces(problem: Problem) -> tuple[ColumnSpace, ...]:
+    """The column space of every layer, at first up to the largest rank that degree 2 could use there, or
+    asked for; further while it is not exhausted, as far as the layer allows."""
+    generator = problem.generator()
+    return tuple(column_space_of(problem, layer, generator) for layer in problem.layers)
+
+
+def column_space_of(problem: Problem, layer: LayerGradient, generator: torch.Generator) -> ColumnSpace:
+    """The column space of one layer, as far as it goes."""
+    most = max(math.isqrt(2 * layer.shape[0]) + 1, problem.batch_size or 0)
+    while True:
+        space = column_space(layer, unit_roundoff=problem.unit_roundoff, most=most, generator=generator)
+        if not space.saturated or len(space.values) >= min(layer.shape[0], layer.shape[1] + 1):
+            return space
+        most *= 2
+
+
+def _confirm(candidates: Candidates, gains: list[tuple[float, float]]) -> Confirmed:
+    problem, spaces, finding = candidates.problem, candidates.spaces, candidates.finding
+    if finding.x.shape[0]:
+        kept, refined, dropped = settled(problem, spaces[0], finding, gains)
+        confirmed = confirm(problem, spaces, kept, refined, gains)
+        return replace(confirmed, unclaimed=confirmed.unclaimed + dropped)
+    rank = max((space.rank for space in spaces[:-1]), default=0)
+    classes = problem.loss in (Loss.CROSS_ENTROPY, Loss.HINGE)
+    labels = (
+        torch.zeros(0, dtype=torch.long) if classes else torch.zeros(0, problem.classes, dtype=torch.float64)
+    )
+    return Confirmed(
+        x=finding.x,
+        y=labels.to(problem.device),
+        status=(),
+        unclaimed=(),
+        gradient_residual=1.0,
+        complete=False,
+        batch_size=problem.batch_size or rank,
+        batch_size_source="rank" if problem.batch_size is None else "given",
+        reason=finding.reason,
+    )
