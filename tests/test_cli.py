@@ -21,7 +21,7 @@ from torch import nn
 from exan_verify.cli import main
 from exan_verify.cli.output import ExitCode
 from exan_verify.cli.program import COMMANDS
-from exan_verify.io import load_batch, save_batch, save_gradient
+from exan_verify.io import load_batch, load_gradient, save_batch, save_gradient
 from tests.cnn_cases import pictures
 
 EXAN = shutil.which("exan", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
@@ -316,6 +316,54 @@ def test_an_attack_that_does_not_recover_everything_is_exit_code_three(
     assert record["complete"] is False
     assert record["found"] < 3
     assert record["reason"]
+
+
+def only(*names: str) -> dict[str, torch.Tensor]:
+    whole = load_gradient("gradient.safetensors").tensors
+    return {name: torch.tensor(whole[name]) for name in names}
+
+
+def test_a_gradient_with_missing_tensors_is_attacked_when_that_is_said(
+    here: Path, capsys: pytest.CaptureFixture[str]
+):
+    save_gradient("first.safetensors", only("0.weight", "0.bias"))
+    arguments = ("attack", "model.safetensors", "first.safetensors", "--out", "found.npz")
+    code, _, err = run(capsys, *arguments)
+    assert code == ExitCode.USAGE
+    assert "or say partial=True (--partial) if it is not known" in err
+    code, record = run_json(capsys, *arguments, "--partial", "--truth", "batch.npz")
+    assert (code, record["score"]["recall"], record["hidden"]) == (ExitCode.DONE, 1, None)
+    assert record["missing"] == ["2.weight", "2.bias"]
+    save_gradient("last.safetensors", only("2.weight", "2.bias"))
+    code, out, _ = run(capsys, "attack", "model.safetensors", "last.safetensors", *arguments[3:], "--partial")
+    assert code == ExitCode.UNDECIDED
+    assert "not given          0.weight, 0.bias" in out
+    assert "last layer         rank 3, classes present: " in out
+    with np.load("found.npz") as written:
+        assert written["x"].shape == (0, 12)
+
+
+def test_claimed_features_of_a_hidden_layer_are_written(here: Path, capsys: pytest.CaptureFixture[str]):
+    torch.manual_seed(3)
+    model = nn.Sequential(
+        nn.Linear(40, 30), nn.ReLU(), nn.Linear(30, 40), nn.ReLU(), nn.Linear(40, 5)
+    ).double()
+    x, y = torch.rand(3, 40).double(), torch.tensor([4, 0, 2])
+    names, parameters = zip(*model.named_parameters(), strict=True)
+    gradient = torch.autograd.grad(nn.functional.cross_entropy(model(x), y), parameters)
+    save_gradient("upper.safetensors", dict(zip(names[2:], gradient[2:], strict=True)))
+    save_file({n: p.detach() for n, p in model.named_parameters()}, "deep.safetensors")
+    arguments = ("attack", "deep.safetensors", "upper.safetensors", "--partial", "--out", "found.npz")
+    code, record = run_json(capsys, *arguments)
+    assert (code, record["found"]) == (ExitCode.UNDECIDED, 0)
+    assert (record["hidden"]["layer"], sorted(record["hidden"]["labels"])) == (1, [0, 2, 4])
+    with np.load("found.npz") as written:
+        features, labels = written["hidden_features"], written["hidden_labels"]
+    truth = model[:2](x).detach()[torch.tensor([y.tolist().index(label) for label in labels])]
+    bounds = np.array([s["error_bound"] for s in record["hidden"]["status"]])
+    assert (np.abs(features - truth.numpy()).max(axis=1) <= bounds).all()
+    code, out, _ = run(capsys, *arguments)
+    assert "hidden layer 1     3 of 3 samples, within" in out
 
 
 def test_a_wrong_loss_or_reduction_is_named_in_a_hint(here: Path, capsys: pytest.CaptureFixture[str]):
