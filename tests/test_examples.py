@@ -17,6 +17,11 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 SHOWN = {
     "attack_cnn": ("rebuilt 4 of 4 pictures", "Convolution '0': 0 entries open", "contact sheet written to"),
     "attack_gradient": ("rebuilt 8 of 8 samples", "labels: ["),
+    "attack_some_layers": (
+        "features of hidden layer 1: 8 of 8 samples",
+        "inputs: 0 of 8; without '0.weight' the gradient shows features of hidden layer 1",
+        "inputs: 8 of 8; the weights determine them",
+    ),
     "audit_in_ci": ("certified:                UNIQUE, 8 determined", "samples that leak: [0, 1, 2"),
     "certify_module": ("UNIQUE, 6 of 6 samples determined", "checked: UNIQUE", "with a twin: AMBIGUOUS"),
     "exact_gradient": ("UNIQUE: ", "rebuilt exactly: True"),

@@ -226,7 +226,9 @@ class Partial:
         below = inputs_below(layers[:start], h, bounds)
         limits = [0.0 if b.x is None else CLAIM_LIMIT * max(1.0, float(b.x.abs().max())) for b in below]
         good = [m for m, b in enumerate(below) if b.x is not None and b.error_bound <= limits[m]]
-        reasons = dict.fromkeys(b.reason for b in below if b.reason)
+        reasons = [b.reason for b in below if b.reason]
+        if len(reasons) > 1:
+            reasons = [f"{reasons[0]}, and the like for {len(reasons) - 1} more"]
         said = "; ".join((lost, *([f"counted from there: {found.reason}"] if found.reason else []), *reasons))
         wide = [b for m, b in enumerate(below) if b.x is not None and m not in good]
         return replace(
