@@ -68,8 +68,8 @@ def pursue(
 ) -> Pursuit:
     """Confirm what ``find`` makes of each method, until all samples are; one out of range is passed over.
 
-    Raises the first :class:`RangeError` when the only method was ``named`` by the user, or when no method in
-    range finds a candidate; ``lenient``: only when none is in range.
+    Raises the :class:`RangeError` of a method ``named`` by the user, or the first method's when those after
+    it find no candidate; ``lenient``: only when none is in range.
     """
     outcome: Pursuit | None = None
     refusal: RangeError | None = None
@@ -81,7 +81,8 @@ def pursue(
         except RangeError as error:
             if named:
                 raise
-            refusal = refusal or error
+            # once a method was in range, that another is not says nothing about the gradient
+            refusal = refusal or (error if outcome is None else None)
             continue
         tell(
             f"{one.name}: confirming {candidates.finding.x.shape[0]} candidates",
