@@ -12,7 +12,8 @@ import pytest
 
 from exan_verify.theorems.laboratory import Pair, real_second
 from exan_verify.theorems.law import Law
-from exan_verify.theorems.running import missing, run_checks
+from exan_verify.theorems.running import run_checks
+from exan_verify.theorems.standing import objections_to
 from exan_verify.theorems.statement import Check, Method, Standing, Statement
 from exan_verify.theorems.statements import counting, reduction, s5, scale
 
@@ -62,7 +63,7 @@ def shortened(law: Law) -> Law:
 
 @pytest.mark.parametrize("statement", STATEMENTS, ids=lambda s: s.name)
 def test_its_standing_is_carried_and_all_is_said(statement: Statement) -> None:
-    assert missing(statement) == ()
+    assert objections_to(statement) == ()
     said = (statement.title, statement.source, statement.reading, statement.conclusion, statement.latex)
     assert all(said)
     assert statement.hypotheses
