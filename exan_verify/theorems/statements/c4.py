@@ -169,7 +169,8 @@ def exhibit() -> Exhibit:
             "f = lambda x, y: y",
             "known, other = [(0, 0), (1, 0)], (7, 0)",
             'monomials, multiples = ["1", "x", "y"], [f]  # up to degree D = 1',
-            "len(multiples) == len(monomials) - len(known) and f(*other) == 0 and other not in known",
+            "solve = all(f(*v) == 0 for v in [*known, other])",
+            "solve and other not in known and len(multiples) == len(monomials) - len(known)",
         ),
         note="One equation, y = 0, and two of its solutions, at D = 1: the rank is 1 = 3 - 2, and there are "
         "infinitely many others. The evaluation vectors of degree 0 are (1) and (1): dependent.",
