@@ -26,6 +26,7 @@ EXAMPLES: tuple[Callable[[], Example], ...] = (
     counterexamples.published_insecure_smallest,
     counterexamples.two_samples_at_zero,
     counterexamples.vanishing_delta,
+    counterexamples.vanishing_delta_beside_another,
     counterexamples.no_biases,
     counterexamples.zero_first_row,
     counterexamples.parallel_columns,
@@ -61,7 +62,7 @@ def nudged(example: Example) -> Example:
     """The second batch with one input moved: the gradients differ."""
     assert example.second is not None
     inputs = exact(example.second.inputs)
-    inputs[-1, 0] += Fraction(1, 1000)
+    inputs[-1, 0] -= Fraction(5, 2)
     return replace(example, second=replace(example.second, inputs=inputs))
 
 
@@ -71,6 +72,7 @@ def nudged(example: Example) -> Example:
         (counterexamples.published_insecure, {}),
         (counterexamples.published_insecure_smallest, {}),
         (counterexamples.vanishing_delta, {"live_deltas": False}),
+        (counterexamples.vanishing_delta_beside_another, {"live_deltas": False}),
         (counterexamples.no_biases, {"biases": False}),
         (counterexamples.two_samples_at_zero, {"strict": False}),
     ],

@@ -9,8 +9,19 @@ from exan_verify.theorems.counterexamples import (
     published_insecure_smallest,
     two_samples_at_zero,
     vanishing_delta,
+    vanishing_delta_beside_another,
 )
-from exan_verify.theorems.grounds import by_instances, coq, kernel, solver, symbolic, written
+from exan_verify.theorems.grounds import (
+    NEITHER,
+    REFUTES,
+    by_instances,
+    coq,
+    kernel,
+    solver,
+    symbolic,
+    written,
+)
+from exan_verify.theorems.judged import by_example
 from exan_verify.theorems.statement import Check, Standing, Statement
 
 SOURCE = "the security boundary of arXiv 2010.13356 as we read it; docs/theory.md section 2, P1"
@@ -43,23 +54,33 @@ STATEMENTS = (
         r"\big(\nabla(B')=\nabla(B)\Rightarrow B'=B\big)",
         standing=Standing.REFUTED,
         grounds=(
-            kernel("counterexamples.py: published_insecure_smallest", "2-8-1, M = 4, mse, known labels even"),
-            kernel("counterexamples.py: published_insecure", "3-9-1, M = 4, affinely independent inputs"),
+            kernel(
+                "counterexamples.py: published_insecure_smallest",
+                "2-8-1, M = 4, mse, known labels even",
+                REFUTES,
+            ),
+            kernel(
+                "counterexamples.py: published_insecure", "3-9-1, M = 4, affinely independent inputs", REFUTES
+            ),
             written(
                 "Appendix P, P.5",
                 "for one hidden layer and one logit no counterexample has fewer inputs, neurons or samples",
+                NEITHER,
             ),
         ),
         checks=(
             published.broken("2-8-1", published_insecure_smallest),
             published.broken("3-9-1", published_insecure),
-            Check(
-                name="all second batches",
-                what="lists every second batch of the 3-9-1 counterexample (1365 candidate mixings) exactly",
-                run=published.listed,
+            by_example(
+                "all second batches",
+                "lists every second batch of the 3-9-1 counterexample (1365 candidate mixings) exactly",
+                example=published_insecure,
+                judge=published.only_two_batches,
             ),
         ),
         example=published_insecure_smallest,
+        smallest="With one hidden layer and one logit none has fewer inputs, neurons or samples than 2-8-1 "
+        "with M = 4 (P.5); with more layers or logits it is the smallest known.",
         remark="What fails is exceptional for one logit (p1-generic-one-logit) and excluded by a rank "
         "(p1-apart). E1 to E4 are not touched: the attack works, and another batch fits as well.",
     ),
@@ -78,11 +99,22 @@ STATEMENTS = (
         r"unique}",
         standing=Standing.REFUTED,
         grounds=(
-            kernel("counterexamples.py: vanishing_delta", "1-4-1, M = 2: one sample is fitted exactly"),
+            kernel(
+                "counterexamples.py: vanishing_delta", "1-2-1, M = 1: the sample is fitted exactly", REFUTES
+            ),
+            kernel(
+                "counterexamples.py: vanishing_delta_beside_another",
+                "1-4-1, M = 2: one sample is fitted exactly, the other is not",
+                REFUTES,
+            ),
         ),
-        checks=(published.broken("1-4-1", vanishing_delta, live_deltas=False),),
+        checks=(
+            published.broken("1-2-1", vanishing_delta, live_deltas=False),
+            published.broken("1-4-1", vanishing_delta_beside_another, live_deltas=False),
+        ),
         example=vanishing_delta,
-        remark="One such sample alone (1-2-1, M = 1) has the zero gradient, and the same freedom.",
+        smallest="Two ExANs are two neurons: one sample in 1-2-1 is the least.",
+        remark="One sample alone has the zero gradient; beside another one it has the same freedom.",
     ),
     Statement(
         name="p1-no-biases",
@@ -96,9 +128,10 @@ STATEMENTS = (
         conclusion="The batch is UNIQUE.",
         latex=r"b_i=0\text{ not trained},\ E[L-1,m]\ge2\ \Longrightarrow\ B\text{ unique}",
         standing=Standing.REFUTED,
-        grounds=(kernel("counterexamples.py: no_biases", "1-2-1, one sample and its double"),),
+        grounds=(kernel("counterexamples.py: no_biases", "1-2-1, one sample and its double", REFUTES),),
         checks=(published.broken("1-2-1", no_biases, biases=False),),
         example=no_biases,
+        smallest="Two ExANs are two neurons: one sample in 1-2-1 is the least.",
         remark="docs/theory.md section 8 says exactly when a sample has a twin.",
     ),
     Statement(
@@ -114,9 +147,13 @@ STATEMENTS = (
         conclusion="The batch is UNIQUE.",
         latex=r"M=2,\ E[L-1,m]\ge2,\ z_{L-1}^{m'}[j]=0\text{ allowed}\ \Longrightarrow\ B\text{ unique}",
         standing=Standing.REFUTED,
-        grounds=(kernel("counterexamples.py: two_samples_at_zero", "1-4-2, M = 2, deltas not zero"),),
+        grounds=(
+            kernel("counterexamples.py: two_samples_at_zero", "1-4-2, M = 2, deltas not zero", REFUTES),
+        ),
         checks=(published.broken("1-4-2", two_samples_at_zero, strict=False),),
         example=two_samples_at_zero,
+        smallest="Two samples with two ExANs each need four neurons, and with one logit the zeros do no harm "
+        "(p1-two-samples): 1-4-2 is the least.",
         remark="Without the zeros it is true (p1-two-samples).",
     ),
     Statement(
@@ -272,6 +309,15 @@ STATEMENTS = (
                 name="sizes",
                 what="computes the rank condition at a random point for all K', e_a, e_b up to 6",
                 run=published.count_decides,
+            ),
+            by_instances(
+                "networks",
+                "certifies random layers with as many ExANs as the count asks for; the kernel rechecks",
+                instances=published.counted_layers,
+                conclusion=published.kernel_says_unique,
+                spoiled=published.doubled,
+                count=8,
+                said="layers with enough ExANs are UNIQUE",
             ),
         ),
     ),
