@@ -11,6 +11,8 @@ from exan_verify.decide.pipeline import certify
 from exan_verify.exact.linalg import rank
 from exan_verify.kernel import check
 from exan_verify.network import Batch, Labels, Loss, ReluNetwork
+from exan_verify.theorems.exclusive_layers import Layered
+from exan_verify.theorems.label_ties import full_below, labels_not_told, labels_told, lifts_at
 from exan_verify.theorems.laboratory import (
     Pair,
     deltas,
@@ -141,6 +143,19 @@ def _warning(_seed: int) -> Iterator[Pair]:
     yield Pair(network=example.network, first=example.batch, second=example.second)
 
 
+def labels_are_lost(pair: Pair) -> bool:
+    """C1 holds at layer 1, a label is not told, and the second batch is another with the same gradient."""
+    first = Layered(network=pair.network, batch=pair.first)
+    other = same_gradient(pair) and not same_samples(pair)
+    return other and lifts_at(first, 1) and full_below(first, 1) and not labels_told(first, 1)
+
+
+def _ties(_seed: int) -> Iterator[Pair]:
+    example = labels_not_told()
+    assert example.second is not None
+    yield Pair(network=example.network, first=example.batch, second=example.second)
+
+
 STATEMENTS = (
     Statement(
         name="c1",
@@ -259,5 +274,51 @@ STATEMENTS = (
         "both batches. The statement `narrow-first-layer` is the reason behind this example. No "
         "layer can be narrower: n_1 = 1, M = 2, d = 1 would leave no room below, and K' = 1 needs three "
         "neurons.",
+    ),
+    Statement(
+        name="c1-labels-not-told",
+        group="C1",
+        title="C1 at layer 1, labels not told",
+        source="docs/theory.md 3.4 (labels)",
+        reading="C1's rank condition at layer 1, below which nothing is left to determine, makes the batch "
+        "UNIQUE, whatever the output layers do to the labels.",
+        quantifiers="all networks with at least two hidden layers",
+        hypotheses=(
+            "rank [dW_1 | db_1] = M and rank R = U - M at layer 1",
+            "two one-hot labels may give the same delta_2",
+        ),
+        conclusion="The batch is UNIQUE.",
+        latex=r"\operatorname{rank}A_1=M,\ \operatorname{rank}R=U-M\text{ at layer }1\ "
+        r"\not\Longrightarrow\ \text{UNIQUE}",
+        standing=Standing.REFUTED,
+        grounds=(
+            Ground(
+                method=Method.KERNEL,
+                where="c1-labels-not-told: its example",
+                says="a 1-3-1-2 network, two samples, mse, one-hot: the same inputs with exchanged labels "
+                "have "
+                "the same gradient",
+            ),
+        ),
+        checks=(
+            Check(
+                name="ties",
+                what="computes over Q that C1 holds at layer 1, that another label gives the same delta_2, "
+                "and "
+                "that another batch has the same gradient",
+                run=Law(
+                    instances=_ties,
+                    conclusion=labels_are_lost,
+                    spoiled=spoiled,
+                    count=1,
+                    said="counterexamples replayed",
+                ),
+            ),
+        ),
+        example=labels_not_told,
+        remark="The inputs stay determined; with known labels up to order the assignment is lost all the "
+        "same. "
+        "With one hidden layer delta_2 is the loss vector, which tells the label under cross_entropy, bce "
+        "and mse.",
     ),
 )
