@@ -10,6 +10,7 @@ from itertools import islice
 import numpy as np
 import pytest
 
+from exan_verify.exact.linalg import rank
 from exan_verify.network import Batch, Labels, Loss, ReluNetwork
 from exan_verify.theorems import counterexamples, label_ties, one_logit, published, secure, two_classes
 from exan_verify.theorems.exclusive_layers import Layered, all_apart, apart, live
@@ -38,6 +39,7 @@ EXAMPLES: tuple[Callable[[], Example], ...] = (
     counterexamples.six_shared_neurons,
     label_ties.labels_not_told,
     two_classes.published_two_classes,
+    two_classes.affinely_independent,
 )
 
 
@@ -95,6 +97,15 @@ def test_softmax_with_two_classes_breaks_p1() -> None:
     assert not two_classes.breaks_two_classes(nudged(example)).holds
     assert not two_classes.breaks_two_classes(replace(example, second=example.batch)).holds
     assert not two_classes.breaks_two_classes(counterexamples.published_insecure()).holds
+
+
+def test_affinely_independent_inputs_do_not_save_p1_under_softmax() -> None:
+    example = two_classes.affinely_independent()
+    assert example.network.widths == (5, 12, 2)
+    assert two_classes.breaks_two_classes(example).holds
+    assert not two_classes.breaks_two_classes(nudged(example)).holds
+    ones = np.ones((6, 1), dtype=int)
+    assert rank(exact(np.concatenate([example.batch.inputs, ones], axis=1))) == 6
 
 
 def test_lifting_needs_labels_that_are_told() -> None:

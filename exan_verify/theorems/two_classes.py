@@ -8,10 +8,14 @@ s = +-gamma for one gamma, and then B only has to mix signs.
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import Any
 
 from exan_verify.exact.backprop import forward
+from exan_verify.exact.linalg import solve
 from exan_verify.exclusivity import exclusivity
 from exan_verify.network import Batch, Labels, Loss, ReluNetwork, to_fraction
+from exan_verify.theorems.exclusive_layers import corners
+from exan_verify.theorems.laboratory import exact
 from exan_verify.theorems.replay import replay
 from exan_verify.theorems.statement import Example, Progress, Result
 from exan_verify.verdict import Outcome
@@ -45,6 +49,40 @@ def published_two_classes() -> Example:
     )
     first = [[-6, 9, 0], [-1, 0, -2], [-12, 5, -3], [4, -3, -3], [3, 1, -3], [2, 0, -7]]
     second = [[3, 3, -3], [4, -1, -3], [5, 0, 1], [-1, -2, -2], [-6, 7, 0], [5, 2, 1]]
+    return _example(network, first, second)
+
+
+def affinely_independent() -> Example:
+    """The same B with affinely independent inputs, so that rank [dW_1 | db_1] = M: 5-12-2.
+
+    Rows of ``z`` are pre-activations in R^6 with sign pattern e_a, whose images Q z have the pattern of row
+    a of B; Q^-1 = diag(1/s) B diag(s'). X = [I; 0] makes W_1 and b_1 read z off, and the second batch is Q X.
+    """
+    z = [
+        *((2, -2, -2, -1, -1, -4), (3, -3, -1, -1, -2, -4), (-3, 1, -3, -1, -2, -4), (-1, 2, -2, -2, -3, -5)),
+        *((-3, -2, 2, -1, -1, -7), (-3, -3, 1, -1, -1, -7), (-1, -2, -4, 1, -3, -3), (-1, -1, -4, 1, -1, -2)),
+        *((-2, -2, -5, -2, 1, -2), (-1, -1, -4, -1, 2, -1), (-2, -1, -6, -1, -1, 1), (-1, -2, -8, -1, -1, 2)),
+    ]
+    network = ReluNetwork.from_arrays(
+        [
+            [[v - top for v in row] for *row, top in z],
+            [[-2, 2, -2, 2, 2, -2, -2, 2, -2, 1, -2, 1], [0] * 12],
+        ],
+        [[row[-1] for row in z], [-1, 0]],
+    )
+    inverse = exact(
+        [
+            *([0, 0, -1, 0, 1, 1], [0, 0, -1, 1, 0, 1], [0, 0, -1, 1, 1, 0]),
+            *([0, 1, 1, 0, 0, -1], [1, 0, 1, 0, 0, -1], [1, 1, 0, 0, 0, -1]),
+        ]
+    )
+    first = corners(6)
+    second = solve(inverse, first)
+    assert second is not None
+    return _example(network, first, second)
+
+
+def _example(network: ReluNetwork, first: Any, second: Any) -> Example:
     loss = Loss.CROSS_ENTROPY
     return Example(
         network=network,
@@ -82,6 +120,9 @@ def breaks_two_classes(example: Example) -> Result:
 
 
 def broken_two_classes(progress: Progress, _seed: int) -> Result:
-    """The stored counterexample is one."""
-    progress("3-12-2", 0, 1)
-    return breaks_two_classes(published_two_classes())
+    """Both stored counterexamples are such."""
+    found = []
+    for done, make in enumerate((published_two_classes, affinely_independent)):
+        progress("3-12-2 and 5-12-2", done, 2)
+        found.append(breaks_two_classes(make()))
+    return Result(holds=all(r.holds for r in found), detail="; ".join(r.detail for r in found))

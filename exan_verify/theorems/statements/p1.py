@@ -85,23 +85,23 @@ STATEMENTS = (
         grounds=(
             kernel(
                 "two_classes.py: published_two_classes",
-                "3-12-2, M = 6, affinely dependent inputs, equal margins, known labels even",
+                "3-12-2, M = 6, equal margins, known labels even",
             ),
+            kernel("two_classes.py: affinely_independent", "5-12-2, M = 6, affinely independent inputs"),
             written("Appendix P, P.5", "why equal margins let loss vectors mix"),
         ),
         checks=(
             Check(
-                name="3-12-2",
+                name="two classes",
                 what="recomputes the published condition, deltas and pre-activations; the kernel compares "
-                "the "
-                "gradients symbol by symbol",
+                "the gradients symbol by symbol",
                 run=broken_two_classes,
             ),
         ),
         example=published_two_classes,
         remark="Up to three samples it is true (p1-one-logit); whether it fails with four or five is not "
-        "known. "
-        "The one-logit network with f = f_0 - f_1 refutes P1 under bce in the same way.",
+        "known. Such batches are exceptions (p1-generic-one-logit). The one-logit network with f = f_0 - f_1 "
+        "refutes P1 under bce in the same way.",
     ),
     Statement(
         name="p1-vanishing-delta",
@@ -231,8 +231,7 @@ STATEMENTS = (
             ),
         ),
         remark="M = 4 is the first size with a counterexample (mse): with three samples on a line the middle "
-        "one "
-        "has no "
+        "one has no "
         "ExAN, so the rank is not a restriction for one hidden layer.",
     ),
     Statement(
@@ -325,17 +324,20 @@ STATEMENTS = (
     Statement(
         name="p1-generic-one-logit",
         group="P1",
-        title="One logit and 0/1 labels: P1 fails for exceptional batches only",
+        title="One logit or two classes, labels from a finite set: P1 fails for exceptional batches only",
         source="docs/theory.md Appendix P, P.5",
-        reading="For K = 1 and labels from a finite set one live ExAN per sample and hidden layer implies "
-        "UNIQUE for "
-        "all parameters and inputs with the given patterns outside a set of measure zero. With real labels "
-        "it "
-        "fails on an open set.",
-        quantifiers="all depths, widths, M (one hidden layer: M <= d + 1); mse; " + GENERIC,
-        hypotheses=(BIASES, "one logit, mse, 0/1 or known labels", LIVE_ONE, FULL_RANK),
+        reading="For K' = 1 and labels from a finite set one live ExAN per sample and hidden layer implies "
+        "UNIQUE for all parameters and inputs with the given patterns outside a set of measure zero. Under "
+        "mse with real labels it fails on an open set.",
+        quantifiers="all depths, widths, M (one hidden layer: M <= d + 1); " + GENERIC,
+        hypotheses=(
+            BIASES,
+            "one logit, mse or bce, 0/1 or known labels; or cross_entropy with K = 2",
+            LIVE_ONE,
+            FULL_RANK,
+        ),
         conclusion="For generic parameters and inputs with these patterns the batch is UNIQUE.",
-        latex=r"K=1,\ y_m\in\{0,1\},\ \text{live ExANs}\ \Longrightarrow\ B\text{ unique for generic "
+        latex=r"K'=1,\ y_m\in\{0,1\},\ \text{live ExANs}\ \Longrightarrow\ B\text{ unique for generic "
         r"}(\theta,X)",
         standing=Standing.PROVED,
         grounds=(
