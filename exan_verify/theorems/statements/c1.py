@@ -296,16 +296,14 @@ STATEMENTS = (
                 method=Method.KERNEL,
                 where="c1-labels-not-told: its example",
                 says="a 1-3-1-2 network, two samples, mse, one-hot: the same inputs with exchanged labels "
-                "have "
-                "the same gradient",
+                "have the same gradient",
             ),
         ),
         checks=(
             Check(
                 name="ties",
                 what="computes over Q that C1 holds at layer 1, that another label gives the same delta_2, "
-                "and "
-                "that another batch has the same gradient",
+                "and that another batch has the same gradient",
                 run=Law(
                     instances=_ties,
                     conclusion=labels_are_lost,

@@ -71,8 +71,7 @@ STATEMENTS = (
         reading="If the gradient of one hidden layer, weights and bias side by side, has rank M, then in any "
         "other batch of M samples with the same gradient that layer's inputs and deltas are those of the "
         "first batch, mixed by exactly one invertible M x M matrix whose rows sum to one. The input "
-        "dimension is "
-        "gone from the question.",
+        "dimension is gone from the question.",
         quantifiers="all depths, widths, layers, M, loss vectors",
         hypotheses=(
             "the network has biases",

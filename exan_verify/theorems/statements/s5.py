@@ -215,8 +215,7 @@ STATEMENTS = (
             ),
         ),
         remark="With one logit e and y_2 - y_1 are always parallel: two samples of one region with 0 < l < "
-        "2, "
-        "l != 1, have a second batch.",
+        "2, l != 1, have a second batch.",
     ),
     Statement(
         name="s5-one-hot-counts",

@@ -197,8 +197,7 @@ STATEMENTS = (
         title="Twins under softmax: exactly one when all other logits agree and the margin is positive",
         source="docs/theory.md section 8 (cross_entropy)",
         reading="Without biases, under cross_entropy: a scale c > 0, c != 1, fits a sample only when all "
-        "logits "
-        "but its "
+        "logits but its "
         "label's agree. With their common margin t = f_y - f_k, exactly one c != 1 fits when t > 0 and "
         "none when "
         "t <= 0. For K = 2: a sample has a twin exactly when its margin is positive, that is, when it is "
