@@ -40,11 +40,12 @@ STANDINGS: dict[Standing, str] = {
     """,
     Standing.BOUNDED: "counting-sizes s5-one-hot-counts",
     Standing.REFUTED: """
-        e2-first-row e2-parallel b1-scale p1-no-biases p1-published p1-vanishing-delta p1-zero-pre-activation
-        c1-upper-layer-alone c4-dependent-vectors counting-neurons exactness-of-deficits s1-one-dimension
-        s3-single-point s5-always-unique narrow-first-layer-alone p2-any-layer p2-cross-entropy
-        p2-factorisation-support p2-first-layer p2-known-labels p2-last-layer p2-real-labels
-        p2-zero-pre-activation
+        e2-first-row e2-parallel b1-scale p1-no-biases p1-published p1-softmax-two-classes p1-vanishing-delta
+        p1-zero-pre-activation c1-labels-not-told c1-upper-layer-alone c4-dependent-vectors counting-neurons
+        exactness-of-deficits s1-one-dimension s3-single-point s5-always-unique narrow-first-layer-alone
+        p2-any-layer p2-cross-entropy p2-cross-entropy-known p2-factorisation-support p2-first-layer
+        p2-first-layer-known p2-first-layer-real p2-known-labels p2-last-layer p2-last-layer-known
+        p2-last-layer-real p2-real-labels p2-zero-pre-activation
     """,
     Standing.OPEN: "counting-generic",
 }
@@ -52,6 +53,7 @@ STANDINGS: dict[Standing, str] = {
 
 SIZES: dict[str, tuple[tuple[int, ...], int]] = {
     "b1-scale": ((1, 1, 2), 1),
+    "c1-labels-not-told": ((1, 3, 1, 2), 2),
     "c1-upper-layer-alone": ((1, 1, 1, 1), 1),
     "counting-neurons": ((1, 3, 1), 2),
     "e2-first-row": ((1, 2, 2), 1),
@@ -60,14 +62,20 @@ SIZES: dict[str, tuple[tuple[int, ...], int]] = {
     "narrow-first-layer-alone": ((1, 1, 2), 2),
     "p1-no-biases": ((1, 2, 1), 1),
     "p1-published": ((2, 8, 1), 4),
+    "p1-softmax-two-classes": ((3, 12, 2), 6),
     "p1-vanishing-delta": ((1, 2, 1), 1),
     "p1-zero-pre-activation": ((1, 4, 2), 2),
     "p2-any-layer": ((1, 1, 2), 2),
     "p2-cross-entropy": ((1, 2, 3), 2),
+    "p2-cross-entropy-known": ((1, 2, 3), 2),
     "p2-factorisation-support": ((2, 6, 3), 3),
     "p2-first-layer": ((1, 1, 2), 2),
+    "p2-first-layer-known": ((1, 1, 2), 2),
+    "p2-first-layer-real": ((2, 3, 1), 3),
     "p2-known-labels": ((1, 1, 2), 2),
     "p2-last-layer": ((1, 1, 2), 2),
+    "p2-last-layer-known": ((1, 1, 2), 2),
+    "p2-last-layer-real": ((2, 3, 1), 3),
     "p2-real-labels": ((2, 3, 1), 3),
     "p2-zero-pre-activation": ((2, 2, 1), 2),
     "s1-one-dimension": ((1, 1, 2), 2),
@@ -171,6 +179,7 @@ def three_equal_classes(_example: Example) -> Example:
         (s3.single_point, s3.room_to_move),
         (c1.dead_below, lambda e: replace(e, second=e.batch)),
         (c1.upper_layer_alone, lambda e: replace(e, second=e.batch)),
+        (c1.exchanged_labels, lambda e: replace(e, second=e.batch)),
     ],
 )
 def test_what_an_example_shows_can_fail(make: Callable[[], Example], broken: Callable[[Example], Example]):

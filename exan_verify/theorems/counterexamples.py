@@ -316,6 +316,34 @@ def pairs_of_three(labels: Labels = Labels.REAL) -> Example:
     )
 
 
+def exclusive_below() -> Example:
+    """Two samples without an ExAN in the last hidden layer, real targets: 1-3-1-1."""
+    network = ReluNetwork.from_arrays([[[-2], [2], [0]], [[1, 1, 1]], [[1]]], [[1, -1, 1], [0], [0]])
+    return _example(
+        network,
+        [[0], [1]],
+        [0, 1],
+        "the only neuron of layer 2 is active for both; layer 1 has an ExAN for each, and one shared",
+        outcome=Outcome.UNIQUE,
+        labels=Labels.REAL,
+    )
+
+
+def exclusive_above() -> Example:
+    """Two samples without an ExAN in the first hidden layer, real targets: 1-2-3-1."""
+    network = ReluNetwork.from_arrays(
+        [[[-2], [-1]], [[2, 3], [1, 2], [2, -1]], [[3, -3, 3]]], [[0, 3], [-2, 2, -1], [-3]]
+    )
+    return _example(
+        network,
+        [[-1], [-2]],
+        [0, 1],
+        "both neurons of layer 1 are active for both; the second sample has an ExAN in layer 2",
+        outcome=Outcome.UNIQUE,
+        labels=Labels.REAL,
+    )
+
+
 def six_shared_neurons() -> Example:
     """No ExAN, and yet dW_L, db_L and the zeros of the features determine them: two neurons for each pair."""
     z = [(-1, 1, 2), (-1, 2, 1), (1, -1, 2), (2, -1, 1), (1, 2, -1), (2, 1, -1)]

@@ -11,7 +11,9 @@ from exan_verify.decide.pipeline import certify
 from exan_verify.exact.linalg import rank
 from exan_verify.kernel import check
 from exan_verify.network import Batch, Labels, Loss, ReluNetwork
+from exan_verify.theorems.exclusive_layers import Layered
 from exan_verify.theorems.judged import all_met
+from exan_verify.theorems.label_ties import full_below, labels_not_told, labels_told, lifts_at
 from exan_verify.theorems.laboratory import (
     Pair,
     deltas,
@@ -183,6 +185,32 @@ def _warning(_seed: int) -> Iterator[Pair]:
         yield Pair(network=example.network, first=example.batch, second=example.second)
 
 
+def labels_are_lost(pair: Pair) -> bool:
+    """C1 holds at layer 1, a label is not told, and the second batch is another with the same gradient."""
+    first = Layered(network=pair.network, batch=pair.first)
+    other = same_gradient(pair) and not same_samples(pair)
+    return other and lifts_at(first, 1) and full_below(first, 1) and not labels_told(first, 1)
+
+
+def lost_at_layer_one(example: Example) -> Result:
+    """:func:`labels_are_lost` at an example."""
+    assert example.second is not None
+    pair = Pair(network=example.network, first=example.batch, second=example.second)
+    found = {"C1's ranks at layer 1, a label that is not told, another batch": labels_are_lost(pair)}
+    return all_met(found)
+
+
+def exchanged_labels() -> Example:
+    """The stored batch whose labels are not told, with what is to be seen at it."""
+    return replace(labels_not_told(), shown=lost_at_layer_one)
+
+
+def _ties(_seed: int) -> Iterator[Pair]:
+    example = exchanged_labels()
+    assert example.second is not None
+    yield Pair(network=example.network, first=example.batch, second=example.second)
+
+
 STATEMENTS = (
     Statement(
         name="c1",
@@ -308,5 +336,53 @@ STATEMENTS = (
         "2-1-3-1 is the least: K' = 1 needs three neurons, and d = 1 leaves W_1 no kernel.",
         remark="What C1 does determine stays determined: H_1, Delta_2 and the loss vectors are the same in "
         "both batches. S3 is the reason behind the smallest example, `narrow-first-layer` behind 2-1-3-1.",
+    ),
+    Statement(
+        name="c1-labels-not-told",
+        group="C1",
+        title="C1 at layer 1, labels not told",
+        source="docs/theory.md 3.4 (labels)",
+        reading="C1's rank condition at layer 1, below which nothing is left to determine, makes the batch "
+        "UNIQUE, whatever the output layers do to the labels.",
+        quantifiers="all networks with at least two hidden layers",
+        hypotheses=(
+            "rank [dW_1 | db_1] = M and rank R = U - M at layer 1",
+            "two one-hot labels may give the same delta_2",
+        ),
+        conclusion="The batch is UNIQUE.",
+        latex=r"\operatorname{rank}A_1=M,\ \operatorname{rank}R=U-M\text{ at layer }1\ "
+        r"\not\Longrightarrow\ \text{UNIQUE}",
+        standing=Standing.REFUTED,
+        grounds=(
+            Ground(
+                method=Method.KERNEL,
+                where="c1-labels-not-told: its example",
+                says="a 1-3-1-2 network, two samples, mse, one-hot: the same inputs with exchanged labels "
+                "have the same gradient",
+                direction=Direction.REFUTES,
+            ),
+        ),
+        checks=(
+            Check(
+                name="ties",
+                what="computes over Q that C1 holds at layer 1, that another label gives the same delta_2, "
+                "and that another batch has the same gradient",
+                run=Law(
+                    instances=_ties,
+                    conclusion=labels_are_lost,
+                    spoiled=moved_on,
+                    count=1,
+                    said="counterexamples replayed",
+                ),
+                direction=Direction.REFUTES,
+            ),
+        ),
+        example=exchanged_labels,
+        smallest="One sample's inputs and db_L tell its label. For two samples K' = 1 needs three neurons, "
+        "and under one logit a delta_2 that is not zero tells the loss vector: 1-3-1-2 is the least.",
+        remark="The inputs stay determined; with labels known up to order the assignment is lost all the "
+        "same. "
+        "With one hidden layer delta_2 is the loss vector, which tells the label under cross_entropy, bce "
+        "and mse.",
     ),
 )

@@ -9,6 +9,8 @@ from exan_verify.network import Labels
 from exan_verify.theorems import secure
 from exan_verify.theorems.counterexamples import (
     dead_at_a_point,
+    exclusive_above,
+    exclusive_below,
     one_logit_shared_neuron,
     one_shared_neuron,
     pairs_of_three,
@@ -31,6 +33,14 @@ ONE_LOGIT_LESS = (
     "1-1-2 with M = 2 is the smallest with a certificate. 1-1-1 with both labels 0 is smaller by a logit and "
     "rests on z3; nothing is smaller, because one sample without an ExAN is dead and moves (S3)."
 )
+SOFTMAX_SMALLER = (
+    "Smallest known; of the batches of two samples tried in 1-1-2 and 1-1-3 no engine says UNIQUE. "
+    "One sample without an ExAN is dead and moves (S3)."
+)
+REAL_SMALLER = (
+    "With one hidden layer none has fewer samples (s5-real-labels). With two hidden layers {size} and M = 2 "
+    "is one as well; one sample without an ExAN is dead and moves (S3)."
+)
 
 
 def _known() -> Example:
@@ -43,6 +53,10 @@ def _known_one_logit() -> Example:
 
 def _real() -> Example:
     return pairs_of_three(Labels.REAL)
+
+
+def _known_softmax() -> Example:
+    return replace(shared_softmax(), labels=Labels.KNOWN)
 
 
 def _refuted(
@@ -74,6 +88,42 @@ def _refuted(
         example=example,
         smallest=smallest,
         remark=remark,
+    )
+
+
+def _one_layer(place: str, symbol: str, kind: str) -> Statement:
+    """The readings that forbid ExANs in the first or the last hidden layer only, for other kinds of labels.
+
+    What refutes the reading of all layers refutes these: its hypothesis is the stronger one.
+    """
+    known = kind == "known"
+    example, size = (_known, "1-1-2") if known else (_real, "2-3-1")
+    two, lower = (exclusive_below, "1-3-1-1") if place == "last" else (exclusive_above, "1-2-3-1")
+    beside = secure.solved("1-1-1", _known_one_logit) if known else secure.refuted(lower, two, place)
+    return _refuted(
+        f"p2-{place}-layer-{kind}",
+        f"No exclusive neuron in the {place} ReLU layer, "
+        + ("labels known up to order" if known else "arbitrary real targets"),
+        f"If no neuron of the {place} hidden layer is exclusive, another batch "
+        + ("with the same labels up to order" if known else "with real targets")
+        + " has the same gradient.",
+        (
+            f"no ExAN in the {place} hidden layer",
+            STRICT,
+            "labels known up to order" if known else "mse with arbitrary real targets",
+        ),
+        rf"E[{symbol},\cdot]=0,\ "
+        + (r"\{y'_m\}=\{y_m\}" if known else r"y'_m\in\mathbb{R}^K")
+        + r"\ \Longrightarrow\ \exists B'\neq B:\ \nabla(B')=\nabla(B)",
+        kernel(
+            f"counterexamples.py: {'one_shared_neuron' if known else 'pairs_of_three'}",
+            f"{size}, {'M = 2' if known else 'M = 3'}: its only hidden layer is first and last",
+            REFUTES,
+        ),
+        example,
+        (secure.refuted(size, example, place), beside),
+        f"Its batch refutes the reading of all layers as well (p2-{kind}-labels).",
+        ONE_LOGIT_LESS if known else REAL_SMALLER.format(size=lower),
     )
 
 
@@ -113,6 +163,11 @@ STATEMENTS = (
             secure.solved("1-1-1", one_logit_shared_neuron),
         ),
         "Peeling (E4) already contradicts this reading in spirit: a sample without ExAN may be peeled.",
+    ),
+    *(
+        _one_layer(place, symbol, kind)
+        for place, symbol in (("last", "L-1"), ("first", "1"))
+        for kind in ("known", "real")
     ),
     _refuted(
         "p2-any-layer",
@@ -167,7 +222,7 @@ STATEMENTS = (
         "p2-cross-entropy",
         "No exclusive neuron, softmax cross_entropy",
         "The same under cross_entropy, at two samples and at sixteen.",
-        ("no ExAN in any hidden layer", STRICT, "cross_entropy"),
+        ("no ExAN in any hidden layer", STRICT, "cross_entropy, unknown one-hot labels"),
         r"E=0\ \Longrightarrow\ \exists B'\neq B:\ \nabla_{\mathrm{CE}}(B')=\nabla_{\mathrm{CE}}(B)",
         kernel(
             "counterexamples.py: shared_softmax; this check",
@@ -184,8 +239,22 @@ STATEMENTS = (
                 direction=REFUTES,
             ),
         ),
-        "At 784-512-10 batches of 16 and 22 drawn at random have no ExAN and are UNIQUE (section 3.2).",
-        "Smallest known; no engine decides the batches of two samples tried in 1-1-2 and 1-1-3.",
+        "At 784-512-10 batches of 16 and 22 drawn at random have no ExAN and are UNIQUE (section 3.2). "
+        "Real targets are no labels of cross_entropy.",
+        SOFTMAX_SMALLER,
+    ),
+    _refuted(
+        "p2-cross-entropy-known",
+        "No exclusive neuron, softmax cross_entropy, labels known up to order",
+        "The same under cross_entropy when the labels are known, so that fewer batches compete.",
+        ("no ExAN in any hidden layer", STRICT, "cross_entropy, labels known up to order"),
+        r"E=0,\ \{y'_m\}=\{y_m\}\ \Longrightarrow\ \exists B'\neq B:\ "
+        r"\nabla_{\mathrm{CE}}(B')=\nabla_{\mathrm{CE}}(B)",
+        kernel("counterexamples.py: shared_softmax", "1-2-3, M = 2, known labels", REFUTES),
+        _known_softmax,
+        (secure.refuted("1-2-3", _known_softmax, "every"),),
+        "It follows from p2-cross-entropy: a batch that is UNIQUE among all labels is so among fewer.",
+        SOFTMAX_SMALLER,
     ),
     Statement(
         name="p2-zero-pre-activation",
@@ -246,7 +315,7 @@ STATEMENTS = (
                 said="pairs of one region",
             ),
         ),
-        remark="The only reading that is true as it stands. With d = 1 it is false (1-1-1).",
+        remark="With these hypotheses true as it stands. With d = 1 it is false (1-1-1).",
     ),
     Statement(
         name="p2-two-real",
@@ -288,12 +357,18 @@ STATEMENTS = (
         "layer, dW_L = G H "
         "and db_L = G 1 have another solution with admissible loss vectors and H >= 0.",
         quantifiers="all K >= 2, n, M >= 2, with or without ExANs; cross_entropy, and losses with free "
-        "vectors",
-        hypotheses=("M >= 2 different samples", "loss vectors are admissible: softmax minus a unit vector"),
+        "vectors; labels one-hot, known up to order or real",
+        hypotheses=(
+            "M >= 2 different samples (g_m, h_m)",
+            "admissible loss vectors: softmax minus the unit vector of the label, the same label for the "
+            "new vector (so the labels may even be known); under mse any vector",
+        ),
         conclusion="Another pair (G', H') with G' H' = dW_L, G' 1 = db_L, H' >= 0 exists.",
         latex=r"R=(1-\varepsilon)I+\tfrac\varepsilon MJ:\quad(GR^{-1})(RH)=GH,\ GR^{-1}1=G1,\ RH\ge0",
         standing=Standing.PROVED,
-        grounds=(written("Appendix P, P.7", "R is near the identity, R 1 = 1 and R >= 0"),),
+        grounds=(
+            written("Appendix P, P.7", "R is near the identity, R 1 = 1 and R >= 0; signs, so labels, stay"),
+        ),
         checks=(
             by_instances(
                 "factors",

@@ -132,11 +132,18 @@ STATEMENTS = (
         source="docs/theory.md section 4, S5; Appendix R5",
         reading="Two samples whose output system is theirs alone (R2: rank G = rank [H_{L-1} 1] = 2), with "
         "e = f_2 - f_1 != 0 and the same labels in the second batch. Besides permutations the system has "
-        "a solution if and only if y_2 - y_1 = l e for some l; then Q = [[1-a, a], [a, 1-a]] with "
-        "a = 1 - l / 2, and for 0 < l < 2, l != 1 it is a second batch in the same region.",
+        "an invertible solution if and only if y_2 - y_1 = l e for some l other than 0, 1 and 2 (0 and 2 "
+        "give permutations; l = 1 would make the loss vectors equal). It is Q = [[1-a, a], [a, 1-a]] with "
+        "a = 1 - l / 2, and for 0 < l < 2, l != 1 it is a second batch in the same region, whatever the "
+        "ranks.",
         quantifiers="all depths, widths, K, labels",
-        hypotheses=("mse", "e != 0", "the second batch has the same labels up to order"),
-        conclusion="Without l only permutations solve the system; with 0 < l < 2, l != 1 there is a "
+        hypotheses=(
+            "mse, two samples of one region",
+            "e != 0",
+            "the second batch has the same labels up to order",
+            "for 'only permutations': rank G = rank [H_{L-1} 1] = 2 (R2)",
+        ),
+        conclusion="Without such an l only permutations solve the system; with 0 < l < 2, l != 1 there is a "
         "second batch.",
         latex=r"a\,\bigl(2(1-a)e-(y_2-y_1)\bigr)=0:\quad a\in\{0\}\ \text{or}\ y_2-y_1=2(1-a)\,e",
         standing=Standing.PROVED,
@@ -169,9 +176,8 @@ STATEMENTS = (
                 said="obligations are as expected",
             ),
         ),
-        remark="With one logit e and y_2 - y_1 are always parallel: two samples of one region with 0 < "
-        "l < 2 have "
-        "a second batch.",
+        remark="With one logit e and y_2 - y_1 are always parallel: two samples of one region with 0 < l < "
+        "2, l != 1, have a second batch.",
     ),
     Statement(
         name="s5-one-hot-counts",
