@@ -478,6 +478,22 @@ def test_a_predicate_that_misbehaves_is_named(predicate: Any, said: str):
     ("arguments", "said"),
     [
         ({"name": ""}, "needs a name"),
+        ({"name": 7}, "needs a name, and 7 is none"),
+        ({"sizes": 5}, r"claim 'mine': sizes is 5; give Sizes\(inputs="),
+        ({"sizes": 0}, "sizes is 0; give Sizes"),
+        ({"networks": [1]}, r"networks\[0\] is 1; give exan_verify.ReluNetwork.from_arrays"),
+        ({"networks": 5}, "networks is 5; give a list of ReluNetworks"),
+        (
+            {"hypotheses": unique},
+            "hypotheses is the predicate 'no other batch .*'; give a list of predicates",
+        ),
+        ({"hypotheses": (p for p in [unique])}, "hypotheses is <generator .*; give a list of predicates"),
+        ({"hypotheses": "text"}, "hypotheses is 'text'; give a list of predicates"),
+        ({"domain": "box:0,1"}, r"domain is 'box:0,1'; give exan_verify.Box\(lo, hi\), or None"),
+        ({"conclusion": lambda: True}, r"'\(a lambda\)' is a function of \(\); it gets one argument"),
+        ({"hypotheses": [candidate_size]}, r"'How large .*' is a function of \(network: .*; it gets one"),
+        ({"loss": 5}, "loss=5 is not known; use one of"),
+        ({"reduction": None}, "reduction=None is not known"),
         ({"conclusion": True}, "True is not a predicate"),
         ({"hypotheses": ["text"]}, "'text' is not a predicate"),
         ({"loss": "l1"}, "loss='l1' is not known; use one of 'cross_entropy'"),
@@ -498,6 +514,55 @@ def test_sizes_are_ranges():
         Sizes(hidden=((1, 2), (3, 2)))
     with pytest.raises(ClaimError, match=r"Sizes\.samples is"):
         Sizes(samples=(0, 2))
+    with pytest.raises(ClaimError, match=r"Sizes.inputs is 3; give two integers .*, like \(3, 3\)"):
+        Sizes(inputs=3)  # type: ignore[arg-type]
+    for wrong in ((1, 2, 3), (1.0, 2.0), (True, 2), "12", None):
+        with pytest.raises(ClaimError, match=r"Sizes.logits is .*; give two integers \(least, most\)"):
+            Sizes(logits=wrong)  # type: ignore[arg-type]
+    for flat in ((1, 4), 3, None):
+        with pytest.raises(ClaimError, match=r"Sizes.hidden is .*; give one range per hidden layer"):
+            Sizes(hidden=flat)  # type: ignore[arg-type]
+    with pytest.raises(ClaimError, match=r"Sizes\.biases is 3; give True, False, or None for both"):
+        Sizes(biases=3)  # type: ignore[arg-type]
+
+
+def test_fixed_networks_count_for_the_question_instead_of_sizes():
+    network = ReluNetwork.from_arrays([[[1, 2, 3]], [[1], [1]]], [[0], [0, 0]])
+    options: dict[str, Any] = {"hypotheses": [], "conclusion": unique, "networks": [network]}
+    Claim("hinge", loss="hinge", domain=Box([0, 0, 0], [1, 1, 1]), **options)
+    with pytest.raises(ClaimError, match=r"Box\.lo has shape"):
+        Claim("box", domain=Box([0, 0], [1, 1]), **options)
+    options["networks"] = [network, ReluNetwork.from_arrays([[[1]], [[1]]], [[0], [0]])]
+    with pytest.raises(ClaimError, match="hinge needs at least two logits; give other networks"):
+        Claim("hinge", loss="hinge", **options)
+
+
+def never(_: Situation) -> bool:
+    """never"""
+    return False
+
+
+def test_a_claim_whose_hypotheses_are_never_met_is_said_to_be_untested():
+    result = search(Claim("never", hypotheses=[never], conclusion=unique, sizes=TINY), effort=3)
+    assert not result.refuted
+    looked_at = sum(stage.looked_at for stage in result.stages)
+    assert result.says == f"hypotheses never met in {looked_at} situations: nothing was tested"
+    drawn, _, inputs, weights = result.stages
+    assert drawn.says == f"hypotheses never met in {drawn.looked_at} situations: nothing was tested"
+    assert weights.counts["cases covered completely"] > 0
+    assert weights.says == f"hypotheses never met in {weights.looked_at} paths: nothing was tested"
+    assert inputs.counts["cases"] == 0, "no network had met the hypotheses"
+
+
+def test_a_conclusion_that_is_never_decided_tests_nothing():
+    def undecided(_: Situation) -> bool:
+        raise Undecided("this one")
+
+    result = search(Claim("open", hypotheses=[], conclusion=undecided, sizes=TINY), effort=3)
+    inside = sum(stage.inside for stage in result.stages)
+    assert inside > 0
+    assert result.says.startswith(f"conclusion decided in none of {inside} situations")
+    assert not search(Claim("fine", hypotheses=[], conclusion=one_each, sizes=TINY), effort=3).nothing_tested
 
 
 def test_words_come_from_docstrings():
@@ -546,6 +611,11 @@ def test_a_file_gives_its_claims(own: Path):
         ("import no_such_module", "cannot be run: ModuleNotFoundError: No module named 'no_such_module'"),
         ("def broken(:", "cannot be run: SyntaxError"),
         ("1 / 0", "cannot be run: ZeroDivisionError"),
+        ("import sys\nsys.exit(3)", "cannot be run: SystemExit(3); remove the call of sys.exit (line 2 of "),
+        (
+            OWN + "\nC = Claim(7, hypotheses=[], conclusion=always)",
+            "cannot be run: a claim needs a name, and 7 is none; give a text like 'hidden-is-safe' (line 12",
+        ),
         ("x = 1", "defines no claim; add NAME = exan_verify.theorems.Claim"),
         (
             OWN + "AGAIN = Claim('false-one', hypotheses=[], conclusion=unique)",
@@ -580,6 +650,7 @@ def test_the_command_searches_a_file(own: Path, capsys: pytest.CaptureFixture[st
     assert record["schema"] == "exan/own-theorems/1"
     (claim,) = record["claims"]
     assert (claim["name"], claim["refuted"], claim["example"]) == ("true-one", False, None)
+    assert claim["nothing_tested"] is None
     assert claim["stages"][0]["counts"]["situations"] > 0
     assert main(["theorems", "--file", str(own), "other"]) == ExitCode.USAGE
     assert "has no claim called 'other'; it has: false-one, true-one" in capsys.readouterr().err
@@ -591,6 +662,69 @@ def test_the_command_names_a_predicate_that_raises(own: Path, capsys: pytest.Cap
     err = capsys.readouterr().err
     assert "claim 'false-one': the predicate 'the moon is round' raised AttributeError" in err
     assert f"line 7 of {own}" in err
+
+
+@pytest.mark.parametrize(
+    "place", ["hypotheses=[quit_now], conclusion=always", "hypotheses=[], conclusion=quit_now"]
+)
+@pytest.mark.parametrize("call", ["sys.exit(0)", "sys.exit(1)", "exit()", "raise SystemExit"])
+def test_a_predicate_that_ends_the_process_is_an_error(
+    own: Path, capsys: pytest.CaptureFixture[str], call: str, place: str
+):
+    own.write_text(
+        f"import sys\ndef quit_now(s):\n    {call}\n{OWN}C = Claim('quits', {place}, sizes=SMALL)\n"
+    )
+    assert main(["theorems", "--file", str(own), "quits"]) == ExitCode.USAGE
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "claim 'quits': the predicate 'quit now' raised SystemExit(" in err
+    assert f"remove the call of sys.exit (line 3 of {own})" in err
+
+
+@pytest.mark.parametrize(
+    "text", ["raise KeyboardInterrupt", OWN.replace("return True", "raise KeyboardInterrupt")]
+)
+def test_the_keyboard_still_interrupts(own: Path, capsys: pytest.CaptureFixture[str], text: str):
+    own.write_text(text)
+    assert main(["theorems", "--file", str(own)]) == ExitCode.INTERRUPTED
+    assert "error: interrupted" in capsys.readouterr().err
+
+
+OWN_STATEMENT = """
+import sys
+from exan_verify.theorems import Check, Standing, Statement
+
+def run(progress, seed):
+    CALL
+
+TEXTS = {name: "text" for name in "group title source reading quantifiers conclusion latex".split()}
+MINE = Statement(name="mine", hypotheses=(), standing=Standing.OPEN, grounds=(),
+                 checks=(Check(name="check", what="something", run=run),), **TEXTS)
+"""
+
+
+@pytest.mark.parametrize("call", ["sys.exit(0)", "1 / 0"])
+def test_a_statement_of_one_s_own_that_raises_is_an_error(
+    own: Path, capsys: pytest.CaptureFixture[str], call: str
+):
+    own.write_text(OWN_STATEMENT.replace("CALL", call))
+    assert main(["theorems", "--file", str(own)]) == ExitCode.USAGE
+    err = capsys.readouterr().err
+    assert "own.py: running its statements raised " in err
+    assert f"(line 6 of {own})" in err
+
+
+def test_the_command_says_loudly_that_nothing_was_tested(own: Path, capsys: pytest.CaptureFixture[str]):
+    own.write_text(OWN.replace("hypotheses=[]", "hypotheses=[lambda s: False]"))
+    arguments = ["theorems", "--file", str(own), "true-one", "--effort", "3"]
+    assert main(arguments) == ExitCode.UNDECIDED
+    out = capsys.readouterr().out
+    assert "NOTHING TESTED: hypotheses never met in " in out
+    assert "covered completely" not in out.replace("0 of 0 cases covered completely", "")
+    assert main([*arguments, "--json"]) == ExitCode.UNDECIDED
+    (claim,) = json.loads(capsys.readouterr().out)["claims"]
+    assert claim["says"] == claim["nothing_tested"]
+    assert claim["says"].endswith("situations: nothing was tested")
 
 
 def test_numpy_answers_are_bools():

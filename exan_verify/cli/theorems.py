@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import rich_click as click
@@ -95,14 +96,18 @@ def _write_table(output: Output, statements: Sequence[Statement], options: dict[
 def _own(output: Output, name: str | None, no_checks: bool, options: dict[str, Any]) -> int:
     """A user's file: claims are searched, statements run their checks."""
     from exan_verify.cli.claims import load, search_all, searched_code, searched_record
+    from exan_verify.theorems.users_code import UsersCode
     from exan_verify.theorems.written import report_record
 
-    claims, statements = load(options["file"], name)
+    file = options["file"]
+    claims, statements = load(file, name)
+    users_code = UsersCode(f"{file}: running its statements raised", file=str(Path(file).absolute()))
     with output.working("searching") as told:
         results = search_all(output, claims, options, told)
-        reports = _run(output, statements, told, seed=options["seed"], checks=not no_checks)
+        with users_code:
+            reports = _run(output, statements, told, seed=options["seed"], checks=not no_checks)
     record = {"claims": list(map(searched_record, results)), "statements": list(map(report_record, reports))}
-    output.answer({"schema": "exan/own-theorems/1", "file": options["file"], **record})
+    output.answer({"schema": "exan/own-theorems/1", "file": file, **record})
     return searched_code(results) if all(r.holds for r in reports) else ExitCode.REFUSED
 
 
