@@ -39,7 +39,9 @@ from exan_verify.theorems import (
 from exan_verify.theorems.claim import Judged, judge, words
 from exan_verify.theorems.searching.explore import Exploration, Limits, explore
 from exan_verify.theorems.searching.found import candidate_size, verified
+from exan_verify.theorems.searching.smaller import minimal
 from exan_verify.theorems.searching.solved import all_inputs, all_weights
+from exan_verify.theorems.searching.tally import Tally
 from exan_verify.theorems.searching.unknowns import is_second_batch, label_pairs
 from exan_verify.theorems.situation import Asked
 from exan_verify.theorems.tracing import Path as TracedPath
@@ -49,6 +51,10 @@ from tests.theorem_cases import silent
 
 F = Fraction
 TINY = Sizes(inputs=(1, 1), hidden=((1, 2),), logits=(1, 1), samples=(1, 2))
+
+
+def batch_of(network: ReluNetwork, x: Any, y: Any) -> Batch:
+    return Batch.of(x, y, network=network, loss=Loss.MSE, labels=Labels.ONE_HOT)
 
 
 def rows_give_samples(s: Situation) -> bool:
@@ -271,6 +277,47 @@ def test_a_false_claim_is_refuted_by_a_minimal_example():
     again = search(claim, effort=60).counterexample
     assert again is not None
     assert again.example == found.example, "same seed, same counterexample"
+
+
+class Open(Tally):
+    """Engines that decide nothing of what is admitted: only a solver can find a second batch then."""
+
+    def judge(self, network: ReluNetwork, batch: Batch) -> Judged:
+        judged = Tally.judge(self, network, batch)
+        return judged if judged is Judged.OUTSIDE else Judged.UNDECIDED
+
+
+@pytest.mark.parametrize("kind", [Tally, Open])
+def test_a_counterexample_shrinks_until_nothing_smaller_is_one(kind: type[Tally]):
+    """A neuron that is constant can go into the bias, another batch can take the first one's place."""
+    sizes = Sizes(inputs=(1, 2), hidden=((1, 4),), logits=(1, 2), samples=(1, 2))
+    claim = Claim("p1", hypotheses=[two_each], conclusion=unique, sizes=sizes)
+    network = ReluNetwork.from_arrays([[[0], [-2], [1]], [[-2, 2, -2]]], [[1, 0, 2], [-2]])
+    batch = batch_of(network, [[F(-4, 3)]], [0])
+    second = batch_of(network, [[F(-3, 2)]], [1])
+    tally = kind(claim, "all inputs", 100, silent)
+    found = minimal(tally, (network, batch), second, questions=200, seed=0)
+    assert found is not None
+    example = found.example
+    assert (example.network.widths, example.batch.size) == ((1, 2, 1), 1)
+    assert found.replay.confirmed is True
+    assert found.replay.equal_gradients is True
+    assert "made smaller step by step" in example.note
+    again = minimal(tally, (example.network, example.batch), example.second, questions=200, seed=0)
+    assert again is not None
+    assert again.example.network == example.network, "nothing smaller is one step away"
+    assert again.example.batch == example.batch
+
+
+def test_without_questions_a_counterexample_stays_as_it_is_where_engines_say_nothing():
+    claim = Claim("p1", hypotheses=[two_each], conclusion=unique)
+    case = published_insecure()
+    assert case.second is not None
+    tally = Open(claim, "all inputs", 100, silent)
+    found = minimal(tally, (case.network, case.batch), case.second, questions=0, seed=0)
+    assert found is not None
+    assert (found.example.network, found.example.batch) == (case.network, case.batch)
+    assert found.replay.confirmed is True
 
 
 def test_a_claim_of_safety_is_refuted_by_a_certificate_of_uniqueness():

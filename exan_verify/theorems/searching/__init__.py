@@ -5,7 +5,7 @@
 3. *all inputs*: for a few networks, a solver covers every batch.
 4. *all weights*: for the smallest sizes, a solver covers every network at a few batches.
 
-A counterexample is verified exactly before it is shown. Finding none proves nothing.
+A counterexample is made smaller and verified exactly before it is shown. Finding none proves nothing.
 """
 
 from __future__ import annotations
@@ -16,14 +16,13 @@ from dataclasses import dataclass, replace
 
 from exan_verify.errors import InputError
 from exan_verify.network import Batch, ReluNetwork
-from exan_verify.smt.solvers import Worker
-from exan_verify.theorems.claim import Claim, Judged, unique
+from exan_verify.theorems.claim import Claim
 from exan_verify.theorems.searching.explore import Limits
-from exan_verify.theorems.searching.found import Counterexample, Stage, nothing_tested, verified
+from exan_verify.theorems.searching.found import Counterexample, Records, Stage, nothing_tested
 from exan_verify.theorems.searching.generated import draw_counterexample
 from exan_verify.theorems.searching.instances import try_instances
-from exan_verify.theorems.searching.shrinking import shrink
-from exan_verify.theorems.searching.solved import Solved, all_inputs, all_weights, second_batch
+from exan_verify.theorems.searching.smaller import minimal
+from exan_verify.theorems.searching.solved import Solved, all_inputs, all_weights
 from exan_verify.theorems.searching.tally import Tally
 from exan_verify.theorems.searching.unknowns import polynomial
 from exan_verify.theorems.statement import Progress
@@ -32,10 +31,7 @@ __all__ = ["Searched", "search"]
 
 EFFORT = 200
 QUESTIONS = 2
-"""Questions to a solver for each unit of effort, per stage."""
-
-BRIEF = 24
-"""Questions to a solver about one candidate for a smaller counterexample, per labelling of a second batch."""
+"""Questions to a solver for each unit of effort, per stage, and for making a counterexample smaller."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,16 +82,6 @@ class _Way:
         questions = self.effort * QUESTIONS
         return Limits(runs=questions, queries=questions, deadline=self.deadline, seed=self.seed)
 
-    @property
-    def solvable(self) -> bool:
-        """Whether a solver can be asked for a second batch that contradicts the claim."""
-        return self.claim.conclusion is unique and not polynomial(self.claim)
-
-    @property
-    def brief(self) -> Limits:
-        """For one such question, of many."""
-        return Limits(runs=BRIEF, queries=BRIEF, deadline=self.deadline, seed=self.seed)
-
 
 def search(
     claim: Claim,
@@ -140,7 +126,7 @@ def _judged(
     start = time.perf_counter()
     tally = way.tally(name, way.effort)
     run(way.claim, tally, examples=way.effort, seed=way.seed)
-    found = None if tally.best is None else _minimal(way, tally, *tally.best)
+    found = None if tally.best is None else _minimal(way, tally, tally.best)
     counts = tally.numbers()
     says = f"{counts['situations']} situations, {counts['within the hypotheses']} within the hypotheses"
     says += f", {counts['undecided']} of them undecided" if counts["undecided"] else ""
@@ -154,28 +140,8 @@ def _stage(name: str, says: str, counts: Mapping[str, int], start: float, what: 
     return replace(made, says=nothing) if nothing else made
 
 
-def _minimal(
-    way: _Way, tally: Tally, network: ReluNetwork, batch: Batch, second: Batch | None = None
-) -> Counterexample | None:
-    """The smallest counterexample from here that can be verified.
-
-    Where the exact engines leave open whether a smaller one has a second batch, a solver is asked for one.
-    """
-    note = f"{tally.what}, seed {way.seed}, made smaller step by step"
-    seconds = {(network.digest, batch.digest): second}
-    with Worker() as worker:
-
-        def fails(smaller: ReluNetwork, part: Batch) -> bool:
-            judged = tally.judge(smaller, part)
-            if judged is Judged.UNDECIDED and way.solvable and not tally.late():
-                other = second_batch(way.claim, smaller, part, way.brief, worker)
-                seconds[smaller.digest, part.digest] = other
-                return other is not None and verified(way.claim, smaller, part, note, other) is not None
-            return judged is Judged.FAILS
-
-        smallest = shrink(way.claim, network, batch, fails, tally.late)
-    known = seconds.get((smallest[0].digest, smallest[1].digest))
-    return verified(way.claim, *smallest, note, known) or verified(way.claim, network, batch, note, second)
+def _minimal(way: _Way, tally: Tally, records: Records, second: Batch | None = None) -> Counterexample | None:
+    return minimal(tally, records, second, questions=way.effort * QUESTIONS, seed=way.seed)
 
 
 def _solvers(way: _Way, networks: list[ReluNetwork]) -> list[tuple[str, Callable[[], Solved] | str]]:
@@ -208,7 +174,7 @@ def _smaller_solved(way: _Way, name: str, found: Counterexample) -> Counterexamp
     """Shrink what a solver found."""
     example = found.example
     tally = way.tally(name, way.effort)
-    return _minimal(way, tally, example.network, example.batch, example.second) or found
+    return _minimal(way, tally, (example.network, example.batch), example.second) or found
 
 
 def _silent(_what: str, _done: int, _total: int) -> None:

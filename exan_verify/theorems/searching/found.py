@@ -14,7 +14,9 @@ from exan_verify.theorems.situation import Situation
 from exan_verify.theorems.statement import Example, Progress
 from exan_verify.verdict import Outcome
 
-__all__ = ["Counterexample", "Progress", "Stage", "candidate_size", "nothing_tested", "verified"]
+__all__ = ["Counterexample", "Progress", "Records", "Stage", "candidate_size", "nothing_tested", "verified"]
+
+Records = tuple[ReluNetwork, Batch]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from itertools import islice, pairwise, product
 
 import numpy as np
 
-from exan_verify.network import Array, Batch, ReluNetwork
+from exan_verify.network import Array, ReluNetwork
 from exan_verify.smt.solvers import Worker
 from exan_verify.theorems.claim import Claim, Judged, unique
 from exan_verify.theorems.searching.explore import Exploration, Limits, Point, explore
@@ -26,9 +26,7 @@ from exan_verify.theorems.searching.unknowns import (
     free_of,
     label_pairs,
     run_claim,
-    second_labels,
 )
-from exan_verify.theorems.situation import rational_array
 from exan_verify.theorems.statement import Progress
 from exan_verify.theorems.tracing import Path
 
@@ -130,22 +128,6 @@ def _advance(claim: Claim, case: _Case) -> tuple[Counterexample | None, bool]:
             if checked is not None:
                 return checked, True
     return None, True
-
-
-def second_batch(
-    claim: Claim, network: ReluNetwork, batch: Batch, limits: Limits, worker: Worker
-) -> Batch | None:
-    """Another batch with the gradient of this one, as a solver finds it; None when it finds none.
-
-    For claims of uniqueness about a rational loss. What is found has still to be verified.
-    """
-    y = batch.labels if batch.labels.ndim == 1 else rational_array(batch.labels)
-    for second in second_labels(claim, network, batch):
-        template = Template(network=network, x=batch.inputs, y=y, second=second, free=free_of(claim))
-        for point, _, judged in _begin(claim, template, limits, worker).runs:
-            if judged is Judged.FAILS:
-                return exact_batches(claim, template, point)[2]
-    return None
 
 
 def _queries(cases: Sequence[_Case]) -> int:
