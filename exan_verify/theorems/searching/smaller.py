@@ -1,4 +1,4 @@
-"""Makes a counterexample smaller: by the engines' word, or by a solver that is asked about the smaller one."""
+"""Makes a counterexample smaller: by the engines' word, or by a solver asked about the smaller network."""
 
 from __future__ import annotations
 
