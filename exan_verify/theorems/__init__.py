@@ -5,7 +5,6 @@
 
 from exan_verify.theorems.claim import (
     Claim,
-    ClaimError,
     Sizes,
     all_determined,
     ambiguous,
@@ -30,6 +29,7 @@ from exan_verify.theorems.statement import (
     Standing,
     Statement,
 )
+from exan_verify.theorems.users_code import ClaimError
 
 __all__ = [
     "Check",
