@@ -37,7 +37,8 @@ from exan_verify.numeric.exclusive import (
     parallel_columns,
     shown_inputs,
 )
-from exan_verify.numeric.passes import backward, forward
+from exan_verify.numeric.passes import backward, delta_spans, forward
+from exan_verify.numeric.polish import meet
 from exan_verify.numeric.problem import Problem
 from exan_verify.numeric.records import Finding
 from exan_verify.numeric.remainder import without
@@ -55,6 +56,9 @@ _NO_GROUP = (
     "no two columns of dW_L are alike: no sample shows two exclusive neurons in the last hidden layer; use "
     "peel or lift"
 )
+
+_SAME = 1e-3
+"""Two inputs whose delta directions have a cosine within this of one show one sample."""
 
 _ROUNDINGS = 64.0
 """An activation solved for is taken for positive when it exceeds its estimated rounding by this factor."""
@@ -210,6 +214,9 @@ def _repaired(
     x, rows = _inputs_down(problem, groups)
     if not len(x):
         return replace(nothing, reason=_join(_SHORT.format(0, space.rank), nothing.reason))
+    if len(x) > space.rank:
+        chosen = _own_equations(problem, space, x)
+        x, rows = x[chosen], [rows[k] for k in chosen]
     directions = groups.directions[[m for m, _ in rows]]
     trace = forward(problem, x)
     deltas = backward(problem, trace, directions)[0]
@@ -220,11 +227,21 @@ def _repaired(
     if len(x) == space.rank:
         return replace(nothing, x=x, rest=space.basis[:, :0])
     reason = _join(_SHORT.format(len(x), space.rank), nothing.reason)
-    if len(x) > space.rank:
-        return replace(nothing, reason=f"{len(x)} groups for {space.rank} samples; use peel or lift")
     left = without(space, deltas, x)
     sine = min(1.0, space.noise / left.noise)
     return replace(nothing, x=x, rest=left.basis, rest_sine=sine, reason=reason)
+
+
+def _own_equations(problem: Problem, space: ColumnSpace, x: Tensor) -> list[int]:
+    """Of more inputs than samples those whose deltas meet the column space best, one per direction there:
+    columns may be parallel by accident, or those of one sample in two groups."""
+    meeting = meet(delta_spans(problem, forward(problem, x)), space.basis)
+    directions = torch.nn.functional.normalize(meeting.deltas[:, :, 0], dim=1)
+    chosen: list[int] = []
+    for k in meeting.sines[:, 0].argsort().tolist():
+        if not bool(((directions[chosen] @ directions[k]).abs() > 1 - _SAME).any()):
+            chosen.append(k)
+    return sorted(chosen[: space.rank])
 
 
 def _bias_scale(problem: Problem, directions: Float[Tensor, "m K"]) -> Tensor | None:
