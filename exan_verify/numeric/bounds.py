@@ -27,7 +27,8 @@ the leading part of A~.
        |x^_m - x_m|_2 <= (|v_m| (eta + |e| |x_m|_2) + sum_b k_mb r_b |x_b - x_m|_2) / s_m.
 
    |e| is taken from what P leaves of the bias column, from an even spread of eta over the columns and from
-   one rounding of the summed |delta_b|, whichever is largest.
+   one rounding of the summed |delta_b|, whichever is largest. Where scales do not come from the bias entry
+   nothing cancels, and no bound in L2 is given.
 
 The result is multiplied by a safety factor for the second-order terms left out; candidates whose first-order
 terms are not small (directions off by 0.1 or more) get an infinite bound.
@@ -159,7 +160,8 @@ def _step(
     if finding.rest.shape[1]:
         unseparated = inverse.norm(dim=1) * noise * duals[-1] / finding.rest_sine
         total, total2 = total + unseparated, total2 + unseparated * (1 + size2)
-    # a sample's scale is the entry that its row is divided by
+    # a sample's scale is the entry that its row is divided by; only if that is the bias entry, errors cancel
+    from_bias = problem.layers[0].bias_given and finding.scale_error == 0
     bound = _SAFETY * total * (1 + largest) / s + finding.scale_error * largest
     bound = torch.where(lost | dependent, torch.full_like(bound, torch.inf), bound)
     in_range = (
@@ -171,7 +173,7 @@ def _step(
         x=inputs.values[:size],
         deltas=deltas,
         bound=torch.where(in_range, bound, torch.full_like(bound, torch.inf)),
-        norm=torch.where(in_range, _SAFETY * total2 / s + finding.scale_error * size2, torch.inf),
+        norm=torch.where(in_range & from_bias, _SAFETY * total2 / s, torch.inf),
         drift=drift + finding.scale_error,
         sine=meeting.sines[:, 0],
         isolation=isolation,

@@ -30,7 +30,7 @@ from exan_verify.numeric.convolution.stages import (
     Relu,
     Stage,
 )
-from exan_verify.numeric.convolution.systems import stage_matrix
+from exan_verify.numeric.convolution.systems import LARGEST_STAGE, stage_matrix
 
 _SURE = 8.0
 """A pre-activation beyond this many error bounds has its sign for sure."""
@@ -51,6 +51,8 @@ def refit(network: ConvolutionalNetwork, trail: Mapping[int, Known]) -> Known:
     ``trail``: what the descent knew of every value, by place.
     """
     pictures = trail[0]
+    if any(_too_large(stage, trail[k].value) for k, stage in enumerate(network.body)):
+        return pictures
     work = _Work(network=network, trail=trail)
     solved = []
     for m in range(pictures.value.shape[0]):
@@ -69,6 +71,15 @@ def refit(network: ConvolutionalNetwork, trail: Mapping[int, Known]) -> Known:
     if not bool((agree & (after < before)).all()):
         return pictures
     return replace(pictures, value=value, spread=spread)
+
+
+def _too_large(stage: Stage, value: Tensor) -> bool:
+    return _mixes(stage) and value[0].numel() > LARGEST_STAGE
+
+
+def _mixes(stage: Stage) -> bool:
+    """Whether a stage is linear and has a matrix of its own."""
+    return stage.linear and not isinstance(stage, Flatten)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -98,7 +109,7 @@ class _Work:
             stage = self.network.body[place]
             if isinstance(stage, Relu):
                 system = self._through_relu(system, place, m)
-            elif stage.linear and not isinstance(stage, Flatten):
+            elif _mixes(stage):
                 system = self._through_linear(system, place, stage)
             elif isinstance(stage, MaxPool) and (stage.kernel, stage.stride) != ((1, 1), (1, 1)):
                 return None
@@ -133,7 +144,7 @@ class _Work:
         """Which neurons of a ReLU are active for sure, and which may be or not."""
         active = self.trail[place + 1].active[m].flatten()
         stage = self.network.body[place - 1] if place else None
-        if stage is None or not stage.linear or isinstance(stage, Flatten):
+        if stage is None or not _mixes(stage):
             return active, ~active
         below = self.trail[place - 1]
         z = stage.apply(below.value[m : m + 1]).flatten()
