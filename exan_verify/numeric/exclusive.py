@@ -55,7 +55,7 @@ def parallel_columns(problem: Problem) -> LossGroups:
     """E2: groups of at least two columns of dW_L that point the same way, compared after normalising."""
     columns = problem.layers[-1].d_weight.double()
     norms = columns.norm(dim=0)
-    live = torch.nonzero(norms > ALIKE * problem.unit_roundoff * norms.max())[:, 0]
+    live = torch.nonzero(norms > alike(problem.unit_roundoff) * norms.max())[:, 0]
     unit = columns[:, live] / norms[live]
     groups, directions = [], []
     left = torch.ones(len(live), dtype=torch.bool, device=live.device)

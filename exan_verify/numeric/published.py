@@ -30,6 +30,7 @@ from exan_verify.network import Loss
 from exan_verify.numeric.exclusive import (
     ALIKE,
     LossGroups,
+    alike,
     equal_ratios,
     layer_summaries,
     negative_entry,
@@ -59,6 +60,9 @@ _NO_GROUP = (
 
 _SAME = 1e-3
 """Two inputs whose delta directions have a cosine within this of one show one sample."""
+
+_AGREE = 1e-3
+"""Rows of two neurons that are exclusive to one sample agree to this, relatively."""
 
 _ROUNDINGS = 64.0
 """An activation solved for is taken for positive when it exceeds its estimated rounding by this factor."""
@@ -170,7 +174,7 @@ def _patterns_down(problem: Problem, g: Float[Tensor, "m K"]) -> tuple[list[Bool
         if not bool(have.all()):
             return None, f"a sample has no exclusive neuron in hidden layer {k + 1}, which B.3 needs"
         h = problem.layers[k].d_weight[rows].double().abs()
-        patterns.insert(0, h > ALIKE * problem.unit_roundoff * h.amax(dim=1, keepdim=True))
+        patterns.insert(0, h > alike(problem.unit_roundoff) * h.amax(dim=1, keepdim=True))
     return patterns, ""
 
 
@@ -260,18 +264,34 @@ def _bias_scale(problem: Problem, directions: Float[Tensor, "m K"]) -> Tensor | 
 def _inputs_down(problem: Problem, groups: LossGroups) -> tuple[Tensor, list[tuple[int, int]]]:
     """E1 from the last hidden layer to the first: inputs, and per input its group and neuron of layer 1."""
     index = len(problem.layers) - 2
-    bias = problem.layers[index].d_bias
-    members = torch.arange(len(groups.neurons), device=bias.device)
-    chosen = torch.stack([neurons[bias[neurons].abs().argmax()] for neurons in groups.neurons])
+    device = problem.device
+    picked = [_agreeing(problem, index, neurons) for neurons in groups.neurons]
+    members = torch.tensor([m for m, j in enumerate(picked) if j >= 0], dtype=torch.long, device=device)
+    chosen = torch.tensor([j for j in picked if j >= 0], dtype=torch.long, device=device)
     while True:
         h, shown = shown_inputs(problem, index, chosen)
         h, members, chosen = h[shown], members[shown], chosen[shown]
         if index == 0:
             return h, list(zip(members.tolist(), chosen.tolist(), strict=True))
-        pattern = h > ALIKE * problem.unit_roundoff * h.abs().amax(dim=1, keepdim=True)
+        pattern = h > alike(problem.unit_roundoff) * h.abs().amax(dim=1, keepdim=True)
         index -= 1
         best, have = _exclusive_neurons(problem, index, pattern)
         members, chosen = members[have], best[have]
+
+
+def _agreeing(problem: Problem, index: int, neurons: Tensor) -> int:
+    """The group's neuron with the largest bias entry among those whose rows show what another one's row
+    shows, as those of two exclusive neurons do; -1 where no two agree: parallel by accident."""
+    h, shown = shown_inputs(problem, index, neurons)
+    distance = torch.cdist(h, h, compute_mode="donot_use_mm_for_euclid_dist")
+    limit = max(_AGREE, 8 * problem.unit_roundoff) * h.norm(dim=1)
+    agree = (distance <= torch.minimum(limit[:, None], limit)) & shown & shown[:, None]
+    votes = agree.sum(dim=1)
+    if int(votes.max()) < 2:
+        return -1
+    best = agree[votes.argmax()]
+    bias = problem.layers[index].d_bias[neurons].abs()
+    return int(neurons[torch.where(best, bias, -1.0).argmax()])
 
 
 def _join(*reasons: str) -> str:
