@@ -157,6 +157,7 @@ SUITES: Mapping[str, Suite] = {
             ("labels ", "labels_right"),
             ("pictures ", "pictures"),
             ("error ", "picture_error"),
+            ("bound ", "picture_bound"),
             ("wrong ", "wrong"),
             ("open at", "stopped"),
             ("s ", "seconds"),
