@@ -59,7 +59,7 @@ def attack(
     Raises :class:`InputError` or a subclass naming what cannot be used.
     """
     given = _given(gradient)
-    _check_device(device)
+    check_device(device)
     options: dict[str, Any] = {
         "loss": choice(Loss, loss, "loss"),
         "reduction": choice(Reduction, reduction, "reduction"),
@@ -107,7 +107,8 @@ def with_convolutions(model: Any) -> bool:
     return is_convolutional(model)
 
 
-def _check_device(device: str | None) -> None:
+def check_device(device: str | None) -> None:
+    """Raise :class:`InputError` where torch has no such device."""
     import torch
 
     try:

@@ -132,8 +132,8 @@ class Row:
     ``recall`` median and ``recall_worst``: share of the batch claimed with RMSE below 1e-3; ``wrong``:
     claimed samples further from the truth than their bound, with a wrong label, or more than the batch has,
     all seeds together (must be 0); ``rmse`` and ``bound``: the worst of any claimed sample;
-    ``labels_right``: worst share of claimed labels that are right; ``methods``: in how many runs which method's candidates were taken; ``gap``: the smallest
-    sigma_{U-M} / sigma_{U-M+1} of the lifted equations.
+    ``labels_right``: worst share of claimed labels that are right; ``methods``: in how many runs which
+    method's candidates were taken; ``gap``: the smallest sigma_{U-M} / sigma_{U-M+1} of the lifted equations.
     """
 
     name: str

@@ -97,7 +97,8 @@ class Trial:
     """One batch under one method, as shares of its samples: claimed with RMSE below 1e-3 (``recall``; of
     those that meet the condition, of those that are short, None where there are none), and handed over right
     up to a factor (``scaled``). ``wrong``: claimed samples beyond their bound or with a wrong label;
-    ``labels``: the share of claimed labels that are right. ``recall`` is None where the batch is out of the method's range.
+    ``labels``: the share of claimed labels that are right. ``recall`` is None where the batch is out of the
+    method's range.
     """
 
     recall: float | None
@@ -116,7 +117,8 @@ class Row:
     the share of random batches that would do. ``letter``: the published text; ``letter_scaled``: the share of
     samples that it hands over up to a factor; ``published``: with the repairs, also among the samples that
     meet the condition and those that are ``short``; ``wrong``: claimed samples beyond their bound or
-    with a wrong label, all methods together. Recalls are None without a batch, and where every batch is out of the method's range.
+    with a wrong label, all methods together. Recalls are None without a batch, and where every batch is out
+    of the method's range.
     """
 
     name: str
