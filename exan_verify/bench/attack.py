@@ -8,18 +8,16 @@ reduction mean, and the attack is not told the batch size.
 
 from __future__ import annotations
 
-import multiprocessing
 import resource
 import statistics
 import time
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from exan_verify.bench.rows import Progress, require_known, run_seeds
+from exan_verify.bench.rows import Progress, isolated, require_known, run_seeds
 
 if TYPE_CHECKING:
     import torch
@@ -179,7 +177,8 @@ def run_attack_bench(
     require_known("attack", rows, case_names())
     table = []
     for case in (case for case in CASES if (not case.named if rows is None else case.name in rows)):
-        runs = run_seeds(case.name, list(seeds)[: case.seeds], partial(_isolated, case, device), progress)
+        run = partial(isolated, partial(run_case, case, device=device))
+        runs = run_seeds(case.name, list(seeds)[: case.seeds], run, progress)
         table.append(summarise(case, runs))
     return table
 
@@ -272,9 +271,3 @@ def summarise(case: Case, runs: Sequence[Run]) -> Row:
         unknowns=runs[0].unknowns,
         gap=min((run.gap for run in runs if run.gap is not None), default=None),
     )
-
-
-def _isolated(case: Case, device: str | None, seed: int) -> Run:
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
-        return pool.submit(run_case, case, seed, device).result()

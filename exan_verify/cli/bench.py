@@ -158,6 +158,9 @@ SUITES: Mapping[str, Suite] = {
             ("labels ", "labels_right"),
             ("pictures ", "pictures"),
             ("error ", "picture_error"),
+            ("rank ", "rank"),
+            ("present ", "present"),
+            ("classes ", "occurring"),
             ("wrong ", "wrong"),
             ("open at", "stopped"),
             ("s ", "seconds"),
@@ -168,6 +171,7 @@ SUITES: Mapping[str, Suite] = {
             ("IG PSNR ", "rival_psnr"),
             ("IG SSIM ", "rival_ssim"),
             ("gain dB ", "gain"),
+            ("peak MiB ", "peak_mib"),
         ),
     ),
     "smt": Suite(
