@@ -377,8 +377,8 @@ def _safetensors_by_torch(tensors: Mapping[str, Any], path: str | Path) -> bytes
 def _storable(value: Any, name: str, path: str | Path) -> Array:
     if _is_bfloat16(value):
         raise InputError(
-            f"{path}: {name} is bfloat16, which this format cannot store; write to .safetensors, or pass it as "
-            "float32 (.float()), which holds the same values"
+            f"{path}: {name} is bfloat16, which this format cannot store; write to .safetensors, or pass "
+            "it as float32 (.float()), which holds the same values"
         )
     array = value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value)
     if array.dtype == object:
