@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from exan_verify.convert import to_network
 from exan_verify.errors import InputError, choice
-from exan_verify.network import Gradient, Loss, Reduction, ReluNetwork
+from exan_verify.network import Gradient, Labels, Loss, Reduction, ReluNetwork
 
 if TYPE_CHECKING:
     from exan_verify.numeric.records import Attack
@@ -23,6 +23,7 @@ def attack(
     *,
     loss: str = "cross_entropy",
     reduction: str = "mean",
+    labels: str = "one_hot",
     batch_size: int | None = None,
     method: str = "auto",
     repairs: bool = True,
@@ -36,12 +37,14 @@ def attack(
     """Rebuild the samples behind ``gradient``: the inputs and labels that it stands behind, and no others.
 
     ``model``: a ``torch.nn.Module`` of Linear and ReLU layers, one with convolutions below a fully connected
-    head, or a ReluNetwork. ``gradient``: one tensor per parameter, by name. ``batch_size``: how many samples
-    were averaged, default the rank found. ``method``: ``lift`` (no exclusive neurons needed), ``peel`` (one
+    head, or a ReluNetwork. ``gradient``: one tensor per parameter, by name. ``labels``: ``one_hot``, the
+    loss's own kind (for bce 0/1 vectors), or ``real`` for targets of mse and bce that are any numbers, which
+    are claimed only for a given batch size. ``batch_size``: how many samples were averaged, default the rank
+    found. ``method``: ``lift`` (no exclusive neurons needed), ``peel`` (one
     exclusive neuron after the other), ``peel+lift`` (what peeling leaves is lifted), ``assign`` (a search
     for large batches), ``sample`` (drawn rows, after Dimitrov et al. 2024), ``published`` (Pan et
-    al. 2022; ``repairs=False`` takes it to the letter), or ``auto``: lift, and where that does not recover
-    the whole batch, peel and lift the rest. ``partial``: tensors may be missing from ``gradient`` (only some
+    al. 2022; ``repairs=False`` takes it to the letter), or ``auto``: lift, assign, lifting of degree three,
+    peel and lift, until the batch is whole. ``partial``: tensors may be missing from ``gradient`` (only some
     layers are known); without it a missing one is an error. ``device``: a torch device, default the CPU.
     ``progress`` is told (what, share done).
 
@@ -63,6 +66,7 @@ def attack(
     options: dict[str, Any] = {
         "loss": choice(Loss, loss, "loss"),
         "reduction": choice(Reduction, reduction, "reduction"),
+        "labels": choice(Labels, labels, "labels"),
         "batch_size": batch_size,
         "method": method,
         "repairs": repairs,

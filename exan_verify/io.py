@@ -364,7 +364,7 @@ def _safetensors_by_torch(tensors: Mapping[str, Any], path: str | Path) -> bytes
     import torch
     from safetensors.torch import save
 
-    return save(
+    written: bytes = save(
         {
             name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
             if _is_bfloat16(value)
@@ -372,6 +372,7 @@ def _safetensors_by_torch(tensors: Mapping[str, Any], path: str | Path) -> bytes
             for name, value in tensors.items()
         }
     )
+    return written
 
 
 def _storable(value: Any, name: str, path: str | Path) -> Array:

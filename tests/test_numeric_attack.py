@@ -184,8 +184,12 @@ def test_real_targets_need_the_batch_size():
     x = np.random.default_rng(0).normal(size=(3, 20))
     y = np.random.default_rng(1).normal(size=(3, 3))
     batch = Batch.of(x, y, network=network, loss=Loss.MSE, labels=Labels.REAL)
-    assert len(attacked(network, batch, Loss.MSE).x) == 0
-    found = attacked(network, batch, Loss.MSE, batch_size=3)
+    assert len(attacked(network, batch, Loss.MSE, labels="real").x) == 0
+    refused = attacked(network, batch, Loss.MSE, batch_size=3)
+    assert len(refused.x) == 0
+    assert "no one-hot target" in refused.reason
+    assert "labels='real'" in refused.reason
+    found = attacked(network, batch, Loss.MSE, batch_size=3, labels="real")
     assert found.complete
     assert largest_excess(found, batch) <= 1
     assert score(found.x, found.y, torch.tensor(x), torch.tensor(y)).label_accuracy == 1.0
@@ -325,3 +329,19 @@ def test_a_gradient_too_small_to_square_claims_nothing():
             continue
         assert len(found.x) == 0
         assert found.reason
+
+
+def test_methods_out_of_range_refuse_nothing_that_another_method_looked_at():
+    # the gradient of another network: lifting looks for samples in it, and degree three is not needed there
+    network, other = default_network([30, 100, 4], seed=3), default_network([30, 100, 4], seed=4)
+    given = gradient(other, random_batch(other, 5, seed=5), Loss.CROSS_ENTROPY, Reduction.MEAN)
+    found = run(network, given, loss="cross_entropy", reduction="mean")
+    assert (len(found.x), found.complete) == (0, False)
+    assert found.reason
+    assert "degree 2 has equations enough" not in found.reason
+    # too large for lifting, and no method finds anything: said with the reason, not as an error
+    network, other = default_network([30, 24, 4], seed=3), default_network([30, 24, 4], seed=4)
+    given = gradient(other, random_batch(other, 12, seed=5), Loss.CROSS_ENTROPY, Reduction.MEAN)
+    found = run(network, given, loss="cross_entropy", reduction="mean")
+    assert (len(found.x), found.complete) == (0, False)
+    assert "beyond degree-2 lifting" in found.reason

@@ -62,6 +62,7 @@ def test_a_mutated_file_fails_twice(copied: Path) -> None:
     assert done.returncode == 1
     assert f"{QUICK}.smt2: differs from what its Python generates" in done.stderr
     assert "z3 says sat, expected unsat" in done.stderr
+    assert done.stdout.splitlines()[-1] == "bounded: 0 of 1 files as expected; 2 deviations"
 
 
 def test_missing_and_unknown_files_fail(copied: Path) -> None:
@@ -71,6 +72,8 @@ def test_missing_and_unknown_files_fail(copied: Path) -> None:
     assert len(found) == 2
     assert found[0].startswith(f"{QUICK}.smt2: missing")
     assert found[1].startswith("stranger.smt2: belongs to no obligation")
+    count = len(recheck.all_obligations())
+    assert recheck.tally(copied, found) == (count, count - 1)
 
 
 def test_writing_restores_the_files(copied: Path) -> None:
@@ -111,7 +114,8 @@ def test_make_proofs_runs_both_parts() -> None:
     text = (ROOT / "Makefile").read_text()
     recipe = text.split("\nproofs:")[1].split("\n\n")[0]
     assert "proofs/coq assumptions" in recipe
-    assert "proofs/bounded/check.py" in recipe
+    assert recipe.count("proofs/bounded/check.py") == 1
+    assert recipe.splitlines()[-1].strip() == "@cat proofs/coq/build/summary", "it ends with what was proved"
 
 
 needs_coq = pytest.mark.skipif(
@@ -152,6 +156,10 @@ def test_a_true_proof_script_passes_and_a_false_one_fails(tmp_path: Path) -> Non
         folder.mkdir()
         done = coq_copy(folder, old, new)
         assert (done.returncode == 0) is passes, f"{name}: {done.stdout}{done.stderr}"
+        lines = done.stdout.splitlines()
+        assert ("two_factorisations: Closed under the global context" in lines) is passes
+        assert ("coq: 1 of 1 theorems closed under the global context" in lines) is passes
+        assert ("two_factorisations:" in lines) is (name == "admitted"), "what is not closed is named"
 
 
 def test_the_table_of_the_readme_has_every_statement_with_its_verdict() -> None:

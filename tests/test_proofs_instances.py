@@ -81,6 +81,27 @@ def test_instances_lie_where_the_readme_says_and_are_printed() -> None:
     assert used <= listed, f"not in the table of instances: {used - listed}"
 
 
+def listed_in(heading: str) -> set[str]:
+    return {name for cells in rows(heading) for name in names(cells[1])}
+
+
+def test_every_theorem_of_the_readme_is_asked_what_it_rests_on() -> None:
+    """``make assumptions`` answers for the theorems of the README's tables: it must ask for each."""
+    asked = re.findall(r"^Print Assumptions ([\w']+)\.$", (COQ / "assumptions.v").read_text(), re.M)
+    assert len(asked) == len(set(asked)), "a theorem is asked for twice"
+    listed = listed_in("Theorems") | listed_in("Instances")
+    assert listed <= set(asked), f"not in assumptions.v: {listed - set(asked)}"
+
+
+def test_headers_of_coq_files_list_what_is_in_them() -> None:
+    """Names in a header's table, of those with an underscore: others may be letters of the mathematics."""
+    for path in COQ.glob("*.v"):
+        text = path.read_text()
+        header = text.split("\nFrom ", 1)[0]
+        for name in re.findall(r"^\(\*   (\w+_\w+) .*\*\)$", header, re.M):
+            assert re.search(rf"\b{name}\b", text[len(header) :]), f"{path.name} lists {name}, and has it not"
+
+
 def test_what_the_registry_rests_on_in_coq_is_listed() -> None:
     listed = {name for cells in rows("Theorems") + rows("Instances") for name in names(cells[1])}
     grounds = [ground for statement in registry().values() for ground in statement.grounds]

@@ -39,7 +39,9 @@ from exan_verify.theorems import (
 from exan_verify.theorems.claim import Judged, judge, words
 from exan_verify.theorems.searching.explore import Exploration, Limits, explore
 from exan_verify.theorems.searching.found import candidate_size, verified
+from exan_verify.theorems.searching.smaller import minimal
 from exan_verify.theorems.searching.solved import all_inputs, all_weights
+from exan_verify.theorems.searching.tally import Tally
 from exan_verify.theorems.searching.unknowns import is_second_batch, label_pairs
 from exan_verify.theorems.situation import Asked
 from exan_verify.theorems.tracing import Path as TracedPath
@@ -49,6 +51,10 @@ from tests.theorem_cases import silent
 
 F = Fraction
 TINY = Sizes(inputs=(1, 1), hidden=((1, 2),), logits=(1, 1), samples=(1, 2))
+
+
+def batch_of(network: ReluNetwork, x: Any, y: Any) -> Batch:
+    return Batch.of(x, y, network=network, loss=Loss.MSE, labels=Labels.ONE_HOT)
 
 
 def rows_give_samples(s: Situation) -> bool:
@@ -273,6 +279,47 @@ def test_a_false_claim_is_refuted_by_a_minimal_example():
     assert again.example == found.example, "same seed, same counterexample"
 
 
+class Open(Tally):
+    """Engines that decide nothing of what is admitted: only a solver can find a second batch then."""
+
+    def judge(self, network: ReluNetwork, batch: Batch) -> Judged:
+        judged = Tally.judge(self, network, batch)
+        return judged if judged is Judged.OUTSIDE else Judged.UNDECIDED
+
+
+@pytest.mark.parametrize("kind", [Tally, Open])
+def test_a_counterexample_shrinks_until_nothing_smaller_is_one(kind: type[Tally]):
+    """A neuron that is constant can go into the bias, another batch can take the first one's place."""
+    sizes = Sizes(inputs=(1, 2), hidden=((1, 4),), logits=(1, 2), samples=(1, 2))
+    claim = Claim("p1", hypotheses=[two_each], conclusion=unique, sizes=sizes)
+    network = ReluNetwork.from_arrays([[[0], [-2], [1]], [[-2, 2, -2]]], [[1, 0, 2], [-2]])
+    batch = batch_of(network, [[F(-4, 3)]], [0])
+    second = batch_of(network, [[F(-3, 2)]], [1])
+    tally = kind(claim, "all inputs", 100, silent)
+    found = minimal(tally, (network, batch), second, questions=200, seed=0)
+    assert found is not None
+    example = found.example
+    assert (example.network.widths, example.batch.size) == ((1, 2, 1), 1)
+    assert found.replay.confirmed is True
+    assert found.replay.equal_gradients is True
+    assert "made smaller step by step" in example.note
+    again = minimal(tally, (example.network, example.batch), example.second, questions=200, seed=0)
+    assert again is not None
+    assert again.example.network == example.network, "nothing smaller is one step away"
+    assert again.example.batch == example.batch
+
+
+def test_without_questions_a_counterexample_stays_as_it_is_where_engines_say_nothing():
+    claim = Claim("p1", hypotheses=[two_each], conclusion=unique)
+    case = published_insecure()
+    assert case.second is not None
+    tally = Open(claim, "all inputs", 100, silent)
+    found = minimal(tally, (case.network, case.batch), case.second, questions=0, seed=0)
+    assert found is not None
+    assert (found.example.network, found.example.batch) == (case.network, case.batch)
+    assert found.replay.confirmed is True
+
+
 def test_a_claim_of_safety_is_refuted_by_a_certificate_of_uniqueness():
     sizes = Sizes(samples=(2, 2), logits=(2, 3))
     claim = Claim("p2", hypotheses=[no_exclusive_neuron], conclusion=ambiguous, sizes=sizes)
@@ -478,6 +525,22 @@ def test_a_predicate_that_misbehaves_is_named(predicate: Any, said: str):
     ("arguments", "said"),
     [
         ({"name": ""}, "needs a name"),
+        ({"name": 7}, "needs a name, and 7 is none"),
+        ({"sizes": 5}, r"claim 'mine': sizes is 5; give Sizes\(inputs="),
+        ({"sizes": 0}, "sizes is 0; give Sizes"),
+        ({"networks": [1]}, r"networks\[0\] is 1; give exan_verify.ReluNetwork.from_arrays"),
+        ({"networks": 5}, "networks is 5; give a list of ReluNetworks"),
+        (
+            {"hypotheses": unique},
+            "hypotheses is the predicate 'no other batch .*'; give a list of predicates",
+        ),
+        ({"hypotheses": (p for p in [unique])}, "hypotheses is <generator .*; give a list of predicates"),
+        ({"hypotheses": "text"}, "hypotheses is 'text'; give a list of predicates"),
+        ({"domain": "box:0,1"}, r"domain is 'box:0,1'; give exan_verify.Box\(lo, hi\), or None"),
+        ({"conclusion": lambda: True}, r"'\(a lambda\)' is a function of \(\); it gets one argument"),
+        ({"hypotheses": [candidate_size]}, r"'How large .*' is a function of \(network: .*; it gets one"),
+        ({"loss": 5}, "loss=5 is not known; use one of"),
+        ({"reduction": None}, "reduction=None is not known"),
         ({"conclusion": True}, "True is not a predicate"),
         ({"hypotheses": ["text"]}, "'text' is not a predicate"),
         ({"loss": "l1"}, "loss='l1' is not known; use one of 'cross_entropy'"),
@@ -498,6 +561,55 @@ def test_sizes_are_ranges():
         Sizes(hidden=((1, 2), (3, 2)))
     with pytest.raises(ClaimError, match=r"Sizes\.samples is"):
         Sizes(samples=(0, 2))
+    with pytest.raises(ClaimError, match=r"Sizes.inputs is 3; give two integers .*, like \(3, 3\)"):
+        Sizes(inputs=3)  # type: ignore[arg-type]
+    for wrong in ((1, 2, 3), (1.0, 2.0), (True, 2), "12", None):
+        with pytest.raises(ClaimError, match=r"Sizes.logits is .*; give two integers \(least, most\)"):
+            Sizes(logits=wrong)  # type: ignore[arg-type]
+    for flat in ((1, 4), 3, None):
+        with pytest.raises(ClaimError, match=r"Sizes.hidden is .*; give one range per hidden layer"):
+            Sizes(hidden=flat)  # type: ignore[arg-type]
+    with pytest.raises(ClaimError, match=r"Sizes\.biases is 3; give True, False, or None for both"):
+        Sizes(biases=3)  # type: ignore[arg-type]
+
+
+def test_fixed_networks_count_for_the_question_instead_of_sizes():
+    network = ReluNetwork.from_arrays([[[1, 2, 3]], [[1], [1]]], [[0], [0, 0]])
+    options: dict[str, Any] = {"hypotheses": [], "conclusion": unique, "networks": [network]}
+    Claim("hinge", loss="hinge", domain=Box([0, 0, 0], [1, 1, 1]), **options)
+    with pytest.raises(ClaimError, match=r"Box\.lo has shape"):
+        Claim("box", domain=Box([0, 0], [1, 1]), **options)
+    options["networks"] = [network, ReluNetwork.from_arrays([[[1]], [[1]]], [[0], [0]])]
+    with pytest.raises(ClaimError, match="hinge needs at least two logits; give other networks"):
+        Claim("hinge", loss="hinge", **options)
+
+
+def never(_: Situation) -> bool:
+    """never"""
+    return False
+
+
+def test_a_claim_whose_hypotheses_are_never_met_is_said_to_be_untested():
+    result = search(Claim("never", hypotheses=[never], conclusion=unique, sizes=TINY), effort=3)
+    assert not result.refuted
+    looked_at = sum(stage.looked_at for stage in result.stages)
+    assert result.says == f"hypotheses never met in {looked_at} situations: nothing was tested"
+    drawn, _, inputs, weights = result.stages
+    assert drawn.says == f"hypotheses never met in {drawn.looked_at} situations: nothing was tested"
+    assert weights.counts["cases covered completely"] > 0
+    assert weights.says == f"hypotheses never met in {weights.looked_at} paths: nothing was tested"
+    assert inputs.counts["cases"] == 0, "no network had met the hypotheses"
+
+
+def test_a_conclusion_that_is_never_decided_tests_nothing():
+    def undecided(_: Situation) -> bool:
+        raise Undecided("this one")
+
+    result = search(Claim("open", hypotheses=[], conclusion=undecided, sizes=TINY), effort=3)
+    inside = sum(stage.inside for stage in result.stages)
+    assert inside > 0
+    assert result.says.startswith(f"conclusion decided in none of {inside} situations")
+    assert not search(Claim("fine", hypotheses=[], conclusion=one_each, sizes=TINY), effort=3).nothing_tested
 
 
 def test_words_come_from_docstrings():
@@ -546,6 +658,11 @@ def test_a_file_gives_its_claims(own: Path):
         ("import no_such_module", "cannot be run: ModuleNotFoundError: No module named 'no_such_module'"),
         ("def broken(:", "cannot be run: SyntaxError"),
         ("1 / 0", "cannot be run: ZeroDivisionError"),
+        ("import sys\nsys.exit(3)", "cannot be run: SystemExit(3); remove the call of sys.exit (line 2 of "),
+        (
+            OWN + "\nC = Claim(7, hypotheses=[], conclusion=always)",
+            "cannot be run: a claim needs a name, and 7 is none; give a text like 'hidden-is-safe' (line 12",
+        ),
         ("x = 1", "defines no claim; add NAME = exan_verify.theorems.Claim"),
         (
             OWN + "AGAIN = Claim('false-one', hypotheses=[], conclusion=unique)",
@@ -580,6 +697,7 @@ def test_the_command_searches_a_file(own: Path, capsys: pytest.CaptureFixture[st
     assert record["schema"] == "exan/own-theorems/1"
     (claim,) = record["claims"]
     assert (claim["name"], claim["refuted"], claim["example"]) == ("true-one", False, None)
+    assert claim["nothing_tested"] is None
     assert claim["stages"][0]["counts"]["situations"] > 0
     assert main(["theorems", "--file", str(own), "other"]) == ExitCode.USAGE
     assert "has no claim called 'other'; it has: false-one, true-one" in capsys.readouterr().err
@@ -591,6 +709,69 @@ def test_the_command_names_a_predicate_that_raises(own: Path, capsys: pytest.Cap
     err = capsys.readouterr().err
     assert "claim 'false-one': the predicate 'the moon is round' raised AttributeError" in err
     assert f"line 7 of {own}" in err
+
+
+@pytest.mark.parametrize(
+    "place", ["hypotheses=[quit_now], conclusion=always", "hypotheses=[], conclusion=quit_now"]
+)
+@pytest.mark.parametrize("call", ["sys.exit(0)", "sys.exit(1)", "exit()", "raise SystemExit"])
+def test_a_predicate_that_ends_the_process_is_an_error(
+    own: Path, capsys: pytest.CaptureFixture[str], call: str, place: str
+):
+    own.write_text(
+        f"import sys\ndef quit_now(s):\n    {call}\n{OWN}C = Claim('quits', {place}, sizes=SMALL)\n"
+    )
+    assert main(["theorems", "--file", str(own), "quits"]) == ExitCode.USAGE
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "claim 'quits': the predicate 'quit now' raised SystemExit(" in err
+    assert f"remove the call of sys.exit (line 3 of {own})" in err
+
+
+@pytest.mark.parametrize(
+    "text", ["raise KeyboardInterrupt", OWN.replace("return True", "raise KeyboardInterrupt")]
+)
+def test_the_keyboard_still_interrupts(own: Path, capsys: pytest.CaptureFixture[str], text: str):
+    own.write_text(text)
+    assert main(["theorems", "--file", str(own)]) == ExitCode.INTERRUPTED
+    assert "error: interrupted" in capsys.readouterr().err
+
+
+OWN_STATEMENT = """
+import sys
+from exan_verify.theorems import Check, Standing, Statement
+
+def run(progress, seed):
+    CALL
+
+TEXTS = {name: "text" for name in "group title source reading quantifiers conclusion latex".split()}
+MINE = Statement(name="mine", hypotheses=(), standing=Standing.OPEN, grounds=(),
+                 checks=(Check(name="check", what="something", run=run),), **TEXTS)
+"""
+
+
+@pytest.mark.parametrize("call", ["sys.exit(0)", "1 / 0"])
+def test_a_statement_of_one_s_own_that_raises_is_an_error(
+    own: Path, capsys: pytest.CaptureFixture[str], call: str
+):
+    own.write_text(OWN_STATEMENT.replace("CALL", call))
+    assert main(["theorems", "--file", str(own)]) == ExitCode.USAGE
+    err = capsys.readouterr().err
+    assert "own.py: running its statements raised " in err
+    assert f"(line 6 of {own})" in err
+
+
+def test_the_command_says_loudly_that_nothing_was_tested(own: Path, capsys: pytest.CaptureFixture[str]):
+    own.write_text(OWN.replace("hypotheses=[]", "hypotheses=[lambda s: False]"))
+    arguments = ["theorems", "--file", str(own), "true-one", "--effort", "3"]
+    assert main(arguments) == ExitCode.UNDECIDED
+    out = capsys.readouterr().out
+    assert "NOTHING TESTED: hypotheses never met in " in out
+    assert "covered completely" not in out.replace("0 of 0 cases covered completely", "")
+    assert main([*arguments, "--json"]) == ExitCode.UNDECIDED
+    (claim,) = json.loads(capsys.readouterr().out)["claims"]
+    assert claim["says"] == claim["nothing_tested"]
+    assert claim["says"].endswith("situations: nothing was tested")
 
 
 def test_numpy_answers_are_bools():

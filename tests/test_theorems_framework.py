@@ -18,7 +18,7 @@ from exan_verify.cli import main
 from exan_verify.cli.output import ExitCode
 from exan_verify.errors import InputError
 from exan_verify.network import Batch, Labels, Loss
-from exan_verify.theorems import Check, Example, Ground, Method, Result, Standing, run_statement
+from exan_verify.theorems import Check, Example, Ground, Method, Result, Standing, registry, run_statement
 from exan_verify.theorems import replay as replay_example
 from exan_verify.theorems.written import example_lines
 from tests import counterexamples
@@ -239,6 +239,10 @@ def test_the_list_groups_and_counts(install: Install, capsys: pytest.CaptureFixt
     assert (code, err) == (ExitCode.DONE, "")
     assert "made-up" in out
     assert "2 statements: 1 proved, 1 refuted" in out
+    assert [line for line in out.splitlines() if "c1-made-up" in line] == ["C1  c1-made-up  proved"]
+    assert "    by      coq: exact.v: C1" in out.splitlines()
+    assert "    source  " in out
+    assert "a hypothesis" not in out
     assert all(line == line.rstrip() for line in out.splitlines())
     code, record = run_json(capsys)
     assert record["schema"] == "exan/theorems/1"
@@ -246,6 +250,44 @@ def test_the_list_groups_and_counts(install: Install, capsys: pytest.CaptureFixt
     assert record["statements"][1]["grounds"] == [
         {"method": "coq", "where": "exact.v: C1", "says": "all of it"}
     ]
+
+
+def test_the_long_list_has_quantifiers_hypotheses_and_conclusions(
+    install: Install, capsys: pytest.CaptureFixture[str]
+):
+    install(statement(quantifiers="some network and batch (refuted)"))
+    code, out, _ = run(capsys, "--long")
+    assert code == ExitCode.DONE
+    assert "    over    not for all networks and batches: there is a counterexample" in out.splitlines()
+    assert "    if      a hypothesis\n            another one\n    then    The batch is UNIQUE.\n" in out
+    assert (
+        "not for all networks and batches: there is a counterexample"
+        in run(capsys, "made-up", "--no-checks")[1]
+    )
+
+
+def test_the_list_of_the_registry_fits_a_hundred_columns_and_says_where_everything_lies(
+    capsys: pytest.CaptureFixture[str],
+):
+    code, out, _ = run(capsys, "--long")
+    assert code == ExitCode.DONE
+    lines = out.splitlines()
+    assert max(map(len, lines)) <= 100
+    flat = " ".join(out.split())
+    for known in registry().values():
+        head = f"{known.group}  {known.name}  {known.standing.value}"
+        assert head in lines
+        assert f"source {' '.join(known.source.split())} by " in flat
+        for ground in known.grounds:
+            file, _, names = ground.where.partition(": ")
+            assert file in flat, file
+            assert names in flat, names
+        if known.standing is Standing.REFUTED:
+            block = flat.split(f" {known.name} refuted ", 1)[1].split(" source ", 1)[0]
+            assert " over not for all " in block, known.name
+            assert ": there is a counterexample if " in block, known.name
+        else:
+            assert "(refuted)" not in known.quantifiers
 
 
 def test_one_statement_shows_everything(install: Install, capsys: pytest.CaptureFixture[str]):
@@ -315,6 +357,8 @@ def test_negating_a_standing_is_noticed(install: Install, capsys: pytest.Capture
         (["nobody"], "no statement is called 'nobody'; known: made-up"),
         (["made-up", "--all"], "give NAME or --all"),
         (["--no-checks"], "--no-checks goes with NAME"),
+        (["--long", "made-up"], "--long is for the list"),
+        (["--long", "--file", "none.py"], "--long is for the list"),
         (["--every"], "--every and --out go with --table"),
         (["--out", "t.md"], "--every and --out go with --table"),
         (["--table", "markdown", "made-up"], "leave NAME and --all out"),

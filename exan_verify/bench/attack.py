@@ -18,6 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from exan_verify.bench.rows import Progress, isolated, require_known, run_seeds
+from exan_verify.network import Loss, Reduction
 
 if TYPE_CHECKING:
     import torch
@@ -170,9 +171,8 @@ def run_attack_bench(
 ) -> list[Row]:
     """Run the named cases (default: all but those that only run when named) and return one :class:`Row` each.
 
-    ``device``: a torch device to attack on, default the CPU.
-    ``progress(name, done, total)`` is called before every run. Raises :class:`InputError` on an unknown
-    name, listing the known ones.
+    ``device``: a torch device to attack on, default the CPU. ``progress(name, done, total)`` is called
+    before every run. Raises :class:`InputError` on an unknown name, listing the known ones.
     """
     require_known("attack", rows, case_names())
     table = []
@@ -235,16 +235,24 @@ def build(case: Case, seed: int) -> tuple[torch.nn.Sequential, torch.Tensor, tor
 
 
 def autograd_gradient(
-    model: torch.nn.Sequential, x: torch.Tensor, y: torch.Tensor, dtype: str
+    model: torch.nn.Sequential,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    dtype: str,
+    *,
+    loss: Loss = Loss.CROSS_ENTROPY,
 ) -> dict[str, torch.Tensor]:
-    """Gradient of the mean cross-entropy, computed by autograd in ``dtype`` at the float32 weights."""
+    """Gradient of the mean loss, computed by autograd in ``dtype`` at the float32 weights."""
     import torch
+
+    from exan_verify.numeric.torch_losses import summed_loss
 
     precision = getattr(torch, dtype)
     parameters = {n: p.detach().to(precision).requires_grad_(True) for n, p in model.named_parameters()}
     logits = torch.func.functional_call(model, parameters, (x.to(precision),))
-    loss = torch.nn.functional.cross_entropy(logits, y)
-    return dict(zip(parameters, torch.autograd.grad(loss, list(parameters.values())), strict=True))
+    target = y.to(precision) if y.is_floating_point() else y
+    mean = summed_loss(loss, logits, target) / loss.divisor(Reduction.MEAN, len(x), logits.shape[1])
+    return dict(zip(parameters, torch.autograd.grad(mean, list(parameters.values())), strict=True))
 
 
 def summarise(case: Case, runs: Sequence[Run]) -> Row:

@@ -24,6 +24,7 @@ from exan_verify.bench.rows import Progress, require_known, run_seeds
 from exan_verify.convert import to_network
 from exan_verify.data import initialised_network, mnist_batch
 from exan_verify.errors import InputError
+from exan_verify.network import Loss
 from exan_verify.numeric.attack import run
 from exan_verify.numeric.metrics import score, wrong_claims
 from exan_verify.numeric.records import Attack
@@ -42,23 +43,37 @@ class Scene:
     x: Tensor
     y: Tensor
     seed: int
+    loss: Loss = Loss.CROSS_ENTROPY
 
     def gradient(self, dtype: str = "float64") -> Gradient:
         """Of the whole batch."""
-        return autograd_gradient(self.model, self.x, self.y, dtype)
+        return autograd_gradient(self.model, self.x, self.labels, dtype, loss=self.loss)
+
+    @property
+    def labels(self) -> Tensor:
+        """The classes as the loss has them."""
+        if self.loss is Loss.CROSS_ENTROPY:
+            return self.y
+        return nn.functional.one_hot(self.y, int(self.model[-1].out_features)).double()  # type: ignore[arg-type]
+
+
+def as_it_is(scene: Scene) -> Scene:
+    """Unprepared."""
+    return scene
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mode:
     """One way to spoil a gradient; ``told``: whether the attack is given the batch size; ``partial``: whether
-    it is told that tensors are missing.
+    it is told that tensors are missing; ``loss``: of the training step (mse and bce with one-hot targets).
 
     ``prepare`` changes the scene before the gradient is taken (duplicates, a fitted network).
     """
 
     name: str
     spoil: Callable[[Scene], Gradient]
-    prepare: Callable[[Scene], Scene] = lambda scene: scene
+    prepare: Callable[[Scene], Scene] = as_it_is
+    loss: Loss = Loss.CROSS_ENTROPY
     told: bool = False
     partial: bool = False
 
@@ -125,7 +140,7 @@ def local_steps(steps: int, rate: float, *, averaged: bool = False) -> Callable[
         parts = [p for p in torch.arange(len(scene.x)).tensor_split(steps) if len(p)]
         total = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
         for part in parts:
-            step = autograd_gradient(model, scene.x[part], scene.y[part], "float64")
+            step = autograd_gradient(model, scene.x[part], scene.labels[part], "float64", loss=scene.loss)
             with torch.no_grad():
                 for name, parameter in model.named_parameters():
                     parameter.sub_(rate * step[name])
@@ -144,9 +159,14 @@ def without(*missing: str) -> Callable[[Scene], Gradient]:
     }
 
 
-def of_widths(*widths: int) -> Callable[[Scene], Scene]:
-    """Another network at its default initialisation."""
-    return lambda scene: replace(scene, model=initialised_network(widths, seed=scene.seed))
+def with_hidden(*hidden: int) -> Callable[[Scene], Scene]:
+    """Another network at its default initialisation, with these hidden layers."""
+
+    def prepare(scene: Scene) -> Scene:
+        widths = (scene.x.shape[1], *hidden, int(scene.model[-1].out_features))  # type: ignore[arg-type]
+        return replace(scene, model=initialised_network(widths, seed=scene.seed))
+
+    return prepare
 
 
 def duplicated(*, same_label: bool) -> Callable[[Scene], Scene]:
@@ -208,6 +228,17 @@ MODES = (
     ),
     Mode(name="fitted, 100 steps", spoil=computed_in("float64"), prepare=fitted(100)),
     Mode(name="fitted, 100 steps, float32", spoil=computed_in("float32"), prepare=fitted(100)),
+    *(
+        Mode(name=f"{loss}{name}", spoil=spoil, prepare=prepare, loss=loss, told=True)
+        for loss in (Loss.MSE, Loss.BCE)
+        for name, spoil, prepare in (
+            ("", computed_in("float64"), as_it_is),
+            (", float32", computed_in("float32"), as_it_is),
+            (", noise 1e-04", noisy(1e-4), as_it_is),
+            (", clipped to 1/2", clipped(0.5), as_it_is),
+            (", duplicates", computed_in("float64"), duplicated(same_label=False)),
+        )
+    ),
     Mode(name="layer 1 alone", spoil=without("2."), partial=True),
     Mode(name="dW of layer 1 alone", spoil=without("2.", ".bias"), partial=True),
     Mode(name="weight gradients alone", spoil=without(".bias"), partial=True),
@@ -215,13 +246,13 @@ MODES = (
     Mode(
         name="784-2048-256-10 without layer 1",
         spoil=without("0."),
-        prepare=of_widths(784, 2048, 256, 10),
+        prepare=with_hidden(2048, 256),
         partial=True,
     ),
     Mode(
         name="784-512-256-10 without layer 1",
         spoil=without("0."),
-        prepare=of_widths(784, 512, 256, 10),
+        prepare=with_hidden(512, 256),
         partial=True,
     ),
 )
@@ -303,7 +334,7 @@ def mnist_scene(seed: int) -> Scene:
 
 def attack_spoiled(mode: Mode, scene: Scene, *, method: str = "auto", device: str | None = None) -> Outcome:
     """Attack the spoiled gradient by ``method`` on ``device`` and compare with the truth."""
-    scene = mode.prepare(scene)
+    scene = mode.prepare(replace(scene, loss=mode.loss))
     gradient = mode.spoil(scene)
     network = to_network(scene.model)
     start = time.perf_counter()
@@ -311,7 +342,7 @@ def attack_spoiled(mode: Mode, scene: Scene, *, method: str = "auto", device: st
         found = run(
             network,
             gradient,
-            loss="cross_entropy",
+            loss=scene.loss,
             reduction="mean",
             batch_size=len(scene.x) if mode.told else None,
             method=method,
@@ -326,10 +357,10 @@ def attack_spoiled(mode: Mode, scene: Scene, *, method: str = "auto", device: st
         )
     bounds = [evidence.error_bound for evidence in found.status]
     return Outcome(
-        recall=score(found.x, found.y, scene.x, scene.y).recall,
-        shown=shown_share(found, scene.x, scene.y),
+        recall=score(found.x, found.y, scene.x, scene.labels).recall,
+        shown=shown_share(found, scene.x, scene.labels),
         claimed=len(found.x),
-        wrong=wrong_claims(found.x, found.y, bounds, scene.x, scene.y) + wrong_features(found, scene),
+        wrong=wrong_claims(found.x, found.y, bounds, scene.x, scene.labels) + wrong_features(found, scene),
         bound=max(bounds, default=None),
         refused="",
         seconds=time.perf_counter() - start,
@@ -340,7 +371,7 @@ def attack_spoiled(mode: Mode, scene: Scene, *, method: str = "auto", device: st
 def shown_share(found: Attack, x: Tensor, y: Tensor) -> float:
     """The share of the batch that a candidate, claimed or not, shows with RMSE below 1e-3."""
     candidates = torch.cat([found.x, *(unclaimed.x[None] for unclaimed in found.unclaimed)]).cpu()
-    return score(candidates, y.new_zeros(len(candidates)), x, y).recall
+    return score(candidates, torch.zeros_like(y[:1]).expand(len(candidates), *y.shape[1:]), x, y).recall
 
 
 def wrong_features(found: Attack, scene: Scene) -> int:
@@ -350,7 +381,7 @@ def wrong_features(found: Attack, scene: Scene) -> int:
         return 0
     truth = copy.deepcopy(scene.model).double()[: 2 * hidden.layer](scene.x.double()).detach()
     bounds = [evidence.error_bound for evidence in hidden.status]
-    return wrong_claims(hidden.values, hidden.labels, bounds, truth, scene.y)
+    return wrong_claims(hidden.values, hidden.labels, bounds, truth, scene.labels)
 
 
 def summarise(name: str, outcomes: Sequence[Outcome]) -> Row:

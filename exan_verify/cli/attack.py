@@ -34,6 +34,13 @@ _HONEST = "Only samples with a confirmed error bound are written; what is missin
 )
 @question(labels=False)
 @click.option("--batch-size", type=int, metavar="M", help="Size of the batch; default: the rank found.")
+@click.option(
+    "--labels",
+    type=click.Choice(["one_hot", "real"]),
+    default="one_hot",
+    show_default=True,
+    help="Labels of the loss's own kind, or real targets of mse and bce (needs --batch-size).",
+)
 @click.option("--device", help="A torch device; default the CPU.")
 @click.option(
     "--method",
@@ -168,6 +175,7 @@ def _attack(model: str, gradient: str, options: dict[str, Any], progress: Callab
     passed = (
         "loss",
         "reduction",
+        "labels",
         "batch_size",
         "method",
         "repairs",

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _HONEST = "No counterexample found. That is not a proof: only what is listed above was looked at."
 
+_REMEDY = "Weaken the hypotheses, give sizes at which they can hold, or a larger --effort."
+
 
 def load(path: str, name: str | None) -> tuple[list[Claim], list[Statement]]:
     """The claims and statements of a file, or the one called ``name``."""
@@ -71,6 +73,7 @@ def searched_record(result: Searched) -> dict[str, Any]:
         "seed": result.seed,
         "refuted": result.refuted,
         "says": result.says,
+        "nothing_tested": result.nothing_tested or None,
         "example": None if found is None else example_record(found.example),
         "replay": None if found is None else replay_record(found.replay),
         "stages": [
@@ -83,6 +86,8 @@ def searched_record(result: Searched) -> dict[str, Any]:
 def describe(result: Searched) -> list[Any]:
     """The claim, the stages, and the counterexample if there is one."""
     parts: list[Any] = [titled(result.claim.name, f": {result.claim.text}"), _stages(result.stages)]
+    if result.nothing_tested:
+        return [*parts, titled("NOTHING TESTED", f": {result.nothing_tested}. {_REMEDY}", "bold yellow")]
     if result.counterexample is None:
         return [*parts, titled("NOT REFUTED", f": {_HONEST}", "bold yellow")]
     refuted = f": by the stage '{result.stages[-1].name}'; verified exactly"

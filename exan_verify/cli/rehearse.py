@@ -38,6 +38,7 @@ def rehearse_beside(
                 labels,
                 loss=found.loss,
                 reduction=found.reduction,
+                labels=found.labels,
                 seed=seed,
                 progress=_told(tell),
             )
@@ -55,10 +56,19 @@ def rehearse_alone(model: Any, x: Array, y: Array, options: dict[str, Any], tell
 
     loss, reduction = Loss(options["loss"]), Reduction(options["reduction"])
     head = to_convolutional(model, x.shape[1:] if x.ndim == 4 else None).head
-    labels = loss_labels(head, y, loss=loss, labels=Labels(options["labels"]))
+    kind = Labels(options["labels"])
+    labels = loss_labels(head, y, loss=loss, labels=kind)
     with wall_clock(options["budget"]):
-        seed = options["seed"]
-        return rehearse(model, x, labels, loss=loss, reduction=reduction, seed=seed, progress=_told(tell))
+        return rehearse(
+            model,
+            x,
+            labels,
+            loss=loss,
+            reduction=reduction,
+            labels=kind,
+            seed=options["seed"],
+            progress=_told(tell),
+        )
 
 
 def section(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import rich_click as click
+from rich.padding import Padding
 from rich.text import Text
 
 from exan_verify.cli.options import PATH, common
-from exan_verify.cli.output import ExitCode, Output, facts, require_folder, table, titled, wall_clock
+from exan_verify.cli.output import ExitCode, Output, facts, require_folder, titled, wall_clock
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -28,6 +30,7 @@ TABLES = ("markdown", "latex", "latex-document")
 @click.command("theorems")
 @click.argument("name", required=False)
 @click.option("--all", "everything", is_flag=True, help="Run the checks of every statement.")
+@click.option("--long", is_flag=True, help="In the list: also quantifiers, hypotheses and conclusions.")
 @click.option("--no-checks", is_flag=True, help="Show the statement without running its checks.")
 @click.option("--table", type=click.Choice(TABLES), help="Write the readings of P1 and P2 as a table.")
 @click.option("--file", type=PATH, metavar="FILE.py", help="Search the claims of this file instead.")
@@ -42,7 +45,7 @@ TABLES = ("markdown", "latex", "latex-document")
 @click.option("--out", type=PATH, metavar="FILE", help="With --table: write it there.")
 @common(work_limit=False, model=False)
 def theorems_command(name: str | None, everything: bool, no_checks: bool, **options: Any) -> int:
-    """List the statements about the security boundary, or show NAME and run its checks.
+    """List the statements about the security boundary and their proofs, or show NAME and run its checks.
 
     Exit code 1: a check contradicts the standing, or a claim of --file is refuted; 3: no claim is refuted.
     """
@@ -55,7 +58,7 @@ def theorems_command(name: str | None, everything: bool, no_checks: bool, **opti
     if options["table"] is not None:
         return _write_table(output, list(registry().values()), options)
     if name is None and not everything:
-        return _list(output, list(registry().values()))
+        return _list(Output(json=options["as_json"]), list(registry().values()), long=options["long"])
     chosen = list(registry().values()) if name is None else [statement(name)]
     with output.working("checking") as told, wall_clock(options["budget"]):
         reports = _run(output, chosen, told, seed=options["seed"], checks=not no_checks)
@@ -67,6 +70,9 @@ def _check_options(name: str | None, everything: bool, no_checks: bool, options:
         raise click.UsageError("--every and --out go with --table")
     if options["table"] is not None and (name is not None or everything):
         raise click.UsageError("--table writes many statements; leave NAME and --all out")
+    listed = name is None and not everything and options["table"] is None and options["file"] is None
+    if options["long"] and not listed:
+        raise click.UsageError("--long is for the list; leave the rest out")
     if name is not None and everything:
         raise click.UsageError("give NAME or --all, not both")
     if no_checks and (everything or name is None):
@@ -95,37 +101,73 @@ def _write_table(output: Output, statements: Sequence[Statement], options: dict[
 def _own(output: Output, name: str | None, no_checks: bool, options: dict[str, Any]) -> int:
     """A user's file: claims are searched, statements run their checks."""
     from exan_verify.cli.claims import load, search_all, searched_code, searched_record
+    from exan_verify.theorems.users_code import UsersCode
     from exan_verify.theorems.written import report_record
 
-    claims, statements = load(options["file"], name)
+    file = options["file"]
+    claims, statements = load(file, name)
+    users_code = UsersCode(f"{file}: running its statements raised", file=str(Path(file).absolute()))
     with output.working("searching") as told:
         results = search_all(output, claims, options, told)
-        reports = _run(output, statements, told, seed=options["seed"], checks=not no_checks)
+        with users_code:
+            reports = _run(output, statements, told, seed=options["seed"], checks=not no_checks)
     record = {"claims": list(map(searched_record, results)), "statements": list(map(report_record, reports))}
-    output.answer({"schema": "exan/own-theorems/1", "file": options["file"], **record})
+    output.answer({"schema": "exan/own-theorems/1", "file": file, **record})
     return searched_code(results) if all(r.holds for r in reports) else ExitCode.REFUSED
 
 
-def _list(output: Output, statements: Sequence[Statement]) -> int:
+def _list(output: Output, statements: Sequence[Statement], *, long: bool) -> int:
     from exan_verify.theorems.written import statement_record
 
     output.answer({"schema": "exan/theorems/1", "statements": [statement_record(s) for s in statements]})
-    output.say(overview(statements), "", summary(statements))
+    output.say(*overview(statements, long=long), "", summary(statements))
     return ExitCode.DONE
 
 
-def overview(statements: Sequence[Statement]) -> Table:
-    """All statements, one line each, in the order of their groups."""
-    made = table("group", "name", "title", "over", "standing", "by")
-    for column in made.columns[:2]:
-        column.no_wrap = True
-    shown = None
+def overview(statements: Sequence[Statement], *, long: bool) -> list[Any]:
+    """Each statement with its standing, source and proofs, in the order of the groups.
+
+    ``long``: also over what it is claimed, its hypotheses and its conclusion.
+    """
+    parts: list[Any] = []
     for statement in statements:
-        group, shown = ("" if statement.group == shown else statement.group), statement.group
-        methods = ", ".join(dict.fromkeys(ground.method.value for ground in statement.grounds))
-        standing = Text(statement.standing.value, STYLES[statement.standing.value])
-        made.add_row(group, statement.name, statement.title, statement.quantifiers, standing, methods or "-")
-    return made
+        standing = statement.standing.value
+        head = Text.assemble(
+            f"{statement.group}  ", (statement.name, "bold"), "  ", (standing, STYLES[standing])
+        )
+        parts += ["", head, Padding(facts(_summarised(statement, long)), (0, 0, 0, 4))]
+    return parts[1:]
+
+
+def _summarised(statement: Statement, long: bool) -> dict[str, str]:
+    from exan_verify.theorems.written import quantified
+
+    rows = {"says": statement.title}
+    if long:
+        rows |= {
+            "over": quantified(statement),
+            "if": "\n".join(statement.hypotheses) or "always",
+            "then": statement.conclusion,
+        }
+    return rows | {"source": statement.source, "by": _established(statement)}
+
+
+def _established(statement: Statement) -> str:
+    """A line for each method, with the places where its proofs or counterexamples lie."""
+    places: dict[str, dict[str, list[str]]] = {}
+    for ground in statement.grounds:
+        file, _, names = ground.where.partition(": ")
+        found = places.setdefault(ground.method.value, {}).setdefault(file, [])
+        found += [names] if names and names not in found else []
+    lines = [
+        f"{method}: {'; '.join(_place(*place) for place in found.items())}"
+        for method, found in places.items()
+    ]
+    return "\n".join(lines) or "-"
+
+
+def _place(file: str, names: Sequence[str]) -> str:
+    return f"{file}: {', '.join(names)}" if names else file
 
 
 def summary(statements: Sequence[Statement]) -> str:
@@ -203,6 +245,8 @@ def describe(report: Report) -> list[Any]:
 
 
 def _wording(statement: Statement) -> Table:
+    from exan_verify.theorems.written import quantified
+
     rows = {"source": statement.source}
     if statement.published is not None:
         rows["published"] = statement.published
@@ -210,7 +254,7 @@ def _wording(statement: Statement) -> Table:
     else:
         rows["in words"] = statement.reading
     rows |= {
-        "over": statement.quantifiers,
+        "over": quantified(statement),
         "hypotheses": "\n".join(statement.hypotheses) or "none",
         "conclusion": statement.conclusion,
     }

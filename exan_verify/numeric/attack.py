@@ -48,6 +48,7 @@ def run(
     *,
     loss: str,
     reduction: str,
+    labels: str = "one_hot",
     batch_size: int | None = None,
     method: str = "auto",
     repairs: bool = True,
@@ -58,11 +59,12 @@ def run(
 ) -> Attack:
     """Recover the batch behind ``gradient`` (one tensor per parameter, under the network's names).
 
-    ``loss``: cross_entropy, bce, mse or hinge; ``reduction``: mean or sum; ``batch_size``: the batch's size,
-    if known; ``method``: ``auto`` or one of :data:`METHODS`; ``repairs=False`` takes ``published`` to the
-    letter; ``device``: a torch device; ``partial``: tensors may be missing from the gradient, and what the
-    others say is recovered, down to features of a hidden layer; ``progress`` is told (what, share done).
-    Computes in float64, whatever the dtypes.
+    ``loss``: cross_entropy, bce, mse or hinge; ``reduction``: mean or sum; ``labels``: one_hot (the loss's
+    own kind; for bce 0/1 vectors) or real (targets of mse and bce that are any numbers); ``batch_size``: the
+    batch's size, if known; ``method``: ``auto`` or one of :data:`METHODS`; ``repairs=False`` takes
+    ``published`` to the letter; ``device``: a torch device; ``partial``: tensors may be missing from the
+    gradient, and what the others say is recovered, down to features of a hidden layer; ``progress`` is told
+    (what, share done). Computes in float64, whatever the dtypes.
 
     No claimed sample is further from the truth than its ``error_bound``, for gradients whose error is
     rounding and batches of the stated size. Without ``batch_size``, and with reduction mean, the smallest
@@ -83,6 +85,7 @@ def run(
         batch_size=batch_size,
         device=device,
         seed=seed,
+        labels=labels,
         partial=partial,
     )
     with torch.no_grad(), _threads_for(problem):

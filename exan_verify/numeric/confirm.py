@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from exan_verify.network import Loss, Reduction
+from exan_verify.network import Labels, Loss, Reduction
 from exan_verify.numeric.bounds import Refined
 from exan_verify.numeric.contamination import contamination
 from exan_verify.numeric.losses import LabelFit, fit_labels, loss_vectors
@@ -40,6 +40,17 @@ _TOLERANCE = 16.0
 
 _TIED = 1e-6
 """Labels that explain a loss vector this well, relatively, both explain it."""
+
+_NEAREST = 0.25
+"""Distance up to which a target is taken for the nearest label; the mismatch of its delta decides."""
+
+_SOFT = 1e-3
+"""How far outside of [0, 1] rounding may take a real target of bce."""
+
+_KINDS = {
+    Loss.MSE: "one-hot target (0 or 1 for one logit)",
+    Loss.BCE: "0/1 vector",
+}
 
 _LABEL_LIMIT = 0.05
 """Loss vectors known no better than this do not tell one label, or one copy, from another."""
@@ -79,6 +90,9 @@ def confirm(
     if not problem.whole:
         doubts = unsupported(problem, spaces[0], finding, refined, divisor)
         reasons = [reason or doubt for reason, doubt in zip(reasons, doubts, strict=True)]
+    if problem.batch_size is not None and total > problem.batch_size:
+        more = f"the gradient shows {total} independent samples, more than batch_size={problem.batch_size}"
+        reasons = [reason or more for reason in reasons]
     if finding.literal:
         reasons = [moved or reason for moved, reason in zip(_moved(finding, refined), reasons, strict=True)]
     good = torch.tensor([not r for r in reasons], dtype=torch.bool, device=problem.device)
@@ -130,6 +144,7 @@ def _labels_and_size(
             refined.deltas,
             divisor=problem.divisor(samples),
             loss_vector_hint=hint,
+            reach=_NEAREST if problem.labels is Labels.ONE_HOT else 0.0,
         )
 
     fit = fit_for(size)
@@ -191,6 +206,11 @@ def _reasons(problem: Problem, refined: Refined, fit: LabelFit, spread: Tensor, 
                 f"no label explains its loss vector (distance {float(fit.mismatch[m]):.1e}{counted}): "
                 "several samples that share a region, or another batch size"
             )
+        elif _foreign(problem, fit, m):
+            reasons.append(
+                f"no {_KINDS[problem.loss]} explains its loss vector: a scaled gradient, another loss or "
+                "batch size, several samples that share a region, or real targets (labels='real')"
+            )
         elif problem.loss in (Loss.CROSS_ENTROPY, Loss.HINGE) and float(
             fit.margin[m] * fit.mismatch[m]
         ) <= min(slack, _TIED):
@@ -203,6 +223,16 @@ def _reasons(problem: Problem, refined: Refined, fit: LabelFit, spread: Tensor, 
         else:
             reasons.append("")
     return reasons
+
+
+def _foreign(problem: Problem, fit: LabelFit, m: int) -> bool:
+    """Whether the target is none of those admitted: any number fits some loss vector, so it must be one."""
+    if problem.loss not in _KINDS:
+        return False
+    if problem.labels is Labels.ONE_HOT:
+        return not bool(fit.checked[m])
+    target = fit.labels[m]
+    return problem.loss is Loss.BCE and bool(((target < -_SOFT) | (target > 1 + _SOFT)).any())
 
 
 def _moved(finding: Finding, refined: Refined) -> list[str]:
@@ -295,6 +325,11 @@ def _why(finding: Finding, reasons: list[str], total: int, size: int) -> str:
     if finding.reason:
         return finding.reason
     failed = [r for r in reasons if r]
+    if total > size:
+        return (
+            f"the gradient shows {total} independent samples, more than the batch size {size}: it is another "
+            "one, or noise hides the rank"
+        )
     if total != size:
         return (
             f"the gradient shows {total} independent samples of a batch of {size}: the others are dead, "

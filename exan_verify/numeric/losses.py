@@ -12,6 +12,9 @@ from exan_verify.network import Loss
 
 _CLASS_LOSSES = (Loss.CROSS_ENTROPY, Loss.HINGE)
 
+REACH = 1e-3
+"""Distance at which a target looks like one of the loss's label set."""
+
 _TIE = 1e-6
 """Classes whose deltas are this close, relatively, are one to the first layer: others differ by order 1."""
 
@@ -89,12 +92,14 @@ def fit_labels(
     *,
     divisor: int,
     loss_vector_hint: Float[Tensor, "m K"] | None = None,
+    reach: float = REACH,
 ) -> LabelFit:
     """The labels whose loss vectors, mapped down by ``spans``, come nearest to the recovered ``deltas``.
 
     ``loss_vector_hint``: the divided loss vectors if another layer gives them; targets are then read off
     these, which matters where ``spans`` do not have full rank; classes that ``spans`` cannot tell apart
-    (equal rows of W_L) are told by these.
+    (equal rows of W_L) are told by these. ``reach``: how near to the loss's label set every target must be to
+    be moved onto it; the mismatch then tests the move.
     """
     if loss in _CLASS_LOSSES:
         return _fit_classes(class_vectors(loss, logits), spans, deltas, divisor, loss_vector_hint)
@@ -102,7 +107,7 @@ def fit_labels(
     if g is None:
         g = (torch.linalg.pinv(spans, rtol=1e-10) @ deltas[:, :, None])[:, :, 0]
     targets = logits - g * divisor / 2 if loss is Loss.MSE else logits.sigmoid() - g * divisor
-    targets, discrete = _discrete(loss, targets)
+    targets, discrete = _discrete(loss, targets, reach)
     vectors = target_vectors(loss, logits, targets)
     mismatch, loose, counts = _compare((spans @ vectors[:, :, None])[:, :, 0], deltas, divisor)
     # the runner-up differs in one target by 1
@@ -119,10 +124,10 @@ def fit_labels(
     )
 
 
-def _discrete(loss: Loss, targets: Float[Tensor, "m K"]) -> tuple[Tensor, Tensor]:
-    """Targets within 1e-3 of the loss's label set (0/1 vectors; one-hot for mse) moved onto it, and which."""
+def _discrete(loss: Loss, targets: Float[Tensor, "m K"], reach: float) -> tuple[Tensor, Tensor]:
+    """Targets within ``reach`` of the label set (0/1 vectors; one-hot for mse) moved onto it, and which."""
     rounded = targets.round()
-    near = ((targets - rounded).abs() < 1e-3).all(dim=1)
+    near = ((targets - rounded).abs() < reach).all(dim=1)
     binary = ((rounded == 0) | (rounded == 1)).all(dim=1)
     if loss is Loss.MSE and targets.shape[1] > 1:
         binary = binary & (rounded.sum(dim=1) == 1)

@@ -161,7 +161,7 @@ class Partial:
             return Candidates(problem=problem, spaces=spaces, finding=finding)
 
         methods = self._methods(problem, self.names[start][1], drawn=drawn)
-        return pursue(methods, find, named=self.named, tell=self.tell, lenient=True)
+        return pursue(methods, find, named=self.named, tell=self.tell)
 
     def _methods(self, problem: Problem, name: str, *, drawn: bool) -> tuple[Method, ...]:
         """The methods that can do without what is missing; ``name``: the first layer's bias."""

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from exan_verify.errors import GradientError, InputError, NonFiniteError, choice, raise_problems
-from exan_verify.network import Array, Loss, Reduction, ReluNetwork
+from exan_verify.network import Array, Labels, Loss, Reduction, ReluNetwork
 
 BLOCK = 1 << 23
 """Entries converted to float64 at a time (64 MiB): large enough for BLAS, small beside the weights."""
@@ -85,7 +85,7 @@ class Problem:
     """A validated attack: the layers, the loss, and what is known about batch and rounding.
 
     ``unit_roundoff`` is that of the coarsest dtype among the gradient's tensors. ``batch_size`` is the
-    user's or None.
+    user's or None. ``labels``: of the loss's kind (one_hot), or real targets.
     """
 
     layers: tuple[LayerGradient, ...]
@@ -94,6 +94,7 @@ class Problem:
     batch_size: int | None
     unit_roundoff: float
     seed: int
+    labels: Labels = Labels.ONE_HOT
 
     @property
     def whole(self) -> bool:
@@ -128,6 +129,7 @@ def build_problem(
     batch_size: int | None,
     device: Any,
     seed: int,
+    labels: str = "one_hot",
     partial: bool = False,
 ) -> Problem:
     """Validate and bring everything to ``device``; ``partial``: tensors may be missing from the gradient.
@@ -137,6 +139,7 @@ def build_problem(
     """
     chosen_loss = choice(Loss, loss, "loss")
     chosen_reduction = choice(Reduction, reduction, "reduction")
+    chosen_labels = attacked_labels(labels, chosen_loss)
     if batch_size is not None and (
         isinstance(batch_size, bool) or int(batch_size) != batch_size or batch_size < 1
     ):
@@ -161,7 +164,23 @@ def build_problem(
         batch_size=None if batch_size is None else int(batch_size),
         unit_roundoff=max(_UNIT_ROUNDOFF[tensor.dtype] for tensor in tensors.values()),
         seed=int(seed),
+        labels=chosen_labels,
     )
+
+
+def attacked_labels(labels: str, loss: Loss) -> Labels:
+    """One_hot or real, as the loss has them; raises :class:`InputError` for others."""
+    chosen = choice(Labels, labels, "labels")
+    if chosen is Labels.KNOWN:
+        raise InputError(
+            "labels='known' is a question for certify; the attack finds labels, so leave it out, or say "
+            "'real' for targets of mse or bce that are any numbers"
+        )
+    if chosen is Labels.REAL and loss not in (Loss.MSE, Loss.BCE):
+        raise InputError(
+            f"labels='real' does not fit loss={loss.value!r}, whose labels are classes; leave it out"
+        )
+    return chosen
 
 
 def row_blocks(matrix: Tensor) -> Iterator[tuple[slice, Tensor]]:

@@ -63,13 +63,11 @@ class Pursuit:
 Find = Callable[[Method], Candidates]
 
 
-def pursue(
-    methods: Sequence[Method], find: Find, *, named: bool, tell: Progress, lenient: bool = False
-) -> Pursuit:
+def pursue(methods: Sequence[Method], find: Find, *, named: bool, tell: Progress) -> Pursuit:
     """Confirm what ``find`` makes of each method, until all samples are; one out of range is passed over.
 
-    Raises the :class:`RangeError` of a method ``named`` by the user, or the first method's when those after
-    it find no candidate; ``lenient``: only when none is in range.
+    Raises the :class:`RangeError` of a method ``named`` by the user, or the first one when none is in range.
+    Where none finds a candidate, the reason has what the first method said if that was out of range.
     """
     outcome: Pursuit | None = None
     refusal: RangeError | None = None
@@ -94,11 +92,18 @@ def pursue(
             outcome = Pursuit(candidates=candidates, confirmed=confirmed)
         if confirmed.complete or candidates.final:
             break
-    barren = outcome is None or (not lenient and not len(outcome.candidates.finding.x))
-    if barren and refusal is not None:
+    if outcome is None:
+        assert refusal is not None
         raise refusal
-    assert outcome is not None
-    return outcome
+    return _with_refusal(outcome, refusal)
+
+
+def _with_refusal(outcome: Pursuit, refusal: RangeError | None) -> Pursuit:
+    """The outcome, with the first method's refusal among its reasons where nothing was found."""
+    if refusal is None or len(outcome.candidates.finding.x):
+        return outcome
+    reason = f"{refusal}; {outcome.confirmed.reason}"
+    return replace(outcome, confirmed=replace(outcome.confirmed, reason=reason))
 
 
 def column_spaces(problem: Problem) -> tuple[ColumnSpace, ...]:

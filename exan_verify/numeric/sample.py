@@ -48,6 +48,9 @@ _POLISHED, _PORTION = 256, 64
 _COMPARED = 1024
 """Candidates per batch of draws, best explained first, that are compared with each other."""
 
+_LEAST = 1 << 15
+"""Draws that are always made: neurons may be active for more than half of the samples."""
+
 _COVERED = 20
 """Draws per set of rows after which hardly any set was never drawn: one in e^20."""
 
@@ -63,7 +66,7 @@ class Sample:
 
     name = "sample"
 
-    def __init__(self, patience: int | None = None) -> None:
+    def __init__(self, patience: int = 1024) -> None:
         self._patience = patience
 
     def find(self, problem: Problem, spaces: tuple[ColumnSpace, ...]) -> Finding:
@@ -78,7 +81,7 @@ class Sample:
                 "use a smaller batch or a wider first layer"
             )
         equations = layer_equations(problem, spaces, 0)
-        most = DRAWS if self._patience is None else min(DRAWS, self._patience << max(0, space.rank - 1))
+        most = min(DRAWS, max(_LEAST, self._patience << max(0, space.rank - 1)))
         draws = _Draws(equations, problem.generator(), most)
         separated = separate(equations, draws.starts(), solved=noise_sine(space), found=draws.tell)
         missing = space.rank - separated.total

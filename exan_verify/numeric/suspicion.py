@@ -21,7 +21,7 @@ from exan_verify.numeric.passes import forward
 from exan_verify.numeric.problem import Problem
 
 _OPTIONS = (
-    "nothing fits as long as the loss, the reduction or the batch size is not that of the training step: "
+    "if the loss, the reduction or the batch size is not that of the training step nothing fits: "
     f"loss is one of {', '.join(Loss)}; reduction is {' or '.join(Reduction)}"
 )
 _ZERO, _NOT_ZERO = 1e-6, 1e-2

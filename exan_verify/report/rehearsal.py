@@ -41,6 +41,7 @@ def rehearse(
     *,
     loss: Loss = Loss.CROSS_ENTROPY,
     reduction: Reduction = Reduction.MEAN,
+    labels: Labels = Labels.ONE_HOT,
     seed: int = 0,
     progress: Callable[[str, float], None] | None = None,
 ) -> Rehearsal:
@@ -51,6 +52,8 @@ def rehearse(
     gradient = batch_gradient(model, x, y, loss=loss, reduction=reduction)
     shape = x.shape[1:] if x.ndim == 4 else None
     options: dict[str, Any] = {"seed": seed, "input_shape": shape, "progress": progress}
+    if labels is Labels.REAL:
+        options["labels"] = labels
     found = attack(model, gradient, loss=loss, reduction=reduction, batch_size=len(x), **options)
     return judged(found, x, y)
 

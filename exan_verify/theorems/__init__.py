@@ -5,7 +5,6 @@
 
 from exan_verify.theorems.claim import (
     Claim,
-    ClaimError,
     Sizes,
     all_determined,
     ambiguous,
@@ -28,6 +27,7 @@ from exan_verify.theorems.statement import (
     Standing,
     Statement,
 )
+from exan_verify.theorems.users_code import ClaimError
 
 __all__ = [
     "Check",

@@ -11,28 +11,22 @@ A predicate gets a :class:`~exan_verify.theorems.situation.Situation` and return
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from types import TracebackType
+from inspect import signature
 from typing import Any
 
 import numpy as np
 
-from exan_verify.errors import ExanError, InputError, choice
+from exan_verify.errors import InputError, choice
 from exan_verify.network import Labels, Loss, Reduction, ReluNetwork
 from exan_verify.theorems.situation import Asked, Situation, Undecided
+from exan_verify.theorems.users_code import ClaimError, UsersCode
 from exan_verify.verdict import Box, Outcome, SampleStatus
 
 Predicate = Callable[[Situation], bool]
 Range = tuple[int, int]
-
-
-class ClaimError(InputError):
-    """A user's statement cannot be loaded, or one of its predicates fails.
-
-    Remedy: correct the named file or predicate; the original error is the cause.
-    """
 
 
 def unique(situation: Situation) -> bool:
@@ -64,11 +58,15 @@ class Sizes:
     biases: bool | None = True
 
     def __post_init__(self) -> None:
+        if not isinstance(self.hidden, (list, tuple)) or any(isinstance(v, int) for v in self.hidden):
+            example = "hidden=((1, 4),) for one hidden layer of 1 to 4 neurons"
+            raise ClaimError(f"Sizes.hidden is {self.hidden!r}; give one range per hidden layer: {example}")
         ranges = {"inputs": self.inputs, "logits": self.logits, "samples": self.samples}
         ranges |= {f"hidden[{i}]": found for i, found in enumerate(self.hidden)}
-        for name, (least, most) in ranges.items():
-            if not 1 <= least <= most:
-                raise ClaimError(f"Sizes.{name} is ({least}, {most}); give 1 <= least <= most")
+        for name, found in ranges.items():
+            _check_range(name, found)
+        if self.biases is not None and not isinstance(self.biases, bool):
+            raise ClaimError(f"Sizes.biases is {self.biases!r}; give True, False, or None for both")
 
     @property
     def depth(self) -> int:
@@ -115,14 +113,15 @@ class Claim:
         sizes: Sizes | None = None,
         networks: Sequence[ReluNetwork] = (),
     ) -> None:
+        _check_types(name, hypotheses, conclusion, domain, sizes, networks)
         asked = Asked(
             loss=choice(Loss, loss, "loss", error=ClaimError),
             reduction=choice(Reduction, reduction, "reduction", error=ClaimError),
             labels=choice(Labels, labels, "labels", error=ClaimError),
             domain=domain,
         )
-        sizes = sizes or Sizes()
-        _check(name, hypotheses, conclusion, asked, sizes)
+        sizes = Sizes() if sizes is None else sizes
+        _check_question(name, asked, sizes, networks)
         fields = {"name": name, "hypotheses": tuple(hypotheses), "conclusion": conclusion, "asked": asked}
         for key, value in {**fields, "sizes": sizes, "networks": tuple(networks)}.items():
             object.__setattr__(self, key, value)
@@ -175,60 +174,75 @@ def concluded(claim: Claim, situation: Situation) -> Judged:
 
 
 def _ask(claim: Claim, predicate: Predicate, situation: Situation) -> bool:
-    with _UsersCode(f"claim {claim.name!r}: the predicate {words(predicate)!r}"):
+    what = f"claim {claim.name!r}: the predicate {words(predicate)!r}"
+    with UsersCode(f"{what} raised", passing=(Undecided, ClaimError)):
         answer: Any = predicate(situation)
     if not isinstance(answer, (bool, np.bool_)):
-        asked = f"claim {claim.name!r}: the predicate {words(predicate)!r}"
-        raise ClaimError(f"{asked} returned {answer!r}; return True or False")
+        raise ClaimError(f"{what} returned {answer!r}; return True or False")
     return bool(answer)
 
 
-class _UsersCode:
-    """Turns whatever a user's code raises into one error that names it; signals of our own pass."""
-
-    def __init__(self, what: str) -> None:
-        self.what = what
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if isinstance(error, Exception) and not isinstance(error, (Undecided, ClaimError)):
-            where = "" if isinstance(error, ExanError) else f"{type(error).__name__}: "
-            raise ClaimError(f"{self.what} raised {where}{error}{_line(trace)}") from error
+def _check_range(name: str, found: Any) -> None:
+    whole = isinstance(found, (list, tuple)) and all(type(v) is int for v in found)
+    if not whole or len(found) != 2:
+        example = (found, found) if type(found) is int else (1, 2)
+        raise ClaimError(f"Sizes.{name} is {found!r}; give two integers (least, most), like {example}")
+    least, most = found
+    if not 1 <= least <= most:
+        raise ClaimError(f"Sizes.{name} is ({least}, {most}); give 1 <= least <= most")
 
 
-def _line(trace: TracebackType | None) -> str:
-    """Where in the user's file it happened: the first frame below ours."""
-    frame = trace.tb_next if trace is not None else None
-    return "" if frame is None else f" (line {frame.tb_lineno} of {frame.tb_frame.f_code.co_filename})"
-
-
-def _check(
-    name: str, hypotheses: Sequence[Predicate], conclusion: Predicate, asked: Asked, sizes: Sizes
-) -> None:
-    if not name:
-        raise ClaimError("a claim needs a name")
+def _check_types(name: Any, hypotheses: Any, conclusion: Any, domain: Any, sizes: Any, networks: Any) -> None:
+    """Every argument but the options of the question, which have names of their own."""
+    if not isinstance(name, str) or not name:
+        raise ClaimError(f"a claim needs a name, and {name!r} is none; give a text like 'hidden-is-safe'")
+    if not isinstance(hypotheses, (list, tuple)):
+        given = f"the predicate {words(hypotheses)!r}" if callable(hypotheses) else repr(hypotheses)
+        remedy = "give a list of predicates, [] for none"
+        raise ClaimError(f"claim {name!r}: hypotheses is {given}; {remedy}")
     for predicate in (*hypotheses, conclusion):
-        if not callable(predicate):
-            raise ClaimError(
-                f"claim {name!r}: {predicate!r} is not a predicate; give a function of a situation"
-            )
+        _check_predicate(name, predicate)
+    if domain is not None and not isinstance(domain, Box):
+        raise ClaimError(f"claim {name!r}: domain is {domain!r}; give exan_verify.Box(lo, hi), or None")
+    if sizes is not None and not isinstance(sizes, Sizes):
+        raise ClaimError(f"claim {name!r}: sizes is {sizes!r}; give Sizes(inputs=(1, 2), ...), or None")
+    if not isinstance(networks, (list, tuple)):
+        raise ClaimError(f"claim {name!r}: networks is {networks!r}; give a list of ReluNetworks")
+    for k, network in enumerate(networks):
+        if not isinstance(network, ReluNetwork):
+            remedy = "give exan_verify.ReluNetwork.from_arrays(weights, biases)"
+            raise ClaimError(f"claim {name!r}: networks[{k}] is {network!r}; {remedy}")
+
+
+def _check_predicate(name: str, predicate: Any) -> None:
+    if not callable(predicate):
+        raise ClaimError(f"claim {name!r}: {predicate!r} is not a predicate; give a function of a situation")
+    try:
+        arguments = signature(predicate)
+    except (TypeError, ValueError):  # some built-in functions do not tell
+        return
+    try:
+        arguments.bind(None)
+    except TypeError:
+        what = f"the predicate {words(predicate)!r} is a function of {arguments}"
+        raise ClaimError(f"claim {name!r}: {what}; it gets one argument, the situation") from None
+
+
+def _check_question(name: str, asked: Asked, sizes: Sizes, networks: Sequence[ReluNetwork]) -> None:
     if asked.labels is Labels.REAL and asked.loss is not Loss.MSE:
         raise ClaimError(f"claim {name!r}: labels='real' is for mse only, not {asked.loss.value!r}")
-    if asked.loss in (Loss.CROSS_ENTROPY, Loss.HINGE) and sizes.logits[0] < 2:
-        raise ClaimError(
-            f"claim {name!r}: {asked.loss.value} needs at least two logits; set Sizes(logits=...)"
-        )
+    logits = min((network.classes for network in networks), default=sizes.logits[0])
+    if asked.loss in (Loss.CROSS_ENTROPY, Loss.HINGE) and logits < 2:
+        remedy = "give other networks" if networks else "set Sizes(logits=...)"
+        raise ClaimError(f"claim {name!r}: {asked.loss.value} needs at least two logits; {remedy}")
     if asked.domain is not None:
-        raise_domain(name, asked.domain, sizes)
+        inputs = {network.widths[0] for network in networks}
+        _check_domain(name, asked.domain, inputs or range(sizes.inputs[0], sizes.inputs[1] + 1))
 
 
-def raise_domain(name: str, domain: Box, sizes: Sizes) -> None:
+def _check_domain(name: str, domain: Box, inputs: Iterable[int]) -> None:
     """A box with one bound per feature fits one number of inputs only."""
-    for features in range(sizes.inputs[0], sizes.inputs[1] + 1):
+    for features in inputs:
         try:
             domain.bounds(features)
         except InputError as error:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import ModuleType
 
 from exan_verify.errors import FileError
-from exan_verify.theorems.claim import Claim, ClaimError
+from exan_verify.theorems.claim import Claim
 from exan_verify.theorems.statement import Statement
+from exan_verify.theorems.users_code import ClaimError, UsersCode
 
 MODULE = "exan_own_statements"
 
@@ -45,24 +47,18 @@ def _run(path: Path) -> ModuleType:
         raise FileError(f"{path} is not a Python file; its name must end with .py")
     module = module_from_spec(spec)
     sys.modules[MODULE] = module  # dataclasses and pickling look their module up
-    with _FileRuns(path):
+    code = UsersCode(f"{path} cannot be run:", file=spec.origin or str(path))
+    with code, _importing_from(path.resolve().parent):
         spec.loader.exec_module(module)
     return module
 
 
-class _FileRuns:
-    """Puts the file's folder on the path while it runs, and turns what it raises into one error."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.folder = str(path.resolve().parent)
-
-    def __enter__(self) -> None:
-        sys.path.insert(0, self.folder)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        sys.path.remove(self.folder)
-        if isinstance(error, Exception):
-            raise ClaimError(f"{self.path} cannot be run: {type(error).__name__}: {error}") from error
+@contextmanager
+def _importing_from(folder: Path) -> Iterator[None]:
+    """Puts a folder on the path while a file of it runs."""
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        with suppress(ValueError):  # the file may have changed the path
+            sys.path.remove(str(folder))

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from exan_verify.theorems.statement import Standing, Statement
+from exan_verify.theorems.written import quantified
 
 READINGS = ("P1", "P2")
 """Groups of the published claims, whose readings make the table."""
@@ -42,7 +43,7 @@ def rows(statements: Iterable[Statement]) -> list[Row]:
             title=statement.title,
             hypotheses=statement.hypotheses,
             conclusion=statement.conclusion,
-            over=statement.quantifiers,
+            over=quantified(statement),
             standing=statement.standing,
             by=", ".join(dict.fromkeys(f"{g.method.value}: {g.where}" for g in statement.grounds)),
         )

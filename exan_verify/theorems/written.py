@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,25 @@ from exan_verify.network import Array, Batch, ReluNetwork, to_fraction
 from exan_verify.records import batch_record, rationals
 from exan_verify.theorems.replay import Replay
 from exan_verify.theorems.running import CheckReport, Report
-from exan_verify.theorems.statement import Example, Statement
+from exan_verify.theorems.statement import Example, Standing, Statement
+
+
+def quantified(statement: Statement) -> str:
+    """Over what a statement is claimed; of a refuted one, over what it does not hold.
+
+    Its quantifiers may be written as the claim has them ("all networks") or as the refutation has them ("some
+    network (refuted)").
+    """
+    over = statement.quantifiers.removesuffix(" (refuted)")
+    if statement.standing is not Standing.REFUTED:
+        return over
+    if over.startswith("some "):
+        over = "all " + re.sub(r"\b(network|batch|sample)\b", _plural, over.removeprefix("some "))
+    return f"not for {over}: there is a counterexample"
+
+
+def _plural(found: re.Match[str]) -> str:
+    return f"{found[1]}{'es' if found[1].endswith('ch') else 's'}"
 
 
 def network_lines(network: ReluNetwork) -> list[str]:

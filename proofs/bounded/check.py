@@ -11,7 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from exan_verify.theorems.bounded.recheck import deviations, write_all
+from exan_verify.theorems.bounded.recheck import deviations, tally, write_all
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -27,7 +27,8 @@ def main(arguments: list[str] | None = None) -> int:
     found = deviations(options.folder, lambda line: print(line, flush=True), names=tuple(options.names))
     for line in found:
         print(f"DEVIATION {line}", file=sys.stderr)
-    print(f"{len(found)} deviations")
+    asked, as_expected = tally(options.folder, found, names=tuple(options.names))
+    print(f"bounded: {as_expected} of {asked} files as expected; {len(found)} deviations")
     return 1 if found else 0
 
 

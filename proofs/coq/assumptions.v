@@ -5,6 +5,7 @@ From Exan Require Import peeling published pairs.
 
 Print Assumptions fwd_fwdp.
 Print Assumptions grad_gradp.
+Print Assumptions fwdp_affine.
 Print Assumptions w1_gsum.
 Print Assumptions b1_gsum.
 Print Assumptions gsum_topp.

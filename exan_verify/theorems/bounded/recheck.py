@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from exan_verify.smt.smtlib import write_text
@@ -78,6 +78,14 @@ def deviations(
             if path.is_file() and (not names or one.name in names):
                 found += _deviation(opened, one, path.read_text(encoding="ascii"), say, opinion_seconds)
     return found if names else [*found, *_algebra(say)]
+
+
+def tally(folder: Path, found: Sequence[str], *, names: tuple[str, ...] = ()) -> tuple[int, int]:
+    """How many files there should be, and how many are there without one of the deviations in ``found``."""
+    asked = [one.name for one in all_obligations() if not names or one.name in names]
+    fine = [name for name in asked if (folder / f"{name}.smt2").is_file()]
+    wrong = {line.split(":")[0].removesuffix(".smt2") for line in found}
+    return len(asked), len([name for name in fine if name not in wrong])
 
 
 def _deviation(opened: Worker, one: Obligation, text: str, say: Say, seconds: float) -> Iterator[str]:

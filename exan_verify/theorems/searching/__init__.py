@@ -5,23 +5,23 @@
 3. *all inputs*: for a few networks, a solver covers every batch.
 4. *all weights*: for the smallest sizes, a solver covers every network at a few batches.
 
-A counterexample is verified exactly before it is shown. Finding none proves nothing.
+A counterexample is made smaller and verified exactly before it is shown. Finding none proves nothing.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 from exan_verify.errors import InputError
 from exan_verify.network import Batch, ReluNetwork
-from exan_verify.theorems.claim import Claim, Judged
+from exan_verify.theorems.claim import Claim
 from exan_verify.theorems.searching.explore import Limits
-from exan_verify.theorems.searching.found import Counterexample, Stage, verified
+from exan_verify.theorems.searching.found import Counterexample, Records, Stage, nothing_tested
 from exan_verify.theorems.searching.generated import draw_counterexample
 from exan_verify.theorems.searching.instances import try_instances
-from exan_verify.theorems.searching.shrinking import shrink
+from exan_verify.theorems.searching.smaller import minimal
 from exan_verify.theorems.searching.solved import Solved, all_inputs, all_weights
 from exan_verify.theorems.searching.tally import Tally
 from exan_verify.theorems.searching.unknowns import polynomial
@@ -31,7 +31,7 @@ __all__ = ["Searched", "search"]
 
 EFFORT = 200
 QUESTIONS = 2
-"""Questions to a solver for each unit of effort, per stage."""
+"""Questions to a solver for each unit of effort, per stage, and for making a counterexample smaller."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +53,15 @@ class Searched:
         """One sentence."""
         if self.counterexample is not None:
             return f"refuted by the stage {self.stages[-1].name!r}; the counterexample is verified exactly"
+        if self.nothing_tested:
+            return self.nothing_tested
         return "no counterexample found; this is not a proof"
+
+    @property
+    def nothing_tested(self) -> str:
+        """Why the search tested nothing of the claim, whatever it looked at; "" when it did."""
+        looked_at, inside = sum(s.looked_at for s in self.stages), sum(s.inside for s in self.stages)
+        return nothing_tested(looked_at, inside, sum(s.undecided for s in self.stages), "situations")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,22 +126,22 @@ def _judged(
     start = time.perf_counter()
     tally = way.tally(name, way.effort)
     run(way.claim, tally, examples=way.effort, seed=way.seed)
-    found = None if tally.best is None else _minimal(way, tally, *tally.best)
+    found = None if tally.best is None else _minimal(way, tally, tally.best)
     counts = tally.numbers()
     says = f"{counts['situations']} situations, {counts['within the hypotheses']} within the hypotheses"
-    seconds = time.perf_counter() - start
-    return Stage(name=name, says=says, counts=counts, seconds=seconds), found, tally.promising
+    says += f", {counts['undecided']} of them undecided" if counts["undecided"] else ""
+    return _stage(name, says, counts, start, "situations"), found, tally.promising
 
 
-def _minimal(way: _Way, tally: Tally, network: ReluNetwork, batch: Batch) -> Counterexample | None:
-    """The smallest counterexample from here that can be verified."""
+def _stage(name: str, says: str, counts: Mapping[str, int], start: float, what: str) -> Stage:
+    """What a stage looked at, or that it tested nothing."""
+    made = Stage(name=name, says=says, counts=counts, seconds=time.perf_counter() - start)
+    nothing = nothing_tested(made.looked_at, made.inside, made.undecided, what)
+    return replace(made, says=nothing) if nothing else made
 
-    def fails(smaller: ReluNetwork, part: Batch) -> bool:
-        return tally.judge(smaller, part) is Judged.FAILS
 
-    smallest = shrink(way.claim, network, batch, fails, tally.late)
-    note = f"{tally.what}, seed {way.seed}, made smaller step by step"
-    return verified(way.claim, *smallest, note) or verified(way.claim, network, batch, note)
+def _minimal(way: _Way, tally: Tally, records: Records, second: Batch | None = None) -> Counterexample | None:
+    return minimal(tally, records, second, questions=way.effort * QUESTIONS, seed=way.seed)
 
 
 def _solvers(way: _Way, networks: list[ReluNetwork]) -> list[tuple[str, Callable[[], Solved] | str]]:
@@ -158,17 +166,15 @@ def _solved(way: _Way, name: str, solve: Callable[[], Solved] | str) -> tuple[St
     says = f"{covered}, {counts['paths']} paths, {counts['questions to z3']} questions"
     found = solved.counterexample
     if found is not None:
-        found = _smaller_solved(way, found)
-    return Stage(name=name, says=says, counts=counts, seconds=time.perf_counter() - start), found
+        found = _smaller_solved(way, name, found)
+    return _stage(name, says, counts, start, "paths"), found
 
 
-def _smaller_solved(way: _Way, found: Counterexample) -> Counterexample:
-    """Shrink what a solver found, where the exact engines confirm it by themselves."""
-    tally = way.tally("making it smaller", way.effort)
-    records = found.example.network, found.example.batch
-    if tally.judge(*records) is not Judged.FAILS:
-        return found
-    return _minimal(way, tally, *records) or found
+def _smaller_solved(way: _Way, name: str, found: Counterexample) -> Counterexample:
+    """Shrink what a solver found."""
+    example = found.example
+    tally = way.tally(name, way.effort)
+    return _minimal(way, tally, (example.network, example.batch), example.second) or found
 
 
 def _silent(_what: str, _done: int, _total: int) -> None:

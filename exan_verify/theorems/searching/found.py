@@ -14,7 +14,9 @@ from exan_verify.theorems.situation import Situation
 from exan_verify.theorems.statement import Example, Progress
 from exan_verify.verdict import Outcome
 
-__all__ = ["Counterexample", "Progress", "Stage", "candidate_size", "verified"]
+__all__ = ["Counterexample", "Progress", "Records", "Stage", "candidate_size", "nothing_tested", "verified"]
+
+Records = tuple[ReluNetwork, Batch]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +39,31 @@ class Stage:
     says: str
     counts: Mapping[str, int]
     seconds: float
+
+    @property
+    def looked_at(self) -> int:
+        """Situations or paths."""
+        return self.counts.get("situations", 0) + self.counts.get("paths", 0)
+
+    @property
+    def inside(self) -> int:
+        """So many of them met the hypotheses."""
+        counts = self.counts
+        return counts.get("within the hypotheses", 0) + counts.get("paths within the hypotheses", 0)
+
+    @property
+    def undecided(self) -> int:
+        """So many of these left the conclusion open."""
+        return self.counts.get("undecided", 0) + self.counts.get("paths undecided", 0)
+
+
+def nothing_tested(looked_at: int, inside: int, undecided: int, what: str) -> str:
+    """Why so many situations or paths tested nothing of a claim; "" when they did, or there were none."""
+    if looked_at and not inside:
+        return f"hypotheses never met in {looked_at} {what}: nothing was tested"
+    if inside and inside == undecided:
+        return f"conclusion decided in none of {inside} {what} within the hypotheses: nothing was tested"
+    return ""
 
 
 def verified(

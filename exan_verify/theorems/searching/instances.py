@@ -15,7 +15,8 @@ from exan_verify.errors import InputError
 from exan_verify.network import Array, Batch, Labels, Loss, ReluNetwork
 from exan_verify.testing.suite import FAMILIES, instance
 from exan_verify.theorems.claim import Claim, Judged
-from exan_verify.theorems.searching.tally import Records, Tally
+from exan_verify.theorems.searching.found import Records
+from exan_verify.theorems.searching.tally import Tally
 
 
 def try_instances(claim: Claim, tally: Tally, *, examples: int, seed: int) -> None:

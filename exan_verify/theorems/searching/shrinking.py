@@ -1,7 +1,7 @@
 """Make a counterexample smaller, one change at a time, as long as it stays one.
 
 Fewer samples, neurons and inputs first, then simpler numbers. Greedy and deterministic: the same
-counterexample shrinks to the same one.
+counterexample shrinks to the same one, from which no step that was tried leads on.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import numpy as np
 
 from exan_verify.network import Array, Batch, Loss, ReluNetwork, to_fraction
 from exan_verify.theorems.claim import Claim
-from exan_verify.theorems.searching.found import candidate_size
-from exan_verify.theorems.situation import rational_array
+from exan_verify.theorems.searching.found import Records, candidate_size
+from exan_verify.theorems.situation import Asked, Situation, rational_array
 
-Fails = Callable[[ReluNetwork, Batch], bool]
+Find = Callable[[ReluNetwork, Batch, bool], Records | None]
 Late = Callable[[], bool]
 
 
@@ -49,15 +49,14 @@ class Candidate:
         return network, Batch.of(self.x, self.y, network=network, loss=asked.loss, labels=asked.labels)
 
 
-def shrink(
-    claim: Claim, network: ReluNetwork, batch: Batch, fails: Fails, late: Late, limit: int = 1500
-) -> tuple[ReluNetwork, Batch]:
-    """The smallest counterexample that greedy steps reach from this one.
+def shrink(claim: Claim, start: Records, find: Find, late: Late, limit: int = 1500) -> Records:
+    """The smallest counterexample that greedy steps reach from ``start``.
 
-    ``fails`` says whether a candidate is a counterexample; at most ``limit`` are tried. Fixed networks of
-    the claim are not changed.
+    ``find`` is given a candidate, and whether it has fewer samples, neurons or inputs. It says None, or gives
+    a counterexample of these: the candidate itself or, where it has fewer, another one. At most ``limit``
+    candidates are tried. Fixed networks of the claim are not changed.
     """
-    best = network, batch
+    best = start
     tried = 0
     improved = True
     while improved:
@@ -68,11 +67,13 @@ def shrink(
             records = smaller.records(claim)
             if not claim.sizes.admit(records[0], records[1].size) and not claim.networks:
                 continue
-            if candidate_size(*records) >= candidate_size(*best):
+            size, least = candidate_size(*records), candidate_size(*best)
+            if size >= least:
                 continue
             tried += 1
-            if fails(*records):
-                best, improved = records, True
+            found = find(*records, size[0] < least[0])
+            if found is not None:
+                best, improved = found, True
                 break
     return best
 
@@ -94,13 +95,23 @@ def _without_sample(found: Candidate) -> Iterator[Candidate]:
 
 
 def _without_neuron(found: Candidate) -> Iterator[Candidate]:
+    """A neuron less; and the same with what it gave for a sample moved into the next bias."""
     for i in range(len(found.weights) - 1):
         for j in range(len(found.weights[i])):
             if len(found.weights[i]) > 1:
                 weights = list(found.weights)
                 weights[i] = np.delete(weights[i], j, axis=0)
                 weights[i + 1] = np.delete(weights[i + 1], j, axis=1)
-                yield replace(found, weights=tuple(weights), biases=_cut(found.biases, i, j))
+                cut = replace(found, weights=tuple(weights), biases=_cut(found.biases, i, j))
+                yield cut
+                for moved in _given(found, i, j) if found.biases else ():
+                    yield replace(cut, biases=_put(cut.biases, i + 1, cut.biases[i + 1] + moved))
+
+
+def _given(found: Candidate, i: int, j: int) -> list[Array]:
+    """What neuron j of hidden layer i + 1 gives to the next pre-activations, for each sample: no zeros."""
+    active = Situation(found.weights, found.biases, found.x, found.y, Asked()).hidden[i + 1][j]
+    return [found.weights[i + 1][:, j] * value for value in dict.fromkeys(active) if value != 0]
 
 
 def _without_input(found: Candidate) -> Iterator[Candidate]:

@@ -57,6 +57,7 @@ class Solved:
             "cases covered completely": self.complete,
             "paths": sum(runs.values()),
             "paths within the hypotheses": sum(runs.values()) - runs[Judged.OUTSIDE],
+            "paths undecided": runs[Judged.UNDECIDED],
             "questions to z3": self.exploration.queries,
             "questions open": self.exploration.open,
             "paths decided at one point only": self.exploration.opaque,

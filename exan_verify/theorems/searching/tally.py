@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 
 from exan_verify.network import Batch, ReluNetwork
 from exan_verify.theorems.claim import Claim, Judged, judge
-from exan_verify.theorems.searching.found import candidate_size
+from exan_verify.theorems.searching.found import Records, candidate_size
 from exan_verify.theorems.situation import Situation
 from exan_verify.theorems.statement import Progress
 
-Records = tuple[ReluNetwork, Batch]
 KEPT = 4
 """So many networks in which the hypotheses held are kept for the stages that take all inputs."""
 

@@ -130,15 +130,28 @@ def label_pairs(claim: Claim, logits: int, samples: int) -> Iterator[tuple[Array
 
     For real labels the first batch gets 0 and 1, and the second's are unknowns.
     """
-    admit = Labels.ONE_HOT if claim.asked.labels is not Labels.ONE_HOT else claim.asked.labels
-    alphabet, _ = alphabet_of(claim.asked.loss, admit, logits, None)
-    chosen = [
-        labels_array(claim.asked.loss, list(found))
-        for found in combinations_with_replacement(alphabet or (), samples)
-    ]
+    chosen = _label_multisets(claim, logits, samples)
     yield from ((labels, labels) for labels in chosen)
     if claim.conclusion is unique and claim.asked.labels is Labels.ONE_HOT:
         yield from ((a, b) for a in chosen for b in chosen if a is not b)
+
+
+def _label_multisets(claim: Claim, logits: int, samples: int) -> list[Array]:
+    alphabet, _ = alphabet_of(claim.asked.loss, Labels.ONE_HOT, logits, None)
+    return [
+        labels_array(claim.asked.loss, list(found))
+        for found in combinations_with_replacement(alphabet or (), samples)
+    ]
+
+
+def second_labels(claim: Claim, network: ReluNetwork, batch: Batch) -> Iterator[Array]:
+    """Labels of a second batch beside this one, up to the order of the samples; the batch's own first.
+
+    For real labels they are unknowns.
+    """
+    yield batch.labels
+    if claim.asked.labels is Labels.ONE_HOT:
+        yield from _label_multisets(claim, network.classes, batch.size)
 
 
 def free_of(claim: Claim, *names: str) -> frozenset[str]:
