@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from exan_verify.theorems.registry import registry
-from exan_verify.theorems.statement import Method, Standing, Statement
+from exan_verify.theorems.statement import Direction, Method, Standing, Statement
 
 README = Path(__file__).parent / "README.md"
 START, END = "<!-- table: python proofs/table.py -->", "<!-- end of the table -->"
@@ -22,7 +22,7 @@ TRUSTED = {
     Method.KERNEL: "the project's kernel",
     Method.WRITTEN: "a reader of docs/theory.md",
 }
-"""Who has to be trusted for a ground; measured grounds prove nothing."""
+"""Who has to be trusted for a ground; what neither supports nor refutes is left out."""
 
 
 def table() -> str:
@@ -33,7 +33,7 @@ def table() -> str:
 
 
 def _line(statement: Statement) -> str:
-    grounds = [g for g in statement.grounds if g.method is not Method.MEASURED]
+    grounds = [g for g in statement.grounds if g.direction is not Direction.NEITHER]
     rests = "; ".join(_where(ground.method, ground.where) for ground in grounds) or "numbers only"
     trusted = "; ".join(dict.fromkeys(TRUSTED[ground.method] for ground in grounds)) or "-"
     verdict = {Standing.REFUTED: "**refuted**", Standing.OPEN: "*open*"}.get(
@@ -47,7 +47,7 @@ def _where(method: Method, where: str) -> str:
         file, names = where.split(": ")
         return ", ".join(f"`{name}`" for name in names.split(", ")) + f" ({file})"
     if where.endswith(": its example"):
-        return "its exact counterexample" if method is Method.KERNEL else where
+        return "its exact counterexample"
     return where.replace("docs/theory.md ", "theory ").replace("|", "\\|")
 
 

@@ -6,7 +6,9 @@ from exan_verify.theorems.counterexamples import (
     antisymmetric_head,
     parallel_logits,
     published_insecure,
-    zero_pre_activation,
+)
+from exan_verify.theorems.counterexamples import (
+    zero_pre_activation_three_neurons as zero_pre_activation,
 )
 
 __all__ = ["antisymmetric_head", "parallel_logits", "published_insecure", "zero_pre_activation"]

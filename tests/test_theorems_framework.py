@@ -18,11 +18,23 @@ from exan_verify.cli import main
 from exan_verify.cli.output import ExitCode
 from exan_verify.errors import InputError
 from exan_verify.network import Batch, Labels, Loss
-from exan_verify.theorems import Check, Example, Ground, Method, Result, Standing, registry, run_statement
+from exan_verify.theorems import (
+    Check,
+    Direction,
+    Example,
+    Exhibit,
+    Ground,
+    Method,
+    Result,
+    Standing,
+    registry,
+    run_statement,
+)
 from exan_verify.theorems import replay as replay_example
-from exan_verify.theorems.written import example_lines
+from exan_verify.theorems.written import example_lines, relied_on
 from tests import counterexamples
 from tests.theorem_cases import (
+    COUNTEREXAMPLE,
     Install,
     check,
     insecure_example,
@@ -32,6 +44,16 @@ from tests.theorem_cases import (
 )
 
 __all__ = ["install"]
+
+PROOF = Ground(method=Method.COQ, where="exact.v: C1", says="all of it")
+STEP = replace(PROOF, bounded=True)
+SIZES = Ground(method=Method.SOLVER, where="x.smt2", says="at one size")
+NUMBERS = Ground(method=Method.MEASURED, where="x", says="y")
+WRONG = Result(holds=False, detail="rank 3, not 2")
+
+
+def seen_wrong() -> Exhibit:
+    return Exhibit(lines=("1 + 1 == 3",), note="arithmetic", shown=lambda: WRONG)
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -187,11 +209,23 @@ def test_a_statement_with_agreeing_checks_holds():
         ({"checks": (check(), check(False, "wrong"))}, "the check 'wrong' contradicts it"),
         ({"checks": ()}, "it has no check"),
         ({"example": None}, "needs a counterexample"),
-        ({"standing": Standing.PROVED}, "needs a ground by one of: coq, written"),
-        (
-            {"standing": Standing.BOUNDED, "grounds": (Ground(method=Method.MEASURED, where="x", says="y"),)},
-            "needs a ground by one of",
-        ),
+        ({"standing": Standing.PROVED}, "needs a ground that supports it, by one of: coq, written"),
+        ({"grounds": (NUMBERS,)}, "needs a ground that refutes it, by one of: coq, kernel"),
+        ({"standing": Standing.BOUNDED, "grounds": (NUMBERS,)}, "needs a ground that supports it"),
+        ({"standing": Standing.PROVED, "grounds": (SIZES,)}, "needs a ground that supports it"),
+        ({"standing": Standing.PROVED, "grounds": (STEP,)}, "needs a ground that supports it"),
+        ({"standing": Standing.BOUNDED, "grounds": (SIZES, PROOF)}, "a ground shows 'proved', not"),
+        ({"standing": Standing.BOUNDED}, "a ground shows 'refuted', not"),
+        ({"standing": Standing.OPEN, "grounds": (SIZES,)}, "a ground shows 'proved for stated sizes', not"),
+        ({"standing": Standing.OPEN}, "a ground shows 'refuted', not 'open'"),
+        ({"standing": Standing.OPEN, "grounds": ()}, "refutes a statement that is 'open'"),
+        ({"grounds": (COUNTEREXAMPLE, PROOF)}, "a ground shows 'proved', not 'refuted'"),
+        ({"standing": Standing.PROVED, "grounds": (PROOF,)}, "needs a check that supports it"),
+        ({"standing": Standing.PROVED, "grounds": (PROOF,)}, "refutes a statement that is 'proved'"),
+        ({"checks": (check(direction=Direction.SUPPORTS),)}, "supports a statement that is 'refuted'"),
+        ({"checks": (check(direction=Direction.NEITHER),)}, "needs a check that refutes it"),
+        ({"example": seen_wrong}, "the example does not replay"),
+        ({"example": lambda: replace(insecure_example(), shown=lambda _e: WRONG)}, "does not replay"),
         (
             {"example": lambda: replace(unique_example(), outcome=Outcome.AMBIGUOUS)},
             "the example does not replay",
@@ -224,6 +258,29 @@ def test_shown_without_checks_nothing_runs():
     assert (report.ran, report.checks, report.replay, report.holds) == (False, (), None, True)
 
 
+def test_what_is_no_batch_is_replayed_shown_and_recorded(
+    install: Install, capsys: pytest.CaptureFixture[str]
+):
+    right = replace(seen_wrong(), lines=("1 + 1 == 2",), shown=lambda: Result(holds=True, detail="it is 2"))
+    assert example_lines(right) == ["1 + 1 == 2"]
+    install(statement(example=lambda: right))
+    code, out, _ = run(capsys, "made-up")
+    assert code == ExitCode.DONE
+    assert "arithmetic\n  1 + 1 == 2\n  it is 2" in out
+    _, record = run_json(capsys, "made-up")
+    assert record["example"] == {"lines": ["1 + 1 == 2"], "note": "arithmetic"}
+    assert (record["replay"]["confirmed"], record["replay"]["says"]) == (True, ["it is 2"])
+
+
+def test_what_an_example_shows_is_replayed_beside_its_second_batch():
+    seen = Result(holds=True, detail="and rank 2")
+    result = replay_example(replace(insecure_example(), shown=lambda _example: seen))
+    assert (result.confirmed, result.outcome) == (True, Outcome.AMBIGUOUS)
+    assert result.says[-1] == "and rank 2"
+    alone = replace(unique_example(), outcome=None, shown=lambda _example: seen)
+    assert replay_example(alone).confirmed is True
+
+
 # ---- exan theorems ----------------------------------------------------------------------------------------
 
 
@@ -232,7 +289,7 @@ def test_the_list_groups_and_counts(install: Install, capsys: pytest.CaptureFixt
         "c1-made-up",
         group="C1",
         standing=Standing.PROVED,
-        grounds=(Ground(method=Method.COQ, where="exact.v: C1", says="all of it"),),
+        grounds=(PROOF,),
     )
     install(statement(), proved)
     code, out, err = run(capsys)
@@ -248,7 +305,13 @@ def test_the_list_groups_and_counts(install: Install, capsys: pytest.CaptureFixt
     assert record["schema"] == "exan/theorems/1"
     assert [s["name"] for s in record["statements"]] == ["made-up", "c1-made-up"]
     assert record["statements"][1]["grounds"] == [
-        {"method": "coq", "where": "exact.v: C1", "says": "all of it"}
+        {
+            "method": "coq",
+            "where": "exact.v: C1",
+            "says": "all of it",
+            "direction": "supports",
+            "bounded": False,
+        }
     ]
 
 
@@ -278,7 +341,7 @@ def test_the_list_of_the_registry_fits_a_hundred_columns_and_says_where_everythi
         head = f"{known.group}  {known.name}  {known.standing.value}"
         assert head in lines
         assert f"source {' '.join(known.source.split())} by " in flat
-        for ground in known.grounds:
+        for ground in relied_on(known):
             file, _, names = ground.where.partition(": ")
             assert file in flat, file
             assert names in flat, names
@@ -288,6 +351,21 @@ def test_the_list_of_the_registry_fits_a_hundred_columns_and_says_where_everythi
             assert ": there is a counterexample if " in block, known.name
         else:
             assert "(refuted)" not in known.quantifiers
+
+
+def test_what_settles_nothing_is_listed_only_where_nothing_else_is(
+    install: Install, capsys: pytest.CaptureFixture[str]
+):
+    beside = Ground(method=Method.WRITTEN, where="beside", says="its size", direction=Direction.NEITHER)
+    refuted = statement()
+    install(
+        replace(refuted, grounds=(*refuted.grounds, beside)),
+        statement(name="c1-made-up", standing=Standing.OPEN, grounds=(beside,)),
+    )
+    out = run(capsys)[1]
+    assert out.count("written: beside") == 1
+    assert out.index("written: beside") > out.index("c1-made-up")
+    assert run(capsys, "--table", "markdown", "--every")[1].count("written: beside") == 1
 
 
 def test_one_statement_shows_everything(install: Install, capsys: pytest.CaptureFixture[str]):
@@ -348,7 +426,7 @@ def test_negating_a_standing_is_noticed(install: Install, capsys: pytest.Capture
     install(statement(standing=Standing.PROVED))
     code, out, _ = run(capsys, "made-up")
     assert code == ExitCode.REFUSED
-    assert "'proved' needs a ground by one of: coq, written" in out
+    assert "'proved' needs a ground that supports it, by one of: coq, written" in out
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ from itertools import islice
 import numpy as np
 import pytest
 
+from exan_verify.exact.linalg import rank
 from exan_verify.network import Batch, Labels, Loss, ReluNetwork
-from exan_verify.theorems import counterexamples, one_logit, published, secure
+from exan_verify.theorems import counterexamples, label_ties, one_logit, published, secure, two_classes
 from exan_verify.theorems.exclusive_layers import Layered, all_apart, apart, live
 from exan_verify.theorems.laboratory import exact
 from exan_verify.theorems.replay import replay
@@ -26,6 +27,7 @@ EXAMPLES: tuple[Callable[[], Example], ...] = (
     counterexamples.published_insecure_smallest,
     counterexamples.two_samples_at_zero,
     counterexamples.vanishing_delta,
+    counterexamples.vanishing_delta_beside_another,
     counterexamples.no_biases,
     counterexamples.zero_first_row,
     counterexamples.parallel_columns,
@@ -35,7 +37,12 @@ EXAMPLES: tuple[Callable[[], Example], ...] = (
     counterexamples.shared_three_classes,
     counterexamples.shared_softmax,
     counterexamples.pairs_of_three,
+    counterexamples.exclusive_below,
+    counterexamples.exclusive_above,
     counterexamples.six_shared_neurons,
+    label_ties.labels_not_told,
+    two_classes.published_two_classes,
+    two_classes.affinely_independent,
 )
 
 
@@ -61,7 +68,7 @@ def nudged(example: Example) -> Example:
     """The second batch with one input moved: the gradients differ."""
     assert example.second is not None
     inputs = exact(example.second.inputs)
-    inputs[-1, 0] += Fraction(1, 1000)
+    inputs[-1, 0] -= Fraction(5, 2)
     return replace(example, second=replace(example.second, inputs=inputs))
 
 
@@ -71,6 +78,7 @@ def nudged(example: Example) -> Example:
         (counterexamples.published_insecure, {}),
         (counterexamples.published_insecure_smallest, {}),
         (counterexamples.vanishing_delta, {"live_deltas": False}),
+        (counterexamples.vanishing_delta_beside_another, {"live_deltas": False}),
         (counterexamples.no_biases, {"biases": False}),
         (counterexamples.two_samples_at_zero, {"strict": False}),
     ],
@@ -83,6 +91,51 @@ def test_a_counterexample_of_p1_must_be_one(make: Callable[[], Example], stated:
     for name in ("live_deltas", "strict", "biases"):
         other = {**stated, name: not stated.get(name, True)}
         assert not published.breaks_p1(example, **other).holds
+
+
+def test_softmax_with_two_classes_breaks_p1() -> None:
+    example = two_classes.published_two_classes()
+    assert example.network.widths == (3, 12, 2)
+    assert two_classes.breaks_two_classes(example).holds
+    assert two_classes.breaks_two_classes(replace(example, labels=Labels.KNOWN)).holds
+    assert not two_classes.breaks_two_classes(nudged(example)).holds
+    assert not two_classes.breaks_two_classes(replace(example, second=example.batch)).holds
+    assert not two_classes.breaks_two_classes(counterexamples.published_insecure()).holds
+
+
+def test_affinely_independent_inputs_do_not_save_p1_under_softmax() -> None:
+    example = two_classes.affinely_independent()
+    assert example.network.widths == (5, 12, 2)
+    assert two_classes.breaks_two_classes(example).holds
+    assert not two_classes.breaks_two_classes(nudged(example)).holds
+    ones = np.ones((6, 1), dtype=int)
+    assert rank(exact(np.concatenate([example.batch.inputs, ones], axis=1))) == 6
+
+
+def test_lifting_needs_labels_that_are_told() -> None:
+    """The stored batch has every hypothesis of C1 at layer 1 but this one; at layer 2 the rank is missing."""
+    example = label_ties.labels_not_told()
+    layered = Layered(network=example.network, batch=example.batch)
+    assert label_ties.lifts_at(layered, 1)
+    assert not label_ties.labels_told(layered, 1)
+    assert label_ties.labels_told(layered, 2)
+    assert not label_ties.lifts_at(layered, 2)
+    assert not published.kernel_says_unique(layered)
+
+
+def test_lifting_is_checked_above_one_logit_and_one_layer() -> None:
+    found = list(islice(label_ties.told_by_lifting(0), 12))
+    assert any(layered.network.depth > 2 for layered in found)
+    assert any(layered.network.classes > 1 for layered in found)
+
+
+def test_every_reading_of_p2_has_an_entry_for_each_kind_of_labels() -> None:
+    """Last, first and any layer against one-hot, known and real labels; cross_entropy has no real targets."""
+    names = {statement.name for statement in p2.STATEMENTS}
+    layers = {f"p2-{place}-layer{kind}" for place in ("last", "first") for kind in ("", "-known", "-real")}
+    assert layers <= names
+    assert {"p2-any-layer", "p2-known-labels", "p2-real-labels"} <= names
+    assert {"p2-cross-entropy", "p2-cross-entropy-known"} <= names
 
 
 def test_p1_needs_the_published_condition() -> None:

@@ -12,7 +12,17 @@ import pytest
 
 from exan_verify import Outcome
 from exan_verify.network import Batch, Labels, Loss, ReluNetwork
-from exan_verify.theorems import Check, Example, Ground, Method, Progress, Result, Standing, Statement
+from exan_verify.theorems import (
+    Check,
+    Direction,
+    Example,
+    Ground,
+    Method,
+    Progress,
+    Result,
+    Standing,
+    Statement,
+)
 from tests.counterexamples import published_insecure
 
 AWKWARD = r"50 % of_names & $x$ {braces} #1 a\b ~ ^ | <tag> `code` *star* [link] ≤ δ 𝔽 — “q” é"
@@ -42,14 +52,25 @@ def unique_example() -> Example:
     return Example(network=network, batch=batch, loss=Loss.MSE, outcome=Outcome.UNIQUE, note="one region")
 
 
-def check(holds: bool = True, name: str = "by-hand", example: Example | None = None) -> Check:
+REFUTES = Direction.REFUTES
+COUNTEREXAMPLE = Ground(
+    method=Method.KERNEL, where="its example", says="there is a second batch", direction=REFUTES
+)
+
+
+def check(
+    holds: bool = True,
+    name: str = "by-hand",
+    example: Example | None = None,
+    direction: Direction = REFUTES,
+) -> Check:
     def run(progress: Progress, seed: int) -> Result:
         progress("counting", 0, 2)
         progress("counting", 2, 2)
         data = {"seed": seed, "values": (Fraction(1, 3), 2), 3: {"nested": None}}
         return Result(holds=holds, detail="two things counted", example=example, data=data)
 
-    return Check(name=name, what="compares one with one", run=run)
+    return Check(name=name, what="compares one with one", run=run, direction=direction)
 
 
 def statement(name: str = "made-up", **changes: Any) -> Statement:
@@ -65,7 +86,7 @@ def statement(name: str = "made-up", **changes: Any) -> Statement:
         conclusion="The batch is UNIQUE.",
         latex=r"a \Rightarrow b",
         standing=Standing.REFUTED,
-        grounds=(Ground(method=Method.KERNEL, where="its example", says="there is a second batch"),),
+        grounds=(COUNTEREXAMPLE,),
         checks=(check(),),
         example=insecure_example,
         remark="only for tests",

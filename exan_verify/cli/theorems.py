@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from exan_verify.theorems.replay import Replay
     from exan_verify.theorems.running import CheckReport, Report
-    from exan_verify.theorems.statement import Example, Statement
+    from exan_verify.theorems.statement import Example, Exhibit, Statement
 
 STYLES = {"proved": "bold green", "proved for stated sizes": "green", "refuted": "bold red", "open": "yellow"}
 """Colour of a standing."""
@@ -154,8 +154,10 @@ def _summarised(statement: Statement, long: bool) -> dict[str, str]:
 
 def _established(statement: Statement) -> str:
     """A line for each method, with the places where its proofs or counterexamples lie."""
+    from exan_verify.theorems.written import relied_on
+
     places: dict[str, dict[str, list[str]]] = {}
-    for ground in statement.grounds:
+    for ground in relied_on(statement):
         file, _, names = ground.where.partition(": ")
         found = places.setdefault(ground.method.value, {}).setdefault(file, [])
         found += [names] if names and names not in found else []
@@ -258,6 +260,8 @@ def _wording(statement: Statement) -> Table:
         "hypotheses": "\n".join(statement.hypotheses) or "none",
         "conclusion": statement.conclusion,
     }
+    if statement.smallest:
+        rows["smaller?"] = statement.smallest
     if statement.remark:
         rows["but"] = statement.remark
     return facts(rows)
@@ -267,7 +271,7 @@ def _ground(ground: Any) -> str:
     return f"  {ground.method.value}: {ground.says} ({ground.where})"
 
 
-def _example(example: Example, replayed: Replay | None) -> list[str]:
+def _example(example: Example | Exhibit, replayed: Replay | None) -> list[str]:
     from exan_verify.theorems.written import example_lines
 
     lines = [f"  {example.note}", *(f"  {line}" for line in example_lines(example))]

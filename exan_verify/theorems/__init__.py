@@ -19,7 +19,9 @@ from exan_verify.theorems.searching.found import Counterexample, Stage
 from exan_verify.theorems.situation import Situation, Undecided
 from exan_verify.theorems.statement import (
     Check,
+    Direction,
     Example,
+    Exhibit,
     Ground,
     Method,
     Progress,
@@ -35,7 +37,9 @@ __all__ = [
     "Claim",
     "ClaimError",
     "Counterexample",
+    "Direction",
     "Example",
+    "Exhibit",
     "Ground",
     "Method",
     "Progress",

@@ -131,7 +131,19 @@ def two_samples_at_zero() -> Example:
 
 
 def vanishing_delta() -> Example:
-    """P1 fails when deltas may vanish: sample 0 is fitted exactly, so its ExANs carry nothing. 1-4-1."""
+    """P1 fails when deltas may vanish: one sample, fitted exactly, so its ExANs carry nothing. 1-2-1."""
+    network = ReluNetwork.from_arrays([[[1], [1]], [[1, -1]]], [[0, -1], [0]])
+    return _example(
+        network,
+        [[2]],
+        [1],
+        "two ExANs, loss vector 0: the sample moves along f = 1",
+        second=([[3]], [1]),
+    )
+
+
+def vanishing_delta_beside_another() -> Example:
+    """The same beside a sample that is not fitted: the gradient is not zero. 1-4-1."""
     network = ReluNetwork.from_arrays([[[1], [1], [-1], [-1]], [[1, -1, 1, 1]]], [[0, -1, 0, -1], [0]])
     return _example(
         network,
@@ -179,7 +191,22 @@ def parallel_columns() -> Example:
 
 
 def zero_pre_activation() -> Example:
-    """P2 fails at a zero pre-activation: no ExAN that differs, one logit, M = 2, and still UNIQUE."""
+    """P2 fails at zero pre-activations: no ExAN, one logit, M = 2, d = 2, and still UNIQUE. 2-2-1.
+
+    The shear of S2 would move the samples along (0, 1) in opposite directions. Neuron 2 stands at zero for
+    both, and the one that goes up would activate it.
+    """
+    network = ReluNetwork.from_arrays([[[1, 0], [0, 1]], [[1, 1]]], [[0, 0], [0]])
+    return _example(
+        network,
+        [[1, 0], [2, 0]],
+        [0, 0],
+        "UNIQUE by z3 (every activation pattern unsatisfiable); no engine has a certificate for it",
+    )
+
+
+def zero_pre_activation_three_neurons() -> Example:
+    """The same with outgoing weights that are all equal: 2-3-1."""
     network = ReluNetwork.from_arrays([[[1, 0], [-1, 1], [-1, -1]], [[1, 1, 1]]], [[0, 1, 1], [0]])
     return _example(
         network,
@@ -201,13 +228,13 @@ def dead_at_a_point() -> Example:
 
 
 def parallel_logits() -> Example:
-    """S5: x = 0, 1 against 1/4, 3/4; f = 2 x / 3 + c in one region, so f_2 - f_1 is parallel to y_2 - y_1."""
-    network = ReluNetwork.from_arrays([[[1], [-1]], [[F(1, 3), F(-1, 3)]]], [[1, 2], [F(1, 5)]])
+    """S5: x = 0, 1 against 1/4, 3/4; f = 2 (x + 1) / 3 in one region: f_2 - f_1 is parallel to y_2 - y_1."""
+    network = ReluNetwork.from_arrays([[[1]], [[F(2, 3)]]], [[1], [0]])
     return _example(
         network,
         [[0], [1]],
         [0, 1],
-        "two samples of one region whose logits differ by 2/3 of what their labels do",
+        "y_2 - y_1 = 3/2 (f_2 - f_1), so a = 1/4 solves a (2 (1 - a) e - (y_2 - y_1)) = 0",
         second=([[F(1, 4)], [F(3, 4)]], [0, 1]),
     )
 
@@ -221,25 +248,25 @@ def antisymmetric_head() -> Example:
         network,
         [[F(1, 3), F(1, 5)], [F(1, 2), F(1, 4)]],
         [0, 1],
-        "two samples of one region; the head (f, -f) makes f_2 - f_1 parallel to y_2 - y_1",
+        "two samples of one region; the head (f, -f) makes the exception the rule, for different labels",
         second=([[F(33, 46), F(29, 92)], [F(8, 69), F(31, 230)]], [0, 1]),
     )
 
 
 def one_shared_neuron(labels: Labels = Labels.ONE_HOT) -> Example:
-    """P2 fails with a single neuron, active for both samples: 1-1-2."""
+    """P2 fails with a single neuron, active for both of two samples: 1-1-2."""
     network = ReluNetwork.from_arrays([[[1]], [[1], [2]]], [[1], [0, 0]])
     return _example(
         network,
         [[0], [1]],
         [[1, 0], [0, 1]],
-        "no ExAN in any layer, no pre-activation zero",
+        "no ExAN in any layer, no pre-activation zero; f_2 - f_1 is not parallel to y_2 - y_1",
         outcome=Outcome.UNIQUE,
         labels=labels,
     )
 
 
-def one_logit_shared_neuron() -> Example:
+def one_logit_shared_neuron(labels: Labels = Labels.ONE_HOT) -> Example:
     """P2 fails with a single neuron and a single logit: 1-1-1; smaller still, but only z3 decides it."""
     network = ReluNetwork.from_arrays([[[1]], [[1]]], [[1], [0]])
     return _example(
@@ -247,6 +274,7 @@ def one_logit_shared_neuron() -> Example:
         [[0], [1]],
         [0, 0],
         "UNIQUE by z3 (every activation pattern unsatisfiable); no engine has a certificate for it",
+        labels=labels,
     )
 
 
@@ -285,6 +313,34 @@ def pairs_of_three(labels: Labels = Labels.REAL) -> Example:
         "each neuron is active for two of the three samples; UNIQUE among all real targets",
         outcome=Outcome.UNIQUE,
         labels=labels,
+    )
+
+
+def exclusive_below() -> Example:
+    """Two samples without an ExAN in the last hidden layer, real targets: 1-3-1-1."""
+    network = ReluNetwork.from_arrays([[[-2], [2], [0]], [[1, 1, 1]], [[1]]], [[1, -1, 1], [0], [0]])
+    return _example(
+        network,
+        [[0], [1]],
+        [0, 1],
+        "the only neuron of layer 2 is active for both; layer 1 has an ExAN for each, and one shared",
+        outcome=Outcome.UNIQUE,
+        labels=Labels.REAL,
+    )
+
+
+def exclusive_above() -> Example:
+    """Two samples without an ExAN in the first hidden layer, real targets: 1-2-3-1."""
+    network = ReluNetwork.from_arrays(
+        [[[-2], [-1]], [[2, 3], [1, 2], [2, -1]], [[3, -3, 3]]], [[0, 3], [-2, 2, -1], [-3]]
+    )
+    return _example(
+        network,
+        [[-1], [-2]],
+        [0, 1],
+        "both neurons of layer 1 are active for both; the second sample has an ExAN in layer 2",
+        outcome=Outcome.UNIQUE,
+        labels=Labels.REAL,
     )
 
 

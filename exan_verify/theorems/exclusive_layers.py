@@ -49,11 +49,14 @@ def exclusive_table(rng: Random, counts: Sequence[int], shared: int = 0, top: in
 
 
 def drawn_layer(
-    rng: Random, counts: Sequence[int], classes: int, shared: int = 0, loss: Loss = Loss.MSE
+    rng: Random, counts: Sequence[int], classes: int, shared: int = 0, loss: Loss = Loss.MSE, top: int = 3
 ) -> Layered | None:
-    """A random layer with these ExANs and one-hot labels; None when a delta of an ExAN vanishes (mse)."""
+    """A random layer with these ExANs and one-hot labels; None when a delta of an ExAN vanishes (mse).
+
+    ``top``: the largest outgoing weight.
+    """
     z = exclusive_table(rng, counts, shared)
-    network = from_table(z, integers(rng, classes, len(z)), integers(rng, 1, classes)[0])
+    network = from_table(z, integers(rng, classes, len(z), top), integers(rng, 1, classes)[0])
     chosen = [rng.randrange(max(2, classes)) for _ in counts]
     labels = one_hot(classes, chosen) if loss is Loss.MSE else np.array(chosen)
     batch = Batch.of(corners(len(counts)), labels, network=network, loss=loss, labels=Labels.ONE_HOT)

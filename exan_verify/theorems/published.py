@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
+from itertools import combinations
 from random import Random
 
 from exan_verify.decide.pipeline import certify
@@ -17,10 +19,13 @@ from exan_verify.theorems.counterexamples import (
     two_samples_at_zero,
 )
 from exan_verify.theorems.exclusive_layers import Layered, all_apart, apart, drawn_layer, live
+from exan_verify.theorems.judged import all_met, by_example
 from exan_verify.theorems.laboratory import Pair, drawn, integers, same_gradient, same_samples
 from exan_verify.theorems.one_logit import classes_of_mixings, feasible_mixings, second_batches
 from exan_verify.theorems.statement import Check, Example, Progress, Result
 from exan_verify.verdict import Outcome
+
+COUNTEREXAMPLES = (published_insecure, published_insecure_smallest, two_samples_at_zero)
 
 
 def breaks_p1(
@@ -44,19 +49,21 @@ def breaks_p1(
         "zeros as stated": (not any(bool(z.any()) for z in zeros)) is strict,
         "biases as stated": example.network.has_bias is biases,
     }
-    wrong = [name for name, holds in found.items() if not holds]
-    return Result(holds=not wrong, detail=f"not met: {wrong}" if wrong else "all met exactly", data=found)
+    return all_met(found)
 
 
-def broken(name: str, example: Callable[[], Example], **stated: bool) -> Check:
+def broken(
+    name: str,
+    example: Callable[[], Example],
+    *,
+    live_deltas: bool = True,
+    strict: bool = True,
+    biases: bool = True,
+) -> Check:
     """A check that runs :func:`breaks_p1`."""
-
-    def run(progress: Progress, _seed: int) -> Result:
-        progress(name, 0, 1)
-        return breaks_p1(example(), **stated)
-
+    judge = partial(breaks_p1, live_deltas=live_deltas, strict=strict, biases=biases)
     what = "recomputes the published condition, deltas, pre-activations and both gradients, over Q"
-    return Check(name=name, what=what, run=run)
+    return by_example(name, what, example=example, judge=judge)
 
 
 def only_two_batches(example: Example) -> Result:
@@ -65,12 +72,6 @@ def only_two_batches(example: Example) -> Result:
     found = list(second_batches(layer))
     same = [same_samples(Pair(network=example.network, first=b, second=example.second or b)) for b in found]
     return Result(holds=same == [True], detail=f"{len(found)} second batch(es), the stored one among them")
-
-
-def listed(progress: Progress, _seed: int) -> Result:
-    """3-9-1 has exactly two batches with its gradient."""
-    progress("all 0/1 mixings of four samples", 0, 1)
-    return only_two_batches(published_insecure())
 
 
 def refuted_mixings(samples: int, *, sums: bool = True) -> Result:
@@ -135,10 +136,9 @@ def pairs_of_samples(seed: int) -> Iterator[Layered]:
 
 def fails_where_it_must(progress: Progress, _seed: int) -> Result:
     """The rank condition fails at every stored counterexample."""
-    examples = (published_insecure, published_insecure_smallest, two_samples_at_zero)
     held = []
-    for done, make in enumerate(examples):
-        progress("counterexamples of P1", done, len(examples))
+    for done, make in enumerate(COUNTEREXAMPLES):
+        progress("counterexamples of P1", done, len(COUNTEREXAMPLES))
         example = make()
         held.append(all_apart(Layered(network=example.network, batch=example.batch)))
     return Result(holds=not any(held), detail="no counterexample of P1 meets the rank condition")
@@ -155,6 +155,24 @@ def count_decides(progress: Progress, seed: int) -> Result:
                 if generic_pair(rng, extra, first, second) != enough(extra, first, second):
                     return Result(holds=False, detail=f"K' = {extra}, e_a = {first}, e_b = {second}")
     return Result(holds=True, detail=f"{total} sizes: the rank is what the count says")
+
+
+def counted_layers(seed: int) -> Iterator[Layered]:
+    """Layers with as many ExANs as the count asks for, weights from a wide range."""
+    shapes = (((2, 2), 2), ((2, 2, 2), 2), ((3, 2), 3), ((3, 3, 2), 3), ((3, 3), 4))
+
+    def draw(rng: Random) -> Layered | None:
+        counts, classes = rng.choice(shapes)
+        layer = drawn_layer(rng, counts, classes, top=50)
+        return layer if layer is not None and counted_enough(layer) else None
+
+    return drawn("P1 counted", seed, draw)
+
+
+def counted_enough(layer: Layered) -> bool:
+    """P.3's count for every pair of samples (mse: K' = K)."""
+    counts = [len(own) for own in live(layer)]
+    return all(enough(layer.network.classes, a, b) for a, b in combinations(counts, 2))
 
 
 def enough(extra: int, first: int, second: int) -> bool:

@@ -3,13 +3,14 @@
 Nothing of what found the example is used. A second batch is written as a certificate of differences and
 given to the kernel (docs/theory.md F1); for mse and hinge the two gradients are also computed and compared
 entry by entry. An outcome without a second batch is certified afresh and the certificate given to the kernel.
+What else an example shows is recomputed by its own function.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -21,7 +22,7 @@ from exan_verify.errors import CertificateRejected
 from exan_verify.exact.backprop import gradient
 from exan_verify.kernel import check
 from exan_verify.network import Array, Batch, to_fraction
-from exan_verify.theorems.statement import Example
+from exan_verify.theorems.statement import Example, Exhibit, Result
 from exan_verify.verdict import Outcome, SampleStatus
 
 
@@ -43,8 +44,27 @@ class Replay:
     certificate: Mapping[str, Any] | None = None
 
 
-def replay(example: Example) -> Replay:
+def replay(example: Example | Exhibit) -> Replay:
     """Recompute everything that ``example`` states; never raises for an example that is wrong."""
+    if isinstance(example, Exhibit):
+        return _seen(example.shown())
+    stated = _replay_stated(example)
+    if example.shown is None:
+        return stated
+    seen = _seen(example.shown(example))
+    if stated.confirmed is None:
+        return seen
+    return replace(
+        stated, confirmed=stated.confirmed and bool(seen.confirmed), says=(*stated.says, *seen.says)
+    )
+
+
+def _seen(result: Result) -> Replay:
+    return Replay(confirmed=result.holds, says=(result.detail,))
+
+
+def _replay_stated(example: Example) -> Replay:
+    """The second batch and the outcome."""
     steps = [_replay_second(example)] if example.second is not None else []
     wanted = example.outcome
     if wanted is not None and not (steps and wanted is Outcome.AMBIGUOUS):

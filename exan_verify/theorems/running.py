@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from exan_verify.errors import CertificateRejected, InputError, SoundnessError
 from exan_verify.smt.solvers import SolverDisagreementError, SolverError
 from exan_verify.theorems.replay import Replay, replay
-from exan_verify.theorems.statement import (
-    Check,
-    Example,
-    Method,
-    Progress,
-    Result,
-    Standing,
-    Statement,
-)
+from exan_verify.theorems.standing import objections_to
+from exan_verify.theorems.statement import Check, Example, Exhibit, Progress, Result, Statement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +24,7 @@ class CheckReport:
 
     @property
     def holds(self) -> bool:
-        """Whether the check confirms the standing, its own example included."""
+        """Whether the check came out as its direction says, its own example included."""
         return self.result.holds and not (self.replay is not None and self.replay.confirmed is False)
 
 
@@ -43,7 +36,7 @@ class Report:
     """
 
     statement: Statement
-    example: Example | None
+    example: Example | Exhibit | None
     replay: Replay | None
     checks: tuple[CheckReport, ...]
     ran: bool
@@ -53,7 +46,7 @@ class Report:
         """Everything that speaks against the standing: what ran, and what is missing to carry it."""
         if not self.ran:
             return ()
-        found = list(missing(self.statement))
+        found = list(objections_to(self.statement))
         if self.replay is not None and self.replay.confirmed is False:
             found.append("the example does not replay")
         found += [
@@ -65,27 +58,6 @@ class Report:
     def holds(self) -> bool:
         """Whether nothing that ran contradicts the standing, and nothing that it needs is missing."""
         return not self.objections
-
-
-CARRIED_BY: Mapping[Standing, frozenset[Method]] = {
-    Standing.PROVED: frozenset({Method.COQ, Method.WRITTEN}),
-    Standing.BOUNDED: frozenset({Method.COQ, Method.SOLVER, Method.SYMBOLIC, Method.KERNEL, Method.WRITTEN}),
-}
-"""A standing needs a ground by one of these methods. Sizes that were checked never prove all sizes."""
-
-
-def missing(statement: Statement) -> tuple[str, ...]:
-    """What the statement lacks to have its standing at all."""
-    found = []
-    if not statement.checks:
-        found.append("it has no check")
-    wanted = CARRIED_BY.get(statement.standing)
-    if wanted is not None and wanted.isdisjoint(ground.method for ground in statement.grounds):
-        methods = ", ".join(sorted(method.value for method in wanted))
-        found.append(f"{statement.standing.value!r} needs a ground by one of: {methods}")
-    if statement.standing is Standing.REFUTED and statement.example is None:
-        found.append("'refuted' needs a counterexample")
-    return tuple(found)
 
 
 FAILURES = (InputError, CertificateRejected, SoundnessError, SolverError, SolverDisagreementError)

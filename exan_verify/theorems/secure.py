@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import permutations
 from random import Random
 
@@ -12,11 +13,13 @@ import numpy as np
 from exan_verify.decide.pipeline import certify
 from exan_verify.exact.backprop import forward
 from exan_verify.exact.linalg import multiply, rank, solve
+from exan_verify.exact.softmax import loss_vectors
 from exan_verify.exclusivity import exan_counts
 from exan_verify.kernel import check as kernel_check
 from exan_verify.network import Array, Batch, Labels, Loss, ReluNetwork
 from exan_verify.smt.decide import decide
 from exan_verify.theorems.exclusive_layers import Layered, exclusive_table
+from exan_verify.theorems.judged import all_met, by_example
 from exan_verify.theorems.laboratory import (
     drawn,
     exact,
@@ -44,19 +47,13 @@ def refutes_p2(example: Example, layers: str, *, strict: bool = True) -> Result:
         "no zero pre-activation": strict is (not any(bool(z.any()) for z in passed.zeros)),
         "kernel says UNIQUE": _kernel_outcome(example) is Outcome.UNIQUE,
     }
-    wrong = [name for name, holds in found.items() if not holds]
-    return Result(holds=not wrong, detail=f"not met: {wrong}" if wrong else "all met exactly", data=found)
+    return all_met(found)
 
 
 def refuted(name: str, example: Callable[[], Example], layers: str) -> Check:
     """A check that runs :func:`refutes_p2`."""
-
-    def run(progress: Progress, _seed: int) -> Result:
-        progress(name, 0, 1)
-        return refutes_p2(example(), layers)
-
     what = "recomputes the exclusivity, certifies the batch and gives the certificate to the kernel"
-    return Check(name=name, what=what, run=run)
+    return by_example(name, what, example=example, judge=partial(refutes_p2, layers=layers))
 
 
 def _kernel_outcome(example: Example) -> Outcome | None:
@@ -74,7 +71,7 @@ def _kernel_outcome(example: Example) -> Outcome | None:
 
 
 def solver_says_unique(example: Example, seed: int = 0) -> Result:
-    """Whether z3 refutes every activation pattern for a second batch; one-hot labels, all of R^d."""
+    """Whether there is no ExAN and z3 refutes every activation pattern for a second batch (all of R^d)."""
     verdict = decide(
         example.network,
         batch=example.batch,
@@ -85,18 +82,16 @@ def solver_says_unique(example: Example, seed: int = 0) -> Result:
         seed=seed,
     )
     counts = [exan_counts(p) for p in forward(example.network, example.batch).patterns]
-    holds = verdict.outcome is Outcome.UNIQUE and not any(any(c) for c in counts)
-    return Result(holds=holds, detail=f"{verdict.outcome.value}: {verdict.reason}")
+    exclusive = any(any(c) for c in counts)
+    holds = verdict.outcome is Outcome.UNIQUE and not exclusive
+    said = "an exclusive neuron" if exclusive else "no exclusive neuron"
+    return Result(holds=holds, detail=f"{said}; {verdict.outcome.value}: {verdict.reason}")
 
 
 def solved(name: str, example: Callable[[], Example]) -> Check:
     """A check that runs :func:`solver_says_unique`."""
-
-    def run(progress: Progress, seed: int) -> Result:
-        progress(name, 0, 1)
-        return solver_says_unique(example(), seed)
-
-    return Check(name=name, what="asks z3 about every activation pattern and label", run=run)
+    what = "recomputes the exclusivity and asks z3 about every activation pattern and label"
+    return by_example(name, what, example=example, judge=solver_says_unique)
 
 
 def crowd(seed: int = 0, samples: int = SAMPLES) -> Layered:
@@ -286,6 +281,20 @@ def support_determines_features(layer: Layered) -> bool:
             rows.append(row)
     exclusive = np.any((features != 0).sum(axis=1) == 1)
     return bool(rank(exact(rows)) == samples * samples and not exclusive)
+
+
+def support_shown(example: Example) -> Result:
+    """The same at an example, with independent loss vectors."""
+    layer = Layered(network=example.network, batch=example.batch, loss=example.loss)
+    vectors = loss_vectors(Loss.MSE, forward(layer.network, layer.batch).logits, layer.batch.labels, 1)
+    return all_met(
+        {
+            "rank G = M": rank(vectors) == layer.batch.size,
+            "no exclusive neuron, and R = I is the only mixing with the zeros of H": (
+                support_determines_features(layer)
+            ),
+        }
+    )
 
 
 def one_neuron_less(layer: Layered) -> Layered:

@@ -38,13 +38,28 @@ class Method(StrEnum):
     """Numbers, not a proof."""
 
 
+class Direction(StrEnum):
+    """What a ground or a check shows of its statement when it is right."""
+
+    SUPPORTS = "supports"
+    REFUTES = "refutes"
+    NEITHER = "neither"
+    """It says something beside the statement: how small a counterexample can be, or numbers."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ground:
-    """One thing that a statement's standing rests on. ``says``: exactly what it establishes."""
+    """One thing that a statement's standing rests on. ``says``: exactly what it establishes.
+
+    ``bounded``: it supports the statement at stated sizes only, or is a step of an argument that does.
+    Solvers, computer algebra and certificates never do more, whatever is said here.
+    """
 
     method: Method
     where: str
     says: str
+    direction: Direction = Direction.SUPPORTS
+    bounded: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +68,7 @@ class Example:
 
     ``second``: another batch with the same gradient. ``outcome``: the verdict that the kernel confirms
     with a certificate when the example is replayed; None when no engine certifies it, ``note`` says why.
+    ``shown``: recomputes what else is to be seen at the example (hypotheses, ranks, a solver's answer).
     """
 
     network: ReluNetwork
@@ -64,6 +80,19 @@ class Example:
     domain: Box | None = None
     second: Batch | None = None
     outcome: Outcome | None = None
+    shown: Callable[[Example], Result] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exhibit:
+    """A counterexample that is no batch. ``lines``: Python to retype; the last one is true.
+
+    ``shown``: recomputes what is to be seen at it.
+    """
+
+    lines: tuple[str, ...]
+    note: str
+    shown: Callable[[], Result]
 
 
 Progress = Callable[[str, int, int], None]
@@ -72,7 +101,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What a check found: ``holds`` is whether it confirms the statement's standing."""
+    """What a check found: ``holds`` is whether it came out as the check's direction says."""
 
     holds: bool
     detail: str
@@ -86,11 +115,13 @@ class Check:
 
     ``what`` says what is compared with what. The result must come from a computation that would give
     ``holds=False`` if the statement's conclusion (or, for a refuted one, its negation) were wrong there.
+    ``direction``: what it shows of the statement when it holds; it must agree with the standing.
     """
 
     name: str
     what: str
     run: Callable[[Progress, int], Result]
+    direction: Direction = Direction.SUPPORTS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +133,8 @@ class Statement:
     ``reading``: what we took that to mean, or the statement in words. ``hypotheses`` and ``conclusion``:
     one sentence each. ``latex``: the whole statement in mathematics. ``quantifiers``: over what it is
     claimed (``all depths, widths, M``). ``example``: the smallest known counterexample of a refuted
-    statement, or an instance of a proved one. ``remark``: what a reader should not take from it.
+    statement, or an instance of a proved one. ``smallest``: why no counterexample is smaller, or what is
+    known of smaller ones. ``remark``: what a reader should not take from it.
     """
 
     name: str
@@ -118,5 +150,6 @@ class Statement:
     grounds: tuple[Ground, ...]
     checks: tuple[Check, ...]
     published: str | None = None
-    example: Callable[[], Example] | None = None
+    example: Callable[[], Example | Exhibit] | None = None
+    smallest: str = ""
     remark: str = ""

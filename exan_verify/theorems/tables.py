@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from exan_verify.theorems.statement import Standing, Statement
-from exan_verify.theorems.written import quantified
+from exan_verify.theorems.written import quantified, relied_on
 
 READINGS = ("P1", "P2")
 """Groups of the published claims, whose readings make the table."""
@@ -45,7 +45,7 @@ def rows(statements: Iterable[Statement]) -> list[Row]:
             conclusion=statement.conclusion,
             over=quantified(statement),
             standing=statement.standing,
-            by=", ".join(dict.fromkeys(f"{g.method.value}: {g.where}" for g in statement.grounds)),
+            by=", ".join(dict.fromkeys(f"{g.method.value}: {g.where}" for g in relied_on(statement))),
         )
         for statement in statements
     ]

@@ -13,7 +13,7 @@ from exan_verify.network import Array, Batch, ReluNetwork, to_fraction
 from exan_verify.records import batch_record, rationals
 from exan_verify.theorems.replay import Replay
 from exan_verify.theorems.running import CheckReport, Report
-from exan_verify.theorems.statement import Example, Standing, Statement
+from exan_verify.theorems.statement import Direction, Example, Exhibit, Ground, Standing, Statement
 
 
 def quantified(statement: Statement) -> str:
@@ -32,6 +32,12 @@ def quantified(statement: Statement) -> str:
 
 def _plural(found: re.Match[str]) -> str:
     return f"{found[1]}{'es' if found[1].endswith('ch') else 's'}"
+
+
+def relied_on(statement: Statement) -> tuple[Ground, ...]:
+    """The grounds that support or refute a statement; where none does (an open one), all of them."""
+    found = tuple(g for g in statement.grounds if g.direction is not Direction.NEITHER)
+    return found or statement.grounds
 
 
 def network_lines(network: ReluNetwork) -> list[str]:
@@ -53,11 +59,13 @@ def batch_lines(batch: Batch, mark: str = "") -> list[str]:
     return [f"x{mark} = {numbers(batch.inputs)}", f"y{mark} = {shown}"]
 
 
-def example_lines(example: Example) -> list[str]:
+def example_lines(example: Example | Exhibit) -> list[str]:
     """The whole example as Python to retype (F: ``fractions.Fraction``); the last line asks for a verdict.
 
-    A second batch is ``x2``, ``y2``.
+    A second batch is ``x2``, ``y2``. What is no batch has lines of its own, the last of which is true.
     """
+    if isinstance(example, Exhibit):
+        return list(example.lines)
     network = example.network
     lines = [*network_lines(network), *batch_lines(example.batch)]
     if example.second is not None:
@@ -99,15 +107,28 @@ def statement_record(statement: Statement) -> dict[str, Any]:
         "conclusion": statement.conclusion,
         "latex": statement.latex,
         "standing": statement.standing,
-        "grounds": [{"method": g.method, "where": g.where, "says": g.says} for g in statement.grounds],
-        "checks": [{"name": c.name, "what": c.what} for c in statement.checks],
+        "grounds": [_ground_record(ground) for ground in statement.grounds],
+        "checks": [{"name": c.name, "what": c.what, "direction": c.direction} for c in statement.checks],
         "has_example": statement.example is not None,
+        "smallest": statement.smallest,
         "remark": statement.remark,
     }
 
 
-def example_record(example: Example) -> dict[str, Any]:
-    """An example, every number as ``"num/den"`` text."""
+def _ground_record(ground: Ground) -> dict[str, Any]:
+    return {
+        "method": ground.method,
+        "where": ground.where,
+        "says": ground.says,
+        "direction": ground.direction,
+        "bounded": ground.bounded,
+    }
+
+
+def example_record(example: Example | Exhibit) -> dict[str, Any]:
+    """An example, every number as ``"num/den"`` text; of what is no batch, its lines."""
+    if isinstance(example, Exhibit):
+        return {"lines": list(example.lines), "note": example.note}
     return {
         "widths": list(example.network.widths),
         "parameters": {name: rationals(array) for name, array in example.network.parameters()},

@@ -1,94 +1,76 @@
 ; narrow-first-layer-alone (narrow), expected: unsat
-; ReluNetwork(1-1-3): no second batch has this gradient. The output layer's system has no other
+; ReluNetwork(1-1-2): no second batch has this gradient. The output layer's system has no other
 ; solution (S5), and W_1 is injective on the inputs: h > 0 gives x where Delta_1 has no full column
 ; rank.
 (set-info :status unsat)
 (set-logic QF_NRA)
 ; Which batches of 2 samples have the given gradient?
-; Network 1-1-3, loss mse, reduction mean, labels one_hot.
+; Network 1-1-2, loss mse, reduction mean, labels one_hot.
 ; on_s<m>_l<i>_n<j>: neuron j of hidden layer i is active for sample m; x_s<m>_<i>: its input i.
 (declare-fun x_s0_0 () Real)
 (declare-fun h_s0_l1_n0 () Real)
 (declare-fun is_s0_0 () Real)
 (declare-fun is_s0_1 () Real)
-(declare-fun is_s0_2 () Real)
 (declare-fun x_s1_0 () Real)
 (declare-fun h_s1_l1_n0 () Real)
 (declare-fun is_s1_0 () Real)
 (declare-fun is_s1_1 () Real)
-(declare-fun is_s1_2 () Real)
 (declare-fun delta_s0_l1_n0 () Real)
 (declare-fun delta_s1_l1_n0 () Real)
 (declare-fun on_s0_l1_n0 () Bool)
 (declare-fun label_s0_0 () Bool)
 (declare-fun label_s0_1 () Bool)
-(declare-fun label_s0_2 () Bool)
 (declare-fun on_s1_l1_n0 () Bool)
 (declare-fun label_s1_0 () Bool)
 (declare-fun label_s1_1 () Bool)
-(declare-fun label_s1_2 () Bool)
 ; sample 0, hidden layer 1, neuron 0
 (assert (or (not on_s0_l1_n0) (< (+ (* (- 1.0) x_s0_0) (- 1.0)) 0.0)))
 (assert (or on_s0_l1_n0 (<= (+ x_s0_0 1.0) 0.0)))
 (assert (or (not on_s0_l1_n0) (= (+ h_s0_l1_n0 (* (- 1.0) x_s0_0) (- 1.0)) 0.0)))
 (assert (or on_s0_l1_n0 (= h_s0_l1_n0 0.0)))
 ; sample 0: exactly one label
-(assert (or label_s0_0 label_s0_1 label_s0_2))
+(assert (or label_s0_0 label_s0_1))
 (assert (or (not label_s0_1) (not label_s0_0)))
-(assert (or (not label_s0_2) (not label_s0_0)))
-(assert (or (not label_s0_2) (not label_s0_1)))
 ; sample 0: label 0
 (assert (or (not label_s0_0) (= (+ is_s0_0 (- 1.0)) 0.0)))
 (assert (or label_s0_0 (= is_s0_0 0.0)))
 ; sample 0: label 1
 (assert (or (not label_s0_1) (= (+ is_s0_1 (- 1.0)) 0.0)))
 (assert (or label_s0_1 (= is_s0_1 0.0)))
-; sample 0: label 2
-(assert (or (not label_s0_2) (= (+ is_s0_2 (- 1.0)) 0.0)))
-(assert (or label_s0_2 (= is_s0_2 0.0)))
 ; sample 1, hidden layer 1, neuron 0
 (assert (or (not on_s1_l1_n0) (< (+ (* (- 1.0) x_s1_0) (- 1.0)) 0.0)))
 (assert (or on_s1_l1_n0 (<= (+ x_s1_0 1.0) 0.0)))
 (assert (or (not on_s1_l1_n0) (= (+ h_s1_l1_n0 (* (- 1.0) x_s1_0) (- 1.0)) 0.0)))
 (assert (or on_s1_l1_n0 (= h_s1_l1_n0 0.0)))
 ; sample 1: exactly one label
-(assert (or label_s1_0 label_s1_1 label_s1_2))
+(assert (or label_s1_0 label_s1_1))
 (assert (or (not label_s1_1) (not label_s1_0)))
-(assert (or (not label_s1_2) (not label_s1_0)))
-(assert (or (not label_s1_2) (not label_s1_1)))
 ; sample 1: label 0
 (assert (or (not label_s1_0) (= (+ is_s1_0 (- 1.0)) 0.0)))
 (assert (or label_s1_0 (= is_s1_0 0.0)))
 ; sample 1: label 1
 (assert (or (not label_s1_1) (= (+ is_s1_1 (- 1.0)) 0.0)))
 (assert (or label_s1_1 (= is_s1_1 0.0)))
-; sample 1: label 2
-(assert (or (not label_s1_2) (= (+ is_s1_2 (- 1.0)) 0.0)))
-(assert (or label_s1_2 (= is_s1_2 0.0)))
 ; sample 0, backward
-(assert (or (not on_s0_l1_n0) (= (+ (* 3.0 delta_s0_l1_n0) (* (- 6.0) h_s0_l1_n0) is_s0_0 (* 2.0 is_s0_1) (* (- 1.0) is_s0_2)) 0.0)))
+(assert (or (not on_s0_l1_n0) (= (+ (* 2.0 delta_s0_l1_n0) (* (- 5.0) h_s0_l1_n0) is_s0_0 (* 2.0 is_s0_1)) 0.0)))
 (assert (or on_s0_l1_n0 (= delta_s0_l1_n0 0.0)))
 ; sample 1, backward
-(assert (or (not on_s1_l1_n0) (= (+ (* 3.0 delta_s1_l1_n0) (* (- 6.0) h_s1_l1_n0) is_s1_0 (* 2.0 is_s1_1) (* (- 1.0) is_s1_2)) 0.0)))
+(assert (or (not on_s1_l1_n0) (= (+ (* 2.0 delta_s1_l1_n0) (* (- 5.0) h_s1_l1_n0) is_s1_0 (* 2.0 is_s1_1)) 0.0)))
 (assert (or on_s1_l1_n0 (= delta_s1_l1_n0 0.0)))
 ; gradient: 0.weight[0,0]
-(assert (= (+ (* 3.0 delta_s0_l1_n0 x_s0_0) (* 3.0 delta_s1_l1_n0 x_s1_0) (- 10.0)) 0.0))
+(assert (= (+ (* delta_s0_l1_n0 x_s0_0) (* delta_s1_l1_n0 x_s1_0) (- 4.0)) 0.0))
 ; gradient: 0.bias[0]
-(assert (= (+ delta_s0_l1_n0 delta_s1_l1_n0 (- 5.0)) 0.0))
+(assert (= (+ delta_s0_l1_n0 delta_s1_l1_n0 (- 6.0)) 0.0))
 ; gradient: 2.weight[0,0]
 (assert (= (+ (* h_s0_l1_n0 h_s0_l1_n0) (* (- 1.0) h_s0_l1_n0 is_s0_0) (* h_s1_l1_n0 h_s1_l1_n0) (* (- 1.0) h_s1_l1_n0 is_s1_0) (- 4.0)) 0.0))
 ; gradient: 2.bias[0]
 (assert (= (+ h_s0_l1_n0 h_s1_l1_n0 (* (- 1.0) is_s0_0) (* (- 1.0) is_s1_0) (- 2.0)) 0.0))
 ; gradient: 2.weight[1,0]
-(assert (= (+ (* 2.0 h_s0_l1_n0 h_s0_l1_n0) (* (- 1.0) h_s0_l1_n0 is_s0_1) (* 2.0 h_s1_l1_n0 h_s1_l1_n0) (* (- 1.0) h_s1_l1_n0 is_s1_1) h_s0_l1_n0 h_s1_l1_n0 (- 11.0)) 0.0))
+(assert (= (+ (* 2.0 h_s0_l1_n0 h_s0_l1_n0) (* (- 1.0) h_s0_l1_n0 is_s0_1) (* 2.0 h_s1_l1_n0 h_s1_l1_n0) (* (- 1.0) h_s1_l1_n0 is_s1_1) (- 8.0)) 0.0))
 ; gradient: 2.bias[1]
 (assert (= (+ (* 2.0 h_s0_l1_n0) (* 2.0 h_s1_l1_n0) (* (- 1.0) is_s0_1) (* (- 1.0) is_s1_1) (- 5.0)) 0.0))
-; gradient: 2.weight[2,0]
-(assert (= (+ (* (- 1.0) h_s0_l1_n0 h_s0_l1_n0) (* (- 1.0) h_s0_l1_n0 is_s0_2) (* (- 1.0) h_s1_l1_n0 h_s1_l1_n0) (* (- 1.0) h_s1_l1_n0 is_s1_2) (* 2.0 h_s0_l1_n0) (* 2.0 h_s1_l1_n0) (- 1.0)) 0.0))
-; gradient: 2.bias[2]
-(assert (= (+ (* (- 1.0) h_s0_l1_n0) (* (- 1.0) h_s1_l1_n0) (* (- 1.0) is_s0_2) (* (- 1.0) is_s1_2) 3.0) 0.0))
 ; order of the samples, which does not matter
-(assert (and (or (not on_s0_l1_n0) on_s1_l1_n0) (or (and (not on_s0_l1_n0) on_s1_l1_n0) (and (or (not label_s0_0) label_s1_0) (or (and (not label_s0_0) label_s1_0) (and (or (not label_s0_1) label_s1_1) (or (and (not label_s0_1) label_s1_1) (and (or (not label_s0_2) label_s1_2) (or (and (not label_s0_2) label_s1_2) (<= (+ x_s0_0 (* (- 1.0) x_s1_0)) 0.0))))))))))
+(assert (and (or (not on_s0_l1_n0) on_s1_l1_n0) (or (and (not on_s0_l1_n0) on_s1_l1_n0) (and (or (not label_s0_0) label_s1_0) (or (and (not label_s0_0) label_s1_0) (and (or (not label_s0_1) label_s1_1) (or (and (not label_s0_1) label_s1_1) (<= (+ x_s0_0 (* (- 1.0) x_s1_0)) 0.0))))))))
 ; not the known batch, in any order of its samples
 (assert (or (not (= x_s0_0 0.0)) (not label_s0_0) (not (= (+ x_s1_0 (- 1.0)) 0.0)) (not label_s1_1)))
 (assert (or (not (= (+ x_s0_0 (- 1.0)) 0.0)) (not label_s0_1) (not (= x_s1_0 0.0)) (not label_s1_0)))

@@ -31,9 +31,11 @@ Print Assumptions E2.
 Print Assumptions E3.
 Print Assumptions E4_stopping.
 Print Assumptions E4_any_order.
+Print Assumptions E4_stops.
 Print Assumptions E4_reads.
 Print Assumptions two_factorisations.
 Print Assumptions factorisations.
+Print Assumptions factorisations_unique.
 Print Assumptions gradmxE.
 Print Assumptions rank_gradmx.
 Print Assumptions delta_in_column_space.
@@ -73,6 +75,7 @@ From Exan Require Import instances instances_ambiguous instances_algebra instanc
 Print Assumptions A_unique.
 Print Assumptions A_E1.
 Print Assumptions A_factorisations.
+Print Assumptions A_factorisations_unique.
 Print Assumptions A_derivative.
 Print Assumptions B_unique.
 Print Assumptions B_no_exclusive_neuron.
@@ -95,6 +98,7 @@ Print Assumptions R_no_stopping.
 Print Assumptions R_any_order.
 Print Assumptions R_reads.
 Print Assumptions S_not_peeled.
+Print Assumptions S_stops.
 Print Assumptions S_scales.
 Print Assumptions L_unique.
 Print Assumptions down_step.

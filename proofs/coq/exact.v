@@ -3,6 +3,7 @@
 (*                                                                            *)
 (*   gradmx G            [dW_1 | db_1]                                        *)
 (*   factorisations      3.1: another batch has Delta' = Delta P, H' = Q H    *)
+(*   factorisations_unique   for one P and one Q only                         *)
 (*   act N x, delta2     the second layer's input and its delta               *)
 (*   state_same_upto s   equal inputs, delta_1 and delta_2 up to the order s  *)
 (*   confined G C x g    the next deltas of batches with this gradient lie in *)
@@ -47,6 +48,16 @@ Proof.
 rewrite gradmxE => rA /(congr1 gradmx); rewrite !gradmxE => E.
 have [P [Q [PQ QP D' /eqP]]] := two_factorisations rA E.
 by rewrite /lift1 mul_mx_row => /eqP/eq_row_mx[-> one]; exists P, Q.
+Qed.
+
+(* Delta and [H 1] have rank M, so the batches fix P and Q. *)
+Theorem factorisations_unique M (x x' : 'I_M -> 'cV[R]_d) g g' (P P1 Q Q1 : 'M[R]_M) :
+  \rank (gradmx (gsum N x g)) = M ->
+  Delta1 N x' g' = Delta1 N x g *m P -> Delta1 N x' g' = Delta1 N x g *m P1 ->
+  lift1 x' = Q *m lift1 x -> lift1 x' = Q1 *m lift1 x -> P = P1 /\ Q = Q1.
+Proof.
+rewrite gradmxE => /rank_factors[rD rH] -> EP -> EQ; split; first exact: full_column_rank rD EP.
+by have [L HL] := right_inverse rH; rewrite -[Q]mulmx1 -HL mulmxA EQ -mulmxA HL mulmx1.
 Qed.
 
 (* Whatever another batch does, its deltas lie in the column space of Delta. *)

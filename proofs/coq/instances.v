@@ -163,6 +163,17 @@ have gE m : lossvecs (mse_lv 1) NA xA yA m = sample 1 (msef (logitf 1 3 WA bA UA
 by have [_ rA _] := layer_facts checksA xE gE.
 Qed.
 
+Theorem A_factorisations_unique (x' : 'I_2 -> 'cV[rat]_1) g' (P P1 Q Q1 : 'M[rat]_2) :
+  let D := Delta1 NA xA (lossvecs (mse_lv 1) NA xA yA) in
+  Delta1 NA x' g' = D *m P -> Delta1 NA x' g' = D *m P1 ->
+  lift1 x' = Q *m lift1 xA -> lift1 x' = Q1 *m lift1 xA -> P = P1 /\ Q = Q1.
+Proof.
+apply: factorisations_unique; have xE m : xA m = sample 1 XA m by [].
+have gE m : lossvecs (mse_lv 1) NA xA yA m = sample 1 (msef (logitf 1 3 WA bA UA cA XA) YA) m.
+  exact: lossvecs_mse.
+by have [_ rA _] := layer_facts checksA xE gE.
+Qed.
+
 Theorem A_derivative dN : exists q : {poly rat},
   q^`().[0] = dotp (bgrad (mse_lv 1) NA xA yA) dN /\
   near (fun t => q.[t] = \sum_m sq_error (fwd (NA + t *: dN) (xA m)) (yA m)).

@@ -105,13 +105,21 @@ Proof. by rewrite /gS /lossvecs fwd_sample mse_sample. Qed.
 Lemma nzS (j m : 'I_2) : nzdelta NS xS gS j m.
 Proof. by rewrite (@nzdelta_table _ _ _ _ WS bS US cS XS GS _ _ (fun _ _ => true) _ gSE). Qed.
 
+Lemma none_told : ~~ [exists j, exists m, tells (nzdelta NS xS gS) setT j m].
+Proof.
+apply/existsP => -[j /existsP[m /and3P[_ _ /forallP only]]].
+have := only 0; have := only 1; rewrite !inE !nzS /= => /eqP <-; by [].
+Qed.
+
+(* Peeling stops at once, at the union of all stopping sets. *)
+Theorem S_stops : setT = \bigcup_(S | stopping (nzdelta NS xS gS) S) S.
+Proof. by apply: (@E4_stops _ _ _ [::]) none_told; rewrite /= eqxx. Qed.
+
 Theorem S_not_peeled s : ~~ peels (nzdelta NS xS gS) setT s.
 Proof.
 apply/negP => ps; suff stop : stopping (nzdelta NS xS gS) setT.
   by have /(_ setT) := iffLR (E4_stopping _) (ex_intro _ s ps); rewrite stop.
-apply/andP; split; first by apply/set0Pn; exists 0.
-apply/existsP => -[j /existsP[m /and3P[_ _ /forallP only]]].
-have := only 0; have := only 1; rewrite !inE !nzS /= => /eqP <-; by [].
+by apply/andP; split; [apply/set0Pn; exists 0 | apply: none_told].
 Qed.
 
 (* The directions of the loss vectors; the last bias gradient has their scales. *)

@@ -5,10 +5,12 @@
 (*                    member of S                                             *)
 (*   stopping nz S    S is not empty and no neuron tells a member of it apart *)
 (*   peels nz S s     s is an order in which S can be peeled off completely   *)
+(*   leaves S s T     s can be peeled off S and leaves T                      *)
 (*   reads G s        along s every input is read off what is left of the     *)
 (*                    gradient G, and nothing is left at the end              *)
 (*   E3               scales from the bias gradient of the last layer         *)
 (*   E4_stopping      peeling reads everything iff there is no stopping set   *)
+(*   E4_stops         where it stops: at the union of all stopping sets       *)
 (*   E4_reads         what peeling reads is exact                             *)
 (******************************************************************************)
 From mathcomp Require Import all_ssreflect all_algebra.
@@ -72,6 +74,28 @@ Qed.
 (* batch without stopping sets can still be peeled.                           *)
 Theorem E4_any_order T : (forall S, ~~ stopping S) -> exists s, peels T s.
 Proof. by move=> free; apply: no_stopping_peels. Qed.
+
+Fixpoint leaves S s T : bool :=
+  if s is m :: s' then [exists j, tells S j m] && leaves (S :\ m) s' T else S == T.
+
+Lemma leaves_stopping S U T s : leaves U s T -> S \subset U -> stopping S -> S \subset T.
+Proof.
+elim: s U => [|m s IH] U /= => [/eqP <- //|/andP[/existsP[j tj] rest] SU stop].
+apply: (IH _ rest _ stop); rewrite subsetD1 SU /=.
+apply: contraL stop => mS; rewrite negb_and !negbK; apply/orP; right.
+by apply/existsP; exists j; apply/existsP; exists m; apply: tells_sub tj.
+Qed.
+
+(* Whatever the order: when no neuron tells one of the rest apart any more,   *)
+(* the rest is the union of all stopping sets, itself one unless it is empty. *)
+Theorem E4_stops s T : leaves setT s T -> ~~ [exists j, exists m, tells T j m] ->
+  T = \bigcup_(S | stopping S) S.
+Proof.
+move=> ls none; apply/eqP; rewrite eqEsubset; apply/andP; split.
+  have [->|T0] := eqVneq T set0; first exact: sub0set.
+  by apply: (bigcup_sup T) => //; rewrite /stopping T0.
+by apply/bigcupsP => S; apply: leaves_stopping ls (subsetT _).
+Qed.
 
 End Combinatorics.
 

@@ -12,7 +12,7 @@ import flint
 from exan_verify.exact.backprop import forward
 from exan_verify.exact.softmax import loss_vectors_ball
 from exan_verify.network import Batch, Labels, Loss, ReluNetwork
-from exan_verify.theorems.grounds import kernel, measured, written
+from exan_verify.theorems.grounds import REFUTES, kernel, measured, written
 from exan_verify.theorems.statement import Check, Example, Progress, Result, Standing, Statement
 from exan_verify.verdict import Outcome
 
@@ -25,14 +25,22 @@ PRECISION, RADIUS = 192, 2.0**-100
 
 def equal_logits() -> Example:
     """One sample, two classes, equal logits: softmax is (1/2, 1/2), the guess is one third too large."""
-    network = ReluNetwork.from_arrays([[[1], [1]], [[1, 1], [1, 1]]], [[0, 0], [0, 0]])
+    network = ReluNetwork.from_arrays([[[1]], [[1], [1]]], [[0], [0, 0]])
     return Example(
         network=network,
         batch=Batch.of([[1]], [0], network=network, loss=Loss.CROSS_ENTROPY, labels=Labels.ONE_HOT),
         loss=Loss.CROSS_ENTROPY,
         outcome=Outcome.UNIQUE,
+        shown=scale_is_wrong,
         note="g = (-1/2, 1/2); the heuristic says (-2/3, 2/3)",
     )
+
+
+def scale_is_wrong(example: Example) -> Result:
+    """Whether the guessed scale of the first sample is provably not the true one."""
+    error = relative_error(vector_of(example.network, example.batch), int(example.batch.labels[0]))
+    wrong = not error.contains(0)
+    return Result(holds=wrong, detail=f"(guessed scale) / (true scale) - 1 = {error.str(6)}")
 
 
 def relative_error(vector: list[Any], label: int) -> Any:
@@ -120,8 +128,9 @@ STATEMENTS = (
                 "Appendix P, P.6",
                 "the relative error is 2 / (3 (1 - p_y)) - 1: above -1/3, without upper bound, 0 iff p_y = "
                 "1/3",
+                REFUTES,
             ),
-            kernel("b1.py: equal_logits", "1-2-2, p_y = 1/2: exactly one third too large"),
+            kernel("b1.py: equal_logits", "1-1-2, p_y = 1/2: exactly one third too large", REFUTES),
             measured("this check", "random logits between -4 and 4, K from 2 to 10"),
         ),
         checks=(
@@ -129,14 +138,17 @@ STATEMENTS = (
                 name="equal logits",
                 what="encloses the relative error in balls and compares it with (3 - K) / (3 (K - 1))",
                 run=_formula,
+                direction=REFUTES,
             ),
             Check(
                 name="random logits",
                 what="encloses the relative error over random logits and counts those that exclude 0",
                 run=_measure,
+                direction=REFUTES,
             ),
         ),
         example=equal_logits,
+        smallest="1-1-2 with one sample: no network with a hidden layer and two classes is smaller.",
         remark="Directions, labels and groups do not depend on the scale; everything solved for with it "
         "does. For "
         "a well classified sample the guess is far too large: p_y = 0.97 gives a factor of 22. E3 replaces "

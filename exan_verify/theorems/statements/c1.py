@@ -11,6 +11,9 @@ from exan_verify.decide.pipeline import certify
 from exan_verify.exact.linalg import rank
 from exan_verify.kernel import check
 from exan_verify.network import Batch, Labels, Loss, ReluNetwork
+from exan_verify.theorems.exclusive_layers import Layered
+from exan_verify.theorems.judged import all_met
+from exan_verify.theorems.label_ties import full_below, labels_not_told, labels_told, lifts_at
 from exan_verify.theorems.laboratory import (
     Pair,
     deltas,
@@ -22,11 +25,19 @@ from exan_verify.theorems.laboratory import (
     one_hot,
     same_gradient,
     same_samples,
-    spoiled,
 )
 from exan_verify.theorems.law import Law
 from exan_verify.theorems.lifted import Layer, random_layer, random_patterns
-from exan_verify.theorems.statement import Check, Example, Ground, Method, Standing, Statement
+from exan_verify.theorems.statement import (
+    Check,
+    Direction,
+    Example,
+    Ground,
+    Method,
+    Result,
+    Standing,
+    Statement,
+)
 from exan_verify.verdict import Outcome
 
 SIZES = ((2, 1, 4), (2, 2, 6), (3, 1, 7), (2, 3, 8))
@@ -95,8 +106,26 @@ def ambiguous_instead(_asked: Asked) -> Asked:
     return Asked(network=network, batch=batch)
 
 
+def dead_below() -> Example:
+    """1-1-1-1: C1 holds at layer 2, and the only sample is dead at layer 1, so that it moves (S3)."""
+    network = ReluNetwork.from_arrays([[[1]], [[1]], [[1]]], [[0], [1], [0]])
+    first, second = (
+        Batch.of([[x]], [[0]], network=network, loss=Loss.MSE, labels=Labels.ONE_HOT) for x in (-1, -2)
+    )
+    return Example(
+        network=network,
+        batch=first,
+        second=second,
+        loss=Loss.MSE,
+        outcome=Outcome.AMBIGUOUS,
+        shown=passes_at_layer_two,
+        note="rank A_2 = 1 by the bias and R has rank U - M = 1; Delta_1 = 0, and x may be any negative "
+        "number.",
+    )
+
+
 def upper_layer_alone() -> Example:
-    """2-1-3-1: C1 holds at layer 2 and the batch is AMBIGUOUS in X."""
+    """2-1-3-1: C1 holds at layer 2 and the batch is AMBIGUOUS in X, no sample dead."""
     network = ReluNetwork.from_arrays([[[1, 2]], [[1], [2], [-2]], [[1, 1, 1]]], [[1], [0, -9, 9], [0]])
     first = Batch.of([[1, 1], [2, 1]], [[0], [1]], network=network, loss=Loss.MSE, labels=Labels.ONE_HOT)
     lower = deltas(network, first)[0]
@@ -110,6 +139,7 @@ def upper_layer_alone() -> Example:
         second=second,
         loss=Loss.MSE,
         outcome=Outcome.AMBIGUOUS,
+        shown=passes_at_layer_two,
         note="C1's rank condition holds at layer 2, so H_1, Delta_2 and the loss vectors are determined; "
         "Delta_1 has rank 1 of the 2 that 3.4 needs, and the inputs move along ker W_1.",
     )
@@ -135,8 +165,48 @@ def passes_and_fails(pair: Pair) -> bool:
     return short and other and layer_two_passes(pair.network, pair.first)
 
 
+def moved_on(pair: Pair) -> Pair:
+    """The pair with its second batch moved to where the first sample is alive and the gradient another."""
+    inputs = exact(pair.second.inputs)
+    inputs[0] = inputs[0] + 5
+    return replace(pair, second=replace(pair.second, inputs=inputs))
+
+
+def passes_at_layer_two(example: Example) -> Result:
+    """:func:`passes_and_fails` at an example."""
+    assert example.second is not None
+    pair = Pair(network=example.network, first=example.batch, second=example.second)
+    return all_met({"C1's ranks at layer 2, rank Delta_1 < M, another batch": passes_and_fails(pair)})
+
+
 def _warning(_seed: int) -> Iterator[Pair]:
-    example = upper_layer_alone()
+    for example in (dead_below(), upper_layer_alone()):
+        assert example.second is not None
+        yield Pair(network=example.network, first=example.batch, second=example.second)
+
+
+def labels_are_lost(pair: Pair) -> bool:
+    """C1 holds at layer 1, a label is not told, and the second batch is another with the same gradient."""
+    first = Layered(network=pair.network, batch=pair.first)
+    other = same_gradient(pair) and not same_samples(pair)
+    return other and lifts_at(first, 1) and full_below(first, 1) and not labels_told(first, 1)
+
+
+def lost_at_layer_one(example: Example) -> Result:
+    """:func:`labels_are_lost` at an example."""
+    assert example.second is not None
+    pair = Pair(network=example.network, first=example.batch, second=example.second)
+    found = {"C1's ranks at layer 1, a label that is not told, another batch": labels_are_lost(pair)}
+    return all_met(found)
+
+
+def exchanged_labels() -> Example:
+    """The stored batch whose labels are not told, with what is to be seen at it."""
+    return replace(labels_not_told(), shown=lost_at_layer_one)
+
+
+def _ties(_seed: int) -> Iterator[Pair]:
+    example = exchanged_labels()
     assert example.second is not None
     yield Pair(network=example.network, first=example.batch, second=example.second)
 
@@ -235,29 +305,84 @@ STATEMENTS = (
             Ground(
                 method=Method.KERNEL,
                 where="c1-upper-layer-alone: its example",
-                says="a 2-1-3-1 network, two samples, mse, labels 0 and 1: C1 passes at layer 2, and a "
-                "second batch has the same gradient",
+                says="a 1-1-1-1 network, one sample, dead at layer 1: C1 passes at layer 2",
+                direction=Direction.REFUTES,
+            ),
+            Ground(
+                method=Method.KERNEL,
+                where="c1.py: upper_layer_alone",
+                says="a 2-1-3-1 network, two samples, none dead, mse, labels 0 and 1: C1 passes at layer 2, "
+                "and a second batch has the same gradient",
+                direction=Direction.REFUTES,
             ),
         ),
         checks=(
             Check(
                 name="warning",
                 what="computes over Q that the rank condition holds at layer 2, that Delta_1 has rank "
-                "1, and that "
-                "another batch has the same gradient",
+                "below M, and that another batch has the same gradient",
                 run=Law(
                     instances=_warning,
                     conclusion=passes_and_fails,
-                    spoiled=spoiled,
+                    spoiled=moved_on,
+                    count=2,
+                    said="counterexamples replayed",
+                ),
+                direction=Direction.REFUTES,
+            ),
+        ),
+        example=dead_below,
+        smallest="One sample and one neuron per layer: none is smaller. With two samples and none dead "
+        "2-1-3-1 is the least: K' = 1 needs three neurons, and d = 1 leaves W_1 no kernel.",
+        remark="What C1 does determine stays determined: H_1, Delta_2 and the loss vectors are the same in "
+        "both batches. S3 is the reason behind the smallest example, `narrow-first-layer` behind 2-1-3-1.",
+    ),
+    Statement(
+        name="c1-labels-not-told",
+        group="C1",
+        title="C1 at layer 1, labels not told",
+        source="docs/theory.md 3.4 (labels)",
+        reading="C1's rank condition at layer 1, below which nothing is left to determine, makes the batch "
+        "UNIQUE, whatever the output layers do to the labels.",
+        quantifiers="all networks with at least two hidden layers",
+        hypotheses=(
+            "rank [dW_1 | db_1] = M and rank R = U - M at layer 1",
+            "two one-hot labels may give the same delta_2",
+        ),
+        conclusion="The batch is UNIQUE.",
+        latex=r"\operatorname{rank}A_1=M,\ \operatorname{rank}R=U-M\text{ at layer }1\ "
+        r"\not\Longrightarrow\ \text{UNIQUE}",
+        standing=Standing.REFUTED,
+        grounds=(
+            Ground(
+                method=Method.KERNEL,
+                where="c1-labels-not-told: its example",
+                says="a 1-3-1-2 network, two samples, mse, one-hot: the same inputs with exchanged labels "
+                "have the same gradient",
+                direction=Direction.REFUTES,
+            ),
+        ),
+        checks=(
+            Check(
+                name="ties",
+                what="computes over Q that C1 holds at layer 1, that another label gives the same delta_2, "
+                "and that another batch has the same gradient",
+                run=Law(
+                    instances=_ties,
+                    conclusion=labels_are_lost,
+                    spoiled=moved_on,
                     count=1,
                     said="counterexamples replayed",
                 ),
+                direction=Direction.REFUTES,
             ),
         ),
-        example=upper_layer_alone,
-        remark="What C1 does determine stays determined: H_1, Delta_2 and the loss vectors are the same in "
-        "both batches. The statement `narrow-first-layer` is the reason behind this example. No "
-        "layer can be narrower: n_1 = 1, M = 2, d = 1 would leave no room below, and K' = 1 needs three "
-        "neurons.",
+        example=exchanged_labels,
+        smallest="One sample's inputs and db_L tell its label. For two samples K' = 1 needs three neurons, "
+        "and under one logit a delta_2 that is not zero tells the loss vector: 1-3-1-2 is the least.",
+        remark="The inputs stay determined; with labels known up to order the assignment is lost all the "
+        "same. "
+        "With one hidden layer delta_2 is the loss vector, which tells the label under cross_entropy, bce "
+        "and mse.",
     ),
 )

@@ -137,7 +137,8 @@ STATEMENTS = (
         hypotheses=(
             "the network has biases and rank [dW_i | db_i] = M at a hidden layer i",
             "samples of one group share the pattern of layer i",
-            "rank R = U - sum s_k^2",
+            "u is written in K' unknowns that cover what any batch can have there (confined)",
+            "rank R = U - sum s_k^2, with U = M(M+1)/2 + M K'",
         ),
         conclusion="Q is block diagonal up to order, one block per group; groups of one are determined "
         "there.",
@@ -191,7 +192,8 @@ STATEMENTS = (
                 said="second batches mix within the group",
             ),
         ),
-        remark="What a group contributes is conserved in layers i and i+1 only. In other layers groups could "
+        remark="This is not uniqueness, not even of the layer: inside a group Q_k is free. What a group "
+        "contributes is conserved in layers i and i+1 only. In other layers groups could "
         "compensate each other, so the whole gradient is checked before anything is said of the batch.",
     ),
 )

@@ -11,12 +11,12 @@ from random import Random
 import sympy
 
 from exan_verify.exact.linalg import nullspace
-from exan_verify.network import Array, Batch, Labels, Loss, ReluNetwork
-from exan_verify.theorems.grounds import by_instances, coq, symbolic
+from exan_verify.network import Array
+from exan_verify.theorems.grounds import NEITHER, REFUTES, by_instances, coq, symbolic
+from exan_verify.theorems.judged import all_met
 from exan_verify.theorems.laboratory import drawn, exact
 from exan_verify.theorems.macaulay import evaluation_rank, macaulay_rank, monomials, value
-from exan_verify.theorems.statement import Example, Standing, Statement
-from exan_verify.verdict import Outcome
+from exan_verify.theorems.statement import Exhibit, Result, Standing, Statement
 
 Point = tuple[Fraction, ...]
 Polynomial = dict[tuple[int, ...], Fraction]
@@ -132,43 +132,65 @@ def one_known_less(system: System) -> System:
     return replace(system, known=system.known[1:])
 
 
-def circles(_seed: int) -> Iterator[System]:
-    """x^2 + y^2 = 1 with five known points at D = 2; and the line y = 0 with three."""
+def line() -> System:
+    """y = 0 with two known points at D = 1; a third one solves it."""
+    return System(
+        variables=2,
+        equations=({(0, 1): Fraction(1)},),
+        known=((Fraction(0), Fraction(0)), (Fraction(1), Fraction(0))),
+        degree=1,
+        other=(Fraction(7), Fraction(0)),
+    )
+
+
+def circle() -> System:
+    """x^2 + y^2 = 1 with five known points at D = 2; a sixth one solves it."""
     five = ((1, 0), (0, 1), (-1, 0), (0, -1), (Fraction(3, 5), Fraction(4, 5)))
     one = Fraction(1)
-    yield System(
+    return System(
         variables=2,
         equations=({(2, 0): one, (0, 2): one, (0, 0): -one},),
         known=tuple((Fraction(a), Fraction(b)) for a, b in five),
         degree=2,
         other=(Fraction(4, 5), Fraction(3, 5)),
     )
-    yield System(
-        variables=2,
-        equations=({(0, 1): one},),
-        known=tuple((Fraction(a), Fraction(0)) for a in range(3)),
-        degree=2,
-        other=(Fraction(7), Fraction(0)),
+
+
+def overlooked(_seed: int) -> Iterator[System]:
+    """Systems that reach the rank and have a solution that is not among the known ones."""
+    yield line()
+    yield circle()
+
+
+def exhibit() -> Exhibit:
+    """The line as text to retype, with what refutes."""
+    return Exhibit(
+        lines=(
+            "f = lambda x, y: y",
+            "known, other = [(0, 0), (1, 0)], (7, 0)",
+            'monomials, multiples = ["1", "x", "y"], [f]  # up to degree D = 1',
+            "solve = all(f(*v) == 0 for v in [*known, other])",
+            "solve and other not in known and len(multiples) == len(monomials) - len(known)",
+        ),
+        note="One equation, y = 0, and two of its solutions, at D = 1: the rank is 1 = 3 - 2, and there are "
+        "infinitely many others. The evaluation vectors of degree 0 are (1) and (1): dependent.",
+        shown=lambda: seen_at(line()),
     )
 
 
-def turning_batch() -> Example:
-    """1-2-1, three samples of one region with equal labels: the Q that fix 1 form a circle (S1)."""
-    network = ReluNetwork.from_arrays([[[1], [-1]], [[1, -2]]], [[5, 5], [0]])
-    third = Fraction(1, 3)
-    return Example(
-        network=network,
-        batch=_mse(network, [[0], [1], [3]]),
-        second=_mse(network, [[-third], [8 * third], [5 * third]]),
-        loss=Loss.MSE,
-        outcome=Outcome.AMBIGUOUS,
-        note="The output system of these samples is solved by a circle of matrices Q, the rotations about 1; "
-        "three of them are permutations, this one is not. A list of known solutions is not all of them.",
+def seen_at(system: System) -> Result:
+    """:func:`rank_reached_with_another_solution`, in words."""
+    columns, known = len(monomials(system.variables, system.degree)), len(system.known)
+    evaluated = evaluation_rank(system.known, system.degree - 1)
+    other = ", ".join(map(str, system.other or ()))
+    return all_met(
+        {
+            f"rank {columns - known} = {columns} monomials - {known} known solutions, whose evaluation "
+            f"vectors have rank {evaluated} only, and ({other}) is another solution": (
+                rank_reached_with_another_solution(system)
+            )
+        }
     )
-
-
-def _mse(network: ReluNetwork, inputs: list[list[Fraction]] | list[list[int]]) -> Batch:
-    return Batch.of(inputs, [0, 0, 0], network=network, loss=Loss.MSE, labels=Labels.ONE_HOT)
 
 
 def rank_reached_with_another_solution(system: System) -> bool:
@@ -251,25 +273,32 @@ STATEMENTS = (
         standing=Standing.REFUTED,
         grounds=(
             symbolic(
-                "c4-dependent-vectors: circle",
-                "x^2 + y^2 = 1 and five of its rational points at D = 2: rank 1 = 6 - 5, and a sixth point",
+                "c4-dependent-vectors: its example",
+                "y = 0 and two of its points at D = 1: rank 1 = 3 - 2, and a third point",
+                REFUTES,
             ),
             symbolic(
-                "c4-dependent-vectors: permutations",
+                "c4.py: circle",
+                "x^2 + y^2 = 1 and five of its rational points at D = 2: rank 1 = 6 - 5, and a sixth point",
+                REFUTES,
+            ),
+            symbolic(
+                "c4.py: permutation_system",
                 "the six 3 x 3 permutations have dependent vectors of degree one (rank 5); D = 3 repairs it",
+                NEITHER,
             ),
         ),
         checks=(
             by_instances(
-                "circle",
-                "computes the ranks at D = 2 of a circle with five known points, and of a line with "
-                "three, and "
-                "evaluates the equations at another point",
-                instances=circles,
+                "another solution",
+                "computes the ranks of a line with two known points at D = 1, and of a circle with five at "
+                "D = 2, and evaluates the equations at another point",
+                instances=overlooked,
                 conclusion=rank_reached_with_another_solution,
                 spoiled=other_is_none,
                 count=2,
                 said="systems reach rank N - k and have another solution",
+                direction=REFUTES,
             ),
             by_instances(
                 "permutations",
@@ -279,9 +308,12 @@ STATEMENTS = (
                 spoiled=at_degree_three,
                 count=1,
                 said="systems whose premise fails at D = 2 and holds at D = 3",
+                direction=NEITHER,
             ),
         ),
-        example=turning_batch,
+        example=exhibit,
+        smallest="In one unknown an equation of degree e has at most e roots, and one known solution is "
+        "independent: one linear equation in two unknowns with two known solutions is the least.",
         remark="For the permutations at D = 2 only the argument fails: the quadrics through the six of them "
         "have no other common zero, as D = 3 shows.",
     ),

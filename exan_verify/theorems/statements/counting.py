@@ -12,10 +12,12 @@ import numpy as np
 
 from exan_verify.decide.context import Context, Setting
 from exan_verify.decide.system import equations, plan
+from exan_verify.exact.backprop import forward
 from exan_verify.exact.linalg import rank, rank_mod
 from exan_verify.network import Array, Batch, Labels, Loss, Reduction, ReluNetwork
-from exan_verify.theorems.grounds import by_instances, coq, measured, symbolic, written
-from exan_verify.theorems.laboratory import drawn, exact, integers
+from exan_verify.theorems.grounds import NEITHER, REFUTES, by_instances, coq, measured, symbolic, written
+from exan_verify.theorems.judged import all_met, by_example
+from exan_verify.theorems.laboratory import deltas, drawn, exact, integers
 from exan_verify.theorems.lifted import Layer, random_layer, random_patterns
 from exan_verify.theorems.statement import Check, Example, Progress, Result, Standing, Statement
 from exan_verify.verdict import Outcome
@@ -127,6 +129,7 @@ def one_sided_network() -> Example:
         batch=batch,
         loss=Loss.MSE,
         outcome=Outcome.UNIQUE,
+        shown=short_of_rank,
         note="Three neurons, three needed, all deltas non-zero, different patterns: rank R = 2. The batch is "
         "UNIQUE all the same, by enumeration: a limit of the method, not of what leaks.",
     )
@@ -136,6 +139,27 @@ def enough_neurons_and_short(layer: Layer) -> bool:
     """U - M neurons with non-zero deltas, samples told apart, and rank R < U - M."""
     alive = bool(layer.delta.any(axis=1).all()) and len(layer.groups) == layer.samples
     return alive and len(layer.patterns) == needed(2, 1) and layer.rank() < needed(2, 1)
+
+
+def short_of_rank(example: Example) -> Result:
+    """The same at an example's own gradient (mse, one hidden layer)."""
+    layer = layer_of(example)
+    enough = needed(layer.samples, layer.extra)
+    return all_met(
+        {
+            f"{len(layer.patterns)} neurons with non-zero deltas, U - M = {enough}, different patterns, "
+            f"rank R = {layer.rank()}": enough_neurons_and_short(layer)
+        }
+    )
+
+
+def layer_of(example: Example) -> Layer:
+    """Patterns, outgoing weights and next deltas of the only hidden layer."""
+    return Layer(
+        patterns=exact(forward(example.network, example.batch).patterns[0].astype(int)),
+        outgoing=exact(example.network.layers[1].weight.T),
+        following=deltas(example.network, example.batch)[1],
+    )
 
 
 def with_a_shared_neuron(layer: Layer) -> Layer:
@@ -321,10 +345,17 @@ STATEMENTS = (
         latex=r"n\ge\tbinom M2+MK'\ \not\Longrightarrow\ \operatorname{rank}R=U-M",
         standing=Standing.REFUTED,
         grounds=(
-            symbolic("this check", "M = 2, K' = 1: two neurons exclusive to one sample, one to the other"),
+            symbolic(
+                "counting-neurons: its example",
+                "M = 2, K' = 1: two neurons exclusive to one sample, one to the other, at its own loss "
+                "vectors",
+                REFUTES,
+            ),
+            symbolic("this check", "the same table of patterns at random points", REFUTES),
             written(
                 "section 7, counting",
                 "one pattern gives at most K'(K'+1)/2 to the rank, whatever the weights",
+                REFUTES,
             ),
         ),
         checks=(
@@ -336,9 +367,18 @@ STATEMENTS = (
                 spoiled=with_a_shared_neuron,
                 count=10,
                 said="layers with U - M neurons miss the rank",
+                direction=REFUTES,
+            ),
+            by_example(
+                "its example",
+                "computes rank R over Q at the example's own weights and loss vectors: 2 of 3",
+                example=one_sided_network,
+                judge=short_of_rank,
             ),
         ),
         example=one_sided_network,
+        smallest="With M = 1 any K' neurons reach the rank generically; M = 2 and K' = 1 need three neurons: "
+        "1-3-1 is the least.",
         remark="Necessary only. Neurons that are active for every sample add at most K'(K'+1)/2 together.",
     ),
     Statement(
@@ -361,7 +401,7 @@ STATEMENTS = (
                 "the rank at one integer point modulo p: a minor that is non-zero there is a non-zero "
                 "polynomial",
             ),
-            coq("modular.v: rank_mod_ge", "a rank modulo p is enough"),
+            coq("modular.v: rank_mod_ge", "a rank modulo p is enough", bounded=True),
         ),
         checks=(
             by_instances(
@@ -409,6 +449,7 @@ STATEMENTS = (
                 what="draws random tables of exactly U - M neurons and counts how many reach the rank mod p; "
                 "evidence, not a proof",
                 run=random_tables,
+                direction=NEITHER,
             ),
         ),
         remark="counting-formula turns it into a question about random set systems. Known at the stated "

@@ -15,9 +15,10 @@ from exan_verify.exclusivity import exclusivity
 from exan_verify.network import Array, Loss, Reduction
 from exan_verify.theorems.counterexamples import parallel_columns, zero_first_row
 from exan_verify.theorems.exclusive_layers import Layered, drawn_layer
-from exan_verify.theorems.grounds import by_instances, coq, kernel, written
+from exan_verify.theorems.grounds import REFUTES, by_instances, coq, kernel, written
+from exan_verify.theorems.judged import by_example
 from exan_verify.theorems.laboratory import drawn, exact
-from exan_verify.theorems.statement import Check, Example, Progress, Result, Standing, Statement
+from exan_verify.theorems.statement import Example, Result, Standing, Statement
 
 SOURCE = "Algorithm B.1 of arXiv 2010.13356 as described; docs/theory.md section 2, E2"
 
@@ -109,12 +110,6 @@ def as_bce(layer: Layered) -> Layered:
     return replace(layer, batch=batch, loss=Loss.BCE)
 
 
-def _parallel_without_a_common_sample(progress: Progress, _seed: int) -> Result:
-    example = parallel_columns()
-    progress("two parallel columns", 0, 1)
-    return parallel_of_different_samples(example)
-
-
 def parallel_of_different_samples(example: Example) -> Result:
     """Whether ``example`` has two parallel columns of dW_L that belong to ExANs of different samples."""
     weight = _last_weight(Layered(network=example.network, batch=example.batch))
@@ -126,13 +121,8 @@ def parallel_of_different_samples(example: Example) -> Result:
         for b in np.flatnonzero(alone & pattern[:, 1])
         if rank(weight[:, [a, b]]) == 1
     ]
-    return Result(holds=bool(pairs), detail=f"parallel columns of different samples: {pairs}")
-
-
-def _first_row(progress: Progress, _seed: int) -> Result:
-    example = zero_first_row()
-    progress("the first class's row", 0, 1)
-    return first_row_vanishes(example)
+    shown = [(int(a), int(b)) for a, b in pairs]
+    return Result(holds=bool(shown), detail=f"parallel columns of different samples: {shown}")
 
 
 def first_row_vanishes(example: Example) -> Result:
@@ -140,7 +130,8 @@ def first_row_vanishes(example: Example) -> Result:
     weight = _last_weight(Layered(network=example.network, batch=example.batch))
     published = exclusivity(example.network, example.batch, loss=example.loss).published
     holds = published and bool(np.all(weight[0] == 0)) and bool(np.any(weight != 0))
-    return Result(holds=holds, detail=f"dW_L = {weight.tolist()}", data={"published": published})
+    rows = [[str(v) for v in row] for row in weight.tolist()]
+    return Result(holds=holds, detail=f"dW_L (sum) = {rows}", data={"published": published})
 
 
 STATEMENTS = (
@@ -215,15 +206,19 @@ STATEMENTS = (
         conclusion="They are exclusive to the same sample.",
         latex=r"(dW_L)_{:,j}\parallel(dW_L)_{:,k}\ \Longrightarrow\ m(j)=m(k)",
         standing=Standing.REFUTED,
-        grounds=(kernel("counterexamples.py: parallel_columns", "1-2-1, two samples, one neuron each"),),
+        grounds=(
+            kernel("counterexamples.py: parallel_columns", "1-2-1, two samples, one neuron each", REFUTES),
+        ),
         checks=(
-            Check(
-                name="parallel",
-                what="computes dW_L exactly and looks for parallel columns of different samples",
-                run=_parallel_without_a_common_sample,
+            by_example(
+                "parallel",
+                "computes dW_L exactly and looks for parallel columns of different samples",
+                example=parallel_columns,
+                judge=parallel_of_different_samples,
             ),
         ),
-        example=parallel_columns,
+        example=lambda: replace(parallel_columns(), shown=parallel_of_different_samples),
+        smallest="Two samples with a neuron each: no network with a hidden layer is smaller than 1-2-1.",
         remark="The batch is UNIQUE all the same: what fails is the grouping, not the reconstruction.",
     ),
     Statement(
@@ -265,12 +260,20 @@ STATEMENTS = (
         latex=r"(dW_L)_{1,j}\neq0",
         standing=Standing.REFUTED,
         grounds=(
-            kernel("counterexamples.py: zero_first_row", "1-2-2, mse, the first logit is fitted exactly"),
+            kernel(
+                "counterexamples.py: zero_first_row", "1-2-2, mse, the first logit is fitted exactly", REFUTES
+            ),
         ),
         checks=(
-            Check(name="first row", what="computes dW_L exactly and the published condition", run=_first_row),
+            by_example(
+                "first row",
+                "computes dW_L exactly and the published condition",
+                example=zero_first_row,
+                judge=first_row_vanishes,
+            ),
         ),
-        example=zero_first_row,
+        example=lambda: replace(zero_first_row(), shown=first_row_vanishes),
+        smallest="Two ExANs are two neurons, and one logit has one row: one sample in 1-2-2 is the least.",
         remark="Under cross_entropy g_1 is never zero, but softmax underflows to zero in floating point once "
         "logits differ by some hundreds. Normalised columns can be compared instead.",
     ),

@@ -140,7 +140,8 @@ STATEMENTS = (
             "W_L and "
             "real labels need an argument of their own)",
         ),
-        conclusion="Some order peels all samples, every input read off exactly, iff no stopping set exists.",
+        conclusion="Some order peels all samples, every input read off exactly, iff no stopping set exists; "
+        "in any order what cannot be peeled is the union of all stopping sets.",
         latex=r"\Big(\exists\text{ an order that peels all}\Big)\iff\forall S\neq\emptyset\ \exists j:\ "
         r"\#\{m\in S:\delta_1^m[j]\neq0\}=1",
         standing=Standing.PROVED,
@@ -150,6 +151,7 @@ STATEMENTS = (
                 "the combinatorial equivalence, for any relation of neurons and samples",
             ),
             coq("peeling.v: E4_any_order", "from any set of samples left, so that no order is wrong"),
+            coq("peeling.v: E4_stops", "with stopping sets: where peeling ends is their union, in any order"),
             coq(
                 "peeling.v: E4_reads",
                 "along the order, rows of what is left are the inputs, and nothing is left",

@@ -15,9 +15,10 @@ from exan_verify.exact.linalg import rank_mod
 from exan_verify.exact.modular import PRIME, Residues
 from exan_verify.exact.softmax import loss_vectors_ball, loss_vectors_mod
 from exan_verify.network import Array, Batch, Labels, Loss, ReluNetwork
-from exan_verify.theorems.grounds import by_instances, coq, symbolic, written
+from exan_verify.theorems.grounds import REFUTES, by_instances, coq, symbolic, written
+from exan_verify.theorems.judged import by_example
 from exan_verify.theorems.laboratory import drawn, integer_network, integers
-from exan_verify.theorems.statement import Example, Standing, Statement
+from exan_verify.theorems.statement import Example, Result, Standing, Statement
 
 BITS = 400
 """Precision of the balls: minors of size four of numbers down to e^-40."""
@@ -106,17 +107,32 @@ def deficit_that_is_none(root: Root) -> bool:
 
 
 def confused_modulo_p() -> Example:
-    """1-1-2 under cross_entropy: two samples whose loss vectors agree mod p at t = 2, and not over R."""
+    """1-1-2 under bce: the loss vectors of two samples have rank 1 mod p at t = 2, and rank 2 over R."""
     network = ReluNetwork.from_arrays([[[1]], [[61], [0]]], [[0], [0, 0]])
-    batch = Batch.of([[0], [1]], [0, 0], network=network, loss=Loss.CROSS_ENTROPY, labels=Labels.ONE_HOT)
+    batch = Batch.of([[0], [1]], [[0, 0], [0, 0]], network=network, loss=Loss.BCE, labels=Labels.ONE_HOT)
     return Example(
         network=network,
         batch=batch,
-        loss=Loss.CROSS_ENTROPY,
-        note="Logits (0, 0) and (61, 0): with T = e the probabilities 1/2 and T^61 / (T^61 + 1) have "
-        "the same "
-        "image at t = 2, because 2^61 = 1 modulo p.",
+        loss=Loss.BCE,
+        shown=rank_falls_modulo_p,
+        note="Logits (0, 0) and (61, 0): with T = e the loss vectors (1/2, 1/2) and (T^61 / (T^61 + 1), 1/2) "
+        "have the same image at t = 2, because 2^61 = 1 modulo p = 2^61 - 1.",
     )
+
+
+def rank_falls_modulo_p(example: Example) -> Result:
+    """At t = 2 the minor of the example's loss vectors is zero modulo p, and its ball excludes zero."""
+    vectors = Vectors(
+        loss=example.loss,
+        logits=forward(example.network, example.batch).logits,
+        labels=example.batch.labels,
+        rows=tuple(range(example.batch.size)),
+        point=2,
+    )
+    found, real = rank_mod(vectors.residues), vectors.determinant
+    holds = found < example.batch.size and not real.contains(0)
+    detail = f"loss vectors: rank {found} of {example.batch.size} mod p; their determinant is {real.str(6)}"
+    return Result(holds=holds, detail=detail)
 
 
 def no_root(root: Root) -> Root:
@@ -174,6 +190,12 @@ STATEMENTS = (
             symbolic(
                 "exactness-of-deficits: order",
                 "T^61 - 1 is zero at t = 2 modulo p = 2^61 - 1, and e^61 - 1 > 0",
+                REFUTES,
+            ),
+            symbolic(
+                "exactness-of-deficits: its example",
+                "1-1-2 under bce: loss vectors of rank 1 modulo p at t = 2, of rank 2 over the reals",
+                REFUTES,
             ),
         ),
         checks=(
@@ -185,9 +207,18 @@ STATEMENTS = (
                 spoiled=no_root,
                 count=1,
                 said="residues vanish where the real number does not",
+                direction=REFUTES,
+            ),
+            by_example(
+                "loss vectors",
+                "computes the rank of a batch's loss vectors at t = 2 modulo p, encloses their determinant",
+                example=confused_modulo_p,
+                judge=rank_falls_modulo_p,
             ),
         ),
         example=confused_modulo_p,
+        smallest="Smallest known. Under bce one loss vector is zero modulo p nowhere, so one sample is not "
+        "enough for it.",
         remark="So nothing is concluded from a zero, a deficit or an equality modulo p anywhere.",
     ),
 )

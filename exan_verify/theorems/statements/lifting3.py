@@ -78,7 +78,9 @@ STATEMENTS = (
         hypotheses=(
             "the network has biases and rank [dW_i | db_i] = M at a hidden layer i",
             "samples of one group share the pattern of layer i",
-            "rank R3 = V - sum binom(s_k + 2, 3)",
+            "u is written in K' unknowns that cover what any batch can have there (confined)",
+            "rank R3 = V - sum binom(s_k + 2, 3), with V = binom(M+2, 3) + binom(M+1, 2) K' + M binom(K'+1, "
+            "2)",
         ),
         conclusion="Q is block diagonal up to order, one block per group; groups of one are determined "
         "there.",

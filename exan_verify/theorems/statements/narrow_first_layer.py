@@ -13,7 +13,8 @@ from exan_verify.decide.pipeline import certify
 from exan_verify.exact.linalg import nullspace, rank
 from exan_verify.kernel import check
 from exan_verify.network import Batch, Labels, Loss, ReluNetwork
-from exan_verify.theorems.grounds import by_instances, coq, kernel, written
+from exan_verify.theorems.counterexamples import one_logit_shared_neuron, one_shared_neuron
+from exan_verify.theorems.grounds import REFUTES, by_instances, coq, kernel, written
 from exan_verify.theorems.laboratory import (
     Pair,
     deltas,
@@ -27,6 +28,7 @@ from exan_verify.theorems.laboratory import (
     same_samples,
     spoiled,
 )
+from exan_verify.theorems.secure import solved
 from exan_verify.theorems.statement import Example, Standing, Statement
 from exan_verify.verdict import Outcome
 
@@ -71,14 +73,9 @@ def same_gradient_however_far(pair: Pair) -> bool:
 
 
 def one_input() -> Example:
-    """1-1-3 with two samples: n_1 = 1 < M = 2, rank A_1 = 1, and UNIQUE."""
-    network = ReluNetwork.from_arrays([[[1]], [[1], [2], [-1]]], [[1], [0, 1, 2]])
-    batch = Batch.of([[0], [1]], [0, 1], network=network, loss=Loss.MSE, labels=Labels.ONE_HOT)
-    return Example(
-        network=network,
-        batch=batch,
-        loss=Loss.MSE,
-        outcome=Outcome.UNIQUE,
+    """1-1-2 with two samples: n_1 = 1 < M = 2, rank A_1 = 1, and UNIQUE."""
+    return replace(
+        one_shared_neuron(),
         note="The output layer's system has no other solution (S5), and W_1 is injective on the inputs: "
         "h > 0 gives x where Delta_1 has no full column rank.",
     )
@@ -101,7 +98,7 @@ def short_rank_and_unique(asked: Asked) -> bool:
 
 def wider_input(_asked: Asked) -> Asked:
     """The same network with a second input: now n_1 < min(d, M)."""
-    network = ReluNetwork.from_arrays([[[1, 1]], [[1], [2], [-1]]], [[1], [0, 1, 2]])
+    network = ReluNetwork.from_arrays([[[1, 1]], [[1], [2]]], [[1], [0, 0]])
     batch = Batch.of([[0, 0], [1, 0]], [0, 1], network=network, loss=Loss.MSE, labels=Labels.ONE_HOT)
     return Asked(network=network, batch=batch)
 
@@ -158,7 +155,9 @@ STATEMENTS = (
         standing=Standing.REFUTED,
         grounds=(
             kernel(
-                "narrow-first-layer-alone: its example", "1-1-3, M = 2, mse, one-hot: UNIQUE, rank A_1 = 1"
+                "narrow-first-layer-alone: its example",
+                "1-1-2, M = 2, mse, one-hot: UNIQUE, rank A_1 = 1",
+                REFUTES,
             ),
         ),
         checks=(
@@ -170,9 +169,13 @@ STATEMENTS = (
                 spoiled=wider_input,
                 count=1,
                 said="batches with n_1 < M are UNIQUE",
+                direction=REFUTES,
             ),
+            solved("1-1-1", one_logit_shared_neuron),
         ),
         example=one_input,
+        smallest="1-1-2 with M = 2 is the smallest with a certificate. 1-1-1 with both labels 0 is smaller "
+        "by a logit and rests on z3; n_1 < M needs M = 2, so that nothing is smaller.",
         remark="The rank deficit is real, its consequence is not: with d <= n_1 the features above can "
         "determine the inputs through the forward pass.",
     ),

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
-from exan_verify.theorems import published
+from exan_verify.theorems import label_ties, published
 from exan_verify.theorems.counterexamples import (
     no_biases,
     published_insecure,
     published_insecure_smallest,
     two_samples_at_zero,
     vanishing_delta,
+    vanishing_delta_beside_another,
 )
-from exan_verify.theorems.grounds import by_instances, coq, kernel, solver, symbolic, written
+from exan_verify.theorems.grounds import (
+    NEITHER,
+    REFUTES,
+    by_instances,
+    coq,
+    kernel,
+    solver,
+    symbolic,
+    written,
+)
+from exan_verify.theorems.judged import by_example
 from exan_verify.theorems.statement import Check, Standing, Statement
+from exan_verify.theorems.two_classes import (
+    affinely_independent,
+    breaks_two_classes,
+    published_two_classes,
+)
 
 SOURCE = "the security boundary of arXiv 2010.13356 as we read it; docs/theory.md section 2, P1"
 PUBLISHED = (
@@ -20,6 +36,7 @@ PUBLISHED = (
     "least one in every other ReLU layer can be reconstructed uniquely from the gradient."
 )
 TWO_IN_THE_LAST = "every sample has two ExANs in the last hidden layer and one in every other"
+BIASES = "the network has biases"
 LIVE_ONE = "every sample has an ExAN with non-zero delta in every hidden layer"
 FULL_RANK = "rank [dW | db] = M at the last hidden layer (one hidden layer: affinely independent inputs)"
 GENERIC = (
@@ -43,25 +60,82 @@ STATEMENTS = (
         r"\big(\nabla(B')=\nabla(B)\Rightarrow B'=B\big)",
         standing=Standing.REFUTED,
         grounds=(
-            kernel("counterexamples.py: published_insecure_smallest", "2-8-1, M = 4, mse, known labels even"),
-            kernel("counterexamples.py: published_insecure", "3-9-1, M = 4, affinely independent inputs"),
+            kernel(
+                "counterexamples.py: published_insecure_smallest",
+                "2-8-1, M = 4, mse, known labels even",
+                REFUTES,
+            ),
+            kernel(
+                "counterexamples.py: published_insecure", "3-9-1, M = 4, affinely independent inputs", REFUTES
+            ),
             written(
                 "Appendix P, P.5",
                 "for one hidden layer and one logit no counterexample has fewer inputs, neurons or samples",
+                NEITHER,
             ),
         ),
         checks=(
             published.broken("2-8-1", published_insecure_smallest),
             published.broken("3-9-1", published_insecure),
-            Check(
-                name="all second batches",
-                what="lists every second batch of the 3-9-1 counterexample (1365 candidate mixings) exactly",
-                run=published.listed,
+            by_example(
+                "all second batches",
+                "lists every second batch of the 3-9-1 counterexample (1365 candidate mixings) exactly",
+                example=published_insecure,
+                judge=published.only_two_batches,
             ),
         ),
         example=published_insecure_smallest,
+        smallest="With one hidden layer and one logit none has fewer inputs, neurons or samples than 2-8-1 "
+        "with M = 4 (P.5); with more layers or logits it is the smallest known.",
         remark="What fails is exceptional for one logit (p1-generic-one-logit) and excluded by a rank "
         "(p1-apart). E1 to E4 are not touched: the attack works, and another batch fits as well.",
+    ),
+    Statement(
+        name="p1-softmax-two-classes",
+        group="P1",
+        title="The published condition under softmax with two classes",
+        source=SOURCE,
+        published=PUBLISHED,
+        reading="The same under cross_entropy with K = 2, where all loss vectors are multiples of (1, -1).",
+        quantifiers="some network and batch (refuted)",
+        hypotheses=(
+            TWO_IN_THE_LAST,
+            "cross_entropy, K = 2",
+            "biases, non-zero deltas and non-zero pre-activations: all granted",
+        ),
+        conclusion="The batch is UNIQUE.",
+        latex=r"K=2,\ E[L-1,m]\ge2\ \forall m\ \Longrightarrow\ "
+        r"\big(\nabla_{\mathrm{CE}}(B')=\nabla_{\mathrm{CE}}(B)\Rightarrow B'=B\big)",
+        standing=Standing.REFUTED,
+        grounds=(
+            kernel(
+                "two_classes.py: published_two_classes",
+                "3-12-2, M = 6, equal margins, known labels even",
+                REFUTES,
+            ),
+            kernel(
+                "two_classes.py: affinely_independent",
+                "5-12-2, M = 6, affinely independent inputs",
+                REFUTES,
+            ),
+            written("Appendix P, P.5", "why equal margins let loss vectors mix", NEITHER),
+        ),
+        checks=tuple(
+            by_example(
+                name,
+                "recomputes the published condition, deltas and pre-activations; the kernel compares the "
+                "gradients symbol by symbol",
+                example=example,
+                judge=breaks_two_classes,
+            )
+            for name, example in (("3-12-2", published_two_classes), ("5-12-2", affinely_independent))
+        ),
+        example=published_two_classes,
+        smallest="Smallest known. With one hidden layer none has fewer than four samples, two inputs or "
+        "eight neurons (P.5).",
+        remark="Up to three samples it is true (p1-one-logit); whether it fails with four or five is not "
+        "known. Such batches are exceptions (p1-generic-one-logit). The one-logit network with f = f_0 - f_1 "
+        "refutes P1 under bce in the same way.",
     ),
     Statement(
         name="p1-vanishing-delta",
@@ -78,11 +152,22 @@ STATEMENTS = (
         r"unique}",
         standing=Standing.REFUTED,
         grounds=(
-            kernel("counterexamples.py: vanishing_delta", "1-4-1, M = 2: one sample is fitted exactly"),
+            kernel(
+                "counterexamples.py: vanishing_delta", "1-2-1, M = 1: the sample is fitted exactly", REFUTES
+            ),
+            kernel(
+                "counterexamples.py: vanishing_delta_beside_another",
+                "1-4-1, M = 2: one sample is fitted exactly, the other is not",
+                REFUTES,
+            ),
         ),
-        checks=(published.broken("1-4-1", vanishing_delta, live_deltas=False),),
+        checks=(
+            published.broken("1-2-1", vanishing_delta, live_deltas=False),
+            published.broken("1-4-1", vanishing_delta_beside_another, live_deltas=False),
+        ),
         example=vanishing_delta,
-        remark="One such sample alone (1-2-1, M = 1) has the zero gradient, and the same freedom.",
+        smallest="Two ExANs are two neurons: one sample in 1-2-1 is the least.",
+        remark="One sample alone has the zero gradient; beside another one it has the same freedom.",
     ),
     Statement(
         name="p1-no-biases",
@@ -96,9 +181,10 @@ STATEMENTS = (
         conclusion="The batch is UNIQUE.",
         latex=r"b_i=0\text{ not trained},\ E[L-1,m]\ge2\ \Longrightarrow\ B\text{ unique}",
         standing=Standing.REFUTED,
-        grounds=(kernel("counterexamples.py: no_biases", "1-2-1, one sample and its double"),),
+        grounds=(kernel("counterexamples.py: no_biases", "1-2-1, one sample and its double", REFUTES),),
         checks=(published.broken("1-2-1", no_biases, biases=False),),
         example=no_biases,
+        smallest="Two ExANs are two neurons: one sample in 1-2-1 is the least.",
         remark="docs/theory.md section 8 says exactly when a sample has a twin.",
     ),
     Statement(
@@ -114,23 +200,30 @@ STATEMENTS = (
         conclusion="The batch is UNIQUE.",
         latex=r"M=2,\ E[L-1,m]\ge2,\ z_{L-1}^{m'}[j]=0\text{ allowed}\ \Longrightarrow\ B\text{ unique}",
         standing=Standing.REFUTED,
-        grounds=(kernel("counterexamples.py: two_samples_at_zero", "1-4-2, M = 2, deltas not zero"),),
+        grounds=(
+            kernel("counterexamples.py: two_samples_at_zero", "1-4-2, M = 2, deltas not zero", REFUTES),
+        ),
         checks=(published.broken("1-4-2", two_samples_at_zero, strict=False),),
         example=two_samples_at_zero,
+        smallest="Two samples with two ExANs each need four neurons, and with one logit the zeros do no harm "
+        "(p1-two-samples): 1-4-2 is the least.",
         remark="Without the zeros it is true (p1-two-samples).",
     ),
     Statement(
         name="p1-two-samples",
         group="P1",
-        title="Two samples: one live exclusive neuron each is enough",
+        title="Two samples: one live exclusive neuron each in every layer, one of them strict, is enough",
         source="docs/theory.md Appendix P, P.4",
-        reading="For M = 2 one ExAN with non-zero delta per sample and hidden layer implies UNIQUE, if one "
-        "of those "
-        "in the last hidden layer has a negative, not zero, pre-activation at the other sample (for one "
-        "logit "
-        "even that is not needed).",
+        reading="For M = 2 and with biases one ExAN with non-zero delta per sample and hidden layer implies "
+        "UNIQUE, if one of those in the last hidden layer has a negative, not zero, pre-activation at the "
+        "other sample (for one logit, or softmax with K = 2, even that is not needed).",
         quantifiers="all depths, widths, K, losses whose vector tells the label; any labels, real ones too",
-        hypotheses=("M = 2", LIVE_ONE, "one of the last layer's is strictly inactive for the other sample"),
+        hypotheses=(
+            BIASES,
+            "M = 2",
+            LIVE_ONE,
+            "one of the last layer's is strictly inactive for the other sample (K' > 1)",
+        ),
         conclusion="The batch is UNIQUE.",
         latex=r"M=2,\ \forall i,m\ \exists j:\ z_i^m[j]>0\ge z_i^{m'}[j],\ \delta_i^m[j]\neq0,\text{ one }<0"
         r"\ \Longrightarrow\ B\text{ unique}",
@@ -150,19 +243,21 @@ STATEMENTS = (
                 said="pairs with live exclusive neurons",
             ),
         ),
+        remark="Without biases it fails: 1-4-1, weights (1, 1, -1, -1) and (1, 1, 1, 1), x = 1/6, -1 against "
+        "1/3, -1, labels 1, 0, mse (p1-no-biases).",
     ),
     Statement(
         name="p1-one-logit",
         group="P1",
         title="One logit and at most three samples: one live exclusive neuron each is enough",
         source="docs/theory.md Appendix P, P.5",
-        reading="For K = 1 a second batch belongs to an invertible 0/1 matrix B with g = B g'; up to M = 3 "
-        "the "
-        "signs of pre-activations and the last bias gradient leave permutations only.",
+        reading="For K' = 1 (one logit, or softmax with K = 2) a second batch belongs to an invertible 0/1 "
+        "matrix B with g = B g'; up to M = 3 the signs of pre-activations and the last bias gradient leave "
+        "permutations only.",
         quantifiers="all depths, widths, losses whose vector tells the label, any labels; M <= 3",
-        hypotheses=("one logit", "M <= 3", LIVE_ONE, FULL_RANK),
+        hypotheses=(BIASES, "one logit, or cross_entropy with K = 2", "M <= 3", LIVE_ONE, FULL_RANK),
         conclusion="The batch is UNIQUE.",
-        latex=r"K=1,\ M\le3,\ \operatorname{rank}[dW_{L-1}\,|\,db_{L-1}]=M,\ \text{live ExANs}"
+        latex=r"K'=1,\ M\le3,\ \operatorname{rank}[dW_{L-1}\,|\,db_{L-1}]=M,\ \text{live ExANs}"
         r"\ \Longrightarrow\ B\text{ unique}",
         standing=Standing.PROVED,
         grounds=(
@@ -185,8 +280,8 @@ STATEMENTS = (
                 said="batches of three samples",
             ),
         ),
-        remark="M = 4 is the first size with a counterexample: with three samples on a line the middle one "
-        "has no "
+        remark="M = 4 is the first size with a counterexample (mse): with three samples on a line the middle "
+        "one has no "
         "ExAN, so the rank is not a restriction for one hidden layer.",
     ),
     Statement(
@@ -203,7 +298,7 @@ STATEMENTS = (
         "W_a and W_b, are independent.",
         quantifiers="all depths, widths, M, K, losses whose vector tells the label; any labels, real ones "
         "too",
-        hypotheses=(LIVE_ONE, FULL_RANK, "the rank condition for every pair of samples"),
+        hypotheses=(BIASES, LIVE_ONE, FULL_RANK, "the rank condition for every pair of samples"),
         conclusion="The batch is UNIQUE.",
         latex=r"\forall a\neq b:\ "
         r"\operatorname{rank}\begin{bmatrix}W_a&\delta_a&0\\W_b&0&\delta_b\end{bmatrix}"
@@ -254,6 +349,7 @@ STATEMENTS = (
         "About K'/2 + 1 per sample; two only for K' = 2.",
         quantifiers="all depths, widths, M (one hidden layer: M <= d + 1), K; " + GENERIC,
         hypotheses=(
+            BIASES,
             "every sample has one ExAN in every hidden layer and e_m >= 2 in the last",
             "min(e_a, K') + min(e_b, K') >= K' + 2 for every pair",
         ),
@@ -273,22 +369,34 @@ STATEMENTS = (
                 what="computes the rank condition at a random point for all K', e_a, e_b up to 6",
                 run=published.count_decides,
             ),
+            by_instances(
+                "networks",
+                "certifies random layers with as many ExANs as the count asks for; the kernel rechecks",
+                instances=published.counted_layers,
+                conclusion=published.kernel_says_unique,
+                spoiled=published.doubled,
+                count=8,
+                said="layers with enough ExANs are UNIQUE",
+            ),
         ),
     ),
     Statement(
         name="p1-generic-one-logit",
         group="P1",
-        title="One logit and 0/1 labels: P1 fails for exceptional batches only",
+        title="One logit or two classes, labels from a finite set: P1 fails for exceptional batches only",
         source="docs/theory.md Appendix P, P.5",
-        reading="For K = 1 and labels from a finite set one live ExAN per sample and hidden layer implies "
-        "UNIQUE for "
-        "all parameters and inputs with the given patterns outside a set of measure zero. With real labels "
-        "it "
-        "fails on an open set.",
-        quantifiers="all depths, widths, M (one hidden layer: M <= d + 1); mse; " + GENERIC,
-        hypotheses=("one logit, mse, 0/1 or known labels", LIVE_ONE, FULL_RANK),
+        reading="For K' = 1 and labels from a finite set one live ExAN per sample and hidden layer implies "
+        "UNIQUE for all parameters and inputs with the given patterns outside a set of measure zero. Under "
+        "mse with real labels it fails on an open set.",
+        quantifiers="all depths, widths, M (one hidden layer: M <= d + 1); " + GENERIC,
+        hypotheses=(
+            BIASES,
+            "one logit, mse or bce, 0/1 or known labels; or cross_entropy with K = 2",
+            LIVE_ONE,
+            FULL_RANK,
+        ),
         conclusion="For generic parameters and inputs with these patterns the batch is UNIQUE.",
-        latex=r"K=1,\ y_m\in\{0,1\},\ \text{live ExANs}\ \Longrightarrow\ B\text{ unique for generic "
+        latex=r"K'=1,\ y_m\in\{0,1\},\ \text{live ExANs}\ \Longrightarrow\ B\text{ unique for generic "
         r"}(\theta,X)",
         standing=Standing.PROVED,
         grounds=(
@@ -336,25 +444,31 @@ STATEMENTS = (
                 run=published.two_classes,
             ),
         ),
-        remark="The grouping fails, uniqueness need not: two samples are always UNIQUE (p1-two-samples).",
+        remark="The grouping fails, uniqueness need not: with biases two or three samples with a live ExAN "
+        "each in every hidden layer are UNIQUE (p1-two-samples, p1-one-logit). In general it fails too: "
+        "p1-softmax-two-classes.",
     ),
     Statement(
         name="p1-lifting",
         group="P1",
         title="P1 per instance: one rank of the lifted equations",
         source="docs/theory.md section 3.2, C1",
-        reading="The published condition and rank(R) = U - M at one hidden layer, with full column ranks "
-        "below, "
-        "imply UNIQUE. The exclusive neurons are not needed for it; shared neurons supply equations.",
-        quantifiers="all depths, widths, M, K, losses whose vector tells the label",
+        reading="C1 at one hidden layer i, the ranks of 3.4 below it and labels that are told imply UNIQUE. "
+        "Exclusive neurons are one way to the rank; shared neurons supply equations just as well.",
+        quantifiers="all depths, widths, M, K, layers, losses",
         hypotheses=(
-            "rank [dW_i | db_i] = M and rank R = U - M at hidden layer i",
+            BIASES,
+            "rank [dW_i | db_i] = M at hidden layer i",
+            "u is written in K' unknowns that cover what any batch can have there (confined)",
+            "rank R = U - M, with U = M(M+1)/2 + M K'",
             "rank Delta_k = M for k < i",
+            "labels told: no two admitted labels of a sample give the same delta_{i+1}",
         ),
         conclusion="The batch is UNIQUE.",
-        latex=r"\operatorname{rank}R=U-M\ \Longrightarrow\ B\text{ unique}",
+        latex=r"\operatorname{rank}A_i=M,\ \operatorname{rank}R=U-M,\ \operatorname{rank}\Delta_k=M\ (k<i),\ "
+        r"\text{labels told}\ \Longrightarrow\ B\text{ unique}",
         standing=Standing.PROVED,
-        grounds=(coq("downward.v: C1_batch_first, C1_batch", "C1 with the step of 3.4"),),
+        grounds=(coq("downward.v: C1_batch_first, C1_batch", "C1 with the step of 3.4 and labels told"),),
         checks=(
             by_instances(
                 "lifted",
@@ -365,6 +479,19 @@ STATEMENTS = (
                 count=10,
                 said="one-logit layers with shared neurons",
             ),
+            by_instances(
+                "all hypotheses",
+                "computes every hypothesis over Q at networks of one and two hidden layers and one to three "
+                "logits, and asks the kernel; where only the labels are not told, it must not say UNIQUE",
+                instances=label_ties.told_by_lifting,
+                conclusion=published.kernel_says_unique,
+                spoiled=label_ties.ties_instead,
+                count=12,
+                said="batches with all hypotheses of C1",
+            ),
         ),
+        remark="Without the labels it fails (c1-labels-not-told). Where every sample has an ExAN in the last "
+        "hidden layer, [H_{L-1} 1] has rank M, dW_L and db_L give the loss vectors, and those the labels "
+        "(3.4).",
     ),
 )

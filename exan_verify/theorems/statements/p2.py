@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from exan_verify.network import Labels
 from exan_verify.theorems import secure
 from exan_verify.theorems.counterexamples import (
     dead_at_a_point,
+    exclusive_above,
+    exclusive_below,
     one_logit_shared_neuron,
     one_shared_neuron,
     pairs_of_three,
@@ -15,8 +18,9 @@ from exan_verify.theorems.counterexamples import (
     shared_three_classes,
     six_shared_neurons,
     zero_pre_activation,
+    zero_pre_activation_three_neurons,
 )
-from exan_verify.theorems.grounds import by_instances, coq, kernel, solver, written
+from exan_verify.theorems.grounds import NEITHER, REFUTES, by_instances, coq, kernel, solver, written
 from exan_verify.theorems.statement import Check, Example, Ground, Standing, Statement
 
 SOURCE = "the security boundary of arXiv 2010.13356 as we read it; docs/theory.md section 4, P2"
@@ -25,14 +29,34 @@ PUBLISHED = (
     "gradient."
 )
 STRICT = "no pre-activation is zero"
+ONE_LOGIT_LESS = (
+    "1-1-2 with M = 2 is the smallest with a certificate. 1-1-1 with both labels 0 is smaller by a logit and "
+    "rests on z3; nothing is smaller, because one sample without an ExAN is dead and moves (S3)."
+)
+SOFTMAX_SMALLER = (
+    "Smallest known; of the batches of two samples tried in 1-1-2 and 1-1-3 no engine says UNIQUE. "
+    "One sample without an ExAN is dead and moves (S3)."
+)
+REAL_SMALLER = (
+    "With one hidden layer none has fewer samples (s5-real-labels). With two hidden layers {size} and M = 2 "
+    "is one as well; one sample without an ExAN is dead and moves (S3)."
+)
 
 
 def _known() -> Example:
     return one_shared_neuron(Labels.KNOWN)
 
 
+def _known_one_logit() -> Example:
+    return one_logit_shared_neuron(Labels.KNOWN)
+
+
 def _real() -> Example:
     return pairs_of_three(Labels.REAL)
+
+
+def _known_softmax() -> Example:
+    return replace(shared_softmax(), labels=Labels.KNOWN)
 
 
 def _refuted(
@@ -45,6 +69,7 @@ def _refuted(
     example: Callable[[], Example],
     checks: tuple[Check, ...],
     remark: str,
+    smallest: str = ONE_LOGIT_LESS,
 ) -> Statement:
     return Statement(
         name=name,
@@ -61,7 +86,44 @@ def _refuted(
         grounds=(ground,),
         checks=checks,
         example=example,
+        smallest=smallest,
         remark=remark,
+    )
+
+
+def _one_layer(place: str, symbol: str, kind: str) -> Statement:
+    """The readings that forbid ExANs in the first or the last hidden layer only, for other kinds of labels.
+
+    What refutes the reading of all layers refutes these: its hypothesis is the stronger one.
+    """
+    known = kind == "known"
+    example, size = (_known, "1-1-2") if known else (_real, "2-3-1")
+    two, lower = (exclusive_below, "1-3-1-1") if place == "last" else (exclusive_above, "1-2-3-1")
+    beside = secure.solved("1-1-1", _known_one_logit) if known else secure.refuted(lower, two, place)
+    return _refuted(
+        f"p2-{place}-layer-{kind}",
+        f"No exclusive neuron in the {place} ReLU layer, "
+        + ("labels known up to order" if known else "arbitrary real targets"),
+        f"If no neuron of the {place} hidden layer is exclusive, another batch "
+        + ("with the same labels up to order" if known else "with real targets")
+        + " has the same gradient.",
+        (
+            f"no ExAN in the {place} hidden layer",
+            STRICT,
+            "labels known up to order" if known else "mse with arbitrary real targets",
+        ),
+        rf"E[{symbol},\cdot]=0,\ "
+        + (r"\{y'_m\}=\{y_m\}" if known else r"y'_m\in\mathbb{R}^K")
+        + r"\ \Longrightarrow\ \exists B'\neq B:\ \nabla(B')=\nabla(B)",
+        kernel(
+            f"counterexamples.py: {'one_shared_neuron' if known else 'pairs_of_three'}",
+            f"{size}, {'M = 2' if known else 'M = 3'}: its only hidden layer is first and last",
+            REFUTES,
+        ),
+        example,
+        (secure.refuted(size, example, place), beside),
+        f"Its batch refutes the reading of all layers as well (p2-{kind}-labels).",
+        ONE_LOGIT_LESS if known else REAL_SMALLER.format(size=lower),
     )
 
 
@@ -73,13 +135,17 @@ STATEMENTS = (
         "gradient.",
         ("no ExAN in the last hidden layer", STRICT, "unknown one-hot labels"),
         r"E[L-1,\cdot]=0\ \Longrightarrow\ \exists B'\neq B:\ \nabla(B')=\nabla(B)",
-        kernel("counterexamples.py: one_shared_neuron", "1-1-2, M = 2, mse; also refutes the other layers"),
+        kernel(
+            "counterexamples.py: one_shared_neuron",
+            "1-1-2, M = 2, mse; also refutes the other layers",
+            REFUTES,
+        ),
         one_shared_neuron,
         (
             secure.refuted("1-1-2", one_shared_neuron, "last"),
             secure.solved("1-1-1", one_logit_shared_neuron),
         ),
-        "The smallest with a certificate; 1-1-1 with both labels 0 is smaller by a logit and rests on z3.",
+        "Its only hidden layer is the first and the last.",
     ),
     _refuted(
         "p2-first-layer",
@@ -88,10 +154,20 @@ STATEMENTS = (
         "gradient.",
         ("no ExAN in the first hidden layer", STRICT, "unknown one-hot labels"),
         r"E[1,\cdot]=0\ \Longrightarrow\ \exists B'\neq B:\ \nabla(B')=\nabla(B)",
-        kernel("counterexamples.py: one_shared_neuron", "1-1-2: its only hidden layer is first and last"),
+        kernel(
+            "counterexamples.py: one_shared_neuron", "1-1-2: its only hidden layer is first and last", REFUTES
+        ),
         one_shared_neuron,
-        (secure.refuted("1-1-2", one_shared_neuron, "first"),),
+        (
+            secure.refuted("1-1-2", one_shared_neuron, "first"),
+            secure.solved("1-1-1", one_logit_shared_neuron),
+        ),
         "Peeling (E4) already contradicts this reading in spirit: a sample without ExAN may be peeled.",
+    ),
+    *(
+        _one_layer(place, symbol, kind)
+        for place, symbol in (("last", "L-1"), ("first", "1"))
+        for kind in ("known", "real")
     ),
     _refuted(
         "p2-any-layer",
@@ -100,11 +176,16 @@ STATEMENTS = (
         "gradient.",
         ("no ExAN in any hidden layer", STRICT, "unknown one-hot labels"),
         r"E=0\ \Longrightarrow\ \exists B'\neq B:\ \nabla(B')=\nabla(B)",
-        kernel("counterexamples.py: one_shared_neuron, shared_three_classes", "1-1-2 and 1-1-3, M = 2, mse"),
+        kernel(
+            "counterexamples.py: one_shared_neuron, shared_three_classes",
+            "1-1-2 and 1-1-3, M = 2, mse",
+            REFUTES,
+        ),
         one_shared_neuron,
         (
             secure.refuted("1-1-2", one_shared_neuron, "every"),
             secure.refuted("1-1-3", shared_three_classes, "every"),
+            secure.solved("1-1-1", one_logit_shared_neuron),
         ),
         "Even samples of one region are UNIQUE as a rule when there are two logits or more and labels are "
         "one-hot (S5).",
@@ -115,9 +196,9 @@ STATEMENTS = (
         "The same when the labels are known, so that fewer batches compete.",
         ("no ExAN in any hidden layer", STRICT, "labels known up to order"),
         r"E=0,\ \{y'_m\}=\{y_m\}\ \Longrightarrow\ \exists B'\neq B:\ \nabla(B')=\nabla(B)",
-        kernel("counterexamples.py: one_shared_neuron", "1-1-2, M = 2, known labels"),
+        kernel("counterexamples.py: one_shared_neuron", "1-1-2, M = 2, known labels", REFUTES),
         _known,
-        (secure.refuted("1-1-2", _known, "every"),),
+        (secure.refuted("1-1-2", _known, "every"), secure.solved("1-1-1", _known_one_logit)),
         "The weakest form of the claim's negation; p2-real-labels is the strongest.",
     ),
     _refuted(
@@ -127,21 +208,26 @@ STATEMENTS = (
         ("no ExAN in any hidden layer", STRICT, "mse with arbitrary real targets"),
         r"E=0,\ y'_m\in\mathbb{R}^K\ \Longrightarrow\ \exists B'\neq B:\ \nabla(B')=\nabla(B)",
         kernel(
-            "counterexamples.py: pairs_of_three", "2-3-1, M = 3, one logit: each neuron misses one sample"
+            "counterexamples.py: pairs_of_three",
+            "2-3-1, M = 3, one logit: each neuron misses one sample",
+            REFUTES,
         ),
         _real,
         (secure.refuted("2-3-1", _real, "every"),),
         "Two samples do not suffice (p2-two-real). Coq's instance B (2-3-9-2) is a second one, in two "
         "layers.",
+        "Smallest known. Two samples of one region are AMBIGUOUS (s5-real-labels), so M = 3 is the least.",
     ),
     _refuted(
         "p2-cross-entropy",
         "No exclusive neuron, softmax cross_entropy",
         "The same under cross_entropy, at two samples and at sixteen.",
-        ("no ExAN in any hidden layer", STRICT, "cross_entropy"),
+        ("no ExAN in any hidden layer", STRICT, "cross_entropy, unknown one-hot labels"),
         r"E=0\ \Longrightarrow\ \exists B'\neq B:\ \nabla_{\mathrm{CE}}(B')=\nabla_{\mathrm{CE}}(B)",
         kernel(
-            "counterexamples.py: shared_softmax; this check", "1-2-3, M = 2; 60-381-10, M = 16 by lifting"
+            "counterexamples.py: shared_softmax; this check",
+            "1-2-3, M = 2; 60-381-10, M = 16 by lifting",
+            REFUTES,
         ),
         shared_softmax,
         (
@@ -150,9 +236,25 @@ STATEMENTS = (
                 name="sixteen samples",
                 what="certifies batches of 16 without an exclusive neuron by C1's rank; the kernel rechecks",
                 run=secure.crowd_is_unique,
+                direction=REFUTES,
             ),
         ),
-        "At 784-512-10 batches of 16 and 22 drawn at random have no ExAN and are UNIQUE (section 3.2).",
+        "At 784-512-10 batches of 16 and 22 drawn at random have no ExAN and are UNIQUE (section 3.2). "
+        "Real targets are no labels of cross_entropy.",
+        SOFTMAX_SMALLER,
+    ),
+    _refuted(
+        "p2-cross-entropy-known",
+        "No exclusive neuron, softmax cross_entropy, labels known up to order",
+        "The same under cross_entropy when the labels are known, so that fewer batches compete.",
+        ("no ExAN in any hidden layer", STRICT, "cross_entropy, labels known up to order"),
+        r"E=0,\ \{y'_m\}=\{y_m\}\ \Longrightarrow\ \exists B'\neq B:\ "
+        r"\nabla_{\mathrm{CE}}(B')=\nabla_{\mathrm{CE}}(B)",
+        kernel("counterexamples.py: shared_softmax", "1-2-3, M = 2, known labels", REFUTES),
+        _known_softmax,
+        (secure.refuted("1-2-3", _known_softmax, "every"),),
+        "It follows from p2-cross-entropy: a batch that is UNIQUE among all labels is so among fewer.",
+        SOFTMAX_SMALLER,
     ),
     Statement(
         name="p2-zero-pre-activation",
@@ -162,25 +264,30 @@ STATEMENTS = (
         published=PUBLISHED,
         reading="p2-two-samples without its hypothesis that no pre-activation is zero.",
         quantifiers="some network and batch (refuted)",
-        hypotheses=("no ExAN that two samples differ in", "M <= 2", "one logit"),
+        hypotheses=("M = 2", "K = 1", "d >= 2", "no ExAN in any hidden layer"),
         conclusion="The batch is not UNIQUE.",
         latex=r"K=1,\ E=0,\ z_i^m[j]=0\text{ allowed}\ \Longrightarrow\ \exists B'\neq B:\ "
         r"\nabla(B')=\nabla(B)",
         standing=Standing.REFUTED,
         grounds=(
             solver(
-                "p2-zero-pre-activation.smt2, p2-dead-at-a-point.smt2",
-                "2-3-1, M = 2 and 1-2-1, M = 1: no second batch in any activation pattern",
+                "p2-zero-pre-activation.smt2",
+                "2-2-1, M = 2: no second batch in any activation pattern",
+                REFUTES,
             ),
+            solver("p2-dead-at-a-point.smt2", "1-2-1, M = 1, outside the reading: one dead sample", NEITHER),
         ),
         checks=(
-            secure.solved("2-3-1", zero_pre_activation),
-            secure.solved("1-2-1", dead_at_a_point),
+            secure.solved("2-2-1", zero_pre_activation),
+            secure.solved("2-3-1", zero_pre_activation_three_neurons),
+            replace(secure.solved("1-2-1", dead_at_a_point), direction=NEITHER),
         ),
-        example=zero_pre_activation,
-        remark="Neurons at zero bound the region from the side that the shear needs. 1-2-1 is the "
-        "smallest: one dead "
-        "sample at the only point where both neurons are silent.",
+        example=lambda: replace(zero_pre_activation(), shown=secure.solver_says_unique),
+        smallest="With d >= 2 and M = 2 one neuron in the first layer is too narrow (narrow-first-layer): "
+        "2-2-1 is the least.",
+        remark="Neurons at zero bound the region from the side that the shear needs. With one sample, which "
+        "is outside this reading, 1-2-1 does the same: a dead sample at the only point where both neurons "
+        "are silent.",
     ),
     Statement(
         name="p2-two-samples",
@@ -208,7 +315,7 @@ STATEMENTS = (
                 said="pairs of one region",
             ),
         ),
-        remark="The only reading that is true as it stands. With d = 1 it is false (1-1-1).",
+        remark="With these hypotheses true as it stands. With d = 1 it is false (1-1-1).",
     ),
     Statement(
         name="p2-two-real",
@@ -250,12 +357,18 @@ STATEMENTS = (
         "layer, dW_L = G H "
         "and db_L = G 1 have another solution with admissible loss vectors and H >= 0.",
         quantifiers="all K >= 2, n, M >= 2, with or without ExANs; cross_entropy, and losses with free "
-        "vectors",
-        hypotheses=("M >= 2 different samples", "loss vectors are admissible: softmax minus a unit vector"),
+        "vectors; labels one-hot, known up to order or real",
+        hypotheses=(
+            "M >= 2 different samples (g_m, h_m)",
+            "admissible loss vectors: softmax minus the unit vector of the label, the same label for the "
+            "new vector (so the labels may even be known); under mse any vector",
+        ),
         conclusion="Another pair (G', H') with G' H' = dW_L, G' 1 = db_L, H' >= 0 exists.",
         latex=r"R=(1-\varepsilon)I+\tfrac\varepsilon MJ:\quad(GR^{-1})(RH)=GH,\ GR^{-1}1=G1,\ RH\ge0",
         standing=Standing.PROVED,
-        grounds=(written("Appendix P, P.7", "R is near the identity, R 1 = 1 and R >= 0"),),
+        grounds=(
+            written("Appendix P, P.7", "R is near the identity, R 1 = 1 and R >= 0; signs, so labels, stay"),
+        ),
         checks=(
             by_instances(
                 "factors",
@@ -286,7 +399,11 @@ STATEMENTS = (
         latex=r"(GR^{-1})(RH)=GH,\ R1=1,\ H_{mj}=0\Rightarrow(RH)_{mj}=0\ \text{ has a solution }R\neq I",
         standing=Standing.REFUTED,
         grounds=(
-            written("Appendix P, P.7", "two independent neurons for each pair of three samples leave R = I"),
+            written(
+                "Appendix P, P.7",
+                "two independent neurons for each pair of three samples leave R = I",
+                REFUTES,
+            ),
         ),
         checks=(
             by_instances(
@@ -297,8 +414,12 @@ STATEMENTS = (
                 spoiled=secure.one_neuron_less,
                 count=25,
                 said="layers of six shared neurons",
+                direction=REFUTES,
             ),
         ),
-        example=six_shared_neurons,
+        example=lambda: replace(six_shared_neurons(), shown=secure.support_shown),
+        smallest="With M = 2 a neuron that is not exclusive has no zero that tells samples apart. With M = 3 "
+        "each row of R needs two neurons that are zero there, which are those of one pair, and rank G = 3 "
+        "needs K >= 3 and d >= 2: 2-6-3 is the least.",
     ),
 )

@@ -70,15 +70,16 @@ STATEMENTS = (
         source="docs/theory.md 3.1",
         reading="If the gradient of one hidden layer, weights and bias side by side, has rank M, then in any "
         "other batch of M samples with the same gradient that layer's inputs and deltas are those of the "
-        "first batch, mixed by one invertible M x M matrix whose rows sum to one. The input dimension is "
-        "gone from the question.",
+        "first batch, mixed by exactly one invertible M x M matrix whose rows sum to one. The input "
+        "dimension is gone from the question.",
         quantifiers="all depths, widths, layers, M, loss vectors",
         hypotheses=(
             "the network has biases",
             "rank [dW_i | db_i] = M at a hidden layer i",
             "both batches have M samples and the same gradient of layer i",
         ),
-        conclusion="There is one invertible Q with H'_{i-1} = Q H_{i-1}, Delta'_i = Delta_i Q^{-1}, Q 1 = 1.",
+        conclusion="There is exactly one invertible Q with H'_{i-1} = Q H_{i-1}, Delta'_i = Delta_i Q^{-1}, "
+        "Q 1 = 1.",
         latex=r"\operatorname{rank}[\,\mathrm dW_i\mid \mathrm db_i\,]=M \;\Longrightarrow\; \exists!\,Q\in"
         r"\mathrm{GL}_M(\mathbb R):\ H'_{i-1}=QH_{i-1},\ \Delta'_i=\Delta_iQ^{-1},\ Q\mathbf 1=\mathbf 1",
         standing=Standing.PROVED,
@@ -93,6 +94,11 @@ STATEMENTS = (
                 method=Method.COQ,
                 where="exact.v: factorisations",
                 says="the statement for networks, at the first hidden layer; gsum_topp makes it every layer",
+            ),
+            Ground(
+                method=Method.COQ,
+                where="exact.v: factorisations_unique",
+                says="there is one such Q only, and one Q^{-1}",
             ),
         ),
         checks=(

@@ -10,7 +10,9 @@ import numpy as np
 
 from exan_verify.exact.linalg import multiply, nullspace, solve
 from exan_verify.network import Array, Batch, Labels, Loss, ReluNetwork
-from exan_verify.theorems.grounds import by_instances, coq, kernel, written
+from exan_verify.theorems.counterexamples import one_logit_shared_neuron
+from exan_verify.theorems.grounds import NEITHER, REFUTES, by_instances, coq, kernel, written
+from exan_verify.theorems.judged import all_met
 from exan_verify.theorems.laboratory import (
     Pair,
     drawn,
@@ -26,7 +28,8 @@ from exan_verify.theorems.laboratory import (
     same_samples,
     spoiled,
 )
-from exan_verify.theorems.statement import Example, Standing, Statement
+from exan_verify.theorems.secure import solved
+from exan_verify.theorems.statement import Example, Result, Standing, Statement
 from exan_verify.verdict import Outcome
 
 WIDTHS = ((2, 4, 2), (3, 4, 2), (2, 3, 3, 2), (2, 4, 1))
@@ -96,16 +99,27 @@ def same_gradient_elsewhere(pair: Pair) -> bool:
 
 
 def one_dimension_left() -> Example:
-    """Two samples of one class in one region, three logits: |S| - r = 1, and UNIQUE."""
-    network = ReluNetwork.from_arrays([[[1]], [[1], [2], [-1]]], [[1], [0, 1, 2]])
+    """Two samples of one class in one region, two logits: |S| - r = 1, and UNIQUE. 1-1-2."""
+    network = ReluNetwork.from_arrays([[[1]], [[1], [2]]], [[1], [0, 0]])
     batch = Batch.of([[0], [1]], [0, 0], network=network, loss=Loss.MSE, labels=Labels.ONE_HOT)
     return Example(
         network=network,
         batch=batch,
         loss=Loss.MSE,
         outcome=Outcome.UNIQUE,
+        shown=one_dimension,
         note="The only orthogonal matrix that fixes 1 and Y, besides the identity, exchanges the two "
         "samples.",
+    )
+
+
+def one_dimension(example: Example) -> Result:
+    """One region, and |S| - rank [1, Y] = 1."""
+    return all_met(
+        {
+            "one region, no pre-activation zero": in_region(example.network, example.batch.inputs),
+            "|S| - r = 1": _complement(exact(example.batch.labels)).shape[1] == 1,
+        }
     )
 
 
@@ -190,9 +204,13 @@ STATEMENTS = (
         latex=r"|S|-\operatorname{rank}[\mathbf 1,Y]=1\ \not\Longrightarrow\ \text{AMBIGUOUS}",
         standing=Standing.REFUTED,
         grounds=(
-            kernel("s1-one-dimension: its example", "1-1-3, two samples of one class and region: UNIQUE"),
+            kernel(
+                "s1-one-dimension: its example", "1-1-2, two samples of one class and region: UNIQUE", REFUTES
+            ),
             written(
-                "section 4, S1", "one-hot labels: one class has two samples, and the reflection swaps them"
+                "section 4, S1",
+                "one-hot labels: one class has two samples, and the reflection swaps them",
+                REFUTES,
             ),
         ),
         checks=(
@@ -204,7 +222,9 @@ STATEMENTS = (
                 spoiled=real_labels,
                 count=9,
                 said="reflections that fix one-hot labels exchange two samples",
+                direction=REFUTES,
             ),
+            solved("1-1-1", one_logit_shared_neuron),
             by_instances(
                 "real",
                 "reflects three samples with real labels of one logit: there it is a second batch, with the "
@@ -214,9 +234,12 @@ STATEMENTS = (
                 spoiled=spoiled,
                 count=10,
                 said="reflected batches with real labels have the same gradient",
+                direction=NEITHER,
             ),
         ),
         example=one_dimension_left,
+        smallest="1-1-2 is the smallest with a certificate. 1-1-1 with both labels 0 is smaller by a logit "
+        "and rests on z3; |S| - r = 1 needs two samples, so that nothing is smaller.",
         remark="For labels that are real numbers the reflection is in general a genuine second batch, "
         "even with "
         "known labels.",

@@ -179,7 +179,9 @@ STATEMENTS = (
                 said="crowded regions are AMBIGUOUS for the kernel",
             ),
         ),
-        remark="So under softmax with K = 2, or with one logit, two samples of one region always have second "
-        "batches when the input dimension is larger than what the logits see there.",
+        remark="So under softmax with K = 2, or with one logit, two samples of one region have second "
+        "batches when "
+        "no pre-activation is zero and the input dimension is larger than what the logits see there. With a "
+        "zero it can fail (p2-zero-pre-activation).",
     ),
 )

@@ -12,7 +12,8 @@ from exan_verify.exact.backprop import forward
 from exan_verify.exact.softmax import loss_vectors
 from exan_verify.network import Batch, Labels, Loss, ReluNetwork
 from exan_verify.theorems.bounded.second_batches import none_for
-from exan_verify.theorems.grounds import by_instances, coq, solver, written
+from exan_verify.theorems.grounds import REFUTES, by_instances, coq, solver, written
+from exan_verify.theorems.judged import all_met
 from exan_verify.theorems.laboratory import (
     Pair,
     drawn,
@@ -25,7 +26,7 @@ from exan_verify.theorems.laboratory import (
     same_samples,
     spoiled,
 )
-from exan_verify.theorems.statement import Example, Standing, Statement
+from exan_verify.theorems.statement import Example, Result, Standing, Statement
 
 WIDTHS = (((2, 3, 2), 1), ((3, 3, 1), 1), ((2, 3, 2, 2), 2), ((1, 3, 3, 1), 2))
 """(widths, dead layer)."""
@@ -92,6 +93,7 @@ def single_point() -> Example:
         network=network,
         batch=batch,
         loss=Loss.MSE,
+        shown=dead_and_determined,
         note="Both pre-activations, x and -x, are at most zero at x = 0 only. No engine certifies it: "
         "the rank that lifting needs is missing. z3 and cvc5 say that there is no second batch.",
     )
@@ -105,6 +107,11 @@ def dead_and_alone(example: Example) -> bool:
     """Every neuron is inactive at the sample, and the solvers find no second batch."""
     pattern = forward(example.network, example.batch).patterns[0]
     return not pattern.any() and none_for(example)
+
+
+def dead_and_determined(example: Example) -> Result:
+    """The same, in words."""
+    return all_met({"every neuron is inactive, and z3 finds no second batch": dead_and_alone(example)})
 
 
 def room_to_move(example: Example) -> Example:
@@ -174,7 +181,9 @@ STATEMENTS = (
         standing=Standing.REFUTED,
         grounds=(
             solver(
-                "s3-single-point.smt2", "1-2-1, z = (x, -x), x = 0: no second batch (mse, labels 0 and 1)"
+                "s3-single-point.smt2",
+                "1-2-1, z = (x, -x), x = 0: no second batch (mse, labels 0 and 1)",
+                REFUTES,
             ),
         ),
         checks=(
@@ -186,9 +195,11 @@ STATEMENTS = (
                 spoiled=room_to_move,
                 count=1,
                 said="dead samples that are determined",
+                direction=REFUTES,
             ),
         ),
         example=single_point,
+        smallest="One neuron is inactive on a whole half-space: 1-2-1 with one sample is the least.",
         remark="A zero pre-activation makes it so; with all pre-activations below zero there is room to "
         "move.",
     ),

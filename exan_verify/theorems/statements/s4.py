@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from random import Random
 
 import numpy as np
 
-from exan_verify.exact.backprop import forward
-from exan_verify.exact.linalg import multiply, nullspace
-from exan_verify.network import Array, Batch, ReluNetwork
+from exan_verify.exact.backprop import forward, gradient
+from exan_verify.exact.linalg import multiply, nullspace, rank
+from exan_verify.network import Array, Batch, Loss, Reduction, ReluNetwork
 from exan_verify.theorems.grounds import by_instances, kernel, written
 from exan_verify.theorems.laboratory import (
     Pair,
@@ -90,6 +90,67 @@ def same_gradient_elsewhere(pair: Pair) -> bool:
     return same_gradient(pair) and not same_samples(pair)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Moving:
+    """A batch with no pre-activation zero, and a basis (M d, dim) that is said to span its motions."""
+
+    network: ReluNetwork
+    batch: Batch
+    basis: Array
+
+
+def spanned(seed: int) -> Iterator[Moving]:
+    """Batches with motions, and the space that the equations give."""
+    return drawn("S4 all", seed, _draw_spanned)
+
+
+def _draw_spanned(rng: Random) -> Moving | None:
+    widths, samples = rng.choice(SHAPES)
+    network = integer_network(rng, widths)
+    batch = mse_batch(network, integers(rng, samples, widths[0], 5), integers(rng, samples, widths[-1]))
+    if any(z.any() for z in forward(network, batch).zeros):
+        return None
+    basis = motions(network, batch)
+    return Moving(network=network, batch=batch, basis=basis) if basis.shape[1] else None
+
+
+def no_other_motion(moving: Moving) -> bool:
+    """The basis spans the kernel of X -> (gradient, logits), which is built from moved gradients only."""
+    effects = [_effect(moving, k) for k in range(moving.batch.inputs.size)]
+    if any(effect is None for effect in effects):
+        return False
+    seen: Array = np.array(effects, dtype=object).T.copy()
+    dimension = moving.basis.shape[1]
+    inside = not multiply(seen, moving.basis).any() and rank(moving.basis) == dimension
+    return inside and rank(seen) == moving.batch.inputs.size - dimension
+
+
+def _effect(moving: Moving, k: int) -> Array | None:
+    """What moving the k-th input a little changes, with the loss vectors held by the targets; None when a
+    pattern changes. (mse)
+    """
+    network, first = moving.network, moving.batch
+    inputs = exact(first.inputs)
+    inputs.reshape(-1)[k] += Fraction(1, 2**20)
+    before, after = (forward(network, b) for b in (first, replace(first, inputs=inputs)))
+    if any((a != b).any() for a, b in zip(before.patterns, after.patterns, strict=True)):
+        return None
+    change = after.logits - before.logits
+    second = replace(first, inputs=inputs, labels=exact(first.labels) + change.T)
+    return np.concatenate([_flat(network, second) - _flat(network, first), change.reshape(-1)])
+
+
+def _flat(network: ReluNetwork, batch: Batch) -> Array:
+    """The whole gradient (sum) as one vector."""
+    found = gradient(network, batch, Loss.MSE, Reduction.SUM).for_network(network)
+    return np.concatenate([exact(array).reshape(-1) for pair in found for array in pair if array is not None])
+
+
+def one_motion_less(moving: Moving) -> Moving:
+    """The space without its first direction: there is another motion."""
+    return replace(moving, basis=moving.basis[:, 1:])
+
+
 STATEMENTS = (
     Statement(
         name="s4",
@@ -126,6 +187,16 @@ STATEMENTS = (
                 spoiled=spoiled,
                 count=15,
                 said="batches moved along first-order motions have the same gradient",
+            ),
+            by_instances(
+                "no others",
+                "moves every input alone, with targets that hold the loss vectors, and compares what neither "
+                "gradient nor logits see, over Q, with the space",
+                instances=spanned,
+                conclusion=no_other_motion,
+                spoiled=one_motion_less,
+                count=4,
+                said="spaces of motions have no other motion beside them",
             ),
         ),
         remark="Families that change loss vectors on the way (S1's orbits) are not in this space.",

@@ -8,11 +8,12 @@ from fractions import Fraction
 from random import Random
 
 from exan_verify.exact.backprop import forward
-from exan_verify.network import Batch, Labels, Loss, ReluNetwork
+from exan_verify.network import Batch
 from exan_verify.theorems.bounded import three_samples, two_samples
 from exan_verify.theorems.bounded.generic_counts import STATED, Case, cases, settled
 from exan_verify.theorems.bounded.obligation import Obligation, emptied, verdict
-from exan_verify.theorems.grounds import by_instances, kernel, solver, symbolic, written
+from exan_verify.theorems.counterexamples import antisymmetric_head, parallel_logits
+from exan_verify.theorems.grounds import REFUTES, by_instances, kernel, solver, symbolic, written
 from exan_verify.theorems.laboratory import (
     Pair,
     drawn,
@@ -28,8 +29,7 @@ from exan_verify.theorems.laboratory import (
     same_samples,
     spoiled,
 )
-from exan_verify.theorems.statement import Example, Standing, Statement
-from exan_verify.verdict import Outcome
+from exan_verify.theorems.statement import Standing, Statement
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,44 +38,6 @@ class Generic:
 
     case: Case
     seed: int
-
-
-def parallel_logits() -> Example:
-    """1-2-1: x = 0, 1 against 1/4, 3/4; with one logit f_2 - f_1 is always parallel to y_2 - y_1."""
-    third = Fraction(1, 3)
-    network = ReluNetwork.from_arrays([[[1], [-1]], [[third, -third]]], [[1, 2], [Fraction(1, 5)]])
-    quarter = Fraction(1, 4)
-    return Example(
-        network=network,
-        batch=_one_hot_batch(network, [[0], [1]], [0, 1]),
-        second=_one_hot_batch(network, [[quarter], [3 * quarter]], [0, 1]),
-        loss=Loss.MSE,
-        outcome=Outcome.AMBIGUOUS,
-        note="y_2 - y_1 = 3/2 (f_2 - f_1), so a = 1/4 solves a (2 (1 - a) e - (y_2 - y_1)) = 0.",
-    )
-
-
-def antisymmetric_head() -> Example:
-    """2-3-2 with logits (f, -f): one-hot labels of two classes are parallel to every f_2 - f_1."""
-    network = ReluNetwork.from_arrays(
-        [[[1, 0], [-1, 1], [0, 1]], [[1, -1, 2], [-1, 1, -2]]],
-        [[5, 5, 3], [Fraction(1, 7), Fraction(-1, 7)]],
-    )
-    first = [[Fraction(1, 3), Fraction(1, 5)], [Fraction(1, 2), Fraction(1, 4)]]
-    second = [[Fraction(33, 46), Fraction(29, 92)], [Fraction(8, 69), Fraction(31, 230)]]
-    return Example(
-        network=network,
-        batch=_one_hot_batch(network, first, [0, 1]),
-        second=_one_hot_batch(network, second, [0, 1]),
-        loss=Loss.MSE,
-        outcome=Outcome.AMBIGUOUS,
-        note="An antisymmetric head makes the exception the rule: every pair of samples with different "
-        "labels.",
-    )
-
-
-def _one_hot_batch(network: ReluNetwork, x: object, y: object) -> Batch:
-    return Batch.of(x, y, network=network, loss=Loss.MSE, labels=Labels.ONE_HOT)
 
 
 def exceptions(_seed: int) -> Iterator[Pair]:
@@ -170,11 +132,18 @@ STATEMENTS = (
         source="docs/theory.md section 4, S5; Appendix R5",
         reading="Two samples whose output system is theirs alone (R2: rank G = rank [H_{L-1} 1] = 2), with "
         "e = f_2 - f_1 != 0 and the same labels in the second batch. Besides permutations the system has "
-        "a solution if and only if y_2 - y_1 = l e for some l; then Q = [[1-a, a], [a, 1-a]] with "
-        "a = 1 - l / 2, and for 0 < l < 2, l != 1 it is a second batch in the same region.",
+        "an invertible solution if and only if y_2 - y_1 = l e for some l other than 0, 1 and 2 (0 and 2 "
+        "give permutations; l = 1 would make the loss vectors equal). It is Q = [[1-a, a], [a, 1-a]] with "
+        "a = 1 - l / 2, and for 0 < l < 2, l != 1 it is a second batch in the same region, whatever the "
+        "ranks.",
         quantifiers="all depths, widths, K, labels",
-        hypotheses=("mse", "e != 0", "the second batch has the same labels up to order"),
-        conclusion="Without l only permutations solve the system; with 0 < l < 2, l != 1 there is a "
+        hypotheses=(
+            "mse, two samples of one region",
+            "e != 0",
+            "the second batch has the same labels up to order",
+            "for 'only permutations': rank G = rank [H_{L-1} 1] = 2 (R2)",
+        ),
+        conclusion="Without such an l only permutations solve the system; with 0 < l < 2, l != 1 there is a "
         "second batch.",
         latex=r"a\,\bigl(2(1-a)e-(y_2-y_1)\bigr)=0:\quad a\in\{0\}\ \text{or}\ y_2-y_1=2(1-a)\,e",
         standing=Standing.PROVED,
@@ -207,9 +176,8 @@ STATEMENTS = (
                 said="obligations are as expected",
             ),
         ),
-        remark="With one logit e and y_2 - y_1 are always parallel: two samples of one region with 0 < "
-        "l < 2 have "
-        "a second batch.",
+        remark="With one logit e and y_2 - y_1 are always parallel: two samples of one region with 0 < l < "
+        "2, l != 1, have a second batch.",
     ),
     Statement(
         name="s5-one-hot-counts",
@@ -278,8 +246,10 @@ STATEMENTS = (
         latex=r"\forall F:\ Q^{\mathsf T}(QF-Y)=F-Y\ \Longrightarrow\ Q\in S_2\qquad\text{(false)}",
         standing=Standing.REFUTED,
         grounds=(
-            kernel("s5-always-unique: its example", "1-2-1: x = 0, 1 against x = 1/4, 3/4"),
-            kernel("this check", "2-3-2 with an antisymmetric head (f, -f)"),
+            kernel("s5-always-unique: its example", "1-1-1: x = 0, 1 against x = 1/4, 3/4", REFUTES),
+            kernel(
+                "counterexamples.py: antisymmetric_head", "2-3-2 with an antisymmetric head (f, -f)", REFUTES
+            ),
         ),
         checks=(
             by_instances(
@@ -291,9 +261,11 @@ STATEMENTS = (
                 spoiled=spoiled,
                 count=2,
                 said="counterexamples replayed",
+                direction=REFUTES,
             ),
         ),
         example=parallel_logits,
+        smallest="Two samples in a network of one neuron and one logit: none is smaller.",
         remark="The exception is f_2 - f_1 parallel to y_2 - y_1. It has measure zero for a generic "
         "head and is "
         "the rule for one logit and for (f, -f).",

@@ -196,17 +196,22 @@ STATEMENTS = (
         group="scale",
         title="Twins under softmax: exactly one when all other logits agree and the margin is positive",
         source="docs/theory.md section 8 (cross_entropy)",
-        reading="Without biases, under cross_entropy: a scale c != 1 fits a sample only when all logits "
-        "but its "
+        reading="Without biases, under cross_entropy: a scale c > 0, c != 1, fits a sample only when all "
+        "logits but its "
         "label's agree. With their common margin t = f_y - f_k, exactly one c != 1 fits when t > 0 and "
         "none when "
-        "t <= 0. For K = 2: a sample has a twin exactly when it is classified correctly.",
+        "t <= 0. For K = 2: a sample has a twin exactly when its margin is positive, that is, when it is "
+        "classified correctly without a tie.",
         quantifiers="all depths, widths, K >= 2; rational logits",
-        hypotheses=("no biases, cross_entropy", "logits rational (stored numbers are)"),
-        conclusion="The number of scales c != 1 with c g(c f, y) = g(f, y) is 1 if all other logits "
+        hypotheses=(
+            "no biases, cross_entropy",
+            "c > 0 (a negative scale changes the patterns)",
+            "logits rational (stored numbers are)",
+        ),
+        conclusion="The number of scales c > 0, c != 1, with c g(c f, y) = g(f, y) is 1 if all other logits "
         "agree and t > "
         "0, else 0.",
-        latex=r"\#\{c\ne1:\ \tfrac{c}{e^{ct}+w}=\tfrac1{e^t+w}\}=\begin{cases}1&t>0\\0&t\le0\end{cases}"
+        latex=r"\#\{c>0,\ c\ne1:\ \tfrac{c}{e^{ct}+w}=\tfrac1{e^t+w}\}=\begin{cases}1&t>0\\0&t\le0\end{cases}"
         r"\qquad t\in\mathbb Q,\ w=K-1",
         standing=Standing.PROVED,
         grounds=(
@@ -245,6 +250,7 @@ STATEMENTS = (
             ),
         ),
         example=lonely_sample,
-        remark="So without biases correct classification protects, up to a scale, and errors are determined.",
+        remark="Such a c is a twin of the sample (scale). So without biases and with two classes, correct "
+        "classification leaves a second scale; where the margin is not positive no other scale fits.",
     ),
 )
