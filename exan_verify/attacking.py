@@ -46,7 +46,8 @@ def attack(
     al. 2022; ``repairs=False`` takes it to the letter), or ``auto``: lift, assign, lifting of degree three,
     peel and lift, until the batch is whole. ``partial``: tensors may be missing from ``gradient`` (only some
     layers are known); without it a missing one is an error. ``device``: a torch device, default the CPU.
-    ``progress`` is told (what, share done).
+    ``progress`` is told (what, share done); where it raises ``BudgetExhausted`` (:mod:`exan_verify.errors`),
+    what was confirmed until then is returned, ``unfinished``, and where that is nothing, it is raised.
 
     The result has ``x`` (M', d) and ``y`` (M',) of the samples found, ``status`` per sample (how it was
     found, its error bound), ``gradient_residual`` and ``complete``; where nothing is found, ``hint`` says
@@ -62,7 +63,7 @@ def attack(
     Raises :class:`InputError` or a subclass naming what cannot be used.
     """
     given = _given(gradient)
-    _check_device(device)
+    check_device(device)
     options: dict[str, Any] = {
         "loss": choice(Loss, loss, "loss"),
         "reduction": choice(Reduction, reduction, "reduction"),
@@ -111,7 +112,8 @@ def with_convolutions(model: Any) -> bool:
     return is_convolutional(model)
 
 
-def _check_device(device: str | None) -> None:
+def check_device(device: str | None) -> None:
+    """Raise :class:`InputError` where torch has no such device."""
     import torch
 
     try:

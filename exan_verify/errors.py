@@ -95,6 +95,13 @@ class CertificateRejected(ExanError):  # noqa: N818 - a fixed public name
     """
 
 
+class BudgetExhausted(ExanError):  # noqa: N818 - an outcome rather than a mistake
+    """What was asked for ran out of its wall-clock budget before there was anything to say.
+
+    Remedy: give a larger ``--budget``.
+    """
+
+
 class SoundnessError(ExanError):
     """Two exact facts contradict each other: a defect of exan_verify, never of the input.
 

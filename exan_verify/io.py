@@ -150,9 +150,15 @@ def save_gradient(path: str | Path, tensors: Mapping[str, Any]) -> None:
 
 
 def save_tensors(path: str | Path, tensors: Mapping[str, Any]) -> None:
-    """Write arrays by name to ``.safetensors`` or ``.npz``, whole or not at all."""
-    arrays = {name: _storable(value, name, path) for name, value in tensors.items()}
+    """Write arrays by name to ``.safetensors`` or ``.npz``, whole or not at all.
+
+    Raises :class:`InputError` naming what the format cannot hold: Fractions, and bfloat16 in ``.npz``.
+    """
     suffix = Path(path).suffix.lower()
+    if suffix == ".safetensors" and any(_is_bfloat16(value) for value in tensors.values()):
+        write_atomically(path, _safetensors_by_torch(tensors, path))
+        return
+    arrays = {name: _storable(value, name, path) for name, value in tensors.items()}
     if suffix == ".npz":
         stream = io.BytesIO()
         np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
@@ -349,7 +355,32 @@ def _nested(array: Array) -> Any:
     return [_nested(np.asarray(row)) for row in array]
 
 
+def _is_bfloat16(value: Any) -> bool:
+    return hasattr(value, "detach") and str(value.dtype) == "torch.bfloat16"
+
+
+def _safetensors_by_torch(tensors: Mapping[str, Any], path: str | Path) -> bytes:
+    """The content of a file with bfloat16 tensors, which numpy does not have."""
+    import torch
+    from safetensors.torch import save
+
+    written: bytes = save(
+        {
+            name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+            if _is_bfloat16(value)
+            else torch.from_numpy(_storable(value, name, path))
+            for name, value in tensors.items()
+        }
+    )
+    return written
+
+
 def _storable(value: Any, name: str, path: str | Path) -> Array:
+    if _is_bfloat16(value):
+        raise InputError(
+            f"{path}: {name} is bfloat16, which this format cannot store; write to .safetensors, or pass "
+            "it as float32 (.float()), which holds the same values"
+        )
     array = value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value)
     if array.dtype == object:
         raise InputError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,15 +11,24 @@ from click.testing import CliRunner
 
 from exan_verify.bench.attack import CASES as ATTACK_CASES
 from exan_verify.bench.attack import Case
-from exan_verify.bench.compare import BY_SIZE, METHODS, OURS, job_of, recall_figure, run_compare_bench
+from exan_verify.bench.compare import (
+    BY_SIZE,
+    METHODS,
+    OURS,
+    TOLERANCES,
+    job_of,
+    recall_figure,
+    run_compare_bench,
+)
 from exan_verify.bench.robustness import run_robustness_bench
-from exan_verify.cli.bench import SUITES, _rows, bench_command
+from exan_verify.cli.bench import SUITES, _more, _rows, bench_command
 from exan_verify.errors import InputError
+from tests.simulated_device import simulated_device
 
 
 def test_ours_is_exact_where_optimisation_is_not():
     told: list[tuple[str, int, int]] = []
-    methods = ["auto", "Inverting Gradients"]
+    methods = ["auto", "tolerance 1e-06", "Inverting Gradients"]
     rows = run_compare_bench(
         rows=["M=4"],
         seeds=[0],
@@ -27,14 +37,16 @@ def test_ours_is_exact_where_optimisation_is_not():
         progress=lambda *step: told.append(step),
     )
     assert [row.method for row in rows] == methods
-    assert told == [(f"M=4, {method}", k, 2) for k, method in enumerate(methods)]
-    ours, rival = rows
+    assert told == [(f"M=4, {method}", k, 3) for k, method in enumerate(methods)]
+    ours, loose, rival = rows
     assert (ours.recall, ours.wrong, ours.labels) == (1.0, 0, 1.0)
     assert ours.rmse is not None
     assert ours.rmse < 1e-10
     assert ours.ssim == pytest.approx(1.0)
     assert ours.peak_mib is not None
     assert ours.peak_mib > 50
+    # what it accepts it claims; optimisation claims nothing
+    assert loose.wrong == 0
     # how near optimisation comes in its time depends on the machine; exact it never is
     assert rival.wrong is None
     assert rival.rmse is not None
@@ -47,13 +59,37 @@ def test_every_method_is_scored(method: str):
     job = job_of(Case(name="small", widths=(20, 64, 4), samples=3), seed=0, limit=0.1)
     run = METHODS[method](job)
     assert run.psnr is None
-    if method in ("auto", "assign", "sample"):
+    if method in ("auto", "lift", "assign", "peel+lift", "sample"):
         assert run.recall == 1.0
-    if method not in OURS:
+    if method not in OURS and method not in TOLERANCES:
         # random inputs come from the seed; an optimisation must not start from them
         assert run.rmse is not None
         assert run.rmse > 1e-6
         assert run.returned == 3
+
+
+@pytest.mark.parametrize("method", ["auto", "tolerance 1e-06", "DLG", "Inverting Gradients"])
+def test_every_kind_of_method_runs_on_the_device_asked_for(method: str):
+    job = job_of(Case(name="small", widths=(20, 64, 4), samples=3), seed=0, limit=0.05)
+    with simulated_device():
+        run = METHODS[method](replace(job, device="meta"))
+    assert run.returned == 3
+    assert run.wrong == 0
+
+
+def test_what_a_tolerance_accepts_wrongly_is_a_wrong_claim():
+    job = job_of(Case(name="32 digits", widths=(784, 512, 10), samples=32, data="mnist"), seed=1, limit=0)
+    run = METHODS["tolerance 1e-03"](job)
+    assert run.wrong > 0
+    assert run.wrong == run.returned - round(32 * run.recall)
+
+
+def test_what_a_method_cannot_attack_is_refused():
+    job = job_of(Case(name="deeper", widths=(20, 64, 32, 4), samples=3), seed=0, limit=0.05)
+    run = METHODS["tolerance 1e-03"](job)
+    assert (run.refused, run.recall, run.returned) == (True, 0.0, 0)
+    crowded = job_of(Case(name="crowded", widths=(20, 8, 4), samples=6), seed=0, limit=0.05)
+    assert METHODS["lift"](crowded).refused
 
 
 def test_a_method_that_takes_too_long_is_stopped():
@@ -93,6 +129,25 @@ def test_the_figure_is_written(tmp_path: Path):
     assert figure.read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_device_of_another_suite_or_that_is_none_is_refused():
+    for command, message in (
+        (["certify", "--device=cpu"], "--device belongs to attack, compare, robustness, convolution"),
+        (["robustness", "--device=nonsense"], "device='nonsense' cannot be used"),
+    ):
+        result = CliRunner().invoke(bench_command, command)
+        assert result.exit_code != 0
+        assert message in result.output + str(result.exception)
+
+
+def test_options_go_to_the_suites_that_have_them():
+    options = {"device": "cpu", "patience": 3.0, "seconds": 2.0, "methods": (), "rival_steps": 7}
+    compared = {"device": "cpu", "patience": 3.0, "seconds": 2.0, "methods": None}
+    assert _more("compare", options) == compared
+    assert _more("convolution", options) == {"device": "cpu", "seconds": 2.0, "iterations": 7}
+    assert _more("attack", options) == _more("robustness", options) == {"device": "cpu"}
+    assert _more("peeling", options) == {}
+
+
 def test_a_figure_of_another_suite_is_refused(tmp_path: Path):
     for suite in (["certify"], ["attack", "--alone"]):
         result = CliRunner().invoke(bench_command, [*suite, "--figure", str(tmp_path / "recall.png")])
@@ -103,12 +158,15 @@ def test_a_figure_of_another_suite_is_refused(tmp_path: Path):
 def test_a_robustness_row():
     (row,) = run_robustness_bench(rows=["noise 1e-08"], seeds=[0])
     assert (row.recall, row.claimed, row.wrong, row.refused) == (1.0, 16, 0, 0)
+    with simulated_device():
+        (there,) = run_robustness_bench(rows=["noise 1e-08"], seeds=[0], device="meta")
+    assert (there.recall, there.shown, there.wrong) == (1.0, 1.0, 0)
 
 
 def test_unknown_rows_are_refused():
     with pytest.raises(InputError, match=r"compare has no case 'x'; [^:]*:\n  M=1\n  M=2\n"):
         run_compare_bench(rows=["x"])
-    with pytest.raises(InputError, match=r"no method \['x'\]; there are auto, assign"):
+    with pytest.raises(InputError, match=r"no method \['x'\]; there are auto, lift, assign"):
         run_compare_bench(methods=["x"])
     with pytest.raises(InputError, match=r"robustness has no case 'x'; [^:]*:\n  float64\n"):
         run_robustness_bench(rows=["x"])

@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from exan_verify.bench.attack import autograd_gradient
-from exan_verify.bench.peeling import CASES, Case, bogus, run_case, run_peeling_bench, summarise
+from exan_verify.bench.peeling import CASES, Case, run_case, run_peeling_bench, summarise
 from exan_verify.bench.tolerance_peeling import tolerance_peeling
 from exan_verify.data import initialised_network
 from exan_verify.errors import InputError
+from exan_verify.numeric.metrics import wrong_claims
 
 ROWS = {case.name: case for case in CASES}
 
@@ -48,11 +49,11 @@ def test_the_baseline_peels_labels_too(samples: int):
     y = torch.arange(samples) + 1
     gradient = autograd_gradient(model, x, y, "float64")
     found, labels = tolerance_peeling(model, gradient, batch_size=samples, tolerance=1e-6)
-    assert bogus(found, labels, x, y, None) == 0
     assert sorted(labels.tolist()) == y.tolist()
-    assert bogus(found, (labels + 1) % 5, x, y, None) == samples
-    assert bogus(found + 0.01, labels, x, y, None) == samples
-    assert bogus(found + 1e-6, labels, x, y, [1e-7] * samples) == samples
+    assert wrong_claims(found, labels, None, x, y) == 0
+    assert wrong_claims(found, (labels + 1) % 5, None, x, y) == samples
+    assert wrong_claims(found + 0.01, labels, None, x, y) == samples
+    assert wrong_claims(found + 1e-6, labels, [1e-7] * samples, x, y) == samples
 
 
 def test_rows_sum_up_their_seeds():

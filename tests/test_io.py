@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import save_file
+from safetensors.torch import load_file as load_torch
 from safetensors.torch import save_file as save_torch
 from torch import nn
 
@@ -175,6 +176,28 @@ def test_floating_point_gradients_keep_their_values_and_say_so(tmp_path: Path, s
     assert not loaded.rational
     with pytest.raises(InputError, match=r"Fractions.*\.json"):
         save_gradient(tmp_path / f"h{suffix}", {"a": np.array([Fraction(1, 3)], dtype=object)})
+
+
+def test_bfloat16_keeps_its_dtype_in_safetensors_and_is_refused_elsewhere(tmp_path: Path):
+    half = torch.tensor([[0.1, -(2.0**-40)], [3.0, 1e30]]).bfloat16()
+    shared = {
+        "0.weight": half.T.requires_grad_(),
+        "0.bias": half[0],
+        "same": half[0],
+        "1.weight": np.array([0.1, 2.0**-60]),
+    }
+    save_gradient(tmp_path / "g.safetensors", shared)
+    stored = load_torch(tmp_path / "g.safetensors")
+    assert stored["0.weight"].dtype == stored["0.bias"].dtype == torch.bfloat16
+    assert stored["1.weight"].dtype == torch.float64
+    loaded = load_gradient(tmp_path / "g.safetensors")
+    for name, value in shared.items():
+        assert np.array_equal(loaded.tensors[name], torch.as_tensor(value).detach().double().numpy())
+    with pytest.raises(InputError, match=r"g\.npz: 0\.weight is bfloat16.*write to \.safetensors, or pass"):
+        save_gradient(tmp_path / "g.npz", shared)
+    with pytest.raises(InputError, match=r"Fractions.*\.json"):
+        save_gradient(tmp_path / "h.safetensors", shared | {"a": np.array([Fraction(1, 3)], dtype=object)})
+    assert os.listdir(tmp_path) == ["g.safetensors"]
 
 
 @pytest.mark.parametrize(

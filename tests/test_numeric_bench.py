@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from exan_verify.bench import attack as bench
 from exan_verify.bench.attack import CASES, Case, run_attack_bench, run_case, summarise
 from exan_verify.errors import InputError
+from exan_verify.numeric import attack as numeric_attack
+from exan_verify.numeric.records import Attack
+from tests.simulated_device import simulated_device
 
+ATTACK = numeric_attack.run
+PLACES = [0, 1, 2, 3, 3]
 SMALL = Case(name="small", widths=(30, 120, 5), samples=4)
 
 
@@ -27,6 +36,42 @@ def test_a_small_row(dtype: str):
     assert row.labels_right == 1.0
     assert (row.layer, row.unknowns) == (1, 4 * 5 // 2 + 4 * 4)
     assert row.peak_mib > 50
+
+
+def changed(monkeypatch: pytest.MonkeyPatch, change: Callable[[Attack], Attack]) -> list[dict[str, Any]]:
+    """What the attack is asked from now on; its results are changed."""
+    asked: list[dict[str, Any]] = []
+
+    def attack(*given: Any, **options: Any) -> Attack:
+        asked.append(options)
+        return change(ATTACK(*given, **options))
+
+    monkeypatch.setattr(numeric_attack, "run", attack)
+    return asked
+
+
+def test_the_attack_runs_on_the_device_asked_for(monkeypatch: pytest.MonkeyPatch):
+    asked = changed(monkeypatch, lambda found: found)
+    with simulated_device():
+        run = run_case(SMALL, 0, "meta")
+    assert [options["device"] for options in asked] == ["meta"]
+    assert (run.recall, run.wrong) == (1.0, 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "wrong"),
+    [
+        (lambda found: found, 0),
+        (lambda found: replace(found, y=(found.y + 1) % 5), 4),
+        (lambda found: replace(found, x=found.x + 1e-3), 4),
+        (lambda found: replace(found, x=found.x[PLACES], y=found.y[PLACES], status=found.status * 2), 1),
+    ],
+)
+def test_every_kind_of_wrong_claim_is_counted(
+    change: Callable[[Attack], Attack], wrong: int, monkeypatch: pytest.MonkeyPatch
+):
+    changed(monkeypatch, change)
+    assert run_case(SMALL, 0).wrong == wrong
 
 
 def test_a_row_in_its_own_process_and_progress():

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
-from exan_verify.bench.convolution import Case, photographs, run_case, run_convolution_bench
+from exan_verify.bench import convolution as bench
+from exan_verify.bench.convolution import Case, build, photographs, run_case, run_convolution_bench
 from exan_verify.convert_graph import to_convolutional
 from exan_verify.errors import InputError
 from exan_verify.models import strided_cnn
 from exan_verify.network import Loss
 from exan_verify.numeric.baselines import dlg, inverting_gradients
+from exan_verify.numeric.convolution import attack as convolution_attack
 from exan_verify.numeric.convolution.inversion import invert_features
 from exan_verify.numeric.convolution.known import at_features
+from exan_verify.numeric.convolution.records import ImageAttack
+from exan_verify.numeric.records import LastLayer
 from tests.cnn_cases import autograd, largest_error, pictures
 
 
@@ -78,6 +85,34 @@ def test_a_row_compares_estimates_with_inverting_gradients():
     assert row.gain == pytest.approx(row.psnr - row.rival_psnr)
     assert run_case(case, 0, iterations=3).rival_steps == 3
     assert run_case(case, 0, seconds=0).psnr is None
+    assert row.peak_mib > 50
+    assert (row.rank, row.present, row.occurring) == (None, None, 2)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "wrong"),
+    [
+        (lambda found: found, 0),
+        (lambda found: replace(found, feature_labels=(found.feature_labels + 1) % 10), 2),
+        (lambda found: replace(found, features=found.features + 1), 2),
+        (lambda found: replace(found, last_layer=last_layer(found, rank=2, present=(1, 3))), 1),
+        (lambda found: replace(found, last_layer=last_layer(found, rank=3, present=(1,))), 1),
+        (lambda found: replace(found, last_layer=last_layer(found, rank=2, present=(1, 5))), 0),
+    ],
+)
+def test_every_kind_of_wrong_claim_is_counted(
+    spoil: Callable[[ImageAttack], ImageAttack], wrong: int, monkeypatch: pytest.MonkeyPatch
+):
+    case = Case(name="t", model="lenet", size=16, samples=2, options=(("channels", 3),))
+    truth = build(case, 0)
+    monkeypatch.setattr(bench, "build", lambda *_: (*truth[:2], torch.tensor([1, 5])))
+    attack = convolution_attack.run
+    monkeypatch.setattr(convolution_attack, "run", lambda *given, **options: spoil(attack(*given, **options)))
+    assert run_case(case, 0).wrong == wrong
+
+
+def last_layer(found: ImageAttack, *, rank: int, present: tuple[int, ...]) -> LastLayer:
+    return LastLayer(rank=rank, loss_span=found.x, feature_span=found.x, present=present)
 
 
 def test_a_float32_row_claims_pictures():
@@ -91,6 +126,8 @@ def test_a_float32_row_claims_pictures():
 def test_rows_by_name():
     (row,) = run_convolution_bench(rows=["ResNet 3x32x32 M=4"], seeds=[0, 1])
     assert (row.seeds, row.features, row.wrong, row.stopped) == (2, 0, 0, "head")
+    # below a single Linear layer this much is certain
+    assert (row.rank, row.present, row.occurring) == (4, 4, 4)
     with pytest.raises(
         InputError, match=r"convolution has no case 'none'; its cases(.|\n)*strided 3x16x16 M=8"
     ):

@@ -179,3 +179,51 @@ def test_a_sheet_needs_the_truth_and_a_shape_three_numbers(here: Path, capsys: p
     assert "give them with --truth" in capsys.readouterr().err
     assert main([*command, "--input-shape", "3x8"]) == 2
     assert "'3x8' is not C,H,W" in capsys.readouterr().err
+
+
+def test_what_cannot_be_drawn_or_scored_is_refused_before_the_attack(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    x, y = _files(here, "exact", (3, 8, 8))
+    monkeypatch.setattr("exan_verify.attack", lambda *_, **__: pytest.fail("the attack was begun"))
+    command = ["attack", "cnn_factory:exact", "gradient.safetensors", "--out", "found.npz"]
+    for inputs, labels, sheet, message in (
+        (x[:, :2], y, True, "bad.npz: x has shape (3, 2, 8, 8), which is no batch of pictures"),
+        (x.flatten(1), y, True, "bad.npz: x has shape (3, 192), which is no batch of pictures"),
+        (x.flatten(1)[:, :190], y, False, "bad.npz: x has 190 features per sample, the model takes 192"),
+        (x, torch.ones(3, 4), True, "bad.npz: y has shape (3, 4); give classes (3,), or targets (3, 10)"),
+    ):
+        save_batch("bad.npz", inputs, labels)
+        assert main([*command, "--truth", "bad.npz", *(["--sheet", "sheet.png"] if sheet else [])]) == 2
+        assert message in capsys.readouterr().err
+    (here / "bad.npz").write_text("no batch")
+    assert main([*command, "--truth", "bad.npz"]) == 2
+    assert "bad.npz: not a whole .npz file" in capsys.readouterr().err
+    assert not (here / "found.npz").exists()
+
+
+def test_what_was_found_is_written_before_anything_is_drawn(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    _files(here, "exact", (3, 8, 8))
+
+    def fail(*_: object) -> None:
+        raise ShapeError("no sheet")
+
+    monkeypatch.setattr("exan_verify.cli.attack.draw_sheet", fail)
+    command = ["attack", "cnn_factory:exact", "gradient.safetensors", "--out", "found.npz"]
+    assert main([*command, "--truth", "batch.npz", "--sheet", "sheet.png"]) == 2
+    assert "no sheet" in capsys.readouterr().err
+    with np.load("found.npz") as found:
+        assert found["x"].shape == (3, 3, 8, 8)
+
+
+@pytest.mark.parametrize("truth", ["classes", "one-hot"])
+def test_labels_are_scored_against_classes_and_targets(
+    here: Path, capsys: pytest.CaptureFixture[str], truth: str
+):
+    x, y = _files(here, "exact", (3, 8, 8))
+    save_batch("batch.npz", x, y if truth == "classes" else torch.nn.functional.one_hot(y, 10))
+    command = ["attack", "cnn_factory:exact", "gradient.safetensors", "--out", "found.npz"]
+    assert main([*command, "--truth", "batch.npz", "--sheet", "sheet.png"]) == 0
+    assert "3 labels right" in capsys.readouterr().out

@@ -8,18 +8,16 @@ reduction mean, and the attack is not told the batch size.
 
 from __future__ import annotations
 
-import multiprocessing
 import resource
 import statistics
 import time
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from exan_verify.bench.rows import Progress, require_known, run_seeds
+from exan_verify.bench.rows import Progress, isolated, require_known, run_seeds
 from exan_verify.network import Loss, Reduction
 
 if TYPE_CHECKING:
@@ -131,10 +129,10 @@ class Row:
     """A case over its seeds.
 
     ``recall`` median and ``recall_worst``: share of the batch claimed with RMSE below 1e-3; ``wrong``:
-    claimed samples further from the truth than their bound, all seeds together (must be 0); ``rmse``
-    and ``bound``: the worst of any claimed sample; ``labels_right``: worst share of claimed labels that
-    are right; ``methods``: in how many runs which method's candidates were taken; ``gap``: the smallest
-    sigma_{U-M} / sigma_{U-M+1} of the lifted equations.
+    claimed samples further from the truth than their bound, with a wrong label, or more than the batch has,
+    all seeds together (must be 0); ``rmse`` and ``bound``: the worst of any claimed sample;
+    ``labels_right``: worst share of claimed labels that are right; ``methods``: in how many runs which
+    method's candidates were taken; ``gap``: the smallest sigma_{U-M} / sigma_{U-M+1} of the lifted equations.
     """
 
     name: str
@@ -169,31 +167,33 @@ def run_attack_bench(
     rows: Sequence[str] | None = None,
     seeds: Sequence[int] = SEEDS,
     progress: Progress | None = None,
+    device: str | None = None,
 ) -> list[Row]:
     """Run the named cases (default: all but those that only run when named) and return one :class:`Row` each.
 
-    ``progress(name, done, total)`` is called before every run. Raises :class:`InputError` on an unknown
-    name, listing the known ones.
+    ``device``: a torch device to attack on, default the CPU. ``progress(name, done, total)`` is called
+    before every run. Raises :class:`InputError` on an unknown name, listing the known ones.
     """
     require_known("attack", rows, case_names())
     table = []
     for case in (case for case in CASES if (not case.named if rows is None else case.name in rows)):
-        runs = run_seeds(case.name, list(seeds)[: case.seeds], partial(_isolated, case), progress)
+        run = partial(isolated, partial(run_case, case, device=device))
+        runs = run_seeds(case.name, list(seeds)[: case.seeds], run, progress)
         table.append(summarise(case, runs))
     return table
 
 
-def run_case(case: Case, seed: int) -> Run:
-    """One case at one seed in this process."""
+def run_case(case: Case, seed: int, device: str | None = None) -> Run:
+    """One case at one seed in this process, attacked on ``device``."""
     from exan_verify.convert import to_network
     from exan_verify.numeric.attack import run
-    from exan_verify.numeric.metrics import score
+    from exan_verify.numeric.metrics import score, wrong_claims
 
     model, x, y = build(case, seed)
     gradient = autograd_gradient(model, x, y, case.dtype)
     network = to_network(model)
     start = time.perf_counter()
-    found = run(network, gradient, loss="cross_entropy", reduction="mean")
+    found = run(network, gradient, loss="cross_entropy", reduction="mean", device=device)
     seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     result = score(found.x, found.y, x, y)
@@ -203,7 +203,7 @@ def run_case(case: Case, seed: int) -> Run:
         method=found.method,
         recall=result.recall,
         claimed=len(bounds),
-        wrong=sum(sample.largest > bounds[sample.index] for sample in result.samples),
+        wrong=wrong_claims(found.x, found.y, bounds, x, y),
         rmse=max((sample.rmse for sample in result.samples), default=None),
         bound=max(bounds, default=None),
         labels_right=result.label_accuracy if bounds else None,
@@ -279,9 +279,3 @@ def summarise(case: Case, runs: Sequence[Run]) -> Row:
         unknowns=runs[0].unknowns,
         gap=min((run.gap for run in runs if run.gap is not None), default=None),
     )
-
-
-def _isolated(case: Case, seed: int) -> Run:
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
-        return pool.submit(run_case, case, seed).result()

@@ -4,9 +4,11 @@ The batches are those of ``bench/attack.py`` and, for the figure of recall again
 at 784-512-10. Our methods are not told the batch size; DLG is, and Inverting Gradients is given the labels
 too, as in their papers (numeric/baselines.py). Those two optimise until the time limit or their published
 number of steps; ours end by themselves or are stopped, and what they took is in the table. Optimisation
-claims nothing: every sample it returns is scored, and none of them counts as a wrong claim. ``sample`` is a
-published method too (SPEAR, numeric/sample.py), with our confirmation. Every run has a process of its own,
-which gives its memory and ends it when it takes too long.
+claims nothing: every sample it returns is scored, and none of them counts as a wrong claim. ``published``
+(Pan et al., repaired) and ``sample`` (SPEAR) are published methods too, with our confirmation
+(numeric/published.py, numeric/sample.py). ``tolerance T`` is peeling whose only test is a tolerance T
+(bench/tolerance_peeling.py): told the batch size, and what it accepts it claims. Every run has a process of
+its own, which gives its memory and ends it when it takes too long.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
 
@@ -31,18 +34,23 @@ if TYPE_CHECKING:
 
     from exan_verify.bench.robustness import Gradient
 
-SIZES = (1, 2, 4, 8, 16, 32, 64)
+SIZES = (1, 2, 4, 8, 16, 20, 32, 64)
 SECONDS = 10.0
 """Time limit of an optimisation."""
 
 PATIENCE = 120.0
-"""After so many seconds one of our methods is stopped, and counts as finding nothing."""
+"""After so many seconds a method that is no optimisation is stopped, and counts as finding nothing."""
 
 _MOST_SEEDS = 3
 _OTHER_SEED = 1 << 20
 """Random inputs are drawn from the seed: an optimisation that started from it would start at the truth."""
 
-OURS = ("auto", "assign", "peel", "sample")
+OURS = ("auto", "lift", "assign", "peel", "peel+lift", "sample", "published")
+"""What the package's own confirmation stands behind, by name."""
+
+TOLERANCES = {f"tolerance {tolerance:.0e}": tolerance for tolerance in (1e-3, 1e-4, 1e-6)}
+"""Peeling that accepts by a tolerance, by name."""
+
 BY_SIZE = tuple(
     Case(name=f"M={size}", widths=(784, 512, 10), samples=size, data="mnist", seeds=_MOST_SEEDS)
     for size in SIZES
@@ -55,7 +63,7 @@ CASES = (*BY_SIZE, *ATTACK_CASES)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """One batch to attack: float32 model, inputs (M, d), classes (M,), the gradient, limit in seconds;
-    ``shape`` of a sample, (1, 28, 28) for digits, else (d,)."""
+    ``shape`` of a sample, (1, 28, 28) for digits, else (d,); ``device``: where it is attacked."""
 
     model: nn.Sequential
     x: Tensor
@@ -64,12 +72,14 @@ class Job:
     shape: tuple[int, ...]
     seed: int
     limit: float
+    device: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """One method on one batch; ``rmse`` to ``labels`` are over the samples returned, None where there are
-    none (``psnr`` and ``ssim``: where they are no pictures). ``stopped``: it took too long."""
+    none (``psnr`` and ``ssim``: where they are no pictures). ``stopped``: it took too long; ``refused``: the
+    batch or the network is out of its range."""
 
     recall: float
     returned: int
@@ -81,13 +91,14 @@ class Run:
     labels: float | None = None
     peak_mib: float | None = None
     stopped: bool = False
+    refused: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
     """A method on a case over the seeds: medians, ``recall_worst``, the largest ``peak_mib``, and ``wrong``
     claims of all seeds (None for methods that claim nothing). ``rmse``, ``psnr`` (dB) and ``ssim`` of the
-    samples returned; ``stopped``: runs that took too long."""
+    samples returned; ``stopped``: runs that took too long; ``refused``: batches out of the method's range."""
 
     name: str
     method: str
@@ -103,6 +114,7 @@ class Row:
     seconds: float
     peak_mib: float | None
     stopped: int
+    refused: int
 
 
 def case_names() -> tuple[str, ...]:
@@ -117,13 +129,15 @@ def run_compare_bench(
     progress: Callable[[str, int, int], None] | None = None,
     seconds: float | None = None,
     methods: Sequence[str] | None = None,
-    patience: float = PATIENCE,
+    patience: float | None = None,
+    device: str | None = None,
 ) -> list[Row]:
     """Compare on the named cases (default: those by size), and return a :class:`Row` per case and method.
 
     Cases by size run over the first three of ``seeds``, the others over the first. ``seconds`` limits every
     optimisation, default 10; ``methods``: names in :data:`METHODS`, default all; ``patience``: seconds after
-    which one of our methods is stopped. ``progress(name, done, total)`` is called before every method.
+    which any other method is stopped, default 120; ``device``: a torch device that all of them run on.
+    ``progress(name, done, total)`` is called before every method.
 
     Raises :class:`InputError` on an unknown name, listing the known ones.
     """
@@ -131,6 +145,7 @@ def run_compare_bench(
     require_known("compare", rows, case_names())
     _check_known("method", methods or (), list(METHODS))
     limit = SECONDS if seconds is None else seconds
+    longest = PATIENCE if patience is None else patience
     table = []
     for case in chosen:
         used = list(seeds)[: case.seeds if case in BY_SIZE else 1]
@@ -138,7 +153,7 @@ def run_compare_bench(
         for place, method in enumerate(names):
             if progress is not None:
                 progress(f"{case.name}, {method}", place, len(names))
-            runs = [_isolated(case, method, seed, limit, patience) for seed in used]
+            runs = [_isolated(case, method, seed, limit, longest, device) for seed in used]
             table.append(_summarise(case, method, runs))
     return table
 
@@ -148,10 +163,10 @@ def _check_known(what: str, given: Sequence[str], known: Sequence[str]) -> None:
         raise InputError(f"no {what} {unknown}; there are {', '.join(known)}")
 
 
-def _isolated(case: Case, method: str, seed: int, limit: float, patience: float) -> Run:
+def _isolated(case: Case, method: str, seed: int, limit: float, patience: float, device: str | None) -> Run:
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe(duplex=False)
-    process = context.Process(target=_send, args=(there, case, method, seed, limit), daemon=True)
+    process = context.Process(target=_send, args=(there, case, method, seed, limit, device), daemon=True)
     start = time.perf_counter()
     process.start()
     there.close()
@@ -167,8 +182,8 @@ def _isolated(case: Case, method: str, seed: int, limit: float, patience: float)
         here.close()
 
 
-def _send(there: Connection, case: Case, method: str, seed: int, limit: float) -> None:
-    run = METHODS[method](job_of(case, seed, limit))
+def _send(there: Connection, case: Case, method: str, seed: int, limit: float, device: str | None) -> None:
+    run = METHODS[method](replace(job_of(case, seed, limit), device=device))
     there.send(replace(run, peak_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
 
 
@@ -186,56 +201,81 @@ def recall_figure(rows: Sequence[Row]) -> bytes:
     """A PNG file: recall (median over seeds) against batch size, one line per method."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4, 4.0), dpi=120, layout="constrained")
+    figure = Figure(figsize=(8.0, 4.2), dpi=120, layout="constrained")
     axes = figure.subplots()
     shown = {case.name for case in BY_SIZE}
     rows = [row for row in rows if row.name in shown]
-    for method in dict.fromkeys(row.method for row in rows):
+    methods = list(dict.fromkeys(row.method for row in rows))
+    for place, method in enumerate(methods):
         own = [row for row in rows if row.method == method]
-        style = "-o" if method in OURS else "--x"
-        axes.plot([row.samples for row in own], [row.recall for row in own], style, label=method)
+        sizes, recalls = [row.samples for row in own], [row.recall for row in own]
+        # lines that coincide stay visible: later ones are thinner, with a smaller mark
+        thin = 1 - place / len(methods)
+        axes.plot(
+            sizes,
+            recalls,
+            _line(method),
+            marker=_MARKS[place % len(_MARKS)],
+            color=f"C{place % 10}" if place < 10 else ("black", "gold")[place % 2],
+            linewidth=1 + 3.5 * thin,
+            markersize=4 + 6 * thin,
+            label=method,
+        )
     sizes = sorted({row.samples for row in rows})
     axes.set_xscale("log", base=2)
     axes.set_xticks(sizes, [str(size) for size in sizes])
+    axes.minorticks_off()
     axes.set_ylim(-0.05, 1.05)
     axes.set_xlabel("batch size")
     axes.set_ylabel("recall (RMSE below 1e-3)")
     axes.set_title("784-512-10, MNIST: samples recovered from one gradient", fontsize=10)
-    axes.legend(fontsize=8)
+    figure.legend(loc="outside right center", fontsize=8)
     stream = io.BytesIO()
     figure.savefig(stream, format="png", metadata={"Software": None})
     return stream.getvalue()
 
 
-def _ours(job: Job, method: str) -> Run:
-    from exan_verify.bench.robustness import wrong_claims
+_MARKS = "os^vDP*XhdpH"
+
+
+def _line(method: str) -> str:
+    """Solid for the package's own confirmation, dashed for a tolerance, dotted for optimisation."""
+    return "-" if method in OURS else "--" if method in TOLERANCES else ":"
+
+
+def _ours(job: Job, *, method: str) -> Run:
     from exan_verify.convert import to_network
     from exan_verify.numeric.attack import run
+    from exan_verify.numeric.metrics import wrong_claims
 
     network = to_network(job.model)
+    attacked = partial(run, loss="cross_entropy", reduction="mean", method=method, device=job.device)
     start = time.perf_counter()
     try:
-        found = run(network, job.gradient, loss="cross_entropy", reduction="mean", method=method)
+        found = attacked(network, job.gradient)
     except RangeError:
-        return Run(recall=0.0, returned=0, wrong=0, seconds=time.perf_counter() - start)
+        return _out_of_range(time.perf_counter() - start)
     seconds = time.perf_counter() - start
-    return _scored(job, found.x, found.y, seconds, wrong=wrong_claims(found, job.x, job.y))
+    bounds = [evidence.error_bound for evidence in found.status]
+    wrong = wrong_claims(found.x, found.y, bounds, job.x, job.y)
+    return _scored(job, found.x, found.y, seconds, wrong=wrong)
 
 
-def _auto(job: Job) -> Run:
-    return _ours(job, "auto")
+def _tolerance(job: Job, *, tolerance: float) -> Run:
+    from exan_verify.bench.tolerance_peeling import tolerance_peeling
+    from exan_verify.numeric.metrics import wrong_claims
+
+    if len(job.gradient) != 4:
+        return _out_of_range(0.0)
+    model, gradient = _placed(job, job.model, job.gradient)
+    start = time.perf_counter()
+    x, y = tolerance_peeling(model, gradient, batch_size=len(job.x), tolerance=tolerance)
+    seconds = time.perf_counter() - start
+    return _scored(job, x, y, seconds, wrong=wrong_claims(x, y, None, job.x, job.y))
 
 
-def _assign(job: Job) -> Run:
-    return _ours(job, "assign")
-
-
-def _peel(job: Job) -> Run:
-    return _ours(job, "peel")
-
-
-def _sample(job: Job) -> Run:
-    return _ours(job, "sample")
+def _out_of_range(seconds: float) -> Run:
+    return Run(recall=0.0, returned=0, wrong=0, seconds=seconds, refused=True)
 
 
 def _dlg(job: Job) -> Run:
@@ -261,7 +301,7 @@ def _inverting_gradients(job: Job) -> Run:
     found = inverting_gradients(
         model,
         gradient,
-        labels=job.y,
+        labels=job.y.to(job.device),
         shape=job.shape,
         seconds=job.limit,
         seed=job.seed + _OTHER_SEED,
@@ -271,23 +311,30 @@ def _inverting_gradients(job: Job) -> Run:
 
 
 METHODS: Mapping[str, Callable[[Job], Run]] = {
-    "auto": _auto,
-    "assign": _assign,
-    "peel": _peel,
-    "sample": _sample,
+    **{method: partial(_ours, method=method) for method in OURS},
+    **{name: partial(_tolerance, tolerance=tolerance) for name, tolerance in TOLERANCES.items()},
     "DLG": _dlg,
     "Inverting Gradients": _inverting_gradients,
 }
 """What is compared, by name."""
 
+_CLAIMING = (*OURS, *TOLERANCES)
+"""Methods that stand behind what they return."""
+
 
 def _pictured(job: Job) -> tuple[nn.Sequential, Gradient]:
-    """The model for samples of any shape, and the gradient under its names."""
+    """The model for samples of any shape, and the gradient under its names, on the job's device."""
     from torch import nn
 
     model = nn.Sequential(nn.Flatten(), *job.model)
     names = [name for name, _ in model.named_parameters()]
-    return model, dict(zip(names, job.gradient.values(), strict=True))
+    return _placed(job, model, dict(zip(names, job.gradient.values(), strict=True)))
+
+
+def _placed(job: Job, model: nn.Sequential, gradient: Gradient) -> tuple[nn.Sequential, Gradient]:
+    if job.device is None:
+        return model, gradient
+    return model.to(job.device), {name: g.to(job.device) for name, g in gradient.items()}
 
 
 def _scored(job: Job, x: Tensor, y: Tensor, seconds: float, *, wrong: int) -> Run:
@@ -295,6 +342,7 @@ def _scored(job: Job, x: Tensor, y: Tensor, seconds: float, *, wrong: int) -> Ru
 
     from exan_verify.numeric.metrics import score
 
+    x, y = x.cpu(), y.cpu()
     # a diverged optimisation has no distance to anything
     finite = torch.isfinite(x.flatten(1)).all(dim=1)
     x, y = x[finite], y[finite]
@@ -336,7 +384,7 @@ def _summarise(case: Case, method: str, runs: Sequence[Run]) -> Row:
         seeds=len(runs),
         recall=statistics.median(one.recall for one in runs),
         recall_worst=min(one.recall for one in runs),
-        wrong=sum(one.wrong for one in runs) if method in OURS else None,
+        wrong=sum(one.wrong for one in runs) if method in _CLAIMING else None,
         rmse=_median([one.rmse for one in runs]),
         psnr=_median([one.psnr for one in runs]),
         ssim=_median([one.ssim for one in runs]),
@@ -344,6 +392,7 @@ def _summarise(case: Case, method: str, runs: Sequence[Run]) -> Row:
         seconds=statistics.median(one.seconds for one in runs),
         peak_mib=max((one.peak_mib for one in runs if one.peak_mib is not None), default=None),
         stopped=sum(one.stopped for one in runs),
+        refused=sum(one.refused for one in runs),
     )
 
 

@@ -5,6 +5,10 @@ MNIST digits for one channel; gradients are float64 unless the row says float32,
 with reduction mean, and the attack is not told the batch size. Where pictures are not determined, they are
 estimated, and Inverting Gradients (own implementation, given the true labels) gets the same wall time, or the
 steps asked for.
+MNIST digits for one channel; gradients are float64, the loss is cross_entropy with reduction mean, and the
+attack is not told the batch size. Where pictures are not determined, they are estimated, and Inverting
+Gradients (own implementation, given the true labels) gets the same wall time, or the steps asked for. Every
+case and seed runs in a process of its own, so that peak memory is its own.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from exan_verify.bench.rows import Progress, require_known, run_seeds
+from exan_verify.bench.rows import Progress, isolated, require_known, run_seeds
 
 if TYPE_CHECKING:
     import torch
@@ -76,6 +80,15 @@ class Row:
     ``wrong``: claims further off than their bound, all seeds (must be 0). ``stopped``: the stage that left
     something open, with its deficit. ``psnr``, ``ssim``: means over the batch of the estimates, and of
     Inverting Gradients (``rival``) after ``rival_steps``. ``seconds``: of the attack without estimates.
+    ``labels_right``: worst share; ``pictures``: pictures claimed, worst seed, with the largest error;
+    ``rank`` of the last layer's gradient, at most the batch size, and ``present``, how many of the
+    ``occurring`` classes certainly occur: what is certain below a single Linear layer, None elsewhere, worst
+    seed.
+    ``wrong``: claims further off than their bound or with a wrong label, surplus ones, and what is called
+    certain and is not, all seeds (must be 0). ``stopped``: the stage that left something open, with its
+    deficit. ``psnr``, ``ssim``: means over the batch of the estimates, and of Inverting Gradients (``rival``)
+    after ``rival_steps``. ``seconds`` and ``peak_mib``: of the attack without estimates; the memory includes
+    the autograd pass that makes the gradient.
     """
 
     name: str
@@ -87,6 +100,9 @@ class Row:
     pictures: int
     picture_error: float | None
     picture_bound: float | None
+    rank: int | None
+    present: int | None
+    occurring: int
     wrong: int
     stopped: str
     seconds: float
@@ -113,11 +129,13 @@ def run_convolution_bench(
     progress: Progress | None = None,
     seconds: float | None = None,
     iterations: int | None = None,
+    device: str | None = None,
 ) -> list[Row]:
     """Run the named cases, or all short ones, at the first of ``seeds`` (all of them for named cases).
 
     ``seconds``: time per method instead of each case's own. ``iterations``: steps of Inverting Gradients
-    instead of that time (24,000 as published takes hours on a CPU).
+    instead of that time (24,000 as published takes hours on a CPU). ``device``: a torch device that both run
+    on, default the CPU.
 
     Raises :class:`InputError` on an unknown name.
     """
@@ -126,13 +144,20 @@ def run_convolution_bench(
     used = list(seeds) if rows else list(seeds)[:1]
     table = []
     for case in chosen:
-        run = partial(run_case, case, seconds=seconds, iterations=iterations)
-        runs = run_seeds(case.name, used, run, progress)
+        run = partial(run_case, case, seconds=seconds, iterations=iterations, device=device)
+        runs = run_seeds(case.name, used, partial(isolated, run), progress)
         table.append(_summarise(runs))
     return table
 
 
-def run_case(case: Case, seed: int, *, seconds: float | None = None, iterations: int | None = None) -> Row:
+def run_case(
+    case: Case,
+    seed: int,
+    *,
+    seconds: float | None = None,
+    iterations: int | None = None,
+    device: str | None = None,
+) -> Row:
     """One case at one seed in this process."""
     import torch
 
@@ -147,15 +172,19 @@ def run_case(case: Case, seed: int, *, seconds: float | None = None, iterations:
     gradient = dict(zip(parameters, torch.autograd.grad(total, list(parameters.values())), strict=True))
     model.double()
     network = to_convolutional(model)
+    features = network.features(x).detach()
     start = time.perf_counter()
-    found = run(network, gradient, loss="cross_entropy", reduction="mean", iterations=0, seed=seed)
+    found = run(
+        network, gradient, loss="cross_entropy", reduction="mean", iterations=0, seed=seed, device=device
+    )
     spent = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     limit = case.seconds if seconds is None else seconds
     ours = rival = None
     if found.known is not None and not found.complete and limit:
         ours = _estimate(network, gradient, found, limit, seed)
-        rival = _rival(model, gradient, x, y, limit, iterations, seed)
-    return _row(case, found, network.features(x).detach(), x, y, ours, rival, spent)
+        rival = _rival(model, gradient, x, y, limit, iterations, seed, device)
+    return _row(case, found, features, x, y, ours, rival, spent, peak)
 
 
 def build(case: Case, seed: int) -> tuple[torch.nn.Module, torch.Tensor, torch.Tensor]:
@@ -205,16 +234,15 @@ class _Estimate:
 
 
 def _estimate(network: Any, gradient: Any, found: ImageAttack, limit: float, seed: int) -> _Estimate:
-    import torch
-
     from exan_verify.numeric.convolution.gradients import split_gradient
     from exan_verify.numeric.convolution.inversion import invert_features
 
-    body = split_gradient(network, gradient, torch.device("cpu")).body if found.features_complete else {}
+    device = found.features.device
+    body = split_gradient(network, gradient, device).body if found.features_complete else {}
     assert found.known is not None
     fitted = invert_features(network, found.known, body, iterations=1 << 30, seconds=limit, seed=seed)
     return _Estimate(
-        pictures=fitted.pictures,
+        pictures=fitted.pictures.cpu(),
         labels=found.feature_labels,
         steps=fitted.iterations,
         seconds=fitted.seconds,
@@ -229,20 +257,21 @@ def _rival(
     limit: float,
     iterations: int | None,
     seed: int,
+    device: str | None,
 ) -> _Estimate:
     from exan_verify.numeric.baselines import PUBLISHED_ITERATIONS, inverting_gradients
 
     fitted = inverting_gradients(
-        model,
-        gradient,
-        labels=y,
+        model.to(device),
+        {name: g.to(device) for name, g in gradient.items()},
+        labels=y.to(device),
         shape=tuple(x.shape[1:]),
         iterations=iterations or PUBLISHED_ITERATIONS,
         seconds=None if iterations else limit,
         seed=seed,
     )
     return _Estimate(
-        pictures=fitted.x.double(), labels=fitted.y, steps=fitted.iterations, seconds=fitted.seconds
+        pictures=fitted.x.double().cpu(), labels=fitted.y, steps=fitted.iterations, seconds=fitted.seconds
     )
 
 
@@ -267,13 +296,18 @@ def _row(
     ours: _Estimate | None,
     rival: _Estimate | None,
     spent: float,
+    peak: float,
 ) -> Row:
-    from exan_verify.numeric.metrics import score
+    from exan_verify.numeric.metrics import score, wrong_claims
 
     feature_scores = score(found.features, found.feature_labels, features, y).samples
     picture_scores = score(found.x, found.y, x, y).samples
-    wrong = sum(s.largest > found.feature_status[s.index].error_bound for s in feature_scores)
-    wrong += sum(s.largest > found.status[s.index].error_bound for s in picture_scores)
+    bounds = [s.error_bound for s in found.feature_status]
+    wrong = wrong_claims(found.features, found.feature_labels, bounds, features, y)
+    wrong += wrong_claims(found.x, found.y, [s.error_bound for s in found.status], x, y)
+    occurring, last = set(y.tolist()), found.last_layer
+    if last is not None:
+        wrong += len(set(last.present) - occurring) + max(0, last.rank - len(y))
     psnr, ssim = _likeness(ours, x, y)
     rival_psnr, rival_ssim = _likeness(rival, x, y)
     return Row(
@@ -281,11 +315,14 @@ def _row(
         seeds=1,
         features=len(found.features),
         feature_error=max((s.largest for s in feature_scores), default=None),
-        feature_bound=max((s.error_bound for s in found.feature_status), default=None),
+        feature_bound=max(bounds, default=None),
         labels_right=sum(s.label for s in feature_scores) / len(feature_scores) if feature_scores else None,
         pictures=len(found.x),
         picture_error=max((s.largest for s in picture_scores), default=None),
         picture_bound=max((s.error_bound for s in found.status), default=None),
+        rank=None if last is None else last.rank,
+        present=None if last is None else len(last.present),
+        occurring=len(occurring),
         wrong=wrong,
         stopped=_stopped(found),
         seconds=spent,
@@ -297,7 +334,7 @@ def _row(
         rival_psnr=rival_psnr,
         rival_ssim=rival_ssim,
         gain=None if psnr is None or rival_psnr is None else psnr - rival_psnr,
-        peak_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        peak_mib=peak,
     )
 
 
@@ -326,7 +363,7 @@ def _summarise(runs: Sequence[Row]) -> Row:
         seeds=len(runs),
         stopped=first.stopped,
         wrong=sum(run.wrong for run in runs),
-        **over(min, "features", "labels_right", "pictures"),
+        **over(min, "features", "labels_right", "pictures", "rank", "present", "occurring"),
         **over(max, "feature_error", "feature_bound", "picture_error", "picture_bound", "peak_mib"),
         **over(
             statistics.median,

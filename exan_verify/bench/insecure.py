@@ -100,8 +100,9 @@ CASES = tuple(_cases())
 class Trial:
     """One batch under one method, as shares of its samples: claimed with RMSE below 1e-3 (``recall``; of
     those that meet the condition, of those that are short, None where there are none), and handed over right
-    up to a factor (``scaled``). ``wrong``: claimed samples beyond their bound; ``labels``: the share of
-    claimed labels that are right. ``recall`` is None where the batch is out of the method's range.
+    up to a factor (``scaled``). ``wrong``: claimed samples beyond their bound or with a wrong label;
+    ``labels``: the share of claimed labels that are right. ``recall`` is None where the batch is out of the
+    method's range.
     """
 
     recall: float | None
@@ -119,8 +120,9 @@ class Row:
     ``closest``: exclusive neurons, too few or too many, that the best of the missing ones is off; ``random``:
     the share of random batches that would do. ``letter``: the published text; ``letter_scaled``: the share of
     samples that it hands over up to a factor; ``published``: with the repairs, also among the samples that
-    meet the condition and those that are ``short``; ``wrong``: claimed samples beyond their bound, all
-    methods together. Recalls are None without a batch, and where every batch is out of the method's range.
+    meet the condition and those that are ``short``; ``wrong``: claimed samples beyond their bound or
+    with a wrong label, all methods together. Recalls are None without a batch, and where every batch is out
+    of the method's range.
     """
 
     name: str
@@ -278,7 +280,7 @@ def _trial(
     from exan_verify.convert import to_network
     from exan_verify.data import load_mnist
     from exan_verify.numeric.attack import run
-    from exan_verify.numeric.metrics import RECOVERED_RMSE, score
+    from exan_verify.numeric.metrics import RECOVERED_RMSE, score, wrong_claims
 
     x = torch.from_numpy(digits(case.side)[batch])
     y = torch.tensor(load_mnist()[1][batch]) % case.classes
@@ -295,7 +297,7 @@ def _trial(
         recall=result.recall,
         meeting=_share(right[~short]),
         short=_share(right[short]),
-        wrong=sum(sample.largest > found.status[sample.index].error_bound for sample in result.samples),
+        wrong=wrong_claims(found.x, found.y, [one.error_bound for one in found.status], x, y),
         scaled=_up_to_scale(found, x),
         labels=result.label_accuracy,
     )

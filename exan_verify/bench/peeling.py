@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import Tensor
 
 from exan_verify.bench.attack import autograd_gradient
 from exan_verify.bench.rows import Progress, require_known, run_seeds
@@ -22,7 +21,7 @@ from exan_verify.bench.tolerance_peeling import tolerance_peeling
 from exan_verify.convert import to_network
 from exan_verify.data import initialised_network, mnist_batch
 from exan_verify.numeric.attack import run
-from exan_verify.numeric.metrics import RECOVERED_RMSE, score
+from exan_verify.numeric.metrics import score, wrong_claims
 
 SEEDS = tuple(range(50))
 WIDTHS = (784, 512, 10)
@@ -124,22 +123,10 @@ def run_case(case: Case, seed: int) -> Run:
     return Run(
         recall=score(found, labels, x, y).recall,
         accepted=len(found),
-        bogus=bogus(found, labels, x, y, bounds),
+        bogus=wrong_claims(found, labels, bounds, x, y),
         bound=max(bounds or [], default=None),
         seconds=seconds,
     )
-
-
-def bogus(found: Tensor, labels: Tensor, x: Tensor, y: Tensor, bounds: list[float] | None) -> int:
-    """How many of the accepted samples are not those of the batch that they are matched to.
-
-    ``bounds``: the largest error (L-infinity) of each that is allowed besides an RMSE below 1e-3.
-    """
-    matched = score(found, labels, x, y).samples
-    right = [s for s in matched if s.label and s.rmse < RECOVERED_RMSE]
-    if bounds is not None:
-        right = [s for s in right if s.largest <= bounds[s.index]]
-    return len(found) - len(right)
 
 
 def summarise(name: str, runs: Sequence[Run]) -> Row:

@@ -26,7 +26,7 @@ from exan_verify.data import initialised_network, mnist_batch
 from exan_verify.errors import InputError
 from exan_verify.network import Loss
 from exan_verify.numeric.attack import run
-from exan_verify.numeric.metrics import score
+from exan_verify.numeric.metrics import score, wrong_claims
 from exan_verify.numeric.records import Attack
 
 Gradient = dict[str, Tensor]
@@ -306,8 +306,9 @@ def run_robustness_bench(
     rows: Sequence[str] | None = None,
     seeds: Sequence[int] = SEEDS,
     progress: Progress | None = None,
+    device: str | None = None,
 ) -> list[Row]:
-    """Run the named modes (default: all) with method auto and return one :class:`Row` each.
+    """Run the named modes (default: all) with method auto on ``device`` and return one :class:`Row` each.
 
     ``progress(name, done, total)`` is called before every run. Raises :class:`InputError` on an unknown
     name, listing the known ones.
@@ -315,13 +316,13 @@ def run_robustness_bench(
     require_known("robustness", rows, case_names())
     table = []
     for mode in (mode for mode in MODES if rows is None or mode.name in rows):
-        outcomes = run_seeds(mode.name, seeds, partial(_spoiled, mode), progress)
+        outcomes = run_seeds(mode.name, seeds, partial(_spoiled, mode, device=device), progress)
         table.append(summarise(mode.name, outcomes))
     return table
 
 
-def _spoiled(mode: Mode, seed: int) -> Outcome:
-    return attack_spoiled(mode, mnist_scene(seed))
+def _spoiled(mode: Mode, seed: int, *, device: str | None) -> Outcome:
+    return attack_spoiled(mode, mnist_scene(seed), device=device)
 
 
 def mnist_scene(seed: int) -> Scene:
@@ -331,8 +332,8 @@ def mnist_scene(seed: int) -> Scene:
     return Scene(model=model, x=torch.tensor(images), y=torch.tensor(classes), seed=seed)
 
 
-def attack_spoiled(mode: Mode, scene: Scene, *, method: str = "auto") -> Outcome:
-    """Attack the spoiled gradient by ``method`` and compare with the truth."""
+def attack_spoiled(mode: Mode, scene: Scene, *, method: str = "auto", device: str | None = None) -> Outcome:
+    """Attack the spoiled gradient by ``method`` on ``device`` and compare with the truth."""
     scene = mode.prepare(replace(scene, loss=mode.loss))
     gradient = mode.spoil(scene)
     network = to_network(scene.model)
@@ -345,6 +346,7 @@ def attack_spoiled(mode: Mode, scene: Scene, *, method: str = "auto") -> Outcome
             reduction="mean",
             batch_size=len(scene.x) if mode.told else None,
             method=method,
+            device=device,
             partial=mode.partial,
         )
     except InputError as error:
@@ -353,12 +355,13 @@ def attack_spoiled(mode: Mode, scene: Scene, *, method: str = "auto") -> Outcome
         return Outcome(
             recall=0.0, shown=0.0, claimed=0, wrong=0, bound=None, refused=refused, seconds=seconds
         )
+    bounds = [evidence.error_bound for evidence in found.status]
     return Outcome(
         recall=score(found.x, found.y, scene.x, scene.labels).recall,
         shown=shown_share(found, scene.x, scene.labels),
         claimed=len(found.x),
-        wrong=wrong_claims(found, scene.x, scene.labels) + wrong_features(found, scene),
-        bound=max((evidence.error_bound for evidence in found.status), default=None),
+        wrong=wrong_claims(found.x, found.y, bounds, scene.x, scene.labels) + wrong_features(found, scene),
+        bound=max(bounds, default=None),
         refused="",
         seconds=time.perf_counter() - start,
         features=0 if found.hidden is None else len(found.hidden.values),
@@ -367,25 +370,18 @@ def attack_spoiled(mode: Mode, scene: Scene, *, method: str = "auto") -> Outcome
 
 def shown_share(found: Attack, x: Tensor, y: Tensor) -> float:
     """The share of the batch that a candidate, claimed or not, shows with RMSE below 1e-3."""
-    candidates = torch.cat([found.x, *(unclaimed.x[None] for unclaimed in found.unclaimed)])
+    candidates = torch.cat([found.x, *(unclaimed.x[None] for unclaimed in found.unclaimed)]).cpu()
     return score(candidates, torch.zeros_like(y[:1]).expand(len(candidates), *y.shape[1:]), x, y).recall
 
 
-def wrong_claims(found: Attack, x: Tensor, y: Tensor) -> int:
-    """Claimed samples beyond their bound or with a wrong label, and those more than the batch has."""
-    matched = score(found.x, found.y, x, y).samples
-    wrong = [s for s in matched if s.largest > found.status[s.index].error_bound or not s.label]
-    return len(wrong) + len(found.x) - len(matched)
-
-
 def wrong_features(found: Attack, scene: Scene) -> int:
-    """The same of claimed features of a hidden layer."""
+    """Wrong claims among features of a hidden layer."""
     hidden = found.hidden
     if hidden is None:
         return 0
     truth = copy.deepcopy(scene.model).double()[: 2 * hidden.layer](scene.x.double()).detach()
-    shown = replace(found, x=hidden.values, y=hidden.labels, status=hidden.status)
-    return wrong_claims(shown, truth, scene.labels)
+    bounds = [evidence.error_bound for evidence in hidden.status]
+    return wrong_claims(hidden.values, hidden.labels, bounds, truth, scene.labels)
 
 
 def summarise(name: str, outcomes: Sequence[Outcome]) -> Row:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from importlib import import_module
 from typing import TypeVar
 
@@ -29,6 +31,13 @@ def require_known(suite: str, rows: Sequence[str] | None, names: Sequence[str]) 
             f"{suite} has no case {', '.join(map(repr, unknown))}; its cases, as 'exan bench {suite} --list' "
             f"prints them:\n{listed}"
         )
+
+
+def isolated(run: Callable[[int], _Result], seed: int) -> _Result:
+    """``run(seed)`` in a process of its own, whose peak memory is then its own."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
+        return pool.submit(run, seed).result()
 
 
 def run_seeds(

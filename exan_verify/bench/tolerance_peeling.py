@@ -38,7 +38,7 @@ class _Network:
         """First-layer deltas (m, K, n_1) of inputs (m, d), by label, for the mean over ``samples``."""
         pre = x @ self.w1.T + self.b1
         chances = (pre.relu() @ self.w2.T + self.b2).softmax(dim=1)
-        g = (chances[:, None, :] - torch.eye(len(self.w2), dtype=x.dtype)) / samples
+        g = (chances[:, None, :] - torch.eye(len(self.w2)).to(x)) / samples
         deltas: Tensor = g @ self.w2 * (pre > 0)[:, None, :]
         return deltas
 
@@ -53,7 +53,7 @@ def tolerance_peeling(
     network = _Network(*(p.detach().double() for p in model.parameters()))
     left = torch.cat([gradient["0.weight"].double(), gradient["0.bias"].double()[:, None]], dim=1)
     floor = _GONE * float(left.norm(dim=1).max())
-    x, y = left.new_zeros(0, left.shape[1] - 1), torch.zeros(0, dtype=torch.long)
+    x, y = left.new_zeros(0, left.shape[1] - 1), left.new_zeros(0, dtype=torch.long)
     while len(x) < batch_size:
         fresh, labels, deltas = _passing(network, left, floor, batch_size, tolerance)
         room = batch_size - len(x)

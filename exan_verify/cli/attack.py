@@ -18,6 +18,7 @@ from exan_verify.cli.pictures import (
     picture_options,
     picture_record,
 )
+from exan_verify.cli.truth import Truth, load_truth
 
 if TYPE_CHECKING:
     from exan_verify.numeric.metrics import Score
@@ -87,13 +88,16 @@ def attack_command(
     require_folder(sheet)
     if sheet is not None and truth is None:
         raise click.UsageError("--sheet shows originals beside what was recovered: give them with --truth")
-    options["input_shape"] = input_shape(options["input_shape"], truth)
+    known = None if truth is None else load_truth(truth)
+    if sheet is not None and known is not None:
+        known.check_drawable()
+    options["input_shape"] = input_shape(options["input_shape"], known)
     with output.working("attacking") as progress, wall_clock(options["budget"]):
-        found = _attack(model, gradient, options, progress)
-        score = None if truth is None else _score(found, truth)
-    if sheet is not None and truth is not None:
-        draw_sheet(found, truth, sheet)
+        found = _attack(model, gradient, options, known, progress)
     save_batch(out, found.x, found.y, **hidden_arrays(found), **more_arrays(found))
+    score = None if known is None else known.score(found)
+    if sheet is not None and known is not None:
+        draw_sheet(found, known, sheet)
     output.answer(attack_record(found, score) | {"schema": "exan/attack/1", "out": out})
     output.say(*describe(found, score), f"{found.x.shape[0]} samples written to {out}", _HONEST)
     if sheet is not None:
@@ -113,6 +117,7 @@ def attack_record(found: Attack, score: Score | None) -> dict[str, Any]:
             "batch_size_source": found.batch_size_source,
             "complete": found.complete,
             "gradient_residual": found.gradient_residual,
+            "unfinished": found.unfinished,
             "reason": found.reason,
             "hint": found.hint,
             "missing": list(found.missing),
@@ -157,21 +162,20 @@ def describe(found: Attack, score: Score | None) -> list[Any]:
     return [facts(rows)]
 
 
-def _score(found: Attack, truth: str) -> Score:
-    from exan_verify.io import ABOUT_DATA, about, load_batch
-    from exan_verify.report.rehearsal import scores
-
-    x, y = load_batch(truth)
-    with about(truth, *ABOUT_DATA):
-        return scores(found.x, found.y, x, y)
-
-
-def _attack(model: str, gradient: str, options: dict[str, Any], progress: Callable[[str], None]) -> Attack:
+def _attack(
+    model: str,
+    gradient: str,
+    options: dict[str, Any],
+    truth: Truth | None,
+    progress: Callable[[str], None],
+) -> Attack:
     from exan_verify import attack
     from exan_verify.io import ABOUT_DATA, about, load_any_model, load_gradient
 
     network = load_any_model(model, options["weights"])
     given = load_gradient(gradient)
+    if truth is not None:
+        truth.check_fits(network, options["input_shape"])
     passed = (
         "loss",
         "reduction",

@@ -103,7 +103,7 @@ SUITES: Mapping[str, Suite] = {
     ),
     "compare": Suite(
         name="compare",
-        title="compare: our methods, DLG and Inverting Gradients on the same batches",
+        title="compare: our methods and published ones on the same batches",
         columns=(
             ("batch", "name"),
             ("method", "method"),
@@ -117,6 +117,7 @@ SUITES: Mapping[str, Suite] = {
             ("labels ", "labels"),
             ("s ", "seconds"),
             ("stopped ", "stopped"),
+            ("refused ", "refused"),
             ("peak MiB ", "peak_mib"),
         ),
     ),
@@ -158,6 +159,9 @@ SUITES: Mapping[str, Suite] = {
             ("pictures ", "pictures"),
             ("error ", "picture_error"),
             ("bound ", "picture_bound"),
+            ("rank ", "rank"),
+            ("present ", "present"),
+            ("classes ", "occurring"),
             ("wrong ", "wrong"),
             ("open at", "stopped"),
             ("s ", "seconds"),
@@ -168,6 +172,7 @@ SUITES: Mapping[str, Suite] = {
             ("IG PSNR ", "rival_psnr"),
             ("IG SSIM ", "rival_ssim"),
             ("gain dB ", "gain"),
+            ("peak MiB ", "peak_mib"),
         ),
     ),
     "smt": Suite(
@@ -187,6 +192,9 @@ SUITES: Mapping[str, Suite] = {
     ),
 }
 _WIDE = 180
+_ON_DEVICE = ("attack", "compare", "robustness", "convolution")
+"""Suites whose attacks run on the device that is asked for."""
+
 _ALIGNED = {False: "---", True: "---:"}
 
 
@@ -226,6 +234,16 @@ _ALIGNED = {False: "---", True: "---:"}
     metavar="NAME",
     help="For attack and compare: compare this method only; may be repeated.",
 )
+@click.option(
+    "--patience",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="For attack and compare: stop a method that is no optimisation after so long; default: 120.",
+)
+@click.option(
+    "--device",
+    help="A torch device for attack, compare, robustness and convolution to attack on; default the CPU.",
+)
 @click.option("--alone", is_flag=True, help="For attack: leave the comparison with published methods out.")
 @click.option(
     "--rival-steps",
@@ -259,6 +277,7 @@ def bench_command(
         raise click.UsageError("--case needs the SUITE it belongs to: " + ", ".join(SUITES))
     if figure and SUITES["compare"] not in chosen:
         raise click.UsageError(f"--figure belongs to the comparison, not to {suite} alone; leave it out")
+    _check_device(suite, chosen, options["device"])
     for path in (out, markdown, figure):
         require_folder(path)
     first = options["seed"]
@@ -379,13 +398,27 @@ def _runner(name: str) -> Callable[..., list[Any]]:
 
 def _more(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Options that some suites alone have."""
+    more: dict[str, Any] = {"device": options["device"]} if name in _ON_DEVICE else {}
     if name == "certify":
-        return {"work_limit": options["work_limit"]}
+        more["work_limit"] = options["work_limit"]
     if name == "compare":
-        return {"seconds": options["seconds"], "methods": options["methods"] or None}
-    if name != "convolution":
-        return {}
-    return {"seconds": options["seconds"], "iterations": options["rival_steps"]}
+        more |= {"methods": options["methods"] or None, "patience": options["patience"]}
+    if name == "convolution":
+        more["iterations"] = options["rival_steps"]
+    if name in ("compare", "convolution"):
+        more["seconds"] = options["seconds"]
+    return more
+
+
+def _check_device(suite: str | None, chosen: Sequence[Suite], device: str | None) -> None:
+    """Refuse a device that is none, and one for a suite that would not use it."""
+    if device is None:
+        return
+    if not any(one.name in _ON_DEVICE for one in chosen):
+        raise click.UsageError(f"--device belongs to {', '.join(_ON_DEVICE)}, not to {suite}; leave it out")
+    from exan_verify.attacking import check_device
+
+    check_device(device)
 
 
 def _told(progress: Callable[[str], None]) -> Callable[[str, int, int], None]:

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from exan_verify.errors import ExanError, FileError
+from exan_verify.errors import BudgetExhausted, FileError
 
 REAL_ARITHMETIC = (
     "The claim is about real arithmetic on the stored numbers, not about an accelerator's rounded arithmetic."
@@ -31,13 +31,6 @@ class ExitCode(IntEnum):
     USAGE = 2
     UNDECIDED = 3
     INTERRUPTED = 130
-
-
-class BudgetExhausted(ExanError):  # noqa: N818 - an outcome rather than a mistake
-    """A command without a verdict of its own to say it in ran out of its wall-clock budget.
-
-    Remedy: give a larger ``--budget``.
-    """
 
 
 class Output:
@@ -88,7 +81,7 @@ def wall_clock(seconds: float | None) -> Iterator[None]:
         return
 
     def expire(_signal: int, _frame: FrameType | None) -> None:
-        raise BudgetExhausted(f"undecided: the budget of {seconds:g} s ran out; give a larger --budget")
+        raise BudgetExhausted(f"the budget of {seconds:g} s ran out; give a larger --budget")
 
     previous = signal.signal(signal.SIGALRM, expire)
     signal.setitimer(signal.ITIMER_REAL, seconds)

@@ -10,6 +10,7 @@ import rich_click as click
 from exan_verify.cli.options import PATH
 
 if TYPE_CHECKING:
+    from exan_verify.cli.truth import Truth
     from exan_verify.numeric.records import Attack
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -39,19 +40,14 @@ def picture_options(command: _Command) -> _Command:
     return command
 
 
-def input_shape(given: str | None, truth: str | None) -> tuple[int, ...] | None:
+def input_shape(given: str | None, truth: Truth | None) -> tuple[int, ...] | None:
     """What ``--input-shape`` says, else the shape of the pictures in the truth, if they are pictures."""
     if given is not None:
         try:
             return tuple(int(part) for part in given.split(","))
         except ValueError:
             raise click.BadParameter(f"{given!r} is not C,H,W", param_hint="--input-shape") from None
-    if truth is None:
-        return None
-    from exan_verify.io import load_batch
-
-    x, _ = load_batch(truth)
-    return x.shape[1:] if x.ndim == 4 else None
+    return truth.x.shape[1:] if truth is not None and truth.x.ndim == 4 else None
 
 
 def more_arrays(found: Attack) -> dict[str, Any]:
@@ -64,21 +60,21 @@ def more_arrays(found: Attack) -> dict[str, Any]:
     return arrays if found.estimates is None else arrays | {"estimates": found.estimates}
 
 
-def draw_sheet(found: Attack, truth: str, sheet: str) -> None:
+def draw_sheet(found: Attack, truth: Truth, sheet: str) -> None:
     """Write the contact sheet of a result beside the true batch.
 
     Raises :class:`ShapeError` naming the truth's file when it holds no pictures.
     """
-    from exan_verify.io import ABOUT_DATA, about, load_batch, write_atomically
+    from exan_verify.io import ABOUT_DATA, about, write_atomically
     from exan_verify.numeric.convolution.records import ImageAttack
     from exan_verify.report.rehearsal import aligned
     from exan_verify.report.sheets import contact_sheet, sample_labels
 
-    x, y = load_batch(truth)
+    x, y = truth.x, truth.y
     rows = {"recovered": aligned(found.x, found.y, x, y)}
     if isinstance(found, ImageAttack) and found.estimates is not None:
         rows["estimated"] = aligned(found.estimates, found.feature_labels, x, y)
-    with about(truth, *ABOUT_DATA):
+    with about(truth.path, *ABOUT_DATA):
         picture = contact_sheet(x, rows, labels=sample_labels(y))
     write_atomically(sheet, picture)
 

@@ -14,10 +14,10 @@ from exan_verify.cli.audit import audit_command
 from exan_verify.cli.bench import bench_command
 from exan_verify.cli.certify import certify_command, check_command
 from exan_verify.cli.demo import demo_command
-from exan_verify.cli.output import BudgetExhausted, ExitCode
+from exan_verify.cli.output import ExitCode
 from exan_verify.cli.smt import export_smt_command, smt_command
 from exan_verify.cli.theorems import theorems_command
-from exan_verify.errors import CertificateRejected, ExanError
+from exan_verify.errors import BudgetExhausted, CertificateRejected, ExanError
 
 EPILOG = (
     "Exit codes: 0 decided or done; 1 a --fail-on gate was hit or a certificate rejected; "
@@ -60,7 +60,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except CertificateRejected as error:
         return _fail(str(error), ExitCode.REFUSED)
     except BudgetExhausted as error:
-        return _fail(str(error), ExitCode.UNDECIDED)
+        return _fail(f"undecided: {error}", ExitCode.UNDECIDED)
     except ExanError as error:
         return _fail(str(error), ExitCode.USAGE)
     except (KeyboardInterrupt, click.Abort):

@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from exan_verify.cli.attack import attack_record
-from exan_verify.cli.output import BudgetExhausted, wall_clock
+from exan_verify.cli.output import wall_clock
 from exan_verify.cli.pictures import picture_facts
-from exan_verify.errors import InputError
+from exan_verify.errors import BudgetExhausted, InputError
 
 if TYPE_CHECKING:
     from exan_verify.auditing import Audit

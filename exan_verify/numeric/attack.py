@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
 import torch
 
-from exan_verify.errors import InputError, unknown
+from exan_verify.errors import BudgetExhausted, InputError, unknown
 from exan_verify.network import ReluNetwork
 from exan_verify.numeric.assign import Assign
 from exan_verify.numeric.lift import Lift
@@ -104,7 +104,8 @@ def run(
                 tell=tell,
             )
             found = pursuit.attack(seconds=time.perf_counter() - start)
-    tell("done", 1.0)
+    with suppress(BudgetExhausted):
+        tell("done", 1.0)
     return _with_hint(problem, found)
 
 

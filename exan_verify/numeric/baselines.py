@@ -66,6 +66,7 @@ def inverting_gradients(
 
     Raises :class:`InputError` for values that cannot be used.
     """
+    _load_optimisers()
     matching = _Matching(model, gradient, loss, reduction, len(labels), dtype)
     _check_positive(iterations=iterations, restarts=restarts)
     start = time.perf_counter()
@@ -115,6 +116,7 @@ def dlg(
     """
     if loss == Loss.HINGE:
         raise InputError("loss='hinge' has no soft labels for DLG to optimise; use inverting_gradients")
+    _load_optimisers()
     _check_positive(samples=samples, classes=classes, iterations=iterations, restarts=restarts)
     matching = _Matching(model, gradient, loss, reduction, samples, dtype)
     start = time.perf_counter()
@@ -138,6 +140,11 @@ def dlg(
         iterations=steps,
         seconds=time.perf_counter() - start,
     )
+
+
+def _load_optimisers() -> None:
+    """With its first optimiser torch loads a compiler, for seconds; that must not count as optimising."""
+    torch.optim.Adam([torch.zeros(1, requires_grad=True)])
 
 
 class _Clock:

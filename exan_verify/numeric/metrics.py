@@ -1,7 +1,8 @@
-"""How good a recovery is, when the truth is known: matching, RMSE, PSNR, label accuracy, recall."""
+"""How good a recovery is, when the truth is known: matching, RMSE, PSNR, labels, recall, wrong claims."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -44,7 +45,8 @@ def score(x: Tensor, y: Tensor, true_x: Tensor, true_y: Tensor, *, data_range: f
     """Match recovered samples ``x`` (m, ...), ``y`` to the true ones (M, ...) and score them.
 
     The matching minimises the sum of RMSEs; each true sample is matched at most once. ``data_range`` is the
-    span of the data for the PSNR (1.0 for pixels in [0, 1]). Classes may be compared with one-hot targets.
+    span of the data for the PSNR (1.0 for pixels in [0, 1]). Classes may be compared with one-hot targets,
+    on either side.
 
     Raises :class:`ShapeError` when the samples have different numbers of features, :class:`InputError` for a
     ``data_range`` that is not positive.
@@ -82,6 +84,20 @@ def score(x: Tensor, y: Tensor, true_x: Tensor, true_y: Tensor, *, data_range: f
     )
 
 
+def wrong_claims(x: Tensor, y: Tensor, bounds: Sequence[float] | None, true_x: Tensor, true_y: Tensor) -> int:
+    """How many claimed samples ``x`` (m, ...), ``y`` are not the ones of the batch that they are matched to.
+
+    Wrong is what is further off (L-infinity) than its bound in ``bounds``, what has the wrong label, and what
+    is claimed beyond the samples there are. Without ``bounds`` an RMSE of :data:`RECOVERED_RMSE` is wrong.
+    """
+    matched = score(x, y, true_x, true_y).samples
+    if bounds is None:
+        right = [s for s in matched if s.label and s.rmse < RECOVERED_RMSE]
+    else:
+        right = [s for s in matched if s.label and s.largest <= bounds[s.index]]
+    return len(x) - len(right)
+
+
 def _psnr(rmse: float, data_range: float) -> float:
     if rmse == 0:
         return float("inf")
@@ -90,6 +106,14 @@ def _psnr(rmse: float, data_range: float) -> float:
 
 def _same_label(found: Tensor, truth: Tensor) -> bool:
     found, truth = found.detach().cpu().double(), truth.detach().cpu().double()
-    if found.dim() == 1 and truth.dim() == 0 and len(found) > 1:
-        return int(found.argmax()) == int(truth)
-    return bool(torch.allclose(found, truth, rtol=0, atol=1e-3))
+    classes = max(found.numel(), truth.numel())
+    if found.dim() != truth.dim() and classes > 1:
+        found, truth = _target(found, classes), _target(truth, classes)
+    if found.numel() != truth.numel():
+        return False
+    return bool(torch.allclose(found.flatten(), truth.flatten(), rtol=0, atol=1e-3))
+
+
+def _target(label: Tensor, classes: int) -> Tensor:
+    """A class as its one-hot target of ``classes`` entries; targets as they are."""
+    return label if label.dim() else (torch.arange(classes) == label).double()

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from exan_verify.errors import RangeError
+from exan_verify.errors import BudgetExhausted, RangeError
 from exan_verify.numeric.below import Below, inputs_below
 from exan_verify.numeric.bias_sums import missed_bias
 from exan_verify.numeric.confirm import CLAIM_LIMIT
@@ -83,7 +83,11 @@ class Partial:
             return self._last_layer_alone(seconds=seconds)
         best: tuple[int, Pursuit] | None = None
         for start in self.starts:
-            pursuit = self._pursuit(start)
+            try:
+                pursuit = self._pursuit(start)
+            except BudgetExhausted as error:
+                best = self._confirmed_before(error)
+                break
             if isinstance(pursuit, RangeError):
                 continue
             if best is None or not best[1].confirmed.status:
@@ -93,6 +97,13 @@ class Partial:
         if best is None:
             raise self._refusal()
         return self._outcome(*best, seconds=seconds())
+
+    def _confirmed_before(self, error: BudgetExhausted) -> tuple[int, Pursuit]:
+        """The lowest start that showed samples before ``error``, which is raised where none did."""
+        for start, pursuit in sorted(self.pursuits.items()):
+            if isinstance(pursuit, Pursuit) and pursuit.confirmed.status:
+                return start, pursuit.cut_short(error)
+        raise error
 
     def _last_layer_alone(self, *, seconds: Callable[[], float]) -> Attack:
         """Without a hidden layer's weight gradient nothing separates samples, but one needs no separating."""
@@ -185,6 +196,8 @@ class Partial:
         if layers[index].weight_given or index + 1 not in self.starts:
             return None
         pursuit = self._pursuit(index + 1)
+        if isinstance(pursuit, Pursuit) and pursuit.cut:
+            raise BudgetExhausted(pursuit.cut)
         if isinstance(pursuit, RangeError) or not pursuit.confirmed.complete:
             return None
         above = replace(self.problem, layers=layers[index + 1 :])

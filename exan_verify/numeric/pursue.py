@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from exan_verify.errors import RangeError
+from exan_verify.errors import BudgetExhausted, RangeError
 from exan_verify.network import Loss
 from exan_verify.numeric.confirm import Confirmed, confirm
 from exan_verify.numeric.passes import weight_gains
@@ -35,10 +35,21 @@ class Candidates:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Pursuit:
-    """The best candidates of all methods asked, and what of them is confirmed."""
+    """The best candidates of all methods asked, and what of them is confirmed.
+
+    ``cut``: what ended it before all methods were asked, empty where nothing did.
+    """
 
     candidates: Candidates
     confirmed: Confirmed
+    cut: str = ""
+
+    def cut_short(self, error: BudgetExhausted) -> Pursuit:
+        """As an outcome that ``error`` ended, which goes into its reason."""
+        if self.cut:
+            return self
+        reason = f"{error}; {self.confirmed.reason}".removesuffix("; ")
+        return replace(self, cut=str(error), confirmed=replace(self.confirmed, reason=reason))
 
     def attack(self, *, seconds: float) -> Attack:
         """As the outcome of an attack."""
@@ -57,6 +68,7 @@ class Pursuit:
             unclaimed=confirmed.unclaimed,
             reason=confirmed.reason,
             seconds=seconds,
+            unfinished=bool(self.cut),
         )
 
 
@@ -67,14 +79,16 @@ def pursue(methods: Sequence[Method], find: Find, *, named: bool, tell: Progress
     """Confirm what ``find`` makes of each method, until all samples are; one out of range is passed over.
 
     Raises the :class:`RangeError` of a method ``named`` by the user, or the first one when none is in range.
-    Where none finds a candidate, the reason has what the first method said if that was out of range.
+    Where none finds a candidate, the reason has what the first method said if that was out of range. Where
+    ``find`` or ``tell`` raises :class:`BudgetExhausted`, what was confirmed before is the outcome; where that
+    is nothing, it is raised.
     """
     outcome: Pursuit | None = None
     refusal: RangeError | None = None
     gains: list[tuple[float, float]] = []
     for k, one in enumerate(methods):
-        tell(f"{one.name}: finding candidates", 0.2 + 0.8 * k / len(methods))
         try:
+            tell(f"{one.name}: finding candidates", 0.2 + 0.8 * k / len(methods))
             candidates = find(one)
         except RangeError as error:
             if named:
@@ -82,12 +96,17 @@ def pursue(methods: Sequence[Method], find: Find, *, named: bool, tell: Progress
             # once a method was in range, that another is not says nothing about the gradient
             refusal = refusal or (error if outcome is None else None)
             continue
-        tell(
-            f"{one.name}: confirming {candidates.finding.x.shape[0]} candidates",
-            0.6 + 0.4 * k / len(methods),
-        )
-        gains = gains or weight_gains(candidates.problem)
-        confirmed = _confirm(candidates, gains)
+        except BudgetExhausted as error:
+            return _confirmed_before(error, outcome)
+        try:
+            tell(
+                f"{one.name}: confirming {candidates.finding.x.shape[0]} candidates",
+                0.6 + 0.4 * k / len(methods),
+            )
+            gains = gains or weight_gains(candidates.problem)
+            confirmed = _confirm(candidates, gains)
+        except BudgetExhausted as error:
+            return _confirmed_before(error, outcome)
         if outcome is None or len(confirmed.status) > len(outcome.confirmed.status):
             outcome = Pursuit(candidates=candidates, confirmed=confirmed)
         if confirmed.complete or candidates.final:
@@ -96,6 +115,13 @@ def pursue(methods: Sequence[Method], find: Find, *, named: bool, tell: Progress
         assert refusal is not None
         raise refusal
     return _with_refusal(outcome, refusal)
+
+
+def _confirmed_before(error: BudgetExhausted, outcome: Pursuit | None) -> Pursuit:
+    """What earlier methods confirmed before ``error``, which is raised where that is nothing."""
+    if outcome is None or not outcome.confirmed.status:
+        raise error
+    return outcome.cut_short(error)
 
 
 def _with_refusal(outcome: Pursuit, refusal: RangeError | None) -> Pursuit:

@@ -148,7 +148,8 @@ class Attack:
     ``missing``: names of the gradient's tensors that were not given; samples are confirmed against the
     others, and ``gradient_residual`` speaks of these. ``hidden``: where the first layers' gradients are
     missing, the features that are claimed; of these samples only those in ``x`` have a determined input.
-    ``last_layer``: where only the last layer's gradient could be used.
+    ``last_layer``: where only the last layer's gradient could be used. ``unfinished``: a budget ended it
+    before all methods were done; what was confirmed until then is here.
     """
 
     x: Tensor
@@ -168,3 +169,4 @@ class Attack:
     missing: tuple[str, ...] = ()
     hidden: HiddenFeatures | None = None
     last_layer: LastLayer | None = None
+    unfinished: bool = False

@@ -67,6 +67,17 @@ def picture_shape(shape: tuple[int, ...]) -> tuple[int, ...] | None:
     return None
 
 
+def require_pictures(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """:func:`picture_shape`, or a :class:`ShapeError` for batches that are no pictures."""
+    found = picture_shape(shape)
+    if found is None:
+        raise ShapeError(
+            f"x has shape {shape}, which is no batch of pictures; "
+            "give (M, H, W), (M, 1, H, W) or (M, 3, H, W)"
+        )
+    return found
+
+
 def sample_labels(y: Array) -> list[str]:
     """A text per sample for a sheet: its number, and its label where labels are classes (M,)."""
     return [f"{m}: label {v:g}" for m, v in enumerate(y)] if y.ndim == 1 else [str(m) for m in range(len(y))]
@@ -92,12 +103,7 @@ def contact_sheet(
     Raises :class:`ShapeError` when ``originals`` are no pictures, :class:`InputError` when numbers differ.
     """
     originals = np.asarray(originals, dtype=np.float64)
-    shape = picture_shape(originals.shape)
-    if shape is None:
-        raise ShapeError(
-            f"x has shape {originals.shape}, which is no batch of pictures; "
-            "give (M, H, W), (M, 1, H, W) or (M, 3, H, W)"
-        )
+    shape = require_pictures(originals.shape)
     _check_lengths(len(originals), rows, labels)
     black, span = _scale(originals)
     shown = min(len(originals), most)

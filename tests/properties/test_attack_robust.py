@@ -6,7 +6,6 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
 from exan_verify.bench.robustness import (
     MODES,
@@ -16,10 +15,8 @@ from exan_verify.bench.robustness import (
     local_steps,
     mnist_scene,
     noisy,
-    wrong_claims,
 )
 from exan_verify.data import initialised_network
-from exan_verify.numeric.records import Attack, Evidence
 
 METHODS = ("auto", "assign", "peel")
 QUIET = settings(deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
@@ -83,38 +80,3 @@ def test_bounds_cover_noise(exponent: float, seed: int, samples: int, told: bool
 @settings(QUIET, max_examples=1000, derandomize=False)
 def test_nothing_wrong_is_claimed_campaign(mode: Mode, method: str, seed: int, samples: int):
     assert attack_spoiled(mode, small_scene(seed, samples), method=method).wrong == 0
-
-
-def found(x: Tensor, y: list[int], bound: float) -> Attack:
-    evidence = Evidence(
-        method="lift",
-        layer=1,
-        error_bound=bound,
-        residual=0.0,
-        isolation=1.0,
-        label_residual=0.0,
-        label_margin=9.0,
-    )
-    return Attack(
-        x=x,
-        y=torch.tensor(y),
-        status=(evidence,) * len(x),
-        gradient_residual=0.0,
-        complete=False,
-        batch_size=len(x),
-        batch_size_source="given",
-        method="lift",
-        layer=1,
-        layers=(),
-        unclaimed=(),
-        reason="",
-        seconds=0.0,
-    )
-
-
-def test_wrong_claims_are_counted():
-    x, y = torch.tensor([[0.0, 1.0], [1.0, 0.0]]), torch.tensor([0, 1])
-    assert wrong_claims(found(x + 1e-6, [0, 1], 1e-5), x, y) == 0
-    assert wrong_claims(found(x + 1e-4, [0, 1], 1e-5), x, y) == 2
-    assert wrong_claims(found(x, [0, 0], 1e-5), x, y) == 1
-    assert wrong_claims(found(torch.cat([x, x[:1]]), [0, 1, 0], 1e-5), x, y) == 1

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from exan_verify.errors import InputError, choice
+from exan_verify.errors import BudgetExhausted, InputError, choice
 from exan_verify.network import Loss, Reduction
 from exan_verify.numeric.attack import run as run_head
 from exan_verify.numeric.convolution.confirm import (
@@ -94,20 +95,30 @@ def run(
         )
         single = head.last_layer
     with torch.no_grad():
-        found = _pictures(network, split, head, Loss(loss), Reduction(reduction), tell)
         estimates = None
-        if iterations and found.reason and len(head.x) and found.known is not None:
-            estimates = invert_features(
-                network,
-                found.known,
-                split.body if head.complete else {},
-                iterations=iterations,
-                seed=seed,
-                progress=lambda share: tell("estimating pictures", 0.3 + 0.7 * share),
-            ).pictures
-    tell("done", 1.0)
+        unfinished = head.unfinished
+        found = _left_open(network, head)
+        try:
+            if not unfinished:
+                found = _pictures(network, split, head, Loss(loss), Reduction(reduction), tell)
+            if iterations and found.reason and len(head.x) and found.known is not None:
+                estimates = invert_features(
+                    network,
+                    found.known,
+                    split.body if head.complete else {},
+                    iterations=iterations,
+                    seed=seed,
+                    progress=lambda share: tell("estimating pictures", 0.3 + 0.7 * share),
+                ).pictures
+        except BudgetExhausted as error:
+            if not len(head.x):
+                raise
+            unfinished = True
+            found = replace(found, reason=f"{error}; {found.reason}".removesuffix("; "))
+    with suppress(BudgetExhausted):
+        tell("done", 1.0)
     attack = _result(network, head, found, estimates, single, time.perf_counter() - start)
-    return replace(attack, missing=split.missing)
+    return replace(attack, missing=split.missing, unfinished=unfinished)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -120,6 +131,18 @@ class _Found:
     unclaimed: tuple[Unclaimed, ...]
     residual: float | None
     reason: str
+
+
+def _left_open(network: ConvolutionalNetwork, head: Attack) -> _Found:
+    """No picture looked at, whatever features the head gave."""
+    return _Found(
+        good=torch.zeros(len(head.x), dtype=torch.bool, device=head.x.device),
+        descent=nothing_known(network, head.batch_size),
+        known=None,
+        unclaimed=(),
+        residual=None,
+        reason=head.reason,
+    )
 
 
 def _silent(_what: str, _share: float) -> None:
