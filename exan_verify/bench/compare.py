@@ -137,8 +137,8 @@ def run_compare_bench(
 
     Cases by size run over the first three of ``seeds``, the others over the first. ``seconds`` limits every
     optimisation, default 10; ``methods``: names in :data:`METHODS`, default all; ``patience``: seconds beyond
-    that after which any other method is stopped, default 120; ``device``: a torch device that all of them run on.
-    ``progress(name, done, total)`` is called before every method.
+    that after which any other method is stopped, default 120; ``device``: a torch device that all of them run
+    on. ``progress(name, done, total)`` is called before every method.
 
     Raises :class:`InputError` on an unknown name, listing the known ones.
     """
