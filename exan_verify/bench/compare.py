@@ -39,7 +39,8 @@ SECONDS = 10.0
 """Time limit of an optimisation."""
 
 PATIENCE = 120.0
-"""After so many seconds a method that is no optimisation is stopped, and counts as finding nothing."""
+"""So many seconds after the time of an optimisation any other method is stopped, and counts as finding
+nothing."""
 
 _MOST_SEEDS = 3
 _OTHER_SEED = 1 << 20
@@ -135,9 +136,9 @@ def run_compare_bench(
     """Compare on the named cases (default: those by size), and return a :class:`Row` per case and method.
 
     Cases by size run over the first three of ``seeds``, the others over the first. ``seconds`` limits every
-    optimisation, default 10; ``methods``: names in :data:`METHODS`, default all; ``patience``: seconds after
-    which any other method is stopped, default 120; ``device``: a torch device that all of them run on.
-    ``progress(name, done, total)`` is called before every method.
+    optimisation, default 10; ``methods``: names in :data:`METHODS`, default all; ``patience``: seconds beyond
+    that after which any other method is stopped, default 120; ``device``: a torch device that all of them run
+    on. ``progress(name, done, total)`` is called before every method.
 
     Raises :class:`InputError` on an unknown name, listing the known ones.
     """
@@ -216,7 +217,7 @@ def recall_figure(rows: Sequence[Row]) -> bytes:
             recalls,
             _line(method),
             marker=_MARKS[place % len(_MARKS)],
-            color=f"C{place % 10}" if place < 10 else ("black", "gold")[place % 2],
+            color=f"C{place % 10}" if place < 10 else ("black", "darkgoldenrod")[place % 2],
             linewidth=1 + 3.5 * thin,
             markersize=4 + 6 * thin,
             label=method,

@@ -238,7 +238,8 @@ _ALIGNED = {False: "---", True: "---:"}
     "--patience",
     type=click.FloatRange(min=0),
     metavar="SECONDS",
-    help="For attack and compare: stop a method that is no optimisation after so long; default: 120.",
+    help="For attack and compare: stop a method that is no optimisation so long after the time of --seconds; "
+    "default: 120.",
 )
 @click.option(
     "--device",
