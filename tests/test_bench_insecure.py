@@ -242,6 +242,11 @@ def test_outside_it_recovers_those_that_meet_the_condition():
     assert (row.peel, row.lift, row.wrong) == (1.0, 1.0, 0)
 
 
+def test_float32_gradients_are_grouped_too():
+    row = run_case(Case(hidden=1, samples=2, dtype="float32"), [2, 3])
+    assert (row.batches, row.published_worst, row.wrong) == (2, 1.0, 0)
+
+
 def test_rows_are_distinct_and_unknown_ones_refused():
     assert len({case.name for case in CASES}) == len(CASES)
     with pytest.raises(InputError, match=r"insecure has no case 'x'; [^:]*:\n  784-512-10 M=2 inside\n"):

@@ -115,6 +115,14 @@ def last_layer(found: ImageAttack, *, rank: int, present: tuple[int, ...]) -> La
     return LastLayer(rank=rank, loss_span=found.x, feature_span=found.x, present=present)
 
 
+def test_a_float32_row_claims_pictures():
+    (row,) = run_convolution_bench(rows=["strided 3x8x8 M=3, float32"], seeds=[0])
+    assert (row.pictures, row.wrong, row.stopped) == (3, 0, "nowhere")
+    assert row.picture_error is not None
+    assert row.picture_bound is not None
+    assert row.picture_error < row.picture_bound < 1e-3
+
+
 def test_rows_by_name():
     (row,) = run_convolution_bench(rows=["ResNet 3x32x32 M=4"], seeds=[0, 1])
     assert (row.seeds, row.features, row.wrong, row.stopped) == (2, 0, 0, "head")

@@ -7,11 +7,14 @@ import pytest
 import torch
 
 from exan_verify import attack
+from exan_verify.bench.attack import autograd_gradient
 from exan_verify.bench.selecting import short_of
+from exan_verify.convert import to_network
+from exan_verify.data import initialised_network, mnist_batch
 from exan_verify.errors import InputError
 from exan_verify.network import Batch, Labels, Loss, Reduction, ReluNetwork
 from exan_verify.numeric.attack import run
-from exan_verify.numeric.exclusive import equal_ratios, negative_entry, parallel_columns
+from exan_verify.numeric.exclusive import alike, equal_ratios, negative_entry, parallel_columns
 from exan_verify.numeric.metrics import score
 from exan_verify.numeric.problem import Problem, build_problem
 from exan_verify.numeric.records import Attack
@@ -152,6 +155,41 @@ def test_groups_of_columns_belong_to_one_sample_each():
         assert [len(owner) for owner in owners] == [1] * 4
         assert set().union(*owners) == {0, 1, 2, 3}
         assert sorted(negative_entry(groups.directions).tolist()) == sorted(int(v) for v in batch.labels)
+
+
+@pytest.mark.parametrize(("samples", "seed"), [(2, 2), (2, 3), (4, 2)])
+def test_columns_near_by_accident_do_not_cost_a_float32_batch(samples: int, seed: int):
+    # hundreds of columns are shared by two samples: some pairs of them point the same way to 1e-4
+    model = initialised_network((784, 512, 10), seed=seed)
+    images, classes = mnist_batch(samples, seed)
+    x, y = torch.tensor(images), torch.tensor(classes)
+    given = autograd_gradient(model, x, y, "float32")
+    found = attack(model, given, method="published")
+    assert found.complete, found.reason
+    assert score(found.x, found.y, x, y).recall == 1.0
+
+
+def test_of_more_groups_than_samples_those_whose_equations_hold_are_taken(monkeypatch: pytest.MonkeyPatch):
+    # with a tolerance that takes accidents for groups
+    monkeypatch.setattr("exan_verify.numeric.exclusive.alike", lambda _: 6e-4)
+    model = initialised_network((784, 512, 10), seed=2)
+    images, classes = mnist_batch(4, 2)
+    x, y = torch.tensor(images), torch.tensor(classes)
+    given = autograd_gradient(model, x, y, "float32")
+    made = to_network(model)
+    problem = build_problem(
+        made, given, loss="cross_entropy", reduction="mean", batch_size=None, device=None, seed=0
+    )
+    assert len(parallel_columns(problem).neurons) > 4
+    found = attack(model, given, method="published")
+    assert found.complete, found.reason
+    assert score(found.x, found.y, x, y).recall == 1.0
+
+
+def test_the_tolerance_for_alike_columns_follows_the_dtype():
+    assert alike(2.0**-53) == pytest.approx(1.1e-12, rel=0.02)
+    assert alike(2.0**-24) == 1e-5
+    assert alike(2.0**-9) == 8 * 2.0**-9
 
 
 def test_labels_from_signs():

@@ -1,6 +1,10 @@
 """``exan bench convolution``: networks with convolutions, and their pictures against Inverting Gradients.
 
 Networks have He et al.'s initialisation. Pictures are crops of the photographs that scikit-image ships, and
+MNIST digits for one channel; gradients are float64 unless the row says float32, the loss is cross_entropy
+with reduction mean, and the attack is not told the batch size. Where pictures are not determined, they are
+estimated, and Inverting Gradients (own implementation, given the true labels) gets the same wall time, or the
+steps asked for.
 MNIST digits for one channel; gradients are float64, the loss is cross_entropy with reduction mean, and the
 attack is not told the batch size. Where pictures are not determined, they are estimated, and Inverting
 Gradients (own implementation, given the true labels) gets the same wall time, or the steps asked for. Every
@@ -34,6 +38,7 @@ class Case:
     """One row: a network of :mod:`exan_verify.models` at a picture size, and a batch of pictures.
 
     ``seconds``: wall time of either method where pictures are open, unless the run says otherwise; 0: none.
+    ``dtype``: in which the network is run forward and backward.
     """
 
     name: str
@@ -42,10 +47,19 @@ class Case:
     samples: int
     options: tuple[tuple[str, Any], ...] = ()
     seconds: float = 0.0
+    dtype: str = "float64"
 
 
 CASES = (
     Case(name="strided 3x16x16 M=8", model="strided_cnn", size=16, samples=8),
+    Case(
+        name="strided 3x8x8 M=3, float32",
+        model="strided_cnn",
+        size=8,
+        samples=3,
+        options=(("widths", (40, 480)), ("head", (96,))),
+        dtype="float32",
+    ),
     Case(name="LeNet 1x28x28 M=8", model="lenet", size=28, samples=8, seconds=20),
     Case(name="VGG-13 3x32x32 M=4", model="vgg13", size=32, samples=4, options=(("head", 512),), seconds=60),
     Case(name="VGG-13 3x64x64 M=8, features", model="vgg13", size=64, samples=8),
@@ -62,6 +76,10 @@ class Row:
     """A case over its seeds, medians unless said.
 
     ``features``: samples whose features are claimed, worst seed, with the largest error and bound;
+    ``labels_right``: worst share; ``pictures``: pictures claimed, worst seed, with largest error and bound;
+    ``wrong``: claims further off than their bound, all seeds (must be 0). ``stopped``: the stage that left
+    something open, with its deficit. ``psnr``, ``ssim``: means over the batch of the estimates, and of
+    Inverting Gradients (``rival``) after ``rival_steps``. ``seconds``: of the attack without estimates.
     ``labels_right``: worst share; ``pictures``: pictures claimed, worst seed, with the largest error;
     ``rank`` of the last layer's gradient, at most the batch size, and ``present``, how many of the
     ``occurring`` classes certainly occur: what is certain below a single Linear layer, None elsewhere, worst
@@ -81,6 +99,7 @@ class Row:
     labels_right: float | None
     pictures: int
     picture_error: float | None
+    picture_bound: float | None
     rank: int | None
     present: int | None
     occurring: int
@@ -146,10 +165,12 @@ def run_case(
     from exan_verify.numeric.convolution.attack import run
 
     model, x, y = build(case, seed)
-    logits = model(x)
-    parameters = dict(model.named_parameters())
-    slopes = torch.autograd.grad(torch.nn.functional.cross_entropy(logits, y), list(parameters.values()))
-    gradient = dict(zip(parameters, slopes, strict=True))
+    dtype = getattr(torch, case.dtype)
+    # weights and pictures are float32 numbers, so that either dtype runs the same network
+    parameters = dict(model.to(dtype).named_parameters())
+    total = torch.nn.functional.cross_entropy(model(x.to(dtype)), y)
+    gradient = dict(zip(parameters, torch.autograd.grad(total, list(parameters.values())), strict=True))
+    model.double()
     network = to_convolutional(model)
     features = network.features(x).detach()
     start = time.perf_counter()
@@ -298,6 +319,7 @@ def _row(
         labels_right=sum(s.label for s in feature_scores) / len(feature_scores) if feature_scores else None,
         pictures=len(found.x),
         picture_error=max((s.largest for s in picture_scores), default=None),
+        picture_bound=max((s.error_bound for s in found.status), default=None),
         rank=None if last is None else last.rank,
         present=None if last is None else len(last.present),
         occurring=len(occurring),
@@ -342,7 +364,7 @@ def _summarise(runs: Sequence[Row]) -> Row:
         stopped=first.stopped,
         wrong=sum(run.wrong for run in runs),
         **over(min, "features", "labels_right", "pictures", "rank", "present", "occurring"),
-        **over(max, "feature_error", "feature_bound", "picture_error", "peak_mib"),
+        **over(max, "feature_error", "feature_bound", "picture_error", "picture_bound", "peak_mib"),
         **over(
             statistics.median,
             "seconds",

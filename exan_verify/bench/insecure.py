@@ -4,9 +4,9 @@ The published condition (docs/theory.md, P1): every sample has at least two excl
 hidden layer and at least one in every other. Batches of MNIST digits are *searched for* that satisfy it, or
 of which a stated number of samples are short of it (``selecting``), and each is attacked by the published
 algorithm (to the letter, and with the repairs E2 and E3), by peeling and by lifting, from its float64
-gradient. Loss cross_entropy, reduction mean, batch size not told. Networks: d-512-...-512-K at PyTorch's
-default initialisation, one per batch, or one trained to 97 %. docs/insecure.md has the table for 20 batches
-a case and reads it.
+gradient, in a few rows from its float32 gradient. Loss cross_entropy, reduction mean, batch size not told.
+Networks: d-512-...-512-K at PyTorch's default initialisation, one per batch, or one trained to 97 %.
+docs/insecure.md has the table for 20 batches a case and reads it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Case:
 
     ``classes``: 10, or 2 (even and odd digits); ``masked``: class 0 never occurs and has a logit so low that
     its probability underflows, so that the first row of dW_L is zero; ``side``: of the images, 28 as they
-    are, less in blocks (:func:`digits`).
+    are, less in blocks (:func:`digits`); ``dtype``: of the gradient.
     """
 
     hidden: int
@@ -57,6 +57,7 @@ class Case:
     classes: int = 10
     masked: bool = False
     side: int = 28
+    dtype: str = "float64"
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -68,6 +69,7 @@ class Case:
         """What the table and ``--case`` call it."""
         state = f"{self.short} short" if self.short else "inside"
         more = ", trained" if self.trained else ", class 0 masked" if self.masked else ""
+        more += "" if self.dtype == "float64" else f", {self.dtype}"
         return f"{'-'.join(map(str, self.widths))} M={self.samples} {state}{more}"
 
 
@@ -87,6 +89,8 @@ def _cases() -> Iterator[Case]:
     yield Case(hidden=2, samples=16, side=20)
     yield Case(hidden=1, samples=4, classes=2)
     yield Case(hidden=1, samples=4, masked=True)
+    for hidden, samples in ((1, 2), (1, 4), (1, 16), (2, 4)):
+        yield Case(hidden=hidden, samples=samples, dtype="float32")
 
 
 CASES = tuple(_cases())
@@ -280,7 +284,7 @@ def _trial(
 
     x = torch.from_numpy(digits(case.side)[batch])
     y = torch.tensor(load_mnist()[1][batch]) % case.classes
-    gradient = autograd_gradient(model, x, y, "float64")
+    gradient = autograd_gradient(model, x, y, case.dtype)
     try:
         found = run(to_network(model), gradient, loss="cross_entropy", reduction="mean", **options)
     except RangeError:

@@ -158,6 +158,7 @@ SUITES: Mapping[str, Suite] = {
             ("labels ", "labels_right"),
             ("pictures ", "pictures"),
             ("error ", "picture_error"),
+            ("bound ", "picture_bound"),
             ("rank ", "rank"),
             ("present ", "present"),
             ("classes ", "occurring"),

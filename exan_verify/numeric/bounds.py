@@ -21,6 +21,14 @@ the leading part of A~.
        |x^_m - x_m|_inf <= (|v_m| eta + sum_b k_mb r_b |y_b|_inf) (1 + |x_m|_inf) / s_m.
 
    Samples that are not separated enter as one block with their own isolating sine (``rest_sine``).
+   In L2 |v_m| eta bounds all of v_m^T E; of the division by the bias entry only one column e of E is seen,
+   multiplied by |x_m|_2; and it takes x_m off every x_b that the wrong directions mix in:
+
+       |x^_m - x_m|_2 <= (|v_m| (eta + |e| |x_m|_2) + sum_b k_mb r_b |x_b - x_m|_2) / s_m.
+
+   |e| is taken from what P leaves of the bias column, from an even spread of eta over the columns and from
+   one rounding of the summed |delta_b|, whichever is largest. Where scales do not come from the bias entry
+   nothing cancels, and no bound in L2 is given.
 
 The result is multiplied by a safety factor for the second-order terms left out; candidates whose first-order
 terms are not small (directions off by 0.1 or more) get an infinite bound.
@@ -51,6 +59,9 @@ _ROUNDING_SAFETY = 8.0
 _BACKWARD_SAFETY = 3.0
 """The same for the deltas of one sample, whose many independent roundings average out."""
 
+_COLUMN_SAFETY = 3.0
+"""Between the noise of the bias column that is seen outside the column space and the whole of it."""
+
 _LINEAR = 0.1
 """Directions off by more than this are outside the first-order analysis."""
 
@@ -65,6 +76,7 @@ class Refined:
     """Candidates after refinement, with everything the confirmation needs.
 
     ``x`` (m, d), ``deltas`` (m, n_1) first-layer deltas, ``bound`` (m,) absolute L-infinity error on x,
+    ``norm`` (m,) the same in L2,
     ``drift`` (m,) relative error of the deltas, ``sine`` and ``isolation`` (m,) t_1 and t_2,
     ``allowed`` (m,) the sine that noise explains, ``sure`` per hidden layer (m, n): pattern beyond doubt.
     """
@@ -72,6 +84,7 @@ class Refined:
     x: Tensor
     deltas: Tensor
     bound: Tensor
+    norm: Tensor
     drift: Tensor
     sine: Tensor
     isolation: Tensor
@@ -137,10 +150,18 @@ def _step(
     drift = allowed / isolation
     largest = rows[:size].abs().amax(dim=1)
     inverse = inputs.inverse[:size]
-    total = inverse.norm(dim=1) * noise + _couplings(inverse, meeting) @ (s * allowed * largest)
+    couplings, errors = _couplings(inverse, meeting), s * allowed
+    total = inverse.norm(dim=1) * noise + couplings @ (errors * largest)
+    size2 = rows[:size].norm(dim=1)
+    column = torch.clamp(_bias_noise(problem, space, deltas, unit), max=space.noise) * (noise / space.noise)
+    total2 = inverse.norm(dim=1) * (noise + column * size2)
+    apart = torch.cdist(rows[:size], rows[:size], compute_mode="donot_use_mm_for_euclid_dist")
+    total2 = total2 + (couplings * apart) @ errors
     if finding.rest.shape[1]:
-        total = total + inverse.norm(dim=1) * noise * duals[-1] / finding.rest_sine
-    # a sample's scale is the entry that its row is divided by
+        unseparated = inverse.norm(dim=1) * noise * duals[-1] / finding.rest_sine
+        total, total2 = total + unseparated, total2 + unseparated * (1 + size2)
+    # a sample's scale is the entry that its row is divided by; only if that is the bias entry, errors cancel
+    from_bias = problem.layers[0].bias_given and finding.scale_error == 0
     bound = _SAFETY * total * (1 + largest) / s + finding.scale_error * largest
     bound = torch.where(lost | dependent, torch.full_like(bound, torch.inf), bound)
     in_range = (
@@ -152,6 +173,7 @@ def _step(
         x=inputs.values[:size],
         deltas=deltas,
         bound=torch.where(in_range, bound, torch.full_like(bound, torch.inf)),
+        norm=torch.where(in_range & from_bias, _SAFETY * total2 / s, torch.inf),
         drift=drift + finding.scale_error,
         sine=meeting.sines[:, 0],
         isolation=isolation,
@@ -160,6 +182,16 @@ def _step(
         trace=trace,
         unit=unit,
     )
+
+
+def _bias_noise(problem: Problem, space: ColumnSpace, deltas: Tensor, unit: float) -> Tensor:
+    """Bound on the norm of the noise in the bias column of A."""
+    bias = problem.layers[0].d_bias
+    n_out, n_in = problem.layers[0].shape
+    seen = (bias - space.basis @ (space.basis.T @ bias)).norm() * (n_out / max(n_out - space.rank, 1)) ** 0.5
+    even = space.noise / (1 + (n_in / n_out) ** 0.5)
+    roundings = unit * deltas.abs().sum(dim=0).norm()
+    return torch.maximum(_COLUMN_SAFETY * seen, roundings).clamp(min=even)
 
 
 def _isolation(meeting: Meeting) -> Float[Tensor, " m"]:

@@ -85,7 +85,8 @@ def confirm(
     spread = _label_tolerance(problem, refined, fit, gains, divisor)
     if finding.guessed_rows and finding.rest.shape[1]:
         off = contamination(problem, spaces[0], refined, fit, spread, finding.rest.shape[1])
-        refined = replace(refined, bound=refined.bound + off)
+        wide = refined.x.shape[1] ** 0.5
+        refined = replace(refined, bound=refined.bound + off, norm=refined.norm + off * wide)
     reasons = _reasons(problem, refined, fit, spread, whole=finding.whole and total == size)
     if not problem.whole:
         doubts = unsupported(problem, spaces[0], finding, refined, divisor)
@@ -318,6 +319,7 @@ def _evidence(finding: Finding, refined: Refined, fit: LabelFit, m: int) -> Evid
         isolation=float(refined.isolation[m]),
         label_residual=float(fit.mismatch[m]),
         label_margin=float(fit.margin[m]),
+        error_norm=float(refined.norm[m]),
     )
 
 

@@ -23,6 +23,18 @@ ALIKE = 1e4
 """Roundings by which two columns of one sample may differ in direction: each is a product of two numbers, and
 entries small beside the column's norm carry larger errors of their own."""
 
+_COARSE = 1e-5
+"""Where roundings are coarse, so many of them would take columns that are near by accident for alike: among a
+few hundred columns of two samples some are within 1e-4. Products of the same g_c differ by two roundings."""
+
+_FEW = 8.0
+"""Roundings that are admitted in any case."""
+
+
+def alike(unit_roundoff: float) -> float:
+    """The distance up to which unit columns of dW_L count as parallel."""
+    return min(ALIKE * unit_roundoff, max(_COARSE, _FEW * unit_roundoff))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LossGroups:
@@ -43,14 +55,14 @@ def parallel_columns(problem: Problem) -> LossGroups:
     """E2: groups of at least two columns of dW_L that point the same way, compared after normalising."""
     columns = problem.layers[-1].d_weight.double()
     norms = columns.norm(dim=0)
-    live = torch.nonzero(norms > ALIKE * problem.unit_roundoff * norms.max())[:, 0]
+    live = torch.nonzero(norms > alike(problem.unit_roundoff) * norms.max())[:, 0]
     unit = columns[:, live] / norms[live]
     groups, directions = [], []
     left = torch.ones(len(live), dtype=torch.bool, device=live.device)
     while bool(left.any()):
         first = unit[:, torch.nonzero(left)[0, 0]]
         # the distance of unit vectors, where 1 - cos would lose half the digits
-        group = left & ((unit - first[:, None]).norm(dim=0) <= ALIKE * problem.unit_roundoff)
+        group = left & ((unit - first[:, None]).norm(dim=0) <= alike(problem.unit_roundoff))
         if int(group.sum()) > 1:
             groups.append(live[group])
             directions.append(torch.nn.functional.normalize(columns[:, live[group]].sum(dim=1), dim=0))
@@ -77,7 +89,7 @@ def equal_ratios(problem: Problem) -> LossGroups:
     second = ratios[1, live]
     while bool(left.any()):
         first = second[torch.nonzero(left)[0, 0]]
-        group = left & ((second - first).abs() <= ALIKE * problem.unit_roundoff * first.abs())
+        group = left & ((second - first).abs() <= alike(problem.unit_roundoff) * first.abs())
         if int(group.sum()) > 1:
             groups.append(live[group])
             directions.append(ratios[:, live[group][0]])

@@ -30,6 +30,7 @@ from exan_verify.network import Loss
 from exan_verify.numeric.exclusive import (
     ALIKE,
     LossGroups,
+    alike,
     equal_ratios,
     layer_summaries,
     negative_entry,
@@ -37,7 +38,8 @@ from exan_verify.numeric.exclusive import (
     parallel_columns,
     shown_inputs,
 )
-from exan_verify.numeric.passes import backward, forward
+from exan_verify.numeric.passes import backward, delta_spans, forward
+from exan_verify.numeric.polish import meet
 from exan_verify.numeric.problem import Problem
 from exan_verify.numeric.records import Finding
 from exan_verify.numeric.remainder import without
@@ -55,6 +57,12 @@ _NO_GROUP = (
     "no two columns of dW_L are alike: no sample shows two exclusive neurons in the last hidden layer; use "
     "peel or lift"
 )
+
+_SAME = 1e-3
+"""Two inputs whose delta directions have a cosine within this of one show one sample."""
+
+_AGREE = 1e-3
+"""Rows of two neurons that are exclusive to one sample agree to this, relatively."""
 
 _ROUNDINGS = 64.0
 """An activation solved for is taken for positive when it exceeds its estimated rounding by this factor."""
@@ -166,7 +174,7 @@ def _patterns_down(problem: Problem, g: Float[Tensor, "m K"]) -> tuple[list[Bool
         if not bool(have.all()):
             return None, f"a sample has no exclusive neuron in hidden layer {k + 1}, which B.3 needs"
         h = problem.layers[k].d_weight[rows].double().abs()
-        patterns.insert(0, h > ALIKE * problem.unit_roundoff * h.amax(dim=1, keepdim=True))
+        patterns.insert(0, h > alike(problem.unit_roundoff) * h.amax(dim=1, keepdim=True))
     return patterns, ""
 
 
@@ -210,6 +218,9 @@ def _repaired(
     x, rows = _inputs_down(problem, groups)
     if not len(x):
         return replace(nothing, reason=_join(_SHORT.format(0, space.rank), nothing.reason))
+    if len(x) > space.rank:
+        chosen = _own_equations(problem, space, x)
+        x, rows = x[chosen], [rows[k] for k in chosen]
     directions = groups.directions[[m for m, _ in rows]]
     trace = forward(problem, x)
     deltas = backward(problem, trace, directions)[0]
@@ -220,11 +231,21 @@ def _repaired(
     if len(x) == space.rank:
         return replace(nothing, x=x, rest=space.basis[:, :0])
     reason = _join(_SHORT.format(len(x), space.rank), nothing.reason)
-    if len(x) > space.rank:
-        return replace(nothing, reason=f"{len(x)} groups for {space.rank} samples; use peel or lift")
     left = without(space, deltas, x)
     sine = min(1.0, space.noise / left.noise)
     return replace(nothing, x=x, rest=left.basis, rest_sine=sine, reason=reason)
+
+
+def _own_equations(problem: Problem, space: ColumnSpace, x: Tensor) -> list[int]:
+    """Of more inputs than samples those whose deltas meet the column space best, one per direction there:
+    columns may be parallel by accident, or those of one sample in two groups."""
+    meeting = meet(delta_spans(problem, forward(problem, x)), space.basis)
+    directions = torch.nn.functional.normalize(meeting.deltas[:, :, 0], dim=1)
+    chosen: list[int] = []
+    for k in meeting.sines[:, 0].argsort().tolist():
+        if not bool(((directions[chosen] @ directions[k]).abs() > 1 - _SAME).any()):
+            chosen.append(k)
+    return sorted(chosen[: space.rank])
 
 
 def _bias_scale(problem: Problem, directions: Float[Tensor, "m K"]) -> Tensor | None:
@@ -243,18 +264,34 @@ def _bias_scale(problem: Problem, directions: Float[Tensor, "m K"]) -> Tensor | 
 def _inputs_down(problem: Problem, groups: LossGroups) -> tuple[Tensor, list[tuple[int, int]]]:
     """E1 from the last hidden layer to the first: inputs, and per input its group and neuron of layer 1."""
     index = len(problem.layers) - 2
-    bias = problem.layers[index].d_bias
-    members = torch.arange(len(groups.neurons), device=bias.device)
-    chosen = torch.stack([neurons[bias[neurons].abs().argmax()] for neurons in groups.neurons])
+    device = problem.device
+    picked = [_agreeing(problem, index, neurons) for neurons in groups.neurons]
+    members = torch.tensor([m for m, j in enumerate(picked) if j >= 0], dtype=torch.long, device=device)
+    chosen = torch.tensor([j for j in picked if j >= 0], dtype=torch.long, device=device)
     while True:
         h, shown = shown_inputs(problem, index, chosen)
         h, members, chosen = h[shown], members[shown], chosen[shown]
         if index == 0:
             return h, list(zip(members.tolist(), chosen.tolist(), strict=True))
-        pattern = h > ALIKE * problem.unit_roundoff * h.abs().amax(dim=1, keepdim=True)
+        pattern = h > alike(problem.unit_roundoff) * h.abs().amax(dim=1, keepdim=True)
         index -= 1
         best, have = _exclusive_neurons(problem, index, pattern)
         members, chosen = members[have], best[have]
+
+
+def _agreeing(problem: Problem, index: int, neurons: Tensor) -> int:
+    """The group's neuron with the largest bias entry among those whose rows show what another one's row
+    shows, as those of two exclusive neurons do; -1 where no two agree: parallel by accident."""
+    h, shown = shown_inputs(problem, index, neurons)
+    distance = torch.cdist(h, h, compute_mode="donot_use_mm_for_euclid_dist")
+    limit = max(_AGREE, 8 * problem.unit_roundoff) * h.norm(dim=1)
+    agree = (distance <= torch.minimum(limit[:, None], limit)) & shown & shown[:, None]
+    votes = agree.sum(dim=1)
+    if int(votes.max()) < 2:
+        return -1
+    best = agree[votes.argmax()]
+    bias = problem.layers[index].d_bias[neurons].abs()
+    return int(neurons[torch.where(best, bias, -1.0).argmax()])
 
 
 def _join(*reasons: str) -> str:

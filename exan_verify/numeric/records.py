@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -80,6 +81,7 @@ class Evidence:
     and the column space of the gradient; ``isolation``: the second such sine, which keeps it apart from every
     other solution. ``label_residual``: relative distance between the delta that the label and the forward
     pass give and the recovered one; ``label_margin``: how many times worse the next label is.
+    ``error_norm``: the row's error in L2, infinite where nothing better than ``error_bound`` is known.
     """
 
     method: str
@@ -89,6 +91,7 @@ class Evidence:
     isolation: float
     label_residual: float
     label_margin: float
+    error_norm: float = math.inf
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -15,10 +15,12 @@ from exan_verify.errors import BudgetExhausted, InputError, choice
 from exan_verify.network import Loss, Reduction
 from exan_verify.numeric.attack import run as run_head
 from exan_verify.numeric.convolution.confirm import (
+    expected_rounding,
     feature_misfit,
     feature_slack,
     gradient_misfit,
     gradient_slack,
+    seen_rounding,
 )
 from exan_verify.numeric.convolution.descend import Descent, descend_stages, nothing_known
 from exan_verify.numeric.convolution.gradients import SplitGradient, split_gradient
@@ -201,16 +203,22 @@ def _pictures(
 ) -> _Found:
     size = len(head.x)
     divisor = loss.divisor(reduction, head.batch_size, network.head.classes)
-    error = torch.tensor([s.error_bound for s in head.status], dtype=torch.float64, device=head.x.device)
-    spread = error * head.x.shape[1] ** 0.5
-    known = at_features(network, head.x, spread, head.y, loss, divisor)
+    unit = _unit_roundoff(split)
+    error = _feature_norms(head, split)
+
+    def descend(passed: Tensor) -> tuple[Known, Descent]:
+        at = at_features(network, head.x, error + passed, head.y, loss, divisor)
+        if not size:
+            return at, nothing_known(network, head.batch_size)
+        return at, descend_stages(network, at, split.body, whole=head.complete, unit_roundoff=unit)
+
     tell("layer by layer", 0.2)
-    if size:
-        descent = descend_stages(
-            network, known, split.body, whole=head.complete, unit_roundoff=split.unit_roundoff
-        )
-    else:
-        descent = nothing_known(network, head.batch_size)
+    passed = expected_rounding(network, head.x, unit)
+    known, descent = descend(passed)
+    if descent.pictures is not None:
+        seen = seen_rounding(network, descent.pictures, unit)
+        if not bool((seen <= passed).all()):
+            known, descent = descend(torch.maximum(passed, seen))
     nothing = torch.zeros(size, dtype=torch.bool, device=head.x.device)
     if size == 0 or descent.pictures is None or descent.error is None:
         reason = head.reason if size == 0 else descent.reason
@@ -223,7 +231,7 @@ def _pictures(
             reason=reason,
         )
     pictures, bound = descent.pictures, descent.error
-    reasons, residual = _judge(network, split, head, pictures, bound, loss, divisor)
+    reasons, residual = _judge(network, split, head, descent, loss, divisor)
     good = torch.tensor([not r for r in reasons], dtype=torch.bool, device=head.x.device)
     return _Found(
         good=good,
@@ -239,20 +247,38 @@ def _pictures(
     )
 
 
+def _unit_roundoff(split: SplitGradient) -> float:
+    """Of the coarsest dtype in the gradient."""
+    return max([split.unit_roundoff, *(torch.finfo(t.dtype).eps / 2 for t in split.head.values())])
+
+
+def _feature_norms(head: Attack, split: SplitGradient) -> Tensor:
+    """L2 errors of the features; the bounds of single entries say it where tensors are missing."""
+    wide = head.x.shape[1] ** 0.5
+    norms = [
+        s.error_bound * wide if split.missing else min(s.error_norm, s.error_bound * wide)
+        for s in head.status
+    ]
+    return torch.tensor(norms, dtype=torch.float64, device=head.x.device)
+
+
 def _judge(
     network: ConvolutionalNetwork,
     split: SplitGradient,
     head: Attack,
-    pictures: Tensor,
-    bound: Tensor,
+    descent: Descent,
     loss: Loss,
     divisor: int,
 ) -> tuple[list[str], float | None]:
     """Per picture why it is not claimed, and the largest relative misfit of a convolution's gradient."""
+    pictures, bound, norm = descent.pictures, descent.error, descent.norm
+    assert pictures is not None
+    assert bound is not None
+    assert norm is not None
     reasons = [""] * len(pictures)
     error = torch.tensor([s.error_bound for s in head.status]).to(bound)
     misfit = feature_misfit(network, pictures, head.x)
-    slack = feature_slack(network, pictures, bound, error)
+    slack = feature_slack(network, pictures, norm, error)
     for m in range(len(pictures)):
         limit = PICTURE_LIMIT * max(1.0, float(pictures[m].abs().max()))
         if not float(bound[m]) <= limit:
@@ -266,7 +292,7 @@ def _judge(
         return reasons, None
     options: dict[str, Any] = {"loss": loss, "divisor": divisor}
     gradient = gradient_misfit(network, pictures, head.y, split.body, **options)
-    explained = gradient_slack(network, pictures, head.y, bound, unit_roundoff=split.unit_roundoff, **options)
+    explained = gradient_slack(network, pictures, head.y, norm, unit_roundoff=split.unit_roundoff, **options)
     for k, value in gradient.items():
         if not value <= explained[k]:
             text = (

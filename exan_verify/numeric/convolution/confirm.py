@@ -13,8 +13,31 @@ from exan_verify.numeric.convolution.gradients import ConvolutionGradient
 from exan_verify.numeric.convolution.stages import ConvolutionalNetwork
 from exan_verify.numeric.torch_losses import summed_loss
 
+_PASSES = 4.0
+"""Between the rounding of one forward pass and that of another of the same picture."""
+
+_DTYPES = {torch.finfo(dtype).eps / 2: dtype for dtype in (torch.float32, torch.bfloat16, torch.float16)}
+
 _TOLERANCE = 64.0
 """Between the error that bounds and rounding explain to first order and the largest one accepted."""
+
+
+def expected_rounding(network: ConvolutionalNetwork, features: Tensor, unit_roundoff: float) -> Tensor:
+    """How far, in L2, rounding in the body's own forward pass takes a sample's features, to begin with."""
+    steps = 1 + sum(stage.linear for stage in network.body)
+    expected: Tensor = _PASSES * steps * unit_roundoff * (features.norm(dim=1) + 1)
+    return expected
+
+
+def seen_rounding(network: ConvolutionalNetwork, pictures: Tensor, unit_roundoff: float) -> Tensor:
+    """The same as seen at the pictures found, in the dtype of that roundoff, with a margin."""
+    dtype = _DTYPES.get(unit_roundoff)
+    if dtype is None:
+        return torch.zeros_like(pictures.flatten(1)[:, 0])
+    rounded = pictures.to(dtype)
+    distance = network.features(rounded).double() - network.features(rounded.double())
+    seen: Tensor = _PASSES * distance.norm(dim=1)
+    return seen
 
 
 def feature_misfit(network: ConvolutionalNetwork, pictures: Tensor, features: Tensor) -> Tensor:

@@ -12,6 +12,8 @@ from torch import Tensor
 from exan_verify.numeric.convolution.gradients import ConvolutionGradient
 from exan_verify.numeric.convolution.known import Known
 from exan_verify.numeric.convolution.records import StageReport
+from exan_verify.numeric.convolution.refit import refit
+from exan_verify.numeric.convolution.spread import Spread
 from exan_verify.numeric.convolution.stages import (
     ConvolutionalNetwork,
     Flatten,
@@ -22,13 +24,18 @@ from exan_verify.numeric.convolution.stages import (
 )
 from exan_verify.numeric.convolution.systems import solve_stage
 
+_SHARP = 1e-6
+"""Pictures whose error bounds are below this are not solved for again."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Descent:
-    """``pictures`` (m, C, H, W) with L2 ``error`` (m,), or None and a ``reason``; all ``stages``."""
+    """``pictures`` (m, C, H, W) with bounds on their error, ``error`` (m,) of any entry and ``norm`` (m,) in
+    L2, or None and a ``reason``; all ``stages``."""
 
     pictures: Tensor | None
     error: Tensor | None
+    norm: Tensor | None
     stages: tuple[StageReport, ...]
     reason: str
 
@@ -49,6 +56,7 @@ def descend_stages(
     shapes = network.shapes()
     reports: dict[int, StageReport] = {}
     known = at_features
+    trail = {len(network.body): known}
     reason = ""
     for place in range(len(network.body) - 1, -1, -1):
         stage = network.body[place]
@@ -65,7 +73,7 @@ def descend_stages(
         if below is None:
             reason = _why(report)
             break
-        known = below
+        known = trail[place] = below
     stages = tuple(
         reports[k] if k in reports else _unreached(stage, known.value.shape[0], shapes[stage.inputs[0]])
         for k, stage in enumerate(network.body)
@@ -73,9 +81,12 @@ def descend_stages(
     if not reason and not bool(known.known.all()):
         reason = f"{int((~known.known).sum())} entries of the pictures are not determined by the first stage"
     done = not reason
+    if done and network.body and float(known.spread.entries.max()) > _SHARP:
+        known = refit(network, trail)
     return Descent(
         pictures=known.value if done else None,
-        error=known.error if done else None,
+        error=known.spread.entries.amax(dim=1) if done else None,
+        norm=known.spread.norm if done else None,
         stages=stages,
         reason=reason,
     )
@@ -85,7 +96,7 @@ def nothing_known(network: ConvolutionalNetwork, size: int) -> Descent:
     """The descent of a batch of ``size`` samples whose features are not known."""
     shapes = network.shapes()
     stages = tuple(_unreached(stage, size, shapes[stage.inputs[0]]) for stage in network.body)
-    return Descent(pictures=None, error=None, stages=stages, reason="the features are not known")
+    return Descent(pictures=None, error=None, norm=None, stages=stages, reason="the features are not known")
 
 
 def _why(report: StageReport) -> str:
@@ -141,23 +152,28 @@ def invert_stage(
         at_least=solved.at_least,
         note=solved.note,
     )
-    if solved.value is None or solved.error is None:
+    if solved.value is None or solved.spread is None:
         return None, report
-    delta, delta_known = _pull_back(stage, known, shape)
     everywhere = torch.ones_like(solved.value, dtype=torch.bool)
-    return (
-        Known(value=solved.value, known=everywhere, error=solved.error, delta=delta, delta_known=delta_known),
-        report,
+    # A^T delta is known where all deltas of the sample are
+    whole = known.delta_known.flatten(1).all(dim=1).view(-1, *[1] * len(shape))
+    below = Known(
+        value=solved.value,
+        known=everywhere,
+        spread=solved.spread,
+        delta=_pull_back(stage, known.delta, shape),
+        delta_known=whole.expand_as(everywhere),
+        doubt=None if known.doubt is None else _pull_back(stage, known.doubt, shape),
     )
+    return below, report
 
 
-def _pull_back(stage: Stage, known: Known, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """A^T delta, known where all deltas of the sample are."""
+def _pull_back(stage: Stage, delta: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """A^T delta."""
     with torch.enable_grad():
-        x = known.value.new_zeros(known.value.shape[0], *shape, requires_grad=True)
-        (delta,) = torch.autograd.grad(stage.homogeneous(x), x, known.delta)
-    whole = known.delta_known.flatten(1).all(dim=1)
-    return delta, whole.view(-1, *[1] * len(shape)).expand_as(delta)
+        x = delta.new_zeros(delta.shape[0], *shape, requires_grad=True)
+        (below,) = torch.autograd.grad(stage.homogeneous(x), x, delta)
+    return below
 
 
 def _relu(known: Known) -> Known:
@@ -168,6 +184,7 @@ def _relu(known: Known) -> Known:
         known=active,
         delta=torch.where(active, known.delta, torch.zeros_like(known.delta)),
         delta_known=known.zero | (active & known.delta_known) | (known.delta_known & (known.delta == 0)),
+        doubt=None if known.doubt is None else torch.where(active, known.doubt, 0.0),
     )
 
 
@@ -189,8 +206,9 @@ def _scale(stage: Scale, known: Known) -> Known:
         known,
         value=(known.value - stage.offset(known.value)) / safe,
         known=known.known & seen,
-        error=known.error / float(safe.abs().min()),
+        spread=known.spread.divided(safe.expand_as(known.value[0]).flatten()),
         delta=known.delta * factor,
+        doubt=None if known.doubt is None else known.doubt * factor,
     )
 
 
@@ -208,7 +226,8 @@ def _max_pool(
     if report.deficit == 0:
         zeros = torch.zeros(settled.shape, dtype=torch.float64, device=known.value.device)
         none = torch.zeros_like(settled)
-        return Known(value=zeros, known=settled, error=known.error, delta=zeros, delta_known=none), report
+        even = Spread.even(known.spread.norm)
+        return Known(value=zeros, known=settled, spread=even, delta=zeros, delta_known=none), report
     zero = f"; the {count} entries of windows that are zero are known" if count else ""
     note = (
         f"{live} windows show their largest value but not which of {math.prod(stage.kernel)} entries has it, "

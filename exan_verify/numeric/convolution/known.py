@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from exan_verify.network import Loss
+from exan_verify.numeric.convolution.spread import Spread
 from exan_verify.numeric.convolution.stages import ConvolutionalNetwork
 from exan_verify.numeric.torch_losses import summed_loss
 
@@ -19,21 +20,28 @@ _ZERO = 8.0
 class Known:
     """Values and deltas (M, *shape) at one place, each with a mask that says where they are known.
 
-    ``error`` (M,): L2 norm of the error of a sample's known values, which bounds that of each. A delta is
-    d loss / d value.
+    ``spread``: errors of the known values. A delta is d loss / d value; ``doubt`` (M, *shape) is what a
+    random error of the features, as large as they may have, makes of it, None where there is none.
     """
 
     value: Tensor
     known: Tensor
-    error: Tensor
+    spread: Spread
     delta: Tensor
     delta_known: Tensor
+    doubt: Tensor | None = None
+
+    @property
+    def entry_error(self) -> Tensor:
+        """Bound on the error of every entry, shaped to broadcast with ``value``."""
+        size, shape = self.value.shape[0], self.value.shape[1:]
+        each = self.spread.entries
+        return each.view(size, *(shape if each.shape[1] > 1 else [1] * len(shape)))
 
     @property
     def active(self) -> Tensor:
         """Where a known value is positive beyond its error: there a ReLU below passes it unchanged."""
-        level = (_ZERO * self.error).view(-1, *[1] * (self.value.dim() - 1))
-        return self.known & (self.value > level)
+        return self.known & (self.value > _ZERO * self.entry_error)
 
     @property
     def zero(self) -> Tensor:
@@ -46,8 +54,9 @@ class Known:
         return replace(
             self,
             **{
-                name: getattr(self, name).reshape(size, *shape)
-                for name in ("value", "known", "delta", "delta_known")
+                name: value.reshape(size, *shape)
+                for name in ("value", "known", "delta", "delta_known", "doubt")
+                if (value := getattr(self, name)) is not None
             },
         )
 
@@ -55,9 +64,24 @@ class Known:
 def at_features(
     network: ConvolutionalNetwork, features: Tensor, error: Tensor, labels: Tensor, loss: Loss, divisor: int
 ) -> Known:
-    """The features (m, n) that the head's attack found, with the deltas that their labels give."""
-    with torch.enable_grad():
-        h = features.detach().clone().requires_grad_(True)
-        (delta,) = torch.autograd.grad(summed_loss(loss, network.head_logits(h), labels) / divisor, h)
+    """The features (m, n) that the head's attack found, L2 errors (m,), and the deltas of their labels."""
+
+    def deltas(at: Tensor) -> Tensor:
+        with torch.enable_grad():
+            h = at.detach().clone().requires_grad_(True)
+            (delta,) = torch.autograd.grad(summed_loss(loss, network.head_logits(h), labels) / divisor, h)
+        return delta
+
+    delta = deltas(features)
     everywhere = torch.ones_like(delta, dtype=torch.bool)
-    return Known(value=features, known=everywhere, error=error, delta=delta, delta_known=everywhere.clone())
+    generator = torch.Generator().manual_seed(2)
+    signs = torch.randint(0, 2, features.shape, generator=generator).to(features) * 2 - 1
+    step = torch.where(torch.isfinite(error), error, 0.0)[:, None] / features.shape[1] ** 0.5
+    return Known(
+        value=features,
+        known=everywhere,
+        spread=Spread.even(error),
+        delta=delta,
+        delta_known=everywhere.clone(),
+        doubt=deltas(features + signs * step) - delta,
+    )

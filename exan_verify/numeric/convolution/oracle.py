@@ -13,6 +13,7 @@ from exan_verify.network import Loss
 from exan_verify.numeric.convolution.descend import invert_stage
 from exan_verify.numeric.convolution.known import Known
 from exan_verify.numeric.convolution.records import StageReport
+from exan_verify.numeric.convolution.spread import Spread
 from exan_verify.numeric.convolution.stages import ConvolutionalNetwork, Relu
 from exan_verify.numeric.torch_losses import summed_loss
 
@@ -36,7 +37,7 @@ def stage_deficits(
         given = Known(
             value=value,
             known=known,
-            error=value.new_zeros(len(value)),
+            spread=Spread.even(value.new_zeros(len(value))),
             delta=delta,
             delta_known=torch.ones_like(known),
         )

@@ -16,7 +16,7 @@ empty.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import scipy.linalg
 import torch
@@ -24,6 +24,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from exan_verify.numeric.convolution.known import Known
+from exan_verify.numeric.convolution.spread import Spread, compressed, spectral_norm
 from exan_verify.numeric.convolution.stages import AveragePool, Convolution, Stage
 
 LARGEST_STAGE = 4096
@@ -41,15 +42,22 @@ _RANK = 1e-10
 _SAFETY = 2.0
 """Covers what the first-order bound leaves out, and norms from power iterations, which come from below."""
 
-_POWER_STEPS = 30
+_PROBED = 8.0
+"""Between what one random error of the features does to dW and what any may do."""
+
+_MISSED = 8.0
+"""Between the error that is expected of the shared equations and the largest one accepted."""
+
+_LARGEST_MAPS = 1 << 27
+"""Entries of all samples' error maps up to which they are carried down: 1 GiB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Solved:
-    """A stage's inputs (M, *shape) with L2 errors (M,), or None, and the counts of its report."""
+    """A stage's inputs (M, *shape) with their errors, or None, and the counts of its report."""
 
     value: Tensor | None
-    error: Tensor | None
+    spread: Spread | None
     equations: int
     shared: int
     alone: int | None
@@ -73,7 +81,7 @@ def solve_stage(
     if isinstance(stage, AveragePool) and _disjoint(stage):
         return Solved(
             value=None,
-            error=None,
+            spread=None,
             equations=int(counts.sum()),
             shared=0,
             alone=size * entries - int(counts.sum()),
@@ -85,7 +93,7 @@ def solve_stage(
         least = max(0, short - shared)
         return Solved(
             value=None,
-            error=None,
+            spread=None,
             equations=int(counts.sum()),
             shared=shared,
             alone=short or None,
@@ -97,17 +105,17 @@ def solve_stage(
     parts = [_sample(matrix, stage, given, m) for m in range(size)]
     alone = sum(part.null.shape[1] for part in parts)
     value = torch.stack([part.x0 for part in parts]).reshape(size, *shape)
-    error = torch.stack([part.error for part in parts])
+    spread = _joined(parts, given)
     deficit, least, note = alone, False, ""
     if alone and usable:
         assert isinstance(stage, Convolution)
         assert d_weight is not None
-        deficit, least, note, value, error = _shared(
-            stage, parts, given, value, error, d_weight, unit_roundoff
+        deficit, least, note, value, spread = _shared(
+            stage, parts, given, value, spread, d_weight, unit_roundoff
         )
     return Solved(
         value=value if deficit == 0 else None,
-        error=error if deficit == 0 else None,
+        spread=spread if deficit == 0 else None,
         equations=int(counts.sum()),
         shared=shared,
         alone=alone,
@@ -137,10 +145,12 @@ def stage_matrix(stage: Stage, shape: tuple[int, ...], like: Tensor) -> Float[Te
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Part:
-    """One sample: a solution (n,) of its own equations, its error, and an orthonormal null basis (n, k)."""
+    """One sample: a solution (n,) of its own equations, an orthonormal null basis (n, k), and x0's error: a
+    map of the features' error, and the L2 norm of what comes on top."""
 
     x0: Tensor
-    error: Tensor
+    map: Tensor
+    rest: Tensor
     null: Tensor
 
 
@@ -149,25 +159,28 @@ def _sample(matrix: Tensor, stage: Stage, given: Known, m: int) -> _Part:
     a = matrix[rows]
     z = (given.value[m] - stage.offset(given.value[m])).flatten()[rows]
     # backward stability: as if z were off by some roundoffs of its norm and of A x's
-    noise = given.error[m] + 32 * 2.0**-53 * (z.norm() + math.sqrt(a.shape[1]))
-    solution = _overdetermined(a, z) if a.shape[0] >= a.shape[1] else None
-    x0, reach, null = solution if solution is not None else _deficient(a, z)
-    return _Part(x0=x0, error=_SAFETY * reach * noise, null=null)
+    noise = given.spread.rest[m] + 32 * 2.0**-53 * (z.norm() + math.sqrt(a.shape[1]))
+    above = None if given.spread.maps is None else given.spread.maps[m][rows]
+    solution = _overdetermined(a, z, above) if a.shape[0] >= a.shape[1] else None
+    x0, reach, moved, null = solution if solution is not None else _deficient(a, z, above)
+    return _Part(x0=x0, map=compressed(moved), rest=_SAFETY * reach * noise, null=null)
 
 
-def _spectral_norm(matrix: Tensor) -> Tensor:
-    """The largest singular value, by power iteration."""
-    vector = torch.ones(matrix.shape[1], dtype=matrix.dtype, device=matrix.device)
-    value = matrix.new_zeros(())
-    for _ in range(_POWER_STEPS):
-        image = matrix @ (vector / vector.norm())
-        value = image.norm()
-        vector = matrix.T @ image
-    return value
+def _joined(parts: list[_Part], given: Known) -> Spread:
+    spread = Spread(
+        source=given.spread.source,
+        rest=torch.stack([part.rest for part in parts]),
+        maps=tuple(part.map for part in parts),
+    )
+    small = sum(part.map.numel() for part in parts) <= _LARGEST_MAPS
+    return spread if small else Spread.even(spread.norm)
 
 
-def _overdetermined(a: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
-    """Least squares by QR and the norm of the pseudo-inverse; None where the rank may be short."""
+def _overdetermined(
+    a: Tensor, z: Tensor, above: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
+    """Least squares by QR, the norm of the pseudo-inverse, what it makes of ``above``, and no null space;
+    None where the rank may be short."""
     q, r = torch.linalg.qr(a)
     pivots = r.diagonal().abs()
     if not float(pivots.min()) > _RANK * float(pivots.max()):
@@ -176,16 +189,19 @@ def _overdetermined(a: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor] | Non
     # A^+ = R^-1 Q^T; sigma_min >= 1 / |R^-1|_F
     if not float(inverse.norm()) * float(pivots.max()) < 1 / _RANK:
         return None
-    return inverse @ (q.T @ z), _spectral_norm(inverse), a.new_zeros(a.shape[1], 0)
+    # Q^T is a contraction, so that R^-1 alone is a map of all that is above
+    moved = inverse if above is None else inverse @ (q.T @ above)
+    return inverse @ (q.T @ z), spectral_norm(inverse), moved, a.new_zeros(a.shape[1], 0)
 
 
-def _deficient(a: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """A solution, its sensitivity, and the null space, by QR of A^T with pivoting."""
+def _deficient(a: Tensor, z: Tensor, above: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """A solution, its sensitivity to z and to ``above``, and the null space, by QR of A^T with pivoting."""
     entries = a.shape[1]
     if a.shape[0] == 0:
         return (
             a.new_zeros(entries),
             a.new_zeros(()),
+            a.new_zeros(entries, 1),
             torch.eye(entries, dtype=torch.float64, device=a.device),
         )
     q, r, order = (
@@ -200,7 +216,8 @@ def _deficient(a: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     device = a.device
     return (
         (back @ z.cpu()[chosen]).to(device),
-        _spectral_norm(back).to(device) if rank else a.new_zeros(()),
+        spectral_norm(back).to(device) if rank else a.new_zeros(()),
+        (back if above is None else back @ above.cpu()[chosen]).to(device),
         q[:, rank:].contiguous().to(device),
     )
 
@@ -210,19 +227,19 @@ def _shared(
     parts: list[_Part],
     given: Known,
     value: Tensor,
-    error: Tensor,
+    spread: Spread,
     d_weight: Tensor,
     unit_roundoff: float,
-) -> tuple[int, bool, str, Tensor, Tensor]:
-    """Use the weight gradient: ``deficit, at_least, note, value, error`` after it."""
+) -> tuple[int, bool, str, Tensor, Spread]:
+    """Use the weight gradient: ``deficit, at_least, note, value, spread`` after it."""
     free = [part.null.shape[1] for part in parts]
     unknowns = sum(free)
     if unknowns > d_weight.numel():
         least = unknowns - d_weight.numel()
-        return least, True, "fewer shared equations than unknowns", value, error
+        return least, True, "fewer shared equations than unknowns", value, spread
     if unknowns > _LARGEST_JOINT:
         note = f"{unknowns} joint unknowns are too many to factorise (at most {_LARGEST_JOINT})"
-        return unknowns, False, f"{note}; the deficit is that without the shared equations", value, error
+        return unknowns, False, f"{note}; the deficit is that without the shared equations", value, spread
     channels = _telling_channels(stage, given, unknowns)
     shape = value.shape[1:]
     blocks = []
@@ -238,7 +255,7 @@ def _shared(
     u, values, vt = torch.linalg.svd(r)
     rank = int((values > _RANK * values[0]).sum()) if float(values[0]) > 0 else 0
     if rank < unknowns:
-        return unknowns - rank, False, "", value, error
+        return unknowns - rank, False, "", value, spread
     t = vt.T @ ((u.T @ (q.T @ rest)) / values)
     moved = torch.stack(
         [part.null @ piece for part, piece in zip(parts, t.split(free), strict=True)]
@@ -246,9 +263,16 @@ def _shared(
     # rest is off by the error of x0 seen through D and by rounding in dW; t by that over the last value.
     # |D e| <= |delta| |unfold(e)| <= |delta| sqrt(windows that share an entry) |e|
     overlap = math.prod(-(-k // s) for k, s in zip(stage.weight.shape[2:], stage.stride, strict=True))
-    seen = float((given.delta.flatten(1).norm(dim=1) * error).sum()) * math.sqrt(overlap)
+    seen = float((given.delta.flatten(1).norm(dim=1) * spread.norm).sum()) * math.sqrt(overlap)
     noise = seen + 4 * unit_roundoff * float(d_weight.norm())
-    return 0, False, "", value + moved, error + _SAFETY * noise / float(values[-1])
+    if given.doubt is not None:
+        noise += _PROBED * float(stage.weight_gradient(value + moved, given.doubt).sum(dim=0).norm())
+    missed = float((rest - system @ t).norm())
+    if not missed <= _MISSED * noise:
+        note = f"the weight gradient misses by {missed:.1e} what errors explain to {noise:.1e}"
+        return unknowns, False, note, value, spread
+    spread = replace(spread, rest=spread.rest + _SAFETY * noise / float(values[-1]))
+    return 0, False, "", value + moved, spread
 
 
 def _telling_channels(stage: Convolution, given: Known, unknowns: int) -> Tensor:
