@@ -150,7 +150,7 @@ def test_bounds_follow_the_noise_and_the_weak_sample(noise: float):
         name: g + noise * np.abs(g).max() * rng.normal(size=g.shape)
         for name, g in gradient(network, batch, Loss.MSE, Reduction.MEAN).items()
     }
-    found = run(network, given, loss="mse", reduction="mean", batch_size=4)
+    found = run(network, given, loss="mse", reduction="mean", labels="real", batch_size=4)
     rows = {int(np.abs(x - row).max(axis=1).argmin()): m for m, row in enumerate(found.x.numpy())}
     assert len(rows) == len(found.x)
     bounds = {k: found.status[m].error_bound for k, m in rows.items()}

@@ -97,9 +97,21 @@ def attacked(case: Case) -> Attack | None:
     linear = [part for part in exact if isinstance(part, nn.Linear)]
     network = ReluNetwork.from_arrays([part.weight for part in linear], [part.bias for part in linear])
     try:
-        return run(network, gradient, loss=loss, reduction=reduction, batch_size=len(x) if told else None)
+        return run(
+            network,
+            gradient,
+            loss=loss,
+            reduction=reduction,
+            labels=kind_of(y),
+            batch_size=len(x) if told else None,
+        )
     except (RangeError, GradientError):
         return None
+
+
+def kind_of(y: Tensor) -> str:
+    """Whether targets are labels of the loss's own kind."""
+    return "one_hot" if bool(((y == 0) | (y == 1)).all()) or y.dtype == torch.long else "real"
 
 
 def check_bounds(case: Case, found: Attack) -> None:

@@ -13,7 +13,7 @@ from exan_verify.network import ReluNetwork
 from exan_verify.numeric.attack import run
 from exan_verify.numeric.metrics import score
 from exan_verify.numeric.records import Attack
-from tests.properties.test_attack_bounds import LOSSES, QUIET, Case, cases
+from tests.properties.test_attack_bounds import LOSSES, QUIET, Case, cases, kind_of
 
 
 @st.composite
@@ -35,7 +35,15 @@ def attacked(case: Case, bits: list[bool]) -> Attack | None:
     network = ReluNetwork.from_arrays([part.weight for part in linear], [part.bias for part in linear])
     size = len(x) if told else None
     try:
-        return run(network, gradient, loss=loss, reduction=reduction, batch_size=size, partial=True)
+        return run(
+            network,
+            gradient,
+            loss=loss,
+            reduction=reduction,
+            labels=kind_of(y),
+            batch_size=size,
+            partial=True,
+        )
     except (RangeError, GradientError):
         return None
 
