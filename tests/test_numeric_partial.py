@@ -120,6 +120,18 @@ def test_a_narrow_layer_that_was_not_sent_leaves_features():
     assert "active neurons of hidden layer 1 do not determine 60 entries of the input" in found.reason
 
 
+def test_inputs_that_features_give_too_roughly_are_shown_and_not_claimed():
+    case = Case(50, 160, 60, 7, samples=6)
+    case.gradient = {name: g.float() for name, g in case.gradient.items()}
+    found = case.attack("2.", "4.")
+    assert claimed_features(case, found) == 6
+    assert claimed(case, found) + len(found.unclaimed) == 6
+    assert found.unclaimed
+    assert f"{len(found.unclaimed)} inputs follow from the features to" in found.reason
+    for one in found.unclaimed:
+        assert float((case.x - one.x).abs().amax(dim=1).min()) <= one.error_bound
+
+
 def test_deeper_starts_are_counted_from_the_bottom():
     case = Case(20, 64, 64, 48, 6, samples=4)
     found = case.attack("4.", "6.")

@@ -242,8 +242,11 @@ class Partial:
         reasons = [b.reason for b in below if b.reason]
         if len(reasons) > 1:
             reasons = [f"{reasons[0]}, and the like for {len(reasons) - 1} more"]
-        said = "; ".join((lost, *([f"counted from there: {found.reason}"] if found.reason else []), *reasons))
         wide = [b for m, b in enumerate(below) if b.x is not None and m not in good]
+        if wide:
+            worst = max(b.error_bound for b in wide)
+            reasons.append(f"{len(wide)} inputs follow from the features to {worst:.1e} only")
+        said = "; ".join((lost, *([f"counted from there: {found.reason}"] if found.reason else []), *reasons))
         return replace(
             found,
             x=_rows([b.x for m, b in enumerate(below) if m in good], layers[0], h),
