@@ -345,3 +345,43 @@ def test_methods_out_of_range_refuse_nothing_that_another_method_looked_at():
     found = run(network, given, loss="cross_entropy", reduction="mean")
     assert (len(found.x), found.complete) == (0, False)
     assert "beyond degree-2 lifting" in found.reason
+
+
+@pytest.mark.parametrize("loss", [Loss.BCE, Loss.MSE])
+@pytest.mark.parametrize("reduction", [Reduction.MEAN, Reduction.SUM])
+def test_more_samples_than_said_are_not_claimed(loss: Loss, reduction: Reduction):
+    network = default_network([20, 64, 3], seed=3)
+    batch = random_batch(network, 4, seed=5, loss=loss)
+    given = gradient(network, batch, loss, reduction)
+    assert run(network, given, loss=loss, reduction=reduction, batch_size=4).complete
+    found = run(network, given, loss=loss, reduction=reduction, batch_size=2)
+    assert len(found.x) == 0
+    assert "4 independent samples, more than the batch size 2" in found.reason
+
+
+@pytest.mark.parametrize("loss", [Loss.BCE, Loss.MSE])
+def test_a_scaled_gradient_has_no_labels(loss: Loss):
+    network = default_network([20, 64, 3], seed=3)
+    given = gradient(network, random_batch(network, 4, seed=5, loss=loss), loss, Reduction.MEAN)
+    scaled = {name: 2 * g for name, g in given.items()}
+    found = run(network, scaled, loss=loss, reduction="mean", batch_size=4)
+    assert len(found.x) == 0
+    assert "explains its loss vector" in found.reason
+    if loss is Loss.BCE:
+        soft = run(network, scaled, loss=loss, reduction="mean", batch_size=4, labels="real")
+        assert all(bool(((y >= 0) & (y <= 1)).all()) for y in soft.y), "no probability is outside of [0, 1]"
+
+
+@pytest.mark.parametrize(
+    ("labels", "loss", "said"),
+    [
+        ("known", "mse", "a question for certify"),
+        ("real", "cross_entropy", "whose labels are classes"),
+        ("soft", "bce", "labels='soft' is not known"),
+    ],
+)
+def test_labels_that_cannot_be_asked_for(labels: str, loss: str, said: str):
+    network = default_network([20, 64, 3], seed=3)
+    given = gradient(network, random_batch(network, 2, seed=5), Loss.CROSS_ENTROPY, Reduction.MEAN)
+    with pytest.raises(InputError, match=said):
+        run(network, given, loss=loss, reduction="mean", labels=labels)

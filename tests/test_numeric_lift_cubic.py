@@ -16,7 +16,6 @@ from exan_verify.errors import RangeError
 from exan_verify.network import Batch, Labels, Loss, Reduction
 from exan_verify.numeric import lift, lift_cubic
 from exan_verify.numeric import smallest as solver
-from exan_verify.numeric.attack import _spaces
 from exan_verify.numeric.cubic_operator import CubicOperator, cubic_unknowns, slices_of
 from exan_verify.numeric.equations import LayerEquations, layer_equations
 from exan_verify.numeric.lift import Lift
@@ -31,6 +30,7 @@ from exan_verify.numeric.lift_cubic import (
 from exan_verify.numeric.losses import loss_vectors
 from exan_verify.numeric.passes import backward, forward
 from exan_verify.numeric.problem import Problem, build_problem
+from exan_verify.numeric.pursue import column_spaces
 from tests.cases import default_network, random_batch
 from tests.simulated_device import DeviceTensor, simulated_device
 from tests.test_numeric_attack import attacked, largest_excess
@@ -53,7 +53,7 @@ def setup(
     problem = build_problem(
         network, given, loss=loss.value, reduction="sum", batch_size=None, device=None, seed=0
     )
-    equations = layer_equations(problem, _spaces(problem), len(widths) - 3)
+    equations = layer_equations(problem, column_spaces(problem), len(widths) - 3)
     trace = forward(problem, torch.tensor(batch.inputs.astype(np.float64)))
     g = loss_vectors(problem.loss, trace.logits, torch.tensor(np.array(batch.labels)))
     delta = backward(problem, trace, g)[-2]
@@ -263,7 +263,7 @@ def test_recovers_what_degree_two_cannot(widths: list[int], samples: int, loss: 
         network, given, loss=loss.value, reduction="mean", batch_size=samples, device=None, seed=0
     )
     with pytest.raises(RangeError, match="beyond degree-2 lifting"):
-        Lift(degrees=(2,)).find(problem, _spaces(problem))
+        Lift(degrees=(2,)).find(problem, column_spaces(problem))
     found = attacked(network, batch, loss, method="lift", batch_size=samples)
     assert found.complete, found.reason
     assert found.method == "lift of degree 3"
@@ -368,7 +368,7 @@ def test_memory_is_planned_before_it_is_taken():
         device=None,
         seed=0,
     )
-    large = layer_equations(problem, _spaces(problem), 0)
+    large = layer_equations(problem, column_spaces(problem), 0)
     assert cubic_size(large) > solver.DIRECT
     assert lift_cubic.cubic_memory(large) < lift_cubic.MEMORY < 8 * cubic_size(large) ** 2
 
@@ -383,7 +383,7 @@ def test_what_has_not_converged_is_said_and_nothing_claimed(monkeypatch: pytest.
     problem = build_problem(
         network, given, loss="cross_entropy", reduction="mean", batch_size=None, device=None, seed=0
     )
-    found = Lift(work=1.0).find(problem, _spaces(problem))
+    found = Lift(work=1.0).find(problem, column_spaces(problem))
     assert len(found.x) == 0
     assert "not converged in the work planned" in found.reason
 
@@ -405,7 +405,7 @@ def test_a_layer_with_equations_to_spare_is_left_to_degree_two():
         network, given, loss="cross_entropy", reduction="mean", batch_size=None, device=None, seed=0
     )
     with pytest.raises(RangeError, match="degree 2 has equations enough"):
-        Lift(degrees=(3,)).find(problem, _spaces(problem))
+        Lift(degrees=(3,)).find(problem, column_spaces(problem))
 
 
 def test_the_same_seed_gives_the_same_bits():

@@ -14,7 +14,7 @@ from exan_verify.bench.attack import autograd_gradient
 from exan_verify.convert import to_network
 from exan_verify.data import initialised_network, mnist_batch
 from exan_verify.network import Batch, Labels, Loss, Reduction, ReluNetwork
-from exan_verify.numeric.attack import _spaces, run
+from exan_verify.numeric.attack import run
 from exan_verify.numeric.bounds import refine
 from exan_verify.numeric.confirm import confirm
 from exan_verify.numeric.exclusive_rows import exclusive_samples
@@ -23,6 +23,7 @@ from exan_verify.numeric.metrics import score
 from exan_verify.numeric.passes import backward, forward, weight_gains
 from exan_verify.numeric.peel import _nothing
 from exan_verify.numeric.problem import Problem, build_problem
+from exan_verify.numeric.pursue import column_spaces
 from exan_verify.numeric.records import Attack, Finding
 from exan_verify.numeric.regroup import settled
 from exan_verify.numeric.remainder import without
@@ -329,7 +330,7 @@ def test_a_share_too_small_to_refuse_is_in_the_bound():
         device=None,
         seed=0,
     )
-    spaces = _spaces(problem)
+    spaces = column_spaces(problem)
     gains = weight_gains(problem)
     trace = forward(problem, x)
     g = loss_vectors(Loss.CROSS_ENTROPY, trace.logits, torch.tensor(np.array(batch.labels))) / 4
@@ -370,7 +371,7 @@ def test_a_stranger_among_the_candidates_does_not_spoil_the_others(share: float,
         device=None,
         seed=0,
     )
-    spaces, gains = _spaces(problem), weight_gains(problem)
+    spaces, gains = column_spaces(problem), weight_gains(problem)
     # near a sample, refinement finds that; far from all, it must go
     stranger = x[3] + share * torch.tensor(np.random.default_rng(3).normal(size=20))
     finding = Finding(

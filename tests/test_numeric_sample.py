@@ -11,11 +11,12 @@ from exan_verify.convert import to_network
 from exan_verify.data import initialised_network, mnist_batch
 from exan_verify.errors import RangeError
 from exan_verify.numeric import sample, separate
-from exan_verify.numeric.attack import METHODS, _spaces, run
+from exan_verify.numeric.attack import METHODS, run
 from exan_verify.numeric.equations import layer_equations
 from exan_verify.numeric.metrics import score
 from exan_verify.numeric.polish import polish
 from exan_verify.numeric.problem import build_problem
+from exan_verify.numeric.pursue import column_spaces
 from exan_verify.numeric.records import Attack
 
 
@@ -68,7 +69,7 @@ def test_samples_come_before_strangers():
         device=None,
         seed=0,
     )
-    draws = sample._Draws(layer_equations(problem, _spaces(problem), 0), problem.generator())
+    draws = sample._Draws(layer_equations(problem, column_spaces(problem), 0), problem.generator())
     q, _ = next(draws.starts())
     _, misfit = draws._explained(draws.basis @ q)
     samples = int((misfit < 1e-9).sum())

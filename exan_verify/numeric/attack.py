@@ -21,7 +21,6 @@ from exan_verify.numeric.published import Published
 from exan_verify.numeric.pursue import Candidates, Progress, column_spaces, pursue
 from exan_verify.numeric.records import Attack, Method
 from exan_verify.numeric.sample import Sample
-from exan_verify.numeric.spectrum import ColumnSpace
 from exan_verify.numeric.suspicion import hint
 
 _PATIENCE = 2e13
@@ -96,7 +95,7 @@ def run(
             )
             found = attempt.run(seconds=lambda: time.perf_counter() - start)
         else:
-            spaces = _spaces(problem)
+            spaces = column_spaces(problem)
             pursuit = pursue(
                 methods,
                 lambda one: Candidates(problem=problem, spaces=spaces, finding=one.find(problem, spaces)),
@@ -133,10 +132,6 @@ def _threads_for(problem: Problem) -> Iterator[None]:
 
 def _silent(_what: str, _share: float) -> None:
     pass
-
-
-def _spaces(problem: Problem) -> tuple[ColumnSpace, ...]:
-    return column_spaces(problem)
 
 
 def _with_hint(problem: Problem, found: Attack) -> Attack:

@@ -173,7 +173,7 @@ def _step(
         x=inputs.values[:size],
         deltas=deltas,
         bound=torch.where(in_range, bound, torch.full_like(bound, torch.inf)),
-        norm=torch.where(in_range & from_bias, _SAFETY * total2 / s, torch.inf),
+        norm=torch.where(in_range & from_bias & torch.isfinite(total2), _SAFETY * total2 / s, torch.inf),
         drift=drift + finding.scale_error,
         sine=meeting.sines[:, 0],
         isolation=isolation,
