@@ -190,6 +190,22 @@ SUITES: Mapping[str, Suite] = {
             ("disagreements", "disagreements"),
         ),
     ),
+    "tiny": Suite(
+        name="tiny",
+        title="tiny: random tiny questions, and how many stay undecided",
+        columns=(
+            ("loss", "name"),
+            ("way", "way"),
+            ("questions ", "questions"),
+            ("outcomes", "outcomes"),
+            ("open ", "open_share"),
+            ("samples open ", "samples_open"),
+            ("certified ", "certified"),
+            ("s, median ", "median"),
+            ("s, worst ", "worst"),
+            ("wrong", "wrong"),
+        ),
+    ),
 }
 _WIDE = 180
 _ON_DEVICE = ("attack", "compare", "robustness", "convolution")
@@ -222,7 +238,7 @@ _ALIGNED = {False: "---", True: "---:"}
     "--seconds",
     type=click.FloatRange(min=0),
     help="For convolution, compare and attack: time of an optimisation, per method and batch; default: each "
-    "row's own, or 10.",
+    "row's own, or 10. For tiny: budget of a question; default 10.",
 )
 @click.option(
     "--figure", type=PATH, metavar="FILE.png", help="For attack and compare: draw recall against batch size."
@@ -383,6 +399,7 @@ def _runner(name: str) -> Callable[..., list[Any]]:
     from exan_verify.bench.peeling import run_peeling_bench
     from exan_verify.bench.robustness import run_robustness_bench
     from exan_verify.bench.smt import run_smt_bench
+    from exan_verify.bench.tiny import run_tiny_bench
 
     runners: Mapping[str, Callable[..., list[Any]]] = {
         "attack": run_attack_bench,
@@ -393,6 +410,7 @@ def _runner(name: str) -> Callable[..., list[Any]]:
         "peeling": run_peeling_bench,
         "robustness": run_robustness_bench,
         "smt": run_smt_bench,
+        "tiny": run_tiny_bench,
     }
     return runners[name]
 
@@ -406,7 +424,7 @@ def _more(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
         more |= {"methods": options["methods"] or None, "patience": options["patience"]}
     if name == "convolution":
         more["iterations"] = options["rival_steps"]
-    if name in ("compare", "convolution"):
+    if name in ("compare", "convolution", "tiny"):
         more["seconds"] = options["seconds"]
     return more
 

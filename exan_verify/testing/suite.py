@@ -84,6 +84,19 @@ def instance(family: str, loss: Loss, has_bias: bool, index: int) -> Instance:
     raise AssertionError(f"no draw of {name} has a gradient")
 
 
+def tiny_question(loss: Loss, number: int) -> Instance:
+    """The ``number``-th random tiny question of that loss: d <= 3, 1 or 2 hidden layers of 1 to 5 neurons,
+    K <= 3, M <= 3, with or without biases. A gradient that is zero everywhere is a question like any other.
+    """
+    name = f"tiny/{loss.value}/{number}"
+    rng = Random(f"exan_verify tiny questions 1: {name}")
+    hidden = [rng.randint(1, 5) for _ in range(rng.randint(1, 2))]
+    draft = _draw(rng, loss, rng.random() < 0.5, hidden=hidden, samples=rng.randint(1, 3))
+    found = _finish(name, draft, rng, loss, planted=False)
+    assert found is not None
+    return found
+
+
 def _finish(name: str, draft: _Draft, rng: Random, loss: Loss, *, planted: bool) -> Instance | None:
     labels = _label_set(rng, loss)
     network = ReluNetwork.from_arrays(draft.weights, draft.biases)
