@@ -1,4 +1,4 @@
-"""How Hypothesis draws in this suite.
+"""How Hypothesis draws in this suite, and fixtures for all of it.
 
 The default profile draws the same examples on every machine and in every run; ``campaign`` draws anew, fifty
 times as many:
@@ -11,6 +11,10 @@ deadline, since its time is the machine's affair.
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
+import pytest
 from hypothesis import settings
 
 _COUNTED = 100
@@ -24,3 +28,16 @@ settings.load_profile("default")
 def examples(count: int) -> settings:
     """``count`` examples with the default profile, fifty times as many with ``campaign``."""
     return settings(max_examples=count * settings().max_examples // _COUNTED)
+
+
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Benchmarks run their cases here: a process of its own for each costs more than the smallest cases."""
+    from exan_verify.bench import compare
+
+    def compared(case: Any, method: str, seed: int, limit: float, _: float, device: str | None) -> Any:
+        return compare.METHODS[method](replace(compare.job_of(case, seed, limit), device=device))
+
+    monkeypatch.setattr(compare, "_isolated", compared)
+    for suite in ("attack", "certify", "convolution"):
+        monkeypatch.setattr(f"exan_verify.bench.{suite}.isolated", lambda run, seed: run(seed))
