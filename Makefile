@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test lint types proofs bench mutants clean
+.PHONY: help setup demo test campaign lint types proofs bench mutants clean
 
 help:
 	@grep -E '^# make' Makefile | sed 's/^# //'
@@ -23,7 +23,12 @@ demo: setup
 	$(BIN)/exan demo
 
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
+# make campaign - the laws in tests/properties on examples drawn anew, fifty times as many; takes hours
+campaign: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m 'campaign or not campaign' \
+	  --hypothesis-profile=campaign tests/properties
 
 # make lint  - ruff and strict types
 lint: setup

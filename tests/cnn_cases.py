@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from exan_verify.network import Loss
 from exan_verify.numeric.torch_losses import summed_loss
+from tests.torch_reference import uniform
 
 
 def autograd(
@@ -24,8 +25,7 @@ def autograd(
 
 def pictures(shape: tuple[int, ...], samples: int, seed: int = 0) -> Tensor:
     """Smooth random pictures in [0, 1], float64."""
-    generator = torch.Generator().manual_seed(seed)
-    raw = torch.rand(samples, *shape, generator=generator, dtype=torch.float64)
+    raw = uniform(samples, *shape, seed=seed)
     return (raw + raw.roll(1, -1) + raw.roll(1, -2)) / 3
 
 

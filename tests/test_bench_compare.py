@@ -26,13 +26,14 @@ from exan_verify.errors import InputError
 from tests.simulated_device import simulated_device
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_ours_is_exact_where_optimisation_is_not():
     told: list[tuple[str, int, int]] = []
     methods = ["auto", "tolerance 1e-06", "Inverting Gradients"]
     rows = run_compare_bench(
         rows=["M=4"],
         seeds=[0],
-        seconds=0.2,
+        seconds=0.1,
         methods=methods,
         progress=lambda *step: told.append(step),
     )
@@ -43,8 +44,6 @@ def test_ours_is_exact_where_optimisation_is_not():
     assert ours.rmse is not None
     assert ours.rmse < 1e-10
     assert ours.ssim == pytest.approx(1.0)
-    assert ours.peak_mib is not None
-    assert ours.peak_mib > 50
     # what it accepts it claims; optimisation claims nothing
     assert loose.wrong == 0
     # how near optimisation comes in its time depends on the machine; exact it never is
@@ -99,6 +98,7 @@ def test_a_method_that_takes_too_long_is_stopped():
     assert (row.seeds, row.stopped, row.recall, row.peak_mib) == (1, 1, 0.0, None)
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_attack_and_comparison_come_in_one_run():
     command = ["attack", "--case=784-512-10 M=8", "--repeat=1", "--method=auto", "--json"]
     result = CliRunner().invoke(bench_command, command, standalone_mode=False)
@@ -121,12 +121,15 @@ def test_what_the_comparison_beside_the_attack_runs_on():
     assert everything == [*sizes, *(case.name for case in ATTACK_CASES if not case.named)]
 
 
-def test_the_figure_is_written(tmp_path: Path):
+def test_the_figure_is_written_from_runs_in_processes_of_their_own(tmp_path: Path):
     figure = tmp_path / "recall.png"
-    command = ["compare", "--case=M=1", "--repeat=1", "--method=auto", f"--figure={figure}"]
+    command = ["compare", "--case=M=1", "--repeat=1", "--method=auto", f"--figure={figure}", "--json"]
     result = CliRunner().invoke(bench_command, command, standalone_mode=False)
     assert result.exit_code == 0, result.output
     assert figure.read_bytes().startswith(b"\x89PNG")
+    (row,) = json.loads(result.stdout)["suites"]["compare"]
+    assert (row["recall"], row["stopped"]) == (1.0, 0)
+    assert row["peak_mib"] > 50
 
 
 def test_a_device_of_another_suite_or_that_is_none_is_refused():

@@ -8,9 +8,9 @@ import torch
 from exan_verify.bench.attack import autograd_gradient
 from exan_verify.bench.peeling import CASES, Case, run_case, run_peeling_bench, summarise
 from exan_verify.bench.tolerance_peeling import tolerance_peeling
-from exan_verify.data import initialised_network
 from exan_verify.errors import InputError
 from exan_verify.numeric.metrics import wrong_claims
+from tests.torch_reference import normal, perceptron
 
 ROWS = {case.name: case for case in CASES}
 
@@ -44,8 +44,7 @@ def test_a_tolerance_below_rounding_finds_little():
 
 @pytest.mark.parametrize("samples", [1, 3])
 def test_the_baseline_peels_labels_too(samples: int):
-    model = initialised_network((30, 200, 5), seed=2)
-    x = torch.randn(samples, 30, generator=torch.Generator().manual_seed(0))
+    model, x = perceptron(30, 200, 5, seed=2), normal(samples, 30).float()
     y = torch.arange(samples) + 1
     gradient = autograd_gradient(model, x, y, "float64")
     found, labels = tolerance_peeling(model, gradient, batch_size=samples, tolerance=1e-6)

@@ -57,6 +57,7 @@ def test_runs_are_told_before_they_start():
     assert run_seeds("case", [4], run, None) == [-4]
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_the_work_limit_reaches_certify_and_belongs_to_it(capsys: pytest.CaptureFixture[str]):
     case = ("--case", "20-64-5 M=6 mse, gradient alone", "--repeat", "1")
     assert main(["bench", "certify", *case, "--work-limit", "10", "--json"]) == 0

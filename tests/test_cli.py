@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from exan_verify.bench.attack import Case
 from exan_verify.cli import main
 from exan_verify.cli.output import ExitCode
 from exan_verify.cli.program import COMMANDS
@@ -431,17 +432,25 @@ def test_demo_does_the_main_job_and_its_commands_work(here: Path, capsys: pytest
         assert run(capsys, *arguments)[0] == ExitCode.DONE
 
 
-def test_bench_measures_a_case(here: Path, capsys: pytest.CaptureFixture[str]):
-    case = "20-64-5 M=6 mse, gradient alone"
+@pytest.mark.usefixtures("in_this_process")
+def test_bench_measures_a_case(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    case = "8-12-3 mse, one region, classes (2,1)"
     code, record = run_json(capsys, "bench", "certify", "--case", case, "--repeat", "1", "--out", "b.json")
     assert code == 0
     (row,) = record["suites"]["certify"]
     assert (row["name"], row["outcomes"], row["seeds"]) == (case, {"unique": 1}, 1)
     assert json.loads(Path("b.json").read_text())["suites"] == record["suites"]
-    case = "784-512-10 M=8"
-    code, record = run_json(capsys, "bench", "attack", "--case", case, "--repeat", "1")
+    small = Case(name="small", widths=(12, 60, 4), samples=3)
+    monkeypatch.setattr("exan_verify.bench.attack.CASES", (small,))
+    code, record = run_json(capsys, "bench", "attack", "--alone", "--case", "small", "--repeat", "1")
     assert code == 0
+    assert list(record["suites"]) == ["attack"]
     assert (record["suites"]["attack"][0]["recall"], record["suites"]["attack"][0]["wrong"]) == (1, 0)
+
+
+def test_bench_searches_batches(capsys: pytest.CaptureFixture[str]):
     search = ("--case", "784-512-2 M=4 inside", "--batches", "1")
     code, record = run_json(capsys, "bench", "insecure", *search)
     assert code == 0

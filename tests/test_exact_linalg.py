@@ -1,11 +1,12 @@
 from fractions import Fraction
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from exan_verify.exact import linalg
 from exan_verify.exact.modular import PRIME
+from tests.conftest import examples
 
 SMALL = st.fractions(min_value=-4, max_value=4, max_denominator=5)
 
@@ -31,7 +32,7 @@ def low_rank(draw, rows=4, cols=5):
     )
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(matrix=low_rank())
 def test_rank_pivots_and_null_space_agree(matrix):
     rank = linalg.rank(matrix)
@@ -45,7 +46,7 @@ def test_rank_pivots_and_null_space_agree(matrix):
         assert linalg.rank(null) == null.shape[1]
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(matrix=low_rank(rows=5, cols=3), data=st.data())
 def test_solve_finds_the_unique_solution_or_says_none(matrix, data):
     x = array([[data.draw(SMALL)] for _ in range(3)])

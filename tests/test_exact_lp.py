@@ -4,13 +4,14 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
 from exan_verify.errors import InputError
 from exan_verify.exact import lp
 from exan_verify.exact.lp import Program, Solution, Status, feasible, proved, solve
+from tests.conftest import examples
 
 
 def test_an_optimum_at_a_vertex():
@@ -127,7 +128,7 @@ def programs(draw):
     )
 
 
-@settings(max_examples=400, deadline=None)
+@examples(400)
 @given(programs())
 def test_every_answer_is_proved_and_agrees_with_highs(program):
     solution = solve(program)

@@ -2,7 +2,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from exan_verify.exact import modular
@@ -10,6 +10,7 @@ from exan_verify.exact.dyadic import scaled
 from exan_verify.exact.modular import PRIME
 from exan_verify.exact.rational import RationalMatrix, carry, product, product_mod, residue_product
 from exan_verify.network import exact_array, to_fraction
+from tests.conftest import examples
 
 FLOATS = st.floats(allow_nan=False, allow_infinity=False, width=64, min_value=-1e30, max_value=1e30)
 NUMBERS = st.one_of(FLOATS, st.fractions(max_denominator=50), st.integers(-(2**70), 2**70))
@@ -23,7 +24,7 @@ def fractions(values):
     return [[to_fraction(v) for v in row] for row in values]
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(values=matrices(2, 3))
 def test_matrices_hold_their_values_exactly(values):
     held = RationalMatrix.of(exact_array(values, "v"))
@@ -32,7 +33,7 @@ def test_matrices_hold_their_values_exactly(values):
     assert held.nonzero().tolist() == [[v != 0 for v in row] for row in held.fractions()]
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(a=matrices(2, 4), b=matrices(4, 3))
 def test_products_are_exact(a, b):
     left, right = exact_array(a, "a"), exact_array(b, "b")
@@ -48,7 +49,7 @@ def test_products_are_exact(a, b):
     assert product(RationalMatrix.of(left), RationalMatrix.of(right)).fractions().tolist() == want
 
 
-@settings(max_examples=80, deadline=None)
+@examples(80)
 @given(a=matrices(3, 2), c=matrices(3, 1))
 def test_adding_a_column(a, c):
     left, column = RationalMatrix.of(exact_array(a, "a")), RationalMatrix.of(exact_array(c, "c"))
@@ -85,7 +86,7 @@ def test_masks_drop_values():
     assert held.masked(np.array([[False, True]])).fractions().tolist() == [[0, 3]]
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(a=st.integers(0, PRIME - 1), b=st.integers(0, PRIME - 1))
 def test_modular_arithmetic_is_pythons(a, b):
     x, y = modular.constant(a), modular.constant(b)
@@ -101,7 +102,7 @@ def test_modular_edges(value):
     assert int(modular.fold(np.array(2**64 - 1, dtype=np.uint64))) == (2**64 - 1) % PRIME
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(a=matrices(2, 3), data=st.data())
 def test_residues_of_products(a, data):
     left = exact_array(a, "a")

@@ -2,12 +2,13 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from exan_verify.exact import softmax
 from exan_verify.exact.modular import PRIME
 from exan_verify.network import Loss
+from tests.conftest import examples
 
 LOGITS = st.lists(st.fractions(min_value=-5, max_value=5, max_denominator=8), min_size=3, max_size=3)
 
@@ -18,14 +19,14 @@ def column(values):
     return out
 
 
-@settings(max_examples=80, deadline=None)
+@examples(80)
 @given(logits=LOGITS, label=st.integers(0, 2), t=st.integers(2, PRIME - 1))
 def test_cross_entropy_sums_to_zero_mod_p(logits, label, t):
     vector = softmax.loss_vectors_mod(Loss.CROSS_ENTROPY, column(logits), np.array([label]), 1, t)
     assert sum(int(v) for v in vector[:, 0]) % PRIME == 0
 
 
-@settings(max_examples=80, deadline=None)
+@examples(80)
 @given(logits=LOGITS, shift=st.integers(-50, 50), t=st.integers(2, PRIME - 1))
 def test_a_common_shift_of_the_logits_changes_nothing(logits, shift, t):
     """Also a test of negative exponents and of exponents mod p - 1."""
@@ -54,7 +55,7 @@ def test_a_vanishing_denominator_is_an_error_not_a_number():
         softmax.loss_vectors_mod(Loss.CROSS_ENTROPY, column([1, 0]), np.array([0]), 1, t)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(logits=LOGITS, label=st.integers(0, 2))
 def test_balls_contain_the_float_values(logits, label):
     balls = softmax.loss_vectors_ball(Loss.CROSS_ENTROPY, column(logits), np.array([label]), 2)

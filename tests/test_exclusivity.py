@@ -1,11 +1,12 @@
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from exan_verify.exact.backprop import forward, gradient
 from exan_verify.exclusivity import exan_counts, exclusivity, pattern_groups
 from exan_verify.network import Batch, Labels, Loss, Reduction, ReluNetwork
 from exan_verify.testing.strategies import batches, networks
+from tests.conftest import examples
 
 
 def test_counts_by_hand():
@@ -56,7 +57,7 @@ def test_without_biases_nothing_is_peelable():
     assert state.peelable == (False, False)
 
 
-@settings(max_examples=80, deadline=None)
+@examples(80)
 @given(data=st.data(), loss=st.sampled_from(list(Loss)))
 def test_the_closure_is_the_greatest_stopping_set(data, loss):
     network = data.draw(networks(max_depth=3))
@@ -75,7 +76,7 @@ def test_the_closure_is_the_greatest_stopping_set(data, loss):
         assert not any(np.any(alone & nonzero[:, m] & active[:, m]) for m in members)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(data=st.data())
 def test_groups_partition_the_batch(data):
     network = data.draw(networks())

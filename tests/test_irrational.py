@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from exan_verify.certificate import Question
@@ -28,6 +28,7 @@ from exan_verify.testing.suite import Instance
 from exan_verify.verdict import Box, Outcome, Trust, Verdict
 from tests import counterexamples
 from tests.cases import two_one_five_one
+from tests.conftest import examples
 from tests.smt_support import named
 from tests.test_smt_decide import irrational
 
@@ -205,7 +206,7 @@ def root(polynomial: tuple[int, ...], low: int, high: int) -> Root:
     c=st.fractions(min_value=-9, max_value=9, max_denominator=8),
     d=st.fractions(min_value=-9, max_value=9, max_denominator=8),
 )
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_arithmetic_with_square_roots(a: Fraction, b: Fraction, c: Fraction, d: Fraction) -> None:
     """(a + b r)(c + d s) with r = sqrt 2, s = sqrt 3 against floating point; r s r s = 6."""
     field = Field((root((-2, 0, 1), 1, 2), root((-3, 0, 1), 1, 2)))

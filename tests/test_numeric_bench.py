@@ -74,12 +74,12 @@ def test_every_kind_of_wrong_claim_is_counted(
     assert run_case(SMALL, 0).wrong == wrong
 
 
-def test_a_row_in_its_own_process_and_progress():
+def test_a_row_in_its_own_process_and_progress(monkeypatch: pytest.MonkeyPatch):
     told: list[tuple[str, int, int]] = []
-    name = CASES[0].name
-    row = run_attack_bench(rows=[name], seeds=[0], progress=lambda *step: told.append(step))[0]
-    assert told == [(name, 0, 1)]
-    assert (row.name, row.recall, row.wrong) == (name, 1.0, 0)
+    monkeypatch.setattr(bench, "CASES", (SMALL,))
+    row = run_attack_bench(rows=["small"], seeds=[0], progress=lambda *step: told.append(step))[0]
+    assert told == [("small", 0, 1)]
+    assert (row.name, row.recall, row.wrong) == ("small", 1.0, 0)
 
 
 def test_unknown_rows_are_refused():
@@ -87,6 +87,7 @@ def test_unknown_rows_are_refused():
         run_attack_bench(rows=["x"], seeds=[0])
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_long_rows_run_only_when_named(monkeypatch: pytest.MonkeyPatch):
     long = Case(name="long", widths=(30, 120, 5), samples=2, named=True)
     monkeypatch.setattr(bench, "CASES", (SMALL, long))

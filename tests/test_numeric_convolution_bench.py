@@ -123,6 +123,7 @@ def test_a_float32_row_claims_pictures():
     assert row.picture_error < row.picture_bound < 1e-3
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_rows_by_name():
     (row,) = run_convolution_bench(rows=["ResNet 3x32x32 M=4"], seeds=[0, 1])
     assert (row.seeds, row.features, row.wrong, row.stopped) == (2, 0, 0, "head")

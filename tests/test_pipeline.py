@@ -13,6 +13,7 @@ from exan_verify.kernel import check
 from exan_verify.network import Batch, Gradient, Labels, Loss, Reduction, ReluNetwork
 from exan_verify.verdict import Box, Outcome, SampleStatus, Trust
 from tests.cases import default_network, random_batch
+from tests.torch_reference import normal, perceptron
 
 
 def integer_network(widths, seed):
@@ -214,9 +215,7 @@ class TestInput:
         assert verdict.certificate["claim"]["question"]["domain"] == (("-10",), ("10",))
 
     def test_torch_modules_and_tensors(self):
-        torch.manual_seed(0)
-        model = torch.nn.Sequential(torch.nn.Linear(6, 40), torch.nn.ReLU(), torch.nn.Linear(40, 4))
-        verdict = certify(model, batch=(torch.randn(3, 6), torch.tensor([0, 3, 1])))
+        verdict = certify(perceptron(6, 40, 4), batch=(normal(3, 6).float(), torch.tensor([0, 3, 1])))
         assert verdict.outcome is Outcome.UNIQUE
         assert verdict.samples == (SampleStatus.DETERMINED,) * 3
         assert verdict.batch is None

@@ -15,16 +15,15 @@ from exan_verify.models import strided_cnn
 from exan_verify.network import Labels, Loss, Reduction
 from exan_verify.report.rehearsal import aligned, batch_gradient, loss_labels, rehearse, scores
 from tests.cnn_cases import autograd, pictures
+from tests.torch_reference import initialised, perceptron, uniform
 
 
 def model(classes: int = 4) -> nn.Sequential:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Flatten(), nn.Linear(12, 60), nn.ReLU(), nn.Linear(60, classes))
+    return nn.Sequential(nn.Flatten(), *perceptron(12, 60, classes))
 
 
 def batch(loss: Loss, samples: int = 3, classes: int = 4) -> tuple[Tensor, Tensor]:
-    torch.manual_seed(1)
-    x, y = torch.rand(samples, 3, 4, dtype=torch.float64), torch.arange(samples) % classes
+    x, y = uniform(samples, 3, 4, seed=1), torch.arange(samples) % classes
     one_hot = nn.functional.one_hot(y, classes).double()
     return x, one_hot if loss in (Loss.MSE, Loss.BCE) else y
 
@@ -49,16 +48,8 @@ def test_the_gradient_is_that_of_autograd(loss: Loss, reduction: Reduction):
 
 
 def test_the_gradient_of_a_model_with_convolutions_and_frozen_statistics():
-    torch.manual_seed(0)
-    net = nn.Sequential(
-        nn.Conv2d(1, 2, 3),
-        nn.BatchNorm2d(2),
-        nn.ReLU(),
-        nn.Flatten(),
-        nn.Linear(8, 9),
-        nn.ReLU(),
-        nn.Linear(9, 3),
-    )
+    convolution = [nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU()]
+    net = initialised(nn.Sequential(*convolution, nn.Flatten(), *perceptron(8, 9, 3)))
     net[1].running_mean[:] = torch.tensor([0.1, -0.2])
     net.eval()
     x, y = pictures((1, 4, 4), 2), torch.tensor([2, 0])
@@ -124,7 +115,7 @@ def test_labels_are_checked_without_the_inputs():
 
 
 def test_what_cannot_be_attacked_is_an_error():
-    net = nn.Sequential(nn.Linear(12, 9, bias=False), nn.ReLU(), nn.Linear(9, 4, bias=False))
+    net = perceptron(12, 9, 4, bias=False)
     x, y = batch(Loss.CROSS_ENTROPY)
     with pytest.raises(InputError, match="no biases"):
         rehearse(net, x.flatten(1).numpy(), y.numpy())

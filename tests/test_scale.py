@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from exan_verify.decide import pipeline
@@ -21,6 +21,7 @@ from exan_verify.network import Batch, Labels, Loss, Reduction, ReluNetwork
 from exan_verify.testing.strategies import LOSSES, batches, networks
 from exan_verify.verdict import Box, Engine, Outcome, SampleStatus
 from tests import torch_reference
+from tests.conftest import examples
 
 certify = partial(pipeline.certify, engine="exact")
 
@@ -114,7 +115,7 @@ def test_hinge_fixes_the_scale():
     assert verdict.outcome is Outcome.UNIQUE, verdict.reason
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(data=st.data(), loss=LOSSES, labels=st.sampled_from(list(Labels)))
 def test_certificates_without_biases_are_accepted(data, loss, labels):
     labels = Labels.ONE_HOT if labels is Labels.REAL and loss is not Loss.MSE else labels
@@ -126,7 +127,7 @@ def test_certificates_without_biases_are_accepted(data, loss, labels):
         assert (claim.outcome, claim.samples) == (verdict.outcome, verdict.samples)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(roots=st.tuples(st.fractions(-5, 5, max_denominator=9), st.fractions(-5, 5, max_denominator=9)))
 def test_positive_roots_of_products(roots):
     a, b = roots
@@ -134,7 +135,7 @@ def test_positive_roots_of_products(roots):
     assert [low for low, high in found if low == high] == sorted({r for r in roots if r > 0})
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(margin=st.fractions(Fraction(1, 20), 30, max_denominator=40), weight=st.integers(1, 9))
 def test_brackets_hold_the_other_root(margin, weight):
     low, high = bracket_of_margin(margin, weight)

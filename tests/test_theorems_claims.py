@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from exan_verify import Box, Outcome, ReluNetwork, check
@@ -46,6 +46,7 @@ from exan_verify.theorems.searching.unknowns import is_second_batch, label_pairs
 from exan_verify.theorems.situation import Asked
 from exan_verify.theorems.tracing import Path as TracedPath
 from exan_verify.theorems.tracing import all_hold, unknown
+from tests.conftest import examples
 from tests.counterexamples import parallel_logits, published_insecure
 from tests.theorem_cases import silent
 
@@ -86,7 +87,7 @@ def no_exclusive_neuron(s: Situation) -> bool:
 # ---- situations -------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(st.data(), st.sampled_from([Loss.MSE, Loss.HINGE]), st.sampled_from(list(Reduction)))
 def test_a_situation_agrees_with_the_exact_path(data: st.DataObject, loss: Loss, reduction: Reduction):
     network = data.draw(networks(max_depth=3, max_width=4, max_classes=3, biases=None))
@@ -145,7 +146,7 @@ def test_an_undecided_outcome_is_never_an_answer():
 # ---- traced numbers ---------------------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.lists(st.fractions(-4, 4, max_denominator=6), min_size=3, max_size=3), st.integers(0, 10**6))
 def test_traced_arithmetic_is_that_of_its_polynomials(values: list[Fraction], seed: int):
     names = ("a", "b", "c")

@@ -1,10 +1,17 @@
-"""Autograd in float64 as a reference."""
+"""Models drawn by numpy, and autograd in float64 as a reference.
+
+Torch's own stream is no help where a test's numbers matter: it differs between processors.
+"""
 
 from __future__ import annotations
+
+from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 
 from exan_verify.network import Batch, Loss, Reduction, ReluNetwork
 
@@ -15,17 +22,50 @@ FUNCTIONS = {
     Loss.HINGE: F.multi_margin_loss,
 }
 
+Model = TypeVar("Model", bound=nn.Module)
 
-def module(network: ReluNetwork) -> torch.nn.Sequential:
-    parts: list[torch.nn.Module] = []
+
+def initialised(model: Model, seed: int = 0) -> Model:
+    """The model itself, its Linear layers and convolutions redrawn from PyTorch's default distribution.
+
+    Weights and biases are uniform in +-1/sqrt(fan_in).
+    """
+    rng = np.random.default_rng(seed)
+    with torch.no_grad():
+        for part in model.modules():
+            if isinstance(part, nn.Linear | nn.Conv2d):
+                bound = part.weight[0].numel() ** -0.5
+                for parameter in part.parameters(recurse=False):
+                    parameter.copy_(torch.from_numpy(rng.uniform(-bound, bound, parameter.shape)))
+    return model
+
+
+def perceptron(*widths: int, seed: int = 0, bias: bool = True) -> nn.Sequential:
+    """Linear layers with ReLU between them, float32, at PyTorch's default initialisation."""
+    layers = [part for a, b in pairwise(widths) for part in (nn.Linear(a, b, bias=bias), nn.ReLU())]
+    return initialised(nn.Sequential(*layers[:-1]), seed)
+
+
+def uniform(*shape: int, seed: int = 0) -> Tensor:
+    """Numbers in [0, 1), float64."""
+    return torch.from_numpy(np.random.default_rng(seed).random(shape))
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    """Standard normal numbers, float64."""
+    return torch.from_numpy(np.random.default_rng(seed).standard_normal(shape))
+
+
+def module(network: ReluNetwork) -> nn.Sequential:
+    parts: list[nn.Module] = []
     for layer in network.layers:
-        linear = torch.nn.Linear(layer.shape[1], layer.shape[0], bias=layer.bias is not None).double()
+        linear = nn.Linear(layer.shape[1], layer.shape[0], bias=layer.bias is not None).double()
         with torch.no_grad():
             linear.weight.copy_(torch.from_numpy(layer.weight.astype(np.float64)))
             if layer.bias is not None:
                 linear.bias.copy_(torch.from_numpy(layer.bias.astype(np.float64)))
-        parts += [linear, torch.nn.ReLU()]
-    return torch.nn.Sequential(*parts[:-1])
+        parts += [linear, nn.ReLU()]
+    return nn.Sequential(*parts[:-1])
 
 
 def gradient(network: ReluNetwork, batch: Batch, loss: Loss, reduction: Reduction) -> dict[str, np.ndarray]:

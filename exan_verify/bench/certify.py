@@ -7,18 +7,16 @@ any tuning; networks have PyTorch's default initialisation, random inputs are st
 from __future__ import annotations
 
 import json
-import multiprocessing
 import resource
 import statistics
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from exan_verify.bench.cases import CASES, Case, build
-from exan_verify.bench.rows import Progress, require_known, run_seeds
+from exan_verify.bench.rows import Progress, isolated, require_known, run_seeds
 from exan_verify.decide.pipeline import certify
 from exan_verify.exact.backprop import gradient
 from exan_verify.exclusivity import exclusivity
@@ -92,7 +90,7 @@ def run_certify_bench(
     require_known("certify", rows, case_names())
     table = []
     for case in chosen:
-        run = partial(_isolated, case, work_limit)
+        run = partial(isolated, partial(run_case, case, work_limit=work_limit))
         runs = run_seeds(case.name, list(seeds)[: case.seeds], run, progress)
         table.append(_summary(case, runs))
     return table
@@ -159,12 +157,6 @@ def _same(found: Batch | None, batch: Batch) -> bool:
     return found is not None and sorted(zip(found.x, map(str, found.y), strict=True)) == sorted(
         zip(batch.x, map(str, batch.y), strict=True)
     )
-
-
-def _isolated(case: Case, work_limit: int | None, seed: int) -> Run:
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
-        return pool.submit(run_case, case, seed, work_limit).result()
 
 
 def _summary(case: Case, runs: Sequence[Run]) -> Row:

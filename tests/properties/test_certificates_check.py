@@ -3,7 +3,7 @@
 import json
 from functools import partial
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from exan_verify.decide import pipeline
@@ -11,11 +11,12 @@ from exan_verify.kernel import check
 from exan_verify.network import Labels, Loss
 from exan_verify.testing.strategies import LOSSES, REDUCTIONS, batches, networks
 from exan_verify.verdict import SampleStatus
+from tests.conftest import examples
 
 certify = partial(pipeline.certify, engine="exact")
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(data=st.data(), loss=LOSSES, reduction=REDUCTIONS, labels=st.sampled_from(list(Labels)))
 def test_issued_certificates_are_accepted(data, loss, reduction, labels):
     labels = Labels.ONE_HOT if labels is Labels.REAL and loss is not Loss.MSE else labels

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, reject, settings
+from hypothesis import given, reject
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -18,26 +19,27 @@ from exan_verify.numeric.convolution.oracle import stage_deficits
 from exan_verify.numeric.convolution.stages import ConvolutionalNetwork
 from exan_verify.numeric.convolution.systems import stage_matrix
 from tests.cnn_cases import autograd
+from tests.conftest import examples
+from tests.torch_reference import initialised
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths:UserWarning")
-QUIET = settings(deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 
 
-def _norm(channels: int) -> nn.BatchNorm2d:
+Model = tuple[nn.Sequential, Tensor]
+
+
+def _norm(channels: int, rng: np.random.Generator) -> nn.BatchNorm2d:
     norm = nn.BatchNorm2d(channels)
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    nn.init.normal_(norm.running_mean, std=0.2)
-    nn.init.uniform_(norm.running_var, 0.5, 2)
-    nn.init.uniform_(norm.weight, 0.5, 2)
-    nn.init.normal_(norm.bias, std=0.2)
+    shift, spread = rng.normal(0, 0.2, (2, channels)), rng.uniform(0.5, 2, (2, channels))
+    drawn = {"running_mean": shift[0], "bias": shift[1], "running_var": spread[0], "weight": spread[1]}
+    norm.load_state_dict({name: torch.from_numpy(value) for name, value in drawn.items()}, strict=False)
     return norm
 
 
 @st.composite
-def models(draw: st.DrawFn) -> tuple[nn.Sequential, tuple[int, int, int]]:
-    """One or two convolutions of any geometry, norms and pools between, and a head."""
-    torch.manual_seed(draw(st.integers(0, 2**31)))
+def models(draw: st.DrawFn) -> Model:
+    """One or two convolutions of any geometry, norms and pools between, and a head; and three pictures."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**31)))
     channels = draw(st.sampled_from([1, 2, 4]))
     height, width = draw(st.integers(4, 6)), draw(st.integers(4, 6))
     layers: list[nn.Module] = []
@@ -59,7 +61,7 @@ def models(draw: st.DrawFn) -> tuple[nn.Sequential, tuple[int, int, int]]:
                 bias=draw(st.booleans()),
             )
         )
-        layers += [_norm(out)] if draw(st.booleans()) else []
+        layers += [_norm(out, rng)] if draw(st.booleans()) else []
         layers.append(nn.ReLU())
         pools = [None, None, nn.MaxPool2d(2, 1), nn.AvgPool2d(2, 1, 1), nn.Dropout()]
         pool = draw(st.sampled_from(pools))
@@ -71,21 +73,17 @@ def models(draw: st.DrawFn) -> tuple[nn.Sequential, tuple[int, int, int]]:
     except RuntimeError:  # a kernel larger than what it is given
         reject()
     head = [nn.Flatten(), nn.Linear(features, 40), nn.ReLU(), nn.Linear(40, 4)]
-    return nn.Sequential(*body, *head).eval(), (channels, height, width)
-
-
-Model = tuple[nn.Sequential, tuple[int, int, int]]
+    model = initialised(nn.Sequential(*body, *head).eval(), int(rng.integers(2**31)))
+    return model, torch.from_numpy(rng.random((3, channels, height, width)))
 
 
 def built(case: Model) -> tuple[ConvolutionalNetwork, Tensor, Tensor]:
-    model, shape = case
-    model.double()
-    network = to_convolutional(model, shape)
-    return network, torch.rand(3, *shape, dtype=torch.float64), torch.tensor([0, 3, 1])
+    model, x = case
+    return to_convolutional(model.double(), tuple(x.shape[1:])), x, torch.tensor([0, 3, 1])
 
 
 @given(models())
-@settings(QUIET, max_examples=12)
+@examples(12)
 def test_forward_and_gradients_are_those_of_torch(case: Model):
     network, x, y = built(case)
     model = case[0]
@@ -100,7 +98,7 @@ def test_forward_and_gradients_are_those_of_torch(case: Model):
 
 
 @given(models())
-@settings(QUIET, max_examples=8)
+@examples(8)
 def test_linear_stages_are_their_matrices(case: Model):
     network, x, _ = built(case)
     values = network.values(x)
@@ -115,7 +113,7 @@ def test_linear_stages_are_their_matrices(case: Model):
 
 
 @given(models(), st.sampled_from([torch.float64, torch.float32]))
-@settings(QUIET, max_examples=24)
+@examples(24)
 def test_no_claimed_picture_is_further_off_than_its_bound(case: Model, dtype: torch.dtype):
     case[0].float()  # weights that both dtypes have
     network, x, y = built(case)
@@ -138,7 +136,7 @@ def test_no_claimed_picture_is_further_off_than_its_bound(case: Model, dtype: to
 
 
 @given(models())
-@settings(QUIET, max_examples=8)
+@examples(8)
 def test_a_deficit_is_the_dimension_of_what_the_equations_allow(case: Model):
     # against a dense rank of all equations of one stage at once, forward and shared
     network, x, y = built(case)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from math import ceil
 
 import numpy as np
-import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -17,7 +16,8 @@ from exan_verify.numeric.attack import run
 from exan_verify.numeric.cubic_operator import cubic_unknowns
 from exan_verify.numeric.equations import lifted_unknowns
 from exan_verify.numeric.records import Attack
-from tests.properties.test_attack_bounds import KINDS, LOSSES, QUIET, Case, _spoil, check_bounds
+from tests.conftest import examples
+from tests.properties.test_attack_bounds import KINDS, LOSSES, Case, _spoil, check_bounds
 
 
 def between(width: int, free: int, share: float) -> tuple[int, int]:
@@ -72,24 +72,15 @@ def test_the_range_is_not_empty():
 
 
 @given(cases(share=1.0))
-@settings(QUIET, max_examples=60)
+@examples(60)
 def test_every_claim_holds(case: Case):
     found = lifted(case)
     if found is not None:
         check_bounds(case, found)
 
 
-@pytest.mark.campaign
-@given(cases(share=1.0))
-@settings(QUIET, max_examples=2000, derandomize=False)
-def test_every_claim_holds_campaign(case: Case):
-    found = lifted(case)
-    if found is not None:
-        check_bounds(case, found)
-
-
 @given(cases(share=0.8, kinds=("plain",)))
-@settings(QUIET, max_examples=60)
+@examples(60)
 def test_ordinary_batches_are_found_whole(case: Case):
     _, x, _, loss, *_ = case
     found = lifted(case)

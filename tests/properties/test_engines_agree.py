@@ -5,8 +5,7 @@ is unique here and ambiguous there, raises :class:`SoundnessError`. Weights and 
 numbers, which provoke equal patterns, zero pre-activations, duplicates and rank deficits.
 """
 
-import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from exan_verify.decide.context import Context, Setting
@@ -15,8 +14,7 @@ from exan_verify.facts import Facts
 from exan_verify.network import Labels, Loss
 from exan_verify.testing.strategies import LOSSES, REDUCTIONS, batches, networks
 from exan_verify.verdict import Box, Budget
-
-SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large]
+from tests.conftest import examples
 
 
 @st.composite
@@ -40,14 +38,7 @@ def joined(context):
     return facts.outcome(context.samples, distinct=context.batch.distinct)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=SLOW)
+@examples(60)
 @given(context=contexts())
 def test_no_two_engines_contradict_each_other(context):
-    joined(context)
-
-
-@pytest.mark.campaign
-@settings(max_examples=10_000, deadline=None, suppress_health_check=SLOW)
-@given(context=contexts())
-def test_no_two_engines_contradict_each_other_campaign(context):
     joined(context)

@@ -3,7 +3,7 @@
 from fractions import Fraction
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from exan_verify.exact import backprop
@@ -11,9 +11,10 @@ from exan_verify.exact.modular import PRIME
 from exan_verify.network import Loss
 from exan_verify.testing.strategies import LOSSES, REDUCTIONS, batches, networks
 from tests import naive, torch_reference
+from tests.conftest import examples
 
 
-@settings(max_examples=120, deadline=None)
+@examples(120)
 @given(data=st.data(), loss=LOSSES, reduction=REDUCTIONS, generic=st.booleans())
 def test_balls_contain_autograd_to_1e_9(data, loss, reduction, generic):
     network = data.draw(networks(biases=None, generic=generic))
@@ -29,7 +30,7 @@ def test_balls_contain_autograd_to_1e_9(data, loss, reduction, generic):
         assert np.abs(entries - expected).max() <= 1e-9 * max(scale, 1.0)
 
 
-@settings(max_examples=120, deadline=None)
+@examples(120)
 @given(data=st.data(), loss=st.sampled_from([Loss.MSE, Loss.HINGE]), reduction=REDUCTIONS)
 def test_rational_gradients_equal_the_naive_ones(data, loss, reduction):
     network = data.draw(networks(biases=None))
@@ -40,7 +41,7 @@ def test_rational_gradients_equal_the_naive_ones(data, loss, reduction):
         assert [Fraction(v) for v in got.reshape(-1)] == [v for row in _rows(expected) for v in row]
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(data=st.data(), loss=st.sampled_from([Loss.MSE, Loss.HINGE]), reduction=REDUCTIONS)
 def test_residues_are_the_rational_gradient_mod_p(data, loss, reduction):
     network = data.draw(networks(biases=None))
@@ -54,7 +55,7 @@ def test_residues_are_the_rational_gradient_mod_p(data, loss, reduction):
         assert residues.reshape(-1).tolist() == expected
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(data=st.data())
 def test_patterns_and_zeros_are_the_naive_signs(data):
     network = data.draw(networks(biases=None))

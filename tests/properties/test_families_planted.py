@@ -4,12 +4,13 @@ Each find is replayed: exactly (or in balls), by autograd, and by the kernel fro
 """
 
 import numpy as np
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from exan_verify.exact.backprop import forward
 from exan_verify.network import Batch, Labels, Loss, Reduction
 from tests.cases import two_one_five_one
+from tests.conftest import examples
 from tests.family_cases import (
     context_of,
     found_by_engine,
@@ -39,7 +40,7 @@ def hidden_widths(rng):
     return [int(v) for v in rng.integers(2, 6, rng.integers(1, 4))]
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(seed=SEEDS, reduction=st.sampled_from(list(Reduction)), boxed=st.booleans())
 def test_mse_orbits(seed, reduction, boxed):
     """S1: at least two more samples than labels, in one region; d as large as the logits can see."""
@@ -59,7 +60,7 @@ def test_mse_orbits(seed, reduction, boxed):
     check_found(context_of(network, batch, Loss.MSE, reduction=reduction, domain=domain))
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(seed=SEEDS, loss=st.sampled_from(list(Loss)), biases=st.booleans(), boxed=st.booleans())
 def test_shears(seed, loss, biases, boxed):
     """S2: more samples of one region than their loss vectors have dimensions, and a direction unseen."""
@@ -81,7 +82,7 @@ def test_shears(seed, loss, biases, boxed):
     assert len(finding.facts.free) >= (1 if loss is Loss.HINGE else 2)
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(seed=SEEDS, loss=st.sampled_from(list(Loss)), labels=st.sampled_from(list(Labels)))
 def test_dead_samples(seed, loss, labels):
     """S3: a sample strictly inside the dead set of some hidden layer is FREE, its copy with it."""
@@ -107,7 +108,7 @@ def test_dead_samples(seed, loss, labels):
     check_found(context_of(network, batch, loss, labels=labels), free=set(range(copies)))
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(seed=SEEDS, loss=st.sampled_from([Loss.MSE, Loss.HINGE]))
 def test_silent_samples(seed, loss):
     """S3: a zero loss vector; the sample may move wherever its logits allow."""
@@ -129,7 +130,7 @@ def test_silent_samples(seed, loss):
     check_found(context_of(network, batch, loss), free={0})
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(seed=SEEDS, loss=st.sampled_from([Loss.MSE, Loss.BCE]))
 def test_bottlenecks_below_other_layers(seed, loss):
     """S4, not S2: the samples have different patterns above a first layer of one neuron (2-1-n-1). The shear
@@ -144,7 +145,7 @@ def test_bottlenecks_below_other_layers(seed, loss):
     check_found(context_of(network, same, loss))
 
 
-@settings(max_examples=20, deadline=None)
+@examples(20)
 @given(seed=SEEDS, biases=st.booleans())
 def test_real_labels(seed, biases):
     """S5: two samples of one region are never determined when targets are real."""

@@ -1,17 +1,18 @@
 """Law: the families engine says nothing false, also at zero pre-activations, ties, copies and box faces."""
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from exan_verify.decide import lifting
 from exan_verify.network import Labels, Loss
 from exan_verify.testing.strategies import LOSSES, REDUCTIONS, batches, networks
 from exan_verify.verdict import Box, Budget
+from tests.conftest import examples
 from tests.family_cases import context_of, found_by_engine, replay, shown_to_kernel
 
 
-@settings(max_examples=90, deadline=None)
+@examples(90)
 @given(
     data=st.data(),
     loss=LOSSES,
@@ -35,7 +36,7 @@ def test_kernel_and_replay_agree_with_the_engine(data, loss, reduction, domain, 
         replay(context, finding.witness.batch)
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(data=st.data(), loss=LOSSES)
 def test_samples_that_lifting_determines_are_never_free(data, loss):
     """``|`` of the two engines' facts raises SoundnessError on a contradiction."""
@@ -46,7 +47,7 @@ def test_samples_that_lifting_determines_are_never_free(data, loss):
     assert not both.free & both.determined
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(data=st.data(), loss=LOSSES, seed=st.integers(0, 99))
 def test_the_order_of_the_samples_does_not_matter(data, loss, seed):
     network = data.draw(networks(max_width=5))

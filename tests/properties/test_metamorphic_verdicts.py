@@ -3,13 +3,14 @@
 from functools import partial
 
 import numpy as np
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from exan_verify.decide import pipeline
 from exan_verify.network import Batch, Labels, ReluNetwork
 from exan_verify.testing.strategies import LOSSES, batches, networks
 from exan_verify.verdict import Outcome
+from tests.conftest import examples
 
 certify = partial(pipeline.certify, engine="lifting")
 
@@ -36,7 +37,7 @@ def summary(network, batch, loss):
     return verdict.outcome, verdict.samples
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(question=questions(), data=st.data())
 def test_permuting_samples(question, data):
     network, batch, loss = question
@@ -47,7 +48,7 @@ def test_permuting_samples(question, data):
     assert permuted == tuple(samples[m] for m in order)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(question=questions(), data=st.data())
 def test_permuting_neurons(question, data):
     network, batch, loss = question
@@ -59,7 +60,7 @@ def test_permuting_neurons(question, data):
     assert summary(rebuild(layers), batch, loss) == summary(network, batch, loss)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(question=questions(), data=st.data(), power=st.integers(-6, 6))
 def test_scaling_a_neuron(question, data, power):
     network, batch, loss = question
@@ -72,7 +73,7 @@ def test_scaling_a_neuron(question, data, power):
     assert summary(rebuild(layers), batch, loss) == summary(network, batch, loss)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(question=questions(), data=st.data())
 def test_dead_neurons_change_nothing(question, data):
     network, batch, loss = question
@@ -85,7 +86,7 @@ def test_dead_neurons_change_nothing(question, data):
     assert summary(rebuild(layers), batch, loss) == summary(network, batch, loss)
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(question=questions(), data=st.data(), power=st.integers(-3, 3))
 def test_all_engines_together_never_turn_a_verdict_round(question, data, power):
     """Searches have limits, so another order may end in UNKNOWN; UNIQUE never becomes AMBIGUOUS."""
@@ -102,7 +103,7 @@ def test_all_engines_together_never_turn_a_verdict_round(question, data, power):
     assert {one, two} != {Outcome.UNIQUE, Outcome.AMBIGUOUS}
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(question=questions())
 def test_storing_the_same_numbers_otherwise_changes_nothing(question):
     network, batch, loss = question

@@ -3,7 +3,7 @@
 from functools import partial
 
 import numpy as np
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from exan_verify.decide import pipeline
@@ -12,6 +12,7 @@ from exan_verify.network import Batch, Labels, Loss, Reduction
 from exan_verify.testing.strategies import LOSSES, batches, networks
 from exan_verify.verdict import Outcome, SampleStatus
 from tests.cases import two_one_five_one
+from tests.conftest import examples
 
 certify = partial(pipeline.certify, engine="exact")
 
@@ -26,7 +27,7 @@ def extended(batch, x, y, network, loss, labels=Labels.ONE_HOT):
     )
 
 
-@settings(max_examples=120, deadline=None)
+@examples(120)
 @given(data=st.data(), loss=LOSSES, generic=st.booleans())
 def test_two_copies_of_a_sample(data, loss, generic):
     network = data.draw(networks(max_width=14, generic=generic))
@@ -37,7 +38,7 @@ def test_two_copies_of_a_sample(data, loss, generic):
     assert verdict.samples[0] is verdict.samples[-1] is SampleStatus.UNKNOWN
 
 
-@settings(max_examples=120, deadline=None)
+@examples(120)
 @given(data=st.data(), loss=LOSSES, generic=st.booleans())
 def test_samples_of_one_region(data, loss, generic):
     network = data.draw(networks(max_width=14, generic=generic))
@@ -53,7 +54,7 @@ def test_samples_of_one_region(data, loss, generic):
     assert verdict.samples[0] is verdict.samples[-1] is SampleStatus.UNKNOWN
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(seed=st.integers(0, 10**6))
 def test_a_bottleneck_below_the_layer_that_lifting_passes(seed):
     """C1's warning, 2-1-5-1: the second batch is exact, and no sample that moves is called determined."""
@@ -70,7 +71,7 @@ def test_a_bottleneck_below_the_layer_that_lifting_passes(seed):
             assert verdict.samples[m] is not SampleStatus.DETERMINED
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(data=st.data())
 def test_planted_shears_with_real_labels(data):
     """Two samples of one region: sum alpha_m g^m = 0 is arranged through real labels (S2), exactly."""

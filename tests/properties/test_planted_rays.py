@@ -7,7 +7,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from exan_verify.decide.pipeline import certify
@@ -17,10 +17,11 @@ from exan_verify.network import Batch, Labels, Loss, Reduction, ReluNetwork
 from exan_verify.testing.strategies import LOSSES
 from exan_verify.testing.suite import iterate_suite
 from exan_verify.verdict import Outcome
+from tests.conftest import examples
 from tests.ray_cases import planted
 
 
-@settings(max_examples=6, deadline=None)
+@examples(6)
 @given(seed=st.integers(0, 10**6), labels=st.sampled_from(["one_hot", "known"]))
 def test_planted_second_batches_are_never_called_unique(seed, labels):
     network, batch, second = planted(seed)
@@ -56,7 +57,7 @@ def small_question(seed, loss):
     return network, Batch.of(x, y, network=network, loss=loss, labels=Labels.ONE_HOT)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(seed=st.integers(0, 10**6), loss=LOSSES)
 def test_whatever_is_decided_is_confirmed_and_not_contradicted(seed, loss):
     network, batch = small_question(seed, loss)

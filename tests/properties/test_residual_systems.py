@@ -6,7 +6,7 @@ import json
 from fractions import Fraction
 
 import numpy as np
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy.optimize import least_squares
 
@@ -18,6 +18,7 @@ from exan_verify.kernel import check
 from exan_verify.network import Batch, Labels, Loss, Reduction, ReluNetwork
 from exan_verify.testing.strategies import LOSSES, REDUCTIONS, batches, networks
 from exan_verify.verdict import Budget
+from tests.conftest import examples
 from tests.test_residual import one_region
 
 
@@ -49,7 +50,7 @@ def claimed(question, finding):
     )
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(data=st.data(), loss=LOSSES, reduction=REDUCTIONS)
 def test_what_is_found_is_accepted_and_witnesses_are_exact(data, loss, reduction):
     network = data.draw(networks(max_depth=3, max_width=5, max_classes=4, biases=None))
@@ -68,7 +69,7 @@ def test_what_is_found_is_accepted_and_witnesses_are_exact(data, loss, reduction
         )
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     slope=st.integers(2, 40).map(lambda k: Fraction(k, 16)),
     start=st.integers(-20, 20).map(lambda k: Fraction(k, 8)),
@@ -98,7 +99,7 @@ def test_parallel_pairs_between_the_samples_are_ambiguous(slope, start, length, 
     ) == gradient(network, batch, Loss.MSE, Reduction.MEAN)
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(
     seed=st.integers(0, 10**6),
     counts=st.sampled_from([(0, 0), (0, 1), (0, 1, 2), (0, 0, 1)]),
@@ -137,7 +138,7 @@ def test_no_numeric_root_beside_the_permutations(seed, counts, classes):
             assert permutation or named, q
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(data=st.data(), loss=LOSSES)
 def test_the_order_of_the_samples_never_turns_a_verdict_round(data, loss):
     network = data.draw(networks(max_depth=2, max_width=6, max_classes=4, generic=True))

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
 from exan_verify import Outcome, ReluNetwork, Verdict, certify, check
 from exan_verify.network import Batch, Labels, Loss
+from tests.conftest import examples
 from tests.tolerance_cases import case, gap, moved, nearest
 
-SETTINGS = settings(
-    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
-)
 SHAPES = st.sampled_from(
     [([8, 40, 3], 2), ([10, 60, 3], 3), ([6, 50, 1], 3), ([9, 60, 12, 3], 3), ([7, 40, 2], 3)]
 )
@@ -34,7 +32,7 @@ def inside(batch: Batch, verdict: Verdict) -> bool:
 
 
 @given(shape=SHAPES, loss=st.sampled_from(list(Loss)), seed=SEEDS, power=st.integers(-13, -5))
-@SETTINGS
+@examples(20)
 def test_batches_pushed_until_the_gradient_leaves_the_tolerance(shape, loss, seed, power):
     """From the planted batch, along random motions, as far as the tolerance allows."""
     widths, samples = shape
@@ -95,7 +93,7 @@ def pushed(network, batch, loss, rounded, direction, tolerance) -> Batch:
 
 
 @given(shape=SHAPES, loss=st.sampled_from(list(Loss)), seed=SEEDS)
-@SETTINGS
+@examples(20)
 def test_float32_gradients(shape, loss, seed):
     """Rounded to float32, by at most 2^-25 of the largest entry, the planted batch is in the radius."""
     widths, samples = shape
@@ -109,7 +107,7 @@ def test_float32_gradients(shape, loss, seed):
 
 
 @given(shape=SHAPES, loss=st.sampled_from(list(Loss)), seed=SEEDS, second=SEEDS)
-@SETTINGS
+@examples(20)
 def test_two_batches_within_the_tolerance_are_within_one_radius(shape, loss, seed, second):
     """A gradient between those of two near batches: both lie in the radius."""
     widths, samples = shape

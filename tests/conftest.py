@@ -1,0 +1,43 @@
+"""How Hypothesis draws in this suite, and fixtures for all of it.
+
+The default profile draws the same examples on every machine and in every run; ``campaign`` draws anew, fifty
+times as many:
+
+    pytest --hypothesis-profile=campaign tests/properties/test_engines_agree.py
+
+Neither keeps a database of examples, so that a run depends on nothing but the code, and no example has a
+deadline, since its time is the machine's affair.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import settings
+
+_COUNTED = 100
+"""Examples of the default profile; ``examples`` scales by it."""
+
+settings.register_profile("default", derandomize=True, database=None, deadline=None, max_examples=_COUNTED)
+settings.register_profile("campaign", settings.get_profile("default"), derandomize=False, max_examples=5000)
+settings.load_profile("default")
+
+
+def examples(count: int) -> settings:
+    """``count`` examples with the default profile, fifty times as many with ``campaign``."""
+    return settings(max_examples=count * settings().max_examples // _COUNTED)
+
+
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Benchmarks run their cases here: a process of its own for each costs more than the smallest cases."""
+    from exan_verify.bench import compare
+
+    def compared(case: Any, method: str, seed: int, limit: float, _: float, device: str | None) -> Any:
+        return compare.METHODS[method](replace(compare.job_of(case, seed, limit), device=device))
+
+    monkeypatch.setattr(compare, "_isolated", compared)
+    for suite in ("attack", "certify", "convolution"):
+        monkeypatch.setattr(f"exan_verify.bench.{suite}.isolated", lambda run, seed: run(seed))
