@@ -6,6 +6,7 @@ import importlib
 import re
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from exan_verify.network import Array, Linear, ReluNetwork
 
 def network_of_tensors(tensors: Mapping[str, Array]) -> ReluNetwork:
     """The network whose Linear layers are ``<layer>.weight``, ``<layer>.bias``, with ReLU between them.
+
+    The network's ``notes`` say that this is assumed: a state dict does not name its activations.
 
     The order is that of the only number in which the names differ (``0, 2, 4``; ``fc1, fc2``); other names
     are ordered by their widths when these fit together in one way only.
@@ -39,7 +42,11 @@ def network_of_tensors(tensors: Mapping[str, Array]) -> ReluNetwork:
     raise_problems(UnsupportedLayerError, problems)
     if not layers:
         raise UnsupportedLayerError("there are no tensors; save the state dict of a model with Linear layers")
-    return ReluNetwork(layers=tuple(layers[name] for name in _order(layers)))
+    network = ReluNetwork(layers=tuple(layers[name] for name in _order(layers)))
+    widths = "-".join(map(str, network.widths))
+    between = "Linear layers with ReLU between them" if network.depth > 1 else "one Linear layer"
+    assumed = f"{widths}, {between} (assumed: the file names no activation)"
+    return replace(network, notes=(assumed,))
 
 
 def load_factory(spec: str, weights: Mapping[str, Array] | None) -> ReluNetwork:

@@ -11,12 +11,13 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "exan_verify"
 
-EVERYONE = {"errors", "arrays", "network", "verdict"}
+EVERYONE = {"errors", "arrays", "network", "verdict", "gradients"}
 ALLOWED = {
     "errors": set(),
     "arrays": {"errors"},
     "network": {"errors", "arrays"},
-    "verdict": {"errors", "network"},
+    "verdict": {"errors", "arrays", "network"},
+    "gradients": {"errors", "network", "convert"},
     "exact": EVERYONE,
     "exclusivity": EVERYONE | {"exact"},
     "certificate": EVERYONE,
