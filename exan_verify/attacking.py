@@ -44,8 +44,8 @@ def attack(
     ``parameters()``; wrappers, their prefixes, buffers, sparse tensors and None (a missing tensor) are
     dealt with, and the result's ``notes`` say how (:mod:`exan_verify.gradients`). ``labels``: ``one_hot``,
     the loss's own kind (for bce 0/1 vectors), or ``real`` for targets of mse and bce that are any numbers,
-    which are claimed only for a given batch size. ``batch_size``: how many samples were averaged, default the rank
-    found. ``method``: ``lift`` (no exclusive neurons needed), ``peel`` (one
+    which are claimed only for a given batch size. ``batch_size``: how many samples were averaged,
+    default the rank found. ``method``: ``lift`` (no exclusive neurons needed), ``peel`` (one
     exclusive neuron after the other), ``peel+lift`` (what peeling leaves is lifted), ``assign`` (a search
     for large batches), ``sample`` (drawn rows, after Dimitrov et al. 2024), ``published`` (Pan et
     al. 2022; ``repairs=False`` takes it to the letter), or ``auto``: lift, assign, lifting of degree three,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from importlib import import_module
 from typing import Any
 
 from exan_verify.certificate import (
@@ -19,11 +20,9 @@ from exan_verify.certificate import (
     domain_record,
     issue,
 )
-from exan_verify.decide import ask_smt, degree_three, enumeration, families, lifting, residual, scale
 from exan_verify.decide.context import Context, Finding, Setting
 from exan_verify.decide.direct import obstacles
 from exan_verify.decide.from_gradient import Search, rank_bound_of_batch, search
-from exan_verify.decide.tolerance import within_tolerance
 from exan_verify.errors import (
     InexactError,
     InputError,
@@ -43,13 +42,24 @@ from exan_verify.gradients import received
 from exan_verify.network import MOST_SAMPLES, Batch, Gradient, Labels, Loss, Reduction, ReluNetwork
 from exan_verify.verdict import Attempt, Box, Budget, Engine, Outcome, SampleStatus, Trust, Verdict
 
+
+def _engine(name: str) -> Callable[[Context, Budget], Finding]:
+    """``decide`` of a module beside this one, loaded when it is asked: few questions need them all."""
+
+    def ask(context: Context, limits: Budget) -> Finding:
+        finding: Finding = import_module(f"exan_verify.decide.{name}").decide(context, limits)
+        return finding
+
+    return ask
+
+
 ENGINE_ORDER: tuple[tuple[Engine, Callable[[Context, Budget], Finding]], ...] = (
-    (Engine.LIFTING, lifting.decide),
-    (Engine.LIFTING, degree_three.decide),
-    (Engine.SCALE, scale.decide),
-    (Engine.FAMILIES, families.decide),
-    (Engine.RESIDUAL, residual.decide),
-    (Engine.ENUMERATION, enumeration.decide),
+    (Engine.LIFTING, _engine("lifting")),
+    (Engine.LIFTING, _engine("degree_three")),
+    (Engine.SCALE, _engine("scale")),
+    (Engine.FAMILIES, _engine("families")),
+    (Engine.RESIDUAL, _engine("residual")),
+    (Engine.ENUMERATION, _engine("enumeration")),
 )
 """Who is asked, cheapest first."""
 
@@ -180,6 +190,8 @@ def _decide(
         or not _asks_solvers(context.setting, context.samples)
     ):
         return verdict
+    from exan_verify.decide import ask_smt
+
     asked, more, evidence = ask_smt.ask_about_batch(context, limits)
     if evidence:
         found = Finding(
@@ -206,6 +218,8 @@ def _for_the_samples(limits: Budget) -> Budget:
 
 
 def _asks_solvers(setting: Setting, samples: int) -> bool:
+    from exan_verify.decide import ask_smt
+
     return setting.engine == "smt" or (setting.engine == "auto" and ask_smt.is_small(setting, samples))
 
 
@@ -322,6 +336,8 @@ def _given_gradient(
     if setting.labels is Labels.KNOWN:
         raise InputError("labels='known' needs the batch's labels; give batch=, or 'one_hot' or 'real'")
     if tolerance is not None:
+        from exan_verify.decide.tolerance import within_tolerance
+
         return within_tolerance(setting, gradient, batch_size, Fraction(tolerance), limits)
     if not setting.loss.rational:
         return _unknown(batch_size or 0, _not_decided(setting))
@@ -335,6 +351,8 @@ def _given_gradient(
     if searched.batch is not None:
         return _decide(Context(setting=setting, batch=searched.batch), limits, gradient, searched.mixing)
     if searched.samples and _asks_solvers(setting, searched.samples):
+        from exan_verify.decide import ask_smt
+
         asked = ask_smt.ask_about_gradient(setting, gradient, searched.samples, limits)
         if asked.outcome is not Outcome.UNKNOWN:
             return replace(asked, attempts=searched.attempts + asked.attempts)
