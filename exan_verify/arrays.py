@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -64,6 +66,19 @@ def digest_arrays(kind: str, arrays: Iterable[Array]) -> str:
         state.update(f"|{array.shape}|".encode())
         _digest_values(state, array)
     return state.hexdigest()
+
+
+def memory_available() -> int:
+    """Bytes that this process may still allocate: what the system has left, or its control group allows."""
+    limits = [1 << 33]  # where nothing can be read: a small machine of today
+    with suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        limits = [1024 * int(next(line for line in lines if line.startswith("MemAvailable")).split()[1])]
+    with suppress(OSError, ValueError):
+        group = Path("/sys/fs/cgroup")
+        used = int((group / "memory.current").read_text())
+        limits.append(max(0, int((group / "memory.max").read_text()) - used))
+    return min(limits)
 
 
 _DIGEST_CHUNK = 1 << 20

@@ -45,7 +45,7 @@ def _read(path: Path) -> Any:
         onnx.checker.check_model(model)
     except OSError as error:
         raise FileError(f"{path}: cannot be read ({error.strerror or error}); check the path") from None
-    except (DecodeError, onnx.checker.ValidationError, ValueError) as error:
+    except (DecodeError, onnx.checker.ValidationError, ValueError, RuntimeError, TypeError) as error:
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise FileError(f"{path}: not a valid ONNX file ({first_line}); export the model again") from None
     return model.graph

@@ -18,11 +18,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from exan_verify.arrays import Array, digest_arrays, exact_array, freeze, is_rational, to_fraction
+from exan_verify.arrays import (
+    Array,
+    digest_arrays,
+    exact_array,
+    freeze,
+    is_rational,
+    memory_available,
+    to_fraction,
+)
 from exan_verify.errors import (
     GradientError,
     InputError,
     LabelError,
+    MemoryLimitError,
     ShapeError,
     raise_problems,
     short,
@@ -42,6 +51,9 @@ __all__ = [
     "to_fraction",
 ]
 
+
+_BYTES_PER_VALUE = 160
+"""Of the exact forward pass, per sample and neuron: measured, 1000 to 4000 float32 samples of 784-512-10."""
 
 MOST_SAMPLES = 1 << 24
 """A batch size beyond which nothing is asked: more samples than any layer has neurons."""
@@ -250,7 +262,8 @@ class Batch:
     def given(cls, batch: Any, *, network: ReluNetwork, loss: Loss, labels: Labels) -> Batch:
         """The same for what a user passes as ``batch``: ``(x, y)``, or a :class:`Batch`.
 
-        Raises :class:`InputError` where it is neither, and what :meth:`of` raises.
+        Raises :class:`InputError` where it is neither, :class:`MemoryLimitError` where the exact forward pass
+        does not fit into memory, and what :meth:`of` raises.
         """
         if isinstance(batch, Batch):
             x, y = batch.inputs, batch.labels
@@ -258,7 +271,16 @@ class Batch:
             x, y = batch
         else:
             raise InputError(f"batch={short(batch)} cannot be used; give a pair (x, y) of inputs and labels")
-        return cls.of(x, y, network=network, loss=loss, labels=labels)
+        cleaned = cls.of(x, y, network=network, loss=loss, labels=labels)
+        per_sample = _BYTES_PER_VALUE * sum(network.widths)
+        needed, free = cleaned.size * per_sample, memory_available()
+        if needed > free:
+            raise MemoryLimitError(
+                f"exact arithmetic on {cleaned.size} samples of a {'-'.join(map(str, network.widths))} "
+                f"network takes about {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free; "
+                f"give at most {free // per_sample} samples, such as the batch of one step"
+            )
+        return cleaned
 
     @property
     def size(self) -> int:

@@ -26,7 +26,8 @@ ALLOWED = {
     "kernel": EVERYONE | {"exact", "certificate", "facts", "convert"},
     "decide": EVERYONE | {"exact", "certificate", "facts", "exclusivity", "smt", "convert"},
     "theorems": EVERYONE
-    | {"exact", "exclusivity", "facts", "certificate", "records", "smt", "kernel", "decide", "testing"},
+    | {"exact", "exclusivity", "facts", "certificate", "records", "smt", "kernel", "decide", "testing"}
+    | {"users_code"},
     "numeric": {"errors", "arrays", "network"},
 }
 

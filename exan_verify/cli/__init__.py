@@ -30,12 +30,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
             code = 130
         sys.stdout.flush()
         sys.stderr.flush()
+    except SystemExit as error:
+        # click ends with 1 where the output's reader has gone, which would be read as an answer
+        if not isinstance(error.__context__, BrokenPipeError):
+            raise
+        _discard_output()
+        return CLOSED_PIPE
     except BrokenPipeError:
         _discard_output()
         return CLOSED_PIPE
     except OSError as error:
+        where = "the output" if error.filename is None else str(error.filename)
         with suppress(OSError):
-            print(f"error: the output cannot be written ({error.strerror})", file=sys.stderr)
+            print(f"error: {where} cannot be read or written ({error.strerror or error})", file=sys.stderr)
         _discard_output()
         return 2
     return code
@@ -43,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _stream(given: Any) -> Any:
     """A stream that the caller closed (``>&-``) is None; what is said there goes nowhere."""
-    return open(os.devnull, "w") if given is None else given  # noqa: SIM115 - for the process's life
+    return open(os.devnull, "w") if given is None else given
 
 
 def _discard_output() -> None:

@@ -49,21 +49,11 @@ for command in COMMANDS:
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run ``exan`` with ``arguments`` (default: the process's) and return its exit code.
 
-    Raises :class:`BrokenPipeError` where the reader of its output has gone.
+    Where the reader of its output has gone, it raises what click does: SystemExit out of BrokenPipeError.
     """
     try:
         with fitting_into_memory("this command"):
             code = exan.main(args=None if arguments is None else list(arguments), standalone_mode=False)
-    except SystemExit as error:
-        # click ends with 1 where the output's reader has gone, which would be read as an answer
-        if isinstance(error.__context__, BrokenPipeError):
-            raise error.__context__ from None
-        raise
-    except OSError as error:
-        if isinstance(error, BrokenPipeError):
-            raise
-        where = "the output" if error.filename is None else str(error.filename)
-        return _fail(f"{where} cannot be read or written ({error.strerror or error})", ExitCode.USAGE)
     except NoArgsIsHelpError as error:
         print(error.format_message(), file=sys.stderr)
         return ExitCode.USAGE
