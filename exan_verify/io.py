@@ -15,6 +15,7 @@ import os
 import re
 import struct
 import tempfile
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -286,7 +287,7 @@ def _read_npz(path: Path) -> dict[str, Array]:
     # RuntimeError: encrypted; NotImplementedError: an unknown compression; SyntaxError: in a header
     except (
         *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, ValueError, KeyError),
-        *(RuntimeError, TypeError, SyntaxError, OverflowError),
+        *(RuntimeError, TypeError, SyntaxError, tokenize.TokenError, OverflowError),
     ) as error:
         raise FileError(
             f"{path}: not a whole .npz file ({_first_line(error)}); it may be truncated, damaged or of "
@@ -359,7 +360,7 @@ def _exact_json(path: Path) -> dict[str, Any]:
         raise FileError(f"{path}: has schema {short(schema)}; this version reads {GRADIENT_SCHEMA!r}")
     if "schema" not in data and isinstance(data.get("tensors"), dict):
         raise FileError(f'{path}: has no "schema"; write "schema": "{GRADIENT_SCHEMA}" beside "tensors"')
-    tensors = data["tensors"] if "schema" in data else data
+    tensors = data.get("tensors") if "schema" in data else data
     if not isinstance(tensors, dict):
         raise FileError(f"{path}: 'tensors' must be an object with one nested list per parameter name")
     return {name: _rational_tensor(value, name) for name, value in tensors.items()}
