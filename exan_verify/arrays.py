@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from exan_verify.errors import InputError, NonFiniteError
+from exan_verify.errors import InputError, NonFiniteError, short
 
 _DIGITS = 1_000_000
 if 0 < sys.get_int_max_str_digits() < _DIGITS:
@@ -41,7 +43,7 @@ def exact_array(values: Any, name: str) -> Array:
     if array.dtype == object:
         return freeze(_rational_array(array, name))
     if array.dtype == bool or np.issubdtype(array.dtype, np.integer):
-        if array.size and int(np.abs(array.astype(object)).max()) > 2**53:
+        if array.size and max(-int(array.min()), int(array.max())) > 2**53:
             return freeze(_rational_array(array.astype(object), name))
         array = array.astype(np.float64)
     if array.dtype not in (np.float16, np.float32, np.float64):
@@ -66,6 +68,19 @@ def digest_arrays(kind: str, arrays: Iterable[Array]) -> str:
     return state.hexdigest()
 
 
+def memory_available() -> int:
+    """Bytes that this process may still allocate: what the system has left, or its control group allows."""
+    limits = [1 << 33]  # where nothing can be read: a small machine of today
+    with suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        limits = [1024 * int(next(line for line in lines if line.startswith("MemAvailable")).split()[1])]
+    with suppress(OSError, ValueError):
+        group = Path("/sys/fs/cgroup")
+        used = int((group / "memory.current").read_text())
+        limits.append(max(0, int((group / "memory.max").read_text()) - used))
+    return min(limits)
+
+
 _DIGEST_CHUNK = 1 << 20
 
 
@@ -81,20 +96,34 @@ def _digest_values(state: Any, array: Array) -> None:
 
 
 def _as_numpy(values: Any, name: str) -> Array:
-    if hasattr(values, "detach"):  # a torch tensor, without importing torch
-        values = values.detach().cpu()
-        values = (values.float() if str(values.dtype) == "torch.bfloat16" else values).numpy()
     try:
-        return np.asarray(values) if isinstance(values, np.ndarray) else _from_nested(values)
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{name} is not an array of numbers ({error})") from None
+        if hasattr(values, "detach"):  # a torch tensor, without importing torch
+            values = values.detach().cpu()
+            if str(values.layout) != "torch.strided":
+                values = values.to_dense()
+            # numpy has neither bfloat16 nor torch's flags for values that are still to be negated
+            values = values.float() if str(values.dtype) == "torch.bfloat16" else values.resolve_neg()
+            return np.asarray(values.numpy())
+        if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+            raise InputError(f"{name} is a masked array with hidden entries; fill them in first")
+        return np.asarray(values) if isinstance(values, (np.ndarray, np.generic)) else _from_nested(values)
+    # whatever torch and numpy say of a tensor without numbers (meta, quantized) or of a ragged list
+    except (ValueError, TypeError, RuntimeError, AttributeError) as error:
+        if isinstance(error, InputError):
+            raise
+        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{name} is not an array of numbers ({first_line})") from None
 
 
 def _from_nested(values: Any) -> Array:
+    """An object array, or float64 where entries are floats and integers that float64 holds exactly."""
     array = np.array(values, dtype=object)
-    kinds = {type(v) for v in array.reshape(-1)}
-    if any(issubclass(k, (float, np.floating)) for k in kinds) and Fraction not in kinds:
-        return np.array(values, dtype=np.float64)
+    floats = [isinstance(v, (float, np.floating)) for v in array.flat]
+    if any(floats) and all(
+        is_float or (isinstance(v, (int, np.integer)) and abs(v) <= 2**53)
+        for v, is_float in zip(array.flat, floats, strict=True)
+    ):
+        return array.astype(np.float64)
     return array
 
 
@@ -102,12 +131,16 @@ def _rational_array(array: Array, name: str) -> Array:
     """Fractions, or float64 where every entry is exactly a float64 (so that equal values look equal)."""
     flat = np.empty(array.size, dtype=object)
     for k, value in enumerate(array.reshape(-1)):
+        value = value.item() if hasattr(value, "detach") and not value.ndim else value
+        # text and decimals are no numbers here: "1e300000000" would be expanded digit by digit
+        if not isinstance(value, (int, float, Fraction, np.integer, np.floating, np.bool_)):
+            raise InputError(f"{name} contains {short(value)}, which is not a number")
         try:
             flat[k] = to_fraction(value)
-        except (OverflowError, ValueError) as error:
-            raise NonFiniteError(f"{name} contains {value!r} ({error}); all numbers must be finite") from None
-        except TypeError:
-            raise InputError(f"{name} contains {value!r}, which is not a number") from None
+        except (OverflowError, ValueError, TypeError) as error:
+            raise NonFiniteError(
+                f"{name} contains {short(value)} ({error}); all numbers must be finite"
+            ) from None
     as_float = np.array([_float_or_nan(v) for v in flat], dtype=np.float64)
     exact = all(Fraction(f) == v for f, v in zip(as_float.tolist(), flat, strict=True) if f == f)
     if exact and not np.isnan(as_float).any():
@@ -123,16 +156,18 @@ def _float_or_nan(value: Fraction) -> float:
 
 
 def is_rational(values: Any) -> bool:
-    """Whether the user wrote integers or Fractions (as opposed to floating-point numbers)."""
-    if hasattr(values, "dtype"):
-        return values.dtype == object or "int" in str(values.dtype)
-    flat = np.array(values, dtype=object).reshape(-1)
-    return all(isinstance(v, (int, Fraction)) for v in flat)
+    """Whether the user wrote integers or Fractions (as opposed to floating-point numbers).
+
+    ``values`` is what :func:`exact_array` accepted.
+    """
+    if hasattr(values, "dtype") and values.dtype != object:
+        return "int" in str(values.dtype)
+    return all(isinstance(v, (int, Fraction, np.integer)) for v in np.array(values, dtype=object).flat)
 
 
 def freeze(array: Array) -> Array:
     """The array itself when it is read-only and contiguous, else a copy that is."""
     if array.flags.writeable or not array.flags.c_contiguous:
-        array = np.ascontiguousarray(array).copy() if array.flags.writeable else np.ascontiguousarray(array)
+        array = array.copy(order="C")  # ascontiguousarray would make a vector of a single number
         array.setflags(write=False)
     return array

@@ -7,19 +7,22 @@ the two means something.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from exan_verify.convert import to_network
-from exan_verify.errors import InputError, choice
-from exan_verify.network import Gradient, Labels, Loss, Reduction, ReluNetwork
+from exan_verify.convert import to_network, unwrap
+from exan_verify.errors import InputError, choice, fitting_into_memory, flag, short, whole
+from exan_verify.gradients import received
+from exan_verify.network import MOST_SAMPLES, Gradient, Labels, Loss, Reduction, ReluNetwork
 
 if TYPE_CHECKING:
     from exan_verify.numeric.records import Attack
 
 
+@fitting_into_memory("the attack")
 def attack(
     model: Any,
-    gradient: Mapping[str, Any] | Gradient,
+    gradient: Mapping[str, Any] | Sequence[Any] | Gradient,
     *,
     loss: str = "cross_entropy",
     reduction: str = "mean",
@@ -37,10 +40,12 @@ def attack(
     """Rebuild the samples behind ``gradient``: the inputs and labels that it stands behind, and no others.
 
     ``model``: a ``torch.nn.Module`` of Linear and ReLU layers, one with convolutions below a fully connected
-    head, or a ReluNetwork. ``gradient``: one tensor per parameter, by name. ``labels``: ``one_hot``, the
-    loss's own kind (for bce 0/1 vectors), or ``real`` for targets of mse and bce that are any numbers, which
-    are claimed only for a given batch size. ``batch_size``: how many samples were averaged, default the rank
-    found. ``method``: ``lift`` (no exclusive neurons needed), ``peel`` (one
+    head, or a ReluNetwork. ``gradient``: one tensor per parameter, by name or in a list in the order of
+    ``parameters()``; wrappers, their prefixes, buffers, sparse tensors and None (a missing tensor) are
+    dealt with, and the result's ``notes`` say how (:mod:`exan_verify.gradients`). ``labels``: ``one_hot``,
+    the loss's own kind (for bce 0/1 vectors), or ``real`` for targets of mse and bce that are any numbers,
+    which are claimed only for a given batch size. ``batch_size``: how many samples were averaged,
+    default the rank found. ``method``: ``lift`` (no exclusive neurons needed), ``peel`` (one
     exclusive neuron after the other), ``peel+lift`` (what peeling leaves is lifted), ``assign`` (a search
     for large batches), ``sample`` (drawn rows, after Dimitrov et al. 2024), ``published`` (Pan et
     al. 2022; ``repairs=False`` takes it to the letter), or ``auto``: lift, assign, lifting of degree three,
@@ -62,45 +67,46 @@ def attack(
 
     Raises :class:`InputError` or a subclass naming what cannot be used.
     """
-    given = _given(gradient)
+    if not isinstance(method, str):
+        raise InputError(f"method={short(method)} cannot be used; give its name, or 'auto'")
+    if progress is not None and not callable(progress):
+        raise InputError(f"progress={short(progress)} cannot be used; give a function of (what, share done)")
     check_device(device)
     options: dict[str, Any] = {
         "loss": choice(Loss, loss, "loss"),
         "reduction": choice(Reduction, reduction, "reduction"),
         "labels": choice(Labels, labels, "labels"),
-        "batch_size": batch_size,
+        "batch_size": None if batch_size is None else whole(batch_size, "batch_size", most=MOST_SAMPLES),
         "method": method,
-        "repairs": repairs,
-        "partial": partial,
+        "repairs": flag(repairs, "repairs"),
+        "partial": flag(partial, "partial"),
         "device": device,
-        "seed": seed,
+        "seed": whole(seed, "seed", least=0),
         "progress": progress,
     }
+    iterations = whole(picture_iterations, "picture_iterations", least=0)
+    model, notes = unwrapped(model)
     if with_convolutions(model):
-        return _attack_pictures(model, given, input_shape, picture_iterations, options)
-    from exan_verify.numeric.attack import run
+        from exan_verify.convert_graph import to_convolutional
+        from exan_verify.numeric.convolution.attack import run as attack_pictures
 
-    return run(to_network(model), given.tensors, **options)
+        pictures = to_convolutional(model, input_shape)
+        given = received(gradient, model)
+        found: Attack = attack_pictures(pictures, given.tensors, iterations=iterations, **options)
+    else:
+        from exan_verify.numeric.attack import run
+
+        network = to_network(model)
+        # a list is in the order of the module's parameters, which need not be that of its forward pass
+        given = received(gradient, model)
+        notes += network.notes
+        found = run(network, given.tensors, **options)
+    return replace(found, notes=(*notes, *given.notes))
 
 
-def _attack_pictures(
-    model: Any, given: Gradient, input_shape: Sequence[int] | None, iterations: int, options: dict[str, Any]
-) -> Attack:
-    from exan_verify.convert_graph import to_convolutional
-    from exan_verify.numeric.convolution.attack import run
-
-    return run(to_convolutional(model, input_shape), given.tensors, iterations=iterations, **options)
-
-
-def _given(gradient: Any) -> Gradient:
-    if isinstance(gradient, Gradient):
-        return gradient
-    if not isinstance(gradient, Mapping):
-        raise InputError(
-            f"gradient is a {type(gradient).__name__}; give a mapping from parameter name to tensor, such as "
-            "{name: p.grad for name, p in model.named_parameters()}"
-        )
-    return Gradient(tensors=gradient)
+def unwrapped(model: Any) -> tuple[Any, tuple[str, ...]]:
+    """``model`` without wrappers, and what was taken off; a ReluNetwork as it is."""
+    return (model, ()) if isinstance(model, ReluNetwork) else unwrap(model)
 
 
 def with_convolutions(model: Any) -> bool:
@@ -117,8 +123,10 @@ def check_device(device: str | None) -> None:
     import torch
 
     try:
-        torch.empty(0, device=device)
+        empty = torch.empty(0, device=device)
     # a torch built without that kind of device asserts; a missing or misspelt one is a RuntimeError
-    except (RuntimeError, AssertionError) as error:
-        first_line = str(error).splitlines()[0]
-        raise InputError(f"device={device!r} cannot be used ({first_line}); use 'cpu'") from None
+    except (RuntimeError, AssertionError, TypeError, ValueError) as error:
+        first_line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"device={short(device)} cannot be used ({first_line}); use 'cpu'") from None
+    if empty.is_meta:
+        raise InputError(f"device={short(device)} holds no numbers; use 'cpu'")

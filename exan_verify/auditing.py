@@ -18,7 +18,7 @@ from typing import Any
 from exan_verify.certificate import domain_record
 from exan_verify.convert import to_network
 from exan_verify.decide.pipeline import certify
-from exan_verify.errors import choice
+from exan_verify.errors import choice, fitting_into_memory
 from exan_verify.exclusivity import ExclusivityState, exclusivity
 from exan_verify.network import Batch, Labels, Loss, Reduction
 from exan_verify.records import exclusivity_record, pretty, verdict_record
@@ -45,6 +45,11 @@ class Audit:
     exclusivity: ExclusivityState
     verdict: Verdict
     radius: tuple[float | None, ...]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was assumed of the model, or taken off it, before it was audited; a line each."""
+        return self.verdict.notes
 
     @property
     def size(self) -> int:
@@ -77,6 +82,7 @@ class Audit:
             "exclusivity": exclusivity_record(self.exclusivity),
             "verdict": verdict_record(self.verdict),
             "radius": self.radius,
+            "notes": self.notes,
         }
 
     def to_json(self) -> str:
@@ -84,6 +90,7 @@ class Audit:
         return pretty(self.to_record()).decode()
 
 
+@fitting_into_memory("the audit")
 def audit(
     model: Any,
     batch: tuple[Any, Any] | Batch,
@@ -104,8 +111,7 @@ def audit(
     network = to_network(model)
     which, how = choice(Loss, loss, "loss"), choice(Reduction, reduction, "reduction")
     label_set = choice(Labels, labels, "labels")
-    x, y = (batch.inputs, batch.labels) if isinstance(batch, Batch) else batch
-    exact = Batch.of(x, y, network=network, loss=which, labels=label_set)
+    exact = Batch.given(batch, network=network, loss=which, labels=label_set)
     verdict = certify(
         network,
         batch=exact,

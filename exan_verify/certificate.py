@@ -434,6 +434,10 @@ def parse(certificate: Mapping[str, Any] | str | bytes) -> Certificate:
     try:
         if isinstance(certificate, (str, bytes)):
             return msgspec.json.decode(certificate, type=Certificate)
+        if not isinstance(certificate, Mapping):
+            raise CertificateRejected(
+                f"a {type(certificate).__name__} is no certificate; give JSON or a dict"
+            )
         return msgspec.convert(dict(certificate), type=Certificate)
     except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise CertificateRejected(f"this is not a certificate of schema {SCHEMA}: {error}") from None

@@ -8,7 +8,7 @@ else it does is refused with its type and path: a verdict about another function
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +43,8 @@ def to_network(model: Any) -> ReluNetwork:
     """The exact network that ``model`` computes; a :class:`ReluNetwork` is returned as it is.
 
     Parameters keep their names (``"0.weight"``, ``"fc1.bias"``) and their exact values, whatever their
-    dtype (float16, bfloat16, float32, float64). The input is flattened to (M, d).
+    dtype (float16, bfloat16, float32, float64). The input is flattened to (M, d). Wrappers are taken off
+    (:func:`unwrap`); the network's ``notes`` say which.
 
     Raises :class:`UnsupportedLayerError` naming the type and path of what cannot be expressed, and
     :class:`InputError` for what is not a model, or has frozen, shared or non-finite parameters.
@@ -52,6 +53,7 @@ def to_network(model: Any) -> ReluNetwork:
         return model
     import torch
 
+    model, notes = unwrap(model)
     if not isinstance(model, torch.nn.Module):
         raise InputError(
             f"model is a {type(model).__name__}; pass a torch.nn.Module (not its state_dict) or a ReluNetwork"
@@ -63,7 +65,68 @@ def to_network(model: Any) -> ReluNetwork:
         steps = _follow(model, trace(model))
     network = assemble(steps)
     _check_parameters(model, network)
-    return network
+    return replace(network, notes=notes) if notes else network
+
+
+def unwrap(model: Any) -> tuple[Any, tuple[str, ...]]:
+    """``model`` without wrappers that compute the same function, and a line for each that was taken off.
+
+    These are torch.compile, DataParallel, DistributedDataParallel, and any module whose forward hands its
+    input on to a member ``_module`` and returns what that returns, as opacus' does. What is not a module is
+    returned as it is.
+
+    Raises :class:`UnsupportedLayerError` for a scripted or traced module, whose code cannot be read.
+    """
+    import torch
+
+    notes: list[str] = []
+    while isinstance(model, torch.nn.Module):
+        kind = type(model)
+        if isinstance(model, torch.jit.ScriptModule):
+            raise UnsupportedLayerError(
+                f"the model is a {kind.__name__} of torch.jit, whose forward cannot be read; "
+                "pass the module that it was scripted or traced from"
+            )
+        if isinstance(model, (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)):
+            inner = model.module
+        elif kind.__name__ == "OptimizedModule" and kind.__module__.startswith("torch._dynamo"):
+            inner = model._orig_mod
+        elif _hands_on(model):
+            inner = model._module
+        else:
+            break
+        notes.append(f"the wrapper {kind.__name__} was taken off the model")
+        model = inner
+    return model, tuple(notes)
+
+
+def _hands_on(model: torch.nn.Module) -> bool:
+    """Whether the forward is that of the member ``_module`` and nothing else, by tracing it."""
+    import torch.fx
+
+    inner = dict(model.named_children()).get("_module")
+    if inner is None or any(True for _ in model.parameters(recurse=False)):
+        return False
+
+    class OneInput(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.wrapper = model
+
+        def forward(self, x: Any) -> Any:
+            return self.wrapper(x)
+
+    class Tracer(torch.fx.Tracer):
+        def is_leaf_module(self, m: torch.nn.Module, module_qualified_name: str) -> bool:  # noqa: ARG002
+            return m is inner
+
+    try:
+        nodes = list(Tracer().trace(OneInput()).nodes)
+    except (torch.fx.proxy.TraceError, TypeError, AttributeError, ValueError, LookupError, RuntimeError):
+        return False
+    if [node.op for node in nodes] != ["placeholder", "call_module", "output"]:
+        return False
+    return nodes[1].args == (nodes[0],) and not nodes[1].kwargs and nodes[2].args == (nodes[1],)
 
 
 def assemble(steps: Sequence[Step]) -> ReluNetwork:
@@ -303,4 +366,9 @@ def _remedy(name: str) -> str:
         return "remove it: cross_entropy takes logits and applies the softmax itself"
     if "sigmoid" in name.lower():
         return "remove it where it ends the model: bce takes logits and applies the sigmoid itself"
+    if any(part in name.lower() for part in ("conv", "pool", "batchnorm")):
+        return (
+            "nothing is proved about such models, but exan_verify.attack (exan attack, exan audit) "
+            f"rebuilds the batches of those that end in Linear layers. For a proof {_SUPPORTED}"
+        )
     return _SUPPORTED

@@ -26,6 +26,7 @@ from exan_verify.convert import (
     name_of,
     path_of,
     trace,
+    unwrap,
 )
 from exan_verify.convert_head import (
     HeadStep,
@@ -35,7 +36,7 @@ from exan_verify.convert_head import (
     normalisation,
     trained_shift,
 )
-from exan_verify.errors import InputError, UnsupportedLayerError
+from exan_verify.errors import InputError, UnsupportedLayerError, short, whole
 from exan_verify.numeric.convolution.shapes import resolve
 from exan_verify.numeric.convolution.stages import (
     AdaptivePool,
@@ -60,6 +61,7 @@ _SPATIAL = (nn.Conv2d, nn.BatchNorm2d, nn.BatchNorm1d, nn.MaxPool2d, nn.AvgPool2
 
 def is_convolutional(model: Any) -> bool:
     """Whether ``model`` has layers that only this walker knows."""
+    model, _ = unwrap(model)
     return isinstance(model, nn.Module) and any(type(m) in _SPATIAL for m in model.modules())
 
 
@@ -73,6 +75,7 @@ def to_convolutional(model: Any, input_shape: Sequence[int] | None = None) -> Co
     :class:`ShapeError` for a size that does not fit, :class:`InputError` for frozen, shared, unused or
     missing parameters.
     """
+    model, _ = unwrap(model)
     if not isinstance(model, nn.Module):
         raise InputError(f"model is a {type(model).__name__}; pass a torch.nn.Module (not its state_dict)")
     check_hooks(model)
@@ -87,9 +90,12 @@ def to_convolutional(model: Any, input_shape: Sequence[int] | None = None) -> Co
         head_sources=tuple(sources),
         parameters={name: tuple(p.shape) for name, p in model.named_parameters()},
     )
-    own = getattr(model, "input_shape", None)
-    wanted = input_shape if input_shape is not None else own
-    return resolve(network, None if wanted is None else tuple(int(n) for n in wanted))
+    wanted = input_shape if input_shape is not None else getattr(model, "input_shape", None)
+    if wanted is None:
+        return resolve(network, None)
+    if not isinstance(wanted, (tuple, list)):
+        raise InputError(f"input_shape={short(wanted)} cannot be used; give (C, H, W)")
+    return resolve(network, tuple(whole(n, "input_shape", most=1 << 20) for n in wanted))
 
 
 class _Walker:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from exan_verify.convert import Kind, Step, assemble
-from exan_verify.errors import FileError, UnsupportedLayerError
+from exan_verify.errors import ExanError, FileError, UnsupportedLayerError
 from exan_verify.network import Array, Linear, ReluNetwork, exact_array
 
 
@@ -25,10 +25,16 @@ def load_onnx(path: str | Path) -> ReluNetwork:
     and :class:`UnsupportedLayerError` naming the type and name of the node that cannot be expressed.
     """
     graph = _read(Path(path))
-    reader = _Reader(graph)
-    for node in graph.node:
-        reader.read(node)
-    reader.finish([output.name for output in graph.output])
+    try:
+        reader = _Reader(graph)
+        for node in graph.node:
+            reader.read(node)
+        reader.finish([output.name for output in graph.output])
+    except ExanError:
+        raise
+    # a tensor whose bytes are not what its dimensions say, a node without the inputs of its type
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RuntimeError) as error:
+        raise FileError(f"{path}: a damaged ONNX file ({error}); export the model again") from None
     return assemble(reader.steps)
 
 
@@ -45,7 +51,7 @@ def _read(path: Path) -> Any:
         onnx.checker.check_model(model)
     except OSError as error:
         raise FileError(f"{path}: cannot be read ({error.strerror or error}); check the path") from None
-    except (DecodeError, onnx.checker.ValidationError, ValueError) as error:
+    except (DecodeError, onnx.checker.ValidationError, ValueError, RuntimeError, TypeError) as error:
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise FileError(f"{path}: not a valid ONNX file ({first_line}); export the model again") from None
     return model.graph

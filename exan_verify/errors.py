@@ -6,9 +6,12 @@ reported together: :func:`raise_problems` joins them into one error.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
-from typing import TypeVar
+from fractions import Fraction
+from numbers import Integral, Real
+from typing import Any, TypeVar
 
 
 class ExanError(Exception):
@@ -88,6 +91,13 @@ class RangeError(InputError):
     """
 
 
+class MemoryLimitError(ExanError):
+    """What was asked for does not fit into memory.
+
+    Remedy: a smaller batch, fewer samples in a file, or a machine with more memory.
+    """
+
+
 class CertificateRejected(ExanError):  # noqa: N818 - a fixed public name
     """A certificate does not prove its claim for this model and this batch or gradient.
 
@@ -116,13 +126,75 @@ def choice(kind: type[_Option], value: str, name: str, *, error: type[ExanError]
     """The member of ``kind`` with that value, or ``error`` naming the argument and all its options."""
     try:
         return kind(value)
-    except ValueError:
+    except (ValueError, TypeError):
         raise error(unknown(name, value, [option.value for option in kind])) from None
 
 
 def unknown(name: str, value: object, options: Iterable[str]) -> str:
     """The text of an error about an argument that must be one of ``options``."""
-    return f"{name}={value!r} is not known; use one of {', '.join(repr(option) for option in options)}"
+    return f"{name}={short(value)} is not known; use one of {', '.join(repr(option) for option in options)}"
+
+
+def short(value: object) -> str:
+    """The start of a value in words, for a message: never a whole gradient, and no error of its own."""
+    text = repr(value) if isinstance(value, (str, bytes, int, float, Fraction)) else _shape_of(value)
+    return text if len(text) <= 40 else f"{text[:40]}..."
+
+
+def _shape_of(value: object) -> str:
+    if value is None:
+        return "None"
+    shape = getattr(value, "shape", None)
+    return f"a {type(value).__name__}" + (f" of shape {tuple(shape)}" if isinstance(shape, tuple) else "")
+
+
+def whole(value: Any, name: str, *, least: int = 1, most: int = 2**63 - 1) -> int:
+    """``value`` as an int between ``least`` and ``most``; no booleans, and no floats that happen to be whole.
+
+    Raises :class:`InputError` naming the argument.
+    """
+    if isinstance(value, Integral) and not isinstance(value, bool) and least <= value <= most:
+        return int(value)
+    raise InputError(f"{name}={short(value)} cannot be used; give an integer from {least} to {most}")
+
+
+def positive(value: Any, name: str) -> Any:
+    """``value`` where it is a finite real number above 0 (a float, an int or a Fraction).
+
+    Raises :class:`InputError` naming the argument.
+    """
+    if isinstance(value, Real) and not isinstance(value, bool) and 0 < value < float("inf"):
+        return value
+    raise InputError(f"{name}={short(value)} cannot be used; give a positive finite number")
+
+
+def flag(value: Any, name: str) -> bool:
+    """``value`` where it is True or False; raises :class:`InputError` naming the argument."""
+    if isinstance(value, bool):
+        return value
+    raise InputError(f"{name}={short(value)} cannot be used; give True or False")
+
+
+@contextmanager
+def fitting_into_memory(what: str) -> Iterator[None]:
+    """Turn an allocation that fails into a :class:`MemoryLimitError`; also used as a decorator.
+
+    ``what`` was being done. Numpy and Python raise MemoryError; torch a RuntimeError that it words itself.
+    """
+    try:
+        yield
+    except MemoryError as error:
+        asked = str(error).partition(" for an array")[0] or "an allocation failed"
+    except RuntimeError as error:
+        text = str(error)
+        if "can't allocate memory" not in text and "out of memory" not in text:
+            raise
+        asked = text.strip().splitlines()[0]
+    else:
+        return
+    raise MemoryLimitError(
+        f"{what} needs more memory than there is ({asked}); use a smaller batch or a machine with more memory"
+    )
 
 
 def raise_problems(kind: type[ExanError], problems: Iterable[str]) -> None:

@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import io
 import json
+import lzma
+import math
 import os
 import re
+import struct
 import tempfile
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -22,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from exan_verify.arrays import memory_available
 from exan_verify.errors import (
     ExanError,
     FileError,
@@ -29,9 +34,12 @@ from exan_verify.errors import (
     InexactError,
     InputError,
     LabelError,
+    MemoryLimitError,
     NonFiniteError,
     PickleRefusedError,
     ShapeError,
+    fitting_into_memory,
+    short,
 )
 from exan_verify.network import Array, Gradient, ReluNetwork, exact_array, to_fraction
 
@@ -39,10 +47,14 @@ ABOUT_DATA = (ShapeError, LabelError, NonFiniteError, GradientError, InexactErro
 """Errors that speak of what a batch or gradient file holds, not of how it is used."""
 
 GRADIENT_SCHEMA = "exan/gradient/1"
+_DEPTH = 8
+_DIGITS = 100_000
+"""Digits of one number in a file: far above what exact gradients of deep networks have, and soon read."""
 _RATIONAL = re.compile(r"-?\d+(/\d+)?")
 _PICKLE_SUFFIXES = frozenset({".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt"})
 
 
+@fitting_into_memory("reading the file")
 def load_model(spec: str | Path, weights: str | Path | None = None) -> ReluNetwork:
     """The exact network of a file, or of a factory ``package.module:name`` importable from here.
 
@@ -70,6 +82,7 @@ def load_model(spec: str | Path, weights: str | Path | None = None) -> ReluNetwo
         return network_of_tensors(tensors)
 
 
+@fitting_into_memory("reading the file")
 def load_any_model(spec: str | Path, weights: str | Path | None = None) -> Any:
     """As :func:`load_model`, but what a factory returns is left as it is: it may have convolutions."""
     from exan_verify.model_files import make_model
@@ -80,6 +93,7 @@ def load_any_model(spec: str | Path, weights: str | Path | None = None) -> Any:
     return load_model(spec, weights)
 
 
+@fitting_into_memory("reading the file")
 def load_gradient(path: str | Path) -> Gradient:
     """The gradient stored in ``path``: ``.safetensors``, ``.npz``, or exact JSON.
 
@@ -93,6 +107,7 @@ def load_gradient(path: str | Path) -> Gradient:
         return Gradient(tensors=load_tensors(path, also=", or exact .json"))
 
 
+@fitting_into_memory("reading the file")
 def load_batch(path: str | Path) -> tuple[Array, Array]:
     """``(x, y)``: inputs (M, ...) and labels (M,) or (M, K), from ``.npz`` or ``.safetensors``.
 
@@ -234,9 +249,10 @@ def _read_safetensors(path: Path) -> dict[str, Array]:
         raise FileError(
             f"{path}: not a whole .safetensors file ({error}); it may be truncated or of another format"
         ) from None
-    except (TypeError, AttributeError) as error:  # numpy lacks the dtype
+    # numpy or torch lacks the dtype
+    except (TypeError, AttributeError, KeyError, ValueError, RuntimeError) as error:
         raise FileError(
-            f"{path}: holds a dtype that cannot be read ({error}); store float32 or float64"
+            f"{path}: holds a dtype that cannot be read ({_first_line(error)}); store float32 or float64"
         ) from None
 
 
@@ -251,23 +267,52 @@ def _read_bfloat16(path: Path) -> dict[str, Array]:
 
 def _read_npz(path: Path) -> dict[str, Array]:
     try:
-        with zipfile.ZipFile(path):  # else numpy takes any other content for a pickle
-            pass
-        with np.load(path, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            size, free = sum(member.file_size for member in members), memory_available()
+            if size > free:
+                raise MemoryLimitError(
+                    f"{path}: holds arrays of {size / 1e9:.1f} GB, and {free / 1e9:.1f} GB of memory are "
+                    "free; store fewer samples"
+                )
+            names = [member.filename.removesuffix(".npy") for member in members]
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise FileError(f"{path}: holds the array {twice[0]!r} more than once; store each once")
+            return {
+                name: _read_npy(archive, member, path) for name, member in zip(names, members, strict=True)
+            }
     except OSError as error:
         raise FileError(f"{path}: cannot be read ({error.strerror or error}); check the path") from None
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+    # RuntimeError: encrypted; NotImplementedError: an unknown compression; SyntaxError: in a header
+    except (
+        *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, ValueError, KeyError),
+        *(RuntimeError, TypeError, SyntaxError, tokenize.TokenError, OverflowError),
+    ) as error:
         raise FileError(
-            f"{path}: not a whole .npz file ({error}); it may be truncated or of another format"
+            f"{path}: not a whole .npz file ({_first_line(error)}); it may be truncated, damaged or of "
+            "another format"
         ) from None
-    except ValueError as error:
-        if "object arrays" not in str(error).lower():
-            raise FileError(f"{path}: not a whole .npz file ({error}); it may be damaged") from None
+
+
+def _read_npy(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> Array:
+    """One array of an .npz. Its header is believed only as far as the member is long."""
+    with archive.open(member) as stream:
+        version = np.lib.format.read_magic(stream)
+        if version not in ((1, 0), (2, 0)):
+            raise ValueError(f"version {version} of the .npy format is not known")
+        read = np.lib.format.read_array_header_1_0 if version[0] == 1 else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(stream)
+    if dtype.hasobject:
         raise PickleRefusedError(
             f"{path}: holds Python objects, that is a pickle; store plain numbers, for example "
             "numpy.savez(path, x=numpy.asarray(x, dtype='float32'), y=numpy.asarray(y))"
-        ) from None
+        )
+    if min(shape, default=1) < 0 or math.prod(shape) * dtype.itemsize > member.file_size:
+        raise ValueError(f"the header of {member.filename!r} promises more than there is")
+    with archive.open(member) as stream:
+        array: Array = np.lib.format.read_array(stream, allow_pickle=False)
+    return array
 
 
 def _refuse_pickle(path: Path) -> None:
@@ -277,6 +322,8 @@ def _refuse_pickle(path: Path) -> None:
         torch_archive = head.startswith(b"PK") and _holds_pickle(path)
     except OSError as error:
         raise FileError(f"{path}: cannot be read ({error.strerror or error}); check the path") from None
+    except ValueError as error:
+        raise FileError(f"{str(path)!r} is not a path ({error})") from None
     # a pickle begins with 0x80 and its protocol; a .safetensors with a length that may look alike, then "{"
     pickled = head[:1] == b"\x80" and head[1:2] in (b"\2", b"\3", b"\4", b"\5") and head[8:] != b"{"
     if torch_archive or pickled or path.suffix.lower() in _PICKLE_SUFFIXES:
@@ -293,25 +340,27 @@ def _holds_pickle(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith(".pkl") for name in archive.namelist())
-    except zipfile.BadZipFile:
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error):
         return False
 
 
 def _exact_json(path: Path) -> dict[str, Any]:
     try:
-        data = json.loads(path.read_text())
+        data = json.loads(path.read_text(), parse_int=_whole_number)
     except OSError as error:
         raise FileError(f"{path}: cannot be read ({error.strerror or error}); check the path") from None
-    except ValueError as error:  # also JSONDecodeError, UnicodeDecodeError, too many digits
-        raise FileError(f"{path}: not JSON ({error})") from None
+    except ValueError as error:  # also JSONDecodeError, UnicodeDecodeError, too many digits, a strange path
+        raise FileError(f"{path}: not JSON that holds a gradient ({_first_line(error)})") from None
+    except RecursionError:
+        raise FileError(f"{path}: its lists are nested too deep; give one nested list per tensor") from None
     if not isinstance(data, dict):
         raise FileError(f"{path}: must be an object with one nested list per parameter name")
     schema = data.get("schema", GRADIENT_SCHEMA)
     if schema != GRADIENT_SCHEMA:
-        raise FileError(f"{path}: has schema {schema!r}; this version reads {GRADIENT_SCHEMA!r}")
+        raise FileError(f"{path}: has schema {short(schema)}; this version reads {GRADIENT_SCHEMA!r}")
     if "schema" not in data and isinstance(data.get("tensors"), dict):
         raise FileError(f'{path}: has no "schema"; write "schema": "{GRADIENT_SCHEMA}" beside "tensors"')
-    tensors = data["tensors"] if "schema" in data else data
+    tensors = data.get("tensors") if "schema" in data else data
     if not isinstance(tensors, dict):
         raise FileError(f"{path}: 'tensors' must be an object with one nested list per parameter name")
     return {name: _rational_tensor(value, name) for name, value in tensors.items()}
@@ -320,20 +369,27 @@ def _exact_json(path: Path) -> dict[str, Any]:
 def _rational_tensor(value: Any, name: str) -> Any:
     """An object array of Fractions from nested lists of integers and "num/den" strings."""
 
-    def convert(entry: Any) -> Any:
+    def convert(entry: Any, depth: int) -> Any:
         if isinstance(entry, list):
-            return [convert(e) for e in entry]
+            if depth == _DEPTH:
+                raise ShapeError(f"{name} is nested more than {_DEPTH} deep; give the parameter's shape")
+            return [convert(e, depth + 1) for e in entry]
         if isinstance(entry, int) and not isinstance(entry, bool):
             return Fraction(entry)
-        if isinstance(entry, str) and _RATIONAL.fullmatch(entry) and not re.search(r"/0+$", entry):
+        if (
+            isinstance(entry, str)
+            and len(entry) <= 2 * _DIGITS
+            and _RATIONAL.fullmatch(entry)
+            and not re.search(r"/0+$", entry)
+        ):
             return Fraction(entry)
         raise InputError(
-            f'{name} contains {_short(entry)}; write exact numbers as integers or "num/den" strings '
+            f'{name} contains {short(entry)}; write exact numbers as integers or "num/den" strings '
             "(floating-point gradients go into .safetensors or .npz)"
         )
 
     try:
-        array = np.array(convert(value), dtype=object)
+        array = np.array(convert(value, 0), dtype=object)
     except InputError:
         raise
     except ValueError as error:
@@ -343,10 +399,15 @@ def _rational_tensor(value: Any, name: str) -> Any:
     return array
 
 
-def _short(entry: Any) -> str:
-    """The start of an entry: a message must not print a gradient."""
-    text = repr(entry)
-    return text if len(text) <= 40 else f"{text[:40]}..."
+def _whole_number(digits: str) -> int:
+    """An integer of a JSON file; of so many digits that reading it would take seconds it is none."""
+    if len(digits) > _DIGITS:
+        raise ValueError(f"a number of {len(digits)} digits")
+    return int(digits)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _nested(array: Array) -> Any:

@@ -5,17 +5,30 @@ from __future__ import annotations
 import importlib
 import re
 import sys
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from exan_verify.convert import to_network
-from exan_verify.errors import FileError, InputError, ShapeError, UnsupportedLayerError, raise_problems
+from exan_verify.errors import (
+    BudgetExhausted,
+    FileError,
+    InputError,
+    ShapeError,
+    UnsupportedLayerError,
+    raise_problems,
+    short,
+)
 from exan_verify.network import Array, Linear, ReluNetwork
+from exan_verify.users_code import UsersCode
 
 
 def network_of_tensors(tensors: Mapping[str, Array]) -> ReluNetwork:
     """The network whose Linear layers are ``<layer>.weight``, ``<layer>.bias``, with ReLU between them.
+
+    The network's ``notes`` say that this is assumed: a state dict does not name its activations.
 
     The order is that of the only number in which the names differ (``0, 2, 4``; ``fc1, fc2``); other names
     are ordered by their widths when these fit together in one way only.
@@ -39,7 +52,11 @@ def network_of_tensors(tensors: Mapping[str, Array]) -> ReluNetwork:
     raise_problems(UnsupportedLayerError, problems)
     if not layers:
         raise UnsupportedLayerError("there are no tensors; save the state dict of a model with Linear layers")
-    return ReluNetwork(layers=tuple(layers[name] for name in _order(layers)))
+    network = ReluNetwork(layers=tuple(layers[name] for name in _order(layers)))
+    widths = "-".join(map(str, network.widths))
+    between = "Linear layers with ReLU between them" if network.depth > 1 else "one Linear layer"
+    assumed = f"{widths}, {between} (assumed: the file names no activation)"
+    return replace(network, notes=(assumed,))
 
 
 def load_factory(spec: str, weights: Mapping[str, Array] | None) -> ReluNetwork:
@@ -53,8 +70,11 @@ def make_model(spec: str, weights: Mapping[str, Array] | None) -> Any:
     here = str(Path.cwd())
     if here not in sys.path:  # a console script does not look into the current folder
         sys.path.insert(0, here)
+    if not all(part.isidentifier() for part in (*module_name.split("."), *attribute.split("."))):
+        raise InputError(f"{short(spec)} is not a factory; write package.module:name")
     try:
-        factory: Any = importlib.import_module(module_name)
+        with UsersCode(f"{module_name} cannot be imported:", passing=(BudgetExhausted, ImportError)):
+            factory: Any = importlib.import_module(module_name)
         for part in attribute.split("."):
             factory = getattr(factory, part)
     except ImportError as error:
@@ -65,7 +85,8 @@ def make_model(spec: str, weights: Mapping[str, Array] | None) -> Any:
         raise InputError(
             f"{attribute!r} is a {type(factory).__name__}; name a function that returns the model"
         )
-    model = factory()
+    with UsersCode("calling it without arguments raised"):
+        model = factory()
     if weights is not None:
         _load_weights(model, weights)
     return model
@@ -86,7 +107,12 @@ def _load_weights(model: Any, weights: Mapping[str, Array]) -> None:
     ]
     raise_problems(ShapeError, problems)
     # assign=True keeps the stored dtype: no rounding to the dtype that the factory happens to use
-    model.load_state_dict({n: torch.tensor(value) for n, value in weights.items()}, assign=True)
+    try:
+        loaded = {n: torch.tensor(value) for n, value in weights.items()}
+    except TypeError as error:
+        raise InputError(f"weights: {error}; store float32 or float64") from None
+    with UsersCode("loading the weights raised"):
+        model.load_state_dict(loaded, assign=True)
     model.requires_grad_(True)
 
 
@@ -109,16 +135,49 @@ def _order(layers: Mapping[str, Linear]) -> list[str]:
 
 
 def _chains(layers: Mapping[str, Linear]) -> list[list[str]]:
-    """At most two orders in which every layer takes as many inputs as the one before gives."""
+    """At most two orders in which every layer takes as many inputs as the one before gives.
+
+    A layer leads from one width to another, so an order is a trail over all of them (Euler's); one that can
+    no longer be finished is left at once, and the search never goes back far. Of more than a hundred layers
+    none is tried.
+    """
+    if len(layers) > 100:
+        return []
     found: list[list[str]] = []
+    trail: list[str] = []
+    widths = {name: (layer.shape[1], layer.shape[0]) for name, layer in layers.items()}
 
-    def extend(chain: list[str]) -> None:
-        if len(chain) == len(layers):
-            found.append(chain)
-        for name, layer in layers.items():
-            fits = not chain or layer.shape[1] == layers[chain[-1]].shape[0]
-            if name not in chain and fits and len(found) < 2:
-                extend([*chain, name])
+    def extend(left: frozenset[str]) -> None:
+        if not left:
+            found.append(list(trail))
+        for name in layers:
+            fits = not trail or widths[name][0] == widths[trail[-1]][1]
+            rest = left - {name}
+            if name in left and fits and len(found) < 2 and _has_trail(rest, widths, widths[name][1]):
+                trail.append(name)
+                extend(rest)
+                trail.pop()
 
-    extend([])
+    extend(frozenset(layers))
     return found
+
+
+def _has_trail(names: frozenset[str], widths: Mapping[str, tuple[int, int]], start: int) -> bool:
+    """Whether the layers can follow one another, beginning at the width ``start`` (Euler's criterion)."""
+    surplus = Counter[int]()
+    beside: dict[int, set[int]] = {}
+    for name in names:
+        a, b = widths[name]
+        surplus[a] += 1
+        surplus[b] -= 1
+        beside.setdefault(a, set()).add(b)
+        beside.setdefault(b, set()).add(a)
+    open_ends = {width: s for width, s in surplus.items() if s}
+    if open_ends and not (open_ends.get(start) == 1 and sorted(open_ends.values()) == [-1, 1]):
+        return False
+    reached, todo = {start}, [start]
+    while todo:
+        more = beside.get(todo.pop(), set()) - reached
+        reached |= more
+        todo += more
+    return not names or set(beside) <= reached

@@ -30,6 +30,7 @@ def verdict_record(verdict: Verdict) -> dict[str, Any]:
         "batch": None if verdict.batch is None else batch_record(verdict.batch),
         "witness": None if verdict.witness is None else _witness_record(verdict.witness),
         "certificate": verdict.certificate,
+        "notes": list(verdict.notes),
         "attempts": [msgspec.to_builtins(attempt) for attempt in verdict.attempts],
     }
 

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from exan_verify.errors import InputError
+from exan_verify.arrays import freeze
+from exan_verify.errors import InputError, positive, whole
 from exan_verify.network import Array, Batch, exact_array
 
 
@@ -83,7 +84,12 @@ class Box:
     hi: Any
 
     def __init__(self, lo: Any, hi: Any) -> None:
-        low, high = (exact_array(np.atleast_1d(_plain(v)), n) for v, n in ((lo, "Box.lo"), (hi, "Box.hi")))
+        low, high = (exact_array(v, n) for v, n in ((lo, "Box.lo"), (hi, "Box.hi")))
+        low, high = (freeze(np.atleast_1d(v)) for v in (low, high))
+        if not (low.ndim == high.ndim == 1 and (low.size == 1 or high.size in (1, low.size))):
+            raise InputError(
+                f"Box: lo has shape {low.shape} and hi {high.shape}; give scalars, or one value per feature"
+            )
         if np.any(low > high):
             raise InputError("Box: lo is greater than hi; swap the bounds")
         object.__setattr__(self, "lo", low)
@@ -115,10 +121,10 @@ class Budget:
     _spent: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
-        if self.seconds is not None and not self.seconds > 0:
-            raise InputError(f"budget={self.seconds} seconds; give a positive number or None")
-        if self.work is not None and self.work <= 0:
-            raise InputError(f"work_limit={self.work}; give a positive integer or None")
+        if self.seconds is not None:
+            positive(self.seconds, "budget")
+        if self.work is not None:
+            whole(self.work, "work_limit")
 
     def spend(self, units: int) -> None:
         """Count ``units`` of deterministic work (about one modular multiplication each)."""
@@ -178,7 +184,8 @@ class Verdict:
     ``samples`` has one status per sample (gradient given: of ``batch`` where one was found, else empty).
     ``batch_size`` is the size among which the question was decided. ``trust`` and ``certificate`` are None
     unless something was decided (for the batch or for single samples). ``tolerant``: the question had a
-    tolerance, so no sample is called determined.
+    tolerance, so no sample is called determined. ``notes``: what was assumed of the model, or done to it and
+    to the gradient, before the question was asked; a line each.
     """
 
     outcome: Outcome
@@ -193,6 +200,7 @@ class Verdict:
     certificate: Mapping[str, Any] | None = None
     attempts: tuple[Attempt, ...] = ()
     tolerant: bool = False
+    notes: tuple[str, ...] = ()
 
     @property
     def meaning(self) -> str:
@@ -203,7 +211,3 @@ class Verdict:
     def determined(self) -> int:
         """How many samples are in every batch with this gradient: each of them is a leak."""
         return sum(status is SampleStatus.DETERMINED for status in self.samples)
-
-
-def _plain(value: Any) -> Any:
-    return value.detach().cpu().numpy() if hasattr(value, "detach") else value

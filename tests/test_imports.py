@@ -11,12 +11,13 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "exan_verify"
 
-EVERYONE = {"errors", "arrays", "network", "verdict"}
+EVERYONE = {"errors", "arrays", "network", "verdict", "gradients"}
 ALLOWED = {
     "errors": set(),
     "arrays": {"errors"},
     "network": {"errors", "arrays"},
-    "verdict": {"errors", "network"},
+    "verdict": {"errors", "arrays", "network"},
+    "gradients": {"errors", "network", "convert"},
     "exact": EVERYONE,
     "exclusivity": EVERYONE | {"exact"},
     "certificate": EVERYONE,
@@ -25,7 +26,8 @@ ALLOWED = {
     "kernel": EVERYONE | {"exact", "certificate", "facts", "convert"},
     "decide": EVERYONE | {"exact", "certificate", "facts", "exclusivity", "smt", "convert"},
     "theorems": EVERYONE
-    | {"exact", "exclusivity", "facts", "certificate", "records", "smt", "kernel", "decide", "testing"},
+    | {"exact", "exclusivity", "facts", "certificate", "records", "smt", "kernel", "decide", "testing"}
+    | {"users_code"},
     "numeric": {"errors", "arrays", "network"},
 }
 

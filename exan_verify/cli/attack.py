@@ -9,7 +9,7 @@ import rich_click as click
 
 from exan_verify.cli.hidden import hidden_arrays, hidden_facts, hidden_record
 from exan_verify.cli.options import PATH, common, question
-from exan_verify.cli.output import ExitCode, Output, facts, require_folder, wall_clock
+from exan_verify.cli.output import ExitCode, Output, facts, noted, require_folder, wall_clock
 from exan_verify.cli.pictures import (
     draw_sheet,
     input_shape,
@@ -121,6 +121,7 @@ def attack_record(found: Attack, score: Score | None) -> dict[str, Any]:
             "reason": found.reason,
             "hint": found.hint,
             "missing": list(found.missing),
+            "notes": list(found.notes),
             "method": found.method,
             "layer": found.layer,
             "status": msgspec.to_builtins(found.status),
@@ -159,7 +160,7 @@ def describe(found: Attack, score: Score | None) -> list[Any]:
         rows["against the truth"] = (
             f"{score.recall:.0%} of the batch with RMSE below {RECOVERED_RMSE:g}{worst}; {right} labels right"
         )
-    return [facts(rows)]
+    return [facts(rows), *noted(found.notes)]
 
 
 def _attack(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 
 from exan_verify.cli.options import PATH, common, question
-from exan_verify.cli.output import REAL_ARITHMETIC, ExitCode, Output, facts, require_folder, table
+from exan_verify.cli.output import REAL_ARITHMETIC, ExitCode, Output, facts, noted, require_folder, table
 from exan_verify.cli.rehearse import (
     attack_facts,
     rehearsal_record,
@@ -145,7 +145,7 @@ def describe(found: Audit, attack: dict[str, str]) -> list[Any]:
         "reason": verdict.reason,
         **attack,
     }
-    return [facts(rows), "", _samples(found), "", REAL_ARITHMETIC]
+    return [facts(rows), *noted(found.notes), "", _samples(found), "", REAL_ARITHMETIC]
 
 
 def _samples(found: Audit) -> Table:

@@ -14,6 +14,7 @@ from exan_verify.cli.output import (
     ExitCode,
     Output,
     facts,
+    noted,
     require_folder,
     table,
     titled,
@@ -130,7 +131,7 @@ def describe(verdict: Verdict) -> list[Any]:
         where = f" at hidden layer {verdict.layer}" if verdict.layer else ""
         rows["engine"] = f"{verdict.engine.value}{where}"
     parts: list[Any] = [titled(verdict.outcome.value.upper(), f": {verdict.meaning}")]
-    parts.append(facts(rows))
+    parts += [facts(rows), *noted(verdict.notes)]
     if verdict.attempts:
         parts += ["", _attempts(verdict), ""]
     if len(set(verdict.samples)) > 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
 from pathlib import Path
@@ -105,6 +105,11 @@ def facts(rows: Mapping[str, str]) -> Table:
     for name, value in rows.items():
         table.add_row(name, value)
     return table
+
+
+def noted(notes: Sequence[str]) -> list[str]:
+    """A line for each note about what was assumed of the inputs, or done to them."""
+    return [f"note: {note}" for note in notes]
 
 
 def table(*columns: str) -> Table:

@@ -17,7 +17,7 @@ from exan_verify.cli.demo import demo_command
 from exan_verify.cli.output import ExitCode
 from exan_verify.cli.smt import export_smt_command, smt_command
 from exan_verify.cli.theorems import theorems_command
-from exan_verify.errors import BudgetExhausted, CertificateRejected, ExanError
+from exan_verify.errors import BudgetExhausted, CertificateRejected, ExanError, fitting_into_memory
 
 EPILOG = (
     "Exit codes: 0 decided or done; 1 a --fail-on gate was hit or a certificate rejected; "
@@ -47,9 +47,13 @@ for command in COMMANDS:
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Run ``exan`` with ``arguments`` (default: the process's) and return its exit code."""
+    """Run ``exan`` with ``arguments`` (default: the process's) and return its exit code.
+
+    Where the reader of its output has gone, it raises what click does: SystemExit out of BrokenPipeError.
+    """
     try:
-        code = exan.main(args=None if arguments is None else list(arguments), standalone_mode=False)
+        with fitting_into_memory("this command"):
+            code = exan.main(args=None if arguments is None else list(arguments), standalone_mode=False)
     except NoArgsIsHelpError as error:
         print(error.format_message(), file=sys.stderr)
         return ExitCode.USAGE

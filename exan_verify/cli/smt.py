@@ -166,4 +166,4 @@ def _batch(path: str, network: ReluNetwork, loss: Any, labels: Any) -> Any:
 
     x, y = load_batch(path)
     with about(path, *ABOUT_DATA):
-        return Batch.of(x, y, network=network, loss=loss, labels=labels)
+        return Batch.given((x, y), network=network, loss=loss, labels=labels)

@@ -105,7 +105,8 @@ def _own(output: Output, name: str | None, no_checks: bool, options: dict[str, A
     from exan_verify.theorems.written import report_record
 
     file = options["file"]
-    claims, statements = load(file, name)
+    with wall_clock(options["budget"]):
+        claims, statements = load(file, name)
     users_code = UsersCode(f"{file}: running its statements raised", file=str(Path(file).absolute()))
     with output.working("searching") as told:
         results = search_all(output, claims, options, told)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from importlib import import_module
 from typing import Any
 
 from exan_verify.certificate import (
@@ -19,25 +20,46 @@ from exan_verify.certificate import (
     domain_record,
     issue,
 )
-from exan_verify.decide import ask_smt, degree_three, enumeration, families, lifting, residual, scale
 from exan_verify.decide.context import Context, Finding, Setting
 from exan_verify.decide.direct import obstacles
 from exan_verify.decide.from_gradient import Search, rank_bound_of_batch, search
-from exan_verify.decide.tolerance import within_tolerance
-from exan_verify.errors import InexactError, InputError, SoundnessError, choice, unknown
+from exan_verify.errors import (
+    InexactError,
+    InputError,
+    SoundnessError,
+    choice,
+    fitting_into_memory,
+    flag,
+    positive,
+    short,
+    unknown,
+    whole,
+)
 from exan_verify.exact.backprop import gradient as exact_gradient
 from exan_verify.exact.modular import UnsuitablePrimeError
 from exan_verify.facts import Facts
-from exan_verify.network import Batch, Gradient, Labels, Loss, Reduction, ReluNetwork
+from exan_verify.gradients import received
+from exan_verify.network import MOST_SAMPLES, Batch, Gradient, Labels, Loss, Reduction, ReluNetwork
 from exan_verify.verdict import Attempt, Box, Budget, Engine, Outcome, SampleStatus, Trust, Verdict
 
+
+def _engine(name: str) -> Callable[[Context, Budget], Finding]:
+    """``decide`` of a module beside this one, loaded when it is asked: few questions need them all."""
+
+    def ask(context: Context, limits: Budget) -> Finding:
+        finding: Finding = import_module(f"exan_verify.decide.{name}").decide(context, limits)
+        return finding
+
+    return ask
+
+
 ENGINE_ORDER: tuple[tuple[Engine, Callable[[Context, Budget], Finding]], ...] = (
-    (Engine.LIFTING, lifting.decide),
-    (Engine.LIFTING, degree_three.decide),
-    (Engine.SCALE, scale.decide),
-    (Engine.FAMILIES, families.decide),
-    (Engine.RESIDUAL, residual.decide),
-    (Engine.ENUMERATION, enumeration.decide),
+    (Engine.LIFTING, _engine("lifting")),
+    (Engine.LIFTING, _engine("degree_three")),
+    (Engine.SCALE, _engine("scale")),
+    (Engine.FAMILIES, _engine("families")),
+    (Engine.RESIDUAL, _engine("residual")),
+    (Engine.ENUMERATION, _engine("enumeration")),
 )
 """Who is asked, cheapest first."""
 
@@ -53,11 +75,12 @@ ENGINES = ("auto", "exact", *dict.fromkeys(engine.value for engine, _ in ENGINE_
 """What ``engine=`` may be: all in turn (``exact``: without the solvers), or one alone."""
 
 
+@fitting_into_memory("certify")
 def certify(
     model: Any,
     *,
     batch: tuple[Any, Any] | Batch | None = None,
-    gradient: Mapping[str, Any] | Gradient | None = None,
+    gradient: Mapping[str, Any] | Sequence[Any] | Gradient | None = None,
     loss: str = "cross_entropy",
     reduction: str = "mean",
     labels: str = "one_hot",
@@ -75,7 +98,8 @@ def certify(
 
     ``model``: a ``torch.nn.Module`` of Linear and ReLU layers, or a :class:`ReluNetwork`. Give either
     ``batch=(x, y)``, whose exact gradient is meant (x (M, d) or (M, ...); y as the torch loss takes it), or
-    ``gradient={parameter name: tensor}``. ``batch_size`` is the size of the batches asked about: by default
+    ``gradient={parameter name: tensor}``, or a list in the order of ``parameters()``, as
+    :mod:`exan_verify.gradients` takes them. ``batch_size`` is the size of the batches asked about: by default
     the given batch's, or the rank found. ``budget`` is in seconds, ``work_limit`` in modular multiplications
     (deterministic). ``jobs`` is used by engines that run in parallel.
 
@@ -83,14 +107,15 @@ def certify(
 
     Raises :class:`exan_verify.errors.InputError` (or a subclass) naming what cannot be used.
     """
+    network = _network(model)
     setting = Setting(
-        network=_network(model),
+        network=network,
         loss=choice(Loss, loss, "loss"),
         reduction=choice(Reduction, reduction, "reduction"),
         labels=choice(Labels, labels, "labels"),
         domain=domain,
-        seed=seed,
-        jobs=jobs,
+        seed=whole(seed, "seed", least=0),
+        jobs=whole(jobs, "jobs", most=1024),
         engine=engine,
     )
     _check_options(setting, batch_size)
@@ -98,9 +123,13 @@ def certify(
     if (batch is None) == (gradient is None):
         raise InputError("give either batch=(x, y) or gradient={name: tensor}, and not both")
     if batch is not None:
-        return _given_batch(setting, _batch(setting, batch), batch_size, limits)
-    given = gradient if isinstance(gradient, Gradient) else Gradient(tensors=gradient or {})
-    return _given_gradient(setting, given, batch_size, exact, tolerance, limits)
+        own = Batch.given(batch, network=network, loss=setting.loss, labels=setting.labels)
+        verdict = _given_batch(setting, own, batch_size, limits)
+        return replace(verdict, notes=network.notes)
+    # a list is in the order of the module's parameters, which need not be that of its forward pass
+    given = received(gradient, model)
+    verdict = _given_gradient(setting, given, batch_size, flag(exact, "exact"), tolerance, limits)
+    return replace(verdict, notes=network.notes + given.notes)
 
 
 def _given_batch(setting: Setting, batch: Batch, batch_size: int | None, limits: Budget) -> Verdict:
@@ -161,6 +190,8 @@ def _decide(
         or not _asks_solvers(context.setting, context.samples)
     ):
         return verdict
+    from exan_verify.decide import ask_smt
+
     asked, more, evidence = ask_smt.ask_about_batch(context, limits)
     if evidence:
         found = Finding(
@@ -187,6 +218,8 @@ def _for_the_samples(limits: Budget) -> Budget:
 
 
 def _asks_solvers(setting: Setting, samples: int) -> bool:
+    from exan_verify.decide import ask_smt
+
     return setting.engine == "smt" or (setting.engine == "auto" and ask_smt.is_small(setting, samples))
 
 
@@ -303,6 +336,8 @@ def _given_gradient(
     if setting.labels is Labels.KNOWN:
         raise InputError("labels='known' needs the batch's labels; give batch=, or 'one_hot' or 'real'")
     if tolerance is not None:
+        from exan_verify.decide.tolerance import within_tolerance
+
         return within_tolerance(setting, gradient, batch_size, Fraction(tolerance), limits)
     if not setting.loss.rational:
         return _unknown(batch_size or 0, _not_decided(setting))
@@ -316,6 +351,8 @@ def _given_gradient(
     if searched.batch is not None:
         return _decide(Context(setting=setting, batch=searched.batch), limits, gradient, searched.mixing)
     if searched.samples and _asks_solvers(setting, searched.samples):
+        from exan_verify.decide import ask_smt
+
         asked = ask_smt.ask_about_gradient(setting, gradient, searched.samples, limits)
         if asked.outcome is not Outcome.UNKNOWN:
             return replace(asked, attempts=searched.attempts + asked.attempts)
@@ -374,27 +411,24 @@ def _network(model: Any) -> ReluNetwork:
     return to_network(model)
 
 
-def _batch(setting: Setting, batch: tuple[Any, Any] | Batch) -> Batch:
-    x, y = (batch.inputs, batch.labels) if isinstance(batch, Batch) else batch
-    return Batch.of(x, y, network=setting.network, loss=setting.loss, labels=setting.labels)
-
-
 def _check_options(setting: Setting, batch_size: int | None) -> None:
-    if setting.engine not in ENGINES:
+    if not isinstance(setting.engine, str) or setting.engine not in ENGINES:
         raise InputError(unknown("engine", setting.engine, ENGINES))
-    if batch_size is not None and batch_size < 1:
-        raise InputError(f"batch_size={batch_size}; a batch has at least one sample")
-    if setting.jobs < 1:
-        raise InputError(f"jobs={setting.jobs}; give at least 1")
+    if batch_size is not None:
+        whole(batch_size, "batch_size", most=MOST_SAMPLES)
     if setting.domain is not None:
+        if not isinstance(setting.domain, Box):
+            raise InputError(
+                f"domain={short(setting.domain)} cannot be used; give Box(lo, hi), or None for all inputs"
+            )
         setting.domain.bounds(setting.network.widths[0])
 
 
 def _check_meaning(gradient: Gradient, exact: bool, tolerance: float | None) -> None:
     if exact and tolerance is not None:
         raise InputError("exact=True and tolerance= contradict each other; give one of them")
-    if tolerance is not None and not tolerance > 0:
-        raise InputError(f"tolerance={tolerance}; give a positive number")
+    if tolerance is not None:
+        positive(tolerance, "tolerance")
     if not (exact or gradient.rational or tolerance is not None):
         raise InexactError(
             "the gradient has floating-point numbers and it is not said what they mean: pass exact=True if "

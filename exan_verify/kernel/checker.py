@@ -30,6 +30,7 @@ from exan_verify.certificate import (
 from exan_verify.errors import CertificateRejected, InputError, LabelError
 from exan_verify.exact.modular import UnsuitablePrimeError
 from exan_verify.facts import Facts
+from exan_verify.gradients import received
 from exan_verify.kernel import (
     algebraic_batch,
     counting,
@@ -96,6 +97,8 @@ def check(
         raise CertificateRejected(
             f"the certificate was made for a {question.entrance}; pass {question.entrance}="
         )
+    if batch is None:
+        gradient = received(gradient, model)
     try:
         if question.tolerance is not None:
             claim = _within_tolerance(record, network, gradient)
@@ -183,8 +186,11 @@ def _within_tolerance(
 def _matching_batch(record: Certificate, network: ReluNetwork, batch: tuple[Any, Any] | Batch) -> Batch:
     if record.rebuild is not None or record.gradient_sha256 is not None:
         raise CertificateRejected("a certificate for a batch must not carry parts for a gradient")
-    x, y = (batch.inputs, batch.labels) if isinstance(batch, Batch) else batch
-    cleaned = _batch_of(network, record.claim.question, x, y)
+    question = record.claim.question
+    try:
+        cleaned = Batch.given(batch, network=network, loss=question.loss, labels=question.labels)
+    except LabelError as error:
+        raise CertificateRejected(f"the labels do not fit the certificate's question: {error}") from None
     if record.batch_sha256 != cleaned.digest:
         raise CertificateRejected("the certificate was made for another batch (SHA-256 differs)")
     return cleaned
@@ -202,7 +208,8 @@ def _batch_of_gradient(
 
 
 def _matching_gradient(record: Certificate, gradient: Mapping[str, Any] | Gradient | None) -> Gradient:
-    given = gradient if isinstance(gradient, Gradient) else Gradient(tensors=gradient or {})
+    assert isinstance(gradient, Gradient)
+    given = gradient
     require(record.batch_sha256 is None, "a certificate for a gradient must not carry parts for a batch")
     require(
         record.gradient_sha256 == given.digest,

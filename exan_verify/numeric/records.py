@@ -149,7 +149,8 @@ class Attack:
     others, and ``gradient_residual`` speaks of these. ``hidden``: where the first layers' gradients are
     missing, the features that are claimed; of these samples only those in ``x`` have a determined input.
     ``last_layer``: where only the last layer's gradient could be used. ``unfinished``: a budget ended it
-    before all methods were done; what was confirmed until then is here.
+    before all methods were done; what was confirmed until then is here. ``notes``: what was done to the model
+    and the gradient before they were used, a line each.
     """
 
     x: Tensor
@@ -170,3 +171,4 @@ class Attack:
     hidden: HiddenFeatures | None = None
     last_layer: LastLayer | None = None
     unfinished: bool = False
+    notes: tuple[str, ...] = ()

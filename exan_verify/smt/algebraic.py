@@ -16,7 +16,6 @@ from itertools import product
 from typing import Any
 
 import flint
-import sympy
 
 from exan_verify.errors import RangeError
 from exan_verify.smt.terms import Monomial, Poly
@@ -41,6 +40,8 @@ class Root:
 
         Raises :class:`ValueError` when the interval does not isolate a root.
         """
+        import sympy  # slow to load: only where an algebraic number comes up
+
         t = sympy.Symbol("t")
         whole = sympy.Poly([sympy.Rational(c.numerator, c.denominator) for c in coefficients[::-1]], t)
         ends = (

@@ -10,8 +10,6 @@ from fractions import Fraction
 from itertools import islice
 from typing import Any
 
-import sympy
-
 from exan_verify.errors import RangeError
 from exan_verify.network import to_fraction
 from exan_verify.smt.algebraic import Point, Root
@@ -185,6 +183,8 @@ def _number(value: Any, roots: dict[str, Root]) -> Poly:
 
 def _root_name(root: Root) -> str:
     """A name that depends on the number alone: its polynomial and its position among the real roots."""
+    import sympy  # slow to load: only where an algebraic number comes up
+
     polynomial = sympy.Poly(root.polynomial[::-1], sympy.Symbol("t"))
     rank = polynomial.count_roots(None, sympy.Rational(root.high.numerator, root.high.denominator))
     digest = hashlib.sha256(str(root.polynomial).encode()).hexdigest()[:8]

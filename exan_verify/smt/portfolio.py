@@ -13,8 +13,6 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
-import joblib
-
 from exan_verify.smt.cache import AnswerCache, query_key
 from exan_verify.smt.cubes import Task, build
 from exan_verify.smt.existence import BallBatch
@@ -205,6 +203,8 @@ def _solve_all(tasks: Sequence[Task], current: Round, settings: Settings) -> Ite
     job = replace(settings, progress=None, deadline=None, seconds_left=_seconds_left(settings))
     if settings.jobs == 1 or len(tasks) == 1:
         return (solve(task, current, job) for task in tasks)
+    import joblib  # slow to load: only where solvers are asked
+
     parallel = joblib.Parallel(n_jobs=settings.jobs)
     answers: Iterator[Answer | None] = iter(parallel(joblib.delayed(solve)(t, current, job) for t in tasks))
     return answers

@@ -17,8 +17,6 @@ from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from joblib import Parallel, delayed
-
 from exan_verify.decide.enumeration.search import (
     Collection,
     Equations,
@@ -157,6 +155,8 @@ def _run(
     equations: Equations, neuron: int, parts: dict[int, Collection], limits: Limits, jobs: int, store: Store
 ) -> Iterator[Tally]:
     """The tallies of ``parts``, in any order, from the store or searched; finished ones are stored."""
+    from joblib import Parallel, delayed  # slow to load: only where something is searched
+
     known = {k: store.load(k) for k in parts}
     missing = [k for k in parts if known[k] is None]
     calls = (delayed(_numbered)(k, equations, neuron, parts[k], limits) for k in missing)

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
-from scipy.optimize import linprog
 
 from exan_verify.decide.context import Context
 from exan_verify.decide.families.motion import below, conditions, fractions, step_limit
@@ -141,6 +140,8 @@ def _true(numbers: Array, unit: int) -> Array:
 
 
 def _guessed_motion(polytope: _Polytope, objective: Array, exact: bool) -> Sequence[Fraction] | None:
+    from scipy.optimize import linprog  # slow to load: only where it is asked
+
     slopes, values = polytope.slopes.astype(np.float64), polytope.values.astype(np.float64)
     goal = objective.astype(np.float64)
     found = linprog(-goal, A_ub=-slopes, b_ub=values, bounds=(None, None))

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
-from scipy.optimize import linprog
 
 from exan_verify.decide.residual.rest import Rest
 from exan_verify.exact.linalg import solve
@@ -64,6 +63,8 @@ def _relative(values: Array) -> Array:
 
 def _bound(rows: Array, axis: int, sign: int) -> tuple[Fraction, tuple[int, ...]] | None:
     """``-sign a_axis <= bound`` with the constraints that show it."""
+    from scipy.optimize import linprog  # slow to load: only where it is asked
+
     dimension = rows.shape[1] - 1
     floats = rows.astype(np.float64)
     scale = np.abs(floats).max(axis=1)

@@ -1,0 +1,154 @@
+"""Gradients as they come, under the names of a model's parameters.
+
+What leaves a training loop is a mapping by name, or a list or tuple in the order of ``parameters()``; with
+None where a parameter got no gradient, sparse tensors, buffers beside the parameters, and names that begin
+with what a wrapper (``DataParallel``, ``torch.compile``, opacus) put before them. :func:`received` undoes
+this in one place for every function that takes a gradient, and says what it did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+from exan_verify.errors import GradientError, InputError, raise_problems, short
+from exan_verify.network import Gradient, ReluNetwork
+
+WRAPPERS = ("module", "_orig_mod", "_module")
+"""Under which name DataParallel and DistributedDataParallel, torch.compile and opacus keep the model."""
+
+_BUFFERS = frozenset({"num_batches_tracked", "running_mean", "running_var"})
+_SHOWN = 3
+
+
+def received(gradient: Any, model: Any) -> Gradient:
+    """``gradient`` under the names of ``model``'s parameters, with ``notes`` that say what was done.
+
+    ``model``: a ReluNetwork or ``torch.nn.Module``. ``gradient``: a mapping from name to tensor,
+    a :class:`Gradient`, or a list or tuple with one tensor or None per parameter in the order of
+    ``model.parameters()``. Entries that are None are taken as missing; whether anything may be missing, and
+    whether shapes fit, is for whoever uses the gradient.
+
+    Raises :class:`InputError` for another type, :class:`GradientError` where a list has another length, no
+    tensor is left, or two tensors stand for one parameter.
+    """
+    shapes, buffers = _parameters(model)
+    notes: list[str] = []
+    tensors = _named(gradient, list(shapes), notes)
+    missing = [name for name, value in tensors.items() if value is None]
+    if missing:
+        notes.append(f"{_listed(missing)} given as None, so taken as missing")
+    tensors = {name: value for name, value in tensors.items() if value is not None}
+    tensors = _without_wrappers(tensors, shapes, notes)
+    dropped = [
+        name
+        for name in tensors
+        if name not in shapes and (_bare(name) in buffers or name.rpartition(".")[2] in _BUFFERS)
+    ]
+    if dropped:
+        notes.append(f"{_listed(dropped)} left out: buffers, which have no gradient")
+    tensors = {name: value for name, value in tensors.items() if name not in dropped}
+    tensors = _dense(tensors, shapes, notes)
+    if not tensors:
+        raise GradientError(
+            "the gradient has no tensors; pass one per parameter, under the parameters' names, taken after "
+            "backward() and before zero_grad()"
+        )
+    if isinstance(gradient, Gradient):
+        return Gradient(tensors=tensors, rational=gradient.rational, notes=(*gradient.notes, *notes))
+    return Gradient(tensors=tensors, notes=tuple(notes))
+
+
+def _parameters(model: Any) -> tuple[dict[str, tuple[int, ...]], Collection[str]]:
+    """Shape of every parameter by name, in the order of ``parameters()``, and the names of the buffers."""
+    if isinstance(model, ReluNetwork):
+        return {name: array.shape for name, array in model.parameters()}, ()
+    from exan_verify.convert import unwrap  # torch is imported only for torch models
+
+    model, _ = unwrap(model)
+    shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
+    return shapes, {_bare(name) for name, _ in model.named_buffers()}
+
+
+def _named(gradient: Any, names: list[str], notes: list[str]) -> dict[str, Any]:
+    if isinstance(gradient, Gradient):
+        return dict(gradient.tensors)
+    if isinstance(gradient, Mapping):
+        return {str(name): value for name, value in gradient.items()}
+    if not isinstance(gradient, (list, tuple)):
+        raise InputError(
+            f"gradient is {short(gradient)}; give a mapping from parameter name to tensor, such as "
+            "{name: p.grad for name, p in model.named_parameters()}, or a list in the order of "
+            "model.parameters()"
+        )
+    if len(gradient) != len(names):
+        raise GradientError(
+            f"the gradient is a list of {len(gradient)} tensors, the model has {len(names)} parameters "
+            f"({_listed(names)}); give one tensor, or None, for each in the order of model.parameters()"
+        )
+    notes.append(f"{len(names)} tensors taken in the order of the model's parameters: {_listed(names)}")
+    return dict(zip(names, gradient, strict=True))
+
+
+def _without_wrappers(
+    tensors: Mapping[str, Any], shapes: Mapping[str, Any], notes: list[str]
+) -> dict[str, Any]:
+    """The names that differ from a parameter's only by prefixes of wrappers, on either side, set right."""
+    known: dict[str, list[str]] = {}
+    for name in shapes:
+        known.setdefault(_bare(name), []).append(name)
+    found: dict[str, Any] = {}
+    problems, prefixes = [], {"the gradient's": set[str](), "the model's": set[str]()}
+    for name, value in tensors.items():
+        meant = [name] if name in shapes else known.get(_bare(name), [name])
+        if len(meant) > 1 or meant[0] in found:
+            problems.append(
+                f"tensor {name!r} stands for {_listed(meant)}, as another may; give each one once"
+            )
+            continue
+        found[meant[0]] = value
+        if meant[0] != name:
+            prefixes["the gradient's"].add(_prefix(name))
+            prefixes["the model's"].add(_prefix(meant[0]))
+    raise_problems(GradientError, problems)
+    said = [f"{_listed(sorted(p - {''}))} of {whose} names" for whose, p in prefixes.items() if p - {""}]
+    if said:
+        notes.append(f"prefix {' and '.join(said)} left out: a wrapper puts it there")
+    return found
+
+
+def _bare(name: str) -> str:
+    """A parameter's name without the prefixes of wrappers."""
+    first, dot, rest = name.partition(".")
+    return _bare(rest) if dot and first in WRAPPERS else name
+
+
+def _prefix(name: str) -> str:
+    return name[: len(name) - len(_bare(name))]
+
+
+def _dense(tensors: Mapping[str, Any], shapes: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
+    """Sparse torch tensors written out, once their shape is known to be a parameter's."""
+    sparse = [
+        name
+        for name, value in tensors.items()
+        if hasattr(value, "to_dense") and str(getattr(value, "layout", "torch.strided")) != "torch.strided"
+    ]
+    raise_problems(
+        GradientError,
+        [
+            f"tensor {name!r} is sparse, of shape {tuple(tensors[name].shape)}, the parameter's is "
+            f"{shapes.get(name, 'not known')}; pass the gradient of this model"
+            for name in sparse
+            if tuple(tensors[name].shape) != shapes.get(name)
+        ],
+    )
+    if sparse:
+        notes.append(f"{_listed(sparse)} given sparse, written out in full")
+    return {name: value.to_dense() if name in sparse else value for name, value in tensors.items()}
+
+
+def _listed(names: Iterable[str]) -> str:
+    quoted = [repr(name) for name in names]
+    more = len(quoted) - _SHOWN
+    return ", ".join(quoted[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
