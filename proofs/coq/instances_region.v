@@ -15,6 +15,19 @@ Unset Printing Implicit Defensive.
 Import Order.TTheory GRing.Theory Num.Theory.
 Local Open Scope ring_scope.
 
+Section Instances.
+
+Variable R : realFieldType.
+
+Local Notation mxf := (mxf R).
+Local Notation NB := (NB R).
+Local Notation xB := (xB R).
+Local Notation yB := (yB R).
+Local Notation topB := (topB R).
+Local Notation hB := (hB R).
+Local Notation NH := (NH R).
+Local Notation point := (point R).
+
 (* B: [dW | db] of both layers; X has the columns 0, e_1, e_2.                *)
 Definition GB := bgrad (mse_lv 1) NB xB yB.
 Definition dW1B := tab [:: [:: 16; 28]; [:: 30; 26]; [:: -4; -4]].
@@ -23,7 +36,7 @@ Definition dW2B := tab [:: [:: 2; 4; 2]; [:: 2; 0; 2]; [:: -4; 4; -4]; [:: 0; -4
   [:: 12; 12; 16]; [:: 8; 16; 16]; [:: 12; 20; 24]; [:: 2; -2; 0]].
 Definition db2B := tab [:: [:: 4]; [:: 0]; [:: 4]; [:: 0]; [:: 4]; [:: 8]; [:: 8]; [:: 8]; [:: 0]].
 
-Lemma onesE n : const_mx 1 = mxf n 1 (fun _ _ => 1) :> 'cV[rat]_n.
+Lemma onesE n : const_mx 1 = mxf n 1 (fun _ _ => 1) :> 'cV[R]_n.
 Proof. by apply/matrixP => i j; rewrite !mxE. Qed.
 
 Theorem B_first_layer : w1 GB = mxf 3 2 dW1B /\ b1 GB = mxf 3 1 db1B.
@@ -57,10 +70,10 @@ have -> : relu (mxf 1 2 (tab [:: [:: -1; -1]]) *m relu (NH.1.1 *m point t + NH.1
 by rewrite mxE lt_maxr subr_gt0 ger0_norm ?t1 // ltW.
 Qed.
 
-Lemma maskH : dmask [ringType of rat] aH.1 = mxf 2 2 (tab [:: [:: 1; 0]; [:: 0; 0]]).
+Lemma maskH : dmask R aH.1 = mxf 2 2 (tab [:: [:: 1; 0]; [:: 0; 0]]).
 Proof. by apply/matrixP => -[[|[|i]] lt_i] // [[|[|j]] lt_j] //; rewrite !mxE. Qed.
 
-Lemma mask1 : dmask [ringType of rat] (const_mx true : 'cV_1) = mxf 1 1 (tab [:: [:: 1]]).
+Lemma mask1 : dmask R (const_mx true : 'cV_1) = mxf 1 1 (tab [:: [:: 1]]).
 Proof. by apply/matrixP => i j; rewrite !mxE (ord1 i) (ord1 j). Qed.
 
 Lemma constE (s : int) : const_mx s%:Q = mxf 1 1 (tab [:: [:: s]]).
@@ -74,7 +87,7 @@ Qed.
 
 Lemma offsetH : fwdp NH aH 0 = const_mx 1.
 Proof.
-have add m f g : mxf m 1 f + mxf m 1 g = mxf m 1 (fun i j => f i j + g i j) :> 'cV[rat]_m.
+have add m f g : mxf m 1 f + mxf m 1 g = mxf m 1 (fun i j => f i j + g i j) :> 'cV[R]_m.
   by apply/matrixP => i j; rewrite !mxE.
 rewrite /= maskH mask1 (constE 1) mulmx0 add0r !(mul_mxf, add).
 by apply: eq_mxf; vm_compute.
@@ -102,14 +115,14 @@ by rewrite E -tD.
 Qed.
 
 (* The first bias grows: along dH the logit of 1/2 falls at the rate 1.       *)
-Definition dH : params [ringType of rat] 1 [:: 2; 1]%N 1 :=
+Definition dH : params R 1 [:: 2; 1]%N 1 :=
   ((0, mxf 2 1 (tab [:: [:: 1]; [:: 0]])), 0).
-Notation half := (2%:R^-1 : rat).
+Local Notation half := (2%:R^-1 : R).
 
-Lemma mdot0 m n (A : 'M[rat]_(m, n)) : mdot A 0 = 0.
+Lemma mdot0 m n (A : 'M[R]_(m, n)) : mdot A 0 = 0.
 Proof. by rewrite /mdot mulmx0 mxtrace0. Qed.
 
-Lemma mdot1 (A : 'cV[rat]_1) : mdot (const_mx 1) A = A 0 0.
+Lemma mdot1 (A : 'cV[R]_1) : mdot (const_mx 1) A = A 0 0.
 Proof. by rewrite mdotE !big_ord1 mxE mul1r. Qed.
 
 Lemma dotpH : dotp (gradp NH aH (point half) (const_mx 1)) dH = -1.
@@ -134,7 +147,7 @@ have z t : 0 < t -> t < 1 -> generic NH (point t).
 by apply: z; vm_compute.
 Qed.
 
-Theorem H_derivative : exists p : 'cV[{poly rat}]_1,
+Theorem H_derivative : exists p : 'cV[{poly R}]_1,
   [/\ derivmx0 p = const_mx (-1), evalmx 0 p = point half &
       near (fun t => evalmx t p = fwd (NH + t *: dH) (point half))].
 Proof.
@@ -145,11 +158,11 @@ by rewrite p0 fwdH; congr point; apply/eqP; vm_compute.
 Qed.
 
 (* And at the rate 2 when the input grows as well.                            *)
-Theorem H_region_derivative : exists p : 'cV[{poly rat}]_1,
+Theorem H_region_derivative : exists p : 'cV[{poly R}]_1,
   derivmx0 p = const_mx (-2%:R) /\
   forall t, evalmx t p = fwdp (NH + t *: dH) aH (point (half + t)).
 Proof.
-pose px : 'cV[{poly rat}]_1 := const_mx (half%:P + 'X).
+pose px : 'cV[{poly R}]_1 := const_mx (half%:P + 'X).
 have at_t t : evalmx t px = point (half + t) by apply/colP => i; rewrite !mxE !hornerE.
 have [p [pE pD]] := gradp_derivative NH dH aH px; exists p; split=> [|t]; last by rewrite pE at_t.
 apply/colP => i; rewrite (ord1 i) [RHS]mxE -mdot1 pD at_t addr0 dotpH slopeH.
@@ -159,8 +172,10 @@ by apply/eqP; vm_compute.
 Qed.
 
 (* Every input close enough to 1/2 has its pattern.                           *)
-Theorem H_open : exists2 e : rat, 0 < e & forall t, `|t - half| < e -> pattern NH (point t) = aH.
+Theorem H_open : exists2 e : R, 0 < e & forall t, `|t - half| < e -> pattern NH (point t) = aH.
 Proof.
 have [e e0 open] := pattern_open genericH; exists e => // t te.
 by rewrite open ?patternH_half // => i; rewrite !mxE.
 Qed.
+
+End Instances.
