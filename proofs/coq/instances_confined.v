@@ -27,7 +27,7 @@ Local Notation sample := (sample R).
 Local Notation one_hidden := (one_hidden R).
 Local Notation batch_of := (batch_of R).
 Local Notation xA := (xA R).
-Local Notation lvV := (lvV R).
+Local Notation lvV := (@lvV R).
 
 (* K: neurons 0 and 1 are exclusive to sample 0, 2 and 3 to sample 1, and     *)
 (* neuron 4 is shared.                                                        *)
@@ -118,7 +118,8 @@ Definition GO := tab [:: [:: 2; 4]; [:: -2; -4]].
 Lemma lossO m : gO m = sample 2 GO m.
 Proof.
 rewrite /gO /lossvecs /lvV [fwd _ _](fwd_sample 1 3 2 WA bA UO cO XA m); apply/colP => k.
-by rewrite !mxE; case: m k => [[|[|m]] lt_m] // [[|[|k]] lt_k] //; apply/eqP; vm_compute.
+rewrite !mxE -!rmorphB -rmorphM; congr ratr.
+by case: m k => [[|[|m]] lt_m] // [[|[|k]] lt_k] //; apply/eqP; vm_compute.
 Qed.
 
 Lemma DeltaO : Delta1 NO xA gO = mxf 3 2 DA.
@@ -128,7 +129,7 @@ exact: (@Delta1_samples R 1 3 2 WA bA UO cO 2 XA GO xA gO (fun m => erefl) lossO
 Qed.
 
 Lemma sum_zeroO f l : sum_zero (lvV f l : 'cV_(1 + 1)).
-Proof. by rewrite /sum_zero big_ord_recl big_ord1 !mxE -mulrDr subrr mulr0. Qed.
+Proof. by rewrite /sum_zero big_ord_recl big_ord1 !mxE -mulrDr rmorph1 rmorphN1 subrr mulr0. Qed.
 
 Theorem O_confined : confined NO (@sum_zero _ 1) (@zero_sum_basis _ 1) xA gO.
 Proof. exact: confined_sum_zero. Qed.
@@ -137,22 +138,22 @@ Proof. exact: confined_sum_zero. Qed.
 Theorem O_unique x' (y' : 'I_2 -> 'cV[R]_2) : (forall m, y' m 1 0 = 0) ->
   bgrad lvV NO x' y' = bgrad lvV NO xA yO -> same_batch xA x' yO y'.
 Proof.
-have yO1 m : yO m 1 0 = 0 by rewrite !mxE; case: m => [[|[|m]] lt_m].
+have yO1 m : yO m 1 0 = 0 by rewrite !mxE; case: m => [[|[|m]] lt_m] //; apply: rmorph0.
 apply: (C1_batch_first (adm := fun y => y 1 0 = 0) (G := @sum_zero _ 1) _ O_confined) => // [f l _|||m l l1].
 - exact: sum_zeroO.
 - rewrite gradmxE [Delta1 _ _ _]DeltaO (@lift1_samples R 1 2 XA) //.
-  by apply: rank_product left_inverseA _; rewrite (_ : mxf 2 (1 + 1) _ = mxf 2 2 HA);
+  by apply: rank_product (left_inverseA R) _; rewrite (_ : mxf 2 (1 + 1) _ = mxf 2 2 HA);
     [apply: right_inverseA | apply: (@eq_mxf R 2 2); vm_compute].
 - rewrite [Delta1 _ _ _]DeltaO [w1 _]/(mxf 2 3 UO).
   have -> : (mxf 2 3 UO)^T *m zero_sum_basis _ 1 = mxf 3 1 VA.
     have -> : zero_sum_basis R 1 = mxf 2 1 (tab [:: [:: 1]; [:: -1]]).
       apply/matrixP => i j; rewrite (ord1 j) !mxE.
-      by case: splitP => k; rewrite (ord1 k) !mxE => ->.
+      by case: splitP => k; rewrite (ord1 k) !mxE => ->; rewrite (rmorph1, rmorphN1).
     by rewrite tr_mxf mul_mxf; apply: eq_mxf; vm_compute.
   apply: (@leq_trans 3); first by rewrite card_mono.
   by apply: (@lifted_rank R 2 1 0 3 DA VA rowsA codesA invA); vm_compute.
 move=> E; have /colP/(_ 0) : lvV (fwd NO (xA m)) l = lvV (fwd NO (xA m)) (yO m) by apply: E.
-rewrite !mxE /= !mulr1 => /addrI/oppr_inj e0; apply/colP => k.
+rewrite !mxE /= rmorph1 !mulr1 => /addrI/oppr_inj e0; apply/colP => k.
 by have [->|->] := two_cases k; rewrite ?l1 ?yO1 // e0 mxE.
 Qed.
 

@@ -42,8 +42,8 @@ Lemma delta1_below (V X D : table) m g : w1 N = mxf (head K ws) n V ->
   delta1 N (sample n (hiddenf d W b X) m) g = sample (head K ws) D m ->
   delta1 below (sample d X m) g = sample n (deltaf_below V X D) m.
 Proof.
-move=> wE dE; rewrite /= z_sample act_sample dE wE; apply/colP => j.
-by rewrite dmaskE tr_mxf mul_mxf !mxE /deltaf_below; case: ifP.
+move=> wE dE; rewrite /= z_sample act_sample dE wE active_sample; apply/colP => j.
+by rewrite dmaskE tr_mxf mul_mxf !mxE /deltaf_below; case: ifP => _; rewrite ?rmorph0.
 Qed.
 
 (* Exclusive neurons with a delta that is not zero, by computation. *)
@@ -52,8 +52,8 @@ Lemma live_table M (X D : table) (x : 'I_M -> 'cV[R]_d) (g : 'I_M -> 'cV[R]_K) (
   D j m != 0 -> all (fun k => (0 < preact d W b X j k) == (k == m)) (iota 0 M) ->
   live below x g j m.
 Proof.
-move=> xE dE Dn0 /allP ex; split=> [k|]; last by rewrite dE mxE.
-rewrite /is_active xE z_sample mxE; apply/eqP.
+move=> xE dE Dn0 /allP ex; split=> [k|]; last by rewrite dE mxE fmorph_eq0.
+rewrite /is_active xE z_sample mxE ltr0q; apply/eqP.
 by have := ex (val k); rewrite mem_iota ltn_ord; apply.
 Qed.
 
@@ -137,16 +137,16 @@ Qed.
 Theorem Z_E1_layer (j : 'I_4) (m : 'I_2) : owner j = m ->
   let G : params R 2 [:: 4%N] 2 :=
     @topp _ 1 [:: 2]%N 2 [:: 4]%N 2 (bgrad (mse_lv 1) NZ xZ yZ) in
-  forall i, w1 G j i / b1 G j 0 = HZ i m.
+  forall i, w1 G j i / b1 G j 0 = ratr (HZ i m).
 Proof.
 move=> /live_third[ex dn0] G i.
-have -> : HZ i m = hZ m i 0 by rewrite hZE mxE.
+have -> : ratr (HZ i m) = hZ m i 0 by rewrite hZE mxE.
 exact: (@E1_layer _ 1 [:: 2]%N 2 4 [::] 2 NZ _ xZ gZ j m ex dn0).
 Qed.
 
 Lemma LP_liveZ (a : 'I_2) i j : mxf 2 4 (LP a) i j != 0 -> live topZ hZ gZ j a.
 Proof.
-rewrite mxE /LP; case: ifP => [/eqP ja _|]; last by rewrite eqxx.
+rewrite mxE /LP; case: ifP => [/eqP ja _|]; last by rewrite rmorph0 eqxx.
 by apply: live_third; rewrite /owner ja mulnC divnMDl // divn_small ?addn0.
 Qed.
 
