@@ -1,5 +1,6 @@
 (******************************************************************************)
-(* The theorems on concrete networks with rational numbers.                   *)
+(* The theorems on concrete networks with rational numbers. What is said of   *)
+(* other batches holds over every ordered field R.                            *)
 (*                                                                            *)
 (*   A   1-3-1, two samples: E1, factorisations, derivative, C1_batch_first   *)
 (*   B   2-3-9-2, three samples and no exclusive neuron: C1_batch at layer 2  *)
@@ -19,20 +20,31 @@ Local Open Scope ring_scope.
 Definition tabq (rows : seq (seq (int * int))) : table := fun i j =>
   let p := nth (0, 1) (nth [::] rows i) j in p.1%:Q / p.2%:Q.
 
-Definition batch_of n (X : table) M (m : 'I_M) : 'cV[rat]_n := sample n X m.
-Arguments batch_of n X {M} m.
-
 Definition liftf d (X : table) : table := fun m i => if (i < d)%N then X i m else 1.
 
-Lemma lift1_samples d M X (x : 'I_M -> 'cV[rat]_d) :
+Section Instances.
+
+Variable R : realFieldType.
+
+Local Notation mxf := (mxf R).
+Local Notation sample := (sample R).
+Local Notation one_hidden := (one_hidden R).
+
+Definition batch_of n (X : table) M (m : 'I_M) : 'cV[R]_n := sample n X m.
+Arguments batch_of n X {M} m.
+
+Lemma lift1_samples d M X (x : 'I_M -> 'cV[R]_d) :
   (forall m, x m = sample d X m) -> lift1 x = mxf M (d + 1) (liftf d X).
 Proof.
-move=> xE; apply/matrixP => m i; rewrite !mxE /liftf; case: splitP => j ij; rewrite !mxE //.
+move=> xE; apply/matrixP => m i; rewrite !mxE /liftf; case: splitP => j ij; rewrite !mxE ?rmorph1 //.
 by rewrite xE mxE ij.
 Qed.
 
-Lemma mse_lv_inj K (f y y' : 'cV[rat]_K) : mse_lv 1 f y' = mse_lv 1 f y -> y' = y.
-Proof. by rewrite /mse_lv !scale1r => /(scalerI (_ : 2%:R != 0))/addrI/oppr_inj ->. Qed.
+Lemma mse_lv_inj K (f y y' : 'cV[R]_K) : mse_lv 1 f y' = mse_lv 1 f y -> y' = y.
+Proof.
+have two : 2%:R != 0 :> R by rewrite pnatr_eq0.
+by rewrite /mse_lv !scale1r => /(scalerI two)/addrI/oppr_inj.
+Qed.
 
 (* C1 on one hidden layer and the squared error, as a list of computations.   *)
 Section Certificate.
@@ -51,11 +63,11 @@ Definition layer_checks : bool :=
   eqf r r (mulf r (fun i j => codef D (fun i j => U j i) (nth 0%N rows i)
                                   (nth (true, 0%N, 0%N) codes j)) inv) onef.
 
-Lemma lossvecs_mse (x : 'I_M.+1 -> 'cV[rat]_d) y m : x m = sample d X m -> y m = sample K.+1 Y m ->
+Lemma lossvecs_mse (x : 'I_M.+1 -> 'cV[R]_d) y m : x m = sample d X m -> y m = sample K.+1 Y m ->
   lossvecs (mse_lv 1) N x y m = sample K.+1 (msef F Y) m.
 Proof. by rewrite /lossvecs => -> ->; rewrite fwd_sample mse_sample. Qed.
 
-Lemma layer_facts (x : 'I_M.+1 -> 'cV[rat]_d) (g : 'I_M.+1 -> 'cV[rat]_K.+1) :
+Lemma layer_facts (x : 'I_M.+1 -> 'cV[R]_d) (g : 'I_M.+1 -> 'cV[R]_K.+1) :
   layer_checks -> (forall m, x m = sample d X m) -> (forall m, g m = sample K.+1 (msef F Y) m) ->
   [/\ Delta1 N x g = mxf n.+1 M.+1 D, \rank (gradmx (gsum N x g)) = M.+1 &
       (r <= \rank (lifted (Delta1 N x g) ((mxf K.+1 n.+1 U)^T *m 1%:M)))%N].
@@ -65,21 +77,21 @@ have DE : Delta1 N x g = mxf n.+1 M.+1 D.
   by rewrite (Delta1_samples _ _ _ _ _ xE gE); apply: eq_mxf.
 split=> //.
   rewrite gradmxE DE (lift1_samples xE).
-  apply: (@rank_product _ _ _ _ _ (mxf _ _ L) (mxf _ _ T)).
+  apply: (@rank_product _ _ _ _ _ _ (mxf _ _ L) (mxf _ _ T)).
     by rewrite mul_mxf (eq_mxf cL) one_mxf.
   by rewrite mul_mxf (eq_mxf cT) one_mxf.
 by rewrite DE mulmx1 tr_mxf; apply: lifted_rank cR.
 Qed.
 
 (* Exclusive neurons and non-zero pre-activations, by computation. *)
-Lemma is_active_sample (x : 'I_M.+1 -> 'cV[rat]_d) j m : (forall m, x m = sample d X m) ->
+Lemma is_active_sample (x : 'I_M.+1 -> 'cV[R]_d) j m : (forall m, x m = sample d X m) ->
   is_active N x j m = (0 < preact d W b X j m).
-Proof. by move=> xE; rewrite /is_active xE z_sample mxE. Qed.
+Proof. by move=> xE; rewrite /is_active xE z_sample mxE ltr0q. Qed.
 
 Definition exclusivef (j m : nat) : bool :=
   all (fun m' => (0 < preact d W b X j m') == (m' == m)) (iota 0 M.+1).
 
-Lemma exclusiveP (x : 'I_M.+1 -> 'cV[rat]_d) (j : 'I_n.+1) (m : 'I_M.+1) :
+Lemma exclusiveP (x : 'I_M.+1 -> 'cV[R]_d) (j : 'I_n.+1) (m : 'I_M.+1) :
   (forall m, x m = sample d X m) -> exclusive N x j m <-> exclusivef j m.
 Proof.
 move=> xE; split=> [ex|/allP ex m']; last first.
@@ -93,7 +105,7 @@ Definition genericf : bool :=
 
 Lemma genericP (m : 'I_M.+1) : genericf -> generic N (sample d X m).
 Proof.
-move=> /allP gen; split=> // j; rewrite z_sample mxE.
+move=> /allP gen; split=> // j; rewrite z_sample mxE fmorph_eq0.
 have /allP/(_ (val m)) := gen (val j) (eq_ind_r is_true (ltn_ord j) (mem_iota 0 n.+1 j)).
 by rewrite mem_iota /= add0n; apply; apply: ltn_ord.
 Qed.
@@ -123,8 +135,8 @@ Definition cA := tab [:: [:: 0]].
 Definition XA := tab [:: [:: 1; -1]].
 Definition YA := tab [:: [:: 1; 0]].
 Definition NA := one_hidden 1 3 1 WA bA UA cA.
-Definition xA : 'I_2 -> 'cV[rat]_1 := batch_of 1 XA.
-Definition yA : 'I_2 -> 'cV[rat]_1 := batch_of 1 YA.
+Definition xA : 'I_2 -> 'cV[R]_1 := batch_of 1 XA.
+Definition yA : 'I_2 -> 'cV[R]_1 := batch_of 1 YA.
 
 Definition DA := tab [:: [:: 2; 0]; [:: 0; 4]; [:: 2; 4]].
 Definition LA := tabq [:: [:: (1, 2); (0, 1); (0, 1)]; [:: (0, 1); (1, 4); (0, 1)]].
@@ -147,12 +159,12 @@ Theorem A_E1 i : w1 (bgrad (mse_lv 1) NA xA yA) ord0 i / b1 (bgrad (mse_lv 1) NA
   xA ord0 i 0.
 Proof.
 apply: E1; first by apply/(@exclusiveP 1 2 0 1 WA bA UA cA XA) => //; vm_compute.
-by rewrite (@lossvecs_mse 1 2 0 1 WA bA UA cA XA YA) // delta1_sample mxE; vm_compute.
+by rewrite (@lossvecs_mse 1 2 0 1 WA bA UA cA XA YA) // delta1_sample mxE fmorph_eq0; vm_compute.
 Qed.
 
-Theorem A_factorisations (x' : 'I_2 -> 'cV[rat]_1) g' :
+Theorem A_factorisations (x' : 'I_2 -> 'cV[R]_1) g' :
   gsum NA x' g' = bgrad (mse_lv 1) NA xA yA ->
-  exists P Q : 'M[rat]_2,
+  exists P Q : 'M[R]_2,
     [/\ P *m Q = 1%:M, Q *m P = 1%:M, Q *m const_mx 1 = const_mx 1 :> 'cV_2,
         Delta1 NA x' g' = Delta1 NA xA (lossvecs (mse_lv 1) NA xA yA) *m P &
         (cols x')^T = Q *m (cols xA)^T].
@@ -163,7 +175,7 @@ have gE m : lossvecs (mse_lv 1) NA xA yA m = sample 1 (msef (logitf 1 3 WA bA UA
 by have [_ rA _] := layer_facts checksA xE gE.
 Qed.
 
-Theorem A_factorisations_unique (x' : 'I_2 -> 'cV[rat]_1) g' (P P1 Q Q1 : 'M[rat]_2) :
+Theorem A_factorisations_unique (x' : 'I_2 -> 'cV[R]_1) g' (P P1 Q Q1 : 'M[R]_2) :
   let D := Delta1 NA xA (lossvecs (mse_lv 1) NA xA yA) in
   Delta1 NA x' g' = D *m P -> Delta1 NA x' g' = D *m P1 ->
   lift1 x' = Q *m lift1 xA -> lift1 x' = Q1 *m lift1 xA -> P = P1 /\ Q = Q1.
@@ -174,7 +186,7 @@ have gE m : lossvecs (mse_lv 1) NA xA yA m = sample 1 (msef (logitf 1 3 WA bA UA
 by have [_ rA _] := layer_facts checksA xE gE.
 Qed.
 
-Theorem A_derivative dN : exists q : {poly rat},
+Theorem A_derivative dN : exists q : {poly R},
   q^`().[0] = dotp (bgrad (mse_lv 1) NA xA yA) dN /\
   near (fun t => q.[t] = \sum_m sq_error (fwd (NA + t *: dN) (xA m)) (yA m)).
 Proof. by apply: mse_gradient => m; apply: genericP; vm_compute. Qed.
@@ -193,11 +205,11 @@ Definition HB := tab [:: [:: 1; 2; 1]; [:: 1; 1; 2]; [:: 1; 2; 2]].
 Definition YB := tab [:: [:: 1; 0; 1]; [:: 0; 1; 0]].
 
 Definition topB := one_hidden 3 9 2 WB bB UB cB.
-Definition NB : params [ringType of rat] 2 [:: 3; 9]%N 2 :=
+Definition NB : params R 2 [:: 3; 9]%N 2 :=
   ((mxf 3 2 W1B, mxf 3 1 b1B), topB).
-Definition xB : 'I_3 -> 'cV[rat]_2 := batch_of 2 XB.
-Definition yB : 'I_3 -> 'cV[rat]_2 := batch_of 2 YB.
-Definition hB (m : 'I_3) : 'cV[rat]_3 := relu (NB.1.1 *m xB m + NB.1.2).
+Definition xB : 'I_3 -> 'cV[R]_2 := batch_of 2 XB.
+Definition yB : 'I_3 -> 'cV[R]_2 := batch_of 2 YB.
+Definition hB (m : 'I_3) : 'cV[R]_3 := relu (NB.1.1 *m xB m + NB.1.2).
 
 Definition DB := tab [:: [:: 6; -2; 0]; [:: -2; 2; 0]; [:: 12; -8; 0]; [:: 4; 0; -4]; [:: -6; 0; 10];
   [:: 0; 4; 4]; [:: 0; 0; 8]; [:: -8; 4; 12]; [:: 0; 2; -2]].
@@ -257,13 +269,14 @@ apply/matrixP => i m; rewrite mxE.
 transitivity ((dmask _ (active (sample 3 (preact 2 W1B b1B XB) m)) *m
   ((mxf 9 3 WB)^T *m sample 9 DB m)) i 0).
   by rewrite -deltaB -z_sample.
-by rewrite dmaskE tr_mxf mul_mxf !mxE.
+rewrite active_sample dmaskE tr_mxf mul_mxf !mxE /D1f.
+by case: ifP => _; rewrite ?rmorph0.
 Qed.
 
 Lemma rank_Delta1_B : \rank (Delta1 NB xB (lossvecs (mse_lv 1) NB xB yB)) = 3%N.
 Proof.
 apply: etrans (congr1 (@mxrank _ _ _) Delta1_B) _.
-rewrite -[mxf _ _ _]mulmx1; apply: (@rank_product _ _ _ _ _ (mxf _ _ L1B) 1%:M); last exact: mulmx1.
+rewrite -[mxf _ _ _]mulmx1; apply: (@rank_product _ _ _ _ _ _ (mxf _ _ L1B) 1%:M); last exact: mulmx1.
 by rewrite mul_mxf -one_mxf; apply: eq_mxf; vm_compute.
 Qed.
 
@@ -283,18 +296,18 @@ Theorem B_no_exclusive_neuron :
 Proof.
 split=> j m.
   have act m' : is_active NB xB j m' = (0 < preact 2 W1B b1B XB j m').
-    by rewrite /is_active -[NB.1.1]/(mxf 3 2 W1B) -[NB.1.2]/(mxf 3 1 b1B) z_sample mxE.
+    by rewrite /is_active -[NB.1.1]/(mxf 3 2 W1B) -[NB.1.2]/(mxf 3 1 b1B) z_sample mxE ltr0q.
   suff [m' [mm' am']] : exists m' : 'I_3, m' != m /\ 0 < preact 2 W1B b1B XB j m'.
     by move=> /(_ m'); rewrite act am' (negPf mm').
   have all_on : eqf 3 3 (fun j m => if 0 < preact 2 W1B b1B XB j m then 1 else 0) (fun _ _ => 1).
     by vm_compute.
   have on (m' : 'I_3) : 0 < preact 2 W1B b1B XB j m'.
-    by have /matrixP/(_ j m') := eq_mxf all_on; rewrite !mxE => /eqP; case: (0 < _).
+    by have := eqf_at j m' all_on; case: (0 < _).
   have [->|m0] := eqVneq m ord0; first by exists ord_max; split.
   by exists ord0; rewrite eq_sym.
 move/(@exclusiveP 3 8 1 2 WB bB UB cB HB hB j m hB_sample).
 have : eqf 9 3 (fun j m => if exclusivef 3 2 WB bB HB j m then 1 else 0) (fun _ _ => 0) by vm_compute.
-by move/eq_mxf/matrixP/(_ j m); rewrite !mxE; case: (exclusivef _ _ _ _ _ _ _).
+by move/(eqf_at j m); case: (exclusivef _ _ _ _ _ _ _).
 Qed.
 
 (* E: samples 0 and 1 share the pattern, sample 2 is alone in its group. *)
@@ -305,8 +318,8 @@ Definition cE := tab [:: [:: 0]; [:: 0]].
 Definition XE := tab [:: [:: 0; 1; 0]; [:: 0; 0; 1]].
 Definition YE := tab [:: [:: 1; 0; 1]; [:: 0; 1; 0]].
 Definition NE := one_hidden 2 7 2 WE bE UE cE.
-Definition xE : 'I_3 -> 'cV[rat]_2 := batch_of 2 XE.
-Definition yE : 'I_3 -> 'cV[rat]_2 := batch_of 2 YE.
+Definition xE : 'I_3 -> 'cV[R]_2 := batch_of 2 XE.
+Definition yE : 'I_3 -> 'cV[R]_2 := batch_of 2 YE.
 Definition grE (m : 'I_3) : bool := (m < 2)%N.
 
 Definition DE := tab [:: [:: -2; -6; 0]; [:: -2; 2; 0]; [:: 0; -2; 0]; [:: 0; 0; -2]; [:: 0; 0; -2];
@@ -335,9 +348,9 @@ have E b : #|[set m | grE m == b]| = if b then 2%N else 1%N.
 by rewrite card_pairs big_bool !E.
 Qed.
 
-Theorem E_structure (x' : 'I_3 -> 'cV[rat]_2) g' :
+Theorem E_structure (x' : 'I_3 -> 'cV[R]_2) g' :
   gsum NE x' g' = bgrad (mse_lv 1) NE xE yE ->
-  exists (s : 'S_3) (P : 'M[rat]_3), P \in unitmx /\
+  exists (s : 'S_3) (P : 'M[R]_3), P \in unitmx /\
     same_structure NE grE xE x' (lossvecs (mse_lv 1) NE xE yE) g' s P.
 Proof.
 have gE m : lossvecs (mse_lv 1) NE xE yE m = sample 2 (msef (logitf 2 7 WE bE UE cE XE) YE) m.
@@ -345,12 +358,11 @@ have gE m : lossvecs (mse_lv 1) NE xE yE m = sample 2 (msef (logitf 2 7 WE bE UE
 have xEE m : xE m = sample 2 XE m by [].
 have [_ rA rR] := layer_facts checksE xEE gE.
 apply: (@C2 _ _ _ _ _ NE _ _ grE 2 (fun _ => True) 1%:M) => //.
-- move=> a b ab; rewrite !xEE !z_sample; apply/colP => j; rewrite !mxE.
+- move=> a b ab; rewrite !xEE !z_sample !active_sample; apply/colP => j; rewrite !mxE.
   have same : eqf 7 2 (fun j m => if 0 < preact 2 WE bE XE j m then 1 else 0)
       (fun j _ => if 0 < preact 2 WE bE XE j 0%N then 1 else 0) by vm_compute.
   have on01 (m : 'I_3) : grE m -> (0 < preact 2 WE bE XE j m) = (0 < preact 2 WE bE XE j 0%N).
-    move=> lt_m; have /matrixP/(_ j (Ordinal lt_m)) := eq_mxf same; rewrite !mxE /=.
-    by do 2!case: (0 < _).
+    by move=> lt_m; have := eqf_at j (Ordinal lt_m) same => /=; do 2!case: (0 < _).
   have [ga|ga] := boolP (grE a); first by rewrite !on01 // -ab.
   have gb : ~~ grE b by rewrite -ab.
   suff -> : a = b by [].
@@ -362,7 +374,7 @@ apply: (@C2 _ _ _ _ _ NE _ _ grE 2 (fun _ => True) 1%:M) => //.
 Qed.
 
 (* The sample that is alone is in every batch with this gradient. *)
-Corollary E_singleton (x' : 'I_3 -> 'cV[rat]_2) g' :
+Corollary E_singleton (x' : 'I_3 -> 'cV[R]_2) g' :
   gsum NE x' g' = bgrad (mse_lv 1) NE xE yE -> exists m, x' m = xE ord_max.
 Proof.
 case/E_structure => s [P [_ st]]; exists ((s^-1)%g ord_max).
@@ -371,3 +383,7 @@ have al : alone grE (s ((s^-1)%g ord_max)).
   by case: a => [[|[|[|a]]] lt_a].
 by have [ex _ _] := singletons_kept st al; rewrite ex permKV.
 Qed.
+
+End Instances.
+
+Arguments batch_of R n X {M} m.

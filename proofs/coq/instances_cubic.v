@@ -14,6 +14,14 @@ Unset Printing Implicit Defensive.
 Import Order.TTheory GRing.Theory Num.Theory.
 Local Open Scope ring_scope.
 
+Section Instances.
+
+Variable R : realFieldType.
+
+Local Notation mxf := (mxf R).
+Local Notation sample := (sample R).
+Local Notation one_hidden := (one_hidden R).
+
 (* Monomials as sorted triples of numbers; M.+1 unknowns q and k unknowns u.  *)
 Section Codes.
 
@@ -74,11 +82,12 @@ Definition cubef (A B : table) (j i : nat) (t : seq nat) : rat :=
   sumf N (fun a => sumf N (fun b => if sort leq [:: a; b; i] == t then A j a * B j b else 0)).
 
 Lemma coef3_code p A B (j : 'I_p) (i : 'I_N) t : triple t ->
-  coef3 (mxf p N A) (mxf p N B) (j, i) (monomial t) = cubef A B j i t.
+  coef3 (mxf p N A) (mxf p N B) (j, i) (monomial t) = ratr (cubef A B j i t).
 Proof.
-move=> ok; rewrite /coef3 /cubef sumfE; apply: eq_bigr => a _; rewrite sumfE; apply: eq_bigr => b _.
+move=> ok; rewrite /coef3 /cubef sumfE rmorph_sum; apply: eq_bigr => a _.
+rewrite sumfE rmorph_sum; apply: eq_bigr => b _.
 rewrite !mxE /= -(inj_eq code_inj) code_sorted3 code_monomial //.
-by case: eqP.
+by case: eqP => _; rewrite ?rmorphM ?rmorph0.
 Qed.
 
 (* The system of B and V, tabulated, and its rank by an explicit minor.       *)
@@ -93,14 +102,14 @@ Lemma leftE : row_mx (mxf n.+1 M.+1 B) 0 = mxf n.+1 N leftf.
 Proof.
 apply/matrixP => j a; rewrite !mxE /leftf; case: splitP => b ab; rewrite !mxE ab.
   by rewrite -ltnS ltn_ord.
-by rewrite leqNgt ltnS leq_addr.
+by rewrite leqNgt ltnS leq_addr rmorph0.
 Qed.
 
 Lemma rightE : row_mx (mxf n.+1 M.+1 B) (- mxf n.+1 k V) = mxf n.+1 N rightf.
 Proof.
 apply/matrixP => j a; rewrite !mxE /rightf; case: splitP => b ab; rewrite !mxE ab.
   by rewrite -ltnS ltn_ord.
-by rewrite leqNgt ltnS leq_addr addKn.
+by rewrite leqNgt ltnS leq_addr addKn rmorphN.
 Qed.
 
 Lemma cubic_rank r tabulated inv :
@@ -111,7 +120,7 @@ Lemma cubic_rank r tabulated inv :
 Proof.
 move=> sr sc okc okr tab E.
 pose row i : 'I_n.+1 * 'I_N := (inord (nth (0, 0)%N rows i).1, @inord (M + k) (nth (0, 0)%N rows i).2).
-apply: (@minor_rank _ _ _ _ (fun i : 'I_r => enum_rank (row i))
+apply: (@minor_rank _ _ _ _ _ (fun i : 'I_r => enum_rank (row i))
   (fun i : 'I_r => enum_rank (monomial (nth [::] codes i))) (mxf r r inv)).
 rewrite -one_mxf -(eq_mxf E) -mul_mxf -(eq_mxf tab); congr (_ *m _); apply/matrixP => i t.
 rewrite !mxE /cubic_coef !enum_rankK leftE rightE coef3_code; last by apply: (allP okc); rewrite mem_nth ?sc.
@@ -131,8 +140,8 @@ Definition cL := tab [:: [:: 0]].
 Definition XL := tab [:: [:: 0; 1; 0]; [:: 0; 0; 1]].
 Definition YL := tab [:: [:: 1; 2; 4]].
 Definition NL := one_hidden 2 4 1 WL bL UL cL.
-Definition xL (m : 'I_3) : 'cV[rat]_2 := sample 2 XL m.
-Definition yL (m : 'I_3) : 'cV[rat]_1 := sample 1 YL m.
+Definition xL (m : 'I_3) : 'cV[R]_2 := sample 2 XL m.
+Definition yL (m : 'I_3) : 'cV[R]_1 := sample 1 YL m.
 Definition GL := msef (logitf 2 4 WL bL UL cL XL) YL.
 Definition DL := tab [:: [:: 4; 2; 0]; [:: 4; 0; -2]; [:: 0; 2; -2]; [:: 4; 2; -2]].
 
@@ -185,7 +194,7 @@ Proof. by vm_compute. Qed.
 Lemma rankL : (16 <= \rank (cubic (mxf 4 3 DL) (mxf 4 1 (fun j i => UL i j))))%N.
 Proof. by apply: (@cubic_rank 3 2 1 DL _ rowsL codesL 16 minorL inverseL); vm_compute. Qed.
 
-Theorem L_unique (x' : 'I_3 -> 'cV[rat]_2) g' :
+Theorem L_unique (x' : 'I_3 -> 'cV[R]_2) g' :
   gsum NL x' g' = bgrad (mse_lv 1) NL xL yL ->
   exists s : 'S_3, state_same_upto NL xL x' (lossvecs (mse_lv 1) NL xL yL) g' s.
 Proof.
@@ -198,8 +207,8 @@ apply: (@L3 _ _ _ _ _ NL 3 1 (fun _ => True) 1%:M) => //.
   have -> : lift1 xL = mxf 3 3 (fun m i => if (i < 2)%N then XL i m else 1).
     apply/matrixP => m i; rewrite !mxE; case: splitP => j ij; rewrite !mxE.
       by rewrite ij ltn_ord.
-    by rewrite ij ltnNge leq_addr.
-  apply: (@rank_product _ _ _ _ _
+    by rewrite ij ltnNge leq_addr rmorph1.
+  apply: (@rank_product _ _ _ _ _ _
     (mxf 3 4 (fun i j => tab [:: [:: 1; 1; -1; 0]; [:: 2; -2; 2; 0]; [:: 2; -2; -2; 0]] i j / 8%:R))
     (mxf 3 3 (tab [:: [:: -1; 1; 0]; [:: -1; 0; 1]; [:: 1; 0; 0]]))).
     by rewrite mul_mxf -one_mxf; apply: eq_mxf; vm_compute.
@@ -211,9 +220,9 @@ Qed.
 (* The loss vectors 4, 2 and -2: every candidate is a multiple of a true one. *)
 Definition vectorsL := tab [:: [:: 4; 2; -2]].
 
-Theorem L_candidates (q : 'cV[rat]_3) (p : 'cV[rat]_1) :
+Theorem L_candidates (q : 'cV[R]_3) (p : 'cV[R]_1) :
   q != 0 -> cand (mxf 4 3 DL) (mxf 4 1 (fun j i => UL i j)) q p ->
-  exists (m : 'I_3) (c : rat), [/\ c != 0, q = c *: delta_mx m 0 & p = c *: sample 1 vectorsL m].
+  exists (m : 'I_3) (c : R), [/\ c != 0, q = c *: delta_mx m 0 & p = c *: sample 1 vectorsL m].
 Proof.
 have gE (m : 'I_3) : col m (mxf 1 3 vectorsL) = sample 1 vectorsL m by apply/colP => i; rewrite !mxE.
 have known : forall m : 'I_3, cand (mxf 4 3 DL) (mxf 4 1 (fun j i => UL i j)) (delta_mx m 0)
@@ -225,12 +234,14 @@ Qed.
 
 Theorem L_no_exclusive (j : 'I_4) (m : 'I_3) : ~ exclusive NL xL j m.
 Proof.
-move/(@exclusiveP 2 3 0 2 WL bL UL cL XL xL j m (fun m => erefl)).
+move/(@exclusiveP R 2 3 0 2 WL bL UL cL XL xL j m (fun m => erefl)).
 have : eqf 4 3 (fun j m => if exclusivef 2 2 WL bL XL j m then 1 else 0) (fun _ _ => 0) by vm_compute.
-by move/eq_mxf/matrixP/(_ j m); rewrite !mxE; case: (exclusivef _ _ _ _ _ _ _).
+by move/(eqf_at j m); case: (exclusivef _ _ _ _ _ _ _).
 Qed.
 
 (* C1 cannot say it: it asks for the rank 6 of a matrix with four rows.       *)
 Theorem L_beyond_C1 :
   (\rank (lifted (mxf 4 3 DL) (mxf 4 1 (fun j i => UL i j))) < #|mono 3 1| - 3)%N.
 Proof. by apply: leq_ltn_trans (rank_leq_row _) _; rewrite card_mono. Qed.
+
+End Instances.

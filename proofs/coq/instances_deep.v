@@ -16,12 +16,21 @@ Unset Printing Implicit Defensive.
 Import Order.TTheory GRing.Theory Num.Theory.
 Local Open Scope ring_scope.
 
+Section Instances.
+
+Variable R : realFieldType.
+
+Local Notation mxf := (mxf R).
+Local Notation sample := (sample R).
+Local Notation one_hidden := (one_hidden R).
+Local Notation batch_of := (batch_of R).
+
 (* A layer below a network whose deltas are known. *)
 Section LayerBelow.
 
-Variables (d n : nat) (ws : seq nat) (K : nat) (W b : table) (N : params [ringType of rat] n ws K).
+Variables (d n : nat) (ws : seq nat) (K : nat) (W b : table) (N : params R n ws K).
 
-Definition below : params [ringType of rat] d (n :: ws) K := ((mxf n d W, mxf n 1 b), N).
+Definition below : params R d (n :: ws) K := ((mxf n d W, mxf n 1 b), N).
 
 Lemma act_below X m : act below (sample d X m) = sample n (hiddenf d W b X) m.
 Proof. by rewrite /act [below.1.1]/= [below.1.2]/= z_sample act_sample. Qed.
@@ -33,18 +42,18 @@ Lemma delta1_below (V X D : table) m g : w1 N = mxf (head K ws) n V ->
   delta1 N (sample n (hiddenf d W b X) m) g = sample (head K ws) D m ->
   delta1 below (sample d X m) g = sample n (deltaf_below V X D) m.
 Proof.
-move=> wE dE; rewrite /= z_sample act_sample dE wE; apply/colP => j.
-by rewrite dmaskE tr_mxf mul_mxf !mxE /deltaf_below; case: ifP.
+move=> wE dE; rewrite /= z_sample act_sample dE wE active_sample; apply/colP => j.
+by rewrite dmaskE tr_mxf mul_mxf !mxE /deltaf_below; case: ifP => _; rewrite ?rmorph0.
 Qed.
 
 (* Exclusive neurons with a delta that is not zero, by computation. *)
-Lemma live_table M (X D : table) (x : 'I_M -> 'cV[rat]_d) (g : 'I_M -> 'cV[rat]_K) (j : 'I_n) (m : 'I_M) :
+Lemma live_table M (X D : table) (x : 'I_M -> 'cV[R]_d) (g : 'I_M -> 'cV[R]_K) (j : 'I_n) (m : 'I_M) :
   (forall m, x m = sample d X m) -> delta1 below (x m) (g m) = sample n D m ->
   D j m != 0 -> all (fun k => (0 < preact d W b X j k) == (k == m)) (iota 0 M) ->
   live below x g j m.
 Proof.
-move=> xE dE Dn0 /allP ex; split=> [k|]; last by rewrite dE mxE.
-rewrite /is_active xE z_sample mxE; apply/eqP.
+move=> xE dE Dn0 /allP ex; split=> [k|]; last by rewrite dE mxE fmorph_eq0.
+rewrite /is_active xE z_sample mxE ltr0q; apply/eqP.
 by have := ex (val k); rewrite mem_iota ltn_ord; apply.
 Qed.
 
@@ -56,9 +65,9 @@ Definition W3Z := tab [:: [:: 1; -1]; [:: 2; -1]; [:: -1; 1]; [:: -1; 2]].
 Definition zeroZ : table := fun _ _ => 0.
 Definition topZ := one_hidden 2 4 2 W3Z zeroZ UP cP.
 Definition midZ := below 2 W2Z zeroZ topZ.
-Definition NZ : params [ringType of rat] 1 ([:: 2] ++ [:: 2; 4])%N 2 := below 1 W1Z zeroZ midZ.
-Definition xZ : 'I_2 -> 'cV[rat]_1 := batch_of 1 XP.
-Definition yZ : 'I_2 -> 'cV[rat]_2 := batch_of 2 YP.
+Definition NZ : params R 1 ([:: 2] ++ [:: 2; 4])%N 2 := below 1 W1Z zeroZ midZ.
+Definition xZ : 'I_2 -> 'cV[R]_1 := batch_of 1 XP.
+Definition yZ : 'I_2 -> 'cV[R]_2 := batch_of 2 YP.
 Definition gZ := lossvecs (mse_lv 1) NZ xZ yZ.
 Definition hZ (m : 'I_2) := @hid _ 1 [:: 2]%N 2 [:: 4]%N 2 NZ (xZ m).
 
@@ -126,18 +135,18 @@ Qed.
 (* E1 in the third hidden layer: the rows of its four neurons, divided by     *)
 (* their bias entries, are the outputs (1, 0) and (0, 1) of the second.       *)
 Theorem Z_E1_layer (j : 'I_4) (m : 'I_2) : owner j = m ->
-  let G : params [ringType of rat] 2 [:: 4%N] 2 :=
+  let G : params R 2 [:: 4%N] 2 :=
     @topp _ 1 [:: 2]%N 2 [:: 4]%N 2 (bgrad (mse_lv 1) NZ xZ yZ) in
-  forall i, w1 G j i / b1 G j 0 = HZ i m.
+  forall i, w1 G j i / b1 G j 0 = ratr (HZ i m).
 Proof.
 move=> /live_third[ex dn0] G i.
-have -> : HZ i m = hZ m i 0 by rewrite hZE mxE.
+have -> : ratr (HZ i m) = hZ m i 0 by rewrite hZE mxE.
 exact: (@E1_layer _ 1 [:: 2]%N 2 4 [::] 2 NZ _ xZ gZ j m ex dn0).
 Qed.
 
 Lemma LP_liveZ (a : 'I_2) i j : mxf 2 4 (LP a) i j != 0 -> live topZ hZ gZ j a.
 Proof.
-rewrite mxE /LP; case: ifP => [/eqP ja _|]; last by rewrite eqxx.
+rewrite mxE /LP; case: ifP => [/eqP ja _|]; last by rewrite rmorph0 eqxx.
 by apply: live_third; rewrite /owner ja mulnC divnMDl // divn_small ?addn0.
 Qed.
 
@@ -160,7 +169,7 @@ Proof.
 have DE : Delta1 topZ hZ gZ = mxf 4 2 D3Z.
   by rewrite -cols_sample; apply: eq_cols => m; rewrite hZE delta3.
 rewrite gradmxE DE (lift1_samples hZE).
-apply: (@rank_product _ _ _ _ _
+apply: (@rank_product _ _ _ _ _ _
   (mxf 2 4 (fun i j => tab [:: [:: 1; 0; 0; 0]; [:: 0; 0; -1; 0]] i j / 2%:R))
   (mxf 3 2 (tab [:: [:: 1; 0]; [:: 0; 1]; [:: 0; 0]]))).
   by rewrite mul_mxf -one_mxf; apply: eq_mxf; vm_compute.
@@ -181,3 +190,5 @@ apply: (@P1_batch _ 2 (mse_lv 1) 1 [:: 2]%N 2 4 NZ (fun _ => True) 2 2 (fun _ =>
 - by split=> m; exists m; [apply: live_first | apply: live_second].
 - by move=> f l l' _ _ /mse_lv_inj.
 Qed.
+
+End Instances.

@@ -16,8 +16,16 @@ Unset Printing Implicit Defensive.
 Import Order.TTheory GRing.Theory Num.Theory.
 Local Open Scope ring_scope.
 
+Section Instances.
+
+Variable R : realFieldType.
+
+Local Notation mxf := (mxf R).
+Local Notation sample := (sample R).
+Local Notation one_hidden := (one_hidden R).
+
 (* Deltas that are not zero, by computation. *)
-Lemma nzdelta_table d n K M (W b U c X G : table) (x : 'I_M -> 'cV[rat]_d) (g : 'I_M -> 'cV[rat]_K)
+Lemma nzdelta_table d n K M (W b U c X G : table) (x : 'I_M -> 'cV[R]_d) (g : 'I_M -> 'cV[R]_K)
     (t : nat -> nat -> bool) :
   (forall m, x m = sample d X m) -> (forall m, g m = sample K G m) ->
   all (fun j => all (fun m => (deltaf d K W b U X G j m != 0) == t j m) (iota 0 M)) (iota 0 n) ->
@@ -25,7 +33,7 @@ Lemma nzdelta_table d n K M (W b U c X G : table) (x : 'I_M -> 'cV[rat]_d) (g : 
 Proof.
 move=> xE gE /allP ok j m.
 have /allP/(_ (val m)) := ok (val j) (eq_ind_r is_true (ltn_ord j) (mem_iota 0 n j)).
-by rewrite /nzdelta xE gE delta1_sample mxE mem_iota ltn_ord => /(_ isT)/eqP.
+by rewrite /nzdelta xE gE delta1_sample mxE fmorph_eq0 mem_iota ltn_ord => /(_ isT)/eqP.
 Qed.
 
 (* R: thresholds 0, 2 and 4, samples 1, 3 and 5. *)
@@ -37,8 +45,8 @@ Definition XR := tab [:: [:: 1; 3; 5]].
 Definition YR := tab [:: [:: 0; 0; 0]].
 Definition GR := msef (logitf 1 3 WR bR UR cR XR) YR.
 Definition NR := one_hidden 1 3 1 WR bR UR cR.
-Definition xR (m : 'I_3) : 'cV[rat]_1 := sample 1 XR m.
-Definition yR (m : 'I_3) : 'cV[rat]_1 := sample 1 YR m.
+Definition xR (m : 'I_3) : 'cV[R]_1 := sample 1 XR m.
+Definition yR (m : 'I_3) : 'cV[R]_1 := sample 1 YR m.
 Definition gR := lossvecs (mse_lv 1) NR xR yR.
 
 Lemma nzR (j m : 'I_3) : nzdelta NR xR gR j m = (j <= m)%N.
@@ -94,9 +102,9 @@ Definition cS := tab [:: [:: 0]; [:: 0]].
 Definition XS := tab [:: [:: 1; 2]].
 Definition YS := tab [:: [:: 0; 1]; [:: 1; 0]].
 Definition GS := msef (logitf 1 2 WS bS US cS XS) YS.
-Definition NS : params [ringType of rat] 1 ([::] ++ [:: 2])%N 2 := one_hidden 1 2 2 WS bS US cS.
-Definition xS (m : 'I_2) : 'cV[rat]_1 := sample 1 XS m.
-Definition yS (m : 'I_2) : 'cV[rat]_2 := sample 2 YS m.
+Definition NS : params R 1 ([::] ++ [:: 2])%N 2 := one_hidden 1 2 2 WS bS US cS.
+Definition xS (m : 'I_2) : 'cV[R]_1 := sample 1 XS m.
+Definition yS (m : 'I_2) : 'cV[R]_2 := sample 2 YS m.
 Definition gS := lossvecs (mse_lv 1) NS xS yS.
 
 Lemma gSE m : gS m = sample 2 GS m.
@@ -123,12 +131,12 @@ by apply/andP; split; [apply/set0Pn; exists 0 | apply: none_told].
 Qed.
 
 (* The directions of the loss vectors; the last bias gradient has their scales. *)
-Definition uS (m : 'I_2) : 'cV[rat]_2 := sample 2 (tab [:: [:: 1; 2]; [:: 1; 6]]) m.
-Definition scaleS (m : 'I_2) : rat := if m == 0 then 2%:R else 1.
+Definition uS (m : 'I_2) : 'cV[R]_2 := sample 2 (tab [:: [:: 1; 2]; [:: 1; 6]]) m.
+Definition scaleS (m : 'I_2) : R := ratr (tab [:: [:: 2; 1]] 0%N m).
 
 Lemma scaled m : gS m = scaleS m *: uS m.
 Proof.
-rewrite gSE; apply/colP => k; rewrite !mxE /scaleS.
+rewrite gSE; apply/colP => k; rewrite !mxE -rmorphM; congr ratr.
 by case: m k => [[|[|m]] lt_m] [[|[|k]] lt_k] //; apply/eqP; vm_compute.
 Qed.
 
@@ -142,3 +150,5 @@ rewrite /bgrad (@gsum_tail _ 1 2 [::] 2 NS) => E; apply: (E3 (N := NS.2) (u := u
 rewrite -E /=; congr _.2; apply: eq_bigr => m _.
 by rewrite -scaled.
 Qed.
+
+End Instances.
