@@ -14,8 +14,20 @@ from exan_verify.verdict import Box
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 LOSSES = ("cross_entropy", "bce", "mse", "hinge")
-PATH = click.Path(path_type=str)
 
+
+class PathType(click.Path):
+    """A path as it is typed; what the system takes for none is a usage error."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path."""
+        try:
+            return super().convert(value, param, ctx)
+        except ValueError as error:
+            self.fail(f"{value!r} is not a path ({error})", param, ctx)
+
+
+PATH = PathType(path_type=str)
 
 _LONG = 1000
 
@@ -23,8 +35,7 @@ _LONG = 1000
 def exact_number(text: str) -> Fraction:
     """A number read exactly as written: 0.01 is one hundredth, 1/3 one third.
 
-    Raises :class:`ValueError`, also where it would have thousands of digits: 1e300000000 written out fills the
-    memory.
+    Raises :class:`ValueError`, also where it has thousands of digits: 1e300000000 written out fills the memory.
     """
     _, _, exponent = text.lower().partition("e")
     if len(text) > _LONG or (exponent and abs(int(exponent)) > _LONG):
