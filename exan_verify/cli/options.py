@@ -8,12 +8,42 @@ from typing import Any, TypeVar
 
 import rich_click as click
 
+from exan_verify.errors import InputError
 from exan_verify.verdict import Box
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 LOSSES = ("cross_entropy", "bce", "mse", "hinge")
-PATH = click.Path(path_type=str)
+
+
+class PathType(click.Path):
+    """A path as it is typed; what the system takes for none is a usage error."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path."""
+        try:
+            return super().convert(value, param, ctx)
+        except ValueError as error:
+            self.fail(f"{value!r} is not a path ({error})", param, ctx)
+
+
+PATH = PathType(path_type=str)
+
+_LONG = 1000
+
+
+def exact_number(text: str) -> Fraction:
+    """A number read exactly as written: 0.01 is one hundredth, 1/3 one third.
+
+    Raises :class:`ValueError`, also where it has thousands of digits: 1e300000000 written out fills the memory.
+    """
+    _, _, exponent = text.lower().partition("e")
+    if len(text) > _LONG or (exponent and abs(int(exponent)) > _LONG):
+        raise ValueError(f"more than {_LONG} digits")
+    try:
+        return Fraction(text)
+    except ZeroDivisionError:
+        raise ValueError("a denominator of zero") from None
 
 
 class BoxType(click.ParamType[Box]):
@@ -27,19 +57,28 @@ class BoxType(click.ParamType[Box]):
             return value
         kind, _, bounds = str(value).partition(":")
         try:
-            low, high = (Fraction(text) for text in bounds.split(","))
-        except (ValueError, ZeroDivisionError):
+            low, high = (exact_number(text) for text in bounds.split(","))
+        except ValueError:
             self.fail(f"{value!r} is not a domain; write box:LO,HI, for example box:0,1", param, ctx)
         if kind != "box":
             self.fail(f"{value!r} is not a domain; write box:LO,HI, for example box:0,1", param, ctx)
-        return Box([low], [high])
+        try:
+            return Box([low], [high])
+        except InputError as error:
+            self.fail(str(error), param, ctx)
 
 
 def common(*, work_limit: bool = True, model: bool = True) -> Callable[[_Command], _Command]:
     """``--json --seed --budget --jobs``, ``--work-limit`` where work is counted, ``--weights`` with MODEL."""
     options = [
         click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text."),
-        click.option("--seed", type=int, default=0, show_default=True, help="Seed of all random choices."),
+        click.option(
+            "--seed",
+            type=click.IntRange(0, 2**63 - 1),
+            default=0,
+            show_default=True,
+            help="Seed of all random choices.",
+        ),
         click.option(
             "--budget",
             type=click.FloatRange(min=0, min_open=True),
@@ -48,7 +87,7 @@ def common(*, work_limit: bool = True, model: bool = True) -> Callable[[_Command
         ),
         click.option(
             "--jobs",
-            type=click.IntRange(min=1),
+            type=click.IntRange(1, 1024),
             default=1,
             show_default=True,
             help="Parallel workers at most.",

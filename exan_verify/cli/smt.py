@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import rich_click as click
 
 from exan_verify.cli.certify import describe, verdict_code
-from exan_verify.cli.options import PATH, common, question
+from exan_verify.cli.options import PATH, common, exact_number, question
 from exan_verify.cli.output import REAL_ARITHMETIC, ExitCode, Output, require_folder
 from exan_verify.errors import InexactError, InputError
 
@@ -28,8 +28,8 @@ class FractionType(click.ParamType[Fraction]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Fraction:
         """Parse the text; anything else is a usage error."""
         try:
-            return Fraction(value)
-        except (ValueError, ZeroDivisionError):
+            return exact_number(str(value))
+        except ValueError:
             self.fail(f"{value!r} is not a number; write 0.01, 1e-3 or 1/100", param, ctx)
 
 
