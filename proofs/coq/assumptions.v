@@ -1,6 +1,6 @@
 (* What every main theorem rests on: each must be closed under the global context. *)
 From Exan Require Import linalg network derivative shared orbits exclusive lifting exact downward.
-From Exan Require Import groups systems modular narrow dead cubic.
+From Exan Require Import groups labels systems modular narrow dead cubic.
 From Exan Require Import peeling published pairs.
 
 Print Assumptions fwd_fwdp.
@@ -58,6 +58,13 @@ Print Assumptions P2_two.
 Print Assumptions card_pairs.
 Print Assumptions C2_candidates.
 Print Assumptions C2.
+Print Assumptions C2_sample.
+Print Assumptions output_rank.
+Print Assumptions output_rank_batch.
+Print Assumptions backward_map.
+Print Assumptions backward_rank.
+Print Assumptions single.
+Print Assumptions single_inputs.
 Print Assumptions C4.
 Print Assumptions rank_mod.
 Print Assumptions L3_candidates.
@@ -70,7 +77,8 @@ Print Assumptions S3_silent.
 Print Assumptions rank_mod_ge.
 
 From Exan Require Import instances instances_ambiguous instances_algebra instances_published instances_secure
-  instances_peeling instances_cubic instances_shared instances_region instances_layer instances_confined instances_deep.
+  instances_peeling instances_cubic instances_shared instances_region instances_layer instances_confined instances_deep
+  instances_labels.
 
 Print Assumptions A_unique.
 Print Assumptions A_E1.
@@ -151,3 +159,10 @@ Print Assumptions Z_E1_layer.
 Print Assumptions Z_unique.
 Print Assumptions H_silent_sample.
 Print Assumptions card_pairsE.
+Print Assumptions A_output_rank.
+Print Assumptions A_output_rank_batch.
+Print Assumptions A_single.
+Print Assumptions B_backward_map.
+Print Assumptions B_backward_rank.
+Print Assumptions B_single_inputs.
+Print Assumptions E_sample.

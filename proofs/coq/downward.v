@@ -4,6 +4,7 @@
 (*   lower_full N x g   every Delta_k up to the hidden layer of width p has   *)
 (*                      full column rank                                      *)
 (*   downward           what is determined there is determined at the input   *)
+(*   downward_upto      the same up to the order of the samples               *)
 (*   C1_batch           C1 at layer i gives the batch, up to its order        *)
 (******************************************************************************)
 From mathcomp Require Import all_ssreflect all_algebra all_fingroup.
@@ -81,6 +82,18 @@ case=> rD lf; split; last exact: (IH _ N.2 (fun m => act N (x m)) lf).
 exact: etrans (@rank_Delta1_perm _ (n :: (ws1 ++ p :: ws2)) _ N _ x g s) rD.
 Qed.
 
+Theorem downward_upto d ws1 p ws2 K (N : params R d (ws1 ++ p :: ws2) K) M
+    (x x' : 'I_M -> 'cV[R]_d) g g' (s : 'S_M) :
+  gsum N x' g' = gsum N x g -> lower_full N x g ->
+  (forall m, hid N (x' m) = hid N (x (s m))) ->
+  (forall m, delta1 (topp N) (hid N (x' m)) (g' m) = delta1 (topp N) (hid N (x (s m))) (g (s m))) ->
+  forall m, x' m = x (s m).
+Proof.
+move=> E lf eh ed m; have Es : gsum N x' g' = gsum N (fun m => x (s m)) (fun m => g (s m)).
+  by rewrite gsum_perm.
+by case: (downward Es (lower_full_perm s lf) eh ed m).
+Qed.
+
 End Downward.
 
 Section Batch.
@@ -90,12 +103,15 @@ Variables (R : realFieldType) (K : nat) (lv : 'cV[R]_K -> 'cV[R]_K -> 'cV[R]_K).
 (* adm: which labels are admitted; G: loss vectors that they can give. *)
 Implicit Types (adm G : 'cV[R]_K -> Prop).
 
-(* Labels: no other admitted label of sample m gives the same delta_{i+1}. At *)
+(* Labels: no other admitted label of a sample gives the same delta_{i+1}. At *)
 (* the last hidden layer this is the loss vector itself.                      *)
+Definition label_told d n ws (N : params R d (n :: ws) K) adm (x : 'cV[R]_d) (y : 'cV[R]_K) : Prop :=
+  forall y', adm y' ->
+    delta2 N x (lv (fwd N x) y') = delta2 N x (lv (fwd N x) y) -> y' = y.
+
 Definition labels_told d n ws (N : params R d (n :: ws) K) adm M
     (x : 'I_M -> 'cV[R]_d) (y : 'I_M -> 'cV[R]_K) : Prop :=
-  forall m y', adm y' ->
-    delta2 N (x m) (lv (fwd N (x m)) y') = delta2 N (x m) (lv (fwd N (x m)) (y m)) -> y' = y m.
+  forall m, label_told N adm (x m) (y m).
 
 Definition same_batch d M (x x' : 'I_M -> 'cV[R]_d) (y y' : 'I_M -> 'cV[R]_K) : Prop :=
   exists s : 'S_M, forall m, x' m = x (s m) /\ y' m = y (s m).
@@ -138,12 +154,7 @@ have ET : gsum T h' g' = gsum T h g by rewrite -!gsum_topp; congr (topp _).
 have [||s st] := C1 conf rA rR _ _ ET.
 - by move=> m; apply: admG.
 - by move=> m; apply: admG.
-have xs m : x' m = x (s m).
-  have Es : gsum N x' g' = gsum N (fun m => x (s m)) (fun m => g (s m)) by rewrite gsum_perm.
-  have eh i : hid N (x' i) = hid N (x (s i)) by case: (st i).
-  have ed i : delta1 T (hid N (x' i)) (g' i) = delta1 T (hid N (x (s i))) (g (s i)).
-    by case: (st i).
-  by case: (downward Es (lower_full_perm s lf) eh ed m).
+have xs : forall m, x' m = x (s m) by apply: downward_upto E lf _ _ => m; case: (st m).
 exists s => m; split=> //; apply: told => //.
 have [eh _ ed] := st m; move: ed; rewrite /g' /g /lossvecs eh !fwd_topp -/T.
 by rewrite -/(h (s m)) -eh.

@@ -348,6 +348,24 @@ have E b : #|[set m | grE m == b]| = if b then 2%N else 1%N.
 by rewrite card_pairs big_bool !E.
 Qed.
 
+Lemma shareE : groups_share NE grE xE.
+Proof.
+move=> a b ab; rewrite !z_sample !active_sample; apply/colP => j; rewrite !mxE.
+have same : eqf 7 2 (fun j m => if 0 < preact 2 WE bE XE j m then 1 else 0)
+    (fun j _ => if 0 < preact 2 WE bE XE j 0%N then 1 else 0) by vm_compute.
+have on01 (m : 'I_3) : grE m -> (0 < preact 2 WE bE XE j m) = (0 < preact 2 WE bE XE j 0%N).
+  by move=> lt_m; have := eqf_at j (Ordinal lt_m) same => /=; do 2!case: (0 < _).
+have [ga|ga] := boolP (grE a); first by rewrite !on01 // -ab.
+have gb : ~~ grE b by rewrite -ab.
+suff -> : a = b by [].
+apply: val_inj; have two (m : 'I_3) : ~~ grE m -> val m = 2%N.
+  by rewrite /grE -leqNgt => le_m; apply/eqP; rewrite eqn_leq le_m -ltnS ltn_ord.
+by rewrite !two.
+Qed.
+
+Lemma aloneE : alone grE ord_max.
+Proof. by move=> a e; apply: val_inj; move: e; case: a => [[|[|[|a]]] lt_a]. Qed.
+
 Theorem E_structure (x' : 'I_3 -> 'cV[R]_2) g' :
   gsum NE x' g' = bgrad (mse_lv 1) NE xE yE ->
   exists (s : 'S_3) (P : 'M[R]_3), P \in unitmx /\
@@ -358,17 +376,7 @@ have gE m : lossvecs (mse_lv 1) NE xE yE m = sample 2 (msef (logitf 2 7 WE bE UE
 have xEE m : xE m = sample 2 XE m by [].
 have [_ rA rR] := layer_facts checksE xEE gE.
 apply: (@C2 _ _ _ _ _ NE _ _ grE 2 (fun _ => True) 1%:M) => //.
-- move=> a b ab; rewrite !xEE !z_sample !active_sample; apply/colP => j; rewrite !mxE.
-  have same : eqf 7 2 (fun j m => if 0 < preact 2 WE bE XE j m then 1 else 0)
-      (fun j _ => if 0 < preact 2 WE bE XE j 0%N then 1 else 0) by vm_compute.
-  have on01 (m : 'I_3) : grE m -> (0 < preact 2 WE bE XE j m) = (0 < preact 2 WE bE XE j 0%N).
-    by move=> lt_m; have := eqf_at j (Ordinal lt_m) same => /=; do 2!case: (0 < _).
-  have [ga|ga] := boolP (grE a); first by rewrite !on01 // -ab.
-  have gb : ~~ grE b by rewrite -ab.
-  suff -> : a = b by [].
-  apply: val_inj; have two (m : 'I_3) : ~~ grE m -> val m = 2%N.
-    by rewrite /grE -leqNgt => le_m; apply/eqP; rewrite eqn_leq le_m -ltnS ltn_ord.
-  by rewrite !two.
+- exact: shareE.
 - exact: confined_plain.
 - by apply: leq_trans rR; rewrite card_pairsE card_mono.
 Qed.
@@ -378,9 +386,7 @@ Corollary E_singleton (x' : 'I_3 -> 'cV[R]_2) g' :
   gsum NE x' g' = bgrad (mse_lv 1) NE xE yE -> exists m, x' m = xE ord_max.
 Proof.
 case/E_structure => s [P [_ st]]; exists ((s^-1)%g ord_max).
-have al : alone grE (s ((s^-1)%g ord_max)).
-  rewrite permKV => a e; apply: val_inj; move: e.
-  by case: a => [[|[|[|a]]] lt_a].
+have al : alone grE (s ((s^-1)%g ord_max)) by rewrite permKV; apply: aloneE.
 by have [ex _ _] := singletons_kept st al; rewrite ex permKV.
 Qed.
 

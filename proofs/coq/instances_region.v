@@ -129,9 +129,11 @@ rewrite -[X in mdot X _]/(delta1p NH aH (const_mx 1 : 'cV_1)) delta1pH /mdot tr_
 by rewrite /mxtrace big_ord1 mxE -(rmorphN1 (ratr_rmorphism R)); congr ratr; apply/eqP; vm_compute.
 Qed.
 
-Lemma half_gt0 : 0 < half. Proof. by rewrite invr_gt0 ltr0n. Qed.
+Lemma half_gt0 : 0 < half.
+Proof. by rewrite invr_gt0 ltr0n. Qed.
 
-Lemma half_lt1 : half < 1. Proof. by rewrite invf_lt1 ?ltr0n // ltr1n. Qed.
+Lemma half_lt1 : half < 1.
+Proof. by rewrite invf_lt1 ?ltr0n // ltr1n. Qed.
 
 Lemma patternH_half : pattern NH (point half) = aH.
 Proof. exact: patternH half_gt0 half_lt1. Qed.

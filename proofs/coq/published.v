@@ -14,7 +14,7 @@
 (*                     neuron per sample in every hidden layer below          *)
 (******************************************************************************)
 From mathcomp Require Import all_ssreflect all_algebra all_fingroup.
-From Exan Require Import linalg network exclusive lifting exact downward.
+From Exan Require Import linalg network exclusive lifting exact downward labels.
 
 Set Implicit Arguments.
 Unset Strict Implicit.
@@ -193,22 +193,6 @@ Implicit Types (adm G : 'cV[R]_K -> Prop).
 Definition vector_tells_label adm : Prop :=
   forall f l l', adm l -> adm l' -> lv f l' = lv f l -> l' = l.
 
-(* Equal features of full row rank: equal loss vectors. *)
-Lemma output_vectors n (N : params R n [::] K) M (h h' : 'I_M -> 'cV[R]_n) g g' (s : 'S_M) :
-  \rank (lift1 h) = M -> (forall m, h' m = h (s m)) -> gsum N h' g' = gsum N h g ->
-  forall m, g' m = g (s m).
-Proof.
-move=> rH hE E; have E' : gsum N h' g' = gsum N (fun m => h (s m)) (fun m => g (s m)).
-  by rewrite gsum_perm.
-have LE : lift1 h' = lift1 (fun m => h (s m)) by congr row_mx; congr trmx; apply: eq_cols.
-have rL : row_free (lift1 h').
-  have -> : lift1 h' = row_perm s (lift1 h).
-    rewrite LE; apply/matrixP => i j; rewrite !mxE; case: splitP => j' _; by rewrite !mxE.
-  rewrite /row_free row_permE eqmxMfull ?rH // row_full_unit; exact: unitmx_perm.
-have := congr1 (@gradmx _ _ _ _) E'; rewrite !gradmxE -LE => /(row_free_inj rL).
-by move/cols_inj.
-Qed.
-
 (* One hidden layer.                                                          *)
 Theorem P1_batch_first d n (N : params R d [:: n] K) adm M k G
     (C : 'M[R]_(K, k)) (x x' : 'I_M -> 'cV[R]_d) (y y' : 'I_M -> 'cV[R]_K) :
@@ -248,12 +232,7 @@ move=> g T h admG conf rA exs ap /live_lower lf told ay ay' E.
 pose g' := lossvecs lv N x' y'; pose h' m := hid N (x' m).
 have ET : gsum T h' g' = gsum T h g by rewrite -!gsum_topp; congr (topp _).
 have [|s st] := P1_layer conf ap rA _ ET; first by move=> m; apply: admG.
-have xs m : x' m = x (s m).
-  have Es : gsum N x' g' = gsum N (fun m => x (s m)) (fun m => g (s m)) by rewrite gsum_perm.
-  have eh i : hid N (x' i) = hid N (x (s i)) by case: (st i).
-  have ed i : delta1 T (hid N (x' i)) (g' i) = delta1 T (hid N (x (s i))) (g (s i)).
-    by case: (st i).
-  by case: (downward Es (lower_full_perm s lf) eh ed m).
+have xs : forall m, x' m = x (s m) by apply: downward_upto E lf _ _ => m; case: (st m).
 exists s => m; split=> //.
 pose T2 : params R n [::] K := T.2.
 have E2 : gsum T2 (fun m => act T (h' m)) g' = gsum T2 (fun m => act T (h m)) g.
