@@ -23,7 +23,7 @@ from tests.stored import (
     load,
 )
 
-SHARE = 4
+SHARE = 8
 """Every so manyth certificate of each form is checked by default; ``-m campaign`` checks them all."""
 
 
