@@ -19,6 +19,7 @@ import numpy as np
 
 from exan_verify.exact.softmax import to_ball
 from exan_verify.network import Array, Loss
+from exan_verify.smt.deadline import poll
 from exan_verify.smt.transcendental import PRECISION
 
 Side = tuple[Fraction | None, Fraction | None]
@@ -161,6 +162,7 @@ def only_known_zeros(system: System, box: Box, limit: int) -> bool:
     stack = [box]
     with flint.ctx.workprec(PRECISION):
         while stack:
+            poll()
             limit -= 1
             if limit < 0:
                 return False

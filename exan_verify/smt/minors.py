@@ -17,6 +17,7 @@ import numpy as np
 
 from exan_verify.exact.softmax import to_ball
 from exan_verify.network import Array
+from exan_verify.smt.deadline import poll
 from exan_verify.smt.transcendental import PRECISION
 
 MAX_PARAMETERS = 6
@@ -51,6 +52,7 @@ def _rank_above(total: Array, count: int) -> bool:
     """Whether some minor of size count + 1 is certainly not zero."""
     size = count + 1
     for chosen in combinations(range(total.shape[0]), size):
+        poll()
         for columns in combinations(range(total.shape[1]), size):
             minor: Any = flint.arb_mat(size, size, [total[i, k] for i in chosen for k in columns]).det()
             if not minor.contains(0):
@@ -66,6 +68,7 @@ def _quadratics(totals: Sequence[Array], kernel: Array, counts: Sequence[int]) -
             continue
         moves = kernel[place * width : (place + 1) * width].reshape(*total.shape, -1)
         for i, j in combinations(range(total.shape[0]), 2):
+            poll()
             for k, n in combinations(range(total.shape[1]), 2):
                 left = _product((total[i, k], moves[i, k]), (total[j, n], moves[j, n]))
                 right = _product((total[i, n], moves[i, n]), (total[j, k], moves[j, k]))
