@@ -143,7 +143,7 @@ def test_both_solvers_read_the_whole_question(worker: Worker, name: str) -> None
 
 def test_the_exact_export_uses_exp_and_cvc5_refutes_with_it(worker: Worker) -> None:
     asked, truth = posed(named("plain/bce/bias/0"))
-    files = cube_files(asked, truth, exact=True)
+    files = dict(cube_files(asked, truth, exact=True))
     assert "QF_NRAT" in files["cube00000.smt2"]
     assert "(exp " in files["cube00000.smt2"]
     for name, text in files.items():

@@ -18,7 +18,7 @@ import numpy as np
 from exan_verify.exact.softmax import to_ball
 from exan_verify.network import Array
 from exan_verify.smt.deadline import poll
-from exan_verify.smt.transcendental import PRECISION
+from exan_verify.smt.transcendental import PRECISION, unit_rows
 
 MAX_PARAMETERS = 6
 
@@ -94,8 +94,9 @@ def independent_columns(rows: Sequence[Sequence[Any]]) -> bool:
     if not rows or len(rows) < len(rows[0]):
         return False
     width = len(rows[0])
-    middle = np.array([[float(v.mid()) for v in row] for row in rows])
-    rest = middle / np.maximum(np.abs(middle).max(axis=1, keepdims=True), 1e-290)
+    rest, _ = unit_rows(rows)
+    if not np.isfinite(rest).all():
+        return False
     chosen: list[int] = []
     for _ in range(width):
         norms = (rest**2).sum(axis=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
@@ -142,13 +142,9 @@ def labels_array(loss: Loss, vectors: list[Vector]) -> Array:
 
 
 def rational_target(network: ReluNetwork, gradient: Gradient) -> Target:
-    """The target of an exact rational gradient."""
-    return _target(gradient.for_network(network))
-
-
-def _target(gradient: Sequence[tuple[Array, Array | None]]) -> Target:
+    """The target of an exact rational gradient; which batches have the gradient zero is a question too."""
     weights, biases, sizes = [], [], []
-    for weight, bias in gradient:
+    for weight, bias in gradient.for_network(network, zero=True):
         entries = tuple(tuple(to_fraction(v) for v in row) for row in weight)
         weights.append(tuple(tuple(map(Poly.constant, row)) for row in entries))
         sizes.append(tuple(tuple(abs(v) for v in row) for row in entries))
@@ -189,7 +185,5 @@ def question_of(
 
 
 def batch_target(network: ReluNetwork, batch: Batch, loss: Loss, reduction: Reduction) -> Target:
-    """The target of a batch under a rational loss: its exact gradient, which may be zero."""
-    tensors = exact_gradient(network, batch, loss, reduction).tensors
-    named = ([tensors[name] for name, _ in layer.parameters()] for layer in network.layers)
-    return _target([(arrays[0], arrays[1] if len(arrays) > 1 else None) for arrays in named])
+    """The target of a batch under a rational loss: its exact gradient."""
+    return rational_target(network, exact_gradient(network, batch, loss, reduction))

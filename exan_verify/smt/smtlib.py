@@ -139,5 +139,7 @@ def _whole(question: Question, truth: Known | None, radius: Fraction) -> Task:
 
 
 def _text(task: Task, exact: bool) -> str:
+    text = exact_script(task) if exact else build(task).text()
+    title, logic, rest = text.partition("(set-logic")
     says = "".join(f"; {line}\n" for line in meaning(task, exact).splitlines())
-    return says + (exact_script(task) if exact else build(task).text())
+    return title + says + logic + rest
