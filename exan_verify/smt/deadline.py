@@ -31,6 +31,12 @@ def until(end: float | None) -> Iterator[None]:
         _END.reset(token)
 
 
+def seconds_left() -> float | None:
+    """Wall time until the end, negative after it; None without one."""
+    end = _END.get()
+    return None if end is None else end - time.monotonic()
+
+
 def poll() -> None:
     """Raise :class:`BudgetExhausted` when the time is over."""
     end = _END.get()

@@ -140,7 +140,9 @@ class Search:
             return self._family(whole, outcome)
         if not self.settings.scout or self.by_regions:
             return False
-        proceed(outcome, [whole], [SCOUT], self.settings, accept_model)
+        left = self.settings.seconds_left
+        scout = SCOUT if left is None else replace(SCOUT, seconds=min(SCOUT.seconds, left / 4))
+        proceed(outcome, [whole], [scout], self.settings, accept_model)
         if outcome.accepted or outcome.refuted:
             return True
         outcome.open.clear()
