@@ -345,11 +345,13 @@ class Gradient:
         object.__setattr__(self, "tensors", cleaned)
         object.__setattr__(self, "rational", rational)
 
-    def for_network(self, network: ReluNetwork) -> tuple[tuple[Array, Array | None], ...]:
+    def for_network(
+        self, network: ReluNetwork, *, zero: bool = False
+    ) -> tuple[tuple[Array, Array | None], ...]:
         """``(dW_i, db_i)`` for each layer; db_i is None without biases.
 
         Raises :class:`GradientError` listing every missing, extra, misshaped tensor, and refusing an
-        all-zero gradient.
+        all-zero gradient unless ``zero`` admits it.
         """
         expected = dict(network.parameters())
         problems = [
@@ -368,7 +370,7 @@ class Gradient:
             if name in expected and array.shape != expected[name].shape
         ]
         raise_problems(GradientError, problems)
-        if not any(np.any(array != 0) for array in self.tensors.values()):
+        if not zero and not any(np.any(array != 0) for array in self.tensors.values()):
             raise GradientError(
                 "every entry of the gradient is zero, so it says nothing about the batch; "
                 "check that it was taken after backward() and before zero_grad()"

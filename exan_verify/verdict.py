@@ -54,9 +54,15 @@ class SampleStatus(StrEnum):
 
 
 class Trust(StrEnum):
-    """What a verdict rests on: an independently checkable certificate, two solvers' words, or one's."""
+    """What a verdict rests on.
+
+    ``CERTIFIED``: a certificate that the kernel rechecks. The others are the SMT path's: ``ARGUED``: its
+    exact arguments alone, no solver's word and no certificate; ``CROSS_CHECKED``: everything that no such
+    argument settled was refuted by two solvers; ``SOLVER_TRUSTED``: by one. The reason counts both kinds.
+    """
 
     CERTIFIED = "certified"
+    ARGUED = "argued"
     CROSS_CHECKED = "cross-checked"
     SOLVER_TRUSTED = "solver-trusted"
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import time
+from concurrent.futures import Future
+from pathlib import Path
 
 import pytest
 
-from exan_verify.bench.rows import case_names, require_known, run_seeds
+from exan_verify.bench import certify
+from exan_verify.bench.rows import case_names, isolated, require_known, run_seeds
 from exan_verify.cli import main
 from exan_verify.cli.bench import SUITES
-from exan_verify.errors import InputError
+from exan_verify.errors import BudgetExhausted, InputError
 
 
 @pytest.mark.parametrize("suite", SUITES)
@@ -66,3 +71,47 @@ def test_the_work_limit_reaches_certify_and_belongs_to_it(capsys: pytest.Capture
     for suite in ([], ["attack"], ["smt"]):
         assert main(["bench", *suite, "--work-limit", "10"]) == 2
         assert "--work-limit belongs to certify" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("error", "code"), [(BudgetExhausted("over"), 3), (KeyboardInterrupt(), 130)])
+def test_finished_rows_are_kept_when_a_suite_is_cut(
+    error: BaseException,
+    code: int,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+):
+    """The second of two cases is interrupted: the first one's row is printed and written."""
+    runs = []
+
+    def run(case: certify.Case, seed: int, work_limit: int | None) -> certify.Run:
+        runs.append(case.name)
+        if len(runs) > 1:
+            raise error
+        return certify.run_case(case, seed)
+
+    monkeypatch.setattr(certify, "_isolated", lambda case, work_limit, seed: run(case, seed, work_limit))
+    monkeypatch.setattr(
+        certify, "isolated", lambda given, seed: run(given.args[0], seed, None), raising=False
+    )
+    names = case_names("certify")
+    small = [case.name for case in certify.CASES if max(case.widths) <= 64][:2] or list(names[:2])
+    chosen = [part for name in small for part in ("--case", name)]
+    out = tmp_path / "rows.json"
+    assert main(["bench", "certify", *chosen, "--repeat", "1", "--json", "--out", str(out)]) == code
+    record = json.loads(capsys.readouterr().out)
+    assert [row["name"] for row in record["suites"]["certify"]] == runs[:1]
+    assert record["unfinished"] == "certify"
+    assert json.loads(out.read_text())["suites"] == record["suites"]
+
+
+def test_an_interruption_ends_the_process_of_a_run(monkeypatch: pytest.MonkeyPatch):
+    """Ctrl-C while a run in a process of its own goes on: nobody waits for it."""
+
+    def interrupted(self: Future[None], timeout: float | None = None) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Future, "result", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        isolated(time.sleep, 3600)
+    assert not multiprocessing.active_children()

@@ -109,7 +109,7 @@ def test_exported_cubes_are_the_solved_ones(
 ) -> None:
     """Stripped of comments, each file is the text that the solver was asked in process."""
     asked, truth = posed(named(name))
-    files = cube_files(asked, truth)
+    files = dict(cube_files(asked, truth))
     cubes = {k: v for k, v in files.items() if k.startswith("cube")}
     asked_texts: list[str] = []
     original = portfolio.query
@@ -143,7 +143,7 @@ def test_both_solvers_read_the_whole_question(worker: Worker, name: str) -> None
 
 def test_the_exact_export_uses_exp_and_cvc5_refutes_with_it(worker: Worker) -> None:
     asked, truth = posed(named("plain/bce/bias/0"))
-    files = cube_files(asked, truth, exact=True)
+    files = dict(cube_files(asked, truth, exact=True))
     assert "QF_NRAT" in files["cube00000.smt2"]
     assert "(exp " in files["cube00000.smt2"]
     for name, text in files.items():
@@ -155,7 +155,7 @@ def test_the_exact_export_uses_exp_and_cvc5_refutes_with_it(worker: Worker) -> N
 
 def test_export_writes_a_new_folder_only(tmp_path: Path) -> None:
     asked, truth = posed(named("plain/mse/bias/0"))
-    files = cube_files(asked, truth)
+    files = dict(cube_files(asked, truth))
     write_files(tmp_path / "new", files)
     assert sorted(p.name for p in (tmp_path / "new").iterdir()) == sorted(files)
     assert (tmp_path / "new" / "index.txt").read_text() == files["index.txt"]

@@ -167,15 +167,17 @@ def run_attack_bench(
     rows: Sequence[str] | None = None,
     seeds: Sequence[int] = SEEDS,
     progress: Progress | None = None,
+    kept: list[Row] | None = None,
     device: str | None = None,
 ) -> list[Row]:
     """Run the named cases (default: all but those that only run when named) and return one :class:`Row` each.
 
     ``device``: a torch device to attack on, default the CPU. ``progress(name, done, total)`` is called
+    ``kept`` is filled as rows are finished, so that an interruption loses none.
     before every run. Raises :class:`InputError` on an unknown name, listing the known ones.
     """
     require_known("attack", rows, case_names())
-    table = []
+    table = [] if kept is None else kept
     for case in (case for case in CASES if (not case.named if rows is None else case.name in rows)):
         run = partial(isolated, partial(run_case, case, device=device))
         runs = run_seeds(case.name, list(seeds)[: case.seeds], run, progress)

@@ -79,16 +79,18 @@ def run_certify_bench(
     rows: Sequence[str] | None = None,
     seeds: Sequence[int] = SEEDS,
     progress: Progress | None = None,
+    kept: list[Row] | None = None,
     work_limit: int | None = None,
 ) -> list[Row]:
     """Run the named cases (default: all) and return one :class:`Row` each. ``work_limit``: as certify's.
 
+    ``kept`` is filled as rows are finished, so that an interruption loses none.
     ``progress(name, done, total)`` is called before every run. Raises :class:`InputError` on an unknown
     name, listing the known ones.
     """
     chosen = [case for case in CASES if rows is None or case.name in rows]
     require_known("certify", rows, case_names())
-    table = []
+    table = [] if kept is None else kept
     for case in chosen:
         run = partial(isolated, partial(run_case, case, work_limit=work_limit))
         runs = run_seeds(case.name, list(seeds)[: case.seeds], run, progress)

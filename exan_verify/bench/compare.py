@@ -128,6 +128,7 @@ def run_compare_bench(
     rows: Sequence[str] | None = None,
     seeds: Sequence[int] = SEEDS,
     progress: Callable[[str, int, int], None] | None = None,
+    kept: list[Row] | None = None,
     seconds: float | None = None,
     methods: Sequence[str] | None = None,
     patience: float | None = None,
@@ -139,6 +140,7 @@ def run_compare_bench(
     optimisation, default 10; ``methods``: names in :data:`METHODS`, default all; ``patience``: seconds beyond
     that after which any other method is stopped, default 120; ``device``: a torch device that all of them run
     on. ``progress(name, done, total)`` is called before every method.
+    ``kept`` is filled as rows are finished, so that an interruption loses none.
 
     Raises :class:`InputError` on an unknown name, listing the known ones.
     """
@@ -147,7 +149,7 @@ def run_compare_bench(
     _check_known("method", methods or (), list(METHODS))
     limit = SECONDS if seconds is None else seconds
     longest = PATIENCE if patience is None else patience
-    table = []
+    table = [] if kept is None else kept
     for case in chosen:
         used = list(seeds)[: case.seeds if case in BY_SIZE else 1]
         names = [name for name in METHODS if methods is None or name in methods]

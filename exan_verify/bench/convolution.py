@@ -127,6 +127,7 @@ def run_convolution_bench(
     rows: Sequence[str] | None = None,
     seeds: Sequence[int] = SEEDS,
     progress: Progress | None = None,
+    kept: list[Row] | None = None,
     seconds: float | None = None,
     iterations: int | None = None,
     device: str | None = None,
@@ -136,13 +137,14 @@ def run_convolution_bench(
     ``seconds``: time per method instead of each case's own. ``iterations``: steps of Inverting Gradients
     instead of that time (24,000 as published takes hours on a CPU). ``device``: a torch device that both run
     on, default the CPU.
+    ``kept`` is filled as rows are finished, so that an interruption loses none.
 
     Raises :class:`InputError` on an unknown name.
     """
     require_known("convolution", rows, case_names())
     chosen = [case for case in CASES if (case.name in rows if rows else case.name not in LONG)]
     used = list(seeds) if rows else list(seeds)[:1]
-    table = []
+    table = [] if kept is None else kept
     for case in chosen:
         run = partial(run_case, case, seconds=seconds, iterations=iterations, device=device)
         runs = run_seeds(case.name, used, partial(isolated, run), progress)

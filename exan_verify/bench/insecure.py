@@ -165,14 +165,19 @@ def run_insecure_bench(
     rows: Sequence[str] | None = None,
     seeds: Sequence[int] = tuple(range(BATCHES)),
     progress: Callable[[str, int, int], None] | None = None,
+    kept: list[Row] | None = None,
 ) -> list[Row]:
     """Run the named cases (default: all), one batch per seed, and return one :class:`Row` each.
 
+    ``kept`` is filled as rows are finished, so that an interruption loses none.
     ``progress(name, done, total)`` is called before every batch. Raises :class:`InputError` on an unknown
     name, listing the known ones.
     """
     require_known("insecure", rows, case_names())
-    return [run_case(case, seeds, progress) for case in CASES if rows is None or case.name in rows]
+    table = [] if kept is None else kept
+    for case in (case for case in CASES if rows is None or case.name in rows):
+        table.append(run_case(case, seeds, progress))
+    return table
 
 
 def run_case(

@@ -90,14 +90,16 @@ def run_peeling_bench(
     rows: Sequence[str] | None = None,
     seeds: Sequence[int] = SEEDS,
     progress: Progress | None = None,
+    kept: list[Row] | None = None,
 ) -> list[Row]:
     """Run the named cases (default: all) and return one :class:`Row` each.
 
+    ``kept`` is filled as rows are finished, so that an interruption loses none.
     ``progress(name, done, total)`` is called before every run. Raises :class:`InputError` on an unknown
     name, listing the known ones.
     """
     require_known("peeling", rows, case_names())
-    table = []
+    table = [] if kept is None else kept
     for case in (case for case in CASES if rows is None or case.name in rows):
         runs = run_seeds(case.name, seeds, partial(run_case, case), progress)
         table.append(summarise(case.name, runs))

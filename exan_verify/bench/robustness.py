@@ -306,15 +306,17 @@ def run_robustness_bench(
     rows: Sequence[str] | None = None,
     seeds: Sequence[int] = SEEDS,
     progress: Progress | None = None,
+    kept: list[Row] | None = None,
     device: str | None = None,
 ) -> list[Row]:
     """Run the named modes (default: all) with method auto on ``device`` and return one :class:`Row` each.
 
+    ``kept`` is filled as rows are finished, so that an interruption loses none.
     ``progress(name, done, total)`` is called before every run. Raises :class:`InputError` on an unknown
     name, listing the known ones.
     """
     require_known("robustness", rows, case_names())
-    table = []
+    table = [] if kept is None else kept
     for mode in (mode for mode in MODES if rows is None or mode.name in rows):
         outcomes = run_seeds(mode.name, seeds, partial(_spoiled, mode, device=device), progress)
         table.append(summarise(mode.name, outcomes))

@@ -34,10 +34,18 @@ def require_known(suite: str, rows: Sequence[str] | None, names: Sequence[str]) 
 
 
 def isolated(run: Callable[[int], _Result], seed: int) -> _Result:
-    """``run(seed)`` in a process of its own, whose peak memory is then its own."""
+    """``run(seed)`` in a process of its own, whose peak memory is then its own; an interruption ends it."""
     context = multiprocessing.get_context("spawn")
+    others = multiprocessing.active_children()
     with ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
-        return pool.submit(run, seed).result()
+        try:
+            return pool.submit(run, seed).result()
+        except BaseException:
+            # the pool would wait for what nobody wants any more
+            for process in multiprocessing.active_children():
+                if process not in others:
+                    process.kill()
+            raise
 
 
 def run_seeds(

@@ -67,6 +67,7 @@ def run_smt_bench(
     rows: Sequence[str] | None = None,
     seeds: Sequence[int] = tuple(range(PER_CELL)),
     progress: Progress | None = None,
+    kept: list[Row] | None = None,
     seconds: float = SECONDS,
     limit: int | None = None,
 ) -> list[Row]:
@@ -74,12 +75,14 @@ def run_smt_bench(
 
     ``seeds``: as many instances of each cell of the suite as there are seeds, at most
     :data:`~exan_verify.testing.suite.PER_CELL`; ``limit`` stops after so many instances per loss.
+    ``kept`` is filled as rows are finished, so that an interruption loses none.
     ``progress(name, done, total)`` is called before every instance. Raises :class:`InputError` on an unknown
     loss.
     """
     losses = _losses(rows)
     chosen = {loss: _instances(loss, len(seeds), limit) for loss in losses}
-    total, done, found = sum(map(len, chosen.values())), 0, []
+    total, done = sum(map(len, chosen.values())), 0
+    found = [] if kept is None else kept
     for loss, instances in chosen.items():
         results: list[Result] = []
         for case in instances:

@@ -10,6 +10,7 @@ import rich_click as click
 
 from exan_verify.cli.options import PATH, common
 from exan_verify.cli.output import ExitCode, Output, require_folder, table, titled, wall_clock
+from exan_verify.errors import BudgetExhausted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -282,6 +283,8 @@ def bench_command(
 ) -> int:
     """Measure one suite, or all of them. Times are wall times; no test asserts them.
 
+    Where the budget ends, or Ctrl-C, the rows that are finished are printed and written.
+
     Seeds are SEED, SEED + 1, ...; stochastic cases report the median and the worst of them.
     """
     output = Output(json=options["as_json"], width=_WIDE)
@@ -300,19 +303,29 @@ def bench_command(
     first = options["seed"]
     repeats = {name: batches if name == "insecure" else options["repeat"] for name in SUITES}
     results: dict[str, list[Any]] = {}
-    with wall_clock(options["budget"]):
-        for one in chosen:
-            with output.working(one.name) as progress:
-                results[one.name] = _runner(one.name)(
-                    rows=_rows(suite, one, cases, drawn=figure is not None),
-                    seeds=range(first, first + repeats[one.name]),
-                    progress=_told(progress),
-                    **_more(one.name, options),
-                )
-            output.say(titled(one.title), _table(one, results[one.name]), "")
+    cut: BaseException | None = None
+    try:
+        with wall_clock(options["budget"]):
+            for one in chosen:
+                results[one.name] = []
+                with output.working(one.name) as progress:
+                    _runner(one.name)(
+                        rows=_rows(suite, one, cases, drawn=figure is not None),
+                        seeds=range(first, first + repeats[one.name]),
+                        progress=_told(progress),
+                        kept=results[one.name],
+                        **_more(one.name, options),
+                    )
+                output.say(titled(one.title), _table(one, results[one.name]), "")
+    except (BudgetExhausted, KeyboardInterrupt) as error:  # finished rows are shown and written
+        cut = error
+        output.say(titled(one.title), _table(one, results[one.name]), "")
     record = bench_record(results, list(range(first, first + max(repeats[one.name] for one in chosen))))
+    record["unfinished"] = None if cut is None else one.name
     _write(results, record, out=out, markdown=markdown, figure=figure)
     output.answer(record)
+    if cut is not None:
+        raise cut
     return ExitCode.DONE
 
 
@@ -327,7 +340,7 @@ def _write(
     from exan_verify.io import write_atomically
     from exan_verify.records import pretty
 
-    if figure is not None:
+    if figure is not None and results.get("compare"):
         from exan_verify.bench.compare import recall_figure
 
         write_atomically(figure, recall_figure(results["compare"]))

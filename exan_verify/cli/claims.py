@@ -6,8 +6,8 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from exan_verify.cli.output import ExitCode, Output, table, titled
-from exan_verify.errors import InputError
+from exan_verify.cli.output import ExitCode, Output, table, titled, wall_clock
+from exan_verify.errors import BudgetExhausted, InputError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from exan_verify.theorems.statement import Statement
 
 _HONEST = "No counterexample found. That is not a proof: only what is listed above was looked at."
+
+OVERTIME = 1.0
+"""Seconds beyond the budget after which a search is stopped that does not look at the clock (a predicate)."""
 
 _REMEDY = "Weaken the hypotheses, give sizes at which they can hold, or a larger --effort."
 
@@ -37,7 +40,7 @@ def load(path: str, name: str | None) -> tuple[list[Claim], list[Statement]]:
 
 def search_all(output: Output, claims: Sequence[Claim], options: dict[str, Any], told: Any) -> list[Searched]:
     """Search each claim and, with text output, show it as soon as it is done."""
-    from exan_verify.theorems.searching import search
+    from exan_verify.theorems.searching import Searched, search
 
     budget = options["budget"]
     start, results = time.monotonic(), []
@@ -47,7 +50,13 @@ def search_all(output: Output, claims: Sequence[Claim], options: dict[str, Any],
             told(f"{name}: {what}, {done} of {total}")
 
         left = None if budget is None else max(0.01, start + budget - time.monotonic())
-        found = search(claim, seed=options["seed"], budget=left, effort=options["effort"], progress=progress)
+        try:
+            with wall_clock(None if left is None else left + OVERTIME):
+                found = search(
+                    claim, seed=options["seed"], budget=left, effort=options["effort"], progress=progress
+                )
+        except BudgetExhausted:
+            found = Searched(claim=claim, seed=options["seed"], counterexample=None, stages=())
         results.append(found)
         output.say(*describe(found), "")
     return results

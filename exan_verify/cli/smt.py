@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,13 +12,11 @@ import rich_click as click
 
 from exan_verify.cli.certify import describe, verdict_code
 from exan_verify.cli.options import PATH, common, exact_number, question
-from exan_verify.cli.output import REAL_ARITHMETIC, ExitCode, Output, require_folder
-from exan_verify.errors import InexactError, InputError
+from exan_verify.cli.output import REAL_ARITHMETIC, ExitCode, Output, require_folder, wall_clock
+from exan_verify.errors import BudgetExhausted, InexactError, InputError
 
 if TYPE_CHECKING:
     from exan_verify.network import ReluNetwork
-    from exan_verify.smt.exclude import Known
-    from exan_verify.smt.question import Question
 
 
 class FractionType(click.ParamType[Fraction]):
@@ -61,31 +60,53 @@ def _subject() -> Callable[[_Command], _Command]:
 @click.option("--out", type=PATH, required=True, metavar="FILE.smt2", help="File, or folder with --cubes.")
 @click.option("--cubes", is_flag=True, help="One file per activation pattern, and an index.")
 @click.option("--exp", "with_exp", is_flag=True, help="Write softmax and sigmoid with cvc5's exp.")
+@click.option("--force", is_flag=True, help="Write more than 50 MB if that is what it takes.")
 @common(work_limit=False)
-def export_smt_command(model: str, out: str, cubes: bool, with_exp: bool, **options: Any) -> int:
-    """Write the question as commented SMT-LIB 2: satisfiable iff there is a (second) batch.
+def export_smt_command(model: str, out: str, cubes: bool, with_exp: bool, force: bool, **options: Any) -> int:
+    """Write the question as commented SMT-LIB 2; its head says what sat and unsat mean.
 
     For cross_entropy and bce without --exp the constraints admit more than the batches: only unsat counts.
     """
-    import time
-
+    from exan_verify.smt.cache import write_text
+    from exan_verify.smt.decide import pose
     from exan_verify.smt.portfolio import Settings
-    from exan_verify.smt.smtlib import cube_files, whole_question, write_files, write_text
+    from exan_verify.smt.size import amount, size_of
+    from exan_verify.smt.smtlib import LARGE, cube_files, require_wanted, whole_question, write_files
 
     output = Output(json=options["as_json"])
     require_folder(out)
-    posed, truth = _pose(model, options)
+    deadline = _deadline(options["budget"])
+    asked = _asked(model, options)
     radius = options["radius"] or Fraction(0)
-    with output.working("writing constraints"):
+    size = size_of(
+        asked["network"],
+        asked["batch"].size if asked["batch"] is not None else asked["batch_size"] or 1,
+        asked["loss"],
+        asked["labels"],
+        batch=asked["batch"],
+        has_radius=bool(radius),
+    )
+    if not force:
+        require_wanted(size.bytes, "the list of cubes" if cubes else out)
+    about = "" if cubes else f"about {amount(size.bytes)} bytes"
+    with output.working("writing constraints") as told, _within(options["budget"], deadline):
+        told(about)
+        with _about(options):
+            posed, truth = pose(**asked)
         if cubes:
-            budget = options["budget"]
-            deadline = None if budget is None else time.monotonic() + budget
             settings = Settings(seed=options["seed"], deadline=deadline)
-            files = cube_files(posed, truth, radius=radius, exact=with_exp, settings=settings)
-            write_files(Path(out), files)
+            texts = cube_files(
+                posed,
+                truth,
+                radius=radius,
+                exact=with_exp,
+                settings=settings,
+                largest=None if force else LARGE,
+            )
+            files = write_files(Path(out), texts)
         else:
-            files = {Path(out).name: whole_question(posed, truth, radius=radius, exact=with_exp)}
-            write_text(Path(out), files[Path(out).name])
+            write_text(Path(out), whole_question(posed, truth, radius=radius, exact=with_exp))
+            files = [Path(out).name]
     output.answer({"schema": "exan/export-smt/1", "path": out, "files": sorted(files)})
     output.say(f"{len(files)} {'files' if len(files) > 1 else 'file'} written to {out}")
     return ExitCode.DONE
@@ -104,32 +125,55 @@ def smt_command(model: str, cache: str | None, double_check: bool, **options: An
     import time
 
     from exan_verify.records import verdict_record
-    from exan_verify.smt.decide import answer
-    from exan_verify.smt.portfolio import Settings
+    from exan_verify.smt.decide import decide
 
     output = Output(json=options["as_json"])
-    posed, truth = _pose(model, options)
-    budget = options["budget"]
-    with output.working("asking solvers") as told:
-        settings = Settings(
+    deadline = _deadline(options["budget"])
+    asked = _asked(model, options)
+    with output.working("asking solvers") as told, _about(options):
+        verdict = decide(
+            **asked,
+            radius=options["radius"],
+            budget=None if deadline is None else max(0.0, deadline - time.monotonic()),
             seed=options["seed"],
             jobs=options["jobs"],
             cache=None if cache is None else Path(cache),
-            deadline=None if budget is None else time.monotonic() + budget,
             work_limit=options["work_limit"],
             progress=lambda done, total, by: told(f"{done} of {total} cubes refuted so far, by {by}"),
+            double_check=double_check,
         )
-        radius = options["radius"] or Fraction(0)
-        verdict = answer(posed, truth, settings, radius=radius, double_check=double_check)
     output.answer({"schema": "exan/smt/1", **verdict_record(verdict), "statement": REAL_ARITHMETIC})
     output.say(*describe(verdict))
     return verdict_code(verdict)
 
 
-def _pose(model: str, options: dict[str, Any]) -> tuple[Question, Known | None]:
-    from exan_verify.io import ABOUT_DATA, about, load_gradient, load_model
+def _deadline(budget: float | None) -> float | None:
+    import time
+
+    return None if budget is None else time.monotonic() + budget
+
+
+@contextmanager
+def _within(budget: float | None, deadline: float | None) -> Iterator[None]:
+    """Keep the budget: polled where constraints are written, and by a timer where numbers are computed."""
+    import time
+
+    from exan_verify.smt.deadline import until
+
+    left = None if deadline is None else max(0.001, deadline - time.monotonic())
+    try:
+        with wall_clock(left), until(deadline):
+            yield
+    except BudgetExhausted:
+        raise BudgetExhausted(
+            f"the budget of {budget:g} s ran out and nothing is written; give a larger --budget"
+        ) from None
+
+
+def _asked(model: str, options: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of the question, as ``pose`` and ``decide`` take them."""
+    from exan_verify.io import load_gradient, load_model
     from exan_verify.network import Labels, Loss, Reduction
-    from exan_verify.smt.decide import pose
 
     if (options["batch"] is None) == (options["gradient"] is None):
         raise click.UsageError("give either --batch FILE or --gradient FILE")
@@ -147,17 +191,23 @@ def _pose(model: str, options: dict[str, Any]) -> tuple[Question, Known | None]:
                 f"{options['gradient']}: floating-point numbers; say --exact if they are meant exactly, "
                 "or --tolerance E if they are rounded"
             )
-    with about(options["batch"] or options["gradient"], *ABOUT_DATA):
-        return pose(
-            network,
-            **given,
-            loss=loss,
-            reduction=Reduction(options["reduction"]),
-            labels=labels,
-            domain=options["domain"],
-            batch_size=options["batch_size"],
-            tolerance=options["tolerance"],
-        )
+    return {
+        **given,
+        "network": network,
+        "loss": loss,
+        "reduction": Reduction(options["reduction"]),
+        "labels": labels,
+        "domain": options["domain"],
+        "batch_size": options["batch_size"],
+        "tolerance": options["tolerance"],
+    }
+
+
+def _about(options: dict[str, Any]) -> Any:
+    """Errors about the data name their file."""
+    from exan_verify.io import ABOUT_DATA, about
+
+    return about(options["batch"] or options["gradient"], *ABOUT_DATA)
 
 
 def _batch(path: str, network: ReluNetwork, loss: Any, labels: Any) -> Any:

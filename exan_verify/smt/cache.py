@@ -13,12 +13,30 @@ import json
 import os
 import tempfile
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from exan_verify.errors import FileError
 from exan_verify.smt.solvers import Answer, Strategy, solver_version
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write an ASCII file under a temporary name and rename it: after an error or an interruption ``path`` is
+    what it was, and nothing else is left. Raises :class:`FileError`.
+    """
+    temporary = None
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+        with os.fdopen(handle, "w", encoding="ascii") as file:
+            file.write(text)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise FileError(f"cannot write {path}: {error}; make room there, or choose another path") from None
+    finally:
+        if temporary is not None:
+            with suppress(OSError):
+                os.unlink(temporary)
 
 
 def query_key(text: str, strategy: Strategy, **limits: int | None) -> str:
@@ -34,16 +52,18 @@ class AnswerCache:
 
     directory: Path | None
 
-    def get(self, key: str) -> dict[str, Any] | None:
-        """The stored record, or None. A damaged file counts as none and is removed."""
+    def get(self, key: str, names: frozenset[str]) -> dict[str, Any] | None:
+        """The stored record with these fields, or None. A damaged file counts as none and is removed."""
         if self.directory is None:
             return None
         path = self._path(key)
         try:
-            found: dict[str, Any] = json.loads(path.read_text())
+            found = json.loads(path.read_text())
+            if not isinstance(found, dict) or found.keys() != names:
+                raise ValueError("not a record")
         except FileNotFoundError:
             return None
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             with suppress(OSError):
                 path.unlink()
             return None
@@ -56,16 +76,13 @@ class AnswerCache:
         path = self._path(key)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-            with os.fdopen(handle, "w") as file:
-                json.dump(record, file)
-            os.replace(temporary, path)
         except OSError as error:
             raise FileError(f"cannot write to the cache {self.directory}: {error}; choose another") from None
+        write_text(path, json.dumps(record))
 
     def answer(self, key: str) -> Answer | None:
         """A stored solver answer."""
-        record = self.get(key)
+        record = self.get(key, frozenset(f.name for f in fields(Answer)))
         return None if record is None else Answer(**record)
 
     def store(self, key: str, answer: Answer) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import islice
 
 from exan_verify.errors import RangeError
 from exan_verify.smt.alone import only_known
@@ -25,6 +26,13 @@ from exan_verify.smt.terms import Formula, Literal, Script, disj
 
 FIRST_BOXES = 500
 """A second, before solvers are asked; what they leave open gets more."""
+
+MAX_UNKNOWNS = 40
+"""No ball is looked for with more inputs: it takes half a minute at this size, and solvers get nowhere
+beyond."""
+
+MAX_PLACEMENTS = 24
+"""So many orders of the known batch in one cube get a ball; the others exclude the point alone."""
 
 Reaches = tuple[tuple[tuple[int, ...], Fraction], ...]
 """For each order in which the known batch lies in the cube, the radius of the ball excluded around it."""
@@ -104,6 +112,8 @@ def _settled(regions: Regions, fixed: Fixed, others: Sequence[Known]) -> bool:
     if regions.inconsistent(fixed):
         return True
     for other in others:
+        if not _comparable(regions, fixed, other):
+            continue
         # solvers handle polynomials better than covers do, but not the cube of a transcendental batch
         covers = not regions.question.loss.rational and any(placements(regions.question, other, fixed))
         if only_known(regions, fixed, other, boxes=FIRST_BOXES if covers else 0):
@@ -116,13 +126,26 @@ def settled_later(task: Task) -> bool:
     if not (task.fixed and task.others) or task.question.tolerance is not None:
         return False
     regions = Regions(question=task.question)
-    return any(only_known(regions, task.assignment, other) for other in task.others)
+    return any(
+        _comparable(regions, task.assignment, other) and only_known(regions, task.assignment, other)
+        for other in task.others
+    )
+
+
+def _comparable(regions: Regions, fixed: Fixed, truth: Known) -> bool:
+    """Whether the regions of a cube and of the known batch are few and small enough for linear algebra."""
+    question = regions.question
+    return question.alphabet is not None and regions.tractable(
+        len({*regions.patterns(fixed), *regions.states(truth.states)})
+    )
 
 
 def excluded_balls(question: Question, fixed: Fixed, truth: Known) -> Reaches:
     """The balls around a rational known batch that hold no second one, for each order that fits the cube."""
-    orders = list(placements(question, truth, fixed))
-    if not orders or not truth.batch.rational:
+    if not truth.batch.rational or question.size * question.network.widths[0] > MAX_UNKNOWNS:
+        return ()
+    orders = list(islice(placements(question, truth, fixed), MAX_PLACEMENTS))
+    if not orders:
         return ()
     encoding = encode(question, fixed)
     equations = [e for _, e in encoding.equations]

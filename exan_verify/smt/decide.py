@@ -8,20 +8,30 @@ replayed exactly before it counts.
 from __future__ import annotations
 
 import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
-from exan_verify.errors import InputError
+from exan_verify.errors import BudgetExhausted, InputError
 from exan_verify.network import Batch, Gradient, Labels, Loss, Reduction, ReluNetwork
+from exan_verify.smt.deadline import RAN_OUT, until
 from exan_verify.smt.exclude import Known, known
 from exan_verify.smt.existence import BallBatch
 from exan_verify.smt.portfolio import Outcome as Found
 from exan_verify.smt.portfolio import Progress, Settings
 from exan_verify.smt.question import Question, batch_target, label_vectors, question_of, rational_target
 from exan_verify.smt.replay import ExactBatch, Row, contains, exact_batch
-from exan_verify.smt.search import Search
+from exan_verify.smt.search import SCOUT_INDEX, Search
+from exan_verify.smt.size import size_of
+from exan_verify.smt.solvers import solver_of
 from exan_verify.smt.transcendental import transcendental_target
 from exan_verify.verdict import Attempt, Box, Engine, Outcome, SampleStatus, Trust, Verdict, Witness
+
+LONGEST_NAME = 80
+"""Open cubes are named in a reason up to this length."""
 
 STATUS_SHARE = 0.2
 """Share of the remaining time that may go into one sample's status once the outcome is known."""
@@ -51,24 +61,14 @@ def decide(
 
     Without ``tolerance`` the gradient is exact. With it: do all batches whose gradient differs by at most
     ``tolerance`` in every entry lie within ``radius`` (default 0) of the given batch, in the maximum norm
-    up to order? ``budget`` is wall time in seconds, ``work_limit`` counts the solvers' own units;
+    up to order? ``budget`` is wall time in seconds, kept whatever the question's size (one whose constraints
+    would be too large to write is UNKNOWN at once); ``work_limit`` counts the solvers' own units;
     ``cache`` is a directory from which an interrupted call resumes; ``double_check`` asks a second solver
     about every refuted cube.
 
     Raises :class:`InputError` for a question that makes no sense, and
     :class:`~exan_verify.smt.solvers.SolverDisagreementError` when solvers contradict one another.
     """
-    question, truth = pose(
-        network,
-        batch=batch,
-        gradient=gradient,
-        loss=loss,
-        reduction=reduction,
-        labels=labels,
-        domain=domain,
-        batch_size=batch_size,
-        tolerance=tolerance,
-    )
     settings = Settings(
         seed=seed,
         jobs=jobs,
@@ -77,7 +77,28 @@ def decide(
         work_limit=work_limit,
         progress=progress,
     )
-    return answer(question, truth, settings, radius=radius or Fraction(0), double_check=double_check)
+    radius = radius or Fraction(0)
+    _check_arguments(batch, gradient, domain, batch_size, tolerance)
+    samples = batch.size if batch is not None else int(batch_size or 0)
+    size = size_of(network, samples, loss, labels, batch=batch, has_radius=bool(radius))
+    if size.refused:
+        return _not_asked(samples, batch, size.refused)
+    try:
+        with until(settings.deadline):
+            question, truth = pose(
+                network,
+                batch=batch,
+                gradient=gradient,
+                loss=loss,
+                reduction=reduction,
+                labels=labels,
+                domain=domain,
+                batch_size=batch_size,
+                tolerance=tolerance,
+            )
+    except BudgetExhausted:
+        return _not_asked(samples, batch, f"{RAN_OUT} before the question was written; give a larger budget")
+    return answer(question, truth, settings, radius=radius, double_check=double_check)
 
 
 def pose(
@@ -144,25 +165,26 @@ def answer(
 ) -> Verdict:
     """Decide a question that :func:`pose` made."""
     search = Search(question, settings, double_check)
-    refuted: frozenset[int] = frozenset()
+    first: Found | None = None
     if truth is None:
-        found = search.find("find a batch")
-        if found.accepted is None:
-            return _unknown(search, found, ()) if found.inconclusive else _unrealisable(search)
-        _, _, first = found.accepted
-        assert isinstance(first, ExactBatch)
-        truth = known(question, first)
-        refuted = frozenset(found.refuted)
-    found = search.find("find another batch", (truth,), radius=radius, skip=refuted)
+        first = search.find("find a batch")
+        if first.accepted is None:
+            return _unknown(search, first, ()) if first.inconclusive else _unrealisable(search, first)
+        _, _, batch = first.accepted
+        assert isinstance(batch, ExactBatch)
+        truth = known(question, batch)
+    skip = frozenset(() if first is None else first.refuted)
+    found = search.find("find another batch", (truth,), radius=radius, skip=skip)
     if found.accepted is not None:
         _, _, other = found.accepted
-        return _ambiguous(search, truth, other, _statuses(search, truth, other))
+        return _ambiguous(search, truth, other)
     if found.inconclusive:
         return _unknown(search, found, (SampleStatus.UNKNOWN,) * question.size)
-    return _unique(search, truth, radius)
+    # the cubes that hold no batch at all were refuted by the first search
+    return _unique(search, truth, radius, [found] if first is None else [first, found])
 
 
-def _unique(search: Search, truth: Known, radius: Fraction) -> Verdict:
+def _unique(search: Search, truth: Known, radius: Fraction, rests_on: list[Found]) -> Verdict:
     question = search.question
     if question.tolerance is None:
         claim = f"no other batch of {question.size} samples has this gradient"
@@ -172,56 +194,68 @@ def _unique(search: Search, truth: Known, radius: Fraction) -> Verdict:
             f"within {radius} of it, up to order"
         )
     witness = None if truth.batch.rational else Witness(generators=(truth.batch.record(),))
+    grounds = Grounds.of(search, rests_on)
     return _verdict(
         search,
         Outcome.UNIQUE,
-        f"{claim}: refuted in every activation pattern by SMT solvers and exact sums over regions",
+        f"{claim}: {grounds}",
         # within a radius is not "in every batch"
         samples=(SampleStatus.DETERMINED if question.tolerance is None else SampleStatus.UNKNOWN,)
         * question.size,
         truth=truth,
         witness=witness,
+        trust=grounds.trust,
     )
 
 
-def _ambiguous(
-    search: Search, truth: Known, other: ExactBatch | BallBatch, samples: tuple[SampleStatus, ...]
-) -> Verdict:
+def _ambiguous(search: Search, truth: Known, other: ExactBatch | BallBatch) -> Verdict:
     """A witness that is not rational is the record of an :class:`ExactBatch` of algebraic numbers, or of a
-    :class:`BallBatch` proved to exist, as the witness's only generator.
+    :class:`BallBatch` proved to exist, as the witness's only generator. The outcome is nobody's word; single
+    samples may be.
     """
     if isinstance(other, ExactBatch) and other.rational:
         witness, how = Witness(batch=other.batch(search.question.loss)), "replayed exactly"
     else:
         witness = Witness(generators=(other.record(),))
         how = "replayed exactly" if isinstance(other, ExactBatch) else "proved to exist by ball arithmetic"
+    samples, rests_on = _statuses(search, truth, other)
+    grounds = Grounds.of(search, rests_on)
+    determined = f"; a batch without a sample that is determined: {grounds}" if rests_on else ""
     return _verdict(
         search,
         Outcome.AMBIGUOUS,
-        f"another batch has this gradient ({how}): {other}",
+        f"another batch has this gradient ({how}): {other}{determined}",
         samples=samples,
         truth=truth,
         witness=witness,
+        trust=grounds.trust,
     )
 
 
-def _statuses(search: Search, truth: Known, other: ExactBatch | BallBatch) -> tuple[SampleStatus, ...]:
-    """A sample that the other batch lacks is FREE; of the rest it is asked whether a batch lacks them."""
+def _statuses(
+    search: Search, truth: Known, other: ExactBatch | BallBatch
+) -> tuple[tuple[SampleStatus, ...], list[Found]]:
+    """A sample that the other batch lacks is FREE; of the rest it is asked whether a batch lacks them, and
+    the searches are returned that found that none does.
+    """
     question, batch = search.question, truth.batch
+    found = [SampleStatus.UNKNOWN] * question.size
+    rests_on: list[Found] = []
     if question.tolerance is not None:
-        return (SampleStatus.UNKNOWN,) * question.size
-    found = []
-    for n, (x, y) in enumerate(zip(batch.x, batch.y, strict=True)):
-        if _lacks(other, batch, x, y):
-            found.append(SampleStatus.FREE)
-            continue
-        with search.shorter(STATUS_SHARE):
-            reply = search.find(f"find a batch without sample {n}", (truth,), missing=n, cheap=True)
-        if reply.accepted is not None:
-            found.append(SampleStatus.FREE)
-        else:
-            found.append(SampleStatus.UNKNOWN if reply.inconclusive else SampleStatus.DETERMINED)
-    return tuple(found)
+        return tuple(found), rests_on
+    with until(search.settings.deadline), suppress(BudgetExhausted):  # the rest then stays unknown
+        for n, (x, y) in enumerate(zip(batch.x, batch.y, strict=True)):
+            if _lacks(other, batch, x, y):
+                found[n] = SampleStatus.FREE
+                continue
+            with search.shorter(STATUS_SHARE):
+                reply = search.find(f"find a batch without sample {n}", (truth,), missing=n, cheap=True)
+            if reply.accepted is not None:
+                found[n] = SampleStatus.FREE
+            elif not reply.inconclusive:
+                found[n] = SampleStatus.DETERMINED
+                rests_on.append(reply)
+    return tuple(found), rests_on
 
 
 def _lacks(other: ExactBatch | BallBatch, batch: ExactBatch, x: Row, y: Row) -> bool:
@@ -230,32 +264,96 @@ def _lacks(other: ExactBatch | BallBatch, batch: ExactBatch, x: Row, y: Row) -> 
     return not contains(other, x, y, batch.point)
 
 
-def _unrealisable(search: Search) -> Verdict:
+def _unrealisable(search: Search, found: Found) -> Verdict:
     question = search.question
+    grounds = Grounds.of(search, [found])
     return _verdict(
         search,
         Outcome.UNREALISABLE,
         f"no batch of {question.size} samples with labels {question.labels.value}"
         f"{' in the domain' if question.domain else ''} has this gradient"
-        f"{f' within {question.tolerance}' if question.tolerance else ''}: "
-        "refuted in every activation pattern by SMT solvers and exact sums over regions",
+        f"{f' within {question.tolerance}' if question.tolerance else ''}: {grounds}",
+        trust=grounds.trust,
     )
 
 
 def _unknown(search: Search, found: Found, samples: tuple[SampleStatus, ...]) -> Verdict:
-    names = [found.tasks[k].name for k in sorted(found.open)[:5]]
-    listed = f" ({', '.join(names)}{', ...' if len(found.open) > 5 else ''})" if names else ""
+    names = [found.tasks[k].name for k in sorted(found.open)[:5] if k in found.tasks]
+    short = [name for name in names if len(name) <= LONGEST_NAME]
+    listed = f" ({', '.join(short)}{', ...' if len(found.open) > len(short) else ''})" if short else ""
     cause = found.stopped or "the solvers' work limits ran out"
-    total = f"{'' if search.complete else 'at least '}{len(search.cubes)}"
+    total = f"{'' if search.complete else 'at least '}{len(search.cubes)} cubes"
+    left = f"{len(found.open)} of {total} stay open{listed}" if found.open else f"{total}, none tried"
     return Verdict(
         outcome=Outcome.UNKNOWN,
         samples=samples,
-        reason=f"{cause}: {len(found.open)} of {total} cubes stay open{listed}; "
-        "try a larger budget or another engine",
+        reason=f"{cause}: {left}; try a larger budget or another engine",
         batch_size=search.question.size,
         engine=Engine.SMT,
         attempts=_attempts(search),
     )
+
+
+def _not_asked(samples: int, batch: Batch | None, reason: str) -> Verdict:
+    return Verdict(
+        outcome=Outcome.UNKNOWN,
+        samples=() if batch is None else (SampleStatus.UNKNOWN,) * samples,
+        reason=reason,
+        batch_size=samples,
+        engine=Engine.SMT,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grounds:
+    """Who refuted what: ``argued`` cubes by exact arguments of this package, the others by the word of the
+    solvers named; ``whole``: the question as a whole was refuted; ``list``: that the cubes are all there are.
+    """
+
+    argued: int = 0
+    solved: Mapping[tuple[str, ...], int] = field(default_factory=dict)
+    whole: tuple[str, ...] | None = None
+    list: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, search: Search, rests_on: Sequence[Found]) -> Grounds:
+        """What the searches ``rests_on`` refuted, each cube counted once per search."""
+        argued, solved = 0, Counter[tuple[str, ...]]()
+        for found in rests_on:
+            for index, reply in found.refuted.items():
+                words = () if reply is None else (solver_of(reply),)
+                words += (found.confirmed[index],) if index in found.confirmed else ()
+                if index == SCOUT_INDEX and found is rests_on[-1]:
+                    return cls(whole=words)
+                argued += not words
+                solved[words] += bool(words)
+        listed = search.listers if rests_on and search.complete else ()
+        return cls(argued=argued, solved=+solved, list=listed)
+
+    @property
+    def trust(self) -> Trust:
+        """ARGUED where no solver's word counts, CROSS_CHECKED where two agree on everything that one says."""
+        words = [*self.solved, *([self.list] if self.list else []), *([self.whole] if self.whole else [])]
+        if not words:
+            return Trust.ARGUED
+        return Trust.CROSS_CHECKED if all(len(w) > 1 for w in words) else Trust.SOLVER_TRUSTED
+
+    def __str__(self) -> str:
+        if self.whole is not None:
+            return f"refuted as a whole {_by(self.whole)}"
+        total = self.argued + sum(self.solved.values())
+        parts = (
+            [f"{self.argued} of {total} cubes by exact arguments about their regions"] if self.argued else []
+        )
+        for words, count in self.solved.items():
+            of = "" if parts else f" of {total} cubes"
+            parts.append(f"{count}{of} {_by(words)}")
+        parts.append(f"that these are all, {_by(self.list)}")
+        return "refuted: " + ", ".join(parts)
+
+
+def _by(words: tuple[str, ...]) -> str:
+    return f"by {' and '.join(words)}" if words else "by exact arithmetic"
 
 
 def _verdict(
@@ -266,16 +364,15 @@ def _verdict(
     samples: tuple[SampleStatus, ...] = (),
     truth: Known | None = None,
     witness: Witness | None = None,
+    trust: Trust,
 ) -> Verdict:
-    refuted = outcome in (Outcome.UNIQUE, Outcome.UNREALISABLE)  # a witness needs nobody's word
-    doubled = refuted and search.double_check and search.agreed
     return Verdict(
         outcome=outcome,
         samples=samples,
         reason=reason,
         batch_size=search.question.size,
         engine=Engine.SMT,
-        trust=Trust.CROSS_CHECKED if doubled else Trust.SOLVER_TRUSTED,
+        trust=trust,
         batch=truth.batch.batch(search.question.loss) if truth and truth.batch.rational else None,
         witness=witness,
         attempts=_attempts(search),

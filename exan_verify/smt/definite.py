@@ -15,11 +15,15 @@ import numpy as np
 
 from exan_verify.exact import linalg
 from exan_verify.network import Array
+from exan_verify.smt.deadline import poll
 from exan_verify.smt.isolate import shifted
 from exan_verify.smt.terms import Poly
 
 STARTS, STEPS = 8, 400
 GRID = 1 << 24
+
+MAX_ENTRIES = 20_000
+"""Entries of all forms together that are combined over Q: a second or two, which cannot be interrupted."""
 
 
 def definite(equations: Sequence[Poly], solution: Mapping[str, Fraction], silent: Array) -> bool:
@@ -28,6 +32,8 @@ def definite(equations: Sequence[Poly], solution: Mapping[str, Fraction], silent
     ``silent`` (unknowns, w): a basis of W, unknowns in the order of ``solution``.
     """
     names = list(solution)
+    if len(equations) * len(names) ** 2 > MAX_ENTRIES:
+        return False
     moved = [shifted(e, solution) for e in equations]
     if any(e.degree > 2 for e in moved):
         return False
@@ -82,6 +88,7 @@ def _ascend(forms: np.ndarray, weights: np.ndarray) -> np.ndarray | None:
     """Subgradient ascent of the least eigenvalue on the unit sphere."""
     step = 0.3
     for _ in range(STEPS):
+        poll()
         weights = weights / np.linalg.norm(weights)
         values, vectors = np.linalg.eigh(np.tensordot(weights, forms, axes=1))
         if values[0] > 1e-4 * values[-1] > 0:
@@ -95,6 +102,7 @@ def _positive_definite(matrix: Array) -> bool:
     """Sylvester's criterion, by exact elimination."""
     rest = matrix.copy()
     while len(rest):
+        poll()
         pivot = rest[0, 0]
         if pivot <= 0:
             return False

@@ -19,7 +19,8 @@ import numpy as np
 
 from exan_verify.exact.softmax import to_ball
 from exan_verify.network import Array, Loss
-from exan_verify.smt.transcendental import PRECISION
+from exan_verify.smt.deadline import poll
+from exan_verify.smt.transcendental import PRECISION, unit_rows
 
 Side = tuple[Fraction | None, Fraction | None]
 """An interval; None stands for minus infinity on the left and plus infinity on the right."""
@@ -161,6 +162,7 @@ def only_known_zeros(system: System, box: Box, limit: int) -> bool:
     stack = [box]
     with flint.ctx.workprec(PRECISION):
         while stack:
+            poll()
             limit -= 1
             if limit < 0:
                 return False
@@ -324,10 +326,11 @@ def _vector(
 
 def _pseudo_inverse(rows: list[list[Any]]) -> list[list[Any]]:
     """The pseudo-inverse of the midpoints, rows scaled: any matrix would be right, this one is good."""
-    middle = np.array([[float(v.mid()) for v in row] for row in rows])
-    scale = np.maximum(np.abs(middle).max(axis=1, initial=0.0), 1e-290)
-    inverse = np.linalg.pinv(middle / scale[:, None]) / scale[None, :]
-    return [[flint.arb(float(v)) for v in row] for row in inverse]
+    middle, scales = unit_rows(rows)
+    return [
+        [flint.arb(float(v)) / size for v, size in zip(row, scales, strict=True)]
+        for row in np.linalg.pinv(middle)
+    ]
 
 
 def _hull(low: Fraction, high: Fraction) -> Any:

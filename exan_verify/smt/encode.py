@@ -19,6 +19,7 @@ from exan_verify.smt.terms import (
     FALSE,
     TRUE,
     Formula,
+    Junction,
     Literal,
     Poly,
     Script,
@@ -118,7 +119,7 @@ def encode(question: Question, fixed: Fixed | None = None) -> Encoding:
         for formula in _matches(question, difference):
             encoder.require(formula, f"gradient: {name}")
     for left, right in pairwise(samples):
-        encoder.require(_ordered(left, right), ORDER)
+        _ordered(encoder, left, right)
     return Encoding(script, samples, equations)
 
 
@@ -263,11 +264,21 @@ def _label_counts(encoder: Encoder, question: Question, samples: Sequence[Sample
         encoder.require(equal(total(used), count), "known labels, in unknown order")
 
 
-def _ordered(left: Sample, right: Sample) -> Formula:
+LONGEST_CHAIN = 100
+"""Formulas are nested one level per literal of the order; longer ones are cut by a Boolean of their own,
+since recursion has an end."""
+
+
+def _ordered(encoder: Encoder, left: Sample, right: Sample) -> None:
     """States in lexicographic order, equal states ordered by the first input: a choice of representative
     among the orders of the samples.
     """
     rest: Formula = at_most(left.x[0], right.x[0])
-    for a, b in zip(left.state[::-1], right.state[::-1], strict=True):
+    for k, (a, b) in enumerate(zip(left.state[::-1], right.state[::-1], strict=True), 1):
         rest = conj([implies(a, b), disj([conj([negate(a), b]), rest])])
-    return rest
+        if k % LONGEST_CHAIN == 0 and isinstance(rest, Junction) and rest.parts:
+            name = f"rest_s{left.index}_{k}"
+            encoder.script.booleans.append(name)
+            encoder.require(implies(Literal(name), rest), ORDER)
+            rest = Literal(name)
+    encoder.require(rest, ORDER)

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import permutations
+from itertools import combinations, permutations
 
+from exan_verify.smt.deadline import poll
 from exan_verify.smt.encode import Encoding, Fixed, Sample, state_names
 from exan_verify.smt.isolate import EVERYWHERE
 from exan_verify.smt.question import Question
@@ -27,6 +28,9 @@ from exan_verify.smt.terms import (
     less,
     negate,
 )
+
+MOST_LISTED = 4
+"""Up to so many samples, "in no order" is written as one clause per order, which solvers handle best."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,20 +64,38 @@ def known(question: Question, batch: ExactBatch) -> Known:
 
 
 def placements(question: Question, truth: Known, fixed: Fixed) -> Iterator[tuple[int, ...]]:
-    """The distinct orders in which the known batch lies in a cube (all of them where nothing is fixed)."""
+    """The distinct orders in which the known batch lies in a cube (all of them where nothing is fixed).
+
+    Place by place, so that a cube that the batch does not fit costs no walk over all M! orders.
+    """
     names = [state_names(question, m) for m in range(question.size)]
-    seen = set()
-    for order in permutations(range(truth.size)):
-        key = tuple((truth.batch.x[n], truth.batch.y[n]) for n in order)
-        fits = all(
-            fixed.get(name, bit) == bit
-            for m, n in enumerate(order)
-            for name, bit in zip(names[m], truth.states[n], strict=True)
-        )
-        text = str(key)
-        if fits and text not in seen:
-            seen.add(text)
+    fits = [
+        [
+            n
+            for n in range(truth.size)
+            if all(fixed.get(k, bit) == bit for k, bit in zip(names[m], truth.states[n], strict=True))
+        ]
+        for m in range(question.size)
+    ]
+    texts = _sample_texts(truth)
+
+    def extended(order: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+        poll()
+        if len(order) == truth.size:
             yield order
+            return
+        tried = set()
+        for n in fits[len(order)]:
+            if n not in order and texts[n] not in tried:
+                tried.add(texts[n])
+                yield from extended((*order, n))
+
+    return extended(())
+
+
+def _sample_texts(truth: Known) -> list[str]:
+    """One text per sample, the same for equal samples."""
+    return [str(sample) for sample in zip(truth.batch.x, truth.batch.y, strict=True)]
 
 
 def other_batch(
@@ -91,9 +113,12 @@ def other_batch(
     solution. With radius 0, orders that do not fit the cube's literals need no formula: the state of the
     known batch is not that of the cube.
     """
+    if not (radius or fixed) and truth.size > MOST_LISTED:
+        return [_some_sample_is_missing(question, encoding, truth)]
     orders = permutations(range(truth.size)) if radius else placements(question, truth, fixed)
     found: list[Formula] = []
     for order in orders:
+        poll()
         reach = (reaches or {}).get(order, Fraction(0))
         pairs = list(zip(encoding.samples, order, strict=True))
         if reach == EVERYWHERE:
@@ -103,6 +128,21 @@ def other_batch(
         else:
             found.append(disj(_apart(question, s, truth, n, radius) for s, n in pairs))
     return found
+
+
+def _some_sample_is_missing(question: Question, encoding: Encoding, truth: Known) -> Formula:
+    """The same in M^2 parts: two batches of M samples are equal iff every sample of the one, which it has c
+    times, occurs at least c times in the other.
+    """
+    texts = _sample_texts(truth)
+    return disj(
+        conj(
+            disj(_apart(question, encoding.samples[m], truth, n, Fraction(0)) for m in chosen)
+            for chosen in combinations(range(truth.size), texts.count(texts[n]))
+        )
+        for n in range(truth.size)
+        if texts.index(texts[n]) == n
+    )
 
 
 def without_sample(question: Question, encoding: Encoding, truth: Known, n: int) -> list[Formula]:

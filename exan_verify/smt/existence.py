@@ -29,7 +29,7 @@ from exan_verify.smt.question import Question
 from exan_verify.smt.replay import ExactBatch
 from exan_verify.smt.replay import Row as Exact
 from exan_verify.smt.terms import Atom, Formula, Junction, Poly, equal
-from exan_verify.smt.transcendental import PRECISION
+from exan_verify.smt.transcendental import PRECISION, unit_rows
 
 ROUNDS = 40
 PATIENCE, STALLED = 10, Fraction(1, 1000)
@@ -115,11 +115,10 @@ def displaced(
         if system.equations is None:
             return
         exact = {n: to_ball(v) for n, v in point.items()}
-        rows = [[float(row[n].mid()) for n in system.names] for row in system.jacobian(exact)]
-    slopes = np.array(rows).reshape(len(rows), len(system.names))
+        slopes, _ = unit_rows([[row[n] for n in system.names] for row in system.jacobian(exact)])
+    slopes = slopes.reshape(-1, len(system.names))
     if not np.isfinite(slopes).all():
         return
-    slopes /= np.maximum(np.abs(slopes).max(axis=1, keepdims=True), 1e-300)
     _, sizes, directions = np.linalg.svd(slopes)
     rank = int((sizes > 1e-9).sum())
     for step in STEPS:
@@ -207,9 +206,10 @@ class _System:
     def _pivots(self, point: Mapping[str, Fraction]) -> list[str] | None:
         """As many inputs as equations by which the derivative is well conditioned; None if there are not."""
         exact = {n: to_ball(v) for n, v in point.items()}
-        rows = [[float(row[n].mid()) for n in self.names] for row in self.jacobian(exact)]
-        rest = np.array(rows).reshape(len(rows), len(self.names))
-        rest = rest / np.maximum(np.abs(rest).max(axis=1, keepdims=True, initial=0.0), 1e-300)
+        rest, _ = unit_rows([[row[n] for n in self.names] for row in self.jacobian(exact)])
+        rest = rest.reshape(-1, len(self.names))
+        if not np.isfinite(rest).all():
+            return None
         chosen: list[str] = []
         for _ in range(len(self.equations or ())):
             norms = (rest**2).sum(axis=0)

@@ -28,7 +28,7 @@ import numpy as np
 from exan_verify.exact.softmax import to_ball
 from exan_verify.network import Loss
 from exan_verify.smt.encode import Encoding, Sample
-from exan_verify.smt.isolate import left_inverse
+from exan_verify.smt.isolate import left_inverses
 from exan_verify.smt.question import Question
 from exan_verify.smt.replay import ExactBatch
 from exan_verify.smt.terms import Poly
@@ -62,10 +62,12 @@ def _isolation(
     equations = [e for _, e in encoding.equations]
     jacobian = [total_derivative(partials(e), names, balls, slopes) for e in equations]
     centre = np.array([[_short(middle(row[n])) for n in names] for row in jacobian], dtype=object)
-    left = left_inverse(centre.reshape(len(equations), len(names)))
-    if left is None:
-        return None
-    return _radius(left, jacobian, equations, names, balls, slopes, _rests(question, encoding.samples))
+    rests = _rests(question, encoding.samples)
+    for left in left_inverses(centre.reshape(len(equations), len(names))):
+        found = _radius(left, jacobian, equations, names, balls, slopes, rests)
+        if found is not None:
+            return found
+    return None
 
 
 def probability_slopes(

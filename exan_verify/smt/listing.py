@@ -16,6 +16,7 @@ from math import comb
 from exan_verify.exact.lp import Program, Status, solve
 from exan_verify.exact.regions import Pattern, region_of
 from exan_verify.network import Loss
+from exan_verify.smt.deadline import poll
 from exan_verify.smt.question import Question
 from exan_verify.smt.regions import Regions
 
@@ -42,6 +43,7 @@ def list_by_regions(question: Question) -> list[list[bool]] | None:
     ]
     served = {p: frozenset(n for n, place in enumerate(needed) if _serves(p, *place)) for p in patterns}
     for chosen in combinations_with_replacement(patterns, question.size):
+        poll()
         support = list(dict.fromkeys(chosen))
         if len(frozenset().union(*(served[p] for p in support))) < len(needed):
             continue
@@ -77,6 +79,7 @@ def feasible_patterns(question: Question) -> list[Pattern] | None:
 
 def _feasible(question: Question, bits: Sequence[bool], widths: Sequence[int]) -> bool:
     """Whether some input has these states of the first neurons (the others do not matter)."""
+    poll()
     padded = _shaped((*bits, *[False] * (sum(widths) - len(bits))), widths)
     states = region_of(question.network, padded, zero_sum=False).states[: len(bits)]
     rows, bounds = [], []
@@ -112,6 +115,7 @@ def _labelled(question: Question, patterns: Sequence[Pattern]) -> Iterator[list[
     letters = range(len(question.alphabet))
     seen = set()
     for labels in product(letters, repeat=len(patterns)):
+        poll()
         if question.counts is not None and tuple(labels.count(c) for c in letters) != question.counts:
             continue
         rows = []

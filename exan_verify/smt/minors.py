@@ -17,7 +17,8 @@ import numpy as np
 
 from exan_verify.exact.softmax import to_ball
 from exan_verify.network import Array
-from exan_verify.smt.transcendental import PRECISION
+from exan_verify.smt.deadline import poll
+from exan_verify.smt.transcendental import PRECISION, unit_rows
 
 MAX_PARAMETERS = 6
 
@@ -51,6 +52,7 @@ def _rank_above(total: Array, count: int) -> bool:
     """Whether some minor of size count + 1 is certainly not zero."""
     size = count + 1
     for chosen in combinations(range(total.shape[0]), size):
+        poll()
         for columns in combinations(range(total.shape[1]), size):
             minor: Any = flint.arb_mat(size, size, [total[i, k] for i in chosen for k in columns]).det()
             if not minor.contains(0):
@@ -66,6 +68,7 @@ def _quadratics(totals: Sequence[Array], kernel: Array, counts: Sequence[int]) -
             continue
         moves = kernel[place * width : (place + 1) * width].reshape(*total.shape, -1)
         for i, j in combinations(range(total.shape[0]), 2):
+            poll()
             for k, n in combinations(range(total.shape[1]), 2):
                 left = _product((total[i, k], moves[i, k]), (total[j, n], moves[j, n]))
                 right = _product((total[i, n], moves[i, n]), (total[j, k], moves[j, k]))
@@ -91,8 +94,9 @@ def independent_columns(rows: Sequence[Sequence[Any]]) -> bool:
     if not rows or len(rows) < len(rows[0]):
         return False
     width = len(rows[0])
-    middle = np.array([[float(v.mid()) for v in row] for row in rows])
-    rest = middle / np.maximum(np.abs(middle).max(axis=1, keepdims=True), 1e-290)
+    rest, _ = unit_rows(rows)
+    if not np.isfinite(rest).all():
+        return False
     chosen: list[int] = []
     for _ in range(width):
         norms = (rest**2).sum(axis=1)

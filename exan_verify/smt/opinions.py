@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from exan_verify.smt.portfolio import CVC5, DEFAULT, NLSAT, SMT, Round, Settings, query
-from exan_verify.smt.solvers import SAT, UNSAT, SolverDisagreementError
+from exan_verify.smt.solvers import SAT, UNSAT, SolverDisagreementError, solver_of
 
 OPINIONS = {
     "z3": (Round(CVC5, 1_000_000), Round(CVC5, 20_000_000)),
@@ -15,21 +15,21 @@ OPINIONS = {
 """Who is asked about a query that the named solver found unsatisfiable."""
 
 
-def second_opinion(name: str, text: str, first: str, settings: Settings) -> bool:
-    """Whether another solver also finds ``text`` unsatisfiable; False when it cannot tell.
+def second_opinion(name: str, text: str, first: str, settings: Settings) -> str:
+    """Another solver that also finds ``text`` unsatisfiable; "" when none can tell.
 
     Raises :class:`SolverDisagreementError` when it finds a model.
     """
     for current in OPINIONS[first]:
         found = query(text, current, settings)
         if found.status == UNSAT:
-            return True
+            return solver_of(found)
         if found.status == SAT:
             path = save_query(text, name, settings)
             raise SolverDisagreementError(
                 f"{name}: {first} says unsat, {found.solver} says sat; the query is saved as {path}"
             )
-    return False
+    return ""
 
 
 def save_query(text: str, name: str, settings: Settings) -> Path:

@@ -13,8 +13,10 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
+from exan_verify.errors import BudgetExhausted
 from exan_verify.smt.cache import AnswerCache, query_key
 from exan_verify.smt.cubes import Task, build
+from exan_verify.smt.deadline import RAN_OUT, until
 from exan_verify.smt.existence import BallBatch
 from exan_verify.smt.replay import ExactBatch
 from exan_verify.smt.solvers import SAT, UNKNOWN, UNSAT, Answer, Strategy, Worker, available
@@ -50,14 +52,16 @@ ROUNDS: tuple[Round, ...] = (
 """The default portfolio. Either of the first two closes nearly all cubes in milliseconds, and what the one
 cannot do the other often can; cvc5 is left out where it is not installed."""
 
-SCOUT = Round(SMT, 1_000_000, 3.0)
-"""One try at the whole question before its cubes: it often finds a second batch at once."""
+SCOUT = Round(SMT, 1_000_000, 15.0)
+"""One try at the whole question before its cubes, for a quarter of the time at most: it often finds a second
+batch at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How a portfolio is run. ``deadline`` is a value of ``time.monotonic``; without ``scout`` the whole
-    question is never tried before its cubes.
+    """How a portfolio is run. ``deadline`` is a value of ``time.monotonic``, and ``clock_end`` the same one
+    as a value of ``time.time`` for a job in another process, which may be on another machine; without
+    ``scout`` the whole question is never tried before its cubes.
     """
 
     rounds: tuple[Round, ...] = ROUNDS
@@ -67,18 +71,26 @@ class Settings:
     deadline: float | None = None
     work_limit: int | None = None
     progress: Progress | None = None
-    seconds_left: float | None = None
+    clock_end: float | None = None
     scout: bool = True
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Wall time until the deadline; None without one."""
+        if self.clock_end is not None:
+            return self.clock_end - time.time()
+        return None if self.deadline is None else self.deadline - time.monotonic()
 
 
 @dataclass(slots=True)
 class Outcome:
     """What became of the tasks: refuted ones with the answer that refuted them (None: no solver was
-    needed), open ones with the last answer, every task with its last lemmas, and the accepted model if there
-    is one.
+    needed) and the solver that confirmed it, open ones with the last answer, every task with its last lemmas,
+    and the accepted model if there is one.
     """
 
     refuted: dict[int, Answer | None] = field(default_factory=dict)
+    confirmed: dict[int, str] = field(default_factory=dict)
     open: dict[int, Answer | None] = field(default_factory=dict)
     tasks: dict[int, Task] = field(default_factory=dict)
     accepted: tuple[Task, Answer, Batch] | None = None
@@ -188,23 +200,19 @@ def _settle(task: Task, answer: Answer | None, accept: Accept, outcome: Outcome)
 def _exhausted(settings: Settings, outcome: Outcome) -> str:
     if settings.work_limit is not None and outcome.work > settings.work_limit:
         return f"the work limit of {settings.work_limit} units ran out"
-    if settings.deadline is not None and time.monotonic() > settings.deadline:
-        return "the budget of wall time ran out"
-    return ""
-
-
-def _seconds_left(settings: Settings) -> float | None:
-    if settings.deadline is None:
-        return settings.seconds_left
-    return settings.deadline - time.monotonic()
+    left = settings.seconds_left
+    return RAN_OUT if left is not None and left < 0 else ""
 
 
 def _solve_all(tasks: Sequence[Task], current: Round, settings: Settings) -> Iterator[Answer | None]:
-    job = replace(settings, progress=None, deadline=None, seconds_left=_seconds_left(settings))
     if settings.jobs == 1 or len(tasks) == 1:
-        return (solve(task, current, job) for task in tasks)
+        return (solve(task, current, settings) for task in tasks)
     import joblib  # slow to load: only where solvers are asked
 
+    left = settings.seconds_left
+    job = replace(
+        settings, progress=None, deadline=None, clock_end=None if left is None else time.time() + left
+    )
     parallel = joblib.Parallel(n_jobs=settings.jobs)
     answers: Iterator[Answer | None] = iter(parallel(joblib.delayed(solve)(t, current, job) for t in tasks))
     return answers
@@ -216,8 +224,14 @@ def solve(task: Task, current: Round, settings: Settings) -> Answer | None:
     """
     if task.settled:
         return None
-    script = build(task)
-    return None if script.refuted else query(script.text(comments=False), current, settings)
+    left = settings.seconds_left
+    try:
+        with until(None if left is None else time.monotonic() + left):
+            script = build(task)
+            text = "" if script.refuted else script.text(comments=False)
+    except BudgetExhausted:
+        return Answer(UNKNOWN, str(current.strategy), reason=RAN_OUT, killed=True)
+    return query(text, current, settings) if text else None
 
 
 def query(text: str, current: Round, settings: Settings) -> Answer:
@@ -226,7 +240,7 @@ def query(text: str, current: Round, settings: Settings) -> Answer:
     key = query_key(text, current.strategy, rlimit=current.rlimit, seed=settings.seed)
     found = store.answer(key)
     if found is None:
-        left = _seconds_left(settings)
+        left = settings.seconds_left
         seconds = current.seconds if left is None else min(left, current.seconds)
         if seconds <= 0:
             return Answer(UNKNOWN, str(current.strategy), reason="no time left", killed=True)

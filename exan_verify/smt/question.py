@@ -142,9 +142,9 @@ def labels_array(loss: Loss, vectors: list[Vector]) -> Array:
 
 
 def rational_target(network: ReluNetwork, gradient: Gradient) -> Target:
-    """The target of an exact rational gradient."""
+    """The target of an exact rational gradient; which batches have the gradient zero is a question too."""
     weights, biases, sizes = [], [], []
-    for weight, bias in gradient.for_network(network):
+    for weight, bias in gradient.for_network(network, zero=True):
         entries = tuple(tuple(to_fraction(v) for v in row) for row in weight)
         weights.append(tuple(tuple(map(Poly.constant, row)) for row in entries))
         sizes.append(tuple(tuple(abs(v) for v in row) for row in entries))

@@ -19,9 +19,14 @@ import numpy as np
 from exan_verify.exact.regions import Pattern, Region, region_of
 from exan_verify.exact.softmax import to_ball
 from exan_verify.network import Array, Loss
+from exan_verify.smt.deadline import poll
 from exan_verify.smt.encode import Fixed, neuron_name
 from exan_verify.smt.question import Question, Vector
 from exan_verify.smt.transcendental import PRECISION
+
+MAX_SYSTEM = 25_000
+"""Entries of the matrix that exact linear algebra is tried on: it cannot be interrupted, and takes up to a
+second at this size (53-bit weights)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +44,16 @@ class Regions:
         """Whether all loss vectors sum to zero."""
         return self.question.loss in (Loss.CROSS_ENTROPY, Loss.HINGE)
 
+    def tractable(self, regions: int) -> bool:
+        """Whether the systems of so many regions side by side have at most MAX_SYSTEM entries."""
+        network = self.question.network
+        rows = sum(array.size for _, array in network.parameters())
+        columns = (network.classes - self.zero_sum) * (network.widths[0] + network.has_bias)
+        return rows * columns * regions <= MAX_SYSTEM
+
     def region(self, pattern: Pattern) -> Region:
         """The region's maps."""
+        poll()
         if pattern not in self._made:
             self._made[pattern] = region_of(self.question.network, pattern, zero_sum=self.zero_sum)
         return self._made[pattern]
@@ -117,7 +130,9 @@ class Regions:
         return self.unreachable(list(dict.fromkeys(self.patterns(fixed))))
 
     def unreachable(self, patterns: Sequence[Pattern]) -> bool:
-        """The same for a list of different regions."""
+        """The same for a list of different regions; False where there is too much to compute."""
+        if not self.tractable(len(patterns)):
+            return False
         key = frozenset(patterns)
         if key not in self._answers:
             self._answers[key] = self._refuted(patterns)

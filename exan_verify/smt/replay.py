@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import permutations
 from typing import Any
 
 import flint
@@ -311,8 +310,23 @@ def distance_exceeds(question: Question, left: ExactBatch, right: ExactBatch, ra
         return any(_far(point, u - v, limit) for u, v in zip(left.y[a], right.y[b], strict=True))
 
     count = range(len(left.x))
-    table = [[apart(a, b) for b in count] for a in count]
-    return all(any(table[a][b] for a, b in enumerate(order)) for order in permutations(count))
+    return not _matched([[b for b in count if not apart(a, b)] for a in count])
+
+
+def _matched(partners: Sequence[Sequence[int]]) -> bool:
+    """Whether everyone can have a partner of his own, by augmenting paths (Berge)."""
+    taken: dict[int, int] = {}
+
+    def place(a: int, tried: set[int]) -> bool:
+        for b in partners[a]:
+            if b not in tried:
+                tried.add(b)
+                if b not in taken or place(taken[b], tried):
+                    taken[b] = a
+                    return True
+        return False
+
+    return all(place(a, set()) for a in range(len(partners)))
 
 
 def _far(point: Point, difference: Poly, radius: Fraction) -> bool:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
+from exan_verify.errors import BudgetExhausted
 from exan_verify.smt.cache import AnswerCache, query_key
 from exan_verify.smt.confirm import accept_model, family_member
 from exan_verify.smt.cubes import (
@@ -18,6 +19,7 @@ from exan_verify.smt.cubes import (
     cube_tasks,
     settled_later,
 )
+from exan_verify.smt.deadline import RAN_OUT, until
 from exan_verify.smt.exclude import Known
 from exan_verify.smt.listing import list_by_regions
 from exan_verify.smt.opinions import second_opinion
@@ -25,11 +27,14 @@ from exan_verify.smt.portfolio import SCOUT, SMT, Outcome, Round, Settings, proc
 from exan_verify.smt.question import Question
 from exan_verify.smt.replay import ExactBatch
 from exan_verify.smt.shear import shear_script
-from exan_verify.smt.solvers import SAT, UNSAT, Answer, Strategy
+from exan_verify.smt.solvers import SAT, UNSAT, Answer, Strategy, solver_of
 
 FIRST_PAGE = 64
 MAX_CUBES = 100_000
-"""More cubes than this are not listed: the question then stays open."""
+MAX_BITS = 5_000_000
+"""More cubes than this, or literals in them, are not listed: the question then stays open."""
+
+PAGE_FIELDS = frozenset({"cubes", "complete", "work"})
 
 SHEAR = Round(SMT, 300_000, 5.0)
 SCOUT_INDEX = -1
@@ -40,8 +45,8 @@ CHEAP_ROUNDS = 2
 class Search:
     """The cubes of one question, listed on demand, and what has been found about them.
 
-    ``by_regions``: the list of cubes is an exact one and no solver's. ``agreed``: a second solver has
-    confirmed everything that was refuted so far (asked for with ``double_check``).
+    ``by_regions``: the list of cubes is made of regions. ``listers`` are the solvers that found a list
+    complete: two where ``double_check`` asked for a second one, none where exact arithmetic says so.
     """
 
     question: Question
@@ -49,7 +54,7 @@ class Search:
     double_check: bool = False
     cubes: list[list[bool]] = field(default_factory=list)
     complete: bool = False
-    agreed: bool = True
+    listers: tuple[str, ...] = ()
     by_regions: bool = False
     spent: int = 0
     notes: list[tuple[str, float]] = field(default_factory=list)
@@ -70,15 +75,20 @@ class Search:
         """
         start, outcome = time.monotonic(), Outcome(work=self.spent)
         whole = Task(index=SCOUT_INDEX, question=self.question, others=others, radius=radius, missing=missing)
-        if not self.cubes and others:
-            self.cubes.append(own_cube(others[0]))
-            self._list_by_regions()
-        if not self._scout(whole, outcome):
-            self._search(whole, skip, outcome, cheap)
-        self.spent = outcome.work
-        self._note(purpose, outcome, time.monotonic() - start)
-        if self.double_check and not outcome.accepted:
-            self._confirm(outcome)
+        with until(self.settings.deadline):
+            try:
+                if not self.cubes and others:
+                    self.cubes.append(own_cube(others[0]))
+                    self._list_by_regions()
+                if not self._scout(whole, outcome):
+                    self._search(whole, skip, outcome, cheap)
+            except BudgetExhausted:
+                outcome.stopped = RAN_OUT
+            self.spent = outcome.work
+            self._note(purpose, outcome, time.monotonic() - start)
+            if self.double_check and not (outcome.accepted or outcome.inconclusive):
+                with suppress(BudgetExhausted):  # what is not confirmed by then has one solver's word
+                    self._confirm(outcome)
         return outcome
 
     def _list_by_regions(self) -> None:
@@ -118,8 +128,7 @@ class Search:
 
     def _settle(self, task: Task, outcome: Outcome) -> bool:
         """Refute a hard cube by its regions, without a solver."""
-        late = self.settings.deadline is not None and time.monotonic() > self.settings.deadline
-        if late or not settled_later(task):
+        if not settled_later(task):
             return False
         outcome.refuted[task.index] = None
         outcome.open.pop(task.index, None)
@@ -131,7 +140,9 @@ class Search:
             return self._family(whole, outcome)
         if not self.settings.scout or self.by_regions:
             return False
-        proceed(outcome, [whole], [SCOUT], self.settings, accept_model)
+        left = self.settings.seconds_left
+        scout = SCOUT if left is None else replace(SCOUT, seconds=min(SCOUT.seconds, left / 4))
+        proceed(outcome, [whole], [scout], self.settings, accept_model)
         if outcome.accepted or outcome.refuted:
             return True
         outcome.open.clear()
@@ -170,18 +181,18 @@ class Search:
         """The next cubes; None when the budget has run out (noted in the outcome)."""
         script = completeness(self.question, self.cubes)
         if script.refuted:
-            self.complete = True
+            self.complete = True  # folded to false: nobody's word
             return []
         text = script.text(comments=False)
         store = AnswerCache(self.settings.cache)
         key = query_key(text, ENUMERATE, limit=size, seed=self.settings.seed)
-        record = store.get(key)
+        record = store.get(key, PAGE_FIELDS)
         if record is None:
             reply, cubes = shared_worker().states(
                 text,
                 all_literals(self.question),
                 limit=size,
-                seconds=seconds_left(self.settings),
+                seconds=self.settings.seconds_left,
                 seed=self.settings.seed,
             )
             if reply.status not in (SAT, UNSAT):
@@ -190,24 +201,28 @@ class Search:
             record = {"cubes": sorted(cubes), "complete": reply.status == UNSAT, "work": reply.work}
             store.put(key, record)
         outcome.work += record["work"]
-        self.complete = record["complete"]
         page: list[list[bool]] = record["cubes"]
-        if len(self.cubes) + len(page) > MAX_CUBES:
-            outcome.stopped = f"there are more than {MAX_CUBES} cubes"
+        most = min(MAX_CUBES, MAX_BITS // len(all_literals(self.question)))
+        if len(self.cubes) + len(page) > most:
+            outcome.stopped = f"there are more than {most} cubes"
             return None
+        if record["complete"]:
+            self.complete, self.listers = True, (ENUMERATE.solver,)
         return page
 
     def _confirm(self, outcome: Outcome) -> None:
         """Ask another solver about every cube that one solver refuted, and about the list of cubes."""
-        if self.complete and not self.by_regions and SCOUT_INDEX not in outcome.refuted:
+        if len(self.listers) == 1 and SCOUT_INDEX not in outcome.refuted:
             text = completeness(self.question, self.cubes).text(comments=False)
-            self.agreed &= second_opinion("completeness of the cubes", text, "z3", self.settings)
+            other = second_opinion("completeness of the cubes", text, self.listers[0], self.settings)
+            self.listers += (other,) if other else ()
         for index, reply in outcome.refuted.items():
             if reply is not None:
                 task = outcome.tasks[index]
-                solver = reply.solver.split("/")[0]
                 text = build(task).text(comments=False)
-                self.agreed &= second_opinion(task.name, text, solver, self.settings)
+                other = second_opinion(task.name, text, solver_of(reply), self.settings)
+                if other:
+                    outcome.confirmed[index] = other
 
     def _note(self, purpose: str, outcome: Outcome, seconds: float) -> None:
         if SCOUT_INDEX in outcome.refuted:
@@ -228,8 +243,3 @@ def own_cube(truth: Known) -> list[bool]:
 
 
 ENUMERATE = Strategy("z3", "lra-enumerate")
-
-
-def seconds_left(settings: Settings) -> float | None:
-    """Wall time until the deadline, at least a moment."""
-    return None if settings.deadline is None else max(0.01, settings.deadline - time.monotonic())

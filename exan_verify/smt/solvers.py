@@ -10,6 +10,7 @@ import contextlib
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
@@ -18,13 +19,13 @@ from types import TracebackType
 from typing import Any
 
 from exan_verify.errors import ExanError, InputError
-from exan_verify.smt.worker import receive, send
+from exan_verify.smt.worker import DIED, receive, send
 
 SAT, UNSAT, UNKNOWN = "sat", "unsat", "unknown"
 
 
 class SolverError(ExanError):
-    """A solver refused a query or its process could not be used.
+    """A solver refused a query.
 
     Remedy: this is a defect of the encoding or of the solver; report it with the text in the message.
     """
@@ -63,6 +64,11 @@ class Strategy:
         return f"{self.solver}/{self.tactic}"
 
 
+def solver_of(answer: Answer) -> str:
+    """The solver that gave an answer, without its tactic."""
+    return answer.solver.split("/")[0]
+
+
 @cache
 def solver_version(solver: str) -> str:
     """The installed version of ``z3`` or ``cvc5``. Raises :class:`InputError` when it is not installed."""
@@ -79,11 +85,20 @@ def available(solver: str) -> bool:
     return False
 
 
+GRACE = 0.5
+"""Seconds beyond its own limit after which a server that does not answer is ended."""
+
+
 class Worker:
-    """A server process that answers one query at a time; close it or use it as a context manager."""
+    """A server process that answers one query at a time; close it or use it as a context manager.
+
+    Whatever befalls the process - it is killed, stopped, or does not start in time - the answer is unknown
+    and ``killed``, after a second try where that is possible; the next query has a new process.
+    """
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
+        self._ready = False
         self._lock = threading.Lock()
 
     def __enter__(self) -> Worker:
@@ -97,13 +112,7 @@ class Worker:
     def close(self) -> None:
         """End the process; its child, if it has one, dies with it."""
         with self._lock:
-            if self._process is not None:
-                self._process.kill()
-                self._process.wait()
-                for stream in (self._process.stdin, self._process.stdout):
-                    if stream is not None:
-                        stream.close()
-                self._process = None
+            self._drop()
 
     def ask(
         self,
@@ -117,7 +126,7 @@ class Worker:
         """Satisfiability of SMT-LIB text. Raises :class:`SolverError` when the solver rejects the text."""
         solver_version(strategy.solver)
         request = {"solver": strategy.solver, "tactic": strategy.tactic, "text": text, "rlimit": rlimit}
-        reply = self._exchange({**request, "seconds": seconds, "seed": seed})
+        reply = self._exchange({**request, "seed": seed}, seconds)
         return _answer(reply, str(strategy))
 
     def states(
@@ -127,30 +136,35 @@ class Worker:
         is unsat.
         """
         request = {"solver": "z3", "tactic": "lra", "text": text, "enumerate": booleans, "limit": limit}
-        reply = self._exchange({**request, "seconds": seconds, "seed": seed})
+        reply = self._exchange({**request, "seed": seed}, seconds)
         return _answer(reply, "z3/lra"), reply.get("states", [])
 
-    def _exchange(self, request: dict[str, Any]) -> dict[str, Any]:
+    def _exchange(self, request: dict[str, Any], seconds: float | None) -> dict[str, Any]:
+        """One request and its reply; a process that died is started again once."""
+        end = None if seconds is None else time.monotonic() + seconds
         with self._lock:
-            process = self._start()
-            assert process.stdin is not None
-            assert process.stdout is not None
-            try:
-                send(process.stdin.fileno(), request)
-                reply = receive(process.stdout.fileno())
-            except BaseException as error:  # the stream is out of step now: drop the process
-                process.kill()
-                if not isinstance(error, OSError):
+            reply: dict[str, Any] | None = None
+            for _ in range(2):
+                try:
+                    reply = self._once(request, end)
+                except TimeoutError:
+                    if self._ready:  # it is stopped, or flooded; one that is still starting may go on
+                        self._drop()
+                    return {"answer": "unknown", "reason": "no answer in time", "killed": True}
+                except (OSError, ValueError):  # a broken pipe, or half a message
+                    reply = None
+                except BaseException:  # the stream is out of step now
+                    self._drop()
                     raise
-                reply = None
-            if reply is None:
-                process.kill()
-                process.wait()
-                raise SolverError("the solver process ended unexpectedly; was it killed for memory?")
-            return reply
+                if reply is None:
+                    self._drop()
+                elif not reply.get("died"):
+                    break
+            return reply or {"answer": "unknown", "reason": DIED, "killed": True}
 
-    def _start(self) -> subprocess.Popen[bytes]:
+    def _once(self, request: dict[str, Any], end: float | None) -> dict[str, Any] | None:
         if self._process is None or self._process.poll() is not None:
+            self._drop()
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "exan_verify.smt.worker"],
                 stdin=subprocess.PIPE,
@@ -158,7 +172,30 @@ class Worker:
                 bufsize=0,
                 start_new_session=True,
             )
-        return self._process
+        process = self._process
+        assert process.stdin is not None
+        assert process.stdout is not None
+        if not self._ready:
+            if receive(process.stdout.fileno(), end) is None:
+                return None
+            self._ready = True
+        left = None if end is None else max(0.0, end - time.monotonic())
+        late = None if end is None else end + GRACE
+        send(process.stdin.fileno(), {**request, "seconds": left}, late)
+        return receive(process.stdout.fileno(), late)
+
+    def _drop(self) -> None:
+        """End the process: it ends its child when its stdin closes, and the kernel does when it is killed."""
+        process, self._process, self._ready = self._process, None, False
+        if process is None:
+            return
+        for stream in (process.stdin, process.stdout):
+            if stream is not None:
+                stream.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(0.2)
+        process.kill()
+        process.wait()
 
 
 def _answer(reply: dict[str, Any], name: str) -> Answer:

@@ -12,6 +12,8 @@ from fractions import Fraction
 from math import gcd, lcm
 from typing import TypeVar
 
+from exan_verify.smt.deadline import poll
+
 Monomial = tuple[str, ...]
 Number = int | Fraction
 Value = TypeVar("Value")
@@ -73,6 +75,7 @@ class Poly:
             return Poly({m: c * other for m, c in self.terms.items()} if other else {})
         out: dict[Monomial, Fraction] = {}
         for m, c in self.terms.items():
+            poll()
             for n, d in other.terms.items():
                 key = tuple(sorted(m + n))
                 out[key] = out.get(key, Fraction(0)) + c * d
@@ -82,6 +85,7 @@ class Poly:
         """The value at a point of any ring; ``embed`` maps rationals into the ring."""
         total = embed(Fraction(0))
         for m, c in self.terms.items():
+            poll()
             product = embed(c)
             for name in m:
                 product = product * values[name]  # type: ignore[operator]
@@ -112,6 +116,7 @@ def total(parts: Iterable[Poly]) -> Poly:
     """The sum of polynomials."""
     out: dict[Monomial, Fraction] = {}
     for part in parts:
+        poll()
         for m, c in part.terms.items():
             out[m] = out.get(m, Fraction(0)) + c
     return Poly({m: c for m, c in out.items() if c})
@@ -185,6 +190,7 @@ def disj(parts: Iterable[Formula]) -> Formula:
 
 def _junction(kind: str, parts: Iterable[Formula], neutral: Formula, absorbing: Formula) -> Formula:
     kept: list[Formula] = []
+    poll()
     for part in parts:
         if part == absorbing:
             return absorbing
@@ -222,6 +228,7 @@ def degree(formula: Formula) -> int:
 
 def names(formula: Formula) -> tuple[set[str], set[str]]:
     """``(reals, booleans)`` that occur."""
+    poll()
     if isinstance(formula, Atom):
         return formula.poly.variables(), set()
     if isinstance(formula, Literal):
@@ -275,6 +282,7 @@ class Script:
 
 def show(formula: Formula) -> str:
     """SMT-LIB text of a formula."""
+    poll()
     if isinstance(formula, Literal):
         return formula.name if formula.positive else f"(not {formula.name})"
     if isinstance(formula, Junction):

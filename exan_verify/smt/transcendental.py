@@ -14,6 +14,7 @@ from fractions import Fraction
 from typing import Any
 
 import flint
+import numpy as np
 
 from exan_verify.errors import RangeError
 from exan_verify.exact.softmax import to_ball
@@ -150,6 +151,17 @@ def upper(ball: Any) -> Fraction:
 def middle(ball: Any) -> Fraction:
     """The middle of a ball, up to 2^-100000."""
     return _exact(ball, 0)
+
+
+def unit_rows(rows: Sequence[Sequence[Any]]) -> tuple[np.ndarray, list[Any]]:
+    """The middles of balls in floating point with every row scaled to largest entry one, and the scales: the
+    numbers themselves may be beyond what a float holds. NaN where a ball is not finite.
+    """
+    width = len(rows[0]) if rows else 0
+    scales = [max((abs(v.mid()) for v in row), default=flint.arb(0)) for row in rows]
+    scales = [flint.arb(1) if size.is_zero() else size for size in scales]
+    found = [[float((v.mid() / size).mid()) for v in row] for row, size in zip(rows, scales, strict=True)]
+    return np.array(found).reshape(len(rows), width), scales
 
 
 FARTHEST = 100_000

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from exan_verify.errors import InputError, choice
+from exan_verify.errors import BudgetExhausted, InputError, choice
 from exan_verify.network import Labels, Loss, Reduction, ReluNetwork
 from exan_verify.theorems.situation import Asked, Situation, Undecided
 from exan_verify.theorems.users_code import ClaimError, UsersCode
@@ -175,7 +175,7 @@ def concluded(claim: Claim, situation: Situation) -> Judged:
 
 def _ask(claim: Claim, predicate: Predicate, situation: Situation) -> bool:
     what = f"claim {claim.name!r}: the predicate {words(predicate)!r}"
-    with UsersCode(f"{what} raised", passing=(Undecided, ClaimError)):
+    with UsersCode(f"{what} raised", passing=(Undecided, ClaimError, BudgetExhausted)):
         answer: Any = predicate(situation)
     if not isinstance(answer, (bool, np.bool_)):
         raise ClaimError(f"{what} returned {answer!r}; return True or False")

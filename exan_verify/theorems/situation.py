@@ -22,6 +22,7 @@ from exan_verify.exact.modular import point
 from exan_verify.exact.softmax import VanishingDenominatorError, loss_vectors_mod
 from exan_verify.exclusivity import exan_counts, pattern_groups
 from exan_verify.network import Array, Batch, Labels, Loss, Reduction, ReluNetwork, to_fraction
+from exan_verify.smt.deadline import seconds_left
 from exan_verify.verdict import Box, Outcome, SampleStatus, Trust, Verdict
 
 WORK = 20_000_000
@@ -215,6 +216,7 @@ class Situation:
     @cached_property
     def verdict(self) -> Verdict:
         """What the exact engines certify. Raises :class:`Undecided` when that is nothing."""
+        left = seconds_left()
         verdict = certify(
             self.network,
             batch=self.batch,
@@ -224,6 +226,7 @@ class Situation:
             domain=self.asked.domain,
             engine="exact",
             work_limit=WORK,
+            budget=None if left is None else max(left, 0.01),
         )
         if verdict.outcome is Outcome.UNKNOWN or verdict.trust is not Trust.CERTIFIED:
             raise Undecided(verdict.reason)

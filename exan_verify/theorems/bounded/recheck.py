@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from exan_verify.smt.smtlib import write_text
+from exan_verify.smt.cache import write_text
 from exan_verify.smt.solvers import UNKNOWN, Worker, available, worker
 from exan_verify.theorems.bounded import (
     generic_counts,

@@ -121,7 +121,8 @@ def _elsewhere(
     text = script.text(comments=False)
     for strategy in STRATEGIES:
         found.queries += 1
-        answer = worker.ask(text, strategy, rlimit=RLIMIT, seconds=SECONDS, seed=limits.seed)
+        seconds = SECONDS if limits.deadline is None else min(SECONDS, limits.deadline - time.monotonic())
+        answer = worker.ask(text, strategy, rlimit=RLIMIT, seconds=seconds, seed=limits.seed)
         if answer.status == UNSAT:
             return None
         if answer.status == SAT:

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, field
 
 from exan_verify.network import Batch, ReluNetwork
+from exan_verify.smt.deadline import until
 from exan_verify.theorems.claim import Claim, Judged, judge
 from exan_verify.theorems.searching.found import Records, candidate_size
 from exan_verify.theorems.situation import Situation
@@ -52,7 +53,8 @@ class Tally:
         asked = self.claim.asked
         inside = asked.domain is None or asked.domain.contains(batch)
         situation = Situation.of(network, batch, asked)
-        found = judge(self.claim, situation) if inside else Judged.OUTSIDE
+        with until(self.deadline):
+            found = judge(self.claim, situation) if inside else Judged.OUTSIDE
         self._answers[key] = found
         self.counts[found] += 1
         self.progress(self.what, self.judged, max(self.total, self.judged))
