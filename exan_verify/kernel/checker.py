@@ -31,7 +31,7 @@ from exan_verify.certificate import (
     most_bytes,
     parse,
 )
-from exan_verify.errors import CertificateRejected, InputError, LabelError
+from exan_verify.errors import CertificateRejected, InputError, LabelError, ShapeError
 from exan_verify.facts import Facts
 from exan_verify.kernel import (
     algebraic_batch,
@@ -50,7 +50,7 @@ from exan_verify.kernel import (
 )
 from exan_verify.kernel.reconstruction import rebuilt_batch
 from exan_verify.kernel.subject import Subject, require
-from exan_verify.network import Batch, Gradient, ReluNetwork
+from exan_verify.network import Batch, Gradient, Labels, Loss, ReluNetwork
 from exan_verify.verdict import Box, Outcome, SampleStatus
 
 CHECKERS: Mapping[type, Callable[[Any, Subject], Facts]] = {
@@ -134,8 +134,12 @@ def _given(
         return batch.inputs, batch.labels
     if not isinstance(batch, (tuple, list)) or len(batch) != 2:
         raise InputError("batch is not a pair; give batch=(x, y)")
-    x, y = batch
-    return exact_array(x, "x"), exact_array(y, "y")
+    x, y = (exact_array(values, name) for values, name in zip(batch, ("x", "y"), strict=True))
+    # what is wrong with x is the caller's; whether y fits depends on the loss that the certificate names
+    some = Batch.of(x, np.zeros(x.shape[:1]), network=network, loss=Loss.HINGE, labels=Labels.ONE_HOT)
+    if y.shape[:1] != (some.size,):
+        raise ShapeError(f"y has shape {y.shape} but x has {some.size} samples; give one label per sample")
+    return x, y
 
 
 def _numbers(network: ReluNetwork, given: tuple[Array, Array] | Gradient) -> int:
@@ -241,7 +245,7 @@ def _require_digest(record: Certificate, given: Gradient) -> None:
 def _batch_of(network: ReluNetwork, question: Question, x: Any, y: Any) -> Batch:
     try:
         return Batch.of(x, y, network=network, loss=question.loss, labels=question.labels)
-    except LabelError as error:
+    except (LabelError, ShapeError) as error:
         raise CertificateRejected(f"the labels do not fit the certificate's question: {error}") from None
 
 

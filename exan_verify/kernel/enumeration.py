@@ -81,7 +81,7 @@ def facts(evidence: Enumeration, subject: Subject) -> Facts:
     delta = image.deltas[conclusion.layer - 1]
     order = list(evidence.order)
     require(all(0 <= j < len(delta) for j in order), "the order names a neuron that is not there")
-    require(len(order) <= len(delta), "the order is longer than the layer")
+    require(len(order) <= 8 * len(delta), "the order is much longer than the layer")
     require(samples + unknowns_above(image, conclusion) <= MAX_VARIABLES, "M + K' is too large for a search")
     outgoing = outgoing_weights(image, conclusion)
     groups = groups_of(subject.passed.patterns[conclusion.layer - 1], tuple(range(samples)))
