@@ -50,8 +50,9 @@ from exan_verify.kernel import (
 )
 from exan_verify.kernel.reconstruction import rebuilt_batch
 from exan_verify.kernel.subject import Subject, require
+from exan_verify.kernel.timed import checked_within
 from exan_verify.network import Batch, Gradient, Labels, Loss, ReluNetwork
-from exan_verify.verdict import Box, Outcome, SampleStatus
+from exan_verify.verdict import Box, Budget, Outcome, SampleStatus
 
 CHECKERS: Mapping[type, Callable[[Any, Subject], Facts]] = {
     Lifting: lifting.facts,
@@ -70,6 +71,9 @@ CHECKERS: Mapping[type, Callable[[Any, Subject], Facts]] = {
 """One checker for each kind of evidence."""
 
 
+LONGEST_WAIT = 2e6
+"""Seconds that the operating system can be asked to wait."""
+
 MOST_PARTS = 8
 """Pieces of evidence for each sample and each layer: every one adds something about one or the other."""
 
@@ -80,18 +84,34 @@ def check(
     *,
     batch: tuple[Any, Any] | Batch | None = None,
     gradient: Mapping[str, Any] | Gradient | None = None,
+    budget: float | None = None,
 ) -> Claim:
     """Check a certificate against the model and the batch or gradient it was made for.
 
     ``model``, ``batch`` and ``gradient`` are as for :func:`exan_verify.certify`. Returns the claim that was
-    re-derived; it is equal to the certificate's own.
+    re-derived; it is equal to the certificate's own. ``budget``: seconds, kept whatever is computed (in a
+    process of its own); when they run out, the certificate is neither accepted nor rejected.
 
     Raises :class:`CertificateRejected` with the first step that fails, and
     :class:`exan_verify.errors.InputError` when the inputs themselves are malformed. Nothing else: what a
-    certificate says is bounded before it is used (docs/theory.md, 6.1a).
+    certificate says is bounded before it is used (docs/theory.md, 6.1a). With a budget also
+    :class:`exan_verify.errors.BudgetExhausted`.
     """
+    limit = Budget(seconds=budget)
     network = _network(model)
     given = _given(network, batch, gradient)
+    left = limit.seconds_left
+    if left is None:
+        return rederive(certificate, network, given)
+    return checked_within(min(left, LONGEST_WAIT), (certificate, network, given))
+
+
+def rederive(
+    certificate: Mapping[str, Any] | str | bytes,
+    network: ReluNetwork,
+    given: tuple[Array, Array] | Gradient,
+) -> Claim:
+    """:func:`check` for inputs that have been read."""
     record = parse(certificate, longest=most_bytes(_numbers(network, given)))
     question = record.claim.question
     if record.model_sha256 != network.digest:
