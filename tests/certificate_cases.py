@@ -338,10 +338,15 @@ def garbled(text: bytes, random: Random) -> bytes:
 
 
 def broken(certificate: Mapping[str, Any], random: Random) -> dict[str, Any]:
-    """A copy whose claim does not follow: another outcome, status, size, radius or digest, or no evidence."""
+    """A copy whose claim does not follow: another outcome, status, size, radius or digest; another prime,
+    rank or number of unknowns in the evidence, or none.
+    """
     made = copy.deepcopy(dict(certificate))
     claim = made["claim"]
-    how = random.randrange(5)
+    how = random.randrange(6)
+    compared = [
+        path for path, _ in nodes(made["evidence"]) if path and path[-1] in ("prime", "rank", "unknowns")
+    ]
     if how == 0:
         outcomes = {"unique", "ambiguous", "unrealisable"} - {claim["outcome"]}
         claim["outcome"] = random.choice(sorted(outcomes))
@@ -356,6 +361,12 @@ def broken(certificate: Mapping[str, Any], random: Random) -> dict[str, Any]:
         digits, place = made[name], random.randrange(64)
         other = random.choice([d for d in "0123456789abcdef" if d != digits[place]])
         made[name] = digits[:place] + other + digits[place + 1 :]
+    elif how == 4 and compared:
+        *way, last = random.choice(compared)
+        target = made["evidence"]
+        for key in way:
+            target = target[key]
+        target[last] += random.choice((-1, 1, 60))
     elif claim["radius"] is not None:
         place = random.randrange(len(claim["radius"]))
         claim["radius"][place] *= random.choice((0.0, 0.1, 0.9))

@@ -125,11 +125,13 @@ def test_any_bytes(content: bytes | str):
 @pytest.mark.campaign
 @pytest.mark.parametrize("seed", range(4))
 def test_campaign(seed: int):
-    """30,000 certificates; prints what came of them, and the slowest answers."""
+    """40,000 certificates, half of them with claims that do not follow; prints what came of them, and the
+    slowest answers.
+    """
     cases, random, counts, slowest = every_kind(), Random(seed), Counter(), []
-    for _ in range(7_500):
+    for _ in range(10_000):
         case = random.choice(cases)
-        how = random.choice(("spoiled", "spoiled", "broken", "garbled"))
+        how = random.choice(("spoiled", "broken", "broken", "garbled"))
         made: Any = (
             spoiled(case.certificate, random, cases)
             if how == "spoiled"
