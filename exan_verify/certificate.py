@@ -3,14 +3,20 @@
 A certificate is plain JSON. The records here are shared by the engines, which write them, and the kernel,
 which reads them; they contain no mathematics. A given batch is never embedded: certificates travel, private
 data does not. (A batch found from a rounded gradient is: the claim is about it.)
+
+Whoever reads one need not trust who wrote it: text is limited before it is parsed, numbers before they are
+made. What the numbers say is the checkers' to bound (docs/theory.md, 6.1a).
 """
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from fractions import Fraction
-from typing import Any, Literal
+from math import isfinite
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -20,6 +26,12 @@ from exan_verify.network import Labels, Loss, Reduction, to_fraction
 from exan_verify.verdict import Box, Outcome, SampleStatus
 
 SCHEMA: Literal["exan/certificate/1"] = "exan/certificate/1"
+
+Natural = Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)]
+"""Indices, counts, ranks and degrees."""
+
+Element = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
+"""Primes, and elements of a prime field."""
 
 Parametrisation = Literal["zero_sum", "full", "column_space", "row_space", "single"]
 LabelArgument = Literal["loss_vectors", "output_rank", "backward_map"]
@@ -35,7 +47,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     loss: Loss
     reduction: Reduction
     labels: Labels
-    batch_size: int
+    batch_size: Natural
     domain: tuple[tuple[str, ...], tuple[str, ...]] | None = None
     tolerance: str | None = None
 
@@ -61,12 +73,12 @@ class Split(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     that share the pattern of ``layer``.
     """
 
-    layer: int
-    members: tuple[int, ...]
+    layer: Natural
+    members: tuple[Natural, ...]
     parametrisation: Parametrisation
-    unknowns: int
-    rank: int
-    groups: tuple[tuple[int, ...], ...]
+    unknowns: Natural
+    rank: Natural
+    groups: tuple[tuple[Natural, ...], ...]
 
 
 class Conclusion(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -77,35 +89,35 @@ class Conclusion(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     argument used for their labels (3.4).
     """
 
-    layer: int
+    layer: Natural
     parametrisation: Parametrisation
-    groups: tuple[tuple[int, ...], ...]
+    groups: tuple[tuple[Natural, ...], ...]
     splits: tuple[Split, ...] = ()
-    lower_ranks: tuple[int, ...]
-    determined: tuple[int, ...]
+    lower_ranks: tuple[Natural, ...]
+    determined: tuple[Natural, ...]
     labels: LabelArgument
 
 
 class LayerArgument(Conclusion, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Lifting at one hidden layer (C1, C2): ``unknowns`` is U, ``rank`` the rank of R over F_p."""
 
-    unknowns: int
-    rank: int
+    unknowns: Natural
+    rank: Natural
 
 
 class Mixing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Gradient given: how to rebuild the batch. ``Delta_layer = A[:, columns] @ matrix`` (3.5)."""
 
-    layer: int
-    columns: tuple[int, ...]
+    layer: Natural
+    columns: tuple[Natural, ...]
     matrix: tuple[tuple[str, ...], ...]
 
 
 class Lifting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="lifting"):
     """Evidence of the lifting engine: the field and point of 3.6, and one argument per layer used."""
 
-    prime: int
-    point: int
+    prime: Element
+    point: Element
     layers: tuple[LayerArgument, ...]
 
 
@@ -115,9 +127,9 @@ class DegreeThree(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     ``neurons``: how many of the layer's neurons with a non-zero delta were used, in their order.
     """
 
-    prime: int
-    point: int
-    neurons: int
+    prime: Element
+    point: Element
+    neurons: Natural
     argument: LayerArgument
 
 
@@ -127,10 +139,10 @@ class RankBound(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     ``point`` is t of 3.6 when a batch was given (another size is asked about), else 0.
     """
 
-    prime: int
-    layer: int
-    rank: int
-    point: int = 0
+    prime: Element
+    layer: Natural
+    rank: Natural
+    point: Element = 0
 
 
 class Forced(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="forced"):
@@ -141,8 +153,8 @@ class Forced(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     has fewer than M dimensions.
     """
 
-    layer: int
-    columns: tuple[int, ...]
+    layer: Natural
+    columns: tuple[Natural, ...]
     matrix: tuple[tuple[str, ...], ...]
     following: tuple[tuple[str, ...], ...]
 
@@ -153,15 +165,15 @@ class Scale(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     Fields as in :class:`LayerArgument` and :class:`Lifting`; ``determined`` samples have no twin (3.5).
     """
 
-    prime: int
-    point: int
-    layer: int
+    prime: Element
+    point: Element
+    layer: Natural
     parametrisation: Parametrisation
-    unknowns: int
-    rank: int
-    groups: tuple[tuple[int, ...], ...]
-    lower_ranks: tuple[int, ...]
-    determined: tuple[int, ...]
+    unknowns: Natural
+    rank: Natural
+    groups: tuple[tuple[Natural, ...], ...]
+    lower_ranks: tuple[Natural, ...]
+    determined: tuple[Natural, ...]
 
 
 class Twin(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -170,7 +182,7 @@ class Twin(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     ``target``: the twin's label where it differs (mse).
     """
 
-    sample: int
+    sample: Natural
     low: str
     high: str
     target: tuple[str, ...] | None = None
@@ -185,13 +197,15 @@ class Twins(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class Enumeration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="enumeration"):
     """Evidence of the enumeration engine: the order in which the layer's neurons are taken.
 
-    The subspaces are not recorded: the kernel searches again. ``conclusion.groups``: leaves of the search
-    that share samples, joined.
+    The subspaces are not recorded: the kernel searches again, and gives up after a few times as many as
+    ``subspaces``, which the engine looked at. ``conclusion.groups``: leaves of the search that share samples,
+    joined.
     """
 
-    prime: int
-    point: int
-    order: tuple[int, ...]
+    prime: Element
+    point: Element
+    order: tuple[Natural, ...]
+    subspaces: Natural = 0
     conclusion: Conclusion
 
 
@@ -202,13 +216,13 @@ class ExtraRays(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     (mse, hinge), else mod p.
     """
 
-    prime: int
-    point: int
+    prime: Element
+    point: Element
     exact: bool
     conclusion: Conclusion
 
 
-SparseVector = tuple[tuple[int, str], ...]
+SparseVector = tuple[tuple[Natural, str], ...]
 """``(index, rational)`` pairs; entries that are not named are zero."""
 
 
@@ -219,10 +233,10 @@ class Move(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     (cross_entropy, hinge); ``target`` is added to the sample's target vector (mse, bce).
     """
 
-    sample: int
+    sample: Natural
     mix: SparseVector
     steps: SparseVector = ()
-    label: int | None = None
+    label: Natural | None = None
     target: SparseVector = ()
 
 
@@ -242,7 +256,7 @@ class SecondBatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 class LabelCase(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """C4 for one label multiset: the degree, and solutions Q that are no permutation and no batch."""
 
-    degree: int
+    degree: Natural
     others: tuple[tuple[tuple[str, ...], ...], ...] = ()
 
 
@@ -257,7 +271,7 @@ class LossVectorArgument(
 ):
     """hinge: loss vectors are finitely many; ``selections`` of them have the rest's sum and span."""
 
-    selections: int
+    selections: Natural
 
 
 class CoverArgument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="cover"):
@@ -268,16 +282,16 @@ class CoverArgument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """
 
     kind: Literal["membership", "joint"]
-    bounds: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
+    bounds: tuple[tuple[tuple[Natural, ...], tuple[Natural, ...]], ...]
     trees: tuple[str, ...]
 
 
 class Residual(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="residual"):
     """Evidence that the samples ``members``, all that is not settled, have no other solution (S5)."""
 
-    prime: int
-    point: int
-    members: tuple[int, ...]
+    prime: Element
+    point: Element
+    members: tuple[Natural, ...]
     argument: QuadricArgument | LossVectorArgument | CoverArgument
 
 
@@ -287,10 +301,10 @@ class Shear(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     of 3.6 at which it is shown which of them are not always zero.
     """
 
-    samples: tuple[int, ...]
+    samples: tuple[Natural, ...]
     direction: SparseVector
-    prime: int
-    point: int
+    prime: Element
+    point: Element
 
 
 class Counting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="counting"):
@@ -300,10 +314,10 @@ class Counting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ``point`` as for :class:`Shear`.
     """
 
-    samples: tuple[int, ...]
+    samples: tuple[Natural, ...]
     common: bool
-    prime: int
-    point: int
+    prime: Element
+    point: Element
 
 
 class Tolerance(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="tolerance"):
@@ -314,7 +328,7 @@ class Tolerance(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """
 
     inputs: tuple[tuple[float, ...], ...]
-    labels: tuple[tuple[int, ...], ...]
+    labels: tuple[tuple[Natural, ...], ...]
     parametrisation: Parametrisation
 
 
@@ -328,7 +342,7 @@ class EnclosedBatch(
     """
 
     inputs: tuple[tuple[str, ...], ...]
-    free: tuple[tuple[int, int], ...]
+    free: tuple[tuple[Natural, Natural], ...]
     radius: str
     labels: tuple[tuple[str, ...], ...]
 
@@ -341,7 +355,7 @@ class AlgebraicRoot(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     high: str
 
 
-AlgebraicNumber = tuple[tuple[str, tuple[int, ...]], ...]
+AlgebraicNumber = tuple[tuple[str, tuple[Natural, ...]], ...]
 """A sum of terms: a rational coefficient with the powers of the roots."""
 
 
@@ -429,18 +443,79 @@ def issue(
     return builtins
 
 
-def parse(certificate: Mapping[str, Any] | str | bytes) -> Certificate:
-    """Read a certificate from JSON or a dict; raises :class:`CertificateRejected` when it is not one."""
+MAX_DIGITS = 10_000
+"""Decimal digits of an integer, a numerator or a denominator (the longest issued in the tests has 700)."""
+
+_RATIONAL = re.compile(f"-?[0-9]{{1,{MAX_DIGITS}}}(/[0-9]{{1,{MAX_DIGITS}}})?")
+_SHOWN = 300
+
+
+def most_bytes(numbers: int) -> int:
+    """The longest certificate that is read about a model and a batch or gradient of so many ``numbers``.
+
+    Evidence is solutions of linear systems in these numbers, never more than a few for each of them: 64
+    bytes for each is ample, and the mebibyte is for small networks, whose covers and algebraic numbers
+    are long for their size (the longest issued in the tests has 130 kB). Memory and time of reading are in
+    proportion to this, and so is every list that a checker goes through.
+    """
+    return (1 << 20) + 64 * numbers
+
+
+def parse(certificate: Mapping[str, Any] | str | bytes, *, longest: int | None = None) -> Certificate:
+    """Read a certificate from JSON or a dict; raises :class:`CertificateRejected` when it is not one.
+
+    ``longest``: in bytes. No key may occur twice, no number may be NaN, infinite or of more than
+    ``MAX_DIGITS`` digits.
+    """
     try:
-        if isinstance(certificate, (str, bytes)):
-            return msgspec.json.decode(certificate, type=Certificate)
-        if not isinstance(certificate, Mapping):
+        if not isinstance(certificate, (str, bytes, Mapping)):
             raise CertificateRejected(
                 f"a {type(certificate).__name__} is no certificate; give JSON or a dict"
             )
-        return msgspec.convert(dict(certificate), type=Certificate)
-    except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise CertificateRejected(f"this is not a certificate of schema {SCHEMA}: {error}") from None
+        text = certificate if isinstance(certificate, (str, bytes)) else json.dumps(dict(certificate))
+        if longest is not None and len(text) > longest:
+            raise CertificateRejected(
+                f"the certificate has {len(text)} bytes; one about these inputs has at most {longest}"
+            )
+        content = json.loads(
+            text.decode() if isinstance(text, bytes) else text,
+            object_pairs_hook=_object,
+            parse_int=_integer,
+            parse_float=_float,
+            parse_constant=_constant,
+        )
+        record = msgspec.convert(content, type=Certificate)
+    except RecursionError:
+        raise CertificateRejected("this is not a certificate: it is nested too deeply") from None
+    except (ValueError, TypeError) as error:  # msgspec's and json's errors, and bytes that are no text
+        reason = str(error) if len(str(error)) <= _SHOWN else f"{str(error)[:_SHOWN]}..."
+        raise CertificateRejected(f"this is not a certificate of schema {SCHEMA}: {reason}") from None
+    if record.statement != STATEMENT:
+        raise CertificateRejected("the certificate's statement is not the one that every certificate makes")
+    return record
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose keys are all different: two readers must not read two claims."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key occurs twice in an object")
+    return found
+
+
+def _integer(text: str) -> int:
+    if len(text) > MAX_DIGITS:
+        raise ValueError(f"an integer has {len(text)} digits")
+    return int(text)
+
+
+def _float(text: str) -> float:
+    found = float(text)
+    return found if isfinite(found) else _constant(text[:_SHOWN])
+
+
+def _constant(text: str) -> float:
+    raise ValueError(f"{text} is no finite number")
 
 
 def domain_record(domain: Box | None, features: int) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
@@ -463,8 +538,13 @@ def domain_box(record: tuple[tuple[str, ...], tuple[str, ...]] | None) -> Box | 
 
 
 def rational(text: str) -> Fraction:
-    """A rational from certificate text; raises :class:`CertificateRejected` when it is not one."""
+    """A rational from certificate text, ``"7"`` or ``"-7/3"`` (no decimals, no exponents), of at most
+    ``MAX_DIGITS`` digits above and below; raises :class:`CertificateRejected` when it is not one.
+    """
+    shown = text if len(text) <= 40 else f"{text[:40]}..."
+    if not _RATIONAL.fullmatch(text):
+        raise CertificateRejected(f"the certificate has {shown!r} where a rational number belongs")
     try:
         return Fraction(text)
-    except (ValueError, ZeroDivisionError):
-        raise CertificateRejected(f"the certificate has {text!r} where a rational number belongs") from None
+    except ZeroDivisionError:
+        raise CertificateRejected(f"the certificate has {shown!r} where a rational number belongs") from None

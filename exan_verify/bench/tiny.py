@@ -30,9 +30,9 @@ WAYS = ("auto", "exact")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """A loss by one way. ``open_share``: of the questions, those whose outcome is UNKNOWN; ``samples_open``: of
-    the samples, those whose status is. ``wrong``: questions that ``auto`` and ``exact`` answer in contradiction,
-    or whose certificate the kernel rejects; there must be none.
+    """A loss by one way. ``open_share``: of the questions, those whose outcome is UNKNOWN; ``samples_open``:
+    of the samples, those whose status is. ``wrong``: questions that ``auto`` and ``exact`` answer in
+    contradiction, or whose certificate the kernel rejects; there must be none.
     """
 
     name: str
@@ -62,8 +62,8 @@ def run_tiny_bench(
 ) -> list[Row]:
     """:data:`PER_SEED` questions per seed for each loss that ``rows`` names (default: all), two rows a loss.
 
-    ``seconds``: budget of a question, default :data:`SECONDS`. ``progress(name, done, total)`` is called before
-    every question. Raises :class:`InputError` on an unknown loss.
+    ``seconds``: budget of a question, default :data:`SECONDS`. ``progress(name, done, total)`` is called
+    before every question. Raises :class:`InputError` on an unknown loss.
     """
     require_known("tiny", rows, case_names())
     losses = [loss for loss in Loss if not rows or loss.value in rows]

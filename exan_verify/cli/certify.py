@@ -86,7 +86,7 @@ def check_command(
     output = Output(json=as_json)
     try:
         with output.working("checking"), wall_clock(options["budget"]):
-            claim = _check(certificate, model, batch, gradient, options["weights"])
+            claim = _check(certificate, model, batch, gradient, options)
     except CertificateRejected as error:
         output.answer({"schema": "exan/check/1", "accepted": False, "claim": None, "reason": str(error)})
         output.say(titled("REJECTED", f": {certificate} proves nothing about these inputs", "bold red"))
@@ -188,18 +188,29 @@ def _certify(model: str, options: dict[str, Any]) -> Verdict:
             raise InexactError(f"{error} (here: --exact or --tolerance EPS)") from None
 
 
-def _check(certificate: str, model: str, batch: str | None, gradient: str | None, weights: str | None) -> Any:
-    from pathlib import Path
-
+def _check(
+    certificate: str, model: str, batch: str | None, gradient: str | None, options: dict[str, Any]
+) -> Any:
+    from exan_verify.certificate import most_bytes
     from exan_verify.io import ABOUT_DATA, about, load_batch, load_gradient, load_model
     from exan_verify.kernel import check
 
+    network = load_model(model, options["weights"])
+    subject = batch if batch is not None else str(gradient)
+    given: dict[str, Any]
+    arrays: tuple[Any, ...]
+    if batch is not None:
+        arrays = load_batch(subject)
+        given = {"batch": arrays}
+    else:
+        loaded = load_gradient(subject)
+        arrays = tuple(loaded.tensors.values())
+        given = {"gradient": loaded}
+    numbers = sum(array.size for array in (*arrays, *(array for _, array in network.parameters())))
     try:
-        content = Path(certificate).read_bytes()
+        with open(certificate, "rb") as file:
+            content = file.read(most_bytes(numbers) + 1)  # one more than is looked at: too long
     except OSError as error:
         raise FileError(f"{certificate}: cannot be read ({error.strerror}); check the path") from None
-    network = load_model(model, weights)
-    subject = batch if batch is not None else str(gradient)
-    given = {"batch": load_batch(subject)} if batch is not None else {"gradient": load_gradient(subject)}
     with about(subject, *ABOUT_DATA):
-        return check(content, network, **given)
+        return check(content, network, budget=options["budget"], **given)

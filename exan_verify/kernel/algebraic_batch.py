@@ -7,18 +7,35 @@ Forward and backward passes run again on reduced polynomials in the roots
 from __future__ import annotations
 
 from fractions import Fraction
+from math import prod
 
 import numpy as np
 
 from exan_verify.certificate import AlgebraicBatch, AlgebraicNumber, domain_box, rational
 from exan_verify.errors import CertificateRejected
-from exan_verify.exact.algebraic import Element, Field, Root, Row, UndecidedSignError, gradient_entries
+from exan_verify.exact.algebraic import (
+    MAX_DEGREE,
+    Element,
+    Field,
+    Root,
+    Row,
+    UndecidedSignError,
+    gradient_entries,
+)
 from exan_verify.facts import Facts
 from exan_verify.kernel.enclosed_batch import admitted, check_known_labels
 from exan_verify.kernel.subject import Subject, require
 from exan_verify.network import Batch, Labels, to_fraction
 
-MAX_TERMS = 4096
+MAX_TERMS = 64
+"""As many as there are products of powers below the degrees."""
+
+MAX_WORK = 1 << 20
+MAX_BITS = 4096
+MAX_TEXT = 2000
+"""Products of rationals in the passes, bits of the polynomials' integers, characters of a rational: batches
+that solvers find for small networks have a hundredth of each, in the tests.
+"""
 
 
 def facts(evidence: AlgebraicBatch, subject: Subject) -> Facts:
@@ -29,6 +46,7 @@ def facts(evidence: AlgebraicBatch, subject: Subject) -> Facts:
     require(subject.question.loss.rational, "algebraic batches are for mse and hinge")
     require(len(evidence.inputs) == subject.samples, "the second batch has another size")
     require(len(evidence.labels) == subject.samples, "every sample needs a label")
+    _require_small(evidence, subject)
     roots = tuple(Root(root.polynomial, rational(root.low), rational(root.high)) for root in evidence.roots)
     field = Field(roots)
     require(field.valid(), "a root is not shown to exist")
@@ -47,6 +65,26 @@ def facts(evidence: AlgebraicBatch, subject: Subject) -> Facts:
         raise CertificateRejected(str(error)) from None
     require(bool(free), "the second batch has every sample of the first")
     return Facts(ambiguous=True, free=free)
+
+
+def _require_small(evidence: AlgebraicBatch, subject: Subject) -> None:
+    """Every weight is multiplied with a polynomial in the roots, for every sample; and the text is short."""
+    degrees = [len(root.polynomial) - 1 for root in evidence.roots]
+    require(all(degree >= 2 for degree in degrees) and prod(degrees) <= MAX_DEGREE, "the field is too large")
+    weights = sum(layer.weight.size for layer in subject.network.layers)
+    work = weights * subject.samples * prod(degrees) ** 2
+    require(work <= MAX_WORK, "algebraic batches are for small networks: the passes take too long")
+    require(
+        all(abs(c) < 1 << MAX_BITS for root in evidence.roots for c in root.polynomial)
+        and all(len(end) <= MAX_TEXT for root in evidence.roots for end in (root.low, root.high))
+        and all(
+            len(text) <= MAX_TEXT
+            for row in (*evidence.inputs, *evidence.labels)
+            for v in row
+            for text, _ in v
+        ),
+        "a number is too long",
+    )
 
 
 def _check_gradient(field: Field, subject: Subject, inputs: list[Row], labels: list[Row]) -> None:

@@ -22,6 +22,9 @@ from exan_verify.exact.softmax import VanishingDenominatorError, loss_vectors_mo
 from exan_verify.facts import Facts
 from exan_verify.kernel.subject import Subject, require
 
+MAX_RESPONSES = 300_000
+"""As for the engine: seconds of elimination over Q."""
+
 
 def facts(evidence: Counting, subject: Subject) -> Facts:
     """AMBIGUOUS, and FREE for the samples that move.
@@ -34,6 +37,7 @@ def facts(evidence: Counting, subject: Subject) -> Facts:
     chosen = list(evidence.samples)
     require(len(set(chosen)) == len(chosen) > 0, "a sample is named twice, or none is")
     require(all(0 <= m < subject.samples for m in chosen), "there is no such sample")
+    _require_small(subject)
     bases = _bases(evidence, subject)
     passed, batch, network = subject.passed, subject.batch, subject.network
     symbols = symbolic_loss_vectors(subject.question.loss, passed.logits, batch.labels)
@@ -46,6 +50,14 @@ def facts(evidence: Counting, subject: Subject) -> Facts:
     pairs = list(zip(batch.x, batch.y, strict=True))
     staying = {pairs[m] for m in range(subject.samples) if m not in moving}
     return Facts(ambiguous=True, free=frozenset(m for m in moving if pairs[m] not in staying))
+
+
+def _require_small(subject: Subject) -> None:
+    """The responses of all motions to all symbols are one matrix of rationals."""
+    entries = sum(layer.weight.size for layer in subject.network.layers)
+    columns = subject.samples * subject.network.widths[0]
+    size = entries * columns * subject.samples * subject.network.classes
+    require(size <= MAX_RESPONSES, f"counting is for small networks: there are {size} responses")
 
 
 def _bases(evidence: Counting, subject: Subject) -> Bases:

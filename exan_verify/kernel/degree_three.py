@@ -15,10 +15,18 @@ from exan_verify.certificate import DegreeThree
 from exan_verify.exact.linalg import rank_mod
 from exan_verify.exact.modular import Residues, add_mod, multiply_mod, negate_mod
 from exan_verify.facts import Facts
-from exan_verify.kernel.lifting import check_reduction, concluded, groups_of, image_at, outgoing_weights
+from exan_verify.kernel.lifting import (
+    check_reduction,
+    concluded,
+    groups_of,
+    image_at,
+    outgoing_weights,
+    unknowns_above,
+)
 from exan_verify.kernel.subject import Subject, require
 
-_MAX_ENTRIES = 1 << 26
+_MAX_ENTRIES = 1 << 25
+"""Entries of R3: 256 MiB, and four times that where its rank is taken."""
 
 
 def facts(evidence: DegreeThree, subject: Subject) -> Facts:
@@ -33,14 +41,20 @@ def facts(evidence: DegreeThree, subject: Subject) -> Facts:
     delta = image.deltas[argument.layer - 1]
     first = np.flatnonzero(delta.any(axis=1))[: evidence.neurons]
     require(len(first) == evidence.neurons > 0, "there are fewer neurons with a non-zero delta")
-    matrix = cubic_matrix(delta[first], outgoing_weights(image, argument)[first])
-    require(matrix.shape[1] == argument.unknowns, f"V is {matrix.shape[1]}")
-    rank = rank_mod(matrix)
-    require(rank == argument.rank, f"rank(R3) is {rank} mod p, the certificate says {argument.rank}")
     groups = groups_of(subject.passed.patterns[argument.layer - 1], tuple(range(samples)))
     require(groups == argument.groups, f"the pattern groups are {groups}")
     cubes = sum(comb(len(group) + 2, 3) for group in groups)
-    require(rank == argument.unknowns - cubes, f"dim null(R3) may exceed {cubes}")
+    variables = samples + unknowns_above(image, argument)
+    unknowns = comb(variables + 2, 3) - comb(variables - samples + 2, 3)
+    require(unknowns == argument.unknowns, f"V is {unknowns}")
+    rows, needed = len(first) * variables, unknowns - cubes
+    require(argument.rank == needed, f"dim null(R3) may exceed {cubes} unless rank(R3) = {needed}")
+    require(argument.rank <= rows, f"{rows} equations have no rank {argument.rank}")
+    require(rows * unknowns <= _MAX_ENTRIES, "the system of degree three is too large")
+    matrix = cubic_matrix(delta[first], outgoing_weights(image, argument)[first])
+    require(matrix.shape[1] == unknowns, f"V is {matrix.shape[1]}")
+    rank = rank_mod(matrix)
+    require(rank == argument.rank, f"rank(R3) is {rank} mod p, the certificate says {argument.rank}")
     return Facts(determined=concluded(image, argument))
 
 
@@ -53,7 +67,6 @@ def cubic_matrix(delta: Residues, outgoing: Residues) -> Residues:
     second = np.concatenate([delta, negate_mod(outgoing)], axis=1)
     variables = second.shape[1]
     columns = _columns(samples, variables)
-    require(neurons * variables * len(columns) <= _MAX_ENTRIES, "the system of degree three is too large")
     matrix = np.zeros((variables * neurons, len(columns)), dtype=np.uint64)
     for a in range(samples):
         for b in range(variables):

@@ -16,8 +16,11 @@ from exan_verify.certificate import EnclosedBatch, domain_box, rational
 from exan_verify.errors import CertificateRejected, InputError, LabelError
 from exan_verify.exact.enclosure import Enclosure
 from exan_verify.facts import Facts
-from exan_verify.kernel.subject import Subject, require
+from exan_verify.kernel.subject import Subject, require, require_moderate
 from exan_verify.network import Array, Batch, Labels, Loss, to_fraction
+
+MAX_SYSTEM = 1 << 18
+"""Entries of the system of rationals: seconds of elimination."""
 
 
 def facts(evidence: EnclosedBatch, subject: Subject) -> Facts:
@@ -33,6 +36,7 @@ def facts(evidence: EnclosedBatch, subject: Subject) -> Facts:
     require(all(0 <= m < size and 0 <= k < features for m, k in evidence.free), "there is no such coordinate")
     radius = rational(evidence.radius)
     require(radius > 0, "the box has no inside")
+    _require_small(subject)
     enclosure = Enclosure(
         network=subject.network,
         loss=subject.question.loss,
@@ -47,6 +51,18 @@ def facts(evidence: EnclosedBatch, subject: Subject) -> Facts:
     free = frozenset(m for m in range(size) if enclosure.lacks(m))
     require(bool(free), "the box may hold the given batch itself")
     return Facts(ambiguous=True, free=free)
+
+
+def _require_small(subject: Subject) -> None:
+    """The system is one matrix of rationals: entries of the gradient by products of all samples."""
+    network = subject.network
+    entries = sum(weight.size for _, weight in network.parameters())
+    features = network.widths[0] + 1
+    columns = (
+        features * (features + 1) // 2 if subject.question.loss is Loss.MSE else network.classes * features
+    )
+    size = entries * max(columns, network.classes * features) * subject.samples
+    require(size <= MAX_SYSTEM, f"boxes are for small networks: the system has {size} entries")
 
 
 def check_known_labels(subject: Subject, labels: Array) -> None:
@@ -72,11 +88,16 @@ def admitted(subject: Subject, inputs: Array, labels: Any) -> Batch:
 
 def _centre(evidence: EnclosedBatch, subject: Subject) -> Batch:
     inputs = _table(evidence.inputs, subject.batch.inputs.shape[1], "an input")
+    require_moderate(
+        subject, np.concatenate([inputs.reshape(-1), [rational(evidence.radius)]]).reshape(1, -1)
+    )
     if subject.batch.labels.ndim == 1:
         table = _table(evidence.labels, 1, "a class")[:, 0]
         require(all(v.denominator == 1 for v in table), "a class is no integer")
         return admitted(subject, inputs, np.array([int(v) for v in table]))
-    return admitted(subject, inputs, _table(evidence.labels, subject.network.classes, "a target"))
+    targets = _table(evidence.labels, subject.network.classes, "a target")
+    require_moderate(subject, targets)
+    return admitted(subject, inputs, targets)
 
 
 def _table(rows: tuple[tuple[str, ...], ...], width: int, what: str) -> Array:

@@ -27,12 +27,21 @@ from exan_verify.kernel.lifting import (
     image_at,
     outgoing_weights,
     row_space,
+    unknowns_above,
 )
 from exan_verify.kernel.subject import Subject, require
 from exan_verify.network import Array, to_fraction
 
 _BATCH = 1 << 14
 
+MAX_VARIABLES = 64
+"""M + K': no search in more dimensions ends."""
+
+_LEAST = 1 << 14
+_FACTOR = 4
+"""Cuts: this many, and four times as many as the engine counted, which may have merged equal subspaces
+elsewhere.
+"""
 
 Counts = npt.NDArray[np.uint64]
 
@@ -70,15 +79,18 @@ def facts(evidence: Enumeration, subject: Subject) -> Facts:
     check_reduction(image, conclusion.layer)
     require(conclusion.parametrisation != "single", "enumeration is for more than one sample")
     delta = image.deltas[conclusion.layer - 1]
-    require(all(0 <= j < len(delta) for j in evidence.order), "the order names a neuron that is not there")
-    outgoing = outgoing_weights(image, conclusion)
     order = list(evidence.order)
+    require(all(0 <= j < len(delta) for j in order), "the order names a neuron that is not there")
+    require(len(order) <= 8 * len(delta), "the order is much longer than the layer")
+    require(samples + unknowns_above(image, conclusion) <= MAX_VARIABLES, "M + K' is too large for a search")
+    outgoing = outgoing_weights(image, conclusion)
     groups = groups_of(subject.passed.patterns[conclusion.layer - 1], tuple(range(samples)))
     states = exact_states(subject, conclusion.layer)
     by_group = [np.stack([table[:, list(g)].all(axis=1) for g in groups], axis=1) for table in states]
     neurons = [_neuron(delta[j], outgoing[j], by_group[0][j], by_group[1][j]) for j in order]
     exact = conclusion.parametrisation != "column_space" and small_minors(subject, conclusion, order)
-    leaves = _cover(neurons, groups, samples + outgoing.shape[1], exact)
+    most = _LEAST + _FACTOR * evidence.subspaces
+    leaves = _cover(neurons, groups, samples + outgoing.shape[1], exact, most)
     parts = _joined([{m for k in leaf for m in groups[k]} for leaf in leaves])
     require(parts == conclusion.groups, f"the leaves join to {parts}")
     return Facts(determined=concluded(image, conclusion))
@@ -129,7 +141,7 @@ def exact_columns(subject: Subject, conclusion: Conclusion) -> Array:
 
 
 def _cover(
-    neurons: list[_Neuron], groups: tuple[tuple[int, ...], ...], variables: int, exact: bool
+    neurons: list[_Neuron], groups: tuple[tuple[int, ...], ...], variables: int, exact: bool, most: int
 ) -> set[tuple[int, ...]]:
     """The leaves, as tuples of groups; rejects unless every leaf is inside the span of its groups."""
     samples = sum(len(group) for group in groups)
@@ -137,6 +149,7 @@ def _cover(
     root = _Nodes(np.eye(variables, dtype=np.uint64)[None], everyone, np.zeros(1, dtype=np.int64))
     waiting = [(0, [root])]
     leaves: set[tuple[int, ...]] = set()
+    visited = 0
     while waiting:
         used, level = waiting.pop()
         large = max(range(len(level)), key=lambda i: len(level[i].bases))
@@ -151,6 +164,8 @@ def _cover(
         for nodes in (nodes for nodes in open_nodes if len(nodes.bases)):
             for child in _branch(nodes, neurons[used], samples, exact):
                 following.setdefault(child.bases.shape[1], []).append(child)
+                visited += len(child.bases) if child.bases.shape[1] < nodes.bases.shape[1] else 0
+            require(visited <= most, f"the search takes more than {most} subspaces")
         if following:
             waiting.append((used + 1, [_merged(parts) for parts in following.values()]))
     return leaves

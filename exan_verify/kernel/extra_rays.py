@@ -21,7 +21,7 @@ from exan_verify.exact.modular import Residues, negate_mod
 from exan_verify.exact.rational import RationalMatrix, product_mod
 from exan_verify.exact.softmax import loss_vectors
 from exan_verify.facts import Facts
-from exan_verify.kernel.enumeration import exact_columns, exact_states, small_minors
+from exan_verify.kernel.enumeration import MAX_VARIABLES, exact_columns, exact_states, small_minors
 from exan_verify.kernel.extra_rays_mod import System, check_choices
 from exan_verify.kernel.lifting import (
     Image,
@@ -31,12 +31,21 @@ from exan_verify.kernel.lifting import (
     groups_of,
     image_at,
     outgoing_weights,
+    unknowns_above,
 )
 from exan_verify.kernel.ray_candidates import Candidate, gives_no_other_batch
 from exan_verify.kernel.subject import Subject, require
 from exan_verify.network import Array
 
-_MOST = 1 << 13
+MAX_VARIABLES_OVER_Q = 12
+"""M + K', as for the engine: subspaces over Q are lists of rationals."""
+
+_MOST = 3000
+_MOST_CHOICES = 100_000
+_MOST_FOLLOWED = 2000
+"""Subspaces at hand, choices of M of them, candidates that are followed: seconds each. The engine stops at as
+many; of the choices, which it leaves out earlier, at 40,000.
+"""
 
 Functional = tuple[Fraction, ...]
 Cuts = tuple[Functional, ...]
@@ -66,6 +75,9 @@ def facts(evidence: ExtraRays, subject: Subject) -> Facts:
     require(conclusion.parametrisation != "single", "enumeration is for more than one sample")
     image = image_at(evidence.prime, evidence.point, subject)
     check_reduction(image, layer)
+    most = MAX_VARIABLES_OVER_Q if evidence.exact else MAX_VARIABLES
+    fits = subject.samples + unknowns_above(image, conclusion) <= most
+    require(fits, "M + K' is too large for a search")
     outgoing = outgoing_weights(image, conclusion)
     groups = groups_of(subject.passed.patterns[layer - 1], tuple(range(subject.samples)))
     require(groups == conclusion.groups, f"the pattern groups of layer {layer} are {groups}")
@@ -80,7 +92,8 @@ def _check_over_q(subject: Subject, conclusion: Conclusion) -> None:
     require(subject.question.loss.rational, "only mse and hinge have rational deltas")
     system, deltas = _system(subject, conclusion)
     bases = [_basis(cuts, len(system.truth)) for cuts in _cover(system)]
-    for columns in _candidates(system, bases, conclusion.groups):
+    for count, columns in enumerate(_candidates(system, bases, conclusion.groups)):
+        require(count < _MOST_FOLLOWED, f"more than {_MOST_FOLLOWED} candidates")
         candidate = Candidate(
             layer=conclusion.layer, columns=columns, outgoing=system.outgoing, deltas=deltas
         )
@@ -203,9 +216,12 @@ def _candidates(system: _System, bases: list[Array], groups: tuple[tuple[int, ..
     extra = [basis for basis in bases if not _true(system, basis, groups)]
     ordered = extra + [basis for basis in bases if _true(system, basis, groups)]
     total = system.truth.sum(axis=1)
+    looked_at = 0
     for first in combinations_with_replacement(range(len(ordered)), system.samples - 1):
         if first[0] >= len(extra):
             break
+        looked_at += len(ordered) - first[-1]
+        require(looked_at <= _MOST_CHOICES, f"more than {_MOST_CHOICES} choices of subspaces")
         above = nullspace(np.concatenate([ordered[k] for k in first], axis=1).T).T
         target = above @ total
         for k in range(first[-1], len(ordered)):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations_with_replacement, permutations
+from itertools import combinations_with_replacement
 
 import flint
 import numpy as np
@@ -20,8 +20,9 @@ from exan_verify.exact.modular import PRIME, Residues
 from exan_verify.exact.rational import Mask
 from exan_verify.kernel.subject import require
 
-_MOST = 1 << 13
-_MOST_CHOICES = 1 << 16
+_MOST = 3000
+_MOST_CHOICES = 1 << 15
+"""Subspaces at hand, and choices of M of them: seconds each. The engine stops at 3000 and at 20,000."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,10 +144,18 @@ def _holds_the_truth(system: System, everyone: list[_Leaf]) -> bool:
     """Whether the true samples fit into the leaves, one each."""
     group_of = {m: k for k, group in enumerate(system.groups) for m in group}
     held = [{m for m, k in group_of.items() if leaf.known[k] == len(system.groups[k])} for leaf in everyone]
-    return any(
-        all(m in members for m, members in zip(order, held, strict=True))
-        for order in permutations(range(system.samples))
-    )
+    taken: dict[int, int] = {}
+
+    def placed(leaf: int, tried: set[int]) -> bool:
+        """Give the leaf a sample; one that is taken when its leaf finds another."""
+        for m in held[leaf] - tried:
+            tried.add(m)
+            if m not in taken or placed(taken[m], tried):
+                taken[m] = leaf
+                return True
+        return False
+
+    return all(placed(leaf, set()) for leaf in range(len(held)))
 
 
 def _in_one_group(leaf: _Leaf) -> bool:

@@ -23,7 +23,7 @@ from exan_verify.exact.modular import PRIME, Residues
 from exan_verify.exact.segments import distinct_loss_vectors, keeps_loss_vector, slopes
 from exan_verify.exact.softmax import VanishingDenominatorError, loss_vectors, loss_vectors_mod
 from exan_verify.facts import Facts
-from exan_verify.kernel.subject import Subject, require
+from exan_verify.kernel.subject import Subject, require, require_moderate
 from exan_verify.network import Array, Loss
 
 
@@ -45,9 +45,11 @@ def facts(evidence: Shear, subject: Subject) -> Facts:
 
 def _direction(evidence: Shear, subject: Subject) -> Array:
     found = np.full(subject.batch.inputs.shape[1], Fraction(0), dtype=object)
+    require(len(evidence.direction) <= len(found), "the direction has more entries than features")
     for k, text in evidence.direction:
         require(0 <= k < len(found), "the direction has an index out of range")
         found[k] += rational(text)
+    require_moderate(subject, found.reshape(1, -1))
     require(bool(np.any(found != 0)), "the direction is zero")
     return found
 

@@ -46,6 +46,8 @@ def facts(evidence: Lifting, subject: Subject) -> Facts:
     Raises :class:`CertificateRejected` at the first step that does not hold.
     """
     require(len(evidence.layers) > 0, "the evidence has no layer argument")
+    named = [argument.layer for argument in evidence.layers]
+    require(len(set(named)) == len(named), "a layer is named twice")
     image = image_at(evidence.prime, evidence.point, subject)
     known: frozenset[int] = frozenset()
     for argument in evidence.layers:
@@ -101,14 +103,22 @@ def _layer(image: Image, argument: LayerArgument) -> frozenset[int]:
 def _system_reaches_rank(image: Image, argument: LayerArgument | Split, members: tuple[int, ...]) -> None:
     """dim null(R) = sum of squared group sizes, for q in the span of ``members`` (C2, steps 5 to 7)."""
     i = argument.layer
-    matrix = lifted_system(image, argument, members)
-    unknowns, rank = matrix.shape[1], rank_mod(matrix)
-    require(unknowns == argument.unknowns, f"U is {unknowns}, the certificate says {argument.unknowns}")
-    require(rank == argument.rank, f"rank(R) is {rank} mod p, the certificate says {argument.rank}")
     groups = groups_of(image.subject.passed.patterns[i - 1], members)
     require(groups == argument.groups, f"the pattern groups of layer {i} are {groups}")
-    squares = sum(len(group) ** 2 for group in groups)
-    require(rank == unknowns - squares, f"dim null(R) may exceed {squares}, the sum of squared group sizes")
+    check_null_space(argument, lifted_system(image, argument, members), groups)
+
+
+def check_null_space(
+    argument: LayerArgument | Split, matrix: Residues, groups: tuple[tuple[int, ...], ...]
+) -> None:
+    """rank R = U - sum of squared group sizes; the rank is taken last, where all else fits."""
+    unknowns, squares = matrix.shape[1], sum(len(group) ** 2 for group in groups)
+    require(unknowns == argument.unknowns, f"U is {unknowns}, the certificate says {argument.unknowns}")
+    needed = f"rank(R) = {unknowns - squares} is needed, else dim null(R) may exceed {squares}"
+    require(argument.rank == unknowns - squares, f"{needed}; the certificate says {argument.rank}")
+    require(len(matrix) >= argument.rank, f"{needed}; there are {len(matrix)} equations")
+    rank = rank_mod(matrix)
+    require(rank == argument.rank, f"{needed}; it is {rank} mod p")
 
 
 def _after_splits(image: Image, argument: Conclusion) -> set[tuple[int, ...]]:
@@ -137,6 +147,11 @@ def lifted_system(image: Image, argument: LayerArgument | Split, members: tuple[
         require(image.subject.samples == 1, "more than one sample needs the lifted system")
         return np.zeros((0, 1), dtype=np.uint64)
     delta = image.deltas[argument.layer - 1][:, list(members)]
+    width, pairs = unknowns_above(image, argument), len(members) * (len(members) + 1) // 2
+    unknowns, most = pairs + len(members) * width, len(delta) + len(members) ** 2
+    require(
+        unknowns <= most, f"dim null(R) is too large: {len(delta)} neurons are too few for U = {unknowns}"
+    )
     outgoing = outgoing_weights(image, argument)
     columns: list[Residues] = []
     for a in range(len(members)):
@@ -147,6 +162,19 @@ def lifted_system(image: Image, argument: LayerArgument | Split, members: tuple[
     matrix = np.concatenate(columns, axis=1)
     kept: Residues = matrix[matrix.any(axis=1)]
     return kept
+
+
+def unknowns_above(image: Image, argument: Conclusion | Split) -> int:
+    """K', the number of unknowns of u; for ``row_space`` its rank mod p, a lower bound. It tells how large a
+    system becomes before it is built.
+    """
+    i, samples = argument.layer, image.subject.samples
+    width = image.subject.network.widths[i + 1]
+    if argument.parametrisation == "row_space":
+        return rank_mod(RationalMatrix.of(base_weights(image.subject, i)).residues())
+    return {"full": width, "zero_sum": width - 1, "column_space": samples, "single": 0}[
+        argument.parametrisation
+    ]
 
 
 def outgoing_weights(image: Image, argument: Conclusion | Split) -> Residues:

@@ -18,6 +18,10 @@ from exan_verify.exact.linalg import multiply, solve
 from exan_verify.exact.rational import RationalMatrix, product
 from exan_verify.network import Array, Batch, Gradient, Loss, ReluNetwork, to_fraction
 
+LEAST_BITS = 1024
+LONGER = 16
+"""A delta may have this many bits, and this many times the bits of the gradient's longest entry."""
+
 
 def rebuilt_batch(
     mixing: Mixing, network: ReluNetwork, given: Gradient, question: Question
@@ -51,13 +55,15 @@ def _labels(vectors: Array, logits: Array, question: Question) -> Array:
 
 
 def _inputs(mixing: Mixing, network: ReluNetwork, layers: list[Array], samples: int) -> Array:
-    matrix = np.array([[rational(v) for v in row] for row in mixing.matrix], dtype=object)
-    if not 1 <= mixing.layer < network.depth or matrix.shape != (samples, samples):
+    square = len(mixing.matrix) == samples and all(len(row) == samples for row in mixing.matrix)
+    if not 1 <= mixing.layer < network.depth or not square:
         raise CertificateRejected("the mixing matrix does not fit the layer or the batch size")
     block = layers[mixing.layer - 1]
     if len(mixing.columns) != samples or not all(0 <= c < block.shape[1] for c in mixing.columns):
         raise CertificateRejected("the mixing columns do not fit the gradient")
+    matrix = np.array([[rational(v) for v in row] for row in mixing.matrix], dtype=object)
     delta = multiply(block[:, list(mixing.columns)], matrix)
+    _require_short(delta, block)
     for i in range(mixing.layer, 0, -1):
         features = _solved(delta, layers[i - 1][:, :-1], f"Delta_{i} does not determine H_{i - 1}")
         if i == 1:
@@ -66,6 +72,19 @@ def _inputs(mixing: Mixing, network: ReluNetwork, layers: list[Array], samples: 
         back = product(network.layers[i - 1].weight.T, RationalMatrix.of(delta))
         delta = back.masked(active).fractions()
     raise CertificateRejected("the mixing layer is out of range")
+
+
+def _require_short(delta: Array, block: Array) -> None:
+    """Deltas are about as long as the gradient's numbers, whose factors they are; with others nothing is
+    solved.
+    """
+    own, given = (max(_bits(v) for v in array.reshape(-1)) for array in (delta, block))
+    if own > LEAST_BITS + LONGER * given:
+        raise CertificateRejected(f"the mixing gives deltas of {own} bits, the gradient has at most {given}")
+
+
+def _bits(value: Fraction) -> int:
+    return value.numerator.bit_length() + value.denominator.bit_length()
 
 
 def _outputs(network: ReluNetwork, inputs: Array) -> tuple[Array, Any]:

@@ -6,8 +6,10 @@ loss vector is determined by its label and the set of violated margins.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from fractions import Fraction
 from itertools import combinations
+from math import comb
 
 import numpy as np
 
@@ -18,7 +20,8 @@ from exan_verify.kernel.subject import require
 from exan_verify.network import Array, Labels, Loss
 
 MAX_CLASSES = 12
-MAX_TRIED = 200_000
+MAX_TRIED = 100_000
+"""As for the engine."""
 
 
 def check_selections(count: int, part: Part) -> None:
@@ -56,22 +59,19 @@ def _reordering(part: Part, matrix: Array, labels: list[Label]) -> list[list[int
     return out
 
 
-def _selections(part: Part, own: Array) -> list[list[tuple[Label, Array]]]:
+def _selections(part: Part, own: Array) -> Iterator[list[tuple[Label, Array]]]:
     normals = np.array([[int(v) for v in column] for column in nullspace(own.T).T], dtype=object)
     normals = normals.reshape(-1, len(own))
     candidates = [(label, vector) for label, vector in _vectors(own.shape[0]) if not np.any(normals @ vector)]
     size, total = own.shape[1], own.sum(axis=1)
-    out, tried = [], 0
+    require(comb(len(candidates), size) <= MAX_TRIED, "too many selections of loss vectors")
     for chosen in combinations(candidates, size):
-        tried += 1
-        require(tried <= MAX_TRIED, "too many selections of loss vectors")
         if part.subject.network.has_bias and np.any(sum(vector for _, vector in chosen) != total):
             continue
         labels = [label for label, _ in chosen]
         if part.subject.question.labels is Labels.KNOWN and sorted(labels) != sorted(part.labels):
             continue
-        out.append(list(chosen))
-    return out
+        yield list(chosen)
 
 
 def _vectors(classes: int) -> list[tuple[Label, Array]]:

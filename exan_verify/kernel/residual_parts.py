@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import combinations_with_replacement, product
+from math import comb
 
 import numpy as np
 
@@ -14,10 +15,14 @@ from exan_verify.exact.linalg import multiply, rank, solve
 from exan_verify.exact.rational import RationalMatrix
 from exan_verify.exact.rational import product as matrix_product
 from exan_verify.exact.softmax import loss_vectors
-from exan_verify.kernel.subject import Subject
+from exan_verify.kernel.subject import Subject, require
 from exan_verify.network import Array, Batch, Labels, Loss, to_fraction
 
 Label = tuple[Fraction, ...]
+
+MAX_BITS = 12
+MAX_MULTISETS = 100_000
+"""The engine stops at 1100 labels of bce and at as many multisets."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +53,8 @@ class Part:
         own = self.labels
         if self.subject.question.labels is Labels.KNOWN:
             return [own]
+        count = comb(len(self.letters()) + len(own) - 1, len(own))
+        require(count <= MAX_MULTISETS, f"{count} label multisets are too many to go through")
         return [
             own if sorted(chosen) == sorted(own) else list(chosen)
             for chosen in combinations_with_replacement(self.letters(), len(own))
@@ -61,6 +68,7 @@ class Part:
             return list(dict.fromkeys(self.labels))
         classes, loss = self.subject.network.classes, self.subject.question.loss
         if loss is Loss.BCE:
+            require(classes <= MAX_BITS, f"2^{classes} labels are too many to go through")
             return [tuple(Fraction(v) for v in bits) for bits in product((0, 1), repeat=classes)]
         if loss is Loss.MSE and classes > 1:
             return [tuple(Fraction(c == k) for c in range(classes)) for k in range(classes)]

@@ -26,8 +26,13 @@ from exan_verify.network import Array
 Monomial = tuple[int, ...]
 Polynomial = dict[Monomial, Fraction]
 
+MAX_DEGREE = 16
 MAX_MONOMIALS = 3000
+MAX_MACAULAY = 1 << 23
+"""Entries of the Macaulay matrix: 64 MiB, and a rank of seconds."""
 MAX_PERMUTATIONS = 5000
+MAX_OTHERS = 1 << 8
+"""Isolated solutions: each is followed through the network in exact numbers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +75,7 @@ def _possible(part: Part) -> list[list[Label]]:
 def _check_case(case: LabelCase, part: Part, labels: list[Label], system: _System) -> None:
     size = len(labels)
     solutions = _permutations(part.labels) if labels == part.labels else []
+    require(len(case.others) <= MAX_OTHERS, "there are too many other solutions")
     for text in case.others:
         matrix = _matrix(text, size)
         require(_solves(matrix, part, labels), "another solution does not solve the output system")
@@ -187,23 +193,27 @@ def _echelon(polynomials: list[Polynomial], columns: list[Monomial]) -> list[Pol
 
 def _only(points: list[list[int]], system: _System, degree: int) -> bool:
     """C4: independent evaluations below ``degree``, and rank (monomials - points) at ``degree``."""
-    require(degree >= 2, "the degree is below two")
+    require(2 <= degree <= MAX_DEGREE, f"the degree is not between 2 and {MAX_DEGREE}")
     count = comb(len(system.free) + degree, degree)
-    require(count <= MAX_MONOMIALS, "the Macaulay matrix is too large")
+    rows = len(system.quadrics) * comb(len(system.free) + degree - 2, degree - 2)
+    fits = count <= MAX_MONOMIALS and rows * count <= MAX_MACAULAY
+    require(fits, "the Macaulay matrix is too large")
+    if rows < count - len(points):
+        return False
     low = _monomials(system.free, degree - 1)
     evaluations = [[_value(m, dict(zip(system.free, point, strict=True))) for m in low] for point in points]
     if _rank(evaluations, len(low)) < len(points):
         return False
     columns = {m: j for j, m in enumerate(_monomials(system.free, degree))}
-    rows = []
+    matrix = []
     for p in system.quadrics:
         residues = [(m, _residue(value)) for m, value in p.items()]
         for factor in _monomials(system.free, degree - 2):
             row = [0] * len(columns)
             for m, value in residues:
                 row[columns[tuple(sorted(m + factor))]] = value
-            rows.append(row)
-    return _rank(rows, len(columns)) == len(columns) - len(points)
+            matrix.append(row)
+    return _rank(matrix, len(columns)) == len(columns) - len(points)
 
 
 def _monomials(free: list[int], degree: int) -> list[Monomial]:

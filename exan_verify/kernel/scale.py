@@ -15,18 +15,30 @@ from exan_verify.exact.modular import Residues, add_mod, negate_mod
 from exan_verify.exact.rational import product_mod
 from exan_verify.exact.softmax import to_ball
 from exan_verify.facts import Facts
-from exan_verify.kernel.lifting import Image, check_reduction, groups_of, image_at, lifted_system
+from exan_verify.kernel.lifting import (
+    Image,
+    check_null_space,
+    check_reduction,
+    groups_of,
+    image_at,
+    lifted_system,
+)
 from exan_verify.kernel.subject import Subject, require
 from exan_verify.network import Labels, Loss, to_fraction
 from exan_verify.verdict import Box
 
 Interval = tuple[Fraction, Fraction]
 
+MAX_TEXT = 20_000
+"""Characters of a bracket; 1200 in the tests."""
+
 
 def twin_facts(evidence: Twins, subject: Subject) -> Facts:
     """Each twin replaces one sample and keeps every product of delta and feature: a second batch."""
     require(not subject.network.has_bias, "twins are for networks without biases")
     require(len(evidence.twins) > 0, "the evidence names no twin")
+    named = [twin.sample for twin in evidence.twins]
+    require(len(set(named)) == len(named), "a sample has two twins")
     domain = domain_box(subject.question.domain)
     for twin in evidence.twins:
         require(0 <= twin.sample < subject.samples, f"there is no sample {twin.sample}")
@@ -50,6 +62,7 @@ def scale_facts(evidence: Scale, subject: Subject) -> Facts:
     for k in range(1, i):
         require(rank_mod(image.deltas[k - 1]) == samples, f"rank(Delta_{k}) = M is not shown")
     known = i if evidence.parametrisation in ("single", "row_space") else i + 1
+    require(len(set(evidence.determined)) == len(evidence.determined), "a sample is named twice")
     for m in evidence.determined:
         require(m in alone, f"sample {m} shares its pattern")
         require(_injective(image, known, m), f"the backward map of sample {m} is not shown to be injective")
@@ -69,12 +82,7 @@ def _check_system(image: Image, evidence: Scale, groups: tuple[tuple[int, ...], 
         labels="loss_vectors",
     )
     require(evidence.groups == groups, f"the pattern groups of layer {evidence.layer} are {groups}")
-    matrix = lifted_system(image, argument, tuple(range(image.subject.samples)))
-    rank, unknowns = rank_mod(matrix), matrix.shape[1]
-    require(unknowns == evidence.unknowns, f"U is {unknowns}, the certificate says {evidence.unknowns}")
-    require(rank == evidence.rank, f"rank(R) is {rank} mod p, the certificate says {evidence.rank}")
-    squares = sum(len(group) ** 2 for group in groups)
-    require(rank == unknowns - squares, f"dim null(R) may exceed {squares}")
+    check_null_space(argument, lifted_system(image, argument, tuple(range(image.subject.samples))), groups)
 
 
 def _injective(image: Image, layer: int, m: int) -> bool:
@@ -155,6 +163,7 @@ def _admitted(subject: Subject) -> list[list[Fraction]]:
 
 def _check_twin(twin: Twin, subject: Subject, domain: Box | None) -> None:
     m = twin.sample
+    require(len(twin.low) + len(twin.high) <= MAX_TEXT, "the bracket of a scale is too long")
     low, high = rational(twin.low), rational(twin.high)
     require(0 < low <= high, "a scale must be positive")
     row = [to_fraction(v) for v in subject.batch.inputs[m]]
@@ -184,8 +193,8 @@ def _check_mse_twin(twin: Twin, subject: Subject, bracket: Interval) -> None:
     """All K quadratics vanish at one c in the bracket: they are multiples of one with a sign change."""
     m = twin.sample
     label = [to_fraction(v) for v in subject.batch.labels[m]]
+    require(twin.target is None or len(twin.target) == len(label), "the twin's target has a wrong length")
     other = label if twin.target is None else [rational(v) for v in twin.target]
-    require(len(other) == len(label), "the twin's target has a wrong length")
     if subject.question.labels is not Labels.REAL:
         admitted = [label] if subject.question.labels is Labels.KNOWN else _admitted(subject)
         require(other in admitted, "the twin's target is not admitted")

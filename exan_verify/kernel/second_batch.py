@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from exan_verify.certificate import Move, SecondBatch, SparseVector, domain_box, rational
+from exan_verify.certificate import SecondBatch, SparseVector, domain_box, rational
 from exan_verify.errors import CertificateRejected, InputError, LabelError
 from exan_verify.exact.backprop import forward
 from exan_verify.exact.balance import contributions_cancel
 from exan_verify.exact.linalg import multiply, solve
 from exan_verify.exact.softmax import loss_vectors, mse_targets
 from exan_verify.facts import Facts
-from exan_verify.kernel.subject import Subject, require
+from exan_verify.kernel.subject import Subject, require, require_moderate
 from exan_verify.network import Array, Batch, Labels, Loss, to_fraction
 
 
@@ -49,14 +49,21 @@ def facts(evidence: SecondBatch, subject: Subject) -> Facts:
 
 def _second(evidence: SecondBatch, subject: Subject, moved: list[int]) -> Batch:
     """The moved samples of the second batch."""
-    inputs = np.empty((len(moved), subject.batch.inputs.shape[1]), dtype=object)
-    directions = [_dense(part, inputs.shape[1]) for part in evidence.directions]
-    for row, move in enumerate(evidence.moves):
-        inputs[row] = _moved(move, subject.batch, directions)
+    size, features = subject.batch.inputs.shape
+    named = len(evidence.directions)
+    require(named <= size + features, "there are more directions than samples and features")
+    directions = [_dense(part, features) for part in evidence.directions]
+    mixes = np.array([_dense(move.mix, size) for move in evidence.moves], dtype=object)
+    inputs = multiply(mixes, _exact(subject.batch.inputs))
+    if directions:
+        steps = np.array([_dense(move.steps, named) for move in evidence.moves], dtype=object)
+        inputs = inputs + multiply(steps, np.array(directions, dtype=object))
+    require(bool(directions) or not any(move.steps for move in evidence.moves), "a step has no direction")
+    require_moderate(subject, inputs)
     inputs.setflags(write=False)
     labels = _solved(evidence, subject, inputs, moved) if evidence.solved else _labels(evidence, subject)
     try:
-        return Batch.of(
+        batch = Batch.of(
             inputs,
             labels,
             network=subject.network,
@@ -65,17 +72,8 @@ def _second(evidence: SecondBatch, subject: Subject, moved: list[int]) -> Batch:
         )
     except (LabelError, InputError) as error:
         raise CertificateRejected(f"the second batch is not admitted: {error}") from None
-
-
-def _moved(move: Move, batch: Batch, directions: list[Array]) -> Array:
-    total = _dense((), batch.inputs.shape[1])
-    for k, text in move.mix:
-        require(0 <= k < batch.size, "a mix names a sample that does not exist")
-        total = total + _exact(batch.inputs[k]) * rational(text)
-    for i, text in move.steps:
-        require(0 <= i < len(directions), "a step names a direction that does not exist")
-        total = total + directions[i] * rational(text)
-    return total
+    require_moderate(subject, batch.labels)
+    return batch
 
 
 def _labels(evidence: SecondBatch, subject: Subject) -> list[Any]:
@@ -145,9 +143,11 @@ def _exact(array: Array) -> Array:
 
 def _dense(vector: SparseVector, size: int) -> Array:
     out = np.full(size, Fraction(0), dtype=object)
+    named = [k for k, _ in vector]
+    require(len(set(named)) == len(named), "a vector has an index twice")
     for k, text in vector:
         require(0 <= k < size, "a vector has an index out of range")
-        out[k] += rational(text)
+        out[k] = rational(text)
     return out
 
 

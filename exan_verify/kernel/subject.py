@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from math import lcm
 
 from exan_verify.certificate import Question
 from exan_verify.errors import CertificateRejected
 from exan_verify.exact.backprop import Forward, forward
 from exan_verify.facts import NOBODY
-from exan_verify.network import Batch, ReluNetwork
+from exan_verify.network import Array, Batch, ReluNetwork, to_fraction
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,28 @@ class Subject:
     def passed(self) -> Forward:
         """The exact forward pass, recomputed."""
         return forward(self.network, self.batch)
+
+
+MAX_BITS = 1 << 16
+MAX_WORK = 1 << 32
+"""Of a batch that a certificate describes: bits of its inputs over their common denominator, and their 16-bit
+digits times the weights, which the forward pass multiplies in seconds. The longest that the tests know has
+2300 bits; solutions of linear systems in several hundred float32 weights have some ten thousand.
+"""
+
+
+def require_moderate(subject: Subject, inputs: Array) -> None:
+    """Refuse inputs, or labels, of a batch (one sample each) that would make an exact pass endless."""
+    denominator, largest = 1, 0
+    for value in inputs.reshape(-1):
+        exact = to_fraction(value)
+        denominator = lcm(denominator, exact.denominator)
+        largest = max(largest, exact.numerator.bit_length() - exact.denominator.bit_length() + 1)
+        bits = denominator.bit_length() + largest
+        require(bits <= MAX_BITS, f"the numbers of the batch need more than {MAX_BITS} bits")
+    weights = sum(layer.weight.size for layer in subject.network.layers)
+    work = (bits // 16 + 1) * len(inputs) * weights
+    require(work <= MAX_WORK, "the numbers of the batch are too long for a network of this size")
 
 
 def require(condition: bool, problem: str) -> None:

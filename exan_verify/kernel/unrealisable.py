@@ -65,8 +65,9 @@ def check_forced(
     basis = block[:, list(evidence.columns)]
     require(rank_mod(_mod_p(basis)) == samples, "the columns are not shown to be independent")
     outgoing = _outgoing(layers, network, evidence.layer, samples)
-    rank = rank_mod(_system(basis, outgoing))
     unknowns = samples * (samples + 1) // 2 + samples * outgoing.shape[1]
+    require(unknowns - samples <= len(basis), f"{len(basis)} neurons are too few for {unknowns} unknowns")
+    rank = rank_mod(_system(basis, outgoing))
     if not evidence.matrix:
         require(rank > unknowns - samples, "null(R) is not shown to be too small for M samples")
         return

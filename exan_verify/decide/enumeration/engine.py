@@ -154,7 +154,13 @@ def _at_layer(context: Context, layer: int, budget: Budget) -> Found:
         return Found(note=note)
     order = tuple(int(j) for j in found.neurons[: tally.depth])
     point = context.image.point
-    evidence = Enumeration(prime=PRIME, point=point, order=order, conclusion=conclusion)
+    evidence = Enumeration(
+        prime=PRIME,
+        point=point,
+        order=order,
+        subspaces=min(tally.visited, (1 << 31) - 1),
+        conclusion=conclusion,
+    )
     return Found(note=note, evidence=evidence)
 
 
