@@ -81,6 +81,21 @@ FORMS = (
 )
 
 
+FEWER = {
+    "labels by backward_map": 2,
+    "layers below": 50,
+    "extra rays mod p": 47,
+    "residual with solutions excluded": 34,
+    "residual by joint cover": 27,
+    "counting common motions": 6,
+    "second batch with other classes": 0,
+    "second batch with other targets": 33,
+    "second batch with solved targets": 32,
+    "twin with another target": 41,
+}
+"""Shapes of which fewer are stored: what the draws gave; to be raised when more are added."""
+
+
 def _cells(*lines: str) -> set[tuple[str, str, str]]:
     """``"loss,loss label-set,label-set entrance"`` as all combinations."""
     return {cell for line in lines for cell in product(*(part.split(",") for part in line.split()))}
