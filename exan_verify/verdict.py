@@ -7,14 +7,16 @@ accelerator's rounded arithmetic. Undecided is a value, never an exception and n
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 import numpy as np
 
-from exan_verify.errors import InputError
+from exan_verify.errors import BudgetExhausted, InputError
 from exan_verify.network import Array, Batch, exact_array
 
 
@@ -139,9 +141,38 @@ class Budget:
         """Which limit has run out, as a phrase for a reason, or None."""
         if self.work is not None and self._spent > self.work:
             return f"the work limit of {self.work} units ran out (needed: {self._spent} so far)"
+        return self.late
+
+    @property
+    def late(self) -> str | None:
+        """The phrase for a reason when the wall time has run out, or None."""
         if self.seconds is not None and time.monotonic() - self._start > self.seconds:
             return f"the budget of {self.seconds:g} s ran out"
         return None
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Within the block, :func:`poll` raises :class:`BudgetExhausted` once the wall time has run out.
+
+        Work has no part in this: what it stops must be the same on every machine, so engines count it.
+        """
+        token = _KEPT.set(self)
+        try:
+            yield
+        finally:
+            _KEPT.reset(token)
+
+
+_KEPT: ContextVar[Budget | None] = ContextVar("kept", default=None)
+
+
+def poll() -> None:
+    """Called between the steps of whatever can take long, every second at least: the place where a budget
+    ends it (see :meth:`Budget.kept`).
+    """
+    budget = _KEPT.get()
+    if budget is not None and (late := budget.late):
+        raise BudgetExhausted(late)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,7 +24,7 @@ from exan_verify.decide.context import Context, Finding, Setting
 from exan_verify.decide.direct import obstacles
 from exan_verify.decide.from_gradient import Search, rank_bound_of_batch, search
 from exan_verify.decide.tolerance import within_tolerance
-from exan_verify.errors import InexactError, InputError, SoundnessError, choice, unknown
+from exan_verify.errors import BudgetExhausted, InexactError, InputError, SoundnessError, choice, unknown
 from exan_verify.exact.backprop import gradient as exact_gradient
 from exan_verify.exact.modular import UnsuitablePrimeError
 from exan_verify.facts import Facts
@@ -49,6 +49,12 @@ _ROUNDED = (
     "no batch in this sense"
 )
 
+STOPPING = (BudgetExhausted, UnsuitablePrimeError, MemoryError)
+"""What ends one engine, and leaves the question to the others."""
+
+Progress = Callable[[str, float], None]
+"""Told what is being done, and the share that is done."""
+
 ENGINES = ("auto", "exact", *dict.fromkeys(engine.value for engine, _ in ENGINE_ORDER), "smt")
 """What ``engine=`` may be: all in turn (``exact``: without the solvers), or one alone."""
 
@@ -70,6 +76,7 @@ def certify(
     work_limit: int | None = None,
     seed: int = 0,
     jobs: int = 1,
+    progress: Progress | None = None,
 ) -> Verdict:
     """Decide which batches have a given gradient: UNIQUE, AMBIGUOUS, UNREALISABLE or UNKNOWN.
 
@@ -77,12 +84,14 @@ def certify(
     ``batch=(x, y)``, whose exact gradient is meant (x (M, d) or (M, ...); y as the torch loss takes it), or
     ``gradient={parameter name: tensor}``. ``batch_size`` is the size of the batches asked about: by default
     the given batch's, or the rank found. ``budget`` is in seconds, ``work_limit`` in modular multiplications
-    (deterministic). ``jobs`` is used by engines that run in parallel.
+    (deterministic). ``jobs`` is used by engines that run in parallel. ``progress`` is told (what, share
+    done) before each engine is asked.
 
     The verdict is a claim about real arithmetic on the stored numbers. Method: docs/theory.md section 3.
 
     Raises :class:`exan_verify.errors.InputError` (or a subclass) naming what cannot be used.
     """
+    limits = Budget(seconds=budget, work=work_limit)
     setting = Setting(
         network=_network(model),
         loss=choice(Loss, loss, "loss"),
@@ -92,15 +101,22 @@ def certify(
         seed=seed,
         jobs=jobs,
         engine=engine,
+        progress=progress,
     )
     _check_options(setting, batch_size)
-    limits = Budget(seconds=budget, work=work_limit)
     if (batch is None) == (gradient is None):
         raise InputError("give either batch=(x, y) or gradient={name: tensor}, and not both")
-    if batch is not None:
-        return _given_batch(setting, _batch(setting, batch), batch_size, limits)
-    given = gradient if isinstance(gradient, Gradient) else Gradient(tensors=gradient or {})
-    return _given_gradient(setting, given, batch_size, exact, tolerance, limits)
+    size = batch_size or 0
+    with limits.kept():
+        try:
+            if batch is not None:
+                subject = _batch(setting, batch)
+                size = size or subject.size
+                return _given_batch(setting, subject, batch_size, limits)
+            given = gradient if isinstance(gradient, Gradient) else Gradient(tensors=gradient or {})
+            return _given_gradient(setting, given, batch_size, exact, tolerance, limits)
+        except STOPPING as error:
+            return replace(_unknown(size, _why(error)), tolerant=tolerance is not None)
 
 
 def _given_batch(setting: Setting, batch: Batch, batch_size: int | None, limits: Budget) -> Verdict:
@@ -139,18 +155,20 @@ def _decide(
     """Ask the engines in turn, cheapest first, until the batch and every sample are settled."""
     facts, findings, left = Facts(), [], limits
     stopped = None
-    for engine, ask in ENGINE_ORDER:
+    tell = context.setting.progress or _silent
+    for k, (engine, ask) in enumerate(ENGINE_ORDER):
         if context.setting.engine not in ("auto", "exact", engine):
             continue
+        tell(engine.value, k / len(ENGINE_ORDER))
         try:
             finding = ask(context.after(facts), left)
-        except UnsuitablePrimeError as error:
-            finding = Finding(attempts=(Attempt(engine=engine, note=str(error)),))
+        except STOPPING as error:
+            finding = Finding(attempts=(Attempt(engine=engine, note=_why(error)),))
         if facts.is_ambiguous and facts | finding.facts == facts:
             finding = Finding(attempts=finding.attempts)
         findings.append((engine, finding))
         facts |= finding.facts
-        if _settled(context, facts) or (stopped := left.exhausted):
+        if _settled(context, facts) or (stopped := left.exhausted or limits.late):
             break
         if facts.is_ambiguous and left is limits:
             left = _for_the_samples(limits)
@@ -169,6 +187,15 @@ def _decide(
         findings.append((Engine.SMT, found))
         return _verdict(context, facts | more, findings, stopped, gradient, rebuild)
     return _with_solvers(verdict, asked)
+
+
+def _silent(_what: str, _share: float) -> None:
+    """No progress is wanted."""
+
+
+def _why(error: Exception) -> str:
+    """What ended an engine, as a phrase for a reason."""
+    return f"memory ran out ({error})" if isinstance(error, MemoryError) else str(error)
 
 
 def _settled(context: Context, facts: Facts) -> bool:
@@ -279,7 +306,8 @@ def _reason(
         return "; ".join(parts)
     if stopped:
         parts.append(f"{stopped}; give more, or a smaller batch")
-    parts.extend(obstacles(context.batch, context.passed, context.setting.loss))
+    if not stopped or "passed" in vars(context):
+        parts.extend(obstacles(context.batch, context.passed, context.setting.loss))
     if context.network.depth == 1:
         parts.append("the network has no hidden layer, which lifting needs")
     elif not stopped:

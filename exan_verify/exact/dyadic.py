@@ -8,13 +8,16 @@ are exact in float64 (docs/theory.md 3.6).
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
+from fractions import Fraction
 from math import lcm
 
 import numpy as np
 import numpy.typing as npt
 
 from exan_verify.network import Array
+from exan_verify.verdict import poll
 
 DIGIT_BITS = 16
 DIGIT_BASE = 1 << DIGIT_BITS
@@ -57,6 +60,22 @@ def scaled(array: Array) -> Scaled:
     return Scaled(array, 1 << shift, _digit_count(high + shift))
 
 
+def guessed(array: Array) -> npt.NDArray[np.float64]:
+    """The nearest float64 numbers, for guesses only: beyond their range the largest of them."""
+    try:
+        return array.astype(np.float64)
+    except OverflowError:
+        rounded = [_saturated(value) for value in array.reshape(-1)]
+        return np.array(rounded, dtype=np.float64).reshape(array.shape)
+
+
+def _saturated(value: Fraction) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return sys.float_info.max if value > 0 else -sys.float_info.max
+
+
 def _digit_count(bits: int) -> int:
     return max(1, -(-bits // DIGIT_BITS))
 
@@ -70,6 +89,7 @@ def _exponent_range(array: Array) -> tuple[int, int]:
     low, high = 0, 0
     flat = array.reshape(-1)
     for start in range(0, flat.size, 1 << 20):
+        poll()
         part = flat[start : start + (1 << 20)].astype(np.float64)
         exponents = np.frexp(part)[1][part != 0]
         if exponents.size:

@@ -18,12 +18,14 @@ import numpy.typing as npt
 from exan_verify.exact.dyadic import DIGIT_BASE, DIGIT_BITS, Scaled, scaled
 from exan_verify.exact.modular import PRIME, Residues, constant, inverse, multiply_mod, reduce_digits
 from exan_verify.network import Array
+from exan_verify.verdict import poll
 
 Digits = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
 _BLOCK_ENTRIES = 1 << 20
 _MAX_TERMS = 1 << 20
+_BLOCK_PRODUCTS = 1 << 32  # of digits, between two looks at the budget: a second
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,8 +105,9 @@ class RationalMatrix:
     def fractions(self) -> Array:
         """The entries as an object array of Fractions."""
         out = np.empty(self.shape, dtype=object)
-        for index, value in np.ndenumerate(self.integers()):
-            out[index] = Fraction(value, self.denominator)
+        for target, row in zip(out, self.integers(), strict=True):
+            poll()
+            target[:] = [Fraction(value, self.denominator) for value in row]
         return out
 
     def residues(self) -> Residues:
@@ -118,20 +121,34 @@ def product(left: Array | RationalMatrix, right: RationalMatrix) -> RationalMatr
     rows, terms = source.shape
     cols = right.shape[1]
     count = source.digits.shape[0] if isinstance(source, RationalMatrix) else source.count
-    right_count = right.digits.shape[0]
-    total = np.zeros((count + right_count, rows, cols), dtype=np.int64)
-    if total.size == 0 or terms == 0:
+    if rows * cols * terms == 0:
         return RationalMatrix(np.zeros((1, rows, cols), dtype=np.int64), 1)
+    width = max(1, _BLOCK_PRODUCTS // (count * rows * terms * len(right.digits)))
+    parts = [
+        _product(source, count, right.digits[:, :, start : start + width]) for start in range(0, cols, width)
+    ]
+    digits = np.zeros((max(map(len, parts)), rows, cols), dtype=np.int64)
+    for start, part in zip(range(0, cols, width), parts, strict=True):
+        digits[: len(part), :, start : start + width] = part
+    return RationalMatrix(digits, source.denominator * right.denominator)
+
+
+def _product(source: Scaled | RationalMatrix, count: int, right: Digits) -> Digits:
+    """The digits of the product with the columns ``right`` (count, k, cols), block by block over k."""
+    rows, terms = source.shape
+    right_count, _, cols = right.shape
+    total = np.zeros((count + right_count, rows, cols), dtype=np.int64)
     step = max(1, min(_MAX_TERMS, _BLOCK_ENTRIES // max(1, rows)))
     for start in range(0, terms, step):
+        poll()
         block = slice(start, min(terms, start + step))
         planes = _planes(source, block).reshape(count * rows, -1)
-        stacked = right.digits[:, block].transpose(1, 0, 2).reshape(-1, right_count * cols)
+        stacked = right[:, block].transpose(1, 0, 2).reshape(-1, right_count * cols)
         sums = (planes @ stacked.astype(np.float64)).reshape(count, rows, right_count, cols)
         for a in range(count):
             for b in range(right_count):
                 total[a + b] += sums[a, :, b].astype(np.int64)
-    return RationalMatrix(carry(total), source.denominator * right.denominator)
+    return carry(total)
 
 
 def product_mod(left: Array, right: Residues) -> Residues:

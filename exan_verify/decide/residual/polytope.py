@@ -13,6 +13,7 @@ import numpy as np
 from scipy.optimize import linprog
 
 from exan_verify.decide.residual.rest import Rest
+from exan_verify.exact.dyadic import guessed
 from exan_verify.exact.linalg import solve
 from exan_verify.network import Array, to_fraction
 
@@ -65,7 +66,7 @@ def _relative(values: Array) -> Array:
 def _bound(rows: Array, axis: int, sign: int) -> tuple[Fraction, tuple[int, ...]] | None:
     """``-sign a_axis <= bound`` with the constraints that show it."""
     dimension = rows.shape[1] - 1
-    floats = rows.astype(np.float64)
+    floats = guessed(rows)
     scale = np.abs(floats).max(axis=1)
     kept = np.flatnonzero(scale > 0)
     floats = floats[kept] / scale[kept, None]

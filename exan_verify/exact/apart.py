@@ -1,0 +1,81 @@
+"""One function call in a process of its own: for single steps of libraries that nothing else can interrupt.
+
+The caller looks at its budget meanwhile, and a step that is given up, by the budget or by Ctrl-C, is killed.
+The answer is the same as in this process.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from exan_verify.verdict import poll
+
+_LOOK = 0.1
+"""Seconds between two looks at the budget."""
+
+_PR_SET_PDEATHSIG = 1
+
+_Answer = TypeVar("_Answer")
+
+
+def apart(function: Callable[..., _Answer], *arguments: Any) -> _Answer:
+    """``function(*arguments)``, a function of a module, computed in another process.
+
+    What it raises is raised here; a process that dies, as one does that is killed for memory, is a
+    MemoryError.
+    """
+    request: bytes | None = pickle.dumps((function, arguments), pickle.HIGHEST_PROTOCOL)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "exan_verify.exact.apart"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    with process:
+        try:
+            while True:
+                try:
+                    reply, _ = process.communicate(request, timeout=_LOOK)
+                    break
+                except subprocess.TimeoutExpired:
+                    request = None
+                    poll()
+        except BaseException:
+            process.kill()
+            raise
+    if process.returncode:
+        raise MemoryError(f"the process for {function.__name__} ended; was it killed for memory?")
+    good, answer = pickle.loads(reply)  # noqa: S301 - our own process wrote it
+    if not good:
+        raise answer
+    found: _Answer = answer
+    return found
+
+
+def main() -> None:
+    """Read one call from stdin, write what came of it to stdout; die with the caller, however it dies."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    sink = os.dup(1)
+    os.dup2(2, 1)
+    function, arguments = pickle.load(sys.stdin.buffer)  # noqa: S301 - our own process wrote it
+    try:
+        reply = (True, function(*arguments))
+    except MemoryError:
+        sys.exit(1)
+    except Exception as error:  # noqa: BLE001 - raised again in the caller
+        reply = (False, error)
+    with os.fdopen(sink, "wb") as out:
+        pickle.dump(reply, out, pickle.HIGHEST_PROTOCOL)
+
+
+if __name__ == "__main__":
+    main()
