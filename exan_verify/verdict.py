@@ -208,7 +208,8 @@ class Verdict:
 
     ``samples`` has one status per sample (gradient given: of ``batch`` where one was found, else empty).
     ``batch_size`` is the size among which the question was decided. ``trust`` and ``certificate`` are None
-    unless something was decided (for the batch or for single samples). ``tolerant``: the question had a
+    unless something was decided (for the batch or for single samples); ``trust`` is the weakest word that any
+    part of the answer rests on, and the certificate may show more of it (``certified``, ``rests_on``). ``tolerant``: the question had a
     tolerance, so no sample is called determined.
     """
 
@@ -229,6 +230,24 @@ class Verdict:
     def meaning(self) -> str:
         """What the outcome says, in one sentence; with a tolerance it speaks of a radius, not of equality."""
         return (TOLERANT_MEANING if self.tolerant else OUTCOME_MEANING)[self.outcome]
+
+    @property
+    def certified(self) -> tuple[int, ...]:
+        """The samples whose status the certificate shows; the others' rests on ``trust``, or is unknown."""
+        claimed = () if self.certificate is None else self.certificate["claim"]["samples"]
+        return tuple(m for m, status in enumerate(claimed) if status != SampleStatus.UNKNOWN)
+
+    @property
+    def rests_on(self) -> str:
+        """``trust`` in words; where it is a solver's and a certificate shows a part of the answer, which."""
+        if self.trust is None:
+            return "nothing was decided"
+        if self.certificate is None or self.trust is Trust.CERTIFIED:
+            return self.trust.value
+        shown = [f"samples {', '.join(map(str, self.certified))}"] if self.certified else []
+        if self.certificate["claim"]["outcome"] == self.outcome:
+            shown.insert(0, f"the outcome {self.outcome.value}")
+        return f"{self.trust.value}; certified are {' and '.join(shown)}" if shown else self.trust.value
 
     @property
     def determined(self) -> int:

@@ -121,7 +121,7 @@ def describe(verdict: Verdict) -> list[Any]:
         if verdict.batch_size
         else "among batches of a size that is not known; --batch-size says it",
         "samples": _counted(verdict.samples) or "none",
-        "trust": verdict.trust.value if verdict.trust else "nothing was decided",
+        "trust": verdict.rests_on,
     }
     if verdict.tolerant and verdict.witness is not None and verdict.witness.radius is not None:
         del rows["samples"]  # equality is not asked, so no sample is determined or free

@@ -24,7 +24,7 @@ from exan_verify.decide.context import Context, Finding, Setting
 from exan_verify.decide.direct import obstacles
 from exan_verify.decide.from_gradient import Search, rank_bound_of_batch, search
 from exan_verify.decide.tolerance import within_tolerance
-from exan_verify.errors import BudgetExhausted, InexactError, InputError, SoundnessError, choice, unknown
+from exan_verify.errors import BudgetExhausted, GradientError, InexactError, InputError, SoundnessError, choice, unknown
 from exan_verify.exact.backprop import gradient as exact_gradient
 from exan_verify.exact.modular import UnsuitablePrimeError
 from exan_verify.facts import Facts
@@ -131,7 +131,10 @@ def _given_batch(setting: Setting, batch: Batch, batch_size: int | None, limits:
 def _other_size(context: Context, batch_size: int, limits: Budget) -> Verdict:
     """Whether ``batch_size`` samples can have the gradient of a batch of another size."""
     setting, batch = context.setting, context.batch
-    bound = rank_bound_of_batch(context, batch_size)
+    try:
+        bound = rank_bound_of_batch(context, batch_size)
+    except UnsuitablePrimeError:
+        bound = None  # a rational loss needs no residues for what follows
     if bound is not None:
         reason = (
             f"rank [dW_{bound.layer} | db_{bound.layer}] >= {bound.rank} (mod p), "
@@ -141,6 +144,8 @@ def _other_size(context: Context, batch_size: int, limits: Budget) -> Verdict:
         return _unrealisable(setting, searched, batch=batch)
     if setting.loss.rational and setting.labels is not Labels.KNOWN:
         given = exact_gradient(setting.network, batch, setting.loss, setting.reduction)
+        if not any(array.any() for array in given.tensors.values()):
+            return _unknown(batch_size, "every entry of the gradient is zero, which any number of samples may have")
         return _given_gradient(setting, given, batch_size, True, None, limits)
     reason = (
         f"the batch has {batch.size} samples; whether {batch_size} samples can have its gradient is not "
@@ -173,19 +178,18 @@ def _decide(
         if facts.is_ambiguous and left is limits:
             left = _for_the_samples(limits)
     verdict = _verdict(context, facts, findings, stopped, gradient, rebuild)
-    if (
-        verdict.outcome is not Outcome.UNKNOWN
-        or stopped
-        or not _asks_solvers(context.setting, context.samples)
-    ):
+    if not _left_to_solvers(context, verdict) or limits.exhausted:
         return verdict
-    asked, more, evidence = ask_smt.ask_about_batch(context, limits)
-    if evidence:
-        found = Finding(
-            attempts=asked.attempts, facts=more, evidence=evidence, witness=asked.witness, reason=asked.reason
-        )
+    tell(Engine.SMT.value, 1.0)
+    try:
+        asked, more, evidence = ask_smt.ask_about_batch(context, limits, cheap=facts.is_ambiguous)
+    except (*STOPPING, GradientError) as error:
+        attempt = Attempt(engine=Engine.SMT, note=_why(error))
+        return replace(verdict, attempts=(*verdict.attempts, attempt))
+    if evidence and facts | more != facts:
+        found = Finding(facts=more, evidence=evidence, witness=asked.witness, reason=asked.reason)
         findings.append((Engine.SMT, found))
-        return _verdict(context, facts | more, findings, stopped, gradient, rebuild)
+        verdict = _verdict(context, facts | more, findings, stopped, gradient, rebuild)
     return _with_solvers(verdict, asked)
 
 
@@ -217,12 +221,28 @@ def _asks_solvers(setting: Setting, samples: int) -> bool:
     return setting.engine == "smt" or (setting.engine == "auto" and ask_smt.is_small(setting, samples))
 
 
+def _left_to_solvers(context: Context, verdict: Verdict) -> bool:
+    """Whether the engines left something open that the solvers may be asked about."""
+    if not _asks_solvers(context.setting, context.samples):
+        return False
+    if verdict.outcome is Outcome.AMBIGUOUS:
+        return SampleStatus.UNKNOWN in verdict.samples
+    return verdict.outcome is Outcome.UNKNOWN
+
+
 def _with_solvers(verdict: Verdict, asked: Verdict) -> Verdict:
-    """The solvers' answer beside what is proved about single samples; the two must not contradict."""
+    """The solvers' answer beside what is proved; the two must not contradict.
+
+    ``trust`` is the weakest word that any part of the answer rests on. The certificate stays, and claims
+    what it shows.
+    """
     attempts = verdict.attempts + asked.attempts
+    known = verdict.outcome is not Outcome.UNKNOWN
     if asked.outcome is Outcome.UNKNOWN:
-        reason = "; ".join(part for part in (verdict.reason, f"SMT: {asked.reason}") if part)
-        return replace(verdict, reason=reason, attempts=attempts)
+        told = () if known else (f"SMT: {asked.reason}",)
+        return replace(verdict, reason="; ".join(filter(None, (verdict.reason, *told))), attempts=attempts)
+    if known and asked.outcome is not verdict.outcome:
+        raise SoundnessError(f"{verdict.outcome.value} is proved, but the solvers say {asked.outcome.value}")
     for m, status in enumerate(verdict.samples):
         if status is not SampleStatus.UNKNOWN and asked.samples[m] not in (status, SampleStatus.UNKNOWN):
             raise SoundnessError(
@@ -232,7 +252,19 @@ def _with_solvers(verdict: Verdict, asked: Verdict) -> Verdict:
         own if own is not SampleStatus.UNKNOWN else other
         for own, other in zip(verdict.samples, asked.samples, strict=True)
     )
-    return replace(asked, samples=merged, attempts=attempts, batch=verdict.batch)
+    if not known:
+        return replace(
+            asked, samples=merged, attempts=attempts, batch=verdict.batch, certificate=verdict.certificate
+        )
+    if merged == verdict.samples:
+        return replace(verdict, attempts=attempts)
+    told = (
+        f"sample {m} is {status.value} on the solvers' word"
+        for m, status in enumerate(merged)
+        if status is not verdict.samples[m]
+    )
+    reason = "; ".join((verdict.reason, *told))
+    return replace(verdict, samples=merged, reason=reason, attempts=attempts, trust=asked.trust)
 
 
 def _verdict(

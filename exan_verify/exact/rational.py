@@ -43,7 +43,10 @@ class RationalMatrix:
     def of(cls, array: Array) -> RationalMatrix:
         """From a 2-d exact array."""
         source = scaled(array)
-        return cls(carry(source.planes(array).astype(np.int64)), source.denominator)
+        width = max(1, _BLOCK_ENTRIES // max(1, len(array)))
+        columns = [array[:, start : start + width] for start in range(0, array.shape[1], width)] or [array]
+        parts = [carry(source.planes(part).astype(np.int64)) for part in columns]
+        return cls(_side_by_side(parts), source.denominator)
 
     @classmethod
     def from_residues(cls, residues: Residues) -> RationalMatrix:
@@ -127,10 +130,7 @@ def product(left: Array | RationalMatrix, right: RationalMatrix) -> RationalMatr
     parts = [
         _product(source, count, right.digits[:, :, start : start + width]) for start in range(0, cols, width)
     ]
-    digits = np.zeros((max(map(len, parts)), rows, cols), dtype=np.int64)
-    for start, part in zip(range(0, cols, width), parts, strict=True):
-        digits[: len(part), :, start : start + width] = part
-    return RationalMatrix(digits, source.denominator * right.denominator)
+    return RationalMatrix(_side_by_side(parts), source.denominator * right.denominator)
 
 
 def _product(source: Scaled | RationalMatrix, count: int, right: Digits) -> Digits:
@@ -165,6 +165,7 @@ def carry(planes: Digits) -> Digits:
     """Normalise int64 planes (any sign, below 2^62 in size) to digits: see :class:`RationalMatrix`."""
     digits, over = [], np.zeros(planes.shape[1:], dtype=np.int64)
     for plane in planes:
+        poll()
         value = plane + over
         digits.append(value & (DIGIT_BASE - 1))
         over = value >> DIGIT_BITS
@@ -174,6 +175,15 @@ def carry(planes: Digits) -> Digits:
     if np.any(over):
         digits.append(over)
     return _trim(np.stack(digits))
+
+
+def _side_by_side(parts: list[Digits]) -> Digits:
+    """The digits of one matrix from those of its blocks of columns."""
+    if len(parts) == 1:
+        return parts[0]
+    count = max(map(len, parts))
+    padded = [np.pad(part, ((0, count - len(part)), (0, 0), (0, 0))) for part in parts]
+    return np.concatenate(padded, axis=2)
 
 
 def _trim(digits: Digits) -> Digits:
