@@ -127,6 +127,11 @@ class Budget:
         self._spent += units
 
     @property
+    def spent(self) -> int:
+        """Units of work that were counted."""
+        return self._spent
+
+    @property
     def work_left(self) -> int | None:
         """Units of work before the limit, at least 0, or None without one."""
         return None if self.work is None else max(0, self.work - self._spent)

@@ -52,6 +52,8 @@ _ROUNDED = (
 STOPPING = (BudgetExhausted, UnsuitablePrimeError, MemoryError)
 """What ends one engine, and leaves the question to the others."""
 
+MORE = "give more, or a smaller batch"
+
 Progress = Callable[[str, float], None]
 """Told what is being done, and the share that is done."""
 
@@ -72,7 +74,7 @@ def certify(
     exact: bool = False,
     tolerance: float | None = None,
     engine: str = "auto",
-    budget: float | None = None,
+    budget: float | Budget | None = None,
     work_limit: int | None = None,
     seed: int = 0,
     jobs: int = 1,
@@ -83,15 +85,15 @@ def certify(
     ``model``: a ``torch.nn.Module`` of Linear and ReLU layers, or a :class:`ReluNetwork`. Give either
     ``batch=(x, y)``, whose exact gradient is meant (x (M, d) or (M, ...); y as the torch loss takes it), or
     ``gradient={parameter name: tensor}``. ``batch_size`` is the size of the batches asked about: by default
-    the given batch's, or the rank found. ``budget`` is in seconds, ``work_limit`` in modular multiplications
-    (deterministic). ``jobs`` is used by engines that run in parallel. ``progress`` is told (what, share
+    the given batch's, or the rank found. ``budget`` is in seconds (or the caller's :class:`Budget`, which
+    then is the only limit), ``work_limit`` in modular multiplications (deterministic). ``jobs`` is used by engines that run in parallel. ``progress`` is told (what, share
     done) before each engine is asked.
 
     The verdict is a claim about real arithmetic on the stored numbers. Method: docs/theory.md section 3.
 
     Raises :class:`exan_verify.errors.InputError` (or a subclass) naming what cannot be used.
     """
-    limits = Budget(seconds=budget, work=work_limit)
+    limits = budget if isinstance(budget, Budget) else Budget(seconds=budget, work=work_limit)
     setting = Setting(
         network=_network(model),
         loss=choice(Loss, loss, "loss"),
@@ -106,17 +108,21 @@ def certify(
     _check_options(setting, batch_size)
     if (batch is None) == (gradient is None):
         raise InputError("give either batch=(x, y) or gradient={name: tensor}, and not both")
-    size = batch_size or 0
+    size, samples = batch_size or 0, 0
     with limits.kept():
         try:
             if batch is not None:
                 subject = _batch(setting, batch)
                 size = size or subject.size
+                samples = subject.size if size == subject.size else 0
                 return _given_batch(setting, subject, batch_size, limits)
             given = gradient if isinstance(gradient, Gradient) else Gradient(tensors=gradient or {})
             return _given_gradient(setting, given, batch_size, exact, tolerance, limits)
         except STOPPING as error:
-            return replace(_unknown(size, _why(error)), tolerant=tolerance is not None)
+            remedy = "change the units of the input" if isinstance(error, UnsuitablePrimeError) else MORE
+            verdict = _unknown(size, f"{_why(error)}; {remedy}")
+            statuses = (SampleStatus.UNKNOWN,) * samples
+            return replace(verdict, samples=statuses, tolerant=tolerance is not None)
 
 
 def _given_batch(setting: Setting, batch: Batch, batch_size: int | None, limits: Budget) -> Verdict:
@@ -202,9 +208,15 @@ def _why(error: Exception) -> str:
     return f"memory ran out ({error})" if isinstance(error, MemoryError) else str(error)
 
 
+def _outcome(context: Context, facts: Facts) -> Outcome:
+    """What the facts say; samples are compared only where that matters."""
+    distinct = len(facts.determined) == context.samples and context.batch.distinct
+    return facts.outcome(context.samples, distinct=distinct)
+
+
 def _settled(context: Context, facts: Facts) -> bool:
     """Whether the outcome is known, and for an ambiguous batch the status of every sample."""
-    outcome = facts.outcome(context.samples, distinct=context.batch.distinct)
+    outcome = _outcome(context, facts)
     if outcome is Outcome.AMBIGUOUS:
         return SampleStatus.UNKNOWN not in facts.statuses(context.samples)
     return outcome is not Outcome.UNKNOWN
@@ -275,7 +287,7 @@ def _verdict(
     gradient: Gradient | None,
     rebuild: Mixing | None,
 ) -> Verdict:
-    outcome = facts.outcome(context.samples, distinct=context.batch.distinct)
+    outcome = _outcome(context, facts)
     statuses = facts.statuses(context.samples)
     evidence = tuple(part for _, finding in findings for part in finding.evidence)
     certificate = None
@@ -337,7 +349,7 @@ def _reason(
     if outcome is not Outcome.UNKNOWN:
         return "; ".join(parts)
     if stopped:
-        parts.append(f"{stopped}; give more, or a smaller batch")
+        parts.append(f"{stopped}; {MORE}")
     if not stopped or "passed" in vars(context):
         parts.extend(obstacles(context.batch, context.passed, context.setting.loss))
     if context.network.depth == 1:

@@ -53,7 +53,9 @@ def scaled(array: Array) -> Scaled:
     """Read an exact array of any shape as integers over one common denominator."""
     if array.dtype == object:
         denominator = lcm(1, *(value.denominator for value in array.reshape(-1)))
-        largest = max((abs(int(value * denominator)) for value in array.reshape(-1)), default=0)
+        poll()
+        numerators = (abs(v.numerator) * (denominator // v.denominator) for v in array.reshape(-1))
+        largest = max(numerators, default=0)
         return Scaled(array, denominator, _digit_count(largest.bit_length()))
     low, high = _exponent_range(array)
     shift = max(0, _mantissa_bits(array) - low)
@@ -113,19 +115,22 @@ def _float_planes(part: Array, shift: int, count: int) -> npt.NDArray[np.float64
 def _integers(part: Array, denominator: int) -> Array:
     if part.dtype == object:
         ints = np.empty(part.shape, dtype=object)
-        for index, value in np.ndenumerate(part):
-            ints[index] = value.numerator * (denominator // value.denominator)
+        for target, row in zip(ints, part, strict=True):
+            poll()
+            target[:] = [value.numerator * (denominator // value.denominator) for value in row]
         return ints
     ints = np.empty(part.shape, dtype=object)
-    for index, value in np.ndenumerate(part):
-        numerator, power = float(value).as_integer_ratio()
-        ints[index] = numerator * (denominator // power)
+    for target, row in zip(ints, part, strict=True):
+        poll()
+        ratios = (value.as_integer_ratio() for value in row.astype(np.float64).tolist())
+        target[:] = [numerator * (denominator // power) for numerator, power in ratios]
     return ints
 
 
 def _object_planes(ints: Array, count: int) -> npt.NDArray[np.float64]:
     planes = np.zeros((count, *ints.shape))
     for index, value in np.ndenumerate(ints):
+        poll()
         magnitude, sign = abs(value), -1 if value < 0 else 1
         for k in range(count):
             planes[(k, *index)] = sign * (magnitude >> (DIGIT_BITS * k) & (DIGIT_BASE - 1))

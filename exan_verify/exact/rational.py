@@ -181,9 +181,13 @@ def _side_by_side(parts: list[Digits]) -> Digits:
     """The digits of one matrix from those of its blocks of columns."""
     if len(parts) == 1:
         return parts[0]
-    count = max(map(len, parts))
-    padded = [np.pad(part, ((0, count - len(part)), (0, 0), (0, 0))) for part in parts]
-    return np.concatenate(padded, axis=2)
+    rows, cols = parts[0].shape[1], sum(part.shape[2] for part in parts)
+    out, start = np.zeros((max(map(len, parts)), rows, cols), dtype=np.int64), 0
+    for part in parts:
+        poll()
+        out[: len(part), :, start : start + part.shape[2]] = part
+        start += part.shape[2]
+    return out
 
 
 def _trim(digits: Digits) -> Digits:
