@@ -13,6 +13,8 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+from tempfile import TemporaryFile
 from typing import Any, TypeVar
 
 from exan_verify.verdict import poll
@@ -31,28 +33,27 @@ def apart(function: Callable[..., _Answer], *arguments: Any) -> _Answer:
     What it raises is raised here; a process that dies, as one does that is killed for memory, is a
     MemoryError.
     """
-    request: bytes | None = pickle.dumps((function, arguments), pickle.HIGHEST_PROTOCOL)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "exan_verify.exact.apart"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        start_new_session=True,
-    )
-    with process:
-        try:
-            while True:
-                try:
-                    reply, _ = process.communicate(request, timeout=_LOOK)
-                    break
-                except subprocess.TimeoutExpired:
-                    request = None
+    with TemporaryFile() as request, TemporaryFile() as reply:  # pipes would have to be served meanwhile
+        pickle.dump((function, arguments), request, pickle.HIGHEST_PROTOCOL)
+        request.seek(0)
+        with subprocess.Popen(
+            [sys.executable, "-m", "exan_verify.exact.apart"],
+            stdin=request,
+            stdout=reply,
+            start_new_session=True,
+        ) as process:
+            try:
+                while process.poll() is None:
                     poll()
-        except BaseException:
-            process.kill()
-            raise
-    if process.returncode:
-        raise MemoryError(f"the process for {function.__name__} ended; was it killed for memory?")
-    good, answer = pickle.loads(reply)  # noqa: S301 - our own process wrote it
+                    with suppress(subprocess.TimeoutExpired):
+                        process.wait(_LOOK)
+            except BaseException:
+                process.kill()
+                raise
+        if process.returncode:
+            raise MemoryError(f"the process for {function.__name__} ended; was it killed for memory?")
+        reply.seek(0)
+        good, answer = pickle.load(reply)  # noqa: S301 - our own process wrote it
     if not good:
         raise answer
     found: _Answer = answer
