@@ -32,7 +32,7 @@ def drawn(seed: int, *, bias: bool = True) -> tuple[list[Any], list[Any] | None,
 
 def consistent(network: ReluNetwork, x: Any, y: Any, loss: str) -> Any:
     """The audit, whose certificate the kernel accepts."""
-    found = audit(network, (x, y), loss=loss, work_limit=300_000)
+    found = audit(network, (x, y), loss=loss, work_limit=50_000)
     found.to_json()
     verdict = found.verdict
     if verdict.certificate is not None:
@@ -42,7 +42,7 @@ def consistent(network: ReluNetwork, x: Any, y: Any, loss: str) -> Any:
     return found
 
 
-@pytest.mark.parametrize("seed", range(16))
+@pytest.mark.parametrize("seed", range(12))
 def test_numbers_beyond_the_range_of_floats_change_nothing(seed):
     """A positive factor on the inputs and biases of the first layer keeps every pattern; on the last layer
     it scales logits.
@@ -83,22 +83,22 @@ def test_a_prime_in_a_denominator_is_no_error(seed, where):
     network = ReluNetwork.from_arrays(weights, biases)
     consistent(network, x, y, loss)
     for size in (1, len(x) + 1):
-        verdict = certify(network, batch=(x, y), loss=loss, batch_size=size, work_limit=300_000)
+        verdict = certify(network, batch=(x, y), loss=loss, batch_size=size, engine="exact")
         assert verdict.outcome is not Outcome.UNIQUE or size == len(x)
     gradient = {name: np.full(array.shape, tiny, dtype=object) for name, array in network.parameters()}
     for options in ({"tolerance": 1e-3}, {}):
-        verdict = certify(network, gradient=gradient, loss=loss, batch_size=2, work_limit=300_000, **options)
+        verdict = certify(network, gradient=gradient, loss=loss, batch_size=2, engine="exact", **options)
         assert verdict.outcome in (Outcome.UNKNOWN, Outcome.UNREALISABLE)
 
 
 def test_a_prime_in_a_denominator_hides_no_peelable_sample():
-    """Deltas times a positive number are zero where they were: 1 / p in a weight is as good as 1 / 3."""
+    """Deltas times a positive number are zero where they were: 1 / p in a weight is as good as 1 / (p + 2)."""
     rng = np.random.default_rng(0)
     for loss in LOSSES:
         first, last = rng.integers(-3, 4, (8, 4)), rng.integers(1, 4, (3, 8)).astype(object)
         x, y = rng.normal(size=(3, 4)), np.array([0, 1, 2])
         states = []
-        for denominator in (3, PRIME):
+        for denominator in (PRIME + 2, PRIME):
             weights = [first, last * Fraction(1, denominator)]
             network = ReluNetwork.from_arrays(weights, [np.ones(8), np.zeros(3)])
             labels = np.eye(3)[y] if loss in ("bce", "mse") else y
@@ -125,7 +125,7 @@ def test_a_sample_with_a_huge_logit_moves_by_a_proved_distance():
     assert found.verdict.outcome is Outcome.AMBIGUOUS
 
 
-@pytest.mark.parametrize("seed", range(24))
+@pytest.mark.parametrize("seed", range(16))
 def test_questions_without_an_equation_are_answered(seed):
     """Zero weights, dead samples and no biases: systems with no row or no column."""
     weights, biases, x, y, loss = drawn(seed, bias=seed % 3 == 0)

@@ -74,10 +74,11 @@ def candidates(context: Context, space: Directions, group: Sequence[int], count:
     weight = context.network.layers[0].weight
     if weight.dtype == object:
         return free[:count]
-    here = weight.astype(np.float64) @ guessed(context.batch.inputs[list(group)]).T
     bias = context.network.layers[0].bias
-    slack = np.abs(here if bias is None else here + guessed(bias)[:, None]).min(axis=1)
-    rate = np.abs(weight[:, free].astype(np.float64) / np.maximum(slack, 1e-9)[:, None]).max(axis=0)
+    with np.errstate(all="ignore"):  # what overflows is ranked last
+        here = weight.astype(np.float64) @ guessed(context.batch.inputs[list(group)]).T
+        slack = np.abs(here if bias is None else here + guessed(bias)[:, None]).min(axis=1)
+        rate = np.abs(weight[:, free].astype(np.float64) / np.maximum(slack, 1e-9)[:, None]).max(axis=0)
     return [free[k] for k in np.argsort(rate, kind="stable")[:count]]
 
 

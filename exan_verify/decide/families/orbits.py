@@ -154,14 +154,16 @@ def _along(context: Context, group: tuple[int, ...], skew: Array) -> list[Accept
 
 def _seeming_distance(rotation: Array, inputs: npt.NDArray[np.float64]) -> float:
     """The least L-infinity distance between a sample and a rotated sample (floating point: a ranking)."""
-    turned = guessed(rotation) @ inputs
-    return float(np.abs(inputs[:, None, :] - turned[None, :, :]).max(axis=2).min())
+    with np.errstate(all="ignore"):
+        turned = guessed(rotation) @ inputs
+        return float(np.abs(inputs[:, None, :] - turned[None, :, :]).max(axis=2).min())
 
 
 def _may_stay(rotation: Array, values: npt.NDArray[np.float64], tied: Array) -> bool:
     """In floating point: whether all conditions seem to hold after the rotation (only a filter)."""
-    turned = guessed(rotation) @ values
-    return bool(np.all(turned >= np.where(tied, -1e-9, 0.0) * np.abs(values).max(initial=1.0)))
+    with np.errstate(all="ignore"):
+        turned = guessed(rotation) @ values
+        return bool(np.all(turned >= np.where(tied, -1e-9, 0.0) * np.abs(values).max(initial=1.0)))
 
 
 def _limits(context: Context, group: Sequence[int]) -> Array:
