@@ -12,17 +12,18 @@ See docs/theory.md sections 2 to 4.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from exan_verify.certificate import domain_record
 from exan_verify.convert import to_network
-from exan_verify.decide.pipeline import certify
-from exan_verify.errors import choice, fitting_into_memory
+from exan_verify.decide.pipeline import Progress, certify
+from exan_verify.errors import BudgetExhausted, choice, fitting_into_memory
 from exan_verify.exclusivity import ExclusivityState, exclusivity
 from exan_verify.network import Batch, Labels, Loss, Reduction
 from exan_verify.records import exclusivity_record, pretty, verdict_record
-from exan_verify.verdict import Box, SampleStatus, Verdict
+from exan_verify.verdict import Box, Budget, SampleStatus, Verdict
 
 SCHEMA = "exan/audit/1"
 
@@ -31,7 +32,8 @@ SCHEMA = "exan/audit/1"
 class Audit:
     """The four answers for a batch of M samples, and what was asked.
 
-    ``exclusivity``: ExAN counts, the published condition and the peeling closure. ``verdict``: what is
+    ``exclusivity``: ExAN counts, the published condition and the peeling closure; None where the budget ended
+    before they were known, and then ``published`` and ``peelable`` are not known either. ``verdict``: what is
     proved. ``radius[m]``: 0 where sample m is determined, a proved lower bound (L-infinity) where it is
     known to be free, None where no engine has decided it: None is not a promise of safety.
     """
@@ -42,7 +44,7 @@ class Audit:
     labels: Labels
     domain: Box | None = None
     classes: tuple[Any, ...]
-    exclusivity: ExclusivityState
+    exclusivity: ExclusivityState | None
     verdict: Verdict
     radius: tuple[float | None, ...]
 
@@ -57,14 +59,14 @@ class Audit:
         return len(self.verdict.samples)
 
     @property
-    def published(self) -> bool:
+    def published(self) -> bool | None:
         """Whether the published exclusivity condition holds for the whole batch."""
-        return self.exclusivity.published
+        return None if self.exclusivity is None else self.exclusivity.published
 
     @property
-    def peelable(self) -> tuple[bool, ...]:
+    def peelable(self) -> tuple[bool | None, ...]:
         """Per sample, whether it is in the peeling closure."""
-        return self.exclusivity.peelable
+        return (None,) * self.size if self.exclusivity is None else self.exclusivity.peelable
 
     def to_record(self) -> dict[str, Any]:
         """The audit as a JSON-able dict of schema ``exan/audit/1``; it never contains the batch's inputs."""
@@ -79,7 +81,7 @@ class Audit:
             "classes": self.classes,
             "published": self.published,
             "peelable": self.peelable,
-            "exclusivity": exclusivity_record(self.exclusivity),
+            "exclusivity": None if self.exclusivity is None else exclusivity_record(self.exclusivity),
             "verdict": verdict_record(self.verdict),
             "radius": self.radius,
             "notes": self.notes,
@@ -103,15 +105,21 @@ def audit(
     work_limit: int | None = None,
     seed: int = 0,
     jobs: int = 1,
+    progress: Progress | None = None,
 ) -> Audit:
     """Audit ``batch = (x, y)``: x (M, d) or (M, ...), y as the torch loss takes it; options as ``certify``'s.
+    ``budget`` is for all of it.
 
     Raises :class:`exan_verify.errors.InputError` or a subclass naming what cannot be used.
     """
+    limits = Budget(seconds=budget, work=work_limit)
     network = to_network(model)
     which, how = choice(Loss, loss, "loss"), choice(Reduction, reduction, "reduction")
     label_set = choice(Labels, labels, "labels")
     exact = Batch.given(batch, network=network, loss=which, labels=label_set)
+    state = None
+    with limits.kept(), suppress(BudgetExhausted, MemoryError):
+        state = exclusivity(network, exact, loss=which)
     verdict = certify(
         network,
         batch=exact,
@@ -119,10 +127,10 @@ def audit(
         reduction=reduction,
         labels=labels,
         domain=domain,
-        budget=budget,
-        work_limit=work_limit,
+        budget=limits,
         seed=seed,
         jobs=jobs,
+        progress=progress,
     )
     return Audit(
         widths=network.widths,
@@ -131,7 +139,7 @@ def audit(
         labels=label_set,
         domain=domain,
         classes=_classes(exact),
-        exclusivity=exclusivity(network, exact, loss=which),
+        exclusivity=state,
         verdict=verdict,
         radius=ambiguity_radius(verdict),
     )

@@ -7,15 +7,16 @@ makes an attack easy, its absence protects nobody (docs/theory.md section 4, P2)
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import lcm
 
 import numpy as np
 
 from exan_verify.exact.backprop import Forward, backward_mod, forward
-from exan_verify.exact.modular import point
+from exan_verify.exact.modular import PRIME, point, residues
 from exan_verify.exact.rational import Mask
-from exan_verify.exact.softmax import VanishingDenominatorError, loss_vectors_mod
-from exan_verify.network import Batch, Loss, Reduction, ReluNetwork
+from exan_verify.exact.softmax import VanishingDenominatorError, loss_vectors, loss_vectors_mod
+from exan_verify.network import Array, Batch, Loss, Reduction, ReluNetwork
 
 Groups = tuple[tuple[int, ...], ...]
 
@@ -102,9 +103,25 @@ def _nonzero_deltas(network: ReluNetwork, batch: Batch, passed: Forward, loss: L
     while True:
         try:
             t = point(f"exclusivity/{attempt}")
-            vectors = loss_vectors_mod(loss, passed.logits, batch.labels, divisor, t)
+            if loss.rational:
+                vectors = residues(_cleared(loss_vectors(loss, passed.logits, batch.labels, divisor)))
+            else:
+                vectors = loss_vectors_mod(loss, passed.logits, batch.labels, divisor, t)
             break
         except VanishingDenominatorError:
             attempt += 1
-    found: Mask = backward_mod(network, passed, vectors)[0] != 0
+    layers = tuple(replace(layer, weight=_cleared(layer.weight)) for layer in network.layers)
+    found: Mask = backward_mod(replace(network, layers=layers), passed, vectors)[0] != 0
     return found
+
+
+def _cleared(array: Array) -> Array:
+    """A positive multiple whose denominators p does not divide, so that every entry has a residue; deltas are
+    multiplied by it as well, which does not make any of them zero.
+    """
+    if array.dtype != object:
+        return array
+    common, power = lcm(*(value.denominator for value in array.reshape(-1))), 1
+    while common % PRIME == 0:
+        common, power = common // PRIME, power * PRIME
+    return array * power

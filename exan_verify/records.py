@@ -27,6 +27,7 @@ def verdict_record(verdict: Verdict) -> dict[str, Any]:
         "engine": verdict.engine,
         "layer": verdict.layer,
         "trust": verdict.trust,
+        "certified": list(verdict.certified),
         "batch": None if verdict.batch is None else batch_record(verdict.batch),
         "witness": None if verdict.witness is None else _witness_record(verdict.witness),
         "certificate": verdict.certificate,

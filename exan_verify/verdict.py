@@ -7,7 +7,9 @@ accelerator's rounded arithmetic. Undecided is a value, never an exception and n
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -15,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from exan_verify.arrays import freeze
-from exan_verify.errors import InputError, positive, whole
+from exan_verify.errors import BudgetExhausted, InputError, positive, whole
 from exan_verify.network import Array, Batch, exact_array
 
 
@@ -137,6 +139,11 @@ class Budget:
         self._spent += units
 
     @property
+    def spent(self) -> int:
+        """Units of work that were counted."""
+        return self._spent
+
+    @property
     def work_left(self) -> int | None:
         """Units of work before the limit, at least 0, or None without one."""
         return None if self.work is None else max(0, self.work - self._spent)
@@ -151,9 +158,38 @@ class Budget:
         """Which limit has run out, as a phrase for a reason, or None."""
         if self.work is not None and self._spent > self.work:
             return f"the work limit of {self.work} units ran out (needed: {self._spent} so far)"
+        return self.late
+
+    @property
+    def late(self) -> str | None:
+        """The phrase for a reason when the wall time has run out, or None."""
         if self.seconds is not None and time.monotonic() - self._start > self.seconds:
             return f"the budget of {self.seconds:g} s ran out"
         return None
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Within the block, :func:`poll` raises :class:`BudgetExhausted` once the wall time has run out.
+
+        Work has no part in this: what it stops must be the same on every machine, so engines count it.
+        """
+        token = _KEPT.set(self)
+        try:
+            yield
+        finally:
+            _KEPT.reset(token)
+
+
+_KEPT: ContextVar[Budget | None] = ContextVar("kept", default=None)
+
+
+def poll() -> None:
+    """Called between the steps of whatever can take long, every second at least: the place where a budget
+    ends it (see :meth:`Budget.kept`).
+    """
+    budget = _KEPT.get()
+    if budget is not None and (late := budget.late):
+        raise BudgetExhausted(late)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,9 +225,10 @@ class Verdict:
 
     ``samples`` has one status per sample (gradient given: of ``batch`` where one was found, else empty).
     ``batch_size`` is the size among which the question was decided. ``trust`` and ``certificate`` are None
-    unless something was decided (for the batch or for single samples). ``tolerant``: the question had a
-    tolerance, so no sample is called determined. ``notes``: what was assumed of the model, or done to it and
-    to the gradient, before the question was asked; a line each.
+    unless something was decided (for the batch or for single samples); ``trust`` is the weakest word that any
+    part of the answer rests on, and the certificate may show more of it (``certified``, ``rests_on``).
+    ``tolerant``: the question had a tolerance, so no sample is called determined. ``notes``: what was assumed
+    of the model, or done to it and to the gradient, before the question was asked; a line each.
     """
 
     outcome: Outcome
@@ -212,6 +249,24 @@ class Verdict:
     def meaning(self) -> str:
         """What the outcome says, in one sentence; with a tolerance it speaks of a radius, not of equality."""
         return (TOLERANT_MEANING if self.tolerant else OUTCOME_MEANING)[self.outcome]
+
+    @property
+    def certified(self) -> tuple[int, ...]:
+        """The samples whose status the certificate shows; the others' rests on ``trust``, or is unknown."""
+        claimed = () if self.certificate is None else self.certificate["claim"]["samples"]
+        return tuple(m for m, status in enumerate(claimed) if status != SampleStatus.UNKNOWN)
+
+    @property
+    def rests_on(self) -> str:
+        """``trust`` in words; where it is a solver's and a certificate shows a part of the answer, which."""
+        if self.trust is None:
+            return "nothing was decided"
+        if self.certificate is None or self.trust is Trust.CERTIFIED:
+            return self.trust.value
+        shown = [f"samples {', '.join(map(str, self.certified))}"] if self.certified else []
+        if self.certificate["claim"]["outcome"] == self.outcome:
+            shown.insert(0, f"the outcome {self.outcome.value}")
+        return f"{self.trust.value}; certified are {' and '.join(shown)}" if shown else self.trust.value
 
     @property
     def determined(self) -> int:

@@ -18,6 +18,7 @@ from exan_verify.decide.tolerance.engine import stated_radius
 from exan_verify.decide.tolerance.lifted import Spread, right_inverse
 from exan_verify.decide.tolerance.problem import NotShownError, Problem
 from exan_verify.errors import InputError
+from exan_verify.exact.backprop import forward
 from exan_verify.exact.balls import (
     ball_matrix,
     constant_interval,
@@ -122,14 +123,17 @@ class TestWhatIsNotProvedIsSaid:
         network, _, given = case(SMALL, 4)
         assert "another batch size fits" in self.ask(network, given, batch_size=5)
         assert "no radius" in self.ask(network, given, batch_size=3)
-        assert "singular value 40" in self.ask(network, given, batch_size=40)
+        assert "singular value 11" in self.ask(network, given, batch_size=11)
+        assert "neurons give one each" in self.ask(network, given, batch_size=40)
 
     def test_samples_of_one_pattern(self):
         network, batch, _ = case(SMALL, 3)
         inputs = np.array(batch.inputs)
         inputs[1] = inputs[0] + 1e-6
-        _, given = _moved(network, batch, inputs)
-        assert "share their activation pattern" in self.ask(network, given, batch_size=3)
+        close, given = _moved(network, batch, inputs)
+        patterns = forward(network, close).patterns[0]
+        assert np.array_equal(patterns[:, 0], patterns[:, 1])
+        assert "no radius is proved" in self.ask(network, given, batch_size=3)
 
     def test_too_few_neurons(self):
         network, _, given = case([20, 16, 4], 4)

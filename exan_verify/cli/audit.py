@@ -63,7 +63,8 @@ def audit_command(
         return _pictures(output, subject, (x, y), report, fail_on, options, files)
     with output.working("auditing") as tell:
         start = time.monotonic()
-        found, network = _audit(subject, (x, y), options, files)
+        told = options | {"progress": lambda what, share: tell(f"{what} ({share:.0%})")}
+        found, network = _audit(subject, (x, y), told, files)
         attack = None
         if report is not None:
             left = time_left(options["budget"], start)
@@ -111,10 +112,11 @@ def _close(output: Output, gates: dict[str, str], report: str | None) -> None:
 
 def gate_state(found: Audit, gate: str) -> str:
     """``hit``, ``passed`` or ``undecided``: one sample is enough to hit a gate, only a proof passes it."""
-    if gate == "peel":
-        return "hit" if any(found.peelable) else "passed"
-    if gate == "exan":
-        return "hit" if any(found.exclusivity.published_by_sample) else "passed"
+    if gate in ("peel", "exan"):
+        state = found.exclusivity
+        if state is None:
+            return "undecided"
+        return "hit" if any(state.peelable if gate == "peel" else state.published_by_sample) else "passed"
     statuses = {status.value for status in found.verdict.samples}
     if "determined" in statuses:
         return "hit"
@@ -132,13 +134,16 @@ def exit_code(outcome: str, gates: dict[str, str]) -> int:
 def describe(found: Audit, attack: dict[str, str]) -> list[Any]:
     """The four answers, what the attack came to if there was one, and the table of samples."""
     size, state, verdict = found.size, found.exclusivity, found.verdict
+    published = peelable = "not known: the budget ran out"
+    if state is not None:
+        whole = "holds" if state.published else "does not hold"
+        published = f"{sum(state.published_by_sample)} of {size} samples ({whole} for the batch)"
+        peelable = f"{sum(state.peelable)} of {size} samples"
     known = [radius for radius in found.radius if radius is not None]
-    whole = "holds" if found.published else "does not hold"
     outcome, fixed = verdict.outcome.value.upper(), sum(r == 0 for r in known)
     rows = {
-        "published ExAN condition": f"{sum(state.published_by_sample)} of {size} samples "
-        f"({whole} for the batch)",
-        "peeling closure": f"{sum(found.peelable)} of {size} samples",
+        "published ExAN condition": published,
+        "peeling closure": peelable,
         "certified verdict": f"{outcome}, {verdict.determined} of {size} samples determined",
         "ambiguity radius": f"{fixed} samples cannot move, {len(known) - fixed} can (bounds below), "
         f"{size - len(known)} not decided",
@@ -150,16 +155,17 @@ def describe(found: Audit, attack: dict[str, str]) -> list[Any]:
 
 def _samples(found: Audit) -> Table:
     state = found.exclusivity
-    layers = [f"ExANs {k + 1} " for k in range(len(state.counts))]
+    counts = () if state is None else state.counts
+    layers = [f"ExANs {k + 1} " for k in range(len(counts))]
     made = table("sample ", "label", *layers, "published", "peelable", "certified", "radius ")
     for m, status in enumerate(found.verdict.samples):
         radius = found.radius[m]
         made.add_row(
             str(m),
             _short(str(found.classes[m])),
-            *(str(layer[m]) for layer in state.counts),
-            "yes" if state.published_by_sample[m] else "no",
-            "yes" if found.peelable[m] else "no",
+            *(str(layer[m]) for layer in counts),
+            "-" if state is None else "yes" if state.published_by_sample[m] else "no",
+            "-" if state is None else "yes" if state.peelable[m] else "no",
             status.value,
             "not decided" if radius is None else f"{radius:g}",
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -50,8 +51,8 @@ def certify_command(model: str, certificate: str | None, **options: Any) -> int:
     if (options["batch"] is None) == (options["gradient"] is None):
         raise click.UsageError("give either --batch FILE or --gradient FILE")
     require_folder(certificate)
-    with output.working("certifying"):
-        verdict = _certify(model, options)
+    with output.working("certifying") as tell:
+        verdict = _certify(model, options, lambda what, share: tell(f"{what} ({share:.0%})"))
     from exan_verify.io import write_atomically
     from exan_verify.records import pretty, verdict_record
 
@@ -122,7 +123,7 @@ def describe(verdict: Verdict) -> list[Any]:
         if verdict.batch_size
         else "among batches of a size that is not known; --batch-size says it",
         "samples": _counted(verdict.samples) or "none",
-        "trust": verdict.trust.value if verdict.trust else "nothing was decided",
+        "trust": verdict.rests_on,
     }
     if verdict.tolerant and verdict.witness is not None and verdict.witness.radius is not None:
         del rows["samples"]  # equality is not asked, so no sample is determined or free
@@ -155,7 +156,7 @@ def _counted(samples: tuple[Any, ...]) -> str:
     return ", ".join(f"{n} {name}" for name, n in counts.most_common())
 
 
-def _certify(model: str, options: dict[str, Any]) -> Verdict:
+def _certify(model: str, options: dict[str, Any], progress: Callable[[str, float], None]) -> Verdict:
     from exan_verify import certify
     from exan_verify.io import ABOUT_DATA, about, load_batch, load_gradient, load_model
 
@@ -172,7 +173,7 @@ def _certify(model: str, options: dict[str, Any]) -> Verdict:
         "seed",
         "jobs",
     )
-    arguments = {name: options[name] for name in passed}
+    arguments = {name: options[name] for name in passed} | {"progress": progress}
     if options["batch"] is not None:
         if options["exact"] or options["tolerance"] is not None:
             raise InputError("--exact and --tolerance go with --gradient; a batch has its exact gradient")

@@ -55,15 +55,20 @@ def case_facts(case: Case) -> dict[str, str]:
     recovered = [r for r in case.recoveries if r is not None]
     right = sum(r.label == int(y) for r, y in zip(case.recoveries, case.y, strict=True) if r is not None)
     worst = f", worst RMSE {max(r.rmse for r in recovered):.1e}" if recovered else ""
-    exclusive = sum(any(layer[m] for layer in audit.exclusivity.counts) for m in range(size))
+    exclusivity = "not known: the budget ran out"
+    if (state := audit.exclusivity) is not None:
+        exclusive = sum(any(layer[m] for layer in state.counts) for m in range(size))
+        published = "holds" if state.published else "does not hold"
+        exclusivity = (
+            f"{exclusive} of {size} images have an exclusive neuron; {sum(state.peelable)} can be "
+            f"peeled; the published condition {published}"
+        )
     accepted = "accepted by the independent kernel" if case.claim is not None else "none"
-    published = "holds" if audit.published else "does not hold"
     verdict = audit.verdict
     return {
         "attack": f"{len(recovered)} of {size} images and {right} labels rebuilt from the gradient alone"
         f"{worst}, {found.seconds:.1f} s",
-        "exclusivity": f"{exclusive} of {size} images have an exclusive neuron; {sum(audit.peelable)} can be "
-        f"peeled; the published condition {published}",
+        "exclusivity": exclusivity,
         "certified": f"{verdict.outcome.value.upper()}, {verdict.determined} of {size} images determined, "
         f"{case.seconds['audit']:.1f} s",
         "reason": verdict.reason,

@@ -31,9 +31,15 @@ def is_small(setting: Setting, samples: int) -> bool:
     return samples * sum(setting.network.widths[1:-1]) <= SMALL_NEURONS and setting.network.widths[0] <= 6
 
 
-def ask_about_batch(context: Context, limits: Budget) -> tuple[Verdict, Facts, tuple[Evidence, ...]]:
-    """The solvers' verdict; facts and evidence when it rests on a second batch that was replayed exactly."""
+def ask_about_batch(
+    context: Context, limits: Budget, *, cheap: bool
+) -> tuple[Verdict, Facts, tuple[Evidence, ...]]:
+    """The solvers' verdict; facts and evidence when it rests on a second batch that was replayed exactly.
+
+    ``cheap``: the outcome is known, and only single samples are asked about.
+    """
     setting = context.setting
+    work = _work(setting, limits)
     verdict = decide(
         setting.network,
         batch=context.batch,
@@ -42,7 +48,7 @@ def ask_about_batch(context: Context, limits: Budget) -> tuple[Verdict, Facts, t
         labels=setting.labels,
         domain=setting.domain,
         budget=limits.seconds_left,
-        work_limit=_work(setting, limits),
+        work_limit=min(work or UNASKED_WORK, UNASKED_WORK) if cheap else work,
         seed=setting.seed,
         jobs=setting.jobs,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -27,6 +28,7 @@ class Setting:
     seed: int = 0
     jobs: int = 1
     engine: str = "auto"
+    progress: Callable[[str, float], None] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

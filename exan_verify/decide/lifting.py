@@ -31,7 +31,7 @@ from exan_verify.certificate import (
 from exan_verify.decide.context import Context, Finding
 from exan_verify.decide.labels import backward_map, told_by_backward_map, told_by_loss_vectors
 from exan_verify.decide.system import Plan, equations, full_feature_rank, plan
-from exan_verify.errors import SoundnessError
+from exan_verify.errors import BudgetExhausted, SoundnessError
 from exan_verify.exact.linalg import rank_mod
 from exan_verify.exact.modular import PRIME
 from exan_verify.exact.rational import product_mod
@@ -50,11 +50,16 @@ class LayerResult:
 
 def decide(context: Context, budget: Budget) -> Finding:
     """Try lifting layer by layer until every sample is determined or the budget is spent."""
+    start = time.monotonic()
     arguments: list[LayerArgument] = []
     attempts: list[Attempt] = []
     determined: frozenset[int] = frozenset()
     for candidate in plans(context):
-        result = lift(context, candidate, budget)
+        try:
+            result = lift(context, candidate, budget)
+        except BudgetExhausted as error:  # what other layers proved stays
+            attempts.append(_attempt(candidate, str(error), start))
+            break
         attempts.append(result.attempt)
         if result.argument is not None and not determined.issuperset(result.argument.determined):
             arguments.append(result.argument)

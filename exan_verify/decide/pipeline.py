@@ -24,6 +24,8 @@ from exan_verify.decide.context import Context, Finding, Setting
 from exan_verify.decide.direct import obstacles
 from exan_verify.decide.from_gradient import Search, rank_bound_of_batch, search
 from exan_verify.errors import (
+    BudgetExhausted,
+    GradientError,
     InexactError,
     InputError,
     SoundnessError,
@@ -71,6 +73,14 @@ _ROUNDED = (
     "no batch in this sense"
 )
 
+STOPPING = (BudgetExhausted, UnsuitablePrimeError, MemoryError)
+"""What ends one engine, and leaves the question to the others."""
+
+MORE = "give more, or a smaller batch"
+
+Progress = Callable[[str, float], None]
+"""Told what is being done, and the share that is done."""
+
 ENGINES = ("auto", "exact", *dict.fromkeys(engine.value for engine, _ in ENGINE_ORDER), "smt")
 """What ``engine=`` may be: all in turn (``exact``: without the solvers), or one alone."""
 
@@ -89,10 +99,11 @@ def certify(
     exact: bool = False,
     tolerance: float | None = None,
     engine: str = "auto",
-    budget: float | None = None,
+    budget: float | Budget | None = None,
     work_limit: int | None = None,
     seed: int = 0,
     jobs: int = 1,
+    progress: Progress | None = None,
 ) -> Verdict:
     """Decide which batches have a given gradient: UNIQUE, AMBIGUOUS, UNREALISABLE or UNKNOWN.
 
@@ -100,13 +111,15 @@ def certify(
     ``batch=(x, y)``, whose exact gradient is meant (x (M, d) or (M, ...); y as the torch loss takes it), or
     ``gradient={parameter name: tensor}``, or a list in the order of ``parameters()``, as
     :mod:`exan_verify.gradients` takes them. ``batch_size`` is the size of the batches asked about: by default
-    the given batch's, or the rank found. ``budget`` is in seconds, ``work_limit`` in modular multiplications
-    (deterministic). ``jobs`` is used by engines that run in parallel.
+    the given batch's, or the rank found. ``budget`` is in seconds (or the caller's :class:`Budget`, which
+    then is the only limit), ``work_limit`` in modular multiplications (deterministic). ``jobs`` is used by
+    engines that run in parallel. ``progress`` is told (what, share done) before each engine is asked.
 
     The verdict is a claim about real arithmetic on the stored numbers. Method: docs/theory.md section 3.
 
     Raises :class:`exan_verify.errors.InputError` (or a subclass) naming what cannot be used.
     """
+    limits = budget if isinstance(budget, Budget) else Budget(seconds=budget, work=work_limit)
     network = _network(model)
     setting = Setting(
         network=network,
@@ -117,19 +130,30 @@ def certify(
         seed=whole(seed, "seed", least=0),
         jobs=whole(jobs, "jobs", most=1024),
         engine=engine,
+        progress=progress,
     )
     _check_options(setting, batch_size)
-    limits = Budget(seconds=budget, work=work_limit)
     if (batch is None) == (gradient is None):
         raise InputError("give either batch=(x, y) or gradient={name: tensor}, and not both")
-    if batch is not None:
-        own = Batch.given(batch, network=network, loss=setting.loss, labels=setting.labels)
-        verdict = _given_batch(setting, own, batch_size, limits)
-        return replace(verdict, notes=network.notes)
-    # a list is in the order of the module's parameters, which need not be that of its forward pass
-    given = received(gradient, model)
-    verdict = _given_gradient(setting, given, batch_size, flag(exact, "exact"), tolerance, limits)
-    return replace(verdict, notes=network.notes + given.notes)
+    size, samples, notes = batch_size or 0, 0, network.notes
+    with limits.kept():
+        try:
+            if batch is not None:
+                own = Batch.given(batch, network=network, loss=setting.loss, labels=setting.labels)
+                size = size or own.size
+                samples = own.size if size == own.size else 0
+                verdict = _given_batch(setting, own, batch_size, limits)
+            else:
+                # a list is in the order of the module's parameters, which need not be that of its forward pass
+                given = received(gradient, model)
+                notes += given.notes
+                verdict = _given_gradient(setting, given, batch_size, flag(exact, "exact"), tolerance, limits)
+        except STOPPING as error:
+            remedy = "change the units of the input" if isinstance(error, UnsuitablePrimeError) else MORE
+            verdict = _unknown(size, f"{_why(error)}; {remedy}")
+            statuses = (SampleStatus.UNKNOWN,) * samples
+            verdict = replace(verdict, samples=statuses, tolerant=tolerance is not None)
+    return replace(verdict, notes=notes)
 
 
 def _given_batch(setting: Setting, batch: Batch, batch_size: int | None, limits: Budget) -> Verdict:
@@ -144,7 +168,10 @@ def _given_batch(setting: Setting, batch: Batch, batch_size: int | None, limits:
 def _other_size(context: Context, batch_size: int, limits: Budget) -> Verdict:
     """Whether ``batch_size`` samples can have the gradient of a batch of another size."""
     setting, batch = context.setting, context.batch
-    bound = rank_bound_of_batch(context, batch_size)
+    try:
+        bound = rank_bound_of_batch(context, batch_size)
+    except UnsuitablePrimeError:
+        bound = None  # a rational loss needs no residues for what follows
     if bound is not None:
         reason = (
             f"rank [dW_{bound.layer} | db_{bound.layer}] >= {bound.rank} (mod p), "
@@ -154,6 +181,10 @@ def _other_size(context: Context, batch_size: int, limits: Budget) -> Verdict:
         return _unrealisable(setting, searched, batch=batch)
     if setting.loss.rational and setting.labels is not Labels.KNOWN:
         given = exact_gradient(setting.network, batch, setting.loss, setting.reduction)
+        if not any(array.any() for array in given.tensors.values()):
+            return _unknown(
+                batch_size, "every entry of the gradient is zero, which any number of samples may have"
+            )
         return _given_gradient(setting, given, batch_size, True, None, limits)
     reason = (
         f"the batch has {batch.size} samples; whether {batch_size} samples can have its gradient is not "
@@ -168,43 +199,59 @@ def _decide(
     """Ask the engines in turn, cheapest first, until the batch and every sample are settled."""
     facts, findings, left = Facts(), [], limits
     stopped = None
-    for engine, ask in ENGINE_ORDER:
+    tell = context.setting.progress or _silent
+    for k, (engine, ask) in enumerate(ENGINE_ORDER):
         if context.setting.engine not in ("auto", "exact", engine):
             continue
+        tell(engine.value, k / len(ENGINE_ORDER))
         try:
             finding = ask(context.after(facts), left)
-        except UnsuitablePrimeError as error:
-            finding = Finding(attempts=(Attempt(engine=engine, note=str(error)),))
+        except STOPPING as error:
+            finding = Finding(attempts=(Attempt(engine=engine, note=_why(error)),))
         if facts.is_ambiguous and facts | finding.facts == facts:
             finding = Finding(attempts=finding.attempts)
         findings.append((engine, finding))
         facts |= finding.facts
-        if _settled(context, facts) or (stopped := left.exhausted):
+        if _settled(context, facts) or (stopped := left.exhausted or limits.late):
             break
         if facts.is_ambiguous and left is limits:
             left = _for_the_samples(limits)
     verdict = _verdict(context, facts, findings, stopped, gradient, rebuild)
-    if (
-        verdict.outcome is not Outcome.UNKNOWN
-        or stopped
-        or not _asks_solvers(context.setting, context.samples)
-    ):
+    if not _left_to_solvers(context, verdict) or limits.exhausted:
         return verdict
     from exan_verify.decide import ask_smt
 
-    asked, more, evidence = ask_smt.ask_about_batch(context, limits)
-    if evidence:
-        found = Finding(
-            attempts=asked.attempts, facts=more, evidence=evidence, witness=asked.witness, reason=asked.reason
-        )
+    tell(Engine.SMT.value, 1.0)
+    try:
+        asked, more, evidence = ask_smt.ask_about_batch(context, limits, cheap=facts.is_ambiguous)
+    except (*STOPPING, GradientError) as error:
+        attempt = Attempt(engine=Engine.SMT, note=_why(error))
+        return replace(verdict, attempts=(*verdict.attempts, attempt))
+    if evidence and facts | more != facts:
+        found = Finding(facts=more, evidence=evidence, witness=asked.witness, reason=asked.reason)
         findings.append((Engine.SMT, found))
-        return _verdict(context, facts | more, findings, stopped, gradient, rebuild)
+        verdict = _verdict(context, facts | more, findings, stopped, gradient, rebuild)
     return _with_solvers(verdict, asked)
+
+
+def _silent(_what: str, _share: float) -> None:
+    """No progress is wanted."""
+
+
+def _why(error: Exception) -> str:
+    """What ended an engine, as a phrase for a reason."""
+    return f"memory ran out ({error})" if isinstance(error, MemoryError) else str(error)
+
+
+def _outcome(context: Context, facts: Facts) -> Outcome:
+    """What the facts say; samples are compared only where that matters."""
+    distinct = len(facts.determined) == context.samples and context.batch.distinct
+    return facts.outcome(context.samples, distinct=distinct)
 
 
 def _settled(context: Context, facts: Facts) -> bool:
     """Whether the outcome is known, and for an ambiguous batch the status of every sample."""
-    outcome = facts.outcome(context.samples, distinct=context.batch.distinct)
+    outcome = _outcome(context, facts)
     if outcome is Outcome.AMBIGUOUS:
         return SampleStatus.UNKNOWN not in facts.statuses(context.samples)
     return outcome is not Outcome.UNKNOWN
@@ -223,12 +270,28 @@ def _asks_solvers(setting: Setting, samples: int) -> bool:
     return setting.engine == "smt" or (setting.engine == "auto" and ask_smt.is_small(setting, samples))
 
 
+def _left_to_solvers(context: Context, verdict: Verdict) -> bool:
+    """Whether the engines left something open that the solvers may be asked about."""
+    if not _asks_solvers(context.setting, context.samples):
+        return False
+    if verdict.outcome is Outcome.AMBIGUOUS:
+        return SampleStatus.UNKNOWN in verdict.samples
+    return verdict.outcome is Outcome.UNKNOWN
+
+
 def _with_solvers(verdict: Verdict, asked: Verdict) -> Verdict:
-    """The solvers' answer beside what is proved about single samples; the two must not contradict."""
+    """The solvers' answer beside what is proved; the two must not contradict.
+
+    ``trust`` is the weakest word that any part of the answer rests on. The certificate stays, and claims
+    what it shows.
+    """
     attempts = verdict.attempts + asked.attempts
+    known = verdict.outcome is not Outcome.UNKNOWN
     if asked.outcome is Outcome.UNKNOWN:
-        reason = "; ".join(part for part in (verdict.reason, f"SMT: {asked.reason}") if part)
-        return replace(verdict, reason=reason, attempts=attempts)
+        told = () if known else (f"SMT: {asked.reason}",)
+        return replace(verdict, reason="; ".join(filter(None, (verdict.reason, *told))), attempts=attempts)
+    if known and asked.outcome is not verdict.outcome:
+        raise SoundnessError(f"{verdict.outcome.value} is proved, but the solvers say {asked.outcome.value}")
     for m, status in enumerate(verdict.samples):
         if status is not SampleStatus.UNKNOWN and asked.samples[m] not in (status, SampleStatus.UNKNOWN):
             raise SoundnessError(
@@ -238,7 +301,19 @@ def _with_solvers(verdict: Verdict, asked: Verdict) -> Verdict:
         own if own is not SampleStatus.UNKNOWN else other
         for own, other in zip(verdict.samples, asked.samples, strict=True)
     )
-    return replace(asked, samples=merged, attempts=attempts, batch=verdict.batch)
+    if not known:
+        return replace(
+            asked, samples=merged, attempts=attempts, batch=verdict.batch, certificate=verdict.certificate
+        )
+    if merged == verdict.samples:
+        return replace(verdict, attempts=attempts)
+    told = (
+        f"sample {m} is {status.value} on the solvers' word"
+        for m, status in enumerate(merged)
+        if status is not verdict.samples[m]
+    )
+    reason = "; ".join((verdict.reason, *told))
+    return replace(verdict, samples=merged, reason=reason, attempts=attempts, trust=asked.trust)
 
 
 def _verdict(
@@ -249,7 +324,7 @@ def _verdict(
     gradient: Gradient | None,
     rebuild: Mixing | None,
 ) -> Verdict:
-    outcome = facts.outcome(context.samples, distinct=context.batch.distinct)
+    outcome = _outcome(context, facts)
     statuses = facts.statuses(context.samples)
     evidence = tuple(part for _, finding in findings for part in finding.evidence)
     certificate = None
@@ -311,8 +386,9 @@ def _reason(
     if outcome is not Outcome.UNKNOWN:
         return "; ".join(parts)
     if stopped:
-        parts.append(f"{stopped}; give more, or a smaller batch")
-    parts.extend(obstacles(context.batch, context.passed, context.setting.loss))
+        parts.append(f"{stopped}; {MORE}")
+    if not stopped or "passed" in vars(context):
+        parts.extend(obstacles(context.batch, context.passed, context.setting.loss))
     if context.network.depth == 1:
         parts.append("the network has no hidden layer, which lifting needs")
     elif not stopped:

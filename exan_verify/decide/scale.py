@@ -12,11 +12,14 @@ from __future__ import annotations
 import time
 from fractions import Fraction
 
+import numpy as np
+
 from exan_verify.certificate import Scale, Twin, Twins
 from exan_verify.decide.context import Context, Finding
 from exan_verify.decide.labels import backward_map
 from exan_verify.decide.system import Plan, equations, full_feature_rank, plan
 from exan_verify.decide.twins import TwinSearch, twins_of
+from exan_verify.exact.dyadic import guessed
 from exan_verify.exact.linalg import rank_mod
 from exan_verify.exact.modular import PRIME, Residues, add_mod, negate_mod
 from exan_verify.facts import Facts
@@ -136,4 +139,4 @@ def _reason(found: tuple[Twin, ...], scale: Scale | None, samples: int) -> str |
 
 
 def _number(twin: Twin) -> float:
-    return float((Fraction(twin.low) + Fraction(twin.high)) / 2)
+    return float(guessed(np.array([(Fraction(twin.low) + Fraction(twin.high)) / 2], dtype=object))[0])

@@ -8,13 +8,16 @@ are exact in float64 (docs/theory.md 3.6).
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
+from fractions import Fraction
 from math import lcm
 
 import numpy as np
 import numpy.typing as npt
 
 from exan_verify.network import Array
+from exan_verify.verdict import poll
 
 DIGIT_BITS = 16
 DIGIT_BASE = 1 << DIGIT_BITS
@@ -50,11 +53,29 @@ def scaled(array: Array) -> Scaled:
     """Read an exact array of any shape as integers over one common denominator."""
     if array.dtype == object:
         denominator = lcm(1, *(value.denominator for value in array.reshape(-1)))
-        largest = max((abs(int(value * denominator)) for value in array.reshape(-1)), default=0)
+        poll()
+        numerators = (abs(v.numerator) * (denominator // v.denominator) for v in array.reshape(-1))
+        largest = max(numerators, default=0)
         return Scaled(array, denominator, _digit_count(largest.bit_length()))
     low, high = _exponent_range(array)
     shift = max(0, _mantissa_bits(array) - low)
     return Scaled(array, 1 << shift, _digit_count(high + shift))
+
+
+def guessed(array: Array) -> npt.NDArray[np.float64]:
+    """The nearest float64 numbers, for guesses only: beyond their range the largest of them."""
+    try:
+        return array.astype(np.float64)
+    except OverflowError:
+        rounded = [_saturated(value) for value in array.reshape(-1)]
+        return np.array(rounded, dtype=np.float64).reshape(array.shape)
+
+
+def _saturated(value: Fraction) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return sys.float_info.max if value > 0 else -sys.float_info.max
 
 
 def _digit_count(bits: int) -> int:
@@ -70,6 +91,7 @@ def _exponent_range(array: Array) -> tuple[int, int]:
     low, high = 0, 0
     flat = array.reshape(-1)
     for start in range(0, flat.size, 1 << 20):
+        poll()
         part = flat[start : start + (1 << 20)].astype(np.float64)
         exponents = np.frexp(part)[1][part != 0]
         if exponents.size:
@@ -93,19 +115,22 @@ def _float_planes(part: Array, shift: int, count: int) -> npt.NDArray[np.float64
 def _integers(part: Array, denominator: int) -> Array:
     if part.dtype == object:
         ints = np.empty(part.shape, dtype=object)
-        for index, value in np.ndenumerate(part):
-            ints[index] = value.numerator * (denominator // value.denominator)
+        for target, row in zip(ints, part, strict=True):
+            poll()
+            target[:] = [value.numerator * (denominator // value.denominator) for value in row]
         return ints
     ints = np.empty(part.shape, dtype=object)
-    for index, value in np.ndenumerate(part):
-        numerator, power = float(value).as_integer_ratio()
-        ints[index] = numerator * (denominator // power)
+    for target, row in zip(ints, part, strict=True):
+        poll()
+        ratios = (value.as_integer_ratio() for value in row.astype(np.float64).tolist())
+        target[:] = [numerator * (denominator // power) for numerator, power in ratios]
     return ints
 
 
 def _object_planes(ints: Array, count: int) -> npt.NDArray[np.float64]:
     planes = np.zeros((count, *ints.shape))
     for index, value in np.ndenumerate(ints):
+        poll()
         magnitude, sign = abs(value), -1 if value < 0 else 1
         for k in range(count):
             planes[(k, *index)] = sign * (magnitude >> (DIGIT_BITS * k) & (DIGIT_BASE - 1))

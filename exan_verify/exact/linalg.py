@@ -2,20 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from math import lcm
-from typing import Any
+from typing import Any, TypeVar
 
 import flint
 import numpy as np
 
+from exan_verify.exact.apart import apart
 from exan_verify.exact.modular import PRIME, Residues
 from exan_verify.network import Array, to_fraction
+from exan_verify.verdict import poll
+
+_LONG = 1.0
+"""Seconds that one elimination may take in this process, where nothing can interrupt it."""
+
+
+_FEW = 64
+"""Entries whose length is not looked at."""
+
+_Answer = TypeVar("_Answer")
 
 
 def rank_mod(matrix: Residues) -> int:
     """Rank over F_p of residues (rows, cols): a proved lower bound of the rank over the reals."""
+    return _called(rank_seconds(*matrix.shape), _rank_mod, matrix)
+
+
+def rank_seconds(rows: int, cols: int) -> float:
+    """About how long :func:`rank_mod` takes: to read the entries, and to eliminate."""
+    return rows * cols * (6e-7 + 4e-10 * min(rows, cols))
+
+
+def _rank_mod(matrix: Residues) -> int:
     rows, cols = matrix.shape
     if rows == 0 or cols == 0:
         return 0
@@ -24,11 +44,19 @@ def rank_mod(matrix: Residues) -> int:
 
 def rank(matrix: Array) -> int:
     """Rank over Q of a rational matrix (rows, cols)."""
+    return _called(_elimination(matrix), _rank, matrix)
+
+
+def _rank(matrix: Array) -> int:
     return int(_integer_matrix(matrix).rank())
 
 
 def pivots(matrix: Array) -> list[int]:
     """Indices of the first maximal set of independent columns of a rational matrix."""
+    return _called(_elimination(matrix), _pivots, matrix)
+
+
+def _pivots(matrix: Array) -> list[int]:
     reduced, _, found = _integer_matrix(matrix).rref()
     columns, row = [], 0
     for col in range(matrix.shape[1]):
@@ -40,6 +68,10 @@ def pivots(matrix: Array) -> list[int]:
 
 def nullspace(matrix: Array) -> Array:
     """Basis of the right null space of a rational matrix, one column per vector, as Fractions."""
+    return _called(_elimination(matrix), _nullspace, matrix)
+
+
+def _nullspace(matrix: Array) -> Array:
     basis, nullity = _integer_matrix(matrix).nullspace()
     cols = matrix.shape[1]
     out = np.empty((cols, nullity), dtype=object)
@@ -54,6 +86,11 @@ def solve(matrix: Array, right: Array) -> Array | None:
 
     ``matrix`` (rows, k) must have full column rank; None when it has not, or when no solution exists.
     """
+    k = matrix.shape[1]
+    return _called(1e-9 * k**3 * max(8, right.shape[1]) * _bits(matrix), _solve, matrix, right)
+
+
+def _solve(matrix: Array, right: Array) -> Array | None:
     rows, k = matrix.shape
     chosen = pivots(matrix.T)
     if len(chosen) < k:
@@ -67,6 +104,11 @@ def solve(matrix: Array, right: Array) -> Array | None:
 
 def multiply(left: Array, right: Array) -> Array:
     """The product of two rational matrices as Fractions."""
+    seconds = 2e-8 * left.size * right.shape[1] + 3e-6 * (left.size + right.size)
+    return _called(seconds, _multiply, left, right)
+
+
+def _multiply(left: Array, right: Array) -> Array:
     return _from_flint(_rational_matrix(left) * _rational_matrix(right))
 
 
@@ -85,6 +127,26 @@ def characteristic_polynomial(matrix: Array) -> list[Fraction]:
     """Coefficients, constant term first, of the characteristic polynomial of a square rational matrix."""
     polynomial = _rational_matrix(matrix).charpoly()
     return [_to_fraction(polynomial[k]) for k in range(matrix.shape[0] + 1)]
+
+
+def _called(seconds: float, function: Callable[..., _Answer], *arguments: Array) -> _Answer:
+    """Here, or apart where ``seconds`` is long; the estimate counts operations, so any machine does the same.
+    """
+    poll()
+    return apart(function, *arguments) if seconds > _LONG else function(*arguments)
+
+
+def _elimination(matrix: Array) -> float:
+    """About how many seconds an elimination over Q takes."""
+    return 1e-9 * matrix.size * min(matrix.shape) * _bits(matrix)
+
+
+def _bits(matrix: Array) -> int:
+    """About how long the entries are."""
+    if matrix.dtype != object or matrix.size < _FEW:
+        return 64
+    exact = map(to_fraction, matrix.reshape(-1))
+    return max(max(v.numerator.bit_length(), v.denominator.bit_length()) for v in exact)
 
 
 def _integer_matrix(matrix: Array) -> Any:

@@ -23,6 +23,7 @@ import numpy as np
 
 from exan_verify.errors import InputError
 from exan_verify.network import Array, to_fraction
+from exan_verify.verdict import poll
 
 Vector = tuple[Fraction, ...]
 
@@ -232,6 +233,7 @@ class _Tableau:
 
     def pivot(self, row: int, column: int) -> None:
         """Exchange a basic and a nonbasic variable."""
+        poll()
         a, p = self.entries, self.entries[row, column]
         line, entering = a[row].copy(), a[:, column].copy()
         out = (a * p - np.multiply.outer(entering, line)) // self.denominator

@@ -12,6 +12,8 @@ from hashlib import shake_256
 import numpy as np
 import numpy.typing as npt
 
+from exan_verify.verdict import poll
+
 PRIME_BITS = 61
 PRIME = (1 << PRIME_BITS) - 1
 
@@ -67,6 +69,7 @@ def reduce_digits(digits: npt.NDArray[np.int64]) -> Residues:
     top = digits[-1]
     total: Residues = np.where(top < 0, top + PRIME, top).astype(np.uint64)
     for plane in digits[-2::-1]:
+        poll()
         # multiplication by 2^16 is a rotation of the 61 bits
         rotated = ((total << np.uint64(16)) & _P) | (total >> np.uint64(PRIME_BITS - 16))
         total = fold(rotated + plane.astype(np.uint64))

@@ -18,12 +18,14 @@ import numpy.typing as npt
 from exan_verify.exact.dyadic import DIGIT_BASE, DIGIT_BITS, Scaled, scaled
 from exan_verify.exact.modular import PRIME, Residues, constant, inverse, multiply_mod, reduce_digits
 from exan_verify.network import Array
+from exan_verify.verdict import poll
 
 Digits = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
 _BLOCK_ENTRIES = 1 << 20
 _MAX_TERMS = 1 << 20
+_BLOCK_PRODUCTS = 1 << 32  # of digits, between two looks at the budget: a second
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,7 +43,10 @@ class RationalMatrix:
     def of(cls, array: Array) -> RationalMatrix:
         """From a 2-d exact array."""
         source = scaled(array)
-        return cls(carry(source.planes(array).astype(np.int64)), source.denominator)
+        width = max(1, _BLOCK_ENTRIES // max(1, len(array)))
+        columns = [array[:, start : start + width] for start in range(0, array.shape[1], width)] or [array]
+        parts = [carry(source.planes(part).astype(np.int64)) for part in columns]
+        return cls(_side_by_side(parts), source.denominator)
 
     @classmethod
     def from_residues(cls, residues: Residues) -> RationalMatrix:
@@ -103,8 +108,9 @@ class RationalMatrix:
     def fractions(self) -> Array:
         """The entries as an object array of Fractions."""
         out = np.empty(self.shape, dtype=object)
-        for index, value in np.ndenumerate(self.integers()):
-            out[index] = Fraction(value, self.denominator)
+        for target, row in zip(out, self.integers(), strict=True):
+            poll()
+            target[:] = [Fraction(value, self.denominator) for value in row]
         return out
 
     def residues(self) -> Residues:
@@ -118,20 +124,31 @@ def product(left: Array | RationalMatrix, right: RationalMatrix) -> RationalMatr
     rows, terms = source.shape
     cols = right.shape[1]
     count = source.digits.shape[0] if isinstance(source, RationalMatrix) else source.count
-    right_count = right.digits.shape[0]
-    total = np.zeros((count + right_count, rows, cols), dtype=np.int64)
-    if total.size == 0 or terms == 0:
+    if rows * cols * terms == 0:
         return RationalMatrix(np.zeros((1, rows, cols), dtype=np.int64), 1)
+    width = max(1, _BLOCK_PRODUCTS // (count * rows * terms * len(right.digits)))
+    parts = [
+        _product(source, count, right.digits[:, :, start : start + width]) for start in range(0, cols, width)
+    ]
+    return RationalMatrix(_side_by_side(parts), source.denominator * right.denominator)
+
+
+def _product(source: Scaled | RationalMatrix, count: int, right: Digits) -> Digits:
+    """The digits of the product with the columns ``right`` (count, k, cols), block by block over k."""
+    rows, terms = source.shape
+    right_count, _, cols = right.shape
+    total = np.zeros((count + right_count, rows, cols), dtype=np.int64)
     step = max(1, min(_MAX_TERMS, _BLOCK_ENTRIES // max(1, rows)))
     for start in range(0, terms, step):
+        poll()
         block = slice(start, min(terms, start + step))
         planes = _planes(source, block).reshape(count * rows, -1)
-        stacked = right.digits[:, block].transpose(1, 0, 2).reshape(-1, right_count * cols)
+        stacked = right[:, block].transpose(1, 0, 2).reshape(-1, right_count * cols)
         sums = (planes @ stacked.astype(np.float64)).reshape(count, rows, right_count, cols)
         for a in range(count):
             for b in range(right_count):
                 total[a + b] += sums[a, :, b].astype(np.int64)
-    return RationalMatrix(carry(total), source.denominator * right.denominator)
+    return carry(total)
 
 
 def product_mod(left: Array, right: Residues) -> Residues:
@@ -148,6 +165,7 @@ def carry(planes: Digits) -> Digits:
     """Normalise int64 planes (any sign, below 2^62 in size) to digits: see :class:`RationalMatrix`."""
     digits, over = [], np.zeros(planes.shape[1:], dtype=np.int64)
     for plane in planes:
+        poll()
         value = plane + over
         digits.append(value & (DIGIT_BASE - 1))
         over = value >> DIGIT_BITS
@@ -157,6 +175,19 @@ def carry(planes: Digits) -> Digits:
     if np.any(over):
         digits.append(over)
     return _trim(np.stack(digits))
+
+
+def _side_by_side(parts: list[Digits]) -> Digits:
+    """The digits of one matrix from those of its blocks of columns."""
+    if len(parts) == 1:
+        return parts[0]
+    rows, cols = parts[0].shape[1], sum(part.shape[2] for part in parts)
+    out, start = np.zeros((max(map(len, parts)), rows, cols), dtype=np.int64), 0
+    for part in parts:
+        poll()
+        out[: len(part), :, start : start + part.shape[2]] = part
+        start += part.shape[2]
+    return out
 
 
 def _trim(digits: Digits) -> Digits:

@@ -9,7 +9,7 @@ import numpy as np
 
 from exan_verify.exact.backprop import Forward
 from exan_verify.exact.rational import RationalMatrix, product
-from exan_verify.network import Array, Loss, ReluNetwork
+from exan_verify.network import Array, Loss, ReluNetwork, to_fraction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,5 +46,5 @@ def distinct_loss_vectors(loss: Loss, logits: Array, labels: Array) -> int:
     for m in range(logits.shape[1]):
         shift = logits[-1, m] if loss is Loss.CROSS_ENTROPY else Fraction(0)
         own = np.atleast_1d(labels[m])
-        keys.add((tuple(f - shift for f in logits[:, m]), tuple(float(v) for v in own)))
+        keys.add((tuple(f - shift for f in logits[:, m]), tuple(map(to_fraction, own))))
     return len(keys)

@@ -20,6 +20,7 @@ import numpy as np
 
 from exan_verify.exact.modular import PRIME, Residues, inverse, residues
 from exan_verify.network import Array, Loss, to_fraction
+from exan_verify.verdict import poll
 
 
 class VanishingDenominatorError(ArithmeticError):
@@ -50,10 +51,14 @@ def loss_vectors_mod(loss: Loss, logits: Array, labels: Array, divisor: int, t: 
     if loss.rational:
         return residues(loss_vectors(loss, logits, labels, divisor))
     exponents = _common_exponents(logits)
-    powers = [[pow(t, int(a) % (PRIME - 1), PRIME) for a in row] for row in exponents]
+    powers = []
+    for row in exponents:
+        poll()
+        powers.append([pow(t, int(a) % (PRIME - 1), PRIME) for a in row])
     scale = inverse(divisor)
     out = np.empty(logits.shape, dtype=np.uint64)
     for m in range(logits.shape[1]):
+        poll()
         column = [row[m] for row in powers]
         values = _softmax_mod(column) if loss is Loss.CROSS_ENTROPY else [_ratio(e, 1 + e) for e in column]
         for k, value in enumerate(values):

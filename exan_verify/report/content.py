@@ -91,8 +91,8 @@ class Exact:
 
     status: str
     exans: tuple[int, ...]
-    published: bool
-    peelable: bool
+    published: str
+    peelable: str
     radius: str
 
 
@@ -159,12 +159,12 @@ def _attacked(section: Section) -> str:
 
 
 def _exact(audit: Audit, m: int) -> Exact:
-    radius = audit.radius[m]
+    radius, state = audit.radius[m], audit.exclusivity
     return Exact(
         status=audit.verdict.samples[m].value,
-        exans=tuple(layer[m] for layer in audit.exclusivity.counts),
-        published=audit.exclusivity.published_by_sample[m],
-        peelable=audit.peelable[m],
+        exans=() if state is None else tuple(layer[m] for layer in state.counts),
+        published="-" if state is None else "yes" if state.published_by_sample[m] else "no",
+        peelable="-" if state is None else "yes" if state.peelable[m] else "no",
         radius="not decided" if radius is None else f"{radius:g}",
     )
 
@@ -176,6 +176,8 @@ def _audit_cards(audit: Audit) -> Iterator[Card]:
 
 
 def _exclusivity_cards(audit: Audit) -> Iterator[Card]:
+    if audit.exclusivity is None:
+        return
     size, published = audit.size, sum(audit.exclusivity.published_by_sample)
     yield Card(
         name="Published ExAN condition",
@@ -187,7 +189,7 @@ def _exclusivity_cards(audit: Audit) -> Iterator[Card]:
         ),
         tone="bad" if published else "plain",
     )
-    peelable = sum(audit.peelable)
+    peelable = sum(audit.exclusivity.peelable)
     yield Card(
         name="Peeling closure",
         value=f"{peelable} of {size}",

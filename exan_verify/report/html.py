@@ -58,7 +58,8 @@ def _part(section: Section) -> dict[str, Any]:
 
 def _bands(section: Section) -> Iterator[dict[str, Any]]:
     """The exclusivity map, a few samples at a time: their numbers, and the counts of each hidden layer."""
-    counts = () if section.audit is None else section.audit.exclusivity.counts
+    state = None if section.audit is None else section.audit.exclusivity
+    counts = () if state is None else state.counts
     for start in range(0, section.size if counts else 0, _MAP_COLUMNS):
         stop = min(start + _MAP_COLUMNS, section.size)
         yield {"samples": range(start, stop), "layers": [layer[start:stop] for layer in counts]}

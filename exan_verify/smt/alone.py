@@ -226,6 +226,8 @@ class Cube:
         size = len(known) - 1 if affine else len(known[0].x)
         if not self.boxes or len(here) * size > MAX_COORDINATES:
             return False
+        if joint is not None and not joint.any():
+            return False  # no equation sees any sample of these regions
         frame = _affine_frame(known) if affine else _input_frame(size)
         if joint is None:
             weights = self._unit_weights(len(here), frame.shape[1])
@@ -270,7 +272,8 @@ class Cube:
         )
         for m, sample in enumerate(here):
             place = self.patterns.index(sample.pattern)
-            part = rows[:, place * width : (place + 1) * width].reshape(len(rows), -1, size + self.has_bias)
+            shape = (len(rows), len(self._seen), size + self.has_bias)
+            part = rows[:, place * width : (place + 1) * width].reshape(shape)
             out[:, m, : part.shape[1], 1:] = part[:, :, :size]
             if self.has_bias:
                 out[:, m, : part.shape[1], 0] = part[:, :, size]

@@ -25,6 +25,7 @@ from exan_verify.decide.families.result import of_batches, witness
 from exan_verify.decide.families.second import Accepted
 from exan_verify.decide.lifting import conclude, hypotheses
 from exan_verify.decide.system import Plan, equations, outgoing_weights, plan, rational_weights
+from exan_verify.errors import BudgetExhausted
 from exan_verify.exact.backprop import backward
 from exan_verify.exact.linalg import rank_mod
 from exan_verify.exact.modular import PRIME
@@ -67,7 +68,10 @@ def decide(context: Context, budget: Budget) -> Finding:
     determined: frozenset[int] = frozenset()
     for layer in range(1, context.network.depth):
         start = time.monotonic()
-        found = _at_layer(context, layer, budget)
+        try:
+            found = _at_layer(context, layer, budget)
+        except BudgetExhausted as error:  # what other layers proved stays
+            found = Found(note=str(error))
         seconds = time.monotonic() - start
         attempts.append(
             Attempt(

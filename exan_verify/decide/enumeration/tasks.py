@@ -106,9 +106,13 @@ class Store:
         with suppress(OSError):
             self.directory.mkdir(parents=True, exist_ok=True)
             handle, name = tempfile.mkstemp(dir=self.directory, suffix=".part")
-            with os.fdopen(handle, "w") as file:
-                json.dump(record, file)
-            Path(name).replace(self._path(part))
+            try:
+                with os.fdopen(handle, "w") as file:
+                    json.dump(record, file)
+                Path(name).replace(self._path(part))
+            except BaseException:  # a full disk, or Ctrl-C: no half of a part stays
+                Path(name).unlink(missing_ok=True)
+                raise
 
     def clear(self, parts: int) -> None:
         """Remove the parts of a search that is done."""

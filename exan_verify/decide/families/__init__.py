@@ -12,6 +12,7 @@ from collections.abc import Callable
 from exan_verify.decide.context import Context, Finding
 from exan_verify.decide.families import counting, linear, mixing, orbits, shears, silent
 from exan_verify.decide.families.result import Part, joined, witness
+from exan_verify.errors import BudgetExhausted
 from exan_verify.verdict import Attempt, Budget, Engine
 
 METHODS: tuple[Callable[[Context, Budget], Part], ...] = (
@@ -33,7 +34,11 @@ def decide(context: Context, budget: Budget) -> Finding:
     for method in METHODS:
         if stopped := budget.exhausted:
             break
-        parts.append(method(context, budget))
+        try:
+            parts.append(method(context, budget))
+        except BudgetExhausted as error:  # what other methods proved stays
+            stopped = str(error)
+            break
     found = joined(parts)
     attempt = Attempt(
         engine=Engine.FAMILIES,

@@ -17,6 +17,7 @@ import numpy as np
 from exan_verify.decide.context import Context
 from exan_verify.decide.families.linear import logit_rows
 from exan_verify.decide.families.motion import fractions, margins
+from exan_verify.exact.dyadic import guessed
 from exan_verify.exact.linalg import multiply, solve
 from exan_verify.exact.modular import PRIME, Residues
 from exan_verify.exact.rational import RationalMatrix, product
@@ -73,10 +74,11 @@ def candidates(context: Context, space: Directions, group: Sequence[int], count:
     weight = context.network.layers[0].weight
     if weight.dtype == object:
         return free[:count]
-    here = weight.astype(np.float64) @ context.batch.inputs[list(group)].astype(np.float64).T
     bias = context.network.layers[0].bias
-    slack = np.abs(here if bias is None else here + bias.astype(np.float64)[:, None]).min(axis=1)
-    rate = np.abs(weight[:, free].astype(np.float64) / np.maximum(slack, 1e-9)[:, None]).max(axis=0)
+    with np.errstate(all="ignore"):  # what overflows is ranked last
+        here = weight.astype(np.float64) @ guessed(context.batch.inputs[list(group)]).T
+        slack = np.abs(here if bias is None else here + guessed(bias)[:, None]).min(axis=1)
+        rate = np.abs(weight[:, free].astype(np.float64) / np.maximum(slack, 1e-9)[:, None]).max(axis=0)
     return [free[k] for k in np.argsort(rate, kind="stable")[:count]]
 
 

@@ -25,6 +25,7 @@ from exan_verify.decide.families.regions import shared_regions
 from exan_verify.decide.families.result import Part, names, of_batches
 from exan_verify.decide.families.second import Accepted, accept
 from exan_verify.exact.backprop import affine
+from exan_verify.exact.dyadic import guessed
 from exan_verify.exact.linalg import multiply, nullspace, rank, solve
 from exan_verify.exact.rational import RationalMatrix
 from exan_verify.network import Array, Labels, Loss
@@ -137,8 +138,7 @@ def _along(context: Context, group: tuple[int, ...], skew: Array) -> list[Accept
     the nearest one that stays when those do not hold up exactly.
     """
     limits, tied = _limits(context, group), _tied(context, group)
-    values = limits.astype(np.float64)
-    inputs = context.batch.inputs[list(group)].astype(np.float64)
+    values, inputs = guessed(limits), guessed(context.batch.inputs[list(group)])
     size = max(abs(v) for v in skew.reshape(-1)) if skew.any() else Fraction(1)
     rotations = [_cayley(skew * (scale * sign / size)) for scale in _SCALES for sign in (1, -1)]
     likely = [r for r in rotations if _may_stay(r, values, tied)]
@@ -154,14 +154,16 @@ def _along(context: Context, group: tuple[int, ...], skew: Array) -> list[Accept
 
 def _seeming_distance(rotation: Array, inputs: npt.NDArray[np.float64]) -> float:
     """The least L-infinity distance between a sample and a rotated sample (floating point: a ranking)."""
-    turned = rotation.astype(np.float64) @ inputs
-    return float(np.abs(inputs[:, None, :] - turned[None, :, :]).max(axis=2).min())
+    with np.errstate(all="ignore"):
+        turned = guessed(rotation) @ inputs
+        return float(np.abs(inputs[:, None, :] - turned[None, :, :]).max(axis=2).min())
 
 
 def _may_stay(rotation: Array, values: npt.NDArray[np.float64], tied: Array) -> bool:
     """In floating point: whether all conditions seem to hold after the rotation (only a filter)."""
-    turned = rotation.astype(np.float64) @ values
-    return bool(np.all(turned >= np.where(tied, -1e-9, 0.0) * np.abs(values).max(initial=1.0)))
+    with np.errstate(all="ignore"):
+        turned = guessed(rotation) @ values
+        return bool(np.all(turned >= np.where(tied, -1e-9, 0.0) * np.abs(values).max(initial=1.0)))
 
 
 def _limits(context: Context, group: Sequence[int]) -> Array:

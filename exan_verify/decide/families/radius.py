@@ -16,6 +16,7 @@ import numpy as np
 from exan_verify.decide.context import Context
 from exan_verify.decide.families.motion import below, conditions, fractions, step_limit
 from exan_verify.decide.families.second import Accepted, Radii, displaced, farthest
+from exan_verify.exact.dyadic import guessed
 from exan_verify.exact.linalg import multiply
 from exan_verify.exact.lp import Program, solve
 from exan_verify.network import Array
@@ -142,8 +143,9 @@ def _true(numbers: Array, unit: int) -> Array:
 def _guessed_motion(polytope: _Polytope, objective: Array, exact: bool) -> Sequence[Fraction] | None:
     from scipy.optimize import linprog  # slow to load: only where it is asked
 
-    slopes, values = polytope.slopes.astype(np.float64), polytope.values.astype(np.float64)
-    goal = objective.astype(np.float64)
+    size = np.abs(np.concatenate([polytope.slopes, polytope.values[:, None]], axis=1)).max(axis=1)
+    slopes, values = guessed(polytope.slopes / size[:, None]), guessed(polytope.values / size)
+    goal = guessed(objective / np.abs(objective).max())
     found = linprog(-goal, A_ub=-slopes, b_ub=values, bounds=(None, None))
     if found.status == _UNBOUNDED:
         if exact:

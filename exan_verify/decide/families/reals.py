@@ -24,6 +24,9 @@ from exan_verify.network import Array, Loss
 _PRECISION = 256
 _BASES_TRIED = 20
 
+_FAR = 4096
+_LEAST = Fraction(1, 2**_FAR)
+
 Interval = tuple[Fraction, Fraction]
 
 
@@ -64,9 +67,10 @@ def enclosed_coefficients(context: Context, group: Sequence[int]) -> list[Interv
             rest = [k for k in range(len(chosen)) if k not in basis]
             weights = {k: Fraction(rng.randint(8, 16) * rng.choice((-1, 1)), 16) for k in rest}
             solved = _solve(balls, rows, basis, weights) if size == rows else None
-            if solved is not None:
+            found = [_enclosure(ball) for ball in solved or ()]
+            if solved is not None and None not in found:
                 return [
-                    (weights[k], weights[k]) if k in weights else _enclosure(solved[basis.index(k)])
+                    (weights[k], weights[k]) if k in weights else found[basis.index(k)]
                     for k in range(len(chosen))
                 ]
     return None
@@ -87,14 +91,27 @@ def _solve(balls: Any, rows: int, basis: tuple[int, ...], weights: dict[int, Fra
     return [found[r, 0] for r in range(rows)]
 
 
-def _enclosure(ball: Any) -> Interval:
-    middle, radius = _rational(ball.mid()), _rational(ball.rad())
-    return middle - radius, middle + radius
+def _enclosure(ball: Any) -> Interval | None:
+    """Rational ends of a ball, or None beyond 2^_FAR. Loss vectors of large logits are numbers like e^-10^9,
+    whose digits nobody can write down: what is below 2^-_FAR lies between zero and that.
+    """
+    if not ball.abs_upper() < flint.arb(2) ** _FAR:
+        return None
+    middle, radius = ball.mid(), ball.rad()
+    low, high = _rational(middle) - _above(radius), _rational(middle) + _above(radius)
+    return (low - _LEAST, high + _LEAST) if abs(middle) < flint.arb(2) ** -_FAR else (low, high)
+
+
+def _above(radius: Any) -> Fraction:
+    return _rational(radius) or (_LEAST if radius > 0 else Fraction(0))
 
 
 def _rational(exact: Any) -> Fraction:
-    mantissa, exponent = exact.man_exp()
-    return Fraction(int(mantissa)) * Fraction(2) ** int(exponent)
+    """The number itself; zero where it is smaller than 2^-_FAR."""
+    mantissa, exponent = (int(part) for part in exact.man_exp())
+    if exponent + mantissa.bit_length() < -_FAR:
+        return Fraction(0)
+    return Fraction(mantissa) * Fraction(2) ** exponent
 
 
 def _limit(blocks: Sequence[Block], column: int, alpha: Interval) -> Fraction | None:

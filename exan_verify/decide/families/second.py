@@ -16,6 +16,7 @@ from exan_verify.decide.context import Context
 from exan_verify.decide.families.motion import fractions
 from exan_verify.exact.backprop import forward
 from exan_verify.exact.balance import contributions_cancel
+from exan_verify.exact.dyadic import guessed
 from exan_verify.facts import Facts
 from exan_verify.network import Array, Batch, Labels, Loss
 
@@ -91,7 +92,7 @@ def distances(first: Batch, second: Batch) -> Radii:
 
 def farthest_feature(first: Batch, m: int, second: Batch, j: int) -> int:
     """The feature in which two samples seem to differ most."""
-    gaps = first.inputs[m].astype(np.float64) - second.inputs[j].astype(np.float64)
+    gaps = guessed(first.inputs[m]) / 2 - guessed(second.inputs[j]) / 2  # halves: a difference may overflow
     return int(np.argmax(np.abs(gaps)))
 
 
@@ -109,7 +110,7 @@ def downwards(radius: Fraction | None) -> float:
     """The greatest float that is not above the radius; infinity for None."""
     if radius is None:
         return math.inf
-    nearest = float(radius)
+    nearest = float(guessed(np.array([radius], dtype=object))[0])
     return nearest if Fraction(nearest) <= radius else math.nextafter(nearest, -math.inf)
 
 

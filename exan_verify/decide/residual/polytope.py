@@ -12,6 +12,7 @@ from fractions import Fraction
 import numpy as np
 
 from exan_verify.decide.residual.rest import Rest
+from exan_verify.exact.dyadic import guessed
 from exan_verify.exact.linalg import solve
 from exan_verify.network import Array, to_fraction
 
@@ -66,7 +67,7 @@ def _bound(rows: Array, axis: int, sign: int) -> tuple[Fraction, tuple[int, ...]
     from scipy.optimize import linprog  # slow to load: only where it is asked
 
     dimension = rows.shape[1] - 1
-    floats = rows.astype(np.float64)
+    floats = guessed(rows)
     scale = np.abs(floats).max(axis=1)
     kept = np.flatnonzero(scale > 0)
     floats = floats[kept] / scale[kept, None]

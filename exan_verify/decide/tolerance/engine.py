@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import replace
 from fractions import Fraction
 
 from exan_verify.certificate import Claim, Question, Tolerance, domain_record, issue
@@ -11,6 +12,7 @@ from exan_verify.decide.context import Setting
 from exan_verify.decide.tolerance.bounds import Shown, show
 from exan_verify.decide.tolerance.centre import find, numerical_rank
 from exan_verify.decide.tolerance.problem import NotShownError, Problem
+from exan_verify.exact.apart import apart
 from exan_verify.exact.balls import working_precision
 from exan_verify.network import Gradient, Labels, to_fraction
 from exan_verify.verdict import Attempt, Budget, Engine, Outcome, SampleStatus, Trust, Verdict, Witness
@@ -20,11 +22,47 @@ _MARGIN = 1.015
 pseudo-inverses are rounded otherwise on another machine.
 """
 
+_LONG = 1 << 30
+"""Multiplications of floats that this process does in one step: a second, about."""
+
+_BALLS = 8
+"""What a multiplication of balls costs."""
+
 LARGEST_LAYER = 8_000_000
 """Entries of one layer's gradient beyond which balls would need more than about 4 GiB."""
 
 
 def decide(
+    setting: Setting, gradient: Gradient, batch_size: int | None, tolerance: Fraction, limits: Budget
+) -> Verdict:
+    """As :func:`decide_here`; long questions in a process of their own, because single steps of them are."""
+    if not _long(setting, batch_size):
+        return decide_here(setting, gradient, batch_size, tolerance, limits)
+    alone = replace(setting, progress=None)  # a caller's function stays here
+    verdict, spent = apart(_measured, alone, gradient, batch_size, tolerance, limits)
+    limits.spend(spent - limits.spent)
+    return verdict
+
+
+def _measured(
+    setting: Setting, gradient: Gradient, batch_size: int | None, tolerance: Fraction, limits: Budget
+) -> tuple[Verdict, int]:
+    return decide_here(setting, gradient, batch_size, tolerance, limits), limits.spent
+
+
+def _long(setting: Setting, batch_size: int | None) -> bool:
+    """Whether decompositions of the layers, or the lifted equations, take more than a second or two."""
+    shapes = [layer.shape for layer in setting.network.layers]
+    if max(rows * cols * min(rows, cols) for rows, cols in shapes) > _LONG:
+        return True
+    samples, neurons = batch_size or min(shapes[0]), shapes[0][0]
+    equations = min(
+        neurons, samples * (samples + 1) // 2 + samples * min(samples, setting.network.widths[-1])
+    )
+    return max(neurons * equations**2 * _BALLS, samples * sum(a * b for a, b in shapes) * _BALLS) > _LONG
+
+
+def decide_here(
     setting: Setting, gradient: Gradient, batch_size: int | None, tolerance: Fraction, limits: Budget
 ) -> Verdict:
     """UNIQUE up to a radius, with a certificate, or UNKNOWN with the step that failed.
@@ -40,9 +78,12 @@ def decide(
         _check_scope(problem)
         if batch_size is None:
             problem = _guessed(problem)
+        _check_count(problem)
         with working_precision():
             shown = show(problem, find(problem))
-    except NotShownError as error:
+    except (NotShownError, OverflowError) as error:
+        if isinstance(error, OverflowError):
+            error = NotShownError("numbers beyond the range of float64 are not taken on with a tolerance")
         note = f"tolerance {float(tolerance):g}: {error}"
         attempt = Attempt(engine=Engine.LIFTING, note=note, layer=1, seconds=time.monotonic() - start)
         return Verdict(
@@ -67,6 +108,17 @@ def _check_scope(problem: Problem) -> None:
     largest = max(array.size for array in problem.layers)
     if largest > LARGEST_LAYER:
         raise NotShownError(f"a layer has {largest} parameters; up to {LARGEST_LAYER} are taken on")
+
+
+def _check_count(problem: Problem) -> None:
+    """T2 has an equation per neuron: whether that is enough is known before anything is computed."""
+    samples, width = problem.samples, problem.following
+    unknowns, neurons = samples * (samples - 1) // 2 + samples * width, problem.network.widths[1]
+    if samples > 1 and unknowns > neurons:
+        raise NotShownError(
+            f"{unknowns} equations are needed for {samples} samples and {neurons} neurons give one each; "
+            "ask about fewer samples"
+        )
 
 
 def _guessed(problem: Problem) -> Problem:

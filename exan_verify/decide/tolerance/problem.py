@@ -47,6 +47,13 @@ class Problem:
             return "zero_sum" if zero_sum else "full"
         return "full" if self.network.widths[2] <= self.samples else "column_space"
 
+    @property
+    def following(self) -> int:
+        """K', the unknowns of a next delta under :attr:`parametrisation`."""
+        if self.parametrisation == "column_space":
+            return self.samples
+        return self.network.widths[2] - (self.parametrisation == "zero_sum")
+
     @cached_property
     def layers(self) -> tuple[Array, ...]:
         """The stored [dW_i | db_i]."""
