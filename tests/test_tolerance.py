@@ -297,8 +297,9 @@ class TestParts:
 
     def test_stated_radii_are_short_and_not_below(self):
         for proved in (1.23456e-8, 9.9999e-3, 1.0, 123456.0, 5e-324, 0.0):
-            stated = stated_radius(proved)
+            stated = stated_radius(proved, 0.0)
             assert proved <= stated <= proved * 1.03 + 1e-323
+            assert stated <= stated_radius(proved, 4.0) <= stated * 1.01 + 4 * 2.0**-45
 
     def test_columns_that_may_mix_leave_the_order_open(self):
         columns = np.array([[0, 1e-3], [1e-3, 0]])

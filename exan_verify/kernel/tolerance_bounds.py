@@ -187,8 +187,12 @@ def _equations(
 
 
 def _solved(defect: Floats, residuals: Floats) -> Floats:
-    """T3: bounds s_m >= (I - Y)^-1 t_m, from Y s_m + t_m <= s_m with s_m, t_m > 0, which is verified."""
-    lifted = residuals + max(float(residuals.max()) * 2.0**-30, 2.0**-1000)
+    """T3: bounds s_m >= (I - Y)^-1 t_m, from Y s_m + t_m <= s_m with s_m, t_m > 0, which is verified.
+
+    The t_m are raised for that, since a float solution of a column is only as good as its largest entry. What
+    the true t_m say is won back: |w| <= Y |w| + t, so each bound may be put into its own right side.
+    """
+    lifted = residuals + np.maximum(residuals.max(axis=0) * 2.0**-30, 2.0**-1000)
     require(bool(np.all(np.isfinite(lifted)) and np.all(np.isfinite(defect))), "the bounds are not finite")
     try:
         guess: Floats = np.linalg.solve(np.eye(len(defect)) - defect, lifted) * (1 + 2.0**-20)
@@ -201,7 +205,9 @@ def _solved(defect: Floats, residuals: Floats) -> Floats:
             "null(R) is not shown to be M-dimensional for every near gradient: the spectral radius of |Y| "
             f"is about {radius:.2g} and must be below 1"
         )
-    return guess
+    for _ in range(_ROUNDS):
+        found = np.minimum(found, upper(ball_matrix(defect) * ball_matrix(found) + ball_matrix(residuals)))
+    return found
 
 
 def _squares(bounds: Floats, others: list[int]) -> BallMatrix:

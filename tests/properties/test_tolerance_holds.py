@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import assume, given
@@ -9,7 +11,8 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog
 
 from exan_verify import Outcome, ReluNetwork, Verdict, certify, check
-from exan_verify.network import Batch, Labels, Loss
+from exan_verify.network import Batch, Labels, Loss, Reduction
+from tests import torch_reference
 from tests.conftest import examples
 from tests.tolerance_cases import case, gap, moved, nearest
 
@@ -148,3 +151,29 @@ def test_solvers_do_not_contradict(seed):
         assert inside(theirs.batch, ours)
     if theirs.outcome is Outcome.AMBIGUOUS:  # not even within 10^6 times the tolerance
         assert 2 * max(ours.witness.radius) > 1e-6 * 10**6
+
+
+@given(seed=SEEDS, power=st.sampled_from([-12, -10, -6]))
+@examples(60)
+def test_certificates_near_the_precision_of_floats_are_accepted(seed, power):
+    """Small dyadic networks with samples that fit badly, gradients as autograd gives them: what the engine
+    states
+    is what the kernel shows with guesses of its own."""
+    rng = np.random.default_rng(seed)
+    widths = [[5, 24, 2], [5, 30, 3], [5, 30, 10, 3], [5, 30, 3, 3]][int(rng.integers(4))]
+    loss = list(Loss)[int(rng.integers(4))]
+    network = ReluNetwork.from_arrays(
+        [rng.integers(-8, 9, size=(b, a)) / 4 for a, b in pairwise(widths)],
+        [rng.integers(-8, 9, size=b) / 4 for b in widths[1:]],
+    )
+    samples = int(rng.integers(1, 4))
+    classes = rng.integers(widths[-1], size=samples)
+    y = classes if loss.value in ("cross_entropy", "hinge") else np.eye(widths[-1])[classes]
+    x = rng.integers(-16, 17, size=(samples, 5)) / 4
+    batch = Batch.of(x, y, network=network, loss=loss, labels=Labels.ONE_HOT)
+    given = torch_reference.gradient(network, batch, loss, Reduction.SUM)
+    assume(any(value.any() for value in given.values()))
+    asked = {"loss": loss.value, "reduction": "sum", "batch_size": samples}
+    verdict = certify(network, gradient=given, tolerance=10.0**power, engine="exact", **asked)
+    if verdict.certificate is not None:
+        check(verdict.certificate, network, gradient=given)

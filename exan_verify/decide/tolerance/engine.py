@@ -7,6 +7,8 @@ import time
 from dataclasses import replace
 from fractions import Fraction
 
+import numpy as np
+
 from exan_verify.certificate import Claim, Question, Tolerance, domain_record, issue
 from exan_verify.decide.context import Setting
 from exan_verify.decide.tolerance.bounds import Shown, show
@@ -19,7 +21,12 @@ from exan_verify.verdict import Attempt, Budget, Engine, Outcome, SampleStatus, 
 
 _MARGIN = 1.015
 """Stated over proved radius, before it is rounded to three digits (by half a percent at most): a checker's
-pseudo-inverses are rounded otherwise on another machine.
+pseudo-inverses are rounded otherwise, here and on another machine.
+"""
+
+_GUESSES = 2.0**-46
+"""What the rounding of the guesses adds to a radius, relative to the largest input: 2^-48 was seen, where the
+tolerance is near the precision of floats and radii are no larger than some hundred units in the last place.
 """
 
 _LONG = 1 << 30
@@ -140,7 +147,8 @@ def _asked(problem: Problem, batch_size: int | None) -> str:
 
 
 def _verdict(problem: Problem, shown: Shown, batch_size: int | None, seconds: float) -> Verdict:
-    radius = tuple(stated_radius(value) for value in shown.radius)
+    largest = float(np.abs(shown.batch.inputs.astype(np.float64)).max())
+    radius = tuple(stated_radius(value, largest) for value in shown.radius)
     asked = _asked(problem, batch_size)
     there = (
         "whose own gradient is within the tolerance"
@@ -185,9 +193,9 @@ def _verdict(problem: Problem, shown: Shown, batch_size: int | None, seconds: fl
     )
 
 
-def stated_radius(proved: float) -> float:
-    """A short decimal a little above the proved bound."""
-    stated = float(f"{proved * _MARGIN:.3g}")
+def stated_radius(proved: float, largest: float) -> float:
+    """A short decimal a little above the proved bound, for inputs of at most ``largest``."""
+    stated = float(f"{proved * _MARGIN + largest * _GUESSES:.3g}")
     return stated if stated >= proved else math.nextafter(proved, math.inf)
 
 
