@@ -26,8 +26,8 @@ settings.register_profile("default", derandomize=True, database=None, deadline=N
 settings.register_profile("campaign", settings.get_profile("default"), derandomize=False, max_examples=5000)
 settings.load_profile("default")
 
-# Hypothesis also draws constants that it finds in the modules loaded so far. Those depend on what ran before in
-# the same process and on the name of the folder; the same examples everywhere are worth more.
+# Hypothesis also draws constants that it finds in the modules loaded so far. Those depend on what ran before
+# in the same process and on the name of the folder; the same examples everywhere are worth more.
 providers._get_local_constants = Constants
 
 
