@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
+from hypothesis.internal.conjecture import providers
+from hypothesis.internal.constants_ast import Constants
 
 _COUNTED = 100
 """Examples of the default profile; ``examples`` scales by it."""
@@ -23,6 +25,10 @@ _COUNTED = 100
 settings.register_profile("default", derandomize=True, database=None, deadline=None, max_examples=_COUNTED)
 settings.register_profile("campaign", settings.get_profile("default"), derandomize=False, max_examples=5000)
 settings.load_profile("default")
+
+# Hypothesis also draws constants that it finds in the modules loaded so far. Those depend on what ran before
+# in the same process and on the name of the folder; the same examples everywhere are worth more.
+providers._get_local_constants = Constants
 
 
 def examples(count: int) -> settings:

@@ -487,7 +487,7 @@ def test_the_budget_ends_a_search_early():
     claim = Claim("slow", hypotheses=[], conclusion=rows_give_samples)
     result = search(claim, effort=100_000, budget=0.5)
     assert not result.refuted
-    assert sum(stage.seconds for stage in result.stages) < 30
+    assert result.stages[0].looked_at < 100_000
     for bad in ({"effort": 0}, {"budget": 0.0}):
         with pytest.raises(InputError, match="give positive numbers"):
             search(claim, **bad)  # type: ignore[arg-type]
