@@ -1,6 +1,6 @@
 (* What every main theorem rests on: each must be closed under the global context. *)
 From Exan Require Import linalg network derivative shared orbits exclusive lifting exact downward.
-From Exan Require Import groups labels systems modular narrow dead cubic.
+From Exan Require Import groups labels systems modular narrow release dead cubic.
 From Exan Require Import peeling published pairs.
 
 Print Assumptions fwd_fwdp.
@@ -71,6 +71,12 @@ Print Assumptions L3_candidates.
 Print Assumptions L3.
 Print Assumptions narrow_line.
 Print Assumptions narrow_ambiguous.
+Print Assumptions narrow_release.
+Print Assumptions motion_linear.
+Print Assumptions motion_moves.
+Print Assumptions motion_free.
+Print Assumptions projected_gradient.
+Print Assumptions projected_transcript.
 Print Assumptions S3_dead.
 Print Assumptions S3_batch.
 Print Assumptions S3_silent.
