@@ -35,7 +35,8 @@ _LONG = 1000
 def exact_number(text: str) -> Fraction:
     """A number read exactly as written: 0.01 is one hundredth, 1/3 one third.
 
-    Raises :class:`ValueError`, also where it has thousands of digits: 1e300000000 written out fills the memory.
+    Raises :class:`ValueError`, also where it has thousands of digits: 1e300000000, written out, fills the
+    memory.
     """
     _, _, exponent = text.lower().partition("e")
     if len(text) > _LONG or (exponent and abs(int(exponent)) > _LONG):
