@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,7 +12,7 @@ import rich_click as click
 
 from exan_verify.cli.certify import describe, verdict_code
 from exan_verify.cli.options import PATH, common, exact_number, question
-from exan_verify.cli.output import REAL_ARITHMETIC, ExitCode, Output, require_folder
+from exan_verify.cli.output import REAL_ARITHMETIC, ExitCode, Output, noted, require_folder
 from exan_verify.errors import InexactError, InputError
 
 if TYPE_CHECKING:
@@ -45,7 +46,9 @@ def _subject() -> Callable[[_Command], _Command]:
         click.option("--tolerance", type=FractionType(), metavar="E", help="Entries may differ by so much."),
         click.option("--radius", type=FractionType(), metavar="R", help="Ask for a batch further away."),
         question(),
-        click.option("--batch-size", type=int, metavar="M", help="Size of the batches asked about."),
+        click.option(
+            "--batch-size", type=click.IntRange(min=1), metavar="M", help="Size of the batches asked about."
+        ),
     ]
 
     def decorate(command: _Command) -> _Command:
@@ -74,7 +77,7 @@ def export_smt_command(model: str, out: str, cubes: bool, with_exp: bool, **opti
 
     output = Output(json=options["as_json"])
     require_folder(out)
-    posed, truth = _pose(model, options)
+    posed, truth, notes = _pose(model, options)
     radius = options["radius"] or Fraction(0)
     with output.working("writing constraints"):
         if cubes:
@@ -86,8 +89,8 @@ def export_smt_command(model: str, out: str, cubes: bool, with_exp: bool, **opti
         else:
             files = {Path(out).name: whole_question(posed, truth, radius=radius, exact=with_exp)}
             write_text(Path(out), files[Path(out).name])
-    output.answer({"schema": "exan/export-smt/1", "path": out, "files": sorted(files)})
-    output.say(f"{len(files)} {'files' if len(files) > 1 else 'file'} written to {out}")
+    output.answer({"schema": "exan/export-smt/1", "path": out, "files": sorted(files), "notes": notes})
+    output.say(f"{len(files)} {'files' if len(files) > 1 else 'file'} written to {out}", *noted(notes))
     return ExitCode.DONE
 
 
@@ -108,7 +111,7 @@ def smt_command(model: str, cache: str | None, double_check: bool, **options: An
     from exan_verify.smt.portfolio import Settings
 
     output = Output(json=options["as_json"])
-    posed, truth = _pose(model, options)
+    posed, truth, notes = _pose(model, options)
     budget = options["budget"]
     with output.working("asking solvers") as told:
         settings = Settings(
@@ -121,12 +124,15 @@ def smt_command(model: str, cache: str | None, double_check: bool, **options: An
         )
         radius = options["radius"] or Fraction(0)
         verdict = answer(posed, truth, settings, radius=radius, double_check=double_check)
+    verdict = replace(verdict, notes=notes)
     output.answer({"schema": "exan/smt/1", **verdict_record(verdict), "statement": REAL_ARITHMETIC})
     output.say(*describe(verdict))
     return verdict_code(verdict)
 
 
-def _pose(model: str, options: dict[str, Any]) -> tuple[Question, Known | None]:
+def _pose(model: str, options: dict[str, Any]) -> tuple[Question, Known | None, tuple[str, ...]]:
+    """The question, the batch it is about where one is given, and what was assumed or done to the inputs."""
+    from exan_verify.gradients import received
     from exan_verify.io import ABOUT_DATA, about, load_gradient, load_model
     from exan_verify.network import Labels, Loss, Reduction
     from exan_verify.smt.decide import pose
@@ -141,14 +147,17 @@ def _pose(model: str, options: dict[str, Any]) -> tuple[Question, Known | None]:
             raise InputError("--exact goes with --gradient; a batch has its exact gradient")
         given["batch"] = _batch(options["batch"], network, loss, labels)
     else:
-        given["gradient"] = load_gradient(options["gradient"])
+        with about(options["gradient"], *ABOUT_DATA):
+            given["gradient"] = received(load_gradient(options["gradient"]), network)
         if not (given["gradient"].rational or options["exact"] or options["tolerance"]):
             raise InexactError(
                 f"{options['gradient']}: floating-point numbers; say --exact if they are meant exactly, "
                 "or --tolerance E if they are rounded"
             )
+    gradient = given["gradient"]
+    notes = network.notes + (() if gradient is None else gradient.notes)
     with about(options["batch"] or options["gradient"], *ABOUT_DATA):
-        return pose(
+        posed, known = pose(
             network,
             **given,
             loss=loss,
@@ -158,6 +167,7 @@ def _pose(model: str, options: dict[str, Any]) -> tuple[Question, Known | None]:
             batch_size=options["batch_size"],
             tolerance=options["tolerance"],
         )
+    return posed, known, notes
 
 
 def _batch(path: str, network: ReluNetwork, loss: Any, labels: Any) -> Any:
