@@ -120,7 +120,7 @@ def _from_nested(values: Any) -> Array:
     array = np.array(values, dtype=object)
     floats = [isinstance(v, (float, np.floating)) for v in array.flat]
     if any(floats) and all(
-        is_float or (isinstance(v, (int, np.integer)) and abs(v) <= 2**53)
+        is_float or (isinstance(v, (int, np.integer)) and abs(int(v)) <= 2**53)
         for v, is_float in zip(array.flat, floats, strict=True)
     ):
         return array.astype(np.float64)

@@ -153,7 +153,8 @@ def whole(value: Any, name: str, *, least: int = 1, most: int = 2**63 - 1) -> in
 
     Raises :class:`InputError` naming the argument.
     """
-    if isinstance(value, Integral) and not isinstance(value, bool) and least <= value <= most:
+    is_bool = isinstance(value, bool)
+    if not is_bool and isinstance(value, Integral) and least <= int(value) <= most:
         return int(value)
     raise InputError(f"{name}={short(value)} cannot be used; give an integer from {least} to {most}")
 
@@ -163,7 +164,9 @@ def positive(value: Any, name: str) -> Any:
 
     Raises :class:`InputError` naming the argument.
     """
-    if isinstance(value, Real) and not isinstance(value, bool) and 0 < value < float("inf"):
+    is_bool = isinstance(value, bool)
+    number: Any = value if isinstance(value, Real) and not is_bool else 0
+    if 0 < number < float("inf"):
         return value
     raise InputError(f"{name}={short(value)} cannot be used; give a positive finite number")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,7 +13,7 @@ import rich_click as click
 
 from exan_verify.cli.certify import describe, verdict_code
 from exan_verify.cli.options import PATH, common, exact_number, question
-from exan_verify.cli.output import REAL_ARITHMETIC, ExitCode, Output, require_folder, wall_clock
+from exan_verify.cli.output import REAL_ARITHMETIC, ExitCode, Output, noted, require_folder, wall_clock
 from exan_verify.errors import BudgetExhausted, InexactError, InputError
 
 if TYPE_CHECKING:
@@ -107,8 +108,9 @@ def export_smt_command(model: str, out: str, cubes: bool, with_exp: bool, force:
         else:
             write_text(Path(out), whole_question(posed, truth, radius=radius, exact=with_exp))
             files = [Path(out).name]
-    output.answer({"schema": "exan/export-smt/1", "path": out, "files": sorted(files)})
-    output.say(f"{len(files)} {'files' if len(files) > 1 else 'file'} written to {out}")
+    notes = _notes(asked)
+    output.answer({"schema": "exan/export-smt/1", "path": out, "files": sorted(files), "notes": notes})
+    output.say(f"{len(files)} {'files' if len(files) > 1 else 'file'} written to {out}", *noted(notes))
     return ExitCode.DONE
 
 
@@ -142,6 +144,7 @@ def smt_command(model: str, cache: str | None, double_check: bool, **options: An
             progress=lambda done, total, by: told(f"{done} of {total} cubes refuted so far, by {by}"),
             double_check=double_check,
         )
+    verdict = replace(verdict, notes=_notes(asked))
     output.answer({"schema": "exan/smt/1", **verdict_record(verdict), "statement": REAL_ARITHMETIC})
     output.say(*describe(verdict))
     return verdict_code(verdict)
@@ -172,6 +175,7 @@ def _within(budget: float | None, deadline: float | None) -> Iterator[None]:
 
 def _asked(model: str, options: dict[str, Any]) -> dict[str, Any]:
     """The arguments of the question, as ``pose`` and ``decide`` take them."""
+    from exan_verify.gradients import received
     from exan_verify.io import load_gradient, load_model
     from exan_verify.network import Labels, Loss, Reduction
 
@@ -185,7 +189,8 @@ def _asked(model: str, options: dict[str, Any]) -> dict[str, Any]:
             raise InputError("--exact goes with --gradient; a batch has its exact gradient")
         given["batch"] = _batch(options["batch"], network, loss, labels)
     else:
-        given["gradient"] = load_gradient(options["gradient"])
+        with _about(options):
+            given["gradient"] = received(load_gradient(options["gradient"]), network)
         if not (given["gradient"].rational or options["exact"] or options["tolerance"]):
             raise InexactError(
                 f"{options['gradient']}: floating-point numbers; say --exact if they are meant exactly, "
@@ -201,6 +206,13 @@ def _asked(model: str, options: dict[str, Any]) -> dict[str, Any]:
         "batch_size": options["batch_size"],
         "tolerance": options["tolerance"],
     }
+
+
+def _notes(asked: dict[str, Any]) -> tuple[str, ...]:
+    """What was assumed of the network, or done to the gradient, before the question was asked."""
+    gradient = asked["gradient"]
+    notes: tuple[str, ...] = asked["network"].notes + (() if gradient is None else gradient.notes)
+    return notes
 
 
 def _about(options: dict[str, Any]) -> Any:

@@ -130,8 +130,7 @@ def characteristic_polynomial(matrix: Array) -> list[Fraction]:
 
 
 def _called(seconds: float, function: Callable[..., _Answer], *arguments: Array) -> _Answer:
-    """Here, or apart where ``seconds`` is long; the estimate counts operations, so any machine does the same.
-    """
+    """Here, or apart where ``seconds`` is long; the estimate counts operations, so any machine does the same."""
     poll()
     return apart(function, *arguments) if seconds > _LONG else function(*arguments)
 
