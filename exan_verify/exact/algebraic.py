@@ -58,10 +58,15 @@ class Root:
                 self.high = middle
 
     def _sign(self, at: Fraction) -> int:
-        value = Fraction(0)
-        for c in self.polynomial[::-1]:
-            value = value * at + c
-        return (value > 0) - (value < 0)
+        # a ball tells the sign but at a rational root; exact values have the degree times as many bits
+        with flint.ctx.workprec(2 * (at.numerator.bit_length() + at.denominator.bit_length()) + 128):
+            place, ball = to_ball(at), flint.arb(0)
+            for c in self.polynomial[::-1]:
+                ball = ball * place + c
+            if not ball.contains(0):
+                return 1 if ball > 0 else -1
+        value = flint.fmpz_poly(list(self.polynomial))(flint.fmpq(at.numerator, at.denominator))
+        return int(value > 0) - int(value < 0)
 
 
 @dataclass(slots=True)

@@ -30,7 +30,7 @@ from exan_verify.network import Batch, Labels, to_fraction
 MAX_TERMS = 64
 """As many as there are products of powers below the degrees."""
 
-MAX_WORK = 1 << 20
+MAX_WORK = 1 << 19
 MAX_BITS = 4096
 MAX_TEXT = 2000
 """Products of rationals in the passes, bits of the polynomials' integers, characters of a rational: batches

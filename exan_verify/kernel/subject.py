@@ -42,7 +42,7 @@ class Subject:
 
 
 MAX_BITS = 1 << 16
-MAX_WORK = 1 << 32
+MAX_WORK = 1 << 30
 """Of a batch that a certificate describes: bits of its inputs over their common denominator, and their 16-bit
 digits times the weights, which the forward pass multiplies in seconds. The longest that the tests know has
 2300 bits; solutions of linear systems in several hundred float32 weights have some ten thousand.
