@@ -23,6 +23,11 @@ GRIDS = ((2, 1), (4, 2), (12, 4))
 """Largest numerator and denominator of drawn numbers: integers up to 2, halves up to 2, quarters up to 3."""
 
 
+SHRUNK = 300
+"""Situations of more numbers are not shrunk by Hypothesis, which does not look at the time while it considers
+candidates that it knows; what follows every stage (:mod:`.shrinking`) does."""
+
+
 def draw_counterexample(claim: Claim, tally: Tally, *, examples: int, seed: int) -> None:
     """Draw at most ``examples`` situations from each grid until one contradicts the claim, and shrink it.
 
@@ -38,7 +43,7 @@ def draw_counterexample(claim: Claim, tally: Tally, *, examples: int, seed: int)
             max_examples=examples,
             database=None,
             deadline=None,
-            phases=(Phase.generate, Phase.target, Phase.shrink),
+            phases=(Phase.generate, Phase.target, *([Phase.shrink] if _largest(claim) <= SHRUNK else [])),
         )
         try:
             find(
@@ -52,6 +57,13 @@ def draw_counterexample(claim: Claim, tally: Tally, *, examples: int, seed: int)
         except _LateError:
             pass
         return
+
+
+def _largest(claim: Claim) -> int:
+    """The numbers of the claim's largest situation."""
+    sizes = claim.sizes
+    widths = [found[1] for found in (sizes.inputs, *sizes.hidden, sizes.logits)]
+    return sum(b * (a + 1) for a, b in pairwise(widths)) + sizes.samples[1] * widths[0]
 
 
 class _LateError(BaseException):
