@@ -35,7 +35,7 @@ def draw_counterexample(claim: Claim, tally: Tally, *, examples: int, seed: int)
     """
     try:
         from hypothesis import Phase, find, settings
-        from hypothesis.errors import NoSuchExample
+        from hypothesis.errors import Flaky, NoSuchExample
     except ImportError:
         raise InputError("drawing situations needs Hypothesis; pip install 'exan-verify[testing]'") from None
     for grid in GRIDS:
@@ -54,8 +54,9 @@ def draw_counterexample(claim: Claim, tally: Tally, *, examples: int, seed: int)
             )
         except NoSuchExample:
             continue
-        except _LateError:
-            pass
+        except (_LateError, Flaky):
+            if not tally.late():  # a drawing that ends early is flaky in Hypothesis's eyes
+                raise
         return
 
 
