@@ -118,6 +118,55 @@ def test_export_of_cubes(here: Path, capsys: pytest.CaptureFixture[str]) -> None
             assert worker.ask(file.read_text(), Strategy("z3", "qfnra-nlsat"), seconds=20).status == UNSAT
 
 
+@pytest.fixture
+def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a 784-128-10 network and 32 samples: hundreds of megabytes as constraints."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    shapes = {"0.weight": (128, 784), "0.bias": (128,), "2.weight": (10, 128), "2.bias": (10,)}
+    save_file({name: rng.normal(size=shape) for name, shape in shapes.items()}, "model.safetensors")
+    save_batch("batch.npz", rng.random((32, 784)), rng.integers(0, 10, 32))
+    return tmp_path
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "bce", "mse", "hinge"])
+@pytest.mark.parametrize("cubes", [(), ("--cubes",)])
+def test_a_large_export_asks_first_and_writes_nothing(
+    large: Path, capsys: pytest.CaptureFixture[str], loss: str, cubes: tuple[str, ...]
+) -> None:
+    if loss == "bce":
+        save_batch("batch.npz", np.zeros((32, 784)), np.zeros((32, 10), dtype=int))
+    before = sorted(large.iterdir())
+    asked = (
+        "export-smt",
+        "model.safetensors",
+        "--batch",
+        "batch.npz",
+        "--loss",
+        loss,
+        "--out",
+        "out",
+        *cubes,
+    )
+    code, out, err = run(capsys, *asked)
+    assert (code, out) == (ExitCode.USAGE, "")
+    assert "million bytes" in err or "billion bytes" in err
+    assert "--force" in err
+    code, out, err = run(capsys, *asked, "--force", "--budget", "0.01")
+    assert (code, out) == (ExitCode.UNDECIDED, "")
+    assert "nothing is written" in err
+    assert sorted(large.iterdir()) == before
+
+
+@pytest.mark.parametrize("command", [("smt",), ("certify", "--engine", "smt")])
+def test_a_question_too_large_for_solvers_is_undecided_with_its_size(
+    large: Path, capsys: pytest.CaptureFixture[str], command: tuple[str, ...]
+) -> None:
+    code, out, _ = run(capsys, *command, "model.safetensors", "--batch", "batch.npz", "--json")
+    assert code == ExitCode.UNDECIDED
+    assert "terms" in json.loads(out)["reason"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -297,10 +297,24 @@ def test_trust_is_as_good_as_the_worst_cube_that_no_argument_settled() -> None:
         assert found.argued + sum(found.solved.values()) == 3
 
 
+def test_every_search_that_a_verdict_rests_on_counts() -> None:
+    """Searches for batches without a sample: the worst of them decides, in whatever order they come."""
+    z3 = Answer(UNSAT, "z3/smt")
+    doubled, single = Found(refuted={-1: z3}, confirmed={-1: "cvc5"}), Found(refuted={-1: z3})
+    cubes = Found(refuted={0: None, 1: z3}, confirmed={1: "cvc5"})
+    question, _ = posed(named("plain/mse/bias/0"))
+    search = Search(question, Settings(), complete=True, listers=("z3", "cvc5"))
+    for order in permutations([doubled, cubes]):
+        assert Grounds.of(search, order).trust is Trust.CROSS_CHECKED
+    for order in permutations([doubled, single, cubes]):
+        assert Grounds.of(search, order).trust is Trust.SOLVER_TRUSTED
+    assert Grounds.of(search, []).trust is Trust.ARGUED
+
+
 def test_a_whole_question_refuted_at_once_is_one_solvers_word() -> None:
     found = grounds({0: None, -1: Answer(UNSAT, "z3/smt")}, {}, ())
     assert found.trust is Trust.SOLVER_TRUSTED
-    assert str(found) == "refuted as a whole by z3"
+    assert str(found) == "refuted: as a whole by z3"
 
 
 @pytest.mark.parametrize("name", ["plain/mse/bias/0", "plain/mse/nobias/3", "plain/hinge/bias/1"])

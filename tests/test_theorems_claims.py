@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import time
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,11 @@ from hypothesis import strategies as st
 from exan_verify import Box, Outcome, ReluNetwork, check
 from exan_verify.cli import main
 from exan_verify.cli.output import ExitCode
-from exan_verify.errors import FileError, InputError
+from exan_verify.errors import BudgetExhausted, FileError, InputError
 from exan_verify.exact.backprop import gradient
 from exan_verify.exclusivity import exclusivity
 from exan_verify.network import Batch, Labels, Loss, Reduction
+from exan_verify.smt import deadline
 from exan_verify.smt.solvers import Worker
 from exan_verify.smt.terms import less
 from exan_verify.testing.strategies import batches, networks
@@ -34,9 +36,12 @@ from exan_verify.theorems import (
     ambiguous,
     load_file,
     search,
+    searching,
     unique,
 )
 from exan_verify.theorems.claim import Judged, judge, words
+from exan_verify.theorems.searching import explore as explore_module
+from exan_verify.theorems.searching import tally
 from exan_verify.theorems.searching.explore import Exploration, Limits, explore
 from exan_verify.theorems.searching.found import candidate_size, verified
 from exan_verify.theorems.searching.smaller import minimal
@@ -491,6 +496,38 @@ def test_the_budget_ends_a_search_early():
     for bad in ({"effort": 0}, {"budget": 0.0}):
         with pytest.raises(InputError, match="give positive numbers"):
             search(claim, **bad)  # type: ignore[arg-type]
+
+
+def test_wherever_the_time_runs_out_a_search_ends(monkeypatch: pytest.MonkeyPatch):
+    """The time is over at the n-th look at the clock: the stages end, and say what they looked at."""
+
+    class Clock:
+        def __init__(self, looks: int) -> None:
+            self.left = looks
+
+        def monotonic(self) -> float:
+            self.left -= 1
+            return 0.0 if self.left >= 0 else 1e9
+
+        perf_counter = staticmethod(time.perf_counter)
+
+    claim = Claim("rows", hypotheses=[], conclusion=rows_give_samples)
+    for looks in (1, 2, 5, 30, 200):
+        clock = Clock(looks)
+        for module in (searching, tally, explore_module, deadline):
+            monkeypatch.setattr(module, "time", clock)
+        result = search(claim, effort=1000, budget=60)
+        assert not result.refuted
+        assert sum(stage.looked_at for stage in result.stages) <= looks
+
+
+def test_a_predicate_that_a_timer_stops_is_undecided():
+    def stopped(_s: Situation) -> bool:
+        raise BudgetExhausted("over")
+
+    result = search(Claim("stopped", hypotheses=[], conclusion=stopped), effort=3)
+    assert not result.refuted
+    assert result.stages[0].counts["situations"] == 0
 
 
 # ---- bad input --------------------------------------------------------------------------------------------

@@ -180,8 +180,10 @@ def answer(
         return _ambiguous(search, truth, other)
     if found.inconclusive:
         return _unknown(search, found, (SampleStatus.UNKNOWN,) * question.size)
+    if first is None or SCOUT_INDEX in found.refuted:
+        return _unique(search, truth, radius, [found])
     # the cubes that hold no batch at all were refuted by the first search
-    return _unique(search, truth, radius, [found] if first is None else [first, found])
+    return _unique(search, truth, radius, [first, found])
 
 
 def _unique(search: Search, truth: Known, radius: Fraction, rests_on: list[Found]) -> Verdict:
@@ -307,48 +309,54 @@ def _not_asked(samples: int, batch: Batch | None, reason: str) -> Verdict:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grounds:
     """Who refuted what: ``argued`` cubes by exact arguments of this package, the others by the word of the
-    solvers named; ``whole``: the question as a whole was refuted; ``list``: that the cubes are all there are.
+    solvers named; ``whole``: searches that were refuted at once, without cubes; ``listed``: who says that the
+    cubes are all there are, None where there were none.
     """
 
     argued: int = 0
     solved: Mapping[tuple[str, ...], int] = field(default_factory=dict)
-    whole: tuple[str, ...] | None = None
-    list: tuple[str, ...] = ()
+    whole: tuple[tuple[str, ...], ...] = ()
+    listed: tuple[str, ...] | None = None
 
     @classmethod
     def of(cls, search: Search, rests_on: Sequence[Found]) -> Grounds:
         """What the searches ``rests_on`` refuted, each cube counted once per search."""
-        argued, solved = 0, Counter[tuple[str, ...]]()
+        solved, whole = Counter[tuple[str, ...]](), []
         for found in rests_on:
-            for index, reply in found.refuted.items():
-                words = () if reply is None else (solver_of(reply),)
-                words += (found.confirmed[index],) if index in found.confirmed else ()
-                if index == SCOUT_INDEX and found is rests_on[-1]:
-                    return cls(whole=words)
-                argued += not words
-                solved[words] += bool(words)
-        listed = search.listers if rests_on and search.complete else ()
-        return cls(argued=argued, solved=+solved, list=listed)
+            words = {
+                index: ()
+                if reply is None
+                else (solver_of(reply), *filter(None, [found.confirmed.get(index)]))
+                for index, reply in found.refuted.items()
+            }
+            if SCOUT_INDEX in words:
+                whole.append(words[SCOUT_INDEX])
+            else:
+                solved.update(words.values())
+        argued = solved.pop((), 0)
+        cubes = bool(argued or solved)
+        listed = search.listers if cubes or len(rests_on) > len(whole) else None
+        return cls(argued=argued, solved=solved, whole=tuple(whole), listed=listed)
 
     @property
     def trust(self) -> Trust:
         """ARGUED where no solver's word counts, CROSS_CHECKED where two agree on everything that one says."""
-        words = [*self.solved, *([self.list] if self.list else []), *([self.whole] if self.whole else [])]
+        words = [w for w in (*self.solved, *self.whole, self.listed or ()) if w]
         if not words:
             return Trust.ARGUED
         return Trust.CROSS_CHECKED if all(len(w) > 1 for w in words) else Trust.SOLVER_TRUSTED
 
     def __str__(self) -> str:
-        if self.whole is not None:
-            return f"refuted as a whole {_by(self.whole)}"
+        parts = [f"as a whole {_by(words)}" for words in self.whole]
         total = self.argued + sum(self.solved.values())
-        parts = (
-            [f"{self.argued} of {total} cubes by exact arguments about their regions"] if self.argued else []
-        )
+        of = f" of {total} cubes"
+        if self.argued:
+            parts.append(f"{self.argued}{of} by exact arguments about their regions")
         for words, count in self.solved.items():
-            of = "" if parts else f" of {total} cubes"
-            parts.append(f"{count}{of} {_by(words)}")
-        parts.append(f"that these are all, {_by(self.list)}")
+            parts.append(f"{count}{'' if self.argued else of} {_by(words)}")
+            of = ""
+        if self.listed is not None:
+            parts.append(f"{'that these are all,' if total else 'no pattern fits,'} {_by(self.listed)}")
         return "refuted: " + ", ".join(parts)
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
+from exan_verify.errors import BudgetExhausted
 from exan_verify.smt.solvers import SAT, UNSAT, Answer, Strategy, Worker
 from exan_verify.smt.terms import Formula, Script, negate
 from exan_verify.theorems.claim import Judged
@@ -91,7 +92,11 @@ def explore(
             return
         point, done = waiting.popleft()
         path = Path()
-        judged = program(point, path)
+        try:
+            judged = program(point, path)
+        except BudgetExhausted:  # of a timer, in the middle of a predicate
+            found.stopped = True
+            return
         runs += 1
         found.runs[judged] += 1
         found.opaque += bool(path.opaque) and judged is not Judged.OUTSIDE

@@ -23,6 +23,11 @@ GRIDS = ((2, 1), (4, 2), (12, 4))
 """Largest numerator and denominator of drawn numbers: integers up to 2, halves up to 2, quarters up to 3."""
 
 
+SHRUNK = 300
+"""Situations of more numbers are not shrunk by Hypothesis, which does not look at the time while it considers
+candidates that it knows; what follows every stage (:mod:`.shrinking`) does."""
+
+
 def draw_counterexample(claim: Claim, tally: Tally, *, examples: int, seed: int) -> None:
     """Draw at most ``examples`` situations from each grid until one contradicts the claim, and shrink it.
 
@@ -30,7 +35,7 @@ def draw_counterexample(claim: Claim, tally: Tally, *, examples: int, seed: int)
     """
     try:
         from hypothesis import Phase, find, settings
-        from hypothesis.errors import NoSuchExample
+        from hypothesis.errors import Flaky, NoSuchExample
     except ImportError:
         raise InputError("drawing situations needs Hypothesis; pip install 'exan-verify[testing]'") from None
     for grid in GRIDS:
@@ -38,22 +43,38 @@ def draw_counterexample(claim: Claim, tally: Tally, *, examples: int, seed: int)
             max_examples=examples,
             database=None,
             deadline=None,
-            phases=(Phase.generate, Phase.target, Phase.shrink),
+            phases=(Phase.generate, Phase.target, *([Phase.shrink] if _largest(claim) <= SHRUNK else [])),
         )
         try:
             find(
-                _situations(claim, grid),
-                # once the time is over every drawing will do, which is the quick way out of find
-                lambda drawn: tally.late() or tally.judge(*drawn) is Judged.FAILS,
+                _situations(claim, grid, tally),
+                lambda drawn: tally.judge(*drawn) is Judged.FAILS,
                 settings=chosen,
                 random=Random(seed),
             )
         except NoSuchExample:
             continue
+        except (_LateError, Flaky):
+            if not tally.late():  # a drawing that ends early is flaky in Hypothesis's eyes
+                raise
         return
 
 
-def _situations(claim: Claim, grid: tuple[int, int]) -> Any:
+def _largest(claim: Claim) -> int:
+    """The numbers of the claim's largest situation."""
+    sizes = claim.sizes
+    widths = [found[1] for found in (sizes.inputs, *sizes.hidden, sizes.logits)]
+    return sum(b * (a + 1) for a, b in pairwise(widths)) + sizes.samples[1] * widths[0]
+
+
+class _LateError(BaseException):
+    """The time is over. No Exception: Hypothesis would take it for a finding, and try to shrink it.
+
+    Remedy: none is needed; it does not leave this module.
+    """
+
+
+def _situations(claim: Claim, grid: tuple[int, int], tally: Tally) -> Any:
     from hypothesis import strategies as st
 
     @st.composite
@@ -83,6 +104,8 @@ def _situations(claim: Claim, grid: tuple[int, int]) -> Any:
         return np.array(draw(st.lists(st.integers(0, logits - 1), min_size=samples, max_size=samples)))
 
     def numbers(rows: int, columns: int) -> Any:
+        if tally.late():
+            raise _LateError
         largest, denominator = grid
         entries = st.lists(st.integers(-largest, largest), min_size=rows * columns, max_size=rows * columns)
         return entries.map(lambda found: np.array(found, dtype=float).reshape(rows, columns) / denominator)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
+from exan_verify.errors import BudgetExhausted
 from exan_verify.network import Batch, ReluNetwork
 from exan_verify.smt.deadline import until
 from exan_verify.theorems.claim import Claim, Judged, judge
@@ -53,8 +54,11 @@ class Tally:
         asked = self.claim.asked
         inside = asked.domain is None or asked.domain.contains(batch)
         situation = Situation.of(network, batch, asked)
-        with until(self.deadline):
-            found = judge(self.claim, situation) if inside else Judged.OUTSIDE
+        try:
+            with until(self.deadline):
+                found = judge(self.claim, situation) if inside else Judged.OUTSIDE
+        except BudgetExhausted:  # of a timer, in the middle of a predicate
+            return Judged.UNDECIDED
         self._answers[key] = found
         self.counts[found] += 1
         self.progress(self.what, self.judged, max(self.total, self.judged))
