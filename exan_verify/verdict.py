@@ -214,8 +214,8 @@ class Verdict:
     ``samples`` has one status per sample (gradient given: of ``batch`` where one was found, else empty).
     ``batch_size`` is the size among which the question was decided. ``trust`` and ``certificate`` are None
     unless something was decided (for the batch or for single samples); ``trust`` is the weakest word that any
-    part of the answer rests on, and the certificate may show more of it (``certified``, ``rests_on``). ``tolerant``: the question had a
-    tolerance, so no sample is called determined.
+    part of the answer rests on, and the certificate may show more of it (``certified``, ``rests_on``).
+    ``tolerant``: the question had a tolerance, so no sample is called determined.
     """
 
     outcome: Outcome

@@ -117,7 +117,11 @@ def equations(monkeypatch: pytest.MonkeyPatch) -> search.Equations:
 @pytest.mark.parametrize("fault", [OSError(errno.ENOSPC, "no space left"), KeyboardInterrupt()])
 @pytest.mark.parametrize("at", [1, 3, 8])
 def test_a_fault_while_a_part_is_written_leaves_no_half_of_it(
-    equations: search.Equations, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: BaseException, at: int
+    equations: search.Equations,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: BaseException,
+    at: int,
 ) -> None:
     expected = tasks.search_in_parts(equations, Budget(), 1, tmp_path)
     written, dump = [], json.dump

@@ -1,4 +1,4 @@
-"""Numbers that few people have: no kind of them crashes ``certify`` or ``audit``, or makes them say what is wrong."""
+"""Numbers that few people have: no kind of them crashes ``certify`` or ``audit``, or makes them wrong."""
 
 from __future__ import annotations
 
@@ -27,7 +27,13 @@ def drawn(seed: int, *, bias: bool = True) -> tuple[list[Any], list[Any] | None,
     weights = [half(rng.integers(-4, 5, shape)) for shape in ((n, d), (classes, n))]
     biases = [half(rng.integers(-4, 5, width)) for width in (n, classes)] if bias else None
     y = rng.integers(0, classes, samples)
-    return weights, biases, half(rng.integers(-4, 5, (samples, d))), np.eye(classes)[y] if loss == "bce" else y, loss
+    return (
+        weights,
+        biases,
+        half(rng.integers(-4, 5, (samples, d))),
+        np.eye(classes)[y] if loss == "bce" else y,
+        loss,
+    )
 
 
 def consistent(network: ReluNetwork, x: Any, y: Any, loss: str) -> Any:
@@ -92,7 +98,7 @@ def test_a_prime_in_a_denominator_is_no_error(seed, where):
 
 
 def test_a_prime_in_a_denominator_hides_no_peelable_sample():
-    """Deltas times a positive number are zero where they were: 1 / p in a weight is as good as 1 / (p + 2)."""
+    """Deltas times a positive number are zero where they were: 1 / p is as good as 1 / (p + 2)."""
     rng = np.random.default_rng(0)
     for loss in LOSSES:
         first, last = rng.integers(-3, 4, (8, 4)), rng.integers(1, 4, (3, 8)).astype(object)

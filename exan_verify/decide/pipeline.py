@@ -24,7 +24,15 @@ from exan_verify.decide.context import Context, Finding, Setting
 from exan_verify.decide.direct import obstacles
 from exan_verify.decide.from_gradient import Search, rank_bound_of_batch, search
 from exan_verify.decide.tolerance import within_tolerance
-from exan_verify.errors import BudgetExhausted, GradientError, InexactError, InputError, SoundnessError, choice, unknown
+from exan_verify.errors import (
+    BudgetExhausted,
+    GradientError,
+    InexactError,
+    InputError,
+    SoundnessError,
+    choice,
+    unknown,
+)
 from exan_verify.exact.backprop import gradient as exact_gradient
 from exan_verify.exact.modular import UnsuitablePrimeError
 from exan_verify.facts import Facts
@@ -86,8 +94,8 @@ def certify(
     ``batch=(x, y)``, whose exact gradient is meant (x (M, d) or (M, ...); y as the torch loss takes it), or
     ``gradient={parameter name: tensor}``. ``batch_size`` is the size of the batches asked about: by default
     the given batch's, or the rank found. ``budget`` is in seconds (or the caller's :class:`Budget`, which
-    then is the only limit), ``work_limit`` in modular multiplications (deterministic). ``jobs`` is used by engines that run in parallel. ``progress`` is told (what, share
-    done) before each engine is asked.
+    then is the only limit), ``work_limit`` in modular multiplications (deterministic). ``jobs`` is used by
+    engines that run in parallel. ``progress`` is told (what, share done) before each engine is asked.
 
     The verdict is a claim about real arithmetic on the stored numbers. Method: docs/theory.md section 3.
 
@@ -151,7 +159,9 @@ def _other_size(context: Context, batch_size: int, limits: Budget) -> Verdict:
     if setting.loss.rational and setting.labels is not Labels.KNOWN:
         given = exact_gradient(setting.network, batch, setting.loss, setting.reduction)
         if not any(array.any() for array in given.tensors.values()):
-            return _unknown(batch_size, "every entry of the gradient is zero, which any number of samples may have")
+            return _unknown(
+                batch_size, "every entry of the gradient is zero, which any number of samples may have"
+            )
         return _given_gradient(setting, given, batch_size, True, None, limits)
     reason = (
         f"the batch has {batch.size} samples; whether {batch_size} samples can have its gradient is not "
@@ -270,12 +280,12 @@ def _with_solvers(verdict: Verdict, asked: Verdict) -> Verdict:
         )
     if merged == verdict.samples:
         return replace(verdict, attempts=attempts)
-    told = (
+    word = (
         f"sample {m} is {status.value} on the solvers' word"
         for m, status in enumerate(merged)
         if status is not verdict.samples[m]
     )
-    reason = "; ".join((verdict.reason, *told))
+    reason = "; ".join((verdict.reason, *word))
     return replace(verdict, samples=merged, reason=reason, attempts=attempts, trust=asked.trust)
 
 

@@ -53,7 +53,7 @@ def apart(function: Callable[..., _Answer], *arguments: Any) -> _Answer:
         if process.returncode:
             raise MemoryError(f"the process for {function.__name__} ended; was it killed for memory?")
         reply.seek(0)
-        good, answer = pickle.load(reply)  # noqa: S301 - our own process wrote it
+        good, answer = pickle.load(reply)
     if not good:
         raise answer
     found: _Answer = answer
@@ -67,7 +67,7 @@ def main() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     sink = os.dup(1)
     os.dup2(2, 1)
-    function, arguments = pickle.load(sys.stdin.buffer)  # noqa: S301 - our own process wrote it
+    function, arguments = pickle.load(sys.stdin.buffer)
     try:
         reply = (True, function(*arguments))
     except MemoryError:

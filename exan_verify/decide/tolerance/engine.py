@@ -56,7 +56,9 @@ def _long(setting: Setting, batch_size: int | None) -> bool:
     if max(rows * cols * min(rows, cols) for rows, cols in shapes) > _LONG:
         return True
     samples, neurons = batch_size or min(shapes[0]), shapes[0][0]
-    equations = min(neurons, samples * (samples + 1) // 2 + samples * min(samples, setting.network.widths[-1]))
+    equations = min(
+        neurons, samples * (samples + 1) // 2 + samples * min(samples, setting.network.widths[-1])
+    )
     return max(neurons * equations**2 * _BALLS, samples * sum(a * b for a, b in shapes) * _BALLS) > _LONG
 
 
