@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import operator
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,7 @@ def question(kind: str) -> tuple[ReluNetwork, dict[str, Any]]:
     rng = np.random.default_rng(3)
     widths = {"lifting": (6, 30, 3), "families": (6, 5, 2), "open": (3, 7, 2), "scale": (3, 14, 2)}[kind]
     bias = kind != "scale"
-    pairs = list(itertools.pairwise(widths))
+    pairs = list(pairwise(widths))
     network = ReluNetwork.from_arrays(
         [rng.integers(-4, 5, (b, a)) / 2 for a, b in pairs],
         [rng.integers(-4, 5, b) / 2 for _, b in pairs] if bias else None,

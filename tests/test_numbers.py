@@ -1,6 +1,4 @@
-"""Numbers that few people have: no kind of them crashes ``certify`` or ``audit``, or makes them say what is
-wrong.
-"""
+"""Numbers that few people have: no kind of them crashes ``certify`` or ``audit``, or makes them wrong."""
 
 from __future__ import annotations
 
@@ -100,7 +98,7 @@ def test_a_prime_in_a_denominator_is_no_error(seed, where):
 
 
 def test_a_prime_in_a_denominator_hides_no_peelable_sample():
-    """Deltas times a positive number are zero where they were: 1 / p in a weight is as good as 1 / (p + 2)."""
+    """Deltas times a positive number are zero where they were: 1 / p is as good as 1 / (p + 2)."""
     rng = np.random.default_rng(0)
     for loss in LOSSES:
         first, last = rng.integers(-3, 4, (8, 4)), rng.integers(1, 4, (3, 8)).astype(object)

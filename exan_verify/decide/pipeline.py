@@ -307,12 +307,12 @@ def _with_solvers(verdict: Verdict, asked: Verdict) -> Verdict:
         )
     if merged == verdict.samples:
         return replace(verdict, attempts=attempts)
-    told = (
+    word = (
         f"sample {m} is {status.value} on the solvers' word"
         for m, status in enumerate(merged)
         if status is not verdict.samples[m]
     )
-    reason = "; ".join((verdict.reason, *told))
+    reason = "; ".join((verdict.reason, *word))
     return replace(verdict, samples=merged, reason=reason, attempts=attempts, trust=asked.trust)
 
 

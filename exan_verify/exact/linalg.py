@@ -130,14 +130,14 @@ def characteristic_polynomial(matrix: Array) -> list[Fraction]:
 
 
 def _called(seconds: float, function: Callable[..., _Answer], *arguments: Array) -> _Answer:
-    """Here, or apart where ``seconds`` is long; the estimate counts operations, so any machine does the same."""
+    """Here, or apart where ``seconds`` is long: an estimate by counting, the same on every machine."""
     poll()
     return apart(function, *arguments) if seconds > _LONG else function(*arguments)
 
 
 def _elimination(matrix: Array) -> float:
     """About how many seconds an elimination over Q takes."""
-    return 1e-9 * matrix.size * min(matrix.shape) * _bits(matrix)
+    return 1e-9 * float(matrix.size * min(matrix.shape) * _bits(matrix))
 
 
 def _bits(matrix: Array) -> int:

@@ -101,8 +101,10 @@ class RationalMatrix:
     def integers(self) -> Array:
         """The numerators as an object array of Python ints."""
         total = np.zeros(self.shape, dtype=object)
-        for plane in self.digits[::-1]:
-            total = total * DIGIT_BASE + plane.astype(object)
+        for row, digits in enumerate(self.digits.transpose(1, 0, 2)):
+            poll()
+            for plane in digits[::-1]:
+                total[row] = total[row] * DIGIT_BASE + plane.astype(object)
         return total
 
     def fractions(self) -> Array:

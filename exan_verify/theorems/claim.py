@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from exan_verify.errors import BudgetExhausted, InputError, choice
+from exan_verify.exact.modular import UnsuitablePrimeError
 from exan_verify.network import Labels, Loss, Reduction, ReluNetwork
 from exan_verify.theorems.situation import Asked, Situation, Undecided
 from exan_verify.theorems.users_code import ClaimError, UsersCode
@@ -161,7 +162,7 @@ def admitted(claim: Claim, situation: Situation) -> bool:
     """Whether every hypothesis is known to hold."""
     try:
         return all(_ask(claim, hypothesis, situation) for hypothesis in claim.hypotheses)
-    except Undecided:
+    except (Undecided, UnsuitablePrimeError):
         return False
 
 
@@ -169,13 +170,14 @@ def concluded(claim: Claim, situation: Situation) -> Judged:
     """Whether the conclusion holds."""
     try:
         return Judged.HOLDS if _ask(claim, claim.conclusion, situation) else Judged.FAILS
-    except Undecided:
+    except (Undecided, UnsuitablePrimeError):
         return Judged.UNDECIDED
 
 
 def _ask(claim: Claim, predicate: Predicate, situation: Situation) -> bool:
     what = f"claim {claim.name!r}: the predicate {words(predicate)!r}"
-    with UsersCode(f"{what} raised", passing=(Undecided, ClaimError, BudgetExhausted)):
+    passing = (Undecided, UnsuitablePrimeError, ClaimError, BudgetExhausted)
+    with UsersCode(f"{what} raised", passing=passing):
         answer: Any = predicate(situation)
     if not isinstance(answer, (bool, np.bool_)):
         raise ClaimError(f"{what} returned {answer!r}; return True or False")

@@ -67,8 +67,8 @@ def enclosed_coefficients(context: Context, group: Sequence[int]) -> list[Interv
             rest = [k for k in range(len(chosen)) if k not in basis]
             weights = {k: Fraction(rng.randint(8, 16) * rng.choice((-1, 1)), 16) for k in rest}
             solved = _solve(balls, rows, basis, weights) if size == rows else None
-            found = [_enclosure(ball) for ball in solved or ()]
-            if solved is not None and None not in found:
+            found = [span for span in map(_enclosure, solved or ()) if span is not None]
+            if solved is not None and len(found) == size:
                 return [
                     (weights[k], weights[k]) if k in weights else found[basis.index(k)]
                     for k in range(len(chosen))
