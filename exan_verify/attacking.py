@@ -32,6 +32,7 @@ def attack(
     seed: int = 0,
     input_shape: Sequence[int] | None = None,
     picture_iterations: int = 200,
+    budget: float | None = None,
     progress: Callable[[str, float], None] | None = None,
 ) -> Attack:
     """Rebuild the samples behind ``gradient``: the inputs and labels that it stands behind, and no others.
@@ -46,8 +47,10 @@ def attack(
     al. 2022; ``repairs=False`` takes it to the letter), or ``auto``: lift, assign, lifting of degree three,
     peel and lift, until the batch is whole. ``partial``: tensors may be missing from ``gradient`` (only some
     layers are known); without it a missing one is an error. ``device``: a torch device, default the CPU.
-    ``progress`` is told (what, share done); where it raises ``BudgetExhausted`` (:mod:`exan_verify.errors`),
-    what was confirmed until then is returned, ``unfinished``, and where that is nothing, it is raised.
+    ``budget``: a limit in seconds. What was confirmed until then is returned, ``unfinished``, and where that
+    is nothing, ``BudgetExhausted`` (:mod:`exan_verify.errors`) is raised. ``progress`` is told (what, share
+    done), a few times a second; what it raises ends the attack, ``BudgetExhausted`` as a budget does. A
+    factorisation that is under way then runs to its end on a thread of its own, and its result is dropped.
 
     The result has ``x`` (M', d) and ``y`` (M',) of the samples found, ``status`` per sample (how it was
     found, its error bound), ``gradient_residual`` and ``complete``; where nothing is found, ``hint`` says
@@ -62,6 +65,9 @@ def attack(
 
     Raises :class:`InputError` or a subclass naming what cannot be used.
     """
+    from exan_verify.numeric.waiting import limited
+
+    progress = limited(progress, budget)
     given = _given(gradient)
     check_device(device)
     options: dict[str, Any] = {

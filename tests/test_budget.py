@@ -8,6 +8,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from exan_verify.errors import BudgetExhausted
 from exan_verify.io import load_batch, save_batch, save_gradient
 from exan_verify.models import lenet, strided_cnn
 from exan_verify.numeric import attack as numeric_attack
+from exan_verify.numeric import waiting
 from exan_verify.numeric.lift import Lift
 from exan_verify.numeric.metrics import wrong_claims
 from exan_verify.numeric.records import Attack, Finding
@@ -30,6 +32,12 @@ Interrupted = list[tuple[str, Attack | None]]
 def every_interruption(run: Callable[..., Attack]) -> Interrupted:
     """What is said when, and the outcome when the budget runs out just then; None: nothing but the error."""
     told: list[str] = []
+    # what is said anew is always the same; repetitions come with the clock
+    with mock.patch.object(waiting, "BEAT", 3600):
+        return _every_interruption(run, told)
+
+
+def _every_interruption(run: Callable[..., Attack], told: list[str]) -> Interrupted:
     run(progress=lambda what, _: told.append(what))
     outcomes: Interrupted = []
     for place, what in enumerate(told):

@@ -16,6 +16,7 @@ from torch import Tensor
 from exan_verify.network import Loss
 from exan_verify.numeric.problem import Problem
 from exan_verify.numeric.spectrum import MINIMAL_GAP, ColumnSpace
+from exan_verify.numeric.waiting import proceed
 
 _GRAM_TRUST = 1e-5
 """Below this sigma_{U-M} / sigma_1 the Gram matrix, which squares it, no longer separates the null space."""
@@ -105,6 +106,7 @@ def lifted_null_space(equations: LayerEquations, *, exact: bool = False) -> Lift
     Uses the Gram matrix where its squared singular values still separate the null space, else (or when
     ``exact``) the SVD.
     """
+    proceed()
     matrix, scale = _lifted_matrix(equations)
     if not exact:
         squared, vectors = torch.linalg.eigh(matrix.T @ matrix)

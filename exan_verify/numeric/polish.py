@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from exan_verify.numeric.waiting import proceed
+
 _ROUNDS = 12
 """Alternations settle in two or three rounds from a usable start; a candidate that needs more is lost."""
 
@@ -70,6 +72,7 @@ def polish(
     meeting = meet(pattern.T[:, :, None] * forward, basis)
     sines, deltas = meeting.sines, meeting.deltas
     for _ in range(_ROUNDS - 1):
+        proceed()
         renewed = _renewed(basis, forward, pattern[:, moving], deltas[moving, :, 0].T)
         changed = (renewed != pattern[:, moving]).any(dim=0)
         moving = moving[changed]
