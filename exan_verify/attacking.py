@@ -50,7 +50,8 @@ def attack(
     ``budget``: a limit in seconds. What was confirmed until then is returned, ``unfinished``, and where that
     is nothing, ``BudgetExhausted`` (:mod:`exan_verify.errors`) is raised. ``progress`` is told (what, share
     done), a few times a second; what it raises ends the attack, ``BudgetExhausted`` as a budget does. A
-    factorisation that is under way then runs to its end on a thread of its own, and its result is dropped.
+    factorisation that is under way then runs to its end on a thread of its own, for which the interpreter
+    waits before it exits, and its result is dropped.
 
     The result has ``x`` (M', d) and ``y`` (M',) of the samples found, ``status`` per sample (how it was
     found, its error bound), ``gradient_residual`` and ``complete``; where nothing is found, ``hint`` says
@@ -65,9 +66,9 @@ def attack(
 
     Raises :class:`InputError` or a subclass naming what cannot be used.
     """
-    from exan_verify.numeric.waiting import limited
+    from exan_verify.numeric.waiting import Telling, limited
 
-    progress = limited(progress, budget)
+    tell = Telling(limited(progress, budget))
     given = _given(gradient)
     check_device(device)
     options: dict[str, Any] = {
@@ -80,13 +81,14 @@ def attack(
         "partial": partial,
         "device": device,
         "seed": seed,
-        "progress": progress,
+        "progress": tell,
     }
-    if with_convolutions(model):
+    tell("reading the model", 0.0)
+    if tell.during(lambda: with_convolutions(model)):
         return _attack_pictures(model, given, input_shape, picture_iterations, options)
     from exan_verify.numeric.attack import run
 
-    return run(to_network(model), given.tensors, **options)
+    return run(tell.during(lambda: to_network(model)), given.tensors, **options)
 
 
 def _attack_pictures(

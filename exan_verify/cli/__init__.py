@@ -16,7 +16,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # imported here: Ctrl-C while the libraries load ends like any other Ctrl-C
         from exan_verify.cli.program import run
 
-        return run(arguments)
+        code = run(arguments)
+        waiting = sys.modules.get("exan_verify.numeric.waiting")
+        if arguments is None and waiting is not None:
+            waiting.leave(code)
+        return code
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)
         return 130

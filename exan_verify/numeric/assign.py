@@ -18,7 +18,7 @@ from torch import Tensor
 from exan_verify.errors import RangeError
 from exan_verify.numeric.difference_map import Candidates, difference_map
 from exan_verify.numeric.downward import descend, solve_inputs
-from exan_verify.numeric.equations import LayerEquations, layer_equations
+from exan_verify.numeric.equations import LayerEquations, layer_equations, too_many
 from exan_verify.numeric.guesses import active_value_guesses
 from exan_verify.numeric.problem import Problem
 from exan_verify.numeric.records import Finding, LayerSummary
@@ -54,7 +54,8 @@ class Assign:
         layers = [layer_equations(problem, spaces, k) for k in range(len(spaces) - 1)]
         usable = [eq for eq in layers if not eq.space.saturated and _room(eq) >= REACH]
         if not usable:
-            raise RangeError(_too_narrow(layers))
+            excess = too_many(problem, max(eq.samples for eq in layers))
+            raise RangeError(excess or _too_narrow(layers))
         # guesses are best where the next delta is the loss vector
         usable.sort(key=lambda eq: (eq.index < len(layers) - 1, -_room(eq)))
         best: Finding | None = None

@@ -13,6 +13,7 @@ import torch
 from exan_verify.errors import BudgetExhausted, InputError, unknown
 from exan_verify.network import ReluNetwork
 from exan_verify.numeric.assign import Assign
+from exan_verify.numeric.equations import too_many
 from exan_verify.numeric.lift import Lift
 from exan_verify.numeric.partial import Partial
 from exan_verify.numeric.peel import Peel
@@ -77,16 +78,18 @@ def run(
     methods = _methods(method, repairs=repairs)
     tell = Telling(progress)
     tell("reading the gradient", 0.0)
-    problem = build_problem(
-        network,
-        gradient,
-        loss=loss,
-        reduction=reduction,
-        batch_size=batch_size,
-        device=device,
-        seed=seed,
-        labels=labels,
-        partial=partial,
+    problem = tell.during(
+        lambda: build_problem(
+            network,
+            gradient,
+            loss=loss,
+            reduction=reduction,
+            batch_size=batch_size,
+            device=device,
+            seed=seed,
+            labels=labels,
+            partial=partial,
+        )
     )
     with torch.no_grad(), _threads_for(problem):
         if not problem.whole:
@@ -134,6 +137,9 @@ def _threads_for(problem: Problem) -> Iterator[None]:
 
 def _with_hint(problem: Problem, found: Attack, tell: Telling) -> Attack:
     if found.status or found.hidden is not None or not problem.layers[-1].whole:
+        return found
+    if too_many(problem, max((one.rank for one in found.layers), default=0)):
+        # what fills the rank fills the sums over the logits too, which would name a loss
         return found
     with suppress(BudgetExhausted):
         text = tell.during(lambda: hint(problem, [one.x for one in found.unclaimed], found.batch_size))

@@ -123,6 +123,17 @@ def lifted_null_space(equations: LayerEquations, *, exact: bool = False) -> Lift
     return _split(equations, values.flip(0), vt.flip(0).T, scale, floor=1e-16)
 
 
+def too_many(problem: Problem, rank: int) -> str | None:
+    """What a gradient of ``rank`` says where the batch size given is smaller, or None."""
+    if problem.batch_size is None or rank <= problem.batch_size:
+        return None
+    return (
+        f"the gradient shows rank {rank}, and batch_size={problem.batch_size} samples give no more than "
+        f"{problem.batch_size}: noise or compression fills it, or the batch is "
+        "larger; use the gradient as it was computed, or the true batch size"
+    )
+
+
 def out_of_range(counted: list[LayerEquations], samples: int) -> str | None:
     """Why no hidden layer has the U - M neurons that degree two needs for ``samples`` samples, or None."""
     described = []

@@ -38,6 +38,7 @@ def meet(spans: Float[Tensor, "m n k"], basis: Float[Tensor, "n M"]) -> Meeting:
 
     Sines come from the SVD of (I - P P^T) Q, accurate for small angles where cosines are not.
     """
+    proceed()
     u, values, _ = torch.linalg.svd(spans, full_matrices=False)
     kept = values > _RANK_TOLERANCE * values[:, :1]
     q = u * kept[:, None, :]

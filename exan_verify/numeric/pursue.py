@@ -126,7 +126,7 @@ def _confirmed_before(error: BudgetExhausted, outcome: Pursuit | None) -> Pursui
 
 def _with_refusal(outcome: Pursuit, refusal: RangeError | None) -> Pursuit:
     """The outcome, with the first method's refusal among its reasons where nothing was found."""
-    if refusal is None or len(outcome.candidates.finding.x):
+    if refusal is None or len(outcome.candidates.finding.x) or outcome.confirmed.reason == str(refusal):
         return outcome
     reason = f"{refusal}; {outcome.confirmed.reason}"
     return replace(outcome, confirmed=replace(outcome.confirmed, reason=reason))

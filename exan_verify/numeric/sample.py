@@ -23,7 +23,7 @@ from torch import Tensor
 
 from exan_verify.errors import RangeError
 from exan_verify.numeric.assign import first_layer
-from exan_verify.numeric.equations import LayerEquations, layer_equations
+from exan_verify.numeric.equations import LayerEquations, layer_equations, too_many
 from exan_verify.numeric.exclusive import layer_summaries
 from exan_verify.numeric.problem import Problem
 from exan_verify.numeric.records import Finding
@@ -36,6 +36,9 @@ DRAWS = 1 << 20
 
 _BATCH = 4096
 """Draws at a time."""
+
+_FACTORED = 1 << 21
+"""Entries of the draws that are factored at a time."""
 
 _EXTRA = 1
 """Rows beyond the drawn ones that a null direction must zero: a stranger zeroes none but by coincidence."""
@@ -75,8 +78,9 @@ class Sample:
         space = spaces[0]
         if space.saturated:
             raise RangeError(
-                f"the first layer's gradient has full rank {space.rank}, so no direction is a sample's own; "
-                "use a smaller batch or a wider first layer"
+                too_many(problem, space.rank)
+                or f"the first layer's gradient has full rank {space.rank}, so no direction is a sample's "
+                "own; use a smaller batch or a wider first layer"
             )
         equations = layer_equations(problem, spaces, 0)
         most = min(DRAWS, max(_LEAST, self._patience << max(0, space.rank - 1)))
@@ -136,14 +140,21 @@ class _Draws:
             # the only direction there is
             return torch.ones(1, 1, dtype=self.rows.dtype, device=self.rows.device)
         keys = torch.rand(_BATCH, count, generator=self.generator).to(self.rows.device)
-        drawn = self.rows[keys.topk(min(rank - 1, count), dim=1).indices]
-        q, r = torch.linalg.qr(drawn.mT, mode="complete")
-        pivots = r.diagonal(dim1=1, dim2=2).abs()
-        independent: Bool[Tensor, " b"] = (pivots > _INDEPENDENT).all(dim=1)
-        null = q[independent, :, -1].T
+        drawn = keys.topk(min(rank - 1, count), dim=1).indices
+        # in portions: where the rank is large, all at once takes gigabytes, and nothing can interrupt it
+        null = torch.cat([self._null(d) for d in torch.split(drawn, max(1, _FACTORED // rank**2))], dim=1)
         zeroed = ((self.rows @ null).abs() < self.zero).sum(dim=0)
         hits: Tensor = null[:, zeroed >= rank - 1 + _EXTRA]
         return hits
+
+    def _null(self, drawn: Int[Tensor, "b r"]) -> Float[Tensor, "M m"]:
+        """The null directions of the draws whose rows are independent."""
+        proceed()
+        q, r = torch.linalg.qr(self.rows[drawn].mT, mode="complete")
+        pivots = r.diagonal(dim1=1, dim2=2).abs()
+        independent: Bool[Tensor, " b"] = (pivots > _INDEPENDENT).all(dim=1)
+        null: Tensor = q[independent, :, -1].T
+        return null
 
     def _explained(self, delta: Float[Tensor, "n m"]) -> tuple[Float[Tensor, "K m"], Float[Tensor, " m"]]:
         """The p that explains each delta best on its active neurons, and the share left unexplained."""

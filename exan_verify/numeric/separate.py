@@ -13,10 +13,12 @@ from torch import Tensor
 from exan_verify.numeric.equations import LayerEquations
 from exan_verify.numeric.polish import polish
 from exan_verify.numeric.spectrum import MINIMAL_GAP, ColumnSpace
-from exan_verify.numeric.waiting import proceed
 
 SOLVED = 0.05
 """Sine below which a candidate's possible deltas meet the column space at all; strangers lie above 0.1."""
+
+_POLISHED = 1 << 23
+"""Entries of the candidates' equations that are worked on at a time."""
 
 SAME = 0.02
 """Sine below which two candidates are the same one, but for those that :func:`copies` tells apart."""
@@ -65,12 +67,15 @@ def separate(
     settled = noise_sine(equations.space)
     sine = 1.0
     known = basis[:, :0]
+    step = max(1, _POLISHED // equations.forward.numel())
     for q, p in starts:
-        proceed()
         if not q.shape[1]:
             continue
-        _, meeting = polish(basis, equations.forward, q, p)
-        for sines, deltas in zip(meeting.sines, meeting.deltas, strict=True):
+        meetings = [
+            polish(basis, equations.forward, *portion)[1]
+            for portion in zip(torch.split(q, step, dim=1), torch.split(p, step, dim=1), strict=True)
+        ]
+        for sines, deltas in ((s, d) for m in meetings for s, d in zip(m.sines, m.deltas, strict=True)):
             size = _solutions(sines, solved)
             if not size or known.shape[1] + size > equations.samples:
                 continue

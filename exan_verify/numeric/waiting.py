@@ -4,17 +4,22 @@ A single call of LAPACK on a large matrix takes minutes (the SVD of a 4096 x 250
 core), during which Python handles no signal and calls nothing. torch and scipy release the interpreter's lock
 meanwhile, so the thread that waits stays awake: it calls progress every :data:`BEAT` seconds, and what that
 raises (a budget that ran out), or Ctrl-C, ends the waiting at once. The work itself ends where it next asks
-:func:`proceed`, in loops, or with the call it is in; its result is dropped.
+:func:`proceed`, in loops, or with the call it is in; its result is dropped. The interpreter waits for that
+before it ends.
 """
 
 from __future__ import annotations
 
+import atexit
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable
 from contextvars import ContextVar, copy_context
 from numbers import Real
 from typing import TypeVar
+from weakref import WeakSet
 
 import torch
 
@@ -23,11 +28,16 @@ from exan_verify.errors import BudgetExhausted, InputError
 BEAT = 0.25
 """Seconds between two calls of progress while something runs."""
 
+_GRACE = 0.5
+"""Seconds that a program which ends waits for work that was given up."""
+
 Progress = Callable[[str, float], None]
 
 Thread = threading.Thread
 
 _T = TypeVar("_T")
+
+_left_behind: WeakSet[threading.Thread] = WeakSet()
 
 _given_up: ContextVar[threading.Event | None] = ContextVar("_given_up", default=None)
 
@@ -70,16 +80,37 @@ def awaited(work: Callable[[], _T], beat: Callable[[], None]) -> _T:
             done.set()
 
     # a daemon: work that is given up does not keep the interpreter from ending
-    Thread(target=target, daemon=True).start()
+    thread = Thread(target=target, daemon=True)
+    thread.start()
     try:
         while not done.wait(BEAT):
             beat()
     except BaseException:
         given_up.set()
+        _left_behind.add(thread)
         raise
     if failures:
         raise failures[0]
     return results[0]
+
+
+@atexit.register
+def _wait_for_those_left_behind() -> None:
+    """A thread that comes back from C++ while the interpreter is taken down would end it with an abort."""
+    for thread in _left_behind:
+        thread.join()
+
+
+def leave(code: int) -> None:
+    """End a program whose output is written with exit ``code``, where work that was given up would keep it
+    longer than loops take to notice; otherwise return."""
+    end = time.monotonic() + _GRACE
+    for thread in _left_behind:
+        thread.join(max(0.0, end - time.monotonic()))
+    if any(thread.is_alive() for thread in _left_behind):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 class Telling:
