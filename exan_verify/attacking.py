@@ -84,11 +84,12 @@ def attack(
         "progress": tell,
     }
     tell("reading the model", 0.0)
-    if tell.during(lambda: with_convolutions(model)):
+    # on this thread: torch's tracing changes modules for as long as it lasts
+    if with_convolutions(model):
         return _attack_pictures(model, given, input_shape, picture_iterations, options)
     from exan_verify.numeric.attack import run
 
-    return run(tell.during(lambda: to_network(model)), given.tensors, **options)
+    return run(to_network(model), given.tensors, **options)
 
 
 def _attack_pictures(
