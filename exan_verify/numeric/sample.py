@@ -179,7 +179,8 @@ def _distinct(q: Float[Tensor, "M m"]) -> Int[Tensor, " k"]:
     sample, and a cut among them would leave no place for the others. A direction is dropped only for one that
     is kept, not for one that is itself dropped.
     """
-    left, chosen = torch.ones_like(q[0], dtype=torch.bool), []
+    left = torch.ones_like(q[0], dtype=torch.bool)
+    chosen: list[int] = []
     while len(chosen) < _POLISHED and bool(left.any()):
         first = int(left.to(torch.int8).argmax())
         chosen.append(first)

@@ -161,5 +161,7 @@ def limited(
 
 
 def _check_budget(budget: object) -> None:
-    if not isinstance(budget, Real) or isinstance(budget, bool) or not budget > 0:
+    # numpy's numbers are registered as real; so are truth values
+    number = isinstance(budget, Real) and budget is not True
+    if not number or not float(budget) > 0:  # type: ignore[arg-type]
         raise InputError(f"budget={budget!r} is not a positive number; give seconds, or None for no limit")
