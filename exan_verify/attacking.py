@@ -35,6 +35,7 @@ def attack(
     seed: int = 0,
     input_shape: Sequence[int] | None = None,
     picture_iterations: int = 200,
+    budget: float | None = None,
     progress: Callable[[str, float], None] | None = None,
 ) -> Attack:
     """Rebuild the samples behind ``gradient``: the inputs and labels that it stands behind, and no others.
@@ -51,8 +52,11 @@ def attack(
     al. 2022; ``repairs=False`` takes it to the letter), or ``auto``: lift, assign, lifting of degree three,
     peel and lift, until the batch is whole. ``partial``: tensors may be missing from ``gradient`` (only some
     layers are known); without it a missing one is an error. ``device``: a torch device, default the CPU.
-    ``progress`` is told (what, share done); where it raises ``BudgetExhausted`` (:mod:`exan_verify.errors`),
-    what was confirmed until then is returned, ``unfinished``, and where that is nothing, it is raised.
+    ``budget``: a limit in seconds. What was confirmed until then is returned, ``unfinished``, and where that
+    is nothing, ``BudgetExhausted`` (:mod:`exan_verify.errors`) is raised. ``progress`` is told (what, share
+    done), a few times a second; what it raises ends the attack, ``BudgetExhausted`` as a budget does. A
+    factorisation that is under way then runs to its end on a thread of its own, for which the interpreter
+    waits before it exits, and its result is dropped.
 
     The result has ``x`` (M', d) and ``y`` (M',) of the samples found, ``status`` per sample (how it was
     found, its error bound), ``gradient_residual`` and ``complete``; where nothing is found, ``hint`` says
@@ -71,6 +75,9 @@ def attack(
         raise InputError(f"method={short(method)} cannot be used; give its name, or 'auto'")
     if progress is not None and not callable(progress):
         raise InputError(f"progress={short(progress)} cannot be used; give a function of (what, share done)")
+    from exan_verify.numeric.waiting import Telling, limited
+
+    tell = Telling(limited(progress, budget))
     check_device(device)
     options: dict[str, Any] = {
         "loss": choice(Loss, loss, "loss"),
@@ -82,9 +89,11 @@ def attack(
         "partial": flag(partial, "partial"),
         "device": device,
         "seed": whole(seed, "seed", least=0),
-        "progress": progress,
+        "progress": tell,
     }
     iterations = whole(picture_iterations, "picture_iterations", least=0)
+    tell("reading the model", 0.0)
+    # on this thread: torch's tracing changes modules for as long as it lasts
     model, notes = unwrapped(model)
     if with_convolutions(model):
         from exan_verify.convert_graph import to_convolutional

@@ -10,14 +10,18 @@ generator of another device. So code that runs here has its tensors where it sho
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
+
+from exan_verify.numeric import waiting
 
 META = torch.device("meta")
 
@@ -79,9 +83,17 @@ def _index(index: Any) -> Any:
 
 @contextmanager
 def simulated_device() -> Iterator[None]:
-    """Inside, ``"meta"`` is a device that computes."""
-    with MadeFromData(), SimulatedDevice():
+    """Inside, ``"meta"`` is a device that computes, on the threads of an attack too."""
+    with MadeFromData(), SimulatedDevice(), mock.patch.object(waiting, "Thread", _Thread):
         yield
+
+
+class _Thread(threading.Thread):
+    """A thread that has the simulated device, as torch keeps modes for every thread separately."""
+
+    def run(self) -> None:
+        with MadeFromData(), SimulatedDevice():
+            super().run()
 
 
 def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:

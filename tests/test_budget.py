@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -19,10 +20,12 @@ from exan_verify.errors import BudgetExhausted
 from exan_verify.io import load_batch, save_batch, save_gradient
 from exan_verify.models import lenet, strided_cnn
 from exan_verify.numeric import attack as numeric_attack
+from exan_verify.numeric import waiting
 from exan_verify.numeric.lift import Lift
 from exan_verify.numeric.metrics import wrong_claims
 from exan_verify.numeric.records import Attack, Finding
 from tests.cnn_cases import autograd, pictures
+from tests.numeric_cases import drawn_network, normal
 
 Interrupted = list[tuple[str, Attack | None]]
 
@@ -30,6 +33,12 @@ Interrupted = list[tuple[str, Attack | None]]
 def every_interruption(run: Callable[..., Attack]) -> Interrupted:
     """What is said when, and the outcome when the budget runs out just then; None: nothing but the error."""
     told: list[str] = []
+    # what is said anew is always the same; repetitions come with the clock
+    with mock.patch.object(waiting, "BEAT", 3600):
+        return _every_interruption(run, told)
+
+
+def _every_interruption(run: Callable[..., Attack], told: list[str]) -> Interrupted:
     run(progress=lambda what, _: told.append(what))
     outcomes: Interrupted = []
     for place, what in enumerate(told):
@@ -48,15 +57,12 @@ def every_interruption(run: Callable[..., Attack]) -> Interrupted:
 
 
 def network(*widths: int) -> nn.Sequential:
-    torch.manual_seed(1)
-    parts = [m for a, b in pairwise(widths) for m in (nn.Linear(a, b), nn.ReLU())]
-    return nn.Sequential(*parts[:-1]).double()
+    return drawn_network(widths, np.random.default_rng(1))
 
 
 def twins() -> tuple[nn.Sequential, torch.Tensor, torch.Tensor]:
     """A batch with one sample twice, which no method completes; the others are claimed."""
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(5, 20, generator=generator, dtype=torch.float64)[[0, 0, 1, 2, 3, 4]]
+    x = normal(5, 20)[[0, 0, 1, 2, 3, 4]]
     return network(20, 96, 5), x, torch.tensor([0, 0, 1, 2, 3, 4])
 
 
@@ -80,7 +86,7 @@ def test_what_was_confirmed_before_the_budget_ran_out_is_returned():
 
 def test_features_that_were_confirmed_before_are_returned():
     model = network(24, 160, 128, 96, 5)
-    x = torch.randn(3, 24, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x = normal(3, 24)
     y = torch.tensor([0, 1, 2])
     given = {name: g for name, g in autograd(model, x, y).items() if not name.startswith("2.")}
     outcomes = every_interruption(lambda **options: attack(model, given, partial=True, **options))

@@ -25,6 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from exan_verify.cli.program import run
 
             code = run(arguments)
+            waiting = sys.modules.get("exan_verify.numeric.waiting")
+            if arguments is None and waiting is not None:
+                waiting.leave(code)
         except KeyboardInterrupt:
             print("error: interrupted", file=sys.stderr)
             code = 130

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -92,7 +93,7 @@ def attack_command(
     if sheet is not None and known is not None:
         known.check_drawable()
     options["input_shape"] = input_shape(options["input_shape"], known)
-    with output.working("attacking") as progress, wall_clock(options["budget"]):
+    with output.working("attacking") as progress:
         found = _attack(model, gradient, options, known, progress)
     save_batch(out, found.x, found.y, **hidden_arrays(found), **more_arrays(found))
     score = None if known is None else known.score(found)
@@ -170,13 +171,22 @@ def _attack(
     truth: Truth | None,
     progress: Callable[[str], None],
 ) -> Attack:
-    from exan_verify import attack
-    from exan_verify.io import ABOUT_DATA, about, load_any_model, load_gradient
+    start = time.monotonic()
+    with wall_clock(options["budget"]):
+        from exan_verify import attack
+        from exan_verify.io import ABOUT_DATA, about, load_any_model, load_gradient
+        from exan_verify.numeric.waiting import limited
 
-    network = load_any_model(model, options["weights"])
-    given = load_gradient(gradient)
-    if truth is not None:
-        truth.check_fits(network, options["input_shape"])
+        network = load_any_model(model, options["weights"])
+        given = load_gradient(gradient)
+        if truth is not None:
+            truth.check_fits(network, options["input_shape"])
+    tell = limited(
+        lambda what, share: progress(f"{what} ({share:.0%})"),
+        options["budget"],
+        since=start,
+        remedy="give a larger --budget",
+    )
     passed = (
         "loss",
         "reduction",
@@ -194,6 +204,6 @@ def _attack(
             network,
             given,
             picture_iterations=options["picture_iterations"],
-            progress=lambda what, share: progress(f"{what} ({share:.0%})"),
+            progress=tell,
             **{name: options[name] for name in passed},
         )

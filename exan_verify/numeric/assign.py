@@ -18,11 +18,11 @@ from torch import Tensor
 from exan_verify.errors import RangeError
 from exan_verify.numeric.difference_map import Candidates, difference_map
 from exan_verify.numeric.downward import descend, solve_inputs
-from exan_verify.numeric.equations import LayerEquations, layer_equations
+from exan_verify.numeric.equations import LayerEquations, layer_equations, too_many
 from exan_verify.numeric.guesses import active_value_guesses
 from exan_verify.numeric.problem import Problem
 from exan_verify.numeric.records import Finding, LayerSummary
-from exan_verify.numeric.separate import SOLVED, Separated, separate
+from exan_verify.numeric.separate import Separated, copies, noise_sine, separate
 from exan_verify.numeric.spectrum import ColumnSpace
 
 REACH = 1.5
@@ -37,11 +37,8 @@ _PATIENCE = 10
 _USABLE = 0.3
 """Relative gap above which a candidate is not worth polishing."""
 
-_NOISE_ROOM = 100.0
-"""Times the noise's share of the weakest sample that a true sample's sine may have."""
-
 _ALIKE = 0.99
-"""Cosine above which two candidates lead to the same sample."""
+"""Cosine above which two candidates lead to the same sample, as a rule."""
 
 
 class Assign:
@@ -57,7 +54,8 @@ class Assign:
         layers = [layer_equations(problem, spaces, k) for k in range(len(spaces) - 1)]
         usable = [eq for eq in layers if not eq.space.saturated and _room(eq) >= REACH]
         if not usable:
-            raise RangeError(_too_narrow(layers))
+            excess = too_many(problem, max(eq.samples for eq in layers))
+            raise RangeError(excess or _too_narrow(layers))
         # guesses are best where the next delta is the loss vector
         usable.sort(key=lambda eq: (eq.index < len(layers) - 1, -_room(eq)))
         best: Finding | None = None
@@ -90,30 +88,38 @@ class _Search:
             before = self.known.shape[1]
             guesses = active_value_guesses(self.problem, self.equations.index, count, self.generator)
             ends = difference_map(basis, self.equations.forward, guesses, generator=self.generator)
-            chosen = self._distinct(ends)
+            distinct, crowded = self._ordered(ends)
             self.rounds += 1
-            yield (
-                basis.T @ ends.values[:, chosen].double(),
-                self.inverse @ ends.active_values[:, chosen].double(),
-            )
+            yield self._start(ends, distinct)
+            if self.known.shape[1] == before:
+                # where nothing else is new, what looked like copies may be samples near those that are found
+                yield self._start(ends, self._other_patterns(ends, crowded))
             idle = 0 if self.known.shape[1] > before else idle + 1
 
     def found(self, known: Float[Tensor, "n k"]) -> None:
         """Told what is found so far."""
         self.known = known
 
-    def _distinct(self, ends: Candidates) -> Tensor:
-        """Indices of usable candidates, one per direction, best first."""
+    def _start(self, ends: Candidates, chosen: Tensor) -> tuple[Float[Tensor, "M m"], Float[Tensor, "K m"]]:
+        q = self.equations.space.basis.T @ ends.values[:, chosen].double()
+        return q, self.inverse @ ends.active_values[:, chosen].double()
+
+    def _ordered(self, ends: Candidates) -> tuple[Tensor, Tensor]:
+        """Indices of usable candidates, best first: one per direction that is new, and those near one of
+        these or near what is found, which as a rule lead where that leads."""
         order = ends.gap.argsort()
         order = order[ends.gap[order] < _USABLE]
         unit = torch.nn.functional.normalize(ends.values[:, order], dim=0)
-        fresh = (self.known.float().T @ unit).abs().amax(dim=0) < _ALIKE if self.known.shape[1] else None
-        if fresh is not None:
-            order, unit = order[fresh], unit[:, fresh]
-        alike = (unit.T @ unit).abs().tril(-1) > _ALIKE
-        # a candidate like an earlier one leads where that leads
-        chosen: Tensor = order[~alike.any(dim=1)]
-        return chosen
+        crowded = ((self.known.float().T @ unit).abs() > _ALIKE).any(dim=0)
+        crowded |= ((unit.T @ unit).abs().tril(-1) > _ALIKE).any(dim=1)
+        return order[~crowded], order[crowded]
+
+    def _other_patterns(self, ends: Candidates, crowded: Tensor) -> Tensor:
+        """The crowded candidates with a pattern of their own: no sample found and no earlier one has it."""
+        unit = torch.nn.functional.normalize(ends.values[:, crowded], dim=0)
+        copy = copies(unit, self.known.float(), _ALIKE).any(dim=1)
+        copy |= copies(unit, unit, _ALIKE).tril(-1).any(dim=1)
+        return crowded[~copy]
 
 
 def _at_layer(problem: Problem, spaces: tuple[ColumnSpace, ...], equations: LayerEquations) -> Finding:
@@ -162,11 +168,6 @@ def first_layer(nothing: Finding, space: ColumnSpace, separated: Separated) -> F
 def _room(equations: LayerEquations) -> float:
     """Neurons per unknown."""
     return equations.neurons / max(1, equations.samples + int(equations.forward.shape[1]))
-
-
-def noise_sine(space: ColumnSpace) -> float:
-    """The sine below which a candidate is a sample: what noise can make of a sample's, with room."""
-    return min(SOLVED, max(1e-9, _NOISE_ROOM * space.noise / float(space.values[space.rank - 1])))
 
 
 def _summary(equations: LayerEquations) -> LayerSummary:

@@ -13,15 +13,17 @@ import torch
 from exan_verify.errors import BudgetExhausted, InputError, unknown
 from exan_verify.network import ReluNetwork
 from exan_verify.numeric.assign import Assign
+from exan_verify.numeric.equations import too_many
 from exan_verify.numeric.lift import Lift
 from exan_verify.numeric.partial import Partial
 from exan_verify.numeric.peel import Peel
 from exan_verify.numeric.problem import Problem, build_problem
 from exan_verify.numeric.published import Published
-from exan_verify.numeric.pursue import Candidates, Progress, column_spaces, pursue
+from exan_verify.numeric.pursue import Candidates, column_spaces, pursue
 from exan_verify.numeric.records import Attack, Method
 from exan_verify.numeric.sample import Sample
 from exan_verify.numeric.suspicion import hint
+from exan_verify.numeric.waiting import Progress, Telling
 
 _PATIENCE = 2e13
 """Operations that lifting of degree three may take when asked for by name: half an hour on one core."""
@@ -63,7 +65,7 @@ def run(
     batch's size, if known; ``method``: ``auto`` or one of :data:`METHODS`; ``repairs=False`` takes
     ``published`` to the letter; ``device``: a torch device; ``partial``: tensors may be missing from the
     gradient, and what the others say is recovered, down to features of a hidden layer; ``progress`` is told
-    (what, share done). Computes in float64, whatever the dtypes.
+    (what, share done), at least once a second. Computes in float64, whatever the dtypes.
 
     No claimed sample is further from the truth than its ``error_bound``, for gradients whose error is
     rounding and batches of the stated size. Without ``batch_size``, and with reduction mean, the smallest
@@ -74,18 +76,20 @@ def run(
     """
     start = time.perf_counter()
     methods = _methods(method, repairs=repairs)
-    tell = progress or _silent
+    tell = Telling(progress)
     tell("reading the gradient", 0.0)
-    problem = build_problem(
-        network,
-        gradient,
-        loss=loss,
-        reduction=reduction,
-        batch_size=batch_size,
-        device=device,
-        seed=seed,
-        labels=labels,
-        partial=partial,
+    problem = tell.during(
+        lambda: build_problem(
+            network,
+            gradient,
+            loss=loss,
+            reduction=reduction,
+            batch_size=batch_size,
+            device=device,
+            seed=seed,
+            labels=labels,
+            partial=partial,
+        )
     )
     with torch.no_grad(), _threads_for(problem):
         if not problem.whole:
@@ -95,7 +99,7 @@ def run(
             )
             found = attempt.run(seconds=lambda: time.perf_counter() - start)
         else:
-            spaces = column_spaces(problem)
+            spaces = tell.during(lambda: column_spaces(problem))
             pursuit = pursue(
                 methods,
                 lambda one: Candidates(problem=problem, spaces=spaces, finding=one.find(problem, spaces)),
@@ -103,9 +107,10 @@ def run(
                 tell=tell,
             )
             found = pursuit.attack(seconds=time.perf_counter() - start)
+        found = _with_hint(problem, found, tell)
     with suppress(BudgetExhausted):
         tell("done", 1.0)
-    return _with_hint(problem, found)
+    return found
 
 
 def _methods(method: str, *, repairs: bool) -> tuple[Method, ...]:
@@ -130,11 +135,13 @@ def _threads_for(problem: Problem) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _silent(_what: str, _share: float) -> None:
-    pass
-
-
-def _with_hint(problem: Problem, found: Attack) -> Attack:
+def _with_hint(problem: Problem, found: Attack, tell: Telling) -> Attack:
     if found.status or found.hidden is not None or not problem.layers[-1].whole:
         return found
-    return replace(found, hint=hint(problem, [one.x for one in found.unclaimed], found.batch_size))
+    if too_many(problem, max((one.rank for one in found.layers), default=0)):
+        # what fills the rank fills the sums over the logits too, which would name a loss
+        return found
+    with suppress(BudgetExhausted):
+        text = tell.during(lambda: hint(problem, [one.x for one in found.unclaimed], found.batch_size))
+        return replace(found, hint=text)
+    return found

@@ -14,17 +14,28 @@ the leading part of A~.
    images under I - PP^T are orthogonal. Then err_b = sum_{i>1} a_i d_i with sum (t_i a_i)^2 <= r_b^2; in
    particular |err_b| <= r_b / t_2. The candidate's own sine t_1 must be as small as step 1 says, or it is no
    solution at all.
+   This is the error within V_b. The delta that the gradient was made with is delta_b + rho_b, rho_b from the
+   roundings of the backward pass, |rho_b| <= |delta_b| rel_b, and these keep to no V_b: the part of rho_b
+   that is not in V_b is in no d_i and has to be counted on its own. With one logit V_b is a line, so that
+   nothing but rho_b is left. The entries of rho_b are independent roundings: each either in proportion to
+   the entry of delta_b (one product each, as with one logit) or, where products cancel, of one size, so that
+   v . rho_b is about |delta_b| rel_b w_b(v) with w_b(v)^2 = max(sum_j v_j^2 delta_bj^2 / |delta_b|^2,
+   |v|^2 / n). Likewise the directions, the Gram matrix P^T delta and its inverse are computed in float64: the
+   backward error of the solve is a_b <= c sqrt(M) 2^-53 |delta_b| per direction, of no particular shape.
 3. X comes from the left inverse V of the recovered directions, rows v_m: the unscaled row m is
-   s_m y_m + v_m (sum_b err_b y_b^T + E), s_m = |delta_m|. With the couplings
-   k_mb = sqrt(sum_{i>1} (v_m . d_i^b / t_i^b)^2) and division by the bias entry,
+   s_m y_m + v_m (sum_b (err_b + rho_b) y_b^T + E), s_m = |delta_m|. With the couplings
+   k_mb = sqrt(sum_{i>1} (v_m . d_i^b / t_i^b)^2), those of rounding
+   o_mb = w_b(v_m) |delta_b| rel_b + |v_m| a_b, which are independent, and division by the bias entry,
 
-       |x^_m - x_m|_inf <= (|v_m| eta + sum_b k_mb r_b |y_b|_inf) (1 + |x_m|_inf) / s_m.
+       |x^_m - x_m|_inf <= (|v_m| eta + sum_b k_mb r_b |y_b|_inf + sqrt(sum_b (o_mb |y_b|_inf)^2))
+                           (1 + |x_m|_inf) / s_m.
 
    Samples that are not separated enter as one block with their own isolating sine (``rest_sine``).
    In L2 |v_m| eta bounds all of v_m^T E; of the division by the bias entry only one column e of E is seen,
    multiplied by |x_m|_2; and it takes x_m off every x_b that the wrong directions mix in:
 
-       |x^_m - x_m|_2 <= (|v_m| (eta + |e| |x_m|_2) + sum_b k_mb r_b |x_b - x_m|_2) / s_m.
+       |x^_m - x_m|_2 <= (|v_m| (eta + |e| |x_m|_2) + sum_b k_mb r_b |x_b - x_m|_2
+                          + sqrt(sum_b (o_mb |x_b - x_m|_2)^2)) / s_m.
 
    |e| is taken from what P leaves of the bias column, from an even spread of eta over the columns and from
    one rounding of the summed |delta_b|, whichever is largest. Where scales do not come from the bias entry
@@ -49,6 +60,7 @@ from exan_verify.numeric.polish import Meeting, meet
 from exan_verify.numeric.problem import Problem
 from exan_verify.numeric.records import Finding
 from exan_verify.numeric.spectrum import ColumnSpace
+from exan_verify.numeric.waiting import proceed
 
 _SAFETY = 4.0
 """Covers second-order terms and norms estimated rather than bounded (the rounding analysis)."""
@@ -58,6 +70,9 @@ _ROUNDING_SAFETY = 8.0
 
 _BACKWARD_SAFETY = 3.0
 """The same for the deltas of one sample, whose many independent roundings average out."""
+
+_ARITHMETIC = 8.0
+"""c of step 2: roundings of a unit direction, an inner product of length n and an inverse, by norms."""
 
 _COLUMN_SAFETY = 3.0
 """Between the noise of the bias column that is seen outside the column space and the whole of it."""
@@ -101,6 +116,7 @@ def refine(
     x, bound = finding.x, torch.zeros_like(finding.x[:, 0])
     unit = effective_roundoff(problem, space)
     for _ in range(_ROUNDS):
+        proceed()
         trace = forward(problem, x)
         sure, lost = _sure_patterns(problem, trace, gains, bound, unit)
         refined = _step(problem, space, finding, trace, sure, lost, gains, unit)
@@ -151,18 +167,20 @@ def _step(
     largest = rows[:size].abs().amax(dim=1)
     inverse = inputs.inverse[:size]
     couplings, errors = _couplings(inverse, meeting), s * allowed
-    total = inverse.norm(dim=1) * noise + couplings @ (errors * largest)
+    roundings = _rounding_couplings(inverse, directions, s * relative, s, block.shape[1])
+    total = inverse.norm(dim=1) * noise + couplings @ (errors * largest) + (roundings * largest).norm(dim=1)
     size2 = rows[:size].norm(dim=1)
     column = torch.clamp(_bias_noise(problem, space, deltas, unit), max=space.noise) * (noise / space.noise)
     total2 = inverse.norm(dim=1) * (noise + column * size2)
     apart = torch.cdist(rows[:size], rows[:size], compute_mode="donot_use_mm_for_euclid_dist")
-    total2 = total2 + (couplings * apart) @ errors
+    total2 = total2 + (couplings * apart) @ errors + (roundings * apart).norm(dim=1)
     if finding.rest.shape[1]:
         unseparated = inverse.norm(dim=1) * noise * duals[-1] / finding.rest_sine
         total, total2 = total + unseparated, total2 + unseparated * (1 + size2)
     # a sample's scale is the entry that its row is divided by; only if that is the bias entry, errors cancel
     from_bias = problem.layers[0].bias_given and finding.scale_error == 0
-    bound = _SAFETY * total * (1 + largest) / s + finding.scale_error * largest
+    # the last rounding is that of the division
+    bound = _SAFETY * total * (1 + largest) / s + (finding.scale_error + 2.0**-52) * largest
     bound = torch.where(lost | dependent, torch.full_like(bound, torch.inf), bound)
     in_range = (
         (drift < _LINEAR)
@@ -205,6 +223,21 @@ def _couplings(inverse: Float[Tensor, "m n"], meeting: Meeting) -> Float[Tensor,
     others = torch.einsum("mn,bni->mbi", inverse, meeting.deltas[:, :, 1:])
     sines = meeting.sines[:, 1:].clamp(min=torch.finfo(torch.float64).tiny)
     couplings: Tensor = (others / sines).norm(dim=2)
+    return couplings
+
+
+def _rounding_couplings(
+    inverse: Float[Tensor, "m n"],
+    directions: Float[Tensor, "b n"],
+    rounded: Float[Tensor, " b"],
+    sizes: Float[Tensor, " b"],
+    count: int,
+) -> Float[Tensor, "m b"]:
+    """o_mb: how far the roundings of sample b's delta, ``rounded`` of its ``sizes`` in norm, and of solving
+    for ``count`` directions move sample m's row."""
+    even = inverse.norm(dim=1, keepdim=True)
+    weights = (inverse.square() @ directions.T.square()).sqrt().clamp(min=even / inverse.shape[1] ** 0.5)
+    couplings: Tensor = weights * rounded + even * (_ARITHMETIC * count**0.5 * 2.0**-53 * sizes)
     return couplings
 
 

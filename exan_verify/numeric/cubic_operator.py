@@ -21,6 +21,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from exan_verify.numeric.waiting import proceed
+
 _MIXED = 2.0
 """Weight of an entry q_a p_l of a slice: it stands for two entries of a symmetric matrix, as q_a q_b does."""
 
@@ -136,6 +138,7 @@ class CubicOperator:
             projector = torch.eye(projector.shape[0]).to(projector) - projector
         dense = projector.new_zeros(self.unknowns, self.unknowns)
         for entry, factor in zip(self.slices.entry, self.slices.factor, strict=True):
+            proceed()
             # the entries of one slice are different unknowns, so nothing is added twice in one step
             dense[entry[:, None], entry] += factor[:, None] * projector * factor
         return dense

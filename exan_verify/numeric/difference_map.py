@@ -18,6 +18,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from exan_verify.numeric.waiting import proceed
+
 _STEP = 0.5
 """beta; larger steps leave the basin of a sample whose loss vector is far from the start's."""
 
@@ -69,6 +71,7 @@ def difference_map(
         linear = b @ (b.T @ (2 * near - r))
         linear_s = _normalised(f @ (f.T @ (2 * near_s - s)), size)
         if step % _LOOK == 0:
+            proceed()
             gap = (linear - near).norm(dim=0) / near.norm(dim=0).clamp(min=1e-12)
             # the others of this round are better started anew
             if float(gap.median()) < _CLOSED:

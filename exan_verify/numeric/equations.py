@@ -16,6 +16,7 @@ from torch import Tensor
 from exan_verify.network import Loss
 from exan_verify.numeric.problem import Problem
 from exan_verify.numeric.spectrum import MINIMAL_GAP, ColumnSpace
+from exan_verify.numeric.waiting import proceed
 
 _GRAM_TRUST = 1e-5
 """Below this sigma_{U-M} / sigma_1 the Gram matrix, which squares it, no longer separates the null space."""
@@ -105,6 +106,7 @@ def lifted_null_space(equations: LayerEquations, *, exact: bool = False) -> Lift
     Uses the Gram matrix where its squared singular values still separate the null space, else (or when
     ``exact``) the SVD.
     """
+    proceed()
     matrix, scale = _lifted_matrix(equations)
     if not exact:
         squared, vectors = torch.linalg.eigh(matrix.T @ matrix)
@@ -119,6 +121,17 @@ def lifted_null_space(equations: LayerEquations, *, exact: bool = False) -> Lift
     )
     _, values, vt = torch.linalg.svd(full, full_matrices=False)
     return _split(equations, values.flip(0), vt.flip(0).T, scale, floor=1e-16)
+
+
+def too_many(problem: Problem, rank: int) -> str | None:
+    """What a gradient of ``rank`` says where the batch size given is smaller, or None."""
+    if problem.batch_size is None or rank <= problem.batch_size:
+        return None
+    return (
+        f"the gradient shows rank {rank}, and batch_size={problem.batch_size} samples give no more than "
+        f"{problem.batch_size}: noise or compression fills it, or the batch is "
+        "larger; use the gradient as it was computed, or the true batch size"
+    )
 
 
 def out_of_range(counted: list[LayerEquations], samples: int) -> str | None:

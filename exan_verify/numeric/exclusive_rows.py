@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from exan_verify.numeric.losses import fit_labels
@@ -18,7 +17,9 @@ from exan_verify.numeric.passes import delta_spans, forward
 from exan_verify.numeric.polish import meet
 from exan_verify.numeric.problem import Problem
 from exan_verify.numeric.remainder import Known
+from exan_verify.numeric.separate import SAME, copies
 from exan_verify.numeric.spectrum import MINIMAL_GAP, ColumnSpace
+from exan_verify.numeric.waiting import proceed
 
 _SOLVED = 0.05
 """Largest sine at which a pattern's deltas meet the column space at all; strangers lie above 0.1."""
@@ -29,8 +30,8 @@ _ROUNDING = 16.0
 _CLEAN = 1e3
 """Roundings by which the delta of a sample's label may differ from the one found, from that of its row."""
 
-_SAME = 0.02
-"""Sine below which two delta directions belong to one sample."""
+_ALIKE = (1 - SAME**2) ** 0.5
+"""Cosine above which two delta directions of one pattern belong to one sample."""
 
 _CHUNK = 1 << 20
 """Entries of the candidates' delta spans that are worked on at a time."""
@@ -81,11 +82,13 @@ def exclusive_samples(problem: Problem, space: ColumnSpace, known: Known, untest
     if not tested:
         return []
     accepted = _joined(tested)
-    left = ~_parallel(accepted.direction, torch.nn.functional.normalize(known.deltas, dim=1)).any(dim=1)
+    # accepted directions solve their equations to rounding: samples near each other differ in their patterns
+    directions, taken = accepted.direction.T, torch.nn.functional.normalize(known.deltas, dim=1).T
+    left = ~copies(directions, taken, _ALIKE).any(dim=1)
     fresh = []
     while bool(left.any()):
         best = int(torch.where(left, accepted.sine, torch.inf).argmin())
-        group = left & _parallel(accepted.direction, accepted.direction[best : best + 1])[:, 0]
+        group = left & copies(directions, directions[:, best : best + 1], _ALIKE)[:, 0]
         fresh.append(_sample(accepted, group))
         left &= ~group
     return fresh[: space.rank - known.size]
@@ -104,11 +107,6 @@ def _joined(parts: list[_Accepted]) -> _Accepted:
     )
 
 
-def _parallel(first: Float[Tensor, "a n"], second: Float[Tensor, "b n"]) -> Tensor:
-    same: Tensor = (first @ second.T).abs() > (1 - _SAME**2) ** 0.5
-    return same
-
-
 def _left(problem: Problem, known: Known, index: Tensor) -> _Rows:
     layer = problem.layers[0]
     given, bias = layer.d_weight[index].double(), layer.d_bias[index]
@@ -124,6 +122,7 @@ def _left(problem: Problem, known: Known, index: Tensor) -> _Rows:
 
 def _tested(problem: Problem, space: ColumnSpace, rows: _Rows) -> _Accepted:
     """The rows whose input's pattern allows exactly one delta in the column space of the gradient."""
+    proceed()
     trace = forward(problem, rows.x)
     n = torch.arange(len(rows.index), device=rows.index.device)
     # an exclusive neuron is active at the input that it shows

@@ -22,6 +22,7 @@ from exan_verify.numeric.equations import (
     layer_equations,
     lifted_null_space,
     out_of_range,
+    too_many,
 )
 from exan_verify.numeric.lift_cubic import (
     CubicNullSpace,
@@ -78,7 +79,8 @@ class Lift:
             cubic = _cubic(problem, chosen, self.work)
         if len(refusals) == len(self.degrees):
             raise RangeError(
-                f"{'; '.join(refusals)}; use a smaller batch, a wider network, or another method"
+                too_many(problem, samples)
+                or f"{'; '.join(refusals)}; use a smaller batch, a wider network, or another method"
             )
         known = {one.equations.index: one for one in quadratic}
         summaries = [_summary(eq, known.get(eq.index)) for eq in counted]

@@ -25,12 +25,13 @@ from exan_verify.numeric.losses import loss_vectors
 from exan_verify.numeric.passes import backward, forward
 from exan_verify.numeric.problem import LayerGradient, Problem
 from exan_verify.numeric.published import Published
-from exan_verify.numeric.pursue import Candidates, Progress, Pursuit, column_space_of, pursue
+from exan_verify.numeric.pursue import Candidates, Pursuit, column_space_of, pursue
 from exan_verify.numeric.records import Attack, HiddenFeatures, Method, Unclaimed
 from exan_verify.numeric.sample import Sample
 from exan_verify.numeric.scales import completed, gauged
 from exan_verify.numeric.single_layer import attack_single_layer
 from exan_verify.numeric.spectrum import ColumnSpace
+from exan_verify.numeric.waiting import Telling
 
 _DRAWN = 20
 """Most samples for which null directions are drawn without being asked: one good draw in half a million."""
@@ -56,7 +57,7 @@ class Partial:
     names: tuple[tuple[str, ...], ...]
     methods: tuple[Method, ...]
     named: bool
-    tell: Progress
+    tell: Telling
     pursuits: dict[int, Pursuit | RangeError] = field(default_factory=dict)
 
     @property
@@ -108,15 +109,17 @@ class Partial:
     def _last_layer_alone(self, *, seconds: Callable[[], float]) -> Attack:
         """Without a hidden layer's weight gradient nothing separates samples, but one needs no separating."""
         problem, start = self.problem, len(self.names) - 1
-        found, last = attack_single_layer(
-            problem.layers[-1],
-            name="the gradient of the last layer alone",
-            loss=problem.loss,
-            reduction=problem.reduction,
-            batch_size=problem.batch_size,
-            unit_roundoff=problem.unit_roundoff,
-            rectified=True,
-            seed=problem.seed,
+        found, last = self.tell.during(
+            lambda: attack_single_layer(
+                problem.layers[-1],
+                name="the gradient of the last layer alone",
+                loss=problem.loss,
+                reduction=problem.reduction,
+                batch_size=problem.batch_size,
+                unit_roundoff=problem.unit_roundoff,
+                rectified=True,
+                seed=problem.seed,
+            )
         )
         found = replace(found, missing=self.missing, last_layer=last, seconds=seconds())
         if found.status:
@@ -161,7 +164,7 @@ class Partial:
         first = problem.layers[0]
         if not first.bias_given:
             problem = gauged(problem)
-        spaces = _spaces(problem, shown)
+        spaces = self.tell.during(lambda: _spaces(problem, shown))
         wide = layer_equations(problem, spaces, 0).forward
         drawn = spaces[0].rank <= _DRAWN and wide.shape[0] * wide.shape[1] ** 2 <= _EXPLAINED
 
@@ -236,7 +239,12 @@ class Partial:
             return _without_claims(
                 found, layers[0].shape[1], f"{lost}; the features found do not give the tensor {name!r}"
             )
-        below = inputs_below(layers[:start], h, bounds)
+        unfinished = found.unfinished
+        try:
+            below = self.tell.during(lambda: inputs_below(layers[:start], h, bounds))
+        except BudgetExhausted as error:
+            below = [Below(x=None, error_bound=math.inf, reason=str(error)) for _ in bounds]
+            unfinished = True
         limits = [0.0 if b.x is None else CLAIM_LIMIT * max(1.0, float(b.x.abs().max())) for b in below]
         good = [m for m, b in enumerate(below) if b.x is not None and b.error_bound <= limits[m]]
         reasons = [b.reason for b in below if b.reason]
@@ -262,6 +270,7 @@ class Partial:
                 status=found.status,
                 unclaimed=found.unclaimed,
             ),
+            unfinished=unfinished,
         )
 
     def _lost(self, start: int, found: Attack) -> str:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from exan_verify.errors import RangeError
+from exan_verify.numeric.equations import too_many
 from exan_verify.numeric.exclusive import layer_summaries
 from exan_verify.numeric.exclusive_rows import Fresh, exclusive_samples
 from exan_verify.numeric.lift import Lift
@@ -53,7 +54,7 @@ class Peel:
             known = grown
         rest = space.rank - known.size
         if space.saturated:
-            reason = (
+            reason = too_many(problem, space.rank) or (
                 f"the first layer's gradient has full rank {space.rank}, so nothing tells a sample from a "
                 "mixture; use a smaller batch or a wider layer"
             )

@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from exan_verify.numeric.waiting import proceed
+
 _ROUNDS = 12
 """Alternations settle in two or three rounds from a usable start; a candidate that needs more is lost."""
 
@@ -36,6 +38,7 @@ def meet(spans: Float[Tensor, "m n k"], basis: Float[Tensor, "n M"]) -> Meeting:
 
     Sines come from the SVD of (I - P P^T) Q, accurate for small angles where cosines are not.
     """
+    proceed()
     u, values, _ = torch.linalg.svd(spans, full_matrices=False)
     kept = values > _RANK_TOLERANCE * values[:, :1]
     q = u * kept[:, None, :]
@@ -70,6 +73,7 @@ def polish(
     meeting = meet(pattern.T[:, :, None] * forward, basis)
     sines, deltas = meeting.sines, meeting.deltas
     for _ in range(_ROUNDS - 1):
+        proceed()
         renewed = _renewed(basis, forward, pattern[:, moving], deltas[moving, :, 0].T)
         changed = (renewed != pattern[:, moving]).any(dim=0)
         moving = moving[changed]

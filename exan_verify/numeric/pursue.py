@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
@@ -16,8 +17,7 @@ from exan_verify.numeric.problem import LayerGradient, Problem
 from exan_verify.numeric.records import Attack, Finding, Method
 from exan_verify.numeric.regroup import settled
 from exan_verify.numeric.spectrum import ColumnSpace, column_space
-
-Progress = Callable[[str, float], None]
+from exan_verify.numeric.waiting import Telling, proceed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -75,7 +75,7 @@ class Pursuit:
 Find = Callable[[Method], Candidates]
 
 
-def pursue(methods: Sequence[Method], find: Find, *, named: bool, tell: Progress) -> Pursuit:
+def pursue(methods: Sequence[Method], find: Find, *, named: bool, tell: Telling) -> Pursuit:
     """Confirm what ``find`` makes of each method, until all samples are; one out of range is passed over.
 
     Raises the :class:`RangeError` of a method ``named`` by the user, or the first one when none is in range.
@@ -89,7 +89,7 @@ def pursue(methods: Sequence[Method], find: Find, *, named: bool, tell: Progress
     for k, one in enumerate(methods):
         try:
             tell(f"{one.name}: finding candidates", 0.2 + 0.8 * k / len(methods))
-            candidates = find(one)
+            candidates = tell.during(partial(find, one))
         except RangeError as error:
             if named:
                 raise
@@ -104,7 +104,7 @@ def pursue(methods: Sequence[Method], find: Find, *, named: bool, tell: Progress
                 0.6 + 0.4 * k / len(methods),
             )
             gains = gains or weight_gains(candidates.problem)
-            confirmed = _confirm(candidates, gains)
+            confirmed = tell.during(partial(_confirm, candidates, gains))
         except BudgetExhausted as error:
             return _confirmed_before(error, outcome)
         if outcome is None or len(confirmed.status) > len(outcome.confirmed.status):
@@ -126,7 +126,7 @@ def _confirmed_before(error: BudgetExhausted, outcome: Pursuit | None) -> Pursui
 
 def _with_refusal(outcome: Pursuit, refusal: RangeError | None) -> Pursuit:
     """The outcome, with the first method's refusal among its reasons where nothing was found."""
-    if refusal is None or len(outcome.candidates.finding.x):
+    if refusal is None or len(outcome.candidates.finding.x) or outcome.confirmed.reason == str(refusal):
         return outcome
     reason = f"{refusal}; {outcome.confirmed.reason}"
     return replace(outcome, confirmed=replace(outcome.confirmed, reason=reason))
@@ -143,6 +143,7 @@ def column_space_of(problem: Problem, layer: LayerGradient, generator: torch.Gen
     """The column space of one layer, as far as it goes."""
     most = max(math.isqrt(2 * layer.shape[0]) + 1, problem.batch_size or 0)
     while True:
+        proceed()
         space = column_space(layer, unit_roundoff=problem.unit_roundoff, most=most, generator=generator)
         if not space.saturated or len(space.values) >= min(layer.shape[0], layer.shape[1] + 1):
             return space

@@ -3,12 +3,16 @@
 The input of a candidate comes from a left inverse of *all* directions that are taken to span the column space
 (bounds.py, step 3), and its bound presumes that the others are samples. One that is not spoils the inputs of
 the others, without a trace in their own equations. So only those that satisfy theirs, before refinement or
-after it, are kept, with the inputs that the method handed over, and the rest is what they leave of A.
+after it, are kept, with the inputs that the method handed over, and the rest is what they leave of A. The
+same goes for one that has no error bound, since its pattern is not certain: how far its direction is off is
+not known, so that nothing would bound what it does to the inputs of the others.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float
@@ -27,10 +31,30 @@ from exan_verify.numeric.spectrum import ColumnSpace
 def settled(
     problem: Problem, space: ColumnSpace, finding: Finding, gains: list[tuple[float, float]]
 ) -> tuple[Finding, Refined, tuple[Unclaimed, ...]]:
-    """The finding without candidates that fail their own equations, refined, and those left out.
+    """The finding without candidates that fail their own equations or have no bound, refined, and those left
+    out.
 
     Where some fail even so, or among candidates taken to the letter, no bound is left finite.
     """
+    smaller, refined, dropped = _solved(problem, space, finding, gains)
+    bounded = torch.isfinite(refined.bound)
+    if bool(bounded.all()) or not bool(bounded.any()):
+        return smaller, refined, dropped
+    if finding.literal:
+        return smaller, _unbounded(refined), dropped
+    directions = torch.nn.functional.normalize(refined.deltas, dim=1)
+    kept = _kept(space, replace(smaller, x=refined.x), directions, bounded, "have no error bound")
+    again = refine(problem, space, kept, gains)
+    if not bool(((again.sine <= again.allowed) & torch.isfinite(again.bound)).all()):
+        again = _unbounded(again)
+    reason = "its activation pattern is not certain, so that no error bound holds"
+    return kept, again, dropped + _dropped(refined, ~bounded, lambda _: reason)
+
+
+def _solved(
+    problem: Problem, space: ColumnSpace, finding: Finding, gains: list[tuple[float, float]]
+) -> tuple[Finding, Refined, tuple[Unclaimed, ...]]:
+    """The finding without candidates that fail their own equations."""
     refined = refine(problem, space, finding, gains)
     solved = refined.sine <= refined.allowed
     if bool(solved.all()):
@@ -46,31 +70,39 @@ def settled(
         inputs = solve_inputs(space, torch.cat([directions.T, finding.rest], dim=1))
         smaller = replace(finding, x=inputs.values[: len(kept)])
     else:
-        smaller = _kept(space, finding, directions, kept)
+        smaller = _kept(space, finding, directions, kept, "fail their own equations")
     again = refine(problem, space, smaller, gains)
     if not bool((again.sine <= again.allowed).all()):
         again = _unbounded(again)
-    return smaller, again, _dropped(refined, ~kept)
+    return smaller, again, _dropped(refined, ~kept, partial(_failed, refined))
 
 
 def _unbounded(refined: Refined) -> Refined:
     return replace(refined, bound=torch.full_like(refined.bound, torch.inf))
 
 
-def _dropped(refined: Refined, failed: Bool[Tensor, " m"]) -> tuple[Unclaimed, ...]:
+def _dropped(
+    refined: Refined, failed: Bool[Tensor, " m"], reason: Callable[[int], str]
+) -> tuple[Unclaimed, ...]:
     return tuple(
-        Unclaimed(
-            x=refined.x[m],
-            error_bound=torch.inf,
-            reason=f"its own equations fail: residual {float(refined.sine[m]):.1e}, rounding explains "
-            f"{float(refined.allowed[m]):.1e}",
-        )
+        Unclaimed(x=refined.x[m], error_bound=torch.inf, reason=reason(m))
         for m in torch.nonzero(failed)[:, 0].tolist()
     )
 
 
+def _failed(refined: Refined, m: int) -> str:
+    return (
+        f"its own equations fail: residual {float(refined.sine[m]):.1e}, rounding explains "
+        f"{float(refined.allowed[m]):.1e}"
+    )
+
+
 def _kept(
-    space: ColumnSpace, finding: Finding, directions: Float[Tensor, "m n"], kept: Bool[Tensor, " m"]
+    space: ColumnSpace,
+    finding: Finding,
+    directions: Float[Tensor, "m n"],
+    kept: Bool[Tensor, " m"],
+    others: str,
 ) -> Finding:
     """The candidates that are ``kept``, at the scale at which they lower the rank of A.
 
@@ -89,5 +121,5 @@ def _kept(
         rest=left.basis,
         rest_sine=min(1.0, space.noise / left.noise),
         guessed_rows=True,
-        reason=finding.reason or f"{failed} of {len(kept)} candidates fail their own equations",
+        reason=finding.reason or f"{failed} of {len(kept)} candidates {others}",
     )

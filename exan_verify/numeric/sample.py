@@ -18,17 +18,18 @@ from collections.abc import Iterator
 from math import comb
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from exan_verify.errors import RangeError
-from exan_verify.numeric.assign import first_layer, noise_sine
-from exan_verify.numeric.equations import LayerEquations, layer_equations
+from exan_verify.numeric.assign import first_layer
+from exan_verify.numeric.equations import LayerEquations, layer_equations, too_many
 from exan_verify.numeric.exclusive import layer_summaries
 from exan_verify.numeric.problem import Problem
 from exan_verify.numeric.records import Finding
-from exan_verify.numeric.separate import separate
+from exan_verify.numeric.separate import SAME, noise_sine, separate
 from exan_verify.numeric.spectrum import ColumnSpace
+from exan_verify.numeric.waiting import proceed
 
 DRAWS = 1 << 20
 """Most draws; they suffice to about M = 19 where half of the neurons are inactive."""
@@ -36,7 +37,10 @@ DRAWS = 1 << 20
 _BATCH = 4096
 """Draws at a time."""
 
-_EXTRA = 4
+_FACTORED = 1 << 21
+"""Entries of the draws that are factored at a time."""
+
+_EXTRA = 1
 """Rows beyond the drawn ones that a null direction must zero: a stranger zeroes none but by coincidence."""
 
 _INDEPENDENT = 1e-4
@@ -45,16 +49,13 @@ _INDEPENDENT = 1e-4
 _POLISHED, _PORTION = 256, 64
 """Candidates per batch of draws that are polished at most, and at a time: nearly all lead to some sample."""
 
-_COMPARED = 1024
-"""Candidates per batch of draws, best explained first, that are compared with each other."""
-
 _LEAST = 1 << 15
 """Draws that are always made: neurons may be active for more than half of the samples."""
 
 _COVERED = 20
 """Draws per set of rows after which hardly any set was never drawn: one in e^20."""
 
-_ALIKE = 0.99
+_ALIKE = (1 - SAME**2) ** 0.5
 """Cosine above which two null directions are the same sample."""
 
 
@@ -77,8 +78,9 @@ class Sample:
         space = spaces[0]
         if space.saturated:
             raise RangeError(
-                f"the first layer's gradient has full rank {space.rank}, so no direction is a sample's own; "
-                "use a smaller batch or a wider first layer"
+                too_many(problem, space.rank)
+                or f"the first layer's gradient has full rank {space.rank}, so no direction is a sample's "
+                "own; use a smaller batch or a wider first layer"
             )
         equations = layer_equations(problem, spaces, 0)
         most = min(DRAWS, max(_LEAST, self._patience << max(0, space.rank - 1)))
@@ -115,14 +117,14 @@ class _Draws:
     def starts(self) -> Iterator[tuple[Float[Tensor, "M m"], Float[Tensor, "K m"]]]:
         """Starts (q, p) for polishing, batch by batch, until the draws are used up."""
         while self.done < self.most:
+            proceed()
             q = self._hits()
             self.done += _BATCH
             p, misfit = self._explained(self.basis @ q)
             order = misfit.argsort()
-            order = order[self._new(q[:, order])][:_COMPARED]
+            order = order[self._new(q[:, order])]
             q, p = q[:, order], p[:, order]
-            chosen = torch.nonzero(_first(q))[:_POLISHED, 0]
-            for portion in torch.split(chosen, _PORTION):
+            for portion in torch.split(_distinct(q), _PORTION):
                 # what the portions before have found is out
                 portion = portion[self._new(q[:, portion])]
                 yield q[:, portion], p[:, portion]
@@ -138,14 +140,21 @@ class _Draws:
             # the only direction there is
             return torch.ones(1, 1, dtype=self.rows.dtype, device=self.rows.device)
         keys = torch.rand(_BATCH, count, generator=self.generator).to(self.rows.device)
-        drawn = self.rows[keys.topk(min(rank - 1, count), dim=1).indices]
-        q, r = torch.linalg.qr(drawn.mT, mode="complete")
-        pivots = r.diagonal(dim1=1, dim2=2).abs()
-        independent: Bool[Tensor, " b"] = (pivots > _INDEPENDENT).all(dim=1)
-        null = q[independent, :, -1].T
+        drawn = keys.topk(min(rank - 1, count), dim=1).indices
+        # in portions: where the rank is large, all at once takes gigabytes, and nothing can interrupt it
+        null = torch.cat([self._null(d) for d in torch.split(drawn, max(1, _FACTORED // rank**2))], dim=1)
         zeroed = ((self.rows @ null).abs() < self.zero).sum(dim=0)
         hits: Tensor = null[:, zeroed >= rank - 1 + _EXTRA]
         return hits
+
+    def _null(self, drawn: Int[Tensor, "b r"]) -> Float[Tensor, "M m"]:
+        """The null directions of the draws whose rows are independent."""
+        proceed()
+        q, r = torch.linalg.qr(self.rows[drawn].mT, mode="complete")
+        pivots = r.diagonal(dim1=1, dim2=2).abs()
+        independent: Bool[Tensor, " b"] = (pivots > _INDEPENDENT).all(dim=1)
+        null: Tensor = q[independent, :, -1].T
+        return null
 
     def _explained(self, delta: Float[Tensor, "n m"]) -> tuple[Float[Tensor, "K m"], Float[Tensor, " m"]]:
         """The p that explains each delta best on its active neurons, and the share left unexplained."""
@@ -163,7 +172,18 @@ class _Draws:
         return new
 
 
-def _first(q: Float[Tensor, "M m"]) -> Bool[Tensor, " m"]:
-    """Which are the first of their direction."""
-    first: Bool[Tensor, " m"] = ~((q.T @ q).abs().tril(-1) > _ALIKE).any(dim=1)
-    return first
+def _distinct(q: Float[Tensor, "M m"]) -> Int[Tensor, " k"]:
+    """The first of every direction, as many as are polished.
+
+    Copies go before anything is counted: where few sets of rows can be drawn, thousands of draws lead to one
+    sample, and a cut among them would leave no place for the others. A direction is dropped only for one that
+    is kept, not for one that is itself dropped.
+    """
+    left = torch.ones_like(q[0], dtype=torch.bool)
+    chosen: list[int] = []
+    while len(chosen) < _POLISHED and bool(left.any()):
+        first = int(left.to(torch.int8).argmax())
+        chosen.append(first)
+        left &= (q[:, first] @ q).abs() <= _ALIKE
+        left[first] = False
+    return torch.tensor(chosen, dtype=torch.long, device=q.device)

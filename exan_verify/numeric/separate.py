@@ -7,18 +7,27 @@ from dataclasses import dataclass
 from math import comb
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from exan_verify.numeric.equations import LayerEquations
 from exan_verify.numeric.polish import polish
-from exan_verify.numeric.spectrum import MINIMAL_GAP
+from exan_verify.numeric.spectrum import MINIMAL_GAP, ColumnSpace
 
 SOLVED = 0.05
 """Sine below which a candidate's possible deltas meet the column space at all; strangers lie above 0.1."""
 
-_SAME = 0.02
-"""Sine below which two candidates are the same one."""
+_POLISHED = 1 << 23
+"""Entries of the candidates' equations that are worked on at a time."""
+
+SAME = 0.02
+"""Sine below which two candidates are the same one, but for those that :func:`copies` tells apart."""
+
+_NOISE_ROOM = 100.0
+"""Times the noise's share of the weakest sample that a true sample's sine may have."""
+
+_SUPPORT = 1e-9
+"""Entries of a unit delta above this are those of active neurons: polishing leaves the others at zero."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -54,17 +63,27 @@ def separate(
     """
     basis = equations.space.basis
     spans: list[Tensor] = []
+    exact: list[bool] = []
+    settled = noise_sine(equations.space)
     sine = 1.0
     known = basis[:, :0]
+    step = max(1, _POLISHED // equations.forward.numel())
     for q, p in starts:
         if not q.shape[1]:
             continue
-        _, meeting = polish(basis, equations.forward, q, p)
-        for sines, deltas in zip(meeting.sines, meeting.deltas, strict=True):
+        meetings = [
+            polish(basis, equations.forward, *portion)[1]
+            for portion in zip(torch.split(q, step, dim=1), torch.split(p, step, dim=1), strict=True)
+        ]
+        for sines, deltas in ((s, d) for m in meetings for s, d in zip(m.sines, m.deltas, strict=True)):
             size = _solutions(sines, solved)
-            if not size or known.shape[1] + size > equations.samples or _already(spans, deltas[:, :size]):
+            if not size or known.shape[1] + size > equations.samples:
+                continue
+            solves = float(sines[size - 1]) <= settled
+            if _already(spans, deltas[:, :size], exact if solves else [False] * len(spans)):
                 continue
             spans.append(deltas[:, :size])
+            exact.append(solves)
             known = torch.cat([known, spans[-1]], dim=1)
             if size > 1:
                 sine = min(sine, float(sines[size]) if size < len(sines) else 1.0)
@@ -88,8 +107,9 @@ def _solutions(sines: Float[Tensor, " k"], solved: float) -> int:
     return place + 1 if float(values[place]) < solved and float(jumps[place]) > MINIMAL_GAP else 0
 
 
-def _already(spans: list[Tensor], span: Float[Tensor, "n s"]) -> bool:
-    """Whether ``span`` meets a span that is already found."""
+def _already(spans: list[Tensor], span: Float[Tensor, "n s"], exact: list[bool]) -> bool:
+    """Whether ``span`` meets a span that is already found; ``exact``: which of these, like this one, solve
+    their equations to rounding, so that different patterns make them different samples."""
     if not spans:
         return False
     if span.shape[1] == 1:
@@ -98,5 +118,25 @@ def _already(spans: list[Tensor], span: Float[Tensor, "n s"]) -> bool:
         squared = torch.stack(
             [part.square().sum() for part in torch.split(cosines, [int(v.shape[1]) for v in spans])]
         )
-        return bool((1 - squared).clamp(min=0).sqrt().min() < _SAME)
-    return any(float(torch.linalg.svdvals(span - old @ (old.T @ span))[-1]) < _SAME for old in spans)
+        near = torch.nonzero((1 - squared).clamp(min=0).sqrt() < SAME)[:, 0].tolist()
+        return any(not exact[k] or bool(copies(span, spans[k])[0].any()) for k in near)
+    return any(float(torch.linalg.svdvals(span - old @ (old.T @ span))[-1]) < SAME for old in spans)
+
+
+def noise_sine(space: ColumnSpace) -> float:
+    """The sine below which a candidate is a sample: what noise can make of a sample's, with room."""
+    return min(SOLVED, max(1e-9, _NOISE_ROOM * space.noise / float(space.values[space.rank - 1])))
+
+
+def copies(
+    first: Float[Tensor, "n a"], second: Float[Tensor, "n b"], alike: float = 0.0
+) -> Bool[Tensor, "a b"]:
+    """Which of ``first`` are copies of which of ``second``: unit deltas with a cosine above ``alike`` that
+    vanish at the same neurons.
+
+    Samples that lie near each other have deltas of nearly one direction; that they differ in a neuron shows.
+    """
+    a, b = (first.abs() > _SUPPORT).to(first), (second.abs() > _SUPPORT).to(first)
+    apart = a.sum(dim=0)[:, None] + b.sum(dim=0) - 2 * (a.T @ b)
+    same: Tensor = ((first.T @ second).abs() > alike) & (apart < 0.5)
+    return same

@@ -15,6 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from exan_verify.numeric.waiting import proceed
+
 DIRECT = 14336
 """Largest matrix that is factored: two copies take 3 GiB."""
 
@@ -118,6 +120,7 @@ def _direct(operator: Operator, start: Float[Tensor, "V b"]) -> Smallest:
     del matrix
     block = start
     for _ in range(_INVERSE_STEPS):
+        proceed()
         block, _ = torch.linalg.qr(torch.cholesky_solve(block, factor))
     values, vectors, _ = _ritz(operator, block)
     return Smallest(values=values, vectors=vectors, settled=True, products=0)
@@ -165,6 +168,7 @@ def _filter(operator: Operator, block: Tensor, image: Tensor, *, cut: float, deg
     ratio = first = -half / centre
     before, now = block, (image - centre * block) * (ratio / half)
     for _ in range(degree - 1):
+        proceed()
         following = 1 / (2 / first - ratio)
         step = (operator.apply(now) - centre * now) * (2 * following / half)
         before, now, ratio = now, step - (ratio * following) * before, following

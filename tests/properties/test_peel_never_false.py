@@ -12,6 +12,7 @@ from exan_verify.errors import GradientError, RangeError
 from exan_verify.network import ReluNetwork
 from exan_verify.numeric.attack import run
 from exan_verify.numeric.metrics import score
+from tests.numeric_cases import drawn_batch, drawn_network
 from tests.properties.test_attack_bounds import LOSSES, QUIET, Case, cases, check_bounds
 
 METHODS: tuple[dict[str, object], ...] = (
@@ -72,11 +73,11 @@ def test_no_claim_is_wrong_campaign(case: Case):
 @settings(QUIET, max_examples=20)
 def test_ordinary_batches_are_peeled_whole(seed: int, loss: str, samples: int):
     # the law above would hold for methods that claim nothing
-    torch.manual_seed(seed)
-    model = torch.nn.Sequential(torch.nn.Linear(30, 160), torch.nn.ReLU(), torch.nn.Linear(160, 6))
-    y = torch.randint(6, (samples,))
+    rng = np.random.default_rng(seed)
+    model = drawn_network((30, 160, 6), rng).float()
+    x, y = drawn_batch("randn", samples, 30, 6, rng)
     target = y if loss == "cross_entropy" else torch.nn.functional.one_hot(y, 6).float()
-    case = (model, torch.randn(samples, 30), target, loss, "mean", torch.float64, False)
+    case = (model, x.float(), target, loss, "mean", torch.float64, False)
     assert check_methods(case) >= 2 * samples
 
 

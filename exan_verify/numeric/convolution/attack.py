@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,7 +23,7 @@ from exan_verify.numeric.convolution.confirm import (
     seen_rounding,
 )
 from exan_verify.numeric.convolution.descend import Descent, descend_stages, nothing_known
-from exan_verify.numeric.convolution.gradients import SplitGradient, split_gradient
+from exan_verify.numeric.convolution.gradients import ConvolutionGradient, SplitGradient, split_gradient
 from exan_verify.numeric.convolution.inversion import invert_features
 from exan_verify.numeric.convolution.known import Known, at_features
 from exan_verify.numeric.convolution.records import ImageAttack
@@ -37,11 +37,10 @@ from exan_verify.numeric.convolution.stages import (
 from exan_verify.numeric.problem import LayerGradient, as_tensor
 from exan_verify.numeric.records import Attack, Evidence, LastLayer, Unclaimed
 from exan_verify.numeric.single_layer import attack_single_layer
+from exan_verify.numeric.waiting import Progress, Telling, awaited, proceed
 
 PICTURE_LIMIT = 1e-3
 """Largest error bound of a claimed picture, relative to its largest entry (at least 1)."""
-
-Progress = Callable[[str, float], None]
 
 
 def run(
@@ -70,7 +69,7 @@ def run(
     Raises :class:`InputError` and :class:`GradientError` naming what cannot be used.
     """
     start = time.perf_counter()
-    tell = progress or _silent
+    tell = Telling(progress)
     if iterations < 0:
         raise InputError(f"iterations={iterations} is negative; give 0 to leave pictures open")
     target = torch.device("cpu" if device is None else device)
@@ -78,7 +77,9 @@ def run(
     tell("the fully connected head", 0.0)
     single: LastLayer | None
     if network.head.depth == 1:
-        head, single = _single_layer(network, split, loss, reduction, batch_size, seed, target)
+        head, single = tell.during(
+            lambda: _single_layer(network, split, loss, reduction, batch_size, seed, target)
+        )
     else:
         head = run_head(
             network.head,
@@ -92,6 +93,7 @@ def run(
             device=device,
             seed=seed,
             partial=partial,
+            progress=lambda what, share: tell(f"the fully connected head: {what}", 0.2 * share),
         )
         single = head.last_layer
     with torch.no_grad():
@@ -100,16 +102,11 @@ def run(
         found = _left_open(network, head)
         try:
             if not unfinished:
-                found = _pictures(network, split, head, Loss(loss), Reduction(reduction), tell)
+                tell("layer by layer", 0.2)
+                found = tell.during(lambda: _pictures(network, split, head, Loss(loss), Reduction(reduction)))
             if iterations and found.reason and len(head.x) and found.known is not None:
-                estimates = invert_features(
-                    network,
-                    found.known,
-                    split.body if head.complete else {},
-                    iterations=iterations,
-                    seed=seed,
-                    progress=lambda share: tell("estimating pictures", 0.3 + 0.7 * share),
-                ).pictures
+                body = split.body if head.complete else {}
+                estimates = _estimates(network, found.known, body, iterations, seed, tell)
         except BudgetExhausted as error:
             if not len(head.x):
                 raise
@@ -145,8 +142,28 @@ def _left_open(network: ConvolutionalNetwork, head: Attack) -> _Found:
     )
 
 
-def _silent(_what: str, _share: float) -> None:
-    pass
+def _estimates(
+    network: ConvolutionalNetwork,
+    known: Known,
+    body: Mapping[int, ConvolutionGradient],
+    iterations: int,
+    seed: int,
+    tell: Telling,
+) -> Tensor:
+    done = [0.0]
+
+    def step(share: float) -> None:
+        proceed()
+        done[0] = share
+
+    def beat() -> None:
+        tell("estimating pictures", 0.3 + 0.7 * done[0])
+
+    beat()
+    inversion = awaited(
+        lambda: invert_features(network, known, body, iterations=iterations, seed=seed, progress=step), beat
+    )
+    return inversion.pictures
 
 
 def _single_layer(
@@ -199,7 +216,6 @@ def _pictures(
     head: Attack,
     loss: Loss,
     reduction: Reduction,
-    tell: Progress,
 ) -> _Found:
     size = len(head.x)
     divisor = loss.divisor(reduction, head.batch_size, network.head.classes)
@@ -212,7 +228,6 @@ def _pictures(
             return at, nothing_known(network, head.batch_size)
         return at, descend_stages(network, at, split.body, whole=head.complete, unit_roundoff=unit)
 
-    tell("layer by layer", 0.2)
     passed = expected_rounding(network, head.x, unit)
     known, descent = descend(passed)
     if descent.pictures is not None:

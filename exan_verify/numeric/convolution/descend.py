@@ -23,6 +23,7 @@ from exan_verify.numeric.convolution.stages import (
     Stage,
 )
 from exan_verify.numeric.convolution.systems import solve_stage
+from exan_verify.numeric.waiting import proceed
 
 _SHARP = 1e-6
 """Pictures whose error bounds are below this are not solved for again."""
@@ -59,6 +60,7 @@ def descend_stages(
     trail = {len(network.body): known}
     reason = ""
     for place in range(len(network.body) - 1, -1, -1):
+        proceed()
         stage = network.body[place]
         if stage.inputs != (place,):
             reason = f"{stage.kind} {stage.path!r} joins branches: only their sum is known there"

@@ -31,6 +31,7 @@ from exan_verify.numeric.convolution.stages import (
     Stage,
 )
 from exan_verify.numeric.convolution.systems import LARGEST_STAGE, stage_matrix
+from exan_verify.numeric.waiting import proceed
 
 _SURE = 8.0
 """A pre-activation beyond this many error bounds has its sign for sure."""
@@ -56,6 +57,7 @@ def refit(network: ConvolutionalNetwork, trail: Mapping[int, Known]) -> Known:
     work = _Work(network=network, trail=trail)
     solved = []
     for m in range(pictures.value.shape[0]):
+        proceed()
         one = work.solve(m)
         if one is None:
             return pictures

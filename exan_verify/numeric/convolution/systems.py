@@ -26,6 +26,7 @@ from torch import Tensor
 from exan_verify.numeric.convolution.known import Known
 from exan_verify.numeric.convolution.spread import Spread, compressed, spectral_norm
 from exan_verify.numeric.convolution.stages import AveragePool, Convolution, Stage
+from exan_verify.numeric.waiting import proceed
 
 LARGEST_STAGE = 4096
 """Entries per sample up to which a stage is factorised: tens of seconds on one core at this size."""
@@ -155,6 +156,7 @@ class _Part:
 
 
 def _sample(matrix: Tensor, stage: Stage, given: Known, m: int) -> _Part:
+    proceed()
     rows = given.known[m].flatten()
     a = matrix[rows]
     z = (given.value[m] - stage.offset(given.value[m])).flatten()[rows]
