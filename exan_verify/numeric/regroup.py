@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from exan_verify.network import Labels
 from exan_verify.numeric.bounds import Refined, refine
 from exan_verify.numeric.downward import solve_inputs
 from exan_verify.numeric.passes import delta_spans, forward
@@ -38,7 +39,8 @@ def settled(
     """
     smaller, refined, dropped = _solved(problem, space, finding, gains)
     bounded = torch.isfinite(refined.bound)
-    if bool(bounded.all()) or not bool(bounded.any()):
+    # real targets are claimed only where all directions are samples', which a rest would leave open
+    if bool(bounded.all()) or not bool(bounded.any()) or problem.labels is Labels.REAL:
         return smaller, refined, dropped
     if finding.literal:
         return smaller, _unbounded(refined), dropped
