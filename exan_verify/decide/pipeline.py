@@ -144,7 +144,7 @@ def certify(
                 samples = own.size if size == own.size else 0
                 verdict = _given_batch(setting, own, batch_size, limits)
             else:
-                # a list is in the order of the module's parameters, which need not be that of its forward pass
+                # a list is in the order of the module's parameters, not always that of its forward pass
                 given = received(gradient, model)
                 notes += given.notes
                 verdict = _given_gradient(setting, given, batch_size, flag(exact, "exact"), tolerance, limits)

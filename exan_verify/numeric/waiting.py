@@ -17,13 +17,12 @@ import threading
 import time
 from collections.abc import Callable
 from contextvars import ContextVar, copy_context
-from numbers import Real
 from typing import TypeVar
 from weakref import WeakSet
 
 import torch
 
-from exan_verify.errors import BudgetExhausted, InputError
+from exan_verify.errors import BudgetExhausted, positive
 
 BEAT = 0.25
 """Seconds between two calls of progress while something runs."""
@@ -148,8 +147,7 @@ def limited(
     """
     if budget is None:
         return progress
-    _check_budget(budget)
-    end = (time.monotonic() if since is None else since) + float(budget)
+    end = (time.monotonic() if since is None else since) + float(positive(budget, "budget"))
 
     def tell(what: str, share: float) -> None:
         if time.monotonic() >= end:
@@ -158,10 +156,3 @@ def limited(
             progress(what, share)
 
     return tell
-
-
-def _check_budget(budget: object) -> None:
-    # numpy's numbers are registered as real; so are truth values
-    number = isinstance(budget, Real) and budget is not True
-    if not number or not float(budget) > 0:  # type: ignore[arg-type]
-        raise InputError(f"budget={budget!r} is not a positive number; give seconds, or None for no limit")
