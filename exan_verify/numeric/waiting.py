@@ -162,6 +162,6 @@ def limited(
 
 def _check_budget(budget: object) -> None:
     # numpy's numbers are registered as real; so are truth values
-    number = isinstance(budget, Real) and budget is not True
+    number = not isinstance(budget, bool) and isinstance(budget, Real)
     if not number or not float(budget) > 0:  # type: ignore[arg-type]
         raise InputError(f"budget={budget!r} is not a positive number; give seconds, or None for no limit")
