@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from exan_verify.convert import to_network
+from exan_verify.errors import RangeError
 from exan_verify.network import Loss, Reduction
 from exan_verify.numeric.attack import run
 from exan_verify.numeric.problem import build_problem
@@ -138,3 +140,21 @@ def test_features_below_convolutions_get_the_hint_of_their_head():
     found = attack(net, given, reduction="sum", picture_iterations=0)
     assert len(found.features) == 0
     assert "loss='cross_entropy', reduction='mean', batch_size=3" in found.hint
+
+
+@pytest.mark.parametrize("method", ["auto", "lift", "assign", "peel", "sample"])
+def test_the_batch_size_that_is_told_is_the_one_that_is_spoken_of(method: str):
+    """Noise fills the rank of the gradient: that is no batch size, and its sums name no loss."""
+    rng = np.random.default_rng(0)
+    given = {
+        name: g + 0.3 * g.square().mean().sqrt() * torch.tensor(rng.normal(size=g.shape))
+        for name, g in gradient(Loss.CROSS_ENTROPY, Reduction.MEAN).items()
+    }
+    said = "and batch_size=4 samples give no more than 4"
+    if method in ("lift", "assign", "sample"):
+        with pytest.raises(RangeError, match=said):
+            attacked(given, *QUESTIONS[0], batch_size=4, method=method)
+        return
+    found = attacked(given, *QUESTIONS[0], batch_size=4, method=method)
+    assert said in found.reason
+    assert (found.batch_size, found.hint) == (4, "")

@@ -138,7 +138,7 @@ def _threads_for(problem: Problem) -> Iterator[None]:
 def _with_hint(problem: Problem, found: Attack, tell: Telling) -> Attack:
     if found.status or found.hidden is not None or not problem.layers[-1].whole:
         return found
-    if too_many(problem, max((one.rank for one in found.layers), default=0)):
+    if not found.unclaimed and too_many(problem, max((one.rank for one in found.layers), default=0)):
         # what fills the rank fills the sums over the logits too, which would name a loss
         return found
     with suppress(BudgetExhausted):
