@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from exan_verify.core import __version__
 
 __all__ = [
     "Batch",
@@ -18,6 +18,7 @@ __all__ = [
     "ReluNetwork",
     "SampleStatus",
     "Verdict",
+    "__version__",
     "attack",
     "audit",
     "certify",
@@ -25,23 +26,23 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from exan_verify.attacking import attack
-    from exan_verify.auditing import audit
+    from exan_verify.api.attack import attack
+    from exan_verify.api.audit import audit
+    from exan_verify.core.network import Batch, Gradient, ReluNetwork
+    from exan_verify.core.verdict import Box, Outcome, SampleStatus, Verdict
     from exan_verify.decide.pipeline import certify
     from exan_verify.kernel import check
-    from exan_verify.network import Batch, Gradient, ReluNetwork
-    from exan_verify.verdict import Box, Outcome, SampleStatus, Verdict
 
 _HOME = {
-    "Batch": "network",
-    "Box": "verdict",
-    "Gradient": "network",
-    "Outcome": "verdict",
-    "ReluNetwork": "network",
-    "SampleStatus": "verdict",
-    "Verdict": "verdict",
-    "attack": "attacking",
-    "audit": "auditing",
+    "Batch": "core.network",
+    "Box": "core.verdict",
+    "Gradient": "core.network",
+    "Outcome": "core.verdict",
+    "ReluNetwork": "core.network",
+    "SampleStatus": "core.verdict",
+    "Verdict": "core.verdict",
+    "attack": "api.attack",
+    "audit": "api.audit",
     "certify": "decide.pipeline",
     "check": "kernel",
 }

@@ -12,11 +12,11 @@ from math import lcm
 
 import numpy as np
 
+from exan_verify.core.network import Array, Batch, Loss, Reduction, ReluNetwork
 from exan_verify.exact.backprop import Forward, backward_mod, forward
 from exan_verify.exact.modular import PRIME, point, residues
 from exan_verify.exact.rational import Mask
 from exan_verify.exact.softmax import VanishingDenominatorError, loss_vectors, loss_vectors_mod
-from exan_verify.network import Array, Batch, Loss, Reduction, ReluNetwork
 
 Groups = tuple[tuple[int, ...], ...]
 

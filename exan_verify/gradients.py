@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
+from exan_verify.core.network import Gradient, ReluNetwork
 from exan_verify.errors import GradientError, InputError, raise_problems, short
-from exan_verify.network import Gradient, ReluNetwork
 
 WRAPPERS = ("module", "_orig_mod", "_module")
 """Under which name DataParallel and DistributedDataParallel, torch.compile and opacus keep the model."""
@@ -63,7 +63,7 @@ def _parameters(model: Any) -> tuple[dict[str, tuple[int, ...]], Collection[str]
     """Shape of every parameter by name, in the order of ``parameters()``, and the names of the buffers."""
     if isinstance(model, ReluNetwork):
         return {name: array.shape for name, array in model.parameters()}, ()
-    from exan_verify.convert import unwrap  # torch is imported only for torch models
+    from exan_verify.models.chain import unwrap  # torch is imported only for torch models
 
     model, _ = unwrap(model)
     shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}

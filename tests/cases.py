@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from exan_verify.network import Batch, Labels, Loss, ReluNetwork
+from exan_verify.core.network import Batch, Labels, Loss, ReluNetwork
 
 
 def default_network(widths: list[int], seed: int = 0, dtype: type = np.float32) -> ReluNetwork:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from exan_verify.network import Loss
-from exan_verify.numeric.torch_losses import summed_loss
+from exan_verify.core.network import Loss
+from exan_verify.numeric.problem.torch_losses import summed_loss
 from tests.torch_reference import uniform
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from exan_verify.theorems.counterexamples import (
+from exan_verify.theorems.support.counterexamples import (
     antisymmetric_head,
     parallel_logits,
     published_insecure,
 )
-from exan_verify.theorems.counterexamples import (
+from exan_verify.theorems.support.counterexamples import (
     zero_pre_activation_three_neurons as zero_pre_activation,
 )
 

@@ -7,15 +7,15 @@ from itertools import pairwise
 
 import numpy as np
 
-from exan_verify.certificate import Question, domain_record
+from exan_verify.core.certificate import Question, domain_record
+from exan_verify.core.facts import Facts
+from exan_verify.core.network import Batch, Labels, Loss, Reduction, ReluNetwork
+from exan_verify.core.verdict import Box, Budget
 from exan_verify.decide import families
 from exan_verify.decide.context import Context, Finding, Setting
 from exan_verify.exact.backprop import forward, gradient, gradient_ball
-from exan_verify.facts import Facts
 from exan_verify.kernel.checker import CHECKERS
-from exan_verify.kernel.subject import Subject
-from exan_verify.network import Batch, Labels, Loss, Reduction, ReluNetwork
-from exan_verify.verdict import Box, Budget
+from exan_verify.kernel.given import Subject
 from tests import torch_reference
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from exan_verify.network import Batch, Loss, Reduction, ReluNetwork, to_fraction
+from exan_verify.core.network import Batch, Loss, Reduction, ReluNetwork, to_fraction
 
 Matrix = list[list[Fraction]]
 

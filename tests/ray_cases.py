@@ -6,8 +6,8 @@ from fractions import Fraction
 
 import numpy as np
 
+from exan_verify.core.network import Array, Batch, Labels, Loss, ReluNetwork
 from exan_verify.exact.linalg import multiply, rank, solve
-from exan_verify.network import Array, Batch, Labels, Loss, ReluNetwork
 
 
 def planted(seed: int, samples: int = 3) -> tuple[ReluNetwork, Batch, Batch]:

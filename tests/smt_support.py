@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
-from exan_verify.network import Batch, Labels, Loss, Reduction, ReluNetwork
+from exan_verify.core.network import Batch, Labels, Loss, Reduction, ReluNetwork
+from exan_verify.core.verdict import Verdict
+from exan_verify.instances import Instance, instance
 from exan_verify.smt.decide import decide, pose
-from exan_verify.smt.encode import Encoding
-from exan_verify.smt.exclude import Known
-from exan_verify.smt.question import Question
+from exan_verify.smt.question.constraints import Question
+from exan_verify.smt.question.difference import Known
+from exan_verify.smt.question.encode import Encoding
+from exan_verify.smt.question.terms import Atom, Formula, Literal
 from exan_verify.smt.search import own_cube
-from exan_verify.smt.terms import Atom, Formula, Literal
-from exan_verify.testing.suite import Instance, instance
-from exan_verify.verdict import Verdict
 
 
 def named(name: str) -> Instance:

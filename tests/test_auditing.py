@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from exan_verify import Box, Outcome, SampleStatus, audit
-from exan_verify.auditing import ambiguity_radius
+from exan_verify.api.audit import ambiguity_radius
+from exan_verify.core.verdict import Verdict, Witness
 from exan_verify.errors import ExanError, InputError, LabelError, ShapeError, UnsupportedLayerError
-from exan_verify.verdict import Verdict, Witness
 
 
 def model(seed: int = 0, widths: tuple[int, ...] = (12, 40, 4), bias: bool = True) -> nn.Sequential:

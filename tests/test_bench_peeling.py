@@ -9,7 +9,7 @@ from exan_verify.bench.attack import autograd_gradient
 from exan_verify.bench.peeling import CASES, Case, run_case, run_peeling_bench, summarise
 from exan_verify.bench.tolerance_peeling import tolerance_peeling
 from exan_verify.errors import InputError
-from exan_verify.numeric.metrics import wrong_claims
+from exan_verify.numeric.problem.metrics import wrong_claims
 from tests.torch_reference import normal, perceptron
 
 ROWS = {case.name: case for case in CASES}

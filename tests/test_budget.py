@@ -15,15 +15,15 @@ import torch
 from torch import nn
 
 from exan_verify import attack
+from exan_verify.api.files import load_batch, save_batch, save_gradient
 from exan_verify.cli import main
 from exan_verify.errors import BudgetExhausted
-from exan_verify.io import load_batch, save_batch, save_gradient
 from exan_verify.models import lenet, strided_cnn
 from exan_verify.numeric import attack as numeric_attack
 from exan_verify.numeric import waiting
-from exan_verify.numeric.lift import Lift
-from exan_verify.numeric.metrics import wrong_claims
-from exan_verify.numeric.records import Attack, Finding
+from exan_verify.numeric.methods.lift import Lift
+from exan_verify.numeric.problem.metrics import wrong_claims
+from exan_verify.numeric.problem.records import Attack, Finding
 from tests.cnn_cases import autograd, pictures
 from tests.numeric_cases import drawn_network, normal
 

@@ -3,10 +3,10 @@ from fractions import Fraction
 
 import pytest
 
-from exan_verify.certificate import domain_box, domain_record, parse, rational
+from exan_verify.core.certificate import domain_box, domain_record, parse, rational
+from exan_verify.core.verdict import Box
 from exan_verify.decide.pipeline import certify
 from exan_verify.errors import CertificateRejected, InputError
-from exan_verify.verdict import Box
 from tests.cases import default_network, random_batch
 
 

@@ -18,11 +18,11 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from exan_verify.api.files import load_batch, load_gradient, save_batch, save_gradient
 from exan_verify.bench.attack import Case
 from exan_verify.cli import main
 from exan_verify.cli.output import ExitCode
 from exan_verify.cli.program import COMMANDS
-from exan_verify.io import load_batch, load_gradient, save_batch, save_gradient
 from tests.cnn_cases import pictures
 
 EXAN = shutil.which("exan", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
@@ -136,9 +136,9 @@ def test_an_exact_gradient_gives_the_exact_batch(here: Path, capsys: pytest.Capt
         "small.safetensors",
     )
     x = [Fraction(1, 3), Fraction(2, 5)]
+    from exan_verify.api.files import load_model
+    from exan_verify.core.network import Batch, Labels, Loss, Reduction
     from exan_verify.exact.backprop import gradient
-    from exan_verify.io import load_model
-    from exan_verify.network import Batch, Labels, Loss, Reduction
 
     small = load_model("small.safetensors")
     batch = Batch.of([x], [1], network=small, loss=Loss.MSE, labels=Labels.ONE_HOT)
@@ -213,7 +213,7 @@ def test_a_report_says_why_there_is_no_attack(
     options = ("batch.npz", "--report", "report.html", "--work-limit", "1000")
     run(capsys, "audit", "silent.safetensors", *options)
     assert "not possible: the network has no biases" in Path("report.html").read_text()
-    monkeypatch.setattr("exan_verify.report.rehearsal.attack", lambda *_, **__: time.sleep(30))
+    monkeypatch.setattr("exan_verify.report.attack_own_batch.attack", lambda *_, **__: time.sleep(30))
     _, out, _ = run(capsys, "audit", "model.safetensors", *options, "--budget", "2")
     assert "not finished: the budget ran out" in out
     assert "not finished" in Path("report.html").read_text()
@@ -424,7 +424,7 @@ def test_demo_does_the_main_job_and_its_commands_work(here: Path, capsys: pytest
         ):
             assert (Path(one["folder"]) / name).is_file()
     assert Path(record["report"]).read_text().count("data:image/png") == 2
-    from exan_verify.demo import commands
+    from exan_verify.cli.demo_run import commands
 
     for line in commands(Path("report")).values():
         program, *arguments = line.split()

@@ -14,8 +14,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from exan_verify import audit, certify
+from exan_verify.api.files import load_model, save_batch, save_gradient
 from exan_verify.cli import main
-from exan_verify.io import load_model, save_batch, save_gradient
 
 ASSUMED = "6-40-3, Linear layers with ReLU between them (assumed: the file names no activation)"
 CERTIFY = ("certify", "model.safetensors", "--batch", "batch.npz")

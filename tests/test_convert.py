@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from exan_verify.convert import to_network
+from exan_verify.core.network import ReluNetwork
 from exan_verify.errors import FileError, InputError, NonFiniteError, UnsupportedLayerError
-from exan_verify.network import ReluNetwork
+from exan_verify.models.chain import to_network
 
 
 def forward(network: ReluNetwork, x: np.ndarray) -> np.ndarray:
@@ -200,7 +200,7 @@ def test_what_is_not_a_model_is_refused():
 # ---- ONNX -------------------------------------------------------------------------------------------------
 
 onnx = pytest.importorskip("onnx", reason="the onnx extra is not installed")
-from exan_verify.convert_onnx import load_onnx  # noqa: E402
+from exan_verify.models.onnx import load_onnx  # noqa: E402
 
 RNG = np.random.default_rng(0)
 W1, B1 = RNG.normal(size=(5, 6)).astype(np.float32), RNG.normal(size=5).astype(np.float32)

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from exan_verify.convert_graph import is_convolutional, to_convolutional
 from exan_verify.errors import InputError, NonFiniteError, ShapeError, UnsupportedLayerError
 from exan_verify.models import lenet, resnet, strided_cnn, vgg13
+from exan_verify.models.graph import is_convolutional, to_convolutional
 
 
 class Functional(nn.Module):

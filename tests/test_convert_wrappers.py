@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from exan_verify import attack, audit, certify
-from exan_verify.convert import to_network
-from exan_verify.convert_graph import to_convolutional
 from exan_verify.errors import UnsupportedLayerError
+from exan_verify.models.chain import to_network
+from exan_verify.models.graph import to_convolutional
 
 
 class TestWrappers:

@@ -3,10 +3,10 @@ from functools import partial
 import numpy as np
 import pytest
 
+from exan_verify.core.network import Batch, Labels, Loss, ReluNetwork
+from exan_verify.core.verdict import Engine, Outcome, SampleStatus, Trust
 from exan_verify.decide import pipeline
 from exan_verify.kernel import check
-from exan_verify.network import Batch, Labels, Loss, ReluNetwork
-from exan_verify.verdict import Engine, Outcome, SampleStatus, Trust
 from tests.cases import default_network, random_batch, three_share_layer_one, two_one_five_one
 
 certify = partial(pipeline.certify, engine="lifting")

@@ -6,20 +6,20 @@ from math import comb, prod
 import numpy as np
 import pytest
 
-from exan_verify.certificate import DegreeThree, LayerArgument, Question
-from exan_verify.decide import cubic, degree_three
+from exan_verify.core.certificate import DegreeThree, LayerArgument, Question
+from exan_verify.core.network import Batch, Labels, Loss, Reduction
+from exan_verify.core.verdict import Budget, Outcome, SampleStatus, Trust
 from exan_verify.decide.context import Context, Setting
+from exan_verify.decide.lifting import cubic, degree_three
+from exan_verify.decide.lifting.system import plan
 from exan_verify.decide.pipeline import certify
-from exan_verify.decide.system import plan
 from exan_verify.errors import CertificateRejected
 from exan_verify.exact.linalg import rank_mod
 from exan_verify.exact.modular import PRIME
 from exan_verify.kernel import check
-from exan_verify.kernel.degree_three import cubic_matrix
-from exan_verify.kernel.degree_three import facts as checked
-from exan_verify.kernel.subject import Subject
-from exan_verify.network import Batch, Labels, Loss, Reduction
-from exan_verify.verdict import Budget, Outcome, SampleStatus, Trust
+from exan_verify.kernel.given import Subject
+from exan_verify.kernel.lifting.degree_three import cubic_matrix
+from exan_verify.kernel.lifting.degree_three import facts as checked
 from tests.cases import default_network, random_batch, two_one_five_one
 
 

@@ -6,23 +6,23 @@ import msgspec
 import numpy as np
 import pytest
 
-from exan_verify.certificate import Conclusion, Enumeration, Question
+from exan_verify.core.certificate import Conclusion, Enumeration, Question
+from exan_verify.core.network import Batch, Labels, Loss, Reduction, ReluNetwork
+from exan_verify.core.verdict import Budget, Engine, Outcome, SampleStatus, Trust
 from exan_verify.decide import enumeration
 from exan_verify.decide.context import Context, Setting
 from exan_verify.decide.enumeration import engine, search, tasks
 from exan_verify.decide.enumeration.subspaces import Subspaces, joined, merged
+from exan_verify.decide.lifting.system import plan
 from exan_verify.decide.pipeline import certify
-from exan_verify.decide.system import plan
 from exan_verify.errors import CertificateRejected
 from exan_verify.exact.linalg import rank_mod
 from exan_verify.exact.modular import PRIME, inverses_mod, multiply_mod, random_residues
 from exan_verify.kernel import check
-from exan_verify.kernel import enumeration as kernel
 from exan_verify.kernel.checker import CHECKERS
-from exan_verify.kernel.enumeration import facts as checked
-from exan_verify.kernel.subject import Subject
-from exan_verify.network import Batch, Labels, Loss, Reduction, ReluNetwork
-from exan_verify.verdict import Budget, Engine, Outcome, SampleStatus, Trust
+from exan_verify.kernel.given import Subject
+from exan_verify.kernel.lifting import enumeration as kernel
+from exan_verify.kernel.lifting.enumeration import facts as checked
 from tests.cases import default_network, random_batch, two_one_five_one
 
 D, U = SampleStatus.DETERMINED, SampleStatus.UNKNOWN

@@ -8,25 +8,25 @@ from itertools import product
 import numpy as np
 import pytest
 
-from exan_verify.certificate import Claim, Conclusion, ExtraRays, Question, issue
+from exan_verify.core.certificate import Claim, Conclusion, ExtraRays, Question, issue
+from exan_verify.core.network import Labels, Loss, Reduction, ReluNetwork
+from exan_verify.core.verdict import Box, Budget, Engine, Outcome, SampleStatus, Trust
 from exan_verify.decide import enumeration
 from exan_verify.decide.context import Context, Setting
 from exan_verify.decide.enumeration import engine, exact, modular, rays
+from exan_verify.decide.lifting.system import exact_outgoing, plan, unknowns_mod
 from exan_verify.decide.pipeline import certify
-from exan_verify.decide.system import exact_outgoing, plan, unknowns_mod
 from exan_verify.errors import CertificateRejected
 from exan_verify.exact.backprop import backward, gradient
 from exan_verify.exact.linalg import multiply, nullspace, rank
 from exan_verify.exact.modular import PRIME
 from exan_verify.exact.rational import RationalMatrix
 from exan_verify.exact.softmax import loss_vectors
+from exan_verify.instances import instance
 from exan_verify.kernel import check
-from exan_verify.kernel import extra_rays_mod as kernel_mod
-from exan_verify.kernel.extra_rays import facts as checked
-from exan_verify.kernel.subject import Subject
-from exan_verify.network import Labels, Loss, Reduction, ReluNetwork
-from exan_verify.testing.suite import instance
-from exan_verify.verdict import Box, Budget, Engine, Outcome, SampleStatus, Trust
+from exan_verify.kernel.given import Subject
+from exan_verify.kernel.lifting import extra_rays_mod as kernel_mod
+from exan_verify.kernel.lifting.extra_rays import facts as checked
 from tests.cases import default_network, random_batch
 from tests.counterexamples import published_insecure
 from tests.ray_cases import planted

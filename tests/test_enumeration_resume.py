@@ -17,13 +17,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from exan_verify.api.files import save_batch
 from exan_verify.cli.output import ExitCode
+from exan_verify.core.network import Labels, Loss, Reduction
+from exan_verify.core.verdict import Budget
 from exan_verify.decide.context import Context, Setting
 from exan_verify.decide.enumeration import engine, search, tasks
-from exan_verify.decide.system import plan
-from exan_verify.io import save_batch
-from exan_verify.network import Labels, Loss, Reduction
-from exan_verify.verdict import Budget
+from exan_verify.decide.lifting.system import plan
 from tests.cases import default_network, random_batch
 
 PATIENCE = 120.0

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from exan_verify.core.network import exact_array, to_fraction
 from exan_verify.exact import modular
 from exan_verify.exact.dyadic import scaled
 from exan_verify.exact.modular import PRIME
 from exan_verify.exact.rational import RationalMatrix, carry, product, product_mod, residue_product
-from exan_verify.network import exact_array, to_fraction
 from tests.conftest import examples
 
 FLOATS = st.floats(allow_nan=False, allow_infinity=False, width=64, min_value=-1e30, max_value=1e30)

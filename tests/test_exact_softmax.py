@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from exan_verify.core.network import Loss
 from exan_verify.exact import softmax
 from exan_verify.exact.modular import PRIME
-from exan_verify.network import Loss
 from tests.conftest import examples
 
 LOGITS = st.lists(st.fractions(min_value=-5, max_value=5, max_denominator=8), min_size=3, max_size=3)

@@ -1,8 +1,8 @@
 import pytest
 
+from exan_verify.core.facts import Facts
+from exan_verify.core.verdict import Outcome, SampleStatus
 from exan_verify.errors import SoundnessError
-from exan_verify.facts import Facts
-from exan_verify.verdict import Outcome, SampleStatus
 
 
 def facts(determined=(), free=(), **flags):

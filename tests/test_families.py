@@ -10,17 +10,19 @@ import numpy as np
 import pytest
 import torch
 
-from exan_verify.certificate import Counting, Move, SecondBatch, Shear
+from exan_verify.core.certificate import Counting, Move, SecondBatch, Shear
+from exan_verify.core.network import Batch, Labels, Loss, Reduction, ReluNetwork
+from exan_verify.core.verdict import Box, Budget, Outcome, SampleStatus
 from exan_verify.decide import families
 from exan_verify.decide.families.second import downwards
 from exan_verify.decide.pipeline import certify
 from exan_verify.errors import CertificateRejected
 from exan_verify.exact.modular import PRIME
 from exan_verify.exact.softmax import loss_vectors
-from exan_verify.kernel import check, family, second_batch
-from exan_verify.kernel import counting as counting_kernel
-from exan_verify.network import Batch, Labels, Loss, Reduction, ReluNetwork
-from exan_verify.verdict import Box, Budget, Outcome, SampleStatus
+from exan_verify.kernel import check
+from exan_verify.kernel.second import counting as counting_kernel
+from exan_verify.kernel.second import second_batch
+from exan_verify.kernel.second import shear as family
 from tests import torch_reference
 from tests.cases import default_network, two_one_five_one
 from tests.family_cases import context_of, found_by_engine, replay, shown_to_kernel, subject_of

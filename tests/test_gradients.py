@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from exan_verify import Box, Gradient, ReluNetwork, attack, audit, certify, check
-from exan_verify.convert import to_network
 from exan_verify.errors import GradientError, InputError, MemoryLimitError, ShapeError
 from exan_verify.gradients import received
+from exan_verify.models.chain import to_network
 
 pytestmark = pytest.mark.filterwarnings("ignore:Sparse", "ignore:The (sparse|given)")
 
@@ -332,7 +332,7 @@ def test_boxes_that_are_none():
 
 
 def test_what_does_not_fit_into_memory_is_refused_before_it_is_allocated(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("exan_verify.network.memory_available", lambda: 10_000_000)
+    monkeypatch.setattr("exan_verify.core.network.memory_available", lambda: 10_000_000)
     for ask in (certify, audit):
         with pytest.raises(MemoryLimitError, match=r"2000 samples of a 6-40-3 .*at most 1275 samples"):
             ask(network(), batch=(np.zeros((2000, 6)), np.zeros(2000)))

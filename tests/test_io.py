@@ -20,6 +20,15 @@ from safetensors.torch import load_file as load_torch
 from safetensors.torch import save_file as save_torch
 from torch import nn
 
+from exan_verify.api.files import (
+    load_batch,
+    load_gradient,
+    load_model,
+    save_batch,
+    save_gradient,
+    write_atomically,
+)
+from exan_verify.core.network import Gradient
 from exan_verify.errors import (
     ExanError,
     FileError,
@@ -29,8 +38,6 @@ from exan_verify.errors import (
     ShapeError,
     UnsupportedLayerError,
 )
-from exan_verify.io import load_batch, load_gradient, load_model, save_batch, save_gradient, write_atomically
-from exan_verify.network import Gradient
 
 
 def mlp(*widths: int) -> nn.Sequential:
@@ -363,5 +370,7 @@ def test_outputs_have_ordinary_rights_and_unwritable_places_are_named(tmp_path: 
 
 def test_reading_a_model_does_not_import_torch(tmp_path: Path):
     save_torch(mlp(3, 4, 2).state_dict(), tmp_path / "m.safetensors")
-    code = "import sys, exan_verify.io as e; e.load_model(sys.argv[1]); assert 'torch' not in sys.modules"
+    code = (
+        "import sys, exan_verify.api.files as e; e.load_model(sys.argv[1]); assert 'torch' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "m.safetensors")], check=True)

@@ -13,19 +13,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exan_verify.certificate import Question
+from exan_verify.core.certificate import Question
+from exan_verify.core.network import Batch, Labels, Loss, Reduction, ReluNetwork
+from exan_verify.core.verdict import Box, Outcome, Trust, Verdict
 from exan_verify.decide.pipeline import certify
-from exan_verify.decide.relations import in_field
+from exan_verify.decide.solvers.relations import in_field
 from exan_verify.errors import CertificateRejected
 from exan_verify.exact.algebraic import Element, Field, Root, UndecidedSignError, gradient_entries
 from exan_verify.exact.backprop import gradient as exact_gradient
 from exan_verify.exact.enclosure import Enclosure
+from exan_verify.instances import Instance
 from exan_verify.kernel import check
-from exan_verify.kernel.enclosed_batch import check_known_labels
-from exan_verify.kernel.subject import Subject
-from exan_verify.network import Batch, Labels, Loss, Reduction, ReluNetwork
-from exan_verify.testing.suite import Instance
-from exan_verify.verdict import Box, Outcome, Trust, Verdict
+from exan_verify.kernel.given import Subject
+from exan_verify.kernel.second.enclosed_batch import check_known_labels
 from tests import counterexamples
 from tests.cases import two_one_five_one
 from tests.conftest import examples

@@ -6,13 +6,13 @@ import json
 import numpy as np
 import pytest
 
+from exan_verify.core.network import Gradient, Loss, Reduction
+from exan_verify.core.verdict import Outcome, SampleStatus
 from exan_verify.decide.pipeline import certify
 from exan_verify.errors import CertificateRejected, InputError
 from exan_verify.exact.backprop import gradient
 from exan_verify.exact.modular import PRIME
 from exan_verify.kernel import check
-from exan_verify.network import Gradient, Loss, Reduction
-from exan_verify.verdict import Outcome, SampleStatus
 from tests.cases import default_network, random_batch
 from tests.test_pipeline import integer_network, rational_batch
 

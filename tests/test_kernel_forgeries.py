@@ -11,15 +11,16 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from exan_verify.certificate import Claim, LayerArgument, Lifting, Question, Split, issue
-from exan_verify.decide import lifting, system
+from exan_verify.core.certificate import Claim, LayerArgument, Lifting, Question, Split, issue
+from exan_verify.core.network import Batch, Labels, Loss, Reduction, ReluNetwork
+from exan_verify.core.verdict import Outcome, SampleStatus
 from exan_verify.decide.context import Context, Setting
+from exan_verify.decide.lifting import degree_two as lifting
+from exan_verify.decide.lifting import system
 from exan_verify.errors import CertificateRejected
 from exan_verify.exact.linalg import rank_mod
 from exan_verify.exact.modular import PRIME
 from exan_verify.kernel import check
-from exan_verify.network import Batch, Labels, Loss, Reduction, ReluNetwork
-from exan_verify.verdict import Outcome, SampleStatus
 from tests.cases import default_network, random_batch, three_share_layer_one, two_one_five_one
 
 

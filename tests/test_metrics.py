@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from exan_verify.numeric.metrics import score, wrong_claims
+from exan_verify.numeric.problem.metrics import score, wrong_claims
 
 CLASSES = torch.tensor([0, 5, 2])
 HOT = nn.functional.one_hot(CLASSES, 6)

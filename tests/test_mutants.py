@@ -88,7 +88,7 @@ def test_a_choice_is_the_same_for_the_same_seed() -> None:
 
 FIXED = (
     "exact/modular::add_mod::arithmetic::a + b",
-    "kernel/scale::_variations::comparison::v != 0",
+    "kernel/lifting/scale::_variations::comparison::v != 0",
 )
 
 

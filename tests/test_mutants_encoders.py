@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from exan_verify.network import Loss
-from exan_verify.smt import losses
-from exan_verify.smt.terms import Formula, Poly
+from exan_verify.core.network import Loss
+from exan_verify.smt.question import losses
+from exan_verify.smt.question.terms import Formula, Poly
 from tests.smt_support import holds
 
 

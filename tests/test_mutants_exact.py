@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from exan_verify.core.network import Batch, Labels, Loss, ReluNetwork
 from exan_verify.exact.backprop import forward
 from exan_verify.exact.balance import contributions_cancel, symbolic_loss_vectors
 from exan_verify.exact.first_order import own_motions
@@ -16,7 +17,6 @@ from exan_verify.exact.lp import Program, Status, proved, solve
 from exan_verify.exact.modular import PRIME, add_mod, inverses_mod
 from exan_verify.exact.rational import RationalMatrix
 from exan_verify.exact.segments import distinct_loss_vectors
-from exan_verify.network import Batch, Labels, Loss, ReluNetwork
 
 IDENTITY = ReluNetwork.from_arrays([[[1, 0], [0, 1]]], [[0, 0]])
 

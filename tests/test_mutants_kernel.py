@@ -8,14 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from exan_verify.certificate import Counting, Forced, Move, Question, SecondBatch
-from exan_verify.decide.reconstruction import Task, rebuild
+from exan_verify.core.certificate import Counting, Forced, Move, Question, SecondBatch
+from exan_verify.core.network import Batch, Labels, Loss, Reduction, ReluNetwork
+from exan_verify.decide.gradient.reconstruction import Task, rebuild
 from exan_verify.errors import CertificateRejected
 from exan_verify.exact.backprop import gradient
 from exan_verify.exact.modular import PRIME
-from exan_verify.kernel import counting, enumeration, reconstruction, second_batch, unrealisable
-from exan_verify.kernel.subject import Subject
-from exan_verify.network import Batch, Labels, Loss, Reduction, ReluNetwork
+from exan_verify.kernel.given import Subject
+from exan_verify.kernel.gradient import reconstruction, unrealisable
+from exan_verify.kernel.lifting import enumeration
+from exan_verify.kernel.second import counting, second_batch
 from tests.test_pipeline import integer_network, rational_batch
 
 

@@ -10,12 +10,13 @@ import flint
 import numpy as np
 import pytest
 
-from exan_verify.certificate import Question
+from exan_verify.core.certificate import Question
+from exan_verify.core.network import Batch, Labels, Loss, Reduction, ReluNetwork
 from exan_verify.exact.modular import PRIME
-from exan_verify.kernel import residual_cover, residual_quadrics
-from exan_verify.kernel.residual_parts import Part
-from exan_verify.kernel.subject import Subject
-from exan_verify.network import Batch, Labels, Loss, Reduction, ReluNetwork
+from exan_verify.kernel.given import Subject
+from exan_verify.kernel.residual import cover as residual_cover
+from exan_verify.kernel.residual import quadrics as residual_quadrics
+from exan_verify.kernel.residual.parts import Part
 
 
 @pytest.fixture(autouse=True)

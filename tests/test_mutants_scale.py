@@ -9,14 +9,14 @@ import flint
 import numpy as np
 import pytest
 
-from exan_verify.certificate import LayerArgument, Question, Scale
+from exan_verify.core.certificate import LayerArgument, Question, Scale
+from exan_verify.core.network import Batch, Labels, Loss, Reduction, ReluNetwork
 from exan_verify.errors import CertificateRejected
 from exan_verify.exact.linalg import rank_mod
 from exan_verify.exact.modular import PRIME
-from exan_verify.kernel import scale
-from exan_verify.kernel.lifting import groups_of, image_at, lifted_system
-from exan_verify.kernel.subject import Subject
-from exan_verify.network import Batch, Labels, Loss, Reduction, ReluNetwork
+from exan_verify.kernel.given import Subject
+from exan_verify.kernel.lifting import scale
+from exan_verify.kernel.lifting.degree_two import groups_of, image_at, lifted_system
 
 ROOTS = [
     ([], 0),

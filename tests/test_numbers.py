@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from exan_verify import Outcome, ReluNetwork, SampleStatus, audit, certify, check
+from exan_verify.core.network import Batch, Labels, Loss
+from exan_verify.core.verdict import Trust
 from exan_verify.exact.dyadic import guessed
 from exan_verify.exact.modular import PRIME
 from exan_verify.exclusivity import exclusivity
-from exan_verify.network import Batch, Labels, Loss
-from exan_verify.verdict import Trust
 
 LOSSES = ("cross_entropy", "bce", "mse", "hinge")
 

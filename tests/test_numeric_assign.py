@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from exan_verify.core.network import Batch, Labels, Loss, Reduction
 from exan_verify.errors import RangeError
-from exan_verify.network import Batch, Labels, Loss, Reduction
 from exan_verify.numeric.attack import run
-from exan_verify.numeric.difference_map import difference_map
-from exan_verify.numeric.equations import layer_equations, lifted_unknowns
-from exan_verify.numeric.guesses import loss_vector_guesses
-from exan_verify.numeric.problem import build_problem
-from exan_verify.numeric.spectrum import column_space
+from exan_verify.numeric.methods.difference_map import difference_map
+from exan_verify.numeric.methods.equations import layer_equations, lifted_unknowns
+from exan_verify.numeric.methods.guesses import loss_vector_guesses
+from exan_verify.numeric.problem.problem import build_problem
+from exan_verify.numeric.problem.spectrum import column_space
 from tests.cases import default_network, random_batch
 from tests.test_numeric_attack import attacked, largest_excess
 from tests.torch_reference import gradient

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from exan_verify.core.network import Batch, Labels, Loss, Reduction, ReluNetwork
 from exan_verify.data import initialised_network, mnist_batch
 from exan_verify.errors import GradientError, InputError, NonFiniteError, RangeError, ShapeError
-from exan_verify.network import Batch, Labels, Loss, Reduction, ReluNetwork
 from exan_verify.numeric.attack import METHODS, run
-from exan_verify.numeric.metrics import score
-from exan_verify.numeric.records import Attack
+from exan_verify.numeric.problem.metrics import score
+from exan_verify.numeric.problem.records import Attack
 from tests.cases import default_network, random_batch, three_share_layer_one, two_one_five_one
 from tests.torch_reference import gradient
 

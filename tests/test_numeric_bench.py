@@ -12,7 +12,7 @@ from exan_verify.bench import attack as bench
 from exan_verify.bench.attack import CASES, Case, run_attack_bench, run_case, summarise
 from exan_verify.errors import InputError
 from exan_verify.numeric import attack as numeric_attack
-from exan_verify.numeric.records import Attack
+from exan_verify.numeric.problem.records import Attack
 from tests.simulated_device import simulated_device
 
 ATTACK = numeric_attack.run

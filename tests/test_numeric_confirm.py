@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from exan_verify.network import Batch, Labels, Loss, Reduction, ReluNetwork
+from exan_verify.core.network import Batch, Labels, Loss, Reduction, ReluNetwork
 from exan_verify.numeric.attack import run
-from exan_verify.numeric.bounds import Refined, refine
-from exan_verify.numeric.confirm import Confirmed, confirm
-from exan_verify.numeric.passes import weight_gains
-from exan_verify.numeric.problem import build_problem
-from exan_verify.numeric.records import Finding
-from exan_verify.numeric.spectrum import column_space
+from exan_verify.numeric.confirming.bounds import Refined, refine
+from exan_verify.numeric.confirming.confirm import Confirmed, confirm
+from exan_verify.numeric.problem.passes import weight_gains
+from exan_verify.numeric.problem.problem import build_problem
+from exan_verify.numeric.problem.records import Finding
+from exan_verify.numeric.problem.spectrum import column_space
 from tests.cases import default_network, random_batch
 from tests.torch_reference import gradient
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from exan_verify import attack
-from exan_verify.convert_graph import to_convolutional
+from exan_verify.core.network import Loss
 from exan_verify.errors import GradientError, InputError, NonFiniteError, ShapeError
 from exan_verify.models import lenet, resnet, strided_cnn, vgg13
-from exan_verify.network import Loss
+from exan_verify.models.graph import to_convolutional
 from exan_verify.numeric.convolution.attack import run
 from exan_verify.numeric.convolution.confirm import expected_rounding, seen_rounding
 from exan_verify.numeric.convolution.oracle import stage_deficits

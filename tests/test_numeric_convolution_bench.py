@@ -10,17 +10,17 @@ import torch
 from torch import nn
 
 from exan_verify.bench import convolution as bench
+from exan_verify.bench.baselines import dlg, inverting_gradients
 from exan_verify.bench.convolution import Case, build, photographs, run_case, run_convolution_bench
-from exan_verify.convert_graph import to_convolutional
+from exan_verify.core.network import Loss
 from exan_verify.errors import InputError
 from exan_verify.models import strided_cnn
-from exan_verify.network import Loss
-from exan_verify.numeric.baselines import dlg, inverting_gradients
+from exan_verify.models.graph import to_convolutional
 from exan_verify.numeric.convolution import attack as convolution_attack
 from exan_verify.numeric.convolution.inversion import invert_features
 from exan_verify.numeric.convolution.known import at_features
 from exan_verify.numeric.convolution.records import ImageAttack
-from exan_verify.numeric.records import LastLayer
+from exan_verify.numeric.problem.records import LastLayer
 from tests.cnn_cases import autograd, largest_error, pictures
 
 

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from exan_verify.network import Loss, Reduction, ReluNetwork
-from exan_verify.numeric.diagonalise import pencil_starts
-from exan_verify.numeric.downward import descend
-from exan_verify.numeric.equations import layer_equations, lifted_null_space, lifted_unknowns
-from exan_verify.numeric.losses import class_vectors, fit_labels, loss_vectors, target_vectors
-from exan_verify.numeric.passes import backward, delta_spans, forward
-from exan_verify.numeric.polish import meet, polish
-from exan_verify.numeric.problem import LayerGradient, Problem, build_problem
-from exan_verify.numeric.spectrum import ColumnSpace, column_space
+from exan_verify.core.network import Loss, Reduction, ReluNetwork
+from exan_verify.numeric.methods.diagonalise import pencil_starts
+from exan_verify.numeric.methods.equations import layer_equations, lifted_null_space, lifted_unknowns
+from exan_verify.numeric.problem.downward import descend
+from exan_verify.numeric.problem.losses import class_vectors, fit_labels, loss_vectors, target_vectors
+from exan_verify.numeric.problem.passes import backward, delta_spans, forward
+from exan_verify.numeric.problem.polish import meet, polish
+from exan_verify.numeric.problem.problem import LayerGradient, Problem, build_problem
+from exan_verify.numeric.problem.spectrum import ColumnSpace, column_space
 from tests.cases import default_network, random_batch
 from tests.torch_reference import gradient
 

@@ -12,14 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from exan_verify import attack
+from exan_verify.core.network import Batch, Labels, Loss, Reduction
 from exan_verify.errors import RangeError
-from exan_verify.network import Batch, Labels, Loss, Reduction
-from exan_verify.numeric import lift, lift_cubic
-from exan_verify.numeric import smallest as solver
-from exan_verify.numeric.cubic_operator import CubicOperator, cubic_unknowns, slices_of
-from exan_verify.numeric.equations import LayerEquations, layer_equations
-from exan_verify.numeric.lift import Lift
-from exan_verify.numeric.lift_cubic import (
+from exan_verify.numeric.ask_methods import column_spaces
+from exan_verify.numeric.methods import lift, lift_cubic
+from exan_verify.numeric.methods import smallest_eigenpairs as solver
+from exan_verify.numeric.methods.cubic_operator import CubicOperator, cubic_unknowns, slices_of
+from exan_verify.numeric.methods.equations import LayerEquations, layer_equations
+from exan_verify.numeric.methods.lift import Lift
+from exan_verify.numeric.methods.lift_cubic import (
     cubic_null_space,
     cubic_obstacle,
     cubic_operator,
@@ -27,10 +28,9 @@ from exan_verify.numeric.lift_cubic import (
     cubic_size,
     cubic_starts,
 )
-from exan_verify.numeric.losses import loss_vectors
-from exan_verify.numeric.passes import backward, forward
-from exan_verify.numeric.problem import Problem, build_problem
-from exan_verify.numeric.pursue import column_spaces
+from exan_verify.numeric.problem.losses import loss_vectors
+from exan_verify.numeric.problem.passes import backward, forward
+from exan_verify.numeric.problem.problem import Problem, build_problem
 from tests.cases import default_network, random_batch
 from tests.simulated_device import DeviceTensor, simulated_device
 from tests.test_numeric_attack import attacked, largest_excess

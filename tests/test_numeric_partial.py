@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from exan_verify import attack
 from exan_verify.errors import GradientError, NonFiniteError, RangeError
 from exan_verify.models import strided_cnn
-from exan_verify.numeric.below import inputs_below
-from exan_verify.numeric.problem import LayerGradient
-from exan_verify.numeric.records import Attack
+from exan_verify.numeric.missing.inputs_from_weights import inputs_below
+from exan_verify.numeric.problem.problem import LayerGradient
+from exan_verify.numeric.problem.records import Attack
 
 LOSSES = {
     "cross_entropy": nn.functional.cross_entropy,

@@ -11,23 +11,23 @@ from _pytest.mark import ParameterSet
 from torch import Tensor
 
 from exan_verify.bench.attack import autograd_gradient
-from exan_verify.convert import to_network
+from exan_verify.core.network import Batch, Labels, Loss, Reduction, ReluNetwork
 from exan_verify.data import initialised_network, mnist_batch
-from exan_verify.network import Batch, Labels, Loss, Reduction, ReluNetwork
+from exan_verify.models.chain import to_network
+from exan_verify.numeric.ask_methods import column_spaces
 from exan_verify.numeric.attack import run
-from exan_verify.numeric.bounds import refine
-from exan_verify.numeric.confirm import confirm
-from exan_verify.numeric.exclusive_rows import exclusive_samples
-from exan_verify.numeric.losses import loss_vectors
-from exan_verify.numeric.metrics import score
-from exan_verify.numeric.passes import backward, forward, weight_gains
-from exan_verify.numeric.peel import _nothing
-from exan_verify.numeric.problem import Problem, build_problem
-from exan_verify.numeric.pursue import column_spaces
-from exan_verify.numeric.records import Attack, Finding
-from exan_verify.numeric.regroup import settled
-from exan_verify.numeric.remainder import without
-from exan_verify.numeric.spectrum import ColumnSpace, column_space
+from exan_verify.numeric.confirming.bounds import refine
+from exan_verify.numeric.confirming.confirm import confirm
+from exan_verify.numeric.confirming.drop_failing import settled
+from exan_verify.numeric.methods.exclusive_rows import exclusive_samples
+from exan_verify.numeric.methods.peel import _nothing
+from exan_verify.numeric.problem.losses import loss_vectors
+from exan_verify.numeric.problem.metrics import score
+from exan_verify.numeric.problem.passes import backward, forward, weight_gains
+from exan_verify.numeric.problem.problem import Problem, build_problem
+from exan_verify.numeric.problem.records import Attack, Finding
+from exan_verify.numeric.problem.remainder import without
+from exan_verify.numeric.problem.spectrum import ColumnSpace, column_space
 from tests.cases import default_network, random_batch
 from tests.torch_reference import gradient
 

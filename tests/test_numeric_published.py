@@ -9,15 +9,15 @@ import torch
 from exan_verify import attack
 from exan_verify.bench.attack import autograd_gradient
 from exan_verify.bench.selecting import short_of
-from exan_verify.convert import to_network
+from exan_verify.core.network import Batch, Labels, Loss, Reduction, ReluNetwork
 from exan_verify.data import initialised_network, mnist_batch
 from exan_verify.errors import InputError
-from exan_verify.network import Batch, Labels, Loss, Reduction, ReluNetwork
+from exan_verify.models.chain import to_network
 from exan_verify.numeric.attack import run
-from exan_verify.numeric.exclusive import alike, equal_ratios, negative_entry, parallel_columns
-from exan_verify.numeric.metrics import score
-from exan_verify.numeric.problem import Problem, build_problem
-from exan_verify.numeric.records import Attack
+from exan_verify.numeric.methods.exclusive import alike, equal_ratios, negative_entry, parallel_columns
+from exan_verify.numeric.problem.metrics import score
+from exan_verify.numeric.problem.problem import Problem, build_problem
+from exan_verify.numeric.problem.records import Attack
 from tests.cases import default_network, random_batch
 from tests.torch_reference import gradient
 
@@ -171,7 +171,7 @@ def test_columns_near_by_accident_do_not_cost_a_float32_batch(samples: int, seed
 
 def test_of_more_groups_than_samples_those_whose_equations_hold_are_taken(monkeypatch: pytest.MonkeyPatch):
     # with a tolerance that takes accidents for groups
-    monkeypatch.setattr("exan_verify.numeric.exclusive.alike", lambda _: 6e-4)
+    monkeypatch.setattr("exan_verify.numeric.methods.exclusive.alike", lambda _: 6e-4)
     model = initialised_network((784, 512, 10), seed=2)
     images, classes = mnist_batch(4, 2)
     x, y = torch.tensor(images), torch.tensor(classes)

@@ -10,17 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from exan_verify.bench.attack import autograd_gradient
-from exan_verify.convert import to_network
 from exan_verify.data import initialised_network, mnist_batch
 from exan_verify.errors import RangeError
-from exan_verify.numeric import sample, separate
+from exan_verify.models.chain import to_network
+from exan_verify.numeric.ask_methods import column_spaces
 from exan_verify.numeric.attack import METHODS, run
-from exan_verify.numeric.equations import layer_equations
-from exan_verify.numeric.metrics import score
-from exan_verify.numeric.polish import polish
-from exan_verify.numeric.problem import build_problem
-from exan_verify.numeric.pursue import column_spaces
-from exan_verify.numeric.records import Attack
+from exan_verify.numeric.methods import sample, separate
+from exan_verify.numeric.methods.equations import layer_equations
+from exan_verify.numeric.problem.metrics import score
+from exan_verify.numeric.problem.polish import polish
+from exan_verify.numeric.problem.problem import build_problem
+from exan_verify.numeric.problem.records import Attack
 from tests.cnn_cases import autograd
 from tests.numeric_cases import drawn_batch, drawn_network, normal
 

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from exan_verify.convert import to_network
+from exan_verify.core.network import Loss, Reduction
 from exan_verify.errors import RangeError
-from exan_verify.network import Loss, Reduction
+from exan_verify.models.chain import to_network
 from exan_verify.numeric.attack import run
-from exan_verify.numeric.problem import build_problem
-from exan_verify.numeric.records import Attack
-from exan_verify.numeric.suspicion import Fit, hint, likely_losses, other_fits
-from exan_verify.numeric.torch_losses import summed_loss
+from exan_verify.numeric.problem.problem import build_problem
+from exan_verify.numeric.problem.records import Attack
+from exan_verify.numeric.problem.torch_losses import summed_loss
+from exan_verify.numeric.wrong_question_hint import Fit, hint, likely_losses, other_fits
 
 QUESTIONS = list(itertools.product(Loss, Reduction))
 SAMPLES = 4

@@ -18,7 +18,7 @@ from exan_verify.models import strided_cnn
 from exan_verify.numeric import attack as numeric_attack
 from exan_verify.numeric import waiting
 from exan_verify.numeric.attack import METHODS
-from exan_verify.numeric.metrics import wrong_claims
+from exan_verify.numeric.problem.metrics import wrong_claims
 from exan_verify.numeric.waiting import Telling, awaited, limited, proceed
 from tests.cnn_cases import autograd
 from tests.numeric_cases import drawn_network

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from exan_verify.core.network import Batch, Gradient, Labels, Loss, Reduction, ReluNetwork
+from exan_verify.core.verdict import Box, Outcome, SampleStatus, Trust
 from exan_verify.decide.pipeline import certify
 from exan_verify.errors import GradientError, InexactError, InputError, LabelError, ShapeError
 from exan_verify.exact.backprop import forward, gradient
 from exan_verify.kernel import check
-from exan_verify.network import Batch, Gradient, Labels, Loss, Reduction, ReluNetwork
-from exan_verify.verdict import Box, Outcome, SampleStatus, Trust
 from tests.cases import default_network, random_batch
 from tests.torch_reference import normal, perceptron
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from exan_verify.smt.solvers import available
+from exan_verify.smt.solvers.run import available
 from exan_verify.theorems.bounded import generic_counts, recheck
 from exan_verify.theorems.bounded.generic_counts import Case
 from exan_verify.theorems.bounded.obligation import emptied, verdict
@@ -98,7 +98,7 @@ def test_the_exception_of_s5_is_not_settled_by_ranks() -> None:
 
 
 def test_the_known_permutations_solve_the_output_system() -> None:
-    from exan_verify.theorems.macaulay import value
+    from exan_verify.theorems.support.macaulay import value
 
     for classes, logits in generic_counts.STATED:
         case = Case(classes=classes, logits=logits, others=classes)

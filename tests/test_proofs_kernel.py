@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from exan_verify.certificate import (
+from exan_verify.core.certificate import (
     CoverArgument,
     Forced,
     LossVectorArgument,

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from exan_verify.convert import to_network
+from exan_verify.core.network import Labels, Loss, Reduction
 from exan_verify.errors import InputError, LabelError
 from exan_verify.models import strided_cnn
-from exan_verify.network import Labels, Loss, Reduction
-from exan_verify.report.rehearsal import aligned, batch_gradient, loss_labels, rehearse, scores
+from exan_verify.models.chain import to_network
+from exan_verify.report.attack_own_batch import aligned, batch_gradient, loss_labels, rehearse, scores
 from tests.cnn_cases import autograd, pictures
 from tests.torch_reference import initialised, perceptron, uniform
 

@@ -11,8 +11,8 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from exan_verify.auditing import audit
-from exan_verify.network import ReluNetwork
+from exan_verify.api.audit import audit
+from exan_verify.core.network import ReluNetwork
 from exan_verify.report import Recovery, Section, render
 from exan_verify.report.content import Features, cards, headline, rows
 from exan_verify.report.drawing import COLUMNS, MOST, draw

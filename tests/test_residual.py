@@ -9,6 +9,9 @@ from itertools import permutations
 import numpy as np
 import pytest
 
+from exan_verify.core.facts import Facts
+from exan_verify.core.network import Batch, Labels, Loss, Reduction, ReluNetwork
+from exan_verify.core.verdict import Box, Budget, Engine, Outcome, Trust
 from exan_verify.decide import residual
 from exan_verify.decide.context import Context, Setting
 from exan_verify.decide.pipeline import certify
@@ -18,10 +21,7 @@ from exan_verify.decide.residual.polytope import bounds
 from exan_verify.decide.residual.quadratic import Quadrics, quadrics
 from exan_verify.exact.backprop import forward, gradient
 from exan_verify.exclusivity import exan_counts
-from exan_verify.facts import Facts
 from exan_verify.kernel import check
-from exan_verify.network import Batch, Labels, Loss, Reduction, ReluNetwork
-from exan_verify.verdict import Box, Budget, Engine, Outcome, Trust
 from tests import counterexamples
 from tests.cases import default_network
 

@@ -9,7 +9,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from exan_verify.certificate import (
+from exan_verify.core.certificate import (
     Claim,
     LabelCase,
     LossVectorArgument,
@@ -18,16 +18,18 @@ from exan_verify.certificate import (
     Residual,
     issue,
 )
+from exan_verify.core.network import Batch, Labels, Loss, Reduction, ReluNetwork
+from exan_verify.core.verdict import Box, Budget, Outcome, SampleStatus
 from exan_verify.decide import residual
 from exan_verify.decide.pipeline import certify
 from exan_verify.decide.residual import branch, mse
-from exan_verify.decide.residual.rest import Rest
+from exan_verify.decide.residual.unsettled import Rest
 from exan_verify.errors import CertificateRejected
 from exan_verify.exact.backprop import gradient
 from exan_verify.exact.modular import PRIME
-from exan_verify.kernel import check, residual_cover, residual_quadrics
-from exan_verify.network import Batch, Labels, Loss, Reduction, ReluNetwork
-from exan_verify.verdict import Box, Budget, Outcome, SampleStatus
+from exan_verify.kernel import check
+from exan_verify.kernel.residual import cover as residual_cover
+from exan_verify.kernel.residual import quadrics as residual_quadrics
 from tests import counterexamples
 from tests.test_residual import context, one_region
 

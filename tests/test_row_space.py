@@ -6,20 +6,23 @@ import msgspec
 import numpy as np
 import pytest
 
-from exan_verify.certificate import Conclusion, Lifting, Question, Split
-from exan_verify.decide import degree_three, enumeration, lifting, scale
+from exan_verify.core.certificate import Conclusion, Lifting, Question, Split
+from exan_verify.core.network import Labels, Loss, Reduction, ReluNetwork
+from exan_verify.core.verdict import Budget, Outcome
+from exan_verify.decide import enumeration
 from exan_verify.decide.context import Context, Setting
+from exan_verify.decide.lifting import degree_three
+from exan_verify.decide.lifting import degree_two as lifting
+from exan_verify.decide.lifting.system import plan
 from exan_verify.decide.pipeline import certify
-from exan_verify.decide.system import plan
+from exan_verify.decide.scale import without_biases as scale
 from exan_verify.errors import CertificateRejected
 from exan_verify.exact.modular import PRIME
 from exan_verify.kernel import check
 from exan_verify.kernel.checker import CHECKERS
-from exan_verify.kernel.lifting import _after_splits, image_at
-from exan_verify.kernel.lifting import facts as checked
-from exan_verify.kernel.subject import Subject
-from exan_verify.network import Labels, Loss, Reduction, ReluNetwork
-from exan_verify.verdict import Budget, Outcome
+from exan_verify.kernel.given import Subject
+from exan_verify.kernel.lifting.degree_two import _after_splits, image_at
+from exan_verify.kernel.lifting.degree_two import facts as checked
 from tests.cases import default_network, random_batch
 
 LOSSES = [Loss.BCE, Loss.MSE]

@@ -13,9 +13,9 @@ import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio
 
+from exan_verify.api.files import save_batch, save_gradient
 from exan_verify.cli import main
 from exan_verify.errors import InputError, ShapeError
-from exan_verify.io import save_batch, save_gradient
 from exan_verify.report.sheets import contact_sheet, likeness, picture_shape, sample_labels
 from tests.cnn_cases import autograd, pictures
 

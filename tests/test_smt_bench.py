@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from exan_verify.bench.smt import Result, _disagreements, run_smt_bench
+from exan_verify.core.network import Labels, Loss
 from exan_verify.errors import InputError
-from exan_verify.network import Labels, Loss
-from exan_verify.testing.suite import FAMILIES, PER_CELL, instance, iterate_suite
+from exan_verify.instances import FAMILIES, PER_CELL, instance, iterate_suite
 
 
 def test_the_suite_covers_what_it_should() -> None:

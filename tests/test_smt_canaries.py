@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import pytest
 
-from exan_verify.smt.backends import z3
-from exan_verify.smt.solvers import SAT, UNKNOWN, UNSAT, Strategy, Worker, solver_version
+from exan_verify.smt.solvers.backends import z3
+from exan_verify.smt.solvers.run import SAT, UNKNOWN, UNSAT, Strategy, Worker, solver_version
 
 
 class Canary(NamedTuple):

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from exan_verify.api.files import save_batch, save_gradient
 from exan_verify.cli import main
 from exan_verify.cli.output import ExitCode
 from exan_verify.exact.backprop import gradient as exact_gradient
-from exan_verify.io import save_batch, save_gradient
-from exan_verify.smt.solvers import UNSAT, Strategy, Worker
+from exan_verify.smt.solvers.run import UNSAT, Strategy, Worker
 from tests.smt_support import decided, named
 
 CASE = "plain/mse/bias/0"

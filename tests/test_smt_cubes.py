@@ -12,13 +12,13 @@ from exan_verify.errors import FileError
 from exan_verify.smt import portfolio
 from exan_verify.smt.confirm import accept_model
 from exan_verify.smt.cubes import Task, all_literals, build, completeness, cube_tasks
-from exan_verify.smt.encode import encode
-from exan_verify.smt.exclude import placements, values_at
-from exan_verify.smt.opinions import second_opinion
 from exan_verify.smt.portfolio import NLSAT, Outcome, Round, Settings
+from exan_verify.smt.question.difference import placements, values_at
+from exan_verify.smt.question.encode import encode
 from exan_verify.smt.search import Search, own_cube
+from exan_verify.smt.second_solver import second_opinion
 from exan_verify.smt.smtlib import cube_files, whole_question, write_files, write_text
-from exan_verify.smt.solvers import SAT, UNSAT, SolverDisagreementError, Strategy, Worker
+from exan_verify.smt.solvers.run import SAT, UNSAT, SolverDisagreementError, Strategy, Worker
 from tests.smt_support import named, own_literals, posed
 
 

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from exan_verify.core.network import Batch, Gradient, Labels, Loss, Reduction, ReluNetwork
+from exan_verify.core.verdict import Box, Engine, Outcome, SampleStatus, Trust
 from exan_verify.errors import InputError
 from exan_verify.exact.backprop import gradient as exact_gradient
-from exan_verify.network import Batch, Gradient, Labels, Loss, Reduction, ReluNetwork
 from exan_verify.smt.decide import decide
-from exan_verify.smt.solvers import Worker
-from exan_verify.verdict import Box, Engine, Outcome, SampleStatus, Trust
+from exan_verify.smt.solvers.run import Worker
 from tests import torch_reference
 from tests.cases import two_one_five_one
 from tests.counterexamples import antisymmetric_head, parallel_logits, zero_pre_activation

@@ -8,15 +8,18 @@ from typing import Any
 
 import pytest
 
-from exan_verify.network import Loss, Reduction
-from exan_verify.smt import cubes, exclude, losses, question, search
-from exan_verify.smt import encode as encode_module
+from exan_verify.core.network import Loss, Reduction
+from exan_verify.core.verdict import Outcome
+from exan_verify.smt import cubes, search
 from exan_verify.smt.cubes import Task, build
-from exan_verify.smt.encode import abstraction, encode, state_names
-from exan_verify.smt.exclude import values_at
-from exan_verify.smt.solvers import SAT, UNSAT, SolverDisagreementError, Strategy, Worker
-from exan_verify.smt.terms import Poly, at_most, degree, implies, less, negate
-from exan_verify.verdict import Outcome
+from exan_verify.smt.question import constraints as question
+from exan_verify.smt.question import difference as exclude
+from exan_verify.smt.question import encode as encode_module
+from exan_verify.smt.question import losses
+from exan_verify.smt.question.difference import values_at
+from exan_verify.smt.question.encode import abstraction, encode, state_names
+from exan_verify.smt.question.terms import Poly, at_most, degree, implies, less, negate
+from exan_verify.smt.solvers.run import SAT, UNSAT, SolverDisagreementError, Strategy, Worker
 from tests.smt_support import decided, mse_case, named, own_literals, posed, violated_comments
 
 RATIONAL = [
@@ -94,7 +97,7 @@ def test_pre_activation_zero_is_inactive() -> None:
 
 
 def posed_of(network: Any, batch: Any, reduction: Reduction = Reduction.MEAN) -> Any:
-    from exan_verify.network import Labels
+    from exan_verify.core.network import Labels
     from exan_verify.smt.decide import pose
 
     return pose(

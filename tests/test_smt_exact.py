@@ -9,21 +9,21 @@ from pathlib import Path
 
 import pytest
 
+from exan_verify.core.network import Loss
 from exan_verify.errors import FileError, RangeError
-from exan_verify.network import Loss
-from exan_verify.smt.algebraic import Point, Root
-from exan_verify.smt.cache import AnswerCache, query_key
-from exan_verify.smt.exponentials import is_zero
-from exan_verify.smt.isolate import EVERYWHERE, isolation
-from exan_verify.smt.replay import (
+from exan_verify.smt.question.algebraic import Point, Root
+from exan_verify.smt.question.exponentials import is_zero
+from exan_verify.smt.question.isolate import EVERYWHERE, isolation
+from exan_verify.smt.question.replay import (
     ExactBatch,
     distance_exceeds,
     in_domain,
     matches_target,
     same_gradient,
 )
-from exan_verify.smt.solvers import Answer, Strategy
-from exan_verify.smt.terms import Poly
+from exan_verify.smt.question.terms import Poly
+from exan_verify.smt.solvers.cache import AnswerCache, query_key
+from exan_verify.smt.solvers.run import Answer, Strategy
 from tests.smt_support import named, posed
 
 F = Fraction

@@ -17,26 +17,27 @@ import numpy as np
 import pytest
 
 from exan_verify import certify
+from exan_verify.core.network import Batch, Labels, Loss, Reduction, ReluNetwork
+from exan_verify.core.verdict import Outcome, SampleStatus, Trust
 from exan_verify.errors import BudgetExhausted, FileError, InputError
 from exan_verify.exact.backprop import gradient as exact_gradient
-from exan_verify.network import Batch, Labels, Loss, Reduction, ReluNetwork
-from exan_verify.smt import cache as cache_module
-from exan_verify.smt import deadline, solvers
-from exan_verify.smt import worker as worker_module
-from exan_verify.smt.cache import AnswerCache
+from exan_verify.smt import deadline
 from exan_verify.smt.cubes import Task, all_literals, build
 from exan_verify.smt.deadline import poll, until
 from exan_verify.smt.decide import Grounds, decide, pose
-from exan_verify.smt.encode import encode
-from exan_verify.smt.exclude import other_batch, placements
 from exan_verify.smt.portfolio import Outcome as Found
 from exan_verify.smt.portfolio import Settings
+from exan_verify.smt.question.difference import other_batch, placements
+from exan_verify.smt.question.encode import encode
+from exan_verify.smt.question.terms import Atom, Formula, Junction
 from exan_verify.smt.search import Search, own_cube
 from exan_verify.smt.size import MAX_TERMS, size_of
 from exan_verify.smt.smtlib import cube_files, whole_question, write_files
-from exan_verify.smt.solvers import UNKNOWN, UNSAT, Answer, Strategy, Worker
-from exan_verify.smt.terms import Atom, Formula, Junction
-from exan_verify.verdict import Outcome, SampleStatus, Trust
+from exan_verify.smt.solvers import cache as cache_module
+from exan_verify.smt.solvers import run as solvers
+from exan_verify.smt.solvers import worker as worker_module
+from exan_verify.smt.solvers.cache import AnswerCache
+from exan_verify.smt.solvers.run import UNKNOWN, UNSAT, Answer, Strategy, Worker
 from tests.smt_support import decided, holds, named, posed
 
 SMT = Strategy("z3", "smt")

@@ -9,27 +9,27 @@ import flint
 import numpy as np
 import pytest
 
+from exan_verify.core.network import Batch, Labels, Loss, ReluNetwork
+from exan_verify.core.verdict import Outcome
 from exan_verify.exact import linalg
 from exan_verify.exact.backprop import forward
 from exan_verify.exact.backprop import gradient as exact_gradient
 from exan_verify.exact.regions import region_of
 from exan_verify.exact.softmax import loss_vectors
-from exan_verify.network import Batch, Labels, Loss, ReluNetwork
-from exan_verify.smt.alone import Cube, Point, only_known
+from exan_verify.instances import FAMILIES, Instance
+from exan_verify.smt.arguments.convex_sum import _positive_definite, definite
+from exan_verify.smt.arguments.cubes_by_region import feasible_patterns, list_by_regions
+from exan_verify.smt.arguments.enclose import System, only_known_zeros
+from exan_verify.smt.arguments.minors import independent_columns, low_rank_contradicts
+from exan_verify.smt.arguments.moments import moments_determine
+from exan_verify.smt.arguments.no_other_batch import Cube, Point, only_known
+from exan_verify.smt.arguments.regions import Regions
+from exan_verify.smt.arguments.scales import other_scale
+from exan_verify.smt.arguments.signs import signs_contradict
 from exan_verify.smt.cubes import all_literals
 from exan_verify.smt.decide import pose
-from exan_verify.smt.definite import _positive_definite, definite
-from exan_verify.smt.enclose import System, only_known_zeros
-from exan_verify.smt.listing import feasible_patterns, list_by_regions
-from exan_verify.smt.minors import independent_columns, low_rank_contradicts
-from exan_verify.smt.moments import moments_determine
-from exan_verify.smt.regions import Regions
-from exan_verify.smt.scales import other_scale
+from exan_verify.smt.question.terms import Poly
 from exan_verify.smt.search import own_cube
-from exan_verify.smt.signs import signs_contradict
-from exan_verify.smt.terms import Poly
-from exan_verify.testing.suite import FAMILIES, Instance
-from exan_verify.verdict import Outcome
 from tests.smt_support import decided, named, own_literals, posed
 
 F = Fraction

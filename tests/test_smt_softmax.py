@@ -10,23 +10,23 @@ import flint
 import numpy as np
 import pytest
 
+from exan_verify.core.network import Batch, Labels, Loss, Reduction, ReluNetwork
+from exan_verify.core.verdict import Outcome
 from exan_verify.errors import RangeError
 from exan_verify.exact.backprop import gradient_ball
 from exan_verify.exact.softmax import to_ball
-from exan_verify.network import Batch, Labels, Loss, Reduction, ReluNetwork
+from exan_verify.smt.arguments.isolate_softmax import softmax_isolation
 from exan_verify.smt.confirm import accept_model, family_member
 from exan_verify.smt.cubes import Task, all_literals, cube_tasks
 from exan_verify.smt.decide import decide
-from exan_verify.smt.encode import encode
-from exan_verify.smt.exclude import placements
 from exan_verify.smt.existence import BallBatch
-from exan_verify.smt.isolate_softmax import softmax_isolation
 from exan_verify.smt.portfolio import SMT, Round, Settings, run
+from exan_verify.smt.question.difference import placements
+from exan_verify.smt.question.encode import encode
+from exan_verify.smt.question.transcendental import lower, transcendental_target, upper
 from exan_verify.smt.search import own_cube
 from exan_verify.smt.shear import shear_script
-from exan_verify.smt.solvers import SAT, UNSAT, Strategy, Worker
-from exan_verify.smt.transcendental import lower, transcendental_target, upper
-from exan_verify.verdict import Outcome
+from exan_verify.smt.solvers.run import SAT, UNSAT, Strategy, Worker
 from tests.smt_support import decided, named, posed
 
 CASES = ["plain/cross_entropy/bias/0", "plain/bce/bias/4", "deep/bce/bias/3", "zero/cross_entropy/bias/0"]

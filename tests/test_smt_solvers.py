@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from exan_verify.errors import InputError
-from exan_verify.smt.solvers import (
+from exan_verify.smt.solvers.run import (
     SAT,
     UNKNOWN,
     UNSAT,
@@ -132,7 +132,7 @@ def alive(pid: int) -> bool:
 def test_no_orphans_when_the_parent_is_killed() -> None:
     """The parent dies by SIGKILL in the middle of a query: server and solver must follow."""
     program = textwrap.dedent(f"""
-        from exan_verify.smt.solvers import Strategy, Worker
+        from exan_verify.smt.solvers.run import Strategy, Worker
         worker = Worker()
         worker.ask("(set-logic QF_NRA)(assert true)(check-sat)", Strategy("z3", "smt"))
         print("ready", flush=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from exan_verify.smt.terms import (
+from exan_verify.smt.question.terms import (
     FALSE,
     TRUE,
     Literal,

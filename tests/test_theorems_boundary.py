@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from exan_verify.theorems.judged import Judged
-from exan_verify.theorems.laboratory import Pair, real_second
-from exan_verify.theorems.law import Law
 from exan_verify.theorems.running import run_checks
 from exan_verify.theorems.standing import objections_to
 from exan_verify.theorems.statement import Check, Method, Standing, Statement
 from exan_verify.theorems.statements import counting, reduction, s5, scale
+from exan_verify.theorems.support.example_check import Judged
+from exan_verify.theorems.support.instance_check import Law
+from exan_verify.theorems.support.laboratory import Pair, real_second
 
 ROOT = Path(__file__).parent.parent
 
@@ -150,8 +150,8 @@ def test_one_pattern_gives_the_rank_that_the_formula_says() -> None:
     """dim L_P = r (2 K' - r + 1) / 2 with r = min(|P|, K')."""
     from random import Random
 
-    from exan_verify.theorems.laboratory import exact
-    from exan_verify.theorems.lifted import random_layer
+    from exan_verify.theorems.support.laboratory import exact
+    from exan_verify.theorems.support.layer_equations import random_layer
 
     for size, extra in ((1, 1), (1, 3), (2, 3), (3, 2), (4, 3)):
         layer = random_layer(Random(f"{size}/{extra}"), exact([[1] * size] * 20), extra)

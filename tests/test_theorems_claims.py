@@ -18,13 +18,13 @@ from hypothesis import strategies as st
 from exan_verify import Box, Outcome, ReluNetwork, check
 from exan_verify.cli import main
 from exan_verify.cli.output import ExitCode
+from exan_verify.core.network import Batch, Labels, Loss, Reduction
 from exan_verify.errors import BudgetExhausted, FileError, InputError
 from exan_verify.exact.backprop import gradient
 from exan_verify.exclusivity import exclusivity
-from exan_verify.network import Batch, Labels, Loss, Reduction
 from exan_verify.smt import deadline
-from exan_verify.smt.solvers import Worker
-from exan_verify.smt.terms import less
+from exan_verify.smt.question.terms import less
+from exan_verify.smt.solvers.run import Worker
 from exan_verify.testing.strategies import batches, networks
 from exan_verify.theorems import (
     Claim,
@@ -39,7 +39,10 @@ from exan_verify.theorems import (
     searching,
     unique,
 )
-from exan_verify.theorems.claim import Judged, judge, words
+from exan_verify.theorems.claims.claim import Judged, judge, words
+from exan_verify.theorems.claims.situation import Asked
+from exan_verify.theorems.claims.tracing import Path as TracedPath
+from exan_verify.theorems.claims.tracing import all_hold, unknown
 from exan_verify.theorems.searching import explore as explore_module
 from exan_verify.theorems.searching import tally
 from exan_verify.theorems.searching.explore import Exploration, Limits, explore
@@ -48,9 +51,6 @@ from exan_verify.theorems.searching.smaller import minimal
 from exan_verify.theorems.searching.solved import all_inputs, all_weights
 from exan_verify.theorems.searching.tally import Tally
 from exan_verify.theorems.searching.unknowns import is_second_batch, label_pairs
-from exan_verify.theorems.situation import Asked
-from exan_verify.theorems.tracing import Path as TracedPath
-from exan_verify.theorems.tracing import all_hold, unknown
 from tests.conftest import examples
 from tests.counterexamples import parallel_logits, published_insecure
 from tests.theorem_cases import silent

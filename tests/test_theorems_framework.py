@@ -16,8 +16,8 @@ from exan_verify import Box, Outcome, ReluNetwork, certify
 from exan_verify import check as kernel_check
 from exan_verify.cli import main
 from exan_verify.cli.output import ExitCode
+from exan_verify.core.network import Batch, Labels, Loss
 from exan_verify.errors import InputError
-from exan_verify.network import Batch, Labels, Loss
 from exan_verify.theorems import (
     Check,
     Direction,
@@ -31,7 +31,7 @@ from exan_verify.theorems import (
     run_statement,
 )
 from exan_verify.theorems import replay as replay_example
-from exan_verify.theorems.written import example_lines, relied_on
+from exan_verify.theorems.as_text import example_lines, relied_on
 from tests import counterexamples
 from tests.theorem_cases import (
     COUNTEREXAMPLE,

@@ -10,15 +10,26 @@ from itertools import islice
 import numpy as np
 import pytest
 
+from exan_verify.core.network import Batch, Labels, Loss, ReluNetwork
 from exan_verify.exact.linalg import rank
-from exan_verify.network import Batch, Labels, Loss, ReluNetwork
-from exan_verify.theorems import counterexamples, label_ties, one_logit, published, secure, two_classes
-from exan_verify.theorems.exclusive_layers import Layered, all_apart, apart, live
-from exan_verify.theorems.laboratory import exact
 from exan_verify.theorems.replay import replay
 from exan_verify.theorems.running import run_statement
 from exan_verify.theorems.statement import Example, Result, Standing, Statement
 from exan_verify.theorems.statements import b1, e1, e2, e3, e4, p1, p2
+from exan_verify.theorems.support import (
+    counterexamples,
+    label_ties,
+    one_logit,
+    two_classes,
+)
+from exan_verify.theorems.support import (
+    p1_checks as published,
+)
+from exan_verify.theorems.support import (
+    p2_checks as secure,
+)
+from exan_verify.theorems.support.exclusive_layers import Layered, all_apart, apart, live
+from exan_verify.theorems.support.laboratory import exact
 
 MODULES = (e1, e2, e3, e4, b1, p1, p2)
 STATEMENTS: tuple[Statement, ...] = tuple(s for module in MODULES for s in module.STATEMENTS)

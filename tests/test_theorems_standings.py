@@ -13,19 +13,21 @@ import flint
 import pytest
 
 from exan_verify import Outcome
-from exan_verify.network import Batch, Labels, Loss, ReluNetwork
-from exan_verify.theorems import Example, Exhibit, Standing, published, registry, run_statement, secure
-from exan_verify.theorems import counterexamples as stored
+from exan_verify.core.network import Batch, Labels, Loss, ReluNetwork
+from exan_verify.theorems import Example, Exhibit, Standing, registry, run_statement
 from exan_verify.theorems import replay as replay_example
-from exan_verify.theorems.exclusive_layers import Layered
-from exan_verify.theorems.judged import Judged
-from exan_verify.theorems.laboratory import exact
-from exan_verify.theorems.law import Law
-from exan_verify.theorems.lifted import random_layer
-from exan_verify.theorems.macaulay import value
+from exan_verify.theorems.as_text import example_lines
 from exan_verify.theorems.standing import objections_to
 from exan_verify.theorems.statements import b1, c1, c4, counting, exactness, s3, scale
-from exan_verify.theorems.written import example_lines
+from exan_verify.theorems.support import counterexamples as stored
+from exan_verify.theorems.support import p1_checks as published
+from exan_verify.theorems.support import p2_checks as secure
+from exan_verify.theorems.support.example_check import Judged
+from exan_verify.theorems.support.exclusive_layers import Layered
+from exan_verify.theorems.support.instance_check import Law
+from exan_verify.theorems.support.laboratory import exact
+from exan_verify.theorems.support.layer_equations import random_layer
+from exan_verify.theorems.support.macaulay import value
 
 STATEMENTS = registry()
 REFUTED = [name for name, statement in STATEMENTS.items() if statement.standing is Standing.REFUTED]

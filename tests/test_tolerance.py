@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 
 from exan_verify import Box, Gradient, Outcome, ReluNetwork, SampleStatus, certify, check
+from exan_verify.api.files import save_gradient, save_tensors
 from exan_verify.cli import main
+from exan_verify.core.network import Labels, Loss, Reduction
+from exan_verify.core.verdict import Budget, Engine, Trust
 from exan_verify.decide.context import Setting
 from exan_verify.decide.tolerance.bounds import _factors
 from exan_verify.decide.tolerance.centre import find, numerical_rank
@@ -28,9 +31,6 @@ from exan_verify.exact.balls import (
     upper_float,
     working_precision,
 )
-from exan_verify.io import save_gradient, save_tensors
-from exan_verify.network import Labels, Loss, Reduction
-from exan_verify.verdict import Budget, Engine, Trust
 from tests.tolerance_cases import case, nearest
 
 SMALL = [20, 90, 4]

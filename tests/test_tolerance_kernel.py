@@ -9,17 +9,11 @@ import numpy as np
 import pytest
 
 from exan_verify import Gradient, certify, check
+from exan_verify.core.network import Loss
 from exan_verify.errors import CertificateRejected
 from exan_verify.exact.balls import ball_matrix, upper, working_precision
-from exan_verify.kernel.tolerance_bounds import (
-    Deviations,
-    deviations,
-    factor,
-    mixing,
-    right_inverse,
-)
-from exan_verify.kernel.tolerance_labels import _told
-from exan_verify.network import Loss
+from exan_verify.kernel.tolerance.bounds import Deviations, deviations, factor, mixing, right_inverse
+from exan_verify.kernel.tolerance.labels import _told
 from tests.tolerance_cases import case
 
 WIDTHS, SAMPLES, EPS = [12, 60, 3], 3, 1e-11

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
+from exan_verify.core.network import Batch, Labels, Loss, ReluNetwork
+from exan_verify.core.verdict import Box, Budget, Outcome, SampleStatus, Verdict
 from exan_verify.errors import InputError
-from exan_verify.network import Batch, Labels, Loss, ReluNetwork
-from exan_verify.verdict import Box, Budget, Outcome, SampleStatus, Verdict
 
 
 def small_batch(x):

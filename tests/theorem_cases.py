@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from exan_verify import Outcome
-from exan_verify.network import Batch, Labels, Loss, ReluNetwork
+from exan_verify.core.network import Batch, Labels, Loss, ReluNetwork
 from exan_verify.theorems import (
     Check,
     Direction,

@@ -18,7 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from exan_verify.bench.rows import Progress, isolated, require_known, run_seeds
-from exan_verify.network import Loss, Reduction
+from exan_verify.core.network import Loss, Reduction
 
 if TYPE_CHECKING:
     import torch
@@ -187,9 +187,9 @@ def run_attack_bench(
 
 def run_case(case: Case, seed: int, device: str | None = None) -> Run:
     """One case at one seed in this process, attacked on ``device``."""
-    from exan_verify.convert import to_network
+    from exan_verify.models.chain import to_network
     from exan_verify.numeric.attack import run
-    from exan_verify.numeric.metrics import score, wrong_claims
+    from exan_verify.numeric.problem.metrics import score, wrong_claims
 
     model, x, y = build(case, seed)
     gradient = autograd_gradient(model, x, y, case.dtype)
@@ -247,7 +247,7 @@ def autograd_gradient(
     """Gradient of the mean loss, computed by autograd in ``dtype`` at the float32 weights."""
     import torch
 
-    from exan_verify.numeric.torch_losses import summed_loss
+    from exan_verify.numeric.problem.torch_losses import summed_loss
 
     precision = getattr(torch, dtype)
     parameters = {n: p.detach().to(precision).requires_grad_(True) for n, p in model.named_parameters()}

@@ -13,7 +13,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from exan_verify.network import Array, Batch, Labels, Loss, ReluNetwork
+from exan_verify.core.network import Array, Batch, Labels, Loss, ReluNetwork
 
 Built = tuple[ReluNetwork, Batch]
 
@@ -114,8 +114,8 @@ def _normal(case: Case, rng: np.random.Generator) -> Built:
 
 
 def _mnist(case: Case, rng: np.random.Generator) -> Built:
-    from exan_verify.convert import to_network
     from exan_verify.data import initialised_network, load_mnist, to_inputs, trained_network
+    from exan_verify.models.chain import to_network
 
     make = trained_network if case.data == "mnist-trained" else initialised_network
     network = to_network(make(case.widths, seed=int(rng.integers(1 << 31))))

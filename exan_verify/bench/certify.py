@@ -17,12 +17,12 @@ from typing import Any
 
 from exan_verify.bench.cases import CASES, Case, build
 from exan_verify.bench.rows import Progress, isolated, require_known, run_seeds
+from exan_verify.core.network import Batch, Gradient, Reduction, ReluNetwork
+from exan_verify.core.verdict import Verdict
 from exan_verify.decide.pipeline import certify
 from exan_verify.exact.backprop import gradient
 from exan_verify.exclusivity import exclusivity
 from exan_verify.kernel import check
-from exan_verify.network import Batch, Gradient, Reduction, ReluNetwork
-from exan_verify.verdict import Verdict
 
 SEEDS = tuple(range(10))
 

@@ -247,9 +247,9 @@ def _line(method: str) -> str:
 
 
 def _ours(job: Job, *, method: str) -> Run:
-    from exan_verify.convert import to_network
+    from exan_verify.models.chain import to_network
     from exan_verify.numeric.attack import run
-    from exan_verify.numeric.metrics import wrong_claims
+    from exan_verify.numeric.problem.metrics import wrong_claims
 
     network = to_network(job.model)
     attacked = partial(run, loss="cross_entropy", reduction="mean", method=method, device=job.device)
@@ -266,7 +266,7 @@ def _ours(job: Job, *, method: str) -> Run:
 
 def _tolerance(job: Job, *, tolerance: float) -> Run:
     from exan_verify.bench.tolerance_peeling import tolerance_peeling
-    from exan_verify.numeric.metrics import wrong_claims
+    from exan_verify.numeric.problem.metrics import wrong_claims
 
     if len(job.gradient) != 4:
         return _out_of_range(0.0)
@@ -282,7 +282,7 @@ def _out_of_range(seconds: float) -> Run:
 
 
 def _dlg(job: Job) -> Run:
-    from exan_verify.numeric.baselines import dlg
+    from exan_verify.bench.baselines import dlg
 
     model, gradient = _pictured(job)
     found = dlg(
@@ -298,7 +298,7 @@ def _dlg(job: Job) -> Run:
 
 
 def _inverting_gradients(job: Job) -> Run:
-    from exan_verify.numeric.baselines import inverting_gradients
+    from exan_verify.bench.baselines import inverting_gradients
 
     model, gradient = _pictured(job)
     found = inverting_gradients(
@@ -343,7 +343,7 @@ def _placed(job: Job, model: nn.Sequential, gradient: Gradient) -> tuple[nn.Sequ
 def _scored(job: Job, x: Tensor, y: Tensor, seconds: float, *, wrong: int) -> Run:
     import torch
 
-    from exan_verify.numeric.metrics import score
+    from exan_verify.numeric.problem.metrics import score
 
     x, y = x.cpu(), y.cpu()
     # a diverged optimisation has no distance to anything

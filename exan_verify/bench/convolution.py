@@ -163,7 +163,7 @@ def run_case(
     """One case at one seed in this process."""
     import torch
 
-    from exan_verify.convert_graph import to_convolutional
+    from exan_verify.models.graph import to_convolutional
     from exan_verify.numeric.convolution.attack import run
 
     model, x, y = build(case, seed)
@@ -193,7 +193,7 @@ def build(case: Case, seed: int) -> tuple[torch.nn.Module, torch.Tensor, torch.T
     """Float64 model, pictures (M, C, H, W) in [0, 1] and classes (M,) of a case."""
     import torch
 
-    from exan_verify import models
+    from exan_verify.models import zoo as models
 
     model = getattr(models, case.model)(10, case.size, seed=seed, **dict(case.options)).double()
     if model.input_shape[0] == 1:
@@ -261,7 +261,7 @@ def _rival(
     seed: int,
     device: str | None,
 ) -> _Estimate:
-    from exan_verify.numeric.baselines import PUBLISHED_ITERATIONS, inverting_gradients
+    from exan_verify.bench.baselines import PUBLISHED_ITERATIONS, inverting_gradients
 
     fitted = inverting_gradients(
         model.to(device),
@@ -279,7 +279,7 @@ def _rival(
 
 def _likeness(found: _Estimate | None, x: torch.Tensor, y: torch.Tensor) -> tuple[float | None, float | None]:
     """Mean PSNR and SSIM of estimates matched to the originals."""
-    from exan_verify.numeric.metrics import score
+    from exan_verify.numeric.problem.metrics import score
     from exan_verify.report.sheets import likeness
 
     if found is None:
@@ -300,7 +300,7 @@ def _row(
     spent: float,
     peak: float,
 ) -> Row:
-    from exan_verify.numeric.metrics import score, wrong_claims
+    from exan_verify.numeric.problem.metrics import score, wrong_claims
 
     feature_scores = score(found.features, found.feature_labels, features, y).samples
     picture_scores = score(found.x, found.y, x, y).samples

@@ -28,7 +28,7 @@ from exan_verify.errors import RangeError
 if TYPE_CHECKING:
     import torch
 
-    from exan_verify.numeric.records import Attack
+    from exan_verify.numeric.problem.records import Attack
 
 BATCHES = 5
 """By default: about five minutes on one core; twenty take about eighteen."""
@@ -282,10 +282,10 @@ def _trial(
     import torch
 
     from exan_verify.bench.attack import autograd_gradient
-    from exan_verify.convert import to_network
     from exan_verify.data import load_mnist
+    from exan_verify.models.chain import to_network
     from exan_verify.numeric.attack import run
-    from exan_verify.numeric.metrics import RECOVERED_RMSE, score, wrong_claims
+    from exan_verify.numeric.problem.metrics import RECOVERED_RMSE, score, wrong_claims
 
     x = torch.from_numpy(digits(case.side)[batch])
     y = torch.tensor(load_mnist()[1][batch]) % case.classes
@@ -316,7 +316,7 @@ def _up_to_scale(found: Attack, truth: torch.Tensor) -> float:
     """The share of true samples of which some candidate, claimed or not, is a multiple to RMSE 1e-3."""
     import torch
 
-    from exan_verify.numeric.metrics import RECOVERED_RMSE
+    from exan_verify.numeric.problem.metrics import RECOVERED_RMSE
 
     candidates = torch.cat([found.x, *(u.x[None] for u in found.unclaimed)]).double()
     if not len(candidates):

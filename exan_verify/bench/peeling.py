@@ -18,10 +18,10 @@ import torch
 from exan_verify.bench.attack import autograd_gradient
 from exan_verify.bench.rows import Progress, require_known, run_seeds
 from exan_verify.bench.tolerance_peeling import tolerance_peeling
-from exan_verify.convert import to_network
 from exan_verify.data import initialised_network, mnist_batch
+from exan_verify.models.chain import to_network
 from exan_verify.numeric.attack import run
-from exan_verify.numeric.metrics import score, wrong_claims
+from exan_verify.numeric.problem.metrics import score, wrong_claims
 
 SEEDS = tuple(range(50))
 WIDTHS = (784, 512, 10)

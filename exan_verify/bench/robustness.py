@@ -21,13 +21,13 @@ from torch import Tensor, nn
 
 from exan_verify.bench.attack import SEEDS, autograd_gradient
 from exan_verify.bench.rows import Progress, require_known, run_seeds
-from exan_verify.convert import to_network
+from exan_verify.core.network import Loss
 from exan_verify.data import initialised_network, mnist_batch
 from exan_verify.errors import InputError
-from exan_verify.network import Loss
+from exan_verify.models.chain import to_network
 from exan_verify.numeric.attack import run
-from exan_verify.numeric.metrics import score, wrong_claims
-from exan_verify.numeric.records import Attack
+from exan_verify.numeric.problem.metrics import score, wrong_claims
+from exan_verify.numeric.problem.records import Attack
 
 Gradient = dict[str, Tensor]
 

@@ -14,16 +14,16 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from exan_verify.bench.rows import Progress, require_known
+from exan_verify.core.network import Loss
+from exan_verify.core.verdict import Outcome
 from exan_verify.decide.pipeline import certify
-from exan_verify.network import Loss
+from exan_verify.instances import PER_CELL, Instance, iterate_suite
 from exan_verify.smt.confirm import accept_model
 from exan_verify.smt.cubes import Task
 from exan_verify.smt.decide import answer, pose
-from exan_verify.smt.exclude import Known
 from exan_verify.smt.portfolio import SMT, Round, Settings, run
-from exan_verify.smt.question import Question
-from exan_verify.testing.suite import PER_CELL, Instance, iterate_suite
-from exan_verify.verdict import Outcome
+from exan_verify.smt.question.constraints import Question
+from exan_verify.smt.question.difference import Known
 
 SECONDS = 10.0
 WAYS = ("direct", "cubes", "pipeline")
@@ -74,7 +74,7 @@ def run_smt_bench(
     """Run the suite's instances of the named losses (default: all), three rows per loss.
 
     ``seeds``: as many instances of each cell of the suite as there are seeds, at most
-    :data:`~exan_verify.testing.suite.PER_CELL`; ``limit`` stops after so many instances per loss.
+    :data:`~exan_verify.instances.PER_CELL`; ``limit`` stops after so many instances per loss.
     ``kept`` is filled as rows are finished, so that an interruption loses none.
     ``progress(name, done, total)`` is called before every instance. Raises :class:`InputError` on an unknown
     loss.

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from exan_verify.bench.rows import Progress, require_known
+from exan_verify.core.network import Loss
+from exan_verify.core.verdict import Outcome, SampleStatus, Verdict
 from exan_verify.decide.pipeline import certify
 from exan_verify.errors import CertificateRejected
+from exan_verify.instances import Instance, tiny_question
 from exan_verify.kernel import check
-from exan_verify.network import Loss
-from exan_verify.testing.suite import Instance, tiny_question
-from exan_verify.verdict import Outcome, SampleStatus, Verdict
 
 SECONDS = 10.0
 PER_SEED = 15

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from exan_verify.cli.hidden import hidden_arrays, hidden_facts, hidden_record
 from exan_verify.cli.options import PATH, common, question
 from exan_verify.cli.output import ExitCode, Output, facts, noted, require_folder, wall_clock
+from exan_verify.cli.partial_output import hidden_arrays, hidden_facts, hidden_record
 from exan_verify.cli.pictures import (
     draw_sheet,
     input_shape,
@@ -19,11 +19,11 @@ from exan_verify.cli.pictures import (
     picture_options,
     picture_record,
 )
-from exan_verify.cli.truth import Truth, load_truth
+from exan_verify.cli.scored_against import Truth, load_truth
 
 if TYPE_CHECKING:
-    from exan_verify.numeric.metrics import Score
-    from exan_verify.numeric.records import Attack
+    from exan_verify.numeric.problem.metrics import Score
+    from exan_verify.numeric.problem.records import Attack
 
 _HONEST = "Only samples with a confirmed error bound are written; what is missing is not thereby safe."
 
@@ -80,7 +80,7 @@ def attack_command(
     GRADIENT holds one tensor per parameter, by name; with --partial, some of them. Exit code 3: not the
     whole batch was recovered.
     """
-    from exan_verify.io import save_batch
+    from exan_verify.api.files import save_batch
 
     output = Output(json=as_json)
     require_folder(out)
@@ -138,7 +138,7 @@ def attack_record(found: Attack, score: Score | None) -> dict[str, Any]:
 
 def describe(found: Attack, score: Score | None) -> list[Any]:
     """The attack as text and tables."""
-    from exan_verify.numeric.metrics import RECOVERED_RMSE
+    from exan_verify.numeric.problem.metrics import RECOVERED_RMSE
 
     count = found.x.shape[0]
     whole = "the whole batch" if found.complete else "not the whole batch"
@@ -174,7 +174,7 @@ def _attack(
     start = time.monotonic()
     with wall_clock(options["budget"]):
         from exan_verify import attack
-        from exan_verify.io import ABOUT_DATA, about, load_any_model, load_gradient
+        from exan_verify.api.files import ABOUT_DATA, about, load_any_model, load_gradient
         from exan_verify.numeric.waiting import limited
 
         network = load_any_model(model, options["weights"])

@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from exan_verify.cli.options import PATH, common, question
-from exan_verify.cli.output import REAL_ARITHMETIC, ExitCode, Output, facts, noted, require_folder, table
-from exan_verify.cli.rehearse import (
+from exan_verify.cli.attack_own_batch import (
     attack_facts,
     rehearsal_record,
     rehearse_alone,
@@ -17,12 +15,14 @@ from exan_verify.cli.rehearse import (
     section,
     time_left,
 )
+from exan_verify.cli.options import PATH, common, question
+from exan_verify.cli.output import REAL_ARITHMETIC, ExitCode, Output, facts, noted, require_folder, table
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from exan_verify.auditing import Audit
-    from exan_verify.network import Array, ReluNetwork
+    from exan_verify.api.audit import Audit
+    from exan_verify.core.network import Array, ReluNetwork
     from exan_verify.report import Section
 
 GATES = ("determined", "peel", "exan")
@@ -51,8 +51,8 @@ def audit_command(
     with convolutions are attacked only: nothing is proved about them. Exit codes: 1 a gate was hit, 3 a gate
     (or, without gates, the verdict) is undecided.
     """
-    from exan_verify.attacking import with_convolutions
-    from exan_verify.io import load_any_model, load_batch
+    from exan_verify.api.attack import with_convolutions
+    from exan_verify.api.files import load_any_model, load_batch
 
     output = Output(json=options.pop("as_json"))
     require_folder(report)
@@ -88,7 +88,7 @@ def _pictures(
     files: dict[str, str],
 ) -> int:
     """Audit a model with convolutions: by the attack alone, so that nothing is ever decided."""
-    from exan_verify.io import ABOUT_DATA, about
+    from exan_verify.api.files import ABOUT_DATA, about
     from exan_verify.report.content import NO_AUDIT
 
     with output.working("attacking") as tell, about(files["batch"], *ABOUT_DATA):
@@ -179,9 +179,9 @@ def _short(label: str) -> str:
 def _audit(
     model: Any, batch: tuple[Array, Array], options: dict[str, Any], files: dict[str, str]
 ) -> tuple[Audit, ReluNetwork]:
-    from exan_verify.auditing import audit
-    from exan_verify.convert import to_network
-    from exan_verify.io import ABOUT_DATA, about
+    from exan_verify.api.audit import audit
+    from exan_verify.api.files import ABOUT_DATA, about
+    from exan_verify.models.chain import to_network
 
     with about(files["model"]):
         network = to_network(model)
@@ -190,7 +190,7 @@ def _audit(
 
 
 def _write(report: str, shown: Section, found: Audit | None) -> None:
-    from exan_verify.io import write_atomically
+    from exan_verify.api.files import write_atomically
     from exan_verify.report import render
 
     model, batch = shown.files["model"], shown.files["batch"]
@@ -204,7 +204,7 @@ def _write(report: str, shown: Section, found: Audit | None) -> None:
 def _again(model: str, batch: str, found: Audit) -> str:
     import shlex
 
-    from exan_verify.network import to_fraction
+    from exan_verify.core.network import to_fraction
 
     line = ["exan", "certify", model, "--batch", batch, "--loss", found.loss.value]
     line += ["--reduction", found.reduction.value, "--labels", found.labels.value]

@@ -337,8 +337,8 @@ def _write(
     markdown: str | None,
     figure: str | None,
 ) -> None:
-    from exan_verify.io import write_atomically
-    from exan_verify.records import pretty
+    from exan_verify.api.files import write_atomically
+    from exan_verify.api.records import pretty
 
     if figure is not None and results.get("compare"):
         from exan_verify.bench.compare import recall_figure
@@ -448,7 +448,7 @@ def _check_device(suite: str | None, chosen: Sequence[Suite], device: str | None
         return
     if not any(one.name in _ON_DEVICE for one in chosen):
         raise click.UsageError(f"--device belongs to {', '.join(_ON_DEVICE)}, not to {suite}; leave it out")
-    from exan_verify.attacking import check_device
+    from exan_verify.api.attack import check_device
 
     check_device(device)
 

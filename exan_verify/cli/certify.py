@@ -26,7 +26,7 @@ from exan_verify.errors import CertificateRejected, FileError, InexactError, Inp
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from exan_verify.verdict import Verdict
+    from exan_verify.core.verdict import Verdict
 
 _SHOWN = 64
 
@@ -53,8 +53,8 @@ def certify_command(model: str, certificate: str | None, **options: Any) -> int:
     require_folder(certificate)
     with output.working("certifying") as tell:
         verdict = _certify(model, options, lambda what, share: tell(f"{what} ({share:.0%})"))
-    from exan_verify.io import write_atomically
-    from exan_verify.records import pretty, verdict_record
+    from exan_verify.api.files import write_atomically
+    from exan_verify.api.records import pretty, verdict_record
 
     written = certificate is not None and verdict.certificate is not None
     if certificate is not None and verdict.certificate is not None:
@@ -158,7 +158,7 @@ def _counted(samples: tuple[Any, ...]) -> str:
 
 def _certify(model: str, options: dict[str, Any], progress: Callable[[str, float], None]) -> Verdict:
     from exan_verify import certify
-    from exan_verify.io import ABOUT_DATA, about, load_batch, load_gradient, load_model
+    from exan_verify.api.files import ABOUT_DATA, about, load_batch, load_gradient, load_model
 
     network = load_model(model, options["weights"])
     passed = (
@@ -192,8 +192,8 @@ def _certify(model: str, options: dict[str, Any], progress: Callable[[str, float
 def _check(
     certificate: str, model: str, batch: str | None, gradient: str | None, options: dict[str, Any]
 ) -> Any:
-    from exan_verify.certificate import most_bytes
-    from exan_verify.io import ABOUT_DATA, about, load_batch, load_gradient, load_model
+    from exan_verify.api.files import ABOUT_DATA, about, load_batch, load_gradient, load_model
+    from exan_verify.core.certificate import most_bytes
     from exan_verify.kernel import check
 
     network = load_model(model, options["weights"])

@@ -12,7 +12,7 @@ from exan_verify.errors import BudgetExhausted, InputError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from exan_verify.theorems.claim import Claim
+    from exan_verify.theorems.claims.claim import Claim
     from exan_verify.theorems.searching import Searched
     from exan_verify.theorems.searching.found import Counterexample, Stage
     from exan_verify.theorems.statement import Statement
@@ -27,8 +27,8 @@ _REMEDY = "Weaken the hypotheses, give sizes at which they can hold, or a larger
 
 def load(path: str, name: str | None) -> tuple[list[Claim], list[Statement]]:
     """The claims and statements of a file, or the one called ``name``."""
-    from exan_verify.theorems.claim import Claim
-    from exan_verify.theorems.loading import load_file
+    from exan_verify.theorems.claims.claim import Claim
+    from exan_verify.theorems.claims.loading import load_file
 
     found = load_file(path)
     if name is not None and name not in found:
@@ -71,7 +71,7 @@ def searched_code(results: Sequence[Searched]) -> int:
 
 def searched_record(result: Searched) -> dict[str, Any]:
     """What a search came to, for JSON."""
-    from exan_verify.theorems.written import example_record, replay_record
+    from exan_verify.theorems.as_text import example_record, replay_record
 
     found = result.counterexample
     return {
@@ -111,7 +111,7 @@ def _stages(stages: Sequence[Stage]) -> Table:
 
 
 def _counterexample(found: Counterexample) -> list[str]:
-    from exan_verify.theorems.written import example_lines
+    from exan_verify.theorems.as_text import example_lines
 
     replayed = [] if found.replay.confirmed is None else list(found.replay.says)
     return [*(f"  {line}" for line in (*example_lines(found.example), *replayed))]

@@ -11,7 +11,7 @@ from exan_verify.cli.options import PATH, common
 from exan_verify.cli.output import REAL_ARITHMETIC, ExitCode, Output, facts, titled, wall_clock
 
 if TYPE_CHECKING:
-    from exan_verify.demo import Case
+    from exan_verify.cli.demo_run import Case
 
 
 @click.command("demo")
@@ -25,7 +25,7 @@ def demo_command(out: str, as_json: bool, **options: Any) -> int:
     The gradients come from one ordinary autograd call on a 784-512-10 network: once trained on the digits,
     once freshly initialised. Everything is written into DIR, for you to try the other commands on.
     """
-    from exan_verify.demo import commands, run_demo
+    from exan_verify.cli.demo_run import commands, run_demo
 
     output = Output(json=as_json)
     with output.working("demo") as progress, wall_clock(options["budget"]):

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 import rich_click as click
 
+from exan_verify.core.verdict import Box
 from exan_verify.errors import InputError
-from exan_verify.verdict import Box
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 

@@ -45,7 +45,7 @@ class Output:
     def answer(self, record: Mapping[str, Any]) -> None:
         """With ``--json``: the only thing on stdout, one object on one line."""
         if self.json:
-            from exan_verify.records import encode
+            from exan_verify.api.records import encode
 
             sys.stdout.buffer.write(encode(record) + b"\n")
             sys.stdout.flush()

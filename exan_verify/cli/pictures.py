@@ -10,8 +10,8 @@ import rich_click as click
 from exan_verify.cli.options import PATH
 
 if TYPE_CHECKING:
-    from exan_verify.cli.truth import Truth
-    from exan_verify.numeric.records import Attack
+    from exan_verify.cli.scored_against import Truth
+    from exan_verify.numeric.problem.records import Attack
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -65,9 +65,9 @@ def draw_sheet(found: Attack, truth: Truth, sheet: str) -> None:
 
     Raises :class:`ShapeError` naming the truth's file when it holds no pictures.
     """
-    from exan_verify.io import ABOUT_DATA, about, write_atomically
+    from exan_verify.api.files import ABOUT_DATA, about, write_atomically
     from exan_verify.numeric.convolution.records import ImageAttack
-    from exan_verify.report.rehearsal import aligned
+    from exan_verify.report.attack_own_batch import aligned
     from exan_verify.report.sheets import contact_sheet, sample_labels
 
     x, y = truth.x, truth.y

@@ -17,7 +17,7 @@ from exan_verify.cli.output import REAL_ARITHMETIC, ExitCode, Output, noted, req
 from exan_verify.errors import BudgetExhausted, InexactError, InputError
 
 if TYPE_CHECKING:
-    from exan_verify.network import ReluNetwork
+    from exan_verify.core.network import ReluNetwork
 
 
 class FractionType(click.ParamType[Fraction]):
@@ -68,11 +68,11 @@ def export_smt_command(model: str, out: str, cubes: bool, with_exp: bool, force:
 
     For cross_entropy and bce without --exp the constraints admit more than the batches: only unsat counts.
     """
-    from exan_verify.smt.cache import write_text
     from exan_verify.smt.decide import pose
     from exan_verify.smt.portfolio import Settings
     from exan_verify.smt.size import amount, size_of
     from exan_verify.smt.smtlib import LARGE, cube_files, require_wanted, whole_question, write_files
+    from exan_verify.smt.solvers.cache import write_text
 
     output = Output(json=options["as_json"])
     require_folder(out)
@@ -126,7 +126,7 @@ def smt_command(model: str, cache: str | None, double_check: bool, **options: An
     """
     import time
 
-    from exan_verify.records import verdict_record
+    from exan_verify.api.records import verdict_record
     from exan_verify.smt.decide import decide
 
     output = Output(json=options["as_json"])
@@ -175,9 +175,9 @@ def _within(budget: float | None, deadline: float | None) -> Iterator[None]:
 
 def _asked(model: str, options: dict[str, Any]) -> dict[str, Any]:
     """The arguments of the question, as ``pose`` and ``decide`` take them."""
+    from exan_verify.api.files import load_gradient, load_model
+    from exan_verify.core.network import Labels, Loss, Reduction
     from exan_verify.gradients import received
-    from exan_verify.io import load_gradient, load_model
-    from exan_verify.network import Labels, Loss, Reduction
 
     if (options["batch"] is None) == (options["gradient"] is None):
         raise click.UsageError("give either --batch FILE or --gradient FILE")
@@ -217,14 +217,14 @@ def _notes(asked: dict[str, Any]) -> tuple[str, ...]:
 
 def _about(options: dict[str, Any]) -> Any:
     """Errors about the data name their file."""
-    from exan_verify.io import ABOUT_DATA, about
+    from exan_verify.api.files import ABOUT_DATA, about
 
     return about(options["batch"] or options["gradient"], *ABOUT_DATA)
 
 
 def _batch(path: str, network: ReluNetwork, loss: Any, labels: Any) -> Any:
-    from exan_verify.io import ABOUT_DATA, about, load_batch
-    from exan_verify.network import Batch
+    from exan_verify.api.files import ABOUT_DATA, about, load_batch
+    from exan_verify.core.network import Batch
 
     x, y = load_batch(path)
     with about(path, *ABOUT_DATA):

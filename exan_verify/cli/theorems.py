@@ -83,7 +83,7 @@ def _check_options(name: str | None, everything: bool, no_checks: bool, options:
 
 
 def _write_table(output: Output, statements: Sequence[Statement], options: dict[str, Any]) -> int:
-    from exan_verify.io import write_atomically
+    from exan_verify.api.files import write_atomically
     from exan_verify.theorems.tables import FORMATS, readings
 
     chosen = list(statements) if options["every"] else readings(statements)
@@ -101,8 +101,8 @@ def _write_table(output: Output, statements: Sequence[Statement], options: dict[
 def _own(output: Output, name: str | None, no_checks: bool, options: dict[str, Any]) -> int:
     """A user's file: claims are searched, statements run their checks."""
     from exan_verify.cli.claims import load, search_all, searched_code, searched_record
-    from exan_verify.theorems.users_code import UsersCode
-    from exan_verify.theorems.written import report_record
+    from exan_verify.theorems.as_text import report_record
+    from exan_verify.theorems.claims.users_code import UsersCode
 
     file = options["file"]
     with wall_clock(options["budget"]):
@@ -118,7 +118,7 @@ def _own(output: Output, name: str | None, no_checks: bool, options: dict[str, A
 
 
 def _list(output: Output, statements: Sequence[Statement], *, long: bool) -> int:
-    from exan_verify.theorems.written import statement_record
+    from exan_verify.theorems.as_text import statement_record
 
     output.answer({"schema": "exan/theorems/1", "statements": [statement_record(s) for s in statements]})
     output.say(*overview(statements, long=long), "", summary(statements))
@@ -141,7 +141,7 @@ def overview(statements: Sequence[Statement], *, long: bool) -> list[Any]:
 
 
 def _summarised(statement: Statement, long: bool) -> dict[str, str]:
-    from exan_verify.theorems.written import quantified
+    from exan_verify.theorems.as_text import quantified
 
     rows = {"says": statement.title}
     if long:
@@ -155,7 +155,7 @@ def _summarised(statement: Statement, long: bool) -> dict[str, str]:
 
 def _established(statement: Statement) -> str:
     """A line for each method, with the places where its proofs or counterexamples lie."""
-    from exan_verify.theorems.written import relied_on
+    from exan_verify.theorems.as_text import relied_on
 
     places: dict[str, dict[str, list[str]]] = {}
     for ground in relied_on(statement):
@@ -201,7 +201,7 @@ def _run(
 
 
 def _finish(output: Output, reports: Sequence[Report], *, single: bool) -> int:
-    from exan_verify.theorems.written import report_record
+    from exan_verify.theorems.as_text import report_record
 
     holds = all(report.holds for report in reports)
     if single:
@@ -248,7 +248,7 @@ def describe(report: Report) -> list[Any]:
 
 
 def _wording(statement: Statement) -> Table:
-    from exan_verify.theorems.written import quantified
+    from exan_verify.theorems.as_text import quantified
 
     rows = {"source": statement.source}
     if statement.published is not None:
@@ -273,7 +273,7 @@ def _ground(ground: Any) -> str:
 
 
 def _example(example: Example | Exhibit, replayed: Replay | None) -> list[str]:
-    from exan_verify.theorems.written import example_lines
+    from exan_verify.theorems.as_text import example_lines
 
     lines = [f"  {example.note}", *(f"  {line}" for line in example_lines(example))]
     return lines if replayed is None else [*lines, *(f"  {line}" for line in replayed.says)]

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
-from exan_verify.certificate import Evidence
+from exan_verify.core.certificate import Evidence
+from exan_verify.core.facts import NOBODY, NOTHING, Facts
+from exan_verify.core.network import Batch, Labels, Loss, Reduction, ReluNetwork
+from exan_verify.core.verdict import Attempt, Box, Witness
 from exan_verify.exact.backprop import Forward, backward_mod, forward
 from exan_verify.exact.modular import Residues, point
 from exan_verify.exact.softmax import VanishingDenominatorError, loss_vectors_mod
-from exan_verify.facts import NOBODY, NOTHING, Facts
-from exan_verify.network import Batch, Labels, Loss, Reduction, ReluNetwork
-from exan_verify.verdict import Attempt, Box, Witness
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from exan_verify.core.network import Array, Labels, Loss, ReluNetwork
 from exan_verify.decide.context import Context
 from exan_verify.exact.backprop import Forward
 from exan_verify.exact.linalg import rank_mod
 from exan_verify.exact.modular import PRIME, Residues
 from exan_verify.exact.rational import product_mod
 from exan_verify.exact.softmax import loss_vectors, loss_vectors_mod
-from exan_verify.network import Array, Labels, Loss, ReluNetwork
 
 
 def told_by_loss_vectors(context: Context, m: int) -> bool:

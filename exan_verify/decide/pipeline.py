@@ -8,7 +8,7 @@ from fractions import Fraction
 from importlib import import_module
 from typing import Any
 
-from exan_verify.certificate import (
+from exan_verify.core.certificate import (
     Claim,
     DegreeThree,
     Enumeration,
@@ -20,9 +20,12 @@ from exan_verify.certificate import (
     domain_record,
     issue,
 )
+from exan_verify.core.facts import Facts
+from exan_verify.core.network import MOST_SAMPLES, Batch, Gradient, Labels, Loss, Reduction, ReluNetwork
+from exan_verify.core.verdict import Attempt, Box, Budget, Engine, Outcome, SampleStatus, Trust, Verdict
 from exan_verify.decide.context import Context, Finding, Setting
-from exan_verify.decide.direct import obstacles
-from exan_verify.decide.from_gradient import Search, rank_bound_of_batch, search
+from exan_verify.decide.gradient.from_gradient import Search, rank_bound_of_batch, search
+from exan_verify.decide.obstacles import obstacles
 from exan_verify.errors import (
     BudgetExhausted,
     GradientError,
@@ -39,10 +42,7 @@ from exan_verify.errors import (
 )
 from exan_verify.exact.backprop import gradient as exact_gradient
 from exan_verify.exact.modular import UnsuitablePrimeError
-from exan_verify.facts import Facts
 from exan_verify.gradients import received
-from exan_verify.network import MOST_SAMPLES, Batch, Gradient, Labels, Loss, Reduction, ReluNetwork
-from exan_verify.verdict import Attempt, Box, Budget, Engine, Outcome, SampleStatus, Trust, Verdict
 
 
 def _engine(name: str) -> Callable[[Context, Budget], Finding]:
@@ -219,7 +219,7 @@ def _decide(
     verdict = _verdict(context, facts, findings, stopped, gradient, rebuild)
     if not _left_to_solvers(context, verdict) or limits.exhausted:
         return verdict
-    from exan_verify.decide import ask_smt
+    from exan_verify.decide.solvers import ask_smt
 
     tell(Engine.SMT.value, 1.0)
     try:
@@ -265,7 +265,7 @@ def _for_the_samples(limits: Budget) -> Budget:
 
 
 def _asks_solvers(setting: Setting, samples: int) -> bool:
-    from exan_verify.decide import ask_smt
+    from exan_verify.decide.solvers import ask_smt
 
     return setting.engine == "smt" or (setting.engine == "auto" and ask_smt.is_small(setting, samples))
 
@@ -427,7 +427,7 @@ def _given_gradient(
     if searched.batch is not None:
         return _decide(Context(setting=setting, batch=searched.batch), limits, gradient, searched.mixing)
     if searched.samples and _asks_solvers(setting, searched.samples):
-        from exan_verify.decide import ask_smt
+        from exan_verify.decide.solvers import ask_smt
 
         asked = ask_smt.ask_about_gradient(setting, gradient, searched.samples, limits)
         if asked.outcome is not Outcome.UNKNOWN:
@@ -482,7 +482,7 @@ def _unknown(samples: int, reason: str, attempts: tuple[Attempt, ...] = ()) -> V
 def _network(model: Any) -> ReluNetwork:
     if isinstance(model, ReluNetwork):
         return model
-    from exan_verify.convert import to_network  # torch is imported only for torch models
+    from exan_verify.models.chain import to_network  # torch is imported only for torch models
 
     return to_network(model)
 

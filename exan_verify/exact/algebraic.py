@@ -14,8 +14,8 @@ from typing import Any
 
 import flint
 
+from exan_verify.core.network import Linear, Loss, ReluNetwork, to_fraction
 from exan_verify.exact.softmax import to_ball
-from exan_verify.network import Linear, Loss, ReluNetwork, to_fraction
 
 MOST_BITS = 4096
 MAX_DEGREE = 64

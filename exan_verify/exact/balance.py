@@ -14,10 +14,10 @@ from fractions import Fraction
 
 import numpy as np
 
+from exan_verify.core.network import Array, Loss, ReluNetwork
 from exan_verify.exact.backprop import Forward, backward
 from exan_verify.exact.rational import product
 from exan_verify.exact.softmax import loss_vectors
-from exan_verify.network import Array, Loss, ReluNetwork
 
 Symbol = tuple[Fraction, ...]
 

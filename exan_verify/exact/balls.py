@@ -15,8 +15,8 @@ import flint
 import numpy as np
 import numpy.typing as npt
 
+from exan_verify.core.network import Array
 from exan_verify.exact.softmax import to_ball
-from exan_verify.network import Array
 
 BallMatrix = Any
 """A ``flint.arb_mat``; python-flint has no type information."""

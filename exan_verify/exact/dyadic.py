@@ -1,6 +1,6 @@
 """The only door between floating-point arrays and exact integers.
 
-An exact array (see :mod:`exan_verify.network`) is read as ``integers / denominator`` with one common
+An exact array (see :mod:`exan_verify.core.network`) is read as ``integers / denominator`` with one common
 denominator: a power of two for floating dtypes, the least common multiple for Fractions. The integers come
 out as *digit planes* in base 2^16, each digit carrying the sign of its number, so that products of planes
 are exact in float64 (docs/theory.md 3.6).
@@ -16,8 +16,8 @@ from math import lcm
 import numpy as np
 import numpy.typing as npt
 
-from exan_verify.network import Array
-from exan_verify.verdict import poll
+from exan_verify.core.network import Array
+from exan_verify.core.verdict import poll
 
 DIGIT_BITS = 16
 DIGIT_BASE = 1 << DIGIT_BITS

@@ -17,12 +17,12 @@ from typing import Any
 import flint
 import numpy as np
 
+from exan_verify.core.network import Array, Batch, Loss, ReluNetwork, to_fraction
 from exan_verify.exact import linalg
 from exan_verify.exact.backprop import Forward, forward
 from exan_verify.exact.balance import symbolic_loss_vectors
 from exan_verify.exact.regions import Pattern, Region, region_of
 from exan_verify.exact.softmax import loss_vectors, loss_vectors_ball, to_ball
-from exan_verify.network import Array, Batch, Loss, ReluNetwork, to_fraction
 
 PRECISION = 256
 

@@ -12,12 +12,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from exan_verify.core.network import Array, Batch, Loss, ReluNetwork
+from exan_verify.core.verdict import Box
 from exan_verify.exact.backprop import Forward, backward
 from exan_verify.exact.linalg import multiply, nullspace, rank
 from exan_verify.exact.modular import Residues, multiply_mod
 from exan_verify.exact.rational import RationalMatrix
-from exan_verify.network import Array, Batch, Loss, ReluNetwork
-from exan_verify.verdict import Box
 
 Bases = Mapping[int, Array]
 """Per sample, columns (d, q_m) that span U_m."""

@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 import flint
 import numpy as np
 
+from exan_verify.core.network import Array, to_fraction
+from exan_verify.core.verdict import poll
 from exan_verify.exact.apart import apart
 from exan_verify.exact.modular import PRIME, Residues
-from exan_verify.network import Array, to_fraction
-from exan_verify.verdict import poll
 
 _LONG = 1.0
 """Seconds that one elimination may take in this process, where nothing can interrupt it."""

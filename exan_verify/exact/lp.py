@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
+from exan_verify.core.network import Array, to_fraction
+from exan_verify.core.verdict import poll
 from exan_verify.errors import InputError
-from exan_verify.network import Array, to_fraction
-from exan_verify.verdict import poll
 
 Vector = tuple[Fraction, ...]
 

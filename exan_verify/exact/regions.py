@@ -13,8 +13,8 @@ from fractions import Fraction
 
 import numpy as np
 
+from exan_verify.core.network import Array, Linear, ReluNetwork, to_fraction
 from exan_verify.exact import linalg
-from exan_verify.network import Array, Linear, ReluNetwork, to_fraction
 
 Pattern = tuple[tuple[bool, ...], ...]
 """One tuple of states per hidden layer."""

@@ -7,9 +7,9 @@ from fractions import Fraction
 
 import numpy as np
 
+from exan_verify.core.network import Array, Loss, ReluNetwork, to_fraction
 from exan_verify.exact.backprop import Forward
 from exan_verify.exact.rational import RationalMatrix, product
-from exan_verify.network import Array, Loss, ReluNetwork, to_fraction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

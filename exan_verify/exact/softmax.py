@@ -18,9 +18,9 @@ from typing import Any
 import flint
 import numpy as np
 
+from exan_verify.core.network import Array, Loss, to_fraction
+from exan_verify.core.verdict import poll
 from exan_verify.exact.modular import PRIME, Residues, inverse, residues
-from exan_verify.network import Array, Loss, to_fraction
-from exan_verify.verdict import poll
 
 
 class VanishingDenominatorError(ArithmeticError):
@@ -33,8 +33,8 @@ class VanishingDenominatorError(ArithmeticError):
 def loss_vectors(loss: Loss, logits: Array, labels: Array, divisor: int) -> Array:
     """Loss vectors (K, M) as Fractions for a rational loss (mse, hinge).
 
-    ``logits`` (K, M) Fractions; ``labels`` as in :class:`exan_verify.network.Batch`; ``divisor`` from
-    :meth:`exan_verify.network.Loss.divisor`.
+    ``logits`` (K, M) Fractions; ``labels`` as in :class:`exan_verify.core.network.Batch`; ``divisor`` from
+    :meth:`exan_verify.core.network.Loss.divisor`.
     """
     if loss is Loss.MSE:
         return _mse(logits, labels, divisor)

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from exan_verify.arrays import Array, exact_array
-from exan_verify.certificate import (
+from exan_verify.core.arrays import Array, exact_array
+from exan_verify.core.certificate import (
     AlgebraicBatch,
     Certificate,
     Claim,
@@ -31,29 +31,21 @@ from exan_verify.certificate import (
     most_bytes,
     parse,
 )
+from exan_verify.core.facts import Facts
+from exan_verify.core.network import Batch, Gradient, Labels, Loss, ReluNetwork
+from exan_verify.core.verdict import Box, Budget, Outcome, SampleStatus
 from exan_verify.errors import CertificateRejected, InputError, LabelError, ShapeError
-from exan_verify.facts import Facts
 from exan_verify.gradients import received
-from exan_verify.kernel import (
-    algebraic_batch,
-    counting,
-    degree_three,
-    enclosed_batch,
-    enumeration,
-    extra_rays,
-    family,
-    lifting,
-    residual,
-    scale,
-    second_batch,
-    tolerance,
-    unrealisable,
-)
-from exan_verify.kernel.reconstruction import rebuilt_batch
-from exan_verify.kernel.subject import Subject, require
+from exan_verify.kernel.given import Subject, require
+from exan_verify.kernel.gradient import unrealisable
+from exan_verify.kernel.gradient.reconstruction import rebuilt_batch
+from exan_verify.kernel.lifting import degree_three, enumeration, extra_rays, scale
+from exan_verify.kernel.lifting import degree_two as lifting
+from exan_verify.kernel.residual import check as residual
+from exan_verify.kernel.second import algebraic_batch, counting, enclosed_batch, second_batch
+from exan_verify.kernel.second import shear as family
 from exan_verify.kernel.timed import checked_within
-from exan_verify.network import Batch, Gradient, Labels, Loss, ReluNetwork
-from exan_verify.verdict import Box, Budget, Outcome, SampleStatus
+from exan_verify.kernel.tolerance import check as tolerance
 
 CHECKERS: Mapping[type, Callable[[Any, Subject], Facts]] = {
     Lifting: lifting.facts,
@@ -288,7 +280,7 @@ def _domain(question: Question, features: int) -> Box | None:
 def _network(model: Any) -> ReluNetwork:
     if isinstance(model, ReluNetwork):
         return model
-    from exan_verify.convert import to_network  # torch is imported only for torch models
+    from exan_verify.models.chain import to_network  # torch is imported only for torch models
 
     return to_network(model)
 

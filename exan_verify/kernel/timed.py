@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from exan_verify.certificate import Claim
+from exan_verify.core.certificate import Claim
 from exan_verify.errors import BudgetExhausted, ExanError
 
 _ROOT = str(Path(__file__).resolve().parents[2])

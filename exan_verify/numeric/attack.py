@@ -10,20 +10,20 @@ from typing import Any
 
 import torch
 
+from exan_verify.core.network import ReluNetwork
 from exan_verify.errors import BudgetExhausted, InputError, unknown
-from exan_verify.network import ReluNetwork
-from exan_verify.numeric.assign import Assign
-from exan_verify.numeric.equations import too_many
-from exan_verify.numeric.lift import Lift
-from exan_verify.numeric.partial import Partial
-from exan_verify.numeric.peel import Peel
-from exan_verify.numeric.problem import Problem, build_problem
-from exan_verify.numeric.published import Published
-from exan_verify.numeric.pursue import Candidates, column_spaces, pursue
-from exan_verify.numeric.records import Attack, Method
-from exan_verify.numeric.sample import Sample
-from exan_verify.numeric.suspicion import hint
+from exan_verify.numeric.ask_methods import Candidates, column_spaces, pursue
+from exan_verify.numeric.methods.assign import Assign
+from exan_verify.numeric.methods.equations import too_many
+from exan_verify.numeric.methods.lift import Lift
+from exan_verify.numeric.methods.peel import Peel
+from exan_verify.numeric.methods.published import Published
+from exan_verify.numeric.methods.sample import Sample
+from exan_verify.numeric.missing.partial import Partial
+from exan_verify.numeric.problem.problem import Problem, build_problem
+from exan_verify.numeric.problem.records import Attack, Method
 from exan_verify.numeric.waiting import Progress, Telling
+from exan_verify.numeric.wrong_question_hint import hint
 
 _PATIENCE = 2e13
 """Operations that lifting of degree three may take when asked for by name: half an hour on one core."""

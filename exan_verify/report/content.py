@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from exan_verify.auditing import Audit
-from exan_verify.network import Array
-from exan_verify.verdict import Outcome, SampleStatus
+from exan_verify.api.audit import Audit
+from exan_verify.core.network import Array
+from exan_verify.core.verdict import Outcome, SampleStatus
 
 NO_AUDIT = (
     "exact arguments are for fully connected networks, so nothing is proved about this model; what the "

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from exan_verify.core.network import Array
 from exan_verify.errors import InputError, ShapeError
-from exan_verify.network import Array
 
 Picture = npt.NDArray[np.float64]
 

@@ -10,18 +10,17 @@ from fractions import Fraction
 from itertools import islice
 from typing import Any
 
+from exan_verify.core.network import to_fraction
 from exan_verify.errors import RangeError
-from exan_verify.network import to_fraction
-from exan_verify.smt.algebraic import Point, Root
 from exan_verify.smt.cubes import Task, all_literals, build, exclusions
-from exan_verify.smt.encode import encode
-from exan_verify.smt.exclude import placements, values_at
 from exan_verify.smt.existence import BallBatch, displaced, prove_existence
 from exan_verify.smt.linearise import violated
-from exan_verify.smt.opinions import save_query
 from exan_verify.smt.portfolio import Batch, Settings
-from exan_verify.smt.question import Question, Vector
-from exan_verify.smt.replay import (
+from exan_verify.smt.question.algebraic import Point, Root
+from exan_verify.smt.question.constraints import Question, Vector
+from exan_verify.smt.question.difference import placements, values_at
+from exan_verify.smt.question.encode import encode
+from exan_verify.smt.question.replay import (
     ExactBatch,
     Row,
     contains,
@@ -32,9 +31,10 @@ from exan_verify.smt.replay import (
     run_forward,
     same_gradient,
 )
-from exan_verify.smt.solvers import Answer, SolverDisagreementError
-from exan_verify.smt.terms import Poly
-from exan_verify.smt.transcendental import middle
+from exan_verify.smt.question.terms import Poly
+from exan_verify.smt.question.transcendental import middle
+from exan_verify.smt.second_solver import save_query
+from exan_verify.smt.solvers.run import Answer, SolverDisagreementError
 
 
 def accept_model(task: Task, answer: Answer) -> Task | Batch | None:

@@ -14,15 +14,15 @@ from fractions import Fraction
 from itertools import islice
 
 from exan_verify.errors import RangeError
-from exan_verify.smt.alone import only_known
-from exan_verify.smt.encode import Encoding, Fixed, abstraction, encode, state_names
-from exan_verify.smt.exclude import Known, other_batch, placements, values_at, without_sample
-from exan_verify.smt.isolate import EVERYWHERE, isolation
-from exan_verify.smt.isolate_softmax import softmax_isolation
-from exan_verify.smt.question import Question
-from exan_verify.smt.refine import Lemma, lemma_formula
-from exan_verify.smt.regions import Regions
-from exan_verify.smt.terms import Formula, Literal, Script, disj
+from exan_verify.smt.arguments.isolate_softmax import softmax_isolation
+from exan_verify.smt.arguments.no_other_batch import only_known
+from exan_verify.smt.arguments.regions import Regions
+from exan_verify.smt.question.constraints import Question
+from exan_verify.smt.question.difference import Known, other_batch, placements, values_at, without_sample
+from exan_verify.smt.question.encode import Encoding, Fixed, abstraction, encode, state_names
+from exan_verify.smt.question.isolate import EVERYWHERE, isolation
+from exan_verify.smt.question.refine import Lemma, lemma_formula
+from exan_verify.smt.question.terms import Formula, Literal, Script, disj
 
 FIRST_BOXES = 500
 """A second, before solvers are asked; what they leave open gets more."""

@@ -15,20 +15,26 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
+from exan_verify.core.network import Batch, Gradient, Labels, Loss, Reduction, ReluNetwork
+from exan_verify.core.verdict import Attempt, Box, Engine, Outcome, SampleStatus, Trust, Verdict, Witness
 from exan_verify.errors import BudgetExhausted, InputError
-from exan_verify.network import Batch, Gradient, Labels, Loss, Reduction, ReluNetwork
 from exan_verify.smt.deadline import RAN_OUT, until
-from exan_verify.smt.exclude import Known, known
 from exan_verify.smt.existence import BallBatch
 from exan_verify.smt.portfolio import Outcome as Found
 from exan_verify.smt.portfolio import Progress, Settings
-from exan_verify.smt.question import Question, batch_target, label_vectors, question_of, rational_target
-from exan_verify.smt.replay import ExactBatch, Row, contains, exact_batch
+from exan_verify.smt.question.constraints import (
+    Question,
+    batch_target,
+    label_vectors,
+    question_of,
+    rational_target,
+)
+from exan_verify.smt.question.difference import Known, known
+from exan_verify.smt.question.replay import ExactBatch, Row, contains, exact_batch
+from exan_verify.smt.question.transcendental import transcendental_target
 from exan_verify.smt.search import SCOUT_INDEX, Search
 from exan_verify.smt.size import size_of
-from exan_verify.smt.solvers import solver_of
-from exan_verify.smt.transcendental import transcendental_target
-from exan_verify.verdict import Attempt, Box, Engine, Outcome, SampleStatus, Trust, Verdict, Witness
+from exan_verify.smt.solvers.run import solver_of
 
 LONGEST_NAME = 80
 """Open cubes are named in a reason up to this length."""
@@ -67,7 +73,7 @@ def decide(
     about every refuted cube.
 
     Raises :class:`InputError` for a question that makes no sense, and
-    :class:`~exan_verify.smt.solvers.SolverDisagreementError` when solvers contradict one another.
+    :class:`~exan_verify.smt.solvers.run.SolverDisagreementError` when solvers contradict one another.
     """
     settings = Settings(
         seed=seed,

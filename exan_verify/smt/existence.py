@@ -23,13 +23,13 @@ import numpy as np
 
 from exan_verify.exact import linalg
 from exan_verify.exact.softmax import to_ball
-from exan_verify.smt.encode import ORDER, Encoding
-from exan_verify.smt.isolate_softmax import Row, partials, probability_slopes, total_derivative
-from exan_verify.smt.question import Question
-from exan_verify.smt.replay import ExactBatch
-from exan_verify.smt.replay import Row as Exact
-from exan_verify.smt.terms import Atom, Formula, Junction, Poly, equal
-from exan_verify.smt.transcendental import PRECISION, unit_rows
+from exan_verify.smt.arguments.isolate_softmax import Row, partials, probability_slopes, total_derivative
+from exan_verify.smt.question.constraints import Question
+from exan_verify.smt.question.encode import ORDER, Encoding
+from exan_verify.smt.question.replay import ExactBatch
+from exan_verify.smt.question.replay import Row as Exact
+from exan_verify.smt.question.terms import Atom, Formula, Junction, Poly, equal
+from exan_verify.smt.question.transcendental import PRECISION, unit_rows
 
 ROUNDS = 40
 PATIENCE, STALLED = 10, Fraction(1, 1000)

@@ -1,17 +1,17 @@
 """Softmax and sigmoid written with ``exp``, for solvers of QF_NRAT (cvc5): equivalent, not approximate.
 
 The unknown probabilities and those of the known batch are tied to their logits by ``exp``; everything else
-is the encoding of :mod:`exan_verify.smt.encode`.
+is the encoding of :mod:`exan_verify.smt.question.encode`.
 """
 
 from __future__ import annotations
 
-from exan_verify.network import Loss
+from exan_verify.core.network import Loss
 from exan_verify.smt.cubes import Task, build
-from exan_verify.smt.encode import encode
 from exan_verify.smt.linearise import pairs
-from exan_verify.smt.refine import Pair, odds
-from exan_verify.smt.terms import Poly, show_poly
+from exan_verify.smt.question.encode import encode
+from exan_verify.smt.question.refine import Pair, odds
+from exan_verify.smt.question.terms import Poly, show_poly
 
 
 def exact_script(task: Task) -> str:

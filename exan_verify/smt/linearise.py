@@ -1,4 +1,6 @@
-"""Which properties of exp a model of the over-approximation violates (see :mod:`exan_verify.smt.refine`)."""
+"""Which properties of exp a model of the over-approximation violates (see
+:mod:`exan_verify.smt.question.refine`).
+"""
 
 from __future__ import annotations
 
@@ -8,13 +10,13 @@ from typing import Any
 
 import flint
 
+from exan_verify.core.network import Loss
 from exan_verify.exact.softmax import to_ball
-from exan_verify.network import Loss
 from exan_verify.smt.cubes import Task
-from exan_verify.smt.encode import encode
-from exan_verify.smt.refine import Lemma, Pair, odds
-from exan_verify.smt.solvers import Answer
-from exan_verify.smt.transcendental import lower, upper
+from exan_verify.smt.question.encode import encode
+from exan_verify.smt.question.refine import Lemma, Pair, odds
+from exan_verify.smt.question.transcendental import lower, upper
+from exan_verify.smt.solvers.run import Answer
 
 SLACK = Fraction(1, 2**60)
 """Relative error of odds below which a model counts as satisfying exp: algebraic values are approximated."""

@@ -14,12 +14,12 @@ from functools import cache
 from pathlib import Path
 
 from exan_verify.errors import BudgetExhausted
-from exan_verify.smt.cache import AnswerCache, query_key
 from exan_verify.smt.cubes import Task, build
 from exan_verify.smt.deadline import RAN_OUT, until
 from exan_verify.smt.existence import BallBatch
-from exan_verify.smt.replay import ExactBatch
-from exan_verify.smt.solvers import SAT, UNKNOWN, UNSAT, Answer, Strategy, Worker, available
+from exan_verify.smt.question.replay import ExactBatch
+from exan_verify.smt.solvers.cache import AnswerCache, query_key
+from exan_verify.smt.solvers.run import SAT, UNKNOWN, UNSAT, Answer, Strategy, Worker, available
 
 Batch = ExactBatch | BallBatch
 Progress = Callable[[int, int, str], None]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 from exan_verify.errors import BudgetExhausted
-from exan_verify.smt.cache import AnswerCache, query_key
+from exan_verify.smt.arguments.cubes_by_region import list_by_regions
 from exan_verify.smt.confirm import accept_model, family_member
 from exan_verify.smt.cubes import (
     Task,
@@ -20,14 +20,14 @@ from exan_verify.smt.cubes import (
     settled_later,
 )
 from exan_verify.smt.deadline import RAN_OUT, until
-from exan_verify.smt.exclude import Known
-from exan_verify.smt.listing import list_by_regions
-from exan_verify.smt.opinions import second_opinion
 from exan_verify.smt.portfolio import SCOUT, SMT, Outcome, Round, Settings, proceed, query, shared_worker
-from exan_verify.smt.question import Question
-from exan_verify.smt.replay import ExactBatch
+from exan_verify.smt.question.constraints import Question
+from exan_verify.smt.question.difference import Known
+from exan_verify.smt.question.replay import ExactBatch
+from exan_verify.smt.second_solver import second_opinion
 from exan_verify.smt.shear import shear_script
-from exan_verify.smt.solvers import SAT, UNSAT, Answer, Strategy, solver_of
+from exan_verify.smt.solvers.cache import AnswerCache, query_key
+from exan_verify.smt.solvers.run import SAT, UNSAT, Answer, Strategy, solver_of
 
 FIRST_PAGE = 64
 MAX_CUBES = 100_000

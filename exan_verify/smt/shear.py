@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from exan_verify.network import Loss
+from exan_verify.core.network import Loss
 from exan_verify.smt.cubes import Task, exclusions
-from exan_verify.smt.encode import Encoding, encode
-from exan_verify.smt.exclude import placements
-from exan_verify.smt.terms import Monomial, Poly, Script, equal
+from exan_verify.smt.question.difference import placements
+from exan_verify.smt.question.encode import Encoding, encode
+from exan_verify.smt.question.terms import Monomial, Poly, Script, equal
 
 
 def shear_script(own: Task) -> Script:

@@ -1,10 +1,10 @@
 """How large the constraints of a question are, told before any of them is written.
 
-Counted are the terms of the polynomials that :mod:`exan_verify.smt.encode` writes: per sample, three copies
-of every pre-activation, one of every backward value, and one product per entry of the gradient; a cube's are
-fewer formulas with the choices folded into longer polynomials. Bytes follow from the lengths of the numbers:
-the denominators of weights and inputs multiply up along the layers, and an equation is written over their
-product.
+Counted are the terms of the polynomials that :mod:`exan_verify.smt.question.encode` writes: per sample, three
+copies of every pre-activation, one of every backward value, and one product per entry of the gradient; a
+cube's are fewer formulas with the choices folded into longer polynomials. Bytes follow from the lengths of
+the numbers: the denominators of weights and inputs multiply up along the layers, and an equation is written
+over their product.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from itertools import islice, pairwise
 from math import comb, factorial, log10
 
-from exan_verify.network import Array, Batch, Labels, Loss, ReluNetwork, to_fraction
-from exan_verify.smt.exclude import MOST_LISTED
+from exan_verify.core.network import Array, Batch, Labels, Loss, ReluNetwork, to_fraction
+from exan_verify.smt.question.difference import MOST_LISTED
 
 MAX_TERMS = 1_000_000
 """Larger questions are not asked: their constraints take more than half a gigabyte of Python objects and

@@ -14,15 +14,15 @@ from fractions import Fraction
 from pathlib import Path
 
 from exan_verify.errors import FileError, InputError
-from exan_verify.smt.cache import write_text
 from exan_verify.smt.cubes import Task, build, completeness, cube_tasks
 from exan_verify.smt.deadline import until
-from exan_verify.smt.exclude import Known
 from exan_verify.smt.exponential import exact_script
 from exan_verify.smt.portfolio import Outcome, Settings
-from exan_verify.smt.question import Question
+from exan_verify.smt.question.constraints import Question
+from exan_verify.smt.question.difference import Known
 from exan_verify.smt.search import Search
 from exan_verify.smt.size import amount
+from exan_verify.smt.solvers.cache import write_text
 
 LARGE = 50_000_000
 """Bytes beyond which nothing is written unless that is insisted on."""

@@ -12,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 from hypothesis import strategies as st
 
-from exan_verify.network import Array, Batch, Labels, Loss, Reduction, ReluNetwork
+from exan_verify.core.network import Array, Batch, Labels, Loss, Reduction, ReluNetwork
 
 LOSSES = st.sampled_from(list(Loss))
 REDUCTIONS = st.sampled_from(list(Reduction))

@@ -3,20 +3,15 @@
 ``registry()`` has the project's own; :class:`Claim` and ``search`` are for one's own.
 """
 
-from exan_verify.theorems.claim import (
-    Claim,
-    Sizes,
-    all_determined,
-    ambiguous,
-    unique,
-)
-from exan_verify.theorems.loading import load_file
+from exan_verify.theorems.claims.claim import Claim, Sizes, all_determined, ambiguous, unique
+from exan_verify.theorems.claims.loading import load_file
+from exan_verify.theorems.claims.situation import Situation, Undecided
+from exan_verify.theorems.claims.users_code import ClaimError
 from exan_verify.theorems.registry import registry, statement
 from exan_verify.theorems.replay import Replay, replay
 from exan_verify.theorems.running import CheckReport, Report, run_statement
 from exan_verify.theorems.searching import Searched, search
 from exan_verify.theorems.searching.found import Counterexample, Stage
-from exan_verify.theorems.situation import Situation, Undecided
 from exan_verify.theorems.statement import (
     Check,
     Direction,
@@ -29,7 +24,6 @@ from exan_verify.theorems.statement import (
     Standing,
     Statement,
 )
-from exan_verify.theorems.users_code import ClaimError
 
 __all__ = [
     "Check",

@@ -16,14 +16,22 @@ from typing import Any
 
 import numpy as np
 
-from exan_verify.certificate import Claim, Move, Question, SecondBatch, SparseVector, domain_record, issue
+from exan_verify.core.certificate import (
+    Claim,
+    Move,
+    Question,
+    SecondBatch,
+    SparseVector,
+    domain_record,
+    issue,
+)
+from exan_verify.core.network import Array, Batch, to_fraction
+from exan_verify.core.verdict import Outcome, SampleStatus
 from exan_verify.decide.pipeline import certify
 from exan_verify.errors import CertificateRejected
 from exan_verify.exact.backprop import gradient
 from exan_verify.kernel import check
-from exan_verify.network import Array, Batch, to_fraction
 from exan_verify.theorems.statement import Example, Exhibit, Result
-from exan_verify.verdict import Outcome, SampleStatus
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

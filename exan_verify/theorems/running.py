@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from exan_verify.errors import CertificateRejected, InputError, SoundnessError
-from exan_verify.smt.solvers import SolverDisagreementError, SolverError
+from exan_verify.smt.solvers.run import SolverDisagreementError, SolverError
 from exan_verify.theorems.replay import Replay, replay
 from exan_verify.theorems.standing import objections_to
 from exan_verify.theorems.statement import Check, Example, Exhibit, Progress, Result, Statement

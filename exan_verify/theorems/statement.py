@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from exan_verify.network import Batch, Labels, Loss, Reduction, ReluNetwork
-from exan_verify.verdict import Box, Outcome
+from exan_verify.core.network import Batch, Labels, Loss, Reduction, ReluNetwork
+from exan_verify.core.verdict import Box, Outcome
 
 
 class Standing(StrEnum):

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from exan_verify.theorems.as_text import quantified, relied_on
 from exan_verify.theorems.statement import Standing, Statement
-from exan_verify.theorems.written import quantified, relied_on
 
 READINGS = ("P1", "P2")
 """Groups of the published claims, whose readings make the table."""

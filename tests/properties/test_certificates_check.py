@@ -6,11 +6,11 @@ from functools import partial
 from hypothesis import given
 from hypothesis import strategies as st
 
+from exan_verify.core.network import Labels, Loss
+from exan_verify.core.verdict import SampleStatus
 from exan_verify.decide import pipeline
 from exan_verify.kernel import check
-from exan_verify.network import Labels, Loss
 from exan_verify.testing.strategies import LOSSES, REDUCTIONS, batches, networks
-from exan_verify.verdict import SampleStatus
 from tests.conftest import examples
 
 certify = partial(pipeline.certify, engine="exact")

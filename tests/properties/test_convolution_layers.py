@@ -9,14 +9,14 @@ from hypothesis import given, reject
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from exan_verify.convert_graph import to_convolutional
+from exan_verify.core.network import Loss
 from exan_verify.errors import RangeError
-from exan_verify.network import Loss
+from exan_verify.models.graph import to_convolutional
+from exan_verify.models.stages import ConvolutionalNetwork
 from exan_verify.numeric.convolution.attack import run
 from exan_verify.numeric.convolution.confirm import convolution_gradients
 from exan_verify.numeric.convolution.gradients import split_gradient
 from exan_verify.numeric.convolution.oracle import stage_deficits
-from exan_verify.numeric.convolution.stages import ConvolutionalNetwork
 from exan_verify.numeric.convolution.systems import stage_matrix
 from tests.cnn_cases import autograd
 from tests.conftest import examples

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from exan_verify.core.network import ReluNetwork
 from exan_verify.errors import GradientError, RangeError
-from exan_verify.network import ReluNetwork
 from exan_verify.numeric.attack import run
-from exan_verify.numeric.cubic_operator import cubic_unknowns
-from exan_verify.numeric.equations import lifted_unknowns
-from exan_verify.numeric.records import Attack
+from exan_verify.numeric.methods.cubic_operator import cubic_unknowns
+from exan_verify.numeric.methods.equations import lifted_unknowns
+from exan_verify.numeric.problem.records import Attack
 from tests.conftest import examples
 from tests.numeric_cases import drawn_batch, drawn_network
 from tests.properties.test_attack_bounds import KINDS, LOSSES, Case, _spoil, check_bounds

@@ -19,11 +19,11 @@ from safetensors.numpy import save_file
 from torch import nn
 
 from exan_verify import Box, Gradient, ReluNetwork, attack, audit, certify, check
+from exan_verify.api.files import save_batch, save_gradient
+from exan_verify.api.records import pretty
 from exan_verify.cli import main
 from exan_verify.cli.program import COMMANDS
 from exan_verify.errors import ExanError
-from exan_verify.io import save_batch, save_gradient
-from exan_verify.records import pretty
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

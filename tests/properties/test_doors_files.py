@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
+from exan_verify.api.files import load_batch, load_gradient, load_model
 from exan_verify.errors import ExanError
-from exan_verify.io import load_batch, load_gradient, load_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -250,7 +250,7 @@ def test_two_arrays_of_one_name(tmp_path: Path):
 def test_a_zip_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = tmp_path / "zeros.npz"
     np.savez_compressed(path, x=np.zeros((1000, 1000)), y=np.zeros(1000, dtype=int))
-    monkeypatch.setattr("exan_verify.io.memory_available", lambda: 1_000_000)
+    monkeypatch.setattr("exan_verify.api.files.memory_available", lambda: 1_000_000)
     with pytest.raises(ExanError, match=r"holds arrays of 0\.0 GB.*store fewer samples"):
         load_batch(path)
 

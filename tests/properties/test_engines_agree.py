@@ -8,12 +8,12 @@ numbers, which provoke equal patterns, zero pre-activations, duplicates and rank
 from hypothesis import given
 from hypothesis import strategies as st
 
+from exan_verify.core.facts import Facts
+from exan_verify.core.network import Labels, Loss
+from exan_verify.core.verdict import Box, Budget
 from exan_verify.decide.context import Context, Setting
 from exan_verify.decide.pipeline import ENGINE_ORDER
-from exan_verify.facts import Facts
-from exan_verify.network import Labels, Loss
 from exan_verify.testing.strategies import LOSSES, REDUCTIONS, batches, networks
-from exan_verify.verdict import Box, Budget
 from tests.conftest import examples
 
 

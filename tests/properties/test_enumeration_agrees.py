@@ -8,19 +8,21 @@ import numpy as np
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from exan_verify.decide import degree_three, enumeration, lifting
+from exan_verify.core.network import Batch, Labels, Loss, Reduction, ReluNetwork, to_fraction
+from exan_verify.core.verdict import Budget, Outcome, SampleStatus
+from exan_verify.decide import enumeration
 from exan_verify.decide.context import Context, Setting
 from exan_verify.decide.enumeration import engine, search
 from exan_verify.decide.enumeration.rays import rays
+from exan_verify.decide.lifting import degree_three
+from exan_verify.decide.lifting import degree_two as lifting
+from exan_verify.decide.lifting.system import plan
 from exan_verify.decide.pipeline import certify
-from exan_verify.decide.system import plan
 from exan_verify.exact.backprop import backward, forward
 from exan_verify.exact.linalg import multiply, nullspace
 from exan_verify.exact.softmax import loss_vectors
 from exan_verify.kernel import check
-from exan_verify.network import Batch, Labels, Loss, Reduction, ReluNetwork, to_fraction
 from exan_verify.testing.strategies import LOSSES, batches, networks
-from exan_verify.verdict import Budget, Outcome, SampleStatus
 
 
 def context_of(network, batch, loss):

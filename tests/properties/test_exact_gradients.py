@@ -6,9 +6,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from exan_verify.core.network import Loss
 from exan_verify.exact import backprop
 from exan_verify.exact.modular import PRIME
-from exan_verify.network import Loss
 from exan_verify.testing.strategies import LOSSES, REDUCTIONS, batches, networks
 from tests import naive, torch_reference
 from tests.conftest import examples

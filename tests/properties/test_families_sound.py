@@ -4,10 +4,10 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exan_verify.decide import lifting
-from exan_verify.network import Labels, Loss
+from exan_verify.core.network import Labels, Loss
+from exan_verify.core.verdict import Box, Budget
+from exan_verify.decide.lifting import degree_two as lifting
 from exan_verify.testing.strategies import LOSSES, REDUCTIONS, batches, networks
-from exan_verify.verdict import Box, Budget
 from tests.conftest import examples
 from tests.family_cases import context_of, found_by_engine, replay, shown_to_kernel
 

@@ -6,10 +6,10 @@ import numpy as np
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from exan_verify.core.network import Batch, Labels, ReluNetwork
+from exan_verify.core.verdict import Outcome
 from exan_verify.decide import pipeline
-from exan_verify.network import Batch, Labels, ReluNetwork
 from exan_verify.testing.strategies import LOSSES, batches, networks
-from exan_verify.verdict import Outcome
 from tests.conftest import examples
 
 certify = partial(pipeline.certify, engine="lifting")

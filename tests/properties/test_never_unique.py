@@ -6,11 +6,11 @@ import numpy as np
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from exan_verify.core.network import Batch, Labels, Loss, Reduction
+from exan_verify.core.verdict import Outcome, SampleStatus
 from exan_verify.decide import pipeline
 from exan_verify.exact.backprop import forward, gradient
-from exan_verify.network import Batch, Labels, Loss, Reduction
 from exan_verify.testing.strategies import LOSSES, batches, networks
-from exan_verify.verdict import Outcome, SampleStatus
 from tests.cases import two_one_five_one
 from tests.conftest import examples
 

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from exan_verify.core.network import ReluNetwork
 from exan_verify.errors import GradientError, RangeError
-from exan_verify.network import ReluNetwork
 from exan_verify.numeric.attack import run
-from exan_verify.numeric.metrics import score
-from exan_verify.numeric.records import Attack
+from exan_verify.numeric.problem.metrics import score
+from exan_verify.numeric.problem.records import Attack
 from tests.properties.test_attack_bounds import LOSSES, QUIET, Case, cases, kind_of
 
 

@@ -8,10 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from exan_verify.core.network import ReluNetwork
 from exan_verify.errors import GradientError, RangeError
-from exan_verify.network import ReluNetwork
 from exan_verify.numeric.attack import run
-from exan_verify.numeric.metrics import score
+from exan_verify.numeric.problem.metrics import score
 from tests.numeric_cases import drawn_batch, drawn_network
 from tests.properties.test_attack_bounds import LOSSES, QUIET, Case, cases, check_bounds
 

@@ -9,12 +9,12 @@ import flint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from exan_verify.core.network import Loss
 from exan_verify.exact.softmax import to_ball
-from exan_verify.network import Loss
 from exan_verify.smt.linearise import _short_exp
-from exan_verify.smt.refine import Lemma, lemma_formula
-from exan_verify.smt.terms import Atom, Formula, Poly
-from exan_verify.smt.transcendental import probability
+from exan_verify.smt.question.refine import Lemma, lemma_formula
+from exan_verify.smt.question.terms import Atom, Formula, Poly
+from exan_verify.smt.question.transcendental import probability
 
 FRACTIONS = st.fractions(min_value=-6, max_value=6, max_denominator=12)
 

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exan_verify import certify
+from exan_verify.core.network import Loss
+from exan_verify.core.verdict import Outcome, SampleStatus, Verdict
 from exan_verify.exact.backprop import gradient as exact_gradient
-from exan_verify.network import Loss
+from exan_verify.instances import FAMILIES, Instance, instance, iterate_suite
 from exan_verify.smt.decide import decide
-from exan_verify.testing.suite import FAMILIES, Instance, instance, iterate_suite
-from exan_verify.verdict import Outcome, SampleStatus, Verdict
 from tests.smt_support import decided
 
 LOSSES = st.sampled_from(list(Loss))

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from exan_verify import Box, Gradient, ReluNetwork, audit, certify
-from exan_verify.records import encode, verdict_record
+from exan_verify.api.records import encode, verdict_record
 
 FOLDER = Path(__file__).parent
 CERTIFICATES = FOLDER / "certificates.jsonl.xz"

@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 
 from exan_verify import Batch, Box, ReluNetwork, certify, check
+from exan_verify.core.network import Labels, Loss, Reduction
 from exan_verify.errors import CertificateRejected, InputError
-from exan_verify.network import Labels, Loss, Reduction
-from exan_verify.testing.suite import instance
+from exan_verify.instances import instance
 from tests import naive, torch_reference
 from tests.ray_cases import planted
 from tests.stored import (

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from exan_verify.core.network import Array, Batch, Labels, Loss
 from exan_verify.decide.context import Context
 from exan_verify.decide.enumeration.exact import Problem
 from exan_verify.decide.families.second import Accepted, accept
@@ -22,7 +23,6 @@ from exan_verify.exact.linalg import multiply, rank, solve
 from exan_verify.exact.rational import RationalMatrix
 from exan_verify.exact.rational import product as exact_product
 from exan_verify.exact.softmax import loss_vectors, mse_targets
-from exan_verify.network import Array, Batch, Labels, Loss
 
 MAX_LABELS = 256
 """Most arrangements of labels that are tried for one candidate."""

@@ -13,9 +13,9 @@ from fractions import Fraction
 
 import numpy as np
 
+from exan_verify.core.network import Array
 from exan_verify.decide.enumeration.exact import Problem, Subspace, in_span_of, integers, joined, reduced
 from exan_verify.exact.linalg import rank, solve
-from exan_verify.network import Array
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

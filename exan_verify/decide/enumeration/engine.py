@@ -2,9 +2,9 @@
 
 At one hidden layer every candidate (q, u) satisfies, for every neuron, one of the two linear equations (*).
 The search cuts the space of (q, u) neuron by neuron into subspaces that cover every candidate; when each leaf
-is known exactly to lie in the span of some true samples, so does every column of Q^-1.
-Leaves that share samples are joined to groups; from there on it is :mod:`exan_verify.decide.lifting`'s
-conclusion. Exponential in M + K', but complete where lifting is short of equations, and a second opinion.
+is known exactly to lie in the span of some true samples, so does every column of Q^-1. Leaves that share
+samples are joined to groups; from there on it is :mod:`exan_verify.decide.lifting.degree_two`'s conclusion.
+Exponential in M + K', but complete where lifting is short of equations, and a second opinion.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from math import lcm, prod
 import numpy as np
 import numpy.typing as npt
 
-from exan_verify.certificate import Enumeration, ExtraRays
+from exan_verify.core.certificate import Enumeration, ExtraRays
+from exan_verify.core.facts import Facts
+from exan_verify.core.network import Array, to_fraction
+from exan_verify.core.verdict import Attempt, Budget, Engine
 from exan_verify.decide.context import Context, Finding
 from exan_verify.decide.enumeration.rays import rays
 from exan_verify.decide.enumeration.search import Equations, Tally, components, masks, ordered
 from exan_verify.decide.enumeration.tasks import search_in_parts
 from exan_verify.decide.families.result import of_batches, witness
 from exan_verify.decide.families.second import Accepted
-from exan_verify.decide.lifting import conclude, hypotheses
-from exan_verify.decide.system import Plan, equations, outgoing_weights, plan, rational_weights
+from exan_verify.decide.lifting.degree_two import conclude, hypotheses
+from exan_verify.decide.lifting.system import Plan, equations, outgoing_weights, plan, rational_weights
 from exan_verify.errors import BudgetExhausted
 from exan_verify.exact.backprop import backward
 from exan_verify.exact.linalg import rank_mod
 from exan_verify.exact.modular import PRIME
 from exan_verify.exact.rational import Mask, product
 from exan_verify.exact.softmax import loss_vectors
-from exan_verify.facts import Facts
-from exan_verify.network import Array, to_fraction
-from exan_verify.verdict import Attempt, Budget, Engine
 
 AUTOMATIC = 20
 """Largest M + K' that is searched without being asked for: seconds; each one more doubles the time."""

@@ -14,14 +14,14 @@ from math import gcd, lcm
 import numpy as np
 import numpy.typing as npt
 
+from exan_verify.core.network import Array
+from exan_verify.core.verdict import Budget
 from exan_verify.decide.context import Context
-from exan_verify.decide.system import Plan, exact_outgoing
+from exan_verify.decide.lifting.system import Plan, exact_outgoing
 from exan_verify.exact.backprop import backward
 from exan_verify.exact.rational import RationalMatrix
 from exan_verify.exact.softmax import loss_vectors
 from exan_verify.exclusivity import Groups
-from exan_verify.network import Array
-from exan_verify.verdict import Budget
 
 Vector = tuple[int, ...]
 Subspace = tuple[Vector, ...]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from exan_verify.core.verdict import Budget
 from exan_verify.decide.context import Context
 from exan_verify.decide.enumeration.candidates import fate
 from exan_verify.decide.enumeration.choices import Choices
@@ -18,8 +19,7 @@ from exan_verify.decide.enumeration.exact import Problem, problem, subspaces
 from exan_verify.decide.enumeration.modular import leaves, refuted
 from exan_verify.decide.enumeration.search import Equations
 from exan_verify.decide.families.second import Accepted
-from exan_verify.decide.system import Plan, unknowns_mod
-from exan_verify.verdict import Budget
+from exan_verify.decide.lifting.system import Plan, unknowns_mod
 
 VARIABLES = 12
 """Largest M + K' that is searched over Q."""

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
 
+from exan_verify.core.verdict import Budget
 from exan_verify.decide.enumeration.search import (
     Collection,
     Equations,
@@ -27,7 +28,6 @@ from exan_verify.decide.enumeration.search import (
     search,
     size,
 )
-from exan_verify.verdict import Budget
 
 WAVE = 4
 """Parts between two looks at the budget."""

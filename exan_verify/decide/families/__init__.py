@@ -9,11 +9,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from exan_verify.core.verdict import Attempt, Budget, Engine
 from exan_verify.decide.context import Context, Finding
 from exan_verify.decide.families import counting, linear, mixing, orbits, shears, silent
 from exan_verify.decide.families.result import Part, joined, witness
 from exan_verify.errors import BudgetExhausted
-from exan_verify.verdict import Attempt, Budget, Engine
 
 METHODS: tuple[Callable[[Context, Budget], Part], ...] = (
     mixing.decide,

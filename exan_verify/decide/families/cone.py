@@ -13,9 +13,9 @@ from random import Random
 
 import numpy as np
 
+from exan_verify.core.network import Array
 from exan_verify.exact.linalg import multiply, nullspace
 from exan_verify.exact.lp import Program, Status, solve
-from exan_verify.network import Array
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,9 @@ from itertools import combinations
 
 import numpy as np
 
-from exan_verify.certificate import Counting
+from exan_verify.core.certificate import Counting
+from exan_verify.core.facts import Facts
+from exan_verify.core.verdict import Budget
 from exan_verify.decide.context import Context
 from exan_verify.decide.families.regions import shared_regions
 from exan_verify.decide.families.result import Part, joined, names
@@ -21,8 +23,6 @@ from exan_verify.exact.balance import symbolic_loss_vectors
 from exan_verify.exact.first_order import Bases, common_motions, most_equations, own_motions, responses_mod
 from exan_verify.exact.linalg import rank_mod
 from exan_verify.exact.modular import PRIME
-from exan_verify.facts import Facts
-from exan_verify.verdict import Budget
 
 _MAX_SETS = 24
 _MAX_ENTRIES = 300_000

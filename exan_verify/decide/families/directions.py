@@ -14,6 +14,7 @@ from fractions import Fraction
 import flint
 import numpy as np
 
+from exan_verify.core.network import Array, Loss
 from exan_verify.decide.context import Context
 from exan_verify.decide.families.linear import logit_rows
 from exan_verify.decide.families.motion import fractions, margins
@@ -21,7 +22,6 @@ from exan_verify.exact.dyadic import guessed
 from exan_verify.exact.linalg import multiply, solve
 from exan_verify.exact.modular import PRIME, Residues
 from exan_verify.exact.rational import RationalMatrix, product
-from exan_verify.network import Array, Loss
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,8 @@ from fractions import Fraction
 
 import numpy as np
 
+from exan_verify.core.network import Array, Loss
+from exan_verify.core.verdict import Budget
 from exan_verify.decide.context import Context
 from exan_verify.decide.families.cone import Cone, cone
 from exan_verify.decide.families.motion import fractions, margins, masked, scaled
@@ -29,8 +31,6 @@ from exan_verify.exact.balance import symbolic_loss_vectors
 from exan_verify.exact.first_order import jacobians
 from exan_verify.exact.linalg import multiply, nullspace, pivots
 from exan_verify.exact.softmax import loss_vectors
-from exan_verify.network import Array, Loss
-from exan_verify.verdict import Budget
 
 _MAX_UNKNOWNS = 160
 _MAX_ENTRIES = 300_000

@@ -13,7 +13,9 @@ from fractions import Fraction
 
 import numpy as np
 
-from exan_verify.certificate import Move, SecondBatch
+from exan_verify.core.certificate import Move, SecondBatch
+from exan_verify.core.network import Array, Batch, Labels, Loss
+from exan_verify.core.verdict import Budget
 from exan_verify.decide.context import Context
 from exan_verify.decide.families.motion import below, conditions, fractions, step_limit
 from exan_verify.decide.families.regions import shared_regions
@@ -22,8 +24,6 @@ from exan_verify.decide.families.second import Accepted, accept, sparse
 from exan_verify.exact.backprop import forward
 from exan_verify.exact.linalg import multiply, nullspace, rank, solve
 from exan_verify.exact.softmax import loss_vectors, mse_targets
-from exan_verify.network import Array, Batch, Labels, Loss
-from exan_verify.verdict import Budget
 
 
 def decide(context: Context, budget: Budget) -> Part:

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from exan_verify.core.network import Array, Loss, to_fraction
 from exan_verify.decide.context import Context
 from exan_verify.exact.backprop import affine
 from exan_verify.exact.rational import Mask, RationalMatrix, product
-from exan_verify.network import Array, Loss, to_fraction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

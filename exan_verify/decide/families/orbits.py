@@ -17,7 +17,9 @@ from random import Random
 import numpy as np
 import numpy.typing as npt
 
-from exan_verify.certificate import Move, SecondBatch
+from exan_verify.core.certificate import Move, SecondBatch
+from exan_verify.core.network import Array, Labels, Loss
+from exan_verify.core.verdict import Budget
 from exan_verify.decide.context import Context
 from exan_verify.decide.families.cone import cone
 from exan_verify.decide.families.motion import fractions
@@ -28,8 +30,6 @@ from exan_verify.exact.backprop import affine
 from exan_verify.exact.dyadic import guessed
 from exan_verify.exact.linalg import multiply, nullspace, rank, solve
 from exan_verify.exact.rational import RationalMatrix
-from exan_verify.network import Array, Labels, Loss
-from exan_verify.verdict import Budget
 
 _WINDOW = 8
 _PLANES = 6

@@ -13,11 +13,11 @@ from random import Random
 
 import numpy as np
 
+from exan_verify.core.network import Array, Linear, ReluNetwork
+from exan_verify.core.verdict import Box, Budget
 from exan_verify.decide.families.motion import fractions
 from exan_verify.exact.linalg import multiply
 from exan_verify.exact.lp import Program, Solution, Status, solve
-from exan_verify.network import Array, Linear, ReluNetwork
-from exan_verify.verdict import Box, Budget
 
 _MAX_NEURONS = 14
 _MAX_FEATURES = 5

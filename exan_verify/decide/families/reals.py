@@ -15,11 +15,11 @@ from typing import Any
 import flint
 import numpy as np
 
+from exan_verify.core.network import Array, Loss
 from exan_verify.decide.context import Context
 from exan_verify.decide.families.motion import Block, below, conditions, sample_limit
 from exan_verify.decide.families.second import Radii, farthest_feature
 from exan_verify.exact.softmax import loss_vectors_ball, to_ball
-from exan_verify.network import Array, Loss
 
 _PRECISION = 256
 _BASES_TRIED = 20

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from exan_verify.certificate import Evidence
+from exan_verify.core.certificate import Evidence
+from exan_verify.core.facts import NOTHING, Facts
+from exan_verify.core.network import Batch
+from exan_verify.core.verdict import Witness
 from exan_verify.decide.families.second import Accepted, Radii, downwards, farthest
-from exan_verify.facts import NOTHING, Facts
-from exan_verify.network import Batch
-from exan_verify.verdict import Witness
 
 GENERATORS_SHOWN = 4
 """How many directions of a family a witness lists."""

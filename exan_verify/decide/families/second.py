@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from exan_verify.certificate import Move, SecondBatch, SparseVector
+from exan_verify.core.certificate import Move, SecondBatch, SparseVector
+from exan_verify.core.facts import Facts
+from exan_verify.core.network import Array, Batch, Labels, Loss
 from exan_verify.decide.context import Context
 from exan_verify.decide.families.motion import fractions
 from exan_verify.exact.backprop import forward
 from exan_verify.exact.balance import contributions_cancel
 from exan_verify.exact.dyadic import guessed
-from exan_verify.facts import Facts
-from exan_verify.network import Array, Batch, Labels, Loss
 
 Radii = tuple[Fraction | None, ...]
 """Per sample; None: without bound."""

@@ -15,7 +15,10 @@ from random import Random
 
 import numpy as np
 
-from exan_verify.certificate import Shear
+from exan_verify.core.certificate import Shear
+from exan_verify.core.facts import Facts
+from exan_verify.core.network import Array, Batch, Loss
+from exan_verify.core.verdict import Budget
 from exan_verify.decide.context import Context
 from exan_verify.decide.families.directions import candidates, direction, directions
 from exan_verify.decide.families.linear import within_reach
@@ -29,9 +32,6 @@ from exan_verify.exact.modular import PRIME, Residues
 from exan_verify.exact.modular import point as residue_point
 from exan_verify.exact.segments import distinct_loss_vectors
 from exan_verify.exact.softmax import VanishingDenominatorError, loss_vectors, loss_vectors_mod
-from exan_verify.facts import Facts
-from exan_verify.network import Array, Batch, Loss
-from exan_verify.verdict import Budget
 
 _DIRECTIONS_TRIED = 3
 

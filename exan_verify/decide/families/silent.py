@@ -16,7 +16,9 @@ from random import Random
 
 import numpy as np
 
-from exan_verify.certificate import Move, SecondBatch
+from exan_verify.core.certificate import Move, SecondBatch
+from exan_verify.core.network import Array, Batch, Labels, Loss, to_fraction
+from exan_verify.core.verdict import Budget
 from exan_verify.decide.context import Context
 from exan_verify.decide.families.directions import candidates, direction, directions
 from exan_verify.decide.families.linear import within_reach
@@ -27,8 +29,6 @@ from exan_verify.decide.families.result import Part, names, of_batches
 from exan_verify.decide.families.second import Accepted, accept, sparse
 from exan_verify.exact.backprop import forward
 from exan_verify.exact.softmax import loss_vectors
-from exan_verify.network import Array, Batch, Labels, Loss, to_fraction
-from exan_verify.verdict import Budget
 
 _FEATURES_TRIED = 4
 

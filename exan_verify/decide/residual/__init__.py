@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import time
 
-from exan_verify.certificate import Residual
+from exan_verify.core.certificate import Residual
+from exan_verify.core.facts import Facts
+from exan_verify.core.network import Labels, Loss
+from exan_verify.core.verdict import Attempt, Budget, Engine, Witness
 from exan_verify.decide.context import Context, Finding
 from exan_verify.decide.residual import hinge, mse, transcendental
 from exan_verify.decide.residual.groups import second_in_region
 from exan_verify.decide.residual.outcome import Settled
-from exan_verify.decide.residual.rest import Rest, rest_of
 from exan_verify.decide.residual.second import Second, completed, evidence_of, facts_of
+from exan_verify.decide.residual.unsettled import Rest, rest_of
 from exan_verify.exact.modular import PRIME
-from exan_verify.facts import Facts
-from exan_verify.network import Labels, Loss
-from exan_verify.verdict import Attempt, Budget, Engine, Witness
 
 
 def decide(context: Context, budget: Budget) -> Finding:

@@ -8,8 +8,8 @@ from math import comb
 
 import numpy as np
 
-from exan_verify.decide.residual.rest import Rest
-from exan_verify.network import Array, Labels, Loss
+from exan_verify.core.network import Array, Labels, Loss
+from exan_verify.decide.residual.unsettled import Rest
 
 
 def alphabet(rest: Rest) -> Array:

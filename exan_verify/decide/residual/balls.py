@@ -15,9 +15,9 @@ from typing import Any
 import flint
 import numpy as np
 
-from exan_verify.decide.residual.rest import Rest
+from exan_verify.core.network import Array, Loss
+from exan_verify.decide.residual.unsettled import Rest
 from exan_verify.exact.softmax import loss_vectors_ball, to_ball
-from exan_verify.network import Array, Loss
 
 PRECISION = 128
 

@@ -15,10 +15,10 @@ from typing import Any
 import flint
 import numpy as np
 
+from exan_verify.core.network import Array
+from exan_verify.core.verdict import Budget
 from exan_verify.decide.residual.balls import PRECISION, Balls
 from exan_verify.exact.softmax import to_ball
-from exan_verify.network import Array
-from exan_verify.verdict import Budget
 
 System = Callable[[Balls], tuple[Balls, list[Balls]]]
 Box = tuple[tuple[Fraction, Fraction], ...]

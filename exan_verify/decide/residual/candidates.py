@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from exan_verify.decide.residual.rest import Rest
+from exan_verify.core.network import Array, Batch
+from exan_verify.decide.residual.unsettled import Rest
 from exan_verify.exact.backprop import affine, backward
 from exan_verify.exact.backprop import gradient as exact_gradient
 from exan_verify.exact.linalg import multiply, rank, solve
 from exan_verify.exact.rational import RationalMatrix, product
 from exan_verify.exact.softmax import loss_vectors
-from exan_verify.network import Array, Batch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,17 +14,17 @@ from itertools import combinations
 
 import numpy as np
 
+from exan_verify.core.network import Batch
+from exan_verify.core.verdict import Budget
 from exan_verify.decide.context import Context
 from exan_verify.decide.residual.alphabet import multiset_count, multisets
 from exan_verify.decide.residual.candidates import mixed_inputs
 from exan_verify.decide.residual.mse import BiasFilter, is_permutation
 from exan_verify.decide.residual.points import rational_points
 from exan_verify.decide.residual.quadratic import quadrics
-from exan_verify.decide.residual.rest import Rest
 from exan_verify.decide.residual.second import Second
+from exan_verify.decide.residual.unsettled import Rest
 from exan_verify.exclusivity import pattern_groups
-from exan_verify.network import Batch
-from exan_verify.verdict import Budget
 
 MAX_PAIRS = 200
 """Pairs of one region that are looked at."""

@@ -15,15 +15,15 @@ from math import comb
 
 import numpy as np
 
-from exan_verify.certificate import LossVectorArgument
+from exan_verify.core.certificate import LossVectorArgument
+from exan_verify.core.network import Array, Labels, Loss
+from exan_verify.core.verdict import Budget
 from exan_verify.decide.residual.candidates import fate
 from exan_verify.decide.residual.outcome import Settled
-from exan_verify.decide.residual.rest import Rest
 from exan_verify.decide.residual.second import Second
+from exan_verify.decide.residual.unsettled import Rest
 from exan_verify.exact.linalg import multiply, nullspace, solve
 from exan_verify.exact.softmax import loss_vectors
-from exan_verify.network import Array, Labels, Loss
-from exan_verify.verdict import Budget
 
 MAX_CLASSES = 12
 """A class has 2^(K-1) - 1 loss vectors."""

@@ -16,10 +16,10 @@ from math import comb
 import flint
 import numpy as np
 
+from exan_verify.core.network import Array
 from exan_verify.decide.residual.quadratic import Quadrics
 from exan_verify.exact.linalg import nullspace
 from exan_verify.exact.modular import PRIME, inverse
-from exan_verify.network import Array
 
 Monomial = tuple[int, ...]
 Point = tuple[int, ...]

@@ -8,18 +8,18 @@ from math import factorial, prod
 
 import numpy as np
 
-from exan_verify.certificate import LabelCase, QuadricArgument
+from exan_verify.core.certificate import LabelCase, QuadricArgument
+from exan_verify.core.network import Array, to_fraction
+from exan_verify.core.verdict import Budget
 from exan_verify.decide.residual.alphabet import multiset_count, multisets
 from exan_verify.decide.residual.candidates import fate
 from exan_verify.decide.residual.macaulay import MAX_COLUMNS, MAX_DEGREE, columns_at, settled_at
 from exan_verify.decide.residual.outcome import Settled
 from exan_verify.decide.residual.points import rational_points
 from exan_verify.decide.residual.quadratic import Quadrics, quadrics
-from exan_verify.decide.residual.rest import Rest
 from exan_verify.decide.residual.second import Second
+from exan_verify.decide.residual.unsettled import Rest
 from exan_verify.exact.linalg import nullspace, rank
-from exan_verify.network import Array, to_fraction
-from exan_verify.verdict import Budget
 
 MAX_MULTISETS = 100_000
 """Label multisets looked at: each costs microseconds when the bias gradient excludes it."""

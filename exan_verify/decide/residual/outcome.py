@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from exan_verify.certificate import CoverArgument, LossVectorArgument, QuadricArgument
+from exan_verify.core.certificate import CoverArgument, LossVectorArgument, QuadricArgument
 from exan_verify.decide.residual.second import Second
 
 

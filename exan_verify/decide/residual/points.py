@@ -14,6 +14,7 @@ from random import Random
 
 import numpy as np
 
+from exan_verify.core.network import Array
 from exan_verify.decide.residual.macaulay import columns_at, null_vectors
 from exan_verify.decide.residual.quadratic import Quadrics
 from exan_verify.exact.linalg import (
@@ -24,7 +25,6 @@ from exan_verify.exact.linalg import (
     rational_roots,
     solve,
 )
-from exan_verify.network import Array
 
 MAX_EXACT_COLUMNS = 56
 """Largest Macaulay matrix whose null space is computed over Q."""

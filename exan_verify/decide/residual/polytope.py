@@ -11,10 +11,10 @@ from fractions import Fraction
 
 import numpy as np
 
-from exan_verify.decide.residual.rest import Rest
+from exan_verify.core.network import Array, to_fraction
+from exan_verify.decide.residual.unsettled import Rest
 from exan_verify.exact.dyadic import guessed
 from exan_verify.exact.linalg import solve
-from exan_verify.network import Array, to_fraction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ from fractions import Fraction
 import flint
 import numpy as np
 
-from exan_verify.network import Array, to_fraction
+from exan_verify.core.network import Array, to_fraction
 
 ONE = Fraction(1)
 ZERO = Fraction(0)

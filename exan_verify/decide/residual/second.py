@@ -7,10 +7,10 @@ from fractions import Fraction
 
 import numpy as np
 
-from exan_verify.certificate import Move, SecondBatch, SparseVector
+from exan_verify.core.certificate import Move, SecondBatch, SparseVector
+from exan_verify.core.facts import Facts
+from exan_verify.core.network import Array, Batch, to_fraction
 from exan_verify.decide.context import Context
-from exan_verify.facts import Facts
-from exan_verify.network import Array, Batch, to_fraction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,15 +8,15 @@ from math import ceil, floor
 
 import numpy as np
 
-from exan_verify.certificate import CoverArgument
+from exan_verify.core.certificate import CoverArgument
+from exan_verify.core.network import Array
+from exan_verify.core.verdict import Budget
 from exan_verify.decide.residual.alphabet import alphabet, multiset_count, multisets
 from exan_verify.decide.residual.balls import Head, Joint, Membership, annihilator
 from exan_verify.decide.residual.branch import Box, Point, cover
 from exan_verify.decide.residual.outcome import Settled
 from exan_verify.decide.residual.polytope import Bounds, bounds, constraints
-from exan_verify.decide.residual.rest import Rest
-from exan_verify.network import Array
-from exan_verify.verdict import Budget
+from exan_verify.decide.residual.unsettled import Rest
 
 MAX_BOXES = 6000
 """Boxes of one argument, over all its trees: about 15 seconds in six dimensions."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from fractions import Fraction
 
-from exan_verify.decide import ask_smt
+from exan_verify.core.network import Gradient
+from exan_verify.core.verdict import Budget, Outcome, Verdict
 from exan_verify.decide.context import Setting
+from exan_verify.decide.solvers import ask_smt
 from exan_verify.decide.tolerance import engine
-from exan_verify.network import Gradient
-from exan_verify.verdict import Budget, Outcome, Verdict
 
 _OURS = ("auto", "exact", "lifting")
 

@@ -8,6 +8,7 @@ from typing import Any
 import flint
 import numpy as np
 
+from exan_verify.core.network import Batch, Labels, Loss
 from exan_verify.decide.tolerance.centre import Centre, basis_floats, fitted, with_ones
 from exan_verify.decide.tolerance.lifted import Block, Spread, block, right_inverse, spread
 from exan_verify.decide.tolerance.problem import NotShownError, Problem
@@ -22,7 +23,6 @@ from exan_verify.exact.balls import (
     upper,
     upper_float,
 )
-from exan_verify.network import Batch, Labels, Loss
 
 _CHUNK = 256
 _SETTLING = 4

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from exan_verify.core.network import Array, Loss, to_fraction
 from exan_verify.decide.tolerance.candidates import candidates
 from exan_verify.decide.tolerance.problem import NotShownError, Problem
 from exan_verify.exact.balls import Floats
-from exan_verify.network import Array, Loss, to_fraction
 
 _STEPS = 5
 """Newton steps at most; two or three reach rounding."""

@@ -9,15 +9,15 @@ from fractions import Fraction
 
 import numpy as np
 
-from exan_verify.certificate import Claim, Question, Tolerance, domain_record, issue
+from exan_verify.core.certificate import Claim, Question, Tolerance, domain_record, issue
+from exan_verify.core.network import Gradient, Labels, to_fraction
+from exan_verify.core.verdict import Attempt, Budget, Engine, Outcome, SampleStatus, Trust, Verdict, Witness
 from exan_verify.decide.context import Setting
 from exan_verify.decide.tolerance.bounds import Shown, show
 from exan_verify.decide.tolerance.centre import find, numerical_rank
 from exan_verify.decide.tolerance.problem import NotShownError, Problem
 from exan_verify.exact.apart import apart
 from exan_verify.exact.balls import working_precision
-from exan_verify.network import Gradient, Labels, to_fraction
-from exan_verify.verdict import Attempt, Budget, Engine, Outcome, SampleStatus, Trust, Verdict, Witness
 
 _MARGIN = 1.015
 """Stated over proved radius, before it is rounded to three digits (by half a percent at most): a checker's

@@ -8,11 +8,11 @@ from functools import cached_property
 
 import numpy as np
 
-from exan_verify.certificate import Parametrisation
+from exan_verify.core.certificate import Parametrisation
+from exan_verify.core.network import Array, Gradient, Loss, ReluNetwork
+from exan_verify.core.verdict import Budget
 from exan_verify.decide.context import Setting
 from exan_verify.exact.balls import BallMatrix, Floats, ball_matrix, constant_interval
-from exan_verify.network import Array, Gradient, Loss, ReluNetwork
-from exan_verify.verdict import Budget
 
 
 class NotShownError(Exception):

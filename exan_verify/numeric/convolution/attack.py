@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from exan_verify.core.network import Loss, Reduction
 from exan_verify.errors import BudgetExhausted, InputError, choice
-from exan_verify.network import Loss, Reduction
+from exan_verify.models.stages import AveragePool, ConvolutionalNetwork, Flatten, MaxPool, Relu
 from exan_verify.numeric.attack import run as run_head
 from exan_verify.numeric.convolution.confirm import (
     expected_rounding,
@@ -27,16 +28,9 @@ from exan_verify.numeric.convolution.gradients import ConvolutionGradient, Split
 from exan_verify.numeric.convolution.inversion import invert_features
 from exan_verify.numeric.convolution.known import Known, at_features
 from exan_verify.numeric.convolution.records import ImageAttack
-from exan_verify.numeric.convolution.stages import (
-    AveragePool,
-    ConvolutionalNetwork,
-    Flatten,
-    MaxPool,
-    Relu,
-)
-from exan_verify.numeric.problem import LayerGradient, as_tensor
-from exan_verify.numeric.records import Attack, Evidence, LastLayer, Unclaimed
-from exan_verify.numeric.single_layer import attack_single_layer
+from exan_verify.numeric.missing.single_layer import attack_single_layer
+from exan_verify.numeric.problem.problem import LayerGradient, as_tensor
+from exan_verify.numeric.problem.records import Attack, Evidence, LastLayer, Unclaimed
 from exan_verify.numeric.waiting import Progress, Telling, awaited, proceed
 
 PICTURE_LIMIT = 1e-3

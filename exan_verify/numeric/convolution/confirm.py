@@ -8,10 +8,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from exan_verify.network import Loss
+from exan_verify.core.network import Loss
+from exan_verify.models.stages import ConvolutionalNetwork
 from exan_verify.numeric.convolution.gradients import ConvolutionGradient
-from exan_verify.numeric.convolution.stages import ConvolutionalNetwork
-from exan_verify.numeric.torch_losses import summed_loss
+from exan_verify.numeric.problem.torch_losses import summed_loss
 
 _PASSES = 4.0
 """Between the rounding of one forward pass and that of another of the same picture."""

@@ -9,19 +9,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from exan_verify.models.stages import ConvolutionalNetwork, Flatten, MaxPool, Relu, Scale, Stage
 from exan_verify.numeric.convolution.gradients import ConvolutionGradient
 from exan_verify.numeric.convolution.known import Known
 from exan_verify.numeric.convolution.records import StageReport
 from exan_verify.numeric.convolution.refit import refit
 from exan_verify.numeric.convolution.spread import Spread
-from exan_verify.numeric.convolution.stages import (
-    ConvolutionalNetwork,
-    Flatten,
-    MaxPool,
-    Relu,
-    Scale,
-    Stage,
-)
 from exan_verify.numeric.convolution.systems import solve_stage
 from exan_verify.numeric.waiting import proceed
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from exan_verify.errors import GradientError, NonFiniteError, raise_problems
-from exan_verify.numeric.convolution.stages import Convolution, ConvolutionalNetwork, HeadGradient
-from exan_verify.numeric.problem import as_tensor
+from exan_verify.models.stages import Convolution, ConvolutionalNetwork, HeadGradient
+from exan_verify.numeric.problem.problem import as_tensor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -19,10 +19,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from exan_verify.numeric.baselines import total_variation
+from exan_verify.bench.baselines import total_variation
+from exan_verify.models.stages import Convolution, ConvolutionalNetwork
 from exan_verify.numeric.convolution.gradients import ConvolutionGradient
 from exan_verify.numeric.convolution.known import Known
-from exan_verify.numeric.convolution.stages import Convolution, ConvolutionalNetwork
 
 _STEP = 0.05
 """Adam's first step, in units of the box; it falls to zero along half a cosine."""

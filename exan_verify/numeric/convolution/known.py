@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from exan_verify.network import Loss
+from exan_verify.core.network import Loss
+from exan_verify.models.stages import ConvolutionalNetwork
 from exan_verify.numeric.convolution.spread import Spread
-from exan_verify.numeric.convolution.stages import ConvolutionalNetwork
-from exan_verify.numeric.torch_losses import summed_loss
+from exan_verify.numeric.problem.torch_losses import summed_loss
 
 _ZERO = 8.0
 """A rectified value below this many error bounds is taken for zero."""

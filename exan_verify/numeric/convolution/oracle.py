@@ -9,13 +9,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from exan_verify.network import Loss
+from exan_verify.core.network import Loss
+from exan_verify.models.stages import ConvolutionalNetwork, Relu
 from exan_verify.numeric.convolution.descend import invert_stage
 from exan_verify.numeric.convolution.known import Known
 from exan_verify.numeric.convolution.records import StageReport
 from exan_verify.numeric.convolution.spread import Spread
-from exan_verify.numeric.convolution.stages import ConvolutionalNetwork, Relu
-from exan_verify.numeric.torch_losses import summed_loss
+from exan_verify.numeric.problem.torch_losses import summed_loss
 
 
 def stage_deficits(

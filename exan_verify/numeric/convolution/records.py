@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from exan_verify.numeric.convolution.known import Known
-from exan_verify.numeric.records import Attack, Evidence
+from exan_verify.numeric.problem.records import Attack, Evidence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

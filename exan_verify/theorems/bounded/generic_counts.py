@@ -15,7 +15,7 @@ from fractions import Fraction
 from itertools import combinations, combinations_with_replacement, permutations, product
 from random import Random
 
-from exan_verify.theorems.macaulay import Monomial, evaluation_rank, macaulay_rank, monomials
+from exan_verify.theorems.support.macaulay import Monomial, evaluation_rank, macaulay_rank, monomials
 
 Polynomial = dict[Monomial, Fraction]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from textwrap import wrap
 from typing import Literal
 
-from exan_verify.smt.solvers import SAT, UNKNOWN, Answer, Strategy, Worker, worker
+from exan_verify.smt.solvers.run import SAT, UNKNOWN, Answer, Strategy, Worker, worker
 
 TACTICS = ("smt", "qfnra-nlsat")
 """z3's tactics, in the order they are tried: neither decides every obligation."""

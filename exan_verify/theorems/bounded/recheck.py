@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from exan_verify.smt.cache import write_text
-from exan_verify.smt.solvers import UNKNOWN, Worker, available, worker
+from exan_verify.smt.solvers.cache import write_text
+from exan_verify.smt.solvers.run import UNKNOWN, Worker, available, worker
 from exan_verify.theorems.bounded import (
     generic_counts,
     second_batches,
@@ -17,9 +17,9 @@ from exan_verify.theorems.bounded import (
     two_samples,
 )
 from exan_verify.theorems.bounded.obligation import Obligation, second_opinion, settled
-from exan_verify.theorems.counterexamples import dead_at_a_point, zero_pre_activation
 from exan_verify.theorems.statements.narrow_first_layer import one_input
 from exan_verify.theorems.statements.s3 import single_point
+from exan_verify.theorems.support.counterexamples import dead_at_a_point, zero_pre_activation
 
 Say = Callable[[str], None]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from exan_verify.smt.decide import pose
 from exan_verify.smt.smtlib import whole_question
-from exan_verify.smt.solvers import UNSAT, worker
+from exan_verify.smt.solvers.run import UNSAT, worker
 from exan_verify.theorems.bounded.obligation import Obligation, settled
 from exan_verify.theorems.statement import Example
 

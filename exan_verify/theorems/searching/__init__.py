@@ -14,9 +14,9 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+from exan_verify.core.network import Batch, ReluNetwork
 from exan_verify.errors import InputError
-from exan_verify.network import Batch, ReluNetwork
-from exan_verify.theorems.claim import Claim
+from exan_verify.theorems.claims.claim import Claim
 from exan_verify.theorems.searching.explore import Limits
 from exan_verify.theorems.searching.found import Counterexample, Records, Stage, nothing_tested
 from exan_verify.theorems.searching.generated import draw_counterexample

@@ -16,10 +16,10 @@ from fractions import Fraction
 from typing import Any
 
 from exan_verify.errors import BudgetExhausted
-from exan_verify.smt.solvers import SAT, UNSAT, Answer, Strategy, Worker
-from exan_verify.smt.terms import Formula, Script, negate
-from exan_verify.theorems.claim import Judged
-from exan_verify.theorems.tracing import Path, all_hold
+from exan_verify.smt.question.terms import Formula, Script, negate
+from exan_verify.smt.solvers.run import SAT, UNSAT, Answer, Strategy, Worker
+from exan_verify.theorems.claims.claim import Judged
+from exan_verify.theorems.claims.tracing import Path, all_hold
 
 Point = Mapping[str, Fraction]
 Program = Callable[[Point, Path], Judged]

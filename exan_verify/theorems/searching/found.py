@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
-from exan_verify.arrays import exact_array
-from exan_verify.network import Batch, ReluNetwork
-from exan_verify.theorems.claim import Claim, Judged, admitted, concluded, unique
+from exan_verify.core.arrays import exact_array
+from exan_verify.core.network import Batch, ReluNetwork
+from exan_verify.core.verdict import Outcome
+from exan_verify.theorems.claims.claim import Claim, Judged, admitted, concluded, unique
+from exan_verify.theorems.claims.situation import Situation
 from exan_verify.theorems.replay import Replay, replay
-from exan_verify.theorems.situation import Situation
 from exan_verify.theorems.statement import Example, Progress
-from exan_verify.verdict import Outcome
 
 __all__ = ["Counterexample", "Progress", "Records", "Stage", "candidate_size", "nothing_tested", "verified"]
 

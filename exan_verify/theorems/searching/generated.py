@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from exan_verify.core.network import Array, Batch, Labels, Loss, ReluNetwork
 from exan_verify.errors import InputError
-from exan_verify.network import Array, Batch, Labels, Loss, ReluNetwork
-from exan_verify.theorems.claim import Claim, Judged
+from exan_verify.theorems.claims.claim import Claim, Judged
 from exan_verify.theorems.searching.tally import Tally
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ from itertools import count, islice, pairwise
 
 import numpy as np
 
+from exan_verify.core.network import Array, Batch, Labels, Loss, ReluNetwork
 from exan_verify.errors import InputError
-from exan_verify.network import Array, Batch, Labels, Loss, ReluNetwork
-from exan_verify.testing.suite import FAMILIES, instance
-from exan_verify.theorems.claim import Claim, Judged
+from exan_verify.instances import FAMILIES, instance
+from exan_verify.theorems.claims.claim import Claim, Judged
 from exan_verify.theorems.searching.found import Records
 from exan_verify.theorems.searching.tally import Tally
 

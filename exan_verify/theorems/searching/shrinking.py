@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from exan_verify.network import Array, Batch, Loss, ReluNetwork, to_fraction
-from exan_verify.theorems.claim import Claim
+from exan_verify.core.network import Array, Batch, Loss, ReluNetwork, to_fraction
+from exan_verify.theorems.claims.claim import Claim
+from exan_verify.theorems.claims.situation import Asked, Situation, rational_array
 from exan_verify.theorems.searching.found import Records, candidate_size
-from exan_verify.theorems.situation import Asked, Situation, rational_array
 
 Find = Callable[[ReluNetwork, Batch, bool], Records | None]
 Late = Callable[[], bool]

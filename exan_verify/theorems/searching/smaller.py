@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from exan_verify.network import Batch, ReluNetwork
-from exan_verify.smt.solvers import Worker
-from exan_verify.theorems.claim import Claim, Judged, unique
+from exan_verify.core.network import Batch, ReluNetwork
+from exan_verify.smt.solvers.run import Worker
+from exan_verify.theorems.claims.claim import Claim, Judged, unique
+from exan_verify.theorems.claims.situation import rational_array
+from exan_verify.theorems.claims.tracing import Path
 from exan_verify.theorems.searching.explore import Exploration, Limits, Point, explore
 from exan_verify.theorems.searching.found import Counterexample, Records, verified
 from exan_verify.theorems.searching.shrinking import shrink
@@ -22,8 +24,6 @@ from exan_verify.theorems.searching.unknowns import (
     run_claim,
     second_labels,
 )
-from exan_verify.theorems.situation import rational_array
-from exan_verify.theorems.tracing import Path
 
 AT_ONCE = 24
 """Questions to a solver about one candidate, per labelling."""

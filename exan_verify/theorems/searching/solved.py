@@ -13,9 +13,10 @@ from itertools import islice, pairwise, product
 
 import numpy as np
 
-from exan_verify.network import Array, ReluNetwork
-from exan_verify.smt.solvers import Worker
-from exan_verify.theorems.claim import Claim, Judged, unique
+from exan_verify.core.network import Array, ReluNetwork
+from exan_verify.smt.solvers.run import Worker
+from exan_verify.theorems.claims.claim import Claim, Judged, unique
+from exan_verify.theorems.claims.tracing import Path
 from exan_verify.theorems.searching.explore import Exploration, Limits, Point, explore
 from exan_verify.theorems.searching.found import Counterexample, verified
 from exan_verify.theorems.searching.unknowns import (
@@ -28,7 +29,6 @@ from exan_verify.theorems.searching.unknowns import (
     run_claim,
 )
 from exan_verify.theorems.statement import Progress
-from exan_verify.theorems.tracing import Path
 
 UNKNOWNS = 14
 """Networks with more parameters are not searched for all weights: the polynomials have degree 3 and more in

@@ -13,13 +13,13 @@ from itertools import combinations_with_replacement, permutations
 
 import numpy as np
 
-from exan_verify.network import Array, Batch, Labels, ReluNetwork, to_fraction
-from exan_verify.smt.question import alphabet_of, labels_array
-from exan_verify.smt.terms import TRUE, Formula, conj, disj, negate
-from exan_verify.theorems.claim import Claim, Judged, admitted, concluded, unique
+from exan_verify.core.network import Array, Batch, Labels, ReluNetwork, to_fraction
+from exan_verify.smt.question.constraints import alphabet_of, labels_array
+from exan_verify.smt.question.terms import TRUE, Formula, conj, disj, negate
+from exan_verify.theorems.claims.claim import Claim, Judged, admitted, concluded, unique
+from exan_verify.theorems.claims.situation import Asked, Situation
+from exan_verify.theorems.claims.tracing import Path, Traced, all_hold, unknown
 from exan_verify.theorems.searching.explore import Point
-from exan_verify.theorems.situation import Asked, Situation
-from exan_verify.theorems.tracing import Path, Traced, all_hold, unknown
 
 Vector = tuple[Fraction, ...]
 NETWORK, FIRST, SECOND, TARGET = "w", "x", "u", "t"

@@ -9,12 +9,12 @@ from typing import Any
 
 import flint
 
+from exan_verify.core.network import Batch, Labels, Loss, ReluNetwork
+from exan_verify.core.verdict import Outcome
 from exan_verify.exact.backprop import forward
 from exan_verify.exact.softmax import loss_vectors_ball
-from exan_verify.network import Batch, Labels, Loss, ReluNetwork
-from exan_verify.theorems.grounds import REFUTES, kernel, measured, written
 from exan_verify.theorems.statement import Check, Example, Progress, Result, Standing, Statement
-from exan_verify.verdict import Outcome
+from exan_verify.theorems.support.shorthands import REFUTES, kernel, measured, written
 
 GUESS = Fraction(2, 3)
 """The share of its feasible maximum that Algorithm B.1 gives to the first entry of g."""

@@ -7,14 +7,26 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from random import Random
 
+from exan_verify.core.network import Batch, Labels, Loss, ReluNetwork
+from exan_verify.core.verdict import Outcome
 from exan_verify.decide.pipeline import certify
 from exan_verify.exact.linalg import rank
 from exan_verify.kernel import check
-from exan_verify.network import Batch, Labels, Loss, ReluNetwork
-from exan_verify.theorems.exclusive_layers import Layered
-from exan_verify.theorems.judged import all_met
-from exan_verify.theorems.label_ties import full_below, labels_not_told, labels_told, lifts_at
-from exan_verify.theorems.laboratory import (
+from exan_verify.theorems.statement import (
+    Check,
+    Direction,
+    Example,
+    Ground,
+    Method,
+    Result,
+    Standing,
+    Statement,
+)
+from exan_verify.theorems.support.example_check import all_met
+from exan_verify.theorems.support.exclusive_layers import Layered
+from exan_verify.theorems.support.instance_check import Law
+from exan_verify.theorems.support.label_ties import full_below, labels_not_told, labels_told, lifts_at
+from exan_verify.theorems.support.laboratory import (
     Pair,
     deltas,
     drawn,
@@ -26,19 +38,7 @@ from exan_verify.theorems.laboratory import (
     same_gradient,
     same_samples,
 )
-from exan_verify.theorems.law import Law
-from exan_verify.theorems.lifted import Layer, random_layer, random_patterns
-from exan_verify.theorems.statement import (
-    Check,
-    Direction,
-    Example,
-    Ground,
-    Method,
-    Result,
-    Standing,
-    Statement,
-)
-from exan_verify.verdict import Outcome
+from exan_verify.theorems.support.layer_equations import Layer, random_layer, random_patterns
 
 SIZES = ((2, 1, 4), (2, 2, 6), (3, 1, 7), (2, 3, 8))
 """(M, K', n)."""

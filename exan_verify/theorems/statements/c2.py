@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from fractions import Fraction
 from random import Random
 
+from exan_verify.core.network import Array
 from exan_verify.exact.backprop import forward
 from exan_verify.exact.linalg import multiply, rank, solve
 from exan_verify.exclusivity import pattern_groups
-from exan_verify.network import Array
-from exan_verify.theorems.grounds import by_instances, coq, measured
-from exan_verify.theorems.laboratory import (
+from exan_verify.theorems.statement import Standing, Statement
+from exan_verify.theorems.support.laboratory import (
     Pair,
     connecting,
     deltas,
@@ -26,7 +26,7 @@ from exan_verify.theorems.laboratory import (
     same_gradient,
     spoiled,
 )
-from exan_verify.theorems.lifted import (
+from exan_verify.theorems.support.layer_equations import (
     Counted,
     Layer,
     claiming_singles,
@@ -34,7 +34,7 @@ from exan_verify.theorems.lifted import (
     one_group_more,
     random_layer,
 )
-from exan_verify.theorems.statement import Standing, Statement
+from exan_verify.theorems.support.shorthands import by_instances, coq, measured
 
 SIZES = (((2, 1), 1, 6), ((2, 1), 2, 8), ((2, 2), 1, 7), ((3,), 1, 4))
 """(group sizes, K', n) for the search over all states."""

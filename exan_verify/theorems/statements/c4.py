@@ -10,13 +10,13 @@ from random import Random
 
 import sympy
 
+from exan_verify.core.network import Array
 from exan_verify.exact.linalg import nullspace
-from exan_verify.network import Array
-from exan_verify.theorems.grounds import NEITHER, REFUTES, by_instances, coq, symbolic
-from exan_verify.theorems.judged import all_met
-from exan_verify.theorems.laboratory import drawn, exact
-from exan_verify.theorems.macaulay import evaluation_rank, macaulay_rank, monomials, value
 from exan_verify.theorems.statement import Exhibit, Result, Standing, Statement
+from exan_verify.theorems.support.example_check import all_met
+from exan_verify.theorems.support.laboratory import drawn, exact
+from exan_verify.theorems.support.macaulay import evaluation_rank, macaulay_rank, monomials, value
+from exan_verify.theorems.support.shorthands import NEITHER, REFUTES, by_instances, coq, symbolic
 
 Point = tuple[Fraction, ...]
 Polynomial = dict[tuple[int, ...], Fraction]

@@ -10,17 +10,25 @@ from random import Random
 
 import numpy as np
 
+from exan_verify.core.network import Array, Batch, Labels, Loss, Reduction, ReluNetwork
+from exan_verify.core.verdict import Outcome
 from exan_verify.decide.context import Context, Setting
-from exan_verify.decide.system import equations, plan
+from exan_verify.decide.lifting.system import equations, plan
 from exan_verify.exact.backprop import forward
 from exan_verify.exact.linalg import rank, rank_mod
-from exan_verify.network import Array, Batch, Labels, Loss, Reduction, ReluNetwork
-from exan_verify.theorems.grounds import NEITHER, REFUTES, by_instances, coq, measured, symbolic, written
-from exan_verify.theorems.judged import all_met, by_example
-from exan_verify.theorems.laboratory import deltas, drawn, exact, integers
-from exan_verify.theorems.lifted import Layer, random_layer, random_patterns
 from exan_verify.theorems.statement import Check, Example, Progress, Result, Standing, Statement
-from exan_verify.verdict import Outcome
+from exan_verify.theorems.support.example_check import all_met, by_example
+from exan_verify.theorems.support.laboratory import deltas, drawn, exact, integers
+from exan_verify.theorems.support.layer_equations import Layer, random_layer, random_patterns
+from exan_verify.theorems.support.shorthands import (
+    NEITHER,
+    REFUTES,
+    by_instances,
+    coq,
+    measured,
+    symbolic,
+    written,
+)
 
 STATED = ((2, 1), (2, 3), (3, 2), (4, 3), (4, 9), (6, 4), (8, 9), (12, 9))
 """(M, K') at which exactly U - M neurons with a stated random table of patterns are shown to suffice."""

@@ -8,11 +8,11 @@ from random import Random
 
 import numpy as np
 
+from exan_verify.core.network import Array, Batch, Gradient, Loss, Reduction, ReluNetwork, to_fraction
 from exan_verify.exact.backprop import gradient
 from exan_verify.exact.linalg import multiply, rank, solve
-from exan_verify.network import Array, Batch, Gradient, Loss, Reduction, ReluNetwork, to_fraction
-from exan_verify.theorems.grounds import by_instances, coq, written
-from exan_verify.theorems.laboratory import (
+from exan_verify.theorems.statement import Standing, Statement
+from exan_verify.theorems.support.laboratory import (
     deltas,
     drawn,
     exact,
@@ -21,7 +21,7 @@ from exan_verify.theorems.laboratory import (
     integers,
     mse_batch,
 )
-from exan_verify.theorems.statement import Standing, Statement
+from exan_verify.theorems.support.shorthands import by_instances, coq, written
 
 WIDTHS = ((3, 4, 5, 2), (2, 5, 4, 4, 3), (4, 3, 6, 2))
 

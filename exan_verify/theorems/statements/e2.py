@@ -8,17 +8,17 @@ from random import Random
 
 import numpy as np
 
+from exan_verify.core.network import Array, Loss, Reduction
 from exan_verify.exact.backprop import forward, gradient, gradient_ball
 from exan_verify.exact.linalg import rank
 from exan_verify.exact.softmax import loss_vectors
 from exan_verify.exclusivity import exclusivity
-from exan_verify.network import Array, Loss, Reduction
-from exan_verify.theorems.counterexamples import parallel_columns, zero_first_row
-from exan_verify.theorems.exclusive_layers import Layered, drawn_layer
-from exan_verify.theorems.grounds import REFUTES, by_instances, coq, kernel, written
-from exan_verify.theorems.judged import by_example
-from exan_verify.theorems.laboratory import drawn, exact
 from exan_verify.theorems.statement import Example, Result, Standing, Statement
+from exan_verify.theorems.support.counterexamples import parallel_columns, zero_first_row
+from exan_verify.theorems.support.example_check import by_example
+from exan_verify.theorems.support.exclusive_layers import Layered, drawn_layer
+from exan_verify.theorems.support.laboratory import drawn, exact
+from exan_verify.theorems.support.shorthands import REFUTES, by_instances, coq, kernel, written
 
 SOURCE = "Algorithm B.1 of arXiv 2010.13356 as described; docs/theory.md section 2, E2"
 

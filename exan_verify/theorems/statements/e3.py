@@ -8,14 +8,14 @@ from random import Random
 
 import numpy as np
 
+from exan_verify.core.network import Array, Loss, Reduction
 from exan_verify.exact.backprop import forward, gradient
 from exan_verify.exact.linalg import rank, solve
 from exan_verify.exact.softmax import loss_vectors
-from exan_verify.network import Array, Loss, Reduction
-from exan_verify.theorems.exclusive_layers import Layered, drawn_layer
-from exan_verify.theorems.grounds import by_instances, coq
-from exan_verify.theorems.laboratory import drawn, exact
 from exan_verify.theorems.statement import Standing, Statement
+from exan_verify.theorems.support.exclusive_layers import Layered, drawn_layer
+from exan_verify.theorems.support.laboratory import drawn, exact
+from exan_verify.theorems.support.shorthands import by_instances, coq
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,12 +9,12 @@ from random import Random
 
 import numpy as np
 
+from exan_verify.core.network import Array, Batch, Loss, Reduction, ReluNetwork
 from exan_verify.exact.backprop import forward, gradient
 from exan_verify.exclusivity import exclusivity
-from exan_verify.network import Array, Batch, Loss, Reduction, ReluNetwork
-from exan_verify.theorems.grounds import by_instances, coq
-from exan_verify.theorems.laboratory import deltas, drawn, exact, integer_network, integers, mse_batch
 from exan_verify.theorems.statement import Standing, Statement
+from exan_verify.theorems.support.laboratory import deltas, drawn, exact, integer_network, integers, mse_batch
+from exan_verify.theorems.support.shorthands import by_instances, coq
 
 SHAPES = ((2, 4, 1), (3, 5, 2), (2, 5, 3, 1))
 

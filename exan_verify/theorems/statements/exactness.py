@@ -10,15 +10,15 @@ from typing import Any
 import flint
 import numpy as np
 
+from exan_verify.core.network import Array, Batch, Labels, Loss, ReluNetwork
 from exan_verify.exact.backprop import forward
 from exan_verify.exact.linalg import rank_mod
 from exan_verify.exact.modular import PRIME, Residues
 from exan_verify.exact.softmax import loss_vectors_ball, loss_vectors_mod
-from exan_verify.network import Array, Batch, Labels, Loss, ReluNetwork
-from exan_verify.theorems.grounds import REFUTES, by_instances, coq, symbolic, written
-from exan_verify.theorems.judged import by_example
-from exan_verify.theorems.laboratory import drawn, integer_network, integers
 from exan_verify.theorems.statement import Example, Result, Standing, Statement
+from exan_verify.theorems.support.example_check import by_example
+from exan_verify.theorems.support.laboratory import drawn, integer_network, integers
+from exan_verify.theorems.support.shorthands import REFUTES, by_instances, coq, symbolic, written
 
 BITS = 400
 """Precision of the balls: minors of size four of numbers down to e^-40."""

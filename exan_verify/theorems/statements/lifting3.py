@@ -7,9 +7,9 @@ from math import comb
 from random import Random
 
 from exan_verify.exact.linalg import rank
-from exan_verify.theorems.grounds import by_instances, coq, measured, written
-from exan_verify.theorems.laboratory import drawn
-from exan_verify.theorems.lifted import (
+from exan_verify.theorems.statement import Standing, Statement
+from exan_verify.theorems.support.laboratory import drawn
+from exan_verify.theorems.support.layer_equations import (
     Counted,
     Layer,
     claiming_singles,
@@ -17,7 +17,7 @@ from exan_verify.theorems.lifted import (
     one_group_more,
     random_layer,
 )
-from exan_verify.theorems.statement import Standing, Statement
+from exan_verify.theorems.support.shorthands import by_instances, coq, measured, written
 
 SIZES = (((1, 1, 1), 1, 5), ((1, 1, 1), 2, 7), ((2, 1, 1), 2, 7), ((2, 1), 2, 5))
 """(group sizes, K', n): too few neurons for degree two, except the last."""

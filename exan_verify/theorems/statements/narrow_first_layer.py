@@ -9,13 +9,14 @@ from random import Random
 
 import numpy as np
 
+from exan_verify.core.network import Batch, Labels, Loss, ReluNetwork
+from exan_verify.core.verdict import Outcome
 from exan_verify.decide.pipeline import certify
 from exan_verify.exact.linalg import nullspace, rank
 from exan_verify.kernel import check
-from exan_verify.network import Batch, Labels, Loss, ReluNetwork
-from exan_verify.theorems.counterexamples import one_logit_shared_neuron, one_shared_neuron
-from exan_verify.theorems.grounds import REFUTES, by_instances, coq, kernel, written
-from exan_verify.theorems.laboratory import (
+from exan_verify.theorems.statement import Example, Standing, Statement
+from exan_verify.theorems.support.counterexamples import one_logit_shared_neuron, one_shared_neuron
+from exan_verify.theorems.support.laboratory import (
     Pair,
     deltas,
     drawn,
@@ -28,9 +29,8 @@ from exan_verify.theorems.laboratory import (
     same_samples,
     spoiled,
 )
-from exan_verify.theorems.secure import solved
-from exan_verify.theorems.statement import Example, Standing, Statement
-from exan_verify.verdict import Outcome
+from exan_verify.theorems.support.p2_checks import solved
+from exan_verify.theorems.support.shorthands import REFUTES, by_instances, coq, kernel, written
 
 SHAPES = (((3, 2, 4, 2), 3), ((2, 1, 4, 1), 2), ((4, 2, 3), 4), ((3, 2, 2, 3, 2), 3))
 """(widths, M) with n_1 < min(d, M)."""

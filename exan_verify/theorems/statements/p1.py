@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from exan_verify.theorems import label_ties, published
-from exan_verify.theorems.counterexamples import (
+from exan_verify.theorems.statement import Check, Standing, Statement
+from exan_verify.theorems.support import label_ties
+from exan_verify.theorems.support import p1_checks as published
+from exan_verify.theorems.support.counterexamples import (
     no_biases,
     published_insecure,
     published_insecure_smallest,
@@ -11,7 +13,8 @@ from exan_verify.theorems.counterexamples import (
     vanishing_delta,
     vanishing_delta_beside_another,
 )
-from exan_verify.theorems.grounds import (
+from exan_verify.theorems.support.example_check import by_example
+from exan_verify.theorems.support.shorthands import (
     NEITHER,
     REFUTES,
     by_instances,
@@ -21,9 +24,7 @@ from exan_verify.theorems.grounds import (
     symbolic,
     written,
 )
-from exan_verify.theorems.judged import by_example
-from exan_verify.theorems.statement import Check, Standing, Statement
-from exan_verify.theorems.two_classes import (
+from exan_verify.theorems.support.two_classes import (
     affinely_independent,
     breaks_two_classes,
     published_two_classes,

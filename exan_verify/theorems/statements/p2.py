@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from exan_verify.network import Labels
-from exan_verify.theorems import secure
-from exan_verify.theorems.counterexamples import (
+from exan_verify.core.network import Labels
+from exan_verify.theorems.statement import Check, Example, Ground, Standing, Statement
+from exan_verify.theorems.support import p2_checks as secure
+from exan_verify.theorems.support.counterexamples import (
     dead_at_a_point,
     exclusive_above,
     exclusive_below,
@@ -20,8 +21,15 @@ from exan_verify.theorems.counterexamples import (
     zero_pre_activation,
     zero_pre_activation_three_neurons,
 )
-from exan_verify.theorems.grounds import NEITHER, REFUTES, by_instances, coq, kernel, solver, written
-from exan_verify.theorems.statement import Check, Example, Ground, Standing, Statement
+from exan_verify.theorems.support.shorthands import (
+    NEITHER,
+    REFUTES,
+    by_instances,
+    coq,
+    kernel,
+    solver,
+    written,
+)
 
 SOURCE = "the security boundary of arXiv 2010.13356 as we read it; docs/theory.md section 4, P2"
 PUBLISHED = (

@@ -7,7 +7,9 @@ from fractions import Fraction
 from random import Random
 
 from exan_verify.exact.linalg import multiply
-from exan_verify.theorems.laboratory import (
+from exan_verify.theorems.statement import Check, Ground, Method, Standing, Statement
+from exan_verify.theorems.support.instance_check import Law
+from exan_verify.theorems.support.laboratory import (
     Pair,
     connecting,
     deltas,
@@ -20,8 +22,6 @@ from exan_verify.theorems.laboratory import (
     region_points,
     spoiled,
 )
-from exan_verify.theorems.law import Law
-from exan_verify.theorems.statement import Check, Ground, Method, Standing, Statement
 
 WIDTHS = ((2, 4, 3), (3, 5, 2), (3, 4, 4, 3))
 

@@ -8,12 +8,12 @@ from random import Random
 
 import numpy as np
 
+from exan_verify.core.network import Array, Batch, Loss, ReluNetwork
 from exan_verify.exact.backprop import forward
 from exan_verify.exact.linalg import multiply, solve
 from exan_verify.exact.softmax import loss_vectors, mse_targets
-from exan_verify.network import Array, Batch, Loss, ReluNetwork
-from exan_verify.theorems.grounds import by_instances, coq
-from exan_verify.theorems.laboratory import (
+from exan_verify.theorems.statement import Standing, Statement
+from exan_verify.theorems.support.laboratory import (
     Pair,
     drawn,
     exact,
@@ -26,7 +26,7 @@ from exan_verify.theorems.laboratory import (
     same_samples,
     spoiled,
 )
-from exan_verify.theorems.statement import Standing, Statement
+from exan_verify.theorems.support.shorthands import by_instances, coq
 
 WIDTHS = ((2, 4, 3), (1, 3, 2), (3, 4, 4, 2))
 

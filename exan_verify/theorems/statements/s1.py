@@ -8,12 +8,13 @@ from random import Random
 
 import numpy as np
 
+from exan_verify.core.network import Array, Batch, Labels, Loss, ReluNetwork
+from exan_verify.core.verdict import Outcome
 from exan_verify.exact.linalg import multiply, nullspace, solve
-from exan_verify.network import Array, Batch, Labels, Loss, ReluNetwork
-from exan_verify.theorems.counterexamples import one_logit_shared_neuron
-from exan_verify.theorems.grounds import NEITHER, REFUTES, by_instances, coq, kernel, written
-from exan_verify.theorems.judged import all_met
-from exan_verify.theorems.laboratory import (
+from exan_verify.theorems.statement import Example, Result, Standing, Statement
+from exan_verify.theorems.support.counterexamples import one_logit_shared_neuron
+from exan_verify.theorems.support.example_check import all_met
+from exan_verify.theorems.support.laboratory import (
     Pair,
     drawn,
     exact,
@@ -28,9 +29,8 @@ from exan_verify.theorems.laboratory import (
     same_samples,
     spoiled,
 )
-from exan_verify.theorems.secure import solved
-from exan_verify.theorems.statement import Example, Result, Standing, Statement
-from exan_verify.verdict import Outcome
+from exan_verify.theorems.support.p2_checks import solved
+from exan_verify.theorems.support.shorthands import NEITHER, REFUTES, by_instances, coq, kernel, written
 
 WIDTHS = ((2, 4, 2), (3, 4, 2), (2, 3, 3, 2), (2, 4, 1))
 

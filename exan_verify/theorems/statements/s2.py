@@ -9,14 +9,15 @@ from random import Random
 
 import numpy as np
 
+from exan_verify.core.network import Array, Batch, Labels, Loss, ReluNetwork
+from exan_verify.core.verdict import Outcome
 from exan_verify.decide.pipeline import certify
 from exan_verify.exact.backprop import forward
 from exan_verify.exact.linalg import nullspace
 from exan_verify.exact.softmax import loss_vectors
 from exan_verify.kernel import check
-from exan_verify.network import Array, Batch, Labels, Loss, ReluNetwork
-from exan_verify.theorems.grounds import by_instances, coq, kernel
-from exan_verify.theorems.laboratory import (
+from exan_verify.theorems.statement import Standing, Statement
+from exan_verify.theorems.support.laboratory import (
     Pair,
     drawn,
     exact,
@@ -29,8 +30,7 @@ from exan_verify.theorems.laboratory import (
     same_samples,
     spoiled,
 )
-from exan_verify.theorems.statement import Standing, Statement
-from exan_verify.verdict import Outcome
+from exan_verify.theorems.support.shorthands import by_instances, coq, kernel
 
 SHAPES = (
     (Loss.MSE, (3, 4, 1), 2),

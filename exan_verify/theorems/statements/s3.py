@@ -8,13 +8,13 @@ from random import Random
 
 import numpy as np
 
+from exan_verify.core.network import Batch, Labels, Loss, ReluNetwork
 from exan_verify.exact.backprop import forward
 from exan_verify.exact.softmax import loss_vectors
-from exan_verify.network import Batch, Labels, Loss, ReluNetwork
 from exan_verify.theorems.bounded.second_batches import none_for
-from exan_verify.theorems.grounds import REFUTES, by_instances, coq, solver, written
-from exan_verify.theorems.judged import all_met
-from exan_verify.theorems.laboratory import (
+from exan_verify.theorems.statement import Example, Result, Standing, Statement
+from exan_verify.theorems.support.example_check import all_met
+from exan_verify.theorems.support.laboratory import (
     Pair,
     drawn,
     exact,
@@ -26,7 +26,7 @@ from exan_verify.theorems.laboratory import (
     same_samples,
     spoiled,
 )
-from exan_verify.theorems.statement import Example, Result, Standing, Statement
+from exan_verify.theorems.support.shorthands import REFUTES, by_instances, coq, solver, written
 
 WIDTHS = (((2, 3, 2), 1), ((3, 3, 1), 1), ((2, 3, 2, 2), 2), ((1, 3, 3, 1), 2))
 """(widths, dead layer)."""

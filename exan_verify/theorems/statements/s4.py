@@ -9,11 +9,11 @@ from random import Random
 
 import numpy as np
 
+from exan_verify.core.network import Array, Batch, Loss, Reduction, ReluNetwork
 from exan_verify.exact.backprop import forward, gradient
 from exan_verify.exact.linalg import multiply, nullspace, rank
-from exan_verify.network import Array, Batch, Loss, Reduction, ReluNetwork
-from exan_verify.theorems.grounds import by_instances, kernel, written
-from exan_verify.theorems.laboratory import (
+from exan_verify.theorems.statement import Standing, Statement
+from exan_verify.theorems.support.laboratory import (
     Pair,
     deltas,
     drawn,
@@ -27,7 +27,7 @@ from exan_verify.theorems.laboratory import (
     same_samples,
     spoiled,
 )
-from exan_verify.theorems.statement import Standing, Statement
+from exan_verify.theorems.support.shorthands import by_instances, kernel, written
 
 SHAPES = (((4, 3, 1), 2), ((5, 3, 2), 3), ((4, 3, 3, 1), 2))
 """(widths, M)."""

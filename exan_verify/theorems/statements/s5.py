@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from random import Random
 
+from exan_verify.core.network import Batch
 from exan_verify.exact.backprop import forward
-from exan_verify.network import Batch
 from exan_verify.theorems.bounded import three_samples, two_samples
 from exan_verify.theorems.bounded.generic_counts import STATED, Case, cases, settled
 from exan_verify.theorems.bounded.obligation import Obligation, emptied, verdict
-from exan_verify.theorems.counterexamples import antisymmetric_head, parallel_logits
-from exan_verify.theorems.grounds import REFUTES, by_instances, kernel, solver, symbolic, written
-from exan_verify.theorems.laboratory import (
+from exan_verify.theorems.statement import Standing, Statement
+from exan_verify.theorems.support.counterexamples import antisymmetric_head, parallel_logits
+from exan_verify.theorems.support.laboratory import (
     Pair,
     drawn,
     exact,
@@ -29,7 +29,7 @@ from exan_verify.theorems.laboratory import (
     same_samples,
     spoiled,
 )
-from exan_verify.theorems.statement import Standing, Statement
+from exan_verify.theorems.support.shorthands import REFUTES, by_instances, kernel, solver, symbolic, written
 
 
 @dataclass(frozen=True, kw_only=True)

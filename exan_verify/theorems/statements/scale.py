@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from random import Random
 
+from exan_verify.core.network import Batch, Labels, Loss, ReluNetwork, to_fraction
+from exan_verify.core.verdict import Outcome
 from exan_verify.decide.pipeline import certify
 from exan_verify.exact.backprop import forward
 from exan_verify.kernel import check
-from exan_verify.network import Batch, Labels, Loss, ReluNetwork, to_fraction
 from exan_verify.theorems.bounded import twins
-from exan_verify.theorems.grounds import by_instances, kernel, symbolic, written
-from exan_verify.theorems.laboratory import (
+from exan_verify.theorems.statement import Check, Example, Progress, Result, Standing, Statement
+from exan_verify.theorems.support.laboratory import (
     Pair,
     drawn,
     exact,
@@ -25,8 +26,7 @@ from exan_verify.theorems.laboratory import (
     same_samples,
     spoiled,
 )
-from exan_verify.theorems.statement import Check, Example, Progress, Result, Standing, Statement
-from exan_verify.verdict import Outcome
+from exan_verify.theorems.support.shorthands import by_instances, kernel, symbolic, written
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,141 @@
+"""``attack``: rebuild a batch from a gradient in floating point, for any supported model.
+
+The work is done in :mod:`exan_verify.numeric`, which shares nothing with the exact engines: agreement between
+the two means something.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from exan_verify.core.network import MOST_SAMPLES, Gradient, Labels, Loss, Reduction, ReluNetwork
+from exan_verify.errors import InputError, choice, fitting_into_memory, flag, short, whole
+from exan_verify.gradients import received
+from exan_verify.models.chain import to_network, unwrap
+
+if TYPE_CHECKING:
+    from exan_verify.numeric.problem.records import Attack
+
+
+@fitting_into_memory("the attack")
+def attack(
+    model: Any,
+    gradient: Mapping[str, Any] | Sequence[Any] | Gradient,
+    *,
+    loss: str = "cross_entropy",
+    reduction: str = "mean",
+    labels: str = "one_hot",
+    batch_size: int | None = None,
+    method: str = "auto",
+    repairs: bool = True,
+    partial: bool = False,
+    device: str | None = None,
+    seed: int = 0,
+    input_shape: Sequence[int] | None = None,
+    picture_iterations: int = 200,
+    budget: float | None = None,
+    progress: Callable[[str, float], None] | None = None,
+) -> Attack:
+    """Rebuild the samples behind ``gradient``: the inputs and labels that it stands behind, and no others.
+
+    ``model``: a ``torch.nn.Module`` of Linear and ReLU layers, one with convolutions below a fully connected
+    head, or a ReluNetwork. ``gradient``: one tensor per parameter, by name or in a list in the order of
+    ``parameters()``; wrappers, their prefixes, buffers, sparse tensors and None (a missing tensor) are
+    dealt with, and the result's ``notes`` say how (:mod:`exan_verify.gradients`). ``labels``: ``one_hot``,
+    the loss's own kind (for bce 0/1 vectors), or ``real`` for targets of mse and bce that are any numbers,
+    which are claimed only for a given batch size. ``batch_size``: how many samples were averaged,
+    default the rank found. ``method``: ``lift`` (no exclusive neurons needed), ``peel`` (one
+    exclusive neuron after the other), ``peel+lift`` (what peeling leaves is lifted), ``assign`` (a search
+    for large batches), ``sample`` (drawn rows, after Dimitrov et al. 2024), ``published`` (Pan et
+    al. 2022; ``repairs=False`` takes it to the letter), or ``auto``: lift, assign, lifting of degree three,
+    peel and lift, until the batch is whole. ``partial``: tensors may be missing from ``gradient`` (only some
+    layers are known); without it a missing one is an error. ``device``: a torch device, default the CPU.
+    ``budget``: a limit in seconds. What was confirmed until then is returned, ``unfinished``, and where that
+    is nothing, ``BudgetExhausted`` (:mod:`exan_verify.errors`) is raised. ``progress`` is told (what, share
+    done), a few times a second; what it raises ends the attack, ``BudgetExhausted`` as a budget does. A
+    factorisation that is under way then runs to its end on a thread of its own, for which the interpreter
+    waits before it exits, and its result is dropped.
+
+    The result has ``x`` (M', d) and ``y`` (M',) of the samples found, ``status`` per sample (how it was
+    found, its error bound), ``gradient_residual`` and ``complete``; where nothing is found, ``hint`` says
+    which other loss, reduction or batch size the gradient fits; with ``partial``, ``missing`` names what was
+    not given, and ``hidden`` has the features of a hidden layer where the gradients of the layers before
+    it are missing. Floating point finds samples; it proves nothing about others: see ``certify`` for that.
+
+    With convolutions the result is an ``ImageAttack``: besides pictures in ``x`` (M', C, H, W) it has the
+    ``features`` that the head was given, per sample with bounds, what every stage leaves open, and
+    ``estimates`` of pictures that are not determined (``picture_iterations`` of an optimisation; 0: none).
+    ``input_shape`` (C, H, W) is needed where the head fits several picture sizes.
+
+    Raises :class:`InputError` or a subclass naming what cannot be used.
+    """
+    if not isinstance(method, str):
+        raise InputError(f"method={short(method)} cannot be used; give its name, or 'auto'")
+    if progress is not None and not callable(progress):
+        raise InputError(f"progress={short(progress)} cannot be used; give a function of (what, share done)")
+    from exan_verify.numeric.waiting import Telling, limited
+
+    tell = Telling(limited(progress, budget))
+    check_device(device)
+    options: dict[str, Any] = {
+        "loss": choice(Loss, loss, "loss"),
+        "reduction": choice(Reduction, reduction, "reduction"),
+        "labels": choice(Labels, labels, "labels"),
+        "batch_size": None if batch_size is None else whole(batch_size, "batch_size", most=MOST_SAMPLES),
+        "method": method,
+        "repairs": flag(repairs, "repairs"),
+        "partial": flag(partial, "partial"),
+        "device": device,
+        "seed": whole(seed, "seed", least=0),
+        "progress": tell,
+    }
+    iterations = whole(picture_iterations, "picture_iterations", least=0)
+    tell("reading the model", 0.0)
+    # on this thread: torch's tracing changes modules for as long as it lasts
+    model, notes = unwrapped(model)
+    if with_convolutions(model):
+        from exan_verify.models.graph import to_convolutional
+        from exan_verify.numeric.convolution.attack import run as attack_pictures
+
+        pictures = to_convolutional(model, input_shape)
+        given = received(gradient, model)
+        found: Attack = attack_pictures(pictures, given.tensors, iterations=iterations, **options)
+    else:
+        from exan_verify.numeric.attack import run
+
+        network = to_network(model)
+        # a list is in the order of the module's parameters, which need not be that of its forward pass
+        given = received(gradient, model)
+        notes += network.notes
+        found = run(network, given.tensors, **options)
+    return replace(found, notes=(*notes, *given.notes))
+
+
+def unwrapped(model: Any) -> tuple[Any, tuple[str, ...]]:
+    """``model`` without wrappers, and what was taken off; a ReluNetwork as it is."""
+    return (model, ()) if isinstance(model, ReluNetwork) else unwrap(model)
+
+
+def with_convolutions(model: Any) -> bool:
+    """Whether ``model`` is attacked layer by layer below a fully connected head."""
+    if isinstance(model, ReluNetwork):
+        return False
+    from exan_verify.models.graph import is_convolutional
+
+    return is_convolutional(model)
+
+
+def check_device(device: str | None) -> None:
+    """Raise :class:`InputError` where torch has no such device."""
+    import torch
+
+    try:
+        empty = torch.empty(0, device=device)
+    # a torch built without that kind of device asserts; a missing or misspelt one is a RuntimeError
+    except (RuntimeError, AssertionError, TypeError, ValueError) as error:
+        first_line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"device={short(device)} cannot be used ({first_line}); use 'cpu'") from None
+    if empty.is_meta:
+        raise InputError(f"device={short(device)} holds no numbers; use 'cpu'")

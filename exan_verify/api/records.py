@@ -1,0 +1,92 @@
+"""Verdicts, audits and attacks as JSON-able dicts, keys as the attributes; one object with a schema each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from exan_verify.core.network import Array, Batch, to_fraction
+from exan_verify.core.verdict import Verdict, Witness
+from exan_verify.exclusivity import ExclusivityState
+
+
+def verdict_record(verdict: Verdict) -> dict[str, Any]:
+    """The verdict's attributes; batches as exact rationals in text."""
+    return {
+        "outcome": verdict.outcome,
+        "meaning": verdict.meaning,
+        "samples": list(verdict.samples),
+        "determined": verdict.determined,
+        "reason": verdict.reason,
+        "batch_size": verdict.batch_size,
+        "engine": verdict.engine,
+        "layer": verdict.layer,
+        "trust": verdict.trust,
+        "certified": list(verdict.certified),
+        "batch": None if verdict.batch is None else batch_record(verdict.batch),
+        "witness": None if verdict.witness is None else _witness_record(verdict.witness),
+        "certificate": verdict.certificate,
+        "notes": list(verdict.notes),
+        "attempts": [msgspec.to_builtins(attempt) for attempt in verdict.attempts],
+    }
+
+
+def exclusivity_record(state: ExclusivityState) -> dict[str, Any]:
+    """The exclusivity state's attributes."""
+    record: dict[str, Any] = msgspec.to_builtins(state)
+    return record
+
+
+def batch_record(batch: Batch) -> dict[str, Any]:
+    """Inputs and labels; numbers as ``"num/den"`` strings, classes as integers."""
+    classes = batch.labels.ndim == 1
+    return {
+        "x": rationals(batch.inputs),
+        "y": [int(v) for v in batch.labels] if classes else rationals(batch.labels),
+    }
+
+
+def rationals(array: Array) -> Any:
+    """Nested lists of ``"num/den"`` strings."""
+    if array.ndim == 0:
+        return str(to_fraction(array.item()))
+    return [rationals(np.asarray(row)) for row in array]
+
+
+def encode(record: Mapping[str, Any]) -> bytes:
+    """One JSON object; numbers that JSON lacks (NaN, infinities) become null."""
+    return msgspec.json.encode(record, enc_hook=_plain)
+
+
+def pretty(record: Mapping[str, Any]) -> bytes:
+    """The same, indented for people, with a final newline."""
+    return msgspec.json.format(encode(record), indent=2) + b"\n"
+
+
+def finite(values: Sequence[float]) -> list[float | None]:
+    """Floats for JSON and tables: None where a value is not finite."""
+    return [value if math.isfinite(value) else None for value in map(float, values)]
+
+
+def _witness_record(witness: Witness) -> dict[str, Any]:
+    return {
+        "batch": None if witness.batch is None else batch_record(witness.batch),
+        "dimension": witness.dimension,
+        "generators": witness.generators,
+        "radius": witness.radius,
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Fraction):
+        return str(value)
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return rationals(value)
+    raise TypeError(f"no JSON form for {type(value).__name__}")

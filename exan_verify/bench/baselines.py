@@ -1,0 +1,264 @@
+"""Published attacks by optimisation, for comparison: own implementations after the papers.
+
+- :func:`inverting_gradients`: Geiping, Bauermeister, Droege, Moeller, *Inverting Gradients*, NeurIPS 2020
+  (arXiv 2003.14053): cosine distance of gradients plus total variation, Adam on the signs, box constraint,
+  24,000 steps of 0.1 that falls tenfold after 3/8, 5/8 and 7/8 of them. The labels are given to it, as there.
+- :func:`dlg`: Zhu, Liu, Han, *Deep Leakage from Gradients*, NeurIPS 2019 (arXiv 1906.08935): squared distance
+  of gradients, L-BFGS with step 1 over pictures and soft labels, 300 steps.
+
+Neither claims anything about what it returns. Both take any model that autograd can differentiate twice.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from exan_verify.core.network import Loss, Reduction
+from exan_verify.errors import InputError
+from exan_verify.numeric.problem.problem import as_tensor
+from exan_verify.numeric.problem.torch_losses import summed_loss
+
+PUBLISHED_ITERATIONS = 24_000
+"""Steps of Inverting Gradients in the paper."""
+
+_DECAY = (3 / 8, 5 / 8, 7 / 8)
+_STEP = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Baseline:
+    """``x`` (M, *shape) and ``y``, classes (M,) or targets (M, K); its last distance of gradients, steps over
+    all restarts, and seconds."""
+
+    x: Tensor
+    y: Tensor
+    distance: float
+    iterations: int
+    seconds: float
+
+
+def inverting_gradients(
+    model: nn.Module,
+    gradient: Mapping[str, Any],
+    *,
+    labels: Tensor,
+    shape: tuple[int, ...],
+    loss: str = "cross_entropy",
+    reduction: str = "mean",
+    iterations: int = PUBLISHED_ITERATIONS,
+    restarts: int = 1,
+    seconds: float | None = None,
+    tv: float = 1e-4,
+    box: tuple[float, float] | None = (0.0, 1.0),
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+) -> Baseline:
+    """Inverting Gradients for a batch with the given ``labels`` and inputs of ``shape``.
+
+    ``seconds``: wall-clock limit for all restarts together; the step's decay is stretched over it.
+    ``tv``: weight of the total variation, which acts on pictures (C, H, W) only. ``box``: where inputs lie.
+
+    Raises :class:`InputError` for values that cannot be used.
+    """
+    _load_optimisers()
+    matching = _Matching(model, gradient, loss, reduction, len(labels), dtype)
+    _check_positive(iterations=iterations, restarts=restarts)
+    start = time.perf_counter()
+    generator = torch.Generator().manual_seed(seed)
+    best: tuple[float, Tensor] | None = None
+    steps = 0
+    for trial in range(restarts):
+        x = torch.randn((len(labels), *shape), generator=generator).to(matching.like)
+        clock = _Clock(iterations, None if seconds is None else seconds / restarts)
+        steps += _signed_adam(matching, x.requires_grad_(True), labels, clock, tv, box)
+        distance = float(matching.cosine(x, labels).detach())
+        if best is None or distance < best[0]:
+            best = distance, x.detach()
+        if seconds is not None and time.perf_counter() - start > seconds * (trial + 1.5) / restarts:
+            break
+    assert best is not None
+    return Baseline(
+        x=best[1],
+        y=labels,
+        distance=best[0],
+        iterations=steps,
+        seconds=time.perf_counter() - start,
+    )
+
+
+def dlg(
+    model: nn.Module,
+    gradient: Mapping[str, Any],
+    *,
+    samples: int,
+    shape: tuple[int, ...],
+    classes: int,
+    loss: str = "cross_entropy",
+    reduction: str = "mean",
+    iterations: int = 300,
+    restarts: int = 1,
+    seconds: float | None = None,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+) -> Baseline:
+    """Deep Leakage from Gradients: inputs and labels together.
+
+    For cross_entropy the labels are soft (a softmax of free logits) and reported as classes; for mse and bce
+    free targets. Hinge has no soft labels and is refused.
+
+    Raises :class:`InputError` for values that cannot be used.
+    """
+    if loss == Loss.HINGE:
+        raise InputError("loss='hinge' has no soft labels for DLG to optimise; use inverting_gradients")
+    _load_optimisers()
+    _check_positive(samples=samples, classes=classes, iterations=iterations, restarts=restarts)
+    matching = _Matching(model, gradient, loss, reduction, samples, dtype)
+    start = time.perf_counter()
+    generator = torch.Generator().manual_seed(seed)
+    best: tuple[float, Tensor, Tensor] | None = None
+    steps = 0
+    for _ in range(restarts):
+        x = torch.randn((samples, *shape), generator=generator).to(matching.like).requires_grad_(True)
+        y = torch.randn((samples, classes), generator=generator).to(matching.like).requires_grad_(True)
+        clock = _Clock(iterations, None if seconds is None else seconds / restarts)
+        distance, done = _lbfgs(matching, x, y, clock)
+        steps += done
+        if best is None or not distance >= best[0]:
+            best = distance, x.detach(), y.detach()
+    assert best is not None
+    classes_of = matching.loss is Loss.CROSS_ENTROPY
+    return Baseline(
+        x=best[1],
+        y=best[2].argmax(dim=1) if classes_of else best[2],
+        distance=best[0],
+        iterations=steps,
+        seconds=time.perf_counter() - start,
+    )
+
+
+def _load_optimisers() -> None:
+    """With its first optimiser torch loads a compiler, for seconds; that must not count as optimising."""
+    torch.optim.Adam([torch.zeros(1, requires_grad=True)])
+
+
+class _Clock:
+    """Steps by number or by time, whichever ends first."""
+
+    def __init__(self, iterations: int, seconds: float | None) -> None:
+        self._iterations, self._seconds = iterations, seconds
+        self._start = time.perf_counter()
+        self.done = 0
+
+    @property
+    def share(self) -> float:
+        spent = 0.0 if self._seconds is None else (time.perf_counter() - self._start) / self._seconds
+        return max(self.done / self._iterations, spent)
+
+
+class _Matching:
+    """The gradient of candidates beside the given one."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        gradient: Mapping[str, Any],
+        loss: str,
+        reduction: str,
+        samples: int,
+        dtype: torch.dtype,
+    ) -> None:
+        self.loss, self._reduction, self._samples = Loss(loss), Reduction(reduction), samples
+        self._model = model
+        named = {name: p for name, p in model.named_parameters() if name in gradient}
+        if not named:
+            raise InputError(
+                "the gradient has no tensor of this model; name tensors as named_parameters() does"
+            )
+        self._parameters = {n: p.detach().to(dtype).requires_grad_(True) for n, p in named.items()}
+        self._buffers = {n: b.to(dtype) if b.is_floating_point() else b for n, b in model.named_buffers()}
+        self.like = next(iter(self._parameters.values())).detach()
+        self._target = [as_tensor(gradient[n], n).to(self.like) for n in self._parameters]
+        self._norm = torch.stack([g.square().sum() for g in self._target]).sum().sqrt()
+
+    def _gradient(self, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        state = {**self._parameters, **self._buffers}
+        logits = torch.func.functional_call(self._model, state, (x,))
+        divisor = self.loss.divisor(self._reduction, self._samples, logits.shape[1])
+        total = summed_loss(self.loss, logits, y) / divisor
+        return torch.autograd.grad(total, list(self._parameters.values()), create_graph=True)
+
+    def cosine(self, x: Tensor, labels: Tensor) -> Tensor:
+        """1 - cosine of the two gradients, all tensors taken as one vector."""
+        found = self._gradient(x, labels)
+        dot = torch.stack([(a * b).sum() for a, b in zip(found, self._target, strict=True)]).sum()
+        norm = torch.stack([a.square().sum() for a in found]).sum().sqrt()
+        distance: Tensor = 1 - dot / (norm * self._norm).clamp(min=1e-30)
+        return distance
+
+    def squared(self, x: Tensor, soft: Tensor) -> Tensor:
+        """Squared distance, with ``soft`` labels."""
+        y = soft.softmax(dim=1) if self.loss is Loss.CROSS_ENTROPY else soft
+        found = self._gradient(x, y)
+        return torch.stack([(a - b).square().sum() for a, b in zip(found, self._target, strict=True)]).sum()
+
+
+def _signed_adam(
+    matching: _Matching,
+    x: Tensor,
+    labels: Tensor,
+    clock: _Clock,
+    tv: float,
+    box: tuple[float, float] | None,
+) -> int:
+    optimiser = torch.optim.Adam([x], lr=_STEP)
+    while (share := clock.share) < 1:
+        optimiser.param_groups[0]["lr"] = _STEP * 0.1 ** sum(share >= bound for bound in _DECAY)
+        cost = matching.cosine(x, labels) + tv * total_variation(x)
+        (slope,) = torch.autograd.grad(cost, x)
+        x.grad = slope.sign()
+        optimiser.step()
+        if box is not None:
+            with torch.no_grad():
+                x.clamp_(*box)
+        clock.done += 1
+    return clock.done
+
+
+def _lbfgs(matching: _Matching, x: Tensor, y: Tensor, clock: _Clock) -> tuple[float, int]:
+    optimiser = torch.optim.LBFGS([x, y], lr=1.0)
+    latest = float("inf")
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        cost = matching.squared(x, y)
+        x.grad, y.grad = torch.autograd.grad(cost, (x, y))
+        return cost
+
+    step: Callable[[Callable[[], Tensor]], Any] = optimiser.step
+    while clock.share < 1:
+        latest = float(step(closure).detach())
+        clock.done += 1
+        if not latest < float("inf"):
+            break
+    return latest, clock.done
+
+
+def total_variation(x: Tensor) -> Tensor:
+    """Anisotropic total variation per pixel of pictures (M, C, H, W); zero for other inputs."""
+    if x.dim() != 4:
+        return x.new_zeros(())
+    vertical = (x[:, :, 1:] - x[:, :, :-1]).abs().mean() if x.shape[2] > 1 else x.new_zeros(())
+    horizontal = (x[..., 1:] - x[..., :-1]).abs().mean() if x.shape[3] > 1 else x.new_zeros(())
+    return vertical + horizontal
+
+
+def _check_positive(**numbers: int) -> None:
+    for name, value in numbers.items():
+        if isinstance(value, bool) or value < 1:
+            raise InputError(f"{name}={value!r} is not a positive integer; give at least 1")

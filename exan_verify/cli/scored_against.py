@@ -1,0 +1,75 @@
+"""The batch that ``exan attack`` is scored against: read, and held against the model, before the attack."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from exan_verify.core.network import Array
+from exan_verify.errors import ShapeError
+
+if TYPE_CHECKING:
+    from exan_verify.numeric.problem.metrics import Score
+    from exan_verify.numeric.problem.records import Attack
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Truth:
+    """The true batch: its file, inputs (M, ...) and labels (M,) or (M, K)."""
+
+    path: str
+    x: Array
+    y: Array
+
+    def check_drawable(self) -> None:
+        """Raise :class:`ShapeError` naming the file when it holds no pictures that a sheet can show."""
+        from exan_verify.api.files import about
+        from exan_verify.report.sheets import require_pictures
+
+        with about(self.path):
+            require_pictures(self.x.shape)
+
+    def check_fits(self, model: Any, input_shape: tuple[int, ...] | None) -> None:
+        """Raise :class:`ShapeError` naming the file when samples or labels are not the model's."""
+        features, classes = _sizes(model, input_shape)
+        given = math.prod(self.x.shape[1:])
+        if given != features:
+            raise ShapeError(
+                f"{self.path}: x has {given} features per sample, the model takes {features}; pass its batch"
+            )
+        if self.y.ndim > 1 and self.y.shape[1:] != (classes,):
+            raise ShapeError(
+                f"{self.path}: y has shape {self.y.shape}; give classes ({len(self.y)},), or targets "
+                f"({len(self.y)}, {classes}) for the model's {classes} outputs"
+            )
+
+    def score(self, found: Attack) -> Score:
+        """The samples found against the true ones."""
+        from exan_verify.api.files import ABOUT_DATA, about
+        from exan_verify.report.attack_own_batch import scores
+
+        with about(self.path, *ABOUT_DATA):
+            return scores(found.x, found.y, self.x, self.y)
+
+
+def load_truth(path: str) -> Truth:
+    """The batch in a file; raises what :func:`exan_verify.api.files.load_batch` raises."""
+    from exan_verify.api.files import load_batch
+
+    x, y = load_batch(path)
+    return Truth(path=path, x=x, y=y)
+
+
+def _sizes(model: Any, input_shape: tuple[int, ...] | None) -> tuple[int, int]:
+    """How many numbers a sample has, and how many outputs the model."""
+    from exan_verify.api.attack import with_convolutions
+    from exan_verify.models.chain import to_network
+
+    if with_convolutions(model):
+        from exan_verify.models.graph import to_convolutional
+
+        network = to_convolutional(model, input_shape)
+        return math.prod(network.input_shape), network.head.classes
+    widths = to_network(model).widths
+    return widths[0], widths[-1]

@@ -1,0 +1,454 @@
+"""Immutable exact records: :class:`ReluNetwork`, :class:`Batch`, :class:`Gradient` and the losses.
+
+Setting and notation: docs/theory.md section 1. Every stored number is an exact real number. Arrays of a
+floating dtype stand for the dyadic rationals they hold; arrays of dtype ``object`` hold
+:class:`fractions.Fraction`. Arrays are read-only; equality and digests go by value, not by dtype.
+Constructors validate once; inside the package nothing is checked again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from fractions import Fraction
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from exan_verify.core.arrays import (
+    Array,
+    digest_arrays,
+    exact_array,
+    freeze,
+    is_rational,
+    memory_available,
+    to_fraction,
+)
+from exan_verify.errors import (
+    GradientError,
+    InputError,
+    LabelError,
+    MemoryLimitError,
+    ShapeError,
+    raise_problems,
+    short,
+)
+
+__all__ = [
+    "MOST_SAMPLES",
+    "Array",
+    "Batch",
+    "Gradient",
+    "Labels",
+    "Linear",
+    "Loss",
+    "Reduction",
+    "ReluNetwork",
+    "exact_array",
+    "to_fraction",
+]
+
+
+_BYTES_PER_VALUE = 160
+"""Of the exact forward pass, per sample and neuron: measured, 1000 to 4000 float32 samples of 784-512-10."""
+
+MOST_SAMPLES = 1 << 24
+"""A batch size beyond which nothing is asked: more samples than any layer has neurons."""
+
+
+class Loss(StrEnum):
+    """Loss functions, named as in ``torch.nn.functional`` (docs/theory.md section 1)."""
+
+    CROSS_ENTROPY = "cross_entropy"
+    BCE = "bce"
+    MSE = "mse"
+    HINGE = "hinge"
+
+    @property
+    def rational(self) -> bool:
+        """Whether the loss vector is a rational function of rational logits."""
+        return self in (Loss.MSE, Loss.HINGE)
+
+    def divisor(self, reduction: Reduction, samples: int, classes: int) -> int:
+        """What the sum over samples is divided by, as torch does for this loss and ``reduction``."""
+        if reduction is Reduction.SUM:
+            return 1
+        return samples * classes if self in (Loss.MSE, Loss.BCE) else samples
+
+
+class Reduction(StrEnum):
+    """How torch reduces the loss over the batch."""
+
+    MEAN = "mean"
+    SUM = "sum"
+
+
+class Labels(StrEnum):
+    """Which labels the question admits (docs/theory.md section 1).
+
+    ``one_hot``: unknown labels of the loss's kind (a class; for bce a 0/1 vector; for mse a one-hot target,
+    and 0 or 1 when there is a single logit). ``known``: the batch's own labels in unknown order.
+    ``real``: arbitrary real targets (mse only).
+    """
+
+    ONE_HOT = "one_hot"
+    KNOWN = "known"
+    REAL = "real"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Linear:
+    """One affine layer ``z = weight h + bias``; ``weight`` (n_out, n_in), ``bias`` (n_out,) or None."""
+
+    weight: Array
+    bias: Array | None
+    name: str
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(n_out, n_in)``."""
+        return self.weight.shape[0], self.weight.shape[1]
+
+    def parameters(self) -> Iterator[tuple[str, Array]]:
+        """Yield ``(name, array)`` for weight and bias, under torch's names."""
+        prefix = f"{self.name}." if self.name else ""
+        yield f"{prefix}weight", self.weight
+        if self.bias is not None:
+            yield f"{prefix}bias", self.bias
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ReluNetwork:
+    """A fully connected ReLU network with exact parameters: affine layers with ReLU between them.
+
+    ``layers`` are :class:`Linear` records, first to last; either all have biases or none has. ``notes``: what
+    was assumed or undone on the way from a user's model or file, a line each; they are no part of its value.
+
+    Raises :class:`ShapeError`, :class:`NonFiniteError` or :class:`InputError` naming the parameter.
+    """
+
+    layers: tuple[Linear, ...]
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.layers:
+            raise InputError("the network has no layers; give at least one Linear layer")
+        cleaned, problems = [], []
+        for k, layer in enumerate(self.layers):
+            try:
+                cleaned.append(_clean_linear(layer))
+            except InputError as error:
+                problems.append(str(error))
+                continue
+            if k and len(cleaned) == k + 1 and layer.shape[1] != cleaned[k - 1].shape[0]:
+                problems.append(
+                    f"layer {layer.name!r} takes {layer.shape[1]} inputs but layer "
+                    f"{cleaned[k - 1].name!r} gives {cleaned[k - 1].shape[0]}; make the widths agree"
+                )
+        raise_problems(ShapeError, problems)
+        with_bias = [layer.name for layer in cleaned if layer.bias is not None]
+        if 0 < len(with_bias) < len(cleaned):
+            missing = [layer.name for layer in cleaned if layer.bias is None]
+            raise InputError(
+                f"layers {missing} have no bias while {with_bias} do; "
+                "add zero biases that are trained, or drop all biases"
+            )
+        if len({layer.name for layer in cleaned}) != len(cleaned):
+            raise InputError("two layers have the same name; parameters must have distinct names")
+        object.__setattr__(self, "layers", tuple(cleaned))
+
+    @classmethod
+    def from_arrays(
+        cls,
+        weights: Sequence[Any],
+        biases: Sequence[Any] | None = None,
+        *,
+        names: Sequence[str] | None = None,
+    ) -> ReluNetwork:
+        """Build a network from nested sequences or arrays of ints, floats or Fractions.
+
+        ``weights[k]`` (n_{k+1}, n_k); ``biases[k]`` (n_{k+1},), or ``biases=None`` for none. Default names
+        are those of ``torch.nn.Sequential``: "0", "2", "4", ...
+        """
+        given = names if names is not None else [str(2 * k) for k in range(len(weights))]
+        bias_list: Sequence[Any] = biases if biases is not None else [None] * len(weights)
+        if len(bias_list) != len(weights) or len(given) != len(weights):
+            raise InputError("weights, biases and names must have the same length")
+        return cls(
+            layers=tuple(
+                Linear(
+                    weight=exact_array(w, f"{n}.weight"),
+                    bias=None if b is None else exact_array(b, f"{n}.bias"),
+                    name=n,
+                )
+                for w, b, n in zip(weights, bias_list, given, strict=True)
+            )
+        )
+
+    @property
+    def depth(self) -> int:
+        """L, the number of affine layers."""
+        return len(self.layers)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """``(n_0, ..., n_L)``: input dimension, hidden widths, number of logits."""
+        return (self.layers[0].shape[1], *(layer.shape[0] for layer in self.layers))
+
+    @property
+    def classes(self) -> int:
+        """K, the number of logits."""
+        return self.widths[-1]
+
+    @property
+    def has_bias(self) -> bool:
+        """Whether the layers have biases (all or none have)."""
+        return self.layers[0].bias is not None
+
+    def parameters(self) -> Iterator[tuple[str, Array]]:
+        """Yield ``(name, array)`` for every parameter, first layer first."""
+        for layer in self.layers:
+            yield from layer.parameters()
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over the shapes and exact values of the parameters (names do not enter)."""
+        return digest_arrays("relu-network", (array for _, array in self.parameters()))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ReluNetwork) and self.digest == other.digest
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def __repr__(self) -> str:
+        return f"ReluNetwork({'-'.join(map(str, self.widths))}{'' if self.has_bias else ', no biases'})"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Batch:
+    """M samples with exact inputs and labels.
+
+    ``inputs`` (M, d); ``labels``: integer classes (M,) for cross_entropy and hinge, target vectors (M, K)
+    for mse and bce. Use :meth:`of` to build one from what a user has; it checks the labels.
+    """
+
+    inputs: Array
+    labels: Array
+
+    @classmethod
+    def of(cls, x: Any, y: Any, *, network: ReluNetwork, loss: Loss, labels: Labels) -> Batch:
+        """Validate ``x`` (M, d) or (M, ...) with d features, and ``y``, for a network, loss and label set.
+
+        Classes (M,) are turned into one-hot targets for mse; for one logit (mse, bce) ``y`` may be (M,).
+
+        Raises :class:`ShapeError`, :class:`NonFiniteError` or :class:`LabelError` naming x or y.
+        """
+        inputs = exact_array(x, "x")
+        if inputs.ndim < 2 or inputs.size == 0:
+            raise ShapeError(f"x has shape {inputs.shape}; give (M, {network.widths[0]}) with M >= 1 samples")
+        flat = inputs.reshape(inputs.shape[0], -1)
+        if flat.shape[1] != network.widths[0]:
+            raise ShapeError(
+                f"x has {flat.shape[1]} features per sample but layer {network.layers[0].name!r} "
+                f"takes {network.widths[0]}; pass x with shape (M, {network.widths[0]})"
+            )
+        return cls(inputs=freeze(flat), labels=_clean_labels(y, flat.shape[0], network, loss, labels))
+
+    @classmethod
+    def given(cls, batch: Any, *, network: ReluNetwork, loss: Loss, labels: Labels) -> Batch:
+        """The same for what a user passes as ``batch``: ``(x, y)``, or a :class:`Batch`.
+
+        Raises :class:`InputError` where it is neither, :class:`MemoryLimitError` where the exact forward pass
+        does not fit into memory, and what :meth:`of` raises.
+        """
+        if isinstance(batch, Batch):
+            x, y = batch.inputs, batch.labels
+        elif isinstance(batch, (tuple, list)) and len(batch) == 2:
+            x, y = batch
+        else:
+            raise InputError(f"batch={short(batch)} cannot be used; give a pair (x, y) of inputs and labels")
+        cleaned = cls.of(x, y, network=network, loss=loss, labels=labels)
+        per_sample = _BYTES_PER_VALUE * sum(network.widths)
+        needed, free = cleaned.size * per_sample, memory_available()
+        if needed > free:
+            raise MemoryLimitError(
+                f"exact arithmetic on {cleaned.size} samples of a {'-'.join(map(str, network.widths))} "
+                f"network takes about {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free; "
+                f"give at most {free // per_sample} samples, such as the batch of one step"
+            )
+        return cleaned
+
+    @property
+    def size(self) -> int:
+        """M, the number of samples."""
+        return int(self.inputs.shape[0])
+
+    @cached_property
+    def x(self) -> tuple[tuple[Fraction, ...], ...]:
+        """The inputs as exact rationals, one tuple of d Fractions per sample."""
+        return tuple(tuple(to_fraction(v) for v in row) for row in self.inputs)
+
+    @cached_property
+    def y(self) -> tuple[tuple[Fraction, ...], ...] | tuple[int, ...]:
+        """The labels: classes as ints, or one tuple of K Fractions per sample."""
+        if self.labels.ndim == 1:
+            return tuple(int(v) for v in self.labels)
+        return tuple(tuple(to_fraction(v) for v in row) for row in self.labels)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over the exact inputs and labels, in the order of the samples."""
+        return digest_arrays("batch", (self.inputs, self.labels))
+
+    @cached_property
+    def distinct(self) -> bool:
+        """Whether no two samples have equal inputs and equal labels."""
+        return len({self.select([m]).digest for m in range(self.size)}) == self.size
+
+    def select(self, order: Sequence[int]) -> Batch:
+        """The samples at the positions ``order``, in that order."""
+        index = list(order)
+        return Batch(inputs=freeze(self.inputs[index]), labels=freeze(self.labels[index]))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Batch) and self.digest == other.digest
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def __repr__(self) -> str:
+        return f"Batch(size={self.size}, features={self.inputs.shape[1]})"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Gradient:
+    """Exact gradient of the loss by parameter name: a mapping from name to exact array.
+
+    ``rational`` says that the user gave integers or Fractions, which are meant exactly; floating-point
+    numbers need ``exact=True`` or ``tolerance=`` where they are used. ``notes``: what was done to the
+    gradient that a user gave (:mod:`exan_verify.gradients`), a line each.
+    """
+
+    tensors: Mapping[str, Array]
+    rational: bool = field(default=False)
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.tensors:
+            raise GradientError("the gradient has no tensors; pass one per parameter of the model")
+        cleaned = {str(k): exact_array(v, f"gradient[{short(k)}]") for k, v in self.tensors.items()}
+        rational = self.rational or all(is_rational(value) for value in self.tensors.values())
+        object.__setattr__(self, "tensors", cleaned)
+        object.__setattr__(self, "rational", rational)
+
+    def for_network(
+        self, network: ReluNetwork, *, zero: bool = False
+    ) -> tuple[tuple[Array, Array | None], ...]:
+        """``(dW_i, db_i)`` for each layer; db_i is None without biases.
+
+        Raises :class:`GradientError` listing every missing, extra, misshaped tensor, and refusing an
+        all-zero gradient unless ``zero`` admits it.
+        """
+        expected = dict(network.parameters())
+        problems = [
+            f"tensor {name!r} of shape {array.shape} is missing; add it"
+            for name, array in expected.items()
+            if name not in self.tensors
+        ]
+        problems += [
+            f"tensor {name!r} belongs to no parameter (there are: {', '.join(expected)}); remove it"
+            for name in self.tensors
+            if name not in expected
+        ]
+        problems += [
+            f"tensor {name!r} has shape {array.shape}, the parameter has {expected[name].shape}"
+            for name, array in self.tensors.items()
+            if name in expected and array.shape != expected[name].shape
+        ]
+        raise_problems(GradientError, problems)
+        if not zero and not any(np.any(array != 0) for array in self.tensors.values()):
+            raise GradientError(
+                "every entry of the gradient is zero, so it says nothing about the batch; "
+                "check that it was taken after backward() and before zero_grad()"
+            )
+        return tuple(
+            (arrays[0], arrays[1] if len(arrays) > 1 else None)
+            for arrays in ([self.tensors[name] for name, _ in layer.parameters()] for layer in network.layers)
+        )
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over the exact values, in the order of the sorted names."""
+        return digest_arrays("gradient", (self.tensors[name] for name in sorted(self.tensors)))
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Gradient)
+            and self.tensors.keys() == other.tensors.keys()
+            and self.digest == other.digest
+        )
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+
+def _clean_linear(layer: Linear) -> Linear:
+    prefix = f"{layer.name}." if layer.name else ""
+    weight = exact_array(layer.weight, f"{prefix}weight")
+    if weight.ndim != 2 or 0 in weight.shape:
+        raise ShapeError(f"{prefix}weight has shape {weight.shape}; give (n_out, n_in)")
+    if layer.bias is None:
+        return Linear(weight=weight, bias=None, name=layer.name)
+    bias = exact_array(layer.bias, f"{prefix}bias")
+    if bias.shape != weight.shape[:1]:
+        raise ShapeError(f"{prefix}bias has shape {bias.shape}; give ({weight.shape[0]},)")
+    return Linear(weight=weight, bias=bias, name=layer.name)
+
+
+def _clean_labels(y: Any, samples: int, network: ReluNetwork, loss: Loss, labels: Labels) -> Array:
+    classes = network.classes
+    if labels is Labels.REAL and loss is not Loss.MSE:
+        raise LabelError(f"labels='real' is for mse only, not {loss.value!r}; use 'one_hot' or 'known'")
+    array = exact_array(y, "y")
+    if array.shape[:1] != (samples,):
+        raise ShapeError(f"y has shape {array.shape} but x has {samples} samples; give one label per sample")
+    if loss in (Loss.CROSS_ENTROPY, Loss.HINGE):
+        return freeze(_class_labels(array, classes))
+    if classes == 1 and array.ndim == 1:
+        array = array.reshape(-1, 1)
+    if loss is Loss.MSE and array.ndim == 1:
+        array = freeze(np.eye(classes)[_class_labels(array, classes)])
+    if array.shape != (samples, classes):
+        raise ShapeError(f"y has shape {array.shape}; for loss={loss.value!r} give ({samples}, {classes})")
+    _check_targets(array, loss, labels)
+    return freeze(array)
+
+
+def _class_labels(array: Array, classes: int) -> npt.NDArray[np.int64]:
+    if array.ndim != 1:
+        raise LabelError(f"y has shape {array.shape}; give integer classes of shape (M,)")
+    whole = [to_fraction(v) for v in array]
+    bad = [k for k, v in enumerate(whole) if v.denominator != 1 or not 0 <= v < classes]
+    if bad:
+        raise LabelError(
+            f"y[{bad[0]}] = {whole[bad[0]]} is not a class of this model "
+            f"({len(bad)} such labels); classes are 0 to {classes - 1}"
+        )
+    return np.array([int(v) for v in whole], dtype=np.int64)
+
+
+def _check_targets(array: Array, loss: Loss, labels: Labels) -> None:
+    if loss is Loss.MSE and labels is not Labels.ONE_HOT:
+        return
+    binary = (array == 0) | (array == 1)
+    single_hot = loss is Loss.MSE and array.shape[1] > 1
+    good = binary.all(axis=1) & ((array.sum(axis=1) == 1) if single_hot else True)
+    bad = np.flatnonzero(~good)
+    if len(bad):
+        what = "one-hot" if single_hot else "made of zeros and ones"
+        remedy = " or pass labels='known' or labels='real'" if loss is Loss.MSE else ""
+        raise LabelError(f"y[{int(bad[0])}] is not {what}; correct it{remedy}")

@@ -1,0 +1,274 @@
+"""What an answer looks like: outcomes, sample statuses, verdicts, witnesses, domains and budgets.
+
+A verdict is a claim about real arithmetic on the stored numbers (docs/theory.md 3.6), not about an
+accelerator's rounded arithmetic. Undecided is a value, never an exception and never "safe".
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+
+from exan_verify.core.arrays import freeze
+from exan_verify.core.network import Array, Batch, exact_array
+from exan_verify.errors import BudgetExhausted, InputError, positive, whole
+
+
+class Outcome(StrEnum):
+    """Which batches of the stated size, labels and domain have the gradient, up to order."""
+
+    UNIQUE = "unique"
+    AMBIGUOUS = "ambiguous"
+    UNREALISABLE = "unrealisable"
+    UNKNOWN = "unknown"
+
+
+OUTCOME_MEANING: Mapping[Outcome, str] = {
+    Outcome.UNIQUE: "exactly one batch has this gradient: in principle every sample can be rebuilt from it",
+    Outcome.AMBIGUOUS: "at least two batches have this gradient; a sample may be the same in all of them",
+    Outcome.UNREALISABLE: "no batch of this size, with these labels and inputs, has this gradient",
+    Outcome.UNKNOWN: "not decided; this is not a statement that the batch is safe",
+}
+"""One sentence per outcome, for reports."""
+
+TOLERANT_MEANING: Mapping[Outcome, str] = {
+    Outcome.UNIQUE: "all batches with a gradient within the tolerance lie within the radius named below",
+    Outcome.AMBIGUOUS: "two batches with gradients within the tolerance lie further apart than was asked",
+    Outcome.UNREALISABLE: "no batch of this size, labels and inputs has a gradient within the tolerance",
+    Outcome.UNKNOWN: OUTCOME_MEANING[Outcome.UNKNOWN],
+}
+"""The same when a tolerance was given: nothing is said about exact equality."""
+
+
+class SampleStatus(StrEnum):
+    """Whether a sample (x_m, y_m) belongs to every batch with this gradient."""
+
+    DETERMINED = "determined"
+    FREE = "free"
+    UNKNOWN = "unknown"
+
+
+class Trust(StrEnum):
+    """What a verdict rests on.
+
+    ``CERTIFIED``: a certificate that the kernel rechecks. The others are the SMT path's: ``ARGUED``: its
+    exact arguments alone, no solver's word and no certificate; ``CROSS_CHECKED``: everything that no such
+    argument settled was refuted by two solvers; ``SOLVER_TRUSTED``: by one. The reason counts both kinds.
+    """
+
+    CERTIFIED = "certified"
+    ARGUED = "argued"
+    CROSS_CHECKED = "cross-checked"
+    SOLVER_TRUSTED = "solver-trusted"
+
+
+class Engine(StrEnum):
+    """The argument that gave the verdict (docs/theory.md sections 3 and 4)."""
+
+    DIRECT = "direct"
+    LIFTING = "lifting"
+    ENUMERATION = "enumeration"
+    FAMILIES = "families"
+    RESIDUAL = "residual"
+    SCALE = "scale"
+    SMT = "smt"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Box:
+    """A domain of inputs: ``lo <= x <= hi``, each a scalar or one value per feature (d,).
+
+    Raises :class:`InputError` when a bound is not finite or ``lo > hi`` somewhere.
+    """
+
+    lo: Any
+    hi: Any
+
+    def __init__(self, lo: Any, hi: Any) -> None:
+        low, high = (exact_array(v, n) for v, n in ((lo, "Box.lo"), (hi, "Box.hi")))
+        low, high = (freeze(np.atleast_1d(v)) for v in (low, high))
+        if not (low.ndim == high.ndim == 1 and (low.size == 1 or high.size in (1, low.size))):
+            raise InputError(
+                f"Box: lo has shape {low.shape} and hi {high.shape}; give scalars, or one value per feature"
+            )
+        if np.any(low > high):
+            raise InputError("Box: lo is greater than hi; swap the bounds")
+        object.__setattr__(self, "lo", low)
+        object.__setattr__(self, "hi", high)
+
+    def bounds(self, features: int) -> tuple[Array, Array]:
+        """``(lo, hi)``, each of shape (features,). Raises :class:`InputError` on another length."""
+        for name, value in (("lo", self.lo), ("hi", self.hi)):
+            if value.shape not in ((1,), (features,)):
+                raise InputError(f"Box.{name} has shape {value.shape}; give a scalar or ({features},) values")
+        return np.broadcast_to(self.lo, (features,)), np.broadcast_to(self.hi, (features,))
+
+    def contains(self, batch: Batch) -> bool:
+        """Whether every input of ``batch`` lies in the box, exactly."""
+        lo, hi = self.bounds(batch.inputs.shape[1])
+        return bool(np.all(batch.inputs >= lo) and np.all(batch.inputs <= hi))
+
+
+@dataclass(slots=True, kw_only=True)
+class Budget:
+    """Limits on one call: wall time in ``seconds`` (None: none) and deterministic ``work`` units.
+
+    The same inputs, seed and work limit give the same verdict; a wall-clock limit cannot promise that.
+    """
+
+    seconds: float | None = None
+    work: int | None = None
+    _start: float = field(default_factory=time.monotonic, init=False)
+    _spent: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        if self.seconds is not None:
+            positive(self.seconds, "budget")
+        if self.work is not None:
+            whole(self.work, "work_limit")
+
+    def spend(self, units: int) -> None:
+        """Count ``units`` of deterministic work (about one modular multiplication each)."""
+        self._spent += units
+
+    @property
+    def spent(self) -> int:
+        """Units of work that were counted."""
+        return self._spent
+
+    @property
+    def work_left(self) -> int | None:
+        """Units of work before the limit, at least 0, or None without one."""
+        return None if self.work is None else max(0, self.work - self._spent)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds before the limit, at least 0, or None without one."""
+        return None if self.seconds is None else max(0.0, self.seconds - (time.monotonic() - self._start))
+
+    @property
+    def exhausted(self) -> str | None:
+        """Which limit has run out, as a phrase for a reason, or None."""
+        if self.work is not None and self._spent > self.work:
+            return f"the work limit of {self.work} units ran out (needed: {self._spent} so far)"
+        return self.late
+
+    @property
+    def late(self) -> str | None:
+        """The phrase for a reason when the wall time has run out, or None."""
+        if self.seconds is not None and time.monotonic() - self._start > self.seconds:
+            return f"the budget of {self.seconds:g} s ran out"
+        return None
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Within the block, :func:`poll` raises :class:`BudgetExhausted` once the wall time has run out.
+
+        Work has no part in this: what it stops must be the same on every machine, so engines count it.
+        """
+        token = _KEPT.set(self)
+        try:
+            yield
+        finally:
+            _KEPT.reset(token)
+
+
+_KEPT: ContextVar[Budget | None] = ContextVar("kept", default=None)
+
+
+def poll() -> None:
+    """Called between the steps of whatever can take long, every second at least: the place where a budget
+    ends it (see :meth:`Budget.kept`).
+    """
+    budget = _KEPT.get()
+    if budget is not None and (late := budget.late):
+        raise BudgetExhausted(late)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One engine's word on the question: who was asked, where, and what came of it.
+
+    For lifting: ``layer`` is 1-based; ``equations`` counts neurons with a non-zero delta row; ``unknowns``
+    is U and ``rank`` the rank of R that was proved (docs/theory.md 3.2).
+    """
+
+    engine: Engine
+    note: str
+    layer: int | None = None
+    equations: int | None = None
+    unknowns: int | None = None
+    rank: int | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Witness:
+    """Evidence for AMBIGUOUS: another batch with the same gradient, or a family of them."""
+
+    batch: Batch | None = None
+    dimension: int | None = None
+    generators: tuple[Any, ...] = ()
+    radius: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """The answer to "which batches have this gradient?", with what it rests on.
+
+    ``samples`` has one status per sample (gradient given: of ``batch`` where one was found, else empty).
+    ``batch_size`` is the size among which the question was decided. ``trust`` and ``certificate`` are None
+    unless something was decided (for the batch or for single samples); ``trust`` is the weakest word that any
+    part of the answer rests on, and the certificate may show more of it (``certified``, ``rests_on``).
+    ``tolerant``: the question had a tolerance, so no sample is called determined. ``notes``: what was assumed
+    of the model, or done to it and to the gradient, before the question was asked; a line each.
+    """
+
+    outcome: Outcome
+    samples: tuple[SampleStatus, ...]
+    reason: str
+    batch_size: int
+    engine: Engine | None = None
+    layer: int | None = None
+    trust: Trust | None = None
+    batch: Batch | None = None
+    witness: Witness | None = None
+    certificate: Mapping[str, Any] | None = None
+    attempts: tuple[Attempt, ...] = ()
+    tolerant: bool = False
+    notes: tuple[str, ...] = ()
+
+    @property
+    def meaning(self) -> str:
+        """What the outcome says, in one sentence; with a tolerance it speaks of a radius, not of equality."""
+        return (TOLERANT_MEANING if self.tolerant else OUTCOME_MEANING)[self.outcome]
+
+    @property
+    def certified(self) -> tuple[int, ...]:
+        """The samples whose status the certificate shows; the others' rests on ``trust``, or is unknown."""
+        claimed = () if self.certificate is None else self.certificate["claim"]["samples"]
+        return tuple(m for m, status in enumerate(claimed) if status != SampleStatus.UNKNOWN)
+
+    @property
+    def rests_on(self) -> str:
+        """``trust`` in words; where it is a solver's and a certificate shows a part of the answer, which."""
+        if self.trust is None:
+            return "nothing was decided"
+        if self.certificate is None or self.trust is Trust.CERTIFIED:
+            return self.trust.value
+        shown = [f"samples {', '.join(map(str, self.certified))}"] if self.certified else []
+        if self.certificate["claim"]["outcome"] == self.outcome:
+            shown.insert(0, f"the outcome {self.outcome.value}")
+        return f"{self.trust.value}; certified are {' and '.join(shown)}" if shown else self.trust.value
+
+    @property
+    def determined(self) -> int:
+        """How many samples are in every batch with this gradient: each of them is a leak."""
+        return sum(status is SampleStatus.DETERMINED for status in self.samples)

@@ -1,0 +1,102 @@
+"""The lifted system of degree three, for the whole batch at one hidden layer (docs/theory.md, Appendix L3).
+
+Every equation ``(Delta_j . q)(Delta_j . q - w_j . u) = 0`` is multiplied by every unknown of q and u. The
+products are linear in the monomials q_a q_b q_c, q_a q_b u_k and q_a u_k u_l: all of degree three, all
+divisible by some q_a. R3 is the matrix of these equations in V unknowns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations_with_replacement
+from math import ceil, comb
+
+import numpy as np
+
+from exan_verify.decide.context import Context
+from exan_verify.decide.lifting.system import Plan, equations
+from exan_verify.exact.modular import Residues, add_mod
+
+MAX_ENTRIES = 1 << 25
+"""Largest matrix attempted: about 56 bytes an entry while its rank is taken, 1.8 GiB."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cubic:
+    """Degree three at the layer of ``plan``, with the first ``neurons`` of its equations of degree two."""
+
+    plan: Plan
+    neurons: int
+
+    @property
+    def extra(self) -> int:
+        """K', the number of unknowns of u."""
+        size = len(self.plan.members)
+        return (self.plan.unknowns - comb(size + 1, 2)) // size
+
+    @property
+    def variables(self) -> int:
+        """M + K'."""
+        return len(self.plan.members) + self.extra
+
+    @property
+    def unknowns(self) -> int:
+        """V, the number of monomials."""
+        size, extra = len(self.plan.members), self.extra
+        return comb(size + 2, 3) + comb(size + 1, 2) * extra + size * comb(extra + 1, 2)
+
+    @property
+    def target(self) -> int:
+        """V - sum binom(s_k + 2, 3): the largest rank that R3 can have."""
+        return self.unknowns - sum(comb(len(group) + 2, 3) for group in self.plan.groups)
+
+    @property
+    def enough(self) -> int:
+        """The least number of neurons whose equations can reach the target."""
+        return ceil(self.target / self.variables)
+
+    @property
+    def missing(self) -> int:
+        """How many neurons with a non-zero delta are missing (0: enough by count)."""
+        return max(0, self.enough - self.plan.equations)
+
+    @property
+    def rows(self) -> int:
+        """Equations of degree three."""
+        return self.neurons * self.variables
+
+    @property
+    def entries(self) -> int:
+        """Entries of R3."""
+        return self.rows * self.unknowns
+
+    @property
+    def work(self) -> int:
+        """Modular multiplications of the rank computation, roughly."""
+        return self.entries * min(self.rows, self.unknowns)
+
+
+def cubic_equations(context: Context, cubic: Cubic) -> Residues:
+    """R3 mod p: for each variable the chosen equations of degree two, moved to the products' columns."""
+    size = len(cubic.plan.members)
+    quadratic = equations(context, cubic.plan)[: cubic.neurons]
+    factors = _quadratic_monomials(size, cubic.extra)
+    # degree two leaves the 2 of 2 q_a q_b in the unknown; here the columns of different products meet
+    twice = [k for k, (a, b) in enumerate(factors) if a < b < size]
+    quadratic[:, twice] = add_mod(quadratic[:, twice], quadratic[:, twice])
+    column = {monomial: k for k, monomial in enumerate(_cubic_monomials(size, cubic.variables))}
+    matrix = np.zeros((cubic.variables, cubic.neurons, cubic.unknowns), dtype=np.uint64)
+    for variable in range(cubic.variables):
+        moved = [column[tuple(sorted((*factor, variable)))] for factor in factors]
+        matrix[variable][:, moved] = quadratic
+    return matrix.reshape(cubic.rows, cubic.unknowns)
+
+
+def _quadratic_monomials(size: int, extra: int) -> list[tuple[int, ...]]:
+    """In the order of :func:`exan_verify.decide.lifting.system.equations`; variable ``size + k`` is u_k."""
+    squares = list(combinations_with_replacement(range(size), 2))
+    return [*squares, *((a, size + k) for a in range(size) for k in range(extra))]
+
+
+def _cubic_monomials(size: int, variables: int) -> list[tuple[int, ...]]:
+    return [m for m in combinations_with_replacement(range(variables), 3) if m[0] < size]

@@ -1,0 +1,136 @@
+"""Lifting of degree three (docs/theory.md, C4's variant and Appendix L3): where degree two lacks equations.
+
+The equations of degree two at one hidden layer, times each of the M + K' unknowns, are linear in V monomials
+of degree three (:mod:`exan_verify.decide.lifting.cubic`). Samples that share the layer's pattern form groups
+of sizes s_k; the null space of R3 always contains a space of dimension sum binom(s_k + 2, 3). When rank(R3)
+over F_p reaches V minus that, every column of Q^-1 lies in the span of one group, with u = U_group q, and the
+rest is as in :mod:`exan_verify.decide.lifting.degree_two`, whose conclusion is shared.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+from msgspec.structs import asdict
+
+from exan_verify.core.certificate import DegreeThree, LayerArgument
+from exan_verify.core.facts import Facts
+from exan_verify.core.verdict import Attempt, Budget, Engine
+from exan_verify.decide.context import Context, Finding
+from exan_verify.decide.lifting.cubic import MAX_ENTRIES, Cubic, cubic_equations
+from exan_verify.decide.lifting.degree_two import conclude, hypotheses
+from exan_verify.decide.lifting.system import Plan, equations, plan
+from exan_verify.errors import SoundnessError
+from exan_verify.exact.linalg import rank_mod
+from exan_verify.exact.modular import PRIME
+
+
+def decide(context: Context, budget: Budget) -> Finding:
+    """Degree three at the layers where degree two has too few equations, the cheapest layer first."""
+    attempts: list[Attempt] = []
+    for cubic in plans(context):
+        if budget.exhausted:
+            break
+        start = time.monotonic()
+        evidence, rank, note = _lift(context, cubic, budget)
+        attempts.append(_attempt(cubic, rank, note, start))
+        if evidence is not None:
+            determined = frozenset(evidence.argument.determined)
+            return Finding(
+                attempts=tuple(attempts),
+                facts=Facts(determined=determined),
+                evidence=(evidence,),
+                reason=_reason(context, evidence, determined),
+            )
+    return Finding(attempts=tuple(attempts))
+
+
+def plans(context: Context) -> list[Cubic]:
+    """One plan per hidden layer where degree two lacks equations, by count or by rank; the layers with enough
+    for degree three first, then by the number of unknowns. One sample needs no system.
+    """
+    if context.samples == 1:
+        return []
+    everyone = tuple(range(context.samples))
+    quadratic = [plan(context, layer, everyone) for layer in range(1, context.network.depth)]
+    found = [Cubic(plan=p, neurons=p.equations) for p in quadratic if _deficit(context, p)]
+    chosen = [replace(cubic, neurons=min(cubic.enough, cubic.neurons)) for cubic in found]
+    return sorted(chosen, key=lambda c: (c.missing, c.unknowns))
+
+
+def _deficit(context: Context, quadratic: Plan) -> int:
+    """How many independent equations degree two lacks at this layer, at least."""
+    return quadratic.missing or quadratic.target - rank_mod(equations(context, quadratic))
+
+
+def _lift(context: Context, cubic: Cubic, budget: Budget) -> tuple[DegreeThree | None, int | None, str]:
+    """Evidence, if any; the rank that was taken; a note."""
+    obstacle = hypotheses(context, cubic.plan.layer) or _out_of_range(cubic)
+    if obstacle is not None:
+        return None, None, obstacle
+    rank = _rank(context, cubic, budget)
+    whole = replace(cubic, neurons=cubic.plan.equations)
+    if rank is not None and rank < cubic.target and cubic != whole and _out_of_range(whole) is None:
+        cubic, rank = whole, _rank(context, whole, budget)
+    if rank is None:
+        return None, None, budget.exhausted or ""
+    if rank < cubic.target:
+        return None, rank, f"rank {rank} mod p of the {cubic.target} needed"
+    used = cubic.plan
+    conclusion, note = conclude(context, used.layer, used.parametrisation, used.groups, budget)
+    if conclusion is None:
+        return None, rank, note
+    argument = LayerArgument(unknowns=cubic.unknowns, rank=rank, **asdict(conclusion))
+    point = context.image.point
+    return DegreeThree(prime=PRIME, point=point, neurons=cubic.neurons, argument=argument), rank, note
+
+
+def _out_of_range(cubic: Cubic) -> str | None:
+    if cubic.missing:
+        return (
+            f"too few equations: {cubic.missing} more neurons with a non-zero delta are needed "
+            f"({cubic.plan.missing} at degree two)"
+        )
+    if cubic.entries > MAX_ENTRIES:
+        return (
+            f"a matrix of {cubic.rows} x {cubic.unknowns} would be needed, above the {MAX_ENTRIES} entries "
+            f"that memory is planned for ({cubic.plan.missing} neurons are missing at degree two)"
+        )
+    return None
+
+
+def _rank(context: Context, cubic: Cubic, budget: Budget) -> int | None:
+    """rank(R3) over F_p, or None when the budget does not allow it."""
+    budget.spend(cubic.work)
+    if budget.exhausted:
+        return None
+    rank = rank_mod(cubic_equations(context, cubic))
+    if rank > cubic.target:
+        raise SoundnessError(f"rank {rank} exceeds the bound {cubic.target} of degree three")
+    return rank
+
+
+def _attempt(cubic: Cubic, rank: int | None, note: str, start: float) -> Attempt:
+    return Attempt(
+        engine=Engine.LIFTING,
+        note=f"layer {cubic.plan.layer}, degree 3: {note}",
+        layer=cubic.plan.layer,
+        equations=cubic.rows,
+        unknowns=cubic.unknowns,
+        rank=rank,
+        seconds=time.monotonic() - start,
+    )
+
+
+def _reason(context: Context, evidence: DegreeThree, determined: frozenset[int]) -> str:
+    used, samples = evidence.argument, context.samples
+    if len(determined) < samples:
+        names = ", ".join(str(m) for m in sorted(determined))
+        return f"samples {names} are in every batch with this gradient (lifting of degree three)"
+    missing = _deficit(context, plan(context, used.layer, tuple(range(samples))))
+    return (
+        f"lifting of degree three at hidden layer {used.layer}, where degree two is {missing} equations "
+        f"short: rank(R3) = {used.rank} = V - {used.unknowns - used.rank} with V = {used.unknowns}, "
+        "proved over F_p; inputs and labels follow (C4, 3.4)"
+    )

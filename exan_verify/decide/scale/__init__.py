@@ -1,0 +1,1 @@
+"""Networks without biases, where every sample keeps a scale (docs/theory.md section 8)."""

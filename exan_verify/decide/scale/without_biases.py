@@ -1,0 +1,142 @@
+"""Networks without biases: every sample keeps a scale, and the loss decides which scales fit (3.5).
+
+Without the bias column, lifting leaves ``delta' = delta / c``, ``h' = c h`` for each sample of a group of
+one, with c > 0 (a negative c would switch off every neuron with a non-zero delta). ReLU networks without
+biases are positively homogeneous, so patterns stay and ``f' = c f``: the sample can be replaced by (c x, y')
+when ``c g(c f, y') = g(f, y)``, and only then if the backward map from the logits is injective. A solution
+other than c = 1, y' = y is a *twin*: the whole gradient is the same. See docs/theory.md, section 8.
+"""
+
+from __future__ import annotations
+
+import time
+from fractions import Fraction
+
+import numpy as np
+
+from exan_verify.core.certificate import Scale, Twin, Twins
+from exan_verify.core.facts import Facts
+from exan_verify.core.network import Loss
+from exan_verify.core.verdict import Attempt, Budget, Engine, Witness
+from exan_verify.decide.context import Context, Finding
+from exan_verify.decide.labels import backward_map
+from exan_verify.decide.lifting.system import Plan, equations, full_feature_rank, plan
+from exan_verify.decide.scale.twins import TwinSearch, twins_of
+from exan_verify.exact.dyadic import guessed
+from exan_verify.exact.linalg import rank_mod
+from exan_verify.exact.modular import PRIME, Residues, add_mod, negate_mod
+
+
+def decide(context: Context, budget: Budget) -> Finding:
+    """Find twins of single samples; determine samples without twins where lifting leaves only the scale."""
+    if context.network.has_bias:
+        return Finding()
+    start = time.monotonic()
+    searches = tuple(twins_of(context, m) for m in range(context.samples))
+    found = tuple(search.found for search in searches if search.found is not None)
+    evidence: list[Scale | Twins] = [Twins(twins=found)] if found else []
+    facts = Facts(free=frozenset(twin.sample for twin in found)) if context.batch.distinct else Facts()
+    if found and not context.batch.distinct:
+        facts = Facts(ambiguous=True)
+    scale, note = _lifted(context, searches, budget)
+    if scale is not None:
+        evidence.append(scale)
+        facts |= Facts(determined=frozenset(scale.determined))
+    seconds = time.monotonic() - start
+    return Finding(
+        attempts=(Attempt(engine=Engine.SCALE, note=f"scales: {note}", seconds=seconds),),
+        facts=facts,
+        evidence=tuple(evidence),
+        witness=_witness(found),
+        reason=_reason(found, scale, context.samples),
+    )
+
+
+def _lifted(context: Context, searches: tuple[TwinSearch, ...], budget: Budget) -> tuple[Scale | None, str]:
+    """The layer whose lifting determines most samples up to scale, with those that have no twin."""
+    best: Scale | None = None
+    notes = []
+    everyone = tuple(range(context.samples))
+    for layer in range(1, context.network.depth):
+        candidate = plan(context, layer, everyone)
+        scale, note = _at_layer(context, candidate, searches, budget)
+        notes.append(f"layer {layer}: {note}")
+        if scale is not None and (best is None or len(scale.determined) > len(best.determined)):
+            best = scale
+        if budget.exhausted:
+            break
+    return best, "; ".join(notes) or "the network has no hidden layer"
+
+
+def _at_layer(
+    context: Context, plan: Plan, searches: tuple[TwinSearch, ...], budget: Budget
+) -> tuple[Scale | None, str]:
+    samples, layer = context.samples, plan.layer
+    if rank_mod(context.image.delta(layer)) < samples:
+        return None, f"rank(Delta_{layer}) = M is not proved"
+    if not full_feature_rank(context, layer - 1):
+        return None, f"rank(H_{layer - 1}) = M is not proved"
+    if plan.missing:
+        return None, f"too few equations: {plan.missing} more are needed"
+    budget.spend(plan.work)
+    if budget.exhausted:
+        return None, budget.exhausted
+    rank = rank_mod(equations(context, plan))
+    if rank < plan.target:
+        return None, f"rank {rank} mod p of the {plan.target} needed"
+    alone = [group[0] for group in plan.groups if len(group) == 1]
+    everyone = len(alone) == samples
+    if layer > 1 and not everyone:
+        return None, "samples share a pattern, and the layers below stay open"
+    lower = tuple(rank_mod(context.image.delta(k)) for k in range(1, layer))
+    if any(value < samples for value in lower):
+        return None, "a lower Delta lacks full column rank"
+    known = layer if plan.parametrisation in ("single", "row_space") else layer + 1
+    told = tuple(m for m in alone if searches[m].excluded and _injective(context, known, m))
+    if not told:
+        return None, "no sample is without a twin"
+    return Scale(
+        prime=PRIME,
+        point=context.image.point,
+        layer=layer,
+        parametrisation=plan.parametrisation,
+        unknowns=plan.unknowns,
+        rank=rank,
+        groups=plan.groups,
+        lower_ranks=lower,
+        determined=told,
+    ), f"{len(told)} of {samples} samples determined"
+
+
+def _injective(context: Context, layer: int, m: int) -> bool:
+    """Whether sample m's backward map to ``delta_layer`` is injective on the span of loss vectors."""
+    back: Residues = backward_map(context.network, context.passed, layer, m)
+    if context.setting.loss in (Loss.CROSS_ENTROPY, Loss.HINGE):
+        # loss vectors sum to zero: only differences of columns count
+        back = add_mod(back[:, :-1], negate_mod(back[:, -1:]))
+    width: int = back.shape[1]
+    return rank_mod(back) == width
+
+
+def _witness(found: tuple[Twin, ...]) -> Witness | None:
+    return Witness(generators=found) if found else None
+
+
+def _reason(found: tuple[Twin, ...], scale: Scale | None, samples: int) -> str | None:
+    parts = []
+    if found:
+        first = found[0]
+        near = first.low if first.low == first.high else f"about {_number(first):.6g}"
+        names = ", ".join(str(twin.sample) for twin in found)
+        parts.append(f"samples {names} have twins: sample {first.sample} scaled by {near} fits as well")
+    if scale is not None:
+        known = len(scale.determined)
+        parts.append(
+            f"{known} of {samples} samples are determined up to scale by lifting at layer {scale.layer}, "
+            "and no other scale fits the loss"
+        )
+    return "; ".join(parts) or None
+
+
+def _number(twin: Twin) -> float:
+    return float(guessed(np.array([(Fraction(twin.low) + Fraction(twin.high)) / 2], dtype=object))[0])

@@ -1,0 +1,1 @@
+"""Small questions that are put to the solvers, and what their models become."""

@@ -1,0 +1,125 @@
+"""The last engine: the plain question to SMT solvers, for small networks only (docs/smt.md).
+
+Refutations are taken on the solvers' trust and say so; a second batch that they find is replayed exactly, or
+proved to exist, and becomes evidence for the kernel.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from fractions import Fraction
+
+from exan_verify.core.certificate import Evidence
+from exan_verify.core.facts import Facts
+from exan_verify.core.network import Gradient
+from exan_verify.core.verdict import Budget, Outcome, Verdict, Witness
+from exan_verify.decide.context import Context, Setting
+from exan_verify.decide.residual.second import Second, evidence_of, facts_of
+from exan_verify.decide.solvers.irrational import irrational_evidence
+from exan_verify.smt.decide import decide
+
+SMALL_NEURONS = 24
+"""Unasked, SMT is tried only up to this many neuron states: hidden neurons times samples."""
+
+UNASKED_WORK = 2_000_000
+"""Solver units when nobody set a limit: seconds, not minutes; the same on every machine."""
+
+
+def is_small(setting: Setting, samples: int) -> bool:
+    """Whether the question is small enough to be asked without being told to."""
+    return samples * sum(setting.network.widths[1:-1]) <= SMALL_NEURONS and setting.network.widths[0] <= 6
+
+
+def ask_about_batch(
+    context: Context, limits: Budget, *, cheap: bool
+) -> tuple[Verdict, Facts, tuple[Evidence, ...]]:
+    """The solvers' verdict; facts and evidence when it rests on a second batch that was replayed exactly.
+
+    ``cheap``: the outcome is known, and only single samples are asked about.
+    """
+    setting = context.setting
+    work = _work(setting, limits)
+    verdict = decide(
+        setting.network,
+        batch=context.batch,
+        loss=setting.loss,
+        reduction=setting.reduction,
+        labels=setting.labels,
+        domain=setting.domain,
+        budget=limits.seconds_left,
+        work_limit=min(work or UNASKED_WORK, UNASKED_WORK) if cheap else work,
+        seed=setting.seed,
+        jobs=setting.jobs,
+    )
+    if verdict.outcome is not Outcome.AMBIGUOUS or verdict.witness is None:
+        return verdict, Facts(), ()
+    other = verdict.witness.batch
+    if other is None:
+        facts, evidence = irrational_evidence(context, verdict.witness.generators)
+        return verdict, facts, evidence
+    second = Second(members=tuple(range(context.samples)), batch=other)
+    return verdict, facts_of(context, second), (evidence_of(context, second),)
+
+
+def ask_about_gradient(setting: Setting, gradient: Gradient, samples: int, limits: Budget) -> Verdict:
+    """The solvers' verdict on an exact gradient: they find a batch first, then ask for another."""
+    return decide(
+        setting.network,
+        gradient=gradient,
+        loss=setting.loss,
+        reduction=setting.reduction,
+        labels=setting.labels,
+        domain=setting.domain,
+        batch_size=samples,
+        budget=limits.seconds_left,
+        work_limit=_work(setting, limits),
+        seed=setting.seed,
+        jobs=setting.jobs,
+    )
+
+
+def ask_about_tolerance(
+    setting: Setting, gradient: Gradient, samples: int, tolerance: Fraction, limits: Budget
+) -> Verdict:
+    """The least radius 10^k times ``tolerance``, k = 0 to 6, within which all batches lie whose gradient is
+    within ``tolerance`` of ``gradient``: around the batch that the solvers find first.
+
+    UNIQUE then means: unique up to that radius, which reason and witness name. AMBIGUOUS: not even at the
+    largest.
+    """
+    verdict = None
+    for power in range(7):
+        verdict = decide(
+            setting.network,
+            gradient=gradient,
+            loss=setting.loss,
+            reduction=setting.reduction,
+            labels=setting.labels,
+            domain=setting.domain,
+            batch_size=samples,
+            tolerance=tolerance,
+            radius=tolerance * 10**power,
+            budget=limits.seconds_left,
+            work_limit=_work(setting, limits),
+            seed=setting.seed,
+            jobs=setting.jobs,
+        )
+        if verdict.outcome is Outcome.UNIQUE:
+            return _with_radius(verdict, tolerance * 10**power)
+        if verdict.outcome is not Outcome.AMBIGUOUS:
+            return verdict
+    assert verdict is not None
+    return verdict
+
+
+def _with_radius(verdict: Verdict, radius: Fraction) -> Verdict:
+    """The radius in the witness, per sample, rounded upwards."""
+    above = (math.nextafter(float(radius), math.inf),) * verdict.batch_size
+    return replace(verdict, witness=replace(verdict.witness or Witness(), radius=above))
+
+
+def _work(setting: Setting, limits: Budget) -> int | None:
+    if limits.work_left is not None:
+        return max(1, limits.work_left)
+    return None if setting.engine == "smt" or limits.seconds is not None else UNASKED_WORK

@@ -1,0 +1,69 @@
+"""What every checker of the kernel is given, and how it refuses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from math import lcm
+
+from exan_verify.core.certificate import Question
+from exan_verify.core.facts import NOBODY
+from exan_verify.core.network import Array, Batch, ReluNetwork, to_fraction
+from exan_verify.errors import CertificateRejected
+from exan_verify.exact.backprop import Forward, forward
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """The network, the batch and the question of a certificate.
+
+    ``settled``: samples that the certificate's earlier parts showed to be in every batch with this gradient.
+    """
+
+    network: ReluNetwork
+    batch: Batch
+    question: Question
+    settled: frozenset[int] = NOBODY
+
+    @property
+    def samples(self) -> int:
+        """M."""
+        return self.batch.size
+
+    @property
+    def divisor(self) -> int:
+        """What the loss is divided by."""
+        return self.question.loss.divisor(self.question.reduction, self.samples, self.network.classes)
+
+    @cached_property
+    def passed(self) -> Forward:
+        """The exact forward pass, recomputed."""
+        return forward(self.network, self.batch)
+
+
+MAX_BITS = 1 << 16
+MAX_WORK = 1 << 30
+"""Of a batch that a certificate describes: bits of its inputs over their common denominator, and their 16-bit
+digits times the weights, which the forward pass multiplies in seconds. The longest that the tests know has
+2300 bits; solutions of linear systems in several hundred float32 weights have some ten thousand.
+"""
+
+
+def require_moderate(subject: Subject, inputs: Array) -> None:
+    """Refuse inputs, or labels, of a batch (one sample each) that would make an exact pass endless."""
+    denominator, largest = 1, 0
+    for value in inputs.reshape(-1):
+        exact = to_fraction(value)
+        denominator = lcm(denominator, exact.denominator)
+        largest = max(largest, exact.numerator.bit_length() - exact.denominator.bit_length() + 1)
+        bits = denominator.bit_length() + largest
+        require(bits <= MAX_BITS, f"the numbers of the batch need more than {MAX_BITS} bits")
+    weights = sum(layer.weight.size for layer in subject.network.layers)
+    work = (bits // 16 + 1) * len(inputs) * weights
+    require(work <= MAX_WORK, "the numbers of the batch are too long for a network of this size")
+
+
+def require(condition: bool, problem: str) -> None:
+    """Raise :class:`CertificateRejected` with ``problem`` unless ``condition`` holds."""
+    if not condition:
+        raise CertificateRejected(problem)

@@ -1,0 +1,1 @@
+"""Evidence about a gradient that was given without a batch."""

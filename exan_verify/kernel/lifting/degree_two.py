@@ -1,0 +1,312 @@
+"""Checks the evidence of lifting (docs/theory.md C1, C2, 3.4, 3.6).
+
+Everything is recomputed: activation patterns, loss vectors at the certificate's point, deltas, the matrix R
+row by row, every rank. The certificate's numbers are only compared with what comes out. A rank over F_p is a
+lower bound of the rank over the reals; no zero and no deficit mod p is used.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from exan_verify.core.certificate import Conclusion, LayerArgument, Lifting, Split
+from exan_verify.core.facts import Facts
+from exan_verify.core.network import Array, Labels, Loss, to_fraction
+from exan_verify.errors import CertificateRejected
+from exan_verify.exact.backprop import backward_mod
+from exan_verify.exact.linalg import pivots, rank_mod
+from exan_verify.exact.modular import (
+    PRIME,
+    Residues,
+    add_mod,
+    multiply_mod,
+    negate_mod,
+    random_residues,
+    residues,
+)
+from exan_verify.exact.rational import Mask, RationalMatrix, product_mod, residue_product
+from exan_verify.exact.softmax import VanishingDenominatorError, loss_vectors_mod
+from exan_verify.kernel.given import Subject, require
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """The subject with its deltas in F_p at the certificate's point."""
+
+    subject: Subject
+    deltas: tuple[Residues, ...]
+    point: int
+
+
+def facts(evidence: Lifting, subject: Subject) -> Facts:
+    """The samples that the evidence proves to be in every batch with this gradient.
+
+    Raises :class:`CertificateRejected` at the first step that does not hold.
+    """
+    require(len(evidence.layers) > 0, "the evidence has no layer argument")
+    named = [argument.layer for argument in evidence.layers]
+    require(len(set(named)) == len(named), "a layer is named twice")
+    image = image_at(evidence.prime, evidence.point, subject)
+    known: frozenset[int] = frozenset()
+    for argument in evidence.layers:
+        known |= _layer(image, argument)
+    return Facts(determined=known)
+
+
+def image_at(prime: int, point: int, subject: Subject, *, biases: bool = True) -> Image:
+    """The deltas in F_p at a certificate's point, for a network with biases."""
+    require(prime == PRIME, f"the prime is {prime}, this schema's is {PRIME}")
+    require(1 < point < PRIME, "the point t is outside [2, p)")
+    wrong = "the network has no biases; lifting does not apply" if biases else "the network has biases"
+    require(subject.network.has_bias is biases, wrong)
+    passed = subject.passed
+    try:
+        vectors = loss_vectors_mod(
+            subject.question.loss, passed.logits, subject.batch.labels, subject.divisor, point
+        )
+    except VanishingDenominatorError:
+        raise CertificateRejected("a softmax denominator vanishes at the certificate's point t") from None
+    return Image(subject=subject, deltas=backward_mod(subject.network, passed, vectors), point=point)
+
+
+def check_reduction(image: Image, layer: int) -> None:
+    """rank(A) = M at hidden layer ``layer`` (3.1)."""
+    samples = image.subject.samples
+    require(1 <= layer < image.subject.network.depth, f"there is no hidden layer {layer}")
+    require(rank_mod(image.deltas[layer - 1]) == samples, f"rank(Delta_{layer}) = M is not shown")
+    require(feature_rank(image, layer - 1) == samples, f"rank [H_{layer - 1} 1] = M is not shown")
+
+
+def concluded(image: Image, conclusion: Conclusion) -> frozenset[int]:
+    """The samples determined, given that every candidate lies in the span of one of ``groups`` (3.4, C2)."""
+    samples = image.subject.samples
+    groups = _after_splits(image, conclusion)
+    alone = frozenset(group[0] for group in groups if len(group) == 1)
+    _check_below(image, conclusion, everyone=len(alone) == samples)
+    told = frozenset(m for m in alone if _label_told(image, conclusion, m, len(alone) == samples))
+    require(
+        told == frozenset(conclusion.determined) and len(conclusion.determined) == len(told),
+        f"layer {conclusion.layer} determines samples {sorted(told)}, "
+        f"the certificate says {list(conclusion.determined)}",
+    )
+    return told
+
+
+def _layer(image: Image, argument: LayerArgument) -> frozenset[int]:
+    check_reduction(image, argument.layer)
+    _system_reaches_rank(image, argument, tuple(range(image.subject.samples)))
+    return concluded(image, argument)
+
+
+def _system_reaches_rank(image: Image, argument: LayerArgument | Split, members: tuple[int, ...]) -> None:
+    """dim null(R) = sum of squared group sizes, for q in the span of ``members`` (C2, steps 5 to 7)."""
+    i = argument.layer
+    groups = groups_of(image.subject.passed.patterns[i - 1], members)
+    require(groups == argument.groups, f"the pattern groups of layer {i} are {groups}")
+    check_null_space(argument, lifted_system(image, argument, members), groups)
+
+
+def check_null_space(
+    argument: LayerArgument | Split, matrix: Residues, groups: tuple[tuple[int, ...], ...]
+) -> None:
+    """rank R = U - sum of squared group sizes; the rank is taken last, where all else fits."""
+    unknowns, squares = matrix.shape[1], sum(len(group) ** 2 for group in groups)
+    require(unknowns == argument.unknowns, f"U is {unknowns}, the certificate says {argument.unknowns}")
+    needed = f"rank(R) = {unknowns - squares} is needed, else dim null(R) may exceed {squares}"
+    require(argument.rank == unknowns - squares, f"{needed}; the certificate says {argument.rank}")
+    require(len(matrix) >= argument.rank, f"{needed}; there are {len(matrix)} equations")
+    rank = rank_mod(matrix)
+    require(rank == argument.rank, f"{needed}; it is {rank} mod p")
+
+
+def _after_splits(image: Image, argument: Conclusion) -> set[tuple[int, ...]]:
+    """The groups that are left when the splits have been checked, each one layer above the one before."""
+    open_groups: dict[tuple[int, ...], int | None] = dict.fromkeys(argument.groups, _known_up_to(argument))
+    for part in argument.splits:
+        require(open_groups.get(part.members) == part.layer - 1, f"{part.members} is no group to split here")
+        require(part.layer < image.subject.network.depth, f"there is no hidden layer {part.layer}")
+        independent = rank_mod(image.deltas[part.layer - 1][:, list(part.members)]) == len(part.members)
+        require(independent, f"the group's deltas at layer {part.layer} are not shown to be independent")
+        _system_reaches_rank(image, part, part.members)
+        del open_groups[part.members]
+        open_groups.update(dict.fromkeys(part.groups, _known_up_to(part)))
+    return set(open_groups)
+
+
+def _known_up_to(argument: Conclusion | Split) -> int | None:
+    """The layer whose next deltas are U_k q; None: only W^T delta is, and no split can follow."""
+    return None if argument.parametrisation == "row_space" else argument.layer
+
+
+def lifted_system(image: Image, argument: LayerArgument | Split, members: tuple[int, ...]) -> Residues:
+    """R mod p, all rows: (Delta_j . q)(Delta_j . q - w_j . u) on the products q_a q_b (a <= b), q_a u_k."""
+    if argument.parametrisation == "single":
+        # one sample: Q is a number, any q is allowed, and nothing is concluded about u
+        require(image.subject.samples == 1, "more than one sample needs the lifted system")
+        return np.zeros((0, 1), dtype=np.uint64)
+    delta = image.deltas[argument.layer - 1][:, list(members)]
+    width, pairs = unknowns_above(image, argument), len(members) * (len(members) + 1) // 2
+    unknowns, most = pairs + len(members) * width, len(delta) + len(members) ** 2
+    require(
+        unknowns <= most, f"dim null(R) is too large: {len(delta)} neurons are too few for U = {unknowns}"
+    )
+    outgoing = outgoing_weights(image, argument)
+    columns: list[Residues] = []
+    for a in range(len(members)):
+        rest = multiply_mod(delta[:, [a]], delta[:, a:])
+        rest[:, 1:] = add_mod(rest[:, 1:], rest[:, 1:])
+        columns.append(rest)
+    columns += [negate_mod(multiply_mod(delta[:, [a]], outgoing)) for a in range(len(members))]
+    matrix = np.concatenate(columns, axis=1)
+    kept: Residues = matrix[matrix.any(axis=1)]
+    return kept
+
+
+def unknowns_above(image: Image, argument: Conclusion | Split) -> int:
+    """K', the number of unknowns of u; for ``row_space`` its rank mod p, a lower bound. It tells how large a
+    system becomes before it is built.
+    """
+    i, samples = argument.layer, image.subject.samples
+    width = image.subject.network.widths[i + 1]
+    if argument.parametrisation == "row_space":
+        return rank_mod(RationalMatrix.of(base_weights(image.subject, i)).residues())
+    return {"full": width, "zero_sum": width - 1, "column_space": samples, "single": 0}[
+        argument.parametrisation
+    ]
+
+
+def outgoing_weights(image: Image, argument: Conclusion | Split) -> Residues:
+    """Row j is w_j (column j of W_{i+1}) on the unknowns of u; the choice of unknowns is checked (3.1)."""
+    i = argument.layer
+    weight = image.subject.network.layers[i].weight
+    if argument.parametrisation == "column_space":
+        following = image.deltas[i]
+        require(rank_mod(following) == image.subject.samples, f"rank(Delta_{i + 1}) = M is not shown")
+        require(feature_rank(image, i) == image.subject.samples, f"rank [H_{i} 1] = M is not shown")
+        return product_mod(weight.T, following)
+    if argument.parametrisation == "row_space":
+        return RationalMatrix.of(row_space(image.subject, i)).residues()
+    basis = np.eye(weight.shape[0], dtype=np.uint64)
+    if argument.parametrisation == "zero_sum":
+        require(
+            i == image.subject.network.depth - 1
+            and image.subject.question.loss in (Loss.CROSS_ENTROPY, Loss.HINGE),
+            "loss vectors sum to zero only above the last hidden layer, for cross_entropy and hinge",
+        )
+        basis = np.concatenate([basis[:, :-1][:-1], np.full((1, len(basis) - 1), PRIME - 1, np.uint64)])
+    return product_mod(weight.T, basis)
+
+
+def row_space(subject: Subject, layer: int) -> Array:
+    """Independent columns of :func:`base_weights` (n, rank), exact, of which all columns are combinations."""
+    weights = base_weights(subject, layer)
+    found: Array = weights[:, pivots(weights)]
+    return found
+
+
+def base_weights(subject: Subject, layer: int) -> Array:
+    """The outgoing weights (n, n') as Fractions; on loss vectors that sum to zero without the last entry,
+    which is minus the sum of the others.
+    """
+    weights = RationalMatrix.of(subject.network.layers[layer].weight.T).fractions()
+    if layer == subject.network.depth - 1 and subject.question.loss in (Loss.CROSS_ENTROPY, Loss.HINGE):
+        weights = weights[:, :-1] - weights[:, -1:]
+    return weights
+
+
+def feature_rank(image: Image, layer: int) -> int:
+    """A lower bound of rank [H_layer 1] (of rank H_layer without biases), projected when H is wide."""
+    features, samples = image.subject.passed.hidden[layer].residues(), image.subject.samples
+    if image.subject.network.has_bias:
+        features = np.concatenate([features, np.ones((1, samples), dtype=np.uint64)])
+    if len(features) > 3 * samples:
+        mixer = random_residues(f"kernel/{layer}", samples + 4, len(features))
+        features = residue_product(mixer, features)
+    return rank_mod(features)
+
+
+def groups_of(pattern: Mask, members: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+    """Members with equal columns of the pattern, compared pair by pair."""
+    groups: list[list[int]] = []
+    for m in members:
+        for group in groups:
+            if np.array_equal(pattern[:, group[0]], pattern[:, m]):
+                group.append(m)
+                break
+        else:
+            groups.append([m])
+    return tuple(tuple(group) for group in groups)
+
+
+def _check_below(image: Image, argument: Conclusion, *, everyone: bool) -> None:
+    """3.4 downward: full column rank of every lower Delta; with larger groups only layer 1 needs nothing."""
+    require(everyone or argument.layer == 1, "samples share a pattern, and the layers below stay open")
+    expected = tuple(image.subject.samples for _ in range(argument.layer - 1))
+    require(argument.lower_ranks == expected, "a lower Delta lacks full column rank")
+    for k in range(1, argument.layer):
+        require(rank_mod(image.deltas[k - 1]) == image.subject.samples, f"rank(Delta_{k}) = M is not shown")
+
+
+def _label_told(image: Image, argument: Conclusion, m: int, everyone: bool) -> bool:
+    """Whether only sample m's own label fits its inputs and what is known of its deltas (3.4)."""
+    depth = image.subject.network.depth
+    require(
+        argument.parametrisation != "single" or argument.labels == "output_rank",
+        "with one sample only the output layer's rank tells the label",
+    )
+    if argument.labels == "loss_vectors":
+        above = argument.layer == depth - 1 and argument.parametrisation != "row_space"
+        require(above, "loss vectors are known only above the last hidden layer, with all their entries")
+        return _told(image, m, np.eye(image.subject.network.classes, dtype=np.uint64))
+    if argument.labels == "output_rank":
+        require(everyone, "the output rank argument needs every input to be determined")
+        require(feature_rank(image, depth - 1) == image.subject.samples, "rank [H_{L-1} 1] = M is not shown")
+        return _told(image, m, np.eye(image.subject.network.classes, dtype=np.uint64))
+    back = np.eye(image.subject.network.classes, dtype=np.uint64)
+    for k in range(depth - 1, argument.layer, -1):
+        active = image.subject.passed.patterns[k - 1][:, [m]]
+        back = product_mod(image.subject.network.layers[k].weight.T, back) * active
+    if argument.parametrisation == "row_space":
+        back = product_mod(image.subject.network.layers[argument.layer].weight.T, back)
+    return _told(image, m, back)
+
+
+def _told(image: Image, m: int, back: Residues) -> bool:
+    """Whether ``back @ (g(f, y') - g(f, y))`` is non-zero for every other admitted label y'."""
+    loss, labels = image.subject.question.loss, image.subject.question.labels
+    classes = image.subject.network.classes
+    if labels is Labels.REAL or (loss is Loss.BCE and labels is Labels.ONE_HOT):
+        # the differences span at most R^K, so an injective map is enough
+        return rank_mod(back) == classes
+    for other in _admitted(image):
+        if np.array_equal(np.asarray(other), np.asarray(image.subject.batch.labels[m])):
+            continue
+        difference = _difference(image, m, other)
+        if not any(sum(int(v) * d for v, d in zip(row, difference, strict=True)) % PRIME for row in back):
+            return False
+    return True
+
+
+def _admitted(image: Image) -> list[object]:
+    if image.subject.question.labels is Labels.KNOWN:
+        return list(image.subject.batch.labels)
+    classes = image.subject.network.classes
+    if image.subject.question.loss is Loss.MSE:
+        return list(np.eye(classes)) if classes > 1 else [np.array([0.0]), np.array([1.0])]
+    return list(range(classes))
+
+
+def _difference(image: Image, m: int, other: object) -> list[int]:
+    """``g(f, y') - g(f, y)`` mod p up to a non-zero factor: y - y' for all losses but hinge."""
+    subject = image.subject
+    own = subject.batch.labels[m]
+    if subject.question.loss is Loss.HINGE:
+        logits = subject.passed.logits[:, [m, m]]
+        vectors = loss_vectors_mod(Loss.HINGE, logits, np.array([own, other]), 1, image.point)
+        return [(int(b) - int(a)) % PRIME for a, b in vectors]
+    if subject.question.loss is Loss.CROSS_ENTROPY:
+        return [int(k == own) - int(k == other) for k in range(subject.network.classes)]
+    values = residues([[to_fraction(v) for v in row] for row in (own, np.asarray(other))])
+    return [(int(a) - int(b)) % PRIME for a, b in values.T]

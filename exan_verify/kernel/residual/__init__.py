@@ -1,0 +1,1 @@
+"""Evidence about groups that share every pattern (docs/theory.md S5)."""

@@ -1,0 +1,374 @@
+"""From a ``torch.nn.Module`` to an exact :class:`ReluNetwork`.
+
+The module's forward is traced symbolically (``torch.fx``) and must be one chain: Linear layers with ReLU
+between them, and layers around them that change nothing (Flatten, Identity, Dropout that is off). Whatever
+else it does is refused with its type and path: a verdict about another function would be worthless.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from exan_verify.core.network import Linear, ReluNetwork, exact_array
+from exan_verify.errors import InputError, UnsupportedLayerError
+
+if TYPE_CHECKING:
+    import torch
+    from torch.fx import Node
+
+_SUPPORTED = "use Linear layers with ReLU between them (and Flatten, Identity, Dropout in eval mode)"
+
+
+class Kind(Enum):
+    """What one step of a forward pass does."""
+
+    LINEAR = "Linear"
+    RELU = "ReLU"
+    NOTHING = "nothing"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One step of a forward pass: its kind, the path it is known by, and the layer of a Linear step."""
+
+    kind: Kind
+    path: str
+    layer: Linear | None = None
+
+
+def to_network(model: Any) -> ReluNetwork:
+    """The exact network that ``model`` computes; a :class:`ReluNetwork` is returned as it is.
+
+    Parameters keep their names (``"0.weight"``, ``"fc1.bias"``) and their exact values, whatever their
+    dtype (float16, bfloat16, float32, float64). The input is flattened to (M, d). Wrappers are taken off
+    (:func:`unwrap`); the network's ``notes`` say which.
+
+    Raises :class:`UnsupportedLayerError` naming the type and path of what cannot be expressed, and
+    :class:`InputError` for what is not a model, or has frozen, shared or non-finite parameters.
+    """
+    if isinstance(model, ReluNetwork):
+        return model
+    import torch
+
+    model, notes = unwrap(model)
+    if not isinstance(model, torch.nn.Module):
+        raise InputError(
+            f"model is a {type(model).__name__}; pass a torch.nn.Module (not its state_dict) or a ReluNetwork"
+        )
+    check_hooks(model)
+    if type(model) is torch.nn.Linear:
+        steps = [Step(kind=Kind.LINEAR, path="model", layer=_linear(model, ""))]
+    else:
+        steps = _follow(model, trace(model))
+    network = assemble(steps)
+    _check_parameters(model, network)
+    return replace(network, notes=notes) if notes else network
+
+
+def unwrap(model: Any) -> tuple[Any, tuple[str, ...]]:
+    """``model`` without wrappers that compute the same function, and a line for each that was taken off.
+
+    These are torch.compile, DataParallel, DistributedDataParallel, and any module whose forward hands its
+    input on to a member ``_module`` and returns what that returns, as opacus' does. What is not a module is
+    returned as it is.
+
+    Raises :class:`UnsupportedLayerError` for a scripted or traced module, whose code cannot be read.
+    """
+    import torch
+
+    notes: list[str] = []
+    while isinstance(model, torch.nn.Module):
+        kind = type(model)
+        if isinstance(model, torch.jit.ScriptModule):
+            raise UnsupportedLayerError(
+                f"the model is a {kind.__name__} of torch.jit, whose forward cannot be read; "
+                "pass the module that it was scripted or traced from"
+            )
+        if isinstance(model, (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)):
+            inner = model.module
+        elif kind.__name__ == "OptimizedModule" and kind.__module__.startswith("torch._dynamo"):
+            inner = model._orig_mod
+        elif _hands_on(model):
+            inner = model._module
+        else:
+            break
+        notes.append(f"the wrapper {kind.__name__} was taken off the model")
+        model = inner
+    return model, tuple(notes)
+
+
+def _hands_on(model: torch.nn.Module) -> bool:
+    """Whether the forward is that of the member ``_module`` and nothing else, by tracing it."""
+    import torch.fx
+
+    inner = dict(model.named_children()).get("_module")
+    if inner is None or any(True for _ in model.parameters(recurse=False)):
+        return False
+
+    class OneInput(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.wrapper = model
+
+        def forward(self, x: Any) -> Any:
+            return self.wrapper(x)
+
+    class Tracer(torch.fx.Tracer):
+        def is_leaf_module(self, m: torch.nn.Module, module_qualified_name: str) -> bool:  # noqa: ARG002
+            return m is inner
+
+    try:
+        nodes = list(Tracer().trace(OneInput()).nodes)
+    except (torch.fx.proxy.TraceError, TypeError, AttributeError, ValueError, LookupError, RuntimeError):
+        return False
+    if [node.op for node in nodes] != ["placeholder", "call_module", "output"]:
+        return False
+    return nodes[1].args == (nodes[0],) and not nodes[1].kwargs and nodes[2].args == (nodes[1],)
+
+
+def assemble(steps: Sequence[Step]) -> ReluNetwork:
+    """The network of a chain of steps.
+
+    Raises :class:`UnsupportedLayerError` where Linear and ReLU do not alternate, from Linear to Linear.
+    """
+    active = [step for step in steps if step.kind is not Kind.NOTHING]
+    before: Step | None = None
+    for step in active:
+        if step.kind is Kind.LINEAR and before is not None and before.kind is Kind.LINEAR:
+            raise UnsupportedLayerError(
+                f"Linear {step.path!r} follows Linear {before.path!r} without a ReLU between them; "
+                "put a ReLU between, or merge the two into one layer"
+            )
+        if step.kind is Kind.RELU and before is None:
+            raise UnsupportedLayerError(
+                f"ReLU {step.path!r} acts on the input, before any Linear layer; "
+                "apply it to the data instead and remove it from the model"
+            )
+        before = step
+    if before is not None and before.kind is Kind.RELU:
+        raise UnsupportedLayerError(
+            f"ReLU {before.path!r} acts on the output; the losses take logits, so end with a Linear layer"
+        )
+    layers = tuple(step.layer for step in active if step.layer is not None)
+    if not layers:
+        raise UnsupportedLayerError(f"the model has no Linear layer; {_SUPPORTED}")
+    return ReluNetwork(layers=layers)
+
+
+def check_hooks(model: torch.nn.Module) -> None:
+    """Refuse hooks, which may change values or gradients behind the graph's back."""
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    for path, module in model.named_modules():
+        if any(getattr(module, name, None) for name in hooks):
+            raise UnsupportedLayerError(
+                f"{describe(module, path)} has hooks, which may change its values or gradients; remove them"
+            )
+
+
+def trace(model: torch.nn.Module, supported: str = _SUPPORTED) -> list[Node]:
+    """The nodes of the model's forward, in the order of execution.
+
+    Raises :class:`UnsupportedLayerError` where it cannot be traced, ending in what is ``supported``.
+    """
+    import torch.fx
+
+    try:
+        return list(torch.fx.Tracer().trace(model).nodes)
+    # whatever a user's forward does with symbolic values ends in one of these
+    except (
+        torch.fx.proxy.TraceError,
+        TypeError,
+        AttributeError,
+        ValueError,
+        LookupError,
+        RuntimeError,
+    ) as error:
+        raise UnsupportedLayerError(
+            f"the forward of {type(model).__name__} cannot be traced ({error}); {supported}"
+        ) from None
+
+
+def _follow(model: torch.nn.Module, nodes: list[Node]) -> list[Step]:
+    """The steps along the only chain from the placeholder to the output."""
+    steps: list[Step] = []
+    current: Node | None = None
+    for node in nodes:
+        if node.op == "placeholder":
+            if current is not None and node.users:
+                raise UnsupportedLayerError(
+                    f"forward takes a second input {node.target!r}; give it one input"
+                )
+            current = current or node
+        elif current is not None and is_size(node):
+            continue
+        elif node.op == "output":
+            if node.args != (current,):
+                raise UnsupportedLayerError("forward must return the logits and nothing else, in one tensor")
+        elif current is None or node.args[:1] != (current,):
+            raise UnsupportedLayerError(
+                f"{name_of(model, node)} does not take the output of the step before it; "
+                "the model must be one chain without branches"
+            )
+        else:
+            steps.append(_step(model, node, {step.path for step in steps if step.kind is Kind.LINEAR}))
+            current = node
+    return steps
+
+
+def is_size(node: Node) -> bool:
+    """Whether the node only reads a batch size: ``x.size(0)``, ``x.shape``, ``x.shape[0]``."""
+    if node.op == "call_method":
+        return node.target == "size" and node.args[1:] in ((), (0,))
+    if node.op != "call_function" or getattr(node.target, "__name__", "") not in ("getattr", "getitem"):
+        return False
+    return node.args[1:] in (("shape",), (0,))
+
+
+def _step(model: torch.nn.Module, node: Node, linear_paths: set[str]) -> Step:
+    name = str(node.target)
+    if node.op == "call_module":
+        if name in linear_paths:
+            raise UnsupportedLayerError(
+                f"Linear {name!r} is used more than once; give every place a layer of its own"
+            )
+        return _module_step(model.get_submodule(name), name)
+    return _function_step(model, node)
+
+
+def _module_step(module: torch.nn.Module, path: str) -> Step:
+    import torch.nn as nn
+
+    # exact types: a subclass or a parametrised layer may compute something else
+    if type(module) is nn.Linear:
+        return Step(kind=Kind.LINEAR, path=path, layer=_linear(module, path))
+    if type(module) is nn.ReLU:
+        return Step(kind=Kind.RELU, path=path)
+    if type(module) is nn.Flatten and (module.start_dim, module.end_dim) == (1, -1):
+        return Step(kind=Kind.NOTHING, path=path)
+    if type(module) is nn.Identity:
+        return Step(kind=Kind.NOTHING, path=path)
+    if type(module) is nn.Dropout:
+        if module.training and module.p > 0:
+            raise UnsupportedLayerError(
+                f"Dropout {path!r} is in training mode, so the gradient is random; call model.eval() first"
+            )
+        return Step(kind=Kind.NOTHING, path=path)
+    raise UnsupportedLayerError(
+        f"{describe(module, path)} is not supported; {_remedy(type(module).__name__)}"
+    )
+
+
+def _function_step(model: torch.nn.Module, node: Node) -> Step:
+    import torch
+    from torch.nn import functional
+
+    path = path_of(model, node)
+    target = getattr(torch.Tensor, str(node.target), None) if node.op == "call_method" else node.target
+    if target in (functional.relu, torch.relu, torch.relu_, torch.Tensor.relu, torch.Tensor.relu_):
+        return Step(kind=Kind.RELU, path=path)
+    if target in (torch.flatten, torch.Tensor.flatten) and arguments(node, start_dim=0, end_dim=-1) == (
+        1,
+        -1,
+    ):
+        return Step(kind=Kind.NOTHING, path=path)
+    if target in (torch.reshape, torch.Tensor.reshape, torch.Tensor.view) and keeps_samples(node):
+        return Step(kind=Kind.NOTHING, path=path)
+    if target in (torch.Tensor.contiguous,):
+        return Step(kind=Kind.NOTHING, path=path)
+    if target is functional.dropout:
+        probability, training = arguments(node, p=0.5, training=True)
+        if not training or probability == 0:
+            return Step(kind=Kind.NOTHING, path=path)
+        raise UnsupportedLayerError(
+            f"dropout in {path!r} is switched on, so the gradient is random; "
+            "call model.eval() first and pass training=self.training"
+        )
+    raise UnsupportedLayerError(f"{name_of(model, node)} is not supported; {_remedy(str(node.target))}")
+
+
+def arguments(node: Node, **defaults: Any) -> tuple[Any, ...]:
+    """The values of the parameters after the first, by position or keyword, in the order of ``defaults``."""
+    given = dict(zip(defaults, node.args[1:], strict=False)) | dict(node.kwargs)
+    return tuple(given.get(name, default) for name, default in defaults.items())
+
+
+def keeps_samples(node: Node) -> bool:
+    """Whether a view or reshape is to (M, d): ``(-1, d)``, ``(x.size(0), -1)``, ``(x.shape[0], d)``."""
+    sizes = node.args[1:]
+    if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)):
+        sizes = tuple(sizes[0])
+    if len(sizes) != 2:
+        return False
+    rows, columns = sizes
+    if not isinstance(columns, int):
+        return False
+    return columns > 0 if isinstance(rows, int) and rows == -1 else not isinstance(rows, int)
+
+
+def _linear(module: torch.nn.Linear, path: str) -> Linear:
+    prefix = f"{path}." if path else ""
+    for name, parameter in module.named_parameters(recurse=False):
+        if parameter.is_meta:
+            raise InputError(
+                f"{prefix}{name} is on the meta device and has no numbers; load the weights first"
+            )
+    return Linear(
+        weight=exact_array(module.weight, f"{prefix}weight"),
+        bias=None if module.bias is None else exact_array(module.bias, f"{prefix}bias"),
+        name=path,
+    )
+
+
+def _check_parameters(model: torch.nn.Module, network: ReluNetwork) -> None:
+    """Every trained parameter must be one of the network's, once: the shared gradient has them all."""
+    named = dict(model.named_parameters(remove_duplicate=False))
+    used = {name for name, _ in network.parameters()}
+    shared = [name for name in used if sum(named[name] is other for other in named.values()) > 1]
+    if shared:
+        raise UnsupportedLayerError(
+            f"parameters {sorted(shared)} are one and the same tensor; give every layer its own parameters"
+        )
+    unused = sorted({name for name, p in named.items() if name not in used and p.requires_grad})
+    if unused:
+        raise InputError(f"parameters {unused} do not enter the forward pass; remove them from the model")
+    frozen = sorted(name for name in used if not named[name].requires_grad)
+    if 0 < len(frozen) < len(used):
+        raise InputError(
+            f"parameters {frozen} are frozen, so their gradient is never shared, but verdicts speak of the "
+            "gradient of all parameters; set requires_grad=True for all of them or for none"
+        )
+
+
+def path_of(model: torch.nn.Module, node: Node) -> str:
+    """The path of the module in whose forward the node stands."""
+    stack = node.meta.get("nn_module_stack")
+    return list(stack)[-1] if stack else type(model).__name__
+
+
+def name_of(model: torch.nn.Module, node: Node) -> str:
+    """A node in words: the layer with its path and type, or the operation and where it stands."""
+    if node.op == "call_module":
+        return describe(model.get_submodule(str(node.target)), str(node.target))
+    name = getattr(node.target, "__name__", str(node.target))
+    return f"the operation {name!r} ({node.name!r}) in the forward of {path_of(model, node)!r}"
+
+
+def describe(module: torch.nn.Module, path: str) -> str:
+    """A layer in words: its path and type."""
+    return f"layer {path!r} ({type(module).__name__})" if path else f"the model ({type(module).__name__})"
+
+
+def _remedy(name: str) -> str:
+    if "softmax" in name.lower():
+        return "remove it: cross_entropy takes logits and applies the softmax itself"
+    if "sigmoid" in name.lower():
+        return "remove it where it ends the model: bce takes logits and applies the sigmoid itself"
+    if any(part in name.lower() for part in ("conv", "pool", "batchnorm")):
+        return (
+            "nothing is proved about such models, but exan_verify.attack (exan attack, exan audit) "
+            f"rebuilds the batches of those that end in Linear layers. For a proof {_SUPPORTED}"
+        )
+    return _SUPPORTED

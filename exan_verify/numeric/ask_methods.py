@@ -1,0 +1,174 @@
+"""Ask methods in turn for candidates and confirm them, until a batch is complete."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+
+from exan_verify.core.network import Loss
+from exan_verify.errors import BudgetExhausted, RangeError
+from exan_verify.numeric.confirming.confirm import Confirmed, confirm
+from exan_verify.numeric.confirming.drop_failing import settled
+from exan_verify.numeric.problem.passes import weight_gains
+from exan_verify.numeric.problem.problem import LayerGradient, Problem
+from exan_verify.numeric.problem.records import Attack, Finding, Method
+from exan_verify.numeric.problem.spectrum import ColumnSpace, column_space
+from exan_verify.numeric.waiting import Telling, proceed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Candidates:
+    """A finding with the problem and the column spaces that it is to be confirmed with.
+
+    ``final``: no other method can find more.
+    """
+
+    problem: Problem
+    spaces: tuple[ColumnSpace, ...]
+    finding: Finding
+    final: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Pursuit:
+    """The best candidates of all methods asked, and what of them is confirmed.
+
+    ``cut``: what ended it before all methods were asked, empty where nothing did.
+    """
+
+    candidates: Candidates
+    confirmed: Confirmed
+    cut: str = ""
+
+    def cut_short(self, error: BudgetExhausted) -> Pursuit:
+        """As an outcome that ``error`` ended, which goes into its reason."""
+        if self.cut:
+            return self
+        reason = f"{error}; {self.confirmed.reason}".removesuffix("; ")
+        return replace(self, cut=str(error), confirmed=replace(self.confirmed, reason=reason))
+
+    def attack(self, *, seconds: float) -> Attack:
+        """As the outcome of an attack."""
+        finding, confirmed = self.candidates.finding, self.confirmed
+        return Attack(
+            x=confirmed.x,
+            y=confirmed.y,
+            status=confirmed.status,
+            gradient_residual=confirmed.gradient_residual,
+            complete=confirmed.complete,
+            batch_size=confirmed.batch_size,
+            batch_size_source=confirmed.batch_size_source,
+            method=finding.method,
+            layer=finding.layer,
+            layers=finding.layers,
+            unclaimed=confirmed.unclaimed,
+            reason=confirmed.reason,
+            seconds=seconds,
+            unfinished=bool(self.cut),
+        )
+
+
+Find = Callable[[Method], Candidates]
+
+
+def pursue(methods: Sequence[Method], find: Find, *, named: bool, tell: Telling) -> Pursuit:
+    """Confirm what ``find`` makes of each method, until all samples are; one out of range is passed over.
+
+    Raises the :class:`RangeError` of a method ``named`` by the user, or the first one when none is in range.
+    Where none finds a candidate, the reason has what the first method said if that was out of range. Where
+    ``find`` or ``tell`` raises :class:`BudgetExhausted`, what was confirmed before is the outcome; where that
+    is nothing, it is raised.
+    """
+    outcome: Pursuit | None = None
+    refusal: RangeError | None = None
+    gains: list[tuple[float, float]] = []
+    for k, one in enumerate(methods):
+        try:
+            tell(f"{one.name}: finding candidates", 0.2 + 0.8 * k / len(methods))
+            candidates = tell.during(partial(find, one))
+        except RangeError as error:
+            if named:
+                raise
+            # once a method was in range, that another is not says nothing about the gradient
+            refusal = refusal or (error if outcome is None else None)
+            continue
+        except BudgetExhausted as error:
+            return _confirmed_before(error, outcome)
+        try:
+            tell(
+                f"{one.name}: confirming {candidates.finding.x.shape[0]} candidates",
+                0.6 + 0.4 * k / len(methods),
+            )
+            gains = gains or weight_gains(candidates.problem)
+            confirmed = tell.during(partial(_confirm, candidates, gains))
+        except BudgetExhausted as error:
+            return _confirmed_before(error, outcome)
+        if outcome is None or len(confirmed.status) > len(outcome.confirmed.status):
+            outcome = Pursuit(candidates=candidates, confirmed=confirmed)
+        if confirmed.complete or candidates.final:
+            break
+    if outcome is None:
+        assert refusal is not None
+        raise refusal
+    return _with_refusal(outcome, refusal)
+
+
+def _confirmed_before(error: BudgetExhausted, outcome: Pursuit | None) -> Pursuit:
+    """What earlier methods confirmed before ``error``, which is raised where that is nothing."""
+    if outcome is None or not outcome.confirmed.status:
+        raise error
+    return outcome.cut_short(error)
+
+
+def _with_refusal(outcome: Pursuit, refusal: RangeError | None) -> Pursuit:
+    """The outcome, with the first method's refusal among its reasons where nothing was found."""
+    if refusal is None or len(outcome.candidates.finding.x) or outcome.confirmed.reason == str(refusal):
+        return outcome
+    reason = f"{refusal}; {outcome.confirmed.reason}"
+    return replace(outcome, confirmed=replace(outcome.confirmed, reason=reason))
+
+
+def column_spaces(problem: Problem) -> tuple[ColumnSpace, ...]:
+    """The column space of every layer, at first up to the largest rank that degree 2 could use there, or
+    asked for; further while it is not exhausted, as far as the layer allows."""
+    generator = problem.generator()
+    return tuple(column_space_of(problem, layer, generator) for layer in problem.layers)
+
+
+def column_space_of(problem: Problem, layer: LayerGradient, generator: torch.Generator) -> ColumnSpace:
+    """The column space of one layer, as far as it goes."""
+    most = max(math.isqrt(2 * layer.shape[0]) + 1, problem.batch_size or 0)
+    while True:
+        proceed()
+        space = column_space(layer, unit_roundoff=problem.unit_roundoff, most=most, generator=generator)
+        if not space.saturated or len(space.values) >= min(layer.shape[0], layer.shape[1] + 1):
+            return space
+        most *= 2
+
+
+def _confirm(candidates: Candidates, gains: list[tuple[float, float]]) -> Confirmed:
+    problem, spaces, finding = candidates.problem, candidates.spaces, candidates.finding
+    if finding.x.shape[0]:
+        kept, refined, dropped = settled(problem, spaces[0], finding, gains)
+        confirmed = confirm(problem, spaces, kept, refined, gains)
+        return replace(confirmed, unclaimed=confirmed.unclaimed + dropped)
+    rank = max((space.rank for space in spaces[:-1]), default=0)
+    classes = problem.loss in (Loss.CROSS_ENTROPY, Loss.HINGE)
+    labels = (
+        torch.zeros(0, dtype=torch.long) if classes else torch.zeros(0, problem.classes, dtype=torch.float64)
+    )
+    return Confirmed(
+        x=finding.x,
+        y=labels.to(problem.device),
+        status=(),
+        unclaimed=(),
+        gradient_residual=1.0,
+        complete=False,
+        batch_size=problem.batch_size or rank,
+        batch_size_source="rank" if problem.batch_size is None else "given",
+        reason=finding.reason,
+    )

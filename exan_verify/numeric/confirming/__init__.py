@@ -1,0 +1,1 @@
+"""What may be claimed of what was found: error bounds, and the reasons against."""

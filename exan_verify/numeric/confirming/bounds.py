@@ -1,0 +1,293 @@
+"""Refine candidates on the first layer's own equations and bound their error.
+
+Derivation. The given A~ = A + E has noise E with |E| <= eta (spectral norm; ``ColumnSpace.noise``, seen in
+the singular values beyond the rank), A = sum_b delta_b y_b^T over samples b with y_b = (x_b, 1). P spans
+the leading part of A~.
+
+1. A true delta_b is A c_b with c_b the b-th column of Y^+, and (I - PP^T) A c_b = (I - PP^T)(A~ - E) c_b.
+   What the cut leaves of A~ vanishes on the leading row space, which is within eta / sigma_M of A's, so that
+   |(I - PP^T) delta_b| <= r_b = eta |c_b| (1 + eta / sigma_M) + |delta_b| rel_b, the last term for rounding
+   in computing delta_b itself, estimated by `passes.rounding`.
+2. delta_b lies in V_b = range(D_1 W_2^T ... W_L^T) of the sample's patterns, K unknown loss-vector entries,
+   plus one free entry for every neuron too close to its boundary to be sure of. Let t_1 <= t_2 <= ... be the
+   sines of the principal angles between V_b and range(P), d_1, d_2, ... the principal vectors in V_b, whose
+   images under I - PP^T are orthogonal. Then err_b = sum_{i>1} a_i d_i with sum (t_i a_i)^2 <= r_b^2; in
+   particular |err_b| <= r_b / t_2. The candidate's own sine t_1 must be as small as step 1 says, or it is no
+   solution at all.
+   This is the error within V_b. The delta that the gradient was made with is delta_b + rho_b, rho_b from the
+   roundings of the backward pass, |rho_b| <= |delta_b| rel_b, and these keep to no V_b: the part of rho_b
+   that is not in V_b is in no d_i and has to be counted on its own. With one logit V_b is a line, so that
+   nothing but rho_b is left. The entries of rho_b are independent roundings: each either in proportion to
+   the entry of delta_b (one product each, as with one logit) or, where products cancel, of one size, so that
+   v . rho_b is about |delta_b| rel_b w_b(v) with w_b(v)^2 = max(sum_j v_j^2 delta_bj^2 / |delta_b|^2,
+   |v|^2 / n). Likewise the directions, the Gram matrix P^T delta and its inverse are computed in float64: the
+   backward error of the solve is a_b <= c sqrt(M) 2^-53 |delta_b| per direction, of no particular shape.
+3. X comes from the left inverse V of the recovered directions, rows v_m: the unscaled row m is
+   s_m y_m + v_m (sum_b (err_b + rho_b) y_b^T + E), s_m = |delta_m|. With the couplings
+   k_mb = sqrt(sum_{i>1} (v_m . d_i^b / t_i^b)^2), those of rounding
+   o_mb = w_b(v_m) |delta_b| rel_b + |v_m| a_b, which are independent, and division by the bias entry,
+
+       |x^_m - x_m|_inf <= (|v_m| eta + sum_b k_mb r_b |y_b|_inf + sqrt(sum_b (o_mb |y_b|_inf)^2))
+                           (1 + |x_m|_inf) / s_m.
+
+   Samples that are not separated enter as one block with their own isolating sine (``rest_sine``).
+   In L2 |v_m| eta bounds all of v_m^T E; of the division by the bias entry only one column e of E is seen,
+   multiplied by |x_m|_2; and it takes x_m off every x_b that the wrong directions mix in:
+
+       |x^_m - x_m|_2 <= (|v_m| (eta + |e| |x_m|_2) + sum_b k_mb r_b |x_b - x_m|_2
+                          + sqrt(sum_b (o_mb |x_b - x_m|_2)^2)) / s_m.
+
+   |e| is taken from what P leaves of the bias column, from an even spread of eta over the columns and from
+   one rounding of the summed |delta_b|, whichever is largest. Where scales do not come from the bias entry
+   nothing cancels, and no bound in L2 is given.
+
+The result is multiplied by a safety factor for the second-order terms left out; candidates whose first-order
+terms are not small (directions off by 0.1 or more) get an infinite bound.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from exan_verify.numeric.problem.downward import solve_inputs
+from exan_verify.numeric.problem.passes import Trace, backward, delta_spans, forward, rounding
+from exan_verify.numeric.problem.polish import Meeting, meet
+from exan_verify.numeric.problem.problem import Problem
+from exan_verify.numeric.problem.records import Finding
+from exan_verify.numeric.problem.spectrum import ColumnSpace
+from exan_verify.numeric.waiting import proceed
+
+_SAFETY = 4.0
+"""Covers second-order terms and norms estimated rather than bounded (the rounding analysis)."""
+
+_ROUNDING_SAFETY = 8.0
+"""Between the root-mean-square rounding estimate and what a single sample may see."""
+
+_BACKWARD_SAFETY = 3.0
+"""The same for the deltas of one sample, whose many independent roundings average out."""
+
+_ARITHMETIC = 8.0
+"""c of step 2: roundings of a unit direction, an inner product of length n and an inverse, by norms."""
+
+_COLUMN_SAFETY = 3.0
+"""Between the noise of the bias column that is seen outside the column space and the whole of it."""
+
+_LINEAR = 0.1
+"""Directions off by more than this are outside the first-order analysis."""
+
+_DOUBTFUL_SHARE = 0.1
+"""Of the first layer's neurons: more free entries than this leave the sample's equations no strength."""
+
+_ROUNDS = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Refined:
+    """Candidates after refinement, with everything the confirmation needs.
+
+    ``x`` (m, d), ``deltas`` (m, n_1) first-layer deltas, ``bound`` (m,) absolute L-infinity error on x,
+    ``norm`` (m,) the same in L2,
+    ``drift`` (m,) relative error of the deltas, ``sine`` and ``isolation`` (m,) t_1 and t_2,
+    ``allowed`` (m,) the sine that noise explains, ``sure`` per hidden layer (m, n): pattern beyond doubt.
+    """
+
+    x: Tensor
+    deltas: Tensor
+    bound: Tensor
+    norm: Tensor
+    drift: Tensor
+    sine: Tensor
+    isolation: Tensor
+    allowed: Tensor
+    sure: tuple[Tensor, ...]
+    trace: Trace
+    unit: float
+
+
+def refine(
+    problem: Problem, space: ColumnSpace, finding: Finding, gains: list[tuple[float, float]]
+) -> Refined:
+    """Alternate forward passes (patterns) and the first layer's equations (deltas); bound the error."""
+    x, bound = finding.x, torch.zeros_like(finding.x[:, 0])
+    unit = effective_roundoff(problem, space)
+    for _ in range(_ROUNDS):
+        proceed()
+        trace = forward(problem, x)
+        sure, lost = _sure_patterns(problem, trace, gains, bound, unit)
+        refined = _step(problem, space, finding, trace, sure, lost, gains, unit)
+        settled = bool(((refined.x - x).abs().amax(dim=1) <= refined.bound).all()) and bool(
+            (refined.bound <= 2 * bound).all()
+        )
+        x, bound = refined.x, refined.bound
+        if settled:
+            break
+    return refined
+
+
+def effective_roundoff(problem: Problem, space: ColumnSpace) -> float:
+    """The roundoff that the gradient shows: its dtype's, or more if the noise tail says so."""
+    n_out, n_in = problem.layers[0].shape
+    per_entry = float(space.values.norm()) * (n_out**-0.5 + n_in**-0.5)
+    tail = float(space.values[space.rank]) if space.rank < len(space.values) else 0.0
+    return float(max(problem.unit_roundoff, tail / per_entry))
+
+
+def _step(
+    problem: Problem,
+    space: ColumnSpace,
+    finding: Finding,
+    trace: Trace,
+    sure: tuple[Tensor, ...],
+    lost: Tensor,
+    gains: list[tuple[float, float]],
+    unit: float,
+) -> Refined:
+    size = trace.logits.shape[0]
+    meeting = meet(delta_spans(problem, trace, sure), space.basis)
+    directions = meeting.deltas[:, :, 0]
+    block = torch.cat([directions.T, finding.rest], dim=1)
+    inputs = solve_inputs(space, block)
+    # equal directions have no left inverse; step 3 of the derivation needs one
+    identity = torch.eye(block.shape[1], dtype=torch.float64, device=block.device)
+    dependent = (inputs.inverse @ block - identity).abs().amax(dim=1)[:size] > 1e-6
+    deltas = directions * inputs.scales[:size, None]
+    relative = _relative_rounding(problem, trace, deltas, gains, unit)
+    isolation = _isolation(meeting)
+    rows = torch.cat([inputs.values, torch.ones_like(inputs.scales[:, None])], dim=1)
+    duals = _dual_norms(rows, size)
+    s = inputs.scales[:size].abs()
+    noise = space.noise * (1 + min(1.0, space.noise / float(space.values[space.rank - 1])))
+    allowed = noise * duals[:size] / s + relative + 1e-14
+    drift = allowed / isolation
+    largest = rows[:size].abs().amax(dim=1)
+    inverse = inputs.inverse[:size]
+    couplings, errors = _couplings(inverse, meeting), s * allowed
+    roundings = _rounding_couplings(inverse, directions, s * relative, s, block.shape[1])
+    total = inverse.norm(dim=1) * noise + couplings @ (errors * largest) + (roundings * largest).norm(dim=1)
+    size2 = rows[:size].norm(dim=1)
+    column = torch.clamp(_bias_noise(problem, space, deltas, unit), max=space.noise) * (noise / space.noise)
+    total2 = inverse.norm(dim=1) * (noise + column * size2)
+    apart = torch.cdist(rows[:size], rows[:size], compute_mode="donot_use_mm_for_euclid_dist")
+    total2 = total2 + (couplings * apart) @ errors + (roundings * apart).norm(dim=1)
+    if finding.rest.shape[1]:
+        unseparated = inverse.norm(dim=1) * noise * duals[-1] / finding.rest_sine
+        total, total2 = total + unseparated, total2 + unseparated * (1 + size2)
+    # a sample's scale is the entry that its row is divided by; only if that is the bias entry, errors cancel
+    from_bias = problem.layers[0].bias_given and finding.scale_error == 0
+    # the last rounding is that of the division
+    bound = _SAFETY * total * (1 + largest) / s + (finding.scale_error + 2.0**-52) * largest
+    bound = torch.where(lost | dependent, torch.full_like(bound, torch.inf), bound)
+    in_range = (
+        (drift < _LINEAR)
+        & (bound < _LINEAR * (1 + largest))
+        & torch.isfinite(inputs.values[:size]).all(dim=1)
+    )
+    return Refined(
+        x=inputs.values[:size],
+        deltas=deltas,
+        bound=torch.where(in_range, bound, torch.full_like(bound, torch.inf)),
+        norm=torch.where(in_range & from_bias & torch.isfinite(total2), _SAFETY * total2 / s, torch.inf),
+        drift=drift + finding.scale_error,
+        sine=meeting.sines[:, 0],
+        isolation=isolation,
+        allowed=_SAFETY * allowed,
+        sure=sure,
+        trace=trace,
+        unit=unit,
+    )
+
+
+def _bias_noise(problem: Problem, space: ColumnSpace, deltas: Tensor, unit: float) -> Tensor:
+    """Bound on the norm of the noise in the bias column of A."""
+    bias = problem.layers[0].d_bias
+    n_out, n_in = problem.layers[0].shape
+    seen = (bias - space.basis @ (space.basis.T @ bias)).norm() * (n_out / max(n_out - space.rank, 1)) ** 0.5
+    even = space.noise / (1 + (n_in / n_out) ** 0.5)
+    roundings = unit * deltas.abs().sum(dim=0).norm()
+    return torch.maximum(_COLUMN_SAFETY * seen, roundings).clamp(min=even)
+
+
+def _isolation(meeting: Meeting) -> Float[Tensor, " m"]:
+    if meeting.sines.shape[1] == 1:
+        return torch.ones_like(meeting.sines[:, 0])
+    return meeting.sines[:, 1].clamp(min=torch.finfo(torch.float64).tiny, max=1.0)
+
+
+def _couplings(inverse: Float[Tensor, "m n"], meeting: Meeting) -> Float[Tensor, "m b"]:
+    """k_mb: how far sample b's direction, off by a unit of r_b, moves sample m's row."""
+    others = torch.einsum("mn,bni->mbi", inverse, meeting.deltas[:, :, 1:])
+    sines = meeting.sines[:, 1:].clamp(min=torch.finfo(torch.float64).tiny)
+    couplings: Tensor = (others / sines).norm(dim=2)
+    return couplings
+
+
+def _rounding_couplings(
+    inverse: Float[Tensor, "m n"],
+    directions: Float[Tensor, "b n"],
+    rounded: Float[Tensor, " b"],
+    sizes: Float[Tensor, " b"],
+    count: int,
+) -> Float[Tensor, "m b"]:
+    """o_mb: how far the roundings of sample b's delta, ``rounded`` of its ``sizes`` in norm, and of solving
+    for ``count`` directions move sample m's row."""
+    even = inverse.norm(dim=1, keepdim=True)
+    weights = (inverse.square() @ directions.T.square()).sqrt().clamp(min=even / inverse.shape[1] ** 0.5)
+    couplings: Tensor = weights * rounded + even * (_ARITHMETIC * count**0.5 * 2.0**-53 * sizes)
+    return couplings
+
+
+def _dual_norms(rows: Float[Tensor, "M d1"], size: int) -> Float[Tensor, " m1"]:
+    """|c_b| for each single sample, then the norm of the projector onto the block of the rest."""
+    norms = rows.norm(dim=1)
+    inverse = torch.linalg.pinv(rows / norms[:, None])
+    single: Tensor = inverse[:, :size].norm(dim=0) / norms[:size]
+    if rows.shape[0] == size:
+        return single
+    rest = torch.linalg.matrix_norm(inverse[:, size:], 2) * math.sqrt(rows.shape[0] - size)
+    return torch.cat([single, rest[None]])
+
+
+def _relative_rounding(
+    problem: Problem, trace: Trace, deltas: Tensor, gains: list[tuple[float, float]], unit: float
+) -> Float[Tensor, " m"]:
+    """Rounding in the backward pass below the loss vector, relative to the first-layer delta."""
+    spans = delta_spans(problem, trace)
+    g = (torch.linalg.pinv(spans, rtol=1e-10) @ deltas[:, :, None])[:, :, 0]
+    passed = backward(problem, trace, g)
+    error = torch.zeros_like(g[:, 0])
+    for k in range(len(problem.layers) - 1, 0, -1):
+        own = (
+            unit * gains[k][1] * passed[k].norm(dim=1) * math.sqrt(math.log2(problem.layers[k].shape[0] + 1))
+        )
+        error = torch.hypot(gains[k][1] * error, own)
+    relative: Tensor = _BACKWARD_SAFETY * error / deltas.norm(dim=1)
+    return relative
+
+
+def _sure_patterns(
+    problem: Problem, trace: Trace, gains: list[tuple[float, float]], bound: Tensor, unit: float
+) -> tuple[tuple[Bool[Tensor, "m n"], ...], Bool[Tensor, " m"]]:
+    """Neurons whose pre-activation exceeds what the error of x and rounding can move it.
+
+    Samples with more doubtful neurons than the equations can bear are lost: returned in the second value,
+    with no doubts in the first.
+    """
+    error = torch.where(torch.isfinite(bound), bound, torch.zeros_like(bound)) * math.sqrt(
+        problem.layers[0].shape[1]
+    )
+    zeros = tuple(torch.zeros_like(h) for h in (*trace.hidden[1:], trace.logits))
+    moved = rounding(problem, trace, zeros, gains=gains, input_error=error, unit=unit, divisor=1).pre
+    # e is an error of the whole layer in norm; three times its mean per neuron covers unequal rows
+    sure = [
+        z.abs()
+        > 3 * e[:, None] / math.sqrt(z.shape[1]) + _ROUNDING_SAFETY * unit * z.abs().amax(dim=1, keepdim=True)
+        for z, e in zip(trace.pre, moved, strict=True)
+    ]
+    doubtful = torch.stack([(~s).sum(dim=1) for s in sure]).sum(dim=0)
+    lost = ~torch.isfinite(bound) | (doubtful > trace.pre[0].shape[1] * _DOUBTFUL_SHARE)
+    return tuple(s | lost[:, None] for s in sure), lost

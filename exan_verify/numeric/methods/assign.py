@@ -1,0 +1,192 @@
+"""The `assign` method: every neuron is assigned to one of its two hyperplanes, sample by sample.
+
+Lifting needs about M^2 / 2 neurons; this needs a few times M. Many candidates at once go through the
+difference map, each from a guessed loss vector; where it arrives, the pattern is exact, and polishing on the
+candidate's own equations gives it to rounding. A sample satisfies all n equations; with n well above M + K'
+no stranger does. docs/theory.md section 5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from exan_verify.errors import RangeError
+from exan_verify.numeric.methods.difference_map import Candidates, difference_map
+from exan_verify.numeric.methods.equations import LayerEquations, layer_equations, too_many
+from exan_verify.numeric.methods.guesses import active_value_guesses
+from exan_verify.numeric.methods.separate import Separated, copies, noise_sine, separate
+from exan_verify.numeric.problem.downward import descend, solve_inputs
+from exan_verify.numeric.problem.problem import Problem
+from exan_verify.numeric.problem.records import Finding, LayerSummary
+from exan_verify.numeric.problem.spectrum import ColumnSpace
+
+REACH = 1.5
+"""Neurons per unknown M + K' below which no search is tried; success ends between 2 and 2.5."""
+
+_CANDIDATES = (128, 640)
+"""Fewest and most candidates at a time; between them five per sample."""
+
+_PATIENCE = 10
+"""Rounds without a new sample after which the search gives up."""
+
+_USABLE = 0.3
+"""Relative gap above which a candidate is not worth polishing."""
+
+_ALIKE = 0.99
+"""Cosine above which two candidates lead to the same sample, as a rule."""
+
+
+class Assign:
+    """Search by the difference map at the last hidden layer with enough neurons, then at others."""
+
+    name = "assign"
+
+    def find(self, problem: Problem, spaces: tuple[ColumnSpace, ...]) -> Finding:
+        """Candidates from the first layer at which every sample is found.
+
+        Raises :class:`RangeError` when every hidden layer has too few neurons for the batch.
+        """
+        layers = [layer_equations(problem, spaces, k) for k in range(len(spaces) - 1)]
+        usable = [eq for eq in layers if not eq.space.saturated and _room(eq) >= REACH]
+        if not usable:
+            excess = too_many(problem, max(eq.samples for eq in layers))
+            raise RangeError(excess or _too_narrow(layers))
+        # guesses are best where the next delta is the loss vector
+        usable.sort(key=lambda eq: (eq.index < len(layers) - 1, -_room(eq)))
+        best: Finding | None = None
+        for equations in usable:
+            found = _at_layer(problem, spaces, equations)
+            if best is None or found.x.shape[0] > best.x.shape[0]:
+                best = found
+            if found.whole:
+                break
+        assert best is not None
+        return replace(best, layers=tuple(_summary(eq) for eq in layers))
+
+
+class _Search:
+    """Rounds of candidates at one layer; what is found already is not handed out again."""
+
+    def __init__(self, problem: Problem, equations: LayerEquations) -> None:
+        self.problem, self.equations = problem, equations
+        self.generator = problem.generator()
+        self.known = equations.space.basis[:, :0]
+        self.rounds = 0
+        self.inverse = torch.linalg.pinv(equations.forward)
+
+    def starts(self) -> Iterator[tuple[Float[Tensor, "M m"], Float[Tensor, "K m"]]]:
+        """Starts (q, p) for polishing, round by round, until ten rounds in a row have found nothing."""
+        basis, idle = self.equations.space.basis, 0
+        fewest, most = _CANDIDATES
+        count = min(max(5 * self.equations.samples, fewest), most)
+        while idle < _PATIENCE:
+            before = self.known.shape[1]
+            guesses = active_value_guesses(self.problem, self.equations.index, count, self.generator)
+            ends = difference_map(basis, self.equations.forward, guesses, generator=self.generator)
+            distinct, crowded = self._ordered(ends)
+            self.rounds += 1
+            yield self._start(ends, distinct)
+            if self.known.shape[1] == before:
+                # where nothing else is new, what looked like copies may be samples near those that are found
+                yield self._start(ends, self._other_patterns(ends, crowded))
+            idle = 0 if self.known.shape[1] > before else idle + 1
+
+    def found(self, known: Float[Tensor, "n k"]) -> None:
+        """Told what is found so far."""
+        self.known = known
+
+    def _start(self, ends: Candidates, chosen: Tensor) -> tuple[Float[Tensor, "M m"], Float[Tensor, "K m"]]:
+        q = self.equations.space.basis.T @ ends.values[:, chosen].double()
+        return q, self.inverse @ ends.active_values[:, chosen].double()
+
+    def _ordered(self, ends: Candidates) -> tuple[Tensor, Tensor]:
+        """Indices of usable candidates, best first: one per direction that is new, and those near one of
+        these or near what is found, which as a rule lead where that leads."""
+        order = ends.gap.argsort()
+        order = order[ends.gap[order] < _USABLE]
+        unit = torch.nn.functional.normalize(ends.values[:, order], dim=0)
+        crowded = ((self.known.float().T @ unit).abs() > _ALIKE).any(dim=0)
+        crowded |= ((unit.T @ unit).abs().tril(-1) > _ALIKE).any(dim=1)
+        return order[~crowded], order[crowded]
+
+    def _other_patterns(self, ends: Candidates, crowded: Tensor) -> Tensor:
+        """The crowded candidates with a pattern of their own: no sample found and no earlier one has it."""
+        unit = torch.nn.functional.normalize(ends.values[:, crowded], dim=0)
+        copy = copies(unit, self.known.float(), _ALIKE).any(dim=1)
+        copy |= copies(unit, unit, _ALIKE).tril(-1).any(dim=1)
+        return crowded[~copy]
+
+
+def _at_layer(problem: Problem, spaces: tuple[ColumnSpace, ...], equations: LayerEquations) -> Finding:
+    search = _Search(problem, equations)
+    separated = separate(equations, search.starts(), solved=noise_sine(equations.space), found=search.found)
+    where = f"layer {equations.index + 1}"
+    nothing = Finding(
+        method=Assign.name,
+        x=torch.zeros(0, spaces[0].rows.shape[1] - 1, dtype=torch.float64, device=problem.device),
+        rest=spaces[0].basis,
+        rest_sine=1.0,
+        layer=equations.index + 1,
+        layers=(),
+        reason="",
+    )
+    if separated.total != equations.samples:
+        return replace(
+            nothing,
+            reason=f"{where}: {separated.total} of {equations.samples} samples found in {search.rounds} "
+            "rounds; an input is known only when all are: try another seed or a smaller batch",
+        )
+    if equations.index == 0:
+        return first_layer(nothing, spaces[0], separated)
+    if separated.groups:
+        return replace(nothing, reason=f"{where}: samples share their pattern, and are not told apart below")
+    x, reason = descend(problem, spaces, equations.index, separated.single)
+    if x is None:
+        return replace(nothing, reason=reason)
+    return replace(nothing, x=x, rest=spaces[0].basis[:, :0])
+
+
+def first_layer(nothing: Finding, space: ColumnSpace, separated: Separated) -> Finding:
+    """``nothing`` with the inputs of all the samples that are separated at the first layer."""
+    block = torch.cat([separated.single, *separated.groups], dim=1)
+    single = int(separated.single.shape[1])
+    sizes = [int(group.shape[1]) for group in separated.groups]
+    return replace(
+        nothing,
+        x=solve_inputs(space, block).values[:single],
+        rest=block[:, single:],
+        rest_sine=separated.rest_sine,
+        reason=f"layer 1: samples share their activation pattern in groups of {sizes}" if sizes else "",
+    )
+
+
+def _room(equations: LayerEquations) -> float:
+    """Neurons per unknown."""
+    return equations.neurons / max(1, equations.samples + int(equations.forward.shape[1]))
+
+
+def _summary(equations: LayerEquations) -> LayerSummary:
+    return LayerSummary(
+        index=equations.index + 1,
+        rank=equations.samples,
+        rank_gap=equations.space.gap,
+        equations=equations.neurons,
+        unknowns=equations.samples + int(equations.forward.shape[1]),
+    )
+
+
+def _too_narrow(layers: list[LayerEquations]) -> str:
+    described = "; ".join(
+        f"layer {eq.index + 1}: {eq.neurons} live neurons for {eq.samples} samples and "
+        f"{int(eq.forward.shape[1])} loss directions" + (" (full rank)" if eq.space.saturated else "")
+        for eq in layers
+    )
+    return (
+        f"no hidden layer has {REACH:g} neurons per unknown ({described}); "
+        "use a smaller batch or a wider network"
+    )

@@ -1,0 +1,153 @@
+"""The `peel` method: exclusive neurons of the first layer, one sample after the other (docs/theory.md E4).
+
+A neuron that is active for one sample only shows that sample in its row of [dW_1 | db_1]. Taking the sample's
+whole share out of the gradient makes neurons exclusive that it shared with one other sample. Which neurons
+are exclusive is a guess; it is put to the test by the sample's own equations: the K-dimensional space of
+deltas that its activation pattern allows must meet the column space of the gradient, which a mixture of
+samples does not (n_1 - M - K conditions too many). Peeling by coincidence within a tolerance alone (Shariati
+and Meybodi, arXiv 2609.09659) has no such test. What is handed over is judged once more, all together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from exan_verify.errors import RangeError
+from exan_verify.numeric.methods.equations import too_many
+from exan_verify.numeric.methods.exclusive import layer_summaries
+from exan_verify.numeric.methods.exclusive_rows import Fresh, exclusive_samples
+from exan_verify.numeric.methods.lift import Lift
+from exan_verify.numeric.problem.passes import forward
+from exan_verify.numeric.problem.problem import Problem
+from exan_verify.numeric.problem.records import Finding
+from exan_verify.numeric.problem.remainder import Known, all_deltas, without
+from exan_verify.numeric.problem.spectrum import ColumnSpace
+
+_RESCALED = 0.1
+"""Relative change of a delta's size beyond which the joint estimate is not an improvement."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peel:
+    """Peeling at the first layer; with ``lift_rest``, what peeling leaves is lifted."""
+
+    lift_rest: bool = False
+
+    @property
+    def name(self) -> str:
+        """``peel``, or ``peel+lift``."""
+        return "peel+lift" if self.lift_rest else "peel"
+
+    def find(self, problem: Problem, spaces: tuple[ColumnSpace, ...]) -> Finding:
+        """Candidates by peeling, each tested on its own equations before its share is taken out."""
+        space = spaces[0]
+        known, reason = _nothing(problem), ""
+        untested = torch.ones(space.basis.shape[0], dtype=torch.bool, device=problem.device)
+        while not space.saturated and known.size < space.rank:
+            fresh = exclusive_samples(problem, space, known, untested)
+            if not fresh:
+                break
+            grown = _with(problem, known, fresh)
+            untested = (grown.deltas[known.size :] != 0).any(dim=0)
+            known = grown
+        rest = space.rank - known.size
+        if space.saturated:
+            reason = too_many(problem, space.rank) or (
+                f"the first layer's gradient has full rank {space.rank}, so nothing tells a sample from a "
+                "mixture; use a smaller batch or a wider layer"
+            )
+        elif rest:
+            reason = f"{rest} of {space.rank} samples have no exclusive neuron left (a stopping set)"
+        finding = Finding(
+            method=self.name,
+            x=known.x,
+            rest=space.basis,
+            rest_sine=1.0,
+            layer=1,
+            layers=layer_summaries(problem, spaces),
+            reason=reason,
+            guessed_rows=True,
+        )
+        if space.saturated or (not known.size and not self.lift_rest):
+            return finding
+        return self._rest(problem, spaces, known, finding)
+
+    def _rest(
+        self, problem: Problem, spaces: tuple[ColumnSpace, ...], known: Known, finding: Finding
+    ) -> Finding:
+        """The finding with what is left: a span, or samples lifted from it."""
+        if known.size == spaces[0].rank:
+            return replace(finding, rest=spaces[0].basis[:, :0])
+        deltas = all_deltas(problem, known, problem.batch_size or spaces[0].rank)
+        left = tuple(
+            without(space, delta, h)
+            for space, delta, h in zip(spaces, deltas, known.trace.hidden, strict=True)
+        )
+        # what the known samples' errors leave in A tilts the span of the others (bounds.py, step 3)
+        tilt = min(1.0, 1 / known.gain)
+        finding = replace(finding, rest=left[0].basis, rest_sine=tilt)
+        if not self.lift_rest or left[0].saturated:
+            return finding
+        size = None if problem.batch_size is None else max(1, problem.batch_size - known.size)
+        try:
+            lifted = Lift().find(replace(problem, batch_size=size), left)
+        except RangeError as error:
+            return replace(finding, reason=f"{finding.reason}; lifting what is left: {error}")
+        return replace(
+            finding,
+            x=torch.cat([known.x, lifted.x]),
+            rest=lifted.rest,
+            rest_sine=lifted.rest_sine * tilt,
+            reason=f"{finding.reason}; {lifted.reason}" if lifted.reason else "",
+        )
+
+
+def _nothing(problem: Problem) -> Known:
+    x = torch.zeros(0, problem.layers[0].shape[1], dtype=torch.float64, device=problem.device)
+    n = problem.layers[0].shape[0]
+    none = torch.zeros(0, dtype=torch.long, device=problem.device)
+    return Known(
+        x=x, trace=forward(problem, x), deltas=x.new_zeros(0, n), rows=none, gain=1.0, error=x.new_zeros(n)
+    )
+
+
+def _with(problem: Problem, known: Known, fresh: list[Fresh]) -> Known:
+    """Known and fresh samples estimated again, jointly, from all rows that show known samples only.
+
+    Least squares on [dW_1 | db_1] there, rows scaled to their rounding; block triangular in the order of
+    peeling, hence solvable. It keeps rounding from piling up along the cascade. Where the system is too badly
+    scaled the estimates stay as they are, and nothing is said about their error (``gain`` infinite).
+    """
+    deltas = torch.cat([known.deltas, torch.stack([f.delta for f in fresh])])
+    x = torch.cat([known.x, torch.stack([f.x for f in fresh])])
+    rows = torch.unique(torch.cat([known.rows, *(f.rows for f in fresh)]))
+    layer = problem.layers[0]
+    given = torch.cat([layer.d_weight[rows].double(), layer.d_bias[rows, None]], dim=1)
+    weights = 1 / (deltas[:, rows].abs().T @ (x.norm(dim=1) + 1)).clamp(min=1e-300)
+    unit = problem.unit_roundoff
+    matrix = weights[:, None] * deltas[:, rows].T
+    norms = matrix.norm(dim=0).clamp(min=1e-300)
+    inverse = torch.linalg.pinv(matrix / norms) * weights / norms[:, None]
+    solved = inverse @ given
+    scales = solved[:, -1:]
+    if not bool(((scales - 1).abs() < _RESCALED).all()):
+        return Known(
+            x=x,
+            trace=forward(problem, x),
+            deltas=deltas,
+            rows=rows,
+            gain=torch.inf,
+            error=unit / weights.min() * torch.ones_like(deltas[0]),
+        )
+    x, deltas, inverse = solved[:, :-1] / scales, deltas * scales, inverse / scales
+    passed_on = deltas.T @ inverse
+    return Known(
+        x=x,
+        trace=forward(problem, x),
+        deltas=deltas,
+        rows=rows,
+        gain=1 + float(torch.linalg.matrix_norm(passed_on, 2)),
+        error=unit * (passed_on / weights).norm(dim=1),
+    )

@@ -1,0 +1,142 @@
+"""Collect the samples of a layer from starts: polish each on its own equations, keep what is new."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from math import comb
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from exan_verify.numeric.methods.equations import LayerEquations
+from exan_verify.numeric.problem.polish import polish
+from exan_verify.numeric.problem.spectrum import MINIMAL_GAP, ColumnSpace
+
+SOLVED = 0.05
+"""Sine below which a candidate's possible deltas meet the column space at all; strangers lie above 0.1."""
+
+_POLISHED = 1 << 23
+"""Entries of the candidates' equations that are worked on at a time."""
+
+SAME = 0.02
+"""Sine below which two candidates are the same one, but for those that :func:`copies` tells apart."""
+
+_NOISE_ROOM = 100.0
+"""Times the noise's share of the weakest sample that a true sample's sine may have."""
+
+_SUPPORT = 1e-9
+"""Entries of a unit delta above this are those of active neurons: polishing leaves the others at zero."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Separated:
+    """Unit delta directions: ``single`` (n, m) of isolated samples, ``groups`` of bases (n, s_k)."""
+
+    single: Tensor
+    groups: tuple[Tensor, ...]
+    rest_sine: float
+
+    @property
+    def total(self) -> int:
+        """Directions in all."""
+        return int(self.single.shape[1]) + sum(int(g.shape[1]) for g in self.groups)
+
+    def null_dimension(self, degree: int) -> int:
+        """What groups of these sizes make of the lifted null space: C2 at degree two, L3 at degree three."""
+        sizes = [int(g.shape[1]) for g in self.groups]
+        return int(self.single.shape[1]) + sum(s**2 if degree == 2 else comb(s + 2, 3) for s in sizes)
+
+
+def separate(
+    equations: LayerEquations,
+    starts: Iterable[tuple[Float[Tensor, "M m"], Float[Tensor, "K m"]]],
+    *,
+    solved: float = SOLVED,
+    found: Callable[[Float[Tensor, "n k"]], None] | None = None,
+) -> Separated:
+    """Polish the starts (q, p), columns, and collect samples until there are as many as the layer has.
+
+    ``solved``: the sine below which a candidate is one; ``found`` is told all directions so far after each
+    set of starts.
+    """
+    basis = equations.space.basis
+    spans: list[Tensor] = []
+    exact: list[bool] = []
+    settled = noise_sine(equations.space)
+    sine = 1.0
+    known = basis[:, :0]
+    step = max(1, _POLISHED // equations.forward.numel())
+    for q, p in starts:
+        if not q.shape[1]:
+            continue
+        meetings = [
+            polish(basis, equations.forward, *portion)[1]
+            for portion in zip(torch.split(q, step, dim=1), torch.split(p, step, dim=1), strict=True)
+        ]
+        for sines, deltas in ((s, d) for m in meetings for s, d in zip(m.sines, m.deltas, strict=True)):
+            size = _solutions(sines, solved)
+            if not size or known.shape[1] + size > equations.samples:
+                continue
+            solves = float(sines[size - 1]) <= settled
+            if _already(spans, deltas[:, :size], exact if solves else [False] * len(spans)):
+                continue
+            spans.append(deltas[:, :size])
+            exact.append(solves)
+            known = torch.cat([known, spans[-1]], dim=1)
+            if size > 1:
+                sine = min(sine, float(sines[size]) if size < len(sines) else 1.0)
+        if found is not None:
+            found(known)
+        if known.shape[1] == equations.samples:
+            break
+    single = [span for span in spans if span.shape[1] == 1]
+    return Separated(
+        single=torch.cat([basis[:, :0], *single], dim=1),
+        groups=tuple(span for span in spans if span.shape[1] > 1),
+        rest_sine=sine,
+    )
+
+
+def _solutions(sines: Float[Tensor, " k"], solved: float) -> int:
+    """How many independent deltas of one pattern lie in the column space: where the sines jump."""
+    values = torch.cat([sines.clamp(min=1e-13), sines.new_ones(1)]).clamp(max=1.0)
+    jumps = values[1:] / values[:-1]
+    place = int(torch.argmax(jumps))
+    return place + 1 if float(values[place]) < solved and float(jumps[place]) > MINIMAL_GAP else 0
+
+
+def _already(spans: list[Tensor], span: Float[Tensor, "n s"], exact: list[bool]) -> bool:
+    """Whether ``span`` meets a span that is already found; ``exact``: which of these, like this one, solve
+    their equations to rounding, so that different patterns make them different samples."""
+    if not spans:
+        return False
+    if span.shape[1] == 1:
+        # one product for all: the nearest point of each span has norm |V^T span|
+        cosines = torch.cat(spans, dim=1).T @ span[:, 0]
+        squared = torch.stack(
+            [part.square().sum() for part in torch.split(cosines, [int(v.shape[1]) for v in spans])]
+        )
+        near = torch.nonzero((1 - squared).clamp(min=0).sqrt() < SAME)[:, 0].tolist()
+        return any(not exact[k] or bool(copies(span, spans[k])[0].any()) for k in near)
+    return any(float(torch.linalg.svdvals(span - old @ (old.T @ span))[-1]) < SAME for old in spans)
+
+
+def noise_sine(space: ColumnSpace) -> float:
+    """The sine below which a candidate is a sample: what noise can make of a sample's, with room."""
+    return min(SOLVED, max(1e-9, _NOISE_ROOM * space.noise / float(space.values[space.rank - 1])))
+
+
+def copies(
+    first: Float[Tensor, "n a"], second: Float[Tensor, "n b"], alike: float = 0.0
+) -> Bool[Tensor, "a b"]:
+    """Which of ``first`` are copies of which of ``second``: unit deltas with a cosine above ``alike`` that
+    vanish at the same neurons.
+
+    Samples that lie near each other have deltas of nearly one direction; that they differ in a neuron shows.
+    """
+    a, b = (first.abs() > _SUPPORT).to(first), (second.abs() > _SUPPORT).to(first)
+    apart = a.sum(dim=0)[:, None] + b.sum(dim=0) - 2 * (a.T @ b)
+    same: Tensor = ((first.T @ second).abs() > alike) & (apart < 0.5)
+    return same

@@ -1,0 +1,1 @@
+"""Gradients of which tensors are missing (docs/theory.md Appendix G)."""

@@ -1,0 +1,54 @@
+"""Bias gradients of layers without a weight gradient, as tests: db_k is the sum of the samples' deltas.
+
+A sum over the batch separates no samples, so nothing is recovered from it; but a whole batch that was
+recovered further up, and does not give it, is not the one that was asked for.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from jaxtyping import Float
+from torch import Tensor
+
+from exan_verify.numeric.problem.losses import loss_vectors
+from exan_verify.numeric.problem.passes import backward, forward, rounding, weight_gains
+from exan_verify.numeric.problem.problem import Problem
+
+_TOLERANCE = 16.0
+"""Between the estimate of rounding and the largest deviation that is accepted as rounding."""
+
+
+def missed_bias(
+    problem: Problem,
+    start: int,
+    h: Float[Tensor, "M n"],
+    labels: Tensor,
+    error: Float[Tensor, " M"],
+    samples: int,
+) -> bool:
+    """Whether db of layer ``start`` - 1 (from 0) is given and not that of the batch with inputs ``h`` to
+    layer ``start``, known to within ``error`` (L-infinity)."""
+    layer = problem.layers[start - 1]
+    if not layer.bias_given:
+        return False
+    above = replace(problem, layers=problem.layers[start:])
+    divisor, trace, gains = problem.divisor(samples), forward(above, h), weight_gains(above)
+    deltas = backward(above, trace, loss_vectors(problem.loss, trace.logits, labels) / divisor)
+    moved = rounding(
+        above,
+        trace,
+        deltas,
+        gains=gains,
+        input_error=error * math.sqrt(h.shape[1]),
+        unit=problem.unit_roundoff,
+        divisor=divisor,
+    )
+    carried = above.layers[0].backward(deltas[0])
+    sure = h.abs() > error[:, None]
+    missed = (layer.d_bias - (carried * (sure & (h > 0))).sum(dim=0)).abs()
+    # a feature that may be zero or not leaves its neuron's delta open
+    missed = (missed - (carried.abs() * ~sure).sum(dim=0)).clamp(min=0)
+    level = gains[0][1] * moved.deltas[0].norm() + problem.unit_roundoff * carried.norm()
+    return not float(missed.norm()) <= _TOLERANCE * float(level)

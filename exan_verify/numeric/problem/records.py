@@ -1,0 +1,174 @@
+"""What a method hands over, and what an attack returns."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from exan_verify.numeric.problem.problem import Problem
+from exan_verify.numeric.problem.spectrum import ColumnSpace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerSummary:
+    """How a hidden layer looked to the method: ``index`` counts from 1.
+
+    ``rank`` of [dW | db] and its singular-value gap; ``equations`` (live neurons), ``unknowns`` U;
+    ``null_dimension`` and ``null_gap`` = sigma_{U-D} / sigma_{U-D+1} of the lifted equations, with
+    ``null_smallest`` = sigma_{U-D} / sigma_1; the last three are None where the layer was not lifted.
+    """
+
+    index: int
+    rank: int
+    rank_gap: float
+    equations: int
+    unknowns: int
+    null_dimension: int | None = None
+    null_gap: float | None = None
+    null_smallest: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Finding:
+    """Candidates of one method, not yet confirmed.
+
+    ``x`` (m, d). ``rest`` (n_1, r): unit first-layer delta directions that span what is not separated into
+    samples, with the sine ``rest_sine`` that isolates their span. ``layer``: hidden layer used (from 1).
+    ``reason`` says what kept the method from the whole batch, empty when nothing did. ``literal``: the
+    candidates are judged as handed over, and none is claimed that refinement has to move. ``guessed_rows``:
+    ``rest`` was computed with inputs from rows that were taken for exclusive. ``scale_error``: relative error
+    of the samples' scales where these do not come from the layer's own bias gradient.
+    """
+
+    method: str
+    x: Tensor
+    rest: Tensor
+    rest_sine: float
+    layer: int | None
+    layers: tuple[LayerSummary, ...]
+    reason: str
+    literal: bool = False
+    guessed_rows: bool = False
+    scale_error: float = 0.0
+
+    @property
+    def whole(self) -> bool:
+        """Whether every sample that the first layer's gradient shows is separated."""
+        return self.rest.shape[1] == 0 and self.x.shape[0] > 0
+
+
+class Method(Protocol):
+    """A way to find candidates; confirming them is the same for all methods."""
+
+    @property
+    def name(self) -> str:
+        """The name under which users ask for it."""
+        ...
+
+    def find(self, problem: Problem, spaces: tuple[ColumnSpace, ...]) -> Finding:
+        """Candidates from the problem and the column spaces of its layers."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """Why a claimed sample is claimed.
+
+    ``error_bound``: absolute, L-infinity, on its row of x. ``residual``: sine between its first-layer delta
+    and the column space of the gradient; ``isolation``: the second such sine, which keeps it apart from every
+    other solution. ``label_residual``: relative distance between the delta that the label and the forward
+    pass give and the recovered one; ``label_margin``: how many times worse the next label is.
+    ``error_norm``: the row's error in L2, infinite where nothing better than ``error_bound`` is known.
+    """
+
+    method: str
+    layer: int | None
+    error_bound: float
+    residual: float
+    isolation: float
+    label_residual: float
+    label_margin: float
+    error_norm: float = math.inf
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Unclaimed:
+    """A candidate not stood behind: ``x`` (d,), its bound (may be infinite) and the reason."""
+
+    x: Tensor
+    error_bound: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class HiddenFeatures:
+    """What hidden layer ``layer`` (from 1) gave for some samples, where the gradient shows no more.
+
+    ``values`` (m, n) with ``labels`` and one :class:`Evidence` each in ``status``, whose ``error_bound`` is
+    on the row of ``values``; ``unclaimed``: rows (n,) not stood behind.
+    """
+
+    layer: int
+    values: Tensor
+    labels: Tensor
+    status: tuple[Evidence, ...]
+    unclaimed: tuple[Unclaimed, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LastLayer:
+    """What the gradient of the last Linear layer determines on its own: dW = Delta H.
+
+    ``rank``: that of [dW | db], a lower bound on the samples; ``loss_span`` (K, rank) an orthonormal basis of
+    the space of the loss vectors, ``feature_span`` (rank, n + 1) one of the features with 1 appended, both
+    known only up to one invertible mixing of the samples. ``present``: classes that certainly occur
+    (cross_entropy with features that are not negative); absence of others is not claimed.
+    """
+
+    rank: int
+    loss_span: Tensor
+    feature_span: Tensor
+    present: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Attack:
+    """The outcome of an attack.
+
+    ``x`` (M', d) and ``y``, classes (M',) for cross_entropy and hinge or targets (M', K) for mse and bce: the
+    samples it stands behind, ``status`` one :class:`Evidence` each. ``gradient_residual``: relative
+    Frobenius distance between the gradient of all recovered samples and the given one (1.0: none recovered).
+    ``complete``: the whole batch is recovered and confirmed. ``batch_size`` used and its source (``given``,
+    ``rank`` of the gradient, or ``loss scale``). ``unclaimed``: candidates not stood behind. ``reason``: one
+    sentence, empty when complete. ``layer`` (from 1) and ``layers``: the ranks and gaps it rests on.
+    ``hint``: where nothing is recovered, which other loss, reduction or batch size to try; a guess.
+    ``missing``: names of the gradient's tensors that were not given; samples are confirmed against the
+    others, and ``gradient_residual`` speaks of these. ``hidden``: where the first layers' gradients are
+    missing, the features that are claimed; of these samples only those in ``x`` have a determined input.
+    ``last_layer``: where only the last layer's gradient could be used. ``unfinished``: a budget ended it
+    before all methods were done; what was confirmed until then is here. ``notes``: what was done to the model
+    and the gradient before they were used, a line each.
+    """
+
+    x: Tensor
+    y: Tensor
+    status: tuple[Evidence, ...]
+    gradient_residual: float
+    complete: bool
+    batch_size: int
+    batch_size_source: str
+    method: str
+    layer: int | None
+    layers: tuple[LayerSummary, ...]
+    unclaimed: tuple[Unclaimed, ...]
+    reason: str
+    seconds: float
+    hint: str = ""
+    missing: tuple[str, ...] = ()
+    hidden: HiddenFeatures | None = None
+    last_layer: LastLayer | None = None
+    unfinished: bool = False
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,149 @@
+"""Where nothing is recovered: is the loss, the reduction or the batch size another one than was said?
+
+Two cheap tests, neither a proof; what they say is a hint and no claim rests on it. (1) The loss vectors of
+cross_entropy and hinge sum to zero over the logits, those of bce and mse do not (docs/theory.md section 1):
+1^T [dW_L | db_L] tells them apart. (2) Candidates that were found but not confirmed have a forward pass, so
+[dW_L | db_L] = Delta_L [H 1] gives their loss vectors, and these are tried on every loss and divisor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from exan_verify.core.network import Loss, Reduction
+from exan_verify.numeric.problem.losses import class_vectors
+from exan_verify.numeric.problem.passes import forward
+from exan_verify.numeric.problem.problem import Problem
+
+_OPTIONS = (
+    "if the loss, the reduction or the batch size is not that of the training step nothing fits: "
+    f"loss is one of {', '.join(Loss)}; reduction is {' or '.join(Reduction)}"
+)
+_ZERO, _NOT_ZERO = 1e-6, 1e-2
+"""Relative size of the sum over the logits below which it counts as zero, and above which it does not."""
+
+_FIT = 1e-4
+"""Distance at which a loss vector counts as that of a label; those of another loss are off by order 1."""
+
+_SUM_TO_ZERO = (Loss.CROSS_ENTROPY, Loss.HINGE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fit:
+    """A loss with a divisor at which every candidate's loss vector is that of a label."""
+
+    loss: Loss
+    reduction: Reduction
+    batch_size: int | None
+
+    def __str__(self) -> str:
+        size = "" if self.batch_size is None else f", batch_size={self.batch_size}"
+        return f"loss={self.loss.value!r}, reduction={self.reduction.value!r}{size}"
+
+
+def hint(problem: Problem, candidates: Sequence[Tensor], batch_size: int) -> str:
+    """What to try where no sample is claimed; ``candidates`` (d,) each, ``batch_size`` that was assumed."""
+    fits = list(other_fits(problem, torch.stack(list(candidates)))) if candidates else []
+    if any(_as_said(problem, fit, batch_size) for fit in fits):
+        return "" if problem.batch_size else f"the candidates fit a batch of {batch_size}: give batch_size"
+    if fits:
+        return f"the candidates fit {' or '.join(map(str, fits))}: attack again with that"
+    named = likely_losses(problem)
+    if named and problem.loss not in named:
+        sums, theirs = ("sums", "does not") if Loss.CROSS_ENTROPY in named else ("does not sum", "does")
+        return (
+            f"the last layer's gradient {sums} to zero over the logits, and that of {problem.loss.value} "
+            f"{theirs}: try loss {' or '.join(named)}"
+        )
+    return _OPTIONS
+
+
+def likely_losses(problem: Problem) -> tuple[Loss, ...]:
+    """The losses whose vectors sum to zero, or the others, as the last layer's gradient does; () if open."""
+    layer = problem.layers[-1]
+    ones = torch.ones(problem.classes, 1, dtype=torch.float64, device=problem.device)
+    total = float(layer.left(ones).norm())
+    size = (float(layer.d_weight.double().norm()) ** 2 + float(layer.d_bias.norm()) ** 2) ** 0.5
+    share = total / (size * problem.classes**0.5) if size else 0.5
+    if size and share <= max(_ZERO, 8 * problem.unit_roundoff):
+        return _SUM_TO_ZERO
+    if share >= max(_NOT_ZERO, 64 * problem.unit_roundoff):
+        return tuple(loss for loss in Loss if loss not in _SUM_TO_ZERO)
+    return ()
+
+
+def other_fits(problem: Problem, x: Float[Tensor, "m d"]) -> Iterator[Fit]:
+    """Every loss, reduction and batch size under which all of ``x`` have labels; none where ``x`` are not
+    the gradient's samples."""
+    trace = forward(problem, x)
+    g = _loss_vectors(problem, trace.hidden[-1])
+    if g is None:
+        return
+    for loss in Loss:
+        for divisor in _divisors(problem, loss, trace.logits, g):
+            yield _named(loss, divisor, problem.classes)
+
+
+def _loss_vectors(problem: Problem, h: Float[Tensor, "m n"]) -> Float[Tensor, "m K"] | None:
+    """The divided loss vectors from A_L = Delta_L [H 1]; None where that does not hold."""
+    last = problem.layers[-1]
+    given, features = last.augmented(), torch.cat([h, h.new_ones(len(h), 1)], dim=1)
+    deltas = given @ torch.linalg.pinv(features)
+    if not bool((given - deltas @ features).norm() <= _FIT * given.norm()):
+        return None
+    vectors: Tensor = deltas.T
+    return vectors
+
+
+def _divisors(problem: Problem, loss: Loss, logits: Tensor, g: Tensor) -> Iterator[int]:
+    sizes = sorted({*range(len(g), 4 * len(g) + 1), problem.batch_size or len(g)})
+    if loss in _SUM_TO_ZERO:
+        divisor = _class_divisor(loss, logits, g)
+        if divisor is not None and divisor in (1, *sizes):
+            yield divisor
+        return
+    for divisor in dict.fromkeys((1, *(size * problem.classes for size in sizes))):
+        scaled = g * divisor
+        targets = logits - scaled / 2 if loss is Loss.MSE else logits.sigmoid() - scaled
+        if _are_labels(loss, targets):
+            yield divisor
+
+
+def _class_divisor(loss: Loss, logits: Float[Tensor, "m K"], g: Float[Tensor, "m K"]) -> int | None:
+    """The whole number c with g = v / c for one class vector v per sample; None where there is none."""
+    vectors = class_vectors(loss, logits)
+    tiny = torch.finfo(torch.float64).tiny
+    scale = (vectors @ g[:, :, None])[:, :, 0] / vectors.square().sum(dim=2).clamp(min=tiny)
+    misfit = (g[:, None, :] - scale[:, :, None] * vectors).norm(dim=2) / g.norm(dim=1, keepdim=True)
+    misfit = torch.where(scale > 0, misfit, torch.full_like(misfit, torch.inf))
+    best = misfit.argmin(dim=1, keepdim=True)
+    counts = 1 / scale.gather(1, best)[:, 0]
+    whole = float(counts.median().round())
+    fits = bool((misfit.gather(1, best) <= _FIT).all()) and bool(
+        ((counts - whole).abs() <= _FIT * whole).all()
+    )
+    return int(whole) if fits and whole >= 1 else None
+
+
+def _are_labels(loss: Loss, targets: Float[Tensor, "m K"]) -> bool:
+    rounded = targets.round()
+    binary = ((rounded == 0) | (rounded == 1)).all()
+    one_hot = loss is not Loss.MSE or targets.shape[1] == 1 or bool((rounded.sum(dim=1) == 1).all())
+    return bool(binary) and one_hot and bool(((targets - rounded).abs() <= _FIT).all())
+
+
+def _named(loss: Loss, divisor: int, classes: int) -> Fit:
+    if divisor == 1:
+        return Fit(loss=loss, reduction=Reduction.SUM, batch_size=None)
+    per_sample = loss.divisor(Reduction.MEAN, 1, classes)
+    return Fit(loss=loss, reduction=Reduction.MEAN, batch_size=divisor // per_sample)
+
+
+def _as_said(problem: Problem, fit: Fit, batch_size: int) -> bool:
+    same = (fit.loss, fit.reduction) == (problem.loss, problem.reduction)
+    return same and fit.batch_size in (None, batch_size)

@@ -1,0 +1,164 @@
+"""An attack on the gradient of one's own batch, scored by sample: what a report shows beside proofs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from exan_verify.api.attack import attack, with_convolutions
+from exan_verify.core.network import Array, Batch, Labels, Loss, Reduction, ReluNetwork
+from exan_verify.models.chain import to_network
+from exan_verify.report.content import Features, Recovery
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from exan_verify.numeric.problem.metrics import Score
+    from exan_verify.numeric.problem.records import Attack
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Rehearsal:
+    """What the attack made of a batch's own gradient: its result, and what it claims of each sample.
+
+    ``features`` and ``estimates`` (pictures that stay open, by sample): None for other models.
+    """
+
+    found: Attack
+    score: Score
+    recoveries: tuple[Recovery | None, ...]
+    features: Features | None = None
+    estimates: tuple[Any, ...] | None = None
+
+
+def rehearse(
+    model: Any,
+    x: Array,
+    y: Array,
+    *,
+    loss: Loss = Loss.CROSS_ENTROPY,
+    reduction: Reduction = Reduction.MEAN,
+    labels: Labels = Labels.ONE_HOT,
+    seed: int = 0,
+    progress: Callable[[str, float], None] | None = None,
+) -> Rehearsal:
+    """Attack the float64 gradient of ``x`` (M, ...) with labels ``y`` (classes (M,), or targets (M, K)).
+
+    The attacker is told the batch size. Raises what ``attack`` raises where it does not apply.
+    """
+    gradient = batch_gradient(model, x, y, loss=loss, reduction=reduction)
+    shape = x.shape[1:] if x.ndim == 4 else None
+    options: dict[str, Any] = {"seed": seed, "input_shape": shape, "progress": progress}
+    if labels is Labels.REAL:
+        options["labels"] = labels
+    found = attack(model, gradient, loss=loss, reduction=reduction, batch_size=len(x), **options)
+    return judged(found, x, y)
+
+
+def judged(found: Attack, x: Array, y: Array) -> Rehearsal:
+    """An attack's result beside the true batch."""
+    from exan_verify.numeric.convolution.records import ImageAttack
+
+    scored = scores(found.x, found.y, x, y)
+    made = recoveries(found, scored, len(y))
+    if not isinstance(found, ImageAttack):
+        return Rehearsal(found=found, score=scored, recoveries=made)
+    bound = max((status.error_bound for status in found.feature_status), default=0.0)
+    return Rehearsal(
+        found=found,
+        score=scored,
+        recoveries=made,
+        features=Features(count=len(found.features), bound=bound),
+        estimates=None if found.estimates is None else aligned(found.estimates, found.feature_labels, x, y),
+    )
+
+
+def recoveries(found: Attack, scored: Score, size: int) -> tuple[Recovery | None, ...]:
+    """For each of ``size`` true samples what the attack claims of it."""
+    made: list[Recovery | None] = [None] * size
+    for one in scored.samples:
+        label = found.y[one.index]
+        made[one.truth] = Recovery(
+            values=found.x[one.index].cpu().numpy(),
+            label=int(label) if label.dim() == 0 else tuple(label.tolist()),
+            rmse=one.rmse,
+            largest=one.largest,
+            psnr=one.psnr,
+            bound=found.status[one.index].error_bound,
+            how=found.status[one.index].method,
+        )
+    return tuple(made)
+
+
+def aligned(rows: Tensor, labels: Tensor, x: Array, y: Array) -> tuple[Any, ...]:
+    """``rows`` as arrays, in the order of the true samples that they are nearest to; None for the others."""
+    placed: list[Any] = [None] * len(x)
+    for one in scores(rows, labels, x, y).samples:
+        placed[one.truth] = rows[one.index].detach().cpu().numpy()
+    return tuple(placed)
+
+
+def scores(found: Tensor, labels: Tensor, x: Array, y: Array) -> Score:
+    """Recovered samples against the true ones; PSNR on the scale of ``x``, 1 where it lies in [0, 1]."""
+    import torch
+
+    from exan_verify.numeric.problem.metrics import score
+
+    inside = x.min() >= 0 and x.max() <= 1
+    span = 1.0 if inside else float(x.max() - x.min()) or 1.0
+    truth = torch.tensor(np.asarray(x, dtype=np.float64))
+    return score(found, labels, truth, torch.tensor(_numbers(y)), data_range=span)
+
+
+def batch_gradient(model: Any, x: Array, y: Array, *, loss: Loss, reduction: Reduction) -> dict[str, Tensor]:
+    """The gradient of a batch by parameter name, from one autograd call in float64 on the stored weights.
+
+    ``y``: classes (M,), or targets (M, K) for mse and bce.
+    """
+    import torch
+
+    from exan_verify.numeric.problem.torch_losses import summed_loss
+
+    inputs = torch.tensor(np.asarray(x, dtype=np.float64))
+    parameters, logits = _module(model, inputs) if with_convolutions(model) else _chain(model, inputs)
+    total = summed_loss(loss, logits, torch.tensor(_numbers(y)))
+    value = total / loss.divisor(reduction, *logits.shape)
+    return dict(zip(parameters, torch.autograd.grad(value, list(parameters.values())), strict=True))
+
+
+def loss_labels(network: ReluNetwork, y: Array, *, loss: Loss, labels: Labels) -> Array:
+    """``y`` as the loss takes it, checked: classes (M,), or targets (M, K) for mse and bce."""
+    nowhere = np.zeros((len(y), network.widths[0]))
+    return Batch.of(nowhere, y, network=network, loss=loss, labels=labels).labels
+
+
+def _module(model: Any, inputs: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    import torch
+
+    parameters = {n: p.detach().double().requires_grad_(True) for n, p in model.named_parameters()}
+    buffers = {n: b.double() if b.is_floating_point() else b for n, b in model.named_buffers()}
+    return parameters, torch.func.functional_call(model, parameters | buffers, inputs)
+
+
+def _chain(model: Any, inputs: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    import torch
+
+    network = to_network(model)
+    parameters = {
+        name: torch.tensor(np.asarray(value, dtype=np.float64)).requires_grad_(True)
+        for name, value in network.parameters()
+    }
+    h = inputs.flatten(1)
+    for k, layer in enumerate(network.layers):
+        weight, *bias = (parameters[name] for name, _ in layer.parameters())
+        h = torch.nn.functional.linear(h.relu() if k else h, weight, *bias)
+    return parameters, h
+
+
+def _numbers(y: Array) -> Array:
+    """Classes (M,) as int64, other labels as float64."""
+    values = np.asarray(y, dtype=np.float64)
+    return values.astype(np.int64) if y.ndim == 1 and bool((values % 1 == 0).all()) else values

@@ -1,0 +1,1 @@
+"""Arguments of our own that settle cubes before a solver is asked."""

@@ -1,0 +1,108 @@
+"""A region with few samples has a T of low rank: its minors, linear in products (docs/theory.md CB3).
+
+Let the T of a cube's regions be ``T_0 + N z``. A region with one sample has T of rank one at most, so all 2
+x 2 minors vanish: equations of degree two in z. If their coefficients of 1, z_i, z_i z_j have independent
+columns, no z solves them; if T_0 is of rank one already and those of z_i, z_i z_j have, z = 0 alone does.
+Without z, a minor of size s + 1 that is not zero refutes s samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import combinations
+from typing import Any
+
+import flint
+import numpy as np
+
+from exan_verify.core.network import Array
+from exan_verify.exact.softmax import to_ball
+from exan_verify.smt.deadline import poll
+from exan_verify.smt.question.transcendental import PRECISION, unit_rows
+
+MAX_PARAMETERS = 6
+
+
+def low_rank_contradicts(
+    totals: Sequence[Array], kernel: Array, counts: Sequence[int], *, known: bool
+) -> bool:
+    """Whether no z fits the ranks; with ``known``, where T_0 fits them: whether no other z than 0 does.
+
+    ``totals``: T_0 per region as balls; ``kernel`` (entries of all T, unknowns); ``counts``: samples per
+    region.
+    """
+    parameters = kernel.shape[1]
+    if parameters > MAX_PARAMETERS:
+        return False
+    with flint.ctx.workprec(PRECISION):
+        if not parameters:
+            return known or any(
+                _rank_above(total, count) for total, count in zip(totals, counts, strict=True)
+            )
+        rows = list(_quadratics(totals, kernel, counts))
+        needed = range(1)  # the constants, without which z = 0 is a solution
+        if known:
+            rows, needed = [row[1:] for row in rows], range(parameters)
+        if any(all(row[k].is_zero() for row in rows) for k in needed):
+            return False
+        return independent_columns(_without_zero_columns(rows))
+
+
+def _rank_above(total: Array, count: int) -> bool:
+    """Whether some minor of size count + 1 is certainly not zero."""
+    size = count + 1
+    for chosen in combinations(range(total.shape[0]), size):
+        poll()
+        for columns in combinations(range(total.shape[1]), size):
+            minor: Any = flint.arb_mat(size, size, [total[i, k] for i in chosen for k in columns]).det()
+            if not minor.contains(0):
+                return True
+    return False
+
+
+def _quadratics(totals: Sequence[Array], kernel: Array, counts: Sequence[int]) -> Iterator[list[Any]]:
+    """Coefficients of 1, z_i and z_i z_j in the 2 x 2 minors of the regions with one sample."""
+    width = totals[0].size
+    for place, (total, count) in enumerate(zip(totals, counts, strict=True)):
+        if count != 1:
+            continue
+        moves = kernel[place * width : (place + 1) * width].reshape(*total.shape, -1)
+        for i, j in combinations(range(total.shape[0]), 2):
+            poll()
+            for k, n in combinations(range(total.shape[1]), 2):
+                left = _product((total[i, k], moves[i, k]), (total[j, n], moves[j, n]))
+                right = _product((total[i, n], moves[i, n]), (total[j, k], moves[j, k]))
+                yield [a - b for a, b in zip(left, right, strict=True)]
+
+
+def _without_zero_columns(rows: list[list[Any]]) -> list[list[Any]]:
+    """Products that occur in no minor."""
+    kept = [k for k in range(len(rows[0]) if rows else 0) if not all(row[k].is_zero() for row in rows)]
+    return [[row[k] for k in kept] for row in rows]
+
+
+def _product(left: tuple[Any, Array], right: tuple[Any, Array]) -> list[Any]:
+    (a, u), (b, v) = left, right
+    linear = [a * to_ball(q) + b * to_ball(p) for p, q in zip(u, v, strict=True)]
+    size = range(len(u))
+    square = [to_ball(u[i] * v[j] + (u[j] * v[i] if i != j else 0)) for i in size for j in range(i + 1)]
+    return [a * b, *linear, *square]
+
+
+def independent_columns(rows: Sequence[Sequence[Any]]) -> bool:
+    """Whether the columns of a matrix of balls are certainly independent."""
+    if not rows or len(rows) < len(rows[0]):
+        return False
+    width = len(rows[0])
+    rest, _ = unit_rows(rows)
+    if not np.isfinite(rest).all():
+        return False
+    chosen: list[int] = []
+    for _ in range(width):
+        norms = (rest**2).sum(axis=1)
+        norms[chosen] = -1
+        chosen.append(int(norms.argmax()))
+        unit = rest[chosen[-1]] / max(np.sqrt(norms[chosen[-1]]), 1e-290)
+        rest = rest - np.outer(rest @ unit, unit)
+    determinant: Any = flint.arb_mat(width, width, [v for k in chosen for v in rows[k]]).det()
+    return not determinant.contains(0)

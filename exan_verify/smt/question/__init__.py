@@ -1,0 +1,1 @@
+"""The question as constraints: terms, encoding, isolation, exact replay of models."""

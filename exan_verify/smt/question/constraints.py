@@ -1,0 +1,189 @@
+"""The question as a record: network, loss, admitted labels and inputs, batch size, and the gradient."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import cached_property
+from itertools import product
+
+import numpy as np
+
+from exan_verify.core.network import Array, Batch, Gradient, Labels, Loss, Reduction, ReluNetwork, to_fraction
+from exan_verify.core.verdict import Box
+from exan_verify.errors import InputError
+from exan_verify.exact.backprop import gradient as exact_gradient
+from exan_verify.smt.question.terms import Formula, Poly
+
+Vector = tuple[Fraction, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """A sample of the known batch: its logits and its probabilities in the target's symbols."""
+
+    logits: Vector
+    probabilities: tuple[Poly, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """The gradient that the unknown batch must have: one polynomial per entry, by layer.
+
+    Constants where the gradient is rational. For cross_entropy and bce with a batch given it is linear in
+    ``symbols``, the batch's own probabilities, inside ``enclosures`` and with ``facts`` proved;
+    ``weight_sizes`` bounds the absolute value of each entry from below (0 where it may be zero).
+    """
+
+    weights: tuple[tuple[tuple[Poly, ...], ...], ...]
+    biases: tuple[tuple[Poly, ...] | None, ...]
+    weight_sizes: tuple[tuple[tuple[Fraction, ...], ...], ...]
+    symbols: tuple[str, ...] = ()
+    enclosures: Mapping[str, tuple[Fraction, Fraction]] = field(default_factory=dict)
+    facts: tuple[tuple[str, Formula], ...] = ()
+    reference: tuple[Reference, ...] = ()
+
+    def weight(self, layer: int, j: int, k: int) -> Poly:
+        """Entry (j, k) of the gradient of the weight of affine layer ``layer`` (0-based)."""
+        return self.weights[layer][j][k]
+
+    def bias(self, layer: int, j: int) -> Poly:
+        """Entry j of the gradient of the bias."""
+        row = self.biases[layer]
+        assert row is not None
+        return row[j]
+
+    def nonzero_weights(self, layer: int, tolerance: Fraction | None) -> list[tuple[int, int]]:
+        """The entries of a weight's gradient that are proved different from zero, tolerance included."""
+        least = tolerance or Fraction(0)
+        return [
+            (j, k)
+            for j, row in enumerate(self.weight_sizes[layer])
+            for k, size in enumerate(row)
+            if size > least
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """Which batches of ``size`` samples have the gradient ``target``?
+
+    ``alphabet`` lists the admitted label vectors (unit vectors for class losses), None for real labels;
+    ``counts`` says how often each occurs when labels are known up to order. With ``tolerance`` the
+    gradient's entries may differ by that much.
+    """
+
+    network: ReluNetwork
+    loss: Loss
+    reduction: Reduction
+    labels: Labels
+    alphabet: tuple[Vector, ...] | None
+    counts: tuple[int, ...] | None
+    domain: tuple[tuple[Fraction, Fraction], ...] | None
+    size: int
+    target: Target
+    tolerance: Fraction | None = None
+
+    @property
+    def divisor(self) -> int:
+        """What the sum over samples is divided by."""
+        return self.loss.divisor(self.reduction, self.size, self.network.classes)
+
+    @cached_property
+    def title(self) -> str:
+        """Comment lines that say what is asked."""
+        widths = "-".join(map(str, self.network.widths))
+        return (
+            f"Which batches of {self.size} samples have the given gradient?\n"
+            f"Network {widths}{'' if self.network.has_bias else ' without biases'}, loss {self.loss.value}, "
+            f"reduction {self.reduction.value}, labels {self.labels.value}.\n"
+            "on_s<m>_l<i>_n<j>: neuron j of hidden layer i is active for sample m; x_s<m>_<i>: its input i."
+        )
+
+
+def alphabet_of(
+    loss: Loss, labels: Labels, classes: int, batch: Batch | None
+) -> tuple[tuple[Vector, ...] | None, tuple[int, ...] | None]:
+    """The admitted label vectors and, for known labels, how often each occurs.
+
+    Raises :class:`InputError` when known labels are asked for without a batch.
+    """
+    if labels is Labels.REAL:
+        return None, None
+    if labels is Labels.KNOWN:
+        if batch is None:
+            raise InputError("labels='known' needs the labels; pass batch=, or labels='one_hot'")
+        counted = Counter(label_vectors(loss, batch, classes))
+        ordered = sorted(counted)
+        return tuple(ordered), tuple(counted[v] for v in ordered)
+    zero, one = Fraction(0), Fraction(1)
+    if loss is Loss.BCE or (loss is Loss.MSE and classes == 1):
+        return tuple(product((zero, one), repeat=classes)), None
+    return tuple(tuple(Fraction(c == k) for k in range(classes)) for c in range(classes)), None
+
+
+def label_vectors(loss: Loss, batch: Batch, classes: int) -> list[Vector]:
+    """The labels of a batch as target vectors (unit vectors for the class losses)."""
+    if loss in (Loss.CROSS_ENTROPY, Loss.HINGE):
+        return [tuple(Fraction(c == y) for c in range(classes)) for y in batch.y]
+    return [tuple(y) for y in batch.y if isinstance(y, tuple)]
+
+
+def labels_array(loss: Loss, vectors: list[Vector]) -> Array:
+    """The inverse of :func:`label_vectors`: labels as a :class:`Batch` holds them."""
+    if loss in (Loss.CROSS_ENTROPY, Loss.HINGE):
+        return np.array([v.index(Fraction(1)) for v in vectors], dtype=np.int64)
+    out = np.empty((len(vectors), len(vectors[0])), dtype=object)
+    for m, vector in enumerate(vectors):
+        out[m] = vector
+    return out
+
+
+def rational_target(network: ReluNetwork, gradient: Gradient) -> Target:
+    """The target of an exact rational gradient; which batches have the gradient zero is a question too."""
+    weights, biases, sizes = [], [], []
+    for weight, bias in gradient.for_network(network, zero=True):
+        entries = tuple(tuple(to_fraction(v) for v in row) for row in weight)
+        weights.append(tuple(tuple(map(Poly.constant, row)) for row in entries))
+        sizes.append(tuple(tuple(abs(v) for v in row) for row in entries))
+        biases.append(None if bias is None else tuple(Poly.constant(to_fraction(v)) for v in bias))
+    return Target(weights=tuple(weights), biases=tuple(biases), weight_sizes=tuple(sizes))
+
+
+def question_of(
+    *,
+    network: ReluNetwork,
+    loss: Loss,
+    reduction: Reduction,
+    labels: Labels,
+    domain: Box | None,
+    size: int,
+    batch: Batch | None,
+    target: Target,
+    tolerance: Fraction | None = None,
+) -> Question:
+    """Assemble the record; bounds and labels become exact rationals."""
+    alphabet, counts = alphabet_of(loss, labels, network.classes, batch)
+    bounds = None
+    if domain is not None:
+        low, high = domain.bounds(network.widths[0])
+        bounds = tuple((to_fraction(a), to_fraction(b)) for a, b in zip(low, high, strict=True))
+    return Question(
+        network=network,
+        loss=loss,
+        reduction=reduction,
+        labels=labels,
+        alphabet=alphabet,
+        counts=counts,
+        domain=bounds,
+        size=size,
+        target=target,
+        tolerance=tolerance,
+    )
+
+
+def batch_target(network: ReluNetwork, batch: Batch, loss: Loss, reduction: Reduction) -> Target:
+    """The target of a batch under a rational loss: its exact gradient."""
+    return rational_target(network, exact_gradient(network, batch, loss, reduction))

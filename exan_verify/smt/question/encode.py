@@ -1,0 +1,284 @@
+"""The plain question as constraints: which batches of M samples have this gradient?
+
+One encoder writes both forms of the question (docs/smt.md): without fixed literals, the whole question with
+one Boolean per neuron and sample; with the literals of a *cube* fixed, the same constraints folded to a
+conjunction of polynomial equations and inequalities. Nothing of the theory of lifting enters here: only the
+forward pass, the backward pass and the gradient equations of docs/theory.md section 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from exan_verify.core.network import Linear, Loss, to_fraction
+from exan_verify.smt.question.constraints import Question
+from exan_verify.smt.question.losses import encode_labels, encode_vector
+from exan_verify.smt.question.terms import (
+    FALSE,
+    TRUE,
+    Formula,
+    Junction,
+    Literal,
+    Poly,
+    Script,
+    at_most,
+    conj,
+    degree,
+    disj,
+    equal,
+    implies,
+    less,
+    negate,
+    total,
+)
+
+ORDER = "order of the samples, which does not matter"
+"""Comment of the constraints that choose one order of the samples: no property of the batch."""
+
+Fixed = Mapping[str, bool]
+"""Truth values of the literals of a cube, by name."""
+
+
+@dataclass(slots=True)
+class Sample:
+    """One sample of the unknown batch: its polynomials and literals.
+
+    ``vector`` is the loss vector divided as the reduction says; ``labels`` has one formula per admitted
+    label (None for real labels, where ``y`` is a polynomial); ``state`` the literals that a cube fixes.
+    """
+
+    index: int
+    x: tuple[Poly, ...]
+    hidden: list[tuple[Poly, ...]] = field(default_factory=list)
+    active: list[tuple[Formula, ...]] = field(default_factory=list)
+    logits: tuple[Poly, ...] = ()
+    probabilities: tuple[Poly, ...] = ()
+    labels: tuple[Formula, ...] | None = None
+    y: tuple[Poly, ...] = ()
+    vector: tuple[Poly, ...] = ()
+    state: list[Formula] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Encoder:
+    """Collects declarations and assertions; literals named in ``fixed`` are folded away."""
+
+    script: Script
+    fixed: Fixed
+
+    def real(self, name: str) -> Poly:
+        """Declare a real variable."""
+        self.script.reals.append(name)
+        return Poly.variable(name)
+
+    def literal(self, name: str) -> Formula:
+        """Declare a Boolean, or fold it to the value that the cube gives it."""
+        if name in self.fixed:
+            return TRUE if self.fixed[name] else FALSE
+        self.script.booleans.append(name)
+        return Literal(name)
+
+    def require(self, formula: Formula, comment: str) -> None:
+        """Assert."""
+        self.script.require(formula, comment)
+
+    def select(self, condition: Formula, then: Poly, other: Poly, name: str, comment: str) -> Poly:
+        """``then`` where the condition holds, else ``other``: a new variable unless the choice is fixed."""
+        if condition == TRUE or then == other:
+            return then
+        if condition == FALSE:
+            return other
+        chosen = self.real(name)
+        self.require(implies(condition, equal(chosen, then)), comment)
+        self.require(implies(negate(condition), equal(chosen, other)), comment)
+        return chosen
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """The constraints of a question; ``equations`` are the polynomials ``G' - G``, one per entry."""
+
+    script: Script
+    samples: tuple[Sample, ...]
+    equations: tuple[tuple[str, Poly], ...]
+
+
+def encode(question: Question, fixed: Fixed | None = None) -> Encoding:
+    """All batches of the question as constraints, with the literals in ``fixed`` folded."""
+    script = Script(title=question.title)
+    encoder = Encoder(script, dict(fixed or {}))
+    for name, facts in question.target.facts:
+        script.require(facts, name)
+    script.reals.extend(question.target.symbols)
+    samples = tuple(_sample(encoder, question, m) for m in range(question.size))
+    _label_counts(encoder, question, samples)
+    equations = tuple(_gradient_equations(encoder, question, samples))
+    for name, difference in equations:
+        for formula in _matches(question, difference):
+            encoder.require(formula, f"gradient: {name}")
+    for left, right in pairwise(samples):
+        _ordered(encoder, left, right)
+    return Encoding(script, samples, equations)
+
+
+def abstraction(question: Question) -> Script:
+    """A linear over-approximation of the question over its literals: what cubes are enumerated from.
+
+    Constraints with products are dropped; what a non-zero entry of a weight's gradient says about the
+    literals is kept: some sample must be active at both ends of that weight.
+    """
+    encoding = encode(question)
+    script = encoding.script
+    script.logic = "QF_LRA"
+    script.assertions = [(c, f) for c, f in script.assertions if degree(f) <= 1]
+    for i in range(len(question.network.layers)):
+        for j, k in question.target.nonzero_weights(i, question.tolerance):
+            script.require(
+                disj(_both_active(s, i, j, k) for s in encoding.samples),
+                f"entry ({j}, {k}) of weight gradient {i + 1} is not zero",
+            )
+    return script
+
+
+def state_names(question: Question, sample: int) -> list[str]:
+    """The literals of a sample that a cube fixes: neurons, then labels, then violated margins."""
+    widths = question.network.widths
+    found = [neuron_name(sample, i, j) for i in range(1, len(widths) - 1) for j in range(widths[i])]
+    if question.alphabet is not None and len(question.alphabet) > 1:
+        found += [f"label_s{sample}_{c}" for c in range(len(question.alphabet))]
+    if question.loss is Loss.HINGE:
+        found += [f"margin_s{sample}_c{c}" for c in range(widths[-1])]
+    return found
+
+
+def neuron_name(sample: int, layer: int, neuron: int) -> str:
+    """Name of the literal "neuron ``neuron`` of hidden layer ``layer`` is active for the sample"."""
+    return f"on_s{sample}_l{layer}_n{neuron}"
+
+
+def _both_active(sample: Sample, layer: int, j: int, k: int) -> Formula:
+    """Neuron j after affine layer ``layer`` (0-based) and neuron k before it, where they are hidden."""
+    upper = sample.active[layer][j] if layer < len(sample.active) else TRUE
+    lower = sample.active[layer - 1][k] if layer else TRUE
+    return conj([upper, lower])
+
+
+def _sample(encoder: Encoder, question: Question, m: int) -> Sample:
+    features = question.network.widths[0]
+    sample = Sample(index=m, x=tuple(encoder.real(f"x_s{m}_{i}") for i in range(features)))
+    for i, (low, high) in enumerate(question.domain or ()):
+        encoder.require(at_most(Poly.constant(low), sample.x[i]), f"sample {m}: domain")
+        encoder.require(at_most(sample.x[i], high), f"sample {m}: domain")
+    _forward(encoder, question, sample)
+    encode_labels(encoder, question, sample)
+    encode_vector(encoder, question, sample)
+    return sample
+
+
+def _forward(encoder: Encoder, question: Question, sample: Sample) -> None:
+    h = sample.x
+    m = sample.index
+    for i, layer in enumerate(question.network.layers[:-1], 1):
+        sample.hidden.append(h)
+        z = _affine(layer, h)
+        literals, out = [], []
+        for j, value in enumerate(z):
+            literal, activated = _relu(encoder, value, m, i, j)
+            literals.append(literal)
+            out.append(activated)
+        sample.active.append(tuple(literals))
+        sample.state += literals
+        h = tuple(out)
+    sample.hidden.append(h)
+    sample.logits = _affine(question.network.layers[-1], h)
+
+
+def _relu(encoder: Encoder, z: Poly, m: int, i: int, j: int) -> tuple[Formula, Poly]:
+    """A neuron is active iff z > 0; ReLU'(0) = 0 (docs/theory.md section 1)."""
+    comment = f"sample {m}, hidden layer {i}, neuron {j}"
+    literal = encoder.literal(neuron_name(m, i, j))
+    encoder.require(implies(literal, less(Poly.constant(0), z)), comment)
+    encoder.require(implies(negate(literal), at_most(z, 0)), comment)
+    return literal, encoder.select(literal, z, Poly.constant(0), f"h_s{m}_l{i}_n{j}", comment)
+
+
+def _affine(layer: Linear, h: Sequence[Poly]) -> tuple[Poly, ...]:
+    out = []
+    for j, row in enumerate(layer.weight):
+        z = total(value * to_fraction(w) for w, value in zip(row, h, strict=True))
+        out.append(z if layer.bias is None else z + to_fraction(layer.bias[j]))
+    return tuple(out)
+
+
+def _backward(encoder: Encoder, question: Question, sample: Sample) -> list[tuple[Poly, ...]]:
+    """delta_1 .. delta_L with delta_L the loss vector and delta_i = D_i W_{i+1}^T delta_{i+1}."""
+    deltas = [sample.vector]
+    layers = question.network.layers
+    for i in range(len(layers) - 1, 0, -1):
+        above, row = deltas[0], []
+        for j, literal in enumerate(sample.active[i - 1]):
+            back = total(above[k] * to_fraction(w) for k, w in enumerate(layers[i].weight[:, j]))
+            name, comment = f"delta_s{sample.index}_l{i}_n{j}", f"sample {sample.index}, backward"
+            row.append(encoder.select(literal, back, Poly.constant(0), name, comment))
+        deltas.insert(0, tuple(row))
+    return deltas
+
+
+def _gradient_equations(
+    encoder: Encoder, question: Question, samples: Sequence[Sample]
+) -> list[tuple[str, Poly]]:
+    """dW_i = Delta_i H_{i-1} and db_i = Delta_i 1, minus the given gradient."""
+    deltas = [_backward(encoder, question, s) for s in samples]
+    found: list[tuple[str, Poly]] = []
+    for i, layer in enumerate(question.network.layers):
+        named = [name for name, _ in layer.parameters()]
+        for j in range(layer.shape[0]):
+            for k in range(layer.shape[1]):
+                entry = total(d[i][j] * s.hidden[i][k] for d, s in zip(deltas, samples, strict=True))
+                found.append((f"{named[0]}[{j},{k}]", entry - question.target.weight(i, j, k)))
+            if layer.bias is not None:
+                entry = total(d[i][j] for d in deltas)
+                found.append((f"{named[1]}[{j}]", entry - question.target.bias(i, j)))
+    return found
+
+
+def _matches(question: Question, difference: Poly) -> list[Formula]:
+    if question.tolerance is None:
+        return [equal(difference, 0)]
+    return [at_most(difference, question.tolerance), at_most(-difference, question.tolerance)]
+
+
+def _label_counts(encoder: Encoder, question: Question, samples: Sequence[Sample]) -> None:
+    """Known labels: every label is used exactly as often as it was given."""
+    if question.counts is None or question.alphabet is None:
+        return
+    one, zero = Poly.constant(1), Poly.constant(0)
+    for c, count in enumerate(question.counts):
+        used = []
+        for sample in samples:
+            assert sample.labels is not None
+            name = f"uses_s{sample.index}_{c}"
+            used.append(encoder.select(sample.labels[c], one, zero, name, "known labels"))
+        encoder.require(equal(total(used), count), "known labels, in unknown order")
+
+
+LONGEST_CHAIN = 100
+"""Formulas are nested one level per literal of the order; longer ones are cut by a Boolean of their own,
+since recursion has an end."""
+
+
+def _ordered(encoder: Encoder, left: Sample, right: Sample) -> None:
+    """States in lexicographic order, equal states ordered by the first input: a choice of representative
+    among the orders of the samples.
+    """
+    rest: Formula = at_most(left.x[0], right.x[0])
+    for k, (a, b) in enumerate(zip(left.state[::-1], right.state[::-1], strict=True), 1):
+        rest = conj([implies(a, b), disj([conj([negate(a), b]), rest])])
+        if k % LONGEST_CHAIN == 0 and isinstance(rest, Junction) and rest.parts:
+            name = f"rest_s{left.index}_{k}"
+            encoder.script.booleans.append(name)
+            encoder.require(implies(Literal(name), rest), ORDER)
+            rest = Literal(name)
+    encoder.require(rest, ORDER)

@@ -1,0 +1,347 @@
+"""Replay of a solver's model: a batch in exact numbers, run forward and backward without the encoding.
+
+A model is believed only after this: its inputs and labels are taken, everything else is computed again by
+the definition (docs/theory.md section 1) in exact arithmetic, and the gradient is compared exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+import flint
+import numpy as np
+
+from exan_verify.core.network import Batch, Loss, exact_array, to_fraction
+from exan_verify.exact import backprop
+from exan_verify.smt.question.algebraic import Point
+from exan_verify.smt.question.constraints import Question, Vector, labels_array
+from exan_verify.smt.question.exponentials import is_zero
+from exan_verify.smt.question.terms import Poly, total
+
+Row = tuple[Poly, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExactBatch:
+    """A batch of exact real numbers: inputs and label vectors as polynomials in the point's generators."""
+
+    x: tuple[Row, ...]
+    y: tuple[Row, ...]
+    point: Point
+
+    @property
+    def rational(self) -> bool:
+        """Whether all numbers are rational."""
+        return all(v.is_constant for row in (*self.x, *self.y) for v in row)
+
+    def batch(self, loss: Loss) -> Batch:
+        """The batch as the package's record (rational batches only)."""
+        inputs = np.empty((len(self.x), len(self.x[0])), dtype=object)
+        for m, row in enumerate(self.x):
+            inputs[m] = [v.value for v in row]
+        vectors: list[Vector] = [tuple(v.value for v in row) for row in self.y]
+        labels = labels_array(loss, vectors)
+        return Batch(
+            inputs=exact_array(inputs, "x"),
+            labels=_frozen(labels) if labels.ndim == 1 else exact_array(labels, "y"),
+        )
+
+    def describe(self) -> list[str]:
+        """One line per sample, irrational coordinates as roots with 20 digits."""
+        return [
+            f"x = ({', '.join(self._text(v) for v in row)}), y = ({', '.join(self._text(v) for v in y)})"
+            for row, y in zip(self.x, self.y, strict=True)
+        ]
+
+    def __str__(self) -> str:
+        return "; ".join(self.describe())
+
+    def record(self) -> dict[str, Any]:
+        """A form for JSON: coordinates as polynomials in named roots, each root by its minimal polynomial
+        (constant term first) and an isolating interval.
+        """
+        return {
+            "kind": "algebraic",
+            "roots": {
+                name: {"polynomial": list(r.polynomial), "low": str(r.low), "high": str(r.high)}
+                for name, r in self.point.roots.items()
+            },
+            "x": [[_expression(v) for v in row] for row in self.x],
+            "y": [[_expression(v) for v in row] for row in self.y],
+            "about": self.describe(),
+        }
+
+    def _text(self, value: Poly) -> str:
+        if value.is_constant:
+            return str(value.value)
+        return f"{self.point.ball(value).str(20, radius=False)}..."
+
+
+def _expression(value: Poly) -> str:
+    terms = sorted(value.terms.items(), key=lambda e: (len(e[0]), e[0]))
+    return " + ".join("*".join([str(c), *monomial]) for monomial, c in terms) or "0"
+
+
+def exact_batch(batch: Batch, vectors: Sequence[Vector]) -> ExactBatch:
+    """A rational batch with its label vectors."""
+    return ExactBatch(
+        x=tuple(tuple(map(Poly.constant, row)) for row in batch.x),
+        y=tuple(tuple(map(Poly.constant, row)) for row in vectors),
+        point=Point(),
+    )
+
+
+@dataclass(slots=True)
+class Trace:
+    """Forward and backward pass of an exact batch.
+
+    ``states`` has one tuple of truth values per sample, in the order of ``encode.state_names``;
+    ``gradient`` one polynomial per entry in the order of the equations, linear in the probability symbols
+    of ``logits`` for the transcendental losses.
+    """
+
+    states: list[tuple[bool, ...]] = field(default_factory=list)
+    gradient: list[Poly] = field(default_factory=list)
+    logits: dict[str, tuple[tuple[Poly, ...], int]] = field(default_factory=dict)
+    vectors: list[Row] = field(default_factory=list)
+
+
+def trace(question: Question, batch: ExactBatch, prefix: str = "p") -> Trace:
+    """Run the batch; probability symbols are named ``<prefix>_<sample>_<class>``."""
+    found = Trace()
+    hidden, deltas = [], []
+    for m, (x, y) in enumerate(zip(batch.x, batch.y, strict=True)):
+        rows, active = _forward(question, batch.point, x)
+        vector, margins = _vector(question, batch.point, rows[-1], y, f"{prefix}_{m}", found)
+        label = [] if question.alphabet is None or len(question.alphabet) == 1 else _label_bits(question, y)
+        found.states.append((*(b for layer in active for b in layer), *label, *margins))
+        found.vectors.append(vector)
+        hidden.append(rows[:-1])
+        deltas.append(_backward(question, active, vector))
+    for i, layer in enumerate(question.network.layers):
+        for j in range(layer.shape[0]):
+            for k in range(layer.shape[1]):
+                found.gradient.append(total(d[i][j] * h[i][k] for d, h in zip(deltas, hidden, strict=True)))
+            if layer.bias is not None:
+                found.gradient.append(total(d[i][j] for d in deltas))
+    return found
+
+
+def _forward(question: Question, point: Point, x: Row) -> tuple[list[Row], list[tuple[bool, ...]]]:
+    rows, active = [x], []
+    layers = question.network.layers
+    for i, layer in enumerate(layers):
+        z = []
+        for j in range(layer.shape[0]):
+            value = total(v * to_fraction(w) for v, w in zip(rows[-1], layer.weight[j], strict=True))
+            z.append(value if layer.bias is None else value + to_fraction(layer.bias[j]))
+        if i == len(layers) - 1:
+            rows.append(tuple(z))
+            break
+        bits = tuple(point.sign(v) > 0 for v in z)
+        active.append(bits)
+        rows.append(tuple(v if b else Poly({}) for v, b in zip(z, bits, strict=True)))
+    return rows, active
+
+
+def run_forward(question: Question, point: Point, x: Row) -> Row:
+    """The logits of one sample."""
+    return _forward(question, point, x)[0][-1]
+
+
+def _backward(question: Question, active: list[tuple[bool, ...]], vector: Row) -> list[Row]:
+    deltas = [vector]
+    layers = question.network.layers
+    for i in range(len(layers) - 1, 0, -1):
+        row = []
+        for j, on in enumerate(active[i - 1]):
+            weights = layers[i].weight[:, j]
+            row.append(
+                total(d * to_fraction(w) for d, w in zip(deltas[0], weights, strict=True)) if on else Poly({})
+            )
+        deltas.insert(0, tuple(row))
+    return deltas
+
+
+def _label_bits(question: Question, y: Row) -> list[bool]:
+    assert question.alphabet is not None
+    values = tuple(v.value for v in y)
+    return [values == letter for letter in question.alphabet]
+
+
+def _vector(
+    question: Question, point: Point, logits: Row, y: Row, symbol: str, found: Trace
+) -> tuple[Row, list[bool]]:
+    """The divided loss vector of a sample and, for hinge, its violated margins."""
+    scale = Fraction(1, question.divisor)
+    if question.loss is Loss.MSE:
+        return tuple((f - t) * (2 * scale) for f, t in zip(logits, y, strict=True)), []
+    if question.loss is Loss.HINGE:
+        own = next(c for c, t in enumerate(y) if t.value == 1)
+        margins = [c != own and point.sign(logits[own] - f - 1) < 0 for c, f in enumerate(logits)]
+        share = scale / len(logits)
+        return tuple(
+            Poly.constant(-share * sum(margins) if c == own else share * v) for c, v in enumerate(margins)
+        ), margins
+    symbols = []
+    for c in range(len(logits)):
+        found.logits[f"{symbol}_{c}"] = (logits, c)
+        symbols.append(Poly.variable(f"{symbol}_{c}"))
+    return tuple((p - t) * scale for p, t in zip(symbols, y, strict=True)), []
+
+
+def same_gradient(question: Question, left: ExactBatch, right: ExactBatch) -> bool | None:
+    """Whether two batches have exactly the same gradient; None when that cannot be told (transcendental
+    loss at irrational inputs).
+    """
+    a, b = trace(question, left, "p"), trace(question, right, "q")
+    differences = [u - v for u, v in zip(a.gradient, b.gradient, strict=True)]
+    if question.loss.rational:
+        return _all_zero(Point({**left.point.roots, **right.point.roots}), differences)
+    if not (left.rational and right.rational):
+        return None
+    logits = {n: (tuple(v.value for v in f), c) for n, (f, c) in (a.logits | b.logits).items()}
+    return all(is_zero(d, logits, question.loss) for d in differences)
+
+
+def _all_zero(point: Point, elements: list[Poly]) -> bool:
+    return all(point.sign(e) == 0 for e in elements)
+
+
+def matches_target(question: Question, batch: ExactBatch) -> bool:
+    """Whether a batch has the question's rational target gradient, within the tolerance if there is one.
+
+    Rational batches are run through :mod:`exan_verify.exact.backprop` as well; both must agree. For
+    cross_entropy and bce only the tolerance version can be confirmed, by balls.
+    """
+    slack = question.tolerance or Fraction(0)
+    if not question.loss.rational:
+        return batch.rational and slack > 0 and _within_by_balls(question, batch, slack)
+    gradient = trace(question, batch).gradient
+    differences = [g - t for g, t in zip(gradient, _target_entries(question), strict=True)]
+    if batch.rational and not _confirmed_by_backprop(question, batch, gradient):
+        return False
+    if not slack:
+        return _all_zero(batch.point, differences)
+    return all(batch.point.sign(d - slack) <= 0 <= batch.point.sign(d + slack) for d in differences)
+
+
+def _target_entries(question: Question) -> list[Poly]:
+    out: list[Poly] = []
+    for i, layer in enumerate(question.network.layers):
+        for j in range(layer.shape[0]):
+            out += question.target.weights[i][j]
+            if layer.bias is not None:
+                out.append(question.target.bias(i, j))
+    return out
+
+
+def _confirmed_by_backprop(question: Question, batch: ExactBatch, gradient: list[Poly]) -> bool:
+    exact = backprop.gradient(question.network, batch.batch(question.loss), question.loss, question.reduction)
+    return _in_order(question, exact.tensors) == [v.value for v in gradient]
+
+
+def _in_order(question: Question, tensors: Any) -> list[Fraction]:
+    out: list[Fraction] = []
+    for layer in question.network.layers:
+        arrays = [tensors[name] for name, _ in layer.parameters()]
+        for j in range(layer.shape[0]):
+            out += [to_fraction(v) for v in arrays[0][j]]
+            out += [to_fraction(arrays[1][j])] if layer.bias is not None else []
+    return out
+
+
+def _within_by_balls(question: Question, batch: ExactBatch, slack: Fraction) -> bool:
+    balls = backprop.gradient_ball(
+        question.network, batch.batch(question.loss), question.loss, question.reduction
+    )
+    entries: list[Any] = []
+    for layer in question.network.layers:
+        named = [balls[name] for name, _ in layer.parameters()]
+        for j in range(layer.shape[0]):
+            entries += [named[0][j, k] for k in range(layer.shape[1])]
+            entries += [named[1][j, 0]] if layer.bias is not None else []
+    symbols = {n: _arb(low).union(_arb(high)) for n, (low, high) in question.target.enclosures.items()}
+    goal = [g.evaluate(symbols, _arb) for g in _target_entries(question)]
+    limit = _arb(slack)
+    return all(abs(e - g) <= limit for e, g in zip(entries, goal, strict=True))
+
+
+def _arb(value: Fraction) -> Any:
+    return flint.arb(flint.fmpq(value.numerator, value.denominator))
+
+
+def in_domain(question: Question, batch: ExactBatch) -> bool:
+    """Whether every input lies in the question's domain."""
+    if question.domain is None:
+        return True
+    sign = batch.point.sign
+    return all(
+        sign(v - low) >= 0 >= sign(v - high)
+        for row in batch.x
+        for v, (low, high) in zip(row, question.domain, strict=True)
+    )
+
+
+def labels_admitted(question: Question, batch: ExactBatch) -> bool:
+    """Whether the labels are in the alphabet and, for known labels, occur as often as they should."""
+    if question.alphabet is None:
+        return True
+    vectors = [tuple(v.value for v in row) for row in batch.y]
+    if question.counts is not None:
+        return all(vectors.count(u) == c for u, c in zip(question.alphabet, question.counts, strict=True))
+    return all(v in question.alphabet for v in vectors)
+
+
+def distance_exceeds(question: Question, left: ExactBatch, right: ExactBatch, radius: Fraction) -> bool:
+    """Whether for every order of the samples some label differs or some input differs by more than
+    ``radius`` (real labels count as inputs do): with radius 0, whether the batches differ up to order.
+    """
+    point = Point({**left.point.roots, **right.point.roots})
+    limit = radius if question.alphabet is None else Fraction(0)
+
+    def apart(a: int, b: int) -> bool:
+        near = zip(left.x[a], right.x[b], strict=True)
+        if any(_far(point, u - v, radius) for u, v in near):
+            return True
+        return any(_far(point, u - v, limit) for u, v in zip(left.y[a], right.y[b], strict=True))
+
+    count = range(len(left.x))
+    return not _matched([[b for b in count if not apart(a, b)] for a in count])
+
+
+def _matched(partners: Sequence[Sequence[int]]) -> bool:
+    """Whether everyone can have a partner of his own, by augmenting paths (Berge)."""
+    taken: dict[int, int] = {}
+
+    def place(a: int, tried: set[int]) -> bool:
+        for b in partners[a]:
+            if b not in tried:
+                tried.add(b)
+                if b not in taken or place(taken[b], tried):
+                    taken[b] = a
+                    return True
+        return False
+
+    return all(place(a, set()) for a in range(len(partners)))
+
+
+def _far(point: Point, difference: Poly, radius: Fraction) -> bool:
+    return point.sign(difference - radius) > 0 or point.sign(difference + radius) < 0
+
+
+def contains(batch: ExactBatch, x: Row, y: Row, point: Point) -> bool:
+    """Whether the sample (x, y) is in the batch."""
+    joint = Point({**batch.point.roots, **point.roots})
+    return any(
+        all(joint.sign(u - v) == 0 for u, v in zip((*bx, *by), (*x, *y), strict=True))
+        for bx, by in zip(batch.x, batch.y, strict=True)
+    )
+
+
+def _frozen(array: Any) -> Any:
+    array.setflags(write=False)
+    return array

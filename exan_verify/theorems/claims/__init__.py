@@ -1,0 +1,1 @@
+"""Statements of one's own: claims, the situations they speak of, and loading them from a file."""

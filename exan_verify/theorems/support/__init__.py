@@ -1,0 +1,1 @@
+"""What the statements are made of: examples, their exact checks, shared constructions."""

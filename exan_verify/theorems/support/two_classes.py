@@ -1,0 +1,119 @@
+"""P1 under softmax with two classes: an exact second batch, in rational numbers (docs/theory.md P.5).
+
+There g = s (1, -1), and a second batch needs g = B g' with an invertible 0/1 matrix B, as for one logit. The
+numbers s = p_0 - [y = 0] are transcendental for rational logits, but samples with equal margins have
+s = +-gamma for one gamma, and then B only has to mix signs.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+from exan_verify.core.network import Batch, Labels, Loss, ReluNetwork, to_fraction
+from exan_verify.core.verdict import Outcome
+from exan_verify.exact.backprop import forward
+from exan_verify.exact.linalg import solve
+from exan_verify.exclusivity import exclusivity
+from exan_verify.theorems.replay import replay
+from exan_verify.theorems.statement import Example, Result
+from exan_verify.theorems.support.example_check import all_met
+from exan_verify.theorems.support.exclusive_layers import corners
+from exan_verify.theorems.support.laboratory import exact
+
+F = Fraction
+
+
+def published_two_classes() -> Example:
+    """P1 fails under softmax with K = 2: 3-12-2, M = 6, two ExANs per sample.
+
+    s = (-, -, -, +, +, +) gamma and s' = -s, gamma = 1 / (e + 1). With the rows of
+    B = [001011; 001101; 001110; 011001; 101001; 110001] s = B s', and diag(s) X = B diag(s') X', so that
+    each x_a is x'_k + x'_l - x'_m for the three samples of row a. Half-spaces with these patterns on both
+    batches and output weights with f_0 - f_1 = +-1 are below.
+    """
+    network = ReluNetwork.from_arrays(
+        [
+            [
+                *([3, 8, 8], [-1, -1, 6], [-2, -5, 8], [-2, -4, 7], [-3, -4, 8], [-3, -4, 8]),
+                *([3, -3, 1], [7, -3, 6], [8, 7, 1], [7, 5, 3], [7, 2, -3], [6, 2, -3]),
+            ],
+            [
+                [
+                    *(F(1, 18), -1, F(-37, 12), F(49, 12), F(-43, 9), F(23, 6)),
+                    *(F(4, 3), F(-5, 3), F(-9, 4), F(7, 2), F(-5, 2), F(1, 2)),
+                ],
+                [0] * 12,
+            ],
+        ],
+        [[-18, 4, 15, 13, 11, 12, -5, -8, -26, -16, -34, -30], [0, 0]],
+    )
+    first = [[-6, 9, 0], [-1, 0, -2], [-12, 5, -3], [4, -3, -3], [3, 1, -3], [2, 0, -7]]
+    second = [[3, 3, -3], [4, -1, -3], [5, 0, 1], [-1, -2, -2], [-6, 7, 0], [5, 2, 1]]
+    return _example(network, first, second)
+
+
+def affinely_independent() -> Example:
+    """The same B with affinely independent inputs, so that rank [dW_1 | db_1] = M: 5-12-2.
+
+    Rows of ``z`` are pre-activations in R^6 with sign pattern e_a, whose images Q z have the pattern of row
+    a of B; Q^-1 = diag(1/s) B diag(s'). X = [I; 0] makes W_1 and b_1 read z off, and the second batch is Q X.
+    """
+    z = [
+        *((2, -2, -2, -1, -1, -4), (3, -3, -1, -1, -2, -4), (-3, 1, -3, -1, -2, -4), (-1, 2, -2, -2, -3, -5)),
+        *((-3, -2, 2, -1, -1, -7), (-3, -3, 1, -1, -1, -7), (-1, -2, -4, 1, -3, -3), (-1, -1, -4, 1, -1, -2)),
+        *((-2, -2, -5, -2, 1, -2), (-1, -1, -4, -1, 2, -1), (-2, -1, -6, -1, -1, 1), (-1, -2, -8, -1, -1, 2)),
+    ]
+    network = ReluNetwork.from_arrays(
+        [
+            [[v - top for v in row] for *row, top in z],
+            [[-2, 2, -2, 2, 2, -2, -2, 2, -2, 1, -2, 1], [0] * 12],
+        ],
+        [[row[-1] for row in z], [-1, 0]],
+    )
+    inverse = exact(
+        [
+            *([0, 0, -1, 0, 1, 1], [0, 0, -1, 1, 0, 1], [0, 0, -1, 1, 1, 0]),
+            *([0, 1, 1, 0, 0, -1], [1, 0, 1, 0, 0, -1], [1, 1, 0, 0, 0, -1]),
+        ]
+    )
+    first = corners(6)
+    second = solve(inverse, first)
+    assert second is not None
+    return _example(network, first, second)
+
+
+def _example(network: ReluNetwork, first: Any, second: Any) -> Example:
+    loss = Loss.CROSS_ENTROPY
+    return Example(
+        network=network,
+        batch=Batch.of(first, [0, 0, 0, 1, 1, 1], network=network, loss=loss, labels=Labels.ONE_HOT),
+        second=Batch.of(second, [1, 1, 1, 0, 0, 0], network=network, loss=loss, labels=Labels.ONE_HOT),
+        loss=loss,
+        outcome=Outcome.AMBIGUOUS,
+        note="every sample of both batches is classified correctly with margin 1; the second batch has the "
+        "same labels up to order",
+    )
+
+
+def breaks_two_classes(example: Example) -> Result:
+    """Whether ``example`` meets P1's condition, K = 2, softmax, and the kernel accepts its second batch.
+
+    Deltas: w_j . g = (w_0j - w_1j) (p_0 - [y = 0]) is zero only where the two outgoing weights are equal.
+    """
+    second, network = example.second, example.network
+    assert second is not None
+    outgoing = network.layers[-1].weight
+    found = {
+        "two classes": example.loss is Loss.CROSS_ENTROPY and network.classes == 2,
+        "biases": network.has_bias,
+        "published condition": exclusivity(network, example.batch, loss=example.loss).published,
+        "live deltas": all(
+            to_fraction(a) != to_fraction(b) for a, b in zip(outgoing[0], outgoing[-1], strict=True)
+        ),
+        "no zero pre-activation": not any(
+            bool(z.any()) for b in (example.batch, second) for z in forward(network, b).zeros
+        ),
+        "the kernel accepts another batch": replay(example).outcome is Outcome.AMBIGUOUS,
+    }
+    return all_met(found)
