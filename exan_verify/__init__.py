@@ -29,13 +29,14 @@ if TYPE_CHECKING:
     from exan_verify.api.attack import attack
     from exan_verify.api.audit import audit
     from exan_verify.core.network import Batch, Gradient, ReluNetwork
-    from exan_verify.core.verdict import Box, Outcome, SampleStatus, Verdict
+    from exan_verify.core.question import Box
+    from exan_verify.core.verdict import Outcome, SampleStatus, Verdict
     from exan_verify.decide.pipeline import certify
     from exan_verify.kernel import check
 
 _HOME = {
     "Batch": "core.network",
-    "Box": "core.verdict",
+    "Box": "core.question",
     "Gradient": "core.network",
     "Outcome": "core.verdict",
     "ReluNetwork": "core.network",

@@ -12,7 +12,8 @@ from math import lcm
 
 import numpy as np
 
-from exan_verify.core.network import Array, Batch, Loss, Reduction, ReluNetwork
+from exan_verify.core.network import Array, Batch, ReluNetwork
+from exan_verify.core.question import Loss, Reduction
 from exan_verify.exact.backprop import Forward, backward_mod, forward
 from exan_verify.exact.modular import PRIME, point, residues
 from exan_verify.exact.rational import Mask

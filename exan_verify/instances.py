@@ -14,8 +14,8 @@ from fractions import Fraction
 from itertools import pairwise
 from random import Random
 
-from exan_verify.core.network import Batch, Labels, Loss, Reduction, ReluNetwork
-from exan_verify.core.verdict import Box
+from exan_verify.core.network import Batch, ReluNetwork
+from exan_verify.core.question import Box, Labels, Loss, Reduction
 from exan_verify.exact.backprop import forward, gradient
 
 Vector = list[Fraction]
@@ -122,7 +122,7 @@ def _label_set(rng: Random, loss: Loss) -> Labels:
 
 
 def _targets(draft: _Draft, rng: Random, loss: Loss) -> list[int] | Matrix:
-    if loss in (Loss.CROSS_ENTROPY, Loss.HINGE):
+    if loss.class_labels:
         return draft.y
     if loss is Loss.MSE and draft.classes > 1:
         return [[Fraction(c == y) for c in range(draft.classes)] for y in draft.y]
@@ -161,7 +161,7 @@ def _draw(
     classes: int | None = None,
     samples: int | None = None,
 ) -> _Draft:
-    least = 2 if loss in (Loss.CROSS_ENTROPY, Loss.HINGE) else 1
+    least = 2 if loss.class_labels else 1
     k = classes or rng.randint(least, 3)
     d = features or rng.randint(1, 3)
     m = samples or rng.choice([1, 2, 2, 2, 3])
@@ -212,7 +212,7 @@ def _twin(rng: Random, loss: Loss, has_bias: bool) -> _Draft:
     parallel; a first weight matrix that ignores its last input gives the direction, but then the first
     layer's gradient still sees it: only the sum over the samples is conserved.
     """
-    classes = 2 if loss in (Loss.CROSS_ENTROPY, Loss.HINGE) else 1
+    classes = 2 if loss.class_labels else 1
     draft = _draw(rng, loss, has_bias, samples=2, features=rng.randint(2, 3), classes=classes)
     for row in draft.weights[0]:
         row[-1] = Fraction(0)

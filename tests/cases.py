@@ -6,7 +6,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from exan_verify.core.network import Batch, Labels, Loss, ReluNetwork
+from exan_verify.core.network import Batch, ReluNetwork
+from exan_verify.core.question import Labels, Loss
 
 
 def default_network(widths: list[int], seed: int = 0, dtype: type = np.float32) -> ReluNetwork:

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from exan_verify.core.certificate import Claim, Question, issue
-from exan_verify.core.network import Batch, Gradient, Labels, Loss, Reduction, ReluNetwork
+from exan_verify.core.network import Batch, Gradient, ReluNetwork
+from exan_verify.core.question import Labels, Loss, Reduction
 from exan_verify.core.verdict import Outcome
 from exan_verify.decide.pipeline import certify
 from exan_verify.exact.backprop import gradient

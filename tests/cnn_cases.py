@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from exan_verify.core.network import Loss
+from exan_verify.core.question import Loss
 from exan_verify.numeric.problem.torch_losses import summed_loss
 from tests.torch_reference import uniform
 

@@ -9,8 +9,9 @@ import numpy as np
 
 from exan_verify.core.certificate import Question, domain_record
 from exan_verify.core.facts import Facts
-from exan_verify.core.network import Batch, Labels, Loss, Reduction, ReluNetwork
-from exan_verify.core.verdict import Box, Budget
+from exan_verify.core.network import Batch, ReluNetwork
+from exan_verify.core.question import Box, Labels, Loss, Reduction
+from exan_verify.core.verdict import Budget
 from exan_verify.decide import families
 from exan_verify.decide.context import Context, Finding, Setting
 from exan_verify.exact.backprop import forward, gradient, gradient_ball

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from exan_verify.core.network import Batch, Loss, Reduction, ReluNetwork, to_fraction
+from exan_verify.core.network import Batch, ReluNetwork, to_fraction
+from exan_verify.core.question import Loss, Reduction
 
 Matrix = list[list[Fraction]]
 

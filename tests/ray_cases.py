@@ -6,7 +6,8 @@ from fractions import Fraction
 
 import numpy as np
 
-from exan_verify.core.network import Array, Batch, Labels, Loss, ReluNetwork
+from exan_verify.core.network import Array, Batch, ReluNetwork
+from exan_verify.core.question import Labels, Loss
 from exan_verify.exact.linalg import multiply, rank, solve
 
 

@@ -30,7 +30,8 @@ from exan_verify.bench.insecure import (
 )
 from exan_verify.bench.selecting import Patterns, counts_without, margins, movable, select, short_of
 from exan_verify.cli.bench import SUITES, markdown_table
-from exan_verify.core.network import Batch, Labels, Loss
+from exan_verify.core.network import Batch
+from exan_verify.core.question import Labels, Loss
 from exan_verify.data import initialised_network, load_mnist, to_inputs
 from exan_verify.errors import InputError
 from exan_verify.exclusivity import exan_counts, exclusivity

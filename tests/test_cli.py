@@ -137,7 +137,8 @@ def test_an_exact_gradient_gives_the_exact_batch(here: Path, capsys: pytest.Capt
     )
     x = [Fraction(1, 3), Fraction(2, 5)]
     from exan_verify.api.files import load_model
-    from exan_verify.core.network import Batch, Labels, Loss, Reduction
+    from exan_verify.core.network import Batch
+    from exan_verify.core.question import Labels, Loss, Reduction
     from exan_verify.exact.backprop import gradient
 
     small = load_model("small.safetensors")

@@ -3,7 +3,8 @@ from functools import partial
 import numpy as np
 import pytest
 
-from exan_verify.core.network import Batch, Labels, Loss, ReluNetwork
+from exan_verify.core.network import Batch, ReluNetwork
+from exan_verify.core.question import Labels, Loss
 from exan_verify.core.verdict import Engine, Outcome, SampleStatus, Trust
 from exan_verify.decide import pipeline
 from exan_verify.kernel import check

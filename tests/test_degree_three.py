@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from exan_verify.core.certificate import DegreeThree, LayerArgument, Question
-from exan_verify.core.network import Batch, Labels, Loss, Reduction
+from exan_verify.core.network import Batch
+from exan_verify.core.question import Labels, Loss, Reduction
 from exan_verify.core.verdict import Budget, Outcome, SampleStatus, Trust
 from exan_verify.decide.context import Context, Setting
 from exan_verify.decide.lifting import cubic, degree_three

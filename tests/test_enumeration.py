@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from exan_verify.core.certificate import Conclusion, Enumeration, Question
-from exan_verify.core.network import Batch, Labels, Loss, Reduction, ReluNetwork
+from exan_verify.core.network import Batch, ReluNetwork
+from exan_verify.core.question import Labels, Loss, Reduction
 from exan_verify.core.verdict import Budget, Engine, Outcome, SampleStatus, Trust
 from exan_verify.decide import enumeration
 from exan_verify.decide.context import Context, Setting

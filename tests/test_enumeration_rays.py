@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from exan_verify.core.certificate import Claim, Conclusion, ExtraRays, Question, issue
-from exan_verify.core.network import Labels, Loss, Reduction, ReluNetwork
-from exan_verify.core.verdict import Box, Budget, Engine, Outcome, SampleStatus, Trust
+from exan_verify.core.network import ReluNetwork
+from exan_verify.core.question import Box, Labels, Loss, Reduction
+from exan_verify.core.verdict import Budget, Engine, Outcome, SampleStatus, Trust
 from exan_verify.decide import enumeration
 from exan_verify.decide.context import Context, Setting
 from exan_verify.decide.enumeration import engine, exact, modular, rays

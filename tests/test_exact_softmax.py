@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exan_verify.core.network import Loss
+from exan_verify.core.question import Loss
 from exan_verify.exact import softmax
 from exan_verify.exact.modular import PRIME
 from tests.conftest import examples

@@ -2,7 +2,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exan_verify.core.network import Batch, Labels, Loss, Reduction, ReluNetwork
+from exan_verify.core.network import Batch, ReluNetwork
+from exan_verify.core.question import Labels, Loss, Reduction
 from exan_verify.exact.backprop import forward, gradient
 from exan_verify.exclusivity import exan_counts, exclusivity, pattern_groups
 from exan_verify.testing.strategies import batches, networks

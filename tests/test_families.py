@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from exan_verify.core.certificate import Counting, Move, SecondBatch, Shear
-from exan_verify.core.network import Batch, Labels, Loss, Reduction, ReluNetwork
-from exan_verify.core.verdict import Box, Budget, Outcome, SampleStatus
+from exan_verify.core.network import Batch, ReluNetwork
+from exan_verify.core.question import Box, Labels, Loss, Reduction
+from exan_verify.core.verdict import Budget, Outcome, SampleStatus
 from exan_verify.decide import families
 from exan_verify.decide.families.second import downwards
 from exan_verify.decide.pipeline import certify

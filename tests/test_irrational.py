@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exan_verify.core.certificate import Question
-from exan_verify.core.network import Batch, Labels, Loss, Reduction, ReluNetwork
-from exan_verify.core.verdict import Box, Outcome, Trust, Verdict
+from exan_verify.core.network import Batch, ReluNetwork
+from exan_verify.core.question import Box, Labels, Loss, Reduction
+from exan_verify.core.verdict import Outcome, Trust, Verdict
 from exan_verify.decide.pipeline import certify
 from exan_verify.decide.solvers.relations import in_field
 from exan_verify.errors import CertificateRejected

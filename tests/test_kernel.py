@@ -6,7 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from exan_verify.core.network import Gradient, Loss, Reduction
+from exan_verify.core.network import Gradient
+from exan_verify.core.question import Loss, Reduction
 from exan_verify.core.verdict import Outcome, SampleStatus
 from exan_verify.decide.pipeline import certify
 from exan_verify.errors import CertificateRejected, InputError

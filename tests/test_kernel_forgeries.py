@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from exan_verify.core.certificate import Claim, LayerArgument, Lifting, Question, Split, issue
-from exan_verify.core.network import Batch, Labels, Loss, Reduction, ReluNetwork
+from exan_verify.core.network import Batch, ReluNetwork
+from exan_verify.core.question import Labels, Loss, Reduction
 from exan_verify.core.verdict import Outcome, SampleStatus
 from exan_verify.decide.context import Context, Setting
 from exan_verify.decide.lifting import degree_two as lifting

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from exan_verify.core.certificate import Claim, Forced, Question, RankBound, issue
-from exan_verify.core.network import Gradient, Labels, Loss, Reduction
+from exan_verify.core.network import Gradient
+from exan_verify.core.question import Labels, Loss, Reduction
 from exan_verify.core.verdict import Outcome
 from exan_verify.decide.gradient.reconstruction import Task, rebuild
 from exan_verify.decide.pipeline import certify

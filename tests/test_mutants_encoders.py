@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from exan_verify.core.network import Loss
+from exan_verify.core.question import Loss
 from exan_verify.smt.question import losses
 from exan_verify.smt.question.terms import Formula, Poly
 from tests.smt_support import holds

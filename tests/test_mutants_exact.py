@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from exan_verify.core.network import Batch, Labels, Loss, ReluNetwork
+from exan_verify.core.network import Batch, ReluNetwork
+from exan_verify.core.question import Labels, Loss
 from exan_verify.exact.backprop import forward
 from exan_verify.exact.balance import contributions_cancel, symbolic_loss_vectors
 from exan_verify.exact.first_order import own_motions

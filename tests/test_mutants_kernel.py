@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from exan_verify.core.certificate import Counting, Forced, Move, Question, SecondBatch
-from exan_verify.core.network import Batch, Labels, Loss, Reduction, ReluNetwork
+from exan_verify.core.network import Batch, ReluNetwork
+from exan_verify.core.question import Labels, Loss, Reduction
 from exan_verify.decide.gradient.reconstruction import Task, rebuild
 from exan_verify.errors import CertificateRejected
 from exan_verify.exact.backprop import gradient

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from exan_verify.core.certificate import Question
-from exan_verify.core.network import Batch, Labels, Loss, Reduction, ReluNetwork
+from exan_verify.core.network import Batch, ReluNetwork
+from exan_verify.core.question import Labels, Loss, Reduction
 from exan_verify.exact.modular import PRIME
 from exan_verify.kernel.given import Subject
 from exan_verify.kernel.residual import cover as residual_cover

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from exan_verify.core.certificate import LayerArgument, Question, Scale
-from exan_verify.core.network import Batch, Labels, Loss, Reduction, ReluNetwork
+from exan_verify.core.network import Batch, ReluNetwork
+from exan_verify.core.question import Labels, Loss, Reduction
 from exan_verify.errors import CertificateRejected
 from exan_verify.exact.linalg import rank_mod
 from exan_verify.exact.modular import PRIME

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from exan_verify.core.network import Batch, Gradient, Labels, Loss, Reduction, ReluNetwork, exact_array
+from exan_verify.core.network import Batch, Gradient, ReluNetwork, exact_array
+from exan_verify.core.question import Labels, Loss, Reduction
 from exan_verify.errors import GradientError, InputError, LabelError, NonFiniteError, ShapeError
 
 W = [[[1, 2], [3, 4], [5, 6]], [[1, 0, -1]]]

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from exan_verify import Outcome, ReluNetwork, SampleStatus, audit, certify, check
-from exan_verify.core.network import Batch, Labels, Loss
+from exan_verify.core.network import Batch
+from exan_verify.core.question import Labels, Loss
 from exan_verify.core.verdict import Trust
 from exan_verify.exact.dyadic import guessed
 from exan_verify.exact.modular import PRIME

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from exan_verify.core.network import Batch, Labels, Loss, Reduction
+from exan_verify.core.network import Batch
+from exan_verify.core.question import Labels, Loss, Reduction
 from exan_verify.errors import RangeError
 from exan_verify.numeric.attack import run
 from exan_verify.numeric.methods.difference_map import difference_map

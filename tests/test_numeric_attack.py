@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from exan_verify.core.network import Batch, Labels, Loss, Reduction, ReluNetwork
+from exan_verify.core.network import Batch, ReluNetwork
+from exan_verify.core.question import Labels, Loss, Reduction
 from exan_verify.data import initialised_network, mnist_batch
 from exan_verify.errors import GradientError, InputError, NonFiniteError, RangeError, ShapeError
 from exan_verify.numeric.attack import METHODS, run

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from exan_verify.core.network import Batch, Labels, Loss, Reduction, ReluNetwork
+from exan_verify.core.network import Batch, ReluNetwork
+from exan_verify.core.question import Labels, Loss, Reduction
 from exan_verify.numeric.attack import run
 from exan_verify.numeric.confirming.bounds import Refined, refine
 from exan_verify.numeric.confirming.confirm import Confirmed, confirm

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from exan_verify import attack
-from exan_verify.core.network import Loss
+from exan_verify.core.question import Loss
 from exan_verify.errors import GradientError, InputError, NonFiniteError, ShapeError
 from exan_verify.models import lenet, resnet, strided_cnn, vgg13
 from exan_verify.models.graph import to_convolutional

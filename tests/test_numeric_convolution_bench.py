@@ -12,7 +12,7 @@ from torch import nn
 from exan_verify.bench import convolution as bench
 from exan_verify.bench.baselines import dlg, inverting_gradients
 from exan_verify.bench.convolution import Case, build, photographs, run_case, run_convolution_bench
-from exan_verify.core.network import Loss
+from exan_verify.core.question import Loss
 from exan_verify.errors import InputError
 from exan_verify.models import strided_cnn
 from exan_verify.models.graph import to_convolutional

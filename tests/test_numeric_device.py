@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from exan_verify import attack
-from exan_verify.core.network import Loss
+from exan_verify.core.question import Loss
 from exan_verify.models import lenet, resnet, strided_cnn
 from exan_verify.numeric.attack import METHODS
 from tests.simulated_device import DeviceTensor, simulated_device

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from exan_verify.core.network import Loss, Reduction, ReluNetwork
+from exan_verify.core.network import ReluNetwork
+from exan_verify.core.question import Loss, Reduction
 from exan_verify.numeric.methods.diagonalise import pencil_starts
 from exan_verify.numeric.methods.equations import layer_equations, lifted_null_space, lifted_unknowns
 from exan_verify.numeric.problem.downward import descend

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from exan_verify import attack
-from exan_verify.core.network import Batch, Labels, Loss, Reduction
+from exan_verify.core.network import Batch
+from exan_verify.core.question import Labels, Loss, Reduction
 from exan_verify.errors import RangeError
 from exan_verify.numeric.ask_methods import column_spaces
 from exan_verify.numeric.methods import lift, lift_cubic

@@ -11,7 +11,8 @@ from _pytest.mark import ParameterSet
 from torch import Tensor
 
 from exan_verify.bench.attack import autograd_gradient
-from exan_verify.core.network import Batch, Labels, Loss, Reduction, ReluNetwork
+from exan_verify.core.network import Batch, ReluNetwork
+from exan_verify.core.question import Labels, Loss, Reduction
 from exan_verify.data import initialised_network, mnist_batch
 from exan_verify.models.chain import to_network
 from exan_verify.numeric.ask_methods import column_spaces

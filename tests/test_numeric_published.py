@@ -9,7 +9,8 @@ import torch
 from exan_verify import attack
 from exan_verify.bench.attack import autograd_gradient
 from exan_verify.bench.selecting import short_of
-from exan_verify.core.network import Batch, Labels, Loss, Reduction, ReluNetwork
+from exan_verify.core.network import Batch, ReluNetwork
+from exan_verify.core.question import Labels, Loss, Reduction
 from exan_verify.data import initialised_network, mnist_batch
 from exan_verify.errors import InputError
 from exan_verify.models.chain import to_network

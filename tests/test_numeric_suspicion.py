@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from exan_verify.core.network import Loss, Reduction
+from exan_verify.core.question import Loss, Reduction
 from exan_verify.errors import RangeError
 from exan_verify.models.chain import to_network
 from exan_verify.numeric.attack import run

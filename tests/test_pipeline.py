@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from exan_verify.core.network import Batch, Gradient, Labels, Loss, Reduction, ReluNetwork
-from exan_verify.core.verdict import Box, Outcome, SampleStatus, Trust
+from exan_verify.core.network import Batch, Gradient, ReluNetwork
+from exan_verify.core.question import Box, Labels, Loss, Reduction
+from exan_verify.core.verdict import Outcome, SampleStatus, Trust
 from exan_verify.decide.pipeline import certify
 from exan_verify.errors import GradientError, InexactError, InputError, LabelError, ShapeError
 from exan_verify.exact.backprop import forward, gradient

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from exan_verify.core.network import Labels, Loss, Reduction
+from exan_verify.core.question import Labels, Loss, Reduction
 from exan_verify.errors import InputError, LabelError
 from exan_verify.models import strided_cnn
 from exan_verify.models.chain import to_network

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from exan_verify.core.facts import Facts
-from exan_verify.core.network import Batch, Labels, Loss, Reduction, ReluNetwork
-from exan_verify.core.verdict import Box, Budget, Engine, Outcome, Trust
+from exan_verify.core.network import Batch, ReluNetwork
+from exan_verify.core.question import Box, Labels, Loss, Reduction
+from exan_verify.core.verdict import Budget, Engine, Outcome, Trust
 from exan_verify.decide import residual
 from exan_verify.decide.context import Context, Setting
 from exan_verify.decide.pipeline import certify

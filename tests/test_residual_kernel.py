@@ -18,8 +18,9 @@ from exan_verify.core.certificate import (
     Residual,
     issue,
 )
-from exan_verify.core.network import Batch, Labels, Loss, Reduction, ReluNetwork
-from exan_verify.core.verdict import Box, Budget, Outcome, SampleStatus
+from exan_verify.core.network import Batch, ReluNetwork
+from exan_verify.core.question import Box, Labels, Loss, Reduction
+from exan_verify.core.verdict import Budget, Outcome, SampleStatus
 from exan_verify.decide import residual
 from exan_verify.decide.pipeline import certify
 from exan_verify.decide.residual import branch, mse

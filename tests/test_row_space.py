@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from exan_verify.core.certificate import Conclusion, Lifting, Question, Split
-from exan_verify.core.network import Labels, Loss, Reduction, ReluNetwork
+from exan_verify.core.network import ReluNetwork
+from exan_verify.core.question import Labels, Loss, Reduction
 from exan_verify.core.verdict import Budget, Outcome
 from exan_verify.decide import enumeration
 from exan_verify.decide.context import Context, Setting

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from exan_verify.core.network import Loss
+from exan_verify.core.question import Loss
 from exan_verify.core.verdict import Engine, Outcome, SampleStatus
 from exan_verify.decide import pipeline
 from exan_verify.decide.pipeline import certify

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from exan_verify.bench.smt import Result, _disagreements, run_smt_bench
-from exan_verify.core.network import Labels, Loss
+from exan_verify.core.question import Labels, Loss
 from exan_verify.errors import InputError
 from exan_verify.instances import FAMILIES, PER_CELL, instance, iterate_suite
 

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from exan_verify.core.network import Batch, Gradient, Labels, Loss, Reduction, ReluNetwork
-from exan_verify.core.verdict import Box, Engine, Outcome, SampleStatus, Trust
+from exan_verify.core.network import Batch, Gradient, ReluNetwork
+from exan_verify.core.question import Box, Labels, Loss, Reduction
+from exan_verify.core.verdict import Engine, Outcome, SampleStatus, Trust
 from exan_verify.errors import InputError
 from exan_verify.exact.backprop import gradient as exact_gradient
 from exan_verify.smt.decide import decide

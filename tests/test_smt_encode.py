@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from exan_verify.core.network import Loss, Reduction
+from exan_verify.core.question import Loss, Reduction
 from exan_verify.core.verdict import Outcome
 from exan_verify.smt import cubes, search
 from exan_verify.smt.cubes import Task, build
@@ -97,7 +97,7 @@ def test_pre_activation_zero_is_inactive() -> None:
 
 
 def posed_of(network: Any, batch: Any, reduction: Reduction = Reduction.MEAN) -> Any:
-    from exan_verify.core.network import Labels
+    from exan_verify.core.question import Labels
     from exan_verify.smt.decide import pose
 
     return pose(

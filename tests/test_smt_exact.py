@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from exan_verify.core.network import Loss
+from exan_verify.core.question import Loss
 from exan_verify.errors import FileError, RangeError
 from exan_verify.smt.question.algebraic import Point, Root
 from exan_verify.smt.question.exponentials import is_zero

@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 from exan_verify import certify
-from exan_verify.core.network import Batch, Labels, Loss, Reduction, ReluNetwork
+from exan_verify.core.network import Batch, ReluNetwork
+from exan_verify.core.question import Labels, Loss, Reduction
 from exan_verify.core.verdict import Outcome, SampleStatus, Trust
 from exan_verify.errors import BudgetExhausted, FileError, InputError
 from exan_verify.exact.backprop import gradient as exact_gradient

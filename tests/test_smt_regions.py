@@ -9,7 +9,8 @@ import flint
 import numpy as np
 import pytest
 
-from exan_verify.core.network import Batch, Labels, Loss, ReluNetwork
+from exan_verify.core.network import Batch, ReluNetwork
+from exan_verify.core.question import Labels, Loss
 from exan_verify.core.verdict import Outcome
 from exan_verify.exact import linalg
 from exan_verify.exact.backprop import forward

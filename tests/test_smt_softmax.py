@@ -10,7 +10,8 @@ import flint
 import numpy as np
 import pytest
 
-from exan_verify.core.network import Batch, Labels, Loss, Reduction, ReluNetwork
+from exan_verify.core.network import Batch, ReluNetwork
+from exan_verify.core.question import Labels, Loss, Reduction
 from exan_verify.core.verdict import Outcome
 from exan_verify.errors import RangeError
 from exan_verify.exact.backprop import gradient_ball

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from exan_verify import Box, Outcome, ReluNetwork, check
 from exan_verify.cli import main
 from exan_verify.cli.output import ExitCode
-from exan_verify.core.network import Batch, Labels, Loss, Reduction
+from exan_verify.core.network import Batch
+from exan_verify.core.question import Labels, Loss, Reduction
 from exan_verify.errors import BudgetExhausted, FileError, InputError
 from exan_verify.exact.backprop import gradient
 from exan_verify.exclusivity import exclusivity

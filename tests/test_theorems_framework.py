@@ -16,7 +16,8 @@ from exan_verify import Box, Outcome, ReluNetwork, certify
 from exan_verify import check as kernel_check
 from exan_verify.cli import main
 from exan_verify.cli.output import ExitCode
-from exan_verify.core.network import Batch, Labels, Loss
+from exan_verify.core.network import Batch
+from exan_verify.core.question import Labels, Loss
 from exan_verify.errors import InputError
 from exan_verify.theorems import (
     Check,

@@ -10,7 +10,8 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from exan_verify.core.network import Batch, Labels, Loss, ReluNetwork
+from exan_verify.core.network import Batch, ReluNetwork
+from exan_verify.core.question import Labels, Loss
 from exan_verify.exact.linalg import rank
 from exan_verify.theorems.replay import replay
 from exan_verify.theorems.running import run_statement

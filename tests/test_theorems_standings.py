@@ -13,7 +13,8 @@ import flint
 import pytest
 
 from exan_verify import Outcome
-from exan_verify.core.network import Batch, Labels, Loss, ReluNetwork
+from exan_verify.core.network import Batch, ReluNetwork
+from exan_verify.core.question import Labels, Loss
 from exan_verify.theorems import Example, Exhibit, Standing, registry, run_statement
 from exan_verify.theorems import replay as replay_example
 from exan_verify.theorems.as_text import example_lines

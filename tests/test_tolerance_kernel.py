@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from exan_verify import Gradient, certify, check
-from exan_verify.core.network import Loss
+from exan_verify.core.question import Loss
 from exan_verify.errors import CertificateRejected
 from exan_verify.exact.balls import ball_matrix, upper, working_precision
 from exan_verify.kernel.tolerance.bounds import Deviations, deviations, factor, mixing, right_inverse

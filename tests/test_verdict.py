@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from exan_verify.core.network import Batch, Labels, Loss, ReluNetwork
-from exan_verify.core.verdict import Box, Budget, Outcome, SampleStatus, Verdict
+from exan_verify.core.network import Batch, ReluNetwork
+from exan_verify.core.question import Box, Labels, Loss
+from exan_verify.core.verdict import Budget, Outcome, SampleStatus, Verdict
 from exan_verify.errors import InputError
 
 

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from exan_verify import Outcome
-from exan_verify.core.network import Batch, Labels, Loss, ReluNetwork
+from exan_verify.core.network import Batch, ReluNetwork
+from exan_verify.core.question import Labels, Loss
 from exan_verify.theorems import (
     Check,
     Direction,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from exan_verify.core.network import Array, Batch, Labels, Loss, Reduction, ReluNetwork
+from exan_verify.core.network import Array, Batch, ReluNetwork
+from exan_verify.core.question import Labels, Loss, Reduction
 from tests import torch_reference
 from tests.cases import default_network
 

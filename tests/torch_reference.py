@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from exan_verify.core.network import Batch, Loss, Reduction, ReluNetwork
+from exan_verify.core.network import Batch, ReluNetwork
+from exan_verify.core.question import Loss, Reduction
 
 FUNCTIONS = {
     Loss.CROSS_ENTROPY: F.cross_entropy,

@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from exan_verify.core.network import MOST_SAMPLES, Gradient, Labels, Loss, Reduction, ReluNetwork
+from exan_verify.core.network import MOST_SAMPLES, Gradient, ReluNetwork
+from exan_verify.core.question import Labels, Loss, Reduction
 from exan_verify.errors import InputError, choice, fitting_into_memory, flag, short, whole
 from exan_verify.gradients import received
 from exan_verify.models.chain import to_network, unwrap

@@ -18,8 +18,9 @@ from typing import Any
 
 from exan_verify.api.records import exclusivity_record, pretty, verdict_record
 from exan_verify.core.certificate import domain_record
-from exan_verify.core.network import Batch, Labels, Loss, Reduction
-from exan_verify.core.verdict import Box, Budget, SampleStatus, Verdict
+from exan_verify.core.network import Batch
+from exan_verify.core.question import Box, Labels, Loss, Reduction
+from exan_verify.core.verdict import Budget, SampleStatus, Verdict
 from exan_verify.decide.pipeline import Progress, certify
 from exan_verify.errors import BudgetExhausted, choice, fitting_into_memory
 from exan_verify.exclusivity import ExclusivityState, exclusivity

@@ -18,7 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from exan_verify.bench.rows import Progress, isolated, require_known, run_seeds
-from exan_verify.core.network import Loss, Reduction
+from exan_verify.core.question import Loss, Reduction
 
 if TYPE_CHECKING:
     import torch

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from exan_verify.core.network import Loss, Reduction
+from exan_verify.core.question import Loss, Reduction
 from exan_verify.errors import InputError
 from exan_verify.numeric.problem.problem import as_tensor
 from exan_verify.numeric.problem.torch_losses import summed_loss

@@ -13,7 +13,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from exan_verify.core.network import Array, Batch, Labels, Loss, ReluNetwork
+from exan_verify.core.network import Array, Batch, ReluNetwork
+from exan_verify.core.question import Labels, Loss
 
 Built = tuple[ReluNetwork, Batch]
 

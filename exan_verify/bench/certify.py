@@ -17,7 +17,8 @@ from typing import Any
 
 from exan_verify.bench.cases import CASES, Case, build
 from exan_verify.bench.rows import Progress, isolated, require_known, run_seeds
-from exan_verify.core.network import Batch, Gradient, Reduction, ReluNetwork
+from exan_verify.core.network import Batch, Gradient, ReluNetwork
+from exan_verify.core.question import Reduction
 from exan_verify.core.verdict import Verdict
 from exan_verify.decide.pipeline import certify
 from exan_verify.exact.backprop import gradient

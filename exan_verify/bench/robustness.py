@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from exan_verify.bench.attack import SEEDS, autograd_gradient
 from exan_verify.bench.rows import Progress, require_known, run_seeds
-from exan_verify.core.network import Loss
+from exan_verify.core.question import Loss
 from exan_verify.data import initialised_network, mnist_batch
 from exan_verify.errors import InputError
 from exan_verify.models.chain import to_network

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from exan_verify.bench.rows import Progress, require_known
-from exan_verify.core.network import Loss
+from exan_verify.core.question import Loss
 from exan_verify.core.verdict import Outcome
 from exan_verify.decide.pipeline import certify
 from exan_verify.instances import PER_CELL, Instance, iterate_suite

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from exan_verify.bench.rows import Progress, require_known
-from exan_verify.core.network import Loss
+from exan_verify.core.question import Loss
 from exan_verify.core.verdict import Outcome, SampleStatus, Verdict
 from exan_verify.decide.pipeline import certify
 from exan_verify.errors import CertificateRejected

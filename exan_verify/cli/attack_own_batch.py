@@ -50,7 +50,7 @@ def rehearse_beside(
 
 def rehearse_alone(model: Any, x: Array, y: Array, options: dict[str, Any], tell: Tell) -> Rehearsal:
     """The attack on a batch of a model with convolutions; raises what it raises."""
-    from exan_verify.core.network import Labels, Loss, Reduction
+    from exan_verify.core.question import Labels, Loss, Reduction
     from exan_verify.models.graph import to_convolutional
     from exan_verify.report.attack_own_batch import loss_labels, rehearse
 

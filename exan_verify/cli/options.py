@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import rich_click as click
 
-from exan_verify.core.verdict import Box
+from exan_verify.core.question import Box
 from exan_verify.errors import InputError
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])

@@ -176,7 +176,7 @@ def _within(budget: float | None, deadline: float | None) -> Iterator[None]:
 def _asked(model: str, options: dict[str, Any]) -> dict[str, Any]:
     """The arguments of the question, as ``pose`` and ``decide`` take them."""
     from exan_verify.api.files import load_gradient, load_model
-    from exan_verify.core.network import Labels, Loss, Reduction
+    from exan_verify.core.question import Labels, Loss, Reduction
     from exan_verify.gradients import received
 
     if (options["batch"] is None) == (options["gradient"] is None):

@@ -21,8 +21,9 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from exan_verify.core import __version__
-from exan_verify.core.network import Labels, Loss, Reduction, to_fraction
-from exan_verify.core.verdict import Box, Outcome, SampleStatus
+from exan_verify.core.network import to_fraction
+from exan_verify.core.question import Box, Labels, Loss, Reduction
+from exan_verify.core.verdict import Outcome, SampleStatus
 from exan_verify.errors import CertificateRejected
 
 SCHEMA: Literal["exan/certificate/1"] = "exan/certificate/1"

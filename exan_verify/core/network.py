@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from fractions import Fraction
 from functools import cached_property
 from typing import Any
@@ -27,6 +26,7 @@ from exan_verify.core.arrays import (
     memory_available,
     to_fraction,
 )
+from exan_verify.core.question import Labels, Loss
 from exan_verify.errors import (
     GradientError,
     InputError,
@@ -42,10 +42,7 @@ __all__ = [
     "Array",
     "Batch",
     "Gradient",
-    "Labels",
     "Linear",
-    "Loss",
-    "Reduction",
     "ReluNetwork",
     "exact_array",
     "to_fraction",
@@ -57,46 +54,6 @@ _BYTES_PER_VALUE = 160
 
 MOST_SAMPLES = 1 << 24
 """A batch size beyond which nothing is asked: more samples than any layer has neurons."""
-
-
-class Loss(StrEnum):
-    """Loss functions, named as in ``torch.nn.functional`` (docs/theory.md section 1)."""
-
-    CROSS_ENTROPY = "cross_entropy"
-    BCE = "bce"
-    MSE = "mse"
-    HINGE = "hinge"
-
-    @property
-    def rational(self) -> bool:
-        """Whether the loss vector is a rational function of rational logits."""
-        return self in (Loss.MSE, Loss.HINGE)
-
-    def divisor(self, reduction: Reduction, samples: int, classes: int) -> int:
-        """What the sum over samples is divided by, as torch does for this loss and ``reduction``."""
-        if reduction is Reduction.SUM:
-            return 1
-        return samples * classes if self in (Loss.MSE, Loss.BCE) else samples
-
-
-class Reduction(StrEnum):
-    """How torch reduces the loss over the batch."""
-
-    MEAN = "mean"
-    SUM = "sum"
-
-
-class Labels(StrEnum):
-    """Which labels the question admits (docs/theory.md section 1).
-
-    ``one_hot``: unknown labels of the loss's kind (a class; for bce a 0/1 vector; for mse a one-hot target,
-    and 0 or 1 when there is a single logit). ``known``: the batch's own labels in unknown order.
-    ``real``: arbitrary real targets (mse only).
-    """
-
-    ONE_HOT = "one_hot"
-    KNOWN = "known"
-    REAL = "real"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -416,7 +373,7 @@ def _clean_labels(y: Any, samples: int, network: ReluNetwork, loss: Loss, labels
     array = exact_array(y, "y")
     if array.shape[:1] != (samples,):
         raise ShapeError(f"y has shape {array.shape} but x has {samples} samples; give one label per sample")
-    if loss in (Loss.CROSS_ENTROPY, Loss.HINGE):
+    if loss.class_labels:
         return freeze(_class_labels(array, classes))
     if classes == 1 and array.ndim == 1:
         array = array.reshape(-1, 1)

@@ -14,11 +14,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-import numpy as np
-
-from exan_verify.core.arrays import freeze
-from exan_verify.core.network import Array, Batch, exact_array
-from exan_verify.errors import BudgetExhausted, InputError, positive, whole
+from exan_verify.core.network import Batch
+from exan_verify.errors import BudgetExhausted, positive, whole
 
 
 class Outcome(StrEnum):
@@ -79,41 +76,6 @@ class Engine(StrEnum):
     RESIDUAL = "residual"
     SCALE = "scale"
     SMT = "smt"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Box:
-    """A domain of inputs: ``lo <= x <= hi``, each a scalar or one value per feature (d,).
-
-    Raises :class:`InputError` when a bound is not finite or ``lo > hi`` somewhere.
-    """
-
-    lo: Any
-    hi: Any
-
-    def __init__(self, lo: Any, hi: Any) -> None:
-        low, high = (exact_array(v, n) for v, n in ((lo, "Box.lo"), (hi, "Box.hi")))
-        low, high = (freeze(np.atleast_1d(v)) for v in (low, high))
-        if not (low.ndim == high.ndim == 1 and (low.size == 1 or high.size in (1, low.size))):
-            raise InputError(
-                f"Box: lo has shape {low.shape} and hi {high.shape}; give scalars, or one value per feature"
-            )
-        if np.any(low > high):
-            raise InputError("Box: lo is greater than hi; swap the bounds")
-        object.__setattr__(self, "lo", low)
-        object.__setattr__(self, "hi", high)
-
-    def bounds(self, features: int) -> tuple[Array, Array]:
-        """``(lo, hi)``, each of shape (features,). Raises :class:`InputError` on another length."""
-        for name, value in (("lo", self.lo), ("hi", self.hi)):
-            if value.shape not in ((1,), (features,)):
-                raise InputError(f"Box.{name} has shape {value.shape}; give a scalar or ({features},) values")
-        return np.broadcast_to(self.lo, (features,)), np.broadcast_to(self.hi, (features,))
-
-    def contains(self, batch: Batch) -> bool:
-        """Whether every input of ``batch`` lies in the box, exactly."""
-        lo, hi = self.bounds(batch.inputs.shape[1])
-        return bool(np.all(batch.inputs >= lo) and np.all(batch.inputs <= hi))
 
 
 @dataclass(slots=True, kw_only=True)

@@ -9,8 +9,9 @@ from functools import cached_property
 
 from exan_verify.core.certificate import Evidence
 from exan_verify.core.facts import NOBODY, NOTHING, Facts
-from exan_verify.core.network import Batch, Labels, Loss, Reduction, ReluNetwork
-from exan_verify.core.verdict import Attempt, Box, Witness
+from exan_verify.core.network import Batch, ReluNetwork
+from exan_verify.core.question import Box, Labels, Loss, Reduction
+from exan_verify.core.verdict import Attempt, Witness
 from exan_verify.exact.backprop import Forward, backward_mod, forward
 from exan_verify.exact.modular import Residues, point
 from exan_verify.exact.softmax import VanishingDenominatorError, loss_vectors_mod

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from exan_verify.core.network import Array, Labels, Loss, ReluNetwork
+from exan_verify.core.network import Array, ReluNetwork
+from exan_verify.core.question import Labels, Loss
 from exan_verify.decide.context import Context
 from exan_verify.exact.backprop import Forward
 from exan_verify.exact.linalg import rank_mod

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from exan_verify.core.network import Batch, Loss
+from exan_verify.core.network import Batch
+from exan_verify.core.question import Loss
 from exan_verify.exact.backprop import Forward
 from exan_verify.exact.softmax import loss_vectors
 

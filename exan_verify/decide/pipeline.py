@@ -21,8 +21,9 @@ from exan_verify.core.certificate import (
     issue,
 )
 from exan_verify.core.facts import Facts
-from exan_verify.core.network import MOST_SAMPLES, Batch, Gradient, Labels, Loss, Reduction, ReluNetwork
-from exan_verify.core.verdict import Attempt, Box, Budget, Engine, Outcome, SampleStatus, Trust, Verdict
+from exan_verify.core.network import MOST_SAMPLES, Batch, Gradient, ReluNetwork
+from exan_verify.core.question import Box, Labels, Loss, Reduction
+from exan_verify.core.verdict import Attempt, Budget, Engine, Outcome, SampleStatus, Trust, Verdict
 from exan_verify.decide.context import Context, Finding, Setting
 from exan_verify.decide.gradient.from_gradient import Search, rank_bound_of_batch, search
 from exan_verify.decide.obstacles import obstacles

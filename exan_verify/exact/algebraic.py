@@ -14,7 +14,8 @@ from typing import Any
 
 import flint
 
-from exan_verify.core.network import Linear, Loss, ReluNetwork, to_fraction
+from exan_verify.core.network import Linear, ReluNetwork, to_fraction
+from exan_verify.core.question import Loss
 from exan_verify.exact.softmax import to_ball
 
 MOST_BITS = 4096

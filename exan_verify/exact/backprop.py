@@ -13,7 +13,8 @@ from typing import Any
 import flint
 import numpy as np
 
-from exan_verify.core.network import Array, Batch, Gradient, Linear, Loss, Reduction, ReluNetwork
+from exan_verify.core.network import Array, Batch, Gradient, Linear, ReluNetwork
+from exan_verify.core.question import Loss, Reduction
 from exan_verify.exact.modular import Residues, add_mod
 from exan_verify.exact.rational import Mask, RationalMatrix, product, product_mod, residue_product
 from exan_verify.exact.softmax import loss_vectors, loss_vectors_ball, loss_vectors_mod, to_ball

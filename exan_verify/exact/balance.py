@@ -14,7 +14,8 @@ from fractions import Fraction
 
 import numpy as np
 
-from exan_verify.core.network import Array, Loss, ReluNetwork
+from exan_verify.core.network import Array, ReluNetwork
+from exan_verify.core.question import Loss
 from exan_verify.exact.backprop import Forward, backward
 from exan_verify.exact.rational import product
 from exan_verify.exact.softmax import loss_vectors

@@ -17,7 +17,8 @@ from typing import Any
 import flint
 import numpy as np
 
-from exan_verify.core.network import Array, Batch, Loss, ReluNetwork, to_fraction
+from exan_verify.core.network import Array, Batch, ReluNetwork, to_fraction
+from exan_verify.core.question import Loss
 from exan_verify.exact import linalg
 from exan_verify.exact.backprop import Forward, forward
 from exan_verify.exact.balance import symbolic_loss_vectors

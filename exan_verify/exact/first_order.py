@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from exan_verify.core.network import Array, Batch, Loss, ReluNetwork
-from exan_verify.core.verdict import Box
+from exan_verify.core.network import Array, Batch, ReluNetwork
+from exan_verify.core.question import Box, Loss
 from exan_verify.exact.backprop import Forward, backward
 from exan_verify.exact.linalg import multiply, nullspace, rank
 from exan_verify.exact.modular import Residues, multiply_mod

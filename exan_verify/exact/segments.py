@@ -7,7 +7,8 @@ from fractions import Fraction
 
 import numpy as np
 
-from exan_verify.core.network import Array, Loss, ReluNetwork, to_fraction
+from exan_verify.core.network import Array, ReluNetwork, to_fraction
+from exan_verify.core.question import Loss
 from exan_verify.exact.backprop import Forward
 from exan_verify.exact.rational import RationalMatrix, product
 

@@ -32,8 +32,9 @@ from exan_verify.core.certificate import (
     parse,
 )
 from exan_verify.core.facts import Facts
-from exan_verify.core.network import Batch, Gradient, Labels, Loss, ReluNetwork
-from exan_verify.core.verdict import Box, Budget, Outcome, SampleStatus
+from exan_verify.core.network import Batch, Gradient, ReluNetwork
+from exan_verify.core.question import Box, Labels, Loss
+from exan_verify.core.verdict import Budget, Outcome, SampleStatus
 from exan_verify.errors import CertificateRejected, InputError, LabelError, ShapeError
 from exan_verify.gradients import received
 from exan_verify.kernel.given import Subject, require

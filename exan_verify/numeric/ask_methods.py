@@ -9,7 +9,6 @@ from functools import partial
 
 import torch
 
-from exan_verify.core.network import Loss
 from exan_verify.errors import BudgetExhausted, RangeError
 from exan_verify.numeric.confirming.confirm import Confirmed, confirm
 from exan_verify.numeric.confirming.drop_failing import settled
@@ -157,7 +156,7 @@ def _confirm(candidates: Candidates, gains: list[tuple[float, float]]) -> Confir
         confirmed = confirm(problem, spaces, kept, refined, gains)
         return replace(confirmed, unclaimed=confirmed.unclaimed + dropped)
     rank = max((space.rank for space in spaces[:-1]), default=0)
-    classes = problem.loss in (Loss.CROSS_ENTROPY, Loss.HINGE)
+    classes = problem.loss.class_labels
     labels = (
         torch.zeros(0, dtype=torch.long) if classes else torch.zeros(0, problem.classes, dtype=torch.float64)
     )

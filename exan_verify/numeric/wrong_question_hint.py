@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from exan_verify.core.network import Loss, Reduction
+from exan_verify.core.question import Loss, Reduction
 from exan_verify.numeric.problem.losses import class_vectors
 from exan_verify.numeric.problem.passes import forward
 from exan_verify.numeric.problem.problem import Problem

@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
-from exan_verify.core.network import Batch, Gradient, Labels, Loss, Reduction, ReluNetwork
-from exan_verify.core.verdict import Attempt, Box, Engine, Outcome, SampleStatus, Trust, Verdict, Witness
+from exan_verify.core.network import Batch, Gradient, ReluNetwork
+from exan_verify.core.question import Box, Labels, Loss, Reduction
+from exan_verify.core.verdict import Attempt, Engine, Outcome, SampleStatus, Trust, Verdict, Witness
 from exan_verify.errors import BudgetExhausted, InputError
 from exan_verify.smt.deadline import RAN_OUT, until
 from exan_verify.smt.existence import BallBatch

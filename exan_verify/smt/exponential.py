@@ -6,7 +6,7 @@ is the encoding of :mod:`exan_verify.smt.question.encode`.
 
 from __future__ import annotations
 
-from exan_verify.core.network import Loss
+from exan_verify.core.question import Loss
 from exan_verify.smt.cubes import Task, build
 from exan_verify.smt.linearise import pairs
 from exan_verify.smt.question.encode import encode

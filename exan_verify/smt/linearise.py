@@ -10,7 +10,7 @@ from typing import Any
 
 import flint
 
-from exan_verify.core.network import Loss
+from exan_verify.core.question import Loss
 from exan_verify.exact.softmax import to_ball
 from exan_verify.smt.cubes import Task
 from exan_verify.smt.question.encode import encode

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from exan_verify.core.network import Loss
+from exan_verify.core.question import Loss
 from exan_verify.smt.cubes import Task, exclusions
 from exan_verify.smt.question.difference import placements
 from exan_verify.smt.question.encode import Encoding, encode

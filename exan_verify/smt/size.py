@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from itertools import islice, pairwise
 from math import comb, factorial, log10
 
-from exan_verify.core.network import Array, Batch, Labels, Loss, ReluNetwork, to_fraction
+from exan_verify.core.network import Array, Batch, ReluNetwork, to_fraction
+from exan_verify.core.question import Labels, Loss
 from exan_verify.smt.question.difference import MOST_LISTED
 
 MAX_TERMS = 1_000_000

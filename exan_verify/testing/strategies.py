@@ -12,7 +12,8 @@ from itertools import pairwise
 import numpy as np
 from hypothesis import strategies as st
 
-from exan_verify.core.network import Array, Batch, Labels, Loss, Reduction, ReluNetwork
+from exan_verify.core.network import Array, Batch, ReluNetwork
+from exan_verify.core.question import Labels, Loss, Reduction
 
 LOSSES = st.sampled_from(list(Loss))
 REDUCTIONS = st.sampled_from(list(Reduction))
@@ -69,7 +70,7 @@ def batches(
     else:
         x = draw(dyadics(samples, d))
     y: Array
-    if loss in (Loss.CROSS_ENTROPY, Loss.HINGE):
+    if loss.class_labels:
         y = np.array(draw(_classes(samples, classes)))
     elif labels is Labels.REAL:
         y = draw(dyadics(samples, classes))

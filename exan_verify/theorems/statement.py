@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from exan_verify.core.network import Batch, Labels, Loss, Reduction, ReluNetwork
-from exan_verify.core.verdict import Box, Outcome
+from exan_verify.core.network import Batch, ReluNetwork
+from exan_verify.core.question import Box, Labels, Loss, Reduction
+from exan_verify.core.verdict import Outcome
 
 
 class Standing(StrEnum):

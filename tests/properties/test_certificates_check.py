@@ -6,7 +6,7 @@ from functools import partial
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exan_verify.core.network import Labels, Loss
+from exan_verify.core.question import Labels, Loss
 from exan_verify.core.verdict import SampleStatus
 from exan_verify.decide import pipeline
 from exan_verify.kernel import check

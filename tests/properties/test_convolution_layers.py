@@ -9,7 +9,7 @@ from hypothesis import given, reject
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from exan_verify.core.network import Loss
+from exan_verify.core.question import Loss
 from exan_verify.errors import RangeError
 from exan_verify.models.graph import to_convolutional
 from exan_verify.models.stages import ConvolutionalNetwork

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exan_verify.core.facts import Facts
-from exan_verify.core.network import Labels, Loss
-from exan_verify.core.verdict import Box, Budget
+from exan_verify.core.question import Box, Labels, Loss
+from exan_verify.core.verdict import Budget
 from exan_verify.decide.context import Context, Setting
 from exan_verify.decide.pipeline import ENGINE_ORDER
 from exan_verify.testing.strategies import LOSSES, REDUCTIONS, batches, networks

@@ -8,7 +8,8 @@ import numpy as np
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from exan_verify.core.network import Batch, Labels, Loss, Reduction, ReluNetwork, to_fraction
+from exan_verify.core.network import Batch, ReluNetwork, to_fraction
+from exan_verify.core.question import Labels, Loss, Reduction
 from exan_verify.core.verdict import Budget, Outcome, SampleStatus
 from exan_verify.decide import enumeration
 from exan_verify.decide.context import Context, Setting

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exan_verify.core.network import Loss
+from exan_verify.core.question import Loss
 from exan_verify.exact import backprop
 from exan_verify.exact.modular import PRIME
 from exan_verify.testing.strategies import LOSSES, REDUCTIONS, batches, networks

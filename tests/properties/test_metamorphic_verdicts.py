@@ -6,7 +6,8 @@ import numpy as np
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from exan_verify.core.network import Batch, Labels, ReluNetwork
+from exan_verify.core.network import Batch, ReluNetwork
+from exan_verify.core.question import Labels
 from exan_verify.core.verdict import Outcome
 from exan_verify.decide import pipeline
 from exan_verify.testing.strategies import LOSSES, batches, networks

@@ -6,7 +6,8 @@ import numpy as np
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from exan_verify.core.network import Batch, Labels, Loss, Reduction
+from exan_verify.core.network import Batch
+from exan_verify.core.question import Labels, Loss, Reduction
 from exan_verify.core.verdict import Outcome, SampleStatus
 from exan_verify.decide import pipeline
 from exan_verify.exact.backprop import forward, gradient

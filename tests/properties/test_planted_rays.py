@@ -10,7 +10,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exan_verify.core.network import Batch, Labels, Loss, Reduction, ReluNetwork
+from exan_verify.core.network import Batch, ReluNetwork
+from exan_verify.core.question import Labels, Loss, Reduction
 from exan_verify.core.verdict import Outcome
 from exan_verify.decide.pipeline import certify
 from exan_verify.exact.backprop import gradient

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from scipy.optimize import least_squares
 
 from exan_verify.core.certificate import Claim, Question, SecondBatch, issue
-from exan_verify.core.network import Batch, Labels, Loss, Reduction, ReluNetwork
+from exan_verify.core.network import Batch, ReluNetwork
+from exan_verify.core.question import Labels, Loss, Reduction
 from exan_verify.core.verdict import Budget
 from exan_verify.decide import residual
 from exan_verify.decide.context import Context, Setting

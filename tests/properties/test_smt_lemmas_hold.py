@@ -9,7 +9,7 @@ import flint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exan_verify.core.network import Loss
+from exan_verify.core.question import Loss
 from exan_verify.exact.softmax import to_ball
 from exan_verify.smt.linearise import _short_exp
 from exan_verify.smt.question.refine import Lemma, lemma_formula

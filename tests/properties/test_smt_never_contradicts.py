@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exan_verify import certify
-from exan_verify.core.network import Loss
+from exan_verify.core.question import Loss
 from exan_verify.core.verdict import Outcome, SampleStatus, Verdict
 from exan_verify.exact.backprop import gradient as exact_gradient
 from exan_verify.instances import FAMILIES, Instance, instance, iterate_suite

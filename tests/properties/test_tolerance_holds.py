@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog
 
 from exan_verify import Outcome, ReluNetwork, Verdict, certify, check
-from exan_verify.core.network import Batch, Labels, Loss, Reduction
+from exan_verify.core.network import Batch
+from exan_verify.core.question import Labels, Loss, Reduction
 from tests import torch_reference
 from tests.conftest import examples
 from tests.tolerance_cases import case, gap, moved, nearest

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from exan_verify import Batch, Box, ReluNetwork, certify, check
-from exan_verify.core.network import Labels, Loss, Reduction
+from exan_verify.core.question import Labels, Loss, Reduction
 from exan_verify.errors import CertificateRejected, InputError
 from exan_verify.instances import instance
 from tests import naive, torch_reference

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from exan_verify.core.network import Array, Batch, Labels, Loss
+from exan_verify.core.network import Array, Batch
+from exan_verify.core.question import Labels, Loss
 from exan_verify.decide.context import Context
 from exan_verify.decide.enumeration.exact import Problem
 from exan_verify.decide.families.second import Accepted, accept

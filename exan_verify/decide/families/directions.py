@@ -14,7 +14,8 @@ from fractions import Fraction
 import flint
 import numpy as np
 
-from exan_verify.core.network import Array, Loss
+from exan_verify.core.network import Array
+from exan_verify.core.question import Loss
 from exan_verify.decide.context import Context
 from exan_verify.decide.families.linear import logit_rows
 from exan_verify.decide.families.motion import fractions, margins

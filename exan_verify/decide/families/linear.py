@@ -19,7 +19,8 @@ from fractions import Fraction
 
 import numpy as np
 
-from exan_verify.core.network import Array, Loss
+from exan_verify.core.network import Array
+from exan_verify.core.question import Loss
 from exan_verify.core.verdict import Budget
 from exan_verify.decide.context import Context
 from exan_verify.decide.families.cone import Cone, cone

@@ -14,7 +14,8 @@ from fractions import Fraction
 import numpy as np
 
 from exan_verify.core.certificate import Move, SecondBatch
-from exan_verify.core.network import Array, Batch, Labels, Loss
+from exan_verify.core.network import Array, Batch
+from exan_verify.core.question import Labels, Loss
 from exan_verify.core.verdict import Budget
 from exan_verify.decide.context import Context
 from exan_verify.decide.families.motion import below, conditions, fractions, step_limit

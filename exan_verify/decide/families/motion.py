@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from exan_verify.core.network import Array, Loss, to_fraction
+from exan_verify.core.network import Array, to_fraction
+from exan_verify.core.question import Loss
 from exan_verify.decide.context import Context
 from exan_verify.exact.backprop import affine
 from exan_verify.exact.rational import Mask, RationalMatrix, product

@@ -15,7 +15,8 @@ from typing import Any
 import flint
 import numpy as np
 
-from exan_verify.core.network import Array, Loss
+from exan_verify.core.network import Array
+from exan_verify.core.question import Loss
 from exan_verify.decide.context import Context
 from exan_verify.decide.families.motion import Block, below, conditions, sample_limit
 from exan_verify.decide.families.second import Radii, farthest_feature

@@ -13,7 +13,8 @@ import numpy as np
 
 from exan_verify.core.certificate import Move, SecondBatch, SparseVector
 from exan_verify.core.facts import Facts
-from exan_verify.core.network import Array, Batch, Labels, Loss
+from exan_verify.core.network import Array, Batch
+from exan_verify.core.question import Labels, Loss
 from exan_verify.decide.context import Context
 from exan_verify.decide.families.motion import fractions
 from exan_verify.exact.backprop import forward

@@ -17,7 +17,8 @@ import numpy as np
 
 from exan_verify.core.certificate import Shear
 from exan_verify.core.facts import Facts
-from exan_verify.core.network import Array, Batch, Loss
+from exan_verify.core.network import Array, Batch
+from exan_verify.core.question import Loss
 from exan_verify.core.verdict import Budget
 from exan_verify.decide.context import Context
 from exan_verify.decide.families.directions import candidates, direction, directions

@@ -17,7 +17,8 @@ from random import Random
 import numpy as np
 
 from exan_verify.core.certificate import Move, SecondBatch
-from exan_verify.core.network import Array, Batch, Labels, Loss, to_fraction
+from exan_verify.core.network import Array, Batch, to_fraction
+from exan_verify.core.question import Labels, Loss
 from exan_verify.core.verdict import Budget
 from exan_verify.decide.context import Context
 from exan_verify.decide.families.directions import candidates, direction, directions

@@ -17,7 +17,8 @@ from fractions import Fraction
 import numpy as np
 
 from exan_verify.core.certificate import Forced, Mixing
-from exan_verify.core.network import Array, Batch, Loss, Reduction, ReluNetwork, to_fraction
+from exan_verify.core.network import Array, Batch, ReluNetwork, to_fraction
+from exan_verify.core.question import Loss, Reduction
 from exan_verify.exact.backprop import affine
 from exan_verify.exact.linalg import (
     characteristic_polynomial,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from exan_verify.core.certificate import Parametrisation
-from exan_verify.core.network import Array, Linear, Loss, ReluNetwork
+from exan_verify.core.network import Array, Linear, ReluNetwork
 from exan_verify.decide.context import Context
 from exan_verify.exact.linalg import multiply, pivots, rank_mod, solve
 from exan_verify.exact.modular import Residues, add_mod, multiply_mod, negate_mod, random_residues
@@ -129,7 +129,7 @@ def _parametrisation(context: Context, layer: int) -> tuple[Parametrisation, int
 
 def _sums_to_zero(context: Context, layer: int) -> bool:
     """Whether u is a loss vector whose entries sum to zero."""
-    return layer == context.network.depth - 1 and context.setting.loss in (Loss.CROSS_ENTROPY, Loss.HINGE)
+    return layer == context.network.depth - 1 and context.setting.loss.zero_sum
 
 
 def _row_rank(context: Context, layer: int, unknowns: int) -> int | None:

@@ -10,7 +10,7 @@ import time
 
 from exan_verify.core.certificate import Residual
 from exan_verify.core.facts import Facts
-from exan_verify.core.network import Labels, Loss
+from exan_verify.core.question import Labels, Loss
 from exan_verify.core.verdict import Attempt, Budget, Engine, Witness
 from exan_verify.decide.context import Context, Finding
 from exan_verify.decide.residual import hinge, mse, transcendental

@@ -8,7 +8,8 @@ from math import comb
 
 import numpy as np
 
-from exan_verify.core.network import Array, Labels, Loss
+from exan_verify.core.network import Array
+from exan_verify.core.question import Labels, Loss
 from exan_verify.decide.residual.unsettled import Rest
 
 

@@ -15,7 +15,8 @@ from typing import Any
 import flint
 import numpy as np
 
-from exan_verify.core.network import Array, Loss
+from exan_verify.core.network import Array
+from exan_verify.core.question import Loss
 from exan_verify.decide.residual.unsettled import Rest
 from exan_verify.exact.softmax import loss_vectors_ball, to_ball
 

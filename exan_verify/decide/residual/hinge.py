@@ -16,7 +16,8 @@ from math import comb
 import numpy as np
 
 from exan_verify.core.certificate import LossVectorArgument
-from exan_verify.core.network import Array, Labels, Loss
+from exan_verify.core.network import Array
+from exan_verify.core.question import Labels, Loss
 from exan_verify.core.verdict import Budget
 from exan_verify.decide.residual.candidates import fate
 from exan_verify.decide.residual.outcome import Settled

@@ -19,7 +19,8 @@ import flint
 import numpy as np
 
 from exan_verify.core.certificate import Twin
-from exan_verify.core.network import Array, Labels, Loss, to_fraction
+from exan_verify.core.network import Array, to_fraction
+from exan_verify.core.question import Labels, Loss
 from exan_verify.decide.context import Context
 from exan_verify.exact.softmax import to_ball
 

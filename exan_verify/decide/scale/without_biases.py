@@ -16,7 +16,6 @@ import numpy as np
 
 from exan_verify.core.certificate import Scale, Twin, Twins
 from exan_verify.core.facts import Facts
-from exan_verify.core.network import Loss
 from exan_verify.core.verdict import Attempt, Budget, Engine, Witness
 from exan_verify.decide.context import Context, Finding
 from exan_verify.decide.labels import backward_map
@@ -111,7 +110,7 @@ def _at_layer(
 def _injective(context: Context, layer: int, m: int) -> bool:
     """Whether sample m's backward map to ``delta_layer`` is injective on the span of loss vectors."""
     back: Residues = backward_map(context.network, context.passed, layer, m)
-    if context.setting.loss in (Loss.CROSS_ENTROPY, Loss.HINGE):
+    if context.setting.loss.zero_sum:
         # loss vectors sum to zero: only differences of columns count
         back = add_mod(back[:, :-1], negate_mod(back[:, -1:]))
     width: int = back.shape[1]

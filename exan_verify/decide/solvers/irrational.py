@@ -19,7 +19,8 @@ from exan_verify.core.certificate import (
     Evidence,
 )
 from exan_verify.core.facts import Facts
-from exan_verify.core.network import Batch, Loss
+from exan_verify.core.network import Batch
+from exan_verify.core.question import Loss
 from exan_verify.decide.context import Context
 from exan_verify.decide.solvers.relations import in_field
 from exan_verify.exact.algebraic import Element, Field, Root, Row, UndecidedSignError, gradient_entries

@@ -8,7 +8,8 @@ from typing import Any
 import flint
 import numpy as np
 
-from exan_verify.core.network import Batch, Labels, Loss
+from exan_verify.core.network import Batch
+from exan_verify.core.question import Labels, Loss
 from exan_verify.decide.tolerance.centre import Centre, basis_floats, fitted, with_ones
 from exan_verify.decide.tolerance.lifted import Block, Spread, block, right_inverse, spread
 from exan_verify.decide.tolerance.problem import NotShownError, Problem
@@ -71,7 +72,7 @@ def show(problem: Problem, centre: Centre) -> Shown:
 
 def _batch(problem: Problem, centre: Centre) -> Batch:
     loss = problem.setting.loss
-    labels = centre.targets.argmax(axis=1) if loss in (Loss.CROSS_ENTROPY, Loss.HINGE) else centre.targets
+    labels = centre.targets.argmax(axis=1) if loss.class_labels else centre.targets
     return Batch.of(centre.inputs, labels, network=problem.network, loss=loss, labels=Labels.ONE_HOT)
 
 

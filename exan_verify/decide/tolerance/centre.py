@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from exan_verify.core.network import Array, Loss, to_fraction
+from exan_verify.core.network import Array, to_fraction
+from exan_verify.core.question import Loss
 from exan_verify.decide.tolerance.candidates import candidates
 from exan_verify.decide.tolerance.problem import NotShownError, Problem
 from exan_verify.exact.balls import Floats

@@ -10,7 +10,8 @@ from fractions import Fraction
 import numpy as np
 
 from exan_verify.core.certificate import Claim, Question, Tolerance, domain_record, issue
-from exan_verify.core.network import Gradient, Labels, to_fraction
+from exan_verify.core.network import Gradient, to_fraction
+from exan_verify.core.question import Labels
 from exan_verify.core.verdict import Attempt, Budget, Engine, Outcome, SampleStatus, Trust, Verdict, Witness
 from exan_verify.decide.context import Setting
 from exan_verify.decide.tolerance.bounds import Shown, show

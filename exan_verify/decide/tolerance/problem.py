@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from exan_verify.core.certificate import Parametrisation
-from exan_verify.core.network import Array, Gradient, Loss, ReluNetwork
+from exan_verify.core.network import Array, Gradient, ReluNetwork
 from exan_verify.core.verdict import Budget
 from exan_verify.decide.context import Setting
 from exan_verify.exact.balls import BallMatrix, Floats, ball_matrix, constant_interval
@@ -43,7 +43,7 @@ class Problem:
     def parametrisation(self) -> Parametrisation:
         """The fewest unknowns for the next delta (3.1): the loss vector, or the next layer's columns."""
         if self.network.depth == 2:
-            zero_sum = self.setting.loss in (Loss.CROSS_ENTROPY, Loss.HINGE) and self.network.classes > 1
+            zero_sum = self.setting.loss.zero_sum and self.network.classes > 1
             return "zero_sum" if zero_sum else "full"
         return "full" if self.network.widths[2] <= self.samples else "column_space"
 

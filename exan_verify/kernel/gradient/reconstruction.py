@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from exan_verify.core.certificate import Mixing, Question, rational
-from exan_verify.core.network import Array, Batch, Gradient, Loss, ReluNetwork, to_fraction
+from exan_verify.core.network import Array, Batch, Gradient, ReluNetwork, to_fraction
+from exan_verify.core.question import Loss
 from exan_verify.errors import CertificateRejected
 from exan_verify.exact.backprop import affine, gradient
 from exan_verify.exact.linalg import multiply, solve

@@ -8,8 +8,8 @@ from fractions import Fraction
 import numpy as np
 
 from exan_verify.core.certificate import Forced, Question, RankBound, rational
-from exan_verify.core.network import Array, Batch, Gradient, Loss, ReluNetwork, to_fraction
-from exan_verify.core.verdict import Box
+from exan_verify.core.network import Array, Batch, Gradient, ReluNetwork, to_fraction
+from exan_verify.core.question import Box, Loss
 from exan_verify.errors import LabelError
 from exan_verify.exact.backprop import affine, backward_mod, gradient
 from exan_verify.exact.linalg import multiply, rank_mod, solve

@@ -13,7 +13,8 @@ import numpy as np
 
 from exan_verify.core.certificate import Conclusion, LayerArgument, Lifting, Split
 from exan_verify.core.facts import Facts
-from exan_verify.core.network import Array, Labels, Loss, to_fraction
+from exan_verify.core.network import Array, to_fraction
+from exan_verify.core.question import Labels, Loss
 from exan_verify.errors import CertificateRejected
 from exan_verify.exact.backprop import backward_mod
 from exan_verify.exact.linalg import pivots, rank_mod
@@ -191,8 +192,7 @@ def outgoing_weights(image: Image, argument: Conclusion | Split) -> Residues:
     basis = np.eye(weight.shape[0], dtype=np.uint64)
     if argument.parametrisation == "zero_sum":
         require(
-            i == image.subject.network.depth - 1
-            and image.subject.question.loss in (Loss.CROSS_ENTROPY, Loss.HINGE),
+            i == image.subject.network.depth - 1 and image.subject.question.loss.zero_sum,
             "loss vectors sum to zero only above the last hidden layer, for cross_entropy and hinge",
         )
         basis = np.concatenate([basis[:, :-1][:-1], np.full((1, len(basis) - 1), PRIME - 1, np.uint64)])
@@ -211,7 +211,7 @@ def base_weights(subject: Subject, layer: int) -> Array:
     which is minus the sum of the others.
     """
     weights = RationalMatrix.of(subject.network.layers[layer].weight.T).fractions()
-    if layer == subject.network.depth - 1 and subject.question.loss in (Loss.CROSS_ENTROPY, Loss.HINGE):
+    if layer == subject.network.depth - 1 and subject.question.loss.zero_sum:
         weights = weights[:, :-1] - weights[:, -1:]
     return weights
 

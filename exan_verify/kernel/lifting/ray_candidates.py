@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from exan_verify.core.certificate import domain_box
-from exan_verify.core.network import Array, Batch, Labels, Loss
+from exan_verify.core.network import Array, Batch
+from exan_verify.core.question import Labels, Loss
 from exan_verify.errors import CertificateRejected
 from exan_verify.exact.backprop import Forward, affine, backward, forward, gradient
 from exan_verify.exact.linalg import multiply, solve

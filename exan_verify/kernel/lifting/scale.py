@@ -11,8 +11,8 @@ import numpy as np
 
 from exan_verify.core.certificate import LayerArgument, Scale, Twin, Twins, domain_box, rational
 from exan_verify.core.facts import Facts
-from exan_verify.core.network import Labels, Loss, to_fraction
-from exan_verify.core.verdict import Box
+from exan_verify.core.network import to_fraction
+from exan_verify.core.question import Box, Labels, Loss
 from exan_verify.exact.linalg import rank_mod
 from exan_verify.exact.modular import Residues, add_mod, negate_mod
 from exan_verify.exact.rational import product_mod
@@ -91,7 +91,7 @@ def _injective(image: Image, layer: int, m: int) -> bool:
     back: Residues = np.eye(network.classes, dtype=np.uint64)
     for k in range(network.depth - 1, layer - 1, -1):
         back = product_mod(network.layers[k].weight.T, back) * image.subject.passed.patterns[k - 1][:, [m]]
-    if image.subject.question.loss in (Loss.CROSS_ENTROPY, Loss.HINGE):
+    if image.subject.question.loss.zero_sum:
         back = add_mod(back[:, 1:], negate_mod(back[:, :1]))
     width: int = back.shape[1]
     return rank_mod(back) == width

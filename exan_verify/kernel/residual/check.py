@@ -13,7 +13,7 @@ import numpy as np
 
 from exan_verify.core.certificate import CoverArgument, QuadricArgument, Residual
 from exan_verify.core.facts import Facts
-from exan_verify.core.network import Labels, Loss
+from exan_verify.core.question import Labels, Loss
 from exan_verify.errors import CertificateRejected
 from exan_verify.exact.backprop import backward_mod
 from exan_verify.exact.linalg import rank_mod

@@ -18,7 +18,8 @@ import flint
 import numpy as np
 
 from exan_verify.core.certificate import CoverArgument, domain_box
-from exan_verify.core.network import Array, Loss, to_fraction
+from exan_verify.core.network import Array, to_fraction
+from exan_verify.core.question import Loss
 from exan_verify.exact.linalg import solve
 from exan_verify.exact.softmax import loss_vectors_ball, to_ball
 from exan_verify.kernel.given import require

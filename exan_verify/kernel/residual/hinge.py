@@ -13,7 +13,8 @@ from math import comb
 
 import numpy as np
 
-from exan_verify.core.network import Array, Labels, Loss
+from exan_verify.core.network import Array
+from exan_verify.core.question import Labels, Loss
 from exan_verify.exact.linalg import multiply, nullspace, solve
 from exan_verify.exact.softmax import loss_vectors
 from exan_verify.kernel.given import require

@@ -10,7 +10,8 @@ from math import comb
 import numpy as np
 
 from exan_verify.core.certificate import domain_box
-from exan_verify.core.network import Array, Batch, Labels, Loss, to_fraction
+from exan_verify.core.network import Array, Batch, to_fraction
+from exan_verify.core.question import Labels, Loss
 from exan_verify.exact import backprop
 from exan_verify.exact.linalg import multiply, rank, solve
 from exan_verify.exact.rational import RationalMatrix

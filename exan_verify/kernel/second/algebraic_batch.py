@@ -13,7 +13,8 @@ import numpy as np
 
 from exan_verify.core.certificate import AlgebraicBatch, AlgebraicNumber, domain_box, rational
 from exan_verify.core.facts import Facts
-from exan_verify.core.network import Batch, Labels, to_fraction
+from exan_verify.core.network import Batch, to_fraction
+from exan_verify.core.question import Labels
 from exan_verify.errors import CertificateRejected
 from exan_verify.exact.algebraic import (
     MAX_DEGREE,

@@ -15,7 +15,8 @@ import numpy as np
 
 from exan_verify.core.certificate import SecondBatch, SparseVector, domain_box, rational
 from exan_verify.core.facts import Facts
-from exan_verify.core.network import Array, Batch, Labels, Loss, to_fraction
+from exan_verify.core.network import Array, Batch, to_fraction
+from exan_verify.core.question import Labels, Loss
 from exan_verify.errors import CertificateRejected, InputError, LabelError
 from exan_verify.exact.backprop import forward
 from exan_verify.exact.balance import contributions_cancel

@@ -18,7 +18,8 @@ import numpy as np
 
 from exan_verify.core.certificate import Shear, domain_box, rational
 from exan_verify.core.facts import Facts
-from exan_verify.core.network import Array, Loss
+from exan_verify.core.network import Array
+from exan_verify.core.question import Loss
 from exan_verify.errors import CertificateRejected
 from exan_verify.exact.linalg import rank, rank_mod
 from exan_verify.exact.modular import PRIME, Residues

@@ -17,8 +17,9 @@ import flint
 import numpy as np
 
 from exan_verify.core.certificate import Claim, Question, Tolerance, rational
-from exan_verify.core.network import Array, Batch, Gradient, Labels, Loss, ReluNetwork
-from exan_verify.core.verdict import Box, Outcome, SampleStatus
+from exan_verify.core.network import Array, Batch, Gradient, ReluNetwork
+from exan_verify.core.question import Box, Labels, Loss
+from exan_verify.core.verdict import Outcome, SampleStatus
 from exan_verify.exact.backprop import Forward, forward
 from exan_verify.exact.balls import (
     BallMatrix,
@@ -147,7 +148,7 @@ def _near(evidence: Tolerance, question: Question, network: ReluNetwork, given: 
 
 def _labels(evidence: Tolerance, loss: Loss) -> Any:
     vectors = np.array(evidence.labels, dtype=np.int64)
-    if loss not in (Loss.CROSS_ENTROPY, Loss.HINGE):
+    if not loss.class_labels:
         return vectors
     hot = bool(np.all((vectors == 0) | (vectors == 1)) and np.all(vectors.sum(axis=1) == 1))
     require(hot, "the labels of the certificate are not classes")
@@ -177,7 +178,7 @@ def _following(near: Near, evidence: Tolerance) -> tuple[BallMatrix, BallMatrix]
         require(network.depth > 2, "the column space of the last layer is not used")
         basis = near.factor(2).block
     elif kind == "zero_sum":
-        zero = near.question.loss in (Loss.CROSS_ENTROPY, Loss.HINGE) and network.depth == 2
+        zero = near.question.loss.zero_sum and network.depth == 2
         require(zero and size >= 2, "these next deltas need not add up to zero")
         basis = ball_matrix(np.concatenate([np.eye(size - 1), -np.ones((1, size - 1))]))
     else:

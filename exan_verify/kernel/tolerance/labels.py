@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import flint
 import numpy as np
 
-from exan_verify.core.network import Loss
+from exan_verify.core.question import Loss
 from exan_verify.errors import CertificateRejected
 from exan_verify.exact.balls import BallMatrix, Floats, ball_matrix, interval_matrix, upper
 from exan_verify.kernel.given import require

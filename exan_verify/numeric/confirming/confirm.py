@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from exan_verify.core.network import Labels, Loss, Reduction
+from exan_verify.core.question import Labels, Loss, Reduction
 from exan_verify.numeric.confirming.bounds import Refined
 from exan_verify.numeric.confirming.guessed_row_error import contamination
 from exan_verify.numeric.confirming.missing_tensor_doubts import last_layer_vectors, unsupported
@@ -212,9 +212,7 @@ def _reasons(problem: Problem, refined: Refined, fit: LabelFit, spread: Tensor, 
                 f"no {_KINDS[problem.loss]} explains its loss vector: a scaled gradient, another loss or "
                 "batch size, several samples that share a region, or real targets (labels='real')"
             )
-        elif problem.loss in (Loss.CROSS_ENTROPY, Loss.HINGE) and float(
-            fit.margin[m] * fit.mismatch[m]
-        ) <= min(slack, _TIED):
+        elif problem.loss.class_labels and float(fit.margin[m] * fit.mismatch[m]) <= min(slack, _TIED):
             reasons.append("two labels explain its loss vector equally well")
         elif not sized and not _telling(problem.loss, fit, m, slack):
             reasons.append(

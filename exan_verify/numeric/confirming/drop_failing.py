@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from exan_verify.core.network import Labels
+from exan_verify.core.question import Labels
 from exan_verify.numeric.confirming.bounds import Refined, refine
 from exan_verify.numeric.problem.downward import solve_inputs
 from exan_verify.numeric.problem.passes import delta_spans, forward

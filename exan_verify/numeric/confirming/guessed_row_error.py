@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from exan_verify.core.network import Loss
+from exan_verify.core.question import Loss
 from exan_verify.numeric.confirming.bounds import Refined
 from exan_verify.numeric.problem.losses import LabelFit
 from exan_verify.numeric.problem.passes import delta_spans

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from exan_verify.core.network import Loss
+from exan_verify.core.question import Loss
 from exan_verify.numeric.confirming.bounds import Refined
 from exan_verify.numeric.problem.passes import delta_spans
 from exan_verify.numeric.problem.polish import meet

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from exan_verify.core.network import Loss, Reduction
+from exan_verify.core.question import Loss, Reduction
 from exan_verify.errors import BudgetExhausted, InputError, choice
 from exan_verify.models.stages import AveragePool, ConvolutionalNetwork, Flatten, MaxPool, Relu
 from exan_verify.numeric.attack import run as run_head

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from exan_verify.core.network import Loss
+from exan_verify.core.question import Loss
 from exan_verify.models.stages import ConvolutionalNetwork, Relu
 from exan_verify.numeric.convolution.descend import invert_stage
 from exan_verify.numeric.convolution.known import Known

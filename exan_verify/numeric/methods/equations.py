@@ -13,7 +13,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from exan_verify.core.network import Loss
 from exan_verify.numeric.problem.problem import Problem
 from exan_verify.numeric.problem.spectrum import MINIMAL_GAP, ColumnSpace
 from exan_verify.numeric.waiting import proceed
@@ -92,7 +91,7 @@ def next_directions(
     """C: a basis of where the deltas above hidden layer ``index`` lie, for ``samples`` samples."""
     above, n_next = spaces[index + 1], problem.layers[index + 1].shape[0]
     last = index == len(problem.layers) - 2
-    sum_zero = last and problem.loss in (Loss.CROSS_ENTROPY, Loss.HINGE)
+    sum_zero = last and problem.loss.zero_sum
     if above.rank == samples and above.rank <= (n_next - 1 if sum_zero else n_next):
         return above.basis
     if sum_zero:

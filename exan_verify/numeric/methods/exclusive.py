@@ -13,7 +13,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from exan_verify.core.network import Loss
 from exan_verify.numeric.methods.equations import layer_equations
 from exan_verify.numeric.problem.problem import Problem
 from exan_verify.numeric.problem.records import LayerSummary
@@ -140,5 +139,5 @@ def layer_summaries(problem: Problem, spaces: tuple[ColumnSpace, ...]) -> tuple[
 
 def one_direction(problem: Problem) -> bool:
     """Whether all loss vectors are parallel, whatever the samples: two classes, or a single logit."""
-    invariant = problem.loss in (Loss.CROSS_ENTROPY, Loss.HINGE)
+    invariant = problem.loss.zero_sum
     return problem.classes - invariant <= 1

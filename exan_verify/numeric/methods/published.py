@@ -26,7 +26,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from exan_verify.core.network import Loss
+from exan_verify.core.question import Loss
 from exan_verify.numeric.methods.exclusive import (
     ALIKE,
     LossGroups,
@@ -118,7 +118,7 @@ def _groups(problem: Problem, *, repairs: bool) -> tuple[LossGroups, str]:
     if not groups.neurons:
         zero = not repairs and not bool(problem.layers[-1].d_weight[0].any())
         return groups, "the first row of dW_L, by which B.1 divides, is zero" if zero else _NO_GROUP
-    if problem.loss in (Loss.CROSS_ENTROPY, Loss.HINGE):
+    if problem.loss.class_labels:
         usable = torch.nonzero(negative_entry(groups.directions) >= 0)[:, 0].tolist()
         if len(usable) < len(groups.neurons):
             lost = len(groups.neurons) - len(usable)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from exan_verify.core.network import Loss
+from exan_verify.core.question import Loss
 from exan_verify.numeric.problem.problem import LayerGradient
 from exan_verify.numeric.problem.records import LastLayer
 from exan_verify.numeric.problem.spectrum import column_space

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from exan_verify.core.network import Loss, Reduction
+from exan_verify.core.question import Loss, Reduction
 from exan_verify.errors import InputError
 from exan_verify.numeric.missing.last_layer import SingleSample, last_layer, single_sample
 from exan_verify.numeric.problem.losses import fit_labels
@@ -45,7 +45,7 @@ def attack_single_layer(
         reason = "no label explains the loss vector at full scale: more than one sample, or another loss"
     none = (
         torch.zeros(0, dtype=torch.long)
-        if loss in (Loss.CROSS_ENTROPY, Loss.HINGE)
+        if loss.class_labels
         else torch.zeros(0, classes, dtype=torch.float64)
     )
     nothing = _attack(

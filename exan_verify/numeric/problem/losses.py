@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from exan_verify.core.network import Loss
+from exan_verify.core.question import Loss
 
 _CLASS_LOSSES = (Loss.CROSS_ENTROPY, Loss.HINGE)
 

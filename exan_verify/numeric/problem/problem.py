@@ -16,7 +16,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from exan_verify.core.network import Array, Labels, Loss, Reduction, ReluNetwork
+from exan_verify.core.network import Array, ReluNetwork
+from exan_verify.core.question import Labels, Loss, Reduction
 from exan_verify.errors import GradientError, InputError, NonFiniteError, choice, raise_problems
 
 BLOCK = 1 << 23

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from torch import Tensor
 from torch.nn import functional
 
-from exan_verify.core.network import Loss
+from exan_verify.core.question import Loss
 
 
 def summed_loss(loss: Loss, logits: Tensor, labels: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from typing import Any
 import flint
 import numpy as np
 
-from exan_verify.core.network import Loss
+from exan_verify.core.question import Loss
 from exan_verify.exact.softmax import to_ball
 from exan_verify.smt.question.constraints import Question
 from exan_verify.smt.question.encode import Encoding, Sample

@@ -19,7 +19,8 @@ from typing import Any
 import flint
 import numpy as np
 
-from exan_verify.core.network import Array, Loss
+from exan_verify.core.network import Array
+from exan_verify.core.question import Loss
 from exan_verify.exact import linalg
 from exan_verify.exact.regions import Pattern, Region
 from exan_verify.exact.softmax import to_ball

@@ -16,7 +16,7 @@ from typing import Any
 import flint
 import numpy as np
 
-from exan_verify.core.network import Array, Loss
+from exan_verify.core.network import Array
 from exan_verify.exact.regions import Pattern, Region, region_of
 from exan_verify.exact.softmax import to_ball
 from exan_verify.smt.deadline import poll
@@ -42,7 +42,7 @@ class Regions:
     @property
     def zero_sum(self) -> bool:
         """Whether all loss vectors sum to zero."""
-        return self.question.loss in (Loss.CROSS_ENTROPY, Loss.HINGE)
+        return self.question.loss.zero_sum
 
     def tractable(self, regions: int) -> bool:
         """Whether the systems of so many regions side by side have at most MAX_SYSTEM entries."""

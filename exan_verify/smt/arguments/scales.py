@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import flint
 
-from exan_verify.core.network import Loss
+from exan_verify.core.question import Loss
 from exan_verify.smt.question.constraints import Vector
 
 

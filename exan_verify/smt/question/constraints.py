@@ -11,8 +11,8 @@ from itertools import product
 
 import numpy as np
 
-from exan_verify.core.network import Array, Batch, Gradient, Labels, Loss, Reduction, ReluNetwork, to_fraction
-from exan_verify.core.verdict import Box
+from exan_verify.core.network import Array, Batch, Gradient, ReluNetwork, to_fraction
+from exan_verify.core.question import Box, Labels, Loss, Reduction
 from exan_verify.errors import InputError
 from exan_verify.exact.backprop import gradient as exact_gradient
 from exan_verify.smt.question.terms import Formula, Poly
@@ -126,14 +126,14 @@ def alphabet_of(
 
 def label_vectors(loss: Loss, batch: Batch, classes: int) -> list[Vector]:
     """The labels of a batch as target vectors (unit vectors for the class losses)."""
-    if loss in (Loss.CROSS_ENTROPY, Loss.HINGE):
+    if loss.class_labels:
         return [tuple(Fraction(c == y) for c in range(classes)) for y in batch.y]
     return [tuple(y) for y in batch.y if isinstance(y, tuple)]
 
 
 def labels_array(loss: Loss, vectors: list[Vector]) -> Array:
     """The inverse of :func:`label_vectors`: labels as a :class:`Batch` holds them."""
-    if loss in (Loss.CROSS_ENTROPY, Loss.HINGE):
+    if loss.class_labels:
         return np.array([v.index(Fraction(1)) for v in vectors], dtype=np.int64)
     out = np.empty((len(vectors), len(vectors[0])), dtype=object)
     for m, vector in enumerate(vectors):

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from exan_verify.core.network import Linear, Loss, to_fraction
+from exan_verify.core.network import Linear, to_fraction
+from exan_verify.core.question import Loss
 from exan_verify.smt.question.constraints import Question
 from exan_verify.smt.question.losses import encode_labels, encode_vector
 from exan_verify.smt.question.terms import (

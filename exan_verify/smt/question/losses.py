@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from exan_verify.core.network import Loss
+from exan_verify.core.question import Loss
 from exan_verify.smt.question.constraints import Question
 from exan_verify.smt.question.terms import (
     FALSE,

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from exan_verify.core.network import Loss
+from exan_verify.core.question import Loss
 from exan_verify.smt.question.constraints import Question
 from exan_verify.smt.question.terms import Formula, Poly, at_most, conj, disj, less
 

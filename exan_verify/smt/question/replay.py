@@ -14,7 +14,8 @@ from typing import Any
 import flint
 import numpy as np
 
-from exan_verify.core.network import Batch, Loss, exact_array, to_fraction
+from exan_verify.core.network import Batch, exact_array, to_fraction
+from exan_verify.core.question import Loss
 from exan_verify.exact import backprop
 from exan_verify.smt.question.algebraic import Point
 from exan_verify.smt.question.constraints import Question, Vector, labels_array

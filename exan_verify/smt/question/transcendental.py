@@ -16,7 +16,8 @@ from typing import Any
 import flint
 import numpy as np
 
-from exan_verify.core.network import Batch, Labels, Loss, Reduction, ReluNetwork
+from exan_verify.core.network import Batch, ReluNetwork
+from exan_verify.core.question import Labels, Loss, Reduction
 from exan_verify.errors import RangeError
 from exan_verify.exact.softmax import to_ball
 from exan_verify.smt.question.constraints import Question, Reference, Target, label_vectors

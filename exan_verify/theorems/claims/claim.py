@@ -19,8 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from exan_verify.core.network import Labels, Loss, Reduction, ReluNetwork
-from exan_verify.core.verdict import Box, Outcome, SampleStatus
+from exan_verify.core.network import ReluNetwork
+from exan_verify.core.question import Box, Labels, Loss, Reduction
+from exan_verify.core.verdict import Outcome, SampleStatus
 from exan_verify.errors import BudgetExhausted, InputError, choice
 from exan_verify.exact.modular import UnsuitablePrimeError
 from exan_verify.theorems.claims.situation import Asked, Situation, Undecided
@@ -234,7 +235,7 @@ def _check_question(name: str, asked: Asked, sizes: Sizes, networks: Sequence[Re
     if asked.labels is Labels.REAL and asked.loss is not Loss.MSE:
         raise ClaimError(f"claim {name!r}: labels='real' is for mse only, not {asked.loss.value!r}")
     logits = min((network.classes for network in networks), default=sizes.logits[0])
-    if asked.loss in (Loss.CROSS_ENTROPY, Loss.HINGE) and logits < 2:
+    if asked.loss.class_labels and logits < 2:
         remedy = "give other networks" if networks else "set Sizes(logits=...)"
         raise ClaimError(f"claim {name!r}: {asked.loss.value} needs at least two logits; {remedy}")
     if asked.domain is not None:

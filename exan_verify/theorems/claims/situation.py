@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from exan_verify.core.network import Array, Batch, Labels, Loss, Reduction, ReluNetwork, to_fraction
-from exan_verify.core.verdict import Box, Outcome, SampleStatus, Trust, Verdict
+from exan_verify.core.network import Array, Batch, ReluNetwork, to_fraction
+from exan_verify.core.question import Box, Labels, Loss, Reduction
+from exan_verify.core.verdict import Outcome, SampleStatus, Trust, Verdict
 from exan_verify.decide.pipeline import certify
 from exan_verify.errors import InputError
 from exan_verify.exact.backprop import Forward, backward_mod, forward

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exan_verify.core.network import Array, Batch, Labels, Loss, ReluNetwork
+from exan_verify.core.network import Array, Batch, ReluNetwork
+from exan_verify.core.question import Labels, Loss
 from exan_verify.errors import InputError
 from exan_verify.theorems.claims.claim import Claim, Judged
 from exan_verify.theorems.searching.tally import Tally

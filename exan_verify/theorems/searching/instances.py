@@ -11,7 +11,8 @@ from itertools import count, islice, pairwise
 
 import numpy as np
 
-from exan_verify.core.network import Array, Batch, Labels, Loss, ReluNetwork
+from exan_verify.core.network import Array, Batch, ReluNetwork
+from exan_verify.core.question import Labels, Loss
 from exan_verify.errors import InputError
 from exan_verify.instances import FAMILIES, instance
 from exan_verify.theorems.claims.claim import Claim, Judged

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from exan_verify.core.network import Array, Batch, Loss, ReluNetwork, to_fraction
+from exan_verify.core.network import Array, Batch, ReluNetwork, to_fraction
+from exan_verify.core.question import Loss
 from exan_verify.theorems.claims.claim import Claim
 from exan_verify.theorems.claims.situation import Asked, Situation, rational_array
 from exan_verify.theorems.searching.found import Records, candidate_size

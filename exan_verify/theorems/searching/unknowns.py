@@ -13,7 +13,8 @@ from itertools import combinations_with_replacement, permutations
 
 import numpy as np
 
-from exan_verify.core.network import Array, Batch, Labels, ReluNetwork, to_fraction
+from exan_verify.core.network import Array, Batch, ReluNetwork, to_fraction
+from exan_verify.core.question import Labels
 from exan_verify.smt.question.constraints import alphabet_of, labels_array
 from exan_verify.smt.question.terms import TRUE, Formula, conj, disj, negate
 from exan_verify.theorems.claims.claim import Claim, Judged, admitted, concluded, unique

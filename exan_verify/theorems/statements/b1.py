@@ -9,7 +9,8 @@ from typing import Any
 
 import flint
 
-from exan_verify.core.network import Batch, Labels, Loss, ReluNetwork
+from exan_verify.core.network import Batch, ReluNetwork
+from exan_verify.core.question import Labels, Loss
 from exan_verify.core.verdict import Outcome
 from exan_verify.exact.backprop import forward
 from exan_verify.exact.softmax import loss_vectors_ball

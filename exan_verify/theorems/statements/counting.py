@@ -10,7 +10,8 @@ from random import Random
 
 import numpy as np
 
-from exan_verify.core.network import Array, Batch, Labels, Loss, Reduction, ReluNetwork
+from exan_verify.core.network import Array, Batch, ReluNetwork
+from exan_verify.core.question import Labels, Loss, Reduction
 from exan_verify.core.verdict import Outcome
 from exan_verify.decide.context import Context, Setting
 from exan_verify.decide.lifting.system import equations, plan

@@ -8,7 +8,8 @@ from random import Random
 
 import numpy as np
 
-from exan_verify.core.network import Array, Batch, Gradient, Loss, Reduction, ReluNetwork, to_fraction
+from exan_verify.core.network import Array, Batch, Gradient, ReluNetwork, to_fraction
+from exan_verify.core.question import Loss, Reduction
 from exan_verify.exact.backprop import gradient
 from exan_verify.exact.linalg import multiply, rank, solve
 from exan_verify.theorems.statement import Standing, Statement

@@ -8,7 +8,8 @@ from random import Random
 
 import numpy as np
 
-from exan_verify.core.network import Batch, Loss, Reduction, ReluNetwork
+from exan_verify.core.network import Batch, ReluNetwork
+from exan_verify.core.question import Loss, Reduction
 from exan_verify.exact.backprop import forward, gradient
 from exan_verify.theorems.statement import Standing, Statement
 from exan_verify.theorems.support.laboratory import deltas, drawn, exact, integer_network, integers, mse_batch

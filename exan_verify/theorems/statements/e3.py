@@ -8,7 +8,8 @@ from random import Random
 
 import numpy as np
 
-from exan_verify.core.network import Array, Loss, Reduction
+from exan_verify.core.network import Array
+from exan_verify.core.question import Loss, Reduction
 from exan_verify.exact.backprop import forward, gradient
 from exan_verify.exact.linalg import rank, solve
 from exan_verify.exact.softmax import loss_vectors

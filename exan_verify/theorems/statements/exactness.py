@@ -10,7 +10,8 @@ from typing import Any
 import flint
 import numpy as np
 
-from exan_verify.core.network import Array, Batch, Labels, Loss, ReluNetwork
+from exan_verify.core.network import Array, Batch, ReluNetwork
+from exan_verify.core.question import Labels, Loss
 from exan_verify.exact.backprop import forward
 from exan_verify.exact.linalg import rank_mod
 from exan_verify.exact.modular import PRIME, Residues

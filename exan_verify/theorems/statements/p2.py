@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from exan_verify.core.network import Labels
+from exan_verify.core.question import Labels
 from exan_verify.theorems.statement import Check, Example, Ground, Standing, Statement
 from exan_verify.theorems.support import p2_checks as secure
 from exan_verify.theorems.support.counterexamples import (

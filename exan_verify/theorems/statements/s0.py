@@ -8,7 +8,8 @@ from random import Random
 
 import numpy as np
 
-from exan_verify.core.network import Array, Batch, Loss, ReluNetwork
+from exan_verify.core.network import Array, Batch, ReluNetwork
+from exan_verify.core.question import Loss
 from exan_verify.exact.backprop import forward
 from exan_verify.exact.linalg import multiply, solve
 from exan_verify.exact.softmax import loss_vectors, mse_targets

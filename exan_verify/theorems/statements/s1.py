@@ -8,7 +8,8 @@ from random import Random
 
 import numpy as np
 
-from exan_verify.core.network import Array, Batch, Labels, Loss, ReluNetwork
+from exan_verify.core.network import Array, Batch, ReluNetwork
+from exan_verify.core.question import Labels, Loss
 from exan_verify.core.verdict import Outcome
 from exan_verify.exact.linalg import multiply, nullspace, solve
 from exan_verify.theorems.statement import Example, Result, Standing, Statement

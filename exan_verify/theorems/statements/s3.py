@@ -8,7 +8,8 @@ from random import Random
 
 import numpy as np
 
-from exan_verify.core.network import Batch, Labels, Loss, ReluNetwork
+from exan_verify.core.network import Batch, ReluNetwork
+from exan_verify.core.question import Labels, Loss
 from exan_verify.exact.backprop import forward
 from exan_verify.exact.softmax import loss_vectors
 from exan_verify.theorems.bounded.second_batches import none_for

@@ -9,7 +9,8 @@ from random import Random
 
 import numpy as np
 
-from exan_verify.core.network import Array, Batch, Loss, Reduction, ReluNetwork
+from exan_verify.core.network import Array, Batch, ReluNetwork
+from exan_verify.core.question import Loss, Reduction
 from exan_verify.exact.backprop import forward, gradient
 from exan_verify.exact.linalg import multiply, nullspace, rank
 from exan_verify.theorems.statement import Standing, Statement

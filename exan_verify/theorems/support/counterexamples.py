@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
-from exan_verify.core.network import Batch, Labels, Loss, ReluNetwork
+from exan_verify.core.network import Batch, ReluNetwork
+from exan_verify.core.question import Labels, Loss
 from exan_verify.core.verdict import Outcome
 from exan_verify.theorems.statement import Example
 

@@ -14,7 +14,8 @@ from random import Random
 
 import numpy as np
 
-from exan_verify.core.network import Array, Batch, Labels, Loss, ReluNetwork
+from exan_verify.core.network import Array, Batch, ReluNetwork
+from exan_verify.core.question import Labels, Loss
 from exan_verify.exact.backprop import forward
 from exan_verify.exact.linalg import rank
 from exan_verify.theorems.support.laboratory import deltas, exact, integers, one_hot

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from random import Random
 
-from exan_verify.core.network import Batch, Labels, Loss, ReluNetwork
+from exan_verify.core.network import Batch, ReluNetwork
+from exan_verify.core.question import Labels, Loss
 from exan_verify.core.verdict import Outcome
 from exan_verify.exact.backprop import forward
 from exan_verify.exact.linalg import rank

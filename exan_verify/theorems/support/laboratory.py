@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from exan_verify.core.network import Array, Batch, Labels, Loss, Reduction, ReluNetwork, to_fraction
+from exan_verify.core.network import Array, Batch, ReluNetwork, to_fraction
+from exan_verify.core.question import Labels, Loss, Reduction
 from exan_verify.exact.backprop import backward, forward, gradient
 from exan_verify.exact.linalg import multiply, rank, solve
 from exan_verify.exact.softmax import loss_vectors, mse_targets

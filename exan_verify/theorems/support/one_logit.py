@@ -13,7 +13,8 @@ from itertools import combinations, permutations, product
 
 import numpy as np
 
-from exan_verify.core.network import Array, Batch, Labels, Loss
+from exan_verify.core.network import Array, Batch
+from exan_verify.core.question import Labels, Loss
 from exan_verify.exact.backprop import forward
 from exan_verify.exact.linalg import multiply, rank, solve
 from exan_verify.exact.lp import Program, Status

@@ -8,7 +8,8 @@ from functools import partial
 from itertools import combinations
 from random import Random
 
-from exan_verify.core.network import Array, Labels
+from exan_verify.core.network import Array
+from exan_verify.core.question import Labels
 from exan_verify.core.verdict import Outcome
 from exan_verify.decide.pipeline import certify
 from exan_verify.exact.backprop import forward

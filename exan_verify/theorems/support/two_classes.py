@@ -10,7 +10,8 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Any
 
-from exan_verify.core.network import Batch, Labels, Loss, ReluNetwork, to_fraction
+from exan_verify.core.network import Batch, ReluNetwork, to_fraction
+from exan_verify.core.question import Labels, Loss
 from exan_verify.core.verdict import Outcome
 from exan_verify.exact.backprop import forward
 from exan_verify.exact.linalg import solve
