@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from exan_verify.core.certificate import Claim, Question, issue
+from exan_verify.core.certificate import Claim, QuestionRecord, issue
 from exan_verify.core.network import Batch, Gradient, ReluNetwork
 from exan_verify.core.question import Labels, Loss, Reduction
 from exan_verify.core.verdict import Outcome
@@ -153,7 +153,7 @@ def _boxed() -> Iterator[Recipe]:
 
 def _written(network: ReluNetwork, batch: Batch, loss: Loss, part: dict[str, Any]) -> dict[str, Any]:
     """A certificate by hand: one free sample."""
-    question = Question(
+    question = QuestionRecord(
         entrance="batch", loss=loss, reduction=Reduction.MEAN, labels=Labels.ONE_HOT, batch_size=batch.size
     )
     claim = Claim(question=question, outcome=Outcome.AMBIGUOUS, samples=("free",))  # type: ignore[arg-type]

@@ -7,10 +7,10 @@ from itertools import pairwise
 
 import numpy as np
 
-from exan_verify.core.certificate import Question, domain_record
+from exan_verify.core.certificate import QuestionRecord, domain_record
 from exan_verify.core.facts import Facts
 from exan_verify.core.network import Batch, ReluNetwork
-from exan_verify.core.question import Box, Labels, Loss, Reduction
+from exan_verify.core.question import Box, Labels, Loss, Question, Reduction
 from exan_verify.core.verdict import Budget
 from exan_verify.decide import families
 from exan_verify.decide.context import Context, Finding, Setting
@@ -23,10 +23,7 @@ from tests import torch_reference
 def context_of(network, batch, loss, *, labels=Labels.ONE_HOT, domain=None, reduction=Reduction.MEAN, seed=0):
     setting = Setting(
         network=network,
-        loss=loss,
-        reduction=reduction,
-        labels=labels,
-        domain=domain,
+        question=Question(loss=loss, reduction=reduction, labels=labels, domain=domain),
         seed=seed,
         jobs=1,
     )
@@ -39,13 +36,13 @@ def found_by_engine(context: Context) -> Finding:
 
 def subject_of(context: Context) -> Subject:
     setting, batch = context.setting, context.batch
-    question = Question(
+    question = QuestionRecord(
         entrance="batch",
-        loss=setting.loss,
-        reduction=setting.reduction,
-        labels=setting.labels,
+        loss=setting.question.loss,
+        reduction=setting.question.reduction,
+        labels=setting.question.labels,
         batch_size=batch.size,
-        domain=domain_record(setting.domain, batch.inputs.shape[1]),
+        domain=domain_record(setting.question.domain, batch.inputs.shape[1]),
     )
     return Subject(network=setting.network, batch=batch, question=question)
 
@@ -61,14 +58,14 @@ def replay(context: Context, other: Batch) -> None:
     """The other batch has the exact gradient of the given one (rational losses), the same balls (others), the
     same autograd gradient; its labels and inputs are admitted; it is another batch.
     """
-    network, loss, reduction = context.network, context.setting.loss, context.setting.reduction
-    again = Batch.of(other.inputs, other.labels, network=network, loss=loss, labels=context.setting.labels)
+    network, loss, reduction = context.network, context.question.loss, context.question.reduction
+    again = Batch.of(other.inputs, other.labels, network=network, loss=loss, labels=context.question.labels)
     samples = [sorted(zip(b.x, map(str, b.y), strict=True)) for b in (context.batch, again)]
     assert samples[0] != samples[1]
-    if context.setting.labels is Labels.KNOWN:
+    if context.question.labels is Labels.KNOWN:
         assert sorted(map(str, again.y)) == sorted(map(str, context.batch.y))
-    if context.setting.domain is not None:
-        assert context.setting.domain.contains(again)
+    if context.question.domain is not None:
+        assert context.question.domain.contains(again)
     if loss.rational:
         assert gradient(network, context.batch, loss, reduction) == gradient(network, again, loss, reduction)
     else:

@@ -6,9 +6,9 @@ from math import comb, prod
 import numpy as np
 import pytest
 
-from exan_verify.core.certificate import DegreeThree, LayerArgument, Question
+from exan_verify.core.certificate import DegreeThree, LayerArgument, QuestionRecord
 from exan_verify.core.network import Batch
-from exan_verify.core.question import Labels, Loss, Reduction
+from exan_verify.core.question import Labels, Loss, Question, Reduction
 from exan_verify.core.verdict import Budget, Outcome, SampleStatus, Trust
 from exan_verify.decide.context import Context, Setting
 from exan_verify.decide.lifting import cubic, degree_three
@@ -27,10 +27,7 @@ from tests.cases import default_network, random_batch, two_one_five_one
 def context_of(network, batch, loss=Loss.CROSS_ENTROPY):
     setting = Setting(
         network=network,
-        loss=loss,
-        reduction=Reduction.MEAN,
-        labels=Labels.ONE_HOT,
-        domain=None,
+        question=Question(loss=loss, reduction=Reduction.MEAN, labels=Labels.ONE_HOT),
         seed=0,
         jobs=1,
     )
@@ -227,7 +224,7 @@ def test_rejects_forged_evidence(example, name):
     argument = dict(record["argument"].items()) | inner
     parts = {k: v for k, v in record.items() if k not in ("type", "argument")} | outer
     forged = DegreeThree(argument=LayerArgument(**argument), **parts)
-    question = Question(
+    question = QuestionRecord(
         entrance="batch",
         loss=Loss.CROSS_ENTROPY,
         reduction=Reduction.MEAN,
@@ -247,7 +244,7 @@ def test_rejects_evidence_for_a_batch_with_a_shared_region(example):
     network, _, record = example
     batch = near_copies(network, 8, 1)
     parts = {k: v for k, v in record.items() if k not in ("type", "argument")}
-    question = Question(
+    question = QuestionRecord(
         entrance="batch",
         loss=Loss.CROSS_ENTROPY,
         reduction=Reduction.MEAN,

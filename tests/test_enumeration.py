@@ -6,9 +6,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from exan_verify.core.certificate import Conclusion, Enumeration, Question
+from exan_verify.core.certificate import Conclusion, Enumeration, QuestionRecord
 from exan_verify.core.network import Batch, ReluNetwork
-from exan_verify.core.question import Labels, Loss, Reduction
+from exan_verify.core.question import Labels, Loss, Question, Reduction
 from exan_verify.core.verdict import Budget, Engine, Outcome, SampleStatus, Trust
 from exan_verify.decide import enumeration
 from exan_verify.decide.context import Context, Setting
@@ -38,10 +38,7 @@ def own_cache(monkeypatch, tmp_path):
 def context_of(network, batch, loss=Loss.CROSS_ENTROPY, jobs=1, engine="enumeration"):
     setting = Setting(
         network=network,
-        loss=loss,
-        reduction=Reduction.MEAN,
-        labels=Labels.ONE_HOT,
-        domain=None,
+        question=Question(loss=loss, reduction=Reduction.MEAN, labels=Labels.ONE_HOT),
         jobs=jobs,
         engine=engine,
     )
@@ -451,7 +448,7 @@ def example():
 
 
 def subject_of(network, batch, loss=Loss.CROSS_ENTROPY):
-    question = Question(
+    question = QuestionRecord(
         entrance="batch",
         loss=loss,
         reduction=Reduction.MEAN,

@@ -8,9 +8,9 @@ from itertools import product
 import numpy as np
 import pytest
 
-from exan_verify.core.certificate import Claim, Conclusion, ExtraRays, Question, issue
+from exan_verify.core.certificate import Claim, Conclusion, ExtraRays, QuestionRecord, issue
 from exan_verify.core.network import ReluNetwork
-from exan_verify.core.question import Box, Labels, Loss, Reduction
+from exan_verify.core.question import Box, Labels, Loss, Question, Reduction
 from exan_verify.core.verdict import Budget, Engine, Outcome, SampleStatus, Trust
 from exan_verify.decide import enumeration
 from exan_verify.decide.context import Context, Setting
@@ -43,10 +43,7 @@ def own_cache(monkeypatch, tmp_path):
 def context_of(network, batch, loss, labels=Labels.ONE_HOT, domain=None):
     setting = Setting(
         network=network,
-        loss=loss,
-        reduction=Reduction.SUM,
-        labels=labels,
-        domain=domain,
+        question=Question(loss=loss, reduction=Reduction.SUM, labels=labels, domain=domain),
         engine="enumeration",
     )
     return Context(setting=setting, batch=batch)
@@ -260,7 +257,7 @@ def test_true_samples_solve_their_own_equations():
 
 
 def subject_of(network, batch, loss, labels=Labels.ONE_HOT):
-    question = Question(
+    question = QuestionRecord(
         entrance="batch", loss=loss, reduction=Reduction.SUM, labels=labels, batch_size=batch.size
     )
     return Subject(network=network, batch=batch, question=question)

@@ -19,7 +19,7 @@ from safetensors.numpy import save_file
 
 from exan_verify.api.files import save_batch
 from exan_verify.cli.output import ExitCode
-from exan_verify.core.question import Labels, Loss, Reduction
+from exan_verify.core.question import Labels, Loss, Question, Reduction
 from exan_verify.core.verdict import Budget
 from exan_verify.decide.context import Context, Setting
 from exan_verify.decide.enumeration import engine, search, tasks
@@ -105,10 +105,7 @@ def equations(monkeypatch: pytest.MonkeyPatch) -> search.Equations:
     network = default_network([20, 40, 6], seed=1)
     setting = Setting(
         network=network,
-        loss=Loss.CROSS_ENTROPY,
-        reduction=Reduction.MEAN,
-        labels=Labels.ONE_HOT,
-        domain=None,
+        question=Question(loss=Loss.CROSS_ENTROPY, reduction=Reduction.MEAN, labels=Labels.ONE_HOT),
     )
     context = Context(setting=setting, batch=random_batch(network, 6))
     return engine.layer_equations(context, plan(context, 1, tuple(range(6)))).equations

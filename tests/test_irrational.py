@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exan_verify.core.certificate import Question
+from exan_verify.core.certificate import QuestionRecord
 from exan_verify.core.network import Batch, ReluNetwork
 from exan_verify.core.question import Box, Labels, Loss, Reduction
 from exan_verify.core.verdict import Outcome, Trust, Verdict
@@ -301,7 +301,7 @@ def test_domain_and_labels_of_a_box_are_checked() -> None:
 
 
 def subject_of(case: Instance) -> Subject:
-    question = Question(
+    question = QuestionRecord(
         entrance="batch",
         loss=case.loss,
         reduction=case.reduction,

@@ -11,9 +11,9 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from exan_verify.core.certificate import Claim, LayerArgument, Lifting, Question, Split, issue
+from exan_verify.core.certificate import Claim, LayerArgument, Lifting, QuestionRecord, Split, issue
 from exan_verify.core.network import Batch, ReluNetwork
-from exan_verify.core.question import Labels, Loss, Reduction
+from exan_verify.core.question import Labels, Loss, Question, Reduction
 from exan_verify.core.verdict import Outcome, SampleStatus
 from exan_verify.decide.context import Context, Setting
 from exan_verify.decide.lifting import degree_two as lifting
@@ -27,7 +27,7 @@ from tests.cases import default_network, random_batch, three_share_layer_one, tw
 
 def forged(network, batch, loss, layer, *, labels=Labels.ONE_HOT, argument="loss_vectors", **changes):
     setting = Setting(
-        network=network, loss=loss, reduction=Reduction.MEAN, labels=labels, domain=None, seed=0, jobs=1
+        network=network, question=Question(loss=loss, reduction=Reduction.MEAN, labels=labels), seed=0, jobs=1
     )
     context = Context(setting=setting, batch=batch)
     plan = next(p for p in lifting.plans(context) if p.layer == layer)
@@ -41,7 +41,7 @@ def forged(network, batch, loss, layer, *, labels=Labels.ONE_HOT, argument="loss
         "determined": tuple(range(batch.size)),
         "labels": argument,
     } | changes
-    question = Question(
+    question = QuestionRecord(
         entrance="batch", loss=loss, reduction=Reduction.MEAN, labels=labels, batch_size=batch.size
     )
     claim = Claim(question=question, outcome=Outcome.UNIQUE, samples=(SampleStatus.DETERMINED,) * batch.size)
@@ -103,10 +103,7 @@ def group_at_layer_two():
         context = Context(
             setting=Setting(
                 network=network,
-                loss=Loss.CROSS_ENTROPY,
-                reduction=Reduction.MEAN,
-                labels=Labels.ONE_HOT,
-                domain=None,
+                question=Question(loss=Loss.CROSS_ENTROPY, reduction=Reduction.MEAN, labels=Labels.ONE_HOT),
                 seed=0,
                 jobs=1,
             ),
@@ -164,10 +161,7 @@ def test_real_labels_below_a_map_that_is_not_injective():
     rejected(network, real, certificate, "determines samples")
     setting = Setting(
         network=network,
-        loss=Loss.MSE,
-        reduction=Reduction.MEAN,
-        labels=Labels.REAL,
-        domain=None,
+        question=Question(loss=Loss.MSE, reduction=Reduction.MEAN, labels=Labels.REAL),
         seed=0,
         jobs=1,
     )
@@ -227,10 +221,7 @@ def split_certificate():
     network, batch = three_share_layer_one(Loss.CROSS_ENTROPY)
     setting = Setting(
         network=network,
-        loss=Loss.CROSS_ENTROPY,
-        reduction=Reduction.MEAN,
-        labels=Labels.ONE_HOT,
-        domain=None,
+        question=Question(loss=Loss.CROSS_ENTROPY, reduction=Reduction.MEAN, labels=Labels.ONE_HOT),
         seed=0,
         jobs=1,
     )

@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 
-from exan_verify.core.certificate import Claim, Forced, Question, RankBound, issue
+from exan_verify.core.certificate import Claim, Forced, QuestionRecord, RankBound, issue
 from exan_verify.core.network import Gradient
 from exan_verify.core.question import Labels, Loss, Reduction
 from exan_verify.core.verdict import Outcome
@@ -48,7 +48,7 @@ def refuted(real):
 
 
 def claim(network, given, evidence, size=3, labels=Labels.ONE_HOT, reduction=Reduction.MEAN):
-    question = Question(
+    question = QuestionRecord(
         entrance="gradient", loss=Loss.MSE, reduction=reduction, labels=labels, batch_size=size
     )
     return issue(

@@ -10,7 +10,7 @@ import flint
 import numpy as np
 import pytest
 
-from exan_verify.core.certificate import Question
+from exan_verify.core.certificate import QuestionRecord
 from exan_verify.core.network import Batch, ReluNetwork
 from exan_verify.core.question import Labels, Loss, Reduction
 from exan_verify.exact.modular import PRIME
@@ -28,7 +28,7 @@ def precise() -> Iterator[None]:
 
 def part_of(network: ReluNetwork, x: Any, y: Any, loss: Loss) -> Part:
     batch = Batch.of(x, y, network=network, loss=loss, labels=Labels.ONE_HOT)
-    question = Question(
+    question = QuestionRecord(
         entrance="batch",
         loss=loss,
         reduction=Reduction.MEAN,

@@ -9,7 +9,7 @@ import flint
 import numpy as np
 import pytest
 
-from exan_verify.core.certificate import LayerArgument, Question, Scale
+from exan_verify.core.certificate import LayerArgument, QuestionRecord, Scale
 from exan_verify.core.network import Batch, ReluNetwork
 from exan_verify.core.question import Labels, Loss, Reduction
 from exan_verify.errors import CertificateRejected
@@ -54,7 +54,7 @@ def above_three_neurons(*, unheard: bool) -> tuple[Subject, Scale]:
     network = ReluNetwork.from_arrays([[[1, 0], [0, 1], [-1, 1]], middle, rng.normal(size=(5, 80))])
     x = [[4.0, 1.0], [1.0, 1.0], [1.0, 5.0]]
     batch = Batch.of(x, [0, 1, 2], network=network, loss=Loss.CROSS_ENTROPY, labels=Labels.ONE_HOT)
-    question = Question(
+    question = QuestionRecord(
         entrance="batch",
         loss=Loss.CROSS_ENTROPY,
         reduction=Reduction.MEAN,

@@ -11,7 +11,7 @@ import pytest
 
 from exan_verify.core.facts import Facts
 from exan_verify.core.network import Batch, ReluNetwork
-from exan_verify.core.question import Box, Labels, Loss, Reduction
+from exan_verify.core.question import Box, Labels, Loss, Question, Reduction
 from exan_verify.core.verdict import Budget, Engine, Outcome, Trust
 from exan_verify.decide import residual
 from exan_verify.decide.context import Context, Setting
@@ -46,10 +46,7 @@ def context(network, batch, loss=Loss.MSE, labels=Labels.ONE_HOT, domain=None):
     x, y = (batch.inputs, batch.labels) if isinstance(batch, Batch) else batch
     setting = Setting(
         network=network,
-        loss=loss,
-        reduction=Reduction.MEAN,
-        labels=labels,
-        domain=domain,
+        question=Question(loss=loss, reduction=Reduction.MEAN, labels=labels, domain=domain),
         seed=0,
         jobs=1,
     )

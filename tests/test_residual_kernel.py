@@ -14,7 +14,7 @@ from exan_verify.core.certificate import (
     LabelCase,
     LossVectorArgument,
     QuadricArgument,
-    Question,
+    QuestionRecord,
     Residual,
     issue,
 )
@@ -182,7 +182,7 @@ def test_rejects_another_number_of_selections(selected, shift):
 
 def forged(network, batch, loss, argument, members=(0, 1)):
     """A certificate with every digest right that claims UNIQUE."""
-    question = Question(
+    question = QuestionRecord(
         entrance="batch",
         loss=loss,
         reduction=Reduction.MEAN,

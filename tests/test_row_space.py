@@ -6,9 +6,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from exan_verify.core.certificate import Conclusion, Lifting, Question, Split
+from exan_verify.core.certificate import Conclusion, Lifting, QuestionRecord, Split
 from exan_verify.core.network import ReluNetwork
-from exan_verify.core.question import Labels, Loss, Reduction
+from exan_verify.core.question import Labels, Loss, Question, Reduction
 from exan_verify.core.verdict import Budget, Outcome
 from exan_verify.decide import enumeration
 from exan_verify.decide.context import Context, Setting
@@ -48,18 +48,18 @@ def parallel_classes(seed=0):
 
 def context_of(network, batch, loss, labels=Labels.ONE_HOT):
     setting = Setting(
-        network=network, loss=loss, reduction=Reduction.MEAN, labels=labels, domain=None, engine="exact"
+        network=network, question=Question(loss=loss, reduction=Reduction.MEAN, labels=labels), engine="exact"
     )
     return Context(setting=setting, batch=batch)
 
 
 def subject_of(context):
     setting = context.setting
-    question = Question(
+    question = QuestionRecord(
         entrance="batch",
-        loss=setting.loss,
-        reduction=setting.reduction,
-        labels=setting.labels,
+        loss=setting.question.loss,
+        reduction=setting.question.reduction,
+        labels=setting.question.labels,
         batch_size=context.samples,
     )
     return Subject(network=context.network, batch=context.batch, question=question)

@@ -12,7 +12,7 @@ import pytest
 from exan_verify import Box, Gradient, Outcome, ReluNetwork, SampleStatus, certify, check
 from exan_verify.api.files import save_gradient, save_tensors
 from exan_verify.cli import main
-from exan_verify.core.question import Labels, Loss, Reduction
+from exan_verify.core.question import Labels, Loss, Question, Reduction
 from exan_verify.core.verdict import Budget, Engine, Trust
 from exan_verify.decide.context import Setting
 from exan_verify.decide.tolerance.bounds import _factors
@@ -253,10 +253,12 @@ class TestParts:
         network, batch, given = case(SMALL, 4)
         setting = Setting(
             network=network,
-            loss=Loss.CROSS_ENTROPY,
-            reduction=Reduction.MEAN,
-            labels=Labels.ONE_HOT,
-            domain=changes.pop("domain", None),
+            question=Question(
+                loss=Loss.CROSS_ENTROPY,
+                reduction=Reduction.MEAN,
+                labels=Labels.ONE_HOT,
+                domain=changes.pop("domain", None),
+            ),
         )
         base = Problem(
             setting=setting,

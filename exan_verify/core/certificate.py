@@ -38,7 +38,7 @@ Parametrisation = Literal["zero_sum", "full", "column_space", "row_space", "sing
 LabelArgument = Literal["loss_vectors", "output_rank", "backward_map"]
 
 
-class Question(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class QuestionRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Among which batches the claim speaks (docs/theory.md section 1).
 
     ``tolerance``: gradients count that differ by at most this (a rational in text) in every entry.
@@ -60,7 +60,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     its counterpart in any batch asked about is; ``realised`` says whether that batch is one of them.
     """
 
-    question: Question
+    question: QuestionRecord
     outcome: Outcome
     samples: tuple[SampleStatus, ...]
     radius: tuple[float, ...] | None = None

@@ -10,7 +10,7 @@ from functools import cached_property
 from exan_verify.core.certificate import Evidence
 from exan_verify.core.facts import NOBODY, NOTHING, Facts
 from exan_verify.core.network import Batch, ReluNetwork
-from exan_verify.core.question import Box, Labels, Loss, Reduction
+from exan_verify.core.question import Question
 from exan_verify.core.verdict import Attempt, Witness
 from exan_verify.exact.backprop import Forward, backward_mod, forward
 from exan_verify.exact.modular import Residues, point
@@ -19,13 +19,10 @@ from exan_verify.exact.softmax import VanishingDenominatorError, loss_vectors_mo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """What is asked, apart from the batch or gradient itself."""
+    """The network and the question, apart from the batch or gradient itself, and how it is to be decided."""
 
     network: ReluNetwork
-    loss: Loss
-    reduction: Reduction
-    labels: Labels
-    domain: Box | None
+    question: Question
     seed: int = 0
     jobs: int = 1
     engine: str = "auto"
@@ -57,6 +54,11 @@ class Context:
         return self.setting.network
 
     @property
+    def question(self) -> Question:
+        """The setting's question."""
+        return self.setting.question
+
+    @property
     def samples(self) -> int:
         """M."""
         return self.batch.size
@@ -64,7 +66,7 @@ class Context:
     @property
     def divisor(self) -> int:
         """What the loss is divided by."""
-        return self.setting.loss.divisor(self.setting.reduction, self.samples, self.network.classes)
+        return self.question.divisor(self.samples, self.network.classes)
 
     @cached_property
     def passed(self) -> Forward:
@@ -79,7 +81,7 @@ class Context:
             t = point(f"certify/{self.setting.seed}/{attempt}")
             try:
                 vectors = loss_vectors_mod(
-                    self.setting.loss, self.passed.logits, self.batch.labels, self.divisor, t
+                    self.setting.question.loss, self.passed.logits, self.batch.labels, self.divisor, t
                 )
             except VanishingDenominatorError:
                 attempt += 1

@@ -21,7 +21,7 @@ from exan_verify.exact.softmax import loss_vectors, loss_vectors_mod
 
 def told_by_loss_vectors(context: Context, m: int) -> bool:
     """Whether g^m, once known, leaves one admitted label for sample m."""
-    if context.setting.loss is not Loss.HINGE:
+    if context.question.loss is not Loss.HINGE:
         # g(f, y) - g(f, y') = y' - y up to a factor, for one-hot, 0/1, known and real labels alike
         return True
     here = _hinge_vector(context, m, int(context.batch.labels[m]))
@@ -31,9 +31,9 @@ def told_by_loss_vectors(context: Context, m: int) -> bool:
 
 def told_by_backward_map(context: Context, backward: Residues, m: int) -> bool:
     """Whether ``backward @ g^m`` leaves one admitted label; ``backward`` (n, K) is sample m's map."""
-    loss, classes = context.setting.loss, context.network.classes
-    if context.setting.labels is Labels.REAL or (
-        loss is Loss.BCE and context.setting.labels is Labels.ONE_HOT
+    loss, classes = context.question.loss, context.network.classes
+    if context.question.labels is Labels.REAL or (
+        loss is Loss.BCE and context.question.labels is Labels.ONE_HOT
     ):
         return rank_mod(backward) == classes
     alternatives = _alternative_labels(context, m)
@@ -63,11 +63,11 @@ def _small_product(left: Residues, right: Residues) -> Residues:
 def _alternative_labels(context: Context, m: int) -> Array:
     """Admitted labels other than sample m's, for label sets that are finite and small."""
     own = context.batch.labels[m]
-    if context.setting.labels is Labels.KNOWN:
+    if context.question.labels is Labels.KNOWN:
         known = context.batch.labels
         distinct = {tuple(np.atleast_1d(row)): k for k, row in enumerate(known)}
         rows = known[sorted(distinct.values())]
-    elif context.setting.loss is Loss.MSE:
+    elif context.question.loss is Loss.MSE:
         classes = context.network.classes
         rows = np.eye(classes) if classes > 1 else np.array([[0.0], [1.0]])
     else:

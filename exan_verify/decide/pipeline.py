@@ -15,14 +15,14 @@ from exan_verify.core.certificate import (
     ExtraRays,
     Lifting,
     Mixing,
-    Question,
+    QuestionRecord,
     RankBound,
     domain_record,
     issue,
 )
 from exan_verify.core.facts import Facts
 from exan_verify.core.network import MOST_SAMPLES, Batch, Gradient, ReluNetwork
-from exan_verify.core.question import Box, Labels, Loss, Reduction
+from exan_verify.core.question import Box, Labels, Question
 from exan_verify.core.verdict import Attempt, Budget, Engine, Outcome, SampleStatus, Trust, Verdict
 from exan_verify.decide.context import Context, Finding, Setting
 from exan_verify.decide.gradient.from_gradient import Search, rank_bound_of_batch, search
@@ -33,7 +33,6 @@ from exan_verify.errors import (
     InexactError,
     InputError,
     SoundnessError,
-    choice,
     fitting_into_memory,
     flag,
     positive,
@@ -124,10 +123,7 @@ def certify(
     network = _network(model)
     setting = Setting(
         network=network,
-        loss=choice(Loss, loss, "loss"),
-        reduction=choice(Reduction, reduction, "reduction"),
-        labels=choice(Labels, labels, "labels"),
-        domain=domain,
+        question=Question.of(loss, reduction, labels, domain=domain),
         seed=whole(seed, "seed", least=0),
         jobs=whole(jobs, "jobs", most=1024),
         engine=engine,
@@ -140,7 +136,9 @@ def certify(
     with limits.kept():
         try:
             if batch is not None:
-                own = Batch.given(batch, network=network, loss=setting.loss, labels=setting.labels)
+                own = Batch.given(
+                    batch, network=network, loss=setting.question.loss, labels=setting.question.labels
+                )
                 size = size or own.size
                 samples = own.size if size == own.size else 0
                 verdict = _given_batch(setting, own, batch_size, limits)
@@ -158,7 +156,7 @@ def certify(
 
 
 def _given_batch(setting: Setting, batch: Batch, batch_size: int | None, limits: Budget) -> Verdict:
-    if setting.domain is not None and not setting.domain.contains(batch):
+    if setting.question.domain is not None and not setting.question.domain.contains(batch):
         raise InputError("the batch lies outside the domain it is asked about; widen the domain")
     context = Context(setting=setting, batch=batch)
     if batch_size is not None and batch_size != batch.size:
@@ -180,8 +178,8 @@ def _other_size(context: Context, batch_size: int, limits: Budget) -> Verdict:
         )
         searched = Search(samples=batch_size, reason=reason, refutation=bound)
         return _unrealisable(setting, searched, batch=batch)
-    if setting.loss.rational and setting.labels is not Labels.KNOWN:
-        given = exact_gradient(setting.network, batch, setting.loss, setting.reduction)
+    if setting.question.loss.rational and setting.question.labels is not Labels.KNOWN:
+        given = exact_gradient(setting.network, batch, setting.question.loss, setting.question.reduction)
         if not any(array.any() for array in given.tensors.values()):
             return _unknown(
                 batch_size, "every entry of the gradient is zero, which any number of samples may have"
@@ -189,7 +187,7 @@ def _other_size(context: Context, batch_size: int, limits: Budget) -> Verdict:
         return _given_gradient(setting, given, batch_size, True, None, limits)
     reason = (
         f"the batch has {batch.size} samples; whether {batch_size} samples can have its gradient is not "
-        f"decided for {setting.loss.value}. Ask with the batch's own size"
+        f"decided for {setting.question.loss.value}. Ask with the batch's own size"
     )
     return _unknown(batch_size, reason)
 
@@ -368,15 +366,15 @@ def _layer(proved: list[tuple[Engine, Finding]]) -> int | None:
     return None
 
 
-def _question(context: Context, gradient: Gradient | None) -> Question:
+def _question(context: Context, gradient: Gradient | None) -> QuestionRecord:
     setting = context.setting
-    return Question(
+    return QuestionRecord(
         entrance="batch" if gradient is None else "gradient",
-        loss=setting.loss,
-        reduction=setting.reduction,
-        labels=setting.labels,
+        loss=setting.question.loss,
+        reduction=setting.question.reduction,
+        labels=setting.question.labels,
         batch_size=context.samples,
-        domain=domain_record(setting.domain, context.batch.inputs.shape[1]),
+        domain=domain_record(setting.question.domain, context.batch.inputs.shape[1]),
     )
 
 
@@ -389,7 +387,7 @@ def _reason(
     if stopped:
         parts.append(f"{stopped}; {MORE}")
     if not stopped or "passed" in vars(context):
-        parts.extend(obstacles(context.batch, context.passed, context.setting.loss))
+        parts.extend(obstacles(context.batch, context.passed, context.question.loss))
     if context.network.depth == 1:
         parts.append("the network has no hidden layer, which lifting needs")
     elif not stopped:
@@ -410,13 +408,13 @@ def _given_gradient(
 ) -> Verdict:
     gradient.for_network(setting.network)
     _check_meaning(gradient, exact, tolerance)
-    if setting.labels is Labels.KNOWN:
+    if setting.question.labels is Labels.KNOWN:
         raise InputError("labels='known' needs the batch's labels; give batch=, or 'one_hot' or 'real'")
     if tolerance is not None:
         from exan_verify.decide.tolerance import within_tolerance
 
         return within_tolerance(setting, gradient, batch_size, Fraction(tolerance), limits)
-    if not setting.loss.rational:
+    if not setting.question.loss.rational:
         return _unknown(batch_size or 0, _not_decided(setting))
     searched = search(setting, gradient, batch_size, limits)
     if searched.refutation is not None and not gradient.rational:
@@ -440,7 +438,7 @@ def _given_gradient(
 
 def _not_decided(setting: Setting) -> str:
     return (
-        f"from an exact gradient alone, the loss {setting.loss.value!r} is not decided by the engines here; "
+        f"from an exact gradient alone, the loss {setting.question.loss.value!r} is not decided by the engines here; "
         "give the batch, a tolerance where the numbers are rounded, or an exact mse or hinge gradient"
     )
 
@@ -448,13 +446,13 @@ def _not_decided(setting: Setting) -> str:
 def _unrealisable(
     setting: Setting, searched: Search, gradient: Gradient | None = None, batch: Batch | None = None
 ) -> Verdict:
-    question = Question(
+    question = QuestionRecord(
         entrance="batch" if gradient is None else "gradient",
-        loss=setting.loss,
-        reduction=setting.reduction,
-        labels=setting.labels,
+        loss=setting.question.loss,
+        reduction=setting.question.reduction,
+        labels=setting.question.labels,
         batch_size=searched.samples,
-        domain=domain_record(setting.domain, setting.network.widths[0]),
+        domain=domain_record(setting.question.domain, setting.network.widths[0]),
     )
     assert searched.refutation is not None
     return Verdict(
@@ -493,12 +491,12 @@ def _check_options(setting: Setting, batch_size: int | None) -> None:
         raise InputError(unknown("engine", setting.engine, ENGINES))
     if batch_size is not None:
         whole(batch_size, "batch_size", most=MOST_SAMPLES)
-    if setting.domain is not None:
-        if not isinstance(setting.domain, Box):
+    if setting.question.domain is not None:
+        if not isinstance(setting.question.domain, Box):
             raise InputError(
-                f"domain={short(setting.domain)} cannot be used; give Box(lo, hi), or None for all inputs"
+                f"domain={short(setting.question.domain)} cannot be used; give Box(lo, hi), or None for all inputs"
             )
-        setting.domain.bounds(setting.network.widths[0])
+        setting.question.domain.bounds(setting.network.widths[0])
 
 
 def _check_meaning(gradient: Gradient, exact: bool, tolerance: float | None) -> None:

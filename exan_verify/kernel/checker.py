@@ -19,7 +19,7 @@ from exan_verify.core.certificate import (
     ExtraRays,
     Forced,
     Lifting,
-    Question,
+    QuestionRecord,
     RankBound,
     Residual,
     Scale,
@@ -261,14 +261,14 @@ def _require_digest(record: Certificate, given: Gradient) -> None:
     )
 
 
-def _batch_of(network: ReluNetwork, question: Question, x: Any, y: Any) -> Batch:
+def _batch_of(network: ReluNetwork, question: QuestionRecord, x: Any, y: Any) -> Batch:
     try:
         return Batch.of(x, y, network=network, loss=question.loss, labels=question.labels)
     except (LabelError, ShapeError) as error:
         raise CertificateRejected(f"the labels do not fit the certificate's question: {error}") from None
 
 
-def _domain(question: Question, features: int) -> Box | None:
+def _domain(question: QuestionRecord, features: int) -> Box | None:
     try:
         domain = domain_box(question.domain)
         if domain is not None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import lcm
 
-from exan_verify.core.certificate import Question
+from exan_verify.core.certificate import QuestionRecord
 from exan_verify.core.facts import NOBODY
 from exan_verify.core.network import Array, Batch, ReluNetwork, to_fraction
 from exan_verify.errors import CertificateRejected
@@ -22,7 +22,7 @@ class Subject:
 
     network: ReluNetwork
     batch: Batch
-    question: Question
+    question: QuestionRecord
     settled: frozenset[int] = NOBODY
 
     @property

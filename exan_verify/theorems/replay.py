@@ -19,7 +19,7 @@ import numpy as np
 from exan_verify.core.certificate import (
     Claim,
     Move,
-    Question,
+    QuestionRecord,
     SecondBatch,
     SparseVector,
     domain_record,
@@ -147,7 +147,7 @@ def second_batch_certificate(example: Example, second: Batch) -> dict[str, Any]:
         SampleStatus.UNKNOWN if pair in after else SampleStatus.FREE
         for pair in zip(first.x, first.y, strict=True)
     )
-    question = Question(
+    question = QuestionRecord(
         entrance="batch",
         loss=example.loss,
         reduction=example.reduction,

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exan_verify.core.facts import Facts
-from exan_verify.core.question import Box, Labels, Loss
+from exan_verify.core.question import Box, Labels, Loss, Question
 from exan_verify.core.verdict import Budget
 from exan_verify.decide.context import Context, Setting
 from exan_verify.decide.pipeline import ENGINE_ORDER
@@ -27,7 +27,10 @@ def contexts(draw):
     network = draw(networks(max_depth=3, max_width=8, max_classes=3, biases=None, generic=generic))
     batch = draw(batches(network, loss, max_samples=3, generic=generic, labels=labels))
     domain = draw(st.sampled_from([None, Box(-4, 4)])) if not generic else None
-    setting = Setting(network=network, loss=loss, reduction=draw(REDUCTIONS), labels=labels, domain=domain)
+    setting = Setting(
+        network=network,
+        question=Question(loss=loss, reduction=draw(REDUCTIONS), labels=labels, domain=domain),
+    )
     return Context(setting=setting, batch=batch)
 
 

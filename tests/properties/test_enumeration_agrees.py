@@ -9,7 +9,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from exan_verify.core.network import Batch, ReluNetwork, to_fraction
-from exan_verify.core.question import Labels, Loss, Reduction
+from exan_verify.core.question import Labels, Loss, Question, Reduction
 from exan_verify.core.verdict import Budget, Outcome, SampleStatus
 from exan_verify.decide import enumeration
 from exan_verify.decide.context import Context, Setting
@@ -29,10 +29,7 @@ from exan_verify.testing.strategies import LOSSES, batches, networks
 def context_of(network, batch, loss):
     setting = Setting(
         network=network,
-        loss=loss,
-        reduction=Reduction.SUM,
-        labels=Labels.ONE_HOT,
-        domain=None,
+        question=Question(loss=loss, reduction=Reduction.SUM, labels=Labels.ONE_HOT),
         engine="enumeration",
     )
     return Context(setting=setting, batch=batch)

@@ -10,9 +10,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy.optimize import least_squares
 
-from exan_verify.core.certificate import Claim, Question, SecondBatch, issue
+from exan_verify.core.certificate import Claim, QuestionRecord, SecondBatch, issue
 from exan_verify.core.network import Batch, ReluNetwork
-from exan_verify.core.question import Labels, Loss, Reduction
+from exan_verify.core.question import Labels, Loss, Question, Reduction
 from exan_verify.core.verdict import Budget
 from exan_verify.decide import residual
 from exan_verify.decide.context import Context, Setting
@@ -25,7 +25,7 @@ from tests.test_residual import one_region
 
 def context(network, batch, loss, reduction=Reduction.MEAN, labels=Labels.ONE_HOT):
     setting = Setting(
-        network=network, loss=loss, reduction=reduction, labels=labels, domain=None, seed=0, jobs=1
+        network=network, question=Question(loss=loss, reduction=reduction, labels=labels), seed=0, jobs=1
     )
     return Context(setting=setting, batch=batch)
 
@@ -35,11 +35,11 @@ def claimed(question, finding):
     facts, samples = finding.facts, question.batch.size
     return issue(
         claim=Claim(
-            question=Question(
+            question=QuestionRecord(
                 entrance="batch",
-                loss=question.setting.loss,
-                reduction=question.setting.reduction,
-                labels=question.setting.labels,
+                loss=question.setting.question.loss,
+                reduction=question.setting.question.reduction,
+                labels=question.setting.question.labels,
                 batch_size=samples,
             ),
             outcome=facts.outcome(samples, distinct=question.batch.distinct),

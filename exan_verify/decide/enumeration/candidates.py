@@ -83,7 +83,7 @@ def _labelled(context: Context, searched: Problem, matrix: Array, inputs: Array,
     inverse = solve(matrix, np.eye(len(matrix), dtype=int).astype(object))
     assert inverse is not None
     delta = multiply(searched.deltas[searched.plan.layer - 1].fractions(), inverse)
-    real = context.setting.labels is Labels.REAL
+    real = context.question.labels is Labels.REAL
     options = (
         _targets(context, searched, passed, delta) if real else _options(context, searched, passed, delta)
     )
@@ -109,7 +109,7 @@ def _options(context: Context, searched: Problem, passed: Forward, delta: Array)
     found: list[list[Any]] = [[] for _ in range(context.samples)]
     for label in admitted(context):
         labels = np.array([label] * context.samples)
-        vectors = loss_vectors(context.setting.loss, passed.logits, labels, context.divisor)
+        vectors = loss_vectors(context.question.loss, passed.logits, labels, context.divisor)
         theirs = backward(context.network, passed, vectors)[searched.plan.layer - 1].fractions()
         for k in np.flatnonzero((theirs == delta).all(axis=0)):
             found[k].append(label)
@@ -142,10 +142,10 @@ def _maps(context: Context, searched: Problem, passed: Forward) -> Iterator[Arra
 def admitted(context: Context) -> list[Any]:
     """All labels that a sample may have, where they are finitely many."""
     classes = context.network.classes
-    if context.setting.labels is Labels.KNOWN:
+    if context.question.labels is Labels.KNOWN:
         labels = context.batch.labels
         return [labels[m] for m in sorted({str(labels[m]): m for m in range(len(labels))}.values())]
-    if context.setting.loss is Loss.MSE:
+    if context.question.loss is Loss.MSE:
         return list(np.eye(classes, dtype=int)) if classes > 1 else [np.array([0]), np.array([1])]
     return list(range(classes))
 

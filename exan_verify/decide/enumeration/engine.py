@@ -130,9 +130,11 @@ def exact_states(context: Context, layer: int) -> tuple[Mask, Mask]:
     The pattern gives one; for a rational loss w_j . u_m = 0 exactly gives both.
     """
     pattern = context.passed.patterns[layer - 1]
-    if not context.setting.loss.rational:
+    if not context.question.loss.rational:
         return ~pattern, pattern
-    vectors = loss_vectors(context.setting.loss, context.passed.logits, context.batch.labels, context.divisor)
+    vectors = loss_vectors(
+        context.question.loss, context.passed.logits, context.batch.labels, context.divisor
+    )
     following = backward(context.network, context.passed, vectors)[layer]
     zero = ~product(context.network.layers[layer].weight.T, following).nonzero()
     return ~pattern | zero, pattern | zero

@@ -57,7 +57,9 @@ class Problem:
 
 def problem(context: Context, plan: Plan, neurons: npt.NDArray[np.int64]) -> Problem:
     """The equations of ``plan`` for a rational loss; ``neurons`` in the order in which they are taken."""
-    vectors = loss_vectors(context.setting.loss, context.passed.logits, context.batch.labels, context.divisor)
+    vectors = loss_vectors(
+        context.question.loss, context.passed.logits, context.batch.labels, context.divisor
+    )
     deltas = backward(context.network, context.passed, vectors)
     delta, following = (deltas[k].fractions() for k in (plan.layer - 1, plan.layer))
     outgoing, coordinates = exact_outgoing(context, plan, following)

@@ -54,7 +54,7 @@ def rays(
 
     ``neurons``: those with a non-zero delta, in their order; ``found``: their equations mod p.
     """
-    if context.setting.loss.rational and found.variables <= VARIABLES:
+    if context.question.loss.rational and found.variables <= VARIABLES:
         searched = problem(context, plan, neurons)
         exact = subspaces(searched, budget, SUBSPACES)
         if exact is not None:

@@ -30,7 +30,7 @@ _MAX_ENTRIES = 300_000
 
 def decide(context: Context, budget: Budget) -> Part:
     """Count for several sets of samples; keep what adds a fact."""
-    if context.setting.loss.rational or not _within_reach(context):
+    if context.question.loss.rational or not _within_reach(context):
         return Part(note="")
     parts: list[Part] = []
     for samples in _sets(context):
@@ -63,7 +63,7 @@ def _count(context: Context, samples: tuple[int, ...], common: bool) -> Part | N
     if not total:
         return None
     network, passed = context.network, context.passed
-    symbols = symbolic_loss_vectors(context.setting.loss, passed.logits, context.batch.labels)
+    symbols = symbolic_loss_vectors(context.question.loss, passed.logits, context.batch.labels)
     bound = most_equations(network, passed, list(symbols.values()), bases)
     if total <= bound:
         return None
@@ -84,8 +84,8 @@ def _count(context: Context, samples: tuple[int, ...], common: bool) -> Part | N
 def _bases(context: Context, samples: tuple[int, ...], common: bool) -> Bases:
     network, passed, batch = context.network, context.passed, context.batch
     if common:
-        return common_motions(network, passed, batch, context.setting.domain, samples)
-    return own_motions(network, passed, batch, context.setting.loss, context.setting.domain, samples)
+        return common_motions(network, passed, batch, context.question.domain, samples)
+    return own_motions(network, passed, batch, context.question.loss, context.question.domain, samples)
 
 
 def _moving(context: Context, bases: Bases, bound: int) -> frozenset[int]:

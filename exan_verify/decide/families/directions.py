@@ -86,7 +86,7 @@ def candidates(context: Context, space: Directions, group: Sequence[int], count:
 def _logits(context: Context, group: Sequence[int]) -> RationalMatrix:
     """What must vanish at v for the loss vectors to stay (rows of length d)."""
     top = np.array(
-        logit_rows(context.setting.loss, fractions(context.network.layers[-1].weight)), dtype=object
+        logit_rows(context.question.loss, fractions(context.network.layers[-1].weight)), dtype=object
     ).reshape(-1, context.network.widths[-2])
     return _pulled_back(context, group[0], RationalMatrix.of(top), context.network.depth - 1)
 
@@ -99,7 +99,7 @@ def _at_limits(context: Context, group: Sequence[int]) -> list[RationalMatrix]:
         if tied.size:
             rows = RationalMatrix.of(context.network.layers[i].weight[tied])
             found.append(_pulled_back(context, group[0], rows, i))
-    if context.setting.loss is Loss.HINGE:
+    if context.question.loss is Loss.HINGE:
         found += _tied_margins(context, group)
     return found
 
@@ -129,9 +129,9 @@ def _pulled_back(context: Context, sample: int, rows: RationalMatrix, layer: int
 
 def _off_faces(context: Context, group: Sequence[int]) -> tuple[int, ...]:
     d = context.network.widths[0]
-    if context.setting.domain is None:
+    if context.question.domain is None:
         return tuple(range(d))
-    lo, hi = context.setting.domain.bounds(d)
+    lo, hi = context.question.domain.bounds(d)
     x = context.batch.inputs[list(group)]
     inside = np.flatnonzero(np.all((x > lo) & (x < hi), axis=0))
     return tuple(int(k) for k in inside)

@@ -56,7 +56,7 @@ def within_reach(context: Context) -> bool:
     """Whether the exact linear algebra of S4 is affordable here."""
     unknowns = context.samples * context.network.widths[0]
     rows = sum(min(a, context.samples) * b for a, b in _layer_sizes(context))
-    symbols = 1 if context.setting.loss.rational else context.samples * context.network.classes
+    symbols = 1 if context.question.loss.rational else context.samples * context.network.classes
     return unknowns <= _MAX_UNKNOWNS and symbols * rows * unknowns <= _MAX_ENTRIES
 
 
@@ -100,7 +100,7 @@ def decide(context: Context, budget: Budget) -> Part:
 
 
 def _exactness(context: Context) -> str:
-    return "exact" if context.setting.loss.rational else "at least"
+    return "exact" if context.question.loss.rational else "at least"
 
 
 def _layer_sizes(context: Context) -> list[tuple[int, int]]:
@@ -119,14 +119,14 @@ def _equations(context: Context, maps: list[list[Array]]) -> Array:
                 blocks = [inputs[m] * delta[r, m] for m in range(samples)]
                 rows.extend(np.concatenate(blocks, axis=1))
     for m in range(samples):
-        rows.extend(_embedded(row, m, samples) for row in logit_rows(context.setting.loss, maps[m][-1]))
+        rows.extend(_embedded(row, m, samples) for row in logit_rows(context.question.loss, maps[m][-1]))
     kept = [row for row in rows if row.any()]
     return np.array(kept, dtype=object).reshape(len(kept), samples * d)
 
 
 def _symbols(context: Context) -> list[Array]:
     """The loss vectors (K, M): themselves when rational, else the coefficients of each symbol."""
-    loss, logits, labels = context.setting.loss, context.passed.logits, context.batch.labels
+    loss, logits, labels = context.question.loss, context.passed.logits, context.batch.labels
     if loss.rational:
         return [loss_vectors(loss, logits, labels, 1)]
     return list(symbolic_loss_vectors(loss, logits, labels).values())
@@ -158,7 +158,7 @@ def _blocked(context: Context, maps: list[list[Array]]) -> Array:
 def blocked_rows(context: Context, maps: list[Array], m: int) -> list[Array]:
     """The functionals (d,) of sample m's motion that must not grow."""
     rows = [maps[i][j] for i, zeros in enumerate(context.passed.zeros) for j in np.flatnonzero(zeros[:, m])]
-    if context.setting.loss is Loss.HINGE:
+    if context.question.loss is Loss.HINGE:
         label = int(context.batch.labels[m])
         tied = np.flatnonzero(margins(context.passed.logits[:, m], label) == 0)
         rows += [maps[-1][c] - maps[-1][label] for c in tied]
@@ -166,10 +166,10 @@ def blocked_rows(context: Context, maps: list[Array], m: int) -> list[Array]:
 
 
 def _faces(context: Context, m: int) -> list[Array]:
-    if context.setting.domain is None:
+    if context.question.domain is None:
         return []
     d = context.network.widths[0]
-    lo, hi = context.setting.domain.bounds(d)
+    lo, hi = context.question.domain.bounds(d)
     x, unit = context.batch.inputs[m], fractions(np.eye(d))
     return [-unit[k] for k in np.flatnonzero(x == lo)] + [unit[k] for k in np.flatnonzero(x == hi)]
 

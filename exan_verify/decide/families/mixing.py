@@ -29,7 +29,7 @@ from exan_verify.exact.softmax import loss_vectors, mse_targets
 
 def decide(context: Context, budget: Budget) -> Part:
     """Second batches of every shared region, for mse with real labels."""
-    if context.setting.loss is not Loss.MSE or context.setting.labels is not Labels.REAL:
+    if context.question.loss is not Loss.MSE or context.question.labels is not Labels.REAL:
         return Part(note="")
     found: list[Accepted] = []
     dimension = 0

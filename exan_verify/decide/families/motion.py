@@ -63,7 +63,7 @@ def conditions(context: Context, samples: Sequence[int], steps: Array) -> list[B
         sign = np.where(active, 1, -1)
         blocks.append(Block(values=here.fractions() * sign, slopes=moving.fractions() * sign, strict=active))
         moving, here = moving.masked(active), here.masked(active)
-    if context.setting.loss is Loss.HINGE:
+    if context.question.loss is Loss.HINGE:
         slopes = product(context.network.layers[-1].weight, moving).fractions()
         blocks.append(_margins(context, chosen, slopes))
     return blocks + _box(context, chosen, steps)
@@ -133,9 +133,9 @@ def _margins(context: Context, samples: list[int], slopes: Array) -> Block:
 
 
 def _box(context: Context, samples: list[int], steps: Array) -> list[Block]:
-    if context.setting.domain is None:
+    if context.question.domain is None:
         return []
-    lo, hi = context.setting.domain.bounds(context.batch.inputs.shape[1])
+    lo, hi = context.question.domain.bounds(context.batch.inputs.shape[1])
     x, rates = fractions(context.batch.inputs[samples]).T, steps.T
     closed = np.zeros(x.shape, dtype=bool)
     return [

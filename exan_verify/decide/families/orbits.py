@@ -42,7 +42,7 @@ _SCALES = [
 
 def decide(context: Context, budget: Budget) -> Part:
     """Second batches on the orbits of every shared region, for one_hot and known labels."""
-    if context.setting.loss is not Loss.MSE or context.setting.labels is Labels.REAL:
+    if context.question.loss is not Loss.MSE or context.question.labels is Labels.REAL:
         return Part(note="")
     found: list[Accepted] = []
     dimension, notes = 0, []
@@ -176,8 +176,8 @@ def _limits(context: Context, group: Sequence[int]) -> Array:
         z = affine(layer, here)
         columns.append(z.fractions() * np.where(pattern[:, chosen], 1, -1))
         here = z.masked(pattern[:, chosen])
-    if context.setting.domain is not None:
-        lo, hi = context.setting.domain.bounds(context.batch.inputs.shape[1])
+    if context.question.domain is not None:
+        lo, hi = context.question.domain.bounds(context.batch.inputs.shape[1])
         x = fractions(context.batch.inputs[chosen])
         columns += [(x - fractions(lo)).T, (fractions(hi) - x).T]
     if not columns:

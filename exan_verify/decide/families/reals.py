@@ -56,7 +56,7 @@ def reach_of_shear(
 
 def enclosed_coefficients(context: Context, group: Sequence[int]) -> list[Interval] | None:
     """Rational enclosures of one real null vector of the group's loss vectors, or None."""
-    loss, chosen = context.setting.loss, list(group)
+    loss, chosen = context.question.loss, list(group)
     rows = context.network.classes - (loss is Loss.CROSS_ENTROPY)
     with flint.ctx.workprec(_PRECISION):
         balls = loss_vectors_ball(

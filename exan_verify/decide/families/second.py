@@ -45,10 +45,12 @@ def accept(
     if not moved:
         return None
     first = context.batch.select(moved)
-    second = Batch.of(inputs, labels, network=setting.network, loss=setting.loss, labels=setting.labels)
-    if setting.domain is not None and not setting.domain.contains(second):
+    second = Batch.of(
+        inputs, labels, network=setting.network, loss=setting.question.loss, labels=setting.question.labels
+    )
+    if setting.question.domain is not None and not setting.question.domain.contains(second):
         return None
-    if setting.labels is Labels.KNOWN and Counter(map(str, first.y)) != Counter(map(str, second.y)):
+    if setting.question.labels is Labels.KNOWN and Counter(map(str, first.y)) != Counter(map(str, second.y)):
         return None
     if Counter(_pairs(first)) == Counter(_pairs(second)) or not _same_gradient(context, first, second):
         return None
@@ -139,7 +141,7 @@ def replaced(batch: Batch, moved: Sequence[int], inputs: Array, labels: Array) -
 
 
 def _same_gradient(context: Context, first: Batch, second: Batch) -> bool:
-    loss: Loss = context.setting.loss
+    loss: Loss = context.question.loss
     both = Batch(
         inputs=np.concatenate([fractions(first.inputs), fractions(second.inputs)]),
         labels=np.concatenate([first.labels, second.labels]),

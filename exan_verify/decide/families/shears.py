@@ -52,13 +52,13 @@ class _Dependent:
 def decide(context: Context, budget: Budget) -> Part:
     """Shears of every shared region."""
     parts: list[Part] = []
-    if context.setting.loss.rational and within_reach(context):
+    if context.question.loss.rational and within_reach(context):
         return Part(note="")  # the first-order family S4 contains the shears where it is affordable
     for group in shared_regions(context):
         budget.spend(len(group) * context.network.widths[0] * context.network.classes**2)
         if budget.exhausted:
             break
-        dependent = _exact(context, group) if context.setting.loss.rational else _counted(context, group)
+        dependent = _exact(context, group) if context.question.loss.rational else _counted(context, group)
         if dependent is not None:
             parts.append(_shears(context, dependent))
     found = joined(parts)
@@ -75,7 +75,7 @@ def _shears(context: Context, group: _Dependent) -> Part:
         return Part(note="")
     free = not_staying(context.batch, group.moving)
     dimension = (len(group.samples) - group.bound) * space.dimension
-    why = "" if context.setting.loss.rational else ": more samples than their loss vectors have dimensions"
+    why = "" if context.question.loss.rational else ": more samples than their loss vectors have dimensions"
     reason = (
         f"shears of {names(group.samples)} (dimension {dimension} at least) move {names(sorted(free))} and "
         f"keep the gradient (S2){why}"
@@ -98,7 +98,7 @@ def _shears(context: Context, group: _Dependent) -> Part:
 def _exact(context: Context, group: tuple[int, ...]) -> _Dependent | None:
     """Rational loss vectors: their exact null space; a combination in which no sample stays that can move."""
     logits, labels = context.passed.logits[:, list(group)], context.batch.labels[list(group)]
-    alphas = nullspace(loss_vectors(context.setting.loss, logits, labels, 1))
+    alphas = nullspace(loss_vectors(context.question.loss, logits, labels, 1))
     if not alphas.shape[1]:
         return None
     rng = Random(f"shears/{context.setting.seed}")
@@ -114,7 +114,7 @@ def _exact(context: Context, group: tuple[int, ...]) -> _Dependent | None:
 
 def _counted(context: Context, group: tuple[int, ...]) -> _Dependent | None:
     """The counting argument: |S| above the dimension of the loss vectors; ranks mod p say who moves."""
-    loss, chosen = context.setting.loss, list(group)
+    loss, chosen = context.question.loss, list(group)
     dimension = context.network.classes - (loss is Loss.CROSS_ENTROPY)
     distinct = distinct_loss_vectors(loss, context.passed.logits[:, chosen], context.batch.labels[chosen])
     bound = min(dimension, distinct)
@@ -138,7 +138,7 @@ def _reach(context: Context, group: _Dependent, v: Array, free: frozenset[int]) 
 
 def _end(context: Context, group: _Dependent, v: Array) -> Batch | None:
     """The batch at the end of the segment, when the coefficients are rational."""
-    if group.alpha is None or not context.setting.loss.rational:
+    if group.alpha is None or not context.question.loss.rational:
         return None
     chosen = list(group.samples)
     steps = np.array([v * low for low, _ in group.alpha], dtype=object)
@@ -156,7 +156,7 @@ def _point(context: Context) -> tuple[int, Residues]:
         point = residue_point(f"shears/{context.setting.seed}/{attempt}")
         try:
             return point, loss_vectors_mod(
-                context.setting.loss, context.passed.logits, context.batch.labels, 1, point
+                context.question.loss, context.passed.logits, context.batch.labels, 1, point
             )
         except VanishingDenominatorError:
             attempt += 1

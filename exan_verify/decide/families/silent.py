@@ -66,8 +66,8 @@ def _idle_samples(context: Context) -> Iterator[_Idle]:
         for index in np.flatnonzero(~pattern.any(axis=0)):
             dead.setdefault(int(index), k)
     quiet: list[int] = []
-    if context.setting.loss.rational:
-        vectors = loss_vectors(context.setting.loss, context.passed.logits, context.batch.labels, 1)
+    if context.question.loss.rational:
+        vectors = loss_vectors(context.question.loss, context.passed.logits, context.batch.labels, 1)
         quiet = [int(m) for m in np.flatnonzero(~(vectors != 0).any(axis=0))]
     idle: list[int] = sorted({*dead, *quiet})
     for m in idle:
@@ -75,7 +75,7 @@ def _idle_samples(context: Context) -> Iterator[_Idle]:
 
 
 def _moves(context: Context, item: _Idle, budget: Budget) -> list[Accepted]:
-    if item.layer is None and context.setting.labels is Labels.REAL:
+    if item.layer is None and context.question.labels is Labels.REAL:
         return _anywhere(context, item.sample)
     if within_reach(context):
         # the own region belongs to the first-order family S4, which decides it by an exact cone
@@ -105,7 +105,7 @@ def _elsewhere(context: Context, item: _Idle, budget: Budget) -> Iterator[Accept
     if item.layer == 1:
         return
     hidden = context.network.depth - 1 if item.layer is None else item.layer - 1
-    for region in regions(context.network, context.setting.domain, hidden, budget):
+    for region in regions(context.network, context.question.domain, hidden, budget):
         for label, whole in _stay(context, item, region):
             point = whole.point_apart_from(context.batch.x[m], Random(context.setting.seed))
             same = _same_label(context, m, label)
@@ -126,7 +126,7 @@ def _stay(context: Context, item: _Idle, region: Region) -> Iterator[tuple[Array
         return
     weight, offset = region.next_layer(context.network.layers[-1])
     for label in _admitted(context, own):
-        if context.setting.loss is Loss.MSE:
+        if context.question.loss is Loss.MSE:
             targets = fractions(np.asarray(label)) - offset
             yield label, region.cut(equalities=list(weight), targets=list(targets))
         else:
@@ -143,10 +143,10 @@ def _stay(context: Context, item: _Idle, region: Region) -> Iterator[tuple[Array
 
 
 def _admitted(context: Context, own: Array | int) -> Sequence[Array | int]:
-    if context.setting.labels is not Labels.ONE_HOT:
+    if context.question.labels is not Labels.ONE_HOT:
         return [own]
     classes = context.network.classes
-    if context.setting.loss is Loss.HINGE:
+    if context.question.loss is Loss.HINGE:
         return [own, *(c for c in range(classes) if c != int(own))]
     if classes == 1:
         return [np.array([Fraction(0)]), np.array([Fraction(1)])]
@@ -157,8 +157,8 @@ def _anywhere(context: Context, m: int) -> list[Accepted]:
     """Real labels: wherever a silent sample goes, its target can follow the logits."""
     x = fractions(context.batch.inputs[m])
     lo, hi = (None, None)
-    if context.setting.domain is not None:
-        lo, hi = context.setting.domain.bounds(len(x))
+    if context.question.domain is not None:
+        lo, hi = context.question.domain.bounds(len(x))
     for k in range(len(x)):
         goals = [x[k] + 1] if lo is None or hi is None else [to_fraction(lo[k]), to_fraction(hi[k])]
         for goal in goals:
@@ -177,7 +177,7 @@ def _anywhere(context: Context, m: int) -> list[Accepted]:
 def _placed(context: Context, m: int, point: Sequence[Fraction], label: Array | int) -> Accepted | None:
     """The batch with sample m, and its copies, at another point with another label."""
     moved = _copies(context, m)
-    if context.setting.labels is Labels.KNOWN or _same_label(context, m, label):
+    if context.question.labels is Labels.KNOWN or _same_label(context, m, label):
         label = context.batch.labels[m]
     step = np.array(point, dtype=object) - fractions(context.batch.inputs[m])
     inputs = np.array([point] * len(moved), dtype=object)

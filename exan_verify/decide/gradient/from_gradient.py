@@ -55,8 +55,8 @@ def search(setting: Setting, gradient: Gradient, batch_size: int | None, limits:
     task = Task(
         network=setting.network,
         gradient=layers,
-        loss=setting.loss,
-        reduction=setting.reduction,
+        loss=setting.question.loss,
+        reduction=setting.question.reduction,
         samples=samples,
     )
     return _by_layers(setting, gradient, task, given=batch_size is not None, limits=limits)
@@ -107,20 +107,20 @@ def _accepted(setting: Setting, gradient: Gradient, found: Found) -> Batch:
             found.batch.inputs,
             found.batch.labels,
             network=setting.network,
-            loss=setting.loss,
-            labels=setting.labels,
+            loss=setting.question.loss,
+            labels=setting.question.labels,
         )
     except LabelError as error:
         raise ImpossibleError(
             f"layer {layer} forces labels outside the label set: {error}", found.forced
         ) from None
-    again = exact_gradient(setting.network, batch, setting.loss, setting.reduction)
+    again = exact_gradient(setting.network, batch, setting.question.loss, setting.question.reduction)
     wrong = [name for name, array in again.tensors.items() if np.any(array != gradient.tensors[name])]
     if wrong:
         raise ImpossibleError(
             f"layer {layer} forces a batch with another gradient in {wrong[0]!r}", found.forced
         )
-    if setting.domain is not None and not setting.domain.contains(batch):
+    if setting.question.domain is not None and not setting.question.domain.contains(batch):
         raise ImpossibleError(f"layer {layer} forces a batch outside the domain", found.forced)
     return batch
 

@@ -129,7 +129,7 @@ def _parametrisation(context: Context, layer: int) -> tuple[Parametrisation, int
 
 def _sums_to_zero(context: Context, layer: int) -> bool:
     """Whether u is a loss vector whose entries sum to zero."""
-    return layer == context.network.depth - 1 and context.setting.loss.zero_sum
+    return layer == context.network.depth - 1 and context.question.loss.zero_sum
 
 
 def _row_rank(context: Context, layer: int, unknowns: int) -> int | None:

@@ -27,12 +27,12 @@ def decide(context: Context, budget: Budget) -> Finding:
     rest = rest_of(context)
     if rest is None:
         return _passed("nothing is left that can be told apart from settled samples", start)
-    if context.setting.labels is Labels.REAL:
+    if context.question.labels is Labels.REAL:
         return _passed("real labels leave the output layer's system open", start)
     obstacle = rest.obstacle()
     found = _solve(rest, budget) if obstacle is None else Settled(note=obstacle)
     second = found.second
-    if second is None and found.argument is None and context.setting.loss is Loss.MSE:
+    if second is None and found.argument is None and context.question.loss is Loss.MSE:
         second = second_in_region(context, budget)
     if second is not None:
         return _ambiguous(context, second, start)
@@ -54,7 +54,7 @@ def decide(context: Context, budget: Budget) -> Finding:
 
 
 def _solve(rest: Rest, budget: Budget) -> Settled:
-    loss = rest.context.setting.loss
+    loss = rest.context.question.loss
     if loss is Loss.MSE:
         return mse.solve_rest(rest, budget)
     if loss is Loss.HINGE:

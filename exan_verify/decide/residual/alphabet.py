@@ -16,23 +16,23 @@ from exan_verify.decide.residual.unsettled import Rest
 def alphabet(rest: Rest) -> Array:
     """The labels that a sample may carry: targets (n, K), or classes (n,)."""
     setting, labels = rest.context.setting, rest.batch.labels
-    if setting.labels is Labels.KNOWN:
+    if setting.question.labels is Labels.KNOWN:
         first: dict[tuple[object, ...], int] = {}
         for k, row in enumerate(labels):
             first.setdefault(tuple(np.atleast_1d(row)), k)
         chosen: Array = labels[list(first.values())]
         return chosen
     classes = rest.context.network.classes
-    if setting.loss is Loss.BCE:
+    if setting.question.loss is Loss.BCE:
         return np.array(list(product((0.0, 1.0), repeat=classes)))
-    if setting.loss is Loss.MSE:
+    if setting.question.loss is Loss.MSE:
         return np.eye(classes) if classes > 1 else np.array([[0.0], [1.0]])
     return np.arange(classes)
 
 
 def multiset_count(rest: Rest) -> int:
     """How many multisets of labels are admitted."""
-    if rest.context.setting.labels is Labels.KNOWN:
+    if rest.context.question.labels is Labels.KNOWN:
         return 1
     return comb(len(alphabet(rest)) + rest.size - 1, rest.size)
 
@@ -40,7 +40,7 @@ def multiset_count(rest: Rest) -> int:
 def multisets(rest: Rest) -> Iterator[Array]:
     """One arrangement (r, ...) per admitted multiset; the rest's own comes as the rest has it."""
     own = rest.batch.labels
-    if rest.context.setting.labels is Labels.KNOWN:
+    if rest.context.question.labels is Labels.KNOWN:
         yield own
         return
     letters = alphabet(rest)

@@ -36,7 +36,7 @@ class Head:
     def own(self) -> list[Balls]:
         """``own[m][c]``: entry c of g^m (reduction sum)."""
         rest = self.rest
-        matrix = loss_vectors_ball(rest.context.setting.loss, rest.logits.T, rest.batch.labels, 1, PRECISION)
+        matrix = loss_vectors_ball(rest.context.question.loss, rest.logits.T, rest.batch.labels, 1, PRECISION)
         return [[matrix[c, m] for c in range(self.classes)] for m in range(rest.size)]
 
     @property
@@ -62,7 +62,7 @@ class Head:
 
     def vectors(self, a: Balls, target: list[int]) -> tuple[Balls, list[Balls]]:
         """g' and its derivatives ``[c][k]`` over a box of rows."""
-        if self.rest.context.setting.loss is Loss.BCE:
+        if self.rest.context.question.loss is Loss.BCE:
             values = [1 / (1 + (-self._logit(c, a)).exp()) for c in range(self.classes)]
             weights = [p * (1 - p) for p in values]
             slopes = [[w * s for s in row] for w, row in zip(weights, self._slopes, strict=True)]

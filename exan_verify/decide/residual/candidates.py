@@ -49,11 +49,14 @@ def mixed_inputs(rest: Rest, matrix: Array, labels: Array) -> Batch | None:
 def accepted(rest: Rest, inputs: Array, labels: Array) -> Batch | None:
     """The batch when it is admitted and its exact gradient is the rest's, else None."""
     setting = rest.context.setting
-    batch = Batch.of(inputs, labels, network=setting.network, loss=setting.loss, labels=setting.labels)
-    if setting.domain is not None and not setting.domain.contains(batch):
+    batch = Batch.of(
+        inputs, labels, network=setting.network, loss=setting.question.loss, labels=setting.question.labels
+    )
+    if setting.question.domain is not None and not setting.question.domain.contains(batch):
         return None
     ours, theirs = (
-        exact_gradient(setting.network, b, setting.loss, setting.reduction) for b in (rest.batch, batch)
+        exact_gradient(setting.network, b, setting.question.loss, setting.question.reduction)
+        for b in (rest.batch, batch)
     )
     return batch if ours == theirs else None
 
@@ -62,7 +65,7 @@ def _descend(rest: Rest, matrix: Array, labels: Array) -> Fate:
     network, depth = rest.context.network, rest.context.network.depth
     hidden = multiply(matrix, rest.features(depth - 1).T.fractions()).T
     logits = affine(network.layers[-1], RationalMatrix.of(hidden)).fractions()
-    delta = RationalMatrix.of(loss_vectors(rest.context.setting.loss, logits, labels, rest.context.divisor))
+    delta = RationalMatrix.of(loss_vectors(rest.context.question.loss, logits, labels, rest.context.divisor))
     ours = _deltas(rest)
     for k in range(depth - 1, 0, -1):
         if np.any(hidden < 0):
@@ -83,7 +86,7 @@ def _descend(rest: Rest, matrix: Array, labels: Array) -> Fate:
 def _deltas(rest: Rest) -> tuple[RationalMatrix, ...]:
     passed = rest.context.passed
     vectors = loss_vectors(
-        rest.context.setting.loss, passed.logits, rest.context.batch.labels, rest.context.divisor
+        rest.context.question.loss, passed.logits, rest.context.batch.labels, rest.context.divisor
     )
     members = list(rest.members)
     whole = backward(rest.context.network, passed, vectors)

@@ -60,7 +60,7 @@ def selections(own: Array, vectors: list[Vector], rest: Rest) -> Iterator[Array]
     """G' (K, r) in integers, one per set of distinct vectors with the right sum (and the known labels)."""
     total = own.sum(axis=1)
     labels = Counter(int(v) for v in rest.batch.labels)
-    known = rest.context.setting.labels is Labels.KNOWN
+    known = rest.context.question.labels is Labels.KNOWN
     for chosen in combinations(vectors, rest.size):
         matrix = np.array(chosen, dtype=object).T
         if rest.affine and np.any(matrix.sum(axis=1) != total):

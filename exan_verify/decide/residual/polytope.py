@@ -34,7 +34,7 @@ def constraints(rest: Rest) -> Array | None:
 
     With hidden layers, the activations of the last one are >= 0; without, a box bounds the inputs.
     """
-    depth, domain = rest.context.network.depth, rest.context.setting.domain
+    depth, domain = rest.context.network.depth, rest.context.question.domain
     values = rest.features(depth - 1).fractions()
     if depth > 1:
         return _relative(values)

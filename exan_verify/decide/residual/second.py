@@ -52,7 +52,9 @@ def completed(context: Context, second: Second) -> Batch:
     inputs, labels = _exact(context.batch.inputs), _exact(context.batch.labels)
     inputs[members] = _exact(second.batch.inputs)
     labels[members] = _exact(second.batch.labels)
-    return Batch.of(inputs, labels, network=setting.network, loss=setting.loss, labels=setting.labels)
+    return Batch.of(
+        inputs, labels, network=setting.network, loss=setting.question.loss, labels=setting.question.labels
+    )
 
 
 def _move(own: Array, new: Array, m: int, mix: SparseVector, steps: SparseVector) -> Move:

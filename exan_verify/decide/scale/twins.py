@@ -38,7 +38,7 @@ class TwinSearch:
 
 def twins_of(context: Context, m: int) -> TwinSearch:
     """All twins of sample m, as far as they can be decided."""
-    loss = context.setting.loss
+    loss = context.question.loss
     if not any(context.batch.inputs[m]) or loss is Loss.HINGE:
         # a zero input gives zero logits at every scale; hinge fixes the scale
         return TwinSearch(found=None, excluded=loss is Loss.HINGE)
@@ -82,7 +82,7 @@ def _q(value: Fraction) -> object:
 def _mse(context: Context, m: int) -> TwinSearch:
     logits = [to_fraction(v) for v in context.passed.logits[:, m]]
     label = [to_fraction(v) for v in context.batch.labels[m]]
-    if context.setting.labels is Labels.REAL:
+    if context.question.labels is Labels.REAL:
         return _real(context, m, logits, label)
     candidates: list[tuple[tuple[Fraction, Fraction], tuple[Fraction, ...] | None]] = []
     for other in _admitted(context):
@@ -106,7 +106,7 @@ def _real(context: Context, m: int, logits: list[Fraction], label: list[Fraction
 
 
 def _admitted(context: Context) -> list[tuple[Fraction, ...]]:
-    if context.setting.labels is Labels.KNOWN:
+    if context.question.labels is Labels.KNOWN:
         return sorted({tuple(to_fraction(v) for v in row) for row in context.batch.labels})
     classes = context.network.classes
     rows = np.eye(classes) if classes > 1 else np.array([[0.0], [1.0]])
@@ -120,7 +120,7 @@ def _located(
     label = tuple(to_fraction(v) for v in np.atleast_1d(context.batch.labels[m]))
     for (low, high), other in candidates:
         changed = other is not None and other != label
-        if _inside(context, m, low, high) and not (changed and context.setting.labels is Labels.KNOWN):
+        if _inside(context, m, low, high) and not (changed and context.question.labels is Labels.KNOWN):
             target = tuple(map(str, other)) if other is not None and changed else None
             return TwinSearch(
                 found=Twin(sample=m, low=str(low), high=str(high), target=target), excluded=False
@@ -130,7 +130,7 @@ def _located(
 
 def _inside(context: Context, m: int, low: Fraction, high: Fraction) -> bool:
     """Whether c x_m is in the domain for every c in [low, high]: a box is convex, so two ends are enough."""
-    domain = context.setting.domain
+    domain = context.question.domain
     if domain is None:
         return True
     lo, hi = domain.bounds(context.batch.inputs.shape[1])
@@ -145,7 +145,7 @@ def _inside(context: Context, m: int, low: Fraction, high: Fraction) -> bool:
 def _common_margin(context: Context, m: int) -> Fraction | None:
     """The margin when all agree; None when they differ or one is not positive: then only c = 1 fits."""
     found = margins(
-        context.setting.loss, [to_fraction(v) for v in context.passed.logits[:, m]], context.batch.labels[m]
+        context.question.loss, [to_fraction(v) for v in context.passed.logits[:, m]], context.batch.labels[m]
     )
     if not found or len(set(found)) > 1:
         return None

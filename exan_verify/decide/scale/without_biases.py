@@ -110,7 +110,7 @@ def _at_layer(
 def _injective(context: Context, layer: int, m: int) -> bool:
     """Whether sample m's backward map to ``delta_layer`` is injective on the span of loss vectors."""
     back: Residues = backward_map(context.network, context.passed, layer, m)
-    if context.setting.loss.zero_sum:
+    if context.question.loss.zero_sum:
         # loss vectors sum to zero: only differences of columns count
         back = add_mod(back[:, :-1], negate_mod(back[:, -1:]))
     width: int = back.shape[1]

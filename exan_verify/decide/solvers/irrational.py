@@ -44,12 +44,12 @@ def _enclosed(context: Context, record: Mapping[str, Any]) -> tuple[Facts, Evide
         _table([[Fraction(v) for v in row] for row in record["x"]]),
         labels,
         network=context.network,
-        loss=context.setting.loss,
-        labels=context.setting.labels,
+        loss=context.question.loss,
+        labels=context.question.labels,
     )
     enclosure = Enclosure(
         network=context.network,
-        loss=context.setting.loss,
+        loss=context.question.loss,
         given=context.batch,
         centre=centre,
         radius=radius,
@@ -68,7 +68,7 @@ def _enclosed(context: Context, record: Mapping[str, Any]) -> tuple[Facts, Evide
 
 
 def _algebraic(context: Context, record: Mapping[str, Any]) -> tuple[Facts, Evidence] | None:
-    if record.get("kind") != "algebraic" or not context.setting.loss.rational:
+    if record.get("kind") != "algebraic" or not context.question.loss.rational:
         return None
     field, values = _joined(record["roots"])
     if not field.valid():
@@ -81,7 +81,7 @@ def _algebraic(context: Context, record: Mapping[str, Any]) -> tuple[Facts, Evid
     if not lacking:
         return None
     written = labels
-    if context.setting.loss is Loss.HINGE:
+    if context.question.loss is Loss.HINGE:
         written = [[field.constant(Fraction(next(c for c, v in enumerate(row) if v)))] for row in labels]
     roots = [_root(record["roots"][name]) for name in _chosen(record["roots"])]
     evidence = AlgebraicBatch(
@@ -96,7 +96,7 @@ def _lacking(context: Context, field: Field, rows: list[Row], labels: list[Row])
     """The given samples that the other batch lacks; nobody when the gradients are not shown to agree."""
     own_rows = [[field.constant(v) for v in x] for x in context.batch.x]
     own_labels = [[field.constant(v) for v in y] for y in _vectors(context)]
-    loss, network = context.setting.loss, context.network
+    loss, network = context.question.loss, context.network
     there = gradient_entries(field, network, loss, rows, labels)
     here = gradient_entries(field, network, loss, own_rows, own_labels)
     if any(field.plus(a, b, Fraction(-1)) for a, b in zip(there, here, strict=True)):

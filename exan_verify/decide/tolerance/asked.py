@@ -51,7 +51,7 @@ def _unasked(setting: Setting, batch_size: int | None) -> str | None:
     """Why the solvers are not asked, or None."""
     if setting.engine not in ("auto", "smt"):
         return "lifting does, and the solvers for small networks (engine='lifting', 'smt' or 'auto')"
-    if not setting.loss.rational:
+    if not setting.question.loss.rational:
         return "solvers take mse and hinge only"
     if batch_size is None:
         return "solvers need batch_size="

@@ -71,7 +71,7 @@ def show(problem: Problem, centre: Centre) -> Shown:
 
 
 def _batch(problem: Problem, centre: Centre) -> Batch:
-    loss = problem.setting.loss
+    loss = problem.setting.question.loss
     labels = centre.targets.argmax(axis=1) if loss.class_labels else centre.targets
     return Batch.of(centre.inputs, labels, network=problem.network, loss=loss, labels=Labels.ONE_HOT)
 
@@ -103,7 +103,7 @@ def _limits(problem: Problem) -> BallMatrix:
     """Upper bounds (n_2, 1) of |delta'_2| in every near batch: |g'| entry by entry, then |W|^T downwards."""
     network, total = problem.network, flint.arb(problem.divisor)
     largest = 1 / total
-    if problem.setting.loss is Loss.MSE:
+    if problem.setting.question.loss is Loss.MSE:
         # sum g'.f' = tr(dW' W^T + db' b^T) bounds sum (|g'_k| - 1/N)^2
         last = network.layers[-1]
         assert last.bias is not None
@@ -185,8 +185,8 @@ def _told(
     scaled = vectors * flint.arb(problem.divisor)
     for m, target in enumerate(centre.targets):
         column = [[matrix[c, m] for c in range(len(target))] for matrix in (logits, scaled)]
-        values = _values(problem.setting.loss, *column)
-        single = problem.setting.loss is not Loss.BCE and len(target) > 1
+        values = _values(problem.setting.question.loss, *column)
+        single = problem.setting.question.loss is not Loss.BCE and len(target) > 1
         entries = [int(target.argmax())] if single else range(len(target))
         if not all(values[c] > 0 if target[c] else values[c] < 1 for c in entries):
             raise NotShownError(f"the label of sample {m} is not shown: the radius is too large to tell (T6)")
@@ -224,9 +224,9 @@ def _loss_vectors(problem: Problem, passed: Forward, moved: Floats) -> BallMatri
 def _realised(problem: Problem, batch: Batch) -> bool:
     """T7: whether the batch lies in the domain and its gradient is proved to be within the tolerance."""
     setting = problem.setting
-    if setting.domain is not None and not setting.domain.contains(batch):
+    if setting.question.domain is not None and not setting.question.domain.contains(batch):
         return False
-    own = gradient_ball(problem.network, batch, setting.loss, setting.reduction)
+    own = gradient_ball(problem.network, batch, setting.question.loss, setting.question.reduction)
     for name, balls in own.items():
         array = problem.gradient.tensors[name]
         array = array.reshape(-1, 1) if array.ndim == 1 else array

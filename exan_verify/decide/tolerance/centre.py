@@ -49,8 +49,8 @@ def find(problem: Problem) -> Centre:
     if not np.all(np.abs(scales) > 1e-12 * np.abs(extended).max()):
         raise NotShownError("the bias column does not fit the deltas found: another batch size fits")
     inputs = refined(problem, extended[:, :-1] / scales[:, None], outgoing)
-    if problem.setting.domain is not None:
-        low, high = problem.setting.domain.bounds(inputs.shape[1])
+    if problem.setting.question.domain is not None:
+        low, high = problem.setting.question.domain.bounds(inputs.shape[1])
         inputs = np.clip(inputs, _inside(low, 1), _inside(high, -1))
     following = np.stack([c.following * s for c, s in zip(chosen, scales, strict=True)], axis=1)
     vectors = basis_floats(problem) @ following if problem.network.depth == 2 else None
@@ -157,7 +157,7 @@ def _targets(problem: Problem, inputs: Floats, vectors: Floats | None) -> Array:
     if vectors is None:
         vectors = problem.floats(depth) @ np.linalg.pinv(with_ones(hidden))
     scaled = vectors * problem.divisor
-    loss = problem.setting.loss
+    loss = problem.setting.question.loss
     if loss is Loss.MSE:
         values: Floats = logits - scaled / 2
     elif loss is Loss.HINGE:

@@ -9,7 +9,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from exan_verify.core.certificate import Claim, Question, Tolerance, domain_record, issue
+from exan_verify.core.certificate import Claim, QuestionRecord, Tolerance, domain_record, issue
 from exan_verify.core.network import Gradient, to_fraction
 from exan_verify.core.question import Labels
 from exan_verify.core.verdict import Attempt, Budget, Engine, Outcome, SampleStatus, Trust, Verdict, Witness
@@ -106,7 +106,7 @@ def decide_here(
 
 
 def _check_scope(problem: Problem) -> None:
-    network, labels = problem.network, problem.setting.labels
+    network, labels = problem.network, problem.setting.question.labels
     if labels is not Labels.ONE_HOT:
         raise NotShownError(f"labels={labels.value!r} leave loss vectors without a bound (T4); use 'one_hot'")
     if not network.has_bias:
@@ -200,15 +200,15 @@ def stated_radius(proved: float, largest: float) -> float:
     return stated if stated >= proved else math.nextafter(proved, math.inf)
 
 
-def _question(problem: Problem) -> Question:
+def _question(problem: Problem) -> QuestionRecord:
     setting = problem.setting
-    return Question(
+    return QuestionRecord(
         entrance="gradient",
-        loss=setting.loss,
-        reduction=setting.reduction,
-        labels=setting.labels,
+        loss=setting.question.loss,
+        reduction=setting.question.reduction,
+        labels=setting.question.labels,
         batch_size=problem.samples,
-        domain=domain_record(setting.domain, problem.network.widths[0]),
+        domain=domain_record(setting.question.domain, problem.network.widths[0]),
         tolerance=str(problem.tolerance),
     )
 

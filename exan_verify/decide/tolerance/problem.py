@@ -37,13 +37,15 @@ class Problem:
     @property
     def divisor(self) -> int:
         """N, what the loss is divided by."""
-        return self.setting.loss.divisor(self.setting.reduction, self.samples, self.network.classes)
+        return self.setting.question.loss.divisor(
+            self.setting.question.reduction, self.samples, self.network.classes
+        )
 
     @property
     def parametrisation(self) -> Parametrisation:
         """The fewest unknowns for the next delta (3.1): the loss vector, or the next layer's columns."""
         if self.network.depth == 2:
-            zero_sum = self.setting.loss.zero_sum and self.network.classes > 1
+            zero_sum = self.setting.question.loss.zero_sum and self.network.classes > 1
             return "zero_sum" if zero_sum else "full"
         return "full" if self.network.widths[2] <= self.samples else "column_space"
 

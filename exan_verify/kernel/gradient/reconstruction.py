@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from exan_verify.core.certificate import Mixing, Question, rational
+from exan_verify.core.certificate import Mixing, QuestionRecord, rational
 from exan_verify.core.network import Array, Batch, Gradient, ReluNetwork, to_fraction
 from exan_verify.core.question import Loss
 from exan_verify.errors import CertificateRejected
@@ -25,7 +25,7 @@ LONGER = 16
 
 
 def rebuilt_batch(
-    mixing: Mixing, network: ReluNetwork, given: Gradient, question: Question
+    mixing: Mixing, network: ReluNetwork, given: Gradient, question: QuestionRecord
 ) -> tuple[Array, Array]:
     """Inputs (M, d) and targets (M, K) with exactly the gradient ``given``.
 
@@ -46,7 +46,7 @@ def rebuilt_batch(
     return inputs, targets
 
 
-def _labels(vectors: Array, logits: Array, question: Question) -> Array:
+def _labels(vectors: Array, logits: Array, question: QuestionRecord) -> Array:
     """Labels from the loss vectors (K, M); whether they are right shows when the gradient is compared."""
     if question.loss is Loss.HINGE:
         return np.array([min(range(len(column)), key=column.__getitem__) for column in vectors.T])

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from exan_verify.core.certificate import Forced, Question, RankBound, rational
+from exan_verify.core.certificate import Forced, QuestionRecord, RankBound, rational
 from exan_verify.core.network import Array, Batch, Gradient, ReluNetwork, to_fraction
 from exan_verify.core.question import Box, Loss
 from exan_verify.errors import LabelError
@@ -53,7 +53,7 @@ def check_rank_bound_of_batch(evidence: RankBound, subject: Subject, size: int) 
 
 
 def check_forced(
-    evidence: Forced, given: Gradient, network: ReluNetwork, question: Question, domain: Box | None
+    evidence: Forced, given: Gradient, network: ReluNetwork, question: QuestionRecord, domain: Box | None
 ) -> None:
     """Every batch is forced (C1), and following it through the layers ends in a contradiction."""
     require(network.has_bias and question.loss.rational, "forced batches need biases and a rational loss")
@@ -130,7 +130,7 @@ def _follow(
     layers: Sequence[Array],
     given: Gradient,
     network: ReluNetwork,
-    question: Question,
+    question: QuestionRecord,
     domain: Box | None,
 ) -> None:
     """From the forced directions down to X, up to the labels, and to the gradient (3.4)."""
@@ -166,7 +166,7 @@ def _compare_gradient(
     layers: Sequence[Array],
     given: Gradient,
     network: ReluNetwork,
-    question: Question,
+    question: QuestionRecord,
     domain: Box | None,
 ) -> None:
     samples = question.batch_size
@@ -191,7 +191,7 @@ def _compare_gradient(
         raise _Contradiction
 
 
-def _labels(vectors: Array, logits: Array, network: ReluNetwork, question: Question) -> Array:
+def _labels(vectors: Array, logits: Array, network: ReluNetwork, question: QuestionRecord) -> Array:
     """The labels that the loss vectors (M, K) force."""
     if question.loss is Loss.HINGE:
         negative = [[k for k, value in enumerate(row) if value < 0] for row in vectors]

@@ -16,7 +16,7 @@ from typing import Any
 import flint
 import numpy as np
 
-from exan_verify.core.certificate import Claim, Question, Tolerance, rational
+from exan_verify.core.certificate import Claim, QuestionRecord, Tolerance, rational
 from exan_verify.core.network import Array, Batch, Gradient, ReluNetwork
 from exan_verify.core.question import Box, Labels, Loss
 from exan_verify.core.verdict import Outcome, SampleStatus
@@ -47,7 +47,7 @@ class Near:
     """
 
     network: ReluNetwork
-    question: Question
+    question: QuestionRecord
     layers: tuple[Layer, ...]
     tolerance: Fraction
     centre: Batch
@@ -120,7 +120,7 @@ def claim(
     )
 
 
-def _near(evidence: Tolerance, question: Question, network: ReluNetwork, given: Gradient) -> Near:
+def _near(evidence: Tolerance, question: QuestionRecord, network: ReluNetwork, given: Gradient) -> Near:
     tolerance = rational(question.tolerance or "0")
     require(tolerance > 0, "a tolerance is positive")
     require(question.labels is Labels.ONE_HOT, "a radius is shown for one_hot labels only")

@@ -7,7 +7,7 @@ from fractions import Fraction
 import flint
 import numpy as np
 
-from exan_verify.core.certificate import Question
+from exan_verify.core.certificate import QuestionRecord
 from exan_verify.core.network import Batch, Gradient, ReluNetwork
 from exan_verify.exact.backprop import forward
 from exan_verify.exact.balls import PRECISION, BallMatrix, ball_matrix, inner_interval
@@ -17,7 +17,7 @@ from exan_verify.kernel.given import require
 
 
 def check_near(
-    network: ReluNetwork, batch: Batch, question: Question, given: Gradient, tolerance: Fraction
+    network: ReluNetwork, batch: Batch, question: QuestionRecord, given: Gradient, tolerance: Fraction
 ) -> None:
     """Reject unless every entry of the batch's gradient is proved to be within ``tolerance`` of ``given``."""
     passed = forward(network, batch)

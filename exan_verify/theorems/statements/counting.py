@@ -11,7 +11,7 @@ from random import Random
 import numpy as np
 
 from exan_verify.core.network import Array, Batch, ReluNetwork
-from exan_verify.core.question import Labels, Loss, Reduction
+from exan_verify.core.question import Labels, Loss, Question, Reduction
 from exan_verify.core.verdict import Outcome
 from exan_verify.decide.context import Context, Setting
 from exan_verify.decide.lifting.system import equations, plan
@@ -228,10 +228,7 @@ def softmax_rank_reached(masked: Masked) -> bool:
     """rank R mod p = U - M for the network's own softmax loss vectors."""
     setting = Setting(
         network=masked.network,
-        loss=Loss.CROSS_ENTROPY,
-        reduction=Reduction.SUM,
-        labels=Labels.ONE_HOT,
-        domain=None,
+        question=Question(loss=Loss.CROSS_ENTROPY, reduction=Reduction.SUM, labels=Labels.ONE_HOT),
     )
     context = Context(setting=setting, batch=masked.batch)
     asked = plan(context, 1, tuple(range(masked.batch.size)))
