@@ -6,6 +6,8 @@
 ; Which batches of 1 samples have the given gradient?
 ; Network 1-2-1, loss mse, reduction mean, labels one_hot.
 ; on_s<m>_l<i>_n<j>: neuron j of hidden layer i is active for sample m; x_s<m>_<i>: its input i.
+; sat: there is another batch with this gradient; its inputs are a model's x.
+; unsat: there is no such batch beside the known one.
 (declare-fun x_s0_0 () Real)
 (declare-fun h_s0_l1_n0 () Real)
 (declare-fun h_s0_l1_n1 () Real)
