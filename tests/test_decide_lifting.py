@@ -3,11 +3,11 @@ from functools import partial
 import numpy as np
 import pytest
 
+from exan_verify.api.check import check
 from exan_verify.core.network import Batch, ReluNetwork
 from exan_verify.core.question import Labels, Loss
 from exan_verify.core.verdict import Engine, Outcome, SampleStatus, Trust
 from exan_verify.decide import pipeline
-from exan_verify.kernel import check
 from tests.cases import default_network, random_batch, three_share_layer_one, two_one_five_one
 
 certify = partial(pipeline.certify, engine="lifting")

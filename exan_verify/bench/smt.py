@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
+from exan_verify.api.certify import certify
 from exan_verify.bench.rows import Progress, require_known
 from exan_verify.core.question import Loss
 from exan_verify.core.verdict import Outcome
-from exan_verify.decide.pipeline import certify
 from exan_verify.instances import PER_CELL, Instance, iterate_suite
 from exan_verify.smt.confirm import accept_model
 from exan_verify.smt.cubes import Task

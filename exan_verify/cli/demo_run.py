@@ -16,13 +16,13 @@ import numpy as np
 
 from exan_verify.api.attack import attack
 from exan_verify.api.audit import Audit, audit
+from exan_verify.api.check import check
 from exan_verify.api.files import save_batch, save_gradient, save_tensors, write_atomically
 from exan_verify.api.records import pretty
 from exan_verify.core.network import Array
 from exan_verify.core.question import Loss, Reduction
 from exan_verify.data import MNIST_WIDTHS, initialised_network, load_mnist, to_inputs, trained_network
 from exan_verify.errors import FileError
-from exan_verify.kernel import check
 from exan_verify.report import Recovery, Section, render
 from exan_verify.report.attack_own_batch import batch_gradient, judged
 

@@ -287,7 +287,7 @@ class Gradient:
 
     ``rational`` says that the user gave integers or Fractions, which are meant exactly; floating-point
     numbers need ``exact=True`` or ``tolerance=`` where they are used. ``notes``: what was done to the
-    gradient that a user gave (:mod:`exan_verify.gradients`), a line each.
+    gradient that a user gave (:mod:`exan_verify.models.gradients`), a line each.
     """
 
     tensors: Mapping[str, Array]

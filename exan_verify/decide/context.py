@@ -16,6 +16,9 @@ from exan_verify.exact.backprop import Forward, backward_mod, forward
 from exan_verify.exact.modular import Residues, point
 from exan_verify.exact.softmax import VanishingDenominatorError, loss_vectors_mod
 
+Progress = Callable[[str, float], None]
+"""Told what is being done, and the share that is done."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
@@ -26,7 +29,7 @@ class Setting:
     seed: int = 0
     jobs: int = 1
     engine: str = "auto"
-    progress: Callable[[str, float], None] | None = None
+    progress: Progress | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ import numpy as np
 
 from exan_verify.core.network import Array, Batch, Gradient, Linear, ReluNetwork
 from exan_verify.core.question import Loss, Reduction
+from exan_verify.exact.linalg import multiply
 from exan_verify.exact.modular import Residues, add_mod
 from exan_verify.exact.rational import Mask, RationalMatrix, product, product_mod, residue_product
 from exan_verify.exact.softmax import loss_vectors, loss_vectors_ball, loss_vectors_mod, to_ball
@@ -66,6 +67,17 @@ def affine(layer: Linear, inputs: RationalMatrix) -> RationalMatrix:
     """``weight @ inputs + bias`` for inputs (n_in, M)."""
     z = product(layer.weight, inputs)
     return z if layer.bias is None else z.plus_column(RationalMatrix.of(layer.bias.reshape(-1, 1)))
+
+
+def jacobians(network: ReluNetwork, passed: Forward, sample: int) -> list[Array]:
+    """``dz_i / dx`` of one sample for every layer (the last: the logits), each (n_i, d), by flint."""
+    current = RationalMatrix.of(network.layers[0].weight).fractions()
+    found = [current]
+    for layer, pattern in zip(network.layers[1:], passed.patterns, strict=True):
+        kept = current * pattern[:, sample].astype(int)[:, None]
+        current = multiply(RationalMatrix.of(layer.weight).fractions(), kept)
+        found.append(current)
+    return found
 
 
 def backward_mod(network: ReluNetwork, passed: Forward, loss_residues: Residues) -> tuple[Residues, ...]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from exan_verify.core.network import Array, Linear, ReluNetwork
+from exan_verify.core.users_code import UsersCode
 from exan_verify.errors import (
     BudgetExhausted,
     FileError,
@@ -22,7 +23,6 @@ from exan_verify.errors import (
     short,
 )
 from exan_verify.models.chain import to_network
-from exan_verify.users_code import UsersCode
 
 
 def network_of_tensors(tensors: Mapping[str, Array]) -> ReluNetwork:

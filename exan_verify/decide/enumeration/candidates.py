@@ -17,8 +17,7 @@ from exan_verify.core.network import Array, Batch
 from exan_verify.core.question import Labels, Loss
 from exan_verify.decide.context import Context
 from exan_verify.decide.enumeration.exact import Problem
-from exan_verify.decide.families.second import Accepted, accept
-from exan_verify.decide.residual.second import Second, evidence_of
+from exan_verify.decide.second_batch import Accepted, Candidate, accept, evidence_of
 from exan_verify.exact.backprop import Forward, affine, backward, forward
 from exan_verify.exact.linalg import multiply, rank, solve
 from exan_verify.exact.rational import RationalMatrix
@@ -97,8 +96,8 @@ def _labelled(context: Context, searched: Problem, matrix: Array, inputs: Array,
     for labels in arrangements:
         kind = int if context.batch.labels.ndim == 1 else object
         batch = Batch(inputs=inputs, labels=np.array(labels, dtype=kind))
-        evidence = evidence_of(context, Second(members=everyone, batch=batch, matrix=mixed))
-        second = accept(context, everyone, inputs, list(labels), evidence)
+        candidate = Candidate(members=everyone, batch=batch, matrix=mixed)
+        second = accept(context, evidence_of(context, candidate))
         if second is not None:
             return Fate(second=second)
     return EXCLUDED

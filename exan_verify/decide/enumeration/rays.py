@@ -18,8 +18,8 @@ from exan_verify.decide.enumeration.choices import Choices
 from exan_verify.decide.enumeration.exact import Problem, problem, subspaces
 from exan_verify.decide.enumeration.modular import leaves, refuted
 from exan_verify.decide.enumeration.search import Equations
-from exan_verify.decide.families.second import Accepted
 from exan_verify.decide.lifting.system import Plan, unknowns_mod
+from exan_verify.decide.second_batch import Accepted
 
 VARIABLES = 12
 """Largest M + K' that is searched over Q."""

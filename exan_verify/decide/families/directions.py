@@ -14,11 +14,12 @@ from fractions import Fraction
 import flint
 import numpy as np
 
+from exan_verify.core.arrays import fractions
 from exan_verify.core.network import Array
 from exan_verify.core.question import Loss
 from exan_verify.decide.context import Context
 from exan_verify.decide.families.linear import logit_rows
-from exan_verify.decide.families.motion import fractions, margins
+from exan_verify.decide.motion import margins
 from exan_verify.exact.dyadic import guessed
 from exan_verify.exact.linalg import multiply, solve
 from exan_verify.exact.modular import PRIME, Residues

@@ -16,6 +16,7 @@ from random import Random
 
 import numpy as np
 
+from exan_verify.core.arrays import fractions
 from exan_verify.core.certificate import Move, SecondBatch
 from exan_verify.core.network import Array, Batch, to_fraction
 from exan_verify.core.question import Labels, Loss
@@ -23,11 +24,10 @@ from exan_verify.core.verdict import Budget
 from exan_verify.decide.context import Context
 from exan_verify.decide.families.directions import candidates, direction, directions
 from exan_verify.decide.families.linear import within_reach
-from exan_verify.decide.families.motion import fractions
 from exan_verify.decide.families.polytopes import Region, regions
 from exan_verify.decide.families.radius import reach, second_batch
 from exan_verify.decide.families.result import Part, names, of_batches
-from exan_verify.decide.families.second import Accepted, accept, sparse
+from exan_verify.decide.second_batch import Accepted, accept, sparse
 from exan_verify.exact.backprop import forward
 from exan_verify.exact.softmax import loss_vectors
 
@@ -180,7 +180,6 @@ def _placed(context: Context, m: int, point: Sequence[Fraction], label: Array | 
     if context.question.labels is Labels.KNOWN or _same_label(context, m, label):
         label = context.batch.labels[m]
     step = np.array(point, dtype=object) - fractions(context.batch.inputs[m])
-    inputs = np.array([point] * len(moved), dtype=object)
     classes = context.batch.labels.ndim == 1
     shift = () if classes else sparse(fractions(np.asarray(label)) - fractions(context.batch.labels[m]))
     moves = tuple(
@@ -194,7 +193,7 @@ def _placed(context: Context, m: int, point: Sequence[Fraction], label: Array | 
         for k in moved
     )
     evidence = SecondBatch(directions=(sparse(step),), moves=moves)
-    return accept(context, moved, inputs, [label] * len(moved), evidence)
+    return accept(context, evidence)
 
 
 def _same_label(context: Context, m: int, label: Array | int) -> bool:

@@ -21,8 +21,8 @@ from exan_verify.core.question import Labels, Loss
 from exan_verify.core.verdict import Budget
 from exan_verify.decide.residual.candidates import fate
 from exan_verify.decide.residual.outcome import Settled
-from exan_verify.decide.residual.second import Second
 from exan_verify.decide.residual.unsettled import Rest
+from exan_verify.decide.second_batch import Candidate
 from exan_verify.exact.linalg import multiply, nullspace, solve
 from exan_verify.exact.softmax import loss_vectors
 
@@ -87,7 +87,7 @@ def _candidate(rest: Rest, own: Array, chosen: Array) -> Settled | None:
         return None
     if end.batch is None:
         return Settled(note="another selection of loss vectors fits, open below the output layer")
-    second = Second(members=rest.members, batch=end.batch, matrix=matrix if end.mixed else None)
+    second = Candidate(members=rest.members, batch=end.batch, matrix=matrix if end.mixed else None)
     return Settled(note="another selection of loss vectors fits", second=second)
 
 

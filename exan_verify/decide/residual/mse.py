@@ -17,8 +17,8 @@ from exan_verify.decide.residual.macaulay import MAX_COLUMNS, MAX_DEGREE, column
 from exan_verify.decide.residual.outcome import Settled
 from exan_verify.decide.residual.points import rational_points
 from exan_verify.decide.residual.quadratic import Quadrics, quadrics
-from exan_verify.decide.residual.second import Second
 from exan_verify.decide.residual.unsettled import Rest
+from exan_verify.decide.second_batch import Candidate
 from exan_verify.exact.linalg import nullspace, rank
 
 MAX_MULTISETS = 100_000
@@ -88,7 +88,7 @@ def _case(rest: Rest, system: Quadrics, labels: Array, budget: Budget) -> LabelC
         matrix = system.matrix(point)
         end = fate(rest, matrix, labels)
         if end.batch is not None:
-            second = Second(members=rest.members, batch=end.batch, matrix=matrix if end.mixed else None)
+            second = Candidate(members=rest.members, batch=end.batch, matrix=matrix if end.mixed else None)
             return Settled(note="the output system has a second solution", second=second)
         if not end.excluded:
             return Settled(note="the output system has a second solution, open below the output layer")

@@ -37,9 +37,7 @@ class Problem:
     @property
     def divisor(self) -> int:
         """N, what the loss is divided by."""
-        return self.setting.question.loss.divisor(
-            self.setting.question.reduction, self.samples, self.network.classes
-        )
+        return self.setting.question.divisor(self.samples, self.network.classes)
 
     @property
     def parametrisation(self) -> Parametrisation:

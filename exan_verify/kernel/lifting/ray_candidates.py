@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from exan_verify.core.certificate import domain_box
 from exan_verify.core.network import Array, Batch
 from exan_verify.core.question import Labels, Loss
 from exan_verify.errors import CertificateRejected
@@ -128,7 +127,7 @@ def _real_options(candidate: Candidate, subject: Subject, passed: Forward, delta
 def _other(subject: Subject, batch: Batch) -> bool:
     """Whether the batch is admitted, is not the given one, and has its gradient."""
     question, given = subject.question, subject.batch
-    domain = domain_box(question.domain)
+    domain = question.domain
     if domain is not None and not domain.contains(batch):
         return False
     if question.labels is Labels.KNOWN and Counter(batch.y) != Counter(given.y):

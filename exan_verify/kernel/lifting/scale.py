@@ -9,7 +9,7 @@ from itertools import pairwise
 import flint
 import numpy as np
 
-from exan_verify.core.certificate import LayerArgument, Scale, Twin, Twins, domain_box, rational
+from exan_verify.core.certificate import LayerArgument, Scale, Twin, Twins, rational
 from exan_verify.core.facts import Facts
 from exan_verify.core.network import to_fraction
 from exan_verify.core.question import Box, Labels, Loss
@@ -39,7 +39,7 @@ def twin_facts(evidence: Twins, subject: Subject) -> Facts:
     require(len(evidence.twins) > 0, "the evidence names no twin")
     named = [twin.sample for twin in evidence.twins]
     require(len(set(named)) == len(named), "a sample has two twins")
-    domain = domain_box(subject.question.domain)
+    domain = subject.question.domain
     for twin in evidence.twins:
         require(0 <= twin.sample < subject.samples, f"there is no sample {twin.sample}")
         _check_twin(twin, subject, domain)

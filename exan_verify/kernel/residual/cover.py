@@ -17,7 +17,7 @@ from typing import Any
 import flint
 import numpy as np
 
-from exan_verify.core.certificate import CoverArgument, domain_box
+from exan_verify.core.certificate import CoverArgument
 from exan_verify.core.network import Array, to_fraction
 from exan_verify.core.question import Loss
 from exan_verify.exact.linalg import solve
@@ -94,7 +94,7 @@ def _constraints(part: Part) -> Array:
     values = part.features(depth - 1).fractions()
     if depth > 1:
         return values
-    domain = domain_box(part.subject.question.domain)
+    domain = part.subject.question.domain
     require(domain is not None, "nothing bounds the features")
     assert domain is not None
     lo, hi = (

@@ -9,7 +9,6 @@ from math import comb
 
 import numpy as np
 
-from exan_verify.core.certificate import domain_box
 from exan_verify.core.network import Array, Batch, to_fraction
 from exan_verify.core.question import Labels, Loss
 from exan_verify.exact import backprop
@@ -104,7 +103,7 @@ def leads_nowhere(part: Part, matrix: Array, labels: list[Label]) -> bool:
         if np.any(z[active] != hidden[active]) or np.any(z[~active] > 0):
             return True
         hidden = found.T
-    domain = domain_box(subject.question.domain)
+    domain = subject.question.domain
     return domain is not None and not domain.contains(Batch(inputs=hidden.T, labels=np.zeros(len(labels))))
 
 

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from exan_verify.core.network import Array, Batch, ReluNetwork, to_fraction
-from exan_verify.core.question import Box, Labels, Loss, Reduction
-from exan_verify.core.verdict import Outcome, SampleStatus, Trust, Verdict
-from exan_verify.decide.pipeline import certify
+from exan_verify.core.question import Box, Labels, Loss, Question, Reduction
+from exan_verify.core.verdict import Budget, Outcome, SampleStatus, Trust, Verdict
+from exan_verify.decide.pipeline import decide
 from exan_verify.errors import InputError
 from exan_verify.exact.backprop import Forward, backward_mod, forward
 from exan_verify.exact.modular import point
@@ -218,16 +218,17 @@ class Situation:
     def verdict(self) -> Verdict:
         """What the exact engines certify. Raises :class:`Undecided` when that is nothing."""
         left = seconds_left()
-        verdict = certify(
+        verdict = decide(
             self.network,
+            Question(
+                loss=self.asked.loss,
+                reduction=self.asked.reduction,
+                labels=self.asked.labels,
+                domain=self.asked.domain,
+            ),
             batch=self.batch,
-            loss=self.asked.loss.value,
-            reduction=self.asked.reduction.value,
-            labels=self.asked.labels.value,
-            domain=self.asked.domain,
             engine="exact",
-            work_limit=WORK,
-            budget=None if left is None else max(left, 0.01),
+            limits=Budget(seconds=None if left is None else max(left, 0.01), work=WORK),
         )
         if verdict.outcome is Outcome.UNKNOWN or verdict.trust is not Trust.CERTIFIED:
             raise Undecided(verdict.reason)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from exan_verify import users_code
+from exan_verify.core import users_code
 from exan_verify.errors import InputError
 
 

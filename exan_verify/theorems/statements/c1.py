@@ -8,11 +8,11 @@ from fractions import Fraction
 from random import Random
 
 from exan_verify.core.network import Batch, ReluNetwork
-from exan_verify.core.question import Labels, Loss
-from exan_verify.core.verdict import Outcome
-from exan_verify.decide.pipeline import certify
+from exan_verify.core.question import Labels, Loss, Question
+from exan_verify.core.verdict import Budget, Outcome
+from exan_verify.decide.pipeline import decide
 from exan_verify.exact.linalg import rank
-from exan_verify.kernel import check
+from exan_verify.kernel.checker import check
 from exan_verify.theorems.statement import (
     Check,
     Direction,
@@ -85,16 +85,18 @@ def _draw_asked(rng: Random) -> Asked | None:
     inputs = integers(rng, 2, network.widths[0], 4)
     labels = one_hot(network.classes, [rng.randint(0, 1), rng.randint(0, 1)])
     batch = Batch.of(inputs, labels, network=network, loss=Loss.MSE, labels=Labels.ONE_HOT)
-    verdict = certify(network, batch=batch, loss="mse", engine="lifting")
+    verdict = decide(network, Question(loss=Loss.MSE), batch=batch, engine="lifting")
     if verdict.outcome is not Outcome.UNIQUE or verdict.certificate is None:
         return None
-    check(verdict.certificate, network, batch=batch)
+    check(verdict.certificate, network, batch)
     return Asked(network=network, batch=batch)
 
 
 def solvers_find_no_other(asked: Asked) -> bool:
     """The solvers, from the plain question with nothing of lifting in it, find no second batch."""
-    verdict = certify(asked.network, batch=asked.batch, loss="mse", engine="smt", budget=20)
+    verdict = decide(
+        asked.network, Question(loss=Loss.MSE), batch=asked.batch, engine="smt", limits=Budget(seconds=20)
+    )
     return verdict.outcome is Outcome.UNIQUE
 
 

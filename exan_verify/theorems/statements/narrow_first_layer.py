@@ -10,11 +10,11 @@ from random import Random
 import numpy as np
 
 from exan_verify.core.network import Batch, ReluNetwork
-from exan_verify.core.question import Labels, Loss
+from exan_verify.core.question import Labels, Loss, Question
 from exan_verify.core.verdict import Outcome
-from exan_verify.decide.pipeline import certify
+from exan_verify.decide.pipeline import decide
 from exan_verify.exact.linalg import nullspace, rank
-from exan_verify.kernel import check
+from exan_verify.kernel.checker import check
 from exan_verify.theorems.statement import Example, Standing, Statement
 from exan_verify.theorems.support.counterexamples import one_logit_shared_neuron, one_shared_neuron
 from exan_verify.theorems.support.laboratory import (
@@ -91,10 +91,10 @@ def short_rank_and_unique(asked: Asked) -> bool:
     """n_1 < M, so Delta_1 has rank below M and 3.1 cannot be used at layer 1; the kernel accepts UNIQUE."""
     short = asked.network.widths[1] < asked.batch.size
     short = short and rank(deltas(asked.network, asked.batch)[0]) < asked.batch.size
-    verdict = certify(asked.network, batch=asked.batch, loss="mse", engine="exact")
+    verdict = decide(asked.network, Question(loss=Loss.MSE), batch=asked.batch, engine="exact")
     if not short or verdict.certificate is None:
         return False
-    return check(verdict.certificate, asked.network, batch=asked.batch).outcome is Outcome.UNIQUE
+    return check(verdict.certificate, asked.network, asked.batch).outcome is Outcome.UNIQUE
 
 
 def wider_input(_asked: Asked) -> Asked:

@@ -9,12 +9,12 @@ from itertools import combinations
 from random import Random
 
 from exan_verify.core.network import Array
-from exan_verify.core.question import Labels
+from exan_verify.core.question import Labels, Question
 from exan_verify.core.verdict import Outcome
-from exan_verify.decide.pipeline import certify
+from exan_verify.decide.pipeline import decide
 from exan_verify.exact.backprop import forward
 from exan_verify.exclusivity import exclusivity
-from exan_verify.kernel import check
+from exan_verify.kernel.checker import check
 from exan_verify.theorems.statement import Check, Example, Progress, Result
 from exan_verify.theorems.support.counterexamples import (
     published_insecure,
@@ -96,10 +96,10 @@ def small(progress: Progress, _seed: int) -> Result:
 
 def kernel_says_unique(layer: Layered) -> bool:
     """The engines' certificate says UNIQUE and the kernel accepts it."""
-    verdict = certify(layer.network, batch=layer.batch, loss=layer.loss.value, engine="exact")
+    verdict = decide(layer.network, Question(loss=layer.loss), batch=layer.batch, engine="exact")
     if verdict.certificate is None:
         return False
-    return check(verdict.certificate, layer.network, batch=layer.batch).outcome is Outcome.UNIQUE
+    return check(verdict.certificate, layer.network, layer.batch).outcome is Outcome.UNIQUE
 
 
 def doubled(layer: Layered) -> Layered:
@@ -227,7 +227,7 @@ def lifted_layers(seed: int) -> Iterator[Layered]:
 
 def lifts(layer: Layered) -> bool:
     """Lifting certifies UNIQUE."""
-    verdict = certify(layer.network, batch=layer.batch, loss=layer.loss.value, engine="lifting")
+    verdict = decide(layer.network, Question(loss=layer.loss), batch=layer.batch, engine="lifting")
     return verdict.outcome is Outcome.UNIQUE
 
 

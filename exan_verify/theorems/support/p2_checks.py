@@ -11,14 +11,14 @@ from random import Random
 import numpy as np
 
 from exan_verify.core.network import Array, Batch, ReluNetwork
-from exan_verify.core.question import Labels, Loss
+from exan_verify.core.question import Labels, Loss, Question
 from exan_verify.core.verdict import Outcome
-from exan_verify.decide.pipeline import certify
+from exan_verify.decide import pipeline
 from exan_verify.exact.backprop import forward
 from exan_verify.exact.linalg import multiply, rank, solve
 from exan_verify.exact.softmax import loss_vectors
 from exan_verify.exclusivity import exan_counts
-from exan_verify.kernel import check as kernel_check
+from exan_verify.kernel.checker import check as kernel_check
 from exan_verify.smt.decide import decide
 from exan_verify.theorems.statement import Check, Example, Progress, Result
 from exan_verify.theorems.support.example_check import all_met, by_example
@@ -58,17 +58,15 @@ def refuted(name: str, example: Callable[[], Example], layers: str) -> Check:
 
 
 def _kernel_outcome(example: Example) -> Outcome | None:
-    verdict = certify(
+    verdict = pipeline.decide(
         example.network,
+        Question(loss=example.loss, reduction=example.reduction, labels=example.labels),
         batch=example.batch,
-        loss=example.loss.value,
-        reduction=example.reduction.value,
-        labels=example.labels.value,
         engine="exact",
     )
     if verdict.certificate is None:
         return None
-    return kernel_check(verdict.certificate, example.network, batch=example.batch).outcome
+    return kernel_check(verdict.certificate, example.network, example.batch).outcome
 
 
 def solver_says_unique(example: Example, seed: int = 0) -> Result:

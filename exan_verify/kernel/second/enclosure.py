@@ -21,9 +21,9 @@ from exan_verify.core.network import Array, Batch, ReluNetwork, to_fraction
 from exan_verify.core.question import Loss
 from exan_verify.exact import linalg
 from exan_verify.exact.backprop import Forward, forward
-from exan_verify.exact.balance import symbolic_loss_vectors
 from exan_verify.exact.regions import Pattern, Region, region_of
 from exan_verify.exact.softmax import loss_vectors, loss_vectors_ball, to_ball
+from exan_verify.kernel.second.cancellation import symbolic_loss_vectors
 
 PRECISION = 256
 
