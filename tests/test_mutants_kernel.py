@@ -143,7 +143,7 @@ def test_forced_batches_need_biases_and_a_rational_loss(biases: bool, loss: Loss
     evidence = Forced(layer=1, columns=(0,), matrix=(), following=())
     question = asked(loss, Labels.ONE_HOT, 1, "gradient")
     with pytest.raises(CertificateRejected, match="biases and a rational loss"):
-        unrealisable.check_forced(evidence, given, network, question, None)
+        unrealisable.check_forced(evidence, given, network, question)
 
 
 @pytest.mark.parametrize(
