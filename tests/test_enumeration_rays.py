@@ -10,7 +10,7 @@ import pytest
 
 from exan_verify.api.certify import certify
 from exan_verify.api.check import check
-from exan_verify.core.certificate import Claim, Conclusion, ExtraRays, issue
+from exan_verify.core.certificate import Claim, Conclusion, ExtraRays, QuestionRecord, issue
 from exan_verify.core.network import ReluNetwork
 from exan_verify.core.question import Box, Labels, Loss, Question, Reduction
 from exan_verify.core.verdict import Budget, Engine, Outcome, SampleStatus, Trust
@@ -286,7 +286,8 @@ def test_no_choice_is_passed_over(exact_, case):
     with pytest.raises(CertificateRejected, match="not refuted"):
         checked(evidence, subject_of(network, batch, Loss.MSE))
     question = subject_of(network, batch, Loss.MSE).question
-    claim = Claim(question=question, outcome=Outcome.UNIQUE, samples=(D,) * batch.size)
+    record = QuestionRecord.of(question, "batch", samples=batch.size, features=network.widths[0])
+    claim = Claim(question=record, outcome=Outcome.UNIQUE, samples=(D,) * batch.size)
     certificate = issue(
         claim=claim, evidence=(evidence,), model_sha256=network.digest, batch_sha256=batch.digest
     )

@@ -150,6 +150,10 @@ class ReluNetwork:
         """L, the number of affine layers."""
         return len(self.layers)
 
+    def layer(self, number: int) -> Linear:
+        """Affine layer ``number``, counted from 1."""
+        return self.layers[number - 1]
+
     @property
     def widths(self) -> tuple[int, ...]:
         """``(n_0, ..., n_L)``: input dimension, hidden widths, number of logits."""

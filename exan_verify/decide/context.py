@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from exan_verify.core.certificate import Evidence
-from exan_verify.core.facts import NOBODY, NOTHING, Facts
+from exan_verify.core.facts import NO_SAMPLES, NOTHING, Facts
 from exan_verify.core.network import Batch, ReluNetwork
 from exan_verify.core.question import Question
 from exan_verify.core.verdict import Attempt, Witness
@@ -41,7 +41,7 @@ class Context:
 
     setting: Setting
     batch: Batch
-    settled: frozenset[int] = NOBODY
+    settled: frozenset[int] = NO_SAMPLES
 
     def after(self, facts: Facts) -> Context:
         """The same context with the samples of ``facts`` settled; what is computed already is kept."""

@@ -44,6 +44,14 @@ class Forward:
         """``H_{layer-1}^T``, the inputs (n_{layer-1}, M) of affine layer ``layer`` (1-based)."""
         return self.hidden[layer - 1]
 
+    def pattern(self, layer: int) -> Mask:
+        """Which neurons of hidden layer ``layer`` (1-based) are active, (n, M)."""
+        return self.patterns[layer - 1]
+
+    def zero(self, layer: int) -> Mask:
+        """Where pre-activations of hidden layer ``layer`` (1-based) are zero, (n, M)."""
+        return self.zeros[layer - 1]
+
 
 def forward(network: ReluNetwork, batch: Batch) -> Forward:
     """Run the exact forward pass."""
@@ -147,7 +155,7 @@ def gradient_ball(
             if layer.bias is not None:
                 out[names[1]] = delta * flint.arb_mat(batch.size, 1, [1] * batch.size)
             if i:
-                delta = _mask_balls(_balls(layer.weight.T) * delta, passed.patterns[i - 1])
+                delta = _mask_balls(_balls(layer.weight.T) * delta, passed.pattern(i))
     return {name: out[name] for name, _ in network.parameters()}
 
 

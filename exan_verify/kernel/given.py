@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import lcm
 
-from exan_verify.core.facts import NOBODY
+from exan_verify.core.facts import NO_SAMPLES
 from exan_verify.core.network import Array, Batch, ReluNetwork, to_fraction
 from exan_verify.core.question import Question
 from exan_verify.errors import CertificateRejected
@@ -23,7 +23,7 @@ class Subject:
     network: ReluNetwork
     batch: Batch
     question: Question
-    settled: frozenset[int] = NOBODY
+    settled: frozenset[int] = NO_SAMPLES
 
     @property
     def samples(self) -> int:

@@ -129,7 +129,7 @@ def exact_states(context: Context, layer: int) -> tuple[Mask, Mask]:
 
     The pattern gives one; for a rational loss w_j . u_m = 0 exactly gives both.
     """
-    pattern = context.passed.patterns[layer - 1]
+    pattern = context.passed.pattern(layer)
     if not context.question.loss.rational:
         return ~pattern, pattern
     vectors = loss_vectors(

@@ -121,10 +121,10 @@ def _tied_margins(context: Context, group: Sequence[int]) -> list[RationalMatrix
 def _pulled_back(context: Context, sample: int, rows: RationalMatrix, layer: int) -> RationalMatrix:
     """``rows D_layer W_layer ... D_1 W_1``: functionals of h_layer as functionals of x."""
     for i in range(layer, 0, -1):
-        active = context.passed.patterns[i - 1][:, sample]
+        active = context.passed.pattern(i)[:, sample]
         kept = rows.masked(np.broadcast_to(active, rows.shape))
         # the transposed product reads the weight block by block
-        rows = product(context.network.layers[i - 1].weight.T, kept.T).T
+        rows = product(context.network.layer(i).weight.T, kept.T).T
     return rows
 
 

@@ -167,7 +167,7 @@ def _hidden_jacobian(context: Context, maps: list[Array], layer: int, m: int) ->
     """``J_layer = dh_layer / dx`` of sample m (n_layer, d); the identity for layer 0."""
     if layer == 0:
         return fractions(np.eye(context.network.widths[0]))
-    return masked(maps[layer - 1], context.passed.patterns[layer - 1][:, m])
+    return masked(maps[layer - 1], context.passed.pattern(layer)[:, m])
 
 
 def _blocked(context: Context, maps: list[list[Array]]) -> Array:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from random import Random
+from typing import Any
 
 import numpy as np
 
@@ -27,6 +28,7 @@ from exan_verify.decide.families.linear import within_reach
 from exan_verify.decide.families.polytopes import Region, regions
 from exan_verify.decide.families.radius import reach, second_batch
 from exan_verify.decide.families.result import Part, names, of_batches
+from exan_verify.decide.labels import admitted
 from exan_verify.decide.second_batch import Accepted, accept, sparse
 from exan_verify.exact.backprop import forward
 from exan_verify.exact.softmax import loss_vectors
@@ -121,11 +123,16 @@ def _stay(context: Context, item: _Idle, region: Region) -> Iterator[tuple[Array
     """The part of a region in which the sample stays dead, or is silent under an admitted label."""
     own = context.batch.labels[item.sample]
     if item.layer is not None:
-        weight, offset = region.next_layer(context.network.layers[item.layer - 1])
+        weight, offset = region.next_layer(context.network.layer(item.layer))
         yield own, region.cut(rows=list(weight), bounds=list(-offset))
         return
     weight, offset = region.next_layer(context.network.layers[-1])
-    for label in _admitted(context, own):
+    labels: list[Any] = [own]
+    if context.question.labels is Labels.ONE_HOT:
+        labels = list(admitted(context.question, context.batch.labels, context.network.classes))
+    if context.question.loss is Loss.HINGE:
+        labels.sort(key=lambda y: bool(y != own))  # its own class first
+    for label in labels:
         if context.question.loss is Loss.MSE:
             targets = fractions(np.asarray(label)) - offset
             yield label, region.cut(equalities=list(weight), targets=list(targets))
@@ -140,17 +147,6 @@ def _stay(context: Context, item: _Idle, region: Region) -> Iterator[tuple[Array
                     bounds=[offset[y] - offset[c] - 1 for c in others],
                 ),
             )
-
-
-def _admitted(context: Context, own: Array | int) -> Sequence[Array | int]:
-    if context.question.labels is not Labels.ONE_HOT:
-        return [own]
-    classes = context.network.classes
-    if context.question.loss is Loss.HINGE:
-        return [own, *(c for c in range(classes) if c != int(own))]
-    if classes == 1:
-        return [np.array([Fraction(0)]), np.array([Fraction(1)])]
-    return list(fractions(np.eye(classes)))
 
 
 def _anywhere(context: Context, m: int) -> list[Accepted]:

@@ -19,7 +19,7 @@ from exan_verify.core.certificate import LossVectorArgument
 from exan_verify.core.network import Array
 from exan_verify.core.question import Labels, Loss
 from exan_verify.core.verdict import Budget
-from exan_verify.decide.residual.candidates import fate
+from exan_verify.decide.residual.candidates import follow
 from exan_verify.decide.residual.outcome import Settled
 from exan_verify.decide.residual.unsettled import Rest
 from exan_verify.decide.second_batch import Candidate
@@ -82,7 +82,7 @@ def _candidate(rest: Rest, own: Array, chosen: Array) -> Settled | None:
         return None
     if _is_own(rest, matrix, labels):
         return None
-    end = fate(rest, matrix, labels)
+    end = follow(rest, matrix, labels)
     if end.excluded:
         return None
     if end.batch is None:

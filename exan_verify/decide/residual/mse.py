@@ -12,7 +12,7 @@ from exan_verify.core.certificate import LabelCase, QuadricArgument
 from exan_verify.core.network import Array, to_fraction
 from exan_verify.core.verdict import Budget
 from exan_verify.decide.residual.alphabet import multiset_count, multisets
-from exan_verify.decide.residual.candidates import fate
+from exan_verify.decide.residual.candidates import follow
 from exan_verify.decide.residual.macaulay import MAX_COLUMNS, MAX_DEGREE, columns_at, settled_at
 from exan_verify.decide.residual.outcome import Settled
 from exan_verify.decide.residual.points import rational_points
@@ -86,7 +86,7 @@ def _case(rest: Rest, system: Quadrics, labels: Array, budget: Budget) -> LabelC
     others = [p for p in rational_points(system, rest.context.setting.seed) if p not in trivial]
     for point in others:
         matrix = system.matrix(point)
-        end = fate(rest, matrix, labels)
+        end = follow(rest, matrix, labels)
         if end.batch is not None:
             second = Candidate(members=rest.members, batch=end.batch, matrix=matrix if end.mixed else None)
             return Settled(note="the output system has a second solution", second=second)

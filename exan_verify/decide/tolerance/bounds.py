@@ -207,7 +207,7 @@ def _values(loss: Loss, logits: list[Any], scaled: list[Any]) -> list[Any]:
 def _loss_vectors(problem: Problem, passed: Forward, moved: Floats) -> BallMatrix:
     """G' from A'_L P = G' [H'_{L-1} 1] P for any P."""
     depth = problem.network.depth
-    features = with_ones(passed.hidden[depth - 1].fractions().astype(np.float64).T)
+    features = with_ones(passed.features(depth).fractions().astype(np.float64).T)
     right = right_inverse(features)
     slack = moved.T + np.abs(features[:, :-1]) * 2.0**-50  # the rounding of the features to float64
     mixed = (ball_matrix(features) + interval_matrix(np.pad(slack, ((0, 0), (0, 1))))) * right

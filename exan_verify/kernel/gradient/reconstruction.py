@@ -70,7 +70,7 @@ def _inputs(mixing: Mixing, network: ReluNetwork, layers: list[Array], samples: 
         if i == 1:
             return features
         active = np.array([[value > 0 for value in row] for row in features]).T
-        back = product(network.layers[i - 1].weight.T, RationalMatrix.of(delta))
+        back = product(network.layer(i).weight.T, RationalMatrix.of(delta))
         delta = back.masked(active).fractions()
     raise CertificateRejected("the mixing layer is out of range")
 

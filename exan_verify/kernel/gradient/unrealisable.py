@@ -46,7 +46,7 @@ def check_rank_bound_of_batch(evidence: RankBound, subject: Subject, size: int) 
     except VanishingDenominatorError:
         require(False, "a softmax denominator vanishes at the certificate's point t")
     delta = backward_mod(subject.network, passed, vectors)[evidence.layer - 1]
-    features = passed.hidden[evidence.layer - 1].residues()
+    features = passed.features(evidence.layer).residues()
     if subject.network.has_bias:
         features = np.concatenate([features, np.ones((1, subject.samples), dtype=np.uint64)])
     mixer = random_residues(f"kernel/bound/{evidence.layer}", subject.samples + 3, len(features))

@@ -79,7 +79,7 @@ def facts(evidence: ExtraRays, subject: Subject) -> Facts:
     fits = subject.samples + unknowns_above(image, conclusion) <= most
     require(fits, "M + K' is too large for a search")
     outgoing = outgoing_weights(image, conclusion)
-    groups = groups_of(subject.passed.patterns[layer - 1], tuple(range(subject.samples)))
+    groups = groups_of(subject.passed.pattern(layer), tuple(range(subject.samples)))
     require(groups == conclusion.groups, f"the pattern groups of layer {layer} are {groups}")
     if evidence.exact:
         _check_over_q(subject, conclusion)
@@ -103,7 +103,7 @@ def _check_over_q(subject: Subject, conclusion: Conclusion) -> None:
 def _modular(image: Image, conclusion: Conclusion, outgoing: Residues) -> System:
     """The layer's equations mod p, neurons whose deltas are 0 mod p left out."""
     subject, layer = image.subject, conclusion.layer
-    delta, above = image.deltas[layer - 1], image.deltas[layer]
+    delta, above = image.delta(layer), image.delta(layer + 1)
     used = np.flatnonzero(delta.any(axis=1))
     unknowns = above[:-1] if conclusion.parametrisation == "zero_sum" else above
     if conclusion.parametrisation == "column_space":

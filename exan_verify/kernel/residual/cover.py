@@ -23,7 +23,8 @@ from exan_verify.core.question import Loss
 from exan_verify.exact.linalg import solve
 from exan_verify.exact.softmax import loss_vectors_ball, to_ball
 from exan_verify.kernel.given import require
-from exan_verify.kernel.residual.parts import Label, Part, label_array
+from exan_verify.kernel.labels import Label, label_array
+from exan_verify.kernel.residual.parts import Part
 
 PRECISION = 128
 GRID = 1 << 20
@@ -199,7 +200,7 @@ class _Head:
     def own(self) -> Any:
         """G as an ``arb_mat`` (K, r)."""
         question = self.part.subject.question
-        labels = label_array(self.part.labels, self.part.subject)
+        labels = label_array(self.part.labels, self.part.subject.question.loss)
         return loss_vectors_ball(question.loss, self.part.logits.T, labels, 1, PRECISION)
 
     @cached_property

@@ -78,7 +78,7 @@ class Near:
         if layer == 1:
             hidden = np.asarray(self.centre.inputs, dtype=np.float64)
         else:
-            hidden = self.passed.hidden[layer - 1].fractions().astype(np.float64).T
+            hidden = self.passed.features(layer).fractions().astype(np.float64).T
         return np.concatenate([hidden, np.ones((self.samples, 1))], axis=1)
 
     def factor(self, layer: int) -> Factor:

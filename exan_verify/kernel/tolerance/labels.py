@@ -51,7 +51,7 @@ def _from_output_layer(near: Near, hidden: Floats) -> BallMatrix:
     depth = near.network.depth
     features = near.features(depth)
     right = right_inverse(features, f"[H_{depth - 1} 1]")
-    exact = ball_matrix(near.passed.hidden[depth - 1].fractions().T)
+    exact = ball_matrix(near.passed.features(depth).fractions().T)
     ones = np.zeros((near.samples, 1))
     moved = np.concatenate([hidden.T, ones], axis=1)
     centre = _with_ones(exact, near.samples)

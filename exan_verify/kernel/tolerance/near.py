@@ -38,7 +38,7 @@ def check_near(
                 f"the batch's gradient is not within the tolerance of the given one in layer {i + 1}",
             )
         if i:
-            delta = _masked(ball_matrix(network.layers[i].weight.T) * delta, passed.patterns[i - 1])
+            delta = _masked(ball_matrix(network.layers[i].weight.T) * delta, passed.pattern(i))
 
 
 def _masked(matrix: BallMatrix, keep: Mask) -> BallMatrix:
