@@ -31,6 +31,7 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "kernel/checker": (*KERNEL, CERTIFICATES),
     "kernel/second/counting": SECOND,
     "kernel/labels": (*RESIDUAL, *BARE, "test_kernel", "test_enumeration_rays"),
+    "kernel/probabilities": (*ENCLOSED, *RESIDUAL),
     "kernel/lifting/degree_three": ("test_degree_three",),
     "kernel/second/enclosed_batch": ENCLOSED,
     "kernel/lifting/enumeration": ("test_mutants_kernel", "test_enumeration"),
