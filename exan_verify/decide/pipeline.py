@@ -438,8 +438,9 @@ def _given_gradient(
 
 def _not_decided(setting: Setting) -> str:
     return (
-        f"from an exact gradient alone, the loss {setting.question.loss.value!r} is not decided by the engines "
-        "here; give the batch, a tolerance where the numbers are rounded, or an exact mse or hinge gradient"
+        f"from an exact gradient alone, the loss {setting.question.loss.value!r} is not decided by the "
+        "engines here; give the batch, a tolerance where the numbers are rounded, or an exact mse or hinge "
+        "gradient"
     )
 
 
