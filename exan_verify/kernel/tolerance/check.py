@@ -7,9 +7,7 @@ Everything else is recomputed: the bounds T1 to T5 (:mod:`exan_verify.kernel.tol
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from fractions import Fraction
-from functools import cached_property
 from math import isfinite
 from typing import Any
 
@@ -17,73 +15,22 @@ import flint
 import numpy as np
 
 from exan_verify.core.certificate import Claim, Tolerance
-from exan_verify.core.network import Array, Batch, Gradient, ReluNetwork
+from exan_verify.core.network import Batch, Gradient, ReluNetwork
 from exan_verify.core.question import Labels, Loss, Question
 from exan_verify.core.verdict import Outcome, SampleStatus
-from exan_verify.exact.backprop import Forward, forward
 from exan_verify.exact.balls import (
     BallMatrix,
     Floats,
     ball_matrix,
-    constant_interval,
     interval_matrix,
     midpoints,
     upper_float,
     working_precision,
 )
 from exan_verify.kernel.given import require
-from exan_verify.kernel.tolerance.bounds import Deviations, Factor, deviations, distances, factor, mixing
+from exan_verify.kernel.tolerance.bounds import Deviations, Factor, deviations, distances, mixing
 from exan_verify.kernel.tolerance.labels import check_labels
-from exan_verify.kernel.tolerance.near import check_near
-
-Layer = tuple[Array, Array]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Near:
-    """The batches asked about: those whose gradient differs from ``layers`` by at most ``tolerance``.
-
-    ``centre`` is the certificate's batch.
-    """
-
-    network: ReluNetwork
-    question: Question
-    layers: tuple[Layer, ...]
-    tolerance: Fraction
-    centre: Batch
-
-    @property
-    def samples(self) -> int:
-        """M."""
-        return self.centre.size
-
-    @property
-    def divisor(self) -> int:
-        """What the loss is divided by."""
-        return self.question.divisor(self.samples, self.network.classes)
-
-    @cached_property
-    def passed(self) -> Forward:
-        """The exact forward pass of the centre."""
-        return forward(self.network, self.centre)
-
-    def gradient(self, layer: int) -> BallMatrix:
-        """[dW | db] of affine layer ``layer`` (from 1) of every near batch."""
-        weight, bias = self.layers[layer - 1]
-        exact = np.concatenate([weight, bias.reshape(-1, 1)], axis=1)
-        return ball_matrix(exact) + constant_interval(exact.shape, self.tolerance)
-
-    def features(self, layer: int) -> Floats:
-        """``[H_{layer-1} 1]`` of the centre in float64, (M, n + 1); exact for layer 1."""
-        if layer == 1:
-            hidden = np.asarray(self.centre.inputs, dtype=np.float64)
-        else:
-            hidden = self.passed.features(layer).fractions().astype(np.float64).T
-        return np.concatenate([hidden, np.ones((self.samples, 1))], axis=1)
-
-    def factor(self, layer: int) -> Factor:
-        """T1 at affine layer ``layer``."""
-        return factor(self.gradient(layer), self.features(layer), f"[dW_{layer} | db_{layer}]")
+from exan_verify.kernel.tolerance.near import Near, check_near
 
 
 def claim(
@@ -111,7 +58,7 @@ def claim(
                 domain is None or domain.contains(near.centre),
                 "the batch lies outside the domain, so it is no batch that was asked about",
             )
-            check_near(network, near.centre, near.question, given, near.tolerance)
+            check_near(near, given)
     return Claim(
         question=stated.question,
         outcome=Outcome.UNIQUE,

@@ -6,7 +6,7 @@ cross_entropy and bce, y' = f' - N g' / 2 for mse, and for hinge it is the one n
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import flint
 import numpy as np
@@ -17,9 +17,7 @@ from exan_verify.exact.balls import BallMatrix, Floats, ball_matrix, interval_ma
 from exan_verify.exact.softmax import probabilities
 from exan_verify.kernel.given import require
 from exan_verify.kernel.tolerance.bounds import right_inverse
-
-if TYPE_CHECKING:
-    from exan_verify.kernel.tolerance.check import Near
+from exan_verify.kernel.tolerance.near import Near
 
 
 def check_labels(near: Near, moved: Floats, vectors: BallMatrix | None) -> None:
