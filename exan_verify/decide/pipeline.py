@@ -227,11 +227,11 @@ def _asks_solvers(setting: Setting, samples: int) -> bool:
 
 def _left_to_solvers(context: Context, verdict: Verdict) -> bool:
     """Whether the engines left something open that the solvers may be asked about."""
-    if not _asks_solvers(context.setting, context.samples):
-        return False
     if verdict.outcome is Outcome.AMBIGUOUS:
-        return SampleStatus.UNKNOWN in verdict.samples
-    return verdict.outcome is Outcome.UNKNOWN
+        left = SampleStatus.UNKNOWN in verdict.samples
+    else:
+        left = verdict.outcome is Outcome.UNKNOWN
+    return left and _asks_solvers(context.setting, context.samples)  # which loads what asks them
 
 
 def _with_solvers(verdict: Verdict, asked: Verdict) -> Verdict:
