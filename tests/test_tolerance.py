@@ -281,7 +281,7 @@ class TestParts:
     def test_the_centre_is_moved_into_the_domain(self):
         third = Box([Fraction(1, 3)], [Fraction(2, 3)])
         _, problem = self.problem()
-        setting = replace(problem.setting, domain=third)
+        setting = replace(problem.setting, question=replace(problem.setting.question, domain=third))
         centre = find(replace(problem, setting=setting))
         assert centre.inputs.min() >= Fraction(1, 3)
         assert centre.inputs.max() <= Fraction(2, 3)
