@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from exan_verify.api.records import batch_record, rationals
+from exan_verify.core.arrays import rationals
 from exan_verify.core.certificate import domain_record
-from exan_verify.core.network import Array, Batch, ReluNetwork, to_fraction
+from exan_verify.core.network import Array, Batch, ReluNetwork, batch_record, to_fraction
 from exan_verify.theorems.replay import Replay
 from exan_verify.theorems.running import CheckReport, Report
 from exan_verify.theorems.statement import Direction, Example, Exhibit, Ground, Standing, Statement
