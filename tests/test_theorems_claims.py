@@ -37,21 +37,21 @@ from exan_verify.theorems import (
     ambiguous,
     load_file,
     search,
-    searching,
     unique,
 )
 from exan_verify.theorems.claims.claim import Judged, judge, words
+from exan_verify.theorems.claims.searching import explore as explore_module
+from exan_verify.theorems.claims.searching import search as search_module
+from exan_verify.theorems.claims.searching import tally
+from exan_verify.theorems.claims.searching.explore import Exploration, Limits, explore
+from exan_verify.theorems.claims.searching.found import candidate_size, verified
+from exan_verify.theorems.claims.searching.shrinking import minimal
+from exan_verify.theorems.claims.searching.solved import all_inputs, all_weights
+from exan_verify.theorems.claims.searching.tally import Tally
+from exan_verify.theorems.claims.searching.unknowns import is_second_batch, label_pairs
 from exan_verify.theorems.claims.situation import Asked
 from exan_verify.theorems.claims.tracing import Path as TracedPath
 from exan_verify.theorems.claims.tracing import all_hold, unknown
-from exan_verify.theorems.searching import explore as explore_module
-from exan_verify.theorems.searching import tally
-from exan_verify.theorems.searching.explore import Exploration, Limits, explore
-from exan_verify.theorems.searching.found import candidate_size, verified
-from exan_verify.theorems.searching.smaller import minimal
-from exan_verify.theorems.searching.solved import all_inputs, all_weights
-from exan_verify.theorems.searching.tally import Tally
-from exan_verify.theorems.searching.unknowns import is_second_batch, label_pairs
 from tests.conftest import examples
 from tests.counterexamples import parallel_logits, published_insecure
 from tests.theorem_cases import silent
@@ -515,7 +515,7 @@ def test_wherever_the_time_runs_out_a_search_ends(monkeypatch: pytest.MonkeyPatc
     claim = Claim("rows", hypotheses=[], conclusion=rows_give_samples)
     for looks in (1, 2, 5, 30, 200):
         clock = Clock(looks)
-        for module in (searching, tally, explore_module, deadline):
+        for module in (search_module, tally, explore_module, deadline):
             monkeypatch.setattr(module, "time", clock)
         result = search(claim, effort=1000, budget=60)
         assert not result.refuted

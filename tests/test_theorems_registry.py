@@ -133,7 +133,7 @@ def test_examples_and_files_that_grounds_name_exist(name: str, where: str):
 
 
 def files_called(name: str) -> list[Path]:
-    """The file of that path from the root; a bare name is one of the tests' or of the theorems', in any folder."""
+    """The file of that path from the root; a bare name is one of the tests or theorems, in any folder."""
     homes = [ROOT / name, ROOT / "tests" / name, *(ROOT / "exan_verify" / "theorems").rglob(name)]
     return [path for path in homes if path.is_file()]
 

@@ -22,13 +22,19 @@ import numpy as np
 from exan_verify.core.network import ReluNetwork
 from exan_verify.core.question import Box, Labels, Loss, Reduction
 from exan_verify.core.verdict import Outcome, SampleStatus
-from exan_verify.errors import BudgetExhausted, InputError, choice
+from exan_verify.errors import BudgetExhausted, InputError, UsersCode, choice
 from exan_verify.exact.modular import UnsuitablePrimeError
 from exan_verify.theorems.claims.situation import Asked, Situation, Undecided
-from exan_verify.theorems.claims.users_code import ClaimError, UsersCode
 
 Predicate = Callable[[Situation], bool]
 Range = tuple[int, int]
+
+
+class ClaimError(InputError):
+    """A user's statement cannot be loaded, or one of its predicates fails.
+
+    Remedy: correct the named file or predicate; the original error is the cause.
+    """
 
 
 def unique(situation: Situation) -> bool:
@@ -178,7 +184,7 @@ def concluded(claim: Claim, situation: Situation) -> Judged:
 def _ask(claim: Claim, predicate: Predicate, situation: Situation) -> bool:
     what = f"claim {claim.name!r}: the predicate {words(predicate)!r}"
     passing = (Undecided, UnsuitablePrimeError, ClaimError, BudgetExhausted)
-    with UsersCode(f"{what} raised", passing=passing):
+    with UsersCode(f"{what} raised", passing=passing, error=ClaimError):
         answer: Any = predicate(situation)
     if not isinstance(answer, (bool, np.bool_)):
         raise ClaimError(f"{what} returned {answer!r}; return True or False")

@@ -16,8 +16,8 @@ from exan_verify.core.question import Labels, Loss
 from exan_verify.errors import InputError
 from exan_verify.instances import FAMILIES, instance
 from exan_verify.theorems.claims.claim import Claim, Judged
-from exan_verify.theorems.searching.found import Records
-from exan_verify.theorems.searching.tally import Tally
+from exan_verify.theorems.claims.searching.found import Records
+from exan_verify.theorems.claims.searching.tally import Tally
 
 
 def try_instances(claim: Claim, tally: Tally, *, examples: int, seed: int) -> None:

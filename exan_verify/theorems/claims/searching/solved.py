@@ -1,6 +1,6 @@
 """Solvers take over: all inputs of fixed networks, then all weights of the smallest networks.
 
-Both run the claim's predicates on traced numbers (:mod:`exan_verify.theorems.searching.explore`).
+Both run the claim's predicates on traced numbers (:mod:`exan_verify.theorems.claims.searching.explore`).
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ import numpy as np
 from exan_verify.core.network import Array, ReluNetwork
 from exan_verify.smt.solvers.run import Worker
 from exan_verify.theorems.claims.claim import Claim, Judged, unique
-from exan_verify.theorems.claims.tracing import Path
-from exan_verify.theorems.searching.explore import Exploration, Limits, Point, explore
-from exan_verify.theorems.searching.found import Counterexample, verified
-from exan_verify.theorems.searching.unknowns import (
+from exan_verify.theorems.claims.searching.explore import Exploration, Limits, Point, explore
+from exan_verify.theorems.claims.searching.found import Counterexample, verified
+from exan_verify.theorems.claims.searching.unknowns import (
     FIRST,
     NETWORK,
     Template,
@@ -28,6 +27,7 @@ from exan_verify.theorems.searching.unknowns import (
     label_pairs,
     run_claim,
 )
+from exan_verify.theorems.claims.tracing import Path
 from exan_verify.theorems.statement import Progress
 
 UNKNOWNS = 14

@@ -18,9 +18,9 @@ from exan_verify.core.question import Labels
 from exan_verify.smt.question.constraints import alphabet_of, labels_array
 from exan_verify.smt.question.terms import TRUE, Formula, conj, disj, negate
 from exan_verify.theorems.claims.claim import Claim, Judged, admitted, concluded, unique
+from exan_verify.theorems.claims.searching.explore import Point
 from exan_verify.theorems.claims.situation import Asked, Situation
 from exan_verify.theorems.claims.tracing import Path, Traced, all_hold, unknown
-from exan_verify.theorems.searching.explore import Point
 
 Vector = tuple[Fraction, ...]
 NETWORK, FIRST, SECOND, TARGET = "w", "x", "u", "t"

@@ -17,14 +17,14 @@ from dataclasses import dataclass, replace
 from exan_verify.core.network import Batch, ReluNetwork
 from exan_verify.errors import InputError
 from exan_verify.theorems.claims.claim import Claim
-from exan_verify.theorems.searching.explore import Limits
-from exan_verify.theorems.searching.found import Counterexample, Records, Stage, nothing_tested
-from exan_verify.theorems.searching.generated import draw_counterexample
-from exan_verify.theorems.searching.instances import try_instances
-from exan_verify.theorems.searching.smaller import minimal
-from exan_verify.theorems.searching.solved import Solved, all_inputs, all_weights
-from exan_verify.theorems.searching.tally import Tally
-from exan_verify.theorems.searching.unknowns import polynomial
+from exan_verify.theorems.claims.searching.drawn import draw_counterexample
+from exan_verify.theorems.claims.searching.engine_cases import try_instances
+from exan_verify.theorems.claims.searching.explore import Limits
+from exan_verify.theorems.claims.searching.found import Counterexample, Records, Stage, nothing_tested
+from exan_verify.theorems.claims.searching.shrinking import minimal
+from exan_verify.theorems.claims.searching.solved import Solved, all_inputs, all_weights
+from exan_verify.theorems.claims.searching.tally import Tally
+from exan_verify.theorems.claims.searching.unknowns import polynomial
 from exan_verify.theorems.statement import Progress
 
 __all__ = ["Searched", "search"]

@@ -9,8 +9,8 @@ from exan_verify.core.network import Batch, ReluNetwork
 from exan_verify.errors import BudgetExhausted
 from exan_verify.smt.deadline import until
 from exan_verify.theorems.claims.claim import Claim, Judged, judge
+from exan_verify.theorems.claims.searching.found import Records, candidate_size
 from exan_verify.theorems.claims.situation import Situation
-from exan_verify.theorems.searching.found import Records, candidate_size
 from exan_verify.theorems.statement import Progress
 
 KEPT = 4

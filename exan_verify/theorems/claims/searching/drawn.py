@@ -15,7 +15,7 @@ from exan_verify.core.network import Array, Batch, ReluNetwork
 from exan_verify.core.question import Labels, Loss
 from exan_verify.errors import InputError
 from exan_verify.theorems.claims.claim import Claim, Judged
-from exan_verify.theorems.searching.tally import Tally
+from exan_verify.theorems.claims.searching.tally import Tally
 
 if TYPE_CHECKING:
     from hypothesis.strategies import DrawFn
