@@ -19,7 +19,7 @@ from exan_verify import Box, Outcome, ReluNetwork, check
 from exan_verify.cli import main
 from exan_verify.cli.output import ExitCode
 from exan_verify.core.network import Batch
-from exan_verify.core.question import Labels, Loss, Reduction
+from exan_verify.core.question import Labels, Loss, Question, Reduction
 from exan_verify.errors import BudgetExhausted, FileError, InputError
 from exan_verify.exact.backprop import gradient
 from exan_verify.exclusivity import exclusivity
@@ -49,7 +49,6 @@ from exan_verify.theorems.claims.searching.shrinking import minimal
 from exan_verify.theorems.claims.searching.solved import all_inputs, all_weights
 from exan_verify.theorems.claims.searching.tally import Tally
 from exan_verify.theorems.claims.searching.unknowns import is_second_batch, label_pairs
-from exan_verify.theorems.claims.situation import Asked
 from exan_verify.theorems.claims.tracing import Path as TracedPath
 from exan_verify.theorems.claims.tracing import all_hold, unknown
 from tests.conftest import examples
@@ -100,7 +99,7 @@ def test_a_situation_agrees_with_the_exact_path(data: st.DataObject, loss: Loss,
     if loss is Loss.HINGE and network.classes == 1:
         return
     batch = data.draw(batches(network, loss, max_samples=3))
-    situation = Situation.of(network, batch, Asked(loss=loss, reduction=reduction))
+    situation = Situation.of(network, batch, Question(loss=loss, reduction=reduction))
     tensors = gradient(network, batch, loss, reduction).tensors
     mine: list[Any] = []
     for i in range(situation.depth):
@@ -115,8 +114,10 @@ def test_a_situation_agrees_with_the_exact_path(data: st.DataObject, loss: Loss,
 
 def test_a_situation_rebuilds_its_records():
     case = published_insecure()
-    given_records = Situation.of(case.network, case.batch, Asked())
-    s = Situation(given_records.weights, given_records.biases, given_records.x, given_records.y, Asked())
+    given_records = Situation.of(case.network, case.batch, Question(loss=Loss.MSE))
+    s = Situation(
+        given_records.weights, given_records.biases, given_records.x, given_records.y, Question(loss=Loss.MSE)
+    )
     assert (s.network, s.batch) == (case.network, case.batch)
     assert s.exans == ((2, 3, 2, 2),)
     assert s.exclusive(0, 0) == 0
@@ -127,12 +128,12 @@ def test_a_situation_rebuilds_its_records():
 def test_softmax_has_no_rational_deltas_but_says_which_are_not_zero():
     network = ReluNetwork.from_arrays([[[1], [-1]], [[1, 2], [3, 4]]], [[1, 1], [0, 0]])
     batch = Batch.of([[2], [-3]], [0, 1], network=network, loss=Loss.CROSS_ENTROPY, labels=Labels.ONE_HOT)
-    s = Situation.of(network, batch, Asked(loss=Loss.CROSS_ENTROPY))
+    s = Situation.of(network, batch, Question(loss=Loss.CROSS_ENTROPY))
     assert s.nonzero_deltas[0].tolist() == [[True, False], [False, True]]
     with pytest.raises(InputError, match="the loss vectors of cross_entropy are not rational"):
         _ = s.deltas
     tied = ReluNetwork.from_arrays([[[1]], [[1], [1]]], [[1], [0, 0]])
-    s = Situation.of(tied, batch, Asked(loss=Loss.CROSS_ENTROPY))
+    s = Situation.of(tied, batch, Question(loss=Loss.CROSS_ENTROPY))
     with pytest.raises(Undecided, match="whether a delta is zero"):
         _ = s.nonzero_deltas
 
@@ -141,7 +142,7 @@ def test_an_undecided_outcome_is_never_an_answer():
     """The zero pre-activation example: no exact engine decides it, so neither claim fails there."""
     network = ReluNetwork.from_arrays([[[1, 0], [-1, 1], [-1, -1]], [[1, 1, 1]]], [[0, 1, 1], [0]])
     batch = Batch.of([[1, 0], [2, 0]], [0, 0], network=network, loss=Loss.MSE, labels=Labels.ONE_HOT)
-    situation = Situation.of(network, batch, Asked())
+    situation = Situation.of(network, batch, Question(loss=Loss.MSE))
     for conclusion in (unique, ambiguous, all_determined):
         claim = Claim("open", hypotheses=[], conclusion=conclusion)
         assert judge(claim, situation) is Judged.UNDECIDED
@@ -361,7 +362,9 @@ def test_arithmetic_claims_are_refuted_too():
     found = search(claim, effort=50).counterexample
     assert found is not None
     assert found.replay.confirmed is None
-    assert judge(claim, Situation.of(found.example.network, found.example.batch, claim.asked)) is Judged.FAILS
+    assert (
+        judge(claim, Situation.of(found.example.network, found.example.batch, claim.question)) is Judged.FAILS
+    )
 
 
 def test_a_solver_finds_a_needle_in_all_inputs():
@@ -396,7 +399,9 @@ def test_all_weights_find_a_network_with_a_second_batch():
     assert solved.counterexample is not None
     assert solved.counterexample.replay.equal_gradients is True
     assert one_each(
-        Situation.of(solved.counterexample.example.network, solved.counterexample.example.batch, claim.asked)
+        Situation.of(
+            solved.counterexample.example.network, solved.counterexample.example.batch, claim.question
+        )
     )
 
 
@@ -424,10 +429,10 @@ def test_a_second_batch_has_the_whole_gradient_and_other_samples():
     def second(a: Batch, b: Batch, net: ReluNetwork = network) -> bool:
         """Whether b is a second batch beside a, its inputs traced at their values."""
         path = TracedPath()
-        left, right = (Situation.of(net, batch, Asked()) for batch in (a, b))
+        left, right = (Situation.of(net, batch, Question(loss=Loss.MSE)) for batch in (a, b))
         point = {f"u{m}": right.x[m, 0] for m in range(right.samples)}
         traced = np.array([[unknown(name, value, path)] for name, value in point.items()], dtype=object)
-        moved = Situation(right.weights, right.biases, traced, right.y, Asked())
+        moved = Situation(right.weights, right.biases, traced, right.y, Question(loss=Loss.MSE))
         return all_hold([is_second_batch(left, moved)], point)
 
     assert second(first, other)
@@ -816,7 +821,7 @@ def test_the_command_says_loudly_that_nothing_was_tested(own: Path, capsys: pyte
 def test_numpy_answers_are_bools():
     claim = Claim("numpy", hypotheses=[lambda _: np.bool_(True)], conclusion=unique)
     case = published_insecure()
-    situation = Situation.of(case.network, case.batch, Asked())
+    situation = Situation.of(case.network, case.batch, Question(loss=Loss.MSE))
     assert judge(claim, situation) in (Judged.FAILS, Judged.UNDECIDED)
 
 

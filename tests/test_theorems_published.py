@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from exan_verify.core.network import Batch, ReluNetwork
-from exan_verify.core.question import Labels, Loss
+from exan_verify.core.question import Labels, Loss, Question
 from exan_verify.exact.linalg import rank
 from exan_verify.theorems.replay import replay
 from exan_verify.theorems.running import run_statement
@@ -109,7 +109,9 @@ def test_softmax_with_two_classes_breaks_p1() -> None:
     example = two_classes.published_two_classes()
     assert example.network.widths == (3, 12, 2)
     assert two_classes.breaks_two_classes(example).holds
-    assert two_classes.breaks_two_classes(replace(example, labels=Labels.KNOWN)).holds
+    assert two_classes.breaks_two_classes(
+        replace(example, question=replace(example.question, labels=Labels.KNOWN))
+    ).holds
     assert not two_classes.breaks_two_classes(nudged(example)).holds
     assert not two_classes.breaks_two_classes(replace(example, second=example.batch)).holds
     assert not two_classes.breaks_two_classes(counterexamples.published_insecure()).holds
@@ -230,7 +232,7 @@ def test_columns_of_one_sample_are_no_counterexample_of_grouping() -> None:
     assert result.holds, "one logit: all columns are parallel"
     network = ReluNetwork.from_arrays([[[1], [-1]], [[1, 0], [0, 1]]], [[0, 0], [0, 0]])
     batch = Batch.of([[2], [-3]], [0, 0], network=network, loss=Loss.MSE, labels=Labels.ONE_HOT)
-    example = Example(network=network, batch=batch, loss=Loss.MSE, note="")
+    example = Example(network=network, batch=batch, question=Question(loss=Loss.MSE), note="")
     assert not e2.parallel_of_different_samples(example).holds
     assert not e2.first_row_vanishes(example).holds
 

@@ -14,7 +14,7 @@ import pytest
 
 from exan_verify import Outcome
 from exan_verify.core.network import Batch, ReluNetwork
-from exan_verify.core.question import Labels, Loss
+from exan_verify.core.question import Labels, Loss, Question
 from exan_verify.theorems import Example, Exhibit, Standing, registry, run_statement
 from exan_verify.theorems import replay as replay_example
 from exan_verify.theorems.as_text import example_lines
@@ -170,7 +170,7 @@ def three_equal_classes(_example: Example) -> Example:
     """The guess is right for p_y = 1/3."""
     network = ReluNetwork.from_arrays([[[1]], [[1], [1], [1]]], [[0], [0, 0, 0]])
     batch = Batch.of([[1]], [0], network=network, loss=Loss.CROSS_ENTROPY, labels=Labels.ONE_HOT)
-    return Example(network=network, batch=batch, loss=Loss.CROSS_ENTROPY, note="")
+    return Example(network=network, batch=batch, question=Question(loss=Loss.CROSS_ENTROPY), note="")
 
 
 @pytest.mark.parametrize(
@@ -243,7 +243,7 @@ def one_sample_each(_example: Example) -> Example:
     """Two neurons, one for each sample, columns not parallel; no zero row."""
     network = ReluNetwork.from_arrays([[[1], [-1]], [[1, 0], [0, 1]]], [[0, 0], [0, 0]])
     batch = Batch.of([[2], [-3]], [0, 0], network=network, loss=Loss.MSE, labels=Labels.ONE_HOT)
-    return Example(network=network, batch=batch, loss=Loss.MSE, note="")
+    return Example(network=network, batch=batch, question=Question(loss=Loss.MSE), note="")
 
 
 def breakers(example: Example) -> list[Example]:
@@ -297,7 +297,7 @@ def zero_error(*_: Any) -> Any:
 
 def apart_example() -> Example:
     layer = next(iter(published.apart_layers(0)))
-    return Example(network=layer.network, batch=layer.batch, loss=layer.loss, note="")
+    return Example(network=layer.network, batch=layer.batch, question=layer.question, note="")
 
 
 def exclusive_crowd(*_: Any) -> Layered:

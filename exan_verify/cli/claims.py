@@ -77,8 +77,8 @@ def searched_record(result: Searched) -> dict[str, Any]:
     return {
         "name": result.claim.name,
         "text": result.claim.text,
-        "loss": result.claim.asked.loss,
-        "labels": result.claim.asked.labels,
+        "loss": result.claim.question.loss,
+        "labels": result.claim.question.labels,
         "seed": result.seed,
         "refuted": result.refuted,
         "says": result.says,

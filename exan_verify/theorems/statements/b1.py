@@ -10,7 +10,7 @@ from typing import Any
 import flint
 
 from exan_verify.core.network import Batch, ReluNetwork
-from exan_verify.core.question import Labels, Loss
+from exan_verify.core.question import Labels, Loss, Question
 from exan_verify.core.verdict import Outcome
 from exan_verify.exact.backprop import forward
 from exan_verify.exact.softmax import loss_vectors_ball
@@ -30,7 +30,7 @@ def equal_logits() -> Example:
     return Example(
         network=network,
         batch=Batch.of([[1]], [0], network=network, loss=Loss.CROSS_ENTROPY, labels=Labels.ONE_HOT),
-        loss=Loss.CROSS_ENTROPY,
+        question=Question(loss=Loss.CROSS_ENTROPY),
         outcome=Outcome.UNIQUE,
         shown=scale_is_wrong,
         note="g = (-1/2, 1/2); the heuristic says (-2/3, 2/3)",

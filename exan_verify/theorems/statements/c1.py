@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from random import Random
 
 from exan_verify.core.network import Batch, ReluNetwork
-from exan_verify.core.question import Labels, Loss
+from exan_verify.core.question import Labels, Loss, Question
 from exan_verify.core.verdict import Outcome
-from exan_verify.decide.pipeline import certify
 from exan_verify.exact.linalg import rank
-from exan_verify.kernel import check
+from exan_verify.theorems.certified import kernel_outcome, verdict_on
 from exan_verify.theorems.statement import (
     Check,
     Direction,
@@ -45,14 +44,6 @@ SIZES = ((2, 1, 4), (2, 2, 6), (3, 1, 7), (2, 3, 8))
 """(M, K', n)."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Asked:
-    """A batch whose uniqueness is asked."""
-
-    network: ReluNetwork
-    batch: Batch
-
-
 def full_rank_layers(seed: int) -> Iterator[Layer]:
     """Layers with rank R = U - M."""
     return drawn("C1", seed, _draw_layer)
@@ -75,36 +66,34 @@ def one_pattern(layer: Layer) -> Layer:
     return replace(layer, patterns=layer.patterns * 0 + 1)
 
 
-def unique_by_lifting(seed: int) -> Iterator[Asked]:
+def unique_by_lifting(seed: int) -> Iterator[Layered]:
     """Small networks and batches that C1 at the only hidden layer certifies; the kernel has checked it."""
-    return drawn("C1 networks", seed, _draw_asked)
+    return drawn("C1 networks", seed, _draw_unique)
 
 
-def _draw_asked(rng: Random) -> Asked | None:
+def _draw_unique(rng: Random) -> Layered | None:
     network = integer_network(rng, rng.choice(((1, 5, 1), (2, 5, 1), (1, 6, 2))))
     inputs = integers(rng, 2, network.widths[0], 4)
     labels = one_hot(network.classes, [rng.randint(0, 1), rng.randint(0, 1)])
     batch = Batch.of(inputs, labels, network=network, loss=Loss.MSE, labels=Labels.ONE_HOT)
-    verdict = certify(network, batch=batch, loss="mse", engine="lifting")
-    if verdict.outcome is not Outcome.UNIQUE or verdict.certificate is None:
-        return None
-    check(verdict.certificate, network, batch=batch)
-    return Asked(network=network, batch=batch)
+    layer = Layered(network=network, batch=batch)
+    outcome = kernel_outcome(network, batch, layer.question, engine="lifting")
+    return layer if outcome is Outcome.UNIQUE else None
 
 
-def solvers_find_no_other(asked: Asked) -> bool:
+def solvers_find_no_other(layer: Layered) -> bool:
     """The solvers, from the plain question with nothing of lifting in it, find no second batch."""
-    verdict = certify(asked.network, batch=asked.batch, loss="mse", engine="smt", budget=20)
+    verdict = verdict_on(layer.network, layer.batch, layer.question, engine="smt", budget=20)
     return verdict.outcome is Outcome.UNIQUE
 
 
-def ambiguous_instead(_asked: Asked) -> Asked:
+def ambiguous_instead(_layer: Layered) -> Layered:
     """A batch that has a second one: S5's two samples of one region with parallel differences."""
     network = ReluNetwork.from_arrays(
         [[[1], [-1]], [[Fraction(1, 3), Fraction(-1, 3)]]], [[1, 2], [Fraction(1, 5)]]
     )
     batch = Batch.of([[0], [1]], [[0], [1]], network=network, loss=Loss.MSE, labels=Labels.ONE_HOT)
-    return Asked(network=network, batch=batch)
+    return Layered(network=network, batch=batch)
 
 
 def dead_below() -> Example:
@@ -117,7 +106,7 @@ def dead_below() -> Example:
         network=network,
         batch=first,
         second=second,
-        loss=Loss.MSE,
+        question=Question(loss=Loss.MSE),
         outcome=Outcome.AMBIGUOUS,
         shown=passes_at_layer_two,
         note="rank A_2 = 1 by the bias and R has rank U - M = 1; Delta_1 = 0, and x may be any negative "
@@ -138,7 +127,7 @@ def upper_layer_alone() -> Example:
         network=network,
         batch=first,
         second=second,
-        loss=Loss.MSE,
+        question=Question(loss=Loss.MSE),
         outcome=Outcome.AMBIGUOUS,
         shown=passes_at_layer_two,
         note="C1's rank condition holds at layer 2, so H_1, Delta_2 and the loss vectors are determined; "

@@ -136,7 +136,7 @@ def one_sided_network() -> Example:
     return Example(
         network=network,
         batch=batch,
-        loss=Loss.MSE,
+        question=Question(loss=Loss.MSE),
         outcome=Outcome.UNIQUE,
         shown=short_of_rank,
         note="Three neurons, three needed, all deltas non-zero, different patterns: rank R = 2. The batch is "

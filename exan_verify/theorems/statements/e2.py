@@ -9,7 +9,7 @@ from random import Random
 import numpy as np
 
 from exan_verify.core.network import Array
-from exan_verify.core.question import Loss, Reduction
+from exan_verify.core.question import Loss, Question, Reduction
 from exan_verify.exact.backprop import forward, gradient, gradient_ball
 from exan_verify.exact.linalg import rank
 from exan_verify.exact.softmax import loss_vectors
@@ -62,11 +62,13 @@ def _draw(rng: Random, classes: int, loss: Loss) -> Column | None:
 
 def _vectors(layer: Layered) -> Array:
     logits = forward(layer.network, layer.batch).logits
-    return loss_vectors(layer.loss, logits, layer.batch.labels, 1)
+    return loss_vectors(layer.question.loss, logits, layer.batch.labels, 1)
 
 
 def _last_weight(layer: Layered) -> Array:
-    found = gradient(layer.network, layer.batch, layer.loss, Reduction.SUM).for_network(layer.network)
+    found = gradient(layer.network, layer.batch, layer.question.loss, Reduction.SUM).for_network(
+        layer.network
+    )
     return exact(found[-1][0])
 
 
@@ -81,7 +83,7 @@ def positive_multiple(column: Column) -> bool:
 def negative_at_label(column: Column) -> bool:
     """By balls: the only negative entry of the column is at the sample's label, the others are positive."""
     layer = column.layer
-    found = gradient_ball(layer.network, layer.batch, layer.loss, Reduction.SUM)
+    found = gradient_ball(layer.network, layer.batch, layer.question.loss, Reduction.SUM)
     name = f"{layer.network.layers[-1].name}.weight"
     label = int(layer.batch.labels[column.sample])
     entries = [found[name][k, column.neuron] for k in range(layer.network.classes)]
@@ -96,7 +98,7 @@ def of_the_other(column: Column) -> Column:
 def opposite_rows(layer: Layered) -> bool:
     """By balls at two precisions: the rows of dW_L add up to zero, to 50 and to 300 digits."""
     for precision in (192, 1024):
-        found = gradient_ball(layer.network, layer.batch, layer.loss, Reduction.SUM, precision)
+        found = gradient_ball(layer.network, layer.batch, layer.question.loss, Reduction.SUM, precision)
         weight = found[f"{layer.network.layers[-1].name}.weight"]
         sums = [weight[0, j] + weight[1, j] for j in range(weight.ncols())]
         if not all(s.contains(0) and s.rad() < 2.0 ** (-precision // 2) for s in sums):
@@ -108,7 +110,7 @@ def as_bce(layer: Layered) -> Layered:
     """The same labels under bce, where the two logits' loss vectors are not opposite."""
     targets = np.eye(2, dtype=int)[layer.batch.labels.astype(int)]
     batch = replace(layer.batch, labels=exact(targets))
-    return replace(layer, batch=batch, loss=Loss.BCE)
+    return replace(layer, batch=batch, question=Question(loss=Loss.BCE))
 
 
 def parallel_of_different_samples(example: Example) -> Result:
@@ -129,7 +131,7 @@ def parallel_of_different_samples(example: Example) -> Result:
 def first_row_vanishes(example: Example) -> Result:
     """Whether the published condition holds and yet the first row of dW_L is zero and a column is not."""
     weight = _last_weight(Layered(network=example.network, batch=example.batch))
-    published = exclusivity(example.network, example.batch, loss=example.loss).published
+    published = exclusivity(example.network, example.batch, loss=example.question.loss).published
     holds = published and bool(np.all(weight[0] == 0)) and bool(np.any(weight != 0))
     rows = [[str(v) for v in row] for row in weight.tolist()]
     return Result(holds=holds, detail=f"dW_L (sum) = {rows}", data={"published": published})

@@ -11,7 +11,7 @@ import flint
 import numpy as np
 
 from exan_verify.core.network import Array, Batch, ReluNetwork
-from exan_verify.core.question import Labels, Loss
+from exan_verify.core.question import Labels, Loss, Question
 from exan_verify.exact.backprop import forward
 from exan_verify.exact.linalg import rank_mod
 from exan_verify.exact.modular import PRIME, Residues
@@ -114,7 +114,7 @@ def confused_modulo_p() -> Example:
     return Example(
         network=network,
         batch=batch,
-        loss=Loss.BCE,
+        question=Question(loss=Loss.BCE),
         shown=rank_falls_modulo_p,
         note="Logits (0, 0) and (61, 0): with T = e the loss vectors (1/2, 1/2) and (T^61 / (T^61 + 1), 1/2) "
         "have the same image at t = 2, because 2^61 = 1 modulo p = 2^61 - 1.",
@@ -124,7 +124,7 @@ def confused_modulo_p() -> Example:
 def rank_falls_modulo_p(example: Example) -> Result:
     """At t = 2 the minor of the example's loss vectors is zero modulo p, and its ball excludes zero."""
     vectors = Vectors(
-        loss=example.loss,
+        loss=example.question.loss,
         logits=forward(example.network, example.batch).logits,
         labels=example.batch.labels,
         rows=tuple(range(example.batch.size)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from random import Random
 
@@ -12,11 +12,11 @@ import numpy as np
 from exan_verify.core.network import Batch, ReluNetwork
 from exan_verify.core.question import Labels, Loss
 from exan_verify.core.verdict import Outcome
-from exan_verify.decide.pipeline import certify
 from exan_verify.exact.linalg import nullspace, rank
-from exan_verify.kernel import check
+from exan_verify.theorems.certified import kernel_outcome
 from exan_verify.theorems.statement import Example, Standing, Statement
 from exan_verify.theorems.support.counterexamples import one_logit_shared_neuron, one_shared_neuron
+from exan_verify.theorems.support.exclusive_layers import Layered
 from exan_verify.theorems.support.laboratory import (
     Pair,
     deltas,
@@ -35,14 +35,6 @@ from exan_verify.theorems.support.shorthands import REFUTES, by_instances, coq, 
 
 SHAPES = (((3, 2, 4, 2), 3), ((2, 1, 4, 1), 2), ((4, 2, 3), 4), ((3, 2, 2, 3, 2), 3))
 """(widths, M) with n_1 < min(d, M)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Asked:
-    """A batch whose uniqueness is asked."""
-
-    network: ReluNetwork
-    batch: Batch
 
 
 def narrow(seed: int) -> Iterator[Pair]:
@@ -82,26 +74,23 @@ def one_input() -> Example:
     )
 
 
-def _unprotected(_seed: int) -> Iterator[Asked]:
+def _unprotected(_seed: int) -> Iterator[Layered]:
     example = one_input()
-    yield Asked(network=example.network, batch=example.batch)
+    yield Layered(network=example.network, batch=example.batch)
 
 
-def short_rank_and_unique(asked: Asked) -> bool:
+def short_rank_and_unique(layer: Layered) -> bool:
     """n_1 < M, so Delta_1 has rank below M and 3.1 cannot be used at layer 1; the kernel accepts UNIQUE."""
-    short = asked.network.widths[1] < asked.batch.size
-    short = short and rank(deltas(asked.network, asked.batch)[0]) < asked.batch.size
-    verdict = certify(asked.network, batch=asked.batch, loss="mse", engine="exact")
-    if not short or verdict.certificate is None:
-        return False
-    return check(verdict.certificate, asked.network, batch=asked.batch).outcome is Outcome.UNIQUE
+    short = layer.network.widths[1] < layer.batch.size
+    short = short and rank(deltas(layer.network, layer.batch)[0]) < layer.batch.size
+    return short and kernel_outcome(layer.network, layer.batch, layer.question) is Outcome.UNIQUE
 
 
-def wider_input(_asked: Asked) -> Asked:
+def wider_input(_layer: Layered) -> Layered:
     """The same network with a second input: now n_1 < min(d, M)."""
     network = ReluNetwork.from_arrays([[[1, 1]], [[1], [2]]], [[1], [0, 0]])
     batch = Batch.of([[0, 0], [1, 0]], [0, 1], network=network, loss=Loss.MSE, labels=Labels.ONE_HOT)
-    return Asked(network=network, batch=batch)
+    return Layered(network=network, batch=batch)
 
 
 STATEMENTS = (

@@ -64,7 +64,8 @@ def _real() -> Example:
 
 
 def _known_softmax() -> Example:
-    return replace(shared_softmax(), labels=Labels.KNOWN)
+    found = shared_softmax()
+    return replace(found, question=replace(found.question, labels=Labels.KNOWN))
 
 
 def _refuted(

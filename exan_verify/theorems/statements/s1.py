@@ -9,7 +9,7 @@ from random import Random
 import numpy as np
 
 from exan_verify.core.network import Array, Batch, ReluNetwork
-from exan_verify.core.question import Labels, Loss
+from exan_verify.core.question import Labels, Loss, Question
 from exan_verify.core.verdict import Outcome
 from exan_verify.exact.linalg import multiply, nullspace, solve
 from exan_verify.theorems.statement import Example, Result, Standing, Statement
@@ -106,7 +106,7 @@ def one_dimension_left() -> Example:
     return Example(
         network=network,
         batch=batch,
-        loss=Loss.MSE,
+        question=Question(loss=Loss.MSE),
         outcome=Outcome.UNIQUE,
         shown=one_dimension,
         note="The only orthogonal matrix that fixes 1 and Y, besides the identity, exchanges the two "

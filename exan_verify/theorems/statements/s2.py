@@ -10,13 +10,12 @@ from random import Random
 import numpy as np
 
 from exan_verify.core.network import Array, Batch, ReluNetwork
-from exan_verify.core.question import Labels, Loss
+from exan_verify.core.question import Labels, Loss, Question
 from exan_verify.core.verdict import Outcome
-from exan_verify.decide.pipeline import certify
 from exan_verify.exact.backprop import forward
 from exan_verify.exact.linalg import nullspace
 from exan_verify.exact.softmax import loss_vectors
-from exan_verify.kernel import check
+from exan_verify.theorems.certified import kernel_outcome
 from exan_verify.theorems.statement import Standing, Statement
 from exan_verify.theorems.support.laboratory import (
     Pair,
@@ -118,10 +117,8 @@ def _draw_crowded(rng: Random) -> Two | None:
 
 def kernel_accepts_ambiguous(two: Two) -> bool:
     """The engine's certificate says AMBIGUOUS and the kernel accepts it."""
-    verdict = certify(two.network, batch=two.batch, loss=two.loss.value, engine="families")
-    if verdict.certificate is None:
-        return False
-    return check(verdict.certificate, two.network, batch=two.batch).outcome is Outcome.AMBIGUOUS
+    outcome = kernel_outcome(two.network, two.batch, Question(loss=two.loss), engine="families")
+    return outcome is Outcome.AMBIGUOUS
 
 
 def first_alone(two: Two) -> Two:

@@ -9,7 +9,7 @@ from random import Random
 import numpy as np
 
 from exan_verify.core.network import Batch, ReluNetwork
-from exan_verify.core.question import Labels, Loss
+from exan_verify.core.question import Labels, Loss, Question
 from exan_verify.exact.backprop import forward
 from exan_verify.exact.softmax import loss_vectors
 from exan_verify.theorems.bounded.second_batches import none_for
@@ -93,7 +93,7 @@ def single_point() -> Example:
     return Example(
         network=network,
         batch=batch,
-        loss=Loss.MSE,
+        question=Question(loss=Loss.MSE),
         shown=dead_and_determined,
         note="Both pre-activations, x and -x, are at most zero at x = 0 only. No engine certifies it: "
         "the rank that lifting needs is missing. z3 and cvc5 say that there is no second batch.",

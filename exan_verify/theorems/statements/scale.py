@@ -8,12 +8,11 @@ from fractions import Fraction
 from random import Random
 
 from exan_verify.core.network import Batch, ReluNetwork, to_fraction
-from exan_verify.core.question import Labels, Loss
+from exan_verify.core.question import Labels, Loss, Question
 from exan_verify.core.verdict import Outcome
-from exan_verify.decide.pipeline import certify
 from exan_verify.exact.backprop import forward
-from exan_verify.kernel import check
 from exan_verify.theorems.bounded import twins
+from exan_verify.theorems.certified import kernel_outcome
 from exan_verify.theorems.statement import Check, Example, Progress, Result, Standing, Statement
 from exan_verify.theorems.support.laboratory import (
     Pair,
@@ -134,10 +133,8 @@ def _draw_classified(rng: Random) -> Classified | None:
 
 def kernel_agrees_on_twins(found: Classified) -> bool:
     """The kernel accepts AMBIGUOUS by a twin when the margin is positive, UNIQUE otherwise."""
-    verdict = certify(found.network, batch=found.batch, loss="cross_entropy", engine="scale")
-    if verdict.certificate is None:
-        return False
-    outcome = check(verdict.certificate, found.network, batch=found.batch).outcome
+    softmax = Question(loss=Loss.CROSS_ENTROPY)
+    outcome = kernel_outcome(found.network, found.batch, softmax, engine="scale")
     return outcome is (Outcome.AMBIGUOUS if found.twin else Outcome.UNIQUE)
 
 
@@ -153,7 +150,7 @@ def lonely_sample() -> Example:
     return Example(
         network=network,
         batch=batch,
-        loss=Loss.CROSS_ENTROPY,
+        question=Question(loss=Loss.CROSS_ENTROPY),
         outcome=Outcome.AMBIGUOUS,
         note="t = 1: besides x = 1 there is one more c with c / (e^c + 1) = 1 / (e + 1).",
     )

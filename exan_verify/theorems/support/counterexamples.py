@@ -11,7 +11,7 @@ from fractions import Fraction
 from typing import Any
 
 from exan_verify.core.network import Batch, ReluNetwork
-from exan_verify.core.question import Labels, Loss
+from exan_verify.core.question import Labels, Loss, Question
 from exan_verify.core.verdict import Outcome
 from exan_verify.theorems.statement import Example
 
@@ -37,8 +37,7 @@ def _example(
         batch=batch(x, y),
         second=None if second is None else batch(*second),
         outcome=Outcome.AMBIGUOUS if second is not None else outcome,
-        loss=loss,
-        labels=labels,
+        question=Question(loss=loss, labels=labels),
         note=note,
     )
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from random import Random
 
 from exan_verify.core.network import Batch, ReluNetwork
-from exan_verify.core.question import Labels, Loss
+from exan_verify.core.question import Labels, Loss, Question
 from exan_verify.core.verdict import Outcome
 from exan_verify.exact.backprop import forward
 from exan_verify.exact.linalg import rank
@@ -47,7 +47,7 @@ def labels_not_told() -> Example:
         network=network,
         batch=first,
         second=second,
-        loss=Loss.MSE,
+        question=Question(loss=Loss.MSE),
         outcome=Outcome.AMBIGUOUS,
         note="Layer 1 has one exclusive neuron per sample and one shared: rank R = U - M = 3. The inputs are "
         "determined, the labels are not.",

@@ -84,8 +84,8 @@ def _situations(claim: Claim, grid: tuple[int, int], tally: Tally) -> Any:
         samples = draw(st.integers(*claim.sizes.samples))
         x = draw(numbers(samples, network.widths[0]))
         y = draw_labels(draw, network.classes, samples)
-        asked = claim.asked
-        return network, Batch.of(x, y, network=network, loss=asked.loss, labels=asked.labels)
+        question = claim.question
+        return network, Batch.of(x, y, network=network, loss=question.loss, labels=question.labels)
 
     def draw_network(draw: DrawFn) -> ReluNetwork:
         sizes = claim.sizes
@@ -96,8 +96,8 @@ def _situations(claim: Claim, grid: tuple[int, int], tally: Tally) -> Any:
         return ReluNetwork.from_arrays(weights, offsets if with_bias else None)
 
     def draw_labels(draw: DrawFn, logits: int, samples: int) -> Array:
-        loss = claim.asked.loss
-        if claim.asked.labels is Labels.REAL:
+        loss = claim.question.loss
+        if claim.question.labels is Labels.REAL:
             return draw(numbers(samples, logits))
         if loss is Loss.BCE or (loss is Loss.MSE and logits == 1):
             bits = st.lists(st.integers(0, 1), min_size=samples * logits, max_size=samples * logits)

@@ -38,7 +38,7 @@ def _corner_cases(claim: Claim, seed: int) -> Iterator[Records | None]:
     for index in count(seed * 1000):
         for family in FAMILIES:
             for has_bias in kinds:
-                drawn = instance(family, claim.asked.loss, has_bias, index)
+                drawn = instance(family, claim.question.loss, has_bias, index)
                 admitted = claim.sizes.admit(drawn.network, drawn.batch.size)
                 batch = drawn.batch
                 yield _asked(claim, drawn.network, batch.inputs, batch.labels) if admitted else None
@@ -65,8 +65,8 @@ def _generic_cases(claim: Claim, seed: int) -> Iterator[Records]:
 
 
 def _labels(claim: Claim, rng: np.random.Generator, logits: int, samples: int) -> Array:
-    loss = claim.asked.loss
-    if claim.asked.labels is Labels.REAL:
+    loss = claim.question.loss
+    if claim.question.labels is Labels.REAL:
         return _dyadic(rng, samples, logits)
     if loss is Loss.BCE or (loss is Loss.MSE and logits == 1):
         return rng.integers(0, 2, (samples, logits))
@@ -80,9 +80,9 @@ def _dyadic(rng: np.random.Generator, rows: int, columns: int) -> Array:
 
 def _asked(claim: Claim, network: ReluNetwork, x: Array, y: Array) -> Records | None:
     """The records under the claim's own question, None when the labels or the domain do not fit."""
-    asked = claim.asked
+    question = claim.question
     try:
-        batch = Batch.of(x, y, network=network, loss=asked.loss, labels=asked.labels)
+        batch = Batch.of(x, y, network=network, loss=question.loss, labels=question.labels)
     except InputError:
         return None
-    return (network, batch) if asked.domain is None or asked.domain.contains(batch) else None
+    return (network, batch) if question.domain is None or question.domain.contains(batch) else None

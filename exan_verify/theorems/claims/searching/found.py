@@ -73,10 +73,10 @@ def verified(
 
     ``second``: another batch that refutes a claim of uniqueness, where one is known.
     """
-    asked = claim.asked
-    if asked.domain is not None and not asked.domain.contains(batch):
+    question = claim.question
+    if question.domain is not None and not question.domain.contains(batch):
         return None
-    situation = Situation.of(network, batch, asked)
+    situation = Situation.of(network, batch, question)
     if not admitted(claim, situation):
         return None
     if second is None or claim.conclusion is not unique:
@@ -87,10 +87,7 @@ def verified(
     example = Example(
         network=network,
         batch=batch,
-        loss=asked.loss,
-        reduction=asked.reduction,
-        labels=asked.labels,
-        domain=asked.domain,
+        question=question,
         note=note,
         second=second,
         outcome=outcome,

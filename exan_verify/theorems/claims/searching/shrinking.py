@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from exan_verify.core.network import Array, Batch, ReluNetwork, to_fraction
-from exan_verify.core.question import Loss
+from exan_verify.core.question import Loss, Question
 from exan_verify.smt.solvers.run import Worker
 from exan_verify.theorems.claims.claim import Claim, Judged, unique
 from exan_verify.theorems.claims.searching.explore import Exploration, Limits, Point, explore
@@ -31,7 +31,7 @@ from exan_verify.theorems.claims.searching.unknowns import (
     run_claim,
     second_labels,
 )
-from exan_verify.theorems.claims.situation import Asked, Situation, rational_array
+from exan_verify.theorems.claims.situation import Situation, rational_array
 from exan_verify.theorems.claims.tracing import Path
 
 Find = Callable[[ReluNetwork, Batch, bool], Records | None]
@@ -148,8 +148,8 @@ class Candidate:
     def records(self, claim: Claim) -> tuple[ReluNetwork, Batch]:
         """Exact records again. Raises :class:`exan_verify.errors.InputError` when the labels do not fit."""
         network = ReluNetwork.from_arrays(self.weights, self.biases or None)
-        asked = claim.asked
-        return network, Batch.of(self.x, self.y, network=network, loss=asked.loss, labels=asked.labels)
+        question = claim.question
+        return network, Batch.of(self.x, self.y, network=network, loss=question.loss, labels=question.labels)
 
 
 def shrink(claim: Claim, start: Records, find: Find, late: Late, limit: int = 1500) -> Records:
@@ -213,7 +213,9 @@ def _without_neuron(found: Candidate) -> Iterator[Candidate]:
 
 def _given(found: Candidate, i: int, j: int) -> list[Array]:
     """What neuron j of hidden layer i + 1 gives to the next pre-activations, for each sample: no zeros."""
-    active = Situation(found.weights, found.biases, found.x, found.y, Asked()).hidden[i + 1][j]
+    active = Situation(found.weights, found.biases, found.x, found.y, Question(loss=Loss.MSE)).hidden[i + 1][
+        j
+    ]
     return [found.weights[i + 1][:, j] * value for value in dict.fromkeys(active) if value != 0]
 
 
@@ -230,7 +232,7 @@ def _without_logit(claim: Claim, found: Candidate) -> Iterator[Candidate]:
     last = len(found.weights) - 1
     logits = len(found.weights[last])
     for k in range(logits):
-        if not _dispensable(claim.asked.loss, found.y, k, logits):
+        if not _dispensable(claim.question.loss, found.y, k, logits):
             continue
         y = np.where(found.y > k, found.y - 1, found.y) if found.y.ndim == 1 else np.delete(found.y, k, 1)
         weights = (*found.weights[:last], np.delete(found.weights[last], k, axis=0))

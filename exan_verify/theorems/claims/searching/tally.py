@@ -51,9 +51,9 @@ class Tally:
             return known
         if self.late():
             return Judged.UNDECIDED
-        asked = self.claim.asked
-        inside = asked.domain is None or asked.domain.contains(batch)
-        situation = Situation.of(network, batch, asked)
+        question = self.claim.question
+        inside = question.domain is None or question.domain.contains(batch)
+        situation = Situation.of(network, batch, question)
         try:
             with until(self.deadline):
                 found = judge(self.claim, situation) if inside else Judged.OUTSIDE

@@ -14,12 +14,12 @@ from itertools import combinations_with_replacement, permutations
 import numpy as np
 
 from exan_verify.core.network import Array, Batch, ReluNetwork, to_fraction
-from exan_verify.core.question import Labels
+from exan_verify.core.question import Labels, Question
 from exan_verify.smt.question.constraints import alphabet_of, labels_array
 from exan_verify.smt.question.terms import TRUE, Formula, conj, disj, negate
 from exan_verify.theorems.claims.claim import Claim, Judged, admitted, concluded, unique
 from exan_verify.theorems.claims.searching.explore import Point
-from exan_verify.theorems.claims.situation import Asked, Situation
+from exan_verify.theorems.claims.situation import Situation
 from exan_verify.theorems.claims.tracing import Path, Traced, all_hold, unknown
 
 Vector = tuple[Fraction, ...]
@@ -55,18 +55,18 @@ class Template:
             point |= _named(TARGET, self.y + 1)
         return point
 
-    def situation(self, point: Point, path: Path, asked: Asked) -> Situation:
+    def situation(self, point: Point, path: Path, question: Question) -> Situation:
         """The first batch at a point."""
         arrays = [self._filled(NETWORK, name, array, point, path) for name, array in self._parameters()]
         step = 2 if self.network.has_bias else 1
         x = self._filled(FIRST, FIRST, self.x, point, path)
-        return Situation(arrays[::step], arrays[1::2] if step == 2 else [], x, self.y, asked)
+        return Situation(arrays[::step], arrays[1::2] if step == 2 else [], x, self.y, question)
 
     def other(self, first: Situation, point: Point, path: Path) -> Situation:
         """The second batch at a point, in the same network."""
         x = self._filled(SECOND, SECOND, self.x, point, path)
         y = self._filled(TARGET, TARGET, self.second, point, path)
-        return Situation(first.weights, first.biases, x, y, first.asked)
+        return Situation(first.weights, first.biases, x, y, first.question)
 
     def _parameters(self) -> Iterator[tuple[str, Array]]:
         for k, layer in enumerate(self.network.layers):
@@ -86,7 +86,7 @@ class Template:
 
 def run_claim(claim: Claim, template: Template, point: Point, path: Path) -> Judged:
     """Judge ``claim`` at a point of ``template``, recording on ``path`` all that the answer depends on."""
-    first = template.situation(point, path, claim.asked)
+    first = template.situation(point, path, claim.question)
     if not (in_domain(claim, first) and admitted(claim, first)):
         return Judged.OUTSIDE
     if claim.conclusion is not unique:
@@ -102,7 +102,7 @@ def run_claim(claim: Claim, template: Template, point: Point, path: Path) -> Jud
 def exact_batches(claim: Claim, template: Template, point: Point) -> tuple[ReluNetwork, Batch, Batch]:
     """The records at a point: network, batch, second batch."""
     path = Path()
-    first = template.situation(point, path, claim.asked)
+    first = template.situation(point, path, claim.question)
     return first.network, first.batch, template.other(first, point, path).batch
 
 
@@ -118,9 +118,9 @@ def is_second_batch(first: Situation, second: Situation) -> Formula:
 
 def in_domain(claim: Claim, situation: Situation) -> bool:
     """Whether the inputs lie in the claim's domain."""
-    if claim.asked.domain is None:
+    if claim.question.domain is None:
         return True
-    low, high = claim.asked.domain.bounds(situation.x.shape[1])
+    low, high = claim.question.domain.bounds(situation.x.shape[1])
     return all(
         to_fraction(low[i]) <= row[i] <= to_fraction(high[i]) for row in situation.x for i in range(len(row))
     )
@@ -133,14 +133,14 @@ def label_pairs(claim: Claim, logits: int, samples: int) -> Iterator[tuple[Array
     """
     chosen = _label_multisets(claim, logits, samples)
     yield from ((labels, labels) for labels in chosen)
-    if claim.conclusion is unique and claim.asked.labels is Labels.ONE_HOT:
+    if claim.conclusion is unique and claim.question.labels is Labels.ONE_HOT:
         yield from ((a, b) for a in chosen for b in chosen if a is not b)
 
 
 def _label_multisets(claim: Claim, logits: int, samples: int) -> list[Array]:
-    alphabet, _ = alphabet_of(claim.asked.loss, Labels.ONE_HOT, logits, None)
+    alphabet, _ = alphabet_of(claim.question.loss, Labels.ONE_HOT, logits, None)
     return [
-        labels_array(claim.asked.loss, list(found))
+        labels_array(claim.question.loss, list(found))
         for found in combinations_with_replacement(alphabet or (), samples)
     ]
 
@@ -151,7 +151,7 @@ def second_labels(claim: Claim, network: ReluNetwork, batch: Batch) -> Iterator[
     For real labels they are unknowns.
     """
     yield batch.labels
-    if claim.asked.labels is Labels.ONE_HOT:
+    if claim.question.labels is Labels.ONE_HOT:
         yield from _label_multisets(claim, network.classes, batch.size)
 
 
@@ -159,15 +159,15 @@ def free_of(claim: Claim, *names: str) -> frozenset[str]:
     """``names``, with what a claim of uniqueness leaves open of the second batch."""
     if claim.conclusion is not unique:
         return frozenset(names)
-    real = {TARGET} if claim.asked.labels is Labels.REAL else set()
+    real = {TARGET} if claim.question.labels is Labels.REAL else set()
     return frozenset(names) | {SECOND} | real
 
 
 def polynomial(claim: Claim) -> str:
     """Why a claim is not about polynomials, or nothing."""
-    if claim.asked.loss.rational:
+    if claim.question.loss.rational:
         return ""
-    return f"{claim.asked.loss.value} is not polynomial: only drawn situations were tried"
+    return f"{claim.question.loss.value} is not polynomial: only drawn situations were tried"
 
 
 def _equation(left: Traced | Fraction, right: Traced | Fraction) -> Formula:
