@@ -16,7 +16,7 @@ from exan_verify.exact.linalg import rank
 from exan_verify.theorems.replay import replay
 from exan_verify.theorems.running import run_statement
 from exan_verify.theorems.statement import Example, Result, Standing, Statement
-from exan_verify.theorems.statements import b1, e1, e2, e3, e4, p1, p2
+from exan_verify.theorems.statements.published import b1, e1, e2, e3, e4, p1, p2
 from exan_verify.theorems.support import (
     counterexamples,
     label_ties,

@@ -68,7 +68,7 @@ def test_its_texts_are_there(name: str):
 
 
 def test_two_statements_of_one_name_are_refused(monkeypatch: pytest.MonkeyPatch):
-    from exan_verify.theorems.statements import s0
+    from exan_verify.theorems.statements.ambiguous import s0
 
     monkeypatch.setattr(s0, "STATEMENTS", (*s0.STATEMENTS, s0.STATEMENTS[0]))
     with pytest.raises(ValueError, match="two statements are called"):

@@ -19,7 +19,9 @@ from exan_verify.theorems import Example, Exhibit, Standing, registry, run_state
 from exan_verify.theorems import replay as replay_example
 from exan_verify.theorems.as_text import example_lines
 from exan_verify.theorems.standing import objections_to
-from exan_verify.theorems.statements import b1, c1, c4, counting, exactness, s3, scale
+from exan_verify.theorems.statements.ambiguous import s3, scale
+from exan_verify.theorems.statements.determined import c1, c4, counting, exactness
+from exan_verify.theorems.statements.published import b1
 from exan_verify.theorems.support import counterexamples as stored
 from exan_verify.theorems.support import p1_checks as published
 from exan_verify.theorems.support import p2_checks as secure
