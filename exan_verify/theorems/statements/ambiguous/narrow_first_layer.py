@@ -69,8 +69,8 @@ def one_input() -> Example:
     """1-1-2 with two samples: n_1 = 1 < M = 2, rank A_1 = 1, and UNIQUE."""
     return replace(
         one_shared_neuron(),
-        note="The output layer's system has no other solution (S5), and W_1 is injective on the inputs: "
-        "h > 0 gives x where Delta_1 has no full column rank.",
+        note="The output layer's system has no other solution (S5), and W_1 is injective on the inputs: h > "
+        "0 gives x where Delta_1 has no full column rank.",
     )
 
 
@@ -99,10 +99,9 @@ STATEMENTS = (
         group="narrow",
         title="A first layer narrower than the batch and the input never gives the inputs away",
         source="docs/theory.md section 4, narrow first layer",
-        reading="If the first hidden layer has fewer neurons than the batch has samples and than the "
-        "input has "
-        "features, then every batch is AMBIGUOUS over R^d, for every loss, label set, depth and all weights: "
-        "some v != 0 has W_1 v = 0, some alpha != 0 has Delta_1 alpha = 0, and moving every x_m by "
+        reading="If the first hidden layer has fewer neurons than the batch has samples and than the input "
+        "has features, then every batch is AMBIGUOUS over R^d, for every loss, label set, depth and all "
+        "weights: some v != 0 has W_1 v = 0, some alpha != 0 has Delta_1 alpha = 0, and moving every x_m by "
         "t alpha_m v changes no pre-activation at all, however large t.",
         quantifiers="all depths, weights, batches, losses, label sets, with or without biases",
         hypotheses=("n_1 < M", "n_1 < d", "inputs are real vectors without bounds"),
@@ -135,9 +134,8 @@ STATEMENTS = (
         group="narrow",
         title="Fewer neurons than samples, by itself, as a protection",
         source="docs/theory.md 3.1 (rank A = M) and 3.4",
-        reading="If n_1 < M then rank [dW_1 | db_1] < M and Delta_1 lacks full column rank, so neither "
-        "3.1 at "
-        "layer 1 nor the step down to the inputs applies; hence the batch is not UNIQUE.",
+        reading="If n_1 < M then rank [dW_1 | db_1] < M and Delta_1 lacks full column rank, so neither 3.1 "
+        "at layer 1 nor the step down to the inputs applies; hence the batch is not UNIQUE.",
         quantifiers="all networks and batches",
         hypotheses=("n_1 < M",),
         conclusion="The batch is not UNIQUE.",

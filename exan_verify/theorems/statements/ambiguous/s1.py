@@ -181,8 +181,7 @@ STATEMENTS = (
             by_instances(
                 "rotations",
                 "turns four samples of one region (two per class) by a rational Cayley transform and "
-                "compares "
-                "the gradients over Q",
+                "compares the gradients over Q",
                 instances=turned,
                 conclusion=same_gradient_elsewhere,
                 spoiled=spoiled,
@@ -241,8 +240,7 @@ STATEMENTS = (
         example=one_dimension_left,
         smallest="1-1-2 is the smallest with a certificate. 1-1-1 with both labels 0 is smaller by a logit "
         "and rests on z3; |S| - r = 1 needs two samples, so that nothing is smaller.",
-        remark="For labels that are real numbers the reflection is in general a genuine second batch, "
-        "even with "
-        "known labels.",
+        remark="For labels that are real numbers the reflection is in general a genuine second batch, even "
+        "with known labels.",
     ),
 )

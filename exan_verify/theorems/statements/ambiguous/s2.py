@@ -132,9 +132,8 @@ STATEMENTS = (
         group="S2",
         title="Shears that no logit sees keep the gradient",
         source="docs/theory.md section 4, S2",
-        reading="Let samples S share a region, their loss vectors be dependent (sum alpha_m g^m = 0, "
-        "alpha != "
-        "0) and a direction v leave the loss vectors alone: A v = 0 for mse and bce, A v constant for "
+        reading="Let samples S share a region, their loss vectors be dependent (sum alpha_m g^m = 0, alpha "
+        "!= 0) and a direction v leave the loss vectors alone: A v = 0 for mse and bce, A v constant for "
         "cross_entropy, anything for hinge while its margins keep their strict sign. Then moving each x_m by "
         "t alpha_m v keeps the gradient while the samples stay in the region.",
         quantifiers="all depths, widths, |S|, losses whose loss vectors do not see A v",
@@ -144,8 +143,8 @@ STATEMENTS = (
             "counting)",
             "v != 0 changes no loss vector (d larger than the rank of A modulo invariant directions)",
         ),
-        conclusion="The moved batch has the same gradient; with no pre-activation zero a whole segment "
-        "of them.",
+        conclusion="The moved batch has the same gradient; with no pre-activation zero a whole segment of "
+        "them.",
         latex=r"\sum_m\alpha_mg^m=0,\ g(f+tAv,y)=g(f,y)\ \Longrightarrow\ "
         r"\nabla\big((x_m+t\alpha_mv)_m\big)=\nabla\big((x_m)_m\big)",
         standing=Standing.PROVED,
@@ -178,8 +177,7 @@ STATEMENTS = (
             ),
         ),
         remark="So under softmax with K = 2, or with one logit, two samples of one region have second "
-        "batches when "
-        "no pre-activation is zero and the input dimension is larger than what the logits see there. With a "
-        "zero it can fail (p2-zero-pre-activation).",
+        "batches when no pre-activation is zero and the input dimension is larger than what the logits see "
+        "there. With a zero it can fail (p2-zero-pre-activation).",
     ),
 )

@@ -95,8 +95,8 @@ def single_point() -> Example:
         batch=batch,
         question=Question(loss=Loss.MSE),
         shown=dead_and_determined,
-        note="Both pre-activations, x and -x, are at most zero at x = 0 only. No engine certifies it: "
-        "the rank that lifting needs is missing. z3 and cvc5 say that there is no second batch.",
+        note="Both pre-activations, x and -x, are at most zero at x = 0 only. No engine certifies it: the "
+        "rank that lifting needs is missing. z3 and cvc5 say that there is no second batch.",
     )
 
 
@@ -127,11 +127,10 @@ STATEMENTS = (
         group="S3",
         title="Dead and silent samples move over the whole set on which they stay so",
         source="docs/theory.md section 4, S3; Appendix F6",
-        reading="If a hidden layer is entirely inactive for a sample, or its loss vector is zero, then "
-        "all its "
-        "deltas below are zero. The sample may be replaced by any admitted input for which that layer is "
-        "entirely inactive (or the loss vector zero), whatever the patterns below do. The batch is "
-        "AMBIGUOUS when that set has a second point.",
+        reading="If a hidden layer is entirely inactive for a sample, or its loss vector is zero, then all "
+        "its deltas below are zero. The sample may be replaced by any admitted input for which that layer is "
+        "entirely inactive (or the loss vector zero), whatever the patterns below do. The batch is AMBIGUOUS "
+        "when that set has a second point.",
         quantifiers="all depths, widths, layers, losses, batches around the sample",
         hypotheses=(
             "z_k(x_m) <= 0 and z_k(x') <= 0 at one hidden layer k, with one label; or g = 0 at both",

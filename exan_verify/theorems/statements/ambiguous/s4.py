@@ -158,9 +158,8 @@ STATEMENTS = (
         group="S4",
         title="The linear space of motions that keep the gradient",
         source="docs/theory.md section 4, S4; Appendix F2",
-        reading="All motions of the inputs that change no loss vector to first order (A_m dx_m = 0 for "
-        "mse and "
-        "bce) and with sum_m delta_i^m (J_{i-1}^m dx_m)^T = 0 at every layer form a linear space. Inside "
+        reading="All motions of the inputs that change no loss vector to first order (A_m dx_m = 0 for mse "
+        "and bce) and with sum_m delta_i^m (J_{i-1}^m dx_m)^T = 0 at every layer form a linear space. Inside "
         "the regions moving along it keeps the gradient exactly, not to first order only; across several "
         "regions as well. With all patterns and loss vectors fixed there are no other motions.",
         quantifiers="all depths, widths, batches, losses (invariant directions as in S2)",

@@ -130,12 +130,11 @@ STATEMENTS = (
         group="S5",
         title="Two samples of one region under mse: when there is a second solution",
         source="docs/theory.md section 4, S5; Appendix R5",
-        reading="Two samples whose output system is theirs alone (R2: rank G = rank [H_{L-1} 1] = 2), with "
-        "e = f_2 - f_1 != 0 and the same labels in the second batch. Besides permutations the system has "
-        "an invertible solution if and only if y_2 - y_1 = l e for some l other than 0, 1 and 2 (0 and 2 "
-        "give permutations; l = 1 would make the loss vectors equal). It is Q = [[1-a, a], [a, 1-a]] with "
-        "a = 1 - l / 2, and for 0 < l < 2, l != 1 it is a second batch in the same region, whatever the "
-        "ranks.",
+        reading="Two samples whose output system is theirs alone (R2: rank G = rank [H_{L-1} 1] = 2), with e "
+        "= f_2 - f_1 != 0 and the same labels in the second batch. Besides permutations the system has an "
+        "invertible solution if and only if y_2 - y_1 = l e for some l other than 0, 1 and 2 (0 and 2 give "
+        "permutations; l = 1 would make the loss vectors equal). It is Q = [[1-a, a], [a, 1-a]] with a = 1 - "
+        "l / 2, and for 0 < l < 2, l != 1 it is a second batch in the same region, whatever the ranks.",
         quantifiers="all depths, widths, K, labels",
         hypotheses=(
             "mse, two samples of one region",
@@ -157,9 +156,8 @@ STATEMENTS = (
         checks=(
             by_instances(
                 "parallel",
-                "builds a = 1 - l / 2 for pairs with one logit, where e and y_2 - y_1 are always "
-                "parallel, and "
-                "compares the gradients over Q",
+                "builds a = 1 - l / 2 for pairs with one logit, where e and y_2 - y_1 are always parallel, "
+                "and compares the gradients over Q",
                 instances=parallel_pairs,
                 conclusion=one_region_two_batches,
                 spoiled=spoiled,
@@ -184,27 +182,25 @@ STATEMENTS = (
         group="S5",
         title="Generic logits, one-hot labels, small counts: nothing but permutations",
         source="docs/theory.md section 4, S5",
-        reading="The output system of two or three samples of one region, mse, one-hot labels with "
-        "class counts "
-        "(1,1), (2), (1,1,1) or (2,1) and at least as many logits as samples: for all logits F outside a "
-        "proper algebraic subset, only permutations that fix the labels solve it, whatever admitted labels "
-        "the second batch has.",
+        reading="The output system of two or three samples of one region, mse, one-hot labels with class "
+        "counts (1,1), (2), (1,1,1) or (2,1) and at least as many logits as samples: for all logits F "
+        "outside a proper algebraic subset, only permutations that fix the labels solve it, whatever "
+        "admitted labels the second batch has.",
         quantifiers="counts (1,1), (2) with K = 2, 3 ((1,1) also 4); (1,1,1), (2,1) with K = 3, 4; generic F",
         hypotheses=(
             "mse, one-hot labels; the system is the samples' alone (R2)",
             "F outside the zeros of a non-zero polynomial in its entries, for fixed labels",
         ),
-        conclusion="Q^T (Q F - Y') = F - Y with Q 1 = 1 has only permutations as solutions, complex "
-        "ones included.",
+        conclusion="Q^T (Q F - Y') = F - Y with Q 1 = 1 has only permutations as solutions, complex ones "
+        "included.",
         latex=r"Q^{\mathsf T}(QF-Y')=F-Y,\ Q\mathbf 1=\mathbf 1\ \Longrightarrow\ Q\in S_r\quad"
         r"\text{for generic }F\in\mathbb R^{r\times K}",
         standing=Standing.BOUNDED,
         grounds=(
             symbolic(
                 "exan_verify/theorems/bounded/generic_counts.py",
-                "C4's ranks at one random F modulo p, for every multiset of labels: a minor that is "
-                "non-zero at "
-                "one F is a non-zero polynomial in F, so the ranks hold for generic F",
+                "C4's ranks at one random F modulo p, for every multiset of labels: a minor that is non-zero "
+                "at one F is a non-zero polynomial in F, so the ranks hold for generic F",
             ),
             solver(
                 "s5-three-samples-*.smt2", "one F each for (1,1,1) and (2,1), K = 3: no other real solution"
@@ -266,9 +262,8 @@ STATEMENTS = (
         ),
         example=parallel_logits,
         smallest="Two samples in a network of one neuron and one logit: none is smaller.",
-        remark="The exception is f_2 - f_1 parallel to y_2 - y_1. It has measure zero for a generic "
-        "head and is "
-        "the rule for one logit and for (f, -f).",
+        remark="The exception is f_2 - f_1 parallel to y_2 - y_1. It has measure zero for a generic head and "
+        "is the rule for one logit and for (f, -f).",
     ),
     Statement(
         name="s5-real-labels",
@@ -276,9 +271,8 @@ STATEMENTS = (
         title="With real labels, two samples of one region are always AMBIGUOUS",
         source="docs/theory.md section 4, S5; Appendix F5",
         reading="mse with arbitrary real targets: if at least two samples with different inputs share a "
-        "region, "
-        "moving them towards their mean and solving for the targets gives another batch with the same "
-        "gradient, whatever stands at its limit.",
+        "region, moving them towards their mean and solving for the targets gives another batch with the "
+        "same gradient, whatever stands at its limit.",
         quantifiers="all depths, widths, K, numbers of samples of the region",
         hypotheses=("mse, real labels", "at least two samples of one region with different inputs"),
         conclusion="The batch is AMBIGUOUS, in a family along s in (-1, 0).",

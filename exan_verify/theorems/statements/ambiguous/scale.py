@@ -162,11 +162,9 @@ STATEMENTS = (
         group="scale",
         title="Without biases each sample keeps a scale",
         source="docs/theory.md section 8",
-        reading="A ReLU network without biases is positively homogeneous. Replacing a sample by (c x, "
-        "y') with "
-        "c > 0 keeps the whole gradient if c g(c f, y') = g(f, y). Real targets follow any c, so with "
-        "mse and "
-        "real labels even one sample is AMBIGUOUS.",
+        reading="A ReLU network without biases is positively homogeneous. Replacing a sample by (c x, y') "
+        "with c > 0 keeps the whole gradient if c g(c f, y') = g(f, y). Real targets follow any c, so with "
+        "mse and real labels even one sample is AMBIGUOUS.",
         quantifiers="all depths and widths without biases, all losses, c > 0",
         hypotheses=("no biases", "c > 0 and c g(c f, y') = g(f, y)"),
         conclusion="(c x, y') has the same gradient as (x, y) in every layer.",
@@ -195,11 +193,9 @@ STATEMENTS = (
         title="Twins under softmax: exactly one when all other logits agree and the margin is positive",
         source="docs/theory.md section 8 (cross_entropy)",
         reading="Without biases, under cross_entropy: a scale c > 0, c != 1, fits a sample only when all "
-        "logits but its "
-        "label's agree. With their common margin t = f_y - f_k, exactly one c != 1 fits when t > 0 and "
-        "none when "
-        "t <= 0. For K = 2: a sample has a twin exactly when its margin is positive, that is, when it is "
-        "classified correctly without a tie.",
+        "logits but its label's agree. With their common margin t = f_y - f_k, exactly one c != 1 fits when "
+        "t > 0 and none when t <= 0. For K = 2: a sample has a twin exactly when its margin is positive, "
+        "that is, when it is classified correctly without a tie.",
         quantifiers="all depths, widths, K >= 2; rational logits",
         hypotheses=(
             "no biases, cross_entropy",
@@ -207,8 +203,7 @@ STATEMENTS = (
             "logits rational (stored numbers are)",
         ),
         conclusion="The number of scales c > 0, c != 1, with c g(c f, y) = g(f, y) is 1 if all other logits "
-        "agree and t > "
-        "0, else 0.",
+        "agree and t > 0, else 0.",
         latex=r"\#\{c>0,\ c\ne1:\ \tfrac{c}{e^{ct}+w}=\tfrac1{e^t+w}\}=\begin{cases}1&t>0\\0&t\le0\end{cases}"
         r"\qquad t\in\mathbb Q,\ w=K-1",
         standing=Standing.PROVED,

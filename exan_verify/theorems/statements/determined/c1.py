@@ -220,9 +220,8 @@ STATEMENTS = (
             "for the whole batch: rank Delta_k = M for every k < i, and no two admitted labels of a sample "
             "give the same delta_{i+1}",
         ),
-        conclusion="Every batch of M samples with this gradient has the same (h_{i-1}, delta_i, "
-        "delta_{i+1}) up "
-        "to order; with the last hypothesis the batch is UNIQUE.",
+        conclusion="Every batch of M samples with this gradient has the same (h_{i-1}, delta_i, delta_{i+1}) "
+        "up to order; with the last hypothesis the batch is UNIQUE.",
         latex=r"\operatorname{rank}A_i=M,\ \operatorname{rank}R=\tbinom{M+1}{2}+MK'-M \;\Longrightarrow\; "
         r"Q\in S_M;\qquad \operatorname{rank}\Delta_k=M\ (k<i)\ \Longrightarrow\ \text{UNIQUE}",
         standing=Standing.PROVED,
@@ -309,8 +308,8 @@ STATEMENTS = (
         checks=(
             Check(
                 name="warning",
-                what="computes over Q that the rank condition holds at layer 2, that Delta_1 has rank "
-                "below M, and that another batch has the same gradient",
+                what="computes over Q that the rank condition holds at layer 2, that Delta_1 has rank below "
+                "M, and that another batch has the same gradient",
                 run=Law(
                     instances=_warning,
                     conclusion=passes_and_fails,
@@ -371,8 +370,7 @@ STATEMENTS = (
         smallest="One sample's inputs and db_L tell its label. For two samples K' = 1 needs three neurons, "
         "and under one logit a delta_2 that is not zero tells the loss vector: 1-3-1-2 is the least.",
         remark="The inputs stay determined; with labels known up to order the assignment is lost all the "
-        "same. "
-        "With one hidden layer delta_2 is the loss vector, which tells the label under cross_entropy, bce "
-        "and mse.",
+        "same. With one hidden layer delta_2 is the loss vector, which tells the label under cross_entropy, "
+        "bce and mse.",
     ),
 )

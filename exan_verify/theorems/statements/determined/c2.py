@@ -182,9 +182,8 @@ STATEMENTS = (
             ),
             by_instances(
                 "second-batches",
-                "takes networks that reach the rank with groups of two and one, a second batch (F5), "
-                "and solves "
-                "for its Q",
+                "takes networks that reach the rank with groups of two and one, a second batch (F5), and "
+                "solves for its Q",
                 instances=grouped_pairs,
                 conclusion=mixes_within_groups,
                 spoiled=spoiled,
@@ -193,7 +192,7 @@ STATEMENTS = (
             ),
         ),
         remark="This is not uniqueness, not even of the layer: inside a group Q_k is free. What a group "
-        "contributes is conserved in layers i and i+1 only. In other layers groups could "
-        "compensate each other, so the whole gradient is checked before anything is said of the batch.",
+        "contributes is conserved in layers i and i+1 only. In other layers groups could compensate each "
+        "other, so the whole gradient is checked before anything is said of the batch.",
     ),
 )

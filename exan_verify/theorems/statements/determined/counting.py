@@ -256,8 +256,8 @@ def random_tables(progress: Progress, seed: int) -> Result:
 
 
 _GENERIC = (
-    "Generic: outside a proper algebraic subset of the space of (w_1, ..., w_n, u_1, ..., u_M) in "
-    "R^(K'(n + M)), for a fixed table of patterns, with Delta_jm = w_j . u_m where neuron j is active."
+    "Generic: outside a proper algebraic subset of the space of (w_1, ..., w_n, u_1, ..., u_M) in R^(K'(n + "
+    "M)), for a fixed table of patterns, with Delta_jm = w_j . u_m where neuron j is active."
 )
 
 STATEMENTS = (
@@ -266,10 +266,9 @@ STATEMENTS = (
         group="counting",
         title="U - M neurons are necessary, and can be enough, for every M and K'",
         source="docs/theory.md 3.2 (range of degree 2), section 7",
-        reading="R has rank U - M = M(M-1)/2 + M K' only with at least that many neurons with a "
-        "non-zero row. "
-        "With K' neurons exclusive to each sample, whose outgoing weights span R^K' and whose deltas are not "
-        "zero, and one neuron for every pair of samples, active for these two only, it has.",
+        reading="R has rank U - M = M(M-1)/2 + M K' only with at least that many neurons with a non-zero "
+        "row. With K' neurons exclusive to each sample, whose outgoing weights span R^K' and whose deltas "
+        "are not zero, and one neuron for every pair of samples, active for these two only, it has.",
         quantifiers="all M, K'; all weights and deltas that meet the hypotheses",
         hypotheses=(
             "for each sample: K' exclusive neurons with independent w_j and w_j . u_m != 0",
@@ -301,11 +300,9 @@ STATEMENTS = (
         title="The generic rank of R for a given table of patterns",
         source="docs/theory.md section 7, counting",
         reading="For a fixed table of patterns the generic rank of R is the minimum, over sets A of "
-        "patterns, of "
-        "the dimension of the sum of L_P (P in A) plus the number of neurons whose pattern is not in A. "
-        "L_P is "
-        "the span of all rows that a neuron of pattern P can have; one pattern alone gives at most "
-        "dim L_P = r(2K' - r + 1)/2 with r = min(|P|, K'), so at most K'(K'+1)/2.",
+        "patterns, of the dimension of the sum of L_P (P in A) plus the number of neurons whose pattern is "
+        "not in A. L_P is the span of all rows that a neuron of pattern P can have; one pattern alone gives "
+        "at most dim L_P = r(2K' - r + 1)/2 with r = min(|P|, K'), so at most K'(K'+1)/2.",
         quantifiers="all M, K', tables of patterns; generic outgoing weights, any next deltas",
         hypotheses=(_GENERIC, "u_1, ..., u_M are fixed in the formula; only w is generic"),
         conclusion="rank R = min over A of dim(sum of L_P over P in A) + number of neurons outside A.",
@@ -338,9 +335,8 @@ STATEMENTS = (
         group="counting",
         title="Counting neurons alone",
         source="docs/theory.md 3.2 ('about U - M <= number of neurons'), section 7",
-        reading="M(M-1)/2 + M K' neurons with non-zero deltas suffice generically, if their patterns "
-        "tell all "
-        "samples apart.",
+        reading="M(M-1)/2 + M K' neurons with non-zero deltas suffice generically, if their patterns tell "
+        "all samples apart.",
         quantifiers="all M, K', tables of patterns",
         hypotheses=(
             "n >= U - M neurons with non-zero rows",
@@ -392,9 +388,8 @@ STATEMENTS = (
         group="counting",
         title="U - M neurons with a random table of patterns suffice generically, at stated sizes",
         source="docs/theory.md 3.2, section 7",
-        reading="At each stated size (M, K') there is a random table of patterns with exactly U - M "
-        "neurons (it is "
-        "printed by its seed) for which rank R = U - M for generic outgoing weights and next deltas.",
+        reading="At each stated size (M, K') there is a random table of patterns with exactly U - M neurons "
+        "(it is printed by its seed) for which rank R = U - M for generic outgoing weights and next deltas.",
         quantifiers=", ".join(f"(M, K') = {size}" for size in STATED) + "; n = U - M; patterns fixed",
         hypotheses=(_GENERIC,),
         conclusion="rank R = U - M for all (w, u) outside a proper algebraic subset.",
@@ -430,19 +425,18 @@ STATEMENTS = (
             ),
         ),
         remark="For a network's own loss vectors u depends on w. There the variables are all parameters and "
-        "inputs, with the patterns fixed as symbols (the masked network): the minors are real-analytic on "
-        "a connected space, so one network at which the rank is reached shows it for almost all "
-        "parameters and inputs with these patterns. The check `softmax` gives such points for its sizes.",
+        "inputs, with the patterns fixed as symbols (the masked network): the minors are real-analytic on a "
+        "connected space, so one network at which the rank is reached shows it for almost all parameters and "
+        "inputs with these patterns. The check `softmax` gives such points for its sizes.",
     ),
     Statement(
         name="counting-generic",
         group="counting",
         title="U - M neurons suffice generically",
         source="docs/theory.md 3.2 (range of degree 2)",
-        reading="For patterns drawn independently and uniformly, K' >= 2 fixed and M growing, a table "
-        "of exactly "
-        "U - M neurons reaches rank U - M for generic outgoing weights and next deltas with probability "
-        "tending to one.",
+        reading="For patterns drawn independently and uniformly, K' >= 2 fixed and M growing, a table of "
+        "exactly U - M neurons reaches rank U - M for generic outgoing weights and next deltas with "
+        "probability tending to one.",
         quantifiers="all M, K' >= 2",
         hypotheses=("n = U - M patterns, independent fair coins", _GENERIC),
         conclusion="P(generic rank R = U - M) -> 1.",

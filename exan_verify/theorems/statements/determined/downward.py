@@ -90,8 +90,8 @@ STATEMENTS = (
         title="A determined layer determines everything below it, where the deltas have full column rank",
         source="docs/theory.md 3.4",
         reading="If two batches have the same gradient, the same inputs and the same deltas at a hidden "
-        "layer, "
-        "and the first batch's deltas have rank M at every layer below, then they have the same inputs X.",
+        "layer, and the first batch's deltas have rank M at every layer below, then they have the same "
+        "inputs X.",
         quantifiers="all depths, widths, layers, M, loss vectors",
         hypotheses=(
             "both batches have the same gradient, h_{i-1} and delta_i, sample by sample",

@@ -71,9 +71,9 @@ STATEMENTS = (
         title="Lifting of degree three: fewer neurons for the same conclusion",
         source="docs/theory.md, Appendix L3",
         reading="Multiply every neuron's product equation by every unknown of q and u; the result is linear "
-        "in monomials of degree three, V of them. Its null space is never smaller than the sum of "
-        "binom(s_k + 2, 3) over the groups of samples with equal patterns. When it is no larger, C2's "
-        "conclusion holds: every candidate lies in the span of one group.",
+        "in monomials of degree three, V of them. Its null space is never smaller than the sum of binom(s_k "
+        "+ 2, 3) over the groups of samples with equal patterns. When it is no larger, C2's conclusion "
+        "holds: every candidate lies in the span of one group.",
         quantifiers="all depths, widths, layers, M, group sizes, K', loss vectors",
         hypotheses=(
             "the network has biases and rank [dW_i | db_i] = M at a hidden layer i",

@@ -87,8 +87,8 @@ STATEMENTS = (
             Ground(
                 method=Method.COQ,
                 where="linalg.v: two_factorisations",
-                says="two factorisations of a rank-M product through dimension M differ by an "
-                "invertible matrix",
+                says="two factorisations of a rank-M product through dimension M differ by an invertible "
+                "matrix",
             ),
             Ground(
                 method=Method.COQ,
@@ -105,8 +105,7 @@ STATEMENTS = (
             Check(
                 name="one-matrix",
                 what="solves [H' 1] = Q [H 1] over Q for second batches with real labels (F5) at every "
-                "hidden "
-                "layer of rank M, and compares Delta' Q with Delta and Q 1 with 1",
+                "hidden layer of rank M, and compares Delta' Q with Delta and Q 1 with 1",
                 run=Law(
                     instances=pairs,
                     conclusion=connected_by_one_matrix,

@@ -112,13 +112,10 @@ STATEMENTS = (
         title="The heuristic scale of Algorithm B.1",
         source="Algorithm B.1 of arXiv 2010.13356 as described; docs/theory.md section 2, E3",
         published="The loss vector's scale is not determined by ratios; the algorithm puts its first entry "
-        "at two "
-        "thirds of the largest feasible value.",
-        reading="Under cross_entropy, g = s u with u known; feasible means that softmax stays between 0 "
-        "and 1, so "
-        "s < 1 / |u_y| and the guess is |g_y| = 2/3, that is p_y = 1/3 whatever the sample. Then s is the "
-        "true "
-        "scale.",
+        "at two thirds of the largest feasible value.",
+        reading="Under cross_entropy, g = s u with u known; feasible means that softmax stays between 0 and "
+        "1, so s < 1 / |u_y| and the guess is |g_y| = 2/3, that is p_y = 1/3 whatever the sample. Then s is "
+        "the true scale.",
         quantifiers="some network and sample (refuted)",
         hypotheses=("cross_entropy", "the direction of the loss vector is known exactly"),
         conclusion="The guessed scale is the true one.",
@@ -151,8 +148,7 @@ STATEMENTS = (
         example=equal_logits,
         smallest="1-1-2 with one sample: no network with a hidden layer and two classes is smaller.",
         remark="Directions, labels and groups do not depend on the scale; everything solved for with it "
-        "does. For "
-        "a well classified sample the guess is far too large: p_y = 0.97 gives a factor of 22. E3 replaces "
-        "it.",
+        "does. For a well classified sample the guess is far too large: p_y = 0.97 gives a factor of 22. E3 "
+        "replaces it.",
     ),
 )

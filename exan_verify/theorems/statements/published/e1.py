@@ -77,11 +77,9 @@ STATEMENTS = (
         title="The row of an exclusive neuron is the sample itself",
         source="the attack of arXiv 2010.13356 as we read it; docs/theory.md section 2, E1",
         published="An exclusively activated neuron of the first layer reveals its sample: its row of the "
-        "weight "
-        "gradient is a multiple of the input.",
+        "weight gradient is a multiple of the input.",
         reading="With biases, the row of the weight gradient divided by the entry of the bias gradient is "
-        "the "
-        "input of the layer for that sample: x_m in layer 1, h_{i-1}^m in layer i.",
+        "the input of the layer for that sample: x_m in layer 1, h_{i-1}^m in layer i.",
         quantifiers="all depths, widths, M, losses",
         hypotheses=(
             "neuron j of layer i is active for sample m and for no other sample",
@@ -105,7 +103,6 @@ STATEMENTS = (
             ),
         ),
         remark="An attack that uses this must guess that the neuron is exclusive; E1 does not say that "
-        "another "
-        "batch with the same gradient has an exclusive neuron there.",
+        "another batch with the same gradient has an exclusive neuron there.",
     ),
 )

@@ -144,8 +144,7 @@ STATEMENTS = (
         title="The column of an exclusive neuron is a positive multiple of the loss vector",
         source=SOURCE,
         published="The ratios of the last layer's gradient at a sample's exclusive neurons give its loss "
-        "vector "
-        "up to a factor.",
+        "vector up to a factor.",
         reading="If j in layer L-1 is exclusive to m, column j of dW_L is h_j^m g^m, with h_j^m > 0.",
         quantifiers="all depths, widths, M, losses",
         hypotheses=("neuron j of the last hidden layer is active for sample m and for no other sample",),
@@ -172,9 +171,8 @@ STATEMENTS = (
         title="Under cross_entropy the column's single negative entry is the label",
         source=SOURCE,
         published="The label is read off the sign of the last layer's gradient.",
-        reading="The loss vector softmax(f) - e_y is negative at y and positive elsewhere, and the column "
-        "is a "
-        "positive multiple of it.",
+        reading="The loss vector softmax(f) - e_y is negative at y and positive elsewhere, and the column is "
+        "a positive multiple of it.",
         quantifiers="all depths, widths, M, K",
         hypotheses=("cross_entropy", "neuron j of the last hidden layer is exclusive to sample m"),
         conclusion="Column j of dW_L is negative exactly at the label of m.",
@@ -229,9 +227,8 @@ STATEMENTS = (
         group="E2",
         title="Softmax with two classes: all columns are parallel",
         source=SOURCE,
-        reading="For K = 2 and cross_entropy every loss vector is a multiple of (1, -1), so every column "
-        "of dW_L "
-        "is, and grouping by parallel columns separates nothing.",
+        reading="For K = 2 and cross_entropy every loss vector is a multiple of (1, -1), so every column of "
+        "dW_L is, and grouping by parallel columns separates nothing.",
         quantifiers="all depths, widths, M",
         hypotheses=("cross_entropy with K = 2",),
         conclusion="The two rows of dW_L are opposite: all columns are parallel.",

@@ -127,19 +127,16 @@ STATEMENTS = (
         group="E4",
         title="Peeling recovers the batch completely iff there is no stopping set",
         source="docs/theory.md section 2, E4",
-        reading="A neuron of layer 1 with non-zero delta for one sample gives that sample (E1); subtract "
-        "its whole "
-        "gradient contribution and go on. A stopping set is a non-empty set of samples for which every "
-        "neuron "
-        "has a non-zero delta for none or for at least two of them. Peeling reads all samples iff there is "
-        "none; otherwise it stops at the union of all stopping sets, whatever the order.",
+        reading="A neuron of layer 1 with non-zero delta for one sample gives that sample (E1); subtract its "
+        "whole gradient contribution and go on. A stopping set is a non-empty set of samples for which every "
+        "neuron has a non-zero delta for none or for at least two of them. Peeling reads all samples iff "
+        "there is none; otherwise it stops at the union of all stopping sets, whatever the order.",
         quantifiers="all depths, widths, M, losses",
         hypotheses=(
             "layer 1 has biases",
             "it is known which neuron has a non-zero delta for just one sample that is left",
-            "a sample's label is told once x_m and its row are known (K tries; ties among the columns of "
-            "W_L and "
-            "real labels need an argument of their own)",
+            "a sample's label is told once x_m and its row are known (K tries; ties among the columns of W_L "
+            "and real labels need an argument of their own)",
         ),
         conclusion="Some order peels all samples, every input read off exactly, iff no stopping set exists; "
         "in any order what cannot be peeled is the union of all stopping sets.",
@@ -179,7 +176,6 @@ STATEMENTS = (
             ),
         ),
         remark="Contains the published condition on layer 1 strictly. Duplicates, dead samples and samples "
-        "with "
-        "loss vector zero are stopping sets. Peeling is an attack, not a proof of uniqueness.",
+        "with loss vector zero are stopping sets. Peeling is an attack, not a proof of uniqueness.",
     ),
 )

@@ -32,9 +32,8 @@ from exan_verify.theorems.support.two_classes import (
 
 SOURCE = "the security boundary of arXiv 2010.13356 as we read it; docs/theory.md section 2, P1"
 PUBLISHED = (
-    "A batch in which every sample has at least two exclusively activated neurons in the last ReLU layer "
-    "and at "
-    "least one in every other ReLU layer can be reconstructed uniquely from the gradient."
+    "A batch in which every sample has at least two exclusively activated neurons in the last ReLU layer and "
+    "at least one in every other ReLU layer can be reconstructed uniquely from the gradient."
 )
 TWO_IN_THE_LAST = "every sample has two ExANs in the last hidden layer and one in every other"
 BIASES = "the network has biases"
@@ -51,9 +50,8 @@ STATEMENTS = (
         title="Enough exclusive neurons imply uniqueness",
         source=SOURCE,
         published=PUBLISHED,
-        reading="Two ExANs per sample in the last hidden layer and one in every other imply UNIQUE: no "
-        "other batch "
-        "of this size, with labels of the loss's kind, has this gradient.",
+        reading="Two ExANs per sample in the last hidden layer and one in every other imply UNIQUE: no other "
+        "batch of this size, with labels of the loss's kind, has this gradient.",
         quantifiers="some network and batch (refuted)",
         hypotheses=(TWO_IN_THE_LAST, "biases, non-zero deltas and non-zero pre-activations: all granted"),
         conclusion="The batch is UNIQUE.",
@@ -144,8 +142,8 @@ STATEMENTS = (
         title="The published condition where deltas may vanish",
         source=SOURCE,
         published=PUBLISHED,
-        reading="The condition counts active neurons; a sample's exclusive neurons may carry no gradient "
-        "at all.",
+        reading="The condition counts active neurons; a sample's exclusive neurons may carry no gradient at "
+        "all.",
         quantifiers="some network and batch (refuted)",
         hypotheses=(TWO_IN_THE_LAST, "deltas may be zero"),
         conclusion="The batch is UNIQUE.",
@@ -282,8 +280,7 @@ STATEMENTS = (
             ),
         ),
         remark="M = 4 is the first size with a counterexample (mse): with three samples on a line the middle "
-        "one has no "
-        "ExAN, so the rank is not a restriction for one hidden layer.",
+        "one has no ExAN, so the rank is not a restriction for one hidden layer.",
     ),
     Statement(
         name="p1-apart",
@@ -291,12 +288,10 @@ STATEMENTS = (
         title="P1 under a rank condition on pairs of samples",
         source="docs/theory.md Appendix P, P.2",
         reading="Let W_a be the rows w_j of the live ExANs of sample a in the last hidden layer, in "
-        "coordinates of "
-        "the K'-dimensional space that confines loss vectors, and delta_a their deltas. If for every pair "
-        "rank [[W_a, delta_a, 0], [W_b, 0, delta_b]] = rank [W_a; W_b] + 2, no sample of another batch "
-        "mixes two "
-        "samples. Equivalently the loss vectors of a and b, as functions on the intersection of the spans of "
-        "W_a and W_b, are independent.",
+        "coordinates of the K'-dimensional space that confines loss vectors, and delta_a their deltas. If "
+        "for every pair rank [[W_a, delta_a, 0], [W_b, 0, delta_b]] = rank [W_a; W_b] + 2, no sample of "
+        "another batch mixes two samples. Equivalently the loss vectors of a and b, as functions on the "
+        "intersection of the spans of W_a and W_b, are independent.",
         quantifiers="all depths, widths, M, K, losses whose vector tells the label; any labels, real ones "
         "too",
         hypotheses=(BIASES, LIVE_ONE, FULL_RANK, "the rank condition for every pair of samples"),
@@ -346,8 +341,7 @@ STATEMENTS = (
         reading="With e_m live ExANs of sample m in the last hidden layer, the rank condition holds for all "
         "parameters and inputs with the given patterns but exceptional ones, as soon as every e_m >= 2 and "
         "min(e_a, K') + min(e_b, K') >= K' + 2 for all pairs; K' = K - 1 for cross_entropy, K for mse and "
-        "bce. "
-        "About K'/2 + 1 per sample; two only for K' = 2.",
+        "bce. About K'/2 + 1 per sample; two only for K' = 2.",
         quantifiers="all depths, widths, M (one hidden layer: M <= d + 1), K; " + GENERIC,
         hypotheses=(
             BIASES,
@@ -417,8 +411,7 @@ STATEMENTS = (
             ),
         ),
         remark="The stored counterexamples are such exceptions. Whether generic uniqueness holds with two "
-        "ExANs "
-        "per sample for every K is open; K' = 2 is p1-generic.",
+        "ExANs per sample for every K is open; K' = 2 is p1-generic.",
     ),
     Statement(
         name="p1-two-classes",
@@ -427,8 +420,7 @@ STATEMENTS = (
         source=SOURCE,
         published=PUBLISHED,
         reading="For K' = 1 (one logit, or softmax with K = 2) all loss vectors are parallel: columns of "
-        "dW_L "
-        "cannot be grouped (e2-two-classes), and the rank condition of p1-apart never holds.",
+        "dW_L cannot be grouped (e2-two-classes), and the rank condition of p1-apart never holds.",
         quantifiers="all depths, widths, M >= 2, numbers of ExANs",
         hypotheses=("K' = 1",),
         conclusion="No two samples meet the rank condition.",

@@ -42,8 +42,8 @@ ONE_LOGIT_LESS = (
     "rests on z3; nothing is smaller, because one sample without an ExAN is dead and moves (S3)."
 )
 SOFTMAX_SMALLER = (
-    "Smallest known; of the batches of two samples tried in 1-1-2 and 1-1-3 no engine says UNIQUE. "
-    "One sample without an ExAN is dead and moves (S3)."
+    "Smallest known; of the batches of two samples tried in 1-1-2 and 1-1-3 no engine says UNIQUE. One "
+    "sample without an ExAN is dead and moves (S3)."
 )
 REAL_SMALLER = (
     "With one hidden layer none has fewer samples (s5-real-labels). With two hidden layers {size} and M = 2 "
@@ -248,8 +248,8 @@ STATEMENTS = (
                 direction=REFUTES,
             ),
         ),
-        "At 784-512-10 batches of 16 and 22 drawn at random have no ExAN and are UNIQUE (section 3.2). "
-        "Real targets are no labels of cross_entropy.",
+        "At 784-512-10 batches of 16 and 22 drawn at random have no ExAN and are UNIQUE (section 3.2). Real "
+        "targets are no labels of cross_entropy.",
         SOFTMAX_SMALLER,
     ),
     _refuted(
@@ -303,9 +303,8 @@ STATEMENTS = (
         group="P2",
         title="No exclusive neuron, two samples, one logit: true",
         source="docs/theory.md section 4, P2 and Appendix P, P.8",
-        reading="Two samples without an ExAN in any layer share every pattern; with one logit, d >= 2 "
-        "inputs and no "
-        "zero pre-activation, second batches exist arbitrarily close, with the same labels.",
+        reading="Two samples without an ExAN in any layer share every pattern; with one logit, d >= 2 inputs "
+        "and no zero pre-activation, second batches exist arbitrarily close, with the same labels.",
         quantifiers="all depths, widths, d >= 2, every loss of one logit",
         hypotheses=("M = 2", "K = 1", "d >= 2", "no ExAN in any hidden layer", STRICT),
         conclusion="The batch is AMBIGUOUS: a segment of batches has its gradient.",
@@ -332,8 +331,7 @@ STATEMENTS = (
         title="No exclusive neuron, two samples, real targets: true",
         source="docs/theory.md Appendix F, F5",
         reading="Two samples with different inputs and without an ExAN in any layer share every pattern; "
-        "moving both "
-        "towards their mean and solving for the targets gives second batches.",
+        "moving both towards their mean and solving for the targets gives second batches.",
         quantifiers="all depths, widths, d, K; mse with real targets",
         hypotheses=("M = 2, different inputs", "no ExAN in any hidden layer", "arbitrary real targets"),
         conclusion="The batch is AMBIGUOUS.",
@@ -362,9 +360,8 @@ STATEMENTS = (
         title="dW_L and db_L alone never determine loss vectors and features",
         source="docs/theory.md Appendix P, P.7",
         published=PUBLISHED,
-        reading="The claim read about the last layer's gradient only: without ExANs in the last ReLU "
-        "layer, dW_L = G H "
-        "and db_L = G 1 have another solution with admissible loss vectors and H >= 0.",
+        reading="The claim read about the last layer's gradient only: without ExANs in the last ReLU layer, "
+        "dW_L = G H and db_L = G 1 have another solution with admissible loss vectors and H >= 0.",
         quantifiers="all K >= 2, n, M >= 2, with or without ExANs; cross_entropy, and losses with free "
         "vectors; labels one-hot, known up to order or real",
         hypotheses=(
@@ -390,8 +387,7 @@ STATEMENTS = (
             ),
         ),
         remark="True and empty: it holds with exclusive neurons just as well, so this reading says nothing "
-        "about "
-        "them. It ignores that logits are a function of the features.",
+        "about them. It ignores that logits are a function of the features.",
     ),
     Statement(
         name="p2-factorisation-support",
@@ -399,9 +395,8 @@ STATEMENTS = (
         title="dW_L and db_L alone, when it is known which features are zero",
         source="docs/theory.md Appendix P, P.7",
         published=PUBLISHED,
-        reading="Without ExANs in the last ReLU layer, dW_L = G H and db_L = G 1 have another solution "
-        "whose features "
-        "vanish where H does.",
+        reading="Without ExANs in the last ReLU layer, dW_L = G H and db_L = G 1 have another solution whose "
+        "features vanish where H does.",
         quantifiers="some features (refuted)",
         hypotheses=("no ExAN in the last hidden layer", "the zeros of H are known", "rank G = M"),
         conclusion="Another pair (G', H') with the zeros of H exists.",
