@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TypeVar
 
-from exan_verify.theorems.statement import Check, Direction, Ground, Method
+from exan_verify.theorems.statement import Check, Direction, Ground, Method, Standing, Statement
 from exan_verify.theorems.support.instance_check import Law
 
 T = TypeVar("T")
@@ -58,3 +59,7 @@ def by_instances(
     """A check that runs a :class:`Law`."""
     law = Law(instances=instances, conclusion=conclusion, spoiled=spoiled, count=count, said=said)
     return Check(name=name, what=what, run=law, direction=direction)
+
+
+refuted = partial(Statement, standing=Standing.REFUTED, quantifiers="some network and batch (refuted)")
+"""A statement that its example refutes; its other fields by name."""

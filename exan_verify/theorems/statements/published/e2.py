@@ -19,7 +19,7 @@ from exan_verify.theorems.support.counterexamples import parallel_columns, zero_
 from exan_verify.theorems.support.example_check import by_example
 from exan_verify.theorems.support.exclusive_layers import Layered, drawn_layer
 from exan_verify.theorems.support.laboratory import drawn, exact
-from exan_verify.theorems.support.shorthands import REFUTES, by_instances, coq, kernel, written
+from exan_verify.theorems.support.shorthands import REFUTES, by_instances, coq, kernel, refuted, written
 
 SOURCE = "Algorithm B.1 of arXiv 2010.13356 as described; docs/theory.md section 2, E2"
 
@@ -194,7 +194,7 @@ STATEMENTS = (
             ),
         ),
     ),
-    Statement(
+    refuted(
         name="e2-parallel",
         group="E2",
         title="Parallel columns come from one sample",
@@ -202,11 +202,9 @@ STATEMENTS = (
         published="Neurons are grouped into samples by parallel columns of the last weight gradient.",
         reading="If two exclusive neurons have parallel columns of dW_L, they are exclusive to the same "
         "sample.",
-        quantifiers="some network and batch (refuted)",
         hypotheses=("two neurons of the last hidden layer are exclusive", "their columns are parallel"),
         conclusion="They are exclusive to the same sample.",
         latex=r"(dW_L)_{:,j}\parallel(dW_L)_{:,k}\ \Longrightarrow\ m(j)=m(k)",
-        standing=Standing.REFUTED,
         grounds=(
             kernel("counterexamples.py: parallel_columns", "1-2-1, two samples, one neuron each", REFUTES),
         ),
@@ -247,18 +245,16 @@ STATEMENTS = (
             ),
         ),
     ),
-    Statement(
+    refuted(
         name="e2-first-row",
         group="E2",
         title="The first class's row of dW_L can be divided by",
         source=SOURCE,
         published="Ratios are taken against the first class's row of the last weight gradient.",
         reading="At the columns of exclusive neurons the first row of dW_L is not zero.",
-        quantifiers="some network and batch (refuted)",
         hypotheses=("the published condition holds",),
         conclusion="The first row of dW_L is not zero at the columns of exclusive neurons.",
         latex=r"(dW_L)_{1,j}\neq0",
-        standing=Standing.REFUTED,
         grounds=(
             kernel(
                 "counterexamples.py: zero_first_row", "1-2-2, mse, the first logit is fitted exactly", REFUTES

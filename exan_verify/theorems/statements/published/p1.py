@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from exan_verify.theorems.statement import Check, Standing, Statement
 from exan_verify.theorems.support import label_ties
 from exan_verify.theorems.support import p1_checks as published
@@ -20,6 +22,7 @@ from exan_verify.theorems.support.shorthands import (
     by_instances,
     coq,
     kernel,
+    refuted,
     solver,
     symbolic,
     written,
@@ -43,21 +46,18 @@ GENERIC = (
     "the exceptions are the zeros of a polynomial (mse) or analytic function (cross_entropy, bce), not zero"
 )
 
+_refuted = partial(refuted, group="P1", source=SOURCE, published=PUBLISHED, conclusion="The batch is UNIQUE.")
+"""A reading of P1 that another batch with the same gradient contradicts."""
+
 STATEMENTS = (
-    Statement(
+    _refuted(
         name="p1-published",
-        group="P1",
         title="Enough exclusive neurons imply uniqueness",
-        source=SOURCE,
-        published=PUBLISHED,
         reading="Two ExANs per sample in the last hidden layer and one in every other imply UNIQUE: no other "
         "batch of this size, with labels of the loss's kind, has this gradient.",
-        quantifiers="some network and batch (refuted)",
         hypotheses=(TWO_IN_THE_LAST, "biases, non-zero deltas and non-zero pre-activations: all granted"),
-        conclusion="The batch is UNIQUE.",
         latex=r"\big(\forall m:\ E[L-1,m]\ge2,\ E[i,m]\ge1\ (i<L-1)\big)\ \Longrightarrow\ "
         r"\big(\nabla(B')=\nabla(B)\Rightarrow B'=B\big)",
-        standing=Standing.REFUTED,
         grounds=(
             kernel(
                 "counterexamples.py: published_insecure_smallest",
@@ -89,23 +89,17 @@ STATEMENTS = (
         remark="What fails is exceptional for one logit (p1-generic-one-logit) and excluded by a rank "
         "(p1-apart). E1 to E4 are not touched: the attack works, and another batch fits as well.",
     ),
-    Statement(
+    _refuted(
         name="p1-softmax-two-classes",
-        group="P1",
         title="The published condition under softmax with two classes",
-        source=SOURCE,
-        published=PUBLISHED,
         reading="The same under cross_entropy with K = 2, where all loss vectors are multiples of (1, -1).",
-        quantifiers="some network and batch (refuted)",
         hypotheses=(
             TWO_IN_THE_LAST,
             "cross_entropy, K = 2",
             "biases, non-zero deltas and non-zero pre-activations: all granted",
         ),
-        conclusion="The batch is UNIQUE.",
         latex=r"K=2,\ E[L-1,m]\ge2\ \forall m\ \Longrightarrow\ "
         r"\big(\nabla_{\mathrm{CE}}(B')=\nabla_{\mathrm{CE}}(B)\Rightarrow B'=B\big)",
-        standing=Standing.REFUTED,
         grounds=(
             kernel(
                 "two_classes.py: published_two_classes",
@@ -136,20 +130,14 @@ STATEMENTS = (
         "known. Such batches are exceptions (p1-generic-one-logit). The one-logit network with f = f_0 - f_1 "
         "refutes P1 under bce in the same way.",
     ),
-    Statement(
+    _refuted(
         name="p1-vanishing-delta",
-        group="P1",
         title="The published condition where deltas may vanish",
-        source=SOURCE,
-        published=PUBLISHED,
         reading="The condition counts active neurons; a sample's exclusive neurons may carry no gradient at "
         "all.",
-        quantifiers="some network and batch (refuted)",
         hypotheses=(TWO_IN_THE_LAST, "deltas may be zero"),
-        conclusion="The batch is UNIQUE.",
         latex=r"E[L-1,m]\ge2\ \forall m,\quad\delta_{L-1}^m[j]=0\text{ allowed}\ \Longrightarrow\ B\text{ "
         r"unique}",
-        standing=Standing.REFUTED,
         grounds=(
             kernel(
                 "counterexamples.py: vanishing_delta", "1-2-1, M = 1: the sample is fitted exactly", REFUTES
@@ -168,37 +156,25 @@ STATEMENTS = (
         smallest="Two ExANs are two neurons: one sample in 1-2-1 is the least.",
         remark="One sample alone has the zero gradient; beside another one it has the same freedom.",
     ),
-    Statement(
+    _refuted(
         name="p1-no-biases",
-        group="P1",
         title="The published condition without biases",
-        source=SOURCE,
-        published=PUBLISHED,
         reading="The same for networks whose layers have no biases.",
-        quantifiers="some network and batch (refuted)",
         hypotheses=(TWO_IN_THE_LAST, "no biases"),
-        conclusion="The batch is UNIQUE.",
         latex=r"b_i=0\text{ not trained},\ E[L-1,m]\ge2\ \Longrightarrow\ B\text{ unique}",
-        standing=Standing.REFUTED,
         grounds=(kernel("counterexamples.py: no_biases", "1-2-1, one sample and its double", REFUTES),),
         checks=(published.broken("1-2-1", no_biases, biases=False),),
         example=no_biases,
         smallest="Two ExANs are two neurons: one sample in 1-2-1 is the least.",
         remark="docs/theory.md section 8 says exactly when a sample has a twin.",
     ),
-    Statement(
+    _refuted(
         name="p1-zero-pre-activation",
-        group="P1",
         title="The published condition for two samples, at zero pre-activations",
-        source=SOURCE,
-        published=PUBLISHED,
         reading="The same for two samples, where an exclusive neuron may stand at exactly zero for the other "
         "sample.",
-        quantifiers="some network and batch (refuted)",
         hypotheses=(TWO_IN_THE_LAST, "M = 2", "pre-activations may be zero"),
-        conclusion="The batch is UNIQUE.",
         latex=r"M=2,\ E[L-1,m]\ge2,\ z_{L-1}^{m'}[j]=0\text{ allowed}\ \Longrightarrow\ B\text{ unique}",
-        standing=Standing.REFUTED,
         grounds=(
             kernel("counterexamples.py: two_samples_at_zero", "1-4-2, M = 2, deltas not zero", REFUTES),
         ),

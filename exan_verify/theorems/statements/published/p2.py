@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from exan_verify.core.question import Labels
-from exan_verify.theorems.statement import Check, Example, Ground, Standing, Statement
+from exan_verify.theorems.statement import Check, Example, Standing, Statement
 from exan_verify.theorems.support import p2_checks as secure
 from exan_verify.theorems.support.counterexamples import (
     dead_at_a_point,
@@ -27,6 +27,7 @@ from exan_verify.theorems.support.shorthands import (
     by_instances,
     coq,
     kernel,
+    refuted,
     solver,
     written,
 )
@@ -68,36 +69,15 @@ def _known_softmax() -> Example:
     return replace(found, question=replace(found.question, labels=Labels.KNOWN))
 
 
-def _refuted(
-    name: str,
-    title: str,
-    reading: str,
-    hypotheses: tuple[str, ...],
-    latex: str,
-    ground: Ground,
-    example: Callable[[], Example],
-    checks: tuple[Check, ...],
-    remark: str,
-    smallest: str = ONE_LOGIT_LESS,
-) -> Statement:
-    return Statement(
-        name=name,
-        group="P2",
-        title=title,
-        source=SOURCE,
-        published=PUBLISHED,
-        reading=reading,
-        quantifiers="some network and batch (refuted)",
-        hypotheses=hypotheses,
-        conclusion="The batch is not UNIQUE.",
-        latex=latex,
-        standing=Standing.REFUTED,
-        grounds=(ground,),
-        checks=checks,
-        example=example,
-        smallest=smallest,
-        remark=remark,
-    )
+_refuted = partial(
+    refuted,
+    group="P2",
+    source=SOURCE,
+    published=PUBLISHED,
+    conclusion="The batch is not UNIQUE.",
+    smallest=ONE_LOGIT_LESS,
+)
+"""A reading of P2 that a batch without exclusive neurons contradicts by being UNIQUE."""
 
 
 def _one_layer(place: str, symbol: str, kind: str) -> Statement:
@@ -110,68 +90,77 @@ def _one_layer(place: str, symbol: str, kind: str) -> Statement:
     two, lower = (exclusive_below, "1-3-1-1") if place == "last" else (exclusive_above, "1-2-3-1")
     beside = secure.solved("1-1-1", _known_one_logit) if known else secure.refuted(lower, two, place)
     return _refuted(
-        f"p2-{place}-layer-{kind}",
-        f"No exclusive neuron in the {place} ReLU layer, "
+        name=f"p2-{place}-layer-{kind}",
+        title=f"No exclusive neuron in the {place} ReLU layer, "
         + ("labels known up to order" if known else "arbitrary real targets"),
-        f"If no neuron of the {place} hidden layer is exclusive, another batch "
+        reading=f"If no neuron of the {place} hidden layer is exclusive, another batch "
         + ("with the same labels up to order" if known else "with real targets")
         + " has the same gradient.",
-        (
+        hypotheses=(
             f"no ExAN in the {place} hidden layer",
             STRICT,
             "labels known up to order" if known else "mse with arbitrary real targets",
         ),
-        rf"E[{symbol},\cdot]=0,\ "
+        latex=rf"E[{symbol},\cdot]=0,\ "
         + (r"\{y'_m\}=\{y_m\}" if known else r"y'_m\in\mathbb{R}^K")
         + r"\ \Longrightarrow\ \exists B'\neq B:\ \nabla(B')=\nabla(B)",
-        kernel(
-            f"counterexamples.py: {'one_shared_neuron' if known else 'pairs_of_three'}",
-            f"{size}, {'M = 2' if known else 'M = 3'}: its only hidden layer is first and last",
-            REFUTES,
+        grounds=(
+            kernel(
+                f"counterexamples.py: {'one_shared_neuron' if known else 'pairs_of_three'}",
+                f"{size}, {'M = 2' if known else 'M = 3'}: its only hidden layer is first and last",
+                REFUTES,
+            ),
         ),
-        example,
-        (secure.refuted(size, example, place), beside),
-        f"Its batch refutes the reading of all layers as well (p2-{kind}-labels).",
-        ONE_LOGIT_LESS if known else REAL_SMALLER.format(size=lower),
+        example=example,
+        checks=(secure.refuted(size, example, place), beside),
+        remark=f"Its batch refutes the reading of all layers as well (p2-{kind}-labels).",
+        smallest=ONE_LOGIT_LESS if known else REAL_SMALLER.format(size=lower),
     )
 
 
 STATEMENTS = (
     _refuted(
-        "p2-last-layer",
-        "No exclusive neuron in the last ReLU layer",
-        "If no neuron of the last hidden layer is exclusive, another batch with one-hot labels has the same "
-        "gradient.",
-        ("no ExAN in the last hidden layer", STRICT, "unknown one-hot labels"),
-        r"E[L-1,\cdot]=0\ \Longrightarrow\ \exists B'\neq B:\ \nabla(B')=\nabla(B)",
-        kernel(
-            "counterexamples.py: one_shared_neuron",
-            "1-1-2, M = 2, mse; also refutes the other layers",
-            REFUTES,
+        name="p2-last-layer",
+        title="No exclusive neuron in the last ReLU layer",
+        reading="If no neuron of the last hidden layer is exclusive, another batch with one-hot labels has "
+        "the same gradient.",
+        hypotheses=("no ExAN in the last hidden layer", STRICT, "unknown one-hot labels"),
+        latex=r"E[L-1,\cdot]=0\ \Longrightarrow\ \exists B'\neq B:\ \nabla(B')=\nabla(B)",
+        grounds=(
+            kernel(
+                "counterexamples.py: one_shared_neuron",
+                "1-1-2, M = 2, mse; also refutes the other layers",
+                REFUTES,
+            ),
         ),
-        one_shared_neuron,
-        (
+        example=one_shared_neuron,
+        checks=(
             secure.refuted("1-1-2", one_shared_neuron, "last"),
             secure.solved("1-1-1", one_logit_shared_neuron),
         ),
-        "Its only hidden layer is the first and the last.",
+        remark="Its only hidden layer is the first and the last.",
     ),
     _refuted(
-        "p2-first-layer",
-        "No exclusive neuron in the first ReLU layer",
-        "If no neuron of the first hidden layer is exclusive, another batch with one-hot labels has the same "
-        "gradient.",
-        ("no ExAN in the first hidden layer", STRICT, "unknown one-hot labels"),
-        r"E[1,\cdot]=0\ \Longrightarrow\ \exists B'\neq B:\ \nabla(B')=\nabla(B)",
-        kernel(
-            "counterexamples.py: one_shared_neuron", "1-1-2: its only hidden layer is first and last", REFUTES
+        name="p2-first-layer",
+        title="No exclusive neuron in the first ReLU layer",
+        reading="If no neuron of the first hidden layer is exclusive, another batch with one-hot labels has "
+        "the same gradient.",
+        hypotheses=("no ExAN in the first hidden layer", STRICT, "unknown one-hot labels"),
+        latex=r"E[1,\cdot]=0\ \Longrightarrow\ \exists B'\neq B:\ \nabla(B')=\nabla(B)",
+        grounds=(
+            kernel(
+                "counterexamples.py: one_shared_neuron",
+                "1-1-2: its only hidden layer is first and last",
+                REFUTES,
+            ),
         ),
-        one_shared_neuron,
-        (
+        example=one_shared_neuron,
+        checks=(
             secure.refuted("1-1-2", one_shared_neuron, "first"),
             secure.solved("1-1-1", one_logit_shared_neuron),
         ),
-        "Peeling (E4) already contradicts this reading in spirit: a sample without ExAN may be peeled.",
+        remark="Peeling (E4) already contradicts this reading in spirit: a sample without ExAN may be "
+        "peeled.",
     ),
     *(
         _one_layer(place, symbol, kind)
@@ -179,67 +168,74 @@ STATEMENTS = (
         for kind in ("known", "real")
     ),
     _refuted(
-        "p2-any-layer",
-        "No exclusive neuron in any layer",
-        "If no neuron of any hidden layer is exclusive, another batch with one-hot labels has the same "
-        "gradient.",
-        ("no ExAN in any hidden layer", STRICT, "unknown one-hot labels"),
-        r"E=0\ \Longrightarrow\ \exists B'\neq B:\ \nabla(B')=\nabla(B)",
-        kernel(
-            "counterexamples.py: one_shared_neuron, shared_three_classes",
-            "1-1-2 and 1-1-3, M = 2, mse",
-            REFUTES,
+        name="p2-any-layer",
+        title="No exclusive neuron in any layer",
+        reading="If no neuron of any hidden layer is exclusive, another batch with one-hot labels has the "
+        "same gradient.",
+        hypotheses=("no ExAN in any hidden layer", STRICT, "unknown one-hot labels"),
+        latex=r"E=0\ \Longrightarrow\ \exists B'\neq B:\ \nabla(B')=\nabla(B)",
+        grounds=(
+            kernel(
+                "counterexamples.py: one_shared_neuron, shared_three_classes",
+                "1-1-2 and 1-1-3, M = 2, mse",
+                REFUTES,
+            ),
         ),
-        one_shared_neuron,
-        (
+        example=one_shared_neuron,
+        checks=(
             secure.refuted("1-1-2", one_shared_neuron, "every"),
             secure.refuted("1-1-3", shared_three_classes, "every"),
             secure.solved("1-1-1", one_logit_shared_neuron),
         ),
-        "Even samples of one region are UNIQUE as a rule when there are two logits or more and labels are "
-        "one-hot (S5).",
+        remark="Even samples of one region are UNIQUE as a rule when there are two logits or more and labels "
+        "are one-hot (S5).",
     ),
     _refuted(
-        "p2-known-labels",
-        "No exclusive neuron, labels known up to order",
-        "The same when the labels are known, so that fewer batches compete.",
-        ("no ExAN in any hidden layer", STRICT, "labels known up to order"),
-        r"E=0,\ \{y'_m\}=\{y_m\}\ \Longrightarrow\ \exists B'\neq B:\ \nabla(B')=\nabla(B)",
-        kernel("counterexamples.py: one_shared_neuron", "1-1-2, M = 2, known labels", REFUTES),
-        _known,
-        (secure.refuted("1-1-2", _known, "every"), secure.solved("1-1-1", _known_one_logit)),
-        "The weakest form of the claim's negation; p2-real-labels is the strongest.",
+        name="p2-known-labels",
+        title="No exclusive neuron, labels known up to order",
+        reading="The same when the labels are known, so that fewer batches compete.",
+        hypotheses=("no ExAN in any hidden layer", STRICT, "labels known up to order"),
+        latex=r"E=0,\ \{y'_m\}=\{y_m\}\ \Longrightarrow\ \exists B'\neq B:\ \nabla(B')=\nabla(B)",
+        grounds=(kernel("counterexamples.py: one_shared_neuron", "1-1-2, M = 2, known labels", REFUTES),),
+        example=_known,
+        checks=(secure.refuted("1-1-2", _known, "every"), secure.solved("1-1-1", _known_one_logit)),
+        remark="The weakest form of the claim's negation; p2-real-labels is the strongest.",
     ),
     _refuted(
-        "p2-real-labels",
-        "No exclusive neuron, arbitrary real targets",
-        "The same when targets may be any real vectors, so that the most batches compete.",
-        ("no ExAN in any hidden layer", STRICT, "mse with arbitrary real targets"),
-        r"E=0,\ y'_m\in\mathbb{R}^K\ \Longrightarrow\ \exists B'\neq B:\ \nabla(B')=\nabla(B)",
-        kernel(
-            "counterexamples.py: pairs_of_three",
-            "2-3-1, M = 3, one logit: each neuron misses one sample",
-            REFUTES,
+        name="p2-real-labels",
+        title="No exclusive neuron, arbitrary real targets",
+        reading="The same when targets may be any real vectors, so that the most batches compete.",
+        hypotheses=("no ExAN in any hidden layer", STRICT, "mse with arbitrary real targets"),
+        latex=r"E=0,\ y'_m\in\mathbb{R}^K\ \Longrightarrow\ \exists B'\neq B:\ \nabla(B')=\nabla(B)",
+        grounds=(
+            kernel(
+                "counterexamples.py: pairs_of_three",
+                "2-3-1, M = 3, one logit: each neuron misses one sample",
+                REFUTES,
+            ),
         ),
-        _real,
-        (secure.refuted("2-3-1", _real, "every"),),
-        "Two samples do not suffice (p2-two-real). Coq's instance B (2-3-9-2) is a second one, in two "
+        example=_real,
+        checks=(secure.refuted("2-3-1", _real, "every"),),
+        remark="Two samples do not suffice (p2-two-real). Coq's instance B (2-3-9-2) is a second one, in two "
         "layers.",
-        "Smallest known. Two samples of one region are AMBIGUOUS (s5-real-labels), so M = 3 is the least.",
+        smallest="Smallest known. Two samples of one region are AMBIGUOUS (s5-real-labels), so M = 3 is the "
+        "least.",
     ),
     _refuted(
-        "p2-cross-entropy",
-        "No exclusive neuron, softmax cross_entropy",
-        "The same under cross_entropy, at two samples and at sixteen.",
-        ("no ExAN in any hidden layer", STRICT, "cross_entropy, unknown one-hot labels"),
-        r"E=0\ \Longrightarrow\ \exists B'\neq B:\ \nabla_{\mathrm{CE}}(B')=\nabla_{\mathrm{CE}}(B)",
-        kernel(
-            "counterexamples.py: shared_softmax; this check",
-            "1-2-3, M = 2; 60-381-10, M = 16 by lifting",
-            REFUTES,
+        name="p2-cross-entropy",
+        title="No exclusive neuron, softmax cross_entropy",
+        reading="The same under cross_entropy, at two samples and at sixteen.",
+        hypotheses=("no ExAN in any hidden layer", STRICT, "cross_entropy, unknown one-hot labels"),
+        latex=r"E=0\ \Longrightarrow\ \exists B'\neq B:\ \nabla_{\mathrm{CE}}(B')=\nabla_{\mathrm{CE}}(B)",
+        grounds=(
+            kernel(
+                "counterexamples.py: shared_softmax; this check",
+                "1-2-3, M = 2; 60-381-10, M = 16 by lifting",
+                REFUTES,
+            ),
         ),
-        shared_softmax,
-        (
+        example=shared_softmax,
+        checks=(
             secure.refuted("1-2-3", shared_softmax, "every"),
             Check(
                 name="sixteen samples",
@@ -248,36 +244,30 @@ STATEMENTS = (
                 direction=REFUTES,
             ),
         ),
-        "At 784-512-10 batches of 16 and 22 drawn at random have no ExAN and are UNIQUE (section 3.2). Real "
-        "targets are no labels of cross_entropy.",
-        SOFTMAX_SMALLER,
+        remark="At 784-512-10 batches of 16 and 22 drawn at random have no ExAN and are UNIQUE (section "
+        "3.2). Real targets are no labels of cross_entropy.",
+        smallest=SOFTMAX_SMALLER,
     ),
     _refuted(
-        "p2-cross-entropy-known",
-        "No exclusive neuron, softmax cross_entropy, labels known up to order",
-        "The same under cross_entropy when the labels are known, so that fewer batches compete.",
-        ("no ExAN in any hidden layer", STRICT, "cross_entropy, labels known up to order"),
-        r"E=0,\ \{y'_m\}=\{y_m\}\ \Longrightarrow\ \exists B'\neq B:\ "
+        name="p2-cross-entropy-known",
+        title="No exclusive neuron, softmax cross_entropy, labels known up to order",
+        reading="The same under cross_entropy when the labels are known, so that fewer batches compete.",
+        hypotheses=("no ExAN in any hidden layer", STRICT, "cross_entropy, labels known up to order"),
+        latex=r"E=0,\ \{y'_m\}=\{y_m\}\ \Longrightarrow\ \exists B'\neq B:\ "
         r"\nabla_{\mathrm{CE}}(B')=\nabla_{\mathrm{CE}}(B)",
-        kernel("counterexamples.py: shared_softmax", "1-2-3, M = 2, known labels", REFUTES),
-        _known_softmax,
-        (secure.refuted("1-2-3", _known_softmax, "every"),),
-        "It follows from p2-cross-entropy: a batch that is UNIQUE among all labels is so among fewer.",
-        SOFTMAX_SMALLER,
+        grounds=(kernel("counterexamples.py: shared_softmax", "1-2-3, M = 2, known labels", REFUTES),),
+        example=_known_softmax,
+        checks=(secure.refuted("1-2-3", _known_softmax, "every"),),
+        remark="It follows from p2-cross-entropy: a batch that is UNIQUE among all labels is so among fewer.",
+        smallest=SOFTMAX_SMALLER,
     ),
-    Statement(
+    _refuted(
         name="p2-zero-pre-activation",
-        group="P2",
         title="No exclusive neuron, two samples, one logit, zero pre-activations allowed",
-        source=SOURCE,
-        published=PUBLISHED,
         reading="p2-two-samples without its hypothesis that no pre-activation is zero.",
-        quantifiers="some network and batch (refuted)",
         hypotheses=("M = 2", "K = 1", "d >= 2", "no ExAN in any hidden layer"),
-        conclusion="The batch is not UNIQUE.",
         latex=r"K=1,\ E=0,\ z_i^m[j]=0\text{ allowed}\ \Longrightarrow\ \exists B'\neq B:\ "
         r"\nabla(B')=\nabla(B)",
-        standing=Standing.REFUTED,
         grounds=(
             solver(
                 "p2-zero-pre-activation.smt2",
@@ -389,7 +379,7 @@ STATEMENTS = (
         remark="True and empty: it holds with exclusive neurons just as well, so this reading says nothing "
         "about them. It ignores that logits are a function of the features.",
     ),
-    Statement(
+    refuted(
         name="p2-factorisation-support",
         group="P2",
         title="dW_L and db_L alone, when it is known which features are zero",
@@ -401,7 +391,6 @@ STATEMENTS = (
         hypotheses=("no ExAN in the last hidden layer", "the zeros of H are known", "rank G = M"),
         conclusion="Another pair (G', H') with the zeros of H exists.",
         latex=r"(GR^{-1})(RH)=GH,\ R1=1,\ H_{mj}=0\Rightarrow(RH)_{mj}=0\ \text{ has a solution }R\neq I",
-        standing=Standing.REFUTED,
         grounds=(
             written(
                 "Appendix P, P.7",
