@@ -13,18 +13,13 @@ from exan_verify.core.verdict import Outcome
 from exan_verify.exact.linalg import rank
 from exan_verify.theorems.certified import kernel_outcome, verdict_on
 from exan_verify.theorems.statement import (
-    Check,
-    Direction,
     Example,
-    Ground,
-    Method,
     Result,
     Standing,
     Statement,
 )
 from exan_verify.theorems.support.example_check import all_met
 from exan_verify.theorems.support.exclusive_layers import Layered
-from exan_verify.theorems.support.instance_check import Law
 from exan_verify.theorems.support.label_ties import full_below, labels_not_told, labels_told, lifts_at
 from exan_verify.theorems.support.laboratory import (
     Pair,
@@ -39,6 +34,7 @@ from exan_verify.theorems.support.laboratory import (
     same_samples,
 )
 from exan_verify.theorems.support.layer_equations import Layer, random_layer, random_patterns
+from exan_verify.theorems.support.shorthands import REFUTES, by_instances, coq, kernel
 
 SIZES = ((2, 1, 4), (2, 2, 6), (3, 1, 7), (2, 3, 8))
 """(M, K', n)."""
@@ -226,51 +222,43 @@ STATEMENTS = (
         r"Q\in S_M;\qquad \operatorname{rank}\Delta_k=M\ (k<i)\ \Longrightarrow\ \text{UNIQUE}",
         standing=Standing.PROVED,
         grounds=(
-            Ground(
-                method=Method.COQ,
-                where="lifting.v: C1_candidates",
-                says="rank R >= U - M: every candidate (q, u) with q != 0 is a multiple of a true one",
+            coq(
+                "lifting.v: C1_candidates",
+                "rank R >= U - M: every candidate (q, u) with q != 0 is a multiple of a true one",
             ),
-            Ground(
-                method=Method.COQ,
-                where="exact.v: C1",
-                says="the layer is determined up to one order of the samples",
+            coq(
+                "exact.v: C1",
+                "the layer is determined up to one order of the samples",
             ),
-            Ground(
-                method=Method.COQ,
-                where="exact.v: confined_plain, confined_next_layer, confined_sum_zero",
-                says="what K' may be: the next width, min(K', M), K - 1 for loss vectors that sum to zero",
+            coq(
+                "exact.v: confined_plain, confined_next_layer, confined_sum_zero",
+                "what K' may be: the next width, min(K', M), K - 1 for loss vectors that sum to zero",
             ),
-            Ground(
-                method=Method.COQ,
-                where="downward.v: C1_batch_first, C1_batch",
-                says="with the lower ranks and labels told apart, the whole batch is the only one",
+            coq(
+                "downward.v: C1_batch_first, C1_batch",
+                "with the lower ranks and labels told apart, the whole batch is the only one",
             ),
         ),
         checks=(
-            Check(
-                name="all-states",
-                what="takes layers of rank U - M and solves (*) over Q for all 2^n states of the neurons: "
-                "every solution with q != 0 must be a multiple of a true sample's",
-                run=Law(
-                    instances=full_rank_layers,
-                    conclusion=only_true_candidates,
-                    spoiled=one_pattern,
-                    count=12,
-                    said="layers of full lifted rank have only the true candidates",
-                ),
+            by_instances(
+                "all-states",
+                "takes layers of rank U - M and solves (*) over Q for all 2^n states of the neurons: every "
+                "solution with q != 0 must be a multiple of a true sample's",
+                instances=full_rank_layers,
+                conclusion=only_true_candidates,
+                spoiled=one_pattern,
+                count=12,
+                said="layers of full lifted rank have only the true candidates",
             ),
-            Check(
-                name="against-solvers",
-                what="asks the solvers, whose encoding knows nothing of lifting, for a second batch of "
-                "networks that C1 calls UNIQUE",
-                run=Law(
-                    instances=unique_by_lifting,
-                    conclusion=solvers_find_no_other,
-                    spoiled=ambiguous_instead,
-                    count=6,
-                    said="batches certified by C1 have no second batch for the solvers",
-                ),
+            by_instances(
+                "against-solvers",
+                "asks the solvers, whose encoding knows nothing of lifting, for a second batch of networks "
+                "that C1 calls UNIQUE",
+                instances=unique_by_lifting,
+                conclusion=solvers_find_no_other,
+                spoiled=ambiguous_instead,
+                count=6,
+                said="batches certified by C1 have no second batch for the solvers",
             ),
         ),
         remark="A missing rank says nothing about the batch: it is a limit of the method.",
@@ -291,33 +279,29 @@ STATEMENTS = (
         r"\not\Longrightarrow\ \text{UNIQUE}",
         standing=Standing.REFUTED,
         grounds=(
-            Ground(
-                method=Method.KERNEL,
-                where="c1-upper-layer-alone: its example",
-                says="a 1-1-1-1 network, one sample, dead at layer 1: C1 passes at layer 2",
-                direction=Direction.REFUTES,
+            kernel(
+                "c1-upper-layer-alone: its example",
+                "a 1-1-1-1 network, one sample, dead at layer 1: C1 passes at layer 2",
+                REFUTES,
             ),
-            Ground(
-                method=Method.KERNEL,
-                where="c1.py: upper_layer_alone",
-                says="a 2-1-3-1 network, two samples, none dead, mse, labels 0 and 1: C1 passes at layer 2, "
-                "and a second batch has the same gradient",
-                direction=Direction.REFUTES,
+            kernel(
+                "c1.py: upper_layer_alone",
+                "a 2-1-3-1 network, two samples, none dead, mse, labels 0 and 1: C1 passes at layer 2, and a "
+                "second batch has the same gradient",
+                REFUTES,
             ),
         ),
         checks=(
-            Check(
-                name="warning",
-                what="computes over Q that the rank condition holds at layer 2, that Delta_1 has rank below "
-                "M, and that another batch has the same gradient",
-                run=Law(
-                    instances=_warning,
-                    conclusion=passes_and_fails,
-                    spoiled=moved_on,
-                    count=2,
-                    said="counterexamples replayed",
-                ),
-                direction=Direction.REFUTES,
+            by_instances(
+                "warning",
+                "computes over Q that the rank condition holds at layer 2, that Delta_1 has rank below M, "
+                "and that another batch has the same gradient",
+                instances=_warning,
+                conclusion=passes_and_fails,
+                spoiled=moved_on,
+                count=2,
+                said="counterexamples replayed",
+                direction=REFUTES,
             ),
         ),
         example=dead_below,
@@ -343,27 +327,24 @@ STATEMENTS = (
         r"\not\Longrightarrow\ \text{UNIQUE}",
         standing=Standing.REFUTED,
         grounds=(
-            Ground(
-                method=Method.KERNEL,
-                where="c1-labels-not-told: its example",
-                says="a 1-3-1-2 network, two samples, mse, one-hot: the same inputs with exchanged labels "
-                "have the same gradient",
-                direction=Direction.REFUTES,
+            kernel(
+                "c1-labels-not-told: its example",
+                "a 1-3-1-2 network, two samples, mse, one-hot: the same inputs with exchanged labels have "
+                "the same gradient",
+                REFUTES,
             ),
         ),
         checks=(
-            Check(
-                name="ties",
-                what="computes over Q that C1 holds at layer 1, that another label gives the same delta_2, "
-                "and that another batch has the same gradient",
-                run=Law(
-                    instances=_ties,
-                    conclusion=labels_are_lost,
-                    spoiled=moved_on,
-                    count=1,
-                    said="counterexamples replayed",
-                ),
-                direction=Direction.REFUTES,
+            by_instances(
+                "ties",
+                "computes over Q that C1 holds at layer 1, that another label gives the same delta_2, and "
+                "that another batch has the same gradient",
+                instances=_ties,
+                conclusion=labels_are_lost,
+                spoiled=moved_on,
+                count=1,
+                said="counterexamples replayed",
+                direction=REFUTES,
             ),
         ),
         example=exchanged_labels,

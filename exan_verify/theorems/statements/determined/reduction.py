@@ -7,8 +7,7 @@ from fractions import Fraction
 from random import Random
 
 from exan_verify.exact.linalg import multiply
-from exan_verify.theorems.statement import Check, Ground, Method, Standing, Statement
-from exan_verify.theorems.support.instance_check import Law
+from exan_verify.theorems.statement import Standing, Statement
 from exan_verify.theorems.support.laboratory import (
     Pair,
     connecting,
@@ -22,6 +21,7 @@ from exan_verify.theorems.support.laboratory import (
     region_points,
     spoiled,
 )
+from exan_verify.theorems.support.shorthands import by_instances, coq
 
 WIDTHS = ((2, 4, 3), (3, 5, 2), (3, 4, 4, 3))
 
@@ -84,35 +84,29 @@ STATEMENTS = (
         r"\mathrm{GL}_M(\mathbb R):\ H'_{i-1}=QH_{i-1},\ \Delta'_i=\Delta_iQ^{-1},\ Q\mathbf 1=\mathbf 1",
         standing=Standing.PROVED,
         grounds=(
-            Ground(
-                method=Method.COQ,
-                where="linalg.v: two_factorisations",
-                says="two factorisations of a rank-M product through dimension M differ by an invertible "
-                "matrix",
+            coq(
+                "linalg.v: two_factorisations",
+                "two factorisations of a rank-M product through dimension M differ by an invertible matrix",
             ),
-            Ground(
-                method=Method.COQ,
-                where="exact.v: factorisations",
-                says="the statement for networks, at the first hidden layer; gsum_topp makes it every layer",
+            coq(
+                "exact.v: factorisations",
+                "the statement for networks, at the first hidden layer; gsum_topp makes it every layer",
             ),
-            Ground(
-                method=Method.COQ,
-                where="exact.v: factorisations_unique",
-                says="there is one such Q only, and one Q^{-1}",
+            coq(
+                "exact.v: factorisations_unique",
+                "there is one such Q only, and one Q^{-1}",
             ),
         ),
         checks=(
-            Check(
-                name="one-matrix",
-                what="solves [H' 1] = Q [H 1] over Q for second batches with real labels (F5) at every "
-                "hidden layer of rank M, and compares Delta' Q with Delta and Q 1 with 1",
-                run=Law(
-                    instances=pairs,
-                    conclusion=connected_by_one_matrix,
-                    spoiled=spoiled,
-                    count=25,
-                    said="second batches with rank A = M are connected by one Q",
-                ),
+            by_instances(
+                "one-matrix",
+                "solves [H' 1] = Q [H 1] over Q for second batches with real labels (F5) at every hidden "
+                "layer of rank M, and compares Delta' Q with Delta and Q 1 with 1",
+                instances=pairs,
+                conclusion=connected_by_one_matrix,
+                spoiled=spoiled,
+                count=25,
+                said="second batches with rank A = M are connected by one Q",
             ),
         ),
         remark="Nothing is said when the rank is below M: dead, duplicate and zero-loss samples make it so.",
