@@ -39,7 +39,7 @@ from exan_verify.theorems import (
     search,
     unique,
 )
-from exan_verify.theorems.claims.claim import Judged, judge, words
+from exan_verify.theorems.claims.claim import Judgement, judge, words
 from exan_verify.theorems.claims.searching import explore as explore_module
 from exan_verify.theorems.claims.searching import search as search_module
 from exan_verify.theorems.claims.searching import tally
@@ -145,9 +145,9 @@ def test_an_undecided_outcome_is_never_an_answer():
     situation = Situation.of(network, batch, Question(loss=Loss.MSE))
     for conclusion in (unique, ambiguous, all_determined):
         claim = Claim("open", hypotheses=[], conclusion=conclusion)
-        assert judge(claim, situation) is Judged.UNDECIDED
+        assert judge(claim, situation) is Judgement.UNDECIDED
         claim = Claim("open", hypotheses=[conclusion], conclusion=lambda _: False)
-        assert judge(claim, situation) is Judged.OUTSIDE
+        assert judge(claim, situation) is Judgement.OUTSIDE
 
 
 # ---- traced numbers ---------------------------------------------------------------------------------------
@@ -224,41 +224,41 @@ def test_division_by_a_traced_zero_raises_as_usual():
 
 
 def test_exploring_reaches_every_branch_and_knows_when_it_is_done():
-    def program(point: Any, path: TracedPath) -> Judged:
+    def program(point: Any, path: TracedPath) -> Judgement:
         a, b = unknown("a", point["a"], path), unknown("b", point["b"], path)
         if a * a + b * b < 1:
-            return Judged.HOLDS
+            return Judgement.HOLDS
         if a == 1000 * b:
-            return Judged.FAILS
-        return Judged.OUTSIDE if a > 7 and b > a * a * a else Judged.HOLDS
+            return Judgement.FAILS
+        return Judgement.OUTSIDE if a > 7 and b > a * a * a else Judgement.HOLDS
 
     found = Exploration()
     with Worker() as worker:
         runs = list(explore(program, {"a": F(0), "b": F(0)}, Limits(), worker, found))
-    assert [judged for _, _, judged in runs].count(Judged.FAILS) == 1
-    assert [judged for _, _, judged in runs].count(Judged.OUTSIDE) == 1
+    assert [judged for _, _, judged in runs].count(Judgement.FAILS) == 1
+    assert [judged for _, _, judged in runs].count(Judgement.OUTSIDE) == 1
     assert found.complete
-    assert found.runs[Judged.HOLDS] == 3, "inside; a at most 7; b at most a^3"
+    assert found.runs[Judgement.HOLDS] == 3, "inside; a at most 7; b at most a^3"
 
 
 def test_a_question_whose_only_answers_are_irrational_stays_open():
-    def program(point: Any, path: TracedPath) -> Judged:
+    def program(point: Any, path: TracedPath) -> Judgement:
         a = unknown("a", point["a"], path)
-        return Judged.FAILS if a * a == 2 else Judged.HOLDS
+        return Judgement.FAILS if a * a == 2 else Judgement.HOLDS
 
     found = Exploration()
     with Worker() as worker:
         runs = list(explore(program, {"a": F(0)}, Limits(), worker, found))
-    assert [judged for _, _, judged in runs] == [Judged.HOLDS]
+    assert [judged for _, _, judged in runs] == [Judgement.HOLDS]
     assert (found.open, found.complete) == (1, False)
 
 
 def test_an_exploration_that_was_cut_short_is_not_complete():
-    def program(point: Any, path: TracedPath) -> Judged:
+    def program(point: Any, path: TracedPath) -> Judgement:
         a = unknown("a", point["a"], path)
         for k in range(20):
             path.decide(less(a.above, k), a.value < k)
-        return Judged.HOLDS
+        return Judgement.HOLDS
 
     for limits in (Limits(runs=3), Limits(queries=3), Limits(deadline=0.0)):
         found = Exploration()
@@ -290,9 +290,9 @@ def test_a_false_claim_is_refuted_by_a_minimal_example():
 class Open(Tally):
     """Engines that decide nothing of what is admitted: only a solver can find a second batch then."""
 
-    def judge(self, network: ReluNetwork, batch: Batch) -> Judged:
+    def judge(self, network: ReluNetwork, batch: Batch) -> Judgement:
         judged = Tally.judge(self, network, batch)
-        return judged if judged is Judged.OUTSIDE else Judged.UNDECIDED
+        return judged if judged is Judgement.OUTSIDE else Judgement.UNDECIDED
 
 
 @pytest.mark.parametrize("kind", [Tally, Open])
@@ -363,7 +363,8 @@ def test_arithmetic_claims_are_refuted_too():
     assert found is not None
     assert found.replay.confirmed is None
     assert (
-        judge(claim, Situation.of(found.example.network, found.example.batch, claim.question)) is Judged.FAILS
+        judge(claim, Situation.of(found.example.network, found.example.batch, claim.question))
+        is Judgement.FAILS
     )
 
 
@@ -822,7 +823,7 @@ def test_numpy_answers_are_bools():
     claim = Claim("numpy", hypotheses=[lambda _: np.bool_(True)], conclusion=unique)
     case = published_insecure()
     situation = Situation.of(case.network, case.batch, Question(loss=Loss.MSE))
-    assert judge(claim, situation) in (Judged.FAILS, Judged.UNDECIDED)
+    assert judge(claim, situation) in (Judgement.FAILS, Judgement.UNDECIDED)
 
 
 def test_the_readme_s_own_statement_runs_as_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

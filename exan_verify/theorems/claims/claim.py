@@ -151,7 +151,7 @@ def words(predicate: Predicate) -> str:
     return lines[0].rstrip(".") if lines else "(a lambda)" if named == "<lambda>" else named.replace("_", " ")
 
 
-class Judged(StrEnum):
+class Judgement(StrEnum):
     """What a claim says of one situation."""
 
     OUTSIDE = "a hypothesis does not hold"
@@ -160,12 +160,12 @@ class Judged(StrEnum):
     UNDECIDED = "not decided"
 
 
-def judge(claim: Claim, situation: Situation) -> Judged:
+def judge(claim: Claim, situation: Situation) -> Judgement:
     """Evaluate the hypotheses in order, then the conclusion.
 
     Raises :class:`ClaimError` when a predicate raises, or returns something that is no bool.
     """
-    return Judged.OUTSIDE if not admitted(claim, situation) else concluded(claim, situation)
+    return Judgement.OUTSIDE if not admitted(claim, situation) else concluded(claim, situation)
 
 
 def admitted(claim: Claim, situation: Situation) -> bool:
@@ -176,12 +176,12 @@ def admitted(claim: Claim, situation: Situation) -> bool:
         return False
 
 
-def concluded(claim: Claim, situation: Situation) -> Judged:
+def concluded(claim: Claim, situation: Situation) -> Judgement:
     """Whether the conclusion holds."""
     try:
-        return Judged.HOLDS if _ask(claim, claim.conclusion, situation) else Judged.FAILS
+        return Judgement.HOLDS if _ask(claim, claim.conclusion, situation) else Judgement.FAILS
     except (Undecided, UnsuitablePrimeError):
-        return Judged.UNDECIDED
+        return Judgement.UNDECIDED
 
 
 def _ask(claim: Claim, predicate: Predicate, situation: Situation) -> bool:

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TypeVar
 
 from exan_verify.theorems.statement import Check, Direction, Ground, Method, Standing, Statement
-from exan_verify.theorems.support.instance_check import Law
+from exan_verify.theorems.support.instance_check import InstanceCheck
 
 T = TypeVar("T")
 
@@ -56,8 +56,8 @@ def by_instances(
     said: str,
     direction: Direction = SUPPORTS,
 ) -> Check:
-    """A check that runs a :class:`Law`."""
-    law = Law(instances=instances, conclusion=conclusion, spoiled=spoiled, count=count, said=said)
+    """A check that runs a :class:`InstanceCheck`."""
+    law = InstanceCheck(instances=instances, conclusion=conclusion, spoiled=spoiled, count=count, said=said)
     return Check(name=name, what=what, run=law, direction=direction)
 
 

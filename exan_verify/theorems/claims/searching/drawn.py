@@ -14,7 +14,7 @@ import numpy as np
 from exan_verify.core.network import Array, Batch, ReluNetwork
 from exan_verify.core.question import Labels, Loss
 from exan_verify.errors import InputError
-from exan_verify.theorems.claims.claim import Claim, Judged
+from exan_verify.theorems.claims.claim import Claim, Judgement
 from exan_verify.theorems.claims.searching.tally import Tally
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def draw_counterexample(claim: Claim, tally: Tally, *, examples: int, seed: int)
         try:
             find(
                 _situations(claim, grid, tally),
-                lambda drawn: tally.judge(*drawn) is Judged.FAILS,
+                lambda drawn: tally.judge(*drawn) is Judgement.FAILS,
                 settings=chosen,
                 random=Random(seed),
             )

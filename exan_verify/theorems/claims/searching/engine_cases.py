@@ -15,7 +15,7 @@ from exan_verify.core.network import Array, Batch, ReluNetwork
 from exan_verify.core.question import Labels, Loss
 from exan_verify.errors import InputError
 from exan_verify.instances import FAMILIES, instance
-from exan_verify.theorems.claims.claim import Claim, Judged
+from exan_verify.theorems.claims.claim import Claim, Judgement
 from exan_verify.theorems.claims.searching.found import Records
 from exan_verify.theorems.claims.searching.tally import Tally
 
@@ -26,7 +26,7 @@ def try_instances(claim: Claim, tally: Tally, *, examples: int, seed: int) -> No
     for _ in range((examples + 1) // 2):
         for source in (corner, generic):
             found = next(source, None)
-            if tally.late() or (found is not None and tally.judge(*found) is Judged.FAILS):
+            if tally.late() or (found is not None and tally.judge(*found) is Judgement.FAILS):
                 return
 
 

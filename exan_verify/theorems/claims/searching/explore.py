@@ -18,11 +18,11 @@ from typing import Any
 from exan_verify.errors import BudgetExhausted
 from exan_verify.smt.question.terms import Formula, Script, negate
 from exan_verify.smt.solvers.run import SAT, UNSAT, Answer, Strategy, Worker
-from exan_verify.theorems.claims.claim import Judged
+from exan_verify.theorems.claims.claim import Judgement
 from exan_verify.theorems.claims.tracing import Path, all_hold
 
 Point = Mapping[str, Fraction]
-Program = Callable[[Point, Path], Judged]
+Program = Callable[[Point, Path], Judgement]
 
 STRATEGIES = (Strategy("z3", "smt"), Strategy("z3", "qfnra-nlsat"))
 RLIMIT = 400_000
@@ -41,7 +41,7 @@ class Exploration:
     that no solver answered, or whose only models are irrational; ``queries`` in all.
     """
 
-    runs: dict[Judged, int] = field(default_factory=lambda: dict.fromkeys(Judged, 0))
+    runs: dict[Judgement, int] = field(default_factory=lambda: dict.fromkeys(Judgement, 0))
     opaque: int = 0
     open: int = 0
     queries: int = 0
@@ -50,7 +50,7 @@ class Exploration:
     @property
     def complete(self) -> bool:
         """Whether the runs stand for all points, and none was undecided."""
-        return not (self.stopped or self.opaque or self.open or self.runs[Judged.UNDECIDED])
+        return not (self.stopped or self.opaque or self.open or self.runs[Judgement.UNDECIDED])
 
     def add(self, other: Exploration) -> None:
         """Count another exploration's runs as well."""
@@ -79,7 +79,7 @@ class Limits:
 
 def explore(
     program: Program, start: Point, limits: Limits, worker: Worker, found: Exploration
-) -> Iterator[tuple[Point, Path, Judged]]:
+) -> Iterator[tuple[Point, Path, Judgement]]:
     """Run ``program`` on every path that is reached; counts go to ``found`` as it goes on.
 
     Yields the point, the path and the answer of each run.
@@ -99,7 +99,7 @@ def explore(
             return
         runs += 1
         found.runs[judged] += 1
-        found.opaque += bool(path.opaque) and judged is not Judged.OUTSIDE
+        found.opaque += bool(path.opaque) and judged is not Judgement.OUTSIDE
         yield point, path, judged
         for k in range(done, len(path.conditions)):
             if found.queries >= limits.queries or limits.late:

@@ -9,7 +9,7 @@ from fractions import Fraction
 from exan_verify.core.arrays import exact_array
 from exan_verify.core.network import Batch, ReluNetwork
 from exan_verify.core.verdict import Outcome
-from exan_verify.theorems.claims.claim import Claim, Judged, admitted, concluded, unique
+from exan_verify.theorems.claims.claim import Claim, Judgement, admitted, concluded, unique
 from exan_verify.theorems.claims.situation import Situation
 from exan_verify.theorems.replay import Replay, replay
 from exan_verify.theorems.statement import Example, Progress
@@ -80,7 +80,7 @@ def verified(
     if not admitted(claim, situation):
         return None
     if second is None or claim.conclusion is not unique:
-        if concluded(claim, situation) is not Judged.FAILS:
+        if concluded(claim, situation) is not Judgement.FAILS:
             return None
         second = _witness(situation)
     outcome = Outcome.AMBIGUOUS if second is not None else situation.asked_outcome

@@ -17,7 +17,7 @@ import numpy as np
 from exan_verify.core.network import Array, Batch, ReluNetwork, to_fraction
 from exan_verify.core.question import Loss, Question
 from exan_verify.smt.solvers.run import Worker
-from exan_verify.theorems.claims.claim import Claim, Judged, unique
+from exan_verify.theorems.claims.claim import Claim, Judgement, unique
 from exan_verify.theorems.claims.searching.explore import Exploration, Limits, Point, explore
 from exan_verify.theorems.claims.searching.found import Counterexample, Records, candidate_size, verified
 from exan_verify.theorems.claims.searching.tally import Tally
@@ -68,10 +68,10 @@ class _Smaller:
         """This batch or, where the candidate is a cut, any with so many samples in this network."""
         claim = self.tally.claim
         judged = self.tally.judge(network, batch)
-        if judged is Judged.FAILS:
+        if judged is Judgement.FAILS:
             return network, batch
         found = None
-        if not polynomial(claim) and judged is Judged.UNDECIDED and claim.conclusion is unique:
+        if not polynomial(claim) and judged is Judgement.UNDECIDED and claim.conclusion is unique:
             found = self._ask(_beside(claim, network, batch))
         if not polynomial(claim) and found is None and cut:
             found = self._ask(_anywhere(claim, network, batch))
@@ -94,11 +94,11 @@ class _Smaller:
     def _explore(self, template: Template, limits: Limits, explored: Exploration) -> Records | None:
         claim = self.tally.claim
 
-        def program(point: Point, path: Path) -> Judged:
+        def program(point: Point, path: Path) -> Judgement:
             return run_claim(claim, template, point, path)
 
         for point, _, judged in explore(program, template.start(), limits, self.worker, explored):
-            if judged is Judged.FAILS:
+            if judged is Judgement.FAILS:
                 network, batch, second = exact_batches(claim, template, point)
                 other = second if claim.conclusion is unique else None
                 if verified(claim, network, batch, self.note, other) is not None:

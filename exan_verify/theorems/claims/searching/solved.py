@@ -15,7 +15,7 @@ import numpy as np
 
 from exan_verify.core.network import Array, ReluNetwork
 from exan_verify.smt.solvers.run import Worker
-from exan_verify.theorems.claims.claim import Claim, Judged, unique
+from exan_verify.theorems.claims.claim import Claim, Judgement, unique
 from exan_verify.theorems.claims.searching.explore import Exploration, Limits, Point, explore
 from exan_verify.theorems.claims.searching.found import Counterexample, verified
 from exan_verify.theorems.claims.searching.unknowns import (
@@ -56,8 +56,8 @@ class Solved:
             "cases": self.begun,
             "cases covered completely": self.complete,
             "paths": sum(runs.values()),
-            "paths within the hypotheses": sum(runs.values()) - runs[Judged.OUTSIDE],
-            "paths undecided": runs[Judged.UNDECIDED],
+            "paths within the hypotheses": sum(runs.values()) - runs[Judgement.OUTSIDE],
+            "paths undecided": runs[Judgement.UNDECIDED],
             "questions to z3": self.exploration.queries,
             "questions open": self.exploration.open,
             "paths decided at one point only": self.exploration.opaque,
@@ -79,7 +79,7 @@ class _Case:
     """One exploration under way."""
 
     template: Template
-    runs: Iterator[tuple[Point, Path, Judged]]
+    runs: Iterator[tuple[Point, Path, Judgement]]
     found: Exploration
 
 
@@ -107,7 +107,7 @@ def _solve(
 
 
 def _begin(claim: Claim, template: Template, limits: Limits, worker: Worker) -> _Case:
-    def program(point: Point, path: Path) -> Judged:
+    def program(point: Point, path: Path) -> Judgement:
         return run_claim(claim, template, point, path)
 
     found = Exploration()
@@ -121,7 +121,7 @@ def _advance(claim: Claim, case: _Case) -> tuple[Counterexample | None, bool]:
         if run is None:
             return None, False
         point, _, judged = run
-        if judged is Judged.FAILS:
+        if judged is Judgement.FAILS:
             network, batch, second = exact_batches(claim, case.template, point)
             other = second if claim.conclusion is unique else None
             checked = verified(claim, network, batch, "found by a solver", other)

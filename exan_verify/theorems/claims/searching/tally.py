@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from exan_verify.core.network import Batch, ReluNetwork
 from exan_verify.errors import BudgetExhausted
 from exan_verify.smt.deadline import until
-from exan_verify.theorems.claims.claim import Claim, Judged, judge
+from exan_verify.theorems.claims.claim import Claim, Judgement, judge
 from exan_verify.theorems.claims.searching.found import Records, candidate_size
 from exan_verify.theorems.claims.situation import Situation
 from exan_verify.theorems.statement import Progress
@@ -29,10 +29,10 @@ class Tally:
     total: int
     progress: Progress
     deadline: float | None = None
-    counts: dict[Judged, int] = field(default_factory=lambda: dict.fromkeys(Judged, 0))
+    counts: dict[Judgement, int] = field(default_factory=lambda: dict.fromkeys(Judgement, 0))
     best: Records | None = None
     promising: list[ReluNetwork] = field(default_factory=list)
-    _answers: dict[tuple[str, str], Judged] = field(default_factory=dict)
+    _answers: dict[tuple[str, str], Judgement] = field(default_factory=dict)
 
     @property
     def judged(self) -> int:
@@ -43,28 +43,28 @@ class Tally:
         """Whether the time is over."""
         return self.deadline is not None and time.monotonic() > self.deadline
 
-    def judge(self, network: ReluNetwork, batch: Batch) -> Judged:
+    def judge(self, network: ReluNetwork, batch: Batch) -> Judgement:
         """Judge one situation, once; the smallest that contradicts the claim is kept."""
         key = network.digest, batch.digest
         known = self._answers.get(key)
         if known is not None:
             return known
         if self.late():
-            return Judged.UNDECIDED
+            return Judgement.UNDECIDED
         question = self.claim.question
         inside = question.domain is None or question.domain.contains(batch)
         situation = Situation.of(network, batch, question)
         try:
             with until(self.deadline):
-                found = judge(self.claim, situation) if inside else Judged.OUTSIDE
+                found = judge(self.claim, situation) if inside else Judgement.OUTSIDE
         except BudgetExhausted:  # of a timer, in the middle of a predicate
-            return Judged.UNDECIDED
+            return Judgement.UNDECIDED
         self._answers[key] = found
         self.counts[found] += 1
         self.progress(self.what, self.judged, max(self.total, self.judged))
-        if found is not Judged.OUTSIDE and len(self.promising) < KEPT and network not in self.promising:
+        if found is not Judgement.OUTSIDE and len(self.promising) < KEPT and network not in self.promising:
             self.promising.append(network)
-        if found is Judged.FAILS:
+        if found is Judgement.FAILS:
             size = candidate_size(network, batch)
             if self.best is None or size < candidate_size(*self.best):
                 self.best = network, batch
@@ -72,10 +72,10 @@ class Tally:
 
     def numbers(self) -> dict[str, int]:
         """The counts, by what they count."""
-        inside = self.judged - self.counts[Judged.OUTSIDE]
+        inside = self.judged - self.counts[Judgement.OUTSIDE]
         return {
             "situations": self.judged,
             "within the hypotheses": inside,
-            "undecided": self.counts[Judged.UNDECIDED],
-            "counterexamples": self.counts[Judged.FAILS],
+            "undecided": self.counts[Judgement.UNDECIDED],
+            "counterexamples": self.counts[Judgement.FAILS],
         }

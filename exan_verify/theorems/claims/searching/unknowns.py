@@ -17,7 +17,7 @@ from exan_verify.core.network import Array, Batch, ReluNetwork, to_fraction
 from exan_verify.core.question import Labels, Question
 from exan_verify.smt.question.constraints import alphabet_of, labels_array
 from exan_verify.smt.question.terms import TRUE, Formula, conj, disj, negate
-from exan_verify.theorems.claims.claim import Claim, Judged, admitted, concluded, unique
+from exan_verify.theorems.claims.claim import Claim, Judgement, admitted, concluded, unique
 from exan_verify.theorems.claims.searching.explore import Point
 from exan_verify.theorems.claims.situation import Situation
 from exan_verify.theorems.claims.tracing import Path, Traced, all_hold, unknown
@@ -84,19 +84,19 @@ class Template:
         return out
 
 
-def run_claim(claim: Claim, template: Template, point: Point, path: Path) -> Judged:
+def run_claim(claim: Claim, template: Template, point: Point, path: Path) -> Judgement:
     """Judge ``claim`` at a point of ``template``, recording on ``path`` all that the answer depends on."""
     first = template.situation(point, path, claim.question)
     if not (in_domain(claim, first) and admitted(claim, first)):
-        return Judged.OUTSIDE
+        return Judgement.OUTSIDE
     if claim.conclusion is not unique:
         return concluded(claim, first)
     second = template.other(first, point, path)
     if not in_domain(claim, second):
-        return Judged.HOLDS
+        return Judgement.HOLDS
     formula = is_second_batch(first, second)
     there = all_hold([formula], point)
-    return Judged.FAILS if path.decide(formula, there) else Judged.HOLDS
+    return Judgement.FAILS if path.decide(formula, there) else Judgement.HOLDS
 
 
 def exact_batches(claim: Claim, template: Template, point: Point) -> tuple[ReluNetwork, Batch, Batch]:

@@ -14,8 +14,8 @@ from exan_verify.core.question import Labels, Loss
 from exan_verify.core.verdict import Outcome
 from exan_verify.exact.linalg import nullspace, rank
 from exan_verify.theorems.certified import kernel_outcome
-from exan_verify.theorems.statement import Example, Standing, Statement
-from exan_verify.theorems.support.counterexamples import one_logit_shared_neuron, one_shared_neuron
+from exan_verify.theorems.statement import Standing, Statement
+from exan_verify.theorems.support.counterexamples import one_input, one_logit_shared_neuron
 from exan_verify.theorems.support.exclusive_layers import Layered
 from exan_verify.theorems.support.laboratory import (
     Pair,
@@ -24,8 +24,8 @@ from exan_verify.theorems.support.laboratory import (
     exact,
     integer_network,
     integers,
-    lively,
     mse_batch,
+    noticing_nudge,
     same_gradient,
     same_samples,
     spoiled,
@@ -56,22 +56,13 @@ def _draw(rng: Random) -> Pair | None:
     unseen = nullspace(exact(network.layers[0].weight))
     alpha, v = alphas[:, rng.randrange(alphas.shape[1])], unseen[:, rng.randrange(unseen.shape[1])]
     second = replace(first, inputs=inputs + np.outer(alpha, v) * Fraction(rng.randint(1, 1000), 7))
-    return lively(Pair(network=network, first=first, second=second, loss=loss))
+    return noticing_nudge(Pair(network=network, first=first, second=second, loss=loss))
 
 
 def same_gradient_however_far(pair: Pair) -> bool:
     """n_1 < min(d, M); one gradient, over Q; another batch."""
     hypotheses = pair.network.widths[1] < min(pair.network.widths[0], pair.first.size)
     return hypotheses and same_gradient(pair) and not same_samples(pair)
-
-
-def one_input() -> Example:
-    """1-1-2 with two samples: n_1 = 1 < M = 2, rank A_1 = 1, and UNIQUE."""
-    return replace(
-        one_shared_neuron(),
-        note="The output layer's system has no other solution (S5), and W_1 is injective on the inputs: h > "
-        "0 gives x where Delta_1 has no full column rank.",
-    )
 
 
 def _unprotected(_seed: int) -> Iterator[Layered]:

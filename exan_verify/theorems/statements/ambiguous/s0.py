@@ -20,8 +20,8 @@ from exan_verify.theorems.support.laboratory import (
     exact,
     integer_network,
     integers,
-    lively,
     mse_batch,
+    noticing_nudge,
     region_points,
     same_gradient,
     same_samples,
@@ -49,7 +49,7 @@ def _draw(rng: Random) -> Pair | None:
     three = exact([two[0] + (two[1] - two[0]) * s for s in places])
     targets = _targets(network, first, two, three)
     second = mse_batch(network, np.concatenate([three, beside]), np.concatenate([targets, labels[2:]]))
-    return lively(Pair(network=network, first=first, second=second))
+    return noticing_nudge(Pair(network=network, first=first, second=second))
 
 
 def _targets(network: ReluNetwork, first: Batch, two: Array, three: Array) -> Array:

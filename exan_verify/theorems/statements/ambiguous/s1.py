@@ -22,8 +22,8 @@ from exan_verify.theorems.support.laboratory import (
     identity,
     in_region,
     integer_network,
-    lively,
     mse_batch,
+    noticing_nudge,
     one_hot,
     region_points,
     same_gradient,
@@ -72,7 +72,7 @@ def _pair(network: ReluNetwork, inputs: Array, labels: Array, moved: Array) -> P
         return None
     first, second = (mse_batch(network, x, labels) for x in (inputs, moved))
     pair = Pair(network=network, first=first, second=second)
-    return None if same_samples(pair) else lively(pair)
+    return None if same_samples(pair) else noticing_nudge(pair)
 
 
 def _complement(labels: Array) -> Array:

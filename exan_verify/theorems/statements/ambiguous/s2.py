@@ -23,7 +23,7 @@ from exan_verify.theorems.support.laboratory import (
     exact,
     in_region,
     integer_network,
-    lively,
+    noticing_nudge,
     one_hot,
     region_points,
     same_gradient,
@@ -77,7 +77,7 @@ def _draw(rng: Random) -> Pair | None:
     pair = Pair(network=network, first=first, second=second, loss=loss)
     after = loss_vectors(loss, forward(network, second).logits, second.labels, 1)
     inside = in_region(network, np.concatenate([inputs, second.inputs]))
-    return lively(pair) if inside and bool((before == after).all()) else None
+    return noticing_nudge(pair) if inside and bool((before == after).all()) else None
 
 
 def _unseen(network: ReluNetwork, inputs: Array, loss: Loss) -> Array:

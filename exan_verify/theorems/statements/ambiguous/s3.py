@@ -9,11 +9,12 @@ from random import Random
 import numpy as np
 
 from exan_verify.core.network import Batch, ReluNetwork
-from exan_verify.core.question import Labels, Loss, Question
+from exan_verify.core.question import Labels, Loss
 from exan_verify.exact.backprop import forward
 from exan_verify.exact.softmax import loss_vectors
 from exan_verify.theorems.bounded.second_batches import none_for
 from exan_verify.theorems.statement import Example, Result, Standing, Statement
+from exan_verify.theorems.support.counterexamples import single_point
 from exan_verify.theorems.support.example_check import all_met
 from exan_verify.theorems.support.laboratory import (
     Pair,
@@ -21,8 +22,8 @@ from exan_verify.theorems.support.laboratory import (
     exact,
     integer_network,
     integers,
-    lively,
     mse_batch,
+    noticing_nudge,
     same_gradient,
     same_samples,
     spoiled,
@@ -47,7 +48,7 @@ def _draw_dead(rng: Random) -> Pair | None:
     if pattern[:, 0].any() or pattern[:, 1].any() or (inputs[0] == inputs[1]).all():
         return None
     start, end = first.select([0, 2]), first.select([1, 2])
-    return lively(
+    return noticing_nudge(
         Pair(
             network=network,
             first=start,
@@ -70,7 +71,7 @@ def _draw_silent(rng: Random) -> Pair | None:
     vectors = loss_vectors(Loss.HINGE, forward(network, batch).logits, batch.labels, 1)
     if vectors[:, :2].any() or (inputs[0] == inputs[1]).all():
         return None
-    return lively(
+    return noticing_nudge(
         Pair(
             network=network,
             first=batch.select([0, 2]),
@@ -86,20 +87,6 @@ def same_gradient_elsewhere(pair: Pair) -> bool:
     return same_gradient(pair) and not same_samples(pair)
 
 
-def single_point() -> Example:
-    """1-2-1: the sample x = 0 is dead, and no other input is; no second batch exists."""
-    network = ReluNetwork.from_arrays([[[1], [-1]], [[1, 2]]], [[0, 0], [3]])
-    batch = Batch.of([[0]], [[0]], network=network, loss=Loss.MSE, labels=Labels.ONE_HOT)
-    return Example(
-        network=network,
-        batch=batch,
-        question=Question(loss=Loss.MSE),
-        shown=dead_and_determined,
-        note="Both pre-activations, x and -x, are at most zero at x = 0 only. No engine certifies it: the "
-        "rank that lifting needs is missing. z3 and cvc5 say that there is no second batch.",
-    )
-
-
 def _points(_seed: int) -> Iterator[Example]:
     yield single_point()
 
@@ -113,6 +100,11 @@ def dead_and_alone(example: Example) -> bool:
 def dead_and_determined(example: Example) -> Result:
     """The same, in words."""
     return all_met({"every neuron is inactive, and z3 finds no second batch": dead_and_alone(example)})
+
+
+def determined_point() -> Example:
+    """The example with what is to be seen at it."""
+    return replace(single_point(), shown=dead_and_determined)
 
 
 def room_to_move(example: Example) -> Example:
@@ -198,7 +190,7 @@ STATEMENTS = (
                 direction=REFUTES,
             ),
         ),
-        example=single_point,
+        example=determined_point,
         smallest="One neuron is inactive on a whole half-space: 1-2-1 with one sample is the least.",
         remark="A zero pre-activation makes it so; with all pre-activations below zero there is room to "
         "move.",

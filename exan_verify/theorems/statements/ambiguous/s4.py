@@ -22,8 +22,8 @@ from exan_verify.theorems.support.laboratory import (
     identity,
     integer_network,
     integers,
-    lively,
     mse_batch,
+    noticing_nudge,
     same_gradient,
     same_samples,
     spoiled,
@@ -83,7 +83,7 @@ def _draw(rng: Random) -> Pair | None:
     second = replace(first, inputs=exact(first.inputs) + shift)
     after = forward(network, second).patterns
     same = all((a == b).all() for a, b in zip(passed.patterns, after, strict=True))
-    return lively(Pair(network=network, first=first, second=second)) if same else None
+    return noticing_nudge(Pair(network=network, first=first, second=second)) if same else None
 
 
 def same_gradient_elsewhere(pair: Pair) -> bool:

@@ -21,8 +21,8 @@ from exan_verify.theorems.support.laboratory import (
     in_region,
     integer_network,
     integers,
-    lively,
     mse_batch,
+    noticing_nudge,
     real_second,
     region_points,
     same_gradient,
@@ -73,7 +73,7 @@ def _draw_parallel(rng: Random) -> Pair | None:
     a = 1 - ratio / 2
     moved = exact([inputs[0] * (1 - a) + inputs[1] * a, inputs[0] * a + inputs[1] * (1 - a)])
     first, second = (mse_batch(network, x, labels) for x in (inputs, moved))
-    return lively(Pair(network=network, first=first, second=second))
+    return noticing_nudge(Pair(network=network, first=first, second=second))
 
 
 def real_pairs(seed: int) -> Iterator[Pair]:
@@ -89,7 +89,7 @@ def _draw_real(rng: Random) -> Pair | None:
         return None
     first = mse_batch(network, inputs, integers(rng, size, network.classes))
     second = real_second(network, first, range(size), Fraction(-rng.randint(1, 7), 8))
-    return lively(Pair(network=network, first=first, second=second))
+    return noticing_nudge(Pair(network=network, first=first, second=second))
 
 
 def same_gradient_elsewhere(pair: Pair) -> bool:

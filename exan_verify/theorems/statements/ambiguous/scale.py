@@ -20,8 +20,8 @@ from exan_verify.theorems.support.laboratory import (
     exact,
     integer_network,
     integers,
-    lively,
     mse_batch,
+    noticing_nudge,
     same_gradient,
     same_samples,
     spoiled,
@@ -63,7 +63,7 @@ def _draw_scaled(rng: Random) -> Pair | None:
     inputs[0] = inputs[0] * c
     labels[0] = [c * f - (f - y) / c for f, y in zip(logits, labels[0], strict=True)]
     second = replace(first, inputs=inputs, labels=labels)
-    return lively(Pair(network=network, first=first, second=second))
+    return noticing_nudge(Pair(network=network, first=first, second=second))
 
 
 def same_gradient_elsewhere(pair: Pair) -> bool:

@@ -11,7 +11,7 @@ from exan_verify.theorems.statement import Standing, Statement
 from exan_verify.theorems.support.laboratory import (
     Pair,
     connecting,
-    deltas,
+    delta,
     drawn,
     factorises,
     integer_network,
@@ -41,7 +41,7 @@ def _connected(pair: Pair, layer: int) -> bool:
     mixing = connecting(pair, layer)
     if mixing is None or any(sum(row) != 1 for row in mixing):
         return False
-    before, after = (deltas(pair.network, b)[layer - 1] for b in (pair.first, pair.second))
+    before, after = (delta(pair.network, b, layer) for b in (pair.first, pair.second))
     return bool((multiply(after, mixing) == before).all())
 
 

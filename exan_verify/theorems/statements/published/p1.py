@@ -5,8 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from exan_verify.theorems.statement import Check, Standing, Statement
-from exan_verify.theorems.support import label_ties
-from exan_verify.theorems.support import p1_checks as published
+from exan_verify.theorems.support import label_ties, p1_checks
 from exan_verify.theorems.support.counterexamples import (
     no_biases,
     published_insecure,
@@ -74,13 +73,13 @@ STATEMENTS = (
             ),
         ),
         checks=(
-            published.broken("2-8-1", published_insecure_smallest),
-            published.broken("3-9-1", published_insecure),
+            p1_checks.broken("2-8-1", published_insecure_smallest),
+            p1_checks.broken("3-9-1", published_insecure),
             by_example(
                 "all second batches",
                 "lists every second batch of the 3-9-1 counterexample (1365 candidate mixings) exactly",
                 example=published_insecure,
-                judge=published.only_two_batches,
+                judge=p1_checks.only_two_batches,
             ),
         ),
         example=published_insecure_smallest,
@@ -149,8 +148,8 @@ STATEMENTS = (
             ),
         ),
         checks=(
-            published.broken("1-2-1", vanishing_delta, live_deltas=False),
-            published.broken("1-4-1", vanishing_delta_beside_another, live_deltas=False),
+            p1_checks.broken("1-2-1", vanishing_delta, live_deltas=False),
+            p1_checks.broken("1-4-1", vanishing_delta_beside_another, live_deltas=False),
         ),
         example=vanishing_delta,
         smallest="Two ExANs are two neurons: one sample in 1-2-1 is the least.",
@@ -163,7 +162,7 @@ STATEMENTS = (
         hypotheses=(TWO_IN_THE_LAST, "no biases"),
         latex=r"b_i=0\text{ not trained},\ E[L-1,m]\ge2\ \Longrightarrow\ B\text{ unique}",
         grounds=(kernel("counterexamples.py: no_biases", "1-2-1, one sample and its double", REFUTES),),
-        checks=(published.broken("1-2-1", no_biases, biases=False),),
+        checks=(p1_checks.broken("1-2-1", no_biases, biases=False),),
         example=no_biases,
         smallest="Two ExANs are two neurons: one sample in 1-2-1 is the least.",
         remark="docs/theory.md section 8 says exactly when a sample has a twin.",
@@ -178,7 +177,7 @@ STATEMENTS = (
         grounds=(
             kernel("counterexamples.py: two_samples_at_zero", "1-4-2, M = 2, deltas not zero", REFUTES),
         ),
-        checks=(published.broken("1-4-2", two_samples_at_zero, strict=False),),
+        checks=(p1_checks.broken("1-4-2", two_samples_at_zero, strict=False),),
         example=two_samples_at_zero,
         smallest="Two samples with two ExANs each need four neurons, and with one logit the zeros do no harm "
         "(p1-two-samples): 1-4-2 is the least.",
@@ -211,9 +210,9 @@ STATEMENTS = (
             by_instances(
                 "two samples",
                 "certifies random pairs with exclusive neurons and gives the certificates to the kernel",
-                instances=published.pairs_of_samples,
-                conclusion=published.kernel_says_unique,
-                spoiled=published.doubled,
+                instances=p1_checks.pairs_of_samples,
+                conclusion=p1_checks.kernel_says_unique,
+                spoiled=p1_checks.doubled,
                 count=10,
                 said="pairs with live exclusive neurons",
             ),
@@ -243,14 +242,14 @@ STATEMENTS = (
             Check(
                 name="all mixings",
                 what="refutes every class of 0/1 mixings by linear programs with Farkas proofs",
-                run=published.small,
+                run=p1_checks.small,
             ),
             by_instances(
                 "three samples",
                 "lists all candidate second batches of random batches, real targets included, exactly",
-                instances=published.one_logit_layers,
-                conclusion=published.no_second_batch,
-                spoiled=published.counterexample_instead,
+                instances=p1_checks.one_logit_layers,
+                conclusion=p1_checks.no_second_batch,
+                spoiled=p1_checks.counterexample_instead,
                 count=2,
                 said="batches of three samples",
             ),
@@ -293,16 +292,16 @@ STATEMENTS = (
                 "rank and kernel",
                 "certifies random layers that meet the rank condition and gives the certificates to the "
                 "kernel",
-                instances=published.apart_layers,
-                conclusion=published.apart_and_unique,
-                spoiled=published.doubled,
+                instances=p1_checks.apart_layers,
+                conclusion=p1_checks.apart_and_unique,
+                spoiled=p1_checks.doubled,
                 count=20,
                 said="layers that meet the rank condition",
             ),
             Check(
                 name="counterexamples",
                 what="computes the rank condition at every counterexample of P1: it must fail",
-                run=published.fails_where_it_must,
+                run=p1_checks.fails_where_it_must,
             ),
         ),
         remark="For K' = 2 (softmax with three classes, mse with two logits) two ExANs with independent "
@@ -338,14 +337,14 @@ STATEMENTS = (
             Check(
                 name="sizes",
                 what="computes the rank condition at a random point for all K', e_a, e_b up to 6",
-                run=published.count_decides,
+                run=p1_checks.count_decides,
             ),
             by_instances(
                 "networks",
                 "certifies random layers with as many ExANs as the count asks for; the kernel rechecks",
-                instances=published.counted_layers,
-                conclusion=published.kernel_says_unique,
-                spoiled=published.doubled,
+                instances=p1_checks.counted_layers,
+                conclusion=p1_checks.kernel_says_unique,
+                spoiled=p1_checks.doubled,
                 count=8,
                 said="layers with enough ExANs are UNIQUE",
             ),
@@ -379,9 +378,9 @@ STATEMENTS = (
             by_instances(
                 "four samples",
                 "lists all candidate second batches of random batches of four samples, exactly",
-                instances=published.four_samples,
-                conclusion=published.nothing_for_finite_labels,
-                spoiled=published.counterexample_instead,
+                instances=p1_checks.four_samples,
+                conclusion=p1_checks.nothing_for_finite_labels,
+                spoiled=p1_checks.counterexample_instead,
                 count=2,
                 said="random batches of four samples",
             ),
@@ -410,7 +409,7 @@ STATEMENTS = (
                 name="one dimension",
                 what="computes the rank condition for random layers with K' = 1, and with K' = 2 for "
                 "comparison",
-                run=published.two_classes,
+                run=p1_checks.two_classes,
             ),
         ),
         remark="The grouping fails, uniqueness need not: with biases two or three samples with a live ExAN "
@@ -442,9 +441,9 @@ STATEMENTS = (
             by_instances(
                 "lifted",
                 "certifies one-logit layers by lifting alone; the kernel accepts; p1-apart's condition fails",
-                instances=published.lifted_layers,
-                conclusion=published.lifting_rank_known,
-                spoiled=published.doubled,
+                instances=p1_checks.lifted_layers,
+                conclusion=p1_checks.lifting_rank_known,
+                spoiled=p1_checks.doubled,
                 count=10,
                 said="one-logit layers with shared neurons",
             ),
@@ -453,7 +452,7 @@ STATEMENTS = (
                 "computes every hypothesis over Q at networks of one and two hidden layers and one to three "
                 "logits, and asks the kernel; where only the labels are not told, it must not say UNIQUE",
                 instances=label_ties.told_by_lifting,
-                conclusion=published.kernel_says_unique,
+                conclusion=p1_checks.kernel_says_unique,
                 spoiled=label_ties.ties_instead,
                 count=12,
                 said="batches with all hypotheses of C1",

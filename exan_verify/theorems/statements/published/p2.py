@@ -7,7 +7,7 @@ from functools import partial
 
 from exan_verify.core.question import Labels
 from exan_verify.theorems.statement import Check, Example, Standing, Statement
-from exan_verify.theorems.support import p2_checks as secure
+from exan_verify.theorems.support import p2_checks
 from exan_verify.theorems.support.counterexamples import (
     dead_at_a_point,
     exclusive_above,
@@ -88,7 +88,7 @@ def _one_layer(place: str, symbol: str, kind: str) -> Statement:
     known = kind == "known"
     example, size = (_known, "1-1-2") if known else (_real, "2-3-1")
     two, lower = (exclusive_below, "1-3-1-1") if place == "last" else (exclusive_above, "1-2-3-1")
-    beside = secure.solved("1-1-1", _known_one_logit) if known else secure.refuted(lower, two, place)
+    beside = p2_checks.solved("1-1-1", _known_one_logit) if known else p2_checks.refuted(lower, two, place)
     return _refuted(
         name=f"p2-{place}-layer-{kind}",
         title=f"No exclusive neuron in the {place} ReLU layer, "
@@ -112,7 +112,7 @@ def _one_layer(place: str, symbol: str, kind: str) -> Statement:
             ),
         ),
         example=example,
-        checks=(secure.refuted(size, example, place), beside),
+        checks=(p2_checks.refuted(size, example, place), beside),
         remark=f"Its batch refutes the reading of all layers as well (p2-{kind}-labels).",
         smallest=ONE_LOGIT_LESS if known else REAL_SMALLER.format(size=lower),
     )
@@ -135,8 +135,8 @@ STATEMENTS = (
         ),
         example=one_shared_neuron,
         checks=(
-            secure.refuted("1-1-2", one_shared_neuron, "last"),
-            secure.solved("1-1-1", one_logit_shared_neuron),
+            p2_checks.refuted("1-1-2", one_shared_neuron, "last"),
+            p2_checks.solved("1-1-1", one_logit_shared_neuron),
         ),
         remark="Its only hidden layer is the first and the last.",
     ),
@@ -156,8 +156,8 @@ STATEMENTS = (
         ),
         example=one_shared_neuron,
         checks=(
-            secure.refuted("1-1-2", one_shared_neuron, "first"),
-            secure.solved("1-1-1", one_logit_shared_neuron),
+            p2_checks.refuted("1-1-2", one_shared_neuron, "first"),
+            p2_checks.solved("1-1-1", one_logit_shared_neuron),
         ),
         remark="Peeling (E4) already contradicts this reading in spirit: a sample without ExAN may be "
         "peeled.",
@@ -183,9 +183,9 @@ STATEMENTS = (
         ),
         example=one_shared_neuron,
         checks=(
-            secure.refuted("1-1-2", one_shared_neuron, "every"),
-            secure.refuted("1-1-3", shared_three_classes, "every"),
-            secure.solved("1-1-1", one_logit_shared_neuron),
+            p2_checks.refuted("1-1-2", one_shared_neuron, "every"),
+            p2_checks.refuted("1-1-3", shared_three_classes, "every"),
+            p2_checks.solved("1-1-1", one_logit_shared_neuron),
         ),
         remark="Even samples of one region are UNIQUE as a rule when there are two logits or more and labels "
         "are one-hot (S5).",
@@ -198,7 +198,7 @@ STATEMENTS = (
         latex=r"E=0,\ \{y'_m\}=\{y_m\}\ \Longrightarrow\ \exists B'\neq B:\ \nabla(B')=\nabla(B)",
         grounds=(kernel("counterexamples.py: one_shared_neuron", "1-1-2, M = 2, known labels", REFUTES),),
         example=_known,
-        checks=(secure.refuted("1-1-2", _known, "every"), secure.solved("1-1-1", _known_one_logit)),
+        checks=(p2_checks.refuted("1-1-2", _known, "every"), p2_checks.solved("1-1-1", _known_one_logit)),
         remark="The weakest form of the claim's negation; p2-real-labels is the strongest.",
     ),
     _refuted(
@@ -215,7 +215,7 @@ STATEMENTS = (
             ),
         ),
         example=_real,
-        checks=(secure.refuted("2-3-1", _real, "every"),),
+        checks=(p2_checks.refuted("2-3-1", _real, "every"),),
         remark="Two samples do not suffice (p2-two-real). Coq's instance B (2-3-9-2) is a second one, in two "
         "layers.",
         smallest="Smallest known. Two samples of one region are AMBIGUOUS (s5-real-labels), so M = 3 is the "
@@ -236,11 +236,11 @@ STATEMENTS = (
         ),
         example=shared_softmax,
         checks=(
-            secure.refuted("1-2-3", shared_softmax, "every"),
+            p2_checks.refuted("1-2-3", shared_softmax, "every"),
             Check(
                 name="sixteen samples",
                 what="certifies batches of 16 without an exclusive neuron by C1's rank; the kernel rechecks",
-                run=secure.crowd_is_unique,
+                run=p2_checks.crowd_is_unique,
                 direction=REFUTES,
             ),
         ),
@@ -257,7 +257,7 @@ STATEMENTS = (
         r"\nabla_{\mathrm{CE}}(B')=\nabla_{\mathrm{CE}}(B)",
         grounds=(kernel("counterexamples.py: shared_softmax", "1-2-3, M = 2, known labels", REFUTES),),
         example=_known_softmax,
-        checks=(secure.refuted("1-2-3", _known_softmax, "every"),),
+        checks=(p2_checks.refuted("1-2-3", _known_softmax, "every"),),
         remark="It follows from p2-cross-entropy: a batch that is UNIQUE among all labels is so among fewer.",
         smallest=SOFTMAX_SMALLER,
     ),
@@ -277,11 +277,11 @@ STATEMENTS = (
             solver("p2-dead-at-a-point.smt2", "1-2-1, M = 1, outside the reading: one dead sample", NEITHER),
         ),
         checks=(
-            secure.solved("2-2-1", zero_pre_activation),
-            secure.solved("2-3-1", zero_pre_activation_three_neurons),
-            replace(secure.solved("1-2-1", dead_at_a_point), direction=NEITHER),
+            p2_checks.solved("2-2-1", zero_pre_activation),
+            p2_checks.solved("2-3-1", zero_pre_activation_three_neurons),
+            replace(p2_checks.solved("1-2-1", dead_at_a_point), direction=NEITHER),
         ),
-        example=lambda: replace(zero_pre_activation(), shown=secure.solver_says_unique),
+        example=lambda: replace(zero_pre_activation(), shown=p2_checks.solver_says_unique),
         smallest="With d >= 2 and M = 2 one neuron in the first layer is too narrow (narrow-first-layer): "
         "2-2-1 is the least.",
         remark="Neurons at zero bound the region from the side that the shear needs. With one sample, which "
@@ -306,9 +306,9 @@ STATEMENTS = (
             by_instances(
                 "pairs",
                 "certifies random pairs of one region as AMBIGUOUS and gives the certificates to the kernel",
-                instances=secure.shared_pairs,
-                conclusion=secure.kernel_says_ambiguous,
-                spoiled=secure.told_apart,
+                instances=p2_checks.shared_pairs,
+                conclusion=p2_checks.kernel_says_ambiguous,
+                spoiled=p2_checks.told_apart,
                 count=15,
                 said="pairs of one region",
             ),
@@ -336,9 +336,9 @@ STATEMENTS = (
             by_instances(
                 "pairs",
                 "certifies random pairs of one region with real targets; the kernel rechecks",
-                instances=secure.real_pairs,
-                conclusion=secure.kernel_says_ambiguous_real,
-                spoiled=secure.told_apart,
+                instances=p2_checks.real_pairs,
+                conclusion=p2_checks.kernel_says_ambiguous_real,
+                spoiled=p2_checks.told_apart,
                 count=15,
                 said="pairs of one region",
             ),
@@ -369,9 +369,9 @@ STATEMENTS = (
             by_instances(
                 "factors",
                 "mixes exact softmax loss vectors and features and compares all products, over Q",
-                instances=secure.factorisations,
-                conclusion=secure.another_admissible,
-                spoiled=secure.permuted,
+                instances=p2_checks.factorisations,
+                conclusion=p2_checks.another_admissible,
+                spoiled=p2_checks.permuted,
                 count=40,
                 said="factorisations",
             ),
@@ -402,15 +402,15 @@ STATEMENTS = (
             by_instances(
                 "supports",
                 "solves the linear system for R over Q: the identity alone; with one neuron less it is not",
-                instances=secure.supported_layers,
-                conclusion=secure.support_determines_features,
-                spoiled=secure.one_neuron_less,
+                instances=p2_checks.supported_layers,
+                conclusion=p2_checks.support_determines_features,
+                spoiled=p2_checks.one_neuron_less,
                 count=25,
                 said="layers of six shared neurons",
                 direction=REFUTES,
             ),
         ),
-        example=lambda: replace(six_shared_neurons(), shown=secure.support_shown),
+        example=lambda: replace(six_shared_neurons(), shown=p2_checks.support_shown),
         smallest="With M = 2 a neuron that is not exclusive has no zero that tells samples apart. With M = 3 "
         "each row of R needs two neurons that are zero there, which are those of one pair, and rank G = 3 "
         "needs K >= 3 and d >= 2: 2-6-3 is the least.",
