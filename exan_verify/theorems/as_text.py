@@ -11,7 +11,7 @@ import numpy as np
 from exan_verify.core.arrays import rationals
 from exan_verify.core.certificate import domain_record
 from exan_verify.core.network import Array, Batch, ReluNetwork, batch_record, to_fraction
-from exan_verify.core.question import Question
+from exan_verify.theorems.certified import in_words
 from exan_verify.theorems.replay import Replay
 from exan_verify.theorems.running import CheckReport, Report
 from exan_verify.theorems.statement import Direction, Example, Exhibit, Ground, Standing, Statement
@@ -76,18 +76,10 @@ def example_lines(example: Example | Exhibit) -> list[str]:
     arrays = f"[{weights}], [{biases}]" if network.has_bias else f"[{weights}]"
     lines.append(f"network = ReluNetwork.from_arrays({arrays})")
     asked = example.question
-    words = [f'{name}="{value}"' for name, value in _question_words(asked).items()]
+    words = [f'{name}="{value}"' for name, value in in_words(asked).items()]
     if asked.domain is not None:
         words.append(f"domain=Box({numbers(asked.domain.lo)}, {numbers(asked.domain.hi)})")
     return [*lines, f"certify(network, batch=(x, y), {', '.join(words)})"]
-
-
-def _question_words(question: Question) -> dict[str, str]:
-    return {
-        "loss": question.loss.value,
-        "reduction": question.reduction.value,
-        "labels": question.labels.value,
-    }
 
 
 def numbers(array: Array) -> str:
@@ -137,7 +129,7 @@ def example_record(example: Example | Exhibit) -> dict[str, Any]:
     return {
         "widths": list(example.network.widths),
         "parameters": {name: rationals(array) for name, array in example.network.parameters()},
-        **_question_words(example.question),
+        **in_words(example.question),
         "domain": domain_record(example.question.domain, example.network.widths[0]),
         "batch": batch_record(example.batch),
         "second": None if example.second is None else batch_record(example.second),

@@ -13,15 +13,16 @@ from exan_verify.kernel import check
 
 def verdict_on(network: ReluNetwork, batch: Batch, question: Question, **options: Any) -> Verdict:
     """The engines' verdict on ``batch``. ``options``: ``engine`` and limits, as ``certify`` takes them."""
-    return certify(
-        network,
-        batch=batch,
-        loss=question.loss.value,
-        reduction=question.reduction.value,
-        labels=question.labels.value,
-        domain=question.domain,
-        **options,
-    )
+    return certify(network, batch=batch, domain=question.domain, **in_words(question), **options)
+
+
+def in_words(question: Question) -> dict[str, Any]:
+    """Loss, reduction and labels as ``certify`` takes them; the domain is left out."""
+    return {
+        "loss": question.loss.value,
+        "reduction": question.reduction.value,
+        "labels": question.labels.value,
+    }
 
 
 def kernel_outcome(

@@ -77,6 +77,10 @@ class _Way:
     def tally(self, what: str, total: int) -> Tally:
         return Tally(self.claim, what, total, self.progress, self.deadline)
 
+    def minimal(self, tally: Tally, records: Records, second: Batch | None = None) -> Counterexample | None:
+        """The smallest counterexample that is reached from this one."""
+        return minimal(tally, records, second, questions=self.effort * QUESTIONS, seed=self.seed)
+
     @property
     def limits(self) -> Limits:
         questions = self.effort * QUESTIONS
@@ -106,27 +110,34 @@ def search(
     stages: list[Stage] = []
     networks: list[ReluNetwork] = list(claim.networks)
     for name, run in (("drawn", draw_counterexample), ("engines", try_instances)):
-        stage, found, promising = _judged(way, name, run)
+        stage, found, promising = _stage_of_situations(way, name, run)
         stages.append(stage)
         networks += [network for network in promising if network not in networks]
         if found is not None:
             return Searched(claim=claim, seed=seed, counterexample=found, stages=tuple(stages))
-    for name, solve in _solvers(way, networks):
-        stage, found = _solved(way, name, solve)
+    solvers = {"all inputs": lambda: all_inputs(claim, networks, way.limits, told)}
+    if not claim.networks:
+        solvers["all weights"] = lambda: all_weights(claim, way.limits, told)
+    left_out = polynomial(claim)
+    for name, solve in solvers.items():
+        if left_out:
+            stages.append(Stage(name=name, says=left_out, counts={}, seconds=0.0))
+            continue
+        stage, found = _stage_of_solver(way, name, solve)
         stages.append(stage)
         if found is not None:
             return Searched(claim=claim, seed=seed, counterexample=found, stages=tuple(stages))
     return Searched(claim=claim, seed=seed, counterexample=None, stages=tuple(stages))
 
 
-def _judged(
+def _stage_of_situations(
     way: _Way, name: str, run: Callable[..., None]
 ) -> tuple[Stage, Counterexample | None, list[ReluNetwork]]:
     """A stage that judges situations one by one."""
     start = time.perf_counter()
     tally = way.tally(name, way.effort)
     run(way.claim, tally, examples=way.effort, seed=way.seed)
-    found = None if tally.best is None else _minimal(way, tally, tally.best)
+    found = None if tally.best is None else way.minimal(tally, tally.best)
     counts = tally.numbers()
     says = f"{counts['situations']} situations, {counts['within the hypotheses']} within the hypotheses"
     says += f", {counts['undecided']} of them undecided" if counts["undecided"] else ""
@@ -140,23 +151,10 @@ def _stage(name: str, says: str, counts: Mapping[str, int], start: float, what: 
     return replace(made, says=nothing) if nothing else made
 
 
-def _minimal(way: _Way, tally: Tally, records: Records, second: Batch | None = None) -> Counterexample | None:
-    return minimal(tally, records, second, questions=way.effort * QUESTIONS, seed=way.seed)
-
-
-def _solvers(way: _Way, networks: list[ReluNetwork]) -> list[tuple[str, Callable[[], Solved] | str]]:
-    reason = polynomial(way.claim)
-    stages: list[tuple[str, Callable[[], Solved] | str]] = [
-        ("all inputs", reason or (lambda: all_inputs(way.claim, networks, way.limits, way.progress)))
-    ]
-    if not way.claim.networks:
-        stages.append(("all weights", reason or (lambda: all_weights(way.claim, way.limits, way.progress))))
-    return stages
-
-
-def _solved(way: _Way, name: str, solve: Callable[[], Solved] | str) -> tuple[Stage, Counterexample | None]:
-    if isinstance(solve, str):
-        return Stage(name=name, says=solve, counts={}, seconds=0.0), None
+def _stage_of_solver(
+    way: _Way, name: str, solve: Callable[[], Solved]
+) -> tuple[Stage, Counterexample | None]:
+    """A stage in which a solver covers cases; what it finds is made smaller."""
     start = time.perf_counter()
     solved = solve()
     counts = solved.numbers()
@@ -166,15 +164,9 @@ def _solved(way: _Way, name: str, solve: Callable[[], Solved] | str) -> tuple[St
     says = f"{covered}, {counts['paths']} paths, {counts['questions to z3']} questions"
     found = solved.counterexample
     if found is not None:
-        found = _smaller_solved(way, name, found)
+        example, tally = found.example, way.tally(name, way.effort)
+        found = way.minimal(tally, (example.network, example.batch), example.second) or found
     return _stage(name, says, counts, start, "paths"), found
-
-
-def _smaller_solved(way: _Way, name: str, found: Counterexample) -> Counterexample:
-    """Shrink what a solver found."""
-    example = found.example
-    tally = way.tally(name, way.effort)
-    return _minimal(way, tally, (example.network, example.batch), example.second) or found
 
 
 def _silent(_what: str, _done: int, _total: int) -> None:
