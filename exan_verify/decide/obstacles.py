@@ -5,12 +5,17 @@ Dead samples, zero loss vectors and duplicates make rank(A) smaller than M (docs
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from exan_verify.core.network import Batch
 from exan_verify.core.question import Loss
 from exan_verify.exact.backprop import Forward
 from exan_verify.exact.softmax import loss_vectors
+
+_SHOWN = 16
+"""Samples or pairs that a phrase lists: a batch may have thousands."""
 
 
 def obstacles(batch: Batch, passed: Forward, loss: Loss) -> tuple[str, ...]:
@@ -25,7 +30,7 @@ def obstacles(batch: Batch, passed: Forward, loss: Loss) -> tuple[str, ...]:
         found.append(f"{_samples(silent)} silent: the loss vector is zero")
     twins = duplicates(batch)
     if twins:
-        pairs = ", ".join(f"{a} and {b}" for a, b in twins)
+        pairs = _listed([f"{a} and {b}" for a, b in twins])
         found.append(f"equal samples: {pairs}")
     return tuple(found)
 
@@ -57,5 +62,10 @@ def _silent(batch: Batch, passed: Forward, loss: Loss) -> np.ndarray:
 
 
 def _samples(indices: np.ndarray) -> str:
-    names = ", ".join(str(int(m)) for m in indices)
+    names = _listed([str(int(m)) for m in indices])
     return f"sample {names} is" if indices.size == 1 else f"samples {names} are"
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")

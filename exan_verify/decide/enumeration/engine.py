@@ -192,7 +192,7 @@ def _out_of_range(context: Context, quadratic: Plan) -> str | None:
         return f"enumeration takes at most {MAX_SAMPLES} samples"
     if context.setting.engine != "auto":
         return None
-    if not quadratic.missing and rank_mod(equations(context, quadratic)) == quadratic.target:
+    if quadratic.obstacle is None and rank_mod(equations(context, quadratic)) == quadratic.target:
         return "lifting has found this layer's groups already"
     if variables > AUTOMATIC:
         return (

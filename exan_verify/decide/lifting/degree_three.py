@@ -60,8 +60,12 @@ def plans(context: Context) -> list[Cubic]:
 
 
 def _deficit(context: Context, quadratic: Plan) -> int:
-    """How many independent equations degree two lacks at this layer, at least."""
-    return quadratic.missing or quadratic.target - rank_mod(equations(context, quadratic))
+    """How many independent equations degree two lacks at this layer, at least; 0 where it has enough or where no
+    number would do.
+    """
+    if quadratic.missing or quadratic.obstacle is not None:
+        return quadratic.missing
+    return quadratic.target - rank_mod(equations(context, quadratic))
 
 
 def _lift(context: Context, cubic: Cubic, budget: Budget) -> tuple[DegreeThree | None, int | None, str]:

@@ -107,8 +107,8 @@ def lift(context: Context, plan: Plan, budget: Budget) -> LayerResult:
 
 def reach(context: Context, plan: Plan, budget: Budget) -> tuple[int | None, str | None]:
     """The rank of R and None when it reaches its target; else the rank, if taken, and what is in the way."""
-    if plan.missing:
-        return None, f"too few equations: {plan.missing} more neurons with a non-zero delta are needed"
+    if plan.obstacle is not None:
+        return None, plan.obstacle
     budget.spend(plan.work)
     if budget.exhausted:
         return None, budget.exhausted

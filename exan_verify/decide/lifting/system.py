@@ -13,6 +13,7 @@ import numpy as np
 
 from exan_verify.core.certificate import Parametrisation
 from exan_verify.core.network import Array, Linear, ReluNetwork
+from exan_verify.core.verdict import poll
 from exan_verify.decide.context import Context
 from exan_verify.exact.linalg import multiply, pivots, rank_mod, solve
 from exan_verify.exact.modular import Residues, add_mod, multiply_mod, negate_mod, random_residues
@@ -21,6 +22,10 @@ from exan_verify.exclusivity import Groups, pattern_groups
 
 _MAX_EXACT = 1 << 16
 """Most outgoing weights whose rank over Q is taken: a second for 256 x 256 single-precision numbers."""
+
+
+MAX_ENTRIES = 1 << 27
+"""Of R: a gibibyte of residues, and twice that while it is built."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +65,21 @@ class Plan:
         return max(0, self.target - self.equations)
 
     @property
+    def obstacle(self) -> str | None:
+        """Why the rank is not taken: it cannot reach its target, or the matrix is too large; None: it may."""
+        if self.missing:
+            return f"too few equations: {self.missing} more neurons with a non-zero delta are needed"
+        if self.target <= 0 and self.parametrisation != "single":
+            # U > sum s_k^2 wherever s_k <= K', and the next deltas of a group are independent only then
+            return "more samples share a pattern than their next deltas have dimensions"
+        if self.equations * self.unknowns > MAX_ENTRIES:
+            return (
+                f"a matrix of {self.equations} x {self.unknowns} would be needed, above the {MAX_ENTRIES} "
+                "entries that memory is planned for"
+            )
+        return None
+
+    @property
     def work(self) -> int:
         """Modular multiplications of the rank computation, roughly."""
         return self.equations * self.unknowns * min(self.equations, self.unknowns)
@@ -95,6 +115,7 @@ def equations(context: Context, plan: Plan) -> Residues:
     outgoing = outgoing_weights(context, plan, keep)
     upper = np.triu_indices(len(plan.members))
     squares = multiply_mod(delta[:, upper[0]], delta[:, upper[1]])
+    poll()
     mixed = negate_mod(multiply_mod(delta[:, :, None], outgoing[:, None, :]))
     return np.concatenate([squares, mixed.reshape(len(keep), delta.shape[1] * outgoing.shape[1])], axis=1)
 

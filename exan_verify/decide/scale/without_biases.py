@@ -77,6 +77,8 @@ def _at_layer(
         return None, f"rank(H_{layer - 1}) = M is not proved"
     if plan.missing:
         return None, f"too few equations: {plan.missing} more are needed"
+    if plan.obstacle is not None:
+        return None, plan.obstacle
     budget.spend(plan.work)
     if budget.exhausted:
         return None, budget.exhausted
