@@ -26,7 +26,7 @@ SQUARED = Question(loss=Loss.MSE)
 
 @dataclass(frozen=True, kw_only=True)
 class Layered:
-    """A network with one hidden layer and a batch for it, all numbers rational."""
+    """A network (mostly with one hidden layer), a batch for it, and what is asked; all numbers rational."""
 
     network: ReluNetwork
     batch: Batch

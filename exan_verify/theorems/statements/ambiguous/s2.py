@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from random import Random
 
@@ -17,6 +17,7 @@ from exan_verify.exact.linalg import nullspace
 from exan_verify.exact.softmax import loss_vectors
 from exan_verify.theorems.certified import kernel_outcome
 from exan_verify.theorems.statement import Standing, Statement
+from exan_verify.theorems.support.exclusive_layers import Layered
 from exan_verify.theorems.support.laboratory import (
     Pair,
     drawn,
@@ -40,15 +41,6 @@ SHAPES = (
     (Loss.HINGE, (2, 4, 3), 3),
 )
 """(loss, widths, samples): more samples than dimensions of loss vectors."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Two:
-    """Samples of one region under cross_entropy or bce."""
-
-    network: ReluNetwork
-    batch: Batch
-    loss: Loss
 
 
 def sheared(seed: int) -> Iterator[Pair]:
@@ -95,12 +87,12 @@ def same_gradient_elsewhere(pair: Pair) -> bool:
     return same_gradient(pair) and not same_samples(pair)
 
 
-def crowded(seed: int) -> Iterator[Two]:
+def crowded(seed: int) -> Iterator[Layered]:
     """As many samples of one region as cross_entropy has classes (bce: one more than logits), d > rank."""
     return drawn("S2 counting", seed, _draw_crowded)
 
 
-def _draw_crowded(rng: Random) -> Two | None:
+def _draw_crowded(rng: Random) -> Layered | None:
     loss, classes, size = rng.choice(
         ((Loss.CROSS_ENTROPY, 2, 2), (Loss.CROSS_ENTROPY, 3, 3), (Loss.BCE, 1, 2))
     )
@@ -111,19 +103,19 @@ def _draw_crowded(rng: Random) -> Two | None:
     chosen = [rng.randrange(max(2, classes)) for _ in range(size)]
     labels = np.array(chosen) if loss is Loss.CROSS_ENTROPY else exact([[c] for c in chosen])
     batch = Batch.of(inputs, labels, network=network, loss=loss, labels=Labels.ONE_HOT)
-    two = Two(network=network, batch=batch, loss=loss)
-    return None if kernel_accepts_ambiguous(first_alone(two)) else two
+    layer = Layered(network=network, batch=batch, question=Question(loss=loss))
+    return None if kernel_accepts_ambiguous(first_alone(layer)) else layer
 
 
-def kernel_accepts_ambiguous(two: Two) -> bool:
+def kernel_accepts_ambiguous(layer: Layered) -> bool:
     """The engine's certificate says AMBIGUOUS and the kernel accepts it."""
-    outcome = kernel_outcome(two.network, two.batch, Question(loss=two.loss), engine="families")
+    outcome = kernel_outcome(layer.network, layer.batch, layer.question, engine="families")
     return outcome is Outcome.AMBIGUOUS
 
 
-def first_alone(two: Two) -> Two:
+def first_alone(layer: Layered) -> Layered:
     """The first sample alone: one sample has no dependent loss vectors."""
-    return replace(two, batch=two.batch.select([0]))
+    return replace(layer, batch=layer.batch.select([0]))
 
 
 STATEMENTS = (
