@@ -21,7 +21,9 @@ ROOT = Path(__file__).parent.parent
 KERNEL = ROOT / "exan_verify" / "kernel"
 THEORY = (ROOT / "docs" / "theory.md").read_text()
 SECTION = THEORY.split("**6.7 What is machine-checked.**", 1)[1].split("\n## ", 1)[0]
-MODULES = sorted(path.name for path in KERNEL.glob("*.py") if path.name != "__init__.py")
+MODULES = sorted(
+    path.relative_to(KERNEL).as_posix() for path in KERNEL.rglob("*.py") if path.name != "__init__.py"
+)
 ELSEWHERE = (RankBound, Forced, Tolerance, QuadricArgument, LossVectorArgument, CoverArgument)
 """Evidence that ``CHECKERS`` has not: for UNREALISABLE, with a tolerance, and parts of a residual."""
 TAGS = sorted(kind.__struct_config__.tag for kind in (*CHECKERS, *ELSEWHERE))
@@ -34,7 +36,7 @@ def table(text: str, heading: str) -> list[list[str]]:
 
 
 def quoted(cell: str) -> list[str]:
-    return re.findall(r"`([\w'.]+)`", cell)
+    return re.findall(r"`([\w'./]+)`", cell)
 
 
 FILES = table(SECTION, "| file | evidence | machine-checked | not formalised, and where its proof is |")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from exan_verify.core.network import Batch, ReluNetwork
-from exan_verify.core.question import Labels, Loss
+from exan_verify.core.question import Labels, Loss, Question
 from exan_verify.core.verdict import Outcome
 from exan_verify.exact import linalg
 from exan_verify.exact.backprop import forward
@@ -169,10 +169,7 @@ def instance_of(network: ReluNetwork, batch: Batch, loss: Loss) -> Instance:
         name="made",
         network=network,
         batch=batch,
-        loss=loss,
-        reduction=case.reduction,
-        labels=Labels.ONE_HOT,
-        domain=None,
+        question=Question(loss=loss, reduction=case.reduction),
     )
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from exan_verify.core.network import Array, Batch, to_fraction
+from exan_verify.core.arrays import rationals
+from exan_verify.core.network import batch_record
 from exan_verify.core.verdict import Verdict, Witness
 from exan_verify.exclusivity import ExclusivityState
 
@@ -40,22 +41,6 @@ def exclusivity_record(state: ExclusivityState) -> dict[str, Any]:
     """The exclusivity state's attributes."""
     record: dict[str, Any] = msgspec.to_builtins(state)
     return record
-
-
-def batch_record(batch: Batch) -> dict[str, Any]:
-    """Inputs and labels; numbers as ``"num/den"`` strings, classes as integers."""
-    classes = batch.labels.ndim == 1
-    return {
-        "x": rationals(batch.inputs),
-        "y": [int(v) for v in batch.labels] if classes else rationals(batch.labels),
-    }
-
-
-def rationals(array: Array) -> Any:
-    """Nested lists of ``"num/den"`` strings."""
-    if array.ndim == 0:
-        return str(to_fraction(array.item()))
-    return [rationals(np.asarray(row)) for row in array]
 
 
 def encode(record: Mapping[str, Any]) -> bytes:

@@ -2,11 +2,11 @@
 
 The batches are those of ``bench/attack.py`` and, for the figure of recall against batch size, MNIST digits
 at 784-512-10. Our methods are not told the batch size; DLG is, and Inverting Gradients is given the labels
-too, as in their papers (numeric/baselines.py). Those two optimise until the time limit or their published
+too, as in their papers (bench/baselines.py). Those two optimise until the time limit or their published
 number of steps; ours end by themselves or are stopped, and what they took is in the table. Optimisation
 claims nothing: every sample it returns is scored, and none of them counts as a wrong claim. ``published``
 (Pan et al., repaired) and ``sample`` (SPEAR) are published methods too, with our confirmation
-(numeric/published.py, numeric/sample.py). ``tolerance T`` is peeling whose only test is a tolerance T
+(numeric/methods/). ``tolerance T`` is peeling whose only test is a tolerance T
 (bench/tolerance_peeling.py): told the batch size, and what it accepts it claims. Every run has a process of
 its own, which gives its memory and ends it when it takes too long.
 """

@@ -18,11 +18,11 @@ from exan_verify.errors import (
     InputError,
     ShapeError,
     UnsupportedLayerError,
+    UsersCode,
     raise_problems,
     short,
 )
 from exan_verify.models.chain import to_network
-from exan_verify.users_code import UsersCode
 
 
 def network_of_tensors(tensors: Mapping[str, Array]) -> ReluNetwork:

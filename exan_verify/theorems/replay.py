@@ -27,10 +27,10 @@ from exan_verify.core.certificate import (
 )
 from exan_verify.core.network import Array, Batch, to_fraction
 from exan_verify.core.verdict import Outcome, SampleStatus
-from exan_verify.decide.pipeline import certify
 from exan_verify.errors import CertificateRejected
 from exan_verify.exact.backprop import gradient
 from exan_verify.kernel import check
+from exan_verify.theorems.certified import verdict_on
 from exan_verify.theorems.statement import Example, Exhibit, Result
 
 
@@ -113,15 +113,7 @@ def _replay_second(example: Example) -> Replay:
 
 
 def _replay_outcome(example: Example, wanted: Outcome) -> Replay:
-    verdict = certify(
-        example.network,
-        batch=example.batch,
-        loss=example.loss.value,
-        reduction=example.reduction.value,
-        labels=example.labels.value,
-        domain=example.domain,
-        engine="exact",
-    )
+    verdict = verdict_on(example.network, example.batch, example.question, engine="exact")
     if verdict.certificate is None:
         return Replay(confirmed=False, says=(f"no certificate: {verdict.outcome.value}, {verdict.reason}",))
     try:
@@ -147,13 +139,14 @@ def second_batch_certificate(example: Example, second: Batch) -> dict[str, Any]:
         SampleStatus.UNKNOWN if pair in after else SampleStatus.FREE
         for pair in zip(first.x, first.y, strict=True)
     )
+    asked = example.question
     question = QuestionRecord(
         entrance="batch",
-        loss=example.loss,
-        reduction=example.reduction,
-        labels=example.labels,
+        loss=asked.loss,
+        reduction=asked.reduction,
+        labels=asked.labels,
         batch_size=first.size,
-        domain=domain_record(example.domain, network.widths[0]),
+        domain=domain_record(asked.domain, network.widths[0]),
     )
     return issue(
         claim=Claim(question=question, outcome=Outcome.AMBIGUOUS, samples=samples),
@@ -173,12 +166,12 @@ def _move(first: Batch, second: Batch, m: int) -> Move:
 
 
 def _equal_gradients(example: Example, second: Batch) -> bool | None:
-    if not example.loss.rational:
+    loss, reduction = example.question.loss, example.question.reduction
+    if not loss.rational:
         return None
-    found = [
-        gradient(example.network, batch, example.loss, example.reduction) for batch in (example.batch, second)
-    ]
-    return found[0] == found[1]
+    return gradient(example.network, example.batch, loss, reduction) == gradient(
+        example.network, second, loss, reduction
+    )
 
 
 _COMPARED = {
