@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from exan_verify.api.files import load_batch, load_gradient, save_batch, save_gradient
+from exan_verify.bench import attack as bench_attack
 from exan_verify.bench.attack import Case
 from exan_verify.cli import main
 from exan_verify.cli.output import ExitCode
@@ -444,7 +446,7 @@ def test_bench_measures_a_case(
     assert (row["name"], row["outcomes"], row["seeds"]) == (case, {"unique": 1}, 1)
     assert json.loads(Path("b.json").read_text())["suites"] == record["suites"]
     small = Case(name="small", widths=(12, 60, 4), samples=3)
-    monkeypatch.setattr("exan_verify.bench.attack.CASES", (small,))
+    monkeypatch.setattr(bench_attack, "SUITE", replace(bench_attack.SUITE, cases=(small,)))
     code, record = run_json(capsys, "bench", "attack", "--alone", "--case", "small", "--repeat", "1")
     assert code == 0
     assert list(record["suites"]) == ["attack"]

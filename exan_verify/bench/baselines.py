@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from exan_verify.core.question import Loss, Reduction
 from exan_verify.errors import InputError
+from exan_verify.numeric.convolution.inversion import total_variation
 from exan_verify.numeric.problem.problem import as_tensor
 from exan_verify.numeric.problem.torch_losses import summed_loss
 
@@ -247,15 +248,6 @@ def _lbfgs(matching: _Matching, x: Tensor, y: Tensor, clock: _Clock) -> tuple[fl
         if not latest < float("inf"):
             break
     return latest, clock.done
-
-
-def total_variation(x: Tensor) -> Tensor:
-    """Anisotropic total variation per pixel of pictures (M, C, H, W); zero for other inputs."""
-    if x.dim() != 4:
-        return x.new_zeros(())
-    vertical = (x[:, :, 1:] - x[:, :, :-1]).abs().mean() if x.shape[2] > 1 else x.new_zeros(())
-    horizontal = (x[..., 1:] - x[..., :-1]).abs().mean() if x.shape[3] > 1 else x.new_zeros(())
-    return vertical + horizontal
 
 
 def _check_positive(**numbers: int) -> None:

@@ -5,21 +5,21 @@ from __future__ import annotations
 import json
 import multiprocessing
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
 
-from exan_verify.bench import certify
-from exan_verify.bench.rows import case_names, isolated, require_known, run_seeds
+from exan_verify.bench import SUITES, certify, load
+from exan_verify.bench.suite import Options, isolated, require_known, run_seeds
 from exan_verify.cli import main
-from exan_verify.cli.bench import SUITES
 from exan_verify.errors import BudgetExhausted, InputError
 
 
 @pytest.mark.parametrize("suite", SUITES)
 def test_every_suite_lists_distinct_cases_and_refuses_others(suite: str, capsys: pytest.CaptureFixture[str]):
-    names = case_names(suite)
+    names = load(suite).case_names
     assert len(set(names)) == len(names) > 1
     assert main(["bench", suite, "--list"]) == 0
     assert capsys.readouterr().out.splitlines() == list(names)
@@ -36,7 +36,7 @@ def test_all_cases_of_all_suites(capsys: pytest.CaptureFixture[str]):
     record = json.loads(capsys.readouterr().out)
     assert record == {
         "schema": "exan/bench-cases/1",
-        "suites": {suite: list(case_names(suite)) for suite in SUITES},
+        "suites": {suite: list(load(suite).case_names) for suite in SUITES},
     }
     assert main(["bench", "--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -57,9 +57,9 @@ def test_runs_are_told_before_they_start():
         told.append(seed)
         return -seed
 
-    assert run_seeds("case", [3, 5], run, lambda *step: told.append(step)) == [-3, -5]
+    assert run_seeds("case", Options(seeds=[3, 5], progress=lambda *step: told.append(step)), run) == [-3, -5]
     assert told == [("case", 0, 2), 3, ("case", 1, 2), 5]
-    assert run_seeds("case", [4], run, None) == [-4]
+    assert run_seeds("case", Options(seeds=[4]), run) == [-4]
 
 
 @pytest.mark.usefixtures("in_this_process")
@@ -84,23 +84,19 @@ def test_finished_rows_are_kept_when_a_suite_is_cut(
     """The second of two cases is interrupted: the first one's row is printed and written."""
     runs = []
 
-    def run(case: certify.Case, seed: int, work_limit: int | None) -> certify.Run:
-        runs.append(case.name)
+    def run(given: Callable[[int], certify.Run], seed: int) -> certify.Run:
+        runs.append(seed)
         if len(runs) > 1:
             raise error
-        return certify.run_case(case, seed)
+        return given(seed)
 
-    monkeypatch.setattr(certify, "_isolated", lambda case, work_limit, seed: run(case, seed, work_limit))
-    monkeypatch.setattr(
-        certify, "isolated", lambda given, seed: run(given.args[0], seed, None), raising=False
-    )
-    names = case_names("certify")
-    small = [case.name for case in certify.CASES if max(case.widths) <= 64][:2] or list(names[:2])
+    monkeypatch.setattr(certify, "isolated", run)
+    small = [case.name for case in certify.CASES if max(case.widths) <= 64][:2]
     chosen = [part for name in small for part in ("--case", name)]
     out = tmp_path / "rows.json"
     assert main(["bench", "certify", *chosen, "--repeat", "1", "--json", "--out", str(out)]) == code
     record = json.loads(capsys.readouterr().out)
-    assert [row["name"] for row in record["suites"]["certify"]] == runs[:1]
+    assert [row["name"] for row in record["suites"]["certify"]] == small[:1]
     assert record["unfinished"] == "certify"
     assert json.loads(out.read_text())["suites"] == record["suites"]
 

@@ -11,7 +11,8 @@ from torch import nn
 
 from exan_verify.bench import convolution as bench
 from exan_verify.bench.baselines import dlg, inverting_gradients
-from exan_verify.bench.convolution import Case, build, photographs, run_case, run_convolution_bench
+from exan_verify.bench.convolution import Case, build, photographs, run_case
+from exan_verify.bench.suite import Options
 from exan_verify.core.question import Loss
 from exan_verify.errors import InputError
 from exan_verify.models import strided_cnn
@@ -116,7 +117,7 @@ def last_layer(found: ImageAttack, *, rank: int, present: tuple[int, ...]) -> La
 
 
 def test_a_float32_row_claims_pictures():
-    (row,) = run_convolution_bench(rows=["strided 3x8x8 M=3, float32"], seeds=[0])
+    (row,) = bench.SUITE.run(Options(seeds=[0]), rows=["strided 3x8x8 M=3, float32"])
     assert (row.pictures, row.wrong, row.stopped) == (3, 0, "nowhere")
     assert row.picture_error is not None
     assert row.picture_bound is not None
@@ -125,14 +126,14 @@ def test_a_float32_row_claims_pictures():
 
 @pytest.mark.usefixtures("in_this_process")
 def test_rows_by_name():
-    (row,) = run_convolution_bench(rows=["ResNet 3x32x32 M=4"], seeds=[0, 1])
+    (row,) = bench.SUITE.run(Options(seeds=[0, 1]), rows=["ResNet 3x32x32 M=4"])
     assert (row.seeds, row.features, row.wrong, row.stopped) == (2, 0, 0, "head")
     # below a single Linear layer this much is certain
     assert (row.rank, row.present, row.occurring) == (4, 4, 4)
     with pytest.raises(
         InputError, match=r"convolution has no case 'none'; its cases(.|\n)*strided 3x16x16 M=8"
     ):
-        run_convolution_bench(rows=["none"])
+        bench.SUITE.run(Options(seeds=[0]), rows=["none"])
     crops = photographs(5, 16, 0)
     assert crops.shape == (5, 3, 16, 16)
     assert float(crops.std()) > 0.1
