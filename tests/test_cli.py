@@ -216,7 +216,7 @@ def test_a_report_says_why_there_is_no_attack(
     options = ("batch.npz", "--report", "report.html", "--work-limit", "1000")
     run(capsys, "audit", "silent.safetensors", *options)
     assert "not possible: the network has no biases" in Path("report.html").read_text()
-    monkeypatch.setattr("exan_verify.report.attack_own_batch.attack", lambda *_, **__: time.sleep(30))
+    monkeypatch.setattr("exan_verify.api.attack_own_batch.attack", lambda *_, **__: time.sleep(30))
     _, out, _ = run(capsys, "audit", "model.safetensors", *options, "--budget", "2")
     assert "not finished: the budget ran out" in out
     assert "not finished" in Path("report.html").read_text()
@@ -427,7 +427,7 @@ def test_demo_does_the_main_job_and_its_commands_work(here: Path, capsys: pytest
         ):
             assert (Path(one["folder"]) / name).is_file()
     assert Path(record["report"]).read_text().count("data:image/png") == 2
-    from exan_verify.cli.demo_run import commands
+    from exan_verify.cli.demo import commands
 
     for line in commands(Path("report")).values():
         program, *arguments = line.split()
