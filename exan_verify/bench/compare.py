@@ -252,7 +252,7 @@ def _out_of_range(seconds: float) -> Run:
 
 
 def _dlg(job: Job) -> Run:
-    from exan_verify.bench.baselines import dlg
+    from exan_verify.bench.baselines import DLG_ITERATIONS, Effort, dlg
 
     model, gradient = _pictured(job)
     found = dlg(
@@ -261,14 +261,13 @@ def _dlg(job: Job) -> Run:
         samples=len(job.x),
         shape=job.shape,
         classes=len(list(job.gradient.values())[-1]),
-        seconds=job.limit,
-        seed=job.seed + _OTHER_SEED,
+        effort=Effort(iterations=DLG_ITERATIONS, seconds=job.limit, seed=job.seed + _OTHER_SEED),
     )
     return _scored(job, found.x, found.y, found.seconds, wrong=0)
 
 
 def _inverting_gradients(job: Job) -> Run:
-    from exan_verify.bench.baselines import inverting_gradients
+    from exan_verify.bench.baselines import PUBLISHED_ITERATIONS, Effort, inverting_gradients
 
     model, gradient = _pictured(job)
     found = inverting_gradients(
@@ -276,8 +275,7 @@ def _inverting_gradients(job: Job) -> Run:
         gradient,
         labels=job.y.to(job.device),
         shape=job.shape,
-        seconds=job.limit,
-        seed=job.seed + _OTHER_SEED,
+        effort=Effort(iterations=PUBLISHED_ITERATIONS, seconds=job.limit, seed=job.seed + _OTHER_SEED),
         box=(0.0, 1.0) if len(job.shape) > 1 else None,
     )
     return _scored(job, found.x, found.y, found.seconds, wrong=0)

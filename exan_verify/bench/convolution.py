@@ -235,16 +235,16 @@ def _rival(
     seed: int,
     device: str | None,
 ) -> _Estimate:
-    from exan_verify.bench.baselines import PUBLISHED_ITERATIONS, inverting_gradients
+    from exan_verify.bench.baselines import PUBLISHED_ITERATIONS, Effort, inverting_gradients
 
     fitted = inverting_gradients(
         model.to(device),
         {name: g.to(device) for name, g in gradient.items()},
         labels=truth.y.to(device),
         shape=tuple(truth.x.shape[1:]),
-        iterations=iterations or PUBLISHED_ITERATIONS,
-        seconds=None if iterations else limit,
-        seed=seed,
+        effort=Effort(
+            iterations=iterations or PUBLISHED_ITERATIONS, seconds=None if iterations else limit, seed=seed
+        ),
     )
     return _Estimate(
         pictures=fitted.x.double().cpu(), labels=fitted.y, steps=fitted.iterations, seconds=fitted.seconds
