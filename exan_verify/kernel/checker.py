@@ -237,7 +237,7 @@ def _matching_batch(record: Certificate, network: ReluNetwork, given: tuple[Arra
     question = record.claim.question
     try:
         cleaned = Batch.given(given, network=network, loss=question.loss, labels=question.labels)
-    except LabelError as error:
+    except (LabelError, ShapeError) as error:
         raise CertificateRejected(f"the labels do not fit the certificate's question: {error}") from None
     if record.batch_sha256 != cleaned.digest:
         raise CertificateRejected("the certificate was made for another batch (SHA-256 differs)")
