@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import multiprocessing
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from exan_verify.bench import SUITES, certify, load
-from exan_verify.bench.suite import Options, isolated, require_known, run_seeds
+from exan_verify.bench.suite import Case, Options, Row, Suite, isolated, require_known, run_seeds
 from exan_verify.cli import main
 from exan_verify.errors import BudgetExhausted, InputError
 
@@ -48,6 +49,46 @@ def test_only_what_is_unknown_is_named():
     require_known("s", ["a"], ["a", "b"])
     with pytest.raises(InputError, match=r"^s has no case 'c', 'd'; .*:\n  a\n  b$"):
         require_known("s", ["c", "a", "d"], ["a", "b"])
+
+
+def test_which_cases_and_seeds_are_run():
+    """All cases but those that must be named; each over its own number of seeds, unnamed ones over fewer."""
+    ran: list[tuple[str, list[int], float | None]] = []
+
+    def measure(case: Case, options: Options) -> Iterator[Row]:
+        ran.append((case.name, list(options.seeds), options.seconds))
+        yield from (Row(name=f"{case.name}, {way}") for way in ("one", "two"))
+
+    cases = (Case(name="a"), Case(name="b", seeds=3), Case(name="long", named=True))
+    suite = Suite(name="s", title="s: some", columns=(("case", "name"),), cases=cases, measure=measure)
+    options = Options(seeds=range(5, 10), seconds=2.0)
+    rows = suite.run(options)
+    assert [row.name for row in rows] == ["a, one", "a, two", "b, one", "b, two"]
+    assert ran == [("a", [5, 6, 7, 8, 9], 2.0), ("b", [5, 6, 7], 2.0)]
+    ran.clear()
+    short = replace(suite, unnamed_seeds=1)
+    short.run(options)
+    short.run(options, rows=["long", "b"])
+    assert [(name, seeds) for name, seeds, _ in ran] == [
+        ("a", [5]),
+        ("b", [5]),
+        ("b", [5, 6, 7]),
+        ("long", [5, 6, 7, 8, 9]),
+    ]
+    with pytest.raises(InputError, match="s has no case 'c'"):
+        suite.run(options, rows=["c"])
+
+
+def test_rows_before_an_interruption_within_a_case_are_kept():
+    def measure(case: Case, options: Options) -> Iterator[Row]:
+        yield Row(name="first")
+        raise KeyboardInterrupt
+
+    suite = Suite(name="s", title="s", columns=(), cases=(Case(name="a"),), measure=measure)
+    kept: list[Row] = []
+    with pytest.raises(KeyboardInterrupt):
+        suite.run(Options(seeds=[0]), kept=kept)
+    assert kept == [Row(name="first")]
 
 
 def test_runs_are_told_before_they_start():

@@ -6,9 +6,9 @@ too, as in their papers (bench/baselines.py). Those two optimise until the time 
 number of steps; ours end by themselves or are stopped, and what they took is in the table. Optimisation
 claims nothing: every sample it returns is scored, and none of them counts as a wrong claim. ``published``
 (Pan et al., repaired) and ``sample`` (SPEAR) are published methods too, with our confirmation
-(numeric/methods/published.py, numeric/methods/sample.py). ``tolerance T`` is peeling whose only test is a
-tolerance T (bench/tolerance_peeling.py): told the batch size, and what it accepts it claims. Every run has a
-process of its own, which gives its memory and ends it when it takes too long.
+(numeric/methods/). ``tolerance T`` is peeling whose only test is a tolerance T
+(bench/tolerance_peeling.py): told the batch size, and what it accepts it claims. Every run has a process of
+its own, which gives its memory and ends it when it takes too long.
 """
 
 from __future__ import annotations
