@@ -52,7 +52,7 @@ class Scene:
     @property
     def labels(self) -> Tensor:
         """The classes as the loss has them."""
-        if self.loss is Loss.CROSS_ENTROPY:
+        if self.loss.class_labels:
             return self.y
         return nn.functional.one_hot(self.y, int(self.model[-1].out_features)).double()  # type: ignore[arg-type]
 
