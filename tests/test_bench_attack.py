@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from exan_verify.bench import attack as bench
-from exan_verify.bench.attack import CASES, Case, run_attack_bench, run_case, summarise
+from exan_verify.bench.attack import CASES, Case, run_case, summarise
+from exan_verify.bench.suite import Options
 from exan_verify.errors import InputError
 from exan_verify.numeric import attack as numeric_attack
 from exan_verify.numeric.problem.records import Attack
@@ -74,22 +75,22 @@ def test_every_kind_of_wrong_claim_is_counted(
     assert run_case(SMALL, 0).wrong == wrong
 
 
-def test_a_row_in_its_own_process_and_progress(monkeypatch: pytest.MonkeyPatch):
+def test_a_row_in_its_own_process_and_progress():
     told: list[tuple[str, int, int]] = []
-    monkeypatch.setattr(bench, "CASES", (SMALL,))
-    row = run_attack_bench(rows=["small"], seeds=[0], progress=lambda *step: told.append(step))[0]
+    suite = replace(bench.SUITE, cases=(SMALL,))
+    (row,) = suite.run(Options(seeds=[0], progress=lambda *step: told.append(step)), rows=["small"])
     assert told == [("small", 0, 1)]
     assert (row.name, row.recall, row.wrong) == ("small", 1.0, 0)
 
 
 def test_unknown_rows_are_refused():
     with pytest.raises(InputError, match=r"attack has no case 'x'; [^:]*:\n  784-512-10 M=8\n"):
-        run_attack_bench(rows=["x"], seeds=[0])
+        bench.SUITE.run(Options(seeds=[0]), rows=["x"])
 
 
 @pytest.mark.usefixtures("in_this_process")
-def test_long_rows_run_only_when_named(monkeypatch: pytest.MonkeyPatch):
+def test_long_rows_run_only_when_named():
     long = Case(name="long", widths=(30, 120, 5), samples=2, named=True)
-    monkeypatch.setattr(bench, "CASES", (SMALL, long))
-    assert [row.name for row in run_attack_bench(seeds=[0])] == ["small"]
-    assert [row.name for row in run_attack_bench(rows=["long"], seeds=[0])] == ["long"]
+    suite = replace(bench.SUITE, cases=(SMALL, long))
+    assert [row.name for row in suite.run(Options(seeds=[0]))] == ["small"]
+    assert [row.name for row in suite.run(Options(seeds=[0]), rows=["long"])] == ["long"]

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from exan_verify.api.attack import attack, with_convolutions
-from exan_verify.core.network import Array, Batch, ReluNetwork
-from exan_verify.core.question import Labels, Loss, Reduction
+from exan_verify.core.network import Array, Batch
+from exan_verify.core.question import Labels, Question
 from exan_verify.models.chain import to_network
-from exan_verify.report.content import Features, Recovery
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,8 +20,39 @@ if TYPE_CHECKING:
     from exan_verify.numeric.problem.records import Attack
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recovery:
+    """What the attack made of one sample of the batch: values, their error, and the bound it claimed.
+
+    ``rmse`` and ``largest`` (L-infinity) errors, ``psnr`` in dB on the scale of the inputs; ``bound`` on
+    ``largest``, ``how`` it was found.
+    """
+
+    values: Array
+    label: Any
+    rmse: float
+    largest: float
+    psnr: float
+    bound: float
+    how: str
+
+    @property
+    def status(self) -> str:
+        """``recovered``, or ``wrong`` where the error exceeds the bound that was claimed: a defect."""
+        return "recovered" if self.largest <= self.bound else "wrong"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Features:
+    """What the attack knows below a fully connected head: features and labels of ``count`` samples, within
+    ``bound`` (L-infinity)."""
+
+    count: int
+    bound: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Rehearsal:
+class OwnBatchAttack:
     """What the attack made of a batch's own gradient: its result, and what it claims of each sample.
 
     ``features`` and ``estimates`` (pictures that stay open, by sample): None for other models.
@@ -35,49 +65,62 @@ class Rehearsal:
     estimates: tuple[Any, ...] | None = None
 
 
-def rehearse(
+def attack_own_batch(
     model: Any,
     x: Array,
     y: Array,
+    question: Question,
     *,
-    loss: Loss = Loss.CROSS_ENTROPY,
-    reduction: Reduction = Reduction.MEAN,
-    labels: Labels = Labels.ONE_HOT,
     seed: int = 0,
     progress: Callable[[str, float], None] | None = None,
-) -> Rehearsal:
-    """Attack the float64 gradient of ``x`` (M, ...) with labels ``y`` (classes (M,), or targets (M, K)).
+) -> OwnBatchAttack:
+    """Attack the float64 gradient of ``x`` (M, ...) with labels ``y``: classes (M,), or targets (M, K).
 
-    The attacker is told the batch size. Raises what ``attack`` raises where it does not apply.
+    The attacker is told the loss, the reduction and the batch size of the ``question``; its domain is not
+    used. Raises what ``attack`` raises where it does not apply, and :class:`LabelError` for labels that the
+    loss does not have.
     """
-    gradient = batch_gradient(model, x, y, loss=loss, reduction=reduction)
     shape = x.shape[1:] if x.ndim == 4 else None
-    options: dict[str, Any] = {"seed": seed, "input_shape": shape, "progress": progress}
-    if labels is Labels.REAL:
-        options["labels"] = labels
-    found = attack(model, gradient, loss=loss, reduction=reduction, batch_size=len(x), **options)
-    return judged(found, x, y)
+    if with_convolutions(model):
+        from exan_verify.models.graph import to_convolutional
+
+        network = to_convolutional(model, shape).head
+    else:
+        network = to_network(model)
+    nowhere = np.zeros((len(y), network.widths[0]))
+    labels = Batch.of(nowhere, y, network=network, loss=question.loss, labels=question.labels).labels
+    gradient = batch_gradient(model, x, labels, question)
+    found = attack(
+        model,
+        gradient,
+        loss=question.loss,
+        reduction=question.reduction,
+        labels=Labels.REAL if question.labels is Labels.REAL else Labels.ONE_HOT,
+        batch_size=len(x),
+        seed=seed,
+        input_shape=shape,
+        progress=progress,
+    )
+    return scored(found, x, labels)
 
 
-def judged(found: Attack, x: Array, y: Array) -> Rehearsal:
-    """An attack's result beside the true batch."""
+def scored(found: Attack, x: Array, y: Array) -> OwnBatchAttack:
+    """An attack's result beside the true batch, ``x`` (M, ...) and ``y`` (M,) or (M, K)."""
     from exan_verify.numeric.convolution.records import ImageAttack
 
-    scored = scores(found.x, found.y, x, y)
-    made = recoveries(found, scored, len(y))
+    score = scores(found.x, found.y, x, y)
+    made = OwnBatchAttack(found=found, score=score, recoveries=_recoveries(found, score, len(y)))
     if not isinstance(found, ImageAttack):
-        return Rehearsal(found=found, score=scored, recoveries=made)
+        return made
     bound = max((status.error_bound for status in found.feature_status), default=0.0)
-    return Rehearsal(
-        found=found,
-        score=scored,
-        recoveries=made,
+    return replace(
+        made,
         features=Features(count=len(found.features), bound=bound),
         estimates=None if found.estimates is None else aligned(found.estimates, found.feature_labels, x, y),
     )
 
 
-def recoveries(found: Attack, scored: Score, size: int) -> tuple[Recovery | None, ...]:
+def _recoveries(found: Attack, scored: Score, size: int) -> tuple[Recovery | None, ...]:
     """For each of ``size`` true samples what the attack claims of it."""
     made: list[Recovery | None] = [None] * size
     for one in scored.samples:
@@ -114,10 +157,10 @@ def scores(found: Tensor, labels: Tensor, x: Array, y: Array) -> Score:
     return score(found, labels, truth, torch.tensor(_numbers(y)), data_range=span)
 
 
-def batch_gradient(model: Any, x: Array, y: Array, *, loss: Loss, reduction: Reduction) -> dict[str, Tensor]:
+def batch_gradient(model: Any, x: Array, y: Array, question: Question) -> dict[str, Tensor]:
     """The gradient of a batch by parameter name, from one autograd call in float64 on the stored weights.
 
-    ``y``: classes (M,), or targets (M, K) for mse and bce.
+    ``x`` (M, ...); ``y``: classes (M,), or targets (M, K) for mse and bce.
     """
     import torch
 
@@ -125,15 +168,9 @@ def batch_gradient(model: Any, x: Array, y: Array, *, loss: Loss, reduction: Red
 
     inputs = torch.tensor(np.asarray(x, dtype=np.float64))
     parameters, logits = _module(model, inputs) if with_convolutions(model) else _chain(model, inputs)
-    total = summed_loss(loss, logits, torch.tensor(_numbers(y)))
-    value = total / loss.divisor(reduction, *logits.shape)
+    total = summed_loss(question.loss, logits, torch.tensor(_numbers(y)))
+    value = total / question.divisor(*logits.shape)
     return dict(zip(parameters, torch.autograd.grad(value, list(parameters.values())), strict=True))
-
-
-def loss_labels(network: ReluNetwork, y: Array, *, loss: Loss, labels: Labels) -> Array:
-    """``y`` as the loss takes it, checked: classes (M,), or targets (M, K) for mse and bce."""
-    nowhere = np.zeros((len(y), network.widths[0]))
-    return Batch.of(nowhere, y, network=network, loss=loss, labels=labels).labels
 
 
 def _module(model: Any, inputs: Tensor) -> tuple[dict[str, Tensor], Tensor]:

@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from exan_verify.bench import convolution as bench
-from exan_verify.bench.baselines import dlg, inverting_gradients
-from exan_verify.bench.convolution import Case, build, photographs, run_case, run_convolution_bench
-from exan_verify.core.question import Loss
+from exan_verify.bench.baselines import Baseline, Effort, dlg, inverting_gradients
+from exan_verify.bench.convolution import Case, build, photographs, run_case
+from exan_verify.bench.suite import Options
+from exan_verify.core.question import Loss, Question
 from exan_verify.errors import InputError
 from exan_verify.models import strided_cnn
 from exan_verify.models.graph import to_convolutional
@@ -32,7 +33,8 @@ def small() -> nn.Sequential:
 def test_deep_leakage_finds_one_small_sample_and_its_label():
     model, x = small(), pictures((1, 3, 3), 1)
     given = autograd(model, x, torch.tensor([2]))
-    found = dlg(model, given, samples=1, shape=(1, 3, 3), classes=4, iterations=60, dtype=torch.float64)
+    effort = Effort(iterations=60, dtype=torch.float64)
+    found = dlg(model, given, samples=1, shape=(1, 3, 3), classes=4, effort=effort)
     assert found.y.tolist() == [2]
     assert float(largest_error(found.x, x).max()) < 1e-3
     assert found.distance < 1e-8
@@ -41,26 +43,29 @@ def test_deep_leakage_finds_one_small_sample_and_its_label():
 def test_inverting_gradients_comes_nearer_with_steps_and_stays_in_the_box():
     model, x, y = small(), pictures((1, 3, 3), 1), torch.tensor([2])
     given = autograd(model, x, y)
-    few, many = (
-        inverting_gradients(model, given, labels=y, shape=(1, 3, 3), iterations=n, tv=0.0) for n in (2, 300)
-    )
+
+    def inverted(**effort: float) -> Baseline:
+        return inverting_gradients(model, given, labels=y, shape=(1, 3, 3), effort=Effort(**effort))
+
+    few, many = inverted(iterations=2), inverted(iterations=300)
     assert (few.iterations, many.iterations) == (2, 300)
     assert many.distance < 0.1 * few.distance
     assert 0 <= float(many.x.min()) <= float(many.x.max()) <= 1
     assert float((many.x.double() - x).square().mean()) < 0.02
-    again = inverting_gradients(model, given, labels=y, shape=(1, 3, 3), iterations=2, restarts=2, tv=0.0)
+    again = inverted(iterations=2, restarts=2)
     assert again.iterations == 4
     assert again.distance <= few.distance
-    assert inverting_gradients(model, given, labels=y, shape=(1, 3, 3), seconds=0.05).iterations < 24_000
+    assert inverted(iterations=24_000, seconds=0.05).iterations < 24_000
 
 
 def test_what_baselines_cannot_use_is_refused():
     model = small()
     given = autograd(model, pictures((1, 3, 3), 1), torch.tensor([2]))
+    none = Effort(iterations=0)
     with pytest.raises(InputError, match="iterations=0 is not a positive integer"):
-        inverting_gradients(model, given, labels=torch.tensor([2]), shape=(1, 3, 3), iterations=0)
+        inverting_gradients(model, given, labels=torch.tensor([2]), shape=(1, 3, 3), effort=none)
     with pytest.raises(InputError, match="no soft labels"):
-        dlg(model, given, samples=1, shape=(1, 3, 3), classes=4, loss="hinge")
+        dlg(model, given, samples=1, shape=(1, 3, 3), classes=4, question=Question(loss=Loss.HINGE))
     with pytest.raises(InputError, match="no tensor of this model"):
         dlg(model, {"x": torch.ones(1)}, samples=1, shape=(1, 3, 3), classes=4)
 
@@ -116,7 +121,7 @@ def last_layer(found: ImageAttack, *, rank: int, present: tuple[int, ...]) -> La
 
 
 def test_a_float32_row_claims_pictures():
-    (row,) = run_convolution_bench(rows=["strided 3x8x8 M=3, float32"], seeds=[0])
+    (row,) = bench.SUITE.run(Options(seeds=[0]), rows=["strided 3x8x8 M=3, float32"])
     assert (row.pictures, row.wrong, row.stopped) == (3, 0, "nowhere")
     assert row.picture_error is not None
     assert row.picture_bound is not None
@@ -125,14 +130,14 @@ def test_a_float32_row_claims_pictures():
 
 @pytest.mark.usefixtures("in_this_process")
 def test_rows_by_name():
-    (row,) = run_convolution_bench(rows=["ResNet 3x32x32 M=4"], seeds=[0, 1])
+    (row,) = bench.SUITE.run(Options(seeds=[0, 1]), rows=["ResNet 3x32x32 M=4"])
     assert (row.seeds, row.features, row.wrong, row.stopped) == (2, 0, 0, "head")
     # below a single Linear layer this much is certain
     assert (row.rank, row.present, row.occurring) == (4, 4, 4)
     with pytest.raises(
         InputError, match=r"convolution has no case 'none'; its cases(.|\n)*strided 3x16x16 M=8"
     ):
-        run_convolution_bench(rows=["none"])
+        bench.SUITE.run(Options(seeds=[0]), rows=["none"])
     crops = photographs(5, 16, 0)
     assert crops.shape == (5, 3, 16, 16)
     assert float(crops.std()) > 0.1

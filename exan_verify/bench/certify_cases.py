@@ -13,6 +13,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from exan_verify.bench import suite
 from exan_verify.core.network import Array, Batch, ReluNetwork
 from exan_verify.core.question import Labels, Loss
 
@@ -20,13 +21,12 @@ Built = tuple[ReluNetwork, Batch]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
+class Case(suite.Case):
     """One row: network widths, batch size, where network and inputs come from, and what must come out.
 
     ``entrance``: ``batch``, ``gradient`` (the exact gradient alone) or ``changed`` (one entry of it plus 1).
     """
 
-    name: str
     widths: tuple[int, ...]
     samples: int
     data: str = "normal"
@@ -35,7 +35,7 @@ class Case:
     engine: str = "auto"
     expected: str = "unique"
     classes: tuple[int, ...] = ()
-    seeds: int = 10
+    seeds: int | None = 10
 
 
 _SMALL = (784, 512, 10)

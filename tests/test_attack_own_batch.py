@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from exan_verify.core.question import Labels, Loss, Reduction
+from exan_verify.api.attack_own_batch import aligned, attack_own_batch, batch_gradient, scores
+from exan_verify.core.question import Labels, Loss, Question, Reduction
 from exan_verify.errors import InputError, LabelError
 from exan_verify.models import strided_cnn
 from exan_verify.models.chain import to_network
-from exan_verify.report.attack_own_batch import aligned, batch_gradient, loss_labels, rehearse, scores
 from tests.cnn_cases import autograd, pictures
 from tests.torch_reference import initialised, perceptron, uniform
+
+CROSS_ENTROPY = Question(loss=Loss.CROSS_ENTROPY)
 
 
 def model(classes: int = 4) -> nn.Sequential:
@@ -40,11 +40,11 @@ def same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 def test_the_gradient_is_that_of_autograd(loss: Loss, reduction: Reduction):
     net, (x, y) = model(), batch(loss)
     expected = autograd(model().double(), x, y, loss.value, reduction.value)
-    options: dict[str, Any] = {"loss": loss, "reduction": reduction}
-    same(batch_gradient(net, x.numpy(), y.numpy(), **options), expected)
+    question = Question(loss=loss, reduction=reduction)
+    same(batch_gradient(net, x.numpy(), y.numpy(), question), expected)
     assert next(net.parameters()).dtype == torch.float32  # the user's model is left as it was
     network = to_network(net)
-    same(batch_gradient(network, x.flatten(1).numpy(), y.numpy(), **options), expected)
+    same(batch_gradient(network, x.flatten(1).numpy(), y.numpy(), question), expected)
 
 
 def test_the_gradient_of_a_model_with_convolutions_and_frozen_statistics():
@@ -53,13 +53,13 @@ def test_the_gradient_of_a_model_with_convolutions_and_frozen_statistics():
     net[1].running_mean[:] = torch.tensor([0.1, -0.2])
     net.eval()
     x, y = pictures((1, 4, 4), 2), torch.tensor([2, 0])
-    found = batch_gradient(net, x.numpy(), y.numpy(), loss=Loss.CROSS_ENTROPY, reduction=Reduction.MEAN)
+    found = batch_gradient(net, x.numpy(), y.numpy(), CROSS_ENTROPY)
     same(found, autograd(net.double(), x, y))
 
 
 def test_what_is_recovered_is_scored_where_it_belongs():
     x, y = batch(Loss.CROSS_ENTROPY)
-    attack = rehearse(model(), x.numpy(), y.numpy())
+    attack = attack_own_batch(model(), x.numpy(), y.numpy(), CROSS_ENTROPY)
     assert (attack.found.complete, attack.features, attack.estimates) == (True, None, None)
     for m, one in enumerate(attack.recoveries):
         assert one is not None
@@ -71,10 +71,10 @@ def test_what_is_recovered_is_scored_where_it_belongs():
 
 def test_targets_are_tuples_and_equal_samples_are_not_claimed():
     x, y = batch(Loss.MSE)
-    attack = rehearse(model(), x.numpy(), y.numpy(), loss=Loss.MSE)
+    attack = attack_own_batch(model(), x.numpy(), y.numpy(), Question(loss=Loss.MSE))
     assert [r.label for r in attack.recoveries if r] == [tuple(row) for row in y.tolist()]
     x, y = x[[0, 0, 1]], torch.tensor([0, 1, 2])
-    attack = rehearse(model(), x.numpy(), y.numpy())
+    attack = attack_own_batch(model(), x.numpy(), y.numpy(), CROSS_ENTROPY)
     claimed = [r for r in attack.recoveries if r is not None]
     assert len(claimed) < 3
     assert all(r.status == "recovered" for r in claimed)
@@ -83,7 +83,7 @@ def test_targets_are_tuples_and_equal_samples_are_not_claimed():
 def test_pictures_of_a_model_with_convolutions():
     net = strided_cnn(image_size=8, widths=(40, 480), head=(96,)).double()
     x, y = pictures((3, 8, 8), 3).numpy(), np.array([3, 1, 4])
-    attack = rehearse(net, x, y)
+    attack = attack_own_batch(net, x, y, CROSS_ENTROPY)
     assert attack.features is not None
     assert (attack.features.count, attack.estimates) == (3, None)
     assert [r.label for r in attack.recoveries if r] == [3, 1, 4]
@@ -106,16 +106,24 @@ def test_scores_are_on_the_scale_of_the_inputs():
     assert [s.label for s in halves.samples] == [True, False]
 
 
-def test_labels_are_checked_without_the_inputs():
-    network = to_network(model())
-    one_hot = loss_labels(network, np.array([1.0, 3.0]), loss=Loss.MSE, labels=Labels.ONE_HOT)
-    assert np.asarray(one_hot, dtype=float).tolist() == np.eye(4)[[1, 3]].tolist()
+def test_classes_become_the_labels_of_the_loss_and_others_are_refused():
+    x = batch(Loss.MSE, samples=2)[0].numpy()
+    attack = attack_own_batch(model(), x, np.array([1.0, 3.0]), Question(loss=Loss.MSE))
+    assert [r.label for r in attack.recoveries if r] == [tuple(row) for row in np.eye(4)[[1, 3]].tolist()]
     with pytest.raises(LabelError, match=r"y\[1\] = 9"):
-        loss_labels(network, np.array([1, 9]), loss=Loss.CROSS_ENTROPY, labels=Labels.ONE_HOT)
+        attack_own_batch(model(), x, np.array([1, 9]), CROSS_ENTROPY)
+
+
+def test_real_targets_are_told_to_the_attack():
+    x = batch(Loss.MSE, samples=2)[0].numpy()
+    y = np.random.default_rng(3).integers(-8, 9, (2, 4)) / 8
+    attack = attack_own_batch(model(), x, y, Question(loss=Loss.MSE, labels=Labels.REAL))
+    assert attack.score.recall == 1.0
+    assert [r.status for r in attack.recoveries if r] == ["recovered"] * 2
 
 
 def test_what_cannot_be_attacked_is_an_error():
     net = perceptron(12, 9, 4, bias=False)
     x, y = batch(Loss.CROSS_ENTROPY)
     with pytest.raises(InputError, match="no biases"):
-        rehearse(net, x.flatten(1).numpy(), y.numpy())
+        attack_own_batch(net, x.flatten(1).numpy(), y.numpy(), CROSS_ENTROPY)
