@@ -28,11 +28,11 @@ __all__ = [
 if TYPE_CHECKING:
     from exan_verify.api.attack import attack
     from exan_verify.api.audit import audit
+    from exan_verify.api.certify import certify
+    from exan_verify.api.check import check
     from exan_verify.core.network import Batch, Gradient, ReluNetwork
     from exan_verify.core.question import Box
     from exan_verify.core.verdict import Outcome, SampleStatus, Verdict
-    from exan_verify.decide.pipeline import certify
-    from exan_verify.kernel import check
 
 _HOME = {
     "Batch": "core.network",
@@ -44,8 +44,8 @@ _HOME = {
     "Verdict": "core.verdict",
     "attack": "api.attack",
     "audit": "api.audit",
-    "certify": "decide.pipeline",
-    "check": "kernel",
+    "certify": "api.certify",
+    "check": "api.check",
 }
 
 

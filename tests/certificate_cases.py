@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from exan_verify.api.certify import certify
 from exan_verify.core.certificate import Claim, QuestionRecord, issue
 from exan_verify.core.network import Batch, Gradient, ReluNetwork
 from exan_verify.core.question import Labels, Loss, Reduction
 from exan_verify.core.verdict import Outcome
-from exan_verify.decide.pipeline import certify
 from exan_verify.exact.backprop import gradient
 from tests.cases import default_network, random_batch, three_share_layer_one, two_one_five_one
 from tests.tolerance_cases import case as tolerance_case

@@ -7,7 +7,6 @@ from itertools import pairwise
 
 import numpy as np
 
-from exan_verify.core.certificate import QuestionRecord, domain_record
 from exan_verify.core.facts import Facts
 from exan_verify.core.network import Batch, ReluNetwork
 from exan_verify.core.question import Box, Labels, Loss, Question, Reduction
@@ -36,13 +35,12 @@ def found_by_engine(context: Context) -> Finding:
 
 def subject_of(context: Context) -> Subject:
     setting, batch = context.setting, context.batch
-    question = QuestionRecord(
-        entrance="batch",
+    question = Question(
         loss=setting.question.loss,
         reduction=setting.question.reduction,
         labels=setting.question.labels,
         batch_size=batch.size,
-        domain=domain_record(setting.question.domain, batch.inputs.shape[1]),
+        domain=setting.question.domain,
     )
     return Subject(network=setting.network, batch=batch, question=question)
 

@@ -3,9 +3,9 @@ from fractions import Fraction
 
 import pytest
 
+from exan_verify.api.certify import certify
 from exan_verify.core.certificate import domain_box, domain_record, parse, rational
 from exan_verify.core.question import Box
-from exan_verify.decide.pipeline import certify
 from exan_verify.errors import CertificateRejected, InputError
 from tests.cases import default_network, random_batch
 

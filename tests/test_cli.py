@@ -540,7 +540,7 @@ def test_a_budget_ends_commands_that_have_no_verdict_to_say_it_in(
     import time
 
     run(capsys, "certify", "model.safetensors", "--batch", "batch.npz", "--certificate", "c.json")
-    monkeypatch.setattr("exan_verify.kernel.check", lambda *_, **__: time.sleep(30))
+    monkeypatch.setattr("exan_verify.api.check.check", lambda *_, **__: time.sleep(30))
     code, out, err = run(
         capsys, "check", "c.json", "model.safetensors", "--batch", "batch.npz", "--budget", "0.1"
     )

@@ -3,14 +3,14 @@ from functools import partial
 import numpy as np
 import pytest
 
+from exan_verify.api import certify as door
+from exan_verify.api.check import check
 from exan_verify.core.network import Batch, ReluNetwork
 from exan_verify.core.question import Labels, Loss
 from exan_verify.core.verdict import Engine, Outcome, SampleStatus, Trust
-from exan_verify.decide import pipeline
-from exan_verify.kernel import check
 from tests.cases import default_network, random_batch, three_share_layer_one, two_one_five_one
 
-certify = partial(pipeline.certify, engine="lifting")
+certify = partial(door.certify, engine="lifting")
 
 D, U = SampleStatus.DETERMINED, SampleStatus.UNKNOWN
 
@@ -43,7 +43,7 @@ def test_a_rank_deficit_below_blocks_the_deeper_layer():
     network, batch, second = two_one_five_one(15)
     verdict = certify(network, batch=batch, loss="mse")
     assert verdict.outcome is Outcome.UNKNOWN
-    assert pipeline.certify(network, batch=batch, loss="mse").outcome is Outcome.AMBIGUOUS
+    assert door.certify(network, batch=batch, loss="mse").outcome is Outcome.AMBIGUOUS
     assert second != batch
     passed = [a for a in verdict.attempts if a.layer == 2]
     assert "features of layer 2 are determined, but rank(Delta_1) < M" in passed[0].note

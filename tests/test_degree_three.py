@@ -6,18 +6,18 @@ from math import comb, prod
 import numpy as np
 import pytest
 
-from exan_verify.core.certificate import DegreeThree, LayerArgument, QuestionRecord
+from exan_verify.api.certify import certify
+from exan_verify.api.check import check
+from exan_verify.core.certificate import DegreeThree, LayerArgument
 from exan_verify.core.network import Batch
 from exan_verify.core.question import Labels, Loss, Question, Reduction
 from exan_verify.core.verdict import Budget, Outcome, SampleStatus, Trust
 from exan_verify.decide.context import Context, Setting
 from exan_verify.decide.lifting import cubic, degree_three
 from exan_verify.decide.lifting.system import plan
-from exan_verify.decide.pipeline import certify
 from exan_verify.errors import CertificateRejected
 from exan_verify.exact.linalg import rank_mod
 from exan_verify.exact.modular import PRIME
-from exan_verify.kernel import check
 from exan_verify.kernel.given import Subject
 from exan_verify.kernel.lifting.degree_three import cubic_matrix
 from exan_verify.kernel.lifting.degree_three import facts as checked
@@ -224,8 +224,7 @@ def test_rejects_forged_evidence(example, name):
     argument = dict(record["argument"].items()) | inner
     parts = {k: v for k, v in record.items() if k not in ("type", "argument")} | outer
     forged = DegreeThree(argument=LayerArgument(**argument), **parts)
-    question = QuestionRecord(
-        entrance="batch",
+    question = Question(
         loss=Loss.CROSS_ENTROPY,
         reduction=Reduction.MEAN,
         labels=Labels.ONE_HOT,
@@ -244,8 +243,7 @@ def test_rejects_evidence_for_a_batch_with_a_shared_region(example):
     network, _, record = example
     batch = near_copies(network, 8, 1)
     parts = {k: v for k, v in record.items() if k not in ("type", "argument")}
-    question = QuestionRecord(
-        entrance="batch",
+    question = Question(
         loss=Loss.CROSS_ENTROPY,
         reduction=Reduction.MEAN,
         labels=Labels.ONE_HOT,

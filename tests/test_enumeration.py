@@ -6,7 +6,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from exan_verify.core.certificate import Conclusion, Enumeration, QuestionRecord
+from exan_verify.api.certify import certify
+from exan_verify.api.check import check
+from exan_verify.core.certificate import Conclusion, Enumeration
 from exan_verify.core.network import Batch, ReluNetwork
 from exan_verify.core.question import Labels, Loss, Question, Reduction
 from exan_verify.core.verdict import Budget, Engine, Outcome, SampleStatus, Trust
@@ -15,11 +17,9 @@ from exan_verify.decide.context import Context, Setting
 from exan_verify.decide.enumeration import engine, search, tasks
 from exan_verify.decide.enumeration.subspaces import Subspaces, joined, merged
 from exan_verify.decide.lifting.system import plan
-from exan_verify.decide.pipeline import certify
 from exan_verify.errors import CertificateRejected
 from exan_verify.exact.linalg import rank_mod
 from exan_verify.exact.modular import PRIME, inverses_mod, multiply_mod, random_residues
-from exan_verify.kernel import check
 from exan_verify.kernel.checker import CHECKERS
 from exan_verify.kernel.given import Subject
 from exan_verify.kernel.lifting import enumeration as kernel
@@ -448,8 +448,7 @@ def example():
 
 
 def subject_of(network, batch, loss=Loss.CROSS_ENTROPY):
-    question = QuestionRecord(
-        entrance="batch",
+    question = Question(
         loss=loss,
         reduction=Reduction.MEAN,
         labels=Labels.ONE_HOT,

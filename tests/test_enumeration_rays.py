@@ -8,6 +8,8 @@ from itertools import product
 import numpy as np
 import pytest
 
+from exan_verify.api.certify import certify
+from exan_verify.api.check import check
 from exan_verify.core.certificate import Claim, Conclusion, ExtraRays, QuestionRecord, issue
 from exan_verify.core.network import ReluNetwork
 from exan_verify.core.question import Box, Labels, Loss, Question, Reduction
@@ -16,7 +18,6 @@ from exan_verify.decide import enumeration
 from exan_verify.decide.context import Context, Setting
 from exan_verify.decide.enumeration import engine, exact, modular, rays
 from exan_verify.decide.lifting.system import exact_outgoing, plan, unknowns_mod
-from exan_verify.decide.pipeline import certify
 from exan_verify.errors import CertificateRejected
 from exan_verify.exact.backprop import backward, gradient
 from exan_verify.exact.linalg import multiply, nullspace, rank
@@ -24,7 +25,6 @@ from exan_verify.exact.modular import PRIME
 from exan_verify.exact.rational import RationalMatrix
 from exan_verify.exact.softmax import loss_vectors
 from exan_verify.instances import instance
-from exan_verify.kernel import check
 from exan_verify.kernel.given import Subject
 from exan_verify.kernel.lifting import extra_rays_mod as kernel_mod
 from exan_verify.kernel.lifting.extra_rays import facts as checked
@@ -257,9 +257,7 @@ def test_true_samples_solve_their_own_equations():
 
 
 def subject_of(network, batch, loss, labels=Labels.ONE_HOT):
-    question = QuestionRecord(
-        entrance="batch", loss=loss, reduction=Reduction.SUM, labels=labels, batch_size=batch.size
-    )
+    question = Question(loss=loss, reduction=Reduction.SUM, labels=labels, batch_size=batch.size)
     return Subject(network=network, batch=batch, question=question)
 
 
@@ -288,7 +286,8 @@ def test_no_choice_is_passed_over(exact_, case):
     with pytest.raises(CertificateRejected, match="not refuted"):
         checked(evidence, subject_of(network, batch, Loss.MSE))
     question = subject_of(network, batch, Loss.MSE).question
-    claim = Claim(question=question, outcome=Outcome.UNIQUE, samples=(D,) * batch.size)
+    record = QuestionRecord.of(question, "batch", samples=batch.size, features=network.widths[0])
+    claim = Claim(question=record, outcome=Outcome.UNIQUE, samples=(D,) * batch.size)
     certificate = issue(
         claim=claim, evidence=(evidence,), model_sha256=network.digest, batch_sha256=batch.digest
     )

@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 import torch
 
+from exan_verify.api.certify import certify
+from exan_verify.api.check import check
 from exan_verify.core.certificate import Counting, Move, SecondBatch, Shear
 from exan_verify.core.network import Batch, ReluNetwork
 from exan_verify.core.question import Box, Labels, Loss, Reduction
 from exan_verify.core.verdict import Budget, Outcome, SampleStatus
 from exan_verify.decide import families
-from exan_verify.decide.families.second import downwards
-from exan_verify.decide.pipeline import certify
+from exan_verify.decide.second_batch import downwards
 from exan_verify.errors import CertificateRejected
 from exan_verify.exact.modular import PRIME
 from exan_verify.exact.softmax import loss_vectors
-from exan_verify.kernel import check
 from exan_verify.kernel.second import counting as counting_kernel
 from exan_verify.kernel.second import second_batch
 from exan_verify.kernel.second import shear as family

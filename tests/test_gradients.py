@@ -12,8 +12,8 @@ from torch import nn
 
 from exan_verify import Box, Gradient, ReluNetwork, attack, audit, certify, check
 from exan_verify.errors import GradientError, InputError, MemoryLimitError, ShapeError
-from exan_verify.gradients import received
 from exan_verify.models.chain import to_network
+from exan_verify.models.gradients import received
 
 pytestmark = pytest.mark.filterwarnings("ignore:Sparse", "ignore:The (sparse|given)")
 

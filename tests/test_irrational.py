@@ -13,20 +13,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exan_verify.core.certificate import QuestionRecord
+from exan_verify.api.certify import certify
+from exan_verify.api.check import check
 from exan_verify.core.network import Batch, ReluNetwork
-from exan_verify.core.question import Box, Labels, Loss, Reduction
+from exan_verify.core.question import Box, Labels, Loss, Question, Reduction
 from exan_verify.core.verdict import Outcome, Trust, Verdict
-from exan_verify.decide.pipeline import certify
 from exan_verify.decide.solvers.relations import in_field
 from exan_verify.errors import CertificateRejected
-from exan_verify.exact.algebraic import Element, Field, Root, UndecidedSignError, gradient_entries
+from exan_verify.exact.algebraic import Element, Field, Root, UndecidedSignError
 from exan_verify.exact.backprop import gradient as exact_gradient
-from exan_verify.exact.enclosure import Enclosure
 from exan_verify.instances import Instance
-from exan_verify.kernel import check
 from exan_verify.kernel.given import Subject
+from exan_verify.kernel.second.algebraic_batch import gradient_entries
 from exan_verify.kernel.second.enclosed_batch import check_known_labels
+from exan_verify.kernel.second.enclosure import Enclosure
 from tests import counterexamples
 from tests.cases import two_one_five_one
 from tests.conftest import examples
@@ -301,8 +301,7 @@ def test_domain_and_labels_of_a_box_are_checked() -> None:
 
 
 def subject_of(case: Instance) -> Subject:
-    question = QuestionRecord(
-        entrance="batch",
+    question = Question(
         loss=case.loss,
         reduction=case.reduction,
         labels=Labels.KNOWN,

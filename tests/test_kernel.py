@@ -6,14 +6,14 @@ import json
 import numpy as np
 import pytest
 
+from exan_verify.api.certify import certify
+from exan_verify.api.check import check
 from exan_verify.core.network import Gradient
 from exan_verify.core.question import Loss, Reduction
 from exan_verify.core.verdict import Outcome, SampleStatus
-from exan_verify.decide.pipeline import certify
 from exan_verify.errors import CertificateRejected, InputError
 from exan_verify.exact.backprop import gradient
 from exan_verify.exact.modular import PRIME
-from exan_verify.kernel import check
 from tests.cases import default_network, random_batch
 from tests.test_pipeline import integer_network, rational_batch
 

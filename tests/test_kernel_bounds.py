@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from exan_verify.api.check import check
 from exan_verify.api.files import save_batch, save_tensors
 from exan_verify.cli import main
 from exan_verify.core.certificate import MAX_DIGITS, STATEMENT, most_bytes, parse, rational
 from exan_verify.core.network import ReluNetwork
 from exan_verify.core.question import Loss
 from exan_verify.errors import BudgetExhausted, CertificateRejected, InputError
-from exan_verify.kernel import check
 from exan_verify.kernel.lifting import extra_rays_mod
 from tests.cases import default_network, random_batch
 from tests.certificate_cases import Issued, every_kind
@@ -189,7 +189,7 @@ def test_texts_that_are_no_certificates(text):
 
 @pytest.mark.parametrize("value", [None, 7, 1.5, [], ["x"], {"a": {1, 2}}, object()])
 def test_values_that_are_no_certificates(value):
-    refused(named("lifting"), value, "not a certificate")
+    refused(named("lifting"), value, "no(t a)? certificate")
 
 
 def test_a_dictionary_in_itself():

@@ -11,6 +11,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from exan_verify.api.check import check
 from exan_verify.core.certificate import Claim, LayerArgument, Lifting, QuestionRecord, Split, issue
 from exan_verify.core.network import Batch, ReluNetwork
 from exan_verify.core.question import Labels, Loss, Question, Reduction
@@ -21,7 +22,6 @@ from exan_verify.decide.lifting import system
 from exan_verify.errors import CertificateRejected
 from exan_verify.exact.linalg import rank_mod
 from exan_verify.exact.modular import PRIME
-from exan_verify.kernel import check
 from tests.cases import default_network, random_batch, three_share_layer_one, two_one_five_one
 
 

@@ -8,16 +8,16 @@ import json
 import numpy as np
 import pytest
 
+from exan_verify.api.certify import certify
+from exan_verify.api.check import check
 from exan_verify.core.certificate import Claim, Forced, QuestionRecord, RankBound, issue
 from exan_verify.core.network import Gradient
 from exan_verify.core.question import Labels, Loss, Reduction
 from exan_verify.core.verdict import Outcome
 from exan_verify.decide.gradient.reconstruction import Task, rebuild
-from exan_verify.decide.pipeline import certify
 from exan_verify.errors import CertificateRejected
 from exan_verify.exact.backprop import gradient
 from exan_verify.exact.modular import PRIME
-from exan_verify.kernel import check
 from tests.cases import default_network, random_batch
 from tests.test_pipeline import integer_network, rational_batch
 

@@ -11,13 +11,16 @@ import pytest
 from exan_verify.core.network import Batch, ReluNetwork
 from exan_verify.core.question import Labels, Loss
 from exan_verify.exact.backprop import forward
-from exan_verify.exact.balance import contributions_cancel, symbolic_loss_vectors
-from exan_verify.exact.first_order import own_motions
 from exan_verify.exact.linalg import nullspace
 from exan_verify.exact.lp import Program, Status, proved, solve
 from exan_verify.exact.modular import PRIME, add_mod, inverses_mod
 from exan_verify.exact.rational import RationalMatrix
-from exan_verify.exact.segments import distinct_loss_vectors
+from exan_verify.kernel.second.cancellation import (
+    contributions_cancel,
+    distinct_loss_vectors,
+    symbolic_loss_vectors,
+)
+from exan_verify.kernel.second.first_order import own_motions
 
 IDENTITY = ReluNetwork.from_arrays([[[1, 0], [0, 1]]], [[0, 0]])
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from exan_verify.core.certificate import Counting, Forced, Move, QuestionRecord, SecondBatch
+from exan_verify.core.certificate import Counting, Forced, Move, SecondBatch
 from exan_verify.core.network import Batch, ReluNetwork
-from exan_verify.core.question import Labels, Loss, Reduction
+from exan_verify.core.question import Labels, Loss, Question, Reduction
 from exan_verify.decide.gradient.reconstruction import Task, rebuild
 from exan_verify.errors import CertificateRejected
 from exan_verify.exact.backprop import gradient
@@ -22,10 +22,8 @@ from exan_verify.kernel.second import counting, second_batch
 from tests.test_pipeline import integer_network, rational_batch
 
 
-def asked(loss: Loss, labels: Labels, size: int, entrance: Any = "batch") -> QuestionRecord:
-    return QuestionRecord(
-        entrance=entrance, loss=loss, reduction=Reduction.MEAN, labels=labels, batch_size=size
-    )
+def asked(loss: Loss, labels: Labels, size: int, entrance: Any = "batch") -> Question:
+    return Question(loss=loss, reduction=Reduction.MEAN, labels=labels, batch_size=size)
 
 
 def subject_of(network: ReluNetwork, x: Any, y: Any, loss: Loss, labels: Labels = Labels.ONE_HOT) -> Subject:
@@ -145,7 +143,7 @@ def test_forced_batches_need_biases_and_a_rational_loss(biases: bool, loss: Loss
     evidence = Forced(layer=1, columns=(0,), matrix=(), following=())
     question = asked(loss, Labels.ONE_HOT, 1, "gradient")
     with pytest.raises(CertificateRejected, match="biases and a rational loss"):
-        unrealisable.check_forced(evidence, given, network, question, None)
+        unrealisable.check_forced(evidence, given, network, question)
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,8 @@ import flint
 import numpy as np
 import pytest
 
-from exan_verify.core.certificate import QuestionRecord
 from exan_verify.core.network import Batch, ReluNetwork
-from exan_verify.core.question import Labels, Loss, Reduction
+from exan_verify.core.question import Labels, Loss, Question, Reduction
 from exan_verify.exact.modular import PRIME
 from exan_verify.kernel.given import Subject
 from exan_verify.kernel.residual import cover as residual_cover
@@ -28,8 +27,7 @@ def precise() -> Iterator[None]:
 
 def part_of(network: ReluNetwork, x: Any, y: Any, loss: Loss) -> Part:
     batch = Batch.of(x, y, network=network, loss=loss, labels=Labels.ONE_HOT)
-    question = QuestionRecord(
-        entrance="batch",
+    question = Question(
         loss=loss,
         reduction=Reduction.MEAN,
         labels=Labels.ONE_HOT,

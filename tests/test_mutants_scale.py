@@ -9,9 +9,9 @@ import flint
 import numpy as np
 import pytest
 
-from exan_verify.core.certificate import LayerArgument, QuestionRecord, Scale
+from exan_verify.core.certificate import LayerArgument, Scale
 from exan_verify.core.network import Batch, ReluNetwork
-from exan_verify.core.question import Labels, Loss, Reduction
+from exan_verify.core.question import Labels, Loss, Question, Reduction
 from exan_verify.errors import CertificateRejected
 from exan_verify.exact.linalg import rank_mod
 from exan_verify.exact.modular import PRIME
@@ -54,8 +54,7 @@ def above_three_neurons(*, unheard: bool) -> tuple[Subject, Scale]:
     network = ReluNetwork.from_arrays([[[1, 0], [0, 1], [-1, 1]], middle, rng.normal(size=(5, 80))])
     x = [[4.0, 1.0], [1.0, 1.0], [1.0, 5.0]]
     batch = Batch.of(x, [0, 1, 2], network=network, loss=Loss.CROSS_ENTROPY, labels=Labels.ONE_HOT)
-    question = QuestionRecord(
-        entrance="batch",
+    question = Question(
         loss=Loss.CROSS_ENTROPY,
         reduction=Reduction.MEAN,
         labels=Labels.ONE_HOT,

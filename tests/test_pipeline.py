@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from exan_verify.api.certify import certify
+from exan_verify.api.check import check
 from exan_verify.core.network import Batch, Gradient, ReluNetwork
 from exan_verify.core.question import Box, Labels, Loss, Reduction
 from exan_verify.core.verdict import Outcome, SampleStatus, Trust
-from exan_verify.decide.pipeline import certify
 from exan_verify.errors import GradientError, InexactError, InputError, LabelError, ShapeError
 from exan_verify.exact.backprop import forward, gradient
-from exan_verify.kernel import check
 from tests.cases import default_network, random_batch
 from tests.torch_reference import normal, perceptron
 

@@ -9,20 +9,20 @@ from itertools import permutations
 import numpy as np
 import pytest
 
+from exan_verify.api.certify import certify
+from exan_verify.api.check import check
 from exan_verify.core.facts import Facts
 from exan_verify.core.network import Batch, ReluNetwork
 from exan_verify.core.question import Box, Labels, Loss, Question, Reduction
 from exan_verify.core.verdict import Budget, Engine, Outcome, Trust
 from exan_verify.decide import residual
 from exan_verify.decide.context import Context, Setting
-from exan_verify.decide.pipeline import certify
 from exan_verify.decide.residual.macaulay import columns_at, rank_at, settled_at
 from exan_verify.decide.residual.points import rational_points
 from exan_verify.decide.residual.polytope import bounds
 from exan_verify.decide.residual.quadratic import Quadrics, quadrics
 from exan_verify.exact.backprop import forward, gradient
 from exan_verify.exclusivity import exan_counts
-from exan_verify.kernel import check
 from tests import counterexamples
 from tests.cases import default_network
 

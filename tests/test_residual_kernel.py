@@ -9,6 +9,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from exan_verify.api.certify import certify
+from exan_verify.api.check import check
 from exan_verify.core.certificate import (
     Claim,
     LabelCase,
@@ -22,13 +24,11 @@ from exan_verify.core.network import Batch, ReluNetwork
 from exan_verify.core.question import Box, Labels, Loss, Reduction
 from exan_verify.core.verdict import Budget, Outcome, SampleStatus
 from exan_verify.decide import residual
-from exan_verify.decide.pipeline import certify
 from exan_verify.decide.residual import branch, mse
 from exan_verify.decide.residual.unsettled import Rest
 from exan_verify.errors import CertificateRejected
 from exan_verify.exact.backprop import gradient
 from exan_verify.exact.modular import PRIME
-from exan_verify.kernel import check
 from exan_verify.kernel.residual import cover as residual_cover
 from exan_verify.kernel.residual import quadrics as residual_quadrics
 from tests import counterexamples

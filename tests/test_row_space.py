@@ -6,7 +6,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from exan_verify.core.certificate import Conclusion, Lifting, QuestionRecord, Split
+from exan_verify.api.certify import certify
+from exan_verify.api.check import check
+from exan_verify.core.certificate import Conclusion, Lifting, Split
 from exan_verify.core.network import ReluNetwork
 from exan_verify.core.question import Labels, Loss, Question, Reduction
 from exan_verify.core.verdict import Budget, Outcome
@@ -15,11 +17,9 @@ from exan_verify.decide.context import Context, Setting
 from exan_verify.decide.lifting import degree_three
 from exan_verify.decide.lifting import degree_two as lifting
 from exan_verify.decide.lifting.system import plan
-from exan_verify.decide.pipeline import certify
 from exan_verify.decide.scale import without_biases as scale
 from exan_verify.errors import CertificateRejected
 from exan_verify.exact.modular import PRIME
-from exan_verify.kernel import check
 from exan_verify.kernel.checker import CHECKERS
 from exan_verify.kernel.given import Subject
 from exan_verify.kernel.lifting.degree_two import _after_splits, image_at
@@ -55,8 +55,7 @@ def context_of(network, batch, loss, labels=Labels.ONE_HOT):
 
 def subject_of(context):
     setting = context.setting
-    question = QuestionRecord(
-        entrance="batch",
+    question = Question(
         loss=setting.question.loss,
         reduction=setting.question.reduction,
         labels=setting.question.labels,

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from exan_verify.api.certify import certify
+from exan_verify.api.check import check
 from exan_verify.core.question import Loss
 from exan_verify.core.verdict import Engine, Outcome, SampleStatus
 from exan_verify.decide import pipeline
-from exan_verify.decide.pipeline import certify
 from exan_verify.errors import CertificateRejected
 from exan_verify.instances import instance
-from exan_verify.kernel import check
 from tests.cases import default_network
 
 D, F, U = SampleStatus.DETERMINED, SampleStatus.FREE, SampleStatus.UNKNOWN

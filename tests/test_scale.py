@@ -13,18 +13,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from exan_verify.api import certify as door
+from exan_verify.api.check import check
 from exan_verify.core.network import Batch, ReluNetwork
 from exan_verify.core.question import Box, Labels, Loss, Reduction
 from exan_verify.core.verdict import Engine, Outcome, SampleStatus
-from exan_verify.decide import pipeline
 from exan_verify.decide.scale.twins import bracket_of_margin, positive_roots
 from exan_verify.errors import CertificateRejected
-from exan_verify.kernel import check
 from exan_verify.testing.strategies import LOSSES, batches, networks
 from tests import torch_reference
 from tests.conftest import examples
 
-certify = partial(pipeline.certify, engine="exact")
+certify = partial(door.certify, engine="exact")
 
 
 D, F, U = SampleStatus.DETERMINED, SampleStatus.FREE, SampleStatus.UNKNOWN

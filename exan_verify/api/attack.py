@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from exan_verify.core.network import MOST_SAMPLES, Gradient, ReluNetwork
 from exan_verify.core.question import Labels, Loss, Reduction
 from exan_verify.errors import InputError, choice, fitting_into_memory, flag, short, whole
-from exan_verify.gradients import received
 from exan_verify.models.chain import to_network, unwrap
+from exan_verify.models.gradients import received
 
 if TYPE_CHECKING:
     from exan_verify.numeric.problem.records import Attack
@@ -44,10 +44,10 @@ def attack(
     ``model``: a ``torch.nn.Module`` of Linear and ReLU layers, one with convolutions below a fully connected
     head, or a ReluNetwork. ``gradient``: one tensor per parameter, by name or in a list in the order of
     ``parameters()``; wrappers, their prefixes, buffers, sparse tensors and None (a missing tensor) are
-    dealt with, and the result's ``notes`` say how (:mod:`exan_verify.gradients`). ``labels``: ``one_hot``,
-    the loss's own kind (for bce 0/1 vectors), or ``real`` for targets of mse and bce that are any numbers,
-    which are claimed only for a given batch size. ``batch_size``: how many samples were averaged,
-    default the rank found. ``method``: ``lift`` (no exclusive neurons needed), ``peel`` (one
+    dealt with, and the result's ``notes`` say how (:mod:`exan_verify.models.gradients`). ``labels``:
+    ``one_hot``, the loss's own kind (for bce 0/1 vectors), or ``real`` for targets of mse and bce that are
+    any numbers, which are claimed only for a given batch size. ``batch_size``: how many samples were
+    averaged, default the rank found. ``method``: ``lift`` (no exclusive neurons needed), ``peel`` (one
     exclusive neuron after the other), ``peel+lift`` (what peeling leaves is lifted), ``assign`` (a search
     for large batches), ``sample`` (drawn rows, after Dimitrov et al. 2024), ``published`` (Pan et
     al. 2022; ``repairs=False`` takes it to the letter), or ``auto``: lift, assign, lifting of degree three,

@@ -16,12 +16,13 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
+from exan_verify.api.certify import certify
 from exan_verify.api.records import exclusivity_record, pretty, verdict_record
 from exan_verify.core.certificate import domain_record
 from exan_verify.core.network import Batch
 from exan_verify.core.question import Box, Labels, Loss, Question, Reduction
 from exan_verify.core.verdict import Budget, SampleStatus, Verdict
-from exan_verify.decide.pipeline import Progress, certify
+from exan_verify.decide.context import Progress
 from exan_verify.errors import BudgetExhausted, fitting_into_memory
 from exan_verify.exclusivity import ExclusivityState, exclusivity
 from exan_verify.models.chain import to_network

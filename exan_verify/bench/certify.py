@@ -15,16 +15,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from exan_verify.api.certify import certify
+from exan_verify.api.check import check
 from exan_verify.bench import suite
 from exan_verify.bench.certify_cases import CASES, Case, build
 from exan_verify.bench.suite import Options, Suite, isolated, run_seeds
 from exan_verify.core.network import Batch, Gradient, ReluNetwork
 from exan_verify.core.question import Reduction
 from exan_verify.core.verdict import Verdict
-from exan_verify.decide.pipeline import certify
 from exan_verify.exact.backprop import gradient
 from exan_verify.exclusivity import exclusivity
-from exan_verify.kernel import check
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
+from exan_verify.api.certify import certify
 from exan_verify.bench import suite
 from exan_verify.bench.suite import Case, Options, Suite
 from exan_verify.core.question import Loss
 from exan_verify.core.verdict import Outcome
-from exan_verify.decide.pipeline import certify
 from exan_verify.instances import Instance, iterate_suite
 from exan_verify.smt.confirm import accept_model
 from exan_verify.smt.cubes import Task

@@ -14,14 +14,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from exan_verify.api.certify import certify
+from exan_verify.api.check import check
 from exan_verify.bench import suite
 from exan_verify.bench.suite import Case, Options, Suite
 from exan_verify.core.question import Loss
 from exan_verify.core.verdict import Outcome, SampleStatus, Verdict
-from exan_verify.decide.pipeline import certify
 from exan_verify.errors import CertificateRejected
 from exan_verify.instances import Instance, tiny_question
-from exan_verify.kernel import check
 
 SECONDS = 10.0
 PER_SEED = 15

@@ -192,9 +192,9 @@ def _certify(model: str, options: dict[str, Any], progress: Callable[[str, float
 def _check(
     certificate: str, model: str, batch: str | None, gradient: str | None, options: dict[str, Any]
 ) -> Any:
+    from exan_verify.api.check import check
     from exan_verify.api.files import ABOUT_DATA, about, load_batch, load_gradient, load_model
     from exan_verify.core.certificate import most_bytes
-    from exan_verify.kernel import check
 
     network = load_model(model, options["weights"])
     subject = batch if batch is not None else str(gradient)

@@ -148,10 +148,10 @@ def _run_case(given: Given, seed: int, work_limit: int | None, progress: Callabl
     from exan_verify.api.attack import attack
     from exan_verify.api.attack_own_batch import batch_gradient, scored
     from exan_verify.api.audit import audit
+    from exan_verify.api.check import check
     from exan_verify.api.files import save_batch, save_gradient, save_tensors, write_atomically
     from exan_verify.api.records import pretty
     from exan_verify.core.question import Loss, Question
-    from exan_verify.kernel import check
 
     model, x, y, folder = given.model, given.x, given.y, given.folder
     timed = _Timed(given.name, progress)

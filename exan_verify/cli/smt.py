@@ -177,7 +177,7 @@ def _asked(model: str, options: dict[str, Any]) -> dict[str, Any]:
     """The arguments of the question, as ``pose`` and ``decide`` take them."""
     from exan_verify.api.files import load_gradient, load_model
     from exan_verify.core.question import Labels, Loss, Reduction
-    from exan_verify.gradients import received
+    from exan_verify.models.gradients import received
 
     if (options["batch"] is None) == (options["gradient"] is None):
         raise click.UsageError("give either --batch FILE or --gradient FILE")

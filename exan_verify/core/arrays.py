@@ -31,6 +31,14 @@ def to_fraction(value: Any) -> Fraction:
     return Fraction(value.item() if isinstance(value, np.generic) else value)
 
 
+def fractions(array: Array) -> Array:
+    """The entries of an exact array as Fractions, in an array of the same shape."""
+    out = np.empty(array.shape, dtype=object)
+    for index, value in np.ndenumerate(array):
+        out[index] = to_fraction(value)
+    return out
+
+
 def exact_array(values: Any, name: str) -> Array:
     """A read-only exact array from nested sequences, numpy arrays or torch tensors.
 

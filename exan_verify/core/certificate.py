@@ -22,9 +22,9 @@ import msgspec
 
 from exan_verify.core import __version__
 from exan_verify.core.network import to_fraction
-from exan_verify.core.question import Box, Labels, Loss, Reduction
+from exan_verify.core.question import Box, Labels, Loss, Question, Reduction
 from exan_verify.core.verdict import Outcome, SampleStatus
-from exan_verify.errors import CertificateRejected
+from exan_verify.errors import CertificateRejected, InputError
 
 SCHEMA: Literal["exan/certificate/1"] = "exan/certificate/1"
 
@@ -39,7 +39,7 @@ LabelArgument = Literal["loss_vectors", "output_rank", "backward_map"]
 
 
 class QuestionRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Among which batches the claim speaks (docs/theory.md section 1).
+    """The :class:`~exan_verify.core.question.Question` that a claim answers, as JSON, and its entrance.
 
     ``tolerance``: gradients count that differ by at most this (a rational in text) in every entry.
     """
@@ -51,6 +51,36 @@ class QuestionRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     batch_size: Natural
     domain: tuple[tuple[str, ...], tuple[str, ...]] | None = None
     tolerance: str | None = None
+
+    @classmethod
+    def of(
+        cls, question: Question, entrance: Literal["batch", "gradient"], *, samples: int, features: int
+    ) -> QuestionRecord:
+        """The record of ``question`` about batches of ``samples`` samples of ``features`` inputs."""
+        return cls(
+            entrance=entrance,
+            loss=question.loss,
+            reduction=question.reduction,
+            labels=question.labels,
+            batch_size=samples,
+            domain=domain_record(question.domain, features),
+            tolerance=None if question.tolerance is None else str(question.tolerance),
+        )
+
+    def asked(self) -> Question:
+        """The question itself. Raises :class:`CertificateRejected` where a number or the box is none."""
+        try:
+            domain = domain_box(self.domain)
+        except InputError as error:
+            raise CertificateRejected(f"the claim's domain is not a box: {error}") from None
+        return Question(
+            loss=self.loss,
+            reduction=self.reduction,
+            labels=self.labels,
+            domain=domain,
+            batch_size=self.batch_size,
+            tolerance=None if self.tolerance is None else rational(self.tolerance),
+        )
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

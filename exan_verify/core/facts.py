@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from exan_verify.core.verdict import Outcome, SampleStatus
 from exan_verify.errors import SoundnessError
 
-NOBODY: frozenset[int] = frozenset()
+NO_SAMPLES: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,8 +19,8 @@ class Facts:
     batch as a whole is, is not, the only one.
     """
 
-    determined: frozenset[int] = NOBODY
-    free: frozenset[int] = NOBODY
+    determined: frozenset[int] = NO_SAMPLES
+    free: frozenset[int] = NO_SAMPLES
     unique: bool = False
     ambiguous: bool = False
 

@@ -151,6 +151,10 @@ class ReluNetwork:
         """L, the number of affine layers."""
         return len(self.layers)
 
+    def layer(self, number: int) -> Linear:
+        """Affine layer ``number``, counted from 1."""
+        return self.layers[number - 1]
+
     @property
     def widths(self) -> tuple[int, ...]:
         """``(n_0, ..., n_L)``: input dimension, hidden widths, number of logits."""
@@ -297,7 +301,7 @@ class Gradient:
 
     ``rational`` says that the user gave integers or Fractions, which are meant exactly; floating-point
     numbers need ``exact=True`` or ``tolerance=`` where they are used. ``notes``: what was done to the
-    gradient that a user gave (:mod:`exan_verify.gradients`), a line each.
+    gradient that a user gave (:mod:`exan_verify.models.gradients`), a line each.
     """
 
     tensors: Mapping[str, Array]

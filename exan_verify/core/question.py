@@ -142,6 +142,12 @@ class Question:
             tolerance=tolerance,
         )
 
+    @property
+    def samples(self) -> int:
+        """M, where it is said; asking for it where it is not is a defect of the caller."""
+        assert self.batch_size is not None
+        return self.batch_size
+
     def divisor(self, samples: int, classes: int) -> int:
         """What the sum over ``samples`` is divided by."""
         return self.loss.divisor(self.reduction, samples, classes)

@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from exan_verify.core.certificate import Evidence
-from exan_verify.core.facts import NOBODY, NOTHING, Facts
+from exan_verify.core.facts import NO_SAMPLES, NOTHING, Facts
 from exan_verify.core.network import Batch, ReluNetwork
 from exan_verify.core.question import Question
 from exan_verify.core.verdict import Attempt, Witness
 from exan_verify.exact.backprop import Forward, backward_mod, forward
 from exan_verify.exact.modular import Residues, point
 from exan_verify.exact.softmax import VanishingDenominatorError, loss_vectors_mod
+
+Progress = Callable[[str, float], None]
+"""Told what is being done, and the share that is done."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +29,7 @@ class Setting:
     seed: int = 0
     jobs: int = 1
     engine: str = "auto"
-    progress: Callable[[str, float], None] | None = None
+    progress: Progress | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +41,7 @@ class Context:
 
     setting: Setting
     batch: Batch
-    settled: frozenset[int] = NOBODY
+    settled: frozenset[int] = NO_SAMPLES
 
     def after(self, facts: Facts) -> Context:
         """The same context with the samples of ``facts`` settled; what is computed already is kept."""

@@ -7,16 +7,36 @@ non-zero residue, or exactly; residues that are zero only lose a proof.
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 
 from exan_verify.core.network import Array, ReluNetwork
-from exan_verify.core.question import Labels, Loss
+from exan_verify.core.question import Labels, Loss, Question
 from exan_verify.decide.context import Context
 from exan_verify.exact.backprop import Forward
 from exan_verify.exact.linalg import rank_mod
 from exan_verify.exact.modular import PRIME, Residues
 from exan_verify.exact.rational import product_mod
 from exan_verify.exact.softmax import loss_vectors, loss_vectors_mod
+
+
+def admitted(question: Question, own: Array, classes: int) -> Array:
+    """All labels that a sample may have, where they are finitely many: targets (n, K), or classes (n,).
+
+    The known ones are the different ones among ``own`` (M, ...), in the order in which they come first.
+    """
+    if question.labels is Labels.KNOWN:
+        first: dict[tuple[object, ...], int] = {}
+        for k, row in enumerate(own):
+            first.setdefault(tuple(np.atleast_1d(row)), k)
+        chosen: Array = own[list(first.values())]
+        return chosen
+    if question.loss.class_labels:
+        return np.arange(classes)
+    if question.loss is Loss.BCE:
+        return np.array(list(product((0.0, 1.0), repeat=classes)))
+    return np.eye(classes) if classes > 1 else np.array([[0.0], [1.0]])
 
 
 def told_by_loss_vectors(context: Context, m: int) -> bool:
@@ -51,7 +71,7 @@ def backward_map(network: ReluNetwork, passed: Forward, layer: int, m: int) -> R
     """Sample m's map (n_layer, K) from loss vectors to ``delta_layer``, mod p."""
     current: Residues = np.eye(network.classes, dtype=np.uint64)
     for k in range(network.depth - 1, layer - 1, -1):
-        current = product_mod(network.layers[k].weight.T, current) * passed.patterns[k - 1][:, [m]]
+        current = product_mod(network.layers[k].weight.T, current) * passed.pattern(k)[:, [m]]
     return current
 
 
@@ -62,17 +82,8 @@ def _small_product(left: Residues, right: Residues) -> Residues:
 
 def _alternative_labels(context: Context, m: int) -> Array:
     """Admitted labels other than sample m's, for label sets that are finite and small."""
-    own = context.batch.labels[m]
-    if context.question.labels is Labels.KNOWN:
-        known = context.batch.labels
-        distinct = {tuple(np.atleast_1d(row)): k for k, row in enumerate(known)}
-        rows = known[sorted(distinct.values())]
-    elif context.question.loss is Loss.MSE:
-        classes = context.network.classes
-        rows = np.eye(classes) if classes > 1 else np.array([[0.0], [1.0]])
-    else:
-        rows = np.arange(context.network.classes)
-    differs = rows != own
+    rows = admitted(context.question, context.batch.labels, context.network.classes)
+    differs = rows != context.batch.labels[m]
     chosen: Array = rows[differs.any(axis=1) if differs.ndim == 2 else differs]
     return chosen
 

@@ -1,12 +1,10 @@
-"""``certify``: the question, the order in which the exact arguments are asked, and the verdict."""
+"""The order in which the exact arguments are asked about a question, and the verdict."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from fractions import Fraction
 from importlib import import_module
-from typing import Any
 
 from exan_verify.core.certificate import (
     Claim,
@@ -17,32 +15,23 @@ from exan_verify.core.certificate import (
     Mixing,
     QuestionRecord,
     RankBound,
-    domain_record,
     issue,
 )
 from exan_verify.core.facts import Facts
-from exan_verify.core.network import MOST_SAMPLES, Batch, Gradient, ReluNetwork
-from exan_verify.core.question import Box, Labels, Question
+from exan_verify.core.network import Batch, Gradient, ReluNetwork
+from exan_verify.core.question import Labels, Question
 from exan_verify.core.verdict import Attempt, Budget, Engine, Outcome, SampleStatus, Trust, Verdict
-from exan_verify.decide.context import Context, Finding, Setting
+from exan_verify.decide.context import Context, Finding, Progress, Setting
 from exan_verify.decide.gradient.from_gradient import Search, rank_bound_of_batch, search
 from exan_verify.decide.obstacles import obstacles
 from exan_verify.errors import (
     BudgetExhausted,
     GradientError,
-    InexactError,
     InputError,
     SoundnessError,
-    fitting_into_memory,
-    flag,
-    positive,
-    short,
-    unknown,
-    whole,
 )
 from exan_verify.exact.backprop import gradient as exact_gradient
 from exan_verify.exact.modular import UnsuitablePrimeError
-from exan_verify.gradients import received
 
 
 def _engine(name: str) -> Callable[[Context, Budget], Finding]:
@@ -78,89 +67,56 @@ STOPPING = (BudgetExhausted, UnsuitablePrimeError, MemoryError)
 
 MORE = "give more, or a smaller batch"
 
-Progress = Callable[[str, float], None]
-"""Told what is being done, and the share that is done."""
-
 ENGINES = ("auto", "exact", *dict.fromkeys(engine.value for engine, _ in ENGINE_ORDER), "smt")
 """What ``engine=`` may be: all in turn (``exact``: without the solvers), or one alone."""
 
 
-@fitting_into_memory("certify")
-def certify(
-    model: Any,
+def decide(
+    network: ReluNetwork,
+    question: Question,
     *,
-    batch: tuple[Any, Any] | Batch | None = None,
-    gradient: Mapping[str, Any] | Sequence[Any] | Gradient | None = None,
-    loss: str = "cross_entropy",
-    reduction: str = "mean",
-    labels: str = "one_hot",
-    domain: Box | None = None,
-    batch_size: int | None = None,
-    exact: bool = False,
-    tolerance: float | None = None,
+    batch: Batch | None = None,
+    gradient: Gradient | None = None,
+    limits: Budget | None = None,
     engine: str = "auto",
-    budget: float | Budget | None = None,
-    work_limit: int | None = None,
     seed: int = 0,
     jobs: int = 1,
     progress: Progress | None = None,
 ) -> Verdict:
-    """Decide which batches have a given gradient: UNIQUE, AMBIGUOUS, UNREALISABLE or UNKNOWN.
+    """Which batches have the gradient of ``batch``, or ``gradient``: what :func:`exan_verify.certify` asks.
 
-    ``model``: a ``torch.nn.Module`` of Linear and ReLU layers, or a :class:`ReluNetwork`. Give either
-    ``batch=(x, y)``, whose exact gradient is meant (x (M, d) or (M, ...); y as the torch loss takes it), or
-    ``gradient={parameter name: tensor}``, or a list in the order of ``parameters()``, as
-    :mod:`exan_verify.gradients` takes them. ``batch_size`` is the size of the batches asked about: by default
-    the given batch's, or the rank found. ``budget`` is in seconds (or the caller's :class:`Budget`, which
-    then is the only limit), ``work_limit`` in modular multiplications (deterministic). ``jobs`` is used by
-    engines that run in parallel. ``progress`` is told (what, share done) before each engine is asked.
-
-    The verdict is a claim about real arithmetic on the stored numbers. Method: docs/theory.md section 3.
-
-    Raises :class:`exan_verify.errors.InputError` (or a subclass) naming what cannot be used.
+    ``question.batch_size``: the size of the batches asked about; None: the batch's own, or the rank found.
+    ``question.tolerance`` is for a gradient; without it every number of the gradient is meant exactly.
+    Raises :class:`exan_verify.errors.InputError` where the batch lies outside the domain, or labels are known
+    and only a gradient is given.
     """
-    limits = budget if isinstance(budget, Budget) else Budget(seconds=budget, work=work_limit)
-    network = _network(model)
+    limits = limits or Budget()
     setting = Setting(
-        network=network,
-        question=Question.of(loss, reduction, labels, domain=domain),
-        seed=whole(seed, "seed", least=0),
-        jobs=whole(jobs, "jobs", most=1024),
-        engine=engine,
-        progress=progress,
+        network=network, question=question, seed=seed, jobs=jobs, engine=engine, progress=progress
     )
-    _check_options(setting, batch_size)
-    if (batch is None) == (gradient is None):
-        raise InputError("give either batch=(x, y) or gradient={name: tensor}, and not both")
-    size, samples, notes = batch_size or 0, 0, network.notes
+    own = 0 if batch is None else batch.size
+    size = question.batch_size or own
     with limits.kept():
         try:
             if batch is not None:
-                own = Batch.given(
-                    batch, network=network, loss=setting.question.loss, labels=setting.question.labels
-                )
-                size = size or own.size
-                samples = own.size if size == own.size else 0
-                verdict = _given_batch(setting, own, batch_size, limits)
+                verdict = _given_batch(setting, batch, limits)
             else:
-                # a list is in the order of the module's parameters, not always that of its forward pass
-                given = received(gradient, model)
-                notes += given.notes
-                verdict = _given_gradient(setting, given, batch_size, flag(exact, "exact"), tolerance, limits)
+                assert gradient is not None
+                verdict = _given_gradient(setting, gradient, limits)
         except STOPPING as error:
             remedy = "change the units of the input" if isinstance(error, UnsuitablePrimeError) else MORE
             verdict = _unknown(size, f"{_why(error)}; {remedy}")
-            statuses = (SampleStatus.UNKNOWN,) * samples
-            verdict = replace(verdict, samples=statuses, tolerant=tolerance is not None)
-    return replace(verdict, notes=notes)
+            statuses = (SampleStatus.UNKNOWN,) * (own if size == own else 0)
+            verdict = replace(verdict, samples=statuses, tolerant=question.tolerance is not None)
+    return replace(verdict, notes=network.notes + (() if gradient is None else gradient.notes))
 
 
-def _given_batch(setting: Setting, batch: Batch, batch_size: int | None, limits: Budget) -> Verdict:
+def _given_batch(setting: Setting, batch: Batch, limits: Budget) -> Verdict:
     if setting.question.domain is not None and not setting.question.domain.contains(batch):
         raise InputError("the batch lies outside the domain it is asked about; widen the domain")
     context = Context(setting=setting, batch=batch)
-    if batch_size is not None and batch_size != batch.size:
-        return _other_size(context, batch_size, limits)
+    if setting.question.batch_size not in (None, batch.size):
+        return _other_size(context, setting.question.samples, limits)
     return _decide(context, limits)
 
 
@@ -184,7 +140,7 @@ def _other_size(context: Context, batch_size: int, limits: Budget) -> Verdict:
             return _unknown(
                 batch_size, "every entry of the gradient is zero, which any number of samples may have"
             )
-        return _given_gradient(setting, given, batch_size, True, None, limits)
+        return _given_gradient(setting, given, limits)
     reason = (
         f"the batch has {batch.size} samples; whether {batch_size} samples can have its gradient is not "
         f"decided for {setting.question.loss.value}. Ask with the batch's own size"
@@ -328,8 +284,14 @@ def _verdict(
     evidence = tuple(part for _, finding in findings for part in finding.evidence)
     certificate = None
     if evidence:
+        question = QuestionRecord.of(
+            context.question,
+            "batch" if gradient is None else "gradient",
+            samples=context.samples,
+            features=context.network.widths[0],
+        )
         certificate = issue(
-            claim=Claim(question=_question(context, gradient), outcome=outcome, samples=statuses),
+            claim=Claim(question=question, outcome=outcome, samples=statuses),
             evidence=evidence,
             model_sha256=context.network.digest,
             batch_sha256=context.batch.digest if gradient is None else None,
@@ -366,18 +328,6 @@ def _layer(proved: list[tuple[Engine, Finding]]) -> int | None:
     return None
 
 
-def _question(context: Context, gradient: Gradient | None) -> QuestionRecord:
-    setting = context.setting
-    return QuestionRecord(
-        entrance="batch" if gradient is None else "gradient",
-        loss=setting.question.loss,
-        reduction=setting.question.reduction,
-        labels=setting.question.labels,
-        batch_size=context.samples,
-        domain=domain_record(setting.question.domain, context.batch.inputs.shape[1]),
-    )
-
-
 def _reason(
     context: Context, findings: list[tuple[Engine, Finding]], stopped: str | None, outcome: Outcome
 ) -> str:
@@ -398,22 +348,14 @@ def _reason(
     return "; ".join(parts) or "no argument applies"
 
 
-def _given_gradient(
-    setting: Setting,
-    gradient: Gradient,
-    batch_size: int | None,
-    exact: bool,
-    tolerance: float | None,
-    limits: Budget,
-) -> Verdict:
-    gradient.for_network(setting.network)
-    _check_meaning(gradient, exact, tolerance)
+def _given_gradient(setting: Setting, gradient: Gradient, limits: Budget) -> Verdict:
+    question, batch_size = setting.question, setting.question.batch_size
     if setting.question.labels is Labels.KNOWN:
         raise InputError("labels='known' needs the batch's labels; give batch=, or 'one_hot' or 'real'")
-    if tolerance is not None:
+    if question.tolerance is not None:
         from exan_verify.decide.tolerance import within_tolerance
 
-        return within_tolerance(setting, gradient, batch_size, Fraction(tolerance), limits)
+        return within_tolerance(setting, gradient, batch_size, question.tolerance, limits)
     if not setting.question.loss.rational:
         return _unknown(batch_size or 0, _not_decided(setting))
     searched = search(setting, gradient, batch_size, limits)
@@ -447,13 +389,11 @@ def _not_decided(setting: Setting) -> str:
 def _unrealisable(
     setting: Setting, searched: Search, gradient: Gradient | None = None, batch: Batch | None = None
 ) -> Verdict:
-    question = QuestionRecord(
-        entrance="batch" if gradient is None else "gradient",
-        loss=setting.question.loss,
-        reduction=setting.question.reduction,
-        labels=setting.question.labels,
-        batch_size=searched.samples,
-        domain=domain_record(setting.question.domain, setting.network.widths[0]),
+    question = QuestionRecord.of(
+        setting.question,
+        "batch" if gradient is None else "gradient",
+        samples=searched.samples,
+        features=setting.network.widths[0],
     )
     assert searched.refutation is not None
     return Verdict(
@@ -477,38 +417,3 @@ def _unrealisable(
 
 def _unknown(samples: int, reason: str, attempts: tuple[Attempt, ...] = ()) -> Verdict:
     return Verdict(outcome=Outcome.UNKNOWN, samples=(), reason=reason, batch_size=samples, attempts=attempts)
-
-
-def _network(model: Any) -> ReluNetwork:
-    if isinstance(model, ReluNetwork):
-        return model
-    from exan_verify.models.chain import to_network  # torch is imported only for torch models
-
-    return to_network(model)
-
-
-def _check_options(setting: Setting, batch_size: int | None) -> None:
-    if not isinstance(setting.engine, str) or setting.engine not in ENGINES:
-        raise InputError(unknown("engine", setting.engine, ENGINES))
-    if batch_size is not None:
-        whole(batch_size, "batch_size", most=MOST_SAMPLES)
-    if setting.question.domain is not None:
-        if not isinstance(setting.question.domain, Box):
-            raise InputError(
-                f"domain={short(setting.question.domain)} cannot be used; give Box(lo, hi), or None for all "
-                "inputs"
-            )
-        setting.question.domain.bounds(setting.network.widths[0])
-
-
-def _check_meaning(gradient: Gradient, exact: bool, tolerance: float | None) -> None:
-    if exact and tolerance is not None:
-        raise InputError("exact=True and tolerance= contradict each other; give one of them")
-    if tolerance is not None:
-        positive(tolerance, "tolerance")
-    if not (exact or gradient.rational or tolerance is not None):
-        raise InexactError(
-            "the gradient has floating-point numbers and it is not said what they mean: pass exact=True if "
-            "each stored number is meant exactly (rare: autograd rounds), or tolerance=eps if they are "
-            "rounded and every gradient within eps counts"
-        )

@@ -15,6 +15,7 @@ import numpy as np
 
 from exan_verify.core.network import Array, Batch, Gradient, Linear, ReluNetwork
 from exan_verify.core.question import Loss, Reduction
+from exan_verify.exact.linalg import multiply
 from exan_verify.exact.modular import Residues, add_mod
 from exan_verify.exact.rational import Mask, RationalMatrix, product, product_mod, residue_product
 from exan_verify.exact.softmax import loss_vectors, loss_vectors_ball, loss_vectors_mod, to_ball
@@ -43,6 +44,14 @@ class Forward:
         """``H_{layer-1}^T``, the inputs (n_{layer-1}, M) of affine layer ``layer`` (1-based)."""
         return self.hidden[layer - 1]
 
+    def pattern(self, layer: int) -> Mask:
+        """Which neurons of hidden layer ``layer`` (1-based) are active, (n, M)."""
+        return self.patterns[layer - 1]
+
+    def zero(self, layer: int) -> Mask:
+        """Where pre-activations of hidden layer ``layer`` (1-based) are zero, (n, M)."""
+        return self.zeros[layer - 1]
+
 
 def forward(network: ReluNetwork, batch: Batch) -> Forward:
     """Run the exact forward pass."""
@@ -66,6 +75,17 @@ def affine(layer: Linear, inputs: RationalMatrix) -> RationalMatrix:
     """``weight @ inputs + bias`` for inputs (n_in, M)."""
     z = product(layer.weight, inputs)
     return z if layer.bias is None else z.plus_column(RationalMatrix.of(layer.bias.reshape(-1, 1)))
+
+
+def jacobians(network: ReluNetwork, passed: Forward, sample: int) -> list[Array]:
+    """``dz_i / dx`` of one sample for every layer (the last: the logits), each (n_i, d), by flint."""
+    current = RationalMatrix.of(network.layers[0].weight).fractions()
+    found = [current]
+    for layer, pattern in zip(network.layers[1:], passed.patterns, strict=True):
+        kept = current * pattern[:, sample].astype(int)[:, None]
+        current = multiply(RationalMatrix.of(layer.weight).fractions(), kept)
+        found.append(current)
+    return found
 
 
 def backward_mod(network: ReluNetwork, passed: Forward, loss_residues: Residues) -> tuple[Residues, ...]:
@@ -135,7 +155,7 @@ def gradient_ball(
             if layer.bias is not None:
                 out[names[1]] = delta * flint.arb_mat(batch.size, 1, [1] * batch.size)
             if i:
-                delta = _mask_balls(_balls(layer.weight.T) * delta, passed.patterns[i - 1])
+                delta = _mask_balls(_balls(layer.weight.T) * delta, passed.pattern(i))
     return {name: out[name] for name, _ in network.parameters()}
 
 

@@ -25,6 +25,13 @@ _FEW = 64
 _Answer = TypeVar("_Answer")
 
 
+def identity(size: int) -> Array:
+    """The identity matrix (size, size) of Fractions."""
+    out = np.full((size, size), Fraction(0), dtype=object)
+    np.fill_diagonal(out, Fraction(1))
+    return out
+
+
 def rank_mod(matrix: Residues) -> int:
     """Rank over F_p of residues (rows, cols): a proved lower bound of the rank over the reals."""
     return _called(rank_seconds(*matrix.shape), _rank_mod, matrix)

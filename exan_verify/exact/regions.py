@@ -13,8 +13,10 @@ from fractions import Fraction
 
 import numpy as np
 
-from exan_verify.core.network import Array, Linear, ReluNetwork, to_fraction
+from exan_verify.core.arrays import fractions
+from exan_verify.core.network import Array, Linear, ReluNetwork
 from exan_verify.exact import linalg
+from exan_verify.exact.linalg import identity
 
 Pattern = tuple[tuple[bool, ...], ...]
 """One tuple of states per hidden layer."""
@@ -37,13 +39,13 @@ class Region:
 
 def region_of(network: ReluNetwork, pattern: Pattern, *, zero_sum: bool) -> Region:
     """The maps of one joint pattern; ``zero_sum``: loss vectors sum to zero."""
-    features = [_identity(network.widths[0] + 1)]
+    features = [identity(network.widths[0] + 1)]
     states = []
     for layer, bits in zip(network.layers[:-1], pattern, strict=True):
         z = _affine(layer, features[-1])
         states.append(z[:-1])
         features.append(_masked(z, (*bits, True)))
-    back = _identity(network.classes)
+    back = identity(network.classes)
     if zero_sum:
         back = back[:, :-1] - back[:, -1:]
     blocks = []
@@ -51,7 +53,7 @@ def region_of(network: ReluNetwork, pattern: Pattern, *, zero_sum: bool) -> Regi
         seen = features[i] if network.has_bias else features[i][:-1, :-1]
         blocks.append(np.kron(back, seen))
         if i:
-            weight = _fractions(network.layers[i].weight)
+            weight = fractions(network.layers[i].weight)
             back = _masked(linalg.multiply(weight.T, back), pattern[i - 1])
     return Region(
         logits=_affine(network.layers[-1], features[-1])[:-1],
@@ -65,9 +67,9 @@ def _affine(layer: Linear, features: Array) -> Array:
     """``[W h + b ; 1]`` as functionals of ``[x ; 1]``, for ``features`` of ``[h ; 1]``."""
     rows, cols = layer.shape
     extended = np.full((rows + 1, cols + 1), Fraction(0), dtype=object)
-    extended[:rows, :cols] = _fractions(layer.weight)
+    extended[:rows, :cols] = fractions(layer.weight)
     if layer.bias is not None:
-        extended[:rows, cols] = _fractions(layer.bias)
+        extended[:rows, cols] = fractions(layer.bias)
     extended[rows, cols] = Fraction(1)
     return linalg.multiply(extended, features)
 
@@ -75,18 +77,4 @@ def _affine(layer: Linear, features: Array) -> Array:
 def _masked(rows: Array, keep: Sequence[bool]) -> Array:
     out = rows.copy()
     out[~np.array(keep, dtype=bool)] = Fraction(0)
-    return out
-
-
-def _fractions(array: Array) -> Array:
-    out = np.empty(array.shape, dtype=object)
-    for index, value in np.ndenumerate(array):
-        out[index] = to_fraction(value)
-    return out
-
-
-def _identity(size: int) -> Array:
-    out = np.full((size, size), Fraction(0), dtype=object)
-    for k in range(size):
-        out[k, k] = Fraction(1)
     return out

@@ -92,13 +92,16 @@ def to_ball(value: Fraction) -> Any:
     return flint.arb(flint.fmpq(value.numerator, value.denominator))
 
 
-def _ball_column(loss: Loss, logits: Array, labels: Array, m: int, divisor: int) -> list[Any]:
-    balls = [to_ball(v) for v in logits]
+def probabilities(loss: Loss, logits: list[Any]) -> list[Any]:
+    """softmax, or sigmoid for bce, of K logits that are balls."""
     if loss is Loss.BCE:
-        values = [1 / (1 + (-v).exp()) for v in balls]
-    else:
-        # softmax(f)_k = 1 / sum_c exp(f_c - f_k): no overflow, no cancellation
-        values = [1 / sum(((c - v).exp() for c in balls), flint.arb(0)) for v in balls]
+        return [1 / (1 + (-v).exp()) for v in logits]
+    # softmax(f)_k = 1 / sum_c exp(f_c - f_k): no overflow, no cancellation
+    return [1 / sum(((c - v).exp() for c in logits), flint.arb(0)) for v in logits]
+
+
+def _ball_column(loss: Loss, logits: Array, labels: Array, m: int, divisor: int) -> list[Any]:
+    values = probabilities(loss, [to_ball(v) for v in logits])
     return [(v - _target(loss, labels, k, m)) / divisor for k, v in enumerate(values)]
 
 

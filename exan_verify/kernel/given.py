@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import lcm
 
-from exan_verify.core.certificate import QuestionRecord
-from exan_verify.core.facts import NOBODY
+from exan_verify.core.facts import NO_SAMPLES
 from exan_verify.core.network import Array, Batch, ReluNetwork, to_fraction
+from exan_verify.core.question import Question
 from exan_verify.errors import CertificateRejected
 from exan_verify.exact.backprop import Forward, forward
 
@@ -22,8 +22,8 @@ class Subject:
 
     network: ReluNetwork
     batch: Batch
-    question: QuestionRecord
-    settled: frozenset[int] = NOBODY
+    question: Question
+    settled: frozenset[int] = NO_SAMPLES
 
     @property
     def samples(self) -> int:
@@ -33,7 +33,7 @@ class Subject:
     @property
     def divisor(self) -> int:
         """What the loss is divided by."""
-        return self.question.loss.divisor(self.question.reduction, self.samples, self.network.classes)
+        return self.question.divisor(self.samples, self.network.classes)
 
     @cached_property
     def passed(self) -> Forward:

@@ -13,22 +13,31 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from exan_verify.core.arrays import Array
 from exan_verify.core.certificate import Claim
+from exan_verify.core.network import Gradient, ReluNetwork
 from exan_verify.errors import BudgetExhausted, ExanError
 
 _ROOT = str(Path(__file__).resolve().parents[2])
 
 
-def checked_within(seconds: float, arguments: tuple[Any, ...]) -> Claim:
-    """What :func:`exan_verify.kernel.checker.rederive` returns or raises for ``arguments``.
+LONGEST_WAIT = 2e6
+"""Seconds that the operating system can be asked to wait."""
+
+
+def checked_within(
+    seconds: float, certificate: Any, network: ReluNetwork, given: tuple[Array, Array] | Gradient
+) -> Claim:
+    """What :func:`exan_verify.kernel.checker.check` returns or raises.
 
     Raises :class:`BudgetExhausted` when ``seconds`` do not suffice, or the process ends without an answer.
     """
+    seconds = min(seconds, LONGEST_WAIT)
     paths = [_ROOT, *filter(None, [os.environ.get("PYTHONPATH")])]
     try:
         done = subprocess.run(
             [sys.executable, "-m", "exan_verify.kernel", repr(seconds)],
-            input=pickle.dumps(arguments),
+            input=pickle.dumps((certificate, network, given)),
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             timeout=seconds,

@@ -6,14 +6,23 @@ from typing import Any
 
 from exan_verify.core.network import Batch, ReluNetwork
 from exan_verify.core.question import Question
-from exan_verify.core.verdict import Outcome, Verdict
-from exan_verify.decide.pipeline import certify
-from exan_verify.kernel import check
+from exan_verify.core.verdict import Budget, Outcome, Verdict
+from exan_verify.decide.pipeline import decide
+from exan_verify.kernel.checker import check
 
 
-def verdict_on(network: ReluNetwork, batch: Batch, question: Question, **options: Any) -> Verdict:
-    """The engines' verdict on ``batch``. ``options``: ``engine`` and limits, as ``certify`` takes them."""
-    return certify(network, batch=batch, domain=question.domain, **in_words(question), **options)
+def verdict_on(
+    network: ReluNetwork,
+    batch: Batch,
+    question: Question,
+    *,
+    engine: str = "auto",
+    budget: float | None = None,
+    work_limit: int | None = None,
+) -> Verdict:
+    """The engines' verdict on ``batch``; ``budget`` in seconds, ``work_limit`` in modular multiplications."""
+    limits = Budget(seconds=budget, work=work_limit)
+    return decide(network, question, batch=batch, engine=engine, limits=limits)
 
 
 def in_words(question: Question) -> dict[str, Any]:
@@ -33,4 +42,4 @@ def kernel_outcome(
     Raises :class:`CertificateRejected` when it accepts theirs not.
     """
     certificate = verdict_on(network, batch, question, engine=engine).certificate
-    return None if certificate is None else check(certificate, network, batch=batch).outcome
+    return None if certificate is None else check(certificate, network, batch).outcome

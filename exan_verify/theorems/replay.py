@@ -22,14 +22,13 @@ from exan_verify.core.certificate import (
     QuestionRecord,
     SecondBatch,
     SparseVector,
-    domain_record,
     issue,
 )
 from exan_verify.core.network import Array, Batch, to_fraction
 from exan_verify.core.verdict import Outcome, SampleStatus
 from exan_verify.errors import CertificateRejected
 from exan_verify.exact.backprop import gradient
-from exan_verify.kernel import check
+from exan_verify.kernel.checker import check
 from exan_verify.theorems.certified import verdict_on
 from exan_verify.theorems.statement import Example, Exhibit, Result
 
@@ -99,7 +98,7 @@ def _replay_second(example: Example) -> Replay:
     says = [] if equal is None else [_COMPARED[equal]]
     certificate = second_batch_certificate(example, second)
     try:
-        claim = check(certificate, example.network, batch=first)
+        claim = check(certificate, example.network, first)
     except CertificateRejected as error:
         return Replay(confirmed=False, says=(*says, f"the kernel rejects it: {error}"), equal_gradients=equal)
     return Replay(
@@ -117,7 +116,7 @@ def _replay_outcome(example: Example, wanted: Outcome) -> Replay:
     if verdict.certificate is None:
         return Replay(confirmed=False, says=(f"no certificate: {verdict.outcome.value}, {verdict.reason}",))
     try:
-        claim = check(verdict.certificate, example.network, batch=example.batch)
+        claim = check(verdict.certificate, example.network, example.batch)
     except CertificateRejected as error:
         return Replay(confirmed=False, says=(f"the kernel rejects the certificate: {error}",))
     return Replay(
@@ -139,15 +138,7 @@ def second_batch_certificate(example: Example, second: Batch) -> dict[str, Any]:
         SampleStatus.UNKNOWN if pair in after else SampleStatus.FREE
         for pair in zip(first.x, first.y, strict=True)
     )
-    asked = example.question
-    question = QuestionRecord(
-        entrance="batch",
-        loss=asked.loss,
-        reduction=asked.reduction,
-        labels=asked.labels,
-        batch_size=first.size,
-        domain=domain_record(asked.domain, network.widths[0]),
-    )
+    question = QuestionRecord.of(example.question, "batch", samples=first.size, features=network.widths[0])
     return issue(
         claim=Claim(question=question, outcome=Outcome.AMBIGUOUS, samples=samples),
         evidence=(SecondBatch(directions=tuple(map(_sparse, steps)), moves=moves),),

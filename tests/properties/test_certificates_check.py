@@ -6,14 +6,14 @@ from functools import partial
 from hypothesis import given
 from hypothesis import strategies as st
 
+from exan_verify.api import certify as door
+from exan_verify.api.check import check
 from exan_verify.core.question import Labels, Loss
 from exan_verify.core.verdict import SampleStatus
-from exan_verify.decide import pipeline
-from exan_verify.kernel import check
 from exan_verify.testing.strategies import LOSSES, REDUCTIONS, batches, networks
 from tests.conftest import examples
 
-certify = partial(pipeline.certify, engine="exact")
+certify = partial(door.certify, engine="exact")
 
 
 @examples(200)

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from exan_verify.api.certify import certify
+from exan_verify.api.check import check
 from exan_verify.core.certificate import Claim, domain_box
 from exan_verify.core.verdict import Outcome, SampleStatus
-from exan_verify.decide.pipeline import certify
 from exan_verify.errors import CertificateRejected, InputError
-from exan_verify.kernel import check
 from tests.certificate_cases import Issued, broken, every_kind, garbled, nodes, spoiled
 
 KINDS = {

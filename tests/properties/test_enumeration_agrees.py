@@ -8,6 +8,8 @@ import numpy as np
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
+from exan_verify.api.certify import certify
+from exan_verify.api.check import check
 from exan_verify.core.network import Batch, ReluNetwork, to_fraction
 from exan_verify.core.question import Labels, Loss, Question, Reduction
 from exan_verify.core.verdict import Budget, Outcome, SampleStatus
@@ -18,11 +20,9 @@ from exan_verify.decide.enumeration.rays import rays
 from exan_verify.decide.lifting import degree_three
 from exan_verify.decide.lifting import degree_two as lifting
 from exan_verify.decide.lifting.system import plan
-from exan_verify.decide.pipeline import certify
 from exan_verify.exact.backprop import backward, forward
 from exan_verify.exact.linalg import multiply, nullspace
 from exan_verify.exact.softmax import loss_vectors
-from exan_verify.kernel import check
 from exan_verify.testing.strategies import LOSSES, batches, networks
 
 

@@ -6,14 +6,14 @@ import numpy as np
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from exan_verify.api import certify as door
 from exan_verify.core.network import Batch, ReluNetwork
 from exan_verify.core.question import Labels
 from exan_verify.core.verdict import Outcome
-from exan_verify.decide import pipeline
 from exan_verify.testing.strategies import LOSSES, batches, networks
 from tests.conftest import examples
 
-certify = partial(pipeline.certify, engine="lifting")
+certify = partial(door.certify, engine="lifting")
 
 
 @st.composite
@@ -97,10 +97,8 @@ def test_all_engines_together_never_turn_a_verdict_round(question, data, power):
     layers[0][0][0] *= 2.0**power
     layers[0][1][0] *= 2.0**power
     layers[1][0][:, 0] *= 2.0**-power
-    one = pipeline.certify(network, batch=batch, loss=loss.value, engine="exact").outcome
-    two = pipeline.certify(
-        rebuild(layers), batch=batch.select(order), loss=loss.value, engine="exact"
-    ).outcome
+    one = door.certify(network, batch=batch, loss=loss.value, engine="exact").outcome
+    two = door.certify(rebuild(layers), batch=batch.select(order), loss=loss.value, engine="exact").outcome
     assert {one, two} != {Outcome.UNIQUE, Outcome.AMBIGUOUS}
 
 

@@ -6,16 +6,16 @@ import numpy as np
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from exan_verify.api import certify as door
 from exan_verify.core.network import Batch
 from exan_verify.core.question import Labels, Loss, Reduction
 from exan_verify.core.verdict import Outcome, SampleStatus
-from exan_verify.decide import pipeline
 from exan_verify.exact.backprop import forward, gradient
 from exan_verify.testing.strategies import LOSSES, batches, networks
 from tests.cases import two_one_five_one
 from tests.conftest import examples
 
-certify = partial(pipeline.certify, engine="exact")
+certify = partial(door.certify, engine="exact")
 
 
 def extended(batch, x, y, network, loss, labels=Labels.ONE_HOT):

@@ -10,13 +10,13 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from exan_verify.api.certify import certify
+from exan_verify.api.check import check
 from exan_verify.core.network import Batch, ReluNetwork
 from exan_verify.core.question import Labels, Loss, Reduction
 from exan_verify.core.verdict import Outcome
-from exan_verify.decide.pipeline import certify
 from exan_verify.exact.backprop import gradient
 from exan_verify.instances import iterate_suite
-from exan_verify.kernel import check
 from exan_verify.testing.strategies import LOSSES
 from tests.conftest import examples
 from tests.ray_cases import planted

@@ -10,6 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy.optimize import least_squares
 
+from exan_verify.api.check import check
 from exan_verify.core.certificate import Claim, QuestionRecord, SecondBatch, issue
 from exan_verify.core.network import Batch, ReluNetwork
 from exan_verify.core.question import Labels, Loss, Question, Reduction
@@ -17,7 +18,6 @@ from exan_verify.core.verdict import Budget
 from exan_verify.decide import residual
 from exan_verify.decide.context import Context, Setting
 from exan_verify.exact.backprop import forward, gradient
-from exan_verify.kernel import check
 from exan_verify.testing.strategies import LOSSES, REDUCTIONS, batches, networks
 from tests.conftest import examples
 from tests.test_residual import one_region

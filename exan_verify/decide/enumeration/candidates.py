@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from exan_verify.core.network import Array, Batch
-from exan_verify.core.question import Labels, Loss
+from exan_verify.core.question import Labels
 from exan_verify.decide.context import Context
 from exan_verify.decide.enumeration.exact import Problem
-from exan_verify.decide.families.second import Accepted, accept
-from exan_verify.decide.residual.second import Second, evidence_of
+from exan_verify.decide.labels import admitted
+from exan_verify.decide.second_batch import Accepted, Candidate, accept, evidence_of
 from exan_verify.exact.backprop import Forward, affine, backward, forward
 from exan_verify.exact.linalg import multiply, rank, solve
 from exan_verify.exact.rational import RationalMatrix
@@ -30,17 +30,17 @@ MAX_LABELS = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fate:
+class Followed:
     """``excluded``: no other batch belongs to the candidate; ``second``: one does. Neither: it stays open."""
 
     excluded: bool = False
     second: Accepted | None = None
 
 
-EXCLUDED, OPEN = Fate(excluded=True), Fate()
+EXCLUDED, OPEN = Followed(excluded=True), Followed()
 
 
-def fate(context: Context, searched: Problem, columns: Array) -> Fate:
+def follow(context: Context, searched: Problem, columns: Array) -> Followed:
     """Follow the candidate with the rows (q_k, u_k) of ``columns`` (M, N)."""
     samples, layer = context.samples, searched.plan.layer
     inverse = columns[:, :samples].T
@@ -49,14 +49,14 @@ def fate(context: Context, searched: Problem, columns: Array) -> Fate:
         return EXCLUDED
     hidden = multiply(_features(context, layer - 1), matrix.T)
     delta = multiply(searched.deltas[layer - 1].fractions(), inverse)
-    active = affine(context.network.layers[layer - 1], RationalMatrix.of(hidden)).positive()
+    active = affine(context.network.layer(layer), RationalMatrix.of(hidden)).positive()
     incoming = multiply(searched.outgoing, columns[:, samples:].T)
     if np.any(np.where(active, incoming, 0) != delta):
         return EXCLUDED
     return _downwards(context, searched, matrix, hidden, delta)
 
 
-def _downwards(context: Context, searched: Problem, matrix: Array, hidden: Array, delta: Array) -> Fate:
+def _downwards(context: Context, searched: Problem, matrix: Array, hidden: Array, delta: Array) -> Followed:
     network, top = context.network, hidden
     for k in range(searched.plan.layer - 1, 0, -1):
         if np.any(hidden < 0):
@@ -73,12 +73,12 @@ def _downwards(context: Context, searched: Problem, matrix: Array, hidden: Array
         hidden = found[:, :-1].T
     # labels of the given batch stand in: the forward pass does not use them
     passed = forward(network, Batch(inputs=hidden.T, labels=context.batch.labels))
-    if np.any(passed.hidden[searched.plan.layer - 1].fractions() != top):
+    if np.any(passed.features(searched.plan.layer).fractions() != top):
         return EXCLUDED
     return _labelled(context, searched, matrix, hidden.T, passed)
 
 
-def _labelled(context: Context, searched: Problem, matrix: Array, inputs: Array, passed: Forward) -> Fate:
+def _labelled(context: Context, searched: Problem, matrix: Array, inputs: Array, passed: Forward) -> Followed:
     """Every arrangement of admitted labels that gives each sample its own delta, verified exactly."""
     inverse = solve(matrix, np.eye(len(matrix), dtype=int).astype(object))
     assert inverse is not None
@@ -97,17 +97,17 @@ def _labelled(context: Context, searched: Problem, matrix: Array, inputs: Array,
     for labels in arrangements:
         kind = int if context.batch.labels.ndim == 1 else object
         batch = Batch(inputs=inputs, labels=np.array(labels, dtype=kind))
-        evidence = evidence_of(context, Second(members=everyone, batch=batch, matrix=mixed))
-        second = accept(context, everyone, inputs, list(labels), evidence)
+        candidate = Candidate(members=everyone, batch=batch, matrix=mixed)
+        second = accept(context, evidence_of(context, candidate))
         if second is not None:
-            return Fate(second=second)
+            return Followed(second=second)
     return EXCLUDED
 
 
 def _options(context: Context, searched: Problem, passed: Forward, delta: Array) -> list[list[Any]]:
     """Per sample, the admitted labels whose own backward pass gives the sample's column of ``delta``."""
     found: list[list[Any]] = [[] for _ in range(context.samples)]
-    for label in admitted(context):
+    for label in admitted(context.question, context.batch.labels, context.network.classes):
         labels = np.array([label] * context.samples)
         vectors = loss_vectors(context.question.loss, passed.logits, labels, context.divisor)
         theirs = backward(context.network, passed, vectors)[searched.plan.layer - 1].fractions()
@@ -137,17 +137,6 @@ def _maps(context: Context, searched: Problem, passed: Forward) -> Iterator[Arra
         unit = np.zeros((context.network.classes, context.samples), dtype=int)
         unit[c] = 1
         yield backward(context.network, passed, unit.astype(object))[searched.plan.layer - 1].fractions()
-
-
-def admitted(context: Context) -> list[Any]:
-    """All labels that a sample may have, where they are finitely many."""
-    classes = context.network.classes
-    if context.question.labels is Labels.KNOWN:
-        labels = context.batch.labels
-        return [labels[m] for m in sorted({str(labels[m]): m for m in range(len(labels))}.values())]
-    if context.question.loss is Loss.MSE:
-        return list(np.eye(classes, dtype=int)) if classes > 1 else [np.array([0]), np.array([1])]
-    return list(range(classes))
 
 
 def _features(context: Context, layer: int) -> Array:

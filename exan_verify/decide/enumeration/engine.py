@@ -25,9 +25,9 @@ from exan_verify.decide.enumeration.rays import rays
 from exan_verify.decide.enumeration.search import Equations, Tally, components, masks, ordered
 from exan_verify.decide.enumeration.tasks import search_in_parts
 from exan_verify.decide.families.result import of_batches, witness
-from exan_verify.decide.families.second import Accepted
 from exan_verify.decide.lifting.degree_two import conclude, hypotheses
 from exan_verify.decide.lifting.system import Plan, equations, outgoing_weights, plan, rational_weights
+from exan_verify.decide.second_batch import Accepted
 from exan_verify.errors import BudgetExhausted
 from exan_verify.exact.backprop import backward
 from exan_verify.exact.linalg import rank_mod
@@ -129,7 +129,7 @@ def exact_states(context: Context, layer: int) -> tuple[Mask, Mask]:
 
     The pattern gives one; for a rational loss w_j . u_m = 0 exactly gives both.
     """
-    pattern = context.passed.patterns[layer - 1]
+    pattern = context.passed.pattern(layer)
     if not context.question.loss.rational:
         return ~pattern, pattern
     vectors = loss_vectors(

@@ -19,6 +19,7 @@ from exan_verify.core.verdict import Budget
 from exan_verify.decide.context import Context
 from exan_verify.decide.lifting.system import Plan, exact_outgoing
 from exan_verify.exact.backprop import backward
+from exan_verify.exact.linalg import identity
 from exan_verify.exact.rational import RationalMatrix
 from exan_verify.exact.softmax import loss_vectors
 from exan_verify.exclusivity import Groups
@@ -63,7 +64,7 @@ def problem(context: Context, plan: Plan, neurons: npt.NDArray[np.int64]) -> Pro
     deltas = backward(context.network, context.passed, vectors)
     delta, following = (deltas[k].fractions() for k in (plan.layer - 1, plan.layer))
     outgoing, coordinates = exact_outgoing(context, plan, following)
-    truth = np.concatenate([_identity(context.samples), coordinates.T], axis=1)
+    truth = np.concatenate([identity(context.samples), coordinates.T], axis=1)
     nothing = [Fraction(0)] * outgoing.shape[1]
     return Problem(
         plan=plan,
@@ -176,9 +177,3 @@ def _primitive(vector: list[int]) -> Vector:
 def _positive(vector: Vector) -> Vector:
     leading = next((v for v in vector if v), 1)
     return vector if leading > 0 else tuple(-v for v in vector)
-
-
-def _identity(size: int) -> Array:
-    out = np.full((size, size), Fraction(0), dtype=object)
-    np.fill_diagonal(out, Fraction(1))
-    return out

@@ -13,13 +13,13 @@ import numpy.typing as npt
 
 from exan_verify.core.verdict import Budget
 from exan_verify.decide.context import Context
-from exan_verify.decide.enumeration.candidates import fate
+from exan_verify.decide.enumeration.candidates import follow
 from exan_verify.decide.enumeration.choices import Choices
 from exan_verify.decide.enumeration.exact import Problem, problem, subspaces
 from exan_verify.decide.enumeration.modular import leaves, refuted
 from exan_verify.decide.enumeration.search import Equations
-from exan_verify.decide.families.second import Accepted
 from exan_verify.decide.lifting.system import Plan, unknowns_mod
+from exan_verify.decide.second_batch import Accepted
 
 VARIABLES = 12
 """Largest M + K' that is searched over Q."""
@@ -78,7 +78,7 @@ def _refuted(context: Context, plan: Plan, searched: Equations, budget: Budget) 
 def _followed(context: Context, searched: Problem, choices: Choices, budget: Budget) -> Rays:
     refuted, left, second = 0, 0, []
     for choice in choices:
-        outcome = None if choice.columns is None else fate(context, searched, choice.columns)
+        outcome = None if choice.columns is None else follow(context, searched, choice.columns)
         if outcome is None or not (outcome.excluded or outcome.second):
             left += 1
         elif outcome.second is not None:

@@ -14,7 +14,7 @@ from random import Random
 import numpy as np
 
 from exan_verify.core.network import Array
-from exan_verify.exact.linalg import multiply, nullspace
+from exan_verify.exact.linalg import identity, multiply, nullspace
 from exan_verify.exact.lp import Program, Status, solve
 
 
@@ -46,7 +46,7 @@ def cone(functionals: Array, size: int, seed: int = 0) -> Cone:
             implicit.append(row)
         else:
             points.append(point)
-    span = nullspace(np.array(implicit, dtype=object)) if implicit else _identity(size)
+    span = nullspace(np.array(implicit, dtype=object)) if implicit else identity(size)
     return Cone(span=span, inner=_generic(rows, implicit, points, span, seed))
 
 
@@ -80,10 +80,3 @@ def _generic(rows: list[Array], implicit: list[Array], points: list[Array], span
     room = min((-here / rate for here, rate in strict if rate > 0), default=Fraction(2))
     moved: Array = inner + wiggle * (min(room, Fraction(2)) / 2)
     return moved
-
-
-def _identity(size: int) -> Array:
-    out = np.full((size, size), Fraction(0), dtype=object)
-    for k in range(size):
-        out[k, k] = Fraction(1)
-    return out

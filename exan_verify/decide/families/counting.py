@@ -10,18 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import combinations
 
-import numpy as np
-
 from exan_verify.core.certificate import Counting
 from exan_verify.core.facts import Facts
 from exan_verify.core.verdict import Budget
 from exan_verify.decide.context import Context
 from exan_verify.decide.families.regions import shared_regions
 from exan_verify.decide.families.result import Part, joined, names
-from exan_verify.decide.families.second import not_staying
-from exan_verify.exact.balance import symbolic_loss_vectors
-from exan_verify.exact.first_order import Bases, common_motions, most_equations, own_motions, responses_mod
-from exan_verify.exact.linalg import rank_mod
+from exan_verify.decide.second_batch import counted
 from exan_verify.exact.modular import PRIME
 
 _MAX_SETS = 24
@@ -58,40 +53,19 @@ def _sets(context: Context) -> Iterator[tuple[int, ...]]:
 
 
 def _count(context: Context, samples: tuple[int, ...], common: bool) -> Part | None:
-    bases = _bases(context, samples, common)
-    total = sum(basis.shape[1] for basis in bases.values())
-    if not total:
+    evidence = Counting(samples=samples, common=common, prime=PRIME, point=context.image.point)
+    found = counted(context, evidence)
+    if found is None:
         return None
-    network, passed = context.network, context.passed
-    symbols = symbolic_loss_vectors(context.question.loss, passed.logits, context.batch.labels)
-    bound = most_equations(network, passed, list(symbols.values()), bases)
-    if total <= bound:
-        return None
-    free = not_staying(context.batch, _moving(context, bases, bound))
     reason = (
-        f"{names(samples)} have {total} dimensions of motion against at most {bound} equations: a family of "
-        f"dimension {total - bound} at least keeps the gradient and moves {names(sorted(free))} (S4)"
+        f"{names(samples)} have {found.motions} dimensions of motion against at most {found.equations} "
+        f"equations: a family of dimension {found.motions - found.equations} at least keeps the gradient and "
+        f"moves {names(sorted(found.free))} (S4)"
     )
     return Part(
         note=reason,
-        facts=Facts(ambiguous=True, free=free),
-        evidence=(Counting(samples=samples, common=common, prime=PRIME, point=context.image.point),),
-        dimension=total - bound,
+        facts=Facts(ambiguous=True, free=found.free),
+        evidence=(evidence,),
+        dimension=found.motions - found.equations,
         reason=reason,
-    )
-
-
-def _bases(context: Context, samples: tuple[int, ...], common: bool) -> Bases:
-    network, passed, batch = context.network, context.passed, context.batch
-    if common:
-        return common_motions(network, passed, batch, context.question.domain, samples)
-    return own_motions(network, passed, batch, context.question.loss, context.question.domain, samples)
-
-
-def _moving(context: Context, bases: Bases, bound: int) -> frozenset[int]:
-    """Samples whose part of the motion is not always zero, by ranks mod p."""
-    change = responses_mod(context.network, context.passed, context.image.deltas, bases)
-    owner = np.repeat(list(bases), [basis.shape[1] for basis in bases.values()])
-    return frozenset(
-        m for m, basis in bases.items() if rank_mod(change[:, owner != m]) + basis.shape[1] > bound
     )

@@ -14,11 +14,12 @@ from fractions import Fraction
 import flint
 import numpy as np
 
+from exan_verify.core.arrays import fractions
 from exan_verify.core.network import Array
 from exan_verify.core.question import Loss
 from exan_verify.decide.context import Context
 from exan_verify.decide.families.linear import logit_rows
-from exan_verify.decide.families.motion import fractions, margins
+from exan_verify.decide.motion import margins
 from exan_verify.exact.dyadic import guessed
 from exan_verify.exact.linalg import multiply, solve
 from exan_verify.exact.modular import PRIME, Residues
@@ -120,10 +121,10 @@ def _tied_margins(context: Context, group: Sequence[int]) -> list[RationalMatrix
 def _pulled_back(context: Context, sample: int, rows: RationalMatrix, layer: int) -> RationalMatrix:
     """``rows D_layer W_layer ... D_1 W_1``: functionals of h_layer as functionals of x."""
     for i in range(layer, 0, -1):
-        active = context.passed.patterns[i - 1][:, sample]
+        active = context.passed.pattern(i)[:, sample]
         kept = rows.masked(np.broadcast_to(active, rows.shape))
         # the transposed product reads the weight block by block
-        rows = product(context.network.layers[i - 1].weight.T, kept.T).T
+        rows = product(context.network.layer(i).weight.T, kept.T).T
     return rows
 
 

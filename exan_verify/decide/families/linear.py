@@ -7,29 +7,28 @@ a convex set. It is more than a point iff the tangent cone at X (zero pre-activa
 the box) is more than {0}; then a segment of batches leaves X.
 
 For cross_entropy and bce the loss vectors are combinations of real symbols with rational coefficients
-(:func:`exan_verify.exact.balance.symbolic_loss_vectors`). Asking the equations of every symbol separately
-gives a subfamily that is exact as well: dead samples, samples with equal loss vectors, deltas that vanish
-whatever the symbols are.
+(:func:`symbols`). Asking the equations of every symbol separately gives a subfamily that is exact as well:
+dead samples, samples with equal loss vectors, deltas that vanish whatever the symbols are.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
+from exan_verify.core.arrays import fractions
 from exan_verify.core.network import Array
 from exan_verify.core.question import Loss
 from exan_verify.core.verdict import Budget
 from exan_verify.decide.context import Context
 from exan_verify.decide.families.cone import Cone, cone
-from exan_verify.decide.families.motion import fractions, margins, masked, scaled
 from exan_verify.decide.families.radius import farther, second_batch
 from exan_verify.decide.families.result import GENERATORS_SHOWN, Part, names, of_batches
-from exan_verify.exact.backprop import backward
-from exan_verify.exact.balance import symbolic_loss_vectors
-from exan_verify.exact.first_order import jacobians
+from exan_verify.decide.motion import margins, masked, scaled
+from exan_verify.exact.backprop import backward, jacobians
 from exan_verify.exact.linalg import multiply, nullspace, pivots
 from exan_verify.exact.softmax import loss_vectors
 
@@ -111,7 +110,8 @@ def _equations(context: Context, maps: list[list[Array]]) -> Array:
     """One row per equation on vec(dX), sample by sample."""
     samples, d = context.samples, context.network.widths[0]
     rows: list[Array] = []
-    for vectors in _symbols(context):
+    loss, logits, labels = context.question.loss, context.passed.logits, context.batch.labels
+    for vectors in [loss_vectors(loss, logits, labels, 1)] if loss.rational else symbols(context):
         for i, matrix in enumerate(backward(context.network, context.passed, vectors)):
             delta = matrix.fractions()
             inputs = [_hidden_jacobian(context, maps[m], i, m) for m in range(samples)]
@@ -124,12 +124,34 @@ def _equations(context: Context, maps: list[list[Array]]) -> Array:
     return np.array(kept, dtype=object).reshape(len(kept), samples * d)
 
 
-def _symbols(context: Context) -> list[Array]:
-    """The loss vectors (K, M): themselves when rational, else the coefficients of each symbol."""
-    loss, logits, labels = context.question.loss, context.passed.logits, context.batch.labels
-    if loss.rational:
-        return [loss_vectors(loss, logits, labels, 1)]
-    return list(symbolic_loss_vectors(loss, logits, labels).values())
+def symbols(context: Context) -> list[Array]:
+    """Coefficients (K, M) of each real number that the loss vectors of cross_entropy or bce are made of.
+
+    cross_entropy: ``softmax(f) - e_y`` is the sum over c != y of ``p_c (e_c - e_y)``, and p_c a function of
+    the gaps f - f_y; with two classes, of one gap. bce: ``sigmoid(f) - y`` is sigmoid(f) for y = 0 and
+    -sigmoid(-f) for y = 1. Equal functions of equal numbers are one symbol.
+    """
+    logits, labels = context.passed.logits, context.batch.labels
+    found: dict[tuple[Any, ...], Array] = {}
+
+    def add(name: tuple[Any, ...], m: int, row: int, amount: int) -> None:
+        table = found.setdefault(name, np.full(logits.shape, Fraction(0), dtype=object))
+        table[row, m] += amount
+
+    for m in range(context.samples):
+        if context.question.loss is Loss.BCE:
+            for k, f in enumerate(logits[:, m]):
+                sign = -1 if labels[m][k] else 1
+                add((sign * f,), m, k, sign)
+            continue
+        own = int(labels[m])
+        gaps = tuple(logits[:, m] - logits[own, m])
+        for c in range(len(gaps)):
+            if c != own:
+                name = (gaps[c],) if len(gaps) == 2 else (gaps, own, c)
+                add(name, m, c, 1)
+                add(name, m, own, -1)
+    return list(found.values())
 
 
 def logit_rows(loss: Loss, jacobian: Array) -> list[Array]:
@@ -145,7 +167,7 @@ def _hidden_jacobian(context: Context, maps: list[Array], layer: int, m: int) ->
     """``J_layer = dh_layer / dx`` of sample m (n_layer, d); the identity for layer 0."""
     if layer == 0:
         return fractions(np.eye(context.network.widths[0]))
-    return masked(maps[layer - 1], context.passed.patterns[layer - 1][:, m])
+    return masked(maps[layer - 1], context.passed.pattern(layer)[:, m])
 
 
 def _blocked(context: Context, maps: list[list[Array]]) -> Array:

@@ -13,18 +13,17 @@ from fractions import Fraction
 
 import numpy as np
 
+from exan_verify.core.arrays import fractions
 from exan_verify.core.certificate import Move, SecondBatch
-from exan_verify.core.network import Array, Batch
+from exan_verify.core.network import Array
 from exan_verify.core.question import Labels, Loss
 from exan_verify.core.verdict import Budget
 from exan_verify.decide.context import Context
-from exan_verify.decide.families.motion import below, conditions, fractions, step_limit
 from exan_verify.decide.families.regions import shared_regions
 from exan_verify.decide.families.result import Part, names, of_batches
-from exan_verify.decide.families.second import Accepted, accept, sparse
-from exan_verify.exact.backprop import forward
-from exan_verify.exact.linalg import multiply, nullspace, rank, solve
-from exan_verify.exact.softmax import loss_vectors, mse_targets
+from exan_verify.decide.motion import below, conditions, step_limit
+from exan_verify.decide.second_batch import Accepted, accept, sparse
+from exan_verify.exact.linalg import nullspace, rank
 
 
 def decide(context: Context, budget: Budget) -> Part:
@@ -84,18 +83,12 @@ def _dilated(context: Context, group: tuple[int, ...], factor: Fraction) -> Acce
     """Every sample moved away from the mean by ``factor`` times its distance (-1/2: half way to it)."""
     count = len(group)
     matrix = fractions(np.eye(count)) * (1 + factor) - np.full((count, count), factor / count, dtype=object)
-    chosen = list(group)
-    inputs = multiply(matrix, fractions(context.batch.inputs[chosen]))
-    inverse = solve(matrix, fractions(np.eye(count)))
-    assert inverse is not None  # its determinant is (1 + factor)^(count - 1)
-    vectors = loss_vectors(Loss.MSE, context.passed.logits[:, chosen], context.batch.labels[chosen], 1)
-    logits = forward(context.network, Batch(inputs=inputs, labels=context.batch.labels[chosen])).logits
-    targets = mse_targets(logits, multiply(vectors, inverse), 1).T
+    # Q is invertible: its determinant is (1 + factor)^(count - 1); the targets follow from it (S5)
     moves = tuple(
         Move(sample=m, mix=tuple((k, str(v)) for k, v in zip(group, row, strict=True) if v))
         for m, row in zip(group, matrix, strict=True)
     )
-    return accept(context, group, inputs, list(targets), SecondBatch(moves=moves, solved=True))
+    return accept(context, SecondBatch(moves=moves, solved=True))
 
 
 def _relabelled(context: Context, group: tuple[int, ...], inputs: Array) -> Accepted | None:
@@ -110,14 +103,9 @@ def _relabelled(context: Context, group: tuple[int, ...], inputs: Array) -> Acce
 
 
 def _shifted(context: Context, moved: Sequence[int], amounts: Sequence[Fraction]) -> Accepted | None:
-    chosen = list(moved)
-    targets = fractions(context.batch.labels[chosen])
     first = np.full(context.network.classes, Fraction(0), dtype=object)
     first[0] = Fraction(1)
     moves = tuple(
-        Move(sample=m, mix=((m, "1"),), target=sparse(first * c))
-        for m, c in zip(chosen, amounts, strict=True)
+        Move(sample=m, mix=((m, "1"),), target=sparse(first * c)) for m, c in zip(moved, amounts, strict=True)
     )
-    labels = [row + first * c for row, c in zip(targets, amounts, strict=True)]
-    inputs = fractions(context.batch.inputs[chosen])
-    return accept(context, chosen, inputs, labels, SecondBatch(moves=moves))
+    return accept(context, SecondBatch(moves=moves))

@@ -17,16 +17,16 @@ from random import Random
 import numpy as np
 import numpy.typing as npt
 
+from exan_verify.core.arrays import fractions
 from exan_verify.core.certificate import Move, SecondBatch
 from exan_verify.core.network import Array
 from exan_verify.core.question import Labels, Loss
 from exan_verify.core.verdict import Budget
 from exan_verify.decide.context import Context
 from exan_verify.decide.families.cone import cone
-from exan_verify.decide.families.motion import fractions
 from exan_verify.decide.families.regions import shared_regions
 from exan_verify.decide.families.result import Part, names, of_batches
-from exan_verify.decide.families.second import Accepted, accept
+from exan_verify.decide.second_batch import Accepted, accept
 from exan_verify.exact.backprop import affine
 from exan_verify.exact.dyadic import guessed
 from exan_verify.exact.linalg import multiply, nullspace, rank, solve
@@ -192,13 +192,11 @@ def _tied(context: Context, group: Sequence[int]) -> npt.NDArray[np.bool_]:
 
 
 def _mixed(context: Context, group: tuple[int, ...], matrix: Array) -> Accepted | None:
-    inputs = multiply(matrix, fractions(context.batch.inputs[list(group)]))
     moves = tuple(
         Move(sample=m, mix=tuple((k, str(v)) for k, v in zip(group, row, strict=True) if v))
         for m, row in zip(group, matrix, strict=True)
     )
-    labels = list(context.batch.labels[list(group)])
-    return accept(context, group, inputs, labels, SecondBatch(moves=moves))
+    return accept(context, SecondBatch(moves=moves))
 
 
 def _cayley(skew: Array) -> Array:

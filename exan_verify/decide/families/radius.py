@@ -13,11 +13,12 @@ from fractions import Fraction
 
 import numpy as np
 
+from exan_verify.core.arrays import fractions
 from exan_verify.core.network import Array
 from exan_verify.core.verdict import Budget
 from exan_verify.decide.context import Context
-from exan_verify.decide.families.motion import below, conditions, fractions, step_limit
-from exan_verify.decide.families.second import Accepted, Radii, displaced, farthest
+from exan_verify.decide.motion import below, conditions, step_limit
+from exan_verify.decide.second_batch import Accepted, Radii, displaced, farthest
 from exan_verify.exact.dyadic import guessed
 from exan_verify.exact.linalg import multiply
 from exan_verify.exact.lp import Program, solve

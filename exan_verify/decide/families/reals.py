@@ -18,8 +18,8 @@ import numpy as np
 from exan_verify.core.network import Array
 from exan_verify.core.question import Loss
 from exan_verify.decide.context import Context
-from exan_verify.decide.families.motion import Block, below, conditions, sample_limit
-from exan_verify.decide.families.second import Radii, farthest_feature
+from exan_verify.decide.motion import Block, below, conditions, sample_limit
+from exan_verify.decide.second_batch import Radii, farthest_feature
 from exan_verify.exact.softmax import loss_vectors_ball, to_ball
 
 _PRECISION = 256

@@ -10,7 +10,7 @@ from exan_verify.core.certificate import Evidence
 from exan_verify.core.facts import NOTHING, Facts
 from exan_verify.core.network import Batch
 from exan_verify.core.verdict import Witness
-from exan_verify.decide.families.second import Accepted, Radii, downwards, farthest
+from exan_verify.decide.second_batch import Accepted, Radii, downwards, farthest
 
 GENERATORS_SHOWN = 4
 """How many directions of a family a witness lists."""

@@ -15,23 +15,22 @@ from random import Random
 
 import numpy as np
 
+from exan_verify.core.arrays import fractions
 from exan_verify.core.certificate import Shear
-from exan_verify.core.facts import Facts
 from exan_verify.core.network import Array, Batch
 from exan_verify.core.question import Loss
 from exan_verify.core.verdict import Budget
 from exan_verify.decide.context import Context
 from exan_verify.decide.families.directions import candidates, direction, directions
 from exan_verify.decide.families.linear import within_reach
-from exan_verify.decide.families.motion import below, conditions, fractions, scaled, step_limit
 from exan_verify.decide.families.reals import Interval, enclosed_coefficients, reach_of_shear
 from exan_verify.decide.families.regions import shared_regions
 from exan_verify.decide.families.result import Part, joined, names
-from exan_verify.decide.families.second import Radii, farthest, not_staying, replaced, sparse
-from exan_verify.exact.linalg import nullspace, rank_mod
+from exan_verify.decide.motion import below, conditions, scaled, step_limit
+from exan_verify.decide.second_batch import Radii, admitted, farthest, replaced, sparse
+from exan_verify.exact.linalg import nullspace
 from exan_verify.exact.modular import PRIME, Residues
 from exan_verify.exact.modular import point as residue_point
-from exan_verify.exact.segments import distinct_loss_vectors
 from exan_verify.exact.softmax import VanishingDenominatorError, loss_vectors, loss_vectors_mod
 
 _DIRECTIONS_TRIED = 3
@@ -39,13 +38,12 @@ _DIRECTIONS_TRIED = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Dependent:
-    """A group of dependent loss vectors: at most ``bound`` are independent, the samples ``moving`` can move.
-    ``alpha`` encloses the coefficients of one dependency, where one is at hand.
+    """A group of dependent loss vectors: at most ``bound`` are independent. ``alpha`` encloses the
+    coefficients of one dependency, where one is at hand.
     """
 
     samples: tuple[int, ...]
     bound: int
-    moving: frozenset[int]
     alpha: Sequence[Interval] | None
 
 
@@ -73,7 +71,13 @@ def _shears(context: Context, group: _Dependent) -> Part:
     vectors = [v for v in tried if v is not None]
     if not vectors:
         return Part(note="")
-    free = not_staying(context.batch, group.moving)
+    evidence = Shear(
+        samples=group.samples, direction=sparse(vectors[0]), prime=PRIME, point=_point(context)[0]
+    )
+    facts = admitted(context, evidence)
+    if facts is None:
+        return Part(note="")
+    free = facts.free
     dimension = (len(group.samples) - group.bound) * space.dimension
     why = "" if context.question.loss.rational else ": more samples than their loss vectors have dimensions"
     reason = (
@@ -83,10 +87,8 @@ def _shears(context: Context, group: _Dependent) -> Part:
     reaches = [_reach(context, group, v, free) for v in vectors]
     return Part(
         note=reason,
-        facts=Facts(ambiguous=True, free=free),
-        evidence=(
-            Shear(samples=group.samples, direction=sparse(vectors[0]), prime=PRIME, point=_point(context)[0]),
-        ),
+        facts=facts,
+        evidence=(evidence,),
         batch=_end(context, group, vectors[0]),
         dimension=dimension,
         generators=tuple((v, group.samples) for v in vectors),
@@ -107,23 +109,22 @@ def _exact(context: Context, group: tuple[int, ...]) -> _Dependent | None:
     return _Dependent(
         samples=group,
         bound=len(group) - alphas.shape[1],
-        moving=frozenset(m for m, row in zip(group, alphas, strict=True) if row.any()),
         alpha=[(a, a) for a in combined],
     )
 
 
 def _counted(context: Context, group: tuple[int, ...]) -> _Dependent | None:
-    """The counting argument: |S| above the dimension of the loss vectors; ranks mod p say who moves."""
-    loss, chosen = context.question.loss, list(group)
+    """|S| above the dimension of the loss vectors, or above how many differ."""
+    loss = context.question.loss
     dimension = context.network.classes - (loss is Loss.CROSS_ENTROPY)
-    distinct = distinct_loss_vectors(loss, context.passed.logits[:, chosen], context.batch.labels[chosen])
-    bound = min(dimension, distinct)
+    # equal labels and logits, for cross_entropy up to a shift: at most so many different loss vectors
+    logits, labels = context.passed.logits, context.batch.y
+    base = logits[0] if loss is Loss.CROSS_ENTROPY else logits[0] * 0
+    bound = min(dimension, len({(labels[m], *(logits[:, m] - base[m])) for m in group}))
     if len(group) <= bound:
         return None
-    vectors = _point(context)[1]
-    moving = frozenset(m for m in group if rank_mod(vectors[:, [k for k in group if k != m]]) >= bound)
     alpha = enclosed_coefficients(context, group)
-    return _Dependent(samples=group, bound=bound, moving=moving, alpha=alpha)
+    return _Dependent(samples=group, bound=bound, alpha=alpha)
 
 
 def _reach(context: Context, group: _Dependent, v: Array, free: frozenset[int]) -> Radii:

@@ -13,9 +13,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from random import Random
+from typing import Any
 
 import numpy as np
 
+from exan_verify.core.arrays import fractions
 from exan_verify.core.certificate import Move, SecondBatch
 from exan_verify.core.network import Array, Batch, to_fraction
 from exan_verify.core.question import Labels, Loss
@@ -23,11 +25,11 @@ from exan_verify.core.verdict import Budget
 from exan_verify.decide.context import Context
 from exan_verify.decide.families.directions import candidates, direction, directions
 from exan_verify.decide.families.linear import within_reach
-from exan_verify.decide.families.motion import fractions
 from exan_verify.decide.families.polytopes import Region, regions
 from exan_verify.decide.families.radius import reach, second_batch
 from exan_verify.decide.families.result import Part, names, of_batches
-from exan_verify.decide.families.second import Accepted, accept, sparse
+from exan_verify.decide.labels import admitted
+from exan_verify.decide.second_batch import Accepted, accept, sparse
 from exan_verify.exact.backprop import forward
 from exan_verify.exact.softmax import loss_vectors
 
@@ -121,11 +123,16 @@ def _stay(context: Context, item: _Idle, region: Region) -> Iterator[tuple[Array
     """The part of a region in which the sample stays dead, or is silent under an admitted label."""
     own = context.batch.labels[item.sample]
     if item.layer is not None:
-        weight, offset = region.next_layer(context.network.layers[item.layer - 1])
+        weight, offset = region.next_layer(context.network.layer(item.layer))
         yield own, region.cut(rows=list(weight), bounds=list(-offset))
         return
     weight, offset = region.next_layer(context.network.layers[-1])
-    for label in _admitted(context, own):
+    labels: list[Any] = [own]
+    if context.question.labels is Labels.ONE_HOT:
+        labels = list(admitted(context.question, context.batch.labels, context.network.classes))
+    if context.question.loss is Loss.HINGE:
+        labels.sort(key=lambda y: bool(y != own))  # its own class first
+    for label in labels:
         if context.question.loss is Loss.MSE:
             targets = fractions(np.asarray(label)) - offset
             yield label, region.cut(equalities=list(weight), targets=list(targets))
@@ -140,17 +147,6 @@ def _stay(context: Context, item: _Idle, region: Region) -> Iterator[tuple[Array
                     bounds=[offset[y] - offset[c] - 1 for c in others],
                 ),
             )
-
-
-def _admitted(context: Context, own: Array | int) -> Sequence[Array | int]:
-    if context.question.labels is not Labels.ONE_HOT:
-        return [own]
-    classes = context.network.classes
-    if context.question.loss is Loss.HINGE:
-        return [own, *(c for c in range(classes) if c != int(own))]
-    if classes == 1:
-        return [np.array([Fraction(0)]), np.array([Fraction(1)])]
-    return list(fractions(np.eye(classes)))
 
 
 def _anywhere(context: Context, m: int) -> list[Accepted]:
@@ -180,7 +176,6 @@ def _placed(context: Context, m: int, point: Sequence[Fraction], label: Array | 
     if context.question.labels is Labels.KNOWN or _same_label(context, m, label):
         label = context.batch.labels[m]
     step = np.array(point, dtype=object) - fractions(context.batch.inputs[m])
-    inputs = np.array([point] * len(moved), dtype=object)
     classes = context.batch.labels.ndim == 1
     shift = () if classes else sparse(fractions(np.asarray(label)) - fractions(context.batch.labels[m]))
     moves = tuple(
@@ -194,7 +189,7 @@ def _placed(context: Context, m: int, point: Sequence[Fraction], label: Array | 
         for k in moved
     )
     evidence = SecondBatch(directions=(sparse(step),), moves=moves)
-    return accept(context, moved, inputs, [label] * len(moved), evidence)
+    return accept(context, evidence)
 
 
 def _same_label(context: Context, m: int, label: Array | int) -> bool:

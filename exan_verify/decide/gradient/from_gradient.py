@@ -137,7 +137,7 @@ def _residues(layer: LayerGradient) -> Residues:
 def _projected_gradient(context: Context, layer: int) -> Residues:
     """``[dW | db]`` of the batch mod p, its columns projected to M + 2 random combinations."""
     samples = context.samples
-    features = context.passed.hidden[layer - 1].residues()
+    features = context.passed.features(layer).residues()
     if context.network.has_bias:
         features = np.concatenate([features, np.ones((1, samples), dtype=np.uint64)])
     projection = random_residues(f"bound/{layer}", samples + 2, len(features))

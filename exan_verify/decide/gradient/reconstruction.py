@@ -16,8 +16,9 @@ from fractions import Fraction
 
 import numpy as np
 
+from exan_verify.core.arrays import fractions
 from exan_verify.core.certificate import Forced, Mixing
-from exan_verify.core.network import Array, Batch, ReluNetwork, to_fraction
+from exan_verify.core.network import Array, Batch, ReluNetwork
 from exan_verify.core.question import Loss, Reduction
 from exan_verify.exact.backprop import affine
 from exan_verify.exact.linalg import (
@@ -105,7 +106,7 @@ def with_bias(layer: LayerGradient) -> Array:
     weight, bias = layer
     if bias is None:
         raise NotFoundError("the network has no biases")
-    return _fractions(np.concatenate([weight.astype(object), bias.astype(object).reshape(-1, 1)], axis=1))
+    return fractions(np.concatenate([weight.astype(object), bias.astype(object).reshape(-1, 1)], axis=1))
 
 
 def _from_mixing(task: Task, mixing: Mixing, matrix: Array) -> Batch:
@@ -166,7 +167,7 @@ def _null_basis(task: Task, layer: int, basis: Array) -> tuple[Array, int]:
     of unknowns of u.
     """
     samples = basis.shape[1]
-    outgoing = _fractions(task.network.layers[layer].weight.T)
+    outgoing = fractions(task.network.layers[layer].weight.T)
     if outgoing.shape[1] > samples:
         following = with_bias(task.gradient[layer])
         columns = pivots(following)
@@ -218,7 +219,7 @@ def _scaled(directions: Array, basis: Array, bias: Array) -> Array:
     scales = solve(multiply(basis, directions), bias.reshape(-1, 1))
     if scales is None or not all(scales[:, 0]):
         raise ImpossibleError("the bias column does not fit the forced directions")
-    return _fractions(directions * scales[:, 0])
+    return fractions(directions * scales[:, 0])
 
 
 def _symmetric(vector: Array, samples: int) -> Array:
@@ -248,10 +249,3 @@ def _eigenvector(matrix: Array, root: Fraction) -> Array:
 
 def _texts(matrix: Array) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(str(v) for v in row) for row in matrix)
-
-
-def _fractions(array: Array) -> Array:
-    out = np.empty(array.shape, dtype=object)
-    for index, value in np.ndenumerate(array):
-        out[index] = to_fraction(value)
-    return out

@@ -92,7 +92,7 @@ def plan(context: Context, layer: int, members: tuple[int, ...]) -> Plan:
     """
     parametrisation, extra = _parametrisation(context, layer)
     size = len(members)
-    pattern = context.passed.patterns[layer - 1][:, list(members)]
+    pattern = context.passed.pattern(layer)[:, list(members)]
     return Plan(
         layer=layer,
         members=members,

@@ -16,8 +16,8 @@ from exan_verify.decide.context import Context, Finding
 from exan_verify.decide.residual import hinge, mse, transcendental
 from exan_verify.decide.residual.groups import second_in_region
 from exan_verify.decide.residual.outcome import Settled
-from exan_verify.decide.residual.second import Second, completed, evidence_of, facts_of
 from exan_verify.decide.residual.unsettled import Rest, rest_of
+from exan_verify.decide.second_batch import Accepted, Candidate, accept, evidence_of
 from exan_verify.exact.modular import PRIME
 
 
@@ -34,8 +34,9 @@ def decide(context: Context, budget: Budget) -> Finding:
     second = found.second
     if second is None and found.argument is None and context.question.loss is Loss.MSE:
         second = second_in_region(context, budget)
-    if second is not None:
-        return _ambiguous(context, second, start)
+    accepted = None if second is None else accept(context, evidence_of(context, second))
+    if second is not None and accepted is not None:
+        return _ambiguous(second, accepted, start)
     if found.argument is None:
         return _passed(found.note, start)
     return Finding(
@@ -62,14 +63,14 @@ def _solve(rest: Rest, budget: Budget) -> Settled:
     return transcendental.solve_rest(rest, budget)
 
 
-def _ambiguous(context: Context, second: Second, start: float) -> Finding:
+def _ambiguous(second: Candidate, accepted: Accepted, start: float) -> Finding:
     names = ", ".join(str(m) for m in second.members)
     note = f"a second batch mixes samples {names}" if second.matrix is not None else f"samples {names} move"
     return Finding(
         attempts=(_attempt(note, start),),
-        facts=facts_of(context, second),
-        evidence=(evidence_of(context, second),),
-        witness=Witness(batch=completed(context, second)),
+        facts=accepted.facts,
+        evidence=(accepted.evidence,),
+        witness=Witness(batch=accepted.batch),
         reason=f"the system of samples {names} in their own matrix Q has a second solution (S5)",
     )
 

@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import combinations_with_replacement, product
+from itertools import combinations_with_replacement
 from math import comb
 
 import numpy as np
 
 from exan_verify.core.network import Array
-from exan_verify.core.question import Labels, Loss
+from exan_verify.core.question import Labels
+from exan_verify.decide.labels import admitted
 from exan_verify.decide.residual.unsettled import Rest
 
 
 def alphabet(rest: Rest) -> Array:
     """The labels that a sample may carry: targets (n, K), or classes (n,)."""
-    setting, labels = rest.context.setting, rest.batch.labels
-    if setting.question.labels is Labels.KNOWN:
-        first: dict[tuple[object, ...], int] = {}
-        for k, row in enumerate(labels):
-            first.setdefault(tuple(np.atleast_1d(row)), k)
-        chosen: Array = labels[list(first.values())]
-        return chosen
-    classes = rest.context.network.classes
-    if setting.question.loss is Loss.BCE:
-        return np.array(list(product((0.0, 1.0), repeat=classes)))
-    if setting.question.loss is Loss.MSE:
-        return np.eye(classes) if classes > 1 else np.array([[0.0], [1.0]])
-    return np.arange(classes)
+    return admitted(rest.context.question, rest.batch.labels, rest.context.network.classes)
 
 
 def multiset_count(rest: Rest) -> int:

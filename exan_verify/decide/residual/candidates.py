@@ -21,7 +21,7 @@ from exan_verify.exact.softmax import loss_vectors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fate:
+class Followed:
     """``excluded``: no batch belongs to the candidate; ``batch``: a rest with the same gradient; else open.
 
     ``mixed``: the batch's inputs are Q X.
@@ -32,11 +32,11 @@ class Fate:
     mixed: bool = False
 
 
-def fate(rest: Rest, matrix: Array, labels: Array) -> Fate:
+def follow(rest: Rest, matrix: Array, labels: Array) -> Followed:
     """Follow Q = ``matrix`` (r, r) with the labels (r, ...) down the network. Rational losses only."""
     mixed = mixed_inputs(rest, matrix, labels)
     if mixed is not None:
-        return Fate(batch=mixed, mixed=True)
+        return Followed(batch=mixed, mixed=True)
     return _descend(rest, matrix, labels)
 
 
@@ -61,7 +61,7 @@ def accepted(rest: Rest, inputs: Array, labels: Array) -> Batch | None:
     return batch if ours == theirs else None
 
 
-def _descend(rest: Rest, matrix: Array, labels: Array) -> Fate:
+def _descend(rest: Rest, matrix: Array, labels: Array) -> Followed:
     network, depth = rest.context.network, rest.context.network.depth
     hidden = multiply(matrix, rest.features(depth - 1).T.fractions()).T
     logits = affine(network.layers[-1], RationalMatrix.of(hidden)).fractions()
@@ -69,18 +69,18 @@ def _descend(rest: Rest, matrix: Array, labels: Array) -> Fate:
     ours = _deltas(rest)
     for k in range(depth - 1, 0, -1):
         if np.any(hidden < 0):
-            return Fate(excluded=True)
+            return Followed(excluded=True)
         active = hidden > 0
         delta = product(network.layers[k].weight.T, delta).masked(active)
         found = _features_below(rest, k, delta, ours[k - 1])
         if found is None:
-            return Fate(excluded=True) if rank(delta.fractions()) == rest.size else Fate()
-        z = affine(network.layers[k - 1], RationalMatrix.of(found)).fractions()
+            return Followed(excluded=True) if rank(delta.fractions()) == rest.size else Followed()
+        z = affine(network.layer(k), RationalMatrix.of(found)).fractions()
         if np.any(np.where(active, z != hidden, z > 0)):
-            return Fate(excluded=True)
+            return Followed(excluded=True)
         hidden = found
     batch = accepted(rest, hidden.T, labels)
-    return Fate(batch=batch) if batch is not None else Fate(excluded=True)
+    return Followed(batch=batch) if batch is not None else Followed(excluded=True)
 
 
 def _deltas(rest: Rest) -> tuple[RationalMatrix, ...]:

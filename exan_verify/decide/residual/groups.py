@@ -22,8 +22,8 @@ from exan_verify.decide.residual.candidates import mixed_inputs
 from exan_verify.decide.residual.mse import BiasFilter, is_permutation
 from exan_verify.decide.residual.points import rational_points
 from exan_verify.decide.residual.quadratic import quadrics
-from exan_verify.decide.residual.second import Second
 from exan_verify.decide.residual.unsettled import Rest
+from exan_verify.decide.second_batch import Candidate
 from exan_verify.exclusivity import pattern_groups
 
 MAX_PAIRS = 200
@@ -32,7 +32,7 @@ MAX_PAIRS = 200
 MAX_LABELS = 500
 
 
-def second_in_region(context: Context, budget: Budget) -> Second | None:
+def second_in_region(context: Context, budget: Budget) -> Candidate | None:
     """The first second batch found among pairs, then small groups, of one region (mse)."""
     for members in _candidates(context):
         if budget.exhausted:
@@ -52,7 +52,7 @@ def _candidates(context: Context) -> Iterator[tuple[int, ...]]:
     yield from (group for group in free if len(group) == 3)
 
 
-def _second(rest: Rest, budget: Budget) -> Second | None:
+def _second(rest: Rest, budget: Budget) -> Candidate | None:
     if multiset_count(rest) > MAX_LABELS:
         return None
     balanced = BiasFilter(rest)
@@ -67,7 +67,7 @@ def _second(rest: Rest, budget: Budget) -> Second | None:
             matrix = system.matrix(point)
             batch = None if is_permutation(matrix) else mixed_inputs(rest, matrix, labels)
             if batch is not None and _samples(batch) != _samples(rest.batch):
-                return Second(members=rest.members, batch=batch, matrix=matrix)
+                return Candidate(members=rest.members, batch=batch, matrix=matrix)
     return None
 
 

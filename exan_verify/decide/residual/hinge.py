@@ -19,10 +19,10 @@ from exan_verify.core.certificate import LossVectorArgument
 from exan_verify.core.network import Array
 from exan_verify.core.question import Labels, Loss
 from exan_verify.core.verdict import Budget
-from exan_verify.decide.residual.candidates import fate
+from exan_verify.decide.residual.candidates import follow
 from exan_verify.decide.residual.outcome import Settled
-from exan_verify.decide.residual.second import Second
 from exan_verify.decide.residual.unsettled import Rest
+from exan_verify.decide.second_batch import Candidate
 from exan_verify.exact.linalg import multiply, nullspace, solve
 from exan_verify.exact.softmax import loss_vectors
 
@@ -82,12 +82,12 @@ def _candidate(rest: Rest, own: Array, chosen: Array) -> Settled | None:
         return None
     if _is_own(rest, matrix, labels):
         return None
-    end = fate(rest, matrix, labels)
+    end = follow(rest, matrix, labels)
     if end.excluded:
         return None
     if end.batch is None:
         return Settled(note="another selection of loss vectors fits, open below the output layer")
-    second = Second(members=rest.members, batch=end.batch, matrix=matrix if end.mixed else None)
+    second = Candidate(members=rest.members, batch=end.batch, matrix=matrix if end.mixed else None)
     return Settled(note="another selection of loss vectors fits", second=second)
 
 

@@ -12,13 +12,13 @@ from exan_verify.core.certificate import LabelCase, QuadricArgument
 from exan_verify.core.network import Array, to_fraction
 from exan_verify.core.verdict import Budget
 from exan_verify.decide.residual.alphabet import multiset_count, multisets
-from exan_verify.decide.residual.candidates import fate
+from exan_verify.decide.residual.candidates import follow
 from exan_verify.decide.residual.macaulay import MAX_COLUMNS, MAX_DEGREE, columns_at, settled_at
 from exan_verify.decide.residual.outcome import Settled
 from exan_verify.decide.residual.points import rational_points
 from exan_verify.decide.residual.quadratic import Quadrics, quadrics
-from exan_verify.decide.residual.second import Second
 from exan_verify.decide.residual.unsettled import Rest
+from exan_verify.decide.second_batch import Candidate
 from exan_verify.exact.linalg import nullspace, rank
 
 MAX_MULTISETS = 100_000
@@ -86,9 +86,9 @@ def _case(rest: Rest, system: Quadrics, labels: Array, budget: Budget) -> LabelC
     others = [p for p in rational_points(system, rest.context.setting.seed) if p not in trivial]
     for point in others:
         matrix = system.matrix(point)
-        end = fate(rest, matrix, labels)
+        end = follow(rest, matrix, labels)
         if end.batch is not None:
-            second = Second(members=rest.members, batch=end.batch, matrix=matrix if end.mixed else None)
+            second = Candidate(members=rest.members, batch=end.batch, matrix=matrix if end.mixed else None)
             return Settled(note="the output system has a second solution", second=second)
         if not end.excluded:
             return Settled(note="the output system has a second solution, open below the output layer")

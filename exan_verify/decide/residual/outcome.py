@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from exan_verify.core.certificate import CoverArgument, LossVectorArgument, QuadricArgument
-from exan_verify.decide.residual.second import Second
+from exan_verify.decide.second_batch import Candidate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,4 +14,4 @@ class Settled:
 
     note: str
     argument: QuadricArgument | LossVectorArgument | CoverArgument | None = None
-    second: Second | None = None
+    second: Candidate | None = None

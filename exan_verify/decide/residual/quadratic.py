@@ -16,6 +16,7 @@ from fractions import Fraction
 import flint
 import numpy as np
 
+from exan_verify.core.arrays import fractions
 from exan_verify.core.network import Array, to_fraction
 
 ONE = Fraction(1)
@@ -63,7 +64,7 @@ def quadrics(logits: Array, own: Array, labels: Array, *, affine: bool) -> Quadr
     solution. ``affine``: the network has biases.
     """
     size = len(logits)
-    own, labels = _fractions(own), _fractions(labels)
+    own, labels = fractions(own), fractions(labels)
     rows = [*(_affine_rows(logits, own, labels) if affine else ()), *_symmetry_rows(logits, own, labels)]
     while True:
         found = _solved(rows, size)
@@ -166,13 +167,6 @@ def _rref(rows: list[list[Fraction]], columns: int) -> tuple[flint.fmpq_mat, int
     flat = [flint.fmpq(v.numerator, v.denominator) for row in rows for v in row]
     reduced, rank = flint.fmpq_mat(len(rows), columns, flat).rref()
     return reduced, int(rank)
-
-
-def _fractions(array: Array) -> Array:
-    out = np.empty(array.shape, dtype=object)
-    for index, value in np.ndenumerate(array):
-        out[index] = to_fraction(value)
-    return out
 
 
 def _fraction(value: flint.fmpq) -> Fraction:

@@ -80,14 +80,14 @@ class Rest:
         delta = self._delta(layer)
         if rank_mod(delta) == self.size:
             return True
-        weight, width = self.context.network.layers[layer - 1].weight, self.features(layer - 1).shape[0]
+        weight, width = self.context.network.layer(layer).weight, self.features(layer - 1).shape[0]
         if self.size * width > MAX_JOINT:
             return False
         identity = np.eye(width, dtype=np.uint64)
         rows = [np.kron(row.reshape(1, -1), identity) for row in delta if row.any()]
         residues = RationalMatrix.of(weight).residues()
         for k, m in enumerate(self.members):
-            active = residues[self.context.passed.patterns[layer - 1][:, m]]
+            active = residues[self.context.passed.pattern(layer)[:, m]]
             rows.append(np.kron(np.eye(self.size, dtype=np.uint64)[[k]], active))
         return rank_mod(np.concatenate(rows)) == self.size * width
 

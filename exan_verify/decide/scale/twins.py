@@ -22,6 +22,7 @@ from exan_verify.core.certificate import Twin
 from exan_verify.core.network import Array, to_fraction
 from exan_verify.core.question import Labels, Loss
 from exan_verify.decide.context import Context
+from exan_verify.decide.labels import admitted
 from exan_verify.exact.softmax import to_ball
 
 _ROOT_BITS = 96
@@ -85,7 +86,8 @@ def _mse(context: Context, m: int) -> TwinSearch:
     if context.question.labels is Labels.REAL:
         return _real(context, m, logits, label)
     candidates: list[tuple[tuple[Fraction, Fraction], tuple[Fraction, ...] | None]] = []
-    for other in _admitted(context):
+    for row in admitted(context.question, context.batch.labels, context.network.classes):
+        other = tuple(map(to_fraction, row))
         polynomial = quadratics(logits, label, other)
         if not polynomial:
             return TwinSearch(found=None, excluded=False)
@@ -103,14 +105,6 @@ def _real(context: Context, m: int, logits: list[Fraction], label: list[Fraction
                 twin = Twin(sample=m, low=str(c), high=str(c), target=target)
                 return TwinSearch(found=twin, excluded=False)
     return TwinSearch(found=None, excluded=False)
-
-
-def _admitted(context: Context) -> list[tuple[Fraction, ...]]:
-    if context.question.labels is Labels.KNOWN:
-        return sorted({tuple(to_fraction(v) for v in row) for row in context.batch.labels})
-    classes = context.network.classes
-    rows = np.eye(classes) if classes > 1 else np.array([[0.0], [1.0]])
-    return [tuple(to_fraction(v) for v in row) for row in rows]
 
 
 def _located(

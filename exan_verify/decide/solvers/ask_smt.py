@@ -15,7 +15,7 @@ from exan_verify.core.facts import Facts
 from exan_verify.core.network import Gradient
 from exan_verify.core.verdict import Budget, Outcome, Verdict, Witness
 from exan_verify.decide.context import Context, Setting
-from exan_verify.decide.residual.second import Second, evidence_of, facts_of
+from exan_verify.decide.second_batch import Candidate, accept, evidence_of
 from exan_verify.decide.solvers.irrational import irrational_evidence
 from exan_verify.smt.decide import decide
 
@@ -58,8 +58,9 @@ def ask_about_batch(
     if other is None:
         facts, evidence = irrational_evidence(context, verdict.witness.generators)
         return verdict, facts, evidence
-    second = Second(members=tuple(range(context.samples)), batch=other)
-    return verdict, facts_of(context, second), (evidence_of(context, second),)
+    candidate = Candidate(members=tuple(range(context.samples)), batch=other)
+    accepted = accept(context, evidence_of(context, candidate))
+    return (verdict, Facts(), ()) if accepted is None else (verdict, accepted.facts, (accepted.evidence,))
 
 
 def ask_about_gradient(setting: Setting, gradient: Gradient, samples: int, limits: Budget) -> Verdict:

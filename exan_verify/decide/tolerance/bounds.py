@@ -24,6 +24,7 @@ from exan_verify.exact.balls import (
     upper,
     upper_float,
 )
+from exan_verify.exact.softmax import probabilities
 
 _CHUNK = 256
 _SETTLING = 4
@@ -198,16 +199,13 @@ def _values(loss: Loss, logits: list[Any], scaled: list[Any]) -> list[Any]:
         return [-g for g in scaled]
     if loss is Loss.MSE:
         return [f - g / 2 for f, g in zip(logits, scaled, strict=True)]
-    if loss is Loss.BCE:
-        return [1 / (1 + (-f).exp()) - g for f, g in zip(logits, scaled, strict=True)]
-    shares = [1 / sum(((other - f).exp() for other in logits), flint.arb(0)) for f in logits]
-    return [share - g for share, g in zip(shares, scaled, strict=True)]
+    return [p - g for p, g in zip(probabilities(loss, logits), scaled, strict=True)]
 
 
 def _loss_vectors(problem: Problem, passed: Forward, moved: Floats) -> BallMatrix:
     """G' from A'_L P = G' [H'_{L-1} 1] P for any P."""
     depth = problem.network.depth
-    features = with_ones(passed.hidden[depth - 1].fractions().astype(np.float64).T)
+    features = with_ones(passed.features(depth).fractions().astype(np.float64).T)
     right = right_inverse(features)
     slack = moved.T + np.abs(features[:, :-1]) * 2.0**-50  # the rounding of the features to float64
     mixed = (ball_matrix(features) + interval_matrix(np.pad(slack, ((0, 0), (0, 1))))) * right

@@ -9,7 +9,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from exan_verify.core.certificate import Claim, QuestionRecord, Tolerance, domain_record, issue
+from exan_verify.core.certificate import Claim, QuestionRecord, Tolerance, issue
 from exan_verify.core.network import Gradient, to_fraction
 from exan_verify.core.question import Labels
 from exan_verify.core.verdict import Attempt, Budget, Engine, Outcome, SampleStatus, Trust, Verdict, Witness
@@ -162,7 +162,12 @@ def _verdict(problem: Problem, shown: Shown, batch_size: int | None, seconds: fl
         "lifting at hidden layer 1 with every bound proved (Appendix T)"
     )
     claim = Claim(
-        question=_question(problem),
+        question=QuestionRecord.of(
+            replace(problem.setting.question, tolerance=problem.tolerance),
+            "gradient",
+            samples=problem.samples,
+            features=problem.network.widths[0],
+        ),
         outcome=Outcome.UNIQUE,
         samples=(SampleStatus.UNKNOWN,) * problem.samples,
         radius=radius,
@@ -198,19 +203,6 @@ def stated_radius(proved: float, largest: float) -> float:
     """A short decimal a little above the proved bound, for inputs of at most ``largest``."""
     stated = float(f"{proved * _MARGIN + largest * _GUESSES:.3g}")
     return stated if stated >= proved else math.nextafter(proved, math.inf)
-
-
-def _question(problem: Problem) -> QuestionRecord:
-    setting = problem.setting
-    return QuestionRecord(
-        entrance="gradient",
-        loss=setting.question.loss,
-        reduction=setting.question.reduction,
-        labels=setting.question.labels,
-        batch_size=problem.samples,
-        domain=domain_record(setting.question.domain, problem.network.widths[0]),
-        tolerance=str(problem.tolerance),
-    )
 
 
 def _labels(problem: Problem, shown: Shown) -> tuple[tuple[int, ...], ...]:

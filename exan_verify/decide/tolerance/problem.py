@@ -37,9 +37,7 @@ class Problem:
     @property
     def divisor(self) -> int:
         """N, what the loss is divided by."""
-        return self.setting.question.loss.divisor(
-            self.setting.question.reduction, self.samples, self.network.classes
-        )
+        return self.setting.question.divisor(self.samples, self.network.classes)
 
     @property
     def parametrisation(self) -> Parametrisation:
@@ -73,11 +71,11 @@ class Problem:
 
     def weight(self, layer: int) -> Floats:
         """The weight of affine layer ``layer`` (from 1), rounded to float64."""
-        return self.network.layers[layer - 1].weight.astype(np.float64)
+        return self.network.layer(layer).weight.astype(np.float64)
 
     def offset(self, layer: int) -> Floats:
         """Its bias."""
-        bias = self.network.layers[layer - 1].bias
+        bias = self.network.layer(layer).bias
         assert bias is not None
         return bias.astype(np.float64)
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from exan_verify.core.certificate import Mixing, QuestionRecord, rational
+from exan_verify.core.certificate import Mixing, rational
 from exan_verify.core.network import Array, Batch, Gradient, ReluNetwork, to_fraction
-from exan_verify.core.question import Loss
+from exan_verify.core.question import Loss, Question
 from exan_verify.errors import CertificateRejected
 from exan_verify.exact.backprop import affine, gradient
 from exan_verify.exact.linalg import multiply, solve
@@ -25,7 +25,7 @@ LONGER = 16
 
 
 def rebuilt_batch(
-    mixing: Mixing, network: ReluNetwork, given: Gradient, question: QuestionRecord
+    mixing: Mixing, network: ReluNetwork, given: Gradient, question: Question
 ) -> tuple[Array, Array]:
     """Inputs (M, d) and targets (M, K) with exactly the gradient ``given``.
 
@@ -34,7 +34,7 @@ def rebuilt_batch(
     if not question.loss.rational or not network.has_bias:
         raise CertificateRejected("gradient certificates are for mse and hinge, and networks with biases")
     layers = [_extended(*layer) for layer in given.for_network(network)]
-    inputs = _inputs(mixing, network, layers, question.batch_size)
+    inputs = _inputs(mixing, network, layers, question.samples)
     hidden, logits = _outputs(network, inputs)
     vectors = _solved(hidden.T, layers[-1].T, "the loss vectors are not determined").T
     targets = _labels(vectors, logits, question)
@@ -46,11 +46,11 @@ def rebuilt_batch(
     return inputs, targets
 
 
-def _labels(vectors: Array, logits: Array, question: QuestionRecord) -> Array:
+def _labels(vectors: Array, logits: Array, question: Question) -> Array:
     """Labels from the loss vectors (K, M); whether they are right shows when the gradient is compared."""
     if question.loss is Loss.HINGE:
         return np.array([min(range(len(column)), key=column.__getitem__) for column in vectors.T])
-    divisor = question.loss.divisor(question.reduction, question.batch_size, len(logits))
+    divisor = question.divisor(question.samples, len(logits))
     targets: Array = (logits - vectors * Fraction(divisor, 2)).T
     return targets
 
@@ -70,7 +70,7 @@ def _inputs(mixing: Mixing, network: ReluNetwork, layers: list[Array], samples: 
         if i == 1:
             return features
         active = np.array([[value > 0 for value in row] for row in features]).T
-        back = product(network.layers[i - 1].weight.T, RationalMatrix.of(delta))
+        back = product(network.layer(i).weight.T, RationalMatrix.of(delta))
         delta = back.masked(active).fractions()
     raise CertificateRejected("the mixing layer is out of range")
 

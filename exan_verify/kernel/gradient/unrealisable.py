@@ -7,9 +7,10 @@ from fractions import Fraction
 
 import numpy as np
 
-from exan_verify.core.certificate import Forced, QuestionRecord, RankBound, rational
-from exan_verify.core.network import Array, Batch, Gradient, ReluNetwork, to_fraction
-from exan_verify.core.question import Box, Loss
+from exan_verify.core.arrays import fractions
+from exan_verify.core.certificate import Forced, RankBound, rational
+from exan_verify.core.network import Array, Batch, Gradient, ReluNetwork
+from exan_verify.core.question import Loss, Question
 from exan_verify.errors import LabelError
 from exan_verify.exact.backprop import affine, backward_mod, gradient
 from exan_verify.exact.linalg import multiply, rank_mod, solve
@@ -45,21 +46,19 @@ def check_rank_bound_of_batch(evidence: RankBound, subject: Subject, size: int) 
     except VanishingDenominatorError:
         require(False, "a softmax denominator vanishes at the certificate's point t")
     delta = backward_mod(subject.network, passed, vectors)[evidence.layer - 1]
-    features = passed.hidden[evidence.layer - 1].residues()
+    features = passed.features(evidence.layer).residues()
     if subject.network.has_bias:
         features = np.concatenate([features, np.ones((1, subject.samples), dtype=np.uint64)])
     mixer = random_residues(f"kernel/bound/{evidence.layer}", subject.samples + 3, len(features))
     _compare(evidence, rank_mod(residue_product(delta, residue_product(mixer, features).T)), size)
 
 
-def check_forced(
-    evidence: Forced, given: Gradient, network: ReluNetwork, question: QuestionRecord, domain: Box | None
-) -> None:
+def check_forced(evidence: Forced, given: Gradient, network: ReluNetwork, question: Question) -> None:
     """Every batch is forced (C1), and following it through the layers ends in a contradiction."""
     require(network.has_bias and question.loss.rational, "forced batches need biases and a rational loss")
     require(1 <= evidence.layer < network.depth, f"there is no hidden layer {evidence.layer}")
     layers = [_joined(*layer) for layer in given.for_network(network)]
-    samples, block = question.batch_size, layers[evidence.layer - 1]
+    samples, block = question.samples, layers[evidence.layer - 1]
     require(len(evidence.columns) == samples, "there must be one column of the gradient per sample")
     require(all(0 <= c < block.shape[1] for c in evidence.columns), "a column is out of range")
     basis = block[:, list(evidence.columns)]
@@ -74,7 +73,7 @@ def check_forced(
     require(rank == unknowns - samples, "dim null(R) = M is not shown")
     directions = _checked_directions(evidence, basis, outgoing, samples)
     try:
-        _follow(basis, directions, evidence.layer, layers, given, network, question, domain)
+        _follow(basis, directions, evidence.layer, layers, given, network, question)
     except _Contradiction:
         return
     require(False, "the forced batch has the gradient: nothing is contradicted")
@@ -90,7 +89,7 @@ def _outgoing(layers: Sequence[Array], network: ReluNetwork, layer: int, samples
     """Rows w_j on the unknowns of u: all of R^n, or M independent columns of the next layer's gradient, which
     are a basis of its column space for every batch when its rank is M.
     """
-    weights = _fractions(network.layers[layer].weight.T)
+    weights = fractions(network.layers[layer].weight.T)
     if weights.shape[1] <= samples:
         return weights
     following = layers[layer]
@@ -130,8 +129,7 @@ def _follow(
     layers: Sequence[Array],
     given: Gradient,
     network: ReluNetwork,
-    question: QuestionRecord,
-    domain: Box | None,
+    question: Question,
 ) -> None:
     """From the forced directions down to X, up to the labels, and to the gradient (3.4)."""
     block = layers[layer - 1]
@@ -139,7 +137,7 @@ def _follow(
     scales = solve(columns, block[:, [-1]])
     if scales is None or not all(scales[:, 0]):
         raise _Contradiction
-    delta = _fractions(columns * scales[:, 0])
+    delta = fractions(columns * scales[:, 0])
     features = _features(delta, block)
     for i in range(layer - 1, 0, -1):
         if np.any(features < 0):
@@ -147,7 +145,7 @@ def _follow(
         active = np.array([[value > 0 for value in row] for row in features]).T
         delta = product(network.layers[i].weight.T, RationalMatrix.of(delta)).masked(active).fractions()
         features = _features(delta, layers[i - 1])
-    _compare_gradient(features, layers, given, network, question, domain)
+    _compare_gradient(features, layers, given, network, question)
 
 
 def _features(delta: Array, block: Array) -> Array:
@@ -166,10 +164,9 @@ def _compare_gradient(
     layers: Sequence[Array],
     given: Gradient,
     network: ReluNetwork,
-    question: QuestionRecord,
-    domain: Box | None,
+    question: Question,
 ) -> None:
-    samples = question.batch_size
+    samples = question.samples
     hidden = RationalMatrix.of(inputs.T)
     for layer in network.layers[:-1]:
         z = affine(layer, hidden)
@@ -187,18 +184,18 @@ def _compare_gradient(
     again = gradient(network, batch, question.loss, question.reduction)
     if any(np.any(array != given.tensors[name]) for name, array in again.tensors.items()):
         raise _Contradiction
-    if domain is not None and not domain.contains(batch):
+    if question.domain is not None and not question.domain.contains(batch):
         raise _Contradiction
 
 
-def _labels(vectors: Array, logits: Array, network: ReluNetwork, question: QuestionRecord) -> Array:
+def _labels(vectors: Array, logits: Array, network: ReluNetwork, question: Question) -> Array:
     """The labels that the loss vectors (M, K) force."""
     if question.loss is Loss.HINGE:
         negative = [[k for k, value in enumerate(row) if value < 0] for row in vectors]
         if any(len(found) != 1 for found in negative):
             raise _Contradiction
         return np.array([found[0] for found in negative])
-    divisor = question.loss.divisor(question.reduction, question.batch_size, network.classes)
+    divisor = question.divisor(question.samples, network.classes)
     targets: Array = logits.T - vectors * Fraction(divisor, 2)
     return targets
 
@@ -207,7 +204,7 @@ def _joined(weight: Array, bias: Array | None) -> Array:
     parts = [weight.astype(object)]
     if bias is not None:
         parts.append(bias.astype(object).reshape(-1, 1))
-    return _fractions(np.concatenate(parts, axis=1))
+    return fractions(np.concatenate(parts, axis=1))
 
 
 def _read(rows: tuple[tuple[str, ...], ...], shape: tuple[int, int], what: str) -> Array:
@@ -220,11 +217,4 @@ def _read(rows: tuple[tuple[str, ...], ...], shape: tuple[int, int], what: str) 
 
 
 def _mod_p(matrix: Array) -> Residues:
-    return residues(_fractions(matrix))
-
-
-def _fractions(array: Array) -> Array:
-    out = np.empty(array.shape, dtype=object)
-    for index, value in np.ndenumerate(array):
-        out[index] = to_fraction(value)
-    return out
+    return residues(fractions(matrix))

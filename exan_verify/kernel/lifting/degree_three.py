@@ -38,10 +38,10 @@ def facts(evidence: DegreeThree, subject: Subject) -> Facts:
     image = image_at(evidence.prime, evidence.point, subject)
     check_reduction(image, argument.layer)
     require(argument.parametrisation != "single", "degree three is for more than one sample")
-    delta = image.deltas[argument.layer - 1]
+    delta = image.delta(argument.layer)
     first = np.flatnonzero(delta.any(axis=1))[: evidence.neurons]
     require(len(first) == evidence.neurons > 0, "there are fewer neurons with a non-zero delta")
-    groups = groups_of(subject.passed.patterns[argument.layer - 1], tuple(range(samples)))
+    groups = groups_of(subject.passed.pattern(argument.layer), tuple(range(samples)))
     require(groups == argument.groups, f"the pattern groups are {groups}")
     cubes = sum(comb(len(group) + 2, 3) for group in groups)
     variables = samples + unknowns_above(image, argument)

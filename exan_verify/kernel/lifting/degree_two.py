@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from exan_verify.core.certificate import Conclusion, LayerArgument, Lifting, Split
+from exan_verify.core.certificate import Conclusion, LayerArgument, Lifting, Scale, Split
 from exan_verify.core.facts import Facts
-from exan_verify.core.network import Array, to_fraction
+from exan_verify.core.network import Array
 from exan_verify.core.question import Labels, Loss
 from exan_verify.errors import CertificateRejected
 from exan_verify.exact.backprop import backward_mod
@@ -30,6 +30,7 @@ from exan_verify.exact.modular import (
 from exan_verify.exact.rational import Mask, RationalMatrix, product_mod, residue_product
 from exan_verify.exact.softmax import VanishingDenominatorError, loss_vectors_mod
 from exan_verify.kernel.given import Subject, require
+from exan_verify.kernel.labels import Label, admitted, label_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +40,10 @@ class Image:
     subject: Subject
     deltas: tuple[Residues, ...]
     point: int
+
+    def delta(self, layer: int) -> Residues:
+        """Delta_layer mod p, (n, M); layers count from 1."""
+        return self.deltas[layer - 1]
 
 
 def facts(evidence: Lifting, subject: Subject) -> Facts:
@@ -76,7 +81,7 @@ def check_reduction(image: Image, layer: int) -> None:
     """rank(A) = M at hidden layer ``layer`` (3.1)."""
     samples = image.subject.samples
     require(1 <= layer < image.subject.network.depth, f"there is no hidden layer {layer}")
-    require(rank_mod(image.deltas[layer - 1]) == samples, f"rank(Delta_{layer}) = M is not shown")
+    require(rank_mod(image.delta(layer)) == samples, f"rank(Delta_{layer}) = M is not shown")
     require(feature_rank(image, layer - 1) == samples, f"rank [H_{layer - 1} 1] = M is not shown")
 
 
@@ -104,13 +109,13 @@ def _layer(image: Image, argument: LayerArgument) -> frozenset[int]:
 def _system_reaches_rank(image: Image, argument: LayerArgument | Split, members: tuple[int, ...]) -> None:
     """dim null(R) = sum of squared group sizes, for q in the span of ``members`` (C2, steps 5 to 7)."""
     i = argument.layer
-    groups = groups_of(image.subject.passed.patterns[i - 1], members)
+    groups = groups_of(image.subject.passed.pattern(i), members)
     require(groups == argument.groups, f"the pattern groups of layer {i} are {groups}")
     check_null_space(argument, lifted_system(image, argument, members), groups)
 
 
 def check_null_space(
-    argument: LayerArgument | Split, matrix: Residues, groups: tuple[tuple[int, ...], ...]
+    argument: LayerArgument | Split | Scale, matrix: Residues, groups: tuple[tuple[int, ...], ...]
 ) -> None:
     """rank R = U - sum of squared group sizes; the rank is taken last, where all else fits."""
     unknowns, squares = matrix.shape[1], sum(len(group) ** 2 for group in groups)
@@ -128,7 +133,7 @@ def _after_splits(image: Image, argument: Conclusion) -> set[tuple[int, ...]]:
     for part in argument.splits:
         require(open_groups.get(part.members) == part.layer - 1, f"{part.members} is no group to split here")
         require(part.layer < image.subject.network.depth, f"there is no hidden layer {part.layer}")
-        independent = rank_mod(image.deltas[part.layer - 1][:, list(part.members)]) == len(part.members)
+        independent = rank_mod(image.delta(part.layer)[:, list(part.members)]) == len(part.members)
         require(independent, f"the group's deltas at layer {part.layer} are not shown to be independent")
         _system_reaches_rank(image, part, part.members)
         del open_groups[part.members]
@@ -141,13 +146,15 @@ def _known_up_to(argument: Conclusion | Split) -> int | None:
     return None if argument.parametrisation == "row_space" else argument.layer
 
 
-def lifted_system(image: Image, argument: LayerArgument | Split, members: tuple[int, ...]) -> Residues:
+def lifted_system(
+    image: Image, argument: LayerArgument | Split | Scale, members: tuple[int, ...]
+) -> Residues:
     """R mod p, all rows: (Delta_j . q)(Delta_j . q - w_j . u) on the products q_a q_b (a <= b), q_a u_k."""
     if argument.parametrisation == "single":
         # one sample: Q is a number, any q is allowed, and nothing is concluded about u
         require(image.subject.samples == 1, "more than one sample needs the lifted system")
         return np.zeros((0, 1), dtype=np.uint64)
-    delta = image.deltas[argument.layer - 1][:, list(members)]
+    delta = image.delta(argument.layer)[:, list(members)]
     width, pairs = unknowns_above(image, argument), len(members) * (len(members) + 1) // 2
     unknowns, most = pairs + len(members) * width, len(delta) + len(members) ** 2
     require(
@@ -165,7 +172,7 @@ def lifted_system(image: Image, argument: LayerArgument | Split, members: tuple[
     return kept
 
 
-def unknowns_above(image: Image, argument: Conclusion | Split) -> int:
+def unknowns_above(image: Image, argument: Conclusion | Split | Scale) -> int:
     """K', the number of unknowns of u; for ``row_space`` its rank mod p, a lower bound. It tells how large a
     system becomes before it is built.
     """
@@ -178,12 +185,12 @@ def unknowns_above(image: Image, argument: Conclusion | Split) -> int:
     ]
 
 
-def outgoing_weights(image: Image, argument: Conclusion | Split) -> Residues:
+def outgoing_weights(image: Image, argument: Conclusion | Split | Scale) -> Residues:
     """Row j is w_j (column j of W_{i+1}) on the unknowns of u; the choice of unknowns is checked (3.1)."""
     i = argument.layer
     weight = image.subject.network.layers[i].weight
     if argument.parametrisation == "column_space":
-        following = image.deltas[i]
+        following = image.delta(i + 1)
         require(rank_mod(following) == image.subject.samples, f"rank(Delta_{i + 1}) = M is not shown")
         require(feature_rank(image, i) == image.subject.samples, f"rank [H_{i} 1] = M is not shown")
         return product_mod(weight.T, following)
@@ -246,7 +253,7 @@ def _check_below(image: Image, argument: Conclusion, *, everyone: bool) -> None:
     expected = tuple(image.subject.samples for _ in range(argument.layer - 1))
     require(argument.lower_ranks == expected, "a lower Delta lacks full column rank")
     for k in range(1, argument.layer):
-        require(rank_mod(image.deltas[k - 1]) == image.subject.samples, f"rank(Delta_{k}) = M is not shown")
+        require(rank_mod(image.delta(k)) == image.subject.samples, f"rank(Delta_{k}) = M is not shown")
 
 
 def _label_told(image: Image, argument: Conclusion, m: int, everyone: bool) -> bool:
@@ -266,7 +273,7 @@ def _label_told(image: Image, argument: Conclusion, m: int, everyone: bool) -> b
         return _told(image, m, np.eye(image.subject.network.classes, dtype=np.uint64))
     back = np.eye(image.subject.network.classes, dtype=np.uint64)
     for k in range(depth - 1, argument.layer, -1):
-        active = image.subject.passed.patterns[k - 1][:, [m]]
+        active = image.subject.passed.pattern(k)[:, [m]]
         back = product_mod(image.subject.network.layers[k].weight.T, back) * active
     if argument.parametrisation == "row_space":
         back = product_mod(image.subject.network.layers[argument.layer].weight.T, back)
@@ -280,8 +287,9 @@ def _told(image: Image, m: int, back: Residues) -> bool:
     if labels is Labels.REAL or (loss is Loss.BCE and labels is Labels.ONE_HOT):
         # the differences span at most R^K, so an injective map is enough
         return rank_mod(back) == classes
-    for other in _admitted(image):
-        if np.array_equal(np.asarray(other), np.asarray(image.subject.batch.labels[m])):
+    own = image.subject.batch.labels
+    for other in admitted(image.subject.question, own, classes):
+        if other == label_of(own[m]):
             continue
         difference = _difference(image, m, other)
         if not any(sum(int(v) * d for v, d in zip(row, difference, strict=True)) % PRIME for row in back):
@@ -289,24 +297,15 @@ def _told(image: Image, m: int, back: Residues) -> bool:
     return True
 
 
-def _admitted(image: Image) -> list[object]:
-    if image.subject.question.labels is Labels.KNOWN:
-        return list(image.subject.batch.labels)
-    classes = image.subject.network.classes
-    if image.subject.question.loss is Loss.MSE:
-        return list(np.eye(classes)) if classes > 1 else [np.array([0.0]), np.array([1.0])]
-    return list(range(classes))
-
-
-def _difference(image: Image, m: int, other: object) -> list[int]:
+def _difference(image: Image, m: int, other: Label) -> list[int]:
     """``g(f, y') - g(f, y)`` mod p up to a non-zero factor: y - y' for all losses but hinge."""
     subject = image.subject
     own = subject.batch.labels[m]
     if subject.question.loss is Loss.HINGE:
         logits = subject.passed.logits[:, [m, m]]
-        vectors = loss_vectors_mod(Loss.HINGE, logits, np.array([own, other]), 1, image.point)
+        vectors = loss_vectors_mod(Loss.HINGE, logits, np.array([own, int(other[0])]), 1, image.point)
         return [(int(b) - int(a)) % PRIME for a, b in vectors]
     if subject.question.loss is Loss.CROSS_ENTROPY:
-        return [int(k == own) - int(k == other) for k in range(subject.network.classes)]
-    values = residues([[to_fraction(v) for v in row] for row in (own, np.asarray(other))])
+        return [int(k == own) - int(k == other[0]) for k in range(subject.network.classes)]
+    values = residues([label_of(own), other])
     return [(int(a) - int(b)) % PRIME for a, b in values.T]

@@ -78,13 +78,13 @@ def facts(evidence: Enumeration, subject: Subject) -> Facts:
     image = image_at(evidence.prime, evidence.point, subject)
     check_reduction(image, conclusion.layer)
     require(conclusion.parametrisation != "single", "enumeration is for more than one sample")
-    delta = image.deltas[conclusion.layer - 1]
+    delta = image.delta(conclusion.layer)
     order = list(evidence.order)
     require(all(0 <= j < len(delta) for j in order), "the order names a neuron that is not there")
     require(len(order) <= 8 * len(delta), "the order is much longer than the layer")
     require(samples + unknowns_above(image, conclusion) <= MAX_VARIABLES, "M + K' is too large for a search")
     outgoing = outgoing_weights(image, conclusion)
-    groups = groups_of(subject.passed.patterns[conclusion.layer - 1], tuple(range(samples)))
+    groups = groups_of(subject.passed.pattern(conclusion.layer), tuple(range(samples)))
     states = exact_states(subject, conclusion.layer)
     by_group = [np.stack([table[:, list(g)].all(axis=1) for g in groups], axis=1) for table in states]
     neurons = [_neuron(delta[j], outgoing[j], by_group[0][j], by_group[1][j]) for j in order]
@@ -109,7 +109,7 @@ def exact_states(subject: Subject, layer: int) -> tuple[Mask, Mask]:
     """(n, M) each: the sample surely satisfies delta . q = 0; delta . q = w . u. By its pattern, or because
     w . u is exactly zero, which is decided for rational losses only.
     """
-    pattern, question = subject.passed.patterns[layer - 1], subject.question
+    pattern, question = subject.passed.pattern(layer), subject.question
     if not question.loss.rational:
         return ~pattern, pattern
     vectors = loss_vectors(question.loss, subject.passed.logits, subject.batch.labels, subject.divisor)

@@ -18,7 +18,7 @@ from exan_verify.core.facts import Facts
 from exan_verify.core.network import Array
 from exan_verify.errors import CertificateRejected
 from exan_verify.exact.backprop import backward
-from exan_verify.exact.linalg import multiply, nullspace, rank, solve
+from exan_verify.exact.linalg import identity, multiply, nullspace, rank, solve
 from exan_verify.exact.modular import Residues, negate_mod
 from exan_verify.exact.rational import RationalMatrix, product_mod
 from exan_verify.exact.softmax import loss_vectors
@@ -79,7 +79,7 @@ def facts(evidence: ExtraRays, subject: Subject) -> Facts:
     fits = subject.samples + unknowns_above(image, conclusion) <= most
     require(fits, "M + K' is too large for a search")
     outgoing = outgoing_weights(image, conclusion)
-    groups = groups_of(subject.passed.patterns[layer - 1], tuple(range(subject.samples)))
+    groups = groups_of(subject.passed.pattern(layer), tuple(range(subject.samples)))
     require(groups == conclusion.groups, f"the pattern groups of layer {layer} are {groups}")
     if evidence.exact:
         _check_over_q(subject, conclusion)
@@ -103,7 +103,7 @@ def _check_over_q(subject: Subject, conclusion: Conclusion) -> None:
 def _modular(image: Image, conclusion: Conclusion, outgoing: Residues) -> System:
     """The layer's equations mod p, neurons whose deltas are 0 mod p left out."""
     subject, layer = image.subject, conclusion.layer
-    delta, above = image.deltas[layer - 1], image.deltas[layer]
+    delta, above = image.delta(layer), image.delta(layer + 1)
     used = np.flatnonzero(delta.any(axis=1))
     unknowns = above[:-1] if conclusion.parametrisation == "zero_sum" else above
     if conclusion.parametrisation == "column_space":
@@ -141,7 +141,7 @@ def _system(subject: Subject, conclusion: Conclusion) -> tuple[_System, tuple[Ra
     delta, above = deltas[layer - 1].fractions(), deltas[layer].fractions()
     incoming = multiply(subject.network.layers[layer].weight.T, above)
     if conclusion.parametrisation == "column_space":
-        outgoing, unknowns = incoming, _identity(subject.samples)
+        outgoing, unknowns = incoming, identity(subject.samples)
     else:
         outgoing = exact_columns(subject, conclusion)
         unknowns = above[:-1] if conclusion.parametrisation == "zero_sum" else above
@@ -150,7 +150,7 @@ def _system(subject: Subject, conclusion: Conclusion) -> tuple[_System, tuple[Ra
         if known is None:
             raise CertificateRejected("the incoming deltas are outside the row space")
         unknowns = known
-    truth = np.concatenate([_identity(subject.samples), unknowns])
+    truth = np.concatenate([identity(subject.samples), unknowns])
     return _System(delta=delta, outgoing=outgoing, truth=truth), deltas
 
 
@@ -204,7 +204,7 @@ def _inside(small: Cuts, large: Cuts) -> bool:
 def _basis(cuts: Cuts, variables: int) -> Array:
     """A basis (N, d) of the zeros of the equations."""
     if not cuts:
-        return _identity(variables)
+        return identity(variables)
     return nullspace(np.array(cuts, dtype=object))
 
 
@@ -256,9 +256,3 @@ def _true(system: _System, basis: Array, groups: tuple[tuple[int, ...], ...]) ->
     q = basis[: system.samples]
     inside = any(not np.any(np.delete(q, list(group), axis=0)) for group in groups)
     return inside and not np.any(multiply(system.truth, q) != basis)
-
-
-def _identity(size: int) -> Array:
-    out = np.full((size, size), Fraction(0), dtype=object)
-    np.fill_diagonal(out, Fraction(1))
-    return out

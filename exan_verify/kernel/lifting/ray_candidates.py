@@ -5,21 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from itertools import islice, product
 from typing import Any
 
 import numpy as np
 
-from exan_verify.core.certificate import domain_box
 from exan_verify.core.network import Array, Batch
-from exan_verify.core.question import Labels, Loss
-from exan_verify.errors import CertificateRejected
+from exan_verify.core.question import Labels
 from exan_verify.exact.backprop import Forward, affine, backward, forward, gradient
 from exan_verify.exact.linalg import multiply, solve
 from exan_verify.exact.rational import RationalMatrix
 from exan_verify.exact.softmax import loss_vectors, mse_targets
 from exan_verify.kernel.given import Subject, require
+from exan_verify.kernel.labels import admitted, label_array
 
 _MOST_LABELS = 1 << 10
 
@@ -47,9 +45,9 @@ def gives_no_other_batch(candidate: Candidate, subject: Subject) -> bool:
     matrix = solve(inverse, identity)
     if matrix is None:
         return True
-    features = multiply(subject.passed.hidden[candidate.layer - 1].fractions(), matrix.T)
+    features = multiply(subject.passed.features(candidate.layer).fractions(), matrix.T)
     delta = multiply(candidate.deltas[candidate.layer - 1].fractions(), inverse)
-    z = affine(subject.network.layers[candidate.layer - 1], RationalMatrix.of(features)).fractions()
+    z = affine(subject.network.layer(candidate.layer), RationalMatrix.of(features)).fractions()
     if np.any(delta != multiply(candidate.outgoing, unknowns) * (z > 0)):
         return True
     inputs = _inputs(candidate, subject, features, delta)
@@ -66,7 +64,7 @@ def _inputs(candidate: Candidate, subject: Subject, features: Array, delta: Arra
             return None
         weight = RationalMatrix.of(subject.network.layers[k].weight.T).fractions()
         delta = multiply(weight, delta) * (current > 0)
-        known = subject.passed.hidden[k - 1].fractions()
+        known = subject.passed.features(k).fractions()
         known = np.concatenate([known, np.ones((1, subject.samples), dtype=int)])
         right = multiply(candidate.deltas[k - 1].fractions(), known.T)
         below = solve(delta, right)
@@ -79,27 +77,28 @@ def _inputs(candidate: Candidate, subject: Subject, features: Array, delta: Arra
             return None
         current = below[:, :-1].T
     passed = forward(subject.network, _unlabelled(subject, current))
-    reached = passed.hidden[candidate.layer - 1].fractions()
+    reached = passed.features(candidate.layer).fractions()
     return current if np.array_equal(reached, features) else None
 
 
 def _batches(candidate: Candidate, subject: Subject, inputs: Array, delta: Array) -> Iterator[Batch]:
     """The inputs with every arrangement of admitted labels that gives each sample its own delta."""
-    passed = forward(subject.network, _unlabelled(subject, inputs))
+    passed, loss = forward(subject.network, _unlabelled(subject, inputs)), subject.question.loss
     if subject.question.labels is Labels.REAL:
         options = _real_options(candidate, subject, passed, delta)
     else:
         options = [[] for _ in range(subject.samples)]
-        for label in _admitted(subject):
-            theirs = _deltas_of(candidate, subject, passed, np.array([label] * subject.samples))
+        require(loss.rational, "candidates are followed for mse and hinge only")
+        for label in admitted(subject.question, subject.batch.labels, subject.network.classes):
+            labels = label_array([label] * subject.samples, loss)
+            theirs = _deltas_of(candidate, subject, passed, labels)
             for k in range(subject.samples):
                 if np.array_equal(theirs[:, k], delta[:, k]):
                     options[k].append(label)
     arrangements = list(islice(product(*options), _MOST_LABELS + 1))
     require(len(arrangements) <= _MOST_LABELS, "a candidate leaves too many labels")
-    for labels in arrangements:
-        kind = int if subject.batch.labels.ndim == 1 else object
-        yield Batch(inputs=inputs.T, labels=np.array(labels, dtype=kind))
+    for chosen in arrangements:
+        yield Batch(inputs=inputs.T, labels=label_array(chosen, loss))
 
 
 def _deltas_of(candidate: Candidate, subject: Subject, passed: Forward, labels: Array) -> Array:
@@ -116,7 +115,7 @@ def _real_options(candidate: Candidate, subject: Subject, passed: Forward, delta
         back = np.eye(network.classes, dtype=int).astype(object)
         for i in range(network.depth - 1, candidate.layer - 1, -1):
             weight = RationalMatrix.of(network.layers[i].weight.T).fractions()
-            back = multiply(weight, back) * passed.patterns[i - 1][:, [k]]
+            back = multiply(weight, back) * passed.pattern(i)[:, [k]]
         require(solve(back, back) is not None, "a candidate's targets are not determined by its deltas")
         vector = solve(back, delta[:, [k]])
         if vector is None:
@@ -128,7 +127,7 @@ def _real_options(candidate: Candidate, subject: Subject, passed: Forward, delta
 def _other(subject: Subject, batch: Batch) -> bool:
     """Whether the batch is admitted, is not the given one, and has its gradient."""
     question, given = subject.question, subject.batch
-    domain = domain_box(question.domain)
+    domain = question.domain
     if domain is not None and not domain.contains(batch):
         return False
     if question.labels is Labels.KNOWN and Counter(batch.y) != Counter(given.y):
@@ -137,20 +136,6 @@ def _other(subject: Subject, batch: Batch) -> bool:
         return False
     ours, theirs = (gradient(subject.network, b, question.loss, question.reduction) for b in (given, batch))
     return ours == theirs
-
-
-def _admitted(subject: Subject) -> list[Any]:
-    classes = subject.network.classes
-    if subject.question.labels is Labels.KNOWN:
-        own = subject.batch.labels
-        return [label for k, label in enumerate(own) if subject.batch.y.index(subject.batch.y[k]) == k]
-    if subject.question.loss is Loss.HINGE:
-        return list(range(classes))
-    if subject.question.loss is not Loss.MSE:
-        raise CertificateRejected("candidates are followed for mse and hinge only")
-    if classes == 1:
-        return [np.array([Fraction(0)], dtype=object), np.array([Fraction(1)], dtype=object)]
-    return list(np.eye(classes, dtype=int).astype(object))
 
 
 def _unlabelled(subject: Subject, inputs: Array) -> Batch:

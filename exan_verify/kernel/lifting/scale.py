@@ -9,7 +9,7 @@ from itertools import pairwise
 import flint
 import numpy as np
 
-from exan_verify.core.certificate import LayerArgument, Scale, Twin, Twins, domain_box, rational
+from exan_verify.core.certificate import Scale, Twin, Twins, rational
 from exan_verify.core.facts import Facts
 from exan_verify.core.network import to_fraction
 from exan_verify.core.question import Box, Labels, Loss
@@ -18,6 +18,7 @@ from exan_verify.exact.modular import Residues, add_mod, negate_mod
 from exan_verify.exact.rational import product_mod
 from exan_verify.exact.softmax import to_ball
 from exan_verify.kernel.given import Subject, require
+from exan_verify.kernel.labels import admitted, label_of
 from exan_verify.kernel.lifting.degree_two import (
     Image,
     check_null_space,
@@ -39,7 +40,7 @@ def twin_facts(evidence: Twins, subject: Subject) -> Facts:
     require(len(evidence.twins) > 0, "the evidence names no twin")
     named = [twin.sample for twin in evidence.twins]
     require(len(set(named)) == len(named), "a sample has two twins")
-    domain = domain_box(subject.question.domain)
+    domain = subject.question.domain
     for twin in evidence.twins:
         require(0 <= twin.sample < subject.samples, f"there is no sample {twin.sample}")
         _check_twin(twin, subject, domain)
@@ -54,13 +55,14 @@ def scale_facts(evidence: Scale, subject: Subject) -> Facts:
     require(not network.has_bias, "this argument is for networks without biases")
     image = image_at(evidence.prime, evidence.point, subject, biases=False)
     check_reduction(image, i)
-    groups = groups_of(subject.passed.patterns[i - 1], tuple(range(samples)))
-    _check_system(image, evidence, groups)
+    groups = groups_of(subject.passed.pattern(i), tuple(range(samples)))
+    require(evidence.groups == groups, f"the pattern groups of layer {i} are {groups}")
+    check_null_space(evidence, lifted_system(image, evidence, tuple(range(samples))), groups)
     alone = {group[0] for group in groups if len(group) == 1}
     require(i == 1 or len(alone) == samples, "samples share a pattern, and the layers below stay open")
     require(evidence.lower_ranks == (samples,) * (i - 1), "a lower Delta lacks full column rank")
     for k in range(1, i):
-        require(rank_mod(image.deltas[k - 1]) == samples, f"rank(Delta_{k}) = M is not shown")
+        require(rank_mod(image.delta(k)) == samples, f"rank(Delta_{k}) = M is not shown")
     known = i if evidence.parametrisation in ("single", "row_space") else i + 1
     require(len(set(evidence.determined)) == len(evidence.determined), "a sample is named twice")
     for m in evidence.determined:
@@ -70,27 +72,12 @@ def scale_facts(evidence: Scale, subject: Subject) -> Facts:
     return Facts(determined=frozenset(evidence.determined))
 
 
-def _check_system(image: Image, evidence: Scale, groups: tuple[tuple[int, ...], ...]) -> None:
-    argument = LayerArgument(
-        layer=evidence.layer,
-        parametrisation=evidence.parametrisation,
-        unknowns=evidence.unknowns,
-        rank=evidence.rank,
-        groups=groups,
-        lower_ranks=(),
-        determined=(),
-        labels="loss_vectors",
-    )
-    require(evidence.groups == groups, f"the pattern groups of layer {evidence.layer} are {groups}")
-    check_null_space(argument, lifted_system(image, argument, tuple(range(image.subject.samples))), groups)
-
-
 def _injective(image: Image, layer: int, m: int) -> bool:
     """Sample m's map from loss vectors to ``delta_layer`` is injective on the span of loss vectors."""
     network = image.subject.network
     back: Residues = np.eye(network.classes, dtype=np.uint64)
     for k in range(network.depth - 1, layer - 1, -1):
-        back = product_mod(network.layers[k].weight.T, back) * image.subject.passed.patterns[k - 1][:, [m]]
+        back = product_mod(network.layers[k].weight.T, back) * image.subject.passed.pattern(k)[:, [m]]
     if image.subject.question.loss.zero_sum:
         back = add_mod(back[:, 1:], negate_mod(back[:, :1]))
     width: int = back.shape[1]
@@ -104,7 +91,8 @@ def _no_twin(subject: Subject, m: int) -> bool:
         return True
     if loss is Loss.MSE:
         return subject.question.labels is not Labels.REAL and all(
-            not _positive_roots_exist(subject, m, other) for other in _admitted(subject)
+            not _positive_roots_exist(subject, m, other)
+            for other in admitted(subject.question, subject.batch.labels, subject.network.classes)
         )
     found = _margins(subject, m)
     return not found or min(found) <= 0 or len(set(found)) > 1
@@ -153,14 +141,6 @@ def _variations(values: Sequence[flint.fmpq]) -> int:
     return sum(a != b for a, b in pairwise(signs))
 
 
-def _admitted(subject: Subject) -> list[list[Fraction]]:
-    classes = subject.network.classes
-    if subject.question.labels is Labels.KNOWN:
-        return [[to_fraction(v) for v in row] for row in subject.batch.labels]
-    rows = np.eye(classes) if classes > 1 else np.array([[0.0], [1.0]])
-    return [[to_fraction(v) for v in row] for row in rows]
-
-
 def _check_twin(twin: Twin, subject: Subject, domain: Box | None) -> None:
     m = twin.sample
     require(len(twin.low) + len(twin.high) <= MAX_TEXT, "the bracket of a scale is too long")
@@ -192,12 +172,15 @@ def _check_twin(twin: Twin, subject: Subject, domain: Box | None) -> None:
 def _check_mse_twin(twin: Twin, subject: Subject, bracket: Interval) -> None:
     """All K quadratics vanish at one c in the bracket: they are multiples of one with a sign change."""
     m = twin.sample
-    label = [to_fraction(v) for v in subject.batch.labels[m]]
+    label = label_of(subject.batch.labels[m])
     require(twin.target is None or len(twin.target) == len(label), "the twin's target has a wrong length")
-    other = label if twin.target is None else [rational(v) for v in twin.target]
+    other = label if twin.target is None else tuple(rational(v) for v in twin.target)
     if subject.question.labels is not Labels.REAL:
-        admitted = [label] if subject.question.labels is Labels.KNOWN else _admitted(subject)
-        require(other in admitted, "the twin's target is not admitted")
+        known = subject.question.labels is Labels.KNOWN
+        labels = (
+            [label] if known else admitted(subject.question, subject.batch.labels, subject.network.classes)
+        )
+        require(other in labels, "the twin's target is not admitted")
     rows = [
         [y - f, -z, f]
         for f, y, z in zip(map(to_fraction, subject.passed.logits[:, m]), label, other, strict=True)

@@ -87,10 +87,10 @@ def _check_ranks(evidence: Residual, part: Part) -> None:
 
 def _joint_rank(part: Part, layer: int, delta: Residues) -> bool:
     """Whether V = 0 follows from ``Delta V = 0`` and ``w . v_m = 0``, w the weights of m's active neurons."""
-    weight = RationalMatrix.of(part.subject.network.layers[layer - 1].weight).residues()
+    weight = RationalMatrix.of(part.subject.network.layer(layer).weight).residues()
     size, width = len(part.members), weight.shape[1]
     require(size * width <= MAX_JOINT, "the joint system on the way down is too large")
-    active = part.subject.passed.patterns[layer - 1]
+    active = part.subject.passed.pattern(layer)
     rows = []
     for j in range(len(weight)):
         for feature in range(width):

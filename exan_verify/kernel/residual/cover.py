@@ -17,13 +17,15 @@ from typing import Any
 import flint
 import numpy as np
 
-from exan_verify.core.certificate import CoverArgument, domain_box
+from exan_verify.core.certificate import CoverArgument
 from exan_verify.core.network import Array, to_fraction
 from exan_verify.core.question import Loss
 from exan_verify.exact.linalg import solve
 from exan_verify.exact.softmax import loss_vectors_ball, to_ball
 from exan_verify.kernel.given import require
-from exan_verify.kernel.residual.parts import Label, Part, label_array
+from exan_verify.kernel.labels import Label, label_array
+from exan_verify.kernel.probabilities import Probabilities
+from exan_verify.kernel.residual.parts import Part
 
 PRECISION = 128
 GRID = 1 << 20
@@ -94,7 +96,7 @@ def _constraints(part: Part) -> Array:
     values = part.features(depth - 1).fractions()
     if depth > 1:
         return values
-    domain = domain_box(part.subject.question.domain)
+    domain = part.subject.question.domain
     require(domain is not None, "nothing bounds the features")
     assert domain is not None
     lo, hi = (
@@ -199,7 +201,7 @@ class _Head:
     def own(self) -> Any:
         """G as an ``arb_mat`` (K, r)."""
         question = self.part.subject.question
-        labels = label_array(self.part.labels, self.part.subject)
+        labels = label_array(self.part.labels, self.part.subject.question.loss)
         return loss_vectors_ball(question.loss, self.part.logits.T, labels, 1, PRECISION)
 
     @cached_property
@@ -233,37 +235,16 @@ class _Head:
         return [int(c == label[0]) for c in range(self.classes)]
 
     @cached_property
-    def _affine(self) -> list[tuple[Any, Vector]]:
-        """Each logit as a constant and slopes."""
-        logits = self.part.logits
-        return [
-            (to_ball(logits[0, c]), [to_ball(logits[k, c] - logits[0, c]) for k in range(1, self.size)])
-            for c in range(self.classes)
-        ]
+    def _probabilities(self) -> Probabilities:
+        """Of ``F^T q`` in the coordinates of a row q = (1 - sum a, a): f_0 + sum_k a_k (f_k - f_0)."""
+        first, others = self.part.logits[0], self.part.logits[1:]
+        maps = np.concatenate([(others - first).T, first.reshape(-1, 1)], axis=1)
+        return Probabilities(loss=self.part.subject.question.loss, maps=maps)
 
     def at(self, a: Vector, target: list[int]) -> tuple[Vector, list[Vector]]:
         """g' and its slopes over a box of rows."""
-        if self.part.subject.question.loss is Loss.BCE:
-            chances = [1 / (1 + (-(base + _sum(slope, a))).exp()) for base, slope in self._affine]
-            slopes = [
-                [p * (1 - p) * s for s in slope] for p, (_, slope) in zip(chances, self._affine, strict=True)
-            ]
-        else:
-            chances = [1 / sum(self._ratios(c, a), flint.arb(0)) for c in range(self.classes)]
-            means = [_sum(chances, [slope[k] for _, slope in self._affine]) for k in range(len(a))]
-            slopes = [
-                [p * (s - mean) for s, mean in zip(slope, means, strict=True)]
-                for p, (_, slope) in zip(chances, self._affine, strict=True)
-            ]
-        return [p - t for p, t in zip(chances, target, strict=True)], slopes
-
-    def _ratios(self, c: int, a: Vector) -> Vector:
-        """exp(f_k - f_c) for every class k."""
-        base, slope = self._affine[c]
-        return [
-            (other - base + _sum([x - y for x, y in zip(tilt, slope, strict=True)], a)).exp()
-            for other, tilt in self._affine
-        ]
+        found, slopes = self._probabilities.at(a)
+        return [p - t for p, t in zip(found, target, strict=True)], slopes
 
 
 @dataclass(frozen=True, kw_only=True)

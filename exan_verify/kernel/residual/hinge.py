@@ -18,7 +18,8 @@ from exan_verify.core.question import Labels, Loss
 from exan_verify.exact.linalg import multiply, nullspace, solve
 from exan_verify.exact.softmax import loss_vectors
 from exan_verify.kernel.given import require
-from exan_verify.kernel.residual.parts import Label, Part, leads_nowhere
+from exan_verify.kernel.labels import Label
+from exan_verify.kernel.residual.parts import Part, excluded
 
 MAX_CLASSES = 12
 MAX_TRIED = 100_000
@@ -48,7 +49,7 @@ def _check(part: Part, own: Array, chosen: list[tuple[Label, Array]]) -> None:
         return
     if matrix.tolist() == _reordering(part, matrix, labels):
         return
-    require(leads_nowhere(part, matrix, labels), "another selection of loss vectors is not excluded")
+    require(excluded(part, matrix, labels), "another selection of loss vectors is not excluded")
 
 
 def _reordering(part: Part, matrix: Array, labels: list[Label]) -> list[list[int]]:

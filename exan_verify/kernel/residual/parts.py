@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fractions import Fraction
-from itertools import combinations_with_replacement, product
+from itertools import combinations_with_replacement
 from math import comb
 
 import numpy as np
 
-from exan_verify.core.certificate import domain_box
-from exan_verify.core.network import Array, Batch, to_fraction
-from exan_verify.core.question import Labels, Loss
+from exan_verify.core.network import Array, Batch
+from exan_verify.core.question import Labels
 from exan_verify.exact import backprop
 from exan_verify.exact.linalg import multiply, rank, solve
 from exan_verify.exact.rational import RationalMatrix
 from exan_verify.exact.rational import product as matrix_product
 from exan_verify.exact.softmax import loss_vectors
 from exan_verify.kernel.given import Subject, require
+from exan_verify.kernel.labels import Label, admitted, label_array, label_of
 
-Label = tuple[Fraction, ...]
-
-MAX_BITS = 12
 MAX_MULTISETS = 100_000
-"""The engine stops at 1100 labels of bce and at as many multisets."""
+"""The engine stops at 1100 multisets."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +43,7 @@ class Part:
     @property
     def labels(self) -> list[Label]:
         """Y: the members' labels as tuples of Fractions (classes as 1-tuples)."""
-        return [_label(self.subject.batch.labels[m]) for m in self.members]
+        return [label_of(self.subject.batch.labels[m]) for m in self.members]
 
     def multisets(self) -> list[list[Label]]:
         """One arrangement of every admitted multiset of labels; the own one as the members have it."""
@@ -62,29 +58,21 @@ class Part:
         ]
 
     def letters(self) -> list[Label]:
-        """Labels a sample may carry: the known ones as they first occur, 0/1 vectors in the order of the
-        numbers they write (bce), the classes in their order.
-        """
-        if self.subject.question.labels is Labels.KNOWN:
-            return list(dict.fromkeys(self.labels))
-        classes, loss = self.subject.network.classes, self.subject.question.loss
-        if loss is Loss.BCE:
-            require(classes <= MAX_BITS, f"2^{classes} labels are too many to go through")
-            return [tuple(Fraction(v) for v in bits) for bits in product((0, 1), repeat=classes)]
-        if loss is Loss.MSE and classes > 1:
-            return [tuple(Fraction(c == k) for c in range(classes)) for k in range(classes)]
-        return [(Fraction(k),) for k in range(max(2, classes))]
+        """Labels a sample may carry."""
+        subject = self.subject
+        return admitted(subject.question, subject.batch.labels[list(self.members)], subject.network.classes)
 
 
-def leads_nowhere(part: Part, matrix: Array, labels: list[Label]) -> bool:
+def excluded(part: Part, matrix: Array, labels: list[Label]) -> bool:
     """Whether ``H'_{L-1} = Q H_{L-1}`` with these labels is shown to belong to no batch (rational losses)."""
     subject = part.subject
     network, depth = subject.network, subject.network.depth
     hidden = multiply(matrix, part.features(depth - 1).T.fractions()).T
     logits = backprop.affine(network.layers[-1], RationalMatrix.of(hidden)).fractions()
-    vectors = loss_vectors(subject.question.loss, logits, label_array(labels, subject), subject.divisor)
+    loss = subject.question.loss
+    vectors = loss_vectors(loss, logits, label_array(labels, loss), subject.divisor)
     delta = RationalMatrix.of(vectors)
-    own = loss_vectors(subject.question.loss, subject.passed.logits, subject.batch.labels, subject.divisor)
+    own = loss_vectors(loss, subject.passed.logits, subject.batch.labels, subject.divisor)
     deltas = backprop.backward(network, subject.passed, own)
     for k in range(depth - 1, 0, -1):
         if np.any(hidden < 0):
@@ -100,22 +88,12 @@ def leads_nowhere(part: Part, matrix: Array, labels: list[Label]) -> bool:
             if np.any(found[:, -1] != 1):
                 return True
             found = found[:, :-1]
-        z = backprop.affine(network.layers[k - 1], RationalMatrix.of(found.T)).fractions()
+        z = backprop.affine(network.layer(k), RationalMatrix.of(found.T)).fractions()
         if np.any(z[active] != hidden[active]) or np.any(z[~active] > 0):
             return True
         hidden = found.T
-    domain = domain_box(subject.question.domain)
+    domain = subject.question.domain
     return domain is not None and not domain.contains(Batch(inputs=hidden.T, labels=np.zeros(len(labels))))
-
-
-def label_array(labels: list[Label], subject: Subject) -> Array:
-    """Labels as :class:`exan_verify.core.network.Batch` has them."""
-    if subject.question.loss in (Loss.MSE, Loss.BCE):
-        out = np.empty((len(labels), len(labels[0])), dtype=object)
-        for index in np.ndindex(*out.shape):
-            out[index] = labels[index[0]][index[1]]
-        return out
-    return np.array([int(label[0]) for label in labels])
 
 
 def _layer_gradient(part: Part, layer: int, whole: RationalMatrix) -> Array:
@@ -125,7 +103,3 @@ def _layer_gradient(part: Part, layer: int, whole: RationalMatrix) -> Array:
     if not part.subject.network.has_bias:
         return right
     return np.concatenate([right, delta.row_sums().fractions()], axis=1)
-
-
-def _label(value: Array) -> Label:
-    return tuple(to_fraction(v) for v in np.atleast_1d(value))

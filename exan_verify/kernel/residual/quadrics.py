@@ -21,7 +21,8 @@ from exan_verify.core.network import Array
 from exan_verify.exact.linalg import nullspace
 from exan_verify.exact.modular import PRIME, inverse
 from exan_verify.kernel.given import require
-from exan_verify.kernel.residual.parts import Label, Part, leads_nowhere
+from exan_verify.kernel.labels import Label
+from exan_verify.kernel.residual.parts import Part, excluded
 
 Monomial = tuple[int, ...]
 Polynomial = dict[Monomial, Fraction]
@@ -80,7 +81,7 @@ def _check_case(case: LabelCase, part: Part, labels: list[Label], system: _Syste
         matrix = _matrix(text, size)
         require(_solves(matrix, part, labels), "another solution does not solve the output system")
         require(matrix.tolist() not in solutions, "another solution is a permutation or named twice")
-        require(leads_nowhere(part, matrix, labels), "another solution is not shown to belong to no batch")
+        require(excluded(part, matrix, labels), "another solution is not shown to belong to no batch")
         solutions.append(matrix.tolist())
     points = [[_residue(matrix[v // size][v % size]) for v in system.free] for matrix in solutions]
     require(_only(points, system, case.degree), "the Macaulay rank leaves room for other solutions")

@@ -1,1 +1,39 @@
-"""Evidence that a second batch exists: exact, algebraic, enclosed, along a family, by counting."""
+"""Evidence that a second batch exists: exact, algebraic, enclosed, along a family, by counting.
+
+The one part of the kernel that the engines ask themselves: they find candidates by means of their own, and
+issue what :func:`facts` accepts (docs/theory.md section 6).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from exan_verify.core.certificate import AlgebraicBatch, Counting, EnclosedBatch, SecondBatch, Shear
+from exan_verify.core.facts import Facts
+from exan_verify.kernel.given import Subject
+from exan_verify.kernel.second import algebraic_batch, counting, enclosed_batch, second_batch, shear
+from exan_verify.kernel.second.counting import Count, count
+from exan_verify.kernel.second.second_batch import rebuilt
+
+__all__ = ["CHECKERS", "Count", "Existential", "count", "facts", "rebuilt"]
+
+Existential = SecondBatch | EnclosedBatch | AlgebraicBatch | Shear | Counting
+"""Evidence that a second batch, or a family of them, exists."""
+
+CHECKERS: Mapping[type, Callable[[Any, Subject], Facts]] = {
+    SecondBatch: second_batch.facts,
+    EnclosedBatch: enclosed_batch.facts,
+    AlgebraicBatch: algebraic_batch.facts,
+    Shear: shear.facts,
+    Counting: counting.facts,
+}
+"""One checker for each kind."""
+
+
+def facts(evidence: Existential, subject: Subject) -> Facts:
+    """AMBIGUOUS, and FREE for the samples that the evidence moves.
+
+    Raises :class:`exan_verify.errors.CertificateRejected` at the first step that does not hold.
+    """
+    return CHECKERS[type(evidence)](evidence, subject)

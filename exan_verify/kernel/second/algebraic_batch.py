@@ -1,20 +1,21 @@
 """Checks a second batch of real algebraic numbers, for mse and hinge (docs/theory.md, appendix C).
 
-Forward and backward passes run again on reduced polynomials in the roots
+Forward and backward passes run on reduced polynomials in the roots
 (:mod:`exan_verify.exact.algebraic`); every entry of the difference of the two gradients must reduce to zero.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 from math import prod
 
 import numpy as np
 
-from exan_verify.core.certificate import AlgebraicBatch, AlgebraicNumber, domain_box, rational
+from exan_verify.core.certificate import AlgebraicBatch, AlgebraicNumber, rational
 from exan_verify.core.facts import Facts
-from exan_verify.core.network import Batch, to_fraction
-from exan_verify.core.question import Labels
+from exan_verify.core.network import Batch, Linear, ReluNetwork, to_fraction
+from exan_verify.core.question import Labels, Loss
 from exan_verify.errors import CertificateRejected
 from exan_verify.exact.algebraic import (
     MAX_DEGREE,
@@ -23,7 +24,6 @@ from exan_verify.exact.algebraic import (
     Root,
     Row,
     UndecidedSignError,
-    gradient_entries,
 )
 from exan_verify.kernel.given import Subject, require
 from exan_verify.kernel.second.enclosed_batch import admitted, check_known_labels
@@ -117,7 +117,7 @@ def _labels(evidence: AlgebraicBatch, subject: Subject, field: Field) -> list[Ro
 
 
 def _check_domain(field: Field, subject: Subject, inputs: list[Row]) -> None:
-    domain = domain_box(subject.question.domain)
+    domain = subject.question.domain
     if domain is None:
         return
     low, high = (
@@ -161,3 +161,80 @@ def _number(field: Field, number: AlgebraicNumber) -> Element:
         require(all(0 <= p <= 64 for p in powers), "a power is out of range")
         out = field.plus(out, {powers: rational(text)})
     return field.reduced(out)
+
+
+def gradient_entries(
+    field: Field,
+    network: ReluNetwork,
+    loss: Loss,
+    inputs: Sequence[Row],
+    labels: Sequence[Row],
+) -> list[Element]:
+    """All entries of the gradient (reduction sum) of mse or hinge, layer by layer, row by row, the bias last.
+
+    ``labels``: target vectors (unit vectors for hinge). Raises :class:`UndecidedSignError`.
+    """
+    found: list[list[Element]] = [[] for _ in network.layers]
+    for x, label in zip(inputs, labels, strict=True):
+        features, active = _forward(field, network, x)
+        logits = features.pop()
+        delta = _vector(field, loss, logits, label)
+        for i in range(network.depth - 1, -1, -1):
+            entries = [
+                e
+                for g in delta
+                for e in ([field.times(g, h) for h in features[i]] + ([g] if network.has_bias else []))
+            ]
+            before = found[i] or [{} for _ in entries]
+            found[i] = [field.plus(a, b) for a, b in zip(before, entries, strict=True)]
+            if i:
+                delta = _back(field, network.layers[i], delta, active[i - 1])
+    return [e for layer in found for e in layer]
+
+
+def _forward(field: Field, network: ReluNetwork, x: Row) -> tuple[list[Row], list[list[bool]]]:
+    """Features of every layer, the logits last, and the states of the hidden neurons."""
+    features, active = [x], []
+    for i, layer in enumerate(network.layers):
+        z = [_affine(field, layer, j, features[-1]) for j in range(layer.shape[0])]
+        if i == network.depth - 1:
+            features.append(z)
+            break
+        bits = [field.sign(v) > 0 for v in z]
+        active.append(bits)
+        features.append([v if on else {} for v, on in zip(z, bits, strict=True)])
+    return features, active
+
+
+def _affine(field: Field, layer: Linear, j: int, features: Row) -> Element:
+    out = field.constant(Fraction(0) if layer.bias is None else to_fraction(layer.bias[j]))
+    for w, v in zip(layer.weight[j], features, strict=True):
+        if w:
+            out = field.plus(out, v, to_fraction(w))
+    return out
+
+
+def _vector(field: Field, loss: Loss, logits: Row, label: Row) -> Row:
+    if loss is Loss.MSE:
+        half = [field.plus(f, y, Fraction(-1)) for f, y in zip(logits, label, strict=True)]
+        return [field.plus(v, v) for v in half]
+    own = next(c for c, v in enumerate(label) if v)
+    share = Fraction(1, len(logits))
+    margins = [
+        field.plus(field.plus(logits[own], f, Fraction(-1)), field.constant(Fraction(-1))) for f in logits
+    ]
+    violated = [c != own and field.sign(v) < 0 for c, v in enumerate(margins)]
+    total = -share * sum(violated)
+    return [field.constant(total if c == own else share * on) for c, on in enumerate(violated)]
+
+
+def _back(field: Field, layer: Linear, delta: Row, active: Sequence[bool]) -> Row:
+    out: Row = []
+    for k, on in enumerate(active):
+        value: Element = {}
+        if on:
+            for w, g in zip(layer.weight[:, k], delta, strict=True):
+                if w:
+                    value = field.plus(value, g, to_fraction(w))
+        out.append(value)
+    return out

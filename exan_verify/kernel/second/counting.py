@@ -9,21 +9,38 @@ rank above R - dim U_m (shown mod p): were its part always zero, the columns wou
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from exan_verify.core.certificate import Counting, domain_box
+from exan_verify.core.certificate import Counting
 from exan_verify.core.facts import Facts
 from exan_verify.errors import CertificateRejected
 from exan_verify.exact.backprop import backward_mod
-from exan_verify.exact.balance import symbolic_loss_vectors
-from exan_verify.exact.first_order import Bases, common_motions, most_equations, own_motions, responses_mod
 from exan_verify.exact.linalg import rank_mod
 from exan_verify.exact.modular import PRIME, Residues
 from exan_verify.exact.softmax import VanishingDenominatorError, loss_vectors_mod
 from exan_verify.kernel.given import Subject, require
+from exan_verify.kernel.second.cancellation import symbolic_loss_vectors
+from exan_verify.kernel.second.first_order import (
+    Bases,
+    common_motions,
+    most_equations,
+    own_motions,
+    responses_mod,
+)
 
 MAX_RESPONSES = 300_000
 """As for the engine: seconds of elimination over Q."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Count:
+    """More ``motions`` (dimensions) than ``equations`` (at most), and the samples ``free`` that move."""
+
+    motions: int
+    equations: int
+    free: frozenset[int]
 
 
 def facts(evidence: Counting, subject: Subject) -> Facts:
@@ -31,6 +48,11 @@ def facts(evidence: Counting, subject: Subject) -> Facts:
 
     Raises :class:`CertificateRejected` at the first step that does not hold.
     """
+    return Facts(ambiguous=True, free=count(evidence, subject).free)
+
+
+def count(evidence: Counting, subject: Subject) -> Count:
+    """The count that shows :func:`facts`; raises as it does."""
     require(not subject.question.loss.rational, "counting is for cross_entropy and bce")
     require(evidence.prime == PRIME, f"the prime is {evidence.prime}, this schema's is {PRIME}")
     require(1 < evidence.point < PRIME, "the point t is outside [2, p)")
@@ -40,16 +62,18 @@ def facts(evidence: Counting, subject: Subject) -> Facts:
     _require_small(subject)
     bases = _bases(evidence, subject)
     passed, batch, network = subject.passed, subject.batch, subject.network
+    total = sum(basis.shape[1] for basis in bases.values())
+    require(total > 0, "no sample can move")
     symbols = symbolic_loss_vectors(subject.question.loss, passed.logits, batch.labels)
     bound = most_equations(network, passed, list(symbols.values()), bases)
-    total = sum(basis.shape[1] for basis in bases.values())
     require(total > bound, f"{total} dimensions of motion against up to {bound} equations")
     change = responses_mod(network, passed, _deltas(evidence, subject), bases)
     owner = np.repeat(chosen, [bases[m].shape[1] for m in chosen])
     moving = {m for m in chosen if rank_mod(change[:, owner != m]) + bases[m].shape[1] > bound}
     pairs = list(zip(batch.x, batch.y, strict=True))
     staying = {pairs[m] for m in range(subject.samples) if m not in moving}
-    return Facts(ambiguous=True, free=frozenset(m for m in moving if pairs[m] not in staying))
+    free = frozenset(m for m in moving if pairs[m] not in staying)
+    return Count(motions=total, equations=bound, free=free)
 
 
 def _require_small(subject: Subject) -> None:
@@ -61,7 +85,7 @@ def _require_small(subject: Subject) -> None:
 
 
 def _bases(evidence: Counting, subject: Subject) -> Bases:
-    domain = domain_box(subject.question.domain)
+    domain = subject.question.domain
     passed, batch, network = subject.passed, subject.batch, subject.network
     if evidence.common:
         require(network.depth > 1, "there is no first hidden layer")

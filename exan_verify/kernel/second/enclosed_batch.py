@@ -1,7 +1,7 @@
 """Checks "a second batch with exactly this gradient exists inside this box" (docs/theory.md, appendix C).
 
 The regions of the box, the independent entries of the gradient and Krawczyk's test are computed again from
-network and batch (:mod:`exan_verify.exact.enclosure`); the certificate gives the box and the labels.
+network and batch (:mod:`exan_verify.kernel.second.enclosure`); the certificate gives the box and the labels.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from exan_verify.core.certificate import EnclosedBatch, domain_box, rational
+from exan_verify.core.certificate import EnclosedBatch, rational
 from exan_verify.core.facts import Facts
 from exan_verify.core.network import Array, Batch, to_fraction
 from exan_verify.core.question import Labels, Loss
 from exan_verify.errors import CertificateRejected, InputError, LabelError
-from exan_verify.exact.enclosure import Enclosure
 from exan_verify.kernel.given import Subject, require, require_moderate
+from exan_verify.kernel.second.enclosure import Enclosure
 
 MAX_SYSTEM = 1 << 18
 """Entries of the system of rationals: seconds of elimination."""
@@ -111,7 +111,7 @@ def _table(rows: tuple[tuple[str, ...], ...], width: int, what: str) -> Array:
 
 
 def _check_domain(enclosure: Enclosure, subject: Subject) -> None:
-    domain = domain_box(subject.question.domain)
+    domain = subject.question.domain
     if domain is None:
         return
     bounds = [[to_fraction(v) for v in b] for b in domain.bounds(subject.batch.inputs.shape[1])]

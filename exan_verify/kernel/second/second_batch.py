@@ -2,7 +2,7 @@
 
 Nothing of the argument that found the batch is used: the second batch is built, its labels and domain are
 compared with the question, and its contributions must cancel those of the first exactly
-(:mod:`exan_verify.exact.balance`; for cross_entropy and bce with every loss vector as a symbol).
+(:mod:`exan_verify.kernel.second.cancellation`; for cross_entropy and bce with every loss vector as a symbol).
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from exan_verify.core.certificate import SecondBatch, SparseVector, domain_box, rational
+from exan_verify.core.arrays import fractions
+from exan_verify.core.certificate import SecondBatch, SparseVector, rational
 from exan_verify.core.facts import Facts
-from exan_verify.core.network import Array, Batch, to_fraction
+from exan_verify.core.network import Array, Batch
 from exan_verify.core.question import Labels, Loss
 from exan_verify.errors import CertificateRejected, InputError, LabelError
 from exan_verify.exact.backprop import forward
-from exan_verify.exact.balance import contributions_cancel
-from exan_verify.exact.linalg import multiply, solve
+from exan_verify.exact.linalg import identity, multiply, solve
 from exan_verify.exact.softmax import loss_vectors, mse_targets
 from exan_verify.kernel.given import Subject, require, require_moderate
+from exan_verify.kernel.second.cancellation import contributions_cancel
 
 
 def facts(evidence: SecondBatch, subject: Subject) -> Facts:
@@ -30,13 +31,9 @@ def facts(evidence: SecondBatch, subject: Subject) -> Facts:
 
     Raises :class:`CertificateRejected` at the first step that does not hold.
     """
-    moved = [move.sample for move in evidence.moves]
-    require(len(moved) > 0, "the second batch moves no sample")
-    require(len(set(moved)) == len(moved), "a sample is moved twice")
-    require(all(0 <= m < subject.samples for m in moved), "a move names a sample that does not exist")
+    moved, second = rebuilt(evidence, subject)
     first = subject.batch.select(moved)
-    second = _second(evidence, subject, moved)
-    domain = domain_box(subject.question.domain)
+    domain = subject.question.domain
     require(domain is None or domain.contains(second), "the second batch lies outside the domain")
     _check_labels(subject, first, second)
     require(_same_gradient(subject, first, second), "the second batch has another gradient")
@@ -48,14 +45,21 @@ def facts(evidence: SecondBatch, subject: Subject) -> Facts:
     return Facts(ambiguous=True, free=frozenset(m for m, s in enumerate(everyone) if s not in present))
 
 
-def _second(evidence: SecondBatch, subject: Subject, moved: list[int]) -> Batch:
-    """The moved samples of the second batch."""
+def rebuilt(evidence: SecondBatch, subject: Subject) -> tuple[list[int], Batch]:
+    """The samples that move, and the batch of what stands in their places.
+
+    Raises :class:`CertificateRejected` where the evidence describes none of the question's labels.
+    """
+    moved = [move.sample for move in evidence.moves]
+    require(len(moved) > 0, "the second batch moves no sample")
+    require(len(set(moved)) == len(moved), "a sample is moved twice")
+    require(all(0 <= m < subject.samples for m in moved), "a move names a sample that does not exist")
     size, features = subject.batch.inputs.shape
     named = len(evidence.directions)
     require(named <= size + features, "there are more directions than samples and features")
     directions = [_dense(part, features) for part in evidence.directions]
     mixes = np.array([_dense(move.mix, size) for move in evidence.moves], dtype=object)
-    inputs = multiply(mixes, _exact(subject.batch.inputs))
+    inputs = multiply(mixes, fractions(subject.batch.inputs))
     if directions:
         steps = np.array([_dense(move.steps, named) for move in evidence.moves], dtype=object)
         inputs = inputs + multiply(steps, np.array(directions, dtype=object))
@@ -74,7 +78,7 @@ def _second(evidence: SecondBatch, subject: Subject, moved: list[int]) -> Batch:
     except (LabelError, InputError) as error:
         raise CertificateRejected(f"the second batch is not admitted: {error}") from None
     require_moderate(subject, batch.labels)
-    return batch
+    return moved, batch
 
 
 def _labels(evidence: SecondBatch, subject: Subject) -> list[Any]:
@@ -87,7 +91,7 @@ def _labels(evidence: SecondBatch, subject: Subject) -> list[Any]:
         if classes:
             found.append(int(own) if move.label is None else move.label)
         else:
-            found.append(_exact(own) + _dense(move.target, subject.network.classes))
+            found.append(fractions(own) + _dense(move.target, subject.network.classes))
     return found
 
 
@@ -104,7 +108,7 @@ def _solved(evidence: SecondBatch, subject: Subject, inputs: Array, moved: list[
         for k, text in move.mix:
             require(k in place, "a mix uses a sample that is not moved, so the targets do not follow")
             matrix[row, place[k]] += rational(text)
-    inverse = solve(matrix, _identity(len(moved)))
+    inverse = solve(matrix, identity(len(moved)))
     if inverse is None:
         raise CertificateRejected("the matrix of the mixes is singular")
     batch = subject.batch.select(moved)
@@ -122,7 +126,7 @@ def _check_labels(subject: Subject, first: Batch, second: Batch) -> None:
 
 def _same_gradient(subject: Subject, first: Batch, second: Batch) -> bool:
     both = Batch(
-        inputs=np.concatenate([_exact(first.inputs), _exact(second.inputs)]),
+        inputs=np.concatenate([fractions(first.inputs), fractions(second.inputs)]),
         labels=np.concatenate([first.labels, second.labels]),
     )
     counts = [1] * first.size + [-1] * second.size
@@ -135,13 +139,6 @@ def _samples(batch: Batch) -> list[tuple[Any, Any]]:
     return list(zip(batch.x, batch.y, strict=True))
 
 
-def _exact(array: Array) -> Array:
-    out = np.empty(array.shape, dtype=object)
-    for index, value in np.ndenumerate(array):
-        out[index] = to_fraction(value)
-    return out
-
-
 def _dense(vector: SparseVector, size: int) -> Array:
     out = np.full(size, Fraction(0), dtype=object)
     named = [k for k, _ in vector]
@@ -149,11 +146,4 @@ def _dense(vector: SparseVector, size: int) -> Array:
     for k, text in vector:
         require(0 <= k < size, "a vector has an index out of range")
         out[k] = rational(text)
-    return out
-
-
-def _identity(size: int) -> Array:
-    out = np.full((size, size), Fraction(0), dtype=object)
-    for k in range(size):
-        out[k, k] = Fraction(1)
     return out

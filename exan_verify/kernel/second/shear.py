@@ -12,20 +12,23 @@ such m at once, because a linear space is not a union of finitely many proper su
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
 
-from exan_verify.core.certificate import Shear, domain_box, rational
+from exan_verify.core.certificate import Shear, rational
 from exan_verify.core.facts import Facts
-from exan_verify.core.network import Array
+from exan_verify.core.network import Array, ReluNetwork
 from exan_verify.core.question import Loss
 from exan_verify.errors import CertificateRejected
+from exan_verify.exact.backprop import Forward
 from exan_verify.exact.linalg import rank, rank_mod
 from exan_verify.exact.modular import PRIME, Residues
-from exan_verify.exact.segments import distinct_loss_vectors, keeps_loss_vector, slopes
+from exan_verify.exact.rational import RationalMatrix, product
 from exan_verify.exact.softmax import VanishingDenominatorError, loss_vectors, loss_vectors_mod
 from exan_verify.kernel.given import Subject, require, require_moderate
+from exan_verify.kernel.second.cancellation import distinct_loss_vectors
 
 
 def facts(evidence: Shear, subject: Subject) -> Facts:
@@ -66,7 +69,7 @@ def _check_direction(subject: Subject, chosen: list[int], direction: Array) -> N
     for zeros, rate in zip(passed.zeros, rates.hidden, strict=True):
         at_limit = zeros[:, chosen].any(axis=1)
         require(not np.any(rate[at_limit] != 0), "the direction moves a zero pre-activation")
-    box = domain_box(subject.question.domain)
+    box = subject.question.domain
     if box is not None:
         lo, hi = box.bounds(len(direction))
         x, used = subject.batch.inputs[chosen], direction != 0
@@ -122,3 +125,29 @@ def _without_staying_copies(subject: Subject, moving: set[int]) -> frozenset[int
     pairs = list(zip(subject.batch.x, subject.batch.y, strict=True))
     staying = {pairs[m] for m in range(subject.samples) if m not in moving}
     return frozenset(m for m in moving if pairs[m] not in staying)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slopes:
+    """``hidden[i-1]`` (n_i,): slopes of the pre-activations of hidden layer i; ``logits`` (K,). Fractions."""
+
+    hidden: tuple[Array, ...]
+    logits: Array
+
+
+def slopes(network: ReluNetwork, passed: Forward, sample: int, direction: Array) -> Slopes:
+    """How the pre-activations and logits of a sample's region change along ``direction`` (d,)."""
+    current = RationalMatrix.of(direction.reshape(-1, 1))
+    hidden = []
+    for layer, pattern in zip(network.layers[:-1], passed.patterns, strict=True):
+        rates = product(layer.weight, current)
+        hidden.append(rates.fractions()[:, 0])
+        current = rates.masked(pattern[:, [sample]])
+    return Slopes(hidden=tuple(hidden), logits=product(network.layers[-1].weight, current).fractions()[:, 0])
+
+
+def keeps_loss_vector(loss: Loss, rates: Array) -> bool:
+    """Whether logits that change with these slopes leave softmax or sigmoid, and so the loss vector."""
+    if loss is Loss.CROSS_ENTROPY:
+        return all(rate == rates[0] for rate in rates)
+    return not np.any(rates != Fraction(0))

@@ -16,9 +16,9 @@ from typing import Any
 import flint
 import numpy as np
 
-from exan_verify.core.certificate import Claim, QuestionRecord, Tolerance, rational
+from exan_verify.core.certificate import Claim, Tolerance
 from exan_verify.core.network import Array, Batch, Gradient, ReluNetwork
-from exan_verify.core.question import Box, Labels, Loss
+from exan_verify.core.question import Labels, Loss, Question
 from exan_verify.core.verdict import Outcome, SampleStatus
 from exan_verify.exact.backprop import Forward, forward
 from exan_verify.exact.balls import (
@@ -47,7 +47,7 @@ class Near:
     """
 
     network: ReluNetwork
-    question: QuestionRecord
+    question: Question
     layers: tuple[Layer, ...]
     tolerance: Fraction
     centre: Batch
@@ -60,7 +60,7 @@ class Near:
     @property
     def divisor(self) -> int:
         """What the loss is divided by."""
-        return self.question.loss.divisor(self.question.reduction, self.samples, self.network.classes)
+        return self.question.divisor(self.samples, self.network.classes)
 
     @cached_property
     def passed(self) -> Forward:
@@ -78,7 +78,7 @@ class Near:
         if layer == 1:
             hidden = np.asarray(self.centre.inputs, dtype=np.float64)
         else:
-            hidden = self.passed.hidden[layer - 1].fractions().astype(np.float64).T
+            hidden = self.passed.features(layer).fractions().astype(np.float64).T
         return np.concatenate([hidden, np.ones((self.samples, 1))], axis=1)
 
     def factor(self, layer: int) -> Factor:
@@ -87,13 +87,14 @@ class Near:
 
 
 def claim(
-    evidence: Tolerance, stated: Claim, network: ReluNetwork, given: Gradient, domain: Box | None
+    evidence: Tolerance, stated: Claim, question: Question, network: ReluNetwork, given: Gradient
 ) -> Claim:
     """The claim that ``evidence`` shows, which is ``stated`` with every radius verified.
 
     Raises :class:`exan_verify.errors.CertificateRejected` with the step that fails.
     """
-    near = _near(evidence, stated.question, network, given)
+    near = _near(evidence, question, network, given)
+    domain = question.domain
     require(
         stated.radius is not None and len(stated.radius) == near.samples and stated.realised is not None,
         "a claim with a tolerance states a radius for each sample, and whether a batch is known to be there",
@@ -120,12 +121,12 @@ def claim(
     )
 
 
-def _near(evidence: Tolerance, question: QuestionRecord, network: ReluNetwork, given: Gradient) -> Near:
-    tolerance = rational(question.tolerance or "0")
+def _near(evidence: Tolerance, question: Question, network: ReluNetwork, given: Gradient) -> Near:
+    tolerance = question.tolerance or Fraction(0)
     require(tolerance > 0, "a tolerance is positive")
     require(question.labels is Labels.ONE_HOT, "a radius is shown for one_hot labels only")
     require(network.has_bias and network.depth >= 2, "a radius needs biases and a hidden layer")
-    size, features = question.batch_size, network.widths[0]
+    size, features = question.samples, network.widths[0]
     require(
         len(evidence.inputs) == len(evidence.labels) == size >= 1
         and all(len(row) == features for row in evidence.inputs)

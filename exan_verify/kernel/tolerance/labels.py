@@ -14,6 +14,7 @@ import numpy as np
 from exan_verify.core.question import Loss
 from exan_verify.errors import CertificateRejected
 from exan_verify.exact.balls import BallMatrix, Floats, ball_matrix, interval_matrix, upper
+from exan_verify.exact.softmax import probabilities
 from exan_verify.kernel.given import require
 from exan_verify.kernel.tolerance.bounds import right_inverse
 
@@ -51,7 +52,7 @@ def _from_output_layer(near: Near, hidden: Floats) -> BallMatrix:
     depth = near.network.depth
     features = near.features(depth)
     right = right_inverse(features, f"[H_{depth - 1} 1]")
-    exact = ball_matrix(near.passed.hidden[depth - 1].fractions().T)
+    exact = ball_matrix(near.passed.features(depth).fractions().T)
     ones = np.zeros((near.samples, 1))
     moved = np.concatenate([hidden.T, ones], axis=1)
     centre = _with_ones(exact, near.samples)
@@ -86,13 +87,8 @@ def _told(loss: Loss, logits: list[Any], scaled: list[Any], own: list[int]) -> b
         return bool(scaled[own.index(1)] < 0)
     if loss is Loss.MSE:
         values = [f - g / 2 for f, g in zip(logits, scaled, strict=True)]
-    elif loss is Loss.BCE:
-        values = [1 / (1 + (-f).exp()) - g for f, g in zip(logits, scaled, strict=True)]
     else:
-        values = [
-            1 / sum(((c - f).exp() for c in logits), flint.arb(0)) - g
-            for f, g in zip(logits, scaled, strict=True)
-        ]
+        values = [p - g for p, g in zip(probabilities(loss, logits), scaled, strict=True)]
     if loss is Loss.BCE or len(own) == 1:
         return all(v > 0 if y else v < 1 for v, y in zip(values, own, strict=True))
     return bool(values[own.index(1)] > 0)  # one-hot: a label that is not 0 there is this one

@@ -7,8 +7,8 @@ from fractions import Fraction
 import flint
 import numpy as np
 
-from exan_verify.core.certificate import QuestionRecord
 from exan_verify.core.network import Batch, Gradient, ReluNetwork
+from exan_verify.core.question import Question
 from exan_verify.exact.backprop import forward
 from exan_verify.exact.balls import PRECISION, BallMatrix, ball_matrix, inner_interval
 from exan_verify.exact.rational import Mask
@@ -17,11 +17,11 @@ from exan_verify.kernel.given import require
 
 
 def check_near(
-    network: ReluNetwork, batch: Batch, question: QuestionRecord, given: Gradient, tolerance: Fraction
+    network: ReluNetwork, batch: Batch, question: Question, given: Gradient, tolerance: Fraction
 ) -> None:
     """Reject unless every entry of the batch's gradient is proved to be within ``tolerance`` of ``given``."""
     passed = forward(network, batch)
-    divisor = question.loss.divisor(question.reduction, batch.size, network.classes)
+    divisor = question.divisor(batch.size, network.classes)
     delta = loss_vectors_ball(question.loss, passed.logits, batch.labels, divisor, PRECISION)
     ones = ball_matrix(np.ones((batch.size, 1)))
     layers = given.for_network(network)
@@ -38,7 +38,7 @@ def check_near(
                 f"the batch's gradient is not within the tolerance of the given one in layer {i + 1}",
             )
         if i:
-            delta = _masked(ball_matrix(network.layers[i].weight.T) * delta, passed.patterns[i - 1])
+            delta = _masked(ball_matrix(network.layers[i].weight.T) * delta, passed.pattern(i))
 
 
 def _masked(matrix: BallMatrix, keep: Mask) -> BallMatrix:

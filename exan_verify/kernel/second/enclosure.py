@@ -21,9 +21,10 @@ from exan_verify.core.network import Array, Batch, ReluNetwork, to_fraction
 from exan_verify.core.question import Loss
 from exan_verify.exact import linalg
 from exan_verify.exact.backprop import Forward, forward
-from exan_verify.exact.balance import symbolic_loss_vectors
 from exan_verify.exact.regions import Pattern, Region, region_of
 from exan_verify.exact.softmax import loss_vectors, loss_vectors_ball, to_ball
+from exan_verify.kernel.probabilities import Probabilities
+from exan_verify.kernel.second.cancellation import symbolic_loss_vectors
 
 PRECISION = 256
 
@@ -162,7 +163,7 @@ class Enclosure:
         slopes = [[flint.arb(0)] * len(self.free) for _ in self.rows]
         for m, region in enumerate(self.regions):
             x = [*point[m], flint.arb(1)]
-            vector, gains = _loss_vector(self.loss, region.logits, self.centre.labels[m], x)
+            vector, gains = self._loss_vector(m, point[m])
             kept = x if self.network.has_bias else x[:-1]
             products = [g * v for g in vector[: self._seen] for v in kept]
             changes = {
@@ -179,6 +180,23 @@ class Enclosure:
                 for place, change in changes.items():
                     slopes[e][place] = slopes[e][place] + _dot(region.system[row], change)
         return values, slopes
+
+    @cached_property
+    def _probabilities(self) -> list[Probabilities]:
+        return [Probabilities(loss=self.loss, maps=region.logits) for region in self.regions]
+
+    def _loss_vector(self, m: int, x: Sequence[Any]) -> tuple[list[Any], list[list[Any]]]:
+        """Sample m's loss vector (reduction sum) at balls x, and its derivatives by x."""
+        label = self.centre.labels[m]
+        if self.loss is Loss.MSE:
+            maps = self.regions[m].logits
+            logits = [_dot(row, [*x, flint.arb(1)]) for row in maps]
+            values = [2 * (f - to_ball(to_fraction(y))) for f, y in zip(logits, label, strict=True)]
+            return values, [[2 * to_ball(v) for v in row[:-1]] for row in maps]
+        chances, gains = self._probabilities[m].at(list(x))
+        bce = self.loss is Loss.BCE
+        targets = [int(v) for v in label] if bce else [int(c == int(label)) for c in range(len(chances))]
+        return [p - t for p, t in zip(chances, targets, strict=True)], gains
 
     def _krawczyk(self) -> bool:
         """Whether ``y - C F(y) + (I - C F'(X)) (X - y)`` lies inside X = y +- radius."""
@@ -205,28 +223,6 @@ def _regions(network: ReluNetwork, passed: Forward, zero_sum: bool) -> list[Regi
     ]
     made = {p: region_of(network, p, zero_sum=zero_sum) for p in dict.fromkeys(patterns)}
     return [made[p] for p in patterns]
-
-
-def _loss_vector(loss: Loss, maps: Array, label: Any, x: Sequence[Any]) -> tuple[list[Any], list[list[Any]]]:
-    """The loss vector (reduction sum) at balls ``[x ; 1]``, and its derivatives by x."""
-    logits = [_dot(row, x) for row in maps]
-    slopes = [[to_ball(v) for v in row[:-1]] for row in maps]
-    if loss is Loss.MSE:
-        values = [2 * (f - to_ball(to_fraction(y))) for f, y in zip(logits, label, strict=True)]
-        return values, [[2 * s for s in row] for row in slopes]
-    if loss is Loss.BCE:
-        chances = [1 / (1 + (-f).exp()) for f in logits]
-        gains = [[p * (1 - p) * s for s in row] for p, row in zip(chances, slopes, strict=True)]
-        targets = [int(v) for v in label]
-    else:
-        chances = [1 / sum((_dot(other - row, x).exp() for other in maps), flint.arb(0)) for row in maps]
-        means = [_sum(chances, column) for column in zip(*slopes, strict=True)]
-        gains = [
-            [p * (s - mean) for s, mean in zip(row, means, strict=True)]
-            for p, row in zip(chances, slopes, strict=True)
-        ]
-        targets = [int(c == int(label)) for c in range(len(maps))]
-    return [p - t for p, t in zip(chances, targets, strict=True)], gains
 
 
 def _approximate_inverse(rows: Sequence[Sequence[Any]]) -> list[list[Any]] | None:

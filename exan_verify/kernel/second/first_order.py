@@ -14,7 +14,7 @@ import numpy as np
 
 from exan_verify.core.network import Array, Batch, ReluNetwork
 from exan_verify.core.question import Box, Loss
-from exan_verify.exact.backprop import Forward, backward
+from exan_verify.exact.backprop import Forward, backward, jacobians
 from exan_verify.exact.linalg import multiply, nullspace, rank
 from exan_verify.exact.modular import Residues, multiply_mod
 from exan_verify.exact.rational import RationalMatrix
@@ -94,17 +94,6 @@ def responses_mod(
             for k in range(basis.shape[1])
         ]
     found: Residues = np.array(columns, dtype=np.uint64).reshape(len(columns), _entries(network)).T
-    return found
-
-
-def jacobians(network: ReluNetwork, passed: Forward, sample: int) -> list[Array]:
-    """``dz_i / dx`` of one sample for every layer (the last: the logits), each (n_i, d), by flint."""
-    current = RationalMatrix.of(network.layers[0].weight).fractions()
-    found = [current]
-    for layer, pattern in zip(network.layers[1:], passed.patterns, strict=True):
-        kept = current * pattern[:, sample].astype(int)[:, None]
-        current = multiply(RationalMatrix.of(layer.weight).fractions(), kept)
-        found.append(current)
     return found
 
 

@@ -14,7 +14,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from exan_verify.core.network import Array, ReluNetwork
+from exan_verify.core.network import Array, ReluNetwork, to_fraction
 from exan_verify.core.question import Loss
 from exan_verify.exact.backprop import Forward, backward
 from exan_verify.exact.rational import product
@@ -66,6 +66,18 @@ def symbolic_loss_vectors(loss: Loss, logits: Array, labels: Array) -> dict[Symb
                 found[name] = np.full((classes, samples), Fraction(0), dtype=object)
             found[name][:, m] += vector
     return found
+
+
+def distinct_loss_vectors(loss: Loss, logits: Array, labels: Array) -> int:
+    """An upper bound of how many loss vectors differ: equal logits (up to a shift for cross_entropy) with
+    equal labels have equal ones.
+    """
+    keys = set()
+    for m in range(logits.shape[1]):
+        shift = logits[-1, m] if loss is Loss.CROSS_ENTROPY else Fraction(0)
+        own = np.atleast_1d(labels[m])
+        keys.add((tuple(f - shift for f in logits[:, m]), tuple(map(to_fraction, own))))
+    return len(keys)
 
 
 def _terms(loss: Loss, logits: tuple[Fraction, ...], label: Array | int) -> list[tuple[Symbol, Array]]:

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from exan_verify.core.network import Array, to_fraction
+from exan_verify.core.arrays import fractions
+from exan_verify.core.network import Array
 from exan_verify.core.question import Loss
 from exan_verify.decide.context import Context
 from exan_verify.exact.backprop import affine
@@ -39,14 +40,6 @@ class Block:
         """How far the sample may go along ``sign`` times the direction."""
         stop = _first_stop(self.values[:, column], self.slopes[:, column] * sign)
         return None if stop is None else stop * Fraction(self.slope_unit, self.value_unit)
-
-
-def fractions(array: Array) -> Array:
-    """The entries of an exact array as Fractions."""
-    out = np.empty(array.shape, dtype=object)
-    for index, value in np.ndenumerate(array):
-        out[index] = to_fraction(value)
-    return out
 
 
 def conditions(context: Context, samples: Sequence[int], steps: Array) -> list[Block]:

@@ -1,0 +1,115 @@
+"""``certify``: a user's model, data and words become an exact network and a question, which is decided."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any
+
+from exan_verify.core.network import MOST_SAMPLES, Batch, Gradient, ReluNetwork
+from exan_verify.core.question import Box, Question
+from exan_verify.core.verdict import Budget, Verdict
+from exan_verify.decide.context import Progress
+from exan_verify.decide.pipeline import ENGINES, decide
+from exan_verify.errors import (
+    InexactError,
+    InputError,
+    fitting_into_memory,
+    flag,
+    positive,
+    short,
+    unknown,
+    whole,
+)
+from exan_verify.models.gradients import received
+
+
+@fitting_into_memory("certify")
+def certify(
+    model: Any,
+    *,
+    batch: tuple[Any, Any] | Batch | None = None,
+    gradient: Mapping[str, Any] | Sequence[Any] | Gradient | None = None,
+    loss: str = "cross_entropy",
+    reduction: str = "mean",
+    labels: str = "one_hot",
+    domain: Box | None = None,
+    batch_size: int | None = None,
+    exact: bool = False,
+    tolerance: float | None = None,
+    engine: str = "auto",
+    budget: float | Budget | None = None,
+    work_limit: int | None = None,
+    seed: int = 0,
+    jobs: int = 1,
+    progress: Progress | None = None,
+) -> Verdict:
+    """Decide which batches have a given gradient: UNIQUE, AMBIGUOUS, UNREALISABLE or UNKNOWN.
+
+    ``model``: a ``torch.nn.Module`` of Linear and ReLU layers, or a :class:`ReluNetwork`. Give either
+    ``batch=(x, y)``, whose exact gradient is meant (x (M, d) or (M, ...); y as the torch loss takes it), or
+    ``gradient={parameter name: tensor}``, or a list in the order of ``parameters()``, as
+    :mod:`exan_verify.models.gradients` takes them. ``batch_size`` is the size of the batches asked about: by
+    default the given batch's, or the rank found. ``budget`` is in seconds (or the caller's :class:`Budget`,
+    which then is the only limit), ``work_limit`` in modular multiplications (deterministic). ``jobs`` is used
+    by engines that run in parallel. ``progress`` is told (what, share done) before each engine is asked.
+
+    The verdict is a claim about real arithmetic on the stored numbers. Method: docs/theory.md section 3.
+
+    Raises :class:`exan_verify.errors.InputError` (or a subclass) naming what cannot be used.
+    """
+    limits = budget if isinstance(budget, Budget) else Budget(seconds=budget, work=work_limit)
+    network = model
+    if not isinstance(network, ReluNetwork):
+        from exan_verify.models.chain import to_network  # torch is imported only for torch models
+
+        network = to_network(model)
+    question = Question.of(loss, reduction, labels, domain=domain)
+    seed, jobs = whole(seed, "seed", least=0), whole(jobs, "jobs", most=1024)
+    if not isinstance(engine, str) or engine not in ENGINES:
+        raise InputError(unknown("engine", engine, ENGINES))
+    if batch_size is not None:
+        question = replace(question, batch_size=whole(batch_size, "batch_size", most=MOST_SAMPLES))
+    if domain is not None:
+        if not isinstance(domain, Box):
+            raise InputError(
+                f"domain={short(domain)} cannot be used; give Box(lo, hi), or None for all inputs"
+            )
+        domain.bounds(network.widths[0])
+    if (batch is None) == (gradient is None):
+        raise InputError("give either batch=(x, y) or gradient={name: tensor}, and not both")
+    own = given = None
+    if batch is not None:
+        own = Batch.given(batch, network=network, loss=question.loss, labels=question.labels)
+    else:
+        # a list is in the order of the module's parameters, not always that of its forward pass
+        given = received(gradient, model)
+        meant_exactly = flag(exact, "exact")
+        given.for_network(network)
+        _check_meaning(given, meant_exactly, tolerance)
+        question = replace(question, tolerance=None if tolerance is None else Fraction(tolerance))
+    return decide(
+        network,
+        question,
+        batch=own,
+        gradient=given,
+        limits=limits,
+        engine=engine,
+        seed=seed,
+        jobs=jobs,
+        progress=progress,
+    )
+
+
+def _check_meaning(gradient: Gradient, exact: bool, tolerance: float | None) -> None:
+    if exact and tolerance is not None:
+        raise InputError("exact=True and tolerance= contradict each other; give one of them")
+    if tolerance is not None:
+        positive(tolerance, "tolerance")
+    if not (exact or gradient.rational or tolerance is not None):
+        raise InexactError(
+            "the gradient has floating-point numbers and it is not said what they mean: pass exact=True if "
+            "each stored number is meant exactly (rare: autograd rounds), or tolerance=eps if they are "
+            "rounded and every gradient within eps counts"
+        )

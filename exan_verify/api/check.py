@@ -1,0 +1,77 @@
+"""``check``: reads the model and the batch or gradient, and the kernel derives the claim again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from exan_verify.core.arrays import Array, exact_array
+from exan_verify.core.certificate import Claim
+from exan_verify.core.network import Batch, Gradient, ReluNetwork
+from exan_verify.core.question import Labels, Loss
+from exan_verify.core.verdict import Budget
+from exan_verify.errors import InputError, ShapeError
+from exan_verify.kernel import checker
+from exan_verify.kernel.timed import checked_within
+from exan_verify.models.gradients import received
+
+
+def check(
+    certificate: Mapping[str, Any] | str | bytes,
+    model: Any,
+    *,
+    batch: tuple[Any, Any] | Batch | None = None,
+    gradient: Mapping[str, Any] | Gradient | None = None,
+    budget: float | None = None,
+) -> Claim:
+    """Check a certificate against the model and the batch or gradient it was made for.
+
+    ``model``, ``batch`` and ``gradient`` are as for :func:`exan_verify.certify`. Returns the claim that was
+    re-derived; it is equal to the certificate's own. ``budget``: seconds, kept whatever is computed (in a
+    process of its own); when they run out, the certificate is neither accepted nor rejected.
+
+    Raises :class:`CertificateRejected` with the first step that fails, and
+    :class:`exan_verify.errors.InputError` when the inputs themselves are malformed. Nothing else: what a
+    certificate says is bounded before it is used (docs/theory.md, 6.1a). With a budget also
+    :class:`exan_verify.errors.BudgetExhausted`.
+    """
+    limit = Budget(seconds=budget)
+    network = model
+    if not isinstance(network, ReluNetwork):
+        from exan_verify.models.chain import to_network  # torch is imported only for torch models
+
+        network = to_network(model)
+    given = _given(network, model, batch, gradient)
+    left = limit.seconds_left
+    if left is None:
+        return checker.check(certificate, network, given)
+    return checked_within(left, certificate, network, given)
+
+
+def _given(
+    network: ReluNetwork,
+    model: Any,
+    batch: tuple[Any, Any] | Batch | None,
+    gradient: Mapping[str, Any] | Gradient | None,
+) -> tuple[Array, Array] | Gradient:
+    """The caller's numbers, read before anything of the certificate is."""
+    if (batch is None) == (gradient is None):
+        raise InputError(
+            "give either batch=(x, y) or gradient={name: tensor}, as the certificate was made for"
+        )
+    if gradient is not None:
+        found = received(gradient, model)
+        found.for_network(network)
+        return found
+    if isinstance(batch, Batch):
+        return batch.inputs, batch.labels
+    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+        raise InputError("batch is not a pair; give batch=(x, y)")
+    x, y = (exact_array(values, name) for values, name in zip(batch, ("x", "y"), strict=True))
+    # what is wrong with x is the caller's; whether y fits depends on the loss that the certificate names
+    some = Batch.of(x, np.zeros(x.shape[:1]), network=network, loss=Loss.HINGE, labels=Labels.ONE_HOT)
+    if y.shape[:1] != (some.size,):
+        raise ShapeError(f"y has shape {y.shape} but x has {some.size} samples; give one label per sample")
+    return x, y
