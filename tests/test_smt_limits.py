@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from itertools import pairwise, permutations
 from pathlib import Path
@@ -17,20 +17,20 @@ import numpy as np
 import pytest
 
 from exan_verify import certify
+from exan_verify.core import verdict as deadline
 from exan_verify.core.network import Batch, ReluNetwork
 from exan_verify.core.question import Labels, Loss, Reduction
-from exan_verify.core.verdict import Outcome, SampleStatus, Trust
+from exan_verify.core.verdict import Budget, Outcome, SampleStatus, Trust, poll, seconds_left, until
 from exan_verify.errors import BudgetExhausted, FileError, InputError
+from exan_verify.exact import linalg
 from exan_verify.exact.backprop import gradient as exact_gradient
-from exan_verify.smt import deadline
 from exan_verify.smt.cubes import Task, all_literals, build
-from exan_verify.smt.deadline import poll, until
 from exan_verify.smt.decide import Grounds, decide, pose
 from exan_verify.smt.portfolio import Outcome as Found
 from exan_verify.smt.portfolio import Settings
 from exan_verify.smt.question.difference import other_batch, placements
 from exan_verify.smt.question.encode import encode
-from exan_verify.smt.question.terms import Atom, Formula, Junction
+from exan_verify.smt.question.terms import Atom, Formula, Junction, Poly
 from exan_verify.smt.search import Search, own_cube
 from exan_verify.smt.size import MAX_TERMS, size_of
 from exan_verify.smt.smtlib import cube_files, whole_question, write_files
@@ -145,6 +145,30 @@ def test_nested_ends_never_extend_the_outer_one() -> None:
     with until(time.monotonic() - 1), until(time.monotonic() + 60), pytest.raises(BudgetExhausted):
         poll()
     poll()
+
+
+def test_one_clock_ends_exact_steps_and_the_constraints_of_a_question() -> None:
+    """Whoever sets the end, polls of both kinds see it; the earlier end says who ran out."""
+    rows = np.array([[Fraction(1), Fraction(2)], [Fraction(2), Fraction(4)]], dtype=object)
+    terms = Poly.variable("a") + Poly.variable("b")
+    steps: list[Callable[[], Any]] = [lambda: linalg.rank(rows), lambda: terms * terms]
+    ends = {
+        "wall time": until(time.monotonic() - 1),
+        "of 1e-09 s": Budget(seconds=1e-9).kept(),
+    }
+    for says, kept in ends.items():
+        with kept:
+            for step in steps:
+                with pytest.raises(BudgetExhausted, match=says):
+                    step()
+            # neither a later end nor a budget without one gives more time
+            for inner in (until(time.monotonic() + 60), Budget(seconds=60).kept(), Budget().kept()):
+                with inner, pytest.raises(BudgetExhausted, match=says):
+                    poll()
+    with Budget(seconds=60).kept(), until(time.monotonic() - 1), pytest.raises(BudgetExhausted, match="wall"):
+        poll()
+    assert linalg.rank(rows) == 1
+    assert seconds_left() is None
 
 
 class Clock:

@@ -17,9 +17,18 @@ from pathlib import Path
 
 from exan_verify.core.network import Batch, Gradient, ReluNetwork
 from exan_verify.core.question import Box, Labels, Loss, Reduction
-from exan_verify.core.verdict import Attempt, Engine, Outcome, SampleStatus, Trust, Verdict, Witness
+from exan_verify.core.verdict import (
+    RAN_OUT,
+    Attempt,
+    Engine,
+    Outcome,
+    SampleStatus,
+    Trust,
+    Verdict,
+    Witness,
+    until,
+)
 from exan_verify.errors import BudgetExhausted, InputError
-from exan_verify.smt.deadline import RAN_OUT, until
 from exan_verify.smt.existence import BallBatch
 from exan_verify.smt.portfolio import Outcome as Found
 from exan_verify.smt.portfolio import Progress, Settings

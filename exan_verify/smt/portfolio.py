@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
+from exan_verify.core.verdict import RAN_OUT, until
 from exan_verify.errors import BudgetExhausted
 from exan_verify.smt.cubes import Task, build
-from exan_verify.smt.deadline import RAN_OUT, until
 from exan_verify.smt.existence import BallBatch
 from exan_verify.smt.question.replay import ExactBatch
 from exan_verify.smt.solvers.cache import AnswerCache, query_key

@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
+from exan_verify.core.verdict import RAN_OUT, until
 from exan_verify.errors import BudgetExhausted
 from exan_verify.smt.arguments.cubes_by_region import list_by_regions
 from exan_verify.smt.confirm import accept_model, family_member
@@ -19,7 +20,6 @@ from exan_verify.smt.cubes import (
     cube_tasks,
     settled_later,
 )
-from exan_verify.smt.deadline import RAN_OUT, until
 from exan_verify.smt.portfolio import SCOUT, SMT, Outcome, Round, Settings, proceed, query, shared_worker
 from exan_verify.smt.question.constraints import Question
 from exan_verify.smt.question.difference import Known

@@ -13,9 +13,9 @@ from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 
+from exan_verify.core.verdict import until
 from exan_verify.errors import FileError, InputError
 from exan_verify.smt.cubes import Task, build, completeness, cube_tasks
-from exan_verify.smt.deadline import until
 from exan_verify.smt.exponential import exact_script
 from exan_verify.smt.portfolio import Outcome, Settings
 from exan_verify.smt.question.constraints import Question

@@ -14,8 +14,8 @@ from fractions import Fraction
 import numpy as np
 
 from exan_verify.core.network import Array
+from exan_verify.core.verdict import poll
 from exan_verify.exact import linalg
-from exan_verify.smt.deadline import poll
 from exan_verify.smt.question.isolate import shifted
 from exan_verify.smt.question.terms import Poly
 

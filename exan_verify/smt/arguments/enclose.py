@@ -19,8 +19,8 @@ import numpy as np
 
 from exan_verify.core.network import Array
 from exan_verify.core.question import Loss
+from exan_verify.core.verdict import poll
 from exan_verify.exact.softmax import to_ball
-from exan_verify.smt.deadline import poll
 from exan_verify.smt.question.transcendental import PRECISION, unit_rows
 
 Side = tuple[Fraction | None, Fraction | None]

@@ -17,9 +17,9 @@ import flint
 import numpy as np
 
 from exan_verify.core.network import Array
+from exan_verify.core.verdict import poll
 from exan_verify.exact.regions import Pattern, Region, region_of
 from exan_verify.exact.softmax import to_ball
-from exan_verify.smt.deadline import poll
 from exan_verify.smt.question.constraints import Question, Vector
 from exan_verify.smt.question.encode import Fixed, neuron_name
 from exan_verify.smt.question.transcendental import PRECISION

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import combinations, permutations
 
-from exan_verify.smt.deadline import poll
+from exan_verify.core.verdict import poll
 from exan_verify.smt.question.constraints import Question
 from exan_verify.smt.question.encode import Encoding, Fixed, Sample, state_names
 from exan_verify.smt.question.isolate import EVERYWHERE
