@@ -113,14 +113,14 @@ def test_a_budget_counts_from_when_it_is_said(monkeypatch: pytest.MonkeyPatch):
     assert limited(None, None) is None
 
 
-@pytest.mark.parametrize("budget", [0, -1, 0.0, float("nan"), True, "3", [3], 3j])
+@pytest.mark.parametrize("budget", [0, -1, 0.0, float("nan"), float("inf"), True, "3", [3], 3j])
 def test_budgets_are_positive_numbers(problem, budget: object):
     model, given, *_ = problem
-    with pytest.raises(InputError, match="is not a positive number; give seconds, or None for no limit"):
+    with pytest.raises(InputError, match=r"^budget=.* cannot be used; give a positive finite number"):
         attack(model, given, budget=budget)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("budget", [60, 1e9, float("inf"), np.float32(60), np.int64(60)])
+@pytest.mark.parametrize("budget", [60, 1e9, np.float32(60), np.int64(60)])
 def test_a_budget_that_suffices_changes_nothing(problem, budget: float):
     model, given, *_ = problem
     plain, limited_one = attack(model, given), attack(model, given, budget=budget)

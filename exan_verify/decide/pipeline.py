@@ -56,9 +56,9 @@ def _engine(name: str) -> Callable[[Context, Budget], Finding]:
 
 
 ENGINE_ORDER: tuple[tuple[Engine, Callable[[Context, Budget], Finding]], ...] = (
-    (Engine.LIFTING, _engine("lifting")),
-    (Engine.LIFTING, _engine("degree_three")),
-    (Engine.SCALE, _engine("scale")),
+    (Engine.LIFTING, _engine("lifting.degree_two")),
+    (Engine.LIFTING, _engine("lifting.degree_three")),
+    (Engine.SCALE, _engine("scale.without_biases")),
     (Engine.FAMILIES, _engine("families")),
     (Engine.RESIDUAL, _engine("residual")),
     (Engine.ENUMERATION, _engine("enumeration")),
@@ -438,8 +438,8 @@ def _given_gradient(
 
 def _not_decided(setting: Setting) -> str:
     return (
-        f"from an exact gradient alone, the loss {setting.question.loss.value!r} is not decided by the engines here; "
-        "give the batch, a tolerance where the numbers are rounded, or an exact mse or hinge gradient"
+        f"from an exact gradient alone, the loss {setting.question.loss.value!r} is not decided by the engines "
+        "here; give the batch, a tolerance where the numbers are rounded, or an exact mse or hinge gradient"
     )
 
 
@@ -494,7 +494,8 @@ def _check_options(setting: Setting, batch_size: int | None) -> None:
     if setting.question.domain is not None:
         if not isinstance(setting.question.domain, Box):
             raise InputError(
-                f"domain={short(setting.question.domain)} cannot be used; give Box(lo, hi), or None for all inputs"
+                f"domain={short(setting.question.domain)} cannot be used; give Box(lo, hi), or None for all "
+                "inputs"
             )
         setting.question.domain.bounds(setting.network.widths[0])
 
