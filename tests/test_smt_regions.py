@@ -28,10 +28,9 @@ from exan_verify.smt.arguments.regions import Regions
 from exan_verify.smt.arguments.scales import other_scale
 from exan_verify.smt.arguments.signs import signs_contradict
 from exan_verify.smt.cubes import all_literals
-from exan_verify.smt.decide import pose
 from exan_verify.smt.question.terms import Poly
 from exan_verify.smt.search import own_cube
-from tests.smt_support import decided, named, own_literals, posed
+from tests.smt_support import decided, named, own_literals, pose, posed
 
 F = Fraction
 
@@ -40,7 +39,7 @@ def cube_of(name: str) -> Cube:
     """The known batch's own cube."""
     case = named(name)
     question, truth = posed(case)
-    regions = Regions(question=question)
+    regions = Regions(posed=question)
     fixed = own_literals(question, truth)
     known = tuple(
         Point(p, tuple(v.value for v in y), tuple(v.value for v in x))
@@ -106,7 +105,7 @@ def test_a_cube_with_a_batch_is_never_called_empty(name: str) -> None:
     if not case.loss.rational:
         labels = [[p.y for p in cube._members(cube.samples, q)] for q in patterns]
         regions = [cube.regions.region(p) for p in patterns]
-        domain = question.domain
+        domain = question.bounds
         assert not signs_contradict(regions, kernel, totals, labels, domain, has_bias=case.network.has_bias)
 
 
@@ -127,7 +126,7 @@ def test_where_a_second_batch_shares_the_cube_the_known_one_is_not_alone(name: s
         verdict = decided(case, budget=10.0)
         if verdict.outcome is not Outcome.AMBIGUOUS:
             return
-    assert not only_known(Regions(question=question), own_literals(question, truth), truth, boxes=300)
+    assert not only_known(Regions(posed=question), own_literals(question, truth), truth, boxes=300)
 
 
 FORMERLY_OPEN = [
@@ -144,7 +143,7 @@ FORMERLY_OPEN = [
 def test_the_known_batch_is_alone_in_its_cube(name: str) -> None:
     case = named(name)
     question, truth = posed(case)
-    assert only_known(Regions(question=question), own_literals(question, truth), truth)
+    assert only_known(Regions(posed=question), own_literals(question, truth), truth)
 
 
 @pytest.mark.parametrize("name", ["equal/mse/bias/2", "deep/cross_entropy/bias/2"])
@@ -160,7 +159,7 @@ def test_equal_samples_are_alone_only_where_logits_tell_inputs() -> None:
             [[1, 1], [1, 1]], [[1, 0], [1, 0]], network=network, loss=loss, labels=Labels.ONE_HOT
         )
         question, truth = posed(instance_of(network, batch, loss))
-        assert not only_known(Regions(question=question), own_literals(question, truth), truth, boxes=200)
+        assert not only_known(Regions(posed=question), own_literals(question, truth), truth, boxes=200)
 
 
 def instance_of(network: ReluNetwork, batch: Batch, loss: Loss) -> Instance:

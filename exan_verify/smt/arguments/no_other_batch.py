@@ -31,9 +31,9 @@ from exan_verify.smt.arguments.moments import moments_determine
 from exan_verify.smt.arguments.regions import Regions
 from exan_verify.smt.arguments.scales import other_scale
 from exan_verify.smt.arguments.signs import signs_contradict
-from exan_verify.smt.question.constraints import Question, Vector
 from exan_verify.smt.question.difference import Known, placements, values_at
 from exan_verify.smt.question.encode import Fixed, encode
+from exan_verify.smt.question.posed import Posed, Vector
 from exan_verify.smt.question.transcendental import PRECISION, probability
 
 MAX_BOXES = 4000
@@ -61,14 +61,14 @@ class Cube:
     boxes: int = MAX_BOXES
 
     @property
-    def question(self) -> Question:
+    def posed(self) -> Posed:
         """The question."""
-        return self.regions.question
+        return self.regions.posed
 
     @property
     def has_bias(self) -> bool:
         """Whether inputs are seen beside a 1."""
-        return self.question.network.has_bias
+        return self.posed.network.has_bias
 
     @cached_property
     def patterns(self) -> list[Pattern]:
@@ -82,7 +82,7 @@ class Cube:
 
     def empty(self) -> bool:
         """Whether no batch of the cube but the known one has the gradient."""
-        if self.own and self.question.loss is Loss.MSE and self._by_moments():
+        if self.own and self.posed.question.loss is Loss.MSE and self._by_moments():
             return True
         if (forced := self._by_sums()) is not None:
             return forced
@@ -107,10 +107,10 @@ class Cube:
             known = low_rank_contradicts(totals, kernel, counts, known=True)
             return self._region_by_region() if known else None
         kernel, totals, refuted = self._remembered(tuple(patterns), tuple(counts))
-        if refuted or self.question.loss.rational:
+        if refuted or self.posed.question.loss.rational:
             return refuted or None
         regions, labels = [self._region(p) for p in patterns], [[p.y for p in points] for points in here]
-        domain = self.question.domain
+        domain = self.posed.bounds
         return signs_contradict(regions, kernel, totals, labels, domain, has_bias=self.has_bias) or None
 
     def _remembered(
@@ -169,19 +169,19 @@ class Cube:
 
     def _needs_some(self, here: tuple[Point, ...]) -> bool:
         """Whether these samples cannot have T = 0: their loss vectors have no zero and one sign per class."""
-        return not self.question.loss.rational and self.has_bias and len({p.y for p in here}) == 1
+        return not self.posed.question.loss.rational and self.has_bias and len({p.y for p in here}) == 1
 
     def _single(self, here: Point, known: Point) -> bool:
         """x = T_k / g_k with biases, so the label must be the known one; without them there is a scale."""
-        if self.question.loss.rational and not self._half_vector(known).any():
+        if self.posed.question.loss.rational and not self._half_vector(known).any():
             return False
         if self.has_bias:
             return True
         if not any(known.x):
-            return not self.question.loss.rational and here.y == known.y
+            return not self.posed.question.loss.rational and here.y == known.y
         if not (known.pattern and any(known.pattern[0])):
             return False  # nothing excludes a negative scale
-        return not other_scale(self.question.loss, list(self._logits(known)), known.y, here.y)
+        return not other_scale(self.posed.question.loss, list(self._logits(known)), known.y, here.y)
 
     def _equal(self, known: Point) -> bool:
         """Equal samples with equal labels: ``sum g' = s g`` and ``sum g' f' = s g f`` with g f strictly
@@ -213,7 +213,7 @@ class Cube:
         points = np.array([(*p.x, Fraction(1))[: len(p.x) + self.has_bias] for p in known], dtype=object)
         if linalg.rank(points) < len(known):
             return False
-        if self.question.loss.rational:
+        if self.posed.question.loss.rational:
             vectors = np.array([self._half_vector(p) for p in known], dtype=object)
             return linalg.rank(vectors) == len(known)
         with flint.ctx.workprec(PRECISION):
@@ -237,7 +237,7 @@ class Cube:
         with flint.ctx.workprec(PRECISION):
             right = self._right(known, joint, frame)
         system = System(
-            loss=self.question.loss,
+            loss=self.posed.question.loss,
             logits=tuple(linalg.multiply(self._region(p.pattern).logits, frame) for p in here),
             labels=tuple(p.y for p in here),
             conditions=tuple(tuple(self._conditions(p, frame)) for p in here),
@@ -253,7 +253,7 @@ class Cube:
         """``sum_m g_mc [1 ; a_m]_k``: one equation per class c and coordinate k (no constant without
         biases).
         """
-        classes = self.question.network.classes
+        classes = self.posed.network.classes
         places = [(c, k) for c in self._seen for k in range(1 - self.has_bias, columns)]
         out = np.full((len(places), size, classes, columns), Fraction(0), dtype=object)
         for e, (c, k) in enumerate(places):
@@ -262,15 +262,13 @@ class Cube:
 
     @property
     def _seen(self) -> range:
-        return range(self.question.network.classes - self.regions.zero_sum)
+        return range(self.posed.network.classes - self.regions.zero_sum)
 
     def _gradient_weights(self, here: tuple[Point, ...], joint: Array) -> Array:
         """``weights[e, m]``: independent row e of the gradient at sample m's region, constants first."""
         rows = joint[linalg.pivots(joint.T)]
         width, size = joint.shape[1] // len(self.patterns), len(self.known[0].x)
-        out = np.full(
-            (len(rows), len(here), self.question.network.classes, size + 1), Fraction(0), dtype=object
-        )
+        out = np.full((len(rows), len(here), self.posed.network.classes, size + 1), Fraction(0), dtype=object)
         for m, sample in enumerate(here):
             place = self.patterns.index(sample.pattern)
             shape = (len(rows), len(self._seen), size + self.has_bias)
@@ -314,7 +312,7 @@ class Cube:
             yield from (
                 (row, True) if on else (-row, False) for row, on in zip(rows, region.active, strict=True)
             )
-        for k, (low, high) in enumerate(self.question.domain or ()):
+        for k, (low, high) in enumerate(self.posed.bounds or ()):
             below, above = frame[k].copy(), -frame[k]
             below[0] -= low
             above[0] += high
@@ -339,17 +337,17 @@ class Cube:
     def _vector(self, p: Point) -> list[Any]:
         """The loss vector (reduction sum) as balls."""
         logits = [to_ball(f) for f in self._logits(p)]
-        if self.question.loss is Loss.MSE:
+        if self.posed.question.loss is Loss.MSE:
             return [2 * (f - to_ball(y)) for f, y in zip(logits, p.y, strict=True)]
-        return [probability(logits, k, self.question.loss) - to_ball(y) for k, y in enumerate(p.y)]
+        return [probability(logits, k, self.posed.question.loss) - to_ball(y) for k, y in enumerate(p.y)]
 
 
 def only_known(regions: Regions, fixed: Fixed, truth: Known, *, boxes: int = MAX_BOXES) -> bool:
     """Whether a cube holds no batch with the gradient, but perhaps the rational known batch ``truth``; a
     cover may take that many ``boxes``.
     """
-    question, batch = regions.question, truth.batch
-    if question.tolerance is not None or question.alphabet is None or question.loss is Loss.HINGE:
+    posed, batch = regions.posed, truth.batch
+    if posed.question.tolerance is not None or posed.alphabet is None or posed.question.loss is Loss.HINGE:
         return False
     if not batch.rational:
         return False
@@ -364,12 +362,12 @@ def only_known(regions: Regions, fixed: Fixed, truth: Known, *, boxes: int = MAX
     )
     if cube.empty():
         return True
-    return cube.own and question.loss is Loss.MSE and _definite(cube, fixed, truth)
+    return cube.own and posed.question.loss is Loss.MSE and _definite(cube, fixed, truth)
 
 
 def _definite(cube: Cube, fixed: Fixed, truth: Known) -> bool:
-    encoding = encode(cube.question, fixed)
-    order = next(placements(cube.question, truth, fixed), None)
+    encoding = encode(cube.posed, fixed)
+    order = next(placements(cube.posed, truth, fixed), None)
     if order is None:
         return False
     equations = [e for _, e in encoding.equations]

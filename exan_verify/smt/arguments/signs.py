@@ -19,7 +19,7 @@ from exan_verify.core.network import Array
 from exan_verify.exact.lp import Program, Status, solve
 from exan_verify.exact.regions import Region
 from exan_verify.exact.softmax import to_ball
-from exan_verify.smt.question.constraints import Vector
+from exan_verify.smt.question.posed import Vector
 from exan_verify.smt.question.transcendental import PRECISION, middle
 
 BITS = 200

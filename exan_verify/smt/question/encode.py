@@ -14,8 +14,8 @@ from itertools import pairwise
 
 from exan_verify.core.network import Linear, to_fraction
 from exan_verify.core.question import Loss
-from exan_verify.smt.question.constraints import Question
 from exan_verify.smt.question.losses import encode_labels, encode_vector
+from exan_verify.smt.question.posed import Posed
 from exan_verify.smt.question.terms import (
     FALSE,
     TRUE,
@@ -106,36 +106,36 @@ class Encoding:
     equations: tuple[tuple[str, Poly], ...]
 
 
-def encode(question: Question, fixed: Fixed | None = None) -> Encoding:
+def encode(posed: Posed, fixed: Fixed | None = None) -> Encoding:
     """All batches of the question as constraints, with the literals in ``fixed`` folded."""
-    script = Script(title=question.title)
+    script = Script(title=posed.title)
     encoder = Encoder(script, dict(fixed or {}))
-    for name, facts in question.target.facts:
+    for name, facts in posed.target.facts:
         script.require(facts, name)
-    script.reals.extend(question.target.symbols)
-    samples = tuple(_sample(encoder, question, m) for m in range(question.size))
-    _label_counts(encoder, question, samples)
-    equations = tuple(_gradient_equations(encoder, question, samples))
+    script.reals.extend(posed.target.symbols)
+    samples = tuple(_sample(encoder, posed, m) for m in range(posed.size))
+    _label_counts(encoder, posed, samples)
+    equations = tuple(_gradient_equations(encoder, posed, samples))
     for name, difference in equations:
-        for formula in _matches(question, difference):
+        for formula in _matches(posed, difference):
             encoder.require(formula, f"gradient: {name}")
     for left, right in pairwise(samples):
         _ordered(encoder, left, right)
     return Encoding(script, samples, equations)
 
 
-def abstraction(question: Question) -> Script:
+def abstraction(posed: Posed) -> Script:
     """A linear over-approximation of the question over its literals: what cubes are enumerated from.
 
     Constraints with products are dropped; what a non-zero entry of a weight's gradient says about the
     literals is kept: some sample must be active at both ends of that weight.
     """
-    encoding = encode(question)
+    encoding = encode(posed)
     script = encoding.script
     script.logic = "QF_LRA"
     script.assertions = [(c, f) for c, f in script.assertions if degree(f) <= 1]
-    for i in range(len(question.network.layers)):
-        for j, k in question.target.nonzero_weights(i, question.tolerance):
+    for i in range(len(posed.network.layers)):
+        for j, k in posed.target.nonzero_weights(i, posed.question.tolerance):
             script.require(
                 disj(_both_active(s, i, j, k) for s in encoding.samples),
                 f"entry ({j}, {k}) of weight gradient {i + 1} is not zero",
@@ -143,13 +143,13 @@ def abstraction(question: Question) -> Script:
     return script
 
 
-def state_names(question: Question, sample: int) -> list[str]:
+def state_names(posed: Posed, sample: int) -> list[str]:
     """The literals of a sample that a cube fixes: neurons, then labels, then violated margins."""
-    widths = question.network.widths
+    widths = posed.network.widths
     found = [neuron_name(sample, i, j) for i in range(1, len(widths) - 1) for j in range(widths[i])]
-    if question.alphabet is not None and len(question.alphabet) > 1:
-        found += [f"label_s{sample}_{c}" for c in range(len(question.alphabet))]
-    if question.loss is Loss.HINGE:
+    if posed.alphabet is not None and len(posed.alphabet) > 1:
+        found += [f"label_s{sample}_{c}" for c in range(len(posed.alphabet))]
+    if posed.question.loss is Loss.HINGE:
         found += [f"margin_s{sample}_c{c}" for c in range(widths[-1])]
     return found
 
@@ -166,22 +166,22 @@ def _both_active(sample: Sample, layer: int, j: int, k: int) -> Formula:
     return conj([upper, lower])
 
 
-def _sample(encoder: Encoder, question: Question, m: int) -> Sample:
-    features = question.network.widths[0]
+def _sample(encoder: Encoder, posed: Posed, m: int) -> Sample:
+    features = posed.network.widths[0]
     sample = Sample(index=m, x=tuple(encoder.real(f"x_s{m}_{i}") for i in range(features)))
-    for i, (low, high) in enumerate(question.domain or ()):
+    for i, (low, high) in enumerate(posed.bounds or ()):
         encoder.require(at_most(Poly.constant(low), sample.x[i]), f"sample {m}: domain")
         encoder.require(at_most(sample.x[i], high), f"sample {m}: domain")
-    _forward(encoder, question, sample)
-    encode_labels(encoder, question, sample)
-    encode_vector(encoder, question, sample)
+    _forward(encoder, posed, sample)
+    encode_labels(encoder, posed, sample)
+    encode_vector(encoder, posed, sample)
     return sample
 
 
-def _forward(encoder: Encoder, question: Question, sample: Sample) -> None:
+def _forward(encoder: Encoder, posed: Posed, sample: Sample) -> None:
     h = sample.x
     m = sample.index
-    for i, layer in enumerate(question.network.layers[:-1], 1):
+    for i, layer in enumerate(posed.network.layers[:-1], 1):
         sample.hidden.append(h)
         z = _affine(layer, h)
         literals, out = [], []
@@ -193,7 +193,7 @@ def _forward(encoder: Encoder, question: Question, sample: Sample) -> None:
         sample.state += literals
         h = tuple(out)
     sample.hidden.append(h)
-    sample.logits = _affine(question.network.layers[-1], h)
+    sample.logits = _affine(posed.network.layers[-1], h)
 
 
 def _relu(encoder: Encoder, z: Poly, m: int, i: int, j: int) -> tuple[Formula, Poly]:
@@ -213,10 +213,10 @@ def _affine(layer: Linear, h: Sequence[Poly]) -> tuple[Poly, ...]:
     return tuple(out)
 
 
-def _backward(encoder: Encoder, question: Question, sample: Sample) -> list[tuple[Poly, ...]]:
+def _backward(encoder: Encoder, posed: Posed, sample: Sample) -> list[tuple[Poly, ...]]:
     """delta_1 .. delta_L with delta_L the loss vector and delta_i = D_i W_{i+1}^T delta_{i+1}."""
     deltas = [sample.vector]
-    layers = question.network.layers
+    layers = posed.network.layers
     for i in range(len(layers) - 1, 0, -1):
         above, row = deltas[0], []
         for j, literal in enumerate(sample.active[i - 1]):
@@ -227,36 +227,34 @@ def _backward(encoder: Encoder, question: Question, sample: Sample) -> list[tupl
     return deltas
 
 
-def _gradient_equations(
-    encoder: Encoder, question: Question, samples: Sequence[Sample]
-) -> list[tuple[str, Poly]]:
+def _gradient_equations(encoder: Encoder, posed: Posed, samples: Sequence[Sample]) -> list[tuple[str, Poly]]:
     """dW_i = Delta_i H_{i-1} and db_i = Delta_i 1, minus the given gradient."""
-    deltas = [_backward(encoder, question, s) for s in samples]
+    deltas = [_backward(encoder, posed, s) for s in samples]
     found: list[tuple[str, Poly]] = []
-    for i, layer in enumerate(question.network.layers):
+    for i, layer in enumerate(posed.network.layers):
         named = [name for name, _ in layer.parameters()]
         for j in range(layer.shape[0]):
             for k in range(layer.shape[1]):
                 entry = total(d[i][j] * s.hidden[i][k] for d, s in zip(deltas, samples, strict=True))
-                found.append((f"{named[0]}[{j},{k}]", entry - question.target.weight(i, j, k)))
+                found.append((f"{named[0]}[{j},{k}]", entry - posed.target.weight(i, j, k)))
             if layer.bias is not None:
                 entry = total(d[i][j] for d in deltas)
-                found.append((f"{named[1]}[{j}]", entry - question.target.bias(i, j)))
+                found.append((f"{named[1]}[{j}]", entry - posed.target.bias(i, j)))
     return found
 
 
-def _matches(question: Question, difference: Poly) -> list[Formula]:
-    if question.tolerance is None:
+def _matches(posed: Posed, difference: Poly) -> list[Formula]:
+    if posed.question.tolerance is None:
         return [equal(difference, 0)]
-    return [at_most(difference, question.tolerance), at_most(-difference, question.tolerance)]
+    return [at_most(difference, posed.question.tolerance), at_most(-difference, posed.question.tolerance)]
 
 
-def _label_counts(encoder: Encoder, question: Question, samples: Sequence[Sample]) -> None:
+def _label_counts(encoder: Encoder, posed: Posed, samples: Sequence[Sample]) -> None:
     """Known labels: every label is used exactly as often as it was given."""
-    if question.counts is None or question.alphabet is None:
+    if posed.counts is None or posed.alphabet is None:
         return
     one, zero = Poly.constant(1), Poly.constant(0)
-    for c, count in enumerate(question.counts):
+    for c, count in enumerate(posed.counts):
         used = []
         for sample in samples:
             assert sample.labels is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from exan_verify.core.question import Question
 from exan_verify.smt.decide import pose
 from exan_verify.smt.smtlib import whole_question
 from exan_verify.smt.solvers.run import UNSAT, worker
@@ -11,17 +12,10 @@ from exan_verify.theorems.statement import Example
 
 def question(example: Example, *, other: bool = True) -> str:
     """Declarations and assertions of "is there a (second) batch?", without the check."""
-    posed, truth = pose(
-        example.network,
-        batch=example.batch,
-        gradient=None,
-        loss=example.loss,
-        reduction=example.reduction,
-        labels=example.labels,
-        domain=example.domain,
-        batch_size=None,
-        tolerance=None,
+    asked = Question(
+        loss=example.loss, reduction=example.reduction, labels=example.labels, domain=example.domain
     )
+    posed, truth = pose(example.network, asked, batch=example.batch)
     lines = whole_question(posed, truth if other else None).splitlines()
     kept = [line for line in lines if not line.startswith(("(set-", "(check-sat", "(get-", "(exit"))]
     return "\n".join(kept) + "\n"

@@ -14,8 +14,8 @@ from itertools import combinations_with_replacement, permutations
 import numpy as np
 
 from exan_verify.core.network import Array, Batch, ReluNetwork, to_fraction
-from exan_verify.core.question import Labels
-from exan_verify.smt.question.constraints import alphabet_of, labels_array
+from exan_verify.core.question import Labels, Question
+from exan_verify.smt.question.posed import alphabet_of, labels_array
 from exan_verify.smt.question.terms import TRUE, Formula, conj, disj, negate
 from exan_verify.theorems.claims.claim import Claim, Judged, admitted, concluded, unique
 from exan_verify.theorems.claims.situation import Asked, Situation
@@ -138,7 +138,7 @@ def label_pairs(claim: Claim, logits: int, samples: int) -> Iterator[tuple[Array
 
 
 def _label_multisets(claim: Claim, logits: int, samples: int) -> list[Array]:
-    alphabet, _ = alphabet_of(claim.asked.loss, Labels.ONE_HOT, logits, None)
+    alphabet, _ = alphabet_of(Question(loss=claim.asked.loss), logits, None)
     return [
         labels_array(claim.asked.loss, list(found))
         for found in combinations_with_replacement(alphabet or (), samples)

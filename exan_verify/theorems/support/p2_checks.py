@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,7 +12,7 @@ from random import Random
 import numpy as np
 
 from exan_verify.core.network import Array, Batch, ReluNetwork
-from exan_verify.core.question import Labels, Loss
+from exan_verify.core.question import Labels, Loss, Question
 from exan_verify.core.verdict import Outcome
 from exan_verify.decide.pipeline import certify
 from exan_verify.exact.backprop import forward
@@ -20,6 +21,7 @@ from exan_verify.exact.softmax import loss_vectors
 from exan_verify.exclusivity import exan_counts
 from exan_verify.kernel import check as kernel_check
 from exan_verify.smt.decide import decide
+from exan_verify.smt.portfolio import Settings
 from exan_verify.theorems.statement import Check, Example, Progress, Result
 from exan_verify.theorems.support.example_check import all_met, by_example
 from exan_verify.theorems.support.exclusive_layers import Layered, exclusive_table
@@ -73,15 +75,9 @@ def _kernel_outcome(example: Example) -> Outcome | None:
 
 def solver_says_unique(example: Example, seed: int = 0) -> Result:
     """Whether there is no ExAN and z3 refutes every activation pattern for a second batch (all of R^d)."""
-    verdict = decide(
-        example.network,
-        batch=example.batch,
-        loss=example.loss,
-        reduction=example.reduction,
-        labels=example.labels,
-        budget=20,
-        seed=seed,
-    )
+    asked = Question(loss=example.loss, reduction=example.reduction, labels=example.labels)
+    settings = Settings(seed=seed, deadline=time.monotonic() + 20)
+    verdict = decide(example.network, asked, batch=example.batch, settings=settings)
     counts = [exan_counts(p) for p in forward(example.network, example.batch).patterns]
     exclusive = any(any(c) for c in counts)
     holds = verdict.outcome is Outcome.UNIQUE and not exclusive
