@@ -19,14 +19,16 @@ from exan_verify.exact.regions import region_of
 from exan_verify.exact.softmax import loss_vectors
 from exan_verify.instances import FAMILIES, Instance
 from exan_verify.smt.arguments.convex_sum import _positive_definite, definite
+from exan_verify.smt.arguments.cube import Cube, Point
 from exan_verify.smt.arguments.cubes_by_region import feasible_patterns, list_by_regions
 from exan_verify.smt.arguments.enclose import System, only_known_zeros
 from exan_verify.smt.arguments.minors import independent_columns, low_rank_contradicts
 from exan_verify.smt.arguments.moments import moments_determine
-from exan_verify.smt.arguments.no_other_batch import Cube, Point, only_known
+from exan_verify.smt.arguments.no_other_batch import only_known
 from exan_verify.smt.arguments.regions import Regions
 from exan_verify.smt.arguments.scales import other_scale
 from exan_verify.smt.arguments.signs import signs_contradict
+from exan_verify.smt.arguments.totals import particular_totals
 from exan_verify.smt.cubes import all_literals
 from exan_verify.smt.question.terms import Poly
 from exan_verify.smt.search import own_cube
@@ -85,9 +87,9 @@ OWN = [
 
 def sums(cube: Cube) -> tuple[list[Any], Any, list[Any], list[int]]:
     patterns = list(dict.fromkeys(p.pattern for p in cube.samples))
-    here = [cube._members(cube.samples, p) for p in patterns]
+    here = [cube.samples_in(p) for p in patterns]
     system = cube.regions.joint(patterns)
-    found = cube._particular(system, len(patterns))
+    found = particular_totals(cube, patterns)
     return patterns, linalg.nullspace(system), found, [len(points) for points in here]
 
 
@@ -103,7 +105,7 @@ def test_a_cube_with_a_batch_is_never_called_empty(name: str) -> None:
     patterns, kernel, totals, counts = sums(cube)
     assert not low_rank_contradicts(totals, kernel, counts, known=False)
     if not case.loss.rational:
-        labels = [[p.y for p in cube._members(cube.samples, q)] for q in patterns]
+        labels = [[p.y for p in cube.samples_in(q)] for q in patterns]
         regions = [cube.regions.region(p) for p in patterns]
         domain = question.bounds
         assert not signs_contradict(regions, kernel, totals, labels, domain, has_bias=case.network.has_bias)
