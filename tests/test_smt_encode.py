@@ -14,7 +14,7 @@ from exan_verify.smt import cubes, search
 from exan_verify.smt.cubes import Task, build
 from exan_verify.smt.question import difference as exclude
 from exan_verify.smt.question import encode as encode_module
-from exan_verify.smt.question import losses
+from exan_verify.smt.question import encoder, losses
 from exan_verify.smt.question import posed as question
 from exan_verify.smt.question.difference import values_at
 from exan_verify.smt.question.encode import abstraction, encode, state_names
@@ -183,7 +183,7 @@ MUTANTS = {
     "mean divides by the samples only": (question.Posed, "divisor", property(lambda self: self.size)),
     "mse without its factor 2": (losses, "_VECTORS", {**losses._VECTORS, Loss.MSE: shared_margin}),
     "backward pass without the pattern": (
-        encode_module.Encoder,
+        encoder.Encoder,
         "select",
         lambda *arguments: arguments[2],
     ),

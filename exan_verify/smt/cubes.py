@@ -18,7 +18,8 @@ from exan_verify.smt.arguments.isolate_softmax import softmax_isolation
 from exan_verify.smt.arguments.no_other_batch import only_known
 from exan_verify.smt.arguments.regions import Regions
 from exan_verify.smt.question.difference import Known, other_batch, placements, values_at, without_sample
-from exan_verify.smt.question.encode import Encoding, Fixed, abstraction, encode, state_names
+from exan_verify.smt.question.encode import Encoding, abstraction, encode, state_names
+from exan_verify.smt.question.encoder import Fixed
 from exan_verify.smt.question.isolate import EVERYWHERE, isolation
 from exan_verify.smt.question.posed import Posed
 from exan_verify.smt.question.refine import Lemma, lemma_formula

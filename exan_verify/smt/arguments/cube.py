@@ -103,7 +103,7 @@ class Cube:
         return [probability(logits, k, self.loss) - to_ball(y) for k, y in enumerate(p.y)]
 
     def total(self, pattern: Pattern) -> Array:
-        """T = sum g [x ; 1]^T of a region's known samples as balls: (free classes, d + 1), or d without biases."""
+        """T = sum g [x ; 1]^T of a region's known samples as balls: (free classes, d + 1), or d columns."""
         size = len(self.known[0].x) + self.has_bias
         out = np.full((len(self.free_classes), size), flint.arb(0), dtype=object)
         with flint.ctx.workprec(PRECISION):

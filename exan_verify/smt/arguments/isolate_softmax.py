@@ -28,7 +28,8 @@ import numpy as np
 
 from exan_verify.core.question import Loss
 from exan_verify.exact.softmax import to_ball
-from exan_verify.smt.question.encode import Encoding, Sample
+from exan_verify.smt.question.encode import Encoding
+from exan_verify.smt.question.encoder import Sample
 from exan_verify.smt.question.isolate import left_inverses
 from exan_verify.smt.question.posed import Posed
 from exan_verify.smt.question.replay import ExactBatch

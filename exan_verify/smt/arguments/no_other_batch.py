@@ -18,7 +18,8 @@ from exan_verify.smt.arguments.one_region import region_by_region
 from exan_verify.smt.arguments.regions import Regions
 from exan_verify.smt.arguments.totals import jointly_injective, no_totals, only_known_totals
 from exan_verify.smt.question.difference import Known, placements, values_at
-from exan_verify.smt.question.encode import Fixed, encode
+from exan_verify.smt.question.encode import encode
+from exan_verify.smt.question.encoder import Fixed
 
 
 def only_known(regions: Regions, fixed: Fixed, truth: Known, *, boxes: int = MAX_BOXES) -> bool:

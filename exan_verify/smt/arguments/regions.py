@@ -20,7 +20,8 @@ from exan_verify.core.network import Array
 from exan_verify.core.verdict import poll
 from exan_verify.exact.regions import Pattern, Region, region_of
 from exan_verify.exact.softmax import to_ball
-from exan_verify.smt.question.encode import Fixed, neuron_name
+from exan_verify.smt.question.encode import neuron_name
+from exan_verify.smt.question.encoder import Fixed
 from exan_verify.smt.question.posed import Posed, Vector
 from exan_verify.smt.question.transcendental import PRECISION
 

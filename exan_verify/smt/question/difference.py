@@ -12,7 +12,8 @@ from fractions import Fraction
 from itertools import combinations, permutations
 
 from exan_verify.core.verdict import poll
-from exan_verify.smt.question.encode import Encoding, Fixed, Sample, state_names
+from exan_verify.smt.question.encode import Encoding, state_names
+from exan_verify.smt.question.encoder import Fixed, Sample
 from exan_verify.smt.question.isolate import EVERYWHERE
 from exan_verify.smt.question.posed import Posed
 from exan_verify.smt.question.replay import ExactBatch, Row, trace

@@ -8,16 +8,16 @@ forward pass, the backward pass and the gradient equations of docs/theory.md sec
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 from exan_verify.core.network import Linear, to_fraction
 from exan_verify.core.question import Loss
+from exan_verify.smt.question.encoder import Encoder, Fixed, Sample
 from exan_verify.smt.question.losses import encode_labels, encode_vector
 from exan_verify.smt.question.posed import Posed
 from exan_verify.smt.question.terms import (
-    FALSE,
     TRUE,
     Formula,
     Junction,
@@ -37,64 +37,6 @@ from exan_verify.smt.question.terms import (
 
 ORDER = "order of the samples, which does not matter"
 """Comment of the constraints that choose one order of the samples: no property of the batch."""
-
-Fixed = Mapping[str, bool]
-"""Truth values of the literals of a cube, by name."""
-
-
-@dataclass(slots=True)
-class Sample:
-    """One sample of the unknown batch: its polynomials and literals.
-
-    ``vector`` is the loss vector divided as the reduction says; ``labels`` has one formula per admitted
-    label (None for real labels, where ``y`` is a polynomial); ``state`` the literals that a cube fixes.
-    """
-
-    index: int
-    x: tuple[Poly, ...]
-    hidden: list[tuple[Poly, ...]] = field(default_factory=list)
-    active: list[tuple[Formula, ...]] = field(default_factory=list)
-    logits: tuple[Poly, ...] = ()
-    probabilities: tuple[Poly, ...] = ()
-    labels: tuple[Formula, ...] | None = None
-    y: tuple[Poly, ...] = ()
-    vector: tuple[Poly, ...] = ()
-    state: list[Formula] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class Encoder:
-    """Collects declarations and assertions; literals named in ``fixed`` are folded away."""
-
-    script: Script
-    fixed: Fixed
-
-    def real(self, name: str) -> Poly:
-        """Declare a real variable."""
-        self.script.reals.append(name)
-        return Poly.variable(name)
-
-    def literal(self, name: str) -> Formula:
-        """Declare a Boolean, or fold it to the value that the cube gives it."""
-        if name in self.fixed:
-            return TRUE if self.fixed[name] else FALSE
-        self.script.booleans.append(name)
-        return Literal(name)
-
-    def require(self, formula: Formula, comment: str) -> None:
-        """Assert."""
-        self.script.require(formula, comment)
-
-    def select(self, condition: Formula, then: Poly, other: Poly, name: str, comment: str) -> Poly:
-        """``then`` where the condition holds, else ``other``: a new variable unless the choice is fixed."""
-        if condition == TRUE or then == other:
-            return then
-        if condition == FALSE:
-            return other
-        chosen = self.real(name)
-        self.require(implies(condition, equal(chosen, then)), comment)
-        self.require(implies(negate(condition), equal(chosen, other)), comment)
-        return chosen
 
 
 @dataclass(frozen=True, slots=True)

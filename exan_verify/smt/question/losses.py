@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import TYPE_CHECKING
 
 from exan_verify.core.question import Loss
+from exan_verify.smt.question.encoder import Encoder, Sample
 from exan_verify.smt.question.posed import Posed
 from exan_verify.smt.question.terms import (
     FALSE,
@@ -19,9 +19,6 @@ from exan_verify.smt.question.terms import (
     negate,
     total,
 )
-
-if TYPE_CHECKING:
-    from exan_verify.smt.question.encode import Encoder, Sample
 
 
 def encode_labels(encoder: Encoder, posed: Posed, sample: Sample) -> None:

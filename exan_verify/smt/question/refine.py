@@ -14,14 +14,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING
 
 from exan_verify.core.question import Loss
+from exan_verify.smt.question.encoder import Sample
 from exan_verify.smt.question.posed import Posed
 from exan_verify.smt.question.terms import Formula, Poly, at_most, conj, disj, less
-
-if TYPE_CHECKING:
-    from exan_verify.smt.question.encode import Sample
 
 Pair = tuple[int, int, int]
 """``(sample, class, other class)``; for bce the other class is -1, and -2 swaps a and b. Samples from the
