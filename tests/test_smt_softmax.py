@@ -48,15 +48,16 @@ def test_target_contains_the_real_gradient(name: str) -> None:
     balls = gradient_ball(case.network, case.batch, case.loss, case.reduction)
     with flint.ctx.workprec(200):
         symbols = {n: to_ball(a).union(to_ball(b)) for n, (a, b) in target.enclosures.items()}
+        entries = iter(target.entries())
         for i, layer in enumerate(case.network.layers):
             weight, *bias = (balls[n] for n, _ in layer.parameters())
             for j in range(layer.shape[0]):
                 for k in range(layer.shape[1]):
-                    entry = target.weight(i, j, k)
+                    entry = next(entries)
                     assert entry.evaluate(symbols, to_ball).overlaps(weight[j, k])
                     assert target.weight_sizes[i][j][k] <= abs(weight[j, k]).upper().mid().__float__() + 1e-12
                 for b in bias:
-                    assert target.bias(i, j).evaluate(symbols, to_ball).overlaps(b[j, 0])
+                    assert next(entries).evaluate(symbols, to_ball).overlaps(b[j, 0])
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
@@ -11,6 +10,7 @@ from itertools import islice
 from typing import Any
 
 from exan_verify.core.network import to_fraction
+from exan_verify.core.verdict import poll
 from exan_verify.errors import RangeError
 from exan_verify.smt.cubes import Task, all_literals, build, exclusions
 from exan_verify.smt.existence import BallBatch, displaced, prove_existence
@@ -65,7 +65,7 @@ MAX_STARTS = 24
 """How many starts along a family are tried."""
 
 
-def family_member(own: Task, deadline: float | None = None) -> BallBatch | None:
+def family_member(own: Task) -> BallBatch | None:
     """Another batch in the known batch's own cube, on a family through it, proved to exist; or None.
 
     For cross_entropy and bce only: there a family's other members are transcendental in general, and no model
@@ -79,8 +79,7 @@ def family_member(own: Task, deadline: float | None = None) -> BallBatch | None:
     labels = replace(truth.batch, y=tuple(truth.batch.y[n] for n in order))
     forbidden = exclusions(own, encoding)
     for start in islice(displaced(posed, encoding, values_at(encoding, truth, order)), MAX_STARTS):
-        if deadline is not None and time.monotonic() > deadline:
-            return None
+        poll()
         found = prove_existence(posed, encoding, forbidden, start, labels)
         if found is not None:
             return found

@@ -157,7 +157,7 @@ class Search:
         answer = query(shear_script(own).text(comments=False), SHEAR, self.settings)
         found = accept_model(own, answer) if answer.status == SAT else None
         if not isinstance(found, ExactBatch):
-            answer, found = Answer(SAT, "Newton's iteration"), family_member(own, self.settings.deadline)
+            answer, found = Answer(SAT, "Newton's iteration"), family_member(own)
         if found is not None:
             outcome.accepted = (own, answer, found)
         return found is not None

@@ -38,7 +38,9 @@ def list_by_regions(posed: Posed) -> list[list[bool]] | None:
         return None
     regions = Regions(posed=posed)
     cubes: list[list[bool]] = []
-    needed = [(i, j, k) for i in range(posed.network.depth) for j, k in posed.target.nonzero_weights(i, None)]
+    needed = [
+        (i, j, k) for i in range(1, posed.network.depth + 1) for j, k in posed.target.nonzero_weights(i, None)
+    ]
     served = {p: frozenset(n for n, place in enumerate(needed) if _serves(p, *place)) for p in patterns}
     for chosen in combinations_with_replacement(patterns, posed.size):
         poll()
@@ -52,10 +54,10 @@ def list_by_regions(posed: Posed) -> list[list[bool]] | None:
     return cubes
 
 
-def _serves(pattern: Pattern, layer: int, j: int, k: int) -> bool:
-    """Whether both ends of entry (j, k) of the 0-based affine layer are active (or no hidden neurons)."""
-    upper = layer >= len(pattern) or pattern[layer][j]
-    lower = layer == 0 or pattern[layer - 1][k]
+def _serves(pattern: Pattern, i: int, j: int, k: int) -> bool:
+    """Whether both ends of entry (j, k) of dW_i are active (or no hidden neurons)."""
+    upper = i > len(pattern) or pattern[i - 1][j]
+    lower = i == 1 or pattern[i - 2][k]
     return bool(upper and lower)
 
 

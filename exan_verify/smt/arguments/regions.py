@@ -102,7 +102,7 @@ class Regions:
         """The target's entries as balls; exact where they are rational up to the precision."""
         symbols = self._symbols
         with flint.ctx.workprec(PRECISION):
-            return [entry.evaluate(symbols, to_ball) for entry in self._entries()]
+            return [entry.evaluate(symbols, to_ball) for entry in self.posed.target.entries()]
 
     @property
     def _symbols(self) -> Mapping[str, Any]:
@@ -111,15 +111,6 @@ class Regions:
                 name: to_ball(low).union(to_ball(high))
                 for name, (low, high) in self.posed.target.enclosures.items()
             }
-
-    def _entries(self) -> list[Any]:
-        target, found = self.posed.target, []
-        for i, layer in enumerate(self.posed.network.layers):
-            for j in range(layer.shape[0]):
-                found += [target.weight(i, j, k) for k in range(layer.shape[1])]
-                if layer.bias is not None:
-                    found.append(target.bias(i, j))
-        return found
 
     def inconsistent(self, fixed: Fixed) -> bool:
         """Whether no matrices T at all, in the cube's regions, give the gradient.
@@ -174,7 +165,7 @@ class Regions:
     @cached_property
     def _integer_gradient(self) -> Any:
         """The target, in one row, times a number that makes it integers; None where it is not rational."""
-        entries = self._entries()
+        entries = self.posed.target.entries()
         if not all(e.is_constant for e in entries):
             return None
         scale = lcm(*(e.value.denominator for e in entries))

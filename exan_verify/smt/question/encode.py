@@ -18,7 +18,6 @@ from exan_verify.smt.question.encoder import Encoder, Fixed, Sample
 from exan_verify.smt.question.losses import encode_labels, encode_vector
 from exan_verify.smt.question.posed import Posed
 from exan_verify.smt.question.terms import (
-    TRUE,
     Formula,
     Junction,
     Literal,
@@ -76,11 +75,11 @@ def abstraction(posed: Posed) -> Script:
     script = encoding.script
     script.logic = "QF_LRA"
     script.assertions = [(c, f) for c, f in script.assertions if degree(f) <= 1]
-    for i in range(len(posed.network.layers)):
+    for i in range(1, posed.network.depth + 1):
         for j, k in posed.target.nonzero_weights(i, posed.question.tolerance):
             script.require(
-                disj(_both_active(s, i, j, k) for s in encoding.samples),
-                f"entry ({j}, {k}) of weight gradient {i + 1} is not zero",
+                disj(conj([s.is_active(i, j), s.is_active(i - 1, k)]) for s in encoding.samples),
+                f"entry ({j}, {k}) of weight gradient {i} is not zero",
             )
     return script
 
@@ -99,13 +98,6 @@ def state_names(posed: Posed, sample: int) -> list[str]:
 def neuron_name(sample: int, layer: int, neuron: int) -> str:
     """Name of the literal "neuron ``neuron`` of hidden layer ``layer`` is active for the sample"."""
     return f"on_s{sample}_l{layer}_n{neuron}"
-
-
-def _both_active(sample: Sample, layer: int, j: int, k: int) -> Formula:
-    """Neuron j after affine layer ``layer`` (0-based) and neuron k before it, where they are hidden."""
-    upper = sample.active[layer][j] if layer < len(sample.active) else TRUE
-    lower = sample.active[layer - 1][k] if layer else TRUE
-    return conj([upper, lower])
 
 
 def _sample(encoder: Encoder, posed: Posed, m: int) -> Sample:
@@ -161,7 +153,7 @@ def _backward(encoder: Encoder, posed: Posed, sample: Sample) -> list[tuple[Poly
     layers = posed.network.layers
     for i in range(len(layers) - 1, 0, -1):
         above, row = deltas[0], []
-        for j, literal in enumerate(sample.active[i - 1]):
+        for j, literal in enumerate(sample.pattern(i)):
             back = total(above[k] * to_fraction(w) for k, w in enumerate(layers[i].weight[:, j]))
             name, comment = f"delta_s{sample.index}_l{i}_n{j}", f"sample {sample.index}, backward"
             row.append(encoder.select(literal, back, Poly.constant(0), name, comment))
@@ -173,15 +165,16 @@ def _gradient_equations(encoder: Encoder, posed: Posed, samples: Sequence[Sample
     """dW_i = Delta_i H_{i-1} and db_i = Delta_i 1, minus the given gradient."""
     deltas = [_backward(encoder, posed, s) for s in samples]
     found: list[tuple[str, Poly]] = []
+    given = iter(posed.target.entries())
     for i, layer in enumerate(posed.network.layers):
         named = [name for name, _ in layer.parameters()]
         for j in range(layer.shape[0]):
             for k in range(layer.shape[1]):
                 entry = total(d[i][j] * s.hidden[i][k] for d, s in zip(deltas, samples, strict=True))
-                found.append((f"{named[0]}[{j},{k}]", entry - posed.target.weight(i, j, k)))
+                found.append((f"{named[0]}[{j},{k}]", entry - next(given)))
             if layer.bias is not None:
                 entry = total(d[i][j] for d in deltas)
-                found.append((f"{named[1]}[{j}]", entry - posed.target.bias(i, j)))
+                found.append((f"{named[1]}[{j}]", entry - next(given)))
     return found
 
 

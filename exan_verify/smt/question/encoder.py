@@ -40,6 +40,14 @@ class Sample:
     vector: tuple[Poly, ...] = ()
     state: list[Formula] = field(default_factory=list)
 
+    def pattern(self, i: int) -> tuple[Formula, ...]:
+        """The literals of hidden layer i."""
+        return self.active[i - 1]
+
+    def is_active(self, i: int, neuron: int) -> Formula:
+        """Whether a neuron of layer i is active: inputs (i = 0) and logits always are."""
+        return self.pattern(i)[neuron] if 0 < i <= len(self.active) else TRUE
+
 
 @dataclass(slots=True)
 class Encoder:

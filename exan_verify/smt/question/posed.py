@@ -45,22 +45,23 @@ class Target:
     facts: tuple[tuple[str, Formula], ...] = ()
     reference: tuple[Reference, ...] = ()
 
-    def weight(self, layer: int, j: int, k: int) -> Poly:
-        """Entry (j, k) of the gradient of the weight of affine layer ``layer`` (0-based)."""
-        return self.weights[layer][j][k]
+    def entries(self) -> list[Poly]:
+        """All entries in the order of the equations: layer by layer, neuron by neuron, the row of the weight
+        and then the bias.
+        """
+        return [
+            entry
+            for rows, bias in zip(self.weights, self.biases, strict=True)
+            for j, row in enumerate(rows)
+            for entry in (*row, *(() if bias is None else (bias[j],)))
+        ]
 
-    def bias(self, layer: int, j: int) -> Poly:
-        """Entry j of the gradient of the bias."""
-        row = self.biases[layer]
-        assert row is not None
-        return row[j]
-
-    def nonzero_weights(self, layer: int, tolerance: Fraction | None) -> list[tuple[int, int]]:
-        """The entries of a weight's gradient that are proved different from zero, tolerance included."""
+    def nonzero_weights(self, i: int, tolerance: Fraction | None) -> list[tuple[int, int]]:
+        """The entries (j, k) of dW_i that are proved different from zero, tolerance included."""
         least = tolerance or Fraction(0)
         return [
             (j, k)
-            for j, row in enumerate(self.weight_sizes[layer])
+            for j, row in enumerate(self.weight_sizes[i - 1])
             for k, size in enumerate(row)
             if size > least
         ]

@@ -222,22 +222,12 @@ def matches_target(posed: Posed, batch: ExactBatch) -> bool:
     if not posed.question.loss.rational:
         return batch.rational and slack > 0 and _within_by_balls(posed, batch, slack)
     gradient = trace(posed, batch).gradient
-    differences = [g - t for g, t in zip(gradient, _target_entries(posed), strict=True)]
+    differences = [g - t for g, t in zip(gradient, posed.target.entries(), strict=True)]
     if batch.rational and not _confirmed_by_backprop(posed, batch, gradient):
         return False
     if not slack:
         return _all_zero(batch.point, differences)
     return all(batch.point.sign(d - slack) <= 0 <= batch.point.sign(d + slack) for d in differences)
-
-
-def _target_entries(posed: Posed) -> list[Poly]:
-    out: list[Poly] = []
-    for i, layer in enumerate(posed.network.layers):
-        for j in range(layer.shape[0]):
-            out += posed.target.weights[i][j]
-            if layer.bias is not None:
-                out.append(posed.target.bias(i, j))
-    return out
 
 
 def _confirmed_by_backprop(posed: Posed, batch: ExactBatch, gradient: list[Poly]) -> bool:
@@ -268,7 +258,7 @@ def _within_by_balls(posed: Posed, batch: ExactBatch, slack: Fraction) -> bool:
             entries += [named[0][j, k] for k in range(layer.shape[1])]
             entries += [named[1][j, 0]] if layer.bias is not None else []
     symbols = {n: _arb(low).union(_arb(high)) for n, (low, high) in posed.target.enclosures.items()}
-    goal = [g.evaluate(symbols, _arb) for g in _target_entries(posed)]
+    goal = [g.evaluate(symbols, _arb) for g in posed.target.entries()]
     limit = _arb(slack)
     return all(abs(e - g) <= limit for e, g in zip(entries, goal, strict=True))
 
