@@ -30,6 +30,9 @@ from exan_verify.smt.solvers.cache import AnswerCache, query_key
 from exan_verify.smt.solvers.run import SAT, UNSAT, Answer, Strategy, solver_of
 
 FIRST_PAGE = 64
+"""Cubes of the first page, and each further page has twice as many: a second batch is often near the known
+one, and is found before the rest is listed."""
+
 MAX_CUBES = 100_000
 MAX_BITS = 5_000_000
 """More cubes than this, or literals in them, are not listed: the question then stays open."""
@@ -37,8 +40,13 @@ MAX_BITS = 5_000_000
 PAGE_FIELDS = frozenset({"cubes", "complete", "work"})
 
 SHEAR = Round(SMT, 300_000, 5.0)
+"""One linear query: as much as a short round gives a cube."""
+
 SCOUT_INDEX = -1
+"""The index of the task that is the whole question."""
+
 CHEAP_ROUNDS = 2
+"""The short rounds at the head of the portfolio: a page gets them at once, long ones wait for all pages."""
 
 
 @dataclass(slots=True)

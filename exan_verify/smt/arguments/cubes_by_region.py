@@ -21,8 +21,13 @@ from exan_verify.smt.arguments.regions import Regions
 from exan_verify.smt.question.posed import Posed
 
 MAX_REGIONS = 200
+"""Regions of one input: 10 to 30 ms of linear programs each, in networks of six hidden neurons."""
+
 MAX_MULTISETS = 20_000
+"""Multisets of M regions that are looked at: 0.3 to 0.6 ms each. 200 regions have as many pairs."""
+
 MAX_LISTED = 5_000
+"""Cubes with labels: every one becomes a task with a polynomial system of its own."""
 
 
 def list_by_regions(posed: Posed) -> list[list[bool]] | None:

@@ -31,7 +31,8 @@ Ends = tuple[Any, Any]
 
 INFINITE = float("inf")
 FARTHEST = Fraction(2**40)
-"""Boxes this far out, or smaller than one over it, are not cut any more."""
+"""Boxes this far out, or smaller than one over it, are not cut any more: what is left there is a solution in
+the limit, or one that is not known."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,6 +23,8 @@ from exan_verify.smt.question.posed import Vector
 from exan_verify.smt.question.transcendental import PRECISION, middle
 
 BITS = 200
+"""Bounds are rounded to so many binary places for the linear program, within what the balls (256 bits) know;
+what it finds is checked on the balls themselves."""
 
 
 def signs_contradict(

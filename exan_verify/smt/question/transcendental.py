@@ -25,6 +25,8 @@ from exan_verify.smt.question.replay import Trace, exact_batch, trace
 from exan_verify.smt.question.terms import Formula, Poly, less, total
 
 PRECISION = 256
+"""Bits of the balls, 77 digits: cancellation may take sixty of them before a float's sixteen are touched."""
+
 FACT_BITS = 24
 """Relative precision of the enclosures that solvers see: short numbers keep their arithmetic fast."""
 
@@ -163,6 +165,7 @@ def unit_rows(rows: Sequence[Sequence[Any]]) -> tuple[np.ndarray, list[Any]]:
 
 
 FARTHEST = 100_000
+"""Binary exponents beyond it are not written out: a rational of that length has 12 kB."""
 
 
 def _exact(value: Any, side: int) -> Fraction:
