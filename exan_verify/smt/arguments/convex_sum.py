@@ -21,8 +21,8 @@ from exan_verify.smt.question.isolate import identity, shifted
 from exan_verify.smt.question.terms import Poly
 
 STARTS, STEPS = 8, 400
-"""The least eigenvalue is concave in the weights, but on a sphere an ascent may end where it is negative: then
-another start is tried. A step shrinks by 1 % each time, to a fiftieth of the first."""
+"""The least eigenvalue is concave in the weights, but on a sphere an ascent may end where it is negative:
+then another start is tried. A step shrinks by 1 % each time, to a fiftieth of the first."""
 
 GRID = 1 << 24
 """Weights are rounded to this grid: far finer than the eigenvalue ratio of 1e-4 that is asked of them."""
