@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 from exan_verify import Box, Outcome, ReluNetwork, check
 from exan_verify.cli import main
 from exan_verify.cli.output import ExitCode
+from exan_verify.core import verdict as deadline
 from exan_verify.core.network import Batch
 from exan_verify.core.question import Labels, Loss, Question, Reduction
 from exan_verify.errors import BudgetExhausted, FileError, InputError
 from exan_verify.exact.backprop import gradient
 from exan_verify.exclusivity import exclusivity
-from exan_verify.smt import deadline
 from exan_verify.smt.question.terms import less
 from exan_verify.smt.solvers.run import Worker
 from exan_verify.testing.strategies import batches, networks

@@ -11,20 +11,19 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
 
 from exan_verify.api.certify import certify
 from exan_verify.bench import suite
 from exan_verify.bench.suite import Case, Options, Suite
-from exan_verify.core.question import Loss
+from exan_verify.core.question import Loss, Question
 from exan_verify.core.verdict import Outcome
 from exan_verify.instances import Instance, iterate_suite
 from exan_verify.smt.confirm import accept_model
 from exan_verify.smt.cubes import Task
 from exan_verify.smt.decide import answer, pose
 from exan_verify.smt.portfolio import SMT, Round, Settings, run
-from exan_verify.smt.question.constraints import Question
 from exan_verify.smt.question.difference import Known
+from exan_verify.smt.question.posed import Posed
 
 SECONDS = 10.0
 WAYS = ("direct", "cubes", "pipeline")
@@ -85,35 +84,26 @@ def ask(case: Instance, seconds: float) -> Iterator[Result]:
         yield Result(instance=case.name, way=way, outcome=outcome.value, seconds=spent)
 
 
-def _posed(case: Instance) -> tuple[Question, Known]:
-    question, truth = pose(
-        case.network,
-        batch=case.batch,
-        gradient=None,
-        loss=case.loss,
-        reduction=case.reduction,
-        labels=case.labels,
-        domain=case.domain,
-        batch_size=None,
-        tolerance=None,
-    )
+def _posed(case: Instance) -> tuple[Posed, Known]:
+    question = Question(loss=case.loss, reduction=case.reduction, labels=case.labels, domain=case.domain)
+    posed, truth = pose(case.network, question, batch=case.batch)
     assert truth is not None
-    return question, truth
+    return posed, truth
 
 
 def _direct(case: Instance, seconds: float) -> Outcome:
-    question, truth = _posed(case)
+    posed, truth = _posed(case)
     settings = Settings(rounds=(Round(SMT, 0, seconds),), deadline=time.monotonic() + seconds)
-    found = run([Task(index=-1, question=question, others=(truth,))], settings, accept_model)
+    found = run([Task(index=-1, posed=posed, others=(truth,))], settings, accept_model)
     if found.accepted is not None:
         return Outcome.AMBIGUOUS
     return Outcome.UNKNOWN if found.inconclusive else Outcome.UNIQUE
 
 
 def _cubes(case: Instance, seconds: float) -> Outcome:
-    question, truth = _posed(case)
+    posed, truth = _posed(case)
     settings = replace(Settings(scout=False), deadline=time.monotonic() + seconds)
-    return answer(question, truth, settings, radius=Fraction(0), double_check=False).outcome
+    return answer(posed, truth, settings).outcome
 
 
 def _pipeline(case: Instance, seconds: float) -> Outcome:

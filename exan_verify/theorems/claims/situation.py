@@ -16,13 +16,12 @@ import numpy as np
 
 from exan_verify.core.network import Array, Batch, ReluNetwork, to_fraction
 from exan_verify.core.question import Loss, Question, Reduction
-from exan_verify.core.verdict import Outcome, SampleStatus, Trust, Verdict
+from exan_verify.core.verdict import Outcome, SampleStatus, Trust, Verdict, seconds_left
 from exan_verify.errors import InputError
 from exan_verify.exact.backprop import Forward, backward_mod, forward
 from exan_verify.exact.modular import point
 from exan_verify.exact.softmax import VanishingDenominatorError, loss_vectors_mod
 from exan_verify.exclusivity import exan_counts, pattern_groups
-from exan_verify.smt.deadline import seconds_left
 from exan_verify.theorems.certified import verdict_on
 
 WORK = 20_000_000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,6 +19,7 @@ from exan_verify.exact.linalg import multiply, rank, solve
 from exan_verify.exact.softmax import loss_vectors
 from exan_verify.exclusivity import exan_counts
 from exan_verify.smt.decide import decide
+from exan_verify.smt.portfolio import Settings
 from exan_verify.theorems.certified import kernel_outcome
 from exan_verify.theorems.statement import Check, Example, Progress, Result
 from exan_verify.theorems.support.example_check import all_met, by_example
@@ -59,15 +61,9 @@ def refuted(name: str, example: Callable[[], Example], layers: str) -> Check:
 
 def solver_says_unique(example: Example, seed: int = 0) -> Result:
     """Whether there is no ExAN and z3 refutes every activation pattern for a second batch (all of R^d)."""
-    verdict = decide(
-        example.network,
-        batch=example.batch,
-        loss=example.question.loss,
-        reduction=example.question.reduction,
-        labels=example.question.labels,
-        budget=20,
-        seed=seed,
-    )
+    asked = replace(example.question, domain=None)
+    settings = Settings(seed=seed, deadline=time.monotonic() + 20)
+    verdict = decide(example.network, asked, batch=example.batch, settings=settings)
     counts = [exan_counts(p) for p in forward(example.network, example.batch).patterns]
     exclusive = any(any(c) for c in counts)
     holds = verdict.outcome is Outcome.UNIQUE and not exclusive

@@ -15,7 +15,7 @@ import numpy as np
 
 from exan_verify.core.network import Array, Batch, ReluNetwork, to_fraction
 from exan_verify.core.question import Labels, Question
-from exan_verify.smt.question.constraints import alphabet_of, labels_array
+from exan_verify.smt.question.posed import alphabet_of, labels_array
 from exan_verify.smt.question.terms import TRUE, Formula, conj, disj, negate
 from exan_verify.theorems.claims.claim import Claim, Judgement, admitted, concluded, unique
 from exan_verify.theorems.claims.searching.explore import Point
@@ -138,7 +138,7 @@ def label_pairs(claim: Claim, logits: int, samples: int) -> Iterator[tuple[Array
 
 
 def _label_multisets(claim: Claim, logits: int, samples: int) -> list[Array]:
-    alphabet, _ = alphabet_of(claim.question.loss, Labels.ONE_HOT, logits, None)
+    alphabet, _ = alphabet_of(Question(loss=claim.question.loss), logits, None)
     return [
         labels_array(claim.question.loss, list(found))
         for found in combinations_with_replacement(alphabet or (), samples)

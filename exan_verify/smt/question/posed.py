@@ -1,4 +1,4 @@
-"""The question as a record: network, loss, admitted labels and inputs, batch size, and the gradient."""
+"""The question as it is put to the solvers: with the network, the gradient, and what follows from them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from itertools import product
 import numpy as np
 
 from exan_verify.core.network import Array, Batch, Gradient, ReluNetwork, to_fraction
-from exan_verify.core.question import Box, Labels, Loss, Reduction
+from exan_verify.core.question import Labels, Loss, Question
 from exan_verify.errors import InputError
 from exan_verify.exact.backprop import gradient as exact_gradient
 from exan_verify.smt.question.terms import Formula, Poly
@@ -45,74 +45,93 @@ class Target:
     facts: tuple[tuple[str, Formula], ...] = ()
     reference: tuple[Reference, ...] = ()
 
-    def weight(self, layer: int, j: int, k: int) -> Poly:
-        """Entry (j, k) of the gradient of the weight of affine layer ``layer`` (0-based)."""
-        return self.weights[layer][j][k]
+    def entries(self) -> list[Poly]:
+        """All entries in the order of the equations: layer by layer, neuron by neuron, the row of the weight
+        and then the bias.
+        """
+        return [
+            entry
+            for rows, bias in zip(self.weights, self.biases, strict=True)
+            for j, row in enumerate(rows)
+            for entry in (*row, *(() if bias is None else (bias[j],)))
+        ]
 
-    def bias(self, layer: int, j: int) -> Poly:
-        """Entry j of the gradient of the bias."""
-        row = self.biases[layer]
-        assert row is not None
-        return row[j]
-
-    def nonzero_weights(self, layer: int, tolerance: Fraction | None) -> list[tuple[int, int]]:
-        """The entries of a weight's gradient that are proved different from zero, tolerance included."""
+    def nonzero_weights(self, i: int, tolerance: Fraction | None) -> list[tuple[int, int]]:
+        """The entries (j, k) of dW_i that are proved different from zero, tolerance included."""
         least = tolerance or Fraction(0)
         return [
             (j, k)
-            for j, row in enumerate(self.weight_sizes[layer])
+            for j, row in enumerate(self.weight_sizes[i - 1])
             for k, size in enumerate(row)
             if size > least
         ]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
-    """Which batches of ``size`` samples have the gradient ``target``?
+class Posed:
+    """A question as it is put to the solvers: which batches of ``size`` samples have the gradient ``target``?
 
-    ``alphabet`` lists the admitted label vectors (unit vectors for class losses), None for real labels;
-    ``counts`` says how often each occurs when labels are known up to order. With ``tolerance`` the
-    gradient's entries may differ by that much.
+    Beside the question what follows from it: ``alphabet`` lists the admitted label vectors (unit vectors for
+    class losses), None for real labels; ``counts`` says how often each occurs when labels are known up to
+    order; ``bounds`` are the domain's, one pair per feature, None for R^d. ``question.batch_size`` is said.
     """
 
     network: ReluNetwork
-    loss: Loss
-    reduction: Reduction
-    labels: Labels
+    question: Question
     alphabet: tuple[Vector, ...] | None
     counts: tuple[int, ...] | None
-    domain: tuple[tuple[Fraction, Fraction], ...] | None
-    size: int
+    bounds: tuple[tuple[Fraction, Fraction], ...] | None
     target: Target
-    tolerance: Fraction | None = None
+
+    @property
+    def size(self) -> int:
+        """M."""
+        assert self.question.batch_size is not None
+        return self.question.batch_size
 
     @property
     def divisor(self) -> int:
         """What the sum over samples is divided by."""
-        return self.loss.divisor(self.reduction, self.size, self.network.classes)
+        return self.question.divisor(self.size, self.network.classes)
 
     @cached_property
     def title(self) -> str:
         """Comment lines that say what is asked."""
-        widths = "-".join(map(str, self.network.widths))
+        widths, asked = "-".join(map(str, self.network.widths)), self.question
         return (
             f"Which batches of {self.size} samples have the given gradient?\n"
-            f"Network {widths}{'' if self.network.has_bias else ' without biases'}, loss {self.loss.value}, "
-            f"reduction {self.reduction.value}, labels {self.labels.value}.\n"
+            f"Network {widths}{'' if self.network.has_bias else ' without biases'}, loss {asked.loss.value}, "
+            f"reduction {asked.reduction.value}, labels {asked.labels.value}.\n"
             "on_s<m>_l<i>_n<j>: neuron j of hidden layer i is active for sample m; x_s<m>_<i>: its input i."
         )
 
 
+def posed_question(network: ReluNetwork, question: Question, batch: Batch | None, target: Target) -> Posed:
+    """The question with what follows from it; bounds and labels become exact rationals.
+
+    ``batch`` gives the labels where they are known; ``question`` says a batch size.
+    """
+    alphabet, counts = alphabet_of(question, network.classes, batch)
+    bounds = None
+    if question.domain is not None:
+        low, high = question.domain.bounds(network.widths[0])
+        bounds = tuple((to_fraction(a), to_fraction(b)) for a, b in zip(low, high, strict=True))
+    return Posed(
+        network=network, question=question, alphabet=alphabet, counts=counts, bounds=bounds, target=target
+    )
+
+
 def alphabet_of(
-    loss: Loss, labels: Labels, classes: int, batch: Batch | None
+    question: Question, classes: int, batch: Batch | None
 ) -> tuple[tuple[Vector, ...] | None, tuple[int, ...] | None]:
-    """The admitted label vectors and, for known labels, how often each occurs.
+    """The admitted label vectors and, for known labels, how often each occurs in ``batch``.
 
     Raises :class:`InputError` when known labels are asked for without a batch.
     """
-    if labels is Labels.REAL:
+    loss = question.loss
+    if question.labels is Labels.REAL:
         return None, None
-    if labels is Labels.KNOWN:
+    if question.labels is Labels.KNOWN:
         if batch is None:
             raise InputError("labels='known' needs the labels; pass batch=, or labels='one_hot'")
         counted = Counter(label_vectors(loss, batch, classes))
@@ -152,38 +171,6 @@ def rational_target(network: ReluNetwork, gradient: Gradient) -> Target:
     return Target(weights=tuple(weights), biases=tuple(biases), weight_sizes=tuple(sizes))
 
 
-def question_of(
-    *,
-    network: ReluNetwork,
-    loss: Loss,
-    reduction: Reduction,
-    labels: Labels,
-    domain: Box | None,
-    size: int,
-    batch: Batch | None,
-    target: Target,
-    tolerance: Fraction | None = None,
-) -> Question:
-    """Assemble the record; bounds and labels become exact rationals."""
-    alphabet, counts = alphabet_of(loss, labels, network.classes, batch)
-    bounds = None
-    if domain is not None:
-        low, high = domain.bounds(network.widths[0])
-        bounds = tuple((to_fraction(a), to_fraction(b)) for a, b in zip(low, high, strict=True))
-    return Question(
-        network=network,
-        loss=loss,
-        reduction=reduction,
-        labels=labels,
-        alphabet=alphabet,
-        counts=counts,
-        domain=bounds,
-        size=size,
-        target=target,
-        tolerance=tolerance,
-    )
-
-
-def batch_target(network: ReluNetwork, batch: Batch, loss: Loss, reduction: Reduction) -> Target:
+def batch_target(network: ReluNetwork, batch: Batch, question: Question) -> Target:
     """The target of a batch under a rational loss: its exact gradient."""
-    return rational_target(network, exact_gradient(network, batch, loss, reduction))
+    return rational_target(network, exact_gradient(network, batch, question.loss, question.reduction))
