@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from enum import StrEnum
 from fractions import Fraction
 from numbers import Integral, Real
+from traceback import walk_tb
+from types import TracebackType
 from typing import Any, TypeVar
 
 
@@ -207,3 +209,47 @@ def raise_problems(kind: type[ExanError], problems: Iterable[str]) -> None:
         raise kind(found[0])
     if found:
         raise kind(f"{len(found)} problems:\n" + "\n".join(f"  - {p}" for p in found))
+
+
+class UsersCode:
+    """Turns whatever a user's code in its block raises into one ``error`` that names it.
+
+    Ctrl-C passes, and ``passing``. ``what``: whose code it is, before the name of the error. ``file``: name
+    the last line of this file that was being run, else the first line below the block. A call of
+    ``sys.exit`` is an error as well: the process's exit code would be read as an answer.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        file: str = "",
+        passing: tuple[type[Exception], ...] = (BudgetExhausted,),
+        error: type[ExanError] = FileError,
+    ) -> None:
+        self.error = error
+        self.what = what
+        self.file = file
+        self.passing = passing
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, (Exception, SystemExit)) and not isinstance(error, self.passing):
+            raise self.error(f"{self.what} {_happened(error)}{self._line(trace)}") from error
+
+    def _line(self, trace: TracebackType | None) -> str:
+        places = [(line, frame.f_code.co_filename) for frame, line in walk_tb(trace)][1:]
+        if self.file:
+            places = [place for place in places if place[1] == self.file][-1:]
+        return f" (line {places[0][0]} of {places[0][1]})" if places else ""
+
+
+def _happened(error: BaseException) -> str:
+    if isinstance(error, SystemExit):
+        return f"{error!r}; remove the call of sys.exit"
+    kind = "" if isinstance(error, ExanError) else f"{type(error).__name__}: "
+    return f"{kind}{error}"

@@ -15,7 +15,7 @@ from itertools import pairwise
 from random import Random
 
 from exan_verify.core.network import Batch, ReluNetwork
-from exan_verify.core.question import Box, Labels, Loss, Reduction
+from exan_verify.core.question import Box, Labels, Loss, Question, Reduction
 from exan_verify.exact.backprop import forward, gradient
 
 Vector = list[Fraction]
@@ -32,11 +32,28 @@ class Instance:
     name: str
     network: ReluNetwork
     batch: Batch
-    loss: Loss
-    reduction: Reduction
-    labels: Labels
-    domain: Box | None
+    question: Question
     planted: bool = False
+
+    @property
+    def loss(self) -> Loss:
+        """The question's."""
+        return self.question.loss
+
+    @property
+    def reduction(self) -> Reduction:
+        """The question's."""
+        return self.question.reduction
+
+    @property
+    def labels(self) -> Labels:
+        """The question's."""
+        return self.question.labels
+
+    @property
+    def domain(self) -> Box | None:
+        """The question's."""
+        return self.question.domain
 
 
 @dataclass(slots=True)
@@ -58,13 +75,8 @@ PER_CELL = 5
 """Instances per family, loss and choice of biases."""
 
 
-def small_suite() -> tuple[Instance, ...]:
-    """All instances: 7 families x 4 losses x with or without biases x :data:`PER_CELL`."""
-    return tuple(iterate_suite())
-
-
 def iterate_suite() -> Iterator[Instance]:
-    """The instances of :func:`small_suite`, one by one."""
+    """All instances, one by one: 7 families x 4 losses x with or without biases x :data:`PER_CELL`."""
     for family in FAMILIES:
         for loss in Loss:
             for has_bias in (True, False):
@@ -108,10 +120,9 @@ def _finish(name: str, draft: _Draft, rng: Random, loss: Loss, *, planted: bool)
         name=name,
         network=network,
         batch=batch,
-        loss=loss,
-        reduction=rng.choice([Reduction.MEAN, Reduction.SUM]),
-        labels=labels,
-        domain=domain,
+        question=Question(
+            loss=loss, reduction=rng.choice([Reduction.MEAN, Reduction.SUM]), labels=labels, domain=domain
+        ),
         planted=planted,
     )
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
+from dataclasses import fields
 from fractions import Fraction
 from typing import Any
 
-from exan_verify.core.network import Batch, ReluNetwork
-from exan_verify.core.question import Labels, Loss, Reduction
+from exan_verify.core.network import Batch, Gradient, ReluNetwork
+from exan_verify.core.question import Labels, Loss, Question, Reduction
 from exan_verify.core.verdict import Verdict
 from exan_verify.instances import Instance, instance
-from exan_verify.smt.decide import decide, pose
-from exan_verify.smt.question.constraints import Question
+from exan_verify.smt.decide import decide as decide_smt
+from exan_verify.smt.decide import pose as pose_smt
+from exan_verify.smt.portfolio import Settings
 from exan_verify.smt.question.difference import Known
 from exan_verify.smt.question.encode import Encoding
+from exan_verify.smt.question.posed import Posed
 from exan_verify.smt.question.terms import Atom, Formula, Literal
 from exan_verify.smt.search import own_cube
 
@@ -23,32 +27,52 @@ def named(name: str) -> Instance:
     return instance(family, Loss(loss), biases == "bias", int(index))
 
 
-def posed(case: Instance, **changes: Any) -> tuple[Question, Known]:
-    arguments: dict[str, Any] = {
-        "batch": case.batch,
-        "gradient": None,
+_OF_QUESTION = frozenset(f.name for f in fields(Question))
+
+
+def _split(options: dict[str, Any]) -> tuple[Question, dict[str, Any]]:
+    question = Question(**{k: v for k, v in options.items() if k in _OF_QUESTION})
+    return question, {k: v for k, v in options.items() if k not in _OF_QUESTION}
+
+
+def decide(
+    network: ReluNetwork,
+    *,
+    batch: Batch | None = None,
+    gradient: Gradient | None = None,
+    radius: Fraction | None = None,
+    budget: float | None = None,
+    **options: Any,
+) -> Verdict:
+    """:func:`exan_verify.smt.decide.decide` with the fields of the question and of the settings by name."""
+    question, rest = _split(options)
+    settings = Settings(deadline=None if budget is None else time.monotonic() + budget, **rest)
+    return decide_smt(network, question, batch=batch, gradient=gradient, radius=radius, settings=settings)
+
+
+def pose(network: ReluNetwork, **options: Any) -> tuple[Posed, Known | None]:
+    """:func:`exan_verify.smt.decide.pose` likewise."""
+    question, rest = _split(options)
+    return pose_smt(network, question, **rest)
+
+
+def posed(case: Instance, **changes: Any) -> tuple[Posed, Known]:
+    found, truth = pose(case.network, **{"batch": case.batch, **_words(case), **changes})
+    assert truth is not None
+    return found, truth
+
+
+def decided(case: Instance, **options: Any) -> Verdict:
+    return decide(case.network, batch=case.batch, **_words(case), **options)
+
+
+def _words(case: Instance) -> dict[str, Any]:
+    return {
         "loss": case.loss,
         "reduction": case.reduction,
         "labels": case.labels,
         "domain": case.domain,
-        "batch_size": None,
-        "tolerance": None,
     }
-    question, truth = pose(case.network, **{**arguments, **changes})
-    assert truth is not None
-    return question, truth
-
-
-def decided(case: Instance, **options: Any) -> Verdict:
-    return decide(
-        case.network,
-        batch=case.batch,
-        loss=case.loss,
-        reduction=case.reduction,
-        labels=case.labels,
-        domain=case.domain,
-        **options,
-    )
 
 
 def mse_case(
@@ -58,10 +82,10 @@ def mse_case(
     return network, Batch.of(x, y, network=network, loss=Loss.MSE, labels=Labels(labels))
 
 
-def own_literals(question: Question, truth: Known) -> dict[str, bool]:
+def own_literals(asked: Posed, truth: Known) -> dict[str, bool]:
     from exan_verify.smt.cubes import all_literals
 
-    return dict(zip(all_literals(question), own_cube(truth), strict=True))
+    return dict(zip(all_literals(asked), own_cube(truth), strict=True))
 
 
 def holds(formula: Formula, reals: Mapping[str, Fraction], booleans: Mapping[str, bool]) -> bool:

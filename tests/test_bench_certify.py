@@ -2,8 +2,9 @@
 
 import pytest
 
-from exan_verify.bench.cases import CASES, build
-from exan_verify.bench.certify import run_case, run_certify_bench
+from exan_verify.bench.certify import SUITE, run_case
+from exan_verify.bench.certify_cases import CASES, build
+from exan_verify.bench.suite import Options
 from exan_verify.errors import InputError
 
 BY_NAME = {case.name: case for case in CASES}
@@ -39,14 +40,13 @@ def test_seeds_make_the_case():
 def test_names_are_unique_and_unknown_ones_are_refused():
     assert len(BY_NAME) == len(CASES)
     with pytest.raises(InputError, match="certify has no case 'nothing'"):
-        run_certify_bench(rows=["nothing"])
+        SUITE.run(Options(seeds=[0]), rows=["nothing"])
 
 
 def test_a_row_runs_in_its_own_process():
     seen = []
-    rows = run_certify_bench(
-        rows=["20-64-5 M=6 mse, gradient alone"], seeds=[0, 1], progress=lambda *told: seen.append(told[1:])
-    )
+    options = Options(seeds=[0, 1], progress=lambda *told: seen.append(told[1:]))
+    rows = SUITE.run(options, rows=["20-64-5 M=6 mse, gradient alone"])
     assert rows[0].outcomes == {"unique": 2}
     assert rows[0].checked == 2
     assert rows[0].peak_mib > 10

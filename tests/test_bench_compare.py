@@ -9,19 +9,20 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from exan_verify.bench import SUITES, robustness
 from exan_verify.bench.attack import CASES as ATTACK_CASES
 from exan_verify.bench.attack import Case
 from exan_verify.bench.compare import (
     BY_SIZE,
     METHODS,
     OURS,
+    SUITE,
     TOLERANCES,
     job_of,
     recall_figure,
-    run_compare_bench,
 )
-from exan_verify.bench.robustness import run_robustness_bench
-from exan_verify.cli.bench import SUITES, _more, _rows, bench_command
+from exan_verify.bench.suite import Options, Suite
+from exan_verify.cli.bench import _plan, bench_command
 from exan_verify.errors import InputError
 from tests.simulated_device import simulated_device
 
@@ -30,13 +31,8 @@ from tests.simulated_device import simulated_device
 def test_ours_is_exact_where_optimisation_is_not():
     told: list[tuple[str, int, int]] = []
     methods = ["auto", "tolerance 1e-06", "Inverting Gradients"]
-    rows = run_compare_bench(
-        rows=["M=4"],
-        seeds=[0],
-        seconds=0.1,
-        methods=methods,
-        progress=lambda *step: told.append(step),
-    )
+    options = Options(seeds=[0], seconds=0.1, methods=methods, progress=lambda *step: told.append(step))
+    rows = SUITE.run(options, rows=["M=4"])
     assert [row.method for row in rows] == methods
     assert told == [(f"M=4, {method}", k, 3) for k, method in enumerate(methods)]
     ours, loose, rival = rows
@@ -92,9 +88,8 @@ def test_what_a_method_cannot_attack_is_refused():
 
 
 def test_a_method_that_takes_too_long_is_stopped():
-    (row,) = run_compare_bench(
-        rows=["784-1000-10 M=34"], seeds=[0, 1], seconds=0, patience=0, methods=["sample"]
-    )
+    options = Options(seeds=[0, 1], seconds=0, patience=0, methods=["sample"])
+    (row,) = SUITE.run(options, rows=["784-1000-10 M=34"])
     assert (row.seeds, row.stopped, row.recall, row.peak_mib) == (1, 1, 0.0, None)
 
 
@@ -111,14 +106,17 @@ def test_attack_and_comparison_come_in_one_run():
 
 
 def test_what_the_comparison_beside_the_attack_runs_on():
-    attack, compare = SUITES["attack"], SUITES["compare"]
+    def planned(suite: str, *cases: str, alone: bool = False, drawn: bool = False) -> list[object]:
+        return [(one.name, rows) for one, rows in _plan(suite, cases, alone=alone, drawn=drawn)]
+
     sizes = [case.name for case in BY_SIZE]
-    assert _rows("attack", attack, (), drawn=False) is None
-    assert _rows("compare", compare, (), drawn=True) is None
-    assert _rows("attack", compare, ("a",), drawn=False) == ["a"]
-    assert _rows("attack", compare, ("a",), drawn=True) == [*sizes, "a"]
-    everything = _rows("attack", compare, (), drawn=False)
-    assert everything == [*sizes, *(case.name for case in ATTACK_CASES if not case.named)]
+    everything = [*sizes, *(case.name for case in ATTACK_CASES if not case.named)]
+    assert planned("attack") == [("attack", None), ("compare", everything)]
+    assert planned("attack", alone=True) == [("attack", None)]
+    assert planned("compare", drawn=True) == [("compare", None)]
+    assert planned("attack", "a") == [("attack", ("a",)), ("compare", ["a"])]
+    assert planned("attack", "a", drawn=True) == [("attack", ("a",)), ("compare", [*sizes, "a"])]
+    assert [one.name for one, _ in _plan(None, (), alone=False, drawn=False)] == list(SUITES)
 
 
 def test_the_figure_is_written_from_runs_in_processes_of_their_own(tmp_path: Path):
@@ -142,13 +140,25 @@ def test_a_device_of_another_suite_or_that_is_none_is_refused():
         assert message in result.output + str(result.exception)
 
 
-def test_options_go_to_the_suites_that_have_them():
-    options = {"device": "cpu", "patience": 3.0, "seconds": 2.0, "methods": (), "rival_steps": 7}
-    compared = {"device": "cpu", "patience": 3.0, "seconds": 2.0, "methods": None}
-    assert _more("compare", options) == compared
-    assert _more("convolution", options) == {"device": "cpu", "seconds": 2.0, "iterations": 7}
-    assert _more("attack", options) == _more("robustness", options) == {"device": "cpu"}
-    assert _more("peeling", options) == {}
+def test_options_go_to_the_suites_that_have_them(monkeypatch: pytest.MonkeyPatch):
+    """What is typed reaches the suites that take it, and no other."""
+    given: dict[str, Options] = {}
+
+    def kept(self: Suite, options: Options, **_: object) -> list[object]:
+        given[self.name] = replace(options, seeds=list(options.seeds), progress=None)
+        return []
+
+    monkeypatch.setattr(Suite, "run", kept)
+    typed = ["--device=cpu", "--patience=3", "--seconds=2", "--rival-steps=7", "--batches=2", "--repeat=3"]
+    assert CliRunner().invoke(bench_command, [*typed, "--seed=5"], standalone_mode=False).exit_code == 0
+    assert list(given) == list(SUITES)
+    three = [5, 6, 7]
+    assert given["compare"] == Options(seeds=three, device="cpu", seconds=2.0, patience=3.0)
+    assert given["convolution"] == Options(seeds=three, device="cpu", seconds=2.0, iterations=7)
+    assert given["attack"] == given["robustness"] == Options(seeds=three, device="cpu")
+    assert given["certify"] == given["peeling"] == given["smt"] == Options(seeds=three)
+    assert given["tiny"] == Options(seeds=three, seconds=2.0)
+    assert given["insecure"] == Options(seeds=[5, 6])
 
 
 def test_a_figure_of_another_suite_is_refused(tmp_path: Path):
@@ -159,17 +169,17 @@ def test_a_figure_of_another_suite_is_refused(tmp_path: Path):
 
 
 def test_a_robustness_row():
-    (row,) = run_robustness_bench(rows=["noise 1e-08"], seeds=[0])
+    (row,) = robustness.SUITE.run(Options(seeds=[0]), rows=["noise 1e-08"])
     assert (row.recall, row.claimed, row.wrong, row.refused) == (1.0, 16, 0, 0)
     with simulated_device():
-        (there,) = run_robustness_bench(rows=["noise 1e-08"], seeds=[0], device="meta")
+        (there,) = robustness.SUITE.run(Options(seeds=[0], device="meta"), rows=["noise 1e-08"])
     assert (there.recall, there.shown, there.wrong) == (1.0, 1.0, 0)
 
 
 def test_unknown_rows_are_refused():
     with pytest.raises(InputError, match=r"compare has no case 'x'; [^:]*:\n  M=1\n  M=2\n"):
-        run_compare_bench(rows=["x"])
+        SUITE.run(Options(seeds=[0]), rows=["x"])
     with pytest.raises(InputError, match=r"no method \['x'\]; there are auto, lift, assign"):
-        run_compare_bench(methods=["x"])
+        SUITE.run(Options(seeds=[0], methods=["x"]))
     with pytest.raises(InputError, match=r"robustness has no case 'x'; [^:]*:\n  float64\n"):
-        run_robustness_bench(rows=["x"])
+        robustness.SUITE.run(Options(seeds=[0]), rows=["x"])

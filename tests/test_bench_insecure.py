@@ -17,19 +17,19 @@ from exan_verify.bench.attack import autograd_gradient
 from exan_verify.bench.insecure import (
     CASES,
     METHODS,
+    SUITE,
     Case,
     Trial,
-    case_names,
     digits,
     find_batch,
+    measure,
     network,
     patterns,
-    run_case,
-    run_insecure_bench,
     summarise,
 )
 from exan_verify.bench.selecting import Patterns, counts_without, margins, movable, select, short_of
-from exan_verify.cli.bench import SUITES, markdown_table
+from exan_verify.bench.suite import Options
+from exan_verify.cli.bench import markdown_table
 from exan_verify.core.network import Batch
 from exan_verify.core.question import Labels, Loss
 from exan_verify.data import initialised_network, load_mnist, to_inputs
@@ -230,7 +230,7 @@ def test_a_row_without_batches_has_no_figures():
 
 
 def test_inside_the_repaired_algorithm_recovers_and_the_letter_only_up_to_scale():
-    row = run_case(Case(hidden=1, samples=4), [0])
+    (row,) = measure(Case(hidden=1, samples=4), Options(seeds=[0]))
     assert (row.batches, row.missing, row.wrong) == (1, 0, 0)
     assert (row.letter, row.letter_scaled, row.published, row.peel, row.lift) == (0.0, 1.0, 1.0, 1.0, 1.0)
     assert row.published_short is None
@@ -238,26 +238,25 @@ def test_inside_the_repaired_algorithm_recovers_and_the_letter_only_up_to_scale(
 
 
 def test_outside_it_recovers_those_that_meet_the_condition():
-    row = run_case(Case(hidden=1, samples=8, short=4), [0])
+    (row,) = measure(Case(hidden=1, samples=8, short=4), Options(seeds=[0]))
     assert (row.published_meeting, row.published_short, row.published) == (1.0, 0.0, 0.5)
     assert (row.peel, row.lift, row.wrong) == (1.0, 1.0, 0)
 
 
 def test_float32_gradients_are_grouped_too():
-    row = run_case(Case(hidden=1, samples=2, dtype="float32"), [2, 3])
+    (row,) = measure(Case(hidden=1, samples=2, dtype="float32"), Options(seeds=[2, 3]))
     assert (row.batches, row.published_worst, row.wrong) == (2, 1.0, 0)
 
 
 def test_rows_are_distinct_and_unknown_ones_refused():
     assert len({case.name for case in CASES}) == len(CASES)
     with pytest.raises(InputError, match=r"insecure has no case 'x'; [^:]*:\n  784-512-10 M=2 inside\n"):
-        run_insecure_bench(rows=["x"], seeds=[0])
+        SUITE.run(Options(seeds=[0]), rows=["x"])
 
 
 def test_the_table_as_markdown():
-    suite = SUITES["insecure"]
     row = summarise(Case(hidden=1, samples=2), {name: [] for name, _ in METHODS}, [4], random=0.25, seconds=1)
-    lines = markdown_table(suite, [row]).splitlines()
+    lines = markdown_table(SUITE, [row]).splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     assert len({len(line) for line in cells}) == 1
     assert cells[0][:4] == ["case", "batches", "not found", "off"]
@@ -269,5 +268,5 @@ def test_the_table_as_markdown():
 def test_the_documented_table_has_the_rows_and_columns_of_today():
     text = (Path(__file__).parents[1] / "docs" / "insecure.md").read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if line.startswith("|")]
-    assert lines[:2] == markdown_table(SUITES["insecure"], []).splitlines()
-    assert [line.split("|")[1].strip() for line in lines[2:]] == list(case_names())
+    assert lines[:2] == markdown_table(SUITE, []).splitlines()
+    assert [line.split("|")[1].strip() for line in lines[2:]] == list(SUITE.case_names)

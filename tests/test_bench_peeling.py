@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from exan_verify.bench.attack import autograd_gradient
-from exan_verify.bench.peeling import CASES, Case, run_case, run_peeling_bench, summarise
+from exan_verify.bench.peeling import CASES, SUITE, Case, run_case, summarise
+from exan_verify.bench.suite import Options
 from exan_verify.bench.tolerance_peeling import tolerance_peeling
 from exan_verify.errors import InputError
 from exan_verify.numeric.problem.metrics import wrong_claims
@@ -66,8 +67,8 @@ def test_rows_sum_up_their_seeds():
 def test_rows_by_name_and_progress():
     told: list[tuple[str, int, int]] = []
     name = "tolerance 1e-06, float64"
-    (row,) = run_peeling_bench(rows=[name], seeds=[4], progress=lambda *step: told.append(step))
+    (row,) = SUITE.run(Options(seeds=[4], progress=lambda *step: told.append(step)), rows=[name])
     assert told == [(name, 0, 1)]
     assert (row.name, row.seeds, row.spoiled) == (name, 1, 0)
     with pytest.raises(InputError, match=r"peeling has no case 'x'; [^:]*:\n  tolerance 1e-02"):
-        run_peeling_bench(rows=["x"])
+        SUITE.run(Options(seeds=[0]), rows=["x"])

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from exan_verify.api.files import load_batch, load_gradient, save_batch, save_gradient
+from exan_verify.bench import attack as bench_attack
 from exan_verify.bench.attack import Case
 from exan_verify.cli import main
 from exan_verify.cli.output import ExitCode
@@ -214,7 +216,7 @@ def test_a_report_says_why_there_is_no_attack(
     options = ("batch.npz", "--report", "report.html", "--work-limit", "1000")
     run(capsys, "audit", "silent.safetensors", *options)
     assert "not possible: the network has no biases" in Path("report.html").read_text()
-    monkeypatch.setattr("exan_verify.report.attack_own_batch.attack", lambda *_, **__: time.sleep(30))
+    monkeypatch.setattr("exan_verify.api.attack_own_batch.attack", lambda *_, **__: time.sleep(30))
     _, out, _ = run(capsys, "audit", "model.safetensors", *options, "--budget", "2")
     assert "not finished: the budget ran out" in out
     assert "not finished" in Path("report.html").read_text()
@@ -425,7 +427,7 @@ def test_demo_does_the_main_job_and_its_commands_work(here: Path, capsys: pytest
         ):
             assert (Path(one["folder"]) / name).is_file()
     assert Path(record["report"]).read_text().count("data:image/png") == 2
-    from exan_verify.cli.demo_run import commands
+    from exan_verify.cli.demo import commands
 
     for line in commands(Path("report")).values():
         program, *arguments = line.split()
@@ -444,7 +446,7 @@ def test_bench_measures_a_case(
     assert (row["name"], row["outcomes"], row["seeds"]) == (case, {"unique": 1}, 1)
     assert json.loads(Path("b.json").read_text())["suites"] == record["suites"]
     small = Case(name="small", widths=(12, 60, 4), samples=3)
-    monkeypatch.setattr("exan_verify.bench.attack.CASES", (small,))
+    monkeypatch.setattr(bench_attack, "SUITE", replace(bench_attack.SUITE, cases=(small,)))
     code, record = run_json(capsys, "bench", "attack", "--alone", "--case", "small", "--repeat", "1")
     assert code == 0
     assert list(record["suites"]) == ["attack"]

@@ -268,7 +268,7 @@ def test_a_budget_that_suffices_changes_nothing():
     case = named("lifting")
     claim = check(case.certificate, case.network, **case.given)
     assert check(case.certificate, case.network, **case.given, budget=60) == claim
-    assert check(case.certificate, case.network, **case.given, budget=1e9) == claim
+    assert check(case.certificate, case.network, **case.given, budget=1e30) == claim
     with pytest.raises(CertificateRejected, match="not a certificate"):
         check(b"{}", case.network, **case.given, budget=60)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from exan_verify.core.question import Loss
+from exan_verify.core.question import Loss, Question
 from exan_verify.smt.question import losses
 from exan_verify.smt.question.terms import Formula, Poly
 from tests.smt_support import holds
@@ -36,8 +36,8 @@ def encoded(loss: Loss, targets: list[int]) -> tuple[Collected, Any]:
         vector=(),
         probabilities=(),
     )
-    question: Any = SimpleNamespace(loss=loss, divisor=2, alphabet=None)
-    losses.encode_vector(collected, question, sample)
+    posed: Any = SimpleNamespace(question=Question(loss=loss), divisor=2, alphabet=None)
+    losses.encode_vector(collected, posed, sample)
     return collected, sample
 
 

@@ -317,7 +317,7 @@ def test_bad_gradients_are_refused(
 def test_bad_options_are_refused():
     model = strided_cnn(image_size=8, widths=(40, 80), head=(20,))
     given = autograd(model, pictures((3, 8, 8), 2), torch.tensor([3, 1]))
-    with pytest.raises(InputError, match="iterations=-1 is negative"):
+    with pytest.raises(InputError, match="picture_iterations=-1 cannot be used"):
         attack(model, given, picture_iterations=-1)
     with pytest.raises(ShapeError, match="correct input_shape"):
         attack(model, given, input_shape=(3, 16, 16))

@@ -11,10 +11,11 @@ import matplotlib.image
 import numpy as np
 import pytest
 
+from exan_verify.api.attack_own_batch import Features, Recovery
 from exan_verify.api.audit import audit
 from exan_verify.core.network import ReluNetwork
-from exan_verify.report import Recovery, Section, render
-from exan_verify.report.content import Features, cards, headline, rows
+from exan_verify.report import Section, render
+from exan_verify.report.content import cards, headline, rows
 from exan_verify.report.drawing import COLUMNS, MOST, draw
 from exan_verify.report.html import heat
 

@@ -39,10 +39,10 @@ def test_the_list_is_complete_for_both_solvers(worker: Worker, name: str) -> Non
     search, cubes = listed(name)
     assert search.complete
     assert len({tuple(c) for c in cubes}) == len(cubes)
-    text = completeness(search.question, cubes).text()
+    text = completeness(search.posed, cubes).text()
     for strategy in (Strategy("z3", "smt"), Strategy("cvc5")):
         assert worker.ask(text, strategy, seconds=20).status == UNSAT
-    short = completeness(search.question, cubes[1:]).text()
+    short = completeness(search.posed, cubes[1:]).text()
     assert worker.ask(short, Strategy("z3", "smt"), seconds=20).status == SAT
 
 
@@ -69,7 +69,7 @@ def test_without_the_excluded_ball_the_known_batch_is_the_model(worker: Worker) 
     plain = encode(asked, fixed).script.text()
     answer = worker.ask(plain, Strategy("z3", "qfnra-nlsat"), seconds=20)
     assert answer.status == SAT
-    task = cube_tasks(Task(index=0, question=asked, others=(truth,)), [own_cube(truth)])[0]
+    task = cube_tasks(Task(index=0, posed=asked, others=(truth,)), [own_cube(truth)])[0]
     assert task.reaches
     assert worker.ask(build(task).text(), Strategy("z3", "qfnra-nlsat"), seconds=20).status == UNSAT
 
@@ -77,7 +77,7 @@ def test_without_the_excluded_ball_the_known_batch_is_the_model(worker: Worker) 
 def test_the_ball_is_no_wider_than_another_solution_is_away() -> None:
     """x^2-like: batches of one sample without biases have a mirror solution in real labels."""
     asked, truth = posed(named("plain/mse/nobias/2"))
-    task = cube_tasks(Task(index=0, question=asked, others=(truth,)), [own_cube(truth)])[0]
+    task = cube_tasks(Task(index=0, posed=asked, others=(truth,)), [own_cube(truth)])[0]
     encoding = encode(asked, task.assignment)
     for order, reach in task.reaches:
         values = values_at(encoding, truth, order)
@@ -88,13 +88,13 @@ def test_the_ball_is_no_wider_than_another_solution_is_away() -> None:
 
 def test_a_missing_sample_is_a_question_of_its_own(worker: Worker) -> None:
     asked, truth = posed(named("plain/mse/bias/0"))
-    task = Task(index=-1, question=asked, others=(truth,), missing=0)
+    task = Task(index=-1, posed=asked, others=(truth,), missing=0)
     assert worker.ask(build(task).text(), Strategy("z3", "smt"), seconds=20).status == UNSAT
 
 
 def test_rounds_are_tried_in_turn_and_models_accepted() -> None:
     asked, truth = posed(named("plain/mse/bias/1"))
-    whole = Task(index=0, question=asked, others=(truth,))
+    whole = Task(index=0, posed=asked, others=(truth,))
     found = portfolio.run([whole], Settings(rounds=(Round(NLSAT, 1), Round(NLSAT, 500_000))), accept_model)
     assert found.accepted is not None
     assert not found.inconclusive
@@ -120,7 +120,7 @@ def test_exported_cubes_are_the_solved_ones(
 
     monkeypatch.setattr(portfolio, "query", spy)
     search, bits = listed(name)
-    tasks = cube_tasks(Task(index=-1, question=search.question, others=(truth,)), bits)
+    tasks = cube_tasks(Task(index=-1, posed=search.posed, others=(truth,)), bits)
     for task in tasks:
         portfolio.solve(task, Round(NLSAT, 500_000), Settings())
     assert set(asked_texts) <= {without_comments(text) for text in cubes.values()}

@@ -16,12 +16,11 @@ from exan_verify.core.question import Box, Labels, Loss, Reduction
 from exan_verify.core.verdict import Engine, Outcome, SampleStatus, Trust
 from exan_verify.errors import InputError
 from exan_verify.exact.backprop import gradient as exact_gradient
-from exan_verify.smt.decide import decide
 from exan_verify.smt.solvers.run import Worker
 from tests import torch_reference
 from tests.cases import two_one_five_one
 from tests.counterexamples import antisymmetric_head, parallel_logits, zero_pre_activation
-from tests.smt_support import decided, mse_case, named
+from tests.smt_support import decide, decided, mse_case, named
 
 MSE: dict[str, Any] = {"loss": Loss.MSE}
 

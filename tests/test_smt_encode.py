@@ -12,10 +12,10 @@ from exan_verify.core.question import Loss, Reduction
 from exan_verify.core.verdict import Outcome
 from exan_verify.smt import cubes, search
 from exan_verify.smt.cubes import Task, build
-from exan_verify.smt.question import constraints as question
 from exan_verify.smt.question import difference as exclude
 from exan_verify.smt.question import encode as encode_module
-from exan_verify.smt.question import losses
+from exan_verify.smt.question import encoder, losses
+from exan_verify.smt.question import posed as question
 from exan_verify.smt.question.difference import values_at
 from exan_verify.smt.question.encode import abstraction, encode, state_names
 from exan_verify.smt.question.terms import Poly, at_most, degree, implies, less, negate
@@ -69,7 +69,7 @@ def test_whole_question_and_cube_agree_at_the_batch(worker: Worker, name: str) -
 def test_a_cube_of_hinge_is_linear_and_one_of_mse_quadratic() -> None:
     for name, expected in (("plain/hinge/bias/1", 1), ("plain/mse/bias/0", 2), ("deep/mse/bias/2", 2)):
         asked, truth = posed(named(name))
-        script = build(Task(index=0, question=asked, fixed=tuple(own_literals(asked, truth).items())))
+        script = build(Task(index=0, posed=asked, fixed=tuple(own_literals(asked, truth).items())))
         assert max(degree(f) for _, f in script.assertions) == expected
         assert not script.used()[1], "a cube has no Booleans left"
 
@@ -98,7 +98,7 @@ def test_pre_activation_zero_is_inactive() -> None:
 
 def posed_of(network: Any, batch: Any, reduction: Reduction = Reduction.MEAN) -> Any:
     from exan_verify.core.question import Labels
-    from exan_verify.smt.decide import pose
+    from tests.smt_support import pose
 
     return pose(
         network,
@@ -179,11 +179,11 @@ MUTANTS = {
         lambda _question, truth, _fixed: iter([tuple(range(truth.size))]),
     ),
     "no exclusion at all": (exclude, "placements", lambda *_: iter(())),
-    "mean divides by nothing": (question.Question, "divisor", property(lambda _: 1)),
-    "mean divides by the samples only": (question.Question, "divisor", property(lambda self: self.size)),
+    "mean divides by nothing": (question.Posed, "divisor", property(lambda _: 1)),
+    "mean divides by the samples only": (question.Posed, "divisor", property(lambda self: self.size)),
     "mse without its factor 2": (losses, "_VECTORS", {**losses._VECTORS, Loss.MSE: shared_margin}),
     "backward pass without the pattern": (
-        encode_module.Encoder,
+        encoder.Encoder,
         "select",
         lambda *arguments: arguments[2],
     ),

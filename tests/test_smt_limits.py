@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from itertools import pairwise, permutations
 from pathlib import Path
@@ -17,20 +17,20 @@ import numpy as np
 import pytest
 
 from exan_verify import certify
+from exan_verify.core import verdict as deadline
 from exan_verify.core.network import Batch, ReluNetwork
-from exan_verify.core.question import Labels, Loss, Reduction
-from exan_verify.core.verdict import Outcome, SampleStatus, Trust
+from exan_verify.core.question import Labels, Loss, Question, Reduction
+from exan_verify.core.verdict import Budget, Outcome, SampleStatus, Trust, poll, seconds_left, until
 from exan_verify.errors import BudgetExhausted, FileError, InputError
+from exan_verify.exact import linalg
 from exan_verify.exact.backprop import gradient as exact_gradient
-from exan_verify.smt import deadline
 from exan_verify.smt.cubes import Task, all_literals, build
-from exan_verify.smt.deadline import poll, until
-from exan_verify.smt.decide import Grounds, decide, pose
+from exan_verify.smt.decide import Grounds
 from exan_verify.smt.portfolio import Outcome as Found
 from exan_verify.smt.portfolio import Settings
 from exan_verify.smt.question.difference import other_batch, placements
 from exan_verify.smt.question.encode import encode
-from exan_verify.smt.question.terms import Atom, Formula, Junction
+from exan_verify.smt.question.terms import Atom, Formula, Junction, Poly
 from exan_verify.smt.search import Search, own_cube
 from exan_verify.smt.size import MAX_TERMS, size_of
 from exan_verify.smt.smtlib import cube_files, whole_question, write_files
@@ -39,7 +39,7 @@ from exan_verify.smt.solvers import run as solvers
 from exan_verify.smt.solvers import worker as worker_module
 from exan_verify.smt.solvers.cache import AnswerCache
 from exan_verify.smt.solvers.run import UNKNOWN, UNSAT, Answer, Strategy, Worker
-from tests.smt_support import decided, holds, named, posed
+from tests.smt_support import decide, decided, holds, named, pose, posed
 
 SMT = Strategy("z3", "smt")
 TRUE_TEXT = "(set-logic QF_NRA)(declare-fun x () Real)(assert (= (* x x) 2.0))(check-sat)"
@@ -88,11 +88,11 @@ def test_the_size_is_estimated_before_anything_is_written(loss: Loss) -> None:
         samples = int(rng.integers(1, 7))
         network, batch = drawn(rng, widths, samples, loss, labels)
         question, truth = asked(network, batch, loss, labels)
-        size = size_of(network, samples, loss, labels, batch=batch)
+        size = size_of(network, Question(loss=loss, labels=labels), batch=batch)
         text = whole_question(question, truth)
-        whole = Task(index=-1, question=question, others=(truth,))
+        whole = Task(index=-1, posed=question, others=(truth,))
         fixed = tuple(zip(all_literals(question), own_cube(truth), strict=True))
-        cube = Task(index=0, question=question, others=(truth,), fixed=fixed)
+        cube = Task(index=0, posed=question, others=(truth,), fixed=fixed)
         assert 0.5 < size.bytes / len(text) < 2, (widths, samples)
         assert 0.5 < size.terms / terms(whole) < 2, (widths, samples)
         assert size.cube_terms > 0.5 * terms(cube), (widths, samples)
@@ -115,7 +115,7 @@ def count(formula: Formula) -> int:
 def test_a_question_of_any_size_is_answered(loss: Loss, widths: list[int], samples: int) -> None:
     """What solvers cannot be asked is UNKNOWN, with a size in the reason, before anything is computed."""
     network, batch = drawn(np.random.default_rng(1), widths, samples, loss)
-    size = size_of(network, samples, loss, Labels.ONE_HOT, batch=batch)
+    size = size_of(network, Question(loss=loss, labels=Labels.ONE_HOT), batch=batch)
     if not size.refused:
         assert max(size.terms, size.cube_terms) <= MAX_TERMS
         return
@@ -145,6 +145,30 @@ def test_nested_ends_never_extend_the_outer_one() -> None:
     with until(time.monotonic() - 1), until(time.monotonic() + 60), pytest.raises(BudgetExhausted):
         poll()
     poll()
+
+
+def test_one_clock_ends_exact_steps_and_the_constraints_of_a_question() -> None:
+    """Whoever sets the end, polls of both kinds see it; the earlier end says who ran out."""
+    rows = np.array([[Fraction(1), Fraction(2)], [Fraction(2), Fraction(4)]], dtype=object)
+    terms = Poly.variable("a") + Poly.variable("b")
+    steps: list[Callable[[], Any]] = [lambda: linalg.rank(rows), lambda: terms * terms]
+    ends = {
+        "wall time": until(time.monotonic() - 1),
+        "of 1e-09 s": Budget(seconds=1e-9).kept(),
+    }
+    for says, kept in ends.items():
+        with kept:
+            for step in steps:
+                with pytest.raises(BudgetExhausted, match=says):
+                    step()
+            # neither a later end nor a budget without one gives more time
+            for inner in (until(time.monotonic() + 60), Budget(seconds=60).kept(), Budget().kept()):
+                with inner, pytest.raises(BudgetExhausted, match=says):
+                    poll()
+    with Budget(seconds=60).kept(), until(time.monotonic() - 1), pytest.raises(BudgetExhausted, match="wall"):
+        poll()
+    assert linalg.rank(rows) == 1
+    assert seconds_left() is None
 
 
 class Clock:

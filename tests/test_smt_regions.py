@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from exan_verify.core.network import Batch, ReluNetwork
-from exan_verify.core.question import Labels, Loss
+from exan_verify.core.question import Labels, Loss, Question
 from exan_verify.core.verdict import Outcome
 from exan_verify.exact import linalg
 from exan_verify.exact.backprop import forward
@@ -19,19 +19,20 @@ from exan_verify.exact.regions import region_of
 from exan_verify.exact.softmax import loss_vectors
 from exan_verify.instances import FAMILIES, Instance
 from exan_verify.smt.arguments.convex_sum import _positive_definite, definite
+from exan_verify.smt.arguments.cube import Cube, Point
 from exan_verify.smt.arguments.cubes_by_region import feasible_patterns, list_by_regions
 from exan_verify.smt.arguments.enclose import System, only_known_zeros
 from exan_verify.smt.arguments.minors import independent_columns, low_rank_contradicts
 from exan_verify.smt.arguments.moments import moments_determine
-from exan_verify.smt.arguments.no_other_batch import Cube, Point, only_known
+from exan_verify.smt.arguments.no_other_batch import only_known
 from exan_verify.smt.arguments.regions import Regions
 from exan_verify.smt.arguments.scales import other_scale
 from exan_verify.smt.arguments.signs import signs_contradict
+from exan_verify.smt.arguments.totals import particular_totals
 from exan_verify.smt.cubes import all_literals
-from exan_verify.smt.decide import pose
 from exan_verify.smt.question.terms import Poly
 from exan_verify.smt.search import own_cube
-from tests.smt_support import decided, named, own_literals, posed
+from tests.smt_support import decided, named, own_literals, pose, posed
 
 F = Fraction
 
@@ -40,7 +41,7 @@ def cube_of(name: str) -> Cube:
     """The known batch's own cube."""
     case = named(name)
     question, truth = posed(case)
-    regions = Regions(question=question)
+    regions = Regions(posed=question)
     fixed = own_literals(question, truth)
     known = tuple(
         Point(p, tuple(v.value for v in y), tuple(v.value for v in x))
@@ -86,9 +87,9 @@ OWN = [
 
 def sums(cube: Cube) -> tuple[list[Any], Any, list[Any], list[int]]:
     patterns = list(dict.fromkeys(p.pattern for p in cube.samples))
-    here = [cube._members(cube.samples, p) for p in patterns]
+    here = [cube.samples_in(p) for p in patterns]
     system = cube.regions.joint(patterns)
-    found = cube._particular(system, len(patterns))
+    found = particular_totals(cube, patterns)
     return patterns, linalg.nullspace(system), found, [len(points) for points in here]
 
 
@@ -104,9 +105,9 @@ def test_a_cube_with_a_batch_is_never_called_empty(name: str) -> None:
     patterns, kernel, totals, counts = sums(cube)
     assert not low_rank_contradicts(totals, kernel, counts, known=False)
     if not case.loss.rational:
-        labels = [[p.y for p in cube._members(cube.samples, q)] for q in patterns]
+        labels = [[p.y for p in cube.samples_in(q)] for q in patterns]
         regions = [cube.regions.region(p) for p in patterns]
-        domain = question.domain
+        domain = question.bounds
         assert not signs_contradict(regions, kernel, totals, labels, domain, has_bias=case.network.has_bias)
 
 
@@ -127,7 +128,7 @@ def test_where_a_second_batch_shares_the_cube_the_known_one_is_not_alone(name: s
         verdict = decided(case, budget=10.0)
         if verdict.outcome is not Outcome.AMBIGUOUS:
             return
-    assert not only_known(Regions(question=question), own_literals(question, truth), truth, boxes=300)
+    assert not only_known(Regions(posed=question), own_literals(question, truth), truth, boxes=300)
 
 
 FORMERLY_OPEN = [
@@ -144,7 +145,7 @@ FORMERLY_OPEN = [
 def test_the_known_batch_is_alone_in_its_cube(name: str) -> None:
     case = named(name)
     question, truth = posed(case)
-    assert only_known(Regions(question=question), own_literals(question, truth), truth)
+    assert only_known(Regions(posed=question), own_literals(question, truth), truth)
 
 
 @pytest.mark.parametrize("name", ["equal/mse/bias/2", "deep/cross_entropy/bias/2"])
@@ -160,7 +161,7 @@ def test_equal_samples_are_alone_only_where_logits_tell_inputs() -> None:
             [[1, 1], [1, 1]], [[1, 0], [1, 0]], network=network, loss=loss, labels=Labels.ONE_HOT
         )
         question, truth = posed(instance_of(network, batch, loss))
-        assert not only_known(Regions(question=question), own_literals(question, truth), truth, boxes=200)
+        assert not only_known(Regions(posed=question), own_literals(question, truth), truth, boxes=200)
 
 
 def instance_of(network: ReluNetwork, batch: Batch, loss: Loss) -> Instance:
@@ -169,10 +170,7 @@ def instance_of(network: ReluNetwork, batch: Batch, loss: Loss) -> Instance:
         name="made",
         network=network,
         batch=batch,
-        loss=loss,
-        reduction=case.reduction,
-        labels=Labels.ONE_HOT,
-        domain=None,
+        question=Question(loss=loss, reduction=case.reduction),
     )
 
 

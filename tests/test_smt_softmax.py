@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from exan_verify.core.network import Batch, ReluNetwork
-from exan_verify.core.question import Labels, Loss, Reduction
+from exan_verify.core.question import Labels, Loss, Question, Reduction
 from exan_verify.core.verdict import Outcome
 from exan_verify.errors import RangeError
 from exan_verify.exact.backprop import gradient_ball
@@ -19,7 +19,6 @@ from exan_verify.exact.softmax import to_ball
 from exan_verify.smt.arguments.isolate_softmax import softmax_isolation
 from exan_verify.smt.confirm import accept_model, family_member
 from exan_verify.smt.cubes import Task, all_literals, cube_tasks
-from exan_verify.smt.decide import decide
 from exan_verify.smt.existence import BallBatch
 from exan_verify.smt.portfolio import SMT, Round, Settings, run
 from exan_verify.smt.question.difference import placements
@@ -28,7 +27,7 @@ from exan_verify.smt.question.transcendental import lower, transcendental_target
 from exan_verify.smt.search import own_cube
 from exan_verify.smt.shear import shear_script
 from exan_verify.smt.solvers.run import SAT, UNSAT, Strategy, Worker
-from tests.smt_support import decided, named, posed
+from tests.smt_support import decide, decided, named, posed
 
 CASES = ["plain/cross_entropy/bias/0", "plain/bce/bias/4", "deep/bce/bias/3", "zero/cross_entropy/bias/0"]
 
@@ -36,26 +35,29 @@ CASES = ["plain/cross_entropy/bias/0", "plain/bce/bias/4", "deep/bce/bias/3", "z
 def own_task(name: str) -> Task:
     asked, truth = posed(named(name))
     fixed = tuple(zip(all_literals(asked), own_cube(truth), strict=True))
-    return Task(index=0, question=asked, fixed=fixed, others=(truth,))
+    return Task(index=0, posed=asked, fixed=fixed, others=(truth,))
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_target_contains_the_real_gradient(name: str) -> None:
     """The polynomials in the batch's probabilities, at their enclosures, meet the gradient's balls."""
     case = named(name)
-    target = transcendental_target(case.network, case.batch, case.loss, case.reduction)
+    target = transcendental_target(
+        case.network, case.batch, Question(loss=case.loss, reduction=case.reduction)
+    )
     balls = gradient_ball(case.network, case.batch, case.loss, case.reduction)
     with flint.ctx.workprec(200):
         symbols = {n: to_ball(a).union(to_ball(b)) for n, (a, b) in target.enclosures.items()}
+        entries = iter(target.entries())
         for i, layer in enumerate(case.network.layers):
             weight, *bias = (balls[n] for n, _ in layer.parameters())
             for j in range(layer.shape[0]):
                 for k in range(layer.shape[1]):
-                    entry = target.weight(i, j, k)
+                    entry = next(entries)
                     assert entry.evaluate(symbols, to_ball).overlaps(weight[j, k])
                     assert target.weight_sizes[i][j][k] <= abs(weight[j, k]).upper().mid().__float__() + 1e-12
                 for b in bias:
-                    assert target.bias(i, j).evaluate(symbols, to_ball).overlaps(b[j, 0])
+                    assert next(entries).evaluate(symbols, to_ball).overlaps(b[j, 0])
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -63,9 +65,9 @@ def test_no_other_batch_in_the_excluded_ball(name: str) -> None:
     """Random displacements inside the ball change the gradient, provably."""
     own = own_task(name)
     case, (truth,) = named(name), own.others
-    encoding = encode(own.question, own.assignment)
-    order = next(placements(own.question, truth, own.assignment))
-    reach = softmax_isolation(own.question, encoding, truth.batch, order)
+    encoding = encode(own.posed, own.assignment)
+    order = next(placements(own.posed, truth, own.assignment))
+    reach = softmax_isolation(own.posed, encoding, truth.batch, order)
     if reach is None:
         pytest.fail(f"{name} has no isolating ball; choose another case")
     rng = Random(5)
@@ -98,8 +100,8 @@ def differs(left: Any, right: Any) -> bool:
 def test_the_ball_does_not_reach_a_second_solution() -> None:
     """One sample without biases: p(x) x = const has a second solution near 3.951 beside 1.5."""
     own = own_task("plain/cross_entropy/nobias/3")
-    encoding = encode(own.question, own.assignment)
-    reach = softmax_isolation(own.question, encoding, own.others[0].batch, (0,))
+    encoding = encode(own.posed, own.assignment)
+    reach = softmax_isolation(own.posed, encoding, own.others[0].batch, (0,))
     assert reach is not None
     assert 0 < reach < Fraction(5, 2)
 
@@ -170,7 +172,7 @@ def test_over_approximation_alone_never_says_ambiguous(monkeypatch: pytest.Monke
 
 def test_balls_around_the_batch_are_part_of_the_cube_task() -> None:
     asked, truth = posed(named("plain/bce/bias/4"))
-    task = cube_tasks(Task(index=-1, question=asked, others=(truth,)), [own_cube(truth)])[0]
+    task = cube_tasks(Task(index=-1, posed=asked, others=(truth,)), [own_cube(truth)])[0]
     ((_, reach),) = task.reaches
     assert 0 < reach <= 1
 
@@ -202,6 +204,6 @@ def test_saturated_probabilities_are_handled(loss: Loss, scale: float) -> None:
 def test_a_model_of_the_whole_question_leads_to_a_batch_too() -> None:
     """No cube is fixed: the model's own Booleans say where to look."""
     asked, truth = posed(named("plain/bce/nobias/3"))
-    whole = Task(index=-1, question=asked, others=(truth,))
+    whole = Task(index=-1, posed=asked, others=(truth,))
     found = run([whole], Settings(rounds=(Round(SMT, 2_000_000, 5.0),)), accept_model)
     assert found.accepted is not None or found.inconclusive

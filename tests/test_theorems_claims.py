@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 from exan_verify import Box, Outcome, ReluNetwork, check
 from exan_verify.cli import main
 from exan_verify.cli.output import ExitCode
+from exan_verify.core import verdict as deadline
 from exan_verify.core.network import Batch
-from exan_verify.core.question import Labels, Loss, Reduction
+from exan_verify.core.question import Labels, Loss, Question, Reduction
 from exan_verify.errors import BudgetExhausted, FileError, InputError
 from exan_verify.exact.backprop import gradient
 from exan_verify.exclusivity import exclusivity
-from exan_verify.smt import deadline
 from exan_verify.smt.question.terms import less
 from exan_verify.smt.solvers.run import Worker
 from exan_verify.testing.strategies import batches, networks
@@ -37,21 +37,20 @@ from exan_verify.theorems import (
     ambiguous,
     load_file,
     search,
-    searching,
     unique,
 )
-from exan_verify.theorems.claims.claim import Judged, judge, words
-from exan_verify.theorems.claims.situation import Asked
+from exan_verify.theorems.claims.claim import Judgement, judge, words
+from exan_verify.theorems.claims.searching import explore as explore_module
+from exan_verify.theorems.claims.searching import search as search_module
+from exan_verify.theorems.claims.searching import tally
+from exan_verify.theorems.claims.searching.explore import Exploration, Limits, explore
+from exan_verify.theorems.claims.searching.found import candidate_size, verified
+from exan_verify.theorems.claims.searching.shrinking import minimal
+from exan_verify.theorems.claims.searching.solved import all_inputs, all_weights
+from exan_verify.theorems.claims.searching.tally import Tally
+from exan_verify.theorems.claims.searching.unknowns import is_second_batch, label_pairs
 from exan_verify.theorems.claims.tracing import Path as TracedPath
 from exan_verify.theorems.claims.tracing import all_hold, unknown
-from exan_verify.theorems.searching import explore as explore_module
-from exan_verify.theorems.searching import tally
-from exan_verify.theorems.searching.explore import Exploration, Limits, explore
-from exan_verify.theorems.searching.found import candidate_size, verified
-from exan_verify.theorems.searching.smaller import minimal
-from exan_verify.theorems.searching.solved import all_inputs, all_weights
-from exan_verify.theorems.searching.tally import Tally
-from exan_verify.theorems.searching.unknowns import is_second_batch, label_pairs
 from tests.conftest import examples
 from tests.counterexamples import parallel_logits, published_insecure
 from tests.theorem_cases import silent
@@ -100,7 +99,7 @@ def test_a_situation_agrees_with_the_exact_path(data: st.DataObject, loss: Loss,
     if loss is Loss.HINGE and network.classes == 1:
         return
     batch = data.draw(batches(network, loss, max_samples=3))
-    situation = Situation.of(network, batch, Asked(loss=loss, reduction=reduction))
+    situation = Situation.of(network, batch, Question(loss=loss, reduction=reduction))
     tensors = gradient(network, batch, loss, reduction).tensors
     mine: list[Any] = []
     for i in range(situation.depth):
@@ -115,8 +114,10 @@ def test_a_situation_agrees_with_the_exact_path(data: st.DataObject, loss: Loss,
 
 def test_a_situation_rebuilds_its_records():
     case = published_insecure()
-    given_records = Situation.of(case.network, case.batch, Asked())
-    s = Situation(given_records.weights, given_records.biases, given_records.x, given_records.y, Asked())
+    given_records = Situation.of(case.network, case.batch, Question(loss=Loss.MSE))
+    s = Situation(
+        given_records.weights, given_records.biases, given_records.x, given_records.y, Question(loss=Loss.MSE)
+    )
     assert (s.network, s.batch) == (case.network, case.batch)
     assert s.exans == ((2, 3, 2, 2),)
     assert s.exclusive(0, 0) == 0
@@ -127,12 +128,12 @@ def test_a_situation_rebuilds_its_records():
 def test_softmax_has_no_rational_deltas_but_says_which_are_not_zero():
     network = ReluNetwork.from_arrays([[[1], [-1]], [[1, 2], [3, 4]]], [[1, 1], [0, 0]])
     batch = Batch.of([[2], [-3]], [0, 1], network=network, loss=Loss.CROSS_ENTROPY, labels=Labels.ONE_HOT)
-    s = Situation.of(network, batch, Asked(loss=Loss.CROSS_ENTROPY))
+    s = Situation.of(network, batch, Question(loss=Loss.CROSS_ENTROPY))
     assert s.nonzero_deltas[0].tolist() == [[True, False], [False, True]]
     with pytest.raises(InputError, match="the loss vectors of cross_entropy are not rational"):
         _ = s.deltas
     tied = ReluNetwork.from_arrays([[[1]], [[1], [1]]], [[1], [0, 0]])
-    s = Situation.of(tied, batch, Asked(loss=Loss.CROSS_ENTROPY))
+    s = Situation.of(tied, batch, Question(loss=Loss.CROSS_ENTROPY))
     with pytest.raises(Undecided, match="whether a delta is zero"):
         _ = s.nonzero_deltas
 
@@ -141,12 +142,12 @@ def test_an_undecided_outcome_is_never_an_answer():
     """The zero pre-activation example: no exact engine decides it, so neither claim fails there."""
     network = ReluNetwork.from_arrays([[[1, 0], [-1, 1], [-1, -1]], [[1, 1, 1]]], [[0, 1, 1], [0]])
     batch = Batch.of([[1, 0], [2, 0]], [0, 0], network=network, loss=Loss.MSE, labels=Labels.ONE_HOT)
-    situation = Situation.of(network, batch, Asked())
+    situation = Situation.of(network, batch, Question(loss=Loss.MSE))
     for conclusion in (unique, ambiguous, all_determined):
         claim = Claim("open", hypotheses=[], conclusion=conclusion)
-        assert judge(claim, situation) is Judged.UNDECIDED
+        assert judge(claim, situation) is Judgement.UNDECIDED
         claim = Claim("open", hypotheses=[conclusion], conclusion=lambda _: False)
-        assert judge(claim, situation) is Judged.OUTSIDE
+        assert judge(claim, situation) is Judgement.OUTSIDE
 
 
 # ---- traced numbers ---------------------------------------------------------------------------------------
@@ -223,41 +224,41 @@ def test_division_by_a_traced_zero_raises_as_usual():
 
 
 def test_exploring_reaches_every_branch_and_knows_when_it_is_done():
-    def program(point: Any, path: TracedPath) -> Judged:
+    def program(point: Any, path: TracedPath) -> Judgement:
         a, b = unknown("a", point["a"], path), unknown("b", point["b"], path)
         if a * a + b * b < 1:
-            return Judged.HOLDS
+            return Judgement.HOLDS
         if a == 1000 * b:
-            return Judged.FAILS
-        return Judged.OUTSIDE if a > 7 and b > a * a * a else Judged.HOLDS
+            return Judgement.FAILS
+        return Judgement.OUTSIDE if a > 7 and b > a * a * a else Judgement.HOLDS
 
     found = Exploration()
     with Worker() as worker:
         runs = list(explore(program, {"a": F(0), "b": F(0)}, Limits(), worker, found))
-    assert [judged for _, _, judged in runs].count(Judged.FAILS) == 1
-    assert [judged for _, _, judged in runs].count(Judged.OUTSIDE) == 1
+    assert [judged for _, _, judged in runs].count(Judgement.FAILS) == 1
+    assert [judged for _, _, judged in runs].count(Judgement.OUTSIDE) == 1
     assert found.complete
-    assert found.runs[Judged.HOLDS] == 3, "inside; a at most 7; b at most a^3"
+    assert found.runs[Judgement.HOLDS] == 3, "inside; a at most 7; b at most a^3"
 
 
 def test_a_question_whose_only_answers_are_irrational_stays_open():
-    def program(point: Any, path: TracedPath) -> Judged:
+    def program(point: Any, path: TracedPath) -> Judgement:
         a = unknown("a", point["a"], path)
-        return Judged.FAILS if a * a == 2 else Judged.HOLDS
+        return Judgement.FAILS if a * a == 2 else Judgement.HOLDS
 
     found = Exploration()
     with Worker() as worker:
         runs = list(explore(program, {"a": F(0)}, Limits(), worker, found))
-    assert [judged for _, _, judged in runs] == [Judged.HOLDS]
+    assert [judged for _, _, judged in runs] == [Judgement.HOLDS]
     assert (found.open, found.complete) == (1, False)
 
 
 def test_an_exploration_that_was_cut_short_is_not_complete():
-    def program(point: Any, path: TracedPath) -> Judged:
+    def program(point: Any, path: TracedPath) -> Judgement:
         a = unknown("a", point["a"], path)
         for k in range(20):
             path.decide(less(a.above, k), a.value < k)
-        return Judged.HOLDS
+        return Judgement.HOLDS
 
     for limits in (Limits(runs=3), Limits(queries=3), Limits(deadline=0.0)):
         found = Exploration()
@@ -289,9 +290,9 @@ def test_a_false_claim_is_refuted_by_a_minimal_example():
 class Open(Tally):
     """Engines that decide nothing of what is admitted: only a solver can find a second batch then."""
 
-    def judge(self, network: ReluNetwork, batch: Batch) -> Judged:
+    def judge(self, network: ReluNetwork, batch: Batch) -> Judgement:
         judged = Tally.judge(self, network, batch)
-        return judged if judged is Judged.OUTSIDE else Judged.UNDECIDED
+        return judged if judged is Judgement.OUTSIDE else Judgement.UNDECIDED
 
 
 @pytest.mark.parametrize("kind", [Tally, Open])
@@ -361,7 +362,10 @@ def test_arithmetic_claims_are_refuted_too():
     found = search(claim, effort=50).counterexample
     assert found is not None
     assert found.replay.confirmed is None
-    assert judge(claim, Situation.of(found.example.network, found.example.batch, claim.asked)) is Judged.FAILS
+    assert (
+        judge(claim, Situation.of(found.example.network, found.example.batch, claim.question))
+        is Judgement.FAILS
+    )
 
 
 def test_a_solver_finds_a_needle_in_all_inputs():
@@ -396,7 +400,9 @@ def test_all_weights_find_a_network_with_a_second_batch():
     assert solved.counterexample is not None
     assert solved.counterexample.replay.equal_gradients is True
     assert one_each(
-        Situation.of(solved.counterexample.example.network, solved.counterexample.example.batch, claim.asked)
+        Situation.of(
+            solved.counterexample.example.network, solved.counterexample.example.batch, claim.question
+        )
     )
 
 
@@ -424,10 +430,10 @@ def test_a_second_batch_has_the_whole_gradient_and_other_samples():
     def second(a: Batch, b: Batch, net: ReluNetwork = network) -> bool:
         """Whether b is a second batch beside a, its inputs traced at their values."""
         path = TracedPath()
-        left, right = (Situation.of(net, batch, Asked()) for batch in (a, b))
+        left, right = (Situation.of(net, batch, Question(loss=Loss.MSE)) for batch in (a, b))
         point = {f"u{m}": right.x[m, 0] for m in range(right.samples)}
         traced = np.array([[unknown(name, value, path)] for name, value in point.items()], dtype=object)
-        moved = Situation(right.weights, right.biases, traced, right.y, Asked())
+        moved = Situation(right.weights, right.biases, traced, right.y, Question(loss=Loss.MSE))
         return all_hold([is_second_batch(left, moved)], point)
 
     assert second(first, other)
@@ -515,7 +521,7 @@ def test_wherever_the_time_runs_out_a_search_ends(monkeypatch: pytest.MonkeyPatc
     claim = Claim("rows", hypotheses=[], conclusion=rows_give_samples)
     for looks in (1, 2, 5, 30, 200):
         clock = Clock(looks)
-        for module in (searching, tally, explore_module, deadline):
+        for module in (search_module, tally, explore_module, deadline):
             monkeypatch.setattr(module, "time", clock)
         result = search(claim, effort=1000, budget=60)
         assert not result.refuted
@@ -816,8 +822,8 @@ def test_the_command_says_loudly_that_nothing_was_tested(own: Path, capsys: pyte
 def test_numpy_answers_are_bools():
     claim = Claim("numpy", hypotheses=[lambda _: np.bool_(True)], conclusion=unique)
     case = published_insecure()
-    situation = Situation.of(case.network, case.batch, Asked())
-    assert judge(claim, situation) in (Judged.FAILS, Judged.UNDECIDED)
+    situation = Situation.of(case.network, case.batch, Question(loss=Loss.MSE))
+    assert judge(claim, situation) in (Judgement.FAILS, Judgement.UNDECIDED)
 
 
 def test_the_readme_s_own_statement_runs_as_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -17,7 +17,7 @@ from exan_verify import check as kernel_check
 from exan_verify.cli import main
 from exan_verify.cli.output import ExitCode
 from exan_verify.core.network import Batch
-from exan_verify.core.question import Labels, Loss
+from exan_verify.core.question import Labels, Loss, Question
 from exan_verify.errors import InputError
 from exan_verify.theorems import (
     Check,
@@ -79,7 +79,7 @@ def test_a_second_batch_replays_exactly_and_the_kernel_accepts_it(case: str):
         network=found.network,
         batch=found.batch,
         second=found.second,
-        loss=Loss.MSE,
+        question=Question(loss=Loss.MSE),
         note="",
         outcome=found.outcome,
     )
@@ -124,8 +124,9 @@ def test_the_first_batch_in_another_order_is_no_second_batch():
 
 def test_a_second_batch_outside_the_domain_is_none():
     example = insecure_example()
-    assert replay_example(replace(example, domain=Box(-1, 2))).confirmed is True
-    assert replay_example(replace(example, domain=Box(0, 1))).confirmed is False
+    for box, confirmed in ((Box(-1, 2), True), (Box(0, 1), False)):
+        asked = replace(example.question, domain=box)
+        assert replay_example(replace(example, question=asked)).confirmed is confirmed
 
 
 def test_known_labels_must_be_the_same_ones():
@@ -134,7 +135,11 @@ def test_known_labels_must_be_the_same_ones():
     batch = Batch.of([[1], [1]], [0, 1], network=network, loss=Loss.CROSS_ENTROPY, labels=Labels.KNOWN)
     other = Batch.of([[1], [1]], [0, 0], network=network, loss=Loss.CROSS_ENTROPY, labels=Labels.KNOWN)
     example = Example(
-        network=network, batch=batch, second=other, loss=Loss.CROSS_ENTROPY, labels=Labels.KNOWN, note=""
+        network=network,
+        batch=batch,
+        second=other,
+        question=Question(loss=Loss.CROSS_ENTROPY, labels=Labels.KNOWN),
+        note="",
     )
     result = replay_example(example)
     assert (result.confirmed, result.equal_gradients) == (False, None)
@@ -150,7 +155,11 @@ def test_softmax_is_replayed_by_the_kernel_s_symbols():
     assert verdict.outcome is Outcome.AMBIGUOUS
     assert verdict.witness is not None
     example = Example(
-        network=network, batch=batch, loss=Loss.CROSS_ENTROPY, outcome=Outcome.AMBIGUOUS, note=""
+        network=network,
+        batch=batch,
+        question=Question(loss=Loss.CROSS_ENTROPY),
+        outcome=Outcome.AMBIGUOUS,
+        note="",
     )
     assert replay_example(example).confirmed is True
     if verdict.witness.batch is not None:
@@ -167,7 +176,13 @@ def test_an_outcome_without_second_batch_is_certified_afresh():
 
 def test_an_example_that_no_engine_certifies_is_not_confirmed():
     case = counterexamples.zero_pre_activation()
-    example = Example(network=case.network, batch=case.batch, loss=Loss.MSE, outcome=Outcome.UNIQUE, note="")
+    example = Example(
+        network=case.network,
+        batch=case.batch,
+        question=Question(loss=Loss.MSE),
+        outcome=Outcome.UNIQUE,
+        note="",
+    )
     result = replay_example(example)
     assert result.confirmed is False
     assert result.says[0].startswith("no certificate: unknown")
@@ -175,7 +190,8 @@ def test_an_example_that_no_engine_certifies_is_not_confirmed():
 
 def test_an_example_can_be_retyped():
     """The printed lines, run as Python, give the same records and the question's verdict."""
-    for example in (insecure_example(), replace(unique_example(), domain=Box(0, 1))):
+    boxed = replace(unique_example(), question=Question(loss=Loss.MSE, domain=Box(0, 1)))
+    for example in (insecure_example(), boxed):
         *lines, last = example_lines(example)
         names: dict[str, Any] = {
             "F": Fraction,

@@ -11,23 +11,19 @@ import numpy as np
 import pytest
 
 from exan_verify.core.network import Batch, ReluNetwork
-from exan_verify.core.question import Labels, Loss
+from exan_verify.core.question import Labels, Loss, Question
 from exan_verify.exact.linalg import rank
 from exan_verify.theorems.replay import replay
 from exan_verify.theorems.running import run_statement
 from exan_verify.theorems.statement import Example, Result, Standing, Statement
-from exan_verify.theorems.statements import b1, e1, e2, e3, e4, p1, p2
+from exan_verify.theorems.statements.published import b1, e1, e2, e3, e4, p1, p2
 from exan_verify.theorems.support import (
     counterexamples,
     label_ties,
     one_logit,
+    p1_checks,
+    p2_checks,
     two_classes,
-)
-from exan_verify.theorems.support import (
-    p1_checks as published,
-)
-from exan_verify.theorems.support import (
-    p2_checks as secure,
 )
 from exan_verify.theorems.support.exclusive_layers import Layered, all_apart, apart, live
 from exan_verify.theorems.support.laboratory import exact
@@ -97,19 +93,21 @@ def nudged(example: Example) -> Example:
 )
 def test_a_counterexample_of_p1_must_be_one(make: Callable[[], Example], stated: dict[str, bool]) -> None:
     example = make()
-    assert published.breaks_p1(example, **stated).holds
-    assert not published.breaks_p1(nudged(example), **stated).holds
-    assert not published.breaks_p1(replace(example, second=example.batch), **stated).holds
+    assert p1_checks.breaks_p1(example, **stated).holds
+    assert not p1_checks.breaks_p1(nudged(example), **stated).holds
+    assert not p1_checks.breaks_p1(replace(example, second=example.batch), **stated).holds
     for name in ("live_deltas", "strict", "biases"):
         other = {**stated, name: not stated.get(name, True)}
-        assert not published.breaks_p1(example, **other).holds
+        assert not p1_checks.breaks_p1(example, **other).holds
 
 
 def test_softmax_with_two_classes_breaks_p1() -> None:
     example = two_classes.published_two_classes()
     assert example.network.widths == (3, 12, 2)
     assert two_classes.breaks_two_classes(example).holds
-    assert two_classes.breaks_two_classes(replace(example, labels=Labels.KNOWN)).holds
+    assert two_classes.breaks_two_classes(
+        replace(example, question=replace(example.question, labels=Labels.KNOWN))
+    ).holds
     assert not two_classes.breaks_two_classes(nudged(example)).holds
     assert not two_classes.breaks_two_classes(replace(example, second=example.batch)).holds
     assert not two_classes.breaks_two_classes(counterexamples.published_insecure()).holds
@@ -132,7 +130,7 @@ def test_lifting_needs_labels_that_are_told() -> None:
     assert not label_ties.labels_told(layered, 1)
     assert label_ties.labels_told(layered, 2)
     assert not label_ties.lifts_at(layered, 2)
-    assert not published.kernel_says_unique(layered)
+    assert not p1_checks.kernel_says_unique(layered)
 
 
 def test_lifting_is_checked_above_one_logit_and_one_layer() -> None:
@@ -152,7 +150,7 @@ def test_every_reading_of_p2_has_an_entry_for_each_kind_of_labels() -> None:
 
 def test_p1_needs_the_published_condition() -> None:
     """S5's second batch has the same gradient, but there is no exclusive neuron."""
-    assert not published.breaks_p1(counterexamples.parallel_logits()).holds
+    assert not p1_checks.breaks_p1(counterexamples.parallel_logits()).holds
 
 
 def test_the_smallest_counterexample_has_two_live_neurons_per_sample() -> None:
@@ -163,14 +161,14 @@ def test_the_smallest_counterexample_has_two_live_neurons_per_sample() -> None:
 
 def test_listing_second_batches_finds_the_stored_one_and_no_other() -> None:
     example = counterexamples.published_insecure()
-    assert published.only_two_batches(example).holds
-    assert not published.only_two_batches(replace(example, second=example.batch)).holds
+    assert p1_checks.only_two_batches(example).holds
+    assert not p1_checks.only_two_batches(replace(example, second=example.batch)).holds
 
 
 def test_few_samples_are_excluded_by_the_bias_equation_and_four_are_not() -> None:
-    assert published.refuted_mixings(2).holds
-    assert published.refuted_mixings(3).holds
-    assert not published.refuted_mixings(3, sums=False).holds
+    assert p1_checks.refuted_mixings(2).holds
+    assert p1_checks.refuted_mixings(3).holds
+    assert not p1_checks.refuted_mixings(3, sums=False).holds
     assert next(one_logit.feasible_mixings(4), None) is not None
 
 
@@ -189,40 +187,40 @@ def test_the_rank_condition_fails_where_p1_does() -> None:
 
 
 def test_the_count_is_sharp() -> None:
-    assert published.enough(2, 2, 2)
-    assert not published.enough(3, 2, 2)
-    assert not published.enough(1, 9, 9)
-    assert not published.enough(4, 1, 9)
-    assert published.enough(9, 5, 6)
+    assert p1_checks.enough(2, 2, 2)
+    assert not p1_checks.enough(3, 2, 2)
+    assert not p1_checks.enough(1, 9, 9)
+    assert not p1_checks.enough(4, 1, 9)
+    assert p1_checks.enough(9, 5, 6)
 
 
 @pytest.mark.parametrize("labels", [Labels.ONE_HOT, Labels.KNOWN])
 def test_one_shared_neuron_refutes_p2_for_known_and_unknown_labels(labels: Labels) -> None:
-    assert secure.refutes_p2(counterexamples.one_shared_neuron(labels), "every").holds
+    assert p2_checks.refutes_p2(counterexamples.one_shared_neuron(labels), "every").holds
 
 
 @pytest.mark.parametrize("labels", list(Labels))
 def test_three_samples_refute_p2_for_every_kind_of_labels(labels: Labels) -> None:
-    assert secure.refutes_p2(counterexamples.pairs_of_three(labels), "every").holds
+    assert p2_checks.refutes_p2(counterexamples.pairs_of_three(labels), "every").holds
 
 
 @pytest.mark.parametrize("layers", ["first", "last", "every"])
 def test_a_refutation_of_p2_needs_uniqueness_and_no_exclusive_neuron(layers: str) -> None:
-    assert not secure.refutes_p2(counterexamples.parallel_logits(), layers).holds
-    assert not secure.refutes_p2(counterexamples.parallel_columns(), layers).holds
-    assert not secure.refutes_p2(counterexamples.one_shared_neuron(), layers, strict=False).holds
+    assert not p2_checks.refutes_p2(counterexamples.parallel_logits(), layers).holds
+    assert not p2_checks.refutes_p2(counterexamples.parallel_columns(), layers).holds
+    assert not p2_checks.refutes_p2(counterexamples.one_shared_neuron(), layers, strict=False).holds
 
 
 def test_the_solver_must_say_unique() -> None:
-    assert not secure.solver_says_unique(counterexamples.parallel_logits()).holds
-    assert not secure.solver_says_unique(counterexamples.parallel_columns()).holds
+    assert not p2_checks.solver_says_unique(counterexamples.parallel_logits()).holds
+    assert not p2_checks.solver_says_unique(counterexamples.parallel_columns()).holds
 
 
 def test_exclusive_neurons_do_not_change_the_factorisation() -> None:
     """P.7 holds with exclusive neurons too."""
-    found = list(islice(secure.factorisations(0), 20))
+    found = list(islice(p2_checks.factorisations(0), 20))
     assert any(np.any((f.features > 0).sum(axis=0) == 1) for f in found)
-    assert all(map(secure.another_admissible, found))
+    assert all(map(p2_checks.another_admissible, found))
 
 
 def test_columns_of_one_sample_are_no_counterexample_of_grouping() -> None:
@@ -230,7 +228,7 @@ def test_columns_of_one_sample_are_no_counterexample_of_grouping() -> None:
     assert result.holds, "one logit: all columns are parallel"
     network = ReluNetwork.from_arrays([[[1], [-1]], [[1, 0], [0, 1]]], [[0, 0], [0, 0]])
     batch = Batch.of([[2], [-3]], [0, 0], network=network, loss=Loss.MSE, labels=Labels.ONE_HOT)
-    example = Example(network=network, batch=batch, loss=Loss.MSE, note="")
+    example = Example(network=network, batch=batch, question=Question(loss=Loss.MSE), note="")
     assert not e2.parallel_of_different_samples(example).holds
     assert not e2.first_row_vanishes(example).holds
 

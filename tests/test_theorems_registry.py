@@ -68,7 +68,7 @@ def test_its_texts_are_there(name: str):
 
 
 def test_two_statements_of_one_name_are_refused(monkeypatch: pytest.MonkeyPatch):
-    from exan_verify.theorems.statements import s0
+    from exan_verify.theorems.statements.ambiguous import s0
 
     monkeypatch.setattr(s0, "STATEMENTS", (*s0.STATEMENTS, s0.STATEMENTS[0]))
     with pytest.raises(ValueError, match="two statements are called"):
@@ -124,15 +124,18 @@ def test_solver_texts_are_stored(name: str, where: str):
 def test_examples_and_files_that_grounds_name_exist(name: str, where: str):
     if where.endswith(": its example"):
         assert STATEMENTS[where.removesuffix(": its example")].example is not None
-    file = re.match(r"[\w/]+\.py\b", where)
-    if file is not None:
-        homes = (
-            ROOT,
-            ROOT / "tests",
-            ROOT / "exan_verify" / "theorems",
-            ROOT / "exan_verify/theorems/statements",
-        )
-        assert any((home / file[0]).is_file() for home in homes), f"no file {file[0]}"
+    named = re.fullmatch(r"([\w/]+\.py)(?:: ([\w, ]+))?.*", where)
+    if named is not None:
+        texts = [path.read_text() for path in files_called(named[1])]
+        assert texts, f"no file {named[1]}"
+        for function in named[2].split(", ") if named[2] else ():
+            assert any(f"def {function}(" in text for text in texts), f"{named[1]} has no {function}"
+
+
+def files_called(name: str) -> list[Path]:
+    """The file of that path from the root; a bare name is one of the tests or theorems, in any folder."""
+    homes = [ROOT / name, ROOT / "tests" / name, *(ROOT / "exan_verify" / "theorems").rglob(name)]
+    return [path for path in homes if path.is_file()]
 
 
 # ---- checks confirm, examples replay ----------------------------------------------------------------------

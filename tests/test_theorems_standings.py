@@ -14,18 +14,20 @@ import pytest
 
 from exan_verify import Outcome
 from exan_verify.core.network import Batch, ReluNetwork
-from exan_verify.core.question import Labels, Loss
+from exan_verify.core.question import Labels, Loss, Question
 from exan_verify.theorems import Example, Exhibit, Standing, registry, run_statement
 from exan_verify.theorems import replay as replay_example
 from exan_verify.theorems.as_text import example_lines
 from exan_verify.theorems.standing import objections_to
-from exan_verify.theorems.statements import b1, c1, c4, counting, exactness, s3, scale
+from exan_verify.theorems.statements.ambiguous import s3, scale
+from exan_verify.theorems.statements.determined import c1, c4, counting, exactness
+from exan_verify.theorems.statements.published import b1
 from exan_verify.theorems.support import counterexamples as stored
 from exan_verify.theorems.support import p1_checks as published
 from exan_verify.theorems.support import p2_checks as secure
-from exan_verify.theorems.support.example_check import Judged
+from exan_verify.theorems.support.example_check import ExampleCheck
 from exan_verify.theorems.support.exclusive_layers import Layered
-from exan_verify.theorems.support.instance_check import Law
+from exan_verify.theorems.support.instance_check import InstanceCheck
 from exan_verify.theorems.support.laboratory import exact
 from exan_verify.theorems.support.layer_equations import random_layer
 from exan_verify.theorems.support.macaulay import value
@@ -170,7 +172,7 @@ def three_equal_classes(_example: Example) -> Example:
     """The guess is right for p_y = 1/3."""
     network = ReluNetwork.from_arrays([[[1]], [[1], [1], [1]]], [[0], [0, 0, 0]])
     batch = Batch.of([[1]], [0], network=network, loss=Loss.CROSS_ENTROPY, labels=Labels.ONE_HOT)
-    return Example(network=network, batch=batch, loss=Loss.CROSS_ENTROPY, note="")
+    return Example(network=network, batch=batch, question=Question(loss=Loss.CROSS_ENTROPY), note="")
 
 
 @pytest.mark.parametrize(
@@ -179,7 +181,7 @@ def three_equal_classes(_example: Example) -> Example:
         (exactness.confused_modulo_p, moved_logit),
         (counting.one_sided_network, one_shared),
         (b1.equal_logits, three_equal_classes),
-        (s3.single_point, s3.room_to_move),
+        (s3.determined_point, s3.room_to_move),
         (c1.dead_below, lambda e: replace(e, second=e.batch)),
         (c1.upper_layer_alone, lambda e: replace(e, second=e.batch)),
         (c1.exchanged_labels, lambda e: replace(e, second=e.batch)),
@@ -243,7 +245,7 @@ def one_sample_each(_example: Example) -> Example:
     """Two neurons, one for each sample, columns not parallel; no zero row."""
     network = ReluNetwork.from_arrays([[[1], [-1]], [[1, 0], [0, 1]]], [[0, 0], [0, 0]])
     batch = Batch.of([[2], [-3]], [0, 0], network=network, loss=Loss.MSE, labels=Labels.ONE_HOT)
-    return Example(network=network, batch=batch, loss=Loss.MSE, note="")
+    return Example(network=network, batch=batch, question=Question(loss=Loss.MSE), note="")
 
 
 def breakers(example: Example) -> list[Example]:
@@ -278,13 +280,13 @@ BREAKERS: dict[tuple[str, str], Callable[[Example], Example]] = {
     ("exactness-of-deficits", "loss vectors"): moved_logit,
 }
 
-JUDGED = {key: check for key, check in CHECKS.items() if isinstance(check.run, Judged)}
+JUDGED = {key: check for key, check in CHECKS.items() if isinstance(check.run, ExampleCheck)}
 
 
 @pytest.mark.parametrize("key", marked(JUDGED))
 def test_a_check_of_an_example_fails_at_another(key: tuple[str, str]):
     run = JUDGED[key].run
-    assert isinstance(run, Judged)
+    assert isinstance(run, ExampleCheck)
     example = run.example()
     others = [BREAKERS[key](example)] if key in BREAKERS else breakers(example)
     for other in others:
@@ -297,7 +299,7 @@ def zero_error(*_: Any) -> Any:
 
 def apart_example() -> Example:
     layer = next(iter(published.apart_layers(0)))
-    return Example(network=layer.network, batch=layer.batch, loss=layer.loss, note="")
+    return Example(network=layer.network, batch=layer.batch, question=layer.question, note="")
 
 
 def exclusive_crowd(*_: Any) -> Layered:
@@ -320,7 +322,7 @@ BREAKS: dict[tuple[str, str], tuple[Any, str, Any]] = {
 
 
 def test_every_check_has_a_test_that_breaks_it():
-    plain = {key for key, check in CHECKS.items() if not isinstance(check.run, (Law, Judged))}
+    plain = {key for key, check in CHECKS.items() if not isinstance(check.run, (InstanceCheck, ExampleCheck))}
     assert plain == set(BREAKS)
     assert set(BREAKERS) <= set(JUDGED)
     assert {name for name, _ in CHECKS} == set(STATEMENTS)
@@ -333,13 +335,13 @@ def test_a_check_fails_when_its_conclusion_is_negated(key: tuple[str, str], monk
     assert not CHECKS[key].run(silent, 0).holds
 
 
-LAWS = {key: check for key, check in CHECKS.items() if isinstance(check.run, Law)}
+LAWS = {key: check for key, check in CHECKS.items() if isinstance(check.run, InstanceCheck)}
 
 
 @pytest.mark.parametrize("key", marked(k for k in LAWS if k[0][:2] in ("e1", "e2", "e3", "e4", "p1", "p2")))
 def test_a_law_fails_when_its_conclusion_is_negated_or_blind(key: tuple[str, str]):
     law = LAWS[key].run
-    assert isinstance(law, Law)
+    assert isinstance(law, InstanceCheck)
     once = replace(law, count=1)
     assert once(silent, 1).holds
     assert not replace(once, conclusion=lambda instance: not law.conclusion(instance))(silent, 1).holds

@@ -1,9 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from exan_verify.core.network import Batch, ReluNetwork
 from exan_verify.core.question import Box, Labels, Loss
-from exan_verify.core.verdict import Budget, Outcome, SampleStatus, Verdict
+from exan_verify.core.verdict import Budget, Outcome, SampleStatus, Trust, Verdict
 from exan_verify.errors import InputError
 
 
@@ -40,6 +42,19 @@ def test_budgets_must_be_positive():
         Budget(seconds=0)
     with pytest.raises(InputError, match="work_limit=-1"):
         Budget(work=-1)
+
+
+@pytest.mark.parametrize("trust", [t for t in Trust if t is not Trust.CERTIFIED])
+def test_what_a_certificate_shows_of_an_answer_without_one_is_told(trust):
+    verdict = Verdict(outcome=Outcome.UNIQUE, samples=(), reason="", batch_size=2, trust=trust)
+    assert verdict.rests_on == trust.value
+    for outcome, samples, shown in (
+        ("unknown", ("unknown", "unknown"), ""),
+        ("unknown", ("unknown", "determined"), "; certified are samples 1"),
+        ("unique", ("determined", "determined"), "; certified are the outcome unique and samples 0, 1"),
+    ):
+        claim = {"outcome": outcome, "samples": samples}
+        assert replace(verdict, certificate={"claim": claim}).rests_on == trust.value + shown
 
 
 def test_determined_counts_leaks():

@@ -12,7 +12,7 @@ import pytest
 
 from exan_verify import Outcome
 from exan_verify.core.network import Batch, ReluNetwork
-from exan_verify.core.question import Labels, Loss
+from exan_verify.core.question import Labels, Loss, Question
 from exan_verify.theorems import (
     Check,
     Direction,
@@ -41,7 +41,7 @@ def insecure_example() -> Example:
         batch=case.batch,
         second=case.second,
         outcome=Outcome.AMBIGUOUS,
-        loss=Loss.MSE,
+        question=Question(loss=Loss.MSE),
         note="another batch has the same gradient",
     )
 
@@ -50,7 +50,13 @@ def unique_example() -> Example:
     """Two samples of one region that the output layer tells apart: UNIQUE by S5."""
     network = ReluNetwork.from_arrays([[[1]], [[0], [0]]], [[1], [0, 0]])
     batch = Batch.of([[0], [1]], [0, 1], network=network, loss=Loss.MSE, labels=Labels.ONE_HOT)
-    return Example(network=network, batch=batch, loss=Loss.MSE, outcome=Outcome.UNIQUE, note="one region")
+    return Example(
+        network=network,
+        batch=batch,
+        question=Question(loss=Loss.MSE),
+        outcome=Outcome.UNIQUE,
+        note="one region",
+    )
 
 
 REFUTES = Direction.REFUTES

@@ -13,17 +13,17 @@ See docs/theory.md sections 2 to 4.
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from exan_verify.api.certify import certify
 from exan_verify.api.records import exclusivity_record, pretty, verdict_record
 from exan_verify.core.certificate import domain_record
 from exan_verify.core.network import Batch
-from exan_verify.core.question import Box, Labels, Loss, Reduction
+from exan_verify.core.question import Box, Labels, Loss, Question, Reduction
 from exan_verify.core.verdict import Budget, SampleStatus, Verdict
 from exan_verify.decide.context import Progress
-from exan_verify.errors import BudgetExhausted, choice, fitting_into_memory
+from exan_verify.errors import BudgetExhausted, fitting_into_memory
 from exan_verify.exclusivity import ExclusivityState, exclusivity
 from exan_verify.models.chain import to_network
 
@@ -32,7 +32,7 @@ SCHEMA = "exan/audit/1"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Audit:
-    """The four answers for a batch of M samples, and what was asked.
+    """The four answers for a batch of M samples, and the ``question`` that was asked.
 
     ``exclusivity``: ExAN counts, the published condition and the peeling closure; None where the budget ended
     before they were known, and then ``published`` and ``peelable`` are not known either. ``verdict``: what is
@@ -41,14 +41,31 @@ class Audit:
     """
 
     widths: tuple[int, ...]
-    loss: Loss
-    reduction: Reduction
-    labels: Labels
-    domain: Box | None = None
+    question: Question
     classes: tuple[Any, ...]
     exclusivity: ExclusivityState | None
     verdict: Verdict
     radius: tuple[float | None, ...]
+
+    @property
+    def loss(self) -> Loss:
+        """Of the question."""
+        return self.question.loss
+
+    @property
+    def reduction(self) -> Reduction:
+        """Of the question."""
+        return self.question.reduction
+
+    @property
+    def labels(self) -> Labels:
+        """The label set of the question."""
+        return self.question.labels
+
+    @property
+    def domain(self) -> Box | None:
+        """Of the question; None for all inputs."""
+        return self.question.domain
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -116,12 +133,11 @@ def audit(
     """
     limits = Budget(seconds=budget, work=work_limit)
     network = to_network(model)
-    which, how = choice(Loss, loss, "loss"), choice(Reduction, reduction, "reduction")
-    label_set = choice(Labels, labels, "labels")
-    exact = Batch.given(batch, network=network, loss=which, labels=label_set)
+    question = Question.of(loss, reduction, labels, domain=domain)
+    exact = Batch.given(batch, network=network, loss=question.loss, labels=question.labels)
     state = None
     with limits.kept(), suppress(BudgetExhausted, MemoryError):
-        state = exclusivity(network, exact, loss=which)
+        state = exclusivity(network, exact, loss=question.loss)
     verdict = certify(
         network,
         batch=exact,
@@ -136,10 +152,7 @@ def audit(
     )
     return Audit(
         widths=network.widths,
-        loss=which,
-        reduction=how,
-        labels=label_set,
-        domain=domain,
+        question=replace(question, batch_size=exact.size),
         classes=_classes(exact),
         exclusivity=state,
         verdict=verdict,

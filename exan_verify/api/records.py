@@ -5,14 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 
-from exan_verify.core.network import Array, Batch, to_fraction
+from exan_verify.core.arrays import rationals
+from exan_verify.core.network import batch_record
 from exan_verify.core.verdict import Verdict, Witness
 from exan_verify.exclusivity import ExclusivityState
+
+if TYPE_CHECKING:
+    from exan_verify.numeric.problem.metrics import Score
+    from exan_verify.numeric.problem.records import Attack
 
 
 def verdict_record(verdict: Verdict) -> dict[str, Any]:
@@ -36,26 +41,70 @@ def verdict_record(verdict: Verdict) -> dict[str, Any]:
     }
 
 
+def attack_record(found: Attack, score: Score | None) -> dict[str, Any]:
+    """The attack's attributes; the samples themselves go to the file."""
+    return (
+        {
+            "found": found.x.shape[0],
+            "labels": found.y.tolist(),
+            "batch_size": found.batch_size,
+            "batch_size_source": found.batch_size_source,
+            "complete": found.complete,
+            "gradient_residual": found.gradient_residual,
+            "unfinished": found.unfinished,
+            "reason": found.reason,
+            "hint": found.hint,
+            "missing": list(found.missing),
+            "notes": list(found.notes),
+            "method": found.method,
+            "layer": found.layer,
+            "status": msgspec.to_builtins(found.status),
+            "unclaimed": [{"error_bound": u.error_bound, "reason": u.reason} for u in found.unclaimed],
+            "layers": msgspec.to_builtins(found.layers),
+            "seconds": found.seconds,
+            "score": None if score is None else msgspec.to_builtins(score),
+        }
+        | _hidden_record(found)
+        | _picture_record(found)
+    )
+
+
+def _hidden_record(found: Attack) -> dict[str, Any]:
+    """The keys ``hidden`` and ``last_layer`` of the JSON record, null where there is nothing to say."""
+    hidden, last = found.hidden, found.last_layer
+    return {
+        "hidden": None
+        if hidden is None
+        else {
+            "layer": hidden.layer,
+            "found": len(hidden.values),
+            "labels": hidden.labels.tolist(),
+            "status": msgspec.to_builtins(hidden.status),
+        },
+        "last_layer": None if last is None else {"rank": last.rank, "present": last.present},
+    }
+
+
+def _picture_record(found: Attack) -> dict[str, Any]:
+    """The keys that an attack on pictures adds to the JSON record; nothing for other attacks."""
+    from exan_verify.numeric.convolution.records import ImageAttack
+
+    if not isinstance(found, ImageAttack):
+        return {}
+    return {
+        "features": len(found.features),
+        "features_complete": found.features_complete,
+        "feature_labels": found.feature_labels.tolist(),
+        "feature_status": msgspec.to_builtins(found.feature_status),
+        "stages": msgspec.to_builtins(found.stages),
+        "estimates": 0 if found.estimates is None else len(found.estimates),
+    }
+
+
 def exclusivity_record(state: ExclusivityState) -> dict[str, Any]:
     """The exclusivity state's attributes."""
     record: dict[str, Any] = msgspec.to_builtins(state)
     return record
-
-
-def batch_record(batch: Batch) -> dict[str, Any]:
-    """Inputs and labels; numbers as ``"num/den"`` strings, classes as integers."""
-    classes = batch.labels.ndim == 1
-    return {
-        "x": rationals(batch.inputs),
-        "y": [int(v) for v in batch.labels] if classes else rationals(batch.labels),
-    }
-
-
-def rationals(array: Array) -> Any:
-    """Nested lists of ``"num/den"`` strings."""
-    if array.ndim == 0:
-        return str(to_fraction(array.item()))
-    return [rationals(np.asarray(row)) for row in array]
 
 
 def encode(record: Mapping[str, Any]) -> bytes:

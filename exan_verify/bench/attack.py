@@ -12,32 +12,29 @@ import resource
 import statistics
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from exan_verify.bench.rows import Progress, isolated, require_known, run_seeds
+from exan_verify.bench import suite
+from exan_verify.bench.suite import Options, Suite, isolated, run_seeds
 from exan_verify.core.question import Loss, Reduction
 
 if TYPE_CHECKING:
     import torch
 
-SEEDS = tuple(range(10))
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
-    """One row. ``data``: normal, mnist or mnist-trained; ``dtype``: the gradient's; ``seeds``: at most;
-    ``named``: it takes so long that it runs only when it is named."""
+class Case(suite.Case):
+    """One row. ``data``: normal, mnist or mnist-trained; ``dtype``: the gradient's. What takes very long runs
+    only when it is ``named``."""
 
-    name: str
     widths: tuple[int, ...]
     samples: int
     data: str = "normal"
     dtype: str = "float64"
-    seeds: int = 10
-    named: bool = False
+    seeds: int | None = 10
 
 
 _MNIST = (784, 512, 10)
@@ -125,7 +122,7 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class Row(suite.Row):
     """A case over its seeds.
 
     ``recall`` median and ``recall_worst``: share of the batch claimed with RMSE below 1e-3; ``wrong``:
@@ -135,7 +132,6 @@ class Row:
     method's candidates were taken; ``gap``: the smallest sigma_{U-M} / sigma_{U-M+1} of the lifted equations.
     """
 
-    name: str
     samples: int
     seeds: int
     methods: dict[str, int]
@@ -157,32 +153,10 @@ class Row:
     gap: float | None
 
 
-def case_names() -> tuple[str, ...]:
-    """The names that ``rows`` may have."""
-    return tuple(case.name for case in CASES)
-
-
-def run_attack_bench(
-    *,
-    rows: Sequence[str] | None = None,
-    seeds: Sequence[int] = SEEDS,
-    progress: Progress | None = None,
-    kept: list[Row] | None = None,
-    device: str | None = None,
-) -> list[Row]:
-    """Run the named cases (default: all but those that only run when named) and return one :class:`Row` each.
-
-    ``device``: a torch device to attack on, default the CPU. ``progress(name, done, total)`` is called
-    ``kept`` is filled as rows are finished, so that an interruption loses none.
-    before every run. Raises :class:`InputError` on an unknown name, listing the known ones.
-    """
-    require_known("attack", rows, case_names())
-    table = [] if kept is None else kept
-    for case in (case for case in CASES if (not case.named if rows is None else case.name in rows)):
-        run = partial(isolated, partial(run_case, case, device=device))
-        runs = run_seeds(case.name, list(seeds)[: case.seeds], run, progress)
-        table.append(summarise(case, runs))
-    return table
+def measure(case: Case, options: Options) -> Iterator[Row]:
+    """The row of a case, attacked on the ``device`` of the options."""
+    run = partial(isolated, partial(run_case, case, device=options.device))
+    yield summarise(case, run_seeds(case.name, options, run))
 
 
 def run_case(case: Case, seed: int, device: str | None = None) -> Run:
@@ -281,3 +255,42 @@ def summarise(case: Case, runs: Sequence[Run]) -> Row:
         unknowns=runs[0].unknowns,
         gap=min((run.gap for run in runs if run.gap is not None), default=None),
     )
+
+
+def comparison(cases: Sequence[str], drawn: bool) -> tuple[Suite[Any, Any], Sequence[str]]:
+    """The comparison beside this suite, and its cases: those of this one and, for a figure or where none is
+    named, those by size."""
+    from exan_verify.bench import compare
+
+    by_size = [case.name for case in compare.BY_SIZE] if drawn or not cases else []
+    return compare.SUITE, [*by_size, *(cases or (case.name for case in CASES if not case.named))]
+
+
+SUITE = Suite(
+    name="attack",
+    title="attack: what is recovered from the gradient alone, and what is claimed",
+    columns=(
+        ("case", "name"),
+        ("seeds ", "seeds"),
+        ("method", "methods"),
+        ("recall ", "recall"),
+        ("worst ", "recall_worst"),
+        ("complete ", "complete"),
+        ("claimed ", "claimed"),
+        ("wrong ", "wrong"),
+        ("RMSE ", "rmse"),
+        ("bound ", "bound"),
+        ("labels ", "labels_right"),
+        ("layer ", "layer"),
+        ("equations ", "equations"),
+        ("U ", "unknowns"),
+        ("gap ", "gap"),
+        ("s, median ", "seconds"),
+        ("s, worst ", "seconds_worst"),
+        ("peak MiB ", "peak_mib"),
+    ),
+    cases=CASES,
+    measure=measure,
+    takes=("device",),
+    beside=comparison,
+)

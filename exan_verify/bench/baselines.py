@@ -19,16 +19,36 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from exan_verify.core.question import Loss, Reduction
+from exan_verify.core.question import Loss, Question
 from exan_verify.errors import InputError
+from exan_verify.numeric.convolution.inversion import total_variation
 from exan_verify.numeric.problem.problem import as_tensor
 from exan_verify.numeric.problem.torch_losses import summed_loss
 
 PUBLISHED_ITERATIONS = 24_000
 """Steps of Inverting Gradients in the paper."""
 
+DLG_ITERATIONS = 300
+"""Steps of DLG in the paper."""
+
 _DECAY = (3 / 8, 5 / 8, 7 / 8)
 _STEP = 0.1
+_TOTAL_VARIATION = 1e-4
+"""Its weight beside the cosine distance, which is at most 2."""
+
+_CROSS_ENTROPY = Question(loss=Loss.CROSS_ENTROPY)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effort:
+    """How long an optimisation goes on: at most ``iterations`` steps for each of ``restarts``, and
+    ``seconds`` of wall time for all of them together; the seed of their starts, the dtype it works in."""
+
+    iterations: int
+    restarts: int = 1
+    seconds: float | None = None
+    seed: int = 0
+    dtype: torch.dtype = torch.float32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -49,34 +69,28 @@ def inverting_gradients(
     *,
     labels: Tensor,
     shape: tuple[int, ...],
-    loss: str = "cross_entropy",
-    reduction: str = "mean",
-    iterations: int = PUBLISHED_ITERATIONS,
-    restarts: int = 1,
-    seconds: float | None = None,
-    tv: float = 1e-4,
+    question: Question = _CROSS_ENTROPY,
+    effort: Effort = Effort(iterations=PUBLISHED_ITERATIONS),
     box: tuple[float, float] | None = (0.0, 1.0),
-    seed: int = 0,
-    dtype: torch.dtype = torch.float32,
 ) -> Baseline:
-    """Inverting Gradients for a batch with the given ``labels`` and inputs of ``shape``.
+    """Inverting Gradients for a batch with the given ``labels`` (M,) or (M, K) and inputs of ``shape``.
 
-    ``seconds``: wall-clock limit for all restarts together; the step's decay is stretched over it.
-    ``tv``: weight of the total variation, which acts on pictures (C, H, W) only. ``box``: where inputs lie.
+    With a limit in seconds the step's decay is stretched over it. The total variation acts on pictures
+    (C, H, W) only. ``box``: where inputs lie.
 
     Raises :class:`InputError` for values that cannot be used.
     """
     _load_optimisers()
-    matching = _Matching(model, gradient, loss, reduction, len(labels), dtype)
-    _check_positive(iterations=iterations, restarts=restarts)
+    matching = _Matching(model, gradient, question, len(labels), effort.dtype)
+    _check_positive(iterations=effort.iterations, restarts=effort.restarts)
+    seconds, restarts = effort.seconds, effort.restarts
     start = time.perf_counter()
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(effort.seed)
     best: tuple[float, Tensor] | None = None
     steps = 0
     for trial in range(restarts):
         x = torch.randn((len(labels), *shape), generator=generator).to(matching.like)
-        clock = _Clock(iterations, None if seconds is None else seconds / restarts)
-        steps += _signed_adam(matching, x.requires_grad_(True), labels, clock, tv, box)
+        steps += _signed_adam(matching, x.requires_grad_(True), labels, _Clock(effort), box)
         distance = float(matching.cosine(x, labels).detach())
         if best is None or distance < best[0]:
             best = distance, x.detach()
@@ -99,13 +113,8 @@ def dlg(
     samples: int,
     shape: tuple[int, ...],
     classes: int,
-    loss: str = "cross_entropy",
-    reduction: str = "mean",
-    iterations: int = 300,
-    restarts: int = 1,
-    seconds: float | None = None,
-    seed: int = 0,
-    dtype: torch.dtype = torch.float32,
+    question: Question = _CROSS_ENTROPY,
+    effort: Effort = Effort(iterations=DLG_ITERATIONS),
 ) -> Baseline:
     """Deep Leakage from Gradients: inputs and labels together.
 
@@ -114,28 +123,26 @@ def dlg(
 
     Raises :class:`InputError` for values that cannot be used.
     """
-    if loss == Loss.HINGE:
+    if question.loss is Loss.HINGE:
         raise InputError("loss='hinge' has no soft labels for DLG to optimise; use inverting_gradients")
     _load_optimisers()
-    _check_positive(samples=samples, classes=classes, iterations=iterations, restarts=restarts)
-    matching = _Matching(model, gradient, loss, reduction, samples, dtype)
+    _check_positive(samples=samples, classes=classes, iterations=effort.iterations, restarts=effort.restarts)
+    matching = _Matching(model, gradient, question, samples, effort.dtype)
     start = time.perf_counter()
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(effort.seed)
     best: tuple[float, Tensor, Tensor] | None = None
     steps = 0
-    for _ in range(restarts):
+    for _ in range(effort.restarts):
         x = torch.randn((samples, *shape), generator=generator).to(matching.like).requires_grad_(True)
         y = torch.randn((samples, classes), generator=generator).to(matching.like).requires_grad_(True)
-        clock = _Clock(iterations, None if seconds is None else seconds / restarts)
-        distance, done = _lbfgs(matching, x, y, clock)
+        distance, done = _lbfgs(matching, x, y, _Clock(effort))
         steps += done
         if best is None or not distance >= best[0]:
             best = distance, x.detach(), y.detach()
     assert best is not None
-    classes_of = matching.loss is Loss.CROSS_ENTROPY
     return Baseline(
         x=best[1],
-        y=best[2].argmax(dim=1) if classes_of else best[2],
+        y=best[2].argmax(dim=1) if question.loss.class_labels else best[2],
         distance=best[0],
         iterations=steps,
         seconds=time.perf_counter() - start,
@@ -148,10 +155,11 @@ def _load_optimisers() -> None:
 
 
 class _Clock:
-    """Steps by number or by time, whichever ends first."""
+    """The steps of one restart, by number or by time, whichever ends first."""
 
-    def __init__(self, iterations: int, seconds: float | None) -> None:
-        self._iterations, self._seconds = iterations, seconds
+    def __init__(self, effort: Effort) -> None:
+        self._iterations = effort.iterations
+        self._seconds = None if effort.seconds is None else effort.seconds / effort.restarts
         self._start = time.perf_counter()
         self.done = 0
 
@@ -168,12 +176,11 @@ class _Matching:
         self,
         model: nn.Module,
         gradient: Mapping[str, Any],
-        loss: str,
-        reduction: str,
+        question: Question,
         samples: int,
         dtype: torch.dtype,
     ) -> None:
-        self.loss, self._reduction, self._samples = Loss(loss), Reduction(reduction), samples
+        self._question, self._samples = question, samples
         self._model = model
         named = {name: p for name, p in model.named_parameters() if name in gradient}
         if not named:
@@ -189,8 +196,8 @@ class _Matching:
     def _gradient(self, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
         state = {**self._parameters, **self._buffers}
         logits = torch.func.functional_call(self._model, state, (x,))
-        divisor = self.loss.divisor(self._reduction, self._samples, logits.shape[1])
-        total = summed_loss(self.loss, logits, y) / divisor
+        divisor = self._question.divisor(self._samples, logits.shape[1])
+        total = summed_loss(self._question.loss, logits, y) / divisor
         return torch.autograd.grad(total, list(self._parameters.values()), create_graph=True)
 
     def cosine(self, x: Tensor, labels: Tensor) -> Tensor:
@@ -203,7 +210,7 @@ class _Matching:
 
     def squared(self, x: Tensor, soft: Tensor) -> Tensor:
         """Squared distance, with ``soft`` labels."""
-        y = soft.softmax(dim=1) if self.loss is Loss.CROSS_ENTROPY else soft
+        y = soft.softmax(dim=1) if self._question.loss.class_labels else soft
         found = self._gradient(x, y)
         return torch.stack([(a - b).square().sum() for a, b in zip(found, self._target, strict=True)]).sum()
 
@@ -213,13 +220,12 @@ def _signed_adam(
     x: Tensor,
     labels: Tensor,
     clock: _Clock,
-    tv: float,
     box: tuple[float, float] | None,
 ) -> int:
     optimiser = torch.optim.Adam([x], lr=_STEP)
     while (share := clock.share) < 1:
         optimiser.param_groups[0]["lr"] = _STEP * 0.1 ** sum(share >= bound for bound in _DECAY)
-        cost = matching.cosine(x, labels) + tv * total_variation(x)
+        cost = matching.cosine(x, labels) + _TOTAL_VARIATION * total_variation(x)
         (slope,) = torch.autograd.grad(cost, x)
         x.grad = slope.sign()
         optimiser.step()
@@ -247,15 +253,6 @@ def _lbfgs(matching: _Matching, x: Tensor, y: Tensor, clock: _Clock) -> tuple[fl
         if not latest < float("inf"):
             break
     return latest, clock.done
-
-
-def total_variation(x: Tensor) -> Tensor:
-    """Anisotropic total variation per pixel of pictures (M, C, H, W); zero for other inputs."""
-    if x.dim() != 4:
-        return x.new_zeros(())
-    vertical = (x[:, :, 1:] - x[:, :, :-1]).abs().mean() if x.shape[2] > 1 else x.new_zeros(())
-    horizontal = (x[..., 1:] - x[..., :-1]).abs().mean() if x.shape[3] > 1 else x.new_zeros(())
-    return vertical + horizontal
 
 
 def _check_positive(**numbers: int) -> None:

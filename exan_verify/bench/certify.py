@@ -10,22 +10,21 @@ import json
 import resource
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from exan_verify.api.certify import certify
 from exan_verify.api.check import check
-from exan_verify.bench.cases import CASES, Case, build
-from exan_verify.bench.rows import Progress, isolated, require_known, run_seeds
+from exan_verify.bench import suite
+from exan_verify.bench.certify_cases import CASES, Case, build
+from exan_verify.bench.suite import Options, Suite, isolated, run_seeds
 from exan_verify.core.network import Batch, Gradient, ReluNetwork
 from exan_verify.core.question import Reduction
 from exan_verify.core.verdict import Verdict
 from exan_verify.exact.backprop import gradient
 from exan_verify.exclusivity import exclusivity
-
-SEEDS = tuple(range(10))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,10 +46,9 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class Row(suite.Row):
     """A case over its seeds: medians and worst values."""
 
-    name: str
     samples: int
     seeds: int
     expected: str
@@ -70,33 +68,10 @@ class Row:
     recovered: int | None
 
 
-def case_names() -> tuple[str, ...]:
-    """The names that ``rows`` may have."""
-    return tuple(case.name for case in CASES)
-
-
-def run_certify_bench(
-    *,
-    rows: Sequence[str] | None = None,
-    seeds: Sequence[int] = SEEDS,
-    progress: Progress | None = None,
-    kept: list[Row] | None = None,
-    work_limit: int | None = None,
-) -> list[Row]:
-    """Run the named cases (default: all) and return one :class:`Row` each. ``work_limit``: as certify's.
-
-    ``kept`` is filled as rows are finished, so that an interruption loses none.
-    ``progress(name, done, total)`` is called before every run. Raises :class:`InputError` on an unknown
-    name, listing the known ones.
-    """
-    chosen = [case for case in CASES if rows is None or case.name in rows]
-    require_known("certify", rows, case_names())
-    table = [] if kept is None else kept
-    for case in chosen:
-        run = partial(isolated, partial(run_case, case, work_limit=work_limit))
-        runs = run_seeds(case.name, list(seeds)[: case.seeds], run, progress)
-        table.append(_summary(case, runs))
-    return table
+def measure(case: Case, options: Options) -> Iterator[Row]:
+    """The row of a case; ``work_limit`` as certify's."""
+    run = partial(isolated, partial(run_case, case, work_limit=options.work_limit))
+    yield _summary(case, run_seeds(case.name, options, run))
 
 
 def run_case(case: Case, seed: int, work_limit: int | None = None) -> Run:
@@ -190,3 +165,29 @@ def _summary(case: Case, runs: Sequence[Run]) -> Row:
         peak_mib=max(run.peak_mib for run in runs),
         recovered=sum(recovered) if recovered else None,
     )
+
+
+SUITE = Suite(
+    name="certify",
+    title="certify: exact verdicts and their certificates",
+    columns=(
+        ("case", "name"),
+        ("seeds ", "seeds"),
+        ("expected", "expected"),
+        ("outcomes", "outcomes"),
+        ("checked ", "checked"),
+        ("no ExAN ", "without_exan"),
+        ("layer ", "layer"),
+        ("equations ", "equations"),
+        ("U ", "unknowns"),
+        ("rank ", "rank"),
+        ("s, median ", "certify_median"),
+        ("s, worst ", "certify_worst"),
+        ("check/certify ", "check_ratio"),
+        ("KiB ", "certificate_kib"),
+        ("peak MiB ", "peak_mib"),
+    ),
+    cases=CASES,
+    measure=measure,
+    takes=("work_limit",),
+)

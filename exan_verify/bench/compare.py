@@ -2,11 +2,11 @@
 
 The batches are those of ``bench/attack.py`` and, for the figure of recall against batch size, MNIST digits
 at 784-512-10. Our methods are not told the batch size; DLG is, and Inverting Gradients is given the labels
-too, as in their papers (numeric/baselines.py). Those two optimise until the time limit or their published
+too, as in their papers (bench/baselines.py). Those two optimise until the time limit or their published
 number of steps; ours end by themselves or are stopped, and what they took is in the table. Optimisation
 claims nothing: every sample it returns is scored, and none of them counts as a wrong claim. ``published``
 (Pan et al., repaired) and ``sample`` (SPEAR) are published methods too, with our confirmation
-(numeric/published.py, numeric/sample.py). ``tolerance T`` is peeling whose only test is a tolerance T
+(numeric/methods/). ``tolerance T`` is peeling whose only test is a tolerance T
 (bench/tolerance_peeling.py): told the batch size, and what it accepts it claims. Every run has a process of
 its own, which gives its memory and ends it when it takes too long.
 """
@@ -18,15 +18,16 @@ import multiprocessing
 import resource
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
 
+from exan_verify.bench import suite
 from exan_verify.bench.attack import CASES as ATTACK_CASES
-from exan_verify.bench.attack import SEEDS, Case, build
-from exan_verify.bench.rows import require_known
+from exan_verify.bench.attack import Case, build
+from exan_verify.bench.suite import Options, Suite
 from exan_verify.errors import InputError, RangeError
 
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ BY_SIZE = tuple(
 )
 """What the figure shows."""
 
-CASES = (*BY_SIZE, *ATTACK_CASES)
+CASES = (*BY_SIZE, *(replace(case, seeds=1, named=True) for case in ATTACK_CASES))
+"""Those of the attack's own table only by name, over the first seed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,12 +98,11 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class Row(suite.Row):
     """A method on a case over the seeds: medians, ``recall_worst``, the largest ``peak_mib``, and ``wrong``
     claims of all seeds (None for methods that claim nothing). ``rmse``, ``psnr`` (dB) and ``ssim`` of the
     samples returned; ``stopped``: runs that took too long; ``refused``: batches out of the method's range."""
 
-    name: str
     method: str
     samples: int
     seeds: int
@@ -118,52 +119,21 @@ class Row:
     refused: int
 
 
-def case_names() -> tuple[str, ...]:
-    """The names that ``rows`` may have."""
-    return tuple(case.name for case in CASES)
+def measure(case: Case, options: Options) -> Iterator[Row]:
+    """A row per method that is asked for.
 
-
-def run_compare_bench(
-    *,
-    rows: Sequence[str] | None = None,
-    seeds: Sequence[int] = SEEDS,
-    progress: Callable[[str, int, int], None] | None = None,
-    kept: list[Row] | None = None,
-    seconds: float | None = None,
-    methods: Sequence[str] | None = None,
-    patience: float | None = None,
-    device: str | None = None,
-) -> list[Row]:
-    """Compare on the named cases (default: those by size), and return a :class:`Row` per case and method.
-
-    Cases by size run over the first three of ``seeds``, the others over the first. ``seconds`` limits every
-    optimisation, default 10; ``methods``: names in :data:`METHODS`, default all; ``patience``: seconds beyond
-    that after which any other method is stopped, default 120; ``device``: a torch device that all of them run
-    on. ``progress(name, done, total)`` is called before every method.
-    ``kept`` is filled as rows are finished, so that an interruption loses none.
-
-    Raises :class:`InputError` on an unknown name, listing the known ones.
+    ``seconds`` limits every optimisation, default :data:`SECONDS`; ``patience`` seconds beyond that, default
+    :data:`PATIENCE`, any other method is stopped. Raises :class:`InputError` on an unknown method.
     """
-    chosen = BY_SIZE if rows is None else tuple(case for case in CASES if case.name in rows)
-    require_known("compare", rows, case_names())
-    _check_known("method", methods or (), list(METHODS))
-    limit = SECONDS if seconds is None else seconds
-    longest = PATIENCE if patience is None else patience
-    table = [] if kept is None else kept
-    for case in chosen:
-        used = list(seeds)[: case.seeds if case in BY_SIZE else 1]
-        names = [name for name in METHODS if methods is None or name in methods]
-        for place, method in enumerate(names):
-            if progress is not None:
-                progress(f"{case.name}, {method}", place, len(names))
-            runs = [_isolated(case, method, seed, limit, longest, device) for seed in used]
-            table.append(_summarise(case, method, runs))
-    return table
-
-
-def _check_known(what: str, given: Sequence[str], known: Sequence[str]) -> None:
-    if unknown := sorted(set(given) - set(known)):
-        raise InputError(f"no {what} {unknown}; there are {', '.join(known)}")
+    if unknown := sorted(set(options.methods) - set(METHODS)):
+        raise InputError(f"no method {unknown}; there are {', '.join(METHODS)}")
+    limit = SECONDS if options.seconds is None else options.seconds
+    patience = PATIENCE if options.patience is None else options.patience
+    names = [name for name in METHODS if not options.methods or name in options.methods]
+    for place, method in enumerate(names):
+        options.tell(f"{case.name}, {method}", place, len(names))
+        runs = [_isolated(case, method, seed, limit, patience, options.device) for seed in options.seeds]
+        yield _summarise(case, method, runs)
 
 
 def _isolated(case: Case, method: str, seed: int, limit: float, patience: float, device: str | None) -> Run:
@@ -282,7 +252,7 @@ def _out_of_range(seconds: float) -> Run:
 
 
 def _dlg(job: Job) -> Run:
-    from exan_verify.bench.baselines import dlg
+    from exan_verify.bench.baselines import DLG_ITERATIONS, Effort, dlg
 
     model, gradient = _pictured(job)
     found = dlg(
@@ -291,14 +261,13 @@ def _dlg(job: Job) -> Run:
         samples=len(job.x),
         shape=job.shape,
         classes=len(list(job.gradient.values())[-1]),
-        seconds=job.limit,
-        seed=job.seed + _OTHER_SEED,
+        effort=Effort(iterations=DLG_ITERATIONS, seconds=job.limit, seed=job.seed + _OTHER_SEED),
     )
     return _scored(job, found.x, found.y, found.seconds, wrong=0)
 
 
 def _inverting_gradients(job: Job) -> Run:
-    from exan_verify.bench.baselines import inverting_gradients
+    from exan_verify.bench.baselines import PUBLISHED_ITERATIONS, Effort, inverting_gradients
 
     model, gradient = _pictured(job)
     found = inverting_gradients(
@@ -306,8 +275,7 @@ def _inverting_gradients(job: Job) -> Run:
         gradient,
         labels=job.y.to(job.device),
         shape=job.shape,
-        seconds=job.limit,
-        seed=job.seed + _OTHER_SEED,
+        effort=Effort(iterations=PUBLISHED_ITERATIONS, seconds=job.limit, seed=job.seed + _OTHER_SEED),
         box=(0.0, 1.0) if len(job.shape) > 1 else None,
     )
     return _scored(job, found.x, found.y, found.seconds, wrong=0)
@@ -402,3 +370,29 @@ def _summarise(case: Case, method: str, runs: Sequence[Run]) -> Row:
 def _median(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return statistics.median(known) if known else None
+
+
+SUITE = Suite(
+    name="compare",
+    title="compare: our methods and published ones on the same batches",
+    columns=(
+        ("batch", "name"),
+        ("method", "method"),
+        ("seeds ", "seeds"),
+        ("recall ", "recall"),
+        ("worst ", "recall_worst"),
+        ("wrong ", "wrong"),
+        ("RMSE ", "rmse"),
+        ("PSNR ", "psnr"),
+        ("SSIM ", "ssim"),
+        ("labels ", "labels"),
+        ("s ", "seconds"),
+        ("stopped ", "stopped"),
+        ("refused ", "refused"),
+        ("peak MiB ", "peak_mib"),
+    ),
+    cases=CASES,
+    measure=measure,
+    takes=("device", "methods", "patience", "seconds"),
+    figure=recall_figure,
+)

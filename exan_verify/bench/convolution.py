@@ -4,11 +4,7 @@ Networks have He et al.'s initialisation. Pictures are crops of the photographs 
 MNIST digits for one channel; gradients are float64 unless the row says float32, the loss is cross_entropy
 with reduction mean, and the attack is not told the batch size. Where pictures are not determined, they are
 estimated, and Inverting Gradients (own implementation, given the true labels) gets the same wall time, or the
-steps asked for.
-MNIST digits for one channel; gradients are float64, the loss is cross_entropy with reduction mean, and the
-attack is not told the batch size. Where pictures are not determined, they are estimated, and Inverting
-Gradients (own implementation, given the true labels) gets the same wall time, or the steps asked for. Every
-case and seed runs in a process of its own, so that peak memory is its own.
+steps asked for. Every case and seed runs in a process of its own, so that peak memory is its own.
 """
 
 from __future__ import annotations
@@ -16,32 +12,31 @@ from __future__ import annotations
 import resource
 import statistics
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from exan_verify.bench.rows import Progress, isolated, require_known, run_seeds
+from exan_verify.bench import suite
+from exan_verify.bench.suite import Options, Suite, isolated, run_seeds
 
 if TYPE_CHECKING:
     import torch
 
     from exan_verify.numeric.convolution.records import ImageAttack
 
-SEEDS = (0,)
 PUBLISHED_SECONDS = 600.0
 """The equal time of the long comparison, per method and batch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
+class Case(suite.Case):
     """One row: a network of :mod:`exan_verify.models` at a picture size, and a batch of pictures.
 
     ``seconds``: wall time of either method where pictures are open, unless the run says otherwise; 0: none.
     ``dtype``: in which the network is run forward and backward.
     """
 
-    name: str
     model: str
     size: int
     samples: int
@@ -63,24 +58,18 @@ CASES = (
     Case(name="LeNet 1x28x28 M=8", model="lenet", size=28, samples=8, seconds=20),
     Case(name="VGG-13 3x32x32 M=4", model="vgg13", size=32, samples=4, options=(("head", 512),), seconds=60),
     Case(name="VGG-13 3x64x64 M=8, features", model="vgg13", size=64, samples=8),
-    Case(name="VGG-13 3x64x64 M=8", model="vgg13", size=64, samples=8, seconds=PUBLISHED_SECONDS),
+    Case(name="VGG-13 3x64x64 M=8", model="vgg13", size=64, samples=8, seconds=PUBLISHED_SECONDS, named=True),
     Case(name="ResNet 3x32x32 M=1", model="resnet", size=32, samples=1, seconds=20),
     Case(name="ResNet 3x32x32 M=4", model="resnet", size=32, samples=4),
 )
-LONG = frozenset({"VGG-13 3x64x64 M=8"})
-"""Cases that run only when they are named."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class Row(suite.Row):
     """A case over its seeds, medians unless said.
 
     ``features``: samples whose features are claimed, worst seed, with the largest error and bound;
     ``labels_right``: worst share; ``pictures``: pictures claimed, worst seed, with largest error and bound;
-    ``wrong``: claims further off than their bound, all seeds (must be 0). ``stopped``: the stage that left
-    something open, with its deficit. ``psnr``, ``ssim``: means over the batch of the estimates, and of
-    Inverting Gradients (``rival``) after ``rival_steps``. ``seconds``: of the attack without estimates.
-    ``labels_right``: worst share; ``pictures``: pictures claimed, worst seed, with the largest error;
     ``rank`` of the last layer's gradient, at most the batch size, and ``present``, how many of the
     ``occurring`` classes certainly occur: what is certain below a single Linear layer, None elsewhere, worst
     seed.
@@ -91,7 +80,6 @@ class Row:
     the autograd pass that makes the gradient.
     """
 
-    name: str
     seeds: int
     features: int
     feature_error: float | None
@@ -117,39 +105,16 @@ class Row:
     peak_mib: float
 
 
-def case_names() -> tuple[str, ...]:
-    """The names that ``rows`` may have."""
-    return tuple(case.name for case in CASES)
+def measure(case: Case, options: Options) -> Iterator[Row]:
+    """The row of a case.
 
-
-def run_convolution_bench(
-    *,
-    rows: Sequence[str] | None = None,
-    seeds: Sequence[int] = SEEDS,
-    progress: Progress | None = None,
-    kept: list[Row] | None = None,
-    seconds: float | None = None,
-    iterations: int | None = None,
-    device: str | None = None,
-) -> list[Row]:
-    """Run the named cases, or all short ones, at the first of ``seeds`` (all of them for named cases).
-
-    ``seconds``: time per method instead of each case's own. ``iterations``: steps of Inverting Gradients
-    instead of that time (24,000 as published takes hours on a CPU). ``device``: a torch device that both run
-    on, default the CPU.
-    ``kept`` is filled as rows are finished, so that an interruption loses none.
-
-    Raises :class:`InputError` on an unknown name.
+    ``seconds``: time per method instead of the case's own; ``iterations``: steps of Inverting Gradients
+    instead of that time (24,000 as published takes hours on a CPU); both run on ``device``.
     """
-    require_known("convolution", rows, case_names())
-    chosen = [case for case in CASES if (case.name in rows if rows else case.name not in LONG)]
-    used = list(seeds) if rows else list(seeds)[:1]
-    table = [] if kept is None else kept
-    for case in chosen:
-        run = partial(run_case, case, seconds=seconds, iterations=iterations, device=device)
-        runs = run_seeds(case.name, used, partial(isolated, run), progress)
-        table.append(_summarise(runs))
-    return table
+    run = partial(
+        run_case, case, seconds=options.seconds, iterations=options.iterations, device=options.device
+    )
+    yield _summarise(run_seeds(case.name, options, partial(isolated, run)))
 
 
 def run_case(
@@ -174,7 +139,7 @@ def run_case(
     gradient = dict(zip(parameters, torch.autograd.grad(total, list(parameters.values())), strict=True))
     model.double()
     network = to_convolutional(model)
-    features = network.features(x).detach()
+    truth = _Truth(x=x, y=y, features=network.features(x).detach())
     start = time.perf_counter()
     found = run(
         network, gradient, loss="cross_entropy", reduction="mean", iterations=0, seed=seed, device=device
@@ -185,8 +150,9 @@ def run_case(
     ours = rival = None
     if found.known is not None and not found.complete and limit:
         ours = _estimate(network, gradient, found, limit, seed)
-        rival = _rival(model, gradient, x, y, limit, iterations, seed, device)
-    return _row(case, found, features, x, y, ours, rival, spent, peak)
+        rival = _rival(model, gradient, truth, limit, iterations, seed, device)
+    row = _row(case, found, truth, ours, rival)
+    return replace(row, seconds=spent, peak_mib=peak)
 
 
 def build(case: Case, seed: int) -> tuple[torch.nn.Module, torch.Tensor, torch.Tensor]:
@@ -228,6 +194,15 @@ def photographs(samples: int, size: int, seed: int) -> torch.Tensor:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Truth:
+    """The pictures (M, C, H, W), classes (M,) and features (M, d) of a batch."""
+
+    x: torch.Tensor
+    y: torch.Tensor
+    features: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Estimate:
     pictures: torch.Tensor
     labels: torch.Tensor
@@ -254,54 +229,47 @@ def _estimate(network: Any, gradient: Any, found: ImageAttack, limit: float, see
 def _rival(
     model: Any,
     gradient: Any,
-    x: torch.Tensor,
-    y: torch.Tensor,
+    truth: _Truth,
     limit: float,
     iterations: int | None,
     seed: int,
     device: str | None,
 ) -> _Estimate:
-    from exan_verify.bench.baselines import PUBLISHED_ITERATIONS, inverting_gradients
+    from exan_verify.bench.baselines import PUBLISHED_ITERATIONS, Effort, inverting_gradients
 
     fitted = inverting_gradients(
         model.to(device),
         {name: g.to(device) for name, g in gradient.items()},
-        labels=y.to(device),
-        shape=tuple(x.shape[1:]),
-        iterations=iterations or PUBLISHED_ITERATIONS,
-        seconds=None if iterations else limit,
-        seed=seed,
+        labels=truth.y.to(device),
+        shape=tuple(truth.x.shape[1:]),
+        effort=Effort(
+            iterations=iterations or PUBLISHED_ITERATIONS, seconds=None if iterations else limit, seed=seed
+        ),
     )
     return _Estimate(
         pictures=fitted.x.double().cpu(), labels=fitted.y, steps=fitted.iterations, seconds=fitted.seconds
     )
 
 
-def _likeness(found: _Estimate | None, x: torch.Tensor, y: torch.Tensor) -> tuple[float | None, float | None]:
+def _likeness(found: _Estimate | None, truth: _Truth) -> tuple[float | None, float | None]:
     """Mean PSNR and SSIM of estimates matched to the originals."""
     from exan_verify.numeric.problem.metrics import score
     from exan_verify.report.sheets import likeness
 
     if found is None:
         return None, None
-    matched = score(found.pictures, found.labels, x, y).samples
-    each = [likeness(x[s.truth].numpy(), found.pictures[s.index].numpy()) for s in matched]
+    matched = score(found.pictures, found.labels, truth.x, truth.y).samples
+    each = [likeness(truth.x[s.truth].numpy(), found.pictures[s.index].numpy()) for s in matched]
     return statistics.mean(e.psnr for e in each), statistics.mean(e.ssim for e in each)
 
 
 def _row(
-    case: Case,
-    found: ImageAttack,
-    features: torch.Tensor,
-    x: torch.Tensor,
-    y: torch.Tensor,
-    ours: _Estimate | None,
-    rival: _Estimate | None,
-    spent: float,
-    peak: float,
+    case: Case, found: ImageAttack, truth: _Truth, ours: _Estimate | None, rival: _Estimate | None
 ) -> Row:
+    """The scores of a run; its time and memory are known to who ran it."""
     from exan_verify.numeric.problem.metrics import score, wrong_claims
 
+    x, y, features = truth.x, truth.y, truth.features
     feature_scores = score(found.features, found.feature_labels, features, y).samples
     picture_scores = score(found.x, found.y, x, y).samples
     bounds = [s.error_bound for s in found.feature_status]
@@ -310,8 +278,8 @@ def _row(
     occurring, last = set(y.tolist()), found.last_layer
     if last is not None:
         wrong += len(set(last.present) - occurring) + max(0, last.rank - len(y))
-    psnr, ssim = _likeness(ours, x, y)
-    rival_psnr, rival_ssim = _likeness(rival, x, y)
+    psnr, ssim = _likeness(ours, truth)
+    rival_psnr, rival_ssim = _likeness(rival, truth)
     return Row(
         name=case.name,
         seeds=1,
@@ -327,7 +295,7 @@ def _row(
         occurring=len(occurring),
         wrong=wrong,
         stopped=_stopped(found),
-        seconds=spent,
+        seconds=0.0,
         estimate_seconds=0.0 if ours is None else ours.seconds,
         steps=None if ours is None else ours.steps,
         psnr=psnr,
@@ -336,7 +304,7 @@ def _row(
         rival_psnr=rival_psnr,
         rival_ssim=rival_ssim,
         gain=None if psnr is None or rival_psnr is None else psnr - rival_psnr,
-        peak_mib=peak,
+        peak_mib=0.0,
     )
 
 
@@ -379,3 +347,38 @@ def _summarise(runs: Sequence[Row]) -> Row:
         ),
         **over(statistics.median_low, "steps", "rival_steps"),
     )
+
+
+SUITE = Suite(
+    name="convolution",
+    title="convolution: features, pictures, and estimates against Inverting Gradients",
+    columns=(
+        ("case", "name"),
+        ("seeds ", "seeds"),
+        ("features ", "features"),
+        ("error ", "feature_error"),
+        ("bound ", "feature_bound"),
+        ("labels ", "labels_right"),
+        ("pictures ", "pictures"),
+        ("error ", "picture_error"),
+        ("bound ", "picture_bound"),
+        ("rank ", "rank"),
+        ("present ", "present"),
+        ("classes ", "occurring"),
+        ("wrong ", "wrong"),
+        ("open at", "stopped"),
+        ("s ", "seconds"),
+        ("s each ", "estimate_seconds"),
+        ("PSNR ", "psnr"),
+        ("SSIM ", "ssim"),
+        ("IG steps ", "rival_steps"),
+        ("IG PSNR ", "rival_psnr"),
+        ("IG SSIM ", "rival_ssim"),
+        ("gain dB ", "gain"),
+        ("peak MiB ", "peak_mib"),
+    ),
+    cases=CASES,
+    measure=measure,
+    takes=("device", "iterations", "seconds"),
+    unnamed_seeds=1,
+)

@@ -6,32 +6,31 @@ of which a stated number of samples are short of it (``selecting``), and each is
 algorithm (to the letter, and with the repairs E2 and E3), by peeling and by lifting, from its float64
 gradient, in a few rows from its float32 gradient. Loss cross_entropy, reduction mean, batch size not told.
 Networks: d-512-...-512-K at PyTorch's default initialisation, one per batch, or one trained to 97 %.
-docs/insecure.md has the table for 20 batches a case and reads it.
+Five batches a case take about five minutes on
+one core, twenty about eighteen; docs/insecure.md has the table for 20 and reads it.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from exan_verify.bench.rows import require_known
+from exan_verify.bench import suite
 from exan_verify.bench.selecting import Indices, Patterns, Selection, margins, select
+from exan_verify.bench.suite import Options, Suite
 from exan_verify.errors import RangeError
 
 if TYPE_CHECKING:
     import torch
 
     from exan_verify.numeric.problem.records import Attack
-
-BATCHES = 5
-"""By default: about five minutes on one core; twenty take about eighteen."""
 
 WIDTH = 512
 _RANDOM = 50
@@ -42,7 +41,7 @@ _IN_MEMORY = 24
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
+class Case(suite.Case):
     """One row: hidden layers, batch size, and how many of its samples are ``short`` of the condition.
 
     ``classes``: 10, or 2 (even and odd digits); ``masked``: class 0 never occurs and has a logit so low that
@@ -50,6 +49,7 @@ class Case:
     are, less in blocks (:func:`digits`); ``dtype``: of the gradient.
     """
 
+    name: str = field(init=False)
     hidden: int
     samples: int
     short: int = 0
@@ -64,13 +64,12 @@ class Case:
         """``(d, 512, ..., K)``."""
         return (self.side**2, *[WIDTH] * self.hidden, self.classes)
 
-    @property
-    def name(self) -> str:
-        """What the table and ``--case`` call it."""
+    def __post_init__(self) -> None:
         state = f"{self.short} short" if self.short else "inside"
         more = ", trained" if self.trained else ", class 0 masked" if self.masked else ""
         more += "" if self.dtype == "float64" else f", {self.dtype}"
-        return f"{'-'.join(map(str, self.widths))} M={self.samples} {state}{more}"
+        name = f"{'-'.join(map(str, self.widths))} M={self.samples} {state}{more}"
+        object.__setattr__(self, "name", name)
 
 
 _SHORT = {2: (1,), 4: (1,), 8: (1, 4), 16: (1, 8, 16)}
@@ -114,7 +113,7 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class Row(suite.Row):
     """A case over its batches: ``batches`` found and ``missing`` ones, mean recalls, and the worst of them.
 
     ``closest``: exclusive neurons, too few or too many, that the best of the missing ones is off; ``random``:
@@ -125,7 +124,6 @@ class Row:
     of the method's range.
     """
 
-    name: str
     samples: int
     short: int
     batches: int
@@ -155,53 +153,24 @@ METHODS: tuple[tuple[str, dict[str, Any]], ...] = (
 )
 
 
-def case_names() -> tuple[str, ...]:
-    """The names that ``rows`` may have."""
-    return tuple(case.name for case in CASES)
-
-
-def run_insecure_bench(
-    *,
-    rows: Sequence[str] | None = None,
-    seeds: Sequence[int] = tuple(range(BATCHES)),
-    progress: Callable[[str, int, int], None] | None = None,
-    kept: list[Row] | None = None,
-) -> list[Row]:
-    """Run the named cases (default: all), one batch per seed, and return one :class:`Row` each.
-
-    ``kept`` is filled as rows are finished, so that an interruption loses none.
-    ``progress(name, done, total)`` is called before every batch. Raises :class:`InputError` on an unknown
-    name, listing the known ones.
-    """
-    require_known("insecure", rows, case_names())
-    table = [] if kept is None else kept
-    for case in (case for case in CASES if rows is None or case.name in rows):
-        table.append(run_case(case, seeds, progress))
-    return table
-
-
-def run_case(
-    case: Case, seeds: Sequence[int], progress: Callable[[str, int, int], None] | None = None
-) -> Row:
-    """One case over the batches of ``seeds``."""
+def measure(case: Case, options: Options) -> Iterator[Row]:
+    """The row of a case, one batch per seed."""
     start = time.perf_counter()
     trials: dict[str, list[Trial]] = {name: [] for name, _ in METHODS}
     missed: list[int] = []
     drawn: list[float] = []
-    for done, seed in enumerate(seeds):
-        if progress is not None:
-            progress(case.name, done, len(seeds))
+    for done, seed in enumerate(options.seeds):
+        options.tell(case.name, done, len(options.seeds))
         model, shown = network(case, seed)
         drawn.append(_random_share(case, shown, seed))
         chosen = find_batch(case, shown, seed)
         if not chosen.found:
             missed.append(chosen.off)
             continue
-        for name, options in METHODS:
-            trials[name].append(_trial(case, model, shown, chosen.batch, options))
-    return summarise(
-        case, trials, missed, random=statistics.fmean(drawn), seconds=time.perf_counter() - start
-    )
+        for name, method in METHODS:
+            trials[name].append(_trial(case, model, shown, chosen.batch, method))
+    seconds = time.perf_counter() - start
+    yield summarise(case, trials, missed, random=statistics.fmean(drawn), seconds=seconds)
 
 
 def network(case: Case, seed: int) -> tuple[torch.nn.Sequential, Patterns]:
@@ -364,3 +333,33 @@ def summarise(
         wrong=sum(trial.wrong for trial in every),
         seconds=seconds,
     )
+
+
+SUITE = Suite(
+    name="insecure",
+    title="insecure: the published condition on real images, satisfied and violated",
+    columns=(
+        ("case", "name"),
+        ("batches ", "batches"),
+        ("not found ", "missing"),
+        ("off ", "closest"),
+        ("random ", "random"),
+        ("to the letter ", "letter"),
+        ("up to scale ", "letter_scaled"),
+        ("repaired ", "published"),
+        ("worst ", "published_worst"),
+        ("of meeting ", "published_meeting"),
+        ("of short ", "published_short"),
+        ("peel ", "peel"),
+        ("worst ", "peel_worst"),
+        ("lift ", "lift"),
+        ("worst ", "lift_worst"),
+        ("labels ", "labels"),
+        ("wrong ", "wrong"),
+        ("s ", "seconds"),
+    ),
+    measured=("seconds",),
+    cases=CASES,
+    measure=measure,
+    repeats="batches",
+)

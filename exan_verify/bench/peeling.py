@@ -9,30 +9,29 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 
+from exan_verify.bench import suite
 from exan_verify.bench.attack import autograd_gradient
-from exan_verify.bench.rows import Progress, require_known, run_seeds
+from exan_verify.bench.suite import Options, Suite, run_seeds
 from exan_verify.bench.tolerance_peeling import tolerance_peeling
 from exan_verify.data import initialised_network, mnist_batch
 from exan_verify.models.chain import to_network
 from exan_verify.numeric.attack import run
 from exan_verify.numeric.problem.metrics import score, wrong_claims
 
-SEEDS = tuple(range(50))
 WIDTHS = (784, 512, 10)
 SAMPLES = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
+class Case(suite.Case):
     """One row: ``tolerance`` of the baseline, or None for the package's ``method``; the gradient's dtype."""
 
-    name: str
     method: str
     dtype: str
     tolerance: float | None = None
@@ -65,11 +64,10 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class Row(suite.Row):
     """A case over its seeds: ``recall`` median, ``recall_worst``; ``accepted`` and ``bogus`` sums;
     ``spoiled``: batches with a bogus sample; ``bound`` the largest of any claimed sample."""
 
-    name: str
     seeds: int
     recall: float
     recall_worst: float
@@ -80,30 +78,9 @@ class Row:
     seconds: float
 
 
-def case_names() -> tuple[str, ...]:
-    """The names that ``rows`` may have."""
-    return tuple(case.name for case in CASES)
-
-
-def run_peeling_bench(
-    *,
-    rows: Sequence[str] | None = None,
-    seeds: Sequence[int] = SEEDS,
-    progress: Progress | None = None,
-    kept: list[Row] | None = None,
-) -> list[Row]:
-    """Run the named cases (default: all) and return one :class:`Row` each.
-
-    ``kept`` is filled as rows are finished, so that an interruption loses none.
-    ``progress(name, done, total)`` is called before every run. Raises :class:`InputError` on an unknown
-    name, listing the known ones.
-    """
-    require_known("peeling", rows, case_names())
-    table = [] if kept is None else kept
-    for case in (case for case in CASES if rows is None or case.name in rows):
-        runs = run_seeds(case.name, seeds, partial(run_case, case), progress)
-        table.append(summarise(case.name, runs))
-    return table
+def measure(case: Case, options: Options) -> Iterator[Row]:
+    """The row of a case."""
+    yield summarise(case.name, run_seeds(case.name, options, partial(run_case, case)))
 
 
 def run_case(case: Case, seed: int) -> Run:
@@ -144,3 +121,22 @@ def summarise(name: str, runs: Sequence[Run]) -> Row:
         bound=max((run.bound for run in runs if run.bound is not None), default=None),
         seconds=statistics.median(run.seconds for run in runs),
     )
+
+
+SUITE = Suite(
+    name="peeling",
+    title="peeling: what a tolerance accepts that is not in the batch, and what our test accepts",
+    columns=(
+        ("accepted by", "name"),
+        ("seeds ", "seeds"),
+        ("recall ", "recall"),
+        ("worst ", "recall_worst"),
+        ("accepted ", "accepted"),
+        ("bogus ", "bogus"),
+        ("batches with one ", "spoiled"),
+        ("bound ", "bound"),
+        ("s ", "seconds"),
+    ),
+    cases=CASES,
+    measure=measure,
+)

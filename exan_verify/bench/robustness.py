@@ -12,15 +12,15 @@ from __future__ import annotations
 import copy
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from exan_verify.bench.attack import SEEDS, autograd_gradient
-from exan_verify.bench.rows import Progress, require_known, run_seeds
+from exan_verify.bench import suite
+from exan_verify.bench.attack import autograd_gradient
+from exan_verify.bench.suite import Options, Suite, run_seeds
 from exan_verify.core.question import Loss
 from exan_verify.data import initialised_network, mnist_batch
 from exan_verify.errors import InputError
@@ -52,7 +52,7 @@ class Scene:
     @property
     def labels(self) -> Tensor:
         """The classes as the loss has them."""
-        if self.loss is Loss.CROSS_ENTROPY:
+        if self.loss.class_labels:
             return self.y
         return nn.functional.one_hot(self.y, int(self.model[-1].out_features)).double()  # type: ignore[arg-type]
 
@@ -63,14 +63,13 @@ def as_it_is(scene: Scene) -> Scene:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Mode:
+class Mode(suite.Case):
     """One way to spoil a gradient; ``told``: whether the attack is given the batch size; ``partial``: whether
     it is told that tensors are missing; ``loss``: of the training step (mse and bce with one-hot targets).
 
     ``prepare`` changes the scene before the gradient is taken (duplicates, a fitted network).
     """
 
-    name: str
     spoil: Callable[[Scene], Gradient]
     prepare: Callable[[Scene], Scene] = as_it_is
     loss: Loss = Loss.CROSS_ENTROPY
@@ -274,7 +273,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class Row(suite.Row):
     """A mode over its seeds: ``recall`` and ``claimed`` medians, ``recall_worst``, ``wrong`` the sum (must be
     0), ``bound`` the largest of any claimed sample, ``refused`` how often the gradient was refused.
 
@@ -283,7 +282,6 @@ class Row:
     not given; ``wrong`` counts these claims too.
     """
 
-    name: str
     seeds: int
     recall: float
     recall_worst: float
@@ -296,35 +294,13 @@ class Row:
     features: float = 0.0
 
 
-def case_names() -> tuple[str, ...]:
-    """The names that ``rows`` may have."""
-    return tuple(mode.name for mode in MODES)
+def measure(mode: Mode, options: Options) -> Iterator[Row]:
+    """The row of a mode, by method auto on the ``device`` of the options."""
 
+    def run(seed: int) -> Outcome:
+        return attack_spoiled(mode, mnist_scene(seed), device=options.device)
 
-def run_robustness_bench(
-    *,
-    rows: Sequence[str] | None = None,
-    seeds: Sequence[int] = SEEDS,
-    progress: Progress | None = None,
-    kept: list[Row] | None = None,
-    device: str | None = None,
-) -> list[Row]:
-    """Run the named modes (default: all) with method auto on ``device`` and return one :class:`Row` each.
-
-    ``kept`` is filled as rows are finished, so that an interruption loses none.
-    ``progress(name, done, total)`` is called before every run. Raises :class:`InputError` on an unknown
-    name, listing the known ones.
-    """
-    require_known("robustness", rows, case_names())
-    table = [] if kept is None else kept
-    for mode in (mode for mode in MODES if rows is None or mode.name in rows):
-        outcomes = run_seeds(mode.name, seeds, partial(_spoiled, mode, device=device), progress)
-        table.append(summarise(mode.name, outcomes))
-    return table
-
-
-def _spoiled(mode: Mode, seed: int, *, device: str | None) -> Outcome:
-    return attack_spoiled(mode, mnist_scene(seed), device=device)
+    yield summarise(mode.name, run_seeds(mode.name, options, run))
 
 
 def mnist_scene(seed: int) -> Scene:
@@ -401,3 +377,25 @@ def summarise(name: str, outcomes: Sequence[Outcome]) -> Row:
         seconds=statistics.median(o.seconds for o in outcomes),
         features=statistics.median(o.features for o in outcomes),
     )
+
+
+SUITE = Suite(
+    name="robustness",
+    title="robustness: gradients that are rounded, noisy, pruned, partly missing or no batch's at all",
+    columns=(
+        ("gradient", "name"),
+        ("seeds ", "seeds"),
+        ("recall ", "recall"),
+        ("worst ", "recall_worst"),
+        ("shown ", "shown"),
+        ("claimed ", "claimed"),
+        ("features ", "features"),
+        ("wrong ", "wrong"),
+        ("bound ", "bound"),
+        ("refused ", "refused"),
+        ("s ", "seconds"),
+    ),
+    cases=MODES,
+    measure=measure,
+    takes=("device",),
+)

@@ -11,19 +11,19 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
 
 from exan_verify.api.certify import certify
-from exan_verify.bench.rows import Progress, require_known
-from exan_verify.core.question import Loss
+from exan_verify.bench import suite
+from exan_verify.bench.suite import Case, Options, Suite
+from exan_verify.core.question import Loss, Question
 from exan_verify.core.verdict import Outcome
-from exan_verify.instances import PER_CELL, Instance, iterate_suite
+from exan_verify.instances import Instance, iterate_suite
 from exan_verify.smt.confirm import accept_model
 from exan_verify.smt.cubes import Task
 from exan_verify.smt.decide import answer, pose
 from exan_verify.smt.portfolio import SMT, Round, Settings, run
-from exan_verify.smt.question.constraints import Question
 from exan_verify.smt.question.difference import Known
+from exan_verify.smt.question.posed import Posed
 
 SECONDS = 10.0
 WAYS = ("direct", "cubes", "pipeline")
@@ -40,12 +40,11 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class Row(suite.Row):
     """A loss by one way. ``disagreements`` names instances on which two ways contradict one another, or a
     planted second batch is denied; there must be none.
     """
 
-    name: str
     way: str
     instances: int
     decided: int
@@ -57,55 +56,26 @@ class Row:
     disagreements: tuple[str, ...]
 
 
-def case_names() -> tuple[str, ...]:
-    """The names that ``rows`` may have."""
-    return tuple(loss.value for loss in Loss)
+CASES = tuple(Case(name=loss.value) for loss in Loss)
 
 
-def run_smt_bench(
-    *,
-    rows: Sequence[str] | None = None,
-    seeds: Sequence[int] = tuple(range(PER_CELL)),
-    progress: Progress | None = None,
-    kept: list[Row] | None = None,
-    seconds: float = SECONDS,
-    limit: int | None = None,
-) -> list[Row]:
-    """Run the suite's instances of the named losses (default: all), three rows per loss.
+def measure(case: Case, options: Options) -> Iterator[Row]:
+    """Three rows for the suite's instances of a loss.
 
-    ``seeds``: as many instances of each cell of the suite as there are seeds, at most
-    :data:`~exan_verify.instances.PER_CELL`; ``limit`` stops after so many instances per loss.
-    ``kept`` is filled as rows are finished, so that an interruption loses none.
-    ``progress(name, done, total)`` is called before every instance. Raises :class:`InputError` on an unknown
-    loss.
+    Of each cell of the suite as many instances as there are seeds, at most
+    :data:`~exan_verify.instances.PER_CELL`; ``seconds``: for each way, default :data:`SECONDS`.
     """
-    losses = _losses(rows)
-    chosen = {loss: _instances(loss, len(seeds), limit) for loss in losses}
-    total, done = sum(map(len, chosen.values())), 0
-    found = [] if kept is None else kept
-    for loss, instances in chosen.items():
-        results: list[Result] = []
-        for case in instances:
-            if progress is not None:
-                progress(case.name, done, total)
-            results += measure(case, seconds)
-            done += 1
-        wrong = _disagreements(instances, results)
-        found += [_row(loss, way, [r for r in results if r.way == way], wrong) for way in WAYS]
-    return found
+    most, loss = len(options.seeds), Loss(case.name)
+    instances = [c for c in iterate_suite() if c.loss is loss and int(c.name.rsplit("/", 1)[1]) < most]
+    results: list[Result] = []
+    for done, one in enumerate(instances):
+        options.tell(one.name, done, len(instances))
+        results += ask(one, options.seconds or SECONDS)
+    wrong = _disagreements(instances, results)
+    yield from [_row(loss, way, [r for r in results if r.way == way], wrong) for way in WAYS]
 
 
-def _losses(rows: Sequence[str] | None) -> list[Loss]:
-    require_known("smt", rows, case_names())
-    return [loss for loss in Loss if not rows or loss.value in rows]
-
-
-def _instances(loss: Loss, per_cell: int, limit: int | None) -> list[Instance]:
-    found = [c for c in iterate_suite() if c.loss is loss and int(c.name.rsplit("/", 1)[1]) < per_cell]
-    return found[:limit]
-
-
-def measure(case: Instance, seconds: float) -> Iterator[Result]:
+def ask(case: Instance, seconds: float) -> Iterator[Result]:
     """One instance by every way."""
     for way in WAYS:
         start = time.perf_counter()
@@ -114,35 +84,26 @@ def measure(case: Instance, seconds: float) -> Iterator[Result]:
         yield Result(instance=case.name, way=way, outcome=outcome.value, seconds=spent)
 
 
-def _posed(case: Instance) -> tuple[Question, Known]:
-    question, truth = pose(
-        case.network,
-        batch=case.batch,
-        gradient=None,
-        loss=case.loss,
-        reduction=case.reduction,
-        labels=case.labels,
-        domain=case.domain,
-        batch_size=None,
-        tolerance=None,
-    )
+def _posed(case: Instance) -> tuple[Posed, Known]:
+    question = Question(loss=case.loss, reduction=case.reduction, labels=case.labels, domain=case.domain)
+    posed, truth = pose(case.network, question, batch=case.batch)
     assert truth is not None
-    return question, truth
+    return posed, truth
 
 
 def _direct(case: Instance, seconds: float) -> Outcome:
-    question, truth = _posed(case)
+    posed, truth = _posed(case)
     settings = Settings(rounds=(Round(SMT, 0, seconds),), deadline=time.monotonic() + seconds)
-    found = run([Task(index=-1, question=question, others=(truth,))], settings, accept_model)
+    found = run([Task(index=-1, posed=posed, others=(truth,))], settings, accept_model)
     if found.accepted is not None:
         return Outcome.AMBIGUOUS
     return Outcome.UNKNOWN if found.inconclusive else Outcome.UNIQUE
 
 
 def _cubes(case: Instance, seconds: float) -> Outcome:
-    question, truth = _posed(case)
+    posed, truth = _posed(case)
     settings = replace(Settings(scout=False), deadline=time.monotonic() + seconds)
-    return answer(question, truth, settings, radius=Fraction(0), double_check=False).outcome
+    return answer(posed, truth, settings).outcome
 
 
 def _pipeline(case: Instance, seconds: float) -> Outcome:
@@ -189,3 +150,22 @@ def _row(loss: Loss, way: str, results: Sequence[Result], wrong: Sequence[str]) 
         open=left,
         disagreements=tuple(wrong),
     )
+
+
+SUITE = Suite(
+    name="smt",
+    title="smt: the small suite by one query, by cubes, and by all arguments",
+    columns=(
+        ("loss", "name"),
+        ("way", "way"),
+        ("instances ", "instances"),
+        ("decided ", "decided"),
+        ("share ", "share"),
+        ("outcomes", "outcomes"),
+        ("s, median ", "median"),
+        ("s, worst ", "worst"),
+        ("disagreements", "disagreements"),
+    ),
+    cases=CASES,
+    measure=measure,
+)

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from exan_verify.api.certify import certify
 from exan_verify.api.check import check
-from exan_verify.bench.rows import Progress, require_known
+from exan_verify.bench import suite
+from exan_verify.bench.suite import Case, Options, Suite
 from exan_verify.core.question import Loss
 from exan_verify.core.verdict import Outcome, SampleStatus, Verdict
 from exan_verify.errors import CertificateRejected
@@ -29,13 +30,12 @@ WAYS = ("auto", "exact")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class Row(suite.Row):
     """A loss by one way. ``open_share``: of the questions, those whose outcome is UNKNOWN; ``samples_open``:
     of the samples, those whose status is. ``wrong``: questions that ``auto`` and ``exact`` answer in
     contradiction, or whose certificate the kernel rejects; there must be none.
     """
 
-    name: str
     way: str
     questions: int
     outcomes: dict[str, int]
@@ -48,41 +48,25 @@ class Row:
     wrong: tuple[str, ...]
 
 
-def case_names() -> tuple[str, ...]:
-    """The names that ``rows`` may have."""
-    return tuple(loss.value for loss in Loss)
+CASES = tuple(Case(name=loss.value) for loss in Loss)
 
 
-def run_tiny_bench(
-    *,
-    rows: Sequence[str] | None = None,
-    seeds: Sequence[int] = tuple(range(10)),
-    progress: Progress | None = None,
-    seconds: float | None = None,
-) -> list[Row]:
-    """:data:`PER_SEED` questions per seed for each loss that ``rows`` names (default: all), two rows a loss.
-
-    ``seconds``: budget of a question, default :data:`SECONDS`. ``progress(name, done, total)`` is called
-    before every question. Raises :class:`InputError` on an unknown loss.
-    """
-    require_known("tiny", rows, case_names())
-    losses = [loss for loss in Loss if not rows or loss.value in rows]
-    numbers = [PER_SEED * seed + i for seed in seeds for i in range(PER_SEED)]
-    found = []
-    for place, loss in enumerate(losses):
-        answers: dict[str, dict[str, tuple[Verdict, float]]] = {way: {} for way in WAYS}
-        wrong = []
-        for done, number in enumerate(numbers):
-            case = tiny_question(loss, number)
-            if progress is not None:
-                progress(case.name, place * len(numbers) + done, len(losses) * len(numbers))
-            for way in WAYS:
-                answers[way][case.name] = _ask(case, way, seconds or SECONDS)
-            verdicts = [answers[way][case.name][0] for way in WAYS]
-            if _contradict(verdicts) or any(_rejected(case, verdict) for verdict in verdicts):
-                wrong.append(case.name)
-        found += [_row(loss, way, answers[way], wrong) for way in WAYS]
-    return found
+def measure(case: Case, options: Options) -> Iterator[Row]:
+    """Two rows for :data:`PER_SEED` questions of a loss per seed; ``seconds``: budget of a question, default
+    :data:`SECONDS`."""
+    loss, seconds = Loss(case.name), options.seconds or SECONDS
+    numbers = [PER_SEED * seed + i for seed in options.seeds for i in range(PER_SEED)]
+    answers: dict[str, dict[str, tuple[Verdict, float]]] = {way: {} for way in WAYS}
+    wrong = []
+    for done, number in enumerate(numbers):
+        question = tiny_question(loss, number)
+        options.tell(question.name, done, len(numbers))
+        for way in WAYS:
+            answers[way][question.name] = _ask(question, way, seconds)
+        verdicts = [answers[way][question.name][0] for way in WAYS]
+        if _contradict(verdicts) or any(_rejected(question, verdict) for verdict in verdicts):
+            wrong.append(question.name)
+    yield from [_row(loss, way, answers[way], wrong) for way in WAYS]
 
 
 def _ask(case: Instance, way: str, seconds: float) -> tuple[Verdict, float]:
@@ -132,3 +116,24 @@ def _row(loss: Loss, way: str, answers: dict[str, tuple[Verdict, float]], wrong:
         open=left,
         wrong=tuple(wrong),
     )
+
+
+SUITE = Suite(
+    name="tiny",
+    title="tiny: random tiny questions, and how many stay undecided",
+    columns=(
+        ("loss", "name"),
+        ("way", "way"),
+        ("questions ", "questions"),
+        ("outcomes", "outcomes"),
+        ("open ", "open_share"),
+        ("samples open ", "samples_open"),
+        ("certified ", "certified"),
+        ("s, median ", "median"),
+        ("s, worst ", "worst"),
+        ("wrong", "wrong"),
+    ),
+    cases=CASES,
+    measure=measure,
+    takes=("seconds",),
+)

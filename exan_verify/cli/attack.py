@@ -10,14 +10,13 @@ import rich_click as click
 
 from exan_verify.cli.options import PATH, common, question
 from exan_verify.cli.output import ExitCode, Output, facts, noted, require_folder, wall_clock
-from exan_verify.cli.partial_output import hidden_arrays, hidden_facts, hidden_record
+from exan_verify.cli.partial_output import hidden_arrays, hidden_facts
 from exan_verify.cli.pictures import (
     draw_sheet,
     input_shape,
     more_arrays,
     picture_facts,
     picture_options,
-    picture_record,
 )
 from exan_verify.cli.scored_against import Truth, load_truth
 
@@ -81,6 +80,7 @@ def attack_command(
     whole batch was recovered.
     """
     from exan_verify.api.files import save_batch
+    from exan_verify.api.records import attack_record
 
     output = Output(json=as_json)
     require_folder(out)
@@ -104,36 +104,6 @@ def attack_command(
     if sheet is not None:
         output.say(f"contact sheet written to {sheet}")
     return ExitCode.DONE if found.complete else ExitCode.UNDECIDED
-
-
-def attack_record(found: Attack, score: Score | None) -> dict[str, Any]:
-    """The attack's attributes; the samples themselves go to the file."""
-    import msgspec
-
-    return (
-        {
-            "found": found.x.shape[0],
-            "labels": found.y.tolist(),
-            "batch_size": found.batch_size,
-            "batch_size_source": found.batch_size_source,
-            "complete": found.complete,
-            "gradient_residual": found.gradient_residual,
-            "unfinished": found.unfinished,
-            "reason": found.reason,
-            "hint": found.hint,
-            "missing": list(found.missing),
-            "notes": list(found.notes),
-            "method": found.method,
-            "layer": found.layer,
-            "status": msgspec.to_builtins(found.status),
-            "unclaimed": [{"error_bound": u.error_bound, "reason": u.reason} for u in found.unclaimed],
-            "layers": msgspec.to_builtins(found.layers),
-            "seconds": found.seconds,
-            "score": None if score is None else msgspec.to_builtins(score),
-        }
-        | hidden_record(found)
-        | picture_record(found)
-    )
 
 
 def describe(found: Attack, score: Score | None) -> list[Any]:

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from exan_verify.cli.attack_own_batch import (
-    attack_facts,
-    rehearsal_record,
-    rehearse_alone,
-    rehearse_beside,
-    section,
-    time_left,
-)
 from exan_verify.cli.options import PATH, common, question
-from exan_verify.cli.output import REAL_ARITHMETIC, ExitCode, Output, facts, noted, require_folder, table
+from exan_verify.cli.output import (
+    REAL_ARITHMETIC,
+    ExitCode,
+    Output,
+    facts,
+    noted,
+    require_folder,
+    table,
+    wall_clock,
+)
+from exan_verify.cli.pictures import picture_facts
+from exan_verify.errors import BudgetExhausted, InputError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from exan_verify.api.attack_own_batch import OwnBatchAttack
     from exan_verify.api.audit import Audit
     from exan_verify.core.network import Array, ReluNetwork
     from exan_verify.report import Section
@@ -68,10 +74,10 @@ def audit_command(
         attack = None
         if report is not None:
             left = time_left(options["budget"], start)
-            attack = rehearse_beside(network, x, y, found, seed=options["seed"], left=left, tell=tell)
+            attack = _attack_beside(network, (x, y), found, seed=options["seed"], left=left, tell=tell)
             _write(report, section(f"Audit of {batch}", x, found.classes, found, attack, files), found)
     gates = {gate: gate_state(found, gate) for gate in fail_on}
-    record = found.to_record() | {"gates": gates, "report": report, "attack": rehearsal_record(attack)}
+    record = found.to_record() | {"gates": gates, "report": report, "attack": own_attack_record(attack)}
     output.answer(record | {"statement": REAL_ARITHMETIC})
     output.say(*describe(found, {} if attack is None else attack_facts(attack)))
     _close(output, gates, report)
@@ -88,20 +94,108 @@ def _pictures(
     files: dict[str, str],
 ) -> int:
     """Audit a model with convolutions: by the attack alone, so that nothing is ever decided."""
+    from exan_verify.api.attack_own_batch import attack_own_batch
     from exan_verify.api.files import ABOUT_DATA, about
+    from exan_verify.core.question import Question
     from exan_verify.report.content import NO_AUDIT
 
-    with output.working("attacking") as tell, about(files["batch"], *ABOUT_DATA):
-        attack = rehearse_alone(model, *batch, options, tell)
+    asked = Question.of(options["loss"], options["reduction"], options["labels"])
+    with (
+        output.working("attacking") as tell,
+        about(files["batch"], *ABOUT_DATA),
+        wall_clock(options["budget"]),
+    ):
+        attack = attack_own_batch(model, *batch, asked, seed=options["seed"], progress=_told(tell))
     if report is not None:
         labels = tuple(batch[1].tolist())
         _write(report, section(f"Audit of {files['batch']}", batch[0], labels, None, attack, files), None)
     gates = dict.fromkeys(fail_on, "undecided")
     record = {"schema": "exan/audit-attack/1", "outcome": "unknown", "reason": NO_AUDIT, "gates": gates}
-    output.answer(record | {"report": report, "attack": rehearsal_record(attack)})
+    output.answer(record | {"report": report, "attack": own_attack_record(attack)})
     output.say(facts(attack_facts(attack) | {"certified verdict": f"UNKNOWN: {NO_AUDIT}"}))
     _close(output, gates, report)
     return exit_code("unknown", gates)
+
+
+def _attack_beside(
+    network: ReluNetwork,
+    batch: tuple[Array, Array],
+    found: Audit,
+    *,
+    seed: int,
+    left: float | None,
+    tell: Callable[[str], None],
+) -> OwnBatchAttack | str:
+    """The attack on an audited batch, within the ``left`` seconds of the budget; else why there is none."""
+    from exan_verify.api.attack_own_batch import attack_own_batch
+
+    if left is not None and left <= 0:
+        return "not tried: the audit took the whole budget"
+    try:
+        with wall_clock(left):
+            return attack_own_batch(network, *batch, found.question, seed=seed, progress=_told(tell))
+    except BudgetExhausted:
+        return "not finished: the budget ran out"
+    except InputError as error:  # an audit has more that it applies to than the attack
+        return f"not possible: {error}"
+
+
+def _told(tell: Callable[[str], None]) -> Callable[[str, float], None]:
+    return lambda what, share: tell(f"attack: {what} ({share:.0%})")
+
+
+def section(
+    title: str,
+    x: Array,
+    labels: tuple[Any, ...],
+    audit: Audit | None,
+    attack: OwnBatchAttack | str,
+    files: dict[str, str],
+) -> Section:
+    """A section of the report: the audit, where there is one, beside the attack."""
+    from exan_verify.report import Section
+
+    shown = Section(
+        title=title, inputs=x, labels=labels, audit=audit, attack_facts=attack_facts(attack), files=files
+    )
+    if isinstance(attack, str):
+        return shown
+    return replace(
+        shown,
+        note="The attack was given the model, the float64 gradient of this batch and its size, nothing else.",
+        recoveries=attack.recoveries,
+        features=attack.features,
+        estimates=attack.estimates,
+    )
+
+
+def attack_facts(attack: OwnBatchAttack | str) -> dict[str, str]:
+    """What the attack came to, a line each."""
+    if isinstance(attack, str):
+        return {"attack": attack}
+    found = attack.found
+    claimed = sum(r is not None for r in attack.recoveries)
+    errors = [r.rmse for r in attack.recoveries if r is not None]
+    worst = f", largest RMSE {max(errors):.1e}" if errors else ""
+    lines = {"attack": f"{claimed} of {len(attack.recoveries)} samples recovered by {found.method}{worst}, "}
+    lines["attack"] += f"{found.seconds:.1f} s"
+    lines |= picture_facts(found)
+    reasons = {"left open": found.reason, "hint": found.hint}
+    return lines | {name: text for name, text in reasons.items() if text}
+
+
+def own_attack_record(attack: OwnBatchAttack | str | None) -> dict[str, Any] | None:
+    """The attack for ``--json``; None where there was none."""
+    if attack is None or isinstance(attack, str):
+        return None
+    from exan_verify.api.records import attack_record
+
+    return attack_record(attack.found, attack.score)
+
+
+def time_left(budget: float | None, start: float) -> float | None:
+    """Seconds of ``budget`` that are left since ``start`` (:func:`time.monotonic`)."""
+    return None if budget is None else budget - (time.monotonic() - start)
 
 
 def _close(output: Output, gates: dict[str, str], report: str | None) -> None:

@@ -3,220 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
+from exan_verify.bench import SUITES, load
 from exan_verify.cli.options import PATH, common
 from exan_verify.cli.output import ExitCode, Output, require_folder, table, titled, wall_clock
 from exan_verify.errors import BudgetExhausted
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Suite:
-    """One benchmark: what runs it, and the columns of its table as (heading, attribute of a row)."""
-
-    name: str
-    title: str
-    columns: tuple[tuple[str, str], ...]
-    measured: tuple[str, ...] = ()
-    """Attributes that the next run measures anew, which its Markdown table leaves out."""
+if TYPE_CHECKING:
+    from exan_verify.bench.suite import Suite
 
 
-SUITES: Mapping[str, Suite] = {
-    "certify": Suite(
-        name="certify",
-        title="certify: exact verdicts and their certificates",
-        columns=(
-            ("case", "name"),
-            ("seeds ", "seeds"),
-            ("expected", "expected"),
-            ("outcomes", "outcomes"),
-            ("checked ", "checked"),
-            ("no ExAN ", "without_exan"),
-            ("layer ", "layer"),
-            ("equations ", "equations"),
-            ("U ", "unknowns"),
-            ("rank ", "rank"),
-            ("s, median ", "certify_median"),
-            ("s, worst ", "certify_worst"),
-            ("check/certify ", "check_ratio"),
-            ("KiB ", "certificate_kib"),
-            ("peak MiB ", "peak_mib"),
-        ),
-    ),
-    "attack": Suite(
-        name="attack",
-        title="attack: what is recovered from the gradient alone, and what is claimed",
-        columns=(
-            ("case", "name"),
-            ("seeds ", "seeds"),
-            ("method", "methods"),
-            ("recall ", "recall"),
-            ("worst ", "recall_worst"),
-            ("complete ", "complete"),
-            ("claimed ", "claimed"),
-            ("wrong ", "wrong"),
-            ("RMSE ", "rmse"),
-            ("bound ", "bound"),
-            ("labels ", "labels_right"),
-            ("layer ", "layer"),
-            ("equations ", "equations"),
-            ("U ", "unknowns"),
-            ("gap ", "gap"),
-            ("s, median ", "seconds"),
-            ("s, worst ", "seconds_worst"),
-            ("peak MiB ", "peak_mib"),
-        ),
-    ),
-    "robustness": Suite(
-        name="robustness",
-        title="robustness: gradients that are rounded, noisy, pruned, partly missing or no batch's at all",
-        columns=(
-            ("gradient", "name"),
-            ("seeds ", "seeds"),
-            ("recall ", "recall"),
-            ("worst ", "recall_worst"),
-            ("shown ", "shown"),
-            ("claimed ", "claimed"),
-            ("features ", "features"),
-            ("wrong ", "wrong"),
-            ("bound ", "bound"),
-            ("refused ", "refused"),
-            ("s ", "seconds"),
-        ),
-    ),
-    "peeling": Suite(
-        name="peeling",
-        title="peeling: what a tolerance accepts that is not in the batch, and what our test accepts",
-        columns=(
-            ("accepted by", "name"),
-            ("seeds ", "seeds"),
-            ("recall ", "recall"),
-            ("worst ", "recall_worst"),
-            ("accepted ", "accepted"),
-            ("bogus ", "bogus"),
-            ("batches with one ", "spoiled"),
-            ("bound ", "bound"),
-            ("s ", "seconds"),
-        ),
-    ),
-    "compare": Suite(
-        name="compare",
-        title="compare: our methods and published ones on the same batches",
-        columns=(
-            ("batch", "name"),
-            ("method", "method"),
-            ("seeds ", "seeds"),
-            ("recall ", "recall"),
-            ("worst ", "recall_worst"),
-            ("wrong ", "wrong"),
-            ("RMSE ", "rmse"),
-            ("PSNR ", "psnr"),
-            ("SSIM ", "ssim"),
-            ("labels ", "labels"),
-            ("s ", "seconds"),
-            ("stopped ", "stopped"),
-            ("refused ", "refused"),
-            ("peak MiB ", "peak_mib"),
-        ),
-    ),
-    "insecure": Suite(
-        name="insecure",
-        title="insecure: the published condition on real images, satisfied and violated",
-        columns=(
-            ("case", "name"),
-            ("batches ", "batches"),
-            ("not found ", "missing"),
-            ("off ", "closest"),
-            ("random ", "random"),
-            ("to the letter ", "letter"),
-            ("up to scale ", "letter_scaled"),
-            ("repaired ", "published"),
-            ("worst ", "published_worst"),
-            ("of meeting ", "published_meeting"),
-            ("of short ", "published_short"),
-            ("peel ", "peel"),
-            ("worst ", "peel_worst"),
-            ("lift ", "lift"),
-            ("worst ", "lift_worst"),
-            ("labels ", "labels"),
-            ("wrong ", "wrong"),
-            ("s ", "seconds"),
-        ),
-        measured=("seconds",),
-    ),
-    "convolution": Suite(
-        name="convolution",
-        title="convolution: features, pictures, and estimates against Inverting Gradients",
-        columns=(
-            ("case", "name"),
-            ("seeds ", "seeds"),
-            ("features ", "features"),
-            ("error ", "feature_error"),
-            ("bound ", "feature_bound"),
-            ("labels ", "labels_right"),
-            ("pictures ", "pictures"),
-            ("error ", "picture_error"),
-            ("bound ", "picture_bound"),
-            ("rank ", "rank"),
-            ("present ", "present"),
-            ("classes ", "occurring"),
-            ("wrong ", "wrong"),
-            ("open at", "stopped"),
-            ("s ", "seconds"),
-            ("s each ", "estimate_seconds"),
-            ("PSNR ", "psnr"),
-            ("SSIM ", "ssim"),
-            ("IG steps ", "rival_steps"),
-            ("IG PSNR ", "rival_psnr"),
-            ("IG SSIM ", "rival_ssim"),
-            ("gain dB ", "gain"),
-            ("peak MiB ", "peak_mib"),
-        ),
-    ),
-    "smt": Suite(
-        name="smt",
-        title="smt: the small suite by one query, by cubes, and by all arguments",
-        columns=(
-            ("loss", "name"),
-            ("way", "way"),
-            ("instances ", "instances"),
-            ("decided ", "decided"),
-            ("share ", "share"),
-            ("outcomes", "outcomes"),
-            ("s, median ", "median"),
-            ("s, worst ", "worst"),
-            ("disagreements", "disagreements"),
-        ),
-    ),
-    "tiny": Suite(
-        name="tiny",
-        title="tiny: random tiny questions, and how many stay undecided",
-        columns=(
-            ("loss", "name"),
-            ("way", "way"),
-            ("questions ", "questions"),
-            ("outcomes", "outcomes"),
-            ("open ", "open_share"),
-            ("samples open ", "samples_open"),
-            ("certified ", "certified"),
-            ("s, median ", "median"),
-            ("s, worst ", "worst"),
-            ("wrong", "wrong"),
-        ),
-    ),
-}
 _WIDE = 180
-_ON_DEVICE = ("attack", "compare", "robustness", "convolution")
-"""Suites whose attacks run on the device that is asked for."""
-
 _ALIGNED = {False: "---", True: "---:"}
 
 
 @click.command("bench")
-@click.argument("suite", type=click.Choice(list(SUITES)), required=False)
+@click.argument("suite", type=click.Choice(SUITES), required=False)
 @click.option(
     "--case",
     "cases",
@@ -265,6 +70,7 @@ _ALIGNED = {False: "---", True: "---:"}
 @click.option("--alone", is_flag=True, help="For attack: leave the comparison with published methods out.")
 @click.option(
     "--rival-steps",
+    "iterations",
     type=click.IntRange(min=1),
     metavar="N",
     help="For convolution: steps of Inverting Gradients instead of that time; published: 24000.",
@@ -274,7 +80,6 @@ def bench_command(
     suite: str | None,
     cases: tuple[str, ...],
     listing: bool,
-    batches: int,
     out: str | None,
     markdown: str | None,
     figure: str | None,
@@ -287,40 +92,42 @@ def bench_command(
 
     Seeds are SEED, SEED + 1, ...; stochastic cases report the median and the worst of them.
     """
+    from exan_verify.bench.suite import Options
+
     output = Output(json=options["as_json"], width=_WIDE)
     if listing:
-        return _list_cases(output, [suite] if suite else list(SUITES))
-    chosen = _chosen(suite, alone=alone)
-    if options["work_limit"] is not None and suite != "certify":
-        raise click.UsageError("--work-limit belongs to certify, which alone counts work; say bench certify")
+        return _list_cases(output, [suite] if suite else SUITES)
+    plan = _plan(suite, cases, alone=alone, drawn=figure is not None)
+    if options["work_limit"] is not None and (suite is None or "work_limit" not in plan[0][0].takes):
+        counts = _taking("work_limit")
+        raise click.UsageError(
+            f"--work-limit belongs to {counts}, which alone counts work; say bench {counts}"
+        )
     if cases and suite is None:
         raise click.UsageError("--case needs the SUITE it belongs to: " + ", ".join(SUITES))
-    if figure and SUITES["compare"] not in chosen:
+    if figure and not any(one.figure for one, _ in plan):
         raise click.UsageError(f"--figure belongs to the comparison, not to {suite} alone; leave it out")
-    _check_device(suite, chosen, options["device"])
+    _check_device(suite, plan, options["device"])
     for path in (out, markdown, figure):
         require_folder(path)
     first = options["seed"]
-    repeats = {name: batches if name == "insecure" else options["repeat"] for name in SUITES}
-    results: dict[str, list[Any]] = {}
+    results: dict[Suite[Any, Any], list[Any]] = {}
     cut: BaseException | None = None
     try:
         with wall_clock(options["budget"]):
-            for one in chosen:
-                results[one.name] = []
+            for one, rows in plan:
+                results[one] = []
                 with output.working(one.name) as progress:
-                    _runner(one.name)(
-                        rows=_rows(suite, one, cases, drawn=figure is not None),
-                        seeds=range(first, first + repeats[one.name]),
-                        progress=_told(progress),
-                        kept=results[one.name],
-                        **_more(one.name, options),
-                    )
-                output.say(titled(one.title), _table(one, results[one.name]), "")
+                    seeds = range(first, first + options[one.repeats])
+                    taken = {name: options[name] for name in one.takes}
+                    asked = Options(seeds=seeds, progress=_told(progress), **taken)
+                    one.run(asked, rows=rows, kept=results[one])
+                output.say(titled(one.title), _table(one, results[one]), "")
     except (BudgetExhausted, KeyboardInterrupt) as error:  # finished rows are shown and written
         cut = error
-        output.say(titled(one.title), _table(one, results[one.name]), "")
-    record = bench_record(results, list(range(first, first + max(repeats[one.name] for one in chosen))))
+        output.say(titled(one.title), _table(one, results[one]), "")
+    most = max(options[one.repeats] for one, _ in plan)
+    record = bench_record(results, list(range(first, first + most)))
     record["unfinished"] = None if cut is None else one.name
     _write(results, record, out=out, markdown=markdown, figure=figure)
     output.answer(record)
@@ -330,7 +137,7 @@ def bench_command(
 
 
 def _write(
-    results: Mapping[str, Sequence[Any]],
+    results: Mapping[Suite[Any, Any], Sequence[Any]],
     record: Mapping[str, Any],
     *,
     out: str | None,
@@ -340,41 +147,41 @@ def _write(
     from exan_verify.api.files import write_atomically
     from exan_verify.api.records import pretty
 
-    if figure is not None and results.get("compare"):
-        from exan_verify.bench.compare import recall_figure
-
-        write_atomically(figure, recall_figure(results["compare"]))
+    for suite, rows in results.items():
+        if figure is not None and rows and suite.figure is not None:
+            write_atomically(figure, suite.figure(rows))
     if markdown is not None:
-        tables = [markdown_table(SUITES[name], rows) for name, rows in results.items()]
+        tables = [markdown_table(suite, rows) for suite, rows in results.items()]
         write_atomically(markdown, "\n".join(tables).encode())
     if out is not None:
         write_atomically(out, pretty(record))
 
 
-def _chosen(suite: str | None, *, alone: bool) -> list[Suite]:
-    """The suites to run; ``attack`` is two tables, its own and the comparison with published methods."""
+def _plan(
+    suite: str | None, cases: tuple[str, ...], *, alone: bool, drawn: bool
+) -> list[tuple[Suite[Any, Any], Sequence[str] | None]]:
+    """The suites to run and the cases of each, None for a suite's own choice; one that is named brings the
+    suite beside it, unless it is to run ``alone``."""
     if suite is None:
-        return list(SUITES.values())
-    return [SUITES[suite], SUITES["compare"]] if suite == "attack" and not alone else [SUITES[suite]]
+        return [(load(name), None) for name in SUITES]
+    one = load(suite)
+    return [(one, cases or None), *([] if one.beside is None or alone else [one.beside(cases, drawn)])]
 
 
-def _rows(suite: str | None, one: Suite, cases: tuple[str, ...], *, drawn: bool) -> Sequence[str] | None:
-    """The cases asked for, None for a suite's own choice; the comparison beside ``attack`` has its cases and,
-    for a figure or where none is named, those by size."""
-    if suite != "attack" or one.name != "compare":
-        return cases or None
-    from exan_verify.bench.attack import CASES
-    from exan_verify.bench.compare import BY_SIZE
-
-    by_size = [case.name for case in BY_SIZE] if drawn or not cases else []
-    return [*by_size, *(cases or (case.name for case in CASES if not case.named))]
+def _taking(option: str) -> str:
+    """The suites that take an option, each followed by the one beside it."""
+    names = [
+        one.name
+        for name in SUITES
+        for one, _ in _plan(name, (), alone=False, drawn=False)
+        if option in one.takes
+    ]
+    return ", ".join(dict.fromkeys(names))
 
 
 def _list_cases(output: Output, suites: Sequence[str]) -> int:
     """The cases of each suite, one a line: what ``--case`` takes."""
-    from exan_verify.bench.rows import case_names
-
-    names = {suite: case_names(suite) for suite in suites}
+    names = {suite: load(suite).case_names for suite in suites}
     output.answer({"schema": "exan/bench-cases/1", "suites": names})
     for suite, cases in names.items():
         if len(names) > 1:
@@ -383,7 +190,7 @@ def _list_cases(output: Output, suites: Sequence[str]) -> int:
     return ExitCode.DONE
 
 
-def bench_record(results: Mapping[str, Sequence[Any]], seeds: Sequence[int]) -> dict[str, Any]:
+def bench_record(results: Mapping[Suite[Any, Any], Sequence[Any]], seeds: Sequence[int]) -> dict[str, Any]:
     """Rows by suite, with what they were measured on."""
     import os
     import platform
@@ -399,55 +206,16 @@ def bench_record(results: Mapping[str, Sequence[Any]], seeds: Sequence[int]) -> 
         "machine": platform.machine(),
         "cpus": os.cpu_count(),
         "seeds": seeds,
-        "suites": {name: msgspec.to_builtins(rows) for name, rows in results.items()},
+        "suites": {suite.name: msgspec.to_builtins(rows) for suite, rows in results.items()},
     }
 
 
-def _runner(name: str) -> Callable[..., list[Any]]:
-    from exan_verify.bench.attack import run_attack_bench
-    from exan_verify.bench.certify import run_certify_bench
-    from exan_verify.bench.compare import run_compare_bench
-    from exan_verify.bench.convolution import run_convolution_bench
-    from exan_verify.bench.insecure import run_insecure_bench
-    from exan_verify.bench.peeling import run_peeling_bench
-    from exan_verify.bench.robustness import run_robustness_bench
-    from exan_verify.bench.smt import run_smt_bench
-    from exan_verify.bench.tiny import run_tiny_bench
-
-    runners: Mapping[str, Callable[..., list[Any]]] = {
-        "attack": run_attack_bench,
-        "certify": run_certify_bench,
-        "compare": run_compare_bench,
-        "convolution": run_convolution_bench,
-        "insecure": run_insecure_bench,
-        "peeling": run_peeling_bench,
-        "robustness": run_robustness_bench,
-        "smt": run_smt_bench,
-        "tiny": run_tiny_bench,
-    }
-    return runners[name]
-
-
-def _more(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options that some suites alone have."""
-    more: dict[str, Any] = {"device": options["device"]} if name in _ON_DEVICE else {}
-    if name == "certify":
-        more["work_limit"] = options["work_limit"]
-    if name == "compare":
-        more |= {"methods": options["methods"] or None, "patience": options["patience"]}
-    if name == "convolution":
-        more["iterations"] = options["rival_steps"]
-    if name in ("compare", "convolution", "tiny"):
-        more["seconds"] = options["seconds"]
-    return more
-
-
-def _check_device(suite: str | None, chosen: Sequence[Suite], device: str | None) -> None:
+def _check_device(suite: str | None, plan: Sequence[tuple[Suite[Any, Any], Any]], device: str | None) -> None:
     """Refuse a device that is none, and one for a suite that would not use it."""
     if device is None:
         return
-    if not any(one.name in _ON_DEVICE for one in chosen):
-        raise click.UsageError(f"--device belongs to {', '.join(_ON_DEVICE)}, not to {suite}; leave it out")
+    if not any("device" in one.takes for one, _ in plan):
+        raise click.UsageError(f"--device belongs to {_taking('device')}, not to {suite}; leave it out")
     from exan_verify.api.attack import check_device
 
     check_device(device)
@@ -457,14 +225,14 @@ def _told(progress: Callable[[str], None]) -> Callable[[str, int, int], None]:
     return lambda name, done, total: progress(f"{name}, {done} of {total} done")
 
 
-def _table(suite: Suite, rows: Sequence[Any]) -> Any:
+def _table(suite: Suite[Any, Any], rows: Sequence[Any]) -> Any:
     made = table(*(heading for heading, _ in suite.columns))
     for row in rows:
         made.add_row(*(_cell(getattr(row, attribute)) for _, attribute in suite.columns))
     return made
 
 
-def markdown_table(suite: Suite, rows: Sequence[Any]) -> str:
+def markdown_table(suite: Suite[Any, Any], rows: Sequence[Any]) -> str:
     """The table of a suite as Markdown (GitHub's), without what another run on it would measure anew."""
     columns = [column for column in suite.columns if column[1] not in suite.measured]
     lines = [[heading.strip() for heading, _ in columns], [_ALIGNED[h.endswith(" ")] for h, _ in columns]]

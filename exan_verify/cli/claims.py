@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from exan_verify.theorems.claims.claim import Claim
-    from exan_verify.theorems.searching import Searched
-    from exan_verify.theorems.searching.found import Counterexample, Stage
+    from exan_verify.theorems.claims.searching.found import Counterexample, Stage
+    from exan_verify.theorems.claims.searching.search import Searched
     from exan_verify.theorems.statement import Statement
 
 _HONEST = "No counterexample found. That is not a proof: only what is listed above was looked at."
@@ -40,7 +40,7 @@ def load(path: str, name: str | None) -> tuple[list[Claim], list[Statement]]:
 
 def search_all(output: Output, claims: Sequence[Claim], options: dict[str, Any], told: Any) -> list[Searched]:
     """Search each claim and, with text output, show it as soon as it is done."""
-    from exan_verify.theorems.searching import Searched, search
+    from exan_verify.theorems.claims.searching.search import Searched, search
 
     budget = options["budget"]
     start, results = time.monotonic(), []
@@ -77,8 +77,8 @@ def searched_record(result: Searched) -> dict[str, Any]:
     return {
         "name": result.claim.name,
         "text": result.claim.text,
-        "loss": result.claim.asked.loss,
-        "labels": result.claim.asked.labels,
+        "loss": result.claim.question.loss,
+        "labels": result.claim.question.labels,
         "seed": result.seed,
         "refuted": result.refuted,
         "says": result.says,

@@ -1,7 +1,14 @@
-"""``exan demo``: the main job on real input, with no arguments."""
+"""``exan demo``: the main job on real input: a batch of digits attacked, audited, certified and reported.
+
+Two networks, trained and just initialised, get the same 16 real MNIST images. Each gradient comes from an
+ordinary autograd call in float64 on the stored float32 weights.
+"""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,9 +16,48 @@ import rich_click as click
 
 from exan_verify.cli.options import PATH, common
 from exan_verify.cli.output import REAL_ARITHMETIC, ExitCode, Output, facts, titled, wall_clock
+from exan_verify.errors import FileError
 
 if TYPE_CHECKING:
-    from exan_verify.cli.demo_run import Case
+    import torch
+
+    from exan_verify.api.attack_own_batch import Recovery
+    from exan_verify.api.audit import Audit
+    from exan_verify.core.certificate import Claim
+    from exan_verify.core.network import Array
+    from exan_verify.numeric.problem.records import Attack
+    from exan_verify.report import Section
+
+SIZE = 16
+_SIDE = 28
+_TRAINED = "Loss vectors differ by orders of magnitude and hardly any neuron is exclusive to one image."
+_TITLE = "What a gradient reveals about 16 handwritten digits"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """One network of the demo, what is said of it, where its files go, and the batch: inputs (M, 28, 28) and
+    classes (M,)."""
+
+    name: str
+    title: str
+    note: str
+    folder: Path
+    model: torch.nn.Module
+    x: Array
+    y: Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """What the demo did with one network. ``seconds`` by step."""
+
+    given: Given
+    audit: Audit
+    found: Attack
+    recoveries: tuple[Recovery | None, ...]
+    claim: Claim | None
+    seconds: Mapping[str, float]
 
 
 @click.command("demo")
@@ -25,8 +71,6 @@ def demo_command(out: str, as_json: bool, **options: Any) -> int:
     The gradients come from one ordinary autograd call on a 784-512-10 network: once trained on the digits,
     once freshly initialised. Everything is written into DIR, for you to try the other commands on.
     """
-    from exan_verify.cli.demo_run import commands, run_demo
-
     output = Output(json=as_json)
     with output.working("demo") as progress, wall_clock(options["budget"]):
         cases, report = run_demo(
@@ -35,13 +79,13 @@ def demo_command(out: str, as_json: bool, **options: Any) -> int:
     output.answer(
         {
             "schema": "exan/demo/1",
-            "networks": [case_record(case) for case in cases],
+            "networks": [_record(case) for case in cases],
             "report": str(report),
             "statement": REAL_ARITHMETIC,
         }
     )
     for case in cases:
-        output.say(titled(case.title), facts(case_facts(case)), "")
+        output.say(titled(case.given.title), facts(_facts(case)), "")
     output.say("Try the other commands on the files in " + out + ":")
     output.say(*(f"  {line}" for line in commands(Path(out)).values()))
     output.say("", REAL_ARITHMETIC, titled("Report:", f" {report}"))
@@ -49,11 +93,156 @@ def demo_command(out: str, as_json: bool, **options: Any) -> int:
     return ExitCode.UNDECIDED if undecided else ExitCode.DONE
 
 
-def case_facts(case: Case) -> dict[str, str]:
+def run_demo(
+    out: Path,
+    *,
+    seed: int = 0,
+    work_limit: int | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> tuple[tuple[Case, ...], Path]:
+    """Run the demo into the folder ``out``; returns the cases, trained first, and the report's path.
+
+    ``out`` holds ``model.safetensors``, ``batch.npz``, ``gradient.safetensors``, ``recovered.npz`` and
+    ``certificate.json`` of the trained network; ``out/initialised`` the same of the other.
+    """
+    import numpy as np
+
+    from exan_verify.api.files import write_atomically
+    from exan_verify.data import MNIST_WIDTHS, initialised_network, load_mnist, to_inputs, trained_network
+    from exan_verify.report import render
+
+    _make_folder(out)
+    images, labels = load_mnist()
+    chosen = np.random.default_rng(seed).choice(len(images), size=SIZE, replace=False)
+    x, y = to_inputs(images[chosen]).reshape(SIZE, _SIDE, _SIDE), labels[chosen]
+    progress("training a network on 5000 digits")
+    networks = (
+        Given(
+            name="trained",
+            title="Trained: 784-512-10, 97 % of 5000 digits right",
+            note=_TRAINED,
+            folder=out,
+            model=trained_network(MNIST_WIDTHS, seed),
+            x=x,
+            y=y,
+        ),
+        Given(
+            name="initialised",
+            title="Before training: 784-512-10 at PyTorch's default initialisation",
+            note="The gradient of the first round, when weights are random.",
+            folder=out / "initialised",
+            model=initialised_network(MNIST_WIDTHS, seed),
+            x=x,
+            y=y,
+        ),
+    )
+    cases = tuple(_run_case(given, seed, work_limit, progress) for given in networks)
+    report = out / "report.html"
+    progress("writing the report")
+    html = render(_TITLE, [_section(case) for case in cases], commands=commands(out))
+    write_atomically(report, html.encode())
+    return cases, report
+
+
+def _run_case(given: Given, seed: int, work_limit: int | None, progress: Callable[[str], None]) -> Case:
+    from exan_verify.api.attack import attack
+    from exan_verify.api.attack_own_batch import batch_gradient, scored
+    from exan_verify.api.audit import audit
+    from exan_verify.api.check import check
+    from exan_verify.api.files import save_batch, save_gradient, save_tensors, write_atomically
+    from exan_verify.api.records import pretty
+    from exan_verify.core.question import Loss, Question
+
+    model, x, y, folder = given.model, given.x, given.y, given.folder
+    timed = _Timed(given.name, progress)
+    gradient = timed("gradient", lambda: batch_gradient(model, x, y, Question(loss=Loss.CROSS_ENTROPY)))
+    _make_folder(folder)
+    save_tensors(folder / "model.safetensors", model.state_dict())
+    save_batch(folder / "batch.npz", x, y)
+    save_gradient(folder / "gradient.safetensors", gradient)
+    found = timed("attack", lambda: attack(model, gradient, seed=seed))
+    save_batch(folder / "recovered.npz", found.x, found.y)
+    audited = timed("audit", lambda: audit(model, (x, y), seed=seed, work_limit=work_limit))
+    certificate = audited.verdict.certificate
+    if certificate is not None:
+        write_atomically(folder / "certificate.json", pretty(certificate))
+    claim = timed("check", lambda: certificate and check(certificate, model, batch=(x, y)))
+    return Case(
+        given=given,
+        audit=audited,
+        found=found,
+        recoveries=scored(found, x, y).recoveries,
+        claim=claim,
+        seconds=timed.seconds,
+    )
+
+
+class _Timed:
+    """Runs the steps of one network and keeps their seconds by name."""
+
+    def __init__(self, name: str, progress: Callable[[str], None]) -> None:
+        self.seconds: dict[str, float] = {}
+        self._name, self._progress = name, progress
+
+    def __call__(self, step: str, action: Callable[[], Any]) -> Any:
+        self._progress(f"{step}, {self._name} network")
+        start = time.perf_counter()
+        result = action()
+        self.seconds[step] = time.perf_counter() - start
+        return result
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileError(f"{folder}: cannot be created ({error.strerror}); give another --out") from None
+
+
+def commands(out: Path) -> dict[str, str]:
+    """What to type to get the trained network's results again, from the files of the demo."""
+    model, batch, gradient = out / "model.safetensors", out / "batch.npz", out / "gradient.safetensors"
+    certificate = out / "certificate.json"
+    return {
+        "attack the gradient, and score the result against the batch": (
+            f"exan attack {model} {gradient} --truth {batch} --out recovered.npz --sheet sheet.png"
+        ),
+        "audit the batch": f"exan audit {model} {batch} --report audit.html",
+        "decide and certify": f"exan certify {model} --batch {batch} --certificate certificate.json",
+        "recheck the certificate": f"exan check {certificate} {model} --batch {batch}",
+    }
+
+
+def _section(case: Case) -> Section:
+    """A case as a section of the report."""
+    from exan_verify.report import Section
+
+    checked = "accepted by the independent kernel" if case.claim is not None else "there is none"
+    facts = {
+        "attack": f"gradient residual {case.found.gradient_residual:.1e}, "
+        f"{'complete' if case.found.complete else 'not complete'}, {case.seconds['attack']:.1f} s",
+        "certificate": f"{checked}; certified in {case.seconds['audit']:.1f} s, "
+        f"checked in {case.seconds['check']:.1f} s",
+    }
+    return Section(
+        title=case.given.title,
+        note=f"{case.given.note} The gradient is that of one autograd call in float64.",
+        inputs=case.given.x,
+        labels=case.audit.classes,
+        audit=case.audit,
+        recoveries=case.recoveries,
+        attack_facts=facts,
+        files={"files": str(case.given.folder)},
+    )
+
+
+def _facts(case: Case) -> dict[str, str]:
     """What was found with one network, a line each."""
     audit, found, size = case.audit, case.found, case.audit.size
     recovered = [r for r in case.recoveries if r is not None]
-    right = sum(r.label == int(y) for r, y in zip(case.recoveries, case.y, strict=True) if r is not None)
+    right = sum(
+        r.label == int(y) for r, y in zip(case.recoveries, case.given.y, strict=True) if r is not None
+    )
     worst = f", worst RMSE {max(r.rmse for r in recovered):.1e}" if recovered else ""
     exclusivity = "not known: the budget ran out"
     if (state := audit.exclusivity) is not None:
@@ -73,19 +262,19 @@ def case_facts(case: Case) -> dict[str, str]:
         f"{case.seconds['audit']:.1f} s",
         "reason": verdict.reason,
         "certificate": f"{accepted}, {case.seconds['check']:.1f} s",
-        "files": str(case.folder),
+        "files": str(case.given.folder),
     }
 
 
-def case_record(case: Case) -> dict[str, Any]:
+def _record(case: Case) -> dict[str, Any]:
     """One network's results for ``--json``; certificates are in the files."""
-    from exan_verify.cli.attack import attack_record
+    from exan_verify.api.records import attack_record
 
     audit = case.audit.to_record()
     audit["verdict"].pop("certificate")
     return {
-        "name": case.name,
-        "folder": str(case.folder),
+        "name": case.given.name,
+        "folder": str(case.given.folder),
         "attack": attack_record(case.found, None),
         "rmse": [None if r is None else r.rmse for r in case.recoveries],
         "audit": audit,

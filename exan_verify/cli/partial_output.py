@@ -15,24 +15,6 @@ def hidden_arrays(found: Attack) -> dict[str, Any]:
     return {"hidden_features": found.hidden.values, "hidden_labels": found.hidden.labels}
 
 
-def hidden_record(found: Attack) -> dict[str, Any]:
-    """The keys ``hidden`` and ``last_layer`` of the JSON record, null where there is nothing to say."""
-    import msgspec
-
-    hidden, last = found.hidden, found.last_layer
-    return {
-        "hidden": None
-        if hidden is None
-        else {
-            "layer": hidden.layer,
-            "found": len(hidden.values),
-            "labels": hidden.labels.tolist(),
-            "status": msgspec.to_builtins(hidden.status),
-        },
-        "last_layer": None if last is None else {"rank": last.rank, "present": last.present},
-    }
-
-
 def hidden_facts(found: Attack) -> dict[str, str]:
     """The lines that missing tensors add to the text."""
     rows = {}

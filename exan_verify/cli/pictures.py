@@ -65,9 +65,9 @@ def draw_sheet(found: Attack, truth: Truth, sheet: str) -> None:
 
     Raises :class:`ShapeError` naming the truth's file when it holds no pictures.
     """
+    from exan_verify.api.attack_own_batch import aligned
     from exan_verify.api.files import ABOUT_DATA, about, write_atomically
     from exan_verify.numeric.convolution.records import ImageAttack
-    from exan_verify.report.attack_own_batch import aligned
     from exan_verify.report.sheets import contact_sheet, sample_labels
 
     x, y = truth.x, truth.y
@@ -77,24 +77,6 @@ def draw_sheet(found: Attack, truth: Truth, sheet: str) -> None:
     with about(truth.path, *ABOUT_DATA):
         picture = contact_sheet(x, rows, labels=sample_labels(y))
     write_atomically(sheet, picture)
-
-
-def picture_record(found: Attack) -> dict[str, Any]:
-    """The keys that an attack on pictures adds to the JSON record; nothing for other attacks."""
-    import msgspec
-
-    from exan_verify.numeric.convolution.records import ImageAttack
-
-    if not isinstance(found, ImageAttack):
-        return {}
-    return {
-        "features": len(found.features),
-        "features_complete": found.features_complete,
-        "feature_labels": found.feature_labels.tolist(),
-        "feature_status": msgspec.to_builtins(found.feature_status),
-        "stages": msgspec.to_builtins(found.stages),
-        "estimates": 0 if found.estimates is None else len(found.estimates),
-    }
 
 
 def picture_facts(found: Attack) -> dict[str, str]:

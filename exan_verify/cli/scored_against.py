@@ -46,8 +46,8 @@ class Truth:
 
     def score(self, found: Attack) -> Score:
         """The samples found against the true ones."""
+        from exan_verify.api.attack_own_batch import scores
         from exan_verify.api.files import ABOUT_DATA, about
-        from exan_verify.report.attack_own_batch import scores
 
         with about(self.path, *ABOUT_DATA):
             return scores(found.x, found.y, self.x, self.y)

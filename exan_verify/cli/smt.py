@@ -17,7 +17,8 @@ from exan_verify.cli.output import REAL_ARITHMETIC, ExitCode, Output, noted, req
 from exan_verify.errors import BudgetExhausted, InexactError, InputError
 
 if TYPE_CHECKING:
-    from exan_verify.core.network import ReluNetwork
+    from exan_verify.core.network import Batch, Gradient, ReluNetwork
+    from exan_verify.core.question import Question
 
 
 class FractionType(click.ParamType[Fraction]):
@@ -77,23 +78,16 @@ def export_smt_command(model: str, out: str, cubes: bool, with_exp: bool, force:
     output = Output(json=options["as_json"])
     require_folder(out)
     deadline = _deadline(options["budget"])
-    asked = _asked(model, options)
+    network, asked, data = _asked(model, options)
     radius = options["radius"] or Fraction(0)
-    size = size_of(
-        asked["network"],
-        asked["batch"].size if asked["batch"] is not None else asked["batch_size"] or 1,
-        asked["loss"],
-        asked["labels"],
-        batch=asked["batch"],
-        has_radius=bool(radius),
-    )
+    size = size_of(network, asked, batch=data.get("batch"), has_radius=bool(radius))
     if not force:
         require_wanted(size.bytes, "the list of cubes" if cubes else out)
     about = "" if cubes else f"about {amount(size.bytes)} bytes"
     with output.working("writing constraints") as told, _within(options["budget"], deadline):
         told(about)
         with _about(options):
-            posed, truth = pose(**asked)
+            posed, truth = pose(network, asked, **data)
         if cubes:
             settings = Settings(seed=options["seed"], deadline=deadline)
             texts = cube_files(
@@ -108,7 +102,7 @@ def export_smt_command(model: str, out: str, cubes: bool, with_exp: bool, force:
         else:
             write_text(Path(out), whole_question(posed, truth, radius=radius, exact=with_exp))
             files = [Path(out).name]
-    notes = _notes(asked)
+    notes = _notes(network, **data)
     output.answer({"schema": "exan/export-smt/1", "path": out, "files": sorted(files), "notes": notes})
     output.say(f"{len(files)} {'files' if len(files) > 1 else 'file'} written to {out}", *noted(notes))
     return ExitCode.DONE
@@ -124,27 +118,25 @@ def smt_command(model: str, cache: str | None, double_check: bool, **options: An
 
     The work limit counts the solvers' own units.
     """
-    import time
-
     from exan_verify.api.records import verdict_record
     from exan_verify.smt.decide import decide
+    from exan_verify.smt.portfolio import Settings
 
     output = Output(json=options["as_json"])
     deadline = _deadline(options["budget"])
-    asked = _asked(model, options)
+    network, asked, data = _asked(model, options)
     with output.working("asking solvers") as told, _about(options):
-        verdict = decide(
-            **asked,
-            radius=options["radius"],
-            budget=None if deadline is None else max(0.0, deadline - time.monotonic()),
+        settings = Settings(
             seed=options["seed"],
             jobs=options["jobs"],
             cache=None if cache is None else Path(cache),
+            deadline=deadline,
             work_limit=options["work_limit"],
             progress=lambda done, total, by: told(f"{done} of {total} cubes refuted so far, by {by}"),
             double_check=double_check,
         )
-    verdict = replace(verdict, notes=_notes(asked))
+        verdict = decide(network, asked, **data, radius=options["radius"], settings=settings)
+    verdict = replace(verdict, notes=_notes(network, **data))
     output.answer({"schema": "exan/smt/1", **verdict_record(verdict), "statement": REAL_ARITHMETIC})
     output.say(*describe(verdict))
     return verdict_code(verdict)
@@ -161,7 +153,7 @@ def _within(budget: float | None, deadline: float | None) -> Iterator[None]:
     """Keep the budget: polled where constraints are written, and by a timer where numbers are computed."""
     import time
 
-    from exan_verify.smt.deadline import until
+    from exan_verify.core.verdict import until
 
     left = None if deadline is None else max(0.001, deadline - time.monotonic())
     try:
@@ -173,46 +165,40 @@ def _within(budget: float | None, deadline: float | None) -> Iterator[None]:
         ) from None
 
 
-def _asked(model: str, options: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of the question, as ``pose`` and ``decide`` take them."""
+def _asked(model: str, options: dict[str, Any]) -> tuple[ReluNetwork, Question, dict[str, Any]]:
+    """The network, the question, and ``batch`` or ``gradient``, as ``pose`` and ``decide`` take them."""
     from exan_verify.api.files import load_gradient, load_model
-    from exan_verify.core.question import Labels, Loss, Reduction
+    from exan_verify.core.question import Question
     from exan_verify.models.gradients import received
 
     if (options["batch"] is None) == (options["gradient"] is None):
         raise click.UsageError("give either --batch FILE or --gradient FILE")
     network = load_model(model, options["weights"])
-    loss, labels = Loss(options["loss"]), Labels(options["labels"])
-    given: dict[str, Any] = {"batch": None, "gradient": None}
+    asked = Question.of(
+        options["loss"],
+        options["reduction"],
+        options["labels"],
+        domain=options["domain"],
+        batch_size=options["batch_size"],
+        tolerance=options["tolerance"],
+    )
     if options["batch"] is not None:
         if options["exact"]:
             raise InputError("--exact goes with --gradient; a batch has its exact gradient")
-        given["batch"] = _batch(options["batch"], network, loss, labels)
-    else:
-        with _about(options):
-            given["gradient"] = received(load_gradient(options["gradient"]), network)
-        if not (given["gradient"].rational or options["exact"] or options["tolerance"]):
-            raise InexactError(
-                f"{options['gradient']}: floating-point numbers; say --exact if they are meant exactly, "
-                "or --tolerance E if they are rounded"
-            )
-    return {
-        **given,
-        "network": network,
-        "loss": loss,
-        "reduction": Reduction(options["reduction"]),
-        "labels": labels,
-        "domain": options["domain"],
-        "batch_size": options["batch_size"],
-        "tolerance": options["tolerance"],
-    }
+        return network, asked, {"batch": _batch(options["batch"], network, asked)}
+    with _about(options):
+        gradient = received(load_gradient(options["gradient"]), network)
+    if not (gradient.rational or options["exact"] or asked.tolerance):
+        raise InexactError(
+            f"{options['gradient']}: floating-point numbers; say --exact if they are meant exactly, "
+            "or --tolerance E if they are rounded"
+        )
+    return network, asked, {"gradient": gradient}
 
 
-def _notes(asked: dict[str, Any]) -> tuple[str, ...]:
+def _notes(network: ReluNetwork, gradient: Gradient | None = None, **_: Any) -> tuple[str, ...]:
     """What was assumed of the network, or done to the gradient, before the question was asked."""
-    gradient = asked["gradient"]
-    notes: tuple[str, ...] = asked["network"].notes + (() if gradient is None else gradient.notes)
-    return notes
+    return network.notes + (() if gradient is None else gradient.notes)
 
 
 def _about(options: dict[str, Any]) -> Any:
@@ -222,10 +208,10 @@ def _about(options: dict[str, Any]) -> Any:
     return about(options["batch"] or options["gradient"], *ABOUT_DATA)
 
 
-def _batch(path: str, network: ReluNetwork, loss: Any, labels: Any) -> Any:
+def _batch(path: str, network: ReluNetwork, asked: Question) -> Batch:
     from exan_verify.api.files import ABOUT_DATA, about, load_batch
     from exan_verify.core.network import Batch
 
     x, y = load_batch(path)
     with about(path, *ABOUT_DATA):
-        return Batch.given((x, y), network=network, loss=loss, labels=labels)
+        return Batch.given((x, y), network=network, loss=asked.loss, labels=asked.labels)

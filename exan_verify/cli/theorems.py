@@ -101,13 +101,15 @@ def _write_table(output: Output, statements: Sequence[Statement], options: dict[
 def _own(output: Output, name: str | None, no_checks: bool, options: dict[str, Any]) -> int:
     """A user's file: claims are searched, statements run their checks."""
     from exan_verify.cli.claims import load, search_all, searched_code, searched_record
+    from exan_verify.errors import UsersCode
     from exan_verify.theorems.as_text import report_record
-    from exan_verify.theorems.claims.users_code import UsersCode
+    from exan_verify.theorems.claims.claim import ClaimError
 
     file = options["file"]
     with wall_clock(options["budget"]):
         claims, statements = load(file, name)
-    users_code = UsersCode(f"{file}: running its statements raised", file=str(Path(file).absolute()))
+    what = f"{file}: running its statements raised"
+    users_code = UsersCode(what, file=str(Path(file).absolute()), error=ClaimError)
     with output.working("searching") as told:
         results = search_all(output, claims, options, told)
         with users_code:

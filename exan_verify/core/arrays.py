@@ -67,6 +67,13 @@ def exact_array(values: Any, name: str) -> Array:
     return freeze(array)
 
 
+def rationals(array: Array) -> Any:
+    """Nested lists of ``"num/den"`` strings, in the shape of ``array``: its exact form in JSON."""
+    if array.ndim == 0:
+        return str(to_fraction(array.item()))
+    return [rationals(np.asarray(row)) for row in array]
+
+
 def digest_arrays(kind: str, arrays: Iterable[Array]) -> str:
     """SHA-256 of the exact values and shapes of ``arrays``; independent of the dtypes that hold them."""
     state = hashlib.sha256(f"exan_verify/{kind}/1".encode())

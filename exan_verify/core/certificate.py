@@ -501,7 +501,7 @@ def parse(certificate: Mapping[str, Any] | str | bytes, *, longest: int | None =
     try:
         if not isinstance(certificate, (str, bytes, Mapping)):
             raise CertificateRejected(
-                f"a {type(certificate).__name__} is no certificate; give JSON or a dict"
+                f"a {type(certificate).__name__} is not a certificate; give JSON or a dict"
             )
         text = certificate if isinstance(certificate, (str, bytes)) else json.dumps(dict(certificate))
         if longest is not None and len(text) > longest:

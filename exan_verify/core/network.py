@@ -24,6 +24,7 @@ from exan_verify.core.arrays import (
     freeze,
     is_rational,
     memory_available,
+    rationals,
     to_fraction,
 )
 from exan_verify.core.question import Labels, Loss
@@ -283,6 +284,15 @@ class Batch:
 
     def __repr__(self) -> str:
         return f"Batch(size={self.size}, features={self.inputs.shape[1]})"
+
+
+def batch_record(batch: Batch) -> dict[str, Any]:
+    """Inputs and labels for JSON; numbers as ``"num/den"`` strings, classes as integers."""
+    classes = batch.labels.ndim == 1
+    return {
+        "x": rationals(batch.inputs),
+        "y": [int(v) for v in batch.labels] if classes else rationals(batch.labels),
+    }
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

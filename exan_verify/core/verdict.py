@@ -6,9 +6,10 @@ accelerator's rounded arithmetic. Undecided is a value, never an exception and n
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -129,28 +130,68 @@ class Budget:
             return f"the budget of {self.seconds:g} s ran out"
         return None
 
-    @contextmanager
-    def kept(self) -> Iterator[None]:
+    @property
+    def end(self) -> float:
+        """When the wall time runs out, as ``time.monotonic`` counts; infinity without a limit."""
+        return math.inf if self.seconds is None else self._start + self.seconds
+
+    def kept(self) -> AbstractContextManager[None]:
         """Within the block, :func:`poll` raises :class:`BudgetExhausted` once the wall time has run out.
 
         Work has no part in this: what it stops must be the same on every machine, so engines count it.
         """
-        token = _KEPT.set(self)
-        try:
-            yield
-        finally:
-            _KEPT.reset(token)
+        return _kept(self)
 
 
-_KEPT: ContextVar[Budget | None] = ContextVar("kept", default=None)
+RAN_OUT = "the budget of wall time ran out"
+
+
+@dataclass(frozen=True, slots=True)
+class _Deadline:
+    """An end of wall time that somebody else computed."""
+
+    end: float
+
+    @property
+    def late(self) -> str | None:
+        return f"{RAN_OUT}; give a larger --budget" if time.monotonic() > self.end else None
+
+
+_KEPT: ContextVar[Budget | _Deadline | None] = ContextVar("kept", default=None)
+"""What ends first of all that is kept. A budget passed down through polynomials and eliminations would be a
+parameter of every function there, so it is ambient; it is of this thread and process alone."""
+
+
+@contextmanager
+def _kept(limit: Budget | _Deadline) -> Iterator[None]:
+    """Nothing inside may take longer than what is outside: the earlier end counts."""
+    outer = _KEPT.get()
+    token = _KEPT.set(limit if outer is None or limit.end <= outer.end else outer)
+    try:
+        yield
+    finally:
+        _KEPT.reset(token)
+
+
+def until(end: float | None) -> AbstractContextManager[None]:
+    """Inside, :func:`poll` raises after ``end`` (of ``time.monotonic``; None: never), or an earlier end set
+    outside.
+    """
+    return nullcontext() if end is None else _kept(_Deadline(end))
+
+
+def seconds_left() -> float | None:
+    """Wall time before the end that is kept here, negative after it; None without one."""
+    kept = _KEPT.get()
+    return None if kept is None or kept.end == math.inf else kept.end - time.monotonic()
 
 
 def poll() -> None:
     """Called between the steps of whatever can take long, every second at least: the place where a budget
-    ends it (see :meth:`Budget.kept`).
+    ends it (see :meth:`Budget.kept` and :func:`until`). Raises :class:`BudgetExhausted`.
     """
-    budget = _KEPT.get()
-    if budget is not None and (late := budget.late):
+    kept = _KEPT.get()
+    if kept is not None and (late := kept.late):
         raise BudgetExhausted(late)
 
 
@@ -220,7 +261,9 @@ class Verdict:
 
     @property
     def rests_on(self) -> str:
-        """``trust`` in words; where it is a solver's and a certificate shows a part of the answer, which."""
+        """``trust`` in words; where it is weaker than a certificate (a solver's word, or an exact argument
+        that has none) and a certificate shows a part of the answer, which.
+        """
         if self.trust is None:
             return "nothing was decided"
         if self.certificate is None or self.trust is Trust.CERTIFIED:

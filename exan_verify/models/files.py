@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from exan_verify.core.network import Array, Linear, ReluNetwork
-from exan_verify.core.users_code import UsersCode
 from exan_verify.errors import (
     BudgetExhausted,
     FileError,
     InputError,
     ShapeError,
     UnsupportedLayerError,
+    UsersCode,
     raise_problems,
     short,
 )

@@ -1,6 +1,9 @@
-"""The HTML report: one self-contained file that opens in a browser and needs nothing else."""
+"""The HTML report: one self-contained file that opens in a browser and needs nothing else.
 
-from exan_verify.report.content import Recovery, Section
+It draws what it is given and runs nothing.
+"""
+
+from exan_verify.report.content import Section
 from exan_verify.report.html import render
 
-__all__ = ["Recovery", "Section", "render"]
+__all__ = ["Section", "render"]

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from exan_verify.api.attack_own_batch import Features, Recovery
 from exan_verify.api.audit import Audit
 from exan_verify.core.network import Array
 from exan_verify.core.verdict import Outcome, SampleStatus
@@ -16,37 +17,6 @@ NO_AUDIT = (
     "attack does not rebuild is not thereby safe"
 )
 """Why a report of a model with convolutions has no certified verdict."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recovery:
-    """What the attack made of one sample of the batch: values, their error, and the bound it claimed.
-
-    ``rmse`` and ``largest`` (L-infinity) errors, ``psnr`` in dB on the scale of the inputs; ``bound`` on
-    ``largest``, ``how`` it was found.
-    """
-
-    values: Array
-    label: Any
-    rmse: float
-    largest: float
-    psnr: float
-    bound: float
-    how: str
-
-    @property
-    def status(self) -> str:
-        """``recovered``, or ``wrong`` where the error exceeds the bound that was claimed: a defect."""
-        return "recovered" if self.largest <= self.bound else "wrong"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Features:
-    """What the attack knows below a fully connected head: features and labels of ``count`` samples, within
-    ``bound`` (L-infinity)."""
-
-    count: int
-    bound: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
@@ -11,15 +10,16 @@ from itertools import islice
 from typing import Any
 
 from exan_verify.core.network import to_fraction
+from exan_verify.core.verdict import poll
 from exan_verify.errors import RangeError
 from exan_verify.smt.cubes import Task, all_literals, build, exclusions
 from exan_verify.smt.existence import BallBatch, displaced, prove_existence
 from exan_verify.smt.linearise import violated
 from exan_verify.smt.portfolio import Batch, Settings
 from exan_verify.smt.question.algebraic import Point, Root
-from exan_verify.smt.question.constraints import Question, Vector
 from exan_verify.smt.question.difference import placements, values_at
 from exan_verify.smt.question.encode import encode
+from exan_verify.smt.question.posed import Posed, Vector
 from exan_verify.smt.question.replay import (
     ExactBatch,
     Row,
@@ -51,7 +51,7 @@ def accept_model(task: Task, answer: Answer) -> Task | Batch | None:
                 return candidate
     except RangeError:
         return None
-    if task.question.loss.rational:
+    if task.posed.question.loss.rational:
         path = save_query(build(task).text(), f"{task.name}, model of {answer.solver}", Settings())
         raise SolverDisagreementError(
             f"{answer.solver} gave a model of {task.name} that exact replay refutes; "
@@ -65,23 +65,22 @@ MAX_STARTS = 24
 """How many starts along a family are tried."""
 
 
-def family_member(own: Task, deadline: float | None = None) -> BallBatch | None:
+def family_member(own: Task) -> BallBatch | None:
     """Another batch in the known batch's own cube, on a family through it, proved to exist; or None.
 
     For cross_entropy and bce only: there a family's other members are transcendental in general, and no model
     of a solver describes them.
     """
-    question, truth = own.question, own.others[0]
-    if question.tolerance is not None or not question.target.reference or own.missing is not None:
+    posed, truth = own.posed, own.others[0]
+    if posed.question.tolerance is not None or not posed.target.reference or own.missing is not None:
         return None
-    encoding = encode(question, own.assignment)
-    order = next(placements(question, truth, own.assignment))
+    encoding = encode(posed, own.assignment)
+    order = next(placements(posed, truth, own.assignment))
     labels = replace(truth.batch, y=tuple(truth.batch.y[n] for n in order))
     forbidden = exclusions(own, encoding)
-    for start in islice(displaced(question, encoding, values_at(encoding, truth, order)), MAX_STARTS):
-        if deadline is not None and time.monotonic() > deadline:
-            return None
-        found = prove_existence(question, encoding, forbidden, start, labels)
+    for start in islice(displaced(posed, encoding, values_at(encoding, truth, order)), MAX_STARTS):
+        poll()
+        found = prove_existence(posed, encoding, forbidden, start, labels)
         if found is not None:
             return found
     return None
@@ -89,26 +88,26 @@ def family_member(own: Task, deadline: float | None = None) -> BallBatch | None:
 
 def _nearby(task: Task, answer: Answer, batch: ExactBatch) -> BallBatch | None:
     """A batch proved to exist near a model of the over-approximation (exact gradients only)."""
-    if task.question.tolerance is not None or not task.question.target.reference:
+    if task.posed.question.tolerance is not None or not task.posed.target.reference:
         return None
     if not task.fixed:  # the whole question: the model says which cube it is in
-        names = all_literals(task.question)
+        names = all_literals(task.posed)
         task = replace(task, fixed=tuple((n, bool(answer.model.get(n, False))) for n in names))
-    encoding = encode(task.question, task.assignment)
+    encoding = encode(task.posed, task.assignment)
     start = {}
     for sample, row in zip(encoding.samples, batch.x, strict=True):
         for variable, value in zip(sample.x, row, strict=True):
             (name,) = variable.variables()
             start[name] = middle(batch.point.ball(value))
-    return prove_existence(task.question, encoding, exclusions(task, encoding), start, batch)
+    return prove_existence(task.posed, encoding, exclusions(task, encoding), start, batch)
 
 
 def _candidates(task: Task, batch: ExactBatch) -> Iterator[ExactBatch]:
     """The batch of the model; with a tolerance also one with short rational inputs close to it."""
     yield batch
-    if task.question.tolerance is not None:
+    if task.posed.question.tolerance is not None:
         x = tuple(tuple(Poly.constant(_short(batch, v)) for v in row) for row in batch.x)
-        if batch.rational or task.question.alphabet is not None:
+        if batch.rational or task.posed.alphabet is not None:
             yield replace(batch, x=x)
 
 
@@ -118,53 +117,53 @@ def _short(batch: ExactBatch, value: Poly) -> Fraction:
 
 def _admitted(task: Task, batch: ExactBatch) -> bool:
     """Labels, domain, and difference from the batches that are excluded."""
-    question = task.question
-    if not (labels_admitted(question, batch) and in_domain(question, batch)):
+    posed = task.posed
+    if not (labels_admitted(posed, batch) and in_domain(posed, batch)):
         return False
     if task.missing is not None:
         other = task.others[0].batch
         return not contains(batch, other.x[task.missing], other.y[task.missing], other.point)
-    return all(distance_exceeds(question, batch, o.batch, task.radius) for o in task.others)
+    return all(distance_exceeds(posed, batch, o.batch, task.radius) for o in task.others)
 
 
 def _has_gradient(task: Task, batch: ExactBatch) -> bool:
-    question = task.question
-    if question.loss.rational or question.tolerance is not None:
-        return matches_target(question, batch)
-    return bool(task.others) and bool(same_gradient(question, batch, task.others[0].batch))
+    posed = task.posed
+    if posed.question.loss.rational or posed.question.tolerance is not None:
+        return matches_target(posed, batch)
+    return bool(task.others) and bool(same_gradient(posed, batch, task.others[0].batch))
 
 
 def exact_model(task: Task, answer: Answer) -> ExactBatch:
     """The batch of a model. Variables that the model leaves out may have any value; they get zero."""
-    question = task.question
+    posed = task.posed
     roots: dict[str, Root] = {}
-    features = range(question.network.widths[0])
+    features = range(posed.network.widths[0])
     x = tuple(
-        tuple(_number(answer.model.get(f"x_s{m}_{i}"), roots) for i in features) for m in range(question.size)
+        tuple(_number(answer.model.get(f"x_s{m}_{i}"), roots) for i in features) for m in range(posed.size)
     )
     point = Point(roots)
-    y = tuple(_label(task, answer, m, x[m], point, roots) for m in range(question.size))
+    y = tuple(_label(task, answer, m, x[m], point, roots) for m in range(posed.size))
     return ExactBatch(x=x, y=y, point=point)
 
 
 def _label(
     task: Task, answer: Answer, m: int, x: Row, point: Point, roots: dict[str, Root]
 ) -> tuple[Poly, ...]:
-    question = task.question
-    if question.alphabet is None:
-        logits = run_forward(question, point, x)
-        half = Fraction(question.divisor, 2)
+    posed = task.posed
+    if posed.alphabet is None:
+        logits = run_forward(posed, point, x)
+        half = Fraction(posed.divisor, 2)
         vector = [_number(answer.model.get(f"g_s{m}_{k}"), roots) for k in range(len(logits))]
         return tuple(f - g * half for f, g in zip(logits, vector, strict=True))
-    return tuple(map(Poly.constant, _chosen(question, task, answer, m)))
+    return tuple(map(Poly.constant, _chosen(posed, task, answer, m)))
 
 
-def _chosen(question: Question, task: Task, answer: Answer, m: int) -> Vector:
-    assert question.alphabet is not None
-    if len(question.alphabet) == 1:
-        return question.alphabet[0]
+def _chosen(posed: Posed, task: Task, answer: Answer, m: int) -> Vector:
+    assert posed.alphabet is not None
+    if len(posed.alphabet) == 1:
+        return posed.alphabet[0]
     values = {**answer.model, **task.assignment}
-    return next(u for c, u in enumerate(question.alphabet) if values.get(f"label_s{m}_{c}"))
+    return next(u for c, u in enumerate(posed.alphabet) if values.get(f"label_s{m}_{c}"))
 
 
 def _number(value: Any, roots: dict[str, Root]) -> Poly:

@@ -17,10 +17,11 @@ from exan_verify.errors import RangeError
 from exan_verify.smt.arguments.isolate_softmax import softmax_isolation
 from exan_verify.smt.arguments.no_other_batch import only_known
 from exan_verify.smt.arguments.regions import Regions
-from exan_verify.smt.question.constraints import Question
 from exan_verify.smt.question.difference import Known, other_batch, placements, values_at, without_sample
-from exan_verify.smt.question.encode import Encoding, Fixed, abstraction, encode, state_names
+from exan_verify.smt.question.encode import Encoding, abstraction, encode, state_names
+from exan_verify.smt.question.encoder import Fixed
 from exan_verify.smt.question.isolate import EVERYWHERE, isolation
+from exan_verify.smt.question.posed import Posed
 from exan_verify.smt.question.refine import Lemma, lemma_formula
 from exan_verify.smt.question.terms import Formula, Literal, Script, disj
 
@@ -48,7 +49,7 @@ class Task:
     """
 
     index: int
-    question: Question
+    posed: Posed
     fixed: tuple[tuple[str, bool], ...] = ()
     others: tuple[Known, ...] = ()
     radius: Fraction = Fraction(0)
@@ -65,21 +66,19 @@ class Task:
     @property
     def name(self) -> str:
         """The cube in a line: per sample its neurons, label and margins as bits."""
-        bits = [
-            "".join(str(int(v)) for n, v in self.fixed if f"_s{m}_" in n) for m in range(self.question.size)
-        ]
+        bits = ["".join(str(int(v)) for n, v in self.fixed if f"_s{m}_" in n) for m in range(self.posed.size)]
         return f"cube {self.index} [{' '.join(bits)}]"
 
 
-def all_literals(question: Question) -> list[str]:
+def all_literals(posed: Posed) -> list[str]:
     """The literals of all samples, in the order of a cube's bits."""
-    return [name for m in range(question.size) for name in state_names(question, m)]
+    return [name for m in range(posed.size) for name in state_names(posed, m)]
 
 
-def completeness(question: Question, cubes: Sequence[Sequence[bool]]) -> Script:
+def completeness(posed: Posed, cubes: Sequence[Sequence[bool]]) -> Script:
     """Unsatisfiable iff every solution of the linear over-approximation lies in one of the cubes."""
-    script = abstraction(question)
-    literals = all_literals(question)
+    script = abstraction(posed)
+    literals = all_literals(posed)
     script.title += "\nUnsatisfiable: the listed cubes hold all batches of the question."
     for k, bits in enumerate(cubes):
         outside = disj(Literal(name, not bit) for name, bit in zip(literals, bits, strict=True))
@@ -92,22 +91,22 @@ def cube_tasks(whole: Task, cubes: Sequence[Sequence[bool]], first: int = 0) -> 
 
     Where the known batch lies in a cube, a ball around it is excluded if it can be.
     """
-    question = whole.question
-    literals = all_literals(question)
-    isolated = question.tolerance is None and whole.missing is None and len(whole.others) == 1
-    regions = Regions(question=question)
+    posed = whole.posed
+    literals = all_literals(posed)
+    isolated = posed.question.tolerance is None and whole.missing is None and len(whole.others) == 1
+    regions = Regions(posed=posed)
     tasks = []
     for k, bits in enumerate(cubes, first):
         fixed = tuple(zip(literals, bits, strict=True))
         settled = _settled(regions, dict(fixed), whole.others)
-        reaches = excluded_balls(question, dict(fixed), whole.others[0]) if isolated else ()
+        reaches = excluded_balls(posed, dict(fixed), whole.others[0]) if isolated else ()
         tasks.append(replace(whole, index=k, fixed=fixed, reaches=reaches, settled=settled))
     return tasks
 
 
 def _settled(regions: Regions, fixed: Fixed, others: Sequence[Known]) -> bool:
     """What is cheap to see: no matrices T fit, or none but the known batch's; and more in its own cube."""
-    if regions.question.tolerance is not None:
+    if regions.posed.question.tolerance is not None:
         return False
     if regions.inconsistent(fixed):
         return True
@@ -115,7 +114,7 @@ def _settled(regions: Regions, fixed: Fixed, others: Sequence[Known]) -> bool:
         if not _comparable(regions, fixed, other):
             continue
         # solvers handle polynomials better than covers do, but not the cube of a transcendental batch
-        covers = not regions.question.loss.rational and any(placements(regions.question, other, fixed))
+        covers = not regions.posed.question.loss.rational and any(placements(regions.posed, other, fixed))
         if only_known(regions, fixed, other, boxes=FIRST_BOXES if covers else 0):
             return True
     return False
@@ -123,9 +122,9 @@ def _settled(regions: Regions, fixed: Fixed, others: Sequence[Known]) -> bool:
 
 def settled_later(task: Task) -> bool:
     """For a cube that solvers leave open at first: whether its regions leave no batch but the known one."""
-    if not (task.fixed and task.others) or task.question.tolerance is not None:
+    if not (task.fixed and task.others) or task.posed.question.tolerance is not None:
         return False
-    regions = Regions(question=task.question)
+    regions = Regions(posed=task.posed)
     return any(
         _comparable(regions, task.assignment, other) and only_known(regions, task.assignment, other)
         for other in task.others
@@ -134,37 +133,35 @@ def settled_later(task: Task) -> bool:
 
 def _comparable(regions: Regions, fixed: Fixed, truth: Known) -> bool:
     """Whether the regions of a cube and of the known batch are few and small enough for linear algebra."""
-    question = regions.question
-    return question.alphabet is not None and regions.tractable(
+    posed = regions.posed
+    return posed.alphabet is not None and regions.tractable(
         len({*regions.patterns(fixed), *regions.states(truth.states)})
     )
 
 
-def excluded_balls(question: Question, fixed: Fixed, truth: Known) -> Reaches:
+def excluded_balls(posed: Posed, fixed: Fixed, truth: Known) -> Reaches:
     """The balls around a rational known batch that hold no second one, for each order that fits the cube."""
-    if not truth.batch.rational or question.size * question.network.widths[0] > MAX_UNKNOWNS:
+    if not truth.batch.rational or posed.size * posed.network.widths[0] > MAX_UNKNOWNS:
         return ()
-    orders = list(islice(placements(question, truth, fixed), MAX_PLACEMENTS))
+    orders = list(islice(placements(posed, truth, fixed), MAX_PLACEMENTS))
     if not orders:
         return ()
-    encoding = encode(question, fixed)
+    encoding = encode(posed, fixed)
     equations = [e for _, e in encoding.equations]
     found = []
     for order in orders:
-        if question.loss.rational:
+        if posed.question.loss.rational:
             reach = isolation(equations, values_at(encoding, truth, order))
         else:
-            reach = _softmax_reach(question, encoding, truth, order)
+            reach = _softmax_reach(posed, encoding, truth, order)
         if reach is not None:
             found.append((order, _short(reach)))
     return tuple(found)
 
 
-def _softmax_reach(
-    question: Question, encoding: Encoding, truth: Known, order: Sequence[int]
-) -> Fraction | None:
+def _softmax_reach(posed: Posed, encoding: Encoding, truth: Known, order: Sequence[int]) -> Fraction | None:
     try:
-        return softmax_isolation(question, encoding, truth.batch, order)
+        return softmax_isolation(posed, encoding, truth.batch, order)
     except RangeError:
         return None  # without the ball only the point is excluded
 
@@ -183,12 +180,12 @@ def _short(reach: Fraction) -> Fraction:
 
 def build(task: Task) -> Script:
     """The constraints of a task: the encoding, the exclusions, and the lemmas found so far."""
-    encoding = encode(task.question, task.assignment)
+    encoding = encode(task.posed, task.assignment)
     script = encoding.script
     script.title += f"\n{task.name}" if task.fixed else ""
     _exclude(task, encoding)
     for lemma in task.lemmas:
-        script.require(lemma_formula(task.question, encoding.samples, lemma), "property of exp")
+        script.require(lemma_formula(task.posed, encoding.samples, lemma), "property of exp")
     return script
 
 
@@ -207,11 +204,11 @@ def _exclude(task: Task, encoding: Encoding) -> None:
 
 def exclusions(task: Task, encoding: Encoding) -> list[Formula]:
     """What the unknown batch must not be."""
-    question = task.question
+    posed = task.posed
     if task.missing is not None:
-        return without_sample(question, encoding, task.others[0], task.missing)
+        return without_sample(posed, encoding, task.others[0], task.missing)
     found: list[Formula] = []
     for k, other in enumerate(task.others):
         reaches = dict(task.reaches) if k == 0 else {}
-        found += other_batch(question, encoding, other, task.assignment, radius=task.radius, reaches=reaches)
+        found += other_batch(posed, encoding, other, task.assignment, radius=task.radius, reaches=reaches)
     return found

@@ -7,30 +7,37 @@ replayed exactly before it counts.
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from pathlib import Path
 
 from exan_verify.core.network import Batch, Gradient, ReluNetwork
-from exan_verify.core.question import Box, Labels, Loss, Reduction
-from exan_verify.core.verdict import Attempt, Engine, Outcome, SampleStatus, Trust, Verdict, Witness
+from exan_verify.core.question import Question
+from exan_verify.core.verdict import (
+    RAN_OUT,
+    Attempt,
+    Engine,
+    Outcome,
+    SampleStatus,
+    Trust,
+    Verdict,
+    Witness,
+    until,
+)
 from exan_verify.errors import BudgetExhausted, InputError
-from exan_verify.smt.deadline import RAN_OUT, until
 from exan_verify.smt.existence import BallBatch
 from exan_verify.smt.portfolio import Outcome as Found
-from exan_verify.smt.portfolio import Progress, Settings
-from exan_verify.smt.question.constraints import (
-    Question,
+from exan_verify.smt.portfolio import Settings
+from exan_verify.smt.question.difference import Known, known
+from exan_verify.smt.question.posed import (
+    Posed,
     batch_target,
     label_vectors,
-    question_of,
+    posed_question,
     rational_target,
 )
-from exan_verify.smt.question.difference import Known, known
 from exan_verify.smt.question.replay import ExactBatch, Row, contains, exact_batch
 from exan_verify.smt.question.transcendental import transcendental_target
 from exan_verify.smt.search import SCOUT_INDEX, Search
@@ -46,132 +53,72 @@ STATUS_SHARE = 0.2
 
 def decide(
     network: ReluNetwork,
+    question: Question,
     *,
     batch: Batch | None = None,
     gradient: Gradient | None = None,
-    loss: Loss,
-    reduction: Reduction = Reduction.MEAN,
-    labels: Labels = Labels.ONE_HOT,
-    domain: Box | None = None,
-    batch_size: int | None = None,
-    tolerance: Fraction | None = None,
     radius: Fraction | None = None,
-    budget: float | None = None,
-    work_limit: int | None = None,
-    seed: int = 0,
-    jobs: int = 1,
-    cache: Path | None = None,
-    progress: Progress | None = None,
-    double_check: bool = False,
+    settings: Settings | None = None,
 ) -> Verdict:
     """Which batches have the gradient of ``batch``, or ``gradient``: decided by SMT solvers alone.
 
-    Without ``tolerance`` the gradient is exact. With it: do all batches whose gradient differs by at most
-    ``tolerance`` in every entry lie within ``radius`` (default 0) of the given batch, in the maximum norm
-    up to order? ``budget`` is wall time in seconds, kept whatever the question's size (one whose constraints
-    would be too large to write is UNKNOWN at once); ``work_limit`` counts the solvers' own units;
-    ``cache`` is a directory from which an interrupted call resumes; ``double_check`` asks a second solver
-    about every refuted cube.
+    Without a tolerance in the question the gradient is exact. With one: do all batches whose gradient differs
+    by at most as much in every entry lie within ``radius`` (default 0) of the given batch, in the maximum
+    norm up to order? The deadline in ``settings`` is kept whatever the question's size (one whose constraints
+    would be too large to write is UNKNOWN at once).
 
     Raises :class:`InputError` for a question that makes no sense, and
     :class:`~exan_verify.smt.solvers.run.SolverDisagreementError` when solvers contradict one another.
     """
-    settings = Settings(
-        seed=seed,
-        jobs=jobs,
-        cache=cache,
-        deadline=None if budget is None else time.monotonic() + budget,
-        work_limit=work_limit,
-        progress=progress,
-    )
-    radius = radius or Fraction(0)
-    _check_arguments(batch, gradient, domain, batch_size, tolerance)
-    samples = batch.size if batch is not None else int(batch_size or 0)
-    size = size_of(network, samples, loss, labels, batch=batch, has_radius=bool(radius))
+    settings = settings or Settings()
+    question = _sized(question, batch, gradient)
+    size = size_of(network, question, batch=batch, has_radius=bool(radius))
     if size.refused:
-        return _not_asked(samples, batch, size.refused)
+        return _not_asked(question, batch, size.refused)
     try:
         with until(settings.deadline):
-            question, truth = pose(
-                network,
-                batch=batch,
-                gradient=gradient,
-                loss=loss,
-                reduction=reduction,
-                labels=labels,
-                domain=domain,
-                batch_size=batch_size,
-                tolerance=tolerance,
-            )
+            posed, truth = pose(network, question, batch=batch, gradient=gradient)
     except BudgetExhausted:
-        return _not_asked(samples, batch, f"{RAN_OUT} before the question was written; give a larger budget")
-    return answer(question, truth, settings, radius=radius, double_check=double_check)
+        return _not_asked(question, batch, f"{RAN_OUT} before the question was written; give a larger budget")
+    return answer(posed, truth, settings, radius=radius or Fraction(0))
 
 
 def pose(
-    network: ReluNetwork,
-    *,
-    batch: Batch | None,
-    gradient: Gradient | None,
-    loss: Loss,
-    reduction: Reduction,
-    labels: Labels,
-    domain: Box | None,
-    batch_size: int | None,
-    tolerance: Fraction | None,
-) -> tuple[Question, Known | None]:
-    """Validate the arguments of :func:`decide` and make the question's record."""
-    _check_arguments(batch, gradient, domain, batch_size, tolerance)
+    network: ReluNetwork, question: Question, *, batch: Batch | None = None, gradient: Gradient | None = None
+) -> tuple[Posed, Known | None]:
+    """Validate the arguments of :func:`decide` and make the question's record, and the known batch's."""
+    question = _sized(question, batch, gradient)
     if batch is None:
         assert gradient is not None
-        target = rational_target(network, gradient)
-    elif loss.rational:
-        target = batch_target(network, batch, loss, reduction)
-    else:
-        target = transcendental_target(network, batch, loss, reduction)
-    question = question_of(
-        network=network,
-        loss=loss,
-        reduction=reduction,
-        labels=labels,
-        domain=domain,
-        size=batch.size if batch is not None else int(batch_size or 0),
-        batch=batch,
-        target=target,
-        tolerance=tolerance,
-    )
-    if batch is None:
-        return question, None
-    exact = exact_batch(batch, label_vectors(loss, batch, network.classes))
-    return question, known(question, exact)
+        return posed_question(network, question, None, rational_target(network, gradient)), None
+    target_of = batch_target if question.loss.rational else transcendental_target
+    posed = posed_question(network, question, batch, target_of(network, batch, question))
+    return posed, known(posed, exact_batch(batch, label_vectors(question.loss, batch, network.classes)))
 
 
-def _check_arguments(
-    batch: Batch | None,
-    gradient: Gradient | None,
-    domain: Box | None,
-    batch_size: int | None,
-    tolerance: Fraction | None,
-) -> None:
+def _sized(question: Question, batch: Batch | None, gradient: Gradient | None) -> Question:
+    """The question with its batch size. Raises :class:`InputError` where it makes no sense."""
+    size, tolerance = question.batch_size, question.tolerance
     if (batch is None) == (gradient is None):
         raise InputError("give either batch= or gradient=, not both and not neither")
-    if batch is None and batch_size is None:
+    if batch is None and size is None:
         raise InputError("batch_size is missing; say how many samples the gradient was taken over")
-    if batch is not None and batch_size not in (None, batch.size):
-        raise InputError(f"batch_size={batch_size} but the batch has {batch.size} samples; leave it out")
-    if batch is not None and domain is not None and not domain.contains(batch):
+    if batch is not None and size not in (None, batch.size):
+        raise InputError(f"batch_size={size} but the batch has {batch.size} samples; leave it out")
+    if batch is not None and question.domain is not None and not question.domain.contains(batch):
         raise InputError("the batch does not lie in the domain; widen the box")
-    if batch_size is not None and batch_size < 1:
-        raise InputError(f"batch_size={batch_size}; give at least 1")
+    if size is not None and size < 1:
+        raise InputError(f"batch_size={size}; give at least 1")
     if tolerance is not None and tolerance <= 0:
         raise InputError(f"tolerance={tolerance}; give a positive number, or none for an exact gradient")
+    return question if batch is None else replace(question, batch_size=batch.size)
 
 
 def answer(
-    question: Question, truth: Known | None, settings: Settings, *, radius: Fraction, double_check: bool
+    posed: Posed, truth: Known | None, settings: Settings, *, radius: Fraction = Fraction(0)
 ) -> Verdict:
     """Decide a question that :func:`pose` made."""
-    search = Search(question, settings, double_check)
+    search = Search(posed, settings)
     first: Found | None = None
     if truth is None:
         first = search.find("find a batch")
@@ -179,14 +126,14 @@ def answer(
             return _unknown(search, first, ()) if first.inconclusive else _unrealisable(search, first)
         _, _, batch = first.accepted
         assert isinstance(batch, ExactBatch)
-        truth = known(question, batch)
+        truth = known(posed, batch)
     skip = frozenset(() if first is None else first.refuted)
     found = search.find("find another batch", (truth,), radius=radius, skip=skip)
     if found.accepted is not None:
         _, _, other = found.accepted
         return _ambiguous(search, truth, other)
     if found.inconclusive:
-        return _unknown(search, found, (SampleStatus.UNKNOWN,) * question.size)
+        return _unknown(search, found, (SampleStatus.UNKNOWN,) * posed.size)
     if first is None or SCOUT_INDEX in found.refuted:
         return _unique(search, truth, radius, [found])
     # the cubes that hold no batch at all were refuted by the first search
@@ -194,12 +141,12 @@ def answer(
 
 
 def _unique(search: Search, truth: Known, radius: Fraction, rests_on: list[Found]) -> Verdict:
-    question = search.question
-    if question.tolerance is None:
-        claim = f"no other batch of {question.size} samples has this gradient"
+    posed = search.posed
+    if posed.question.tolerance is None:
+        claim = f"no other batch of {posed.size} samples has this gradient"
     else:
         claim = (
-            f"every batch of {question.size} samples whose gradient is within {question.tolerance} lies "
+            f"every batch of {posed.size} samples whose gradient is within {posed.question.tolerance} lies "
             f"within {radius} of it, up to order"
         )
     witness = None if truth.batch.rational else Witness(generators=(truth.batch.record(),))
@@ -209,8 +156,8 @@ def _unique(search: Search, truth: Known, radius: Fraction, rests_on: list[Found
         Outcome.UNIQUE,
         f"{claim}: {grounds}",
         # within a radius is not "in every batch"
-        samples=(SampleStatus.DETERMINED if question.tolerance is None else SampleStatus.UNKNOWN,)
-        * question.size,
+        samples=(SampleStatus.DETERMINED if posed.question.tolerance is None else SampleStatus.UNKNOWN,)
+        * posed.size,
         truth=truth,
         witness=witness,
         trust=grounds.trust,
@@ -223,7 +170,7 @@ def _ambiguous(search: Search, truth: Known, other: ExactBatch | BallBatch) -> V
     samples may be.
     """
     if isinstance(other, ExactBatch) and other.rational:
-        witness, how = Witness(batch=other.batch(search.question.loss)), "replayed exactly"
+        witness, how = Witness(batch=other.batch(search.posed.question.loss)), "replayed exactly"
     else:
         witness = Witness(generators=(other.record(),))
         how = "replayed exactly" if isinstance(other, ExactBatch) else "proved to exist by ball arithmetic"
@@ -247,10 +194,10 @@ def _statuses(
     """A sample that the other batch lacks is FREE; of the rest it is asked whether a batch lacks them, and
     the searches are returned that found that none does.
     """
-    question, batch = search.question, truth.batch
-    found = [SampleStatus.UNKNOWN] * question.size
+    posed, batch = search.posed, truth.batch
+    found = [SampleStatus.UNKNOWN] * posed.size
     rests_on: list[Found] = []
-    if question.tolerance is not None:
+    if posed.question.tolerance is not None:
         return tuple(found), rests_on
     with until(search.settings.deadline), suppress(BudgetExhausted):  # the rest then stays unknown
         for n, (x, y) in enumerate(zip(batch.x, batch.y, strict=True)):
@@ -274,14 +221,14 @@ def _lacks(other: ExactBatch | BallBatch, batch: ExactBatch, x: Row, y: Row) -> 
 
 
 def _unrealisable(search: Search, found: Found) -> Verdict:
-    question = search.question
+    posed = search.posed
     grounds = Grounds.of(search, [found])
     return _verdict(
         search,
         Outcome.UNREALISABLE,
-        f"no batch of {question.size} samples with labels {question.labels.value}"
-        f"{' in the domain' if question.domain else ''} has this gradient"
-        f"{f' within {question.tolerance}' if question.tolerance else ''}: {grounds}",
+        f"no batch of {posed.size} samples with labels {posed.question.labels.value}"
+        f"{' in the domain' if posed.bounds else ''} has this gradient"
+        f"{f' within {posed.question.tolerance}' if posed.question.tolerance else ''}: {grounds}",
         trust=grounds.trust,
     )
 
@@ -297,13 +244,14 @@ def _unknown(search: Search, found: Found, samples: tuple[SampleStatus, ...]) ->
         outcome=Outcome.UNKNOWN,
         samples=samples,
         reason=f"{cause}: {left}; try a larger budget or another engine",
-        batch_size=search.question.size,
+        batch_size=search.posed.size,
         engine=Engine.SMT,
         attempts=_attempts(search),
     )
 
 
-def _not_asked(samples: int, batch: Batch | None, reason: str) -> Verdict:
+def _not_asked(question: Question, batch: Batch | None, reason: str) -> Verdict:
+    samples = question.batch_size or 0
     return Verdict(
         outcome=Outcome.UNKNOWN,
         samples=() if batch is None else (SampleStatus.UNKNOWN,) * samples,
@@ -385,13 +333,13 @@ def _verdict(
         outcome=outcome,
         samples=samples,
         reason=reason,
-        batch_size=search.question.size,
+        batch_size=search.posed.size,
         engine=Engine.SMT,
         trust=trust,
-        batch=truth.batch.batch(search.question.loss) if truth and truth.batch.rational else None,
+        batch=truth.batch.batch(search.posed.question.loss) if truth and truth.batch.rational else None,
         witness=witness,
         attempts=_attempts(search),
-        tolerant=search.question.tolerance is not None,
+        tolerant=search.posed.question.tolerance is not None,
     )
 
 

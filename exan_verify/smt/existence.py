@@ -24,8 +24,8 @@ import numpy as np
 from exan_verify.exact import linalg
 from exan_verify.exact.softmax import to_ball
 from exan_verify.smt.arguments.isolate_softmax import Row, partials, probability_slopes, total_derivative
-from exan_verify.smt.question.constraints import Question
 from exan_verify.smt.question.encode import ORDER, Encoding
+from exan_verify.smt.question.posed import Posed
 from exan_verify.smt.question.replay import ExactBatch
 from exan_verify.smt.question.replay import Row as Exact
 from exan_verify.smt.question.terms import Atom, Formula, Junction, Poly, equal
@@ -80,7 +80,7 @@ class BallBatch:
 
 
 def prove_existence(
-    question: Question,
+    posed: Posed,
     encoding: Encoding,
     exclusions: Sequence[Formula],
     start: Mapping[str, Fraction],
@@ -91,7 +91,7 @@ def prove_existence(
     ``labels`` gives the label vectors of the cube.
     """
     with flint.ctx.workprec(PRECISION):
-        system = _System(question, encoding)
+        system = _System(posed, encoding)
         found = None if system.equations is None else system.newton(dict(start))
         if found is None or not system.certain(*found, exclusions):
             return None
@@ -105,13 +105,13 @@ def prove_existence(
 
 
 def displaced(
-    question: Question, encoding: Encoding, point: Mapping[str, Fraction]
+    posed: Posed, encoding: Encoding, point: Mapping[str, Fraction]
 ) -> Iterator[dict[str, Fraction]]:
     """Starts near a known batch, along the directions in which its gradient is stationary: where it lies on a
     family of batches (docs/theory.md S2, S4) these lead to other members.
     """
     with flint.ctx.workprec(PRECISION):
-        system = _System(question, encoding)
+        system = _System(posed, encoding)
         if system.equations is None:
             return
         exact = {n: to_ball(v) for n, v in point.items()}
@@ -133,11 +133,11 @@ def displaced(
 class _System:
     """The gradient equations of a cube as functions of the inputs alone."""
 
-    def __init__(self, question: Question, encoding: Encoding) -> None:
-        self.question = question
+    def __init__(self, posed: Posed, encoding: Encoding) -> None:
+        self.posed = posed
         self.encoding = encoding
         self.names = [_name(v) for s in encoding.samples for v in s.x]
-        self.known = {n: _hull(*ends) for n, ends in question.target.enclosures.items()}
+        self.known = {n: _hull(*ends) for n, ends in posed.target.enclosures.items()}
         self.equations = self._independent()
         self.partials = [partials(e) for e in self.equations or ()]
 
@@ -153,7 +153,7 @@ class _System:
 
     def at(self, box: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Row]]:
         """Balls of all variables, and of the probabilities' derivatives, over a box of inputs."""
-        return probability_slopes(self.question, self.encoding.samples, {**self.known, **box})
+        return probability_slopes(self.posed, self.encoding.samples, {**self.known, **box})
 
     def values(self, box: Mapping[str, Any]) -> list[Any]:
         """The equations over a box."""

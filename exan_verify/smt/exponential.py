@@ -18,14 +18,14 @@ def exact_script(task: Task) -> str:
     """SMT-LIB text of a task with ``exp``; for rational losses the same as without."""
     script = build(task)
     text = script.text()
-    if task.question.loss.rational:
+    if task.posed.question.loss.rational:
         return text
     lines = text.replace("(set-logic QF_NRA)", "(set-logic QF_NRAT)").splitlines()
     declared = {line.split()[1] for line in lines if line.startswith("(declare-fun")}
     extra = ["; softmax and sigmoid: the odds of two probabilities are exp of the difference of logits"]
-    samples = encode(task.question, task.assignment).samples
+    samples = encode(task.posed, task.assignment).samples
     for pair in [*_adjacent(task), *_known(task)]:
-        a, b, t = odds(task.question, samples, pair)
+        a, b, t = odds(task.posed, samples, pair)
         missing = sorted((a.variables() | b.variables() | t.variables()) - declared)
         extra += [f"(declare-fun {name} () Real)" for name in missing]
         declared |= set(missing)
@@ -43,12 +43,12 @@ def _adjacent(task: Task) -> list[Pair]:
 
 
 def _known(task: Task) -> list[Pair]:
-    question = task.question
-    classes = range(question.network.classes)
+    posed = task.posed
+    classes = range(posed.network.classes)
     found: list[Pair] = []
-    for n in range(len(question.target.reference)):
-        m = question.size + n
-        if question.loss is Loss.BCE:
+    for n in range(len(posed.target.reference)):
+        m = posed.size + n
+        if posed.question.loss is Loss.BCE:
             found += [(m, k, -1) for k in classes]
         else:
             found += [(m, k, k + 1) for k in classes[:-1]]

@@ -28,12 +28,12 @@ FAR = Fraction(64)
 
 def violated(task: Task, answer: Answer) -> list[Lemma]:
     """Lemmas that exclude the model, at most three for each odds pair; those known already are left out."""
-    question = task.question
-    encoding = encode(question, task.assignment)
+    posed = task.posed
+    encoding = encode(posed, task.assignment)
     values = {name: _approximate(v) for name, v in answer.model.items()}
     found: list[Lemma] = []
     for pair in pairs(task):
-        a, b, t = (_evaluate(p, values) for p in odds(question, encoding.samples, pair))
+        a, b, t = (_evaluate(p, values) for p in odds(posed, encoding.samples, pair))
         found += _at_pair(pair, a / b if b else Fraction(2**64), t)
         found += _equal_logits(task, pair, t)
     return [lemma for lemma in dict.fromkeys(found) if lemma not in task.lemmas]
@@ -41,11 +41,11 @@ def violated(task: Task, answer: Answer) -> list[Lemma]:
 
 def pairs(task: Task) -> list[Pair]:
     """The odds pairs of the unknown samples."""
-    question = task.question
-    classes = range(question.network.classes)
-    if question.loss is Loss.BCE:
-        return [(m, k, -1) for m in range(question.size) for k in classes]
-    return [(m, a, b) for m in range(question.size) for a in classes for b in classes if a < b]
+    posed = task.posed
+    classes = range(posed.network.classes)
+    if posed.question.loss is Loss.BCE:
+        return [(m, k, -1) for m in range(posed.size) for k in classes]
+    return [(m, a, b) for m in range(posed.size) for a in classes for b in classes if a < b]
 
 
 def _at_pair(pair: Pair, ratio: Fraction, t: Fraction) -> list[Lemma]:
@@ -70,10 +70,10 @@ def _at_pair(pair: Pair, ratio: Fraction, t: Fraction) -> list[Lemma]:
 def _equal_logits(task: Task, pair: Pair, t: Fraction) -> list[Lemma]:
     """Where a logit difference coincides with one of the known batch, so do the odds."""
     _, a, b = pair
-    question, found = task.question, []
-    for n in range(len(question.target.reference)):
-        other = (question.size + n, a, b)
-        _, _, s = odds(question, (), other)
+    posed, found = task.posed, []
+    for n in range(len(posed.target.reference)):
+        other = (posed.size + n, a, b)
+        _, _, s = odds(posed, (), other)
         if abs(s.value - t) < Fraction(1, 2**20):
             found.append(Lemma("order", pair, other=other))
     return found

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
+from exan_verify.core.verdict import RAN_OUT, until
 from exan_verify.errors import BudgetExhausted
 from exan_verify.smt.cubes import Task, build
-from exan_verify.smt.deadline import RAN_OUT, until
 from exan_verify.smt.existence import BallBatch
 from exan_verify.smt.question.replay import ExactBatch
 from exan_verify.smt.solvers.cache import AnswerCache, query_key
@@ -59,9 +59,12 @@ batch at once."""
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How a portfolio is run. ``deadline`` is a value of ``time.monotonic``, and ``clock_end`` the same one
-    as a value of ``time.time`` for a job in another process, which may be on another machine; without
-    ``scout`` the whole question is never tried before its cubes.
+    """How solvers are asked.
+
+    ``deadline`` is a value of ``time.monotonic``, and ``clock_end`` the same one as a value of ``time.time``
+    for a job in another process, which may be on another machine. ``work_limit`` counts the solvers' own
+    units. ``cache`` is a folder from which an interrupted call resumes. ``double_check`` asks a second solver
+    about every refuted cube. Without ``scout`` the whole question is never tried before its cubes.
     """
 
     rounds: tuple[Round, ...] = ROUNDS
@@ -73,6 +76,7 @@ class Settings:
     progress: Progress | None = None
     clock_end: float | None = None
     scout: bool = True
+    double_check: bool = False
 
     @property
     def seconds_left(self) -> float | None:

@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
+from exan_verify.core.verdict import RAN_OUT, until
 from exan_verify.errors import BudgetExhausted
 from exan_verify.smt.arguments.cubes_by_region import list_by_regions
 from exan_verify.smt.confirm import accept_model, family_member
@@ -19,10 +20,9 @@ from exan_verify.smt.cubes import (
     cube_tasks,
     settled_later,
 )
-from exan_verify.smt.deadline import RAN_OUT, until
 from exan_verify.smt.portfolio import SCOUT, SMT, Outcome, Round, Settings, proceed, query, shared_worker
-from exan_verify.smt.question.constraints import Question
 from exan_verify.smt.question.difference import Known
+from exan_verify.smt.question.posed import Posed
 from exan_verify.smt.question.replay import ExactBatch
 from exan_verify.smt.second_solver import second_opinion
 from exan_verify.smt.shear import shear_script
@@ -30,6 +30,9 @@ from exan_verify.smt.solvers.cache import AnswerCache, query_key
 from exan_verify.smt.solvers.run import SAT, UNSAT, Answer, Strategy, solver_of
 
 FIRST_PAGE = 64
+"""Cubes of the first page, and each further page has twice as many: a second batch is often near the known
+one, and is found before the rest is listed."""
+
 MAX_CUBES = 100_000
 MAX_BITS = 5_000_000
 """More cubes than this, or literals in them, are not listed: the question then stays open."""
@@ -37,8 +40,13 @@ MAX_BITS = 5_000_000
 PAGE_FIELDS = frozenset({"cubes", "complete", "work"})
 
 SHEAR = Round(SMT, 300_000, 5.0)
+"""One linear query: as much as a short round gives a cube."""
+
 SCOUT_INDEX = -1
+"""The index of the task that is the whole question."""
+
 CHEAP_ROUNDS = 2
+"""The short rounds at the head of the portfolio: a page gets them at once, long ones wait for all pages."""
 
 
 @dataclass(slots=True)
@@ -46,12 +54,11 @@ class Search:
     """The cubes of one question, listed on demand, and what has been found about them.
 
     ``by_regions``: the list of cubes is made of regions. ``listers`` are the solvers that found a list
-    complete: two where ``double_check`` asked for a second one, none where exact arithmetic says so.
+    complete: two where the settings ask for a second one, none where exact arithmetic says so.
     """
 
-    question: Question
+    posed: Posed
     settings: Settings
-    double_check: bool = False
     cubes: list[list[bool]] = field(default_factory=list)
     complete: bool = False
     listers: tuple[str, ...] = ()
@@ -74,7 +81,7 @@ class Search:
         Cubes whose index is in ``skip`` are known to be empty; ``cheap`` leaves out the long rounds.
         """
         start, outcome = time.monotonic(), Outcome(work=self.spent)
-        whole = Task(index=SCOUT_INDEX, question=self.question, others=others, radius=radius, missing=missing)
+        whole = Task(index=SCOUT_INDEX, posed=self.posed, others=others, radius=radius, missing=missing)
         with until(self.settings.deadline):
             try:
                 if not self.cubes and others:
@@ -86,14 +93,14 @@ class Search:
                 outcome.stopped = RAN_OUT
             self.spent = outcome.work
             self._note(purpose, outcome, time.monotonic() - start)
-            if self.double_check and not (outcome.accepted or outcome.inconclusive):
+            if self.settings.double_check and not (outcome.accepted or outcome.inconclusive):
                 with suppress(BudgetExhausted):  # what is not confirmed by then has one solver's word
                     self._confirm(outcome)
         return outcome
 
     def _list_by_regions(self) -> None:
         """The whole list from the regions of single inputs, where that is the better way."""
-        listed = list_by_regions(self.question)
+        listed = list_by_regions(self.posed)
         if listed is not None:
             own = self.cubes[0]
             others = [cube for cube in listed if cube != own]
@@ -136,7 +143,7 @@ class Search:
 
     def _scout(self, whole: Task, outcome: Outcome) -> bool:
         """Try the whole question at once; True when that decides it."""
-        if not self.question.loss.rational:
+        if not self.posed.question.loss.rational:
             return self._family(whole, outcome)
         if not self.settings.scout or self.by_regions:
             return False
@@ -153,12 +160,12 @@ class Search:
         """Look for a family through the known batch; True when that gives another batch."""
         if not whole.others:
             return False
-        fixed = tuple(zip(all_literals(self.question), own_cube(whole.others[0]), strict=True))
+        fixed = tuple(zip(all_literals(self.posed), own_cube(whole.others[0]), strict=True))
         own = replace(whole, index=0, fixed=fixed)
         answer = query(shear_script(own).text(comments=False), SHEAR, self.settings)
         found = accept_model(own, answer) if answer.status == SAT else None
         if not isinstance(found, ExactBatch):
-            answer, found = Answer(SAT, "Newton's iteration"), family_member(own, self.settings.deadline)
+            answer, found = Answer(SAT, "Newton's iteration"), family_member(own)
         if found is not None:
             outcome.accepted = (own, answer, found)
         return found is not None
@@ -179,7 +186,7 @@ class Search:
 
     def _next_page(self, size: int, outcome: Outcome) -> list[list[bool]] | None:
         """The next cubes; None when the budget has run out (noted in the outcome)."""
-        script = completeness(self.question, self.cubes)
+        script = completeness(self.posed, self.cubes)
         if script.refuted:
             self.complete = True  # folded to false: nobody's word
             return []
@@ -190,7 +197,7 @@ class Search:
         if record is None:
             reply, cubes = shared_worker().states(
                 text,
-                all_literals(self.question),
+                all_literals(self.posed),
                 limit=size,
                 seconds=self.settings.seconds_left,
                 seed=self.settings.seed,
@@ -202,7 +209,7 @@ class Search:
             store.put(key, record)
         outcome.work += record["work"]
         page: list[list[bool]] = record["cubes"]
-        most = min(MAX_CUBES, MAX_BITS // len(all_literals(self.question)))
+        most = min(MAX_CUBES, MAX_BITS // len(all_literals(self.posed)))
         if len(self.cubes) + len(page) > most:
             outcome.stopped = f"there are more than {most} cubes"
             return None
@@ -213,7 +220,7 @@ class Search:
     def _confirm(self, outcome: Outcome) -> None:
         """Ask another solver about every cube that one solver refuted, and about the list of cubes."""
         if len(self.listers) == 1 and SCOUT_INDEX not in outcome.refuted:
-            text = completeness(self.question, self.cubes).text(comments=False)
+            text = completeness(self.posed, self.cubes).text(comments=False)
             other = second_opinion("completeness of the cubes", text, self.listers[0], self.settings)
             self.listers += (other,) if other else ()
         for index, reply in outcome.refuted.items():

@@ -8,7 +8,7 @@ from pathlib import Path
 from exan_verify.smt.portfolio import CVC5, DEFAULT, NLSAT, SMT, Round, Settings, query
 from exan_verify.smt.solvers.run import SAT, UNSAT, SolverDisagreementError, solver_of
 
-OPINIONS = {
+SECOND_SOLVERS = {
     "z3": (Round(CVC5, 1_000_000), Round(CVC5, 20_000_000)),
     "cvc5": (Round(SMT, 6_000_000), Round(NLSAT, 6_000_000), Round(DEFAULT, 6_000_000)),
 }
@@ -20,7 +20,7 @@ def second_opinion(name: str, text: str, first: str, settings: Settings) -> str:
 
     Raises :class:`SolverDisagreementError` when it finds a model.
     """
-    for current in OPINIONS[first]:
+    for current in SECOND_SOLVERS[first]:
         found = query(text, current, settings)
         if found.status == UNSAT:
             return solver_of(found)

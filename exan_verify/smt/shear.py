@@ -19,11 +19,11 @@ from exan_verify.smt.question.terms import Monomial, Poly, Script, equal
 
 def shear_script(own: Task) -> Script:
     """The constraints of a second batch with the same loss vectors in the known batch's cube."""
-    question, truth = own.question, own.others[0]
-    encoding = encode(question, own.assignment)
+    posed, truth = own.posed, own.others[0]
+    encoding = encode(posed, own.assignment)
     script = encoding.script
     script.logic = "QF_LRA"
-    order = next(placements(question, truth, own.assignment))
+    order = next(placements(posed, truth, own.assignment))
     solved = [equal(e, 0) for _, e in encoding.equations]
     script.assertions = [(c, f) for c, f in script.assertions if f not in solved]
     _same_logits(own, encoding, order)
@@ -36,18 +36,18 @@ def shear_script(own: Task) -> Script:
 
 
 def _same_logits(own: Task, encoding: Encoding, order: tuple[int, ...]) -> None:
-    question = own.question
+    posed = own.posed
     for sample, n in zip(encoding.samples, order, strict=True):
-        known = question.target.reference[n].logits
+        known = posed.target.reference[n].logits
         moved = [f - v for f, v in zip(sample.logits, known, strict=True)]
-        base = Poly({}) if question.loss is Loss.BCE else moved[0]
+        base = Poly({}) if posed.question.loss is Loss.BCE else moved[0]
         for difference in moved:
             encoding.script.require(equal(difference - base, 0), f"sample {sample.index}: the same logits")
 
 
 def _coefficients(own: Task, encoding: Encoding, equation: Poly, order: tuple[int, ...]) -> list[Poly]:
     """The equation with the known probabilities put in, split by the monomials in their symbols."""
-    reference = own.question.target.reference
+    reference = own.posed.target.reference
     values = {name: Poly.variable(name) for name in equation.variables()}
     for sample, n in zip(encoding.samples, order, strict=True):
         for p, t in zip(sample.probabilities, reference[n].probabilities, strict=True):
@@ -55,7 +55,7 @@ def _coefficients(own: Task, encoding: Encoding, equation: Poly, order: tuple[in
                 (name,) = p.variables()
                 values[name] = t
     parts: dict[Monomial, dict[Monomial, Fraction]] = {}
-    symbols = set(own.question.target.symbols)
+    symbols = set(own.posed.target.symbols)
     for monomial, c in equation.evaluate(values, Poly.constant).terms.items():
         constant = tuple(v for v in monomial if v in symbols)
         rest = tuple(v for v in monomial if v not in symbols)

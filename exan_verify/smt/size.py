@@ -14,7 +14,7 @@ from itertools import islice, pairwise
 from math import comb, factorial, log10
 
 from exan_verify.core.network import Array, Batch, ReluNetwork, to_fraction
-from exan_verify.core.question import Labels, Loss
+from exan_verify.core.question import Labels, Loss, Question
 from exan_verify.smt.question.difference import MOST_LISTED
 
 MAX_TERMS = 1_000_000
@@ -50,15 +50,11 @@ class Size:
 
 
 def size_of(
-    network: ReluNetwork,
-    samples: int,
-    loss: Loss,
-    labels: Labels,
-    *,
-    batch: Batch | None = None,
-    has_radius: bool = False,
+    network: ReluNetwork, question: Question, *, batch: Batch | None = None, has_radius: bool = False
 ) -> Size:
     """Estimate a question's size; ``batch`` is the known batch that it excludes, if there is one."""
+    loss, labels = question.loss, question.labels
+    samples = batch.size if batch is not None else question.batch_size or 1
     widths, classes = network.widths, network.classes
     letters = _letters(loss, labels, classes, samples)
     last = widths[-2] + 1

@@ -13,13 +13,13 @@ from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 
+from exan_verify.core.verdict import until
 from exan_verify.errors import FileError, InputError
 from exan_verify.smt.cubes import Task, build, completeness, cube_tasks
-from exan_verify.smt.deadline import until
 from exan_verify.smt.exponential import exact_script
 from exan_verify.smt.portfolio import Outcome, Settings
-from exan_verify.smt.question.constraints import Question
 from exan_verify.smt.question.difference import Known
+from exan_verify.smt.question.posed import Posed
 from exan_verify.smt.search import Search
 from exan_verify.smt.size import amount
 from exan_verify.smt.solvers.cache import write_text
@@ -29,14 +29,14 @@ LARGE = 50_000_000
 
 
 def whole_question(
-    question: Question, truth: Known | None, *, radius: Fraction = Fraction(0), exact: bool = False
+    posed: Posed, truth: Known | None, *, radius: Fraction = Fraction(0), exact: bool = False
 ) -> str:
     """The question in one file: is there a (second) batch?"""
-    return _text(_whole(question, truth, radius), exact)
+    return _text(_whole(posed, truth, radius), exact)
 
 
 def cube_files(
-    question: Question,
+    posed: Posed,
     truth: Known | None,
     *,
     radius: Fraction = Fraction(0),
@@ -50,22 +50,22 @@ def cube_files(
     first of them where they have more than ``largest`` bytes together.
     """
     settings = settings or Settings()
-    search, stopped = Search(question, settings), Outcome()
+    search, stopped = Search(posed, settings), Outcome()
     with until(settings.deadline):
         pages = list(search.pages(stopped))
     if stopped.stopped:
         raise InputError(f"{stopped.stopped}; export the question as one file, or give a larger budget")
     cubes = [bits for _, page in pages for bits in page]
-    tasks = cube_tasks(_whole(question, truth, radius), cubes)
+    tasks = cube_tasks(_whole(posed, truth, radius), cubes)
     for task in tasks:
         text = _text(task, exact)
         if largest is not None and task is tasks[0]:
             require_wanted(len(text) * len(tasks), f"the {len(tasks)} files", largest)
         yield f"cube{task.index:05d}.smt2", text
-    complete = completeness(question, cubes)
+    complete = completeness(posed, cubes)
     complete.title += "\nsat: a pattern of the linear over-approximation is in no listed cube."
     yield "complete.smt2", complete.text()
-    lines = [question.title, "", meaning(_whole(question, truth, radius), exact), ""]
+    lines = [posed.title, "", meaning(_whole(posed, truth, radius), exact), ""]
     lines += [
         f"{len(tasks)} cubes. There is no such batch if all of them and complete.smt2 are unsat: "
         "complete.smt2 is unsat iff the cubes hold every batch."
@@ -86,8 +86,9 @@ def require_wanted(size: int, what: str, largest: int = LARGE) -> None:
 
 def meaning(task: Task, exact: bool) -> str:
     """What a solver's answer says about the question, in lines."""
-    question = task.question
-    within = f" within {question.tolerance} in every entry" if question.tolerance is not None else ""
+    posed = task.posed
+    tolerance = posed.question.tolerance
+    within = f" within {tolerance} in every entry" if tolerance is not None else ""
     where = " in this cube" if task.fixed else ""
     other = "another batch" if task.others else "a batch"
     if task.radius:
@@ -95,11 +96,11 @@ def meaning(task: Task, exact: bool) -> str:
     none = f"unsat: there is no such batch{where}"
     if task.others:
         none += " beside the known one" if not task.radius else ""
-    if question.loss.rational:
+    if posed.question.loss.rational:
         return (
             f"sat: there is {other} with this gradient{within}{where}; its inputs are a model's x.\n{none}."
         )
-    functions = "softmax" if question.loss.value == "cross_entropy" else "sigmoid"
+    functions = "softmax" if posed.question.loss.value == "cross_entropy" else "sigmoid"
     if exact:
         return (
             f"sat: there is {other} with this gradient{within}{where}, as far as the solver's exp is to be "
@@ -133,9 +134,9 @@ def write_files(folder: Path, files: Mapping[str, str] | Iterator[tuple[str, str
     return names
 
 
-def _whole(question: Question, truth: Known | None, radius: Fraction) -> Task:
+def _whole(posed: Posed, truth: Known | None, radius: Fraction) -> Task:
     others = () if truth is None else (truth,)
-    return Task(index=-1, question=question, others=others, radius=radius)
+    return Task(index=-1, posed=posed, others=others, radius=radius)
 
 
 def _text(task: Task, exact: bool) -> str:

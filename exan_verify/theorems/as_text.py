@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from exan_verify.api.records import batch_record, rationals
+from exan_verify.core.arrays import rationals
 from exan_verify.core.certificate import domain_record
-from exan_verify.core.network import Array, Batch, ReluNetwork, to_fraction
+from exan_verify.core.network import Array, Batch, ReluNetwork, batch_record, to_fraction
+from exan_verify.theorems.certified import in_words
 from exan_verify.theorems.replay import Replay
 from exan_verify.theorems.running import CheckReport, Report
 from exan_verify.theorems.statement import Direction, Example, Exhibit, Ground, Standing, Statement
@@ -74,15 +75,11 @@ def example_lines(example: Example | Exhibit) -> list[str]:
     weights, biases = (", ".join(f"{letter}{k}" for k in layers) for letter in "Wb")
     arrays = f"[{weights}], [{biases}]" if network.has_bias else f"[{weights}]"
     lines.append(f"network = ReluNetwork.from_arrays({arrays})")
-    question = f'loss="{example.loss.value}", reduction="{example.reduction.value}", '
-    question += f'labels="{example.labels.value}"{_domain_text(example)}'
-    return [*lines, f"certify(network, batch=(x, y), {question})"]
-
-
-def _domain_text(example: Example) -> str:
-    if example.domain is None:
-        return ""
-    return f", domain=Box({numbers(example.domain.lo)}, {numbers(example.domain.hi)})"
+    asked = example.question
+    words = [f'{name}="{value}"' for name, value in in_words(asked).items()]
+    if asked.domain is not None:
+        words.append(f"domain=Box({numbers(asked.domain.lo)}, {numbers(asked.domain.hi)})")
+    return [*lines, f"certify(network, batch=(x, y), {', '.join(words)})"]
 
 
 def numbers(array: Array) -> str:
@@ -132,10 +129,8 @@ def example_record(example: Example | Exhibit) -> dict[str, Any]:
     return {
         "widths": list(example.network.widths),
         "parameters": {name: rationals(array) for name, array in example.network.parameters()},
-        "loss": example.loss,
-        "reduction": example.reduction,
-        "labels": example.labels,
-        "domain": domain_record(example.domain, example.network.widths[0]),
+        **in_words(example.question),
+        "domain": domain_record(example.question.domain, example.network.widths[0]),
         "batch": batch_record(example.batch),
         "second": None if example.second is None else batch_record(example.second),
         "outcome": example.outcome,

@@ -1,10 +1,13 @@
-"""All statements: every module of ``exan_verify.theorems.statements`` gives its ``STATEMENTS``."""
+"""All statements: every module below ``exan_verify.theorems.statements`` that has ``STATEMENTS`` gives them.
+
+To add a statement, add it to the ``STATEMENTS`` of a module, or add a module: nothing else names it.
+"""
 
 from __future__ import annotations
 
 from functools import cache
 from importlib import import_module
-from pkgutil import iter_modules
+from pkgutil import walk_packages
 
 from exan_verify.errors import InputError
 from exan_verify.theorems import statements
@@ -22,8 +25,8 @@ GROUPS = (
 def registry() -> dict[str, Statement]:
     """All statements by name, in the order of the theory's labels."""
     found: dict[str, Statement] = {}
-    for module in iter_modules(statements.__path__, f"{statements.__name__}."):
-        for statement in import_module(module.name).STATEMENTS:
+    for module in walk_packages(statements.__path__, f"{statements.__name__}."):
+        for statement in () if module.ispkg else import_module(module.name).STATEMENTS:
             if statement.name in found:
                 raise ValueError(f"two statements are called {statement.name!r}")
             found[statement.name] = statement

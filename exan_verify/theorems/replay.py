@@ -25,12 +25,11 @@ from exan_verify.core.certificate import (
     issue,
 )
 from exan_verify.core.network import Array, Batch, to_fraction
-from exan_verify.core.question import Question
 from exan_verify.core.verdict import Outcome, SampleStatus
-from exan_verify.decide.pipeline import decide
 from exan_verify.errors import CertificateRejected
 from exan_verify.exact.backprop import gradient
 from exan_verify.kernel.checker import check
+from exan_verify.theorems.certified import verdict_on
 from exan_verify.theorems.statement import Example, Exhibit, Result
 
 
@@ -113,12 +112,7 @@ def _replay_second(example: Example) -> Replay:
 
 
 def _replay_outcome(example: Example, wanted: Outcome) -> Replay:
-    verdict = decide(
-        example.network,
-        _question(example),
-        batch=example.batch,
-        engine="exact",
-    )
+    verdict = verdict_on(example.network, example.batch, example.question, engine="exact")
     if verdict.certificate is None:
         return Replay(confirmed=False, says=(f"no certificate: {verdict.outcome.value}, {verdict.reason}",))
     try:
@@ -144,18 +138,12 @@ def second_batch_certificate(example: Example, second: Batch) -> dict[str, Any]:
         SampleStatus.UNKNOWN if pair in after else SampleStatus.FREE
         for pair in zip(first.x, first.y, strict=True)
     )
-    question = QuestionRecord.of(_question(example), "batch", samples=first.size, features=network.widths[0])
+    question = QuestionRecord.of(example.question, "batch", samples=first.size, features=network.widths[0])
     return issue(
         claim=Claim(question=question, outcome=Outcome.AMBIGUOUS, samples=samples),
         evidence=(SecondBatch(directions=tuple(map(_sparse, steps)), moves=moves),),
         model_sha256=network.digest,
         batch_sha256=first.digest,
-    )
-
-
-def _question(example: Example) -> Question:
-    return Question(
-        loss=example.loss, reduction=example.reduction, labels=example.labels, domain=example.domain
     )
 
 
@@ -169,12 +157,12 @@ def _move(first: Batch, second: Batch, m: int) -> Move:
 
 
 def _equal_gradients(example: Example, second: Batch) -> bool | None:
-    if not example.loss.rational:
+    loss, reduction = example.question.loss, example.question.reduction
+    if not loss.rational:
         return None
-    found = [
-        gradient(example.network, batch, example.loss, example.reduction) for batch in (example.batch, second)
-    ]
-    return found[0] == found[1]
+    return gradient(example.network, example.batch, loss, reduction) == gradient(
+        example.network, second, loss, reduction
+    )
 
 
 _COMPARED = {

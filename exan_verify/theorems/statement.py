@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from exan_verify.core.network import Batch, ReluNetwork
-from exan_verify.core.question import Box, Labels, Loss, Reduction
+from exan_verify.core.question import Question
 from exan_verify.core.verdict import Outcome
 
 
@@ -74,11 +74,8 @@ class Example:
 
     network: ReluNetwork
     batch: Batch
-    loss: Loss
+    question: Question
     note: str
-    reduction: Reduction = Reduction.MEAN
-    labels: Labels = Labels.ONE_HOT
-    domain: Box | None = None
     second: Batch | None = None
     outcome: Outcome | None = None
     shown: Callable[[Example], Result] | None = None

@@ -54,8 +54,9 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "kernel/tolerance/near": TOLERANCE,
     "kernel/gradient/unrealisable": ("test_mutants_kernel", "test_kernel_unrealisable"),
     "smt/question/encode": ENCODER,
+    "smt/question/encoder": ENCODER,
     "smt/question/losses": ENCODER,
-    "smt/question/constraints": ENCODER,
+    "smt/question/posed": ENCODER,
     "smt/question/terms": ENCODER,
 }
 """Module under exan_verify/ -> test files under tests/, quickest first."""

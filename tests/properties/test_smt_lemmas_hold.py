@@ -9,7 +9,7 @@ import flint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exan_verify.core.question import Loss
+from exan_verify.core.question import Loss, Question
 from exan_verify.exact.softmax import to_ball
 from exan_verify.smt.linearise import _short_exp
 from exan_verify.smt.question.refine import Lemma, lemma_formula
@@ -25,9 +25,9 @@ class FakeSample:
         self.probabilities = tuple(Poly.variable(f"{name}{k}") for k in range(len(logits)))
 
 
-class FakeQuestion:
+class FakePosed:
     def __init__(self, loss: Loss, size: int) -> None:
-        self.loss, self.size = loss, size
+        self.question, self.size = Question(loss=loss), size
 
 
 def possible(formula: Formula, balls: dict[str, Any]) -> bool:
@@ -57,7 +57,7 @@ def test_lemmas_hold(
     if shifted:
         second = [v + 1 for v in first]
     samples: Any = [FakeSample(tuple(first), "p"), FakeSample(tuple(second), "q")]
-    asked: Any = FakeQuestion(loss, 2)
+    asked: Any = FakePosed(loss, 2)
     pair, other = ((0, 0, 1), (1, 0, 1)) if loss is Loss.CROSS_ENTROPY else ((0, 0, -1), (1, 0, -1))
     flipped = (0, 1, 0) if loss is Loss.CROSS_ENTROPY else (0, 0, -2)
     low, high = _short_exp(t0, reach)

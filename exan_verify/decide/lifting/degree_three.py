@@ -60,8 +60,8 @@ def plans(context: Context) -> list[Cubic]:
 
 
 def _deficit(context: Context, quadratic: Plan) -> int:
-    """How many independent equations degree two lacks at this layer, at least; 0 where it has enough or where
-    no number would do.
+    """How many independent equations degree two lacks at this layer, at least; 0 where it has enough, and
+    where no number would do.
     """
     if quadratic.missing or quadratic.obstacle is not None:
         return quadratic.missing

@@ -18,6 +18,7 @@ from exan_verify.decide.context import Context, Setting
 from exan_verify.decide.second_batch import Candidate, accept, evidence_of
 from exan_verify.decide.solvers.irrational import irrational_evidence
 from exan_verify.smt.decide import decide
+from exan_verify.smt.portfolio import Settings
 
 SMALL_NEURONS = 24
 """Unasked, SMT is tried only up to this many neuron states: hidden neurons times samples."""
@@ -39,19 +40,10 @@ def ask_about_batch(
     ``cheap``: the outcome is known, and only single samples are asked about.
     """
     setting = context.setting
-    work = _work(setting, limits)
-    verdict = decide(
-        setting.network,
-        batch=context.batch,
-        loss=setting.question.loss,
-        reduction=setting.question.reduction,
-        labels=setting.question.labels,
-        domain=setting.question.domain,
-        budget=limits.seconds_left,
-        work_limit=min(work or UNASKED_WORK, UNASKED_WORK) if cheap else work,
-        seed=setting.seed,
-        jobs=setting.jobs,
-    )
+    settings = _settings(setting, limits)
+    if cheap:
+        settings = replace(settings, work_limit=min(settings.work_limit or UNASKED_WORK, UNASKED_WORK))
+    verdict = decide(setting.network, setting.question, batch=context.batch, settings=settings)
     if verdict.outcome is not Outcome.AMBIGUOUS or verdict.witness is None:
         return verdict, Facts(), ()
     other = verdict.witness.batch
@@ -65,19 +57,8 @@ def ask_about_batch(
 
 def ask_about_gradient(setting: Setting, gradient: Gradient, samples: int, limits: Budget) -> Verdict:
     """The solvers' verdict on an exact gradient: they find a batch first, then ask for another."""
-    return decide(
-        setting.network,
-        gradient=gradient,
-        loss=setting.question.loss,
-        reduction=setting.question.reduction,
-        labels=setting.question.labels,
-        domain=setting.question.domain,
-        batch_size=samples,
-        budget=limits.seconds_left,
-        work_limit=_work(setting, limits),
-        seed=setting.seed,
-        jobs=setting.jobs,
-    )
+    question = replace(setting.question, batch_size=samples)
+    return decide(setting.network, question, gradient=gradient, settings=_settings(setting, limits))
 
 
 def ask_about_tolerance(
@@ -89,22 +70,15 @@ def ask_about_tolerance(
     UNIQUE then means: unique up to that radius, which reason and witness name. AMBIGUOUS: not even at the
     largest.
     """
+    question = replace(setting.question, batch_size=samples, tolerance=tolerance)
     verdict = None
     for power in range(7):
         verdict = decide(
             setting.network,
+            question,
             gradient=gradient,
-            loss=setting.question.loss,
-            reduction=setting.question.reduction,
-            labels=setting.question.labels,
-            domain=setting.question.domain,
-            batch_size=samples,
-            tolerance=tolerance,
             radius=tolerance * 10**power,
-            budget=limits.seconds_left,
-            work_limit=_work(setting, limits),
-            seed=setting.seed,
-            jobs=setting.jobs,
+            settings=_settings(setting, limits),
         )
         if verdict.outcome is Outcome.UNIQUE:
             return _with_radius(verdict, tolerance * 10**power)
@@ -120,7 +94,11 @@ def _with_radius(verdict: Verdict, radius: Fraction) -> Verdict:
     return replace(verdict, witness=replace(verdict.witness or Witness(), radius=above))
 
 
-def _work(setting: Setting, limits: Budget) -> int | None:
+def _settings(setting: Setting, limits: Budget) -> Settings:
+    """As the caller of ``certify`` set it, within ``limits``."""
     if limits.work_left is not None:
-        return max(1, limits.work_left)
-    return None if setting.engine == "smt" or limits.seconds is not None else UNASKED_WORK
+        work: int | None = max(1, limits.work_left)
+    else:
+        work = None if setting.engine == "smt" or limits.seconds is not None else UNASKED_WORK
+    deadline = None if limits.seconds is None else limits.end
+    return Settings(seed=setting.seed, jobs=setting.jobs, deadline=deadline, work_limit=work)

@@ -14,13 +14,18 @@ from fractions import Fraction
 import numpy as np
 
 from exan_verify.core.network import Array
+from exan_verify.core.verdict import poll
 from exan_verify.exact import linalg
-from exan_verify.smt.deadline import poll
-from exan_verify.smt.question.isolate import shifted
+from exan_verify.exact.regions import Region
+from exan_verify.smt.question.isolate import identity, shifted
 from exan_verify.smt.question.terms import Poly
 
 STARTS, STEPS = 8, 400
+"""The least eigenvalue is concave in the weights, but on a sphere an ascent may end where it is negative:
+then another start is tried. A step shrinks by 1 % each time, to a fiftieth of the first."""
+
 GRID = 1 << 24
+"""Weights are rounded to this grid: far finer than the eigenvalue ratio of 1e-4 that is asked of them."""
 
 MAX_ENTRIES = 20_000
 """Entries of all forms together that are combined over Q: a second or two, which cannot be interrupted."""
@@ -47,6 +52,19 @@ def definite(equations: Sequence[Poly], solution: Mapping[str, Fraction], silent
     basis = _combinations(jacobian, forms, silent)
     reduced = [linalg.multiply(rest.T, linalg.multiply(f, rest)) for f in basis]
     return bool(reduced) and _definite_combination(reduced)
+
+
+def silent_motions(regions: Sequence[Region], size: int) -> Array:
+    """Motions of single samples that no logit sees: a basis of W, (M d, w), a region per sample and ``size``
+    inputs each.
+    """
+    parts = [linalg.nullspace(region.logits[:, :-1]) for region in regions]
+    out = np.full((len(parts) * size, sum(p.shape[1] for p in parts)), Fraction(0), dtype=object)
+    column = 0
+    for m, part in enumerate(parts):
+        out[m * size : (m + 1) * size, column : column + part.shape[1]] = part
+        column += part.shape[1]
+    return out
 
 
 def _linear_and_injective(jacobian: Array, forms: Sequence[Array], silent: Array) -> bool:
@@ -123,12 +141,9 @@ def _form(polynomial: Poly, names: Sequence[str]) -> Array:
 
 def _complement(silent: Array) -> Array:
     """Unit vectors that complete W to the whole space."""
-    size = silent.shape[0]
-    identity = np.full((size, size), Fraction(0), dtype=object)
-    for k in range(size):
-        identity[k, k] = Fraction(1)
-    chosen = linalg.pivots(np.concatenate([silent, identity], axis=1))
-    return identity[:, [k - silent.shape[1] for k in chosen if k >= silent.shape[1]]]
+    units = identity(silent.shape[0])
+    chosen = linalg.pivots(np.concatenate([silent, units], axis=1))
+    return units[:, [k - silent.shape[1] for k in chosen if k >= silent.shape[1]]]
 
 
 def _unit_scale(row: Array) -> Array:

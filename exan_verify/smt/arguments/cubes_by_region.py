@@ -14,81 +14,86 @@ from itertools import combinations_with_replacement, product
 from math import comb
 
 from exan_verify.core.question import Loss
+from exan_verify.core.verdict import poll
 from exan_verify.exact.lp import Program, Status, solve
 from exan_verify.exact.regions import Pattern, region_of
 from exan_verify.smt.arguments.regions import Regions
-from exan_verify.smt.deadline import poll
-from exan_verify.smt.question.constraints import Question
+from exan_verify.smt.question.posed import Posed
 
 MAX_REGIONS = 200
+"""Regions of one input: 10 to 30 ms of linear programs each, in networks of six hidden neurons."""
+
 MAX_MULTISETS = 20_000
+"""Multisets of M regions that are looked at: 0.3 to 0.6 ms each. 200 regions have as many pairs."""
+
 MAX_LISTED = 5_000
+"""Cubes with labels: every one becomes a task with a polynomial system of its own."""
 
 
-def list_by_regions(question: Question) -> list[list[bool]] | None:
+def list_by_regions(posed: Posed) -> list[list[bool]] | None:
     """All cubes that can hold a batch, as bits in the order of their literals; None where this is not for the
     question (biases, hinge, real labels, a tolerance) or there are too many.
     """
-    if question.network.has_bias or question.loss is Loss.HINGE or question.alphabet is None:
+    if posed.network.has_bias or posed.question.loss is Loss.HINGE or posed.alphabet is None:
         return None
-    if question.tolerance is not None:
+    if posed.question.tolerance is not None:
         return None
-    patterns = feasible_patterns(question)
-    if patterns is None or comb(len(patterns) + question.size - 1, question.size) > MAX_MULTISETS:
+    patterns = feasible_patterns(posed)
+    if patterns is None or comb(len(patterns) + posed.size - 1, posed.size) > MAX_MULTISETS:
         return None
-    regions = Regions(question=question)
+    regions = Regions(posed=posed)
     cubes: list[list[bool]] = []
     needed = [
-        (i, j, k) for i in range(question.network.depth) for j, k in question.target.nonzero_weights(i, None)
+        (i, j, k) for i in range(1, posed.network.depth + 1) for j, k in posed.target.nonzero_weights(i, None)
     ]
     served = {p: frozenset(n for n, place in enumerate(needed) if _serves(p, *place)) for p in patterns}
-    for chosen in combinations_with_replacement(patterns, question.size):
+    for chosen in combinations_with_replacement(patterns, posed.size):
         poll()
         support = list(dict.fromkeys(chosen))
         if len(frozenset().union(*(served[p] for p in support))) < len(needed):
             continue
         if not regions.unreachable(support):
-            cubes += _labelled(question, chosen)
+            cubes += _labelled(posed, chosen)
         if len(cubes) > MAX_LISTED:
             return None
     return cubes
 
 
-def _serves(pattern: Pattern, layer: int, j: int, k: int) -> bool:
-    """Whether both ends of entry (j, k) of the 0-based affine layer are active (or no hidden neurons)."""
-    upper = layer >= len(pattern) or pattern[layer][j]
-    lower = layer == 0 or pattern[layer - 1][k]
+def _serves(pattern: Pattern, i: int, j: int, k: int) -> bool:
+    """Whether both ends of entry (j, k) of dW_i are active (or no hidden neurons)."""
+    upper = i > len(pattern) or pattern[i - 1][j]
+    lower = i == 1 or pattern[i - 2][k]
     return bool(upper and lower)
 
 
-def feasible_patterns(question: Question) -> list[Pattern] | None:
+def feasible_patterns(posed: Posed) -> list[Pattern] | None:
     """The joint patterns that some input of the domain has; None if there are more than MAX_REGIONS."""
-    widths = question.network.widths[1:-1]
+    widths = posed.network.widths[1:-1]
     found: list[tuple[bool, ...]] = [()]
     for _ in range(sum(widths)):
         found = [
             (*bits, state)
             for bits in found
             for state in (False, True)
-            if _feasible(question, (*bits, state), widths)
+            if _feasible(posed, (*bits, state), widths)
         ]
         if len(found) > MAX_REGIONS:
             return None
     return [_shaped(bits, widths) for bits in found]
 
 
-def _feasible(question: Question, bits: Sequence[bool], widths: Sequence[int]) -> bool:
+def _feasible(posed: Posed, bits: Sequence[bool], widths: Sequence[int]) -> bool:
     """Whether some input has these states of the first neurons (the others do not matter)."""
     poll()
     padded = _shaped((*bits, *[False] * (sum(widths) - len(bits))), widths)
-    states = region_of(question.network, padded, zero_sum=False).states[: len(bits)]
+    states = region_of(posed.network, padded, zero_sum=False).states[: len(bits)]
     rows, bounds = [], []
     for row, on in zip(states, bits, strict=True):
         side = -1 if on else 1
         rows.append([*(side * v for v in row[:-1]), Fraction(on)])
         bounds.append(-side * row[-1])
-    size = question.network.widths[0]
-    for k, (low, high) in enumerate(question.domain or ()):
+    size = posed.network.widths[0]
+    for k, (low, high) in enumerate(posed.bounds or ()):
         rows += [_unit(k, size, -1), _unit(k, size, 1)]
         bounds += [-low, high]
     rows.append(_unit(size, size, 1))
@@ -109,14 +114,14 @@ def _shaped(bits: Sequence[bool], widths: Sequence[int]) -> Pattern:
     return tuple(tuple(next(flat) for _ in range(width)) for width in widths)
 
 
-def _labelled(question: Question, patterns: Sequence[Pattern]) -> Iterator[list[bool]]:
+def _labelled(posed: Posed, patterns: Sequence[Pattern]) -> Iterator[list[bool]]:
     """The cubes of a multiset of regions, samples in the order that the encoding asks for."""
-    assert question.alphabet is not None
-    letters = range(len(question.alphabet))
+    assert posed.alphabet is not None
+    letters = range(len(posed.alphabet))
     seen = set()
     for labels in product(letters, repeat=len(patterns)):
         poll()
-        if question.counts is not None and tuple(labels.count(c) for c in letters) != question.counts:
+        if posed.counts is not None and tuple(labels.count(c) for c in letters) != posed.counts:
             continue
         rows = []
         for pattern, label in zip(patterns, labels, strict=True):

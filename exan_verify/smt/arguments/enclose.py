@@ -19,8 +19,8 @@ import numpy as np
 
 from exan_verify.core.network import Array
 from exan_verify.core.question import Loss
+from exan_verify.core.verdict import poll
 from exan_verify.exact.softmax import to_ball
-from exan_verify.smt.deadline import poll
 from exan_verify.smt.question.transcendental import PRECISION, unit_rows
 
 Side = tuple[Fraction | None, Fraction | None]
@@ -31,7 +31,8 @@ Ends = tuple[Any, Any]
 
 INFINITE = float("inf")
 FARTHEST = Fraction(2**40)
-"""Boxes this far out, or smaller than one over it, are not cut any more."""
+"""Boxes this far out, or smaller than one over it, are not cut any more: what is left there is a solution in
+the limit, or one that is not known."""
 
 
 @dataclass(frozen=True, kw_only=True)

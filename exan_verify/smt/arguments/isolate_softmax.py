@@ -28,9 +28,10 @@ import numpy as np
 
 from exan_verify.core.question import Loss
 from exan_verify.exact.softmax import to_ball
-from exan_verify.smt.question.constraints import Question
-from exan_verify.smt.question.encode import Encoding, Sample
+from exan_verify.smt.question.encode import Encoding
+from exan_verify.smt.question.encoder import Sample
 from exan_verify.smt.question.isolate import left_inverses
+from exan_verify.smt.question.posed import Posed
 from exan_verify.smt.question.replay import ExactBatch
 from exan_verify.smt.question.terms import Poly
 from exan_verify.smt.question.transcendental import PRECISION, middle, probability, upper
@@ -41,29 +42,27 @@ Row = dict[str, Any]
 
 
 def softmax_isolation(
-    question: Question, encoding: Encoding, truth: ExactBatch, order: Sequence[int]
+    posed: Posed, encoding: Encoding, truth: ExactBatch, order: Sequence[int]
 ) -> Fraction | None:
     """Half width of an open cube around the known batch, in that order of its samples, without another
     batch of the same gradient; None when the Jacobian cannot be inverted well enough.
     """
     with flint.ctx.workprec(PRECISION):
-        return _isolation(question, encoding, truth, order)
+        return _isolation(posed, encoding, truth, order)
 
 
-def _isolation(
-    question: Question, encoding: Encoding, truth: ExactBatch, order: Sequence[int]
-) -> Fraction | None:
+def _isolation(posed: Posed, encoding: Encoding, truth: ExactBatch, order: Sequence[int]) -> Fraction | None:
     origin = {
         _name(v): to_ball(t.value)
         for s, n in zip(encoding.samples, order, strict=True)
         for v, t in zip(s.x, truth.x[n], strict=True)
     }
-    balls, slopes = probability_slopes(question, encoding.samples, origin)
+    balls, slopes = probability_slopes(posed, encoding.samples, origin)
     names = sorted(origin)
     equations = [e for _, e in encoding.equations]
     jacobian = [total_derivative(partials(e), names, balls, slopes) for e in equations]
     centre = np.array([[_short(middle(row[n])) for n in names] for row in jacobian], dtype=object)
-    rests = _rests(question, encoding.samples)
+    rests = _rests(posed, encoding.samples)
     for left in left_inverses(centre.reshape(len(equations), len(names))):
         found = _radius(left, jacobian, equations, names, balls, slopes, rests)
         if found is not None:
@@ -72,7 +71,7 @@ def _isolation(
 
 
 def probability_slopes(
-    question: Question, samples: Sequence[Sample], inputs: Mapping[str, Any]
+    posed: Posed, samples: Sequence[Sample], inputs: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Row]]:
     """Balls of the free probabilities over a box of inputs, beside the inputs themselves, and of their
     derivatives by the inputs.
@@ -81,12 +80,14 @@ def probability_slopes(
     for sample in samples:
         names = [_name(v) for v in sample.x]
         logits = [f.evaluate(inputs, to_ball) for f in sample.logits]
-        values = [probability(logits, k, question.loss) for k in range(len(logits))]
+        values = [probability(logits, k, posed.question.loss) for k in range(len(logits))]
         gains = _gains(sample)
         for k, p in enumerate(sample.probabilities):
             if _is_free(p):
                 balls[_name(p)] = values[k]
-                slopes[_name(p)] = {n: _slope(question.loss, values, k, [g[n] for g in gains]) for n in names}
+                slopes[_name(p)] = {
+                    n: _slope(posed.question.loss, values, k, [g[n] for g in gains]) for n in names
+                }
     return balls, slopes
 
 
@@ -95,14 +96,14 @@ def _gains(sample: Sample) -> list[dict[str, Fraction]]:
     return [{_name(v): f.terms.get((_name(v),), Fraction(0)) for v in sample.x} for f in sample.logits]
 
 
-def _rests(question: Question, samples: Sequence[Sample]) -> dict[str, Fraction]:
+def _rests(posed: Posed, samples: Sequence[Sample]) -> dict[str, Fraction]:
     """kappa |A|^2 for every free probability."""
     found = {}
     for sample in samples:
         reach = max(sum(map(abs, g.values()), Fraction(0)) for g in _gains(sample))
         for p in sample.probabilities:
             if _is_free(p):
-                found[_name(p)] = KAPPA[question.loss] * reach**2
+                found[_name(p)] = KAPPA[posed.question.loss] * reach**2
     return found
 
 

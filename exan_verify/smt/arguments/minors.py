@@ -16,11 +16,12 @@ import flint
 import numpy as np
 
 from exan_verify.core.network import Array
+from exan_verify.core.verdict import poll
 from exan_verify.exact.softmax import to_ball
-from exan_verify.smt.deadline import poll
 from exan_verify.smt.question.transcendental import PRECISION, unit_rows
 
 MAX_PARAMETERS = 6
+"""Unknowns z of T_0 + N z: 28 monomials at this size, and a determinant of balls of that order."""
 
 
 def low_rank_contradicts(

@@ -17,11 +17,12 @@ import flint
 import numpy as np
 
 from exan_verify.core.network import Array
+from exan_verify.core.verdict import poll
 from exan_verify.exact.regions import Pattern, Region, region_of
 from exan_verify.exact.softmax import to_ball
-from exan_verify.smt.deadline import poll
-from exan_verify.smt.question.constraints import Question, Vector
-from exan_verify.smt.question.encode import Fixed, neuron_name
+from exan_verify.smt.question.encode import neuron_name
+from exan_verify.smt.question.encoder import Fixed
+from exan_verify.smt.question.posed import Posed, Vector
 from exan_verify.smt.question.transcendental import PRECISION
 
 MAX_SYSTEM = 25_000
@@ -33,7 +34,7 @@ second at this size (53-bit weights)."""
 class Regions:
     """The regions of a question, made on demand, and its gradient in the same order of entries."""
 
-    question: Question
+    posed: Posed
 
     @cached_property
     def _made(self) -> dict[Pattern, Region]:
@@ -42,11 +43,11 @@ class Regions:
     @property
     def zero_sum(self) -> bool:
         """Whether all loss vectors sum to zero."""
-        return self.question.loss.zero_sum
+        return self.posed.question.loss.zero_sum
 
     def tractable(self, regions: int) -> bool:
         """Whether the systems of so many regions side by side have at most MAX_SYSTEM entries."""
-        network = self.question.network
+        network = self.posed.network
         rows = sum(array.size for _, array in network.parameters())
         columns = (network.classes - self.zero_sum) * (network.widths[0] + network.has_bias)
         return rows * columns * regions <= MAX_SYSTEM
@@ -55,22 +56,22 @@ class Regions:
         """The region's maps."""
         poll()
         if pattern not in self._made:
-            self._made[pattern] = region_of(self.question.network, pattern, zero_sum=self.zero_sum)
+            self._made[pattern] = region_of(self.posed.network, pattern, zero_sum=self.zero_sum)
         return self._made[pattern]
 
     def patterns(self, fixed: Fixed) -> list[Pattern]:
         """The pattern of every sample of a cube."""
-        widths = self.question.network.widths[1:-1]
+        widths = self.posed.network.widths[1:-1]
         return [
             tuple(
                 tuple(fixed[neuron_name(m, i, j)] for j in range(width)) for i, width in enumerate(widths, 1)
             )
-            for m in range(self.question.size)
+            for m in range(self.posed.size)
         ]
 
     def states(self, states: Sequence[tuple[bool, ...]]) -> list[Pattern]:
         """The pattern of every sample from its states in the order of ``encode.state_names``."""
-        widths, found = self.question.network.widths[1:-1], []
+        widths, found = self.posed.network.widths[1:-1], []
         for bits in states:
             flat = iter(bits)
             found.append(tuple(tuple(next(flat) for _ in range(width)) for width in widths))
@@ -78,13 +79,13 @@ class Regions:
 
     def labels(self, fixed: Fixed) -> list[Vector]:
         """The label vector of every sample of a cube."""
-        alphabet = self.question.alphabet
+        alphabet = self.posed.alphabet
         assert alphabet is not None
         if len(alphabet) == 1:
-            return [alphabet[0]] * self.question.size
+            return [alphabet[0]] * self.posed.size
         return [
             next(u for c, u in enumerate(alphabet) if fixed[f"label_s{m}_{c}"])
-            for m in range(self.question.size)
+            for m in range(self.posed.size)
         ]
 
     @cached_property
@@ -101,31 +102,22 @@ class Regions:
         """The target's entries as balls; exact where they are rational up to the precision."""
         symbols = self._symbols
         with flint.ctx.workprec(PRECISION):
-            return [entry.evaluate(symbols, to_ball) for entry in self._entries()]
+            return [entry.evaluate(symbols, to_ball) for entry in self.posed.target.entries()]
 
     @property
     def _symbols(self) -> Mapping[str, Any]:
         with flint.ctx.workprec(PRECISION):
             return {
                 name: to_ball(low).union(to_ball(high))
-                for name, (low, high) in self.question.target.enclosures.items()
+                for name, (low, high) in self.posed.target.enclosures.items()
             }
-
-    def _entries(self) -> list[Any]:
-        target, found = self.question.target, []
-        for i, layer in enumerate(self.question.network.layers):
-            for j in range(layer.shape[0]):
-                found += [target.weight(i, j, k) for k in range(layer.shape[1])]
-                if layer.bias is not None:
-                    found.append(target.bias(i, j))
-        return found
 
     def inconsistent(self, fixed: Fixed) -> bool:
         """Whether no matrices T at all, in the cube's regions, give the gradient.
 
         A rational y with ``y^T L = 0`` for all the regions has ``y^T G = 0`` if there are any.
         """
-        if self.question.tolerance is not None:
+        if self.posed.question.tolerance is not None:
             return False
         return self.unreachable(list(dict.fromkeys(self.patterns(fixed))))
 
@@ -173,7 +165,7 @@ class Regions:
     @cached_property
     def _integer_gradient(self) -> Any:
         """The target, in one row, times a number that makes it integers; None where it is not rational."""
-        entries = self._entries()
+        entries = self.posed.target.entries()
         if not all(e.is_constant for e in entries):
             return None
         scale = lcm(*(e.value.denominator for e in entries))

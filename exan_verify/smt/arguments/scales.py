@@ -8,7 +8,7 @@ from fractions import Fraction
 import flint
 
 from exan_verify.core.question import Loss
-from exan_verify.smt.question.constraints import Vector
+from exan_verify.smt.question.posed import Vector
 
 
 def other_scale(loss: Loss, logits: Sequence[Fraction], label: Vector, other: Vector) -> bool:

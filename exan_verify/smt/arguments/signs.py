@@ -19,10 +19,12 @@ from exan_verify.core.network import Array
 from exan_verify.exact.lp import Program, Status, solve
 from exan_verify.exact.regions import Region
 from exan_verify.exact.softmax import to_ball
-from exan_verify.smt.question.constraints import Vector
+from exan_verify.smt.question.posed import Vector
 from exan_verify.smt.question.transcendental import PRECISION, middle
 
 BITS = 200
+"""Bounds are rounded to so many binary places for the linear program, within what the balls (256 bits) know;
+what it finds is checked on the balls themselves."""
 
 
 def signs_contradict(

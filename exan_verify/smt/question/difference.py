@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import combinations, permutations
 
-from exan_verify.smt.deadline import poll
-from exan_verify.smt.question.constraints import Question
-from exan_verify.smt.question.encode import Encoding, Fixed, Sample, state_names
+from exan_verify.core.verdict import poll
+from exan_verify.smt.question.encode import Encoding, state_names
+from exan_verify.smt.question.encoder import Fixed, Sample
 from exan_verify.smt.question.isolate import EVERYWHERE
+from exan_verify.smt.question.posed import Posed
 from exan_verify.smt.question.replay import ExactBatch, Row, trace
 from exan_verify.smt.question.terms import (
     FALSE,
@@ -50,9 +51,9 @@ class Known:
         return len(self.batch.x)
 
 
-def known(question: Question, batch: ExactBatch) -> Known:
+def known(posed: Posed, batch: ExactBatch) -> Known:
     """Run a batch exactly and describe what the solver must know of irrational coordinates."""
-    run = trace(question, batch)
+    run = trace(posed, batch)
     facts: list[Formula] = []
     for name, root in batch.point.roots.items():
         a = Poly.variable(name)
@@ -63,19 +64,19 @@ def known(question: Question, batch: ExactBatch) -> Known:
     return Known(batch, tuple(run.states), tuple(run.vectors), tuple(facts))
 
 
-def placements(question: Question, truth: Known, fixed: Fixed) -> Iterator[tuple[int, ...]]:
+def placements(posed: Posed, truth: Known, fixed: Fixed) -> Iterator[tuple[int, ...]]:
     """The distinct orders in which the known batch lies in a cube (all of them where nothing is fixed).
 
     Place by place, so that a cube that the batch does not fit costs no walk over all M! orders.
     """
-    names = [state_names(question, m) for m in range(question.size)]
+    names = [state_names(posed, m) for m in range(posed.size)]
     fits = [
         [
             n
             for n in range(truth.size)
             if all(fixed.get(k, bit) == bit for k, bit in zip(names[m], truth.states[n], strict=True))
         ]
-        for m in range(question.size)
+        for m in range(posed.size)
     ]
     texts = _sample_texts(truth)
 
@@ -99,7 +100,7 @@ def _sample_texts(truth: Known) -> list[str]:
 
 
 def other_batch(
-    question: Question,
+    posed: Posed,
     encoding: Encoding,
     truth: Known,
     fixed: Fixed,
@@ -114,8 +115,8 @@ def other_batch(
     known batch is not that of the cube.
     """
     if not (radius or fixed) and truth.size > MOST_LISTED:
-        return [_some_sample_is_missing(question, encoding, truth)]
-    orders = permutations(range(truth.size)) if radius else placements(question, truth, fixed)
+        return [_some_sample_is_missing(posed, encoding, truth)]
+    orders = permutations(range(truth.size)) if radius else placements(posed, truth, fixed)
     found: list[Formula] = []
     for order in orders:
         poll()
@@ -126,18 +127,18 @@ def other_batch(
         elif reach:
             found.append(disj(_outside(s, truth, n, reach) for s, n in pairs))
         else:
-            found.append(disj(_apart(question, s, truth, n, radius) for s, n in pairs))
+            found.append(disj(_apart(posed, s, truth, n, radius) for s, n in pairs))
     return found
 
 
-def _some_sample_is_missing(question: Question, encoding: Encoding, truth: Known) -> Formula:
+def _some_sample_is_missing(posed: Posed, encoding: Encoding, truth: Known) -> Formula:
     """The same in M^2 parts: two batches of M samples are equal iff every sample of the one, which it has c
     times, occurs at least c times in the other.
     """
     texts = _sample_texts(truth)
     return disj(
         conj(
-            disj(_apart(question, encoding.samples[m], truth, n, Fraction(0)) for m in chosen)
+            disj(_apart(posed, encoding.samples[m], truth, n, Fraction(0)) for m in chosen)
             for chosen in combinations(range(truth.size), texts.count(texts[n]))
         )
         for n in range(truth.size)
@@ -145,9 +146,9 @@ def _some_sample_is_missing(question: Question, encoding: Encoding, truth: Known
     )
 
 
-def without_sample(question: Question, encoding: Encoding, truth: Known, n: int) -> list[Formula]:
+def without_sample(posed: Posed, encoding: Encoding, truth: Known, n: int) -> list[Formula]:
     """No sample of the unknown batch equals sample ``n`` of ``truth``."""
-    return [_apart(question, s, truth, n, Fraction(0)) for s in encoding.samples]
+    return [_apart(posed, s, truth, n, Fraction(0)) for s in encoding.samples]
 
 
 def _outside(sample: Sample, truth: Known, n: int, reach: Fraction) -> Formula:
@@ -167,16 +168,16 @@ def _unknowns(sample: Sample, truth: Known, n: int) -> list[tuple[Poly, Poly]]:
     return pairs
 
 
-def _apart(question: Question, sample: Sample, truth: Known, n: int, radius: Fraction) -> Formula:
+def _apart(posed: Posed, sample: Sample, truth: Known, n: int, radius: Fraction) -> Formula:
     """The sample differs from sample ``n``: in its label, or in an input by more than ``radius``."""
     x, y = truth.batch.x[n], truth.batch.y[n]
     parts = [_further(v, t, radius) for v, t in zip(sample.x, x, strict=True)]
     if sample.labels is None:
         parts += [_further(v, t, radius) for v, t in zip(sample.y, y, strict=True)]
     else:
-        assert question.alphabet is not None
+        assert posed.alphabet is not None
         letter = tuple(v.value for v in y)
-        own = [f for f, u in zip(sample.labels, question.alphabet, strict=True) if u == letter]
+        own = [f for f, u in zip(sample.labels, posed.alphabet, strict=True) if u == letter]
         parts += [conj(negate(f) for f in own)]
     return disj(parts)
 

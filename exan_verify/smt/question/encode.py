@@ -8,17 +8,16 @@ forward pass, the backward pass and the gradient equations of docs/theory.md sec
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 from exan_verify.core.network import Linear, to_fraction
 from exan_verify.core.question import Loss
-from exan_verify.smt.question.constraints import Question
+from exan_verify.smt.question.encoder import Encoder, Fixed, Sample
 from exan_verify.smt.question.losses import encode_labels, encode_vector
+from exan_verify.smt.question.posed import Posed
 from exan_verify.smt.question.terms import (
-    FALSE,
-    TRUE,
     Formula,
     Junction,
     Literal,
@@ -38,64 +37,6 @@ from exan_verify.smt.question.terms import (
 ORDER = "order of the samples, which does not matter"
 """Comment of the constraints that choose one order of the samples: no property of the batch."""
 
-Fixed = Mapping[str, bool]
-"""Truth values of the literals of a cube, by name."""
-
-
-@dataclass(slots=True)
-class Sample:
-    """One sample of the unknown batch: its polynomials and literals.
-
-    ``vector`` is the loss vector divided as the reduction says; ``labels`` has one formula per admitted
-    label (None for real labels, where ``y`` is a polynomial); ``state`` the literals that a cube fixes.
-    """
-
-    index: int
-    x: tuple[Poly, ...]
-    hidden: list[tuple[Poly, ...]] = field(default_factory=list)
-    active: list[tuple[Formula, ...]] = field(default_factory=list)
-    logits: tuple[Poly, ...] = ()
-    probabilities: tuple[Poly, ...] = ()
-    labels: tuple[Formula, ...] | None = None
-    y: tuple[Poly, ...] = ()
-    vector: tuple[Poly, ...] = ()
-    state: list[Formula] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class Encoder:
-    """Collects declarations and assertions; literals named in ``fixed`` are folded away."""
-
-    script: Script
-    fixed: Fixed
-
-    def real(self, name: str) -> Poly:
-        """Declare a real variable."""
-        self.script.reals.append(name)
-        return Poly.variable(name)
-
-    def literal(self, name: str) -> Formula:
-        """Declare a Boolean, or fold it to the value that the cube gives it."""
-        if name in self.fixed:
-            return TRUE if self.fixed[name] else FALSE
-        self.script.booleans.append(name)
-        return Literal(name)
-
-    def require(self, formula: Formula, comment: str) -> None:
-        """Assert."""
-        self.script.require(formula, comment)
-
-    def select(self, condition: Formula, then: Poly, other: Poly, name: str, comment: str) -> Poly:
-        """``then`` where the condition holds, else ``other``: a new variable unless the choice is fixed."""
-        if condition == TRUE or then == other:
-            return then
-        if condition == FALSE:
-            return other
-        chosen = self.real(name)
-        self.require(implies(condition, equal(chosen, then)), comment)
-        self.require(implies(negate(condition), equal(chosen, other)), comment)
-        return chosen
-
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
@@ -106,50 +47,50 @@ class Encoding:
     equations: tuple[tuple[str, Poly], ...]
 
 
-def encode(question: Question, fixed: Fixed | None = None) -> Encoding:
+def encode(posed: Posed, fixed: Fixed | None = None) -> Encoding:
     """All batches of the question as constraints, with the literals in ``fixed`` folded."""
-    script = Script(title=question.title)
+    script = Script(title=posed.title)
     encoder = Encoder(script, dict(fixed or {}))
-    for name, facts in question.target.facts:
+    for name, facts in posed.target.facts:
         script.require(facts, name)
-    script.reals.extend(question.target.symbols)
-    samples = tuple(_sample(encoder, question, m) for m in range(question.size))
-    _label_counts(encoder, question, samples)
-    equations = tuple(_gradient_equations(encoder, question, samples))
+    script.reals.extend(posed.target.symbols)
+    samples = tuple(_sample(encoder, posed, m) for m in range(posed.size))
+    _label_counts(encoder, posed, samples)
+    equations = tuple(_gradient_equations(encoder, posed, samples))
     for name, difference in equations:
-        for formula in _matches(question, difference):
+        for formula in _matches(posed, difference):
             encoder.require(formula, f"gradient: {name}")
     for left, right in pairwise(samples):
         _ordered(encoder, left, right)
     return Encoding(script, samples, equations)
 
 
-def abstraction(question: Question) -> Script:
+def abstraction(posed: Posed) -> Script:
     """A linear over-approximation of the question over its literals: what cubes are enumerated from.
 
     Constraints with products are dropped; what a non-zero entry of a weight's gradient says about the
     literals is kept: some sample must be active at both ends of that weight.
     """
-    encoding = encode(question)
+    encoding = encode(posed)
     script = encoding.script
     script.logic = "QF_LRA"
     script.assertions = [(c, f) for c, f in script.assertions if degree(f) <= 1]
-    for i in range(len(question.network.layers)):
-        for j, k in question.target.nonzero_weights(i, question.tolerance):
+    for i in range(1, posed.network.depth + 1):
+        for j, k in posed.target.nonzero_weights(i, posed.question.tolerance):
             script.require(
-                disj(_both_active(s, i, j, k) for s in encoding.samples),
-                f"entry ({j}, {k}) of weight gradient {i + 1} is not zero",
+                disj(conj([s.is_active(i, j), s.is_active(i - 1, k)]) for s in encoding.samples),
+                f"entry ({j}, {k}) of weight gradient {i} is not zero",
             )
     return script
 
 
-def state_names(question: Question, sample: int) -> list[str]:
+def state_names(posed: Posed, sample: int) -> list[str]:
     """The literals of a sample that a cube fixes: neurons, then labels, then violated margins."""
-    widths = question.network.widths
+    widths = posed.network.widths
     found = [neuron_name(sample, i, j) for i in range(1, len(widths) - 1) for j in range(widths[i])]
-    if question.alphabet is not None and len(question.alphabet) > 1:
-        found += [f"label_s{sample}_{c}" for c in range(len(question.alphabet))]
-    if question.loss is Loss.HINGE:
+    if posed.alphabet is not None and len(posed.alphabet) > 1:
+        found += [f"label_s{sample}_{c}" for c in range(len(posed.alphabet))]
+    if posed.question.loss is Loss.HINGE:
         found += [f"margin_s{sample}_c{c}" for c in range(widths[-1])]
     return found
 
@@ -159,29 +100,22 @@ def neuron_name(sample: int, layer: int, neuron: int) -> str:
     return f"on_s{sample}_l{layer}_n{neuron}"
 
 
-def _both_active(sample: Sample, layer: int, j: int, k: int) -> Formula:
-    """Neuron j after affine layer ``layer`` (0-based) and neuron k before it, where they are hidden."""
-    upper = sample.active[layer][j] if layer < len(sample.active) else TRUE
-    lower = sample.active[layer - 1][k] if layer else TRUE
-    return conj([upper, lower])
-
-
-def _sample(encoder: Encoder, question: Question, m: int) -> Sample:
-    features = question.network.widths[0]
+def _sample(encoder: Encoder, posed: Posed, m: int) -> Sample:
+    features = posed.network.widths[0]
     sample = Sample(index=m, x=tuple(encoder.real(f"x_s{m}_{i}") for i in range(features)))
-    for i, (low, high) in enumerate(question.domain or ()):
+    for i, (low, high) in enumerate(posed.bounds or ()):
         encoder.require(at_most(Poly.constant(low), sample.x[i]), f"sample {m}: domain")
         encoder.require(at_most(sample.x[i], high), f"sample {m}: domain")
-    _forward(encoder, question, sample)
-    encode_labels(encoder, question, sample)
-    encode_vector(encoder, question, sample)
+    _forward(encoder, posed, sample)
+    encode_labels(encoder, posed, sample)
+    encode_vector(encoder, posed, sample)
     return sample
 
 
-def _forward(encoder: Encoder, question: Question, sample: Sample) -> None:
+def _forward(encoder: Encoder, posed: Posed, sample: Sample) -> None:
     h = sample.x
     m = sample.index
-    for i, layer in enumerate(question.network.layers[:-1], 1):
+    for i, layer in enumerate(posed.network.layers[:-1], 1):
         sample.hidden.append(h)
         z = _affine(layer, h)
         literals, out = [], []
@@ -193,7 +127,7 @@ def _forward(encoder: Encoder, question: Question, sample: Sample) -> None:
         sample.state += literals
         h = tuple(out)
     sample.hidden.append(h)
-    sample.logits = _affine(question.network.layers[-1], h)
+    sample.logits = _affine(posed.network.layers[-1], h)
 
 
 def _relu(encoder: Encoder, z: Poly, m: int, i: int, j: int) -> tuple[Formula, Poly]:
@@ -213,13 +147,13 @@ def _affine(layer: Linear, h: Sequence[Poly]) -> tuple[Poly, ...]:
     return tuple(out)
 
 
-def _backward(encoder: Encoder, question: Question, sample: Sample) -> list[tuple[Poly, ...]]:
+def _backward(encoder: Encoder, posed: Posed, sample: Sample) -> list[tuple[Poly, ...]]:
     """delta_1 .. delta_L with delta_L the loss vector and delta_i = D_i W_{i+1}^T delta_{i+1}."""
     deltas = [sample.vector]
-    layers = question.network.layers
+    layers = posed.network.layers
     for i in range(len(layers) - 1, 0, -1):
         above, row = deltas[0], []
-        for j, literal in enumerate(sample.active[i - 1]):
+        for j, literal in enumerate(sample.pattern(i)):
             back = total(above[k] * to_fraction(w) for k, w in enumerate(layers[i].weight[:, j]))
             name, comment = f"delta_s{sample.index}_l{i}_n{j}", f"sample {sample.index}, backward"
             row.append(encoder.select(literal, back, Poly.constant(0), name, comment))
@@ -227,36 +161,35 @@ def _backward(encoder: Encoder, question: Question, sample: Sample) -> list[tupl
     return deltas
 
 
-def _gradient_equations(
-    encoder: Encoder, question: Question, samples: Sequence[Sample]
-) -> list[tuple[str, Poly]]:
+def _gradient_equations(encoder: Encoder, posed: Posed, samples: Sequence[Sample]) -> list[tuple[str, Poly]]:
     """dW_i = Delta_i H_{i-1} and db_i = Delta_i 1, minus the given gradient."""
-    deltas = [_backward(encoder, question, s) for s in samples]
+    deltas = [_backward(encoder, posed, s) for s in samples]
     found: list[tuple[str, Poly]] = []
-    for i, layer in enumerate(question.network.layers):
+    given = iter(posed.target.entries())
+    for i, layer in enumerate(posed.network.layers):
         named = [name for name, _ in layer.parameters()]
         for j in range(layer.shape[0]):
             for k in range(layer.shape[1]):
                 entry = total(d[i][j] * s.hidden[i][k] for d, s in zip(deltas, samples, strict=True))
-                found.append((f"{named[0]}[{j},{k}]", entry - question.target.weight(i, j, k)))
+                found.append((f"{named[0]}[{j},{k}]", entry - next(given)))
             if layer.bias is not None:
                 entry = total(d[i][j] for d in deltas)
-                found.append((f"{named[1]}[{j}]", entry - question.target.bias(i, j)))
+                found.append((f"{named[1]}[{j}]", entry - next(given)))
     return found
 
 
-def _matches(question: Question, difference: Poly) -> list[Formula]:
-    if question.tolerance is None:
+def _matches(posed: Posed, difference: Poly) -> list[Formula]:
+    if posed.question.tolerance is None:
         return [equal(difference, 0)]
-    return [at_most(difference, question.tolerance), at_most(-difference, question.tolerance)]
+    return [at_most(difference, posed.question.tolerance), at_most(-difference, posed.question.tolerance)]
 
 
-def _label_counts(encoder: Encoder, question: Question, samples: Sequence[Sample]) -> None:
+def _label_counts(encoder: Encoder, posed: Posed, samples: Sequence[Sample]) -> None:
     """Known labels: every label is used exactly as often as it was given."""
-    if question.counts is None or question.alphabet is None:
+    if posed.counts is None or posed.alphabet is None:
         return
     one, zero = Poly.constant(1), Poly.constant(0)
-    for c, count in enumerate(question.counts):
+    for c, count in enumerate(posed.counts):
         used = []
         for sample in samples:
             assert sample.labels is not None

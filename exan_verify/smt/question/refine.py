@@ -14,14 +14,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING
 
 from exan_verify.core.question import Loss
-from exan_verify.smt.question.constraints import Question
+from exan_verify.smt.question.encoder import Sample
+from exan_verify.smt.question.posed import Posed
 from exan_verify.smt.question.terms import Formula, Poly, at_most, conj, disj, less
-
-if TYPE_CHECKING:
-    from exan_verify.smt.question.encode import Sample
 
 Pair = tuple[int, int, int]
 """``(sample, class, other class)``; for bce the other class is -1, and -2 swaps a and b. Samples from the
@@ -43,12 +40,12 @@ class Lemma:
     numbers: tuple[Fraction, ...] = ()
 
 
-def lemma_formula(question: Question, samples: Sequence[Sample], lemma: Lemma) -> Formula:
+def lemma_formula(posed: Posed, samples: Sequence[Sample], lemma: Lemma) -> Formula:
     """The lemma as a formula over an encoding's samples."""
-    a, b, t = odds(question, samples, lemma.pair)
+    a, b, t = odds(posed, samples, lemma.pair)
     if lemma.kind == "order":
         assert lemma.other is not None
-        c, d, s = odds(question, samples, lemma.other)
+        c, d, s = odds(posed, samples, lemma.other)
         return _order(a * d, c * b, t, s)
     if lemma.kind == "threshold":
         t0, low, high = lemma.numbers
@@ -73,15 +70,15 @@ def _order(left: Poly, right: Poly, t: Poly, s: Poly) -> Formula:
     )
 
 
-def odds(question: Question, samples: Sequence[Sample], pair: Pair) -> tuple[Poly, Poly, Poly]:
+def odds(posed: Posed, samples: Sequence[Sample], pair: Pair) -> tuple[Poly, Poly, Poly]:
     """``(a, b, t)`` of an odds pair."""
     m, k, other = pair
-    if m < question.size:
+    if m < posed.size:
         logits, probabilities = samples[m].logits, samples[m].probabilities
     else:
-        reference = question.target.reference[m - question.size]
+        reference = posed.target.reference[m - posed.size]
         logits, probabilities = tuple(map(Poly.constant, reference.logits)), reference.probabilities
-    if question.loss is not Loss.BCE:
+    if posed.question.loss is not Loss.BCE:
         return probabilities[k], probabilities[other], logits[k] - logits[other]
     p, rest = probabilities[k], Poly.constant(1) - probabilities[k]
     return (p, rest, logits[k]) if other == -1 else (rest, p, -logits[k])

@@ -18,8 +18,8 @@ from exan_verify.core.network import Batch, exact_array, to_fraction
 from exan_verify.core.question import Loss
 from exan_verify.exact import backprop
 from exan_verify.smt.question.algebraic import Point
-from exan_verify.smt.question.constraints import Question, Vector, labels_array
 from exan_verify.smt.question.exponentials import is_zero
+from exan_verify.smt.question.posed import Posed, Vector, labels_array
 from exan_verify.smt.question.terms import Poly, total
 
 Row = tuple[Poly, ...]
@@ -110,19 +110,19 @@ class Trace:
     vectors: list[Row] = field(default_factory=list)
 
 
-def trace(question: Question, batch: ExactBatch, prefix: str = "p") -> Trace:
+def trace(posed: Posed, batch: ExactBatch, prefix: str = "p") -> Trace:
     """Run the batch; probability symbols are named ``<prefix>_<sample>_<class>``."""
     found = Trace()
     hidden, deltas = [], []
     for m, (x, y) in enumerate(zip(batch.x, batch.y, strict=True)):
-        rows, active = _forward(question, batch.point, x)
-        vector, margins = _vector(question, batch.point, rows[-1], y, f"{prefix}_{m}", found)
-        label = [] if question.alphabet is None or len(question.alphabet) == 1 else _label_bits(question, y)
+        rows, active = _forward(posed, batch.point, x)
+        vector, margins = _vector(posed, batch.point, rows[-1], y, f"{prefix}_{m}", found)
+        label = [] if posed.alphabet is None or len(posed.alphabet) == 1 else _label_bits(posed, y)
         found.states.append((*(b for layer in active for b in layer), *label, *margins))
         found.vectors.append(vector)
         hidden.append(rows[:-1])
-        deltas.append(_backward(question, active, vector))
-    for i, layer in enumerate(question.network.layers):
+        deltas.append(_backward(posed, active, vector))
+    for i, layer in enumerate(posed.network.layers):
         for j in range(layer.shape[0]):
             for k in range(layer.shape[1]):
                 found.gradient.append(total(d[i][j] * h[i][k] for d, h in zip(deltas, hidden, strict=True)))
@@ -131,9 +131,9 @@ def trace(question: Question, batch: ExactBatch, prefix: str = "p") -> Trace:
     return found
 
 
-def _forward(question: Question, point: Point, x: Row) -> tuple[list[Row], list[tuple[bool, ...]]]:
+def _forward(posed: Posed, point: Point, x: Row) -> tuple[list[Row], list[tuple[bool, ...]]]:
     rows, active = [x], []
-    layers = question.network.layers
+    layers = posed.network.layers
     for i, layer in enumerate(layers):
         z = []
         for j in range(layer.shape[0]):
@@ -148,14 +148,14 @@ def _forward(question: Question, point: Point, x: Row) -> tuple[list[Row], list[
     return rows, active
 
 
-def run_forward(question: Question, point: Point, x: Row) -> Row:
+def run_forward(posed: Posed, point: Point, x: Row) -> Row:
     """The logits of one sample."""
-    return _forward(question, point, x)[0][-1]
+    return _forward(posed, point, x)[0][-1]
 
 
-def _backward(question: Question, active: list[tuple[bool, ...]], vector: Row) -> list[Row]:
+def _backward(posed: Posed, active: list[tuple[bool, ...]], vector: Row) -> list[Row]:
     deltas = [vector]
-    layers = question.network.layers
+    layers = posed.network.layers
     for i in range(len(layers) - 1, 0, -1):
         row = []
         for j, on in enumerate(active[i - 1]):
@@ -167,20 +167,20 @@ def _backward(question: Question, active: list[tuple[bool, ...]], vector: Row) -
     return deltas
 
 
-def _label_bits(question: Question, y: Row) -> list[bool]:
-    assert question.alphabet is not None
+def _label_bits(posed: Posed, y: Row) -> list[bool]:
+    assert posed.alphabet is not None
     values = tuple(v.value for v in y)
-    return [values == letter for letter in question.alphabet]
+    return [values == letter for letter in posed.alphabet]
 
 
 def _vector(
-    question: Question, point: Point, logits: Row, y: Row, symbol: str, found: Trace
+    posed: Posed, point: Point, logits: Row, y: Row, symbol: str, found: Trace
 ) -> tuple[Row, list[bool]]:
     """The divided loss vector of a sample and, for hinge, its violated margins."""
-    scale = Fraction(1, question.divisor)
-    if question.loss is Loss.MSE:
+    scale = Fraction(1, posed.divisor)
+    if posed.question.loss is Loss.MSE:
         return tuple((f - t) * (2 * scale) for f, t in zip(logits, y, strict=True)), []
-    if question.loss is Loss.HINGE:
+    if posed.question.loss is Loss.HINGE:
         own = next(c for c, t in enumerate(y) if t.value == 1)
         margins = [c != own and point.sign(logits[own] - f - 1) < 0 for c, f in enumerate(logits)]
         share = scale / len(logits)
@@ -194,60 +194,52 @@ def _vector(
     return tuple((p - t) * scale for p, t in zip(symbols, y, strict=True)), []
 
 
-def same_gradient(question: Question, left: ExactBatch, right: ExactBatch) -> bool | None:
+def same_gradient(posed: Posed, left: ExactBatch, right: ExactBatch) -> bool | None:
     """Whether two batches have exactly the same gradient; None when that cannot be told (transcendental
     loss at irrational inputs).
     """
-    a, b = trace(question, left, "p"), trace(question, right, "q")
+    a, b = trace(posed, left, "p"), trace(posed, right, "q")
     differences = [u - v for u, v in zip(a.gradient, b.gradient, strict=True)]
-    if question.loss.rational:
+    if posed.question.loss.rational:
         return _all_zero(Point({**left.point.roots, **right.point.roots}), differences)
     if not (left.rational and right.rational):
         return None
     logits = {n: (tuple(v.value for v in f), c) for n, (f, c) in (a.logits | b.logits).items()}
-    return all(is_zero(d, logits, question.loss) for d in differences)
+    return all(is_zero(d, logits, posed.question.loss) for d in differences)
 
 
 def _all_zero(point: Point, elements: list[Poly]) -> bool:
     return all(point.sign(e) == 0 for e in elements)
 
 
-def matches_target(question: Question, batch: ExactBatch) -> bool:
+def matches_target(posed: Posed, batch: ExactBatch) -> bool:
     """Whether a batch has the question's rational target gradient, within the tolerance if there is one.
 
     Rational batches are run through :mod:`exan_verify.exact.backprop` as well; both must agree. For
     cross_entropy and bce only the tolerance version can be confirmed, by balls.
     """
-    slack = question.tolerance or Fraction(0)
-    if not question.loss.rational:
-        return batch.rational and slack > 0 and _within_by_balls(question, batch, slack)
-    gradient = trace(question, batch).gradient
-    differences = [g - t for g, t in zip(gradient, _target_entries(question), strict=True)]
-    if batch.rational and not _confirmed_by_backprop(question, batch, gradient):
+    slack = posed.question.tolerance or Fraction(0)
+    if not posed.question.loss.rational:
+        return batch.rational and slack > 0 and _within_by_balls(posed, batch, slack)
+    gradient = trace(posed, batch).gradient
+    differences = [g - t for g, t in zip(gradient, posed.target.entries(), strict=True)]
+    if batch.rational and not _confirmed_by_backprop(posed, batch, gradient):
         return False
     if not slack:
         return _all_zero(batch.point, differences)
     return all(batch.point.sign(d - slack) <= 0 <= batch.point.sign(d + slack) for d in differences)
 
 
-def _target_entries(question: Question) -> list[Poly]:
-    out: list[Poly] = []
-    for i, layer in enumerate(question.network.layers):
-        for j in range(layer.shape[0]):
-            out += question.target.weights[i][j]
-            if layer.bias is not None:
-                out.append(question.target.bias(i, j))
-    return out
+def _confirmed_by_backprop(posed: Posed, batch: ExactBatch, gradient: list[Poly]) -> bool:
+    exact = backprop.gradient(
+        posed.network, batch.batch(posed.question.loss), posed.question.loss, posed.question.reduction
+    )
+    return _in_order(posed, exact.tensors) == [v.value for v in gradient]
 
 
-def _confirmed_by_backprop(question: Question, batch: ExactBatch, gradient: list[Poly]) -> bool:
-    exact = backprop.gradient(question.network, batch.batch(question.loss), question.loss, question.reduction)
-    return _in_order(question, exact.tensors) == [v.value for v in gradient]
-
-
-def _in_order(question: Question, tensors: Any) -> list[Fraction]:
+def _in_order(posed: Posed, tensors: Any) -> list[Fraction]:
     out: list[Fraction] = []
-    for layer in question.network.layers:
+    for layer in posed.network.layers:
         arrays = [tensors[name] for name, _ in layer.parameters()]
         for j in range(layer.shape[0]):
             out += [to_fraction(v) for v in arrays[0][j]]
@@ -255,18 +247,18 @@ def _in_order(question: Question, tensors: Any) -> list[Fraction]:
     return out
 
 
-def _within_by_balls(question: Question, batch: ExactBatch, slack: Fraction) -> bool:
+def _within_by_balls(posed: Posed, batch: ExactBatch, slack: Fraction) -> bool:
     balls = backprop.gradient_ball(
-        question.network, batch.batch(question.loss), question.loss, question.reduction
+        posed.network, batch.batch(posed.question.loss), posed.question.loss, posed.question.reduction
     )
     entries: list[Any] = []
-    for layer in question.network.layers:
+    for layer in posed.network.layers:
         named = [balls[name] for name, _ in layer.parameters()]
         for j in range(layer.shape[0]):
             entries += [named[0][j, k] for k in range(layer.shape[1])]
             entries += [named[1][j, 0]] if layer.bias is not None else []
-    symbols = {n: _arb(low).union(_arb(high)) for n, (low, high) in question.target.enclosures.items()}
-    goal = [g.evaluate(symbols, _arb) for g in _target_entries(question)]
+    symbols = {n: _arb(low).union(_arb(high)) for n, (low, high) in posed.target.enclosures.items()}
+    goal = [g.evaluate(symbols, _arb) for g in posed.target.entries()]
     limit = _arb(slack)
     return all(abs(e - g) <= limit for e, g in zip(entries, goal, strict=True))
 
@@ -275,34 +267,34 @@ def _arb(value: Fraction) -> Any:
     return flint.arb(flint.fmpq(value.numerator, value.denominator))
 
 
-def in_domain(question: Question, batch: ExactBatch) -> bool:
+def in_domain(posed: Posed, batch: ExactBatch) -> bool:
     """Whether every input lies in the question's domain."""
-    if question.domain is None:
+    if posed.bounds is None:
         return True
     sign = batch.point.sign
     return all(
         sign(v - low) >= 0 >= sign(v - high)
         for row in batch.x
-        for v, (low, high) in zip(row, question.domain, strict=True)
+        for v, (low, high) in zip(row, posed.bounds, strict=True)
     )
 
 
-def labels_admitted(question: Question, batch: ExactBatch) -> bool:
+def labels_admitted(posed: Posed, batch: ExactBatch) -> bool:
     """Whether the labels are in the alphabet and, for known labels, occur as often as they should."""
-    if question.alphabet is None:
+    if posed.alphabet is None:
         return True
     vectors = [tuple(v.value for v in row) for row in batch.y]
-    if question.counts is not None:
-        return all(vectors.count(u) == c for u, c in zip(question.alphabet, question.counts, strict=True))
-    return all(v in question.alphabet for v in vectors)
+    if posed.counts is not None:
+        return all(vectors.count(u) == c for u, c in zip(posed.alphabet, posed.counts, strict=True))
+    return all(v in posed.alphabet for v in vectors)
 
 
-def distance_exceeds(question: Question, left: ExactBatch, right: ExactBatch, radius: Fraction) -> bool:
+def distance_exceeds(posed: Posed, left: ExactBatch, right: ExactBatch, radius: Fraction) -> bool:
     """Whether for every order of the samples some label differs or some input differs by more than
     ``radius`` (real labels count as inputs do): with radius 0, whether the batches differ up to order.
     """
     point = Point({**left.point.roots, **right.point.roots})
-    limit = radius if question.alphabet is None else Fraction(0)
+    limit = radius if posed.alphabet is None else Fraction(0)
 
     def apart(a: int, b: int) -> bool:
         near = zip(left.x[a], right.x[b], strict=True)

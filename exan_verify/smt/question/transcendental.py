@@ -17,14 +17,16 @@ import flint
 import numpy as np
 
 from exan_verify.core.network import Batch, ReluNetwork
-from exan_verify.core.question import Labels, Loss, Reduction
+from exan_verify.core.question import Loss, Question
 from exan_verify.errors import RangeError
 from exan_verify.exact.softmax import to_ball
-from exan_verify.smt.question.constraints import Question, Reference, Target, label_vectors
+from exan_verify.smt.question.posed import Posed, Reference, Target, label_vectors
 from exan_verify.smt.question.replay import Trace, exact_batch, trace
 from exan_verify.smt.question.terms import Formula, Poly, less, total
 
 PRECISION = 256
+"""Bits of the balls, 77 digits: cancellation may take sixty of them before a float's sixteen are touched."""
+
 FACT_BITS = 24
 """Relative precision of the enclosures that solvers see: short numbers keep their arithmetic fast."""
 
@@ -32,21 +34,18 @@ MOST_BITS = 4096
 """Probabilities below 2^-4096 are enclosed with zero: longer numbers would not be worth their length."""
 
 
-def transcendental_target(network: ReluNetwork, batch: Batch, loss: Loss, reduction: Reduction) -> Target:
+def transcendental_target(network: ReluNetwork, batch: Batch, question: Question) -> Target:
     """The target of a batch under a transcendental loss."""
-    blank = Target(weights=(), biases=(), weight_sizes=())
-    question = Question(
+    loss = question.loss
+    posed = Posed(
         network=network,
-        loss=loss,
-        reduction=reduction,
-        labels=Labels.KNOWN,
-        alphabet=((),),
+        question=replace(question, batch_size=batch.size),
+        alphabet=((),),  # the labels are the batch's own: no literal tells them
         counts=None,
-        domain=None,
-        size=batch.size,
-        target=blank,
+        bounds=None,
+        target=Target(weights=(), biases=(), weight_sizes=()),
     )
-    run = trace(question, exact_batch(batch, label_vectors(loss, batch, network.classes)), "t")
+    run = trace(posed, exact_batch(batch, label_vectors(loss, batch, network.classes)), "t")
     symbols, reference = _symbols(run, loss, batch.size, network.classes)
     balls = {name: _probability_ball(*run.logits[name], loss) for name in symbols.free}
     entries = iter([_substitute(e, symbols.values) for e in run.gradient])
@@ -166,6 +165,7 @@ def unit_rows(rows: Sequence[Sequence[Any]]) -> tuple[np.ndarray, list[Any]]:
 
 
 FARTHEST = 100_000
+"""Binary exponents beyond it are not written out: a rational of that length has 12 kB."""
 
 
 def _exact(value: Any, side: int) -> Fraction:

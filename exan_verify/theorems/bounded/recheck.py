@@ -17,9 +17,12 @@ from exan_verify.theorems.bounded import (
     two_samples,
 )
 from exan_verify.theorems.bounded.obligation import Obligation, second_opinion, settled
-from exan_verify.theorems.statements.narrow_first_layer import one_input
-from exan_verify.theorems.statements.s3 import single_point
-from exan_verify.theorems.support.counterexamples import dead_at_a_point, zero_pre_activation
+from exan_verify.theorems.support.counterexamples import (
+    dead_at_a_point,
+    one_input,
+    single_point,
+    zero_pre_activation,
+)
 
 Say = Callable[[str], None]
 

@@ -11,17 +11,7 @@ from exan_verify.theorems.statement import Example
 
 def question(example: Example, *, other: bool = True) -> str:
     """Declarations and assertions of "is there a (second) batch?", without the check."""
-    posed, truth = pose(
-        example.network,
-        batch=example.batch,
-        gradient=None,
-        loss=example.loss,
-        reduction=example.reduction,
-        labels=example.labels,
-        domain=example.domain,
-        batch_size=None,
-        tolerance=None,
-    )
+    posed, truth = pose(example.network, example.question, batch=example.batch)
     lines = whole_question(posed, truth if other else None).splitlines()
     kept = [line for line in lines if not line.startswith(("(set-", "(check-sat", "(get-", "(exit"))]
     return "\n".join(kept) + "\n"

@@ -45,8 +45,7 @@ def obligations() -> list[Obligation]:
         name="p2-two-samples-one-logit-hypotheses",
         label="P2",
         says="Companion: with pattern 11, pre-activations not zero, the moved batch can differ from the "
-        "first "
-        "as a set.",
+        "first as a set.",
         expected="sat",
         body=_companion,
         tactic="qfnra-nlsat",

@@ -27,11 +27,9 @@ def obligations() -> list[Obligation]:
         Obligation(
             name=name,
             label="P1",
-            says="1-2-1, mse, real targets, all weights: if neuron 1 is active for sample 1 only and "
-            "neuron 2 for "
-            "sample 2 only, pre-activations and loss vectors not zero, there is no second batch (x1, "
-            "x2, with "
-            "loss vectors h1, h2), whatever its patterns.",
+            says="1-2-1, mse, real targets, all weights: if neuron 1 is active for sample 1 only and neuron "
+            "2 for sample 2 only, pre-activations and loss vectors not zero, there is no second batch (x1, "
+            "x2, with loss vectors h1, h2), whatever its patterns.",
             expected="unsat",
             body=lambda: script(_REALS, [*_system(), negation(any_of(_first()))]),
         ),

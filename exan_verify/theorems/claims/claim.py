@@ -20,15 +20,21 @@ from typing import Any
 import numpy as np
 
 from exan_verify.core.network import ReluNetwork
-from exan_verify.core.question import Box, Labels, Loss, Reduction
+from exan_verify.core.question import Box, Labels, Loss, Question
 from exan_verify.core.verdict import Outcome, SampleStatus
-from exan_verify.errors import BudgetExhausted, InputError, choice
+from exan_verify.errors import BudgetExhausted, InputError, UsersCode
 from exan_verify.exact.modular import UnsuitablePrimeError
-from exan_verify.theorems.claims.situation import Asked, Situation, Undecided
-from exan_verify.theorems.claims.users_code import ClaimError, UsersCode
+from exan_verify.theorems.claims.situation import Situation, Undecided
 
 Predicate = Callable[[Situation], bool]
 Range = tuple[int, int]
+
+
+class ClaimError(InputError):
+    """A user's statement cannot be loaded, or one of its predicates fails.
+
+    Remedy: correct the named file or predicate; the original error is the cause.
+    """
 
 
 def unique(situation: Situation) -> bool:
@@ -98,7 +104,7 @@ class Claim:
     name: str
     hypotheses: tuple[Predicate, ...]
     conclusion: Predicate
-    asked: Asked
+    question: Question
     sizes: Sizes
     networks: tuple[ReluNetwork, ...]
 
@@ -116,15 +122,18 @@ class Claim:
         networks: Sequence[ReluNetwork] = (),
     ) -> None:
         _check_types(name, hypotheses, conclusion, domain, sizes, networks)
-        asked = Asked(
-            loss=choice(Loss, loss, "loss", error=ClaimError),
-            reduction=choice(Reduction, reduction, "reduction", error=ClaimError),
-            labels=choice(Labels, labels, "labels", error=ClaimError),
-            domain=domain,
-        )
+        try:
+            question = Question.of(loss, reduction, labels, domain=domain)
+        except InputError as error:
+            raise ClaimError(str(error)) from None
         sizes = Sizes() if sizes is None else sizes
-        _check_question(name, asked, sizes, networks)
-        fields = {"name": name, "hypotheses": tuple(hypotheses), "conclusion": conclusion, "asked": asked}
+        _check_question(name, question, sizes, networks)
+        fields = {
+            "name": name,
+            "hypotheses": tuple(hypotheses),
+            "conclusion": conclusion,
+            "question": question,
+        }
         for key, value in {**fields, "sizes": sizes, "networks": tuple(networks)}.items():
             object.__setattr__(self, key, value)
 
@@ -142,7 +151,7 @@ def words(predicate: Predicate) -> str:
     return lines[0].rstrip(".") if lines else "(a lambda)" if named == "<lambda>" else named.replace("_", " ")
 
 
-class Judged(StrEnum):
+class Judgement(StrEnum):
     """What a claim says of one situation."""
 
     OUTSIDE = "a hypothesis does not hold"
@@ -151,12 +160,12 @@ class Judged(StrEnum):
     UNDECIDED = "not decided"
 
 
-def judge(claim: Claim, situation: Situation) -> Judged:
+def judge(claim: Claim, situation: Situation) -> Judgement:
     """Evaluate the hypotheses in order, then the conclusion.
 
     Raises :class:`ClaimError` when a predicate raises, or returns something that is no bool.
     """
-    return Judged.OUTSIDE if not admitted(claim, situation) else concluded(claim, situation)
+    return Judgement.OUTSIDE if not admitted(claim, situation) else concluded(claim, situation)
 
 
 def admitted(claim: Claim, situation: Situation) -> bool:
@@ -167,18 +176,18 @@ def admitted(claim: Claim, situation: Situation) -> bool:
         return False
 
 
-def concluded(claim: Claim, situation: Situation) -> Judged:
+def concluded(claim: Claim, situation: Situation) -> Judgement:
     """Whether the conclusion holds."""
     try:
-        return Judged.HOLDS if _ask(claim, claim.conclusion, situation) else Judged.FAILS
+        return Judgement.HOLDS if _ask(claim, claim.conclusion, situation) else Judgement.FAILS
     except (Undecided, UnsuitablePrimeError):
-        return Judged.UNDECIDED
+        return Judgement.UNDECIDED
 
 
 def _ask(claim: Claim, predicate: Predicate, situation: Situation) -> bool:
     what = f"claim {claim.name!r}: the predicate {words(predicate)!r}"
     passing = (Undecided, UnsuitablePrimeError, ClaimError, BudgetExhausted)
-    with UsersCode(f"{what} raised", passing=passing):
+    with UsersCode(f"{what} raised", passing=passing, error=ClaimError):
         answer: Any = predicate(situation)
     if not isinstance(answer, (bool, np.bool_)):
         raise ClaimError(f"{what} returned {answer!r}; return True or False")
@@ -231,16 +240,16 @@ def _check_predicate(name: str, predicate: Any) -> None:
         raise ClaimError(f"claim {name!r}: {what}; it gets one argument, the situation") from None
 
 
-def _check_question(name: str, asked: Asked, sizes: Sizes, networks: Sequence[ReluNetwork]) -> None:
-    if asked.labels is Labels.REAL and asked.loss is not Loss.MSE:
-        raise ClaimError(f"claim {name!r}: labels='real' is for mse only, not {asked.loss.value!r}")
+def _check_question(name: str, question: Question, sizes: Sizes, networks: Sequence[ReluNetwork]) -> None:
+    if question.labels is Labels.REAL and question.loss is not Loss.MSE:
+        raise ClaimError(f"claim {name!r}: labels='real' is for mse only, not {question.loss.value!r}")
     logits = min((network.classes for network in networks), default=sizes.logits[0])
-    if asked.loss.class_labels and logits < 2:
+    if question.loss.class_labels and logits < 2:
         remedy = "give other networks" if networks else "set Sizes(logits=...)"
-        raise ClaimError(f"claim {name!r}: {asked.loss.value} needs at least two logits; {remedy}")
-    if asked.domain is not None:
+        raise ClaimError(f"claim {name!r}: {question.loss.value} needs at least two logits; {remedy}")
+    if question.domain is not None:
         inputs = {network.widths[0] for network in networks}
-        _check_domain(name, asked.domain, inputs or range(sizes.inputs[0], sizes.inputs[1] + 1))
+        _check_domain(name, question.domain, inputs or range(sizes.inputs[0], sizes.inputs[1] + 1))
 
 
 def _check_domain(name: str, domain: Box, inputs: Iterable[int]) -> None:

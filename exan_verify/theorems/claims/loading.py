@@ -9,9 +9,8 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
-from exan_verify.errors import FileError
-from exan_verify.theorems.claims.claim import Claim
-from exan_verify.theorems.claims.users_code import ClaimError, UsersCode
+from exan_verify.errors import FileError, UsersCode
+from exan_verify.theorems.claims.claim import Claim, ClaimError
 from exan_verify.theorems.statement import Statement
 
 MODULE = "exan_own_statements"
@@ -47,7 +46,7 @@ def _run(path: Path) -> ModuleType:
         raise FileError(f"{path} is not a Python file; its name must end with .py")
     module = module_from_spec(spec)
     sys.modules[MODULE] = module  # dataclasses and pickling look their module up
-    code = UsersCode(f"{path} cannot be run:", file=spec.origin or str(path))
+    code = UsersCode(f"{path} cannot be run:", file=spec.origin or str(path), error=ClaimError)
     with code, _importing_from(path.resolve().parent):
         spec.loader.exec_module(module)
     return module

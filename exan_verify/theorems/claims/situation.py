@@ -8,7 +8,6 @@ predicate that sticks to the arrays below works for both.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from typing import Any
@@ -16,15 +15,14 @@ from typing import Any
 import numpy as np
 
 from exan_verify.core.network import Array, Batch, ReluNetwork, to_fraction
-from exan_verify.core.question import Box, Labels, Loss, Question, Reduction
-from exan_verify.core.verdict import Budget, Outcome, SampleStatus, Trust, Verdict
-from exan_verify.decide.pipeline import decide
+from exan_verify.core.question import Loss, Question, Reduction
+from exan_verify.core.verdict import Outcome, SampleStatus, Trust, Verdict, seconds_left
 from exan_verify.errors import InputError
 from exan_verify.exact.backprop import Forward, backward_mod, forward
 from exan_verify.exact.modular import point
 from exan_verify.exact.softmax import VanishingDenominatorError, loss_vectors_mod
 from exan_verify.exclusivity import exan_counts, pattern_groups
-from exan_verify.smt.deadline import seconds_left
+from exan_verify.theorems.certified import verdict_on
 
 WORK = 20_000_000
 """Work limit of one call of the exact engines: a fraction of a second at the sizes that claims have."""
@@ -32,16 +30,6 @@ WORK = 20_000_000
 
 class Undecided(Exception):  # noqa: N818 - a signal to the search, not a mistake
     """Raised inside a predicate when no engine decides what it asks: the situation counts for nothing."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """The question that a claim speaks of: loss, reduction, admitted labels, domain."""
-
-    loss: Loss = Loss.MSE
-    reduction: Reduction = Reduction.MEAN
-    labels: Labels = Labels.ONE_HOT
-    domain: Box | None = None
 
 
 class Situation:
@@ -52,7 +40,7 @@ class Situation:
     """
 
     def __init__(
-        self, weights: Sequence[Array], biases: Sequence[Array], x: Array, y: Array, asked: Asked
+        self, weights: Sequence[Array], biases: Sequence[Array], x: Array, y: Array, question: Question
     ) -> None:
         self.weights = tuple(weights)
         """W_1 .. W_L, each (n_i, n_{i-1})."""
@@ -62,10 +50,10 @@ class Situation:
         """Inputs (M, d)."""
         self.y = y
         """Classes (M,) for cross_entropy and hinge, target vectors (M, K) for mse and bce."""
-        self.asked = asked
+        self.question = question
 
     @classmethod
-    def of(cls, network: ReluNetwork, batch: Batch, asked: Asked) -> Situation:
+    def of(cls, network: ReluNetwork, batch: Batch, question: Question) -> Situation:
         """The situation of exact records."""
         layers = network.layers
         made = cls(
@@ -73,7 +61,7 @@ class Situation:
             biases=[rational_array(layer.bias) for layer in layers if layer.bias is not None],
             x=rational_array(batch.inputs),
             y=batch.labels if batch.labels.ndim == 1 else rational_array(batch.labels),
-            asked=asked,
+            question=question,
         )
         made.__dict__.update(network=network, batch=batch)
         return made
@@ -109,8 +97,8 @@ class Situation:
             exact_values(self.x),
             labels,
             network=self.network,
-            loss=self.asked.loss,
-            labels=self.asked.labels,
+            loss=self.question.loss,
+            labels=self.question.labels,
         )
 
     # ---- forward
@@ -197,9 +185,9 @@ class Situation:
     @cached_property
     def nonzero_deltas(self) -> tuple[Array, ...]:
         """Where delta_i is not 0, each (n_i, M) of bool; for every loss."""
-        if self.asked.loss.rational:
+        if self.question.loss.rational:
             return tuple(~zero(delta) for delta in self.deltas)
-        return _nonzero_mod(self.network, self.batch, self.asked.loss)
+        return _nonzero_mod(self.network, self.batch, self.question.loss)
 
     # ---- the question
 
@@ -218,17 +206,13 @@ class Situation:
     def verdict(self) -> Verdict:
         """What the exact engines certify. Raises :class:`Undecided` when that is nothing."""
         left = seconds_left()
-        verdict = decide(
+        verdict = verdict_on(
             self.network,
-            Question(
-                loss=self.asked.loss,
-                reduction=self.asked.reduction,
-                labels=self.asked.labels,
-                domain=self.asked.domain,
-            ),
-            batch=self.batch,
+            self.batch,
+            self.question,
             engine="exact",
-            limits=Budget(seconds=None if left is None else max(left, 0.01), work=WORK),
+            work_limit=WORK,
+            budget=None if left is None else max(left, 0.01),
         )
         if verdict.outcome is Outcome.UNKNOWN or verdict.trust is not Trust.CERTIFIED:
             raise Undecided(verdict.reason)
@@ -245,8 +229,8 @@ class Situation:
         return z + self.biases[i].reshape(-1, 1) if self.biases else z
 
     def _loss_vectors(self) -> Array:
-        loss, (classes, samples) = self.asked.loss, self.logits.shape
-        divisor = loss.divisor(self.asked.reduction, samples, classes)
+        loss, (classes, samples) = self.question.loss, self.logits.shape
+        divisor = loss.divisor(self.question.reduction, samples, classes)
         if loss is Loss.MSE:
             vectors: Array = (self.logits - self.y.T) * Fraction(2, divisor)
             return vectors

@@ -7,11 +7,12 @@ note says who decides it instead.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
 from exan_verify.core.network import Batch, ReluNetwork
-from exan_verify.core.question import Labels, Loss
+from exan_verify.core.question import Labels, Loss, Question
 from exan_verify.core.verdict import Outcome
 from exan_verify.theorems.statement import Example
 
@@ -37,8 +38,7 @@ def _example(
         batch=batch(x, y),
         second=None if second is None else batch(*second),
         outcome=Outcome.AMBIGUOUS if second is not None else outcome,
-        loss=loss,
-        labels=labels,
+        question=Question(loss=loss, labels=labels),
         note=note,
     )
 
@@ -358,4 +358,26 @@ def six_shared_neurons() -> Example:
         [0, 1, 2],
         "each neuron is active for two of three samples; the batch is UNIQUE as well",
         outcome=Outcome.UNIQUE,
+    )
+
+
+def single_point() -> Example:
+    """1-2-1: the sample x = 0 is dead, and no other input is; no second batch exists."""
+    network = ReluNetwork.from_arrays([[[1], [-1]], [[1, 2]]], [[0, 0], [3]])
+    batch = Batch.of([[0]], [[0]], network=network, loss=Loss.MSE, labels=Labels.ONE_HOT)
+    return Example(
+        network=network,
+        batch=batch,
+        question=Question(loss=Loss.MSE),
+        note="Both pre-activations, x and -x, are at most zero at x = 0 only. No engine certifies it: the "
+        "rank that lifting needs is missing. z3 and cvc5 say that there is no second batch.",
+    )
+
+
+def one_input() -> Example:
+    """1-1-2 with two samples: n_1 = 1 < M = 2, rank A_1 = 1, and UNIQUE."""
+    return replace(
+        one_shared_neuron(),
+        note="The output layer's system has no other solution (S5), and W_1 is injective on the inputs: h > "
+        "0 gives x where Delta_1 has no full column rank.",
     )

@@ -9,7 +9,7 @@ from exan_verify.theorems.statement import Check, Direction, Example, Progress, 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judged:
+class ExampleCheck:
     """What such a check runs: ``judge`` at the example that ``example`` makes."""
 
     example: Callable[[], Example]
@@ -29,8 +29,8 @@ def by_example(
     judge: Callable[[Example], Result],
     direction: Direction = Direction.REFUTES,
 ) -> Check:
-    """A check that runs a :class:`Judged`; most such examples refute."""
-    return Check(name=name, what=what, run=Judged(example=example, judge=judge), direction=direction)
+    """A check that runs a :class:`ExampleCheck`; most such examples refute."""
+    return Check(name=name, what=what, run=ExampleCheck(example=example, judge=judge), direction=direction)
 
 
 def all_met(found: dict[str, bool]) -> Result:

@@ -15,19 +15,22 @@ from random import Random
 import numpy as np
 
 from exan_verify.core.network import Array, Batch, ReluNetwork
-from exan_verify.core.question import Labels, Loss
+from exan_verify.core.question import Labels, Loss, Question
 from exan_verify.exact.backprop import forward
 from exan_verify.exact.linalg import rank
 from exan_verify.theorems.support.laboratory import deltas, exact, integers, one_hot
 
+SQUARED = Question(loss=Loss.MSE)
+"""The question under mse with the defaults of ``certify``."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Layered:
-    """A network with one hidden layer and a batch for it, all numbers rational."""
+    """A network (mostly with one hidden layer), a batch for it, and what is asked; all numbers rational."""
 
     network: ReluNetwork
     batch: Batch
-    loss: Loss = Loss.MSE
+    question: Question = SQUARED
 
 
 def from_table(z: Array, outgoing: Array, top: Array) -> ReluNetwork:
@@ -61,7 +64,7 @@ def drawn_layer(
     chosen = [rng.randrange(max(2, classes)) for _ in counts]
     labels = one_hot(classes, chosen) if loss is Loss.MSE else np.array(chosen)
     batch = Batch.of(corners(len(counts)), labels, network=network, loss=loss, labels=Labels.ONE_HOT)
-    layer = Layered(network=network, batch=batch, loss=loss)
+    layer = Layered(network=network, batch=batch, question=Question(loss=loss))
     if loss is Loss.MSE and any(len(own) < count for own, count in zip(live(layer), counts, strict=True)):
         return None
     return layer

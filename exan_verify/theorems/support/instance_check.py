@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Law(Generic[T]):
+class InstanceCheck(Generic[T]):
     """What a packaged check runs: ``conclusion`` at ``count`` exact ``instances`` of the hypotheses.
 
     ``instances(seed)`` yields at least ``count`` of them. ``spoiled`` changes an instance so that the

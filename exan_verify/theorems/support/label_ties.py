@@ -10,7 +10,7 @@ from dataclasses import replace
 from random import Random
 
 from exan_verify.core.network import Batch, ReluNetwork
-from exan_verify.core.question import Labels, Loss
+from exan_verify.core.question import Labels, Loss, Question
 from exan_verify.core.verdict import Outcome
 from exan_verify.exact.backprop import forward
 from exan_verify.exact.linalg import rank
@@ -18,6 +18,7 @@ from exan_verify.theorems.statement import Example
 from exan_verify.theorems.support.exclusive_layers import Layered
 from exan_verify.theorems.support.laboratory import (
     Pair,
+    delta,
     deltas,
     drawn,
     exact,
@@ -47,7 +48,7 @@ def labels_not_told() -> Example:
         network=network,
         batch=first,
         second=second,
-        loss=Loss.MSE,
+        question=Question(loss=Loss.MSE),
         outcome=Outcome.AMBIGUOUS,
         note="Layer 1 has one exclusive neuron per sample and one shared: rank R = U - M = 3. The inputs are "
         "determined, the labels are not.",
@@ -60,7 +61,7 @@ def lifts_at(layered: Layered, layer: int) -> bool:
     found = Layer(
         patterns=exact(forward(network, batch).patterns[layer - 1].astype(int)),
         outgoing=exact(network.layers[layer].weight.T),
-        following=deltas(network, batch)[layer],
+        following=delta(network, batch, layer + 1),
     )
     same = Pair(network=network, first=batch, second=batch)
     return factorises(same, layer) and found.rank() == found.unknowns - batch.size
@@ -75,10 +76,10 @@ def full_below(layered: Layered, layer: int) -> bool:
 def labels_told(layered: Layered, layer: int) -> bool:
     """No other one-hot label (one logit: 0 or 1) of any sample gives the same delta_{i+1}. (mse)"""
     network, batch = layered.network, layered.batch
-    own, targets = deltas(network, batch)[layer], exact(batch.labels)
+    own, targets = delta(network, batch, layer + 1), exact(batch.labels)
     for other in range(max(2, network.classes)):
         labels = one_hot(network.classes, [other] * batch.size)
-        found = deltas(network, replace(batch, labels=labels))[layer]
+        found = delta(network, replace(batch, labels=labels), layer + 1)
         for m in range(batch.size):
             if (labels[m] != targets[m]).any() and (found[:, m] == own[:, m]).all():
                 return False

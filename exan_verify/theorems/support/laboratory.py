@@ -86,6 +86,11 @@ def deltas(network: ReluNetwork, batch: Batch, loss: Loss = Loss.MSE) -> list[Ar
     return [delta.fractions() for delta in backward(network, passed, vectors)]
 
 
+def delta(network: ReluNetwork, batch: Batch, layer: int, loss: Loss = Loss.MSE) -> Array:
+    """``Delta_layer`` (n_layer, M) of :func:`deltas`; layers count from 1."""
+    return deltas(network, batch, loss)[layer - 1]
+
+
 def features(network: ReluNetwork, batch: Batch, layer: int) -> Array:
     """``[H_{layer-1} 1]`` over Q, (M, n_{layer-1} + 1); layers count from 1. Without biases no ones."""
     found = forward(network, batch).features(layer).T.fractions()
@@ -117,7 +122,7 @@ def spoiled(pair: Pair) -> Pair:
     return replace(pair, second=nudged(pair.second, pair.members[0] if pair.members else 0))
 
 
-def lively(pair: Pair) -> Pair | None:
+def noticing_nudge(pair: Pair) -> Pair | None:
     """The pair, unless its gradient would not notice the nudge of :func:`spoiled`."""
     return None if same_gradient(spoiled(pair)) else pair
 
@@ -173,10 +178,8 @@ def connecting(pair: Pair, layer: int) -> Array | None:
 
 def factorises(pair: Pair, layer: int) -> bool:
     """Whether 3.1's hypothesis, rank [dW | db] = M, holds at ``layer`` for the first batch."""
-    found = multiply(
-        deltas(pair.network, pair.first, pair.loss)[layer - 1], features(pair.network, pair.first, layer)
-    )
-    return rank(found) == pair.first.size
+    back = delta(pair.network, pair.first, layer, pair.loss)
+    return rank(multiply(back, features(pair.network, pair.first, layer))) == pair.first.size
 
 
 def _loss_vectors(network: ReluNetwork, batch: Batch) -> Array:

@@ -9,12 +9,11 @@ from itertools import combinations
 from random import Random
 
 from exan_verify.core.network import Array
-from exan_verify.core.question import Labels, Question
+from exan_verify.core.question import Labels
 from exan_verify.core.verdict import Outcome
-from exan_verify.decide.pipeline import decide
 from exan_verify.exact.backprop import forward
 from exan_verify.exclusivity import exclusivity
-from exan_verify.kernel.checker import check
+from exan_verify.theorems.certified import kernel_outcome, verdict_on
 from exan_verify.theorems.statement import Check, Example, Progress, Result
 from exan_verify.theorems.support.counterexamples import (
     published_insecure,
@@ -43,7 +42,9 @@ def breaks_p1(
     pair = Pair(network=example.network, first=example.batch, second=second)
     zeros = [z for b in (example.batch, second) for z in forward(example.network, b).zeros]
     found = {
-        "published condition": exclusivity(example.network, example.batch, loss=example.loss).published,
+        "published condition": exclusivity(
+            example.network, example.batch, loss=example.question.loss
+        ).published,
         "same gradient": same_gradient(pair),
         "another batch": not same_samples(pair),
         "live deltas as stated": (min(map(len, live(layer))) >= 2) is live_deltas,
@@ -96,10 +97,7 @@ def small(progress: Progress, _seed: int) -> Result:
 
 def kernel_says_unique(layer: Layered) -> bool:
     """The engines' certificate says UNIQUE and the kernel accepts it."""
-    verdict = decide(layer.network, Question(loss=layer.loss), batch=layer.batch, engine="exact")
-    if verdict.certificate is None:
-        return False
-    return check(verdict.certificate, layer.network, layer.batch).outcome is Outcome.UNIQUE
+    return kernel_outcome(layer.network, layer.batch, layer.question) is Outcome.UNIQUE
 
 
 def doubled(layer: Layered) -> Layered:
@@ -227,8 +225,7 @@ def lifted_layers(seed: int) -> Iterator[Layered]:
 
 def lifts(layer: Layered) -> bool:
     """Lifting certifies UNIQUE."""
-    verdict = decide(layer.network, Question(loss=layer.loss), batch=layer.batch, engine="lifting")
-    return verdict.outcome is Outcome.UNIQUE
+    return verdict_on(layer.network, layer.batch, layer.question, engine="lifting").outcome is Outcome.UNIQUE
 
 
 def lifting_rank_known(layer: Layered) -> bool:

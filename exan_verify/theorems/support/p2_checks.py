@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,13 +14,13 @@ import numpy as np
 from exan_verify.core.network import Array, Batch, ReluNetwork
 from exan_verify.core.question import Labels, Loss, Question
 from exan_verify.core.verdict import Outcome
-from exan_verify.decide import pipeline
 from exan_verify.exact.backprop import forward
 from exan_verify.exact.linalg import multiply, rank, solve
 from exan_verify.exact.softmax import loss_vectors
 from exan_verify.exclusivity import exan_counts
-from exan_verify.kernel.checker import check as kernel_check
 from exan_verify.smt.decide import decide
+from exan_verify.smt.portfolio import Settings
+from exan_verify.theorems.certified import kernel_outcome
 from exan_verify.theorems.statement import Check, Example, Progress, Result
 from exan_verify.theorems.support.example_check import all_met, by_example
 from exan_verify.theorems.support.exclusive_layers import Layered, exclusive_table
@@ -46,7 +47,8 @@ def refutes_p2(example: Example, layers: str, *, strict: bool = True) -> Result:
     found = {
         "no exclusive neuron": not any(any(exan_counts(p)) for p in chosen),
         "no zero pre-activation": strict is (not any(bool(z.any()) for z in passed.zeros)),
-        "kernel says UNIQUE": _kernel_outcome(example) is Outcome.UNIQUE,
+        "kernel says UNIQUE": kernel_outcome(example.network, example.batch, example.question)
+        is Outcome.UNIQUE,
     }
     return all_met(found)
 
@@ -57,29 +59,11 @@ def refuted(name: str, example: Callable[[], Example], layers: str) -> Check:
     return by_example(name, what, example=example, judge=partial(refutes_p2, layers=layers))
 
 
-def _kernel_outcome(example: Example) -> Outcome | None:
-    verdict = pipeline.decide(
-        example.network,
-        Question(loss=example.loss, reduction=example.reduction, labels=example.labels),
-        batch=example.batch,
-        engine="exact",
-    )
-    if verdict.certificate is None:
-        return None
-    return kernel_check(verdict.certificate, example.network, example.batch).outcome
-
-
 def solver_says_unique(example: Example, seed: int = 0) -> Result:
     """Whether there is no ExAN and z3 refutes every activation pattern for a second batch (all of R^d)."""
-    verdict = decide(
-        example.network,
-        batch=example.batch,
-        loss=example.loss,
-        reduction=example.reduction,
-        labels=example.labels,
-        budget=20,
-        seed=seed,
-    )
+    asked = replace(example.question, domain=None)
+    settings = Settings(seed=seed, deadline=time.monotonic() + 20)
+    verdict = decide(example.network, asked, batch=example.batch, settings=settings)
     counts = [exan_counts(p) for p in forward(example.network, example.batch).patterns]
     exclusive = any(any(c) for c in counts)
     holds = verdict.outcome is Outcome.UNIQUE and not exclusive
@@ -105,7 +89,7 @@ def crowd(seed: int = 0, samples: int = SAMPLES) -> Layered:
     )
     labels = rng.integers(0, 10, samples)
     batch = Batch.of(inputs, labels, network=network, loss=Loss.CROSS_ENTROPY, labels=Labels.ONE_HOT)
-    return Layered(network=network, batch=batch, loss=Loss.CROSS_ENTROPY)
+    return Layered(network=network, batch=batch, question=Question(loss=Loss.CROSS_ENTROPY))
 
 
 def crowd_is_unique(progress: Progress, seed: int) -> Result:
@@ -113,7 +97,7 @@ def crowd_is_unique(progress: Progress, seed: int) -> Result:
     for done in range(3):
         progress("batches of 16 without an exclusive neuron", done, 3)
         layer = crowd(seed + done)
-        example = Example(network=layer.network, batch=layer.batch, loss=layer.loss, note="")
+        example = Example(network=layer.network, batch=layer.batch, question=layer.question, note="")
         found = refutes_p2(example, "every")
         if not found.holds:
             return found
@@ -149,7 +133,7 @@ def _pair(rng: Random, network: ReluNetwork, loss: Loss, labels: Labels) -> Laye
     chosen = [rng.randrange(2) for _ in range(2)]
     targets = one_hot(network.classes, chosen)
     batch = Batch.of(inputs, targets, network=network, loss=loss, labels=labels)
-    return Layered(network=network, batch=batch, loss=loss)
+    return Layered(network=network, batch=batch, question=Question(loss=loss))
 
 
 def kernel_says_ambiguous(layer: Layered) -> bool:
@@ -163,9 +147,7 @@ def kernel_says_ambiguous_real(layer: Layered) -> bool:
 
 
 def _outcome(layer: Layered, labels: Labels) -> Outcome | None:
-    return _kernel_outcome(
-        Example(network=layer.network, batch=layer.batch, loss=layer.loss, labels=labels, note="")
-    )
+    return kernel_outcome(layer.network, layer.batch, replace(layer.question, labels=labels))
 
 
 def told_apart(layer: Layered) -> Layered:
@@ -179,7 +161,7 @@ def told_apart(layer: Layered) -> Layered:
         exact(np.zeros((1, layer.network.widths[0]), dtype=int)),
         one_hot(layer.network.classes, [0]),
         network=network,
-        loss=layer.loss,
+        loss=layer.question.loss,
         labels=Labels.ONE_HOT,
     )
     return replace(example, batch=batch)
@@ -284,7 +266,7 @@ def support_determines_features(layer: Layered) -> bool:
 
 def support_shown(example: Example) -> Result:
     """The same at an example, with independent loss vectors."""
-    layer = Layered(network=example.network, batch=example.batch, loss=example.loss)
+    layer = Layered(network=example.network, batch=example.batch, question=example.question)
     vectors = loss_vectors(Loss.MSE, forward(layer.network, layer.batch).logits, layer.batch.labels, 1)
     return all_met(
         {

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TypeVar
 
-from exan_verify.theorems.statement import Check, Direction, Ground, Method
-from exan_verify.theorems.support.instance_check import Law
+from exan_verify.theorems.statement import Check, Direction, Ground, Method, Standing, Statement
+from exan_verify.theorems.support.instance_check import InstanceCheck
 
 T = TypeVar("T")
 
@@ -55,6 +56,10 @@ def by_instances(
     said: str,
     direction: Direction = SUPPORTS,
 ) -> Check:
-    """A check that runs a :class:`Law`."""
-    law = Law(instances=instances, conclusion=conclusion, spoiled=spoiled, count=count, said=said)
+    """A check that runs a :class:`InstanceCheck`."""
+    law = InstanceCheck(instances=instances, conclusion=conclusion, spoiled=spoiled, count=count, said=said)
     return Check(name=name, what=what, run=law, direction=direction)
+
+
+refuted = partial(Statement, standing=Standing.REFUTED, quantifiers="some network and batch (refuted)")
+"""A statement that its example refutes; its other fields by name."""

@@ -11,7 +11,7 @@ from fractions import Fraction
 from typing import Any
 
 from exan_verify.core.network import Batch, ReluNetwork, to_fraction
-from exan_verify.core.question import Labels, Loss
+from exan_verify.core.question import Labels, Loss, Question
 from exan_verify.core.verdict import Outcome
 from exan_verify.exact.backprop import forward
 from exan_verify.exact.linalg import solve
@@ -90,7 +90,7 @@ def _example(network: ReluNetwork, first: Any, second: Any) -> Example:
         network=network,
         batch=Batch.of(first, [0, 0, 0, 1, 1, 1], network=network, loss=loss, labels=Labels.ONE_HOT),
         second=Batch.of(second, [1, 1, 1, 0, 0, 0], network=network, loss=loss, labels=Labels.ONE_HOT),
-        loss=loss,
+        question=Question(loss=loss),
         outcome=Outcome.AMBIGUOUS,
         note="every sample of both batches is classified correctly with margin 1; the second batch has the "
         "same labels up to order",
@@ -106,9 +106,9 @@ def breaks_two_classes(example: Example) -> Result:
     assert second is not None
     outgoing = network.layers[-1].weight
     found = {
-        "two classes": example.loss is Loss.CROSS_ENTROPY and network.classes == 2,
+        "two classes": example.question.loss is Loss.CROSS_ENTROPY and network.classes == 2,
         "biases": network.has_bias,
-        "published condition": exclusivity(network, example.batch, loss=example.loss).published,
+        "published condition": exclusivity(network, example.batch, loss=example.question.loss).published,
         "live deltas": all(
             to_fraction(a) != to_fraction(b) for a, b in zip(outgoing[0], outgoing[-1], strict=True)
         ),

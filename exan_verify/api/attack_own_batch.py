@@ -1,0 +1,202 @@
+"""An attack on the gradient of one's own batch, scored by sample: what a report shows beside proofs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from exan_verify.api.attack import attack, with_convolutions
+from exan_verify.core.network import Array, Batch
+from exan_verify.core.question import Labels, Question
+from exan_verify.models.chain import to_network
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from exan_verify.numeric.problem.metrics import Score
+    from exan_verify.numeric.problem.records import Attack
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recovery:
+    """What the attack made of one sample of the batch: values, their error, and the bound it claimed.
+
+    ``rmse`` and ``largest`` (L-infinity) errors, ``psnr`` in dB on the scale of the inputs; ``bound`` on
+    ``largest``, ``how`` it was found.
+    """
+
+    values: Array
+    label: Any
+    rmse: float
+    largest: float
+    psnr: float
+    bound: float
+    how: str
+
+    @property
+    def status(self) -> str:
+        """``recovered``, or ``wrong`` where the error exceeds the bound that was claimed: a defect."""
+        return "recovered" if self.largest <= self.bound else "wrong"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Features:
+    """What the attack knows below a fully connected head: features and labels of ``count`` samples, within
+    ``bound`` (L-infinity)."""
+
+    count: int
+    bound: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class OwnBatchAttack:
+    """What the attack made of a batch's own gradient: its result, and what it claims of each sample.
+
+    ``features`` and ``estimates`` (pictures that stay open, by sample): None for other models.
+    """
+
+    found: Attack
+    score: Score
+    recoveries: tuple[Recovery | None, ...]
+    features: Features | None = None
+    estimates: tuple[Any, ...] | None = None
+
+
+def attack_own_batch(
+    model: Any,
+    x: Array,
+    y: Array,
+    question: Question,
+    *,
+    seed: int = 0,
+    progress: Callable[[str, float], None] | None = None,
+) -> OwnBatchAttack:
+    """Attack the float64 gradient of ``x`` (M, ...) with labels ``y``: classes (M,), or targets (M, K).
+
+    The attacker is told the loss, the reduction and the batch size of the ``question``; its domain is not
+    used. Raises what ``attack`` raises where it does not apply, and :class:`LabelError` for labels that the
+    loss does not have.
+    """
+    shape = x.shape[1:] if x.ndim == 4 else None
+    if with_convolutions(model):
+        from exan_verify.models.graph import to_convolutional
+
+        network = to_convolutional(model, shape).head
+    else:
+        network = to_network(model)
+    nowhere = np.zeros((len(y), network.widths[0]))
+    labels = Batch.of(nowhere, y, network=network, loss=question.loss, labels=question.labels).labels
+    gradient = batch_gradient(model, x, labels, question)
+    found = attack(
+        model,
+        gradient,
+        loss=question.loss,
+        reduction=question.reduction,
+        labels=Labels.REAL if question.labels is Labels.REAL else Labels.ONE_HOT,
+        batch_size=len(x),
+        seed=seed,
+        input_shape=shape,
+        progress=progress,
+    )
+    return scored(found, x, labels)
+
+
+def scored(found: Attack, x: Array, y: Array) -> OwnBatchAttack:
+    """An attack's result beside the true batch, ``x`` (M, ...) and ``y`` (M,) or (M, K)."""
+    from exan_verify.numeric.convolution.records import ImageAttack
+
+    score = scores(found.x, found.y, x, y)
+    made = OwnBatchAttack(found=found, score=score, recoveries=_recoveries(found, score, len(y)))
+    if not isinstance(found, ImageAttack):
+        return made
+    bound = max((status.error_bound for status in found.feature_status), default=0.0)
+    return replace(
+        made,
+        features=Features(count=len(found.features), bound=bound),
+        estimates=None if found.estimates is None else aligned(found.estimates, found.feature_labels, x, y),
+    )
+
+
+def _recoveries(found: Attack, scored: Score, size: int) -> tuple[Recovery | None, ...]:
+    """For each of ``size`` true samples what the attack claims of it."""
+    made: list[Recovery | None] = [None] * size
+    for one in scored.samples:
+        label = found.y[one.index]
+        made[one.truth] = Recovery(
+            values=found.x[one.index].cpu().numpy(),
+            label=int(label) if label.dim() == 0 else tuple(label.tolist()),
+            rmse=one.rmse,
+            largest=one.largest,
+            psnr=one.psnr,
+            bound=found.status[one.index].error_bound,
+            how=found.status[one.index].method,
+        )
+    return tuple(made)
+
+
+def aligned(rows: Tensor, labels: Tensor, x: Array, y: Array) -> tuple[Any, ...]:
+    """``rows`` as arrays, in the order of the true samples that they are nearest to; None for the others."""
+    placed: list[Any] = [None] * len(x)
+    for one in scores(rows, labels, x, y).samples:
+        placed[one.truth] = rows[one.index].detach().cpu().numpy()
+    return tuple(placed)
+
+
+def scores(found: Tensor, labels: Tensor, x: Array, y: Array) -> Score:
+    """Recovered samples against the true ones; PSNR on the scale of ``x``, 1 where it lies in [0, 1]."""
+    import torch
+
+    from exan_verify.numeric.problem.metrics import score
+
+    inside = x.min() >= 0 and x.max() <= 1
+    span = 1.0 if inside else float(x.max() - x.min()) or 1.0
+    truth = torch.tensor(np.asarray(x, dtype=np.float64))
+    return score(found, labels, truth, torch.tensor(_numbers(y)), data_range=span)
+
+
+def batch_gradient(model: Any, x: Array, y: Array, question: Question) -> dict[str, Tensor]:
+    """The gradient of a batch by parameter name, from one autograd call in float64 on the stored weights.
+
+    ``x`` (M, ...); ``y``: classes (M,), or targets (M, K) for mse and bce.
+    """
+    import torch
+
+    from exan_verify.numeric.problem.torch_losses import summed_loss
+
+    inputs = torch.tensor(np.asarray(x, dtype=np.float64))
+    parameters, logits = _module(model, inputs) if with_convolutions(model) else _chain(model, inputs)
+    total = summed_loss(question.loss, logits, torch.tensor(_numbers(y)))
+    value = total / question.divisor(*logits.shape)
+    return dict(zip(parameters, torch.autograd.grad(value, list(parameters.values())), strict=True))
+
+
+def _module(model: Any, inputs: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    import torch
+
+    parameters = {n: p.detach().double().requires_grad_(True) for n, p in model.named_parameters()}
+    buffers = {n: b.double() if b.is_floating_point() else b for n, b in model.named_buffers()}
+    return parameters, torch.func.functional_call(model, parameters | buffers, inputs)
+
+
+def _chain(model: Any, inputs: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    import torch
+
+    network = to_network(model)
+    parameters = {
+        name: torch.tensor(np.asarray(value, dtype=np.float64)).requires_grad_(True)
+        for name, value in network.parameters()
+    }
+    h = inputs.flatten(1)
+    for k, layer in enumerate(network.layers):
+        weight, *bias = (parameters[name] for name, _ in layer.parameters())
+        h = torch.nn.functional.linear(h.relu() if k else h, weight, *bias)
+    return parameters, h
+
+
+def _numbers(y: Array) -> Array:
+    """Classes (M,) as int64, other labels as float64."""
+    values = np.asarray(y, dtype=np.float64)
+    return values.astype(np.int64) if y.ndim == 1 and bool((values % 1 == 0).all()) else values

@@ -1,0 +1,186 @@
+"""The cases of ``exan bench certify``: networks and batches from seeds that were fixed before any tuning.
+
+Networks have PyTorch's default initialisation and random inputs are standard normal, unless a case says
+otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import pairwise
+
+import numpy as np
+
+from exan_verify.bench import suite
+from exan_verify.core.network import Array, Batch, ReluNetwork
+from exan_verify.core.question import Labels, Loss
+
+Built = tuple[ReluNetwork, Batch]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case(suite.Case):
+    """One row: network widths, batch size, where network and inputs come from, and what must come out.
+
+    ``entrance``: ``batch``, ``gradient`` (the exact gradient alone) or ``changed`` (one entry of it plus 1).
+    """
+
+    widths: tuple[int, ...]
+    samples: int
+    data: str = "normal"
+    loss: Loss = Loss.CROSS_ENTROPY
+    entrance: str = "batch"
+    engine: str = "auto"
+    expected: str = "unique"
+    classes: tuple[int, ...] = ()
+    seeds: int | None = 10
+
+
+_SMALL = (784, 512, 10)
+_REGION = (8, 12, 3)
+_EXACT = (20, 64, 5)
+
+CASES = (
+    Case(name="784-512-10 M=8", widths=_SMALL, samples=8),
+    Case(name="784-512-10 M=16", widths=_SMALL, samples=16),
+    Case(name="784-512-10 M=22", widths=_SMALL, samples=22),
+    Case(name="784-512-10 M=20 MNIST, initialised", widths=_SMALL, samples=20, data="mnist"),
+    Case(name="784-512-10 M=20 MNIST, trained", widths=_SMALL, samples=20, data="mnist-trained"),
+    Case(name="784-1000-10 M=34", widths=(784, 1000, 10), samples=34),
+    Case(name="784-512-512-512-10 M=12", widths=(784, 512, 512, 512, 10), samples=12),
+    Case(name="3072-1024-512-512-512-512-10 M=16", widths=(3072, 1024, 512, 512, 512, 512, 10), samples=16),
+    Case(name="784-1024-64-10 M=16", widths=(784, 1024, 64, 10), samples=16),
+    Case(name="3072-2048-10 M=48", widths=(3072, 2048, 10), samples=48, seeds=3),
+    Case(name="150528-512-512-10 M=8", widths=(150528, 512, 512, 10), samples=8, seeds=3),
+    Case(name="64-48-40-10 M=5, three share layer 1", widths=(64, 48, 40, 10), samples=5, data="shared"),
+    Case(name="100-100-4 M=16, degree 3", widths=(100, 100, 4), samples=16, engine="lifting"),
+    Case(name="784-512-10 M=12, enumeration alone", widths=_SMALL, samples=12, engine="enumeration", seeds=3),
+    Case(
+        name="8-12-3 mse, one region, classes (2,2)",
+        widths=_REGION,
+        samples=4,
+        data="region",
+        loss=Loss.MSE,
+        classes=(0, 0, 1, 1),
+        expected="ambiguous",
+    ),
+    Case(
+        name="8-12-3 mse, one region, classes (3)",
+        widths=_REGION,
+        samples=3,
+        data="region",
+        loss=Loss.MSE,
+        classes=(0, 0, 0),
+        expected="ambiguous",
+    ),
+    Case(
+        name="8-12-3 mse, one region, classes (2,1)",
+        widths=_REGION,
+        samples=3,
+        data="region",
+        loss=Loss.MSE,
+        classes=(0, 0, 1),
+    ),
+    Case(
+        name="20-64-5 M=6 mse, gradient alone",
+        widths=_EXACT,
+        samples=6,
+        data="integers",
+        loss=Loss.MSE,
+        entrance="gradient",
+    ),
+    Case(
+        name="20-64-5 M=6 mse, one entry changed",
+        widths=_EXACT,
+        samples=6,
+        data="integers",
+        loss=Loss.MSE,
+        entrance="changed",
+        expected="unrealisable",
+    ),
+)
+
+
+def build(case: Case, seed: int) -> Built:
+    """Network and batch of a case at a seed."""
+    return _BUILDERS[case.data](case, np.random.default_rng([seed, *case.widths, case.samples]))
+
+
+def _normal(case: Case, rng: np.random.Generator) -> Built:
+    network = _default_network(case, rng)
+    x = rng.standard_normal((case.samples, case.widths[0]), dtype=np.float32)
+    return network, _batch(case, network, x, rng.integers(0, case.widths[-1], case.samples))
+
+
+def _mnist(case: Case, rng: np.random.Generator) -> Built:
+    from exan_verify.data import initialised_network, load_mnist, to_inputs, trained_network
+    from exan_verify.models.chain import to_network
+
+    make = trained_network if case.data == "mnist-trained" else initialised_network
+    network = to_network(make(case.widths, seed=int(rng.integers(1 << 31))))
+    images, labels = load_mnist()
+    chosen = rng.choice(len(images), case.samples, replace=False)
+    return network, _batch(case, network, to_inputs(images[chosen]), labels[chosen])
+
+
+def _integers(case: Case, rng: np.random.Generator) -> Built:
+    pairs = list(pairwise(case.widths))
+    network = ReluNetwork.from_arrays(
+        [rng.integers(-9, 10, (b, a)) for a, b in pairs], [rng.integers(-9, 10, b) for _, b in pairs]
+    )
+    raw = rng.integers(-9, 10, (case.samples, case.widths[0]))
+    x = [[Fraction(int(v), 7) for v in row] for row in raw]
+    return network, _batch(case, network, x, rng.integers(0, case.widths[-1], case.samples))
+
+
+def _shared(case: Case, rng: np.random.Generator) -> Built:
+    """Three close samples share the pattern of layer 1; hyperplanes of layer 2 pass between them."""
+    base = _default_network(case, rng)
+    x = rng.standard_normal((case.samples, case.widths[0]))
+    x[1:3] = x[0] + 2.0**-12 * rng.standard_normal((2, case.widths[0]))
+    first, second = base.layers[0], base.layers[1]
+    assert first.bias is not None
+    hidden = np.maximum(x @ first.weight.T.astype(np.float64) + first.bias, 0)
+    weight, bias = second.weight.astype(np.float64), np.array(second.bias, dtype=np.float64)
+    for j in range(3 * second.shape[0] // 4):
+        middle = hidden[:3].mean(axis=0) + 2.0**-13 * rng.standard_normal(second.shape[1]) * (hidden[0] > 0)
+        weight[j] = rng.standard_normal(second.shape[1])
+        bias[j] = -weight[j] @ middle
+    network = ReluNetwork.from_arrays(
+        [first.weight, weight, base.layers[2].weight], [first.bias, bias, base.layers[2].bias]
+    )
+    return network, _batch(case, network, x, np.arange(case.samples))
+
+
+def _region(case: Case, rng: np.random.Generator) -> Built:
+    """All samples in one region: close to one point."""
+    network = _default_network(case, rng)
+    centre = rng.standard_normal(case.widths[0])
+    x = centre + 2.0**-12 * rng.integers(-8, 9, (case.samples, case.widths[0]))
+    return network, _batch(case, network, x, np.array(case.classes))
+
+
+_BUILDERS: Mapping[str, Callable[[Case, np.random.Generator], Built]] = {
+    "normal": _normal,
+    "mnist": _mnist,
+    "mnist-trained": _mnist,
+    "integers": _integers,
+    "shared": _shared,
+    "region": _region,
+}
+
+
+def _default_network(case: Case, rng: np.random.Generator) -> ReluNetwork:
+    """PyTorch's default initialisation: uniform in +-1/sqrt(fan_in), stored in float32."""
+    weights, biases = [], []
+    for fan_in, fan_out in pairwise(case.widths):
+        bound = np.float32(fan_in**-0.5)
+        weights.append((rng.random((fan_out, fan_in), dtype=np.float32) * 2 - 1) * bound)
+        biases.append((rng.random(fan_out, dtype=np.float32) * 2 - 1) * bound)
+    return ReluNetwork.from_arrays(weights, biases)
+
+
+def _batch(case: Case, network: ReluNetwork, x: object, y: Array) -> Batch:
+    return Batch.of(x, y, network=network, loss=case.loss, labels=Labels.ONE_HOT)

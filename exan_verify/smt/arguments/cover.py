@@ -1,0 +1,156 @@
+"""Samples as the unknowns of a cover by boxes (docs/theory.md, CB8; the cover itself is :mod:`.enclose`).
+
+The unknowns are coordinates a_m with ``[x_m ; 1] = F [1 ; a_m]``. Of one region whose T is known, the
+equations are ``sum_m g_m [1 ; a_m]^T = sum g [1 ; a]^T`` over its known samples; where these are independent
+(and as many), the unknown inputs lie in their affine span, and F is a frame of it: one coordinate less than
+there are samples. Otherwise, and for all regions at once, whose equations are the gradient's, F is the
+identity: the coordinates are the inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from itertools import permutations
+from typing import Any
+
+import flint
+import numpy as np
+
+from exan_verify.core.network import Array
+from exan_verify.exact import linalg
+from exan_verify.exact.softmax import to_ball
+from exan_verify.smt.arguments.cube import Cube, Point, combination
+from exan_verify.smt.arguments.enclose import System, only_known_zeros
+from exan_verify.smt.question.posed import Vector
+from exan_verify.smt.question.transcendental import PRECISION
+
+MAX_COORDINATES = 4
+"""Boxes double with every cut of a side: in five dimensions the boxes allowed cut each side but twice."""
+
+FLAT = 2
+"""In so few dimensions boxes are quick, and four times as many are looked at."""
+
+
+def covered(
+    cube: Cube, here: tuple[Point, ...], known: tuple[Point, ...], joint: Array | None = None
+) -> bool:
+    """Whether a cover shows that samples with the regions and labels of ``here`` are ``known``, or that there
+    are none.
+
+    Of one region, or with the ``joint`` system (entries of the gradient, entries of all T) of all at once.
+    """
+    affine = joint is None and len(here) == len(known) and cube.has_bias and cube.independent(known)
+    size = len(known) - 1 if affine else len(known[0].x)
+    if not cube.boxes or len(here) * size > MAX_COORDINATES:
+        return False
+    if joint is not None and not joint.any():
+        return False  # no equation sees any sample of these regions
+    frame = _affine_frame(known) if affine else _input_frame(size)
+    if joint is None:
+        weights, right = _equations_of_total(cube, len(here), known, frame)
+    else:
+        weights, right = _equations_of_gradient(cube, here, joint)
+    system = System(
+        loss=cube.loss,
+        logits=tuple(linalg.multiply(cube.region(p.pattern).logits, frame) for p in here),
+        labels=tuple(p.y for p in here),
+        conditions=tuple(tuple(_conditions(cube, p, frame)) for p in here),
+        weights=weights,
+        right=right,
+        known=tuple(_arrangements(here, known, frame)),
+    )
+    limit = cube.boxes * (4 if len(here) * size <= FLAT else 1)
+    return only_known_zeros(system, ((None, None),) * (len(here) * size), limit)
+
+
+def _affine_frame(known: Sequence[Point]) -> Array:
+    """Columns [x_1 ; 1] and x_m - x_1: ``[x ; 1] = frame [1 ; a]`` on the affine span."""
+    first = [*known[0].x, Fraction(1)]
+    steps = [[b - a for a, b in zip(first, [*p.x, Fraction(1)], strict=True)] for p in known[1:]]
+    return np.array([first, *steps], dtype=object).T
+
+
+def _input_frame(size: int) -> Array:
+    """``[x ; 1]`` from ``[1 ; x]``."""
+    frame = np.full((size + 1, size + 1), Fraction(0), dtype=object)
+    frame[size, 0] = Fraction(1)
+    for k in range(size):
+        frame[k, k + 1] = Fraction(1)
+    return frame
+
+
+def _equations_of_total(
+    cube: Cube, samples: int, known: tuple[Point, ...], frame: Array
+) -> tuple[Array, tuple[Any, ...]]:
+    """``sum_m g_mc [1 ; a_m]_k`` is what it is for the known samples: one equation per class c and coordinate
+    k (no constant without biases), weights (equations, samples, K, coordinates + 1) and right sides.
+    """
+    columns = range(1 - cube.has_bias, frame.shape[1])
+    places = [(c, k) for c in cube.free_classes for k in columns]
+    weights = np.full(
+        (len(places), samples, cube.posed.network.classes, frame.shape[1]), Fraction(0), dtype=object
+    )
+    for e, (c, k) in enumerate(places):
+        weights[e, :, c, k] = Fraction(1)
+    with flint.ctx.workprec(PRECISION):
+        points = [(Fraction(1), *_coordinates(p, frame)) for p in known]
+        vectors = [cube.vector(p) for p in known]
+        right = tuple(
+            sum((v[c] * to_ball(a[k]) for v, a in zip(vectors, points, strict=True)), flint.arb(0))
+            for c, k in places
+        )
+    return weights, right
+
+
+def _equations_of_gradient(
+    cube: Cube, here: tuple[Point, ...], joint: Array
+) -> tuple[Array, tuple[Any, ...]]:
+    """Independent entries e of the gradient: ``weights[e, m]`` at sample m's region, constants first, and
+    the right sides.
+    """
+    rows = joint[linalg.pivots(joint.T)]
+    width, size = joint.shape[1] // len(cube.patterns), len(cube.known[0].x)
+    weights = np.full((len(rows), len(here), cube.posed.network.classes, size + 1), Fraction(0), dtype=object)
+    for m, sample in enumerate(here):
+        place = cube.patterns.index(sample.pattern)
+        shape = (len(rows), len(cube.free_classes), size + cube.has_bias)
+        part = rows[:, place * width : (place + 1) * width].reshape(shape)
+        weights[:, m, : part.shape[1], 1:] = part[:, :, :size]
+        if cube.has_bias:
+            weights[:, m, : part.shape[1], 0] = part[:, :, size]
+    with flint.ctx.workprec(PRECISION):
+        entries = cube.totals()
+        return weights, tuple(combination(row, entries) for row in rows)
+
+
+def _conditions(cube: Cube, sample: Point, frame: Array) -> Iterator[tuple[Array, bool]]:
+    """The region and the domain, as affine functions of the coordinates."""
+    region = cube.region(sample.pattern)
+    if len(region.states):
+        rows = linalg.multiply(region.states, frame)
+        yield from ((row, True) if on else (-row, False) for row, on in zip(rows, region.active, strict=True))
+    for k, (low, high) in enumerate(cube.posed.bounds or ()):
+        below, above = frame[k].copy(), -frame[k]
+        below[0] -= low
+        above[0] += high
+        yield below, False
+        yield above, False
+
+
+def _arrangements(here: Sequence[Point], known: Sequence[Point], frame: Array) -> list[Vector]:
+    """The orders of the known samples that fit regions and labels, as coordinates."""
+    if len(here) != len(known):
+        return []
+    found = [
+        sum((_coordinates(p, frame) for p in order), ())
+        for order in permutations(known)
+        if all(a.pattern == b.pattern and a.y == b.y for a, b in zip(here, order, strict=True))
+    ]
+    return list(dict.fromkeys(found))
+
+
+def _coordinates(p: Point, frame: Array) -> Vector:
+    found = linalg.solve(frame, np.array([[*p.x, Fraction(1)]], dtype=object).T)
+    assert found is not None
+    return tuple(found[1:, 0])

@@ -1,0 +1,45 @@
+"""What the engines certify of a batch, and what the kernel re-derives from their certificate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from exan_verify.core.network import Batch, ReluNetwork
+from exan_verify.core.question import Question
+from exan_verify.core.verdict import Budget, Outcome, Verdict
+from exan_verify.decide.pipeline import decide
+from exan_verify.kernel.checker import check
+
+
+def verdict_on(
+    network: ReluNetwork,
+    batch: Batch,
+    question: Question,
+    *,
+    engine: str = "auto",
+    budget: float | None = None,
+    work_limit: int | None = None,
+) -> Verdict:
+    """The engines' verdict on ``batch``; ``budget`` in seconds, ``work_limit`` in modular multiplications."""
+    limits = Budget(seconds=budget, work=work_limit)
+    return decide(network, question, batch=batch, engine=engine, limits=limits)
+
+
+def in_words(question: Question) -> dict[str, Any]:
+    """Loss, reduction and labels as ``certify`` takes them; the domain is left out."""
+    return {
+        "loss": question.loss.value,
+        "reduction": question.reduction.value,
+        "labels": question.labels.value,
+    }
+
+
+def kernel_outcome(
+    network: ReluNetwork, batch: Batch, question: Question, *, engine: str = "exact"
+) -> Outcome | None:
+    """What the kernel re-derives from the engines' certificate; None where they give none.
+
+    Raises :class:`CertificateRejected` when it accepts theirs not.
+    """
+    certificate = verdict_on(network, batch, question, engine=engine).certificate
+    return None if certificate is None else check(certificate, network, batch).outcome

@@ -1,0 +1,114 @@
+"""Situations drawn by Hypothesis: small numbers, so that coincidences are frequent, shrunk to a minimal one.
+
+Needs the ``testing`` extra.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from exan_verify.core.network import Array, Batch, ReluNetwork
+from exan_verify.core.question import Labels, Loss
+from exan_verify.errors import InputError
+from exan_verify.theorems.claims.claim import Claim, Judgement
+from exan_verify.theorems.claims.searching.tally import Tally
+
+if TYPE_CHECKING:
+    from hypothesis.strategies import DrawFn
+
+GRIDS = ((2, 1), (4, 2), (12, 4))
+"""Largest numerator and denominator of drawn numbers: integers up to 2, halves up to 2, quarters up to 3."""
+
+
+SHRUNK = 300
+"""Situations of more numbers are not shrunk by Hypothesis, which does not look at the time while it considers
+candidates that it knows; what follows every stage (:mod:`.shrinking`) does."""
+
+
+def draw_counterexample(claim: Claim, tally: Tally, *, examples: int, seed: int) -> None:
+    """Draw at most ``examples`` situations from each grid until one contradicts the claim, and shrink it.
+
+    The findings go to ``tally``. Deterministic in ``seed``.
+    """
+    try:
+        from hypothesis import Phase, find, settings
+        from hypothesis.errors import Flaky, NoSuchExample
+    except ImportError:
+        raise InputError("drawing situations needs Hypothesis; pip install 'exan-verify[testing]'") from None
+    for grid in GRIDS:
+        chosen = settings(
+            max_examples=examples,
+            database=None,
+            deadline=None,
+            phases=(Phase.generate, Phase.target, *([Phase.shrink] if _largest(claim) <= SHRUNK else [])),
+        )
+        try:
+            find(
+                _situations(claim, grid, tally),
+                lambda drawn: tally.judge(*drawn) is Judgement.FAILS,
+                settings=chosen,
+                random=Random(seed),
+            )
+        except NoSuchExample:
+            continue
+        except (_LateError, Flaky):
+            if not tally.late():  # a drawing that ends early is flaky in Hypothesis's eyes
+                raise
+        return
+
+
+def _largest(claim: Claim) -> int:
+    """The numbers of the claim's largest situation."""
+    sizes = claim.sizes
+    widths = [found[1] for found in (sizes.inputs, *sizes.hidden, sizes.logits)]
+    return sum(b * (a + 1) for a, b in pairwise(widths)) + sizes.samples[1] * widths[0]
+
+
+class _LateError(BaseException):
+    """The time is over. No Exception: Hypothesis would take it for a finding, and try to shrink it.
+
+    Remedy: none is needed; it does not leave this module.
+    """
+
+
+def _situations(claim: Claim, grid: tuple[int, int], tally: Tally) -> Any:
+    from hypothesis import strategies as st
+
+    @st.composite
+    def situations(draw: DrawFn) -> tuple[ReluNetwork, Batch]:
+        network = draw(st.sampled_from(claim.networks)) if claim.networks else draw_network(draw)
+        samples = draw(st.integers(*claim.sizes.samples))
+        x = draw(numbers(samples, network.widths[0]))
+        y = draw_labels(draw, network.classes, samples)
+        question = claim.question
+        return network, Batch.of(x, y, network=network, loss=question.loss, labels=question.labels)
+
+    def draw_network(draw: DrawFn) -> ReluNetwork:
+        sizes = claim.sizes
+        widths = [draw(st.integers(*found)) for found in (sizes.inputs, *sizes.hidden, sizes.logits)]
+        with_bias = draw(st.booleans()) if sizes.biases is None else sizes.biases
+        weights = [draw(numbers(b, a)) for a, b in pairwise(widths)]
+        offsets = [draw(numbers(b, 1))[:, 0] for b in widths[1:]]
+        return ReluNetwork.from_arrays(weights, offsets if with_bias else None)
+
+    def draw_labels(draw: DrawFn, logits: int, samples: int) -> Array:
+        loss = claim.question.loss
+        if claim.question.labels is Labels.REAL:
+            return draw(numbers(samples, logits))
+        if loss is Loss.BCE or (loss is Loss.MSE and logits == 1):
+            bits = st.lists(st.integers(0, 1), min_size=samples * logits, max_size=samples * logits)
+            return np.array(draw(bits)).reshape(samples, logits)
+        return np.array(draw(st.lists(st.integers(0, logits - 1), min_size=samples, max_size=samples)))
+
+    def numbers(rows: int, columns: int) -> Any:
+        if tally.late():
+            raise _LateError
+        largest, denominator = grid
+        entries = st.lists(st.integers(-largest, largest), min_size=rows * columns, max_size=rows * columns)
+        return entries.map(lambda found: np.array(found, dtype=float).reshape(rows, columns) / denominator)
+
+    return situations()
