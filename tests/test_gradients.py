@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from exan_verify import Box, Gradient, ReluNetwork, attack, audit, certify, check
+from exan_verify import Box, Gradient, Outcome, ReluNetwork, attack, audit, certify, check
 from exan_verify.errors import GradientError, InputError, MemoryLimitError, ShapeError
 from exan_verify.models.chain import to_network
 from exan_verify.models.gradients import received
@@ -345,13 +345,23 @@ def test_an_allocation_that_fails_is_an_error_of_ours(monkeypatch: pytest.Monkey
     def torch_fails(*_: Any, **__: Any) -> Any:
         torch.zeros(1 << 50)
 
+    def asked() -> Any:
+        return certify(network(), batch=(np.zeros((1, 6)), [0]))
+
+    def audited() -> Any:
+        return audit(network(), (np.zeros((1, 6)), [0]))
+
+    def attacked() -> Any:
+        return attack(network(), gradient(network()))
+
     for fails in (numpy_fails, torch_fails):
         monkeypatch.setattr("exan_verify.decide.pipeline._given_batch", fails)
         monkeypatch.setattr("exan_verify.numeric.attack.run", fails)
-        for ask in (
-            lambda: certify(network(), batch=(np.zeros((1, 6)), [0])),
-            lambda: audit(network(), (np.zeros((1, 6)), [0])),
-            lambda: attack(network(), gradient(network())),
-        ):
+        for ask in (attacked,) if fails is numpy_fails else (asked, audited, attacked):
             with pytest.raises(MemoryLimitError, match=r"needs more memory than there is .*smaller batch"):
                 ask()
+    # where an engine runs out of it, the question is undecided
+    monkeypatch.setattr("exan_verify.decide.pipeline._given_batch", numpy_fails)
+    for verdict in (asked(), audited().verdict):
+        assert verdict.outcome is Outcome.UNKNOWN
+        assert "memory" in verdict.reason
