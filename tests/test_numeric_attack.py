@@ -127,8 +127,8 @@ def test_two_copies_of_a_sample_are_not_claimed():
     assert found.batch_size == 5
     assert not found.complete
     assert len(found.x) == 3
-    assert len(found.unclaimed) == 1
-    assert "share a region" in found.unclaimed[0].reason
+    assert len(found.candidates) == 1
+    assert "share a region" in found.candidates[0].reason
     assert largest_excess(found, doubled) <= 1
 
 
@@ -164,7 +164,7 @@ def test_hinge_mixtures_are_not_claimed():
     for size in (None, 3):
         found = attacked(network, batch, Loss.HINGE, Reduction.SUM, batch_size=size)
         assert len(found.x) == 0
-        assert any("mixture" in u.reason for u in found.unclaimed)
+        assert any("mixture" in u.reason for u in found.candidates)
 
 
 def test_c1_at_layer_2_with_a_deficit_below_claims_nothing():

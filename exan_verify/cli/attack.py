@@ -126,7 +126,15 @@ def attack_record(found: Attack, score: Score | None) -> dict[str, Any]:
             "method": found.method,
             "layer": found.layer,
             "status": msgspec.to_builtins(found.status),
-            "unclaimed": [{"error_bound": u.error_bound, "reason": u.reason} for u in found.unclaimed],
+            "candidates": [
+                {
+                    "label": None if one.label is None else one.label.tolist(),
+                    "error_estimate": one.error_estimate,
+                    "reason": one.reason,
+                }
+                for one in found.candidates
+            ],
+            "scale": found.scale,
             "layers": msgspec.to_builtins(found.layers),
             "seconds": found.seconds,
             "score": None if score is None else msgspec.to_builtins(score),

@@ -64,7 +64,7 @@ class Pursuit:
             method=finding.method,
             layer=finding.layer,
             layers=finding.layers,
-            unclaimed=confirmed.unclaimed,
+            candidates=confirmed.candidates,
             reason=confirmed.reason,
             seconds=seconds,
             unfinished=bool(self.cut),
@@ -154,7 +154,7 @@ def _confirm(candidates: Candidates, gains: list[tuple[float, float]]) -> Confir
     if finding.x.shape[0]:
         kept, refined, dropped = settled(problem, spaces[0], finding, gains)
         confirmed = confirm(problem, spaces, kept, refined, gains)
-        return replace(confirmed, unclaimed=confirmed.unclaimed + dropped)
+        return replace(confirmed, candidates=confirmed.candidates + dropped)
     rank = max((space.rank for space in spaces[:-1]), default=0)
     classes = problem.loss.class_labels
     labels = (
@@ -164,7 +164,7 @@ def _confirm(candidates: Candidates, gains: list[tuple[float, float]]) -> Confir
         x=finding.x,
         y=labels.to(problem.device),
         status=(),
-        unclaimed=(),
+        candidates=(),
         gradient_residual=1.0,
         complete=False,
         batch_size=problem.batch_size or rank,

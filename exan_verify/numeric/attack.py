@@ -138,10 +138,10 @@ def _threads_for(problem: Problem) -> Iterator[None]:
 def _with_hint(problem: Problem, found: Attack, tell: Telling) -> Attack:
     if found.status or found.hidden is not None or not problem.layers[-1].whole:
         return found
-    if not found.unclaimed and too_many(problem, max((one.rank for one in found.layers), default=0)):
+    if not found.candidates and too_many(problem, max((one.rank for one in found.layers), default=0)):
         # what fills the rank fills the sums over the logits too, which would name a loss
         return found
     with suppress(BudgetExhausted):
-        text = tell.during(lambda: hint(problem, [one.x for one in found.unclaimed], found.batch_size))
+        text = tell.during(lambda: hint(problem, [one.x for one in found.candidates], found.batch_size))
         return replace(found, hint=text)
     return found

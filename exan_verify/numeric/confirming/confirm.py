@@ -29,7 +29,7 @@ from exan_verify.numeric.problem.passes import (
     rounding,
 )
 from exan_verify.numeric.problem.problem import Problem
-from exan_verify.numeric.problem.records import Evidence, Finding, Unclaimed
+from exan_verify.numeric.problem.records import Candidate, Evidence, Finding
 from exan_verify.numeric.problem.spectrum import ColumnSpace
 
 CLAIM_LIMIT = 1e-3
@@ -63,7 +63,7 @@ class Confirmed:
     x: Tensor
     y: Tensor
     status: tuple[Evidence, ...]
-    unclaimed: tuple[Unclaimed, ...]
+    candidates: tuple[Candidate, ...]
     gradient_residual: float
     complete: bool
     batch_size: int
@@ -112,10 +112,11 @@ def confirm(
         x=refined.x[good],
         y=fit.labels[good],
         status=tuple(_evidence(finding, refined, fit, m) for m in torch.nonzero(good)[:, 0].tolist()),
-        unclaimed=tuple(
-            Unclaimed(
+        candidates=tuple(
+            Candidate(
                 x=(finding if finding.literal else refined).x[m],
-                error_bound=float(refined.bound[m]),
+                label=fit.labels[m] if fit.loose[m] < _LABEL_LIMIT else None,
+                error_estimate=float(refined.bound[m]),
                 reason=r,
             )
             for m, r in enumerate(reasons)

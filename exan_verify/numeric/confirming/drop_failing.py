@@ -24,14 +24,14 @@ from exan_verify.numeric.problem.downward import solve_inputs
 from exan_verify.numeric.problem.passes import delta_spans, forward
 from exan_verify.numeric.problem.polish import meet
 from exan_verify.numeric.problem.problem import Problem
-from exan_verify.numeric.problem.records import Finding, Unclaimed
+from exan_verify.numeric.problem.records import Candidate, Finding
 from exan_verify.numeric.problem.remainder import without
 from exan_verify.numeric.problem.spectrum import ColumnSpace
 
 
 def settled(
     problem: Problem, space: ColumnSpace, finding: Finding, gains: list[tuple[float, float]]
-) -> tuple[Finding, Refined, tuple[Unclaimed, ...]]:
+) -> tuple[Finding, Refined, tuple[Candidate, ...]]:
     """The finding without candidates that fail their own equations or have no bound, refined, and those left
     out.
 
@@ -55,7 +55,7 @@ def settled(
 
 def _solved(
     problem: Problem, space: ColumnSpace, finding: Finding, gains: list[tuple[float, float]]
-) -> tuple[Finding, Refined, tuple[Unclaimed, ...]]:
+) -> tuple[Finding, Refined, tuple[Candidate, ...]]:
     """The finding without candidates that fail their own equations."""
     refined = refine(problem, space, finding, gains)
     solved = refined.sine <= refined.allowed
@@ -85,9 +85,9 @@ def _unbounded(refined: Refined) -> Refined:
 
 def _dropped(
     refined: Refined, failed: Bool[Tensor, " m"], reason: Callable[[int], str]
-) -> tuple[Unclaimed, ...]:
+) -> tuple[Candidate, ...]:
     return tuple(
-        Unclaimed(x=refined.x[m], error_bound=torch.inf, reason=reason(m))
+        Candidate(x=refined.x[m], label=None, error_estimate=torch.inf, reason=reason(m))
         for m in torch.nonzero(failed)[:, 0].tolist()
     )
 

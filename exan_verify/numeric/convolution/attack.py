@@ -30,7 +30,7 @@ from exan_verify.numeric.convolution.known import Known, at_features
 from exan_verify.numeric.convolution.records import ImageAttack
 from exan_verify.numeric.missing.single_layer import attack_single_layer
 from exan_verify.numeric.problem.problem import LayerGradient, as_tensor
-from exan_verify.numeric.problem.records import Attack, Evidence, LastLayer, Unclaimed
+from exan_verify.numeric.problem.records import Attack, Candidate, Evidence, LastLayer
 from exan_verify.numeric.waiting import Progress, Telling, awaited, proceed
 
 PICTURE_LIMIT = 1e-3
@@ -119,7 +119,7 @@ class _Found:
     good: Tensor
     descent: Descent
     known: Known | None
-    unclaimed: tuple[Unclaimed, ...]
+    candidates: tuple[Candidate, ...]
     residual: float | None
     reason: str
 
@@ -130,7 +130,7 @@ def _left_open(network: ConvolutionalNetwork, head: Attack) -> _Found:
         good=torch.zeros(len(head.x), dtype=torch.bool, device=head.x.device),
         descent=nothing_known(network, head.batch_size),
         known=None,
-        unclaimed=(),
+        candidates=(),
         residual=None,
         reason=head.reason,
     )
@@ -235,7 +235,7 @@ def _pictures(
             good=nothing,
             descent=descent,
             known=known if size else None,
-            unclaimed=(),
+            candidates=(),
             residual=None,
             reason=reason,
         )
@@ -246,8 +246,8 @@ def _pictures(
         good=good,
         descent=descent,
         known=known,
-        unclaimed=tuple(
-            Unclaimed(x=pictures[m], error_bound=float(bound[m]), reason=r)
+        candidates=tuple(
+            Candidate(x=pictures[m], label=head.y[m], error_estimate=float(bound[m]), reason=r)
             for m, r in enumerate(reasons)
             if r
         ),
@@ -341,7 +341,7 @@ def _result(
         method=head.method,
         layer=head.layer,
         layers=head.layers,
-        unclaimed=found.unclaimed,
+        candidates=found.candidates,
         reason="" if complete else found.reason or head.reason,
         seconds=seconds,
         features=head.x,

@@ -29,7 +29,7 @@ from exan_verify.numeric.missing.single_layer import attack_single_layer
 from exan_verify.numeric.problem.losses import loss_vectors
 from exan_verify.numeric.problem.passes import backward, forward
 from exan_verify.numeric.problem.problem import LayerGradient, Problem
-from exan_verify.numeric.problem.records import Attack, HiddenFeatures, Method, Unclaimed
+from exan_verify.numeric.problem.records import Attack, Candidate, HiddenFeatures, Method
 from exan_verify.numeric.problem.spectrum import ColumnSpace
 from exan_verify.numeric.waiting import Telling
 
@@ -250,9 +250,9 @@ class Partial:
         reasons = [b.reason for b in below if b.reason]
         if len(reasons) > 1:
             reasons = [f"{reasons[0]}, and the like for {len(reasons) - 1} more"]
-        wide = [b for m, b in enumerate(below) if b.x is not None and m not in good]
+        wide = [m for m, b in enumerate(below) if b.x is not None and m not in good]
         if wide:
-            worst = max(b.error_bound for b in wide)
+            worst = max(below[m].error_bound for m in wide)
             reasons.append(f"{len(wide)} inputs follow from the features to {worst:.1e} only")
         said = "; ".join((lost, *([f"counted from there: {found.reason}"] if found.reason else []), *reasons))
         return replace(
@@ -261,14 +261,14 @@ class Partial:
             y=found.y[good],
             status=tuple(replace(found.status[m], error_bound=below[m].error_bound) for m in good),
             complete=found.complete and len(good) == len(below),
-            unclaimed=tuple(_too_wide(b) for b in wide),
+            candidates=tuple(_too_wide(below[m], found.y[m]) for m in wide),
             reason="" if found.complete and len(good) == len(below) else said,
             hidden=HiddenFeatures(
                 layer=start,
                 values=h,
                 labels=found.y,
                 status=found.status,
-                unclaimed=found.unclaimed,
+                candidates=found.candidates,
             ),
             unfinished=unfinished,
         )
@@ -336,11 +336,12 @@ def _rows(found: Sequence[Tensor | None], layer: LayerGradient, like: Tensor) ->
     return torch.stack(rows) if rows else like.new_zeros(0, layer.shape[1])
 
 
-def _too_wide(below: Below) -> Unclaimed:
+def _too_wide(below: Below, label: Tensor) -> Candidate:
     assert below.x is not None
-    return Unclaimed(
+    return Candidate(
         x=below.x,
-        error_bound=below.error_bound,
+        label=label,
+        error_estimate=below.error_bound,
         reason=f"its features are known, its input to {below.error_bound:.1e} only",
     )
 
@@ -352,6 +353,6 @@ def _without_claims(found: Attack, features: int, reason: str) -> Attack:
         y=found.y[:0],
         status=(),
         complete=False,
-        unclaimed=(),
+        candidates=(),
         reason=reason,
     )
