@@ -141,12 +141,22 @@ def certify(
                 )
                 size = size or own.size
                 samples = own.size if size == own.size else 0
-                verdict = _given_batch(setting, own, batch_size, limits)
+                verdict = (
+                    replace(
+                        _unknown(size, network.mixed_biases), samples=(SampleStatus.UNKNOWN,) * samples
+                    )
+                    if network.mixed_biases
+                    else _given_batch(setting, own, batch_size, limits)
+                )
             else:
                 # a list is in the order of the module's parameters, not always that of its forward pass
                 given = received(gradient, model)
                 notes += given.notes
-                verdict = _given_gradient(setting, given, batch_size, flag(exact, "exact"), tolerance, limits)
+                verdict = (
+                    replace(_unknown(size, network.mixed_biases), tolerant=tolerance is not None)
+                    if network.mixed_biases
+                    else _given_gradient(setting, given, batch_size, flag(exact, "exact"), tolerance, limits)
+                )
         except STOPPING as error:
             remedy = "change the units of the input" if isinstance(error, UnsuitablePrimeError) else MORE
             verdict = _unknown(size, f"{_why(error)}; {remedy}")

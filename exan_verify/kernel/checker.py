@@ -107,6 +107,8 @@ def rederive(
 ) -> Claim:
     """:func:`check` for inputs that have been read."""
     record = parse(certificate, longest=most_bytes(_numbers(network, given)))
+    if network.mixed_biases:
+        raise CertificateRejected(network.mixed_biases)
     question = record.claim.question
     if record.model_sha256 != network.digest:
         raise CertificateRejected("the certificate was made for another model (SHA-256 differs)")

@@ -16,10 +16,12 @@ from exan_verify.numeric.ask_methods import Candidates, column_spaces, pursue
 from exan_verify.numeric.methods.assign import Assign
 from exan_verify.numeric.methods.equations import too_many
 from exan_verify.numeric.methods.lift import Lift
+from exan_verify.numeric.methods.one_sample import one_sample
 from exan_verify.numeric.methods.peel import Peel
 from exan_verify.numeric.methods.published import Published
 from exan_verify.numeric.methods.sample import Sample
 from exan_verify.numeric.missing.partial import Partial
+from exan_verify.numeric.missing.single_layer import attack_single_layer
 from exan_verify.numeric.problem.problem import Problem, build_problem
 from exan_verify.numeric.problem.records import Attack, Method
 from exan_verify.numeric.waiting import Progress, Telling
@@ -92,8 +94,13 @@ def run(
         )
     )
     with torch.no_grad(), _threads_for(problem):
-        if not problem.whole:
-            names = tuple(tuple(name for name, _ in layer.parameters()) for layer in network.layers)
+        single = None if method == Published().name else tell.during(lambda: one_sample(problem))
+        if single is not None:
+            found = replace(single, seconds=time.perf_counter() - start)
+        elif len(problem.layers) < 2:
+            found = _without_hidden_layer(problem, seconds=time.perf_counter() - start)
+        elif not problem.whole:
+            names = tuple(_pair(*(name for name, _ in layer.parameters())) for layer in network.layers)
             attempt = Partial(
                 problem=problem, names=names, methods=methods, named=method != "auto", tell=tell
             )
@@ -111,6 +118,26 @@ def run(
     with suppress(BudgetExhausted):
         tell("done", 1.0)
     return found
+
+
+def _pair(weight: str, bias: str = "") -> tuple[str, str]:
+    """The names of a layer's two parameters, the second one empty where it has no biases."""
+    return weight, bias
+
+
+def _without_hidden_layer(problem: Problem, *, seconds: float) -> Attack:
+    """Samples of a network without a hidden layer: no pattern separates two, but what they share is said."""
+    found, last = attack_single_layer(
+        problem.layers[0],
+        name="a network without hidden layer",
+        loss=problem.loss,
+        reduction=problem.reduction,
+        batch_size=problem.batch_size,
+        unit_roundoff=problem.unit_roundoff,
+        rectified=False,
+        seed=problem.seed,
+    )
+    return replace(found, last_layer=last, seconds=seconds)
 
 
 def _methods(method: str, *, repairs: bool) -> tuple[Method, ...]:
@@ -136,7 +163,7 @@ def _threads_for(problem: Problem) -> Iterator[None]:
 
 
 def _with_hint(problem: Problem, found: Attack, tell: Telling) -> Attack:
-    if found.status or found.hidden is not None or not problem.layers[-1].whole:
+    if found.status or found.hint or found.hidden is not None or not problem.layers[-1].whole:
         return found
     if not found.candidates and too_many(problem, max((one.rank for one in found.layers), default=0)):
         # what fills the rank fills the sums over the logits too, which would name a loss

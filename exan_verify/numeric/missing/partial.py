@@ -51,10 +51,11 @@ _NEEDS_BIAS = ("peel", "peel+lift")
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Partial:
-    """An attack on ``problem``, whose parameters are called ``names`` (weight, bias), layer by layer."""
+    """An attack on ``problem``, whose parameters are called ``names`` (weight, bias), layer by layer; a layer
+    without biases has none to name: the second is empty."""
 
     problem: Problem
-    names: tuple[tuple[str, ...], ...]
+    names: tuple[tuple[str, str], ...]
     methods: tuple[Method, ...]
     named: bool
     tell: Telling
@@ -67,7 +68,7 @@ class Partial:
             name
             for layer, pair in zip(self.problem.layers, self.names, strict=True)
             for name, given in zip(pair, (layer.weight_given, layer.bias_given), strict=True)
-            if not given
+            if name and not given
         )
 
     @property
@@ -146,7 +147,7 @@ class Partial:
             name
             for k, (layer, (weight, bias)) in enumerate(zip(self.problem.layers, self.names, strict=True))
             for name, given in ((weight, layer.weight_given), (bias, layer.bias_given or k > last))
-            if k >= start and not given
+            if k >= start and name and not given
         ]
         return f"; what is missing of {', '.join(map(repr, useful))} would help" if useful else ""
 
@@ -188,8 +189,8 @@ class Partial:
         usable = tuple(method for method in methods if method.name not in _NEEDS_BIAS)
         if not usable:
             raise RangeError(
-                f"method={first!r} reads inputs off rows of [dW | db], and {name!r} is missing; use lift, "
-                "assign or sample"
+                f"method={first!r} reads inputs off rows of [dW | db], and "
+                f"{repr(name) + ' is missing' if name else 'there are no biases'}; use lift, assign or sample"
             )
         return usable
 

@@ -135,8 +135,10 @@ def build_problem(
 ) -> Problem:
     """Validate and bring everything to ``device``; ``partial``: tensors may be missing from the gradient.
 
-    Raises :class:`InputError` for an unknown loss or reduction, a bad batch size, or a network without
-    biases or hidden layers; :class:`GradientError` (:class:`NonFiniteError`) for tensors that do not fit.
+    A layer without biases is one whose biases are zero and have no gradient.
+
+    Raises :class:`InputError` for an unknown loss or reduction or a bad batch size; :class:`GradientError`
+    (:class:`NonFiniteError`) for tensors that do not fit.
     """
     chosen_loss = choice(Loss, loss, "loss")
     chosen_reduction = choice(Reduction, reduction, "reduction")
@@ -145,15 +147,6 @@ def build_problem(
         isinstance(batch_size, bool) or int(batch_size) != batch_size or batch_size < 1
     ):
         raise InputError(f"batch_size={batch_size!r} is not a positive integer; give the number of samples")
-    if not network.has_bias:
-        raise InputError(
-            "the network has no biases, so the scale of every sample stays open (docs/theory.md 3.5); "
-            "attack a network with biases"
-        )
-    if network.depth < 2:
-        raise InputError(
-            "the network has no hidden layer, so no neuron separates samples; add one to attack it"
-        )
     tensors = {str(name): as_tensor(value, f"gradient[{name!r}]") for name, value in gradient.items()}
     _check_gradient(network, tensors, partial=partial)
     target = torch.device("cpu" if device is None else device)
@@ -217,14 +210,16 @@ def _view(array: Array) -> Tensor:
 
 
 def _layer(layer: Any, tensors: Mapping[str, Tensor], device: torch.device) -> LayerGradient:
-    (weight_name, weight), (bias_name, bias) = layer.parameters()
+    (weight_name, weight), *biases = layer.parameters()
     # zeros that take no memory
     zero = torch.zeros((), dtype=torch.float64, device=device)
+    none = zero.expand(weight.shape[:1])
+    bias_name, bias = biases[0] if biases else ("", none)
     return LayerGradient(
         weight=as_tensor(weight, weight_name).to(device),
         bias=as_tensor(bias, bias_name).to(device).double(),
         d_weight=tensors.get(weight_name, zero.expand(weight.shape)),
-        d_bias=tensors.get(bias_name, zero.expand(bias.shape)).double(),
+        d_bias=tensors.get(bias_name, none).double(),
         weight_given=weight_name in tensors,
         bias_given=bias_name in tensors,
     )
