@@ -56,9 +56,9 @@ def _engine(name: str) -> Callable[[Context, Budget], Finding]:
 
 
 ENGINE_ORDER: tuple[tuple[Engine, Callable[[Context, Budget], Finding]], ...] = (
-    (Engine.LIFTING, _engine("lifting")),
-    (Engine.LIFTING, _engine("degree_three")),
-    (Engine.SCALE, _engine("scale")),
+    (Engine.LIFTING, _engine("lifting.degree_two")),
+    (Engine.LIFTING, _engine("lifting.degree_three")),
+    (Engine.SCALE, _engine("scale.without_biases")),
     (Engine.FAMILIES, _engine("families")),
     (Engine.RESIDUAL, _engine("residual")),
     (Engine.ENUMERATION, _engine("enumeration")),

@@ -10,13 +10,17 @@ from functools import partial
 import torch
 
 from exan_verify.errors import BudgetExhausted, RangeError
-from exan_verify.numeric.confirming.confirm import Confirmed, confirm
+from exan_verify.numeric.confirming.confirm import CLAIM_LIMIT, Confirmed, confirm
 from exan_verify.numeric.confirming.drop_failing import settled
+from exan_verify.numeric.confirming.whole_batch import whole_batch
 from exan_verify.numeric.problem.passes import weight_gains
 from exan_verify.numeric.problem.problem import LayerGradient, Problem
-from exan_verify.numeric.problem.records import Attack, Finding, Method
+from exan_verify.numeric.problem.records import Attack, Candidate, Evidence, Finding, Method
 from exan_verify.numeric.problem.spectrum import ColumnSpace, column_space
 from exan_verify.numeric.waiting import Telling, proceed
+
+_ROWS = 1e3
+"""Between the rounding of a row that shows a sample and the error estimate of its input."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -149,12 +153,85 @@ def column_space_of(problem: Problem, layer: LayerGradient, generator: torch.Gen
         most *= 2
 
 
+def _with_labels(problem: Problem, finding: Finding, y: Tensor) -> Confirmed:
+    """Candidates that were found with their labels, as far as their rows' own equations go."""
+    errors = finding.x.new_zeros(len(y)) if finding.errors is None else finding.errors
+    reason = "its row and its label fit each other and all spans; the rest of the batch is not known"
+    if not finding.reason:
+        reason = "its row and its label fit each other and all spans, but together the samples miss the gradient"
+    return Confirmed(
+        x=finding.x[:0],
+        y=y[:0],
+        status=(),
+        candidates=tuple(
+            Candidate(
+                x=finding.x[m],
+                label=y[m],
+                error_estimate=_ROWS * float(errors[m] * (1 + finding.x[m].abs().max())),
+                reason=reason,
+            )
+            for m in range(len(y))
+        ),
+        gradient_residual=1.0,
+        complete=False,
+        batch_size=problem.batch_size or len(y) + finding.rest.shape[1],
+        batch_size_source="rank" if problem.batch_size is None else "given",
+        reason=finding.reason or reason,
+    )
+
+
+def _as_whole(
+    problem: Problem, finding: Finding, confirmed: Confirmed, gains: list[tuple[float, float]]
+) -> Confirmed:
+    """What is confirmed, or more where the candidates are the whole batch and reproduce the gradient."""
+    size = len(finding.x)
+    if (problem.batch_size or size) != size or finding.rest.shape[1]:
+        return confirmed
+    found = whole_batch(problem, finding.x, finding.y, gains)
+    if found is None:
+        return confirmed
+    good = found.errors <= CLAIM_LIMIT * found.x.abs().amax(dim=1).clamp(min=1.0)
+    if int(good.sum()) <= len(confirmed.status):
+        return confirmed
+    open_ones = torch.nonzero(~good)[:, 0].tolist()
+    reason = "its input could change without changing the gradient of the batch"
+    return Confirmed(
+        x=found.x[good],
+        y=found.y[good],
+        status=tuple(
+            Evidence(
+                method=finding.method,
+                layer=finding.layer,
+                error_bound=error,
+                residual=found.residual,
+                isolation=0.0,
+                label_residual=found.residual,
+                label_margin=1.0,
+                unconfirmed="the whole batch reproduces the gradient; no other batch is excluded",
+            )
+            for error in found.errors[good].tolist()
+        ),
+        candidates=tuple(
+            Candidate(x=found.x[m], label=found.y[m], error_estimate=float(found.errors[m]), reason=reason)
+            for m in open_ones
+        ),
+        gradient_residual=found.residual,
+        complete=not open_ones,
+        batch_size=size,
+        batch_size_source="rank" if problem.batch_size is None else "given",
+        reason=f"{len(open_ones)} of {size} samples are not determined: {reason}" if open_ones else "",
+    )
+
+
 def _confirm(candidates: Candidates, gains: list[tuple[float, float]]) -> Confirmed:
     problem, spaces, finding = candidates.problem, candidates.spaces, candidates.finding
+    if finding.y is not None:
+        return _as_whole(problem, finding, _with_labels(problem, finding, finding.y), gains)
     if finding.x.shape[0]:
         kept, refined, dropped = settled(problem, spaces[0], finding, gains)
         confirmed = confirm(problem, spaces, kept, refined, gains)
-        return replace(confirmed, candidates=confirmed.candidates + dropped)
+        confirmed = replace(confirmed, candidates=confirmed.candidates + dropped)
+        return confirmed if confirmed.complete or finding.literal else _as_whole(problem, finding, confirmed, gains)
     rank = max((space.rank for space in spaces[:-1]), default=0)
     classes = problem.loss.class_labels
     labels = (

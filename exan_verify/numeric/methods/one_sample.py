@@ -127,7 +127,7 @@ def _explaining(problem: Problem) -> _One | None:
     # an error of the logits moves a loss vector by twice as much at most, undivided
     size = float(g.norm()) * problem.divisor(1)
     slack = _TOLERANCE * (2 * gains[-1][0] * off + unit * (1 + float(trace.logits.abs().max()))) / max(size, 1e-300)
-    total = math.sqrt(sum(e * e for e in errors) / sum(n * n for n in norms))
+    total = math.hypot(*errors) / max(math.hypot(*norms), 1e-300)
     return _One(x=x, bound=bound, fit=fit, slack=slack, residual=total)
 
 
@@ -167,8 +167,13 @@ def _label(problem: Problem, one: _One) -> tuple[Tensor | None, str | None]:
         return label, ""
     if problem.loss.class_labels and told and one.slack > _LABEL_LIMIT:
         return None, f"its loss vector is known to {one.slack:.1e} only, which tells no label"
-    tied = problem.loss.class_labels and float(fit.margin[0] * fit.mismatch[0]) <= one.slack
+    tied = problem.loss.class_labels and float(fit.margin[0] * fit.mismatch[0].clamp(min=1e-16)) <= one.slack
     explained = bool(fit.checked[0]) and float(fit.mismatch[0]) <= one.slack and one.slack <= _LABEL_LIMIT
+    if explained and not told and not _telling(problem.loss, fit, one.slack):
+        return label, (
+            "its loss vector would fit a mixture of samples of one region as well (constant or saturated); it can "
+            "be confirmed only when batch_size=1 is given"
+        )
     if explained:
         return label, "two labels explain its loss vector equally well" if tied else ""
     if problem.loss.class_labels or (not told and bool(fit.checked[0])):
@@ -182,9 +187,19 @@ def _label(problem: Problem, one: _One) -> tuple[Tensor | None, str | None]:
     )
 
 
+def _telling(loss: Loss, fit: LabelFit, slack: float) -> bool:
+    """Whether the loss vector could expose samples of one region, whose loss vectors add up: those that are
+    whole numbers (hinge's, and saturated ones) may add up to a label's."""
+    if loss is Loss.MSE:
+        return True
+    vector = fit.vectors[0]
+    fraction = float((vector - vector.round()).abs().max())
+    return loss is not Loss.HINGE and (not bool(vector.round().any()) or fraction > max(1e-3, 10 * slack))
+
+
 def _what_helps(problem: Problem) -> str:
     if problem.loss.class_labels:
-        return ""
+        return "" if problem.batch_size else "one sample fits: give batch_size=1 if it is one"
     if problem.labels is Labels.REAL:
         return "one sample with real targets fits: give batch_size=1"
     return "one sample with a real target fits: attack again with labels='real' and batch_size=1"

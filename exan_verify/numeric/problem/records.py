@@ -41,7 +41,8 @@ class Finding:
     ``reason`` says what kept the method from the whole batch, empty when nothing did. ``literal``: the
     candidates are judged as handed over, and none is claimed that refinement has to move. ``guessed_rows``:
     ``rest`` was computed with inputs from rows that were taken for exclusive. ``scale_error``: relative error
-    of the samples' scales where these do not come from the layer's own bias gradient.
+    of the samples' scales where these do not come from the layer's own bias gradient. ``y``: the labels
+    that the method found the candidates with, where it had to know them, and ``errors`` (m,) the relative rounding of their x.
     """
 
     method: str
@@ -54,6 +55,8 @@ class Finding:
     literal: bool = False
     guessed_rows: bool = False
     scale_error: float = 0.0
+    y: Tensor | None = None
+    errors: Tensor | None = None
 
     @property
     def whole(self) -> bool:
