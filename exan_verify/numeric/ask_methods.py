@@ -8,8 +8,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
+from torch import Tensor
 
+from exan_verify.core.question import Labels
 from exan_verify.errors import BudgetExhausted, RangeError
+from exan_verify.numeric.confirming.adding_up import added_up
 from exan_verify.numeric.confirming.confirm import CLAIM_LIMIT, Confirmed, confirm
 from exan_verify.numeric.confirming.drop_failing import settled
 from exan_verify.numeric.confirming.whole_batch import whole_batch
@@ -38,14 +41,16 @@ class Candidates:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Pursuit:
-    """The best candidates of all methods asked, and what of them is confirmed.
+    """What all methods asked have found together, and the candidates of the one that found most.
 
-    ``cut``: what ended it before all methods were asked, empty where nothing did.
+    ``cut``: what ended it before all methods were asked, empty where nothing did; ``notes``: what was done
+    to make the gradient fit.
     """
 
     candidates: Candidates
     confirmed: Confirmed
     cut: str = ""
+    notes: tuple[str, ...] = ()
 
     def cut_short(self, error: BudgetExhausted) -> Pursuit:
         """As an outcome that ``error`` ended, which goes into its reason."""
@@ -72,14 +77,46 @@ class Pursuit:
             reason=confirmed.reason,
             seconds=seconds,
             unfinished=bool(self.cut),
+            scale=confirmed.scale,
+            notes=self.notes,
         )
+
+    def with_more(self, other: Pursuit, gains: list[tuple[float, float]]) -> Pursuit:
+        """What this and ``other`` found, added up; as one batch where they make it whole."""
+        more, less = (
+            (self, other) if len(self.confirmed.status) >= len(other.confirmed.status) else (other, self)
+        )
+        problem, spaces = more.candidates.problem, more.candidates.spaces
+        added = added_up(problem, spaces[0], more.confirmed, less.confirmed)
+        if len(added.x) > len(more.confirmed.x) and len(added.x) == spaces[0].rank:
+            finding = replace(
+                more.candidates.finding,
+                method=f"{more.candidates.finding.method} and {less.candidates.finding.method}",
+                x=added.x,
+                rest=more.candidates.finding.rest[:, :0],
+                reason="",
+                guessed_rows=False,
+            )
+            known = replace(problem, scale=added.scale)
+            joint = replace(more.candidates, problem=known, finding=finding)
+            confirmed = _confirm(joint, gains)
+            if len(confirmed.status) >= len(added.status):
+                candidates = added.candidates if confirmed.candidates else ()
+                return replace(
+                    more,
+                    candidates=joint,
+                    confirmed=replace(confirmed, candidates=confirmed.candidates + candidates),
+                )
+        return replace(more, confirmed=added)
 
 
 Find = Callable[[Method], Candidates]
 
 
 def pursue(methods: Sequence[Method], find: Find, *, named: bool, tell: Telling) -> Pursuit:
-    """Confirm what ``find`` makes of each method, until all samples are; one out of range is passed over.
+    """Add up what ``find`` makes of each method, until the batch is whole; one out of range is passed over.
+
+    Where the user named no method and no label explains any loss vector, a factor of the gradient is looked for.
 
     Raises the :class:`RangeError` of a method ``named`` by the user, or the first one when none is in range.
     Where none finds a candidate, the reason has what the first method said if that was out of range. Where
@@ -107,12 +144,13 @@ def pursue(methods: Sequence[Method], find: Find, *, named: bool, tell: Telling)
                 0.6 + 0.4 * k / len(methods),
             )
             gains = gains or weight_gains(candidates.problem)
-            confirmed = tell.during(partial(_confirm, candidates, gains))
+            pursuit = tell.during(partial(_judged, candidates, gains, any_scale=not named))
+            if outcome is not None and not pursuit.confirmed.complete:
+                pursuit = tell.during(partial(outcome.with_more, pursuit, gains))
         except BudgetExhausted as error:
             return _confirmed_before(error, outcome)
-        if outcome is None or len(confirmed.status) > len(outcome.confirmed.status):
-            outcome = Pursuit(candidates=candidates, confirmed=confirmed)
-        if confirmed.complete or candidates.final:
+        outcome = pursuit
+        if outcome.confirmed.complete or candidates.final:
             break
     if outcome is None:
         assert refusal is not None
@@ -156,9 +194,10 @@ def column_space_of(problem: Problem, layer: LayerGradient, generator: torch.Gen
 def _with_labels(problem: Problem, finding: Finding, y: Tensor) -> Confirmed:
     """Candidates that were found with their labels, as far as their rows' own equations go."""
     errors = finding.x.new_zeros(len(y)) if finding.errors is None else finding.errors
-    reason = "its row and its label fit each other and all spans; the rest of the batch is not known"
-    if not finding.reason:
-        reason = "its row and its label fit each other and all spans, but together the samples miss the gradient"
+    missing = (
+        "the rest of the batch is not known" if finding.reason else "together the samples miss the gradient"
+    )
+    reason = f"its row of layer 1 and its label fit each other, but {missing}"
     return Confirmed(
         x=finding.x[:0],
         y=y[:0],
@@ -223,6 +262,18 @@ def _as_whole(
     )
 
 
+def _judged(candidates: Candidates, gains: list[tuple[float, float]], *, any_scale: bool) -> Pursuit:
+    """What is found among the candidates, at another scale of the gradient if ``any_scale`` and none is else."""
+    confirmed, problem = _confirm(candidates, gains), candidates.problem
+    as_told = problem.scale == 1 and not problem.weighted and problem.labels is not Labels.REAL
+    if any_scale and as_told and confirmed.candidates and not confirmed.status:
+        scaled = _confirm(replace(candidates, problem=replace(problem, scale=None)), gains)
+        if scaled.status:
+            note = f"the gradient is {scaled.scale:.6g} times that of a batch of {scaled.batch_size} ({problem.reduction})"
+            return Pursuit(candidates=candidates, confirmed=scaled, notes=(note,))
+    return Pursuit(candidates=candidates, confirmed=confirmed)
+
+
 def _confirm(candidates: Candidates, gains: list[tuple[float, float]]) -> Confirmed:
     problem, spaces, finding = candidates.problem, candidates.spaces, candidates.finding
     if finding.y is not None:
@@ -231,9 +282,13 @@ def _confirm(candidates: Candidates, gains: list[tuple[float, float]]) -> Confir
         kept, refined, dropped = settled(problem, spaces[0], finding, gains)
         confirmed = confirm(problem, spaces, kept, refined, gains)
         confirmed = replace(confirmed, candidates=confirmed.candidates + dropped)
-        return confirmed if confirmed.complete or finding.literal else _as_whole(problem, finding, confirmed, gains)
+        return (
+            confirmed
+            if confirmed.complete or finding.literal
+            else _as_whole(problem, finding, confirmed, gains)
+        )
     rank = max((space.rank for space in spaces[:-1]), default=0)
-    classes = problem.loss.class_labels
+    classes = problem.classified
     labels = (
         torch.zeros(0, dtype=torch.long) if classes else torch.zeros(0, problem.classes, dtype=torch.float64)
     )

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from exan_verify.core.network import ReluNetwork
-from exan_verify.errors import BudgetExhausted, InputError, unknown
+from exan_verify.errors import BudgetExhausted, InputError, RangeError, unknown
 from exan_verify.numeric.ask_methods import Candidates, column_spaces, pursue
 from exan_verify.numeric.methods.assign import Assign
 from exan_verify.numeric.methods.equations import too_many
@@ -58,19 +58,24 @@ def run(
     device: Any = None,
     seed: int = 0,
     partial: bool = False,
+    scale: float | str = 1.0,
+    weights: str = "equal",
+    smoothing: float = 0.0,
     progress: Progress | None = None,
 ) -> Attack:
     """Recover the batch behind ``gradient`` (one tensor per parameter, under the network's names).
 
     ``loss``: cross_entropy, bce, mse or hinge; ``reduction``: mean or sum; ``labels``: one_hot (the loss's
-    own kind; for bce 0/1 vectors) or real (targets of mse and bce that are any numbers); ``batch_size``: the
-    batch's size, if known; ``method``: ``auto`` or one of :data:`METHODS`; ``repairs=False`` takes
+    own kind; for bce 0/1 vectors) or real (targets of mse, bce and cross_entropy that are any numbers);
+    ``smoothing`` of cross_entropy's labels; ``scale``: the gradient is so many times the batch's, or
+    ``unknown``, which ``auto`` tries by itself where no label explains the loss vectors; ``weights``: equal, or
+    positive, an unknown factor on the loss of every sample; ``batch_size``: the batch's size, if known; ``method``: ``auto`` or one of :data:`METHODS`; ``repairs=False`` takes
     ``published`` to the letter; ``device``: a torch device; ``partial``: tensors may be missing from the
     gradient, and what the others say is recovered, down to features of a hidden layer; ``progress`` is told
     (what, share done), at least once a second. Computes in float64, whatever the dtypes.
 
-    No claimed sample is further from the truth than its ``error_bound``, for gradients whose error is
-    rounding and batches of the stated size. Without ``batch_size``, and with reduction mean, the smallest
+    No confirmed sample is further from the truth than its ``error_bound``, for gradients whose error is
+    rounding and batches of the stated size; a consistent one belongs to a batch that may be another. Without ``batch_size``, and with reduction mean, the smallest
     size that explains the gradient is taken: a batch with every sample twice looks like half of it.
 
     Raises :class:`InputError` naming what cannot be used, :class:`RangeError` when the batch has more
@@ -91,11 +96,14 @@ def run(
             seed=seed,
             labels=labels,
             partial=partial,
+            scale=scale,
+            weights=weights,
+            smoothing=smoothing,
         )
     )
     with torch.no_grad(), _threads_for(problem):
         single = None if method == Published().name else tell.during(lambda: one_sample(problem))
-        if single is not None:
+        if single is not None and single.complete:
             found = replace(single, seconds=time.perf_counter() - start)
         elif len(problem.layers) < 2:
             found = _without_hidden_layer(problem, seconds=time.perf_counter() - start)
@@ -107,13 +115,21 @@ def run(
             found = attempt.run(seconds=lambda: time.perf_counter() - start)
         else:
             spaces = tell.during(lambda: column_spaces(problem))
-            pursuit = pursue(
-                methods,
-                lambda one: Candidates(problem=problem, spaces=spaces, finding=one.find(problem, spaces)),
-                named=method != "auto",
-                tell=tell,
-            )
-            found = pursuit.attack(seconds=time.perf_counter() - start)
+            try:
+                pursuit = pursue(
+                    methods,
+                    lambda one: Candidates(problem=problem, spaces=spaces, finding=one.find(problem, spaces)),
+                    named=method != "auto",
+                    tell=tell,
+                )
+                found = pursuit.attack(seconds=time.perf_counter() - start)
+            except RangeError:
+                if single is None:
+                    raise
+                found = replace(single, seconds=time.perf_counter() - start)
+        if single is not None and not found.status:
+            # what one sample lacks to be all is said better than why several are not found
+            found = replace(single, seconds=time.perf_counter() - start)
         found = _with_hint(problem, found, tell)
     with suppress(BudgetExhausted):
         tell("done", 1.0)

@@ -21,7 +21,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from exan_verify.core.question import Labels
-from exan_verify.numeric.problem.losses import fit_labels, loss_vectors
 from exan_verify.numeric.problem.passes import (
     Trace,
     backward,
@@ -75,6 +74,8 @@ def whole_batch(
     """The batch near ``x`` with labels ``y`` (by default, those that the gradient tells) that reproduces the
     gradient to rounding, or None."""
     size, first = len(x), problem.layers[0]
+    if problem.scale is None or problem.weighted:
+        return None
     if not size or not bool(torch.isfinite(x).all()) or not first.weight_given:
         return None
     frame = _frame(problem, x)
@@ -117,7 +118,7 @@ class _State:
     deltas: tuple[Tensor, ...]
     errors: list[float]
     levels: list[float]
-    divisor: int
+    divisor: float
 
     @property
     def left(self) -> float:
@@ -127,7 +128,7 @@ class _State:
     @classmethod
     def of(cls, problem: Problem, x: Tensor, y: Tensor, gains: list[tuple[float, float]]) -> _State:
         trace, divisor, unit = forward(problem, x), problem.divisor(len(x)), problem.unit_roundoff
-        deltas = backward(problem, trace, loss_vectors(problem.loss, trace.logits, y) / divisor)
+        deltas = backward(problem, trace, problem.loss_vectors(trace.logits, y) / divisor)
         explained = rounding(
             problem, trace, deltas, gains=gains, input_error=unit * x.norm(dim=1), unit=unit, divisor=divisor
         ).gradients
@@ -148,7 +149,9 @@ def _frame(problem: Problem, x: Float[Tensor, "M d"]) -> Float[Tensor, "d r"]:
     return frame
 
 
-def _step(problem: Problem, state: _State, frame: Tensor) -> tuple[Float[Tensor, "M u"], Float[Tensor, "M u E"]]:
+def _step(
+    problem: Problem, state: _State, frame: Tensor
+) -> tuple[Float[Tensor, "M u"], Float[Tensor, "M u E"]]:
     """The Gauss-Newton step, and the pseudo-inverse that gives it: infinite where it does not exist."""
     weights = [1 / level for level in state.levels]
     matrix = jacobian(
@@ -193,12 +196,11 @@ def _labels(problem: Problem, x: Float[Tensor, "M d"]) -> Tensor | None:
         if not bool(torch.isfinite(inverse).all()):
             continue
         given = layer.augmented() if layer.bias_given else layer.d_weight.double()
-        fit = fit_labels(
-            problem.loss,
+        fit = problem.fit_labels(
             trace.logits,
             delta_spans(problem, trace) if spans is None else spans,
             (given @ inverse).T,
-            divisor=problem.divisor(len(x)),
+            samples=len(x),
             reach=_NEAREST if problem.labels is Labels.ONE_HOT else 0.0,
         )
         if problem.labels is Labels.REAL or bool(fit.checked.all()):

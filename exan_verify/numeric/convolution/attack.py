@@ -50,6 +50,9 @@ def run(
     device: Any = None,
     seed: int = 0,
     partial: bool = False,
+    scale: float | str = 1.0,
+    weights: str = "equal",
+    smoothing: float = 0.0,
     iterations: int = 200,
     progress: Progress | None = None,
 ) -> ImageAttack:
@@ -67,6 +70,10 @@ def run(
     if iterations < 0:
         raise InputError(f"iterations={iterations} is negative; give 0 to leave pictures open")
     target = torch.device("cpu" if device is None else device)
+    if weights != "equal" or smoothing:
+        raise InputError(
+            "weights and smoothing are for fully connected networks; leave them out for one with convolutions"
+        )
     split = split_gradient(network, gradient, target, partial=partial)
     tell("the fully connected head", 0.0)
     single: LastLayer | None
@@ -87,6 +94,9 @@ def run(
             device=device,
             seed=seed,
             partial=partial,
+            scale=scale,
+            weights=weights,
+            smoothing=smoothing,
             progress=lambda what, share: tell(f"the fully connected head: {what}", 0.2 * share),
         )
         single = head.last_layer
@@ -212,7 +222,7 @@ def _pictures(
     reduction: Reduction,
 ) -> _Found:
     size = len(head.x)
-    divisor = loss.divisor(reduction, head.batch_size, network.head.classes)
+    divisor = loss.divisor(reduction, head.batch_size, network.head.classes) / head.scale
     unit = _unit_roundoff(split)
     error = _feature_norms(head, split)
 
@@ -277,7 +287,7 @@ def _judge(
     head: Attack,
     descent: Descent,
     loss: Loss,
-    divisor: int,
+    divisor: float,
 ) -> tuple[list[str], float | None]:
     """Per picture why it is not claimed, and the largest relative misfit of a convolution's gradient."""
     pictures, bound, norm = descent.pictures, descent.error, descent.norm
@@ -352,6 +362,8 @@ def _result(
         known=found.known,
         estimates=estimates,
         last_layer=single,
+        scale=head.scale,
+        notes=head.notes,
         hidden=head.hidden,
         hint=head.hint,
     )

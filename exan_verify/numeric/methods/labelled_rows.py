@@ -17,7 +17,6 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from exan_verify.core.question import Labels, Loss
-from exan_verify.numeric.problem.losses import class_vectors, target_vectors
 from exan_verify.numeric.problem.passes import Trace, backward, forward, rounding, weight_gains
 from exan_verify.numeric.problem.problem import Problem
 from exan_verify.numeric.problem.spectrum import ColumnSpace
@@ -32,7 +31,7 @@ _TELLING = 1e-4
 _STRANGE = 1e-6
 """Sine from which a delta, or features, lie outside of a layer's column or row space in any case."""
 
-_TRIES = 256
+_TRIES = 1024
 """Most labels that are tried for a row."""
 
 _SPARE = 8
@@ -69,7 +68,7 @@ def admitted_labels(problem: Problem) -> Tensor | None:
     size = problem.classes
     if problem.labels is Labels.REAL:
         return None
-    if problem.loss.class_labels:
+    if problem.classified:
         return torch.arange(size, device=problem.device)
     if problem.loss is Loss.MSE and size > 1:
         return torch.eye(size, dtype=torch.float64, device=problem.device)
@@ -133,9 +132,8 @@ def labelled_rows(
 
 
 def _vectors(problem: Problem, logits: Float[Tensor, "r K"], label: Tensor) -> Float[Tensor, "r K"]:
-    if problem.loss.class_labels:
-        return class_vectors(problem.loss, logits)[:, int(label)]
-    return target_vectors(problem.loss, logits, label.expand_as(logits))
+    labels = label.expand(len(logits)) if problem.classified else label.expand_as(logits)
+    return problem.loss_vectors(logits, labels)
 
 
 def _whole(problem: Problem, ratio: Float[Tensor, " r"]) -> Float[Tensor, " r"]:
@@ -201,12 +199,12 @@ def peel_by_labels(problem: Problem, spaces: tuple[ColumnSpace, ...], most: int)
     """Peel the first layer, at most ``most`` samples; None where labels cannot be tried."""
     layer, gains = problem.layers[0], weight_gains(problem)
     labels = admitted_labels(problem)
+    if problem.scale is None or problem.weighted:
+        return None
     if labels is None or not layer.whole or layer.shape[0] > _MOST_NEURONS:
         return None
     given, given_bias = layer.d_weight.double(), layer.d_bias
-    found = Peeled(
-        x=given[:0], y=labels[:0], deltas=given.new_zeros(0, layer.shape[0]), error=given_bias[:0]
-    )
+    found = Peeled(x=given[:0], y=labels[:0], deltas=given.new_zeros(0, layer.shape[0]), error=given_bias[:0])
     rounded = problem.unit_roundoff * (given.norm(dim=1) + given_bias.abs())
     while len(found.x) < most:
         left = given - found.deltas.T @ found.x

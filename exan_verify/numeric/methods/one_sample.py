@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from exan_verify.core.question import Labels, Loss
-from exan_verify.numeric.problem.losses import LabelFit, fit_labels
+from exan_verify.numeric.problem.losses import LabelFit
 from exan_verify.numeric.problem.passes import (
     Rounding,
     Trace,
@@ -36,7 +36,7 @@ _LABEL_LIMIT = 0.05
 """Loss vectors known no better than this do not tell one label from another."""
 
 _SOFT = 1e-3
-"""How far outside of [0, 1] rounding may take a real target of bce."""
+"""How far outside of [0, 1] rounding may take a real target of bce or cross_entropy."""
 
 _NEAREST = 0.25
 """Distance up to which a target is taken for the nearest label; the mismatch of its loss vector decides."""
@@ -53,7 +53,7 @@ class _One:
 
 def one_sample(problem: Problem) -> Attack | None:
     """The attack's outcome where one sample explains the whole gradient, and None where one does not."""
-    if problem.batch_size not in (None, 1):
+    if problem.batch_size not in (None, 1) or problem.scale is None or problem.weighted:
         return None
     one = _explaining(problem)
     if one is None:
@@ -114,7 +114,11 @@ def _explaining(problem: Problem) -> _One | None:
         error = x.new_full((1,), bound * math.sqrt(x.shape[1]))
         return rounding(problem, trace, deltas, gains=gains, input_error=error, unit=unit, divisor=1)
 
-    levels, errors, norms = moved(4 * unit * largest), gradient_error(problem, trace, deltas), gradient_norms(problem)
+    levels, errors, norms = (
+        moved(4 * unit * largest),
+        gradient_error(problem, trace, deltas),
+        gradient_norms(problem),
+    )
     # the loss vector is what the last layer gives, so that nothing but roundings is left of any layer
     if any(
         not error <= _TOLERANCE * (level + unit * norm)
@@ -126,7 +130,11 @@ def _explaining(problem: Problem) -> _One | None:
     off = float(moved(bound).pre[-1][0] if len(problem.layers) > 1 else bound * math.sqrt(x.shape[1]))
     # an error of the logits moves a loss vector by twice as much at most, undivided
     size = float(g.norm()) * problem.divisor(1)
-    slack = _TOLERANCE * (2 * gains[-1][0] * off + unit * (1 + float(trace.logits.abs().max()))) / max(size, 1e-300)
+    slack = (
+        _TOLERANCE
+        * (2 * gains[-1][0] * off + unit * (1 + float(trace.logits.abs().max())))
+        / max(size, 1e-300)
+    )
     total = math.hypot(*errors) / max(math.hypot(*norms), 1e-300)
     return _One(x=x, bound=bound, fit=fit, slack=slack, residual=total)
 
@@ -142,12 +150,11 @@ def _loss_vector(last: LayerGradient, h: Tensor) -> Tensor:
 
 def _fitted(problem: Problem, trace: Trace, g: Tensor) -> LabelFit:
     identity = torch.eye(problem.classes, dtype=torch.float64, device=problem.device)[None]
-    return fit_labels(
-        problem.loss,
+    return problem.fit_labels(
         trace.logits,
         identity,
         g,
-        divisor=problem.divisor(1),
+        samples=1,
         reach=_NEAREST if problem.labels is Labels.ONE_HOT else 0.0,
     )
 
@@ -157,17 +164,17 @@ def _label(problem: Problem, one: _One) -> tuple[Tensor | None, str | None]:
     fit, told = one.fit, problem.batch_size == 1
     label = fit.labels[0]
     if problem.labels is Labels.REAL:
-        if problem.loss is Loss.BCE and bool(((label < -_SOFT) | (label > 1 + _SOFT)).any()):
-            return label, "its target is none of bce, which lie between 0 and 1: a scaled gradient, or another loss"
+        if problem.loss is not Loss.MSE and bool(((label < -_SOFT) | (label > 1 + _SOFT)).any()):
+            return label, "its target has entries outside of [0, 1]: a scaled gradient, or another loss"
         if not told:
             return label, (
                 "one sample explains the whole gradient, but so would several of one region with real targets; "
                 "give batch_size=1 if it is one"
             )
         return label, ""
-    if problem.loss.class_labels and told and one.slack > _LABEL_LIMIT:
+    if problem.classified and told and one.slack > _LABEL_LIMIT:
         return None, f"its loss vector is known to {one.slack:.1e} only, which tells no label"
-    tied = problem.loss.class_labels and float(fit.margin[0] * fit.mismatch[0].clamp(min=1e-16)) <= one.slack
+    tied = problem.classified and float(fit.margin[0] * fit.mismatch[0].clamp(min=1e-16)) <= one.slack
     explained = bool(fit.checked[0]) and float(fit.mismatch[0]) <= one.slack and one.slack <= _LABEL_LIMIT
     if explained and not told and not _telling(problem.loss, fit, one.slack):
         return label, (
@@ -176,7 +183,7 @@ def _label(problem: Problem, one: _One) -> tuple[Tensor | None, str | None]:
         )
     if explained:
         return label, "two labels explain its loss vector equally well" if tied else ""
-    if problem.loss.class_labels or (not told and bool(fit.checked[0])):
+    if problem.classified or (not told and bool(fit.checked[0])):
         return None, None if not told else (
             f"no label explains its loss vector (distance {float(fit.mismatch[0]):.1e}): a scaled gradient, or "
             "another loss"
@@ -198,7 +205,7 @@ def _telling(loss: Loss, fit: LabelFit, slack: float) -> bool:
 
 
 def _what_helps(problem: Problem) -> str:
-    if problem.loss.class_labels:
+    if problem.classified:
         return "" if problem.batch_size else "one sample fits: give batch_size=1 if it is one"
     if problem.labels is Labels.REAL:
         return "one sample with real targets fits: give batch_size=1"

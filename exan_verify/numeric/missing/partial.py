@@ -26,7 +26,6 @@ from exan_verify.numeric.missing.bias_sums import missed_bias
 from exan_verify.numeric.missing.inputs_from_weights import Below, inputs_below
 from exan_verify.numeric.missing.scales import completed, gauged
 from exan_verify.numeric.missing.single_layer import attack_single_layer
-from exan_verify.numeric.problem.losses import loss_vectors
 from exan_verify.numeric.problem.passes import backward, forward
 from exan_verify.numeric.problem.problem import LayerGradient, Problem
 from exan_verify.numeric.problem.records import Attack, Candidate, HiddenFeatures, Method
@@ -328,7 +327,7 @@ def _deltas(problem: Problem, pursuit: Pursuit) -> tuple[Tensor, ...]:
     """The deltas of confirmed samples, layer by layer."""
     confirmed = pursuit.confirmed
     trace = forward(problem, confirmed.x)
-    g = loss_vectors(problem.loss, trace.logits, confirmed.y) / problem.divisor(confirmed.batch_size)
+    g = problem.loss_vectors(trace.logits, confirmed.y) / problem.divisor(confirmed.batch_size)
     return backward(problem, trace, g)
 
 

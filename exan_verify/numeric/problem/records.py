@@ -101,6 +101,7 @@ class Evidence:
     other solution. ``label_residual``: relative distance between the delta that the label and the forward
     pass give and the recovered one; ``label_margin``: how many times worse the next label is.
     ``error_norm``: the row's error in L2, infinite where nothing better than ``error_bound`` is known.
+    ``weight``: the factor of its loss, where samples have unknown ones.
     """
 
     method: str
@@ -111,6 +112,7 @@ class Evidence:
     label_residual: float
     label_margin: float
     error_norm: float = math.inf
+    weight: float = 1.0
     tier: Tier = Tier.CONSISTENT
     unconfirmed: str = ""
 
@@ -204,4 +206,4 @@ class Attack:
 
     def count(self, tier: Tier) -> int:
         """How many of the samples found are of ``tier``."""
-        return sum(one.tier is tier for one in self.status)
+        return sum(one.tier == tier for one in self.status)

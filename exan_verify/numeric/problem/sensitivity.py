@@ -32,7 +32,7 @@ def jacobian(
     deltas: tuple[Tensor, ...],
     frame: Float[Tensor, "d r"],
     *,
-    divisor: int,
+    divisor: float,
     targets: bool,
     weights: Sequence[float],
 ) -> Float[Tensor, "m u E"]:
@@ -61,7 +61,9 @@ def jacobian(
         if layer.bias_given:
             blocks.append(weights[k] * change)
         if layer.weight_given:
-            product = change[..., None] * h[:, None, None, :] + delta[:, None, :, None] * tangents[k][:, :, None, :]
+            product = (
+                change[..., None] * h[:, None, None, :] + delta[:, None, :, None] * tangents[k][:, :, None, :]
+            )
             blocks.append(weights[k] * product.flatten(2))
         if k:
             change = layer.backward(change) * trace.patterns[k - 1][:, None, :]
