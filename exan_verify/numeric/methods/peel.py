@@ -55,7 +55,7 @@ class Peel:
             known = grown
         if is_narrow(problem, space):
             labelled = self._by_labels(problem, spaces)
-            if labelled is not None and len(labelled.x) >= known.size:
+            if labelled is not None:
                 return labelled
         rest = space.rank - known.size
         if space.saturated:
