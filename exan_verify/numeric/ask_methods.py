@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from exan_verify.core.question import Labels
+from exan_verify.core.question import Labels, Loss
 from exan_verify.errors import BudgetExhausted, RangeError
 from exan_verify.numeric.confirming.adding_up import added_up
 from exan_verify.numeric.confirming.confirm import CLAIM_LIMIT, Confirmed, confirm
@@ -224,6 +224,9 @@ def _as_whole(
 ) -> Confirmed:
     """What is confirmed, or more where the candidates are the whole batch and reproduce the gradient."""
     size = len(finding.x)
+    if problem.batch_size is None and (problem.loss is Loss.HINGE or problem.labels is Labels.REAL):
+        # such loss vectors add up to one another, so that several samples of one region look like one
+        return confirmed
     if (problem.batch_size or size) != size or finding.rest.shape[1]:
         return confirmed
     found = whole_batch(problem, finding.x, finding.y, gains)

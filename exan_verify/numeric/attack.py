@@ -14,6 +14,7 @@ from exan_verify.core.network import ReluNetwork
 from exan_verify.errors import BudgetExhausted, InputError, RangeError, unknown
 from exan_verify.numeric.ask_methods import Candidates, column_spaces, pursue
 from exan_verify.numeric.methods.assign import Assign
+from exan_verify.numeric.methods.descend import Descend
 from exan_verify.numeric.methods.equations import too_many
 from exan_verify.numeric.methods.lift import Lift
 from exan_verify.numeric.methods.one_sample import one_sample
@@ -32,11 +33,17 @@ _PATIENCE = 2e13
 
 METHODS: Mapping[str, Method] = {
     method.name: method
-    for method in (Published(), Peel(), Lift(work=_PATIENCE), Peel(lift_rest=True), Assign(), Sample())
+    for method in (Published(), Peel(), Lift(work=_PATIENCE), Peel(lift_rest=True), Assign(), Sample(), Descend())
 }
 """The methods by name."""
 
-AUTO: tuple[Method, ...] = (Lift(work=5e9), Assign(), Lift(degrees=(3,)), Peel(lift_rest=True))
+AUTO: tuple[Method, ...] = (
+    Lift(work=5e9),
+    Assign(),
+    Lift(degrees=(3,)),
+    Peel(lift_rest=True),
+    Descend(),
+)
 """What ``auto`` tries, in order, until the batch is complete; who is out of range is passed over. Degree 3
 comes first where it takes less than a second: it needs no guess, and finds batches of trained networks that
 ``assign`` does not. Beyond, ``assign`` is faster and reaches further."""

@@ -84,16 +84,16 @@ def whole_batch(
     if unknowns * (entries + first.shape[0] * (frame.shape[1] + 1)) > _ENTRIES:
         return None
     if y is None:
-        y = _labels(problem, x)
+        y = told_labels(problem, x)
         if y is None:
             return None
-    state = _State.of(problem, x, y, gains)
+    state = State.of(problem, x, y, gains)
     for _ in range(_ROUNDS):
         proceed()
         step, pseudo = _step(problem, state, frame)
         moved = step[:, : frame.shape[1]] @ frame.T
         targets = y if step.shape[1] == frame.shape[1] else y + step[:, frame.shape[1] :]
-        following = _State.of(problem, state.x + moved, targets, gains)
+        following = State.of(problem, state.x + moved, targets, gains)
         if not following.left < state.left:
             break
         state, y = following, targets
@@ -109,11 +109,12 @@ def whole_batch(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _State:
-    """A batch with its passes: ``errors`` per layer, the ``levels`` that rounding explains, and ``left``, the
+class State:
+    """A batch with its labels and passes: ``errors`` per layer, the ``levels`` that rounding explains, and ``left``, the
     largest ratio of the two."""
 
     x: Tensor
+    y: Tensor
     trace: Trace
     deltas: tuple[Tensor, ...]
     errors: list[float]
@@ -122,11 +123,13 @@ class _State:
 
     @property
     def left(self) -> float:
+        """The largest ratio of an error to what rounding explains."""
         ratios = [e / level for e, level in zip(self.errors, self.levels, strict=True)]
         return max(ratios) if all(math.isfinite(r) for r in ratios) else math.inf
 
     @classmethod
-    def of(cls, problem: Problem, x: Tensor, y: Tensor, gains: list[tuple[float, float]]) -> _State:
+    def of(cls, problem: Problem, x: Tensor, y: Tensor, gains: list[tuple[float, float]]) -> State:
+        """The batch ``x`` with labels ``y``."""
         trace, divisor, unit = forward(problem, x), problem.divisor(len(x)), problem.unit_roundoff
         deltas = backward(problem, trace, problem.loss_vectors(trace.logits, y) / divisor)
         explained = rounding(
@@ -137,7 +140,7 @@ class _State:
             for level, norm in zip(explained, gradient_norms(problem), strict=True)
         ]
         errors = gradient_error(problem, trace, deltas)
-        return cls(x=x, trace=trace, deltas=deltas, errors=errors, levels=levels, divisor=divisor)
+        return cls(x=x, y=y, trace=trace, deltas=deltas, errors=errors, levels=levels, divisor=divisor)
 
 
 def _frame(problem: Problem, x: Float[Tensor, "M d"]) -> Float[Tensor, "d r"]:
@@ -150,7 +153,7 @@ def _frame(problem: Problem, x: Float[Tensor, "M d"]) -> Float[Tensor, "d r"]:
 
 
 def _step(
-    problem: Problem, state: _State, frame: Tensor
+    problem: Problem, state: State, frame: Tensor
 ) -> tuple[Float[Tensor, "M u"], Float[Tensor, "M u E"]]:
     """The Gauss-Newton step, and the pseudo-inverse that gives it: infinite where it does not exist."""
     weights = [1 / level for level in state.levels]
@@ -181,7 +184,7 @@ def _bounded_inverse(rows: Float[Tensor, "r n"]) -> Float[Tensor, "n r"]:
     return torch.where(free, torch.full_like(inverse, torch.inf), inverse)
 
 
-def _labels(problem: Problem, x: Float[Tensor, "M d"]) -> Tensor | None:
+def told_labels(problem: Problem, x: Float[Tensor, "M d"]) -> Tensor | None:
     """The labels that the last layer's gradient gives with the features, or the first one's with the inputs."""
     trace = forward(problem, x)
     identity = torch.eye(problem.classes, dtype=x.dtype, device=x.device).expand(len(x), -1, -1)
