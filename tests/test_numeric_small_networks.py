@@ -50,7 +50,11 @@ def test_one_sample_is_found_by_division_at_any_width(loss: str, reduction: str,
     for seed in range(25):
         rng = np.random.default_rng([seed, 31])
         classes = int(rng.integers(1 if loss in ("mse", "bce") else 2, 5))
-        widths = (int(rng.integers(1, 9)), *(int(n) for n in rng.integers(1, 9, int(rng.integers(0, 3)))), classes)
+        widths = (
+            int(rng.integers(1, 9)),
+            *(int(n) for n in rng.integers(1, 9, int(rng.integers(0, 3)))),
+            classes,
+        )
         model = drawn_network(widths, rng)
         x, y = drawn_batch("randn", 1, widths[0], classes, rng)
         target = one_hot_targets(y, classes, loss, rng)

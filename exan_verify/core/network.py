@@ -191,7 +191,8 @@ class ReluNetwork:
 
     def __repr__(self) -> str:
         unbiased = [layer.name for layer in self.layers if layer.bias is None]
-        said = ", no biases" if len(unbiased) == self.depth else f", no bias in {unbiased}" if unbiased else ""
+        said = f", no bias in {unbiased}" if unbiased else ""
+        said = ", no biases" if len(unbiased) == self.depth else said
         return f"ReluNetwork({'-'.join(map(str, self.widths))}{said})"
 
 

@@ -142,9 +142,7 @@ def certify(
                 size = size or own.size
                 samples = own.size if size == own.size else 0
                 verdict = (
-                    replace(
-                        _unknown(size, network.mixed_biases), samples=(SampleStatus.UNKNOWN,) * samples
-                    )
+                    replace(_unknown(size, network.mixed_biases), samples=(SampleStatus.UNKNOWN,) * samples)
                     if network.mixed_biases
                     else _given_batch(setting, own, batch_size, limits)
                 )

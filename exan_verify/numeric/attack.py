@@ -33,7 +33,15 @@ _PATIENCE = 2e13
 
 METHODS: Mapping[str, Method] = {
     method.name: method
-    for method in (Published(), Peel(), Lift(work=_PATIENCE), Peel(lift_rest=True), Assign(), Sample(), Descend())
+    for method in (
+        Published(),
+        Peel(),
+        Lift(work=_PATIENCE),
+        Peel(lift_rest=True),
+        Assign(),
+        Sample(),
+        Descend(),
+    )
 }
 """The methods by name."""
 

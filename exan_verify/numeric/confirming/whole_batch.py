@@ -2,13 +2,14 @@
 
 The other tests judge samples one by one by what the first layer's column space says of each, which needs more
 neurons than samples and logits together. Here the batch is judged as one: labels are told by the last layer's
-gradient and the features (or the first layer's and the inputs), inputs are polished by Gauss-Newton on all given tensors,
-with labels and activation patterns fixed, and what is left has to be rounding.
+gradient and the features (or the first layer's and the inputs), inputs are polished by Gauss-Newton on all
+given tensors, with labels and activation patterns fixed, and what is left has to be rounding.
 
-Error estimate. With J the Jacobian of the entries, scaled by each layer's rounding, a residual of rounding moves
-sample m by |J^+_m| times its norm at most, to first order. Entries of dW_1 across the span of the rows of W_1
-and of the inputs only see Delta_1, so that the inputs across it follow with the error |Delta_1^+_m|; both are infinite where the
-batch could move without changing its gradient. No other region and no other label is excluded by this.
+Error estimate. With J the Jacobian of the entries, scaled by each layer's rounding, a residual of rounding
+moves sample m by |J^+_m| times its norm at most, to first order. Entries of dW_1 across the span of the rows
+of W_1 and of the inputs only see Delta_1, so that the inputs across it follow with the error |Delta_1^+_m|;
+both are infinite where the batch could move without changing its gradient. No other region and no other
+label is excluded by this.
 """
 
 from __future__ import annotations
@@ -56,8 +57,8 @@ _NEAREST = 0.25
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class WholeBatch:
-    """A batch that reproduces the gradient: ``x`` (M, d), labels ``y``, the errors (M,), L-infinity, estimated
-    for x, and the relative Frobenius distance ``residual`` that is left."""
+    """A batch that reproduces the gradient: ``x`` (M, d), labels ``y``, the errors (M,), L-infinity,
+    estimated for x, and the relative Frobenius distance ``residual`` that is left."""
 
     x: Tensor
     y: Tensor
@@ -110,8 +111,8 @@ def whole_batch(
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class State:
-    """A batch with its labels and passes: ``errors`` per layer, the ``levels`` that rounding explains, and ``left``, the
-    largest ratio of the two."""
+    """A batch with its labels and passes: ``errors`` per layer, the ``levels`` that rounding explains, and
+    ``left``, the largest ratio of the two."""
 
     x: Tensor
     y: Tensor

@@ -1,10 +1,11 @@
 """The `descend` method: for a few samples in small networks, descent to a batch with this gradient.
 
-Where the first layer is too narrow to separate samples, or they share their patterns, what is left of the problem
-is small: all inputs lie in the affine hull of the rows dW_1[j] / db_1[j], of M - 1 dimensions when [dW_1 | db_1] has
-rank M (docs/theory.md 3.1: X = Q X', Q 1 = 1), so that M (M - 1) numbers and the labels are unknown. From starts in
-the hull, Levenberg-Marquardt on the whole gradient, with labels renewed from what the first layer's gradient and the
-inputs say. A batch that is found reproduces the gradient to rounding; whether it is the only one is not said.
+Where the first layer is too narrow to separate samples, or they share their patterns, what is left of the
+problem is small: all inputs lie in the affine hull of the rows dW_1[j] / db_1[j], of M - 1 dimensions when
+[dW_1 | db_1] has rank M (docs/theory.md 3.1: X = Q X', Q 1 = 1), so that M (M - 1) numbers and the labels
+are unknown. From starts in the hull, Levenberg-Marquardt on the whole gradient, with labels renewed from
+what the first layer's gradient and the inputs say. A batch that is found reproduces the gradient to
+rounding; whether it is the only one is not said.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _ENTRIES = 1 << 13
 _STARTS, _STEPS = 40, 25
 
 _SPREADS = (1.0, 2.0, 4.0)
-"""Of the starts, times that of the rows, which are mixtures of the samples and lie nearer to each other."""
+"""Of the starts, times that of the rows: these are mixtures of the samples, and nearer to each other."""
 
 _SOLVED = 1e3
 """Times rounding at which a descent has arrived; polishing does the rest."""
@@ -94,7 +95,7 @@ def _out_of_range(problem: Problem, space: ColumnSpace, size: int) -> str | None
 def _hull(
     problem: Problem, size: int
 ) -> tuple[Float[Tensor, " d"], Float[Tensor, "d r"], Float[Tensor, " r"]]:
-    """A point of the rows' affine hull, an orthonormal basis of its directions, and the rows' spread in these."""
+    """A point of the rows' affine hull, an orthonormal basis of its directions, and the spread in these."""
     layer = problem.layers[0]
     shown = layer.d_bias.abs() > 1e-6 * layer.d_bias.abs().max()
     rows = layer.d_weight[shown].double() / layer.d_bias[shown, None]
@@ -135,11 +136,11 @@ def _descended(
         scale = gram.diagonal().clamp(min=torch.finfo(torch.float64).tiny)
         step, failed = torch.linalg.solve_ex(gram + damping * torch.diag(scale), matrix @ left)
         moved = state.x + step.view(len(x), -1) @ frame.T
-        labels = None if int(failed) or not bool(torch.isfinite(moved).all()) else _nearest_labels(problem, moved)
-        tried = [state.y] if labels is None else [labels, state.y]
-        following = min(
-            (State.of(problem, moved, y, gains) for y in tried), key=lambda s: s.left if s.left == s.left else torch.inf
-        )
+        if int(failed) or not bool(torch.isfinite(moved).all()):
+            break
+        renewed = _nearest_labels(problem, moved)
+        tried = [State.of(problem, moved, y, gains) for y in (renewed, state.y) if y is not None]
+        following = min(tried, key=lambda one: one.left)
         if following.left < state.left:
             state, damping = following, damping * _FREED
         else:

@@ -1,10 +1,11 @@
 """Rows of [dW_1 | db_1] that show one sample alone, in layers too narrow to tell that by their pattern.
 
 A row taken for exclusive gives its sample's input, and with a label everything else: a forward and a backward
-pass give the sample's whole share of the gradient. What tests the guess is the row's own bias entry, which has
-to be the delta that the label gives at this neuron (E4: K tries), and what the column and row spaces of all layers
-say of its deltas and features. A mixture of samples meets the first by coincidence only: it is one equation
-between numbers that know nothing of one another, except for hinge, whose loss vectors may add up.
+pass give the sample's whole share of the gradient. What tests the guess is the row's own bias entry, which
+has to be the delta that the label gives at this neuron (E4: K tries), and what the column and row spaces of
+all layers say of its deltas and features. A mixture of samples meets the first by coincidence only: it is
+one equation between numbers that know nothing of one another, except for hinge, whose loss vectors may add
+up.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ _SPARE = 8
 """Equations that a mixture would have to meet by coincidence, from which patterns alone tell samples."""
 
 _MOST_NEURONS = 256
-"""Rows that labels are tried for: wider layers are narrow for batches only that have few exclusive neurons."""
+"""Rows that labels are tried for: a wider layer is narrow only for batches with few exclusive neurons."""
 
 _SHOWN = 1e3
 """Times its rounding that a row's bias entry must be to show an input."""
@@ -52,15 +53,13 @@ _LARGEST_BATCH = 4096
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Labelled:
-    """Rows with their labels: ``row`` (r,) the row's place, ``x`` (r, d), labels ``y``, first-layer ``deltas``
-    (r, n_1), the relative ``misfit`` (r,) of the row's own equation, and the ``divisor`` of the loss."""
+    """Rows with their labels: ``row`` (r,) the row's place, ``x`` (r, d), labels ``y``, and first-layer
+    ``deltas`` (r, n_1)."""
 
     row: Tensor
     x: Tensor
     y: Tensor
     deltas: Tensor
-    misfit: Tensor
-    divisor: Tensor
 
 
 def admitted_labels(problem: Problem) -> Tensor | None:
@@ -99,7 +98,6 @@ def labelled_rows(
     told = problem.batch_size is not None or problem.divisor(2) == problem.divisor(1)
     best: list[Tensor] = []
     shares: list[Tensor] = []
-    factors: list[Tensor] = []
     for label in labels:
         vectors = _vectors(problem, trace.logits, label)
         deltas = backward(problem, trace, vectors)
@@ -117,7 +115,6 @@ def labelled_rows(
                 good &= _fits(space, delta, h)
         best.append(torch.where(good, misfit, torch.inf))
         shares.append(deltas[0] * factor[:, None])
-        factors.append(factor)
     misfits = torch.stack(best, dim=1)
     chosen = misfits.argmin(dim=1)
     kept = torch.nonzero(torch.isfinite(misfits[n, chosen]))[:, 0]
@@ -126,8 +123,6 @@ def labelled_rows(
         x=x[kept],
         y=labels[chosen[kept]],
         deltas=torch.stack(shares, dim=1)[kept, chosen[kept]],
-        misfit=misfits[kept, chosen[kept]],
-        divisor=1 / torch.stack(factors, dim=1)[kept, chosen[kept]],
     )
 
 
@@ -166,8 +161,8 @@ def _slack(
 
 
 def _fits(space: ColumnSpace, delta: Float[Tensor, "r n"], h: Float[Tensor, "r in"]) -> Bool[Tensor, " r"]:
-    """Whether the deltas lie in a layer's column space and the features in its row space, as they do where the rank
-    is the batch's size: of fewer dimensions only mixtures show."""
+    """Whether the deltas lie in a layer's column space and the features in its row space, as they do where
+    the rank is the batch's size: of fewer dimensions only mixtures show."""
     limit = max(_STRANGE, 100 * space.noise / float(space.values[space.rank - 1]))
     outside = (delta - (delta @ space.basis) @ space.basis.T).norm(dim=1)
     good: Tensor = outside <= limit * delta.norm(dim=1)

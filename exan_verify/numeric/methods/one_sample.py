@@ -1,9 +1,9 @@
-"""A batch of one sample, by division: dW = delta h^T and db = delta, whatever the widths (docs/theory.md, E1).
+"""A batch of one sample, by division: dW = delta h^T and db = delta, whatever the widths.
 
-Nothing has to be told apart, so neither a wide layer nor a column space is needed: a row of [dW_1 | db_1] with a
-non-zero bias entry is the sample, and the last layer's gradient is its loss vector. That there is one sample
-and not several is what the whole gradient says, where the batch size does not: every layer's inputs have to be
-the features of this one, and its loss vector that of a label at full scale.
+Nothing has to be told apart, so neither a wide layer nor a column space is needed: a row of [dW_1 | db_1]
+with a non-zero bias entry is the sample, and the last layer's gradient is its loss vector. That there is one
+sample and not several is what the whole gradient says, where the batch size does not: every layer's inputs
+have to be the features of this one, and its loss vector that of a label at full scale.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def one_sample(problem: Problem) -> Attack | None:
         isolation=1.0,
         label_residual=float(one.fit.mismatch[0]),
         label_margin=float(one.fit.margin[0]),
-        # the gradient has rank 1 in every layer, and a non-zero bias entry leaves one sample nothing to choose
+        # every layer has rank 1, and a non-zero bias entry leaves one sample nothing to choose
         tier=Tier.CONFIRMED,
     )
     candidate = Candidate(x=one.x[0], label=label, error_estimate=one.bound, reason=doubt)

@@ -81,11 +81,7 @@ def separate(
             if not size:
                 continue
             span, solves = deltas[:, :size], float(sines[size - 1]) <= settled
-            # a mixture of a group that happens to vanish at one more neuron solves its equations, too
-            kept = [k for k, old in enumerate(spans) if not (solves and _holds(span, old, settled))]
-            if solves:
-                # a near miss gives way to the sample it missed
-                kept = [k for k in kept if exact[k] or not _already([spans[k]], span, [False], settled)]
+            kept = _beside(spans, exact, span, settled) if solves else list(range(len(spans)))
             if sum(int(spans[k].shape[1]) for k in kept) + size > equations.samples:
                 continue
             if _already([spans[k] for k in kept], span, [solves and exact[k] for k in kept], settled):
@@ -100,13 +96,12 @@ def separate(
         if known.shape[1] == equations.samples:
             if all(exact):
                 break
-            # near misses may take the places of samples: others are looked for, and these are better than none
+            # near misses may take the places of samples: others are looked for, and these kept in reserve
             whole = whole or spans
             spans = [span for span, solves in zip(spans, exact, strict=True) if solves]
             exact = [True] * len(spans)
             known = torch.cat([basis[:, :0], *spans], dim=1)
-    if whole and known.shape[1] < equations.samples:
-        spans = whole
+    spans = whole if whole and known.shape[1] < equations.samples else spans
     single = [span for span in spans if span.shape[1] == 1]
     return Separated(
         single=torch.cat([basis[:, :0], *single], dim=1),
@@ -121,6 +116,16 @@ def _solutions(sines: Float[Tensor, " k"], solved: float) -> int:
     jumps = values[1:] / values[:-1]
     place = int(torch.argmax(jumps))
     return place + 1 if float(values[place]) < solved and float(jumps[place]) > MINIMAL_GAP else 0
+
+
+def _beside(spans: list[Tensor], exact: list[bool], span: Float[Tensor, "n s"], settled: float) -> list[int]:
+    """Which spans stay where ``span``, which solves its equations to rounding, is found: a mixture of a group
+    that happens to vanish at one more neuron gives way to the group, and a near miss to the sample it missed."""
+    return [
+        k
+        for k, old in enumerate(spans)
+        if not _holds(span, old, settled) and (exact[k] or not _already([old], span, [False], settled))
+    ]
 
 
 def _holds(span: Float[Tensor, "n s"], old: Float[Tensor, "n r"], settled: float) -> bool:

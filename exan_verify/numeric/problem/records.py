@@ -42,7 +42,8 @@ class Finding:
     candidates are judged as handed over, and none is claimed that refinement has to move. ``guessed_rows``:
     ``rest`` was computed with inputs from rows that were taken for exclusive. ``scale_error``: relative error
     of the samples' scales where these do not come from the layer's own bias gradient. ``y``: the labels
-    that the method found the candidates with, where it had to know them, and ``errors`` (m,) the relative rounding of their x.
+    that the method found the candidates with, where it had to know them, and ``errors`` (m,) the relative
+    rounding of their x.
     """
 
     method: str
