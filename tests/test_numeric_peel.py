@@ -128,7 +128,7 @@ def test_peeling_stops_at_the_stopping_set_and_keeps_what_it_has():
     found = run(network, given, loss="cross_entropy", reduction="mean", method="peel")
     assert len(found.x) == reachable
     check(found, x, y)
-    assert f"{48 - reachable} of 48 samples have no exclusive neuron left" in found.reason
+    assert f"{48 - reachable} of 48 samples show in no row of what is left alone" in found.reason
     both = run(network, given, loss="cross_entropy", reduction="mean", method="peel+lift")
     assert len(both.x) == reachable
     assert "beyond degree-2 lifting" in both.reason

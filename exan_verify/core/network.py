@@ -169,7 +169,7 @@ class ReluNetwork:
         if not missing or not biased:
             return ""
         return (
-            f"layers {missing} have no bias while {biased} do, for which no exact argument is implemented; add "
+            f"layers {missing} have no bias while {biased} do, which no exact argument here is made for; add "
             "zero biases that are trained, drop all biases, or ask attack, which takes them as they are"
         )
 

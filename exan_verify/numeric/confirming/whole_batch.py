@@ -175,7 +175,9 @@ def _step(
 
 
 def _bounded_inverse(rows: Float[Tensor, "r n"]) -> Float[Tensor, "n r"]:
-    """The right inverse of ``rows``, a column of it infinite where its row is not independent of the others."""
+    """The right inverse of ``rows``, infinite in the columns of rows that others may replace."""
+    if not bool(torch.isfinite(rows).all()):
+        return torch.full_like(rows.T, torch.inf)
     size = rows.norm(dim=1).clamp(min=torch.finfo(rows.dtype).tiny)
     u, values, vt = torch.linalg.svd(rows / size[:, None], full_matrices=len(rows) > rows.shape[1])
     kept = values > _SINGULAR * values[:1]
@@ -186,7 +188,7 @@ def _bounded_inverse(rows: Float[Tensor, "r n"]) -> Float[Tensor, "n r"]:
 
 
 def told_labels(problem: Problem, x: Float[Tensor, "M d"]) -> Tensor | None:
-    """The labels that the last layer's gradient gives with the features, or the first one's with the inputs."""
+    """The labels that the last layer's gradient gives with the features, or the first's with the inputs."""
     trace = forward(problem, x)
     identity = torch.eye(problem.classes, dtype=x.dtype, device=x.device).expand(len(x), -1, -1)
     for k, spans in ((len(problem.layers) - 1, identity), (0, None)):

@@ -42,6 +42,9 @@ _SPREADS = (1.0, 2.0, 4.0)
 _SOLVED = 1e3
 """Times rounding at which a descent has arrived; polishing does the rest."""
 
+_FAR = 1e8
+"""Inputs beyond which no descent is followed."""
+
 _DAMPED, _FREED, _STUCK = 8.0, 0.2, 1e6
 
 
@@ -106,13 +109,13 @@ def _hull(
 
 
 def _nearest_labels(problem: Problem, x: Float[Tensor, "M d"]) -> Tensor | None:
-    """The labels whose deltas are nearest to those that the first layer's gradient gives with these inputs."""
+    """The labels whose deltas are nearest to those that the first layer's gradient gives with ``x``."""
+    if not bool((x.abs() < _FAR).all()):
+        return None
     trace, divisor = forward(problem, x), problem.divisor(len(x))
     h = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
     deltas = problem.layers[0].right(torch.linalg.pinv(h)).T
     spans = delta_spans(problem, trace)
-    if not bool(torch.isfinite(deltas).all() and torch.isfinite(spans).all()):
-        return None
     g = (torch.linalg.pinv(spans, rtol=1e-10) @ deltas[:, :, None])[:, :, 0] * divisor
     labels, vectors = label_options(problem.loss, trace.logits, g, problem.smoothing)
     best = (vectors @ spans.mT / divisor - deltas[:, None, :]).norm(dim=2).argmin(dim=1)

@@ -165,11 +165,11 @@ def _fits(space: ColumnSpace, delta: Float[Tensor, "r n"], h: Float[Tensor, "r i
     the rank is the batch's size: of fewer dimensions only mixtures show."""
     limit = max(_STRANGE, 100 * space.noise / float(space.values[space.rank - 1]))
     outside = (delta - (delta @ space.basis) @ space.basis.T).norm(dim=1)
-    good: Tensor = outside <= limit * delta.norm(dim=1)
     rows = torch.cat([h, torch.ones_like(h[:, :1])], dim=1)
     basis = torch.linalg.qr(space.rows.T)[0]
     left = (rows - (rows @ basis) @ basis.T).norm(dim=1)
-    return good & (left <= limit * rows.norm(dim=1))
+    good: Tensor = (outside <= limit * delta.norm(dim=1)) & (left <= limit * rows.norm(dim=1))
+    return good
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

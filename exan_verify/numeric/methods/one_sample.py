@@ -168,7 +168,7 @@ def _label(problem: Problem, one: _One) -> tuple[Tensor | None, str | None]:
             return label, "its target has entries outside of [0, 1]: a scaled gradient, or another loss"
         if not told:
             return label, (
-                "one sample explains the whole gradient, but so would several of one region with real targets; "
+                "one sample explains the whole gradient; with real targets so would several of one region: "
                 "give batch_size=1 if it is one"
             )
         return label, ""
@@ -178,15 +178,15 @@ def _label(problem: Problem, one: _One) -> tuple[Tensor | None, str | None]:
     explained = bool(fit.checked[0]) and float(fit.mismatch[0]) <= one.slack and one.slack <= _LABEL_LIMIT
     if explained and not told and not _telling(problem.loss, fit, one.slack):
         return label, (
-            "its loss vector would fit a mixture of samples of one region as well (constant or saturated); it can "
-            "be confirmed only when batch_size=1 is given"
+            "its loss vector would fit a mixture of samples of one region as well (constant or saturated); "
+            "it can be confirmed only when batch_size=1 is given"
         )
     if explained:
         return label, "two labels explain its loss vector equally well" if tied else ""
     if problem.classified or (not told and bool(fit.checked[0])):
         return None, None if not told else (
-            f"no label explains its loss vector (distance {float(fit.mismatch[0]):.1e}): a scaled gradient, or "
-            "another loss"
+            f"no label explains its loss vector (distance {float(fit.mismatch[0]):.1e}): a scaled gradient, "
+            "or another loss"
         )
     return label, (
         "one sample explains the whole gradient, with a target that is none of the loss's own: real targets "

@@ -64,7 +64,8 @@ class Peel:
                 "mixture; use a smaller batch or a wider layer"
             )
         elif rest:
-            reason = f"{rest} of {space.rank} samples have no exclusive neuron left (a stopping set)"
+            reason = f"{rest} of {space.rank} samples show in no row of what is left alone (a stopping set"
+            reason += ", as far as patterns tell: layer 1 is narrow)" if is_narrow(problem, space) else ")"
         finding = Finding(
             method=self.name,
             x=known.x,
@@ -97,8 +98,8 @@ class Peel:
             rest_sine=1.0,
             layer=1,
             layers=layer_summaries(problem, spaces),
-            reason=f"no row of what is left of layer 1 shows one of the {missing} other samples alone, with a "
-            "label that explains it (a stopping set)"
+            reason=f"no row of what is left of layer 1 shows one of the {missing} other samples alone, "
+            "with a label that explains it (a stopping set)"
             if missing
             else "",
             guessed_rows=True,

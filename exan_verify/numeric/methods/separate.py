@@ -69,9 +69,7 @@ def separate(
     sine = 1.0
     known = basis[:, :0]
     step = max(1, _POLISHED // equations.forward.numel())
-    for q, p in starts:
-        if not q.shape[1]:
-            continue
+    for q, p in (pair for pair in starts if pair[0].shape[1]):
         meetings = [
             polish(basis, equations.forward, *portion)[1]
             for portion in zip(torch.split(q, step, dim=1), torch.split(p, step, dim=1), strict=True)
@@ -120,7 +118,8 @@ def _solutions(sines: Float[Tensor, " k"], solved: float) -> int:
 
 def _beside(spans: list[Tensor], exact: list[bool], span: Float[Tensor, "n s"], settled: float) -> list[int]:
     """Which spans stay where ``span``, which solves its equations to rounding, is found: a mixture of a group
-    that happens to vanish at one more neuron gives way to the group, and a near miss to the sample it missed."""
+    that vanishes at one more neuron gives way to the group, and a near miss to the sample that it missed.
+    """
     return [
         k
         for k, old in enumerate(spans)

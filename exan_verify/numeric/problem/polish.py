@@ -62,7 +62,8 @@ def nearest_patterns(delta: Float[Tensor, "n m"], active_value: Float[Tensor, "n
     Samples of one pattern have mixtures whose delta vanishes at one of their neurons, w_j . u = 0: with that
     neuron inactive the mixture would look like a sample, with it active it is one of the group's.
     """
-    return (delta - active_value).abs() < delta.abs() + _VANISHES * delta.norm(dim=0)
+    nearer: Tensor = (delta - active_value).abs() < delta.abs() + _VANISHES * delta.norm(dim=0)
+    return nearer
 
 
 def polish(
