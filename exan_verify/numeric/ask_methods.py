@@ -193,7 +193,8 @@ def column_space_of(problem: Problem, layer: LayerGradient, generator: torch.Gen
 
 def _with_labels(problem: Problem, finding: Finding, y: Tensor) -> Confirmed:
     """Candidates that were found with their labels, as far as their rows' own equations go."""
-    errors = finding.x.new_zeros(len(y)) if finding.errors is None else finding.errors
+    # without rows that show samples one by one there are no candidates where the batch does not fit as one
+    errors = finding.x.new_zeros(0) if finding.errors is None else finding.errors
     missing = (
         "the rest of the batch is not known" if finding.reason else "together the samples miss the gradient"
     )
@@ -209,7 +210,7 @@ def _with_labels(problem: Problem, finding: Finding, y: Tensor) -> Confirmed:
                 error_estimate=_ROWS * float(errors[m] * (1 + finding.x[m].abs().max())),
                 reason=reason,
             )
-            for m in range(len(y))
+            for m in range(len(errors))
         ),
         gradient_residual=1.0,
         complete=False,

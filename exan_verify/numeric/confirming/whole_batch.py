@@ -48,6 +48,12 @@ _ENTRIES = 1 << 24
 _SINGULAR = 1e-12
 """Singular values below this share of the largest cannot be told from zero."""
 
+_ROUNDED = 1e-2
+"""Share of a layer's gradient that rounding may explain."""
+
+_FAR = 1e8
+"""Inputs beyond which nothing is tried."""
+
 _FREE = 1e-6
 """Share of an unknown in a direction that changes nothing, from which it is not determined."""
 
@@ -77,7 +83,7 @@ def whole_batch(
     size, first = len(x), problem.layers[0]
     if problem.scale is None or problem.weighted:
         return None
-    if not size or not bool(torch.isfinite(x).all()) or not first.weight_given:
+    if not size or not bool((x.abs() < _FAR).all()) or not first.weight_given:
         return None
     frame = _frame(problem, x)
     unknowns = size * (frame.shape[1] + problem.classes * (problem.labels is Labels.REAL))
@@ -136,11 +142,16 @@ class State:
         explained = rounding(
             problem, trace, deltas, gains=gains, input_error=unit * x.norm(dim=1), unit=unit, divisor=divisor
         ).gradients
+        norms = gradient_norms(problem)
         levels = [
             level + unit * norm + torch.finfo(torch.float64).tiny
-            for level, norm in zip(explained, gradient_norms(problem), strict=True)
+            for level, norm in zip(explained, norms, strict=True)
         ]
-        errors = gradient_error(problem, trace, deltas)
+        errors = [
+            # inputs so large that their rounding explains anything explain nothing
+            error if level <= _ROUNDED * norm or not norm else math.inf
+            for error, level, norm in zip(gradient_error(problem, trace, deltas), levels, norms, strict=True)
+        ]
         return cls(x=x, y=y, trace=trace, deltas=deltas, errors=errors, levels=levels, divisor=divisor)
 
 
