@@ -9,16 +9,20 @@ from functools import partial
 
 import torch
 
-from exan_verify.core.question import Labels
+from exan_verify.core.question import Labels, Reduction
 from exan_verify.errors import BudgetExhausted, RangeError
 from exan_verify.numeric.confirming.adding_up import added_up
-from exan_verify.numeric.confirming.confirm import Confirmed, confirm
+from exan_verify.numeric.confirming.confirm import CLAIM_LIMIT, Confirmed, confirm
 from exan_verify.numeric.confirming.drop_failing import settled
 from exan_verify.numeric.problem.passes import weight_gains
 from exan_verify.numeric.problem.problem import LayerGradient, Problem
 from exan_verify.numeric.problem.records import Attack, Finding, Method
 from exan_verify.numeric.problem.spectrum import ColumnSpace, column_space
 from exan_verify.numeric.waiting import Telling, proceed
+
+
+_WHOLE = 1e-6
+"""How near, relatively, a number of samples has to come to a whole number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -46,6 +50,19 @@ class Pursuit:
     confirmed: Confirmed
     cut: str = ""
     notes: tuple[str, ...] = ()
+
+    @property
+    def inputs_known(self) -> bool:
+        """Whether every sample that the gradient shows is separated and its input known, so that no other method
+        can add to it; what is open then are labels, the factor or the size."""
+        found, candidates = len(self.confirmed.status), self.confirmed.candidates
+        return (
+            self.candidates.finding.whole
+            and found + len(candidates) == self.candidates.spaces[0].rank
+            and all(
+                one.error_estimate <= CLAIM_LIMIT * max(1.0, float(one.x.abs().max())) for one in candidates
+            )
+        )
 
     def cut_short(self, error: BudgetExhausted) -> Pursuit:
         """As an outcome that ``error`` ended, which goes into its reason."""
@@ -145,7 +162,7 @@ def pursue(methods: Sequence[Method], find: Find, *, named: bool, tell: Telling)
         except BudgetExhausted as error:
             return _confirmed_before(error, outcome)
         outcome = pursuit
-        if outcome.confirmed.complete or candidates.final:
+        if outcome.confirmed.complete or candidates.final or outcome.inputs_known:
             break
     if outcome is None:
         assert refusal is not None
@@ -194,6 +211,9 @@ def _judged(candidates: Candidates, gains: list[tuple[float, float]], *, any_sca
         scaled = _confirm(replace(candidates, problem=replace(problem, scale=None)), gains)
         if scaled.status:
             note = f"the gradient is {scaled.scale:.6g} times that of a batch of {scaled.batch_size} ({problem.reduction})"
+            seen, size = len(scaled.x) + len(scaled.candidates), scaled.batch_size / scaled.scale
+            if problem.reduction is Reduction.MEAN and size > 0 and abs(seen - size) < _WHOLE * size:
+                note += f"; a batch of {seen} has it as it is: give batch_size={seen}"
             return Pursuit(candidates=candidates, confirmed=scaled, notes=(note,))
     return Pursuit(candidates=candidates, confirmed=confirmed)
 

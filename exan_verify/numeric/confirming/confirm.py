@@ -327,7 +327,7 @@ def _telling(problem: Problem, fit: LabelFit, slack: Tensor) -> Bool[Tensor, " m
     of the labels alone: hinge's, and those of saturated cross_entropy and bce (whole numbers, not all zero).
     An unknown weight absorbs the sum of samples that share their label.
     """
-    if problem.loss is Loss.HINGE:
+    if problem.loss is Loss.HINGE or (problem.weighted and problem.loss is Loss.BCE and problem.classes > 1):
         return torch.zeros_like(fit.checked)
     if problem.loss is Loss.MSE:
         return fit.checked
@@ -403,9 +403,8 @@ class _Batch:
     @classmethod
     def of(cls, problem: Problem, refined: Refined, fit: LabelFit, divisor: float) -> _Batch:
         trace = forward(problem, refined.x)
-        weights = fit.counts[:, None] if problem.weighted else 1.0
-        g = problem.loss_vectors(trace.logits, fit.labels) * weights / divisor
-        deltas = backward(problem, trace, g)
+        g = fit.vectors if problem.weighted else problem.loss_vectors(trace.logits, fit.labels)
+        deltas = backward(problem, trace, g / divisor)
         errors = gradient_error(problem, trace, deltas)
         return cls(deltas=deltas, errors=errors, norms=gradient_norms(problem))
 
