@@ -20,7 +20,6 @@ from exan_verify.numeric.problem.records import Attack, Finding, Method
 from exan_verify.numeric.problem.spectrum import ColumnSpace, column_space
 from exan_verify.numeric.waiting import Telling, proceed
 
-
 _WHOLE = 1e-6
 """How near, relatively, a number of samples has to come to a whole number."""
 
@@ -53,7 +52,8 @@ class Pursuit:
 
     @property
     def inputs_known(self) -> bool:
-        """Whether every sample that the gradient shows is separated and its input known, so that no other method
+        """Whether every sample that the gradient shows is separated and its input known, so that no other
+        method
         can add to it; what is open then are labels, the factor or the size."""
         found, candidates = len(self.confirmed.status), self.confirmed.candidates
         return (
@@ -128,7 +128,8 @@ Find = Callable[[Method], Candidates]
 def pursue(methods: Sequence[Method], find: Find, *, named: bool, tell: Telling) -> Pursuit:
     """Add up what ``find`` makes of each method, until the batch is whole; one out of range is passed over.
 
-    Where the user named no method and no label explains any loss vector, a factor of the gradient is looked for.
+    Where the user named no method and no label explains any loss vector, a factor of the gradient is looked
+    for.
 
     Raises the :class:`RangeError` of a method ``named`` by the user, or the first one when none is in range.
     Where none finds a candidate, the reason has what the first method said if that was out of range. Where
@@ -204,13 +205,17 @@ def column_space_of(problem: Problem, layer: LayerGradient, generator: torch.Gen
 
 
 def _judged(candidates: Candidates, gains: list[tuple[float, float]], *, any_scale: bool) -> Pursuit:
-    """What is found among the candidates, at another scale of the gradient if ``any_scale`` and none is else."""
+    """What is found among the candidates, at another scale of the gradient if ``any_scale`` and none is
+    else."""
     confirmed, problem = _confirm(candidates, gains), candidates.problem
     as_told = problem.scale == 1 and not problem.weighted and problem.labels is not Labels.REAL
     if any_scale and as_told and confirmed.candidates and not confirmed.status:
         scaled = _confirm(replace(candidates, problem=replace(problem, scale=None)), gains)
         if scaled.status:
-            note = f"the gradient is {scaled.scale:.6g} times that of a batch of {scaled.batch_size} ({problem.reduction})"
+            note = (
+                f"the gradient is {scaled.scale:.6g} times that of a batch of {scaled.batch_size} "
+                f"({problem.reduction})"
+            )
             seen, size = len(scaled.x) + len(scaled.candidates), scaled.batch_size / scaled.scale
             if problem.reduction is Reduction.MEAN and size > 0 and abs(seen - size) < _WHOLE * size:
                 note += f"; a batch of {seen} has it as it is: give batch_size={seen}"

@@ -66,15 +66,17 @@ def run(
     ``loss``: cross_entropy, bce, mse or hinge; ``reduction``: mean or sum; ``labels``: one_hot (the loss's
     own kind; for bce 0/1 vectors) or real (targets of mse, bce and cross_entropy that are any numbers);
     ``smoothing`` of cross_entropy's labels; ``scale``: the gradient is so many times the batch's, or
-    ``unknown``, which ``auto`` tries by itself where no label explains the loss vectors; ``weights``: equal, or
-    positive, an unknown factor on the loss of every sample; ``batch_size``: the batch's size, if known; ``method``: ``auto`` or one of :data:`METHODS`; ``repairs=False`` takes
-    ``published`` to the letter; ``device``: a torch device; ``partial``: tensors may be missing from the
-    gradient, and what the others say is recovered, down to features of a hidden layer; ``progress`` is told
-    (what, share done), at least once a second. Computes in float64, whatever the dtypes.
+    ``unknown``, which ``auto`` tries by itself where no label explains the loss vectors; ``weights``: equal,
+    or positive, an unknown factor on the loss of every sample; ``batch_size``: the batch's size, if known;
+    ``method``: ``auto`` or one of :data:`METHODS`; ``repairs=False`` takes ``published`` to the letter;
+    ``device``: a torch device; ``partial``: tensors may be missing from the gradient, and what the others say
+    is recovered, down to features of a hidden layer; ``progress`` is told (what, share done), at least once a
+    second. Computes in float64, whatever the dtypes.
 
     No confirmed sample is further from the truth than its ``error_bound``, for gradients whose error is
-    rounding and batches of the stated size; a consistent one belongs to a batch that may be another. Without ``batch_size``, and with reduction mean, the smallest
-    size that explains the gradient is taken: a batch with every sample twice looks like half of it.
+    rounding and batches of the stated size; a consistent one belongs to a batch that may be another. Without
+    ``batch_size``, and with reduction mean, the smallest size that explains the gradient is taken: a batch
+    with every sample twice looks like half of it.
 
     Raises :class:`InputError` naming what cannot be used, :class:`RangeError` when the batch has more
     unknowns than the method has equations.
