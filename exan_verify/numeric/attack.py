@@ -23,7 +23,7 @@ from exan_verify.numeric.missing.partial import Partial
 from exan_verify.numeric.problem.problem import Problem, build_problem
 from exan_verify.numeric.problem.records import Attack, Method
 from exan_verify.numeric.waiting import Progress, Telling
-from exan_verify.numeric.wrong_question_hint import hint
+from exan_verify.numeric.wrong_question_hint import hint, looks_altered
 
 _PATIENCE = 2e13
 """Operations that lifting of degree three may take when asked for by name: half an hour on one core."""
@@ -38,6 +38,8 @@ AUTO: tuple[Method, ...] = (Lift(work=5e9), Assign(), Lift(degrees=(3,)), Peel(l
 """What ``auto`` tries, in order, until the batch is complete; who is out of range is passed over. Degree 3
 comes first where it takes less than a second: it needs no guess, and finds batches of trained networks that
 ``assign`` does not. Beyond, ``assign`` is faster and reaches further."""
+
+_NO_GRADIENT = "no batch explains these numbers: their own distribution is not that of a gradient"
 
 _MANY_ENTRIES = 1 << 24
 """Weights per layer from which several threads pay."""
@@ -101,7 +103,7 @@ def run(
             smoothing=smoothing,
         )
     )
-    with torch.no_grad(), _threads_for(problem):
+    with torch.no_grad(), _threads_for(problem), _said_of_altered(problem):
         if not problem.whole:
             names = tuple(tuple(name for name, _ in layer.parameters()) for layer in network.layers)
             attempt = Partial(
@@ -121,6 +123,16 @@ def run(
     with suppress(BudgetExhausted):
         tell("done", 1.0)
     return found
+
+
+@contextmanager
+def _said_of_altered(problem: Problem) -> Iterator[None]:
+    """Of numbers that are no gradient's, sizes and ranks say nothing: a refusal names what they look like."""
+    try:
+        yield
+    except RangeError as error:
+        altered = looks_altered(problem)
+        raise (RangeError(altered) if altered else error) from error
 
 
 def _methods(method: str, *, repairs: bool) -> tuple[Method, ...]:
@@ -146,7 +158,12 @@ def _threads_for(problem: Problem) -> Iterator[None]:
 
 
 def _with_hint(problem: Problem, found: Attack, tell: Telling) -> Attack:
-    if found.status or found.hidden is not None or not problem.layers[-1].whole:
+    if found.status or found.hidden is not None:
+        return found
+    altered = looks_altered(problem)
+    if altered:
+        return replace(found, hint=altered, reason=_NO_GRADIENT)
+    if not problem.layers[-1].whole:
         return found
     if not found.candidates and too_many(problem, max((one.rank for one in found.layers), default=0)):
         # what fills the rank fills the sums over the logits too, which would name a loss
