@@ -43,10 +43,10 @@ def two_batches(
 ) -> tuple[nn.Sequential, tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """A network with one logit and two batches of six samples, far apart, with one gradient (bce, sum).
 
-    docs/theory.md, P.5: loss vectors s and s' = -s, all of one size because all logits are 1 or -1, and neurons
-    that are exclusive to sample a in the first batch and active for the samples of row a of an invertible 0/1
-    matrix B in the second; then s_a x_a = sum_m B_am s'_m x'_m keeps every entry of the gradient.
-    ``neurons`` at least 36, ``features`` at least 6.
+    docs/theory.md, P.5: loss vectors s and s' = -s, all of one size because all logits are 1 or -1, and
+    neurons that are exclusive to sample a in the first batch and active for the samples of row a of an
+    invertible 0/1 matrix B in the second; then s_a x_a = sum_m B_am s'_m x'_m keeps every entry of the
+    gradient. ``neurons`` at least 36, ``features`` at least 6.
     """
     mixing = np.array([[int(c) for c in row] for row in _MIXED], dtype=float)
     signs = np.array([-1.0, -1, -1, 1, 1, 1])

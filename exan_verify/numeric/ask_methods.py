@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from exan_verify.core.question import Labels, Loss
+from exan_verify.core.question import Labels, Loss, Reduction
 from exan_verify.errors import BudgetExhausted, RangeError
 from exan_verify.numeric.confirming.adding_up import added_up
 from exan_verify.numeric.confirming.confirm import CLAIM_LIMIT, Confirmed, confirm
@@ -24,6 +24,9 @@ from exan_verify.numeric.waiting import Telling, proceed
 
 _ROWS = 1e3
 """Between the rounding of a row that shows a sample and the error estimate of its input."""
+
+_WHOLE = 1e-6
+"""How near, relatively, a number of samples has to come to a whole number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -51,6 +54,20 @@ class Pursuit:
     confirmed: Confirmed
     cut: str = ""
     notes: tuple[str, ...] = ()
+
+    @property
+    def inputs_known(self) -> bool:
+        """Whether every sample that the gradient shows is separated and its input known, so that no other
+        method
+        can add to it; what is open then are labels, the factor or the size."""
+        found, candidates = len(self.confirmed.status), self.confirmed.candidates
+        return (
+            self.candidates.finding.whole
+            and found + len(candidates) == self.candidates.spaces[0].rank
+            and all(
+                one.error_estimate <= CLAIM_LIMIT * max(1.0, float(one.x.abs().max())) for one in candidates
+            )
+        )
 
     def cut_short(self, error: BudgetExhausted) -> Pursuit:
         """As an outcome that ``error`` ended, which goes into its reason."""
@@ -116,7 +133,8 @@ Find = Callable[[Method], Candidates]
 def pursue(methods: Sequence[Method], find: Find, *, named: bool, tell: Telling) -> Pursuit:
     """Add up what ``find`` makes of each method, until the batch is whole; one out of range is passed over.
 
-    Where the user named no method and no label explains any loss vector, a factor of the gradient is looked for.
+    Where the user named no method and no label explains any loss vector, a factor of the gradient is looked
+    for.
 
     Raises the :class:`RangeError` of a method ``named`` by the user, or the first one when none is in range.
     Where none finds a candidate, the reason has what the first method said if that was out of range. Where
@@ -150,7 +168,7 @@ def pursue(methods: Sequence[Method], find: Find, *, named: bool, tell: Telling)
         except BudgetExhausted as error:
             return _confirmed_before(error, outcome)
         outcome = pursuit
-        if outcome.confirmed.complete or candidates.final:
+        if outcome.confirmed.complete or candidates.final or outcome.inputs_known:
             break
     if outcome is None:
         assert refusal is not None
@@ -267,13 +285,20 @@ def _as_whole(
 
 
 def _judged(candidates: Candidates, gains: list[tuple[float, float]], *, any_scale: bool) -> Pursuit:
-    """What is found among the candidates, at another scale of the gradient if ``any_scale`` and none is else."""
+    """What is found among the candidates, at another scale of the gradient if ``any_scale`` and none is
+    else."""
     confirmed, problem = _confirm(candidates, gains), candidates.problem
     as_told = problem.scale == 1 and not problem.weighted and problem.labels is not Labels.REAL
     if any_scale and as_told and confirmed.candidates and not confirmed.status:
         scaled = _confirm(replace(candidates, problem=replace(problem, scale=None)), gains)
         if scaled.status:
-            note = f"the gradient is {scaled.scale:.6g} times that of a batch of {scaled.batch_size} ({problem.reduction})"
+            note = (
+                f"the gradient is {scaled.scale:.6g} times that of a batch of {scaled.batch_size} "
+                f"({problem.reduction})"
+            )
+            seen, size = len(scaled.x) + len(scaled.candidates), scaled.batch_size / scaled.scale
+            if problem.reduction is Reduction.MEAN and size > 0 and abs(seen - size) < _WHOLE * size:
+                note += f"; a batch of {seen} has it as it is: give batch_size={seen}"
             return Pursuit(candidates=candidates, confirmed=scaled, notes=(note,))
     return Pursuit(candidates=candidates, confirmed=confirmed)
 

@@ -26,7 +26,7 @@ from exan_verify.numeric.missing.single_layer import attack_single_layer
 from exan_verify.numeric.problem.problem import Problem, build_problem
 from exan_verify.numeric.problem.records import Attack, Method
 from exan_verify.numeric.waiting import Progress, Telling
-from exan_verify.numeric.wrong_question_hint import hint
+from exan_verify.numeric.wrong_question_hint import hint, looks_altered
 
 _PATIENCE = 2e13
 """Operations that lifting of degree three may take when asked for by name: half an hour on one core."""
@@ -56,6 +56,8 @@ AUTO: tuple[Method, ...] = (
 comes first where it takes less than a second: it needs no guess, and finds batches of trained networks that
 ``assign`` does not. Beyond, ``assign`` is faster and reaches further."""
 
+_NO_GRADIENT = "no batch explains these numbers: their own distribution is not that of a gradient"
+
 _MANY_ENTRIES = 1 << 24
 """Weights per layer from which several threads pay."""
 
@@ -83,15 +85,17 @@ def run(
     ``loss``: cross_entropy, bce, mse or hinge; ``reduction``: mean or sum; ``labels``: one_hot (the loss's
     own kind; for bce 0/1 vectors) or real (targets of mse, bce and cross_entropy that are any numbers);
     ``smoothing`` of cross_entropy's labels; ``scale``: the gradient is so many times the batch's, or
-    ``unknown``, which ``auto`` tries by itself where no label explains the loss vectors; ``weights``: equal, or
-    positive, an unknown factor on the loss of every sample; ``batch_size``: the batch's size, if known; ``method``: ``auto`` or one of :data:`METHODS`; ``repairs=False`` takes
-    ``published`` to the letter; ``device``: a torch device; ``partial``: tensors may be missing from the
-    gradient, and what the others say is recovered, down to features of a hidden layer; ``progress`` is told
-    (what, share done), at least once a second. Computes in float64, whatever the dtypes.
+    ``unknown``, which ``auto`` tries by itself where no label explains the loss vectors; ``weights``: equal,
+    or positive, an unknown factor on the loss of every sample; ``batch_size``: the batch's size, if known;
+    ``method``: ``auto`` or one of :data:`METHODS`; ``repairs=False`` takes ``published`` to the letter;
+    ``device``: a torch device; ``partial``: tensors may be missing from the gradient, and what the others say
+    is recovered, down to features of a hidden layer; ``progress`` is told (what, share done), at least once a
+    second. Computes in float64, whatever the dtypes.
 
     No confirmed sample is further from the truth than its ``error_bound``, for gradients whose error is
-    rounding and batches of the stated size; a consistent one belongs to a batch that may be another. Without ``batch_size``, and with reduction mean, the smallest
-    size that explains the gradient is taken: a batch with every sample twice looks like half of it.
+    rounding and batches of the stated size; a consistent one belongs to a batch that may be another. Without
+    ``batch_size``, and with reduction mean, the smallest size that explains the gradient is taken: a batch
+    with every sample twice looks like half of it.
 
     Raises :class:`InputError` naming what cannot be used, :class:`RangeError` when the batch has more
     unknowns than the method has equations.
@@ -116,7 +120,7 @@ def run(
             smoothing=smoothing,
         )
     )
-    with torch.no_grad(), _threads_for(problem):
+    with torch.no_grad(), _threads_for(problem), _said_of_altered(problem):
         single = None if method == Published().name else tell.during(lambda: one_sample(problem))
         if single is not None and (single.complete or len(problem.layers) < 2):
             found = replace(single, seconds=time.perf_counter() - start)
@@ -171,6 +175,16 @@ def _without_hidden_layer(problem: Problem, *, seconds: float) -> Attack:
     return replace(found, last_layer=last, seconds=seconds)
 
 
+@contextmanager
+def _said_of_altered(problem: Problem) -> Iterator[None]:
+    """Of numbers that are no gradient's, sizes and ranks say nothing: a refusal names what they look like."""
+    try:
+        yield
+    except RangeError as error:
+        altered = looks_altered(problem)
+        raise (RangeError(altered) if altered else error) from error
+
+
 def _methods(method: str, *, repairs: bool) -> tuple[Method, ...]:
     if method != "auto" and method not in METHODS:
         raise InputError(unknown("method", method, ["auto", *METHODS]))
@@ -194,7 +208,16 @@ def _threads_for(problem: Problem) -> Iterator[None]:
 
 
 def _with_hint(problem: Problem, found: Attack, tell: Telling) -> Attack:
+<<<<<<< HEAD
     if found.status or found.hint or found.hidden is not None or not problem.layers[-1].whole:
+=======
+    if found.status or found.hidden is not None:
+        return found
+    altered = looks_altered(problem)
+    if altered:
+        return replace(found, hint=altered, reason=_NO_GRADIENT)
+    if not problem.layers[-1].whole:
+>>>>>>> r-tiers
         return found
     if not found.candidates and too_many(problem, max((one.rank for one in found.layers), default=0)):
         # what fills the rank fills the sums over the logits too, which would name a loss

@@ -25,12 +25,14 @@ if TYPE_CHECKING:
 class Rehearsal:
     """What the attack made of a batch's own gradient: its result, and what it claims of each sample.
 
-    ``features`` and ``estimates`` (pictures that stay open, by sample): None for other models.
+    ``candidates``: what else it shows of the samples that are not recovered. ``features`` and ``estimates``
+    (pictures that stay open, by sample): None for other models.
     """
 
     found: Attack
     score: Score
     recoveries: tuple[Recovery | None, ...]
+    candidates: tuple[Recovery | None, ...] = ()
     features: Features | None = None
     estimates: tuple[Any, ...] | None = None
 
@@ -65,13 +67,15 @@ def judged(found: Attack, x: Array, y: Array) -> Rehearsal:
 
     scored = scores(found.x, found.y, x, y)
     made = recoveries(found, scored, len(y))
+    others = candidates(found, made, x, y)
     if not isinstance(found, ImageAttack):
-        return Rehearsal(found=found, score=scored, recoveries=made)
+        return Rehearsal(found=found, score=scored, recoveries=made, candidates=others)
     bound = max((status.error_bound for status in found.feature_status), default=0.0)
     return Rehearsal(
         found=found,
         score=scored,
         recoveries=made,
+        candidates=others,
         features=Features(count=len(found.features), bound=bound),
         estimates=None if found.estimates is None else aligned(found.estimates, found.feature_labels, x, y),
     )
@@ -90,8 +94,33 @@ def recoveries(found: Attack, scored: Score, size: int) -> tuple[Recovery | None
             psnr=one.psnr,
             bound=found.status[one.index].error_bound,
             how=found.status[one.index].method,
+            tier=found.status[one.index].tier.value,
         )
     return tuple(made)
+
+
+def candidates(
+    found: Attack, made: tuple[Recovery | None, ...], x: Array, y: Array
+) -> tuple[Recovery | None, ...]:
+    """For each true sample that is not among those ``made``, the candidate that is matched to it."""
+    rest = [m for m, one in enumerate(made) if one is None]
+    shown: list[Recovery | None] = [None] * len(made)
+    values, labels, errors = found.stacked_candidates()
+    if not rest or not len(values):
+        return tuple(shown)
+    for one in scores(values, labels, x[rest], y[rest]).samples:
+        label = found.candidates[one.index].label
+        shown[rest[one.truth]] = Recovery(
+            values=values[one.index].cpu().numpy(),
+            label="-" if label is None else int(label) if label.dim() == 0 else tuple(label.tolist()),
+            rmse=one.rmse,
+            largest=one.largest,
+            psnr=one.psnr,
+            bound=float(errors[one.index]),
+            how=found.method,
+            tier="candidate",
+        )
+    return tuple(shown)
 
 
 def aligned(rows: Tensor, labels: Tensor, x: Array, y: Array) -> tuple[Any, ...]:

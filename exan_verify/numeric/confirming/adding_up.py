@@ -1,4 +1,5 @@
-"""What two methods found of one gradient, as one result: nothing that an earlier method found is thrown away."""
+"""What two methods found of one gradient, as one result: nothing that an earlier method found is thrown
+away."""
 
 from __future__ import annotations
 
@@ -19,8 +20,9 @@ from exan_verify.numeric.problem.spectrum import ColumnSpace
 def added_up(problem: Problem, space: ColumnSpace, more: Confirmed, less: Confirmed) -> Confirmed:
     """``more`` with what only ``less`` found, of a gradient whose first layer has column space ``space``.
 
-    Samples of ``less`` that cannot be in one batch with those of ``more`` become candidates: the batch would be too
-    large, the factor of the gradient another one, or removing all of them would not lower the rank by as many.
+    Samples of ``less`` that cannot be in one batch with those of ``more`` become candidates: the batch would
+    be too large, the factor of the gradient another one, or removing all of them would not lower the rank by
+    as many.
     """
     new = [
         m

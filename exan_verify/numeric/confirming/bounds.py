@@ -93,7 +93,8 @@ class Refined:
     ``x`` (m, d), ``deltas`` (m, n_1) first-layer deltas, ``bound`` (m,) absolute L-infinity error on x,
     ``norm`` (m,) the same in L2,
     ``drift`` (m,) relative error of the deltas, ``sine`` and ``isolation`` (m,) t_1 and t_2,
-    ``allowed`` (m,) the sine that noise explains, ``relative`` (m,) rounding of the backward pass on the deltas, ``sure`` per hidden layer (m, n): pattern beyond doubt.
+    ``allowed`` (m,) the sine that noise explains, ``relative`` (m,) rounding of the backward pass on the
+    deltas, ``sure`` per hidden layer (m, n): pattern beyond doubt.
     """
 
     x: Tensor

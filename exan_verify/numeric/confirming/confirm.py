@@ -1,9 +1,9 @@
 """What may be said of the candidates of any method: confirmed, consistent, or candidates only.
 
-A sample is *consistent* when every test of its own equations passes: its first-layer delta lies in the column space
-of the gradient, its error is small, a label explains its loss vector at full scale, and no other label does.
-A batch that is whole has to reproduce the gradient as well. A consistent sample is *confirmed* when all other
-batches are excluded (uniqueness.py).
+A sample is *consistent* when every test of its own equations passes: its first-layer delta lies in the column
+space of the gradient, its error is small, a label explains its loss vector at full scale, and no other label
+does. A batch that is whole has to reproduce the gradient as well. A consistent sample is *confirmed* when all
+other batches are excluded (uniqueness.py).
 """
 
 from __future__ import annotations
@@ -57,6 +57,9 @@ _KINDS = {
 
 _LABEL_LIMIT = 0.05
 """Loss vectors known no better than this do not tell one label, or one copy, from another."""
+
+_SEEN = 4.0
+"""Between the misfit of a loss vector that is seen and the largest share of strangers that it can hide."""
 
 _LABEL_MARGIN = 2.0
 """Times what errors explain that the second best label of a confirmed sample is off at least."""
@@ -119,7 +122,8 @@ def confirm(
     divisor = problem.divisor(size)
     spread = _label_tolerance(problem, refined, fit, gains, divisor)
     if finding.guessed_rows and finding.rest.shape[1]:
-        off = contamination(problem, spaces[0], refined, fit, spread, finding.rest.shape[1])
+        seen = _SEEN * (fit.mismatch + refined.drift)
+        off = contamination(problem, spaces[0], refined, fit, seen, finding.rest.shape[1])
         wide = refined.x.shape[1] ** 0.5
         refined = replace(refined, bound=refined.bound + off, norm=refined.norm + off * wide)
     whole = finding.whole and total == size
@@ -171,7 +175,8 @@ def confirm(
 
 
 def _with_scale(problem: Problem, refined: Refined, total: int) -> tuple[Problem, str]:
-    """The problem with the factor of its gradient, where that is asked for, and a reason where none is found."""
+    """The problem with the factor of its gradient, where that is asked for, and a reason where none is
+    found."""
     if problem.scale is not None:
         return problem, ""
     good = (refined.sine <= refined.allowed) & torch.isfinite(refined.bound)
@@ -256,7 +261,8 @@ def _errors(
 def _own_equations(
     problem: Problem, refined: Refined, fit: LabelFit, spread: Tensor, *, whole: bool, scale_doubt: str
 ) -> Iterator[Test]:
-    """The tests that a sample passes or fails alone, in the order in which their failures are worth saying."""
+    """The tests that a sample passes or fails alone, in the order in which their failures are worth
+    saying."""
     yield Test(
         value=refined.sine,
         limit=refined.allowed,
@@ -290,7 +296,8 @@ def _own_equations(
     if problem.loss in _KINDS and problem.labels is Labels.ONE_HOT:
         yield Test.that(
             fit.checked,
-            f"no {_KINDS[problem.loss]} explains its loss vector: a scaled gradient (scale='unknown'), another loss or "
+            f"no {_KINDS[problem.loss]} explains its loss vector: a scaled gradient (scale='unknown'), "
+            f"another loss or "
             "batch size, several samples that share a region, or real targets (labels='real')",
         )
     if problem.labels is Labels.REAL and problem.loss is not Loss.MSE:
@@ -327,7 +334,7 @@ def _telling(problem: Problem, fit: LabelFit, slack: Tensor) -> Bool[Tensor, " m
     of the labels alone: hinge's, and those of saturated cross_entropy and bce (whole numbers, not all zero).
     An unknown weight absorbs the sum of samples that share their label.
     """
-    if problem.loss is Loss.HINGE:
+    if problem.loss is Loss.HINGE or (problem.weighted and problem.loss is Loss.BCE and problem.classes > 1):
         return torch.zeros_like(fit.checked)
     if problem.loss is Loss.MSE:
         return fit.checked
@@ -351,7 +358,8 @@ def _tiers(
     whole: bool,
     divisor: float,
 ) -> tuple[list[str], Tensor]:
-    """Per sample what keeps it from being confirmed, empty where nothing does; and the bounds that hold then."""
+    """Per sample what keeps it from being confirmed, empty where nothing does; and the bounds that hold
+    then."""
     if not bool(good.any()):
         return [""] * len(good), refined.bound
     if not whole:
@@ -361,7 +369,7 @@ def _tiers(
         rests = "its scale rests on other layers than its own, so that no other batch is excluded"
         return [rests] * len(good), refined.bound
     exclusion = others_excluded(problem, spaces, refined, divisor)
-    tests = tuple(_exclusion_tests(problem, refined, fit, spread, exclusion))
+    tests = tuple(_exclusion_tests(refined, fit, spread, exclusion))
     open_ = [
         exclusion.reason or next(filter(None, (one.failure(m) for one in tests)), "")
         for m in range(len(good))
@@ -371,9 +379,7 @@ def _tiers(
     return open_, torch.where(confirmed, bound, refined.bound)
 
 
-def _exclusion_tests(
-    problem: Problem, refined: Refined, fit: LabelFit, spread: Tensor, exclusion: Exclusion
-) -> Iterator[Test]:
+def _exclusion_tests(refined: Refined, fit: LabelFit, spread: Tensor, exclusion: Exclusion) -> Iterator[Test]:
     yield Test(
         value=torch.where(exclusion.pinned, 0.0, exclusion.radius),
         limit=CLAIM_LIMIT * refined.x.abs().amax(dim=1).clamp(min=1.0),
@@ -382,7 +388,9 @@ def _exclusion_tests(
     yield Test(
         value=_LABEL_MARGIN * spread,
         limit=fit.margin * fit.mismatch.clamp(min=1e-16),
-        sentence="its label is told from the next one with too little margin ({limit:.1e} against {value:.1e})",
+        sentence=(
+            "its label is told from the next one with too little margin ({limit:.1e} against {value:.1e})"
+        ),
     )
 
 
@@ -403,9 +411,8 @@ class _Batch:
     @classmethod
     def of(cls, problem: Problem, refined: Refined, fit: LabelFit, divisor: float) -> _Batch:
         trace = forward(problem, refined.x)
-        weights = fit.counts[:, None] if problem.weighted else 1.0
-        g = problem.loss_vectors(trace.logits, fit.labels) * weights / divisor
-        deltas = backward(problem, trace, g)
+        g = fit.vectors if problem.weighted else problem.loss_vectors(trace.logits, fit.labels)
+        deltas = backward(problem, trace, g / divisor)
         errors = gradient_error(problem, trace, deltas)
         return cls(deltas=deltas, errors=errors, norms=gradient_norms(problem))
 

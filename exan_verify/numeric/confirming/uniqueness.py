@@ -1,30 +1,30 @@
 """Whether another batch could have this gradient: the floating-point version of docs/theory.md, Appendix T.
 
-A gradient that fits does not say that nothing else does: P.5 there, made wide, has two batches far apart with one
-gradient. Before a sample is called confirmed, every other batch of the same size whose [dW_1 | db_1] is as near
-to the given one as its noise allows (spectral norm; where roundings of the backward pass keep the rank, per
-sample) has to be excluded, with margins larger than the errors. The steps are those of Appendix T, with
-first-order errors in the Euclidean norm in place of balls. Primes belong to the other batch; C = [X 1],
+A gradient that fits does not say that nothing else does: P.5 there, made wide, has two batches far apart with
+one gradient. Before a sample is called confirmed, every other batch of the same size whose [dW_1 | db_1] is
+as near to the given one as its noise allows (spectral norm; where roundings of the backward pass keep the
+rank, per sample) has to be excluded, with margins larger than the errors. The steps are those of Appendix T,
+with first-order errors in the Euclidean norm in place of balls. Primes belong to the other batch; C = [X 1],
 M x (d + 1), is the batch found.
 
 1. *Factor* (T1). P = C^+ + (e - C^+ 1) 1^T / M, so that C P = I and P 1 = e, the bias column. B = A P has the
    deltas as columns, in coordinates of the samples found. For the other batch B' = A' P = Delta' T with
-   T = [X' 1] P and T 1 = 1. |B'_a - B_a| <= e_a = noise |P_a| + what roundings make of delta_a. With N = B^+ and
-   |N_m| sum_a e_a below 1 / 2, B' has rank M: T is invertible and T^-1 [X' 1] = C + V.
+   T = [X' 1] P and T 1 = 1. |B'_a - B_a| <= e_a = noise |P_a| + what roundings make of delta_a. With N = B^+
+   and |N_m| sum_a e_a below 1 / 2, B' has rank M: T is invertible and T^-1 [X' 1] = C + V.
 2. *Equations* (T2). A column q of T^-1 and its next delta u = E p satisfy (B'_j . q)(B'_j . q - O_j . p) = 0,
-   O_j = w_j E, at every neuron. This is linear in w_ab = q_a q_b (a < b) and w_ak = q_a (p_k - q_a p_ak) up to
-   sum_a q_a^2 t_ja with t_ja = B_ja (B_ja - O_j . p_a), p_a fitted to the neurons active for a. E: what
+   O_j = w_j E, at every neuron. This is linear in w_ab = q_a q_b (a < b) and w_ak = q_a (p_k - q_a p_ak) up
+   to sum_a q_a^2 t_ja with t_ja = B_ja (B_ja - O_j . p_a), p_a fitted to the neurons active for a. E: what
    confines loss vectors, or the column space of the next layer's gradient where its rank is M with margin.
-3. *Columns* (T3). L = R^+. Noise changes R and t by what it changes B and O; Cauchy and Schwarz over the neurons
-   give Y >= |L R' - I| and tau_a >= |L t'_a|. Where s_a > 0 with Y s_a + tau_a <= s_a exist, |w| is at most
-   sum_a q_a^2 s_a, and every column is q = s (e_a + xi) with |xi_b| <= rho_ab.
-4. *Order and scale* (T4). Loss vectors are bounded, so |s| <= S_a. For cross_entropy and hinge with two positive
-   entries in the loss vector s > 0, because only the label's entry may be negative, and then T^-1 1 = 1 gives
-   sum |s| <= M / (1 - max_a sum_b rho_ab) without that bound. If no column were near e_b, row b of T^-1 1 = 1
-   would be too small. So every e_b has one column, T^-1 = I + Z with |Z_ba| <= |s_a| rho_ab.
-5. *Radius* (T5). |x'_m - x_m|_inf <= r_m, which has to stay below half the distance to the next sample: then the
-   other batch has one sample beside each one found. Where no neuron that matters to sample m can change its
-   state within Z, its equations are linear and the refined bound (bounds.py) holds for the other batch as
+3. *Columns* (T3). L = R^+. Noise changes R and t by what it changes B and O; Cauchy and Schwarz over the
+   neurons give Y >= |L R' - I| and tau_a >= |L t'_a|. Where s_a > 0 with Y s_a + tau_a <= s_a exist, |w| is
+   at most sum_a q_a^2 s_a, and every column is q = s (e_a + xi) with |xi_b| <= rho_ab.
+4. *Order and scale* (T4). Loss vectors are bounded, so |s| <= S_a. For cross_entropy and hinge with two
+   positive entries in the loss vector s > 0, because only the label's entry may be negative, and then T^-1 1
+   = 1 gives sum |s| <= M / (1 - max_a sum_b rho_ab) without that bound. If no column were near e_b, row b of
+   T^-1 1 = 1 would be too small. So every e_b has one column, T^-1 = I + Z with |Z_ba| <= |s_a| rho_ab.
+5. *Radius* (T5). |x'_m - x_m|_inf <= r_m, which has to stay below half the distance to the next sample: then
+   the other batch has one sample beside each one found. Where no neuron that matters to sample m can change
+   its state within Z, its equations are linear and the refined bound (bounds.py) holds for the other batch as
    well; elsewhere r_m is the bound.
 """
 
@@ -61,8 +61,8 @@ _MIXING = 0.25
 class Exclusion:
     """What is known of all other batches of the same size with this gradient.
 
-    ``radius`` (m,), L-infinity: each has a sample that near, and ``pinned`` (m,): with the same pattern wherever
-    it matters. ``reason``: why other batches are not excluded; empty where they are.
+    ``radius`` (m,), L-infinity: each has a sample that near, and ``pinned`` (m,): with the same pattern
+    wherever it matters. ``reason``: why other batches are not excluded; empty where they are.
     """
 
     radius: Tensor
@@ -73,7 +73,8 @@ class Exclusion:
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Coordinates:
     """Step 1: the deltas ``b`` (n, M) found, as unit columns of ``sizes`` (M,), each off by ``moved`` (M,) in
-    another batch, ``inverse`` (M, n) of B itself; ``c`` (M, d + 1), ``p`` its right inverse, ``noise`` of A, and
+    another batch, ``inverse`` (M, n) of B itself; ``c`` (M, d + 1), ``p`` its right inverse, ``noise`` of A,
+    and
     ``turned`` = |N_m| sum_a e_a at most."""
 
     b: Tensor
@@ -88,7 +89,8 @@ class _Coordinates:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Columns:
-    """Step 3, for unit columns: ``rho`` (M, M) and ``eta`` (M, K'), relative to the fitted ``points`` (M, K') of
+    """Step 3, for unit columns: ``rho`` (M, M) and ``eta`` (M, K'), relative to the fitted ``points`` (M, K')
+    of
     next deltas; ``carried`` (n, M) = O p, and ``o`` (n, K')."""
 
     rho: Tensor
@@ -130,7 +132,8 @@ def others_excluded(
         worst = int((radius / apart).argmax())
         return _open(
             refined,
-            f"another batch may be {float(radius[worst]):.1e} away from a sample that is {float(apart[worst]):.1e} "
+            f"another batch may be {float(radius[worst]):.1e} away from a sample that is "
+            f"{float(apart[worst]):.1e} "
             "away from the next one",
         )
     return Exclusion(radius=radius, pinned=_pinned(at, columns, z))

@@ -131,6 +131,8 @@ def fit_labels(
         g = (torch.linalg.pinv(spans, rtol=1e-10) @ deltas[:, :, None])[:, :, 0]
     if weighted or (loss in _CLASS_LOSSES and not soft):
         options = label_options(loss, logits, g * divisor, smoothing)
+        if weighted and loss is Loss.BCE and logits.shape[1] > 1:
+            return _fit_signs(options[0][:, 0], g, spans, deltas, divisor)
         if weighted:
             return _fit_weighted(*options, spans, deltas, divisor)
         return _fit_classes(options[1], spans, deltas, divisor, loss_vector_hint)
@@ -238,6 +240,23 @@ def _fit_weighted(labels: Tensor, vectors: Tensor, spans: Tensor, deltas: Tensor
         counts=counts[samples, best],
         margin=loose[samples, next_best] / misfit.clamp(min=1e-16),
         checked=torch.ones_like(best, dtype=torch.bool),
+    )
+
+
+def _fit_signs(targets: Tensor, g: Tensor, spans: Tensor, deltas: Tensor, divisor: float) -> LabelFit:
+    """0/1 targets by the signs of a loss vector of which every entry has a positive factor (pos_weight)."""
+    norm = deltas.norm(dim=1).clamp(min=torch.finfo(torch.float64).tiny)
+    missed = ((spans @ g[:, :, None])[:, :, 0] - deltas).norm(dim=1) / norm
+    # the next label has another sign at the weakest entry
+    other = (spans.norm(dim=1) * g.abs()).amin(dim=1) / norm
+    return LabelFit(
+        labels=targets,
+        vectors=g * divisor,
+        mismatch=missed,
+        loose=missed,
+        counts=torch.ones_like(missed),
+        margin=other / missed.clamp(min=1e-16),
+        checked=torch.ones_like(missed, dtype=torch.bool),
     )
 
 

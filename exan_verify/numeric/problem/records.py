@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from exan_verify.numeric.problem.problem import Problem
@@ -208,3 +209,14 @@ class Attack:
     def count(self, tier: Tier) -> int:
         """How many of the samples found are of ``tier``."""
         return sum(one.tier == tier for one in self.status)
+
+    def stacked_candidates(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The candidates' inputs (c, ...), labels like ``y`` with -1 (NaN in targets) where none fits, and
+        error estimates (c,)."""
+        nowhere = self.y.new_full(self.y.shape[1:], -1 if self.y.dim() == 1 else torch.nan)
+        labels = [nowhere if one.label is None else one.label.to(self.y) for one in self.candidates]
+        return (
+            torch.stack([one.x for one in self.candidates]) if self.candidates else self.x[:0],
+            torch.stack(labels) if labels else self.y[:0],
+            torch.tensor([one.error_estimate for one in self.candidates], dtype=torch.float64),
+        )
