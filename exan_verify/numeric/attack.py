@@ -208,16 +208,12 @@ def _threads_for(problem: Problem) -> Iterator[None]:
 
 
 def _with_hint(problem: Problem, found: Attack, tell: Telling) -> Attack:
-<<<<<<< HEAD
-    if found.status or found.hint or found.hidden is not None or not problem.layers[-1].whole:
-=======
-    if found.status or found.hidden is not None:
+    if found.status or found.hint or found.hidden is not None:
         return found
     altered = looks_altered(problem)
     if altered:
         return replace(found, hint=altered, reason=_NO_GRADIENT)
     if not problem.layers[-1].whole:
->>>>>>> r-tiers
         return found
     if not found.candidates and too_many(problem, max((one.rank for one in found.layers), default=0)):
         # what fills the rank fills the sums over the logits too, which would name a loss
