@@ -57,6 +57,7 @@ def attack(
     ``batch_size``: how many samples were averaged, default the rank found. ``method``: ``lift`` (no exclusive
     neurons needed), ``peel`` (one exclusive neuron after the other), ``peel+lift`` (what peeling leaves is
     lifted), ``assign`` (a search for large batches), ``sample`` (drawn rows, after Dimitrov et al. 2024),
+    ``descend`` (descent to a batch with this gradient: small networks, four samples at most),
     ``published`` (Pan et al. 2022; ``repairs=False`` takes it to the letter), or ``auto``: lift, assign,
     lifting of degree three, peel and lift, until the batch is whole. ``partial``: tensors may be missing from
     ``gradient`` (only some layers are known); without it a missing one is an error. ``device``: a torch

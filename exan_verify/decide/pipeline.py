@@ -446,8 +446,9 @@ def _given_gradient(
 
 def _not_decided(setting: Setting) -> str:
     return (
-        f"from an exact gradient alone, the loss {setting.question.loss.value!r} is not decided by the engines here; "
-        "give the batch, a tolerance where the numbers are rounded, or an exact mse or hinge gradient"
+        f"from an exact gradient alone, the loss {setting.question.loss.value!r} is not decided by the "
+        "engines here; give the batch, a tolerance where the numbers are rounded, or an exact mse or hinge "
+        "gradient"
     )
 
 
@@ -502,7 +503,8 @@ def _check_options(setting: Setting, batch_size: int | None) -> None:
     if setting.question.domain is not None:
         if not isinstance(setting.question.domain, Box):
             raise InputError(
-                f"domain={short(setting.question.domain)} cannot be used; give Box(lo, hi), or None for all inputs"
+                f"domain={short(setting.question.domain)} cannot be used; give Box(lo, hi), or None for all "
+                "inputs"
             )
         setting.question.domain.bounds(setting.network.widths[0])
 
