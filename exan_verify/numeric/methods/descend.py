@@ -31,7 +31,7 @@ from exan_verify.numeric.waiting import proceed
 
 _MOST_SAMPLES = 4
 
-_ENTRIES = 1 << 13
+_ENTRIES = 1 << 14
 """Most entries of a gradient: a step takes milliseconds."""
 
 _STARTS, _STEPS = 40, 25
