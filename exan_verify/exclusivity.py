@@ -43,8 +43,8 @@ class ExclusivityState:
 def exclusivity(network: ReluNetwork, batch: Batch, *, loss: Loss = Loss.CROSS_ENTROPY) -> ExclusivityState:
     """The exclusivity state of ``batch``, from exact activation patterns.
 
-    Peeling needs biases (without them a layer-1 ExAN gives the sample only up to scale): no sample of a
-    network without biases is called peelable.
+    Peeling needs the first layer's biases (without them an ExAN gives the sample only up to scale): no sample
+    of a network without them is called peelable.
     """
     passed = forward(network, batch)
     counts = tuple(exan_counts(pattern) for pattern in passed.patterns)
@@ -85,7 +85,7 @@ def _stopping_set(network: ReluNetwork, batch: Batch, passed: Forward, loss: Los
     (inactive neuron) for every other sample that is left.
     """
     left = set(range(batch.size))
-    if not network.has_bias or not passed.patterns:
+    if network.layers[0].bias is None or not passed.patterns:
         return left
     active, nonzero = passed.patterns[0], _nonzero_deltas(network, batch, passed, loss)
     while left:

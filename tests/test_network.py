@@ -81,9 +81,13 @@ class TestNetworks:
         with pytest.raises(ShapeError, match="'2' takes 2 inputs but layer '0' gives 3"):
             ReluNetwork.from_arrays([W[0], [[1, 2]]], B)
 
-    def test_mixed_biases_are_refused(self):
+    def test_biases_in_some_layers_only_are_no_question_for_exact_arguments(self):
+        mixed = ReluNetwork.from_arrays(W, [[0, 0, 1], None])
+        assert len({mixed.digest, ReluNetwork.from_arrays(W).digest}) == 2
+        assert "no bias in ['2']" in repr(mixed)
+        assert not ReluNetwork.from_arrays(W).mixed_biases
         with pytest.raises(InputError, match=r"\['2'\] have no bias"):
-            ReluNetwork.from_arrays(W, [[0, 0, 1], None])
+            _ = mixed.has_bias
 
     def test_no_layers(self):
         with pytest.raises(InputError, match="no layers"):

@@ -69,7 +69,7 @@ def test_a_stranger_fails_its_own_equations():
     refined, confirmed = judged(network, batch, x)
     assert len(confirmed.x) == 0
     assert float(refined.sine[2]) > 1e6 * float(refined.allowed[2])
-    assert "own equations fail" in confirmed.unclaimed[2].reason
+    assert "own equations fail" in confirmed.candidates[2].reason
 
 
 def test_samples_of_one_region_are_not_isolated():
@@ -83,7 +83,7 @@ def test_samples_of_one_region_are_not_isolated():
     assert float(refined.isolation[:2].max()) < 1e-6
     assert float(refined.isolation[2]) > 0.05
     assert len(confirmed.x) <= 1
-    assert [u.error_bound for u in confirmed.unclaimed[:2]] == [float("inf")] * 2
+    assert [u.error_estimate for u in confirmed.candidates[:2]] == [float("inf")] * 2
 
 
 def test_a_pair_that_one_neuron_tells_apart_is_not_separated():
@@ -159,7 +159,7 @@ def test_bounds_follow_the_noise_and_the_weak_sample(noise: float):
         assert np.abs(found.x[m].numpy() - x[k]).max() <= bounds[k]
     assert {1, 2, 3} <= bounds.keys()
     if noise < 1e-9:
-        assert 0 in bounds, found.unclaimed[0].reason
+        assert 0 in bounds, found.candidates[0].reason
         assert bounds[0] > 100 * max(bounds[k] for k in (1, 2, 3))
     else:
         assert 0 not in bounds

@@ -125,11 +125,11 @@ def test_inputs_that_features_give_too_roughly_are_shown_and_not_claimed():
     case.gradient = {name: g.float() for name, g in case.gradient.items()}
     found = case.attack("2.", "4.")
     assert claimed_features(case, found) == 6
-    assert claimed(case, found) + len(found.unclaimed) == 6
-    assert found.unclaimed
-    assert f"{len(found.unclaimed)} inputs follow from the features to" in found.reason
-    for one in found.unclaimed:
-        assert float((case.x - one.x).abs().amax(dim=1).min()) <= one.error_bound
+    assert claimed(case, found) + len(found.candidates) == 6
+    assert found.candidates
+    assert f"{len(found.candidates)} inputs follow from the features to" in found.reason
+    for one in found.candidates:
+        assert float((case.x - one.x).abs().amax(dim=1).min()) <= one.error_estimate
 
 
 def test_deeper_starts_are_counted_from_the_bottom():

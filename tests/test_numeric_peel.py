@@ -89,7 +89,7 @@ def test_thirty_two_digits_are_peeled_and_none_is_wrong(seed: int):
     assert check(found, x, y) == 1.0
     assert found.complete, found.reason
     assert max(s.error_bound for s in found.status) < 1e-9
-    assert not found.unclaimed
+    assert not found.candidates
 
 
 def test_thirty_two_digits_from_a_float32_gradient():
@@ -113,7 +113,7 @@ def test_no_seed_accepts_a_sample_that_is_not_in_the_batch(
     record_property("recovered", round(32 * check(found, x, y)))
     assert len(found.x) == 32
     assert all(status.error_bound < 1e-3 for status in found.status)
-    assert not found.unclaimed
+    assert not found.candidates
 
 
 def test_peeling_stops_at_the_stopping_set_and_keeps_what_it_has():
@@ -128,7 +128,7 @@ def test_peeling_stops_at_the_stopping_set_and_keeps_what_it_has():
     found = run(network, given, loss="cross_entropy", reduction="mean", method="peel")
     assert len(found.x) == reachable
     check(found, x, y)
-    assert f"{48 - reachable} of 48 samples have no exclusive neuron left" in found.reason
+    assert f"{48 - reachable} of 48 samples show in no row of what is left alone" in found.reason
     both = run(network, given, loss="cross_entropy", reduction="mean", method="peel+lift")
     assert len(both.x) == reachable
     assert "beyond degree-2 lifting" in both.reason
@@ -204,7 +204,7 @@ def test_a_label_that_only_other_layers_tell_is_not_guessed():
     batch = Batch.of(x, [1, 0, 2, 0], network=network, loss=Loss.CROSS_ENTROPY, labels=Labels.ONE_HOT)
     found = attacked(network, batch, method="peel", batch_size=4)
     assert check(found, torch.tensor(x), torch.tensor([1, 0, 2, 0])) == 0.25
-    assert sum("two labels explain" in u.reason for u in found.unclaimed) == 2
+    assert sum("two labels explain" in u.reason for u in found.candidates) == 2
 
 
 def test_a_single_logit():
@@ -246,7 +246,7 @@ def test_copies_are_peeled_as_one_and_not_claimed():
     assert not found.complete
     check(found, torch.tensor(batch.inputs).double(), torch.tensor(np.array(batch.labels)))
     assert len(found.x) == 3
-    assert "share a region" in found.unclaimed[0].reason
+    assert "share a region" in found.candidates[0].reason
 
 
 # ---- rows that show a little of another sample -----------------------------------------------------------

@@ -79,10 +79,10 @@ def test_to_the_letter_the_scale_is_off_and_nothing_is_claimed(loss: Loss):
     made, batch = inside([20, 96, 96, 6], 3, loss)
     found = attacked(made, batch, loss, repairs=False)
     assert len(found.x) == 0
-    assert len(found.unclaimed) == 3
-    assert all("as handed over it is off by" in u.reason for u in found.unclaimed)
+    assert len(found.candidates) == 3
+    assert all("as handed over it is off by" in u.reason for u in found.candidates)
     for x in torch.tensor(batch.inputs).double():  # right but for a factor
-        assert max(float(torch.cosine_similarity(u.x, x, dim=0)) for u in found.unclaimed) > 1 - 1e-12
+        assert max(float(torch.cosine_similarity(u.x, x, dim=0)) for u in found.candidates) > 1 - 1e-12
 
 
 def test_the_scale_heuristic_is_two_thirds_of_the_feasible_maximum():
@@ -94,7 +94,7 @@ def test_the_scale_heuristic_is_two_thirds_of_the_feasible_maximum():
     p = torch.tensor(logits + made.layers[1].bias).softmax(1)[0, int(batch.labels[0])]
     # |g_Y| is put at 2/3 instead of 1 - p_Y, and x comes out scaled by the inverse of that
     expected = torch.tensor(batch.inputs[0]).double() * float((1 - p) / (2 / 3))
-    assert torch.allclose(found.unclaimed[0].x, expected, atol=1e-6)
+    assert torch.allclose(found.candidates[0].x, expected, atol=1e-6)
 
 
 def test_mse_has_no_feasible_range_to_the_letter():

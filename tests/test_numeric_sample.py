@@ -75,7 +75,7 @@ def test_a_small_batch_is_found(widths: tuple[int, ...], samples: int, kind: str
 def test_samples_near_each_other_do_not_crowd_one_another_out(method: str, distance: float):
     """Two of four samples are near each other, with deltas of nearly one direction but different patterns."""
     tried, whole = 0, 0
-    for seed in range(20):
+    for seed in range(100):
         rng = np.random.default_rng([seed, 77])
         model = drawn_network((30, 400, 6), rng)
         x, y = drawn_batch("randn", 4, 30, 6, rng)
@@ -88,7 +88,9 @@ def test_samples_near_each_other_do_not_crowd_one_another_out(method: str, dista
         tried += 1
         options = {"loss": "cross_entropy", "reduction": "mean", "method": method, "batch_size": 4}
         whole += run(to_network(model), autograd(model, x, y), **options).complete
-    assert tried >= 10
+        if tried == 12:
+            break
+    assert tried == 12
     assert whole >= tried - 1
 
 
@@ -158,7 +160,7 @@ def test_samples_of_one_region_are_not_told_apart(monkeypatch: pytest.MonkeyPatc
 
 
 def test_full_rank_is_out_of_range():
-    with pytest.raises(RangeError, match="the first layer's gradient has full rank 8"):
+    with pytest.raises(RangeError, match="the first layer's gradient has full rank"):
         attacked((30, 8, 6), 12)
 
 

@@ -60,7 +60,7 @@ def test_the_right_question_is_named_whatever_was_said(true: tuple[Loss, Reducti
             # without a batch size every loss of real labels would fit at some size; these are the right ones
             assert (loss, reduction) == true
             assert found.hint == ""
-        elif found.unclaimed:
+        elif found.candidates:
             expected = f"the candidates fit {fit}" if (loss, reduction) != true else "give batch_size"
             assert expected in found.hint
         else:

@@ -32,6 +32,9 @@ def attack(
     method: str = "auto",
     repairs: bool = True,
     partial: bool = False,
+    scale: float | str = 1.0,
+    weights: str = "equal",
+    smoothing: float = 0.0,
     device: str | None = None,
     seed: int = 0,
     input_shape: Sequence[int] | None = None,
@@ -39,31 +42,39 @@ def attack(
     budget: float | None = None,
     progress: Callable[[str, float], None] | None = None,
 ) -> Attack:
-    """Rebuild the samples behind ``gradient``: the inputs and labels that it stands behind, and no others.
+    """Rebuild the samples behind ``gradient``, inputs and labels, and say how much is known of each.
 
     ``model``: a ``torch.nn.Module`` of Linear and ReLU layers, one with convolutions below a fully connected
     head, or a ReluNetwork. ``gradient``: one tensor per parameter, by name or in a list in the order of
-    ``parameters()``; wrappers, their prefixes, buffers, sparse tensors and None (a missing tensor) are
-    dealt with, and the result's ``notes`` say how (:mod:`exan_verify.models.gradients`). ``labels``:
-    ``one_hot``, the loss's own kind (for bce 0/1 vectors), or ``real`` for targets of mse and bce that are
-    any numbers, which are claimed only for a given batch size. ``batch_size``: how many samples were
-    averaged, default the rank found. ``method``: ``lift`` (no exclusive neurons needed), ``peel`` (one
-    exclusive neuron after the other), ``peel+lift`` (what peeling leaves is lifted), ``assign`` (a search
-    for large batches), ``sample`` (drawn rows, after Dimitrov et al. 2024), ``published`` (Pan et
-    al. 2022; ``repairs=False`` takes it to the letter), or ``auto``: lift, assign, lifting of degree three,
-    peel and lift, until the batch is whole. ``partial``: tensors may be missing from ``gradient`` (only some
-    layers are known); without it a missing one is an error. ``device``: a torch device, default the CPU.
-    ``budget``: a limit in seconds. What was confirmed until then is returned, ``unfinished``, and where that
-    is nothing, ``BudgetExhausted`` (:mod:`exan_verify.errors`) is raised. ``progress`` is told (what, share
-    done), a few times a second; what it raises ends the attack, ``BudgetExhausted`` as a budget does. A
-    factorisation that is under way then runs to its end on a thread of its own, for which the interpreter
-    waits before it exits, and its result is dropped.
+    ``parameters()``; wrappers, their prefixes, buffers, sparse tensors and None (a missing tensor) are dealt
+    with, and the result's ``notes`` say how (:mod:`exan_verify.models.gradients`). ``labels``: ``one_hot``,
+    the loss's own kind (for bce 0/1 vectors), or ``real`` for targets of mse, bce and cross_entropy (soft
+    labels) that are any numbers, which count as found only for a given batch size. ``smoothing``: the label
+    smoothing of cross_entropy. ``scale``: the gradient is so many times the batch's (-lr for the update of a
+    plain step), or ``unknown`` (clipped, loss-scaled, several means added), and is then found from the loss
+    vectors; ``auto`` tries that by itself where no label explains them. ``weights="positive"``: every
+    sample's loss has an unknown positive factor (per-sample clipping, class weights, unequal accumulation).
+    ``batch_size``: how many samples were averaged, default the rank found. ``method``: ``lift`` (no exclusive
+    neurons needed), ``peel`` (one exclusive neuron after the other), ``peel+lift`` (what peeling leaves is
+    lifted), ``assign`` (a search for large batches), ``sample`` (drawn rows, after Dimitrov et al. 2024),
+    ``descend`` (descent to a batch with this gradient: small networks, four samples at most), ``published``
+    (Pan et al. 2022; ``repairs=False`` takes it to the letter), or ``auto``: lift, assign, lifting of degree
+    three, peel and lift, until the batch is whole. ``partial``: tensors may be missing from ``gradient``
+    (only some layers are known); without it a missing one is an error. ``device``: a torch device, default
+    the CPU. ``budget``: a limit in seconds. What was confirmed until then is returned, ``unfinished``, and
+    where that is nothing, ``BudgetExhausted`` (:mod:`exan_verify.errors`) is raised. ``progress`` is told
+    (what, share done), a few times a second; what it raises ends the attack, ``BudgetExhausted`` as a budget
+    does. A factorisation that is under way then runs to its end on a thread of its own, for which the
+    interpreter waits before it exits, and its result is dropped.
 
-    The result has ``x`` (M', d) and ``y`` (M',) of the samples found, ``status`` per sample (how it was
-    found, its error bound), ``gradient_residual`` and ``complete``; where nothing is found, ``hint`` says
-    which other loss, reduction or batch size the gradient fits; with ``partial``, ``missing`` names what was
-    not given, and ``hidden`` has the features of a hidden layer where the gradients of the layers before
-    it are missing. Floating point finds samples; it proves nothing about others: see ``certify`` for that.
+    The result has ``x`` (M', d) and ``y`` (M',) of the samples found and ``status`` per sample: its error
+    bound, how it was found, and its ``tier``, ``confirmed`` (with every other batch of this size excluded, as
+    far as floating point can) or ``consistent`` (it fits all its equations, but no other batch is excluded).
+    What fits less is in ``candidates``, with what does not fit. Further ``gradient_residual``, ``complete``,
+    and ``scale``, the factor used or found; where nothing is found, ``hint`` says which other loss, reduction
+    or batch size the gradient fits; with ``partial``, ``missing`` names what was not given, and ``hidden``
+    has the features of a hidden layer where the gradients of the layers before it are missing. Floating point
+    finds samples; it proves nothing about others: see ``certify`` for that.
 
     With convolutions the result is an ``ImageAttack``: besides pictures in ``x`` (M', C, H, W) it has the
     ``features`` that the head was given, per sample with bounds, what every stage leaves open, and
@@ -88,6 +99,9 @@ def attack(
         "method": method,
         "repairs": flag(repairs, "repairs"),
         "partial": flag(partial, "partial"),
+        "scale": scale,
+        "weights": weights,
+        "smoothing": smoothing,
         "device": device,
         "seed": whole(seed, "seed", least=0),
         "progress": tell,
@@ -111,7 +125,7 @@ def attack(
         given = received(gradient, model)
         notes += network.notes
         found = run(network, given.tensors, **options)
-    return replace(found, notes=(*notes, *given.notes))
+    return replace(found, notes=(*notes, *given.notes, *found.notes))
 
 
 def unwrapped(model: Any) -> tuple[Any, tuple[str, ...]]:

@@ -19,13 +19,16 @@ if TYPE_CHECKING:
     from exan_verify.numeric.problem.metrics import Score
     from exan_verify.numeric.problem.records import Attack
 
+READABLE_PSNR = 20.0
+"""In dB: an error of a tenth of the range of the inputs, at which digits and faces are still recognised."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recovery:
-    """What the attack made of one sample of the batch: values, their error, and the bound it claimed.
+    """What the attack made of one sample of the batch: values, their error, and the bound it states.
 
     ``rmse`` and ``largest`` (L-infinity) errors, ``psnr`` in dB on the scale of the inputs; ``bound`` on
-    ``largest``, ``how`` it was found.
+    ``largest``, ``how`` it was found; ``tier``: confirmed, consistent or candidate.
     """
 
     values: Array
@@ -35,11 +38,17 @@ class Recovery:
     psnr: float
     bound: float
     how: str
+    tier: str = "confirmed"
 
     @property
     def status(self) -> str:
-        """``recovered``, or ``wrong`` where the error exceeds the bound that was claimed: a defect."""
-        return "recovered" if self.largest <= self.bound else "wrong"
+        """The tier, or ``wrong`` where the error of a confirmed sample exceeds its bound: a defect."""
+        return "wrong" if self.tier == "confirmed" and not self.largest <= self.bound else self.tier
+
+    @property
+    def readable(self) -> bool:
+        """Whether a viewer would recognise it: as a leak it counts, whatever its tier."""
+        return self.psnr >= READABLE_PSNR
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,12 +64,14 @@ class Features:
 class OwnBatchAttack:
     """What the attack made of a batch's own gradient: its result, and what it claims of each sample.
 
-    ``features`` and ``estimates`` (pictures that stay open, by sample): None for other models.
+    ``candidates``: what else it shows of the samples that are not recovered. ``features`` and ``estimates``
+    (pictures that stay open, by sample): None for other models.
     """
 
     found: Attack
     score: Score
     recoveries: tuple[Recovery | None, ...]
+    candidates: tuple[Recovery | None, ...] = ()
     features: Features | None = None
     estimates: tuple[Any, ...] | None = None
 
@@ -109,12 +120,15 @@ def scored(found: Attack, x: Array, y: Array) -> OwnBatchAttack:
     from exan_verify.numeric.convolution.records import ImageAttack
 
     score = scores(found.x, found.y, x, y)
-    made = OwnBatchAttack(found=found, score=score, recoveries=_recoveries(found, score, len(y)))
+    made = _recoveries(found, score, len(y))
+    attacked = OwnBatchAttack(
+        found=found, score=score, recoveries=made, candidates=_candidates(found, made, x, y)
+    )
     if not isinstance(found, ImageAttack):
-        return made
+        return attacked
     bound = max((status.error_bound for status in found.feature_status), default=0.0)
     return replace(
-        made,
+        attacked,
         features=Features(count=len(found.features), bound=bound),
         estimates=None if found.estimates is None else aligned(found.estimates, found.feature_labels, x, y),
     )
@@ -133,8 +147,33 @@ def _recoveries(found: Attack, scored: Score, size: int) -> tuple[Recovery | Non
             psnr=one.psnr,
             bound=found.status[one.index].error_bound,
             how=found.status[one.index].method,
+            tier=found.status[one.index].tier.value,
         )
     return tuple(made)
+
+
+def _candidates(
+    found: Attack, made: tuple[Recovery | None, ...], x: Array, y: Array
+) -> tuple[Recovery | None, ...]:
+    """For each true sample that is not among those ``made``, the candidate that is matched to it."""
+    rest = [m for m, one in enumerate(made) if one is None]
+    shown: list[Recovery | None] = [None] * len(made)
+    values, labels, errors = found.stacked_candidates()
+    if not rest or not len(values):
+        return tuple(shown)
+    for one in scores(values, labels, x[rest], y[rest]).samples:
+        label = found.candidates[one.index].label
+        shown[rest[one.truth]] = Recovery(
+            values=values[one.index].cpu().numpy(),
+            label="-" if label is None else int(label) if label.dim() == 0 else tuple(label.tolist()),
+            rmse=one.rmse,
+            largest=one.largest,
+            psnr=one.psnr,
+            bound=float(errors[one.index]),
+            how=found.method,
+            tier="candidate",
+        )
+    return tuple(shown)
 
 
 def aligned(rows: Tensor, labels: Tensor, x: Array, y: Array) -> tuple[Any, ...]:

@@ -41,11 +41,12 @@ def verdict_record(verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def attack_record(found: Attack, score: Score | None) -> dict[str, Any]:
+def attack_record(found: Attack, score: Score | None, candidate_score: Score | None = None) -> dict[str, Any]:
     """The attack's attributes; the samples themselves go to the file."""
     return (
         {
             "found": found.x.shape[0],
+            "tiers": tiers(found),
             "labels": found.y.tolist(),
             "batch_size": found.batch_size,
             "batch_size_source": found.batch_size_source,
@@ -59,14 +60,31 @@ def attack_record(found: Attack, score: Score | None) -> dict[str, Any]:
             "method": found.method,
             "layer": found.layer,
             "status": msgspec.to_builtins(found.status),
-            "unclaimed": [{"error_bound": u.error_bound, "reason": u.reason} for u in found.unclaimed],
+            "candidates": [
+                {
+                    "label": None if one.label is None else one.label.tolist(),
+                    "error_estimate": one.error_estimate,
+                    "reason": one.reason,
+                }
+                for one in found.candidates
+            ],
+            "scale": found.scale,
             "layers": msgspec.to_builtins(found.layers),
             "seconds": found.seconds,
             "score": None if score is None else msgspec.to_builtins(score),
+            "candidate_score": None if candidate_score is None else msgspec.to_builtins(candidate_score),
         }
         | _hidden_record(found)
         | _picture_record(found)
     )
+
+
+def tiers(found: Attack) -> dict[str, int]:
+    """How many samples are of each tier."""
+    from exan_verify.numeric.problem.records import Tier
+
+    counts = {tier.value: found.count(tier) for tier in Tier}
+    return counts | {"candidates": len(found.candidates)}
 
 
 def _hidden_record(found: Attack) -> dict[str, Any]:

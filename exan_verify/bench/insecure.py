@@ -287,7 +287,7 @@ def _up_to_scale(found: Attack, truth: torch.Tensor) -> float:
 
     from exan_verify.numeric.problem.metrics import RECOVERED_RMSE
 
-    candidates = torch.cat([found.x, *(u.x[None] for u in found.unclaimed)]).double()
+    candidates = torch.cat([found.x, *(u.x[None] for u in found.candidates)]).double()
     if not len(candidates):
         return 0.0
     hits = 0

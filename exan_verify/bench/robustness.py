@@ -348,7 +348,7 @@ def attack_spoiled(mode: Mode, scene: Scene, *, method: str = "auto", device: st
 
 def shown_share(found: Attack, x: Tensor, y: Tensor) -> float:
     """The share of the batch that a candidate, claimed or not, shows with RMSE below 1e-3."""
-    candidates = torch.cat([found.x, *(unclaimed.x[None] for unclaimed in found.unclaimed)]).cpu()
+    candidates = torch.cat([found.x, *(one.x[None] for one in found.candidates)]).cpu()
     return score(candidates, torch.zeros_like(y[:1]).expand(len(candidates), *y.shape[1:]), x, y).recall
 
 

@@ -24,7 +24,11 @@ if TYPE_CHECKING:
     from exan_verify.numeric.problem.metrics import Score
     from exan_verify.numeric.problem.records import Attack
 
-_HONEST = "Only samples with a confirmed error bound are written; what is missing is not thereby safe."
+_HONEST = (
+    "Confirmed: no other batch of this size has this gradient, as far as floating point can tell. "
+    "Consistent: it fits "
+    "all its equations, but no other batch is excluded. What is missing is not thereby safe."
+)
 
 
 @click.command("attack")
@@ -40,7 +44,7 @@ _HONEST = "Only samples with a confirmed error bound are written; what is missin
     type=click.Choice(["one_hot", "real"]),
     default="one_hot",
     show_default=True,
-    help="Labels of the loss's own kind, or real targets of mse and bce (needs --batch-size).",
+    help="Labels of the loss's own kind, or real targets, soft labels (needs --batch-size).",
 )
 @click.option("--device", help="A torch device; default the CPU.")
 @click.option(
@@ -62,6 +66,24 @@ _HONEST = "Only samples with a confirmed error bound are written; what is missin
     is_flag=True,
     help="GRADIENT has only some of the tensors: recover what these say, down to features of a hidden layer.",
 )
+@click.option(
+    "--scale",
+    default="1",
+    show_default=True,
+    metavar="VALUE|unknown",
+    help="GRADIENT is so many times the batch's: -lr for the update of a plain step; unknown where it was "
+    "clipped or rescaled. auto looks for a factor by itself where no label fits.",
+)
+@click.option(
+    "--sample-weights",
+    type=click.Choice(["equal", "positive"]),
+    default="equal",
+    show_default=True,
+    help="positive: every sample's loss has an unknown factor (per-sample clipping, class weights).",
+)
+@click.option(
+    "--smoothing", type=float, default=0.0, show_default=True, help="Label smoothing of cross_entropy."
+)
 @click.option("--truth", type=PATH, metavar="BATCH", help="Score the result against this batch.")
 @picture_options
 @common(work_limit=False)
@@ -74,7 +96,7 @@ def attack_command(
     as_json: bool,
     **options: Any,
 ) -> int:
-    """Rebuild the batch behind GRADIENT for MODEL, and say which samples are confirmed.
+    """Rebuild the batch behind GRADIENT for MODEL, and say how much is known of each sample.
 
     GRADIENT holds one tensor per parameter, by name; with --partial, some of them. Exit code 3: not the
     whole batch was recovered.
@@ -95,32 +117,53 @@ def attack_command(
     options["input_shape"] = input_shape(options["input_shape"], known)
     with output.working("attacking") as progress:
         found = _attack(model, gradient, options, known, progress)
-    save_batch(out, found.x, found.y, **hidden_arrays(found), **more_arrays(found))
+    save_batch(out, found.x, found.y, **tier_arrays(found), **hidden_arrays(found), **more_arrays(found))
     score = None if known is None else known.score(found)
+    candidate_score = None if known is None else known.score_candidates(found)
     if sheet is not None and known is not None:
         draw_sheet(found, known, sheet)
-    output.answer(attack_record(found, score) | {"schema": "exan/attack/1", "out": out})
-    output.say(*describe(found, score), f"{found.x.shape[0]} samples written to {out}", _HONEST)
+    record = attack_record(found, score, candidate_score)
+    output.answer(record | {"schema": "exan/attack/1", "out": out})
+    written = f"{found.x.shape[0]} samples and {len(found.candidates)} candidates written to {out}"
+    output.say(*describe(found, score, candidate_score), written, _HONEST)
     if sheet is not None:
         output.say(f"contact sheet written to {sheet}")
     return ExitCode.DONE if found.complete else ExitCode.UNDECIDED
 
 
-def describe(found: Attack, score: Score | None) -> list[Any]:
+def tier_arrays(found: Attack) -> dict[str, Any]:
+    """What the file has besides x and y: which samples are ``confirmed`` (M',), and the ``candidates``
+    (c, ...) with their labels (-1 or NaN where none fits) and error estimates (c,)."""
+    import torch
+
+    x, y, errors = found.stacked_candidates()
+    confirmed = torch.tensor([one.tier == "confirmed" for one in found.status], dtype=torch.bool)
+    return {"confirmed": confirmed, "candidates": x, "candidate_labels": y, "candidate_errors": errors}
+
+
+def describe(found: Attack, score: Score | None, candidate_score: Score | None = None) -> list[Any]:
     """The attack as text and tables."""
     from exan_verify.numeric.problem.metrics import RECOVERED_RMSE
+    from exan_verify.numeric.problem.records import Tier
 
     count = found.x.shape[0]
     whole = "the whole batch" if found.complete else "not the whole batch"
     rows = {
         "recovered": f"{count} of {found.batch_size} samples, {whole}",
+        "of these": f"{found.count(Tier.CONFIRMED)} confirmed, {found.count(Tier.CONSISTENT)} consistent",
+        "candidates": str(len(found.candidates)),
         "batch size": f"{found.batch_size} ({found.batch_size_source})",
         "method": f"{found.method}" + (f" at hidden layer {found.layer}" if found.layer else ""),
         "gradient residual": f"{found.gradient_residual:.1e}",
         "largest bound": f"{max(s.error_bound for s in found.status):.1e}" if found.status else "-",
         "time": f"{found.seconds:.2f} s",
     }
+    if found.scale != 1:
+        rows["scale"] = f"{found.scale:.6g} times the batch's gradient"
     rows |= hidden_facts(found) | picture_facts(found)
+    unconfirmed = next((one.unconfirmed for one in found.status if one.unconfirmed), "")
+    if unconfirmed:
+        rows["not confirmed"] = unconfirmed
     if found.reason:
         rows["reason"] = found.reason
     if found.hint:
@@ -131,7 +174,18 @@ def describe(found: Attack, score: Score | None) -> list[Any]:
         rows["against the truth"] = (
             f"{score.recall:.0%} of the batch with RMSE below {RECOVERED_RMSE:g}{worst}; {right} labels right"
         )
+    if candidate_score is not None and candidate_score.samples:
+        near = sum(one.rmse < RECOVERED_RMSE for one in candidate_score.samples)
+        best = min(one.rmse for one in candidate_score.samples)
+        rows["candidates against it"] = f"{near} with RMSE below {RECOVERED_RMSE:g}, the best {best:.1e}"
     return [facts(rows), *noted(found.notes)]
+
+
+def _factor(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def _attack(
@@ -165,6 +219,7 @@ def _attack(
         "method",
         "repairs",
         "partial",
+        "smoothing",
         "device",
         "seed",
         "input_shape",
@@ -175,5 +230,7 @@ def _attack(
             given,
             picture_iterations=options["picture_iterations"],
             progress=tell,
+            scale=_factor(options["scale"]),
+            weights=options["sample_weights"],
             **{name: options[name] for name in passed},
         )

@@ -164,6 +164,7 @@ def section(
         shown,
         note="The attack was given the model, the float64 gradient of this batch and its size, nothing else.",
         recoveries=attack.recoveries,
+        candidates=attack.candidates,
         features=attack.features,
         estimates=attack.estimates,
     )
@@ -179,6 +180,9 @@ def attack_facts(attack: OwnBatchAttack | str) -> dict[str, str]:
     worst = f", largest RMSE {max(errors):.1e}" if errors else ""
     lines = {"attack": f"{claimed} of {len(attack.recoveries)} samples recovered by {found.method}{worst}, "}
     lines["attack"] += f"{found.seconds:.1f} s"
+    readable = sum(one is not None and one.readable for one in attack.candidates)
+    if readable:
+        lines["candidates"] = f"{readable} more samples can be recognised among the candidates"
     lines |= picture_facts(found)
     reasons = {"left open": found.reason, "hint": found.hint}
     return lines | {name: text for name, text in reasons.items() if text}

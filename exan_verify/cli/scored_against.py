@@ -52,6 +52,15 @@ class Truth:
         with about(self.path, *ABOUT_DATA):
             return scores(found.x, found.y, self.x, self.y)
 
+    def score_candidates(self, found: Attack) -> Score:
+        """The candidates against the true samples."""
+        from exan_verify.api.attack_own_batch import scores
+        from exan_verify.api.files import ABOUT_DATA, about
+
+        x, y, _ = found.stacked_candidates()
+        with about(self.path, *ABOUT_DATA):
+            return scores(x, y, self.x, self.y)
+
 
 def load_truth(path: str) -> Truth:
     """The batch in a file; raises what :func:`exan_verify.api.files.load_batch` raises."""

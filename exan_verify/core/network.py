@@ -82,8 +82,9 @@ class Linear:
 class ReluNetwork:
     """A fully connected ReLU network with exact parameters: affine layers with ReLU between them.
 
-    ``layers`` are :class:`Linear` records, first to last; either all have biases or none has. ``notes``: what
-    was assumed or undone on the way from a user's model or file, a line each; they are no part of its value.
+    ``layers`` are :class:`Linear` records, first to last. Biases in some of them only (:attr:`mixed_biases`)
+    are taken by ``attack``; the exact arguments are written for biases in all layers or in none. ``notes``:
+    what was assumed or undone on the way from a user's model or file, a line each; no part of its value.
 
     Raises :class:`ShapeError`, :class:`NonFiniteError` or :class:`InputError` naming the parameter.
     """
@@ -107,13 +108,6 @@ class ReluNetwork:
                     f"{cleaned[k - 1].name!r} gives {cleaned[k - 1].shape[0]}; make the widths agree"
                 )
         raise_problems(ShapeError, problems)
-        with_bias = [layer.name for layer in cleaned if layer.bias is not None]
-        if 0 < len(with_bias) < len(cleaned):
-            missing = [layer.name for layer in cleaned if layer.bias is None]
-            raise InputError(
-                f"layers {missing} have no bias while {with_bias} do; "
-                "add zero biases that are trained, or drop all biases"
-            )
         if len({layer.name for layer in cleaned}) != len(cleaned):
             raise InputError("two layers have the same name; parameters must have distinct names")
         object.__setattr__(self, "layers", tuple(cleaned))
@@ -167,8 +161,22 @@ class ReluNetwork:
 
     @property
     def has_bias(self) -> bool:
-        """Whether the layers have biases (all or none have)."""
+        """Whether the layers have biases; raises :class:`InputError` where only some have."""
+        if self.mixed_biases:
+            raise InputError(self.mixed_biases)
         return self.layers[0].bias is not None
+
+    @cached_property
+    def mixed_biases(self) -> str:
+        """What is said where some layers have biases and others have none; empty for all others."""
+        missing = [layer.name for layer in self.layers if layer.bias is None]
+        biased = [layer.name for layer in self.layers if layer.bias is not None]
+        if not missing or not biased:
+            return ""
+        return (
+            f"layers {missing} have no bias while {biased} do, which no exact argument here is made for; add "
+            "zero biases that are trained, drop all biases, or ask attack, which takes them as they are"
+        )
 
     def parameters(self) -> Iterator[tuple[str, Array]]:
         """Yield ``(name, array)`` for every parameter, first layer first."""
@@ -187,7 +195,10 @@ class ReluNetwork:
         return hash(self.digest)
 
     def __repr__(self) -> str:
-        return f"ReluNetwork({'-'.join(map(str, self.widths))}{'' if self.has_bias else ', no biases'})"
+        unbiased = [layer.name for layer in self.layers if layer.bias is None]
+        said = f", no bias in {unbiased}" if unbiased else ""
+        said = ", no biases" if len(unbiased) == self.depth else said
+        return f"ReluNetwork({'-'.join(map(str, self.widths))}{said})"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

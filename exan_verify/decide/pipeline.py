@@ -99,10 +99,18 @@ def decide(
     with limits.kept():
         try:
             if batch is not None:
-                verdict = _given_batch(setting, batch, limits)
+                verdict = (
+                    replace(_unknown(size, network.mixed_biases), samples=(SampleStatus.UNKNOWN,) * own)
+                    if network.mixed_biases
+                    else _given_batch(setting, batch, limits)
+                )
             else:
                 assert gradient is not None
-                verdict = _given_gradient(setting, gradient, limits)
+                verdict = (
+                    replace(_unknown(size, network.mixed_biases), tolerant=question.tolerance is not None)
+                    if network.mixed_biases
+                    else _given_gradient(setting, gradient, limits)
+                )
         except STOPPING as error:
             remedy = "change the units of the input" if isinstance(error, UnsuitablePrimeError) else MORE
             verdict = _unknown(size, f"{_why(error)}; {remedy}")

@@ -69,6 +69,8 @@ def check(
     if isinstance(given, Batch):
         given = given.inputs, given.labels
     record = parse(certificate, longest=most_bytes(_numbers(network, given)))
+    if network.mixed_biases:
+        raise CertificateRejected(network.mixed_biases)
     asked = record.claim.question
     if record.model_sha256 != network.digest:
         raise CertificateRejected("the certificate was made for another model (SHA-256 differs)")

@@ -8,15 +8,25 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
+from torch import Tensor
 
+from exan_verify.core.question import Labels, Loss, Reduction
 from exan_verify.errors import BudgetExhausted, RangeError
-from exan_verify.numeric.confirming.confirm import Confirmed, confirm
+from exan_verify.numeric.confirming.adding_up import added_up
+from exan_verify.numeric.confirming.confirm import CLAIM_LIMIT, Confirmed, confirm
 from exan_verify.numeric.confirming.drop_failing import settled
+from exan_verify.numeric.confirming.whole_batch import whole_batch
 from exan_verify.numeric.problem.passes import weight_gains
 from exan_verify.numeric.problem.problem import LayerGradient, Problem
-from exan_verify.numeric.problem.records import Attack, Finding, Method
+from exan_verify.numeric.problem.records import Attack, Candidate, Evidence, Finding, Method
 from exan_verify.numeric.problem.spectrum import ColumnSpace, column_space
 from exan_verify.numeric.waiting import Telling, proceed
+
+_ROWS = 1e3
+"""Between the rounding of a row that shows a sample and the error estimate of its input."""
+
+_WHOLE = 1e-6
+"""How near, relatively, a number of samples has to come to a whole number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -34,14 +44,30 @@ class Candidates:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Pursuit:
-    """The best candidates of all methods asked, and what of them is confirmed.
+    """What all methods asked have found together, and the candidates of the one that found most.
 
-    ``cut``: what ended it before all methods were asked, empty where nothing did.
+    ``cut``: what ended it before all methods were asked, empty where nothing did; ``notes``: what was done
+    to make the gradient fit.
     """
 
     candidates: Candidates
     confirmed: Confirmed
     cut: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def inputs_known(self) -> bool:
+        """Whether every sample that the gradient shows is separated and its input known, so that no other
+        method
+        can add to it; what is open then are labels, the factor or the size."""
+        found, candidates = len(self.confirmed.status), self.confirmed.candidates
+        return (
+            self.candidates.finding.whole
+            and found + len(candidates) == self.candidates.spaces[0].rank
+            and all(
+                one.error_estimate <= CLAIM_LIMIT * max(1.0, float(one.x.abs().max())) for one in candidates
+            )
+        )
 
     def cut_short(self, error: BudgetExhausted) -> Pursuit:
         """As an outcome that ``error`` ended, which goes into its reason."""
@@ -64,18 +90,51 @@ class Pursuit:
             method=finding.method,
             layer=finding.layer,
             layers=finding.layers,
-            unclaimed=confirmed.unclaimed,
+            candidates=confirmed.candidates,
             reason=confirmed.reason,
             seconds=seconds,
             unfinished=bool(self.cut),
+            scale=confirmed.scale,
+            notes=self.notes,
         )
+
+    def with_more(self, other: Pursuit, gains: list[tuple[float, float]]) -> Pursuit:
+        """What this and ``other`` found, added up; as one batch where they make it whole."""
+        more, less = (
+            (self, other) if len(self.confirmed.status) >= len(other.confirmed.status) else (other, self)
+        )
+        problem, spaces = more.candidates.problem, more.candidates.spaces
+        added = added_up(problem, spaces[0], more.confirmed, less.confirmed)
+        if len(added.x) > len(more.confirmed.x) and len(added.x) == spaces[0].rank:
+            finding = replace(
+                more.candidates.finding,
+                method=f"{more.candidates.finding.method} and {less.candidates.finding.method}",
+                x=added.x,
+                rest=more.candidates.finding.rest[:, :0],
+                reason="",
+                guessed_rows=False,
+            )
+            known = replace(problem, scale=added.scale)
+            joint = replace(more.candidates, problem=known, finding=finding)
+            confirmed = _confirm(joint, gains)
+            if len(confirmed.status) >= len(added.status):
+                candidates = added.candidates if confirmed.candidates else ()
+                return replace(
+                    more,
+                    candidates=joint,
+                    confirmed=replace(confirmed, candidates=confirmed.candidates + candidates),
+                )
+        return replace(more, confirmed=added)
 
 
 Find = Callable[[Method], Candidates]
 
 
 def pursue(methods: Sequence[Method], find: Find, *, named: bool, tell: Telling) -> Pursuit:
-    """Confirm what ``find`` makes of each method, until all samples are; one out of range is passed over.
+    """Add up what ``find`` makes of each method, until the batch is whole; one out of range is passed over.
+
+    Where the user named no method and no label explains any loss vector, a factor of the gradient is looked
+    for.
 
     Raises the :class:`RangeError` of a method ``named`` by the user, or the first one when none is in range.
     Where none finds a candidate, the reason has what the first method said if that was out of range. Where
@@ -103,12 +162,13 @@ def pursue(methods: Sequence[Method], find: Find, *, named: bool, tell: Telling)
                 0.6 + 0.4 * k / len(methods),
             )
             gains = gains or weight_gains(candidates.problem)
-            confirmed = tell.during(partial(_confirm, candidates, gains))
+            pursuit = tell.during(partial(_judged, candidates, gains, any_scale=not named))
+            if outcome is not None and not pursuit.confirmed.complete:
+                pursuit = tell.during(partial(outcome.with_more, pursuit, gains))
         except BudgetExhausted as error:
             return _confirmed_before(error, outcome)
-        if outcome is None or len(confirmed.status) > len(outcome.confirmed.status):
-            outcome = Pursuit(candidates=candidates, confirmed=confirmed)
-        if confirmed.complete or candidates.final:
+        outcome = pursuit
+        if outcome.confirmed.complete or candidates.final or outcome.inputs_known:
             break
     if outcome is None:
         assert refusal is not None
@@ -149,14 +209,115 @@ def column_space_of(problem: Problem, layer: LayerGradient, generator: torch.Gen
         most *= 2
 
 
+def _with_labels(problem: Problem, finding: Finding, y: Tensor) -> Confirmed:
+    """Candidates that were found with their labels, as far as their rows' own equations go."""
+    # without rows that show samples one by one there are no candidates where the batch does not fit as one
+    errors = finding.x.new_zeros(0) if finding.errors is None else finding.errors
+    missing = (
+        "the rest of the batch is not known" if finding.reason else "together the samples miss the gradient"
+    )
+    reason = f"its row of layer 1 and its label fit each other, but {missing}"
+    return Confirmed(
+        x=finding.x[:0],
+        y=y[:0],
+        status=(),
+        candidates=tuple(
+            Candidate(
+                x=finding.x[m],
+                label=y[m],
+                error_estimate=_ROWS * float(errors[m] * (1 + finding.x[m].abs().max())),
+                reason=reason,
+            )
+            for m in range(len(errors))
+        ),
+        gradient_residual=1.0,
+        complete=False,
+        batch_size=problem.batch_size or len(y) + finding.rest.shape[1],
+        batch_size_source="rank" if problem.batch_size is None else "given",
+        reason=finding.reason or reason,
+    )
+
+
+def _as_whole(
+    problem: Problem, finding: Finding, confirmed: Confirmed, gains: list[tuple[float, float]]
+) -> Confirmed:
+    """What is confirmed, or more where the candidates are the whole batch and reproduce the gradient."""
+    size = len(finding.x)
+    if problem.batch_size is None and (problem.loss is Loss.HINGE or problem.labels is Labels.REAL):
+        # such loss vectors add up to one another, so that several samples of one region look like one
+        return confirmed
+    if (problem.batch_size or size) != size or finding.rest.shape[1]:
+        return confirmed
+    found = whole_batch(problem, finding.x, finding.y, gains)
+    if found is None:
+        return confirmed
+    good = found.errors <= CLAIM_LIMIT * found.x.abs().amax(dim=1).clamp(min=1.0)
+    if int(good.sum()) <= len(confirmed.status):
+        return confirmed
+    open_ones = torch.nonzero(~good)[:, 0].tolist()
+    reason = "its input could change without changing the gradient of the batch"
+    return Confirmed(
+        x=found.x[good],
+        y=found.y[good],
+        status=tuple(
+            Evidence(
+                method=finding.method,
+                layer=finding.layer,
+                error_bound=error,
+                residual=found.residual,
+                isolation=0.0,
+                label_residual=found.residual,
+                label_margin=1.0,
+                unconfirmed="the whole batch reproduces the gradient; no other batch is excluded",
+            )
+            for error in found.errors[good].tolist()
+        ),
+        candidates=tuple(
+            Candidate(x=found.x[m], label=found.y[m], error_estimate=float(found.errors[m]), reason=reason)
+            for m in open_ones
+        ),
+        gradient_residual=found.residual,
+        complete=not open_ones,
+        batch_size=size,
+        batch_size_source="rank" if problem.batch_size is None else "given",
+        reason=f"{len(open_ones)} of {size} samples are not determined: {reason}" if open_ones else "",
+    )
+
+
+def _judged(candidates: Candidates, gains: list[tuple[float, float]], *, any_scale: bool) -> Pursuit:
+    """What is found among the candidates, at another scale of the gradient if ``any_scale`` and none is
+    else."""
+    confirmed, problem = _confirm(candidates, gains), candidates.problem
+    as_told = problem.scale == 1 and not problem.weighted and problem.labels is not Labels.REAL
+    if any_scale and as_told and confirmed.candidates and not confirmed.status:
+        scaled = _confirm(replace(candidates, problem=replace(problem, scale=None)), gains)
+        if scaled.status:
+            note = (
+                f"the gradient is {scaled.scale:.6g} times that of a batch of {scaled.batch_size} "
+                f"({problem.reduction})"
+            )
+            seen, size = len(scaled.x) + len(scaled.candidates), scaled.batch_size / scaled.scale
+            if problem.reduction is Reduction.MEAN and size > 0 and abs(seen - size) < _WHOLE * size:
+                note += f"; a batch of {seen} has it as it is: give batch_size={seen}"
+            return Pursuit(candidates=candidates, confirmed=scaled, notes=(note,))
+    return Pursuit(candidates=candidates, confirmed=confirmed)
+
+
 def _confirm(candidates: Candidates, gains: list[tuple[float, float]]) -> Confirmed:
     problem, spaces, finding = candidates.problem, candidates.spaces, candidates.finding
+    if finding.y is not None:
+        return _as_whole(problem, finding, _with_labels(problem, finding, finding.y), gains)
     if finding.x.shape[0]:
         kept, refined, dropped = settled(problem, spaces[0], finding, gains)
         confirmed = confirm(problem, spaces, kept, refined, gains)
-        return replace(confirmed, unclaimed=confirmed.unclaimed + dropped)
+        confirmed = replace(confirmed, candidates=confirmed.candidates + dropped)
+        return (
+            confirmed
+            if confirmed.complete or finding.literal
+            else _as_whole(problem, finding, confirmed, gains)
+        )
     rank = max((space.rank for space in spaces[:-1]), default=0)
-    classes = problem.loss.class_labels
+    classes = problem.classified
     labels = (
         torch.zeros(0, dtype=torch.long) if classes else torch.zeros(0, problem.classes, dtype=torch.float64)
     )
@@ -164,7 +325,7 @@ def _confirm(candidates: Candidates, gains: list[tuple[float, float]]) -> Confir
         x=finding.x,
         y=labels.to(problem.device),
         status=(),
-        unclaimed=(),
+        candidates=(),
         gradient_residual=1.0,
         complete=False,
         batch_size=problem.batch_size or rank,

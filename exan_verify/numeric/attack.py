@@ -11,33 +11,52 @@ from typing import Any
 import torch
 
 from exan_verify.core.network import ReluNetwork
-from exan_verify.errors import BudgetExhausted, InputError, unknown
+from exan_verify.errors import BudgetExhausted, InputError, RangeError, unknown
 from exan_verify.numeric.ask_methods import Candidates, column_spaces, pursue
 from exan_verify.numeric.methods.assign import Assign
+from exan_verify.numeric.methods.descend import Descend
 from exan_verify.numeric.methods.equations import too_many
 from exan_verify.numeric.methods.lift import Lift
+from exan_verify.numeric.methods.one_sample import one_sample
 from exan_verify.numeric.methods.peel import Peel
 from exan_verify.numeric.methods.published import Published
 from exan_verify.numeric.methods.sample import Sample
 from exan_verify.numeric.missing.partial import Partial
+from exan_verify.numeric.missing.single_layer import attack_single_layer
 from exan_verify.numeric.problem.problem import Problem, build_problem
 from exan_verify.numeric.problem.records import Attack, Method
 from exan_verify.numeric.waiting import Progress, Telling
-from exan_verify.numeric.wrong_question_hint import hint
+from exan_verify.numeric.wrong_question_hint import hint, looks_altered
 
 _PATIENCE = 2e13
 """Operations that lifting of degree three may take when asked for by name: half an hour on one core."""
 
 METHODS: Mapping[str, Method] = {
     method.name: method
-    for method in (Published(), Peel(), Lift(work=_PATIENCE), Peel(lift_rest=True), Assign(), Sample())
+    for method in (
+        Published(),
+        Peel(),
+        Lift(work=_PATIENCE),
+        Peel(lift_rest=True),
+        Assign(),
+        Sample(),
+        Descend(),
+    )
 }
 """The methods by name."""
 
-AUTO: tuple[Method, ...] = (Lift(work=5e9), Assign(), Lift(degrees=(3,)), Peel(lift_rest=True))
+AUTO: tuple[Method, ...] = (
+    Lift(work=5e9),
+    Assign(),
+    Lift(degrees=(3,)),
+    Peel(lift_rest=True),
+    Descend(),
+)
 """What ``auto`` tries, in order, until the batch is complete; who is out of range is passed over. Degree 3
 comes first where it takes less than a second: it needs no guess, and finds batches of trained networks that
 ``assign`` does not. Beyond, ``assign`` is faster and reaches further."""
+
+_NO_GRADIENT = "no batch explains these numbers: their own distribution is not that of a gradient"
 
 _MANY_ENTRIES = 1 << 24
 """Weights per layer from which several threads pay."""
@@ -56,20 +75,27 @@ def run(
     device: Any = None,
     seed: int = 0,
     partial: bool = False,
+    scale: float | str = 1.0,
+    weights: str = "equal",
+    smoothing: float = 0.0,
     progress: Progress | None = None,
 ) -> Attack:
     """Recover the batch behind ``gradient`` (one tensor per parameter, under the network's names).
 
     ``loss``: cross_entropy, bce, mse or hinge; ``reduction``: mean or sum; ``labels``: one_hot (the loss's
-    own kind; for bce 0/1 vectors) or real (targets of mse and bce that are any numbers); ``batch_size``: the
-    batch's size, if known; ``method``: ``auto`` or one of :data:`METHODS`; ``repairs=False`` takes
-    ``published`` to the letter; ``device``: a torch device; ``partial``: tensors may be missing from the
-    gradient, and what the others say is recovered, down to features of a hidden layer; ``progress`` is told
-    (what, share done), at least once a second. Computes in float64, whatever the dtypes.
+    own kind; for bce 0/1 vectors) or real (targets of mse, bce and cross_entropy that are any numbers);
+    ``smoothing`` of cross_entropy's labels; ``scale``: the gradient is so many times the batch's, or
+    ``unknown``, which ``auto`` tries by itself where no label explains the loss vectors; ``weights``: equal,
+    or positive, an unknown factor on the loss of every sample; ``batch_size``: the batch's size, if known;
+    ``method``: ``auto`` or one of :data:`METHODS`; ``repairs=False`` takes ``published`` to the letter;
+    ``device``: a torch device; ``partial``: tensors may be missing from the gradient, and what the others say
+    is recovered, down to features of a hidden layer; ``progress`` is told (what, share done), at least once a
+    second. Computes in float64, whatever the dtypes.
 
-    No claimed sample is further from the truth than its ``error_bound``, for gradients whose error is
-    rounding and batches of the stated size. Without ``batch_size``, and with reduction mean, the smallest
-    size that explains the gradient is taken: a batch with every sample twice looks like half of it.
+    No confirmed sample is further from the truth than its ``error_bound``, for gradients whose error is
+    rounding and batches of the stated size; a consistent one belongs to a batch that may be another. Without
+    ``batch_size``, and with reduction mean, the smallest size that explains the gradient is taken: a batch
+    with every sample twice looks like half of it.
 
     Raises :class:`InputError` naming what cannot be used, :class:`RangeError` when the batch has more
     unknowns than the method has equations.
@@ -89,28 +115,74 @@ def run(
             seed=seed,
             labels=labels,
             partial=partial,
+            scale=scale,
+            weights=weights,
+            smoothing=smoothing,
         )
     )
-    with torch.no_grad(), _threads_for(problem):
-        if not problem.whole:
-            names = tuple(tuple(name for name, _ in layer.parameters()) for layer in network.layers)
+    with torch.no_grad(), _threads_for(problem), _said_of_altered(problem):
+        single = None if method == Published().name else tell.during(lambda: one_sample(problem))
+        if single is not None and (single.complete or len(problem.layers) < 2):
+            found = replace(single, seconds=time.perf_counter() - start)
+        elif len(problem.layers) < 2:
+            found = _without_hidden_layer(problem, seconds=time.perf_counter() - start)
+        elif not problem.whole:
+            names = tuple(_pair(*(name for name, _ in layer.parameters())) for layer in network.layers)
             attempt = Partial(
                 problem=problem, names=names, methods=methods, named=method != "auto", tell=tell
             )
             found = attempt.run(seconds=lambda: time.perf_counter() - start)
         else:
             spaces = tell.during(lambda: column_spaces(problem))
-            pursuit = pursue(
-                methods,
-                lambda one: Candidates(problem=problem, spaces=spaces, finding=one.find(problem, spaces)),
-                named=method != "auto",
-                tell=tell,
-            )
-            found = pursuit.attack(seconds=time.perf_counter() - start)
+            try:
+                pursuit = pursue(
+                    methods,
+                    lambda one: Candidates(problem=problem, spaces=spaces, finding=one.find(problem, spaces)),
+                    named=method != "auto",
+                    tell=tell,
+                )
+                found = pursuit.attack(seconds=time.perf_counter() - start)
+            except RangeError:
+                if single is None:
+                    raise
+                found = replace(single, seconds=time.perf_counter() - start)
+        if single is not None and not found.status:
+            # what one sample lacks to be all is said better than why several are not found
+            found = replace(single, seconds=time.perf_counter() - start)
         found = _with_hint(problem, found, tell)
     with suppress(BudgetExhausted):
         tell("done", 1.0)
     return found
+
+
+def _pair(weight: str, bias: str = "") -> tuple[str, str]:
+    """The names of a layer's two parameters, the second one empty where it has no biases."""
+    return weight, bias
+
+
+def _without_hidden_layer(problem: Problem, *, seconds: float) -> Attack:
+    """Samples of a network without a hidden layer: no pattern separates two, but what they share is said."""
+    found, last = attack_single_layer(
+        problem.layers[0],
+        name="a network without hidden layer",
+        loss=problem.loss,
+        reduction=problem.reduction,
+        batch_size=problem.batch_size,
+        unit_roundoff=problem.unit_roundoff,
+        rectified=False,
+        seed=problem.seed,
+    )
+    return replace(found, last_layer=last, seconds=seconds)
+
+
+@contextmanager
+def _said_of_altered(problem: Problem) -> Iterator[None]:
+    """Of numbers that are no gradient's, sizes and ranks say nothing: a refusal names what they look like."""
+    try:
+        yield
+    except RangeError as error:
+        altered = looks_altered(problem)
+        raise (RangeError(altered) if altered else error) from error
 
 
 def _methods(method: str, *, repairs: bool) -> tuple[Method, ...]:
@@ -136,12 +208,17 @@ def _threads_for(problem: Problem) -> Iterator[None]:
 
 
 def _with_hint(problem: Problem, found: Attack, tell: Telling) -> Attack:
-    if found.status or found.hidden is not None or not problem.layers[-1].whole:
+    if found.status or found.hint or found.hidden is not None:
         return found
-    if not found.unclaimed and too_many(problem, max((one.rank for one in found.layers), default=0)):
+    altered = looks_altered(problem)
+    if altered:
+        return replace(found, hint=altered, reason=_NO_GRADIENT)
+    if not problem.layers[-1].whole:
+        return found
+    if not found.candidates and too_many(problem, max((one.rank for one in found.layers), default=0)):
         # what fills the rank fills the sums over the logits too, which would name a loss
         return found
     with suppress(BudgetExhausted):
-        text = tell.during(lambda: hint(problem, [one.x for one in found.unclaimed], found.batch_size))
+        text = tell.during(lambda: hint(problem, [one.x for one in found.candidates], found.batch_size))
         return replace(found, hint=text)
     return found

@@ -1,22 +1,27 @@
-"""Where nothing is recovered: is the loss, the reduction or the batch size another one than was said?
+"""Where nothing is recovered: is it a gradient at all, and of the loss, reduction and batch size that were
+said?
 
-Two cheap tests, neither a proof; what they say is a hint and no claim rests on it. (1) The loss vectors of
-cross_entropy and hinge sum to zero over the logits, those of bce and mse do not (docs/theory.md section 1):
-1^T [dW_L | db_L] tells them apart. (2) Candidates that were found but not confirmed have a forward pass, so
-[dW_L | db_L] = Delta_L [H 1] gives their loss vectors, and these are tried on every loss and divisor.
+Cheap tests, none of them a proof; what they say is a hint and no claim rests on it. (1) A gradient's entries
+have many magnitudes, and in the last layer none is zero whose row and column are not: one magnitude is
+what signs and Adam's first step leave, many zeros what sparsification leaves. (2) Candidates that were found
+have a forward pass, so [dW_L | db_L] = Delta_L [H 1] gives their loss vectors, and these are tried on every
+loss and divisor, at one common factor, and at a factor for each. (3) The loss vectors of cross_entropy and
+hinge sum to zero over the logits, those of bce and mse do not (docs/theory.md section 1): 1^T [dW_L | db_L]
+tells them apart.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from exan_verify.core.question import Loss, Reduction
-from exan_verify.numeric.problem.losses import class_vectors
+from exan_verify.core.question import Labels, Loss, Reduction
+from exan_verify.numeric.problem.losses import class_vectors, fit_labels, fit_scale
 from exan_verify.numeric.problem.passes import forward
 from exan_verify.numeric.problem.problem import Problem
 
@@ -29,6 +34,22 @@ _ZERO, _NOT_ZERO = 1e-6, 1e-2
 
 _FIT = 1e-4
 """Distance at which a loss vector counts as that of a label; those of another loss are off by order 1."""
+
+_ONE_SIZE, _ALIKE = 0.5, 0.01
+"""Share of a layer's entries within a hundredth of their median magnitude that no gradient has: normal
+entries have
+a share of .005; Adam's first step keeps all but those as small as its epsilon."""
+
+_ZEROS = 0.05
+"""Share of exact zeros in live rows and columns of the last layer that no gradient has: they would be
+sums that
+cancel."""
+
+_FEW = 64
+"""Entries from which shares are counted."""
+
+_LOOKED_AT = 1 << 22
+"""Entries of a layer that are looked at."""
 
 _SUM_TO_ZERO = (Loss.CROSS_ENTROPY, Loss.HINGE)
 
@@ -47,12 +68,16 @@ class Fit:
 
 
 def hint(problem: Problem, candidates: Sequence[Tensor], batch_size: int) -> str:
-    """What to try where no sample is claimed; ``candidates`` (d,) each, ``batch_size`` that was assumed."""
+    """What to try where no sample is found; ``candidates`` (d,) each, ``batch_size`` that was assumed."""
     fits = list(other_fits(problem, torch.stack(list(candidates)))) if candidates else []
     if any(_as_said(problem, fit, batch_size) for fit in fits):
         return "" if problem.batch_size else f"the candidates fit a batch of {batch_size}: give batch_size"
     if fits:
         return f"the candidates fit {' or '.join(map(str, fits))}: attack again with that"
+    if candidates:
+        factors = _own_factors(problem, torch.stack(list(candidates)), batch_size)
+        if factors:
+            return factors
     named = likely_losses(problem)
     if named and problem.loss not in named:
         sums, theirs = ("sums", "does not") if Loss.CROSS_ENTROPY in named else ("does not sum", "does")
@@ -61,6 +86,59 @@ def hint(problem: Problem, candidates: Sequence[Tensor], batch_size: int) -> str
             f"{theirs}: try loss {' or '.join(named)}"
         )
     return _OPTIONS
+
+
+def looks_altered(problem: Problem) -> str:
+    """What was done to the numbers of a gradient, as far as they show it; empty where they show nothing."""
+    for k, layer in enumerate(problem.layers):
+        if not layer.weight_given or layer.d_weight.numel() < _FEW:
+            continue
+        given = layer.d_weight[: max(1, _LOOKED_AT // layer.shape[1])].double().abs()
+        nonzero = given[given > 0]
+        if len(nonzero) < _FEW:
+            continue
+        share = float(((nonzero / nonzero.median() - 1).abs() < _ALIKE).double().mean())
+        if share > _ONE_SIZE:
+            return (
+                f"{share:.0%} of the entries of layer {k + 1} have one magnitude, as signs or a first "
+                f"step of Adam "
+                "do: what tells samples apart is gone from it; ask for the gradient before the optimiser"
+            )
+        if k < len(problem.layers) - 1 or problem.loss is Loss.HINGE:
+            # a hidden neuron, and a logit of hinge, has no part in a sample that does not reach it
+            continue
+        live = given[given.amax(dim=1) > 0][:, given.amax(dim=0) > 0]
+        zeros = float((live == 0).double().mean())
+        if zeros > _ZEROS:
+            return (
+                f"{zeros:.0%} of the entries of layer {k + 1} are exactly zero beside others in their "
+                f"rows and "
+                "columns, as in a gradient of which only the largest entries were kept (top-k): the rest "
+                "was not "
+                "sent, so that its rank says nothing; ask for the whole gradient"
+            )
+    return ""
+
+
+def _own_factors(problem: Problem, x: Float[Tensor, "m d"], batch_size: int) -> str:
+    """Whether labels fit all candidates at one factor, or each at its own positive one."""
+    trace = forward(problem, x)
+    g = _loss_vectors(problem, trace.hidden[-1])
+    if g is None or problem.labels is Labels.REAL or problem.weighted:
+        return ""
+    identity = torch.eye(problem.classes, dtype=torch.float64, device=problem.device).expand(len(g), -1, -1)
+    within = torch.full_like(g[:, 0], _FIT)
+    divisor = problem.divisor(batch_size)
+    options: dict[str, Any] = {"divisor": divisor, "smoothing": problem.smoothing}
+    found = fit_scale(problem.loss, trace.logits, identity, g, within=within, **options)
+    if found is not None and found[1] == len(g):
+        factor = found[0] * (problem.scale or 1.0)
+        return f"the candidates fit a gradient that is {factor:.6g} times a batch's: give scale={factor:.6g}"
+    fit = fit_labels(problem.loss, trace.logits, identity, g, weighted=True, **options)
+    # two entries that sum to zero, or one, fit any label whose sign is right
+    if problem.classes > 1 + int(problem.loss in _SUM_TO_ZERO) and bool((fit.loose <= _FIT).all()):
+        return "every candidate fits a label at a factor of its own: give weights='positive'"
+    return ""
 
 
 def likely_losses(problem: Problem) -> tuple[Loss, ...]:

@@ -24,8 +24,9 @@ class Section:
     """One model and batch: the inputs (M, ...) as given, their labels, and what was found out about them.
 
     ``audit``: the exact arguments, None where they do not apply. ``recoveries``: one or None per sample, the
-    whole None where there was no attack. Of a model with convolutions: ``features``, and ``estimates`` of
-    pictures that stay open, fitted to their features, one or None per sample.
+    whole None where there was no attack; ``candidates``: the same for samples that are not recovered. Of a
+    model with convolutions: ``features``, and ``estimates`` of pictures that stay open, fitted to their
+    features, one or None per sample.
     """
 
     title: str
@@ -34,6 +35,7 @@ class Section:
     audit: Audit | None
     note: str = ""
     recoveries: tuple[Recovery | None, ...] | None = None
+    candidates: tuple[Recovery | None, ...] = ()
     features: Features | None = None
     estimates: tuple[Any, ...] | None = None
     attack_facts: Mapping[str, str] = field(default_factory=dict)
@@ -93,7 +95,7 @@ def headline(section: Section) -> str:
 def cards(section: Section) -> Iterator[Card]:
     """The attack, where there was one, and the audit's four arguments."""
     if section.recoveries is not None:
-        yield _attack_card(section.recoveries)
+        yield _attack_card(section.recoveries, section.candidates)
     if section.features is not None:
         yield _features_card(section.features, section.size)
     if section.audit is not None:
@@ -107,12 +109,20 @@ def rows(section: Section) -> Iterator[Row]:
             index=m,
             label=label_text(section.labels[m]),
             exact=None if section.audit is None else _exact(section.audit, m),
-            recovery=None if section.recoveries is None else section.recoveries[m],
+            recovery=None if section.recoveries is None else _best(section, m),
         )
+
+
+def _best(section: Section, m: int) -> Recovery | None:
+    """What was recovered of sample m, else a candidate."""
+    assert section.recoveries is not None
+    return section.recoveries[m] or (section.candidates[m] if section.candidates else None)
 
 
 def label_text(label: Any) -> str:
     """A class, or a target vector in parentheses."""
+    if isinstance(label, str):
+        return label
     return (
         "(" + ", ".join(f"{v:g}" for v in label) + ")" if isinstance(label, (list, tuple)) else f"{label:g}"
     )
@@ -125,7 +135,14 @@ def _attacked(section: Section) -> str:
     more = ""
     if section.features is not None and section.features.count > found:
         more = f", and features and labels of {_of(section.features.count, section.size)}"
+    readable = _readable(section.candidates)
+    if readable:
+        more += f", and shows {readable} more that can be recognised, without a bound that is small enough"
     return f" The attack rebuilt {_of(found, section.size)}{more} from the gradient alone."
+
+
+def _readable(candidates: tuple[Recovery | None, ...]) -> int:
+    return sum(one is not None and one.readable for one in candidates)
 
 
 def _exact(audit: Audit, m: int) -> Exact:
@@ -187,21 +204,32 @@ def _verdict_card(audit: Audit) -> Card:
     )
 
 
-def _attack_card(recoveries: tuple[Recovery | None, ...]) -> Card:
+def _attack_card(recoveries: tuple[Recovery | None, ...], candidates: tuple[Recovery | None, ...]) -> Card:
     found = [r for r in recoveries if r is not None]
     worst = (
-        f"largest error (RMSE) {max(r.rmse for r in found):.1e}" if found else "nothing that it stands behind"
+        f"largest error (RMSE) {max(r.rmse for r in found):.1e}"
+        if found
+        else "nothing that fits all its equations"
     )
     wrong = sum(r.status == "wrong" for r in found)
+    confirmed = sum(r.tier == "confirmed" for r in found)
+    readable = _readable(candidates)
+    detail = f"{wrong} beyond their bounds" if wrong else worst
+    if found:
+        detail += f"; {confirmed} confirmed, {len(found) - confirmed} consistent"
+    if readable:
+        detail += f"; {readable} readable candidates"
     return Card(
         name="Attack",
-        value=f"{len(found)} of {len(recoveries)}",
-        detail=f"{wrong} claimed wrongly" if wrong else worst,
+        value=f"{len(found) + readable} of {len(recoveries)}",
+        detail=detail,
         meaning=(
             "Rebuilt in floating point from model and gradient alone, by code that shares nothing with the "
-            "exact engines. A sample is claimed only when its error bound and the residual allow it."
+            "exact engines. Confirmed: every other batch is excluded, as far as floating point can. "
+            "Consistent: it "
+            "fits all its equations. A candidate that can be recognised has leaked as well."
         ),
-        tone="bad" if found else "plain",
+        tone="bad" if found or readable else "plain",
     )
 
 

@@ -39,6 +39,8 @@ def draw(section: Section) -> Drawn | None:
     rows = {}
     if section.recoveries is not None:
         rows["recovered"] = [None if r is None else r.values for r in section.recoveries]
+    if any(one is not None for one in section.candidates):
+        rows["candidate"] = [None if one is None else one.values for one in section.candidates]
     if section.estimates is not None:
         rows["estimated"] = list(section.estimates)
         if not any(r is not None for r in rows["recovered"]):

@@ -95,7 +95,7 @@ def contact_sheet(
 ) -> bytes:
     """A PNG file: the ``originals`` (M, H, W), (M, 1, H, W) or (M, 3, H, W), and ``rows`` below them by name.
 
-    Every row has one picture per original, or None where nothing is claimed; each picture carries the row's
+    Every row has one picture per original, or None where there is none; each picture carries the row's
     name and its scores. ``labels``: one text per original. Of more than ``most`` samples the first are drawn,
     and a line says how many are not. Values are drawn on the scale of the originals, which is [0, 1] when
     they lie in it.
@@ -161,7 +161,7 @@ class _Sheet:
         axis.set(xticks=[], yticks=[], facecolor="#f1f0ec")
         for side in axis.spines.values():
             side.set(color="#b9b5aa", linewidth=0.6)
-        self._text(left + _TILE / 2, top + self._high / 2 - _LINE / 2, "not claimed", color="#5d6675")
+        self._text(left + _TILE / 2, top + self._high / 2 - _LINE / 2, "not found", color="#5d6675")
 
     def png(self, dpi: int) -> bytes:
         stream = io.BytesIO()

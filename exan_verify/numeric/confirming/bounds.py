@@ -93,7 +93,8 @@ class Refined:
     ``x`` (m, d), ``deltas`` (m, n_1) first-layer deltas, ``bound`` (m,) absolute L-infinity error on x,
     ``norm`` (m,) the same in L2,
     ``drift`` (m,) relative error of the deltas, ``sine`` and ``isolation`` (m,) t_1 and t_2,
-    ``allowed`` (m,) the sine that noise explains, ``sure`` per hidden layer (m, n): pattern beyond doubt.
+    ``allowed`` (m,) the sine that noise explains, ``relative`` (m,) rounding of the backward pass on the
+    deltas, ``sure`` per hidden layer (m, n): pattern beyond doubt.
     """
 
     x: Tensor
@@ -104,6 +105,7 @@ class Refined:
     sine: Tensor
     isolation: Tensor
     allowed: Tensor
+    relative: Tensor
     sure: tuple[Tensor, ...]
     trace: Trace
     unit: float
@@ -196,6 +198,7 @@ def _step(
         sine=meeting.sines[:, 0],
         isolation=isolation,
         allowed=_SAFETY * allowed,
+        relative=relative,
         sure=sure,
         trace=trace,
         unit=unit,

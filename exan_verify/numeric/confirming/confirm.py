@@ -1,13 +1,15 @@
-"""The last word on candidates of any method: which samples the attack stands behind.
+"""What may be said of the candidates of any method: confirmed, consistent, or candidates only.
 
-A sample is claimed only when its own equations hold to rounding, its error bound is small, a label explains
-its loss vector at full scale, and the gradient of the recovered batch is the given one to rounding (for a
-partly recovered batch: what is left has the rank that the missing samples account for).
+A sample is *consistent* when every test of its own equations passes: its first-layer delta lies in the column
+space of the gradient, its error is small, a label explains its loss vector at full scale, and no other label
+does. A batch that is whole has to reproduce the gradient as well. A consistent sample is *confirmed* when all
+other batches are excluded (uniqueness.py).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -18,7 +20,8 @@ from exan_verify.core.question import Labels, Loss, Reduction
 from exan_verify.numeric.confirming.bounds import Refined
 from exan_verify.numeric.confirming.guessed_row_error import contamination
 from exan_verify.numeric.confirming.missing_tensor_doubts import last_layer_vectors, unsupported
-from exan_verify.numeric.problem.losses import LabelFit, fit_labels, loss_vectors
+from exan_verify.numeric.confirming.uniqueness import Exclusion, others_excluded
+from exan_verify.numeric.problem.losses import LabelFit, fit_scale
 from exan_verify.numeric.problem.passes import (
     Rounding,
     backward,
@@ -29,11 +32,11 @@ from exan_verify.numeric.problem.passes import (
     rounding,
 )
 from exan_verify.numeric.problem.problem import Problem
-from exan_verify.numeric.problem.records import Evidence, Finding, Unclaimed
+from exan_verify.numeric.problem.records import Candidate, Evidence, Finding, Tier
 from exan_verify.numeric.problem.spectrum import ColumnSpace
 
 CLAIM_LIMIT = 1e-3
-"""Largest error bound of a claimed sample, relative to the largest entry of its input (at least 1)."""
+"""Largest error of a sample that counts as found, relative to the largest entry of its input (at least 1)."""
 
 _TOLERANCE = 16.0
 """Between the estimate of rounding and the largest deviation that is accepted as rounding."""
@@ -45,7 +48,7 @@ _NEAREST = 0.25
 """Distance up to which a target is taken for the nearest label; the mismatch of its delta decides."""
 
 _SOFT = 1e-3
-"""How far outside of [0, 1] rounding may take a real target of bce."""
+"""How far outside of [0, 1] rounding may take a real target of bce or cross_entropy."""
 
 _KINDS = {
     Loss.MSE: "one-hot target (0 or 1 for one logit)",
@@ -55,20 +58,54 @@ _KINDS = {
 _LABEL_LIMIT = 0.05
 """Loss vectors known no better than this do not tell one label, or one copy, from another."""
 
+_SEEN = 4.0
+"""Between the misfit of a loss vector that is seen and the largest share of strangers that it can hide."""
+
+_LABEL_MARGIN = 2.0
+"""Times what errors explain that the second best label of a confirmed sample is off at least."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Test:
+    """One comparison that a claim rests on: it passes for sample m where ``value[m] <= limit[m]``.
+
+    ``sentence`` says what is wrong where it does not; its fields {value} and {limit} are filled in.
+    """
+
+    value: Tensor
+    limit: Tensor
+    sentence: str
+
+    @classmethod
+    def that(cls, holds: Bool[Tensor, " m"], sentence: str) -> Test:
+        """A test whose outcome is known."""
+        return cls(
+            value=1.0 - holds.double(), limit=torch.zeros_like(holds, dtype=torch.float64), sentence=sentence
+        )
+
+    def failure(self, m: int) -> str:
+        """What is wrong with sample m; empty where it passes (a NaN does not)."""
+        value, limit = float(self.value[m]), float(self.limit[m])
+        return "" if value <= limit else self.sentence.format(value=value, limit=limit)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Confirmed:
-    """Claimed samples with their evidence, the others with reasons, and the batch as a whole."""
+    """Samples found with their evidence and tier, candidates with reasons, and the batch as a whole.
+
+    ``scale``: the gradient is so many times the batch's.
+    """
 
     x: Tensor
     y: Tensor
     status: tuple[Evidence, ...]
-    unclaimed: tuple[Unclaimed, ...]
+    candidates: tuple[Candidate, ...]
     gradient_residual: float
     complete: bool
     batch_size: int
     batch_size_source: str
     reason: str
+    scale: float = 1.0
 
 
 def confirm(
@@ -78,16 +115,20 @@ def confirm(
     refined: Refined,
     gains: list[tuple[float, float]],
 ) -> Confirmed:
-    """Judge the refined candidates of ``finding``."""
+    """The tiers of the refined candidates of ``finding``."""
     total = refined.x.shape[0] + finding.rest.shape[1]
+    problem, scale_doubt = _with_scale(problem, refined, total)
     fit, size, source = _labels_and_size(problem, finding, refined, total)
     divisor = problem.divisor(size)
     spread = _label_tolerance(problem, refined, fit, gains, divisor)
     if finding.guessed_rows and finding.rest.shape[1]:
-        off = contamination(problem, spaces[0], refined, fit, spread, finding.rest.shape[1])
+        seen = _SEEN * (fit.mismatch + refined.drift)
+        off = contamination(problem, spaces[0], refined, fit, seen, finding.rest.shape[1])
         wide = refined.x.shape[1] ** 0.5
         refined = replace(refined, bound=refined.bound + off, norm=refined.norm + off * wide)
-    reasons = _reasons(problem, refined, fit, spread, whole=finding.whole and total == size)
+    whole = finding.whole and total == size
+    tests = tuple(_own_equations(problem, refined, fit, spread, whole=whole, scale_doubt=scale_doubt))
+    reasons = [next(filter(None, (one.failure(m) for one in tests)), "") for m in range(len(refined.x))]
     if not problem.whole:
         doubts = unsupported(problem, spaces[0], finding, refined, divisor)
         reasons = [reason or doubt for reason, doubt in zip(reasons, doubts, strict=True)]
@@ -95,27 +136,30 @@ def confirm(
         more = f"the gradient shows {total} independent samples, more than batch_size={problem.batch_size}"
         reasons = [reason or more for reason in reasons]
     if finding.literal:
-        reasons = [moved or reason for moved, reason in zip(_moved(finding, refined), reasons, strict=True)]
+        moved = _moved(finding, refined)
+        reasons = [moved.failure(m) or reason for m, reason in enumerate(reasons)]
     good = torch.tensor([not r for r in reasons], dtype=torch.bool, device=problem.device)
     batch = _Batch.of(problem, refined, fit, divisor)
-    batch_reason = ""
-    if bool(good.any()):
-        if bool(good.all()) and finding.whole and total == size:
-            batch_reason = batch.unexplained(problem, refined, gains, divisor)
-        else:
-            batch_reason = batch.leftover(spaces, good, max(size, total))
-    if batch_reason:
-        reasons = [r or batch_reason for r in reasons]
-        good = torch.zeros_like(good)
-    complete = bool(good.all()) and total == size and finding.whole
+    if bool(good.any()) and bool(good.all()) and whole:
+        missed = batch.unexplained(problem, refined, gains, divisor)
+        reasons = [r or missed for r in reasons]
+        good = torch.zeros_like(good) if missed else good
+    complete = bool(good.all()) and whole
+    tiers, bounds = _tiers(problem, spaces, finding, refined, fit, spread, good, whole=whole, divisor=divisor)
+    refined = replace(
+        refined, bound=bounds, norm=torch.where(bounds > refined.bound, torch.inf, refined.norm)
+    )
     return Confirmed(
         x=refined.x[good],
         y=fit.labels[good],
-        status=tuple(_evidence(finding, refined, fit, m) for m in torch.nonzero(good)[:, 0].tolist()),
-        unclaimed=tuple(
-            Unclaimed(
+        status=tuple(
+            _evidence(problem, finding, refined, fit, m, tiers[m]) for m in torch.nonzero(good)[:, 0].tolist()
+        ),
+        candidates=tuple(
+            Candidate(
                 x=(finding if finding.literal else refined).x[m],
-                error_bound=float(refined.bound[m]),
+                label=fit.labels[m] if _shows_label(fit, spread, m) else None,
+                error_estimate=float(refined.bound[m]),
                 reason=r,
             )
             for m, r in enumerate(reasons)
@@ -126,7 +170,34 @@ def confirm(
         batch_size=size,
         batch_size_source=source,
         reason="" if complete else _why(finding, reasons, total, size),
+        scale=problem.scale or 1.0,
     )
+
+
+def _with_scale(problem: Problem, refined: Refined, total: int) -> tuple[Problem, str]:
+    """The problem with the factor of its gradient, where that is asked for, and a reason where none is
+    found."""
+    if problem.scale is not None:
+        return problem, ""
+    good = (refined.sine <= refined.allowed) & torch.isfinite(refined.bound)
+    spans = delta_spans(problem, refined.trace)
+    within = _TOLERANCE * refined.allowed + 4 * refined.drift
+    found = None
+    if bool(good.any()):
+        found = fit_scale(
+            problem.loss,
+            refined.trace.logits[good],
+            spans[good],
+            refined.deltas[good],
+            divisor=problem.divisor(problem.batch_size or total),
+            within=within[good].clamp(max=_LABEL_LIMIT),
+            smoothing=problem.smoothing,
+        )
+    if found is None:
+        return replace(
+            problem, scale=1.0
+        ), "no single factor of the gradient explains the loss vectors by labels"
+    return replace(problem, scale=found[0], scale_found=True), ""
 
 
 def _labels_and_size(
@@ -138,18 +209,18 @@ def _labels_and_size(
     hint = last_layer_vectors(problem, refined) if finding.whole else None
 
     def fit_for(samples: int) -> LabelFit:
-        return fit_labels(
-            problem.loss,
+        return problem.fit_labels(
             refined.trace.logits,
             spans,
             refined.deltas,
-            divisor=problem.divisor(samples),
+            samples=samples,
             loss_vector_hint=hint,
             reach=_NEAREST if problem.labels is Labels.ONE_HOT else 0.0,
         )
 
     fit = fit_for(size)
-    if problem.batch_size is None and problem.reduction is Reduction.MEAN and problem.loss is not Loss.MSE:
+    told = problem.batch_size is not None or problem.scale_found or problem.weighted
+    if not told and problem.reduction is Reduction.MEAN and problem.loss is not Loss.MSE:
         counts = (size / fit.counts.clamp(min=1e-9))[fit.loose < _LABEL_LIMIT]
         counts = counts[((counts - counts.round()).abs() < _LABEL_LIMIT) & (counts < 1e6)]
         seen = int(counts.round().mode().values) if len(counts) else size
@@ -159,7 +230,7 @@ def _labels_and_size(
 
 
 def _label_tolerance(
-    problem: Problem, refined: Refined, fit: LabelFit, gains: list[tuple[float, float]], divisor: int
+    problem: Problem, refined: Refined, fit: LabelFit, gains: list[tuple[float, float]], divisor: float
 ) -> Float[Tensor, " m"]:
     """Relative deviation of a delta that errors in x, rounding and the delta's own error explain."""
     deltas = backward(problem, refined.trace, fit.vectors / divisor)
@@ -173,7 +244,7 @@ def _errors(
     refined: Refined,
     deltas: tuple[Tensor, ...],
     gains: list[tuple[float, float]],
-    divisor: int,
+    divisor: float,
 ) -> Rounding:
     bound = torch.where(torch.isfinite(refined.bound), refined.bound, torch.zeros_like(refined.bound))
     return rounding(
@@ -187,94 +258,163 @@ def _errors(
     )
 
 
-def _reasons(problem: Problem, refined: Refined, fit: LabelFit, spread: Tensor, *, whole: bool) -> list[str]:
-    """Per candidate why it is not claimed; empty when nothing speaks against it."""
-    reasons = []
-    limits = CLAIM_LIMIT * refined.x.abs().amax(dim=1).clamp(min=1.0)
-    sized = problem.batch_size is not None and whole
-    for m in range(refined.x.shape[0]):
-        sine, allowed = float(refined.sine[m]), float(refined.allowed[m])
-        bound, slack = float(refined.bound[m]), float(spread[m])
-        if not sine <= allowed:
-            reasons.append(f"its own equations fail: residual {sine:.1e}, rounding explains {allowed:.1e}")
-        elif not bound <= float(limits[m]):
-            reasons.append(f"its error bound {bound:.1e} exceeds {float(limits[m]):.1e}")
-        elif slack > _LABEL_LIMIT and bool(fit.checked[m]):
-            reasons.append(f"its loss vector is known to {slack:.1e} only, too little to confirm it")
-        elif not float(fit.mismatch[m]) <= slack:
-            counted = f"; one counts {float(fit.counts[m]):.4g} times" if float(fit.loose[m]) <= slack else ""
-            reasons.append(
-                f"no label explains its loss vector (distance {float(fit.mismatch[m]):.1e}{counted}): "
-                "several samples that share a region, or another batch size"
-            )
-        elif _foreign(problem, fit, m):
-            reasons.append(
-                f"no {_KINDS[problem.loss]} explains its loss vector: a scaled gradient, another loss or "
-                "batch size, several samples that share a region, or real targets (labels='real')"
-            )
-        elif problem.loss.class_labels and float(fit.margin[m] * fit.mismatch[m]) <= min(slack, _TIED):
-            reasons.append("two labels explain its loss vector equally well")
-        elif not sized and not _telling(problem.loss, fit, m, slack):
-            reasons.append(
-                "its loss vector would fit a mixture of samples of one region as well (real or saturated "
-                "label); it can be confirmed only when batch_size is given and equals the number found"
-            )
-        else:
-            reasons.append("")
-    return reasons
+def _own_equations(
+    problem: Problem, refined: Refined, fit: LabelFit, spread: Tensor, *, whole: bool, scale_doubt: str
+) -> Iterator[Test]:
+    """The tests that a sample passes or fails alone, in the order in which their failures are worth
+    saying."""
+    yield Test(
+        value=refined.sine,
+        limit=refined.allowed,
+        sentence="its own equations fail: residual {value:.1e}, rounding explains {limit:.1e}",
+    )
+    yield Test(
+        value=refined.bound,
+        limit=CLAIM_LIMIT * refined.x.abs().amax(dim=1).clamp(min=1.0),
+        sentence="its error bound {value:.1e} exceeds {limit:.1e}",
+    )
+    if scale_doubt:
+        yield Test.that(torch.zeros_like(fit.checked), scale_doubt)
+    yield Test(
+        value=torch.where(fit.checked, spread, 0.0),
+        limit=torch.full_like(spread, _LABEL_LIMIT),
+        sentence="its loss vector is known to {value:.1e} only, too little to tell its label",
+    )
+    several = (
+        "): several samples that share a region, another batch size, or a scaled gradient (scale='unknown')"
+    )
+    yield Test(
+        value=torch.where((fit.loose <= spread) & ~(fit.mismatch <= spread), fit.counts.abs(), 0.0),
+        limit=torch.zeros_like(spread),
+        sentence="no label explains its loss vector (one counts {value:.4g} times" + several,
+    )
+    yield Test(
+        value=fit.mismatch,
+        limit=spread,
+        sentence="no label explains its loss vector (distance {value:.1e}" + several,
+    )
+    if problem.loss in _KINDS and problem.labels is Labels.ONE_HOT:
+        yield Test.that(
+            fit.checked,
+            f"no {_KINDS[problem.loss]} explains its loss vector: a scaled gradient (scale='unknown'), "
+            f"another loss or "
+            "batch size, several samples that share a region, or real targets (labels='real')",
+        )
+    if problem.labels is Labels.REAL and problem.loss is not Loss.MSE:
+        inside = ((fit.labels >= -_SOFT) & (fit.labels <= 1 + _SOFT)).all(dim=1)
+        yield Test.that(
+            inside, "its target is not within [0, 1]: a scaled gradient, another loss or batch size"
+        )
+    if problem.classified or problem.weighted:
+        yield Test.that(
+            fit.margin * fit.mismatch.clamp(min=1e-16) > spread.clamp(max=_TIED),
+            "two labels explain its loss vector equally well",
+        )
+    if not (problem.batch_size is not None and whole):
+        yield Test.that(
+            _telling(problem, fit, spread),
+            "its loss vector would fit a mixture of samples of one region as well (real or saturated "
+            "label); that is told apart only when batch_size is given and equals the number found",
+        )
 
 
-def _foreign(problem: Problem, fit: LabelFit, m: int) -> bool:
-    """Whether the target is none of those admitted: any number fits some loss vector, so it must be one."""
-    if problem.loss not in _KINDS:
-        return False
-    if problem.labels is Labels.ONE_HOT:
-        return not bool(fit.checked[m])
-    target = fit.labels[m]
-    return problem.loss is Loss.BCE and bool(((target < -_SOFT) | (target > 1 + _SOFT)).any())
+def _moved(finding: Finding, refined: Refined) -> Test:
+    """Whether a candidate was off by more than a sample found may be, as the method handed it over."""
+    return Test(
+        value=(finding.x - refined.x).abs().amax(dim=1),
+        limit=CLAIM_LIMIT * refined.x.abs().amax(dim=1).clamp(min=1.0),
+        sentence="as handed over it is off by {value:.1e} from what its own equations give",
+    )
 
 
-def _moved(finding: Finding, refined: Refined) -> list[str]:
-    """Per candidate whether it was off by more than a claim may be, as the method handed it over."""
-    off = (finding.x - refined.x).abs().amax(dim=1)
-    allowed = CLAIM_LIMIT * refined.x.abs().amax(dim=1).clamp(min=1.0)
-    return [
-        "" if o <= a else f"as handed over it is off by {o:.1e} from what its own equations give"
-        for o, a in zip(off.tolist(), allowed.tolist(), strict=True)
-    ]
-
-
-def _telling(loss: Loss, fit: LabelFit, m: int, slack: float) -> bool:
-    """Whether the loss vector could expose a mixture: samples of one region that the rank sees as one.
+def _telling(problem: Problem, fit: LabelFit, slack: Tensor) -> Bool[Tensor, " m"]:
+    """Whose loss vector could expose a mixture: samples of one region that the rank sees as one.
 
     Their loss vectors add up. A real-valued target absorbs any sum, and so do loss vectors that are constants
     of the labels alone: hinge's, and those of saturated cross_entropy and bce (whole numbers, not all zero).
+    An unknown weight absorbs the sum of samples that share their label.
     """
-    if loss is Loss.HINGE or not bool(fit.checked[m]):
-        return False
-    if loss is Loss.MSE:
-        return True
-    vector = fit.vectors[m]
-    fraction = float((vector - vector.round()).abs().max())
-    return not bool(vector.round().any()) or fraction > max(1e-3, 10 * slack)
+    if problem.loss is Loss.HINGE or (problem.weighted and problem.loss is Loss.BCE and problem.classes > 1):
+        return torch.zeros_like(fit.checked)
+    if problem.loss is Loss.MSE:
+        return fit.checked
+    vectors = fit.vectors / fit.counts[:, None] if problem.weighted else fit.vectors
+    fraction = (vectors - vectors.round()).abs().amax(dim=1)
+    telling: Tensor = fit.checked & (
+        ~vectors.round().bool().any(dim=1) | (fraction > (10 * slack).clamp(min=1e-3))
+    )
+    return telling
+
+
+def _tiers(
+    problem: Problem,
+    spaces: tuple[ColumnSpace, ...],
+    finding: Finding,
+    refined: Refined,
+    fit: LabelFit,
+    spread: Tensor,
+    good: Bool[Tensor, " m"],
+    *,
+    whole: bool,
+    divisor: float,
+) -> tuple[list[str], Tensor]:
+    """Per sample what keeps it from being confirmed, empty where nothing does; and the bounds that hold
+    then."""
+    if not bool(good.any()):
+        return [""] * len(good), refined.bound
+    if not whole:
+        left = "not every sample of the batch is found, so that no other batch is excluded"
+        return [left] * len(good), refined.bound
+    if finding.scale_error > 0:
+        rests = "its scale rests on other layers than its own, so that no other batch is excluded"
+        return [rests] * len(good), refined.bound
+    exclusion = others_excluded(problem, spaces, refined, divisor)
+    tests = tuple(_exclusion_tests(refined, fit, spread, exclusion))
+    open_ = [
+        exclusion.reason or next(filter(None, (one.failure(m) for one in tests)), "")
+        for m in range(len(good))
+    ]
+    confirmed = torch.tensor([not r for r in open_], dtype=torch.bool, device=good.device)
+    bound = torch.where(exclusion.pinned, refined.bound, torch.maximum(exclusion.radius, refined.bound))
+    return open_, torch.where(confirmed, bound, refined.bound)
+
+
+def _exclusion_tests(refined: Refined, fit: LabelFit, spread: Tensor, exclusion: Exclusion) -> Iterator[Test]:
+    yield Test(
+        value=torch.where(exclusion.pinned, 0.0, exclusion.radius),
+        limit=CLAIM_LIMIT * refined.x.abs().amax(dim=1).clamp(min=1.0),
+        sentence="another batch may have it {value:.1e} away, with another activation pattern",
+    )
+    yield Test(
+        value=_LABEL_MARGIN * spread,
+        limit=fit.margin * fit.mismatch.clamp(min=1e-16),
+        sentence=(
+            "its label is told from the next one with too little margin ({limit:.1e} against {value:.1e})"
+        ),
+    )
+
+
+def _shows_label(fit: LabelFit, spread: Tensor, m: int) -> bool:
+    """Whether one label fits a candidate better than the others, be it at another scale."""
+    near = max(float(spread[m]), _LABEL_LIMIT)
+    return float(fit.loose[m]) <= near and float(fit.margin[m] * fit.mismatch[m]) > _TIED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Batch:
     """The recovered samples' own passes."""
 
-    hidden: tuple[Tensor, ...]
     deltas: tuple[Tensor, ...]
     errors: list[float]
     norms: list[float]
 
     @classmethod
-    def of(cls, problem: Problem, refined: Refined, fit: LabelFit, divisor: int) -> _Batch:
+    def of(cls, problem: Problem, refined: Refined, fit: LabelFit, divisor: float) -> _Batch:
         trace = forward(problem, refined.x)
-        g = loss_vectors(problem.loss, trace.logits, fit.labels) / divisor
-        deltas = backward(problem, trace, g)
+        g = fit.vectors if problem.weighted else problem.loss_vectors(trace.logits, fit.labels)
+        deltas = backward(problem, trace, g / divisor)
         errors = gradient_error(problem, trace, deltas)
-        return cls(hidden=trace.hidden, deltas=deltas, errors=errors, norms=gradient_norms(problem))
+        return cls(deltas=deltas, errors=errors, norms=gradient_norms(problem))
 
     def residual(self) -> float:
         """Relative Frobenius distance over all layers."""
@@ -282,7 +422,7 @@ class _Batch:
         return math.sqrt(squared)
 
     def unexplained(
-        self, problem: Problem, refined: Refined, gains: list[tuple[float, float]], divisor: int
+        self, problem: Problem, refined: Refined, gains: list[tuple[float, float]], divisor: float
     ) -> str:
         """A reason when some layer's gradient differs by more than rounding and the error bounds explain."""
         expected = _errors(problem, refined, self.deltas, gains, divisor).gradients
@@ -294,21 +434,10 @@ class _Batch:
                 )
         return ""
 
-    def leftover(self, spaces: tuple[ColumnSpace, ...], good: Bool[Tensor, " m"], size: int) -> str:
-        """A reason when removing the good samples does not lower the rank of a layer by their number."""
-        count = int(good.sum())
-        for k, space in enumerate(spaces[:-1]):
-            if space.saturated or space.rank >= min(space.basis.shape[0], size + 1) or space.rank <= count:
-                continue
-            h = torch.cat([self.hidden[k], torch.ones_like(self.hidden[k][:, :1])], dim=1)[good]
-            left = space.rows - (space.basis.T @ self.deltas[k][good].T) @ h
-            values = torch.linalg.svdvals(left)
-            if float(values[space.rank - count]) > 0.1 * float(values[space.rank - count - 1]):
-                return f"what is left of layer {k + 1} without the confirmed samples has too high a rank"
-        return ""
 
-
-def _evidence(finding: Finding, refined: Refined, fit: LabelFit, m: int) -> Evidence:
+def _evidence(
+    problem: Problem, finding: Finding, refined: Refined, fit: LabelFit, m: int, unconfirmed: str
+) -> Evidence:
     return Evidence(
         method=finding.method,
         layer=finding.layer,
@@ -318,6 +447,9 @@ def _evidence(finding: Finding, refined: Refined, fit: LabelFit, m: int) -> Evid
         label_residual=float(fit.mismatch[m]),
         label_margin=float(fit.margin[m]),
         error_norm=float(refined.norm[m]),
+        weight=float(fit.counts[m]) if problem.weighted else 1.0,
+        tier=Tier.CONSISTENT if unconfirmed else Tier.CONFIRMED,
+        unconfirmed=unconfirmed,
     )
 
 

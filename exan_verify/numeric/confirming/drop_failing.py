@@ -24,20 +24,26 @@ from exan_verify.numeric.problem.downward import solve_inputs
 from exan_verify.numeric.problem.passes import delta_spans, forward
 from exan_verify.numeric.problem.polish import meet
 from exan_verify.numeric.problem.problem import Problem
-from exan_verify.numeric.problem.records import Finding, Unclaimed
+from exan_verify.numeric.problem.records import Candidate, Finding
 from exan_verify.numeric.problem.remainder import without
 from exan_verify.numeric.problem.spectrum import ColumnSpace
+
+_PURE = 1e-4
+"""Largest share of other candidates in an input that is refined as one sample's; mixtures have shares near
+1."""
 
 
 def settled(
     problem: Problem, space: ColumnSpace, finding: Finding, gains: list[tuple[float, float]]
-) -> tuple[Finding, Refined, tuple[Unclaimed, ...]]:
+) -> tuple[Finding, Refined, tuple[Candidate, ...]]:
     """The finding without candidates that fail their own equations or have no bound, refined, and those left
     out.
 
     Where some fail even so, or among candidates taken to the letter, no bound is left finite.
     """
+    finding, mixed = _with_a_rest(problem, space, finding, gains)
     smaller, refined, dropped = _solved(problem, space, finding, gains)
+    dropped += mixed
     bounded = torch.isfinite(refined.bound)
     # real targets are claimed only where all directions are samples', which a rest would leave open
     if bool(bounded.all()) or not bool(bounded.any()) or problem.labels is Labels.REAL:
@@ -53,9 +59,49 @@ def settled(
     return kept, again, dropped + _dropped(refined, ~bounded, lambda _: reason)
 
 
+def _with_a_rest(
+    problem: Problem, space: ColumnSpace, finding: Finding, gains: list[tuple[float, float]]
+) -> tuple[Finding, tuple[Candidate, ...]]:
+    """A finding whose method could not tell what its candidates leave of A, with the rest that those leave
+    whose inputs mix no other candidate's, and the others.
+
+    With A = sum_b delta_b y_b^T and A^+, y_m A^+ delta_l is 1 for l = m and 0 for others. A row that is a
+    mixture of samples has the pattern of one of them often enough, so that its own equations hold, but shows
+    the others here.
+    """
+    size = len(finding.x)
+    if finding.literal or not size or size + finding.rest.shape[1] <= space.rank:
+        return finding, ()
+    meeting = meet(delta_spans(problem, forward(problem, finding.x)), space.basis)
+    directions = meeting.deltas[:, :, 0]
+    h = torch.cat([finding.x, torch.ones_like(finding.x[:, :1])], dim=1)
+    shares = (h @ torch.linalg.pinv(space.rows)) @ (space.basis.T @ directions.T)
+    own = shares.diagonal()
+    others = (shares / torch.where(own == 0, torch.inf, own)).fill_diagonal_(0).abs().sum(dim=1)
+    pure = (others < _PURE) & (own != 0) & (meeting.sines[:, 0] < _PURE)
+    if not bool(pure.any()) or int(pure.sum()) >= space.rank:
+        return finding, ()
+    kept = _kept(space, finding, directions, pure, "mix other samples")
+    refined = refine(problem, space, kept, gains)
+    if bool((refined.sine <= refined.allowed).all()):
+        # what is left is known as well as the inputs are: again, with better ones
+        directions = torch.nn.functional.normalize(refined.deltas, dim=1)
+        kept = _kept(space, replace(kept, x=refined.x), directions, torch.ones_like(pure[pure]), "")
+    dropped = tuple(
+        Candidate(
+            x=finding.x[m],
+            label=None,
+            error_estimate=torch.inf,
+            reason=f"its input shows {float(others[m]):.1e} of other candidates' as well",
+        )
+        for m in torch.nonzero(~pure)[:, 0].tolist()
+    )
+    return kept, dropped
+
+
 def _solved(
     problem: Problem, space: ColumnSpace, finding: Finding, gains: list[tuple[float, float]]
-) -> tuple[Finding, Refined, tuple[Unclaimed, ...]]:
+) -> tuple[Finding, Refined, tuple[Candidate, ...]]:
     """The finding without candidates that fail their own equations."""
     refined = refine(problem, space, finding, gains)
     solved = refined.sine <= refined.allowed
@@ -85,9 +131,9 @@ def _unbounded(refined: Refined) -> Refined:
 
 def _dropped(
     refined: Refined, failed: Bool[Tensor, " m"], reason: Callable[[int], str]
-) -> tuple[Unclaimed, ...]:
+) -> tuple[Candidate, ...]:
     return tuple(
-        Unclaimed(x=refined.x[m], error_bound=torch.inf, reason=reason(m))
+        Candidate(x=refined.x[m], label=None, error_estimate=torch.inf, reason=reason(m))
         for m in torch.nonzero(failed)[:, 0].tolist()
     )
 

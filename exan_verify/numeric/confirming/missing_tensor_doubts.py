@@ -46,7 +46,7 @@ def last_layer_vectors(problem: Problem, refined: Refined) -> Float[Tensor, "m K
 
 
 def unsupported(
-    problem: Problem, space: ColumnSpace, finding: Finding, refined: Refined, divisor: int
+    problem: Problem, space: ColumnSpace, finding: Finding, refined: Refined, divisor: float
 ) -> list[str]:
     """Per candidate of a gradient that is not whole, what it lacks; empty when nothing."""
     spans = delta_spans(problem, refined.trace)
@@ -81,12 +81,12 @@ def _short_of_equations(space: ColumnSpace, spans: Float[Tensor, "m n K"]) -> Bo
 
 
 def _target_open(
-    problem: Problem, spans: Float[Tensor, "m n K"], refined: Refined, divisor: int
+    problem: Problem, spans: Float[Tensor, "m n K"], refined: Refined, divisor: float
 ) -> Bool[Tensor, " m"]:
     """Whose target (a number per logit) the first-layer delta does not give to a useful precision."""
     values = torch.linalg.svdvals(spans)
     least = values[:, -1] if values.shape[1] == problem.classes else torch.zeros_like(values[:, 0])
     deficient = least <= 1e-10 * values[:, 0]
-    error = refined.drift * refined.deltas.norm(dim=1) * divisor / least.clamp(min=1e-300)
+    error = refined.drift * refined.deltas.norm(dim=1) * abs(divisor) / least.clamp(min=1e-300)
     unknown: Bool[Tensor, " m"] = deficient | ~(error <= _TARGET_LIMIT)
     return unknown

@@ -30,7 +30,7 @@ from exan_verify.numeric.convolution.known import Known, at_features
 from exan_verify.numeric.convolution.records import ImageAttack
 from exan_verify.numeric.missing.single_layer import attack_single_layer
 from exan_verify.numeric.problem.problem import LayerGradient, as_tensor
-from exan_verify.numeric.problem.records import Attack, Evidence, LastLayer, Unclaimed
+from exan_verify.numeric.problem.records import Attack, Candidate, Evidence, LastLayer
 from exan_verify.numeric.waiting import Progress, Telling, awaited, proceed
 
 PICTURE_LIMIT = 1e-3
@@ -50,6 +50,9 @@ def run(
     device: Any = None,
     seed: int = 0,
     partial: bool = False,
+    scale: float | str = 1.0,
+    weights: str = "equal",
+    smoothing: float = 0.0,
     iterations: int = 200,
     progress: Progress | None = None,
 ) -> ImageAttack:
@@ -67,6 +70,10 @@ def run(
     if iterations < 0:
         raise InputError(f"iterations={iterations} is negative; give 0 to leave pictures open")
     target = torch.device("cpu" if device is None else device)
+    if weights != "equal" or smoothing:
+        raise InputError(
+            "weights and smoothing are for fully connected networks; leave them out for one with convolutions"
+        )
     split = split_gradient(network, gradient, target, partial=partial)
     tell("the fully connected head", 0.0)
     single: LastLayer | None
@@ -87,6 +94,9 @@ def run(
             device=device,
             seed=seed,
             partial=partial,
+            scale=scale,
+            weights=weights,
+            smoothing=smoothing,
             progress=lambda what, share: tell(f"the fully connected head: {what}", 0.2 * share),
         )
         single = head.last_layer
@@ -119,7 +129,7 @@ class _Found:
     good: Tensor
     descent: Descent
     known: Known | None
-    unclaimed: tuple[Unclaimed, ...]
+    candidates: tuple[Candidate, ...]
     residual: float | None
     reason: str
 
@@ -130,7 +140,7 @@ def _left_open(network: ConvolutionalNetwork, head: Attack) -> _Found:
         good=torch.zeros(len(head.x), dtype=torch.bool, device=head.x.device),
         descent=nothing_known(network, head.batch_size),
         known=None,
-        unclaimed=(),
+        candidates=(),
         residual=None,
         reason=head.reason,
     )
@@ -212,7 +222,7 @@ def _pictures(
     reduction: Reduction,
 ) -> _Found:
     size = len(head.x)
-    divisor = loss.divisor(reduction, head.batch_size, network.head.classes)
+    divisor = loss.divisor(reduction, head.batch_size, network.head.classes) / head.scale
     unit = _unit_roundoff(split)
     error = _feature_norms(head, split)
 
@@ -235,7 +245,7 @@ def _pictures(
             good=nothing,
             descent=descent,
             known=known if size else None,
-            unclaimed=(),
+            candidates=(),
             residual=None,
             reason=reason,
         )
@@ -246,8 +256,8 @@ def _pictures(
         good=good,
         descent=descent,
         known=known,
-        unclaimed=tuple(
-            Unclaimed(x=pictures[m], error_bound=float(bound[m]), reason=r)
+        candidates=tuple(
+            Candidate(x=pictures[m], label=head.y[m], error_estimate=float(bound[m]), reason=r)
             for m, r in enumerate(reasons)
             if r
         ),
@@ -277,7 +287,7 @@ def _judge(
     head: Attack,
     descent: Descent,
     loss: Loss,
-    divisor: int,
+    divisor: float,
 ) -> tuple[list[str], float | None]:
     """Per picture why it is not claimed, and the largest relative misfit of a convolution's gradient."""
     pictures, bound, norm = descent.pictures, descent.error, descent.norm
@@ -341,7 +351,7 @@ def _result(
         method=head.method,
         layer=head.layer,
         layers=head.layers,
-        unclaimed=found.unclaimed,
+        candidates=found.candidates,
         reason="" if complete else found.reason or head.reason,
         seconds=seconds,
         features=head.x,
@@ -352,6 +362,8 @@ def _result(
         known=found.known,
         estimates=estimates,
         last_layer=single,
+        scale=head.scale,
+        notes=head.notes,
         hidden=head.hidden,
         hint=head.hint,
     )

@@ -70,7 +70,7 @@ def gradient_misfit(
     body: Mapping[int, ConvolutionGradient],
     *,
     loss: Loss,
-    divisor: int,
+    divisor: float,
 ) -> dict[int, float]:
     """Relative Frobenius distance of dW, per convolution in ``body``, from the pictures' gradient to the
     given one."""
@@ -90,7 +90,7 @@ def gradient_slack(
     error: Tensor,
     *,
     loss: Loss,
-    divisor: int,
+    divisor: float,
     unit_roundoff: float,
 ) -> dict[int, float]:
     """What the errors of the pictures and rounding explain of that distance, seen by moving the pictures."""
@@ -111,7 +111,7 @@ def _per_entry(pictures: Tensor, error: Tensor) -> Tensor:
 
 
 def convolution_gradients(
-    network: ConvolutionalNetwork, pictures: Tensor, labels: Tensor, *, loss: Loss, divisor: int
+    network: ConvolutionalNetwork, pictures: Tensor, labels: Tensor, *, loss: Loss, divisor: float
 ) -> dict[int, Tensor]:
     """dW of every convolution for a batch, by place."""
     with torch.enable_grad():

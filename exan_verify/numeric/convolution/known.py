@@ -62,7 +62,7 @@ class Known:
 
 
 def at_features(
-    network: ConvolutionalNetwork, features: Tensor, error: Tensor, labels: Tensor, loss: Loss, divisor: int
+    network: ConvolutionalNetwork, features: Tensor, error: Tensor, labels: Tensor, loss: Loss, divisor: float
 ) -> Known:
     """The features (m, n) that the head's attack found, L2 errors (m,), and the deltas of their labels."""
 

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from exan_verify.numeric.methods.separate import SAME, copies
-from exan_verify.numeric.problem.losses import fit_labels
 from exan_verify.numeric.problem.passes import delta_spans, forward
 from exan_verify.numeric.problem.polish import meet
 from exan_verify.numeric.problem.problem import Problem
@@ -139,13 +138,7 @@ def _tested(problem: Problem, space: ColumnSpace, rows: _Rows) -> _Accepted:
     good = (sines[:, 0] < limit) & (sines[:, 1] > MINIMAL_GAP * limit) & (carried != 0)
     rows, trace, sines, directions = rows.select(good), trace.select(good), sines[good], directions[good]
     deltas = directions * (rows.bias / carried[good])[:, None]
-    fit = fit_labels(
-        problem.loss,
-        trace.logits,
-        spans[good],
-        deltas,
-        divisor=problem.divisor(problem.batch_size or space.rank),
-    )
+    fit = problem.fit_labels(trace.logits, spans[good], deltas, samples=problem.batch_size or space.rank)
     clean = fit.loose <= _CLEAN * (rows.error + limit / sines[:, 1])
     return _Accepted(rows=rows.select(clean), sine=sines[clean, 0], direction=directions[clean])
 

@@ -18,6 +18,7 @@ from exan_verify.errors import RangeError
 from exan_verify.numeric.methods.equations import too_many
 from exan_verify.numeric.methods.exclusive import layer_summaries
 from exan_verify.numeric.methods.exclusive_rows import Fresh, exclusive_samples
+from exan_verify.numeric.methods.labelled_rows import is_narrow, peel_by_labels
 from exan_verify.numeric.methods.lift import Lift
 from exan_verify.numeric.problem.passes import forward
 from exan_verify.numeric.problem.problem import Problem
@@ -52,6 +53,10 @@ class Peel:
             grown = _with(problem, known, fresh)
             untested = (grown.deltas[known.size :] != 0).any(dim=0)
             known = grown
+        if is_narrow(problem, space):
+            labelled = self._by_labels(problem, spaces)
+            if labelled is not None:
+                return labelled
         rest = space.rank - known.size
         if space.saturated:
             reason = too_many(problem, space.rank) or (
@@ -59,7 +64,8 @@ class Peel:
                 "mixture; use a smaller batch or a wider layer"
             )
         elif rest:
-            reason = f"{rest} of {space.rank} samples have no exclusive neuron left (a stopping set)"
+            reason = f"{rest} of {space.rank} samples show in no row of what is left alone (a stopping set"
+            reason += ", as far as patterns tell: layer 1 is narrow)" if is_narrow(problem, space) else ")"
         finding = Finding(
             method=self.name,
             x=known.x,
@@ -73,6 +79,31 @@ class Peel:
         if space.saturated or (not known.size and not self.lift_rest):
             return finding
         return self._rest(problem, spaces, known, finding)
+
+    def _by_labels(self, problem: Problem, spaces: tuple[ColumnSpace, ...]) -> Finding | None:
+        """The samples that rows and labels show, where any do."""
+        space = spaces[0]
+        peeled = peel_by_labels(problem, spaces, problem.batch_size or space.rank)
+        if peeled is None or not len(peeled.x):
+            return None
+        missing = max(0, (problem.batch_size or space.rank) - len(peeled.x))
+        h = torch.cat([peeled.x, torch.ones_like(peeled.x[:, :1])], dim=1)
+        left = torch.linalg.svd(space.rows - (space.basis.T @ peeled.deltas.T) @ h)[0]
+        return Finding(
+            method=self.name,
+            x=peeled.x,
+            y=peeled.y,
+            errors=peeled.error,
+            rest=space.basis @ left[:, : min(missing, space.rank)],
+            rest_sine=1.0,
+            layer=1,
+            layers=layer_summaries(problem, spaces),
+            reason=f"no row of what is left of layer 1 shows one of the {missing} other samples alone, "
+            "with a label that explains it (a stopping set)"
+            if missing
+            else "",
+            guessed_rows=True,
+        )
 
     def _rest(
         self, problem: Problem, spaces: tuple[ColumnSpace, ...], known: Known, finding: Finding

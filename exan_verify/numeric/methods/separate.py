@@ -64,33 +64,42 @@ def separate(
     basis = equations.space.basis
     spans: list[Tensor] = []
     exact: list[bool] = []
+    whole: list[Tensor] = []
     settled = noise_sine(equations.space)
     sine = 1.0
     known = basis[:, :0]
     step = max(1, _POLISHED // equations.forward.numel())
-    for q, p in starts:
-        if not q.shape[1]:
-            continue
+    for q, p in (pair for pair in starts if pair[0].shape[1]):
         meetings = [
             polish(basis, equations.forward, *portion)[1]
             for portion in zip(torch.split(q, step, dim=1), torch.split(p, step, dim=1), strict=True)
         ]
         for sines, deltas in ((s, d) for m in meetings for s, d in zip(m.sines, m.deltas, strict=True)):
             size = _solutions(sines, solved)
-            if not size or known.shape[1] + size > equations.samples:
+            if not size:
                 continue
-            solves = float(sines[size - 1]) <= settled
-            if _already(spans, deltas[:, :size], exact if solves else [False] * len(spans)):
+            span, solves = deltas[:, :size], float(sines[size - 1]) <= settled
+            kept = _beside(spans, exact, span, settled) if solves else list(range(len(spans)))
+            if sum(int(spans[k].shape[1]) for k in kept) + size > equations.samples:
                 continue
-            spans.append(deltas[:, :size])
-            exact.append(solves)
-            known = torch.cat([known, spans[-1]], dim=1)
+            if _already([spans[k] for k in kept], span, [solves and exact[k] for k in kept], settled):
+                continue
+            spans = [*(spans[k] for k in kept), span]
+            exact = [*(exact[k] for k in kept), solves]
+            known = torch.cat([basis[:, :0], *spans], dim=1)
             if size > 1:
                 sine = min(sine, float(sines[size]) if size < len(sines) else 1.0)
         if found is not None:
             found(known)
         if known.shape[1] == equations.samples:
-            break
+            if all(exact):
+                break
+            # near misses may take the places of samples: others are looked for, and these kept in reserve
+            whole = whole or spans
+            spans = [span for span, solves in zip(spans, exact, strict=True) if solves]
+            exact = [True] * len(spans)
+            known = torch.cat([basis[:, :0], *spans], dim=1)
+    spans = whole if whole and known.shape[1] < equations.samples else spans
     single = [span for span in spans if span.shape[1] == 1]
     return Separated(
         single=torch.cat([basis[:, :0], *single], dim=1),
@@ -107,9 +116,28 @@ def _solutions(sines: Float[Tensor, " k"], solved: float) -> int:
     return place + 1 if float(values[place]) < solved and float(jumps[place]) > MINIMAL_GAP else 0
 
 
-def _already(spans: list[Tensor], span: Float[Tensor, "n s"], exact: list[bool]) -> bool:
+def _beside(spans: list[Tensor], exact: list[bool], span: Float[Tensor, "n s"], settled: float) -> list[int]:
+    """Which spans stay where ``span``, which solves its equations to rounding, is found: a mixture of a group
+    that vanishes at one more neuron gives way to the group, and a near miss to the sample that it missed.
+    """
+    return [
+        k
+        for k, old in enumerate(spans)
+        if not _holds(span, old, settled) and (exact[k] or not _already([old], span, [False], settled))
+    ]
+
+
+def _holds(span: Float[Tensor, "n s"], old: Float[Tensor, "n r"], settled: float) -> bool:
+    """Whether ``span`` is larger than ``old`` and contains it to rounding."""
+    if old.shape[1] >= span.shape[1]:
+        return False
+    return float(torch.linalg.matrix_norm(old - span @ (span.T @ old), 2)) < settled
+
+
+def _already(spans: list[Tensor], span: Float[Tensor, "n s"], exact: list[bool], settled: float) -> bool:
     """Whether ``span`` meets a span that is already found; ``exact``: which of these, like this one, solve
-    their equations to rounding, so that different patterns make them different samples."""
+    their equations to rounding, so that different patterns make them different samples, but for a mixture of
+    a group's samples, which lies in their span to rounding (``settled``)."""
     if not spans:
         return False
     if span.shape[1] == 1:
@@ -119,7 +147,10 @@ def _already(spans: list[Tensor], span: Float[Tensor, "n s"], exact: list[bool])
             [part.square().sum() for part in torch.split(cosines, [int(v.shape[1]) for v in spans])]
         )
         near = torch.nonzero((1 - squared).clamp(min=0).sqrt() < SAME)[:, 0].tolist()
-        return any(not exact[k] or bool(copies(span, spans[k])[0].any()) for k in near)
+        return any(
+            not exact[k] or _holds(spans[k], span, settled) or bool(copies(span, spans[k])[0].any())
+            for k in near
+        )
     return any(float(torch.linalg.svdvals(span - old @ (old.T @ span))[-1]) < SAME for old in spans)
 
 

@@ -12,7 +12,6 @@ from dataclasses import replace
 from jaxtyping import Float
 from torch import Tensor
 
-from exan_verify.numeric.problem.losses import loss_vectors
 from exan_verify.numeric.problem.passes import backward, forward, rounding, weight_gains
 from exan_verify.numeric.problem.problem import Problem
 
@@ -35,7 +34,7 @@ def missed_bias(
         return False
     above = replace(problem, layers=problem.layers[start:])
     divisor, trace, gains = problem.divisor(samples), forward(above, h), weight_gains(above)
-    deltas = backward(above, trace, loss_vectors(problem.loss, trace.logits, labels) / divisor)
+    deltas = backward(above, trace, problem.loss_vectors(trace.logits, labels) / divisor)
     moved = rounding(
         above,
         trace,

@@ -26,10 +26,9 @@ from exan_verify.numeric.missing.bias_sums import missed_bias
 from exan_verify.numeric.missing.inputs_from_weights import Below, inputs_below
 from exan_verify.numeric.missing.scales import completed, gauged
 from exan_verify.numeric.missing.single_layer import attack_single_layer
-from exan_verify.numeric.problem.losses import loss_vectors
 from exan_verify.numeric.problem.passes import backward, forward
 from exan_verify.numeric.problem.problem import LayerGradient, Problem
-from exan_verify.numeric.problem.records import Attack, HiddenFeatures, Method, Unclaimed
+from exan_verify.numeric.problem.records import Attack, Candidate, HiddenFeatures, Method
 from exan_verify.numeric.problem.spectrum import ColumnSpace
 from exan_verify.numeric.waiting import Telling
 
@@ -51,10 +50,11 @@ _NEEDS_BIAS = ("peel", "peel+lift")
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Partial:
-    """An attack on ``problem``, whose parameters are called ``names`` (weight, bias), layer by layer."""
+    """An attack on ``problem``, whose parameters are called ``names`` (weight, bias), layer by layer; a layer
+    without biases has none to name: the second is empty."""
 
     problem: Problem
-    names: tuple[tuple[str, ...], ...]
+    names: tuple[tuple[str, str], ...]
     methods: tuple[Method, ...]
     named: bool
     tell: Telling
@@ -67,7 +67,7 @@ class Partial:
             name
             for layer, pair in zip(self.problem.layers, self.names, strict=True)
             for name, given in zip(pair, (layer.weight_given, layer.bias_given), strict=True)
-            if not given
+            if name and not given
         )
 
     @property
@@ -146,7 +146,7 @@ class Partial:
             name
             for k, (layer, (weight, bias)) in enumerate(zip(self.problem.layers, self.names, strict=True))
             for name, given in ((weight, layer.weight_given), (bias, layer.bias_given or k > last))
-            if k >= start and not given
+            if k >= start and name and not given
         ]
         return f"; what is missing of {', '.join(map(repr, useful))} would help" if useful else ""
 
@@ -188,8 +188,8 @@ class Partial:
         usable = tuple(method for method in methods if method.name not in _NEEDS_BIAS)
         if not usable:
             raise RangeError(
-                f"method={first!r} reads inputs off rows of [dW | db], and {name!r} is missing; use lift, "
-                "assign or sample"
+                f"method={first!r} reads inputs off rows of [dW | db], and "
+                f"{repr(name) + ' is missing' if name else 'there are no biases'}; use lift, assign or sample"
             )
         return usable
 
@@ -250,9 +250,9 @@ class Partial:
         reasons = [b.reason for b in below if b.reason]
         if len(reasons) > 1:
             reasons = [f"{reasons[0]}, and the like for {len(reasons) - 1} more"]
-        wide = [b for m, b in enumerate(below) if b.x is not None and m not in good]
+        wide = [m for m, b in enumerate(below) if b.x is not None and m not in good]
         if wide:
-            worst = max(b.error_bound for b in wide)
+            worst = max(below[m].error_bound for m in wide)
             reasons.append(f"{len(wide)} inputs follow from the features to {worst:.1e} only")
         said = "; ".join((lost, *([f"counted from there: {found.reason}"] if found.reason else []), *reasons))
         return replace(
@@ -261,14 +261,14 @@ class Partial:
             y=found.y[good],
             status=tuple(replace(found.status[m], error_bound=below[m].error_bound) for m in good),
             complete=found.complete and len(good) == len(below),
-            unclaimed=tuple(_too_wide(b) for b in wide),
+            candidates=tuple(_too_wide(below[m], found.y[m]) for m in wide),
             reason="" if found.complete and len(good) == len(below) else said,
             hidden=HiddenFeatures(
                 layer=start,
                 values=h,
                 labels=found.y,
                 status=found.status,
-                unclaimed=found.unclaimed,
+                candidates=found.candidates,
             ),
             unfinished=unfinished,
         )
@@ -327,7 +327,7 @@ def _deltas(problem: Problem, pursuit: Pursuit) -> tuple[Tensor, ...]:
     """The deltas of confirmed samples, layer by layer."""
     confirmed = pursuit.confirmed
     trace = forward(problem, confirmed.x)
-    g = loss_vectors(problem.loss, trace.logits, confirmed.y) / problem.divisor(confirmed.batch_size)
+    g = problem.loss_vectors(trace.logits, confirmed.y) / problem.divisor(confirmed.batch_size)
     return backward(problem, trace, g)
 
 
@@ -336,11 +336,12 @@ def _rows(found: Sequence[Tensor | None], layer: LayerGradient, like: Tensor) ->
     return torch.stack(rows) if rows else like.new_zeros(0, layer.shape[1])
 
 
-def _too_wide(below: Below) -> Unclaimed:
+def _too_wide(below: Below, label: Tensor) -> Candidate:
     assert below.x is not None
-    return Unclaimed(
+    return Candidate(
         x=below.x,
-        error_bound=below.error_bound,
+        label=label,
+        error_estimate=below.error_bound,
         reason=f"its features are known, its input to {below.error_bound:.1e} only",
     )
 
@@ -352,6 +353,6 @@ def _without_claims(found: Attack, features: int, reason: str) -> Attack:
         y=found.y[:0],
         status=(),
         complete=False,
-        unclaimed=(),
+        candidates=(),
         reason=reason,
     )

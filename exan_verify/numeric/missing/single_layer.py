@@ -10,7 +10,7 @@ from exan_verify.errors import InputError
 from exan_verify.numeric.missing.last_layer import SingleSample, last_layer, single_sample
 from exan_verify.numeric.problem.losses import fit_labels
 from exan_verify.numeric.problem.problem import LayerGradient
-from exan_verify.numeric.problem.records import Attack, Evidence, LastLayer
+from exan_verify.numeric.problem.records import Attack, Evidence, LastLayer, Tier
 
 _MIXED = "{name} determines features and loss vectors only up to a mixing of the {rank} samples that it shows"
 _LIMIT = 64.0
@@ -82,6 +82,8 @@ def _one(sample: SingleSample, label: Tensor, batch_size: int | None) -> Attack:
         isolation=1.0,
         label_residual=0.0,
         label_margin=float("inf"),
+        # a gradient of rank 1 whose bias entry is not zero leaves one sample nothing to choose
+        tier=Tier.CONFIRMED,
     )
     return _attack(
         x=sample.features,
@@ -107,7 +109,7 @@ def _attack(
         method="single layer",
         layer=None,
         layers=(),
-        unclaimed=(),
+        candidates=(),
         reason=reason,
         seconds=0.0,
     )

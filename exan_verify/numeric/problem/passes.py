@@ -138,7 +138,7 @@ def rounding(
     gains: list[tuple[float, float]],
     input_error: Float[Tensor, " m"],
     unit: float,
-    divisor: int,
+    divisor: float,
 ) -> Rounding:
     """Estimate how far roundoff ``unit`` and inputs off by ``input_error`` (L2) move a pass."""
     pre_errors, hidden_errors = [], [input_error]

@@ -20,6 +20,9 @@ _ROUNDS = 12
 _RANK_TOLERANCE = 1e-10
 """Directions of D W^T C below this relative size cannot be told from zero in float64 and are left out."""
 
+_VANISHES = 1e-10
+"""Entries of a delta below this share of its norm are zero: active neurons' are larger, or tell nothing."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Meeting:
@@ -54,8 +57,13 @@ def meet(spans: Float[Tensor, "m n k"], basis: Float[Tensor, "n M"]) -> Meeting:
 
 
 def nearest_patterns(delta: Float[Tensor, "n m"], active_value: Float[Tensor, "n m"]) -> Bool[Tensor, "n m"]:
-    """Active where delta_j is nearer to w_j . u than to zero."""
-    return (delta - active_value).abs() < delta.abs()
+    """Active where delta_j is nearer to w_j . u than to zero, or where both vanish.
+
+    Samples of one pattern have mixtures whose delta vanishes at one of their neurons, w_j . u = 0: with that
+    neuron inactive the mixture would look like a sample, with it active it is one of the group's.
+    """
+    nearer: Tensor = (delta - active_value).abs() < delta.abs() + _VANISHES * delta.norm(dim=0)
+    return nearer
 
 
 def polish(

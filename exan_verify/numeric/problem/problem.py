@@ -6,9 +6,10 @@ that a first layer of 10^8 entries is never copied as a whole. Setting: docs/the
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,8 @@ from torch import Tensor
 
 from exan_verify.core.network import Array, ReluNetwork
 from exan_verify.core.question import Labels, Loss, Reduction
-from exan_verify.errors import GradientError, InputError, NonFiniteError, choice, raise_problems
+from exan_verify.errors import GradientError, InputError, NonFiniteError, choice, raise_problems, short
+from exan_verify.numeric.problem.losses import REACH, LabelFit, fit_labels, loss_vectors
 
 BLOCK = 1 << 23
 """Entries converted to float64 at a time (64 MiB): large enough for BLAS, small beside the weights."""
@@ -86,7 +88,9 @@ class Problem:
     """A validated attack: the layers, the loss, and what is known about batch and rounding.
 
     ``unit_roundoff`` is that of the coarsest dtype among the gradient's tensors. ``batch_size`` is the
-    user's or None. ``labels``: of the loss's kind (one_hot), or real targets.
+    user's or None. ``labels``: of the loss's kind (one_hot), or real targets; ``smoothing`` of those of
+    cross_entropy. ``scale``: the gradient is so many times the batch's, None where it is not known, and
+    ``scale_found``: it was read off this gradient. ``weighted``: every sample has an unknown positive factor.
     """
 
     layers: tuple[LayerGradient, ...]
@@ -96,6 +100,10 @@ class Problem:
     unit_roundoff: float
     seed: int
     labels: Labels = Labels.ONE_HOT
+    smoothing: float = 0.0
+    scale: float | None = 1.0
+    scale_found: bool = False
+    weighted: bool = False
 
     @property
     def whole(self) -> bool:
@@ -112,9 +120,52 @@ class Problem:
         """Where the computation runs."""
         return self.layers[0].bias.device
 
-    def divisor(self, samples: int) -> int:
-        """What the reduction divides the summed loss by, for a batch of ``samples``."""
-        return self.loss.divisor(self.reduction, samples, self.classes)
+    @property
+    def classified(self) -> bool:
+        """Whether a label is a class, and not a vector of targets."""
+        return self.loss.class_labels and self.labels is not Labels.REAL
+
+    def divisor(self, samples: int) -> float:
+        """What the summed loss is divided by, for a batch of ``samples``: by the reduction, and by the factor
+        that the gradient was multiplied with (1 where that is not known yet)."""
+        return self.loss.divisor(self.reduction, samples, self.classes) / (self.scale or 1.0)
+
+    def loss_vectors(self, logits: Float[Tensor, "m K"], labels: Tensor) -> Float[Tensor, "m K"]:
+        """Undivided loss vectors of ``labels``, classes (m,) or targets (m, K)."""
+        return loss_vectors(self.loss, logits, labels, self.smoothing)
+
+    def fit_labels(
+        self,
+        logits: Float[Tensor, "m K"],
+        spans: Float[Tensor, "m n K"],
+        deltas: Float[Tensor, "m n"],
+        *,
+        samples: int,
+        loss_vector_hint: Float[Tensor, "m K"] | None = None,
+        reach: float = REACH,
+    ) -> LabelFit:
+        """:func:`exan_verify.numeric.problem.losses.fit_labels` for a batch of ``samples``.
+
+        While the factor is unknown so is its sign, and ``counts`` is negative where the labels fit that way.
+        """
+        fits = [
+            fit_labels(
+                self.loss,
+                logits,
+                spans,
+                deltas,
+                divisor=sign * self.divisor(samples),
+                loss_vector_hint=loss_vector_hint,
+                reach=reach,
+                smoothing=self.smoothing,
+                soft=self.loss.class_labels and not self.classified,
+                weighted=self.weighted,
+            )
+            for sign in ((1, -1) if self.scale is None else (1,))
+        ]
+        if len(fits) == 1:
+            return fits[0]
+        return fits[0].or_else(replace(fits[1], counts=-fits[1].counts), fits[1].loose < fits[0].loose)
 
     def generator(self) -> torch.Generator:
         """A fresh random generator with the problem's seed."""
@@ -132,28 +183,31 @@ def build_problem(
     seed: int,
     labels: str = "one_hot",
     partial: bool = False,
+    scale: float | str = 1.0,
+    weights: str = "equal",
+    smoothing: float = 0.0,
 ) -> Problem:
     """Validate and bring everything to ``device``; ``partial``: tensors may be missing from the gradient.
 
-    Raises :class:`InputError` for an unknown loss or reduction, a bad batch size, or a network without
-    biases or hidden layers; :class:`GradientError` (:class:`NonFiniteError`) for tensors that do not fit.
+    A layer without biases is one whose biases are zero and have no gradient.
+
+    Raises :class:`InputError` for an unknown loss or reduction or a bad batch size; :class:`GradientError`
+    (:class:`NonFiniteError`) for tensors that do not fit.
     """
     chosen_loss = choice(Loss, loss, "loss")
     chosen_reduction = choice(Reduction, reduction, "reduction")
     chosen_labels = attacked_labels(labels, chosen_loss)
+    factor, weighted = _given_scale(scale), _positive_weights(weights)
+    if (factor is None or weighted) and chosen_labels is Labels.REAL:
+        raise InputError(
+            "labels='real' explain a loss vector of any size, so that they cannot be asked for together with "
+            "scale='unknown' or weights='positive'; give the scale, or leave labels out"
+        )
+    check_smoothing(smoothing, chosen_loss, chosen_labels)
     if batch_size is not None and (
         isinstance(batch_size, bool) or int(batch_size) != batch_size or batch_size < 1
     ):
         raise InputError(f"batch_size={batch_size!r} is not a positive integer; give the number of samples")
-    if not network.has_bias:
-        raise InputError(
-            "the network has no biases, so the scale of every sample stays open (docs/theory.md 3.5); "
-            "attack a network with biases"
-        )
-    if network.depth < 2:
-        raise InputError(
-            "the network has no hidden layer, so no neuron separates samples; add one to attack it"
-        )
     tensors = {str(name): as_tensor(value, f"gradient[{name!r}]") for name, value in gradient.items()}
     _check_gradient(network, tensors, partial=partial)
     target = torch.device("cpu" if device is None else device)
@@ -166,7 +220,40 @@ def build_problem(
         unit_roundoff=max(_UNIT_ROUNDOFF[tensor.dtype] for tensor in tensors.values()),
         seed=int(seed),
         labels=chosen_labels,
+        smoothing=float(smoothing),
+        scale=factor,
+        weighted=weighted,
     )
+
+
+def _given_scale(scale: Any) -> float | None:
+    """The factor, None for ``unknown``."""
+    if scale == "unknown":
+        return None
+    try:
+        factor = float(scale)
+    except (TypeError, ValueError, OverflowError):
+        factor = 0.0
+    if isinstance(scale, bool) or not math.isfinite(factor) or factor == 0:
+        raise InputError(
+            f"scale={short(scale)} is not a factor; give the number that the batch's gradient was multiplied "
+            "with (-lr for a plain update), or 'unknown'"
+        )
+    return factor
+
+
+def _positive_weights(weights: Any) -> bool:
+    if weights not in ("equal", "positive"):
+        raise InputError(f"weights={short(weights)} cannot be used; give 'equal' or 'positive'")
+    return bool(weights == "positive")
+
+
+def check_smoothing(smoothing: Any, loss: Loss, labels: Labels) -> None:
+    """Raise :class:`InputError` unless ``smoothing`` is one of cross_entropy's class labels, in [0, 1)."""
+    if isinstance(smoothing, bool) or not isinstance(smoothing, (int, float)) or not 0 <= smoothing < 1:
+        raise InputError(f"smoothing={short(smoothing)} is not in [0, 1); give the label smoothing")
+    if smoothing and (loss is not Loss.CROSS_ENTROPY or labels is Labels.REAL):
+        raise InputError(f"smoothing={smoothing} belongs to the class labels of cross_entropy; leave it out")
 
 
 def attacked_labels(labels: str, loss: Loss) -> Labels:
@@ -175,9 +262,9 @@ def attacked_labels(labels: str, loss: Loss) -> Labels:
     if chosen is Labels.KNOWN:
         raise InputError(
             "labels='known' is a question for certify; the attack finds labels, so leave it out, or say "
-            "'real' for targets of mse or bce that are any numbers"
+            "'real' for targets of mse, bce or cross_entropy that are any numbers"
         )
-    if chosen is Labels.REAL and loss not in (Loss.MSE, Loss.BCE):
+    if chosen is Labels.REAL and loss is Loss.HINGE:
         raise InputError(
             f"labels='real' does not fit loss={loss.value!r}, whose labels are classes; leave it out"
         )
@@ -217,14 +304,16 @@ def _view(array: Array) -> Tensor:
 
 
 def _layer(layer: Any, tensors: Mapping[str, Tensor], device: torch.device) -> LayerGradient:
-    (weight_name, weight), (bias_name, bias) = layer.parameters()
+    (weight_name, weight), *biases = layer.parameters()
     # zeros that take no memory
     zero = torch.zeros((), dtype=torch.float64, device=device)
+    none = zero.expand(weight.shape[:1])
+    bias_name, bias = biases[0] if biases else ("", none)
     return LayerGradient(
         weight=as_tensor(weight, weight_name).to(device),
         bias=as_tensor(bias, bias_name).to(device).double(),
         d_weight=tensors.get(weight_name, zero.expand(weight.shape)),
-        d_bias=tensors.get(bias_name, zero.expand(bias.shape)).double(),
+        d_bias=tensors.get(bias_name, none).double(),
         weight_given=weight_name in tensors,
         bias_given=bias_name in tensors,
     )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from exan_verify.numeric.problem.problem import Problem
@@ -40,7 +42,9 @@ class Finding:
     ``reason`` says what kept the method from the whole batch, empty when nothing did. ``literal``: the
     candidates are judged as handed over, and none is claimed that refinement has to move. ``guessed_rows``:
     ``rest`` was computed with inputs from rows that were taken for exclusive. ``scale_error``: relative error
-    of the samples' scales where these do not come from the layer's own bias gradient.
+    of the samples' scales where these do not come from the layer's own bias gradient. ``y``: the labels
+    that the method found the candidates with, where it had to know them, and ``errors`` (m,) the relative
+    rounding of their x.
     """
 
     method: str
@@ -53,6 +57,8 @@ class Finding:
     literal: bool = False
     guessed_rows: bool = False
     scale_error: float = 0.0
+    y: Tensor | None = None
+    errors: Tensor | None = None
 
     @property
     def whole(self) -> bool:
@@ -73,15 +79,31 @@ class Method(Protocol):
         ...
 
 
+class Tier(StrEnum):
+    """How much is known of a sample that was found.
+
+    ``confirmed``: every batch of the stated size whose gradient is as near to the given one as its noise
+    allows has this sample within its bound, shown in floating point with margins. ``consistent``: every
+    equation of its own neurons holds to the gradient's accuracy, with an error estimate; no other batch is
+    excluded. What fits less is a :class:`Candidate`.
+    """
+
+    CONFIRMED = "confirmed"
+    CONSISTENT = "consistent"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """Why a claimed sample is claimed.
+    """Why a sample that was found counts as found.
 
-    ``error_bound``: absolute, L-infinity, on its row of x. ``residual``: sine between its first-layer delta
+    ``tier``, and for a consistent sample in ``unconfirmed`` what keeps it from being confirmed.
+    ``error_bound``: absolute, L-infinity, on its row of x; of a consistent sample an estimate, which presumes
+    that the batch is the one it was found in. ``residual``: sine between its first-layer delta
     and the column space of the gradient; ``isolation``: the second such sine, which keeps it apart from every
     other solution. ``label_residual``: relative distance between the delta that the label and the forward
     pass give and the recovered one; ``label_margin``: how many times worse the next label is.
     ``error_norm``: the row's error in L2, infinite where nothing better than ``error_bound`` is known.
+    ``weight``: the factor of its loss, where samples have unknown ones.
     """
 
     method: str
@@ -92,14 +114,22 @@ class Evidence:
     label_residual: float
     label_margin: float
     error_norm: float = math.inf
+    weight: float = 1.0
+    tier: Tier = Tier.CONSISTENT
+    unconfirmed: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Unclaimed:
-    """A candidate not stood behind: ``x`` (d,), its bound (may be infinite) and the reason."""
+class Candidate:
+    """What explains part of its equations only.
+
+    ``x`` (d,); ``label`` (a class, or targets (K,)) or None where none fits; ``error_estimate``, L-infinity,
+    may be infinite; ``reason``: what does not fit.
+    """
 
     x: Tensor
-    error_bound: float
+    label: Tensor | None
+    error_estimate: float
     reason: str
 
 
@@ -108,14 +138,14 @@ class HiddenFeatures:
     """What hidden layer ``layer`` (from 1) gave for some samples, where the gradient shows no more.
 
     ``values`` (m, n) with ``labels`` and one :class:`Evidence` each in ``status``, whose ``error_bound`` is
-    on the row of ``values``; ``unclaimed``: rows (n,) not stood behind.
+    on the row of ``values``; ``candidates``: rows (n,) that fit less.
     """
 
     layer: int
     values: Tensor
     labels: Tensor
     status: tuple[Evidence, ...]
-    unclaimed: tuple[Unclaimed, ...]
+    candidates: tuple[Candidate, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -139,18 +169,20 @@ class Attack:
     """The outcome of an attack.
 
     ``x`` (M', d) and ``y``, classes (M',) for cross_entropy and hinge or targets (M', K) for mse and bce: the
-    samples it stands behind, ``status`` one :class:`Evidence` each. ``gradient_residual``: relative
-    Frobenius distance between the gradient of all recovered samples and the given one (1.0: none recovered).
-    ``complete``: the whole batch is recovered and confirmed. ``batch_size`` used and its source (``given``,
-    ``rank`` of the gradient, or ``loss scale``). ``unclaimed``: candidates not stood behind. ``reason``: one
-    sentence, empty when complete. ``layer`` (from 1) and ``layers``: the ranks and gaps it rests on.
-    ``hint``: where nothing is recovered, which other loss, reduction or batch size to try; a guess.
-    ``missing``: names of the gradient's tensors that were not given; samples are confirmed against the
+    samples that are confirmed or consistent, ``status`` one :class:`Evidence` each, with its tier.
+    ``candidates``: what fits less, with what does not fit. ``gradient_residual``: relative Frobenius distance
+    between the gradient of all samples found and the given one (1.0: none). ``complete``: all samples
+    of the batch are confirmed or consistent, and together they reproduce the whole gradient. ``batch_size``
+    used and its source (``given``, ``rank`` of the gradient, or ``loss scale``). ``scale``: the gradient is
+    so many times the batch's, as told or as found. ``reason``: one sentence, empty when complete. ``layer``
+    (from 1) and ``layers``: the ranks and gaps it rests on. ``hint``: where nothing is found, which other
+    loss, reduction or batch size to try, or what the gradient looks like; a guess.
+    ``missing``: names of the gradient's tensors that were not given; samples are compared with the
     others, and ``gradient_residual`` speaks of these. ``hidden``: where the first layers' gradients are
-    missing, the features that are claimed; of these samples only those in ``x`` have a determined input.
+    missing, the features that were found; of these samples only those in ``x`` have a determined input.
     ``last_layer``: where only the last layer's gradient could be used. ``unfinished``: a budget ended it
-    before all methods were done; what was confirmed until then is here. ``notes``: what was done to the model
-    and the gradient before they were used, a line each.
+    before all methods were done; what was found until then is here. ``notes``: what was done to the model
+    and the gradient, before they were used or to make them fit, a line each.
     """
 
     x: Tensor
@@ -163,7 +195,7 @@ class Attack:
     method: str
     layer: int | None
     layers: tuple[LayerSummary, ...]
-    unclaimed: tuple[Unclaimed, ...]
+    candidates: tuple[Candidate, ...]
     reason: str
     seconds: float
     hint: str = ""
@@ -172,3 +204,19 @@ class Attack:
     last_layer: LastLayer | None = None
     unfinished: bool = False
     notes: tuple[str, ...] = ()
+    scale: float = 1.0
+
+    def count(self, tier: Tier) -> int:
+        """How many of the samples found are of ``tier``."""
+        return sum(one.tier == tier for one in self.status)
+
+    def stacked_candidates(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The candidates' inputs (c, ...), labels like ``y`` with -1 (NaN in targets) where none fits, and
+        error estimates (c,)."""
+        nowhere = self.y.new_full(self.y.shape[1:], -1 if self.y.dim() == 1 else torch.nan)
+        labels = [nowhere if one.label is None else one.label.to(self.y) for one in self.candidates]
+        return (
+            torch.stack([one.x for one in self.candidates]) if self.candidates else self.x[:0],
+            torch.stack(labels) if labels else self.y[:0],
+            torch.tensor([one.error_estimate for one in self.candidates], dtype=torch.float64),
+        )

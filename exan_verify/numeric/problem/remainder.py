@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from exan_verify.numeric.problem.losses import fit_labels
 from exan_verify.numeric.problem.passes import Trace, backward, delta_spans
 from exan_verify.numeric.problem.problem import Problem
 from exan_verify.numeric.problem.spectrum import MINIMAL_GAP, ColumnSpace
@@ -55,10 +54,10 @@ def all_deltas(problem: Problem, known: Known, samples: int) -> tuple[Tensor, ..
     ``samples``: the size of the batch as far as known; it only matters for which targets look discrete.
     """
     spans = delta_spans(problem, known.trace)
-    divisor = problem.divisor(samples)
-    fit = fit_labels(problem.loss, known.trace.logits, spans, known.deltas, divisor=divisor)
+    fit = problem.fit_labels(known.trace.logits, spans, known.deltas, samples=samples)
     solved = (torch.linalg.pinv(spans, rtol=1e-10) @ known.deltas[:, :, None])[:, :, 0]
-    labelled = fit.vectors * fit.counts[:, None] / divisor
+    counts = torch.ones_like(fit.counts) if problem.weighted else fit.counts
+    labelled = fit.vectors * counts[:, None] / problem.divisor(samples)
     fits = (fit.loose < _LABEL_FITS)[:, None]
     return backward(problem, known.trace, torch.where(fits, labelled, solved))
 

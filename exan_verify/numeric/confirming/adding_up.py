@@ -1,0 +1,79 @@
+"""What two methods found of one gradient, as one result: nothing that an earlier method found is thrown
+away."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from exan_verify.numeric.confirming.confirm import CLAIM_LIMIT, Confirmed
+from exan_verify.numeric.problem.passes import backward, forward
+from exan_verify.numeric.problem.problem import Problem
+from exan_verify.numeric.problem.records import Candidate, Evidence
+from exan_verify.numeric.problem.remainder import without
+from exan_verify.numeric.problem.spectrum import ColumnSpace
+
+
+def added_up(problem: Problem, space: ColumnSpace, more: Confirmed, less: Confirmed) -> Confirmed:
+    """``more`` with what only ``less`` found, of a gradient whose first layer has column space ``space``.
+
+    Samples of ``less`` that cannot be in one batch with those of ``more`` become candidates: the batch would
+    be too large, the factor of the gradient another one, or removing all of them would not lower the rank by
+    as many.
+    """
+    new = [
+        m
+        for m, one in enumerate(less.status)
+        if _nearest(less.x[m], more.x)
+        > one.error_bound + max((s.error_bound for s in more.status), default=0.0)
+    ]
+    both, candidates = more, list(more.candidates)
+    if new:
+        x, y = torch.cat([more.x, less.x[new]]), torch.cat([more.y, less.y[new]])
+        status = (*more.status, *(less.status[m] for m in new))
+        same = (more.scale, more.batch_size) == (less.scale, less.batch_size)
+        if same and len(x) <= more.batch_size and _fit_beside(problem, space, more, x, y, status):
+            both = replace(more, x=x, y=y, status=status)
+        else:
+            candidates += [
+                Candidate(
+                    x=less.x[m],
+                    label=less.y[m],
+                    error_estimate=less.status[m].error_bound,
+                    reason=f"it fits its own equations, but not beside the {len(more.x)} samples found",
+                )
+                for m in new
+            ]
+    for one in (*less.candidates,):
+        if _apart(one, [c.x for c in candidates]):
+            candidates.append(one)
+    return replace(both, candidates=tuple(c for c in candidates if _apart(c, list(both.x))))
+
+
+def _fit_beside(
+    problem: Problem,
+    space: ColumnSpace,
+    found: Confirmed,
+    x: Tensor,
+    y: Tensor,
+    status: Sequence[Evidence],
+) -> bool:
+    if len(x) >= space.rank:
+        return len(x) == space.rank
+    trace = forward(problem, x)
+    weights = torch.tensor([one.weight for one in status]).to(x)[:, None]
+    scaled = replace(problem, scale=found.scale)
+    g = problem.loss_vectors(trace.logits, y) * weights / scaled.divisor(found.batch_size)
+    return not without(space, backward(problem, trace, g)[0], x).saturated
+
+
+def _apart(candidate: Candidate, others: Sequence[Tensor]) -> bool:
+    near = CLAIM_LIMIT * max(1.0, float(candidate.x.abs().max()))
+    return all(float((candidate.x - other).abs().max()) > near for other in others)
+
+
+def _nearest(x: Tensor, others: Tensor) -> float:
+    return float((others - x).abs().amax(dim=1).min()) if len(others) else float("inf")

@@ -1,0 +1,330 @@
+"""Whether another batch could have this gradient: the floating-point version of docs/theory.md, Appendix T.
+
+A gradient that fits does not say that nothing else does: P.5 there, made wide, has two batches far apart with
+one gradient. Before a sample is called confirmed, every other batch of the same size whose [dW_1 | db_1] is
+as near to the given one as its noise allows (spectral norm; where roundings of the backward pass keep the
+rank, per sample) has to be excluded, with margins larger than the errors. The steps are those of Appendix T,
+with first-order errors in the Euclidean norm in place of balls. Primes belong to the other batch; C = [X 1],
+M x (d + 1), is the batch found.
+
+1. *Factor* (T1). P = C^+ + (e - C^+ 1) 1^T / M, so that C P = I and P 1 = e, the bias column. B = A P has the
+   deltas as columns, in coordinates of the samples found. For the other batch B' = A' P = Delta' T with
+   T = [X' 1] P and T 1 = 1. |B'_a - B_a| <= e_a = noise |P_a| + what roundings make of delta_a. With N = B^+
+   and |N_m| sum_a e_a below 1 / 2, B' has rank M: T is invertible and T^-1 [X' 1] = C + V.
+2. *Equations* (T2). A column q of T^-1 and its next delta u = E p satisfy (B'_j . q)(B'_j . q - O_j . p) = 0,
+   O_j = w_j E, at every neuron. This is linear in w_ab = q_a q_b (a < b) and w_ak = q_a (p_k - q_a p_ak) up
+   to sum_a q_a^2 t_ja with t_ja = B_ja (B_ja - O_j . p_a), p_a fitted to the neurons active for a. E: what
+   confines loss vectors, or the column space of the next layer's gradient where its rank is M with margin.
+3. *Columns* (T3). L = R^+. Noise changes R and t by what it changes B and O; Cauchy and Schwarz over the
+   neurons give Y >= |L R' - I| and tau_a >= |L t'_a|. Where s_a > 0 with Y s_a + tau_a <= s_a exist, |w| is
+   at most sum_a q_a^2 s_a, and every column is q = s (e_a + xi) with |xi_b| <= rho_ab.
+4. *Order and scale* (T4). Loss vectors are bounded, so |s| <= S_a. For cross_entropy and hinge with two
+   positive entries in the loss vector s > 0, because only the label's entry may be negative, and then T^-1 1
+   = 1 gives sum |s| <= M / (1 - max_a sum_b rho_ab) without that bound. If no column were near e_b, row b of
+   T^-1 1 = 1 would be too small. So every e_b has one column, T^-1 = I + Z with |Z_ba| <= |s_a| rho_ab.
+5. *Radius* (T5). |x'_m - x_m|_inf <= r_m, which has to stay below half the distance to the next sample: then
+   the other batch has one sample beside each one found. Where no neuron that matters to sample m can change
+   its state within Z, its equations are linear and the refined bound (bounds.py) holds for the other batch as
+   well; elsewhere r_m is the bound.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from exan_verify.core.question import Labels, Loss
+from exan_verify.numeric.confirming.bounds import Refined
+from exan_verify.numeric.problem.problem import Problem
+from exan_verify.numeric.problem.spectrum import MINIMAL_GAP, ColumnSpace
+from exan_verify.numeric.waiting import proceed
+
+_MOST_UNKNOWNS = 2048
+"""Columns of R: beyond, its factorisation takes tens of seconds."""
+
+_SECOND_ORDER = 1.25
+"""On first-order errors that step 1 keeps below a half and the later steps below a quarter."""
+
+_ROUNDS = 60
+"""Of the iterations towards s_a and rho; contractions below .8 have settled by then."""
+
+_MIXING = 0.25
+"""Largest share of other samples in a column that is read as one sample's: the radius needs below a half."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Exclusion:
+    """What is known of all other batches of the same size with this gradient.
+
+    ``radius`` (m,), L-infinity: each has a sample that near, and ``pinned`` (m,): with the same pattern
+    wherever it matters. ``reason``: why other batches are not excluded; empty where they are.
+    """
+
+    radius: Tensor
+    pinned: Tensor
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Coordinates:
+    """Step 1: the deltas ``b`` (n, M) found, as unit columns of ``sizes`` (M,), each off by ``moved`` (M,) in
+    another batch, ``inverse`` (M, n) of B itself; ``c`` (M, d + 1), ``p`` its right inverse, ``noise`` of A,
+    and
+    ``turned`` = |N_m| sum_a e_a at most."""
+
+    b: Tensor
+    sizes: Tensor
+    moved: Tensor
+    inverse: Tensor
+    c: Tensor
+    p: Tensor
+    noise: float
+    turned: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Columns:
+    """Step 3, for unit columns: ``rho`` (M, M) and ``eta`` (M, K'), relative to the fitted ``points`` (M, K')
+    of
+    next deltas; ``carried`` (n, M) = O p, and ``o`` (n, K')."""
+
+    rho: Tensor
+    eta: Tensor
+    points: Tensor
+    carried: Tensor
+    o: Tensor
+
+
+def others_excluded(
+    problem: Problem, spaces: tuple[ColumnSpace, ...], refined: Refined, divisor: float
+) -> Exclusion:
+    """Whether every batch of as many samples with this gradient lies near the candidates ``refined``, which
+    must be all that the gradient shows."""
+    at = _coordinates(problem, spaces[0], refined)
+    if isinstance(at, str):
+        return _open(refined, at)
+    if spaces[1].rank > len(at.c) and not spaces[1].saturated:
+        return _open(refined, f"layer 2 shows {spaces[1].rank} samples, more than the {len(at.c)} found")
+    columns: _Columns | str = ""
+    for e, e_moved in _confining(problem, spaces, len(at.c)):
+        columns = _columns(problem, at, refined.trace.patterns[0], e, e_moved)
+        if isinstance(columns, _Columns):
+            break
+    if isinstance(columns, str):
+        return _open(refined, columns)
+    # in units of the samples: q_b / q_a = rho_ab |B_a| / |B_b|
+    rho = columns.rho * at.sizes[:, None] / at.sizes
+    if not _every_sample_once(problem, at, columns, e, rho, divisor):
+        return _open(
+            refined, "the bounds on loss vectors leave room for a batch that lacks one of the samples"
+        )
+    shares = rho.sum(dim=0)
+    if not float(shares.max()) < _MIXING:
+        return _open(refined, f"another batch may mix the samples found by {float(shares.max()):.1e}")
+    z = rho.T / (1 - shares.max())
+    radius, apart = _radius(at, z, spaces[0])
+    if not bool((radius < apart / 2).all()):
+        worst = int((radius / apart).argmax())
+        return _open(
+            refined,
+            f"another batch may be {float(radius[worst]):.1e} away from a sample that is "
+            f"{float(apart[worst]):.1e} "
+            "away from the next one",
+        )
+    return Exclusion(radius=radius, pinned=_pinned(at, columns, z))
+
+
+def _open(refined: Refined, reason: str) -> Exclusion:
+    far = torch.full_like(refined.bound, torch.inf)
+    return Exclusion(radius=far, pinned=torch.zeros_like(far, dtype=torch.bool), reason=reason)
+
+
+def _coordinates(problem: Problem, space: ColumnSpace, refined: Refined) -> _Coordinates | str:
+    if not problem.layers[0].bias_given:
+        return "the bias gradient of layer 1, which fixes the scale of the samples, is not given"
+    c = torch.cat([refined.x, torch.ones_like(refined.x[:, :1])], dim=1)
+    inverse = torch.linalg.pinv(c)
+    missing = -inverse.sum(dim=1, keepdim=True)
+    missing[-1] += 1
+    p = inverse + missing / len(c)
+    b = space.basis @ (space.rows @ p)
+    sizes = b.norm(dim=0)
+    if not float(sizes.min()) > 0 or not bool(((c @ p) - torch.eye(len(c)).to(c)).abs().max() < 1e-6):
+        return "the samples found are affinely dependent, to rounding"
+    tail = float(space.values[space.rank]) if space.rank < len(space.values) else 0.0
+    noise = space.noise + tail
+    moved = noise * p.norm(dim=0) + refined.relative * refined.deltas.norm(dim=1)
+    left = torch.linalg.pinv(b / sizes) / sizes[:, None]
+    turned = float(left.norm(dim=1).max() * moved.sum())
+    if not turned < 0.5:
+        return (
+            "the smallest singular value of layer 1's gradient is not above its error with margin "
+            f"(error {turned:.1e} of it, in coordinates of the samples found)"
+        )
+    return _Coordinates(
+        b=b / sizes, sizes=sizes, moved=moved / sizes, inverse=left, c=c, p=p, noise=noise, turned=turned
+    )
+
+
+def _confining(
+    problem: Problem, spaces: tuple[ColumnSpace, ...], size: int
+) -> Iterator[tuple[Float[Tensor, "n2 k"], float]]:
+    """E of step 2, orthonormal, and how far another batch's E may be off (spectral norm); the one that is
+    known exactly first, if equations suffice for it."""
+    space, width = spaces[1], problem.layers[1].shape[0]
+    basis = torch.eye(width, dtype=torch.float64, device=problem.device)
+    if len(problem.layers) == 2 and problem.loss.zero_sum:
+        basis = torch.linalg.svd(torch.ones_like(basis[:1]))[2][1:].T
+    own = size < basis.shape[1] and space.rank == size and not space.saturated
+    least = float(space.values[size - 1]) if own else 0.0
+    if not own or size * (size - 1) // 2 + size * basis.shape[1] <= problem.layers[0].shape[0]:
+        yield basis, 0.0
+    if own and least > MINIMAL_GAP * space.noise:
+        yield space.basis, space.noise / least
+
+
+def _columns(
+    problem: Problem, at: _Coordinates, patterns: Bool[Tensor, "M n"], e: Tensor, e_moved: float
+) -> _Columns | str:
+    b, moved, size = at.b, at.moved, len(at.c)
+    weight = problem.layers[1]
+    o = weight.backward(e.T).T
+    o_moved = e_moved * float(torch.linalg.matrix_norm(weight.weight.double(), 2)) if e_moved else 0.0
+    first, second = torch.triu_indices(size, size, 1, device=b.device)
+    unknowns = len(first) + size * o.shape[1]
+    if unknowns > int((b.abs().amax(dim=1) > 0).sum()):
+        return f"layer 1 has {len(b)} neurons for {unknowns} unknowns, too few to exclude other batches"
+    if unknowns > _MOST_UNKNOWNS:
+        return f"{unknowns} unknowns are more than other batches are excluded with"
+    proceed()
+    spans = patterns.double()[:, :, None] * o
+    points = (torch.linalg.pinv(spans, rtol=1e-10) @ b.T[:, :, None])[:, :, 0]
+    carried = o @ points.T
+    r = torch.cat([2 * b[:, first] * b[:, second], -(b[:, :, None] * o[:, None, :]).flatten(1)], dim=1)
+    lengths = r.norm(dim=0).clamp(min=torch.finfo(r.dtype).tiny)
+    q, triangle = torch.linalg.qr(r / lengths)
+    diagonal = triangle.diagonal().abs()
+    several = "the equations of layer 1 have more solutions than the samples found, or nearly"
+    if not float(diagonal.min()) > 1e-12:
+        return several
+    left = torch.linalg.solve_triangular(triangle, q.T, upper=True) / lengths[:, None]
+    lost = float((left @ r - torch.eye(unknowns).to(r)).abs().sum(dim=1).max())
+    squared = left.square()
+    by_b, by_o = (squared @ b.square()).sqrt(), (squared @ o.square()).sqrt()
+    # dt = (2 B - O p) dB - B dO p
+    tau = (left @ (b * (b - carried))).abs() + by_b * (points.norm(dim=1) * o_moved)
+    tau = tau + (squared @ (2 * b - carried).square()).sqrt() * moved
+    tau = tau.clamp(min=torch.finfo(tau.dtype).tiny)
+
+    def by_noise(s: Float[Tensor, "U M"]) -> Float[Tensor, "U M"]:
+        """tau + Y s: dR changes 2 B_a B_b by 2 (dB_a B_b + B_a dB_b), and B_a O_k likewise."""
+        pairs, single = _unfolded(s, first, second, size)
+        changed = 2 * by_b @ torch.einsum("abm,a->bm", pairs, moved)
+        changed = changed + by_o @ torch.einsum("akm,a->km", single, moved)
+        changed = changed + by_b @ single.sum(dim=1) * o_moved
+        total: Tensor = _SECOND_ORDER * (tau + changed + lost * s.amax(dim=0))
+        return total
+
+    s = by_noise(torch.zeros_like(tau))
+    for _ in range(_ROUNDS):
+        proceed()
+        renewed = by_noise(s)
+        if bool((renewed <= s).all()):
+            break
+        s = 1.02 * renewed
+    else:
+        return f"{several} (errors of up to {float(moved.max()):.1e} in their coefficients)"
+    pairs, single = _unfolded(by_noise(s), first, second, size)
+    # the largest entry q_a of a column: ratios are at most 1, then at most their own bounds
+    ratios = torch.ones_like(pairs[:, :, 0])
+    for _ in range(_ROUNDS):
+        rho = torch.einsum("am,abm->ab", ratios.square(), pairs)
+        bounded = torch.minimum(ratios, rho)
+        bounded.fill_diagonal_(1)
+        if bool((bounded >= 0.99 * ratios).all()):
+            break
+        ratios = bounded
+    eta = torch.einsum("am,akm->ak", ratios.square(), single)
+    return _Columns(rho=rho, eta=eta, points=points, carried=carried, o=o)
+
+
+def _unfolded(
+    s: Float[Tensor, "U M"], first: Tensor, second: Tensor, size: int
+) -> tuple[Float[Tensor, "M M M"], Float[Tensor, "M k M"]]:
+    """``s`` by pairs (a, b), symmetric with a zero diagonal, and by (a, k)."""
+    pairs = s.new_zeros(size, size, s.shape[1])
+    pairs[first, second] = pairs[second, first] = s[: len(first)]
+    return pairs, s[len(first) :].reshape(size, -1, s.shape[1])
+
+
+def _every_sample_once(
+    problem: Problem, at: _Coordinates, columns: _Columns, e: Tensor, rho: Tensor, divisor: float
+) -> bool:
+    """Step 4: whether no e_b can be without a column near it."""
+    size = len(rho)
+    if problem.loss.zero_sum and problem.classified and len(problem.layers) == 2:
+        shown = columns.points @ e.T
+        shown = -shown if divisor < 0 else shown
+        positive = shown > columns.eta @ e.abs().T
+        spread = float(rho.sum(dim=1).max())
+        if bool((positive.sum(dim=1) >= 2).all()) and spread < 1:
+            return bool(float(rho.max()) * size / (1 - spread) < 1)
+    largest = _largest_loss_vector(problem, divisor, size)
+    if not math.isfinite(largest):
+        return False
+    ceiling = torch.full((problem.classes,), largest, dtype=torch.float64, device=problem.device)
+    for layer in reversed(problem.layers[2:]):
+        ceiling = ceiling @ layer.weight.double().abs()
+    least = (columns.points @ e.T).abs() - columns.eta @ e.abs().T
+    scales = 1 / (at.sizes * (least / ceiling.clamp(min=1e-300)).amax(dim=1)).clamp(min=1e-300)
+    return bool((size * (scales[:, None] * rho).amax(dim=0) < 1).all())
+
+
+def _largest_loss_vector(problem: Problem, divisor: float, size: int) -> float:
+    """Bound on the entries of the divided loss vectors of any batch; infinite where there is none."""
+    if (
+        problem.scale_found
+        or problem.weighted
+        or (problem.labels is Labels.REAL and problem.loss is Loss.MSE)
+    ):
+        return math.inf
+    divisor = abs(divisor)
+    if problem.loss is not Loss.MSE:
+        return 1 / divisor
+    last = problem.layers[-1]
+    if not last.whole:
+        return math.inf
+    # g . f summed over the samples; f = (N / 2) g + y with |y| <= 1
+    trace = float((last.d_weight.double() * last.weight.double()).sum() + (last.d_bias * last.bias).sum())
+    return 1 / divisor + math.sqrt(max(0.0, 2 / divisor * (trace + size / (2 * divisor))))
+
+
+def _radius(at: _Coordinates, z: Tensor, space: ColumnSpace) -> tuple[Tensor, Tensor]:
+    """Step 5: r_m, and the distance of sample m to the next one (L-infinity both)."""
+    left_out = (at.inverse @ space.basis) @ space.rows - at.c
+    # |(I - P C) e_c|: P C is a projector, oblique because of P 1 = e
+    gram = at.p.T @ at.p
+    outside = 1 - 2 * (at.p.T * at.c).sum(dim=0) + (at.c * (gram @ at.c)).sum(dim=0)
+    noise = at.inverse.norm(dim=1)[:, None] * at.noise * outside.clamp(min=0).sqrt()
+    v = (left_out.abs() + noise).amax(dim=1) / (1 - at.turned)
+    distances = torch.cdist(at.c, at.c, p=math.inf)
+    share = z.sum(dim=1)
+    base = v + (z * distances).sum(dim=1)
+    radius = _SECOND_ORDER * (base + 2 * share * base.max() / (1 - 2 * share.max()))
+    return radius, distances.fill_diagonal_(math.inf).amin(dim=1)
+
+
+def _pinned(at: _Coordinates, columns: _Columns, z: Tensor) -> Bool[Tensor, " M"]:
+    """Whose pattern no other batch changes, but at neurons whose share is below the noise that the refined
+    bound counts anyway."""
+    mixing = (z + torch.diag(z.sum(dim=1))) * at.sizes[:, None] / at.sizes
+    shaken = at.b.abs() @ mixing + at.moved + columns.o.abs() @ columns.eta.T
+    strongest = torch.maximum(at.b.abs(), columns.carried.abs())
+    open_share = torch.where(strongest > 2 * shaken, torch.zeros_like(strongest), strongest).norm(dim=0)
+    pinned: Tensor = open_share <= at.moved
+    return pinned

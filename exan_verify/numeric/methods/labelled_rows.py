@@ -1,0 +1,238 @@
+"""Rows of [dW_1 | db_1] that show one sample alone, in layers too narrow to tell that by their pattern.
+
+A row taken for exclusive gives its sample's input, and with a label everything else: a forward and a backward
+pass give the sample's whole share of the gradient. What tests the guess is the row's own bias entry, which
+has to be the delta that the label gives at this neuron (E4: K tries), and what the column and row spaces of
+all layers say of its deltas and features. A mixture of samples meets the first by coincidence only: it is
+one equation between numbers that know nothing of one another, except for hinge, whose loss vectors may add
+up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from exan_verify.core.question import Labels, Loss
+from exan_verify.numeric.problem.passes import Trace, backward, forward, rounding, weight_gains
+from exan_verify.numeric.problem.problem import Problem
+from exan_verify.numeric.problem.spectrum import ColumnSpace
+from exan_verify.numeric.waiting import proceed
+
+_TOLERANCE = 16.0
+"""Between the estimate of rounding and the largest deviation that is accepted as rounding."""
+
+_TELLING = 1e-4
+"""An equation known no better than this, relatively, tells no sample from a mixture."""
+
+_STRANGE = 1e-6
+"""Sine from which a delta, or features, lie outside of a layer's column or row space in any case."""
+
+_TRIES = 1024
+"""Most labels that are tried for a row."""
+
+_SPARE = 8
+"""Equations that a mixture would have to meet by coincidence, from which patterns alone tell samples."""
+
+_MOST_NEURONS = 256
+"""Rows that labels are tried for: a wider layer is narrow only for batches with few exclusive neurons."""
+
+_SHOWN = 1e3
+"""Times its rounding that a row's bias entry must be to show an input."""
+
+_NEAR = 1e-4
+"""Relative distance from which rows show two samples at once."""
+
+_LARGEST_BATCH = 4096
+"""Batch sizes that are read off a mean, where none is told."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Labelled:
+    """Rows with their labels: ``row`` (r,) the row's place, ``x`` (r, d), labels ``y``, and first-layer
+    ``deltas`` (r, n_1)."""
+
+    row: Tensor
+    x: Tensor
+    y: Tensor
+    deltas: Tensor
+
+
+def admitted_labels(problem: Problem) -> Tensor | None:
+    """Every label there is: classes (K,) or targets (t, K); None where they are too many, or any numbers."""
+    size = problem.classes
+    if problem.labels is Labels.REAL:
+        return None
+    if problem.classified:
+        return torch.arange(size, device=problem.device)
+    if problem.loss is Loss.MSE and size > 1:
+        return torch.eye(size, dtype=torch.float64, device=problem.device)
+    if 2**size > _TRIES:
+        return None
+    rows = list(product((0.0, 1.0), repeat=size))
+    return torch.tensor(rows, dtype=torch.float64, device=problem.device)
+
+
+def labelled_rows(
+    problem: Problem,
+    spaces: tuple[ColumnSpace, ...],
+    neurons: Tensor,
+    x: Float[Tensor, "r d"],
+    bias: Float[Tensor, " r"],
+    error: Float[Tensor, " r"],
+    gains: list[tuple[float, float]],
+) -> Labelled | None:
+    """The rows (``neurons``, inputs ``x`` with relative rounding ``error``, bias entries) that some label
+    explains, each with the label that does best."""
+    labels = admitted_labels(problem)
+    if labels is None or not len(x):
+        return None
+    proceed()
+    trace = forward(problem, x)
+    n = torch.arange(len(x), device=x.device)
+    size = problem.batch_size or max(space.rank for space in spaces)
+    told = problem.batch_size is not None or problem.divisor(2) == problem.divisor(1)
+    best: list[Tensor] = []
+    shares: list[Tensor] = []
+    for label in labels:
+        vectors = _vectors(problem, trace.logits, label)
+        deltas = backward(problem, trace, vectors)
+        own = deltas[0][n, neurons]
+        safe = torch.where(own == 0, torch.ones_like(own), own)
+        if told:
+            factor = torch.full_like(own, 1 / problem.divisor(problem.batch_size or 1))
+        else:
+            factor = 1 / _whole(problem, safe / bias)
+        misfit = (bias - own * factor).abs() / bias.abs()
+        slack = _slack(problem, trace, deltas, x, error, gains) / own.abs().clamp(min=1e-300)
+        good = (own != 0) & (misfit <= slack) & (slack < _TELLING)
+        for space, delta, h in zip(spaces, deltas, trace.hidden, strict=True):
+            if space.rank == size:
+                good &= _fits(space, delta, h)
+        best.append(torch.where(good, misfit, torch.inf))
+        shares.append(deltas[0] * factor[:, None])
+    misfits = torch.stack(best, dim=1)
+    chosen = misfits.argmin(dim=1)
+    kept = torch.nonzero(torch.isfinite(misfits[n, chosen]))[:, 0]
+    return Labelled(
+        row=kept,
+        x=x[kept],
+        y=labels[chosen[kept]],
+        deltas=torch.stack(shares, dim=1)[kept, chosen[kept]],
+    )
+
+
+def _vectors(problem: Problem, logits: Float[Tensor, "r K"], label: Tensor) -> Float[Tensor, "r K"]:
+    labels = label.expand(len(logits)) if problem.classified else label.expand_as(logits)
+    return problem.loss_vectors(logits, labels)
+
+
+def _whole(problem: Problem, ratio: Float[Tensor, " r"]) -> Float[Tensor, " r"]:
+    """The divisor nearest to ``ratio`` that some batch size has."""
+    unit = problem.divisor(1)
+    nearest: Tensor = unit * (ratio / unit).round().clamp(min=1, max=_LARGEST_BATCH)
+    return nearest
+
+
+def _slack(
+    problem: Problem,
+    trace: Trace,
+    deltas: tuple[Tensor, ...],
+    x: Tensor,
+    error: Tensor,
+    gains: list[tuple[float, float]],
+) -> Float[Tensor, " r"]:
+    """What rounding of the row, of the passes and of the given entry explains, in the norm of the delta."""
+    moved = rounding(
+        problem,
+        trace,
+        deltas,
+        gains=gains,
+        input_error=error * (1 + x.norm(dim=1)),
+        unit=problem.unit_roundoff,
+        divisor=1,
+    ).deltas[0]
+    slack: Tensor = _TOLERANCE * (moved + (error + problem.unit_roundoff) * deltas[0].norm(dim=1))
+    return slack
+
+
+def _fits(space: ColumnSpace, delta: Float[Tensor, "r n"], h: Float[Tensor, "r in"]) -> Bool[Tensor, " r"]:
+    """Whether the deltas lie in a layer's column space and the features in its row space, as they do where
+    the rank is the batch's size: of fewer dimensions only mixtures show."""
+    limit = max(_STRANGE, 100 * space.noise / float(space.values[space.rank - 1]))
+    outside = (delta - (delta @ space.basis) @ space.basis.T).norm(dim=1)
+    rows = torch.cat([h, torch.ones_like(h[:, :1])], dim=1)
+    basis = torch.linalg.qr(space.rows.T)[0]
+    left = (rows - (rows @ basis) @ basis.T).norm(dim=1)
+    good: Tensor = (outside <= limit * delta.norm(dim=1)) & (left <= limit * rows.norm(dim=1))
+    return good
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Peeled:
+    """Samples peeled by their labels: ``x`` (p, d), ``y``, first-layer ``deltas`` (p, n_1), and the relative
+    rounding ``error`` (p,) of x."""
+
+    x: Tensor
+    y: Tensor
+    deltas: Tensor
+    error: Tensor
+
+
+def is_narrow(problem: Problem, space: ColumnSpace) -> bool:
+    """Whether the first layer has too few neurons to tell a sample from a mixture by its pattern alone."""
+    live = int((space.basis.norm(dim=1) > 0).sum())
+    free = problem.classes - int(problem.loss.zero_sum)
+    return space.saturated or live - space.rank - free < _SPARE
+
+
+def peel_by_labels(problem: Problem, spaces: tuple[ColumnSpace, ...], most: int) -> Peeled | None:
+    """Peel the first layer, at most ``most`` samples; None where labels cannot be tried."""
+    layer, gains = problem.layers[0], weight_gains(problem)
+    labels = admitted_labels(problem)
+    if problem.scale is None or problem.weighted:
+        return None
+    if labels is None or not layer.whole or layer.shape[0] > _MOST_NEURONS:
+        return None
+    given, given_bias = layer.d_weight.double(), layer.d_bias
+    found = Peeled(x=given[:0], y=labels[:0], deltas=given.new_zeros(0, layer.shape[0]), error=given_bias[:0])
+    rounded = problem.unit_roundoff * (given.norm(dim=1) + given_bias.abs())
+    while len(found.x) < most:
+        left = given - found.deltas.T @ found.x
+        bias = given_bias - found.deltas.sum(dim=0)
+        shares = found.deltas.abs().T
+        carried = (found.error + problem.unit_roundoff) * (1 + found.x.norm(dim=1))
+        error = rounded + shares @ carried
+        rows = torch.nonzero(bias.abs() > _SHOWN * error)[:, 0]
+        x, relative = left[rows] / bias[rows, None], error[rows] / bias[rows].abs()
+        active = layer.forward(x).gather(1, rows[:, None])[:, 0] > 0
+        rows, x, relative = rows[active], x[active], relative[active]
+        fresh = labelled_rows(problem, spaces, rows, x, bias[rows], relative, gains)
+        if fresh is None or not len(fresh.x):
+            break
+        chosen = _distinct(fresh, relative[fresh.row])[: most - len(found.x)]
+        found = Peeled(
+            x=torch.cat([found.x, fresh.x[chosen]]),
+            y=torch.cat([found.y, fresh.y[chosen]]),
+            deltas=torch.cat([found.deltas, fresh.deltas[chosen]]),
+            error=torch.cat([found.error, relative[fresh.row][chosen]]),
+        )
+    return found
+
+
+def _distinct(rows: Labelled, error: Float[Tensor, " r"]) -> Tensor:
+    """One row for every sample that rows show, the one with the least rounding; samples near each other are
+    told apart when the first of them is taken out."""
+    left = torch.ones_like(error, dtype=torch.bool)
+    chosen: list[int] = []
+    while bool(left.any()):
+        best = int(torch.where(left, error, torch.inf).argmin())
+        chosen.append(best)
+        near = (rows.x - rows.x[best]).norm(dim=1) <= _NEAR * (1 + rows.x[best].norm())
+        left &= ~near
+        left[best] = False
+    return torch.tensor(chosen, dtype=torch.long, device=error.device)

@@ -1,0 +1,212 @@
+"""A batch of one sample, by division: dW = delta h^T and db = delta, whatever the widths.
+
+Nothing has to be told apart, so neither a wide layer nor a column space is needed: a row of [dW_1 | db_1]
+with a non-zero bias entry is the sample, and the last layer's gradient is its loss vector. That there is one
+sample and not several is what the whole gradient says, where the batch size does not: every layer's inputs
+have to be the features of this one, and its loss vector that of a label at full scale.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from exan_verify.core.question import Labels, Loss
+from exan_verify.numeric.problem.losses import LabelFit
+from exan_verify.numeric.problem.passes import (
+    Rounding,
+    Trace,
+    backward,
+    forward,
+    gradient_error,
+    gradient_norms,
+    rounding,
+    weight_gains,
+)
+from exan_verify.numeric.problem.problem import LayerGradient, Problem
+from exan_verify.numeric.problem.records import Attack, Candidate, Evidence, Tier
+
+_TOLERANCE = 16.0
+"""Between the estimate of rounding and the largest deviation that is accepted as rounding."""
+
+_LABEL_LIMIT = 0.05
+"""Loss vectors known no better than this do not tell one label from another."""
+
+_SOFT = 1e-3
+"""How far outside of [0, 1] rounding may take a real target of bce or cross_entropy."""
+
+_NEAREST = 0.25
+"""Distance up to which a target is taken for the nearest label; the mismatch of its loss vector decides."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _One:
+    x: Tensor
+    bound: float
+    fit: LabelFit
+    slack: float
+    residual: float
+
+
+def one_sample(problem: Problem) -> Attack | None:
+    """The attack's outcome where one sample explains the whole gradient, and None where one does not."""
+    if problem.batch_size not in (None, 1) or problem.scale is None or problem.weighted:
+        return None
+    one = _explaining(problem)
+    if one is None:
+        return None
+    label, doubt = _label(problem, one)
+    if doubt is None:
+        return None
+    told = problem.batch_size is not None
+    evidence = Evidence(
+        method="one sample",
+        layer=None,
+        error_bound=one.bound,
+        residual=one.residual,
+        isolation=1.0,
+        label_residual=float(one.fit.mismatch[0]),
+        label_margin=float(one.fit.margin[0]),
+        # every layer has rank 1, and a non-zero bias entry leaves one sample nothing to choose
+        tier=Tier.CONFIRMED,
+    )
+    candidate = Candidate(x=one.x[0], label=label, error_estimate=one.bound, reason=doubt)
+    kept = int(not doubt)
+    return Attack(
+        x=one.x[:kept],
+        y=one.fit.labels[:kept],
+        status=(evidence,) * kept,
+        gradient_residual=one.residual if kept else 1.0,
+        complete=bool(kept),
+        batch_size=1,
+        batch_size_source="given" if told else "rank",
+        method="one sample",
+        layer=None,
+        layers=(),
+        candidates=() if kept else (candidate,),
+        reason=doubt,
+        seconds=0.0,
+        hint="" if kept else _what_helps(problem),
+    )
+
+
+def _explaining(problem: Problem) -> _One | None:
+    """The sample that a row shows, if it reproduces the gradient of every layer with some loss vector."""
+    first = problem.layers[0]
+    if not first.bias_given or not all(layer.weight_given for layer in problem.layers):
+        return None
+    j = int(first.d_bias.abs().argmax())
+    scale = float(first.d_bias[j].abs())
+    if not scale > 0:
+        return None
+    x = (first.d_weight[j].double() / first.d_bias[j])[None]
+    if not bool(torch.isfinite(x).all()):
+        return None
+    trace, gains = forward(problem, x), weight_gains(problem)
+    g = _loss_vector(problem.layers[-1], trace.hidden[-1])
+    deltas = backward(problem, trace, g)
+    unit, largest = problem.unit_roundoff, 1 + float(x.abs().max())
+
+    def moved(bound: float) -> Rounding:
+        error = x.new_full((1,), bound * math.sqrt(x.shape[1]))
+        return rounding(problem, trace, deltas, gains=gains, input_error=error, unit=unit, divisor=1)
+
+    levels, errors, norms = (
+        moved(4 * unit * largest),
+        gradient_error(problem, trace, deltas),
+        gradient_norms(problem),
+    )
+    # the loss vector is what the last layer gives, so that nothing but roundings is left of any layer
+    if any(
+        not error <= _TOLERANCE * (level + unit * norm)
+        for error, level, norm in zip(errors, levels.gradients, norms, strict=True)
+    ):
+        return None
+    bound = max(4 * unit, 4 * errors[0] / scale / math.sqrt(first.shape[0])) * largest
+    fit = _fitted(problem, trace, g)
+    off = float(moved(bound).pre[-1][0] if len(problem.layers) > 1 else bound * math.sqrt(x.shape[1]))
+    # an error of the logits moves a loss vector by twice as much at most, undivided
+    size = float(g.norm()) * problem.divisor(1)
+    slack = (
+        _TOLERANCE
+        * (2 * gains[-1][0] * off + unit * (1 + float(trace.logits.abs().max())))
+        / max(size, 1e-300)
+    )
+    total = math.hypot(*errors) / max(math.hypot(*norms), 1e-300)
+    return _One(x=x, bound=bound, fit=fit, slack=slack, residual=total)
+
+
+def _loss_vector(last: LayerGradient, h: Tensor) -> Tensor:
+    """The divided loss vector (1, K) that gives the last layer's gradient best."""
+    given = last.d_weight.double() @ h[0]
+    size = h[0].square().sum()
+    if last.bias_given:
+        given, size = given + last.d_bias, size + 1
+    return (given / size)[None]
+
+
+def _fitted(problem: Problem, trace: Trace, g: Tensor) -> LabelFit:
+    identity = torch.eye(problem.classes, dtype=torch.float64, device=problem.device)[None]
+    return problem.fit_labels(
+        trace.logits,
+        identity,
+        g,
+        samples=1,
+        reach=_NEAREST if problem.labels is Labels.ONE_HOT else 0.0,
+    )
+
+
+def _label(problem: Problem, one: _One) -> tuple[Tensor | None, str | None]:
+    """The label, and what speaks against the sample; None in its place: one sample does not explain it."""
+    fit, told = one.fit, problem.batch_size == 1
+    label = fit.labels[0]
+    if problem.labels is Labels.REAL:
+        if problem.loss is not Loss.MSE and bool(((label < -_SOFT) | (label > 1 + _SOFT)).any()):
+            return label, "its target has entries outside of [0, 1]: a scaled gradient, or another loss"
+        if not told:
+            return label, (
+                "one sample explains the whole gradient; with real targets so would several of one region: "
+                "give batch_size=1 if it is one"
+            )
+        return label, ""
+    if problem.classified and told and one.slack > _LABEL_LIMIT:
+        return None, f"its loss vector is known to {one.slack:.1e} only, which tells no label"
+    tied = problem.classified and float(fit.margin[0] * fit.mismatch[0].clamp(min=1e-16)) <= one.slack
+    explained = bool(fit.checked[0]) and float(fit.mismatch[0]) <= one.slack and one.slack <= _LABEL_LIMIT
+    if explained and not told and not _telling(problem.loss, fit, one.slack):
+        return label, (
+            "its loss vector would fit a mixture of samples of one region as well (constant or saturated); "
+            "it can be confirmed only when batch_size=1 is given"
+        )
+    if explained:
+        return label, "two labels explain its loss vector equally well" if tied else ""
+    if problem.classified or (not told and bool(fit.checked[0])):
+        return None, None if not told else (
+            f"no label explains its loss vector (distance {float(fit.mismatch[0]):.1e}): a scaled gradient, "
+            "or another loss"
+        )
+    return label, (
+        "one sample explains the whole gradient, with a target that is none of the loss's own: real targets "
+        "(labels='real', with batch_size=1), several samples of one region, another loss or a scaled gradient"
+    )
+
+
+def _telling(loss: Loss, fit: LabelFit, slack: float) -> bool:
+    """Whether the loss vector could expose samples of one region, whose loss vectors add up: those that are
+    whole numbers (hinge's, and saturated ones) may add up to a label's."""
+    if loss is Loss.MSE:
+        return True
+    vector = fit.vectors[0]
+    fraction = float((vector - vector.round()).abs().max())
+    return loss is not Loss.HINGE and (not bool(vector.round().any()) or fraction > max(1e-3, 10 * slack))
+
+
+def _what_helps(problem: Problem) -> str:
+    if problem.classified:
+        return "" if problem.batch_size else "one sample fits: give batch_size=1 if it is one"
+    if problem.labels is Labels.REAL:
+        return "one sample with real targets fits: give batch_size=1"
+    return "one sample with a real target fits: attack again with labels='real' and batch_size=1"
