@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from exan_verify.core.network import ReluNetwork
-from exan_verify.errors import BudgetExhausted, InputError, unknown
+from exan_verify.errors import BudgetExhausted, InputError, RangeError, unknown
 from exan_verify.numeric.ask_methods import Candidates, column_spaces, pursue
 from exan_verify.numeric.methods.assign import Assign
 from exan_verify.numeric.methods.equations import too_many
