@@ -227,7 +227,8 @@ def _columns(
         changed = 2 * by_b @ torch.einsum("abm,a->bm", pairs, moved)
         changed = changed + by_o @ torch.einsum("akm,a->km", single, moved)
         changed = changed + by_b @ single.sum(dim=1) * o_moved
-        return _SECOND_ORDER * (tau + changed + lost * s.amax(dim=0))
+        total: Tensor = _SECOND_ORDER * (tau + changed + lost * s.amax(dim=0))
+        return total
 
     s = by_noise(torch.zeros_like(tau))
     for _ in range(_ROUNDS):
@@ -258,7 +259,7 @@ def _unfolded(
     """``s`` by pairs (a, b), symmetric with a zero diagonal, and by (a, k)."""
     pairs = s.new_zeros(size, size, s.shape[1])
     pairs[first, second] = pairs[second, first] = s[: len(first)]
-    return pairs, s[len(first) :].unflatten(0, (size, -1))
+    return pairs, s[len(first) :].reshape(size, -1, s.shape[1])
 
 
 def _every_sample_once(
