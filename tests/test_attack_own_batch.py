@@ -63,7 +63,7 @@ def test_what_is_recovered_is_scored_where_it_belongs():
     assert (attack.found.complete, attack.features, attack.estimates) == (True, None, None)
     for m, one in enumerate(attack.recoveries):
         assert one is not None
-        assert (one.status, one.label) == ("recovered", int(y[m]))
+        assert (one.status, one.label) == ("confirmed", int(y[m]))
         assert np.abs(one.values - x[m].flatten().numpy()).max() == pytest.approx(one.largest)
         assert one.rmse <= one.largest <= one.bound
         assert one.psnr == pytest.approx(-20 * np.log10(one.rmse))
@@ -77,7 +77,10 @@ def test_targets_are_tuples_and_equal_samples_are_not_claimed():
     attack = attack_own_batch(model(), x.numpy(), y.numpy(), CROSS_ENTROPY)
     claimed = [r for r in attack.recoveries if r is not None]
     assert len(claimed) < 3
-    assert all(r.status == "recovered" for r in claimed)
+    assert all(r.status == "consistent" for r in claimed)
+    shown = [r for r in attack.candidates if r is not None]
+    assert shown
+    assert all(r.status == "candidate" for r in shown)
 
 
 def test_pictures_of_a_model_with_convolutions():
@@ -87,7 +90,7 @@ def test_pictures_of_a_model_with_convolutions():
     assert attack.features is not None
     assert (attack.features.count, attack.estimates) == (3, None)
     assert [r.label for r in attack.recoveries if r] == [3, 1, 4]
-    assert all(r.values.shape == (3, 8, 8) and r.status == "recovered" for r in attack.recoveries if r)
+    assert all(r.values.shape == (3, 8, 8) and r.status == "confirmed" for r in attack.recoveries if r)
 
 
 def test_scores_are_on_the_scale_of_the_inputs():

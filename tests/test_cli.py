@@ -200,7 +200,7 @@ def test_the_report_shows_what_an_attack_makes_of_the_batch(here: Path, capsys: 
     assert "3 of 3 samples recovered by lift, largest RMSE" in out
     html = Path("report.html").read_text()
     assert html.count("data:image/png") == 1
-    assert html.count('<span class="pill recovered">') == 3
+    assert html.count('<span class="pill confirmed">') == 3
     code, record = run_json(capsys, *arguments)
     assert (record["attack"]["found"], record["attack"]["score"]["recall"]) == (3, 1)
     assert run_json(capsys, *arguments[:3])[1]["attack"] is None
@@ -372,11 +372,15 @@ def test_claimed_features_of_a_hidden_layer_are_written(here: Path, capsys: pyte
 
 def test_a_wrong_loss_or_reduction_is_named_in_a_hint(here: Path, capsys: pytest.CaptureFixture[str]):
     arguments = ("attack", "model.safetensors", "gradient.safetensors", "--out", "found.npz")
-    code, out, _ = run(capsys, *arguments, "--reduction", "sum")
+    code, out, _ = run(capsys, *arguments, "--reduction", "sum", "--method", "lift")
     assert code == ExitCode.UNDECIDED
     assert "0 of 3 samples" in out
     assert "hint" in out
     assert "reduction='mean', batch_size=3" in " ".join(out.split())
+    code, out, _ = run(capsys, *arguments, "--reduction", "sum")
+    assert code == ExitCode.DONE
+    text = " ".join(out.split())
+    assert "0.333333 times that of a batch of 3 (sum), as reduction='mean' makes it" in text
     code, record = run_json(capsys, *arguments, "--loss", "mse")
     assert (code, record["found"]) == (ExitCode.UNDECIDED, 0)
     assert "loss='cross_entropy', reduction='mean', batch_size=3" in record["hint"]

@@ -96,7 +96,8 @@ def test_a_given_size_other_than_the_rank_is_said():
     batch = random_batch(network, 4, seed=5)
     found = attacked(network, batch, batch_size=6)
     assert not found.complete
-    assert len(found.x) == 0
+    assert found.count("confirmed") == 0
+    assert "1.5 times that of a batch of 6 (mean); a batch of 4 has it as it is" in found.notes[0]
     assert "4 independent samples of a batch of 6" in found.reason
 
 
@@ -233,7 +234,8 @@ def test_too_large_a_batch_names_counts_and_remedy():
         attacked(network, few, batch_size=20, method="lift")
     found = attacked(network, few, batch_size=20)
     assert "2 independent samples of a batch of 20" in found.reason
-    assert len(found.x) == 0
+    assert found.count("confirmed") == 0
+    assert "give batch_size=2" in found.notes[0]
 
 
 def _valid() -> tuple[ReluNetwork, dict[str, np.ndarray]]:
@@ -352,13 +354,14 @@ def test_more_samples_than_said_are_not_claimed(loss: Loss, reduction: Reduction
 
 
 @pytest.mark.parametrize("loss", [Loss.BCE, Loss.MSE])
-def test_a_scaled_gradient_has_no_labels(loss: Loss):
+def test_a_scaled_gradient_has_no_labels_at_the_scale_that_is_said(loss: Loss):
     network = default_network([20, 64, 3], seed=3)
     given = gradient(network, random_batch(network, 4, seed=5, loss=loss), loss, Reduction.MEAN)
     scaled = {name: 2 * g for name, g in given.items()}
-    found = run(network, scaled, loss=loss, reduction="mean", batch_size=4)
+    found = run(network, scaled, loss=loss, reduction="mean", batch_size=4, method="lift")
     assert len(found.x) == 0
     assert "explains its loss vector" in found.reason
+    assert "give scale=2" in found.hint
     if loss is Loss.BCE:
         soft = run(network, scaled, loss=loss, reduction="mean", batch_size=4, labels="real")
         assert all(bool(((y >= 0) & (y <= 1)).all()) for y in soft.y), "no probability is outside of [0, 1]"
@@ -368,7 +371,7 @@ def test_a_scaled_gradient_has_no_labels(loss: Loss):
     ("labels", "loss", "said"),
     [
         ("known", "mse", "a question for certify"),
-        ("real", "cross_entropy", "whose labels are classes"),
+        ("real", "hinge", "whose labels are classes"),
         ("soft", "bce", "labels='soft' is not known"),
     ],
 )

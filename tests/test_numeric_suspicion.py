@@ -137,7 +137,7 @@ def test_features_below_convolutions_get_the_hint_of_their_head():
 
     net = strided_cnn(image_size=8, widths=(40, 480), head=(96,)).double()
     given = autograd(net, pictures((3, 8, 8), 3), torch.tensor([3, 1, 4]))
-    found = attack(net, given, reduction="sum", picture_iterations=0)
+    found = attack(net, given, reduction="sum", method="lift", picture_iterations=0)
     assert len(found.features) == 0
     assert "loss='cross_entropy', reduction='mean', batch_size=3" in found.hint
 

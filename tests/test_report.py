@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import matplotlib.image
@@ -144,12 +145,25 @@ def test_recovered_samples_stand_below_the_originals_and_unclaimed_ones_are_mark
     text = " ".join(page.text.split())
     assert "rebuilt 2 of 3 samples" in headline(shown)
     assert "1.0e-09" in next(card.detail for card in cards(shown))
-    assert "0 / 0 recovered 1.0e-09 180.0 2.0e-08" in text
-    assert "1 / - not claimed - - -" in text
+    assert "0 / 0 confirmed 1.0e-09 180.0 2.0e-08" in text
+    assert "1 / - not found - - -" in text
     assert "1e-16" in text
     alone = picture(draw(section()).uri)
     assert picture(sheet).shape[0] > 1.5 * alone.shape[0]
     assert "originals above recovered" in render("t", [shown])
+
+
+def test_readable_candidates_are_leaks_and_others_are_not():
+    values = section().inputs[0]
+    near = replace(recovery(values, 0, error=1e-2, bound=np.inf), psnr=40.0, tier="candidate")
+    far = replace(near, psnr=5.0)
+    for candidate, counted in ((near, 1), (far, 0)):
+        shown = attacked(recoveries=(None,) * 3, candidates=(None, candidate, None))
+        card = next(iter(cards(shown)))
+        assert (card.value, card.tone) == (f"{counted} of 3", "bad" if counted else "plain")
+        assert ("can be recognised" in headline(shown)) == bool(counted)
+        assert '<span class="pill candidate">candidate</span>' in render("t", [shown])
+        assert "originals above recovered above candidate" in render("t", [shown])
 
 
 def test_the_sheet_shows_the_recovered_values():
@@ -164,7 +178,7 @@ def test_the_sheet_shows_the_recovered_values():
 def test_a_claim_beyond_its_bound_is_called_wrong():
     values = section().inputs[0]
     shown = attacked(recoveries=(recovery(values, 0, error=1e-3, bound=1e-6), None, None))
-    assert "1 claimed wrongly" in next(card.detail for card in cards(shown))
+    assert "1 beyond their bounds" in next(card.detail for card in cards(shown))
     assert '<span class="pill wrong">wrong</span>' in render("t", [shown])
 
 
@@ -199,7 +213,7 @@ def test_a_model_without_exact_arguments_is_unknown_and_shows_the_attack():
     text = " ".join(page.text.split())
     assert "UNKNOWN: exact arguments are for fully connected networks" in text
     assert "Nothing is claimed about estimates." in text
-    assert "1 (0.5, 1) / - not claimed" in text
+    assert "1 (0.5, 1) / - not found" in text
     for heading in ("Exclusivity map", "peelable", "ambiguity radius"):
         assert heading not in text
     assert "originals above recovered above estimated" in render("t", [shown])

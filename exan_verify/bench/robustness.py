@@ -3,8 +3,8 @@
 784-512-10 at PyTorch's default initialisation, 16 MNIST digits, cross_entropy, reduction mean. The gradient
 is taken in float64 and then spoiled; noise is Gaussian, its size relative to the root mean square of all
 entries. Rows with other widths, or with tensors missing, say so. What counts is that nothing wrong is
-claimed: a claimed sample must be within its bound of a true one, with the true label, and no true sample
-may be claimed twice.
+found: a sample that is confirmed or consistent must be within its bound of a true one, with the true label,
+and no true sample may be found twice.
 """
 
 from __future__ import annotations
@@ -264,7 +264,9 @@ class Outcome:
 
     recall: float
     shown: float
-    claimed: int
+    confirmed: int
+    consistent: int
+    candidates: int
     wrong: int
     bound: float | None
     refused: str
@@ -274,19 +276,22 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row(suite.Row):
-    """A mode over its seeds: ``recall`` and ``claimed`` medians, ``recall_worst``, ``wrong`` the sum (must be
-    0), ``bound`` the largest of any claimed sample, ``refused`` how often the gradient was refused.
+    """A mode over its seeds: ``recall`` and the counts ``confirmed``, ``consistent`` and ``candidates`` are
+    medians, ``recall_worst``, ``wrong`` the sum (must be 0), ``bound`` the largest of any sample that is
+    confirmed or consistent, ``refused`` how often the gradient was refused.
 
-    ``shown``, a median: the share of the batch that a candidate shows with RMSE below 1e-3, claimed or not.
-    ``features``, a median: samples whose features of a hidden layer are claimed where the layers below are
-    not given; ``wrong`` counts these claims too.
+    ``shown``, a median: the share of the batch that is shown with RMSE below 1e-3 in any tier.
+    ``features``, a median: samples whose features of a hidden layer are found where the layers below are
+    not given; ``wrong`` counts these too.
     """
 
     seeds: int
     recall: float
     recall_worst: float
     shown: float
-    claimed: float
+    confirmed: float
+    consistent: float
+    candidates: float
     wrong: int
     bound: float | None
     refused: int
@@ -331,13 +336,23 @@ def attack_spoiled(mode: Mode, scene: Scene, *, method: str = "auto", device: st
         seconds = time.perf_counter() - start
         refused = type(error).__name__
         return Outcome(
-            recall=0.0, shown=0.0, claimed=0, wrong=0, bound=None, refused=refused, seconds=seconds
+            recall=0.0,
+            shown=0.0,
+            confirmed=0,
+            consistent=0,
+            candidates=0,
+            wrong=0,
+            bound=None,
+            refused=refused,
+            seconds=seconds,
         )
     bounds = [evidence.error_bound for evidence in found.status]
     return Outcome(
         recall=score(found.x, found.y, scene.x, scene.labels).recall,
         shown=shown_share(found, scene.x, scene.labels),
-        claimed=len(found.x),
+        confirmed=found.count("confirmed"),
+        consistent=found.count("consistent"),
+        candidates=len(found.candidates),
         wrong=wrong_claims(found.x, found.y, bounds, scene.x, scene.labels) + wrong_features(found, scene),
         bound=max(bounds, default=None),
         refused="",
@@ -347,7 +362,7 @@ def attack_spoiled(mode: Mode, scene: Scene, *, method: str = "auto", device: st
 
 
 def shown_share(found: Attack, x: Tensor, y: Tensor) -> float:
-    """The share of the batch that a candidate, claimed or not, shows with RMSE below 1e-3."""
+    """The share of the batch that is shown with RMSE below 1e-3 in any tier."""
     candidates = torch.cat([found.x, *(one.x[None] for one in found.candidates)]).cpu()
     return score(candidates, torch.zeros_like(y[:1]).expand(len(candidates), *y.shape[1:]), x, y).recall
 
@@ -370,7 +385,9 @@ def summarise(name: str, outcomes: Sequence[Outcome]) -> Row:
         recall=statistics.median(o.recall for o in outcomes),
         recall_worst=min(o.recall for o in outcomes),
         shown=statistics.median(o.shown for o in outcomes),
-        claimed=statistics.median(o.claimed for o in outcomes),
+        confirmed=statistics.median(o.confirmed for o in outcomes),
+        consistent=statistics.median(o.consistent for o in outcomes),
+        candidates=statistics.median(o.candidates for o in outcomes),
         wrong=sum(o.wrong for o in outcomes),
         bound=max((o.bound for o in outcomes if o.bound is not None), default=None),
         refused=sum(bool(o.refused) for o in outcomes),
@@ -388,7 +405,9 @@ SUITE = Suite(
         ("recall ", "recall"),
         ("worst ", "recall_worst"),
         ("shown ", "shown"),
-        ("claimed ", "claimed"),
+        ("confirmed ", "confirmed"),
+        ("consistent ", "consistent"),
+        ("candidates ", "candidates"),
         ("features ", "features"),
         ("wrong ", "wrong"),
         ("bound ", "bound"),

@@ -291,7 +291,8 @@ def _judged(candidates: Candidates, gains: list[tuple[float, float]], *, any_sca
     as_told = problem.scale == 1 and not problem.weighted and problem.labels is not Labels.REAL
     if any_scale and as_told and confirmed.candidates and not confirmed.status:
         scaled = _confirm(replace(candidates, problem=replace(problem, scale=None)), gains)
-        if scaled.status:
+        # where samples have weights of their own, a few may agree by sharing their class
+        if len(scaled.status) > len(scaled.candidates):
             note = (
                 f"the gradient is {scaled.scale:.6g} times that of a batch of {scaled.batch_size} "
                 f"({problem.reduction})"
@@ -299,6 +300,8 @@ def _judged(candidates: Candidates, gains: list[tuple[float, float]], *, any_sca
             seen, size = len(scaled.x) + len(scaled.candidates), scaled.batch_size / scaled.scale
             if problem.reduction is Reduction.MEAN and size > 0 and abs(seen - size) < _WHOLE * size:
                 note += f"; a batch of {seen} has it as it is: give batch_size={seen}"
+            if problem.reduction is Reduction.SUM and abs(scaled.scale * scaled.batch_size - 1) < _WHOLE:
+                note += ", as reduction='mean' makes it"
             return Pursuit(candidates=candidates, confirmed=scaled, notes=(note,))
     return Pursuit(candidates=candidates, confirmed=confirmed)
 

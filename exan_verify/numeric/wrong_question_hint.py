@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -129,12 +128,27 @@ def _own_factors(problem: Problem, x: Float[Tensor, "m d"], batch_size: int) -> 
     identity = torch.eye(problem.classes, dtype=torch.float64, device=problem.device).expand(len(g), -1, -1)
     within = torch.full_like(g[:, 0], _FIT)
     divisor = problem.divisor(batch_size)
-    options: dict[str, Any] = {"divisor": divisor, "smoothing": problem.smoothing}
-    found = fit_scale(problem.loss, trace.logits, identity, g, within=within, **options)
+    found = fit_scale(
+        problem.loss,
+        trace.logits,
+        identity,
+        g,
+        divisor=divisor,
+        within=within,
+        smoothing=problem.smoothing,
+    )
     if found is not None and found[1] == len(g):
         factor = found[0] * (problem.scale or 1.0)
         return f"the candidates fit a gradient that is {factor:.6g} times a batch's: give scale={factor:.6g}"
-    fit = fit_labels(problem.loss, trace.logits, identity, g, weighted=True, **options)
+    fit = fit_labels(
+        problem.loss,
+        trace.logits,
+        identity,
+        g,
+        divisor=divisor,
+        smoothing=problem.smoothing,
+        weighted=True,
+    )
     # two entries that sum to zero, or one, fit any label whose sign is right
     if problem.classes > 1 + int(problem.loss in _SUM_TO_ZERO) and bool((fit.loose <= _FIT).all()):
         return "every candidate fits a label at a factor of its own: give weights='positive'"

@@ -176,7 +176,7 @@ def label_options(
     else:
         targets = torch.eye(size, dtype=logits.dtype, device=logits.device).expand(len(logits), -1, -1)
     flat = target_vectors(loss, logits.repeat_interleave(targets.shape[1], dim=0), targets.flatten(0, 1))
-    return targets, flat.reshape(*targets.shape[:2], *flat.shape[1:])
+    return targets, flat.reshape(targets.shape)
 
 
 def fit_scale(

@@ -206,8 +206,8 @@ class Attack:
     notes: tuple[str, ...] = ()
     scale: float = 1.0
 
-    def count(self, tier: Tier) -> int:
-        """How many of the samples found are of ``tier``."""
+    def count(self, tier: Tier | str) -> int:
+        """How many of the samples found are of ``tier``, by name."""
         return sum(one.tier == tier for one in self.status)
 
     def stacked_candidates(self) -> tuple[Tensor, Tensor, Tensor]:
