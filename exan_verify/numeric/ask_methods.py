@@ -204,8 +204,7 @@ def column_space_of(problem: Problem, layer: LayerGradient, generator: torch.Gen
 
 
 def _judged(candidates: Candidates, gains: list[tuple[float, float]], *, any_scale: bool) -> Pursuit:
-    """What is found among the candidates, at another scale of the gradient if ``any_scale`` and none is
-    else."""
+    """What is found among the candidates; where nothing is and ``any_scale``, at another factor."""
     confirmed, problem = _confirm(candidates, gains), candidates.problem
     as_told = problem.scale == 1 and not problem.weighted and problem.labels is not Labels.REAL
     if any_scale and as_told and confirmed.candidates and not confirmed.status:
