@@ -58,8 +58,7 @@ class Pursuit:
     @property
     def inputs_known(self) -> bool:
         """Whether every sample that the gradient shows is separated and its input known, so that no other
-        method
-        can add to it; what is open then are labels, the factor or the size."""
+        method can add to it; what is open then are labels, the factor or the size."""
         found, candidates = len(self.confirmed.status), self.confirmed.candidates
         return (
             self.candidates.finding.whole
@@ -133,8 +132,8 @@ Find = Callable[[Method], Candidates]
 def pursue(methods: Sequence[Method], find: Find, *, named: bool, tell: Telling) -> Pursuit:
     """Add up what ``find`` makes of each method, until the batch is whole; one out of range is passed over.
 
-    Where the user named no method and no label explains any loss vector, a factor of the gradient is looked
-    for.
+    Where the user named no method and no label explains any loss vector, a factor of the gradient is
+    looked for.
 
     Raises the :class:`RangeError` of a method ``named`` by the user, or the first one when none is in range.
     Where none finds a candidate, the reason has what the first method said if that was out of range. Where
@@ -285,8 +284,7 @@ def _as_whole(
 
 
 def _judged(candidates: Candidates, gains: list[tuple[float, float]], *, any_scale: bool) -> Pursuit:
-    """What is found among the candidates, at another scale of the gradient if ``any_scale`` and none is
-    else."""
+    """What is found among the candidates; where nothing is and ``any_scale``, at another factor."""
     confirmed, problem = _confirm(candidates, gains), candidates.problem
     as_told = problem.scale == 1 and not problem.weighted and problem.labels is not Labels.REAL
     if any_scale and as_told and confirmed.candidates and not confirmed.status:

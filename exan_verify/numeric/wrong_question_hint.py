@@ -123,7 +123,8 @@ def _own_factors(problem: Problem, x: Float[Tensor, "m d"], batch_size: int) -> 
     """Whether labels fit all candidates at one factor, or each at its own positive one."""
     trace = forward(problem, x)
     g = _loss_vectors(problem, trace.hidden[-1])
-    if g is None or problem.labels is Labels.REAL or problem.weighted:
+    # a factor of one is no news
+    if g is None or problem.scale != 1 or problem.labels is Labels.REAL or problem.weighted:
         return ""
     identity = torch.eye(problem.classes, dtype=torch.float64, device=problem.device).expand(len(g), -1, -1)
     within = torch.full_like(g[:, 0], _FIT)
@@ -137,8 +138,8 @@ def _own_factors(problem: Problem, x: Float[Tensor, "m d"], batch_size: int) -> 
         within=within,
         smoothing=problem.smoothing,
     )
-    if found is not None and found[1] == len(g):
-        factor = found[0] * (problem.scale or 1.0)
+    if found is not None and found[1] == len(g) and abs(found[0] - 1) > _FIT:
+        factor = found[0]
         return f"the candidates fit a gradient that is {factor:.6g} times a batch's: give scale={factor:.6g}"
     fit = fit_labels(
         problem.loss,

@@ -467,4 +467,4 @@ def _why(finding: Finding, reasons: list[str], total: int, size: int) -> str:
             f"the gradient shows {total} independent samples of a batch of {size}: the others are dead, "
             "share a region with equal loss direction, or are below rounding"
         )
-    return f"{len(failed)} of {len(reasons)} samples are not confirmed; the first: {failed[0]}"
+    return f"{len(failed)} of {len(reasons)} samples are candidates only; the first: {failed[0]}"

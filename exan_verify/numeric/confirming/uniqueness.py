@@ -73,9 +73,8 @@ class Exclusion:
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Coordinates:
     """Step 1: the deltas ``b`` (n, M) found, as unit columns of ``sizes`` (M,), each off by ``moved`` (M,) in
-    another batch, ``inverse`` (M, n) of B itself; ``c`` (M, d + 1), ``p`` its right inverse, ``noise`` of A,
-    and
-    ``turned`` = |N_m| sum_a e_a at most."""
+    another batch, ``inverse`` (M, n) of B itself; ``c`` (M, d + 1), ``p`` its right inverse, ``noise`` of A
+    and ``turned`` = |N_m| sum_a e_a at most."""
 
     b: Tensor
     sizes: Tensor
@@ -90,8 +89,7 @@ class _Coordinates:
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Columns:
     """Step 3, for unit columns: ``rho`` (M, M) and ``eta`` (M, K'), relative to the fitted ``points`` (M, K')
-    of
-    next deltas; ``carried`` (n, M) = O p, and ``o`` (n, K')."""
+    of next deltas; ``carried`` (n, M) = O p, and ``o`` (n, K')."""
 
     rho: Tensor
     eta: Tensor
