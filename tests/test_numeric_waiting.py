@@ -143,7 +143,10 @@ class Blocked:
 
 @pytest.mark.usefixtures("quick")
 def test_a_budget_ends_a_call_that_nothing_interrupts(problem, monkeypatch: pytest.MonkeyPatch):
-    model, given, x, y = problem
+    model, _, x, y = problem
+    # samples 0 and 1 share a pattern, so that lifting leaves them to other methods
+    x[1] += 1e-5
+    given = autograd(model, x, (y := torch.tensor([0, 1, 1, 2, 3, 4])))
     clock, blocked = Clock(monkeypatch), Blocked()
 
     def progress(what: str, _: float) -> None:
@@ -168,6 +171,9 @@ def test_a_budget_ends_a_call_that_nothing_interrupts(problem, monkeypatch: pyte
 @pytest.mark.parametrize("method", [*METHODS, "auto"])
 def test_every_method_is_interrupted_at_every_call(problem, method: str, kind: type[BaseException]):
     model, given, x, y = problem
+    if method == "descend":  # four samples at most
+        x, y = x[1:4], y[1:4]
+        given = autograd(model, x, y)
     for last in (1, 2, 3, 5, 8, 13):
         calls = 0
 
@@ -178,7 +184,7 @@ def test_every_method_is_interrupted_at_every_call(problem, method: str, kind: t
                 raise kind
 
         try:
-            found = attack(model, given, method=method, progress=progress, batch_size=6)
+            found = attack(model, given, method=method, progress=progress, batch_size=len(x))
         except kind:
             continue
         # an interruption is never swallowed, a budget leaves what was confirmed

@@ -188,7 +188,7 @@ def test_large_batches_are_drawn_and_listed_in_part_and_say_so():
     text = " ".join(page.text.split())
     assert "The first 48 samples are drawn; 22 more are not shown here." in text
     assert "6 more samples" in text
-    assert text.count("69 4 / 69 recovered") == 1
+    assert text.count("69 4 / 69 confirmed") == 1
     assert page.text.count("hidden layer 1 (40)") == 3
     drawn = picture(page.loaded[0])
     assert drawn.shape[0] > 0.8 * drawn.shape[1] * (MOST / COLUMNS**2)

@@ -127,7 +127,7 @@ def test_labels_change_the_answer() -> None:
     """Two samples of one region: unique for one-hot labels, a second batch with real ones."""
     case = named("shared/mse/bias/0")
     assert decided(case).outcome is Outcome.UNIQUE
-    verdict = decided(replace(case, labels=Labels.REAL))
+    verdict = decided(replace(case, question=replace(case.question, labels=Labels.REAL)))
     assert verdict.outcome is Outcome.AMBIGUOUS
     check_witness(case.network, case.batch, verdict, case.loss, case.reduction)
 
