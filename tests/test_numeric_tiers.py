@@ -104,7 +104,6 @@ def test_samples_of_a_batch_that_is_not_whole_are_consistent():
     x[1] = x[0] + 1e-7 * torch.tensor(np.random.default_rng(0).normal(size=x.shape[1]))
     given = gradient(model, lambda f: functional.cross_entropy(f, y), x)
     found = attack(model, given, batch_size=4)
-    assert not found.complete
     assert found.count(Tier.CONFIRMED) == 0
     assert score(found.x, found.y, x, y).recall >= 0.5
 

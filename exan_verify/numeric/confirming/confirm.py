@@ -21,7 +21,7 @@ from exan_verify.numeric.confirming.bounds import Refined
 from exan_verify.numeric.confirming.guessed_row_error import contamination
 from exan_verify.numeric.confirming.missing_tensor_doubts import last_layer_vectors, unsupported
 from exan_verify.numeric.confirming.uniqueness import Exclusion, others_excluded
-from exan_verify.numeric.problem.losses import LabelFit, fit_scale
+from exan_verify.numeric.problem.losses import LabelFit, admissible, fit_scale
 from exan_verify.numeric.problem.passes import (
     Rounding,
     backward,
@@ -46,9 +46,6 @@ _TIED = 1e-6
 
 _NEAREST = 0.25
 """Distance up to which a target is taken for the nearest label; the mismatch of its delta decides."""
-
-_SOFT = 1e-3
-"""How far outside of [0, 1] rounding may take a real target of bce or cross_entropy."""
 
 _KINDS = {
     Loss.MSE: "one-hot target (0 or 1 for one logit)",
@@ -300,10 +297,10 @@ def _own_equations(
             f"another loss or "
             "batch size, several samples that share a region, or real targets (labels='real')",
         )
-    if problem.labels is Labels.REAL and problem.loss is not Loss.MSE:
-        inside = ((fit.labels >= -_SOFT) & (fit.labels <= 1 + _SOFT)).all(dim=1)
+    if problem.labels is Labels.REAL:
         yield Test.that(
-            inside, "its target is not within [0, 1]: a scaled gradient, another loss or batch size"
+            admissible(problem.loss, fit.labels),
+            "its target is not within [0, 1]: a scaled gradient, another loss or batch size",
         )
     if problem.classified or problem.weighted:
         yield Test.that(

@@ -22,6 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from exan_verify.core.question import Labels
+from exan_verify.numeric.problem.losses import admissible
 from exan_verify.numeric.problem.passes import (
     Trace,
     backward,
@@ -105,6 +106,8 @@ def whole_batch(
             break
         state, y = following, targets
     if not state.left <= _TOLERANCE:
+        return None
+    if problem.labels is Labels.REAL and not bool(admissible(problem.loss, y).all()):
         return None
     _, pseudo = _step(problem, state, frame)
     errors = _SAFETY * torch.linalg.matrix_norm(pseudo[:, : frame.shape[1]], 2) * len(problem.layers) ** 0.5

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from exan_verify.core.question import Labels, Loss
-from exan_verify.numeric.problem.losses import LabelFit
+from exan_verify.numeric.problem.losses import LabelFit, admissible
 from exan_verify.numeric.problem.passes import (
     Rounding,
     Trace,
@@ -34,9 +34,6 @@ _TOLERANCE = 16.0
 
 _LABEL_LIMIT = 0.05
 """Loss vectors known no better than this do not tell one label from another."""
-
-_SOFT = 1e-3
-"""How far outside of [0, 1] rounding may take a real target of bce or cross_entropy."""
 
 _NEAREST = 0.25
 """Distance up to which a target is taken for the nearest label; the mismatch of its loss vector decides."""
@@ -164,7 +161,7 @@ def _label(problem: Problem, one: _One) -> tuple[Tensor | None, str | None]:
     fit, told = one.fit, problem.batch_size == 1
     label = fit.labels[0]
     if problem.labels is Labels.REAL:
-        if problem.loss is not Loss.MSE and bool(((label < -_SOFT) | (label > 1 + _SOFT)).any()):
+        if not bool(admissible(problem.loss, fit.labels).all()):
             return label, "its target has entries outside of [0, 1]: a scaled gradient, or another loss"
         if not told:
             return label, (

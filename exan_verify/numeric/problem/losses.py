@@ -15,6 +15,9 @@ _CLASS_LOSSES = (Loss.CROSS_ENTROPY, Loss.HINGE)
 REACH = 1e-3
 """Distance at which a target looks like one of the loss's label set."""
 
+_SOFT = 1e-3
+"""How far outside of [0, 1] rounding may take a real target of bce or cross_entropy."""
+
 _TIE = 1e-6
 """Classes whose deltas are this close, relatively, are one to the first layer: others differ by order 1."""
 
@@ -85,6 +88,14 @@ def loss_vectors(
         samples = torch.arange(len(labels), device=labels.device)
         return class_vectors(loss, logits, smoothing)[samples, labels]
     return target_vectors(loss, logits, labels)
+
+
+def admissible(loss: Loss, targets: Float[Tensor, "m K"]) -> Bool[Tensor, " m"]:
+    """Which real targets the loss admits: any for mse, probabilities for bce and cross_entropy."""
+    if loss is Loss.MSE:
+        return torch.ones(len(targets), dtype=torch.bool, device=targets.device)
+    inside: Tensor = ((targets >= -_SOFT) & (targets <= 1 + _SOFT)).all(dim=1)
+    return inside
 
 
 def loss_vector_error(
