@@ -105,9 +105,8 @@ def whole_batch(
         if not following.left < state.left:
             break
         state, y = following, targets
-    if not state.left <= _TOLERANCE:
-        return None
-    if problem.labels is Labels.REAL and not bool(admissible(problem.loss, y).all()):
+    admitted = problem.labels is not Labels.REAL or bool(admissible(problem.loss, y).all())
+    if not (state.left <= _TOLERANCE and admitted):
         return None
     _, pseudo = _step(problem, state, frame)
     errors = _SAFETY * torch.linalg.matrix_norm(pseudo[:, : frame.shape[1]], 2) * len(problem.layers) ** 0.5
