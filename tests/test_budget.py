@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -180,3 +183,14 @@ def test_ctrl_c_writes_nothing(
     assert main([*command, "--budget", "60"]) == 130
     assert capsys.readouterr().err.strip() == "error: interrupted"
     assert not Path("found.npz").exists()
+
+
+def test_a_time_that_is_up_is_said_again_where_python_drops_it(monkeypatch: pytest.MonkeyPatch):
+    from exan_verify.cli import output
+
+    monkeypatch.setattr(output, "_AGAIN", 0.01)
+    with pytest.raises(BudgetExhausted, match="the budget of 5 s ran out"), output.wall_clock(5):
+        for _ in range(2):  # the first is dropped, as in a destructor
+            with contextlib.suppress(BudgetExhausted):
+                signal.raise_signal(signal.SIGALRM)
+        threading.Event().wait(60)

@@ -73,6 +73,10 @@ class Output:
             yield lambda more: status.update(f"{text}: {more}")
 
 
+_AGAIN = 1.0
+"""Seconds until a time that is up is said again: long enough to put away what was being written."""
+
+
 @contextmanager
 def wall_clock(seconds: float | None) -> Iterator[None]:
     """Raise :class:`BudgetExhausted` after ``seconds``, where the platform has timer signals."""
@@ -81,6 +85,8 @@ def wall_clock(seconds: float | None) -> Iterator[None]:
         return
 
     def expire(_signal: int, _frame: FrameType | None) -> None:
+        # what is raised inside a destructor or a callback of the garbage collector is lost: then once more
+        signal.setitimer(signal.ITIMER_REAL, _AGAIN)
         raise BudgetExhausted(f"the budget of {seconds:g} s ran out; give a larger --budget")
 
     previous = signal.signal(signal.SIGALRM, expire)
