@@ -247,3 +247,10 @@ class TestSolvers:
     def test_exact_engines_alone_do_not_ask_them(self):
         verdict = certify(self.network, batch=([[1.0], [2.0]], [[0.0], [0.0]]), loss="mse", engine="exact")
         assert all(attempt.engine.value != "smt" for attempt in verdict.attempts)
+
+
+@pytest.mark.parametrize("meant", [{"tolerance": 1e-6}, {"tolerance": float("inf")}, {"exact": True}])
+def test_what_a_gradients_numbers_mean_is_not_said_of_a_batch(meant):
+    network = ReluNetwork.from_arrays([[[1, 2], [3, 1]], [[1, 2], [0, 1]]])
+    with pytest.raises(InputError, match=r"say what a gradient's numbers mean, and batch="):
+        certify(network, batch=([[1, 2]], [0]), **meant)

@@ -81,6 +81,11 @@ def certify(
         raise InputError("give either batch=(x, y) or gradient={name: tensor}, and not both")
     own = given = None
     if batch is not None:
+        if tolerance is not None or flag(exact, "exact"):
+            raise InputError(
+                "tolerance= and exact= say what a gradient's numbers mean, and batch= stands for its exact "
+                "gradient; leave them out, or give the gradient"
+            )
         own = Batch.given(batch, network=network, loss=question.loss, labels=question.labels)
     else:
         # a list is in the order of the module's parameters, not always that of its forward pass
