@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -294,3 +295,17 @@ def test_the_command_says_undecided(tmp_path: Path, monkeypatch, capsys):
     Path("c.json").write_bytes(b"[" * 5_000_000)
     assert main(arguments) == 1
     assert "bytes" in capsys.readouterr().err
+
+
+# networks with biases in some layers only
+
+
+def test_no_certificate_is_about_a_network_with_biases_in_some_layers_only():
+    for case in every_kind():
+        if case.network.depth < 2 or not case.network.has_bias or "batch" not in case.given:
+            continue
+        first, *others = case.network.layers
+        mixed = ReluNetwork(layers=(replace(first, bias=None), *others))
+        moved = {**case.certificate, "model_sha256": mixed.digest}
+        with pytest.raises(CertificateRejected, match="have no bias while"):
+            check(moved, mixed, **case.given)
