@@ -44,19 +44,23 @@ def settled(
     finding, mixed = _with_a_rest(problem, space, finding, gains)
     smaller, refined, dropped = _solved(problem, space, finding, gains)
     dropped += mixed
-    bounded = torch.isfinite(refined.bound)
     # real targets are claimed only where all directions are samples', which a rest would leave open
-    if bool(bounded.all()) or not bool(bounded.any()) or problem.labels is Labels.REAL:
+    if problem.labels is Labels.REAL:
         return smaller, refined, dropped
-    if finding.literal:
-        return smaller, _unbounded(refined), dropped
-    directions = torch.nn.functional.normalize(refined.deltas, dim=1)
-    kept = _kept(space, replace(smaller, x=refined.x), directions, bounded, "have no error bound")
-    again = refine(problem, space, kept, gains)
-    if not bool(((again.sine <= again.allowed) & torch.isfinite(again.bound)).all()):
-        again = _unbounded(again)
     reason = "its activation pattern is not certain, so that no error bound holds"
-    return kept, again, dropped + _dropped(refined, ~bounded, lambda _: reason)
+    while True:
+        bounded = torch.isfinite(refined.bound)
+        if bool(bounded.all()) or not bool(bounded.any()):
+            return smaller, refined, dropped
+        if finding.literal:
+            return smaller, _unbounded(refined), dropped
+        dropped += _dropped(refined, ~bounded, lambda _: reason)
+        directions = torch.nn.functional.normalize(refined.deltas, dim=1)
+        smaller = _kept(space, replace(smaller, x=refined.x), directions, bounded, "have no error bound")
+        # what was dropped is in the rest now, and the others are judged anew: each round keeps fewer
+        refined = refine(problem, space, smaller, gains)
+        if not bool((refined.sine <= refined.allowed).all()):
+            return smaller, _unbounded(refined), dropped
 
 
 def _with_a_rest(
