@@ -128,7 +128,9 @@ def product(left: Array | RationalMatrix, right: RationalMatrix) -> RationalMatr
     count = source.digits.shape[0] if isinstance(source, RationalMatrix) else source.count
     if rows * cols * terms == 0:
         return RationalMatrix(np.zeros((1, rows, cols), dtype=np.int64), 1)
-    width = max(1, _BLOCK_PRODUCTS // (count * rows * terms * len(right.digits)))
+    # blocks of terms are looked at one by one anyway; columns are split where one such block is too much
+    block = max(rows, min(rows * terms, _BLOCK_ENTRIES))
+    width = max(1, _BLOCK_PRODUCTS // (count * block * len(right.digits)))
     parts = [
         _product(source, count, right.digits[:, :, start : start + width]) for start in range(0, cols, width)
     ]
