@@ -12,8 +12,8 @@ from exan_verify.core.question import Labels, Loss, Question, Reduction
 from exan_verify.errors import LabelError
 from exan_verify.models import strided_cnn
 from exan_verify.models.chain import to_network
-from tests.support.cnn_cases import autograd, pictures
-from tests.support.torch_reference import initialised, perceptron, uniform
+from tests.support.cnn_cases import pictures
+from tests.support.torch_reference import autograd, initialised, perceptron, uniform
 
 CROSS_ENTROPY = Question(loss=Loss.CROSS_ENTROPY)
 

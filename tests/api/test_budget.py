@@ -27,8 +27,9 @@ from exan_verify.numeric import waiting
 from exan_verify.numeric.methods.lift import Lift
 from exan_verify.numeric.problem.metrics import wrong_claims
 from exan_verify.numeric.problem.records import Attack, Finding
-from tests.support.cnn_cases import autograd, pictures
+from tests.support.cnn_cases import pictures
 from tests.support.numeric_cases import drawn_network, normal
+from tests.support.torch_reference import autograd
 
 Interrupted = list[tuple[str, Attack | None]]
 

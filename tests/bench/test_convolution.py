@@ -22,7 +22,8 @@ from exan_verify.numeric.convolution.inversion import invert_features
 from exan_verify.numeric.convolution.known import at_features
 from exan_verify.numeric.convolution.records import ImageAttack
 from exan_verify.numeric.problem.records import LastLayer
-from tests.support.cnn_cases import autograd, largest_error, pictures
+from tests.support.cnn_cases import largest_error, pictures
+from tests.support.torch_reference import autograd
 
 
 def small() -> nn.Sequential:

@@ -32,10 +32,11 @@ from exan_verify.bench.suite import Options
 from exan_verify.cli.bench import markdown_table
 from exan_verify.core.network import Batch
 from exan_verify.core.question import Labels, Loss
-from exan_verify.data import initialised_network, load_mnist, to_inputs
+from exan_verify.data import load_mnist, to_inputs
 from exan_verify.errors import InputError
 from exan_verify.exclusivity import exan_counts, exclusivity
 from exan_verify.models.chain import to_network
+from tests.support.torch_reference import perceptron
 
 
 def pattern(*layers: list[list[int]]) -> Patterns:
@@ -169,7 +170,7 @@ def test_selected_digits_are_what_the_exact_count_says(case: Case):
 
 
 def test_patterns_are_those_of_the_modules():
-    model = initialised_network((16, 6, 5, 3), seed=1)
+    model = perceptron(16, 6, 5, 3, seed=1)
     x = np.random.default_rng(0).random((20, 16), dtype=np.float32)
     shown = patterns(model, x)
     with torch.no_grad():

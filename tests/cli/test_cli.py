@@ -22,11 +22,11 @@ from torch import nn
 from exan_verify.api.files import load_batch, load_gradient, save_batch, save_gradient
 from exan_verify.bench import attack as bench_attack
 from exan_verify.bench.attack import Case
-from exan_verify.cli import main
 from exan_verify.cli.output import ExitCode
 from exan_verify.cli.program import COMMANDS
 from exan_verify.errors import InputError
 from tests.support.cnn_cases import pictures
+from tests.support.commands import run
 
 EXAN = shutil.which("exan", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
 
@@ -55,12 +55,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "gradient.safetensors", dict(zip(names, torch.autograd.grad(loss, parameters), strict=True))
     )
     return tmp_path
-
-
-def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    code = main(arguments)
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
 
 
 def run_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict]:

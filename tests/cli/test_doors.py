@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 
 from exan_verify import audit, certify
 from exan_verify.api.files import load_model, save_batch, save_gradient
-from exan_verify.cli import main
+from tests.support.commands import run
 
 ASSUMED = "6-40-3, Linear layers with ReLU between them (assumed: the file names no activation)"
 CERTIFY = ("certify", "model.safetensors", "--batch", "batch.npz")
@@ -63,17 +63,11 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def ask(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    code = main(arguments)
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
-
-
 def test_what_was_done_is_said(here: Path, capsys: pytest.CaptureFixture[str]):
     attacked = ("attack", "model.safetensors", "gradient.npz", "--out", "found.npz", "--batch-size", "2")
     certified = ("certify", "model.safetensors", "--gradient", "gradient.npz", "--tolerance", "1e-10")
     for command in (attacked, (*certified, "--batch-size", "2")):
-        code, out, err = ask(capsys, *command)
+        code, out, err = run(capsys, *command)
         assert (code, err) == (0, "")
         for note in (
             ASSUMED,
@@ -81,7 +75,7 @@ def test_what_was_done_is_said(here: Path, capsys: pytest.CaptureFixture[str]):
             "'module.' of the gradient's",
         ):
             assert sum(note in line for line in out.splitlines() if line.startswith("note: ")) == 1
-        code, out, _ = ask(capsys, *command, "--json")
+        code, out, _ = run(capsys, *command, "--json")
         notes = json.loads(out)["notes"]
         assert notes[0] == ASSUMED
         assert len(notes) == 3
@@ -92,9 +86,9 @@ def test_the_architecture_that_was_assumed_is_said(here: Path, capsys: pytest.Ca
         ("certify", "model.safetensors", "--batch", "batch.npz"),
         ("audit", "model.safetensors", "batch.npz"),
     ):
-        code, out, _ = ask(capsys, *command)
+        code, out, _ = run(capsys, *command)
         assert f"note: {ASSUMED}" in out.splitlines()
-        code, out, _ = ask(capsys, *command, "--json")
+        code, out, _ = run(capsys, *command, "--json")
         record = json.loads(out)
         assert code == 0
         assert record["notes"] == [ASSUMED]
@@ -154,7 +148,7 @@ def test_one_error_and_exit_code_two(
         monkeypatch.delitem(sys.modules, name, raising=False)
     before = sorted(os.listdir())
     for more in ((), ("--json",)):
-        code, out, err = ask(capsys, *line, *more)
+        code, out, err = run(capsys, *line, *more)
         assert (code, out) == (2, "")
         assert err.startswith("error: ")
         assert says in " ".join(err.split())
@@ -163,7 +157,7 @@ def test_one_error_and_exit_code_two(
 
 def test_a_file_of_claims_that_does_not_end_keeps_the_budget(here: Path, capsys: pytest.CaptureFixture[str]):
     Path("loops.py").write_text("while True: pass\n")
-    code, out, err = ask(capsys, "theorems", "--file", "loops.py", "--budget", "0.3")
+    code, out, err = run(capsys, "theorems", "--file", "loops.py", "--budget", "0.3")
     assert (code, out) == (3, "")
     assert "budget" in err
 

@@ -11,10 +11,10 @@ import pytest
 from safetensors.numpy import save_file
 
 from exan_verify.api.files import save_batch, save_gradient
-from exan_verify.cli import main
 from exan_verify.cli.output import ExitCode
 from exan_verify.exact.backprop import gradient as exact_gradient
 from exan_verify.smt.solvers.run import UNSAT, Strategy, Worker
+from tests.support.commands import run
 from tests.support.smt_cases import decided, named
 
 CASE = "plain/mse/bias/0"
@@ -38,12 +38,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 QUESTION = ("--loss", "mse", "--reduction", "sum")
-
-
-def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    code = main(arguments)
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
 
 
 def test_smt_decides_and_resumes(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,6 @@ from exan_verify.core.certificate import DegreeThree, LayerArgument
 from exan_verify.core.network import Batch
 from exan_verify.core.question import Labels, Loss, Question, Reduction
 from exan_verify.core.verdict import Budget, Outcome, SampleStatus, Trust
-from exan_verify.decide.context import Context, Setting
 from exan_verify.decide.lifting import cubic, degree_three
 from exan_verify.decide.lifting.system import plan
 from exan_verify.errors import CertificateRejected
@@ -22,16 +21,7 @@ from exan_verify.kernel.given import Subject
 from exan_verify.kernel.lifting.degree_three import cubic_matrix
 from exan_verify.kernel.lifting.degree_three import facts as checked
 from tests.support.cases import default_network, random_batch, two_one_five_one
-
-
-def context_of(network, batch, loss=Loss.CROSS_ENTROPY):
-    setting = Setting(
-        network=network,
-        question=Question(loss=loss, reduction=Reduction.MEAN, labels=Labels.ONE_HOT),
-        seed=0,
-        jobs=1,
-    )
-    return Context(setting=setting, batch=batch)
+from tests.support.contexts import context_of
 
 
 def near_copies(network, samples, copies, seed=1):

@@ -1,6 +1,7 @@
 """Enumeration of neuron states: the search, its parts, what it proves, what it refuses, forged evidence."""
 
 import json
+from functools import partial
 
 import msgspec
 import numpy as np
@@ -10,10 +11,9 @@ from exan_verify.api.certify import certify
 from exan_verify.api.check import check
 from exan_verify.core.certificate import Conclusion, Enumeration
 from exan_verify.core.network import Batch, ReluNetwork
-from exan_verify.core.question import Labels, Loss, Question, Reduction
+from exan_verify.core.question import Labels, Loss
 from exan_verify.core.verdict import Budget, Engine, Outcome, SampleStatus, Trust
 from exan_verify.decide import enumeration
-from exan_verify.decide.context import Context, Setting
 from exan_verify.decide.enumeration import engine, search, tasks
 from exan_verify.decide.enumeration.subspaces import Subspaces, joined, merged
 from exan_verify.decide.lifting.system import plan
@@ -21,10 +21,11 @@ from exan_verify.errors import CertificateRejected
 from exan_verify.exact.linalg import rank_mod
 from exan_verify.exact.modular import PRIME, inverses_mod, multiply_mod, random_residues
 from exan_verify.kernel.checker import CHECKERS
-from exan_verify.kernel.given import Subject
 from exan_verify.kernel.lifting import enumeration as kernel
 from exan_verify.kernel.lifting.enumeration import facts as checked
+from tests.support import contexts
 from tests.support.cases import default_network, random_batch, two_one_five_one
+from tests.support.contexts import subject
 
 D, U = SampleStatus.DETERMINED, SampleStatus.UNKNOWN
 
@@ -35,14 +36,7 @@ def own_cache(monkeypatch, tmp_path):
     return tmp_path / "exan_verify" / "enumeration"
 
 
-def context_of(network, batch, loss=Loss.CROSS_ENTROPY, jobs=1, engine="enumeration"):
-    setting = Setting(
-        network=network,
-        question=Question(loss=loss, reduction=Reduction.MEAN, labels=Labels.ONE_HOT),
-        jobs=jobs,
-        engine=engine,
-    )
-    return Context(setting=setting, batch=batch)
+context_of = partial(contexts.context_of, engine="enumeration")
 
 
 def equations_of(context, layer=1):
@@ -119,7 +113,7 @@ def test_a_group_is_split_at_the_layer_above():
     (record,) = enumeration.decide(context_of(network, batch), Budget()).evidence
     assert record.conclusion.groups == ((0, 1, 2),)
     assert [part.layer for part in record.conclusion.splits] == [2]
-    assert checked(record, subject_of(network, batch)).determined == frozenset(range(3))
+    assert checked(record, subject(network, batch)).determined == frozenset(range(3))
 
 
 def test_exactly_zero_deltas_are_known_for_rational_losses():
@@ -138,7 +132,7 @@ def test_exactly_zero_deltas_are_known_for_rational_losses():
         inactive, active = engine.exact_states(context, 1)
         assert np.array_equal(inactive, ~pattern | zero)
         assert np.array_equal(active, pattern | zero)
-        theirs = kernel.exact_states(subject_of(network, batch, Loss.MSE), 1)
+        theirs = kernel.exact_states(subject(network, batch, Loss.MSE), 1)
         assert np.array_equal(theirs[0], inactive)
         assert np.array_equal(theirs[1], active)
         seen |= {(bool(p), bool(z)) for p, z in zip(pattern.flat, zero.flat, strict=True)}
@@ -447,16 +441,6 @@ def example():
     return network, batch, record
 
 
-def subject_of(network, batch, loss=Loss.CROSS_ENTROPY):
-    question = Question(
-        loss=loss,
-        reduction=Reduction.MEAN,
-        labels=Labels.ONE_HOT,
-        batch_size=batch.size,
-    )
-    return Subject(network=network, batch=batch, question=question)
-
-
 FORGERIES = {
     "no order": ({"order": ()}, {}, "larger than the span"),
     "a neuron that is not there": ({"order": (20,)}, {}, "not there"),
@@ -483,15 +467,15 @@ def test_rejects_forged_evidence(example, name):
     conclusion = Conclusion(**(msgspec.structs.asdict(record.conclusion) | inner))
     forged = Enumeration(**(msgspec.structs.asdict(record) | {"conclusion": conclusion} | outer))
     with pytest.raises(CertificateRejected, match=match):
-        checked(forged, subject_of(network, batch))
+        checked(forged, subject(network, batch))
 
 
 def test_accepts_any_order_that_suffices(example):
     network, batch, record = example
     order = tuple(range(20))
     again = Enumeration(**(msgspec.structs.asdict(record) | {"order": order}))
-    assert checked(again, subject_of(network, batch)).determined == frozenset(range(4))
-    assert checked(record, subject_of(network, batch)).determined == frozenset(range(4))
+    assert checked(again, subject(network, batch)).determined == frozenset(range(4))
+    assert checked(record, subject(network, batch)).determined == frozenset(range(4))
 
 
 def test_rejects_evidence_made_for_a_batch_with_distinct_patterns(example):
@@ -499,16 +483,16 @@ def test_rejects_evidence_made_for_a_batch_with_distinct_patterns(example):
     network, _, record = example
     batch = near_copy(network, 3)
     with pytest.raises(CertificateRejected, match="leaves join"):
-        checked(record, subject_of(network, batch))
+        checked(record, subject(network, batch))
 
 
 def test_rejects_duplicates_and_networks_without_biases(example):
     network, batch, record = example
     with pytest.raises(CertificateRejected, match="rank"):
-        checked(record, subject_of(network, batch.select([0, 0, 1, 2])))
+        checked(record, subject(network, batch.select([0, 0, 1, 2])))
     bare = ReluNetwork.from_arrays([layer.weight for layer in network.layers])
     with pytest.raises(CertificateRejected, match="no biases"):
-        checked(record, subject_of(bare, batch))
+        checked(record, subject(bare, batch))
 
 
 def test_engine_and_kernel_agree_on_small_integers():
@@ -522,7 +506,7 @@ def test_engine_and_kernel_agree_on_small_integers():
         batch = random_batch(network, 2, seed=int(rng.integers(1000)), loss=Loss.MSE)
         finding = enumeration.decide(context_of(network, batch, Loss.MSE), Budget())
         for record in finding.evidence:
-            assert CHECKERS[type(record)](record, subject_of(network, batch, Loss.MSE)) == finding.facts
+            assert CHECKERS[type(record)](record, subject(network, batch, Loss.MSE)) == finding.facts
 
 
 def test_the_kernel_drops_only_with_a_proof():
@@ -557,6 +541,6 @@ def test_the_kernel_tells_small_minors_from_large_ones():
                 determined=(),
                 labels="backward_map",
             )
-            subject = subject_of(network, batch, Loss.HINGE)
-            assert kernel.small_minors(subject, conclusion, list(range(6))) is expected
-            assert kernel.small_minors(subject, conclusion, list(range(5)))
+            asked = subject(network, batch, Loss.HINGE)
+            assert kernel.small_minors(asked, conclusion, list(range(6))) is expected
+            assert kernel.small_minors(asked, conclusion, list(range(5)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from itertools import product
 
 import numpy as np
@@ -12,10 +13,9 @@ from exan_verify.api.certify import certify
 from exan_verify.api.check import check
 from exan_verify.core.certificate import Claim, Conclusion, ExtraRays, QuestionRecord, issue
 from exan_verify.core.network import ReluNetwork
-from exan_verify.core.question import Box, Labels, Loss, Question, Reduction
+from exan_verify.core.question import Box, Loss, Reduction
 from exan_verify.core.verdict import Budget, Engine, Outcome, SampleStatus, Trust
 from exan_verify.decide import enumeration
-from exan_verify.decide.context import Context, Setting
 from exan_verify.decide.enumeration import engine, exact, modular, rays
 from exan_verify.decide.lifting.system import exact_outgoing, plan, unknowns_mod
 from exan_verify.errors import CertificateRejected
@@ -25,9 +25,9 @@ from exan_verify.exact.modular import PRIME
 from exan_verify.exact.rational import RationalMatrix
 from exan_verify.exact.softmax import loss_vectors
 from exan_verify.instances import instance
-from exan_verify.kernel.given import Subject
 from exan_verify.kernel.lifting import extra_rays_mod as kernel_mod
 from exan_verify.kernel.lifting.extra_rays import facts as checked
+from tests.support import contexts
 from tests.support.cases import default_network, random_batch
 from tests.support.counterexamples import published_insecure
 from tests.support.ray_cases import planted
@@ -40,13 +40,8 @@ def own_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
 
-def context_of(network, batch, loss, labels=Labels.ONE_HOT, domain=None):
-    setting = Setting(
-        network=network,
-        question=Question(loss=loss, reduction=Reduction.SUM, labels=labels, domain=domain),
-        engine="enumeration",
-    )
-    return Context(setting=setting, batch=batch)
+context_of = partial(contexts.context_of, reduction=Reduction.SUM, engine="enumeration")
+subject_of = partial(contexts.subject, reduction=Reduction.SUM)
 
 
 def whole_plan(context, layer=1):
@@ -254,11 +249,6 @@ def test_true_samples_solve_their_own_equations():
 
 
 # forged evidence
-
-
-def subject_of(network, batch, loss, labels=Labels.ONE_HOT):
-    question = Question(loss=loss, reduction=Reduction.SUM, labels=labels, batch_size=batch.size)
-    return Subject(network=network, batch=batch, question=question)
 
 
 def forged(network, batch, loss, *, exact_, **changes):

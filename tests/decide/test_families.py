@@ -26,13 +26,11 @@ from exan_verify.kernel.second import second_batch
 from exan_verify.kernel.second import shear as family
 from tests.support import torch_reference
 from tests.support.cases import default_network, two_one_five_one
-from tests.support.family_cases import context_of, found_by_engine, replay, shown_to_kernel, subject_of
+from tests.support.certificate_cases import plain
+from tests.support.contexts import context_of, subject_of
+from tests.support.family_cases import found_by_engine, replay, shown_to_kernel
 
 FREE = SampleStatus.FREE
-
-
-def plain(certificate):
-    return json.loads(json.dumps(certificate))
 
 
 def batch_of(network, x, y, loss=Loss.MSE, labels=Labels.ONE_HOT):

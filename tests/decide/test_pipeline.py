@@ -1,6 +1,4 @@
 import json
-from fractions import Fraction
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -13,29 +11,8 @@ from exan_verify.core.question import Box, Labels, Loss, Reduction
 from exan_verify.core.verdict import Outcome, SampleStatus, Trust
 from exan_verify.errors import GradientError, InexactError, InputError, LabelError, ShapeError
 from exan_verify.exact.backprop import forward, gradient
-from tests.support.cases import default_network, random_batch
+from tests.support.cases import default_network, integer_network, random_batch, rational_batch
 from tests.support.torch_reference import normal, perceptron
-
-
-def integer_network(widths, seed):
-    rng = np.random.default_rng(seed)
-    pairs = list(pairwise(widths))
-    return ReluNetwork.from_arrays(
-        [rng.integers(-9, 10, (b, a)) for a, b in pairs], [rng.integers(-9, 10, b) for _, b in pairs]
-    )
-
-
-def rational_batch(network, samples, seed, denominator=7, labels=Labels.ONE_HOT):
-    rng = np.random.default_rng(seed)
-    x = [
-        [Fraction(int(v), denominator) for v in row]
-        for row in rng.integers(-9, 10, (samples, network.widths[0]))
-    ]
-    if labels is Labels.REAL:
-        y = [[Fraction(int(v), 3) for v in row] for row in rng.integers(-9, 10, (samples, network.classes))]
-    else:
-        y = rng.integers(0, network.classes, samples)
-    return Batch.of(x, y, network=network, loss=Loss.MSE, labels=labels)
 
 
 class TestGradientGiven:

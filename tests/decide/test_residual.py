@@ -12,11 +12,10 @@ import pytest
 from exan_verify.api.certify import certify
 from exan_verify.api.check import check
 from exan_verify.core.facts import Facts
-from exan_verify.core.network import Batch, ReluNetwork
-from exan_verify.core.question import Box, Labels, Loss, Question, Reduction
+from exan_verify.core.network import ReluNetwork
+from exan_verify.core.question import Box, Labels, Loss, Reduction
 from exan_verify.core.verdict import Budget, Engine, Outcome, Trust
 from exan_verify.decide import residual
-from exan_verify.decide.context import Context, Setting
 from exan_verify.decide.residual.macaulay import columns_at, rank_at, settled_at
 from exan_verify.decide.residual.points import rational_points
 from exan_verify.decide.residual.polytope import bounds
@@ -24,33 +23,7 @@ from exan_verify.decide.residual.quadratic import Quadrics, quadrics
 from exan_verify.exact.backprop import forward, gradient
 from exan_verify.exclusivity import exan_counts
 from tests.support import counterexamples
-from tests.support.cases import default_network
-
-
-def one_region(counts, *, classes=5, seed=0, widths=(20, 60), loss=Loss.MSE, spread=2.0**-12):
-    """A network and samples close together, checked to share every pattern."""
-    network = default_network([*widths, classes], seed=seed)
-    rng = np.random.default_rng(seed)
-    base = rng.normal(size=(1, widths[0]))
-    while True:
-        x = (base + spread * rng.normal(size=(len(counts), widths[0]))).astype(np.float32)
-        y = np.array(counts)
-        labels = rng.integers(0, 2, (len(counts), classes)) * 1.0 if loss is Loss.BCE else y
-        batch = Batch.of(x, labels, network=network, loss=loss, labels=Labels.ONE_HOT)
-        if all((p == p[:, :1]).all() for p in forward(network, batch).patterns):
-            return network, (x, labels)
-        spread /= 2
-
-
-def context(network, batch, loss=Loss.MSE, labels=Labels.ONE_HOT, domain=None):
-    x, y = (batch.inputs, batch.labels) if isinstance(batch, Batch) else batch
-    setting = Setting(
-        network=network,
-        question=Question(loss=loss, reduction=Reduction.MEAN, labels=labels, domain=domain),
-        seed=0,
-        jobs=1,
-    )
-    return Context(setting=setting, batch=Batch.of(x, y, network=network, loss=loss, labels=labels))
+from tests.support.residual_cases import context, one_region
 
 
 def ask(*arguments, budget=None, **options):

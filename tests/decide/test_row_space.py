@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import msgspec
 import numpy as np
 import pytest
@@ -10,10 +12,9 @@ from exan_verify.api.certify import certify
 from exan_verify.api.check import check
 from exan_verify.core.certificate import Conclusion, Lifting, Split
 from exan_verify.core.network import ReluNetwork
-from exan_verify.core.question import Labels, Loss, Question, Reduction
+from exan_verify.core.question import Loss
 from exan_verify.core.verdict import Budget, Outcome
 from exan_verify.decide import enumeration
-from exan_verify.decide.context import Context, Setting
 from exan_verify.decide.lifting import degree_three
 from exan_verify.decide.lifting import degree_two as lifting
 from exan_verify.decide.lifting.system import plan
@@ -21,10 +22,11 @@ from exan_verify.decide.scale import without_biases as scale
 from exan_verify.errors import CertificateRejected
 from exan_verify.exact.modular import PRIME
 from exan_verify.kernel.checker import CHECKERS
-from exan_verify.kernel.given import Subject
 from exan_verify.kernel.lifting.degree_two import _after_splits, image_at
 from exan_verify.kernel.lifting.degree_two import facts as checked
+from tests.support import contexts
 from tests.support.cases import default_network, random_batch
+from tests.support.contexts import subject_of
 
 LOSSES = [Loss.BCE, Loss.MSE]
 """Losses whose vectors do not sum to zero: a head (f, -f) has two entries, of which neurons see one."""
@@ -46,22 +48,7 @@ def parallel_classes(seed=0):
     return ReluNetwork.from_arrays([base.layers[0].weight, weight], [base.layers[0].bias, [0, 1, 2]])
 
 
-def context_of(network, batch, loss, labels=Labels.ONE_HOT):
-    setting = Setting(
-        network=network, question=Question(loss=loss, reduction=Reduction.MEAN, labels=labels), engine="exact"
-    )
-    return Context(setting=setting, batch=batch)
-
-
-def subject_of(context):
-    setting = context.setting
-    question = Question(
-        loss=setting.question.loss,
-        reduction=setting.question.reduction,
-        labels=setting.question.labels,
-        batch_size=context.samples,
-    )
-    return Subject(network=context.network, batch=context.batch, question=question)
+context_of = partial(contexts.context_of, engine="exact")
 
 
 @pytest.mark.parametrize("loss", LOSSES)

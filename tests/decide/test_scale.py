@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from fractions import Fraction
 from functools import partial
 from itertools import pairwise
@@ -23,6 +22,7 @@ from exan_verify.errors import CertificateRejected
 from exan_verify.testing.strategies import LOSSES, batches, networks
 from tests.conftest import examples
 from tests.support import torch_reference
+from tests.support.certificate_cases import plain
 
 certify = partial(door.certify, engine="exact")
 
@@ -33,10 +33,6 @@ D, F, U = SampleStatus.DETERMINED, SampleStatus.FREE, SampleStatus.UNKNOWN
 def bare(widths, seed=0):
     rng = np.random.default_rng(seed)
     return ReluNetwork.from_arrays([rng.normal(size=(b, a)) for a, b in pairwise(widths)])
-
-
-def plain(certificate):
-    return json.loads(json.dumps(certificate))
 
 
 def test_softmax_with_three_classes_fixes_the_scale():

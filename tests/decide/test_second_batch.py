@@ -13,7 +13,8 @@ from exan_verify.core.question import Labels, Loss
 from exan_verify.decide.families.linear import symbols
 from exan_verify.decide.second_batch import accept, admitted, counted, displaced
 from exan_verify.exact.modular import PRIME
-from tests.support.family_cases import context_of, integers, labels_for, random_network
+from tests.support.contexts import context_of
+from tests.support.family_cases import integers, labels_for, random_network
 
 
 def drawn(seed: int, loss: Loss, classes: int = 3):

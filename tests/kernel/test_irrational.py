@@ -16,22 +16,21 @@ from hypothesis import strategies as st
 from exan_verify.api.certify import certify
 from exan_verify.api.check import check
 from exan_verify.core.network import Batch, ReluNetwork
-from exan_verify.core.question import Box, Labels, Loss, Question, Reduction
+from exan_verify.core.question import Box, Labels, Loss, Reduction
 from exan_verify.core.verdict import Outcome, Trust, Verdict
 from exan_verify.decide.solvers.relations import in_field
 from exan_verify.errors import CertificateRejected
 from exan_verify.exact.algebraic import Element, Field, Root, UndecidedSignError
 from exan_verify.exact.backprop import gradient as exact_gradient
 from exan_verify.instances import Instance
-from exan_verify.kernel.given import Subject
 from exan_verify.kernel.second.algebraic_batch import gradient_entries
 from exan_verify.kernel.second.enclosed_batch import check_known_labels
 from exan_verify.kernel.second.enclosure import Enclosure
 from tests.conftest import examples
-from tests.smt.test_decide import irrational
 from tests.support import counterexamples
 from tests.support.cases import two_one_five_one
-from tests.support.smt_cases import named
+from tests.support.contexts import subject
+from tests.support.smt_cases import irrational, named
 
 F = Fraction
 
@@ -295,20 +294,10 @@ def test_domain_and_labels_of_a_box_are_checked() -> None:
         check(forged, case.network, batch=case.batch)
     case = named("plain/bce/nobias/0")  # known labels (0, 1), (0, 0), (0, 0)
     other = np.array([[0, 1], [0, 1], [0, 0]])
+    posed = subject(case.network, case.batch, case.loss, Labels.KNOWN, reduction=case.reduction)
     with pytest.raises(CertificateRejected, match="known"):
-        check_known_labels(subject_of(case), other)
-    check_known_labels(subject_of(case), np.array([[0, 0], [0, 1], [0, 0]]))
-
-
-def subject_of(case: Instance) -> Subject:
-    question = Question(
-        loss=case.loss,
-        reduction=case.reduction,
-        labels=Labels.KNOWN,
-        batch_size=case.batch.size,
-        domain=None,
-    )
-    return Subject(network=case.network, batch=case.batch, question=question)
+        check_known_labels(posed, other)
+    check_known_labels(posed, np.array([[0, 0], [0, 1], [0, 0]]))
 
 
 def test_known_examples_from_batch_and_gradient_alone() -> None:

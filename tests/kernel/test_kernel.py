@@ -1,6 +1,5 @@
 """The kernel accepts what the engines issue and rejects every tampered certificate."""
 
-import copy
 import json
 
 import numpy as np
@@ -14,13 +13,8 @@ from exan_verify.core.verdict import Outcome, SampleStatus
 from exan_verify.errors import CertificateRejected, InputError
 from exan_verify.exact.backprop import gradient
 from exan_verify.exact.modular import PRIME
-from tests.decide.test_pipeline import integer_network, rational_batch
-from tests.support.cases import default_network, random_batch
-
-
-def plain(certificate):
-    """As it comes back from a file."""
-    return json.loads(json.dumps(certificate))
+from tests.support.cases import default_network, integer_network, random_batch, rational_batch
+from tests.support.certificate_cases import change, plain
 
 
 @pytest.fixture(scope="module")
@@ -64,16 +58,6 @@ def test_accepts_deep_grouped_and_gradient_certificates(deep, grouped, from_grad
     assert partly.outcome is Outcome.UNKNOWN
     assert sum(s is SampleStatus.DETERMINED for s in partly.samples) == 3
     assert check(from_gradient[2], from_gradient[0], gradient=from_gradient[1]).outcome is Outcome.UNIQUE
-
-
-def change(certificate, path, value):
-    tampered = copy.deepcopy(certificate)
-    *way, last = path
-    target = tampered
-    for key in way:
-        target = target[key]
-    target[last] = value(target[last]) if callable(value) else value
-    return tampered
 
 
 LAYER = ("evidence", 0, "layers", 0)

@@ -19,7 +19,7 @@ from exan_verify.kernel.given import Subject
 from exan_verify.kernel.gradient import reconstruction, unrealisable
 from exan_verify.kernel.lifting import enumeration
 from exan_verify.kernel.second import counting, second_batch
-from tests.decide.test_pipeline import integer_network, rational_batch
+from tests.support.cases import integer_network, rational_batch
 
 
 def asked(loss: Loss, labels: Labels, size: int, entrance: Any = "batch") -> Question:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from fractions import Fraction
 
@@ -31,8 +30,9 @@ from exan_verify.exact.backprop import gradient
 from exan_verify.exact.modular import PRIME
 from exan_verify.kernel.residual import cover as residual_cover
 from exan_verify.kernel.residual import quadrics as residual_quadrics
-from tests.decide.test_residual import context, one_region
 from tests.support import counterexamples
+from tests.support.certificate_cases import change
+from tests.support.residual_cases import context, one_region
 
 
 def issued(network, batch, loss):
@@ -70,16 +70,6 @@ def selected():
         if verdict.outcome is Outcome.UNIQUE:
             return issued(network, batch, "hinge")
     raise AssertionError("no seed gives a unique batch")
-
-
-def change(certificate, path, value):
-    tampered = copy.deepcopy(certificate)
-    *way, last = path
-    target = tampered
-    for key in way:
-        target = target[key]
-    target[last] = value(target[last]) if callable(value) else value
-    return tampered
 
 
 def rejected(made, path, value):

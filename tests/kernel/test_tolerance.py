@@ -1,6 +1,5 @@
 """Certificates of a radius: what the kernel accepts, and what it rejects however consistent it is made."""
 
-import copy
 import json
 from fractions import Fraction
 
@@ -14,6 +13,7 @@ from exan_verify.errors import CertificateRejected
 from exan_verify.exact.balls import ball_matrix, upper, working_precision
 from exan_verify.kernel.tolerance.bounds import Deviations, deviations, factor, mixing, right_inverse
 from exan_verify.kernel.tolerance.labels import _told
+from tests.support.certificate_cases import change
 from tests.support.tolerance_cases import case
 
 WIDTHS, SAMPLES, EPS = [12, 60, 3], 3, 1e-11
@@ -34,16 +34,6 @@ def any_loss(request):
 @pytest.fixture(scope="module")
 def softmax():
     return issued(Loss.CROSS_ENTROPY)
-
-
-def change(certificate, path, value):
-    tampered = copy.deepcopy(certificate)
-    *way, last = path
-    target = tampered
-    for key in way:
-        target = target[key]
-    target[last] = value(target[last]) if callable(value) else value
-    return tampered
 
 
 EVIDENCE = ("evidence", 0)

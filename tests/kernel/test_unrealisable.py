@@ -18,8 +18,7 @@ from exan_verify.decide.gradient.reconstruction import Task, rebuild
 from exan_verify.errors import CertificateRejected
 from exan_verify.exact.backprop import gradient
 from exan_verify.exact.modular import PRIME
-from tests.decide.test_pipeline import integer_network, rational_batch
-from tests.support.cases import default_network, random_batch
+from tests.support.cases import default_network, integer_network, random_batch, rational_batch
 
 
 @pytest.fixture(scope="module")

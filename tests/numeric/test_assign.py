@@ -15,7 +15,7 @@ from exan_verify.numeric.methods.equations import layer_equations, lifted_unknow
 from exan_verify.numeric.methods.guesses import loss_vector_guesses
 from exan_verify.numeric.problem.problem import build_problem
 from exan_verify.numeric.problem.spectrum import column_space
-from tests.numeric.test_attack import attacked, largest_excess
+from tests.support.attack_cases import attacked, largest_excess
 from tests.support.cases import default_network, random_batch
 from tests.support.torch_reference import gradient
 

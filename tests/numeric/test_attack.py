@@ -12,29 +12,9 @@ from exan_verify.data import initialised_network, mnist_batch
 from exan_verify.errors import GradientError, InputError, NonFiniteError, RangeError, ShapeError
 from exan_verify.numeric.attack import METHODS, run
 from exan_verify.numeric.problem.metrics import score
-from exan_verify.numeric.problem.records import Attack
+from tests.support.attack_cases import attacked, largest_excess
 from tests.support.cases import default_network, random_batch, three_share_layer_one, two_one_five_one
 from tests.support.torch_reference import gradient
-
-
-def attacked(
-    network: ReluNetwork,
-    batch: Batch,
-    loss: Loss = Loss.CROSS_ENTROPY,
-    reduction: Reduction = Reduction.MEAN,
-    dtype: type = np.float64,
-    **options: object,
-) -> Attack:
-    given = {n: g.astype(dtype) for n, g in gradient(network, batch, loss, reduction).items()}
-    return run(network, given, loss=loss.value, reduction=reduction.value, **options)  # type: ignore[arg-type]
-
-
-def largest_excess(found: Attack, batch: Batch) -> float:
-    """The largest ratio of true error to reported bound over the claimed samples."""
-    truth = torch.tensor(batch.inputs.astype(np.float64))
-    result = score(found.x, found.y, truth, torch.tensor(np.array(batch.labels)))
-    assert len(result.samples) == len(found.status)
-    return max((s.largest / found.status[s.index].error_bound for s in result.samples), default=0.0)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from exan_verify.numeric.problem.problem import build_problem
 from exan_verify.numeric.problem.records import Finding
 from exan_verify.numeric.problem.spectrum import column_space
 from tests.support.cases import default_network, random_batch
-from tests.support.torch_reference import gradient
+from tests.support.torch_reference import gradient, normal
 
 
 def judged(
@@ -55,7 +55,7 @@ def test_nearby_candidates_are_refined_to_rounding():
     network = default_network([20, 64, 48, 5], seed=3)
     batch = random_batch(network, 4, seed=5)
     x = torch.tensor(batch.inputs.astype(np.float64))
-    refined, confirmed = judged(network, batch, x + 1e-7 * torch.randn(4, 20, dtype=torch.float64))
+    refined, confirmed = judged(network, batch, x + 1e-7 * normal(4, 20))
     assert confirmed.complete
     assert float((refined.x - x).abs().max()) < 1e-13
     assert bool((refined.isolation > 0.05).all())
@@ -65,7 +65,7 @@ def test_a_stranger_fails_its_own_equations():
     network = default_network([20, 64, 5], seed=3)
     batch = random_batch(network, 4, seed=5)
     x = torch.tensor(batch.inputs.astype(np.float64))
-    x[2] = torch.randn(20, generator=torch.Generator().manual_seed(0)).double()
+    x[2] = normal(20)
     refined, confirmed = judged(network, batch, x)
     assert len(confirmed.x) == 0
     assert float(refined.sine[2]) > 1e6 * float(refined.allowed[2])

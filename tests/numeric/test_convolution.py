@@ -17,7 +17,8 @@ from exan_verify.numeric.convolution.attack import run
 from exan_verify.numeric.convolution.confirm import expected_rounding, seen_rounding
 from exan_verify.numeric.convolution.oracle import stage_deficits
 from exan_verify.numeric.convolution.records import ImageAttack
-from tests.support.cnn_cases import autograd, largest_error, pictures
+from tests.support.cnn_cases import largest_error, pictures
+from tests.support.torch_reference import autograd
 
 
 def attacked(

@@ -32,16 +32,13 @@ from exan_verify.numeric.methods.lift_cubic import (
 from exan_verify.numeric.problem.losses import loss_vectors
 from exan_verify.numeric.problem.passes import backward, forward
 from exan_verify.numeric.problem.problem import Problem, build_problem
-from tests.numeric.test_attack import attacked, largest_excess
+from tests.support.attack_cases import attacked, largest_excess
 from tests.support.cases import default_network, random_batch
+from tests.support.numeric_cases import drawn_batch
 from tests.support.simulated_device import DeviceTensor, simulated_device
-from tests.support.torch_reference import gradient
+from tests.support.torch_reference import autograd, gradient, normal, perceptron
 
 SIZES = [(1, 1), (3, 2), (4, 0), (2, 5), (5, 3)]
-
-
-def random(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 def setup(
@@ -96,7 +93,7 @@ def test_no_samples_no_unknowns():
 
 @pytest.mark.parametrize(("samples", "free"), SIZES)
 def test_the_slices_of_a_cube_are_its_squares(samples: int, free: int):
-    slices, v = slices_of(samples, free), random(samples + free, 1)
+    slices, v = slices_of(samples, free), normal(samples + free, 1)
     found = slices.apply(coordinates(v, samples))[:, :, 0] / slices.multiplicity.sqrt()
     first, second = slices.pair
     assert torch.allclose(found, v * (v[first, 0] * v[second, 0])[None])
@@ -105,9 +102,9 @@ def test_the_slices_of_a_cube_are_its_squares(samples: int, free: int):
 @pytest.mark.parametrize(("samples", "free"), SIZES)
 def test_slices_are_an_isometry_and_the_adjoint_is_the_transpose(samples: int, free: int):
     slices = slices_of(samples, free)
-    tensors = random(slices.unknowns, 3)
+    tensors = normal(slices.unknowns, 3)
     image = slices.apply(tensors)
-    other = random(*image.shape, seed=1)
+    other = normal(*image.shape, seed=1)
     assert torch.allclose(image.square().sum(), tensors.square().sum())
     assert torch.allclose(slices.adjoint(image), tensors)
     assert torch.allclose((image * other).sum(), (tensors * slices.adjoint(other)).sum())
@@ -116,10 +113,10 @@ def test_slices_are_an_isometry_and_the_adjoint_is_the_transpose(samples: int, f
 @pytest.mark.parametrize("complement", [False, True])
 def test_the_operator_is_its_matrix(complement: bool):
     slices = slices_of(4, 3)
-    rows = torch.linalg.qr(random(len(slices.multiplicity), 6))[0]
+    rows = torch.linalg.qr(normal(len(slices.multiplicity), 6))[0]
     operator = CubicOperator(slices=slices, rows=rows, complement=complement)
     matrix = operator.matrix()
-    tensors = random(operator.unknowns, 5)
+    tensors = normal(operator.unknowns, 5)
     assert torch.allclose(matrix @ tensors, operator.apply(tensors))
     assert torch.allclose(matrix, matrix.T)
     assert torch.allclose((tensors * (matrix @ tensors)).sum(), operator.equations(tensors).square().sum())
@@ -197,7 +194,7 @@ def route(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
 def test_the_smallest_eigenvalues_by_every_route(route: str, zeros: int):
     values = torch.cat([torch.zeros(zeros).double(), torch.linspace(1e-2, 1, 160).double()])
     found = solver.smallest(
-        Diagonal(values[torch.randperm(200 - 40 + zeros, generator=torch.Generator().manual_seed(1))]),
+        Diagonal(values[np.random.default_rng(1).permutation(len(values))]),
         wanted=4,
         generator=torch.Generator().manual_seed(0),
         device=torch.device("cpu"),
@@ -287,18 +284,15 @@ def test_up_to_the_count_of_its_equations_and_not_beyond():
 
 
 def test_a_trained_network_whose_batch_the_search_does_not_find():
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(100, 100), nn.ReLU(), nn.Linear(100, 4))
-    x, y = torch.randn(16, 100), torch.randint(4, (16,))
+    model = perceptron(100, 100, 4)
+    x, y = drawn_batch("randn", 16, 100, 4, np.random.default_rng([0, 1]))
+    x = x.float()
     optimiser = torch.optim.Adam(model.parameters(), 1e-2)
     for _ in range(200):
         optimiser.zero_grad()
         nn.functional.cross_entropy(model(x), y).backward()
         optimiser.step()
-    model = model.double()
-    loss = nn.functional.cross_entropy(model(x.double()), y)
-    names = [name for name, _ in model.named_parameters()]
-    given = dict(zip(names, torch.autograd.grad(loss, list(model.parameters())), strict=True))
+    given = autograd(model, x.double(), y)
     assert len(attack(model, given, method="assign").x) == 0
     found = attack(model, given)
     assert found.complete, found.reason

@@ -29,19 +29,13 @@ from exan_verify.numeric.problem.problem import Problem, build_problem
 from exan_verify.numeric.problem.records import Attack, Finding
 from exan_verify.numeric.problem.remainder import without
 from exan_verify.numeric.problem.spectrum import ColumnSpace, column_space
+from tests.support.attack_cases import attacked
 from tests.support.cases import default_network, random_batch
 from tests.support.torch_reference import gradient
 
 FALSE_ACCEPT_SEEDS = 50
 ALWAYS = (1, 3, 4)
 """Seeds of the campaign that every run tries; at 1 and 3 a tolerance of 1e-4 accepts a bogus sample."""
-
-
-def attacked(
-    network: ReluNetwork, batch: Batch, loss: Loss = Loss.CROSS_ENTROPY, **options: object
-) -> Attack:
-    given = gradient(network, batch, loss, Reduction.MEAN)
-    return run(network, given, loss=loss.value, reduction="mean", **options)  # type: ignore[arg-type]
 
 
 def digits(

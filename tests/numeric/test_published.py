@@ -14,11 +14,11 @@ from exan_verify.core.question import Labels, Loss, Reduction
 from exan_verify.data import initialised_network, mnist_batch
 from exan_verify.errors import InputError
 from exan_verify.models.chain import to_network
-from exan_verify.numeric.attack import run
 from exan_verify.numeric.methods.exclusive import alike, equal_ratios, negative_entry, parallel_columns
 from exan_verify.numeric.problem.metrics import score
 from exan_verify.numeric.problem.problem import Problem, build_problem
 from exan_verify.numeric.problem.records import Attack
+from tests.support.attack_cases import attacked
 from tests.support.cases import default_network, random_batch
 from tests.support.torch_reference import gradient
 
@@ -39,11 +39,6 @@ def inside(widths: list[int], samples: int, loss: Loss = Loss.CROSS_ENTROPY) -> 
     raise AssertionError("no batch inside the condition among 500")
 
 
-def attacked(made: ReluNetwork, batch: Batch, loss: Loss = Loss.CROSS_ENTROPY, **options: object) -> Attack:
-    given = gradient(made, batch, loss, Reduction.MEAN)
-    return run(made, given, loss=loss.value, reduction="mean", method="published", **options)  # type: ignore[arg-type]
-
-
 def recall(found: Attack, batch: Batch) -> float:
     truth = torch.tensor(batch.inputs).double()
     result = score(found.x, found.y, truth, torch.tensor(np.array(batch.labels)))
@@ -58,7 +53,7 @@ def test_inside_its_condition_the_repaired_algorithm_recovers_the_batch(
     widths: list[int], loss: Loss, samples: int
 ):
     made, batch = inside(widths, samples, loss)
-    found = attacked(made, batch, loss)
+    found = attacked(made, batch, loss, method="published")
     assert found.complete, found.reason
     assert recall(found, batch) == 1.0
     assert max(s.error_bound for s in found.status) < 1e-8
@@ -66,10 +61,10 @@ def test_inside_its_condition_the_repaired_algorithm_recovers_the_batch(
 
 def test_more_samples_than_independent_loss_vectors_need_inputs_from_rows():
     made, batch = inside([20, 200, 4], 5)
-    found = attacked(made, batch)
+    found = attacked(made, batch, method="published")
     assert found.complete, found.reason
     assert recall(found, batch) == 1.0
-    letter = attacked(made, batch, repairs=False)
+    letter = attacked(made, batch, method="published", repairs=False)
     assert len(letter.x) == 0
     assert "5 loss vectors among 4 classes are dependent" in letter.reason
 
@@ -77,7 +72,7 @@ def test_more_samples_than_independent_loss_vectors_need_inputs_from_rows():
 @pytest.mark.parametrize("loss", [Loss.CROSS_ENTROPY, Loss.BCE])
 def test_to_the_letter_the_scale_is_off_and_nothing_is_claimed(loss: Loss):
     made, batch = inside([20, 96, 96, 6], 3, loss)
-    found = attacked(made, batch, loss, repairs=False)
+    found = attacked(made, batch, loss, method="published", repairs=False)
     assert len(found.x) == 0
     assert len(found.candidates) == 3
     assert all("as handed over it is off by" in u.reason for u in found.candidates)
@@ -87,7 +82,7 @@ def test_to_the_letter_the_scale_is_off_and_nothing_is_claimed(loss: Loss):
 
 def test_the_scale_heuristic_is_two_thirds_of_the_feasible_maximum():
     made, batch = inside([20, 96, 6], 1)
-    found = attacked(made, batch, repairs=False)
+    found = attacked(made, batch, method="published", repairs=False)
     logits = (
         np.maximum(batch.inputs @ made.layers[0].weight.T + made.layers[0].bias, 0) @ made.layers[1].weight.T
     )
@@ -99,7 +94,7 @@ def test_the_scale_heuristic_is_two_thirds_of_the_feasible_maximum():
 
 def test_mse_has_no_feasible_range_to_the_letter():
     made, batch = inside([20, 96, 6], 3, Loss.MSE)
-    found = attacked(made, batch, Loss.MSE, repairs=False)
+    found = attacked(made, batch, Loss.MSE, method="published", repairs=False)
     assert len(found.x) == 0
     assert "which mse does not satisfy" in found.reason
 
@@ -107,7 +102,7 @@ def test_mse_has_no_feasible_range_to_the_letter():
 @pytest.mark.parametrize("repairs", [True, False])
 def test_two_classes_cannot_be_grouped(repairs: bool):
     made, batch = inside([20, 96, 2], 3)
-    found = attacked(made, batch, repairs=repairs)
+    found = attacked(made, batch, method="published", repairs=repairs)
     assert len(found.x) == 0
     if repairs:
         assert "with 2 classes all columns of dW_L are parallel" in found.reason
@@ -120,10 +115,10 @@ def test_a_first_row_of_zeros_stops_the_letter_but_not_the_repair():
     bias[0] = -1e4  # its probability underflows
     made = ReluNetwork.from_arrays([layer.weight for layer in base.layers], [base.layers[0].bias, bias])
     batch = Batch.of(batch.inputs, [1, 2, 3], network=made, loss=Loss.CROSS_ENTROPY, labels=Labels.ONE_HOT)
-    letter = attacked(made, batch, repairs=False)
+    letter = attacked(made, batch, method="published", repairs=False)
     assert len(letter.x) == 0
     assert "first row of dW_L, by which B.1 divides, is zero" in letter.reason
-    found = attacked(made, batch)
+    found = attacked(made, batch, method="published")
     assert found.complete, found.reason
     assert recall(found, batch) == 1.0
 
@@ -131,7 +126,7 @@ def test_a_first_row_of_zeros_stops_the_letter_but_not_the_repair():
 def test_outside_its_condition_the_reason_says_what_is_missing():
     made = default_network([20, 40, 6], seed=3)
     batch = random_batch(made, 8, seed=1)
-    found = attacked(made, batch)
+    found = attacked(made, batch, method="published")
     recall(found, batch)
     assert not found.complete
     assert "have the exclusive neurons" in found.reason or "no two columns" in found.reason

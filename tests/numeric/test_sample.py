@@ -21,8 +21,8 @@ from exan_verify.numeric.problem.metrics import score
 from exan_verify.numeric.problem.polish import polish
 from exan_verify.numeric.problem.problem import build_problem
 from exan_verify.numeric.problem.records import Attack
-from tests.support.cnn_cases import autograd
 from tests.support.numeric_cases import drawn_batch, drawn_network, normal
+from tests.support.torch_reference import autograd
 
 
 def attacked(

@@ -13,16 +13,11 @@ from exan_verify import attack, audit, certify, check
 from exan_verify.core.verdict import Outcome
 from exan_verify.errors import CertificateRejected
 from exan_verify.numeric.problem.records import Tier
-from tests.properties.test_attack_bounds import LOSSES
+from tests.support.attack_cases import LOSSES
 from tests.support.numeric_cases import drawn_batch, drawn_network
+from tests.support.torch_reference import autograd
 
 KINDS = list(product(LOSSES, ("mean", "sum")))
-
-
-def taken(model: nn.Sequential, x: Tensor, y: Tensor, loss: str, reduction: str) -> dict[str, Tensor]:
-    value = LOSSES[loss](model(x), y, reduction=reduction)
-    names = [name for name, _ in model.named_parameters()]
-    return dict(zip(names, torch.autograd.grad(value, list(model.parameters())), strict=True))
 
 
 def one_hot_targets(y: Tensor, classes: int, loss: str, rng: np.random.Generator) -> Tensor:
@@ -58,7 +53,7 @@ def test_one_sample_is_found_by_division_at_any_width(loss: str, reduction: str,
         model = drawn_network(widths, rng)
         x, y = drawn_batch("randn", 1, widths[0], classes, rng)
         target = one_hot_targets(y, classes, loss, rng)
-        given = taken(model, x, target, loss, reduction)
+        given = autograd(model, x, target, loss, reduction)
         first = next(iter(given.values()))
         if not bool(first.any()):  # a dead sample shows nothing
             continue
@@ -84,7 +79,7 @@ def test_a_real_target_is_named_by_reason_and_hint():
     rng = np.random.default_rng(5)
     model = drawn_network((14, 32, 1), rng)
     x, y = torch.tensor(rng.normal(size=(1, 14))), torch.tensor([[0.37]]).double()
-    given = taken(model, x, y, "mse", "mean")
+    given = autograd(model, x, y, "mse", "mean")
     found = attack(model, given, loss="mse")
     for said in (found.reason, found.hint):
         assert "labels='real'" in said
@@ -100,7 +95,7 @@ def test_several_samples_are_not_taken_for_one():
         rng = np.random.default_rng([seed, 33])
         model = drawn_network((6, 8, 3), rng)
         x, y = drawn_batch("rand", 2, 6, 3, rng)
-        found = attack(model, taken(model, x, y, "cross_entropy", "mean"))
+        found = attack(model, autograd(model, x, y, "cross_entropy", "mean"))
         distance = torch.cdist(found.x, x).amin(dim=1) if len(found.x) else found.x.new_zeros(0)
         assert all(float(d) < 1e-6 for d in distance)
 
@@ -109,7 +104,7 @@ def test_without_a_hidden_layer_several_samples_stay_mixed():
     rng = np.random.default_rng(0)
     model = drawn_network((40, 5), rng)
     x, y = drawn_batch("randn", 2, 40, 5, rng)
-    found = attack(model, taken(model, x, y, "cross_entropy", "mean"))
+    found = attack(model, autograd(model, x, y, "cross_entropy", "mean"))
     assert not len(found.x)
     assert "up to a mixing of the 2 samples" in found.reason
     assert found.last_layer is not None
@@ -122,7 +117,7 @@ def test_layers_without_biases_anywhere(depth: int):
         rng = np.random.default_rng(7)
         model = without_biases(drawn_network((12, 40, 30, 5) if depth == 3 else (12, 40, 5), rng), kept)
         x, y = drawn_batch("rand", 4, 12, 5, rng)
-        found = attack(model, taken(model, x, y, "cross_entropy", "mean"))
+        found = attack(model, autograd(model, x, y, "cross_entropy", "mean"))
         assert found.complete, (kept, found.reason)
         assert not found.missing
         for row, status in zip(found.x, found.status, strict=True):
@@ -156,7 +151,7 @@ def test_deep_narrow_networks_whose_deltas_leave_loss_vectors_open():
         nn.functional.cross_entropy(model(points), classes).backward()
         optimiser.step()
     x, y = points[:3], classes[:3]
-    found = attack(model, taken(model, x, y, "cross_entropy", "mean"))
+    found = attack(model, autograd(model, x, y, "cross_entropy", "mean"))
     assert found.complete, found.reason
     for row, label, status in zip(found.x, found.y, found.status, strict=True):
         distance = (x - row).abs().amax(dim=1)

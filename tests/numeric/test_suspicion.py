@@ -16,33 +16,29 @@ from exan_verify.models.chain import to_network
 from exan_verify.numeric.attack import run
 from exan_verify.numeric.problem.problem import build_problem
 from exan_verify.numeric.problem.records import Attack
-from exan_verify.numeric.problem.torch_losses import summed_loss
 from exan_verify.numeric.wrong_question_hint import Fit, hint, likely_losses, other_fits
+from tests.support.numeric_cases import drawn_batch
+from tests.support.torch_reference import autograd, perceptron
 
 QUESTIONS = list(itertools.product(Loss, Reduction))
 SAMPLES = 4
 
 
 def model(classes: int = 4) -> nn.Sequential:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(12, 60), nn.ReLU(), nn.Linear(60, classes)).double()
+    return perceptron(12, 60, classes).double()
 
 
 def batch(loss: Loss, classes: int = 4) -> tuple[Tensor, Tensor]:
-    torch.manual_seed(1)
-    x, y = torch.rand(SAMPLES, 12, dtype=torch.float64), torch.randint(0, max(classes, 2), (SAMPLES,))
+    rng = np.random.default_rng([0, 1])
+    x, y = drawn_batch("rand", SAMPLES, 12, max(classes, 2), rng)
     if loss is Loss.BCE or classes == 1:
-        return x, torch.randint(0, 2, (SAMPLES, classes)).double()
+        return x, torch.tensor(rng.integers(2, size=(SAMPLES, classes))).double()
     return x, functional.one_hot(y, classes).double() if loss is Loss.MSE else y
 
 
 def gradient(loss: Loss, reduction: Reduction, classes: int = 4, dtype: torch.dtype = torch.float64):
     x, y = batch(loss, classes)
-    network = model(classes).to(dtype)
-    target = y if y.dtype == torch.int64 else y.to(dtype)
-    value = summed_loss(loss, network(x.to(dtype)), target) / loss.divisor(reduction, SAMPLES, classes)
-    names, parameters = zip(*network.named_parameters(), strict=True)
-    return dict(zip(names, torch.autograd.grad(value, parameters), strict=True))
+    return autograd(model(classes), x.to(dtype), y, loss, reduction)
 
 
 def attacked(given: dict[str, Tensor], loss: Loss, reduction: Reduction, **options: object) -> Attack:
@@ -99,11 +95,8 @@ def test_one_logit_is_no_cross_entropy():
 
 
 def test_what_is_no_batch_s_gradient_gets_the_list_of_options_and_no_fit():
-    generator = torch.Generator().manual_seed(3)
-    noise = {
-        name: torch.randn(p.shape, generator=generator, dtype=torch.float64)
-        for name, p in model().named_parameters()
-    }
+    rng = np.random.default_rng(3)
+    noise = {name: torch.tensor(rng.normal(size=p.shape)) for name, p in model().named_parameters()}
     given = gradient(Loss.CROSS_ENTROPY, Reduction.MEAN)
     spoiled = {name: g + 0.002 * g.norm() * noise[name] / noise[name].norm() for name, g in given.items()}
     for problem in (posed(noise, loss=Loss.MSE), posed(spoiled, loss=Loss.CROSS_ENTROPY)):
@@ -133,7 +126,7 @@ def test_samples_that_leave_a_part_of_the_gradient_unexplained_fit_nothing():
 def test_features_below_convolutions_get_the_hint_of_their_head():
     from exan_verify import attack
     from exan_verify.models import strided_cnn
-    from tests.support.cnn_cases import autograd, pictures
+    from tests.support.cnn_cases import pictures
 
     net = strided_cnn(image_size=8, widths=(40, 480), head=(96,)).double()
     given = autograd(net, pictures((3, 8, 8), 3), torch.tensor([3, 1, 4]))

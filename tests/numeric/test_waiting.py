@@ -20,8 +20,8 @@ from exan_verify.numeric import waiting
 from exan_verify.numeric.attack import METHODS
 from exan_verify.numeric.problem.metrics import wrong_claims
 from exan_verify.numeric.waiting import Telling, awaited, limited, proceed
-from tests.support.cnn_cases import autograd
 from tests.support.numeric_cases import drawn_network
+from tests.support.torch_reference import autograd
 
 Stepped = Callable[[str, float], None]
 

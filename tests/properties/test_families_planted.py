@@ -12,8 +12,8 @@ from exan_verify.core.question import Labels, Loss, Reduction
 from exan_verify.exact.backprop import forward
 from tests.conftest import examples
 from tests.support.cases import two_one_five_one
+from tests.support.contexts import context_of
 from tests.support.family_cases import (
-    context_of,
     found_by_engine,
     in_one_region,
     labels_for,

@@ -17,7 +17,8 @@ from exan_verify.api.files import save_batch, save_gradient
 from exan_verify.cli import main
 from exan_verify.errors import InputError, ShapeError
 from exan_verify.report.sheets import contact_sheet, likeness, picture_shape, sample_labels
-from tests.support.cnn_cases import autograd, pictures
+from tests.support.cnn_cases import pictures
+from tests.support.torch_reference import autograd
 
 
 def pixels(png: bytes) -> np.ndarray:

@@ -6,7 +6,6 @@ solver that denies one of them must not be asked; the test names the report in w
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -130,12 +129,6 @@ STRATEGIES = [
     Strategy("z3", "default"),
     Strategy("cvc5"),
 ]
-
-
-@pytest.fixture(scope="module")
-def worker() -> Iterator[Worker]:
-    with Worker() as opened:
-        yield opened
 
 
 @pytest.mark.parametrize("canary", CANARIES, ids=lambda c: c.report.split(":")[0])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -20,12 +19,6 @@ from exan_verify.smt.second_solver import second_opinion
 from exan_verify.smt.smtlib import cube_files, whole_question, write_files, write_text
 from exan_verify.smt.solvers.run import SAT, UNSAT, SolverDisagreementError, Strategy, Worker
 from tests.support.smt_cases import named, own_literals, posed
-
-
-@pytest.fixture(scope="module")
-def worker() -> Iterator[Worker]:
-    with Worker() as opened:
-        yield opened
 
 
 def listed(name: str) -> tuple[Search, list[list[bool]]]:

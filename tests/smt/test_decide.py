@@ -18,9 +18,9 @@ from exan_verify.errors import InputError
 from exan_verify.exact.backprop import gradient as exact_gradient
 from exan_verify.smt.solvers.run import Worker
 from tests.support import torch_reference
-from tests.support.cases import two_one_five_one
+from tests.support.cases import as_floats, two_one_five_one
 from tests.support.counterexamples import antisymmetric_head, parallel_logits, zero_pre_activation
-from tests.support.smt_cases import decide, decided, mse_case, named
+from tests.support.smt_cases import decide, decided, irrational, mse_case, named
 
 MSE: dict[str, Any] = {"loss": Loss.MSE}
 
@@ -47,25 +47,6 @@ def test_a_bottleneck_leaves_the_inputs_open() -> None:
     verdict = decide(network, batch=batch, **MSE)
     assert verdict.outcome is Outcome.AMBIGUOUS
     check_witness(network, batch, verdict, Loss.MSE, Reduction.MEAN)
-
-
-def irrational() -> tuple[ReluNetwork, Gradient]:
-    """1-2-3, x = 3 + sqrt 2 and 3 - sqrt 2 with equal labels in one region: the gradient depends on the sum
-    6 and the sum of squares 22 of the inputs, and is integer.
-    """
-    network = ReluNetwork.from_arrays([[[1], [2]], [[1, 0], [0, 1], [1, 1]]], [[0, 1], [0, 0, 0]])
-    moments = [Fraction(2), Fraction(6), Fraction(22)]
-    rows = ((1, 0, 1), (2, 1, 0), (3, 1, 0))  # logit = slope x + offset, target
-    first = [2 * (a * moments[1] + (c - y) * moments[0]) for a, c, y in rows]
-    second = [2 * (a * moments[2] + (c - y) * moments[1]) for a, c, y in rows]
-    back = ((0, 2), (1, 2))  # the logits that each hidden neuron feeds, with weight 1
-    tensors: dict[str, Any] = {
-        "0.weight": [[sum(second[k] for k in ks)] for ks in back],
-        "0.bias": [sum(first[k] for k in ks) for ks in back],
-        "2.weight": [[s, 2 * s + f] for f, s in zip(first, second, strict=True)],
-        "2.bias": first,
-    }
-    return network, Gradient(tensors={k: np.array(v, dtype=object) for k, v in tensors.items()})
 
 
 def test_an_integer_gradient_with_one_irrational_batch() -> None:
@@ -181,11 +162,6 @@ def check_witness(network: ReluNetwork, batch: Batch, verdict: Any, loss: Loss, 
     for name in pair[0]:
         scale = 1 + np.abs(pair[0][name]).max()
         assert np.allclose(pair[0][name], pair[1][name], atol=1e-9 * scale, rtol=1e-9)
-
-
-def as_floats(batch: Batch) -> Batch:
-    labels = batch.labels if batch.labels.ndim == 1 else batch.labels.astype(np.float64)
-    return Batch(inputs=batch.inputs.astype(np.float64), labels=labels)
 
 
 SMALL = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
@@ -29,12 +28,6 @@ RATIONAL = [
     for biases in ("bias", "nobias")
     for index in (0, 3)
 ]
-
-
-@pytest.fixture(scope="module")
-def worker() -> Iterator[Worker]:
-    with Worker() as opened:
-        yield opened
 
 
 @pytest.mark.parametrize("name", RATIONAL)

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -43,12 +42,6 @@ HARD = (
         "(check-sat)"
     )
 )
-
-
-@pytest.fixture(scope="module")
-def worker() -> Iterator[Worker]:
-    with Worker() as opened:
-        yield opened
 
 
 def ask(worker: Worker, body: str, strategy: Strategy, **limits: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from itertools import pairwise
 
 import numpy as np
@@ -78,3 +79,29 @@ def three_share_layer_one(loss: Loss, seed: int = 1) -> tuple[ReluNetwork, Batch
     y = np.array([0, 1, 2, 3, 4])
     labels = np.eye(10)[y] if loss in (Loss.MSE, Loss.BCE) else y
     return network, Batch.of(x, labels, network=network, loss=loss, labels=Labels.ONE_HOT)
+
+
+def integer_network(widths, seed):
+    rng = np.random.default_rng(seed)
+    pairs = list(pairwise(widths))
+    return ReluNetwork.from_arrays(
+        [rng.integers(-9, 10, (b, a)) for a, b in pairs], [rng.integers(-9, 10, b) for _, b in pairs]
+    )
+
+
+def rational_batch(network, samples, seed, denominator=7, labels=Labels.ONE_HOT):
+    rng = np.random.default_rng(seed)
+    x = [
+        [Fraction(int(v), denominator) for v in row]
+        for row in rng.integers(-9, 10, (samples, network.widths[0]))
+    ]
+    if labels is Labels.REAL:
+        y = [[Fraction(int(v), 3) for v in row] for row in rng.integers(-9, 10, (samples, network.classes))]
+    else:
+        y = rng.integers(0, network.classes, samples)
+    return Batch.of(x, y, network=network, loss=Loss.MSE, labels=labels)
+
+
+def as_floats(batch: Batch) -> Batch:
+    labels = batch.labels if batch.labels.ndim == 1 else batch.labels.astype(np.float64)
+    return Batch(inputs=batch.inputs.astype(np.float64), labels=labels)

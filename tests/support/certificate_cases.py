@@ -374,3 +374,19 @@ def broken(certificate: Mapping[str, Any], random: Random) -> dict[str, Any]:
     else:
         made["evidence"] = []
     return made
+
+
+def plain(certificate):
+    """As it comes back from a file."""
+    return json.loads(json.dumps(certificate))
+
+
+def change(certificate, path, value):
+    """A copy with another value where ``path`` leads, or what ``value`` makes of the one there."""
+    tampered = copy.deepcopy(certificate)
+    *way, last = path
+    target = tampered
+    for key in way:
+        target = target[key]
+    target[last] = value(target[last]) if callable(value) else value
+    return tampered

@@ -9,40 +9,19 @@ import numpy as np
 
 from exan_verify.core.facts import Facts
 from exan_verify.core.network import Batch, ReluNetwork
-from exan_verify.core.question import Box, Labels, Loss, Question, Reduction
+from exan_verify.core.question import Box, Labels, Loss
 from exan_verify.core.verdict import Budget
 from exan_verify.decide import families
-from exan_verify.decide.context import Context, Finding, Setting
+from exan_verify.decide.context import Context, Finding
 from exan_verify.exact.backprop import forward, gradient, gradient_ball
 from exan_verify.kernel.checker import CHECKERS
-from exan_verify.kernel.given import Subject
 from tests.support import torch_reference
-
-
-def context_of(network, batch, loss, *, labels=Labels.ONE_HOT, domain=None, reduction=Reduction.MEAN, seed=0):
-    setting = Setting(
-        network=network,
-        question=Question(loss=loss, reduction=reduction, labels=labels, domain=domain),
-        seed=seed,
-        jobs=1,
-    )
-    return Context(setting=setting, batch=batch)
+from tests.support.cases import as_floats
+from tests.support.contexts import subject_of
 
 
 def found_by_engine(context: Context) -> Finding:
     return families.decide(context, Budget())
-
-
-def subject_of(context: Context) -> Subject:
-    setting, batch = context.setting, context.batch
-    question = Question(
-        loss=setting.question.loss,
-        reduction=setting.question.reduction,
-        labels=setting.question.labels,
-        batch_size=batch.size,
-        domain=setting.question.domain,
-    )
-    return Subject(network=setting.network, batch=batch, question=question)
 
 
 def shown_to_kernel(context: Context, finding: Finding) -> Facts:
@@ -72,16 +51,11 @@ def replay(context: Context, other: Batch) -> None:
             assert all(
                 a.overlaps(b) for a, b in zip(first[name].entries(), second[name].entries(), strict=True)
             )
-    rounded = [_rounded(b) for b in (context.batch, again)]
+    rounded = [as_floats(b) for b in (context.batch, again)]
     before, after = (torch_reference.gradient(network, b, loss, reduction) for b in rounded)
     if _clear_of_kinks(network, again) and _clear_of_kinks(network, context.batch):
         for name, value in before.items():
             np.testing.assert_allclose(value, after[name], rtol=1e-6, atol=1e-7 * (1 + np.abs(value).max()))
-
-
-def _rounded(batch: Batch) -> Batch:
-    labels = batch.labels if batch.labels.ndim == 1 else batch.labels.astype(np.float64)
-    return Batch(inputs=batch.inputs.astype(np.float64), labels=labels)
 
 
 def _clear_of_kinks(network: ReluNetwork, batch: Batch) -> bool:

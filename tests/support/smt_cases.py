@@ -8,6 +8,8 @@ from dataclasses import fields
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
+
 from exan_verify.core.network import Batch, Gradient, ReluNetwork
 from exan_verify.core.question import Labels, Loss, Question, Reduction
 from exan_verify.core.verdict import Verdict
@@ -104,3 +106,22 @@ def violated_comments(encoding: Encoding, reals: Mapping[str, Fraction]) -> list
 
 
 SUM, MEAN = Reduction.SUM, Reduction.MEAN
+
+
+def irrational() -> tuple[ReluNetwork, Gradient]:
+    """1-2-3, x = 3 + sqrt 2 and 3 - sqrt 2 with equal labels in one region: the gradient depends on the sum
+    6 and the sum of squares 22 of the inputs, and is integer.
+    """
+    network = ReluNetwork.from_arrays([[[1], [2]], [[1, 0], [0, 1], [1, 1]]], [[0, 1], [0, 0, 0]])
+    moments = [Fraction(2), Fraction(6), Fraction(22)]
+    rows = ((1, 0, 1), (2, 1, 0), (3, 1, 0))  # logit = slope x + offset, target
+    first = [2 * (a * moments[1] + (c - y) * moments[0]) for a, c, y in rows]
+    second = [2 * (a * moments[2] + (c - y) * moments[1]) for a, c, y in rows]
+    back = ((0, 2), (1, 2))  # the logits that each hidden neuron feeds, with weight 1
+    tensors: dict[str, Any] = {
+        "0.weight": [[sum(second[k] for k in ks)] for ks in back],
+        "0.bias": [sum(first[k] for k in ks) for ks in back],
+        "2.weight": [[s, 2 * s + f] for f, s in zip(first, second, strict=True)],
+        "2.bias": first,
+    }
+    return network, Gradient(tensors={k: np.array(v, dtype=object) for k, v in tensors.items()})

@@ -26,6 +26,16 @@ FUNCTIONS = {
 Model = TypeVar("Model", bound=nn.Module)
 
 
+def autograd(
+    model: nn.Module, x: Tensor, y: Tensor, loss: str = "cross_entropy", reduction: str = "mean"
+) -> dict[str, Tensor]:
+    """The gradient of every trained parameter, with the dtype of ``x``, to which the model is converted."""
+    target = y.to(x.dtype) if y.is_floating_point() else y
+    value = FUNCTIONS[Loss(loss)](model.to(x.dtype)(x), target, reduction=Reduction(reduction).value)
+    named = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    return dict(zip(named, torch.autograd.grad(value, list(named.values())), strict=True))
+
+
 def initialised(model: Model, seed: int = 0) -> Model:
     """The model itself, its Linear layers and convolutions redrawn from PyTorch's default distribution.
 

@@ -18,6 +18,7 @@ from exan_verify.theorems.statements.determined import counting, reduction
 from exan_verify.theorems.support.example_check import ExampleCheck
 from exan_verify.theorems.support.instance_check import InstanceCheck
 from exan_verify.theorems.support.laboratory import Pair, real_second
+from tests.support.theorem_cases import silent
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,10 +35,6 @@ LAWS: list[tuple[Statement, Check]] = [
 
 def named(pair: tuple[Statement, Check]) -> str:
     return f"{pair[0].name}-{pair[1].name}"
-
-
-def silent(_what: str, _done: int, _total: int) -> None:
-    return None
 
 
 def shortened(law: InstanceCheck) -> InstanceCheck:

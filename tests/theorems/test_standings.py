@@ -31,6 +31,7 @@ from exan_verify.theorems.support.instance_check import InstanceCheck
 from exan_verify.theorems.support.laboratory import exact
 from exan_verify.theorems.support.layer_equations import random_layer
 from exan_verify.theorems.support.macaulay import value
+from tests.support.theorem_cases import silent
 
 STATEMENTS = registry()
 REFUTED = [name for name, statement in STATEMENTS.items() if statement.standing is Standing.REFUTED]
@@ -88,10 +89,6 @@ SIZES: dict[str, tuple[tuple[int, ...], int]] = {
     "s5-always-unique": ((1, 1, 1), 2),
 }
 """Widths and number of samples of the stored counterexamples; c4-dependent-vectors has no network."""
-
-
-def silent(_what: str, _done: int, _total: int) -> None:
-    return None
 
 
 # ---- standings --------------------------------------------------------------------------------------------
