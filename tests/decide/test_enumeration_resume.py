@@ -37,6 +37,7 @@ from exan_verify.decide.enumeration import tasks
 
 tasks._rule = lambda _: (64, 8)
 finished, save, stop = [], tasks.Store.save, int(sys.argv.pop(1))
+signal.signal(signal.SIGINT, signal.default_int_handler)  # also where the tests run in the background
 
 def counted(self, part, tally):
     save(self, part, tally)
