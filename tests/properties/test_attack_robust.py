@@ -72,7 +72,6 @@ def test_bounds_cover_noise(exponent: float, seed: int, samples: int, told: bool
     assert attack_spoiled(mode, small_scene(seed, samples)).wrong == 0
 
 
-@pytest.mark.campaign
 @given(st.sampled_from(MODES), st.sampled_from(METHODS), st.integers(0, 2**31), st.integers(1, 6))
 @examples(20)
 def test_nothing_wrong_is_claimed_of_any_batch(mode: Mode, method: str, seed: int, samples: int):
