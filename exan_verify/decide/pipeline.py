@@ -363,7 +363,7 @@ def _given_gradient(setting: Setting, gradient: Gradient, limits: Budget) -> Ver
     if question.tolerance is not None:
         from exan_verify.decide.tolerance import within_tolerance
 
-        return within_tolerance(setting, gradient, batch_size, question.tolerance, limits)
+        return within_tolerance(setting, gradient, limits)
     if not setting.question.loss.rational:
         return _unknown(batch_size or 0, _not_decided(setting))
     searched = search(setting, gradient, batch_size, limits)
