@@ -193,8 +193,9 @@ def _unique(
 ) -> Verdict:
     reason = (
         f"{_asked(problem)}, all whose gradient is within {float(problem.tolerance):g} have the labels of "
-        f"the batch found, whose own gradient is within the tolerance, and inputs within {max(radius):.3g} of it "
-        "in every entry, up to order; lifting at hidden layer 1 with every bound proved (Appendix T)"
+        "the batch found, whose own gradient is within the tolerance, and inputs within "
+        f"{max(radius):.3g} of it in every entry, up to order; lifting at hidden layer 1 with every bound "
+        "proved (Appendix T)"
     )
     claim = Claim(
         question=_record(problem),
