@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def verdict_record(verdict: Verdict) -> dict[str, Any]:
-    """The verdict's attributes; batches as exact rationals in text, ``distance`` where a tolerance is given."""
+    """The verdict's attributes; batches as exact rationals in text, ``distance`` with a tolerance only."""
     return {
         "outcome": verdict.outcome,
         "meaning": verdict.meaning,

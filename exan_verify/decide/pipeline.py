@@ -348,6 +348,14 @@ def _reason(
         parts.extend(obstacles(context.batch, context.passed, context.question.loss))
     if context.network.depth == 1:
         parts.append("the network has no hidden layer, which lifting needs")
+        if (
+            context.network.has_bias
+            and not context.question.loss.rational
+            and context.question.domain is None
+        ):
+            parts.append(
+                "a box of inputs (domain) bounds the system of the output layer, which may decide it"
+            )
     elif not stopped:
         # one word per engine; the attempts have all of them
         parts.extend(
