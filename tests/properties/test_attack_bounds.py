@@ -16,7 +16,7 @@ from exan_verify.errors import GradientError, RangeError
 from exan_verify.numeric.attack import run
 from exan_verify.numeric.problem.metrics import score
 from exan_verify.numeric.problem.records import Attack
-from tests.numeric_cases import drawn_batch, drawn_network
+from tests.support.numeric_cases import drawn_batch, drawn_network
 
 LOSSES: dict[str, Callable[..., Tensor]] = {
     "cross_entropy": nn.functional.cross_entropy,

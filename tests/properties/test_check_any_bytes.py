@@ -18,7 +18,7 @@ from exan_verify.api.check import check
 from exan_verify.core.certificate import Claim, domain_box
 from exan_verify.core.verdict import Outcome, SampleStatus
 from exan_verify.errors import CertificateRejected, InputError
-from tests.certificate_cases import Issued, broken, every_kind, garbled, nodes, spoiled
+from tests.support.certificate_cases import Issued, broken, every_kind, garbled, nodes, spoiled
 
 KINDS = {
     "tolerance",

@@ -17,8 +17,8 @@ from exan_verify.numeric.methods.cubic_operator import cubic_unknowns
 from exan_verify.numeric.methods.equations import lifted_unknowns
 from exan_verify.numeric.problem.records import Attack
 from tests.conftest import examples
-from tests.numeric_cases import drawn_batch, drawn_network
 from tests.properties.test_attack_bounds import KINDS, LOSSES, Case, _spoil, check_bounds
+from tests.support.numeric_cases import drawn_batch, drawn_network
 
 
 def between(width: int, free: int, share: float) -> tuple[int, int]:

@@ -13,8 +13,8 @@ from exan_verify.errors import RangeError
 from exan_verify.models.chain import to_network
 from exan_verify.numeric.attack import run
 from exan_verify.numeric.problem.records import Tier
-from tests.numeric_cases import drawn_batch, drawn_network
 from tests.properties.test_attack_bounds import LOSSES
+from tests.support.numeric_cases import drawn_batch, drawn_network
 
 
 def wholly_determined(seed: int, work: int) -> bool | None:

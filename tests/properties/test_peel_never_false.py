@@ -12,8 +12,8 @@ from exan_verify.core.network import ReluNetwork
 from exan_verify.errors import GradientError, RangeError
 from exan_verify.numeric.attack import run
 from exan_verify.numeric.problem.metrics import score
-from tests.numeric_cases import drawn_batch, drawn_network
 from tests.properties.test_attack_bounds import LOSSES, QUIET, Case, cases, check_bounds
+from tests.support.numeric_cases import drawn_batch, drawn_network
 
 METHODS: tuple[dict[str, object], ...] = (
     {"method": "peel"},

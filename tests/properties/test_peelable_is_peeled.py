@@ -14,8 +14,8 @@ from exan_verify.core.question import Labels, Loss
 from exan_verify.exclusivity import exclusivity
 from exan_verify.models.chain import to_network
 from exan_verify.numeric.attack import run
-from tests.numeric_cases import drawn_batch, drawn_network
 from tests.properties.test_attack_bounds import LOSSES, QUIET
+from tests.support.numeric_cases import drawn_batch, drawn_network
 
 SIZES = ("tiny", "tiny", "tiny", "narrow", "wide", "digits")
 

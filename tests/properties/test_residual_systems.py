@@ -20,7 +20,7 @@ from exan_verify.decide.context import Context, Setting
 from exan_verify.exact.backprop import forward, gradient
 from exan_verify.testing.strategies import LOSSES, REDUCTIONS, batches, networks
 from tests.conftest import examples
-from tests.test_residual import one_region
+from tests.decide.test_residual import one_region
 
 
 def context(network, batch, loss, reduction=Reduction.MEAN, labels=Labels.ONE_HOT):

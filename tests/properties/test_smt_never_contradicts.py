@@ -15,7 +15,7 @@ from exan_verify.core.question import Loss
 from exan_verify.core.verdict import Outcome, SampleStatus, Verdict
 from exan_verify.exact.backprop import gradient as exact_gradient
 from exan_verify.instances import FAMILIES, Instance, instance, iterate_suite
-from tests.smt_support import decide, decided
+from tests.support.smt_cases import decide, decided
 
 LOSSES = st.sampled_from(list(Loss))
 SEEDS = st.integers(1000, 10**6)

@@ -13,9 +13,9 @@ from scipy.optimize import linprog
 from exan_verify import Outcome, ReluNetwork, Verdict, certify, check
 from exan_verify.core.network import Batch
 from exan_verify.core.question import Labels, Loss, Reduction
-from tests import torch_reference
 from tests.conftest import examples
-from tests.tolerance_cases import case, gap, moved, nearest
+from tests.support import torch_reference
+from tests.support.tolerance_cases import case, gap, moved, nearest
 
 SHAPES = st.sampled_from(
     [([8, 40, 3], 2), ([10, 60, 3], 3), ([6, 50, 1], 3), ([9, 60, 12, 3], 3), ([7, 40, 2], 3)]
