@@ -348,6 +348,14 @@ def _reason(
         parts.extend(obstacles(context.batch, context.passed, context.question.loss))
     if context.network.depth == 1:
         parts.append("the network has no hidden layer, which lifting needs")
+        if (
+            context.network.has_bias
+            and not context.question.loss.rational
+            and context.question.domain is None
+        ):
+            parts.append(
+                "a box of inputs (domain) bounds the system of the output layer, which may decide it"
+            )
     elif not stopped:
         # one word per engine; the attempts have all of them
         parts.extend(
@@ -363,7 +371,7 @@ def _given_gradient(setting: Setting, gradient: Gradient, limits: Budget) -> Ver
     if question.tolerance is not None:
         from exan_verify.decide.tolerance import within_tolerance
 
-        return within_tolerance(setting, gradient, batch_size, question.tolerance, limits)
+        return within_tolerance(setting, gradient, limits)
     if not setting.question.loss.rational:
         return _unknown(batch_size or 0, _not_decided(setting))
     searched = search(setting, gradient, batch_size, limits)

@@ -159,8 +159,48 @@ def test_a_linear_network_is_decided_at_its_only_layer():
     x = rng.normal(size=(2, 3))
     assert ask(network, (x, [0, 1])).facts.unique
     assert ask(network, (x, [0, 1]), loss=Loss.CROSS_ENTROPY).facts == Facts()
+    assert "domain" in certify(network, batch=(x, [0, 1]), engine="exact").reason
     inside = ask(network, (x, [0, 1]), loss=Loss.CROSS_ENTROPY, domain=Box(-4, 4))
     assert inside.facts.unique
+
+
+@pytest.mark.parametrize("loss", list(Loss))
+@pytest.mark.parametrize("seed", range(6))
+def test_one_sample_without_a_hidden_layer_is_unique_unless_it_has_no_loss(loss, seed):
+    """x = dW[j] / db[j]; one logit, two and more, every label set, no box; with no gradient it moves."""
+    rng = np.random.default_rng(seed)
+    classes, features = int(rng.integers(2 if loss.class_labels else 1, 6)), int(rng.integers(1, 9))
+    weight, bias = rng.integers(-8, 9, (classes, features)) / 8, rng.integers(-8, 9, classes) / 8
+    network = ReluNetwork.from_arrays([weight], [bias])
+    x = rng.integers(-8, 9, (1, features)) / 8
+    y = rng.integers(0, classes, 1) if loss.class_labels else rng.integers(0, 2, (1, classes)) * 1.0
+    kinds = ["one_hot", "known"]
+    if loss is Loss.MSE:
+        y = np.eye(classes)[rng.integers(0, classes, 1)]
+        kinds.append("real")
+    for labels in kinds:
+        if loss.rational:
+            given = Batch.of(x, y, network=network, loss=loss, labels=Labels(labels))
+            tensors = gradient(network, given, loss, Reduction.MEAN).tensors
+            if not any(array.any() for array in tensors.values()):
+                assert (
+                    certify(network, batch=(x, y), loss=loss.value, labels=labels).outcome
+                    is not Outcome.UNIQUE
+                )
+                continue
+        verdict = certified(network, (x, y), loss=loss.value, labels=labels, engine="exact")
+        assert verdict.outcome is Outcome.UNIQUE
+
+
+def test_one_sample_without_a_loss_or_without_biases_is_not_unique():
+    """A hinge that is satisfied has no gradient; without biases the input keeps a scale until p tells."""
+    network = ReluNetwork.from_arrays([[[1.0, 0.0], [0.0, 1.0]]], [[4.0, 0.0]])
+    satisfied = certify(network, batch=([[1.0, 0.0]], [0]), loss="hinge")
+    assert satisfied.outcome is Outcome.AMBIGUOUS
+    bare = ReluNetwork.from_arrays([[[1.0, 2.0], [3.0, 1.0], [1.0, 1.0]]])
+    assert ask(bare, ([[1.0, 0.5]], [0]), loss=Loss.CROSS_ENTROPY).facts == Facts()
+    real = ask(bare, ([[1.0, 0.5]], [[1.0, 0.0, 0.25]]), labels=Labels.REAL)
+    assert real.facts == Facts()
 
 
 def test_without_biases_every_sample_keeps_a_scale_and_mse_still_decides():

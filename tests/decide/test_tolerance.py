@@ -122,7 +122,6 @@ class TestWhatIsNotProvedIsSaid:
     def test_another_batch_size(self):
         network, _, given = case(SMALL, 4)
         assert "another batch size fits" in self.ask(network, given, batch_size=5)
-        assert "no radius" in self.ask(network, given, batch_size=3)
         assert "singular value 11" in self.ask(network, given, batch_size=11)
         assert "neurons give one each" in self.ask(network, given, batch_size=40)
 
@@ -151,11 +150,8 @@ class TestWhatIsNotProvedIsSaid:
         flat, _, given = case([5, 3], 2)
         assert "no hidden layer" in self.ask(flat, given, batch_size=2)
 
-    def test_noise(self):
+    def test_a_tolerance_above_every_singular_value(self):
         network, _, given = case(SMALL, 3)
-        rng = np.random.default_rng(0)
-        noise = {name: rng.normal(size=value.shape) for name, value in given.items()}
-        assert "no radius" in self.ask(network, noise, batch_size=3)
         assert "no singular value" in self.ask(network, given, tolerance=1e9)
 
     def test_a_spent_budget(self):
@@ -185,15 +181,29 @@ def test_a_domain_that_the_batch_leaves_is_said():
     assert inside.certificate["claim"]["realised"]
     holds(inside, batch)
     outside = certify(network, gradient=given, tolerance=1e-12, batch_size=3, domain=Box(0, 0.5))
-    assert outside.outcome is not Outcome.UNIQUE or "none may exist" in outside.reason
+    assert outside.outcome is Outcome.UNREALISABLE
+    assert check(outside.certificate, network, gradient=given).outcome is Outcome.UNREALISABLE
 
 
-def test_a_tolerance_below_the_rounding_claims_no_existence():
+def test_a_tolerance_below_the_rounding_is_no_batch_s():
+    """Rounding to float32 leaves no batch within 1e-13: the rank is above every batch's of this size."""
     network, _, given = case(SMALL, 4, dtype=np.float32)
     verdict = certify(network, gradient=given, tolerance=1e-13, batch_size=4)
-    assert verdict.outcome is Outcome.UNIQUE
-    assert "none may exist" in verdict.reason
-    assert not check(verdict.certificate, network, gradient=given).realised
+    assert verdict.outcome is Outcome.UNREALISABLE
+    assert verdict.engine is Engine.DIRECT
+    assert check(verdict.certificate, network, gradient=given).outcome is Outcome.UNREALISABLE
+
+
+def test_an_unknown_says_how_far_the_nearest_batch_found_is():
+    """A gradient of another network: something is found, and it is far."""
+    network, _, _ = case(SMALL, 1, seed=4)
+    _, _, given = case(SMALL, 1, seed=5)
+    verdict = certify(network, gradient=given, tolerance=1e-12, batch_size=1)
+    assert verdict.outcome is Outcome.UNKNOWN
+    assert verdict.trust is None
+    assert verdict.certificate is None
+    assert verdict.distance > 0.1
+    assert f"{verdict.distance:.3g}" in verdict.reason
 
 
 def test_solvers_take_over_where_bounds_do_not_suffice():
@@ -241,11 +251,30 @@ class TestCommandLine:
         assert len(record["witness"]["radius"]) == 3
         assert len(record["batch"]["x"]) == 3
         assert "radius" in record["meaning"]
+        assert 0 <= record["distance"] <= 1e-12
         code, out = self.run(capsys, "check", written, model, "--gradient", gradient)
         assert code == 0
         assert "of the certificate's batch" in out.out
         code, out = self.run(capsys, *asked, "--batch-size", "7")
         assert code == 3
+
+    def test_a_gradient_times_minus_one_is_refuted(self, files: Path, capsys):
+        _, _, given = case(SMALL, 3)
+        model, gradient, written = (files / n for n in ("model.safetensors", "negated.npz", "c.json"))
+        save_gradient(gradient, {name: -value for name, value in given.items()})
+        asked = ("certify", model, "--gradient", gradient, "--tolerance", "1e-12")
+        code, out = self.run(capsys, *asked, "--certificate", written)
+        assert code == 0
+        assert "UNREALISABLE" in out.out
+        assert "differs by up to" in out.out
+        code, out = self.run(capsys, *asked, "--json")
+        record = json.loads(out.out)
+        assert record["outcome"] == "unrealisable"
+        assert record["distance"] > 1e-3
+        assert record["batch"] is None
+        code, out = self.run(capsys, "check", written, model, "--gradient", gradient)
+        assert code == 0
+        assert "ACCEPTED: UNREALISABLE" in out.out
 
 
 class TestParts:
@@ -258,13 +287,13 @@ class TestParts:
                 reduction=Reduction.MEAN,
                 labels=Labels.ONE_HOT,
                 domain=changes.pop("domain", None),
+                tolerance=Fraction(1, 10**12),
             ),
         )
         base = Problem(
             setting=setting,
             gradient=Gradient(tensors=given),
             samples=4,
-            tolerance=Fraction(1, 10**12),
             budget=Budget(),
         )
         return batch, replace(base, **changes)
@@ -272,7 +301,7 @@ class TestParts:
     def test_the_centre_is_the_batch_up_to_rounding(self):
         batch, problem = self.problem()
         assert numerical_rank(problem) == 4
-        centre = find(problem)
+        (centre,) = find(problem)
         places, distances = nearest(batch, replace(batch, inputs=centre.inputs))
         assert sorted(places) == [0, 1, 2, 3]
         assert distances.max() < 1e-13
@@ -282,7 +311,8 @@ class TestParts:
         third = Box([Fraction(1, 3)], [Fraction(2, 3)])
         _, problem = self.problem()
         setting = replace(problem.setting, question=replace(problem.setting.question, domain=third))
-        centre = find(replace(problem, setting=setting))
+        centre, outside = find(replace(problem, setting=setting))
+        assert outside.inputs.min() < Fraction(1, 3)
         assert centre.inputs.min() >= Fraction(1, 3)
         assert centre.inputs.max() <= Fraction(2, 3)
 

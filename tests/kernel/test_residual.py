@@ -170,13 +170,13 @@ def test_rejects_another_number_of_selections(selected, shift):
     rejected(selected, (*ARGUMENT, "selections"), lambda n: n + shift)
 
 
-def forged(network, batch, loss, argument, members=(0, 1)):
+def forged(network, batch, loss, argument, members=(0, 1), labels=Labels.ONE_HOT):
     """A certificate with every digest right that claims UNIQUE."""
     question = QuestionRecord(
         entrance="batch",
         loss=loss,
         reduction=Reduction.MEAN,
-        labels=Labels.ONE_HOT,
+        labels=labels,
         batch_size=batch.size,
     )
     return issue(
@@ -236,6 +236,41 @@ def test_members_must_be_independent():
 )
 def test_an_argument_of_another_kind_or_an_empty_one_is_rejected(quadric, argument):
     rejected(quadric, ARGUMENT, argument)
+
+
+def test_one_sample_alone_has_its_own_labels_and_two_do_not():
+    """Real targets: Q = 1 for one sample and biases; two mix, and one without biases keeps a scale."""
+    rng = np.random.default_rng(5)
+    weight, bias = rng.integers(-8, 9, (3, 4)) / 8, rng.integers(-8, 9, 3) / 8
+    for samples, biases, cases, accepted in (
+        (1, [bias], 0, True),
+        (1, [bias], 1, False),
+        (1, None, 0, False),
+        (2, [bias], 0, False),
+    ):
+        network = ReluNetwork.from_arrays([weight], biases)
+        x, y = rng.integers(-8, 9, (samples, 4)) / 8, rng.normal(size=(samples, 3))
+        batch = Batch.of(x, y, network=network, loss=Loss.MSE, labels=Labels.REAL)
+        argument = QuadricArgument(cases=(LabelCase(degree=2),) * cases)
+        made = forged(network, batch, Loss.MSE, argument, range(samples), Labels.REAL)
+        if accepted:
+            assert check(made, network, batch=batch).outcome is Outcome.UNIQUE
+            continue
+        with pytest.raises(CertificateRejected):
+            check(made, network, batch=batch)
+
+
+@pytest.mark.parametrize("label", [0, 1, 2])
+def test_a_cover_without_coordinates_tells_the_labels_apart(label):
+    """One sample, no hidden layer: the recorded leaves are its own label's and nobody else's."""
+    rng = np.random.default_rng(6)
+    network = ReluNetwork.from_arrays([rng.integers(-8, 9, (3, 4)) / 8], [rng.integers(-8, 9, 3) / 8])
+    made = issued(network, (rng.integers(-8, 9, (1, 4)) / 8, [label]), "cross_entropy")
+    assert check(made[2], network, batch=made[1])
+    trees = made[2]["evidence"][0]["argument"]["trees"]
+    assert trees == ["k" if y == label else "x" for y in range(3)]
+    for wrong in (["x"] * 3, ["k"] * 3, trees[1:] + trees[:1], trees[:2]):
+        rejected(made, (*ARGUMENT, "trees"), wrong)
 
 
 def genuine_argument(network, batch):

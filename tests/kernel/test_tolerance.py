@@ -55,6 +55,7 @@ FOR_EVERY_LOSS = {
     "one radius too many": (RADIUS, lambda r: [*r, 1.0]),
     "no radius": (RADIUS, None),
     "nothing said of existence": (("claim", "realised"), None),
+    "no batch said to be there": (("claim", "realised"), False),
     "twice the tolerance": ((*QUESTION, "tolerance"), lambda t: str(2 * Fraction(t))),
     "a tolerance a little larger": ((*QUESTION, "tolerance"), lambda t: str(Fraction(21, 20) * Fraction(t))),
     "tolerance zero": ((*QUESTION, "tolerance"), "0"),
@@ -114,12 +115,11 @@ def test_rejects_another_loss(any_loss, other):
 
 
 def test_accepts_weaker_claims(softmax):
-    """A larger radius, a smaller tolerance, and silence about existence follow from the evidence."""
+    """A larger radius and a smaller tolerance follow from the evidence."""
     network, given, certificate = softmax
     assert check(change(certificate, (*RADIUS, 0), 0.5), network, gradient=given).radius[0] == 0.5
     smaller = change(certificate, (*QUESTION, "tolerance"), str(Fraction(EPS) / 2))
     assert check(smaller, network, gradient=given)
-    assert not check(change(certificate, ("claim", "realised"), False), network, gradient=given).realised
 
 
 def test_existence_is_checked(softmax):
@@ -128,16 +128,64 @@ def test_existence_is_checked(softmax):
     tiny = change(certificate, (*QUESTION, "tolerance"), str(Fraction(1, 10**30)))
     with pytest.raises(CertificateRejected, match="not within the tolerance"):
         check(tiny, network, gradient=given)
-    assert check(change(tiny, ("claim", "realised"), False), network, gradient=given)
+    with pytest.raises(CertificateRejected, match="at most one"):
+        check(change(tiny, ("claim", "realised"), False), network, gradient=given)
 
 
-def test_labels_are_checked_without_existence(any_loss):
+def test_labels_are_checked_first(any_loss):
     network, given, certificate = any_loss
-    silent = change(certificate, ("claim", "realised"), False)
-    wide = change(silent, RADIUS, [1e3] * SAMPLES)
+    wide = change(certificate, RADIUS, [1e3] * SAMPLES)
     assert check(wide, network, gradient=given)
     with pytest.raises(CertificateRejected, match="label"):
         check(change(wide, (*EVIDENCE, "labels"), relabelled), network, gradient=given)
+
+
+def refuted(certificate):
+    """The same evidence, claimed to show that there is no batch."""
+    claim = certificate["claim"] | {
+        "outcome": "unrealisable",
+        "samples": [],
+        "radius": None,
+        "realised": None,
+    }
+    return certificate | {"claim": claim}
+
+
+def test_a_realised_question_is_never_refuted(any_loss):
+    network, given, certificate = any_loss
+    with pytest.raises(CertificateRejected, match="further than the tolerance"):
+        check(refuted(certificate), network, gradient=given)
+    for layer in (1, 2):
+        rank = {"type": "rank_bound", "prime": 0, "layer": layer, "rank": SAMPLES + 1, "point": 0}
+        with pytest.raises(CertificateRejected):
+            check(refuted(certificate) | {"evidence": [rank]}, network, gradient=given)
+
+
+def test_a_refutation_is_about_its_own_tolerance_and_size(any_loss):
+    """Of a gradient times -1, and of one with noise: what is said of less is not said of more."""
+    network, given, certificate = any_loss
+    loss = certificate["claim"]["question"]["loss"]
+    rng = np.random.default_rng(3)
+    noise = {name: value + 1e-3 * rng.normal(size=value.shape) for name, value in given.items()}
+    asked = {"loss": loss, "batch_size": SAMPLES, "tolerance": EPS, "engine": "exact"}
+    for other in ({name: -value for name, value in given.items()}, noise):
+        verdict = certify(network, gradient=other, **asked)
+        assert verdict.outcome.value == "unrealisable"
+        issued = json.loads(json.dumps(verdict.certificate))
+        assert check(issued, network, gradient=other).outcome.value == "unrealisable"
+        for path, value in (
+            ((*QUESTION, "tolerance"), "10"),
+            ((*QUESTION, "tolerance"), None),
+            ((*QUESTION, "batch_size"), 40),
+            (("claim", "outcome"), "unique"),
+            (("claim", "realised"), True),
+            ((*EVIDENCE, "type"), "forced"),
+        ):
+            with pytest.raises(CertificateRejected):
+                check(change(issued, path, value), network, gradient=other)
+        moved = issued | {"gradient_sha256": certificate["gradient_sha256"]}
+        with pytest.raises(CertificateRejected):
+            check(moved, network, gradient=given)
 
 
 def test_the_enclosed_label_is_read_as_the_loss_has_it():
