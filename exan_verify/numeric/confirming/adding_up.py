@@ -3,6 +3,7 @@ away."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -15,6 +16,9 @@ from exan_verify.numeric.problem.problem import Problem
 from exan_verify.numeric.problem.records import Candidate, Evidence
 from exan_verify.numeric.problem.remainder import without
 from exan_verify.numeric.problem.spectrum import ColumnSpace
+
+_LOOKS_THE_SAME = 1e-2
+"""Relative distance within which two uncertain inputs may be one sample."""
 
 
 def added_up(problem: Problem, space: ColumnSpace, more: Confirmed, less: Confirmed) -> Confirmed:
@@ -51,6 +55,40 @@ def added_up(problem: Problem, space: ColumnSpace, more: Confirmed, less: Confir
         if _apart(one, [c.x for c in candidates]):
             candidates.append(one)
     return replace(both, candidates=tuple(c for c in candidates if _apart(c, list(both.x))))
+
+
+def distinct(x: Tensor, status: Sequence[Evidence], candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
+    """``candidates`` without those that are a sample of ``x`` (M', ...) again, and one of those that are one
+    sample: that with the smallest error estimate, a label preferred among equals.
+
+    Two inputs count as one within their errors as stated, at most a hundredth of their size: estimates may be
+    too large to tell any two samples apart, and what is nearer than that looks the same.
+    """
+    bounds = [min(one.error_bound, math.inf) for one in status]
+    kept: list[Candidate] = []
+    for m in sorted(
+        range(len(candidates)), key=lambda m: (_error(candidates[m]), candidates[m].label is None, m)
+    ):
+        one = candidates[m]
+        again = _same(one, x, bounds) if len(bounds) else False
+        if not again and kept:
+            again = _same(one, torch.stack([c.x for c in kept]), [_error(c) for c in kept])
+        if not again:
+            kept.append(one)
+    places = {id(one): m for m, one in enumerate(candidates)}
+    return tuple(sorted(kept, key=lambda one: places[id(one)]))
+
+
+def _same(candidate: Candidate, others: Tensor, errors: Sequence[float]) -> bool:
+    size = float(candidate.x.abs().max())
+    within = torch.tensor([_error(candidate) + error for error in errors], dtype=torch.float64)
+    within = within.clamp(max=_LOOKS_THE_SAME * size).clamp(min=CLAIM_LIMIT * max(1.0, size))
+    apart = (others - candidate.x).abs().flatten(1).amax(dim=1).double()
+    return bool((apart <= within.to(apart.device)).any())
+
+
+def _error(candidate: Candidate) -> float:
+    return candidate.error_estimate if math.isfinite(candidate.error_estimate) else math.inf
 
 
 def _fit_beside(
