@@ -97,8 +97,8 @@ def attack_own_batch(
     """Attack the float64 gradient of ``x`` (M, ...) with labels ``y``: classes (M,), or targets (M, K).
 
     The attacker is told the loss, the reduction and the batch size of the ``question``; its domain is not
-    used. ``budget`` in seconds. Raises what ``attack`` raises where it does not apply, and :class:`LabelError`
-    for labels that the loss does not have.
+    used. ``budget`` in seconds. Raises what ``attack`` raises where it does not apply, and
+    :class:`LabelError` for labels that the loss does not have.
     """
     shape = x.shape[1:] if x.ndim == 4 else None
     if with_convolutions(model):
