@@ -10,6 +10,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from exan_verify.bench import attack as bench_attack
 from exan_verify.bench.attack import Case
 from exan_verify.cli.output import ExitCode
 from exan_verify.cli.program import COMMANDS
-from exan_verify.errors import InputError
+from exan_verify.errors import BudgetExhausted, InputError
 from tests.support.cnn_cases import pictures
 from tests.support.commands import run
 
@@ -204,21 +205,23 @@ def test_the_report_shows_what_an_attack_makes_of_the_batch(here: Path, capsys: 
 def test_a_report_says_why_there_is_no_attack(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
-    import time
-
     options = ("batch.npz", "--report", "report.html", "--work-limit", "1000")
 
     def impossible(*_: object, **__: object) -> None:
         raise InputError("it cannot be")
 
+    def too_long(*_: object, budget: float, **__: object) -> None:
+        assert 0 < budget < 2
+        raise BudgetExhausted("it is over")
+
     monkeypatch.setattr("exan_verify.api.attack_own_batch.attack", impossible)
     run(capsys, "audit", "model.safetensors", *options)
     assert "not possible: it cannot be" in Path("report.html").read_text()
-    monkeypatch.setattr("exan_verify.api.attack_own_batch.attack", lambda *_, **__: time.sleep(30))
+    monkeypatch.setattr("exan_verify.api.attack_own_batch.attack", too_long)
     _, out, _ = run(capsys, "audit", "model.safetensors", *options, "--budget", "2")
     assert "not finished: the budget ran out" in out
     assert "not finished" in Path("report.html").read_text()
-    monkeypatch.setattr("exan_verify.cli.audit.time_left", lambda budget, _: budget - 3.0)
+    monkeypatch.setattr("exan_verify.api.audit.time_left", lambda budget, _: budget - 3.0)
     _, out, _ = run(capsys, "audit", "model.safetensors", *options, "--budget", "2")
     assert "not tried: the audit took the whole budget" in out
 
@@ -237,6 +240,10 @@ def test_a_model_with_convolutions_is_attacked_and_nothing_is_proved(
     assert "3 of 3 samples recovered" in out
     assert "UNKNOWN: exact arguments are for fully connected networks" in out
     assert "gate determined: undecided" in out
+    code, out, _ = run(capsys, *arguments[:3], "--fail-on", "recovered", "--fail-on", "peel")
+    assert code == ExitCode.REFUSED
+    assert "gate recovered: hit; 3 recovered" in out
+    assert "gate peel: undecided" in out
     html = Path("report.html").read_text()
     assert html.count("data:image/png") == 1
     assert "features and labels" in html.lower()
@@ -261,6 +268,8 @@ def test_a_model_with_convolutions_is_attacked_and_nothing_is_proved(
         ("pair.npz", ["peel", "determined"], ExitCode.DONE),
         ("pair.npz", [], ExitCode.DONE),
         ("twins.npz", ["peel", "determined"], ExitCode.REFUSED),
+        ("batch.npz", ["recovered"], ExitCode.REFUSED),
+        ("batch.npz", ["candidates"], ExitCode.REFUSED),
     ],
 )
 def test_gates(here: Path, capsys: pytest.CaptureFixture[str], batch: str, gates: list[str], code: int):
@@ -277,6 +286,58 @@ def test_a_gate_that_cannot_be_decided(here: Path, capsys: pytest.CaptureFixture
     options = [part for gate in gates for part in ("--fail-on", gate)]
     limited = run(capsys, "audit", "model.safetensors", "pair.npz", "--work-limit", "1", *options)
     assert limited[0] == ExitCode.UNDECIDED
+
+
+def test_a_leak_that_is_not_proved_hits_a_gate_and_is_named(here: Path, capsys: pytest.CaptureFixture[str]):
+    arguments = ("audit", "model.safetensors", "batch.npz", "--work-limit", "1", "--report", "report.html")
+    code, out, _ = run(capsys, *arguments, "--fail-on", "recovered", "--fail-on", "determined")
+    assert code == ExitCode.REFUSED
+    assert "gate recovered: hit; 3 recovered" in out
+    assert "gate determined: undecided" in out
+    said = "the attack recovers samples 0, 1, 2, which are not proved determined"
+    assert said in " ".join(out.split())
+    assert said in Path("report.html").read_text()
+    _, record = run_json(capsys, *arguments[:5], "--fail-on", "candidates")
+    assert record["gates"] == {"candidates": "hit"}
+    assert record["beyond_proof"].startswith(said)
+    assert record["attack"]["found"] == 3
+
+
+def test_gates_of_an_attack_that_finds_nothing(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    import exan_verify.api.attack_own_batch as module
+
+    real = module.attack
+
+    def nothing(*arguments: Any, unfinished: bool, **options: Any) -> Any:
+        found = real(*arguments, **options)
+        return replace(found, x=found.x[:0], y=found.y[:0], status=(), candidates=(), unfinished=unfinished)
+
+    arguments = (
+        "audit",
+        "model.safetensors",
+        "batch.npz",
+        "--fail-on",
+        "recovered",
+        "--fail-on",
+        "candidates",
+    )
+    monkeypatch.setattr(module, "attack", partial(nothing, unfinished=False))
+    code, out, _ = run(capsys, *arguments)
+    assert code == ExitCode.DONE
+    assert "gate recovered: passed; the attack found none, which is no promise" in out
+    monkeypatch.setattr(module, "attack", partial(nothing, unfinished=True))
+    code, out, _ = run(capsys, *arguments)
+    assert code == ExitCode.UNDECIDED
+    assert "gate candidates: undecided; the attack found neither samples nor candidates before its" in out
+
+
+def test_the_gates_on_the_command_line_are_those_of_an_audit():
+    from exan_verify.api import audit
+    from exan_verify.cli import audit as command
+
+    assert (command.GATES, command._ATTACK_GATES) == (audit.GATES, audit.ATTACK_GATES)
 
 
 # ---- attack -----------------------------------------------------------------------------------------------

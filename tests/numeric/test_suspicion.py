@@ -151,3 +151,17 @@ def test_the_batch_size_that_is_told_is_the_one_that_is_spoken_of(method: str):
     found = attacked(given, *QUESTIONS[0], batch_size=4, method=method)
     assert said in found.reason
     assert (found.batch_size, found.hint) == (4, "")
+
+
+@pytest.mark.parametrize("loss", [Loss.MSE, Loss.CROSS_ENTROPY])
+@pytest.mark.parametrize("seed", range(3))
+def test_soft_and_real_targets_are_named_and_found_as_told(loss: Loss, seed: int):
+    rng = np.random.default_rng(seed)
+    x, raw = torch.tensor(rng.random((SAMPLES, 12))), torch.tensor(rng.standard_normal((SAMPLES, 4)))
+    network = model()
+    value = summed_loss(loss, network(x), raw if loss is Loss.MSE else raw.softmax(dim=1))
+    names, parameters = zip(*network.named_parameters(), strict=True)
+    given = dict(zip(names, torch.autograd.grad(value, parameters), strict=True))
+    assert "labels='real' and batch_size" in attacked(given, loss, Reduction.SUM).hint
+    assert "give batch_size" in attacked(given, loss, Reduction.SUM, labels="real").hint
+    assert attacked(given, loss, Reduction.SUM, labels="real", batch_size=SAMPLES).complete
