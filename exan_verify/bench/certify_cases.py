@@ -57,6 +57,8 @@ CASES = (
     Case(name="64-48-40-10 M=5, three share layer 1", widths=(64, 48, 40, 10), samples=5, data="shared"),
     Case(name="100-100-4 M=16, degree 3", widths=(100, 100, 4), samples=16, engine="lifting"),
     Case(name="784-512-10 M=12, enumeration alone", widths=_SMALL, samples=12, engine="enumeration", seeds=3),
+    Case(name="784-16-10 M=32, narrow", widths=(784, 16, 10), samples=32, expected="ambiguous"),
+    Case(name="784-64-10 M=96, narrow", widths=(784, 64, 10), samples=96, expected="ambiguous"),
     Case(
         name="8-12-3 mse, one region, classes (2,2)",
         widths=_REGION,

@@ -353,6 +353,18 @@ class Counting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     point: Element
 
 
+class Unseen(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="unseen"):
+    """Evidence for AMBIGUOUS: motions of ``samples`` that the first layer does not see (narrow first layer).
+
+    They form a linear space of ``dimension`` at least; ``prime`` and ``point`` as for :class:`Shear`.
+    """
+
+    samples: tuple[Natural, ...]
+    dimension: Natural
+    prime: Element
+    point: Element
+
+
 class Tolerance(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="tolerance"):
     """Evidence for UNIQUE up to a radius, under a tolerance (Appendix T): the batch that the claim is about.
     For UNREALISABLE the batch around which every other would lie, where none can be (T8).
@@ -422,6 +434,7 @@ Evidence = (
     | Residual
     | Shear
     | Counting
+    | Unseen
 )
 """Tagged records, one kind per argument; the kernel has one checker for each."""
 

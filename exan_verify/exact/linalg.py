@@ -49,6 +49,18 @@ def _rank_mod(matrix: Residues) -> int:
     return int(flint.nmod_mat(rows, cols, matrix.reshape(-1).tolist(), PRIME).rank())
 
 
+def nullspace_mod(matrix: Residues) -> Residues:
+    """Basis of the right null space over F_p of residues (rows, cols), one column (cols,) per vector."""
+    return _called(rank_seconds(*matrix.shape), _nullspace_mod, matrix)
+
+
+def _nullspace_mod(matrix: Residues) -> Residues:
+    rows, cols = matrix.shape
+    basis, nullity = flint.nmod_mat(rows, cols, matrix.reshape(-1).tolist(), PRIME).nullspace()
+    found = np.array([int(v) for v in basis.entries()], dtype=np.uint64).reshape(cols, -1)
+    return found[:, :nullity]
+
+
 def rank(matrix: Array) -> int:
     """Rank over Q of a rational matrix (rows, cols)."""
     return _called(_elimination(matrix), _rank, matrix)

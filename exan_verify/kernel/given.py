@@ -40,6 +40,12 @@ class Subject:
         """The exact forward pass, recomputed."""
         return forward(self.network, self.batch)
 
+    def leaving(self, moving: set[int]) -> frozenset[int]:
+        """Those of the samples ``moving`` whose equals move too: the batch without them lacks the sample."""
+        pairs = list(zip(self.batch.x, self.batch.y, strict=True))
+        staying = {pairs[m] for m in range(self.samples) if m not in moving}
+        return frozenset(m for m in moving if pairs[m] not in staying)
+
 
 MAX_BITS = 1 << 16
 MAX_WORK = 1 << 30

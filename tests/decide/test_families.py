@@ -462,10 +462,10 @@ def bottleneck(seed=3):
 
 def test_counting_across_regions_moves_the_batch_and_keeps_autograds_gradient():
     context = next(c for c in map(bottleneck, range(50)) if not _one_region(c) and _alive(c))
-    finding = found_by_engine(context)
-    assert finding.facts.free == {0, 1}
-    (counting,) = [e for e in finding.evidence if isinstance(e, Counting)]
-    assert shown_to_kernel(context, finding) == finding.facts
+    part = families.counting.decide(context, Budget())
+    assert part.facts.free == {0, 1}
+    (counting,) = [e for e in part.evidence if isinstance(e, Counting)]
+    assert counting_kernel.facts(counting, subject_of(context)) == part.facts
     # by hand: x_m + t alpha_m v with W_1 v = 0 and sum alpha_m delta_1^m = 0
     module = torch_reference.module(context.network)
     x = torch.tensor(context.batch.inputs.astype(float), requires_grad=True)

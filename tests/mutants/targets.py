@@ -38,6 +38,7 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "kernel/lifting/extra_rays": RAYS,
     "kernel/lifting/extra_rays_mod": RAYS,
     "kernel/second/shear": SECOND,
+    "kernel/second/unseen": ("decide/test_unseen",),
     "kernel/lifting/degree_two": (*KERNEL, "decide/test_row_space", CERTIFICATES),
     "kernel/lifting/ray_candidates": RAYS,
     "kernel/gradient/reconstruction": ("kernel/test_mutants", *KERNEL),

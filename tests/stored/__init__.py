@@ -45,6 +45,7 @@ FORMS = (
     "residual",
     "shear",
     "counting",
+    "unseen",
     # the shapes that they come in
     "parametrisation zero_sum",
     "parametrisation full",
@@ -119,6 +120,7 @@ CELLS = {
     "residual": _cells("cross_entropy,bce,mse,hinge one_hot,known batch", "mse,hinge one_hot gradient"),
     "shear": _cells("cross_entropy,bce one_hot,known batch"),
     "counting": _cells("cross_entropy,bce one_hot,known batch"),
+    "unseen": _ALL,
     "tolerance": _cells("cross_entropy,bce,mse,hinge one_hot gradient"),
 }
 """Loss, label set and entrance under which each kind of evidence is stored."""

@@ -202,6 +202,16 @@ def one_region(rng: np.random.Generator) -> Ask:
     return finished(rng, ask, network, x, engine=pick(rng, "families", "exact"))
 
 
+def narrow(rng: np.random.Generator) -> Ask:
+    """More samples than neurons in the first layer, and more features: motions that it does not see."""
+    ask = question(rng)
+    neurons, classes = int(rng.integers(1, 4)), int(rng.integers(2, 5))
+    features, samples = (neurons + int(rng.integers(1, 4)) for _ in range(2))
+    widths = [features, neurons, *pick(rng, [], [5]), classes]
+    network = network_of(rng, widths, biases=bool(rng.integers(4)))
+    return finished(rng, ask, network, dyadic(rng, samples, features), engine="families")
+
+
 def distinct(rng: np.random.Generator, ask: Ask, samples: int, classes: int) -> np.ndarray | None:
     """Labels that differ, half of the time; small logits make their loss vectors independent."""
     if ask["loss"] == "bce" or ask["labels"] == "real" or samples > classes or rng.integers(2):
@@ -424,6 +434,7 @@ RECIPES: dict[Callable[[np.random.Generator], Ask], int] = {
     group_alone: 350,
     group_beside_others: 100,
     one_region: 120,
+    narrow: 400,
     planted_rays: 24,
     close_pair: 60,
     grown_gradient: 200,

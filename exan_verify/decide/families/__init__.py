@@ -1,4 +1,4 @@
-"""The secure side: families of batches with the same gradient (docs/theory.md section 4, S1 to S4).
+"""The secure side: families of batches with the same gradient (docs/theory.md section 4).
 
 Each method proposes second batches; every one is verified exactly before it counts. The kernel builds it
 again from its certificate.
@@ -11,11 +11,12 @@ from collections.abc import Callable
 
 from exan_verify.core.verdict import Attempt, Budget, Engine
 from exan_verify.decide.context import Context, Finding
-from exan_verify.decide.families import counting, linear, mixing, orbits, shears, silent
+from exan_verify.decide.families import counting, linear, mixing, orbits, shears, silent, unseen
 from exan_verify.decide.families.result import Part, joined, witness
 from exan_verify.errors import BudgetExhausted
 
 METHODS: tuple[Callable[[Context, Budget], Part], ...] = (
+    unseen.decide,
     mixing.decide,
     shears.decide,
     linear.decide,

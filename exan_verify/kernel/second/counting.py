@@ -70,10 +70,7 @@ def count(evidence: Counting, subject: Subject) -> Count:
     change = responses_mod(network, passed, _deltas(evidence, subject), bases)
     owner = np.repeat(chosen, [bases[m].shape[1] for m in chosen])
     moving = {m for m in chosen if rank_mod(change[:, owner != m]) + bases[m].shape[1] > bound}
-    pairs = list(zip(batch.x, batch.y, strict=True))
-    staying = {pairs[m] for m in range(subject.samples) if m not in moving}
-    free = frozenset(m for m in moving if pairs[m] not in staying)
-    return Count(motions=total, equations=bound, free=free)
+    return Count(motions=total, equations=bound, free=subject.leaving(moving))
 
 
 def _require_small(subject: Subject) -> None:

@@ -44,7 +44,7 @@ def facts(evidence: Shear, subject: Subject) -> Facts:
     _check_direction(subject, chosen, _direction(evidence, subject))
     loss = subject.question.loss
     moving = _moving_exactly(subject, chosen) if loss.rational else _moving_mod(evidence, subject, chosen)
-    return Facts(ambiguous=True, free=_without_staying_copies(subject, moving))
+    return Facts(ambiguous=True, free=subject.leaving(moving))
 
 
 def _direction(evidence: Shear, subject: Subject) -> Array:
@@ -118,13 +118,6 @@ def _residues(evidence: Shear, subject: Subject, chosen: list[int]) -> Residues:
         raise CertificateRejected("a softmax denominator vanishes at the certificate's point t") from None
     found: Residues = everyone[:, chosen]
     return found
-
-
-def _without_staying_copies(subject: Subject, moving: set[int]) -> frozenset[int]:
-    """The moving samples of which every equal sample moves too."""
-    pairs = list(zip(subject.batch.x, subject.batch.y, strict=True))
-    staying = {pairs[m] for m in range(subject.samples) if m not in moving}
-    return frozenset(m for m in moving if pairs[m] not in staying)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,111 @@
+"""Motions that a first layer narrower than the batch does not see (docs/theory.md section 4), at any width.
+
+Which samples move is read from the pattern alone. A set S of samples with fewer live neurons than samples has
+dependent columns in Delta_1 whatever the values are; the S with the greatest surplus is the part of the
+Dulmage-Mendelsohn decomposition that a maximum matching of samples with live neurons leaves short.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+
+from exan_verify.core.certificate import Unseen
+from exan_verify.core.verdict import Budget
+from exan_verify.decide.context import Context
+from exan_verify.decide.families.result import Part
+from exan_verify.decide.second_batch import admitted
+from exan_verify.exact.modular import PRIME
+from exan_verify.exact.rational import Mask
+
+
+def decide(context: Context, budget: Budget) -> Part:
+    """The family ``X + A`` with ``A W_1^T = 0`` and ``Delta_1 A = 0``, by counts."""
+    live, inside = _live(context), _inside(context)
+    samples = short_of_neurons(live)
+    dimension = _dimension(context, samples, live, inside)
+    for _ in range(len(samples)):
+        budget.spend(len(samples) * inside.shape[1])
+        # a sample that few of the features let move costs more equations than it brings motions
+        features, seen, _ = _counts(context, samples, live, inside)
+        left = [m for m in samples if int(inside[m, features].sum()) >= seen]
+        more = _dimension(context, left, live, inside)
+        if left == samples or more <= dimension:
+            break
+        samples, dimension = left, more
+    if dimension <= 0:
+        return Part(note="")
+    evidence = Unseen(samples=tuple(samples), dimension=dimension, prime=PRIME, point=context.image.point)
+    facts = admitted(context, evidence)
+    if facts is None:
+        return Part(note="")
+    reason = (
+        f"the first layer does not see some motions of {len(samples)} samples with "
+        f"{int(live[:, samples].any(axis=1).sum())} live neurons: a family of dimension {dimension} at least "
+        "keeps every pre-activation and the gradient (narrow first layer)"
+    )
+    radii = None
+    if context.question.domain is None:
+        radii = tuple(None if m in facts.free else Fraction(0) for m in range(context.samples))
+    return Part(
+        note=reason, facts=facts, evidence=(evidence,), dimension=dimension, radii=radii, reason=reason
+    )
+
+
+def short_of_neurons(live: Mask) -> list[int]:
+    """The samples S (columns) for which |S| exceeds the number of rows with an entry in S by the most.
+
+    ``live`` (n, M). Every maximum matching leaves the same S: the columns that alternating paths reach from
+    unmatched ones.
+    """
+    from scipy.sparse import csr_matrix  # slow to load: only where it is asked
+    from scipy.sparse.csgraph import maximum_bipartite_matching
+
+    partner = maximum_bipartite_matching(csr_matrix(live), perm_type="column")  # of each row; -1: none
+    reached = np.ones(live.shape[1], dtype=bool)
+    reached[partner[partner >= 0]] = False
+    while True:
+        met = partner[live[:, reached].any(axis=1)]  # all are matched, or the matching could be augmented
+        more = reached.copy()
+        more[met] = True
+        if (more == reached).all():
+            return [int(m) for m in np.flatnonzero(reached)]
+        reached = more
+
+
+def _live(context: Context) -> Mask:
+    """Entries of Delta_1, or of rows that span it, that may be non-zero."""
+    patterns = context.passed.patterns
+    if not patterns:
+        rows = context.network.classes - context.question.loss.zero_sum
+        return np.ones((rows, context.samples), dtype=bool)
+    found = patterns[0].copy()
+    for pattern in patterns[1:]:
+        found[:, ~pattern.any(axis=0)] = False
+    return found
+
+
+def _inside(context: Context) -> Mask:
+    x = context.batch.inputs
+    if context.question.domain is None:
+        return np.ones(x.shape, dtype=bool)
+    lo, hi = context.question.domain.bounds(x.shape[1])
+    found: Mask = (x > lo) & (x < hi)
+    return found
+
+
+def _dimension(context: Context, samples: list[int], live: Mask, inside: Mask) -> int:
+    """``sum_k (c_k - r)+ - (|S| - r) n``: a lower bound of the family's dimension where it is positive."""
+    features, seen, rank = _counts(context, samples, live, inside)
+    surplus = inside[np.ix_(samples, features)].sum(axis=0) - rank
+    return int(surplus.sum()) - (len(samples) - rank) * seen
+
+
+def _counts(context: Context, samples: list[int], live: Mask, inside: Mask) -> tuple[list[int], int, int]:
+    """The features that move, and upper bounds of the ranks of W_1 on them and of Delta_1 on ``samples``."""
+    neurons = live[:, samples]
+    rank = min(int(neurons.any(axis=1).sum()), int(neurons.any(axis=0).sum()))
+    features = [int(k) for k in np.flatnonzero(inside[samples].sum(axis=0) > rank)]
+    weight = context.network.layers[0].weight[:, features]
+    return features, min(int((weight != 0).any(axis=1).sum()), len(features)), rank
