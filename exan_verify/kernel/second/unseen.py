@@ -54,10 +54,10 @@ def facts(evidence: Unseen, subject: Subject) -> Facts:
         f"the family has dimension {dimension} at least, the certificate says {evidence.dimension}",
     )
     moving: set[int] = set()
-    together = inside.all(axis=0)
+    together: Mask = np.all(inside, axis=0)
     if int(together.sum()) > _seen(subject, together):
         # x_m + t alpha_m v for one v with W_1 v = 0 on the features where all may move, and E alpha = 0
-        coefficients = _coefficients(evidence, subject)[np.ix_(rows, chosen)]
+        coefficients = _coefficients(evidence, subject)[rows][:, chosen]
         moving = {chosen[k] for k in np.flatnonzero(~columns | _not_always_zero(coefficients, bound))}
     return Facts(ambiguous=True, free=subject.leaving(moving))
 
@@ -111,4 +111,5 @@ def _not_always_zero(matrix: Residues, bound: int) -> Mask:
     null = nullspace_mod(matrix)
     if matrix.shape[1] - null.shape[1] < bound:
         return np.zeros(matrix.shape[1], dtype=bool)
-    return (null != 0).any(axis=1)
+    found: Mask = (null != 0).any(axis=1)
+    return found
