@@ -45,7 +45,9 @@ def contamination(
     for layer, pattern in zip(problem.layers[:-1], refined.trace.patterns, strict=True):
         logits = _linear(layer.weight, logits) * pattern[:, None, :]
     logits = _linear(problem.layers[-1].weight, logits)
-    images = _slope(problem.loss, refined.trace.logits, logits) @ delta_spans(problem, refined.trace).mT
+    images = (
+        _slope(problem.question.loss, refined.trace.logits, logits) @ delta_spans(problem, refined.trace).mT
+    )
     own = (delta_spans(problem, refined.trace) @ fit.vectors[:, :, None])[:, :, 0].norm(dim=1)
     strength = images.norm(dim=2).amin(dim=1) / own.clamp(min=1e-300)
     strength = torch.where(fit.checked, strength, torch.zeros_like(strength))
