@@ -6,7 +6,7 @@ times as many:
     pytest --hypothesis-profile=campaign tests/properties/test_engines_agree.py
 
 Neither keeps a database of examples, so that a run depends on nothing but the code, and no example has a
-deadline, since its time is the machine's affair.
+deadline or is too slow, since its time is the machine's affair.
 """
 
 from __future__ import annotations
@@ -15,14 +15,21 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from hypothesis.internal.conjecture import providers
 from hypothesis.internal.constants_ast import Constants
 
 _COUNTED = 100
 """Examples of the default profile; ``examples`` scales by it."""
 
-settings.register_profile("default", derandomize=True, database=None, deadline=None, max_examples=_COUNTED)
+settings.register_profile(
+    "default",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    max_examples=_COUNTED,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.register_profile("campaign", settings.get_profile("default"), derandomize=False, max_examples=5000)
 settings.load_profile("default")
 

@@ -75,6 +75,14 @@ class OwnBatchAttack:
     features: Features | None = None
     estimates: tuple[Any, ...] | None = None
 
+    def gate(self, *, candidates: bool) -> str:
+        """``hit`` by one sample recovered, or with ``candidates`` also by one candidate or estimate; else
+        ``passed`` if the attack ran to its end, ``undecided`` if a budget cut it."""
+        shown = len(self.found.status)
+        if candidates:
+            shown += len(self.found.candidates) + sum(one is not None for one in self.estimates or ())
+        return "hit" if shown else "undecided" if self.found.unfinished else "passed"
+
 
 def attack_own_batch(
     model: Any,
@@ -83,13 +91,14 @@ def attack_own_batch(
     question: Question,
     *,
     seed: int = 0,
+    budget: float | None = None,
     progress: Callable[[str, float], None] | None = None,
 ) -> OwnBatchAttack:
     """Attack the float64 gradient of ``x`` (M, ...) with labels ``y``: classes (M,), or targets (M, K).
 
     The attacker is told the loss, the reduction and the batch size of the ``question``; its domain is not
-    used. Raises what ``attack`` raises where it does not apply, and :class:`LabelError` for labels that the
-    loss does not have.
+    used. ``budget`` in seconds. Raises what ``attack`` raises where it does not apply, and
+    :class:`LabelError` for labels that the loss does not have.
     """
     shape = x.shape[1:] if x.ndim == 4 else None
     if with_convolutions(model):
@@ -110,6 +119,7 @@ def attack_own_batch(
         batch_size=len(x),
         seed=seed,
         input_shape=shape,
+        budget=budget,
         progress=progress,
     )
     return scored(found, x, labels)

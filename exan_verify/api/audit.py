@@ -7,27 +7,49 @@
    private: a radius of 1e-6 protects nobody.
 
 The first two describe attacks; only the third is a proof, and only the fourth speaks of protection.
-See docs/theory.md sections 2 to 4.
+See docs/theory.md sections 2 to 4. On request the gradient is attacked as well: what comes back has
+leaked, whatever the other four leave open, and what does not is not thereby safe.
 """
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
+from exan_verify.api.attack import with_convolutions
+from exan_verify.api.attack_own_batch import OwnBatchAttack, attack_own_batch
 from exan_verify.api.certify import certify
-from exan_verify.api.records import exclusivity_record, pretty, verdict_record
+from exan_verify.api.records import attack_record, exclusivity_record, pretty, verdict_record
+from exan_verify.core.arrays import exact_array
 from exan_verify.core.certificate import domain_record
-from exan_verify.core.network import Batch
+from exan_verify.core.network import Array, Batch, ReluNetwork
 from exan_verify.core.question import Box, Labels, Loss, Question, Reduction
-from exan_verify.core.verdict import Budget, SampleStatus, Verdict
+from exan_verify.core.verdict import Budget, Outcome, SampleStatus, Verdict
 from exan_verify.decide.context import Progress
-from exan_verify.errors import BudgetExhausted, fitting_into_memory
+from exan_verify.errors import BudgetExhausted, InputError, fitting_into_memory, flag, short, unknown
 from exan_verify.exclusivity import ExclusivityState, exclusivity
 from exan_verify.models.chain import to_network
 
 SCHEMA = "exan/audit/1"
+
+NO_AUDIT = (
+    "exact arguments are for fully connected networks, so nothing is proved about this model; what the "
+    "attack does not rebuild is not thereby safe"
+)
+"""Why a model with convolutions has no certified verdict."""
+
+ATTACK_GATES = ("recovered", "candidates")
+"""Gates that the attack decides; the others are decided without it."""
+
+GATES = ("determined", *ATTACK_GATES, "peel", "exan")
+"""The names of all gates."""
+
+_LISTED = 16
+"""Samples that a sentence names: a batch may have thousands."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +59,9 @@ class Audit:
     ``exclusivity``: ExAN counts, the published condition and the peeling closure; None where the budget ended
     before they were known, and then ``published`` and ``peelable`` are not known either. ``verdict``: what is
     proved. ``radius[m]``: 0 where sample m is determined, a proved lower bound (L-infinity) where it is
-    known to be free, None where no engine has decided it: None is not a promise of safety.
+    known to be free, None where no engine has decided it: None is not a promise of safety. ``attack``: what
+    an attack makes of the gradient, None where none was asked for or none came to an end; ``no_attack`` says
+    why not.
     """
 
     widths: tuple[int, ...]
@@ -46,6 +70,8 @@ class Audit:
     exclusivity: ExclusivityState | None
     verdict: Verdict
     radius: tuple[float | None, ...]
+    attack: OwnBatchAttack | None = None
+    no_attack: str = ""
 
     @property
     def loss(self) -> Loss:
@@ -87,6 +113,55 @@ class Audit:
         """Per sample, whether it is in the peeling closure."""
         return (None,) * self.size if self.exclusivity is None else self.exclusivity.peelable
 
+    @property
+    def recovered_unproved(self) -> tuple[int, ...]:
+        """Samples that the attack recovers, confirmed or consistent, and that are not proved determined."""
+        if self.attack is None:
+            return ()
+        return tuple(
+            m
+            for m, status in enumerate(self.verdict.samples)
+            if status is not SampleStatus.DETERMINED and self.attack.recoveries[m] is not None
+        )
+
+    @property
+    def beyond_proof(self) -> str:
+        """One sentence on :attr:`recovered_unproved`, empty where there are none."""
+        those = self.recovered_unproved
+        if not those:
+            return ""
+        named = ", ".join(map(str, those[:_LISTED]))
+        more = f" and {len(those) - _LISTED} more" if len(those) > _LISTED else ""
+        which, are = ("sample", "is") if len(those) == 1 else ("samples", "are")
+        return (
+            f"the attack recovers {which} {named}{more}, which {are} not proved determined: that no "
+            "proof was found, or that another batch exists, has kept nothing back"
+        )
+
+    def gate(self, name: str) -> str:
+        """The state of a gate: ``hit``, ``passed`` or ``undecided``.
+
+        ``determined``, ``peel`` and ``exan`` are hit by one sample that is proved determined, can be peeled
+        or meets the published condition, and passed by a proof only. ``recovered`` is hit by one sample that
+        the attack confirms or finds consistent, ``candidates`` also by one candidate; they are passed where
+        the attack ran to its end and found none, which is no promise that there is nothing to find.
+
+        Raises :class:`InputError` for any other name.
+        """
+        if name not in GATES:
+            raise InputError(unknown("gate", name, GATES))
+        if name in ATTACK_GATES:
+            return "undecided" if self.attack is None else self.attack.gate(candidates=name == "candidates")
+        if name in ("peel", "exan"):
+            state = self.exclusivity
+            if state is None:
+                return "undecided"
+            return "hit" if any(state.peelable if name == "peel" else state.published_by_sample) else "passed"
+        statuses = set(self.verdict.samples)
+        if SampleStatus.DETERMINED in statuses:
+            return "hit"
+        return "undecided" if not statuses or SampleStatus.UNKNOWN in statuses else "passed"
+
     def to_record(self) -> dict[str, Any]:
         """The audit as a JSON-able dict of schema ``exan/audit/1``; it never contains the batch's inputs."""
         return {
@@ -104,6 +179,9 @@ class Audit:
             "verdict": verdict_record(self.verdict),
             "radius": self.radius,
             "notes": self.notes,
+            "attack": None if self.attack is None else attack_record(self.attack.found, self.attack.score),
+            "no_attack": self.no_attack,
+            "beyond_proof": self.beyond_proof,
         }
 
     def to_json(self) -> str:
@@ -120,6 +198,7 @@ def audit(
     reduction: str = "mean",
     labels: str = "one_hot",
     domain: Box | None = None,
+    attack: bool = False,
     budget: float | None = None,
     work_limit: int | None = None,
     seed: int = 0,
@@ -127,13 +206,17 @@ def audit(
     progress: Progress | None = None,
 ) -> Audit:
     """Audit ``batch = (x, y)``: x (M, d) or (M, ...), y as the torch loss takes it; options as ``certify``'s.
-    ``budget`` is for all of it.
+    ``attack``: attack the batch's float64 gradient too, in what the other answers leave of ``budget``, which
+    is for all of it. A model with convolutions can be attacked, and then nothing else is known of it.
 
     Raises :class:`exan_verify.errors.InputError` or a subclass naming what cannot be used.
     """
+    start = time.monotonic()
     limits = Budget(seconds=budget, work=work_limit)
-    network = to_network(model)
     question = Question.of(loss, reduction, labels, domain=domain)
+    if flag(attack, "attack") and with_convolutions(model) and not isinstance(batch, Batch):
+        return _attacked_only(model, batch, question, budget=budget, seed=seed, progress=progress)
+    network = to_network(model)
     exact = Batch.given(batch, network=network, loss=question.loss, labels=question.labels)
     state = None
     with limits.kept(), suppress(BudgetExhausted, MemoryError):
@@ -150,7 +233,7 @@ def audit(
         jobs=jobs,
         progress=progress,
     )
-    return Audit(
+    found = Audit(
         widths=network.widths,
         question=replace(question, batch_size=exact.size),
         classes=_classes(exact),
@@ -158,6 +241,75 @@ def audit(
         verdict=verdict,
         radius=ambiguity_radius(verdict),
     )
+    if not attack:
+        return found
+    x, y = (np.asarray(array, dtype=np.float64) for array in (exact.inputs, exact.labels))
+    done, why = _attack_beside(
+        network, (x, y), found.question, left=time_left(budget, start), seed=seed, progress=progress
+    )
+    return replace(found, attack=done, no_attack=why)
+
+
+def _attacked_only(
+    model: Any,
+    batch: tuple[Any, Any],
+    question: Question,
+    *,
+    budget: float | None,
+    seed: int,
+    progress: Progress | None,
+) -> Audit:
+    """The audit of a model with convolutions: the attack, and a verdict that nothing is known."""
+    from exan_verify.models.graph import to_convolutional
+
+    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+        raise InputError(f"batch={short(batch)} cannot be used; give a pair (x, y) of inputs and labels")
+    x, y = (
+        np.asarray(exact_array(part, name), dtype=np.float64)
+        for part, name in zip(batch, ("x", "y"), strict=True)
+    )
+    network = to_convolutional(model, x.shape[1:] if x.ndim == 4 else None).head
+    nowhere = np.zeros((len(y), network.widths[0]))
+    exact = Batch.of(nowhere, y, network=network, loss=question.loss, labels=question.labels)
+    done, why = _attack_beside(model, (x, y), question, left=budget, seed=seed, progress=progress)
+    statuses = (SampleStatus.UNKNOWN,) * len(y)
+    verdict = Verdict(outcome=Outcome.UNKNOWN, samples=statuses, reason=NO_AUDIT, batch_size=len(y))
+    return Audit(
+        widths=network.widths,
+        question=replace(question, batch_size=len(y)),
+        classes=_classes(exact),
+        exclusivity=None,
+        verdict=verdict,
+        radius=(None,) * len(y),
+        attack=done,
+        no_attack=why,
+    )
+
+
+def _attack_beside(
+    model: ReluNetwork | Any,
+    batch: tuple[Array, Array],
+    question: Question,
+    *,
+    left: float | None,
+    seed: int,
+    progress: Progress | None,
+) -> tuple[OwnBatchAttack | None, str]:
+    """The attack on an audited batch, within the ``left`` seconds of the budget; else why there is none."""
+    if left is not None and left <= 0:
+        return None, "not tried: the audit took the whole budget"
+    tell = None if progress is None else lambda what, share: progress(f"attack: {what}", share)
+    try:
+        return attack_own_batch(model, *batch, question, seed=seed, budget=left, progress=tell), ""
+    except BudgetExhausted:
+        return None, "not finished: the budget ran out"
+    except InputError as error:  # an audit has more that it applies to than the attack
+        return None, f"not possible: {error}"
+
+
+def time_left(budget: float | None, start: float) -> float | None:
+    """Seconds of ``budget`` that are left since ``start`` (:func:`time.monotonic`)."""
+    return None if budget is None else budget - (time.monotonic() - start)
 
 
 def ambiguity_radius(verdict: Verdict) -> tuple[float | None, ...]:

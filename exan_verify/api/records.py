@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def verdict_record(verdict: Verdict) -> dict[str, Any]:
-    """The verdict's attributes; batches as exact rationals in text."""
+    """The verdict's attributes; batches as exact rationals in text, ``distance`` with a tolerance only."""
     return {
         "outcome": verdict.outcome,
         "meaning": verdict.meaning,
@@ -38,7 +38,7 @@ def verdict_record(verdict: Verdict) -> dict[str, Any]:
         "certificate": verdict.certificate,
         "notes": list(verdict.notes),
         "attempts": [msgspec.to_builtins(attempt) for attempt in verdict.attempts],
-    }
+    } | ({"distance": verdict.distance} if verdict.tolerant else {})
 
 
 def attack_record(found: Attack, score: Score | None, candidate_score: Score | None = None) -> dict[str, Any]:

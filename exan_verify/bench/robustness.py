@@ -174,8 +174,8 @@ def duplicated(*, same_label: bool) -> Callable[[Scene], Scene]:
     def prepare(scene: Scene) -> Scene:
         count, classes = len(scene.x) // 4, int(scene.model[-1].out_features)  # type: ignore[arg-type]
         x, y = scene.x.clone(), scene.y.clone()
-        x[-count:] = x[:count]
-        y[-count:] = y[:count] if same_label else (y[:count] + 1) % classes
+        x[len(x) - count :] = x[:count]
+        y[len(x) - count :] = y[:count] if same_label else (y[:count] + 1) % classes
         return replace(scene, x=x, y=y)
 
     return prepare

@@ -2,36 +2,29 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
 from exan_verify.cli.options import PATH, common, question
-from exan_verify.cli.output import (
-    REAL_ARITHMETIC,
-    ExitCode,
-    Output,
-    facts,
-    noted,
-    require_folder,
-    table,
-    wall_clock,
-)
+from exan_verify.cli.output import REAL_ARITHMETIC, ExitCode, Output, facts, noted, require_folder, table
 from exan_verify.cli.pictures import picture_facts
-from exan_verify.errors import BudgetExhausted, InputError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from exan_verify.api.attack_own_batch import OwnBatchAttack
     from exan_verify.api.audit import Audit
-    from exan_verify.core.network import Array, ReluNetwork
+    from exan_verify.core.network import Array
     from exan_verify.report import Section
 
-GATES = ("determined", "peel", "exan")
+GATES = ("determined", "recovered", "candidates", "peel", "exan")
+_ATTACK_GATES = ("recovered", "candidates")
+_NONE_FOUND = {
+    "recovered": "the attack found none",
+    "candidates": "the attack found neither samples nor candidates",
+}
 _LABEL = 24
 
 
@@ -44,7 +37,8 @@ _LABEL = 24
     "--fail-on",
     type=click.Choice(GATES),
     multiple=True,
-    help="Exit with 1 if any sample is proved determined, can be peeled, or meets the published condition.",
+    help="Exit with 1 if any sample is proved determined, is recovered by an attack (candidates: or is "
+    "shown as a candidate), can be peeled, or meets the published condition.",
 )
 @common()
 def audit_command(
@@ -53,9 +47,9 @@ def audit_command(
     """Report what the gradient of a batch gives away, by four arguments kept apart.
 
     MODEL is an .onnx or .safetensors file, or a factory package.module:name; BATCH has x and y, in .npz or
-    .safetensors. With --report the gradient is attacked too, and the report shows what came back. Models
-    with convolutions are attacked only: nothing is proved about them. Exit codes: 1 a gate was hit, 3 a gate
-    (or, without gates, the verdict) is undecided.
+    .safetensors. With --report, and for the gates recovered and candidates, the gradient is attacked too; the
+    report shows what came back. Models with convolutions are attacked only: nothing is proved about them.
+    Exit codes: 1 a gate was hit, 3 a gate (or, without gates, the verdict) is undecided.
     """
     from exan_verify.api.attack import with_convolutions
     from exan_verify.api.files import load_any_model, load_batch
@@ -65,83 +59,61 @@ def audit_command(
     subject = load_any_model(model, options.pop("weights"))
     x, y = load_batch(batch)
     files = {"model": model, "batch": batch}
-    if with_convolutions(subject):
-        return _pictures(output, subject, (x, y), report, fail_on, options, files)
-    with output.working("auditing") as tell:
-        start = time.monotonic()
+    proved = not with_convolutions(subject)
+    attacked = report is not None or not proved or any(gate in _ATTACK_GATES for gate in fail_on)
+    with output.working("auditing" if proved else "attacking") as tell:
         told = options | {"progress": lambda what, share: tell(f"{what} ({share:.0%})")}
-        found, network = _audit(subject, (x, y), told, files)
-        attack = None
+        found = _audit(subject, (x, y), told | {"attack": attacked}, files)
         if report is not None:
-            left = time_left(options["budget"], start)
-            attack = _attack_beside(network, (x, y), found, seed=options["seed"], left=left, tell=tell)
-            _write(report, section(f"Audit of {batch}", x, found.classes, found, attack, files), found)
-    gates = {gate: gate_state(found, gate) for gate in fail_on}
-    record = found.to_record() | {"gates": gates, "report": report, "attack": own_attack_record(attack)}
-    output.answer(record | {"statement": REAL_ARITHMETIC})
-    output.say(*describe(found, {} if attack is None else attack_facts(attack)))
-    _close(output, gates, report)
+            shown = section(
+                f"Audit of {batch}", x, found.classes, found if proved else None, _attacked(found), files
+            )
+            _write(report, shown)
+    gates = {gate: found.gate(gate) for gate in fail_on}
+    record = found.to_record() | {"statement": REAL_ARITHMETIC} if proved else _attack_only_record(found)
+    output.answer(record | {"gates": gates, "report": report})
+    output.say(*(describe(found) if proved else [facts(_lines(found) | {"certified verdict": _open(found)})]))
+    output.say(*(f"gate {gate}: {_said_of_gate(found, gate, state)}" for gate, state in gates.items()))
+    if report is not None:
+        output.say(f"report: {report}")
     return exit_code(found.verdict.outcome.value, gates)
 
 
-def _pictures(
-    output: Output,
-    model: Any,
-    batch: tuple[Array, Array],
-    report: str | None,
-    fail_on: tuple[str, ...],
-    options: dict[str, Any],
-    files: dict[str, str],
-) -> int:
-    """Audit a model with convolutions: by the attack alone, so that nothing is ever decided."""
-    from exan_verify.api.attack_own_batch import attack_own_batch
-    from exan_verify.api.files import ABOUT_DATA, about
-    from exan_verify.core.question import Question
-    from exan_verify.report.content import NO_AUDIT
-
-    asked = Question.of(options["loss"], options["reduction"], options["labels"])
-    with (
-        output.working("attacking") as tell,
-        about(files["batch"], *ABOUT_DATA),
-        wall_clock(options["budget"]),
-    ):
-        attack = attack_own_batch(model, *batch, asked, seed=options["seed"], progress=_told(tell))
-    if report is not None:
-        labels = tuple(batch[1].tolist())
-        _write(report, section(f"Audit of {files['batch']}", batch[0], labels, None, attack, files), None)
-    gates = dict.fromkeys(fail_on, "undecided")
-    record = {"schema": "exan/audit-attack/1", "outcome": "unknown", "reason": NO_AUDIT, "gates": gates}
-    output.answer(record | {"report": report, "attack": own_attack_record(attack)})
-    output.say(facts(attack_facts(attack) | {"certified verdict": f"UNKNOWN: {NO_AUDIT}"}))
-    _close(output, gates, report)
-    return exit_code("unknown", gates)
+def _open(found: Audit) -> str:
+    return f"{found.verdict.outcome.value.upper()}: {found.verdict.reason}"
 
 
-def _attack_beside(
-    network: ReluNetwork,
-    batch: tuple[Array, Array],
-    found: Audit,
-    *,
-    seed: int,
-    left: float | None,
-    tell: Callable[[str], None],
-) -> OwnBatchAttack | str:
-    """The attack on an audited batch, within the ``left`` seconds of the budget; else why there is none."""
-    from exan_verify.api.attack_own_batch import attack_own_batch
-
-    if left is not None and left <= 0:
-        return "not tried: the audit took the whole budget"
-    try:
-        with wall_clock(left):
-            return attack_own_batch(network, *batch, found.question, seed=seed, progress=_told(tell))
-    except BudgetExhausted:
-        return "not finished: the budget ran out"
-    except InputError as error:  # an audit has more that it applies to than the attack
-        return f"not possible: {error}"
+def _attack_only_record(found: Audit) -> dict[str, Any]:
+    """The record of a model that nothing is proved about."""
+    kept = ("attack", "no_attack", "beyond_proof")
+    record = {name: value for name, value in found.to_record().items() if name in kept}
+    return record | {"schema": "exan/audit-attack/1", "outcome": "unknown", "reason": found.verdict.reason}
 
 
-def _told(tell: Callable[[str], None]) -> Callable[[str, float], None]:
-    return lambda what, share: tell(f"attack: {what} ({share:.0%})")
+def _attacked(found: Audit) -> OwnBatchAttack | str:
+    return found.attack or found.no_attack
+
+
+def _lines(found: Audit) -> dict[str, str]:
+    """What the attack came to, and what it shows beyond the proof; nothing where none was asked for."""
+    if found.attack is None and not found.no_attack:
+        return {}
+    beyond = {"beyond the proof": found.beyond_proof} if found.beyond_proof else {}
+    return attack_facts(_attacked(found)) | beyond
+
+
+def _said_of_gate(found: Audit, gate: str, state: str) -> str:
+    """The state, and for the gates of the attack why: never that nothing can be found."""
+    if gate not in _ATTACK_GATES:
+        return state
+    if found.attack is None:
+        return f"{state}; the attack was {found.no_attack}"
+    if state == "passed":
+        return f"{state}; {_NONE_FOUND[gate]}, which is no promise"
+    if state == "undecided":
+        return f"{state}; {_NONE_FOUND[gate]} before its budget ran out"
+    seen = found.attack.found
+    return f"{state}; {len(seen.status)} recovered, {len(seen.candidates)} candidates"
 
 
 def section(
@@ -155,9 +127,8 @@ def section(
     """A section of the report: the audit, where there is one, beside the attack."""
     from exan_verify.report import Section
 
-    shown = Section(
-        title=title, inputs=x, labels=labels, audit=audit, attack_facts=attack_facts(attack), files=files
-    )
+    lines = attack_facts(attack) if audit is None else _lines(audit)
+    shown = Section(title=title, inputs=x, labels=labels, audit=audit, attack_facts=lines, files=files)
     if isinstance(attack, str):
         return shown
     return replace(
@@ -188,39 +159,6 @@ def attack_facts(attack: OwnBatchAttack | str) -> dict[str, str]:
     return lines | {name: text for name, text in reasons.items() if text}
 
 
-def own_attack_record(attack: OwnBatchAttack | str | None) -> dict[str, Any] | None:
-    """The attack for ``--json``; None where there was none."""
-    if attack is None or isinstance(attack, str):
-        return None
-    from exan_verify.api.records import attack_record
-
-    return attack_record(attack.found, attack.score)
-
-
-def time_left(budget: float | None, start: float) -> float | None:
-    """Seconds of ``budget`` that are left since ``start`` (:func:`time.monotonic`)."""
-    return None if budget is None else budget - (time.monotonic() - start)
-
-
-def _close(output: Output, gates: dict[str, str], report: str | None) -> None:
-    output.say(*(f"gate {gate}: {state}" for gate, state in gates.items()))
-    if report is not None:
-        output.say(f"report: {report}")
-
-
-def gate_state(found: Audit, gate: str) -> str:
-    """``hit``, ``passed`` or ``undecided``: one sample is enough to hit a gate, only a proof passes it."""
-    if gate in ("peel", "exan"):
-        state = found.exclusivity
-        if state is None:
-            return "undecided"
-        return "hit" if any(state.peelable if gate == "peel" else state.published_by_sample) else "passed"
-    statuses = {status.value for status in found.verdict.samples}
-    if "determined" in statuses:
-        return "hit"
-    return "undecided" if "unknown" in statuses else "passed"
-
-
 def exit_code(outcome: str, gates: dict[str, str]) -> int:
     """1 if a gate is hit; 3 if one is undecided, or without gates the verdict; else 0."""
     if "hit" in gates.values():
@@ -229,7 +167,7 @@ def exit_code(outcome: str, gates: dict[str, str]) -> int:
     return ExitCode.UNDECIDED if undecided else ExitCode.DONE
 
 
-def describe(found: Audit, attack: dict[str, str]) -> list[Any]:
+def describe(found: Audit) -> list[Any]:
     """The four answers, what the attack came to if there was one, and the table of samples."""
     size, state, verdict = found.size, found.exclusivity, found.verdict
     published = peelable = "not known: the budget ran out"
@@ -246,7 +184,7 @@ def describe(found: Audit, attack: dict[str, str]) -> list[Any]:
         "ambiguity radius": f"{fixed} samples cannot move, {len(known) - fixed} can (bounds below), "
         f"{size - len(known)} not decided",
         "reason": verdict.reason,
-        **attack,
+        **_lines(found),
     }
     return [facts(rows), *noted(found.notes), "", _samples(found), "", REAL_ARITHMETIC]
 
@@ -274,27 +212,27 @@ def _short(label: str) -> str:
     return label if len(label) <= _LABEL else f"{label[: _LABEL - 3]}..."
 
 
-def _audit(
-    model: Any, batch: tuple[Array, Array], options: dict[str, Any], files: dict[str, str]
-) -> tuple[Audit, ReluNetwork]:
+def _audit(model: Any, batch: tuple[Array, Array], options: dict[str, Any], files: dict[str, str]) -> Audit:
+    from exan_verify.api.attack import with_convolutions
     from exan_verify.api.audit import audit
     from exan_verify.api.files import ABOUT_DATA, about
     from exan_verify.models.chain import to_network
 
-    with about(files["model"]):
-        network = to_network(model)
+    if not with_convolutions(model):
+        with about(files["model"]):
+            model = to_network(model)
     with about(files["batch"], *ABOUT_DATA):
-        return audit(network, batch, **options), network
+        return audit(model, batch, **options)
 
 
-def _write(report: str, shown: Section, found: Audit | None) -> None:
+def _write(report: str, shown: Section) -> None:
     from exan_verify.api.files import write_atomically
     from exan_verify.report import render
 
-    model, batch = shown.files["model"], shown.files["batch"]
     commands = {}
-    if found is not None:
-        commands["the certified verdict, with a certificate"] = _again(model, batch, found)
+    if shown.audit is not None:
+        again = _again(shown.files["model"], shown.files["batch"], shown.audit)
+        commands["the certified verdict, with a certificate"] = again
     html = render("What this gradient reveals about its batch", [shown], commands=commands)
     write_atomically(report, html.encode())
 

@@ -128,6 +128,8 @@ def describe(verdict: Verdict) -> list[Any]:
     if verdict.tolerant and verdict.witness is not None and verdict.witness.radius is not None:
         del rows["samples"]  # equality is not asked, so no sample is determined or free
         rows["radius"] = f"{max(verdict.witness.radius):.3g} at most, L-infinity (per sample: --json)"
+    if verdict.distance is not None:
+        rows["nearest"] = f"the gradient of the batch found differs by up to {verdict.distance:.3g} per entry"
     if verdict.engine:
         where = f" at hidden layer {verdict.layer}" if verdict.layer else ""
         rows["engine"] = f"{verdict.engine.value}{where}"

@@ -87,7 +87,8 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """What is claimed: the outcome, and per sample of the batch whether it is determined.
 
     With a tolerance: ``radius`` has, for each sample of the evidence's batch, how far (L-infinity, at most)
-    its counterpart in any batch asked about is; ``realised`` says whether that batch is one of them.
+    its counterpart in any batch asked about is; ``realised`` says that that batch is one of them, without
+    which nothing is unique.
     """
 
     question: QuestionRecord
@@ -167,7 +168,8 @@ class DegreeThree(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 class RankBound(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="rank_bound"):
     """Evidence for UNREALISABLE: rank [dW_layer | db_layer] >= ``rank``, more than the batch size (3.1).
 
-    ``point`` is t of 3.6 when a batch was given (another size is asked about), else 0.
+    ``point`` is t of 3.6 when a batch was given (another size is asked about), else 0. ``prime`` is 0 with a
+    tolerance: the rank is then that of every gradient within it, shown with balls (T9 of Appendix T).
     """
 
     prime: Element
@@ -353,6 +355,7 @@ class Counting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 class Tolerance(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="tolerance"):
     """Evidence for UNIQUE up to a radius, under a tolerance (Appendix T): the batch that the claim is about.
+    For UNREALISABLE the batch around which every other would lie, where none can be (T8).
 
     ``inputs`` (M, d) are exact: JSON carries the shortest decimal that names each float64. ``labels`` (M, K)
     are target vectors, one-hot for classes. ``parametrisation``: which next deltas are considered.

@@ -230,7 +230,9 @@ class Verdict:
     ``batch_size`` is the size among which the question was decided. ``trust`` and ``certificate`` are None
     unless something was decided (for the batch or for single samples); ``trust`` is the weakest word that any
     part of the answer rests on, and the certificate may show more of it (``certified``, ``rests_on``).
-    ``tolerant``: the question had a tolerance, so no sample is called determined. ``notes``: what was assumed
+    ``tolerant``: the question had a tolerance, so no sample is called determined; then ``distance`` is the
+    largest entry of the difference between the given gradient and that of the nearest batch found (an upper
+    bound; None where no engine of ours found a batch). ``notes``: what was assumed
     of the model, or done to it and to the gradient, before the question was asked; a line each.
     """
 
@@ -246,6 +248,7 @@ class Verdict:
     certificate: Mapping[str, Any] | None = None
     attempts: tuple[Attempt, ...] = ()
     tolerant: bool = False
+    distance: float | None = None
     notes: tuple[str, ...] = ()
 
     @property

@@ -311,7 +311,7 @@ def _verdict(
     return Verdict(
         outcome=outcome,
         samples=statuses,
-        reason=_reason(context, findings, stopped, outcome),
+        reason=_reason(context, findings, stopped, outcome, from_batch=gradient is None),
         batch_size=context.samples,
         engine=decisive,
         layer=_layer(proved),
@@ -337,7 +337,12 @@ def _layer(proved: list[tuple[Engine, Finding]]) -> int | None:
 
 
 def _reason(
-    context: Context, findings: list[tuple[Engine, Finding]], stopped: str | None, outcome: Outcome
+    context: Context,
+    findings: list[tuple[Engine, Finding]],
+    stopped: str | None,
+    outcome: Outcome,
+    *,
+    from_batch: bool,
 ) -> str:
     parts = [finding.reason for _, finding in findings if finding.reason]
     if outcome is not Outcome.UNKNOWN:
@@ -348,12 +353,41 @@ def _reason(
         parts.extend(obstacles(context.batch, context.passed, context.question.loss))
     if context.network.depth == 1:
         parts.append("the network has no hidden layer, which lifting needs")
+        if (
+            context.network.has_bias
+            and not context.question.loss.rational
+            and context.question.domain is None
+        ):
+            parts.append(
+                "a box of inputs (domain) bounds the system of the output layer, which may decide it"
+            )
     elif not stopped:
         # one word per engine; the attempts have all of them
         parts.extend(
             f"{engine.value}: {finding.attempts[0].note}" for engine, finding in findings if finding.attempts
         )
-    return "; ".join(parts) or "no argument applies"
+    parts.append(_other_options(context, stopped=stopped is not None, known_labels=from_batch))
+    return "; ".join(filter(None, parts)) or "no argument applies"
+
+
+def _other_options(context: Context, *, stopped: bool, known_labels: bool) -> str:
+    """Options under which more arguments apply, or fewer batches have to be excluded: a hint, no claim.
+
+    ``known_labels``: whether they may be asked for, which takes a batch; ``stopped``: by a limit, whose
+    remedy comes first.
+    """
+    setting, question = context.setting, context.question
+    narrower = []
+    if known_labels and question.labels is not Labels.KNOWN:
+        narrower.append("labels='known'")
+    if question.domain is None:
+        narrower.append("a domain")
+    named = []
+    if setting.engine not in ("auto", "exact"):
+        named.append(f"engine='auto' asks more than {setting.engine!r}")
+    if narrower and not stopped:
+        named.append(f"{' or '.join(narrower)} leaves fewer batches to exclude")
+    return f"other options may decide: {', '.join(named)}" if named else ""
 
 
 def _given_gradient(setting: Setting, gradient: Gradient, limits: Budget) -> Verdict:
@@ -363,7 +397,7 @@ def _given_gradient(setting: Setting, gradient: Gradient, limits: Budget) -> Ver
     if question.tolerance is not None:
         from exan_verify.decide.tolerance import within_tolerance
 
-        return within_tolerance(setting, gradient, batch_size, question.tolerance, limits)
+        return within_tolerance(setting, gradient, limits)
     if not setting.question.loss.rational:
         return _unknown(batch_size or 0, _not_decided(setting))
     searched = search(setting, gradient, batch_size, limits)

@@ -158,14 +158,18 @@ def _refuted(record: Certificate, question: Question, network: ReluNetwork, give
 def _within_tolerance(
     record: Certificate, question: Question, network: ReluNetwork, given: Batch | Gradient
 ) -> Claim:
-    """UNIQUE up to a radius (Appendix T); a question with a tolerance has no other evidence."""
+    """UNIQUE up to a radius around a batch that is there, or UNREALISABLE (Appendix T)."""
     require(len(record.evidence) == 1 and record.rebuild is None, "one piece of evidence is expected")
     evidence = record.evidence[0]
     if not isinstance(given, Gradient):
         raise CertificateRejected("only a gradient is given with a tolerance")
-    if not isinstance(evidence, Tolerance):
+    if not isinstance(evidence, Tolerance | RankBound):
         raise CertificateRejected("this kind of evidence shows nothing about a tolerance")
     _require_digest(record, given)
+    require(question.samples >= 1, "a batch has at least one sample")
+    if isinstance(evidence, RankBound):
+        tolerance.check_rank_within(evidence, question, network, given)
+        return Claim(question=record.claim.question, outcome=Outcome.UNREALISABLE, samples=())
     return tolerance.claim(evidence, record.claim, question, network, given)
 
 

@@ -253,7 +253,9 @@ def _module_step(module: torch.nn.Module, path: str) -> Step:
     if type(module) is nn.Dropout:
         if module.training and module.p > 0:
             raise UnsupportedLayerError(
-                f"Dropout {path!r} is in training mode, so the gradient is random; call model.eval() first"
+                f"Dropout {path!r} is in training mode, so the gradient is random: every sample passes "
+                "through a network with other neurons switched off, which the gradient does not name; "
+                "call model.eval() first"
             )
         return Step(kind=Kind.NOTHING, path=path)
     raise UnsupportedLayerError(
@@ -283,8 +285,8 @@ def _function_step(model: torch.nn.Module, node: Node) -> Step:
         if not training or probability == 0:
             return Step(kind=Kind.NOTHING, path=path)
         raise UnsupportedLayerError(
-            f"dropout in {path!r} is switched on, so the gradient is random; "
-            "call model.eval() first and pass training=self.training"
+            f"dropout in {path!r} is switched on, so the gradient is random: every sample has a mask of its "
+            "own; call model.eval() first and pass training=self.training"
         )
     raise UnsupportedLayerError(f"{name_of(model, node)} is not supported; {_remedy(str(node.target))}")
 

@@ -360,7 +360,8 @@ def _flatten_module(w: _Walker, node: Node, module: Any, path: str, inputs: tupl
 def _dropout(w: _Walker, node: Node, module: Any, path: str, inputs: tuple[Node, ...]) -> None:
     if module.training and module.p > 0:
         raise UnsupportedLayerError(
-            f"{describe(module, path)} is in training mode, so the gradient is random; "
+            f"{describe(module, path)} is in training mode, so the gradient is random: every sample passes "
+            "through a network with other neurons switched off, which the gradient does not name; "
             "call model.eval() first"
         )
     w.pass_on(node, inputs)
@@ -459,8 +460,8 @@ def _f_dropout(w: _Walker, node: Node, path: str, inputs: tuple[Node, ...]) -> N
     probability, training = arguments(node, p=0.5, training=True)
     if training and probability:
         raise UnsupportedLayerError(
-            f"dropout in {path!r} is switched on, so the gradient is random; "
-            "call model.eval() first and pass training=self.training"
+            f"dropout in {path!r} is switched on, so the gradient is random: every sample has a mask of its "
+            "own; call model.eval() first and pass training=self.training"
         )
     w.pass_on(node, inputs)
 

@@ -108,7 +108,8 @@ def normalisation(module: Any, path: str) -> tuple[Tensor, Tensor]:
     """``factor, shift`` of a BatchNorm in eval mode. Raises where it uses the batch's own statistics."""
     if module.training or module.running_mean is None:
         raise UnsupportedLayerError(
-            f"{describe(module, path)} normalises by the batch's own statistics, which mixes its samples; "
+            f"{describe(module, path)} normalises by the batch's own statistics, which mixes its samples: "
+            "the gradient is not a sum of one term per sample; "
             "call model.eval() first, with track_running_stats=True"
         )
     check_numbers(module, path)

@@ -13,6 +13,7 @@ import torch
 from exan_verify.core.network import ReluNetwork
 from exan_verify.errors import BudgetExhausted, InputError, RangeError, unknown
 from exan_verify.numeric.ask_methods import Candidates, column_spaces, pursue
+from exan_verify.numeric.confirming.adding_up import distinct
 from exan_verify.numeric.methods.assign import Assign
 from exan_verify.numeric.methods.descend import Descend
 from exan_verify.numeric.methods.equations import too_many
@@ -149,6 +150,7 @@ def run(
         if single is not None and not found.status:
             # what one sample lacks to be all is said better than why several are not found
             found = replace(single, seconds=time.perf_counter() - start)
+        found = replace(found, candidates=distinct(found.x, found.status, found.candidates))
         found = _with_hint(problem, found, tell)
     with suppress(BudgetExhausted):
         tell("done", 1.0)

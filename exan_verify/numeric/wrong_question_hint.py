@@ -65,6 +65,9 @@ def hint(problem: Problem, candidates: Sequence[Tensor], batch_size: int) -> str
         factors = _own_factors(problem, torch.stack(list(candidates)), batch_size)
         if factors:
             return factors
+        real = _real_labels(problem, torch.stack(list(candidates)))
+        if real:
+            return real
     named = likely_losses(problem)
     if named and problem.question.loss not in named:
         sums, theirs = ("sums", "does not") if Loss.CROSS_ENTROPY in named else ("does not sum", "does")
@@ -142,6 +145,24 @@ def _own_factors(problem: Problem, x: Float[Tensor, "m d"], batch_size: int) -> 
     if problem.classes > 1 + int(problem.question.loss.zero_sum) and bool((fit.loose <= _FIT).all()):
         return "every candidate fits a label at a factor of its own: give weights='positive'"
     return ""
+
+
+def _real_labels(problem: Problem, x: Float[Tensor, "m d"]) -> str:
+    """Whether the candidates explain the last layer, so that labels that are any numbers explain the rest."""
+    if problem.question.loss is Loss.HINGE or problem.weighted:
+        return ""
+    if _loss_vectors(problem, forward(problem, x).hidden[-1]) is None:
+        return ""
+    named = likely_losses(problem)
+    if named and problem.question.loss not in named:
+        return ""
+    if problem.question.labels is Labels.REAL:
+        # every size has targets of its own
+        return "" if problem.question.batch_size else "real targets fit a batch of any size: give batch_size"
+    return (
+        "the candidates explain the last layer's gradient, but no label of the loss's own kind does: where "
+        "targets are any numbers, or labels soft, give labels='real' and batch_size"
+    )
 
 
 def likely_losses(problem: Problem) -> tuple[Loss, ...]:

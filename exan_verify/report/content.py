@@ -12,12 +12,6 @@ from exan_verify.api.audit import Audit
 from exan_verify.core.network import Array
 from exan_verify.core.verdict import Outcome, SampleStatus
 
-NO_AUDIT = (
-    "exact arguments are for fully connected networks, so nothing is proved about this model; what the "
-    "attack does not rebuild is not thereby safe"
-)
-"""Why a report of a model with convolutions has no certified verdict."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:

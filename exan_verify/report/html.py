@@ -8,7 +8,8 @@ from typing import Any
 import jinja2
 
 import exan_verify
-from exan_verify.report.content import NO_AUDIT, Section, cards, headline, label_text, rows
+from exan_verify.api.audit import NO_AUDIT
+from exan_verify.report.content import Section, cards, headline, label_text, rows
 from exan_verify.report.drawing import draw
 
 _HEAT_STEPS = 8

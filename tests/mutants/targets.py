@@ -1,58 +1,58 @@
 """Which modules are mutated, and which tests should notice."""
 
-BASICS = ("test_mutants_exact",)
+BASICS = ("exact/test_mutants",)
 CERTIFICATES = "properties/test_certificates_check"
-KERNEL = ("test_kernel", "test_kernel_forgeries")
-SECOND = ("test_mutants_kernel", "test_families")
-RESIDUAL = ("test_mutants_residual", "test_residual_kernel")
-BARE = ("test_mutants_scale", "test_scale")
-EXACT = ("test_kernel", "test_decide_lifting", "properties/test_exact_gradients")
-RAYS = ("test_enumeration_rays", "properties/test_planted_rays")
-ENCLOSED = ("test_irrational",)
-TOLERANCE = ("test_tolerance_kernel", "properties/test_tolerance_holds")
-ENCODER = ("test_mutants_encoders", "test_smt_terms", "test_smt_encode", "test_smt_exact", "test_smt_decide")
+KERNEL = ("kernel/test_kernel", "kernel/test_forgeries")
+SECOND = ("kernel/test_mutants", "decide/test_families")
+RESIDUAL = ("kernel/test_mutants_residual", "kernel/test_residual")
+BARE = ("kernel/test_mutants_scale", "decide/test_scale")
+EXACT = ("kernel/test_kernel", "decide/test_lifting", "properties/test_exact_gradients")
+RAYS = ("decide/test_enumeration_rays", "properties/test_planted_rays")
+ENCLOSED = ("kernel/test_irrational",)
+TOLERANCE = ("kernel/test_tolerance", "properties/test_tolerance_holds")
+ENCODER = ("smt/test_mutants", "smt/test_terms", "smt/test_encode", "smt/test_exact", "smt/test_decide")
 
 TARGETS: dict[str, tuple[str, ...]] = {
     "exact/algebraic": ENCLOSED,
-    "exact/backprop": ("properties/test_exact_gradients", "test_kernel"),
-    "kernel/second/cancellation": (*BASICS, "test_families", "properties/test_families_sound"),
+    "exact/backprop": ("properties/test_exact_gradients", "kernel/test_kernel"),
+    "kernel/second/cancellation": (*BASICS, "decide/test_families", "properties/test_families_sound"),
     "exact/balls": TOLERANCE,
-    "exact/dyadic": ("test_exact_linalg", "test_exact_rational", "test_network"),
+    "exact/dyadic": ("exact/test_linalg", "exact/test_rational", "core/test_network"),
     "kernel/second/enclosure": ENCLOSED,
-    "kernel/second/first_order": (*BASICS, "test_families", "properties/test_families_sound"),
-    "exact/linalg": (*BASICS, "test_exact_linalg"),
-    "exact/lp": (*BASICS, "test_exact_lp"),
-    "exact/modular": (*BASICS, "test_exact_linalg", "test_exact_rational", "test_exact_softmax"),
-    "exact/rational": (*BASICS, "test_exact_rational"),
-    "exact/regions": ("test_smt_regions",),
-    "exact/softmax": ("test_exact_softmax", *EXACT),
-    "core/facts": ("test_facts", "test_kernel"),
+    "kernel/second/first_order": (*BASICS, "decide/test_families", "properties/test_families_sound"),
+    "exact/linalg": (*BASICS, "exact/test_linalg"),
+    "exact/lp": (*BASICS, "exact/test_lp"),
+    "exact/modular": (*BASICS, "exact/test_linalg", "exact/test_rational", "exact/test_softmax"),
+    "exact/rational": (*BASICS, "exact/test_rational"),
+    "exact/regions": ("smt/test_regions",),
+    "exact/softmax": ("exact/test_softmax", *EXACT),
+    "core/facts": ("core/test_facts", "kernel/test_kernel"),
     "kernel/second/algebraic_batch": ENCLOSED,
     "kernel/checker": (*KERNEL, CERTIFICATES),
     "kernel/second/counting": SECOND,
-    "kernel/labels": (*RESIDUAL, *BARE, "test_kernel", "test_enumeration_rays"),
+    "kernel/labels": (*RESIDUAL, *BARE, "kernel/test_kernel", "decide/test_enumeration_rays"),
     "kernel/probabilities": (*ENCLOSED, *RESIDUAL),
-    "kernel/lifting/degree_three": ("test_degree_three",),
+    "kernel/lifting/degree_three": ("decide/test_degree_three",),
     "kernel/second/enclosed_batch": ENCLOSED,
-    "kernel/lifting/enumeration": ("test_mutants_kernel", "test_enumeration"),
+    "kernel/lifting/enumeration": ("kernel/test_mutants", "decide/test_enumeration"),
     "kernel/lifting/extra_rays": RAYS,
     "kernel/lifting/extra_rays_mod": RAYS,
     "kernel/second/shear": SECOND,
-    "kernel/lifting/degree_two": (*KERNEL, "test_row_space", CERTIFICATES),
+    "kernel/lifting/degree_two": (*KERNEL, "decide/test_row_space", CERTIFICATES),
     "kernel/lifting/ray_candidates": RAYS,
-    "kernel/gradient/reconstruction": ("test_mutants_kernel", *KERNEL),
+    "kernel/gradient/reconstruction": ("kernel/test_mutants", *KERNEL),
     "kernel/residual/check": RESIDUAL,
     "kernel/residual/cover": RESIDUAL,
     "kernel/residual/hinge": RESIDUAL,
     "kernel/residual/parts": RESIDUAL,
     "kernel/residual/quadrics": RESIDUAL,
     "kernel/lifting/scale": BARE,
-    "kernel/second/second_batch": (*SECOND, "test_kernel"),
+    "kernel/second/second_batch": (*SECOND, "kernel/test_kernel"),
     "kernel/tolerance/check": TOLERANCE,
     "kernel/tolerance/bounds": TOLERANCE,
     "kernel/tolerance/labels": TOLERANCE,
     "kernel/tolerance/near": TOLERANCE,
-    "kernel/gradient/unrealisable": ("test_mutants_kernel", "test_kernel_unrealisable"),
+    "kernel/gradient/unrealisable": ("kernel/test_mutants", "kernel/test_unrealisable"),
     "smt/question/encode": ENCODER,
     "smt/question/encoder": ENCODER,
     "smt/question/losses": ENCODER,

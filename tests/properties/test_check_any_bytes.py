@@ -10,7 +10,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from exan_verify.api.certify import certify
@@ -18,7 +18,8 @@ from exan_verify.api.check import check
 from exan_verify.core.certificate import Claim, domain_box
 from exan_verify.core.verdict import Outcome, SampleStatus
 from exan_verify.errors import CertificateRejected, InputError
-from tests.certificate_cases import Issued, broken, every_kind, garbled, nodes, spoiled
+from tests.conftest import examples
+from tests.support.certificate_cases import Issued, broken, every_kind, garbled, nodes, spoiled
 
 KINDS = {
     "tolerance",
@@ -87,7 +88,7 @@ def test_every_kind_of_evidence_is_there_and_accepted():
         assert answer(case, json.dumps(case.certificate).encode()) is not None, case.name
 
 
-@settings(max_examples=400, deadline=None, derandomize=True, database=None)
+@examples(400)
 @given(random=st.randoms(use_true_random=True))
 def test_spoiled_certificates(random: Random):
     cases = every_kind()
@@ -97,7 +98,7 @@ def test_spoiled_certificates(random: Random):
     assert claim is None or true(case, claim), made
 
 
-@settings(max_examples=300, deadline=None, derandomize=True, database=None)
+@examples(300)
 @given(random=st.randoms(use_true_random=True))
 def test_garbled_certificates(random: Random):
     case = random.choice(every_kind())
@@ -106,7 +107,7 @@ def test_garbled_certificates(random: Random):
     assert claim is None or true(case, claim), made
 
 
-@settings(max_examples=200, deadline=None, derandomize=True, database=None)
+@examples(200)
 @given(random=st.randoms(use_true_random=True))
 def test_broken_certificates_are_rejected(random: Random):
     case = random.choice(every_kind())
@@ -114,7 +115,7 @@ def test_broken_certificates_are_rejected(random: Random):
     assert answer(case, made) is None, made
 
 
-@settings(max_examples=200, deadline=None, derandomize=True, database=None)
+@examples(200)
 @given(content=st.binary(max_size=200) | st.text(max_size=200))
 def test_any_bytes(content: bytes | str):
     case = every_kind()[0]

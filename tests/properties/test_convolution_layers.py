@@ -18,9 +18,8 @@ from exan_verify.numeric.convolution.confirm import convolution_gradients
 from exan_verify.numeric.convolution.gradients import split_gradient
 from exan_verify.numeric.convolution.oracle import stage_deficits
 from exan_verify.numeric.convolution.systems import stage_matrix
-from tests.cnn_cases import autograd
 from tests.conftest import examples
-from tests.torch_reference import initialised
+from tests.support.torch_reference import autograd, initialised
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths:UserWarning")
 

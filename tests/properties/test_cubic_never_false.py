@@ -10,15 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from exan_verify.core.network import ReluNetwork
-from exan_verify.errors import GradientError, RangeError
-from exan_verify.numeric.attack import run
 from exan_verify.numeric.methods.cubic_operator import cubic_unknowns
 from exan_verify.numeric.methods.equations import lifted_unknowns
 from exan_verify.numeric.problem.records import Attack
 from tests.conftest import examples
-from tests.numeric_cases import drawn_batch, drawn_network
-from tests.properties.test_attack_bounds import KINDS, LOSSES, Case, _spoil, check_bounds
+from tests.support.attack_cases import KINDS, LOSSES, Case, attack_case, check_bounds, spoiled
+from tests.support.numeric_cases import drawn_batch, drawn_network
 
 
 def between(width: int, free: int, share: float) -> tuple[int, int]:
@@ -45,25 +42,14 @@ def cases(draw: st.DrawFn, *, share: float, kinds: tuple[str, ...] = KINDS) -> C
     if loss in ("mse", "bce"):
         y = nn.functional.one_hot(y, classes).float()
     kind = draw(st.sampled_from(kinds))
-    x = _spoil(draw, rng, kind, model, x.float(), y, LOSSES[loss])
+    x = spoiled(draw, rng, kind, model, x.float(), y, loss)
     dtype = torch.float64 if kinds == ("plain",) else draw(st.sampled_from([torch.float64, torch.float32]))
     return model, x, y, loss, draw(st.sampled_from(["mean", "sum"])), dtype, True
 
 
 def lifted(case: Case) -> Attack | None:
     """What lifting finds; None where it is refused."""
-    model, x, y, loss, reduction, dtype, _ = case
-    exact = model.to(dtype)
-    target = y if y.dtype == torch.long else y.to(dtype)
-    value = LOSSES[loss](exact(x.to(dtype)), target, reduction=reduction)
-    names = [name for name, _ in exact.named_parameters()]
-    taken = dict(zip(names, torch.autograd.grad(value, list(exact.parameters())), strict=True))
-    linear = [part for part in exact if isinstance(part, nn.Linear)]
-    network = ReluNetwork.from_arrays([part.weight for part in linear], [part.bias for part in linear])
-    try:
-        return run(network, taken, loss=loss, reduction=reduction, batch_size=len(x), method="lift")
-    except (RangeError, GradientError):
-        return None
+    return attack_case(case, method="lift")
 
 
 def test_the_range_is_not_empty():

@@ -13,15 +13,16 @@ from exan_verify.errors import RangeError
 from exan_verify.models.chain import to_network
 from exan_verify.numeric.attack import run
 from exan_verify.numeric.problem.records import Tier
-from tests.numeric_cases import drawn_batch, drawn_network
-from tests.properties.test_attack_bounds import LOSSES
+from tests.support.attack_cases import LOSSES
+from tests.support.numeric_cases import drawn_batch, drawn_network
+from tests.support.torch_reference import autograd
 
 
 def wholly_determined(seed: int, work: int) -> bool | None:
     """Whether a small network's batch is attacked completely; None where it is not proved determined."""
     rng = np.random.default_rng([seed, 5])
     depth = int(rng.integers(1, 3))
-    loss = list(LOSSES)[int(rng.integers(4))]
+    loss = LOSSES[int(rng.integers(4))]
     classes = int(rng.integers(1 if loss in ("bce", "mse") else 2, 5))
     widths = (int(rng.integers(3, 9)), *(int(n) for n in rng.integers(3, 9, depth)), classes)
     samples = int(rng.integers(1, 7))
@@ -43,9 +44,7 @@ def wholly_determined(seed: int, work: int) -> bool | None:
     )
     if not all(status is SampleStatus.DETERMINED for status in verdict.samples):
         return None
-    value = LOSSES[loss](model(x), y, reduction=reduction)
-    names = [name for name, _ in model.named_parameters()]
-    gradient = dict(zip(names, torch.autograd.grad(value, list(model.parameters())), strict=True))
+    gradient = autograd(model, x, y, loss, reduction)
     try:
         found = run(network, gradient, loss=loss, reduction=reduction, batch_size=samples)
     except RangeError:

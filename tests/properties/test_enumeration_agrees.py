@@ -2,19 +2,19 @@
 never called UNIQUE.
 """
 
+from functools import partial
 from itertools import pairwise, product
 
 import numpy as np
-from hypothesis import assume, example, given, settings
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from exan_verify.api.certify import certify
 from exan_verify.api.check import check
 from exan_verify.core.network import Batch, ReluNetwork, to_fraction
-from exan_verify.core.question import Labels, Loss, Question, Reduction
+from exan_verify.core.question import Labels, Loss, Reduction
 from exan_verify.core.verdict import Budget, Outcome, SampleStatus
 from exan_verify.decide import enumeration
-from exan_verify.decide.context import Context, Setting
 from exan_verify.decide.enumeration import engine, search
 from exan_verify.decide.enumeration.rays import rays
 from exan_verify.decide.lifting import degree_three
@@ -24,18 +24,13 @@ from exan_verify.exact.backprop import backward, forward
 from exan_verify.exact.linalg import multiply, nullspace
 from exan_verify.exact.softmax import loss_vectors
 from exan_verify.testing.strategies import LOSSES, batches, networks
+from tests.conftest import examples
+from tests.support import contexts
+
+context_of = partial(contexts.context_of, reduction=Reduction.SUM, engine="enumeration")
 
 
-def context_of(network, batch, loss):
-    setting = Setting(
-        network=network,
-        question=Question(loss=loss, reduction=Reduction.SUM, labels=Labels.ONE_HOT),
-        engine="enumeration",
-    )
-    return Context(setting=setting, batch=batch)
-
-
-@settings(max_examples=120, deadline=None)
+@examples(120)
 @given(data=st.data(), loss=LOSSES, generic=st.booleans())
 def test_what_lifting_determines_enumeration_never_denies(data, loss, generic):
     """Generic and wide enough: whatever one of them settles in full, the kernel accepts, and all agree."""
@@ -54,7 +49,7 @@ def test_what_lifting_determines_enumeration_never_denies(data, loss, generic):
         assert check(verdict.certificate, network, batch=batch).samples == verdict.samples
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(seed=st.integers(0, 10**6), loss=LOSSES, samples=st.integers(2, 4))
 def test_generic_batches_that_lifting_settles_are_settled_by_enumeration(seed, loss, samples):
     rng = np.random.default_rng(seed)
@@ -65,7 +60,7 @@ def test_generic_batches_that_lifting_settles_are_settled_by_enumeration(seed, l
         assert enumeration.decide(context, Budget()).facts.determined == frozenset(range(samples))
 
 
-@settings(max_examples=80, deadline=None)
+@examples(80)
 @example(seed=267, neurons=6, classes=2, samples=3, size=2)
 @example(seed=479, neurons=6, classes=2, samples=3, size=2)
 @example(seed=619, neurons=6, classes=2, samples=3, size=2)
@@ -144,7 +139,7 @@ def solution_spaces(context):
             yield space
 
 
-@settings(max_examples=80, deadline=None)
+@examples(80)
 @given(data=st.data(), loss=LOSSES, generic=st.booleans())
 def test_planted_duplicates_and_shared_regions_are_never_unique(data, loss, generic):
     network = data.draw(networks(max_width=8, max_classes=3, generic=generic))

@@ -10,8 +10,8 @@ from exan_verify.core.question import Loss
 from exan_verify.exact import backprop
 from exan_verify.exact.modular import PRIME
 from exan_verify.testing.strategies import LOSSES, REDUCTIONS, batches, networks
-from tests import naive, torch_reference
 from tests.conftest import examples
+from tests.support import naive, torch_reference
 
 
 @examples(120)

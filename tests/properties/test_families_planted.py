@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from exan_verify.core.network import Batch
 from exan_verify.core.question import Labels, Loss, Reduction
 from exan_verify.exact.backprop import forward
-from tests.cases import two_one_five_one
 from tests.conftest import examples
-from tests.family_cases import (
-    context_of,
+from tests.support.cases import two_one_five_one
+from tests.support.contexts import context_of
+from tests.support.family_cases import (
     found_by_engine,
     in_one_region,
     labels_for,

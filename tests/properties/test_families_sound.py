@@ -9,7 +9,8 @@ from exan_verify.core.verdict import Budget
 from exan_verify.decide.lifting import degree_two as lifting
 from exan_verify.testing.strategies import LOSSES, REDUCTIONS, batches, networks
 from tests.conftest import examples
-from tests.family_cases import context_of, found_by_engine, replay, shown_to_kernel
+from tests.support.contexts import context_of
+from tests.support.family_cases import found_by_engine, replay, shown_to_kernel
 
 
 @examples(90)

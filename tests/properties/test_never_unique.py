@@ -12,8 +12,8 @@ from exan_verify.core.question import Labels, Loss, Reduction
 from exan_verify.core.verdict import Outcome, SampleStatus
 from exan_verify.exact.backprop import forward, gradient
 from exan_verify.testing.strategies import LOSSES, batches, networks
-from tests.cases import two_one_five_one
 from tests.conftest import examples
+from tests.support.cases import two_one_five_one
 
 certify = partial(door.certify, engine="exact")
 

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from exan_verify.core.network import ReluNetwork
-from exan_verify.errors import GradientError, RangeError
-from exan_verify.numeric.attack import run
 from exan_verify.numeric.problem.metrics import score
-from tests.numeric_cases import drawn_batch, drawn_network
-from tests.properties.test_attack_bounds import LOSSES, QUIET, Case, cases, check_bounds
+from tests.conftest import examples
+from tests.support.attack_cases import Case, attack_case, cases, check_bounds
+from tests.support.numeric_cases import drawn_batch, drawn_network
 
 METHODS: tuple[dict[str, object], ...] = (
     {"method": "peel"},
@@ -27,28 +24,13 @@ _ALIKE = 0.1
 
 def check_methods(case: Case) -> int:
     """Attack by every method; the number of claims, all of which hold."""
-    model, x, y, loss, reduction, dtype, told = case
-    exact = model.to(dtype)
-    target = y if y.dtype == torch.long else y.to(dtype)
-    value = LOSSES[loss](exact(x.to(dtype)), target, reduction=reduction)
-    gradient = dict(
-        zip(dict(exact.named_parameters()), torch.autograd.grad(value, list(exact.parameters())), strict=True)
-    )
-    linear = [part for part in exact if isinstance(part, torch.nn.Linear)]
-    network = ReluNetwork.from_arrays([part.weight for part in linear], [part.bias for part in linear])
+    *_, told = case
+    x, y = case[1:3]
     told = told or (len(x) > 1 and float(torch.pdist(x).min()) < _ALIKE)
     claims = 0
     for options in METHODS:
-        try:
-            found = run(
-                network,
-                gradient,
-                loss=loss,
-                reduction=reduction,
-                batch_size=len(x) if told else None,
-                **options,  # type: ignore[arg-type]
-            )
-        except (RangeError, GradientError):
+        found = attack_case((*case[:-1], told), labels="one_hot", **options)
+        if found is None:
             continue
         check_bounds(case, found)
         assert all(sample.label for sample in score(found.x, found.y, x, y).samples)
@@ -57,20 +39,13 @@ def check_methods(case: Case) -> int:
 
 
 @given(cases())
-@settings(QUIET, max_examples=60)
+@examples(60)
 def test_no_claim_is_wrong(case: Case):
     check_methods(case)
 
 
-@pytest.mark.campaign
-@given(cases())
-@settings(QUIET, max_examples=2000, derandomize=False)
-def test_no_claim_is_wrong_campaign(case: Case):
-    check_methods(case)
-
-
 @given(st.integers(0, 2**31), st.sampled_from(["cross_entropy", "bce", "mse"]), st.integers(1, 4))
-@settings(QUIET, max_examples=20)
+@examples(20)
 def test_ordinary_batches_are_peeled_whole(seed: int, loss: str, samples: int):
     # the law above would hold for methods that claim nothing
     rng = np.random.default_rng(seed)
@@ -82,7 +57,7 @@ def test_ordinary_batches_are_peeled_whole(seed: int, loss: str, samples: int):
 
 
 @given(st.integers(0, 10**6), st.floats(-10, -1), st.sampled_from([None, 3]))
-@settings(QUIET, max_examples=20)
+@examples(20)
 def test_a_row_that_shows_a_little_of_another_sample_is_no_sample(
     seed: int, exponent: float, size: int | None
 ):

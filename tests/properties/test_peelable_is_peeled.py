@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -14,8 +13,10 @@ from exan_verify.core.question import Labels, Loss
 from exan_verify.exclusivity import exclusivity
 from exan_verify.models.chain import to_network
 from exan_verify.numeric.attack import run
-from tests.numeric_cases import drawn_batch, drawn_network
-from tests.properties.test_attack_bounds import LOSSES, QUIET
+from tests.conftest import examples
+from tests.support.attack_cases import LOSSES
+from tests.support.numeric_cases import drawn_batch, drawn_network
+from tests.support.torch_reference import autograd
 
 SIZES = ("tiny", "tiny", "tiny", "narrow", "wide", "digits")
 
@@ -23,7 +24,7 @@ SIZES = ("tiny", "tiny", "tiny", "narrow", "wide", "digits")
 def check_law(seed: int, size: str) -> tuple[int, int]:
     """How many samples are peelable, and how many of these are not found."""
     rng = np.random.default_rng(seed)
-    loss = list(LOSSES)[int(rng.integers(4))]
+    loss = LOSSES[int(rng.integers(4))]
     reduction = ("mean", "sum")[int(rng.integers(2))]
     classes = int(rng.integers(1 if loss in ("mse", "bce") else 2, 5))
     depth, samples = int(rng.integers(1, 3)), int(rng.integers(1, 7))
@@ -44,9 +45,7 @@ def check_law(seed: int, size: str) -> tuple[int, int]:
     peelable = exclusivity(network, batch, loss=Loss(loss)).peelable
     if not any(peelable):
         return 0, 0
-    value = LOSSES[loss](model(x), y, reduction=reduction)
-    names = [name for name, _ in model.named_parameters()]
-    gradient = dict(zip(names, torch.autograd.grad(value, list(model.parameters())), strict=True))
+    gradient = autograd(model, x, y, loss, reduction)
     found = run(network, gradient, loss=loss, reduction=reduction, batch_size=samples, method="peel")
     shown = torch.cat([found.x, *(one.x[None] for one in found.candidates)])
     near = torch.cdist(x, shown).amin(dim=1) if len(shown) else torch.full((samples,), torch.inf)
@@ -61,14 +60,7 @@ def check_law(seed: int, size: str) -> tuple[int, int]:
 
 
 @given(st.integers(0, 2**31), st.sampled_from(SIZES))
-@settings(QUIET, max_examples=60)
+@examples(60)
 def test_what_is_peelable_is_found(seed: int, size: str):
     peelable, missed = check_law(seed, size)
     assert not missed or peelable == 0
-
-
-@pytest.mark.campaign
-@given(st.integers(0, 2**31), st.sampled_from(SIZES))
-@settings(QUIET, max_examples=2000, derandomize=False)
-def test_what_is_peelable_is_found_campaign(seed: int, size: str):
-    assert check_law(seed, size)[1] == 0

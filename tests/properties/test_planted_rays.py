@@ -19,7 +19,7 @@ from exan_verify.exact.backprop import gradient
 from exan_verify.instances import iterate_suite
 from exan_verify.testing.strategies import LOSSES
 from tests.conftest import examples
-from tests.ray_cases import planted
+from tests.support.ray_cases import planted
 
 
 @examples(6)

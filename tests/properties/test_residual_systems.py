@@ -13,21 +13,14 @@ from scipy.optimize import least_squares
 from exan_verify.api.check import check
 from exan_verify.core.certificate import Claim, QuestionRecord, SecondBatch, issue
 from exan_verify.core.network import Batch, ReluNetwork
-from exan_verify.core.question import Labels, Loss, Question, Reduction
+from exan_verify.core.question import Labels, Loss, Reduction
 from exan_verify.core.verdict import Budget
 from exan_verify.decide import residual
-from exan_verify.decide.context import Context, Setting
 from exan_verify.exact.backprop import forward, gradient
 from exan_verify.testing.strategies import LOSSES, REDUCTIONS, batches, networks
 from tests.conftest import examples
-from tests.test_residual import one_region
-
-
-def context(network, batch, loss, reduction=Reduction.MEAN, labels=Labels.ONE_HOT):
-    setting = Setting(
-        network=network, question=Question(loss=loss, reduction=reduction, labels=labels), seed=0, jobs=1
-    )
-    return Context(setting=setting, batch=batch)
+from tests.support.contexts import context_of
+from tests.support.residual_cases import one_region
 
 
 def claimed(question, finding):
@@ -56,7 +49,7 @@ def claimed(question, finding):
 def test_what_is_found_is_accepted_and_witnesses_are_exact(data, loss, reduction):
     network = data.draw(networks(max_depth=3, max_width=5, max_classes=4, biases=None))
     batch = data.draw(batches(network, loss, max_samples=3))
-    question = context(network, batch, loss, reduction)
+    question = context_of(network, batch, loss, reduction=reduction)
     finding = residual.decide(question, Budget(work=10**8))
     if not finding.evidence:
         return
@@ -90,7 +83,7 @@ def test_parallel_pairs_between_the_samples_are_ambiguous(slope, start, length, 
     batch = Batch.of(x, labels, network=network, loss=Loss.MSE, labels=Labels.ONE_HOT)
     if antisymmetric:
         batch = Batch.of(x, labels[::-1], network=network, loss=Loss.MSE, labels=Labels.ONE_HOT)
-    finding = residual.decide(context(network, batch, Loss.MSE), Budget())
+    finding = residual.decide(context_of(network, batch, Loss.MSE), Budget())
     assert finding.facts.ambiguous
     a = 1 - ratio / 2
     expected = [(start + a * length,), (start + length - a * length,)]
@@ -111,7 +104,7 @@ def test_no_numeric_root_beside_the_permutations(seed, counts, classes):
     network, batch = one_region(counts, classes=classes, seed=seed % 97)
     x, y = batch
     exact = Batch.of(x, y, network=network, loss=Loss.MSE, labels=Labels.ONE_HOT)
-    finding = residual.decide(context(network, exact, Loss.MSE), Budget())
+    finding = residual.decide(context_of(network, exact, Loss.MSE), Budget())
     assume(finding.facts.unique)
     others = [q for case in finding.evidence[0].argument.cases for q in case.others]
     logits = forward(network, exact).logits.T.astype(np.float64)
@@ -147,7 +140,7 @@ def test_the_order_of_the_samples_never_turns_a_verdict_round(data, loss):
     batch = data.draw(batches(network, loss, max_samples=most, generic=True))
     order = data.draw(st.permutations(range(batch.size)))
     first, second = (
-        residual.decide(context(network, b, loss), Budget(work=10**8)).facts
+        residual.decide(context_of(network, b, loss), Budget(work=10**8)).facts
         for b in (batch, batch.select(order))
     )
     # covers are cut in the order of the samples, so a limit may stop one order and not the other
@@ -161,7 +154,7 @@ def test_second_batches_are_written_as_mixes():
     """Evidence for a second batch inside a region holds Q, not inputs."""
     network = ReluNetwork.from_arrays([[[1]], [[Fraction(2, 3)]]], [[9], [0]])
     batch = Batch.of([[0], [1]], [0, 1], network=network, loss=Loss.MSE, labels=Labels.ONE_HOT)
-    (part,) = residual.decide(context(network, batch, Loss.MSE), Budget()).evidence
+    (part,) = residual.decide(context_of(network, batch, Loss.MSE), Budget()).evidence
     assert isinstance(part, SecondBatch)
     assert part.directions == ()
     assert part.moves[0].mix == ((0, "1/4"), (1, "3/4")) or part.moves[0].mix == ((0, "3/4"), (1, "1/4"))

@@ -6,7 +6,7 @@ from fractions import Fraction
 from typing import Any
 
 import flint
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from exan_verify.core.question import Loss, Question
@@ -15,6 +15,7 @@ from exan_verify.smt.linearise import _short_exp
 from exan_verify.smt.question.refine import Lemma, lemma_formula
 from exan_verify.smt.question.terms import Atom, Formula, Poly
 from exan_verify.smt.question.transcendental import probability
+from tests.conftest import examples
 
 FRACTIONS = st.fractions(min_value=-6, max_value=6, max_denominator=12)
 
@@ -50,7 +51,7 @@ def possible(formula: Formula, balls: dict[str, Any]) -> bool:
     st.sampled_from([Fraction(1, 4), Fraction(1, 64), Fraction(1, 4096)]),
     st.booleans(),
 )
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_lemmas_hold(
     loss: Loss, first: list[Fraction], second: list[Fraction], t0: Fraction, reach: Fraction, shifted: bool
 ) -> None:

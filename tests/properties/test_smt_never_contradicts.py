@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from exan_verify import certify
@@ -15,14 +15,15 @@ from exan_verify.core.question import Loss
 from exan_verify.core.verdict import Outcome, SampleStatus, Verdict
 from exan_verify.exact.backprop import gradient as exact_gradient
 from exan_verify.instances import FAMILIES, Instance, instance, iterate_suite
-from tests.smt_support import decide, decided
+from tests.conftest import examples
+from tests.support.smt_cases import decide, decided
 
 LOSSES = st.sampled_from(list(Loss))
 SEEDS = st.integers(1000, 10**6)
 
 
 @given(LOSSES, st.booleans(), SEEDS)
-@settings(max_examples=12, deadline=None, derandomize=True)
+@examples(12)
 def test_planted_twins_are_never_denied(loss: Loss, has_bias: bool, seed: int) -> None:
     case = instance("twin", loss, has_bias, seed)
     verdict = decided(case, work_limit=400_000)
@@ -31,7 +32,7 @@ def test_planted_twins_are_never_denied(loss: Loss, has_bias: bool, seed: int) -
 
 
 @given(st.sampled_from(sorted(FAMILIES)), st.sampled_from([Loss.MSE, Loss.HINGE]), st.booleans(), SEEDS)
-@settings(max_examples=12, deadline=None, derandomize=True)
+@examples(12)
 def test_the_gradient_of_a_batch_is_never_unrealisable(
     family: str, loss: Loss, has_bias: bool, seed: int
 ) -> None:

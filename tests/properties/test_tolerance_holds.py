@@ -13,9 +13,9 @@ from scipy.optimize import linprog
 from exan_verify import Outcome, ReluNetwork, Verdict, certify, check
 from exan_verify.core.network import Batch
 from exan_verify.core.question import Labels, Loss, Reduction
-from tests import torch_reference
 from tests.conftest import examples
-from tests.tolerance_cases import case, gap, moved, nearest
+from tests.support import torch_reference
+from tests.support.tolerance_cases import case, gap, moved, nearest
 
 SHAPES = st.sampled_from(
     [([8, 40, 3], 2), ([10, 60, 3], 3), ([6, 50, 1], 3), ([9, 60, 12, 3], 3), ([7, 40, 2], 3)]
@@ -178,3 +178,55 @@ def test_certificates_near_the_precision_of_floats_are_accepted(seed, power):
     verdict = certify(network, gradient=given, tolerance=10.0**power, engine="exact", **asked)
     if verdict.certificate is not None:
         check(verdict.certificate, network, gradient=given)
+
+
+@given(shape=SHAPES, loss=st.sampled_from(list(Loss)), seed=SEEDS, power=st.sampled_from([-12, -10, -8]))
+@examples(20)
+def test_spoiled_gradients_are_nobody_s(shape, loss, seed, power):
+    """Only what a batch gives is UNIQUE: not its negative, other signs, noise, nor another network's."""
+    widths, samples = shape
+    assume(loss in (Loss.MSE, Loss.BCE) or widths[-1] > 1)
+    network, _, rounded = case(widths, samples, loss, seed=seed)
+    largest = max(float(np.abs(value).max()) for value in rounded.values())
+    assume(largest > 1e-3)  # a batch without a loss has no gradient to spoil
+    rng = np.random.default_rng(seed)
+    size = 1e3 * 10.0**power + 1e-3 * largest
+    spoiled = {
+        "negated": {name: -value for name, value in rounded.items()},
+        "other signs": {n: v * rng.choice([-1, 1], v.shape) for n, v in rounded.items()},
+        "noise": {n: v + size * rng.choice([-1, 1], v.shape) for n, v in rounded.items()},
+        "another net's": case(widths, samples, loss, seed=seed + 1)[2],
+    }
+    asked = {"loss": loss.value, "tolerance": 10.0**power, "engine": "exact"}
+    for name, gradient in spoiled.items():
+        for batch_size in (samples, None):
+            verdict = certify(network, gradient=gradient, batch_size=batch_size, **asked)
+            assert verdict.outcome in (Outcome.UNREALISABLE, Outcome.UNKNOWN), (name, verdict.reason)
+            if verdict.outcome is Outcome.UNREALISABLE:
+                claim = check(verdict.certificate or {}, network, gradient=gradient)
+                assert claim.outcome is Outcome.UNREALISABLE
+            else:
+                assert verdict.certificate is None
+                assert verdict.trust is None
+    verdict = certify(network, gradient=spoiled["noise"], batch_size=samples, **asked)
+    assert verdict.outcome is Outcome.UNREALISABLE  # its rank is full
+
+
+@given(shape=SHAPES, loss=st.sampled_from(list(Loss)), seed=SEEDS, power=st.sampled_from([-12, -10, -8]))
+@examples(20)
+def test_what_a_batch_gives_is_never_refuted(shape, loss, seed, power):
+    """A planted batch within the tolerance: never UNREALISABLE at its size."""
+    widths, samples = shape
+    assume(loss in (Loss.MSE, Loss.BCE) or widths[-1] > 1)
+    network, _, rounded = case(widths, samples, loss, seed=seed)
+    rng = np.random.default_rng(seed)
+    shaken = {n: v + 0.99 * 10.0**power * rng.uniform(-1, 1, v.shape) for n, v in rounded.items()}
+    for batch_size in (samples, None):
+        asked = {"loss": loss.value, "tolerance": 10.0**power, "engine": "exact", "batch_size": batch_size}
+        verdict = certify(network, gradient=shaken, **asked)
+        if verdict.batch_size == samples:
+            assert verdict.outcome is not Outcome.UNREALISABLE, verdict.reason
+        if verdict.outcome is Outcome.UNIQUE:
+            assert verdict.distance is not None
+            assert verdict.distance <= 10.0**power
+            assert check(verdict.certificate or {}, network, gradient=shaken).realised

@@ -25,8 +25,6 @@ from exan_verify import Batch, Box, ReluNetwork, certify, check
 from exan_verify.core.question import Labels, Loss, Reduction
 from exan_verify.errors import CertificateRejected, InputError
 from exan_verify.instances import instance
-from tests import naive, torch_reference
-from tests.ray_cases import planted
 from tests.stored import (
     CERTIFICATES,
     FORMS,
@@ -44,6 +42,8 @@ from tests.stored import (
     without_times,
     written,
 )
+from tests.support import naive, torch_reference
+from tests.support.ray_cases import planted
 
 PER_CELL = 6
 """Certificates of each form for each loss, label set and entrance, as far as the draws give them."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 
-from exan_verify.core.certificate import Residual
+from exan_verify.core.certificate import QuadricArgument, Residual
 from exan_verify.core.facts import Facts
 from exan_verify.core.question import Labels, Loss
 from exan_verify.core.verdict import Attempt, Budget, Engine, Witness
@@ -27,7 +27,7 @@ def decide(context: Context, budget: Budget) -> Finding:
     rest = rest_of(context)
     if rest is None:
         return _passed("nothing is left that can be told apart from settled samples", start)
-    if context.question.labels is Labels.REAL:
+    if context.question.labels is Labels.REAL and not (rest.size == 1 and rest.affine):
         return _passed("real labels leave the output layer's system open", start)
     obstacle = rest.obstacle()
     found = _solve(rest, budget) if obstacle is None else Settled(note=obstacle)
@@ -56,6 +56,11 @@ def decide(context: Context, budget: Budget) -> Finding:
 
 def _solve(rest: Rest, budget: Budget) -> Settled:
     loss = rest.context.question.loss
+    if rest.context.question.labels is Labels.REAL:
+        # Q = 1, so that g' = g and f' = f say y' = y
+        return Settled(
+            note="one sample has its own logits and loss vector", argument=QuadricArgument(cases=())
+        )
     if loss is Loss.MSE:
         return mse.solve_rest(rest, budget)
     if loss is Loss.HINGE:

@@ -32,9 +32,12 @@ class Bounds:
 def constraints(rest: Rest) -> Array | None:
     """Rows (alpha, beta_1, ..., beta_{r-1}), Fractions; None when nothing bounds the features.
 
-    With hidden layers, the activations of the last one are >= 0; without, a box bounds the inputs.
+    With hidden layers, the activations of the last one are >= 0; without, a box bounds the inputs. The row of
+    a single sample is (1) and has no coordinate to bound.
     """
     depth, domain = rest.context.network.depth, rest.context.question.domain
+    if rest.size == 1:
+        return np.empty((0, 1), dtype=object)
     values = rest.features(depth - 1).fractions()
     if depth > 1:
         return _relative(values)

@@ -61,17 +61,16 @@ def ask_about_gradient(setting: Setting, gradient: Gradient, samples: int, limit
     return decide(setting.network, question, gradient=gradient, settings=_settings(setting, limits))
 
 
-def ask_about_tolerance(
-    setting: Setting, gradient: Gradient, samples: int, tolerance: Fraction, limits: Budget
-) -> Verdict:
-    """The least radius 10^k times ``tolerance``, k = 0 to 6, within which all batches lie whose gradient is
-    within ``tolerance`` of ``gradient``: around the batch that the solvers find first.
+def ask_about_tolerance(setting: Setting, gradient: Gradient, limits: Budget) -> Verdict:
+    """The least radius 10^k times the question's tolerance, k = 0 to 6, within which all batches lie whose
+    gradient is within the tolerance of ``gradient``: around the batch that the solvers find first.
 
     UNIQUE then means: unique up to that radius, which reason and witness name. AMBIGUOUS: not even at the
     largest.
     """
-    question = replace(setting.question, batch_size=samples, tolerance=tolerance)
-    verdict = None
+    question, verdict = setting.question, None
+    tolerance = question.tolerance
+    assert tolerance is not None
     for power in range(7):
         verdict = decide(
             setting.network,

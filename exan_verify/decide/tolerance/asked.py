@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from fractions import Fraction
 
 from exan_verify.core.network import Gradient
 from exan_verify.core.verdict import Budget, Outcome, Verdict
@@ -14,21 +13,20 @@ from exan_verify.decide.tolerance import engine
 _OURS = ("auto", "exact", "lifting")
 
 
-def within_tolerance(
-    setting: Setting, gradient: Gradient, batch_size: int | None, tolerance: Fraction, limits: Budget
-) -> Verdict:
-    """Which batches have a gradient within ``tolerance`` of ``gradient``, up to a radius that is proved.
+def within_tolerance(setting: Setting, gradient: Gradient, limits: Budget) -> Verdict:
+    """Which batches have a gradient within the question's tolerance of ``gradient``, up to a radius that is
+    proved.
 
-    The solvers are asked when the bounds do not suffice, the loss is mse or hinge, ``batch_size`` is given
+    The solvers are asked when the bounds do not suffice, the loss is mse or hinge, the batch size is said
     and the network is small (or ``engine="smt"``).
     """
-    verdict = None
+    verdict, batch_size = None, setting.question.batch_size
     if setting.engine in _OURS:
-        verdict = engine.decide(setting, gradient, batch_size, tolerance, limits)
+        verdict = engine.decide(setting, gradient, limits)
         if verdict.outcome is not Outcome.UNKNOWN:
             return verdict
-    unasked = _unasked(setting, batch_size)
-    if unasked is not None or batch_size is None:
+    unasked = _unasked(setting)
+    if unasked is not None:
         if verdict is not None:
             return verdict
         return Verdict(
@@ -38,7 +36,7 @@ def within_tolerance(
             batch_size=batch_size or 0,
             tolerant=True,
         )
-    asked = ask_smt.ask_about_tolerance(setting, gradient, batch_size, tolerance, limits)
+    asked = ask_smt.ask_about_tolerance(setting, gradient, limits)
     if verdict is None:
         return asked
     attempts = verdict.attempts + asked.attempts
@@ -47,8 +45,9 @@ def within_tolerance(
     return replace(asked, attempts=attempts)
 
 
-def _unasked(setting: Setting, batch_size: int | None) -> str | None:
+def _unasked(setting: Setting) -> str | None:
     """Why the solvers are not asked, or None."""
+    batch_size = setting.question.batch_size
     if setting.engine not in ("auto", "smt"):
         return "lifting does, and the solvers for small networks (engine='lifting', 'smt' or 'auto')"
     if not setting.question.loss.rational:

@@ -31,8 +31,10 @@ def numerical_rank(problem: Problem) -> int:
     return int(np.count_nonzero(np.linalg.svd(matrix, compute_uv=False) > noise))
 
 
-def find(problem: Problem) -> Centre:
-    """A batch whose gradient is near the given one; raises :class:`NotShownError` where none was found."""
+def find(problem: Problem) -> list[Centre]:
+    """Batches whose gradient is near the given one, best first: the one that the equations give; before it
+    the nearest to it in the domain where it is outside. Raises :class:`NotShownError` where none was found.
+    """
     matrix, samples = problem.floats(1), problem.samples
     left, values, _ = np.linalg.svd(matrix, full_matrices=False)
     if samples > len(values) or not values[samples - 1] > float(problem.tolerance):
@@ -49,12 +51,14 @@ def find(problem: Problem) -> Centre:
     if not np.all(np.abs(scales) > 1e-12 * np.abs(extended).max()):
         raise NotShownError("the bias column does not fit the deltas found: another batch size fits")
     inputs = refined(problem, extended[:, :-1] / scales[:, None], outgoing)
+    places = [inputs]
     if problem.setting.question.domain is not None:
         low, high = problem.setting.question.domain.bounds(inputs.shape[1])
-        inputs = np.clip(inputs, _inside(low, 1), _inside(high, -1))
+        moved = np.clip(inputs, _inside(low, 1), _inside(high, -1))
+        places = [inputs] if np.array_equal(moved, inputs) else [moved, inputs]
     following = np.stack([c.following * s for c, s in zip(chosen, scales, strict=True)], axis=1)
     vectors = basis_floats(problem) @ following if problem.network.depth == 2 else None
-    return Centre(inputs=inputs, targets=_targets(problem, inputs, vectors))
+    return [Centre(inputs=place, targets=_targets(problem, place, vectors)) for place in places]
 
 
 def basis_floats(problem: Problem) -> Floats:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import replace
-from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
-from exan_verify.core.certificate import Claim, QuestionRecord, Tolerance, issue
-from exan_verify.core.network import Gradient, to_fraction
+from exan_verify.core.certificate import Claim, QuestionRecord, RankBound, Tolerance, issue
+from exan_verify.core.network import Batch, Gradient, to_fraction
 from exan_verify.core.question import Labels
 from exan_verify.core.verdict import Attempt, Budget, Engine, Outcome, SampleStatus, Trust, Verdict, Witness
 from exan_verify.decide.context import Setting
-from exan_verify.decide.tolerance.bounds import Shown, show
+from exan_verify.decide.tolerance.bounds import Shown, batch_of, show
 from exan_verify.decide.tolerance.centre import find, numerical_rank
+from exan_verify.decide.tolerance.existence import none_in_radius, rank_bound, replayed
 from exan_verify.decide.tolerance.problem import NotShownError, Problem
 from exan_verify.exact.apart import apart
 from exan_verify.exact.balls import working_precision
@@ -40,69 +41,112 @@ LARGEST_LAYER = 8_000_000
 """Entries of one layer's gradient beyond which balls would need more than about 4 GiB."""
 
 
-def decide(
-    setting: Setting, gradient: Gradient, batch_size: int | None, tolerance: Fraction, limits: Budget
-) -> Verdict:
+def decide(setting: Setting, gradient: Gradient, limits: Budget) -> Verdict:
     """As :func:`decide_here`; long questions in a process of their own, because single steps of them are."""
-    if not _long(setting, batch_size):
-        return decide_here(setting, gradient, batch_size, tolerance, limits)
+    if not _long(setting):
+        return decide_here(setting, gradient, limits)
     alone = replace(setting, progress=None)  # a caller's function stays here
-    verdict, spent = apart(_measured, alone, gradient, batch_size, tolerance, limits)
+    verdict, spent = apart(_measured, alone, gradient, limits)
     limits.spend(spent - limits.spent)
     return verdict
 
 
-def _measured(
-    setting: Setting, gradient: Gradient, batch_size: int | None, tolerance: Fraction, limits: Budget
-) -> tuple[Verdict, int]:
-    return decide_here(setting, gradient, batch_size, tolerance, limits), limits.spent
+def _measured(setting: Setting, gradient: Gradient, limits: Budget) -> tuple[Verdict, int]:
+    return decide_here(setting, gradient, limits), limits.spent
 
 
-def _long(setting: Setting, batch_size: int | None) -> bool:
+def _long(setting: Setting) -> bool:
     """Whether decompositions of the layers, or the lifted equations, take more than a second or two."""
     shapes = [layer.shape for layer in setting.network.layers]
     if max(rows * cols * min(rows, cols) for rows, cols in shapes) > _LONG:
         return True
-    samples, neurons = batch_size or min(shapes[0]), shapes[0][0]
+    samples, neurons = setting.question.batch_size or min(shapes[0]), shapes[0][0]
     equations = min(
         neurons, samples * (samples + 1) // 2 + samples * min(samples, setting.network.widths[-1])
     )
     return max(neurons * equations**2 * _BALLS, samples * sum(a * b for a, b in shapes) * _BALLS) > _LONG
 
 
-def decide_here(
-    setting: Setting, gradient: Gradient, batch_size: int | None, tolerance: Fraction, limits: Budget
-) -> Verdict:
-    """UNIQUE up to a radius, with a certificate, or UNKNOWN with the step that failed.
+def decide_here(setting: Setting, gradient: Gradient, limits: Budget) -> Verdict:
+    """UNIQUE up to a radius around a batch that is proved to be near, or UNREALISABLE, with a certificate;
+    else UNKNOWN with the step that failed, and how far the nearest batch that was found is from being near.
 
-    Asks which batches of ``batch_size`` samples (default: the numerical rank, a guess that the reason names)
-    have a gradient within ``tolerance`` of ``gradient`` in every entry.
+    Asks which batches of the question's size (where it is not said: the numerical rank, a guess that the
+    reason names) have a gradient within the tolerance of ``gradient`` in every entry.
     """
     start = time.monotonic()
-    problem = Problem(
-        setting=setting, gradient=gradient, samples=batch_size or 0, tolerance=tolerance, budget=limits
-    )
+    samples = setting.question.batch_size
+    problem = Problem(setting=setting, gradient=gradient, samples=samples or 0, budget=limits)
+    nearest: tuple[float, Batch] | None = None
     try:
-        _check_scope(problem)
-        if batch_size is None:
-            problem = _guessed(problem)
-        _check_count(problem)
+        _check_layers(problem)
         with working_precision():
-            shown = show(problem, find(problem))
+            # a guess is the numerical rank, which no rank is above
+            if samples is not None and (bound := rank_bound(problem)) is not None:
+                reason = (
+                    f"every gradient within {float(problem.tolerance):g} has rank [dW_{bound.layer} | "
+                    f"db_{bound.layer}] >= {bound.rank} (T9 of Appendix T), so {samples} samples are too few"
+                )
+                return _unrealisable(problem, bound, reason, time.monotonic() - start)
+            _check_scope(problem)
+            if samples is None:
+                problem = _guessed(problem)
+            _check_count(problem)
+            failed: NotShownError | None = None
+            for centre in find(problem):
+                batch = batch_of(problem, centre)
+                realised, distance = replayed(problem, batch)
+                domain = setting.question.domain
+                if (domain is None or domain.contains(batch)) and (nearest is None or distance < nearest[0]):
+                    nearest = distance, batch
+                try:
+                    radius = _stated(show(problem, centre, batch), batch)
+                except NotShownError as error:
+                    failed = failed or error
+                    continue
+                if realised:
+                    return _unique(problem, batch, radius, distance, time.monotonic() - start)
+                if none_in_radius(problem, batch, radius):
+                    reason = (
+                        f"{_asked(problem)}, all whose gradient is within {float(problem.tolerance):g} "
+                        f"would have inputs within {max(radius):.3g} of a batch that was found, and its "
+                        "labels; but no batch there has such a gradient (T8 of Appendix T)"
+                    )
+                    evidence = _evidence(problem, batch)
+                    spent = time.monotonic() - start
+                    return replace(_unrealisable(problem, evidence, reason, spent), distance=distance)
+                failed = NotShownError(
+                    f"all near batches would lie within {max(radius):.3g} of the batch found, but whether "
+                    "there is one is not shown; give a larger tolerance, or the gradient more exactly"
+                )
+            assert failed is not None
+            raise failed
     except (NotShownError, OverflowError) as error:
         if isinstance(error, OverflowError):
             error = NotShownError("numbers beyond the range of float64 are not taken on with a tolerance")
-        note = f"tolerance {float(tolerance):g}: {error}"
+        found = (
+            "no batch was found whose gradient could be compared"
+            if nearest is None
+            else f"the gradient of the nearest batch found differs by up to {nearest[0]:.3g}, the tolerance "
+            f"is {float(problem.tolerance):g}"
+        )
+        note = f"tolerance {float(problem.tolerance):g}: {error}"
         attempt = Attempt(engine=Engine.LIFTING, note=note, layer=1, seconds=time.monotonic() - start)
         return Verdict(
             outcome=Outcome.UNKNOWN,
             samples=(),
-            reason=f"{_asked(problem, batch_size)}, no radius is proved: {error}",
+            reason=f"{_asked(problem)}, no radius is proved: {error}; {found}",
             batch_size=problem.samples,
             attempts=(attempt,),
             tolerant=True,
+            distance=None if nearest is None else nearest[0],
         )
-    return _verdict(problem, shown, batch_size, time.monotonic() - start)
+
+
+def _check_layers(problem: Problem) -> None:
+    largest = max(array.size for array in problem.layers)
+    if largest > LARGEST_LAYER:
+        raise NotShownError(f"a layer has {largest} parameters; up to {LARGEST_LAYER} are taken on")
 
 
 def _check_scope(problem: Problem) -> None:
@@ -113,9 +157,6 @@ def _check_scope(problem: Problem) -> None:
         raise NotShownError("the network has no biases, so every sample keeps a scale")
     if network.depth < 2:
         raise NotShownError("the network has no hidden layer, which lifting needs")
-    largest = max(array.size for array in problem.layers)
-    if largest > LARGEST_LAYER:
-        raise NotShownError(f"a layer has {largest} parameters; up to {LARGEST_LAYER} are taken on")
 
 
 def _check_count(problem: Problem) -> None:
@@ -133,50 +174,35 @@ def _guessed(problem: Problem) -> Problem:
     samples = numerical_rank(problem)
     if samples == 0:
         raise NotShownError("no singular value of [dW_1 | db_1] is above the tolerance; give a smaller one")
-    return Problem(
-        setting=problem.setting,
-        gradient=problem.gradient,
-        samples=samples,
-        tolerance=problem.tolerance,
-        budget=problem.budget,
-    )
+    return replace(problem, samples=samples)
 
 
-def _asked(problem: Problem, batch_size: int | None) -> str:
-    how = "" if batch_size is not None else " (the numerical rank of the first layer's gradient, a guess)"
+def _asked(problem: Problem) -> str:
+    said = problem.setting.question.batch_size is not None
+    how = "" if said else " (the numerical rank of the first layer's gradient, a guess)"
     return f"among batches of {problem.samples} samples{how}"
 
 
-def _verdict(problem: Problem, shown: Shown, batch_size: int | None, seconds: float) -> Verdict:
-    largest = float(np.abs(shown.batch.inputs.astype(np.float64)).max())
-    radius = tuple(stated_radius(value, largest) for value in shown.radius)
-    asked = _asked(problem, batch_size)
-    there = (
-        "whose own gradient is within the tolerance"
-        if shown.realised
-        else "whose own gradient is not shown to be within the tolerance, so that none may exist"
-    )
+def _stated(shown: Shown, batch: Batch) -> tuple[float, ...]:
+    largest = float(np.abs(batch.inputs.astype(np.float64)).max())
+    return tuple(stated_radius(value, largest) for value in shown.radius)
+
+
+def _unique(
+    problem: Problem, batch: Batch, radius: tuple[float, ...], distance: float, seconds: float
+) -> Verdict:
     reason = (
-        f"{asked}, all whose gradient is within {float(problem.tolerance):g} have the labels of the batch "
-        f"found, {there}, and inputs within {max(radius):.3g} of it in every entry, up to order; "
-        "lifting at hidden layer 1 with every bound proved (Appendix T)"
+        f"{_asked(problem)}, all whose gradient is within {float(problem.tolerance):g} have the labels of "
+        "the batch found, whose own gradient is within the tolerance, and inputs within "
+        f"{max(radius):.3g} of it in every entry, up to order; lifting at hidden layer 1 with every bound "
+        "proved (Appendix T)"
     )
     claim = Claim(
-        question=QuestionRecord.of(
-            replace(problem.setting.question, tolerance=problem.tolerance),
-            "gradient",
-            samples=problem.samples,
-            features=problem.network.widths[0],
-        ),
+        question=_record(problem),
         outcome=Outcome.UNIQUE,
         samples=(SampleStatus.UNKNOWN,) * problem.samples,
         radius=radius,
-        realised=shown.realised,
-    )
-    evidence = Tolerance(
-        inputs=tuple(tuple(row) for row in shown.batch.inputs.tolist()),
-        labels=_labels(problem, shown),
-        parametrisation=problem.parametrisation,
+        realised=True,
     )
     return Verdict(
         outcome=claim.outcome,
@@ -186,16 +212,59 @@ def _verdict(problem: Problem, shown: Shown, batch_size: int | None, seconds: fl
         engine=Engine.LIFTING,
         layer=1,
         trust=Trust.CERTIFIED,
-        batch=shown.batch,
+        batch=batch,
         witness=Witness(radius=radius),
-        certificate=issue(
-            claim=claim,
-            evidence=(evidence,),
-            model_sha256=problem.network.digest,
-            gradient_sha256=problem.gradient.digest,
-        ),
+        certificate=_issued(problem, claim, _evidence(problem, batch)),
         attempts=(Attempt(engine=Engine.LIFTING, note="radius proved", layer=1, seconds=seconds),),
         tolerant=True,
+        distance=distance,
+    )
+
+
+def _unrealisable(problem: Problem, evidence: Tolerance | RankBound, reason: str, seconds: float) -> Verdict:
+    claim = Claim(question=_record(problem), outcome=Outcome.UNREALISABLE, samples=())
+    engine, layer = (
+        (Engine.DIRECT, evidence.layer) if isinstance(evidence, RankBound) else (Engine.LIFTING, 1)
+    )
+    return Verdict(
+        outcome=claim.outcome,
+        samples=(),
+        reason=reason,
+        batch_size=problem.samples,
+        engine=engine,
+        layer=layer,
+        trust=Trust.CERTIFIED,
+        certificate=_issued(problem, claim, evidence),
+        attempts=(Attempt(engine=engine, note="refuted", layer=layer, seconds=seconds),),
+        tolerant=True,
+    )
+
+
+def _record(problem: Problem) -> QuestionRecord:
+    features = problem.network.widths[0]
+    return QuestionRecord.of(problem.setting.question, "gradient", samples=problem.samples, features=features)
+
+
+def _issued(problem: Problem, claim: Claim, evidence: Tolerance | RankBound) -> dict[str, Any]:
+    return issue(
+        claim=claim,
+        evidence=(evidence,),
+        model_sha256=problem.network.digest,
+        gradient_sha256=problem.gradient.digest,
+    )
+
+
+def _evidence(problem: Problem, batch: Batch) -> Tolerance:
+    classes = range(problem.network.classes)
+    return Tolerance(
+        inputs=tuple(tuple(row) for row in batch.inputs.tolist()),
+        labels=tuple(
+            tuple(int(c == int(y)) for c in classes)
+            if batch.labels.ndim == 1
+            else tuple(int(to_fraction(v)) for v in y)
+            for y in batch.labels
+        ),
+        parametrisation=problem.parametrisation,
     )
 
 
@@ -203,10 +272,3 @@ def stated_radius(proved: float, largest: float) -> float:
     """A short decimal a little above the proved bound, for inputs of at most ``largest``."""
     stated = float(f"{proved * _MARGIN + largest * _GUESSES:.3g}")
     return stated if stated >= proved else math.nextafter(proved, math.inf)
-
-
-def _labels(problem: Problem, shown: Shown) -> tuple[tuple[int, ...], ...]:
-    labels = shown.batch.labels
-    if labels.ndim == 1:
-        return tuple(tuple(int(c == int(y)) for c in range(problem.network.classes)) for y in labels)
-    return tuple(tuple(int(to_fraction(v)) for v in row) for row in labels)

@@ -21,13 +21,21 @@ class NotShownError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """Batches of ``samples`` samples with gradients within ``tolerance`` of ``gradient``."""
+    """Batches of ``samples`` samples with gradients within the question's tolerance of ``gradient``.
+
+    ``samples`` is the question's batch size, or a guess of it where it is not said (0 before it is made).
+    """
 
     setting: Setting
     gradient: Gradient
     samples: int
-    tolerance: Fraction
     budget: Budget
+
+    @property
+    def tolerance(self) -> Fraction:
+        """The question's tolerance; asking here without one is a defect of the caller."""
+        assert self.setting.question.tolerance is not None
+        return self.setting.question.tolerance
 
     @property
     def network(self) -> ReluNetwork:
@@ -56,9 +64,9 @@ class Problem:
 
     @cached_property
     def layers(self) -> tuple[Array, ...]:
-        """The stored [dW_i | db_i]."""
+        """The stored [dW_i | db_i]; without a bias dW_i alone."""
         pairs = self.gradient.for_network(self.network)
-        return tuple(np.concatenate([w, b.reshape(-1, 1)], axis=1) for w, b in pairs if b is not None)
+        return tuple(w if b is None else np.concatenate([w, b.reshape(-1, 1)], axis=1) for w, b in pairs)
 
     def floats(self, layer: int) -> Floats:
         """[dW | db] of affine layer ``layer`` (from 1), rounded to float64."""

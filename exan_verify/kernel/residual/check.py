@@ -42,10 +42,17 @@ def facts(evidence: Residual, subject: Subject) -> Facts:
     """
     require(evidence.prime == PRIME, f"the prime is {evidence.prime}, this schema's is {PRIME}")
     require(1 < evidence.point < PRIME, "the point t is outside [2, p)")
-    require(subject.question.labels is not Labels.REAL, "real labels leave the output system open")
     part = _part(evidence, subject)
     _check_ranks(evidence, part)
-    if isinstance(evidence.argument, QuadricArgument):
+    if subject.question.labels is Labels.REAL:
+        # Q 1 = 1 makes the Q of one sample 1: g' = g and f' = f, so that y' = f - N g / 2 is its own
+        alone = len(part.members) == 1 and subject.network.has_bias
+        require(alone, "real labels leave the output system of more than one sample open")
+        require(
+            isinstance(evidence.argument, QuadricArgument) and not evidence.argument.cases,
+            "real labels have no cases",
+        )
+    elif isinstance(evidence.argument, QuadricArgument):
         require(subject.question.loss is Loss.MSE, "quadrics are the output system of mse")
         residual_quadrics.check_cases(evidence.argument.cases, part)
     elif isinstance(evidence.argument, CoverArgument):

@@ -94,7 +94,7 @@ def _constraints(part: Part) -> Array:
     """Rows of ``v . q >= 0`` for q with ``q . 1 = 1``, over the members."""
     depth = part.subject.network.depth
     values = part.features(depth - 1).fractions()
-    if depth > 1:
+    if depth > 1 or len(part.members) == 1:  # q . 1 = 1 says all of a row of one entry
         return values
     domain = part.subject.question.domain
     require(domain is not None, "nothing bounds the features")

@@ -2,7 +2,9 @@
 
 The certificate names a batch, a radius for each of its samples, and how next deltas are parametrised.
 Everything else is recomputed: the bounds T1 to T5 (:mod:`exan_verify.kernel.tolerance.bounds`), the labels
-(T6, :mod:`exan_verify.kernel.tolerance.labels`), and whether the batch's own gradient is near (T7).
+(T6, :mod:`exan_verify.kernel.tolerance.labels`), and that the batch's own gradient is near (T7): without it
+the radius says that there is at most one batch, up to the radius, which is no UNIQUE. The same evidence shows
+UNREALISABLE where no batch within the radii is near (T8); a rank above the batch size (T9) needs no batch.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from typing import Any
 import flint
 import numpy as np
 
-from exan_verify.core.certificate import Claim, Tolerance
+from exan_verify.core.certificate import Claim, RankBound, Tolerance
 from exan_verify.core.network import Batch, Gradient, ReluNetwork
 from exan_verify.core.question import Labels, Loss, Question
 from exan_verify.core.verdict import Outcome, SampleStatus
@@ -22,15 +24,18 @@ from exan_verify.exact.balls import (
     BallMatrix,
     Floats,
     ball_matrix,
+    constant_interval,
+    identity,
     interval_matrix,
     midpoints,
+    upper,
     upper_float,
     working_precision,
 )
 from exan_verify.kernel.given import require
 from exan_verify.kernel.tolerance.bounds import Deviations, Factor, deviations, distances, mixing
 from exan_verify.kernel.tolerance.labels import check_labels
-from exan_verify.kernel.tolerance.near import Near, check_near
+from exan_verify.kernel.tolerance.near import Near, check_far, check_near
 
 
 def claim(
@@ -41,31 +46,67 @@ def claim(
     Raises :class:`exan_verify.errors.CertificateRejected` with the step that fails.
     """
     near = _near(evidence, question, network, given)
-    domain = question.domain
-    require(
-        stated.radius is not None and len(stated.radius) == near.samples and stated.realised is not None,
-        "a claim with a tolerance states a radius for each sample, and whether a batch is known to be there",
-    )
     with working_precision():
         bounds = _bounds(near, evidence)
+        if stated.outcome is Outcome.UNREALISABLE:
+            check_far(near, bounds)
+            return Claim(question=stated.question, outcome=Outcome.UNREALISABLE, samples=())
+        require(
+            stated.radius is not None and len(stated.radius) == near.samples,
+            "a claim with a tolerance states a radius for each sample",
+        )
         for m, (radius, proved) in enumerate(zip(stated.radius or (), bounds, strict=True)):
             require(
                 isfinite(radius) and proved <= radius,
                 f"sample {m}: the radius {radius:g} is stated, {proved:g} is what the evidence shows",
             )
-        if stated.realised:
-            require(
-                domain is None or domain.contains(near.centre),
-                "the batch lies outside the domain, so it is no batch that was asked about",
-            )
-            check_near(near, given)
+        require(
+            stated.realised is True,
+            "no batch is claimed to be within the tolerance, so the radius shows that there is at most one "
+            "such batch up to the radius, and not UNIQUE",
+        )
+        require(
+            question.domain is None or question.domain.contains(near.centre),
+            "the batch lies outside the domain, so it is no batch that was asked about",
+        )
+        check_near(near, given)
     return Claim(
         question=stated.question,
         outcome=Outcome.UNIQUE,
         samples=(SampleStatus.UNKNOWN,) * near.samples,
         radius=stated.radius,
-        realised=stated.realised,
+        realised=True,
     )
+
+
+def check_rank_within(evidence: RankBound, question: Question, network: ReluNetwork, given: Gradient) -> None:
+    """T9: every gradient within the tolerance has rank [dW | db] >= ``evidence.rank``, above the batch size.
+
+    With V the first right singular vectors over their values, and U' the left ones, both as floats give them:
+    |U' A' V - I| < 1 for every such A' makes U' A' V invertible.
+    """
+    tolerance = question.tolerance or Fraction(0)
+    require(tolerance > 0, "a tolerance is positive")
+    require(evidence.prime == evidence.point == 0, "with a tolerance a rank is shown with balls, in no field")
+    require(1 <= evidence.layer <= network.depth, f"there is no layer {evidence.layer}")
+    require(evidence.rank > question.samples, f"rank {evidence.rank} needs no more than that many samples")
+    weight, bias = given.for_network(network)[evidence.layer - 1]
+    exact = weight if bias is None else np.concatenate([weight, bias.reshape(-1, 1)], axis=1)
+    rank = evidence.rank
+    require(rank <= min(exact.shape), f"rank {rank} is more than the shape of layer {evidence.layer} has")
+    guess = exact.astype(np.float64)
+    require(bool(np.all(np.isfinite(guess))), "the gradient's entries are beyond the range of float64")
+    left, sizes, right = np.linalg.svd(guess, full_matrices=False)
+    require(bool(sizes[rank - 1] > 0), f"rank {rank} of layer {evidence.layer} is not shown")
+    with working_precision():
+        scaled = ball_matrix((right[:rank] / sizes[:rank, None]).T)
+        every = ball_matrix(exact) + constant_interval(exact.shape, tolerance)
+        defect = upper(ball_matrix(left.T[:rank]) * every * scaled - identity(rank))
+        sums = ball_matrix(defect) * ball_matrix(np.ones((rank, 1)))
+        require(
+            all(bool(total < 1) for total in sums.entries()),
+            f"rank {rank} of layer {evidence.layer} is not shown for every gradient within the tolerance",
+        )
 
 
 def _near(evidence: Tolerance, question: Question, network: ReluNetwork, given: Gradient) -> Near:

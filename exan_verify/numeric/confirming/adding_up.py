@@ -3,6 +3,7 @@ away."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -15,6 +16,9 @@ from exan_verify.numeric.problem.problem import Problem
 from exan_verify.numeric.problem.records import Candidate, Evidence
 from exan_verify.numeric.problem.remainder import without
 from exan_verify.numeric.problem.spectrum import ColumnSpace
+
+_LOOKS_THE_SAME = 1e-2
+"""Relative distance within which two uncertain inputs may be one sample."""
 
 
 def added_up(problem: Problem, space: ColumnSpace, more: Confirmed, less: Confirmed) -> Confirmed:
@@ -47,10 +51,41 @@ def added_up(problem: Problem, space: ColumnSpace, more: Confirmed, less: Confir
                 )
                 for m in new
             ]
-    for one in (*less.candidates,):
-        if _apart(one, [c.x for c in candidates]):
-            candidates.append(one)
-    return replace(both, candidates=tuple(c for c in candidates if _apart(c, list(both.x))))
+    return replace(both, candidates=distinct(both.x, both.status, (*candidates, *less.candidates)))
+
+
+def distinct(x: Tensor, status: Sequence[Evidence], candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
+    """``candidates`` without those that are a sample of ``x`` (M', ...) again, and one of those that are one
+    sample: that with the smallest error estimate, a label preferred among equals.
+
+    Two inputs count as one nearer than the error at which a sample counts as found, or within their errors as
+    stated, up to a hundredth of their size: larger estimates would make one of any two samples.
+    """
+    bounds = [min(one.error_bound, math.inf) for one in status]
+    kept: list[Candidate] = []
+    for m in sorted(
+        range(len(candidates)), key=lambda m: (_error(candidates[m]), candidates[m].label is None, m)
+    ):
+        one = candidates[m]
+        again = _same(one, x, bounds) if len(bounds) else False
+        if not again and kept:
+            again = _same(one, torch.stack([c.x for c in kept]), [_error(c) for c in kept])
+        if not again:
+            kept.append(one)
+    places = {id(one): m for m, one in enumerate(candidates)}
+    return tuple(sorted(kept, key=lambda one: places[id(one)]))
+
+
+def _same(candidate: Candidate, others: Tensor, errors: Sequence[float]) -> bool:
+    size = float(candidate.x.abs().max())
+    within = torch.tensor([_error(candidate) + error for error in errors], dtype=torch.float64)
+    within = within.clamp(max=_LOOKS_THE_SAME * size).clamp(min=CLAIM_LIMIT * size)
+    apart = (others - candidate.x).abs().flatten(1).amax(dim=1).double()
+    return bool((apart <= within.to(apart.device)).any())
+
+
+def _error(candidate: Candidate) -> float:
+    return candidate.error_estimate if math.isfinite(candidate.error_estimate) else math.inf
 
 
 def _fit_beside(
@@ -68,11 +103,6 @@ def _fit_beside(
     scaled = replace(problem, scale=found.scale)
     g = problem.loss_vectors(trace.logits, y) * weights / scaled.divisor(found.batch_size)
     return not without(space, backward(problem, trace, g)[0], x).saturated
-
-
-def _apart(candidate: Candidate, others: Sequence[Tensor]) -> bool:
-    near = CLAIM_LIMIT * max(1.0, float(candidate.x.abs().max()))
-    return all(float((candidate.x - other).abs().max()) > near for other in others)
 
 
 def _nearest(x: Tensor, others: Tensor) -> float:

@@ -1,0 +1,210 @@
+"""``exan smt`` and ``exan export-smt`` end to end, in process; parallel work on a dask cluster."""
+
+from __future__ import annotations
+
+import json
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from exan_verify.api.files import save_batch, save_gradient
+from exan_verify.cli.output import ExitCode
+from exan_verify.exact.backprop import gradient as exact_gradient
+from exan_verify.smt.solvers.run import UNSAT, Strategy, Worker
+from tests.support.commands import run
+from tests.support.smt_cases import decided, named
+
+CASE = "plain/mse/bias/0"
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the model, batch and exact gradient of one small instance, unique and irredundant."""
+    monkeypatch.chdir(tmp_path)
+    case = named(CASE)
+    tensors = {}
+    for k, layer in enumerate(case.network.layers):
+        assert layer.bias is not None
+        tensors[f"{2 * k}.weight"] = layer.weight.astype(np.float64)
+        tensors[f"{2 * k}.bias"] = layer.bias.astype(np.float64)
+    save_file(tensors, "model.safetensors")
+    save_batch("batch.npz", np.array(case.batch.inputs), np.array(case.batch.labels))
+    exact = exact_gradient(case.network, case.batch, case.loss, case.reduction)
+    save_gradient("gradient.json", exact.tensors)
+    return tmp_path
+
+
+QUESTION = ("--loss", "mse", "--reduction", "sum")
+
+
+def test_smt_decides_and_resumes(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ("smt", "model.safetensors", "--batch", "batch.npz", *QUESTION, "--cache", "answers")
+    code, out, _ = run(capsys, *asked, "--json")
+    record = json.loads(out)
+    assert (code, record["outcome"], record["trust"]) == (ExitCode.DONE, "unique", "solver-trusted")
+    stored = sorted(p.name for p in Path("answers").rglob("*.json"))
+    assert stored
+    assert run(capsys, *asked)[0] == ExitCode.DONE
+    assert sorted(p.name for p in Path("answers").rglob("*.json")) == stored
+
+
+def test_smt_with_a_second_opinion(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(
+        capsys, "smt", "model.safetensors", "--batch", "batch.npz", *QUESTION, "--double-check", "--json"
+    )
+    assert (code, json.loads(out)["trust"]) == (ExitCode.DONE, "cross-checked")
+
+
+def test_smt_from_the_gradient(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ("smt", "model.safetensors", "--gradient", "gradient.json", "--batch-size", "2", *QUESTION)
+    code, out, _ = run(capsys, *asked, "--json")
+    record = json.loads(out)
+    assert (code, record["outcome"]) == (ExitCode.DONE, "unique")
+    ours = {tuple(map(str, row)) for row in named(CASE).batch.x}
+    assert {tuple(row) for row in record["batch"]["x"]} == ours
+
+
+def test_undecided_is_exit_code_three(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(
+        capsys, "smt", "model.safetensors", "--batch", "batch.npz", *QUESTION, "--budget", "0.000001"
+    )
+    assert code == ExitCode.UNDECIDED
+    assert "UNKNOWN" in out
+
+
+def test_tolerance_and_radius(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ("smt", "model.safetensors", "--batch", "batch.npz", *QUESTION, "--tolerance", "1e-9")
+    code, out, _ = run(capsys, *asked, "--radius", "1/1000", "--json")
+    assert (code, json.loads(out)["outcome"]) == (ExitCode.DONE, "unique")
+
+
+def test_export_of_the_whole_question(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(
+        capsys, "export-smt", "model.safetensors", "--batch", "batch.npz", *QUESTION, "--out", "q.smt2"
+    )
+    assert code == ExitCode.DONE
+    assert "q.smt2" in out
+    with Worker() as worker:
+        assert worker.ask(Path("q.smt2").read_text(), Strategy("z3", "smt"), seconds=20).status == UNSAT
+
+
+def test_export_of_cubes(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = (
+        "export-smt",
+        "model.safetensors",
+        "--batch",
+        "batch.npz",
+        *QUESTION,
+        "--out",
+        "folder",
+        "--cubes",
+    )
+    code, out, _ = run(capsys, *asked, "--json")
+    record = json.loads(out)
+    assert code == ExitCode.DONE
+    assert sorted(p.name for p in Path("folder").iterdir()) == record["files"]
+    assert {"complete.smt2", "index.txt"} <= set(record["files"])
+    with Worker() as worker:
+        for file in Path("folder").glob("*.smt2"):
+            assert worker.ask(file.read_text(), Strategy("z3", "qfnra-nlsat"), seconds=20).status == UNSAT
+
+
+@pytest.fixture
+def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a 784-128-10 network and 32 samples: hundreds of megabytes as constraints."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    shapes = {"0.weight": (128, 784), "0.bias": (128,), "2.weight": (10, 128), "2.bias": (10,)}
+    save_file({name: rng.normal(size=shape) for name, shape in shapes.items()}, "model.safetensors")
+    save_batch("batch.npz", rng.random((32, 784)), rng.integers(0, 10, 32))
+    return tmp_path
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "bce", "mse", "hinge"])
+@pytest.mark.parametrize("cubes", [(), ("--cubes",)])
+def test_a_large_export_asks_first_and_writes_nothing(
+    large: Path, capsys: pytest.CaptureFixture[str], loss: str, cubes: tuple[str, ...]
+) -> None:
+    if loss == "bce":
+        save_batch("batch.npz", np.zeros((32, 784)), np.zeros((32, 10), dtype=int))
+    before = sorted(large.iterdir())
+    asked = (
+        "export-smt",
+        "model.safetensors",
+        "--batch",
+        "batch.npz",
+        "--loss",
+        loss,
+        "--out",
+        "out",
+        *cubes,
+    )
+    code, out, err = run(capsys, *asked)
+    assert (code, out) == (ExitCode.USAGE, "")
+    assert "million bytes" in err or "billion bytes" in err
+    assert "--force" in err
+    code, out, err = run(capsys, *asked, "--force", "--budget", "0.01")
+    assert (code, out) == (ExitCode.UNDECIDED, "")
+    assert "nothing is written" in err
+    assert sorted(large.iterdir()) == before
+
+
+@pytest.mark.parametrize("command", [("smt",), ("certify", "--engine", "smt")])
+def test_a_question_too_large_for_solvers_is_undecided_with_its_size(
+    large: Path, capsys: pytest.CaptureFixture[str], command: tuple[str, ...]
+) -> None:
+    code, out, _ = run(capsys, *command, "model.safetensors", "--batch", "batch.npz", "--json")
+    assert code == ExitCode.UNDECIDED
+    assert "terms" in json.loads(out)["reason"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("smt", "model.safetensors"), "either --batch FILE or --gradient FILE"),
+        (("smt", "model.safetensors", "--batch", "batch.npz", "--exact"), "--exact goes with --gradient"),
+        (("smt", "model.safetensors", "--gradient", "gradient.json", *QUESTION), "batch_size is missing"),
+        (("smt", "model.safetensors", "--batch", "batch.npz", "--tolerance", "much"), "not a number"),
+        (("export-smt", "model.safetensors", "--batch", "batch.npz", "--out", "no/q.smt2"), "does not exist"),
+    ],
+)
+def test_bad_input_names_the_remedy(
+    here: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
+) -> None:
+    code, _, err = run(capsys, *arguments)
+    assert code == ExitCode.USAGE
+    assert message in err
+
+
+def test_floats_need_a_meaning(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    case = named(CASE)
+    exact = exact_gradient(case.network, case.batch, case.loss, case.reduction)
+    floats = {
+        k: np.array([[float(Fraction(v)) for v in r] for r in np.atleast_2d(a)])
+        for k, a in exact.tensors.items()
+    }
+    shaped = {k: v.reshape(exact.tensors[k].shape) for k, v in floats.items()}
+    save_gradient("gradient.safetensors", shaped)
+    asked = ("smt", "model.safetensors", "--gradient", "gradient.safetensors", "--batch-size", "2", *QUESTION)
+    code, _, err = run(capsys, *asked)
+    assert code == ExitCode.USAGE
+    assert "--exact" in err
+    assert run(capsys, *asked, "--exact")[0] == ExitCode.DONE
+
+
+def test_cubes_run_on_a_dask_cluster() -> None:
+    """The same verdict when joblib hands the cubes to a local cluster."""
+    distributed = pytest.importorskip("distributed", reason="dask.distributed is an optional backend")
+    import joblib
+
+    case = named("plain/mse/nobias/3")
+    with (
+        distributed.LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address=None) as cluster,
+        distributed.Client(cluster),
+        joblib.parallel_config(backend="dask"),
+    ):
+        verdict = decided(case, jobs=2)
+    assert (verdict.outcome, verdict.reason) == (decided(case).outcome, decided(case).reason)

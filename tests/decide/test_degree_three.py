@@ -1,0 +1,246 @@
+"""Lifting of degree three: beyond degree two, groups, what it says when it cannot, forged evidence."""
+
+import json
+from math import comb, prod
+
+import numpy as np
+import pytest
+
+from exan_verify.api.certify import certify
+from exan_verify.api.check import check
+from exan_verify.core.certificate import DegreeThree, LayerArgument
+from exan_verify.core.network import Batch
+from exan_verify.core.question import Labels, Loss, Question, Reduction
+from exan_verify.core.verdict import Budget, Outcome, SampleStatus, Trust
+from exan_verify.decide.lifting import cubic, degree_three
+from exan_verify.decide.lifting.system import plan
+from exan_verify.errors import CertificateRejected
+from exan_verify.exact.linalg import rank_mod
+from exan_verify.exact.modular import PRIME
+from exan_verify.kernel.given import Subject
+from exan_verify.kernel.lifting.degree_three import cubic_matrix
+from exan_verify.kernel.lifting.degree_three import facts as checked
+from tests.support.cases import default_network, random_batch, two_one_five_one
+from tests.support.contexts import context_of
+
+
+def near_copies(network, samples, copies, seed=1):
+    """A batch whose first sample has ``copies`` others in its region."""
+    base = random_batch(network, samples, seed)
+    rng = np.random.default_rng(seed)
+    x = base.inputs.astype(np.float64)
+    near = x[:1] + 2.0**-30 * rng.normal(size=(copies, x.shape[1]))
+    labels = np.concatenate([base.labels, (base.labels[0] + 1 + np.arange(copies)) % network.classes])
+    return Batch.of(
+        np.concatenate([x, near]), labels, network=network, loss=Loss.CROSS_ENTROPY, labels=Labels.ONE_HOT
+    )
+
+
+@pytest.mark.parametrize("loss", list(Loss))
+def test_determines_batches_beyond_degree_two(loss):
+    network = default_network([30, 40, 3], seed=1)
+    batch = random_batch(network, 9, loss=loss)
+    verdict = certify(network, batch=batch, loss=loss.value, engine="lifting")
+    assert verdict.outcome is Outcome.UNIQUE, verdict.reason
+    assert verdict.trust is Trust.CERTIFIED
+    assert verdict.layer == 1
+    assert "lifting of degree three" in verdict.reason
+    assert "equations short" in verdict.reason
+    assert "more neurons" in verdict.attempts[0].note
+    assert check(json.dumps(verdict.certificate), network, batch=batch).outcome is Outcome.UNIQUE
+
+
+def test_a_deeper_layer_uses_the_layers_below():
+    network = default_network([10, 40, 24, 40, 3], seed=3)
+    finding = degree_three.decide(context_of(network, random_batch(network, 6)), Budget())
+    assert finding.facts.determined == frozenset(range(6))
+    assert finding.evidence[0].argument.layer == 3
+    assert finding.evidence[0].argument.lower_ranks == (6, 6)
+
+
+def test_the_first_layer_uses_the_column_space_of_the_next_deltas():
+    network = default_network([10, 40, 24, 40, 3], seed=3)
+    finding = degree_three.decide(context_of(network, random_batch(network, 7)), Budget())
+    assert finding.facts.determined == frozenset(range(7))
+    assert "rank 147 mod p of the 154 needed" in finding.attempts[0].note
+    assert finding.evidence[0].argument.layer == 1
+    assert finding.evidence[0].argument.parametrisation == "column_space"
+
+
+@pytest.mark.parametrize(("samples", "copies"), [(3, 1), (2, 2), (1, 3), (1, 1)])
+def test_the_null_space_of_groups_is_as_large_as_the_theory_says(samples, copies):
+    """sum binom(s_k + 2, 3): symmetric cubes of the groups' spans, and nothing skew as in degree two."""
+    network = default_network([30, 60, 5], seed=5, dtype=np.float64)
+    batch = near_copies(network, samples, copies)
+    context = context_of(network, batch)
+    quadratic = plan(context, 1, tuple(range(batch.size)))
+    assert sorted(map(len, quadratic.groups)) == sorted([1] * (samples - 1) + [copies + 1])
+    whole = cubic.Cubic(plan=quadratic, neurons=quadratic.equations)
+    assert whole.unknowns - whole.target == comb(copies + 3, 3) + samples - 1
+    assert rank_mod(cubic.cubic_equations(context, whole)) == whole.target
+
+
+def test_groups_leave_singletons_determined():
+    network = default_network([30, 40, 3], seed=2, dtype=np.float64)
+    batch = near_copies(network, 8, 1)
+    verdict = certify(network, batch=batch, engine="lifting")
+    assert verdict.outcome is Outcome.UNKNOWN
+    assert verdict.samples == (
+        SampleStatus.UNKNOWN,
+        *(SampleStatus.DETERMINED,) * 7,
+        SampleStatus.UNKNOWN,
+    )
+    assert check(verdict.certificate, network, batch=batch).samples == verdict.samples
+
+
+def test_engine_and_kernel_expand_the_same_equations():
+    """Two derivations of R3, row spaces compared by ranks."""
+    network = default_network([10, 14, 3], seed=4)
+    context = context_of(network, random_batch(network, 4))
+    quadratic = plan(context, 1, (0, 1, 2, 3))
+    whole = cubic.Cubic(plan=quadratic, neurons=quadratic.equations)
+    ours = cubic.cubic_equations(context, whole)
+    delta = context.image.delta(1)
+    weight = network.layers[1].weight.astype(object)
+    reduced = [[int((w - weight[-1, j]) * 2**40) for w in weight[:-1, j]] for j in range(14)]
+    outgoing = np.array(
+        [[v * pow(2**40, -1, PRIME) % PRIME for v in row] for row in reduced], dtype=np.uint64
+    )
+    theirs = cubic_matrix(delta[delta.any(axis=1)], outgoing[delta.any(axis=1)])
+    ranks = {rank_mod(ours), rank_mod(theirs), rank_mod(np.concatenate([ours, theirs]))}
+    assert len(ranks) == 1
+
+
+def test_true_samples_solve_the_system():
+    """Evaluations at (e_m, u_m) are in the null space, every one."""
+    network = default_network([10, 14, 3], seed=4)
+    context = context_of(network, random_batch(network, 4))
+    quadratic = plan(context, 1, (0, 1, 2, 3))
+    whole = cubic.Cubic(plan=quadratic, neurons=quadratic.equations)
+    matrix = cubic.cubic_equations(context, whole).astype(object)
+    monomials = cubic._cubic_monomials(4, whole.variables)
+    for m in range(4):
+        loss_vector = [int(v) for v in context.image.delta(2)[:-1, m]]
+        solution = [int(k == m) for k in range(4)] + loss_vector
+        values = np.array(
+            [prod(solution[v] for v in monomial) % PRIME for monomial in monomials], dtype=object
+        )
+        assert not np.any(matrix @ np.array(values, dtype=object) % PRIME)
+
+
+def test_says_how_many_neurons_are_missing_and_when_memory_ends(monkeypatch):
+    network = default_network([30, 20, 3], seed=1)
+    verdict = certify(network, batch=random_batch(network, 12), engine="lifting")
+    assert verdict.outcome is Outcome.UNKNOWN
+    context = context_of(network, random_batch(network, 12))
+    (only,) = degree_three.plans(context)
+    assert f"{only.missing} more neurons with a non-zero delta are needed" in verdict.reason
+    assert f"({only.plan.missing} at degree two)" in verdict.reason
+    assert only.missing == -(-only.target // 14) - 20
+
+    monkeypatch.setattr(degree_three, "MAX_ENTRIES", 1000)
+    network = default_network([30, 40, 3], seed=1)
+    verdict = certify(network, batch=random_batch(network, 9), engine="lifting")
+    assert verdict.outcome is Outcome.UNKNOWN
+    assert "entries that memory is planned for" in verdict.reason
+
+
+def test_budget_and_hypotheses_are_respected():
+    network = default_network([30, 40, 3], seed=1)
+    context = context_of(network, random_batch(network, 9))
+    finding = degree_three.decide(context, Budget(work=1000))
+    assert not finding.evidence
+    assert "work limit" in finding.attempts[0].note
+    twins = random_batch(network, 9).select([0, 0, *range(2, 9)])
+    finding = degree_three.decide(context_of(network, twins), Budget())
+    assert not finding.evidence
+    assert "rank(Delta_1) is 8" in finding.attempts[0].note
+
+
+def test_more_neurons_are_tried_when_the_first_do_not_reach_the_rank():
+    """A third of the neurons are copies: enough by count at either degree, but not in rank."""
+    base = default_network([30, 60, 3], seed=1, dtype=np.float64)
+    weights = [layer.weight.copy() for layer in base.layers]
+    biases = [layer.bias.copy() for layer in base.layers]
+    for j in range(1, 20):
+        weights[0][j], biases[0][j], weights[1][:, j] = weights[0][0], biases[0][0], weights[1][:, 0]
+    network = type(base).from_arrays(weights, biases)
+    batch = random_batch(network, 9)
+    finding = degree_three.decide(context_of(network, batch), Budget())
+    assert finding.facts.determined == frozenset(range(9))
+    assert finding.evidence[0].neurons > degree_three.plans(context_of(network, batch))[0].neurons
+
+
+def test_the_bottleneck_of_two_one_five_one_stays_open():
+    """C1's warning: the rank deficit below layer 2 blocks degree three as well."""
+    for seed in range(30):
+        network, batch, second = two_one_five_one(seed)
+        if second == batch:
+            continue
+        finding = degree_three.decide(context_of(network, batch, Loss.MSE), Budget())
+        assert not finding.facts.determined
+
+
+@pytest.fixture(scope="module")
+def example():
+    network = default_network([30, 40, 3], seed=1)
+    batch = random_batch(network, 9)
+    return network, batch, certify(network, batch=batch, engine="lifting").certificate["evidence"][0]
+
+
+FORGERIES = {
+    "no neurons": ({"neurons": 0}, {}, "fewer neurons"),
+    "fewer neurons": ({"neurons": 20}, {}, "rank"),
+    "too many neurons": ({"neurons": 41}, {}, "fewer neurons"),
+    "negative neurons": ({"neurons": -1}, {}, "fewer neurons"),
+    "prime": ({"prime": 2**31 - 1}, {}, "prime"),
+    "point": ({"point": 1}, {}, "point"),
+    "rank": ({}, {"rank": 1}, "rank"),
+    "unknowns": ({}, {"unknowns": 7}, "V is"),
+    "layer": ({}, {"layer": 2}, "no hidden layer"),
+    "layer zero": ({}, {"layer": 0}, "no hidden layer"),
+    "groups": ({}, {"groups": ((0, 1), *((k,) for k in range(2, 9)))}, "groups"),
+    "parametrisation": ({}, {"parametrisation": "full"}, "V is"),
+    "single": ({}, {"parametrisation": "single"}, "more than one"),
+    "determined": ({}, {"determined": (0, 1)}, "determines"),
+    "labels": ({}, {"labels": "backward_map"}, None),
+}
+
+
+@pytest.mark.parametrize("name", FORGERIES)
+def test_rejects_forged_evidence(example, name):
+    network, batch, record = example
+    outer, inner, match = FORGERIES[name]
+    argument = dict(record["argument"].items()) | inner
+    parts = {k: v for k, v in record.items() if k not in ("type", "argument")} | outer
+    forged = DegreeThree(argument=LayerArgument(**argument), **parts)
+    question = Question(
+        loss=Loss.CROSS_ENTROPY,
+        reduction=Reduction.MEAN,
+        labels=Labels.ONE_HOT,
+        batch_size=9,
+    )
+    subject = Subject(network=network, batch=batch, question=question)
+    if match is None:  # another argument for the labels may hold as well
+        assert checked(forged, subject).determined == frozenset(range(9))
+        return
+    with pytest.raises(CertificateRejected, match=match):
+        checked(forged, subject)
+
+
+def test_rejects_evidence_for_a_batch_with_a_shared_region(example):
+    """Every number made consistent with C1, for a batch in which two samples share the pattern."""
+    network, _, record = example
+    batch = near_copies(network, 8, 1)
+    parts = {k: v for k, v in record.items() if k not in ("type", "argument")}
+    question = Question(
+        loss=Loss.CROSS_ENTROPY,
+        reduction=Reduction.MEAN,
+        labels=Labels.ONE_HOT,
+        batch_size=9,
+    )
+    subject = Subject(network=network, batch=batch, question=question)
+    for rank in (record["argument"]["rank"], record["argument"]["rank"] - 2):
+        argument = LayerArgument(**(record["argument"] | {"rank": rank}))
+        with pytest.raises(CertificateRejected):
+            checked(DegreeThree(argument=argument, **parts), subject)

@@ -1,0 +1,147 @@
+"""The search by the difference map: what it finds beyond lifting, what it refuses, what it never claims."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from exan_verify.core.network import Batch
+from exan_verify.core.question import Labels, Loss, Reduction
+from exan_verify.errors import RangeError
+from exan_verify.numeric.attack import run
+from exan_verify.numeric.methods.difference_map import difference_map
+from exan_verify.numeric.methods.equations import layer_equations, lifted_unknowns
+from exan_verify.numeric.methods.guesses import loss_vector_guesses
+from exan_verify.numeric.problem.problem import build_problem
+from exan_verify.numeric.problem.spectrum import column_space
+from tests.support.attack_cases import attacked, largest_excess
+from tests.support.cases import default_network, random_batch
+from tests.support.torch_reference import gradient
+
+
+@pytest.mark.parametrize("widths", [[40, 200, 5], [40, 200, 100, 5]])
+@pytest.mark.parametrize("loss", list(Loss))
+def test_recovers_batches_that_no_lifting_can(widths: list[int], loss: Loss):
+    samples = 30
+    assert lifted_unknowns(samples, widths[-1] - 1) - samples > widths[1]
+    network = default_network(widths, seed=3)
+    batch = random_batch(network, samples, seed=5, loss=loss)
+    found = attacked(network, batch, loss, method="assign", batch_size=samples)
+    assert found.complete, found.reason
+    assert found.x.shape[0] == samples
+    assert largest_excess(found, batch) <= 1
+    assert max(status.error_bound for status in found.status) < 1e-6
+
+
+@pytest.mark.parametrize("loss", [Loss.BCE, Loss.MSE])
+def test_one_logit(loss: Loss):
+    network = default_network([30, 120, 1], seed=2)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(20, 30)).astype(np.float32)
+    batch = Batch.of(x, rng.integers(0, 2, (20, 1)), network=network, loss=loss, labels=Labels.ONE_HOT)
+    found = attacked(network, batch, loss, method="assign", batch_size=20)
+    assert found.complete, found.reason
+    assert largest_excess(found, batch) <= 1
+
+
+def test_auto_goes_on_where_lifting_lacks_equations():
+    network = default_network([40, 200, 5], seed=4)
+    batch = random_batch(network, 30, seed=5)
+    found = attacked(network, batch)
+    assert found.complete
+    assert found.method == "assign"
+    assert found.status[0].method == "assign"
+
+
+def test_float32_gradients_are_recovered_within_their_bounds():
+    network = default_network([40, 300, 6], seed=4)
+    batch = random_batch(network, 30, seed=5)
+    found = attacked(network, batch, method="assign", dtype=np.float32)
+    assert len(found.status) > 20
+    assert largest_excess(found, batch) <= 1
+
+
+def test_same_seed_same_result():
+    network = default_network([40, 200, 5], seed=4)
+    batch = random_batch(network, 30, seed=5)
+    first, second = (attacked(network, batch, method="assign", seed=3) for _ in range(2))
+    assert torch.equal(first.x, second.x)
+
+
+def test_too_few_neurons_name_every_layer():
+    network = default_network([30, 40, 10], seed=1)
+    batch = random_batch(network, 25)
+    with pytest.raises(RangeError, match=r"1\.5 neurons per unknown \(layer 1: \d+ live neurons for 25"):
+        attacked(network, batch, method="assign")
+
+
+def test_a_gradient_of_no_batch_yields_nothing():
+    network = default_network([40, 80, 5], seed=1)
+    batch = random_batch(network, 20)
+    given = gradient(network, batch, Loss.CROSS_ENTROPY, Reduction.MEAN)
+    names = list(given)
+    rng = np.random.default_rng(0)
+    mixed = rng.normal(size=(80, 20)) @ rng.normal(size=(20, 41))
+    given[names[0]], given[names[1]] = mixed[:, :-1], mixed[:, -1]
+    found = run(network, given, loss="cross_entropy", reduction="mean", method="assign")
+    assert found.x.shape[0] == 0
+    assert not found.complete
+    assert "0 of 20 samples found" in found.reason
+
+
+def test_samples_of_one_region_are_found_as_a_group():
+    network = default_network([40, 200, 5], seed=4)
+    base = random_batch(network, 29, seed=5)
+    x = np.concatenate([base.inputs.astype(np.float64), base.inputs[:1] + 2.0**-26])
+    y = np.append(base.labels, (base.labels[0] + 1) % 5)
+    batch = Batch.of(x, y, network=network, loss=Loss.CROSS_ENTROPY, labels=Labels.ONE_HOT)
+    found = attacked(network, batch, method="assign")
+    assert "groups of [2]" in found.reason
+    assert largest_excess(found, batch) <= 1
+    assert not found.complete
+
+
+def test_the_gap_is_small_only_at_samples():
+    network = default_network([40, 200, 5], seed=4)
+    batch = random_batch(network, 20, seed=5)
+    problem, spaces = _problem(network, batch)
+    equations = layer_equations(problem, spaces, 0)
+    generator = torch.Generator().manual_seed(1)
+    guesses = problem.layers[1].backward(loss_vector_guesses(problem, 200, generator).T).T
+    ends = difference_map(equations.space.basis, equations.forward, guesses, generator=generator)
+    inputs = torch.tensor(batch.inputs.astype(np.float64))
+    patterns = (problem.layers[0].forward(inputs) > 0).T
+    arrived = ends.gap < 0.01
+    assert int(arrived.sum()) > 20
+    reached = ends.values[:, arrived] != 0
+    agreement = (reached[:, :, None] == patterns[:, None, :]).double().mean(dim=0).amax(dim=1)
+    assert float(agreement.min()) > 0.97
+
+
+@pytest.mark.parametrize("loss", list(Loss))
+def test_guesses_have_the_shape_of_loss_vectors(loss: Loss):
+    network = default_network([6, 20, 4])
+    batch = random_batch(network, 2, loss=loss)
+    problem, _ = _problem(network, batch, loss)
+    guesses = loss_vector_guesses(problem, 500, torch.Generator().manual_seed(0))
+    assert guesses.shape == (4, 500)
+    assert bool(torch.isfinite(guesses).all())
+    assert float(guesses.norm(dim=0).min()) > 0
+    if loss in (Loss.CROSS_ENTROPY, Loss.HINGE):
+        assert float(guesses.sum(dim=0).abs().max()) < 1e-12
+        assert bool(((guesses < 0).sum(dim=0) == 1).all())
+    # every class is guessed
+    assert set(guesses.argmin(dim=0).tolist()) == {0, 1, 2, 3}
+
+
+def _problem(network, batch, loss=Loss.CROSS_ENTROPY):
+    given = gradient(network, batch, loss, Reduction.MEAN)
+    problem = build_problem(
+        network, given, loss=loss.value, reduction="mean", batch_size=None, device=None, seed=0
+    )
+    spaces = tuple(
+        column_space(layer, unit_roundoff=2.0**-53, most=40, generator=problem.generator())
+        for layer in problem.layers
+    )
+    return problem, spaces

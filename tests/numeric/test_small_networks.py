@@ -1,0 +1,159 @@
+"""Small and special networks: one sample, one neuron per sample, layers without biases, no hidden layer."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from exan_verify import attack, audit, certify, check
+from exan_verify.core.verdict import Outcome
+from exan_verify.errors import CertificateRejected
+from exan_verify.numeric.problem.records import Tier
+from tests.support.attack_cases import LOSSES
+from tests.support.numeric_cases import drawn_batch, drawn_network
+from tests.support.torch_reference import autograd
+
+KINDS = list(product(LOSSES, ("mean", "sum")))
+
+
+def one_hot_targets(y: Tensor, classes: int, loss: str, rng: np.random.Generator) -> Tensor:
+    if loss not in ("mse", "bce"):
+        return y
+    if loss == "bce" or classes == 1:
+        return torch.tensor(rng.integers(2, size=(len(y), classes))).double()
+    return nn.functional.one_hot(y, classes).double()
+
+
+def without_biases(model: nn.Sequential, kept: tuple[bool, ...]) -> nn.Sequential:
+    """The same network with biases in the ``kept`` layers only."""
+    parts: list[nn.Module] = []
+    for linear, keep in zip((part for part in model if isinstance(part, nn.Linear)), kept, strict=True):
+        if not keep:
+            linear.register_parameter("bias", None)
+        parts += [linear, nn.ReLU()]
+    return nn.Sequential(*parts[:-1])
+
+
+@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize(("loss", "reduction"), KINDS)
+def test_one_sample_is_found_by_division_at_any_width(loss: str, reduction: str, told: bool):
+    found = tried = 0
+    for seed in range(25):
+        rng = np.random.default_rng([seed, 31])
+        classes = int(rng.integers(1 if loss in ("mse", "bce") else 2, 5))
+        widths = (
+            int(rng.integers(1, 9)),
+            *(int(n) for n in rng.integers(1, 9, int(rng.integers(0, 3)))),
+            classes,
+        )
+        model = drawn_network(widths, rng)
+        x, y = drawn_batch("randn", 1, widths[0], classes, rng)
+        target = one_hot_targets(y, classes, loss, rng)
+        given = autograd(model, x, target, loss, reduction)
+        first = next(iter(given.values()))
+        if not bool(first.any()):  # a dead sample shows nothing
+            continue
+        tried += 1
+        result = attack(model, given, loss=loss, reduction=reduction, batch_size=1 if told else None)
+        if not result.complete:
+            # the constants of hinge would fit several samples of one region as well
+            assert loss == "hinge"
+            assert not told
+            assert "batch_size=1" in result.reason
+            assert "batch_size=1" in result.hint
+            assert float((result.candidates[0].x - x[0]).abs().max()) <= result.candidates[0].error_estimate
+            continue
+        found += 1
+        assert result.status[0].tier is Tier.CONFIRMED
+        assert float((result.x - x).abs().max()) <= result.status[0].error_bound < 1e-10
+        assert torch.equal(result.y.double(), target.double())
+    assert tried >= 10
+    assert found == (tried if told or loss != "hinge" else 0)
+
+
+def test_a_real_target_is_named_by_reason_and_hint():
+    rng = np.random.default_rng(5)
+    model = drawn_network((14, 32, 1), rng)
+    x, y = torch.tensor(rng.normal(size=(1, 14))), torch.tensor([[0.37]]).double()
+    given = autograd(model, x, y, "mse", "mean")
+    found = attack(model, given, loss="mse")
+    for said in (found.reason, found.hint):
+        assert "labels='real'" in said
+        assert "batch_size=1" in said
+    assert float((found.candidates[0].x - x[0]).abs().max()) < 1e-12
+    again = attack(model, given, loss="mse", labels="real", batch_size=1)
+    assert again.complete
+    assert float((again.y - y).abs().max()) < 1e-12
+
+
+def test_several_samples_are_not_taken_for_one():
+    for seed in range(20):
+        rng = np.random.default_rng([seed, 33])
+        model = drawn_network((6, 8, 3), rng)
+        x, y = drawn_batch("rand", 2, 6, 3, rng)
+        found = attack(model, autograd(model, x, y, "cross_entropy", "mean"))
+        distance = torch.cdist(found.x, x).amin(dim=1) if len(found.x) else found.x.new_zeros(0)
+        assert all(float(d) < 1e-6 for d in distance)
+
+
+def test_without_a_hidden_layer_several_samples_stay_mixed():
+    rng = np.random.default_rng(0)
+    model = drawn_network((40, 5), rng)
+    x, y = drawn_batch("randn", 2, 40, 5, rng)
+    found = attack(model, autograd(model, x, y, "cross_entropy", "mean"))
+    assert not len(found.x)
+    assert "up to a mixing of the 2 samples" in found.reason
+    assert found.last_layer is not None
+    assert found.last_layer.rank == 2
+
+
+@pytest.mark.parametrize("depth", [2, 3])
+def test_layers_without_biases_anywhere(depth: int):
+    for kept in product((True, False), repeat=depth):
+        rng = np.random.default_rng(7)
+        model = without_biases(drawn_network((12, 40, 30, 5) if depth == 3 else (12, 40, 5), rng), kept)
+        x, y = drawn_batch("rand", 4, 12, 5, rng)
+        found = attack(model, autograd(model, x, y, "cross_entropy", "mean"))
+        assert found.complete, (kept, found.reason)
+        assert not found.missing
+        for row, status in zip(found.x, found.status, strict=True):
+            assert float((x - row).abs().amax(dim=1).min()) <= status.error_bound < 1e-9
+
+
+def test_biases_in_some_layers_only_are_undecided_by_exact_arguments_and_said_so():
+    rng = np.random.default_rng(3)
+    model = without_biases(drawn_network((6, 20, 3), rng), (False, True))
+    x, y = drawn_batch("rand", 2, 6, 3, rng)
+    verdict = certify(model, batch=(x, y))
+    assert verdict.outcome is Outcome.UNKNOWN
+    assert "['0'] have no bias" in verdict.reason
+    assert "attack" in verdict.reason
+    assert not any(audit(model, (x, y)).exclusivity.peelable)
+    biased = drawn_network((6, 20, 3), np.random.default_rng(3))
+    certificate = certify(biased, batch=(x, y)).certificate
+    assert certificate is not None
+    with pytest.raises(CertificateRejected):
+        check(certificate, model, batch=(x, y))
+
+
+def test_deep_narrow_networks_whose_deltas_leave_loss_vectors_open():
+    # labels are told by the last layer's gradient and the features, and the batch as a whole is consistent
+    rng = np.random.default_rng([2, 9])
+    model = drawn_network((5, 50, 50, 50, 50, 3), rng)
+    points, classes = torch.tensor(rng.normal(size=(60, 5))), torch.tensor(rng.integers(3, size=60))
+    optimiser = torch.optim.Adam(model.parameters(), 3e-3)
+    for _ in range(100):
+        optimiser.zero_grad()
+        nn.functional.cross_entropy(model(points), classes).backward()
+        optimiser.step()
+    x, y = points[:3], classes[:3]
+    found = attack(model, autograd(model, x, y, "cross_entropy", "mean"))
+    assert found.complete, found.reason
+    for row, label, status in zip(found.x, found.y, found.status, strict=True):
+        distance = (x - row).abs().amax(dim=1)
+        assert float(distance.min()) <= status.error_bound
+        assert int(label) == int(y[distance.argmin()])
