@@ -199,7 +199,7 @@ def column_spaces(problem: Problem) -> tuple[ColumnSpace, ...]:
 
 def column_space_of(problem: Problem, layer: LayerGradient, generator: torch.Generator) -> ColumnSpace:
     """The column space of one layer, as far as it goes."""
-    most = max(math.isqrt(2 * layer.shape[0]) + 1, problem.batch_size or 0)
+    most = max(math.isqrt(2 * layer.shape[0]) + 1, problem.question.batch_size or 0)
     while True:
         proceed()
         space = column_space(layer, unit_roundoff=problem.unit_roundoff, most=most, generator=generator)
@@ -231,8 +231,8 @@ def _with_labels(problem: Problem, finding: Finding, y: Tensor) -> Confirmed:
         ),
         gradient_residual=1.0,
         complete=False,
-        batch_size=problem.batch_size or len(y) + finding.rest.shape[1],
-        batch_size_source="rank" if problem.batch_size is None else "given",
+        batch_size=problem.question.batch_size or len(y) + finding.rest.shape[1],
+        batch_size_source="rank" if problem.question.batch_size is None else "given",
         reason=finding.reason or reason,
     )
 
@@ -242,10 +242,12 @@ def _as_whole(
 ) -> Confirmed:
     """What is confirmed, or more where the candidates are the whole batch and reproduce the gradient."""
     size = len(finding.x)
-    if problem.batch_size is None and (problem.loss is Loss.HINGE or problem.labels is Labels.REAL):
+    if problem.question.batch_size is None and (
+        problem.question.loss is Loss.HINGE or problem.question.labels is Labels.REAL
+    ):
         # such loss vectors add up to one another, so that several samples of one region look like one
         return confirmed
-    if (problem.batch_size or size) != size or finding.rest.shape[1]:
+    if (problem.question.batch_size or size) != size or finding.rest.shape[1]:
         return confirmed
     found = whole_batch(problem, finding.x, finding.y, gains)
     if found is None:
@@ -278,7 +280,7 @@ def _as_whole(
         gradient_residual=found.residual,
         complete=not open_ones,
         batch_size=size,
-        batch_size_source="rank" if problem.batch_size is None else "given",
+        batch_size_source="rank" if problem.question.batch_size is None else "given",
         reason=f"{len(open_ones)} of {size} samples are not determined: {reason}" if open_ones else "",
     )
 
@@ -286,19 +288,22 @@ def _as_whole(
 def _judged(candidates: Candidates, gains: list[tuple[float, float]], *, any_scale: bool) -> Pursuit:
     """What is found among the candidates; where nothing is and ``any_scale``, at another factor."""
     confirmed, problem = _confirm(candidates, gains), candidates.problem
-    as_told = problem.scale == 1 and not problem.weighted and problem.labels is not Labels.REAL
+    as_told = problem.scale == 1 and not problem.weighted and problem.question.labels is not Labels.REAL
     if any_scale and as_told and confirmed.candidates and not confirmed.status:
         scaled = _confirm(replace(candidates, problem=replace(problem, scale=None)), gains)
         # where samples have weights of their own, a few may agree by sharing their class
         if len(scaled.status) > len(scaled.candidates):
             note = (
                 f"the gradient is {scaled.scale:.6g} times that of a batch of {scaled.batch_size} "
-                f"({problem.reduction})"
+                f"({problem.question.reduction})"
             )
             seen, size = len(scaled.x) + len(scaled.candidates), scaled.batch_size / scaled.scale
-            if problem.reduction is Reduction.MEAN and size > 0 and abs(seen - size) < _WHOLE * size:
+            if problem.question.reduction is Reduction.MEAN and size > 0 and abs(seen - size) < _WHOLE * size:
                 note += f"; a batch of {seen} has it as it is: give batch_size={seen}"
-            if problem.reduction is Reduction.SUM and abs(scaled.scale * scaled.batch_size - 1) < _WHOLE:
+            if (
+                problem.question.reduction is Reduction.SUM
+                and abs(scaled.scale * scaled.batch_size - 1) < _WHOLE
+            ):
                 note += ", as reduction='mean' makes it"
             return Pursuit(candidates=candidates, confirmed=scaled, notes=(note,))
     return Pursuit(candidates=candidates, confirmed=confirmed)
@@ -329,7 +334,7 @@ def _confirm(candidates: Candidates, gains: list[tuple[float, float]]) -> Confir
         candidates=(),
         gradient_residual=1.0,
         complete=False,
-        batch_size=problem.batch_size or rank,
-        batch_size_source="rank" if problem.batch_size is None else "given",
+        batch_size=problem.question.batch_size or rank,
+        batch_size_source="rank" if problem.question.batch_size is None else "given",
         reason=finding.reason,
     )

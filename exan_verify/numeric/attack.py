@@ -167,9 +167,7 @@ def _without_hidden_layer(problem: Problem, *, seconds: float) -> Attack:
     found, last = attack_single_layer(
         problem.layers[0],
         name="a network without hidden layer",
-        loss=problem.loss,
-        reduction=problem.reduction,
-        batch_size=problem.batch_size,
+        question=problem.question,
         unit_roundoff=problem.unit_roundoff,
         rectified=False,
         seed=problem.seed,

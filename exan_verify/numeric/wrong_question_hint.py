@@ -13,13 +13,12 @@ tells them apart.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from exan_verify.core.question import Labels, Loss, Reduction
+from exan_verify.core.question import Labels, Loss, Question, Reduction
 from exan_verify.numeric.problem.losses import class_vectors, fit_labels, fit_scale
 from exan_verify.numeric.problem.passes import forward
 from exan_verify.numeric.problem.problem import Problem
@@ -50,29 +49,18 @@ _FEW = 64
 _LOOKED_AT = 1 << 22
 """Entries of a layer that are looked at."""
 
-_SUM_TO_ZERO = (Loss.CROSS_ENTROPY, Loss.HINGE)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fit:
-    """A loss with a divisor at which every candidate's loss vector is that of a label."""
-
-    loss: Loss
-    reduction: Reduction
-    batch_size: int | None
-
-    def __str__(self) -> str:
-        size = "" if self.batch_size is None else f", batch_size={self.batch_size}"
-        return f"loss={self.loss.value!r}, reduction={self.reduction.value!r}{size}"
-
 
 def hint(problem: Problem, candidates: Sequence[Tensor], batch_size: int) -> str:
     """What to try where no sample is found; ``candidates`` (d,) each, ``batch_size`` that was assumed."""
     fits = list(other_fits(problem, torch.stack(list(candidates)))) if candidates else []
     if any(_as_said(problem, fit, batch_size) for fit in fits):
-        return "" if problem.batch_size else f"the candidates fit a batch of {batch_size}: give batch_size"
+        return (
+            ""
+            if problem.question.batch_size
+            else f"the candidates fit a batch of {batch_size}: give batch_size"
+        )
     if fits:
-        return f"the candidates fit {' or '.join(map(str, fits))}: attack again with that"
+        return f"the candidates fit {' or '.join(map(_in_words, fits))}: attack again with that"
     if candidates:
         factors = _own_factors(problem, torch.stack(list(candidates)), batch_size)
         if factors:
@@ -81,11 +69,11 @@ def hint(problem: Problem, candidates: Sequence[Tensor], batch_size: int) -> str
         if real:
             return real
     named = likely_losses(problem)
-    if named and problem.loss not in named:
+    if named and problem.question.loss not in named:
         sums, theirs = ("sums", "does not") if Loss.CROSS_ENTROPY in named else ("does not sum", "does")
         return (
-            f"the last layer's gradient {sums} to zero over the logits, and that of {problem.loss.value} "
-            f"{theirs}: try loss {' or '.join(named)}"
+            f"the last layer's gradient {sums} to zero over the logits, and that of "
+            f"{problem.question.loss.value} {theirs}: try loss {' or '.join(named)}"
         )
     return _OPTIONS
 
@@ -106,7 +94,7 @@ def looks_altered(problem: Problem) -> str:
                 f"step of Adam "
                 "do: what tells samples apart is gone from it; ask for the gradient before the optimiser"
             )
-        if k < len(problem.layers) - 1 or problem.loss is Loss.HINGE:
+        if k < len(problem.layers) - 1 or problem.question.loss is Loss.HINGE:
             # a hidden neuron, and a logit of hinge, has no part in a sample that does not reach it
             continue
         live = given[given.amax(dim=1) > 0][:, given.amax(dim=0) > 0]
@@ -127,13 +115,13 @@ def _own_factors(problem: Problem, x: Float[Tensor, "m d"], batch_size: int) -> 
     trace = forward(problem, x)
     g = _loss_vectors(problem, trace.hidden[-1])
     # a factor of one is no news
-    if g is None or problem.scale != 1 or problem.labels is Labels.REAL or problem.weighted:
+    if g is None or problem.scale != 1 or problem.question.labels is Labels.REAL or problem.weighted:
         return ""
     identity = torch.eye(problem.classes, dtype=torch.float64, device=problem.device).expand(len(g), -1, -1)
     within = torch.full_like(g[:, 0], _FIT)
     divisor = problem.divisor(batch_size)
     found = fit_scale(
-        problem.loss,
+        problem.question.loss,
         trace.logits,
         identity,
         g,
@@ -145,7 +133,7 @@ def _own_factors(problem: Problem, x: Float[Tensor, "m d"], batch_size: int) -> 
         factor = found[0]
         return f"the candidates fit a gradient that is {factor:.6g} times a batch's: give scale={factor:.6g}"
     fit = fit_labels(
-        problem.loss,
+        problem.question.loss,
         trace.logits,
         identity,
         g,
@@ -154,23 +142,23 @@ def _own_factors(problem: Problem, x: Float[Tensor, "m d"], batch_size: int) -> 
         weighted=True,
     )
     # two entries that sum to zero, or one, fit any label whose sign is right
-    if problem.classes > 1 + int(problem.loss in _SUM_TO_ZERO) and bool((fit.loose <= _FIT).all()):
+    if problem.classes > 1 + int(problem.question.loss.zero_sum) and bool((fit.loose <= _FIT).all()):
         return "every candidate fits a label at a factor of its own: give weights='positive'"
     return ""
 
 
 def _real_labels(problem: Problem, x: Float[Tensor, "m d"]) -> str:
     """Whether the candidates explain the last layer, so that labels that are any numbers explain the rest."""
-    if problem.loss is Loss.HINGE or problem.weighted:
+    if problem.question.loss is Loss.HINGE or problem.weighted:
         return ""
     if _loss_vectors(problem, forward(problem, x).hidden[-1]) is None:
         return ""
     named = likely_losses(problem)
-    if named and problem.loss not in named:
+    if named and problem.question.loss not in named:
         return ""
-    if problem.labels is Labels.REAL:
+    if problem.question.labels is Labels.REAL:
         # every size has targets of its own
-        return "" if problem.batch_size else "real targets fit a batch of any size: give batch_size"
+        return "" if problem.question.batch_size else "real targets fit a batch of any size: give batch_size"
     return (
         "the candidates explain the last layer's gradient, but no label of the loss's own kind does: where "
         "targets are any numbers, or labels soft, give labels='real' and batch_size"
@@ -185,22 +173,22 @@ def likely_losses(problem: Problem) -> tuple[Loss, ...]:
     size = (float(layer.d_weight.double().norm()) ** 2 + float(layer.d_bias.norm()) ** 2) ** 0.5
     share = total / (size * problem.classes**0.5) if size else 0.5
     if size and share <= max(_ZERO, 8 * problem.unit_roundoff):
-        return _SUM_TO_ZERO
+        return tuple(loss for loss in Loss if loss.zero_sum)
     if share >= max(_NOT_ZERO, 64 * problem.unit_roundoff):
-        return tuple(loss for loss in Loss if loss not in _SUM_TO_ZERO)
+        return tuple(loss for loss in Loss if not loss.zero_sum)
     return ()
 
 
-def other_fits(problem: Problem, x: Float[Tensor, "m d"]) -> Iterator[Fit]:
-    """Every loss, reduction and batch size under which all of ``x`` have labels; none where ``x`` are not
-    the gradient's samples."""
+def other_fits(problem: Problem, x: Float[Tensor, "m d"]) -> Iterator[Question]:
+    """The questions (loss, reduction, batch size; None: any) under which all of ``x`` (m, d)
+    have labels; none where ``x`` are not the gradient's samples."""
     trace = forward(problem, x)
     g = _loss_vectors(problem, trace.hidden[-1])
     if g is None:
         return
     for loss in Loss:
         for divisor in _divisors(problem, loss, trace.logits, g):
-            yield _named(loss, divisor, problem.classes)
+            yield _with_divisor(loss, divisor, problem.classes)
 
 
 def _loss_vectors(problem: Problem, h: Float[Tensor, "m n"]) -> Float[Tensor, "m K"] | None:
@@ -215,8 +203,8 @@ def _loss_vectors(problem: Problem, h: Float[Tensor, "m n"]) -> Float[Tensor, "m
 
 
 def _divisors(problem: Problem, loss: Loss, logits: Tensor, g: Tensor) -> Iterator[int]:
-    sizes = sorted({*range(len(g), 4 * len(g) + 1), problem.batch_size or len(g)})
-    if loss in _SUM_TO_ZERO:
+    sizes = sorted({*range(len(g), 4 * len(g) + 1), problem.question.batch_size or len(g)})
+    if loss.zero_sum:
         divisor = _class_divisor(loss, logits, g)
         if divisor is not None and divisor in (1, *sizes):
             yield divisor
@@ -251,13 +239,19 @@ def _are_labels(loss: Loss, targets: Float[Tensor, "m K"]) -> bool:
     return bool(binary) and one_hot and bool(((targets - rounded).abs() <= _FIT).all())
 
 
-def _named(loss: Loss, divisor: int, classes: int) -> Fit:
+def _with_divisor(loss: Loss, divisor: int, classes: int) -> Question:
+    """The question whose batches have their loss divided by ``divisor``."""
     if divisor == 1:
-        return Fit(loss=loss, reduction=Reduction.SUM, batch_size=None)
+        return Question(loss=loss, reduction=Reduction.SUM)
     per_sample = loss.divisor(Reduction.MEAN, 1, classes)
-    return Fit(loss=loss, reduction=Reduction.MEAN, batch_size=divisor // per_sample)
+    return Question(loss=loss, reduction=Reduction.MEAN, batch_size=divisor // per_sample)
 
 
-def _as_said(problem: Problem, fit: Fit, batch_size: int) -> bool:
-    same = (fit.loss, fit.reduction) == (problem.loss, problem.reduction)
+def _in_words(fit: Question) -> str:
+    size = "" if fit.batch_size is None else f", batch_size={fit.batch_size}"
+    return f"loss={fit.loss.value!r}, reduction={fit.reduction.value!r}{size}"
+
+
+def _as_said(problem: Problem, fit: Question, batch_size: int) -> bool:
+    same = (fit.loss, fit.reduction) == (problem.question.loss, problem.question.reduction)
     return same and fit.batch_size in (None, batch_size)

@@ -122,7 +122,7 @@ def test_the_null_space_is_spanned_by_the_samples(exact: bool, index: int):
     assert null.dimension == 4
     assert null.gap > 1e3
     trace = forward(problem, x)
-    deltas = backward(problem, trace, loss_vectors(problem.loss, trace.logits, y) / 4)
+    deltas = backward(problem, trace, loss_vectors(problem.question.loss, trace.logits, y) / 4)
     q = spaces[index].basis.T @ deltas[index].T
     true = torch.stack([torch.outer(v, v).flatten() for v in q.T])
     span = torch.linalg.qr(null.squares.flatten(1).T)[0]
@@ -134,7 +134,7 @@ def test_pencils_and_polish_give_the_true_deltas():
     _, x, y, problem, spaces = setup([20, 80, 5], 4)
     eq = layer_equations(problem, spaces, 0)
     trace = forward(problem, x)
-    deltas = backward(problem, trace, loss_vectors(problem.loss, trace.logits, y) / 4)[0]
+    deltas = backward(problem, trace, loss_vectors(problem.question.loss, trace.logits, y) / 4)[0]
     unit = deltas / deltas.norm(dim=1, keepdim=True)
     for q, p in pencil_starts(lifted_null_space(eq), tries=3, generator=problem.generator()):
         patterns, meeting = polish(spaces[0].basis, eq.forward, q, p)
@@ -163,7 +163,7 @@ def test_principal_angles_are_those_of_the_cosines():
 def test_descending_gives_the_inputs():
     _, x, y, problem, spaces = setup([20, 64, 60, 56, 5], 3)
     trace = forward(problem, x)
-    deltas = backward(problem, trace, loss_vectors(problem.loss, trace.logits, y) / 3)
+    deltas = backward(problem, trace, loss_vectors(problem.question.loss, trace.logits, y) / 3)
     for index in range(3):
         directions = (deltas[index] * torch.tensor([[2.0], [-3.0], [0.5]])).T
         found, reason = descend(problem, spaces, index, directions)
@@ -180,7 +180,7 @@ def test_descending_gives_the_inputs():
 def test_spans_map_loss_vectors_to_deltas_and_free_the_doubtful():
     _, x, y, problem, _ = setup([20, 30, 24, 5], 3)
     trace = forward(problem, x)
-    g = loss_vectors(problem.loss, trace.logits, y)
+    g = loss_vectors(problem.question.loss, trace.logits, y)
     spans = delta_spans(problem, trace)
     assert torch.allclose((spans @ g[:, :, None])[:, :, 0], backward(problem, trace, g)[0])
     sure = [torch.ones_like(z, dtype=torch.bool) for z in trace.pre]

@@ -53,7 +53,7 @@ def setup(
     )
     equations = layer_equations(problem, column_spaces(problem), len(widths) - 3)
     trace = forward(problem, torch.tensor(batch.inputs.astype(np.float64)))
-    g = loss_vectors(problem.loss, trace.logits, torch.tensor(np.array(batch.labels)))
+    g = loss_vectors(problem.question.loss, trace.logits, torch.tensor(np.array(batch.labels)))
     delta = backward(problem, trace, g)[-2]
     carried = problem.layers[-1].backward(g).T
     q = equations.space.basis.T @ delta.T

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from exan_verify.core.question import Loss, Reduction
+from exan_verify.core.question import Loss, Question, Reduction
 from exan_verify.errors import RangeError
 from exan_verify.models.chain import to_network
 from exan_verify.numeric.attack import run
 from exan_verify.numeric.problem.problem import build_problem
 from exan_verify.numeric.problem.records import Attack
-from exan_verify.numeric.wrong_question_hint import Fit, hint, likely_losses, other_fits
+from exan_verify.numeric.problem.torch_losses import summed_loss
+from exan_verify.numeric.wrong_question_hint import hint, likely_losses, other_fits
 from tests.support.numeric_cases import drawn_batch
 from tests.support.torch_reference import autograd, perceptron
 
@@ -49,7 +50,8 @@ def attacked(given: dict[str, Tensor], loss: Loss, reduction: Reduction, **optio
 @pytest.mark.parametrize("true", QUESTIONS, ids=lambda q: f"{q[0].value}-{q[1].value}")
 def test_the_right_question_is_named_whatever_was_said(true: tuple[Loss, Reduction]):
     given = gradient(*true)
-    fit = Fit(loss=true[0], reduction=true[1], batch_size=SAMPLES if true[1] is Reduction.MEAN else None)
+    size = f", batch_size={SAMPLES}" if true[1] is Reduction.MEAN else ""
+    fit = f"loss={true[0].value!r}, reduction={true[1].value!r}{size}"
     for loss, reduction in QUESTIONS:
         found = attacked(given, loss, reduction)
         if found.status:
@@ -90,7 +92,7 @@ def test_one_logit_is_no_cross_entropy():
         given = gradient(loss, Reduction.SUM, classes=1)
         assert loss in likely_losses(posed(given, loss=loss, classes=1))
         x, _ = batch(loss, 1)
-        fit = Fit(loss=loss, reduction=Reduction.SUM, batch_size=None)
+        fit = Question(loss=loss, reduction=Reduction.SUM)
         assert list(other_fits(posed(given, loss=loss, classes=1), x)) == [fit]
 
 

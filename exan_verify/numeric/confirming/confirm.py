@@ -129,8 +129,9 @@ def confirm(
     if not problem.whole:
         doubts = unsupported(problem, spaces[0], finding, refined, divisor)
         reasons = [reason or doubt for reason, doubt in zip(reasons, doubts, strict=True)]
-    if problem.batch_size is not None and total > problem.batch_size:
-        more = f"the gradient shows {total} independent samples, more than batch_size={problem.batch_size}"
+    given = problem.question.batch_size
+    if given is not None and total > given:
+        more = f"the gradient shows {total} independent samples, more than batch_size={given}"
         reasons = [reason or more for reason in reasons]
     if finding.literal:
         moved = _moved(finding, refined)
@@ -182,11 +183,11 @@ def _with_scale(problem: Problem, refined: Refined, total: int) -> tuple[Problem
     found = None
     if bool(good.any()):
         found = fit_scale(
-            problem.loss,
+            problem.question.loss,
             refined.trace.logits[good],
             spans[good],
             refined.deltas[good],
-            divisor=problem.divisor(problem.batch_size or total),
+            divisor=problem.divisor(problem.question.batch_size or total),
             within=within[good].clamp(max=_LABEL_LIMIT),
             smoothing=problem.smoothing,
         )
@@ -201,7 +202,9 @@ def _labels_and_size(
     problem: Problem, finding: Finding, refined: Refined, total: int
 ) -> tuple[LabelFit, int, str]:
     """Labels, and the batch size: the user's, the rank, or what the mean's divisor shows."""
-    size, source = (total, "rank") if problem.batch_size is None else (problem.batch_size, "given")
+    size, source = (
+        (total, "rank") if problem.question.batch_size is None else (problem.question.batch_size, "given")
+    )
     spans = delta_spans(problem, refined.trace)
     hint = last_layer_vectors(problem, refined) if finding.whole else None
 
@@ -212,12 +215,12 @@ def _labels_and_size(
             refined.deltas,
             samples=samples,
             loss_vector_hint=hint,
-            reach=_NEAREST if problem.labels is Labels.ONE_HOT else 0.0,
+            reach=_NEAREST if problem.question.labels is Labels.ONE_HOT else 0.0,
         )
 
     fit = fit_for(size)
-    told = problem.batch_size is not None or problem.scale_found or problem.weighted
-    if not told and problem.reduction is Reduction.MEAN and problem.loss is not Loss.MSE:
+    told = problem.question.batch_size is not None or problem.scale_found or problem.weighted
+    if not told and problem.question.reduction is Reduction.MEAN and problem.question.loss is not Loss.MSE:
         counts = (size / fit.counts.clamp(min=1e-9))[fit.loose < _LABEL_LIMIT]
         counts = counts[((counts - counts.round()).abs() < _LABEL_LIMIT) & (counts < 1e6)]
         seen = int(counts.round().mode().values) if len(counts) else size
@@ -290,16 +293,17 @@ def _own_equations(
         limit=spread,
         sentence="no label explains its loss vector (distance {value:.1e}" + several,
     )
-    if problem.loss in _KINDS and problem.labels is Labels.ONE_HOT:
+    if problem.question.loss in _KINDS and problem.question.labels is Labels.ONE_HOT:
         yield Test.that(
             fit.checked,
-            f"no {_KINDS[problem.loss]} explains its loss vector: a scaled gradient (scale='unknown'), "
+            f"no {_KINDS[problem.question.loss]} explains its loss vector: "
+            "a scaled gradient (scale='unknown'), "
             f"another loss or "
             "batch size, several samples that share a region, or real targets (labels='real')",
         )
-    if problem.labels is Labels.REAL:
+    if problem.question.labels is Labels.REAL:
         yield Test.that(
-            admissible(problem.loss, fit.labels),
+            admissible(problem.question.loss, fit.labels),
             "its target is not within [0, 1]: a scaled gradient, another loss or batch size",
         )
     if problem.classified or problem.weighted:
@@ -307,7 +311,7 @@ def _own_equations(
             fit.margin * fit.mismatch.clamp(min=1e-16) > spread.clamp(max=_TIED),
             "two labels explain its loss vector equally well",
         )
-    if not (problem.batch_size is not None and whole):
+    if not (problem.question.batch_size is not None and whole):
         yield Test.that(
             _telling(problem, fit, spread),
             "its loss vector would fit a mixture of samples of one region as well (real or saturated "
@@ -331,9 +335,11 @@ def _telling(problem: Problem, fit: LabelFit, slack: Tensor) -> Bool[Tensor, " m
     of the labels alone: hinge's, and those of saturated cross_entropy and bce (whole numbers, not all zero).
     An unknown weight absorbs the sum of samples that share their label.
     """
-    if problem.loss is Loss.HINGE or (problem.weighted and problem.loss is Loss.BCE and problem.classes > 1):
+    if problem.question.loss is Loss.HINGE or (
+        problem.weighted and problem.question.loss is Loss.BCE and problem.classes > 1
+    ):
         return torch.zeros_like(fit.checked)
-    if problem.loss is Loss.MSE:
+    if problem.question.loss is Loss.MSE:
         return fit.checked
     vectors = fit.vectors / fit.counts[:, None] if problem.weighted else fit.vectors
     fraction = (vectors - vectors.round()).abs().amax(dim=1)

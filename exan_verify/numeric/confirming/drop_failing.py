@@ -45,7 +45,7 @@ def settled(
     smaller, refined, dropped = _solved(problem, space, finding, gains)
     dropped += mixed
     # real targets are claimed only where all directions are samples', which a rest would leave open
-    if problem.labels is Labels.REAL:
+    if problem.question.labels is Labels.REAL:
         return smaller, refined, dropped
     reason = "its activation pattern is not certain, so that no error bound holds"
     while True:

@@ -17,11 +17,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from exan_verify.core.question import Loss
 from exan_verify.numeric.confirming.bounds import Refined
 from exan_verify.numeric.problem.losses import LabelFit
 from exan_verify.numeric.problem.passes import delta_spans
 from exan_verify.numeric.problem.problem import Problem
+from exan_verify.numeric.problem.sensitivity import loss_slope
 from exan_verify.numeric.problem.spectrum import ColumnSpace
 
 
@@ -45,7 +45,10 @@ def contamination(
     for layer, pattern in zip(problem.layers[:-1], refined.trace.patterns, strict=True):
         logits = _linear(layer.weight, logits) * pattern[:, None, :]
     logits = _linear(problem.layers[-1].weight, logits)
-    images = _slope(problem.loss, refined.trace.logits, logits) @ delta_spans(problem, refined.trace).mT
+    images = (
+        loss_slope(problem.question.loss, refined.trace.logits, logits)
+        @ delta_spans(problem, refined.trace).mT
+    )
     own = (delta_spans(problem, refined.trace) @ fit.vectors[:, :, None])[:, :, 0].norm(dim=1)
     strength = images.norm(dim=2).amin(dim=1) / own.clamp(min=1e-300)
     strength = torch.where(fit.checked, strength, torch.zeros_like(strength))
@@ -55,16 +58,3 @@ def contamination(
 def _linear(weight: Tensor, values: Float[Tensor, "m r n"]) -> Float[Tensor, "m r k"]:
     product: Tensor = values @ weight.double().T
     return product
-
-
-def _slope(loss: Loss, logits: Float[Tensor, "m K"], moved: Float[Tensor, "m r K"]) -> Float[Tensor, "m r K"]:
-    """How the loss vectors change with the logits."""
-    if loss is Loss.HINGE:
-        return torch.zeros_like(moved)
-    if loss is Loss.MSE:
-        return 2 * moved
-    if loss is Loss.BCE:
-        p = logits.sigmoid()[:, None, :]
-        return p * (1 - p) * moved
-    p = logits.softmax(dim=1)[:, None, :]
-    return p * (moved - (p * moved).sum(dim=2, keepdim=True))

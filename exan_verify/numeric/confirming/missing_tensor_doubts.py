@@ -56,7 +56,7 @@ def unsupported(
             f"layer 1 has too few live neurons to tell it from a stranger of {space.rank} samples and "
             f"{problem.classes} logits, and the gradient of the layers above is not whole"
         )
-    if problem.loss in (Loss.MSE, Loss.BCE) and not (
+    if problem.question.loss in (Loss.MSE, Loss.BCE) and not (
         finding.whole and last_layer_vectors(problem, refined) is not None
     ):
         for m in torch.nonzero(_target_open(problem, spans, refined, divisor))[:, 0].tolist():

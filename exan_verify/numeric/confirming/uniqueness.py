@@ -176,7 +176,7 @@ def _confining(
     known exactly first, if equations suffice for it."""
     space, width = spaces[1], problem.layers[1].shape[0]
     basis = torch.eye(width, dtype=torch.float64, device=problem.device)
-    if len(problem.layers) == 2 and problem.loss.zero_sum:
+    if len(problem.layers) == 2 and problem.question.loss.zero_sum:
         basis = torch.linalg.svd(torch.ones_like(basis[:1]))[2][1:].T
     own = size < basis.shape[1] and space.rank == size and not space.saturated
     least = float(space.values[size - 1]) if own else 0.0
@@ -265,7 +265,7 @@ def _every_sample_once(
 ) -> bool:
     """Step 4: whether no e_b can be without a column near it."""
     size = len(rho)
-    if problem.loss.zero_sum and problem.classified and len(problem.layers) == 2:
+    if problem.question.loss.zero_sum and problem.classified and len(problem.layers) == 2:
         shown = columns.points @ e.T
         shown = -shown if divisor < 0 else shown
         positive = shown > columns.eta @ e.abs().T
@@ -288,11 +288,11 @@ def _largest_loss_vector(problem: Problem, divisor: float, size: int) -> float:
     if (
         problem.scale_found
         or problem.weighted
-        or (problem.labels is Labels.REAL and problem.loss is Loss.MSE)
+        or (problem.question.labels is Labels.REAL and problem.question.loss is Loss.MSE)
     ):
         return math.inf
     divisor = abs(divisor)
-    if problem.loss is not Loss.MSE:
+    if problem.question.loss is not Loss.MSE:
         return 1 / divisor
     last = problem.layers[-1]
     if not last.whole:

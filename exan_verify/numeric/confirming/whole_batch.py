@@ -87,7 +87,7 @@ def whole_batch(
     if not size or not bool((x.abs() < _FAR).all()) or not first.weight_given:
         return None
     frame = _frame(problem, x)
-    unknowns = size * (frame.shape[1] + problem.classes * (problem.labels is Labels.REAL))
+    unknowns = size * (frame.shape[1] + problem.classes * (problem.question.labels is Labels.REAL))
     entries = sum(layer.shape[0] * (layer.shape[1] + 1) for layer in problem.layers[1:])
     if unknowns * (entries + first.shape[0] * (frame.shape[1] + 1)) > _ENTRIES:
         return None
@@ -105,7 +105,7 @@ def whole_batch(
         if not following.left < state.left:
             break
         state, y = following, targets
-    admitted = problem.labels is not Labels.REAL or bool(admissible(problem.loss, y).all())
+    admitted = problem.question.labels is not Labels.REAL or bool(admissible(problem.question.loss, y).all())
     if not (state.left <= _TOLERANCE and admitted):
         return None
     _, pseudo = _step(problem, state, frame)
@@ -177,7 +177,7 @@ def _step(
         state.deltas,
         frame,
         divisor=state.divisor,
-        targets=problem.labels is Labels.REAL,
+        targets=problem.question.labels is Labels.REAL,
         weights=weights,
     )
     size, unknowns, _ = matrix.shape
@@ -220,8 +220,8 @@ def told_labels(problem: Problem, x: Float[Tensor, "M d"]) -> Tensor | None:
             delta_spans(problem, trace) if spans is None else spans,
             (given @ inverse).T,
             samples=len(x),
-            reach=_NEAREST if problem.labels is Labels.ONE_HOT else 0.0,
+            reach=_NEAREST if problem.question.labels is Labels.ONE_HOT else 0.0,
         )
-        if problem.labels is Labels.REAL or bool(fit.checked.all()):
+        if problem.question.labels is Labels.REAL or bool(fit.checked.all()):
             return fit.labels
     return None

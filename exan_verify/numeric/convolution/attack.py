@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from exan_verify.core.question import Loss, Reduction
-from exan_verify.errors import BudgetExhausted, InputError, choice
+from exan_verify.core.question import Loss, Question
+from exan_verify.errors import BudgetExhausted, InputError
 from exan_verify.models.stages import AveragePool, ConvolutionalNetwork, Flatten, MaxPool, Relu
 from exan_verify.numeric.attack import run as run_head
 from exan_verify.numeric.convolution.confirm import (
@@ -75,12 +75,11 @@ def run(
             "weights and smoothing are for fully connected networks; leave them out for one with convolutions"
         )
     split = split_gradient(network, gradient, target, partial=partial)
+    question = Question.of(loss, reduction, labels, batch_size=batch_size)
     tell("the fully connected head", 0.0)
     single: LastLayer | None
     if network.head.depth == 1:
-        head, single = tell.during(
-            lambda: _single_layer(network, split, loss, reduction, batch_size, seed, target)
-        )
+        head, single = tell.during(lambda: _single_layer(network, split, question, seed, target))
     else:
         head = run_head(
             network.head,
@@ -107,7 +106,7 @@ def run(
         try:
             if not unfinished:
                 tell("layer by layer", 0.2)
-                found = tell.during(lambda: _pictures(network, split, head, Loss(loss), Reduction(reduction)))
+                found = tell.during(lambda: _pictures(network, split, head, question))
             if iterations and found.reason and len(head.x) and found.known is not None:
                 body = split.body if head.complete else {}
                 estimates = _estimates(network, found.known, body, iterations, seed, tell)
@@ -173,9 +172,7 @@ def _estimates(
 def _single_layer(
     network: ConvolutionalNetwork,
     split: SplitGradient,
-    loss: str,
-    reduction: str,
-    batch_size: int | None,
+    question: Question,
     seed: int,
     device: torch.device,
 ) -> tuple[Attack, LastLayer]:
@@ -195,9 +192,7 @@ def _single_layer(
     return attack_single_layer(
         layer,
         name="the head is a single Linear layer: its gradient",
-        loss=choice(Loss, loss, "loss"),
-        reduction=choice(Reduction, reduction, "reduction"),
-        batch_size=batch_size,
+        question=question,
         unit_roundoff=max((torch.finfo(t.dtype).eps / 2 for t in split.head.values()), default=2.0**-53),
         rectified=_rectified(network),
         seed=seed,
@@ -218,11 +213,10 @@ def _pictures(
     network: ConvolutionalNetwork,
     split: SplitGradient,
     head: Attack,
-    loss: Loss,
-    reduction: Reduction,
+    question: Question,
 ) -> _Found:
     size = len(head.x)
-    divisor = loss.divisor(reduction, head.batch_size, network.head.classes) / head.scale
+    loss, divisor = question.loss, question.divisor(head.batch_size, network.head.classes) / head.scale
     unit = _unit_roundoff(split)
     error = _feature_norms(head, split)
 

@@ -59,7 +59,7 @@ class Descend:
         Raises :class:`RangeError` where unknowns or entries are many, or the samples do not span the rows.
         """
         space = spaces[0]
-        size = problem.batch_size or space.rank
+        size = problem.question.batch_size or space.rank
         refusal = too_many(problem, space.rank) or _out_of_range(problem, space, size)
         if refusal:
             raise RangeError(refusal)
@@ -88,7 +88,7 @@ def _out_of_range(problem: Problem, space: ColumnSpace, size: int) -> str | None
     entries = sum(layer.shape[0] * (layer.shape[1] + 1) for layer in problem.layers)
     if not 1 < size <= _MOST_SAMPLES or entries > _ENTRIES:
         return f"descent is for 2 to {_MOST_SAMPLES} samples and {_ENTRIES} entries of the gradient"
-    if problem.scale is None or problem.weighted or problem.labels is Labels.REAL:
+    if problem.scale is None or problem.weighted or problem.question.labels is Labels.REAL:
         return "descent needs loss vectors that labels determine"
     if space.rank != size or not problem.whole:
         return f"descent needs a first layer of rank {size}, and its gradient has rank {space.rank}"
@@ -117,7 +117,7 @@ def _nearest_labels(problem: Problem, x: Float[Tensor, "M d"]) -> Tensor | None:
     deltas = problem.layers[0].right(torch.linalg.pinv(h)).T
     spans = delta_spans(problem, trace)
     g = (torch.linalg.pinv(spans, rtol=1e-10) @ deltas[:, :, None])[:, :, 0] * divisor
-    labels, vectors = label_options(problem.loss, trace.logits, g, problem.smoothing)
+    labels, vectors = label_options(problem.question.loss, trace.logits, g, problem.smoothing)
     best = (vectors @ spans.mT / divisor - deltas[:, None, :]).norm(dim=2).argmin(dim=1)
     return best if labels.dim() == 1 else labels[torch.arange(len(best), device=best.device), best]
 

@@ -91,7 +91,7 @@ def next_directions(
     """C: a basis of where the deltas above hidden layer ``index`` lie, for ``samples`` samples."""
     above, n_next = spaces[index + 1], problem.layers[index + 1].shape[0]
     last = index == len(problem.layers) - 2
-    sum_zero = last and problem.loss.zero_sum
+    sum_zero = last and problem.question.loss.zero_sum
     if above.rank == samples and above.rank <= (n_next - 1 if sum_zero else n_next):
         return above.basis
     if sum_zero:
@@ -124,11 +124,12 @@ def lifted_null_space(equations: LayerEquations, *, exact: bool = False) -> Lift
 
 def too_many(problem: Problem, rank: int) -> str | None:
     """What a gradient of ``rank`` says where the batch size given is smaller, or None."""
-    if problem.batch_size is None or rank <= problem.batch_size:
+    size = problem.question.batch_size
+    if size is None or rank <= size:
         return None
     return (
-        f"the gradient shows rank {rank}, and batch_size={problem.batch_size} samples give no more than "
-        f"{problem.batch_size}: noise or compression fills it, or the batch is "
+        f"the gradient shows rank {rank}, and batch_size={size} samples give no more than "
+        f"{size}: noise or compression fills it, or the batch is "
         "larger; use the gradient as it was computed, or the true batch size"
     )
 

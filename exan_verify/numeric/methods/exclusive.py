@@ -139,5 +139,5 @@ def layer_summaries(problem: Problem, spaces: tuple[ColumnSpace, ...]) -> tuple[
 
 def one_direction(problem: Problem) -> bool:
     """Whether all loss vectors are parallel, whatever the samples: two classes, or a single logit."""
-    invariant = problem.loss.zero_sum
+    invariant = problem.question.loss.zero_sum
     return problem.classes - invariant <= 1

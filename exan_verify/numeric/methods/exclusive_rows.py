@@ -138,7 +138,9 @@ def _tested(problem: Problem, space: ColumnSpace, rows: _Rows) -> _Accepted:
     good = (sines[:, 0] < limit) & (sines[:, 1] > MINIMAL_GAP * limit) & (carried != 0)
     rows, trace, sines, directions = rows.select(good), trace.select(good), sines[good], directions[good]
     deltas = directions * (rows.bias / carried[good])[:, None]
-    fit = problem.fit_labels(trace.logits, spans[good], deltas, samples=problem.batch_size or space.rank)
+    fit = problem.fit_labels(
+        trace.logits, spans[good], deltas, samples=problem.question.batch_size or space.rank
+    )
     clean = fit.loose <= _CLEAN * (rows.error + limit / sines[:, 1])
     return _Accepted(rows=rows.select(clean), sine=sines[clean, 0], direction=directions[clean])
 

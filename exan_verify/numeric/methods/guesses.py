@@ -18,12 +18,12 @@ def loss_vector_guesses(problem: Problem, count: int, generator: torch.Generator
     logits = spread * torch.randn(classes, count, dtype=torch.float64, generator=generator)
     label = torch.randint(classes, (count,), generator=generator)
     one_hot = torch.nn.functional.one_hot(label, classes).double().T
-    if problem.loss is Loss.BCE:
+    if problem.question.loss is Loss.BCE:
         targets = torch.randint(2, (classes, count), generator=generator).double()
         return (logits.sigmoid() - targets).to(problem.device)
-    if problem.loss is Loss.MSE:
+    if problem.question.loss is Loss.MSE:
         return (0.1 * logits - one_hot).to(problem.device)
-    if problem.loss is Loss.HINGE:
+    if problem.question.loss is Loss.HINGE:
         violated = torch.rand(classes, count, generator=generator) < 0.5 + spread / 8
         wrong = (violated & ~one_hot.bool()).double()
         wrong = torch.where(wrong.sum(dim=0) == 0, 1 - one_hot, wrong)

@@ -65,11 +65,11 @@ class Labelled:
 def admitted_labels(problem: Problem) -> Tensor | None:
     """Every label there is: classes (K,) or targets (t, K); None where they are too many, or any numbers."""
     size = problem.classes
-    if problem.labels is Labels.REAL:
+    if problem.question.labels is Labels.REAL:
         return None
     if problem.classified:
         return torch.arange(size, device=problem.device)
-    if problem.loss is Loss.MSE and size > 1:
+    if problem.question.loss is Loss.MSE and size > 1:
         return torch.eye(size, dtype=torch.float64, device=problem.device)
     if 2**size > _TRIES:
         return None
@@ -94,8 +94,8 @@ def labelled_rows(
     proceed()
     trace = forward(problem, x)
     n = torch.arange(len(x), device=x.device)
-    size = problem.batch_size or max(space.rank for space in spaces)
-    told = problem.batch_size is not None or problem.divisor(2) == problem.divisor(1)
+    size = problem.question.batch_size or max(space.rank for space in spaces)
+    told = problem.question.batch_size is not None or problem.divisor(2) == problem.divisor(1)
     best: list[Tensor] = []
     shares: list[Tensor] = []
     for label in labels:
@@ -104,7 +104,7 @@ def labelled_rows(
         own = deltas[0][n, neurons]
         safe = torch.where(own == 0, torch.ones_like(own), own)
         if told:
-            factor = torch.full_like(own, 1 / problem.divisor(problem.batch_size or 1))
+            factor = torch.full_like(own, 1 / problem.divisor(problem.question.batch_size or 1))
         else:
             factor = 1 / _whole(problem, safe / bias)
         misfit = (bias - own * factor).abs() / bias.abs()
@@ -186,7 +186,7 @@ class Peeled:
 def is_narrow(problem: Problem, space: ColumnSpace) -> bool:
     """Whether the first layer has too few neurons to tell a sample from a mixture by its pattern alone."""
     live = int((space.basis.norm(dim=1) > 0).sum())
-    free = problem.classes - int(problem.loss.zero_sum)
+    free = problem.classes - int(problem.question.loss.zero_sum)
     return space.saturated or live - space.rank - free < _SPARE
 
 

@@ -69,7 +69,7 @@ class Lift:
         quadratic: list[Lifted] = []
         cubic: Iterator[Lifted] = iter(())
         if 2 in self.degrees:
-            refusal = out_of_range(counted, max(samples, problem.batch_size or 0))
+            refusal = out_of_range(counted, max(samples, problem.question.batch_size or 0))
             refusals += [refusal] if refusal else []
             quadratic = [] if refusal else _quadratic(usable)
         if 3 in self.degrees:

@@ -50,7 +50,7 @@ class _One:
 
 def one_sample(problem: Problem) -> Attack | None:
     """The attack's outcome where one sample explains the whole gradient, and None where one does not."""
-    if problem.batch_size not in (None, 1) or problem.scale is None or problem.weighted:
+    if problem.question.batch_size not in (None, 1) or problem.scale is None or problem.weighted:
         return None
     one = _explaining(problem)
     if one is None:
@@ -58,7 +58,7 @@ def one_sample(problem: Problem) -> Attack | None:
     label, doubt = _label(problem, one)
     if doubt is None:
         return None
-    told = problem.batch_size is not None
+    told = problem.question.batch_size is not None
     evidence = Evidence(
         method="one sample",
         layer=None,
@@ -152,16 +152,16 @@ def _fitted(problem: Problem, trace: Trace, g: Tensor) -> LabelFit:
         identity,
         g,
         samples=1,
-        reach=_NEAREST if problem.labels is Labels.ONE_HOT else 0.0,
+        reach=_NEAREST if problem.question.labels is Labels.ONE_HOT else 0.0,
     )
 
 
 def _label(problem: Problem, one: _One) -> tuple[Tensor | None, str | None]:
     """The label, and what speaks against the sample; None in its place: one sample does not explain it."""
-    fit, told = one.fit, problem.batch_size == 1
+    fit, told = one.fit, problem.question.batch_size == 1
     label = fit.labels[0]
-    if problem.labels is Labels.REAL:
-        if not bool(admissible(problem.loss, fit.labels).all()):
+    if problem.question.labels is Labels.REAL:
+        if not bool(admissible(problem.question.loss, fit.labels).all()):
             return label, "its target has entries outside of [0, 1]: a scaled gradient, or another loss"
         if not told:
             return label, (
@@ -173,7 +173,7 @@ def _label(problem: Problem, one: _One) -> tuple[Tensor | None, str | None]:
         return None, f"its loss vector is known to {one.slack:.1e} only, which tells no label"
     tied = problem.classified and float(fit.margin[0] * fit.mismatch[0].clamp(min=1e-16)) <= one.slack
     explained = bool(fit.checked[0]) and float(fit.mismatch[0]) <= one.slack and one.slack <= _LABEL_LIMIT
-    if explained and not told and not _telling(problem.loss, fit, one.slack):
+    if explained and not told and not _telling(problem.question.loss, fit, one.slack):
         return label, (
             "its loss vector would fit a mixture of samples of one region as well (constant or saturated); "
             "it can be confirmed only when batch_size=1 is given"
@@ -203,7 +203,7 @@ def _telling(loss: Loss, fit: LabelFit, slack: float) -> bool:
 
 def _what_helps(problem: Problem) -> str:
     if problem.classified:
-        return "" if problem.batch_size else "one sample fits: give batch_size=1 if it is one"
-    if problem.labels is Labels.REAL:
+        return "" if problem.question.batch_size else "one sample fits: give batch_size=1 if it is one"
+    if problem.question.labels is Labels.REAL:
         return "one sample with real targets fits: give batch_size=1"
     return "one sample with a real target fits: attack again with labels='real' and batch_size=1"

@@ -83,10 +83,10 @@ class Peel:
     def _by_labels(self, problem: Problem, spaces: tuple[ColumnSpace, ...]) -> Finding | None:
         """The samples that rows and labels show, where any do."""
         space = spaces[0]
-        peeled = peel_by_labels(problem, spaces, problem.batch_size or space.rank)
+        peeled = peel_by_labels(problem, spaces, problem.question.batch_size or space.rank)
         if peeled is None or not len(peeled.x):
             return None
-        missing = max(0, (problem.batch_size or space.rank) - len(peeled.x))
+        missing = max(0, (problem.question.batch_size or space.rank) - len(peeled.x))
         h = torch.cat([peeled.x, torch.ones_like(peeled.x[:, :1])], dim=1)
         left = torch.linalg.svd(space.rows - (space.basis.T @ peeled.deltas.T) @ h)[0]
         return Finding(
@@ -111,7 +111,7 @@ class Peel:
         """The finding with what is left: a span, or samples lifted from it."""
         if known.size == spaces[0].rank:
             return replace(finding, rest=spaces[0].basis[:, :0])
-        deltas = all_deltas(problem, known, problem.batch_size or spaces[0].rank)
+        deltas = all_deltas(problem, known, problem.question.batch_size or spaces[0].rank)
         left = tuple(
             without(space, delta, h)
             for space, delta, h in zip(spaces, deltas, known.trace.hidden, strict=True)
@@ -121,9 +121,11 @@ class Peel:
         finding = replace(finding, rest=left[0].basis, rest_sine=tilt)
         if not self.lift_rest or left[0].saturated:
             return finding
-        size = None if problem.batch_size is None else max(1, problem.batch_size - known.size)
+        size = (
+            None if problem.question.batch_size is None else max(1, problem.question.batch_size - known.size)
+        )
         try:
-            lifted = Lift().find(replace(problem, batch_size=size), left)
+            lifted = Lift().find(replace(problem, question=replace(problem.question, batch_size=size)), left)
         except RangeError as error:
             return replace(finding, reason=f"{finding.reason}; lifting what is left: {error}")
         return replace(

@@ -118,7 +118,7 @@ def _groups(problem: Problem, *, repairs: bool) -> tuple[LossGroups, str]:
     if not groups.neurons:
         zero = not repairs and not bool(problem.layers[-1].d_weight[0].any())
         return groups, "the first row of dW_L, by which B.1 divides, is zero" if zero else _NO_GROUP
-    if problem.loss.class_labels:
+    if problem.question.loss.class_labels:
         usable = torch.nonzero(negative_entry(groups.directions) >= 0)[:, 0].tolist()
         if len(usable) < len(groups.neurons):
             lost = len(groups.neurons) - len(usable)
@@ -129,14 +129,14 @@ def _groups(problem: Problem, *, repairs: bool) -> tuple[LossGroups, str]:
 
 
 def _to_the_letter(problem: Problem, groups: LossGroups, nothing: Finding) -> Finding:
-    if problem.loss not in (Loss.CROSS_ENTROPY, Loss.BCE):
+    if problem.question.loss not in (Loss.CROSS_ENTROPY, Loss.BCE):
         return replace(
             nothing,
-            reason=f"B.1 scales loss vectors by |g_c| < 1, which {problem.loss.value} does not satisfy; use "
-            "the repairs",
+            reason="B.1 scales loss vectors by |g_c| < 1, which "
+            f"{problem.question.loss.value} does not satisfy; use the repairs",
         )
     size = len(groups.neurons)
-    g = _heuristic_scale(problem, groups.directions) / problem.divisor(problem.batch_size or size)
+    g = _heuristic_scale(problem, groups.directions) / problem.divisor(problem.question.batch_size or size)
     patterns, reason = _patterns_down(problem, g)
     if patterns is None:
         return replace(nothing, reason=reason)
@@ -150,7 +150,7 @@ def _heuristic_scale(problem: Problem, ratios: Float[Tensor, "m K"]) -> Float[Te
 
     That entry is the label's for cross_entropy, where the others sum to it, and the largest for bce.
     """
-    if problem.loss is Loss.CROSS_ENTROPY:
+    if problem.question.loss is Loss.CROSS_ENTROPY:
         label = negative_entry(ratios)
         own = ratios.gather(1, label[:, None])
         scaled: Tensor = -_HEURISTIC * ratios / own

@@ -113,9 +113,7 @@ class Partial:
             lambda: attack_single_layer(
                 problem.layers[-1],
                 name="the gradient of the last layer alone",
-                loss=problem.loss,
-                reduction=problem.reduction,
-                batch_size=problem.batch_size,
+                question=problem.question,
                 unit_roundoff=problem.unit_roundoff,
                 rectified=True,
                 seed=problem.seed,

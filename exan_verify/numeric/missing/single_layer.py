@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from exan_verify.core.question import Loss, Reduction
+from exan_verify.core.question import Loss, Question
 from exan_verify.errors import InputError
 from exan_verify.numeric.missing.last_layer import SingleSample, last_layer, single_sample
 from exan_verify.numeric.problem.losses import fit_labels
@@ -21,9 +21,7 @@ def attack_single_layer(
     layer: LayerGradient,
     *,
     name: str,
-    loss: Loss,
-    reduction: Reduction,
-    batch_size: int | None,
+    question: Question,
     unit_roundoff: float,
     rectified: bool,
     seed: int,
@@ -32,6 +30,7 @@ def attack_single_layer(
 
     ``name``: what the gradient is called in the reason; ``rectified``: the features cannot be negative.
     """
+    loss, batch_size = question.loss, question.batch_size
     if batch_size is not None and (isinstance(batch_size, bool) or batch_size < 1):
         raise InputError(f"batch_size={batch_size!r} is not a positive integer; give the number of samples")
     last = last_layer(layer, loss=loss, unit_roundoff=unit_roundoff, rectified=rectified, seed=seed)
@@ -39,7 +38,7 @@ def attack_single_layer(
     classes, width = layer.shape
     if last.rank == 1 and batch_size in (None, 1) and layer.whole:
         sample = single_sample(layer, unit_roundoff)
-        label = _label(layer, sample, loss, loss.divisor(reduction, 1, classes), unit_roundoff)
+        label = _label(layer, sample, loss, question.divisor(1, classes), unit_roundoff)
         if label is not None:
             return _one(sample, label, batch_size), last
         reason = "no label explains the loss vector at full scale: more than one sample, or another loss"

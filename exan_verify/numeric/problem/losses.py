@@ -10,8 +10,6 @@ from torch import Tensor
 
 from exan_verify.core.question import Loss
 
-_CLASS_LOSSES = (Loss.CROSS_ENTROPY, Loss.HINGE)
-
 REACH = 1e-3
 """Distance at which a target looks like one of the loss's label set."""
 
@@ -140,7 +138,7 @@ def fit_labels(
     g = loss_vector_hint
     if g is None:
         g = (torch.linalg.pinv(spans, rtol=1e-10) @ deltas[:, :, None])[:, :, 0]
-    if weighted or (loss in _CLASS_LOSSES and not soft):
+    if weighted or (loss.class_labels and not soft):
         options = label_options(loss, logits, g * divisor, smoothing)
         if weighted and loss is Loss.BCE and logits.shape[1] > 1:
             return _fit_signs(options[0][:, 0], g, spans, deltas, divisor)
@@ -178,7 +176,7 @@ def label_options(
     negative where the target is 1, or positive there if the factor of the gradient is negative.
     """
     size = logits.shape[1]
-    if loss in _CLASS_LOSSES:
+    if loss.class_labels:
         return torch.arange(size, device=logits.device), class_vectors(loss, logits, smoothing)
     if loss is Loss.BCE:
         targets = torch.stack([(g < 0).double(), (g > 0).double()], dim=1)
@@ -226,7 +224,7 @@ def fit_scale(
     )
     counts = votes.sum(dim=1)
     best = int(counts.argmax())
-    free = 1 + int(loss in _CLASS_LOSSES)
+    free = 1 + int(loss.zero_sum)
     if int(counts[best]) == 1 and (len(logits) > 1 or logits.shape[1] <= free):
         return None
     rivals = ~agrees[best] & (counts == counts[best])

@@ -147,7 +147,9 @@ def rounding(
         own = unit * (gain * h.norm(dim=1) * math.sqrt(math.log2(layer.shape[1] + 1)) + z.norm(dim=1))
         pre_errors.append(torch.hypot(gain * hidden_errors[-1], own))
         hidden_errors.append(pre_errors[-1])
-    delta_errors = [loss_vector_error(problem.loss, trace.logits, deltas[-1], pre_errors[-1], unit, divisor)]
+    delta_errors = [
+        loss_vector_error(problem.question.loss, trace.logits, deltas[-1], pre_errors[-1], unit, divisor)
+    ]
     for k in range(len(problem.layers) - 1, 0, -1):
         gain, above = gains[k][1], deltas[k].norm(dim=1)
         own = unit * gain * above * math.sqrt(math.log2(problem.layers[k].shape[0] + 1))

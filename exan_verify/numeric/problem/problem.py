@@ -18,8 +18,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from exan_verify.core.network import Array, ReluNetwork
-from exan_verify.core.question import Labels, Loss, Reduction
-from exan_verify.errors import GradientError, InputError, NonFiniteError, choice, raise_problems, short
+from exan_verify.core.question import Labels, Loss, Question
+from exan_verify.errors import GradientError, InputError, NonFiniteError, raise_problems, short
 from exan_verify.numeric.problem.losses import REACH, LabelFit, fit_labels, loss_vectors
 
 BLOCK = 1 << 23
@@ -87,19 +87,17 @@ class LayerGradient:
 class Problem:
     """A validated attack: the layers, the loss, and what is known about batch and rounding.
 
-    ``unit_roundoff`` is that of the coarsest dtype among the gradient's tensors. ``batch_size`` is the
-    user's or None. ``labels``: of the loss's kind (one_hot), or real targets; ``smoothing`` of those of
-    cross_entropy. ``scale``: the gradient is so many times the batch's, None where it is not known, and
-    ``scale_found``: it was read off this gradient. ``weighted``: every sample has an unknown positive factor.
+    ``question``: its ``labels`` are of the loss's kind (one_hot), or real targets; its ``batch_size`` is the
+    user's or None. ``unit_roundoff`` is that of the coarsest dtype among the gradient's tensors.
+    ``smoothing`` of the labels of cross_entropy. ``scale``: the gradient is so many times the batch's, None
+    where it is not known, and ``scale_found``: it was read off this gradient. ``weighted``: every sample has
+    an unknown positive factor.
     """
 
     layers: tuple[LayerGradient, ...]
-    loss: Loss
-    reduction: Reduction
-    batch_size: int | None
+    question: Question
     unit_roundoff: float
     seed: int
-    labels: Labels = Labels.ONE_HOT
     smoothing: float = 0.0
     scale: float | None = 1.0
     scale_found: bool = False
@@ -123,16 +121,16 @@ class Problem:
     @property
     def classified(self) -> bool:
         """Whether a label is a class, and not a vector of targets."""
-        return self.loss.class_labels and self.labels is not Labels.REAL
+        return self.question.loss.class_labels and self.question.labels is not Labels.REAL
 
     def divisor(self, samples: int) -> float:
         """What the summed loss is divided by, for a batch of ``samples``: by the reduction, and by the factor
         that the gradient was multiplied with (1 where that is not known yet)."""
-        return self.loss.divisor(self.reduction, samples, self.classes) / (self.scale or 1.0)
+        return self.question.divisor(samples, self.classes) / (self.scale or 1.0)
 
     def loss_vectors(self, logits: Float[Tensor, "m K"], labels: Tensor) -> Float[Tensor, "m K"]:
         """Undivided loss vectors of ``labels``, classes (m,) or targets (m, K)."""
-        return loss_vectors(self.loss, logits, labels, self.smoothing)
+        return loss_vectors(self.question.loss, logits, labels, self.smoothing)
 
     def fit_labels(
         self,
@@ -150,7 +148,7 @@ class Problem:
         """
         fits = [
             fit_labels(
-                self.loss,
+                self.question.loss,
                 logits,
                 spans,
                 deltas,
@@ -158,7 +156,7 @@ class Problem:
                 loss_vector_hint=loss_vector_hint,
                 reach=reach,
                 smoothing=self.smoothing,
-                soft=self.loss.class_labels and not self.classified,
+                soft=self.question.loss.class_labels and not self.classified,
                 weighted=self.weighted,
             )
             for sign in ((1, -1) if self.scale is None else (1,))
@@ -194,16 +192,15 @@ def build_problem(
     Raises :class:`InputError` for an unknown loss or reduction or a bad batch size; :class:`GradientError`
     (:class:`NonFiniteError`) for tensors that do not fit.
     """
-    chosen_loss = choice(Loss, loss, "loss")
-    chosen_reduction = choice(Reduction, reduction, "reduction")
-    chosen_labels = attacked_labels(labels, chosen_loss)
+    question = Question.of(loss, reduction, labels)
+    _check_attacked_labels(question)
     factor, weighted = _given_scale(scale), _positive_weights(weights)
-    if (factor is None or weighted) and chosen_labels is Labels.REAL:
+    if (factor is None or weighted) and question.labels is Labels.REAL:
         raise InputError(
             "labels='real' explain a loss vector of any size, so that they cannot be asked for together with "
             "scale='unknown' or weights='positive'; give the scale, or leave labels out"
         )
-    check_smoothing(smoothing, chosen_loss, chosen_labels)
+    _check_smoothing(smoothing, question)
     if batch_size is not None and (
         isinstance(batch_size, bool) or int(batch_size) != batch_size or batch_size < 1
     ):
@@ -214,12 +211,9 @@ def build_problem(
     tensors = {name: tensor.to(target) for name, tensor in tensors.items()}
     return Problem(
         layers=tuple(_layer(layer, tensors, target) for layer in network.layers),
-        loss=chosen_loss,
-        reduction=chosen_reduction,
-        batch_size=None if batch_size is None else int(batch_size),
+        question=replace(question, batch_size=None if batch_size is None else int(batch_size)),
         unit_roundoff=max(_UNIT_ROUNDOFF[tensor.dtype] for tensor in tensors.values()),
         seed=int(seed),
-        labels=chosen_labels,
         smoothing=float(smoothing),
         scale=factor,
         weighted=weighted,
@@ -248,27 +242,25 @@ def _positive_weights(weights: Any) -> bool:
     return bool(weights == "positive")
 
 
-def check_smoothing(smoothing: Any, loss: Loss, labels: Labels) -> None:
+def _check_smoothing(smoothing: Any, question: Question) -> None:
     """Raise :class:`InputError` unless ``smoothing`` is one of cross_entropy's class labels, in [0, 1)."""
     if isinstance(smoothing, bool) or not isinstance(smoothing, (int, float)) or not 0 <= smoothing < 1:
         raise InputError(f"smoothing={short(smoothing)} is not in [0, 1); give the label smoothing")
-    if smoothing and (loss is not Loss.CROSS_ENTROPY or labels is Labels.REAL):
+    if smoothing and (question.loss is not Loss.CROSS_ENTROPY or question.labels is Labels.REAL):
         raise InputError(f"smoothing={smoothing} belongs to the class labels of cross_entropy; leave it out")
 
 
-def attacked_labels(labels: str, loss: Loss) -> Labels:
-    """One_hot or real, as the loss has them; raises :class:`InputError` for others."""
-    chosen = choice(Labels, labels, "labels")
-    if chosen is Labels.KNOWN:
+def _check_attacked_labels(question: Question) -> None:
+    """Raise :class:`InputError` unless the labels are one_hot or real, as the loss has them."""
+    if question.labels is Labels.KNOWN:
         raise InputError(
             "labels='known' is a question for certify; the attack finds labels, so leave it out, or say "
             "'real' for targets of mse, bce or cross_entropy that are any numbers"
         )
-    if chosen is Labels.REAL and loss is Loss.HINGE:
+    if question.labels is Labels.REAL and question.loss is Loss.HINGE:
         raise InputError(
-            f"labels='real' does not fit loss={loss.value!r}, whose labels are classes; leave it out"
+            f"labels='real' does not fit loss={question.loss.value!r}, whose labels are classes; leave it out"
         )
-    return chosen
 
 
 def row_blocks(matrix: Tensor) -> Iterator[tuple[slice, Tensor]]:

@@ -49,9 +49,9 @@ def jacobian(
     for layer, pattern in zip(problem.layers[1:], trace.patterns, strict=True):
         tangents.append(moved * pattern[:, None, :])
         moved = tangents[-1] @ layer.weight.double().T
-    change = loss_slope(problem.loss, trace.logits, moved) / divisor
+    change = loss_slope(problem.question.loss, trace.logits, moved) / divisor
     if targets:
-        own = -(2.0 if problem.loss is Loss.MSE else 1.0) / divisor
+        own = -(2.0 if problem.question.loss is Loss.MSE else 1.0) / divisor
         unit = own * torch.eye(problem.classes, dtype=frame.dtype, device=frame.device)
         change = torch.cat([change, unit.expand(size, -1, -1)], dim=1)
         tangents = [torch.cat([t, t.new_zeros(size, problem.classes, t.shape[2])], dim=1) for t in tangents]
