@@ -12,7 +12,7 @@ import pytest
 from exan_verify.api.certify import certify
 from exan_verify.api.check import check
 from exan_verify.core.facts import Facts
-from exan_verify.core.network import ReluNetwork
+from exan_verify.core.network import Batch, ReluNetwork
 from exan_verify.core.question import Box, Labels, Loss, Reduction
 from exan_verify.core.verdict import Budget, Engine, Outcome, Trust
 from exan_verify.decide import residual
