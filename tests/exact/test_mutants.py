@@ -13,7 +13,7 @@ from exan_verify.core.question import Labels, Loss
 from exan_verify.exact.backprop import forward
 from exan_verify.exact.linalg import nullspace
 from exan_verify.exact.lp import Program, Status, proved, solve
-from exan_verify.exact.modular import PRIME, add_mod, inverses_mod
+from exan_verify.exact.modular import PRIME, add_mod, fold, inverses_mod
 from exan_verify.exact.rational import RationalMatrix
 from exan_verify.kernel.second.cancellation import (
     contributions_cancel,
@@ -112,3 +112,18 @@ def test_a_program_without_variables() -> None:
     assert solve(absurd).status is Status.INFEASIBLE
     assert proved(absurd, solve(absurd))
     assert solve(empty).status is Status.OPTIMAL
+
+
+def test_the_prime_itself_folds_to_zero():
+    values = np.array([0, 1, PRIME - 1, PRIME, PRIME + 1, 2 * PRIME, 2**64 - 1], dtype=np.uint64)
+    assert [int(v) for v in fold(values)] == [int(v) % PRIME for v in values]
+
+
+@pytest.mark.parametrize("classes", [2, 3, 4])
+def test_logits_moved_by_a_constant_have_the_symbols_that_they_had(classes: int):
+    logits = columns([[Fraction(k * k, 3) + 1 for _ in range(2)] for k in range(classes)])
+    moved = logits.copy()
+    moved[:, 1] += Fraction(5, 7)
+    labels = np.zeros(2, dtype=np.int64)
+    same, other = (symbolic_loss_vectors(Loss.CROSS_ENTROPY, f, labels) for f in (logits, moved))
+    assert list(same) == list(other)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fractions import Fraction
+from types import SimpleNamespace
 from typing import Any
 
 import flint
@@ -16,6 +17,7 @@ from exan_verify.exact.modular import PRIME
 from exan_verify.kernel.given import Subject
 from exan_verify.kernel.residual import cover as residual_cover
 from exan_verify.kernel.residual import quadrics as residual_quadrics
+from exan_verify.kernel.residual.hinge import _selections
 from exan_verify.kernel.residual.parts import Part
 
 
@@ -99,3 +101,17 @@ def test_only_biases_fix_the_sums_of_rows(biases: bool) -> None:
 def test_residues_of_rationals() -> None:
     for value in (Fraction(2, 3), Fraction(-5, 7), Fraction(0), Fraction(9)):
         assert residual_quadrics._residue(value) * value.denominator % PRIME == value.numerator % PRIME
+
+
+def test_selections_of_loss_vectors_keep_the_labels_only_where_they_are_known():
+    own = np.array([[-2, 1], [1, -2], [1, 1]], dtype=object)
+
+    def selected(labels: Labels) -> list[tuple[int, ...]]:
+        question = SimpleNamespace(labels=labels)
+        subject = SimpleNamespace(network=SimpleNamespace(has_bias=False), question=question)
+        part: Any = SimpleNamespace(subject=subject, labels=[(Fraction(0),), (Fraction(1),)])
+        return [tuple(int(label[0]) for label, _ in chosen) for chosen in _selections(part, own)]
+
+    known, free = selected(Labels.KNOWN), selected(Labels.ONE_HOT)
+    assert known == [labels for labels in free if sorted(labels) == [0, 1]]
+    assert {tuple(sorted(labels)) for labels in free} > {(0, 1)}
