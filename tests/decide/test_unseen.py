@@ -22,7 +22,8 @@ from exan_verify.exact.linalg import nullspace, rank
 from exan_verify.exact.softmax import loss_vectors
 from exan_verify.kernel.second import unseen
 from tests.support.cases import default_network
-from tests.support.family_cases import context_of, replay, subject_of
+from tests.support.contexts import context_of, subject_of
+from tests.support.family_cases import replay
 
 
 @pytest.mark.parametrize(

@@ -282,6 +282,7 @@ def test_a_budget_that_runs_out_decides_nothing():
         check(case.certificate, case.network, **case.given, budget=0)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_the_command_says_undecided(tmp_path: Path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     case = named("lifting")

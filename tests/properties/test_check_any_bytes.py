@@ -22,6 +22,7 @@ from tests.conftest import examples
 from tests.support.certificate_cases import Issued, broken, every_kind, garbled, nodes, spoiled
 
 KINDS = {
+    "unseen",
     "tolerance",
     "scale",
     "twins",

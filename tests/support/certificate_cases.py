@@ -19,6 +19,7 @@ from exan_verify.core.network import Batch, Gradient, ReluNetwork
 from exan_verify.core.question import Labels, Loss, Reduction
 from exan_verify.core.verdict import Outcome
 from exan_verify.exact.backprop import gradient
+from tests.stored import CERTIFICATES, asked, load
 from tests.support.cases import default_network, random_batch, three_share_layer_one, two_one_five_one
 from tests.support.tolerance_cases import case as tolerance_case
 
@@ -53,6 +54,16 @@ def _asked(name: str, network: ReluNetwork, given: dict[str, Any], options: dict
     return Issued(name=name, network=network, given=given, options=options, certificate=plain)
 
 
+def _stored(kind: str) -> Recipe:
+    """A certificate that was issued once with this evidence alone, for a batch."""
+    for record in load(CERTIFICATES):
+        held = record["certificate"]
+        if [part["type"] for part in held["evidence"]] == [kind] and "x" in record:
+            network, given = asked(record)
+            return kind, network, given, {"written": held}
+    raise AssertionError(kind)
+
+
 Recipe = tuple[str, ReluNetwork, dict[str, Any], dict[str, Any]]
 
 
@@ -74,7 +85,8 @@ def _recipes() -> Iterator[Recipe]:
     network, batch = _cluster([5, 9, 3], (0, 1, 2, 0))
     yield "shear", network, {"batch": batch}, {}
     network, found, _ = two_one_five_one(5)
-    yield "counting", network, {"batch": (found.inputs, found.labels)}, {"loss": "bce", "engine": "families"}
+    yield "unseen", network, {"batch": (found.inputs, found.labels)}, {"loss": "bce", "engine": "families"}
+    yield _stored("counting")
     network, batch = _cluster([6, 10, 5], (0, 0, 1))
     yield "quadrics", network, {"batch": batch}, {"loss": "mse"}
     network = ReluNetwork.from_arrays([[[1], [2]], [[0.01, 0], [-0.01, 0]]], [[1, 1], [0.5, 0.25]])
