@@ -19,6 +19,7 @@ from exan_verify.decide.families import unseen as engine
 from exan_verify.errors import CertificateRejected
 from exan_verify.exact.backprop import backward, gradient
 from exan_verify.exact.linalg import nullspace, rank
+from exan_verify.exact.modular import PRIME
 from exan_verify.exact.softmax import loss_vectors
 from exan_verify.kernel.second import unseen
 from tests.support.cases import default_network
@@ -196,3 +197,40 @@ def test_short_of_neurons_is_the_largest_surplus():
         surplus = [len(s) - int(live[:, s].any(axis=1).sum()) for s in sets]
         assert len(chosen) - int(live[:, chosen].any(axis=1).sum()) == max(surplus)
         assert rank(np.array(live.astype(int) + 0, dtype=object)) <= live.shape[1] - max(surplus)
+
+
+@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("loss", [Loss.MSE, Loss.BCE, Loss.CROSS_ENTROPY, Loss.HINGE])
+def test_without_a_hidden_layer_only_loss_vectors_that_sum_to_zero_lose_a_rank(loss, seed):
+    """As many samples as classes: loss vectors that sum to zero are one dimension short, others may not be."""
+    rng = np.random.default_rng([seed, 5])
+    classes = int(rng.integers(2, 5))
+    features = classes + int(rng.integers(1, 4))
+    network = ReluNetwork.from_arrays(
+        [rng.integers(1, 9, (classes, features))], [rng.integers(-3, 4, classes)]
+    )
+    y = rng.integers(0, classes, classes)
+    labels = y if loss in (Loss.CROSS_ENTROPY, Loss.HINGE) else np.eye(classes, dtype=int)[y]
+    x = rng.integers(-5, 6, (classes, features))
+    batch = Batch.of(x, labels, network=network, loss=loss, labels=Labels.ONE_HOT)
+    context = context_of(network, batch, loss)
+    samples, point = tuple(range(classes)), context.image.point
+    part = Unseen(samples=samples, dimension=features - classes, prime=(1 << 61) - 1, point=point)
+    if loss in (Loss.CROSS_ENTROPY, Loss.HINGE):
+        assert unseen.facts(part, subject_of(context)).is_ambiguous
+    else:
+        with pytest.raises(CertificateRejected, match="may have rank"):
+            unseen.facts(part, subject_of(context))
+        assert not engine.decide(context, Budget()).facts.is_ambiguous
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_rank_that_is_short_modulo_the_prime_frees_nobody(seed):
+    """[[a, 0, 0], [0, p, 0]] loses a rank mod p only: over the reals its column 1 is in no null vector."""
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(3)
+    matrix = np.array([[int(rng.integers(1, 99)), 0, 0], [0, PRIME, 0]], dtype=object)[:, order]
+    residues = (matrix % PRIME).astype(np.uint64)
+    assert not unseen._not_always_zero(residues, 2).any()
+    whole = np.where(matrix == PRIME, 7, matrix).astype(np.uint64)
+    assert unseen._not_always_zero(whole, 2).tolist() == [k == 2 for k in order]
