@@ -202,7 +202,7 @@ def test_short_of_neurons_is_the_largest_surplus():
 @pytest.mark.parametrize("seed", range(40))
 @pytest.mark.parametrize("loss", [Loss.MSE, Loss.BCE, Loss.CROSS_ENTROPY, Loss.HINGE])
 def test_without_a_hidden_layer_only_loss_vectors_that_sum_to_zero_lose_a_rank(loss, seed):
-    """As many samples as classes: loss vectors that sum to zero are one dimension short, others may not be."""
+    """As many samples as classes: loss vectors that sum to zero are a dimension short, others need not be."""
     rng = np.random.default_rng([seed, 5])
     classes = int(rng.integers(2, 5))
     features = classes + int(rng.integers(1, 4))
