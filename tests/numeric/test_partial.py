@@ -267,3 +267,29 @@ def test_convolutions_without_weight_gradients_are_inverted_by_their_outputs():
 
 def _head(model: nn.Module) -> list[str]:
     return [name for name, part in model.named_modules() if isinstance(part, nn.Linear)]
+
+
+def test_parallel_loss_vectors_seen_by_the_last_layer_alone_are_no_one_sample():
+    """Two hinge samples of one label add up to what one sample between them gives: none is claimed as one."""
+    seen = claims = 0
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        model = nn.Sequential(nn.Linear(8, 20), nn.ReLU(), nn.Linear(20, 2)).double()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.copy_(torch.from_numpy(rng.normal(0, 0.3, tuple(parameter.shape))))
+        for samples in (1, 2):
+            x, y = torch.from_numpy(rng.normal(size=(samples, 8))), torch.ones(samples, dtype=torch.long)
+            model.zero_grad()
+            nn.functional.multi_margin_loss(model(x), y).backward()
+            sent = {name: p.grad for name, p in model.named_parameters() if name.startswith("2.")}
+            if not any(bool(tensor.any()) for tensor in sent.values()):
+                continue
+            found = attack(model, sent, loss="hinge", partial=True)
+            assert found.hidden is None or not len(found.hidden.values)
+            seen += samples == 2
+            if samples == 1:
+                told = attack(model, sent, loss="hinge", partial=True, batch_size=1)
+                claims += told.hidden is not None and len(told.hidden.values) == 1
+    assert seen > 20
+    assert claims > 20

@@ -173,7 +173,7 @@ def _label(problem: Problem, one: _One) -> tuple[Tensor | None, str | None]:
         return None, f"its loss vector is known to {one.slack:.1e} only, which tells no label"
     tied = problem.classified and float(fit.margin[0] * fit.mismatch[0].clamp(min=1e-16)) <= one.slack
     explained = bool(fit.checked[0]) and float(fit.mismatch[0]) <= one.slack and one.slack <= _LABEL_LIMIT
-    if explained and not told and not _telling(problem.question.loss, fit, one.slack):
+    if explained and not told and not telling(problem.question.loss, fit, one.slack):
         return label, (
             "its loss vector would fit a mixture of samples of one region as well (constant or saturated); "
             "it can be confirmed only when batch_size=1 is given"
@@ -191,7 +191,7 @@ def _label(problem: Problem, one: _One) -> tuple[Tensor | None, str | None]:
     )
 
 
-def _telling(loss: Loss, fit: LabelFit, slack: float) -> bool:
+def telling(loss: Loss, fit: LabelFit, slack: float) -> bool:
     """Whether the loss vector could expose samples of one region, whose loss vectors add up: those that are
     whole numbers (hinge's, and saturated ones) may add up to a label's."""
     if loss is Loss.MSE:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from exan_verify.core.question import Loss, Question
 from exan_verify.errors import InputError
+from exan_verify.numeric.methods.one_sample import telling
 from exan_verify.numeric.missing.last_layer import SingleSample, last_layer, single_sample
 from exan_verify.numeric.problem.losses import fit_labels
 from exan_verify.numeric.problem.problem import LayerGradient
@@ -38,10 +39,15 @@ def attack_single_layer(
     classes, width = layer.shape
     if last.rank == 1 and batch_size in (None, 1) and layer.whole:
         sample = single_sample(layer, unit_roundoff)
-        label = _label(layer, sample, loss, question.divisor(1, classes), unit_roundoff)
-        if label is not None:
+        label, telling_apart = _label(layer, sample, loss, question.divisor(1, classes), unit_roundoff)
+        if label is not None and (telling_apart or batch_size == 1):
             return _one(sample, label, batch_size), last
-        reason = "no label explains the loss vector at full scale: more than one sample, or another loss"
+        reason = (
+            "no label explains the loss vector at full scale: more than one sample, or another loss"
+            if label is None
+            else "the loss vector would fit a mixture of several samples as well (constant or saturated); "
+            "one sample can be confirmed only when batch_size=1 is given"
+        )
     none = (
         torch.zeros(0, dtype=torch.long)
         if loss.class_labels
@@ -60,8 +66,10 @@ def attack_single_layer(
 
 def _label(
     layer: LayerGradient, sample: SingleSample, loss: Loss, divisor: int, roundoff: float
-) -> Tensor | None:
-    """The label that explains the loss vector at the sample's own logits; None where none does."""
+) -> tuple[Tensor | None, bool]:
+    """The label that explains the loss vector at the sample's own logits, None where none does; and whether
+    the vector would expose several samples whose loss vectors are parallel.
+    """
     logits = layer.forward(sample.features)
     identity = torch.eye(logits.shape[1], dtype=logits.dtype, device=logits.device)[None]
     fit = fit_labels(loss, logits, identity, sample.vector, divisor=divisor)
@@ -69,7 +77,9 @@ def _label(
     scale = float(sample.vector.norm()) * divisor
     slack = _LIMIT * (float(sample.error.max()) * size + roundoff) / max(scale, 1e-300)
     explained = bool(fit.checked.all()) and float(fit.mismatch.max()) <= max(slack, _LIMIT * roundoff)
-    return fit.labels if explained and slack < 0.05 else None
+    if not explained or slack >= 0.05:
+        return None, False
+    return fit.labels, telling(loss, fit, slack)
 
 
 def _one(sample: SingleSample, label: Tensor, batch_size: int | None) -> Attack:
