@@ -14,9 +14,10 @@ from fractions import Fraction
 
 import numpy as np
 
+from exan_verify.core.budget import Budget
 from exan_verify.core.certificate import Scale, Twin, Twins
 from exan_verify.core.facts import Facts
-from exan_verify.core.verdict import Attempt, Budget, Engine, Witness
+from exan_verify.core.verdict import Attempt, Engine, Witness
 from exan_verify.decide.context import Context, Finding
 from exan_verify.decide.labels import backward_map
 from exan_verify.decide.lifting.system import Plan, equations, full_feature_rank, plan
