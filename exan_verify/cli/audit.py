@@ -124,7 +124,7 @@ def section(
     attack: OwnBatchAttack | str,
     files: dict[str, str],
 ) -> Section:
-    """A section of the report: the audit, where there is one, beside the attack."""
+    """A section of the report on ``x`` (M, ...): the audit, where there is one, beside the attack."""
     from exan_verify.report import Section
 
     lines = attack_facts(attack) if audit is None else _lines(audit)

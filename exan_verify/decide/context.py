@@ -101,7 +101,7 @@ class Image:
     deltas: PerLayer[Residues]
 
     def delta(self, layer: int) -> Residues:
-        """Delta_layer mod p; layers count from 1."""
+        """Delta_layer mod p, (n, M); layers count from 1."""
         return self.deltas.at(layer)
 
 

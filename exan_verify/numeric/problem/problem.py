@@ -272,7 +272,7 @@ def row_blocks(matrix: Tensor) -> Iterator[tuple[slice, Tensor]]:
 
 
 def as_tensor(value: Any, name: str) -> Tensor:
-    """A real torch tensor from a tensor or array, sharing memory where possible; integers become float64."""
+    """A real torch tensor of the same shape, sharing memory where possible; integers become float64."""
     if isinstance(value, Tensor):
         tensor = value.detach()
     else:
