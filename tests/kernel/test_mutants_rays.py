@@ -1,4 +1,4 @@
-"""The kernel's own search for extra rays, part by part: stricter ones refuse truths, laxer ones believe lies."""
+"""The kernel's own search for extra rays, part by part: strict parts refuse truths, lax ones believe lies."""
 
 from __future__ import annotations
 
