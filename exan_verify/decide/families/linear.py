@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 
 from exan_verify.core.arrays import fractions
+from exan_verify.core.budget import Budget
 from exan_verify.core.network import Array
 from exan_verify.core.question import Loss
-from exan_verify.core.verdict import Budget
 from exan_verify.decide.context import Context
 from exan_verify.decide.families.cone import Cone, cone
 from exan_verify.decide.families.radius import farther, second_batch

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from exan_verify.core.budget import Budget
 from exan_verify.core.certificate import Claim, QuestionRecord, RankBound, Tolerance, issue
 from exan_verify.core.network import Batch, Gradient, to_fraction
 from exan_verify.core.question import Labels
-from exan_verify.core.verdict import Attempt, Budget, Engine, Outcome, SampleStatus, Trust, Verdict, Witness
+from exan_verify.core.verdict import Attempt, Engine, Outcome, SampleStatus, Trust, Verdict, Witness
 from exan_verify.decide.context import Setting
 from exan_verify.decide.tolerance.bounds import Shown, batch_of, show
 from exan_verify.decide.tolerance.centre import find, numerical_rank

@@ -8,9 +8,9 @@ from functools import cached_property
 
 import numpy as np
 
+from exan_verify.core.budget import Budget
 from exan_verify.core.certificate import Parametrisation
 from exan_verify.core.network import Array, Gradient, ReluNetwork
-from exan_verify.core.verdict import Budget
 from exan_verify.decide.context import Setting
 from exan_verify.exact.balls import BallMatrix, Floats, ball_matrix, constant_interval
 

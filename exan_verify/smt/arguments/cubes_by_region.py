@@ -13,8 +13,8 @@ from fractions import Fraction
 from itertools import combinations_with_replacement, product
 from math import comb
 
+from exan_verify.core.budget import poll
 from exan_verify.core.question import Loss
-from exan_verify.core.verdict import poll
 from exan_verify.exact.lp import Program, Status, solve
 from exan_verify.exact.regions import Pattern, region_of
 from exan_verify.smt.arguments.regions import Regions

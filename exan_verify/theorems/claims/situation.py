@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from exan_verify.core.budget import seconds_left
 from exan_verify.core.network import Array, Batch, ReluNetwork, to_fraction
 from exan_verify.core.question import Loss, Question, Reduction
-from exan_verify.core.verdict import Outcome, SampleStatus, Trust, Verdict, seconds_left
+from exan_verify.core.verdict import Outcome, SampleStatus, Trust, Verdict
 from exan_verify.errors import InputError
 from exan_verify.exact.backprop import Forward, backward_mod, forward
 from exan_verify.exact.modular import point
