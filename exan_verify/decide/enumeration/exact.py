@@ -14,6 +14,7 @@ from math import gcd, lcm
 import numpy as np
 import numpy.typing as npt
 
+from exan_verify.core.arrays import PerLayer
 from exan_verify.core.budget import Budget
 from exan_verify.core.network import Array
 from exan_verify.decide.context import Context
@@ -42,7 +43,7 @@ class Problem:
     inactive: tuple[Vector, ...]
     active: tuple[Vector, ...]
     truth: Array
-    deltas: tuple[RationalMatrix, ...]
+    deltas: PerLayer[RationalMatrix]
     outgoing: Array
 
     @property

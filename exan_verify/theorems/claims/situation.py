@@ -163,9 +163,8 @@ class Situation:
     def deltas(self) -> tuple[Array, ...]:
         """delta_1 .. delta_L, each (n_i, M); delta_L are the loss vectors. For mse and hinge only."""
         found = [self._loss_vectors()]
-        for i in range(self.depth - 1, 0, -1):
-            back = self.weights[i].T @ found[0]
-            found.insert(0, masked(back, self.patterns[i - 1]))
+        for weight, pattern in zip(self.weights[:0:-1], self.patterns[::-1], strict=True):
+            found.insert(0, masked(weight.T @ found[0], pattern))
         return tuple(found)
 
     @property
