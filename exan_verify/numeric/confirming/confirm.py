@@ -223,7 +223,7 @@ def _labels_and_size(
         (total, "rank") if problem.question.batch_size is None else (problem.question.batch_size, "given")
     )
     spans = delta_spans(problem, refined.trace)
-    hint = last_layer_vectors(problem, refined) if finding.whole else None
+    hint = last_layer_vectors(problem, refined.trace) if finding.whole else None
 
     def fit_for(samples: int) -> LabelFit:
         return problem.fit_labels(
