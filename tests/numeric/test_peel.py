@@ -34,8 +34,8 @@ from tests.support.cases import default_network, random_batch
 from tests.support.torch_reference import gradient, perceptron
 
 FALSE_ACCEPT_SEEDS = 50
-ALWAYS = (1, 3, 4)
-"""Seeds of the campaign that every run tries; at 1 and 3 a tolerance of 1e-4 accepts a bogus sample."""
+ALWAYS = (0, 4, 7)
+"""Seeds of the campaign that every run tries; at 0 and 7 a tolerance of 1e-4 accepts bogus samples."""
 
 
 def digits(
