@@ -264,13 +264,7 @@ def _shared_row(share: float, loss: Loss) -> tuple[Problem, ColumnSpace, Tensor,
         column = np.linalg.lstsq(g[:2], np.array([1.0, share]), rcond=None)[0]
         w2[:, 0] = 0.05 * column / np.linalg.norm(column)
     problem = build_problem(
-        network,
-        gradient(network, batch, loss, Reduction.MEAN),
-        loss=loss.value,
-        reduction="mean",
-        batch_size=None,
-        device=None,
-        seed=0,
+        network, gradient(network, batch, loss, Reduction.MEAN), loss=loss.value, reduction="mean"
     )
     space = column_space(
         problem.layers[0], unit_roundoff=2.0**-53, most=4, generator=torch.Generator().manual_seed(0)
@@ -322,8 +316,6 @@ def test_a_share_too_small_to_refuse_is_in_the_bound():
         loss="cross_entropy",
         reduction="mean",
         batch_size=4,
-        device=None,
-        seed=0,
     )
     spaces = column_spaces(problem)
     gains = weight_gains(problem)
@@ -363,8 +355,6 @@ def test_a_stranger_among_the_candidates_does_not_spoil_the_others(share: float,
         loss="cross_entropy",
         reduction="mean",
         batch_size=4,
-        device=None,
-        seed=0,
     )
     spaces, gains = column_spaces(problem), weight_gains(problem)
     # near a sample, refinement finds that; far from all, it must go

@@ -241,9 +241,7 @@ def test_numbers_that_are_no_gradient_are_named_by_what_they_look_like(
 def test_what_an_earlier_method_found_is_added_to_what_a_later_one_did():
     model, x, y = case(6, samples=5)
     given = gradient(model, lambda f: functional.cross_entropy(f, y), x)
-    problem = build_problem(
-        to_network(model), given, loss="cross_entropy", reduction="mean", batch_size=5, device=None, seed=0
-    )
+    problem = build_problem(to_network(model), given, loss="cross_entropy", reduction="mean", batch_size=5)
     space = column_space(problem.layers[0], unit_roundoff=2.0**-53, most=8, generator=problem.generator())
     evidence = Evidence(
         method="some", layer=1, error_bound=1e-9, residual=0, isolation=1, label_residual=0, label_margin=9
