@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from exan_verify.core.question import Labels, Loss
-from exan_verify.numeric.problem.losses import LabelFit, admissible, fit_scale, label_options
+from exan_verify.core.question import Labels
+from exan_verify.numeric.problem.losses import LabelFit, admissible, fit_scale, label_options, told_apart
 from exan_verify.numeric.problem.passes import (
     Rounding,
     Trace,
@@ -231,7 +231,7 @@ def _label(problem: Problem, one: _One) -> tuple[Tensor | None, str | None]:
     one_of_several = problem.classified or problem.weighted
     tied = one_of_several and float(fit.margin[0] * fit.mismatch[0].clamp(min=1e-16)) <= one.slack
     explained = bool(fit.checked[0]) and float(fit.mismatch[0]) <= one.slack and one.slack <= _LABEL_LIMIT
-    if explained and not told and not telling(problem.question.loss, fit, one.slack):
+    if explained and not told and not bool(told_apart(problem.question.loss, fit.vectors, one.slack)[0]):
         return label, (
             "its loss vector would fit a mixture of samples of one region as well (constant or saturated); "
             "it can be confirmed only when batch_size=1 is given"
@@ -247,16 +247,6 @@ def _label(problem: Problem, one: _One) -> tuple[Tensor | None, str | None]:
         "one sample explains the whole gradient, with a target that is none of the loss's own: real targets "
         "(labels='real', with batch_size=1), several samples of one region, another loss or a scaled gradient"
     )
-
-
-def telling(loss: Loss, fit: LabelFit, slack: float) -> bool:
-    """Whether the loss vector could expose samples of one region, whose loss vectors add up: those that are
-    whole numbers (hinge's, and saturated ones) may add up to a label's."""
-    if loss is Loss.MSE:
-        return True
-    vector = fit.vectors[0]
-    fraction = float((vector - vector.round()).abs().max())
-    return loss is not Loss.HINGE and (not bool(vector.round().any()) or fraction > max(1e-3, 10 * slack))
 
 
 def _what_helps(problem: Problem) -> str:
