@@ -280,31 +280,26 @@ def _own_equations(
         limit=torch.full_like(spread, _LABEL_LIMIT),
         sentence="its loss vector is known to {value:.1e} only, too little to tell its label",
     )
-    several = (
-        "): several samples that share a region, another batch size, or a scaled gradient (scale='unknown')"
-    )
+    others = f"): {problem.alternatives}"
     yield Test(
         value=torch.where((fit.loose <= spread) & ~(fit.mismatch <= spread), fit.counts.abs(), 0.0),
         limit=torch.zeros_like(spread),
-        sentence="no label explains its loss vector (one counts {value:.4g} times" + several,
+        sentence="no label explains its loss vector (one counts {value:.4g} times" + others,
     )
     yield Test(
         value=fit.mismatch,
         limit=spread,
-        sentence="no label explains its loss vector (distance {value:.1e}" + several,
+        sentence="no label explains its loss vector (distance {value:.1e}" + others,
     )
     if problem.question.loss in _KINDS and problem.question.labels is Labels.ONE_HOT:
         yield Test.that(
             fit.checked,
-            f"no {_KINDS[problem.question.loss]} explains its loss vector: "
-            "a scaled gradient (scale='unknown'), "
-            f"another loss or "
-            "batch size, several samples that share a region, or real targets (labels='real')",
+            f"no {_KINDS[problem.question.loss]} explains its loss vector: {problem.alternatives}",
         )
     if problem.question.labels is Labels.REAL:
         yield Test.that(
             admissible(problem.question.loss, fit.labels),
-            "its target is not within [0, 1]: a scaled gradient, another loss or batch size",
+            f"its target is not within [0, 1]: {problem.alternatives}",
         )
     if problem.classified or problem.weighted:
         yield Test.that(
