@@ -244,4 +244,5 @@ def _label(problem: Problem, one: _One) -> tuple[Tensor | None, str | None]:
     return label, (
         "one sample explains the whole gradient, with a target that is none of the loss's own: "
         + problem.alternatives
+        + ("" if told else "; labels='real' needs batch_size=1 as well")
     )
