@@ -341,7 +341,7 @@ def test_a_scaled_gradient_has_no_labels_at_the_scale_that_is_said(loss: Loss):
     found = run(network, scaled, loss=loss, reduction="mean", batch_size=4, method="lift")
     assert len(found.x) == 0
     assert "explains its loss vector" in found.reason
-    assert "give scale=2" in found.hint
+    assert "2 times a batch's: give scale='unknown'" in found.hint
     if loss is Loss.BCE:
         soft = run(network, scaled, loss=loss, reduction="mean", batch_size=4, labels="real")
         assert all(bool(((y >= 0) & (y <= 1)).all()) for y in soft.y), "no probability is outside of [0, 1]"
