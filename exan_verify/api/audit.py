@@ -22,7 +22,7 @@ import numpy as np
 
 from exan_verify.api.attack import with_convolutions
 from exan_verify.api.attack_own_batch import OwnBatchAttack, attack_own_batch
-from exan_verify.api.certify import certify, of_network
+from exan_verify.api.certify import certify
 from exan_verify.api.records import (
     attack_record,
     exclusivity_record,
@@ -30,6 +30,7 @@ from exan_verify.api.records import (
     release_record,
     verdict_record,
 )
+from exan_verify.api.releases import network_seen_through, of_network
 from exan_verify.core.arrays import exact_array
 from exan_verify.core.certificate import domain_record
 from exan_verify.core.network import Array, Batch, ReluNetwork
@@ -238,6 +239,7 @@ def audit(
     network = to_network(model)
     sent = None
     if release is not None:
+        network = network_seen_through(network, release)
         question = replace(question, release=of_network(release, network))
         sent = question.sent_neurons(network.layers[0])
         if question.release is not None and question.release.input_basis is not None:

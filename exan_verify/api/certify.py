@@ -7,6 +7,7 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
+from exan_verify.api.releases import network_seen_through, of_network
 from exan_verify.core.network import MOST_SAMPLES, Batch, Gradient, ReluNetwork
 from exan_verify.core.question import Box, Question, Release
 from exan_verify.core.verdict import Budget, Verdict
@@ -53,7 +54,9 @@ def certify(
     ``gradient={parameter name: tensor}``, or a list in the order of ``parameters()``, as
     :mod:`exan_verify.models.gradients` takes them. ``batch_size`` is the size of the batches asked about: by
     default the given batch's, or the rank found. ``release``: what of the batch's gradient leaves the device;
-    the batches asked about are those with the same release (docs/theory.md, releases). ``budget`` is in
+    the batches asked about are those with the same release (docs/theory.md, releases). With an input basis B
+    (d, r) the model's first layer is ``V B^T`` on d inputs, or V alone, which takes the r numbers ``B^T x``;
+    x has d features either way. ``budget`` is in
     seconds (or the caller's :class:`Budget`, which then is the only limit), ``work_limit`` in modular
     multiplications (deterministic). ``jobs`` is used by engines that run in parallel. ``progress`` is told
     (what, share done) before each engine is asked.
@@ -81,6 +84,7 @@ def certify(
             )
         domain.bounds(network.widths[0])
     if release is not None:
+        network = network_seen_through(network, release)
         question = replace(question, release=of_network(release, network))
     if (batch is None) == (gradient is None):
         raise InputError("give either batch=(x, y) or gradient={name: tensor}, and not both")
@@ -110,18 +114,6 @@ def certify(
         jobs=jobs,
         progress=progress,
     )
-
-
-def of_network(release: Any, network: ReluNetwork) -> Release | None:
-    """A user's release, or None where it holds nothing back. Raises :class:`InputError` where it does not
-    fit.
-    """
-    if not isinstance(release, Release):
-        raise InputError(
-            f"release={short(release)} cannot be used; give Release(...), or None for everything"
-        )
-    release.check_against(network)
-    return None if release.is_whole(network) else release
 
 
 def _check_meaning(gradient: Gradient, exact: bool, tolerance: float | None, release: Release | None) -> None:

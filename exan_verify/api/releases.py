@@ -1,8 +1,9 @@
-"""Releases on disk: JSON of schema ``exan/release/1``, read with errors that name what is wrong with it."""
+"""Releases at the doors: fitted to a user's model, and on disk as JSON of schema ``exan/release/1``."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import msgspec
 from exan_verify.api.files import about, write_atomically
 from exan_verify.api.records import pretty, release_record
 from exan_verify.core.certificate import ReleaseRecord
+from exan_verify.core.network import ReluNetwork
 from exan_verify.core.question import Release
 from exan_verify.errors import CertificateRejected, FileError, InputError, fitting_into_memory, short
+from exan_verify.exact.rational import RationalMatrix, product
 
 RELEASE_SCHEMA = "exan/release/1"
 
@@ -53,6 +56,32 @@ def load_release(path: str | Path) -> Release:
 def save_release(path: str | Path, release: Release) -> None:
     """Write a release that :func:`load_release` reads, whole or not at all."""
     write_atomically(path, pretty({"schema": RELEASE_SCHEMA} | release_record(release)))
+
+
+def network_seen_through(network: ReluNetwork, release: Any) -> ReluNetwork:
+    """The network on the inputs x: where its first layer V has as many inputs as the release's basis B (d, r)
+    has columns, it stands for the layer on B^T x, and becomes ``W_1 = V B^T``, exactly; else it stays.
+    """
+    basis = release.input_basis if isinstance(release, Release) else None
+    first = network.layers[0]
+    if basis is None or basis.shape[0] == basis.shape[1] or basis.shape[1] != first.shape[1]:
+        return network
+    weight = product(first.weight, RationalMatrix.of(basis).T).fractions()
+    note = f"the first layer {first.name!r} takes B^T x of inputs x with {len(basis)} features"
+    layers = (replace(first, weight=weight), *network.layers[1:])
+    return ReluNetwork(layers=layers, notes=(*network.notes, f"{note} (release.input_basis)"))
+
+
+def of_network(release: Any, network: ReluNetwork) -> Release | None:
+    """A user's release, or None where it holds nothing back. Raises :class:`InputError` where it does not
+    fit.
+    """
+    if not isinstance(release, Release):
+        raise InputError(
+            f"release={short(release)} cannot be used; give Release(...), or None for everything"
+        )
+    release.check_against(network)
+    return None if release.is_whole(network) else release
 
 
 def _texts(row: Any) -> Any:

@@ -6,7 +6,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from exan_verify import Release, check
+from exan_verify import Release, audit, check
 from exan_verify.api.certify import certify
 from exan_verify.core.certificate import Projected
 from exan_verify.core.network import Batch, ReluNetwork
@@ -121,6 +121,23 @@ def test_a_projected_first_layer_hides_every_sample():
         certificate["claim"]["question"]["release"]["input_basis"][0][0] = "1/2"
         with pytest.raises(CertificateRejected, match="not V B"):
             check(certificate, network, batch=batch)
+
+
+def test_a_model_on_projected_inputs_is_asked_about_the_inputs():
+    """V on B^T x, as it is trained, and V B^T on x are one network."""
+    rng = np.random.default_rng(6)
+    whole, basis = projected_network(rng, [12, 9, 3], 4)
+    bottleneck = network_of(np.random.default_rng(6), [4, 9, 3])
+    batch, release = (rng.normal(size=(2, 12)), [0, 2]), Release(input_basis=basis)
+    verdicts = [certify(network, batch=batch, release=release) for network in (whole, bottleneck)]
+    assert verdicts[0].certificate["evidence"] == verdicts[1].certificate["evidence"]
+    assert "takes B^T x" in verdicts[1].notes[0]
+    for verdict in verdicts:
+        for network in (whole, bottleneck):
+            accepted(verdict, network, batch)
+    found = audit(bottleneck, batch, release=release)
+    assert found.verdict.outcome is Outcome.AMBIGUOUS
+    assert (found.widths, found.radius) == ((12, 9, 3), (np.inf, np.inf))
 
 
 @pytest.mark.parametrize("domain", [None, Box(-4, 4)])
