@@ -22,6 +22,7 @@ from exan_verify.core.certificate import (
     Projected,
     SecondBatch,
     Shear,
+    Twins,
     Unseen,
 )
 from exan_verify.core.question import Question, Release, Weights
@@ -56,12 +57,17 @@ HANDLED: Mapping[type[Evidence], Callable[[Any, Release], bool]] = {
     Counting: _any,
     Unseen: _any,
     Projected: _any,
+    Twins: _any,
 }
 """For each kind of evidence the releases that it is proved for; the kinds that are not here: the whole
 gradient.
 """
 
-ENGINES: Mapping[Engine, Callable[[Any, Release], bool]] = {Engine.LIFTING: _rows, Engine.FAMILIES: _any}
+ENGINES: Mapping[Engine, Callable[[Any, Release], bool]] = {
+    Engine.LIFTING: _rows,
+    Engine.SCALE: _any,
+    Engine.FAMILIES: _any,
+}
 """The engines that may issue such evidence."""
 
 

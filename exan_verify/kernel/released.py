@@ -20,6 +20,7 @@ from exan_verify.core.certificate import (
     Projected,
     SecondBatch,
     Shear,
+    Twins,
     Unseen,
 )
 from exan_verify.core.network import ReluNetwork
@@ -40,6 +41,8 @@ ACCEPTED: Mapping[type, Callable[[Any, Release], bool]] = {
     Counting: lambda *_: True,
     Unseen: lambda *_: True,
     Projected: lambda *_: True,
+    # every twin keeps its own sample's G_m
+    Twins: lambda *_: True,
 }
 """Kinds that are not here show something of the whole gradient alone."""
 

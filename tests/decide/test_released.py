@@ -8,10 +8,11 @@ import pytest
 
 from exan_verify import Release, audit, check
 from exan_verify.api.certify import certify
+from exan_verify.core.budget import Budget
 from exan_verify.core.certificate import Projected
 from exan_verify.core.network import Batch, ReluNetwork
 from exan_verify.core.question import Box, Labels, Loss, Reduction
-from exan_verify.core.verdict import Budget, Outcome, SampleStatus
+from exan_verify.core.verdict import Outcome, SampleStatus
 from exan_verify.decide import released
 from exan_verify.decide.families import unseen
 from exan_verify.decide.pipeline import ENGINE_ORDER
@@ -239,6 +240,25 @@ def test_an_ambiguous_gradient_is_an_ambiguous_release():
     accepted(verdict, network, (np.array(batch[0]), np.eye(2)[batch[1]]))
 
 
+def test_without_biases_twins_carry_over_and_uniqueness_does_not():
+    """softmax, K = 2, a positive margin: c x has the contribution of x for some c; else lifting decides."""
+    rng = np.random.default_rng(0)
+    weights = [rng.normal(size=(30, 4)), rng.normal(size=(2, 30))]
+    network = ReluNetwork.from_arrays(weights)
+    x = rng.normal(size=(2, 4))
+    right = (np.maximum(x @ weights[0].T, 0) @ weights[1].T).argmax(axis=1)
+    for y, whole, sent_only in (
+        (right, Outcome.AMBIGUOUS, Outcome.AMBIGUOUS),
+        (1 - right, Outcome.UNIQUE, Outcome.UNKNOWN),
+    ):
+        assert certify(network, batch=(x, y)).outcome is whole
+        for release in (Release(weights="positive"), Release(tensors=["0.weight"])):
+            verdict = certify(network, batch=(x, y), release=release)
+            assert verdict.outcome is sent_only
+            if sent_only is Outcome.AMBIGUOUS:
+                accepted(verdict, network, (x, y))
+
+
 def test_one_sample_is_told_by_what_is_sent_of_it():
     network = network_of(np.random.default_rng(2), [3, 6, 3])
     batch = np.array([[2.0, 1.0, -1.0]]), [1]
@@ -280,7 +300,7 @@ def test_every_engine_is_asked_or_named():
         network, batch=([[1, 2], [0, 1]], [0, 1]), release=Release(tensors=["2.bias", "0.weight"])
     )
     if verdict.outcome is Outcome.UNKNOWN:
-        assert "scale, residual, enumeration, smt are not made" in verdict.reason
+        assert "residual, enumeration, smt are not made" in verdict.reason
 
 
 def test_solvers_are_not_asked():

@@ -1,5 +1,5 @@
-"""Evidence that a second batch exists: exact, algebraic, enclosed, along a family, by counting, unseen,
-projected.
+"""Evidence of a second batch: exact, algebraic, enclosed, along a family, by counting, unseen, projected,
+scaled.
 
 The one part of the kernel that the engines ask themselves: they find candidates by means of their own, and
 issue what :func:`facts` accepts (docs/theory.md section 6).
@@ -17,6 +17,7 @@ from exan_verify.core.certificate import (
     Projected,
     SecondBatch,
     Shear,
+    Twins,
     Unseen,
 )
 from exan_verify.core.facts import Facts
@@ -28,6 +29,7 @@ from exan_verify.kernel.second import (
     projected,
     second_batch,
     shear,
+    twins,
     unseen,
 )
 from exan_verify.kernel.second.counting import Count, count
@@ -35,7 +37,7 @@ from exan_verify.kernel.second.second_batch import rebuilt
 
 __all__ = ["CHECKERS", "Count", "Existential", "count", "facts", "rebuilt"]
 
-Existential = SecondBatch | EnclosedBatch | AlgebraicBatch | Shear | Counting | Unseen | Projected
+Existential = SecondBatch | EnclosedBatch | AlgebraicBatch | Shear | Counting | Unseen | Projected | Twins
 """Evidence that a second batch, or a family of them, exists."""
 
 CHECKERS: Mapping[type, Callable[[Any, Subject], Facts]] = {
@@ -46,6 +48,7 @@ CHECKERS: Mapping[type, Callable[[Any, Subject], Facts]] = {
     Counting: counting.facts,
     Unseen: unseen.facts,
     Projected: projected.facts,
+    Twins: twins.facts,
 }
 """One checker for each kind."""
 
