@@ -31,7 +31,8 @@ from exan_verify.numeric.problem.remainder import without
 from exan_verify.numeric.problem.spectrum import ColumnSpace, column_space
 from tests.support.attack_cases import attacked
 from tests.support.cases import default_network, random_batch
-from tests.support.torch_reference import gradient, perceptron
+from tests.support.numeric_cases import drawn_batch, drawn_network
+from tests.support.torch_reference import autograd, gradient, perceptron
 
 FALSE_ACCEPT_SEEDS = 50
 ALWAYS = (0, 4, 7)
@@ -364,3 +365,35 @@ def test_a_stranger_among_the_candidates_does_not_spoil_the_others(share: float,
     assert len(confirmed.x) == 4 - dropped
     for row, status in zip(confirmed.x, confirmed.status, strict=True):
         assert float((row - x).abs().amax(dim=1).min()) <= status.error_bound < 1e-8
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_hinge_rows_that_mix_samples_are_no_samples(told: bool):
+    """Hinge's loss vectors are the same at many logits: the size of a row tells it from a mixture."""
+    found = 0
+    for seed in range(40):
+        rng = np.random.default_rng([seed, 71])
+        neurons, features = int(rng.choice([16, 24, 40])), int(rng.integers(4, 12))
+        classes, samples = int(rng.choice([2, 3, 5])), int(rng.integers(2, 5))
+        model = drawn_network((features, neurons, classes), rng)
+        x, y = drawn_batch("rand" if seed % 2 else "randn", samples, features, classes, rng)
+        given = autograd(model, x, y, "hinge", "mean")
+        if not bool(given["0.weight"].any()):
+            continue
+        problem = build_problem(
+            to_network(model),
+            given,
+            loss="hinge",
+            reduction="mean",
+            batch_size=samples if told else None,
+            device=None,
+            seed=0,
+        )
+        space = column_spaces(problem)[0]
+        if space.saturated:
+            continue
+        live = space.basis.norm(dim=1) > 0
+        for one in exclusive_samples(problem, space, _nothing(problem), live):
+            assert float((x - one.x).abs().amax(dim=1).min()) < 1e-9
+            found += 1
+    assert found > 60

@@ -22,7 +22,7 @@ METHODS = ("auto", "auto", "peel", "sample", "assign", "lift")
 
 OWN = {"exact": 1e-6, "scaled": 1e-6, "negated": 1e-6, "another network": 1e-6, "float32": 1e-2}
 """Share of a sample's delta that may lie outside the column space of [dW_1 | db_1], which for the other kinds
-is everything."""
+is everything, and holds the deltas where [X 1] has rank M."""
 
 
 def check_spoiled(seed: int) -> tuple[int, int]:
@@ -55,10 +55,13 @@ def check_spoiled(seed: int) -> tuple[int, int]:
     consistent = 0
     for row, label, status in zip(found.x, found.y, found.status, strict=True):
         if status.tier is Tier.CONFIRMED:
-            assert float((x - row).abs().amax(dim=1).min()) <= status.error_bound
+            # the claim is about batches of the size found, which samples nearer than rounding make smaller
+            assert (
+                float((x - row).abs().amax(dim=1).min()) <= status.error_bound or found.batch_size < samples
+            )
         elif status.tier is Tier.CONSISTENT:
             consistent += 1
-            if kind in OWN:
+            if kind in OWN and samples <= widths[0] + 1:
                 own = autograd(model, row[None], label[None], loss, "sum")["0.bias"]
                 assert outside(given, own) <= OWN[kind]
     return len(found.status) - consistent, consistent
