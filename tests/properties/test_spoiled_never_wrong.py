@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from exan_verify.errors import ExanError
 from exan_verify.models.chain import to_network
@@ -33,11 +33,8 @@ def check_spoiled(seed: int) -> tuple[int, int]:
     hidden = rng.integers(*((20, 60) if rng.random() < 0.3 else (3, 9)), int(rng.integers(1, 3)))
     widths = (int(rng.integers(3, 9)), *(int(n) for n in hidden), classes)
     samples, model = int(rng.integers(1, 6)), drawn_network(widths, rng)
-    x, y = drawn_batch(("rand", "randn")[int(rng.integers(2))], samples, widths[0], max(2, classes), rng)
-    if loss == "bce" or classes == 1:
-        y = torch.tensor(rng.integers(2, size=(samples, classes))).double()
-    elif loss == "mse":
-        y = nn.functional.one_hot(y, classes).double()
+    kind = ("rand", "randn")[int(rng.integers(2))]
+    x, y = drawn_batch(kind, samples, widths[0], classes, rng, loss)
     reduction = ("mean", "sum")[int(rng.integers(2))]
     kind = KINDS[int(rng.integers(len(KINDS)))]
     given = {name: spoiled(kind, g, rng) for name, g in autograd(model, x, y, loss, reduction).items()}
