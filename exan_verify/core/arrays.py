@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,24 @@ if 0 < sys.get_int_max_str_digits() < _DIGITS:
 
 Array = npt.NDArray[Any]
 """A read-only float64/float32 array (dyadic values) or an object array of Fractions."""
+
+
+T = TypeVar("T")
+
+
+class PerLayer(tuple[T, ...]):
+    """One thing for each layer, first layer first; :meth:`at` counts from 1, as docs/theory.md does.
+
+    An index that starts at 0 would take the last layer for layer 0, and say nothing.
+    """
+
+    __slots__ = ()
+
+    def at(self, layer: int) -> T:
+        """That of ``layer``, from 1 to the number of layers; raises ``IndexError`` for any other."""
+        if layer < 1:
+            raise IndexError(f"layers count from 1, not {layer}")
+        return self[layer - 1]
 
 
 def to_fraction(value: Any) -> Fraction:

@@ -16,8 +16,8 @@ from math import lcm
 import numpy as np
 import numpy.typing as npt
 
+from exan_verify.core.budget import poll
 from exan_verify.core.network import Array
-from exan_verify.core.verdict import poll
 
 DIGIT_BITS = 16
 DIGIT_BASE = 1 << DIGIT_BITS

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 import flint
 import numpy as np
 
+from exan_verify.core.budget import poll
 from exan_verify.core.network import Array, to_fraction
-from exan_verify.core.verdict import poll
 from exan_verify.exact.apart import apart
 from exan_verify.exact.modular import PRIME, Residues
 

@@ -12,7 +12,7 @@ from hashlib import shake_256
 import numpy as np
 import numpy.typing as npt
 
-from exan_verify.core.verdict import poll
+from exan_verify.core.budget import poll
 
 PRIME_BITS = 61
 PRIME = (1 << PRIME_BITS) - 1

@@ -15,8 +15,8 @@ from math import gcd
 import numpy as np
 import numpy.typing as npt
 
+from exan_verify.core.budget import poll
 from exan_verify.core.network import Array
-from exan_verify.core.verdict import poll
 from exan_verify.exact.dyadic import DIGIT_BASE, DIGIT_BITS, Scaled, scaled
 from exan_verify.exact.modular import PRIME, Residues, constant, inverse, multiply_mod, reduce_digits
 

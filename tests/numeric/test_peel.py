@@ -20,8 +20,8 @@ from exan_verify.numeric.attack import run
 from exan_verify.numeric.confirming.bounds import refine
 from exan_verify.numeric.confirming.confirm import confirm
 from exan_verify.numeric.confirming.drop_failing import settled
-from exan_verify.numeric.methods.exclusive_rows import exclusive_samples
-from exan_verify.numeric.methods.peel import _nothing
+from exan_verify.numeric.methods.exclusive_neurons.peel import _nothing
+from exan_verify.numeric.methods.exclusive_neurons.rows import exclusive_samples
 from exan_verify.numeric.problem.losses import loss_vectors
 from exan_verify.numeric.problem.metrics import score
 from exan_verify.numeric.problem.passes import backward, forward, weight_gains

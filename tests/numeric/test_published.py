@@ -14,7 +14,12 @@ from exan_verify.core.question import Labels, Loss, Reduction
 from exan_verify.data import initialised_network, mnist_batch
 from exan_verify.errors import InputError
 from exan_verify.models.chain import to_network
-from exan_verify.numeric.methods.exclusive import alike, equal_ratios, negative_entry, parallel_columns
+from exan_verify.numeric.methods.exclusive_neurons.columns import (
+    alike,
+    equal_ratios,
+    negative_entry,
+    parallel_columns,
+)
 from exan_verify.numeric.problem.metrics import score
 from exan_verify.numeric.problem.problem import Problem, build_problem
 from exan_verify.numeric.problem.records import Attack
@@ -167,7 +172,7 @@ def test_columns_near_by_accident_do_not_cost_a_float32_batch(samples: int, seed
 
 def test_of_more_groups_than_samples_those_whose_equations_hold_are_taken(monkeypatch: pytest.MonkeyPatch):
     # with a tolerance that takes accidents for groups
-    monkeypatch.setattr("exan_verify.numeric.methods.exclusive.alike", lambda _: 6e-4)
+    monkeypatch.setattr("exan_verify.numeric.methods.exclusive_neurons.columns.alike", lambda _: 6e-4)
     model = initialised_network((784, 512, 10), seed=2)
     images, classes = mnist_batch(4, 2)
     x, y = torch.tensor(images), torch.tensor(classes)

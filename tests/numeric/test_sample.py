@@ -15,8 +15,9 @@ from exan_verify.errors import RangeError
 from exan_verify.models.chain import to_network
 from exan_verify.numeric.ask_methods import column_spaces
 from exan_verify.numeric.attack import METHODS, run
-from exan_verify.numeric.methods import sample, separate
+from exan_verify.numeric.methods import separate
 from exan_verify.numeric.methods.equations import layer_equations
+from exan_verify.numeric.methods.searching import sample
 from exan_verify.numeric.problem.metrics import score
 from exan_verify.numeric.problem.polish import polish
 from exan_verify.numeric.problem.problem import build_problem

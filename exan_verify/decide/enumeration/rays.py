@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from exan_verify.core.verdict import Budget
+from exan_verify.core.budget import Budget
 from exan_verify.decide.context import Context
 from exan_verify.decide.enumeration.candidates import follow
 from exan_verify.decide.enumeration.choices import Choices

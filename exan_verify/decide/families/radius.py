@@ -14,8 +14,8 @@ from fractions import Fraction
 import numpy as np
 
 from exan_verify.core.arrays import fractions
+from exan_verify.core.budget import Budget
 from exan_verify.core.network import Array
-from exan_verify.core.verdict import Budget
 from exan_verify.decide.context import Context
 from exan_verify.decide.motion import below, conditions, step_limit
 from exan_verify.decide.second_batch import Accepted, Radii, displaced, farthest

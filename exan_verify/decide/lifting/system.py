@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from exan_verify.core.budget import poll
 from exan_verify.core.certificate import Parametrisation
 from exan_verify.core.network import Array, Linear, ReluNetwork
-from exan_verify.core.verdict import poll
 from exan_verify.decide.context import Context
 from exan_verify.exact.linalg import multiply, pivots, rank_mod, solve
 from exan_verify.exact.modular import Residues, add_mod, multiply_mod, negate_mod, random_residues

@@ -8,9 +8,9 @@ from math import factorial, prod
 
 import numpy as np
 
+from exan_verify.core.budget import Budget
 from exan_verify.core.certificate import LabelCase, QuadricArgument
 from exan_verify.core.network import Array, to_fraction
-from exan_verify.core.verdict import Budget
 from exan_verify.decide.residual.alphabet import multiset_count, multisets
 from exan_verify.decide.residual.candidates import follow
 from exan_verify.decide.residual.macaulay import MAX_COLUMNS, MAX_DEGREE, columns_at, settled_at

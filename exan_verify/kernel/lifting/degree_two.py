@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from exan_verify.core.arrays import PerLayer
 from exan_verify.core.certificate import Conclusion, LayerArgument, Lifting, Scale, Split
 from exan_verify.core.facts import Facts
 from exan_verify.core.network import Array
@@ -38,12 +39,12 @@ class Image:
     """The subject with its deltas in F_p at the certificate's point."""
 
     subject: Subject
-    deltas: tuple[Residues, ...]
+    deltas: PerLayer[Residues]
     point: int
 
     def delta(self, layer: int) -> Residues:
         """Delta_layer mod p, (n, M); layers count from 1."""
-        return self.deltas[layer - 1]
+        return self.deltas.at(layer)
 
 
 def facts(evidence: Lifting, subject: Subject) -> Facts:

@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from exan_verify.core.budget import seconds_left
 from exan_verify.core.network import Array, Batch, ReluNetwork, to_fraction
 from exan_verify.core.question import Loss, Question, Reduction
-from exan_verify.core.verdict import Outcome, SampleStatus, Trust, Verdict, seconds_left
+from exan_verify.core.verdict import Outcome, SampleStatus, Trust, Verdict
 from exan_verify.errors import InputError
 from exan_verify.exact.backprop import Forward, backward_mod, forward
 from exan_verify.exact.modular import point
@@ -162,9 +163,8 @@ class Situation:
     def deltas(self) -> tuple[Array, ...]:
         """delta_1 .. delta_L, each (n_i, M); delta_L are the loss vectors. For mse and hinge only."""
         found = [self._loss_vectors()]
-        for i in range(self.depth - 1, 0, -1):
-            back = self.weights[i].T @ found[0]
-            found.insert(0, masked(back, self.patterns[i - 1]))
+        for weight, pattern in zip(self.weights[:0:-1], self.patterns[::-1], strict=True):
+            found.insert(0, masked(weight.T @ found[0], pattern))
         return tuple(found)
 
     @property

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from exan_verify.core.arrays import PerLayer
 from exan_verify.core.network import Array, Batch, ReluNetwork, to_fraction
 from exan_verify.core.question import Labels, Loss, Reduction
 from exan_verify.exact.backprop import backward, forward, gradient
@@ -79,16 +80,16 @@ def one_hot(classes: int, chosen: Sequence[int]) -> Array:
     return exact([[int(c == k) for k in range(classes)] for c in chosen])
 
 
-def deltas(network: ReluNetwork, batch: Batch, loss: Loss = Loss.MSE) -> list[Array]:
+def deltas(network: ReluNetwork, batch: Batch, loss: Loss = Loss.MSE) -> PerLayer[Array]:
     """``Delta_1 .. Delta_L``, each (n_i, M), over Q, for reduction sum and a rational loss."""
     passed = forward(network, batch)
     vectors = loss_vectors(loss, passed.logits, batch.labels, 1)
-    return [delta.fractions() for delta in backward(network, passed, vectors)]
+    return PerLayer(delta.fractions() for delta in backward(network, passed, vectors))
 
 
 def delta(network: ReluNetwork, batch: Batch, layer: int, loss: Loss = Loss.MSE) -> Array:
     """``Delta_layer`` (n_layer, M) of :func:`deltas`; layers count from 1."""
-    return deltas(network, batch, loss)[layer - 1]
+    return deltas(network, batch, loss).at(layer)
 
 
 def features(network: ReluNetwork, batch: Batch, layer: int) -> Array:
