@@ -1,8 +1,8 @@
 """The import rules of the house: who may see whom, and that the engines and the checker stay independent.
 
 Parts, from below: errors < core < models, exact < exclusivity, instances < kernel, smt < decide < theorems,
-api < mitigation < report < bench < cli; data beside core; numeric sees core and models only; kernel and decide see core
-and exact only, but for the engines' door to the kernel's checker of second batches.
+api < mitigation < report < bench < cli; data beside core; numeric sees core and models only; kernel and
+decide see core and exact only, but for the engines' door to the kernel's checker of second batches.
 """
 
 from __future__ import annotations

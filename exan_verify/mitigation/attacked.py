@@ -19,9 +19,9 @@ from torch import Tensor
 
 from exan_verify.api.attack import attack
 from exan_verify.api.attack_own_batch import Recovery, scored
+from exan_verify.core.budget import poll
 from exan_verify.core.network import ReluNetwork
 from exan_verify.core.question import Labels, Loss, Question
-from exan_verify.core.verdict import poll
 from exan_verify.errors import BudgetExhausted, InputError
 from exan_verify.mitigation.case import Floats, Mask, Released
 from exan_verify.mitigation.steps import labels_tensor, layers_of
@@ -126,9 +126,10 @@ def _views(
     """The ways in which the attack is given a release: networks, gradients, and the labels they admit.
 
     As it is. Where whole rows of one hidden layer are missing: the network without these neurons. Its
-    gradient is known entirely, since a loss vector g is what it is: rows j of dW_1 are W_2[:, j] . g [z_j > 0] x, and
-    columns of dW_2 are g h_j. Only the logits are others, so that softmax(f) - g is no class any more: the
-    attack has to admit all targets. Where entries are missing or noisy: at the rank that M samples have.
+    gradient is known entirely, since a loss vector g is what it is: row j of dW_1 is W_2[:, j] . g x where
+    neuron j is active, and column j of dW_2 is g h_j. Only the logits are others, so that softmax(f) - g is
+    no class any more: the attack has to admit all targets. Where entries are missing or noisy: at the rank
+    that M samples have.
     """
     labels = Labels.REAL if question.labels is Labels.REAL else Labels.ONE_HOT
     rows = _sent_rows(released)
@@ -146,7 +147,8 @@ def _sent_rows(released: Released) -> Mask | None:
     first = {name for name, _ in released.network.layers[0].parameters()}
     if not released.kept or set(released.kept) != first:
         return None
-    rows: Mask = next(np.asarray(mask).all(axis=1) for mask in released.kept.values() if mask.ndim == 2)
+    weight = next(np.asarray(mask) for mask in released.kept.values() if mask.ndim == 2)
+    rows: Mask = np.all(weight, axis=1)
     whole = all((mask == rows.reshape(-1, *(1,) * (mask.ndim - 1))).all() for mask in released.kept.values())
     return rows if whole and bool(rows.any()) else None
 

@@ -17,9 +17,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from exan_verify.core.budget import poll
 from exan_verify.core.network import Array, ReluNetwork
 from exan_verify.core.question import Loss, Question
-from exan_verify.core.verdict import poll
 from exan_verify.data import one_thread
 from exan_verify.errors import InputError
 from exan_verify.mitigation.case import Floats, as_classes

@@ -14,8 +14,8 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from exan_verify.core.budget import poll
 from exan_verify.core.network import Batch
-from exan_verify.core.verdict import poll
 from exan_verify.errors import InputError
 from exan_verify.exact.backprop import forward
 from exan_verify.exclusivity import exan_counts, exclusivity

@@ -11,9 +11,10 @@ import numpy as np
 
 from exan_verify.api.attack import with_convolutions
 from exan_verify.api.certify import certify
+from exan_verify.core.budget import until
 from exan_verify.core.network import Batch, ReluNetwork
 from exan_verify.core.question import Box, Question
-from exan_verify.core.verdict import SampleStatus, Verdict, until
+from exan_verify.core.verdict import SampleStatus, Verdict
 from exan_verify.data import MNIST_WIDTHS, load_mnist, to_inputs
 from exan_verify.errors import (
     BudgetExhausted,
@@ -96,6 +97,7 @@ def mitigate(
     budget: float | None = None,
     work_limit: int | None = None,
     seed: int = 0,
+    jobs: int = 1,
     progress: Callable[[str], None] | None = None,
 ) -> MitigationReport:
     """Apply each of ``defences`` to ``batch`` and say what it does, what is proved of it, and what it costs.
@@ -139,13 +141,21 @@ def mitigate(
         data = split(own, classes)
     run = _Run(
         case=case,
+        shape=given_shape(batch),
         data=data,
         pixels=pixels,
         work_limit=work_limit,
+        jobs=jobs,
         end=None if budget is None else start + budget,
         tell=progress or (lambda _: None),
     )
     return run.report(chosen, strict=defences is not None)
+
+
+def given_shape(batch: Any) -> tuple[int, ...]:
+    """The shape of one sample as the user gave it."""
+    x = batch.inputs if isinstance(batch, Batch) else batch[0]
+    return tuple(int(n) for n in np.shape(x)[1:])
 
 
 def _names(defences: Sequence[str] | None) -> Sequence[str]:
@@ -196,9 +206,11 @@ class _Run:
     """One call: the case, what it is trained on, and when it must end."""
 
     case: Case
+    shape: tuple[int, ...]
     data: Data | None
     pixels: int | None
     work_limit: int | None
+    jobs: int
     end: float | None
     tell: Callable[[str], None]
 
@@ -225,6 +237,7 @@ class _Run:
             widths=self.case.network.widths,
             question=self.case.question,
             inputs=self.case.x,
+            shape=self.shape,
             classes=tuple(int(v) for v in self.case.classes),
             before=before,
             findings=tuple(found),
@@ -288,6 +301,7 @@ class _Run:
             budget=None if self.end is None else max(1e-3, self.end - time.monotonic()),
             work_limit=self.work_limit,
             seed=self.case.seed,
+            jobs=self.jobs,
         )
 
     def _protection(

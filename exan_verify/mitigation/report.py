@@ -103,14 +103,10 @@ class Finding:
 
     @property
     def exposed(self) -> float:
-        """The best picture that anyone here got of most subjects, in dB: the attack's median or the
-        estimate's; minus infinity where there is none."""
-        known = [self.gained.psnr if 2 * self._shown >= len(self.statuses) else None, self.protection.psnr]
-        return max((value for value in known if value is not None), default=-math.inf)
-
-    @property
-    def _shown(self) -> int:
-        return sum(one is not None for one in self.gained.pictures)
+        """The best picture of any sample, in dB, that the attack or the estimate made; minus infinity where
+        neither made one."""
+        shown = [one.psnr for one in self.gained.pictures if one is not None]
+        return max([*shown, *(self.protection.estimate or ())], default=-math.inf)
 
     @property
     def useless(self) -> bool:
@@ -123,12 +119,14 @@ class Finding:
 class MitigationReport:
     """All defences on one batch of M samples: ``before``, without any, and ``findings`` in the order asked.
 
-    ``left_out``: defences that were not tried, with the reason. Epsilons are at ``delta``, of ``accountant``.
+    ``inputs`` (M, d), each of the ``shape`` in which it was given. ``left_out``: defences that were not
+    tried, with the reason. Epsilons are at ``delta``, over a training run by ``accountant``.
     """
 
     widths: tuple[int, ...]
     question: Question
     inputs: Floats
+    shape: tuple[int, ...]
     classes: tuple[int, ...]
     before: Finding
     findings: tuple[Finding, ...]
@@ -145,9 +143,9 @@ class MitigationReport:
 
     @property
     def recommended(self) -> Finding | None:
-        """The defence whose every sample is proved free and whose best picture is below what a viewer
-        recognises, with the highest accuracy; where none is proved, the best of those that bound a sample's
-        influence by a finite epsilon; None where there is neither."""
+        """The defence with every sample proved free and no picture that a viewer recognises, with the highest
+        accuracy; where none is proved, the best of those that bound a sample's influence by a finite epsilon;
+        None where there is neither."""
         proved = [f for f in self.findings if f.proved_hidden and f.exposed < READABLE_PSNR]
         bounded = [
             f
@@ -174,8 +172,8 @@ class MitigationReport:
             return (
                 f"Use {best.name}. Proved: every one of the {len(best.statuses)} samples differs between "
                 f"batches that send exactly the same, and at least {hidden} of {of} dimensions are hidden. "
-                f"Measured only: the best picture made of most samples has {best.exposed:.1f} dB, and a "
-                f"better prior may do better.{price} {best.assumes}"
+                f"Measured only: the best picture that was made of any sample has {best.exposed:.1f} dB, and "
+                f"a better prior may do better.{price} {best.assumes}"
             )
         return (
             f"Use {best.name}, measured only: nothing exact is proved, since noise is random. Each sample "
