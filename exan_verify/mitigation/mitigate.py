@@ -62,9 +62,9 @@ DEFAULTS = (
     "topk:0.5",
     "noise:0.01",
     "clip-noise:1:1",
-    "no-bias",
-    "average:2",
+    "average:4",
     "project-pca:16",
+    "project-pca:8",
 )
 """What is tried where no defence is named; those that need what was not given are left out, with the
 reason."""
