@@ -15,6 +15,7 @@ __all__ = [
     "Box",
     "Gradient",
     "Outcome",
+    "Release",
     "ReluNetwork",
     "SampleStatus",
     "Verdict",
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from exan_verify.api.certify import certify
     from exan_verify.api.check import check
     from exan_verify.core.network import Batch, Gradient, ReluNetwork
-    from exan_verify.core.question import Box
+    from exan_verify.core.question import Box, Release
     from exan_verify.core.verdict import Outcome, SampleStatus, Verdict
     from exan_verify.mitigation.mitigate import mitigate
     from exan_verify.models.projected import project_inputs
@@ -43,6 +44,7 @@ _HOME = {
     "Box": "core.question",
     "Gradient": "core.network",
     "Outcome": "core.verdict",
+    "Release": "core.question",
     "ReluNetwork": "core.network",
     "SampleStatus": "core.verdict",
     "Verdict": "core.verdict",

@@ -58,7 +58,7 @@ def fractions(array: Array) -> Array:
 
 
 def exact_array(values: Any, name: str) -> Array:
-    """A read-only exact array from nested sequences, numpy arrays or torch tensors.
+    """A read-only exact array, of any shape, from nested sequences, numpy arrays or torch tensors.
 
     Floating dtypes keep their values (float16 and bfloat16 widened to float32); integers become float64
     where that is exact; Fractions and large integers become an object array of Fractions.
@@ -86,7 +86,7 @@ def exact_array(values: Any, name: str) -> Array:
 
 
 def rationals(array: Array) -> Any:
-    """Nested lists of ``"num/den"`` strings, in the shape of ``array``: its exact form in JSON."""
+    """Nested lists of ``"num/den"`` strings, of the same shape as ``array``: its exact form in JSON."""
     if array.ndim == 0:
         return str(to_fraction(array.item()))
     return [rationals(np.asarray(row)) for row in array]
@@ -199,7 +199,7 @@ def is_rational(values: Any) -> bool:
 
 
 def freeze(array: Array) -> Array:
-    """The array itself when it is read-only and contiguous, else a copy that is."""
+    """The array, of any shape, itself when it is read-only and contiguous, else a copy that is."""
     if array.flags.writeable or not array.flags.c_contiguous:
         array = array.copy(order="C")  # ascontiguousarray would make a vector of a single number
         array.setflags(write=False)

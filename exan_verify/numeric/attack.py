@@ -204,7 +204,8 @@ def _with_hint(problem: Problem, found: Attack, tell: Telling) -> Attack:
         return found
     altered = looks_altered(problem)
     if altered:
-        return replace(found, hint=altered, reason=_NO_GRADIENT)
+        candidates = tuple(replace(one, reason=_NO_GRADIENT) for one in found.candidates)
+        return replace(found, hint=altered, reason=_NO_GRADIENT, candidates=candidates)
     if not problem.layers[-1].whole:
         return found
     if not found.candidates and too_many(problem, max((one.rank for one in found.layers), default=0)):

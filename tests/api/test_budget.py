@@ -28,8 +28,8 @@ from exan_verify.numeric.methods.lifting.lift import Lift
 from exan_verify.numeric.problem.metrics import wrong_claims
 from exan_verify.numeric.problem.records import Attack, Finding
 from tests.support.cnn_cases import pictures
-from tests.support.numeric_cases import drawn_network, normal
-from tests.support.torch_reference import autograd
+from tests.support.numeric_cases import drawn_network
+from tests.support.torch_reference import autograd, normal
 
 Interrupted = list[tuple[str, Attack | None]]
 

@@ -24,12 +24,11 @@ from exan_verify.numeric.convolution.records import ImageAttack
 from exan_verify.numeric.problem.records import LastLayer
 from exan_verify.numeric.problem.torch_losses import BatchLoss
 from tests.support.cnn_cases import largest_error, pictures
-from tests.support.torch_reference import autograd
+from tests.support.torch_reference import autograd, initialised
 
 
 def small() -> nn.Sequential:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Flatten(), nn.Linear(9, 12), nn.Sigmoid(), nn.Linear(12, 4))
+    return initialised(nn.Sequential(nn.Flatten(), nn.Linear(9, 12), nn.Sigmoid(), nn.Linear(12, 4)))
 
 
 def test_deep_leakage_finds_one_small_sample_and_its_label():

@@ -58,7 +58,7 @@ class Problem:
 
 
 def problem(context: Context, plan: Plan, neurons: npt.NDArray[np.int64]) -> Problem:
-    """The equations of ``plan`` for a rational loss; ``neurons`` in the order in which they are taken."""
+    """The equations of ``plan`` for a rational loss; ``neurons`` (n,) in the order they are taken in."""
     vectors = loss_vectors(
         context.question.loss, context.passed.logits, context.batch.labels, context.divisor
     )

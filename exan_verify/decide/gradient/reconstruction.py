@@ -101,7 +101,7 @@ def rebuild(task: Task, layer: int) -> Found:
 
 
 def with_bias(layer: LayerGradient) -> Array:
-    """``[dW | db]`` as Fractions."""
+    """``[dW | db]`` (n_out, n_in + 1) as Fractions."""
     weight, bias = layer
     if bias is None:
         raise NotFoundError("the network has no biases")

@@ -42,13 +42,13 @@ def follow(rest: Rest, matrix: Array, labels: Array) -> Followed:
 
 
 def mixed_inputs(rest: Rest, matrix: Array, labels: Array) -> Batch | None:
-    """The inputs Q X, when they give the rest's gradient (they do while they stay in a shared region)."""
+    """The inputs Q X, Q (r, r), when they give the rest's gradient, as they do within a shared region."""
     inputs = multiply(matrix, rest.features(0).T.fractions())
     return accepted(rest, inputs, labels)
 
 
 def accepted(rest: Rest, inputs: Array, labels: Array) -> Batch | None:
-    """The batch when it is admitted and its exact gradient is the rest's, else None."""
+    """The batch of ``inputs`` (r, d) when it is admitted and its exact gradient is the rest's, else None."""
     setting = rest.context.setting
     batch = Batch.of(
         inputs, labels, network=setting.network, loss=setting.question.loss, labels=setting.question.labels

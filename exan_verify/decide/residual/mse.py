@@ -137,7 +137,7 @@ def _permutation(order: dict[int, int]) -> Array:
 
 
 def is_permutation(matrix: Array) -> bool:
-    """Whether Q only reorders (each row of Q sums to 1)."""
+    """Whether Q (r, r) only reorders (each of its rows sums to 1)."""
     return all(sorted(row)[:-1] == [0] * (len(row) - 1) and max(row) == 1 for row in matrix)
 
 

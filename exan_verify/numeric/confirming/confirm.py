@@ -21,7 +21,7 @@ from exan_verify.numeric.confirming.bounds import Refined
 from exan_verify.numeric.confirming.guessed_row_error import contamination
 from exan_verify.numeric.confirming.missing_tensor_doubts import last_layer_vectors, unsupported
 from exan_verify.numeric.confirming.uniqueness import Exclusion, others_excluded
-from exan_verify.numeric.problem.losses import LabelFit, admissible, fit_scale
+from exan_verify.numeric.problem.losses import LabelFit, admissible, fit_scale, told_apart
 from exan_verify.numeric.problem.passes import (
     Rounding,
     backward,
@@ -297,31 +297,26 @@ def _own_equations(
         limit=torch.full_like(spread, _LABEL_LIMIT),
         sentence="its loss vector is known to {value:.1e} only, too little to tell its label",
     )
-    several = (
-        "): several samples that share a region, another batch size, or a scaled gradient (scale='unknown')"
-    )
+    others = f"): {problem.alternatives}"
     yield Test(
         value=torch.where((fit.loose <= spread) & ~(fit.mismatch <= spread), fit.counts.abs(), 0.0),
         limit=torch.zeros_like(spread),
-        sentence="no label explains its loss vector (one counts {value:.4g} times" + several,
+        sentence="no label explains its loss vector (one counts {value:.4g} times" + others,
     )
     yield Test(
         value=fit.mismatch,
         limit=spread,
-        sentence="no label explains its loss vector (distance {value:.1e}" + several,
+        sentence="no label explains its loss vector (distance {value:.1e}" + others,
     )
     if problem.question.loss in _KINDS and problem.question.labels is Labels.ONE_HOT:
         yield Test.that(
             fit.checked,
-            f"no {_KINDS[problem.question.loss]} explains its loss vector: "
-            "a scaled gradient (scale='unknown'), "
-            f"another loss or "
-            "batch size, several samples that share a region, or real targets (labels='real')",
+            f"no {_KINDS[problem.question.loss]} explains its loss vector: {problem.alternatives}",
         )
     if problem.question.labels is Labels.REAL:
         yield Test.that(
             admissible(problem.question.loss, fit.labels),
-            "its target is not within [0, 1]: a scaled gradient, another loss or batch size",
+            f"its target is not within [0, 1]: {problem.alternatives}",
         )
     if problem.classified or problem.weighted:
         yield Test.that(
@@ -339,22 +334,13 @@ def _own_equations(
 def _telling(problem: Problem, fit: LabelFit, slack: Tensor) -> Bool[Tensor, " m"]:
     """Whose loss vector could expose a mixture: samples of one region that the rank sees as one.
 
-    Their loss vectors add up. A real-valued target absorbs any sum, and so do loss vectors that are constants
-    of the labels alone: hinge's, and those of saturated cross_entropy and bce (whole numbers, not all zero).
-    An unknown weight absorbs the sum of samples that share their label.
+    A real-valued target absorbs any sum of loss vectors, and so do those that are constants of the labels
+    alone. An unknown weight absorbs the sum of samples that share their label.
     """
-    if problem.question.loss is Loss.HINGE or (
-        problem.weighted and problem.question.loss is Loss.BCE and problem.classes > 1
-    ):
+    if problem.weighted and problem.question.loss is Loss.BCE and problem.classes > 1:
         return torch.zeros_like(fit.checked)
-    if problem.question.loss is Loss.MSE:
-        return fit.checked
     vectors = fit.vectors / fit.counts[:, None] if problem.weighted else fit.vectors
-    fraction = (vectors - vectors.round()).abs().amax(dim=1)
-    telling: Tensor = fit.checked & (
-        ~vectors.round().bool().any(dim=1) | (fraction > (10 * slack).clamp(min=1e-3))
-    )
-    return telling
+    return fit.checked & told_apart(problem.question.loss, vectors, slack)
 
 
 def _tiers(

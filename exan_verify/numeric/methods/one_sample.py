@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from exan_verify.core.question import Labels, Loss
-from exan_verify.numeric.problem.losses import LabelFit, admissible, fit_scale, label_options
+from exan_verify.core.question import Labels
+from exan_verify.numeric.problem.losses import LabelFit, admissible, fit_scale, label_options, told_apart
 from exan_verify.numeric.problem.passes import (
     Rounding,
     Trace,
@@ -35,14 +35,11 @@ _TOLERANCE = 16.0
 _LABEL_LIMIT = 0.05
 """Loss vectors known no better than this do not tell one label from another."""
 
-_ONE_ROW = (
-    "no label explains the loss vector at full scale: more than one sample, another loss, or a scaled "
-    "gradient (scale='unknown' with batch_size=1)"
-)
+_GIVE_SIZE = "give batch_size=1 if it is one"
 
 _OPEN_SIZE = (
     "where the factor of the loss vector is not known, one sample cannot be told from several of one region: "
-    "give batch_size=1 if it is one"
+    + _GIVE_SIZE
 )
 
 _NEAREST = 0.25
@@ -76,7 +73,8 @@ def one_sample(problem: Problem, *, alone: bool = False) -> Attack | None:
     label, doubt = _label(one.problem, one)
     if doubt is None and not alone:
         return None
-    doubt = _ONE_ROW if doubt is None else doubt
+    if doubt is None:
+        doubt = f"no label explains the loss vector at full scale: {problem.alternatives}"
     told = problem.question.batch_size is not None
     evidence = Evidence(
         method="one sample",
@@ -106,7 +104,7 @@ def one_sample(problem: Problem, *, alone: bool = False) -> Attack | None:
         candidates=() if kept else (candidate,),
         reason=doubt,
         seconds=0.0,
-        hint="" if kept else _what_helps(problem),
+        hint=f"one sample fits: {_GIVE_SIZE}" if doubt.endswith(_GIVE_SIZE) else "",
         scale=one.problem.scale or 1.0,
     )
 
@@ -219,11 +217,11 @@ def _label(problem: Problem, one: _One) -> tuple[Tensor | None, str | None]:
         return label, _OPEN_SIZE
     if problem.question.labels is Labels.REAL:
         if not bool(admissible(problem.question.loss, fit.labels).all()):
-            return label, "its target has entries outside of [0, 1]: a scaled gradient, or another loss"
+            return label, f"its target is not within [0, 1]: {problem.alternatives}"
         if not told:
             return label, (
                 "one sample explains the whole gradient; with real targets so would several of one region: "
-                "give batch_size=1 if it is one"
+                + _GIVE_SIZE
             )
         return label, ""
     if problem.classified and told and one.slack > _LABEL_LIMIT:
@@ -231,37 +229,20 @@ def _label(problem: Problem, one: _One) -> tuple[Tensor | None, str | None]:
     one_of_several = problem.classified or problem.weighted
     tied = one_of_several and float(fit.margin[0] * fit.mismatch[0].clamp(min=1e-16)) <= one.slack
     explained = bool(fit.checked[0]) and float(fit.mismatch[0]) <= one.slack and one.slack <= _LABEL_LIMIT
-    if explained and not told and not telling(problem.question.loss, fit, one.slack):
+    if explained and not told and not bool(told_apart(problem.question.loss, fit.vectors, one.slack)[0]):
         return label, (
-            "its loss vector would fit a mixture of samples of one region as well (constant or saturated); "
-            "it can be confirmed only when batch_size=1 is given"
+            "its loss vector would fit a mixture of samples of one region as well (constant or saturated): "
+            + _GIVE_SIZE
         )
     if explained:
         return label, "two labels explain its loss vector equally well" if tied else ""
     if problem.classified or (not told and bool(fit.checked[0])):
+        off = float(fit.mismatch[0])
         return None, None if not told else (
-            f"no label explains its loss vector (distance {float(fit.mismatch[0]):.1e}): a scaled gradient, "
-            "or another loss"
+            f"no label explains its loss vector (distance {off:.1e}): {problem.alternatives}"
         )
     return label, (
-        "one sample explains the whole gradient, with a target that is none of the loss's own: real targets "
-        "(labels='real', with batch_size=1), several samples of one region, another loss or a scaled gradient"
+        "one sample explains the whole gradient, with a target that is none of the loss's own: "
+        + problem.alternatives
+        + ("" if told else "; labels='real' needs batch_size=1 as well")
     )
-
-
-def telling(loss: Loss, fit: LabelFit, slack: float) -> bool:
-    """Whether the loss vector could expose samples of one region, whose loss vectors add up: those that are
-    whole numbers (hinge's, and saturated ones) may add up to a label's."""
-    if loss is Loss.MSE:
-        return True
-    vector = fit.vectors[0]
-    fraction = float((vector - vector.round()).abs().max())
-    return loss is not Loss.HINGE and (not bool(vector.round().any()) or fraction > max(1e-3, 10 * slack))
-
-
-def _what_helps(problem: Problem) -> str:
-    if problem.classified:
-        return "" if problem.question.batch_size else "one sample fits: give batch_size=1 if it is one"
-    if problem.question.labels is Labels.REAL:
-        return "one sample with real targets fits: give batch_size=1"
-    return "one sample with a real target fits: attack again with labels='real' and batch_size=1"

@@ -33,7 +33,7 @@ class Trace:
         return PerLayer(z > 0 for z in self.pre)
 
     def select(self, chosen: Tensor) -> Trace:
-        """The pass of the ``chosen`` samples alone."""
+        """The pass of the ``chosen`` samples alone: a mask (m,), or indices."""
         return Trace(
             hidden=tuple(h[chosen] for h in self.hidden),
             pre=tuple(z[chosen] for z in self.pre),

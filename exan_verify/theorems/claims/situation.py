@@ -254,17 +254,17 @@ def hinge_vectors(logits: Array, labels: Sequence[int] | Array, share: Fraction)
 
 
 def positive(values: Array) -> Array:
-    """Elementwise ``> 0`` as an array of bool."""
+    """Elementwise ``> 0`` as an array of bool, of the same shape."""
     return _tested(values, lambda v: bool(v > 0))
 
 
 def zero(values: Array) -> Array:
-    """Elementwise ``== 0`` as an array of bool."""
+    """Elementwise ``== 0`` as an array of bool, of the same shape."""
     return _tested(values, lambda v: bool(v == 0))
 
 
 def masked(values: Array, keep: Array) -> Array:
-    """The values where ``keep`` holds, 0 elsewhere."""
+    """The values where ``keep``, of the same shape, holds, 0 elsewhere."""
     out = values.copy()
     out[~keep] = Fraction(0)
     return out
@@ -275,7 +275,7 @@ def _tested(values: Array, test: Any) -> Array:
 
 
 def exact_values(array: Array) -> Array:
-    """The numbers as they are at this point: traced numbers become rationals."""
+    """The numbers as they are at this point, of the same shape: traced numbers become rationals."""
     out = np.empty(array.shape, dtype=object)
     for index, value in np.ndenumerate(array):
         out[index] = value.exact() if hasattr(value, "exact") else value
@@ -283,7 +283,7 @@ def exact_values(array: Array) -> Array:
 
 
 def rational_array(array: Array) -> Array:
-    """The same numbers as Fractions."""
+    """The same numbers, of the same shape, as Fractions."""
     out = np.empty(array.shape, dtype=object)
     for index, value in np.ndenumerate(array):
         out[index] = to_fraction(value)

@@ -128,7 +128,7 @@ def _work(equations: LayerEquations) -> float:
 
 
 def cubic_operator(equations: LayerEquations) -> tuple[CubicOperator, Float[Tensor, "K' K~"]]:
-    """The lifted system of a layer, and the map from its next deltas to those of the equations.
+    """The lifted system of a layer, and the map (K', K~) from its next deltas to those of the equations.
 
     The next deltas are taken in coordinates in which what the neurons see of them is isometric, as it is for
     q in the orthonormal basis: so q and p have like sizes. What no neuron sees is left out.
