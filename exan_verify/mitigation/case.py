@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from exan_verify.core.network import Array, Batch, ReluNetwork
-from exan_verify.core.question import Question
+from exan_verify.core.question import Question, Release
 from exan_verify.errors import InputError, NonFiniteError, ShapeError, short
 
 if TYPE_CHECKING:
@@ -106,10 +106,21 @@ class Released:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def whole(self) -> bool:
-        """Whether the step's whole exact gradient is sent."""
-        names = {name for name, _ in self.network.parameters()}
-        return not (self.noise or self.weighted or self.kept or names - set(self.sent))
+    def release(self) -> Release | None:
+        """What is sent as a release that exact arguments know; None for noise, and for single entries.
+
+        Which rows are kept may depend on the patterns: another batch that keeps other rows sends something
+        else, and the families that leave a release as it is keep every pattern.
+        """
+        rows = {name: mask.reshape(len(mask), -1) for name, mask in self.kept.items()}
+        if self.noise or any((mask != mask[:, :1]).any() for mask in rows.values()):
+            return None
+        return Release(
+            tensors=list(self.sent) if self.missing else None,
+            rows={name: mask[:, 0] for name, mask in rows.items()},
+            input_basis=None if self.projected is None else self.projected.columns,
+            weights="positive" if self.weighted else "equal",
+        )
 
     @property
     def missing(self) -> tuple[str, ...]:

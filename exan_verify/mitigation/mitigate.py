@@ -284,20 +284,22 @@ class _Run:
     def _verdict(self, released: Released) -> Verdict | None:
         """The exact answer about what is sent; None where no exact question can be asked of it.
 
-        This is the one place where a release becomes a question: of the step's own batch, so for a projection
-        about B^T x and for means about the means.
+        This is the one place where a release becomes a question. For means it is about the means.
         """
-        if not released.whole:
+        release, question = released.release, self.case.question
+        if release is None:
             return None
-        question = self.case.question
+        batch = released.batch
+        if released.projected is not None:  # asked of the samples, of which the step saw B^T x
+            batch = self.case.batch
         return certify(
             released.network,
-            batch=released.batch,
+            batch=(batch.inputs, batch.labels),
+            release=release,
             loss=question.loss,
             reduction=question.reduction,
             labels=question.labels,
-            # projections of a box fill no box: all of R^r holds them, and is safe to say "determined" in
-            domain=None if released.projected is not None else question.domain,
+            domain=question.domain,
             budget=None if self.end is None else max(1e-3, self.end - time.monotonic()),
             work_limit=self.work_limit,
             seed=self.case.seed,
@@ -315,7 +317,11 @@ class _Run:
         if released.projected is not None:
             basis = released.projected
             hidden = hidden_by_projection(case, released, basis)
-            statuses = tuple(SampleStatus.FREE if h else SampleStatus.UNKNOWN for h in hidden)
+            counted = [SampleStatus.FREE if h else SampleStatus.UNKNOWN for h in hidden]
+            decided = unknown if verdict is None else verdict.samples
+            statuses = tuple(
+                c if d is SampleStatus.UNKNOWN else d for c, d in zip(counted, decided, strict=True)
+            )
             if box is not None:
                 self.tell("reach: two linear programs per pixel")
                 reach = reach_of_projection(
@@ -407,6 +413,4 @@ def _state(case: Case, released: Released) -> State:
 
 
 def _asked_of(released: Released) -> str:
-    if released.projected is not None:
-        return "projections"
     return "means" if released.averages is not None else "samples"

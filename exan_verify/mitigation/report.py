@@ -62,7 +62,7 @@ class Finding:
     """One defence on one batch.
 
     ``state``: exclusivity of what is sent. ``verdict``: the exact answer about ``asked_of`` (the samples, or
-    the projections or means that the training step sees), None where none can be asked. ``statuses``: what is
+    the means that the training step sees), None where none can be asked. ``statuses``: what is
     proved of each of the ``subjects`` (M, d), the samples to protect. ``gained``: what the attack got.
     ``protection``: its three numbers; ``cost``. ``random``: noise was added.
     """

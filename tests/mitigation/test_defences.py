@@ -120,7 +120,8 @@ def test_masked_rows_are_those_of_neurons_that_few_samples_activate(few, seed):
     assert sum(sent_exans(done, patterns)) == 0
     last = case.network.layers[-1].name
     assert torch.equal(done.sent[f"{last}.weight"], whole[f"{last}.weight"])
-    assert not done.whole
+    assert sorted(done.release.rows) == sorted(done.kept)
+    assert done.release.rows[name] == tuple(done.kept[name].reshape(len(done.kept[name]), -1)[:, 0])
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -133,6 +134,7 @@ def test_topk_keeps_the_largest_share_of_every_tensor(seed):
         if (~kept).any():
             assert whole.abs()[kept].min() >= whole.abs()[~kept].max()
         assert torch.equal(done.sent[name], torch.where(kept, whole, 0.0))
+    assert done.release is None
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -207,7 +209,8 @@ def test_larger_batches_narrower_layers_no_biases_and_tensors_withheld():
     assert [n for n, _ in bare.network.parameters()] == ["0.weight", "2.weight"]
     withheld = released("withhold:0.bias", case)
     assert withheld.missing == ("0.bias",)
-    assert not withheld.whole
+    assert withheld.release.tensors == ("0.weight", "2.weight", "2.bias")
+    assert larger.release.is_whole(larger.network)
 
 
 def test_the_same_seed_draws_the_same_and_another_does_not():
