@@ -328,6 +328,12 @@ def _of_subjects(released: Released, made: tuple[Recovery | None, ...], reason: 
             None if (one := made[row]) is None else _compared(one, one.values, released.subjects[m], span)
             for m, row in enumerate(rows)
         ]
+    elif released.moved:
+        enters = "changed inputs"
+        pictures = [
+            None if one is None else _compared(one, one.values, released.subjects[m], span)
+            for m, one in enumerate(made)
+        ]
     return Gained(pictures=tuple(pictures), enters=enters, reason=reason, **counts)
 
 

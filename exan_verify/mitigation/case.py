@@ -123,6 +123,13 @@ class Released:
         )
 
     @property
+    def moved(self) -> bool:
+        """Whether the step saw other inputs than the subjects, near them."""
+        if self.projected is not None or self.averages is not None:
+            return False
+        return bool((np.asarray(self.batch.inputs, dtype=np.float64) != self.subjects).any())
+
+    @property
     def missing(self) -> tuple[str, ...]:
         """Parameters of which nothing is sent."""
         return tuple(name for name, _ in self.network.parameters() if name not in self.sent)

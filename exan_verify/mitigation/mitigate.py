@@ -350,7 +350,9 @@ class _Run:
         self, found: Protection, released: Released, statuses: tuple[SampleStatus, ...]
     ) -> Protection:
         if statuses and set(statuses) == {SampleStatus.DETERMINED}:
-            return replace(found, estimate=(float("inf"),) * len(statuses))
+            # what is determined is known; it is not the sample itself where inputs were changed
+            inputs = np.asarray(released.batch.inputs, dtype=np.float64)
+            return replace(found, estimate=estimate_psnr(inputs, released.subjects))
         public = self.case.public
         if public is None:
             return found
@@ -413,4 +415,6 @@ def _state(case: Case, released: Released) -> State:
 
 
 def _asked_of(released: Released) -> str:
-    return "means" if released.averages is not None else "samples"
+    if released.averages is not None:
+        return "means"
+    return "changed inputs" if released.moved else "samples"

@@ -61,10 +61,10 @@ class Cost:
 class Finding:
     """One defence on one batch.
 
-    ``state``: exclusivity of what is sent. ``verdict``: the exact answer about ``asked_of`` (the samples, or
-    the means that the training step sees), None where none can be asked. ``statuses``: what is
-    proved of each of the ``subjects`` (M, d), the samples to protect. ``gained``: what the attack got.
-    ``protection``: its three numbers; ``cost``. ``random``: noise was added.
+    ``state``: exclusivity of what is sent. ``verdict``: the exact answer about ``asked_of`` (the samples; the
+    means or the changed inputs that the training step saw), None where none can be asked. ``statuses``: what
+    is proved of each of the ``subjects`` (M, d), the samples to protect. ``gained``: what the attack got.
+    ``protection``: its three numbers; ``cost``. ``facts``: what the defence did. ``random``: noise was added.
     """
 
     name: str
@@ -92,7 +92,7 @@ class Finding:
             return "UNIQUE"
         if self.count(SampleStatus.FREE):
             return "AMBIGUOUS"
-        if self.verdict is not None and self.asked_of == "samples":
+        if self.verdict is not None and self.asked_of != "means":
             return self.verdict.outcome.value.upper()
         return "random" if self.random else "not asked" if self.verdict is None else "UNKNOWN"
 

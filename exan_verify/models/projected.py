@@ -75,6 +75,19 @@ def project_inputs(model: Any, basis: Any) -> nn.Module:
     return changed
 
 
+def basis_of(model: Any) -> Array | None:
+    """B (d, r) of a module that :func:`project_inputs` made, wrapped or not; None of any other model."""
+    from exan_verify.models.chain import unwrap
+
+    module, _ = unwrap(model)
+    if not isinstance(module, nn.Module):
+        return None
+    for layer in module.modules():
+        if type(layer) is ProjectedLinear:
+            return exact_array(layer.basis, "basis")
+    return None
+
+
 def checked_basis(basis: Any, features: int) -> Array:
     """B (d, r) in float64. Raises :class:`ShapeError` unless d is ``features`` and 1 <= r < d."""
     columns = np.asarray(exact_array(basis, "basis"), dtype=np.float64)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from exan_verify import attack, certify, project_inputs
+from exan_verify import attack, audit, certify, check, project_inputs
 from exan_verify.errors import InputError, ShapeError, UnsupportedLayerError
 from exan_verify.models.chain import to_network
 
@@ -102,6 +102,12 @@ def test_certify_and_attack_see_the_projection():
     z = x @ basis
     verdict = certify(projected, batch=(z, [0, 1]))
     assert verdict.outcome.value == "unique"
+    of_inputs = certify(projected, batch=(x, [0, 1]))
+    assert of_inputs.outcome.value == "ambiguous"
+    assert {status.value for status in of_inputs.samples} == {"free"}
+    assert of_inputs.witness.dimension == 2 * 5
+    assert check(of_inputs.certificate, projected, batch=(x, [0, 1])).outcome.value == "ambiguous"
+    assert audit(projected, (x, [0, 1])).verdict.outcome.value == "ambiguous"
     loss = nn.functional.cross_entropy(projected.double()(torch.tensor(x)), torch.tensor([0, 1]))
     gradient = dict(
         zip(
@@ -110,7 +116,7 @@ def test_certify_and_attack_see_the_projection():
             strict=True,
         )
     )
-    found = attack(projected, gradient)
+    found = attack(projected, gradient, batch_size=2)
     assert found.complete
     assert np.abs(np.sort(found.x.numpy(), axis=0) - np.sort(z, axis=0)).max() < 1e-9
 
