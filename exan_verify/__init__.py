@@ -23,6 +23,7 @@ __all__ = [
     "audit",
     "certify",
     "check",
+    "prove",
 ]
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from exan_verify.api.audit import audit
     from exan_verify.api.certify import certify
     from exan_verify.api.check import check
+    from exan_verify.api.prove import prove
     from exan_verify.core.network import Batch, Gradient, ReluNetwork
     from exan_verify.core.question import Box
     from exan_verify.core.verdict import Outcome, SampleStatus, Verdict
@@ -46,6 +48,7 @@ _HOME = {
     "audit": "api.audit",
     "certify": "api.certify",
     "check": "api.check",
+    "prove": "api.prove",
 }
 
 
