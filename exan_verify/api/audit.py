@@ -23,6 +23,7 @@ import numpy as np
 from exan_verify.api.attack import with_convolutions
 from exan_verify.api.attack_own_batch import OwnBatchAttack, attack_own_batch
 from exan_verify.api.certify import certify
+from exan_verify.api.instances import taking_instances
 from exan_verify.api.records import attack_record, exclusivity_record, pretty, verdict_record
 from exan_verify.core.arrays import exact_array
 from exan_verify.core.certificate import domain_record
@@ -189,10 +190,11 @@ class Audit:
         return pretty(self.to_record()).decode()
 
 
+@taking_instances
 @fitting_into_memory("the audit")
 def audit(
     model: Any,
-    batch: tuple[Any, Any] | Batch,
+    batch: tuple[Any, Any] | Batch | None = None,
     *,
     loss: str = "cross_entropy",
     reduction: str = "mean",
@@ -213,6 +215,8 @@ def audit(
     """
     start = time.monotonic()
     limits = Budget(seconds=budget, work=work_limit)
+    if batch is None:
+        raise InputError("batch is missing; give a pair (x, y) of inputs and labels")
     question = Question.of(loss, reduction, labels, domain=domain)
     if flag(attack, "attack") and with_convolutions(model) and not isinstance(batch, Batch):
         return _attacked_only(model, batch, question, budget=budget, seed=seed, progress=progress)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from exan_verify.api.instances import taking_instances
 from exan_verify.core.arrays import Array, exact_array
 from exan_verify.core.certificate import Claim
 from exan_verify.core.network import Batch, Gradient, ReluNetwork
@@ -18,6 +19,7 @@ from exan_verify.kernel.timed import checked_within
 from exan_verify.models.gradients import received
 
 
+@taking_instances
 def check(
     certificate: Mapping[str, Any] | str | bytes,
     model: Any,
