@@ -26,10 +26,11 @@ from exan_verify.api.certify import certify
 from exan_verify.api.instances import taking_instances
 from exan_verify.api.records import attack_record, exclusivity_record, pretty, verdict_record
 from exan_verify.core.arrays import exact_array
+from exan_verify.core.budget import Budget
 from exan_verify.core.certificate import domain_record
 from exan_verify.core.network import Array, Batch, ReluNetwork
 from exan_verify.core.question import Box, Labels, Loss, Question, Reduction
-from exan_verify.core.verdict import Budget, Outcome, SampleStatus, Verdict
+from exan_verify.core.verdict import Outcome, SampleStatus, Verdict
 from exan_verify.decide.context import Progress
 from exan_verify.errors import BudgetExhausted, InputError, fitting_into_memory, flag, short, unknown
 from exan_verify.exclusivity import ExclusivityState, exclusivity

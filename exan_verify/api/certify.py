@@ -8,9 +8,10 @@ from fractions import Fraction
 from typing import Any
 
 from exan_verify.api.instances import taking_instances
+from exan_verify.core.budget import Budget
 from exan_verify.core.network import MOST_SAMPLES, Batch, Gradient, ReluNetwork
 from exan_verify.core.question import Box, Question
-from exan_verify.core.verdict import Budget, Verdict
+from exan_verify.core.verdict import Verdict
 from exan_verify.decide.context import Progress
 from exan_verify.decide.pipeline import ENGINES, decide
 from exan_verify.errors import (

@@ -9,10 +9,10 @@ import numpy as np
 
 from exan_verify.api.instances import taking_instances
 from exan_verify.core.arrays import Array, exact_array
+from exan_verify.core.budget import Budget
 from exan_verify.core.certificate import Claim
 from exan_verify.core.network import Batch, Gradient, ReluNetwork
 from exan_verify.core.question import Labels, Loss
-from exan_verify.core.verdict import Budget
 from exan_verify.errors import InputError, ShapeError
 from exan_verify.kernel import checker
 from exan_verify.kernel.timed import checked_within

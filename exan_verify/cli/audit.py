@@ -70,24 +70,24 @@ def audit_command(
             )
             _write(report, shown)
     gates = {gate: found.gate(gate) for gate in fail_on}
-    record = found.to_record() | {"statement": REAL_ARITHMETIC} if proved else _attack_only_record(found)
+    record = found.to_record() | {"statement": REAL_ARITHMETIC}
+    if not proved:
+        record = {name: record[name] for name in ("attack", "no_attack", "beyond_proof") if name in record}
+        record |= {
+            "schema": "exan/audit-attack/1",
+            "outcome": found.verdict.outcome.value,
+            "reason": found.verdict.reason,
+        }
     output.answer(record | {"gates": gates, "report": report})
-    output.say(*(describe(found) if proved else [facts(_lines(found) | {"certified verdict": _open(found)})]))
+    if proved:
+        output.say(*describe(found))
+    else:
+        open_ = f"{found.verdict.outcome.value.upper()}: {found.verdict.reason}"
+        output.say(facts(_lines(found) | {"certified verdict": open_}))
     output.say(*(f"gate {gate}: {_said_of_gate(found, gate, state)}" for gate, state in gates.items()))
     if report is not None:
         output.say(f"report: {report}")
     return exit_code(found.verdict.outcome.value, gates)
-
-
-def _open(found: Audit) -> str:
-    return f"{found.verdict.outcome.value.upper()}: {found.verdict.reason}"
-
-
-def _attack_only_record(found: Audit) -> dict[str, Any]:
-    """The record of a model that nothing is proved about."""
-    kept = ("attack", "no_attack", "beyond_proof")
-    record = {name: value for name, value in found.to_record().items() if name in kept}
-    return record | {"schema": "exan/audit-attack/1", "outcome": "unknown", "reason": found.verdict.reason}
 
 
 def _attacked(found: Audit) -> OwnBatchAttack | str:
@@ -124,7 +124,7 @@ def section(
     attack: OwnBatchAttack | str,
     files: dict[str, str],
 ) -> Section:
-    """A section of the report: the audit, where there is one, beside the attack."""
+    """A section of the report on ``x`` (M, ...): the audit, where there is one, beside the attack."""
     from exan_verify.report import Section
 
     lines = attack_facts(attack) if audit is None else _lines(audit)

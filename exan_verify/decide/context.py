@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
+from exan_verify.core.arrays import PerLayer
 from exan_verify.core.certificate import Evidence
 from exan_verify.core.facts import NO_SAMPLES, NOTHING, Facts
 from exan_verify.core.network import Batch, ReluNetwork
@@ -94,14 +95,14 @@ class Context:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
-    """The deltas' image in F_p under T -> point; ``deltas[i-1]`` is Delta_i mod p, (n_i, M)."""
+    """The deltas' image in F_p under T -> point; ``deltas.at(i)`` is Delta_i mod p, (n_i, M)."""
 
     point: int
-    deltas: tuple[Residues, ...]
+    deltas: PerLayer[Residues]
 
     def delta(self, layer: int) -> Residues:
-        """Delta_layer mod p; layers count from 1."""
-        return self.deltas[layer - 1]
+        """Delta_layer mod p, (n, M); layers count from 1."""
+        return self.deltas.at(layer)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

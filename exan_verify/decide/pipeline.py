@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
 
+from exan_verify.core.budget import Budget
 from exan_verify.core.certificate import (
     Claim,
     DegreeThree,
@@ -20,7 +21,7 @@ from exan_verify.core.certificate import (
 from exan_verify.core.facts import Facts
 from exan_verify.core.network import Batch, Gradient, ReluNetwork
 from exan_verify.core.question import Labels, Question
-from exan_verify.core.verdict import Attempt, Budget, Engine, Outcome, SampleStatus, Trust, Verdict
+from exan_verify.core.verdict import Attempt, Engine, Outcome, SampleStatus, Trust, Verdict
 from exan_verify.decide.context import Context, Finding, Progress, Setting
 from exan_verify.decide.gradient.from_gradient import Search, rank_bound_of_batch, search
 from exan_verify.decide.obstacles import obstacles

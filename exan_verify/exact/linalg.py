@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 import flint
 import numpy as np
 
+from exan_verify.core.budget import poll
 from exan_verify.core.network import Array, to_fraction
-from exan_verify.core.verdict import poll
 from exan_verify.exact.apart import apart
 from exan_verify.exact.modular import PRIME, Residues
 
@@ -86,7 +86,7 @@ def _pivots(matrix: Array) -> list[int]:
 
 
 def nullspace(matrix: Array) -> Array:
-    """Basis of the right null space of a rational matrix, one column per vector, as Fractions."""
+    """Basis (cols, dim) of the right null space of a rational matrix (rows, cols), as Fractions."""
     return _called(_elimination(matrix), _nullspace, matrix)
 
 
@@ -122,7 +122,7 @@ def _solve(matrix: Array, right: Array) -> Array | None:
 
 
 def multiply(left: Array, right: Array) -> Array:
-    """The product of two rational matrices as Fractions."""
+    """The product of rational matrices (rows, k) and (k, cols) as Fractions."""
     seconds = 2e-8 * left.size * right.shape[1] + 3e-6 * (left.size + right.size)
     return _called(seconds, _multiply, left, right)
 

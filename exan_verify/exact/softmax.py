@@ -18,9 +18,9 @@ from typing import Any
 import flint
 import numpy as np
 
+from exan_verify.core.budget import poll
 from exan_verify.core.network import Array, to_fraction
 from exan_verify.core.question import Loss
-from exan_verify.core.verdict import poll
 from exan_verify.exact.modular import PRIME, Residues, inverse, residues
 
 

@@ -20,7 +20,6 @@ from exan_verify.core.certificate import (
     Residual,
     Scale,
     Tolerance,
-    Twins,
     most_bytes,
     parse,
 )
@@ -40,8 +39,7 @@ from exan_verify.kernel.tolerance import check as tolerance
 
 CHECKERS: Mapping[type, Callable[[Any, Subject], Facts]] = {
     Lifting: lifting.facts,
-    Scale: scale.scale_facts,
-    Twins: scale.twin_facts,
+    Scale: scale.facts,
     DegreeThree: degree_three.facts,
     Enumeration: enumeration.facts,
     ExtraRays: extra_rays.facts,

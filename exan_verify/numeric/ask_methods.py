@@ -16,7 +16,8 @@ from exan_verify.numeric.confirming.adding_up import added_up
 from exan_verify.numeric.confirming.confirm import CLAIM_LIMIT, Confirmed, confirm
 from exan_verify.numeric.confirming.drop_failing import settled
 from exan_verify.numeric.confirming.whole_batch import whole_batch
-from exan_verify.numeric.problem.passes import weight_gains
+from exan_verify.numeric.problem.losses import told_apart
+from exan_verify.numeric.problem.passes import forward, weight_gains
 from exan_verify.numeric.problem.problem import LayerGradient, Problem
 from exan_verify.numeric.problem.records import Attack, Candidate, Evidence, Finding, Method
 from exan_verify.numeric.problem.spectrum import ColumnSpace, column_space
@@ -237,7 +238,7 @@ def _with_labels(problem: Problem, finding: Finding, y: Tensor) -> Confirmed:
     )
 
 
-def _as_whole(
+def as_whole(
     problem: Problem, finding: Finding, confirmed: Confirmed, gains: list[tuple[float, float]]
 ) -> Confirmed:
     """What is confirmed, or more where the candidates are the whole batch and reproduce the gradient."""
@@ -251,6 +252,9 @@ def _as_whole(
         return confirmed
     found = whole_batch(problem, finding.x, finding.y, gains)
     if found is None:
+        return confirmed
+    vectors = problem.loss_vectors(forward(problem, found.x).logits, found.y)
+    if problem.question.batch_size is None and not bool(told_apart(problem.question.loss, vectors).all()):
         return confirmed
     good = found.errors <= CLAIM_LIMIT * found.x.abs().amax(dim=1).clamp(min=1.0)
     if int(good.sum()) <= len(confirmed.status):
@@ -312,7 +316,7 @@ def _judged(candidates: Candidates, gains: list[tuple[float, float]], *, any_sca
 def _confirm(candidates: Candidates, gains: list[tuple[float, float]]) -> Confirmed:
     problem, spaces, finding = candidates.problem, candidates.spaces, candidates.finding
     if finding.y is not None:
-        return _as_whole(problem, finding, _with_labels(problem, finding, finding.y), gains)
+        return as_whole(problem, finding, _with_labels(problem, finding, finding.y), gains)
     if finding.x.shape[0]:
         kept, refined, dropped = settled(problem, spaces[0], finding, gains)
         confirmed = confirm(problem, spaces, kept, refined, gains)
@@ -320,7 +324,7 @@ def _confirm(candidates: Candidates, gains: list[tuple[float, float]]) -> Confir
         return (
             confirmed
             if confirmed.complete or finding.literal
-            else _as_whole(problem, finding, confirmed, gains)
+            else as_whole(problem, finding, confirmed, gains)
         )
     rank = max((space.rank for space in spaces[:-1]), default=0)
     classes = problem.classified

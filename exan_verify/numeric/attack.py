@@ -14,14 +14,14 @@ from exan_verify.core.network import ReluNetwork
 from exan_verify.errors import BudgetExhausted, InputError, RangeError, unknown
 from exan_verify.numeric.ask_methods import Candidates, column_spaces, pursue
 from exan_verify.numeric.confirming.adding_up import distinct
-from exan_verify.numeric.methods.assign import Assign
-from exan_verify.numeric.methods.descend import Descend
 from exan_verify.numeric.methods.equations import too_many
-from exan_verify.numeric.methods.lift import Lift
+from exan_verify.numeric.methods.exclusive_neurons.peel import Peel
+from exan_verify.numeric.methods.exclusive_neurons.published import Published
+from exan_verify.numeric.methods.lifting.lift import Lift
 from exan_verify.numeric.methods.one_sample import one_sample
-from exan_verify.numeric.methods.peel import Peel
-from exan_verify.numeric.methods.published import Published
-from exan_verify.numeric.methods.sample import Sample
+from exan_verify.numeric.methods.searching.assign import Assign
+from exan_verify.numeric.methods.searching.descend import Descend
+from exan_verify.numeric.methods.searching.sample import Sample
 from exan_verify.numeric.missing.partial import Partial
 from exan_verify.numeric.missing.single_layer import attack_single_layer
 from exan_verify.numeric.problem.problem import Problem, build_problem
@@ -79,6 +79,7 @@ def run(
     scale: float | str = 1.0,
     weights: str = "equal",
     smoothing: float = 0.0,
+    rectified: bool = False,
     progress: Progress | None = None,
 ) -> Attack:
     """Recover the batch behind ``gradient`` (one tensor per parameter, under the network's names).
@@ -90,8 +91,8 @@ def run(
     or positive, an unknown factor on the loss of every sample; ``batch_size``: the batch's size, if known;
     ``method``: ``auto`` or one of :data:`METHODS`; ``repairs=False`` takes ``published`` to the letter;
     ``device``: a torch device; ``partial``: tensors may be missing from the gradient, and what the others say
-    is recovered, down to features of a hidden layer; ``progress`` is told (what, share done), at least once a
-    second. Computes in float64, whatever the dtypes.
+    is recovered, down to features of a hidden layer; ``rectified``: no input has a negative entry;
+    ``progress`` is told (what, share done), at least once a second. Computes in float64, whatever the dtypes.
 
     No confirmed sample is further from the truth than its ``error_bound``, for gradients whose error is
     rounding and batches of the stated size; a consistent one belongs to a batch that may be another. Without
@@ -122,11 +123,15 @@ def run(
         )
     )
     with torch.no_grad(), _threads_for(problem), _said_of_altered(problem):
-        single = None if method == Published().name else tell.during(lambda: one_sample(problem))
-        if single is not None and (single.complete or len(problem.layers) < 2):
+        # without a hidden layer that one sample is asked for as well
+        alone = method == Published().name or len(problem.layers) < 2
+        single = None if alone else tell.during(lambda: one_sample(problem))
+        if single is not None and single.complete:
             found = replace(single, seconds=time.perf_counter() - start)
         elif len(problem.layers) < 2:
-            found = _without_hidden_layer(problem, seconds=time.perf_counter() - start)
+            name = "the gradient of a single Linear layer"
+            found = tell.during(lambda: attack_single_layer(problem, name=name, rectified=rectified))
+            found = replace(found, seconds=time.perf_counter() - start)
         elif not problem.whole:
             names = tuple(_pair(*(name for name, _ in layer.parameters())) for layer in network.layers)
             attempt = Partial(
@@ -160,19 +165,6 @@ def run(
 def _pair(weight: str, bias: str = "") -> tuple[str, str]:
     """The names of a layer's two parameters, the second one empty where it has no biases."""
     return weight, bias
-
-
-def _without_hidden_layer(problem: Problem, *, seconds: float) -> Attack:
-    """Samples of a network without a hidden layer: no pattern separates two, but what they share is said."""
-    found, last = attack_single_layer(
-        problem.layers[0],
-        name="a network without hidden layer",
-        question=problem.question,
-        unit_roundoff=problem.unit_roundoff,
-        rectified=False,
-        seed=problem.seed,
-    )
-    return replace(found, last_layer=last, seconds=seconds)
 
 
 @contextmanager
@@ -212,7 +204,8 @@ def _with_hint(problem: Problem, found: Attack, tell: Telling) -> Attack:
         return found
     altered = looks_altered(problem)
     if altered:
-        return replace(found, hint=altered, reason=_NO_GRADIENT)
+        candidates = tuple(replace(one, reason=_NO_GRADIENT) for one in found.candidates)
+        return replace(found, hint=altered, reason=_NO_GRADIENT, candidates=candidates)
     if not problem.layers[-1].whole:
         return found
     if not found.candidates and too_many(problem, max((one.rank for one in found.layers), default=0)):

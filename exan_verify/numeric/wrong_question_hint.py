@@ -19,7 +19,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from exan_verify.core.question import Labels, Loss, Question, Reduction
-from exan_verify.numeric.problem.losses import class_vectors, fit_labels, fit_scale
+from exan_verify.numeric.problem.losses import (
+    admissible,
+    class_vectors,
+    fit_labels,
+    fit_scale,
+    target_vectors,
+)
 from exan_verify.numeric.problem.passes import forward
 from exan_verify.numeric.problem.problem import Problem
 
@@ -43,6 +49,9 @@ _ZEROS = 0.05
 sums that
 cancel."""
 
+_LEAST = 0.25
+"""Of the median magnitude, below which 64 entries that are not zero have one: about 13 in 100 of them do."""
+
 _FEW = 64
 """Entries from which shares are counted."""
 
@@ -62,12 +71,10 @@ def hint(problem: Problem, candidates: Sequence[Tensor], batch_size: int) -> str
     if fits:
         return f"the candidates fit {' or '.join(map(_in_words, fits))}: attack again with that"
     if candidates:
-        factors = _own_factors(problem, torch.stack(list(candidates)), batch_size)
-        if factors:
-            return factors
-        real = _real_labels(problem, torch.stack(list(candidates)))
-        if real:
-            return real
+        x = torch.stack(list(candidates))
+        other = _own_factors(problem, x, batch_size) or _real_labels(problem, x)
+        if other:
+            return other
     named = likely_losses(problem)
     if named and problem.question.loss not in named:
         sums, theirs = ("sums", "does not") if Loss.CROSS_ENTROPY in named else ("does not sum", "does")
@@ -80,32 +87,34 @@ def hint(problem: Problem, candidates: Sequence[Tensor], batch_size: int) -> str
 
 def looks_altered(problem: Problem) -> str:
     """What was done to the numbers of a gradient, as far as they show it; empty where they show nothing."""
-    for k, layer in enumerate(problem.layers):
-        if not layer.weight_given or layer.d_weight.numel() < _FEW:
-            continue
-        given = layer.d_weight[: max(1, _LOOKED_AT // layer.shape[1])].double().abs()
+    looked_at = [
+        (k, layer.d_weight[: max(1, _LOOKED_AT // layer.shape[1])].double().abs())
+        for k, layer in enumerate(problem.layers)
+        if layer.weight_given and layer.d_weight.numel() >= _FEW
+    ]
+    kept = torch.cat([given[given > 0] for _, given in looked_at]) if looked_at else torch.zeros(0)
+    none_small = len(kept) >= _FEW and float(kept.min()) > _LEAST * float(kept.median())
+    for k, given in looked_at:
         nonzero = given[given > 0]
-        if len(nonzero) < _FEW:
-            continue
-        share = float(((nonzero / nonzero.median() - 1).abs() < _ALIKE).double().mean())
-        if share > _ONE_SIZE:
+        share = (
+            float(((nonzero / nonzero.median() - 1).abs() < _ALIKE).double().mean()) if len(nonzero) else 0
+        )
+        if len(nonzero) >= _FEW and share > _ONE_SIZE:
             return (
-                f"{share:.0%} of the entries of layer {k + 1} have one magnitude, as signs or a first "
-                f"step of Adam "
-                "do: what tells samples apart is gone from it; ask for the gradient before the optimiser"
+                f"{share:.0%} of the entries of layer {k + 1} have one magnitude, as signs or a first step "
+                "of Adam do: what tells samples apart is gone from it; ask for the gradient before the "
+                "optimiser"
             )
-        if k < len(problem.layers) - 1 or problem.question.loss is Loss.HINGE:
-            # a hidden neuron, and a logit of hinge, has no part in a sample that does not reach it
-            continue
         live = given[given.amax(dim=1) > 0][:, given.amax(dim=0) > 0]
         zeros = float((live == 0).double().mean())
-        if zeros > _ZEROS:
+        # a hidden neuron, and a logit of hinge, has no part in a sample that does not reach it; where entries
+        # are zero for that, others are nearly so
+        sums = k == len(problem.layers) - 1 and problem.question.loss is not Loss.HINGE
+        if live.numel() >= _FEW and zeros > _ZEROS and (sums or none_small):
             return (
-                f"{zeros:.0%} of the entries of layer {k + 1} are exactly zero beside others in their "
-                f"rows and "
-                "columns, as in a gradient of which only the largest entries were kept (top-k): the rest "
-                "was not "
-                "sent, so that its rank says nothing; ask for the whole gradient"
+                f"{zeros:.0%} of the entries of layer {k + 1} are exactly zero beside others in their rows "
+                "and columns, as in a gradient of which only the largest entries were kept (top-k): the rest "
+                "was not sent, so that its rank says nothing; ask for the whole gradient"
             )
     return ""
 
@@ -114,6 +123,7 @@ def _own_factors(problem: Problem, x: Float[Tensor, "m d"], batch_size: int) -> 
     """Whether labels fit all candidates at one factor, or each at its own positive one."""
     trace = forward(problem, x)
     g = _loss_vectors(problem, trace.hidden[-1])
+    loss = problem.question.loss
     # a factor of one is no news
     if g is None or problem.scale != 1 or problem.question.labels is Labels.REAL or problem.weighted:
         return ""
@@ -121,47 +131,88 @@ def _own_factors(problem: Problem, x: Float[Tensor, "m d"], batch_size: int) -> 
     within = torch.full_like(g[:, 0], _FIT)
     divisor = problem.divisor(batch_size)
     found = fit_scale(
-        problem.question.loss,
-        trace.logits,
-        identity,
-        g,
-        divisor=divisor,
-        within=within,
-        smoothing=problem.smoothing,
+        loss, trace.logits, identity, g, divisor=divisor, within=within, smoothing=problem.smoothing
     )
+    # loss vectors that are constants of the label, or have a factor each per logit, hide how many samples
+    # they are of
+    hiding = loss is Loss.HINGE
     if found is not None and found[1] == len(g) and abs(found[0] - 1) > _FIT:
-        factor = found[0]
-        return f"the candidates fit a gradient that is {factor:.6g} times a batch's: give scale={factor:.6g}"
-    fit = fit_labels(
-        problem.question.loss,
-        trace.logits,
-        identity,
-        g,
-        divisor=divisor,
-        smoothing=problem.smoothing,
-        weighted=True,
+        size = _size(problem, len(g), needed=hiding)
+        return (
+            f"the candidates fit a gradient that is {found[0]:.6g} times a batch's: "
+            f"give scale='unknown'{size}"
+        )
+    if loss is Loss.BCE and problem.classes > 1:
+        fits = _factors_per_logit(g * divisor, trace.logits)
+        hiding = True
+    else:
+        fit = fit_labels(
+            loss,
+            trace.logits,
+            identity,
+            g,
+            divisor=divisor,
+            smoothing=problem.smoothing,
+            weighted=True,
+        )
+        # two entries that sum to zero, or one, fit any label whose sign is right
+        fits = problem.classes > 1 + int(loss.zero_sum) and bool((fit.loose <= _FIT).all())
+    size = _size(problem, len(g), needed=hiding)
+    return (
+        f"every candidate fits a label at a factor of its own: give weights='positive'{size}" if fits else ""
     )
-    # two entries that sum to zero, or one, fit any label whose sign is right
-    if problem.classes > 1 + int(problem.question.loss.zero_sum) and bool((fit.loose <= _FIT).all()):
-        return "every candidate fits a label at a factor of its own: give weights='positive'"
-    return ""
+
+
+def _factors_per_logit(g: Float[Tensor, "m K"], logits: Float[Tensor, "m K"]) -> bool:
+    """Whether the factors of the entries of bce's loss vectors, at the labels that signs give, are one per
+    sample, or one per logit and label (class weights, pos_weight); soft labels have none that repeat."""
+    targets = (g < 0).double()
+    factors = g / target_vectors(Loss.BCE, logits, targets)
+
+    def repeat(groups: Tensor) -> bool:
+        kinds, counts = torch.unique(groups, return_counts=True)
+        alike = [factors[groups == kind] for kind in kinds.tolist()]
+        same = all(bool(((one / one[0] - 1).abs() <= _FIT).all()) for one in alike)
+        # of one member, nothing repeats
+        return same and 2 * len(counts) <= factors.numel()
+
+    rows, columns = torch.meshgrid(*(torch.arange(n, device=g.device) for n in g.shape), indexing="ij")
+    ordinary = bool((targets == 0).any()) and bool(((factors - 1).abs() <= _FIT)[targets == 0].all())
+    return (
+        repeat(rows)
+        or repeat(2 * columns + targets.long())
+        or (ordinary and bool((targets == 0).any(1).all()))
+    )
+
+
+def _size(problem: Problem, size: int, *, needed: bool) -> str:
+    """The batch size, where it has to be said as well and was not."""
+    return f" and batch_size={size}" if needed and problem.question.batch_size is None else ""
 
 
 def _real_labels(problem: Problem, x: Float[Tensor, "m d"]) -> str:
     """Whether the candidates explain the last layer, so that labels that are any numbers explain the rest."""
-    if problem.question.loss is Loss.HINGE or problem.weighted:
+    loss = problem.question.loss
+    if loss is Loss.HINGE or problem.weighted or problem.scale is None or problem.smoothing:
         return ""
-    if _loss_vectors(problem, forward(problem, x).hidden[-1]) is None:
+    trace = forward(problem, x)
+    g = _loss_vectors(problem, trace.hidden[-1])
+    if g is None or problem.question.batch_size not in (None, len(g)):
         return ""
     named = likely_losses(problem)
-    if named and problem.question.loss not in named:
+    if named and loss not in named:
+        return ""
+    identity = torch.eye(problem.classes, dtype=torch.float64, device=problem.device).expand(len(g), -1, -1)
+    fit = fit_labels(loss, trace.logits, identity, g, divisor=problem.divisor(len(g)), reach=0.0, soft=True)
+    if not bool(admissible(loss, fit.labels).all()):
         return ""
     if problem.question.labels is Labels.REAL:
         # every size has targets of its own
-        return "" if problem.question.batch_size else "real targets fit a batch of any size: give batch_size"
+        size = f"give batch_size, {len(g)} if these are all"
+        return "" if problem.question.batch_size else f"real targets fit a batch of any size: {size}"
     return (
         "the candidates explain the last layer's gradient, but no label of the loss's own kind does: where "
-        "targets are any numbers, or labels soft, give labels='real' and batch_size"
+        f"targets are any numbers, or labels soft, give labels='real' and batch_size={len(g)}"
     )
 
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from exan_verify import Gradient, ReluNetwork, attack
 from exan_verify.errors import ExanError, GradientError, InputError, NonFiniteError, UnsupportedLayerError
+from tests.support.torch_reference import autograd, initialised, uniform
 
 LOSSES = {"cross_entropy": nn.functional.cross_entropy, "mse": nn.functional.mse_loss}
 
@@ -25,14 +26,10 @@ class Small(nn.Module):
 def given(
     loss: str = "cross_entropy", reduction: str = "mean", samples: int = 4
 ) -> tuple[nn.Module, dict[str, torch.Tensor], torch.Tensor, torch.Tensor]:
-    torch.manual_seed(1)
-    model = Small().double()
-    x, y = torch.rand(samples, 4, 5, dtype=torch.float64), torch.arange(samples) % 5
+    model = initialised(Small(), 1).double()
+    x, y = uniform(samples, 4, 5, seed=1), torch.arange(samples) % 5
     target = nn.functional.one_hot(y, 5).double() if loss == "mse" else y
-    value = LOSSES[loss](model(x), target, reduction=reduction)
-    names, parameters = zip(*model.named_parameters(), strict=True)
-    gradient = dict(zip(names, torch.autograd.grad(value, parameters), strict=True))
-    return model, gradient, x.flatten(1), target
+    return model, autograd(model, x, target, loss, reduction), x.flatten(1), target
 
 
 @pytest.mark.parametrize("loss", LOSSES)

@@ -22,13 +22,13 @@ from exan_verify.numeric.convolution.inversion import invert_features
 from exan_verify.numeric.convolution.known import at_features
 from exan_verify.numeric.convolution.records import ImageAttack
 from exan_verify.numeric.problem.records import LastLayer
+from exan_verify.numeric.problem.torch_losses import BatchLoss
 from tests.support.cnn_cases import largest_error, pictures
-from tests.support.torch_reference import autograd
+from tests.support.torch_reference import autograd, initialised
 
 
 def small() -> nn.Sequential:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Flatten(), nn.Linear(9, 12), nn.Sigmoid(), nn.Linear(12, 4))
+    return initialised(nn.Sequential(nn.Flatten(), nn.Linear(9, 12), nn.Sigmoid(), nn.Linear(12, 4)))
 
 
 def test_deep_leakage_finds_one_small_sample_and_its_label():
@@ -74,7 +74,8 @@ def test_what_baselines_cannot_use_is_refused():
 def test_feature_inversion_lowers_the_misfit_on_the_device_asked_for():
     network = to_convolutional(strided_cnn(image_size=8, widths=(24, 96), head=(20,)))
     x, y = pictures((3, 8, 8), 2), torch.tensor([3, 1])
-    known = at_features(network, network.features(x), torch.zeros(2), y, Loss.CROSS_ENTROPY, 2)
+    loss = BatchLoss(loss=Loss.CROSS_ENTROPY, labels=y, divisor=2)
+    known = at_features(network, network.features(x), torch.zeros(2), loss)
     few, many = (invert_features(network, known, {}, iterations=n, tv=0.0) for n in (1, 150))
     assert float(many.misfit.max()) < 0.2 * float(few.misfit.max())
     assert many.pictures.device == torch.device("cpu")

@@ -8,10 +8,11 @@ import pytest
 
 from exan_verify.api.certify import certify
 from exan_verify.api.check import check
+from exan_verify.core.budget import Budget
 from exan_verify.core.certificate import DegreeThree, LayerArgument
 from exan_verify.core.network import Batch
 from exan_verify.core.question import Labels, Loss, Question, Reduction
-from exan_verify.core.verdict import Budget, Outcome, SampleStatus, Trust
+from exan_verify.core.verdict import Outcome, SampleStatus, Trust
 from exan_verify.decide.lifting import cubic, degree_three
 from exan_verify.decide.lifting.system import plan
 from exan_verify.errors import CertificateRejected

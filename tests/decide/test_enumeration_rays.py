@@ -11,10 +11,11 @@ import pytest
 
 from exan_verify.api.certify import certify
 from exan_verify.api.check import check
+from exan_verify.core.budget import Budget
 from exan_verify.core.certificate import Claim, Conclusion, ExtraRays, QuestionRecord, issue
 from exan_verify.core.network import ReluNetwork
 from exan_verify.core.question import Box, Loss, Reduction
-from exan_verify.core.verdict import Budget, Engine, Outcome, SampleStatus, Trust
+from exan_verify.core.verdict import Engine, Outcome, SampleStatus, Trust
 from exan_verify.decide import enumeration
 from exan_verify.decide.enumeration import engine, exact, modular, rays
 from exan_verify.decide.lifting.system import exact_outgoing, plan, unknowns_mod

@@ -48,6 +48,7 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "kernel/residual/parts": RESIDUAL,
     "kernel/residual/quadrics": RESIDUAL,
     "kernel/lifting/scale": BARE,
+    "kernel/second/twins": BARE,
     "kernel/second/second_batch": (*SECOND, "kernel/test_kernel"),
     "kernel/tolerance/check": TOLERANCE,
     "kernel/tolerance/bounds": TOLERANCE,

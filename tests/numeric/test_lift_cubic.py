@@ -16,12 +16,12 @@ from exan_verify.core.network import Batch
 from exan_verify.core.question import Labels, Loss, Reduction
 from exan_verify.errors import RangeError
 from exan_verify.numeric.ask_methods import column_spaces
-from exan_verify.numeric.methods import lift, lift_cubic
-from exan_verify.numeric.methods import smallest_eigenpairs as solver
-from exan_verify.numeric.methods.cubic_operator import CubicOperator, cubic_unknowns, slices_of
 from exan_verify.numeric.methods.equations import LayerEquations, layer_equations
-from exan_verify.numeric.methods.lift import Lift
-from exan_verify.numeric.methods.lift_cubic import (
+from exan_verify.numeric.methods.lifting import lift, lift_cubic
+from exan_verify.numeric.methods.lifting import smallest_eigenpairs as solver
+from exan_verify.numeric.methods.lifting.cubic_operator import CubicOperator, cubic_unknowns, slices_of
+from exan_verify.numeric.methods.lifting.lift import Lift
+from exan_verify.numeric.methods.lifting.lift_cubic import (
     cubic_null_space,
     cubic_obstacle,
     cubic_operator,

@@ -100,15 +100,53 @@ def test_several_samples_are_not_taken_for_one():
         assert all(float(d) < 1e-6 for d in distance)
 
 
-def test_without_a_hidden_layer_several_samples_stay_mixed():
+def test_without_a_hidden_layer_many_samples_stay_mixed():
     rng = np.random.default_rng(0)
-    model = drawn_network((40, 5), rng)
-    x, y = drawn_batch("randn", 2, 40, 5, rng)
+    model = drawn_network((40, 9), rng)
+    x, y = drawn_batch("randn", 5, 40, 9, rng)
     found = attack(model, autograd(model, x, y, "cross_entropy", "mean"))
     assert not len(found.x)
-    assert "up to a mixing of the 2 samples" in found.reason
+    assert "up to a mixing of the 5 samples" in found.reason
+    assert "descent is for 2 to 4 samples" in found.reason
     assert found.last_layer is not None
-    assert found.last_layer.rank == 2
+    assert found.last_layer.rank == 5
+
+
+@pytest.mark.parametrize(("loss", "seeds"), [("cross_entropy", 20), ("bce", 20), ("mse", 6)])
+def test_without_a_hidden_layer_a_few_samples_are_found_by_their_labels(loss: str, seeds: int):
+    found = tried = 0
+    for seed in range(seeds):
+        rng = np.random.default_rng([seed, 52])
+        samples, classes, features = 2 + (seed == 0), int(rng.integers(4, 6)), int(rng.integers(3, 12))
+        model = drawn_network((features, classes), rng)
+        x, y = drawn_batch("randn", samples, features, classes, rng)
+        target = one_hot_targets(y, classes, loss, rng)
+        reduction, size = ("sum", samples) if seed % 2 else ("mean", None)
+        given = autograd(model, x, target, loss, reduction)
+        result = attack(model, given, loss=loss, reduction=reduction, batch_size=size)
+        assert result.count(Tier.CONFIRMED) == 0
+        for row, label, status in zip(result.x, result.y, result.status, strict=True):
+            distance = (x - row).abs().amax(dim=1)
+            assert float(distance.min()) <= status.error_bound < 1e-3
+            assert torch.equal(label.to(target.dtype), target[distance.argmin()])
+        # samples of one label have affine loss vectors under mse, and mix among themselves
+        alone = [int((y == one).sum()) == 1 or loss != "mse" for one in y]
+        tried += sum(alone)
+        found += len(result.x)
+        assert result.complete == (len(result.x) == samples)
+    assert found >= 0.9 * tried
+
+
+def test_more_samples_than_the_rank_are_not_taken_for_fewer():
+    for seed in range(6):
+        rng = np.random.default_rng([seed, 53])
+        loss = ("cross_entropy", "bce")[seed % 2]
+        classes = int(rng.integers(3, 5))
+        model = drawn_network((8, classes), rng)
+        x, y = drawn_batch("randn", classes + 1, 8, classes, rng)
+        target = one_hot_targets(y, classes, loss, rng)
+        found = attack(model, autograd(model, x, target, loss, "mean"), loss=loss)
+        assert not len(found.x)
 
 
 @pytest.mark.parametrize("depth", [2, 3])

@@ -165,5 +165,5 @@ def test_soft_and_real_targets_are_named_and_found_as_told(loss: Loss, seed: int
     names, parameters = zip(*network.named_parameters(), strict=True)
     given = dict(zip(names, torch.autograd.grad(value, parameters), strict=True))
     assert "labels='real' and batch_size" in attacked(given, loss, Reduction.SUM).hint
-    assert "give batch_size" in attacked(given, loss, Reduction.SUM, labels="real").hint
+    assert f"give batch_size, {SAMPLES} if" in attacked(given, loss, Reduction.SUM, labels="real").hint
     assert attacked(given, loss, Reduction.SUM, labels="real", batch_size=SAMPLES).complete

@@ -18,6 +18,7 @@ from exan_verify.numeric.convolution.confirm import convolution_gradients
 from exan_verify.numeric.convolution.gradients import split_gradient
 from exan_verify.numeric.convolution.oracle import stage_deficits
 from exan_verify.numeric.convolution.systems import stage_matrix
+from exan_verify.numeric.problem.torch_losses import BatchLoss
 from tests.conftest import examples
 from tests.support.torch_reference import autograd, initialised
 
@@ -90,7 +91,7 @@ def test_forward_and_gradients_are_those_of_torch(case: Model):
     with torch.no_grad():
         assert torch.allclose(network.logits(x), model(x), rtol=1e-9, atol=1e-11)
     effective = split_gradient(network, given, torch.device("cpu")).body
-    own = convolution_gradients(network, x, y, loss=Loss.CROSS_ENTROPY, divisor=3)
+    own = convolution_gradients(network, x, BatchLoss(loss=Loss.CROSS_ENTROPY, labels=y, divisor=3))
     for place, gradient in own.items():
         scale = float(effective[place].weight.abs().max()) + 1e-12
         assert torch.allclose(gradient, effective[place].weight, rtol=0, atol=1e-10 * scale)

@@ -11,11 +11,6 @@ from scipy.optimize import linprog
 from torch import Tensor, nn
 
 
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    """Standard normal numbers, float64."""
-    return torch.tensor(np.random.default_rng(seed).normal(size=shape))
-
-
 def drawn_network(widths: tuple[int, ...], rng: np.random.Generator) -> nn.Sequential:
     """Linear layers with ReLU between, float64, as torch initialises them: uniform within fan_in^-1/2."""
     parts: list[nn.Module] = []

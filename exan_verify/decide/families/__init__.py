@@ -9,7 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from exan_verify.core.verdict import Attempt, Budget, Engine
+from exan_verify.core.budget import Budget
+from exan_verify.core.verdict import Attempt, Engine
 from exan_verify.decide.context import Context, Finding
 from exan_verify.decide.families import counting, linear, mixing, orbits, shears, silent, unseen
 from exan_verify.decide.families.result import Part, joined, witness

@@ -11,8 +11,8 @@ from fractions import Fraction
 
 import numpy as np
 
+from exan_verify.core.budget import Budget
 from exan_verify.core.certificate import Unseen
-from exan_verify.core.verdict import Budget
 from exan_verify.decide.context import Context
 from exan_verify.decide.families.result import Part
 from exan_verify.decide.second_batch import admitted

@@ -14,9 +14,10 @@ from dataclasses import replace
 
 from msgspec.structs import asdict
 
+from exan_verify.core.budget import Budget
 from exan_verify.core.certificate import DegreeThree, LayerArgument
 from exan_verify.core.facts import Facts
-from exan_verify.core.verdict import Attempt, Budget, Engine
+from exan_verify.core.verdict import Attempt, Engine
 from exan_verify.decide.context import Context, Finding
 from exan_verify.decide.lifting.cubic import MAX_ENTRIES, Cubic, cubic_equations
 from exan_verify.decide.lifting.degree_two import conclude, hypotheses

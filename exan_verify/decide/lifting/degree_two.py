@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 from msgspec.structs import asdict
 
+from exan_verify.core.budget import Budget
 from exan_verify.core.certificate import (
     Conclusion,
     LabelArgument,
@@ -29,7 +30,7 @@ from exan_verify.core.certificate import (
     Split,
 )
 from exan_verify.core.facts import Facts
-from exan_verify.core.verdict import Attempt, Budget, Engine
+from exan_verify.core.verdict import Attempt, Engine
 from exan_verify.decide.context import Context, Finding
 from exan_verify.decide.labels import backward_map, told_by_backward_map, told_by_loss_vectors
 from exan_verify.decide.lifting.system import Plan, equations, full_feature_rank, plan

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from exan_verify.core.budget import poll
 from exan_verify.core.certificate import Parametrisation
 from exan_verify.core.network import Array, Linear, ReluNetwork
-from exan_verify.core.verdict import poll
 from exan_verify.decide.context import Context
 from exan_verify.exact.linalg import multiply, pivots, rank_mod, solve
 from exan_verify.exact.modular import Residues, add_mod, multiply_mod, negate_mod, random_residues
@@ -104,8 +104,8 @@ def plan(context: Context, layer: int, members: tuple[int, ...]) -> Plan:
 
 
 def equations(context: Context, plan: Plan) -> Residues:
-    """R mod p: one row per neuron with a non-zero delta row; columns q_a^2 and 2 q_a q_b (a < b), then
-    q_a u_k (a factor of an unknown changes no rank).
+    """R mod p, (equations, U): a row per neuron with a non-zero delta row; columns q_a^2, 2 q_a q_b (a < b),
+    then q_a u_k (a factor of an unknown changes no rank).
     """
     if plan.parametrisation == "single":
         return np.zeros((0, plan.unknowns), dtype=np.uint64)
@@ -225,7 +225,7 @@ def unknowns_mod(context: Context, plan: Plan) -> Residues:
 
 
 def base_weights(network: ReluNetwork, layer: int, *, zero_sum: bool) -> Array:
-    """Row j: w_j, on all entries of u, or on all but the last where they sum to zero."""
+    """Row j of (n, K'): w_j, on all entries of u, or on all but the last where they sum to zero."""
     columns: Array = network.layers[layer].weight.T
     if not zero_sum:
         return columns
@@ -235,7 +235,7 @@ def base_weights(network: ReluNetwork, layer: int, *, zero_sum: bool) -> Array:
 
 
 def rational_weights(context: Context, plan: Plan) -> Array:
-    """Row j: w_j on the unknowns of u, exact, for every parametrisation but ``column_space``.
+    """Row j of (n, K'): w_j on the unknowns of u, exact, for every parametrisation but ``column_space``.
 
     ``row_space``: a maximal set of independent columns of the outgoing weights. The others are combinations
     of them, W = W_I T, so w_j . u = (w_j)_I . (T u): T u is all that the neurons see of u.

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from exan_verify.core.arrays import PerLayer
 from exan_verify.core.certificate import Conclusion, LayerArgument, Lifting, Scale, Split
 from exan_verify.core.facts import Facts
 from exan_verify.core.network import Array
@@ -38,12 +39,12 @@ class Image:
     """The subject with its deltas in F_p at the certificate's point."""
 
     subject: Subject
-    deltas: tuple[Residues, ...]
+    deltas: PerLayer[Residues]
     point: int
 
     def delta(self, layer: int) -> Residues:
         """Delta_layer mod p, (n, M); layers count from 1."""
-        return self.deltas[layer - 1]
+        return self.deltas.at(layer)
 
 
 def facts(evidence: Lifting, subject: Subject) -> Facts:
@@ -117,7 +118,7 @@ def _system_reaches_rank(image: Image, argument: LayerArgument | Split, members:
 def check_null_space(
     argument: LayerArgument | Split | Scale, matrix: Residues, groups: tuple[tuple[int, ...], ...]
 ) -> None:
-    """rank R = U - sum of squared group sizes; the rank is taken last, where all else fits."""
+    """rank R, R (equations, U), is U - sum of squared group sizes; it is taken last, where all else fits."""
     unknowns, squares = matrix.shape[1], sum(len(group) ** 2 for group in groups)
     require(unknowns == argument.unknowns, f"U is {unknowns}, the certificate says {argument.unknowns}")
     needed = f"rank(R) = {unknowns - squares} is needed, else dim null(R) may exceed {squares}"
@@ -149,7 +150,9 @@ def _known_up_to(argument: Conclusion | Split) -> int | None:
 def lifted_system(
     image: Image, argument: LayerArgument | Split | Scale, members: tuple[int, ...]
 ) -> Residues:
-    """R mod p, all rows: (Delta_j . q)(Delta_j . q - w_j . u) on the products q_a q_b (a <= b), q_a u_k."""
+    """R mod p, (equations, U): (Delta_j . q)(Delta_j . q - w_j . u) on the products q_a q_b (a <= b), then
+    q_a u_k.
+    """
     if argument.parametrisation == "single":
         # one sample: Q is a number, any q is allowed, and nothing is concluded about u
         require(image.subject.samples == 1, "more than one sample needs the lifted system")
@@ -186,7 +189,7 @@ def unknowns_above(image: Image, argument: Conclusion | Split | Scale) -> int:
 
 
 def outgoing_weights(image: Image, argument: Conclusion | Split | Scale) -> Residues:
-    """Row j is w_j (column j of W_{i+1}) on the unknowns of u; the choice of unknowns is checked (3.1)."""
+    """Row j of (n, K') is w_j, column j of W_{i+1}, on the unknowns of u, whose choice is checked (3.1)."""
     i = argument.layer
     weight = image.subject.network.layers[i].weight
     if argument.parametrisation == "column_space":

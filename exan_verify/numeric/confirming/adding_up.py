@@ -13,7 +13,7 @@ from torch import Tensor
 from exan_verify.numeric.confirming.confirm import CLAIM_LIMIT, Confirmed
 from exan_verify.numeric.problem.passes import backward, forward
 from exan_verify.numeric.problem.problem import Problem
-from exan_verify.numeric.problem.records import Candidate, Evidence
+from exan_verify.numeric.problem.records import Candidate, Evidence, divided_loss_vectors
 from exan_verify.numeric.problem.remainder import without
 from exan_verify.numeric.problem.spectrum import ColumnSpace
 
@@ -99,9 +99,9 @@ def _fit_beside(
     if len(x) >= space.rank:
         return len(x) == space.rank
     trace = forward(problem, x)
-    weights = torch.tensor([one.weight for one in status]).to(x)[:, None]
-    scaled = replace(problem, scale=found.scale)
-    g = problem.loss_vectors(trace.logits, y) * weights / scaled.divisor(found.batch_size)
+    g = divided_loss_vectors(problem, trace.logits, y, status, scale=found.scale, batch_size=found.batch_size)
+    if g is None:
+        return False
     return not without(space, backward(problem, trace, g)[0], x).saturated
 
 

@@ -21,7 +21,7 @@ from exan_verify.numeric.confirming.bounds import Refined
 from exan_verify.numeric.confirming.guessed_row_error import contamination
 from exan_verify.numeric.confirming.missing_tensor_doubts import last_layer_vectors, unsupported
 from exan_verify.numeric.confirming.uniqueness import Exclusion, others_excluded
-from exan_verify.numeric.problem.losses import LabelFit, admissible, fit_scale
+from exan_verify.numeric.problem.losses import LabelFit, admissible, fit_scale, told_apart
 from exan_verify.numeric.problem.passes import (
     Rounding,
     backward,
@@ -125,17 +125,7 @@ def confirm(
         refined = replace(refined, bound=refined.bound + off, norm=refined.norm + off * wide)
     whole = finding.whole and total == size
     tests = tuple(_own_equations(problem, refined, fit, spread, whole=whole, scale_doubt=scale_doubt))
-    reasons = [next(filter(None, (one.failure(m) for one in tests)), "") for m in range(len(refined.x))]
-    if not problem.whole:
-        doubts = unsupported(problem, spaces[0], finding, refined, divisor)
-        reasons = [reason or doubt for reason, doubt in zip(reasons, doubts, strict=True)]
-    given = problem.question.batch_size
-    if given is not None and total > given:
-        more = f"the gradient shows {total} independent samples, more than batch_size={given}"
-        reasons = [reason or more for reason in reasons]
-    if finding.literal:
-        moved = _moved(finding, refined)
-        reasons = [moved.failure(m) or reason for m, reason in enumerate(reasons)]
+    reasons = _reasons(problem, spaces[0], finding, refined, tests, divisor)
     good = torch.tensor([not r for r in reasons], dtype=torch.bool, device=problem.device)
     batch = _Batch.of(problem, refined, fit, divisor)
     if bool(good.any()) and bool(good.all()) and whole:
@@ -172,6 +162,33 @@ def confirm(
     )
 
 
+def _reasons(
+    problem: Problem,
+    space: ColumnSpace,
+    finding: Finding,
+    refined: Refined,
+    tests: tuple[Test, ...],
+    divisor: float,
+) -> list[str]:
+    """Per sample the first test that it fails, or what else keeps it a candidate; empty where nothing."""
+    reasons = [next(filter(None, (one.failure(m) for one in tests)), "") for m in range(len(refined.x))]
+    if not problem.whole:
+        doubts = unsupported(problem, space, finding, refined, divisor)
+        reasons = [reason or doubt for reason, doubt in zip(reasons, doubts, strict=True)]
+    total, given = refined.x.shape[0] + finding.rest.shape[1], problem.question.batch_size
+    if given is not None and total > given:
+        more = f"the gradient shows {total} independent samples, more than batch_size={given}"
+        reasons = [reason or more for reason in reasons]
+    if finding.literal:
+        moved = Test(
+            value=(finding.x - refined.x).abs().amax(dim=1),
+            limit=CLAIM_LIMIT * refined.x.abs().amax(dim=1).clamp(min=1.0),
+            sentence="as handed over it is off by {value:.1e} from what its own equations give",
+        )
+        reasons = [moved.failure(m) or reason for m, reason in enumerate(reasons)]
+    return reasons
+
+
 def _with_scale(problem: Problem, refined: Refined, total: int) -> tuple[Problem, str]:
     """The problem with the factor of its gradient, where that is asked for, and a reason where none is
     found."""
@@ -206,7 +223,7 @@ def _labels_and_size(
         (total, "rank") if problem.question.batch_size is None else (problem.question.batch_size, "given")
     )
     spans = delta_spans(problem, refined.trace)
-    hint = last_layer_vectors(problem, refined) if finding.whole else None
+    hint = last_layer_vectors(problem, refined.trace) if finding.whole else None
 
     def fit_for(samples: int) -> LabelFit:
         return problem.fit_labels(
@@ -280,31 +297,26 @@ def _own_equations(
         limit=torch.full_like(spread, _LABEL_LIMIT),
         sentence="its loss vector is known to {value:.1e} only, too little to tell its label",
     )
-    several = (
-        "): several samples that share a region, another batch size, or a scaled gradient (scale='unknown')"
-    )
+    others = f"): {problem.alternatives}"
     yield Test(
         value=torch.where((fit.loose <= spread) & ~(fit.mismatch <= spread), fit.counts.abs(), 0.0),
         limit=torch.zeros_like(spread),
-        sentence="no label explains its loss vector (one counts {value:.4g} times" + several,
+        sentence="no label explains its loss vector (one counts {value:.4g} times" + others,
     )
     yield Test(
         value=fit.mismatch,
         limit=spread,
-        sentence="no label explains its loss vector (distance {value:.1e}" + several,
+        sentence="no label explains its loss vector (distance {value:.1e}" + others,
     )
     if problem.question.loss in _KINDS and problem.question.labels is Labels.ONE_HOT:
         yield Test.that(
             fit.checked,
-            f"no {_KINDS[problem.question.loss]} explains its loss vector: "
-            "a scaled gradient (scale='unknown'), "
-            f"another loss or "
-            "batch size, several samples that share a region, or real targets (labels='real')",
+            f"no {_KINDS[problem.question.loss]} explains its loss vector: {problem.alternatives}",
         )
     if problem.question.labels is Labels.REAL:
         yield Test.that(
             admissible(problem.question.loss, fit.labels),
-            "its target is not within [0, 1]: a scaled gradient, another loss or batch size",
+            f"its target is not within [0, 1]: {problem.alternatives}",
         )
     if problem.classified or problem.weighted:
         yield Test.that(
@@ -319,34 +331,16 @@ def _own_equations(
         )
 
 
-def _moved(finding: Finding, refined: Refined) -> Test:
-    """Whether a candidate was off by more than a sample found may be, as the method handed it over."""
-    return Test(
-        value=(finding.x - refined.x).abs().amax(dim=1),
-        limit=CLAIM_LIMIT * refined.x.abs().amax(dim=1).clamp(min=1.0),
-        sentence="as handed over it is off by {value:.1e} from what its own equations give",
-    )
-
-
 def _telling(problem: Problem, fit: LabelFit, slack: Tensor) -> Bool[Tensor, " m"]:
     """Whose loss vector could expose a mixture: samples of one region that the rank sees as one.
 
-    Their loss vectors add up. A real-valued target absorbs any sum, and so do loss vectors that are constants
-    of the labels alone: hinge's, and those of saturated cross_entropy and bce (whole numbers, not all zero).
-    An unknown weight absorbs the sum of samples that share their label.
+    A real-valued target absorbs any sum of loss vectors, and so do those that are constants of the labels
+    alone. An unknown weight absorbs the sum of samples that share their label.
     """
-    if problem.question.loss is Loss.HINGE or (
-        problem.weighted and problem.question.loss is Loss.BCE and problem.classes > 1
-    ):
+    if problem.weighted and problem.question.loss is Loss.BCE and problem.classes > 1:
         return torch.zeros_like(fit.checked)
-    if problem.question.loss is Loss.MSE:
-        return fit.checked
     vectors = fit.vectors / fit.counts[:, None] if problem.weighted else fit.vectors
-    fraction = (vectors - vectors.round()).abs().amax(dim=1)
-    telling: Tensor = fit.checked & (
-        ~vectors.round().bool().any(dim=1) | (fraction > (10 * slack).clamp(min=1e-3))
-    )
-    return telling
+    return fit.checked & told_apart(problem.question.loss, vectors, slack)
 
 
 def _tiers(

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from exan_verify.core.question import Loss
 from exan_verify.numeric.confirming.bounds import Refined
-from exan_verify.numeric.problem.passes import delta_spans
+from exan_verify.numeric.problem.passes import Trace, delta_spans
 from exan_verify.numeric.problem.polish import meet
 from exan_verify.numeric.problem.problem import Problem
 from exan_verify.numeric.problem.records import Finding
@@ -29,14 +29,14 @@ _TARGET_LIMIT = 1e-4
 """Largest error of a target that is read off a delta, relative to a target of 1."""
 
 
-def last_layer_vectors(problem: Problem, refined: Refined) -> Float[Tensor, "m K"] | None:
+def last_layer_vectors(problem: Problem, trace: Trace) -> Float[Tensor, "m K"] | None:
     """Divided loss vectors from the last layer's gradient, when it is given and its inputs are clearly
     independent."""
-    last, h = problem.layers[-1], refined.trace.hidden[-1]
+    last, h = problem.layers[-1], trace.hidden[-1]
     if not last.weight_given:
         return None
     if last.bias_given:
-        h = torch.cat([h, torch.ones_like(refined.x[:, :1])], dim=1)
+        h = torch.cat([h, torch.ones_like(h[:, :1])], dim=1)
     values = torch.linalg.svdvals(h / h.norm(dim=1, keepdim=True).clamp(min=torch.finfo(h.dtype).tiny))
     if len(values) < h.shape[0] or float(values[-1]) < _INDEPENDENT:
         return None
@@ -57,7 +57,7 @@ def unsupported(
             f"{problem.classes} logits, and the gradient of the layers above is not whole"
         )
     if problem.question.loss in (Loss.MSE, Loss.BCE) and not (
-        finding.whole and last_layer_vectors(problem, refined) is not None
+        finding.whole and last_layer_vectors(problem, refined.trace) is not None
     ):
         for m in torch.nonzero(_target_open(problem, spans, refined, divisor))[:, 0].tolist():
             doubts[m] = doubts[m] or (

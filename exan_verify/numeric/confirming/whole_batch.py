@@ -109,7 +109,10 @@ def whole_batch(
     if not (state.left <= _TOLERANCE and admitted):
         return None
     _, pseudo = _step(problem, state, frame)
-    errors = _SAFETY * torch.linalg.matrix_norm(pseudo[:, : frame.shape[1]], 2) * len(problem.layers) ** 0.5
+    own = pseudo[:, : frame.shape[1]]
+    open_ones = ~torch.isfinite(own).all(dim=2).all(dim=1)
+    errors = _SAFETY * torch.linalg.matrix_norm(torch.nan_to_num(own, posinf=0.0, neginf=0.0), 2)
+    errors = torch.where(open_ones, torch.inf, errors * len(problem.layers) ** 0.5)
     if frame.shape[1] < x.shape[1]:
         inverse = _bounded_inverse(state.deltas[0])
         errors = torch.hypot(errors, _SAFETY * inverse.norm(dim=0) * state.levels[0])

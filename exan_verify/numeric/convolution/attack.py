@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from exan_verify.core.question import Loss, Question
+from exan_verify.core.question import Loss
 from exan_verify.errors import BudgetExhausted, InputError
 from exan_verify.models.stages import AveragePool, ConvolutionalNetwork, Flatten, MaxPool, Relu
 from exan_verify.numeric.attack import run as run_head
+from exan_verify.numeric.confirming.missing_tensor_doubts import last_layer_vectors
 from exan_verify.numeric.convolution.confirm import (
     expected_rounding,
     feature_misfit,
@@ -28,9 +29,10 @@ from exan_verify.numeric.convolution.gradients import ConvolutionGradient, Split
 from exan_verify.numeric.convolution.inversion import invert_features
 from exan_verify.numeric.convolution.known import Known, at_features
 from exan_verify.numeric.convolution.records import ImageAttack
-from exan_verify.numeric.missing.single_layer import attack_single_layer
-from exan_verify.numeric.problem.problem import LayerGradient, as_tensor
-from exan_verify.numeric.problem.records import Attack, Candidate, Evidence, LastLayer
+from exan_verify.numeric.problem.passes import forward
+from exan_verify.numeric.problem.problem import Problem, build_problem
+from exan_verify.numeric.problem.records import Attack, Candidate, Evidence
+from exan_verify.numeric.problem.torch_losses import BatchLoss
 from exan_verify.numeric.waiting import Progress, Telling, awaited, proceed
 
 PICTURE_LIMIT = 1e-3
@@ -70,35 +72,30 @@ def run(
     if iterations < 0:
         raise InputError(f"iterations={iterations} is negative; give 0 to leave pictures open")
     target = torch.device("cpu" if device is None else device)
-    if weights != "equal" or smoothing:
-        raise InputError(
-            "weights and smoothing are for fully connected networks; leave them out for one with convolutions"
-        )
     split = split_gradient(network, gradient, target, partial=partial)
-    question = Question.of(loss, reduction, labels, batch_size=batch_size)
     tell("the fully connected head", 0.0)
-    single: LastLayer | None
-    if network.head.depth == 1:
-        head, single = tell.during(lambda: _single_layer(network, split, question, seed, target))
-    else:
-        head = run_head(
-            network.head,
-            split.head,
-            loss=loss,
-            reduction=reduction,
-            labels=labels,
-            batch_size=batch_size,
-            method=method,
-            repairs=repairs,
-            device=device,
-            seed=seed,
-            partial=partial,
-            scale=scale,
-            weights=weights,
-            smoothing=smoothing,
-            progress=lambda what, share: tell(f"the fully connected head: {what}", 0.2 * share),
-        )
-        single = head.last_layer
+    asked: dict[str, Any] = {
+        "loss": loss,
+        "reduction": reduction,
+        "labels": labels,
+        "batch_size": batch_size,
+        "device": device,
+        "seed": seed,
+        "partial": partial,
+        "scale": scale,
+        "weights": weights,
+        "smoothing": smoothing,
+    }
+    problem = build_problem(network.head, split.head, **asked)
+    head = run_head(
+        network.head,
+        split.head,
+        **asked,
+        method=method,
+        repairs=repairs,
+        rectified=_rectified(network),
+        progress=lambda what, share: tell(f"the fully connected head: {what}", 0.2 * share),
+    )
     with torch.no_grad():
         estimates = None
         unfinished = head.unfinished
@@ -106,7 +103,7 @@ def run(
         try:
             if not unfinished:
                 tell("layer by layer", 0.2)
-                found = tell.during(lambda: _pictures(network, split, head, question))
+                found = tell.during(lambda: _pictures(network, split, head, problem))
             if iterations and found.reason and len(head.x) and found.known is not None:
                 body = split.body if head.complete else {}
                 estimates = _estimates(network, found.known, body, iterations, seed, tell)
@@ -117,7 +114,7 @@ def run(
             found = replace(found, reason=f"{error}; {found.reason}".removesuffix("; "))
     with suppress(BudgetExhausted):
         tell("done", 1.0)
-    attack = _result(network, head, found, estimates, single, time.perf_counter() - start)
+    attack = _result(network, head, found, estimates, time.perf_counter() - start)
     return replace(attack, missing=split.missing, unfinished=unfinished)
 
 
@@ -169,36 +166,6 @@ def _estimates(
     return inversion.pictures
 
 
-def _single_layer(
-    network: ConvolutionalNetwork,
-    split: SplitGradient,
-    question: Question,
-    seed: int,
-    device: torch.device,
-) -> tuple[Attack, LastLayer]:
-    (weight_name, weight), *rest = network.head.layers[0].parameters()
-    bias = as_tensor(rest[0][1], rest[0][0]).to(device).double() if rest else None
-    zeros = torch.zeros(len(weight), dtype=torch.float64, device=device)
-    # zeros that take no memory
-    nothing = zeros[:1].expand(weight.shape)
-    layer = LayerGradient(
-        weight=as_tensor(weight, weight_name).to(device),
-        bias=zeros if bias is None else bias,
-        d_weight=split.head.get(weight_name, nothing),
-        d_bias=split.head[rest[0][0]].double() if rest and rest[0][0] in split.head else zeros,
-        weight_given=weight_name in split.head,
-        bias_given=bool(rest) and rest[0][0] in split.head,
-    )
-    return attack_single_layer(
-        layer,
-        name="the head is a single Linear layer: its gradient",
-        question=question,
-        unit_roundoff=max((torch.finfo(t.dtype).eps / 2 for t in split.head.values()), default=2.0**-53),
-        rectified=_rectified(network),
-        seed=seed,
-    )
-
-
 def _rectified(network: ConvolutionalNetwork) -> bool:
     """Whether the features cannot be negative: a ReLU, then only pools and Flatten."""
     for stage in reversed(network.body):
@@ -213,15 +180,15 @@ def _pictures(
     network: ConvolutionalNetwork,
     split: SplitGradient,
     head: Attack,
-    question: Question,
+    problem: Problem,
 ) -> _Found:
     size = len(head.x)
-    loss, divisor = question.loss, question.divisor(head.batch_size, network.head.classes) / head.scale
+    loss = _batch_loss(problem, head)
     unit = _unit_roundoff(split)
     error = _feature_norms(head, split)
 
     def descend(passed: Tensor) -> tuple[Known, Descent]:
-        at = at_features(network, head.x, error + passed, head.y, loss, divisor)
+        at = at_features(network, head.x, error + passed, loss)
         if not size:
             return at, nothing_known(network, head.batch_size)
         return at, descend_stages(network, at, split.body, whole=head.complete, unit_roundoff=unit)
@@ -244,7 +211,7 @@ def _pictures(
             reason=reason,
         )
     pictures, bound = descent.pictures, descent.error
-    reasons, residual = _judge(network, split, head, descent, loss, divisor)
+    reasons, residual = _judge(network, split, head, descent, loss)
     good = torch.tensor([not r for r in reasons], dtype=torch.bool, device=head.x.device)
     return _Found(
         good=good,
@@ -258,6 +225,22 @@ def _pictures(
         residual=residual,
         reason=next((r for r in reasons if r), ""),
     )
+
+
+def _batch_loss(problem: Problem, head: Attack) -> BatchLoss | None:
+    """The loss of the samples found by the head, at the factors found; None where these stay open."""
+    loss, weights = problem.question.loss, None
+    divisor = replace(problem, scale=head.scale).divisor(head.batch_size)
+    if problem.weighted and loss is Loss.BCE and problem.classes > 1:
+        # every entry has a factor of its own, which the last layer's gradient has with the whole batch
+        trace = forward(problem, head.x)
+        g = last_layer_vectors(problem, trace) if head.complete else None
+        if g is None:
+            return None
+        weights = g * divisor / problem.loss_vectors(trace.logits, head.y)
+    elif problem.weighted:
+        weights = head.x.new_tensor([one.weight for one in head.status])[:, None]
+    return BatchLoss(loss=loss, labels=head.y, divisor=divisor, smoothing=problem.smoothing, weights=weights)
 
 
 def _unit_roundoff(split: SplitGradient) -> float:
@@ -280,8 +263,7 @@ def _judge(
     split: SplitGradient,
     head: Attack,
     descent: Descent,
-    loss: Loss,
-    divisor: float,
+    loss: BatchLoss | None,
 ) -> tuple[list[str], float | None]:
     """Per picture why it is not claimed, and the largest relative misfit of a convolution's gradient."""
     pictures, bound, norm = descent.pictures, descent.error, descent.norm
@@ -301,11 +283,10 @@ def _judge(
                 f"its own features miss the known ones by {float(misfit[m]):.1e}, errors explain "
                 f"{float(slack[m]):.1e}"
             )
-    if not head.complete or not split.body:
+    if not head.complete or not split.body or loss is None:
         return reasons, None
-    options: dict[str, Any] = {"loss": loss, "divisor": divisor}
-    gradient = gradient_misfit(network, pictures, head.y, split.body, **options)
-    explained = gradient_slack(network, pictures, head.y, norm, unit_roundoff=split.unit_roundoff, **options)
+    gradient = gradient_misfit(network, pictures, loss, split.body)
+    explained = gradient_slack(network, pictures, loss, norm, unit_roundoff=split.unit_roundoff)
     for k, value in gradient.items():
         if not value <= explained[k]:
             text = (
@@ -321,7 +302,6 @@ def _result(
     head: Attack,
     found: _Found,
     estimates: Tensor | None,
-    single: LastLayer | None,
     seconds: float,
 ) -> ImageAttack:
     good = found.good
@@ -355,7 +335,7 @@ def _result(
         stages=found.descent.stages,
         known=found.known,
         estimates=estimates,
-        last_layer=single,
+        last_layer=head.last_layer,
         scale=head.scale,
         notes=head.notes,
         hidden=head.hidden,

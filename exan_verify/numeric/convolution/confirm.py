@@ -8,10 +8,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from exan_verify.core.question import Loss
 from exan_verify.models.stages import ConvolutionalNetwork
 from exan_verify.numeric.convolution.gradients import ConvolutionGradient
-from exan_verify.numeric.problem.torch_losses import summed_loss
+from exan_verify.numeric.problem.torch_losses import BatchLoss
 
 _PASSES = 4.0
 """Between the rounding of one forward pass and that of another of the same picture."""
@@ -23,14 +22,14 @@ _TOLERANCE = 64.0
 
 
 def expected_rounding(network: ConvolutionalNetwork, features: Tensor, unit_roundoff: float) -> Tensor:
-    """How far, in L2, rounding in the body's own forward pass takes a sample's features, to begin with."""
+    """How far (M,), in L2, rounding in the body's own pass takes the features (M, n), to begin with."""
     steps = 1 + sum(stage.linear for stage in network.body)
     expected: Tensor = _PASSES * steps * unit_roundoff * (features.norm(dim=1) + 1)
     return expected
 
 
 def seen_rounding(network: ConvolutionalNetwork, pictures: Tensor, unit_roundoff: float) -> Tensor:
-    """The same as seen at the pictures found, in the dtype of that roundoff, with a margin."""
+    """The same as seen at the pictures (M, C, H, W) found, in the dtype of that roundoff, with a margin."""
     dtype = _DTYPES.get(unit_roundoff)
     if dtype is None:
         return torch.zeros_like(pictures.flatten(1)[:, 0])
@@ -41,7 +40,7 @@ def seen_rounding(network: ConvolutionalNetwork, pictures: Tensor, unit_roundoff
 
 
 def feature_misfit(network: ConvolutionalNetwork, pictures: Tensor, features: Tensor) -> Tensor:
-    """Per sample, the largest distance between the pictures' features and the known ones."""
+    """(M,): the largest distance between the features of a picture and the known ones (M, n)."""
     return (network.features(pictures) - features).abs().amax(dim=1)
 
 
@@ -66,16 +65,13 @@ def feature_slack(
 def gradient_misfit(
     network: ConvolutionalNetwork,
     pictures: Tensor,
-    labels: Tensor,
+    loss: BatchLoss,
     body: Mapping[int, ConvolutionGradient],
-    *,
-    loss: Loss,
-    divisor: float,
 ) -> dict[int, float]:
     """Relative Frobenius distance of dW, per convolution in ``body``, from the pictures' gradient to the
     given one."""
     found = {}
-    for k, weight in convolution_gradients(network, pictures, labels, loss=loss, divisor=divisor).items():
+    for k, weight in convolution_gradients(network, pictures, loss).items():
         if k not in body:
             continue
         norm = float(body[k].weight.norm())
@@ -86,19 +82,17 @@ def gradient_misfit(
 def gradient_slack(
     network: ConvolutionalNetwork,
     pictures: Tensor,
-    labels: Tensor,
+    loss: BatchLoss,
     error: Tensor,
     *,
-    loss: Loss,
-    divisor: float,
     unit_roundoff: float,
 ) -> dict[int, float]:
-    """What the errors of the pictures and rounding explain of that distance, seen by moving the pictures."""
-    base = convolution_gradients(network, pictures, labels, loss=loss, divisor=divisor)
+    """What the errors (M,) of the pictures and rounding explain of that distance, seen by moving them."""
+    base = convolution_gradients(network, pictures, loss)
     generator = torch.Generator().manual_seed(1)
     signs = torch.randint(0, 2, pictures.shape, generator=generator).to(pictures) * 2 - 1
     moved = pictures + signs * _per_entry(pictures, error)
-    there = convolution_gradients(network, moved, labels, loss=loss, divisor=divisor)
+    there = convolution_gradients(network, moved, loss)
     return {
         k: _TOLERANCE * (float((there[k] - g).norm()) / max(float(g.norm()), 1e-300) + unit_roundoff)
         for k, g in base.items()
@@ -111,9 +105,9 @@ def _per_entry(pictures: Tensor, error: Tensor) -> Tensor:
 
 
 def convolution_gradients(
-    network: ConvolutionalNetwork, pictures: Tensor, labels: Tensor, *, loss: Loss, divisor: float
+    network: ConvolutionalNetwork, pictures: Tensor, loss: BatchLoss
 ) -> dict[int, Tensor]:
-    """dW of every convolution for a batch, by place."""
+    """dW (C_out, C_in / groups, kh, kw) of every convolution for a batch (M, C, H, W), by place."""
     with torch.enable_grad():
         outputs: dict[int, Tensor] = {}
         values = [pictures.detach().requires_grad_(True)]
@@ -121,7 +115,7 @@ def convolution_gradients(
             values.append(stage.apply(*(values[i] for i in stage.inputs)))
             if k in network.convolutions:
                 outputs[k] = values[-1]
-        total = summed_loss(loss, network.head_logits(values[-1].flatten(1)), labels) / divisor
+        total = loss.of(network.head_logits(values[-1].flatten(1)))
         deltas = torch.autograd.grad(total, list(outputs.values()))
     return {
         k: network.convolutions[k].weight_gradient(values[network.body[k].inputs[0]].detach(), delta).sum(0)

@@ -7,10 +7,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from exan_verify.core.question import Loss
 from exan_verify.models.stages import ConvolutionalNetwork
 from exan_verify.numeric.convolution.spread import Spread
-from exan_verify.numeric.problem.torch_losses import summed_loss
+from exan_verify.numeric.problem.torch_losses import BatchLoss
 
 _ZERO = 8.0
 """A rectified value below this many error bounds is taken for zero."""
@@ -33,19 +32,19 @@ class Known:
 
     @property
     def entry_error(self) -> Tensor:
-        """Bound on the error of every entry, shaped to broadcast with ``value``."""
+        """Bound on the error of every entry, (M, *shape) or (M, 1, ..., 1)."""
         size, shape = self.value.shape[0], self.value.shape[1:]
         each = self.spread.entries
         return each.view(size, *(shape if each.shape[1] > 1 else [1] * len(shape)))
 
     @property
     def active(self) -> Tensor:
-        """Where a known value is positive beyond its error: there a ReLU below passes it unchanged."""
+        """(M, *shape): where a known value is positive beyond its error, so that a ReLU below passes it."""
         return self.known & (self.value > _ZERO * self.entry_error)
 
     @property
     def zero(self) -> Tensor:
-        """Where a rectified value is known to be zero."""
+        """(M, *shape): where a rectified value is known to be zero."""
         return self.known & ~self.active
 
     def reshape(self, shape: tuple[int, ...]) -> Known:
@@ -62,15 +61,27 @@ class Known:
 
 
 def at_features(
-    network: ConvolutionalNetwork, features: Tensor, error: Tensor, labels: Tensor, loss: Loss, divisor: float
+    network: ConvolutionalNetwork, features: Tensor, error: Tensor, loss: BatchLoss | None
 ) -> Known:
-    """The features (m, n) that the head's attack found, L2 errors (m,), and the deltas of their labels."""
+    """The features (m, n) that the head's attack found, L2 errors (m,), and their deltas, None of which is
+    known without the ``loss``."""
 
     def deltas(at: Tensor) -> Tensor:
+        assert loss is not None
         with torch.enable_grad():
             h = at.detach().clone().requires_grad_(True)
-            (delta,) = torch.autograd.grad(summed_loss(loss, network.head_logits(h), labels) / divisor, h)
+            (delta,) = torch.autograd.grad(loss.of(network.head_logits(h)), h)
         return delta
+
+    if loss is None:
+        nowhere = torch.zeros_like(features, dtype=torch.bool)
+        return Known(
+            value=features,
+            known=~nowhere,
+            spread=Spread.even(error),
+            delta=torch.zeros_like(features),
+            delta_known=nowhere,
+        )
 
     delta = deltas(features)
     everywhere = torch.ones_like(delta, dtype=torch.bool)

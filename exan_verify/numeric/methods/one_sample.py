@@ -9,13 +9,13 @@ have to be the features of this one, and its loss vector that of a label at full
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from exan_verify.core.question import Labels, Loss
-from exan_verify.numeric.problem.losses import LabelFit, admissible
+from exan_verify.core.question import Labels
+from exan_verify.numeric.problem.losses import LabelFit, admissible, fit_scale, label_options, told_apart
 from exan_verify.numeric.problem.passes import (
     Rounding,
     Trace,
@@ -35,29 +35,46 @@ _TOLERANCE = 16.0
 _LABEL_LIMIT = 0.05
 """Loss vectors known no better than this do not tell one label from another."""
 
+_GIVE_SIZE = "give batch_size=1 if it is one"
+
+_OPEN_SIZE = (
+    "where the factor of the loss vector is not known, one sample cannot be told from several of one region: "
+    + _GIVE_SIZE
+)
+
 _NEAREST = 0.25
 """Distance up to which a target is taken for the nearest label; the mismatch of its loss vector decides."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _One:
+    """The sample, and the ``problem`` at its factor; ``open``: why that factor tells no label, or empty."""
+
+    problem: Problem
     x: Tensor
     bound: float
     fit: LabelFit
+    open: str
     slack: float
     residual: float
 
 
-def one_sample(problem: Problem) -> Attack | None:
-    """The attack's outcome where one sample explains the whole gradient, and None where one does not."""
-    if problem.question.batch_size not in (None, 1) or problem.scale is None or problem.weighted:
+def one_sample(problem: Problem, *, alone: bool = False) -> Attack | None:
+    """The attack's outcome where one sample explains the whole gradient, and None where one does not.
+
+    Where a row explains every layer but no label the loss vector, several samples of one region may do, which
+    other methods are to find; with ``alone`` there are none to ask, and the row is shown as a candidate.
+    """
+    if problem.question.batch_size not in (None, 1):
         return None
     one = _explaining(problem)
     if one is None:
         return None
-    label, doubt = _label(problem, one)
-    if doubt is None:
+    label, doubt = _label(one.problem, one)
+    if doubt is None and not alone:
         return None
+    if doubt is None:
+        doubt = f"no label explains the loss vector at full scale: {problem.alternatives}"
     told = problem.question.batch_size is not None
     evidence = Evidence(
         method="one sample",
@@ -67,6 +84,7 @@ def one_sample(problem: Problem) -> Attack | None:
         isolation=1.0,
         label_residual=float(one.fit.mismatch[0]),
         label_margin=float(one.fit.margin[0]),
+        weight=float(one.fit.counts[0]) if problem.weighted else 1.0,
         # every layer has rank 1, and a non-zero bias entry leaves one sample nothing to choose
         tier=Tier.CONFIRMED,
     )
@@ -86,7 +104,8 @@ def one_sample(problem: Problem) -> Attack | None:
         candidates=() if kept else (candidate,),
         reason=doubt,
         seconds=0.0,
-        hint="" if kept else _what_helps(problem),
+        hint=f"one sample fits: {_GIVE_SIZE}" if doubt.endswith(_GIVE_SIZE) else "",
+        scale=one.problem.scale or 1.0,
     )
 
 
@@ -123,17 +142,49 @@ def _explaining(problem: Problem) -> _One | None:
     ):
         return None
     bound = max(4 * unit, 4 * errors[0] / scale / math.sqrt(first.shape[0])) * largest
-    fit = _fitted(problem, trace, g)
     off = float(moved(bound).pre[-1][0] if len(problem.layers) > 1 else bound * math.sqrt(x.shape[1]))
     # an error of the logits moves a loss vector by twice as much at most, undivided
-    size = float(g.norm()) * problem.divisor(1)
-    slack = (
-        _TOLERANCE
-        * (2 * gains[-1][0] * off + unit * (1 + float(trace.logits.abs().max())))
-        / max(size, 1e-300)
-    )
+    moves = _TOLERANCE * (2 * gains[-1][0] * off + unit * (1 + float(trace.logits.abs().max())))
+    problem, doubt = _with_scale(problem, trace, g, moves)
+    fit = _fitted(problem, trace, g)
+    size = float(fit.vectors.norm() / fit.counts.abs()[0]) if problem.weighted else float(g.norm())
+    size *= 1.0 if problem.weighted else abs(problem.divisor(1))
     total = math.hypot(*errors) / max(math.hypot(*norms), 1e-300)
-    return _One(x=x, bound=bound, fit=fit, slack=slack, residual=total)
+    return _One(
+        problem=problem,
+        x=x,
+        bound=bound,
+        fit=fit,
+        open=doubt,
+        slack=moves / max(size, 1e-300),
+        residual=total,
+    )
+
+
+def _with_scale(problem: Problem, trace: Trace, g: Tensor, moves: float) -> tuple[Problem, str]:
+    """The problem at the factor of its gradient, and what is open where no label alone has one.
+
+    The sample's own factor, where there is one, is part of that."""
+    if problem.scale is not None:
+        return problem, ""
+    problem = replace(problem, weighted=False)
+    identity = torch.eye(problem.classes, dtype=torch.float64, device=problem.device)[None]
+    vectors = label_options(problem.question.loss, trace.logits, g, problem.smoothing)[1]
+    least = float(vectors.norm(dim=-1).min())
+    found = fit_scale(
+        problem.question.loss,
+        trace.logits,
+        identity,
+        g,
+        divisor=problem.divisor(1),
+        within=g.new_full((1,), min(_LABEL_LIMIT, moves / max(least, 1e-300))),
+        smoothing=problem.smoothing,
+    )
+    if found is None:
+        return replace(problem, scale=1.0), (
+            "no single factor of the gradient explains its loss vector by a label: give scale"
+        )
+    return replace(problem, scale=found[0], scale_found=True), ""
 
 
 def _loss_vector(last: LayerGradient, h: Tensor) -> Tensor:
@@ -159,51 +210,39 @@ def _fitted(problem: Problem, trace: Trace, g: Tensor) -> LabelFit:
 def _label(problem: Problem, one: _One) -> tuple[Tensor | None, str | None]:
     """The label, and what speaks against the sample; None in its place: one sample does not explain it."""
     fit, told = one.fit, problem.question.batch_size == 1
+    if one.open:
+        return None, one.open
     label = fit.labels[0]
+    if not told and (problem.scale_found or problem.weighted):
+        return label, _OPEN_SIZE
     if problem.question.labels is Labels.REAL:
         if not bool(admissible(problem.question.loss, fit.labels).all()):
-            return label, "its target has entries outside of [0, 1]: a scaled gradient, or another loss"
+            return label, f"its target is not within [0, 1]: {problem.alternatives}"
         if not told:
             return label, (
                 "one sample explains the whole gradient; with real targets so would several of one region: "
-                "give batch_size=1 if it is one"
+                + _GIVE_SIZE
             )
         return label, ""
     if problem.classified and told and one.slack > _LABEL_LIMIT:
         return None, f"its loss vector is known to {one.slack:.1e} only, which tells no label"
-    tied = problem.classified and float(fit.margin[0] * fit.mismatch[0].clamp(min=1e-16)) <= one.slack
+    one_of_several = problem.classified or problem.weighted
+    tied = one_of_several and float(fit.margin[0] * fit.mismatch[0].clamp(min=1e-16)) <= one.slack
     explained = bool(fit.checked[0]) and float(fit.mismatch[0]) <= one.slack and one.slack <= _LABEL_LIMIT
-    if explained and not told and not telling(problem.question.loss, fit, one.slack):
+    if explained and not told and not bool(told_apart(problem.question.loss, fit.vectors, one.slack)[0]):
         return label, (
-            "its loss vector would fit a mixture of samples of one region as well (constant or saturated); "
-            "it can be confirmed only when batch_size=1 is given"
+            "its loss vector would fit a mixture of samples of one region as well (constant or saturated): "
+            + _GIVE_SIZE
         )
     if explained:
         return label, "two labels explain its loss vector equally well" if tied else ""
     if problem.classified or (not told and bool(fit.checked[0])):
+        off = float(fit.mismatch[0])
         return None, None if not told else (
-            f"no label explains its loss vector (distance {float(fit.mismatch[0]):.1e}): a scaled gradient, "
-            "or another loss"
+            f"no label explains its loss vector (distance {off:.1e}): {problem.alternatives}"
         )
     return label, (
-        "one sample explains the whole gradient, with a target that is none of the loss's own: real targets "
-        "(labels='real', with batch_size=1), several samples of one region, another loss or a scaled gradient"
+        "one sample explains the whole gradient, with a target that is none of the loss's own: "
+        + problem.alternatives
+        + ("" if told else "; labels='real' needs batch_size=1 as well")
     )
-
-
-def telling(loss: Loss, fit: LabelFit, slack: float) -> bool:
-    """Whether the loss vector could expose samples of one region, whose loss vectors add up: those that are
-    whole numbers (hinge's, and saturated ones) may add up to a label's."""
-    if loss is Loss.MSE:
-        return True
-    vector = fit.vectors[0]
-    fraction = float((vector - vector.round()).abs().max())
-    return loss is not Loss.HINGE and (not bool(vector.round().any()) or fraction > max(1e-3, 10 * slack))
-
-
-def _what_helps(problem: Problem) -> str:
-    if problem.classified:
-        return "" if problem.question.batch_size else "one sample fits: give batch_size=1 if it is one"
-    if problem.question.labels is Labels.REAL:
-        return "one sample with real targets fits: give batch_size=1"
-    return "one sample with a real target fits: attack again with labels='real' and batch_size=1"

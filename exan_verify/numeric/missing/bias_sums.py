@@ -14,27 +14,24 @@ from torch import Tensor
 
 from exan_verify.numeric.problem.passes import backward, forward, rounding, weight_gains
 from exan_verify.numeric.problem.problem import Problem
+from exan_verify.numeric.problem.records import Attack, divided_loss_vectors
 
 _TOLERANCE = 16.0
 """Between the estimate of rounding and the largest deviation that is accepted as rounding."""
 
 
-def missed_bias(
-    problem: Problem,
-    start: int,
-    h: Float[Tensor, "M n"],
-    labels: Tensor,
-    error: Float[Tensor, " M"],
-    samples: int,
-) -> bool:
-    """Whether db of layer ``start`` - 1 (from 0) is given and not that of the batch with inputs ``h`` to
-    layer ``start``, known to within ``error`` (L-infinity)."""
+def missed_bias(problem: Problem, start: int, found: Attack, error: Float[Tensor, " M"]) -> bool:
+    """Whether db of layer ``start`` - 1 (from 0) is given and not that of the batch ``found`` by its inputs
+    to layer ``start``, known to within ``error`` (L-infinity), at the factors found."""
     layer = problem.layers[start - 1]
-    if not layer.bias_given:
+    above, h = replace(problem, layers=problem.layers[start:], scale=found.scale), found.x
+    divisor, trace, gains = above.divisor(found.batch_size), forward(above, h), weight_gains(above)
+    g = divided_loss_vectors(
+        problem, trace.logits, found.y, found.status, scale=found.scale, batch_size=found.batch_size
+    )
+    if not layer.bias_given or g is None:
         return False
-    above = replace(problem, layers=problem.layers[start:])
-    divisor, trace, gains = problem.divisor(samples), forward(above, h), weight_gains(above)
-    deltas = backward(above, trace, problem.loss_vectors(trace.logits, labels) / divisor)
+    deltas = backward(above, trace, g)
     moved = rounding(
         above,
         trace,

@@ -7,13 +7,12 @@ reported: the rank, the span of the loss vectors, the span of the features. One 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
 
 import torch
-from torch import Tensor
 
 from exan_verify.core.question import Loss
-from exan_verify.numeric.problem.problem import LayerGradient
+from exan_verify.numeric.problem.problem import Problem
 from exan_verify.numeric.problem.records import LastLayer
 from exan_verify.numeric.problem.spectrum import column_space
 
@@ -21,41 +20,26 @@ _SAFETY = 8.0
 """Between the noise seen in the singular values and the smallest negative entry that counts as one."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class SingleSample:
-    """A batch of one: ``features`` (1, n) with their error, and the divided loss vector (1, K)."""
-
-    features: Tensor
-    error: Tensor
-    vector: Tensor
-
-
-def last_layer(
-    layer: LayerGradient, *, loss: Loss, unit_roundoff: float, rectified: bool, seed: int
-) -> LastLayer:
-    """Rank, spans and certainly present classes; ``rectified``: the features cannot be negative."""
+def last_layer(problem: Problem, *, rectified: bool) -> LastLayer:
+    """Rank, spans and certainly present classes of a problem of one layer; ``rectified``: the features cannot
+    be negative."""
+    layer = problem.layers[0]
     space = column_space(
         layer,
-        unit_roundoff=unit_roundoff,
+        unit_roundoff=problem.unit_roundoff,
         most=min(layer.shape[0], layer.shape[1]),
-        generator=torch.Generator().manual_seed(seed),
+        generator=problem.generator(),
     )
     rows, _ = torch.linalg.qr(space.rows.T)
     present: tuple[int, ...] = ()
-    if loss is Loss.CROSS_ENTROPY:
+    # a smoothed label takes more than it gives wherever the probability is small, and so may any soft one
+    hard = problem.question.loss is Loss.CROSS_ENTROPY and problem.classified and not problem.smoothing
+    if hard and problem.scale is not None:
         # sum_m g_c^m h^m is negative somewhere only if some g_c^m is: at that sample c is the label
         level = -_SAFETY * space.noise
         matrix = layer.augmented() if rectified else layer.d_bias[:, None]
+        matrix = math.copysign(1.0, problem.scale) * matrix
         present = tuple(torch.nonzero((matrix < level).any(dim=1))[:, 0].tolist())
     return LastLayer(
         rank=space.rank, loss_span=space.basis, feature_span=rows[:, : space.rank].T, present=present
     )
-
-
-def single_sample(layer: LayerGradient, unit_roundoff: float) -> SingleSample:
-    """Features and loss vector of a batch of one sample: dW = g h^T, db = g."""
-    strongest = int(layer.d_bias.abs().argmax())
-    g = layer.d_bias[strongest]
-    features = layer.d_weight[strongest].double() / g
-    error = 4 * unit_roundoff * (1 + features.abs().amax())
-    return SingleSample(features=features[None], error=error[None], vector=layer.d_bias[None])

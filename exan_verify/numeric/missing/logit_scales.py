@@ -49,7 +49,9 @@ class Directions:
 
 def logit_scales(problem: Problem, found: Directions) -> tuple[Tensor, Tensor] | None:
     """Scales (M,) and their errors, delta_m = s_m d_m and x_m = y_m / s_m; None where they stay open."""
-    if problem.question.loss is not Loss.CROSS_ENTROPY or problem.classes < _LEAST_CLASSES:
+    # smoothing takes its share from every class, so that the ratios are not those of probabilities
+    smoothed = bool(problem.smoothing)
+    if problem.question.loss is not Loss.CROSS_ENTROPY or problem.classes < _LEAST_CLASSES or smoothed:
         return None
     if not bool(found.sure.all()):
         return None

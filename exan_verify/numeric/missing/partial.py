@@ -20,15 +20,21 @@ from exan_verify.errors import BudgetExhausted, RangeError
 from exan_verify.numeric.ask_methods import Candidates, Pursuit, column_space_of, pursue
 from exan_verify.numeric.confirming.confirm import CLAIM_LIMIT
 from exan_verify.numeric.methods.equations import layer_equations
-from exan_verify.numeric.methods.published import Published
-from exan_verify.numeric.methods.sample import Sample
+from exan_verify.numeric.methods.exclusive_neurons.published import Published
+from exan_verify.numeric.methods.searching.sample import Sample
 from exan_verify.numeric.missing.bias_sums import missed_bias
 from exan_verify.numeric.missing.inputs_from_weights import Below, inputs_below
 from exan_verify.numeric.missing.scales import completed, gauged
 from exan_verify.numeric.missing.single_layer import attack_single_layer
 from exan_verify.numeric.problem.passes import backward, forward
 from exan_verify.numeric.problem.problem import LayerGradient, Problem
-from exan_verify.numeric.problem.records import Attack, Candidate, HiddenFeatures, Method
+from exan_verify.numeric.problem.records import (
+    Attack,
+    Candidate,
+    HiddenFeatures,
+    Method,
+    divided_loss_vectors,
+)
 from exan_verify.numeric.problem.spectrum import ColumnSpace
 from exan_verify.numeric.waiting import Telling
 
@@ -109,17 +115,10 @@ class Partial:
     def _last_layer_alone(self, *, seconds: Callable[[], float]) -> Attack:
         """Without a hidden layer's weight gradient nothing separates samples, but one needs no separating."""
         problem, start = self.problem, len(self.names) - 1
-        found, last = self.tell.during(
-            lambda: attack_single_layer(
-                problem.layers[-1],
-                name="the gradient of the last layer alone",
-                question=problem.question,
-                unit_roundoff=problem.unit_roundoff,
-                rectified=True,
-                seed=problem.seed,
-            )
+        found = self.tell.during(
+            lambda: attack_single_layer(problem, name="the gradient of the last layer alone", rectified=True)
         )
-        found = replace(found, missing=self.missing, last_layer=last, seconds=seconds())
+        found = replace(found, missing=self.missing, seconds=seconds())
         if found.status:
             return self._with_inputs(start, found)
         if not problem.layers[-1].weight_given:
@@ -202,10 +201,12 @@ class Partial:
         if isinstance(pursuit, RangeError) or not pursuit.confirmed.complete:
             return None
         above = replace(self.problem, layers=layers[index + 1 :])
-        deltas = _deltas(above, pursuit)[0]
+        deltas = _deltas(above, pursuit)
+        if deltas is None:
+            return None
         h = pursuit.confirmed.x
         bounds = torch.tensor([one.error_bound for one in pursuit.confirmed.status]).to(h)
-        below = layers[index + 1].backward(deltas) * (h > bounds[:, None])
+        below = layers[index + 1].backward(deltas[0]) * (h > bounds[:, None])
         return _span(below, layers[index])
 
     def _outcome(self, start: int, pursuit: Pursuit, *, seconds: float) -> Attack:
@@ -232,7 +233,7 @@ class Partial:
         bounds = [one.error_bound for one in found.status]
         h, error = found.x, torch.tensor(bounds, dtype=torch.float64, device=found.x.device)
         lost = self._lost(start, found)
-        if found.complete and missed_bias(self.problem, start, h, found.y, error, found.batch_size):
+        if found.complete and missed_bias(self.problem, start, found, error):
             name = self.names[start - 1][1]
             return _without_claims(
                 found, layers[0].shape[1], f"{lost}; the features found do not give the tensor {name!r}"
@@ -321,12 +322,19 @@ def _span(deltas: Float[Tensor, "M n"], layer: LayerGradient) -> ColumnSpace | N
     return _known_span(u, layer)
 
 
-def _deltas(problem: Problem, pursuit: Pursuit) -> tuple[Tensor, ...]:
-    """The deltas of confirmed samples, layer by layer."""
+def _deltas(problem: Problem, pursuit: Pursuit) -> tuple[Tensor, ...] | None:
+    """The deltas of confirmed samples, layer by layer; None where labels do not give them."""
     confirmed = pursuit.confirmed
     trace = forward(problem, confirmed.x)
-    g = problem.loss_vectors(trace.logits, confirmed.y) / problem.divisor(confirmed.batch_size)
-    return backward(problem, trace, g)
+    g = divided_loss_vectors(
+        problem,
+        trace.logits,
+        confirmed.y,
+        confirmed.status,
+        scale=confirmed.scale,
+        batch_size=confirmed.batch_size,
+    )
+    return None if g is None else backward(problem, trace, g)
 
 
 def _rows(found: Sequence[Tensor | None], layer: LayerGradient, like: Tensor) -> Tensor:

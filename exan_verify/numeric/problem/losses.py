@@ -96,6 +96,20 @@ def admissible(loss: Loss, targets: Float[Tensor, "m K"]) -> Bool[Tensor, " m"]:
     return inside
 
 
+def told_apart(
+    loss: Loss, vectors: Float[Tensor, "m K"], slack: Float[Tensor, " m"] | float = 0.0
+) -> Bool[Tensor, " m"]:
+    """Whose undivided loss vectors, known to ``slack`` relatively, could expose samples of one region that
+    are seen as one, since theirs add up: not those that are constants of the labels alone, hinge's and the
+    saturated ones of cross_entropy and bce (whole numbers, not all zero), which may add up to a label's."""
+    if loss in (Loss.HINGE, Loss.MSE):
+        return torch.full_like(vectors[:, 0], float(loss is Loss.MSE)).bool()
+    fraction = (vectors - vectors.round()).abs().amax(dim=1)
+    least = (10 * torch.as_tensor(slack)).clamp(min=1e-3).to(fraction)
+    told: Tensor = ~vectors.round().bool().any(dim=1) | (fraction > least)
+    return told
+
+
 def loss_vector_error(
     loss: Loss, logits: Tensor, g: Tensor, logit_error: Tensor, unit: float, divisor: float
 ) -> Float[Tensor, " m"]:

@@ -123,6 +123,26 @@ class Problem:
         """Whether a label is a class, and not a vector of targets."""
         return self.question.loss.class_labels and self.question.labels is not Labels.REAL
 
+    @property
+    def alternatives(self) -> str:
+        """What else loss vectors may be that no label explains, apart from what was said; a list that every
+        reason ends with, so that a hint, which goes by evidence, names one of it."""
+        as_is = self.scale == 1 and not self.weighted
+        options = (
+            (self.question.labels is not Labels.REAL and as_is, "a scaled gradient (scale='unknown')"),
+            (self.question.labels is not Labels.REAL and as_is, "factors per sample (weights='positive')"),
+            (
+                self.question.labels is not Labels.REAL
+                and self.question.loss is not Loss.HINGE
+                and not self.weighted,
+                "soft or real targets (labels='real')",
+            ),
+            (True, "another loss or batch size"),
+            (True, "several samples of one region"),
+        )
+        *some, last = [text for holds, text in options if holds]
+        return f"{', '.join(some)} or {last}"
+
     def divisor(self, samples: int) -> float:
         """What the summed loss is divided by, for a batch of ``samples``: by the reduction, and by the factor
         that the gradient was multiplied with (1 where that is not known yet)."""
@@ -272,7 +292,7 @@ def row_blocks(matrix: Tensor) -> Iterator[tuple[slice, Tensor]]:
 
 
 def as_tensor(value: Any, name: str) -> Tensor:
-    """A real torch tensor from a tensor or array, sharing memory where possible; integers become float64."""
+    """A real torch tensor of the same shape, sharing memory where possible; integers become float64."""
     if isinstance(value, Tensor):
         tensor = value.detach()
     else:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Protocol
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
+from exan_verify.core.question import Loss
 from exan_verify.numeric.problem.problem import Problem
 from exan_verify.numeric.problem.spectrum import ColumnSpace
 
@@ -117,6 +120,26 @@ class Evidence:
     weight: float = 1.0
     tier: Tier = Tier.CONSISTENT
     unconfirmed: str = ""
+
+
+def divided_loss_vectors(
+    problem: Problem,
+    logits: Float[Tensor, "m K"],
+    labels: Tensor,
+    status: Sequence[Evidence],
+    *,
+    scale: float,
+    batch_size: int,
+) -> Float[Tensor, "m K"] | None:
+    """What samples found with ``labels`` add to the last layer's bias gradient, each at its own weight.
+
+    None for weighted bce of several logits, whose entries have factors that no label gives.
+    """
+    if problem.weighted and problem.question.loss is Loss.BCE and problem.classes > 1:
+        return None
+    weights = logits.new_tensor([one.weight for one in status])[:, None]
+    divisor = replace(problem, scale=scale).divisor(batch_size)
+    return problem.loss_vectors(logits, labels) * weights / divisor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

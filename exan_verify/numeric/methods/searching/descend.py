@@ -10,6 +10,7 @@ rounding; whether it is the only one is not said.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -19,8 +20,7 @@ from torch import Tensor
 from exan_verify.core.question import Labels
 from exan_verify.errors import RangeError
 from exan_verify.numeric.confirming.whole_batch import State
-from exan_verify.numeric.methods.equations import too_many
-from exan_verify.numeric.methods.exclusive import layer_summaries
+from exan_verify.numeric.methods.equations import layer_summaries, too_many
 from exan_verify.numeric.problem.losses import label_options
 from exan_verify.numeric.problem.passes import delta_spans, forward, weight_gains
 from exan_verify.numeric.problem.problem import Problem
@@ -53,8 +53,8 @@ class Descend:
 
     name = "descend"
 
-    def find(self, problem: Problem, spaces: tuple[ColumnSpace, ...]) -> Finding:
-        """A batch that reproduces the gradient, or nothing.
+    def reached(self, problem: Problem, spaces: tuple[ColumnSpace, ...]) -> Iterator[State]:
+        """The batches that descents from all starts arrive at; many arrive at the same.
 
         Raises :class:`RangeError` where unknowns or entries are many, or the samples do not span the rows.
         """
@@ -63,15 +63,6 @@ class Descend:
         refusal = too_many(problem, space.rank) or _out_of_range(problem, space, size)
         if refusal:
             raise RangeError(refusal)
-        nothing = Finding(
-            method=self.name,
-            x=torch.zeros(0, problem.layers[0].shape[1], dtype=torch.float64, device=problem.device),
-            rest=space.basis,
-            rest_sine=1.0,
-            layer=None,
-            layers=layer_summaries(problem, spaces),
-            reason=f"descent from {_STARTS} starts reached no batch with this gradient",
-        )
         base, frame, spread = _hull(problem, size)
         generator, gains = problem.generator(), weight_gains(problem)
         for k in range(_STARTS):
@@ -80,8 +71,26 @@ class Descend:
             start = drawn.to(problem.device) * spread * _SPREADS[k % len(_SPREADS)]
             state = _descended(problem, base + start @ frame.T, frame, gains)
             if state is not None:
-                return replace(nothing, x=state.x, y=state.y, rest=space.basis[:, :0], reason="")
-        return nothing
+                yield state
+
+    def find(self, problem: Problem, spaces: tuple[ColumnSpace, ...]) -> Finding:
+        """A batch that reproduces the gradient, or nothing.
+
+        Raises :class:`RangeError` where unknowns or entries are many, or the samples do not span the rows.
+        """
+        state = next(self.reached(problem, spaces), None)
+        nothing = Finding(
+            method=self.name,
+            x=torch.zeros(0, problem.layers[0].shape[1], dtype=torch.float64, device=problem.device),
+            rest=spaces[0].basis,
+            rest_sine=1.0,
+            layer=None,
+            layers=layer_summaries(problem, spaces),
+            reason=f"descent from {_STARTS} starts reached no batch with this gradient",
+        )
+        if state is None:
+            return nothing
+        return replace(nothing, x=state.x, y=state.y, rest=nothing.rest[:, :0], reason="")
 
 
 def _out_of_range(problem: Problem, space: ColumnSpace, size: int) -> str | None:
