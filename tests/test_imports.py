@@ -35,7 +35,7 @@ ALLOWED: Mapping[str, set[str]] = {
     "testing/strategies": EXACT | {"exclusivity", "instances", "data"},
     "theorems": LOGIC | {"testing/strategies"},
     "api": LOGIC | {"models", "numeric"},
-    "testing": LOGIC | {"models", "numeric", "api", "theorems", "testing/strategies"},
+    "testing": LOGIC | {"models", "numeric", "api", "report", "theorems", "testing/strategies"},
     "report": LOGIC | {"models", "numeric", "api"},
     "bench": LOGIC | {"models", "numeric", "api", "report", "data"},
     "cli": LOGIC | {"models", "numeric", "api", "report", "data", "bench", "theorems", "testing"},
@@ -184,6 +184,12 @@ def loaded_after(code: str) -> set[str]:
 
 def test_importing_the_package_does_not_import_torch():
     assert "torch" not in loaded_after("import exan_verify as e; e.Box, e.certify, e.check")
+
+
+def test_the_pytest_plugin_loads_no_engine():
+    heavy = {"torch", "hypothesis", "sympy", "scipy", "z3", "cvc5", "matplotlib"}
+    assert not loaded_after("import exan_verify.testing.plugin") & heavy
+    assert not loaded_after("import exan_verify.testing") & (heavy | {"pytest"})
 
 
 def test_a_certificate_by_lifting_needs_no_torch_sympy_or_scipy():

@@ -13,12 +13,15 @@ from exan_verify.errors import InputError
 
 if TYPE_CHECKING:
     from exan_verify.instances import Instance
+    from exan_verify.testing.asserting import assert_leaks, assert_protected
     from exan_verify.testing.strategies.basic import batches, networks
     from exan_verify.testing.strategies.images import digit_question
     from exan_verify.testing.strategies.questions import exclusivity_states, gradients, questions
 
 __all__ = [
     "Instance",
+    "assert_leaks",
+    "assert_protected",
     "batches",
     "digit_question",
     "exclusivity_states",
@@ -29,6 +32,8 @@ __all__ = [
 
 _HOME = {
     "Instance": "instances",
+    "assert_leaks": "testing.asserting",
+    "assert_protected": "testing.asserting",
     "batches": "testing.strategies.basic",
     "digit_question": "testing.strategies.images",
     "exclusivity_states": "testing.strategies.questions",

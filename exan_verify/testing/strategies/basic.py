@@ -80,7 +80,7 @@ def networks(
     """Networks of 2 to ``max_depth`` affine layers, or of the ``widths`` (d, n_1, ..., K).
 
     ``generic``: seeded Gaussian numbers instead of multiples of 1/4 between -4 and 4; ``biases=None``:
-    with or without; ``numbers``: ``float64``, ``float32`` or ``rational`` (Fractions, most of them no floats).
+    with or without; ``numbers``: ``float64``, ``float32`` or ``rational`` (most of them no floats).
 
     Raises :class:`InputError` naming what cannot be used.
     """
