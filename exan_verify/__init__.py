@@ -15,6 +15,7 @@ __all__ = [
     "Box",
     "Gradient",
     "Outcome",
+    "Release",
     "ReluNetwork",
     "SampleStatus",
     "Verdict",
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from exan_verify.api.certify import certify
     from exan_verify.api.check import check
     from exan_verify.core.network import Batch, Gradient, ReluNetwork
-    from exan_verify.core.question import Box
+    from exan_verify.core.question import Box, Release
     from exan_verify.core.verdict import Outcome, SampleStatus, Verdict
 
 _HOME = {
@@ -39,6 +40,7 @@ _HOME = {
     "Box": "core.question",
     "Gradient": "core.network",
     "Outcome": "core.verdict",
+    "Release": "core.question",
     "ReluNetwork": "core.network",
     "SampleStatus": "core.verdict",
     "Verdict": "core.verdict",

@@ -7,9 +7,10 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
+from exan_verify.api.releases import network_seen_through, of_network
 from exan_verify.core.budget import Budget
 from exan_verify.core.network import MOST_SAMPLES, Batch, Gradient, ReluNetwork
-from exan_verify.core.question import Box, Question
+from exan_verify.core.question import Box, Question, Release
 from exan_verify.core.verdict import Verdict
 from exan_verify.decide.context import Progress
 from exan_verify.decide.pipeline import ENGINES, decide
@@ -39,6 +40,7 @@ def certify(
     batch_size: int | None = None,
     exact: bool = False,
     tolerance: float | None = None,
+    release: Release | None = None,
     engine: str = "auto",
     budget: float | Budget | None = None,
     work_limit: int | None = None,
@@ -52,9 +54,13 @@ def certify(
     ``batch=(x, y)``, whose exact gradient is meant (x (M, d) or (M, ...); y as the torch loss takes it), or
     ``gradient={parameter name: tensor}``, or a list in the order of ``parameters()``, as
     :mod:`exan_verify.models.gradients` takes them. ``batch_size`` is the size of the batches asked about: by
-    default the given batch's, or the rank found. ``budget`` is in seconds (or the caller's :class:`Budget`,
-    which then is the only limit), ``work_limit`` in modular multiplications (deterministic). ``jobs`` is used
-    by engines that run in parallel. ``progress`` is told (what, share done) before each engine is asked.
+    default the given batch's, or the rank found. ``release``: what of the batch's gradient leaves the device;
+    the batches asked about are those with the same release (docs/theory.md, releases). With an input basis B
+    (d, r) the model's first layer is ``V B^T`` on d inputs, or V alone, which takes the r numbers ``B^T x``;
+    x has d features either way. ``budget`` is in
+    seconds (or the caller's :class:`Budget`, which then is the only limit), ``work_limit`` in modular
+    multiplications (deterministic). ``jobs`` is used by engines that run in parallel. ``progress`` is told
+    (what, share done) before each engine is asked.
 
     The verdict is a claim about real arithmetic on the stored numbers. Method: docs/theory.md section 3.
 
@@ -78,6 +84,9 @@ def certify(
                 f"domain={short(domain)} cannot be used; give Box(lo, hi), or None for all inputs"
             )
         domain.bounds(network.widths[0])
+    if release is not None:
+        network = network_seen_through(network, release)
+        question = replace(question, release=of_network(release, network))
     if (batch is None) == (gradient is None):
         raise InputError("give either batch=(x, y) or gradient={name: tensor}, and not both")
     own = given = None
@@ -93,7 +102,7 @@ def certify(
         given = received(gradient, model)
         meant_exactly = flag(exact, "exact")
         given.for_network(network)
-        _check_meaning(given, meant_exactly, tolerance)
+        _check_meaning(given, meant_exactly, tolerance, release)
         question = replace(question, tolerance=None if tolerance is None else Fraction(tolerance))
     return decide(
         network,
@@ -108,7 +117,9 @@ def certify(
     )
 
 
-def _check_meaning(gradient: Gradient, exact: bool, tolerance: float | None) -> None:
+def _check_meaning(gradient: Gradient, exact: bool, tolerance: float | None, release: Release | None) -> None:
+    if release is not None:
+        raise InputError("release= says what of a batch's gradient is sent; give batch=(x, y) with it")
     if exact and tolerance is not None:
         raise InputError("exact=True and tolerance= contradict each other; give one of them")
     if tolerance is not None:

@@ -65,6 +65,12 @@ FORMS = (
     "rebuilt from a gradient",
     "several arguments",
     "inside a box",
+    "released tensors",
+    "released rows",
+    "released weights",
+    "lifting on what is released",
+    "degree three on what is released",
+    "unseen on what is released",
 )
 
 
@@ -107,6 +113,7 @@ CELLS = {
     "shear": _cells("cross_entropy,bce one_hot,known batch"),
     "counting": _cells("cross_entropy,bce one_hot,known batch"),
     "unseen": _ALL,
+    "projected": _ALL,
     "tolerance": _cells("cross_entropy,bce,mse,hinge one_hot gradient"),
 }
 """Loss, label set and entrance under which each kind of evidence is stored."""
@@ -124,7 +131,18 @@ def forms(certificate: Record) -> set[str]:
     found |= {"rebuilt from a gradient"} if certificate["rebuild"] else set()
     found |= {"several arguments"} if len(certificate["evidence"]) > 1 else set()
     found |= {"inside a box"} if certificate["claim"]["question"]["domain"] else set()
-    return found
+    return found | _released(certificate)
+
+
+def _released(certificate: Record) -> set[str]:
+    release = certificate["claim"]["question"].get("release")
+    if release is None:
+        return set()
+    found = {"released tensors"} if release["tensors"] else set()
+    found |= {"released rows"} if release["rows"] else set()
+    found |= {"released weights"} if release["weights"] == "positive" else set()
+    kinds = {part["type"].replace("_", " ") for part in certificate["evidence"]}
+    return found | {f"{kind} on what is released" for kind in kinds & {"lifting", "degree three", "unseen"}}
 
 
 def cell(certificate: Record) -> tuple[str, str, str]:
