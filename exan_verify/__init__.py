@@ -24,6 +24,8 @@ __all__ = [
     "audit",
     "certify",
     "check",
+    "mitigate",
+    "project_inputs",
 ]
 
 if TYPE_CHECKING:
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
     from exan_verify.core.network import Batch, Gradient, ReluNetwork
     from exan_verify.core.question import Box, Release
     from exan_verify.core.verdict import Outcome, SampleStatus, Verdict
+    from exan_verify.mitigation.mitigate import mitigate
+    from exan_verify.models.projected import project_inputs
 
 _HOME = {
     "Batch": "core.network",
@@ -48,6 +52,8 @@ _HOME = {
     "audit": "api.audit",
     "certify": "api.certify",
     "check": "api.check",
+    "mitigate": "mitigation.mitigate",
+    "project_inputs": "models.projected",
 }
 
 

@@ -30,7 +30,7 @@ from exan_verify.api.records import (
     release_record,
     verdict_record,
 )
-from exan_verify.api.releases import network_seen_through, of_network
+from exan_verify.api.releases import network_seen_through, of_network, projection_release
 from exan_verify.core.arrays import exact_array
 from exan_verify.core.budget import Budget
 from exan_verify.core.certificate import domain_record
@@ -239,6 +239,7 @@ def audit(
         return _attacked_only(model, batch, question, budget=budget, seed=seed, progress=progress)
     network = to_network(model)
     sent = None
+    release = projection_release(model, batch) if release is None else release
     if release is not None:
         network = network_seen_through(network, release)
         question = replace(question, release=of_network(release, network))

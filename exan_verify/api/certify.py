@@ -7,7 +7,7 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
-from exan_verify.api.releases import network_seen_through, of_network
+from exan_verify.api.releases import network_seen_through, of_network, projection_release
 from exan_verify.core.budget import Budget
 from exan_verify.core.network import MOST_SAMPLES, Batch, Gradient, ReluNetwork
 from exan_verify.core.question import Box, Question, Release
@@ -57,8 +57,8 @@ def certify(
     default the given batch's, or the rank found. ``release``: what of the batch's gradient leaves the device;
     the batches asked about are those with the same release (docs/theory.md, releases). With an input basis B
     (d, r) the model's first layer is ``V B^T`` on d inputs, or V alone, which takes the r numbers ``B^T x``;
-    x has d features either way. ``budget`` is in
-    seconds (or the caller's :class:`Budget`, which then is the only limit), ``work_limit`` in modular
+    x has d features either way. A model of :func:`exan_verify.project_inputs` needs no release. ``budget``
+    is in seconds (or the caller's :class:`Budget`, which then is the only limit), ``work_limit`` in modular
     multiplications (deterministic). ``jobs`` is used by engines that run in parallel. ``progress`` is told
     (what, share done) before each engine is asked.
 
@@ -84,6 +84,7 @@ def certify(
                 f"domain={short(domain)} cannot be used; give Box(lo, hi), or None for all inputs"
             )
         domain.bounds(network.widths[0])
+    release = projection_release(model, batch) if release is None else release
     if release is not None:
         network = network_seen_through(network, release)
         question = replace(question, release=of_network(release, network))

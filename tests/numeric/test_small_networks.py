@@ -195,3 +195,30 @@ def test_deep_narrow_networks_whose_deltas_leave_loss_vectors_open():
         distance = (x - row).abs().amax(dim=1)
         assert float(distance.min()) <= status.error_bound
         assert int(label) == int(y[distance.argmin()])
+
+
+def test_two_samples_that_float32_cannot_tell_from_one_are_not_taken_for_it_unless_they_are_near():
+    """Small weights: the loss vectors of one label differ little, whatever the samples."""
+    merged = 0
+    for seed in range(60):
+        rng = np.random.default_rng([seed, 74])
+        loss = ("mse", "bce", "cross_entropy")[seed % 3]
+        features = int(rng.integers(1, 5))
+        model = drawn_network((features, 8, 2), rng).float()
+        for parameter in model.parameters():
+            parameter.data *= 0.1
+        x, y = drawn_batch("rand", 2, features, 2, rng)
+        x, y = x.float(), y[:1].expand(2)
+        target = one_hot_targets(y, 2, "cross_entropy" if loss == "cross_entropy" else "mse", rng)
+        target = target if loss == "cross_entropy" else target.float()
+        given = autograd(model, x, target, loss, "mean")
+        if not bool(given["0.weight"].any()):
+            continue
+        found = attack(model, given, loss=loss)
+        for row in found.x:
+            assert float((x - row).abs().amax(dim=1).min()) < 0.02
+        merged += found.batch_size == 1 and len(found.candidates) == 1
+        one = autograd(model, x[:1], target[:1], loss, "mean")
+        if bool(one["0.weight"].any()):
+            assert attack(model, one, loss=loss, batch_size=1).count(Tier.CONFIRMED) == 1
+    assert merged > 5
