@@ -54,6 +54,7 @@ def true(case: Issued, claim: Claim) -> bool:
                 labels=asked.labels.value,
                 domain=domain_box(asked.domain),
                 batch_size=asked.batch_size,
+                release=asked.asked().release,
                 engine="exact",
             )
         except InputError:
