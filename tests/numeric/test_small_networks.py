@@ -222,3 +222,73 @@ def test_two_samples_that_float32_cannot_tell_from_one_are_not_taken_for_it_unle
         if bool(one["0.weight"].any()):
             assert attack(model, one, loss=loss, batch_size=1).count(Tier.CONFIRMED) == 1
     assert merged > 5
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "bce", "mse"])
+def test_without_biases_a_scale_is_found_where_no_twin_has_the_gradient(loss: str):
+    """One equation for the scale (one logit, two classes): both kinds occur, and each is said truly."""
+    outcomes = {True: 0, False: 0}
+    for seed in range(20):
+        rng = np.random.default_rng([seed, 82])
+        classes = 2 if loss == "cross_entropy" else 1
+        model = without_biases(drawn_network((6, 30, classes), rng), (False, False))
+        x, y = drawn_batch("randn", 2, 6, 2, rng)
+        target = y if classes == 2 else y[:, None].double()
+        found = attack(
+            model, autograd(model, x, target, loss, "sum"), loss=loss, reduction="sum", batch_size=2
+        )
+        logits = model(x).detach()
+        margins = (logits[:, 1] - logits[:, 0] if classes == 2 else logits[:, 0]) * (2 * y - 1)
+        # t / (1 + e^(t margin)) takes a value twice where the margin is positive; of the quadratics of mse's
+        # two labels one has another solution
+        twin = loss == "mse" or bool((margins > 0).any())
+        outcomes[twin] += 1
+        if twin:
+            assert not len(found.x)
+            assert "two inputs explain the gradient alike" in found.reason
+        else:
+            assert found.complete, found.reason
+        for row, status in zip(found.x, found.status, strict=True):
+            assert float((x - row).abs().amax(dim=1).min()) <= status.error_bound < 1e-6
+    assert outcomes[True] > 2
+    assert (outcomes[False] > 2) == (loss != "mse")
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_without_biases_several_equations_leave_one_scale(loss: str):
+    found = tried = 0
+    for seed in range(6 if loss in ("cross_entropy", "hinge") else 20):
+        rng = np.random.default_rng([seed, 83])
+        classes, reduction = int(rng.integers(3, 6)), ("sum", "mean")[seed % 2]
+        model = without_biases(drawn_network((6, 40, classes), rng), (False, False))
+        x, y = drawn_batch("randn", 2, 6, classes, rng)
+        target = one_hot_targets(y, classes, loss, rng)
+        given = autograd(model, x, target, loss, reduction)
+        result = attack(model, given, loss=loss, reduction=reduction, batch_size=2)
+        for row, label, status in zip(result.x, result.y, result.status, strict=True):
+            distance = (x - row).abs().amax(dim=1)
+            assert float(distance.min()) <= status.error_bound < 1e-6
+            assert torch.equal(label.to(target.dtype), target[distance.argmin()])
+        found, tried = found + len(result.x), tried + 2
+    assert found >= 0.9 * tried
+
+
+@pytest.mark.parametrize(
+    ("loss", "classes", "options"),
+    [
+        ("bce", 1, {"scale": "unknown"}),
+        ("bce", 3, {"weights": "positive"}),
+        ("cross_entropy", 2, {"weights": "positive"}),
+        ("mse", 1, {"scale": "unknown"}),
+        ("mse", 3, {"labels": "real"}),
+    ],
+)
+def test_without_biases_what_no_gradient_shows_is_said(loss: str, classes: int, options: dict[str, object]):
+    rng = np.random.default_rng([84, classes])
+    model = without_biases(drawn_network((6, 40, classes), rng), (False, False))
+    x, y = drawn_batch("randn", 2, 6, max(classes, 2), rng)
+    target = y[:, None].double() if classes == 1 else one_hot_targets(y, classes, loss, rng)
+    given = autograd(model, x, target, loss, "sum")
+    found = attack(model, given, loss=loss, reduction="sum", batch_size=2, **options)  # type: ignore[arg-type]
+    assert not len(found.x)
+    assert "every multiple of an input" in found.reason
