@@ -26,6 +26,7 @@ __all__ = [
     "check",
     "mitigate",
     "project_inputs",
+    "prove",
 ]
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from exan_verify.api.audit import audit
     from exan_verify.api.certify import certify
     from exan_verify.api.check import check
+    from exan_verify.api.prove import prove
     from exan_verify.core.network import Batch, Gradient, ReluNetwork
     from exan_verify.core.question import Box, Release
     from exan_verify.core.verdict import Outcome, SampleStatus, Verdict
@@ -54,6 +56,7 @@ _HOME = {
     "check": "api.check",
     "mitigate": "mitigation.mitigate",
     "project_inputs": "models.projected",
+    "prove": "api.prove",
 }
 
 

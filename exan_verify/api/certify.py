@@ -7,6 +7,7 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
+from exan_verify.api.instances import taking_instances
 from exan_verify.api.releases import network_seen_through, of_network, projection_release
 from exan_verify.core.budget import Budget
 from exan_verify.core.network import MOST_SAMPLES, Batch, Gradient, ReluNetwork
@@ -27,6 +28,7 @@ from exan_verify.errors import (
 from exan_verify.models.gradients import received
 
 
+@taking_instances
 @fitting_into_memory("certify")
 def certify(
     model: Any,
@@ -50,7 +52,8 @@ def certify(
 ) -> Verdict:
     """Decide which batches have a given gradient: UNIQUE, AMBIGUOUS, UNREALISABLE or UNKNOWN.
 
-    ``model``: a ``torch.nn.Module`` of Linear and ReLU layers, or a :class:`ReluNetwork`. Give either
+    ``model``: a ``torch.nn.Module`` of Linear and ReLU layers, a :class:`ReluNetwork`, or an
+    :class:`~exan_verify.instances.Instance`, which brings its batch and its words. Give either
     ``batch=(x, y)``, whose exact gradient is meant (x (M, d) or (M, ...); y as the torch loss takes it), or
     ``gradient={parameter name: tensor}``, or a list in the order of ``parameters()``, as
     :mod:`exan_verify.models.gradients` takes them. ``batch_size`` is the size of the batches asked about: by
