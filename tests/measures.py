@@ -21,8 +21,8 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent.parent / "exan_verify"
 
 _ARRAYS = re.compile(r"\b(Array|Tensor|Float|Residues|NDArray|ndarray|Bool|Int)\b")
-# (M, d), (n_1, ..., n_L) or a shape string of jaxtyping: ["m d"]
-_SHAPE = re.compile(r"\([\w' +*|.-]+,[\w' +*|.,-]*\)|\[[\w', ]+\]")
+# (M, d), (n_i, n_{i-1}), a shape string of jaxtyping: ["m d"], or that it is the argument's, or any
+_SHAPE = re.compile(r"\([\w' +*|.~/{}-]+,[\w' +*|.,~/{}-]*\)|\[[\w', ]+\]|\b(?:same|any) shapes?\b")
 _LONG = 40
 
 

@@ -187,7 +187,9 @@ def _candidates(
 
 
 def aligned(rows: Tensor, labels: Tensor, x: Array, y: Array) -> tuple[Any, ...]:
-    """``rows`` as arrays, in the order of the true samples that they are nearest to; None for the others."""
+    """``rows`` (m, ...) as arrays, in the order of the true samples ``x`` (M, ...) that they are nearest to;
+    None for the others.
+    """
     placed: list[Any] = [None] * len(x)
     for one in scores(rows, labels, x, y).samples:
         placed[one.truth] = rows[one.index].detach().cpu().numpy()

@@ -7,17 +7,25 @@ from typing import Any
 
 import numpy as np
 
+from exan_verify.api.instances import taking_instances
+from exan_verify.api.releases import network_seen_through
 from exan_verify.core.arrays import Array, exact_array
-from exan_verify.core.certificate import Claim
+from exan_verify.core.budget import Budget
+from exan_verify.core.certificate import Claim, most_bytes, parse
 from exan_verify.core.network import Batch, Gradient, ReluNetwork
 from exan_verify.core.question import Labels, Loss
-from exan_verify.core.verdict import Budget
-from exan_verify.errors import InputError, ShapeError
+from exan_verify.errors import CertificateRejected, InputError, ShapeError
 from exan_verify.kernel import checker
 from exan_verify.kernel.timed import checked_within
 from exan_verify.models.gradients import received
 
+_ABOUT_A_BATCH = 64
+"""How much longer than for the model alone a certificate is read for its release: batch and basis come to
+it.
+"""
 
+
+@taking_instances
 def check(
     certificate: Mapping[str, Any] | str | bytes,
     model: Any,
@@ -43,11 +51,27 @@ def check(
         from exan_verify.models.chain import to_network  # torch is imported only for torch models
 
         network = to_network(model)
+    network = _seen_through(network, certificate)
     given = _given(network, model, batch, gradient)
     left = limit.seconds_left
     if left is None:
         return checker.check(certificate, network, given)
     return checked_within(left, certificate, network, given)
+
+
+def _seen_through(network: ReluNetwork, certificate: Mapping[str, Any] | str | bytes) -> ReluNetwork:
+    """The network on the inputs themselves, where the certificate's release has a basis that a first layer V
+    sees them through; what the certificate is worth is not looked at here.
+    """
+    if not isinstance(certificate, Mapping) and "input_basis" not in str(certificate):
+        return network
+    longest = _ABOUT_A_BATCH * most_bytes(sum(array.size for _, array in network.parameters()))
+    try:
+        record = parse(certificate, longest=longest)
+        through = network_seen_through(network, record.claim.question.asked().release)
+    except CertificateRejected:
+        return network  # the kernel says why
+    return through if through.digest == record.model_sha256 else network
 
 
 def _given(

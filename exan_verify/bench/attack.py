@@ -218,7 +218,7 @@ def autograd_gradient(
     *,
     loss: Loss = Loss.CROSS_ENTROPY,
 ) -> dict[str, torch.Tensor]:
-    """Gradient of the mean loss, computed by autograd in ``dtype`` at the float32 weights."""
+    """Gradient of the mean loss of ``x`` (M, d), computed by autograd in ``dtype`` at the float32 weights."""
     import torch
 
     from exan_verify.numeric.problem.torch_losses import summed_loss

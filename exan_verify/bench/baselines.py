@@ -201,7 +201,7 @@ class _Matching:
         return torch.autograd.grad(total, list(self._parameters.values()), create_graph=True)
 
     def cosine(self, x: Tensor, labels: Tensor) -> Tensor:
-        """1 - cosine of the two gradients, all tensors taken as one vector."""
+        """1 - cosine of the two gradients at ``x`` (M, ...), all tensors taken as one vector."""
         found = self._gradient(x, labels)
         dot = torch.stack([(a * b).sum() for a, b in zip(found, self._target, strict=True)]).sum()
         norm = torch.stack([a.square().sum() for a in found]).sum().sqrt()
@@ -209,7 +209,7 @@ class _Matching:
         return distance
 
     def squared(self, x: Tensor, soft: Tensor) -> Tensor:
-        """Squared distance, with ``soft`` labels."""
+        """Squared distance at ``x`` (M, ...), with ``soft`` labels (M, K)."""
         y = soft.softmax(dim=1) if self._question.loss.class_labels else soft
         found = self._gradient(x, y)
         return torch.stack([(a - b).square().sum() for a, b in zip(found, self._target, strict=True)]).sum()

@@ -51,7 +51,7 @@ class Scene:
 
     @property
     def labels(self) -> Tensor:
-        """The classes as the loss has them."""
+        """The classes as the loss has them: (M,), or one-hot (M, K)."""
         if self.loss.class_labels:
             return self.y
         return nn.functional.one_hot(self.y, int(self.model[-1].out_features)).double()  # type: ignore[arg-type]
@@ -362,7 +362,7 @@ def attack_spoiled(mode: Mode, scene: Scene, *, method: str = "auto", device: st
 
 
 def shown_share(found: Attack, x: Tensor, y: Tensor) -> float:
-    """The share of the batch that is shown with RMSE below 1e-3 in any tier."""
+    """The share of the batch ``x`` (M, d) that is shown with RMSE below 1e-3 in any tier."""
     candidates = torch.cat([found.x, *(one.x[None] for one in found.candidates)]).cpu()
     return score(candidates, torch.zeros_like(y[:1]).expand(len(candidates), *y.shape[1:]), x, y).recall
 

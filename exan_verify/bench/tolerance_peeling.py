@@ -7,7 +7,7 @@ leave that very row by its own forward and backward pass, up to ``tolerance`` of
 (docs/theory.md E4, K tries). All rows that pass are peeled, then the remainder is looked at again, until the
 batch is full. A mixture of samples passes by coincidence: n_1 K tries a round, each with a chance
 proportional to the tolerance. The package's own method asks for the whole delta instead
-(``numeric/methods/exclusive_rows.py``).
+(``numeric/methods/exclusive_neurons/rows.py``).
 """
 
 from __future__ import annotations

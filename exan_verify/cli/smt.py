@@ -153,7 +153,7 @@ def _within(budget: float | None, deadline: float | None) -> Iterator[None]:
     """Keep the budget: polled where constraints are written, and by a timer where numbers are computed."""
     import time
 
-    from exan_verify.core.verdict import until
+    from exan_verify.core.budget import until
 
     left = None if deadline is None else max(0.001, deadline - time.monotonic())
     try:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,24 @@ if 0 < sys.get_int_max_str_digits() < _DIGITS:
 
 Array = npt.NDArray[Any]
 """A read-only float64/float32 array (dyadic values) or an object array of Fractions."""
+
+
+T = TypeVar("T")
+
+
+class PerLayer(tuple[T, ...]):
+    """One thing for each layer, first layer first; :meth:`at` counts from 1, as docs/theory.md does.
+
+    An index that starts at 0 would take the last layer for layer 0, and say nothing.
+    """
+
+    __slots__ = ()
+
+    def at(self, layer: int) -> T:
+        """That of ``layer``, from 1 to the number of layers; raises ``IndexError`` for any other."""
+        if layer < 1:
+            raise IndexError(f"layers count from 1, not {layer}")
+        return self[layer - 1]
 
 
 def to_fraction(value: Any) -> Fraction:
@@ -40,7 +58,7 @@ def fractions(array: Array) -> Array:
 
 
 def exact_array(values: Any, name: str) -> Array:
-    """A read-only exact array from nested sequences, numpy arrays or torch tensors.
+    """A read-only exact array, of any shape, from nested sequences, numpy arrays or torch tensors.
 
     Floating dtypes keep their values (float16 and bfloat16 widened to float32); integers become float64
     where that is exact; Fractions and large integers become an object array of Fractions.
@@ -68,7 +86,7 @@ def exact_array(values: Any, name: str) -> Array:
 
 
 def rationals(array: Array) -> Any:
-    """Nested lists of ``"num/den"`` strings, in the shape of ``array``: its exact form in JSON."""
+    """Nested lists of ``"num/den"`` strings, of the same shape as ``array``: its exact form in JSON."""
     if array.ndim == 0:
         return str(to_fraction(array.item()))
     return [rationals(np.asarray(row)) for row in array]
@@ -181,7 +199,7 @@ def is_rational(values: Any) -> bool:
 
 
 def freeze(array: Array) -> Array:
-    """The array itself when it is read-only and contiguous, else a copy that is."""
+    """The array, of any shape, itself when it is read-only and contiguous, else a copy that is."""
     if array.flags.writeable or not array.flags.c_contiguous:
         array = array.copy(order="C")  # ascontiguousarray would make a vector of a single number
         array.setflags(write=False)

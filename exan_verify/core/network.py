@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from exan_verify.core.arrays import (
     Array,
+    PerLayer,
     digest_arrays,
     exact_array,
     freeze,
@@ -147,7 +148,7 @@ class ReluNetwork:
 
     def layer(self, number: int) -> Linear:
         """Affine layer ``number``, counted from 1."""
-        return self.layers[number - 1]
+        return PerLayer(self.layers).at(number)
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -329,7 +330,7 @@ class Gradient:
 
     def for_network(
         self, network: ReluNetwork, *, zero: bool = False
-    ) -> tuple[tuple[Array, Array | None], ...]:
+    ) -> PerLayer[tuple[Array, Array | None]]:
         """``(dW_i, db_i)`` for each layer; db_i is None without biases.
 
         Raises :class:`GradientError` listing every missing, extra, misshaped tensor, and refusing an
@@ -357,7 +358,7 @@ class Gradient:
                 "every entry of the gradient is zero, so it says nothing about the batch; "
                 "check that it was taken after backward() and before zero_grad()"
             )
-        return tuple(
+        return PerLayer(
             (arrays[0], arrays[1] if len(arrays) > 1 else None)
             for arrays in ([self.tensors[name] for name, _ in layer.parameters()] for layer in network.layers)
         )

@@ -1,4 +1,4 @@
-"""What an answer looks like: outcomes, sample statuses, verdicts, witnesses, domains and budgets.
+"""What an answer looks like: outcomes, sample statuses, verdicts and witnesses.
 
 A verdict is a claim about real arithmetic on the stored numbers (docs/theory.md 3.6), not about an
 accelerator's rounded arithmetic. Undecided is a value, never an exception and never "safe".
@@ -6,17 +6,13 @@ accelerator's rounded arithmetic. Undecided is a value, never an exception and n
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from contextvars import ContextVar
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from exan_verify.core.network import Batch
-from exan_verify.errors import BudgetExhausted, positive, whole
+from exan_verify.core.question import Release
 
 
 class Outcome(StrEnum):
@@ -35,6 +31,14 @@ OUTCOME_MEANING: Mapping[Outcome, str] = {
     Outcome.UNKNOWN: "not decided; this is not a statement that the batch is safe",
 }
 """One sentence per outcome, for reports."""
+
+RELEASE_MEANING: Mapping[Outcome, str] = {
+    Outcome.UNIQUE: "exactly one batch has this release: in principle every sample can be rebuilt from it",
+    Outcome.AMBIGUOUS: "at least two batches have this release; a sample may be the same in all of them",
+    Outcome.UNREALISABLE: "no batch of this size, with these labels and inputs, has this release",
+    Outcome.UNKNOWN: OUTCOME_MEANING[Outcome.UNKNOWN],
+}
+"""The same where less than the whole gradient is sent."""
 
 TOLERANT_MEANING: Mapping[Outcome, str] = {
     Outcome.UNIQUE: "all batches with a gradient within the tolerance lie within the radius named below",
@@ -79,122 +83,6 @@ class Engine(StrEnum):
     SMT = "smt"
 
 
-@dataclass(slots=True, kw_only=True)
-class Budget:
-    """Limits on one call: wall time in ``seconds`` (None: none) and deterministic ``work`` units.
-
-    The same inputs, seed and work limit give the same verdict; a wall-clock limit cannot promise that.
-    """
-
-    seconds: float | None = None
-    work: int | None = None
-    _start: float = field(default_factory=time.monotonic, init=False)
-    _spent: int = field(default=0, init=False)
-
-    def __post_init__(self) -> None:
-        if self.seconds is not None:
-            positive(self.seconds, "budget")
-        if self.work is not None:
-            whole(self.work, "work_limit")
-
-    def spend(self, units: int) -> None:
-        """Count ``units`` of deterministic work (about one modular multiplication each)."""
-        self._spent += units
-
-    @property
-    def spent(self) -> int:
-        """Units of work that were counted."""
-        return self._spent
-
-    @property
-    def work_left(self) -> int | None:
-        """Units of work before the limit, at least 0, or None without one."""
-        return None if self.work is None else max(0, self.work - self._spent)
-
-    @property
-    def seconds_left(self) -> float | None:
-        """Seconds before the limit, at least 0, or None without one."""
-        return None if self.seconds is None else max(0.0, self.seconds - (time.monotonic() - self._start))
-
-    @property
-    def exhausted(self) -> str | None:
-        """Which limit has run out, as a phrase for a reason, or None."""
-        if self.work is not None and self._spent > self.work:
-            return f"the work limit of {self.work} units ran out (needed: {self._spent} so far)"
-        return self.late
-
-    @property
-    def late(self) -> str | None:
-        """The phrase for a reason when the wall time has run out, or None."""
-        if self.seconds is not None and time.monotonic() - self._start > self.seconds:
-            return f"the budget of {self.seconds:g} s ran out"
-        return None
-
-    @property
-    def end(self) -> float:
-        """When the wall time runs out, as ``time.monotonic`` counts; infinity without a limit."""
-        return math.inf if self.seconds is None else self._start + self.seconds
-
-    def kept(self) -> AbstractContextManager[None]:
-        """Within the block, :func:`poll` raises :class:`BudgetExhausted` once the wall time has run out.
-
-        Work has no part in this: what it stops must be the same on every machine, so engines count it.
-        """
-        return _kept(self)
-
-
-RAN_OUT = "the budget of wall time ran out"
-
-
-@dataclass(frozen=True, slots=True)
-class _Deadline:
-    """An end of wall time that somebody else computed."""
-
-    end: float
-
-    @property
-    def late(self) -> str | None:
-        return f"{RAN_OUT}; give a larger --budget" if time.monotonic() > self.end else None
-
-
-_KEPT: ContextVar[Budget | _Deadline | None] = ContextVar("kept", default=None)
-"""What ends first of all that is kept. A budget passed down through polynomials and eliminations would be a
-parameter of every function there, so it is ambient; it is of this thread and process alone."""
-
-
-@contextmanager
-def _kept(limit: Budget | _Deadline) -> Iterator[None]:
-    """Nothing inside may take longer than what is outside: the earlier end counts."""
-    outer = _KEPT.get()
-    token = _KEPT.set(limit if outer is None or limit.end <= outer.end else outer)
-    try:
-        yield
-    finally:
-        _KEPT.reset(token)
-
-
-def until(end: float | None) -> AbstractContextManager[None]:
-    """Inside, :func:`poll` raises after ``end`` (of ``time.monotonic``; None: never), or an earlier end set
-    outside.
-    """
-    return nullcontext() if end is None else _kept(_Deadline(end))
-
-
-def seconds_left() -> float | None:
-    """Wall time before the end that is kept here, negative after it; None without one."""
-    kept = _KEPT.get()
-    return None if kept is None or kept.end == math.inf else kept.end - time.monotonic()
-
-
-def poll() -> None:
-    """Called between the steps of whatever can take long, every second at least: the place where a budget
-    ends it (see :meth:`Budget.kept` and :func:`until`). Raises :class:`BudgetExhausted`.
-    """
-    kept = _KEPT.get()
-    if kept is not None and (late := kept.late):
-        raise BudgetExhausted(late)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
     """One engine's word on the question: who was asked, where, and what came of it.
@@ -224,7 +112,7 @@ class Witness:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """The answer to "which batches have this gradient?", with what it rests on.
+    """The answer to "which batches have this gradient?" (or ``release``), with what it rests on.
 
     ``samples`` has one status per sample (gradient given: of ``batch`` where one was found, else empty).
     ``batch_size`` is the size among which the question was decided. ``trust`` and ``certificate`` are None
@@ -250,10 +138,13 @@ class Verdict:
     tolerant: bool = False
     distance: float | None = None
     notes: tuple[str, ...] = ()
+    release: Release | None = None
 
     @property
     def meaning(self) -> str:
         """What the outcome says, in one sentence; with a tolerance it speaks of a radius, not of equality."""
+        if self.release is not None:
+            return RELEASE_MEANING[self.outcome]
         return (TOLERANT_MEANING if self.tolerant else OUTCOME_MEANING)[self.outcome]
 
     @property

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
+from exan_verify.core.arrays import PerLayer
 from exan_verify.core.certificate import Evidence
 from exan_verify.core.facts import NO_SAMPLES, NOTHING, Facts
 from exan_verify.core.network import Batch, ReluNetwork
@@ -14,6 +15,7 @@ from exan_verify.core.question import Question
 from exan_verify.core.verdict import Attempt, Witness
 from exan_verify.exact.backprop import Forward, backward_mod, forward
 from exan_verify.exact.modular import Residues, point
+from exan_verify.exact.rational import Mask
 from exan_verify.exact.softmax import VanishingDenominatorError, loss_vectors_mod
 
 Progress = Callable[[str, float], None]
@@ -71,6 +73,15 @@ class Context:
         """What the loss is divided by."""
         return self.question.divisor(self.samples, self.network.classes)
 
+    def sent_neurons(self, layer: int) -> Mask:
+        """Which neurons of a layer, counted from 1, have their row [dW | db] sent."""
+        return self.question.sent_neurons(self.network.layer(layer))
+
+    def sent_delta(self, layer: int) -> Residues:
+        """The rows of Delta_layer mod p whose neurons are sent."""
+        found: Residues = self.image.delta(layer)[self.sent_neurons(layer)]
+        return found
+
     @cached_property
     def passed(self) -> Forward:
         """The exact forward pass."""
@@ -94,14 +105,14 @@ class Context:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
-    """The deltas' image in F_p under T -> point; ``deltas[i-1]`` is Delta_i mod p, (n_i, M)."""
+    """The deltas' image in F_p under T -> point; ``deltas.at(i)`` is Delta_i mod p, (n_i, M)."""
 
     point: int
-    deltas: tuple[Residues, ...]
+    deltas: PerLayer[Residues]
 
     def delta(self, layer: int) -> Residues:
-        """Delta_layer mod p; layers count from 1."""
-        return self.deltas[layer - 1]
+        """Delta_layer mod p, (n, M); layers count from 1."""
+        return self.deltas.at(layer)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

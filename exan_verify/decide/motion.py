@@ -92,7 +92,7 @@ def below(limit: Fraction) -> Fraction:
 
 
 def scaled(columns: Array) -> Array:
-    """Each column times a power of two that brings its largest entry near 1."""
+    """Each column of (n, k) times a power of two that brings its largest entry near 1."""
     out = columns.copy()
     for k in range(columns.shape[1]):
         top = max((abs(v) for v in columns[:, k]), default=Fraction(0))
@@ -102,13 +102,13 @@ def scaled(columns: Array) -> Array:
 
 
 def margins(logits: Array, label: int) -> Array:
-    """``1 - f_y + f_c`` for every class c of one sample; the own class's entry is 1, never tied."""
+    """``1 - f_y + f_c`` (K,) for the classes c of one sample; the own class's entry is 1, never tied."""
     found: Array = 1 - logits[label] + logits
     return found
 
 
 def masked(rows: Array, keep: Mask) -> Array:
-    """The rows where ``keep``, zeros elsewhere."""
+    """The rows of (n, k) where ``keep`` (n,), zeros elsewhere."""
     found: Array = rows * keep.astype(int)[:, None]
     return found
 

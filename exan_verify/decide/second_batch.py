@@ -122,7 +122,7 @@ def _difference(new: Array, old: Array) -> SparseVector:
 
 
 def sparse(vector: Array) -> SparseVector:
-    """The non-zero entries, for a certificate."""
+    """The non-zero entries of a vector (n,), for a certificate."""
     return tuple((k, str(v)) for k, v in enumerate(vector) if v)
 
 

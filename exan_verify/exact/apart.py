@@ -17,7 +17,7 @@ from contextlib import suppress
 from tempfile import TemporaryFile
 from typing import Any, TypeVar
 
-from exan_verify.core.verdict import poll
+from exan_verify.core.budget import poll
 
 _LOOK = 0.1
 """Seconds between two looks at the budget."""

@@ -13,6 +13,7 @@ from typing import Any
 import flint
 import numpy as np
 
+from exan_verify.core.arrays import PerLayer
 from exan_verify.core.network import Array, Batch, Gradient, Linear, ReluNetwork
 from exan_verify.core.question import Loss, Reduction
 from exan_verify.exact.linalg import multiply
@@ -25,14 +26,14 @@ from exan_verify.exact.softmax import loss_vectors, loss_vectors_ball, loss_vect
 class Forward:
     """The exact forward pass of a batch of M samples.
 
-    ``hidden[i]`` is H_i^T (n_i, M) for i = 0 .. L-1 (``hidden[0]`` the inputs), ``patterns[i-1]`` (n_i, M)
-    tells which neurons of hidden layer i are active (z > 0), ``zeros[i-1]`` where z = 0 exactly;
+    ``hidden[i]`` is H_i^T (n_i, M) for i = 0 .. L-1 (``hidden[0]`` the inputs), ``pattern(i)`` (n_i, M)
+    tells which neurons of hidden layer i are active (z > 0), ``zero(i)`` where z = 0 exactly;
     ``logits`` (K, M) are Fractions.
     """
 
-    hidden: tuple[RationalMatrix, ...]
-    patterns: tuple[Mask, ...]
-    zeros: tuple[Mask, ...]
+    hidden: PerLayer[RationalMatrix]
+    patterns: PerLayer[Mask]
+    zeros: PerLayer[Mask]
     logits: Array
 
     @property
@@ -42,15 +43,15 @@ class Forward:
 
     def features(self, layer: int) -> RationalMatrix:
         """``H_{layer-1}^T``, the inputs (n_{layer-1}, M) of affine layer ``layer`` (1-based)."""
-        return self.hidden[layer - 1]
+        return self.hidden.at(layer)
 
     def pattern(self, layer: int) -> Mask:
         """Which neurons of hidden layer ``layer`` (1-based) are active, (n, M)."""
-        return self.patterns[layer - 1]
+        return self.patterns.at(layer)
 
     def zero(self, layer: int) -> Mask:
         """Where pre-activations of hidden layer ``layer`` (1-based) are zero, (n, M)."""
-        return self.zeros[layer - 1]
+        return self.zeros.at(layer)
 
 
 def forward(network: ReluNetwork, batch: Batch) -> Forward:
@@ -64,9 +65,9 @@ def forward(network: ReluNetwork, batch: Batch) -> Forward:
         zeros.append(~z.nonzero())
         hidden.append(z.masked(active))
     return Forward(
-        hidden=tuple(hidden),
-        patterns=tuple(patterns),
-        zeros=tuple(zeros),
+        hidden=PerLayer(hidden),
+        patterns=PerLayer(patterns),
+        zeros=PerLayer(zeros),
         logits=affine(network.layers[-1], hidden[-1]).fractions(),
     )
 
@@ -77,7 +78,7 @@ def affine(layer: Linear, inputs: RationalMatrix) -> RationalMatrix:
     return z if layer.bias is None else z.plus_column(RationalMatrix.of(layer.bias.reshape(-1, 1)))
 
 
-def jacobians(network: ReluNetwork, passed: Forward, sample: int) -> list[Array]:
+def jacobians(network: ReluNetwork, passed: Forward, sample: int) -> PerLayer[Array]:
     """``dz_i / dx`` of one sample for every layer (the last: the logits), each (n_i, d), by flint."""
     current = RationalMatrix.of(network.layers[0].weight).fractions()
     found = [current]
@@ -85,23 +86,23 @@ def jacobians(network: ReluNetwork, passed: Forward, sample: int) -> list[Array]
         kept = current * pattern[:, sample].astype(int)[:, None]
         current = multiply(RationalMatrix.of(layer.weight).fractions(), kept)
         found.append(current)
-    return found
+    return PerLayer(found)
 
 
-def backward_mod(network: ReluNetwork, passed: Forward, loss_residues: Residues) -> tuple[Residues, ...]:
+def backward_mod(network: ReluNetwork, passed: Forward, loss_residues: Residues) -> PerLayer[Residues]:
     """``Delta_1 .. Delta_L`` mod p, each (n_i, M), from the loss vectors' residues (K, M)."""
     deltas = [loss_residues]
     for layer, pattern in zip(network.layers[:0:-1], passed.patterns[::-1], strict=True):
         deltas.append(product_mod(layer.weight.T, deltas[-1]) * pattern)
-    return tuple(deltas[::-1])
+    return PerLayer(deltas[::-1])
 
 
-def backward(network: ReluNetwork, passed: Forward, vectors: Array) -> tuple[RationalMatrix, ...]:
+def backward(network: ReluNetwork, passed: Forward, vectors: Array) -> PerLayer[RationalMatrix]:
     """``Delta_1 .. Delta_L`` over Q from rational loss vectors (K, M)."""
     deltas = [RationalMatrix.of(vectors)]
     for layer, pattern in zip(network.layers[:0:-1], passed.patterns[::-1], strict=True):
         deltas.append(product(layer.weight.T, deltas[-1]).masked(pattern))
-    return tuple(deltas[::-1])
+    return PerLayer(deltas[::-1])
 
 
 def gradient(network: ReluNetwork, batch: Batch, loss: Loss, reduction: Reduction) -> Gradient:

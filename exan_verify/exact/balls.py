@@ -35,7 +35,7 @@ def working_precision(bits: int = PRECISION) -> Iterator[None]:
 
 
 def ball_matrix(array: Array) -> BallMatrix:
-    """A 2-d exact array as balls: floats and integers exactly, Fractions enclosed."""
+    """An exact array (rows, cols) as balls: floats and integers exactly, Fractions enclosed."""
     if array.dtype == object:
         return flint.arb_mat(*array.shape, [to_ball(Fraction(v)) for v in array.reshape(-1)])
     return flint.arb_mat(*array.shape, array.astype(np.float64).reshape(-1).tolist())

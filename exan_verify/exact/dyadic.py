@@ -16,8 +16,8 @@ from math import lcm
 import numpy as np
 import numpy.typing as npt
 
+from exan_verify.core.budget import poll
 from exan_verify.core.network import Array
-from exan_verify.core.verdict import poll
 
 DIGIT_BITS = 16
 DIGIT_BASE = 1 << DIGIT_BITS
@@ -43,7 +43,7 @@ class Scaled:
         return self.array.shape
 
     def planes(self, part: Array) -> npt.NDArray[np.float64]:
-        """Signed digit planes of ``part``, a slice of ``array``: least significant digit first."""
+        """Signed digit planes (count, rows, cols) of ``part``, a slice of ``array``, least first."""
         if part.dtype == object or self.count > _MAX_FLOAT_PLANES:
             return _object_planes(_integers(part, self.denominator), self.count)
         return _float_planes(part, self.denominator.bit_length() - 1, self.count)
@@ -63,7 +63,7 @@ def scaled(array: Array) -> Scaled:
 
 
 def guessed(array: Array) -> npt.NDArray[np.float64]:
-    """The nearest float64 numbers, for guesses only: beyond their range the largest of them."""
+    """The nearest float64 numbers, of the same shape, for guesses only: beyond their range the largest."""
     try:
         return array.astype(np.float64)
     except OverflowError:

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 import flint
 import numpy as np
 
+from exan_verify.core.budget import poll
 from exan_verify.core.network import Array, to_fraction
-from exan_verify.core.verdict import poll
 from exan_verify.exact.apart import apart
 from exan_verify.exact.modular import PRIME, Residues
 
@@ -86,7 +86,7 @@ def _pivots(matrix: Array) -> list[int]:
 
 
 def nullspace(matrix: Array) -> Array:
-    """Basis of the right null space of a rational matrix, one column per vector, as Fractions."""
+    """Basis (cols, dim) of the right null space of a rational matrix (rows, cols), as Fractions."""
     return _called(_elimination(matrix), _nullspace, matrix)
 
 
@@ -111,7 +111,7 @@ def solve(matrix: Array, right: Array) -> Array | None:
 
 def _solve(matrix: Array, right: Array) -> Array | None:
     rows, k = matrix.shape
-    chosen = pivots(matrix.T)
+    chosen = _independent_rows(matrix)
     if len(chosen) < k:
         return None
     square = _rational_matrix(matrix[chosen])
@@ -121,8 +121,23 @@ def _solve(matrix: Array, right: Array) -> Array | None:
     return _from_flint(solution)
 
 
+def _independent_rows(matrix: Array) -> list[int]:
+    """A maximal set of independent rows: independent mod p where that is enough, else over Q, which has long
+    numbers on the way.
+    """
+    rows, k = matrix.shape
+    reduced, found = flint.nmod_mat(_integer_matrix(matrix.T), PRIME).rref()
+    if found < k:
+        return pivots(matrix.T)
+    chosen: list[int] = []
+    for column in range(rows):
+        if len(chosen) < k and int(reduced[len(chosen), column]) != 0:
+            chosen.append(column)
+    return chosen
+
+
 def multiply(left: Array, right: Array) -> Array:
-    """The product of two rational matrices as Fractions."""
+    """The product of rational matrices (rows, k) and (k, cols) as Fractions."""
     seconds = 2e-8 * left.size * right.shape[1] + 3e-6 * (left.size + right.size)
     return _called(seconds, _multiply, left, right)
 

@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
+from exan_verify.core.budget import poll
 from exan_verify.core.network import Array, to_fraction
-from exan_verify.core.verdict import poll
 from exan_verify.errors import InputError
 
 Vector = tuple[Fraction, ...]

@@ -12,7 +12,7 @@ from hashlib import shake_256
 import numpy as np
 import numpy.typing as npt
 
-from exan_verify.core.verdict import poll
+from exan_verify.core.budget import poll
 
 PRIME_BITS = 61
 PRIME = (1 << PRIME_BITS) - 1
@@ -32,14 +32,14 @@ class UnsuitablePrimeError(ArithmeticError):
 
 
 def fold(values: Residues) -> Residues:
-    """Reduce uint64 values below 2^64 to [0, p): 2^61 = 1 mod p."""
+    """Reduce uint64 values below 2^64, of any shape, to [0, p): 2^61 = 1 mod p."""
     once: Residues = (values & _P) + (values >> np.uint64(PRIME_BITS))
     reduced: Residues = once - np.where(once >= _P, _P, np.uint64(0))
     return reduced
 
 
 def multiply_mod(a: Residues, b: Residues) -> Residues:
-    """Entrywise (broadcast) product mod p.
+    """Entrywise product mod p, of any shapes that broadcast.
 
     With a = a1 2^31 + a0 and b = b1 2^31 + b0: the middle term m = a1 b0 + a0 b1 < 2^62 is split as
     m1 2^30 + m0, and 2^62 = 2, 2^61 = 1 mod p, so a b = 2 a1 b1 + m1 + m0 2^31 + a0 b0 < 2^64.
@@ -53,19 +53,19 @@ def multiply_mod(a: Residues, b: Residues) -> Residues:
 
 
 def add_mod(a: Residues, b: Residues) -> Residues:
-    """Entrywise (broadcast) sum mod p."""
+    """Entrywise sum mod p, of any shapes that broadcast."""
     total: Residues = a + b
     return fold(total)
 
 
 def negate_mod(a: Residues) -> Residues:
-    """Entrywise negative mod p."""
+    """Entrywise negative mod p, of any shape."""
     flipped: Residues = np.where(a == 0, a, _P - a)
     return flipped
 
 
 def reduce_digits(digits: npt.NDArray[np.int64]) -> Residues:
-    """Residues of integers given by base-2^16 digits, least significant first, the last one signed."""
+    """Residues of integers given by base-2^16 digits (count, ...), least first, the last one signed."""
     top = digits[-1]
     total: Residues = np.where(top < 0, top + PRIME, top).astype(np.uint64)
     for plane in digits[-2::-1]:
@@ -77,7 +77,7 @@ def reduce_digits(digits: npt.NDArray[np.int64]) -> Residues:
 
 
 def residues(values: object) -> Residues:
-    """Residues of (nested) Python ints or Fractions without p in a denominator."""
+    """Residues of (nested) Python ints or Fractions, of any shape, without p in a denominator."""
     array = np.array(values, dtype=object)
     flat = [
         int(v) % PRIME if isinstance(v, int) else v.numerator * inverse(v.denominator) % PRIME

@@ -15,8 +15,8 @@ from math import gcd
 import numpy as np
 import numpy.typing as npt
 
+from exan_verify.core.budget import poll
 from exan_verify.core.network import Array
-from exan_verify.core.verdict import poll
 from exan_verify.exact.dyadic import DIGIT_BASE, DIGIT_BITS, Scaled, scaled
 from exan_verify.exact.modular import PRIME, Residues, constant, inverse, multiply_mod, reduce_digits
 
@@ -41,7 +41,7 @@ class RationalMatrix:
 
     @classmethod
     def of(cls, array: Array) -> RationalMatrix:
-        """From a 2-d exact array."""
+        """From an exact array (rows, cols)."""
         source = scaled(array)
         width = max(1, _BLOCK_ENTRIES // max(1, len(array)))
         columns = [array[:, start : start + width] for start in range(0, array.shape[1], width)] or [array]
@@ -50,7 +50,7 @@ class RationalMatrix:
 
     @classmethod
     def from_residues(cls, residues: Residues) -> RationalMatrix:
-        """Least non-negative integers for residues mod p."""
+        """Least non-negative integers for residues (rows, cols) mod p."""
         count = -(-PRIME.bit_length() // DIGIT_BITS)
         shifts = (np.arange(count, dtype=np.uint64) * np.uint64(DIGIT_BITS)).reshape(-1, 1, 1)
         return cls(((residues >> shifts) & np.uint64(DIGIT_BASE - 1)).astype(np.int64), 1)
@@ -99,7 +99,7 @@ class RationalMatrix:
         return RationalMatrix(carry(self.digits.sum(axis=2, keepdims=True)), self.denominator)
 
     def integers(self) -> Array:
-        """The numerators as an object array of Python ints."""
+        """The numerators as an object array (rows, cols) of Python ints."""
         total = np.zeros(self.shape, dtype=object)
         for row, digits in enumerate(self.digits.transpose(1, 0, 2)):
             poll()
@@ -108,7 +108,7 @@ class RationalMatrix:
         return total
 
     def fractions(self) -> Array:
-        """The entries as an object array of Fractions."""
+        """The entries as an object array (rows, cols) of Fractions."""
         out = np.empty(self.shape, dtype=object)
         for target, row in zip(out, self.integers(), strict=True):
             poll()
@@ -116,7 +116,7 @@ class RationalMatrix:
         return out
 
     def residues(self) -> Residues:
-        """The entries mod p (p must not divide the denominator: UnsuitablePrimeError)."""
+        """The entries (rows, cols) mod p, which must not divide the denominator: UnsuitablePrimeError."""
         return multiply_mod(reduce_digits(self.digits), constant(inverse(self.denominator)))
 
 

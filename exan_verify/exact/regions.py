@@ -49,12 +49,10 @@ def region_of(network: ReluNetwork, pattern: Pattern, *, zero_sum: bool) -> Regi
     if zero_sum:
         back = back[:, :-1] - back[:, -1:]
     blocks = []
-    for i in range(network.depth - 1, -1, -1):
-        seen = features[i] if network.has_bias else features[i][:-1, :-1]
-        blocks.append(np.kron(back, seen))
-        if i:
-            weight = fractions(network.layers[i].weight)
-            back = _masked(linalg.multiply(weight.T, back), pattern[i - 1])
+    for layer, known, below in zip(network.layers[::-1], features[::-1], (*pattern[::-1], None), strict=True):
+        blocks.append(np.kron(back, known if network.has_bias else known[:-1, :-1]))
+        if below is not None:
+            back = _masked(linalg.multiply(fractions(layer.weight).T, back), below)
     return Region(
         logits=_affine(network.layers[-1], features[-1])[:-1],
         states=np.concatenate(states) if states else np.empty((0, network.widths[0] + 1), dtype=object),

@@ -18,9 +18,9 @@ from typing import Any
 import flint
 import numpy as np
 
+from exan_verify.core.budget import poll
 from exan_verify.core.network import Array, to_fraction
 from exan_verify.core.question import Loss
-from exan_verify.core.verdict import poll
 from exan_verify.exact.modular import PRIME, Residues, inverse, residues
 
 
@@ -107,7 +107,11 @@ def _ball_column(loss: Loss, logits: Array, labels: Array, m: int, divisor: int)
 
 def _target(loss: Loss, labels: Array, k: int, m: int) -> int:
     """Entry k of sample m's 0/1 target."""
-    return int(labels[m] == k) if loss is Loss.CROSS_ENTROPY else int(labels[m, k])
+    if loss is Loss.CROSS_ENTROPY:
+        return int(labels[m] == k)
+    if loss is Loss.BCE:
+        return int(labels[m, k])
+    raise ValueError(f"{loss} is no loss of probabilities")  # else it would be taken for one of them
 
 
 def _mse(logits: Array, labels: Array, divisor: int) -> Array:

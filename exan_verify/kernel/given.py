@@ -56,7 +56,7 @@ digits times the weights, which the forward pass multiplies in seconds. The long
 
 
 def require_moderate(subject: Subject, inputs: Array) -> None:
-    """Refuse inputs, or labels, of a batch (one sample each) that would make an exact pass endless."""
+    """Refuse inputs (M, d), or labels (M, K), of a batch that would make an exact pass endless."""
     denominator, largest = 1, 0
     for value in inputs.reshape(-1):
         exact = to_fraction(value)

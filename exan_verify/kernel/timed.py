@@ -28,7 +28,7 @@ LONGEST_WAIT = 2e6
 def checked_within(
     seconds: float, certificate: Any, network: ReluNetwork, given: tuple[Array, Array] | Gradient
 ) -> Claim:
-    """What :func:`exan_verify.kernel.checker.check` returns or raises.
+    """What :func:`exan_verify.kernel.checker.check` returns or raises; ``given``: inputs (M, ...) and labels.
 
     Raises :class:`BudgetExhausted` when ``seconds`` do not suffice, or the process ends without an answer.
     """

@@ -105,7 +105,9 @@ def _head_norm(
 
 
 def normalisation(module: Any, path: str) -> tuple[Tensor, Tensor]:
-    """``factor, shift`` of a BatchNorm in eval mode. Raises where it uses the batch's own statistics."""
+    """``factor, shift``, (C,) each, of a BatchNorm in eval mode. Raises where it uses the batch's own
+    statistics.
+    """
     if module.training or module.running_mean is None:
         raise UnsupportedLayerError(
             f"{describe(module, path)} normalises by the batch's own statistics, which mixes its samples: "

@@ -48,15 +48,15 @@ class Stage:
         return type(self).__name__
 
     def apply(self, *values: Tensor) -> Tensor:
-        """The stage's value; subclasses define it."""
+        """The stage's value at ``values`` (M, ...), one for each of ``inputs``; subclasses define it."""
         raise NotImplementedError
 
     def homogeneous(self, value: Tensor) -> Tensor:
-        """A linear stage without its bias."""
+        """A linear stage without its bias, at ``value`` (M, ...)."""
         return self.apply(value)
 
     def offset(self, value: Tensor) -> Tensor:
-        """What a linear stage adds, shaped to broadcast with its output ``value``."""
+        """What a linear stage adds to its output ``value`` (M, ...), which it broadcasts with."""
         return value.new_zeros(())
 
 
@@ -80,12 +80,12 @@ class Convolution(Stage):
     fold: Fold | None = None
 
     def apply(self, *values: Tensor) -> Tensor:
-        """The convolution with its bias."""
+        """The convolution with its bias: (M, C_in, H, W) to (M, C_out, H', W')."""
         z = self.homogeneous(values[0])
         return z if self.bias is None else z + self.offset(z)
 
     def homogeneous(self, value: Tensor) -> Tensor:
-        """The convolution without its bias."""
+        """The convolution without its bias: (M, C_in, H, W) to (M, C_out, H', W')."""
         padded = functional.pad(value, self.padding) if any(self.padding) else value
         weight = self.weight.to(value)
         return functional.conv2d(
@@ -93,7 +93,7 @@ class Convolution(Stage):
         )
 
     def offset(self, value: Tensor) -> Tensor:
-        """The bias per channel."""
+        """The bias, (C_out, 1, 1)."""
         return value.new_zeros(()) if self.bias is None else self.bias.to(value)[:, None, None]
 
     def weight_gradient(self, x: Tensor, delta: Tensor) -> Tensor:
@@ -117,15 +117,15 @@ class Scale(Stage):
     shift: Tensor
 
     def apply(self, *values: Tensor) -> Tensor:
-        """Scaled and shifted."""
+        """Scaled and shifted: (M, C, H, W)."""
         return self.homogeneous(values[0]) + self.offset(values[0])
 
     def homogeneous(self, value: Tensor) -> Tensor:
-        """Scaled only."""
+        """Scaled only: (M, C, H, W)."""
         return value * self.factor.to(value)[:, None, None]
 
     def offset(self, value: Tensor) -> Tensor:
-        """The shift per channel."""
+        """The shift, (C, 1, 1)."""
         return self.shift.to(value)[:, None, None]
 
 
@@ -134,7 +134,7 @@ class Relu(Stage):
     """max(x, 0)."""
 
     def apply(self, *values: Tensor) -> Tensor:
-        """The rectified value."""
+        """The rectified value, of the same shape."""
         return values[0].relu()
 
 
@@ -148,7 +148,7 @@ class MaxPool(Stage):
     dilation: Size
 
     def apply(self, *values: Tensor) -> Tensor:
-        """The largest value of every window."""
+        """The largest value of every window: (M, C, H, W) to (M, C, H', W')."""
         return functional.max_pool2d(
             values[0], self.kernel, stride=self.stride, padding=self.padding, dilation=self.dilation
         )
@@ -183,7 +183,7 @@ class AveragePool(Stage):
     divisor: int | None = None
 
     def apply(self, *values: Tensor) -> Tensor:
-        """The mean of every window."""
+        """The mean of every window: (M, C, H, W) to (M, C, H', W')."""
         return functional.avg_pool2d(
             values[0],
             self.kernel,
@@ -217,7 +217,7 @@ class Add(Stage):
     """The sum of two branches (a residual connection)."""
 
     def apply(self, *values: Tensor) -> Tensor:
-        """The sum."""
+        """The sum of two values of the same shape."""
         return values[0] + values[1]
 
 
@@ -228,7 +228,7 @@ class Flatten(Stage):
     linear: ClassVar[bool] = True
 
     def apply(self, *values: Tensor) -> Tensor:
-        """The flattened value."""
+        """The value as (M, C H W)."""
         return values[0].flatten(1)
 
 
@@ -285,7 +285,7 @@ class ConvolutionalNetwork:
         return self.head_logits(self.features(x))
 
     def head_parameters(self, like: Tensor) -> list[tuple[Tensor, Tensor | None]]:
-        """Weights and biases of the head, with the dtype and device of ``like``."""
+        """Weights (n_out, n_in) and biases of the head, with the dtype and device of ``like``."""
         return [
             (
                 torch.tensor(layer.weight).to(like),

@@ -150,7 +150,7 @@ class ResidualBlock(nn.Module):
         self.shortcut = nn.Identity() if same else nn.Conv2d(wide, out, 1, stride=stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The rectified sum of both branches."""
+        """The rectified sum of both branches at ``x`` (M, C, H, W)."""
         z: Tensor = self.bn2(self.conv2(self.bn1(self.conv1(x)).relu()))
         y: Tensor = z + self.shortcut(x)
         return y.relu()

@@ -14,14 +14,14 @@ from exan_verify.core.network import ReluNetwork
 from exan_verify.errors import BudgetExhausted, InputError, RangeError, unknown
 from exan_verify.numeric.ask_methods import Candidates, column_spaces, pursue
 from exan_verify.numeric.confirming.adding_up import distinct
-from exan_verify.numeric.methods.assign import Assign
-from exan_verify.numeric.methods.descend import Descend
 from exan_verify.numeric.methods.equations import too_many
-from exan_verify.numeric.methods.lift import Lift
+from exan_verify.numeric.methods.exclusive_neurons.peel import Peel
+from exan_verify.numeric.methods.exclusive_neurons.published import Published
+from exan_verify.numeric.methods.lifting.lift import Lift
 from exan_verify.numeric.methods.one_sample import one_sample
-from exan_verify.numeric.methods.peel import Peel
-from exan_verify.numeric.methods.published import Published
-from exan_verify.numeric.methods.sample import Sample
+from exan_verify.numeric.methods.searching.assign import Assign
+from exan_verify.numeric.methods.searching.descend import Descend
+from exan_verify.numeric.methods.searching.sample import Sample
 from exan_verify.numeric.missing.partial import Partial
 from exan_verify.numeric.missing.single_layer import attack_single_layer
 from exan_verify.numeric.problem.problem import Problem, build_problem

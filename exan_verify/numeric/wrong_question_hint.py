@@ -67,7 +67,9 @@ _LOOKED_AT = 1 << 22
 
 def hint(problem: Problem, candidates: Sequence[Tensor], batch_size: int) -> str:
     """What to try where no sample is found; ``candidates`` (d,) each, ``batch_size`` that was assumed."""
-    fits = list(other_fits(problem, torch.stack(list(candidates)))) if candidates else []
+    # where the layers below are missing, candidates are features of a hidden layer
+    candidates = [one for one in candidates if len(one) == problem.layers[0].weight.shape[1]]
+    fits = list(other_fits(problem, torch.stack(candidates))) if candidates else []
     if any(_as_said(problem, fit, batch_size) for fit in fits):
         return (
             ""
@@ -77,7 +79,7 @@ def hint(problem: Problem, candidates: Sequence[Tensor], batch_size: int) -> str
     if fits:
         return f"the candidates fit {' or '.join(map(_in_words, fits))}: attack again with that"
     if candidates:
-        x = torch.stack(list(candidates))
+        x = torch.stack(candidates)
         off = _switched_off(problem, x)
         if off:
             return off

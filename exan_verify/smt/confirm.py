@@ -9,8 +9,8 @@ from fractions import Fraction
 from itertools import islice
 from typing import Any
 
+from exan_verify.core.budget import poll
 from exan_verify.core.network import to_fraction
-from exan_verify.core.verdict import poll
 from exan_verify.errors import RangeError
 from exan_verify.smt.cubes import Task, all_literals, build, exclusions
 from exan_verify.smt.existence import BallBatch, displaced, prove_existence

@@ -13,19 +13,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
+from exan_verify.core.budget import RAN_OUT, until
 from exan_verify.core.network import Batch, Gradient, ReluNetwork
 from exan_verify.core.question import Question
-from exan_verify.core.verdict import (
-    RAN_OUT,
-    Attempt,
-    Engine,
-    Outcome,
-    SampleStatus,
-    Trust,
-    Verdict,
-    Witness,
-    until,
-)
+from exan_verify.core.verdict import Attempt, Engine, Outcome, SampleStatus, Trust, Verdict, Witness
 from exan_verify.errors import BudgetExhausted, InputError
 from exan_verify.smt.existence import BallBatch
 from exan_verify.smt.portfolio import Outcome as Found

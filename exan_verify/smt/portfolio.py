@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
-from exan_verify.core.verdict import RAN_OUT, until
+from exan_verify.core.budget import RAN_OUT, until
 from exan_verify.errors import BudgetExhausted
 from exan_verify.smt.cubes import Task, build
 from exan_verify.smt.existence import BallBatch

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
-from exan_verify.core.verdict import RAN_OUT, until
+from exan_verify.core.budget import RAN_OUT, until
 from exan_verify.errors import BudgetExhausted
 from exan_verify.smt.arguments.cubes_by_region import list_by_regions
 from exan_verify.smt.confirm import accept_model, family_member

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 
-from exan_verify.core.verdict import until
+from exan_verify.core.budget import until
 from exan_verify.errors import FileError, InputError
 from exan_verify.smt.cubes import Task, build, completeness, cube_tasks
 from exan_verify.smt.exponential import exact_script

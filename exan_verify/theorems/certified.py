@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from exan_verify.core.budget import Budget
 from exan_verify.core.network import Batch, ReluNetwork
 from exan_verify.core.question import Question
-from exan_verify.core.verdict import Budget, Outcome, Verdict
+from exan_verify.core.verdict import Outcome, Verdict
 from exan_verify.decide.pipeline import decide
 from exan_verify.kernel.checker import check
 

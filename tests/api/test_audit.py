@@ -13,19 +13,15 @@ from exan_verify import Box, Outcome, SampleStatus, audit
 from exan_verify.api.audit import ambiguity_radius
 from exan_verify.core.verdict import Verdict, Witness
 from exan_verify.errors import ExanError, InputError, LabelError, ShapeError, UnsupportedLayerError
+from tests.support.torch_reference import perceptron, uniform
 
 
 def model(seed: int = 0, widths: tuple[int, ...] = (12, 40, 4), bias: bool = True) -> nn.Sequential:
-    torch.manual_seed(seed)
-    layers: list[nn.Module] = []
-    for k in range(len(widths) - 1):
-        layers += [nn.Linear(widths[k], widths[k + 1], bias=bias), nn.ReLU()]
-    return nn.Sequential(*layers[:-1])
+    return perceptron(*widths, seed=seed, bias=bias)
 
 
 def batch(samples: int = 3, features: int = 12) -> tuple[torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(9)
-    return torch.rand(samples, features, generator=generator), torch.arange(samples) % 4
+    return uniform(samples, features, seed=9).float(), torch.arange(samples) % 4
 
 
 def test_determined_samples_cannot_move_and_exclusivity_is_what_autograd_shows():

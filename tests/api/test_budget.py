@@ -24,12 +24,12 @@ from exan_verify.errors import BudgetExhausted
 from exan_verify.models import lenet, strided_cnn
 from exan_verify.numeric import attack as numeric_attack
 from exan_verify.numeric import waiting
-from exan_verify.numeric.methods.lift import Lift
+from exan_verify.numeric.methods.lifting.lift import Lift
 from exan_verify.numeric.problem.metrics import wrong_claims
 from exan_verify.numeric.problem.records import Attack, Finding
 from tests.support.cnn_cases import pictures
-from tests.support.numeric_cases import drawn_network, normal
-from tests.support.torch_reference import autograd
+from tests.support.numeric_cases import drawn_network
+from tests.support.torch_reference import autograd, normal
 
 Interrupted = list[tuple[str, Attack | None]]
 

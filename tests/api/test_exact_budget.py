@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from exan_verify import Outcome, ReluNetwork, SampleStatus, Verdict, audit, certify, check
+from exan_verify.core.budget import Budget, poll
 from exan_verify.core.network import Gradient
-from exan_verify.core.verdict import Budget, poll
 from exan_verify.errors import BudgetExhausted
 from exan_verify.exact import apart, linalg
 from exan_verify.exact.modular import random_residues

@@ -38,6 +38,7 @@ from exan_verify.errors import (
     ShapeError,
     UnsupportedLayerError,
 )
+from tests.support.torch_reference import initialised
 
 
 def mlp(*widths: int) -> nn.Sequential:
@@ -123,8 +124,7 @@ def factory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_a_factory_with_weights_keeps_the_stored_dtype(factory: str, tmp_path: Path):
     assert load_model(f"{factory}:make").widths == (3, 4, 2)
-    model = mlp(3, 4, 2).double()
-    torch.nn.init.normal_(model[0].weight)  # not representable in the factory's float32
+    model = initialised(mlp(3, 4, 2).double())  # not representable in the factory's float32
     save_torch(model.state_dict(), tmp_path / "w.safetensors")
     network = load_model(f"{factory}:make", tmp_path / "w.safetensors")
     for (_, stored), parameter in zip(network.parameters(), model.parameters(), strict=True):

@@ -28,33 +28,21 @@ from exan_verify.cli.program import COMMANDS
 from exan_verify.errors import BudgetExhausted, InputError
 from tests.support.cnn_cases import pictures
 from tests.support.commands import run
+from tests.support.torch_reference import autograd, perceptron, uniform
 
 EXAN = shutil.which("exan", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
-
-
-def network(widths: tuple[int, ...] = (12, 40, 4)) -> nn.Sequential:
-    torch.manual_seed(0)
-    layers: list[nn.Module] = []
-    for k in range(len(widths) - 1):
-        layers += [nn.Linear(widths[k], widths[k + 1]), nn.ReLU()]
-    return nn.Sequential(*layers[:-1])
 
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with model.safetensors, batch.npz, twins.npz (two equal samples) and gradient.safetensors."""
     monkeypatch.chdir(tmp_path)
-    model = network()
+    model = perceptron(12, 40, 4)
     save_file(model.state_dict(), "model.safetensors")
-    x, y = torch.rand(3, 12, generator=torch.Generator().manual_seed(9)), torch.tensor([0, 1, 2])
+    x, y = uniform(3, 12, seed=9).float(), torch.tensor([0, 1, 2])
     save_batch("batch.npz", x, y)
     save_batch("twins.npz", x[[0, 0, 1]], y[[0, 0, 1]])
-    model = model.double()
-    loss = nn.functional.cross_entropy(model(x.double()), y)
-    names, parameters = zip(*model.named_parameters(), strict=True)
-    save_gradient(
-        "gradient.safetensors", dict(zip(names, torch.autograd.grad(loss, parameters), strict=True))
-    )
+    save_gradient("gradient.safetensors", autograd(model, x.double(), y))
     return tmp_path
 
 
@@ -366,7 +354,7 @@ def test_attack_writes_the_batch_and_scores_it(here: Path, capsys: pytest.Captur
 def test_an_attack_that_does_not_recover_everything_is_exit_code_three(
     here: Path, capsys: pytest.CaptureFixture[str]
 ):
-    model = network().double()
+    model = perceptron(12, 40, 4).double()
     x, y = (torch.tensor(a) for a in load_batch("batch.npz"))
     x, y = x[[0, 0, 1]].double(), y[[0, 0, 1]].long()
     names, parameters = zip(*model.named_parameters(), strict=True)
@@ -407,14 +395,9 @@ def test_a_gradient_with_missing_tensors_is_attacked_when_that_is_said(
 
 
 def test_claimed_features_of_a_hidden_layer_are_written(here: Path, capsys: pytest.CaptureFixture[str]):
-    torch.manual_seed(3)
-    model = nn.Sequential(
-        nn.Linear(40, 30), nn.ReLU(), nn.Linear(30, 40), nn.ReLU(), nn.Linear(40, 5)
-    ).double()
-    x, y = torch.rand(3, 40).double(), torch.tensor([4, 0, 2])
-    names, parameters = zip(*model.named_parameters(), strict=True)
-    gradient = torch.autograd.grad(nn.functional.cross_entropy(model(x), y), parameters)
-    save_gradient("upper.safetensors", dict(zip(names[2:], gradient[2:], strict=True)))
+    model, x, y = perceptron(40, 30, 40, 5, seed=3), uniform(3, 40, seed=3), torch.tensor([4, 0, 2])
+    gradient = autograd(model, x, y)
+    save_gradient("upper.safetensors", {n: g for n, g in gradient.items() if not n.startswith("0.")})
     save_file({n: p.detach() for n, p in model.named_parameters()}, "deep.safetensors")
     arguments = ("attack", "deep.safetensors", "upper.safetensors", "--partial", "--out", "found.npz")
     code, record = run_json(capsys, *arguments)
@@ -585,9 +568,11 @@ def test_bad_input(here: Path, capsys: pytest.CaptureFixture[str], arguments: li
     save_batch("nan.npz", np.full_like(x, np.nan), y)
     save_batch("wide.npz", np.ones((3, 13)), y)
     save_batch("label.npz", x, y + 9)
-    save_gradient("zero.npz", {name: torch.zeros_like(p) for name, p in network().named_parameters()})
+    save_gradient(
+        "zero.npz", {name: torch.zeros_like(p) for name, p in perceptron(12, 40, 4).named_parameters()}
+    )
     Path("cut.npz").write_bytes(Path("batch.npz").read_bytes()[:-9])
-    torch.save(network().state_dict(), "model.pt")
+    torch.save(perceptron(12, 40, 4).state_dict(), "model.pt")
     before = set(os.listdir())
     code, out, err = run(capsys, *arguments)
     assert (code, out) == (ExitCode.USAGE, "")
@@ -646,7 +631,7 @@ def test_the_work_limit_is_where_work_is_counted_as_the_readme_says():
     readme = (Path(__file__).parents[2] / "README.md").read_text()
     sentence = readme[readme.index("`--work-limit N` on") :].split(":")[0]
     named = re.findall(r"`(\w+)(?: certify)?`", sentence)
-    assert sorted(named) == sorted(having) == ["audit", "bench", "certify", "demo", "smt"]
+    assert sorted(named) == sorted(having) == ["audit", "bench", "certify", "demo", "mitigate", "smt"]
 
 
 @pytest.mark.parametrize(("library", "command"), [("rich_click", ["--version"]), ("torch", ["certify"])])

@@ -3,9 +3,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from exan_verify.core.budget import Budget
 from exan_verify.core.network import Batch, ReluNetwork
 from exan_verify.core.question import Box, Labels, Loss
-from exan_verify.core.verdict import Budget, Outcome, SampleStatus, Trust, Verdict
+from exan_verify.core.verdict import Outcome, SampleStatus, Trust, Verdict
 from exan_verify.errors import InputError
 
 

@@ -9,10 +9,11 @@ import pytest
 
 from exan_verify.api.certify import certify
 from exan_verify.api.check import check
+from exan_verify.core.budget import Budget
 from exan_verify.core.certificate import Conclusion, Enumeration
 from exan_verify.core.network import Batch, ReluNetwork
 from exan_verify.core.question import Labels, Loss
-from exan_verify.core.verdict import Budget, Engine, Outcome, SampleStatus, Trust
+from exan_verify.core.verdict import Engine, Outcome, SampleStatus, Trust
 from exan_verify.decide import enumeration
 from exan_verify.decide.enumeration import engine, search, tasks
 from exan_verify.decide.enumeration.subspaces import Subspaces, joined, merged

@@ -11,10 +11,11 @@ import pytest
 
 from exan_verify.api.certify import certify
 from exan_verify.api.check import check
+from exan_verify.core.budget import Budget
 from exan_verify.core.certificate import Claim, Conclusion, ExtraRays, QuestionRecord, issue
 from exan_verify.core.network import ReluNetwork
 from exan_verify.core.question import Box, Loss, Reduction
-from exan_verify.core.verdict import Budget, Engine, Outcome, SampleStatus, Trust
+from exan_verify.core.verdict import Engine, Outcome, SampleStatus, Trust
 from exan_verify.decide import enumeration
 from exan_verify.decide.enumeration import engine, exact, modular, rays
 from exan_verify.decide.lifting.system import exact_outgoing, plan, unknowns_mod
@@ -28,7 +29,7 @@ from exan_verify.instances import instance
 from exan_verify.kernel.lifting import extra_rays_mod as kernel_mod
 from exan_verify.kernel.lifting.extra_rays import facts as checked
 from tests.support import contexts
-from tests.support.cases import default_network, random_batch
+from tests.support.cases import default_network, random_batch, words
 from tests.support.counterexamples import published_insecure
 from tests.support.ray_cases import planted
 
@@ -113,11 +114,8 @@ def test_instances_of_the_suite_are_certified(name):
     verdict = certify(
         case.network,
         batch=case.batch,
-        loss=loss,
-        reduction=case.reduction.value,
-        labels=case.labels.value,
-        domain=case.domain,
         engine="exact",
+        **words(case),
     )
     assert (verdict.outcome, verdict.trust) == (Outcome.UNIQUE, Trust.CERTIFIED)
     assert verdict.certificate["evidence"][-1]["type"] == "extra_rays"

@@ -19,8 +19,8 @@ from safetensors.numpy import save_file
 
 from exan_verify.api.files import save_batch
 from exan_verify.cli.output import ExitCode
+from exan_verify.core.budget import Budget
 from exan_verify.core.question import Labels, Loss, Question, Reduction
-from exan_verify.core.verdict import Budget
 from exan_verify.decide.context import Context, Setting
 from exan_verify.decide.enumeration import engine, search, tasks
 from exan_verify.decide.lifting.system import plan

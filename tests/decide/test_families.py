@@ -12,10 +12,11 @@ import torch
 
 from exan_verify.api.certify import certify
 from exan_verify.api.check import check
+from exan_verify.core.budget import Budget
 from exan_verify.core.certificate import Counting, Move, SecondBatch, Shear
 from exan_verify.core.network import Batch, ReluNetwork
 from exan_verify.core.question import Box, Labels, Loss, Reduction
-from exan_verify.core.verdict import Budget, Outcome, SampleStatus
+from exan_verify.core.verdict import Outcome, SampleStatus
 from exan_verify.decide import families
 from exan_verify.decide.second_batch import downwards
 from exan_verify.errors import CertificateRejected

@@ -11,10 +11,11 @@ import pytest
 
 from exan_verify.api.certify import certify
 from exan_verify.api.check import check
+from exan_verify.core.budget import Budget
 from exan_verify.core.facts import Facts
 from exan_verify.core.network import Batch, ReluNetwork
 from exan_verify.core.question import Box, Labels, Loss, Reduction
-from exan_verify.core.verdict import Budget, Engine, Outcome, Trust
+from exan_verify.core.verdict import Engine, Outcome, Trust
 from exan_verify.decide import residual
 from exan_verify.decide.residual.macaulay import columns_at, rank_at, settled_at
 from exan_verify.decide.residual.points import rational_points

@@ -10,10 +10,11 @@ import pytest
 
 from exan_verify.api.certify import certify
 from exan_verify.api.check import check
+from exan_verify.core.budget import Budget
 from exan_verify.core.certificate import Conclusion, Lifting, Split
 from exan_verify.core.network import ReluNetwork
 from exan_verify.core.question import Loss
-from exan_verify.core.verdict import Budget, Outcome
+from exan_verify.core.verdict import Outcome
 from exan_verify.decide import enumeration
 from exan_verify.decide.lifting import degree_three
 from exan_verify.decide.lifting import degree_two as lifting

@@ -124,6 +124,22 @@ def test_certificates_without_biases_are_accepted(data, loss, labels):
         assert (claim.outcome, claim.samples) == (verdict.outcome, verdict.samples)
 
 
+@pytest.mark.parametrize("margins", [(6000.0,), (6000.0, 2.0), (2.0, 9000.0, -1.0)])
+def test_a_twin_is_issued_only_where_the_checker_finds_the_scale(margins):
+    """Of a margin t the other scale is near e^-t: of some thousands it is smaller than any that is tried."""
+    first = np.eye(len(margins)) + 1.0 / 8
+    x = np.linalg.solve(first, np.eye(len(margins)))
+    # sample m is seen by neuron m alone, with logits (t_m, 0)
+    network = ReluNetwork.from_arrays([first, np.array([margins, np.zeros(len(margins))])])
+    batch = (x, [0] * len(margins))
+    verdict = certify(network, batch=batch, engine="scale")
+    wanted = tuple(F if 0 < t < 100 else U for t in margins)
+    assert tuple(s if s is F else U for s in verdict.samples) == wanted
+    assert verdict.outcome is (Outcome.AMBIGUOUS if F in wanted else Outcome.UNKNOWN), verdict.reason
+    if F in wanted:
+        assert check(plain(verdict.certificate), network, batch=batch).samples == verdict.samples
+
+
 @examples(100)
 @given(roots=st.tuples(st.fractions(-5, 5, max_denominator=9), st.fractions(-5, 5, max_denominator=9)))
 def test_positive_roots_of_products(roots):

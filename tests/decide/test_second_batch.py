@@ -7,12 +7,16 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from exan_verify.api.certify import certify
 from exan_verify.core.certificate import Counting, Move, SecondBatch
 from exan_verify.core.network import Batch, ReluNetwork
 from exan_verify.core.question import Labels, Loss
+from exan_verify.core.verdict import Outcome, SampleStatus
 from exan_verify.decide.families.linear import symbols
 from exan_verify.decide.second_batch import accept, admitted, counted, displaced
+from exan_verify.errors import CertificateRejected
 from exan_verify.exact.modular import PRIME
+from exan_verify.kernel import second as kernel_second
 from tests.support.contexts import context_of
 from tests.support.family_cases import integers, labels_for, random_network
 
@@ -72,3 +76,34 @@ def test_symbols_have_values_that_give_all_loss_vectors(loss: Loss, classes: int
     values, *_ = np.linalg.lstsq(columns, vectors.reshape(-1), rcond=None)
     assert np.allclose(columns @ values, vectors.reshape(-1))
     assert all((table[:, 0] == table[:, 2]).all() for table in tables)
+
+
+@pytest.mark.parametrize("loss", list(Loss))
+@pytest.mark.parametrize("kind", ["bare", "dead", "narrow"])
+def test_no_engine_says_ambiguous_where_the_checker_admits_nothing(
+    monkeypatch: pytest.MonkeyPatch, kind: str, loss: Loss
+):
+    """Twins, silent neurons, unseen motions: whoever finds them, the kernel has the word."""
+
+    def refuse(*_: object) -> None:
+        raise CertificateRejected("nothing is admitted")
+
+    classes = 3 if kind == "narrow" else 2
+    outcomes = []
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        drawn = random_network(rng, [3, 2 if kind == "narrow" else 4, classes])
+        biases = None if kind == "bare" else [layer.bias for layer in drawn.layers]
+        if kind == "dead":
+            biases[0] = np.full(4, -1000.0)
+        network = ReluNetwork.from_arrays([layer.weight for layer in drawn.layers], biases)
+        x, y = integers(rng, 3, 3), labels_for(loss, classes, list(rng.integers(0, classes, 3)))
+        outcomes.append([certify(network, batch=(x, y), loss=loss.value, engine="exact")])
+        with monkeypatch.context() as patch:
+            patch.setattr(kernel_second, "facts", refuse)
+            patch.setattr(kernel_second, "count", refuse)
+            outcomes[-1].append(certify(network, batch=(x, y), loss=loss.value, engine="exact"))
+    assert any(before.outcome is Outcome.AMBIGUOUS for before, _ in outcomes)
+    for _, after in outcomes:
+        assert after.outcome is not Outcome.AMBIGUOUS
+        assert SampleStatus.FREE not in after.samples

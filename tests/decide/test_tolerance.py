@@ -12,8 +12,9 @@ import pytest
 from exan_verify import Box, Gradient, Outcome, ReluNetwork, SampleStatus, certify, check
 from exan_verify.api.files import save_gradient, save_tensors
 from exan_verify.cli import main
+from exan_verify.core.budget import Budget
 from exan_verify.core.question import Labels, Loss, Question, Reduction
-from exan_verify.core.verdict import Budget, Engine, Trust
+from exan_verify.core.verdict import Engine, Trust
 from exan_verify.decide.context import Setting
 from exan_verify.decide.tolerance.bounds import _factors
 from exan_verify.decide.tolerance.centre import find, numerical_rank

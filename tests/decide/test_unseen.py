@@ -11,10 +11,11 @@ import pytest
 from exan_verify import check
 from exan_verify.api.certify import certify
 from exan_verify.core.arrays import fractions
+from exan_verify.core.budget import Budget
 from exan_verify.core.certificate import Unseen
 from exan_verify.core.network import Batch, ReluNetwork
 from exan_verify.core.question import Box, Labels, Loss, Reduction
-from exan_verify.core.verdict import Budget, Engine, Outcome, SampleStatus
+from exan_verify.core.verdict import Engine, Outcome, SampleStatus
 from exan_verify.decide.families import unseen as engine
 from exan_verify.errors import CertificateRejected
 from exan_verify.exact.backprop import backward, gradient

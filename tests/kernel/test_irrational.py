@@ -28,7 +28,7 @@ from exan_verify.kernel.second.enclosed_batch import check_known_labels
 from exan_verify.kernel.second.enclosure import Enclosure
 from tests.conftest import examples
 from tests.support import counterexamples
-from tests.support.cases import two_one_five_one
+from tests.support.cases import two_one_five_one, words
 from tests.support.contexts import subject
 from tests.support.smt_cases import irrational, named
 
@@ -46,12 +46,9 @@ def asked(case: Instance) -> Verdict:
     return certify(
         case.network,
         batch=case.batch,
-        loss=case.loss.value,
-        reduction=case.reduction.value,
-        labels=case.labels.value,
-        domain=case.domain,
         engine="smt",
         budget=30.0,
+        **words(case),
     )
 
 
@@ -229,13 +226,15 @@ def test_numbers_that_cannot_be_told_apart_have_no_sign() -> None:
 
 
 @pytest.mark.parametrize("loss", [Loss.MSE, Loss.HINGE])
-def test_gradients_of_rational_batches_agree(loss: Loss) -> None:
-    rng = np.random.default_rng(3)
+@pytest.mark.parametrize("seed", range(20))
+def test_gradients_of_rational_batches_agree(loss: Loss, seed: int) -> None:
+    """Halves put margins of the hinge loss on either side of one, and at one."""
+    rng = np.random.default_rng(seed)
     network = ReluNetwork.from_arrays(
-        [rng.integers(-3, 4, (4, 2)), rng.integers(-3, 4, (3, 4)), rng.integers(-3, 4, (3, 3))],
-        [rng.integers(-3, 4, 4), rng.integers(-3, 4, 3), rng.integers(-3, 4, 3)],
+        [rng.integers(-3, 4, (b, a)) / 2 for a, b in ((2, 4), (4, 3), (3, 3))],
+        [rng.integers(-3, 4, b) / 2 for b in (4, 3, 3)],
     )
-    classes = np.array([0, 2, 1])
+    classes = rng.integers(0, 3, 3)
     batch = Batch.of(rng.integers(-4, 5, (3, 2)), classes, network=network, loss=loss, labels=Labels.ONE_HOT)
     field = Field(())
     labels = [[field.constant(F(int(c == y))) for c in range(3)] for y in classes]

@@ -20,6 +20,7 @@ from exan_verify.kernel.gradient import reconstruction, unrealisable
 from exan_verify.kernel.lifting import enumeration
 from exan_verify.kernel.second import counting, second_batch
 from tests.support.cases import integer_network, rational_batch
+from tests.support.family_cases import integers, labels_for, random_network
 
 
 def asked(loss: Loss, labels: Labels, size: int, entrance: Any = "batch") -> Question:
@@ -56,6 +57,28 @@ def test_counting_at_the_ends_of_the_points() -> None:
     for point in (0, 1, PRIME):
         with pytest.raises(CertificateRejected, match="outside"):
             counting.facts(counted(point=point), true)
+
+
+@pytest.mark.parametrize("loss", [Loss.CROSS_ENTROPY, Loss.BCE])
+def test_samples_that_cannot_move_are_never_counted_free(loss: Loss) -> None:
+    """Also where the others' motions are as many as the equations, to the last dimension."""
+    still = 0
+    for seed in range(150):
+        rng = np.random.default_rng(seed)
+        size, classes, features, hidden = (int(rng.integers(low, 5)) for low in (2, 2, 1, 1))
+        network = random_network(rng, [features, hidden, classes])
+        y = labels_for(loss, classes, rng.integers(0, classes, size))
+        asked = subject_of(network, integers(rng, size, features), y, loss)
+        evidence = Counting(samples=tuple(range(size)), common=False, prime=PRIME, point=5)
+        try:
+            found = counting.count(evidence, asked)
+        except CertificateRejected:
+            continue
+        own = {m: basis.shape[1] for m, basis in counting._bases(evidence, asked).items()}
+        stuck = {m for m, dimension in own.items() if dimension == 0}
+        still += len(stuck)
+        assert not stuck & found.free
+    assert still > 10
 
 
 def test_common_motions_need_a_hidden_layer() -> None:

@@ -92,6 +92,6 @@ def test_a_lower_delta_of_too_small_a_rank_is_refused() -> None:
     subject, evidence = above_three_neurons(unheard=True)
     assert rank_mod(image_at(PRIME, 5, subject, biases=False).deltas[-1]) == 3
     with pytest.raises(CertificateRejected, match=r"rank\(Delta_1\) = M is not shown"):
-        scale.scale_facts(evidence, subject)
+        scale.facts(evidence, subject)
     subject, evidence = above_three_neurons(unheard=False)
-    assert scale.scale_facts(evidence, subject).determined == frozenset()
+    assert scale.facts(evidence, subject).determined == frozenset()

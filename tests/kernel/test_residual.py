@@ -10,6 +10,7 @@ import pytest
 
 from exan_verify.api.certify import certify
 from exan_verify.api.check import check
+from exan_verify.core.budget import Budget
 from exan_verify.core.certificate import (
     Claim,
     LabelCase,
@@ -21,7 +22,7 @@ from exan_verify.core.certificate import (
 )
 from exan_verify.core.network import Batch, ReluNetwork
 from exan_verify.core.question import Box, Labels, Loss, Reduction
-from exan_verify.core.verdict import Budget, Outcome, SampleStatus
+from exan_verify.core.verdict import Outcome, SampleStatus
 from exan_verify.decide import residual
 from exan_verify.decide.residual import branch, mse
 from exan_verify.decide.residual.unsettled import Rest

@@ -10,7 +10,7 @@ import pytest
 
 from exan_verify.api.certify import certify
 from exan_verify.api.check import check
-from exan_verify.core.certificate import Claim, Forced, QuestionRecord, RankBound, issue
+from exan_verify.core.certificate import Claim, Counting, Forced, QuestionRecord, RankBound, issue
 from exan_verify.core.network import Gradient
 from exan_verify.core.question import Labels, Loss, Reduction
 from exan_verify.core.verdict import Outcome
@@ -159,6 +159,28 @@ def test_rank_bound_of_a_softmax_batch():
         check(tampered, network, batch=batch)
 
 
+@pytest.mark.parametrize("kind", ["forced", "counting"])
+def test_only_a_rank_bound_refutes_the_size_of_a_batch(kind):
+    """Evidence that is about a gradient, or about second batches, says nothing about how many samples fit."""
+    network = integer_network([6, 40, 3], 1)
+    batch = rational_batch(network, 3, 2)
+    record = QuestionRecord(
+        entrance="batch", loss=Loss.MSE, reduction=Reduction.MEAN, labels=Labels.ONE_HOT, batch_size=2
+    )
+    evidence = {
+        "forced": Forced(layer=1, columns=(), matrix=(), following=()),
+        "counting": Counting(samples=(0,), common=True, prime=PRIME, point=5),
+    }[kind]
+    certificate = issue(
+        claim=Claim(question=record, outcome=Outcome.UNREALISABLE, samples=()),
+        evidence=(evidence,),
+        model_sha256=network.digest,
+        batch_sha256=batch.digest,
+    )
+    with pytest.raises(CertificateRejected, match="only a rank bound"):
+        check(certificate, network, batch=batch)
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_no_gradient_of_a_batch_is_ever_refuted_at_its_size(seed):
     rng = np.random.default_rng(seed)
@@ -172,5 +194,5 @@ def test_no_gradient_of_a_batch_is_ever_refuted_at_its_size(seed):
     given = gradient(network, batch, Loss.MSE, Reduction.MEAN)
     if not any(np.any(array != 0) for array in given.tensors.values()):
         return
-    verdict = certify(network, gradient=given, loss="mse", batch_size=samples)
+    verdict = certify(network, gradient=given, loss="mse", batch_size=samples, budget=3)
     assert verdict.outcome is not Outcome.UNREALISABLE, verdict.reason

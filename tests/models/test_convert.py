@@ -13,6 +13,7 @@ from torch.nn import functional
 from exan_verify.core.network import ReluNetwork
 from exan_verify.errors import FileError, InputError, NonFiniteError, UnsupportedLayerError
 from exan_verify.models.chain import to_network
+from tests.support.torch_reference import normal
 
 
 def forward(network: ReluNetwork, x: np.ndarray) -> np.ndarray:
@@ -29,7 +30,7 @@ def forward(network: ReluNetwork, x: np.ndarray) -> np.ndarray:
 
 def agrees(model: nn.Module, shape: tuple[int, ...] = (5, 1, 2, 3)) -> ReluNetwork:
     network = to_network(model)
-    x = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x = normal(*shape)
     expected = model.double()(x).detach().numpy()
     assert np.allclose(forward(network, x.numpy()), expected, atol=1e-6)
     assert {n for n, _ in network.parameters()} == {n for n, _ in model.named_parameters()}

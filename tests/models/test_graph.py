@@ -12,6 +12,7 @@ from torch.nn import functional
 from exan_verify.errors import InputError, NonFiniteError, ShapeError, UnsupportedLayerError
 from exan_verify.models import lenet, resnet, strided_cnn, vgg13
 from exan_verify.models.graph import is_convolutional, to_convolutional
+from tests.support.torch_reference import he, normal
 
 
 class Functional(nn.Module):
@@ -49,8 +50,7 @@ class Averaged(nn.Module):
 
 
 def with_norms() -> nn.Sequential:
-    torch.manual_seed(1)
-    model = nn.Sequential(
+    return nn.Sequential(
         nn.BatchNorm2d(3),
         nn.Conv2d(3, 6, 3, bias=False),
         nn.BatchNorm2d(6),
@@ -66,16 +66,6 @@ def with_norms() -> nn.Sequential:
         nn.BatchNorm1d(10),
         nn.Linear(10, 4),
     )
-    for module in model:
-        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
-            assert module.running_mean is not None
-            assert module.running_var is not None
-            nn.init.normal_(module.running_mean)
-            nn.init.uniform_(module.running_var, 0.5, 2)
-            if module.affine:
-                nn.init.uniform_(module.weight, 0.5, 2)
-                nn.init.normal_(module.bias)
-    return model.eval()
 
 
 MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
@@ -94,11 +84,10 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 @pytest.mark.parametrize("name", MODELS)
 def test_the_stages_compute_what_the_model_computes(name: str):
     make, shape = MODELS[name]
-    torch.manual_seed(0)
-    model = make()
+    model = he(make())
     assert is_convolutional(model)
     network = to_convolutional(model, shape)
-    x = torch.randn(3, *shape, dtype=torch.float64)
+    x = normal(3, *shape)
     with torch.no_grad():
         expected = model.double()(x)
         found = network.logits(x)

@@ -7,7 +7,7 @@ SECOND = ("kernel/test_mutants", "decide/test_families")
 RESIDUAL = ("kernel/test_mutants_residual", "kernel/test_residual")
 BARE = ("kernel/test_mutants_scale", "decide/test_scale")
 EXACT = ("kernel/test_kernel", "decide/test_lifting", "properties/test_exact_gradients")
-RAYS = ("decide/test_enumeration_rays", "properties/test_planted_rays")
+RAYS = ("kernel/test_mutants_rays", "decide/test_enumeration_rays", "properties/test_planted_rays")
 ENCLOSED = ("kernel/test_irrational",)
 TOLERANCE = ("kernel/test_tolerance", "properties/test_tolerance_holds")
 ENCODER = ("smt/test_mutants", "smt/test_terms", "smt/test_encode", "smt/test_exact", "smt/test_decide")
@@ -28,7 +28,7 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "exact/softmax": ("exact/test_softmax", *EXACT),
     "core/facts": ("core/test_facts", "kernel/test_kernel"),
     "kernel/second/algebraic_batch": ENCLOSED,
-    "kernel/checker": (*KERNEL, CERTIFICATES),
+    "kernel/checker": (*KERNEL, "kernel/test_unrealisable", CERTIFICATES),
     "kernel/second/counting": SECOND,
     "kernel/labels": (*RESIDUAL, *BARE, "kernel/test_kernel", "decide/test_enumeration_rays"),
     "kernel/probabilities": (*ENCLOSED, *RESIDUAL),
@@ -48,6 +48,7 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "kernel/residual/parts": RESIDUAL,
     "kernel/residual/quadrics": RESIDUAL,
     "kernel/lifting/scale": BARE,
+    "kernel/second/twins": BARE,
     "kernel/second/second_batch": (*SECOND, "kernel/test_kernel"),
     "kernel/tolerance/check": TOLERANCE,
     "kernel/tolerance/bounds": TOLERANCE,

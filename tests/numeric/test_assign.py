@@ -10,9 +10,9 @@ from exan_verify.core.network import Batch
 from exan_verify.core.question import Labels, Loss, Reduction
 from exan_verify.errors import RangeError
 from exan_verify.numeric.attack import run
-from exan_verify.numeric.methods.difference_map import difference_map
 from exan_verify.numeric.methods.equations import layer_equations, lifted_unknowns
-from exan_verify.numeric.methods.guesses import loss_vector_guesses
+from exan_verify.numeric.methods.searching.difference_map import difference_map
+from exan_verify.numeric.methods.searching.guesses import loss_vector_guesses
 from exan_verify.numeric.problem.problem import build_problem
 from exan_verify.numeric.problem.spectrum import column_space
 from tests.support.attack_cases import attacked, largest_excess
@@ -137,9 +137,7 @@ def test_guesses_have_the_shape_of_loss_vectors(loss: Loss):
 
 def _problem(network, batch, loss=Loss.CROSS_ENTROPY):
     given = gradient(network, batch, loss, Reduction.MEAN)
-    problem = build_problem(
-        network, given, loss=loss.value, reduction="mean", batch_size=None, device=None, seed=0
-    )
+    problem = build_problem(network, given, loss=loss.value, reduction="mean")
     spaces = tuple(
         column_space(layer, unit_roundoff=2.0**-53, most=40, generator=problem.generator())
         for layer in problem.layers

@@ -8,13 +8,13 @@ import torch
 
 from exan_verify.core.network import Batch, ReluNetwork
 from exan_verify.core.question import Labels, Loss, Reduction
-from exan_verify.data import initialised_network, mnist_batch
+from exan_verify.data import mnist_batch
 from exan_verify.errors import GradientError, InputError, NonFiniteError, RangeError, ShapeError
 from exan_verify.numeric.attack import METHODS, run
 from exan_verify.numeric.problem.metrics import score
 from tests.support.attack_cases import attacked, largest_excess
 from tests.support.cases import default_network, random_batch, three_share_layer_one, two_one_five_one
-from tests.support.torch_reference import gradient
+from tests.support.torch_reference import gradient, perceptron
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_every_loss_reduction_and_depth(widths: list[int], loss: Loss, reduction
 
 
 def test_real_images_without_exclusive_neurons_for_all():
-    model = initialised_network(seed=1)
+    model = perceptron(784, 512, 10, seed=1)
     x, y = mnist_batch(20, 1)
     network = ReluNetwork.from_arrays([model[0].weight, model[2].weight], [model[0].bias, model[2].bias])
     batch = Batch.of(x, y, network=network, loss=Loss.CROSS_ENTROPY, labels=Labels.ONE_HOT)
@@ -109,7 +109,7 @@ def test_two_copies_of_a_sample_are_not_claimed():
     assert not found.complete
     assert len(found.x) == 3
     assert len(found.candidates) == 1
-    assert "share a region" in found.candidates[0].reason
+    assert "of one region" in found.candidates[0].reason
     assert largest_excess(found, doubled) <= 1
 
 

@@ -18,7 +18,13 @@ from exan_verify.numeric.convolution.confirm import expected_rounding, seen_roun
 from exan_verify.numeric.convolution.oracle import stage_deficits
 from exan_verify.numeric.convolution.records import ImageAttack
 from tests.support.cnn_cases import largest_error, pictures
-from tests.support.torch_reference import autograd
+from tests.support.torch_reference import autograd, he, uniform
+
+
+def strided(
+    widths: tuple[int, ...] = (40, 480), head: tuple[int, ...] = (96,), seed: int = 0
+) -> nn.Sequential:
+    return he(strided_cnn(image_size=8, widths=widths, head=head), seed)
 
 
 def attacked(
@@ -64,7 +70,7 @@ def check_claims(model: nn.Module, found: ImageAttack, x: Tensor, y: Tensor) -> 
     [(32, 4, 128), pytest.param(64, 8, 4096, marks=pytest.mark.campaign)],
 )
 def test_vgg13_gives_features_and_labels_to_1e_8(size: int, samples: int, head: int):
-    model = vgg13(image_size=size, head=head)
+    model = he(vgg13(image_size=size, head=head))
     x, y = pictures((3, size, size), samples), torch.tensor([3, 1, 4, 1, 5, 9, 2, 6])[:samples]
     found = attacked(model, x, y)
     assert found.features_complete
@@ -81,7 +87,7 @@ def test_vgg13_gives_features_and_labels_to_1e_8(size: int, samples: int, head: 
     ("loss", "reduction"), [("cross_entropy", "mean"), ("mse", "sum"), ("bce", "mean"), ("hinge", "sum")]
 )
 def test_strided_networks_give_the_pictures_themselves(loss: str, reduction: str):
-    model = strided_cnn(image_size=8, widths=(40, 480), head=(96,))
+    model = strided()
     x, y = pictures((3, 8, 8), 3), torch.tensor([3, 1, 4])
     labels = nn.functional.one_hot(y, 10).double() if loss in ("mse", "bce") else y
     found = attacked(model, x, labels, loss=loss, reduction=reduction, batch_size=3)
@@ -94,7 +100,7 @@ def test_strided_networks_give_the_pictures_themselves(loss: str, reduction: str
 
 
 def test_shared_weight_gradients_close_what_samples_leave_open():
-    model = strided_cnn(image_size=8, widths=(12, 60), head=(64,))
+    model = strided((12, 60), (64,))
     found = attacked(model, x := pictures((3, 8, 8), 2), torch.tensor([3, 1]))
     first, second = (s for s in found.stages if s.kind == "Convolution")
     assert found.complete, found.reason
@@ -105,7 +111,7 @@ def test_shared_weight_gradients_close_what_samples_leave_open():
 
 
 def test_a_positive_deficit_is_counted_and_stops_the_descent():
-    model = strided_cnn(image_size=8, widths=(4, 24), head=(64,))
+    model = strided((4, 24), (64,))
     x = pictures((3, 8, 8), 2)
     found = attacked(model, x, torch.tensor([3, 1]), picture_iterations=30)
     first = found.stages[0]
@@ -121,7 +127,6 @@ def test_a_positive_deficit_is_counted_and_stops_the_descent():
 
 
 def norms_and_groups() -> nn.Sequential:
-    torch.manual_seed(3)
     model = nn.Sequential(
         nn.BatchNorm2d(4),
         nn.Conv2d(4, 40, 3, padding="same", dilation=2, groups=2, bias=False),
@@ -134,13 +139,7 @@ def norms_and_groups() -> nn.Sequential:
         nn.ReLU(),
         nn.Linear(48, 5),
     )
-    for module in model:
-        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
-            assert module.running_var is not None
-            nn.init.uniform_(module.running_var, 0.5, 2)
-            nn.init.uniform_(module.weight, 0.5, 2)
-            nn.init.normal_(module.bias, std=0.1)
-    return model.eval()
+    return he(model, 3)
 
 
 def test_batch_norms_groups_dilation_and_dropout():
@@ -164,10 +163,8 @@ def test_frozen_norms_and_missing_tensors():
 
 
 def test_a_head_alone_gives_its_inputs():
-    torch.manual_seed(2)
-    model = nn.Sequential(
-        nn.Flatten(), nn.BatchNorm1d(12), nn.Linear(12, 40), nn.ReLU(), nn.Linear(40, 4)
-    ).eval()
+    layers = nn.Flatten(), nn.BatchNorm1d(12), nn.Linear(12, 40), nn.ReLU(), nn.Linear(40, 4)
+    model = he(nn.Sequential(*layers))
     found = attacked(model, x := pictures((12,), 3), torch.tensor([3, 1, 2]))
     assert found.complete
     assert float(largest_error(found.x, x).max()) < 1e-10
@@ -175,7 +172,7 @@ def test_a_head_alone_gives_its_inputs():
 
 @pytest.mark.parametrize("pool", ["max", "average"])
 def test_pools_stop_the_descent_and_say_what_is_open(pool: str):
-    found = attacked(lenet(pool=pool), pictures((1, 28, 28), 2), torch.tensor([3, 1]))
+    found = attacked(he(lenet(pool=pool)), pictures((1, 28, 28), 2), torch.tensor([3, 1]))
     last = found.stages[5]
     assert found.features_complete
     assert last.deficit == last.unknowns - last.equations
@@ -183,7 +180,7 @@ def test_pools_stop_the_descent_and_say_what_is_open(pool: str):
 
 
 def test_deficits_of_every_stage_for_the_defender():
-    model = lenet(pool="average")
+    model = he(lenet(pool="average"))
     network = to_convolutional(model)
     reports = stage_deficits(network, pictures((1, 28, 28), 2), torch.tensor([3, 1]), Loss.CROSS_ENTROPY)
     by_path = {r.path: r for r in reports}
@@ -197,7 +194,7 @@ def test_deficits_of_every_stage_for_the_defender():
 
 
 def test_one_sample_through_a_single_linear_layer():
-    model = resnet()
+    model = he(resnet())
     found = attacked(model, pictures((3, 32, 32), 1), torch.tensor([7]))
     assert found.features_complete
     assert found.feature_labels.tolist() == [7]
@@ -207,7 +204,7 @@ def test_one_sample_through_a_single_linear_layer():
 
 
 def test_a_single_linear_layer_mixes_samples_and_says_so():
-    model, y = resnet(), torch.tensor([7, 7, 2])
+    model, y = he(resnet()), torch.tensor([7, 7, 2])
     x = pictures((3, 32, 32), 3)
     found = attacked(model, x, y, picture_iterations=5)
     last = found.last_layer
@@ -223,18 +220,16 @@ def test_a_single_linear_layer_mixes_samples_and_says_so():
 
 def test_two_classes_hide_the_number_of_samples_behind_a_single_layer():
     # softmax over two classes: all loss vectors are parallel, so two samples look like one of rank 1
-    found = attacked(resnet(classes=2), pictures((3, 32, 32), 2), torch.tensor([0, 0]))
+    found = attacked(he(resnet(classes=2)), pictures((3, 32, 32), 2), torch.tensor([0, 0]))
     assert len(found.features) == 0
     assert "no label explains the loss vector" in found.reason
-    told = attacked(resnet(classes=2), pictures((3, 32, 32), 2), torch.tensor([0, 1]), batch_size=2)
+    told = attacked(he(resnet(classes=2)), pictures((3, 32, 32), 2), torch.tensor([0, 1]), batch_size=2)
     assert len(told.features) == 0
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_float32_gradients_give_pictures_within_bounds_below_a_thousandth(seed: int):
-    model = strided_cnn(image_size=8, widths=(40, 480), head=(96,), seed=seed)
-    torch.manual_seed(seed)
-    x = torch.rand(3, 3, 8, 8)
+    model, x = strided(seed=seed), uniform(3, 3, 8, 8, seed=seed).float()
     found = attacked(model, x, torch.tensor([3, 1, 4]))
     assert len(found.features) == 3
     assert max(s.error_bound for s in found.feature_status) > 1e-8
@@ -244,14 +239,14 @@ def test_float32_gradients_give_pictures_within_bounds_below_a_thousandth(seed: 
 
 
 def test_features_known_in_l2_no_worse_than_entry_by_entry():
-    model = strided_cnn(image_size=8, widths=(40, 480), head=(96,))
+    model = strided()
     found = attacked(model, pictures((3, 8, 8), 3), torch.tensor([3, 1, 4]))
     wide = found.features.shape[1] ** 0.5
     assert all(s.error_norm < 0.5 * wide * s.error_bound for s in found.feature_status)
 
 
 def test_rounding_of_the_forward_pass_counts_as_an_error_of_the_features():
-    network = to_convolutional(strided_cnn(image_size=8, widths=(40, 480), head=(96,)))
+    network = to_convolutional(strided())
     x = pictures((3, 8, 8), 3)
     seen = seen_rounding(network, x, 2.0**-24)
     assert 1e-7 < float(seen.min()) <= float(seen.max()) < 1e-3
@@ -261,7 +256,7 @@ def test_rounding_of_the_forward_pass_counts_as_an_error_of_the_features():
 
 def test_a_batch_with_a_doubtful_neuron_is_refitted_with_its_value_free():
     # a hidden neuron at zero to rounding: the refit must hold whether it is active or not
-    model = strided_cnn(image_size=8, widths=(40, 480), head=(96,))
+    model = strided()
     x = pictures((3, 8, 8), 3).float()
     with torch.no_grad():
         z = model[0](x.to(model[0].weight.dtype))
@@ -270,7 +265,7 @@ def test_a_batch_with_a_doubtful_neuron_is_refitted_with_its_value_free():
 
 
 def test_twins_are_not_claimed():
-    model = strided_cnn(image_size=8, widths=(40, 480), head=(96,))
+    model = strided()
     x = pictures((3, 8, 8), 3)
     x[1] = x[0]
     found = attacked(model, x, torch.tensor([3, 3, 4]))
@@ -278,7 +273,7 @@ def test_twins_are_not_claimed():
 
 
 def test_a_gradient_of_something_else_claims_no_picture():
-    model = strided_cnn(image_size=8, widths=(40, 480), head=(96,))
+    model = strided()
     x, y = pictures((3, 8, 8), 3), torch.tensor([3, 1, 4])
     given = autograd(model, x, y)
     given["2.weight"] = given["2.weight"] * 1.001
@@ -309,35 +304,33 @@ BAD: list[tuple[Callable[[dict[str, Tensor]], dict[str, Tensor]], type[Exception
 def test_bad_gradients_are_refused(
     change: Callable[[dict[str, Tensor]], dict[str, Tensor]], kind: type[Exception], message: str
 ):
-    model = strided_cnn(image_size=8, widths=(40, 80), head=(20,))
+    model = strided((40, 80), (20,))
     given = autograd(model, pictures((3, 8, 8), 2), torch.tensor([3, 1]))
     with pytest.raises(kind, match=message):
         attack(model, change(given), picture_iterations=0)
 
 
 def test_bad_options_are_refused():
-    model = strided_cnn(image_size=8, widths=(40, 80), head=(20,))
+    model = strided((40, 80), (20,))
     given = autograd(model, pictures((3, 8, 8), 2), torch.tensor([3, 1]))
     with pytest.raises(InputError, match="picture_iterations=-1 cannot be used"):
         attack(model, given, picture_iterations=-1)
     with pytest.raises(ShapeError, match="correct input_shape"):
         attack(model, given, input_shape=(3, 16, 16))
     with pytest.raises(InputError, match="loss='nll' is not known; use one of"):
-        run(to_convolutional(resnet()), _resnet_gradient(), loss="nll", reduction="mean")
+        run(to_convolutional(he(resnet())), _resnet_gradient(), loss="nll", reduction="mean")
     with pytest.raises(InputError, match="batch_size=0 is not a positive integer"):
-        run(to_convolutional(resnet()), _resnet_gradient(), loss="mse", reduction="mean", batch_size=0)
+        run(to_convolutional(he(resnet())), _resnet_gradient(), loss="mse", reduction="mean", batch_size=0)
 
 
 def _resnet_gradient() -> dict[str, Tensor]:
-    return autograd(resnet(), pictures((3, 32, 32), 1), torch.tensor([1]))
+    return autograd(he(resnet()), pictures((3, 32, 32), 1), torch.tensor([1]))
 
 
 def test_shared_equations_count_by_their_rank_not_their_number():
     # 2 of 32 channels are alive: 18 equations for 36 entries, and at most 8 of the 128 of dW are not 0 = 0
-    torch.manual_seed(0)
-    model = nn.Sequential(
-        nn.Conv2d(4, 32, 1), nn.ReLU(), nn.Flatten(), nn.Linear(288, 8), nn.ReLU(), nn.Linear(8, 3)
-    )
+    layers = nn.Conv2d(4, 32, 1), nn.ReLU(), nn.Flatten(), nn.Linear(288, 8), nn.ReLU(), nn.Linear(8, 3)
+    model = he(nn.Sequential(*layers))
     with torch.no_grad():
         model[0].bias[:2], model[0].bias[2:] = 10.0, -10.0
     network = to_convolutional(model.double(), (4, 3, 3))

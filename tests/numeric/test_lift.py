@@ -8,8 +8,8 @@ import torch
 
 from exan_verify.core.network import ReluNetwork
 from exan_verify.core.question import Loss, Reduction
-from exan_verify.numeric.methods.diagonalise import pencil_starts
 from exan_verify.numeric.methods.equations import layer_equations, lifted_null_space, lifted_unknowns
+from exan_verify.numeric.methods.lifting.diagonalise import pencil_starts
 from exan_verify.numeric.problem.downward import descend
 from exan_verify.numeric.problem.losses import class_vectors, fit_labels, loss_vectors, target_vectors
 from exan_verify.numeric.problem.passes import backward, delta_spans, forward
@@ -26,13 +26,7 @@ def setup(
     network = default_network(widths, seed=seed)
     batch = random_batch(network, samples, seed=5, loss=loss)
     problem = build_problem(
-        network,
-        gradient(network, batch, loss, Reduction.MEAN),
-        loss=loss.value,
-        reduction="mean",
-        batch_size=None,
-        device=None,
-        seed=0,
+        network, gradient(network, batch, loss, Reduction.MEAN), loss=loss.value, reduction="mean"
     )
     spaces = tuple(
         column_space(layer, unit_roundoff=2.0**-53, most=20, generator=problem.generator())

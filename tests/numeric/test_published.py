@@ -11,16 +11,21 @@ from exan_verify.bench.attack import autograd_gradient
 from exan_verify.bench.selecting import short_of
 from exan_verify.core.network import Batch, ReluNetwork
 from exan_verify.core.question import Labels, Loss, Reduction
-from exan_verify.data import initialised_network, mnist_batch
+from exan_verify.data import mnist_batch
 from exan_verify.errors import InputError
 from exan_verify.models.chain import to_network
-from exan_verify.numeric.methods.exclusive import alike, equal_ratios, negative_entry, parallel_columns
+from exan_verify.numeric.methods.exclusive_neurons.columns import (
+    alike,
+    equal_ratios,
+    negative_entry,
+    parallel_columns,
+)
 from exan_verify.numeric.problem.metrics import score
 from exan_verify.numeric.problem.problem import Problem, build_problem
 from exan_verify.numeric.problem.records import Attack
 from tests.support.attack_cases import attacked
 from tests.support.cases import default_network, random_batch
-from tests.support.torch_reference import gradient
+from tests.support.torch_reference import gradient, perceptron
 
 
 def inside(widths: list[int], samples: int, loss: Loss = Loss.CROSS_ENTROPY) -> tuple[ReluNetwork, Batch]:
@@ -134,9 +139,7 @@ def test_outside_its_condition_the_reason_says_what_is_missing():
 
 def _problem(made: ReluNetwork, batch: Batch) -> Problem:
     given = gradient(made, batch, Loss.CROSS_ENTROPY, Reduction.MEAN)
-    return build_problem(
-        made, given, loss="cross_entropy", reduction="mean", batch_size=None, device=None, seed=0
-    )
+    return build_problem(made, given, loss="cross_entropy", reduction="mean")
 
 
 def test_groups_of_columns_belong_to_one_sample_each():
@@ -156,7 +159,7 @@ def test_groups_of_columns_belong_to_one_sample_each():
 @pytest.mark.parametrize(("samples", "seed"), [(2, 2), (2, 3), (4, 2)])
 def test_columns_near_by_accident_do_not_cost_a_float32_batch(samples: int, seed: int):
     # hundreds of columns are shared by two samples: some pairs of them point the same way to 1e-4
-    model = initialised_network((784, 512, 10), seed=seed)
+    model = perceptron(784, 512, 10, seed=seed)
     images, classes = mnist_batch(samples, seed)
     x, y = torch.tensor(images), torch.tensor(classes)
     given = autograd_gradient(model, x, y, "float32")
@@ -167,15 +170,13 @@ def test_columns_near_by_accident_do_not_cost_a_float32_batch(samples: int, seed
 
 def test_of_more_groups_than_samples_those_whose_equations_hold_are_taken(monkeypatch: pytest.MonkeyPatch):
     # with a tolerance that takes accidents for groups
-    monkeypatch.setattr("exan_verify.numeric.methods.exclusive.alike", lambda _: 6e-4)
-    model = initialised_network((784, 512, 10), seed=2)
+    monkeypatch.setattr("exan_verify.numeric.methods.exclusive_neurons.columns.alike", lambda _: 6e-4)
+    model = perceptron(784, 512, 10, seed=2)
     images, classes = mnist_batch(4, 2)
     x, y = torch.tensor(images), torch.tensor(classes)
     given = autograd_gradient(model, x, y, "float32")
     made = to_network(model)
-    problem = build_problem(
-        made, given, loss="cross_entropy", reduction="mean", batch_size=None, device=None, seed=0
-    )
+    problem = build_problem(made, given, loss="cross_entropy", reduction="mean")
     assert len(parallel_columns(problem).neurons) > 4
     found = attack(model, given, method="published")
     assert found.complete, found.reason

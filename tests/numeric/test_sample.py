@@ -10,19 +10,20 @@ import torch
 from torch import Tensor, nn
 
 from exan_verify.bench.attack import autograd_gradient
-from exan_verify.data import initialised_network, mnist_batch
+from exan_verify.data import mnist_batch
 from exan_verify.errors import RangeError
 from exan_verify.models.chain import to_network
 from exan_verify.numeric.ask_methods import column_spaces
 from exan_verify.numeric.attack import METHODS, run
-from exan_verify.numeric.methods import sample, separate
+from exan_verify.numeric.methods import separate
 from exan_verify.numeric.methods.equations import layer_equations
+from exan_verify.numeric.methods.searching import sample
 from exan_verify.numeric.problem.metrics import score
 from exan_verify.numeric.problem.polish import polish
 from exan_verify.numeric.problem.problem import build_problem
 from exan_verify.numeric.problem.records import Attack
-from tests.support.numeric_cases import drawn_batch, drawn_network, normal
-from tests.support.torch_reference import autograd
+from tests.support.numeric_cases import drawn_batch, drawn_network
+from tests.support.torch_reference import autograd, normal, perceptron
 
 
 def attacked(
@@ -34,7 +35,7 @@ def attacked(
     x: Tensor | None = None,
     y: Tensor | None = None,
 ) -> tuple[Attack, Tensor, Tensor]:
-    model: nn.Sequential = initialised_network(widths, seed=seed)
+    model: nn.Sequential = perceptron(*widths, seed=seed)
     drawn = drawn_batch("randn", samples, widths[0], widths[-1], np.random.default_rng(seed))
     x = drawn[0].float() if x is None else x
     y = drawn[1] if y is None else y
@@ -104,17 +105,9 @@ def test_float32():
 
 def test_samples_come_before_strangers():
     images, classes = mnist_batch(8, 0)
-    model = initialised_network((784, 512, 10), seed=0)
+    model = perceptron(784, 512, 10, seed=0)
     gradient = autograd_gradient(model, torch.tensor(images), torch.tensor(classes), "float64")
-    problem = build_problem(
-        to_network(model),
-        gradient,
-        loss="cross_entropy",
-        reduction="mean",
-        batch_size=None,
-        device=None,
-        seed=0,
-    )
+    problem = build_problem(to_network(model), gradient, loss="cross_entropy", reduction="mean")
     draws = sample._Draws(layer_equations(problem, column_spaces(problem), 0), problem.generator())
     q, _ = next(draws.starts())
     _, misfit = draws._explained(draws.basis @ q)

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from exan_verify.numeric.methods.cubic_operator import cubic_unknowns
 from exan_verify.numeric.methods.equations import lifted_unknowns
+from exan_verify.numeric.methods.lifting.cubic_operator import cubic_unknowns
 from exan_verify.numeric.problem.records import Attack
 from tests.conftest import examples
 from tests.support.attack_cases import KINDS, LOSSES, Case, attack_case, check_bounds, spoiled

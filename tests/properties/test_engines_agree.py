@@ -8,9 +8,9 @@ numbers, which provoke equal patterns, zero pre-activations, duplicates and rank
 from hypothesis import given
 from hypothesis import strategies as st
 
+from exan_verify.core.budget import Budget
 from exan_verify.core.facts import Facts
 from exan_verify.core.question import Box, Labels, Loss, Question
-from exan_verify.core.verdict import Budget
 from exan_verify.decide.context import Context, Setting
 from exan_verify.decide.pipeline import ENGINE_ORDER
 from exan_verify.testing.strategies import LOSSES, REDUCTIONS, batches, networks

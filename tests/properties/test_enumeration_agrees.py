@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from exan_verify.api.certify import certify
 from exan_verify.api.check import check
+from exan_verify.core.budget import Budget
 from exan_verify.core.network import Batch, ReluNetwork, to_fraction
 from exan_verify.core.question import Labels, Loss, Reduction
-from exan_verify.core.verdict import Budget, Outcome, SampleStatus
+from exan_verify.core.verdict import Outcome, SampleStatus
 from exan_verify.decide import enumeration
 from exan_verify.decide.enumeration import engine, search
 from exan_verify.decide.enumeration.rays import rays

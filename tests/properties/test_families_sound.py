@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from exan_verify.core.budget import Budget
 from exan_verify.core.question import Box, Labels, Loss
-from exan_verify.core.verdict import Budget
 from exan_verify.decide.lifting import degree_two as lifting
 from exan_verify.testing.strategies import LOSSES, REDUCTIONS, batches, networks
 from tests.conftest import examples

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from scipy.optimize import least_squares
 
 from exan_verify.api.check import check
+from exan_verify.core.budget import Budget
 from exan_verify.core.certificate import Claim, QuestionRecord, SecondBatch, issue
 from exan_verify.core.network import Batch, ReluNetwork
 from exan_verify.core.question import Labels, Loss, Reduction
-from exan_verify.core.verdict import Budget
 from exan_verify.decide import residual
 from exan_verify.exact.backprop import forward, gradient
 from exan_verify.testing.strategies import LOSSES, REDUCTIONS, batches, networks

@@ -17,10 +17,11 @@ import numpy as np
 import pytest
 
 from exan_verify import certify
-from exan_verify.core import verdict as deadline
+from exan_verify.core import budget as deadline
+from exan_verify.core.budget import Budget, poll, seconds_left, until
 from exan_verify.core.network import Batch, ReluNetwork
 from exan_verify.core.question import Labels, Loss, Question, Reduction
-from exan_verify.core.verdict import Budget, Outcome, SampleStatus, Trust, poll, seconds_left, until
+from exan_verify.core.verdict import Outcome, SampleStatus, Trust
 from exan_verify.errors import BudgetExhausted, FileError, InputError
 from exan_verify.exact import linalg
 from exan_verify.exact.backprop import gradient as exact_gradient

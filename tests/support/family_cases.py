@@ -7,10 +7,10 @@ from itertools import pairwise
 
 import numpy as np
 
+from exan_verify.core.budget import Budget
 from exan_verify.core.facts import Facts
 from exan_verify.core.network import Batch, ReluNetwork
 from exan_verify.core.question import Box, Labels, Loss
-from exan_verify.core.verdict import Budget
 from exan_verify.decide import families
 from exan_verify.decide.context import Context, Finding
 from exan_verify.exact.backprop import forward, gradient, gradient_ball

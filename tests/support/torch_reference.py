@@ -51,6 +51,28 @@ def initialised(model: Model, seed: int = 0) -> Model:
     return model
 
 
+def he(model: Model, seed: int = 0) -> Model:
+    """The model itself, redrawn as the zoo's are: normal weights of variance 2 / fan_in, small biases; norms
+    whose scales differ by up to a factor of four. In eval mode.
+    """
+    rng = np.random.default_rng(seed)
+    with torch.no_grad():
+        for part in model.modules():
+            if isinstance(part, nn.Linear | nn.Conv2d):
+                deviation = (2 / part.weight[0].numel()) ** 0.5
+                part.weight.copy_(torch.from_numpy(rng.normal(0, deviation, part.weight.shape)))
+                if part.bias is not None:
+                    part.bias.copy_(torch.from_numpy(rng.normal(0, 0.05, part.bias.shape)))
+            elif isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d):
+                for factor in (part.running_var, part.weight):
+                    if factor is not None:
+                        factor.copy_(torch.from_numpy(rng.uniform(0.5, 2, factor.shape)))
+                for shift in (part.running_mean, part.bias):
+                    if shift is not None:
+                        shift.copy_(torch.from_numpy(rng.normal(0, 0.1, shift.shape)))
+    return model.eval()
+
+
 def perceptron(*widths: int, seed: int = 0, bias: bool = True) -> nn.Sequential:
     """Linear layers with ReLU between them, float32, at PyTorch's default initialisation."""
     layers = [part for a, b in pairwise(widths) for part in (nn.Linear(a, b, bias=bias), nn.ReLU())]

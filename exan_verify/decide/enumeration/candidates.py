@@ -48,7 +48,7 @@ def follow(context: Context, searched: Problem, columns: Array) -> Followed:
     if matrix is None:
         return EXCLUDED
     hidden = multiply(_features(context, layer - 1), matrix.T)
-    delta = multiply(searched.deltas[layer - 1].fractions(), inverse)
+    delta = multiply(searched.deltas.at(layer).fractions(), inverse)
     active = affine(context.network.layer(layer), RationalMatrix.of(hidden)).positive()
     incoming = multiply(searched.outgoing, columns[:, samples:].T)
     if np.any(np.where(active, incoming, 0) != delta):
@@ -65,7 +65,7 @@ def _downwards(context: Context, searched: Problem, matrix: Array, hidden: Array
         delta = exact_product(weight, RationalMatrix.of(delta)).masked(hidden > 0).fractions()
         if rank(delta) < context.samples:
             return OPEN
-        ours = searched.deltas[k - 1].fractions()
+        ours = searched.deltas.at(k).fractions()
         known = np.concatenate([_features(context, k - 1), np.ones((1, context.samples), dtype=int)])
         found = solve(delta, multiply(ours, known.T))
         if found is None or np.any(found[:, -1] != 1):
@@ -82,7 +82,7 @@ def _labelled(context: Context, searched: Problem, matrix: Array, inputs: Array,
     """Every arrangement of admitted labels that gives each sample its own delta, verified exactly."""
     inverse = solve(matrix, np.eye(len(matrix), dtype=int).astype(object))
     assert inverse is not None
-    delta = multiply(searched.deltas[searched.plan.layer - 1].fractions(), inverse)
+    delta = multiply(searched.deltas.at(searched.plan.layer).fractions(), inverse)
     real = context.question.labels is Labels.REAL
     options = (
         _targets(context, searched, passed, delta) if real else _options(context, searched, passed, delta)
@@ -110,7 +110,7 @@ def _options(context: Context, searched: Problem, passed: Forward, delta: Array)
     for label in admitted(context.question, context.batch.labels, context.network.classes):
         labels = np.array([label] * context.samples)
         vectors = loss_vectors(context.question.loss, passed.logits, labels, context.divisor)
-        theirs = backward(context.network, passed, vectors)[searched.plan.layer - 1].fractions()
+        theirs = backward(context.network, passed, vectors).at(searched.plan.layer).fractions()
         for k in np.flatnonzero((theirs == delta).all(axis=0)):
             found[k].append(label)
     return found
@@ -136,7 +136,7 @@ def _maps(context: Context, searched: Problem, passed: Forward) -> Iterator[Arra
     for c in range(context.network.classes):
         unit = np.zeros((context.network.classes, context.samples), dtype=int)
         unit[c] = 1
-        yield backward(context.network, passed, unit.astype(object))[searched.plan.layer - 1].fractions()
+        yield backward(context.network, passed, unit.astype(object)).at(searched.plan.layer).fractions()
 
 
 def _features(context: Context, layer: int) -> Array:

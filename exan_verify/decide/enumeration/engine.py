@@ -16,10 +16,11 @@ from math import lcm, prod
 import numpy as np
 import numpy.typing as npt
 
+from exan_verify.core.budget import Budget
 from exan_verify.core.certificate import Enumeration, ExtraRays
 from exan_verify.core.facts import Facts
 from exan_verify.core.network import Array, to_fraction
-from exan_verify.core.verdict import Attempt, Budget, Engine
+from exan_verify.core.verdict import Attempt, Engine
 from exan_verify.decide.context import Context, Finding
 from exan_verify.decide.enumeration.rays import rays
 from exan_verify.decide.enumeration.search import Equations, Tally, components, masks, ordered

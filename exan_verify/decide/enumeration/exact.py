@@ -14,8 +14,9 @@ from math import gcd, lcm
 import numpy as np
 import numpy.typing as npt
 
+from exan_verify.core.arrays import PerLayer
+from exan_verify.core.budget import Budget
 from exan_verify.core.network import Array
-from exan_verify.core.verdict import Budget
 from exan_verify.decide.context import Context
 from exan_verify.decide.lifting.system import Plan, exact_outgoing
 from exan_verify.exact.backprop import backward
@@ -42,7 +43,7 @@ class Problem:
     inactive: tuple[Vector, ...]
     active: tuple[Vector, ...]
     truth: Array
-    deltas: tuple[RationalMatrix, ...]
+    deltas: PerLayer[RationalMatrix]
     outgoing: Array
 
     @property
@@ -57,7 +58,7 @@ class Problem:
 
 
 def problem(context: Context, plan: Plan, neurons: npt.NDArray[np.int64]) -> Problem:
-    """The equations of ``plan`` for a rational loss; ``neurons`` in the order in which they are taken."""
+    """The equations of ``plan`` for a rational loss; ``neurons`` (n,) in the order they are taken in."""
     vectors = loss_vectors(
         context.question.loss, context.passed.logits, context.batch.labels, context.divisor
     )

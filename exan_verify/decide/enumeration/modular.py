@@ -14,7 +14,7 @@ from itertools import combinations_with_replacement
 
 import numpy as np
 
-from exan_verify.core.verdict import Budget
+from exan_verify.core.budget import Budget
 from exan_verify.decide.enumeration.search import Equations, samples_of
 from exan_verify.exact.linalg import rank_mod
 from exan_verify.exact.modular import PRIME, Residues

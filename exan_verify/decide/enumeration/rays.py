@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from exan_verify.core.verdict import Budget
+from exan_verify.core.budget import Budget
 from exan_verify.decide.context import Context
 from exan_verify.decide.enumeration.candidates import follow
 from exan_verify.decide.enumeration.choices import Choices
@@ -50,7 +50,8 @@ class Rays:
 def rays(
     context: Context, plan: Plan, neurons: npt.NDArray[np.int64], found: Equations, budget: Budget
 ) -> Rays:
-    """Search the layer of ``plan`` again, over Q for small systems of mse and hinge, else mod p.
+    """Search the layer of ``plan`` again, ``neurons`` (n,) in that order, over Q for small systems of mse and
+    hinge, else mod p.
 
     ``neurons``: those with a non-zero delta, in their order; ``found``: their equations mod p.
     """

@@ -223,7 +223,7 @@ def _kept(equations: Equations, children: Subspaces, tally: Tally) -> Subspaces:
 
 
 def ordered(delta: Residues) -> npt.NDArray[np.int64]:
-    """The order of neurons (rows of ``delta``): few non-zero deltas first, and few samples not seen before.
+    """The order of neurons, rows of ``delta`` (n, M): few non-zero deltas first, few samples not yet seen.
 
     Neurons among few samples meet in few subspaces, which merge. The weights are a rule of thumb.
     """

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from exan_verify.core.verdict import Budget
+from exan_verify.core.budget import Budget
 from exan_verify.decide.enumeration.search import (
     Collection,
     Equations,

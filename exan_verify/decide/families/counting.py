@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import combinations
 
+from exan_verify.core.budget import Budget
 from exan_verify.core.certificate import Counting
 from exan_verify.core.facts import Facts
-from exan_verify.core.verdict import Budget
 from exan_verify.decide.context import Context
 from exan_verify.decide.families.regions import shared_regions
 from exan_verify.decide.families.result import Part, joined, names

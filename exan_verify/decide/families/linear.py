@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from exan_verify.core.arrays import fractions
+from exan_verify.core.arrays import PerLayer, fractions
+from exan_verify.core.budget import Budget
 from exan_verify.core.network import Array
 from exan_verify.core.question import Loss
-from exan_verify.core.verdict import Budget
 from exan_verify.decide.context import Context
 from exan_verify.decide.families.cone import Cone, cone
 from exan_verify.decide.families.radius import farther, second_batch
@@ -106,7 +106,7 @@ def _layer_sizes(context: Context) -> list[tuple[int, int]]:
     return [(layer.shape[0], layer.shape[1]) for layer in context.network.layers]
 
 
-def _equations(context: Context, maps: list[list[Array]]) -> Array:
+def _equations(context: Context, maps: list[PerLayer[Array]]) -> Array:
     """One row per equation on vec(dX), sample by sample."""
     samples, d = context.samples, context.network.widths[0]
     rows: list[Array] = []
@@ -163,21 +163,21 @@ def logit_rows(loss: Loss, jacobian: Array) -> list[Array]:
     return list(jacobian[:-1] - jacobian[-1]) if loss is Loss.CROSS_ENTROPY else list(jacobian)
 
 
-def _hidden_jacobian(context: Context, maps: list[Array], layer: int, m: int) -> Array:
+def _hidden_jacobian(context: Context, maps: PerLayer[Array], layer: int, m: int) -> Array:
     """``J_layer = dh_layer / dx`` of sample m (n_layer, d); the identity for layer 0."""
     if layer == 0:
         return fractions(np.eye(context.network.widths[0]))
-    return masked(maps[layer - 1], context.passed.pattern(layer)[:, m])
+    return masked(maps.at(layer), context.passed.pattern(layer)[:, m])
 
 
-def _blocked(context: Context, maps: list[list[Array]]) -> Array:
+def _blocked(context: Context, maps: list[PerLayer[Array]]) -> Array:
     """Functionals of vec(dX) that must not grow: zero pre-activations, tied margins, faces of the box."""
     samples, d = context.samples, context.network.widths[0]
     rows = [_embedded(row, m, samples) for m in range(samples) for row in blocked_rows(context, maps[m], m)]
     return np.array(rows, dtype=object).reshape(len(rows), samples * d)
 
 
-def blocked_rows(context: Context, maps: list[Array], m: int) -> list[Array]:
+def blocked_rows(context: Context, maps: PerLayer[Array], m: int) -> list[Array]:
     """The functionals (d,) of sample m's motion that must not grow."""
     rows = [maps[i][j] for i, zeros in enumerate(context.passed.zeros) for j in np.flatnonzero(zeros[:, m])]
     if context.question.loss is Loss.HINGE:

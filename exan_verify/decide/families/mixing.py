@@ -14,10 +14,10 @@ from fractions import Fraction
 import numpy as np
 
 from exan_verify.core.arrays import fractions
+from exan_verify.core.budget import Budget
 from exan_verify.core.certificate import Move, SecondBatch
 from exan_verify.core.network import Array
 from exan_verify.core.question import Labels, Loss
-from exan_verify.core.verdict import Budget
 from exan_verify.decide.context import Context
 from exan_verify.decide.families.regions import shared_regions
 from exan_verify.decide.families.result import Part, names, of_batches

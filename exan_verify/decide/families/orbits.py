@@ -18,10 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from exan_verify.core.arrays import fractions
+from exan_verify.core.budget import Budget
 from exan_verify.core.certificate import Move, SecondBatch
 from exan_verify.core.network import Array
 from exan_verify.core.question import Labels, Loss
-from exan_verify.core.verdict import Budget
 from exan_verify.decide.context import Context
 from exan_verify.decide.families.cone import cone
 from exan_verify.decide.families.regions import shared_regions

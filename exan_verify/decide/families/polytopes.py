@@ -14,9 +14,9 @@ from random import Random
 import numpy as np
 
 from exan_verify.core.arrays import fractions
+from exan_verify.core.budget import Budget
 from exan_verify.core.network import Array, Linear, ReluNetwork
 from exan_verify.core.question import Box
-from exan_verify.core.verdict import Budget
 from exan_verify.exact.linalg import multiply
 from exan_verify.exact.lp import Program, Solution, Status, solve
 

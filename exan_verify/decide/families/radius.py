@@ -14,8 +14,8 @@ from fractions import Fraction
 import numpy as np
 
 from exan_verify.core.arrays import fractions
+from exan_verify.core.budget import Budget
 from exan_verify.core.network import Array
-from exan_verify.core.verdict import Budget
 from exan_verify.decide.context import Context
 from exan_verify.decide.motion import below, conditions, step_limit
 from exan_verify.decide.second_batch import Accepted, Radii, displaced, farthest
@@ -55,7 +55,7 @@ def second_batch(context: Context, steps: Array) -> Accepted | None:
 
 
 def reach(context: Context, steps: Array) -> Radii:
-    """How far each sample would move along ``steps`` at most (before anything is verified)."""
+    """How far each sample would move along ``steps`` (M, d) at most (before anything is verified)."""
     moved = [m for m in range(context.samples) if steps[m].any()]
     limit = step_limit(conditions(context, moved, steps[moved])) if moved else Fraction(0)
     sizes = [max(abs(v) for v in row) for row in steps]

@@ -16,10 +16,10 @@ from random import Random
 import numpy as np
 
 from exan_verify.core.arrays import fractions
+from exan_verify.core.budget import Budget
 from exan_verify.core.certificate import Shear
 from exan_verify.core.network import Array, Batch
 from exan_verify.core.question import Loss
-from exan_verify.core.verdict import Budget
 from exan_verify.decide.context import Context
 from exan_verify.decide.families.directions import candidates, direction, directions
 from exan_verify.decide.families.linear import within_reach

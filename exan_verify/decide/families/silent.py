@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 
 from exan_verify.core.arrays import fractions
+from exan_verify.core.budget import Budget
 from exan_verify.core.certificate import Move, SecondBatch
 from exan_verify.core.network import Array, Batch, to_fraction
 from exan_verify.core.question import Labels, Loss
-from exan_verify.core.verdict import Budget
 from exan_verify.decide.context import Context
 from exan_verify.decide.families.directions import candidates, direction, directions
 from exan_verify.decide.families.linear import within_reach

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from exan_verify.core.budget import Budget
 from exan_verify.core.certificate import Forced, Mixing, RankBound
 from exan_verify.core.network import Batch, Gradient
-from exan_verify.core.verdict import Attempt, Budget, Engine
+from exan_verify.core.verdict import Attempt, Engine
 from exan_verify.decide.context import Context, Setting
 from exan_verify.decide.gradient.reconstruction import (
     Found,

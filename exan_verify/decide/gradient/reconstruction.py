@@ -10,13 +10,12 @@ combinations of the q q^T blocks of the null space (C3, over Q).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
 
-from exan_verify.core.arrays import fractions
+from exan_verify.core.arrays import PerLayer, fractions
 from exan_verify.core.certificate import Forced, Mixing
 from exan_verify.core.network import Array, Batch, ReluNetwork
 from exan_verify.core.question import Loss, Reduction
@@ -62,7 +61,7 @@ class Task:
     """What is to be rebuilt: a gradient of ``samples`` samples under a rational loss."""
 
     network: ReluNetwork
-    gradient: Sequence[LayerGradient]
+    gradient: PerLayer[LayerGradient]
     loss: Loss
     reduction: Reduction
     samples: int
@@ -74,7 +73,7 @@ def rebuild(task: Task, layer: int) -> Found:
     Raises :class:`ImpossibleError` on a contradiction, :class:`NotFoundError` when the layer does not
     force anything.
     """
-    full = with_bias(task.gradient[layer - 1])
+    full = with_bias(task.gradient.at(layer))
     columns = pivots(full)
     if len(columns) != task.samples:
         raise NotFoundError(
@@ -102,7 +101,7 @@ def rebuild(task: Task, layer: int) -> Found:
 
 
 def with_bias(layer: LayerGradient) -> Array:
-    """``[dW | db]`` as Fractions."""
+    """``[dW | db]`` (n_out, n_in + 1) as Fractions."""
     weight, bias = layer
     if bias is None:
         raise NotFoundError("the network has no biases")
@@ -111,14 +110,14 @@ def with_bias(layer: LayerGradient) -> Array:
 
 def _from_mixing(task: Task, mixing: Mixing, matrix: Array) -> Batch:
     """The batch with ``Delta_layer = A[:, columns] @ matrix``, down to X and up to the labels (3.4)."""
-    delta = multiply(with_bias(task.gradient[mixing.layer - 1])[:, list(mixing.columns)], matrix)
-    features = _features(delta, task.gradient[mixing.layer - 1], mixing.layer)
+    delta = multiply(with_bias(task.gradient.at(mixing.layer))[:, list(mixing.columns)], matrix)
+    features = _features(delta, task.gradient.at(mixing.layer), mixing.layer)
     for k in range(mixing.layer - 1, 0, -1):
         active = np.vectorize(lambda v: v > 0, otypes=[bool])(features).T
         if np.any(features < 0):
             raise ImpossibleError(f"a feature of layer {k} would be negative")
         delta = product(task.network.layers[k].weight.T, RationalMatrix.of(delta)).masked(active).fractions()
-        features = _features(delta, task.gradient[k - 1], k)
+        features = _features(delta, task.gradient.at(k), k)
     return Batch(inputs=features, labels=_targets(task, features))
 
 

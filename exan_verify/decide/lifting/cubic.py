@@ -77,7 +77,7 @@ class Cubic:
 
 
 def cubic_equations(context: Context, cubic: Cubic) -> Residues:
-    """R3 mod p: for each variable the chosen equations of degree two, moved to the products' columns."""
+    """R3 mod p, (rows, unknowns): per variable the equations of degree two, at the products' columns."""
     size = len(cubic.plan.members)
     quadratic = equations(context, cubic.plan)[: cubic.neurons]
     factors = _quadratic_monomials(size, cubic.extra)

@@ -14,9 +14,10 @@ from dataclasses import replace
 
 from msgspec.structs import asdict
 
+from exan_verify.core.budget import Budget
 from exan_verify.core.certificate import DegreeThree, LayerArgument
 from exan_verify.core.facts import Facts
-from exan_verify.core.verdict import Attempt, Budget, Engine
+from exan_verify.core.verdict import Attempt, Engine
 from exan_verify.decide.context import Context, Finding
 from exan_verify.decide.lifting.cubic import MAX_ENTRIES, Cubic, cubic_equations
 from exan_verify.decide.lifting.degree_two import conclude, hypotheses
@@ -131,7 +132,7 @@ def _reason(context: Context, evidence: DegreeThree, determined: frozenset[int])
     used, samples = evidence.argument, context.samples
     if len(determined) < samples:
         names = ", ".join(str(m) for m in sorted(determined))
-        return f"samples {names} are in every batch with this gradient (lifting of degree three)"
+        return f"samples {names} are in every batch with this gradient or release (lifting of degree three)"
     missing = _deficit(context, plan(context, used.layer, tuple(range(samples))))
     return (
         f"lifting of degree three at hidden layer {used.layer}, where degree two is {missing} equations "

@@ -2,7 +2,8 @@
 
 For a column q of Q^-1 that is known to lie in the span of the samples ``members`` and that sample's next
 delta u, every neuron j satisfies ``(Delta_j . q)(Delta_j . q - w_j . u) = 0``: linear in the products q_a q_b
-and q_a u_k. R is the matrix of these equations in U unknowns.
+and q_a u_k. R is the matrix of these equations in U unknowns. Of a release only neurons count whose row [dW |
+db] is sent (docs/theory.md, releases): for the others Delta' = Delta Q^-1 is not known.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from exan_verify.core.budget import poll
 from exan_verify.core.certificate import Parametrisation
 from exan_verify.core.network import Array, Linear, ReluNetwork
-from exan_verify.core.verdict import poll
 from exan_verify.decide.context import Context
 from exan_verify.exact.linalg import multiply, pivots, rank_mod, solve
 from exan_verify.exact.modular import Residues, add_mod, multiply_mod, negate_mod, random_residues
@@ -32,8 +33,8 @@ MAX_ENTRIES = 1 << 27
 class Plan:
     """Lifting at one layer before any rank is taken: its counts decide the order and whether it can work.
 
-    ``groups``: the members that share the pattern of ``layer``, as sample indices. ``equations``: neurons
-    with a non-zero delta for some member.
+    ``groups``: the members that share the pattern of ``layer`` on its neurons that are sent, as sample
+    indices. ``equations``: of these the neurons with a non-zero delta for some member.
     """
 
     layer: int
@@ -92,25 +93,25 @@ def plan(context: Context, layer: int, members: tuple[int, ...]) -> Plan:
     """
     parametrisation, extra = _parametrisation(context, layer)
     size = len(members)
-    pattern = context.passed.pattern(layer)[:, list(members)]
+    pattern = context.passed.pattern(layer)[context.sent_neurons(layer)][:, list(members)]
     return Plan(
         layer=layer,
         members=members,
         parametrisation=parametrisation,
         unknowns=size * (size + 1) // 2 + size * extra,
-        equations=int(context.image.delta(layer)[:, list(members)].any(axis=1).sum()),
+        equations=int(context.sent_delta(layer)[:, list(members)].any(axis=1).sum()),
         groups=tuple(tuple(members[k] for k in group) for group in pattern_groups(pattern)),
     )
 
 
 def equations(context: Context, plan: Plan) -> Residues:
-    """R mod p: one row per neuron with a non-zero delta row; columns q_a^2 and 2 q_a q_b (a < b), then
-    q_a u_k (a factor of an unknown changes no rank).
+    """R mod p, (equations, U): a row per neuron with a non-zero delta row; columns q_a^2, 2 q_a q_b (a < b),
+    then q_a u_k (a factor of an unknown changes no rank).
     """
     if plan.parametrisation == "single":
         return np.zeros((0, plan.unknowns), dtype=np.uint64)
     delta = context.image.delta(plan.layer)[:, list(plan.members)]
-    keep = np.flatnonzero(delta.any(axis=1))
+    keep = np.flatnonzero(delta.any(axis=1) & context.sent_neurons(plan.layer))
     delta = delta[keep]
     outgoing = outgoing_weights(context, plan, keep)
     upper = np.triu_indices(len(plan.members))
@@ -169,7 +170,9 @@ def _row_rank(context: Context, layer: int, unknowns: int) -> int | None:
 
 
 def _column_space_usable(context: Context, layer: int) -> bool:
-    """rank [dW_{layer+1} | db_{layer+1}] = M."""
+    """rank [dW_{layer+1} | db_{layer+1}] = M, all of which is sent."""
+    if not context.sent_neurons(layer + 1).all():
+        return False
     following = context.image.delta(layer + 1)
     return rank_mod(following) == context.samples and full_feature_rank(context, layer)
 
@@ -225,7 +228,7 @@ def unknowns_mod(context: Context, plan: Plan) -> Residues:
 
 
 def base_weights(network: ReluNetwork, layer: int, *, zero_sum: bool) -> Array:
-    """Row j: w_j, on all entries of u, or on all but the last where they sum to zero."""
+    """Row j of (n, K'): w_j, on all entries of u, or on all but the last where they sum to zero."""
     columns: Array = network.layers[layer].weight.T
     if not zero_sum:
         return columns
@@ -235,7 +238,7 @@ def base_weights(network: ReluNetwork, layer: int, *, zero_sum: bool) -> Array:
 
 
 def rational_weights(context: Context, plan: Plan) -> Array:
-    """Row j: w_j on the unknowns of u, exact, for every parametrisation but ``column_space``.
+    """Row j of (n, K'): w_j on the unknowns of u, exact, for every parametrisation but ``column_space``.
 
     ``row_space``: a maximal set of independent columns of the outgoing weights. The others are combinations
     of them, W = W_I T, so w_j . u = (w_j)_I . (T u): T u is all that the neurons see of u.

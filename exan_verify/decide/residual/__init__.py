@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import time
 
+from exan_verify.core.budget import Budget
 from exan_verify.core.certificate import QuadricArgument, Residual
 from exan_verify.core.facts import Facts
 from exan_verify.core.question import Labels, Loss
-from exan_verify.core.verdict import Attempt, Budget, Engine, Witness
+from exan_verify.core.verdict import Attempt, Engine, Witness
 from exan_verify.decide.context import Context, Finding
 from exan_verify.decide.residual import hinge, mse, transcendental
 from exan_verify.decide.residual.groups import second_in_region

@@ -15,8 +15,8 @@ from typing import Any
 import flint
 import numpy as np
 
+from exan_verify.core.budget import Budget
 from exan_verify.core.network import Array
-from exan_verify.core.verdict import Budget
 from exan_verify.decide.residual.balls import PRECISION, Balls
 from exan_verify.exact.softmax import to_ball
 

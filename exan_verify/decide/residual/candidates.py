@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from exan_verify.core.arrays import PerLayer
 from exan_verify.core.network import Array, Batch
 from exan_verify.decide.residual.unsettled import Rest
 from exan_verify.exact.backprop import affine, backward
@@ -41,13 +42,13 @@ def follow(rest: Rest, matrix: Array, labels: Array) -> Followed:
 
 
 def mixed_inputs(rest: Rest, matrix: Array, labels: Array) -> Batch | None:
-    """The inputs Q X, when they give the rest's gradient (they do while they stay in a shared region)."""
+    """The inputs Q X, Q (r, r), when they give the rest's gradient, as they do within a shared region."""
     inputs = multiply(matrix, rest.features(0).T.fractions())
     return accepted(rest, inputs, labels)
 
 
 def accepted(rest: Rest, inputs: Array, labels: Array) -> Batch | None:
-    """The batch when it is admitted and its exact gradient is the rest's, else None."""
+    """The batch of ``inputs`` (r, d) when it is admitted and its exact gradient is the rest's, else None."""
     setting = rest.context.setting
     batch = Batch.of(
         inputs, labels, network=setting.network, loss=setting.question.loss, labels=setting.question.labels
@@ -72,7 +73,7 @@ def _descend(rest: Rest, matrix: Array, labels: Array) -> Followed:
             return Followed(excluded=True)
         active = hidden > 0
         delta = product(network.layers[k].weight.T, delta).masked(active)
-        found = _features_below(rest, k, delta, ours[k - 1])
+        found = _features_below(rest, k, delta, ours.at(k))
         if found is None:
             return Followed(excluded=True) if rank(delta.fractions()) == rest.size else Followed()
         z = affine(network.layer(k), RationalMatrix.of(found)).fractions()
@@ -83,14 +84,14 @@ def _descend(rest: Rest, matrix: Array, labels: Array) -> Followed:
     return Followed(batch=batch) if batch is not None else Followed(excluded=True)
 
 
-def _deltas(rest: Rest) -> tuple[RationalMatrix, ...]:
+def _deltas(rest: Rest) -> PerLayer[RationalMatrix]:
     passed = rest.context.passed
     vectors = loss_vectors(
         rest.context.question.loss, passed.logits, rest.context.batch.labels, rest.context.divisor
     )
     members = list(rest.members)
     whole = backward(rest.context.network, passed, vectors)
-    return tuple(RationalMatrix(d.digits[:, :, members], d.denominator) for d in whole)
+    return PerLayer(RationalMatrix(d.digits[:, :, members], d.denominator) for d in whole)
 
 
 def _features_below(rest: Rest, layer: int, delta: RationalMatrix, ours: RationalMatrix) -> Array | None:

@@ -14,8 +14,8 @@ from itertools import combinations
 
 import numpy as np
 
+from exan_verify.core.budget import Budget
 from exan_verify.core.network import Batch
-from exan_verify.core.verdict import Budget
 from exan_verify.decide.context import Context
 from exan_verify.decide.residual.alphabet import multiset_count, multisets
 from exan_verify.decide.residual.candidates import mixed_inputs

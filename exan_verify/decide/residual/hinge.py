@@ -15,10 +15,10 @@ from math import comb
 
 import numpy as np
 
+from exan_verify.core.budget import Budget
 from exan_verify.core.certificate import LossVectorArgument
 from exan_verify.core.network import Array
 from exan_verify.core.question import Labels, Loss
-from exan_verify.core.verdict import Budget
 from exan_verify.decide.residual.candidates import follow
 from exan_verify.decide.residual.outcome import Settled
 from exan_verify.decide.residual.unsettled import Rest

@@ -56,7 +56,7 @@ def rank_at(system: Quadrics, degree: int) -> int:
 
 
 def null_vectors(system: Quadrics, degree: int) -> tuple[dict[Monomial, int], Array]:
-    """Null space over Q of the Macaulay matrix: the columns' places and one vector per column."""
+    """Null space over Q of the Macaulay matrix: the columns' places, and a basis (columns, dim)."""
     columns = {m: k for k, m in enumerate(_monomials(system.variables, degree))}
     rows = []
     for multiplier in _monomials(system.variables, degree - 2):

@@ -8,9 +8,9 @@ from math import factorial, prod
 
 import numpy as np
 
+from exan_verify.core.budget import Budget
 from exan_verify.core.certificate import LabelCase, QuadricArgument
 from exan_verify.core.network import Array, to_fraction
-from exan_verify.core.verdict import Budget
 from exan_verify.decide.residual.alphabet import multiset_count, multisets
 from exan_verify.decide.residual.candidates import follow
 from exan_verify.decide.residual.macaulay import MAX_COLUMNS, MAX_DEGREE, columns_at, settled_at
@@ -137,7 +137,7 @@ def _permutation(order: dict[int, int]) -> Array:
 
 
 def is_permutation(matrix: Array) -> bool:
-    """Whether Q only reorders (each row of Q sums to 1)."""
+    """Whether Q (r, r) only reorders (each of its rows sums to 1)."""
     return all(sorted(row)[:-1] == [0] * (len(row) - 1) and max(row) == 1 for row in matrix)
 
 

@@ -93,7 +93,7 @@ def _eigenvalue(operator: Array, vector: Array) -> Fraction:
 
 
 def as_matrix(rows: tuple[tuple[Fraction, ...], ...]) -> Array:
-    """Nested Fractions as an object array."""
+    """Nested Fractions as an object array (rows, cols)."""
     out = np.empty((len(rows), len(rows[0])), dtype=object)
     for i, row in enumerate(rows):
         for j, value in enumerate(row):

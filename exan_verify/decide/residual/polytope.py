@@ -30,7 +30,7 @@ class Bounds:
 
 
 def constraints(rest: Rest) -> Array | None:
-    """Rows (alpha, beta_1, ..., beta_{r-1}), Fractions; None when nothing bounds the features.
+    """(rows, r): rows alpha, beta_1, ..., beta_{r-1}, Fractions; None when nothing bounds the features.
 
     With hidden layers, the activations of the last one are >= 0; without, a box bounds the inputs. The row of
     a single sample is (1) and has no coordinate to bound.
@@ -48,7 +48,7 @@ def constraints(rest: Rest) -> Array | None:
 
 
 def bounds(rows: Array) -> Bounds | None:
-    """The bounding box, or None when a coordinate is not shown to be bounded."""
+    """The bounding box of the constraints (rows, r), or None when a coordinate is not shown to be bounded."""
     low, high, used = [], [], []
     for k in range(rows.shape[1] - 1):
         lower, upper = _bound(rows, k, 1), _bound(rows, k, -1)

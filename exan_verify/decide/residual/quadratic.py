@@ -43,11 +43,11 @@ class Quadrics:
         return len(self.free)
 
     def point(self, matrix: Array) -> tuple[Fraction, ...]:
-        """The unknowns of a matrix Q that satisfies the linear equations."""
+        """The unknowns of a matrix Q (r, r) that satisfies the linear equations."""
         return tuple(to_fraction(matrix[place]) for place in self.free)
 
     def matrix(self, point: tuple[Fraction, ...]) -> Array:
-        """Q of a point."""
+        """Q (r, r) of a point."""
         found: Array = self.forms @ np.array([ONE, *point], dtype=object)
         return found
 

@@ -8,9 +8,9 @@ from math import ceil, floor
 
 import numpy as np
 
+from exan_verify.core.budget import Budget
 from exan_verify.core.certificate import CoverArgument
 from exan_verify.core.network import Array
-from exan_verify.core.verdict import Budget
 from exan_verify.decide.residual.alphabet import alphabet, multiset_count, multisets
 from exan_verify.decide.residual.balls import Head, Joint, Membership, annihilator
 from exan_verify.decide.residual.branch import Box, Point, cover

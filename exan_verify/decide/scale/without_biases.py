@@ -11,16 +11,20 @@ from __future__ import annotations
 
 import time
 from fractions import Fraction
+from functools import reduce
+from operator import or_
 
 import numpy as np
 
+from exan_verify.core.budget import Budget
 from exan_verify.core.certificate import Scale, Twin, Twins
 from exan_verify.core.facts import Facts
-from exan_verify.core.verdict import Attempt, Budget, Engine, Witness
+from exan_verify.core.verdict import Attempt, Engine, Witness
 from exan_verify.decide.context import Context, Finding
 from exan_verify.decide.labels import backward_map
 from exan_verify.decide.lifting.system import Plan, equations, full_feature_rank, plan
 from exan_verify.decide.scale.twins import TwinSearch, twins_of
+from exan_verify.decide.second_batch import admitted
 from exan_verify.exact.dyadic import guessed
 from exan_verify.exact.linalg import rank_mod
 from exan_verify.exact.modular import PRIME, Residues, add_mod, negate_mod
@@ -32,12 +36,11 @@ def decide(context: Context, budget: Budget) -> Finding:
         return Finding()
     start = time.monotonic()
     searches = tuple(twins_of(context, m) for m in range(context.samples))
-    found = tuple(search.found for search in searches if search.found is not None)
+    found, facts = _admitted(context, searches)
     evidence: list[Scale | Twins] = [Twins(twins=found)] if found else []
-    facts = Facts(free=frozenset(twin.sample for twin in found)) if context.batch.distinct else Facts()
-    if found and not context.batch.distinct:
-        facts = Facts(ambiguous=True)
-    scale, note = _lifted(context, searches, budget)
+    scale, note = None, "what is determined is asked of the whole gradient"
+    if context.question.release is None:
+        scale, note = _lifted(context, searches, budget)
     if scale is not None:
         evidence.append(scale)
         facts |= Facts(determined=frozenset(scale.determined))
@@ -49,6 +52,19 @@ def decide(context: Context, budget: Budget) -> Finding:
         witness=_witness(found),
         reason=_reason(found, scale, context.samples),
     )
+
+
+def _admitted(context: Context, searches: tuple[TwinSearch, ...]) -> tuple[tuple[Twin, ...], Facts]:
+    """The twins that the kernel's checker admits; a scale beyond its bounds, or ours, is none."""
+    twins = tuple(search.found for search in searches if search.found is not None)
+    if not twins:
+        return (), Facts()
+    facts = admitted(context, Twins(twins=twins))
+    if facts is not None:
+        return twins, facts
+    each = [(twin, admitted(context, Twins(twins=(twin,)))) for twin in twins]
+    kept = [(twin, alone) for twin, alone in each if alone is not None]
+    return tuple(twin for twin, _ in kept), reduce(or_, (alone for _, alone in kept), Facts())
 
 
 def _lifted(context: Context, searches: tuple[TwinSearch, ...], budget: Budget) -> tuple[Scale | None, str]:

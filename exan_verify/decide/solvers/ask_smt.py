@@ -10,10 +10,11 @@ import math
 from dataclasses import replace
 from fractions import Fraction
 
+from exan_verify.core.budget import Budget
 from exan_verify.core.certificate import Evidence
 from exan_verify.core.facts import Facts
 from exan_verify.core.network import Gradient
-from exan_verify.core.verdict import Budget, Outcome, Verdict, Witness
+from exan_verify.core.verdict import Outcome, Verdict, Witness
 from exan_verify.decide.context import Context, Setting
 from exan_verify.decide.second_batch import Candidate, accept, evidence_of
 from exan_verify.decide.solvers.irrational import irrational_evidence

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from exan_verify.core.budget import Budget
 from exan_verify.core.network import Gradient
-from exan_verify.core.verdict import Budget, Outcome, Verdict
+from exan_verify.core.verdict import Outcome, Verdict
 from exan_verify.decide.context import Setting
 from exan_verify.decide.solvers import ask_smt
 from exan_verify.decide.tolerance import engine

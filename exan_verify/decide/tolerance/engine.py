@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from exan_verify.core.budget import Budget
 from exan_verify.core.certificate import Claim, QuestionRecord, RankBound, Tolerance, issue
 from exan_verify.core.network import Batch, Gradient, to_fraction
 from exan_verify.core.question import Labels
-from exan_verify.core.verdict import Attempt, Budget, Engine, Outcome, SampleStatus, Trust, Verdict, Witness
+from exan_verify.core.verdict import Attempt, Engine, Outcome, SampleStatus, Trust, Verdict, Witness
 from exan_verify.decide.context import Setting
 from exan_verify.decide.tolerance.bounds import Shown, batch_of, show
 from exan_verify.decide.tolerance.centre import find, numerical_rank
@@ -77,7 +78,7 @@ def decide_here(setting: Setting, gradient: Gradient, limits: Budget) -> Verdict
     start = time.monotonic()
     samples = setting.question.batch_size
     problem = Problem(setting=setting, gradient=gradient, samples=samples or 0, budget=limits)
-    nearest: tuple[float, Batch] | None = None
+    nearest: float | None = None
     try:
         _check_layers(problem)
         with working_precision():
@@ -97,8 +98,8 @@ def decide_here(setting: Setting, gradient: Gradient, limits: Budget) -> Verdict
                 batch = batch_of(problem, centre)
                 realised, distance = replayed(problem, batch)
                 domain = setting.question.domain
-                if (domain is None or domain.contains(batch)) and (nearest is None or distance < nearest[0]):
-                    nearest = distance, batch
+                if domain is None or domain.contains(batch):
+                    nearest = distance if nearest is None else min(nearest, distance)
                 try:
                     radius = _stated(show(problem, centre, batch), batch)
                 except NotShownError as error:
@@ -107,40 +108,18 @@ def decide_here(setting: Setting, gradient: Gradient, limits: Budget) -> Verdict
                 if realised:
                     return _unique(problem, batch, radius, distance, time.monotonic() - start)
                 if none_in_radius(problem, batch, radius):
-                    reason = (
-                        f"{_asked(problem)}, all whose gradient is within {float(problem.tolerance):g} "
-                        f"would have inputs within {max(radius):.3g} of a batch that was found, and its "
-                        "labels; but no batch there has such a gradient (T8 of Appendix T)"
-                    )
-                    evidence = _evidence(problem, batch)
-                    spent = time.monotonic() - start
-                    return replace(_unrealisable(problem, evidence, reason, spent), distance=distance)
+                    return _none_around(problem, batch, radius, distance, time.monotonic() - start)
                 failed = NotShownError(
                     f"all near batches would lie within {max(radius):.3g} of the batch found, but whether "
                     "there is one is not shown; give a larger tolerance, or the gradient more exactly"
                 )
             assert failed is not None
             raise failed
-    except (NotShownError, OverflowError) as error:
-        if isinstance(error, OverflowError):
-            error = NotShownError("numbers beyond the range of float64 are not taken on with a tolerance")
-        found = (
-            "no batch was found whose gradient could be compared"
-            if nearest is None
-            else f"the gradient of the nearest batch found differs by up to {nearest[0]:.3g}, the tolerance "
-            f"is {float(problem.tolerance):g}"
-        )
-        note = f"tolerance {float(problem.tolerance):g}: {error}"
-        attempt = Attempt(engine=Engine.LIFTING, note=note, layer=1, seconds=time.monotonic() - start)
-        return Verdict(
-            outcome=Outcome.UNKNOWN,
-            samples=(),
-            reason=f"{_asked(problem)}, no radius is proved: {error}; {found}",
-            batch_size=problem.samples,
-            attempts=(attempt,),
-            tolerant=True,
-            distance=None if nearest is None else nearest[0],
-        )
+    except NotShownError as error:
+        return _unknown(problem, str(error), nearest, time.monotonic() - start)
+    except OverflowError:
+        reason = "numbers beyond the range of float64 are not taken on with a tolerance"
+        return _unknown(problem, reason, nearest, time.monotonic() - start)
 
 
 def _check_layers(problem: Problem) -> None:
@@ -219,6 +198,39 @@ def _unique(
         tolerant=True,
         distance=distance,
     )
+
+
+def _unknown(problem: Problem, reason: str, nearest: float | None, seconds: float) -> Verdict:
+    """``nearest``: how far the gradient of the nearest batch found is from the given one, if one was."""
+    tolerance = float(problem.tolerance)
+    found = (
+        "no batch was found whose gradient could be compared"
+        if nearest is None
+        else f"the gradient of the nearest batch found differs by up to {nearest:.3g}, the tolerance is "
+        f"{tolerance:g}"
+    )
+    note = f"tolerance {tolerance:g}: {reason}"
+    return Verdict(
+        outcome=Outcome.UNKNOWN,
+        samples=(),
+        reason=f"{_asked(problem)}, no radius is proved: {reason}; {found}",
+        batch_size=problem.samples,
+        attempts=(Attempt(engine=Engine.LIFTING, note=note, layer=1, seconds=seconds),),
+        tolerant=True,
+        distance=nearest,
+    )
+
+
+def _none_around(
+    problem: Problem, batch: Batch, radius: tuple[float, ...], distance: float, seconds: float
+) -> Verdict:
+    reason = (
+        f"{_asked(problem)}, all whose gradient is within {float(problem.tolerance):g} would have inputs "
+        f"within {max(radius):.3g} of a batch that was found, and its labels; but no batch there has such a "
+        "gradient (T8 of Appendix T)"
+    )
+    verdict = _unrealisable(problem, _evidence(problem, batch), reason, seconds)
+    return replace(verdict, distance=distance)
 
 
 def _unrealisable(problem: Problem, evidence: Tolerance | RankBound, reason: str, seconds: float) -> Verdict:

@@ -64,19 +64,20 @@ def none_in_radius(problem: Problem, batch: Batch, radius: tuple[float, ...]) ->
         slopes.append([flint.arb(1) if v > 0 else flint.arb(0) if v <= 0 else _EITHER for v in values])
         hidden.append(z if len(hidden) == network.depth else _relu(z))
     delta = _loss_vectors(problem, batch, hidden.pop())
+    slopes.pop()  # the logits'
     for i in range(network.depth, 0, -1):
-        weight = delta * hidden[i - 1].transpose()
+        weight = delta * hidden.pop().transpose()
         bias = delta * ball_matrix(np.ones((batch.size, 1)))
         rows = zip(weight.table(), bias.entries(), strict=True)
-        shape = network.widths[i], network.widths[i - 1] + 1
-        own = flint.arb_mat(*shape, [v for row, last in rows for v in (*row, last)])
+        width, below = network.layer(i).shape
+        own = flint.arb_mat(width, below + 1, [v for row, last in rows for v in (*row, last)])
         limit = to_ball(problem.tolerance).abs_upper()
-        if any(v.abs_lower() > limit for v in (own - ball_matrix(problem.layers[i - 1])).entries()):
+        if any(v.abs_lower() > limit for v in (own - ball_matrix(problem.layers.at(i))).entries()):
             return True
         if i > 1:
             down = (ball_matrix(network.layer(i).weight.T) * delta).entries()
-            kept = [v * slope for v, slope in zip(down, slopes[i - 2], strict=True)]
-            delta = flint.arb_mat(network.widths[i - 1], batch.size, kept)
+            kept = [v * slope for v, slope in zip(down, slopes.pop(), strict=True)]
+            delta = flint.arb_mat(below, batch.size, kept)
     return False
 
 

@@ -8,9 +8,10 @@ from functools import cached_property
 
 import numpy as np
 
+from exan_verify.core.arrays import PerLayer
+from exan_verify.core.budget import Budget
 from exan_verify.core.certificate import Parametrisation
 from exan_verify.core.network import Array, Gradient, ReluNetwork
-from exan_verify.core.verdict import Budget
 from exan_verify.decide.context import Setting
 from exan_verify.exact.balls import BallMatrix, Floats, ball_matrix, constant_interval
 
@@ -63,18 +64,18 @@ class Problem:
         return self.network.widths[2] - (self.parametrisation == "zero_sum")
 
     @cached_property
-    def layers(self) -> tuple[Array, ...]:
+    def layers(self) -> PerLayer[Array]:
         """The stored [dW_i | db_i]; without a bias dW_i alone."""
         pairs = self.gradient.for_network(self.network)
-        return tuple(w if b is None else np.concatenate([w, b.reshape(-1, 1)], axis=1) for w, b in pairs)
+        return PerLayer(w if b is None else np.concatenate([w, b.reshape(-1, 1)], axis=1) for w, b in pairs)
 
     def floats(self, layer: int) -> Floats:
         """[dW | db] of affine layer ``layer`` (from 1), rounded to float64."""
-        return self.layers[layer - 1].astype(np.float64)
+        return self.layers.at(layer).astype(np.float64)
 
     def balls(self, layer: int) -> BallMatrix:
         """[dW | db] of every batch asked about."""
-        array = self.layers[layer - 1]
+        array = self.layers.at(layer)
         return ball_matrix(array) + constant_interval(array.shape, self.tolerance)
 
     def weight(self, layer: int) -> Floats:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from exan_verify.core.arrays import PerLayer
 from exan_verify.core.certificate import Mixing, rational
 from exan_verify.core.network import Array, Batch, Gradient, ReluNetwork, to_fraction
 from exan_verify.core.question import Loss, Question
@@ -33,7 +34,7 @@ def rebuilt_batch(
     """
     if not question.loss.rational or not network.has_bias:
         raise CertificateRejected("gradient certificates are for mse and hinge, and networks with biases")
-    layers = [_extended(*layer) for layer in given.for_network(network)]
+    layers = PerLayer(_extended(*layer) for layer in given.for_network(network))
     inputs = _inputs(mixing, network, layers, question.samples)
     hidden, logits = _outputs(network, inputs)
     vectors = _solved(hidden.T, layers[-1].T, "the loss vectors are not determined").T
@@ -55,18 +56,18 @@ def _labels(vectors: Array, logits: Array, question: Question) -> Array:
     return targets
 
 
-def _inputs(mixing: Mixing, network: ReluNetwork, layers: list[Array], samples: int) -> Array:
+def _inputs(mixing: Mixing, network: ReluNetwork, layers: PerLayer[Array], samples: int) -> Array:
     square = len(mixing.matrix) == samples and all(len(row) == samples for row in mixing.matrix)
     if not 1 <= mixing.layer < network.depth or not square:
         raise CertificateRejected("the mixing matrix does not fit the layer or the batch size")
-    block = layers[mixing.layer - 1]
+    block = layers.at(mixing.layer)
     if len(mixing.columns) != samples or not all(0 <= c < block.shape[1] for c in mixing.columns):
         raise CertificateRejected("the mixing columns do not fit the gradient")
     matrix = np.array([[rational(v) for v in row] for row in mixing.matrix], dtype=object)
     delta = multiply(block[:, list(mixing.columns)], matrix)
     _require_short(delta, block)
     for i in range(mixing.layer, 0, -1):
-        features = _solved(delta, layers[i - 1][:, :-1], f"Delta_{i} does not determine H_{i - 1}")
+        features = _solved(delta, layers.at(i)[:, :-1], f"Delta_{i} does not determine H_{i - 1}")
         if i == 1:
             return features
         active = np.array([[value > 0 for value in row] for row in features]).T

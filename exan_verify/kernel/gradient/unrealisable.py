@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from fractions import Fraction
 
 import numpy as np
 
-from exan_verify.core.arrays import fractions
+from exan_verify.core.arrays import PerLayer, fractions
 from exan_verify.core.certificate import Forced, RankBound, rational
 from exan_verify.core.network import Array, Batch, Gradient, ReluNetwork
 from exan_verify.core.question import Loss, Question
@@ -30,7 +29,7 @@ def check_rank_bound_of_gradient(
     """rank [dW | db] of M samples is at most M; here it is larger than ``size``."""
     layers = given.for_network(network)
     require(1 <= evidence.layer <= network.depth, f"there is no layer {evidence.layer}")
-    found = rank_mod(_mod_p(_joined(*layers[evidence.layer - 1])))
+    found = rank_mod(_mod_p(_joined(*layers.at(evidence.layer))))
     _compare(evidence, found, size)
 
 
@@ -45,7 +44,7 @@ def check_rank_bound_of_batch(evidence: RankBound, subject: Subject, size: int) 
         )
     except VanishingDenominatorError:
         require(False, "a softmax denominator vanishes at the certificate's point t")
-    delta = backward_mod(subject.network, passed, vectors)[evidence.layer - 1]
+    delta = backward_mod(subject.network, passed, vectors).at(evidence.layer)
     features = passed.features(evidence.layer).residues()
     if subject.network.has_bias:
         features = np.concatenate([features, np.ones((1, subject.samples), dtype=np.uint64)])
@@ -57,8 +56,8 @@ def check_forced(evidence: Forced, given: Gradient, network: ReluNetwork, questi
     """Every batch is forced (C1), and following it through the layers ends in a contradiction."""
     require(network.has_bias and question.loss.rational, "forced batches need biases and a rational loss")
     require(1 <= evidence.layer < network.depth, f"there is no hidden layer {evidence.layer}")
-    layers = [_joined(*layer) for layer in given.for_network(network)]
-    samples, block = question.samples, layers[evidence.layer - 1]
+    layers = PerLayer(_joined(*layer) for layer in given.for_network(network))
+    samples, block = question.samples, layers.at(evidence.layer)
     require(len(evidence.columns) == samples, "there must be one column of the gradient per sample")
     require(all(0 <= c < block.shape[1] for c in evidence.columns), "a column is out of range")
     basis = block[:, list(evidence.columns)]
@@ -85,7 +84,7 @@ def _compare(evidence: RankBound, found: int, size: int) -> None:
     require(found > size, f"rank {found} does not exceed the batch size {size}")
 
 
-def _outgoing(layers: Sequence[Array], network: ReluNetwork, layer: int, samples: int) -> Array:
+def _outgoing(layers: PerLayer[Array], network: ReluNetwork, layer: int, samples: int) -> Array:
     """Rows w_j on the unknowns of u: all of R^n, or M independent columns of the next layer's gradient, which
     are a basis of its column space for every batch when its rank is M.
     """
@@ -126,13 +125,13 @@ def _follow(
     basis: Array,
     directions: Array,
     layer: int,
-    layers: Sequence[Array],
+    layers: PerLayer[Array],
     given: Gradient,
     network: ReluNetwork,
     question: Question,
 ) -> None:
     """From the forced directions down to X, up to the labels, and to the gradient (3.4)."""
-    block = layers[layer - 1]
+    block = layers.at(layer)
     columns = multiply(basis, directions)
     scales = solve(columns, block[:, [-1]])
     if scales is None or not all(scales[:, 0]):
@@ -144,7 +143,7 @@ def _follow(
             raise _Contradiction
         active = np.array([[value > 0 for value in row] for row in features]).T
         delta = product(network.layers[i].weight.T, RationalMatrix.of(delta)).masked(active).fractions()
-        features = _features(delta, layers[i - 1])
+        features = _features(delta, layers.at(i))
     _compare_gradient(features, layers, given, network, question)
 
 
@@ -161,7 +160,7 @@ def _features(delta: Array, block: Array) -> Array:
 
 def _compare_gradient(
     inputs: Array,
-    layers: Sequence[Array],
+    layers: PerLayer[Array],
     given: Gradient,
     network: ReluNetwork,
     question: Question,

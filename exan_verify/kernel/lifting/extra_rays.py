@@ -13,6 +13,7 @@ from itertools import combinations_with_replacement
 
 import numpy as np
 
+from exan_verify.core.arrays import PerLayer
 from exan_verify.core.certificate import Conclusion, ExtraRays
 from exan_verify.core.facts import Facts
 from exan_verify.core.network import Array
@@ -132,13 +133,13 @@ def _seen(subject: Subject, conclusion: Conclusion, above: Residues) -> Residues
     return product_mod(seen, above[: weights.shape[1]])
 
 
-def _system(subject: Subject, conclusion: Conclusion) -> tuple[_System, tuple[RationalMatrix, ...]]:
+def _system(subject: Subject, conclusion: Conclusion) -> tuple[_System, PerLayer[RationalMatrix]]:
     vectors = loss_vectors(
         subject.question.loss, subject.passed.logits, subject.batch.labels, subject.divisor
     )
     deltas = backward(subject.network, subject.passed, vectors)
     layer = conclusion.layer
-    delta, above = deltas[layer - 1].fractions(), deltas[layer].fractions()
+    delta, above = deltas.at(layer).fractions(), deltas.at(layer + 1).fractions()
     incoming = multiply(subject.network.layers[layer].weight.T, above)
     if conclusion.parametrisation == "column_space":
         outgoing, unknowns = incoming, identity(subject.samples)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from exan_verify.core.arrays import PerLayer
 from exan_verify.core.network import Array, Batch
 from exan_verify.core.question import Labels
 from exan_verify.exact.backprop import Forward, affine, backward, forward, gradient
@@ -31,7 +32,7 @@ class Candidate:
     layer: int
     columns: Array
     outgoing: Array
-    deltas: tuple[RationalMatrix, ...]
+    deltas: PerLayer[RationalMatrix]
 
 
 def gives_no_other_batch(candidate: Candidate, subject: Subject) -> bool:
@@ -46,7 +47,7 @@ def gives_no_other_batch(candidate: Candidate, subject: Subject) -> bool:
     if matrix is None:
         return True
     features = multiply(subject.passed.features(candidate.layer).fractions(), matrix.T)
-    delta = multiply(candidate.deltas[candidate.layer - 1].fractions(), inverse)
+    delta = multiply(candidate.deltas.at(candidate.layer).fractions(), inverse)
     z = affine(subject.network.layer(candidate.layer), RationalMatrix.of(features)).fractions()
     if np.any(delta != multiply(candidate.outgoing, unknowns) * (z > 0)):
         return True
@@ -66,7 +67,7 @@ def _inputs(candidate: Candidate, subject: Subject, features: Array, delta: Arra
         delta = multiply(weight, delta) * (current > 0)
         known = subject.passed.features(k).fractions()
         known = np.concatenate([known, np.ones((1, subject.samples), dtype=int)])
-        right = multiply(candidate.deltas[k - 1].fractions(), known.T)
+        right = multiply(candidate.deltas.at(k).fractions(), known.T)
         below = solve(delta, right)
         if below is None:
             # no solution, or a deficient delta, which leaves a choice
@@ -103,7 +104,7 @@ def _batches(candidate: Candidate, subject: Subject, inputs: Array, delta: Array
 
 def _deltas_of(candidate: Candidate, subject: Subject, passed: Forward, labels: Array) -> Array:
     vectors = loss_vectors(subject.question.loss, passed.logits, labels, subject.divisor)
-    found: Array = backward(subject.network, passed, vectors)[candidate.layer - 1].fractions()
+    found: Array = backward(subject.network, passed, vectors).at(candidate.layer).fractions()
     return found
 
 

@@ -81,7 +81,7 @@ def excluded(part: Part, matrix: Array, labels: list[Label]) -> bool:
         delta = matrix_product(network.layers[k].weight.T, delta).masked(active)
         if rank(delta.fractions()) < len(part.members):
             return False
-        found = solve(delta.fractions(), _layer_gradient(part, k, deltas[k - 1]))
+        found = solve(delta.fractions(), _layer_gradient(part, k, deltas.at(k)))
         if found is None:
             return True
         if network.has_bias:

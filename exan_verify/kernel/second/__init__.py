@@ -1,4 +1,5 @@
-"""Evidence that a second batch exists: exact, algebraic, enclosed, along a family, by counting, unseen.
+"""Evidence of a second batch: exact, algebraic, enclosed, along a family, by counting, unseen, projected,
+scaled.
 
 The one part of the kernel that the engines ask themselves: they find candidates by means of their own, and
 issue what :func:`facts` accepts (docs/theory.md section 6).
@@ -9,16 +10,34 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from exan_verify.core.certificate import AlgebraicBatch, Counting, EnclosedBatch, SecondBatch, Shear, Unseen
+from exan_verify.core.certificate import (
+    AlgebraicBatch,
+    Counting,
+    EnclosedBatch,
+    Projected,
+    SecondBatch,
+    Shear,
+    Twins,
+    Unseen,
+)
 from exan_verify.core.facts import Facts
 from exan_verify.kernel.given import Subject
-from exan_verify.kernel.second import algebraic_batch, counting, enclosed_batch, second_batch, shear, unseen
+from exan_verify.kernel.second import (
+    algebraic_batch,
+    counting,
+    enclosed_batch,
+    projected,
+    second_batch,
+    shear,
+    twins,
+    unseen,
+)
 from exan_verify.kernel.second.counting import Count, count
 from exan_verify.kernel.second.second_batch import rebuilt
 
 __all__ = ["CHECKERS", "Count", "Existential", "count", "facts", "rebuilt"]
 
-Existential = SecondBatch | EnclosedBatch | AlgebraicBatch | Shear | Counting | Unseen
+Existential = SecondBatch | EnclosedBatch | AlgebraicBatch | Shear | Counting | Unseen | Projected | Twins
 """Evidence that a second batch, or a family of them, exists."""
 
 CHECKERS: Mapping[type, Callable[[Any, Subject], Facts]] = {
@@ -28,6 +47,8 @@ CHECKERS: Mapping[type, Callable[[Any, Subject], Facts]] = {
     Shear: shear.facts,
     Counting: counting.facts,
     Unseen: unseen.facts,
+    Projected: projected.facts,
+    Twins: twins.facts,
 }
 """One checker for each kind."""
 

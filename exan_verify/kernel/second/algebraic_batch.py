@@ -188,7 +188,7 @@ def gradient_entries(
             before = found[i] or [{} for _ in entries]
             found[i] = [field.plus(a, b) for a, b in zip(before, entries, strict=True)]
             if i:
-                delta = _back(field, network.layers[i], delta, active[i - 1])
+                delta = _back(field, network.layers[i], delta, active.pop())
     return [e for layer in found for e in layer]
 
 

@@ -69,8 +69,8 @@ def symbolic_loss_vectors(loss: Loss, logits: Array, labels: Array) -> dict[Symb
 
 
 def distinct_loss_vectors(loss: Loss, logits: Array, labels: Array) -> int:
-    """An upper bound of how many loss vectors differ: equal logits (up to a shift for cross_entropy) with
-    equal labels have equal ones.
+    """An upper bound of how many loss vectors differ: equal columns of ``logits`` (K, M), up to a shift for
+    cross_entropy, with equal labels have equal ones.
     """
     keys = set()
     for m in range(logits.shape[1]):

@@ -67,14 +67,14 @@ def _require_small(subject: Subject) -> None:
 
 
 def check_known_labels(subject: Subject, labels: Array) -> None:
-    """Known labels: the same ones, as often."""
+    """Known labels, (M,) or (M, K): the same ones, as often."""
     if subject.question.labels is Labels.KNOWN:
         before, after = _counted(subject.batch.labels), _counted(labels)
         require(before == after, "the second batch has other labels than the known ones")
 
 
 def admitted(subject: Subject, inputs: Array, labels: Any) -> Batch:
-    """A batch of these inputs and labels, if the question admits the labels."""
+    """A batch of inputs (M, d) with these labels, if the question admits them."""
     try:
         return Batch.of(
             inputs,

@@ -140,7 +140,7 @@ def slopes(network: ReluNetwork, passed: Forward, sample: int, direction: Array)
 
 
 def keeps_loss_vector(loss: Loss, rates: Array) -> bool:
-    """Whether logits that change with these slopes leave softmax or sigmoid, and so the loss vector."""
+    """Whether logits that change with slopes ``rates`` (K,) leave the loss vector, softmax or sigmoid."""
     if loss is Loss.CROSS_ENTROPY:
         return all(rate == rates[0] for rate in rates)
     return not np.any(rates != Fraction(0))

@@ -16,6 +16,7 @@ from typing import Any
 import flint
 import numpy as np
 
+from exan_verify.core.arrays import PerLayer
 from exan_verify.core.certificate import Claim, RankBound, Tolerance
 from exan_verify.core.network import Batch, Gradient, ReluNetwork
 from exan_verify.core.question import Labels, Loss, Question
@@ -90,7 +91,7 @@ def check_rank_within(evidence: RankBound, question: Question, network: ReluNetw
     require(evidence.prime == evidence.point == 0, "with a tolerance a rank is shown with balls, in no field")
     require(1 <= evidence.layer <= network.depth, f"there is no layer {evidence.layer}")
     require(evidence.rank > question.samples, f"rank {evidence.rank} needs no more than that many samples")
-    weight, bias = given.for_network(network)[evidence.layer - 1]
+    weight, bias = given.for_network(network).at(evidence.layer)
     exact = weight if bias is None else np.concatenate([weight, bias.reshape(-1, 1)], axis=1)
     rank = evidence.rank
     require(rank <= min(exact.shape), f"rank {rank} is more than the shape of layer {evidence.layer} has")
@@ -127,7 +128,7 @@ def _near(evidence: Tolerance, question: Question, network: ReluNetwork, given: 
     return Near(
         network=network,
         question=question,
-        layers=tuple(layers),
+        layers=PerLayer(layers),
         tolerance=tolerance,
         centre=Batch.of(
             x, _labels(evidence, question.loss), network=network, loss=question.loss, labels=Labels.ONE_HOT

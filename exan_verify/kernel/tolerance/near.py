@@ -13,6 +13,7 @@ from typing import Any
 import flint
 import numpy as np
 
+from exan_verify.core.arrays import PerLayer
 from exan_verify.core.network import Array, Batch, Gradient, ReluNetwork, to_fraction
 from exan_verify.core.question import Loss, Question
 from exan_verify.exact.backprop import Forward, forward
@@ -43,7 +44,7 @@ class Near:
 
     network: ReluNetwork
     question: Question
-    layers: tuple[Layer, ...]
+    layers: PerLayer[Layer]
     tolerance: Fraction
     centre: Batch
 
@@ -64,7 +65,7 @@ class Near:
 
     def gradient(self, layer: int) -> BallMatrix:
         """[dW | db] of affine layer ``layer`` (from 1) of every near batch."""
-        weight, bias = self.layers[layer - 1]
+        weight, bias = self.layers.at(layer)
         exact = np.concatenate([weight, bias.reshape(-1, 1)], axis=1)
         return ball_matrix(exact) + constant_interval(exact.shape, self.tolerance)
 
@@ -127,10 +128,10 @@ def check_far(near: Near, radii: Sequence[float]) -> None:
     ]
     tolerance = to_ball(near.tolerance).abs_upper()
     for layer in range(network.depth, 0, -1):
-        weight, bias = near.layers[layer - 1]
+        weight, bias = near.layers.at(layer)
         difference = -ball_matrix(np.concatenate([weight, bias.reshape(-1, 1)], axis=1))
         for delta, (features, _) in zip(deltas, passed, strict=True):
-            difference += delta * flint.arb_mat([[*features[layer - 1], flint.arb(1)]])
+            difference += delta * flint.arb_mat([[*features.at(layer), flint.arb(1)]])
         if any(entry.abs_lower() > tolerance for entry in difference.entries()):
             return
         if layer > 1:
@@ -149,19 +150,20 @@ def check_far(near: Near, radii: Sequence[float]) -> None:
     require(False, "a batch around the certificate's is not shown to be further than the tolerance")
 
 
-def _interval_pass(network: ReluNetwork, inputs: Vector) -> tuple[list[Vector], Vector]:
+def _interval_pass(network: ReluNetwork, inputs: Vector) -> tuple[PerLayer[Vector], Vector]:
     """Enclosures of h_0 .. h_{L-1} and of the logits over a box of inputs."""
-    features = [inputs]
+    features = PerLayer([inputs])
     for layer in range(1, network.depth):
-        features.append([z.max(flint.arb(0)) for z in _pre_activations(network, layer, features)])
+        following = [z.max(flint.arb(0)) for z in _pre_activations(network, layer, features)]
+        features = PerLayer((*features, following))
     return features, _pre_activations(network, network.depth, features)
 
 
-def _pre_activations(network: ReluNetwork, layer: int, features: list[Vector]) -> Vector:
+def _pre_activations(network: ReluNetwork, layer: int, features: PerLayer[Vector]) -> Vector:
     """z_layer over the box whose features are enclosed."""
     affine = network.layer(layer)
     assert affine.bias is not None
-    column = flint.arb_mat([[h] for h in features[layer - 1]])
+    column = flint.arb_mat([[h] for h in features.at(layer)])
     z: Vector = (ball_matrix(affine.weight) * column + ball_matrix(affine.bias.reshape(-1, 1))).entries()
     return z
 

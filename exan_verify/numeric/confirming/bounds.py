@@ -149,50 +149,51 @@ def _step(
     gains: list[tuple[float, float]],
     unit: float,
 ) -> Refined:
+    """Deltas (m, n_1), inputs (m, d) and bounds, by the derivation above, at the patterns of ``trace``."""
     size = trace.logits.shape[0]
+    # 2. delta_b in V_b meets range(P) at the sine t_1; t_2 isolates it from all else in V_b
     meeting = meet(delta_spans(problem, trace, sure), space.basis)
-    directions = meeting.deltas[:, :, 0]
+    directions, isolation = meeting.deltas[:, :, 0], _isolation(meeting)
+    # 3. X from the left inverse V of the directions; scales s_m from the bias entries
     block = torch.cat([directions.T, finding.rest], dim=1)
     inputs = solve_inputs(space, block)
-    # equal directions have no left inverse; step 3 of the derivation needs one
+    x, s = inputs.values[:size], inputs.scales[:size].abs()
+    inverse, lengths = inputs.inverse[:size], inputs.inverse[:size].norm(dim=1)
+    # equal directions have no left inverse
     identity = torch.eye(block.shape[1], dtype=torch.float64, device=block.device)
     dependent = (inputs.inverse @ block - identity).abs().amax(dim=1)[:size] > 1e-6
     deltas = directions * inputs.scales[:size, None]
+    y = torch.cat([inputs.values, torch.ones_like(inputs.scales[:, None])], dim=1)
+    largest, long = y[:size].abs().amax(dim=1), y[:size].norm(dim=1)
+    # 1. r_b / |delta_b| = eta |c_b| (1 + eta / sigma_M) / |delta_b| + rel_b
+    eta = space.noise * (1 + min(1.0, space.noise / float(space.values[space.rank - 1])))
     relative = _relative_rounding(problem, trace, deltas, gains, unit)
-    isolation = _isolation(meeting)
-    rows = torch.cat([inputs.values, torch.ones_like(inputs.scales[:, None])], dim=1)
-    duals = _dual_norms(rows, size)
-    s = inputs.scales[:size].abs()
-    noise = space.noise * (1 + min(1.0, space.noise / float(space.values[space.rank - 1])))
-    allowed = noise * duals[:size] / s + relative + 1e-14
+    duals = _dual_norms(y, size)
+    allowed = eta * duals[:size] / s + relative + 1e-14
+    # 2. |err_b| <= r_b / t_2
     drift = allowed / isolation
-    largest = rows[:size].abs().amax(dim=1)
-    inverse = inputs.inverse[:size]
+    # 3. |v_m| eta + sum_b k_mb r_b |y_b|_inf + sqrt(sum_b (o_mb |y_b|_inf)^2)
     couplings, errors = _couplings(inverse, meeting), s * allowed
     roundings = _rounding_couplings(inverse, directions, s * relative, s, block.shape[1])
-    total = inverse.norm(dim=1) * noise + couplings @ (errors * largest) + (roundings * largest).norm(dim=1)
-    size2 = rows[:size].norm(dim=1)
-    column = torch.clamp(_bias_noise(problem, space, deltas, unit), max=space.noise) * (noise / space.noise)
-    total2 = inverse.norm(dim=1) * (noise + column * size2)
-    apart = torch.cdist(rows[:size], rows[:size], compute_mode="donot_use_mm_for_euclid_dist")
-    total2 = total2 + (couplings * apart) @ errors + (roundings * apart).norm(dim=1)
+    total = lengths * eta + couplings @ (errors * largest) + (roundings * largest).norm(dim=1)
+    # |v_m| (eta + |e| |x_m|_2) + sum_b k_mb r_b |x_b - x_m|_2 + sqrt(sum_b (o_mb |x_b - x_m|_2)^2)
+    column = torch.clamp(_bias_noise(problem, space, deltas, unit), max=space.noise) * (eta / space.noise)
+    apart = torch.cdist(y[:size], y[:size], compute_mode="donot_use_mm_for_euclid_dist")
+    total2 = lengths * (eta + column * long) + (couplings * apart) @ errors
+    total2 = total2 + (roundings * apart).norm(dim=1)
     if finding.rest.shape[1]:
-        unseparated = inverse.norm(dim=1) * noise * duals[-1] / finding.rest_sine
-        total, total2 = total + unseparated, total2 + unseparated * (1 + size2)
+        unseparated = lengths * eta * duals[-1] / finding.rest_sine
+        total, total2 = total + unseparated, total2 + unseparated * (1 + long)
+    # divided by the bias entry, (1 + |x_m|_inf) / s_m; the last rounding is that of the division
+    bound = _SAFETY * total * (1 + largest) / s + (finding.scale_error + 2.0**-52) * largest
+    bound = torch.where(lost | dependent, torch.inf, bound)
     # a sample's scale is the entry that its row is divided by; only if that is the bias entry, errors cancel
     from_bias = problem.layers[0].bias_given and finding.scale_error == 0
-    # the last rounding is that of the division
-    bound = _SAFETY * total * (1 + largest) / s + (finding.scale_error + 2.0**-52) * largest
-    bound = torch.where(lost | dependent, torch.full_like(bound, torch.inf), bound)
-    in_range = (
-        (drift < _LINEAR)
-        & (bound < _LINEAR * (1 + largest))
-        & torch.isfinite(inputs.values[:size]).all(dim=1)
-    )
+    in_range = (drift < _LINEAR) & (bound < _LINEAR * (1 + largest)) & torch.isfinite(x).all(dim=1)
     return Refined(
-        x=inputs.values[:size],
+        x=x,
         deltas=deltas,
-        bound=torch.where(in_range, bound, torch.full_like(bound, torch.inf)),
+        bound=torch.where(in_range, bound, torch.inf),
         norm=torch.where(in_range & from_bias & torch.isfinite(total2), _SAFETY * total2 / s, torch.inf),
         drift=drift + finding.scale_error,
         sine=meeting.sines[:, 0],

@@ -128,17 +128,7 @@ def confirm(
         refined = replace(refined, bound=refined.bound + off, norm=refined.norm + off * wide)
     whole = finding.whole and total == size
     tests = tuple(_own_equations(problem, refined, fit, spread, whole=whole, scale_doubt=scale_doubt))
-    reasons = [next(filter(None, (one.failure(m) for one in tests)), "") for m in range(len(refined.x))]
-    if not problem.whole:
-        doubts = unsupported(problem, spaces[0], finding, refined, divisor)
-        reasons = [reason or doubt for reason, doubt in zip(reasons, doubts, strict=True)]
-    given = problem.question.batch_size
-    if given is not None and total > given:
-        more = f"the gradient shows {total} independent samples, more than batch_size={given}"
-        reasons = [reason or more for reason in reasons]
-    if finding.literal:
-        moved = _moved(finding, refined)
-        reasons = [moved.failure(m) or reason for m, reason in enumerate(reasons)]
+    reasons = _reasons(problem, spaces[0], finding, refined, tests, divisor)
     good = torch.tensor([not r for r in reasons], dtype=torch.bool, device=problem.device)
     batch = _Batch.of(problem, refined, fit, divisor)
     if bool(good.any()) and bool(good.all()) and whole:
@@ -175,6 +165,33 @@ def confirm(
         reason="" if complete else _why(finding, reasons, total, size),
         scale=problem.scale or 1.0,
     )
+
+
+def _reasons(
+    problem: Problem,
+    space: ColumnSpace,
+    finding: Finding,
+    refined: Refined,
+    tests: tuple[Test, ...],
+    divisor: float,
+) -> list[str]:
+    """Per sample the first test that it fails, or what else keeps it a candidate; empty where nothing."""
+    reasons = [next(filter(None, (one.failure(m) for one in tests)), "") for m in range(len(refined.x))]
+    if not problem.whole:
+        doubts = unsupported(problem, space, finding, refined, divisor)
+        reasons = [reason or doubt for reason, doubt in zip(reasons, doubts, strict=True)]
+    total, given = refined.x.shape[0] + finding.rest.shape[1], problem.question.batch_size
+    if given is not None and total > given:
+        more = f"the gradient shows {total} independent samples, more than batch_size={given}"
+        reasons = [reason or more for reason in reasons]
+    if finding.literal:
+        moved = Test(
+            value=(finding.x - refined.x).abs().amax(dim=1),
+            limit=CLAIM_LIMIT * refined.x.abs().amax(dim=1).clamp(min=1.0),
+            sentence="as handed over it is off by {value:.1e} from what its own equations give",
+        )
+        reasons = [moved.failure(m) or reason for m, reason in enumerate(reasons)]
+    return reasons
 
 
 def _with_scale(problem: Problem, refined: Refined, total: int) -> tuple[Problem, str]:
@@ -317,15 +334,6 @@ def _own_equations(
             "its loss vector would fit a mixture of samples of one region as well (real or saturated "
             "label); that is told apart only when batch_size is given and equals the number found",
         )
-
-
-def _moved(finding: Finding, refined: Refined) -> Test:
-    """Whether a candidate was off by more than a sample found may be, as the method handed it over."""
-    return Test(
-        value=(finding.x - refined.x).abs().amax(dim=1),
-        limit=CLAIM_LIMIT * refined.x.abs().amax(dim=1).clamp(min=1.0),
-        sentence="as handed over it is off by {value:.1e} from what its own equations give",
-    )
 
 
 def _telling(problem: Problem, fit: LabelFit, slack: Tensor) -> Bool[Tensor, " m"]:

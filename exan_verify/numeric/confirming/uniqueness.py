@@ -31,7 +31,7 @@ M x (d + 1), is the batch found.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -189,7 +189,9 @@ def _confining(
 def _columns(
     problem: Problem, at: _Coordinates, patterns: Bool[Tensor, "M n"], e: Tensor, e_moved: float
 ) -> _Columns | str:
+    """Steps 2 and 3 with E = ``e`` (n_2, K'), off by ``e_moved`` at most; or why they do not go through."""
     b, moved, size = at.b, at.moved, len(at.c)
+    # 2. O_j = w_j E; the points p_a fitted to the neurons active for a, and O p
     weight = problem.layers[1]
     o = weight.backward(e.T).T
     o_moved = e_moved * float(torch.linalg.matrix_norm(weight.weight.double(), 2)) if e_moved else 0.0
@@ -203,7 +205,9 @@ def _columns(
     spans = patterns.double()[:, :, None] * o
     points = (torch.linalg.pinv(spans, rtol=1e-10) @ b.T[:, :, None])[:, :, 0]
     carried = o @ points.T
+    # the columns of R: 2 B_a B_b of w_ab, -B_a O_k of w_ak
     r = torch.cat([2 * b[:, first] * b[:, second], -(b[:, :, None] * o[:, None, :]).flatten(1)], dim=1)
+    # 3. L = R^+
     lengths = r.norm(dim=0).clamp(min=torch.finfo(r.dtype).tiny)
     q, triangle = torch.linalg.qr(r / lengths)
     diagonal = triangle.diagonal().abs()
@@ -214,7 +218,7 @@ def _columns(
     lost = float((left @ r - torch.eye(unknowns).to(r)).abs().sum(dim=1).max())
     squared = left.square()
     by_b, by_o = (squared @ b.square()).sqrt(), (squared @ o.square()).sqrt()
-    # dt = (2 B - O p) dB - B dO p
+    # tau_a >= |L t'_a|, with t = B (B - O p) and dt = (2 B - O p) dB - B dO p
     tau = (left @ (b * (b - carried))).abs() + by_b * (points.norm(dim=1) * o_moved)
     tau = tau + (squared @ (2 * b - carried).square()).sqrt() * moved
     tau = tau.clamp(min=torch.finfo(tau.dtype).tiny)
@@ -228,17 +232,30 @@ def _columns(
         total: Tensor = _SECOND_ORDER * (tau + changed + lost * s.amax(dim=0))
         return total
 
-    s = by_noise(torch.zeros_like(tau))
-    for _ in range(_ROUNDS):
-        proceed()
-        renewed = by_noise(s)
-        if bool((renewed <= s).all()):
-            break
-        s = 1.02 * renewed
-    else:
+    s = _dominating(by_noise, torch.zeros_like(tau))
+    if s is None:
         return f"{several} (errors of up to {float(moved.max()):.1e} in their coefficients)"
     pairs, single = _unfolded(by_noise(s), first, second, size)
-    # the largest entry q_a of a column: ratios are at most 1, then at most their own bounds
+    rho, ratios = _ratios(pairs)
+    eta = torch.einsum("am,akm->ak", ratios.square(), single)
+    return _Columns(rho=rho, eta=eta, points=points, carried=carried, o=o)
+
+
+def _dominating(bound: Callable[[Tensor], Tensor], start: Tensor) -> Tensor | None:
+    """Some s of ``start``'s shape with ``bound(s) <= s``, or None where the iteration does not settle."""
+    s = bound(start)
+    for _ in range(_ROUNDS):
+        proceed()
+        renewed = bound(s)
+        if bool((renewed <= s).all()):
+            return s
+        s = 1.02 * renewed
+    return None
+
+
+def _ratios(pairs: Float[Tensor, "M M M"]) -> tuple[Float[Tensor, "M M"], Float[Tensor, "M M"]]:
+    """rho_ab = sum_m (q_m / q_a)^2 s_abm, for the largest entry q_a of a column, and what bounds the ratios
+    in it: at most 1, then at most their own rho."""
     ratios = torch.ones_like(pairs[:, :, 0])
     for _ in range(_ROUNDS):
         rho = torch.einsum("am,abm->ab", ratios.square(), pairs)
@@ -247,8 +264,7 @@ def _columns(
         if bool((bounded >= 0.99 * ratios).all()):
             break
         ratios = bounded
-    eta = torch.einsum("am,akm->ak", ratios.square(), single)
-    return _Columns(rho=rho, eta=eta, points=points, carried=carried, o=o)
+    return rho, ratios
 
 
 def _unfolded(

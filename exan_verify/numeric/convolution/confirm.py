@@ -22,14 +22,14 @@ _TOLERANCE = 64.0
 
 
 def expected_rounding(network: ConvolutionalNetwork, features: Tensor, unit_roundoff: float) -> Tensor:
-    """How far, in L2, rounding in the body's own forward pass takes a sample's features, to begin with."""
+    """How far (M,), in L2, rounding in the body's own pass takes the features (M, n), to begin with."""
     steps = 1 + sum(stage.linear for stage in network.body)
     expected: Tensor = _PASSES * steps * unit_roundoff * (features.norm(dim=1) + 1)
     return expected
 
 
 def seen_rounding(network: ConvolutionalNetwork, pictures: Tensor, unit_roundoff: float) -> Tensor:
-    """The same as seen at the pictures found, in the dtype of that roundoff, with a margin."""
+    """The same as seen at the pictures (M, C, H, W) found, in the dtype of that roundoff, with a margin."""
     dtype = _DTYPES.get(unit_roundoff)
     if dtype is None:
         return torch.zeros_like(pictures.flatten(1)[:, 0])
@@ -40,7 +40,7 @@ def seen_rounding(network: ConvolutionalNetwork, pictures: Tensor, unit_roundoff
 
 
 def feature_misfit(network: ConvolutionalNetwork, pictures: Tensor, features: Tensor) -> Tensor:
-    """Per sample, the largest distance between the pictures' features and the known ones."""
+    """(M,): the largest distance between the features of a picture and the known ones (M, n)."""
     return (network.features(pictures) - features).abs().amax(dim=1)
 
 
@@ -87,7 +87,7 @@ def gradient_slack(
     *,
     unit_roundoff: float,
 ) -> dict[int, float]:
-    """What the errors of the pictures and rounding explain of that distance, seen by moving the pictures."""
+    """What the errors (M,) of the pictures and rounding explain of that distance, seen by moving them."""
     base = convolution_gradients(network, pictures, loss)
     generator = torch.Generator().manual_seed(1)
     signs = torch.randint(0, 2, pictures.shape, generator=generator).to(pictures) * 2 - 1
@@ -107,7 +107,7 @@ def _per_entry(pictures: Tensor, error: Tensor) -> Tensor:
 def convolution_gradients(
     network: ConvolutionalNetwork, pictures: Tensor, loss: BatchLoss
 ) -> dict[int, Tensor]:
-    """dW of every convolution for a batch, by place."""
+    """dW (C_out, C_in / groups, kh, kw) of every convolution for a batch (M, C, H, W), by place."""
     with torch.enable_grad():
         outputs: dict[int, Tensor] = {}
         values = [pictures.detach().requires_grad_(True)]

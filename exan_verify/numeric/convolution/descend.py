@@ -123,7 +123,7 @@ def invert_stage(
     unit_roundoff: float,
     rectified: bool,
 ) -> tuple[Known | None, StageReport]:
-    """What the stage takes, or None where something stays open, and its report."""
+    """What the stage takes, (M, *shape), or None where something stays open, and its report."""
     unknowns = known.value.shape[0] * math.prod(shape)
     report = StageReport(path=stage.path, kind=stage.kind, unknowns=unknowns)
     if isinstance(stage, Flatten):

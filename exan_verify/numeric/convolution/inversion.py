@@ -122,12 +122,12 @@ class _Fit:
         self.delta = known.delta.flatten(1).to(like)
 
     def features(self, x: Tensor) -> Tensor:
-        """Mean relative squared distance of the features."""
+        """Mean relative squared distance of the features of pictures ``x`` (M, C, H, W)."""
         found: Tensor = ((self.network.features(x) - self.known).square().sum(dim=1) / self.norms).mean()
         return found
 
     def gradients(self, x: Tensor) -> Tensor:
-        """Mean relative squared distance of the convolutions' gradients, at the known deltas."""
+        """The same of the convolutions' gradients, for ``x`` (M, C, H, W) at the known deltas."""
         total = (self.network.features(x) * self.delta).sum()
         found = torch.autograd.grad(total, list(self.weights.values()), create_graph=True)
         misfits = [

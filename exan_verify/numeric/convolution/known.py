@@ -32,19 +32,19 @@ class Known:
 
     @property
     def entry_error(self) -> Tensor:
-        """Bound on the error of every entry, shaped to broadcast with ``value``."""
+        """Bound on the error of every entry, (M, *shape) or (M, 1, ..., 1)."""
         size, shape = self.value.shape[0], self.value.shape[1:]
         each = self.spread.entries
         return each.view(size, *(shape if each.shape[1] > 1 else [1] * len(shape)))
 
     @property
     def active(self) -> Tensor:
-        """Where a known value is positive beyond its error: there a ReLU below passes it unchanged."""
+        """(M, *shape): where a known value is positive beyond its error, so that a ReLU below passes it."""
         return self.known & (self.value > _ZERO * self.entry_error)
 
     @property
     def zero(self) -> Tensor:
-        """Where a rectified value is known to be zero."""
+        """(M, *shape): where a rectified value is known to be zero."""
         return self.known & ~self.active
 
     def reshape(self, shape: tuple[int, ...]) -> Known:

@@ -64,7 +64,7 @@ class Spread:
 
 
 def spectral_norm(matrix: Tensor) -> Tensor:
-    """The largest singular value, by power iteration."""
+    """The largest singular value of a matrix (rows, cols), by power iteration."""
     vector = torch.ones(matrix.shape[1], dtype=matrix.dtype, device=matrix.device)
     value = matrix.new_zeros(())
     for _ in range(_POWER_STEPS):
@@ -75,7 +75,7 @@ def spectral_norm(matrix: Tensor) -> Tensor:
 
 
 def compressed(matrix: Tensor) -> Tensor:
-    """A map with the same row norms and singular values and no more columns than rows."""
+    """A map with the row norms and singular values of ``matrix`` (rows, cols), at most (rows, rows)."""
     if matrix.shape[1] <= matrix.shape[0]:
         return matrix
     lower: Tensor = torch.linalg.qr(matrix.T, mode="r")[1].T

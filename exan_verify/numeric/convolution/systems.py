@@ -70,7 +70,7 @@ class Solved:
 def solve_stage(
     stage: Stage, given: Known, shape: tuple[int, ...], d_weight: Tensor | None, unit_roundoff: float
 ) -> Solved:
-    """Solve a linear stage for what it takes, of ``shape`` per sample.
+    """Solve a linear stage for what it takes, (M, *shape).
 
     ``d_weight``: its weight gradient, used only where all deltas of all samples are known.
     """

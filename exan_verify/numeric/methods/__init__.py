@@ -1,1 +1,1 @@
-"""The attacks: lift, assign, peel, sample, published, and what they are made of."""
+"""The attacks: `lifting`, `exclusive_neurons`, `searching`, a batch of one sample, and what they share."""

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from exan_verify.numeric.problem.problem import Problem
+from exan_verify.numeric.problem.records import LayerSummary
 from exan_verify.numeric.problem.spectrum import MINIMAL_GAP, ColumnSpace
 from exan_verify.numeric.waiting import proceed
 
@@ -131,6 +132,21 @@ def too_many(problem: Problem, rank: int) -> str | None:
         f"the gradient shows rank {rank}, and batch_size={size} samples give no more than "
         f"{size}: noise or compression fills it, or the batch is "
         "larger; use the gradient as it was computed, or the true batch size"
+    )
+
+
+def layer_summaries(problem: Problem, spaces: tuple[ColumnSpace, ...]) -> tuple[LayerSummary, ...]:
+    """The hidden layers as methods see them that do not lift."""
+    counted = [layer_equations(problem, spaces, k) for k in range(len(spaces) - 1)]
+    return tuple(
+        LayerSummary(
+            index=eq.index + 1,
+            rank=eq.samples,
+            rank_gap=eq.space.gap,
+            equations=eq.neurons,
+            unknowns=eq.unknowns,
+        )
+        for eq in counted
     )
 
 

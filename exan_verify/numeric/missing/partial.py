@@ -20,8 +20,8 @@ from exan_verify.errors import BudgetExhausted, RangeError
 from exan_verify.numeric.ask_methods import Candidates, Pursuit, column_space_of, pursue
 from exan_verify.numeric.confirming.confirm import CLAIM_LIMIT
 from exan_verify.numeric.methods.equations import layer_equations
-from exan_verify.numeric.methods.published import Published
-from exan_verify.numeric.methods.sample import Sample
+from exan_verify.numeric.methods.exclusive_neurons.published import Published
+from exan_verify.numeric.methods.searching.sample import Sample
 from exan_verify.numeric.missing.bias_sums import missed_bias
 from exan_verify.numeric.missing.inputs_from_weights import Below, inputs_below
 from exan_verify.numeric.missing.scales import completed, gauged

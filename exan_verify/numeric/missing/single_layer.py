@@ -17,8 +17,8 @@ from exan_verify.errors import RangeError
 from exan_verify.numeric.ask_methods import Candidates, Pursuit, as_whole, column_spaces
 from exan_verify.numeric.confirming.confirm import CLAIM_LIMIT, Confirmed
 from exan_verify.numeric.confirming.whole_batch import WholeBatch, whole_batch
-from exan_verify.numeric.methods.descend import Descend
 from exan_verify.numeric.methods.one_sample import one_sample
+from exan_verify.numeric.methods.searching.descend import Descend
 from exan_verify.numeric.missing.last_layer import last_layer
 from exan_verify.numeric.problem.passes import weight_gains
 from exan_verify.numeric.problem.problem import Problem

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from exan_verify.core.arrays import PerLayer
 from exan_verify.numeric.problem.losses import loss_vector_error
 from exan_verify.numeric.problem.problem import Problem
 
@@ -27,12 +28,12 @@ class Trace:
     logits: Tensor
 
     @property
-    def patterns(self) -> tuple[Tensor, ...]:
+    def patterns(self) -> PerLayer[Tensor]:
         """Which hidden neurons are active (z > 0), per hidden layer."""
-        return tuple(z > 0 for z in self.pre)
+        return PerLayer(z > 0 for z in self.pre)
 
     def select(self, chosen: Tensor) -> Trace:
-        """The pass of the ``chosen`` samples alone."""
+        """The pass of the ``chosen`` samples alone: a mask (m,), or indices."""
         return Trace(
             hidden=tuple(h[chosen] for h in self.hidden),
             pre=tuple(z[chosen] for z in self.pre),
@@ -77,10 +78,11 @@ def delta_spans(
     """
     identity = torch.eye(problem.classes, dtype=torch.float64, device=problem.device)
     spans = identity.expand(trace.logits.shape[0], -1, -1)
-    for k in range(len(problem.layers) - 1, 0, -1):
-        spans = problem.layers[k].backward(spans) * trace.patterns[k - 1][:, None, :]
-        if sure is not None and not bool(sure[k - 1].all()):
-            spans = torch.cat([spans * sure[k - 1][:, None, :], _unit_rows(~sure[k - 1])], dim=1)
+    certain = [None] * len(trace.pre) if sure is None else sure[::-1]
+    for layer, pattern, kept in zip(problem.layers[:0:-1], trace.patterns[::-1], certain, strict=True):
+        spans = layer.backward(spans) * pattern[:, None, :]
+        if kept is not None and not bool(kept.all()):
+            spans = torch.cat([spans * kept[:, None, :], _unit_rows(~kept)], dim=1)
     return spans.mT
 
 

@@ -196,9 +196,9 @@ def build_problem(
     *,
     loss: str,
     reduction: str,
-    batch_size: int | None,
-    device: Any,
-    seed: int,
+    batch_size: int | None = None,
+    device: Any = None,
+    seed: int = 0,
     labels: str = "one_hot",
     partial: bool = False,
     scale: float | str = 1.0,
@@ -292,7 +292,7 @@ def row_blocks(matrix: Tensor) -> Iterator[tuple[slice, Tensor]]:
 
 
 def as_tensor(value: Any, name: str) -> Tensor:
-    """A real torch tensor from a tensor or array, sharing memory where possible; integers become float64."""
+    """A real torch tensor of the same shape, sharing memory where possible; integers become float64."""
     if isinstance(value, Tensor):
         tensor = value.detach()
     else:

@@ -49,7 +49,7 @@ class Known:
 
 
 def all_deltas(problem: Problem, known: Known, samples: int) -> tuple[Tensor, ...]:
-    """The known samples' deltas at every layer, from their labels where these fit, at the scale seen.
+    """The known samples' deltas, (p, n) at every layer, from their labels where these fit, at the scale seen.
 
     ``samples``: the size of the batch as far as known; it only matters for which targets look discrete.
     """

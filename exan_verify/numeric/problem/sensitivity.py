@@ -66,7 +66,7 @@ def jacobian(
             )
             blocks.append(weights[k] * product.flatten(2))
         if k:
-            change = layer.backward(change) * trace.patterns[k - 1][:, None, :]
+            change = layer.backward(change) * trace.patterns.at(k)[:, None, :]
     return torch.cat(blocks, dim=2)
 
 

@@ -13,11 +13,12 @@ from fractions import Fraction
 
 import numpy as np
 
+from exan_verify.core.budget import poll
 from exan_verify.core.network import Array
-from exan_verify.core.verdict import poll
 from exan_verify.exact import linalg
+from exan_verify.exact.linalg import identity
 from exan_verify.exact.regions import Region
-from exan_verify.smt.question.isolate import identity, shifted
+from exan_verify.smt.question.isolate import shifted
 from exan_verify.smt.question.terms import Poly
 
 STARTS, STEPS = 8, 400

@@ -13,8 +13,9 @@ from fractions import Fraction
 from itertools import combinations_with_replacement, product
 from math import comb
 
+from exan_verify.core.arrays import PerLayer
+from exan_verify.core.budget import poll
 from exan_verify.core.question import Loss
-from exan_verify.core.verdict import poll
 from exan_verify.exact.lp import Program, Status, solve
 from exan_verify.exact.regions import Pattern, region_of
 from exan_verify.smt.arguments.regions import Regions
@@ -61,8 +62,9 @@ def list_by_regions(posed: Posed) -> list[list[bool]] | None:
 
 def _serves(pattern: Pattern, i: int, j: int, k: int) -> bool:
     """Whether both ends of entry (j, k) of dW_i are active (or no hidden neurons)."""
-    upper = i > len(pattern) or pattern[i - 1][j]
-    lower = i == 1 or pattern[i - 2][k]
+    hidden = PerLayer(pattern)
+    upper = i > len(hidden) or hidden.at(i)[j]
+    lower = i == 1 or hidden.at(i - 1)[k]
     return bool(upper and lower)
 
 

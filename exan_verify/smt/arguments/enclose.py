@@ -17,9 +17,9 @@ from typing import Any
 import flint
 import numpy as np
 
+from exan_verify.core.budget import poll
 from exan_verify.core.network import Array
 from exan_verify.core.question import Loss
-from exan_verify.core.verdict import poll
 from exan_verify.exact.softmax import to_ball
 from exan_verify.smt.question.transcendental import PRECISION, unit_rows
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import combinations, permutations
 
-from exan_verify.core.verdict import poll
+from exan_verify.core.budget import poll
 from exan_verify.smt.question.encode import Encoding, state_names
 from exan_verify.smt.question.encoder import Fixed, Sample
 from exan_verify.smt.question.isolate import EVERYWHERE

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from exan_verify.core.arrays import PerLayer
 from exan_verify.smt.question.terms import (
     FALSE,
     TRUE,
@@ -42,7 +43,7 @@ class Sample:
 
     def pattern(self, i: int) -> tuple[Formula, ...]:
         """The literals of hidden layer i."""
-        return self.active[i - 1]
+        return PerLayer(self.active).at(i)
 
     def is_active(self, i: int, neuron: int) -> Formula:
         """Whether a neuron of layer i is active: inputs (i = 0) and logits always are."""

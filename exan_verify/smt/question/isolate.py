@@ -36,7 +36,7 @@ def isolation(equations: Sequence[Poly], solution: Mapping[str, Fraction]) -> Fr
     ).reshape(len(moved), len(names))
     tails = [Poly({m: c for m, c in s.terms.items() if len(m) > 1}) for s in moved]
     for left in left_inverses(jacobian):
-        defect = linalg.multiply(left, jacobian) - identity(len(names))
+        defect = linalg.multiply(left, jacobian) - linalg.identity(len(names))
         slack = 1 - max((sum(map(abs, row), Fraction(0)) for row in defect), default=Fraction(0))
         if slack > 0:
             beta = max(
@@ -75,13 +75,6 @@ def left_inverses(matrix: Array) -> Iterator[Array]:
         left = linalg.solve(gram, matrix.T)
         if left is not None:
             yield left
-
-
-def identity(size: int) -> Array:
-    """The identity matrix over Q."""
-    out = np.full((size, size), Fraction(0), dtype=object)
-    np.fill_diagonal(out, Fraction(1))
-    return out
 
 
 def _combine(left: Array, polynomials: Sequence[Poly]) -> list[Poly]:

@@ -11,6 +11,7 @@ from itertools import product
 
 import numpy as np
 
+from exan_verify.core.arrays import PerLayer
 from exan_verify.core.network import Array, Batch, Gradient, ReluNetwork, to_fraction
 from exan_verify.core.question import Labels, Loss, Question
 from exan_verify.errors import InputError
@@ -39,7 +40,7 @@ class Target:
 
     weights: tuple[tuple[tuple[Poly, ...], ...], ...]
     biases: tuple[tuple[Poly, ...] | None, ...]
-    weight_sizes: tuple[tuple[tuple[Fraction, ...], ...], ...]
+    weight_sizes: PerLayer[tuple[tuple[Fraction, ...], ...]]
     symbols: tuple[str, ...] = ()
     enclosures: Mapping[str, tuple[Fraction, Fraction]] = field(default_factory=dict)
     facts: tuple[tuple[str, Formula], ...] = ()
@@ -61,7 +62,7 @@ class Target:
         least = tolerance or Fraction(0)
         return [
             (j, k)
-            for j, row in enumerate(self.weight_sizes[i - 1])
+            for j, row in enumerate(self.weight_sizes.at(i))
             for k, size in enumerate(row)
             if size > least
         ]
@@ -168,7 +169,7 @@ def rational_target(network: ReluNetwork, gradient: Gradient) -> Target:
         weights.append(tuple(tuple(map(Poly.constant, row)) for row in entries))
         sizes.append(tuple(tuple(abs(v) for v in row) for row in entries))
         biases.append(None if bias is None else tuple(Poly.constant(to_fraction(v)) for v in bias))
-    return Target(weights=tuple(weights), biases=tuple(biases), weight_sizes=tuple(sizes))
+    return Target(weights=tuple(weights), biases=tuple(biases), weight_sizes=PerLayer(sizes))
 
 
 def batch_target(network: ReluNetwork, batch: Batch, question: Question) -> Target:

@@ -155,11 +155,10 @@ def run_forward(posed: Posed, point: Point, x: Row) -> Row:
 
 def _backward(posed: Posed, active: list[tuple[bool, ...]], vector: Row) -> list[Row]:
     deltas = [vector]
-    layers = posed.network.layers
-    for i in range(len(layers) - 1, 0, -1):
+    for layer, pattern in zip(posed.network.layers[:0:-1], active[::-1], strict=True):
         row = []
-        for j, on in enumerate(active[i - 1]):
-            weights = layers[i].weight[:, j]
+        for j, on in enumerate(pattern):
+            weights = layer.weight[:, j]
             row.append(
                 total(d * to_fraction(w) for d, w in zip(deltas[0], weights, strict=True)) if on else Poly({})
             )

@@ -12,7 +12,7 @@ from fractions import Fraction
 from math import gcd, lcm
 from typing import TypeVar
 
-from exan_verify.core.verdict import poll
+from exan_verify.core.budget import poll
 
 Monomial = tuple[str, ...]
 Number = int | Fraction

@@ -16,6 +16,7 @@ from typing import Any
 import flint
 import numpy as np
 
+from exan_verify.core.arrays import PerLayer
 from exan_verify.core.network import Batch, ReluNetwork
 from exan_verify.core.question import Loss, Question
 from exan_verify.errors import RangeError
@@ -43,7 +44,7 @@ def transcendental_target(network: ReluNetwork, batch: Batch, question: Question
         alphabet=((),),  # the labels are the batch's own: no literal tells them
         counts=None,
         bounds=None,
-        target=Target(weights=(), biases=(), weight_sizes=()),
+        target=Target(weights=(), biases=(), weight_sizes=PerLayer()),
     )
     run = trace(posed, exact_batch(batch, label_vectors(loss, batch, network.classes)), "t")
     symbols, reference = _symbols(run, loss, batch.size, network.classes)
@@ -201,7 +202,7 @@ def _shaped(network: ReluNetwork, entries: Any, balls: Mapping[str, Any]) -> Tar
         weights.append(tuple(rows))
         biases.append(tuple(bias) if layer.bias is not None else None)
         sizes.append(tuple(tuple(_size(e, balls) for e in row) for row in rows))
-    return Target(weights=tuple(weights), biases=tuple(biases), weight_sizes=tuple(sizes))
+    return Target(weights=tuple(weights), biases=tuple(biases), weight_sizes=PerLayer(sizes))
 
 
 def _size(entry: Poly, balls: Mapping[str, Any]) -> Fraction:

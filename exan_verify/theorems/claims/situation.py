@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from exan_verify.core.budget import seconds_left
 from exan_verify.core.network import Array, Batch, ReluNetwork, to_fraction
 from exan_verify.core.question import Loss, Question, Reduction
-from exan_verify.core.verdict import Outcome, SampleStatus, Trust, Verdict, seconds_left
+from exan_verify.core.verdict import Outcome, SampleStatus, Trust, Verdict
 from exan_verify.errors import InputError
 from exan_verify.exact.backprop import Forward, backward_mod, forward
 from exan_verify.exact.modular import point
@@ -162,9 +163,8 @@ class Situation:
     def deltas(self) -> tuple[Array, ...]:
         """delta_1 .. delta_L, each (n_i, M); delta_L are the loss vectors. For mse and hinge only."""
         found = [self._loss_vectors()]
-        for i in range(self.depth - 1, 0, -1):
-            back = self.weights[i].T @ found[0]
-            found.insert(0, masked(back, self.patterns[i - 1]))
+        for weight, pattern in zip(self.weights[:0:-1], self.patterns[::-1], strict=True):
+            found.insert(0, masked(weight.T @ found[0], pattern))
         return tuple(found)
 
     @property
@@ -254,17 +254,17 @@ def hinge_vectors(logits: Array, labels: Sequence[int] | Array, share: Fraction)
 
 
 def positive(values: Array) -> Array:
-    """Elementwise ``> 0`` as an array of bool."""
+    """Elementwise ``> 0`` as an array of bool, of the same shape."""
     return _tested(values, lambda v: bool(v > 0))
 
 
 def zero(values: Array) -> Array:
-    """Elementwise ``== 0`` as an array of bool."""
+    """Elementwise ``== 0`` as an array of bool, of the same shape."""
     return _tested(values, lambda v: bool(v == 0))
 
 
 def masked(values: Array, keep: Array) -> Array:
-    """The values where ``keep`` holds, 0 elsewhere."""
+    """The values where ``keep``, of the same shape, holds, 0 elsewhere."""
     out = values.copy()
     out[~keep] = Fraction(0)
     return out
@@ -275,7 +275,7 @@ def _tested(values: Array, test: Any) -> Array:
 
 
 def exact_values(array: Array) -> Array:
-    """The numbers as they are at this point: traced numbers become rationals."""
+    """The numbers as they are at this point, of the same shape: traced numbers become rationals."""
     out = np.empty(array.shape, dtype=object)
     for index, value in np.ndenumerate(array):
         out[index] = value.exact() if hasattr(value, "exact") else value
@@ -283,7 +283,7 @@ def exact_values(array: Array) -> Array:
 
 
 def rational_array(array: Array) -> Array:
-    """The same numbers as Fractions."""
+    """The same numbers, of the same shape, as Fractions."""
     out = np.empty(array.shape, dtype=object)
     for index, value in np.ndenumerate(array):
         out[index] = to_fraction(value)

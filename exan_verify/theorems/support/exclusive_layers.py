@@ -39,7 +39,7 @@ def from_table(z: Array, outgoing: Array, top: Array) -> ReluNetwork:
 
 
 def corners(samples: int) -> Array:
-    """The inputs e_1, ..., e_{M-1}, 0: affinely independent."""
+    """The inputs e_1, ..., e_{M-1}, 0, (M, M - 1): affinely independent."""
     return exact(np.eye(samples, samples - 1, dtype=int))
 
 

@@ -59,7 +59,7 @@ def lifts_at(layered: Layered, layer: int) -> bool:
     """rank [dW_i | db_i] = M and rank R = U - M at hidden layer i, over Q, with K' = n_{i+1}. (mse)"""
     network, batch = layered.network, layered.batch
     found = Layer(
-        patterns=exact(forward(network, batch).patterns[layer - 1].astype(int)),
+        patterns=exact(forward(network, batch).pattern(layer).astype(int)),
         outgoing=exact(network.layers[layer].weight.T),
         following=delta(network, batch, layer + 1),
     )

@@ -12,10 +12,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from exan_verify.core.arrays import PerLayer
 from exan_verify.core.network import Array, Batch, ReluNetwork, to_fraction
 from exan_verify.core.question import Labels, Loss, Reduction
 from exan_verify.exact.backprop import backward, forward, gradient
-from exan_verify.exact.linalg import multiply, rank, solve
+from exan_verify.exact.linalg import identity, multiply, rank, solve
 from exan_verify.exact.softmax import loss_vectors, mse_targets
 
 T = TypeVar("T")
@@ -41,17 +42,12 @@ def drawn(name: str, seed: int, draw: Callable[[Random], T | None]) -> Iterator[
 
 
 def exact(values: Any) -> Array:
-    """An object array of Fractions."""
+    """An object array of Fractions, of the same shape."""
     array = np.array(values, dtype=object)
     out = np.empty(array.shape, dtype=object)
     for index, value in np.ndenumerate(array):
         out[index] = to_fraction(value)
     return out
-
-
-def identity(size: int) -> Array:
-    """The identity matrix as Fractions."""
-    return exact([[int(a == b) for b in range(size)] for a in range(size)])
 
 
 def integers(rng: Random, rows: int, cols: int, top: int = 3) -> Array:
@@ -79,16 +75,16 @@ def one_hot(classes: int, chosen: Sequence[int]) -> Array:
     return exact([[int(c == k) for k in range(classes)] for c in chosen])
 
 
-def deltas(network: ReluNetwork, batch: Batch, loss: Loss = Loss.MSE) -> list[Array]:
+def deltas(network: ReluNetwork, batch: Batch, loss: Loss = Loss.MSE) -> PerLayer[Array]:
     """``Delta_1 .. Delta_L``, each (n_i, M), over Q, for reduction sum and a rational loss."""
     passed = forward(network, batch)
     vectors = loss_vectors(loss, passed.logits, batch.labels, 1)
-    return [delta.fractions() for delta in backward(network, passed, vectors)]
+    return PerLayer(delta.fractions() for delta in backward(network, passed, vectors))
 
 
 def delta(network: ReluNetwork, batch: Batch, layer: int, loss: Loss = Loss.MSE) -> Array:
     """``Delta_layer`` (n_layer, M) of :func:`deltas`; layers count from 1."""
-    return deltas(network, batch, loss)[layer - 1]
+    return deltas(network, batch, loss).at(layer)
 
 
 def features(network: ReluNetwork, batch: Batch, layer: int) -> Array:
@@ -128,14 +124,14 @@ def noticing_nudge(pair: Pair) -> Pair | None:
 
 
 def in_region(network: ReluNetwork, inputs: Array, *, strict: bool = True) -> bool:
-    """Whether all rows share every pattern; ``strict``: and no pre-activation is zero."""
+    """Whether all rows of (M, d) share every pattern; ``strict``: and no pre-activation is zero."""
     passed = forward(network, Batch(inputs=inputs, labels=np.zeros(len(inputs), dtype=np.int64)))
     together = all(bool((p == p[:, :1]).all()) for p in passed.patterns)
     return together and not (strict and any(bool(z.any()) for z in passed.zeros))
 
 
 def region_points(rng: Random, network: ReluNetwork, count: int, *, spread: int = 64) -> Array | None:
-    """``count`` different points of one region, no pre-activation zero, close together; None if the draw
+    """(count, d): different points of one region, no pre-activation zero, close together; None if the draw
     fails.
     """
     size = network.widths[0]

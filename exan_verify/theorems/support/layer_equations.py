@@ -100,7 +100,7 @@ class Layer:
             yield nullspace(np.array(rows, dtype=object))
 
     def explains(self, basis: Array, groups: Groups) -> bool:
-        """Whether a space of solutions has q = 0, or lies in one group's span with u = U_group q."""
+        """Whether solutions (M + K', dim) have q = 0, or lie in one group's span with u = U_group q."""
         q, u = basis[: self.samples], basis[self.samples :]
         if not q.any():
             return True
@@ -164,6 +164,6 @@ def random_patterns(rng: Random, neurons: int, samples: int) -> Array:
 
 
 def grouped_patterns(rng: Random, neurons: int, sizes: tuple[int, ...]) -> Array:
-    """A random table whose samples share patterns in groups of these sizes."""
+    """A random table (neurons, M) whose samples share patterns in groups of these sizes."""
     table = random_patterns(rng, neurons, len(sizes))
     return np.repeat(table, sizes, axis=1)

@@ -16,13 +16,13 @@ import numpy as np
 from exan_verify.core.network import Array, Batch
 from exan_verify.core.question import Labels, Loss
 from exan_verify.exact.backprop import forward
-from exan_verify.exact.linalg import multiply, rank, solve
+from exan_verify.exact.linalg import identity, multiply, rank, solve
 from exan_verify.exact.lp import Program, Status
 from exan_verify.exact.lp import proved as proved_by
 from exan_verify.exact.lp import solve as solve_program
 from exan_verify.exact.softmax import loss_vectors
 from exan_verify.theorems.support.exclusive_layers import Layered
-from exan_verify.theorems.support.laboratory import Pair, exact, identity, same_gradient
+from exan_verify.theorems.support.laboratory import Pair, exact, same_gradient
 
 Signs = tuple[int, ...]
 

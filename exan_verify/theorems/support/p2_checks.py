@@ -15,7 +15,7 @@ from exan_verify.core.network import Array, Batch, ReluNetwork
 from exan_verify.core.question import Labels, Loss, Question
 from exan_verify.core.verdict import Outcome
 from exan_verify.exact.backprop import forward
-from exan_verify.exact.linalg import multiply, rank, solve
+from exan_verify.exact.linalg import identity, multiply, rank, solve
 from exan_verify.exact.softmax import loss_vectors
 from exan_verify.exclusivity import exan_counts
 from exan_verify.smt.decide import decide
@@ -27,7 +27,6 @@ from exan_verify.theorems.support.exclusive_layers import Layered, exclusive_tab
 from exan_verify.theorems.support.laboratory import (
     drawn,
     exact,
-    identity,
     integer_network,
     integers,
     one_hot,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
+from exan_verify.core.budget import until
 from exan_verify.core.network import Batch, ReluNetwork
-from exan_verify.core.verdict import until
 from exan_verify.errors import BudgetExhausted
 from exan_verify.theorems.claims.claim import Claim, Judgement, judge
 from exan_verify.theorems.claims.searching.found import Records, candidate_size

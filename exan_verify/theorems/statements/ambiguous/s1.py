@@ -11,7 +11,7 @@ import numpy as np
 from exan_verify.core.network import Array, Batch, ReluNetwork
 from exan_verify.core.question import Labels, Loss, Question
 from exan_verify.core.verdict import Outcome
-from exan_verify.exact.linalg import multiply, nullspace, solve
+from exan_verify.exact.linalg import identity, multiply, nullspace, solve
 from exan_verify.theorems.statement import Example, Result, Standing, Statement
 from exan_verify.theorems.support.counterexamples import one_logit_shared_neuron
 from exan_verify.theorems.support.example_check import all_met
@@ -19,7 +19,6 @@ from exan_verify.theorems.support.laboratory import (
     Pair,
     drawn,
     exact,
-    identity,
     in_region,
     integer_network,
     mse_batch,
@@ -83,7 +82,9 @@ def _complement(labels: Array) -> Array:
 
 
 def cayley(basis: Array, size: Fraction) -> Array:
-    """The orthogonal ``(I - N)(I + N)^-1`` with N = E K E^T, K a skew matrix of entries ``size``."""
+    """The orthogonal ``(I - N)(I + N)^-1`` (M, M) with N = E K E^T, E (M, k) the basis, K a skew matrix of
+    entries ``size``.
+    """
     count = basis.shape[1]
     skew = exact([[(b > a) - (b < a) for b in range(count)] for a in range(count)]) * size
     turn = multiply(multiply(basis, skew), basis.T.copy())
@@ -133,7 +134,9 @@ def _equal_labels(seed: int) -> Iterator[Array]:
 
 
 def reflection_is_a_permutation(labels: Array) -> bool:
-    """With every class once and one class twice, the reflection that fixes 1 and Y exchanges two samples."""
+    """With every class once and one class twice, the reflection that fixes 1 and Y (M, K) exchanges two
+    samples.
+    """
     rest = _complement(labels)
     if rest.shape[1] != 1:
         return False
@@ -142,7 +145,7 @@ def reflection_is_a_permutation(labels: Array) -> bool:
 
 
 def real_labels(_labels: Array) -> Array:
-    """Labels that are not one-hot, with the same |S| - r = 1."""
+    """Labels (3, 1) that are not one-hot, with the same |S| - r = 1."""
     return exact([[k * k] for k in range(3)])
 
 

@@ -44,7 +44,7 @@ def _draw_dead(rng: Random) -> Pair | None:
     network = integer_network(rng, widths)
     inputs = integers(rng, 3, widths[0], 6)
     first = mse_batch(network, inputs, integers(rng, 3, network.classes))
-    pattern = forward(network, first).patterns[layer - 1]
+    pattern = forward(network, first).pattern(layer)
     if pattern[:, 0].any() or pattern[:, 1].any() or (inputs[0] == inputs[1]).all():
         return None
     start, end = first.select([0, 2]), first.select([1, 2])

@@ -12,14 +12,13 @@ import numpy as np
 from exan_verify.core.network import Array, Batch, ReluNetwork
 from exan_verify.core.question import Loss, Reduction
 from exan_verify.exact.backprop import forward, gradient
-from exan_verify.exact.linalg import multiply, nullspace, rank
+from exan_verify.exact.linalg import identity, multiply, nullspace, rank
 from exan_verify.theorems.statement import Standing, Statement
 from exan_verify.theorems.support.laboratory import (
     Pair,
     deltas,
     drawn,
     exact,
-    identity,
     integer_network,
     integers,
     mse_batch,

@@ -56,7 +56,7 @@ def _draw(rng: Random) -> Known | None:
         gradient=gradient(network, batch, Loss.MSE, Reduction.SUM),
         layer=layer,
         inputs=features(network, batch, layer)[:, :-1],
-        delta=found[layer - 1],
+        delta=found.at(layer),
         truth=batch,
     )
 
@@ -69,7 +69,7 @@ def goes_down_to_the_inputs(known: Known) -> bool:
         pattern = np.vectorize(lambda v: to_fraction(v) > 0)(inputs.T)
         weight = exact(known.network.layers[k].weight)
         delta = multiply(weight.T, delta) * pattern
-        below = solve(delta, exact(tensors[k - 1][0]))
+        below = solve(delta, exact(tensors.at(k)[0]))
         if below is None:
             return False
         inputs = below

@@ -37,7 +37,7 @@ class Vectors:
 
     @property
     def residues(self) -> Residues:
-        """The minor mod p under T -> point."""
+        """The minor (M, M) mod p under T -> point."""
         found = loss_vectors_mod(self.loss, self.logits, self.labels, 1, self.point)
         return found[list(self.rows)]
 

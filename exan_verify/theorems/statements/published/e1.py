@@ -44,7 +44,7 @@ def _draw(rng: Random) -> Row | None:
         for layer, pattern in enumerate(passed.patterns, 1)
         for j in np.flatnonzero(pattern.sum(axis=1) == 1)
     ]
-    live = [(i, j, m) for i, j, m in hits if found[i - 1][j, m] != 0]
+    live = [(i, j, m) for i, j, m in hits if found.at(i)[j, m] != 0]
     if not live:
         return None
     layer, neuron, sample = rng.choice(live)
@@ -58,7 +58,7 @@ def _draw(rng: Random) -> Row | None:
 def row_gives_input(row: Row) -> bool:
     """``dW[j] / db[j]`` is the layer's input for the sample, exactly."""
     found = gradient(row.network, row.batch, Loss.MSE, Reduction.MEAN).for_network(row.network)
-    weight, bias = found[row.layer - 1]
+    weight, bias = found.at(row.layer)
     assert bias is not None
     inputs = forward(row.network, row.batch).features(row.layer).T.fractions()
     quotient = exact(weight[row.neuron]) / exact(bias)[row.neuron]

@@ -27,12 +27,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from exan_verify.core.question import Loss
-from exan_verify.numeric.methods.exclusive import (
+from exan_verify.numeric.methods.equations import layer_summaries
+from exan_verify.numeric.methods.exclusive_neurons.columns import (
     ALIKE,
     LossGroups,
     alike,
     equal_ratios,
-    layer_summaries,
     negative_entry,
     one_direction,
     parallel_columns,

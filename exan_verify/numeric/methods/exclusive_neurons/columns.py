@@ -13,10 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from exan_verify.numeric.methods.equations import layer_equations
 from exan_verify.numeric.problem.problem import Problem
-from exan_verify.numeric.problem.records import LayerSummary
-from exan_verify.numeric.problem.spectrum import ColumnSpace
 
 ALIKE = 1e4
 """Roundings by which two columns of one sample may differ in direction: each is a product of two numbers, and
@@ -120,21 +117,6 @@ def shown_inputs(
     shown = bias.abs() > 0
     rows = layer.d_weight[neurons].double() / torch.where(shown, bias, torch.ones_like(bias))[:, None]
     return rows, shown
-
-
-def layer_summaries(problem: Problem, spaces: tuple[ColumnSpace, ...]) -> tuple[LayerSummary, ...]:
-    """The hidden layers as methods see them that do not lift."""
-    counted = [layer_equations(problem, spaces, k) for k in range(len(spaces) - 1)]
-    return tuple(
-        LayerSummary(
-            index=eq.index + 1,
-            rank=eq.samples,
-            rank_gap=eq.space.gap,
-            equations=eq.neurons,
-            unknowns=eq.unknowns,
-        )
-        for eq in counted
-    )
 
 
 def one_direction(problem: Problem) -> bool:

@@ -14,7 +14,6 @@ from itertools import chain
 import torch
 
 from exan_verify.errors import RangeError
-from exan_verify.numeric.methods.diagonalise import pencil_starts
 from exan_verify.numeric.methods.equations import (
     LayerEquations,
     LiftedNullSpace,
@@ -23,7 +22,8 @@ from exan_verify.numeric.methods.equations import (
     out_of_range,
     too_many,
 )
-from exan_verify.numeric.methods.lift_cubic import (
+from exan_verify.numeric.methods.lifting.diagonalise import pencil_starts
+from exan_verify.numeric.methods.lifting.lift_cubic import (
     CubicNullSpace,
     cubic_null_space,
     cubic_obstacle,

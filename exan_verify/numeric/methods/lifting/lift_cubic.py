@@ -1,9 +1,9 @@
 """Lifting of degree three, where degree two lacks equations (docs/theory.md C4, Appendix L3).
 
-The null space of the lifted system (:mod:`exan_verify.numeric.methods.cubic_operator`) is spanned by the
-cubes of (q_m, p_m). Contracted with any vector w of the unknowns, every element becomes a combination of (w .
-v_m) (q_m q_m^T, q_m p_m^T), which is what degree two has; from there on all is as in degree two. Samples that
-share their pattern in groups of s_k give sum binom(s_k + 2, 3) dimensions.
+The null space of the lifted system (:mod:`exan_verify.numeric.methods.lifting.cubic_operator`) is spanned by
+the cubes of (q_m, p_m). Contracted with any vector w of the unknowns, every element becomes a combination of
+(w . v_m) (q_m q_m^T, q_m p_m^T), which is what degree two has; from there on all is as in degree two. Samples
+that share their pattern in groups of s_k give sum binom(s_k + 2, 3) dimensions.
 """
 
 from __future__ import annotations
@@ -16,10 +16,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from exan_verify.numeric.methods.cubic_operator import CubicOperator, Slices, cubic_unknowns, slices_of
-from exan_verify.numeric.methods.diagonalise import pencil_starts
 from exan_verify.numeric.methods.equations import LayerEquations, LiftedNullSpace
-from exan_verify.numeric.methods.smallest_eigenpairs import DIRECT, ROUNDING, block_width, smallest
+from exan_verify.numeric.methods.lifting.cubic_operator import (
+    CubicOperator,
+    Slices,
+    cubic_unknowns,
+    slices_of,
+)
+from exan_verify.numeric.methods.lifting.diagonalise import pencil_starts
+from exan_verify.numeric.methods.lifting.smallest_eigenpairs import DIRECT, ROUNDING, block_width, smallest
 
 MEMORY = 4 << 30
 """Bytes that the lifted system may take."""
@@ -123,7 +128,7 @@ def _work(equations: LayerEquations) -> float:
 
 
 def cubic_operator(equations: LayerEquations) -> tuple[CubicOperator, Float[Tensor, "K' K~"]]:
-    """The lifted system of a layer, and the map from its next deltas to those of the equations.
+    """The lifted system of a layer, and the map (K', K~) from its next deltas to those of the equations.
 
     The next deltas are taken in coordinates in which what the neurons see of them is isometric, as it is for
     q in the orthonormal basis: so q and p have like sizes. What no neuron sees is left out.

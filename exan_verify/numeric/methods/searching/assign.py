@@ -16,9 +16,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from exan_verify.errors import RangeError
-from exan_verify.numeric.methods.difference_map import Candidates, difference_map
 from exan_verify.numeric.methods.equations import LayerEquations, layer_equations, too_many
-from exan_verify.numeric.methods.guesses import active_value_guesses
+from exan_verify.numeric.methods.searching.difference_map import Candidates, difference_map
+from exan_verify.numeric.methods.searching.guesses import active_value_guesses
 from exan_verify.numeric.methods.separate import Separated, copies, noise_sine, separate
 from exan_verify.numeric.problem.downward import descend, solve_inputs
 from exan_verify.numeric.problem.problem import Problem

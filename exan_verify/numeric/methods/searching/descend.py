@@ -20,8 +20,7 @@ from torch import Tensor
 from exan_verify.core.question import Labels
 from exan_verify.errors import RangeError
 from exan_verify.numeric.confirming.whole_batch import State
-from exan_verify.numeric.methods.equations import too_many
-from exan_verify.numeric.methods.exclusive import layer_summaries
+from exan_verify.numeric.methods.equations import layer_summaries, too_many
 from exan_verify.numeric.problem.losses import label_options
 from exan_verify.numeric.problem.passes import delta_spans, forward, weight_gains
 from exan_verify.numeric.problem.problem import Problem

@@ -22,9 +22,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from exan_verify.errors import RangeError
-from exan_verify.numeric.methods.assign import first_layer
-from exan_verify.numeric.methods.equations import LayerEquations, layer_equations, too_many
-from exan_verify.numeric.methods.exclusive import layer_summaries
+from exan_verify.numeric.methods.equations import LayerEquations, layer_equations, layer_summaries, too_many
+from exan_verify.numeric.methods.searching.assign import first_layer
 from exan_verify.numeric.methods.separate import SAME, noise_sine, separate
 from exan_verify.numeric.problem.problem import Problem
 from exan_verify.numeric.problem.records import Finding

@@ -15,11 +15,10 @@ from dataclasses import dataclass, replace
 import torch
 
 from exan_verify.errors import RangeError
-from exan_verify.numeric.methods.equations import too_many
-from exan_verify.numeric.methods.exclusive import layer_summaries
-from exan_verify.numeric.methods.exclusive_rows import Fresh, exclusive_samples
-from exan_verify.numeric.methods.labelled_rows import is_narrow, peel_by_labels
-from exan_verify.numeric.methods.lift import Lift
+from exan_verify.numeric.methods.equations import layer_summaries, too_many
+from exan_verify.numeric.methods.exclusive_neurons.labelled_rows import is_narrow, peel_by_labels
+from exan_verify.numeric.methods.exclusive_neurons.rows import Fresh, exclusive_samples
+from exan_verify.numeric.methods.lifting.lift import Lift
 from exan_verify.numeric.problem.passes import forward
 from exan_verify.numeric.problem.problem import Problem
 from exan_verify.numeric.problem.records import Finding

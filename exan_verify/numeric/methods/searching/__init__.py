@@ -1,0 +1,1 @@
+"""Methods that search from drawn or guessed starts."""
