@@ -75,8 +75,6 @@ def with_exans(case: Case) -> Floats:
 
     Raises :class:`InputError` where none are found.
     """
-    if not case.network.layers[:-1]:
-        raise InputError("induce: the network has no hidden layer, so no neuron to be made exclusive")
 
     def enough(counts: Counts) -> bool:
         return bool((counts[:-1] >= 1).all() and (counts[-1] >= 2).all())
@@ -106,6 +104,10 @@ def _float_patterns(case: Case, x: Floats) -> Mask:
 
 def _perturbed(case: Case, switch: Switch, met: Callable[[Counts], bool], what: str) -> Floats:
     """The nearest inputs for the target that ``switch`` chooses; ``met`` is asked of their exact counts."""
+    if not case.network.layers[:-1]:
+        raise InputError(
+            f"inputs {what} need a hidden layer, and the network has none; leave this defence out"
+        )
     for wider in _WIDER:
         rows, targets = _affine_under_target(case, switch)
         moved = np.stack(

@@ -366,7 +366,8 @@ class _Run:
     def _cost(self, one: Defence, released: Released, before: Finding | None) -> Cost:
         case = self.case
         original = _undefended(case).sent
-        changed = None if released.batch.size != case.batch.size else distortion(released.sent, original)
+        same = released.subjects.shape == case.x.shape and bool((released.subjects == case.x).all())
+        changed = distortion(released.sent, original) if same else None
         cost = Cost(distortion=changed, note=one.no_training)
         if one.multiplier is not None:
             cost = replace(cost, epsilon=one_release(one.multiplier, DELTA))

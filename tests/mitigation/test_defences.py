@@ -257,7 +257,9 @@ def test_a_name_that_is_none_is_refused(name, says):
         ("no-bias", {"bias": False}, "no biases"),
         ("withhold:1.weight", {}, "'0.weight'"),
         ("induce", {"widths": (12, 6, 3)}, "smaller batch"),
-        ("induce", {"widths": (12, 3)}, "no hidden layer"),
+        ("induce", {"widths": (12, 3)}, "need a hidden layer"),
+        ("perturb", {"widths": (12, 3)}, "need a hidden layer"),
+        ("width:2", {"widths": (12, 3)}, "smaller width"),
     ],
 )
 def test_what_a_defence_cannot_do_is_said(name, options, says):

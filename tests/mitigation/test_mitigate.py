@@ -249,3 +249,12 @@ def test_digits_have_a_prior_and_training_data_of_their_own():
 def test_a_wrong_shape_is_named():
     with pytest.raises(ShapeError):
         mitigate(drawn_network((20, 60, 3), 0), (np.ones((2, 5)), [0, 1]))
+
+
+def test_a_network_without_a_hidden_layer_is_answered():
+    network, (x, y), more = drawn((20, 3), size=2)
+    left = mitigate(network, (x, y), accuracies=False, pixels=2, **more)
+    assert "need a hidden layer" in left.left_out["perturb"]
+    assert left.before.state.exans == ()
+    (one,) = mitigate(network, (x, y), ["project-random:4"], pixels=2, **more).findings
+    assert one.proved_hidden
