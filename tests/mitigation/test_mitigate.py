@@ -184,6 +184,10 @@ def test_a_domain_counts_only_what_can_move_in_it():
         ({"pixels": 0}, "pixels=0"),
         ({"budget": -1}, "budget=-1"),
         ({"seed": -1}, "seed=-1"),
+        ({"progress": 3}, "progress=3"),
+        ({"accuracies": 1}, "accuracies=1"),
+        ({"jobs": 0}, "jobs=0"),
+        ({"work_limit": 0}, "work_limit=0"),
     ],
 )
 def test_bad_input_is_named(options, says):
