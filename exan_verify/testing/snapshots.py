@@ -33,12 +33,12 @@ def write(path: Path, model: Any, batch: Any = None, **options: Any) -> tuple[Cl
             f"nothing is certified about this batch ({verdict.outcome.value}: {verdict.reason}), so a "
             "snapshot has nothing to replay; give a larger budget, or assert the outcome itself"
         )
-    content = pretty({"schema": SCHEMA, "certificate": verdict.certificate})
-    before = path.read_bytes() if path.exists() else None
-    fate = "written" if before is None else "unchanged" if before == content else "changed"
+    fate = "written"
+    if path.exists():
+        fate = "unchanged" if _timeless(_stored(path)) == _timeless(verdict.certificate) else "changed"
     if fate != "unchanged":
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, content)
+        write_atomically(path, pretty({"schema": SCHEMA, "certificate": verdict.certificate}))
     return replay(path, model, batch), fate
 
 
@@ -68,6 +68,20 @@ def replay(path: Path, model: Any, batch: Any = None, **options: Any) -> Claim:
                 f"{path} answers {name}={getattr(claim.question, name).value!r}, not {value!r}; {_UPDATE}"
             )
     return claim
+
+
+def _stored(path: Path) -> Any:
+    """The certificate of the file that is to be written anew, whatever stands in it."""
+    try:
+        return _read(path)["certificate"]
+    except FileError:
+        return None
+
+
+def _timeless(certificate: Any) -> Any:
+    """Without the time at which it was made."""
+    plain = msgspec.json.decode(msgspec.json.encode(certificate))
+    return {k: v for k, v in plain.items() if k != "created"} if isinstance(plain, dict) else plain
 
 
 def _read(path: Path) -> Mapping[str, Any]:

@@ -61,7 +61,7 @@ def logit_scales(problem: Problem, found: Directions) -> tuple[Tensor, Tensor] |
     """
     if not bool(found.sure.all()):
         return "some neuron is not active or inactive beyond doubt"
-    nothing = invisible(problem)
+    nothing = invisible(problem, len(found.y))
     # smoothing takes its share from every class, so that ratios are not those of probabilities
     ratios = problem.question.loss is Loss.CROSS_ENTROPY and problem.classes >= _LEAST_CLASSES
     solved: list[tuple[float, float]] = []

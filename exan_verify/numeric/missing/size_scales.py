@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from exan_verify.core.question import Labels, Loss, Reduction
+from exan_verify.core.question import Labels, Loss
 from exan_verify.numeric.problem.losses import class_vectors, target_vectors
 from exan_verify.numeric.problem.problem import Problem
 
@@ -28,6 +28,10 @@ _GRID, _WIDEST = 1601, 8.0
 steps are of 2 in 100, and solutions nearer to each other than that are not told apart by rounding either."""
 
 _STEPS, _STEP = 12, 1e-6
+
+_RIVAL, _TELLING = 1e3, 1e-2
+"""Times what errors explain that a solution may miss and still be a rival to another; share of a loss vector
+that errors may explain."""
 
 _SAFETY, _DOUBT = 16.0, 100.0
 """Between an error estimated by norms and what is accepted; times its error that an entry's sign is sure."""
@@ -40,11 +44,14 @@ _NEAR = 0.2
 _SAME = 1e-6
 """Relative distance of solutions that are one."""
 
+_UNSURE = 0.1
+"""Relative error from which a scale is not known."""
+
 _MOST_CLASSES = 64
 
 
-def invisible(problem: Problem) -> str:
-    """Why the loss vectors of no sample determine its scale; empty where they may."""
+def invisible(problem: Problem, shown: int) -> str:
+    """Why the loss vectors of no sample determine its scale, of ``shown`` ones; empty where they may."""
     loss, question = problem.question.loss, problem.question
     sized = problem.scale is not None and not problem.weighted
     equations = problem.classes - int(loss.zero_sum)
@@ -55,8 +62,13 @@ def invisible(problem: Problem) -> str:
             "with a factor that is not known every multiple of an input explains the gradient while its "
             "pattern lasts, so that no bias gradient leaves only the direction of each input"
         )
-    if sized and equations == 1 and question.batch_size is None and question.reduction is Reduction.MEAN:
-        return "one equation per sample gives a scale for every batch size: give batch_size"
+    if equations == 1 and question.batch_size is None:
+        return "one equation per sample gives a scale to any mixture of samples as well: give batch_size"
+    if equations == 1 and question.batch_size != shown:
+        return (
+            f"one equation per sample gives a scale to any mixture of samples as well, and {shown} of "
+            f"{question.batch_size} show"
+        )
     if problem.classes > _MOST_CLASSES:
         return f"scales by the size of loss vectors are for {_MOST_CLASSES} classes at most"
     return ""
@@ -88,6 +100,8 @@ def scale_by_size(
                     solutions.append((side * t, error_t))
     if not solutions:
         return "no scale of a sample makes its loss vector that of a label: " + problem.alternatives
+    if len(solutions) == 1 and not solutions[0][1] < _UNSURE * abs(solutions[0][0]):
+        return "the gradient's rounding leaves the scale of a sample open"
     if len(solutions) > 1:
         ratio = solutions[1][0] / solutions[0][0]
         return (
@@ -104,6 +118,7 @@ class _Vector:
     def __init__(self, problem: Problem, label: int | None, targets: Tensor | None, clear: Tensor) -> None:
         self._loss, self._smoothing = problem.question.loss, problem.smoothing
         self._label, self._targets, self._clear = label, targets, clear
+        self.relative = self._loss in (Loss.CROSS_ENTROPY, Loss.BCE) and not self._smoothing
 
     def __call__(self, logits: Float[Tensor, "T K"]) -> Float[Tensor, "T K"]:
         if self._loss.class_labels:
@@ -162,14 +177,25 @@ def _solutions(
             if abs(step) <= 1e-15 * t:
                 break
         rest, turn = _with_slope(left, t)
-        spread = float((t * slope).abs().max()) + float(constant.abs().max())
         size = float((t * vector((t * slope + constant)[None])).norm())
-        known = (level if sized else level / float(target.norm())) + _ROUNDING * (1 + spread) * (
-            (size + t) if sized else 1 + t / max(size, 1e-300)
+        known = (level if sized else level / float(target.norm())) + _rounded(vector, t, slope, constant) * (
+            1.0 if sized else 1 / max(size, 1e-300)
         )
-        error = _SAFETY * known / max(float(turn.norm()), 1e-300)
-        if float(rest.norm()) <= _SAFETY * known and error < 0.1 * t:
-            yield t, error
+        # what errors explain of a loss vector has to be little of it
+        if float(rest.norm()) <= _RIVAL * known and known <= _TELLING * (
+            float(target.norm()) if sized else 1.0
+        ):
+            within = float(rest.norm()) <= _SAFETY * known
+            error = _SAFETY * known / max(float(turn.norm()), 1e-300)
+            yield t, error if within else torch.inf
+
+
+def _rounded(vector: _Vector, t: float, slope: Tensor, constant: Tensor) -> float:
+    """What rounding leaves of t v: of probabilities that are nearly 0 or 1 it is relative, of differences of
+    logits absolute."""
+    spread = 1 + float((t * slope).abs().max()) + float(constant.abs().max())
+    size = float(vector((t * slope + constant)[None]).norm())
+    return _ROUNDING * t * spread * (size if vector.relative else 1.0)
 
 
 def _with_slope(left: object, t: float) -> tuple[Tensor, Tensor]:

@@ -25,7 +25,7 @@ from exan_verify.theorems.support.laboratory import (
     nudged,
     same_samples,
 )
-from exan_verify.theorems.support.shorthands import by_instances, written
+from exan_verify.theorems.support.shorthands import by_instances, coq, written
 
 ROUNDS = 3
 """Rounds of training over which transcripts are compared."""
@@ -185,9 +185,9 @@ STATEMENTS = (
         r"\big((dW_1)_S,db_1,dW_2,\dots\big)(X+A)=\big((dW_1)_S,db_1,dW_2,\dots\big)(X)",
         standing=Standing.PROVED,
         grounds=(
-            written(
-                "section 9", "nothing that is sent changes; counts in the place of ranks, a box, which move"
-            ),
+            coq("release.v: narrow_release", "nothing that is sent changes, nor any pre-activation"),
+            coq("release.v: motion_linear, motion_moves, motion_free", "the motions and their dimension"),
+            written("section 9", "counts in the place of ranks, a box, which samples move"),
         ),
         checks=(
             by_instances(
