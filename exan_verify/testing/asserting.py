@@ -79,11 +79,12 @@ def assert_leaks(
     ``by``: ``determined``, in every batch with this gradient, as is proved; ``recovered``, by the attack,
     which then runs; ``peel``, in the peeling closure; ``exan``, by the published condition. ``undecided``: a
     sample that is not decided counts as leaking (``fail``) or not (``allow``). A failure shows the samples
-    beside what the attack rebuilds of them, and the same as an image in ``folder`` (default: the test's temporary
-    folder). ``model``, ``batch`` and ``options`` as :func:`exan_verify.audit` takes them.
+    beside what the attack rebuilds of them, and the same as an image in ``folder`` (default: the test's
+    temporary folder). ``model``, ``batch`` and ``options`` as :func:`exan_verify.audit` takes them.
 
     Raises AssertionError, and :class:`InputError` naming what cannot be used.
     """
+    __tracebackhide__ = True
     most = whole(at_most, "at_most", least=0)
     if by not in LEAKS:
         raise InputError(unknown("by", by, LEAKS))
@@ -125,6 +126,7 @@ def assert_protected(
 
     Raises AssertionError, and :class:`InputError` naming what cannot be used.
     """
+    __tracebackhide__ = True
     if hidden_at_least is not None:
         raise InputError(
             f"hidden_at_least={short(hidden_at_least)}: an audit does not say how many dimensions of a "
