@@ -40,7 +40,7 @@ lint: setup
 proofs: setup
 	bash proofs/install.sh
 	$(MAKE) -C proofs/coq clean
-	$(MAKE) -j2 -C proofs/coq assumptions
+	$(MAKE) -j2 -C proofs/coq assumptions machine
 	OMP_NUM_THREADS=1 $(BIN)/python proofs/bounded/check.py
 	@cat proofs/coq/build/summary
 

@@ -24,6 +24,9 @@ __all__ = [
     "audit",
     "certify",
     "check",
+    "mitigate",
+    "project_inputs",
+    "prove",
 ]
 
 if TYPE_CHECKING:
@@ -31,9 +34,12 @@ if TYPE_CHECKING:
     from exan_verify.api.audit import audit
     from exan_verify.api.certify import certify
     from exan_verify.api.check import check
+    from exan_verify.api.prove import prove
     from exan_verify.core.network import Batch, Gradient, ReluNetwork
     from exan_verify.core.question import Box, Release
     from exan_verify.core.verdict import Outcome, SampleStatus, Verdict
+    from exan_verify.mitigation.mitigate import mitigate
+    from exan_verify.models.projected import project_inputs
 
 _HOME = {
     "Batch": "core.network",
@@ -48,6 +54,9 @@ _HOME = {
     "audit": "api.audit",
     "certify": "api.certify",
     "check": "api.check",
+    "mitigate": "mitigation.mitigate",
+    "project_inputs": "models.projected",
+    "prove": "api.prove",
 }
 
 

@@ -23,6 +23,7 @@ import numpy as np
 from exan_verify.api.attack import with_convolutions
 from exan_verify.api.attack_own_batch import OwnBatchAttack, attack_own_batch
 from exan_verify.api.certify import certify
+from exan_verify.api.instances import taking_instances
 from exan_verify.api.records import (
     attack_record,
     exclusivity_record,
@@ -30,7 +31,7 @@ from exan_verify.api.records import (
     release_record,
     verdict_record,
 )
-from exan_verify.api.releases import network_seen_through, of_network
+from exan_verify.api.releases import network_seen_through, of_network, projection_release
 from exan_verify.core.arrays import exact_array
 from exan_verify.core.budget import Budget
 from exan_verify.core.certificate import domain_record
@@ -206,10 +207,11 @@ class Audit:
         return pretty(self.to_record()).decode()
 
 
+@taking_instances
 @fitting_into_memory("the audit")
 def audit(
     model: Any,
-    batch: tuple[Any, Any] | Batch,
+    batch: tuple[Any, Any] | Batch | None = None,
     *,
     loss: str = "cross_entropy",
     reduction: str = "mean",
@@ -232,6 +234,8 @@ def audit(
     """
     start = time.monotonic()
     limits = Budget(seconds=budget, work=work_limit)
+    if batch is None:
+        raise InputError("batch is missing; give a pair (x, y) of inputs and labels")
     question = Question.of(loss, reduction, labels, domain=domain)
     if flag(attack, "attack") and with_convolutions(model) and not isinstance(batch, Batch):
         if release is not None:
@@ -239,6 +243,7 @@ def audit(
         return _attacked_only(model, batch, question, budget=budget, seed=seed, progress=progress)
     network = to_network(model)
     sent = None
+    release = projection_release(model, batch) if release is None else release
     if release is not None:
         network = network_seen_through(network, release)
         question = replace(question, release=of_network(release, network))

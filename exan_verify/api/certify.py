@@ -7,7 +7,8 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
-from exan_verify.api.releases import network_seen_through, of_network
+from exan_verify.api.instances import taking_instances
+from exan_verify.api.releases import network_seen_through, of_network, projection_release
 from exan_verify.core.budget import Budget
 from exan_verify.core.network import MOST_SAMPLES, Batch, Gradient, ReluNetwork
 from exan_verify.core.question import Box, Question, Release
@@ -27,6 +28,7 @@ from exan_verify.errors import (
 from exan_verify.models.gradients import received
 
 
+@taking_instances
 @fitting_into_memory("certify")
 def certify(
     model: Any,
@@ -50,15 +52,16 @@ def certify(
 ) -> Verdict:
     """Decide which batches have a given gradient: UNIQUE, AMBIGUOUS, UNREALISABLE or UNKNOWN.
 
-    ``model``: a ``torch.nn.Module`` of Linear and ReLU layers, or a :class:`ReluNetwork`. Give either
+    ``model``: a ``torch.nn.Module`` of Linear and ReLU layers, a :class:`ReluNetwork`, or an
+    :class:`~exan_verify.instances.Instance`, which brings its batch and its words. Give either
     ``batch=(x, y)``, whose exact gradient is meant (x (M, d) or (M, ...); y as the torch loss takes it), or
     ``gradient={parameter name: tensor}``, or a list in the order of ``parameters()``, as
     :mod:`exan_verify.models.gradients` takes them. ``batch_size`` is the size of the batches asked about: by
     default the given batch's, or the rank found. ``release``: what of the batch's gradient leaves the device;
     the batches asked about are those with the same release (docs/theory.md, releases). With an input basis B
     (d, r) the model's first layer is ``V B^T`` on d inputs, or V alone, which takes the r numbers ``B^T x``;
-    x has d features either way. ``budget`` is in
-    seconds (or the caller's :class:`Budget`, which then is the only limit), ``work_limit`` in modular
+    x has d features either way. A model of :func:`exan_verify.project_inputs` needs no release. ``budget``
+    is in seconds (or the caller's :class:`Budget`, which then is the only limit), ``work_limit`` in modular
     multiplications (deterministic). ``jobs`` is used by engines that run in parallel. ``progress`` is told
     (what, share done) before each engine is asked.
 
@@ -84,6 +87,7 @@ def certify(
                 f"domain={short(domain)} cannot be used; give Box(lo, hi), or None for all inputs"
             )
         domain.bounds(network.widths[0])
+    release = projection_release(model, batch) if release is None else release
     if release is not None:
         network = network_seen_through(network, release)
         question = replace(question, release=of_network(release, network))

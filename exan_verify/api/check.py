@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from exan_verify.api.instances import taking_instances
 from exan_verify.api.releases import network_seen_through
 from exan_verify.core.arrays import Array, exact_array
 from exan_verify.core.budget import Budget
@@ -24,6 +25,7 @@ it.
 """
 
 
+@taking_instances
 def check(
     certificate: Mapping[str, Any] | str | bytes,
     model: Any,

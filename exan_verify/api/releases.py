@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from exan_verify.api.files import about, write_atomically
 from exan_verify.api.records import pretty, release_record
@@ -70,6 +72,19 @@ def network_seen_through(network: ReluNetwork, release: Any) -> ReluNetwork:
     note = f"the first layer {first.name!r} takes B^T x of inputs x with {len(basis)} features"
     layers = (replace(first, weight=weight), *network.layers[1:])
     return ReluNetwork(layers=layers, notes=(*network.notes, f"{note} (release.input_basis)"))
+
+
+def projection_release(model: Any, batch: Any) -> Release | None:
+    """What a model of :func:`exan_verify.project_inputs` sends of a batch of the inputs themselves, x with d
+    features; None for other models, and where the batch has the r numbers that the first layer sees.
+    """
+    if isinstance(model, ReluNetwork) or not isinstance(batch, (tuple, list)) or len(batch) != 2:
+        return None
+    from exan_verify.models.projected import basis_of  # torch is imported only for torch models
+
+    basis = basis_of(model)
+    shape = getattr(batch[0], "shape", None) or np.shape(batch[0])
+    return None if basis is None or math.prod(shape[1:]) != len(basis) else Release(input_basis=basis)
 
 
 def of_network(release: Any, network: ReluNetwork) -> Release | None:

@@ -51,7 +51,7 @@ _HONEST = (
     "--method",
     default="auto",
     show_default=True,
-    help="auto, lift, assign, peel, peel+lift, sample or published.",
+    help="auto, lift, assign, peel, peel+lift, sample, descend or published.",
 )
 @click.option(
     "--no-repairs",

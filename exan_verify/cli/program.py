@@ -14,7 +14,9 @@ from exan_verify.cli.audit import audit_command
 from exan_verify.cli.bench import bench_command
 from exan_verify.cli.certify import certify_command, check_command
 from exan_verify.cli.demo import demo_command
+from exan_verify.cli.mitigate import mitigate_command
 from exan_verify.cli.output import ExitCode
+from exan_verify.cli.prove import prove_command
 from exan_verify.cli.smt import export_smt_command, smt_command
 from exan_verify.cli.theorems import theorems_command
 from exan_verify.errors import BudgetExhausted, CertificateRejected, ExanError, fitting_into_memory
@@ -36,7 +38,9 @@ COMMANDS = (
     audit_command,
     certify_command,
     check_command,
+    prove_command,
     attack_command,
+    mitigate_command,
     bench_command,
     export_smt_command,
     smt_command,

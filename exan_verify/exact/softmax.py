@@ -107,7 +107,11 @@ def _ball_column(loss: Loss, logits: Array, labels: Array, m: int, divisor: int)
 
 def _target(loss: Loss, labels: Array, k: int, m: int) -> int:
     """Entry k of sample m's 0/1 target."""
-    return int(labels[m] == k) if loss is Loss.CROSS_ENTROPY else int(labels[m, k])
+    if loss is Loss.CROSS_ENTROPY:
+        return int(labels[m] == k)
+    if loss is Loss.BCE:
+        return int(labels[m, k])
+    raise ValueError(f"{loss} is no loss of probabilities")  # else it would be taken for one of them
 
 
 def _mse(logits: Array, labels: Array, divisor: int) -> Array:

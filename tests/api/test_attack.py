@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from exan_verify import Gradient, ReluNetwork, attack
+from exan_verify.cli.attack import attack_command
 from exan_verify.errors import ExanError, GradientError, InputError, NonFiniteError, UnsupportedLayerError
+from exan_verify.numeric.attack import METHODS
 from tests.support.torch_reference import autograd, initialised, uniform
 
 LOSSES = {"cross_entropy": nn.functional.cross_entropy, "mse": nn.functional.mse_loss}
@@ -104,3 +109,12 @@ def test_gradients_that_do_not_fit_are_named():
         attack(model, gradient | {"head.bias": torch.full((5,), torch.nan)})
     with pytest.raises(UnsupportedLayerError, match="Tanh"):
         attack(nn.Sequential(nn.Linear(2, 2), nn.Tanh()), gradient)
+
+
+def test_every_method_is_named_where_a_user_looks_for_it():
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    option = next(p for p in attack_command.params if p.name == "method")
+    for name in METHODS:
+        assert f"``{name}``" in (attack.__doc__ or "")
+        assert re.search(rf"\b{re.escape(name)}(?![\w+])", option.help)
+        assert re.search(rf"^\|.*`{re.escape(name)}`.*\|", readme, re.MULTILINE)

@@ -1,4 +1,5 @@
 from fractions import Fraction
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -84,3 +85,10 @@ def test_mse_targets_invert_the_loss_vector():
     labels = np.array([[Fraction(1, 7), Fraction(5)]], dtype=object)
     vectors = softmax.loss_vectors(Loss.MSE, logits, labels, 6)
     assert np.array_equal(softmax.mse_targets(logits, vectors, 6).T, labels)
+
+
+@pytest.mark.parametrize("vectors", [softmax.loss_vectors_mod, softmax.loss_vectors_ball])
+def test_a_loss_that_is_not_known_is_taken_for_none(vectors):
+    unknown = SimpleNamespace(rational=False)
+    with pytest.raises(ValueError, match="no loss of probabilities"):
+        vectors(unknown, column([1, 2]), np.array([[0, 1]]), 1, 5)

@@ -137,9 +137,7 @@ def test_guesses_have_the_shape_of_loss_vectors(loss: Loss):
 
 def _problem(network, batch, loss=Loss.CROSS_ENTROPY):
     given = gradient(network, batch, loss, Reduction.MEAN)
-    problem = build_problem(
-        network, given, loss=loss.value, reduction="mean", batch_size=None, device=None, seed=0
-    )
+    problem = build_problem(network, given, loss=loss.value, reduction="mean")
     spaces = tuple(
         column_space(layer, unit_roundoff=2.0**-53, most=40, generator=problem.generator())
         for layer in problem.layers

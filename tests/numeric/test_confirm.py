@@ -30,8 +30,6 @@ def judged(
         loss="cross_entropy",
         reduction="mean",
         batch_size=batch.size,
-        device=None,
-        seed=0,
     )
     spaces = tuple(
         column_space(layer, unit_roundoff=problem.unit_roundoff, most=20, generator=problem.generator())

@@ -26,13 +26,7 @@ def setup(
     network = default_network(widths, seed=seed)
     batch = random_batch(network, samples, seed=5, loss=loss)
     problem = build_problem(
-        network,
-        gradient(network, batch, loss, Reduction.MEAN),
-        loss=loss.value,
-        reduction="mean",
-        batch_size=None,
-        device=None,
-        seed=0,
+        network, gradient(network, batch, loss, Reduction.MEAN), loss=loss.value, reduction="mean"
     )
     spaces = tuple(
         column_space(layer, unit_roundoff=2.0**-53, most=20, generator=problem.generator())

@@ -48,9 +48,7 @@ def setup(
     network = default_network(widths, seed=3)
     batch = random_batch(network, samples, seed=5, loss=loss)
     given = gradient(network, batch, loss, Reduction.SUM)
-    problem = build_problem(
-        network, given, loss=loss.value, reduction="sum", batch_size=None, device=None, seed=0
-    )
+    problem = build_problem(network, given, loss=loss.value, reduction="sum")
     equations = layer_equations(problem, column_spaces(problem), len(widths) - 3)
     trace = forward(problem, torch.tensor(batch.inputs.astype(np.float64)))
     g = loss_vectors(problem.question.loss, trace.logits, torch.tensor(np.array(batch.labels)))
@@ -257,9 +255,7 @@ def test_recovers_what_degree_two_cannot(widths: list[int], samples: int, loss: 
     network = default_network(widths, seed=3)
     batch = random_batch(network, samples, seed=5, loss=loss)
     given = {n: torch.tensor(g) for n, g in gradient(network, batch, loss, Reduction.MEAN).items()}
-    problem = build_problem(
-        network, given, loss=loss.value, reduction="mean", batch_size=samples, device=None, seed=0
-    )
+    problem = build_problem(network, given, loss=loss.value, reduction="mean", batch_size=samples)
     with pytest.raises(RangeError, match="beyond degree-2 lifting"):
         Lift(degrees=(2,)).find(problem, column_spaces(problem))
     found = attacked(network, batch, loss, method="lift", batch_size=samples)
@@ -361,9 +357,6 @@ def test_memory_is_planned_before_it_is_taken():
         gradient(network, random_batch(network, 60, seed=1), Loss.CROSS_ENTROPY, Reduction.MEAN),
         loss="cross_entropy",
         reduction="mean",
-        batch_size=None,
-        device=None,
-        seed=0,
     )
     large = layer_equations(problem, column_spaces(problem), 0)
     assert cubic_size(large) > solver.DIRECT
@@ -377,9 +370,7 @@ def test_what_has_not_converged_is_said_and_nothing_claimed(monkeypatch: pytest.
     network = default_network([100, 100, 4], seed=3)
     batch = random_batch(network, 18, seed=5)
     given = gradient(network, batch, Loss.CROSS_ENTROPY, Reduction.MEAN)
-    problem = build_problem(
-        network, given, loss="cross_entropy", reduction="mean", batch_size=None, device=None, seed=0
-    )
+    problem = build_problem(network, given, loss="cross_entropy", reduction="mean")
     found = Lift(work=1.0).find(problem, column_spaces(problem))
     assert len(found.x) == 0
     assert "not converged in the work planned" in found.reason
@@ -398,9 +389,7 @@ def test_refusals_name_every_layer():
 def test_a_layer_with_equations_to_spare_is_left_to_degree_two():
     network = default_network([20, 64, 5], seed=3)
     given = gradient(network, random_batch(network, 4, seed=5), Loss.CROSS_ENTROPY, Reduction.MEAN)
-    problem = build_problem(
-        network, given, loss="cross_entropy", reduction="mean", batch_size=None, device=None, seed=0
-    )
+    problem = build_problem(network, given, loss="cross_entropy", reduction="mean")
     with pytest.raises(RangeError, match="degree 2 has equations enough"):
         Lift(degrees=(3,)).find(problem, column_spaces(problem))
 

@@ -139,9 +139,7 @@ def test_outside_its_condition_the_reason_says_what_is_missing():
 
 def _problem(made: ReluNetwork, batch: Batch) -> Problem:
     given = gradient(made, batch, Loss.CROSS_ENTROPY, Reduction.MEAN)
-    return build_problem(
-        made, given, loss="cross_entropy", reduction="mean", batch_size=None, device=None, seed=0
-    )
+    return build_problem(made, given, loss="cross_entropy", reduction="mean")
 
 
 def test_groups_of_columns_belong_to_one_sample_each():
@@ -178,9 +176,7 @@ def test_of_more_groups_than_samples_those_whose_equations_hold_are_taken(monkey
     x, y = torch.tensor(images), torch.tensor(classes)
     given = autograd_gradient(model, x, y, "float32")
     made = to_network(model)
-    problem = build_problem(
-        made, given, loss="cross_entropy", reduction="mean", batch_size=None, device=None, seed=0
-    )
+    problem = build_problem(made, given, loss="cross_entropy", reduction="mean")
     assert len(parallel_columns(problem).neurons) > 4
     found = attack(model, given, method="published")
     assert found.complete, found.reason

@@ -107,15 +107,7 @@ def test_samples_come_before_strangers():
     images, classes = mnist_batch(8, 0)
     model = perceptron(784, 512, 10, seed=0)
     gradient = autograd_gradient(model, torch.tensor(images), torch.tensor(classes), "float64")
-    problem = build_problem(
-        to_network(model),
-        gradient,
-        loss="cross_entropy",
-        reduction="mean",
-        batch_size=None,
-        device=None,
-        seed=0,
-    )
+    problem = build_problem(to_network(model), gradient, loss="cross_entropy", reduction="mean")
     draws = sample._Draws(layer_equations(problem, column_spaces(problem), 0), problem.generator())
     q, _ = next(draws.starts())
     _, misfit = draws._explained(draws.basis @ q)

@@ -83,8 +83,7 @@ def test_the_last_layer_alone_tells_two_kinds_of_losses_apart(loss: Loss):
 
 
 def posed(given: dict[str, Tensor], *, loss: Loss, classes: int = 4):
-    options = {"reduction": "mean", "batch_size": None, "device": None, "seed": 0}
-    return build_problem(to_network(model(classes)), given, loss=loss, **options)
+    return build_problem(to_network(model(classes)), given, loss=loss, reduction="mean")
 
 
 def test_one_logit_is_no_cross_entropy():

@@ -12,12 +12,13 @@ from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from exan_verify import Box, Gradient, ReluNetwork, audit, certify
 from exan_verify.api.records import encode, verdict_record
+from exan_verify.core.certificate import Evidence
 
 FOLDER = Path(__file__).parent
 CERTIFICATES = FOLDER / "certificates.jsonl.xz"
@@ -30,23 +31,7 @@ LEAST = 60
 
 FORMS = (
     # one name per kind of evidence
-    "tolerance",
-    "scale",
-    "twins",
-    "rank_bound",
-    "forced",
-    "lifting",
-    "degree_three",
-    "enumeration",
-    "extra_rays",
-    "second_batch",
-    "enclosed_batch",
-    "algebraic_batch",
-    "residual",
-    "shear",
-    "counting",
-    "unseen",
-    "projected",
+    *(kind.__struct_config__.tag for kind in get_args(Evidence)),
     # the shapes that they come in
     "parametrisation zero_sum",
     "parametrisation full",

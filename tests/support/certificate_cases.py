@@ -16,7 +16,7 @@ import numpy as np
 from exan_verify.api.certify import certify
 from exan_verify.core.certificate import Claim, QuestionRecord, issue
 from exan_verify.core.network import Batch, Gradient, ReluNetwork
-from exan_verify.core.question import Labels, Loss, Reduction
+from exan_verify.core.question import Labels, Loss, Reduction, Release
 from exan_verify.core.verdict import Outcome
 from exan_verify.exact.backprop import gradient
 from tests.stored import CERTIFICATES, asked, load
@@ -86,6 +86,12 @@ def _recipes() -> Iterator[Recipe]:
     yield "shear", network, {"batch": batch}, {}
     network, found, _ = two_one_five_one(5)
     yield "unseen", network, {"batch": (found.inputs, found.labels)}, {"loss": "bce", "engine": "families"}
+    basis = np.array([[1, 0], [0, 2], [3, 1]])
+    network = ReluNetwork.from_arrays(
+        [[[1, 2], [-1, 1], [2, 0]] @ basis.T, [[1, -1, 2], [0, 3, 1]]], [[1, 0, 2], [0, 1]]
+    )
+    release = Release(input_basis=basis)
+    yield "projected", network, {"batch": ([[1, 2, 0.5]], [0])}, {"release": release, "engine": "families"}
     yield _stored("counting")
     network, batch = _cluster([6, 10, 5], (0, 0, 1))
     yield "quadrics", network, {"batch": batch}, {"loss": "mse"}

@@ -138,7 +138,7 @@ class Problem:
                 "soft or real targets (labels='real')",
             ),
             (True, "another loss or batch size"),
-            (True, "several samples of one region"),
+            (True, "several samples that share a region"),
         )
         *some, last = [text for holds, text in options if holds]
         return f"{', '.join(some)} or {last}"
@@ -196,9 +196,9 @@ def build_problem(
     *,
     loss: str,
     reduction: str,
-    batch_size: int | None,
-    device: Any,
-    seed: int,
+    batch_size: int | None = None,
+    device: Any = None,
+    seed: int = 0,
     labels: str = "one_hot",
     partial: bool = False,
     scale: float | str = 1.0,

@@ -1,0 +1,93 @@
+"""Running coqc on a file that :func:`exan_verify.prove` wrote, and what it says the theorem rests on."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from exan_verify.core.budget import Budget
+from exan_verify.errors import BudgetExhausted, CertificateRejected, FileError
+
+LIBRARY = Path(__file__).resolve().parents[2] / "proofs" / "coq"
+"""The library, in a checkout of the project."""
+
+LAST = "certificates"
+"""The library's file on which all others for certificates are built."""
+
+PRIMITIVES = {
+    "PrimInt63.int",
+    *(
+        f"PrimInt63.{name}"
+        for name in ["add", "sub", "mul", "mod", "ltb", "leb", "eqb", "lsl", "lsr", "land", "lor"]
+    ),
+    *(f"Uint63.{name}_spec" for name in ["add", "sub", "mul", "mod", "ltb", "leb", "lsl", "lsr", "lor"]),
+    *(f"Uint63.{name}" for name in ["of_to_Z", "eqb_correct", "eqb_refl"]),
+    *(f"PArray.{name}" for name in ["array", "get", "make"]),
+}
+"""Coq's machine integers and arrays, and the axioms of its standard library about the former."""
+
+
+def compiled(path: Path, *, seconds: float | None = None) -> tuple[str, ...]:
+    """The axioms that the file's theorem rests on, as coqc names them, once coqc has accepted the file.
+
+    Raises :class:`CertificateRejected` where it does not, or where the theorem rests on anything but machine
+    integers and arrays; :class:`FileError` where coqc or the library is missing; :class:`BudgetExhausted`
+    after ``seconds``.
+    """
+    limit = Budget(seconds=seconds)
+    if shutil.which("coqc") is None:
+        raise FileError("coqc is not installed; bash proofs/install.sh installs it from Debian's packages")
+    if not (LIBRARY / f"{LAST}.vo").exists():
+        raise FileError(
+            f"the Coq library is not compiled at {LIBRARY}; run make -C proofs/coq {LAST}.vo in a checkout "
+            "of the project"
+        )
+    if not path.is_file():
+        raise FileError(f"{path}: there is no such file to compile")
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copy(path, Path(folder) / "claim.v")
+        (Path(folder) / "asked.v").write_text(_ASKED)
+        said = ""
+        for name in ("claim.v", "asked.v"):
+            said = _coqc(Path(folder), name, path, limit)
+    axioms = tuple(_axioms(said))
+    strange = [name for name in axioms if name not in PRIMITIVES]
+    if strange:
+        raise CertificateRejected(f"the theorem of {path} rests on {', '.join(strange)}, which nobody proved")
+    return axioms
+
+
+_ASKED = "Require claim.\nPrint Assumptions claim.claimed.\n"
+"""Without an import, so that every name is printed with its file's."""
+
+
+def _coqc(folder: Path, name: str, path: Path, limit: Budget) -> str:
+    command = ["coqc", "-q", "-w", "none", "-Q", str(LIBRARY), "Exan", "-Q", ".", "", name]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=limit.seconds_left, check=False, cwd=folder
+        )
+    except subprocess.TimeoutExpired:
+        raise BudgetExhausted(f"coqc did not end within {limit.seconds:g} s; give a larger budget") from None
+    if done.returncode != 0:
+        said = " ".join(done.stderr.split())
+        raise CertificateRejected(f"coqc rejects {path}: {said[:600] or f'exit code {done.returncode}'}")
+    return done.stdout
+
+
+def _axioms(text: str) -> Iterator[str]:
+    """Names in what ``Print Assumptions`` prints: each starts a line."""
+    if "Axioms:" not in text:
+        if "Closed under the global context" not in text:
+            raise CertificateRejected(
+                "coqc did not say what the theorem rests on; its file has no Print Assumptions"
+            )
+        return
+    for line in text.split("Axioms:", 1)[1].splitlines():
+        found = re.match(r"([A-Za-z_][\w.']*)", line)
+        if found:
+            yield found[1]

@@ -1,0 +1,76 @@
+"""Exact numbers as Coq reads them: tensors of machine words, tables of residues, lists of indices.
+
+A word holds a sign bit, then ``shift_bits`` bits of a shift s, then a mantissa m; with the tensor's
+denominator D it stands for ``+- m 2^s / D`` (proofs/coq/tensors.v, ``decode``). A float64 is one word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import lcm
+
+from exan_verify.core.network import Array, to_fraction
+from exan_verify.errors import InputError
+
+WORD_BITS = 63
+"""Of Coq's primitive integers."""
+
+Rows = Sequence[Sequence[int]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tensor:
+    """Numbers ``numerators / denominator``, row by row, and the words that stand for the numerators."""
+
+    numerators: Rows
+    denominator: int
+    shift_bits: int
+    words: Rows
+
+    @property
+    def literal(self) -> str:
+        """The term of type ``tensor``."""
+        return f"Tensor {self.shift_bits} {self.denominator}%BZ {words_literal(self.words)}"
+
+
+def tensor(values: Array, name: str) -> Tensor:
+    """The numbers of ``values``, (rows, cols) or (cols,).
+
+    Raises :class:`InputError` naming the tensor where one of them is too long for a word.
+    """
+    exact = [[to_fraction(v) for v in row] for row in (values if values.ndim == 2 else [values])]
+    denominator = lcm(*(v.denominator for row in exact for v in row))
+    numerators = [[v.numerator * (denominator // v.denominator) for v in row] for row in exact]
+    lengths = {(abs(n).bit_length(), _zeros(n)) for row in numerators for n in row}
+    for bits in range(WORD_BITS):
+        longest = (1 << bits) - 1
+        if all(length - min(zeros, longest) + bits < WORD_BITS for length, zeros in lengths):
+            words = [[_word(n, bits, longest) for n in row] for row in numerators]
+            return Tensor(numerators=numerators, denominator=denominator, shift_bits=bits, words=words)
+    worst = max(length - zeros for length, zeros in lengths)
+    raise InputError(
+        f"{name} has numbers that need {worst} binary digits over their common denominator, more than a "
+        f"machine word of {WORD_BITS} bits holds beside a sign and a shift; round them to float64 or float32"
+    )
+
+
+def _zeros(number: int) -> int:
+    """Trailing zero bits."""
+    return (number & -number).bit_length() - 1 if number else 0
+
+
+def _word(number: int, bits: int, longest: int) -> int:
+    shift = min(_zeros(number), longest)
+    return ((abs(number) >> shift) << bits | shift) << 1 | (number < 0)
+
+
+def words_literal(rows: Rows) -> str:
+    """An array of arrays of machine integers."""
+    inner = ("[| " + "; ".join(map(str, row)) + " | 0 |]" for row in rows)
+    return "[| " + ";\n  ".join(inner) + "\n  | [| | 0 |] |]"
+
+
+def indices_literal(indices: Iterable[int]) -> str:
+    """A list of natural numbers."""
+    return "[:: " + "; ".join(map(str, indices)) + "]%N"

@@ -1,0 +1,215 @@
+"""``exan prove``: the file says what was asked, coqc accepts it, and a changed number is rejected."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from exan_verify import ReluNetwork, certify, prove
+from exan_verify.coq.compiling import LAST, LIBRARY, compiled
+from exan_verify.coq.literals import tensor
+from exan_verify.errors import CertificateRejected, ExanError, InputError
+from tests.support.commands import run
+
+needs_coq = pytest.mark.skipif(
+    shutil.which("coqc") is None or not (LIBRARY / f"{LAST}.vo").exists(),
+    reason=f"needs coqc and the compiled library: bash proofs/install.sh, then make -C proofs/coq {LAST}.vo",
+)
+
+
+def drawn(kind: str, seed: int, widths: tuple[int, int, int] = (4, 16, 3), samples: int = 2) -> Any:
+    """A network and a batch of integers, of floats, or of fractions with an odd denominator."""
+    r = np.random.default_rng(seed)
+    d, n, k = widths
+
+    def numbers(*shape: int) -> Any:
+        whole = r.integers(-9, 10, shape)
+        if kind == "integers":
+            return whole
+        if kind == "fractions":
+            return np.array([Fraction(int(v), 3) for v in whole.reshape(-1)], dtype=object).reshape(shape)
+        return r.normal(size=shape).astype(kind)
+
+    network = ReluNetwork.from_arrays([numbers(n, d), numbers(k, n)], [numbers(n), numbers(k)])
+    return network, (numbers(samples, d), r.integers(0, k, samples))
+
+
+def certified(kind: str, **shape: Any) -> Any:
+    """The first drawn batch that is UNIQUE by lifting, its network and its certificate."""
+    for seed in range(50):
+        network, batch = drawn(kind, seed, **shape)
+        verdict = certify(network, batch=batch, loss="mse")
+        if verdict.certificate and [part["type"] for part in verdict.certificate["evidence"]] == ["lifting"]:
+            return network, batch, verdict.certificate
+    raise AssertionError("no batch is unique by lifting")
+
+
+def written(text: str, name: str) -> list[list[Fraction]]:
+    """The numbers of the tensor ``name``, read back from the file by the rule in proofs/coq/tensors.v."""
+    found = re.search(rf"Definition {name} := Tensor (\d+) (\d+)%BZ (.*?)\|\]\.", text, re.S)
+    assert found is not None
+    bits, denominator = int(found[1]), int(found[2])
+    rows = re.findall(r"\[\| ([\d; ]+) \| 0 \|\]", found[3])
+
+    def value(word: int) -> Fraction:
+        shift = word >> 1 & (1 << bits) - 1
+        return Fraction((-1) ** (word & 1) * (word >> bits + 1 << shift), denominator)
+
+    return [[value(int(word)) for word in row.split(";")] for row in rows]
+
+
+@pytest.mark.parametrize("kind", ["integers", "float64", "float32", "fractions"])
+def test_the_numbers_of_the_statement_are_the_stored_ones(kind: str) -> None:
+    network, (x, y), certificate = certified(kind)
+    text = prove(certificate, network, batch=(x, y))
+
+    def exact(values: Any) -> list[list[Fraction]]:
+        return [
+            [Fraction(v) if isinstance(v, Fraction) else Fraction(v.item()) for v in row] for row in values
+        ]
+
+    for number, layer in enumerate(network.layers, start=1):
+        assert written(text, f"weight_{number}") == exact(layer.weight)
+        assert written(text, f"bias_{number}") == exact([layer.bias])
+    assert written(text, "inputs") == exact(x)
+    assert written(text, "targets") == exact(np.eye(3, dtype=int)[y])
+
+
+def test_words_hold_numbers_of_very_different_sizes() -> None:
+    r = np.random.default_rng(3)
+    values = r.normal(size=(20, 5)) * 2.0 ** r.integers(-120, 120, (20, 5))
+    values[0] = [0.0, -0.0, 1.0, -1.0, 2.0**-100]
+    found = tensor(values, "w")
+    assert all(0 <= word < 1 << 63 for row in found.words for word in row)
+    text = f"Definition w := {found.literal}."
+    assert written(text, "w") == [[Fraction(float(v)) for v in row] for row in values]
+
+
+def test_numbers_that_no_word_holds_are_refused_by_name() -> None:
+    with pytest.raises(InputError, match=r"0\.weight has numbers that need \d+ binary digits"):
+        tensor(np.array([[Fraction(2**80 + 1), Fraction(1)]], dtype=object), "0.weight")
+
+
+def test_the_text_assumes_nothing() -> None:
+    network, batch, certificate = certified("integers")
+    texts = [prove(certificate, network, batch=batch)]
+    texts += [(LIBRARY / f"{name}.v").read_text() for name in ("residues", "tensors", "certificates")]
+    for text in texts:
+        assert not re.search(r"\b(Axiom|Parameter|Conjecture|Admitted|admit|give_up)\b", text)
+    assert not re.search(r"\b(Hypothes[ie]s|Variables?)\b(?! R : realFieldType)", texts[0]), (
+        "nothing is supposed"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"loss": "cross_entropy"}, "the loss cross_entropy"),
+        ({"biases": False}, "without biases"),
+        ({"deep": True}, "3 affine layers"),
+        ({"twice": True}, "AMBIGUOUS"),
+    ],
+)
+def test_what_is_not_covered_is_refused_with_its_reason(changed: dict[str, Any], reason: str) -> None:
+    r = np.random.default_rng(0)
+    widths = (4, 40, 40, 3) if changed.get("deep") else (4, 40, 3)
+    pairs = list(zip(widths[1:], widths, strict=False))
+    weights = [r.normal(size=shape) for shape in pairs]
+    biases = [r.normal(size=n) for n, _ in pairs]
+    network = ReluNetwork.from_arrays(weights, biases if changed.get("biases", True) else None)
+    x, y = r.normal(size=(2, 4)), np.array([0, 1])
+    if changed.get("twice"):  # two samples in a dead region: both move freely
+        network = ReluNetwork.from_arrays([weights[0], weights[1]], [biases[0] - 100, biases[1]])
+    verdict = certify(network, batch=(x, y), loss=changed.get("loss", "mse"))
+    assert verdict.certificate is not None, verdict.reason
+    with pytest.raises(ExanError, match=reason) as caught:
+        prove(verdict.certificate, network, batch=(x, y))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_certificate_of_another_batch_is_rejected() -> None:
+    network, (x, y), certificate = certified("integers")
+    with pytest.raises(CertificateRejected):
+        prove(certificate, network, batch=(x + 1, y))
+
+
+def files(folder: Path, kind: str) -> tuple[str, str, str]:
+    """Certificate, model and batch as files."""
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import save_file
+
+    network, (x, y), certificate = certified(kind)
+    tensors = {name: torch.from_numpy(np.array(values)) for name, values in network.parameters()}
+    save_file(tensors, folder / "model.safetensors")
+    np.savez(folder / "batch.npz", x=x, y=y)
+    (folder / "certificate.json").write_text(json.dumps(certificate))
+    return tuple(str(folder / name) for name in ("certificate.json", "model.safetensors", "batch.npz"))  # type: ignore[return-value]
+
+
+def test_the_command_writes_the_file_or_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    certificate, model, batch = files(tmp_path, "float64")
+    out = tmp_path / "claim.v"
+    code, said, error = run(
+        capsys, "prove", certificate, model, "--batch", batch, "--out", str(out), "--json"
+    )
+    assert (code, error) == (0, "")
+    assert json.loads(said) == {"schema": "exan/prove/1", "path": str(out), "accepted": None, "axioms": None}
+    assert "Theorem claimed" in out.read_text()
+    other = tmp_path / "other.npz"
+    np.savez(other, x=np.zeros((2, 4)), y=np.zeros(2, dtype=int))
+    no = tmp_path / "no.v"
+    code, said, error = run(capsys, "prove", certificate, model, "--batch", str(other), "--out", str(no))
+    assert code == 1
+    assert not no.exists()
+    assert "another batch" in error
+    for name in ("claim.txt", "my-claim.v"):
+        bad = tmp_path / name
+        code, _, error = run(capsys, "prove", certificate, model, "--batch", batch, "--out", str(bad))
+        assert code == 2
+        assert name in error
+
+
+@needs_coq
+def test_coqc_accepts_and_says_what_the_theorem_rests_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    certificate, model, batch = files(tmp_path, "float64")
+    out = str(tmp_path / "claim.v")
+    code, said, error = run(capsys, "prove", certificate, model, "--batch", batch, "--out", out, "--run")
+    assert (code, error) == (0, "")
+    assert "PROVED" in said
+    assert "PrimInt63.mul, " in said
+    assert "Uint63.mul_spec" in said
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        ["batch.npz", "certificate.json", "claim.v", "model.safetensors"]
+    ), "what coqc leaves behind is removed"
+
+
+@needs_coq
+@pytest.mark.parametrize("where", ["weight_1", "inputs", "evidence"])
+def test_a_changed_number_is_rejected(where: str, tmp_path: Path) -> None:
+    """The least change: the last word of the array's first row grows by two units, which keeps its sign."""
+    network, batch, certificate = certified("integers")
+    text = prove(certificate, network, batch=batch)
+    before, after = text.split(f"Definition {where} :=", 1)
+    changed = re.sub(r"(\d+) \| 0 \|\]", lambda m: f"{int(m[1]) + 2} | 0 |]", after, count=1)
+    assert changed != after
+    path = tmp_path / "claim.v"
+    path.write_text(f"{before}Definition {where} :={changed}")
+    with pytest.raises(CertificateRejected, match="coqc rejects"):
+        compiled(path)
+
+
+@needs_coq
+def test_a_theorem_that_rests_on_an_axiom_is_rejected(tmp_path: Path) -> None:
+    path = tmp_path / "claim.v"
+    path.write_text("Axiom get : False.\nTheorem claimed : 0 = 1.\nProof. destruct get. Qed.\n")
+    with pytest.raises(CertificateRejected, match=r"rests on claim\.get, which nobody proved"):
+        compiled(path)
