@@ -9,6 +9,7 @@ import pytest
 from exan_verify import Release, check
 from exan_verify.api.certify import certify
 from exan_verify.core.certificate import Evidence
+from exan_verify.core.network import ReluNetwork
 from exan_verify.core.question import Loss, Question
 from exan_verify.errors import CertificateRejected
 from exan_verify.kernel.released import ACCEPTED, require_made_for
@@ -127,3 +128,69 @@ def test_nothing_is_unrealisable_by_its_release():
     check(certificate, network, batch=batch)
     with pytest.raises(CertificateRejected, match="nothing is shown to have no batch"):
         check(with_release(certificate, weights="positive"), network, batch=batch)
+
+
+def test_the_layers_below_need_their_rows():
+    """Lifting at the second layer; without dW_1 the features of the first layer show no inputs."""
+    network = default_network([3, 6, 60, 3], seed=1)
+    x, y = np.random.default_rng(3).normal(size=(3, 3)), [0, 1, 2]
+    certificate = certified(network, (x, y), engine="lifting")
+    (argument,) = certificate["evidence"][0]["layers"]
+    assert (argument["layer"], argument["lower_ranks"]) == (2, [3])
+    rows = [False] * 5 + [True]
+    for release in ({"tensors": ["2.weight", "2.bias", "4.weight", "4.bias"]}, {"rows": {"0.weight": rows}}):
+        with pytest.raises(CertificateRejected, match=r"rank\(Delta_1\) = M"):
+            check(with_release(certificate, **release), network, batch=(x, y))
+    without = with_release(certificate, tensors=["0.weight", "2.weight", "2.bias", "4.weight", "4.bias"])
+    assert check(without, network, batch=(x, y)).outcome == "unique"  # db_1 is not needed
+
+
+def test_one_sample_needs_a_row_and_its_label_what_is_sent_of_its_delta():
+    first = [[1, 0], [0, 1], [1, 1]]
+    network = ReluNetwork.from_arrays([first, [[1, 2, 0], [1, 0, 3], [2, 1, 1]]], [[1, 1, 1], [0, 0, 0]])
+    batch = np.array([[2.0, 3.0]]), [0]
+    only_first = Release(tensors=["0.weight", "0.bias"])
+    certificate = certified(network, batch, engine="lifting", release=only_first)
+    assert certificate["evidence"][0]["layers"][0]["labels"] == "backward_map"
+    # neuron 0 goes out to classes 0 and 1 alike
+    one = {name: [True, False, False] for name in ("0.weight", "0.bias")}
+    with pytest.raises(CertificateRejected, match="determines samples"):
+        check(with_release(certificate, rows=one, tensors=list(one)), network, batch=batch)
+    whole = certified(network, batch, engine="lifting")
+    tensors = ["0.bias", "2.weight", "2.bias"]
+    with pytest.raises(CertificateRejected, match=r"rank\(Delta_1\) = M"):
+        check(with_release(whole, tensors=tensors), network, batch=batch)
+
+
+@pytest.mark.parametrize(("labels", "logits"), [("one_hot", [2, -1]), ("real", [2, 1])])
+def test_labels_that_a_weight_confuses(labels, logits):
+    """mse: f - e_0 and f - e_1 are parallel for f = (2, -1); real targets absorb any weight."""
+    weights, hidden = np.array([[1, 2, -1], [2, 1, -1]]), [2, 3, 4]
+    network = ReluNetwork.from_arrays(
+        [[[1], [2], [3]], weights], [[1, 1, 1], np.array(logits) - weights @ hidden]
+    )
+    batch = [[1]], [[1, 0]]
+    certificate = certified(network, batch, loss="mse", labels=labels)
+    check(certificate, network, batch=batch)
+    with pytest.raises(CertificateRejected, match="determines samples"):
+        check(with_release(certificate, weights="positive"), network, batch=batch)
+
+
+def test_samples_that_agree_on_the_rows_sent_are_one_group():
+    """Two neurons tell samples 0 and 1 apart, and their rows are not sent."""
+    plain = default_network([5, 40, 3], seed=1)
+    x = np.random.default_rng(2).normal(size=(4, 5))
+    x[1] = x[0] + 2.0**-30 * x[1]
+    between = [(x[1] - x[0]) * s for s in (2.0**30, -(2.0**30))]
+    middle = [-row @ (x[0] + x[1]) / 2 for row in between]
+    first, last = plain.layers
+    more = np.random.default_rng(3).normal(size=(3, 2))
+    network = ReluNetwork.from_arrays(
+        [np.concatenate([first.weight, between]), np.concatenate([last.weight, more], axis=1)],
+        [np.concatenate([first.bias, middle]), last.bias],
+    )
+    y, rows = [0, 1, 2, 0], [True] * 40 + [False] * 2
+    certificate = certified(network, (x, y), engine="lifting", release=Release(rows={"0.weight": rows}))
+    (argument,) = certificate["evidence"][0]["layers"]
+    assert (argument["groups"], argument["determined"]) == ([[0, 1], [2], [3]], [2, 3])
+    assert check(certificate, network, batch=(x, y)).samples[2:] == ("determined", "determined")
