@@ -132,7 +132,7 @@ def test_a_model_on_projected_inputs_is_asked_about_the_inputs():
     batch, release = (rng.normal(size=(2, 12)), [0, 2]), Release(input_basis=basis)
     verdicts = [certify(network, batch=batch, release=release) for network in (whole, bottleneck)]
     assert verdicts[0].certificate["evidence"] == verdicts[1].certificate["evidence"]
-    assert "takes B^T x" in verdicts[1].notes[0]
+    assert "sees B^T x" in verdicts[1].notes[0]
     for verdict in verdicts:
         for network in (whole, bottleneck):
             accepted(verdict, network, batch)
