@@ -38,14 +38,16 @@ def prove(certificate: Mapping[str, Any] | str | bytes, model: Any, *, batch: tu
     record = parse(certificate)  # its length was limited when it was checked
     question = claim.question.asked()
     _require(claim.outcome is Outcome.UNIQUE, f"a claim of {claim.outcome.value.upper()}")
-    _require(question.loss is Loss.MSE, f"the loss {question.loss.value}")
-    _require(network.depth == 2, f"a network of {network.depth} affine layers")
+    _require(question.loss.rational, f"the loss {question.loss.value}")
+    _require(network.depth > 1, "a network without a hidden layer")
     _require(network.has_bias, "a network without biases")
     evidence = record.evidence[0]
     if len(record.evidence) != 1 or not isinstance(evidence, Lifting):
         kinds = ", ".join(sorted({str(type(part).__struct_config__.tag) for part in record.evidence}))
         raise InputError(_NOT.format(what=f"evidence of the kind {kinds}"))
     given = Batch.given(batch, network=network, loss=question.loss, labels=question.labels)
+    divisor = question.divisor(given.size, network.classes)
+    squared = question.loss is Loss.MSE
     tensors = Given(
         layers=tuple(
             (tensor(layer.weight, f"{layer.name}.weight"), tensor(layer.bias, f"{layer.name}.bias"))
@@ -53,21 +55,23 @@ def prove(certificate: Mapping[str, Any] | str | bytes, model: Any, *, batch: tu
             if layer.bias is not None
         ),
         inputs=tensor(given.inputs, "x"),
-        targets=tensor(given.labels, "y"),
+        labels=tensor(given.labels, "y") if squared else [int(v) for v in given.labels],
+        factor=divisor if squared else divisor * network.classes,
     )
-    found = find_evidence(tensors, _choices(evidence))
+    last = network.depth - 1
+    named = [argument.layer for argument in evidence.layers]
+    layers = list(dict.fromkeys((*named, *range(last, 0, -1))))
+    found = find_evidence(tensors, layers, _choices(evidence, question.loss))
     if found is None:
         raise InputError(
-            _NOT.format(what="a layer whose lifted equations have the full rank only for fewer unknowns")
+            _NOT.format(what="lifting with groups of samples that share a pattern, or labels told otherwise")
         )
-    return document(
-        tensors, found, factor=question.divisor(given.size, network.classes), about=_about(record)
-    )
+    return document(tensors, found, about=_about(record))
 
 
 _NOT = (
-    "no Coq file can be made of {what}; what is covered is UNIQUE by lifting of degree two under mse, for "
-    "one hidden layer with biases. The certificate itself can be checked with exan check"
+    "no Coq file can be made of {what}; what is covered is UNIQUE by lifting of degree two under mse and "
+    "hinge, each sample alone with its pattern, biases in all layers. exan check rechecks it all the same"
 )
 
 
@@ -76,10 +80,11 @@ def _require(condition: bool, what: str) -> None:
         raise InputError(_NOT.format(what=what))
 
 
-def _choices(evidence: Lifting) -> tuple[Choice, ...]:
+def _choices(evidence: Lifting, loss: Loss) -> tuple[Choice, ...]:
     """Which unknowns are tried: the certificate's own first, where the library has them."""
-    told = {argument.parametrisation for argument in evidence.layers}
-    return ("NextDeltas", "AllEntries") if "column_space" in told else ("AllEntries", "NextDeltas")
+    first: Choice = "NextDeltas" if evidence.layers[-1].parametrisation == "column_space" else "AllEntries"
+    zero_sum: tuple[Choice, ...] = ("SumZero",) if loss.zero_sum else ()
+    return tuple(dict.fromkeys((first, *zero_sum, "AllEntries", "NextDeltas")))
 
 
 def _about(record: Certificate) -> str:

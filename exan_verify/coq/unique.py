@@ -1,7 +1,8 @@
-"""UNIQUE by lifting of degree two at the hidden layer, squared error: the file's evidence and its text."""
+"""UNIQUE by lifting of degree two at any hidden layer, under mse and hinge: evidence and a file's text."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
 from typing import Literal
@@ -24,16 +25,19 @@ from exan_verify.coq.residues import (
     states,
 )
 
-Choice = Literal["AllEntries", "NextDeltas"]
+Choice = Literal["AllEntries", "SumZero", "NextDeltas"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Given:
-    """Network and batch as tensors: ``layers`` (weight, bias), ``inputs`` (M, d), ``targets`` (M, K)."""
+    """Network and batch as tensors: ``layers`` (weight, bias), ``inputs`` (M, d), and the labels: target
+    vectors (M, K) under mse, classes under hinge. ``factor``: the loss vector's entries are divided by it.
+    """
 
     layers: tuple[tuple[Tensor, Tensor], ...]
     inputs: Tensor
-    targets: Tensor
+    labels: Tensor | Sequence[int]
+    factor: int
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -48,13 +52,20 @@ class Given:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """What ``argument`` of proofs/coq/certificates.v holds, and the modulus of all its inverses."""
+    """What ``argument`` of proofs/coq/certificates.v holds, and the modulus of all inverses.
+
+    ``layer``: the hidden layer that it is about; ``lower``: for each layer below a minor of its deltas;
+    ``output_minor``: of [H 1] under the output layer, by which labels are told below the last hidden layer.
+    """
 
     modulus: int
+    layer: int
     choice: Choice
     next_minors: tuple[Minor, ...]
     deltas_minor: Minor
     inputs_minor: Minor
+    lower: tuple[Minor, ...]
+    output_minor: Minor | None
     neurons: list[int]
     dropped: list[int]
     inverse: list[list[int]]
@@ -71,12 +82,20 @@ class _State:
             self.layers.append(affine(weight, bias, denominator))
             denominator = self.layers[-1].out
         self.passed = [states(self.layers, sample) for sample in self.inputs]
-        targets = integers(given.targets.numerators)
-        vectors = [
-            given.targets.denominator * passed[-1] - denominator * target
-            for passed, target in zip(self.passed, targets, strict=True)
-        ]
+        logits = [passed[-1] for passed in self.passed]
+        if isinstance(given.labels, Tensor):
+            targets = integers(given.labels.numerators)
+            vectors = [
+                given.labels.denominator * f - denominator * y for f, y in zip(logits, targets, strict=True)
+            ]
+        else:
+            vectors = [_hinge_vector(f, c, denominator) for f, c in zip(logits, given.labels, strict=True)]
         self.deltas = [deltas(self.layers, *pair) for pair in zip(self.passed, vectors, strict=True)]
+
+    @property
+    def depth(self) -> int:
+        """L, the number of affine layers."""
+        return len(self.layers)
 
     def delta(self, layer: int) -> Matrix:
         """Deltas of ``layer`` (1-based), one sample a row."""
@@ -89,38 +108,63 @@ class _State:
         return np.concatenate([rows, np.full((len(rows), 1), one, dtype=object)], axis=1)
 
 
-def find_evidence(given: Given, choices: tuple[Choice, ...]) -> Evidence | None:
-    """Minors for the ranks of C1 at the hidden layer, by the first of ``choices`` that reaches them all."""
+def _hinge_vector(logits: Matrix, label: int, one: int) -> Matrix:
+    violated = one - logits[label] + logits > 0
+    violated[label] = False
+    vector: Matrix = violated.astype(int).astype(object)
+    vector[label] = -int(violated.sum())
+    return vector
+
+
+def find_evidence(given: Given, layers: Sequence[int], choices: Sequence[Choice]) -> Evidence | None:
+    """Minors for the ranks of C1, by the first of ``layers`` and ``choices`` that reaches them all."""
     state = _State(given)
-    for choice in choices:
-        for p in MODULI:
-            found = _evidence(state, choice, p)
-            if found is not None:
-                return found
+    for layer in layers:
+        for choice in choices:
+            if choice == "SumZero" and layer < state.depth - 1:
+                continue
+            for p in MODULI:
+                found = _evidence(state, layer, choice, p)
+                if found is not None:
+                    return found
     return None
 
 
-def _evidence(state: _State, choice: Choice, p: int) -> Evidence | None:
-    first = state.delta(1) % p
-    weight = state.layers[1].weight % p
-    following: tuple[Minor | None, ...] = ()
+def _evidence(state: _State, layer: int, choice: Choice, p: int) -> Evidence | None:
+    delta = state.delta(layer) % p
+    weight = state.layers[layer].weight % p
+    last = layer == state.depth - 1
+    minors = {
+        "deltas": select(delta, p),
+        "inputs": select(state.lifted_inputs(layer), p),
+        **{f"below {k}": select(state.delta(k), p) for k in range(1, layer)},
+    }
+    if not last:
+        minors["output"] = select(state.lifted_inputs(state.depth), p)
     if choice == "NextDeltas":
-        following = (select(state.delta(2), p), select(state.lifted_inputs(2), p))
-        weight = state.delta(2).dot(weight) % p
-    minors = (select(first, p), select(state.lifted_inputs(1), p), *following)
-    system = reduced(_system(first, weight), p)
-    columns = pivots(system)
-    if None in minors or len(columns) < system.ncols() - len(first):
+        minors["next deltas"] = select(state.delta(layer + 1), p)
+        minors["next inputs"] = select(state.lifted_inputs(layer + 1), p)
+        weight = state.delta(layer + 1).dot(weight) % p
+    elif choice == "SumZero":
+        weight = (weight[:-1] - weight[-1:]) % p
+    chosen = {name: minor for name, minor in minors.items() if minor is not None}
+    if len(chosen) < len(minors):
         return None
-    chosen = [minor for minor in minors if minor is not None]
+    system = reduced(_system(delta, weight), p)
+    columns = pivots(system)
+    if len(columns) < system.ncols() - len(delta):
+        return None
     matrix = integers([[int(system[i, j]) for j in columns] for i in range(system.nrows())])
     neurons = pivots(reduced(matrix.T, p))
     return Evidence(
         modulus=p,
+        layer=layer,
         choice=choice,
-        next_minors=tuple(chosen[2:]),
-        deltas_minor=chosen[0],
-        inputs_minor=chosen[1],
+        deltas_minor=chosen["deltas"],
+        inputs_minor=chosen["inputs"],
+        lower=tuple(chosen[f"below {k}"] for k in range(1, layer)),
+        output_minor=chosen.get("output"),
+        next_minors=tuple(chosen[name] for name in ("next deltas", "next inputs") if name in chosen),
         neurons=neurons,
         dropped=sorted(set(range(system.ncols())) - set(columns)),
         inverse=[list(row) for row in inverse_transposed(matrix[neurons], p)],
@@ -135,21 +179,42 @@ def _system(delta: Matrix, weight: Matrix) -> Matrix:
     return np.array(columns, dtype=object).T
 
 
-def document(given: Given, evidence: Evidence, *, factor: int, about: str) -> str:
-    """The Coq file; ``factor``: what the sum over samples is divided by; ``about``: what its header says."""
-    d, n, classes = given.widths
-    samples = given.samples
-    (weight, bias), (weight2, bias2) = given.layers
-    choice = evidence.choice
-    if evidence.next_minors:
-        choice_literal = f"({choice} " + " ".join(_minor(m, samples) for m in evidence.next_minors) + ")"
+def document(given: Given, evidence: Evidence, *, about: str) -> str:
+    """The Coq file; ``about``: what its header says."""
+    (d, *hidden, classes), samples = given.widths, given.samples
+    depth, size = len(given.layers), len(evidence.neurons)
+    widths = _widths(hidden)
+    tensors = "".join(
+        f"Definition weight_{k} := {weight.literal}.\nDefinition bias_{k} := {bias.literal}.\n"
+        for k, (weight, bias) in enumerate(given.layers, start=1)
+    )
+    layers = "; ".join(f"(weight_{k}, bias_{k})" for k in range(1, depth + 1))
+    squared = isinstance(given.labels, Tensor)
+    if isinstance(given.labels, Tensor):
+        labels, loss = f"Definition labels := {given.labels.literal}.", "mse_lv"
+        label_of, supposed = f"colt R {classes} labels m", ""
+        said = "whatever its inputs and targets"
     else:
-        choice_literal = choice
-    size = len(evidence.neurons)
+        labels, loss = f"Definition labels := {indices_literal(given.labels)}.", "hinge_lv"
+        label_of, supposed = f"class R {classes} (nth 0%N labels m)", "(forall m, is_class (y' m)) ->\n  "
+        said = "whatever its inputs and classes"
+    minors = " ".join(_minor(minor, samples) for minor in evidence.next_minors)
+    theorem = f"unique_{'mse' if squared else 'hinge'}"
+    layer = evidence.layer
+    sizes, lower = f"{d} {hidden[0]} {_widths(hidden[1:])}", ""
+    if layer > 1:
+        theorem += "_deep"
+        below = hidden[: layer - 2]
+        sizes = f"{d} {_widths(below)} {hidden[layer - 2]} {hidden[layer - 1]} {_widths(hidden[layer:])}"
+        minor_list = ";\n  ".join(_minor(minor, samples) for minor in evidence.lower)
+        lower = f"Definition lower := [:: {minor_list}].\n"
+    told = "LossVectors"
+    if evidence.output_minor is not None:
+        told = f"(OutputRank {_minor(evidence.output_minor, samples)})"
     return f"""(*{about}*)
 From Coq Require Import ZArith Uint63 PArray.
 From mathcomp Require Import all_ssreflect all_algebra.
-From Exan Require Import network downward residues tensors certificates.
+From Exan Require Import network downward residues tensors certificates claims.
 
 Import GRing.Theory Num.Theory.
 Delimit Scope Z_scope with BZ.
@@ -157,52 +222,54 @@ Local Open Scope ring_scope.
 Local Open Scope uint63_scope.
 Local Open Scope array_scope.
 
-(* The network, layer by layer: weight and bias. *)
-Definition weight_1 := {weight.literal}.
-Definition bias_1 := {bias.literal}.
-Definition weight_2 := {weight2.literal}.
-Definition bias_2 := {bias2.literal}.
-Definition layers := [:: (weight_1, bias_1); (weight_2, bias_2)].
+(* The network, layer by layer. *)
+{tensors}Definition layers := [:: {layers}].
 
-(* The batch: one sample, one target a row. *)
+(* The batch: one sample a row. *)
 Definition inputs := {given.inputs.literal}.
-Definition targets := {given.targets.literal}.
+{labels}
 
 (* What coqc checks the claim with. *)
-Definition evidence := Argument
-  {choice_literal}
+{lower}Definition evidence := Argument
+  ({evidence.choice} {minors})
   {_minor(evidence.deltas_minor, samples)}
   {_minor(evidence.inputs_minor, samples)}
   {indices_literal(evidence.neurons)}
   {indices_literal(evidence.dropped)}
   (rows_of {size} {size} {words_literal(evidence.inverse)}).
+Definition told := {told}.
 
 Local Close Scope array_scope.
 Local Close Scope uint63_scope.
 
 Lemma checked :
-  unique_mse_ok {evidence.modulus}%uint63 {d} {n} {classes} {samples - 1} layers inputs targets evidence.
+  {theorem}_ok {evidence.modulus}%uint63 {sizes} {classes} {samples - 1}
+    layers inputs labels {"lower " if lower else ""}evidence told.
 Proof. vm_cast_no_check (erefl true). Qed.
 
 Section Claim.
 
 Variable R : realFieldType.
 
-Definition N : params R {d} [:: {n}%N] {classes} := net R {d} [:: {n}%N] {classes} layers.
+Definition N : params R {d} {widths} {classes} := net R {d} {widths} {classes} layers.
 Definition x (m : 'I_{samples}) : 'cV[R]_{d} := colt R {d} inputs m.
-Definition y (m : 'I_{samples}) : 'cV[R]_{classes} := colt R {classes} targets m.
-Definition loss : 'cV[R]_{classes} -> 'cV[R]_{classes} -> 'cV[R]_{classes} := mse_lv {factor}%:R^-1.
+Definition y (m : 'I_{samples}) : 'cV[R]_{classes} := {label_of}.
+Definition loss : 'cV[R]_{classes} -> 'cV[R]_{classes} -> 'cV[R]_{classes} := {loss} {given.factor}%:R^-1.
 
-(* Every batch of {samples} samples, whatever its inputs and targets, that has this gradient *)
+(* Every batch of {samples} samples, {said}, that has this gradient *)
 (* is this batch up to the order of its samples. *)
 Theorem claimed (x' : 'I_{samples} -> 'cV[R]_{d}) (y' : 'I_{samples} -> 'cV[R]_{classes}) :
-  bgrad loss N x' y' = bgrad loss N x y -> same_batch x x' y y'.
+  {supposed}bgrad loss N x' y' = bgrad loss N x y -> same_batch x x' y y'.
 Proof.
-apply: (unique_mse _ checked); by rewrite invr_eq0 pnatr_eq0.
+apply: ({theorem} _ checked); by rewrite invr_eq0 pnatr_eq0.
 Qed.
 
 End Claim.
 """
+
+
+def _widths(widths: Sequence[int]) -> str:
+    return "[::" + ";".join(f" {n}%N" for n in widths) + "]"
 
 
 def _minor(minor: Minor, size: int) -> str:

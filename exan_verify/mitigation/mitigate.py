@@ -20,6 +20,7 @@ from exan_verify.errors import (
     BudgetExhausted,
     InputError,
     fitting_into_memory,
+    flag,
     positive,
     short,
     whole,
@@ -116,6 +117,9 @@ def mitigate(
     start = time.monotonic()
     if budget is not None:
         positive(budget, "budget")
+    if progress is not None and not callable(progress):
+        raise InputError(f"progress={short(progress)} cannot be used; give a function of what is being done")
+    flag(accuracies, "accuracies")
     if with_convolutions(model):
         raise InputError(
             "defences are for fully connected networks, and this model has convolutions; give a model of "

@@ -159,11 +159,17 @@ class MitigationReport:
     def recommendation(self) -> str:
         """In plain words, with what it rests on."""
         best = self.recommended
+        open_but_readable = "".join(
+            f" {f.name} is proved to hide directions of every sample, but a picture of {f.exposed:.1f} dB "
+            "was made of one."
+            for f in self.findings
+            if f.proved_hidden and f.exposed >= READABLE_PSNR
+        )
         if best is None:
             return (
                 "None of the defences that were tried keeps the samples back: each leaves them determined, "
-                "recognisable, or has nothing proved of it. Try a projection to fewer public directions "
-                "(project-pca:8) or larger averages (average:4)."
+                f"recognisable, or has nothing proved of it.{open_but_readable} Try a projection to fewer "
+                "public directions (project-pca:8) or larger averages (average:4)."
             )
         loss = best.cost.loss
         price = "" if loss is None else f" It costs {100 * loss:.1f} points of accuracy on held-out samples."
@@ -172,14 +178,15 @@ class MitigationReport:
             return (
                 f"Use {best.name}. Proved: every one of the {len(best.statuses)} samples differs between "
                 f"batches that send exactly the same, and at least {hidden} of {of} dimensions are hidden. "
-                f"Measured only: the best picture that was made of any sample has {best.exposed:.1f} dB, and "
+                f"Measured only: the best picture that was made of any sample has {best.exposed:.1f} dB, "
+                f"below the {READABLE_PSNR:g} dB that count as recognisable here; look at the pictures, and "
                 f"a better prior may do better.{price} {best.assumes}"
             )
         return (
             f"Use {best.name}, measured only: nothing exact is proved, since noise is random. Each sample "
             "changes the probability of anything sent in training by a factor of at most "
             f"e^{best.cost.epsilon_run:.1f} (delta {self.delta:g}), and the attack recognised "
-            f"none.{price} {best.assumes}"
+            f"none.{open_but_readable}{price} {best.assumes}"
         )
 
     @property

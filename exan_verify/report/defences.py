@@ -118,7 +118,9 @@ def _sheet(found: MitigationReport) -> str | None:
         rows[one.name] = [None if p is None else p.values.reshape(shape) for p in pictures]
         estimate = one.protection.pictures
         if estimate is not None and one.gained.enters == "projections":
-            rows[f"{one.name} LMMSE"] = [row.reshape(shape) for row in estimate[:shown]]
+            rows[f"{one.name.removeprefix('project-')} LMMSE"] = [
+                row.reshape(shape) for row in estimate[:shown]
+            ]
     originals: Array = found.inputs[:shown].reshape(shown, *shape)
     labels = [f"{m}: label {label}" for m, label in enumerate(found.classes[:shown])]
     png = contact_sheet(originals, rows, labels=labels, columns=MOST, most=MOST, dpi=_DPI)

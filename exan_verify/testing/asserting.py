@@ -84,6 +84,7 @@ def assert_leaks(
 
     Raises AssertionError, and :class:`InputError` naming what cannot be used.
     """
+    __tracebackhide__ = True
     most = whole(at_most, "at_most", least=0)
     if by not in LEAKS:
         raise InputError(unknown("by", by, LEAKS))
@@ -125,6 +126,7 @@ def assert_protected(
 
     Raises AssertionError, and :class:`InputError` naming what cannot be used.
     """
+    __tracebackhide__ = True
     if hidden_at_least is not None:
         raise InputError(
             f"hidden_at_least={short(hidden_at_least)}: an audit does not say how many dimensions of a "

@@ -80,7 +80,7 @@ def _stored(path: Path) -> Any:
 
 def _timeless(certificate: Any) -> Any:
     """Without the time at which it was made."""
-    plain = msgspec.to_builtins(certificate)
+    plain = msgspec.json.decode(msgspec.json.encode(certificate))
     return {k: v for k, v in plain.items() if k != "created"} if isinstance(plain, dict) else plain
 
 

@@ -8,7 +8,8 @@
 (*   minor           columns, and the transposed inverse of the minor there   *)
 (*   argument_ok     ranks of the deltas, of [H 1] and of R at the layer      *)
 (*   settled_by      what these give: C1, without the search for ranks        *)
-(*   unique_mse      UNIQUE for one hidden layer and the squared error        *)
+(*   unique_first    UNIQUE by the first hidden layer, if it is the last      *)
+(*   unique_upper    UNIQUE by the last hidden layer of several               *)
 (******************************************************************************)
 From Coq Require Import ZArith Uint63 PArray.
 From mathcomp Require Import all_ssreflect all_algebra all_fingroup ssrZ.
@@ -172,7 +173,7 @@ Let N := net R d (n :: ws) K T.
 Let x (m : 'I_M.+1) := vec R d D (nth [::] xs m).
 Let g (m : 'I_M.+1) := c *: ivec R K (nth [::] gs m).
 
-Hypothesis ok : affines_ok d (n :: ws) K D T.
+Hypothesis ok : affines_ok (n :: ws) D T.
 Hypothesis sx : forall m : 'I_M.+1, size (nth [::] xs m) = d.
 Hypothesis sg : forall m : 'I_M.+1, size (nth [::] gs m) = K.
 Hypothesis c0 : c != 0.
@@ -296,6 +297,42 @@ Lemma size_all_deltas p As xs gs : size gs = size xs ->
   size (all_deltas p As (all_states As xs) gs) = size xs.
 Proof. by move=> sgs; rewrite size_map size_zip size_map sgs minnn. Qed.
 
+(* Columns that sum to zero have one coordinate less. *)
+Section ZeroSums.
+
+Variable R : realFieldType.
+
+Definition zero_sums k : 'M[R]_(k, k.-1) :=
+  \matrix_(i, j) ((i == j :> nat)%:R - (i == k.-1 :> nat)%:R).
+
+Lemma sum_at k (f : 'I_k -> R) (j : 'I_k) : \sum_i f i * (i == j :> nat)%:R = f j.
+Proof.
+rewrite (bigD1 j) //= eqxx mulr1 big1 ?addr0 // => i ij.
+by rewrite val_eqE (negPf ij) mulr0.
+Qed.
+
+Lemma zero_sumsP k (u : 'cV[R]_k) : \sum_i u i 0 = 0 -> exists p, u = zero_sums k *m p.
+Proof.
+case: k u => [|k] u; first by exists 0; apply/colP => -[].
+rewrite big_ord_recr /= => sum0; exists (\col_(j < k) u (widen_ord (leqnSn k) j) 0).
+apply/colP => i; rewrite mxE.
+under eq_bigr => j _ do rewrite !mxE mulrBl.
+rewrite sumrB -mulr_sumr; have [j ij|->] := unliftP ord_max i; last first.
+  rewrite /= eqxx mul1r big1 ?sub0r; last by move=> j _; rewrite gtn_eqF ?ltn_ord ?mul0r.
+  by apply/eqP; rewrite -addr_eq0 addrC; apply/eqP.
+have iE : i = j :> nat by rewrite ij lift_max.
+rewrite iE ltn_eqF ?ltn_ord // mul0r subr0.
+under eq_bigr => l _ do rewrite mulrC eq_sym.
+rewrite (sum_at (fun l => u (widen_ord (leqnSn k) l) 0)); congr (u _ _).
+by apply: val_inj.
+Qed.
+
+Lemma sum_delta2 d n ws K (N : params R d (n :: ws) K) x g :
+  ws = [::] -> \sum_i delta2 N x g i 0 = \sum_i g i 0.
+Proof. by move=> ws0; move: N; rewrite ws0. Qed.
+
+End ZeroSums.
+
 Section Settled.
 
 Variables (R : realFieldType) (p : word) (p_ok : modulus_ok p).
@@ -309,7 +346,7 @@ Let g (m : 'I_M.+1) := c *: ivec R K (nth [::] gs m).
 Let zs := all_states As xs.
 Let ds := all_deltas p As zs gs.
 
-Hypothesis ok : affines_ok d (n :: ws) K D T.
+Hypothesis ok : affines_ok (n :: ws) D T.
 Hypothesis sxs : size xs = M.+1.
 Hypothesis sgs : size gs = M.+1.
 Hypothesis sx : forall m : 'I_M.+1, size (nth [::] xs m) = d.
@@ -355,25 +392,26 @@ Qed.
 
 Lemma delta2_net (m : 'I_M.+1) : delta2 N (x m) (g m) = (c * lacking R ws (behead T)) *: ivec R (head K ws) (d2 m).
 Proof.
-have okA : affine_ok D (first T) (affine_of n d D (first T)) by case/andP: ok.
-have ok' : affines_ok n ws K (out (affine_of n d D (first T))) (behead T) by case/andP: ok.
+have okA : affine_ok D (first T) by case/andP: ok.
+have ok' : affines_ok ws (out (affine_of n d D (first T))) (behead T) by case/andP: ok.
 rewrite /delta2 /act /= (applyE R okA (sx m)) relu_vec ?(out_gt0 okA) ?size_apply //.
 by rewrite (delta1_net c ok') ?size_rect ?size_apply.
 Qed.
 
-Lemma settled_by E : argument_ok p d n ws K D M As xs zs ds E ->
-  plain (choice E) -> settled (fun _ => True).
+Lemma settled_by E (G : 'cV[R]_K -> Prop) : argument_ok p d n ws K D M As xs zs ds E ->
+  (forall m, G (g m)) -> (plain (choice E) \/ forall h, G h -> \sum_i h i 0 = 0) -> settled G.
 Proof.
-case/and4P=> okD okX okC okS pl x' g' _ same.
+case/and4P=> okD okX okC okS Gg Gsum x' g' Gg' same.
 have rA := rank_first p_ok ok sx sg c0 Dp_reduced sxs okD okX.
 pose s := c * lacking R (n :: ws) T.
 have E0 : er R (denominator (first (behead T)).1) != 0.
   by case/andP: ok => _; apply: denominator_neq0.
 have sDp : size Dp = M.+1 by rewrite size_map size_all_deltas ?sxs ?sgs.
-suff [k [C [conf rR]]] : exists k, exists C : 'M[R]_(head K ws, k), confined N (fun _ => True) C x g /\
+suff [k [C [conf rR]]] : exists k, exists C : 'M[R]_(head K ws, k), confined N G C x g /\
     (#|mono M.+1 k| - M.+1 <= \rank (lifted (Delta1 N x g) ((w1 N.2)^T *m C)))%N.
-  by apply: C1 conf rA rR _ _ same.
-case: (choice E) okC okS pl => [_ okS _|//|B B' /andP[okB okB'] okS _].
+  by apply: C1 conf rA rR Gg Gg' same.
+have cancel (t e a : R) : e != 0 -> t * e * (a / e) = t * a by move=> e0; field.
+case: (choice E) okC okS Gsum => [_ okS _|/andP[/nilP ws0 K0] okS [//|Gsum]|B B' /andP[okB okB'] okS _].
   exists (head K ws), ((s * er R (denominator (first (behead T)).1)) *: 1%:M); split.
     move=> y h _ _ m; exists ((s * er R (denominator (first (behead T)).1))^-1 *: delta2 N (y m) (h m)).
     by rewrite -scalemxAr -scalemxAl mul1mx scalerA mulVf ?scale1r // mulf_neq0 ?(s_neq0 ok c0).
@@ -382,12 +420,44 @@ case: (choice E) okC okS pl => [_ okS _|//|B B' /andP[okB okB'] okS _].
   - exact: reduced_row.
   rewrite -scalemxAr mulmx1 w1_net; apply/matrixP => j i; rewrite !mxE.
   rewrite -(tableE (first (behead T)).1 (ltn_ord i) (ltn_ord j)).
-  have cancel (t e a : R) : e != 0 -> t * e * (a / e) = t * a by move=> e0; field.
   exact: cancel.
+  set k := head K ws in okS *; have k0 : (0 < k)%N by rewrite /k ws0.
+  pose e := er R (denominator (first (behead T)).1).
+  exists k.-1, ((s * e) *: zero_sums R k); split.
+    move=> y h Gh _ m; have [|q qE] := @zero_sumsP R k (delta2 N (y m) (h m)).
+      by rewrite sum_delta2 // Gsum.
+    exists ((s * e)^-1 *: q).
+    by rewrite -scalemxAr -scalemxAl scalerA mulVf ?scale1r // mulf_neq0 ?(s_neq0 ok c0).
+  pose W := table k n (first (behead T)).1; have shW : shaped k n W := table_shaped _ _ _.
+  pose V c' := [seq Z.sub zw.2 zw.1 | zw <- zip (nth [::] W k.-1) (nth [::] W c')].
+  have lt_last : (k.-1 < k)%N by rewrite prednK.
+  apply: (rank_system p_ok ok sx sg c0 Dp_reduced sDp _ _ _ okS (V := V)).
+  - rewrite /next_weights W2_rows !size_map size_take size_map shW.1.
+    by rewrite -/k lt_last.
+  - move=> i lt_i; have ik : (i < k)%N := leq_trans lt_i (leq_pred k).
+    rewrite /next_weights -/k (nth_map [::]) ?nth_take //; last first.
+      by rewrite size_take size_map W2_rows shW.1 lt_last.
+    have -> : last [::] (residues p (head [::] (above As))) = nth [::] (residues p (head [::] (above As))) k.-1.
+      by rewrite -nth_last size_map W2_rows shW.1.
+    apply: (reduced_zip (f := fma p (residue p (Z.neg xH))) (h := fun z w => Z.sub w z)).
+    + move=> a b z w sa sb aE bE; rewrite fma_small // fmaE // ?residue_small // residueE // aE bE.
+      by rewrite erN1 mulN1r erB addrC.
+    + exact: reduced_row.
+    exact: reduced_row.
+  rewrite -scalemxAr w1_net; apply/matrixP => j c'; rewrite !mxE.
+  have lt_c : (c' < k)%N := leq_trans (ltn_ord c') (leq_pred k).
+  under eq_bigr => i _ do rewrite !mxE mulrBr.
+  rewrite sumrB.
+  rewrite (sum_at (fun i : 'I_k => er R (number (first (behead T)).1 i j) / e) (Ordinal lt_c)).
+  rewrite (sum_at (fun i : 'I_k => er R (number (first (behead T)).1 i j) / e) (Ordinal lt_last)).
+  rewrite -mulrBl cancel // /V (nth_map (Z0, Z0)) ?size_zip ?shW.2 // ?minnn //.
+  rewrite nth_zip ?shW.2 //= erB; congr (_ * (_ - _)); congr (er R _).
+    exact: (esym (tableE _ lt_c (ltn_ord j))).
+  exact: (esym (tableE _ lt_last (ltn_ord j))).
 have x2E (m : 'I_M.+1) : act N (x m) = vec R n (out (affine_of n d D (first T))) (x2 m).
-  have okA : affine_ok D (first T) (affine_of n d D (first T)) by case/andP: ok.
+  have okA : affine_ok D (first T) by case/andP: ok.
   by rewrite /act /= (applyE R okA (sx m)) relu_vec ?(out_gt0 okA) ?size_apply.
-have ok' : affines_ok n ws K (out (affine_of n d D (first T))) (behead T) by case/andP: ok.
+have ok' : affines_ok ws (out (affine_of n d D (first T))) (behead T) by case/andP: ok.
 pose s2 := c * lacking R ws (behead T); have s20 : s2 != 0 by rewrite mulf_neq0 // (lacking_neq0 R ok').
 pose D2 := Delta1 N.2 (fun m => act N (x m)) g.
 have D2E : D2 = \matrix_(i < head K ws, m < M.+1) (s2 * er R (nth Z0 (d2 m) i)).
@@ -404,7 +474,7 @@ have rH : \rank (lift1 (fun m => act N (x m))) = M.+1.
       (nth [::] [seq rect (head [::] z) | z <- zs] m)).
     by congr row_mx; congr trmx; apply: eq_cols => m; rewrite x2E (nth_map [::]) ?size_map ?sxs // (nth_map [::]) ?sxs.
   apply: (rank_lifts p_ok _ _ _ okB') => [|| m]; rewrite ?size_map //.
-    by case/andP: ok => /out_gt0; rewrite -(er_gt0 R) => /lt0r_neq0.
+    by case/andP: ok => okA _; have := @out_gt0 n d _ _ okA; rewrite -(er_gt0 R) => /lt0r_neq0.
   by rewrite (nth_map [::]) ?size_map ?sxs // (nth_map [::]) ?sxs // ?size_rect size_apply.
 exists M.+1, D2; split.
   apply: confined_next_layer; rewrite gsum_tail gradmxE.
@@ -422,90 +492,275 @@ Qed.
 
 End Settled.
 
-(* Squared error: loss vectors (f / F - y / Y) up to a factor. *)
-Definition mse_vectors (F Y : Z) (f y : seq Z) : seq Z :=
-  [seq Z.sub (Z.mul Y fy.1) (Z.mul F fy.2) | fy <- zip f y].
+(* The layers from the hidden layer of width q on, as a network of their own. *)
+Lemma states_drop As x i : (i < size As)%N ->
+  states (drop i.+1 As) (rect (nth [::] (states As x) i)) = drop i.+1 (states As x).
+Proof. by elim: As x i => [|A As IH] x [|i] //= lt_i; [rewrite !drop0 | exact: IH]. Qed.
 
-Lemma mse_vectorsE (R : realFieldType) K M (r : R) F Y f m : (m < M)%N ->
-  Z.ltb Z0 F -> Z.ltb Z0 (denominator Y) -> size f = K ->
-  let y := nth [::] (table M K Y) m in
-  mse_lv r (vec R K F f) (colt R K Y m) =
-    (r * 2%:R / (er R F * er R (denominator Y))) *: ivec R K (mse_vectors F (denominator Y) f y) /\
-  size (mse_vectors F (denominator Y) f y) = K.
+Lemma backs_drop (T : Type) (zero : T) fma Ws zs g i : (i <= size Ws)%N -> (size Ws <= size zs)%N ->
+  drop i (backs zero fma Ws zs g) = backs zero fma (drop i Ws) (drop i zs) g.
+Proof. by elim: Ws zs i => [|W Ws IH] [|z zs] [|i] //= lt_i le_s; rewrite IH. Qed.
+
+Lemma affines_drop d ws1 q ws K D T :
+  drop (size ws1).+1 (affines d (ws1 ++ q :: ws) K D T) =
+  affines q ws K (out_at d ws1 q ws K D T) (drop (size ws1).+1 T).
 Proof.
-move=> lt_m; rewrite -!(er_gt0 R) => /lt0r_neq0 F0 /lt0r_neq0 Y0 sf /=.
-have sy := (table_shaped M K Y).2 m lt_m.
-split; last by rewrite size_map size_zip sf sy minnn.
-apply/colP => k; rewrite !mxE /mse_vectors (nth_map (Z0, Z0)) ?size_zip ?sf ?sy ?minnn //.
-rewrite nth_zip ?sf ?sy //= -/(at2 (table M K Y) m k) (tableE Y lt_m (ltn_ord k)) erB !erM.
-have arr (a b u v t : R) : u != 0 -> v != 0 -> t * (2%:R * (a / u - b / v)) = t * 2%:R / (u * v) * (v * a - u * b).
-  by move=> u0 v0; field; rewrite ?u0 ?v0.
-exact: arr.
+rewrite /out_at; elim: ws1 d D T => [|n ws1 IH] d D T /=.
+  by rewrite drop0; case: T => [|t T] /=; rewrite ?drop0.
+by rewrite IH; case: T.
 Qed.
 
-Lemma mse_lv_inj (R : realFieldType) K (r : R) (f y y' : 'cV[R]_K) :
-  r != 0 -> mse_lv r f y' = mse_lv r f y -> y' = y.
+Lemma affines_ok_drop d ws1 q ws K D T : affines_ok (ws1 ++ q :: ws) D T ->
+  affines_ok ws (out_at d ws1 q ws K D T) (drop (size ws1).+1 T).
 Proof.
-move=> r0 /(scalerI r0); have two : 2%:R != 0 :> R by rewrite pnatr_eq0.
-by move=> /(scalerI two)/addrI/oppr_inj.
+rewrite /out_at; elim: ws1 d D T => [|n ws1 IH] d D T /= /andP[_ ok].
+  by case: T ok => [|t T] /=; rewrite ?drop0.
+by case: T ok => [|t T] ok; exact: (IH n _ _ ok).
 Qed.
 
-(* All that is computed of one hidden layer and the squared error. *)
-Definition unique_mse_ok (p : word) (d n K M : nat) (T : seq (tensor * tensor)) (X Y : tensor) (E : argument) : bool :=
-  let D := denominator X in
+Lemma size_affines d ws K D T : size (affines d ws K D T) = (size ws).+1.
+Proof. by elim: ws d D T => [|n ws IH] d D T //=; rewrite IH. Qed.
+
+Lemma size_above d ws K D T : size (above (affines d ws K D T)) = size ws.
+Proof. by rewrite size_map size_behead size_affines. Qed.
+
+Section Below.
+
+Variables (R : realFieldType) (p : word) (p_ok : modulus_ok p) (K M : nat) (gs : integers) (c : R).
+Hypothesis sgs : size gs = M.+1.
+Hypothesis sg : forall m : 'I_M.+1, size (nth [::] gs m) = K.
+Hypothesis c0 : c != 0.
+
+Let g (m : 'I_M.+1) := c *: ivec R K (nth [::] gs m).
+
+(* Minors of the deltas of the layers of widths ws, the first layer first. *)
+Fixpoint lower_ok (ws : seq nat) (ds : seq ints) (lower : seq minor) : bool :=
+  match ws, lower with
+  | n :: ws', B :: lower' =>
+      has_rank p M.+1 n [seq head [::] dm | dm <- ds] B && lower_ok ws' [seq behead dm | dm <- ds] lower'
+  | [::], _ => true
+  | _, _ => false
+  end.
+
+Lemma lower_full_ext d ws1 q ws (N : params R d (ws1 ++ q :: ws) K) (x x' : 'I_M.+1 -> 'cV[R]_d) :
+  x =1 x' -> lower_full N x g -> lower_full N x' g.
+Proof.
+elim: ws1 d N x x' => [|n ws1 IH] d N x x' xE /=.
+  by have -> : Delta1 N x' g = Delta1 N x g by apply: eq_cols => m; rewrite xE.
+case=> rD lf; split; first by have -> : Delta1 N x' g = Delta1 N x g by apply: eq_cols => m; rewrite xE.
+by apply: IH lf => m; rewrite xE.
+Qed.
+
+Lemma lower_full_net d ws1 q ws D T xs lower : let As := affines d (ws1 ++ q :: ws) K D T in
+  affines_ok (ws1 ++ q :: ws) D T -> size xs = M.+1 -> (forall m : 'I_M.+1, size (nth [::] xs m) = d) ->
+  lower_ok (ws1 ++ [:: q]) (all_deltas p As (all_states As xs) gs) lower ->
+  lower_full (net R d (ws1 ++ q :: ws) K T) (fun m => vec R d D (nth [::] xs m)) g.
+Proof.
+elim: ws1 d D T xs lower => [|n ws1 IH] d D T xs [|B lower] As //= ok sxs sx /andP[okB ok'].
+  exact: (@rank_Delta1 R p p_ok d q ws K D T M xs gs c ok sx sg c0 _ (@Dp_reduced p p_ok d q ws K D T M xs gs sxs sgs sg) B okB).
+split.
+  exact: (@rank_Delta1 R p p_ok d n (ws1 ++ q :: ws) K D T M xs gs c ok sx sg c0 _
+    (@Dp_reduced p p_ok d n (ws1 ++ q :: ws) K D T M xs gs sxs sgs sg) B okB).
+have [okA ok2] := andP ok.
+pose xs2 := [seq rect (head [::] z) | z <- all_states As xs].
+have sxs2 : size xs2 = M.+1 by rewrite !size_map.
+have xs2E (m : 'I_M.+1) : nth [::] xs2 m = rect (apply (affine_of n d D (first T)) (nth [::] xs m)).
+  by rewrite (nth_map [::]) ?size_map ?sxs // (nth_map [::]) ?sxs.
+apply: lower_full_ext (IH n (out (affine_of n d D (first T))) (behead T) xs2 lower ok2 sxs2 _ _) => [m|m|].
+- by rewrite /act /= (applyE R okA (sx m)) relu_vec ?(out_gt0 okA) ?size_apply // xs2E.
+- by rewrite xs2E size_rect size_apply.
+congr (lower_ok _ _ _): ok'; set As2 := affines n (ws1 ++ q :: ws) K _ _.
+apply: (@eq_from_nth _ [::]); first by rewrite size_map !size_all_deltas ?sxs ?sxs2.
+move=> m; rewrite size_map size_all_deltas ?sxs ?sgs // => lt_m.
+rewrite (nth_map [::]) ?size_all_deltas ?sxs ?sgs // !all_deltasE ?sxs ?sxs2 ?sgs //.
+rewrite (xs2E (Ordinal lt_m)) /As /= -/As2.
+have := affinesE n (ws1 ++ q :: ws) K (out (affine_of n d D (first T))) (behead T).
+by rewrite -/As2; set As3 := behead As2 => ->.
+Qed.
+
+(* The features below the output layer: the inputs xs where it is the only    *)
+(* layer.                                                                     *)
+Fixpoint output_ok (d : nat) (ws : seq nat) (D : Z) (As : seq affine) (xs : integers) (zs : seq integers)
+    (B : minor) : bool :=
+  match ws, As with
+  | n :: ws', A :: As' =>
+      output_ok n ws' (out A) As' [seq rect (head [::] z) | z <- zs] [seq behead z | z <- zs] B
+  | _, _ => has_rank p M.+1 (d + 1) (lifts p D xs) B
+  end.
+
+Lemma vectors_known d ws D T xs B (x' : 'I_M.+1 -> 'cV[R]_d) g' (s : 'S_M.+1) : let As := affines d ws K D T in
+  affines_ok ws D T -> size xs = M.+1 -> (forall m : 'I_M.+1, size (nth [::] xs m) = d) ->
+  output_ok d ws D As xs (all_states As xs) B ->
+  let N := net R d ws K T in
+  let x (m : 'I_M.+1) := vec R d D (nth [::] xs m) in
+  (forall m, x' m = x (s m)) -> gsum N x' g' = gsum N x g -> forall m, g' m = g (s m).
+Proof.
+elim: ws d D T xs x' => [|n ws IH] d D T xs x' As /= /andP[okA ok] sxs sx okB xE same.
+  apply: output_vectors _ xE same; apply: (rank_lifts p_ok _ sxs sx okB).
+  by case/and5P: okA; rewrite -(er_gt0 R) => /lt0r_neq0.
+set As2 := affines n ws K _ _ in As okB *.
+pose xs2 := [seq rect (apply (affine_of n d D (first T)) x) | x <- xs].
+have sxs2 : size xs2 = M.+1 by rewrite size_map.
+have xs2E (m : 'I_M.+1) : nth [::] xs2 m = rect (apply (affine_of n d D (first T)) (nth [::] xs m)).
+  by rewrite (nth_map [::]) ?sxs.
+have actE (m : 'I_M.+1) : act (net R d (n :: ws) K T) (vec R d D (nth [::] xs m)) =
+    vec R n (out (affine_of n d D (first T))) (nth [::] xs2 m).
+  by rewrite /act /= (applyE R okA (sx m)) relu_vec ?(out_gt0 okA) ?size_apply // xs2E.
+apply: (IH n (out (affine_of n d D (first T))) (behead T) xs2 (fun m => act (net R d (n :: ws) K T) (x' m))) => //.
+- by move=> m; rewrite xs2E size_rect size_apply.
+- have e1 : [seq rect (head [::] z) | z <- all_states As xs] = xs2.
+    by rewrite /all_states -map_comp; apply: eq_map.
+  have e2 : [seq behead z | z <- all_states As xs] = all_states As2 xs2.
+    by rewrite /all_states /xs2 -!map_comp; apply: eq_map.
+  by rewrite -e2 -e1.
+- by move=> m; rewrite xE actE.
+have := gsum_tail (net R d (n :: ws) K T) x' g'; rewrite same gsum_tail => <-.
+by apply: eq_bigr => m _; congr (grad _ _ _); exact: actE.
+Qed.
+
+End Below.
+
+(* Above the last hidden layer, the next delta is the loss vector. *)
+Lemma delta2_last (R : realFieldType) d n ws K (N : params R d (n :: ws) K) x g y h :
+  ws = [::] -> delta2 N x g = delta2 N y h -> g = h.
+Proof. by move=> ws0; move: N; rewrite ws0. Qed.
+
+(* How labels are told: by the loss vectors, known at the last hidden layer;  *)
+(* by the output layer's gradient, with a minor of the features below it.     *)
+Inductive labels_by := LossVectors | OutputRank of minor.
+
+Section Claims.
+
+Variables (R : realFieldType) (K M : nat) (lv : 'cV[R]_K -> 'cV[R]_K -> 'cV[R]_K).
+Variable adm : 'cV[R]_K -> Prop.
+
+Lemma samples_vec d X m : (m < M.+1)%N ->
+  colt R d X m = vec R d (denominator X) (nth [::] (table M.+1 d X) m).
+Proof. by move=> lt_m; apply/colP => i; rewrite !mxE -(tableE X lt_m (ltn_ord i)). Qed.
+
+(* What is known of a loss before anything is of the network: loss vectors of *)
+(* admitted labels sum to zero where that is used, and tell the label.        *)
+Definition loss_vectors_known d ws (N : params R d ws K) (x : 'I_M.+1 -> 'cV[R]_d) (y : 'I_M.+1 -> 'cV[R]_K)
+    (gs : integers) (c : R) : Prop :=
+  [/\ c != 0, size gs = M.+1, forall m : 'I_M.+1, size (nth [::] gs m) = K &
+      forall m, lossvecs lv N x y m = c *: ivec R K (nth [::] gs m)].
+
+Definition sums_fit (E : argument) : Prop :=
+  plain (choice E) \/ forall f l, adm l -> \sum_i lv f l i 0 = 0.
+
+Definition labels_ok (p : word) d n ws D (As : seq affine) (xs : integers) (zs : seq integers) (L : labels_by) : bool :=
+  if L is OutputRank B then output_ok p M d (n :: ws) D As xs zs B else nilp ws.
+
+Definition first_ok (p : word) d n ws T D (As : seq affine) (gs xs : integers) (zs : seq integers)
+    (E : argument) (L : labels_by) : bool :=
+  [&& modulus_ok p, affines_ok (n :: ws) D T, labels_ok p d n ws D As xs zs L &
+      argument_ok p d n ws K D M As xs zs (all_deltas p As zs gs) E].
+
+Theorem unique_first p d n ws T X E L gs (c : R) (y : 'I_M.+1 -> 'cV[R]_K) :
+  let N := net R d (n :: ws) K T in
+  let x (m : 'I_M.+1) := colt R d X m in
   let xs := table M.+1 d X in
-  let As := affines d [:: n] K D T in
-  let zs := all_states As xs in
-  let F := last D (map out As) in
-  let gs := [seq mse_vectors F (denominator Y) (last [::] zy.1) zy.2 | zy <- zip zs (table M.+1 K Y)] in
-  let ds := all_deltas p As zs gs in
-  [&& modulus_ok p, affines_ok d [:: n] K D T, Z.ltb Z0 (denominator Y),
-      plain (choice E) & argument_ok p d n [::] K D M As xs zs ds E].
-
-Section Unique.
-
-Variables (R : realFieldType) (d n K M : nat) (T : seq (tensor * tensor)) (X Y : tensor).
-Let N := net R d [:: n] K T.
-Let x (m : 'I_M.+1) := colt R d X m.
-Let y (m : 'I_M.+1) := colt R K Y m.
-
-Lemma samples_vec m : (m < M.+1)%N -> colt R d X m = vec R d (denominator X) (nth [::] (table M.+1 d X) m).
+  let As := affines d (n :: ws) K (denominator X) T in
+  first_ok p d n ws T (denominator X) As gs xs (all_states As xs) E L ->
+  loss_vectors_known N x y gs c -> sums_fit E ->
+  (forall m, adm (y m)) -> (forall m, vector_told lv N adm (x m) (y m)) ->
+  forall x' y', (forall m, adm (y' m)) -> bgrad lv N x' y' = bgrad lv N x y -> same_batch x x' y y'.
 Proof.
-by move=> lt_m; apply/colP => i; rewrite !mxE -(tableE X lt_m (ltn_ord i)).
-Qed.
-
-Theorem unique_mse (r : R) p E : r != 0 -> unique_mse_ok p d n K M T X Y E ->
-  forall x' y', bgrad (mse_lv r) N x' y' = bgrad (mse_lv r) N x y -> same_batch x x' y y'.
-Proof.
-move=> r0 /and5P[p_ok ok Y0 pl okE] x' y' same.
-set D := denominator X in ok okE; set xs := table M.+1 d X in okE; set As := affines d [:: n] K D T in okE.
-set zs := all_states As xs in okE; set F := last D (map out As) in okE; set gs := [seq _ | _ <- _] in okE.
+move=> N x xs As /and4P[p_ok ok okL okE] [c0 sgs sg gE] fit ay told x' y' ay' same.
 have sxs : size xs = M.+1 := (table_shaped M.+1 d X).1.
-have sgs : size gs = M.+1 by rewrite !size_map size_zip !size_map !size_iota minnn.
 have sx (m : 'I_M.+1) : size (nth [::] xs m) = d by exact: (table_shaped M.+1 d X).2.
-have F0 : Z.ltb Z0 F by case/andP: ok => _ ok2; exact: (out_gt0 ok2).
-have D0 : er R D != 0 by case/andP: ok => /and5P[]; rewrite -(er_gt0 R) => /lt0r_neq0.
-pose c := r * 2%:R / (er R F * er R (denominator Y)).
-have c0 : c != 0.
-  rewrite !mulf_neq0 ?pnatr_eq0 // invr_neq0 // mulf_neq0 //.
-    by move: F0; rewrite -(er_gt0 R) => /lt0r_neq0.
-  by move: Y0; rewrite -(er_gt0 R) => /lt0r_neq0.
-have lossE (m : 'I_M.+1) : mse_lv r (fwd N (x m)) (y m) = c *: ivec R K (nth [::] gs m) /\ size (nth [::] gs m) = K.
-  rewrite /x (samples_vec (ltn_ord m)) (fwd_net R ok (sx m)) -/As -/F.
-  have -> : nth [::] gs m = mse_vectors F (denominator Y) (last (nth [::] xs m) (states As (nth [::] xs m)))
-      (nth [::] (table M.+1 K Y) m).
-    rewrite (nth_map ([::], [::])) ?size_zip ?size_map ?size_iota ?minnn //.
-    by rewrite nth_zip ?size_map ?size_iota // (nth_map [::]) ?sxs.
-  apply: mse_vectorsE => //; exact: size_apply.
-have sg m := (lossE m).2.
-have same' : gsum N x' (lossvecs (mse_lv r) N x' y') =
-    gsum N (fun m : 'I_M.+1 => vec R d D (nth [::] xs m)) (fun m : 'I_M.+1 => c *: ivec R K (nth [::] gs m)).
-  rewrite -[LHS]/(bgrad (mse_lv r) N x' y') same; apply: eq_bigr => m _.
-  by rewrite /lossvecs (lossE m).1 /x (samples_vec (ltn_ord m)).
-have [s same_st] := settled_by p_ok ok sxs sgs sx sg c0 okE pl (fun _ => I) same'.
-exists s => m; have [ex _ ed] := same_st m; rewrite -samples_vec // in ex; split=> //.
-apply: (mse_lv_inj (f := fwd N (x (s m))) r0); rewrite (lossE (s m)).1.
-by move: ed; rewrite /delta2 /= /lossvecs ex -/N -/(x (s m)).
+pose G h := exists2 l, adm l & exists f, h = lv f l.
+have Gg (m : 'I_M.+1) : G (c *: ivec R K (nth [::] gs m)).
+  by rewrite -(gE m) /lossvecs; exists (y m) => //; exists (fwd N (x m)).
+have Gsum : plain (choice E) \/ forall h, G h -> \sum_i h i 0 = 0.
+  by case: fit => [pl|sum0]; [left | right => h [l al [f ->]]; exact: sum0].
+have same' : gsum N x' (lossvecs lv N x' y') =
+    gsum N (fun m : 'I_M.+1 => vec R d (denominator X) (nth [::] xs m)) (fun m : 'I_M.+1 => c *: ivec R K (nth [::] gs m)).
+  rewrite -[LHS]/(bgrad lv N x' y') same; apply: eq_bigr => m _.
+  by rewrite gE /x (samples_vec d X (ltn_ord m)).
+have [|s st] := settled_by p_ok ok sxs sgs sx sg c0 okE Gg Gsum _ same'.
+  by move=> m; exists (y' m) => //; exists (fwd N (x' m)).
+have xs_known m : x' m = x (s m) by have [-> _ _] := st m; rewrite -samples_vec.
+exists s => m; split=> //; apply: told => //; apply: etrans _ (esym (gE (s m))).
+have -> : lv (fwd N (x (s m))) (y' m) = lossvecs lv N x' y' m by rewrite /lossvecs xs_known.
+case: L okL => [/nilP ws0|B okB].
+  by have [_ _ ed] := st m; apply: (delta2_last ws0 ed).
+apply: (vectors_known p_ok ok sxs sx okB (x' := x') (s := s)) same' _ => m'.
+by rewrite xs_known /x samples_vec.
 Qed.
 
-End Unique.
+Definition upper_ok (p : word) d ws1 q n ws T D (As : seq affine) (gs xs : integers) (zs : seq integers)
+    (lower : seq minor) (E : argument) (L : labels_by) : bool :=
+  let i := (size ws1).+1 in
+  let ds := all_deltas p As zs gs in
+  [&& modulus_ok p, affines_ok (ws1 ++ q :: n :: ws) D T, lower_ok p M (ws1 ++ [:: q]) ds lower &
+      argument_ok p q n ws K (out (nth (Affine [::] [::] Z0 Z0 Z0) As (size ws1))) M (drop i As)
+        [seq rect (nth [::] z (size ws1)) | z <- zs] [seq drop i z | z <- zs] [seq drop i dm | dm <- ds] E &&
+      (if L is OutputRank B then output_ok p M d (ws1 ++ q :: n :: ws) D As xs zs B else nilp ws)].
+
+Theorem unique_upper p d ws1 q n ws T X lower E L gs (c : R) (y : 'I_M.+1 -> 'cV[R]_K) :
+  let N := net R d (ws1 ++ q :: n :: ws) K T in
+  let x (m : 'I_M.+1) := colt R d X m in
+  let As := affines d (ws1 ++ q :: n :: ws) K (denominator X) T in
+  upper_ok p d ws1 q n ws T (denominator X) As gs (table M.+1 d X) (all_states As (table M.+1 d X)) lower E L ->
+  loss_vectors_known N x y gs c -> sums_fit E ->
+  (forall m, adm (y m)) -> (forall m, vector_told lv N adm (x m) (y m)) ->
+  forall x' y', (forall m, adm (y' m)) -> bgrad lv N x' y' = bgrad lv N x y -> same_batch x x' y y'.
+Proof.
+move=> N x; set xs := table M.+1 d X; set D := denominator X; set wl := ws1 ++ q :: n :: ws.
+set i := (size ws1).+1 => As; set zs := all_states As xs.
+case/and4P=> p_ok ok okl /andP[okE okL] [c0 sgs sg gE] fit ay told x' y' ay' same.
+have sxs : size xs = M.+1 := (table_shaped M.+1 d X).1.
+have sx (m : 'I_M.+1) : size (nth [::] xs m) = d by exact: (table_shaped M.+1 d X).2.
+pose g (m : 'I_M.+1) := c *: ivec R K (nth [::] gs m).
+pose G h := exists2 l, adm l & exists f, h = lv f l.
+have Gg (m : 'I_M.+1) : G (g m) by rewrite /g -(gE m) /lossvecs; exists (y m) => //; exists (fwd N (x m)).
+have Gsum : plain (choice E) \/ forall h, G h -> \sum_i h i 0 = 0.
+  by case: fit => [pl|sum0]; [left | right => h [l al [f ->]]; exact: sum0].
+pose g' := lossvecs lv N x' y'.
+have same' : gsum N x' g' = gsum N x g.
+  by rewrite -[LHS]/(bgrad lv N x' y') same; apply: eq_bigr => m _; rewrite gE.
+have xE (m : 'I_M.+1) : x m = vec R d D (nth [::] xs m) by exact: samples_vec.
+have lf : lower_full N x g.
+  apply: lower_full_ext (lower_full_net p_ok sgs sg c0 ok sxs sx okl) => m.
+  by rewrite xE.
+pose Q := out_at d ws1 q (n :: ws) K D T; pose hs := [seq rect (nth [::] z (size ws1)) | z <- zs].
+rewrite -/zs -/i -/As -/hs -/Q in okE.
+have shs : size hs = M.+1 by rewrite /hs size_map /zs /all_states size_map.
+have hsE (m : 'I_M.+1) : nth [::] hs m = rect (nth [::] (states As (nth [::] xs m)) (size ws1)).
+  rewrite /hs (nth_map [::]); last by rewrite /zs /all_states size_map sxs.
+  by rewrite /zs /all_states (nth_map [::]) ?sxs.
+have hidE (m : 'I_M.+1) : hid N (x m) = vec R q Q (nth [::] hs m) /\ size (nth [::] hs m) = q.
+  by rewrite xE hsE size_rect; have [] := @hid_net R d ws1 q (n :: ws) K D T _ ok (sx m).
+have lt_i : (size ws1 < size As)%N by rewrite size_affines size_cat /= addnS ltnS leqW // leq_addr.
+have zsE : [seq drop i z | z <- zs] = all_states (drop i As) hs.
+  by rewrite /hs /zs /all_states -!map_comp; apply: eq_map => z /=; rewrite states_drop.
+have dsE : [seq drop i dm | dm <- all_deltas p As zs gs] = all_deltas p (drop i As) (all_states (drop i As) hs) gs.
+  apply: (@eq_from_nth _ [::]); first by rewrite size_map !size_all_deltas ?sxs ?shs.
+  move=> m; rewrite size_map size_all_deltas ?sxs ?sgs // => lt_m.
+  rewrite (nth_map [::]) ?size_all_deltas ?sxs ?sgs // !all_deltasE ?sxs ?shs ?sgs //.
+  rewrite (hsE (Ordinal lt_m)) backs_drop ?size_map ?size_states ?size_behead; last 2 first.
+  - by rewrite size_affines size_cat /= addnS ltnS leq_addr.
+  - by rewrite leq_pred.
+  by rewrite states_drop // -!map_drop -!drop1 !drop_drop addnC.
+have ok' : affines_ok (n :: ws) Q (drop i T) by exact: affines_ok_drop.
+rewrite zsE dsE /As affines_drop -/Q in okE.
+have ET : gsum (net R q (n :: ws) K (drop i T)) (fun m => hid N (x' m)) g' =
+    gsum (net R q (n :: ws) K (drop i T)) (fun m => vec R q Q (nth [::] hs m)) g.
+  rewrite -[in LHS](topp_net R d ws1 q (n :: ws) K T) -gsum_topp same' gsum_topp (topp_net R d ws1 q (n :: ws) K T).
+  by apply: eq_bigr => m _; rewrite (hidE m).1.
+have [|s st] := settled_by p_ok ok' shs sgs (fun m => (hidE m).2) sg c0 okE Gg Gsum _ ET.
+  by move=> m; exists (y' m) => //; exists (fwd N (x' m)).
+have xs_known : forall m, x' m = x (s m).
+  apply: (downward_upto same' lf) => m; have [eh ed _] := st m; first by rewrite eh (hidE (s m)).1.
+  by rewrite (topp_net R d ws1 q (n :: ws) K T) ed (hidE (s m)).1.
+exists s => m; split=> //; apply: told => //; apply: etrans _ (esym (gE (s m))).
+have -> : lv (fwd N (x (s m))) (y' m) = g' m by rewrite /g' /lossvecs xs_known.
+case: L okL => [/nilP ws0|B okB].
+  by have [_ _ ed] := st m; apply: (delta2_last ws0 ed).
+apply: (vectors_known p_ok ok sxs sx okB (x' := x') (s := s)) _ m => [m'|].
+  by rewrite xs_known xE.
+by rewrite same'; apply: eq_bigr => m' _; rewrite xE.
+Qed.
+
+End Claims.

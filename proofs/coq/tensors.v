@@ -120,15 +120,21 @@ Qed.
 (* One affine layer on integers: inputs over D, results over out. *)
 Record affine := Affine { weight : integers; bias : seq Z; by_weight : Z; by_bias : Z; out : Z }.
 
-Definition affine_of (m d : nat) (D : Z) (T : tensor * tensor) : affine :=
+(* The factors of W x and of b, and the common denominator. *)
+Definition scales (D : Z) (T : tensor * tensor) : Z * Z * Z :=
   let e := Z.mul (denominator T.1) D in
   let g := Z.gcd e (denominator T.2) in
   let k := Z.div (denominator T.2) g in
-  Affine (table m d T.1) (head [::] (table 1 m T.2)) k (Z.div e g) (Z.mul e k).
+  (k, Z.div e g, Z.mul e k).
 
-Definition affine_ok (D : Z) (T : tensor * tensor) (A : affine) : bool :=
-  [&& Z.ltb Z0 D, Z.ltb Z0 (denominator T.1), Z.ltb Z0 (denominator T.2), Z.ltb Z0 (out A) &
-      Z.eqb (Z.mul (by_bias A) (denominator T.2)) (out A)].
+Definition affine_of (m d : nat) (D : Z) (T : tensor * tensor) : affine :=
+  let s := scales D T in
+  Affine (table m d T.1) (head [::] (table 1 m T.2)) s.1.1 s.1.2 s.2.
+
+Definition affine_ok (D : Z) (T : tensor * tensor) : bool :=
+  let s := scales D T in
+  [&& Z.ltb Z0 D, Z.ltb Z0 (denominator T.1), Z.ltb Z0 (denominator T.2), Z.ltb Z0 s.2 &
+      Z.eqb (Z.mul s.1.2 (denominator T.2)) s.2].
 
 Definition apply (A : affine) (x : seq Z) : seq Z :=
   [seq Z.add (Z.mul (by_weight A) (dotz wb.1 x)) (Z.mul (by_bias A) wb.2) | wb <- zip (weight A) (bias A)].
@@ -141,12 +147,8 @@ Fixpoint affines (d : nat) (ws : seq nat) (K : nat) (D : Z) (T : seq (tensor * t
   | n :: ws' => let A := affine_of n d D (first T) in A :: affines n ws' K (out A) (behead T)
   end.
 
-Fixpoint affines_ok (d : nat) (ws : seq nat) (K : nat) (D : Z) (T : seq (tensor * tensor)) : bool :=
-  match ws with
-  | [::] => affine_ok D (first T) (affine_of K d D (first T))
-  | n :: ws' => let A := affine_of n d D (first T) in
-      affine_ok D (first T) A && affines_ok n ws' K (out A) (behead T)
-  end.
+Fixpoint affines_ok (ws : seq nat) (D : Z) (T : seq (tensor * tensor)) : bool :=
+  affine_ok D (first T) && (if ws is _ :: ws' then affines_ok ws' (scales D (first T)).2 (behead T) else true).
 
 (* All pre-activations of a sample, the logits last. *)
 Fixpoint states (As : seq affine) (x : seq Z) : seq (seq Z) :=
@@ -169,30 +171,31 @@ Local Notation colt := (colt R).
 Local Notation net := (net R).
 Local Notation vec := (vec R).
 
-Lemma applyE m d D T x : affine_ok D T (affine_of m d D T) -> size x = d ->
+Lemma applyE m d D T x : affine_ok D T -> size x = d ->
   mxt m d T.1 *m vec d D x + colt m T.2 0 =
   vec m (out (affine_of m d D T)) (apply (affine_of m d D T) x).
 Proof.
-set A := affine_of m d D T; case/and5P => D0 E0 B0 O0 /Z.eqb_eq outE sx; apply/colP => i.
+case/and5P => D0 E0 B0 O0 /Z.eqb_eq outE sx; apply/colP => i.
 rewrite !mxE /apply (nth_map ([::], Z0)); last first.
   by rewrite size_zip /= (table_shaped m d T.1).1 !size_map size_iota minnn.
 rewrite nth_zip /=; last by rewrite (table_shaped m d T.1).1 !size_map size_iota.
-have [_ sr] := table_shaped m d T.1; set sw := Z.div _ _; set sb := Z.div _ (Z.gcd _ _).
-have wE : weight A = table m d T.1 by [].
-have outW : out A = Z.mul (Z.mul (denominator T.1) D) sw by [].
+have [_ sr] := table_shaped m d T.1.
+move: O0 outE; rewrite /scales /=; set sw := Z.div (denominator T.2) _; set sb := Z.div (Z.mul _ _) _ => O0 outE.
 have biasE : nth Z0 [seq decode (shift_bits T.2) (get (get (words T.2) (of_nat 0)) j) | j <- [seq of_nat i | i <- iota 0 m]] i = number T.2 0 i.
   exact: (@tableE 1 m T.2 0 i).
 rewrite biasE erD !erM (dotzE R (sr i (ltn_ord i)) sx).
 move: D0 E0 B0 O0; rewrite -!(er_gt0 R) => /lt0r_neq0 D0 /lt0r_neq0 E0 /lt0r_neq0 B0.
-rewrite outW !erM => /lt0r_neq0; rewrite !mulf_eq0 !negb_or => /andP[_ sw0].
+rewrite !erM => /lt0r_neq0; rewrite !mulf_eq0 !negb_or => /andP[_ sw0].
 have outB : er R (denominator T.1) * er R D * er R sw = er R sb * er R (denominator T.2).
-  by rewrite -!erM -outW -outE.
+  by rewrite -!erM -outE.
 have sb0 : er R sb != 0.
   by apply: contraTneq isT => s0; move: outB => /eqP; rewrite s0 mul0r !mulf_eq0 (negPf D0) (negPf E0) (negPf sw0).
 rewrite mulrDl; congr (_ + _); last by rewrite outB -mulf_div divff // mul1r.
 rewrite [_ * er R sw]mulrC -mulf_div divff // mul1r mulr_suml; apply: eq_bigr => k _.
 by rewrite !mxE -mulf_div -(tableE T.1 (ltn_ord i) (ltn_ord k)).
 Qed.
+
+Arguments applyE {m d D T x}.
 
 Lemma relu_vec n D z : Z.ltb Z0 D -> size z = n -> relu (vec n D z) = vec n D (rect z).
 Proof.
@@ -206,20 +209,28 @@ Qed.
 Lemma active_vec n D z : Z.ltb Z0 D -> forall i : 'I_n, active (vec n D z) i 0 = Z.ltb Z0 (nth Z0 z i).
 Proof. by rewrite -(er_gt0 R) => D0 i; rewrite !mxE pmulr_lgt0 ?invr_gt0 // er_gt0. Qed.
 
-Lemma out_gt0 D T A : affine_ok D T A -> Z.ltb Z0 (out A).
+Lemma out_gt0 m d D T : affine_ok D T -> Z.ltb Z0 (out (affine_of m d D T)).
 Proof. by case/and5P. Qed.
+Arguments out_gt0 {m d D T}.
 
 (* The input's denominator and those of all layers. *)
 Definition outs (D : Z) (As : seq affine) : seq Z := D :: map out As.
 
-Lemma fwd_net d ws K D T x : affines_ok d ws K D T -> size x = d ->
+Lemma fwd_net d ws K D T x : affines_ok ws D T -> size x = d ->
   fwd (net d ws K T) (vec d D x) =
   vec K (last D (map out (affines d ws K D T))) (last x (states (affines d ws K D T) x)).
 Proof.
-elim: ws d D T x => [|n ws IH] d D T x /=; first exact: applyE.
+elim: ws d D T x => [|n ws IH] d D T x /=; first by rewrite andbT; exact: applyE.
 case/andP=> okA ok sx; rewrite (applyE okA sx) relu_vec ?(out_gt0 okA) ?size_apply //.
 rewrite (IH _ _ _ _ ok) ?size_rect ?size_apply //.
 by case: ws {IH ok}.
+Qed.
+
+Lemma size_logits d ws K D T x : size (last x (states (affines d ws K D T) x)) = K.
+Proof.
+elim: ws d D T x => [|n ws IH] d D T x; first exact: size_apply.
+rewrite [affines _ _ _ _ _]/= [states _ _]/= /=; set As := affines n ws K _ _.
+by rewrite -(IH n (out (affine_of n d D (first T))) (behead T) (rect (apply (affine_of n d D (first T)) x))); case: ws @As {IH}.
 Qed.
 
 Lemma size_states As x : size (states As x) = size As.
@@ -236,7 +247,7 @@ Qed.
 Definition out_at (d : nat) ws1 p ws2 K D T : Z :=
   out (nth (Affine [::] [::] Z0 Z0 Z0) (affines d (ws1 ++ p :: ws2) K D T) (size ws1)).
 
-Lemma hid_net d ws1 p ws2 K D T x : affines_ok d (ws1 ++ p :: ws2) K D T -> size x = d ->
+Lemma hid_net d ws1 p ws2 K D T x : affines_ok (ws1 ++ p :: ws2) D T -> size x = d ->
   let z := nth [::] (states (affines d (ws1 ++ p :: ws2) K D T) x) (size ws1) in
   hid (net d (ws1 ++ p :: ws2) K T) (vec d D x) = vec p (out_at d ws1 p ws2 K D T) (rect z) /\ size z = p.
 Proof.
@@ -247,6 +258,9 @@ by apply: IH; rewrite ?size_rect ?size_apply.
 Qed.
 
 End Exact.
+
+Arguments applyE R {m d D T x}.
+Arguments out_gt0 {m d D T}.
 
 (* Deltas, on integers and on residues: W^T g, then the neurons that are off. *)
 Section Back.
@@ -418,9 +432,9 @@ Lemma affinesE d ws K D T :
   affines d ws K D T = affine_of (head K ws) d D (first T) :: behead (affines d ws K D T).
 Proof. by case: ws. Qed.
 
-Lemma denominator_neq0 d ws K D T : affines_ok d ws K D T -> er R (denominator (first T).1) != 0.
+Lemma denominator_neq0 ws D T : affines_ok ws D T -> er R (denominator (first T).1) != 0.
 Proof.
-by case: ws => [|n ws] /=; [|case/andP]; case/and5P => _; rewrite -(er_gt0 R) => /lt0r_neq0.
+by case: ws => [|n ws] /andP[/and5P[_]]; rewrite -(er_gt0 R) => /lt0r_neq0.
 Qed.
 
 Lemma size_back d ws K D T x g : size g = K -> let As := affines d ws K D T in
@@ -433,13 +447,14 @@ rewrite /= -/(affine_of n d D (first T)) [affines n ws K _ _]affinesE /= => sd; 
 by move=> /(nthP [::])[i]; rewrite (table_shaped _ _ _).1 => im <-; exact: (table_shaped _ _ _).2.
 Qed.
 
-Lemma delta1_net d ws K D T x c g : affines_ok d ws K D T -> size x = d -> size g = K ->
+Lemma delta1_net d ws K D T x c g : affines_ok ws D T -> size x = d -> size g = K ->
   let As := affines d ws K D T in
   delta1 (net d ws K T) (vec d D x) (c *: ivec K g) =
   (c * lacking ws T) *: ivec (head K ws) (head [::] (backz (above As) (states As x) g)).
 Proof.
 elim: ws d D T x => [|n ws IH] d D T x /=; first by rewrite mulr1.
-case/andP=> okA ok sx sg; rewrite (applyE R okA sx) relu_vec ?(out_gt0 okA) ?size_apply //.
+case/andP=> okA ok sx sg; have o0 : Z.ltb Z0 (out (affine_of n d D (first T))) := out_gt0 okA.
+rewrite (applyE R okA sx) relu_vec ?o0 ?size_apply //.
 set z := apply _ x; have sz : size z = n by rewrite size_apply.
 rewrite (IH _ _ _ _ ok) ?size_rect // w1_net.
 have := size_back n ws (out (affine_of n d D (first T))) (behead T) (rect z) sg.
@@ -447,7 +462,8 @@ have := affinesE n ws K (out (affine_of n d D (first T))) (behead T).
 set As := affines n ws K _ _; set As' := behead As; move=> AsE; rewrite AsE /=.
 set ds := head [::] _ => sd.
 set W := (first (behead T)).1; have E0 := denominator_neq0 ok.
-apply/colP => j; rewrite dmaskE active_vec ?(out_gt0 okA) // !mxE.
+apply/colP => j; rewrite dmaskE active_vec; last exact: o0.
+rewrite !mxE.
 have shW := table_shaped (head K ws) n W.
 have sP : size (pullz (table (head K ws) n W) ds n) = n.
   by apply: size_pullz => r /(nthP [::])[i]; rewrite shW.1 => im <-; exact: shW.2.
@@ -458,10 +474,10 @@ rewrite !mxE (tableE W (ltn_ord k) (ltn_ord j)).
 by move: (er R _) (er R _)^-1 (er R (nth _ _ _)) (lacking _ _) => a i b l; ring.
 Qed.
 
-Lemma lacking_neq0 d ws K D T : affines_ok d ws K D T -> lacking ws T != 0.
+Lemma lacking_neq0 ws D T : affines_ok ws D T -> lacking ws T != 0.
 Proof.
-elim: ws d D T => [|n ws IH] d D T /=; first by rewrite oner_eq0.
-case/andP=> _ ok; rewrite mulf_neq0 ?(IH _ _ _ ok) // invr_neq0 //.
+elim: ws D T => [|n ws IH] D T /=; first by rewrite oner_eq0.
+case/andP=> _ ok; rewrite mulf_neq0 ?(IH _ _ ok) // invr_neq0 //.
 exact: denominator_neq0 ok.
 Qed.
 

@@ -15,6 +15,7 @@ import pytest
 from exan_verify import ReluNetwork, certify, prove
 from exan_verify.coq.compiling import LAST, LIBRARY, compiled
 from exan_verify.coq.literals import tensor
+from exan_verify.coq.unique import Given, document, find_evidence
 from exan_verify.errors import CertificateRejected, ExanError, InputError
 from tests.support.commands import run
 
@@ -24,10 +25,9 @@ needs_coq = pytest.mark.skipif(
 )
 
 
-def drawn(kind: str, seed: int, widths: tuple[int, int, int] = (4, 16, 3), samples: int = 2) -> Any:
+def drawn(kind: str, seed: int, widths: tuple[int, ...] = (4, 16, 3), samples: int = 2) -> Any:
     """A network and a batch of integers, of floats, or of fractions with an odd denominator."""
     r = np.random.default_rng(seed)
-    d, n, k = widths
 
     def numbers(*shape: int) -> Any:
         whole = r.integers(-9, 10, shape)
@@ -37,17 +37,18 @@ def drawn(kind: str, seed: int, widths: tuple[int, int, int] = (4, 16, 3), sampl
             return np.array([Fraction(int(v), 3) for v in whole.reshape(-1)], dtype=object).reshape(shape)
         return r.normal(size=shape).astype(kind)
 
-    network = ReluNetwork.from_arrays([numbers(n, d), numbers(k, n)], [numbers(n), numbers(k)])
-    return network, (numbers(samples, d), r.integers(0, k, samples))
+    shapes = list(zip(widths[1:], widths, strict=False))
+    network = ReluNetwork.from_arrays([numbers(*shape) for shape in shapes], [numbers(n) for n, _ in shapes])
+    return network, (numbers(samples, widths[0]), r.integers(0, widths[-1], samples))
 
 
-def certified(kind: str, **shape: Any) -> Any:
+def certified(kind: str, loss: str = "mse", **shape: Any) -> Any:
     """The first drawn batch that is UNIQUE by lifting, its network and its certificate."""
     for seed in range(50):
         network, batch = drawn(kind, seed, **shape)
-        verdict = certify(network, batch=batch, loss="mse")
-        if verdict.certificate and [part["type"] for part in verdict.certificate["evidence"]] == ["lifting"]:
-            return network, batch, verdict.certificate
+        certificate = certify(network, batch=batch, loss=loss).certificate
+        if certificate and [part["type"] for part in certificate["evidence"]] == ["lifting"]:
+            return network, batch, certificate
     raise AssertionError("no batch is unique by lifting")
 
 
@@ -79,7 +80,23 @@ def test_the_numbers_of_the_statement_are_the_stored_ones(kind: str) -> None:
         assert written(text, f"weight_{number}") == exact(layer.weight)
         assert written(text, f"bias_{number}") == exact([layer.bias])
     assert written(text, "inputs") == exact(x)
-    assert written(text, "targets") == exact(np.eye(3, dtype=int)[y])
+    assert written(text, "labels") == exact(np.eye(3, dtype=int)[y])
+
+
+@pytest.mark.parametrize("widths", [(4, 16, 3), (4, 24, 32, 3), (4, 16, 24, 40, 3)])
+@pytest.mark.parametrize("loss", ["mse", "hinge"])
+def test_the_statement_names_the_widths_and_labels(widths: tuple[int, ...], loss: str) -> None:
+    network, batch, certificate = certified("integers", loss, widths=widths)
+    text = prove(certificate, network, batch=batch)
+    hidden = "; ".join(f"{n}%N" for n in widths[1:-1])
+    assert f"Definition N : params R 4 [:: {hidden}] 3 := net R 4 [:: {hidden}] 3 layers." in text
+    for number, layer in enumerate(network.layers, start=1):
+        assert written(text, f"weight_{number}") == [[Fraction(int(v)) for v in row] for row in layer.weight]
+    if loss == "hinge":
+        assert f"Definition labels := [:: {'; '.join(map(str, batch[1]))}]%N." in text
+        assert "(forall m, is_class (y' m)) ->" in text
+    else:
+        assert "is_class" not in text
 
 
 def test_words_hold_numbers_of_very_different_sizes() -> None:
@@ -100,7 +117,9 @@ def test_numbers_that_no_word_holds_are_refused_by_name() -> None:
 def test_the_text_assumes_nothing() -> None:
     network, batch, certificate = certified("integers")
     texts = [prove(certificate, network, batch=batch)]
-    texts += [(LIBRARY / f"{name}.v").read_text() for name in ("residues", "tensors", "certificates")]
+    texts += [
+        (LIBRARY / f"{name}.v").read_text() for name in ("residues", "tensors", "certificates", "claims")
+    ]
     for text in texts:
         assert not re.search(r"\b(Axiom|Parameter|Conjecture|Admitted|admit|give_up)\b", text)
     assert not re.search(r"\b(Hypothes[ie]s|Variables?)\b(?! R : realFieldType)", texts[0]), (
@@ -113,16 +132,13 @@ def test_the_text_assumes_nothing() -> None:
     [
         ({"loss": "cross_entropy"}, "the loss cross_entropy"),
         ({"biases": False}, "without biases"),
-        ({"deep": True}, "3 affine layers"),
         ({"twice": True}, "AMBIGUOUS"),
     ],
 )
 def test_what_is_not_covered_is_refused_with_its_reason(changed: dict[str, Any], reason: str) -> None:
     r = np.random.default_rng(0)
-    widths = (4, 40, 40, 3) if changed.get("deep") else (4, 40, 3)
-    pairs = list(zip(widths[1:], widths, strict=False))
-    weights = [r.normal(size=shape) for shape in pairs]
-    biases = [r.normal(size=n) for n, _ in pairs]
+    weights = [r.normal(size=shape) for shape in ((40, 4), (3, 40))]
+    biases = [r.normal(size=n) for n in (40, 3)]
     network = ReluNetwork.from_arrays(weights, biases if changed.get("biases", True) else None)
     x, y = r.normal(size=(2, 4)), np.array([0, 1])
     if changed.get("twice"):  # two samples in a dead region: both move freely
@@ -190,6 +206,43 @@ def test_coqc_accepts_and_says_what_the_theorem_rests_on(
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
         ["batch.npz", "certificate.json", "claim.v", "model.safetensors"]
     ), "what coqc leaves behind is removed"
+
+
+@needs_coq
+@pytest.mark.parametrize(
+    ("loss", "widths"),
+    [("hinge", (4, 16, 24, 3)), pytest.param("mse", (4, 16, 24, 20, 3), marks=pytest.mark.campaign)],
+)
+def test_coqc_accepts_other_losses_and_depths(loss: str, widths: tuple[int, ...], tmp_path: Path) -> None:
+    network, batch, certificate = certified("float32", loss, widths=widths)
+    path = tmp_path / "claim.v"
+    path.write_text(prove(certificate, network, batch=batch))
+    assert "PrimInt63.mul" in compiled(path)
+
+
+@needs_coq
+@pytest.mark.parametrize(
+    ("layer", "widths"),
+    [(2, (4, 16, 32, 12, 3)), pytest.param(2, (4, 16, 32, 3), marks=pytest.mark.campaign)],
+)
+def test_coqc_accepts_an_argument_at_a_higher_layer(
+    layer: int, widths: tuple[int, ...], tmp_path: Path
+) -> None:
+    for seed in range(50):
+        network, (x, y) = drawn("integers", seed, widths=widths)
+        given = Given(
+            layers=tuple((tensor(one.weight, "w"), tensor(one.bias, "b")) for one in network.layers),
+            inputs=tensor(x, "x"),
+            labels=tensor(np.eye(3, dtype=int)[y], "y"),
+            factor=6,
+        )
+        evidence = find_evidence(given, [layer], ["NextDeltas"])
+        if evidence is not None:
+            break
+    path = tmp_path / "claim.v"
+    path.write_text(document(given, evidence, about=" "))
+    assert "unique_mse_deep_ok" in path.read_text()
+    assert "PrimInt63.mul" in compiled(path)
 
 
 @needs_coq

@@ -54,6 +54,19 @@ def test_the_sampled_divergence_is_its_integral(sigma, rate, order):
     assert sampled_divergence(sigma, rate, order) == pytest.approx(math.log(total) / (order - 1), rel=1e-6)
 
 
+@pytest.mark.parametrize(("sigma", "rate", "steps"), [(1.0, 0.01, 1000), (2.0, 0.2, 30), (0.7, 0.05, 10)])
+def test_epsilon_from_divergences_solves_the_other_form_of_the_conversion(sigma, rate, steps):
+    """delta = exp((a - 1)(RDP(a) - eps)) / (a - 1) (1 - 1/a)^a at the best order, as it is first stated."""
+    epsilon = training_run(sigma, rate, steps, 1e-5)
+    logs = [
+        (a - 1) * (steps * sampled_divergence(sigma, rate, a) - epsilon)
+        - math.log(a - 1)
+        + a * math.log(1 - 1 / a)
+        for a in range(2, 64)
+    ]
+    assert min(logs) == pytest.approx(math.log(1e-5), rel=1e-9)
+
+
 def test_without_sampling_it_is_the_gaussian_divergence():
     for sigma in (0.7, 2.0):
         for order in (2, 9):

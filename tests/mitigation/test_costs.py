@@ -90,7 +90,7 @@ def test_noise_costs_more_than_no_noise():
 def test_every_defence_that_can_be_trained_with_is_trained_with():
     """Each changes what it says: the sent tensors have every name and the shapes of the parameters."""
     case = drawn_case((8, 16, 3), size=4, pool=30, public=20)
-    for name in ("mask-exan", "mask-few:2", "topk:0.5", "noise:0.1", "withhold:0.bias", "average:2"):
+    for name in ("mask-exan", "topk:0.5", "withhold:0.bias"):
         assert np.median(trained(defence(name).training(case))) > 0.5
     for name in ("regroup", "perturb", "induce"):
         assert defence(name).training is None
@@ -129,14 +129,14 @@ def test_a_report_has_the_costs_and_epsilon_of_its_run():
     case = drawn_case((8, 16, 3), size=4, public=20)
     data = blobs()
     train = (np.concatenate([data.x, data.held_x]), np.concatenate([data.y, data.held_y]))
-    names = ["project-random:3", "clip-noise:1:2", "perturb"]
+    names = ["clip-noise:1:2", "perturb"]
     found = mitigate(
         case.network, (case.x, case.batch.labels), names, prior=case.public, train=train, pixels=2
     )
-    projected, noisy, moved = (one.cost for one in found.findings)
+    noisy, moved = (one.cost for one in found.findings)
     assert found.before.cost.accuracy > 0.9
-    assert projected.baseline == noisy.baseline == found.before.cost.accuracy
-    assert projected.loss == found.before.cost.accuracy - projected.accuracy
+    assert noisy.baseline == found.before.cost.accuracy
+    assert noisy.loss == found.before.cost.accuracy - noisy.accuracy
     assert 0 < noisy.epsilon_run < math.inf
     assert noisy.epsilon == pytest.approx(1.9931, abs=1e-3)
     assert moved.accuracy is None

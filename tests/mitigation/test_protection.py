@@ -14,6 +14,7 @@ from exan_verify.mitigation.defences import defence
 from exan_verify.mitigation.projection import UNIT, Basis
 from exan_verify.mitigation.protection import (
     Prior,
+    _exact_vertex,
     estimates,
     hidden_by_means,
     hidden_by_projection,
@@ -170,6 +171,22 @@ def test_reach_is_that_of_all_vertices(rank, seed):
             for k, (low, high) in enumerate(brute_force_interval(x[m], basis, k) for k in range(5))
         )
         assert found.distance[m] == pytest.approx(farthest, abs=1e-9)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_only_points_of_the_polytope_come_from_a_suggestion(seed):
+    """Whatever floats suggest: what is returned is in the box and has the same projection, exactly."""
+    rng = np.random.default_rng(seed)
+    basis, exact = drawn_basis(5, 2, seed), fractions(rng.random(5))
+    faces = fractions(np.zeros(5)), fractions(np.ones(5))
+    refused = 0
+    for _ in range(40):
+        point = _exact_vertex(exact, rng.choice([0.0, 0.3, 1.0], 5), basis, faces)
+        refused += point is None
+        if point is not None:
+            assert all(0 <= v <= 1 for v in point)
+            assert (basis.integers.T.astype(object) @ (point - exact) == 0).all()
+    assert refused > 0, "some of these suggestions lead out of the box"
 
 
 def test_pixels_are_drawn_and_named():

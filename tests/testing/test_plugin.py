@@ -146,6 +146,10 @@ def test_snapshots_are_written_and_replayed_by_the_kernel_alone(run, project, mo
     result.stdout.fnmatch_lines(["snapshots: 2 written"])
     files = sorted((project / "__exan__" / "test_snapshots").iterdir())
     assert [file.name for file in files] == ["test_snapshot.hidden_one.json", "test_snapshot.json"]
+    # another time of making is no change
+    stored = json.loads(files[1].read_text())
+    stored["certificate"]["created"] = "2020-01-01T00:00:00+00:00"
+    files[1].write_text(json.dumps(stored))
     result = run("test_snapshots.py", "--exan-update")
     result.stdout.fnmatch_lines(["snapshots: 2 unchanged"])
 

@@ -138,7 +138,7 @@ class Problem:
                 "soft or real targets (labels='real')",
             ),
             (True, "another loss or batch size"),
-            (True, "several samples that share a region"),
+            (True, "several samples of one region"),
         )
         *some, last = [text for holds, text in options if holds]
         return f"{', '.join(some)} or {last}"

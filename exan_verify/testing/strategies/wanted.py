@@ -221,8 +221,11 @@ def _of_the_words(w: Wanted) -> Iterable[str]:
         yield f"silent= with loss={w.loss.value!r}: its loss vectors are never zero; use mse or hinge"
     if w.labels is Labels.REAL and w.loss not in (None, Loss.MSE):
         yield "labels='real' is for mse only; leave loss= out, or use one_hot or known"
-    if w.generic and (w.silent or w.unique):
-        yield "generic=True with silent= or outcome='unique': these rest on coincidences; leave it out"
+    if w.generic and (w.silent or w.unique or w.near_boundary):
+        yield (
+            "generic=True with silent=, near_boundary= or outcome='unique': these rest on coincidences; "
+            "leave it out"
+        )
     if w.numbers == "rational" and w.generic and w.structured:
         yield "generic=True draws floats; leave it out, or numbers='rational'"
     if w.images and (w.silent or w.near_boundary or w.unique or w.shared_region or w.numbers == "rational"):
