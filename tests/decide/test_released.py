@@ -176,7 +176,7 @@ def test_members_of_a_projected_family_have_the_release(domain):
 
 def test_members_of_a_family_of_unsent_rows_have_the_release():
     found = 0
-    for seed in range(80):
+    for seed in range(40):
         rng = np.random.default_rng(seed)
         network = network_of(rng, [5, 3, 4, 2] if seed % 2 else [5, 4, 2])
         loss = (Loss.MSE, Loss.HINGE)[rng.integers(2)]
@@ -199,12 +199,12 @@ def test_members_of_a_family_of_unsent_rows_have_the_release():
         other = Batch.of(x + step, batch.labels, network=network, loss=loss, labels=Labels.ONE_HOT)
         assert same_sent(sent(network, batch, loss, release), sent(network, other, loss, release))
         assert all(tuple(row) not in other.x for row in x[sorted(part.facts.free)])
-    assert found > 20
+    assert found > 10
 
 
 def test_less_never_determines_what_more_leaves_open():
     seen = set()
-    for seed in range(30):
+    for seed in range(16):
         rng = np.random.default_rng(seed)
         loss = list(Loss)[rng.integers(4)]
         network = network_of(rng, [int(rng.integers(1, 4)), int(rng.integers(2, 14)), 3])
