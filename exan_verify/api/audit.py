@@ -245,7 +245,7 @@ def audit(
     sent = None
     release = projection_release(model, batch) if release is None else release
     if release is not None:
-        network = network_seen_through(network, release)
+        network = network_seen_through(network, release, model)
         question = replace(question, release=of_network(release, network))
         sent = question.sent_neurons(network.layers[0])
         if question.release is not None and question.release.input_basis is not None:

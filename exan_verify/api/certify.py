@@ -89,7 +89,7 @@ def certify(
         domain.bounds(network.widths[0])
     release = projection_release(model, batch) if release is None else release
     if release is not None:
-        network = network_seen_through(network, release)
+        network = network_seen_through(network, release, model)
         question = replace(question, release=of_network(release, network))
     if (batch is None) == (gradient is None):
         raise InputError("give either batch=(x, y) or gradient={name: tensor}, and not both")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,7 @@ from exan_verify.kernel.timed import checked_within
 from exan_verify.models.gradients import received
 
 _ABOUT_A_BATCH = 64
-"""How much longer than for the model alone a certificate is read for its release: batch and basis come to
-it.
-"""
+"""How much longer than for the model alone a certificate is read for its release, which holds a basis."""
 
 
 @taking_instances
@@ -51,7 +50,8 @@ def check(
         from exan_verify.models.chain import to_network  # torch is imported only for torch models
 
         network = to_network(model)
-    network = _seen_through(network, certificate)
+    if isinstance(batch, (Batch, tuple, list)) and len(pair := _pair(batch)) == 2:
+        network = _seen_through(network, certificate, pair[0], model)
     given = _given(network, model, batch, gradient)
     left = limit.seconds_left
     if left is None:
@@ -59,19 +59,35 @@ def check(
     return checked_within(left, certificate, network, given)
 
 
-def _seen_through(network: ReluNetwork, certificate: Mapping[str, Any] | str | bytes) -> ReluNetwork:
-    """The network on the inputs themselves, where the certificate's release has a basis that a first layer V
-    sees them through; what the certificate is worth is not looked at here.
+def _seen_through(
+    network: ReluNetwork, certificate: Mapping[str, Any] | str | bytes, x: Any, model: Any
+) -> ReluNetwork:
+    """The network on inputs ``x`` that it does not take as it is, where the certificate's release has a basis
+    that its first layer V sees them through; what the certificate is worth is not looked at here.
     """
-    if not isinstance(certificate, Mapping) and "input_basis" not in str(certificate):
+    try:
+        features = prod(np.shape(x)[1:])
+    except (TypeError, ValueError):
+        return network  # no array: said where it is read
+    if features == network.widths[0]:
         return network
     longest = _ABOUT_A_BATCH * most_bytes(sum(array.size for _, array in network.parameters()))
     try:
-        record = parse(certificate, longest=longest)
-        through = network_seen_through(network, record.claim.question.asked().release)
+        release = parse(certificate, longest=longest).claim.question.asked().release
     except CertificateRejected:
         return network  # the kernel says why
-    return through if through.digest == record.model_sha256 else network
+    if release is None or release.input_basis is None or len(release.input_basis) != features:
+        return network  # what is made of the basis is no larger than the caller's own x allows
+    try:
+        return network_seen_through(network, release, model)
+    except InputError:
+        raise CertificateRejected(
+            "the certificate's release has another input basis than the model"
+        ) from None
+
+
+def _pair(batch: tuple[Any, Any] | list[Any] | Batch) -> tuple[Any, ...]:
+    return (batch.inputs, batch.labels) if isinstance(batch, Batch) else tuple(batch)
 
 
 def _given(

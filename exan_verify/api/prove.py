@@ -38,6 +38,7 @@ def prove(certificate: Mapping[str, Any] | str | bytes, model: Any, *, batch: tu
     record = parse(certificate)  # its length was limited when it was checked
     question = claim.question.asked()
     _require(claim.outcome is Outcome.UNIQUE, f"a claim of {claim.outcome.value.upper()}")
+    _require(question.release is None, "a claim about a release")
     _require(question.loss.rational, f"the loss {question.loss.value}")
     _require(network.depth > 1, "a network without a hidden layer")
     _require(network.has_bias, "a network without biases")

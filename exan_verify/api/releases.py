@@ -60,16 +60,22 @@ def save_release(path: str | Path, release: Release) -> None:
     write_atomically(path, pretty({"schema": RELEASE_SCHEMA} | release_record(release)))
 
 
-def network_seen_through(network: ReluNetwork, release: Any) -> ReluNetwork:
-    """The network on the inputs x: where its first layer V has as many inputs as the release's basis B (d, r)
-    has columns, it stands for the layer on B^T x, and becomes ``W_1 = V B^T``, exactly; else it stays.
+def network_seen_through(network: ReluNetwork, release: Any, model: Any) -> ReluNetwork:
+    """The network of ``model`` on the inputs x: where its first layer V has as many inputs as the release's
+    basis B (d, r) has columns, it stands for the layer on B^T x, and becomes ``W_1 = V B^T``, exactly; else
+    it stays. Raises :class:`InputError` where the model has a basis of its own, and another one.
     """
     basis = release.input_basis if isinstance(release, Release) else None
     first = network.layers[0]
     if basis is None or basis.shape[0] == basis.shape[1] or basis.shape[1] != first.shape[1]:
         return network
+    own = None if isinstance(model, ReluNetwork) else _basis_of(model)
+    if own is not None and not (own.shape == basis.shape and bool(np.all(own == basis))):
+        raise InputError("release.input_basis is another one than the model's own; leave it out")
     weight = product(first.weight, RationalMatrix.of(basis).T).fractions()
-    note = f"the first layer {first.name!r} takes B^T x of inputs x with {len(basis)} features"
+    note = (
+        f"asked about inputs x with {len(basis)} features, of which the first layer {first.name!r} sees B^T x"
+    )
     layers = (replace(first, weight=weight), *network.layers[1:])
     return ReluNetwork(layers=layers, notes=(*network.notes, f"{note} (release.input_basis)"))
 
@@ -80,11 +86,15 @@ def projection_release(model: Any, batch: Any) -> Release | None:
     """
     if isinstance(model, ReluNetwork) or not isinstance(batch, (tuple, list)) or len(batch) != 2:
         return None
-    from exan_verify.models.projected import basis_of  # torch is imported only for torch models
-
-    basis = basis_of(model)
+    basis = _basis_of(model)
     shape = getattr(batch[0], "shape", None) or np.shape(batch[0])
     return None if basis is None or math.prod(shape[1:]) != len(basis) else Release(input_basis=basis)
+
+
+def _basis_of(model: Any) -> Any:
+    from exan_verify.models.projected import basis_of  # torch is imported only for torch models
+
+    return basis_of(model)
 
 
 def of_network(release: Any, network: ReluNetwork) -> Release | None:

@@ -5,12 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import save_file
 
-from exan_verify import Release, audit, certify
+from exan_verify import Release, audit, certify, check, project_inputs
 from exan_verify.api.files import save_batch
 from exan_verify.api.releases import load_release, save_release
-from exan_verify.errors import FileError, InputError
+from exan_verify.core.verdict import Outcome
+from exan_verify.errors import CertificateRejected, FileError, InputError
 from tests.support.cases import default_network
 from tests.support.commands import run
 
@@ -107,6 +109,30 @@ def test_an_audit_of_a_release(here):
     assert found.verdict.outcome is certify(network, batch=batch, release=release).outcome
     hidden = audit(network, batch, release=Release(input_basis=np.eye(12)[:, :3]))
     assert not any(hidden.peelable)
+
+
+def test_a_projected_module_is_asked_about_its_pictures():
+    rng = np.random.default_rng(0)
+    model = torch.nn.Sequential(
+        torch.nn.Flatten(), torch.nn.Linear(16, 9), torch.nn.ReLU(), torch.nn.Linear(9, 3)
+    )
+    basis = rng.integers(-8, 8, (16, 5)) / 8 + np.eye(16, 5)
+    batch = rng.random((3, 4, 4)), [0, 1, 2]
+    client = project_inputs(model, basis)
+    verdict = certify(client, batch=batch, release=Release(input_basis=basis))
+    assert (verdict.outcome, verdict.witness.dimension) == (Outcome.AMBIGUOUS, 3 * (16 - 5))
+    assert check(verdict.certificate, client, batch=batch).outcome is Outcome.AMBIGUOUS
+    with pytest.raises(CertificateRejected, match="another input basis"):
+        check(verdict.certificate, project_inputs(model, 2 * basis), batch=batch)
+    other = project_inputs(model, basis)
+    with torch.no_grad():
+        other[1].basis[0, 0] += 1
+    with pytest.raises(CertificateRejected, match="another input basis"):
+        check(verdict.certificate, other, batch=batch)
+    with pytest.raises(InputError, match="the model's own"):
+        certify(other, batch=batch, release=Release(input_basis=basis))
+    # without the release the question is about the five numbers that the first layer takes
+    assert certify(client, batch=(batch[0].reshape(3, 16) @ basis, [0, 1, 2])).release is None
 
 
 def test_commands_take_a_release(here, capsys):

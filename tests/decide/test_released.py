@@ -132,7 +132,7 @@ def test_a_model_on_projected_inputs_is_asked_about_the_inputs():
     batch, release = (rng.normal(size=(2, 12)), [0, 2]), Release(input_basis=basis)
     verdicts = [certify(network, batch=batch, release=release) for network in (whole, bottleneck)]
     assert verdicts[0].certificate["evidence"] == verdicts[1].certificate["evidence"]
-    assert "takes B^T x" in verdicts[1].notes[0]
+    assert "sees B^T x" in verdicts[1].notes[0]
     for verdict in verdicts:
         for network in (whole, bottleneck):
             accepted(verdict, network, batch)
@@ -176,7 +176,7 @@ def test_members_of_a_projected_family_have_the_release(domain):
 
 def test_members_of_a_family_of_unsent_rows_have_the_release():
     found = 0
-    for seed in range(80):
+    for seed in range(40):
         rng = np.random.default_rng(seed)
         network = network_of(rng, [5, 3, 4, 2] if seed % 2 else [5, 4, 2])
         loss = (Loss.MSE, Loss.HINGE)[rng.integers(2)]
@@ -199,12 +199,12 @@ def test_members_of_a_family_of_unsent_rows_have_the_release():
         other = Batch.of(x + step, batch.labels, network=network, loss=loss, labels=Labels.ONE_HOT)
         assert same_sent(sent(network, batch, loss, release), sent(network, other, loss, release))
         assert all(tuple(row) not in other.x for row in x[sorted(part.facts.free)])
-    assert found > 20
+    assert found > 10
 
 
 def test_less_never_determines_what_more_leaves_open():
     seen = set()
-    for seed in range(30):
+    for seed in range(16):
         rng = np.random.default_rng(seed)
         loss = list(Loss)[rng.integers(4)]
         network = network_of(rng, [int(rng.integers(1, 4)), int(rng.integers(2, 14)), 3])
