@@ -34,13 +34,13 @@ class Tensor:
         return f"Tensor {self.shift_bits} {self.denominator}%BZ {words_literal(self.words)}"
 
 
-def tensor(values: Array, name: str) -> Tensor:
-    """The numbers of ``values``, (rows, cols) or (cols,).
+def tensor(values: Array, name: str, *, over: int = 1) -> Tensor:
+    """The numbers of ``values``, (rows, cols) or (cols,), over a multiple of ``over``.
 
     Raises :class:`InputError` naming the tensor where one of them is too long for a word.
     """
     exact = [[to_fraction(v) for v in row] for row in (values if values.ndim == 2 else [values])]
-    denominator = lcm(*(v.denominator for row in exact for v in row))
+    denominator = lcm(over, *(v.denominator for row in exact for v in row))
     numerators = [[v.numerator * (denominator // v.denominator) for v in row] for row in exact]
     lengths = {(abs(n).bit_length(), _zeros(n)) for row in numerators for n in row}
     for bits in range(WORD_BITS):
@@ -65,6 +65,13 @@ def _word(number: int, bits: int, longest: int) -> int:
     return ((abs(number) >> shift) << bits | shift) << 1 | (number < 0)
 
 
+def tensors_over_one(first: Array, second: Array, name: str) -> tuple[Tensor, Tensor]:
+    """Two tensors with one denominator."""
+    over = tensor(second, f"the second batch's {name}").denominator
+    found = tensor(first, name, over=over)
+    return found, tensor(second, f"the second batch's {name}", over=found.denominator)
+
+
 def words_literal(rows: Rows) -> str:
     """An array of arrays of machine integers."""
     inner = ("[| " + "; ".join(map(str, row)) + " | 0 |]" for row in rows)
@@ -74,3 +81,8 @@ def words_literal(rows: Rows) -> str:
 def indices_literal(indices: Iterable[int]) -> str:
     """A list of natural numbers."""
     return "[:: " + "; ".join(map(str, indices)) + "]%N"
+
+
+def widths_literal(widths: Iterable[int]) -> str:
+    """A list of widths, read as natural numbers in every scope."""
+    return "[::" + ";".join(f" {n}%N" for n in widths) + "]"
