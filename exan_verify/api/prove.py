@@ -10,7 +10,7 @@ import numpy as np
 from exan_verify.api.check import check
 from exan_verify.coq import ambiguous, unique
 from exan_verify.coq.document import Given
-from exan_verify.coq.literals import Tensor, tensor, tensors_over_one
+from exan_verify.coq.literals import Table, Tensor, table, tensor
 from exan_verify.coq.unique import Choice, find_evidence
 from exan_verify.core.certificate import Certificate, Lifting, SecondBatch, parse
 from exan_verify.core.network import Batch, ReluNetwork
@@ -80,20 +80,21 @@ def _second(record: Certificate, subject: Subject) -> str:
     batch, question = subject.batch, subject.question
     inputs = np.array(batch.x, dtype=object)
     inputs[moved] = second.inputs
-    x, x_second = tensors_over_one(batch.inputs, inputs, "x")
+    x = tensor(batch.inputs, "x")
     labels: Tensor | list[int]
-    others: Tensor | list[int]
+    others: Table | list[int]
     if question.loss is Loss.MSE:
         targets = np.array(batch.y, dtype=object)
         targets[moved] = second.labels
-        labels, others = tensors_over_one(batch.labels, targets, "y")
+        labels = tensor(batch.labels, "y")
+        others = table(targets, labels.denominator)
     else:
         labels = [int(v) for v in batch.labels]
         others = list(labels)
         for m, label in zip(moved, second.labels, strict=True):
             others[m] = int(label)
     given = _given(subject.network, question, x, labels)
-    return ambiguous.document(given, x_second, others, about=_about(record))
+    return ambiguous.document(given, table(inputs, x.denominator), others, about=_about(record))
 
 
 def _given(network: ReluNetwork, question: Question, inputs: Tensor, labels: Tensor | list[int]) -> Given:

@@ -77,23 +77,13 @@ def claim_opening(given: Given) -> str:
     (d, *hidden, classes), samples = given.widths, given.samples
     network = f"R {d} {widths_literal(hidden)} {classes}"
     vector = f"'cV[R]_{classes}"
+    label = f"colt R {classes} labels m" if given.squared else f"class R {classes} (nth 0%N labels m)"
     return f"""Section Claim.
 
 Variable R : realFieldType.
 
 Definition N : params {network} := net {network} layers.
-Definition x (m : 'I_{samples}) : 'cV[R]_{d} := {inputs_term(given, "inputs")}.
-Definition y (m : 'I_{samples}) : {vector} := {labels_term(given, "labels")}.
+Definition x (m : 'I_{samples}) : 'cV[R]_{d} := colt R {d} inputs m.
+Definition y (m : 'I_{samples}) : {vector} := {label}.
 Definition loss : {vector} -> {vector} -> {vector} := {given.loss}_lv {given.factor}%:R^-1.
 """
-
-
-def inputs_term(given: Given, name: str) -> str:
-    """Sample m of the tensor ``name``."""
-    return f"colt R {given.widths[0]} {name} m"
-
-
-def labels_term(given: Given, name: str) -> str:
-    """The label of sample m in ``name``."""
-    classes = given.widths[-1]
-    return f"colt R {classes} {name} m" if given.squared else f"class R {classes} (nth 0%N {name} m)"

@@ -34,13 +34,13 @@ class Tensor:
         return f"Tensor {self.shift_bits} {self.denominator}%BZ {words_literal(self.words)}"
 
 
-def tensor(values: Array, name: str, *, over: int = 1) -> Tensor:
-    """The numbers of ``values``, (rows, cols) or (cols,), over a multiple of ``over``.
+def tensor(values: Array, name: str) -> Tensor:
+    """The numbers of ``values``, (rows, cols) or (cols,).
 
     Raises :class:`InputError` naming the tensor where one of them is too long for a word.
     """
     exact = [[to_fraction(v) for v in row] for row in (values if values.ndim == 2 else [values])]
-    denominator = lcm(over, *(v.denominator for row in exact for v in row))
+    denominator = lcm(*(v.denominator for row in exact for v in row))
     numerators = [[v.numerator * (denominator // v.denominator) for v in row] for row in exact]
     lengths = {(abs(n).bit_length(), _zeros(n)) for row in numerators for n in row}
     for bits in range(WORD_BITS):
@@ -65,11 +65,30 @@ def _word(number: int, bits: int, longest: int) -> int:
     return ((abs(number) >> shift) << bits | shift) << 1 | (number < 0)
 
 
-def tensors_over_one(first: Array, second: Array, name: str) -> tuple[Tensor, Tensor]:
-    """Two tensors with one denominator."""
-    over = tensor(second, f"the second batch's {name}").denominator
-    found = tensor(first, name, over=over)
-    return found, tensor(second, f"the second batch's {name}", over=found.denominator)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """Numbers ``numerators / denominator`` of any length, row by row."""
+
+    numerators: Rows
+    denominator: int
+
+    @property
+    def literal(self) -> str:
+        """The numerators as lists of integers."""
+        rows = (
+            "[:: " + "; ".join(f"({n})" if n < 0 else str(n) for n in row) + "]%BZ" for row in self.numerators
+        )
+        return "[:: " + ";\n  ".join(rows) + "]"
+
+
+def table(values: Array, over: int) -> Table:
+    """The numbers of ``values`` (rows, cols), over a multiple of ``over``."""
+    exact = [[to_fraction(v) for v in row] for row in values]
+    denominator = lcm(over, *(v.denominator for row in exact for v in row))
+    return Table(
+        numerators=[[v.numerator * (denominator // v.denominator) for v in row] for row in exact],
+        denominator=denominator,
+    )
 
 
 def words_literal(rows: Rows) -> str:

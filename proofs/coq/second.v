@@ -199,7 +199,6 @@ End Second.
 Section Ambiguous.
 
 Variables (R : realFieldType) (d : nat) (ws : seq nat) (K M : nat) (T : seq (tensor * tensor)).
-Variables (X X' : tensor).
 
 Lemma vec_inj n D u v : Z.ltb Z0 D -> size u = n -> size v = n -> vec R n D u = vec R n D v -> u = v.
 Proof.
@@ -208,103 +207,198 @@ move=> i; rewrite su => lt_i; have := E (Ordinal lt_i); rewrite !mxE /=.
 by move/(mulIf (invr_neq0 D0))/er_inj.
 Qed.
 
-Lemma table_row m n t u : u \in table m n t -> size u = n.
-Proof. by case/(nthP [::]) => i; rewrite (table_shaped m n t).1 => lt_i <-; exact: (table_shaped m n t).2. Qed.
+(* Lists of integers, M + 1 of length n. *)
+Definition rows_ok (n : nat) (xs : integers) : bool := (size xs == M.+1) && all (fun x => size x == n) xs.
 
-Lemma table_inj m m' n t t' D : Z.ltb Z0 D ->
-  {in table m n t & table m' n t', forall u v, vec R n D u = vec R n D v -> u = v}.
-Proof. by move=> D0 u v /table_row su /table_row sv; apply: vec_inj. Qed.
+Lemma rows_okP n xs : rows_ok n xs -> size xs = M.+1 /\ forall m : 'I_M.+1, size (nth [::] xs m) = n.
+Proof.
+by case/andP=> /eqP s /(all_nthP [::]) ok; split=> // m; apply/eqP/ok; rewrite s.
+Qed.
+
+Lemma rows_inj n D xs xs' : Z.ltb Z0 D -> rows_ok n xs -> rows_ok n xs' ->
+  {in xs & xs', forall u v, vec R n D u = vec R n D v -> u = v}.
+Proof.
+by move=> D0 /andP[_ /allP sx] /andP[_ /allP sx'] u v /sx/eqP su /sx'/eqP sv; apply: vec_inj.
+Qed.
+
+(* A tensor's rows over a multiple E of its denominator. *)
+Definition over (n : nat) (E : Z) (t : tensor) : integers :=
+  let k := Z.div E (denominator t) in [seq [seq Z.mul k v | v <- row] | row <- table M.+1 n t].
+
+Definition multiple (E : Z) (t : tensor) : bool :=
+  Z.ltb Z0 E && Z.eqb (Z.mul (Z.div E (denominator t)) (denominator t)) E.
+
+Lemma over_ok n E t : rows_ok n (over n E t).
+Proof.
+apply/andP; split; first by rewrite size_map (table_shaped M.+1 n t).1.
+apply/(all_nthP [::]) => i; rewrite size_map (table_shaped M.+1 n t).1 => lt_i.
+by rewrite (nth_map [::]) ?(table_shaped M.+1 n t).1 // size_map (table_shaped M.+1 n t).2.
+Qed.
+
+Lemma overE n E t (m : 'I_M.+1) : multiple E t -> colt R n t m = vec R n E (nth [::] (over n E t) m).
+Proof.
+case/andP=> E0 /Z.eqb_eq kE; set k := Z.div E (denominator t) in kE.
+have : er R E != 0 by move: E0; rewrite -(er_gt0 R) => /lt0r_neq0.
+rewrite -{1}kE erM mulf_eq0 negb_or => /andP[k0 t0].
+have [s sm] := table_shaped M.+1 n t; apply/colP => i; rewrite !mxE.
+rewrite /over (nth_map [::]) ?s // (nth_map Z0) ?sm // -/k -/(at2 (table M.+1 n t) m i) tableE //.
+by rewrite -{1}kE !erM -mulf_div divff // mul1r.
+Qed.
+
+Section Batch.
+
+Variables (D : Z) (xs : integers).
+Let As := affines d ws K D T.
+Let F := last D (map out As).
+Let zs := all_states As xs.
+Let N := net R d ws K T.
+Let x (m : 'I_M.+1) := vec R d D (nth [::] xs m).
+
+Hypothesis ok : affines_ok ws D T.
+Hypothesis okx : rows_ok d xs.
+
+Lemma logits_at (m : 'I_M.+1) : fwd N (x m) = vec R K F (last [::] (nth [::] zs m)).
+Proof.
+have [sxs sx] := rows_okP okx.
+rewrite /x (@fwd_net R d ws K D T _ ok (sx m)) -/As -/F /zs /all_states (nth_map [::]) ?sxs //.
+by congr (vec _ _ _ _); rewrite /As affinesE /=; case: (behead _).
+Qed.
+
+Lemma size_logits_at (m : 'I_M.+1) : size (last [::] (nth [::] zs m)) = K.
+Proof.
+have [sxs sx] := rows_okP okx.
+rewrite /zs /all_states (nth_map [::]) ?sxs // -(size_logits d ws K D T (nth [::] xs m)) -/As.
+by rewrite /As affinesE /=; case: (behead _).
+Qed.
+
+Lemma size_zs_at : size zs = M.+1.
+Proof. by rewrite /zs /all_states size_map (rows_okP okx).1. Qed.
+
+Definition mse_vectors_at (E : Z) (ys : integers) : integers :=
+  [seq mse_vectors F E (last [::] zy.1) zy.2 | zy <- zip zs ys].
+
+Lemma mse_at (r : R) E ys : r != 0 -> Z.ltb Z0 E -> rows_ok K ys ->
+  loss_vectors_known (mse_lv r) N x (fun m : 'I_M.+1 => vec R K E (nth [::] ys m)) (mse_vectors_at E ys)
+    (r * 2%:R / (er R F * er R E)).
+Proof.
+move=> r0 E0 oky; have [sys sy] := rows_okP oky; have szs := size_zs_at.
+have F0 : er R F != 0 by have := @last_out_gt0 d ws K D T ok; rewrite -(er_gt0 R) => /lt0r_neq0.
+have e0 : er R E != 0 by move: E0; rewrite -(er_gt0 R) => /lt0r_neq0.
+have vE (m : 'I_M.+1) : nth [::] (mse_vectors_at E ys) m = mse_vectors F E (last [::] (nth [::] zs m)) (nth [::] ys m).
+  by rewrite (nth_map ([::], [::])) ?size_zip ?szs ?sys ?minnn // nth_zip ?szs ?sys.
+split=> [||m|m].
+- by rewrite !mulf_neq0 ?pnatr_eq0 // invr_neq0 // mulf_neq0.
+- by rewrite size_map size_zip szs sys minnn.
+- by rewrite vE size_map size_zip size_logits_at sy minnn.
+rewrite /lossvecs logits_at vE; apply/colP => k; rewrite !mxE.
+rewrite /mse_vectors (nth_map (Z0, Z0)) ?size_zip ?size_logits_at ?sy ?minnn //.
+rewrite nth_zip ?size_logits_at ?sy //= erB !erM.
+have arr (a b u v t : R) : u != 0 -> v != 0 -> t * (2%:R * (a / u - b / v)) = t * 2%:R / (u * v) * (v * a - u * b).
+  by move=> u0 v0; field; rewrite ?u0 ?v0.
+exact: arr.
+Qed.
+
+Lemma hinge_at (r : R) labels : r != 0 -> size labels = M.+1 -> all (fun c => c < K)%N labels ->
+  loss_vectors_known (hinge_lv r) N x (fun m : 'I_M.+1 => class R K (nth 0%N labels m))
+    (hinge_vectors_of K labels F zs) r.
+Proof.
+move=> r0 sl /(all_nthP 0%N) lt_K; have szs := size_zs_at.
+split=> // [|m|m].
+- by rewrite size_map size_zip szs sl minnn.
+- rewrite (nth_map ([::], 0%N)) ?size_zip ?szs ?sl ?minnn //; exact: size_hinge_vector.
+rewrite /lossvecs logits_at hinge_vectorE //; last by apply: lt_K; rewrite sl.
+  by rewrite (nth_map ([::], 0%N)) ?size_zip ?szs ?sl ?minnn // nth_zip ?szs ?sl.
+exact: last_out_gt0.
+Qed.
+
+End Batch.
 
 (* The same for every loss: equal gradients from equal sums on integers. *)
-Lemma same_bgrad (lv : 'cV[R]_K -> 'cV[R]_K -> 'cV[R]_K) (y y' : 'I_M.+1 -> 'cV[R]_K) gs gs' (c : R) :
-  let As := affines d ws K (denominator X) T in
-  let xs := table M.+1 d X in
-  let xs' := table M.+1 d X' in
+Lemma same_bgrad (lv : 'cV[R]_K -> 'cV[R]_K -> 'cV[R]_K) D xs xs' (y y' : 'I_M.+1 -> 'cV[R]_K) gs gs' (c : R) :
+  let As := affines d ws K D T in
   let N := net R d ws K T in
-  let x (m : 'I_M.+1) := colt R d X m in
-  let x' (m : 'I_M.+1) := colt R d X' m in
-  denominator X' = denominator X -> affines_ok ws (denominator X) T ->
+  let x (m : 'I_M.+1) := vec R d D (nth [::] xs m) in
+  let x' (m : 'I_M.+1) := vec R d D (nth [::] xs' m) in
+  affines_ok ws D T -> rows_ok d xs -> rows_ok d xs' ->
   loss_vectors_known lv N x y gs c -> loss_vectors_known lv N x' y' gs' c ->
   same_gradient d ws K xs (all_states As xs) (all_integer_deltas As (all_states As xs) gs)
     xs' (all_states As xs') (all_integer_deltas As (all_states As xs') gs') ->
   bgrad lv N x' y' = bgrad lv N x y.
 Proof.
-move=> As xs xs' N x x' DE ok [_ sgs sg gE] [_ sgs' sg' gE'] same.
-have fit : fits K M d xs gs.
-  by split=> // [|m]; [exact: (table_shaped M.+1 d X).1 | exact: (table_shaped M.+1 d X).2].
-have fit' : fits K M d xs' gs'.
-  by split=> // [|m]; [exact: (table_shaped M.+1 d X').1 | exact: (table_shaped M.+1 d X').2].
+move=> As N x x' ok /rows_okP[sxs sx] /rows_okP[sxs' sx'] [_ sgs sg gE] [_ sgs' sg' gE'] same.
+have fit : fits K M d xs gs by [].
+have fit' : fits K M d xs' gs' by [].
 have E := same_gradientP c ok fit fit' same.
-apply: etrans (etrans _ (esym E)) _; apply: eq_bigr => m _.
-  by rewrite gE' /x' (samples_vec R d X' (ltn_ord m)) DE.
-by rewrite gE /x (samples_vec R d X (ltn_ord m)).
+apply: etrans (etrans _ (esym E)) _; apply: eq_bigr => m _; first by rewrite gE'.
+by rewrite gE.
 Qed.
 
-Definition ambiguous_mse_ok (Y Y' : tensor) : bool :=
-  let D := denominator X in
+(* D and E: the second batch's denominators, multiples of the first one's. *)
+Definition ambiguous_mse_ok (X Y : tensor) (D E : Z) (xs' ys' : integers) : bool :=
   let As := affines d ws K D T in
-  let F := last D (map out As) in
-  let xs := table M.+1 d X in let xs' := table M.+1 d X' in
+  let xs := over d D X in let ys := over K E Y in
   let zs := all_states As xs in let zs' := all_states As xs' in
-  let ds := all_integer_deltas As zs (mse_vectors_of K M Y F zs) in
-  let ds' := all_integer_deltas As zs' (mse_vectors_of K M Y' F zs') in
-  [&& affines_ok ws D T, Z.ltb Z0 (denominator Y), denominator X' == D, denominator Y' == denominator Y,
-      same_gradient d ws K xs zs ds xs' zs' ds' &
-      ~~ perm_eq (zip xs' (table M.+1 K Y')) (zip xs (table M.+1 K Y))].
+  let F := last D (map out As) in
+  let ds := all_integer_deltas As zs [seq mse_vectors F E (last [::] zy.1) zy.2 | zy <- zip zs ys] in
+  let ds' := all_integer_deltas As zs' [seq mse_vectors F E (last [::] zy.1) zy.2 | zy <- zip zs' ys'] in
+  [&& affines_ok ws D T, multiple D X && multiple E Y, rows_ok d xs', rows_ok K ys',
+      same_gradient d ws K xs zs ds xs' zs' ds' & ~~ perm_eq (zip xs' ys') (zip xs ys)].
 
-Theorem ambiguous_mse (r : R) Y Y' : r != 0 -> ambiguous_mse_ok Y Y' ->
+Theorem ambiguous_mse (r : R) X Y D E xs' ys' : r != 0 -> ambiguous_mse_ok X Y D E xs' ys' ->
   let N := net R d ws K T in
   let x (m : 'I_M.+1) := colt R d X m in let y (m : 'I_M.+1) := colt R K Y m in
-  let x' (m : 'I_M.+1) := colt R d X' m in let y' (m : 'I_M.+1) := colt R K Y' m in
+  let x' (m : 'I_M.+1) := vec R d D (nth [::] xs' m) in let y' (m : 'I_M.+1) := vec R K E (nth [::] ys' m) in
   bgrad (mse_lv r) N x' y' = bgrad (mse_lv r) N x y /\ ~ same_batch x x' y y'.
 Proof.
-move=> r0 /and5P[ok Y0 /eqP XE /eqP YE /andP[same differ]] N x y x' y'.
-have D0 : Z.ltb Z0 (denominator X) by case: (ws) ok => [|n ws'] /andP[/and5P[]].
-have known := @mse_known R d ws K M T X Y r r0 ok Y0.
-have known' := @mse_known R d ws K M T X' Y' r r0; rewrite XE YE in known'.
-split; first exact: same_bgrad XE ok known (known' ok Y0) same.
-case=> s st; apply: (@not_same R K M _ _ d (vec R d (denominator X)) (vec R K (denominator Y))
-  (table M.+1 d X) (table M.+1 d X') (table M.+1 K Y) (table M.+1 K Y') [::] [::]) differ _.
-- exact: (table_shaped _ _ _).1.
-- exact: (table_shaped _ _ _).1.
-- exact: (table_shaped _ _ _).1.
-- exact: (table_shaped _ _ _).1.
-- exact: table_inj.
-- exact: table_inj.
-exists s => m; have [ex ey] := st m; rewrite -!samples_vec // -XE -YE -!samples_vec //.
+move=> r0 /and5P[ok /andP[mX mY] okx' oky' /andP[same differ]] N x y x' y'.
+have [D0 E0] := (proj1 (andP mX), proj1 (andP mY)).
+have okx := over_ok d D X; have oky := over_ok K E Y.
+have known := mse_at ok okx r0 E0 oky; have known' := mse_at ok okx' r0 E0 oky'.
+split.
+  apply: etrans (same_bgrad ok okx okx' known known' same) _; apply: eq_bigr => m _.
+  by rewrite /lossvecs /x /y (overE d m mX) (overE K m mY).
+case=> s st; apply: (@not_same R K M _ _ d (vec R d D) (vec R K E)
+  (over d D X) xs' (over K E Y) ys' [::] [::]) differ _.
+- exact: (rows_okP okx).1.
+- exact: (rows_okP okx').1.
+- exact: (rows_okP oky).1.
+- exact: (rows_okP oky').1.
+- exact: rows_inj.
+- exact: rows_inj.
+by exists s => m; have [ex ey] := st m; rewrite -(overE d (s m) mX) -(overE K (s m) mY).
 Qed.
 
-Definition ambiguous_hinge_ok (labels labels' : seq nat) : bool :=
-  let D := denominator X in
+Definition ambiguous_hinge_ok (X : tensor) (labels : seq nat) (D : Z) (xs' : integers) (labels' : seq nat) : bool :=
   let As := affines d ws K D T in
-  let F := last D (map out As) in
-  let xs := table M.+1 d X in let xs' := table M.+1 d X' in
+  let xs := over d D X in
   let zs := all_states As xs in let zs' := all_states As xs' in
+  let F := last D (map out As) in
   let ds := all_integer_deltas As zs (hinge_vectors_of K labels F zs) in
   let ds' := all_integer_deltas As zs' (hinge_vectors_of K labels' F zs') in
-  [&& affines_ok ws D T, denominator X' == D, (size labels == M.+1) && all (fun c => c < K)%N labels,
+  [&& affines_ok ws D T, multiple D X && rows_ok d xs', (size labels == M.+1) && all (fun c => c < K)%N labels,
       (size labels' == M.+1) && all (fun c => c < K)%N labels',
       same_gradient d ws K xs zs ds xs' zs' ds' & ~~ perm_eq (zip xs' labels') (zip xs labels)].
 
-Theorem ambiguous_hinge (r : R) labels labels' : r != 0 -> ambiguous_hinge_ok labels labels' ->
+Theorem ambiguous_hinge (r : R) X labels D xs' labels' : r != 0 -> ambiguous_hinge_ok X labels D xs' labels' ->
   let N := net R d ws K T in
   let x (m : 'I_M.+1) := colt R d X m in let y (m : 'I_M.+1) := class R K (nth 0%N labels m) in
-  let x' (m : 'I_M.+1) := colt R d X' m in let y' (m : 'I_M.+1) := class R K (nth 0%N labels' m) in
+  let x' (m : 'I_M.+1) := vec R d D (nth [::] xs' m) in let y' (m : 'I_M.+1) := class R K (nth 0%N labels' m) in
   bgrad (hinge_lv r) N x' y' = bgrad (hinge_lv r) N x y /\ ~ same_batch x x' y y'.
 Proof.
-move=> r0 /and5P[ok /eqP XE /andP[/eqP sl lt_K] /andP[/eqP sl' lt_K'] /andP[same differ]] N x y x' y'.
-have D0 : Z.ltb Z0 (denominator X) by case: (ws) ok => [|n ws'] /andP[/and5P[]].
-have known := @hinge_loss R d ws K M T X labels r r0 ok sl lt_K.
-have known' := @hinge_loss R d ws K M T X' labels' r r0; rewrite XE in known'.
-split; first exact: same_bgrad XE ok known (known' ok sl' lt_K') same.
-case=> s st; apply: (@not_same R K M _ _ d (vec R d (denominator X)) (class R K)
-  (table M.+1 d X) (table M.+1 d X') labels labels' [::] 0%N) differ _ => //.
-- exact: (table_shaped _ _ _).1.
-- exact: (table_shaped _ _ _).1.
-- exact: table_inj.
+move=> r0 /and5P[ok /andP[mX okx'] /andP[/eqP sl lt_K] /andP[/eqP sl' lt_K'] /andP[same differ]] N x y x' y'.
+have D0 := proj1 (andP mX); have okx := over_ok d D X.
+have known := hinge_at ok okx r0 sl lt_K; have known' := hinge_at ok okx' r0 sl' lt_K'.
+split.
+  apply: etrans (same_bgrad ok okx okx' known known' same) _; apply: eq_bigr => m _.
+  by rewrite /lossvecs /x (overE d m mX).
+case=> s st; apply: (@not_same R K M _ _ d (vec R d D) (class R K)
+  (over d D X) xs' labels labels' [::] 0%N) differ _ => //.
+- exact: (rows_okP okx).1.
+- exact: (rows_okP okx').1.
+- exact: rows_inj.
 - move=> a b /(allP lt_K) aK _ /colP/(_ (Ordinal aK)); rewrite !mxE /= eqxx.
   by case: (eqVneq a b) => // _ /eqP; rewrite oner_eq0.
-exists s => m; have [ex ey] := st m; rewrite -!samples_vec // -XE -!samples_vec //.
+by exists s => m; have [ex ey] := st m; rewrite -(overE d (s m) mX).
 Qed.
 
 End Ambiguous.

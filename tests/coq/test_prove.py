@@ -260,15 +260,23 @@ def test_coqc_accepts_an_argument_at_a_higher_layer(
 def test_a_second_batch_is_written_beside_the_first(loss: str, widths: tuple[int, ...]) -> None:
     network, (x, y), certificate = ambiguous(loss, widths)
     text = prove(certificate, network, batch=(x, y))
-    first, second = written(text, "inputs"), written(text, "inputs'")
-    assert first == [[Fraction(int(v)) for v in row] for row in x]
-    assert second != first
+    assert written(text, "inputs") == [[Fraction(int(v)) for v in row] for row in x]
+    second = re.search(r"Definition inputs' : integers := \[:: (.*?)\]\.", text, re.S)
+    over = re.search(r"Definition over := (\d+)%BZ", text)
+    assert second is not None
+    assert over is not None
+    rows = re.findall(r"\[:: ([-\d; ()]+)\]", f"[:: {second[1]}]")
+    exact = [[Fraction(int(v.strip(" ()")), int(over[1])) for v in row.split(";")] for row in rows]
+    moved = [move["sample"] for move in certificate["evidence"][0]["moves"]]
+    assert all(exact[m] == [Fraction(int(v)) for v in x[m]] for m in range(2) if m not in moved)
+    assert exact != [[Fraction(int(v)) for v in row] for row in x]
     assert "Theorem claimed : bgrad loss N x' y' = bgrad loss N x y /\\ ~ same_batch x x' y y'." in text
 
 
 @needs_coq
 @pytest.mark.parametrize("tampered", [False, True])
-def test_coqc_accepts_a_second_batch_and_no_other(tampered: bool, tmp_path: Path) -> None:
+def test_coqc_accepts_a_second_batch_and_none_far_from_it(tampered: bool, tmp_path: Path) -> None:
+    """A small change may give a second batch too: only a large one leaves the region."""
     network, batch, certificate = ambiguous("mse", (3, 5, 4, 2))
     text = prove(certificate, network, batch=batch)
     path = tmp_path / "claim.v"
@@ -276,10 +284,11 @@ def test_coqc_accepts_a_second_batch_and_no_other(tampered: bool, tmp_path: Path
         path.write_text(text)
         assert "PrimInt63.land" in compiled(path)
         return
-    before, after = text.split("Definition inputs' :=", 1)
+    before, after = text.split("Definition inputs' : integers := [:: [:: ", 1)
+    first = re.match(r"\(?(-?\d+)\)?", after)
+    assert first is not None
     path.write_text(
-        f"{before}Definition inputs' :="
-        + re.sub(r"(\d+) \| 0 \|\]", lambda m: f"{int(m[1]) + 2} | 0 |]", after, count=1)
+        f"{before}Definition inputs' : integers := [:: [:: ({int(first[1]) + 10**9}){after[first.end() :]}"
     )
     with pytest.raises(CertificateRejected, match="coqc rejects"):
         compiled(path)
