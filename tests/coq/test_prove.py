@@ -288,7 +288,7 @@ def test_coqc_accepts_a_second_batch_and_none_far_from_it(tampered: bool, tmp_pa
     first = re.match(r"\(?(-?\d+)\)?", after)
     assert first is not None
     path.write_text(
-        f"{before}Definition inputs' : integers := [:: [:: ({int(first[1]) + 10**9}){after[first.end() :]}"
+        f"{before}Definition inputs' : integers := [:: [:: ({int(first[1]) + 10**30}){after[first.end() :]}"
     )
     with pytest.raises(CertificateRejected, match="coqc rejects"):
         compiled(path)
