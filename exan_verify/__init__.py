@@ -15,6 +15,7 @@ __all__ = [
     "Box",
     "Gradient",
     "Outcome",
+    "Release",
     "ReluNetwork",
     "SampleStatus",
     "Verdict",
@@ -23,6 +24,8 @@ __all__ = [
     "audit",
     "certify",
     "check",
+    "mitigate",
+    "project_inputs",
     "prove",
 ]
 
@@ -33,14 +36,17 @@ if TYPE_CHECKING:
     from exan_verify.api.check import check
     from exan_verify.api.prove import prove
     from exan_verify.core.network import Batch, Gradient, ReluNetwork
-    from exan_verify.core.question import Box
+    from exan_verify.core.question import Box, Release
     from exan_verify.core.verdict import Outcome, SampleStatus, Verdict
+    from exan_verify.mitigation.mitigate import mitigate
+    from exan_verify.models.projected import project_inputs
 
 _HOME = {
     "Batch": "core.network",
     "Box": "core.question",
     "Gradient": "core.network",
     "Outcome": "core.verdict",
+    "Release": "core.question",
     "ReluNetwork": "core.network",
     "SampleStatus": "core.verdict",
     "Verdict": "core.verdict",
@@ -48,6 +54,8 @@ _HOME = {
     "audit": "api.audit",
     "certify": "api.certify",
     "check": "api.check",
+    "mitigate": "mitigation.mitigate",
+    "project_inputs": "models.projected",
     "prove": "api.prove",
 }
 

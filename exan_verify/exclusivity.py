@@ -40,16 +40,19 @@ class ExclusivityState:
     groups: tuple[Groups, ...]
 
 
-def exclusivity(network: ReluNetwork, batch: Batch, *, loss: Loss = Loss.CROSS_ENTROPY) -> ExclusivityState:
+def exclusivity(
+    network: ReluNetwork, batch: Batch, *, loss: Loss = Loss.CROSS_ENTROPY, sent: Mask | None = None
+) -> ExclusivityState:
     """The exclusivity state of ``batch``, from exact activation patterns.
 
     Peeling needs the first layer's biases (without them an ExAN gives the sample only up to scale): no sample
-    of a network without them is called peelable.
+    of a network without them is called peelable. ``sent`` (n_1,): the neurons whose rows of the first layer's
+    gradient are sent, the only ones to peel from; None: all.
     """
     passed = forward(network, batch)
     counts = tuple(exan_counts(pattern) for pattern in passed.patterns)
     by_sample = tuple(_published(counts, m) for m in range(batch.size))
-    left = _stopping_set(network, batch, passed, loss)
+    left = _stopping_set(network, batch, passed, loss, sent)
     return ExclusivityState(
         counts=counts,
         published=all(by_sample),
@@ -78,7 +81,9 @@ def _published(counts: tuple[tuple[int, ...], ...], m: int) -> bool:
     return bool(counts) and counts[-1][m] >= 2 and all(layer[m] >= 1 for layer in counts[:-1])
 
 
-def _stopping_set(network: ReluNetwork, batch: Batch, passed: Forward, loss: Loss) -> set[int]:
+def _stopping_set(
+    network: ReluNetwork, batch: Batch, passed: Forward, loss: Loss, sent: Mask | None
+) -> set[int]:
     """Samples outside the peeling closure on layer 1 (E4).
 
     A neuron gives m away when its delta is proved non-zero for m (a non-zero residue) and is surely zero
@@ -88,6 +93,8 @@ def _stopping_set(network: ReluNetwork, batch: Batch, passed: Forward, loss: Los
     if network.layers[0].bias is None or not passed.patterns:
         return left
     active, nonzero = passed.patterns[0], _nonzero_deltas(network, batch, passed, loss)
+    if sent is not None:
+        active, nonzero = active[sent], nonzero[sent]
     while left:
         members = sorted(left)
         alone = active[:, members].sum(axis=1) == 1

@@ -1,4 +1,6 @@
-"""The small suite: seeded instances small enough for every engine, over all losses and corner cases.
+"""Questions with the network and the batch that they are about, and the small suite of them.
+
+The small suite: seeded instances small enough for every engine, over all losses and corner cases.
 
 d <= 3 inputs, at most 6 neurons in a hidden layer, K <= 3 logits, M <= 3 samples; weights and inputs are
 small dyadic numbers, so that degenerate positions (zero pre-activations, ties, parallel vectors) occur
@@ -8,15 +10,18 @@ instead of having probability zero. Generator and seeds are fixed: an instance i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 from random import Random
+from typing import Any
 
-from exan_verify.core.network import Batch, ReluNetwork
+import numpy as np
+
+from exan_verify.core.network import Array, Batch, ReluNetwork, to_fraction
 from exan_verify.core.question import Box, Labels, Loss, Question, Reduction
-from exan_verify.exact.backprop import forward, gradient
+from exan_verify.exact.backprop import forward, gradient, gradient_ball
 
 Vector = list[Fraction]
 Matrix = list[Vector]
@@ -24,16 +29,57 @@ Matrix = list[Vector]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Instance:
-    """One question of the suite: is ``batch`` the only batch with its gradient?
+    """One question: is ``batch`` the only batch with its gradient? ``certify``, ``audit``, ``attack`` and
+    ``check`` take it in place of the model, with its batch and its words.
 
-    ``planted`` says that a second batch exists by construction (docs/theory.md S1, S2): never UNIQUE.
+    ``planted`` says that a second batch exists by construction (docs/theory.md S1 to S3): never UNIQUE;
+    ``twin`` is that batch, where it is known. Its printed form makes it again; ``written`` is that form where
+    the numbers would be too many.
     """
 
-    name: str
     network: ReluNetwork
     batch: Batch
     question: Question
+    name: str = ""
     planted: bool = False
+    twin: Batch | None = None
+    written: str = ""
+
+    @classmethod
+    def of(
+        cls,
+        weights: Sequence[Any],
+        biases: Sequence[Any] | None,
+        x: Any,
+        y: Any,
+        *,
+        loss: str,
+        reduction: str = "mean",
+        labels: str = "one_hot",
+        domain: Box | None = None,
+        twin: tuple[Any, Any] | None = None,
+        planted: bool = False,
+        name: str = "",
+    ) -> Instance:
+        """From nested lists, as :meth:`ReluNetwork.from_arrays` and :meth:`Batch.of` take them; ``twin`` is a
+        pair like ``(x, y)``. Raises what these do.
+        """
+        network = ReluNetwork.from_arrays(weights, biases)
+        question = Question.of(loss, reduction, labels, domain=domain)
+        first, *more = (
+            Batch.of(*pair, network=network, loss=question.loss, labels=question.labels)
+            for pair in ((x, y), twin)
+            if pair is not None
+        )
+        second = more[0] if more else None
+        return cls(
+            network=network,
+            batch=first,
+            question=question,
+            name=name,
+            planted=planted or second is not None,
+            twin=second,
+        )
 
     @property
     def loss(self) -> Loss:
@@ -54,6 +100,64 @@ class Instance:
     def domain(self) -> Box | None:
         """The question's."""
         return self.question.domain
+
+    def rounded_gradient(self) -> dict[str, Array]:
+        """The batch's gradient by parameter name, exact but for its rounding to float64."""
+        balls = gradient_ball(self.network, self.batch, self.loss, self.reduction)
+        return {
+            name: np.array([float(v.mid()) for v in balls[name].entries()]).reshape(array.shape)
+            for name, array in self.network.parameters()
+        }
+
+    def within(self, domain: Box) -> Instance:
+        """The same with inputs confined to ``domain``."""
+        written = f"{self.written}.within({source(domain)})" if self.written else ""
+        return replace(self, question=replace(self.question, domain=domain), written=written)
+
+    def __repr__(self) -> str:
+        if self.written:
+            return self.written
+        layers = self.network.layers
+        biases = None if layers[0].bias is None else [layer.bias for layer in layers]
+        parts = [
+            source([layer.weight for layer in layers]),
+            source(biases),
+            f"x={source(self.batch.inputs)}",
+            f"y={source(self.batch.labels)}",
+            f"loss={self.loss.value!r}",
+            f"reduction={self.reduction.value!r}",
+            f"labels={self.labels.value!r}",
+        ]
+        if self.domain is not None:
+            parts.append(f"domain={source(self.domain)}")
+        if self.twin is not None:
+            parts.append(f"twin=({source(self.twin.inputs)}, {source(self.twin.labels)})")
+        elif self.planted:
+            parts.append("planted=True")
+        if self.name:
+            parts.append(f"name={self.name!r}")
+        return f"Instance.of({', '.join(parts)})"
+
+
+def source(value: Any) -> str:
+    """Python source of an exact array, a list of them, a box or None: whole numbers as integers, other floats
+    as they are, rationals as ``Fraction(1, 3)``.
+    """
+    if value is None:
+        return "None"
+    if isinstance(value, Box):
+        lo, hi = (source(v[0] if len(v) == 1 else v) for v in (value.lo, value.hi))
+        return f"Box({lo}, {hi})"
+    if isinstance(value, (list, tuple)) or (isinstance(value, np.ndarray) and value.ndim):
+        return f"[{', '.join(source(part) for part in value)}]"
+    exact = to_fraction(value)
+    if exact.denominator == 1:
+        return str(exact.numerator)
+    return (
+        f"Fraction({exact.numerator}, {exact.denominator})"
+        if isinstance(value, Fraction)
+        else repr(float(value))
+    )
 
 
 @dataclass(slots=True)

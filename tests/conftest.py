@@ -3,7 +3,7 @@
 The default profile draws the same examples on every machine and in every run; ``campaign`` draws anew, fifty
 times as many:
 
-    pytest --hypothesis-profile=campaign tests/properties/test_engines_agree.py
+    pytest --hypothesis-profile=campaign tests/properties/test_exact_gradients.py
 
 Neither keeps a database of examples, so that a run depends on nothing but the code, and no example has a
 deadline or is too slow, since its time is the machine's affair.

@@ -1,8 +1,10 @@
 """The import rules of the house: who may see whom, and that the engines and the checker stay independent.
 
 Parts, from below: errors < core < models, exact < exclusivity, instances < kernel, smt < decide < theorems,
-api < report < bench < cli; data beside core; numeric sees core and models only; kernel and decide see core
-and exact only, but for the engines' door to the kernel's checker of second batches.
+api < mitigation < report < bench < cli; data beside core; numeric sees core and models only; kernel and
+decide see core and exact only, but for the engines' door to the kernel's checker of second batches.
+testing/strategies lie above exact, where the theorems' search may share them; plugin, laws and campaign above
+api and theorems.
 """
 
 from __future__ import annotations
@@ -32,12 +34,15 @@ ALLOWED: Mapping[str, set[str]] = {
     "smt": EXACT,
     "decide": EXACT | {"exclusivity", "smt"},
     "coq": EXACT,
-    "testing": EXACT,
-    "theorems": LOGIC | {"testing"},
+    "testing/strategies": EXACT | {"exclusivity", "instances", "data"},
+    "theorems": LOGIC | {"testing/strategies"},
     "api": LOGIC | {"coq", "models", "numeric"},
-    "report": LOGIC | {"models", "numeric", "api"},
-    "bench": LOGIC | {"models", "numeric", "api", "report", "data"},
-    "cli": LOGIC | {"coq", "models", "numeric", "api", "report", "data", "bench", "theorems", "testing"},
+    "testing": LOGIC | {"models", "numeric", "api", "report", "theorems", "testing/strategies"},
+    "mitigation": LOGIC | {"models", "numeric", "api", "data"},
+    "report": LOGIC | {"models", "numeric", "api", "mitigation"},
+    "bench": LOGIC | {"models", "numeric", "api", "mitigation", "report", "data"},
+    "cli": LOGIC
+    | {"coq", "models", "numeric", "api", "mitigation", "report", "data", "bench", "theorems", "testing"},
 }
 """Every part, and the other parts that its files may import anywhere in their code."""
 
@@ -88,6 +93,9 @@ def module(name: str) -> str | None:
 
 
 def part(file: str) -> str:
+    """The first folder; the strategies are a part of their own, which lies below the rest of testing."""
+    if file.startswith("testing/strategies/"):
+        return "testing/strategies"
     return file.split("/")[0].removesuffix(".py")
 
 
@@ -164,7 +172,7 @@ def test_a_circle_is_seen():
 
 def test_the_exact_path_does_not_know_torch():
     for file, tree in FILES.items():
-        if part(file) not in LOGIC | {"theorems", "testing"}:
+        if part(file) not in LOGIC | {"theorems", "testing", "testing/strategies"}:
             continue
         for node in ast.walk(tree):
             if isinstance(node, (ast.Import, ast.ImportFrom)):
@@ -180,6 +188,12 @@ def loaded_after(code: str) -> set[str]:
 
 def test_importing_the_package_does_not_import_torch():
     assert "torch" not in loaded_after("import exan_verify as e; e.Box, e.certify, e.check")
+
+
+def test_the_pytest_plugin_loads_no_engine():
+    heavy = {"torch", "hypothesis", "sympy", "scipy", "z3", "cvc5", "matplotlib"}
+    assert not loaded_after("import exan_verify.testing.plugin") & heavy
+    assert not loaded_after("import exan_verify.testing") & (heavy | {"pytest"})
 
 
 def test_a_certificate_by_lifting_needs_no_torch_sympy_or_scipy():

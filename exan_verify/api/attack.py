@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from exan_verify.api.instances import taking_instances
 from exan_verify.core.network import MOST_SAMPLES, Gradient, ReluNetwork
 from exan_verify.core.question import Labels, Loss, Reduction
 from exan_verify.errors import InputError, choice, fitting_into_memory, flag, short, whole
@@ -20,10 +21,11 @@ if TYPE_CHECKING:
     from exan_verify.numeric.problem.records import Attack
 
 
+@taking_instances
 @fitting_into_memory("the attack")
 def attack(
     model: Any,
-    gradient: Mapping[str, Any] | Sequence[Any] | Gradient,
+    gradient: Mapping[str, Any] | Sequence[Any] | Gradient | None = None,
     *,
     loss: str = "cross_entropy",
     reduction: str = "mean",
@@ -45,7 +47,8 @@ def attack(
     """Rebuild the samples behind ``gradient``, inputs and labels, and say how much is known of each.
 
     ``model``: a ``torch.nn.Module`` of Linear and ReLU layers, one with convolutions below a fully connected
-    head, or a ReluNetwork. ``gradient``: one tensor per parameter, by name or in a list in the order of
+    head, a ReluNetwork, or an :class:`~exan_verify.instances.Instance`, which brings its words and its
+    gradient in float64. ``gradient``: one tensor per parameter, by name or in a list in the order of
     ``parameters()``; wrappers, their prefixes, buffers, sparse tensors and None (a missing tensor) are dealt
     with, and the result's ``notes`` say how (:mod:`exan_verify.models.gradients`). ``labels``: ``one_hot``,
     the loss's own kind (for bce 0/1 vectors), or ``real`` for targets of mse, bce and cross_entropy (soft
@@ -83,6 +86,8 @@ def attack(
 
     Raises :class:`InputError` or a subclass naming what cannot be used.
     """
+    if gradient is None:
+        raise InputError("gradient is missing; give one tensor per parameter, by name")
     if not isinstance(method, str):
         raise InputError(f"method={short(method)} cannot be used; give its name, or 'auto'")
     if progress is not None and not callable(progress):

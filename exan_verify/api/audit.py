@@ -23,12 +23,20 @@ import numpy as np
 from exan_verify.api.attack import with_convolutions
 from exan_verify.api.attack_own_batch import OwnBatchAttack, attack_own_batch
 from exan_verify.api.certify import certify
-from exan_verify.api.records import attack_record, exclusivity_record, pretty, verdict_record
+from exan_verify.api.instances import taking_instances
+from exan_verify.api.records import (
+    attack_record,
+    exclusivity_record,
+    pretty,
+    release_record,
+    verdict_record,
+)
+from exan_verify.api.releases import network_seen_through, of_network, projection_release
 from exan_verify.core.arrays import exact_array
 from exan_verify.core.budget import Budget
 from exan_verify.core.certificate import domain_record
 from exan_verify.core.network import Array, Batch, ReluNetwork
-from exan_verify.core.question import Box, Labels, Loss, Question, Reduction
+from exan_verify.core.question import Box, Labels, Loss, Question, Reduction, Release
 from exan_verify.core.verdict import Outcome, SampleStatus, Verdict
 from exan_verify.decide.context import Progress
 from exan_verify.errors import BudgetExhausted, InputError, fitting_into_memory, flag, short, unknown
@@ -42,6 +50,9 @@ NO_AUDIT = (
     "attack does not rebuild is not thereby safe"
 )
 """Why a model with convolutions has no certified verdict."""
+
+NO_ATTACK = "not possible: the attack is made for the whole gradient, not for a release"
+"""Why an audit of a release has no attack beside it."""
 
 ATTACK_GATES = ("recovered", "candidates")
 """Gates that the attack decides; the others are decided without it."""
@@ -62,7 +73,8 @@ class Audit:
     proved. ``radius[m]``: 0 where sample m is determined, a proved lower bound (L-infinity) where it is
     known to be free, None where no engine has decided it: None is not a promise of safety. ``attack``: what
     an attack makes of the gradient, None where none was asked for or none came to an end; ``no_attack`` says
-    why not.
+    why not. With a release (``question.release``) the verdict and the radius are about what is sent, peeling
+    is from the rows that are sent, and ExANs and the published condition are the batch's as ever.
     """
 
     widths: tuple[int, ...]
@@ -93,6 +105,11 @@ class Audit:
     def domain(self) -> Box | None:
         """Of the question; None for all inputs."""
         return self.question.domain
+
+    @property
+    def release(self) -> Release | None:
+        """What of the gradient is sent; None for all of it."""
+        return self.question.release
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -183,22 +200,24 @@ class Audit:
             "attack": None if self.attack is None else attack_record(self.attack.found, self.attack.score),
             "no_attack": self.no_attack,
             "beyond_proof": self.beyond_proof,
-        }
+        } | ({} if self.release is None else {"release": release_record(self.release)})
 
     def to_json(self) -> str:
         """The record as indented JSON text."""
         return pretty(self.to_record()).decode()
 
 
+@taking_instances
 @fitting_into_memory("the audit")
 def audit(
     model: Any,
-    batch: tuple[Any, Any] | Batch,
+    batch: tuple[Any, Any] | Batch | None = None,
     *,
     loss: str = "cross_entropy",
     reduction: str = "mean",
     labels: str = "one_hot",
     domain: Box | None = None,
+    release: Release | None = None,
     attack: bool = False,
     budget: float | None = None,
     work_limit: int | None = None,
@@ -208,20 +227,33 @@ def audit(
 ) -> Audit:
     """Audit ``batch = (x, y)``: x (M, d) or (M, ...), y as the torch loss takes it; options as ``certify``'s.
     ``attack``: attack the batch's float64 gradient too, in what the other answers leave of ``budget``, which
-    is for all of it. A model with convolutions can be attacked, and then nothing else is known of it.
+    is for all of it. A model with convolutions can be attacked, and then nothing else is known of it. With a
+    ``release`` no attack is made.
 
     Raises :class:`exan_verify.errors.InputError` or a subclass naming what cannot be used.
     """
     start = time.monotonic()
     limits = Budget(seconds=budget, work=work_limit)
+    if batch is None:
+        raise InputError("batch is missing; give a pair (x, y) of inputs and labels")
     question = Question.of(loss, reduction, labels, domain=domain)
     if flag(attack, "attack") and with_convolutions(model) and not isinstance(batch, Batch):
+        if release is not None:
+            raise InputError("a release is asked of a fully connected model; leave out release=")
         return _attacked_only(model, batch, question, budget=budget, seed=seed, progress=progress)
     network = to_network(model)
+    sent = None
+    release = projection_release(model, batch) if release is None else release
+    if release is not None:
+        network = network_seen_through(network, release, model)
+        question = replace(question, release=of_network(release, network))
+        sent = question.sent_neurons(network.layers[0])
+        if question.release is not None and question.release.input_basis is not None:
+            sent = np.zeros_like(sent)  # dW_1 B gives B^T x, not x
     exact = Batch.given(batch, network=network, loss=question.loss, labels=question.labels)
     state = None
     with limits.kept(), suppress(BudgetExhausted, MemoryError):
-        state = exclusivity(network, exact, loss=question.loss)
+        state = exclusivity(network, exact, loss=question.loss, sent=sent)
     verdict = certify(
         network,
         batch=exact,
@@ -229,6 +261,7 @@ def audit(
         reduction=reduction,
         labels=labels,
         domain=domain,
+        release=question.release,
         budget=limits,
         seed=seed,
         jobs=jobs,
@@ -244,6 +277,8 @@ def audit(
     )
     if not attack:
         return found
+    if question.release is not None:
+        return replace(found, no_attack=NO_ATTACK)
     x, y = (np.asarray(array, dtype=np.float64) for array in (exact.inputs, exact.labels))
     done, why = _attack_beside(
         network, (x, y), found.question, left=time_left(budget, start), seed=seed, progress=progress

@@ -7,9 +7,11 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
+from exan_verify.api.instances import taking_instances
+from exan_verify.api.releases import network_seen_through, of_network, projection_release
 from exan_verify.core.budget import Budget
 from exan_verify.core.network import MOST_SAMPLES, Batch, Gradient, ReluNetwork
-from exan_verify.core.question import Box, Question
+from exan_verify.core.question import Box, Question, Release
 from exan_verify.core.verdict import Verdict
 from exan_verify.decide.context import Progress
 from exan_verify.decide.pipeline import ENGINES, decide
@@ -26,6 +28,7 @@ from exan_verify.errors import (
 from exan_verify.models.gradients import received
 
 
+@taking_instances
 @fitting_into_memory("certify")
 def certify(
     model: Any,
@@ -39,6 +42,7 @@ def certify(
     batch_size: int | None = None,
     exact: bool = False,
     tolerance: float | None = None,
+    release: Release | None = None,
     engine: str = "auto",
     budget: float | Budget | None = None,
     work_limit: int | None = None,
@@ -48,13 +52,18 @@ def certify(
 ) -> Verdict:
     """Decide which batches have a given gradient: UNIQUE, AMBIGUOUS, UNREALISABLE or UNKNOWN.
 
-    ``model``: a ``torch.nn.Module`` of Linear and ReLU layers, or a :class:`ReluNetwork`. Give either
+    ``model``: a ``torch.nn.Module`` of Linear and ReLU layers, a :class:`ReluNetwork`, or an
+    :class:`~exan_verify.instances.Instance`, which brings its batch and its words. Give either
     ``batch=(x, y)``, whose exact gradient is meant (x (M, d) or (M, ...); y as the torch loss takes it), or
     ``gradient={parameter name: tensor}``, or a list in the order of ``parameters()``, as
     :mod:`exan_verify.models.gradients` takes them. ``batch_size`` is the size of the batches asked about: by
-    default the given batch's, or the rank found. ``budget`` is in seconds (or the caller's :class:`Budget`,
-    which then is the only limit), ``work_limit`` in modular multiplications (deterministic). ``jobs`` is used
-    by engines that run in parallel. ``progress`` is told (what, share done) before each engine is asked.
+    default the given batch's, or the rank found. ``release``: what of the batch's gradient leaves the device;
+    the batches asked about are those with the same release (docs/theory.md, releases). With an input basis B
+    (d, r) the model's first layer is ``V B^T`` on d inputs, or V alone, which takes the r numbers ``B^T x``;
+    x has d features either way. A model of :func:`exan_verify.project_inputs` needs no release. ``budget``
+    is in seconds (or the caller's :class:`Budget`, which then is the only limit), ``work_limit`` in modular
+    multiplications (deterministic). ``jobs`` is used by engines that run in parallel. ``progress`` is told
+    (what, share done) before each engine is asked.
 
     The verdict is a claim about real arithmetic on the stored numbers. Method: docs/theory.md section 3.
 
@@ -78,6 +87,10 @@ def certify(
                 f"domain={short(domain)} cannot be used; give Box(lo, hi), or None for all inputs"
             )
         domain.bounds(network.widths[0])
+    release = projection_release(model, batch) if release is None else release
+    if release is not None:
+        network = network_seen_through(network, release, model)
+        question = replace(question, release=of_network(release, network))
     if (batch is None) == (gradient is None):
         raise InputError("give either batch=(x, y) or gradient={name: tensor}, and not both")
     own = given = None
@@ -93,7 +106,7 @@ def certify(
         given = received(gradient, model)
         meant_exactly = flag(exact, "exact")
         given.for_network(network)
-        _check_meaning(given, meant_exactly, tolerance)
+        _check_meaning(given, meant_exactly, tolerance, release)
         question = replace(question, tolerance=None if tolerance is None else Fraction(tolerance))
     return decide(
         network,
@@ -108,7 +121,9 @@ def certify(
     )
 
 
-def _check_meaning(gradient: Gradient, exact: bool, tolerance: float | None) -> None:
+def _check_meaning(gradient: Gradient, exact: bool, tolerance: float | None, release: Release | None) -> None:
+    if release is not None:
+        raise InputError("release= says what of a batch's gradient is sent; give batch=(x, y) with it")
     if exact and tolerance is not None:
         raise InputError("exact=True and tolerance= contradict each other; give one of them")
     if tolerance is not None:

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 from typing import Any
 
 import numpy as np
 
+from exan_verify.api.instances import taking_instances
+from exan_verify.api.releases import network_seen_through
 from exan_verify.core.arrays import Array, exact_array
 from exan_verify.core.budget import Budget
-from exan_verify.core.certificate import Claim
+from exan_verify.core.certificate import Claim, most_bytes, parse
 from exan_verify.core.network import Batch, Gradient, ReluNetwork
 from exan_verify.core.question import Labels, Loss
-from exan_verify.errors import InputError, ShapeError
+from exan_verify.errors import CertificateRejected, InputError, ShapeError
 from exan_verify.kernel import checker
 from exan_verify.kernel.timed import checked_within
 from exan_verify.models.gradients import received
 
+_ABOUT_A_BATCH = 64
+"""How much longer than for the model alone a certificate is read for its release, which holds a basis."""
 
+
+@taking_instances
 def check(
     certificate: Mapping[str, Any] | str | bytes,
     model: Any,
@@ -43,11 +50,44 @@ def check(
         from exan_verify.models.chain import to_network  # torch is imported only for torch models
 
         network = to_network(model)
+    if isinstance(batch, (Batch, tuple, list)) and len(pair := _pair(batch)) == 2:
+        network = _seen_through(network, certificate, pair[0], model)
     given = _given(network, model, batch, gradient)
     left = limit.seconds_left
     if left is None:
         return checker.check(certificate, network, given)
     return checked_within(left, certificate, network, given)
+
+
+def _seen_through(
+    network: ReluNetwork, certificate: Mapping[str, Any] | str | bytes, x: Any, model: Any
+) -> ReluNetwork:
+    """The network on inputs ``x`` that it does not take as it is, where the certificate's release has a basis
+    that its first layer V sees them through; what the certificate is worth is not looked at here.
+    """
+    try:
+        features = prod(np.shape(x)[1:])
+    except (TypeError, ValueError):
+        return network  # no array: said where it is read
+    if features == network.widths[0]:
+        return network
+    longest = _ABOUT_A_BATCH * most_bytes(sum(array.size for _, array in network.parameters()))
+    try:
+        release = parse(certificate, longest=longest).claim.question.asked().release
+    except CertificateRejected:
+        return network  # the kernel says why
+    if release is None or release.input_basis is None or len(release.input_basis) != features:
+        return network  # what is made of the basis is no larger than the caller's own x allows
+    try:
+        return network_seen_through(network, release, model)
+    except InputError:
+        raise CertificateRejected(
+            "the certificate's release has another input basis than the model"
+        ) from None
+
+
+def _pair(batch: tuple[Any, Any] | list[Any] | Batch) -> tuple[Any, ...]:
+    return (batch.inputs, batch.labels) if isinstance(batch, Batch) else tuple(batch)
 
 
 def _given(

@@ -46,6 +46,7 @@ def prove(certificate: Mapping[str, Any] | str | bytes, model: Any, *, batch: tu
     _require(
         claim.outcome in (Outcome.UNIQUE, Outcome.AMBIGUOUS), f"a claim of {claim.outcome.value.upper()}"
     )
+    _require(question.release is None, "a claim about a release")
     _require(question.loss.rational, f"the loss {question.loss.value}")
     _require(network.depth > 1, "a network without a hidden layer")
     _require(network.has_bias, "a network without biases")

@@ -11,7 +11,9 @@ import msgspec
 import numpy as np
 
 from exan_verify.core.arrays import rationals
+from exan_verify.core.certificate import ReleaseRecord
 from exan_verify.core.network import batch_record
+from exan_verify.core.question import Release
 from exan_verify.core.verdict import Verdict, Witness
 from exan_verify.exclusivity import ExclusivityState
 
@@ -21,7 +23,9 @@ if TYPE_CHECKING:
 
 
 def verdict_record(verdict: Verdict) -> dict[str, Any]:
-    """The verdict's attributes; batches as exact rationals in text, ``distance`` with a tolerance only."""
+    """The verdict's attributes; batches as exact rationals in text, ``distance`` with a tolerance only,
+    ``release`` where one was asked about.
+    """
     return {
         "outcome": verdict.outcome,
         "meaning": verdict.meaning,
@@ -38,7 +42,20 @@ def verdict_record(verdict: Verdict) -> dict[str, Any]:
         "certificate": verdict.certificate,
         "notes": list(verdict.notes),
         "attempts": [msgspec.to_builtins(attempt) for attempt in verdict.attempts],
-    } | ({"distance": verdict.distance} if verdict.tolerant else {})
+    } | _asked_record(verdict)
+
+
+def _asked_record(verdict: Verdict) -> dict[str, Any]:
+    record: dict[str, Any] = {"distance": verdict.distance} if verdict.tolerant else {}
+    if verdict.release is not None:
+        record["release"] = release_record(verdict.release)
+    return record
+
+
+def release_record(release: Release) -> dict[str, Any]:
+    """The release's attributes; masks as booleans, the basis as exact rationals in text."""
+    record: dict[str, Any] = msgspec.to_builtins(ReleaseRecord.of(release))
+    return record
 
 
 def attack_record(found: Attack, score: Score | None, candidate_score: Score | None = None) -> dict[str, Any]:

@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from exan_verify.bench.suite import Suite
 
-SUITES = ("certify", "attack", "robustness", "peeling", "compare", "insecure", "convolution", "smt", "tiny")
+SUITES = (
+    "certify",
+    "attack",
+    "robustness",
+    "peeling",
+    "compare",
+    "insecure",
+    "convolution",
+    "mitigation",
+    "smt",
+    "tiny",
+)
 """The modules beside this one that have a ``SUITE``, in the order of their tables."""
 
 

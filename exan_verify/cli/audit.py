@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from exan_verify.cli.options import PATH, common, question
+from exan_verify.cli.options import PATH, common, question, release
 from exan_verify.cli.output import REAL_ARITHMETIC, ExitCode, Output, facts, noted, require_folder, table
 from exan_verify.cli.pictures import picture_facts
 
@@ -32,6 +32,7 @@ _LABEL = 24
 @click.argument("model", type=PATH)
 @click.argument("batch", type=PATH)
 @question()
+@release()
 @click.option("--report", type=PATH, metavar="FILE.html", help="Write a self-contained HTML report.")
 @click.option(
     "--fail-on",
@@ -53,12 +54,16 @@ def audit_command(
     """
     from exan_verify.api.attack import with_convolutions
     from exan_verify.api.files import load_any_model, load_batch
+    from exan_verify.api.releases import load_release
 
     output = Output(json=options.pop("as_json"))
     require_folder(report)
     subject = load_any_model(model, options.pop("weights"))
     x, y = load_batch(batch)
     files = {"model": model, "batch": batch}
+    if options["release"] is not None:
+        files["release"] = options["release"]
+        options["release"] = load_release(options["release"])
     proved = not with_convolutions(subject)
     attacked = report is not None or not proved or any(gate in _ATTACK_GATES for gate in fail_on)
     with output.working("auditing" if proved else "attacking") as tell:
@@ -184,6 +189,7 @@ def describe(found: Audit) -> list[Any]:
         "ambiguity radius": f"{fixed} samples cannot move, {len(known) - fixed} can (bounds below), "
         f"{size - len(known)} not decided",
         "reason": verdict.reason,
+        **({} if found.release is None else {"release": found.release.described}),
         **_lines(found),
     }
     return [facts(rows), *noted(found.notes), "", _samples(found), "", REAL_ARITHMETIC]
@@ -231,19 +237,21 @@ def _write(report: str, shown: Section) -> None:
 
     commands = {}
     if shown.audit is not None:
-        again = _again(shown.files["model"], shown.files["batch"], shown.audit)
+        again = _again(shown.files["model"], shown.files["batch"], shown.audit, shown.files.get("release"))
         commands["the certified verdict, with a certificate"] = again
     html = render("What this gradient reveals about its batch", [shown], commands=commands)
     write_atomically(report, html.encode())
 
 
-def _again(model: str, batch: str, found: Audit) -> str:
+def _again(model: str, batch: str, found: Audit, release: str | None) -> str:
     import shlex
 
     from exan_verify.core.network import to_fraction
 
     line = ["exan", "certify", model, "--batch", batch, "--loss", found.loss.value]
     line += ["--reduction", found.reduction.value, "--labels", found.labels.value]
+    if release is not None:
+        line += ["--release", release]
     if found.domain is not None:
         line += ["--domain", f"box:{to_fraction(found.domain.lo[0])},{to_fraction(found.domain.hi[0])}"]
     return shlex.join([*line, "--certificate", "certificate.json"])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from exan_verify.cli.options import PATH, common, question
+from exan_verify.cli.options import PATH, common, question, release
 from exan_verify.cli.output import (
     REAL_ARITHMETIC,
     ExitCode,
@@ -38,6 +38,7 @@ _SHOWN = 64
 @click.option("--exact", is_flag=True, help="Every number of the gradient is meant exactly.")
 @click.option("--tolerance", type=float, metavar="E", help="The gradient is rounded, by at most E per entry.")
 @question()
+@release()
 @click.option("--batch-size", type=int, metavar="M", help="Size of the batches asked about.")
 @click.option("--engine", default="auto", show_default=True, help="Ask one engine only.")
 @click.option("--certificate", type=PATH, metavar="OUT.json", help="Write the certificate here.")
@@ -104,6 +105,9 @@ def check_command(
             f"batches of {len(claim.radius)} samples lie within {max(claim.radius):.3g} "
             "of the certificate's batch"
         )
+    released = claim.question.asked().release
+    if released is not None:
+        decided += f"; what is sent: {released.described}"
     output.say(titled("ACCEPTED", decided, "bold green"))
     output.say(REAL_ARITHMETIC)
     return ExitCode.DONE
@@ -125,6 +129,8 @@ def describe(verdict: Verdict) -> list[Any]:
         "samples": _counted(verdict.samples) or "none",
         "trust": verdict.rests_on,
     }
+    if verdict.release is not None:
+        rows["release"] = verdict.release.described
     if verdict.tolerant and verdict.witness is not None and verdict.witness.radius is not None:
         del rows["samples"]  # equality is not asked, so no sample is determined or free
         rows["radius"] = f"{max(verdict.witness.radius):.3g} at most, L-infinity (per sample: --json)"
@@ -161,6 +167,7 @@ def _counted(samples: tuple[Any, ...]) -> str:
 def _certify(model: str, options: dict[str, Any], progress: Callable[[str, float], None]) -> Verdict:
     from exan_verify import certify
     from exan_verify.api.files import ABOUT_DATA, about, load_batch, load_gradient, load_model
+    from exan_verify.api.releases import load_release
 
     network = load_model(model, options["weights"])
     passed = (
@@ -180,8 +187,12 @@ def _certify(model: str, options: dict[str, Any], progress: Callable[[str, float
         if options["exact"] or options["tolerance"] is not None:
             raise InputError("--exact and --tolerance go with --gradient; a batch has its exact gradient")
         batch = load_batch(options["batch"])
+        if options["release"] is not None:
+            arguments["release"] = load_release(options["release"])
         with about(options["batch"], *ABOUT_DATA):
             return certify(network, batch=batch, **arguments)
+    if options["release"] is not None:
+        raise InputError("--release goes with --batch: it says what of the batch's gradient is sent")
     gradient = load_gradient(options["gradient"])
     meaning = {"exact": options["exact"], "tolerance": options["tolerance"]}
     with about(options["gradient"], *ABOUT_DATA):

@@ -149,6 +149,16 @@ def question(*, labels: bool = True) -> Callable[[_Command], _Command]:
     return _all(options)
 
 
+def release() -> Callable[[_Command], _Command]:
+    """``--release``: what of the gradient leaves the device."""
+    return click.option(
+        "--release",
+        type=PATH,
+        metavar="FILE.json",
+        help="What of the gradient is sent (schema exan/release/1); default: all of it.",
+    )
+
+
 def _all(options: list[Callable[[Any], Any]]) -> Callable[[_Command], _Command]:
     def decorate(command: _Command) -> _Command:
         for option in reversed(options):

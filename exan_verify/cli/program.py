@@ -12,8 +12,10 @@ import exan_verify
 from exan_verify.cli.attack import attack_command
 from exan_verify.cli.audit import audit_command
 from exan_verify.cli.bench import bench_command
+from exan_verify.cli.campaign import campaign_command
 from exan_verify.cli.certify import certify_command, check_command
 from exan_verify.cli.demo import demo_command
+from exan_verify.cli.mitigate import mitigate_command
 from exan_verify.cli.output import ExitCode
 from exan_verify.cli.prove import prove_command
 from exan_verify.cli.smt import export_smt_command, smt_command
@@ -39,7 +41,9 @@ COMMANDS = (
     check_command,
     prove_command,
     attack_command,
+    mitigate_command,
     bench_command,
+    campaign_command,
     export_smt_command,
     smt_command,
     theorems_command,

@@ -21,8 +21,9 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from exan_verify.core import __version__
+from exan_verify.core.arrays import rationals
 from exan_verify.core.network import to_fraction
-from exan_verify.core.question import Box, Labels, Loss, Question, Reduction
+from exan_verify.core.question import Box, Labels, Loss, Question, Reduction, Release, Weights
 from exan_verify.core.verdict import Outcome, SampleStatus
 from exan_verify.errors import CertificateRejected, InputError
 
@@ -38,10 +39,43 @@ Parametrisation = Literal["zero_sum", "full", "column_space", "row_space", "sing
 LabelArgument = Literal["loss_vectors", "output_rank", "backward_map"]
 
 
+class ReleaseRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A :class:`~exan_verify.core.question.Release` as JSON: masks as booleans, the basis as rationals in
+    text.
+    """
+
+    tensors: tuple[str, ...] | None = None
+    rows: dict[str, tuple[bool, ...]] = {}
+    input_basis: tuple[tuple[str, ...], ...] | None = None
+    weights: Weights = Weights.EQUAL
+
+    @classmethod
+    def of(cls, release: Release) -> ReleaseRecord:
+        """The record of ``release``."""
+        basis = release.input_basis
+        return cls(
+            tensors=release.tensors,
+            rows=dict(release.rows),
+            input_basis=None if basis is None else tuple(map(tuple, rationals(basis))),
+            weights=release.weights,
+        )
+
+    def asked(self) -> Release:
+        """The release itself. Raises :class:`InputError` where it is none."""
+        basis = self.input_basis
+        return Release(
+            tensors=self.tensors,
+            rows=self.rows,
+            input_basis=None if basis is None else [[rational(v) for v in row] for row in basis],
+            weights=self.weights,
+        )
+
+
 class QuestionRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The :class:`~exan_verify.core.question.Question` that a claim answers, as JSON, and its entrance.
 
     ``tolerance``: gradients count that differ by at most this (a rational in text) in every entry.
+    ``release``: there only where less than the whole gradient is sent.
     """
 
     entrance: Literal["batch", "gradient"]
@@ -51,6 +85,7 @@ class QuestionRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     batch_size: Natural
     domain: tuple[tuple[str, ...], tuple[str, ...]] | None = None
     tolerance: str | None = None
+    release: ReleaseRecord | msgspec.UnsetType = msgspec.UNSET
 
     @classmethod
     def of(
@@ -65,6 +100,7 @@ class QuestionRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             batch_size=samples,
             domain=domain_record(question.domain, features),
             tolerance=None if question.tolerance is None else str(question.tolerance),
+            release=msgspec.UNSET if question.release is None else ReleaseRecord.of(question.release),
         )
 
     def asked(self) -> Question:
@@ -73,6 +109,10 @@ class QuestionRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             domain = domain_box(self.domain)
         except InputError as error:
             raise CertificateRejected(f"the claim's domain is not a box: {error}") from None
+        try:
+            release = None if self.release is msgspec.UNSET else self.release.asked()
+        except InputError as error:
+            raise CertificateRejected(f"the claim's release is none: {error}") from None
         return Question(
             loss=self.loss,
             reduction=self.reduction,
@@ -80,6 +120,7 @@ class QuestionRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             domain=domain,
             batch_size=self.batch_size,
             tolerance=None if self.tolerance is None else rational(self.tolerance),
+            release=release,
         )
 
 
@@ -365,6 +406,14 @@ class Unseen(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     point: Element
 
 
+class Projected(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="projected"):
+    """Evidence for AMBIGUOUS of a release with an input basis B: the first layer is ``V B^T``, so that inputs
+    move along the kernel of B^T. The motions form a linear space of ``dimension`` at least.
+    """
+
+    dimension: Natural
+
+
 class Tolerance(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="tolerance"):
     """Evidence for UNIQUE up to a radius, under a tolerance (Appendix T): the batch that the claim is about.
     For UNREALISABLE the batch around which every other would lie, where none can be (T8).
@@ -435,6 +484,7 @@ Evidence = (
     | Shear
     | Counting
     | Unseen
+    | Projected
 )
 """Tagged records, one kind per argument; the kernel has one checker for each."""
 

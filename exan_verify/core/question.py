@@ -1,23 +1,25 @@
-"""What is asked: the loss and its traits, the reduction, the admitted labels and inputs, the size: one
-record.
+"""What is asked: the loss and its traits, the reduction, the admitted labels and inputs, the size, what of
+the gradient leaves the device: one record.
 
 Setting and notation: docs/theory.md section 1.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
-from exan_verify.core.arrays import Array, exact_array, freeze
-from exan_verify.errors import InputError, choice
+from exan_verify.core.arrays import Array, exact_array, freeze, to_fraction
+from exan_verify.errors import InputError, choice, raise_problems, short
 
 if TYPE_CHECKING:
-    from exan_verify.core.network import Batch
+    from exan_verify.core.network import Batch, Linear, ReluNetwork
 
 
 class Loss(StrEnum):
@@ -105,13 +107,168 @@ class Box:
         return bool(np.all(batch.inputs >= lo) and np.all(batch.inputs <= hi))
 
 
+class Weights(StrEnum):
+    """How the samples of a batch are weighted in what is sent (docs/theory.md, releases).
+
+    ``equal``: as the reduction says. ``positive``: every sample has an unknown positive factor of its own, as
+    after per-sample clipping, with class weights or with unequal accumulation.
+    """
+
+    EQUAL = "equal"
+    POSITIVE = "positive"
+
+
+MOST_BASIS_BITS = 1024
+"""Of a numerator or denominator of an input basis: float32 has up to 150, a usual double some 60."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Release:
+    """What leaves the device in the place of the whole gradient (docs/theory.md, releases).
+
+    ``tensors``: the names of the parameters whose gradients are sent; None: all. ``rows``: for some of them a
+    boolean mask (n,) of the rows that are sent, of a bias the entries. ``input_basis``: a public matrix B
+    (d, r); the first layer is stored as V with ``W_1 = V B^T`` and sees ``B^T x``, so that ``dV = dW_1 B`` is
+    sent in the place of dW_1. ``weights``: whether every sample has an unknown positive factor.
+
+    Which rows are sent must not depend on the data. Raises :class:`InputError` naming the argument.
+    """
+
+    tensors: tuple[str, ...] | None
+    rows: Mapping[str, tuple[bool, ...]]
+    input_basis: Array | None
+    weights: Weights
+
+    def __init__(
+        self,
+        tensors: Sequence[str] | None = None,
+        rows: Mapping[str, Any] | None = None,
+        input_basis: Any = None,
+        weights: str = "equal",
+    ) -> None:
+        object.__setattr__(self, "tensors", _names(tensors))
+        object.__setattr__(self, "rows", _masks(rows))
+        object.__setattr__(self, "input_basis", None if input_basis is None else _basis(input_basis))
+        object.__setattr__(self, "weights", choice(Weights, weights, "release.weights"))
+
+    def check_against(self, network: ReluNetwork) -> None:
+        """Raise :class:`InputError` listing every name, mask and basis that does not fit ``network``."""
+        arrays = dict(network.parameters())
+        known = f"(there are: {', '.join(arrays)})"
+        problems = [
+            f"release.tensors: {short(name)} is no parameter {known}; remove it"
+            for name in self.tensors or ()
+            if name not in arrays
+        ]
+        for name, mask in self.rows.items():
+            if name not in arrays:
+                problems.append(f"release.rows: {short(name)} is no parameter {known}; remove it")
+            elif self.tensors is not None and name not in self.tensors:
+                problems.append(
+                    f"release.rows: {name!r} is not among the tensors that are sent; add it there, or leave "
+                    "out its rows"
+                )
+            elif len(mask) != len(arrays[name]):
+                problems.append(
+                    f"release.rows: the mask of {name!r} has {len(mask)} entries; give one for each of its "
+                    f"{len(arrays[name])} rows"
+                )
+        features = network.widths[0]
+        if self.input_basis is not None and len(self.input_basis) != features:
+            problems.append(
+                f"release.input_basis has {len(self.input_basis)} rows; give one for each of the model's "
+                f"{features} inputs"
+            )
+        raise_problems(InputError, problems)
+
+    def sends(self, name: str, size: int) -> npt.NDArray[np.bool_]:
+        """Which of the ``size`` rows of parameter ``name`` are sent, (size,)."""
+        if self.tensors is not None and name not in self.tensors:
+            return np.zeros(size, dtype=bool)
+        return np.array(self.rows.get(name, (True,) * size), dtype=bool)
+
+    def is_whole(self, network: ReluNetwork) -> bool:
+        """Whether nothing of the gradient of ``network`` is held back."""
+        everything = all(self.sends(name, len(array)).all() for name, array in network.parameters())
+        return everything and self.input_basis is None and self.weights is Weights.EQUAL
+
+    @property
+    def described(self) -> str:
+        """The release in words."""
+        parts = []
+        if self.tensors is not None:
+            parts.append(f"only the tensors {', '.join(self.tensors)}")
+        parts += [f"{sum(mask)} of {len(mask)} rows of {name}" for name, mask in self.rows.items()]
+        if self.input_basis is not None:
+            parts.append(f"the first layer through an input basis of {self.input_basis.shape[1]} columns")
+        if self.weights is Weights.POSITIVE:
+            parts.append("an unknown positive weight for every sample")
+        return "; ".join(parts) or "everything"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Release) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def _key(self) -> tuple[Any, ...]:
+        basis = self.input_basis
+        rows = tuple(sorted(self.rows.items()))
+        exact = None if basis is None else (basis.shape, *map(to_fraction, basis.reshape(-1)))
+        return self.tensors, rows, exact, self.weights
+
+
+def _names(tensors: Any) -> tuple[str, ...] | None:
+    if tensors is None:
+        return None
+    if isinstance(tensors, str) or not isinstance(tensors, Sequence):
+        raise InputError(f"release.tensors={short(tensors)} is no list of names; give ['0.weight', ...]")
+    if not tensors or not all(isinstance(name, str) for name in tensors):
+        raise InputError(f"release.tensors={short(tensors)}: give the names of parameters, at least one")
+    if len(set(tensors)) < len(tensors):
+        raise InputError("release.tensors names a parameter twice; name each once")
+    return tuple(tensors)
+
+
+def _masks(rows: Any) -> dict[str, tuple[bool, ...]]:
+    if rows is None:
+        return {}
+    if not isinstance(rows, Mapping):
+        raise InputError(f"release.rows={short(rows)} is no mapping; give {{name: boolean mask}}")
+    found = {}
+    for name, mask in rows.items():
+        values = mask.tolist() if hasattr(mask, "tolist") else mask
+        if not isinstance(values, (list, tuple)) or not all(isinstance(v, bool) for v in values):
+            raise InputError(
+                f"release.rows[{short(name)}] is no boolean mask; give True or False for every row"
+            )
+        found[str(name)] = tuple(values)
+    return found
+
+
+def _basis(values: Any) -> Array:
+    basis = exact_array(values, "release.input_basis")
+    if basis.ndim != 2 or not 1 <= basis.shape[1] <= len(basis):
+        raise InputError(
+            f"release.input_basis has shape {basis.shape}; give (d, r), one row for each of the d inputs and "
+            "at most d columns"
+        )
+    exact = map(to_fraction, basis.reshape(-1))
+    longest = max(max(v.numerator.bit_length(), v.denominator.bit_length()) for v in exact)
+    if longest > MOST_BASIS_BITS:
+        raise InputError(
+            f"release.input_basis has a number of {longest} bits; round the basis, for example to float32"
+        )
+    return basis
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
     """Which batches are asked about, apart from the network and the gradient (docs/theory.md section 1).
 
     ``domain``: a box that contains every input, or None for R^d. ``batch_size``: M, or None where it is not
     said. ``tolerance``: gradients count whose entries differ by at most this much; None: only the gradient
-    itself.
+    itself. ``release``: what of the gradient is sent; batches count with which that is the same. None: all.
     """
 
     loss: Loss
@@ -120,6 +277,7 @@ class Question:
     domain: Box | None = None
     batch_size: int | None = None
     tolerance: Fraction | None = None
+    release: Release | None = None
 
     @classmethod
     def of(
@@ -131,6 +289,7 @@ class Question:
         domain: Box | None = None,
         batch_size: int | None = None,
         tolerance: Fraction | None = None,
+        release: Release | None = None,
     ) -> Question:
         """The question in a user's words. Raises :class:`InputError` naming the argument and its options."""
         return cls(
@@ -140,6 +299,7 @@ class Question:
             domain=domain,
             batch_size=batch_size,
             tolerance=tolerance,
+            release=release,
         )
 
     @property
@@ -151,3 +311,23 @@ class Question:
     def divisor(self, samples: int, classes: int) -> int:
         """What the sum over ``samples`` is divided by."""
         return self.loss.divisor(self.reduction, samples, classes)
+
+    @property
+    def weighted(self) -> bool:
+        """Whether every sample has an unknown positive weight."""
+        return self.release is not None and self.release.weights is Weights.POSITIVE
+
+    def sent_weights(self, layer: Linear) -> npt.NDArray[np.bool_]:
+        """The rows of dW of ``layer`` that are sent, (n_out,)."""
+        return self._sent(layer)[0]
+
+    def sent_neurons(self, layer: Linear) -> npt.NDArray[np.bool_]:
+        """The neurons of ``layer`` whose row [dW | db] is sent, (n_out,); of dW alone without biases."""
+        found: npt.NDArray[np.bool_] = np.all(self._sent(layer), axis=0)
+        return found
+
+    def _sent(self, layer: Linear) -> list[npt.NDArray[np.bool_]]:
+        release = self.release
+        if release is None:
+            return [np.ones(layer.shape[0], dtype=bool)]
+        return [release.sends(name, len(array)) for name, array in layer.parameters()]

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from exan_verify.core.network import Batch
+from exan_verify.core.question import Release
 
 
 class Outcome(StrEnum):
@@ -30,6 +31,14 @@ OUTCOME_MEANING: Mapping[Outcome, str] = {
     Outcome.UNKNOWN: "not decided; this is not a statement that the batch is safe",
 }
 """One sentence per outcome, for reports."""
+
+RELEASE_MEANING: Mapping[Outcome, str] = {
+    Outcome.UNIQUE: "exactly one batch has this release: in principle every sample can be rebuilt from it",
+    Outcome.AMBIGUOUS: "at least two batches have this release; a sample may be the same in all of them",
+    Outcome.UNREALISABLE: "no batch of this size, with these labels and inputs, has this release",
+    Outcome.UNKNOWN: OUTCOME_MEANING[Outcome.UNKNOWN],
+}
+"""The same where less than the whole gradient is sent."""
 
 TOLERANT_MEANING: Mapping[Outcome, str] = {
     Outcome.UNIQUE: "all batches with a gradient within the tolerance lie within the radius named below",
@@ -103,7 +112,7 @@ class Witness:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """The answer to "which batches have this gradient?", with what it rests on.
+    """The answer to "which batches have this gradient?" (or ``release``), with what it rests on.
 
     ``samples`` has one status per sample (gradient given: of ``batch`` where one was found, else empty).
     ``batch_size`` is the size among which the question was decided. ``trust`` and ``certificate`` are None
@@ -129,10 +138,13 @@ class Verdict:
     tolerant: bool = False
     distance: float | None = None
     notes: tuple[str, ...] = ()
+    release: Release | None = None
 
     @property
     def meaning(self) -> str:
         """What the outcome says, in one sentence; with a tolerance it speaks of a radius, not of equality."""
+        if self.release is not None:
+            return RELEASE_MEANING[self.outcome]
         return (TOLERANT_MEANING if self.tolerant else OUTCOME_MEANING)[self.outcome]
 
     @property

@@ -86,7 +86,7 @@ def trained_network(widths: Sequence[int] = MNIST_WIDTHS, seed: int = 0) -> torc
     x, y = torch.from_numpy(to_inputs(images)), torch.tensor(labels)
     generator = torch.Generator().manual_seed(seed)
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-3)
-    with _one_thread():
+    with one_thread():
         for _ in range(_MAX_EPOCHS):
             for chosen in torch.randperm(len(x), generator=generator).view(-1, _TRAINING_BATCH):
                 optimiser.zero_grad()
@@ -101,8 +101,10 @@ def trained_network(widths: Sequence[int] = MNIST_WIDTHS, seed: int = 0) -> torc
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    """Batches this small gain nothing from threads, and the order of sums must not depend on their number."""
+def one_thread() -> Iterator[None]:
+    """Inside, torch computes on one thread: batches this small gain nothing from threads, and the order of
+    sums must not depend on their number.
+    """
     import torch
 
     before = torch.get_num_threads()

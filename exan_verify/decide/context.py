@@ -15,6 +15,7 @@ from exan_verify.core.question import Question
 from exan_verify.core.verdict import Attempt, Witness
 from exan_verify.exact.backprop import Forward, backward_mod, forward
 from exan_verify.exact.modular import Residues, point
+from exan_verify.exact.rational import Mask
 from exan_verify.exact.softmax import VanishingDenominatorError, loss_vectors_mod
 
 Progress = Callable[[str, float], None]
@@ -71,6 +72,15 @@ class Context:
     def divisor(self) -> int:
         """What the loss is divided by."""
         return self.question.divisor(self.samples, self.network.classes)
+
+    def sent_neurons(self, layer: int) -> Mask:
+        """Which neurons of a layer, counted from 1, have their row [dW | db] sent."""
+        return self.question.sent_neurons(self.network.layer(layer))
+
+    def sent_delta(self, layer: int) -> Residues:
+        """The rows of Delta_layer mod p whose neurons are sent."""
+        found: Residues = self.image.delta(layer)[self.sent_neurons(layer)]
+        return found
 
     @cached_property
     def passed(self) -> Forward:

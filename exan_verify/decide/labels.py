@@ -40,7 +40,9 @@ def admitted(question: Question, own: Array, classes: int) -> Array:
 
 
 def told_by_loss_vectors(context: Context, m: int) -> bool:
-    """Whether g^m, once known, leaves one admitted label for sample m."""
+    """Whether g^m, once known (up to a positive factor with weights), leaves one admitted label."""
+    if context.question.weighted:
+        return _told_up_to_scale(context, np.eye(context.network.classes, dtype=np.uint64), m)
     if context.question.loss is not Loss.HINGE:
         # g(f, y) - g(f, y') = y' - y up to a factor, for one-hot, 0/1, known and real labels alike
         return True
@@ -50,7 +52,11 @@ def told_by_loss_vectors(context: Context, m: int) -> bool:
 
 
 def told_by_backward_map(context: Context, backward: Residues, m: int) -> bool:
-    """Whether ``backward @ g^m`` leaves one admitted label; ``backward`` (n, K) is sample m's map."""
+    """Whether ``backward @ g^m`` leaves one admitted label; ``backward`` (n, K) is sample m's map. With
+    weights it is known up to a positive factor.
+    """
+    if context.question.weighted:
+        return _told_up_to_scale(context, backward, m)
     loss, classes = context.question.loss, context.network.classes
     if context.question.labels is Labels.REAL or (
         loss is Loss.BCE and context.question.labels is Labels.ONE_HOT
@@ -65,6 +71,36 @@ def told_by_backward_map(context: Context, backward: Residues, m: int) -> bool:
     differences = (vectors[:, 1:] + np.uint64(PRIME) - vectors[:, :1]) % np.uint64(PRIME)
     images = _small_product(backward, differences)
     return bool(np.all(np.any(images != 0, axis=0)))
+
+
+def _told_up_to_scale(context: Context, backward: Residues, m: int) -> bool:
+    """Whether ``c backward @ g^m`` with an unknown c > 0 leaves one admitted label.
+
+    Where ``backward`` is injective on loss vectors, c g^m is known, and its signs are the label: of a
+    cross_entropy or a hinge loss vector the label's entry alone is negative, of a bce loss vector those of
+    the ones. Else the loss vectors of two labels must have independent images; parallel ones (mse: f - e_0
+    and f - e_1 for f = (2, -1)) are confused by c.
+    """
+    loss, classes = context.question.loss, context.network.classes
+    if context.question.labels is Labels.REAL:
+        return False
+    if loss is not Loss.MSE:
+        differences = np.eye(classes, dtype=np.uint64)
+        if loss.zero_sum:
+            last = np.full((1, classes - 1), PRIME - 1, dtype=np.uint64)
+            differences = np.concatenate([differences[:-1, :-1], last])  # e_k - e_K, k < K
+        span = _small_product(backward, differences)
+        if rank_mod(span) == span.shape[1]:
+            own = context.batch.labels[m]
+            return loss is not Loss.HINGE or bool(np.any(_hinge_vector(context, m, int(own)) != 0))
+    if loss is Loss.BCE and context.question.labels is Labels.ONE_HOT:
+        return False  # 2^K labels; the map would have to be injective
+    alternatives = _alternative_labels(context, m)
+    logits = np.repeat(context.passed.logits[:, [m]], len(alternatives) + 1, axis=1)
+    candidates = np.concatenate([context.batch.labels[[m]], alternatives])
+    vectors = loss_vectors_mod(loss, logits, candidates, 1, context.image.point)
+    images = _small_product(backward, vectors)
+    return all(rank_mod(images[:, [0, k]]) == 2 for k in range(1, images.shape[1]))
 
 
 def backward_map(network: ReluNetwork, passed: Forward, layer: int, m: int) -> Residues:

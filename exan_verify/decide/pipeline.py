@@ -25,6 +25,7 @@ from exan_verify.core.verdict import Attempt, Engine, Outcome, SampleStatus, Tru
 from exan_verify.decide.context import Context, Finding, Progress, Setting
 from exan_verify.decide.gradient.from_gradient import Search, rank_bound_of_batch, search
 from exan_verify.decide.obstacles import obstacles
+from exan_verify.decide.released import not_asked, only_handled
 from exan_verify.errors import (
     BudgetExhausted,
     GradientError,
@@ -117,7 +118,8 @@ def decide(
             verdict = _unknown(size, f"{_why(error)}; {remedy}")
             statuses = (SampleStatus.UNKNOWN,) * (own if size == own else 0)
             verdict = replace(verdict, samples=statuses, tolerant=question.tolerance is not None)
-    return replace(verdict, notes=network.notes + (() if gradient is None else gradient.notes))
+    notes = network.notes + (() if gradient is None else gradient.notes)
+    return replace(verdict, notes=notes, release=question.release)
 
 
 def _given_batch(setting: Setting, batch: Batch, limits: Budget) -> Verdict:
@@ -132,6 +134,12 @@ def _given_batch(setting: Setting, batch: Batch, limits: Budget) -> Verdict:
 def _other_size(context: Context, batch_size: int, limits: Budget) -> Verdict:
     """Whether ``batch_size`` samples can have the gradient of a batch of another size."""
     setting, batch = context.setting, context.batch
+    if setting.question.release is not None:
+        return _unknown(
+            batch_size,
+            f"the batch has {batch.size} samples; whether {batch_size} samples can have its release is not "
+            "decided. Ask with the batch's own size",
+        )
     try:
         bound = rank_bound_of_batch(context, batch_size)
     except UnsuitablePrimeError:
@@ -169,9 +177,10 @@ def _decide(
             continue
         tell(engine.value, k / len(ENGINE_ORDER))
         try:
-            finding = ask(context.after(facts), left)
+            finding = not_asked(engine, context.question) or ask(context.after(facts), left)
         except STOPPING as error:
             finding = Finding(attempts=(Attempt(engine=engine, note=_why(error)),))
+        finding = only_handled(engine, finding, context.question)
         if facts.is_ambiguous and facts | finding.facts == facts:
             finding = Finding(attempts=finding.attempts)
         findings.append((engine, finding))
@@ -229,6 +238,8 @@ def _for_the_samples(limits: Budget) -> Budget:
 
 
 def _asks_solvers(setting: Setting, samples: int) -> bool:
+    if setting.question.release is not None:
+        return False  # their question is about the whole gradient
     from exan_verify.decide.solvers import ask_smt
 
     return setting.engine == "smt" or (setting.engine == "auto" and ask_smt.is_small(setting, samples))
@@ -348,6 +359,7 @@ def _reason(
     parts = [finding.reason for _, finding in findings if finding.reason]
     if outcome is not Outcome.UNKNOWN:
         return "; ".join(parts)
+    parts += _of_release(context)
     if stopped:
         parts.append(f"{stopped}; {MORE}")
     if not stopped or "passed" in vars(context):
@@ -369,6 +381,15 @@ def _reason(
         )
     parts.append(_other_options(context, stopped=stopped is not None, known_labels=from_batch))
     return "; ".join(filter(None, parts)) or "no argument applies"
+
+
+def _of_release(context: Context) -> list[str]:
+    release = context.question.release
+    if release is None:
+        return []
+    engines = dict.fromkeys(engine for engine, _ in ENGINE_ORDER)
+    silent = [engine.value for engine in engines if not_asked(engine, context.question)]
+    return [f"asked of a release ({release.described}), for which {', '.join([*silent, 'smt'])} are not made"]
 
 
 def _other_options(context: Context, *, stopped: bool, known_labels: bool) -> str:

@@ -111,7 +111,7 @@ def solve(matrix: Array, right: Array) -> Array | None:
 
 def _solve(matrix: Array, right: Array) -> Array | None:
     rows, k = matrix.shape
-    chosen = pivots(matrix.T)
+    chosen = _independent_rows(matrix)
     if len(chosen) < k:
         return None
     square = _rational_matrix(matrix[chosen])
@@ -119,6 +119,21 @@ def _solve(matrix: Array, right: Array) -> Array | None:
     if rows > k and _rational_matrix(matrix) * solution != _rational_matrix(right):
         return None
     return _from_flint(solution)
+
+
+def _independent_rows(matrix: Array) -> list[int]:
+    """A maximal set of independent rows: independent mod p where that is enough, else over Q, which has long
+    numbers on the way.
+    """
+    rows, k = matrix.shape
+    reduced, found = flint.nmod_mat(_integer_matrix(matrix.T), PRIME).rref()
+    if found < k:
+        return pivots(matrix.T)
+    chosen: list[int] = []
+    for column in range(rows):
+        if len(chosen) < k and int(reduced[len(chosen), column]) != 0:
+            chosen.append(column)
+    return chosen
 
 
 def multiply(left: Array, right: Array) -> Array:

@@ -34,6 +34,7 @@ from exan_verify.kernel.gradient import unrealisable
 from exan_verify.kernel.gradient.reconstruction import rebuilt_batch
 from exan_verify.kernel.lifting import degree_three, enumeration, extra_rays, scale
 from exan_verify.kernel.lifting import degree_two as lifting
+from exan_verify.kernel.released import require_asked, require_made_for
 from exan_verify.kernel.residual import check as residual
 from exan_verify.kernel.tolerance import check as tolerance
 
@@ -102,6 +103,7 @@ def _claim(record: Certificate, network: ReluNetwork, given: Batch | Gradient) -
             question.domain.bounds(network.widths[0])
         except InputError as error:
             raise CertificateRejected(f"the claim's domain is not a box: {error}") from None
+    require_asked(question, network, record.claim.question.entrance, record.claim.outcome)
     if question.tolerance is not None:
         return _within_tolerance(record, question, network, given)
     if record.claim.outcome is Outcome.UNREALISABLE:
@@ -123,6 +125,7 @@ def _derive(record: Certificate, question: Question, network: ReluNetwork, batch
     facts = Facts()
     for part in record.evidence:
         require(type(part) in CHECKERS, f"{type(part).__name__} is no evidence about a batch")
+        require_made_for(part, question)
         subject = Subject(network=network, batch=batch, question=question, settled=facts.determined)
         facts |= CHECKERS[type(part)](part, subject)
     return Claim(

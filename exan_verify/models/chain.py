@@ -59,10 +59,13 @@ def to_network(model: Any) -> ReluNetwork:
             f"model is a {type(model).__name__}; pass a torch.nn.Module (not its state_dict) or a ReluNetwork"
         )
     check_hooks(model)
-    if type(model) is torch.nn.Linear:
+    from exan_verify.models.projected import ProjectedLinear
+
+    if type(model) is torch.nn.Linear or type(model) is ProjectedLinear:
         steps = [Step(kind=Kind.LINEAR, path="model", layer=_linear(model, ""))]
     else:
         steps = _follow(model, trace(model))
+    notes += _projections(model, steps)
     network = assemble(steps)
     _check_parameters(model, network)
     return replace(network, notes=notes) if notes else network
@@ -176,7 +179,7 @@ def trace(model: torch.nn.Module, supported: str = _SUPPORTED) -> list[Node]:
     import torch.fx
 
     try:
-        return list(torch.fx.Tracer().trace(model).nodes)
+        return list(_tracer().trace(model).nodes)
     # whatever a user's forward does with symbolic values ends in one of these
     except (
         torch.fx.proxy.TraceError,
@@ -189,6 +192,19 @@ def trace(model: torch.nn.Module, supported: str = _SUPPORTED) -> list[Node]:
         raise UnsupportedLayerError(
             f"the forward of {type(model).__name__} cannot be traced ({error}); {supported}"
         ) from None
+
+
+def _tracer() -> torch.fx.Tracer:
+    """A tracer that takes a projected layer as one step, as it does torch's own layers."""
+    import torch.fx
+
+    from exan_verify.models.projected import ProjectedLinear
+
+    class Tracer(torch.fx.Tracer):
+        def is_leaf_module(self, m: torch.nn.Module, module_qualified_name: str) -> bool:
+            return type(m) is ProjectedLinear or super().is_leaf_module(m, module_qualified_name)
+
+    return Tracer()
 
 
 def _follow(model: torch.nn.Module, nodes: list[Node]) -> list[Step]:
@@ -241,8 +257,10 @@ def _step(model: torch.nn.Module, node: Node, linear_paths: set[str]) -> Step:
 def _module_step(module: torch.nn.Module, path: str) -> Step:
     import torch.nn as nn
 
+    from exan_verify.models.projected import ProjectedLinear
+
     # exact types: a subclass or a parametrised layer may compute something else
-    if type(module) is nn.Linear:
+    if type(module) is nn.Linear or type(module) is ProjectedLinear:
         return Step(kind=Kind.LINEAR, path=path, layer=_linear(module, path))
     if type(module) is nn.ReLU:
         return Step(kind=Kind.RELU, path=path)
@@ -310,7 +328,25 @@ def keeps_samples(node: Node) -> bool:
     return columns > 0 if isinstance(rows, int) and rows == -1 else not isinstance(rows, int)
 
 
-def _linear(module: torch.nn.Linear, path: str) -> Linear:
+def _projections(model: torch.nn.Module, steps: Sequence[Step]) -> tuple[str, ...]:
+    """A note where the first layer sees a projection of the inputs only; elsewhere there can be none."""
+    from exan_verify.models.projected import ProjectedLinear
+
+    projected = {path: m for path, m in model.named_modules() if type(m) is ProjectedLinear}
+    first = next((step.layer.name for step in steps if step.layer is not None), "")
+    for path in projected:
+        if path != first:
+            raise UnsupportedLayerError(
+                f"the projected layer {path!r} is not the first; project the inputs of the first layer only"
+            )
+    return tuple(
+        f"the first layer sees a projection of inputs with {len(m.basis)} features, and inputs here are "
+        f"these {m.basis.shape[1]} numbers"
+        for m in projected.values()
+    )
+
+
+def _linear(module: Any, path: str) -> Linear:
     prefix = f"{path}." if path else ""
     for name, parameter in module.named_parameters(recurse=False):
         if parameter.is_meta:

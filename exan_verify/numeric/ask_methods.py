@@ -293,7 +293,10 @@ def _judged(candidates: Candidates, gains: list[tuple[float, float]], *, any_sca
     """What is found among the candidates; where nothing is and ``any_scale``, at another factor."""
     confirmed, problem = _confirm(candidates, gains), candidates.problem
     as_told = problem.scale == 1 and not problem.weighted and problem.question.labels is not Labels.REAL
-    if any_scale and as_told and confirmed.candidates and not confirmed.status:
+    # one row whose own scale was fitted has a factor with which a mixture is explained as well as a sample
+    one = len(candidates.finding.x) == 1 and problem.question.batch_size is None
+    fitted = one and candidates.finding.scale_error > 0
+    if any_scale and as_told and not fitted and confirmed.candidates and not confirmed.status:
         scaled = _confirm(replace(candidates, problem=replace(problem, scale=None)), gains)
         # where samples have weights of their own, a few may agree by sharing their class
         if len(scaled.status) > len(scaled.candidates):

@@ -27,7 +27,12 @@ from exan_verify.numeric.missing.single_layer import attack_single_layer
 from exan_verify.numeric.problem.problem import Problem, build_problem
 from exan_verify.numeric.problem.records import Attack, Method
 from exan_verify.numeric.waiting import Progress, Telling
-from exan_verify.numeric.wrong_question_hint import hint, looks_altered
+from exan_verify.numeric.wrong_question_hint import (
+    BATCH_STATISTICS,
+    batch_statistics,
+    hint,
+    looks_altered,
+)
 
 _PATIENCE = 2e13
 """Operations that lifting of degree three may take when asked for by name: half an hour on one core."""
@@ -126,7 +131,9 @@ def run(
         # without a hidden layer that one sample is asked for as well
         alone = method == Published().name or len(problem.layers) < 2
         single = None if alone else tell.during(lambda: one_sample(problem))
-        if single is not None and single.complete:
+        # where only the size is open that the gradient is a batch's of, no method can say more
+        sized = problem.scale is not None and not problem.weighted
+        if single is not None and (single.complete or (sized and single.hint)):
             found = replace(single, seconds=time.perf_counter() - start)
         elif len(problem.layers) < 2:
             name = "the gradient of a single Linear layer"
@@ -206,6 +213,9 @@ def _with_hint(problem: Problem, found: Attack, tell: Telling) -> Attack:
     if altered:
         candidates = tuple(replace(one, reason=_NO_GRADIENT) for one in found.candidates)
         return replace(found, hint=altered, reason=_NO_GRADIENT, candidates=candidates)
+    for k, layer in enumerate(problem.layers):
+        if layer.weight_given and batch_statistics(layer.weight, layer.d_weight):
+            return replace(found, hint=BATCH_STATISTICS.format(layer=f"layer {k + 1}"))
     if not problem.layers[-1].whole:
         return found
     if not found.candidates and too_many(problem, max((one.rank for one in found.layers), default=0)):

@@ -52,6 +52,12 @@ cancel."""
 _LEAST = 0.25
 """Of the median magnitude, below which 64 entries that are not zero have one: about 13 in 100 of them do."""
 
+_ROWS, _ORTHOGONAL = 8, 1e-3
+"""Rows that are all orthogonal to their weights to this cosine, which by chance one in hundreds is."""
+
+_OFF = 0.02
+"""Share of active neurons without a delta that no forward pass leaves."""
+
 _FEW = 64
 """Entries from which shares are counted."""
 
@@ -61,7 +67,9 @@ _LOOKED_AT = 1 << 22
 
 def hint(problem: Problem, candidates: Sequence[Tensor], batch_size: int) -> str:
     """What to try where no sample is found; ``candidates`` (d,) each, ``batch_size`` that was assumed."""
-    fits = list(other_fits(problem, torch.stack(list(candidates)))) if candidates else []
+    # where the layers below are missing, candidates are features of a hidden layer
+    candidates = [one for one in candidates if len(one) == problem.layers[0].weight.shape[1]]
+    fits = list(other_fits(problem, torch.stack(candidates))) if candidates else []
     if any(_as_said(problem, fit, batch_size) for fit in fits):
         return (
             ""
@@ -71,7 +79,10 @@ def hint(problem: Problem, candidates: Sequence[Tensor], batch_size: int) -> str
     if fits:
         return f"the candidates fit {' or '.join(map(_in_words, fits))}: attack again with that"
     if candidates:
-        x = torch.stack(list(candidates))
+        x = torch.stack(candidates)
+        off = _switched_off(problem, x)
+        if off:
+            return off
         other = _own_factors(problem, x, batch_size) or _real_labels(problem, x)
         if other:
             return other
@@ -115,6 +126,52 @@ def looks_altered(problem: Problem) -> str:
                 f"{zeros:.0%} of the entries of layer {k + 1} are exactly zero beside others in their rows "
                 "and columns, as in a gradient of which only the largest entries were kept (top-k): the rest "
                 "was not sent, so that its rank says nothing; ask for the whole gradient"
+            )
+    return ""
+
+
+def batch_statistics(weight: Float[Tensor, "n d"], d_weight: Float[Tensor, "n d"]) -> bool:
+    """Whether every row of a gradient is orthogonal to that of its weights, as where BatchNorm uses the
+    statistics of the batch: its output does not change when a row is multiplied by a number."""
+    live = (d_weight.abs().amax(dim=1) > 0) & (weight.abs().amax(dim=1) > 0)
+    w, g = weight[live].double(), d_weight[live].double()
+    if len(w) < _ROWS or w.shape[1] < 2:
+        return False
+    cosines = (w * g).sum(dim=1) / w.norm(dim=1) / g.norm(dim=1)
+    return bool((cosines.abs() <= _ORTHOGONAL).all())
+
+
+BATCH_STATISTICS = (
+    "the gradient of the weights of {layer} is orthogonal to them, row by row, as where BatchNorm uses the "
+    "statistics of the batch (training mode): no sample has a gradient of its own then; take the gradient in "
+    "eval mode, where the running statistics are used"
+)
+"""What :func:`batch_statistics` says of a ``layer``."""
+
+
+def _switched_off(problem: Problem, x: Float[Tensor, "m d"]) -> str:
+    """Whether neurons that are active at the candidates have no part in their deltas: with Dropout on, the
+    deltas satisfy the equations of a layer, but not the patterns of a forward pass."""
+    trace = forward(problem, x)
+    for k, (layer, z) in enumerate(zip(problem.layers, trace.pre, strict=False)):
+        if not layer.whole:
+            return ""
+        h = torch.nn.functional.pad(trace.hidden[k], (0, 1), value=1.0)
+        deltas = layer.right(torch.linalg.pinv(h))
+        given = layer.augmented()
+        if not bool((given - deltas @ h).norm() <= _FIT * given.norm()):
+            return ""
+        part = deltas.T.abs() > _FIT * deltas.abs().amax(dim=0)[:, None]
+        clear = z.abs() > _FIT * z.abs().amax(dim=1, keepdim=True)
+        if bool((part & clear & (z < 0)).any()):
+            return ""
+        active = clear & (z > 0)
+        share = float((active & ~part).sum()) / max(1, int(active.sum()))
+        if share > _OFF:
+            return (
+                f"{share:.0%} of the neurons of layer {k + 1} that are active at the candidates have no part "
+                "in the gradient, as where Dropout is on (training mode): the candidates may be right, but "
+                "no forward pass gives their labels; take the gradient in eval mode"
             )
     return ""
 

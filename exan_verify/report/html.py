@@ -22,13 +22,7 @@ _MAP_COLUMNS = 32
 
 def render(title: str, sections: Sequence[Section], *, commands: Mapping[str, str] | None = None) -> str:
     """The report as one HTML text. ``commands``: what to type to get each result again, by name."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("exan_verify.report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates()
     environment.filters |= {"heat": heat, "label": label_text}
     return environment.get_template("report.html").render(
         title=title,
@@ -36,6 +30,17 @@ def render(title: str, sections: Sequence[Section], *, commands: Mapping[str, st
         commands=commands or {},
         no_audit=NO_AUDIT,
         version=exan_verify.__version__,
+    )
+
+
+def templates() -> jinja2.Environment:
+    """The templates of this package, with everything escaped."""
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("exan_verify.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
 
 

@@ -84,7 +84,7 @@ Print Assumptions rank_mod_ge.
 
 From Exan Require Import instances instances_ambiguous instances_algebra instances_published instances_secure
   instances_peeling instances_cubic instances_shared instances_region instances_layer instances_confined instances_deep
-  instances_labels.
+  instances_labels instances_release.
 
 Print Assumptions A_unique.
 Print Assumptions A_E1.
@@ -106,6 +106,10 @@ Print Assumptions H_other.
 Print Assumptions H_silent.
 Print Assumptions J_line.
 Print Assumptions J_ambiguous.
+Print Assumptions J_release.
+Print Assumptions J_motions.
+Print Assumptions T_gradient.
+Print Assumptions T_transcript.
 Print Assumptions Q_ambiguous.
 Print Assumptions R_peels.
 Print Assumptions R_no_stopping.

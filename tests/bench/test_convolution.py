@@ -133,7 +133,9 @@ def test_a_float32_row_claims_pictures():
 @pytest.mark.usefixtures("in_this_process")
 def test_rows_by_name():
     (row,) = bench.SUITE.run(Options(seeds=[0, 1]), rows=["ResNet 3x32x32 M=4"])
-    assert (row.seeds, row.features, row.wrong, row.stopped) == (2, 0, 0, "head")
+    assert (row.seeds, row.wrong, row.pictures) == (2, 0, 0)
+    # where descent finds what the head was given, the pool before it leaves the pictures open
+    assert row.stopped == "head" or row.stopped.startswith("AveragePool 5")
     # below a single Linear layer this much is certain
     assert (row.rank, row.present, row.occurring) == (4, 4, 4)
     with pytest.raises(

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from exan_verify import ReluNetwork, certify, prove
+from exan_verify import Release, ReluNetwork, certify, prove
 from exan_verify.coq.compiling import LAST, LIBRARY, compiled
 from exan_verify.coq.document import Given
 from exan_verify.coq.literals import tensor
@@ -144,6 +144,7 @@ def test_the_text_assumes_nothing() -> None:
         ({"loss": "cross_entropy"}, "the loss cross_entropy"),
         ({"biases": False}, "without biases"),
         ({"narrow": True}, "evidence of the kind residual"),
+        ({"release": Release(tensors=["0.weight", "0.bias"])}, "a claim about a release"),
     ],
 )
 def test_what_is_not_covered_is_refused_with_its_reason(changed: dict[str, Any], reason: str) -> None:
@@ -154,7 +155,8 @@ def test_what_is_not_covered_is_refused_with_its_reason(changed: dict[str, Any],
     x, y = r.normal(size=(2, 4)), np.array([0, 1])
     if changed.get("narrow"):  # too few neurons for lifting
         network = ReluNetwork.from_arrays([weights[0][:2], weights[1][:, :2]], [biases[0][:2], biases[1]])
-    verdict = certify(network, batch=(x, y), loss=changed.get("loss", "mse"))
+    release = changed.get("release")
+    verdict = certify(network, batch=(x, y), loss=changed.get("loss", "mse"), release=release)
     assert verdict.certificate is not None, verdict.reason
     with pytest.raises(ExanError, match=reason) as caught:
         prove(verdict.certificate, network, batch=(x, y))

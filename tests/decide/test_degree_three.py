@@ -11,18 +11,17 @@ from exan_verify.api.check import check
 from exan_verify.core.budget import Budget
 from exan_verify.core.certificate import DegreeThree, LayerArgument
 from exan_verify.core.network import Batch
-from exan_verify.core.question import Labels, Loss, Question, Reduction
+from exan_verify.core.question import Labels, Loss
 from exan_verify.core.verdict import Outcome, SampleStatus, Trust
 from exan_verify.decide.lifting import cubic, degree_three
 from exan_verify.decide.lifting.system import plan
 from exan_verify.errors import CertificateRejected
 from exan_verify.exact.linalg import rank_mod
 from exan_verify.exact.modular import PRIME
-from exan_verify.kernel.given import Subject
 from exan_verify.kernel.lifting.degree_three import cubic_matrix
 from exan_verify.kernel.lifting.degree_three import facts as checked
 from tests.support.cases import default_network, random_batch, two_one_five_one
-from tests.support.contexts import context_of
+from tests.support.contexts import context_of, subject
 
 
 def near_copies(network, samples, copies, seed=1):
@@ -215,18 +214,12 @@ def test_rejects_forged_evidence(example, name):
     argument = dict(record["argument"].items()) | inner
     parts = {k: v for k, v in record.items() if k not in ("type", "argument")} | outer
     forged = DegreeThree(argument=LayerArgument(**argument), **parts)
-    question = Question(
-        loss=Loss.CROSS_ENTROPY,
-        reduction=Reduction.MEAN,
-        labels=Labels.ONE_HOT,
-        batch_size=9,
-    )
-    subject = Subject(network=network, batch=batch, question=question)
+    asked = subject(network, batch)
     if match is None:  # another argument for the labels may hold as well
-        assert checked(forged, subject).determined == frozenset(range(9))
+        assert checked(forged, asked).determined == frozenset(range(9))
         return
     with pytest.raises(CertificateRejected, match=match):
-        checked(forged, subject)
+        checked(forged, asked)
 
 
 def test_rejects_evidence_for_a_batch_with_a_shared_region(example):
@@ -234,14 +227,8 @@ def test_rejects_evidence_for_a_batch_with_a_shared_region(example):
     network, _, record = example
     batch = near_copies(network, 8, 1)
     parts = {k: v for k, v in record.items() if k not in ("type", "argument")}
-    question = Question(
-        loss=Loss.CROSS_ENTROPY,
-        reduction=Reduction.MEAN,
-        labels=Labels.ONE_HOT,
-        batch_size=9,
-    )
-    subject = Subject(network=network, batch=batch, question=question)
+    asked = subject(network, batch)
     for rank in (record["argument"]["rank"], record["argument"]["rank"] - 2):
         argument = LayerArgument(**(record["argument"] | {"rank": rank}))
         with pytest.raises(CertificateRejected):
-            checked(DegreeThree(argument=argument, **parts), subject)
+            checked(DegreeThree(argument=argument, **parts), asked)

@@ -29,7 +29,7 @@ from exan_verify.instances import instance
 from exan_verify.kernel.lifting import extra_rays_mod as kernel_mod
 from exan_verify.kernel.lifting.extra_rays import facts as checked
 from tests.support import contexts
-from tests.support.cases import default_network, random_batch
+from tests.support.cases import default_network, random_batch, words
 from tests.support.counterexamples import published_insecure
 from tests.support.ray_cases import planted
 
@@ -114,11 +114,8 @@ def test_instances_of_the_suite_are_certified(name):
     verdict = certify(
         case.network,
         batch=case.batch,
-        loss=loss,
-        reduction=case.reduction.value,
-        labels=case.labels.value,
-        domain=case.domain,
         engine="exact",
+        **words(case),
     )
     assert (verdict.outcome, verdict.trust) == (Outcome.UNIQUE, Trust.CERTIFIED)
     assert verdict.certificate["evidence"][-1]["type"] == "extra_rays"

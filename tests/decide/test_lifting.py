@@ -115,16 +115,19 @@ def test_equal_output_columns_confuse_labels_below_the_last_layer():
     assert verdict.certificate["evidence"][0]["layers"][0]["labels"] == "output_rank"
 
 
+def through_one_neuron() -> ReluNetwork:
+    base = default_network([8, 60, 1, 3], seed=2, dtype=np.float64)
+    return ReluNetwork.from_arrays(
+        [base.layers[0].weight, np.abs(base.layers[1].weight), [[1.0], [1.0], [-0.5]]],
+        [base.layers[0].bias, [5.0], [0.0, 0.0, 0.0]],
+    )
+
+
 def test_labels_that_no_layer_tells_apart_are_not_determined():
     """The last hidden layer is a single neuron: rank [H_2 1] = 2 < M = 3, and W_3 has two equal rows."""
-    base = default_network([8, 60, 1, 3], seed=2, dtype=np.float64)
+    network, y = through_one_neuron(), np.array([2, 2, 0])
     for seed in range(40):
         rng = np.random.default_rng(seed)
-        network = ReluNetwork.from_arrays(
-            [base.layers[0].weight, np.abs(base.layers[1].weight), [[1.0], [1.0], [-0.5]]],
-            [base.layers[0].bias, [5.0], [0.0, 0.0, 0.0]],
-        )
-        y = np.array([2, 2, 0])
         verdict = certify(network, batch=(rng.normal(size=(3, 8)), y))
         assert verdict.outcome is Outcome.UNKNOWN
         assert verdict.samples[2] is U
@@ -132,11 +135,7 @@ def test_labels_that_no_layer_tells_apart_are_not_determined():
 
 def test_known_labels_are_easier_than_unknown_ones():
     """All labels are equal: with known labels nothing is left to confuse."""
-    base = default_network([8, 60, 1, 3], seed=2, dtype=np.float64)
-    network = ReluNetwork.from_arrays(
-        [base.layers[0].weight, np.abs(base.layers[1].weight), [[1.0], [1.0], [-0.5]]],
-        [base.layers[0].bias, [5.0], [0.0, 0.0, 0.0]],
-    )
+    network = through_one_neuron()
     x = np.random.default_rng(0).normal(size=(3, 8))
     assert certify(network, batch=(x, [0, 0, 0])).outcome is Outcome.UNKNOWN
     assert certify(network, batch=(x, [0, 0, 0]), labels="known").outcome is Outcome.UNIQUE

@@ -12,7 +12,7 @@ from exan_verify.core.verdict import Engine, Outcome, SampleStatus
 from exan_verify.decide import pipeline
 from exan_verify.errors import CertificateRejected
 from exan_verify.instances import instance
-from tests.support.cases import default_network
+from tests.support.cases import default_network, words
 
 D, F, U = SampleStatus.DETERMINED, SampleStatus.FREE, SampleStatus.UNKNOWN
 
@@ -60,12 +60,7 @@ def test_samples_without_a_twin_may_be_free_all_the_same(name):
     """Without biases the first second batch scales one sample; families find more."""
     family, loss, biases, index = name.split("/")
     case = instance(family, Loss(loss), biases == "bias", int(index))
-    question = {
-        "loss": loss,
-        "reduction": case.reduction.value,
-        "labels": case.labels.value,
-        "domain": case.domain,
-    }
+    question = words(case)
     verdict = certify(case.network, batch=case.batch, engine="exact", **question)
     assert verdict.outcome is Outcome.AMBIGUOUS
     assert set(verdict.samples) == {F}

@@ -6,6 +6,7 @@ counts and ranks, all digests fit, and the claim is UNIQUE.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -286,12 +287,21 @@ def test_a_column_space_that_other_batches_may_leave():
     rejected(network, batch, certificate, r"rank \[H_1 1\]")
 
 
-@pytest.mark.parametrize("argument", ["backward_map", "loss_vectors"])
-def test_one_sample_gives_no_next_delta(argument):
+def test_one_sample_gives_no_next_delta():
+    """But its own delta is db, which tells the label where the layer above does."""
     network = default_network([5, 12, 3])
     batch = random_batch(network, 1)
-    assert check(forged(network, batch, Loss.CROSS_ENTROPY, 1, argument="output_rank"), network, batch=batch)
-    rejected(network, batch, forged(network, batch, Loss.CROSS_ENTROPY, 1, argument=argument), "one sample")
+    for argument in ("output_rank", "backward_map"):
+        certificate = forged(network, batch, Loss.CROSS_ENTROPY, 1, argument=argument)
+        assert check(certificate, network, batch=batch)
+    certificate = forged(network, batch, Loss.CROSS_ENTROPY, 1, argument="loss_vectors")
+    rejected(network, batch, certificate, "last hidden layer")
+    first, second = network.layers
+    alike = replace(second, weight=np.repeat(second.weight[:1], 3, axis=0) * [[1], [1], [2]])
+    network = replace(network, layers=(first, alike))  # e_0 - e_1 has no delta below
+    batch = replace(batch, labels=np.array([0]))
+    certificate = forged(network, batch, Loss.CROSS_ENTROPY, 1, argument="backward_map")
+    rejected(network, batch, certificate, "determines samples")
 
 
 def test_several_samples_are_not_one():

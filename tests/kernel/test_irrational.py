@@ -28,7 +28,7 @@ from exan_verify.kernel.second.enclosed_batch import check_known_labels
 from exan_verify.kernel.second.enclosure import Enclosure
 from tests.conftest import examples
 from tests.support import counterexamples
-from tests.support.cases import two_one_five_one
+from tests.support.cases import two_one_five_one, words
 from tests.support.contexts import subject
 from tests.support.smt_cases import irrational, named
 
@@ -46,12 +46,9 @@ def asked(case: Instance) -> Verdict:
     return certify(
         case.network,
         batch=case.batch,
-        loss=case.loss.value,
-        reduction=case.reduction.value,
-        labels=case.labels.value,
-        domain=case.domain,
         engine="smt",
         budget=30.0,
+        **words(case),
     )
 
 

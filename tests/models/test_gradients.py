@@ -14,25 +14,18 @@ from exan_verify import Box, Gradient, Outcome, ReluNetwork, attack, audit, cert
 from exan_verify.errors import GradientError, InputError, MemoryLimitError, ShapeError
 from exan_verify.models.chain import to_network
 from exan_verify.models.gradients import received
+from tests.support.torch_reference import autograd, perceptron, uniform
 
 pytestmark = pytest.mark.filterwarnings("ignore:Sparse", "ignore:The (sparse|given)")
 
 
 def network(seed: int = 0) -> nn.Sequential:
-    rng = np.random.default_rng(seed)
-    model = nn.Sequential(nn.Linear(6, 40), nn.ReLU(), nn.Linear(40, 3)).double()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(torch.from_numpy(rng.uniform(-0.5, 0.5, tuple(parameter.shape))))
-    return model
+    return perceptron(6, 40, 3, seed=seed).double()
 
 
 def gradient(model: nn.Module, samples: int = 3, seed: int = 1) -> dict[str, torch.Tensor]:
-    rng = np.random.default_rng(seed)
-    x, y = torch.from_numpy(rng.random((samples, 6))), torch.from_numpy(rng.integers(0, 3, samples))
-    names, parameters = zip(*model.named_parameters(), strict=True)
-    grads = torch.autograd.grad(nn.functional.cross_entropy(model(x), y), parameters)
-    return dict(zip(names, grads, strict=True))
+    y = torch.from_numpy(np.random.default_rng(seed).integers(0, 3, samples))
+    return autograd(model, uniform(samples, 6, seed=seed), y)
 
 
 BUFFERS = {

@@ -15,6 +15,7 @@ from exan_verify import attack, audit, certify
 from exan_verify.errors import UnsupportedLayerError
 from exan_verify.models.chain import to_network
 from exan_verify.models.graph import to_convolutional
+from tests.support.torch_reference import autograd, perceptron
 
 
 class TestWrappers:
@@ -43,7 +44,7 @@ class TestWrappers:
     def test_they_are_taken_off_by_every_door(self):
         plain = to_network(small())
         x, y = np.eye(5)[:2], [0, 1]
-        grads = gradients(small(), x, y)
+        grads = autograd(small(), torch.as_tensor(x), torch.as_tensor(y))
         for model, name in self.wrapped().values():
             assert to_network(model) == plain
             assert f"the wrapper {name} was taken off the model" in to_network(model).notes
@@ -104,15 +105,4 @@ def test_convolutions_are_referred_to_the_attack():
 
 
 def small() -> nn.Sequential:
-    rng = np.random.default_rng(3)
-    model = nn.Sequential(nn.Linear(5, 40), nn.ReLU(), nn.Linear(40, 3)).double()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(torch.from_numpy(rng.uniform(-0.5, 0.5, tuple(parameter.shape))))
-    return model
-
-
-def gradients(model: nn.Module, x: Any, y: Any) -> dict[str, torch.Tensor]:
-    names, parameters = zip(*model.named_parameters(), strict=True)
-    loss = nn.functional.cross_entropy(model(torch.as_tensor(x)), torch.as_tensor(y))
-    return dict(zip(names, torch.autograd.grad(loss, parameters), strict=True))
+    return perceptron(5, 40, 3, seed=3).double()

@@ -109,7 +109,7 @@ def test_two_copies_of_a_sample_are_not_claimed():
     assert not found.complete
     assert len(found.x) == 3
     assert len(found.candidates) == 1
-    assert "share a region" in found.candidates[0].reason
+    assert "of one region" in found.candidates[0].reason
     assert largest_excess(found, doubled) <= 1
 
 

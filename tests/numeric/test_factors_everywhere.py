@@ -187,3 +187,22 @@ def test_convolutions_give_features_and_pictures(kind: str, loss: str, head: tup
         shown += claimed(some, x, y)
         tried += samples
     assert (found, shown) == (tried, tried)
+
+
+@pytest.mark.parametrize(
+    ("kind", "loss"),
+    [(k, one) for k in KINDS[:3] for one in ("cross_entropy", "mse")] + [("smoothing", LOSSES[0])],
+)
+def test_without_biases_directions_and_labels_leave_one_scale(kind: str, loss: str):
+    found = tried = 0
+    for seed in range(SEEDS):
+        rng = np.random.default_rng([seed, 45])
+        model = drawn_network((6, 40, 4), rng)
+        for part in (model[0], model[2]):
+            part.register_parameter("bias", None)
+        x, classes = drawn_batch("randn", 2, 6, 4, rng)
+        y = target(loss, classes, 4)
+        given, options, _ = sent(kind, model, x, y, loss, rng)
+        some = attack(model, given, loss=loss, batch_size=2, **options)  # type: ignore[arg-type]
+        found, tried = found + claimed(some, x, y), tried + 2
+    assert found >= 0.8 * tried

@@ -74,16 +74,18 @@ def test_the_first_layer_and_little_else_give_the_batch(loss: str, names: tuple[
     assert set(found.missing) == {n for n in case.gradient if not any(part in n for part in names)}
 
 
-def test_scales_come_from_the_logits_under_cross_entropy_alone():
-    # dW_1 and nothing else: each sample is known up to a number, which softmax pins down
-    case = Case(30, 80, 10)
-    found = case.attack("0.weight")
-    assert claimed(case, found) == 5
-    for loss in ("mse", "bce"):
-        other = Case(30, 80, 10, loss=loss).attack("0.weight")
-        assert not len(other.x)
-        assert "the scales of the samples stay open" in other.reason
-        assert "'0.bias', '2.weight', '2.bias' would help" in other.reason
+@pytest.mark.parametrize("loss", LOSSES)
+def test_scales_come_from_the_loss_vectors(loss: str):
+    # dW_1 and nothing else: each sample is known up to a number, which the label's loss vector pins down
+    case = Case(30, 80, 10, loss=loss)
+    assert claimed(case, case.attack("0.weight")) == 5
+
+
+def test_scales_that_stay_open_are_said_and_what_would_help():
+    other = Case(30, 80, 10, loss="mse").attack("0.weight", labels="real", batch_size=5)
+    assert not len(other.x)
+    assert "the scales of the samples stay open: with real targets" in other.reason
+    assert "'0.bias', '2.weight', '2.bias' would help" in other.reason
 
 
 def test_a_wrong_scale_is_not_claimed():

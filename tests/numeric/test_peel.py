@@ -31,7 +31,8 @@ from exan_verify.numeric.problem.remainder import without
 from exan_verify.numeric.problem.spectrum import ColumnSpace, column_space
 from tests.support.attack_cases import attacked
 from tests.support.cases import default_network, random_batch
-from tests.support.torch_reference import gradient, perceptron
+from tests.support.numeric_cases import drawn_batch, drawn_network
+from tests.support.torch_reference import autograd, gradient, perceptron
 
 FALSE_ACCEPT_SEEDS = 50
 ALWAYS = (0, 4, 7)
@@ -240,7 +241,7 @@ def test_copies_are_peeled_as_one_and_not_claimed():
     assert not found.complete
     check(found, torch.tensor(batch.inputs).double(), torch.tensor(np.array(batch.labels)))
     assert len(found.x) == 3
-    assert "share a region" in found.candidates[0].reason
+    assert "of one region" in found.candidates[0].reason
 
 
 # ---- rows that show a little of another sample -----------------------------------------------------------
@@ -305,18 +306,17 @@ def test_without_a_label_the_pattern_alone_refuses():
     assert refused >= 2
 
 
-def test_a_share_too_small_to_refuse_is_in_the_bound():
-    # sample 0 alone is known, off towards sample 1, and the span of the others is computed with that mistake
+def four_samples() -> tuple[Problem, Batch, Tensor]:
     network = default_network([20, 64, 5], seed=3, dtype=np.float64)
     batch = random_batch(network, 4, seed=5)
-    x = torch.tensor(batch.inputs).double()
-    problem = build_problem(
-        network,
-        gradient(network, batch, Loss.CROSS_ENTROPY, Reduction.MEAN),
-        loss="cross_entropy",
-        reduction="mean",
-        batch_size=4,
-    )
+    given = gradient(network, batch, Loss.CROSS_ENTROPY, Reduction.MEAN)
+    problem = build_problem(network, given, loss="cross_entropy", reduction="mean", batch_size=4)
+    return problem, batch, torch.tensor(batch.inputs).double()
+
+
+def test_a_share_too_small_to_refuse_is_in_the_bound():
+    # sample 0 alone is known, off towards sample 1, and the span of the others is computed with that mistake
+    problem, batch, x = four_samples()
     spaces = column_spaces(problem)
     gains = weight_gains(problem)
     trace = forward(problem, x)
@@ -346,16 +346,7 @@ def test_a_share_too_small_to_refuse_is_in_the_bound():
 
 @pytest.mark.parametrize(("share", "dropped"), [(10.0, 1), (1.0, 0), (1e-2, 0)])
 def test_a_stranger_among_the_candidates_does_not_spoil_the_others(share: float, dropped: int):
-    network = default_network([20, 64, 5], seed=3, dtype=np.float64)
-    batch = random_batch(network, 4, seed=5)
-    x = torch.tensor(batch.inputs).double()
-    problem = build_problem(
-        network,
-        gradient(network, batch, Loss.CROSS_ENTROPY, Reduction.MEAN),
-        loss="cross_entropy",
-        reduction="mean",
-        batch_size=4,
-    )
+    problem, _, x = four_samples()
     spaces, gains = column_spaces(problem), weight_gains(problem)
     # near a sample, refinement finds that; far from all, it must go
     stranger = x[3] + share * torch.tensor(np.random.default_rng(3).normal(size=20))
@@ -374,3 +365,35 @@ def test_a_stranger_among_the_candidates_does_not_spoil_the_others(share: float,
     assert len(confirmed.x) == 4 - dropped
     for row, status in zip(confirmed.x, confirmed.status, strict=True):
         assert float((row - x).abs().amax(dim=1).min()) <= status.error_bound < 1e-8
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_hinge_rows_that_mix_samples_are_no_samples(told: bool):
+    """Hinge's loss vectors are the same at many logits: the size of a row tells it from a mixture."""
+    found = 0
+    for seed in range(40):
+        rng = np.random.default_rng([seed, 71])
+        neurons, features = int(rng.choice([16, 24, 40])), int(rng.integers(4, 12))
+        classes, samples = int(rng.choice([2, 3, 5])), int(rng.integers(2, 5))
+        model = drawn_network((features, neurons, classes), rng)
+        x, y = drawn_batch("rand" if seed % 2 else "randn", samples, features, classes, rng)
+        given = autograd(model, x, y, "hinge", "mean")
+        if not bool(given["0.weight"].any()):
+            continue
+        problem = build_problem(
+            to_network(model),
+            given,
+            loss="hinge",
+            reduction="mean",
+            batch_size=samples if told else None,
+            device=None,
+            seed=0,
+        )
+        space = column_spaces(problem)[0]
+        if space.saturated:
+            continue
+        live = space.basis.norm(dim=1) > 0
+        for one in exclusive_samples(problem, space, _nothing(problem), live):
+            assert float((x - one.x).abs().amax(dim=1).min()) < 1e-9
+            found += 1
+    assert found > 60

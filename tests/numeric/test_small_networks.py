@@ -195,3 +195,100 @@ def test_deep_narrow_networks_whose_deltas_leave_loss_vectors_open():
         distance = (x - row).abs().amax(dim=1)
         assert float(distance.min()) <= status.error_bound
         assert int(label) == int(y[distance.argmin()])
+
+
+def test_two_samples_that_float32_cannot_tell_from_one_are_not_taken_for_it_unless_they_are_near():
+    """Small weights: the loss vectors of one label differ little, whatever the samples."""
+    merged = 0
+    for seed in range(60):
+        rng = np.random.default_rng([seed, 74])
+        loss = ("mse", "bce", "cross_entropy")[seed % 3]
+        features = int(rng.integers(1, 5))
+        model = drawn_network((features, 8, 2), rng).float()
+        for parameter in model.parameters():
+            parameter.data *= 0.1
+        x, y = drawn_batch("rand", 2, features, 2, rng)
+        x, y = x.float(), y[:1].expand(2)
+        target = one_hot_targets(y, 2, "cross_entropy" if loss == "cross_entropy" else "mse", rng)
+        target = target if loss == "cross_entropy" else target.float()
+        given = autograd(model, x, target, loss, "mean")
+        if not bool(given["0.weight"].any()):
+            continue
+        found = attack(model, given, loss=loss)
+        for row in found.x:
+            assert float((x - row).abs().amax(dim=1).min()) < 0.02
+        merged += found.batch_size == 1 and len(found.candidates) == 1
+        one = autograd(model, x[:1], target[:1], loss, "mean")
+        if bool(one["0.weight"].any()):
+            assert attack(model, one, loss=loss, batch_size=1).count(Tier.CONFIRMED) == 1
+    assert merged > 5
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "bce", "mse"])
+def test_without_biases_a_scale_is_found_where_no_twin_has_the_gradient(loss: str):
+    """One equation for the scale (one logit, two classes): both kinds occur, and each is said truly."""
+    outcomes = {True: 0, False: 0}
+    for seed in range(20):
+        rng = np.random.default_rng([seed, 82])
+        classes = 2 if loss == "cross_entropy" else 1
+        model = without_biases(drawn_network((6, 30, classes), rng), (False, False))
+        x, y = drawn_batch("randn", 2, 6, 2, rng)
+        target = y if classes == 2 else y[:, None].double()
+        found = attack(
+            model, autograd(model, x, target, loss, "sum"), loss=loss, reduction="sum", batch_size=2
+        )
+        logits = model(x).detach()
+        margins = (logits[:, 1] - logits[:, 0] if classes == 2 else logits[:, 0]) * (2 * y - 1)
+        # t / (1 + e^(t margin)) takes a value twice where the margin is positive; of the quadratics of mse's
+        # two labels one has another solution
+        twin = loss == "mse" or bool((margins > 0).any())
+        outcomes[twin] += 1
+        if twin:
+            assert not len(found.x)
+            assert "two inputs explain the gradient alike" in found.reason
+        else:
+            assert found.complete, found.reason
+        for row, status in zip(found.x, found.status, strict=True):
+            assert float((x - row).abs().amax(dim=1).min()) <= status.error_bound < 1e-6
+    assert outcomes[True] > 2
+    assert (outcomes[False] > 2) == (loss != "mse")
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_without_biases_several_equations_leave_one_scale(loss: str):
+    found = tried = 0
+    for seed in range(6 if loss in ("cross_entropy", "hinge") else 20):
+        rng = np.random.default_rng([seed, 83])
+        classes, reduction = int(rng.integers(3, 6)), ("sum", "mean")[seed % 2]
+        model = without_biases(drawn_network((6, 40, classes), rng), (False, False))
+        x, y = drawn_batch("randn", 2, 6, classes, rng)
+        target = one_hot_targets(y, classes, loss, rng)
+        given = autograd(model, x, target, loss, reduction)
+        result = attack(model, given, loss=loss, reduction=reduction, batch_size=2)
+        for row, label, status in zip(result.x, result.y, result.status, strict=True):
+            distance = (x - row).abs().amax(dim=1)
+            assert float(distance.min()) <= status.error_bound < 1e-6
+            assert torch.equal(label.to(target.dtype), target[distance.argmin()])
+        found, tried = found + len(result.x), tried + 2
+    assert found >= 0.9 * tried
+
+
+@pytest.mark.parametrize(
+    ("loss", "classes", "options"),
+    [
+        ("bce", 1, {"scale": "unknown"}),
+        ("bce", 3, {"weights": "positive"}),
+        ("cross_entropy", 2, {"weights": "positive"}),
+        ("mse", 1, {"scale": "unknown"}),
+        ("mse", 3, {"labels": "real"}),
+    ],
+)
+def test_without_biases_what_no_gradient_shows_is_said(loss: str, classes: int, options: dict[str, object]):
+    rng = np.random.default_rng([84, classes])
+    model = without_biases(drawn_network((6, 40, classes), rng), (False, False))
+    x, y = drawn_batch("randn", 2, 6, max(classes, 2), rng)
+    target = y[:, None].double() if classes == 1 else one_hot_targets(y, classes, loss, rng)
+    given = autograd(model, x, target, loss, "sum")
+    found = attack(model, given, loss=loss, reduction="sum", batch_size=2, **options)  # type: ignore[arg-type]
+    assert not len(found.x)
+    assert "every multiple of an input" in found.reason

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from exan_verify import attack
+from exan_verify.core.question import Loss
 from exan_verify.errors import InputError, RangeError
 from exan_verify.models.chain import to_network
 from exan_verify.numeric.confirming.adding_up import added_up
@@ -23,6 +24,7 @@ from exan_verify.numeric.problem.problem import build_problem
 from exan_verify.numeric.problem.records import Attack, Candidate, Evidence, Tier
 from exan_verify.numeric.problem.spectrum import column_space
 from tests.support.numeric_cases import drawn_batch, drawn_network, two_batches
+from tests.support.torch_reference import FUNCTIONS
 
 Gradient = dict[str, Tensor]
 
@@ -79,18 +81,12 @@ def test_of_a_hundred_pairs_of_batches_none_is_confirmed():
 def test_ordinary_batches_are_confirmed_within_their_bounds(
     widths: tuple[int, ...], loss: str, dtype: torch.dtype
 ):
-    losses: dict[str, Callable[..., Tensor]] = {
-        "cross_entropy": functional.cross_entropy,
-        "bce": functional.binary_cross_entropy_with_logits,
-        "mse": functional.mse_loss,
-        "hinge": functional.multi_margin_loss,
-    }
     confirmed = 0
     for seed in range(3):
         model, x, y = case(seed, widths)
         model, x = model.to(dtype), x.to(dtype)
         target = functional.one_hot(y, widths[-1]).to(dtype) if loss in ("bce", "mse") else y
-        given = gradient(model, lambda f, t=target: losses[loss](f, t), x)
+        given = gradient(model, lambda f, t=target: FUNCTIONS[Loss(loss)](f, t), x)
         found = attack(model, given, loss=loss, batch_size=4)
         bounds = [one.error_bound for one in found.status]
         assert not wrong_claims(found.x, found.y, bounds, x.double(), target)
@@ -114,15 +110,9 @@ FACTORS = (-0.1, 0.18, 65536.0, 2.0, -3e-4)
 @pytest.mark.parametrize("factor", FACTORS)
 @pytest.mark.parametrize("loss", ["cross_entropy", "bce", "mse", "hinge"])
 def test_the_factor_of_a_gradient_is_found_and_said(loss: str, factor: float):
-    losses: dict[str, Callable[..., Tensor]] = {
-        "cross_entropy": functional.cross_entropy,
-        "bce": functional.binary_cross_entropy_with_logits,
-        "mse": functional.mse_loss,
-        "hinge": functional.multi_margin_loss,
-    }
     model, x, y = case(int(1000 * abs(factor)) % 17)
     target = functional.one_hot(y, 4).double() if loss in ("bce", "mse") else y
-    given = gradient(model, lambda f: factor * losses[loss](f, target), x)
+    given = gradient(model, lambda f: factor * FUNCTIONS[Loss(loss)](f, target), x)
     for options in ({}, {"scale": "unknown"}, {"scale": factor}):
         found = attack(model, given, loss=loss, batch_size=4, **options)
         assert all_right(found, x, target)

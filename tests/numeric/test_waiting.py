@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from exan_verify.numeric.attack import METHODS
 from exan_verify.numeric.problem.metrics import wrong_claims
 from exan_verify.numeric.waiting import Telling, awaited, limited, proceed
 from tests.support.numeric_cases import drawn_network
-from tests.support.torch_reference import autograd
+from tests.support.torch_reference import autograd, he, uniform
 
 Stepped = Callable[[str, float], None]
 
@@ -166,6 +167,20 @@ def test_a_budget_ends_a_call_that_nothing_interrupts(problem, monkeypatch: pyte
     blocked.over.set()
 
 
+@dataclass
+class Stops:
+    """Progress that raises from its call number ``last`` on."""
+
+    kind: type[BaseException]
+    last: int
+    calls: int = 0
+
+    def __call__(self, _what: str, _share: float) -> None:
+        self.calls += 1
+        if self.calls >= self.last:
+            raise self.kind
+
+
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("kind", [BudgetExhausted, KeyboardInterrupt])
 @pytest.mark.parametrize("method", [*METHODS, "auto"])
@@ -175,42 +190,24 @@ def test_every_method_is_interrupted_at_every_call(problem, method: str, kind: t
         x, y = x[1:4], y[1:4]
         given = autograd(model, x, y)
     for last in (1, 2, 3, 5, 8, 13):
-        calls = 0
-
-        def progress(_what: str, _share: float, last: int = last) -> None:
-            nonlocal calls
-            calls += 1
-            if calls >= last:
-                raise kind
-
+        progress = Stops(kind, last)
         try:
             found = attack(model, given, method=method, progress=progress, batch_size=len(x))
         except kind:
             continue
         # an interruption is never swallowed, a budget leaves what was confirmed
-        assert kind is BudgetExhausted or calls < last
+        assert kind is BudgetExhausted or progress.calls < last
         assert wrong_claims(found.x, found.y, [s.error_bound for s in found.status], x, y) == 0
 
 
 @pytest.mark.usefixtures("quick")
 def test_pictures_are_interrupted_at_every_call():
-    rng = np.random.default_rng(0)
-    model = strided_cnn(image_size=8, widths=(12, 24), head=(64,)).double()
-    for parameter in model.parameters():
-        parameter.data = torch.tensor(rng.uniform(-1, 1, parameter.shape) / parameter[0].numel() ** 0.5)
-    x, y = torch.tensor(rng.random((2, 3, 8, 8))), torch.tensor([3, 1])
+    model = he(strided_cnn(image_size=8, widths=(12, 24), head=(64,))).double()
+    x, y = uniform(2, 3, 8, 8), torch.tensor([3, 1])
     given = autograd(model, x, y)
     for last in (1, 5, 25):
-        calls = 0
-
-        def progress(_what: str, _share: float, last: int = last) -> None:
-            nonlocal calls
-            calls += 1
-            if calls >= last:
-                raise BudgetExhausted("over")
-
         try:
-            found = attack(model, given, progress=progress, picture_iterations=20)
+            found = attack(model, given, progress=Stops(BudgetExhausted, last), picture_iterations=20)
         except BudgetExhausted:
             continue
         assert (

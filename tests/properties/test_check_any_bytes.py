@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from fractions import Fraction
 from random import Random
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -15,30 +15,13 @@ from hypothesis import strategies as st
 
 from exan_verify.api.certify import certify
 from exan_verify.api.check import check
-from exan_verify.core.certificate import Claim, domain_box
+from exan_verify.core.certificate import Claim, Evidence, domain_box
 from exan_verify.core.verdict import Outcome, SampleStatus
 from exan_verify.errors import CertificateRejected, InputError
 from tests.conftest import examples
 from tests.support.certificate_cases import Issued, broken, every_kind, garbled, nodes, spoiled
 
-KINDS = {
-    "unseen",
-    "tolerance",
-    "scale",
-    "twins",
-    "rank_bound",
-    "forced",
-    "lifting",
-    "degree_three",
-    "enumeration",
-    "extra_rays",
-    "second_batch",
-    "enclosed_batch",
-    "algebraic_batch",
-    "residual",
-    "shear",
-    "counting",
-}
+KINDS = {kind.__struct_config__.tag for kind in get_args(Evidence)}
 
 OPPOSITE = {frozenset((SampleStatus.DETERMINED, SampleStatus.FREE))}
 
@@ -71,6 +54,7 @@ def true(case: Issued, claim: Claim) -> bool:
                 labels=asked.labels.value,
                 domain=domain_box(asked.domain),
                 batch_size=asked.batch_size,
+                release=asked.asked().release,
                 engine="exact",
             )
         except InputError:

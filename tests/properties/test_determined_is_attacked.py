@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from exan_verify import certify
 from exan_verify.core.verdict import SampleStatus
@@ -27,11 +26,8 @@ def wholly_determined(seed: int, work: int) -> bool | None:
     widths = (int(rng.integers(3, 9)), *(int(n) for n in rng.integers(3, 9, depth)), classes)
     samples = int(rng.integers(1, 7))
     model = drawn_network(widths, rng)
-    x, y = drawn_batch(("rand", "randn")[int(rng.integers(2))], samples, widths[0], max(2, classes), rng)
-    if loss == "bce" or classes == 1:
-        y = torch.tensor(rng.integers(2, size=(samples, classes))).double()
-    elif loss == "mse":
-        y = nn.functional.one_hot(y, classes).double()
+    kind = ("rand", "randn")[int(rng.integers(2))]
+    x, y = drawn_batch(kind, samples, widths[0], classes, rng, loss)
     reduction = ("mean", "sum")[int(rng.integers(2))]
     network = to_network(model)
     verdict = certify(

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 from torch import nn
 
-from exan_verify import Box, Gradient, ReluNetwork, attack, audit, certify, check
+from exan_verify import Box, Gradient, ReluNetwork, attack, audit, certify, check, mitigate
 from exan_verify.api.files import save_batch, save_gradient
 from exan_verify.api.records import pretty
 from exan_verify.cli import main
@@ -90,8 +90,12 @@ USUAL: dict[str, list[Any]] = {
     "work_limit": [1, 1000],
     "input_shape": [(1, 1, 3), (1, 3), ("1", 1, 3)],
     "picture_iterations": [0, 1],
+    "defences": [["no-bias"], ["project-random:2", "width:2"], ["perturb"], ["average:2"]],
+    "pool": [(X[::-1] + 1, [0, 1])],
+    "prior": [X + 2, X],
+    "pixels": [1, 3],
 }
-ALWAYS = {"budget": 0.5, "engine": "exact", "picture_iterations": 1}
+ALWAYS = {"budget": 0.5, "engine": "exact", "picture_iterations": 1, "defences": ["no-bias"]}
 """Given where the function has it and nothing is drawn, so that no draw takes long."""
 
 
@@ -105,7 +109,7 @@ def calls(draw: st.DrawFn, function: Any) -> dict[str, Any]:
         required = name in ("model", "certificate") or (name == "gradient" and function is attack)
         if name in odd:
             arguments[name] = draw(st.sampled_from([*ODD, *((v, w) for v in ODD[:60:9] for w in ODD[:60:7])]))
-        elif required or (name == "batch" and function is audit) or draw(st.integers(0, 3)) == 0:
+        elif required or (name == "batch" and function in (audit, mitigate)) or draw(st.integers(0, 3)) == 0:
             usual = USUAL.get(name)
             if usual is not None:
                 arguments[name] = draw(st.sampled_from(usual))
@@ -142,13 +146,15 @@ def fuzz(function: Any, examples: int) -> Counter[str]:
     return counts
 
 
-@pytest.mark.parametrize(("function", "share"), [(attack, 25), (audit, 60), (certify, 120), (check, 120)])
+@pytest.mark.parametrize(
+    ("function", "share"), [(attack, 25), (audit, 60), (certify, 120), (check, 120), (mitigate, 40)]
+)
 def test_odd_arguments(function: Any, share: int):
     assert len(fuzz(function, share)) > 1
 
 
 @pytest.mark.campaign
-@pytest.mark.parametrize("function", [attack, audit, certify, check])
+@pytest.mark.parametrize("function", [attack, audit, certify, check, mitigate])
 def test_many_odd_arguments(function: Any):
     print(function.__name__, dict(fuzz(function, CAMPAIGN)))
 
@@ -195,6 +201,7 @@ STARTS = {
     ],
     "check": [["certificate.json", "model.safetensors", "--batch", "batch.npz"]],
     "audit": [["model.safetensors", "batch.npz"]],
+    "mitigate": [["model.safetensors", "batch.npz", "--defence", "no-bias"]],
     "attack": [["model.safetensors", "gradient.npz", "--out", "out.npz"]],
     "export-smt": [["model.safetensors", "--batch", "batch.npz", "--loss", "mse", "--out", "out.smt2"]],
     "smt": [["model.safetensors", "--batch", "batch.npz", "--loss", "mse", "--work-limit", "1000"]],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -64,3 +65,10 @@ def check_law(seed: int, size: str) -> tuple[int, int]:
 def test_what_is_peelable_is_found(seed: int, size: str):
     peelable, missed = check_law(seed, size)
     assert not missed or peelable == 0
+
+
+@pytest.mark.parametrize("seed", [399, 1404])
+def test_a_row_of_three_samples_that_passes_for_one_hides_none(seed: int):
+    """Loss vectors of hinge add up: the row of two samples less a third has the bias entry of a sample."""
+    peelable, missed = check_law(seed, "tiny")
+    assert (peelable, missed) == (3, 0)

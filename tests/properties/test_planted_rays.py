@@ -19,6 +19,7 @@ from exan_verify.exact.backprop import gradient
 from exan_verify.instances import iterate_suite
 from exan_verify.testing.strategies import LOSSES
 from tests.conftest import examples
+from tests.support.cases import words
 from tests.support.ray_cases import planted
 
 
@@ -77,12 +78,7 @@ def test_solvers_agree_on_a_share_of_the_suite():
     """Solvers that know nothing of rays, on the instances that enumeration decides by them."""
     asked = 0
     for case in iterate_suite():
-        question = {
-            "loss": case.loss.value,
-            "reduction": case.reduction.value,
-            "labels": case.labels.value,
-            "domain": case.domain,
-        }
+        question = words(case)
         if case.batch.size != 2 or not case.network.has_bias:
             continue
         verdict = certify(case.network, batch=case.batch, engine="enumeration", **question)

@@ -16,6 +16,7 @@ from exan_verify.core.verdict import Outcome, SampleStatus, Verdict
 from exan_verify.exact.backprop import gradient as exact_gradient
 from exan_verify.instances import FAMILIES, Instance, instance, iterate_suite
 from tests.conftest import examples
+from tests.support.cases import words
 from tests.support.smt_cases import decide, decided
 
 LOSSES = st.sampled_from(list(Loss))
@@ -78,12 +79,9 @@ def compare(case: Instance, work: int | None, budget: float | None) -> str | Non
     theirs = certify(
         case.network,
         batch=case.batch,
-        loss=case.loss.value,
-        reduction=case.reduction.value,
-        labels=case.labels.value,
-        domain=case.domain,
         engine="exact",
         budget=10,
+        **words(case),
     )
     if case.planted and ours.outcome is Outcome.UNIQUE:
         return f"{case.name}: a planted second batch is denied"

@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from exan_verify.errors import ExanError
 from exan_verify.models.chain import to_network
@@ -22,7 +22,7 @@ METHODS = ("auto", "auto", "peel", "sample", "assign", "lift")
 
 OWN = {"exact": 1e-6, "scaled": 1e-6, "negated": 1e-6, "another network": 1e-6, "float32": 1e-2}
 """Share of a sample's delta that may lie outside the column space of [dW_1 | db_1], which for the other kinds
-is everything."""
+is everything, and holds the deltas where [X 1] has rank M."""
 
 
 def check_spoiled(seed: int) -> tuple[int, int]:
@@ -33,11 +33,8 @@ def check_spoiled(seed: int) -> tuple[int, int]:
     hidden = rng.integers(*((20, 60) if rng.random() < 0.3 else (3, 9)), int(rng.integers(1, 3)))
     widths = (int(rng.integers(3, 9)), *(int(n) for n in hidden), classes)
     samples, model = int(rng.integers(1, 6)), drawn_network(widths, rng)
-    x, y = drawn_batch(("rand", "randn")[int(rng.integers(2))], samples, widths[0], max(2, classes), rng)
-    if loss == "bce" or classes == 1:
-        y = torch.tensor(rng.integers(2, size=(samples, classes))).double()
-    elif loss == "mse":
-        y = nn.functional.one_hot(y, classes).double()
+    kind = ("rand", "randn")[int(rng.integers(2))]
+    x, y = drawn_batch(kind, samples, widths[0], classes, rng, loss)
     reduction = ("mean", "sum")[int(rng.integers(2))]
     kind = KINDS[int(rng.integers(len(KINDS)))]
     given = {name: spoiled(kind, g, rng) for name, g in autograd(model, x, y, loss, reduction).items()}
@@ -58,10 +55,13 @@ def check_spoiled(seed: int) -> tuple[int, int]:
     consistent = 0
     for row, label, status in zip(found.x, found.y, found.status, strict=True):
         if status.tier is Tier.CONFIRMED:
-            assert float((x - row).abs().amax(dim=1).min()) <= status.error_bound
+            # the claim is about batches of the size found, which samples nearer than rounding make smaller
+            assert (
+                float((x - row).abs().amax(dim=1).min()) <= status.error_bound or found.batch_size < samples
+            )
         elif status.tier is Tier.CONSISTENT:
             consistent += 1
-            if kind in OWN:
+            if kind in OWN and samples <= widths[0] + 1:
                 own = autograd(model, row[None], label[None], loss, "sum")["0.bias"]
                 assert outside(given, own) <= OWN[kind]
     return len(found.status) - consistent, consistent

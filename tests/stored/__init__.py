@@ -12,12 +12,13 @@ from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from exan_verify import Box, Gradient, ReluNetwork, audit, certify
 from exan_verify.api.records import encode, verdict_record
+from exan_verify.core.certificate import Evidence
 
 FOLDER = Path(__file__).parent
 CERTIFICATES = FOLDER / "certificates.jsonl.xz"
@@ -30,22 +31,7 @@ LEAST = 60
 
 FORMS = (
     # one name per kind of evidence
-    "tolerance",
-    "scale",
-    "twins",
-    "rank_bound",
-    "forced",
-    "lifting",
-    "degree_three",
-    "enumeration",
-    "extra_rays",
-    "second_batch",
-    "enclosed_batch",
-    "algebraic_batch",
-    "residual",
-    "shear",
-    "counting",
-    "unseen",
+    *(kind.__struct_config__.tag for kind in get_args(Evidence)),
     # the shapes that they come in
     "parametrisation zero_sum",
     "parametrisation full",
@@ -79,6 +65,12 @@ FORMS = (
     "rebuilt from a gradient",
     "several arguments",
     "inside a box",
+    "released tensors",
+    "released rows",
+    "released weights",
+    "lifting on what is released",
+    "degree three on what is released",
+    "unseen on what is released",
 )
 
 
@@ -121,6 +113,7 @@ CELLS = {
     "shear": _cells("cross_entropy,bce one_hot,known batch"),
     "counting": _cells("cross_entropy,bce one_hot,known batch"),
     "unseen": _ALL,
+    "projected": _ALL,
     "tolerance": _cells("cross_entropy,bce,mse,hinge one_hot gradient"),
 }
 """Loss, label set and entrance under which each kind of evidence is stored."""
@@ -138,7 +131,18 @@ def forms(certificate: Record) -> set[str]:
     found |= {"rebuilt from a gradient"} if certificate["rebuild"] else set()
     found |= {"several arguments"} if len(certificate["evidence"]) > 1 else set()
     found |= {"inside a box"} if certificate["claim"]["question"]["domain"] else set()
-    return found
+    return found | _released(certificate)
+
+
+def _released(certificate: Record) -> set[str]:
+    release = certificate["claim"]["question"].get("release")
+    if release is None:
+        return set()
+    found = {"released tensors"} if release["tensors"] else set()
+    found |= {"released rows"} if release["rows"] else set()
+    found |= {"released weights"} if release["weights"] == "positive" else set()
+    kinds = {part["type"].replace("_", " ") for part in certificate["evidence"]}
+    return found | {f"{kind} on what is released" for kind in kinds & {"lifting", "degree three", "unseen"}}
 
 
 def cell(certificate: Record) -> tuple[str, str, str]:

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from exan_verify import Batch, Box, ReluNetwork, certify, check
+from exan_verify import Batch, Box, Release, ReluNetwork, certify, check
 from exan_verify.core.question import Labels, Loss, Reduction
 from exan_verify.errors import CertificateRejected, InputError
 from exan_verify.instances import instance
@@ -357,6 +357,60 @@ def one_neuron_of_classes(rng: np.random.Generator) -> Ask:
     return finished(rng, ask, network, dyadic(rng, int(rng.integers(1, 3)), 1), engine="smt")
 
 
+# of what is released
+
+
+def released(rng: np.random.Generator) -> Ask:
+    """Rows of some tensors, with or without weights of the samples: enough for lifting, or few of them."""
+    ask, classes = question(rng), int(rng.integers(2, 4))
+    neurons, samples = pick(rng, 5, 14, 20, 26), int(rng.integers(1, 5))
+    network = network_of(rng, [6, neurons, *pick(rng, [], [], [12]), classes])
+    share = pick(rng, 0.2, 0.8, 0.9)
+    rows = {name: rng.random(len(array)) < share for name, array in network.parameters() if rng.integers(3)}
+    tensors = [name for name, _ in network.parameters() if name in rows or rng.integers(4)]
+    sent = Release(
+        tensors=tensors or ["0.bias"] if rng.integers(3) else None,
+        rows=rows if rng.integers(3) else None,
+        weights=pick(rng, "equal", "positive"),
+    )
+    x = dyadic(rng, samples, 6)
+    return finished(rng, ask, network, x, engine=pick(rng, "lifting", "families", "exact"), release=sent)
+
+
+def few_rows(rng: np.random.Generator) -> Ask:
+    """Fewer rows of a first layer with fewer neurons than features than there are samples; or none."""
+    ask, neurons = question(rng), int(rng.integers(2, 6))
+    network = network_of(rng, [neurons + int(rng.integers(1, 3)), neurons, *pick(rng, [], [5]), 3])
+    rows = {"0.weight": np.isin(np.arange(neurons), rng.permutation(neurons)[: int(rng.integers(0, 3))])}
+    sent = Release(rows=rows, weights=pick(rng, "equal", "positive"))
+    x = dyadic(rng, int(rng.integers(2, 5)), network.widths[0])
+    return finished(rng, ask, network, x, engine="families", release=sent)
+
+
+def short_of_rows(rng: np.random.Generator) -> Ask:
+    """Too few rows are sent for degree two, enough for degree three."""
+    ask = short_of_neurons(rng)
+    network = network_of(rng, [7, 22, ask["network"].classes])
+    rows = np.isin(np.arange(22), rng.permutation(22)[: int(rng.integers(11, 18))])
+    sent = Release(rows={"0.weight": rows}, weights=pick(rng, "equal", "positive"))
+    return ask | {"network": network, "release": sent, "engine": "lifting"}
+
+
+def projected_inputs(rng: np.random.Generator) -> Ask:
+    """A first layer V B^T, of which V's gradient is sent."""
+    ask, classes, rank = question(rng), int(rng.integers(2, 4)), int(rng.integers(1, 4))
+    features = rank + int(rng.integers(1, 4))
+    bottleneck = network_of(rng, [rank, int(rng.integers(2, 8)), classes])
+    basis = rng.integers(-3, 4, (features, rank)) + 8 * np.eye(features, rank, dtype=int)
+    weights = [layer.weight for layer in bottleneck.layers]
+    weights[0] = weights[0] @ basis.T
+    network = ReluNetwork.from_arrays(weights, [layer.bias for layer in bottleneck.layers])
+    tensors = pick(rng, None, None, ["0.weight", "2.bias"])
+    sent = Release(input_basis=basis, tensors=tensors, weights=pick(rng, "equal", "positive"))
+    x = dyadic(rng, int(rng.integers(1, 4)), features)
+    return finished(rng, ask, network, x, engine="families", release=sent)
+
+
 # gradients given
 
 
@@ -441,6 +495,10 @@ RECIPES: dict[Callable[[np.random.Generator], Ask], int] = {
     wide_neck: 80,
     one_neuron_of_squares: 200,
     one_neuron_of_classes: 60,
+    released: 700,
+    few_rows: 200,
+    short_of_rows: 200,
+    projected_inputs: 300,
 }
 """How many seeds of each recipe are drawn, at most."""
 

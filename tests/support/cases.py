@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from fractions import Fraction
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
 from exan_verify.core.network import Batch, ReluNetwork
 from exan_verify.core.question import Labels, Loss
+from exan_verify.instances import Instance
 
 
 def default_network(widths: list[int], seed: int = 0, dtype: type = np.float32) -> ReluNetwork:
@@ -105,3 +107,8 @@ def rational_batch(network, samples, seed, denominator=7, labels=Labels.ONE_HOT)
 def as_floats(batch: Batch) -> Batch:
     labels = batch.labels if batch.labels.ndim == 1 else batch.labels.astype(np.float64)
     return Batch(inputs=batch.inputs.astype(np.float64), labels=labels)
+
+
+def words(case: Instance) -> dict[str, Any]:
+    """The question of an instance of the suite, as ``certify`` takes it."""
+    return {"loss": case.loss, "reduction": case.reduction, "labels": case.labels, "domain": case.domain}

@@ -16,9 +16,10 @@ import numpy as np
 from exan_verify.api.certify import certify
 from exan_verify.core.certificate import Claim, QuestionRecord, issue
 from exan_verify.core.network import Batch, Gradient, ReluNetwork
-from exan_verify.core.question import Labels, Loss, Reduction
+from exan_verify.core.question import Labels, Loss, Reduction, Release
 from exan_verify.core.verdict import Outcome
 from exan_verify.exact.backprop import gradient
+from exan_verify.testing.laws.certificates import mutated, nodes
 from tests.stored import CERTIFICATES, asked, load
 from tests.support.cases import default_network, random_batch, three_share_layer_one, two_one_five_one
 from tests.support.tolerance_cases import case as tolerance_case
@@ -86,6 +87,12 @@ def _recipes() -> Iterator[Recipe]:
     yield "shear", network, {"batch": batch}, {}
     network, found, _ = two_one_five_one(5)
     yield "unseen", network, {"batch": (found.inputs, found.labels)}, {"loss": "bce", "engine": "families"}
+    basis = np.array([[1, 0], [0, 2], [3, 1]])
+    network = ReluNetwork.from_arrays(
+        [[[1, 2], [-1, 1], [2, 0]] @ basis.T, [[1, -1, 2], [0, 3, 1]]], [[1, 0, 2], [0, 1]]
+    )
+    release = Release(input_basis=basis)
+    yield "projected", network, {"batch": ([[1, 2, 0.5]], [0])}, {"release": release, "engine": "families"}
     yield _stored("counting")
     network, batch = _cluster([6, 10, 5], (0, 0, 1))
     yield "quadrics", network, {"batch": batch}, {"loss": "mse"}
@@ -190,8 +197,6 @@ def _bare(widths: list[int]) -> ReluNetwork:
 
 # spoiling
 
-Path = tuple[Any, ...]
-
 ODD: tuple[Any, ...] = (
     None,
     True,
@@ -259,14 +264,6 @@ ODD: tuple[Any, ...] = (
     "membership",
     "joint",
 )
-
-
-def nodes(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
-    """Every node of a JSON value with its path."""
-    yield path, value
-    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, inner in pairs:
-        yield from nodes(inner, (*path, key))
 
 
 def spoiled(certificate: Mapping[str, Any], random: Random, others: tuple[Issued, ...]) -> dict[str, Any]:
@@ -347,45 +344,9 @@ def garbled(text: bytes, random: Random) -> bytes:
     return bytes(out)
 
 
-# breaking
-
-
 def broken(certificate: Mapping[str, Any], random: Random) -> dict[str, Any]:
-    """A copy whose claim does not follow: another outcome, status, size, radius or digest; another prime,
-    rank or number of unknowns in the evidence, or none.
-    """
-    made = copy.deepcopy(dict(certificate))
-    claim = made["claim"]
-    how = random.randrange(6)
-    compared = [
-        path for path, _ in nodes(made["evidence"]) if path and path[-1] in ("prime", "rank", "unknowns")
-    ]
-    if how == 0:
-        outcomes = {"unique", "ambiguous", "unrealisable"} - {claim["outcome"]}
-        claim["outcome"] = random.choice(sorted(outcomes))
-    elif how == 1 and claim["samples"] and claim["radius"] is None:
-        place = random.randrange(len(claim["samples"]))
-        statuses = {"determined", "free"} - {claim["samples"][place]}
-        claim["samples"][place] = random.choice(sorted(statuses))
-    elif how == 2 and claim["outcome"] != "unrealisable":
-        claim["question"]["batch_size"] += random.choice((-1, 1, 7))
-    elif how == 3:
-        name = random.choice([k for k in made if k.endswith("sha256") and made[k]])
-        digits, place = made[name], random.randrange(64)
-        other = random.choice([d for d in "0123456789abcdef" if d != digits[place]])
-        made[name] = digits[:place] + other + digits[place + 1 :]
-    elif how == 4 and compared:
-        *way, last = random.choice(compared)
-        target = made["evidence"]
-        for key in way:
-            target = target[key]
-        target[last] += random.choice((-1, 1, 60))
-    elif claim["radius"] is not None:
-        place = random.randrange(len(claim["radius"]))
-        claim["radius"][place] *= random.choice((0.0, 0.1, 0.9))
-    else:
-        made["evidence"] = []
-    return made
+    """A copy whose claim does not follow."""
+    return mutated(certificate, random)[1]
 
 
 def plain(certificate):

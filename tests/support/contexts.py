@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from exan_verify.core.network import Batch, ReluNetwork
-from exan_verify.core.question import Box, Labels, Loss, Question, Reduction
+from exan_verify.core.question import Box, Labels, Loss, Question, Reduction, Release
 from exan_verify.decide.context import Context, Setting
 from exan_verify.kernel.given import Subject
 
@@ -18,23 +19,17 @@ def context_of(
     *,
     domain: Box | None = None,
     reduction: Reduction = Reduction.MEAN,
+    release: Release | None = None,
     **setting: Any,
 ) -> Context:
     """The batch under a question; ``setting``: seed, jobs and engine."""
-    question = Question(loss=loss, reduction=reduction, labels=labels, domain=domain)
+    question = Question(loss=loss, reduction=reduction, labels=labels, domain=domain, release=release)
     return Context(setting=Setting(network=network, question=question, **setting), batch=batch)
 
 
 def subject_of(context: Context) -> Subject:
     """The same question as the kernel's checkers are asked it."""
-    asked = context.question
-    question = Question(
-        loss=asked.loss,
-        reduction=asked.reduction,
-        labels=asked.labels,
-        batch_size=context.batch.size,
-        domain=asked.domain,
-    )
+    question = replace(context.question, batch_size=context.batch.size)
     return Subject(network=context.network, batch=context.batch, question=question)
 
 

@@ -23,11 +23,23 @@ def drawn_network(widths: tuple[int, ...], rng: np.random.Generator) -> nn.Seque
 
 
 def drawn_batch(
-    kind: str, samples: int, features: int, classes: int, rng: np.random.Generator
+    kind: str,
+    samples: int,
+    features: int,
+    classes: int,
+    rng: np.random.Generator,
+    loss: str = "cross_entropy",
 ) -> tuple[Tensor, Tensor]:
-    """Inputs, ``rand`` (uniform on [0, 1]) or ``randn`` (normal), and classes."""
+    """Inputs, ``rand`` (uniform on [0, 1]) or ``randn`` (normal), and classes; for bce and one logit 0/1
+    vectors, for mse one-hot targets.
+    """
     x: Any = rng.random((samples, features)) if kind == "rand" else rng.normal(size=(samples, features))
-    return torch.tensor(x), torch.tensor(rng.integers(classes, size=samples))
+    y = torch.tensor(rng.integers(max(2, classes), size=samples))
+    if loss == "bce" or classes == 1:
+        y = torch.tensor(rng.integers(2, size=(samples, classes))).double()
+    elif loss == "mse":
+        y = nn.functional.one_hot(y, classes).double()
+    return torch.tensor(x), y
 
 
 _MIXED = ("001011", "001101", "001110", "011001", "101001", "110001")

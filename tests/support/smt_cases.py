@@ -22,6 +22,7 @@ from exan_verify.smt.question.encode import Encoding
 from exan_verify.smt.question.posed import Posed
 from exan_verify.smt.question.terms import Atom, Formula, Literal
 from exan_verify.smt.search import own_cube
+from tests.support.cases import words
 
 
 def named(name: str) -> Instance:
@@ -59,22 +60,13 @@ def pose(network: ReluNetwork, **options: Any) -> tuple[Posed, Known | None]:
 
 
 def posed(case: Instance, **changes: Any) -> tuple[Posed, Known]:
-    found, truth = pose(case.network, **{"batch": case.batch, **_words(case), **changes})
+    found, truth = pose(case.network, **{"batch": case.batch, **words(case), **changes})
     assert truth is not None
     return found, truth
 
 
 def decided(case: Instance, **options: Any) -> Verdict:
-    return decide(case.network, batch=case.batch, **_words(case), **options)
-
-
-def _words(case: Instance) -> dict[str, Any]:
-    return {
-        "loss": case.loss,
-        "reduction": case.reduction,
-        "labels": case.labels,
-        "domain": case.domain,
-    }
+    return decide(case.network, batch=case.batch, **words(case), **options)
 
 
 def mse_case(

@@ -12,11 +12,13 @@ from collections.abc import Callable
 from exan_verify.core.budget import Budget
 from exan_verify.core.verdict import Attempt, Engine
 from exan_verify.decide.context import Context, Finding
-from exan_verify.decide.families import counting, linear, mixing, orbits, shears, silent, unseen
+from exan_verify.decide.families import counting, linear, mixing, orbits, projected, shears, silent, unseen
 from exan_verify.decide.families.result import Part, joined, witness
+from exan_verify.decide.released import handles
 from exan_verify.errors import BudgetExhausted
 
 METHODS: tuple[Callable[[Context, Budget], Part], ...] = (
+    projected.decide,
     unseen.decide,
     mixing.decide,
     shears.decide,
@@ -37,10 +39,14 @@ def decide(context: Context, budget: Budget) -> Finding:
         if stopped := budget.exhausted:
             break
         try:
-            parts.append(method(context, budget))
+            part = method(context, budget)
         except BudgetExhausted as error:  # what other methods proved stays
             stopped = str(error)
             break
+        if all(handles(evidence, context.question) for evidence in part.evidence):
+            parts.append(part)
+        if context.question.release is not None and len(part.facts.free) == context.samples:
+            break  # the first family alone hides every sample
     found = joined(parts)
     attempt = Attempt(
         engine=Engine.FAMILIES,

@@ -2,7 +2,9 @@
 
 Which samples move is read from the pattern alone. A set S of samples with fewer live neurons than samples has
 dependent columns in Delta_1 whatever the values are; the S with the greatest surplus is the part of the
-Dulmage-Mendelsohn decomposition that a maximum matching of samples with live neurons leaves short.
+Dulmage-Mendelsohn decomposition that a maximum matching of samples with live neurons leaves short. Of a
+release only the neurons count whose row of dW_1 is sent: nothing else of the gradient changes along these
+motions.
 """
 
 from __future__ import annotations
@@ -40,10 +42,12 @@ def decide(context: Context, budget: Budget) -> Part:
     facts = admitted(context, evidence)
     if facts is None:
         return Part(note="")
+    released = context.question.release is not None
     reason = (
         f"the first layer does not see some motions of {len(samples)} samples with "
-        f"{int(live[:, samples].any(axis=1).sum())} live neurons: a family of dimension {dimension} at least "
-        "keeps every pre-activation and the gradient (narrow first layer)"
+        f"{int(live[:, samples].any(axis=1).sum())} live neurons{' that are sent' if released else ''}: "
+        f"a family of dimension {dimension} at least keeps every pre-activation and "
+        f"{'all that is sent' if released else 'the gradient'} (narrow first layer)"
     )
     radii = None
     if context.question.domain is None:
@@ -75,15 +79,16 @@ def short_of_neurons(live: Mask) -> list[int]:
 
 
 def _live(context: Context) -> Mask:
-    """Entries of Delta_1, or of rows that span it, that may be non-zero."""
+    """Entries of the rows of Delta_1 that are sent, or of rows that span them, that may be non-zero."""
+    sent = context.question.sent_weights(context.network.layers[0])
     patterns = context.passed.patterns
     if not patterns:
-        rows = context.network.classes - context.question.loss.zero_sum
+        rows = int(sent.sum()) - (context.question.loss.zero_sum and bool(sent.all()))
         return np.ones((rows, context.samples), dtype=bool)
     found = patterns[0].copy()
     for pattern in patterns[1:]:
         found[:, ~pattern.any(axis=0)] = False
-    return found
+    return found[sent]
 
 
 def _inside(context: Context) -> Mask:

@@ -132,7 +132,7 @@ def _reason(context: Context, evidence: DegreeThree, determined: frozenset[int])
     used, samples = evidence.argument, context.samples
     if len(determined) < samples:
         names = ", ".join(str(m) for m in sorted(determined))
-        return f"samples {names} are in every batch with this gradient (lifting of degree three)"
+        return f"samples {names} are in every batch with this gradient or release (lifting of degree three)"
     missing = _deficit(context, plan(context, used.layer, tuple(range(samples))))
     return (
         f"lifting of degree three at hidden layer {used.layer}, where degree two is {missing} equations "

@@ -10,7 +10,8 @@ group has u = U_group q, which is its Delta at the next layer: the same argument
 splits it where its patterns differ (6.4, splits).
 
 Hypotheses, each checked here: biases; rank(A) = M (from rank Delta_i = M and rank [H_{i-1} 1] = M); the
-parametrisation of u; full column rank of every lower Delta (3.4); labels told apart (3.4).
+parametrisation of u; full column rank of every lower Delta (3.4); labels told apart (3.4). Of a release,
+ranks are those of the rows that are sent.
 """
 
 from __future__ import annotations
@@ -128,7 +129,7 @@ def split(
     """
     if len(group) == 1 or parametrisation == "row_space" or layer + 1 >= context.network.depth:
         return [], (group,)
-    if rank_mod(context.image.delta(layer + 1)[:, list(group)]) < len(group):
+    if rank_mod(context.sent_delta(layer + 1)[:, list(group)]) < len(group):
         return [], (group,)
     above = plan(context, layer + 1, group)
     rank, obstacle = reach(context, above, budget)
@@ -156,7 +157,7 @@ def hypotheses(context: Context, layer: int) -> str | None:
     samples = context.samples
     if not context.network.has_bias:
         return "the network has no biases, so every sample keeps a scale"
-    found = rank_mod(context.image.delta(layer))
+    found = rank_mod(context.sent_delta(layer))
     if found < samples:
         return f"rank(Delta_{layer}) is {found} mod p, not the {samples} needed for rank(A) = M"
     if not full_feature_rank(context, layer - 1):
@@ -181,7 +182,7 @@ def conclude(
     sizes = tuple(len(group) for group in groups if len(group) > 1)
     if sizes and layer > 1:
         return None, f"groups of sizes {sizes} share the pattern; the layers below stay open"
-    lower = () if sizes else tuple(rank_mod(context.image.delta(k)) for k in range(1, layer))
+    lower = () if sizes else tuple(_lower_rank(context, k) for k in range(1, layer))
     short = [k + 1 for k, value in enumerate(lower) if value < samples]
     if short:
         return None, f"features of layer {layer} are determined, but rank(Delta_{short[-1]}) < M below"
@@ -210,26 +211,38 @@ def _labels(
     context: Context, layer: int, parametrisation: Parametrisation, members: list[int], *, everyone: bool
 ) -> tuple[LabelArgument, list[int]]:
     depth = context.network.depth
-    seen = parametrisation == "row_space"
-    if layer == depth - 1 and context.samples > 1 and not seen:
+    if layer == depth - 1 and parametrisation not in ("row_space", "single"):
         argument: LabelArgument = "loss_vectors"
-    elif everyone and full_feature_rank(context, depth - 1):
+    elif everyone and context.sent_neurons(depth).all() and full_feature_rank(context, depth - 1):
         argument = "output_rank"
     else:
-        return "backward_map", [m for m in members if _told_below(context, layer, m, seen=seen)]
+        return "backward_map", [m for m in members if _told_below(context, layer, parametrisation, m)]
     return argument, [m for m in members if told_by_loss_vectors(context, m)]
 
 
-def _told_below(context: Context, layer: int, m: int, *, seen: bool) -> bool:
-    """``seen``: of the next delta only what the layer's neurons see of it is known, W^T delta."""
+def _told_below(context: Context, layer: int, parametrisation: Parametrisation, m: int) -> bool:
+    """By what is known of the next delta: with ``row_space`` what the layer's neurons see of it, W^T delta;
+    with one sample (``single``) nothing, but the layer's own delta where it is sent.
+    """
+    if parametrisation == "single":
+        back = backward_map(context.network, context.passed, layer, m)
+        return told_by_backward_map(context, back[context.sent_neurons(layer)], m)
     back = backward_map(context.network, context.passed, layer + 1, m)
-    if seen:
+    if parametrisation == "row_space":
         back = product_mod(context.network.layers[layer].weight.T, back)
     return told_by_backward_map(context, back, m)
 
 
+def _lower_rank(context: Context, layer: int) -> int:
+    """rank Delta_layer on the rows of dW_layer that are sent: they give the features below (3.4)."""
+    sent = context.question.sent_weights(context.network.layer(layer))
+    return rank_mod(context.image.delta(layer)[sent])
+
+
 def _reason(context: Context, arguments: list[LayerArgument], determined: frozenset[int]) -> str:
     used, samples = arguments[0], context.samples
+    if context.question.release is not None:
+        return _reason_of_release(context, arguments, determined)
     if len(determined) < samples:
         names = ", ".join(str(m) for m in sorted(determined))
         return f"samples {names} are in every batch with this gradient (lifting, C2)"
@@ -249,6 +262,21 @@ def _reason(context: Context, arguments: list[LayerArgument], determined: frozen
         return text + "(C1, 3.4)"
     layers = ", ".join(str(k) for k in sorted({record.layer for record in used.splits}))
     return text + f"after groups are split at layer {layers} (C2, 3.4)"
+
+
+def _reason_of_release(context: Context, arguments: list[LayerArgument], determined: frozenset[int]) -> str:
+    """The same where not everything is sent: which rows the rank is that of."""
+    layer = arguments[0].layer
+    sent = context.sent_neurons(layer)
+    who = "every sample"
+    if len(determined) < context.samples:
+        who = f"samples {', '.join(map(str, sorted(determined)))}"
+    weights = ", whatever the samples' positive weights are" if context.question.weighted else ""
+    return (
+        f"lifting at hidden layer {layer} on the {int(sent.sum())} of its {len(sent)} neurons whose rows are "
+        f"sent determines {who}{weights}: rank(R) = {arguments[0].rank} with U = {arguments[0].unknowns}, "
+        "proved over F_p (masked rows)"
+    )
 
 
 def _attempt(plan: Plan, note: str, start: float, rank: int | None = None) -> Attempt:

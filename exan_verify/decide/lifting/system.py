@@ -2,7 +2,8 @@
 
 For a column q of Q^-1 that is known to lie in the span of the samples ``members`` and that sample's next
 delta u, every neuron j satisfies ``(Delta_j . q)(Delta_j . q - w_j . u) = 0``: linear in the products q_a q_b
-and q_a u_k. R is the matrix of these equations in U unknowns.
+and q_a u_k. R is the matrix of these equations in U unknowns. Of a release only neurons count whose row [dW |
+db] is sent (docs/theory.md, releases): for the others Delta' = Delta Q^-1 is not known.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ MAX_ENTRIES = 1 << 27
 class Plan:
     """Lifting at one layer before any rank is taken: its counts decide the order and whether it can work.
 
-    ``groups``: the members that share the pattern of ``layer``, as sample indices. ``equations``: neurons
-    with a non-zero delta for some member.
+    ``groups``: the members that share the pattern of ``layer`` on its neurons that are sent, as sample
+    indices. ``equations``: of these the neurons with a non-zero delta for some member.
     """
 
     layer: int
@@ -92,13 +93,13 @@ def plan(context: Context, layer: int, members: tuple[int, ...]) -> Plan:
     """
     parametrisation, extra = _parametrisation(context, layer)
     size = len(members)
-    pattern = context.passed.pattern(layer)[:, list(members)]
+    pattern = context.passed.pattern(layer)[context.sent_neurons(layer)][:, list(members)]
     return Plan(
         layer=layer,
         members=members,
         parametrisation=parametrisation,
         unknowns=size * (size + 1) // 2 + size * extra,
-        equations=int(context.image.delta(layer)[:, list(members)].any(axis=1).sum()),
+        equations=int(context.sent_delta(layer)[:, list(members)].any(axis=1).sum()),
         groups=tuple(tuple(members[k] for k in group) for group in pattern_groups(pattern)),
     )
 
@@ -110,7 +111,7 @@ def equations(context: Context, plan: Plan) -> Residues:
     if plan.parametrisation == "single":
         return np.zeros((0, plan.unknowns), dtype=np.uint64)
     delta = context.image.delta(plan.layer)[:, list(plan.members)]
-    keep = np.flatnonzero(delta.any(axis=1))
+    keep = np.flatnonzero(delta.any(axis=1) & context.sent_neurons(plan.layer))
     delta = delta[keep]
     outgoing = outgoing_weights(context, plan, keep)
     upper = np.triu_indices(len(plan.members))
@@ -169,7 +170,9 @@ def _row_rank(context: Context, layer: int, unknowns: int) -> int | None:
 
 
 def _column_space_usable(context: Context, layer: int) -> bool:
-    """rank [dW_{layer+1} | db_{layer+1}] = M."""
+    """rank [dW_{layer+1} | db_{layer+1}] = M, all of which is sent."""
+    if not context.sent_neurons(layer + 1).all():
+        return False
     following = context.image.delta(layer + 1)
     return rank_mod(following) == context.samples and full_feature_rank(context, layer)
 

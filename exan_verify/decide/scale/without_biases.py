@@ -38,7 +38,9 @@ def decide(context: Context, budget: Budget) -> Finding:
     searches = tuple(twins_of(context, m) for m in range(context.samples))
     found, facts = _admitted(context, searches)
     evidence: list[Scale | Twins] = [Twins(twins=found)] if found else []
-    scale, note = _lifted(context, searches, budget)
+    scale, note = None, "what is determined is asked of the whole gradient"
+    if context.question.release is None:
+        scale, note = _lifted(context, searches, budget)
     if scale is not None:
         evidence.append(scale)
         facts |= Facts(determined=frozenset(scale.determined))

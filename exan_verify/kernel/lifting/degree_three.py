@@ -39,9 +39,10 @@ def facts(evidence: DegreeThree, subject: Subject) -> Facts:
     check_reduction(image, argument.layer)
     require(argument.parametrisation != "single", "degree three is for more than one sample")
     delta = image.delta(argument.layer)
-    first = np.flatnonzero(delta.any(axis=1))[: evidence.neurons]
+    first = np.flatnonzero(delta.any(axis=1) & image.sent(argument.layer))[: evidence.neurons]
     require(len(first) == evidence.neurons > 0, "there are fewer neurons with a non-zero delta")
-    groups = groups_of(subject.passed.pattern(argument.layer), tuple(range(samples)))
+    pattern = subject.passed.pattern(argument.layer)[image.sent(argument.layer)]
+    groups = groups_of(pattern, tuple(range(samples)))
     require(groups == argument.groups, f"the pattern groups are {groups}")
     cubes = sum(comb(len(group) + 2, 3) for group in groups)
     variables = samples + unknowns_above(image, argument)

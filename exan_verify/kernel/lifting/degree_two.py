@@ -3,6 +3,12 @@
 Everything is recomputed: activation patterns, loss vectors at the certificate's point, deltas, the matrix R
 row by row, every rank. The certificate's numbers are only compared with what comes out. A rank over F_p is a
 lower bound of the rank over the reals; no zero and no deficit mod p is used.
+
+Of a release (docs/theory.md, releases) the ranks of steps 2, 6 and 9 are those of the rows that are sent: the
+factorisation A = Delta [H 1], and so Delta' = Delta Q^-1, is known of these rows alone. What speaks of a
+whole layer's gradient (``column_space``, ``output_rank``) asks that all of it is sent. With unknown positive
+weights c every step holds for Delta diag(c) and g c in the place of Delta and g, and no rank depends on c;
+labels are then told from a positive multiple of g.
 """
 
 from __future__ import annotations
@@ -46,6 +52,15 @@ class Image:
         """Delta_layer mod p, (n, M); layers count from 1."""
         return self.deltas.at(layer)
 
+    def sent(self, layer: int) -> Mask:
+        """Which neurons of the layer have their row [dW | db] sent, (n,)."""
+        return self.subject.question.sent_neurons(self.subject.network.layer(layer))
+
+    def sent_delta(self, layer: int) -> Residues:
+        """The rows of Delta_layer mod p whose neurons are sent."""
+        found: Residues = self.delta(layer)[self.sent(layer)]
+        return found
+
 
 def facts(evidence: Lifting, subject: Subject) -> Facts:
     """The samples that the evidence proves to be in every batch with this gradient.
@@ -82,7 +97,7 @@ def check_reduction(image: Image, layer: int) -> None:
     """rank(A) = M at hidden layer ``layer`` (3.1)."""
     samples = image.subject.samples
     require(1 <= layer < image.subject.network.depth, f"there is no hidden layer {layer}")
-    require(rank_mod(image.delta(layer)) == samples, f"rank(Delta_{layer}) = M is not shown")
+    require(rank_mod(image.sent_delta(layer)) == samples, f"rank(Delta_{layer}) = M is not shown")
     require(feature_rank(image, layer - 1) == samples, f"rank [H_{layer - 1} 1] = M is not shown")
 
 
@@ -110,7 +125,7 @@ def _layer(image: Image, argument: LayerArgument) -> frozenset[int]:
 def _system_reaches_rank(image: Image, argument: LayerArgument | Split, members: tuple[int, ...]) -> None:
     """dim null(R) = sum of squared group sizes, for q in the span of ``members`` (C2, steps 5 to 7)."""
     i = argument.layer
-    groups = groups_of(image.subject.passed.pattern(i), members)
+    groups = groups_of(image.subject.passed.pattern(i)[image.sent(i)], members)
     require(groups == argument.groups, f"the pattern groups of layer {i} are {groups}")
     check_null_space(argument, lifted_system(image, argument, members), groups)
 
@@ -134,7 +149,7 @@ def _after_splits(image: Image, argument: Conclusion) -> set[tuple[int, ...]]:
     for part in argument.splits:
         require(open_groups.get(part.members) == part.layer - 1, f"{part.members} is no group to split here")
         require(part.layer < image.subject.network.depth, f"there is no hidden layer {part.layer}")
-        independent = rank_mod(image.delta(part.layer)[:, list(part.members)]) == len(part.members)
+        independent = rank_mod(image.sent_delta(part.layer)[:, list(part.members)]) == len(part.members)
         require(independent, f"the group's deltas at layer {part.layer} are not shown to be independent")
         _system_reaches_rank(image, part, part.members)
         del open_groups[part.members]
@@ -157,13 +172,13 @@ def lifted_system(
         # one sample: Q is a number, any q is allowed, and nothing is concluded about u
         require(image.subject.samples == 1, "more than one sample needs the lifted system")
         return np.zeros((0, 1), dtype=np.uint64)
-    delta = image.delta(argument.layer)[:, list(members)]
+    delta = image.sent_delta(argument.layer)[:, list(members)]
     width, pairs = unknowns_above(image, argument), len(members) * (len(members) + 1) // 2
     unknowns, most = pairs + len(members) * width, len(delta) + len(members) ** 2
     require(
         unknowns <= most, f"dim null(R) is too large: {len(delta)} neurons are too few for U = {unknowns}"
     )
-    outgoing = outgoing_weights(image, argument)
+    outgoing = outgoing_weights(image, argument)[image.sent(argument.layer)]
     columns: list[Residues] = []
     for a in range(len(members)):
         rest = multiply_mod(delta[:, [a]], delta[:, a:])
@@ -194,6 +209,7 @@ def outgoing_weights(image: Image, argument: Conclusion | Split | Scale) -> Resi
     weight = image.subject.network.layers[i].weight
     if argument.parametrisation == "column_space":
         following = image.delta(i + 1)
+        require(bool(image.sent(i + 1).all()), f"the gradient of layer {i + 1} is not sent whole")
         require(rank_mod(following) == image.subject.samples, f"rank(Delta_{i + 1}) = M is not shown")
         require(feature_rank(image, i) == image.subject.samples, f"rank [H_{i} 1] = M is not shown")
         return product_mod(weight.T, following)
@@ -256,28 +272,30 @@ def _check_below(image: Image, argument: Conclusion, *, everyone: bool) -> None:
     expected = tuple(image.subject.samples for _ in range(argument.layer - 1))
     require(argument.lower_ranks == expected, "a lower Delta lacks full column rank")
     for k in range(1, argument.layer):
-        require(rank_mod(image.delta(k)) == image.subject.samples, f"rank(Delta_{k}) = M is not shown")
+        rows = image.subject.question.sent_weights(image.subject.network.layer(k))
+        require(rank_mod(image.delta(k)[rows]) == image.subject.samples, f"rank(Delta_{k}) = M is not shown")
 
 
 def _label_told(image: Image, argument: Conclusion, m: int, everyone: bool) -> bool:
     """Whether only sample m's own label fits its inputs and what is known of its deltas (3.4)."""
     depth = image.subject.network.depth
-    require(
-        argument.parametrisation != "single" or argument.labels == "output_rank",
-        "with one sample only the output layer's rank tells the label",
-    )
     if argument.labels == "loss_vectors":
-        above = argument.layer == depth - 1 and argument.parametrisation != "row_space"
+        above = argument.layer == depth - 1 and argument.parametrisation not in ("row_space", "single")
         require(above, "loss vectors are known only above the last hidden layer, with all their entries")
         return _told(image, m, np.eye(image.subject.network.classes, dtype=np.uint64))
     if argument.labels == "output_rank":
         require(everyone, "the output rank argument needs every input to be determined")
+        require(bool(image.sent(depth).all()), "the gradient of the output layer is not sent whole")
         require(feature_rank(image, depth - 1) == image.subject.samples, "rank [H_{L-1} 1] = M is not shown")
         return _told(image, m, np.eye(image.subject.network.classes, dtype=np.uint64))
+    # one sample: nothing is known of the next delta, but the layer's own is there where its bias is sent
+    lowest = argument.layer - (argument.parametrisation == "single")
     back = np.eye(image.subject.network.classes, dtype=np.uint64)
-    for k in range(depth - 1, argument.layer, -1):
+    for k in range(depth - 1, lowest, -1):
         active = image.subject.passed.pattern(k)[:, [m]]
         back = product_mod(image.subject.network.layers[k].weight.T, back) * active
+    if argument.parametrisation == "single":
+        back = back[image.sent(argument.layer)]
     if argument.parametrisation == "row_space":
         back = product_mod(image.subject.network.layers[argument.layer].weight.T, back)
     return _told(image, m, back)
@@ -287,6 +305,8 @@ def _told(image: Image, m: int, back: Residues) -> bool:
     """Whether ``back @ (g(f, y') - g(f, y))`` is non-zero for every other admitted label y'."""
     loss, labels = image.subject.question.loss, image.subject.question.labels
     classes = image.subject.network.classes
+    if image.subject.question.weighted:
+        return _told_up_to_scale(image, m, back)
     if labels is Labels.REAL or (loss is Loss.BCE and labels is Labels.ONE_HOT):
         # the differences span at most R^K, so an injective map is enough
         return rank_mod(back) == classes
@@ -298,6 +318,49 @@ def _told(image: Image, m: int, back: Residues) -> bool:
         if not any(sum(int(v) * d for v, d in zip(row, difference, strict=True)) % PRIME for row in back):
             return False
     return True
+
+
+def _told_up_to_scale(image: Image, m: int, back: Residues) -> bool:
+    """Whether ``back @ g(f, y')`` is a positive multiple of ``back @ g(f, y)`` for no other admitted label
+    y'.
+
+    softmax(f) - e_y and a non-zero hinge loss vector have one negative entry, at y; sigmoid(f) - y is
+    negative exactly where y is 1. So where ``back`` is injective on such vectors the label is told by signs.
+    Two vectors of rank 2 mod p are no multiples of each other.
+    """
+    subject = image.subject
+    loss, classes = subject.question.loss, subject.network.classes
+    own = subject.batch.labels
+    if subject.question.labels is Labels.REAL:
+        return False
+    if loss is not Loss.MSE:
+        basis = back
+        if loss.zero_sum:  # e_k - e_K, k < K
+            basis = add_mod(back[:, :-1], negate_mod(back[:, -1:]))
+        if rank_mod(basis) == classes - loss.zero_sum:
+            return loss is not Loss.HINGE or any(_vector(image, m, label_of(own[m])))
+    if loss is Loss.BCE and subject.question.labels is Labels.ONE_HOT:
+        return False
+    here = _image_of(back, _vector(image, m, label_of(own[m])))
+    for other in admitted(subject.question, own, classes):
+        if other != label_of(own[m]):
+            there = _image_of(back, _vector(image, m, other))
+            if rank_mod(np.array([here, there], dtype=np.uint64)) < 2:
+                return False
+    return True
+
+
+def _vector(image: Image, m: int, label: Label) -> list[int]:
+    """g(f, label) of sample m mod p at the certificate's point."""
+    subject = image.subject
+    labels = subject.batch.labels[[m]].copy()
+    labels[0] = int(label[0]) if labels.ndim == 1 else label
+    vectors = loss_vectors_mod(subject.question.loss, subject.passed.logits[:, [m]], labels, 1, image.point)
+    return [int(v) for v in vectors[:, 0]]
+
+
+def _image_of(back: Residues, vector: list[int]) -> list[int]:
+    return [sum(int(b) * v for b, v in zip(row, vector, strict=True)) % PRIME for row in back]
 
 
 def _difference(image: Image, m: int, other: Label) -> list[int]:

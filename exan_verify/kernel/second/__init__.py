@@ -1,4 +1,5 @@
-"""Evidence of a second batch: exact, algebraic, enclosed, along a family, by counting, unseen, scaled.
+"""Evidence of a second batch: exact, algebraic, enclosed, along a family, by counting, unseen, projected,
+scaled.
 
 The one part of the kernel that the engines ask themselves: they find candidates by means of their own, and
 issue what :func:`facts` accepts (docs/theory.md section 6).
@@ -13,6 +14,7 @@ from exan_verify.core.certificate import (
     AlgebraicBatch,
     Counting,
     EnclosedBatch,
+    Projected,
     SecondBatch,
     Shear,
     Twins,
@@ -24,6 +26,7 @@ from exan_verify.kernel.second import (
     algebraic_batch,
     counting,
     enclosed_batch,
+    projected,
     second_batch,
     shear,
     twins,
@@ -34,7 +37,7 @@ from exan_verify.kernel.second.second_batch import rebuilt
 
 __all__ = ["CHECKERS", "Count", "Existential", "count", "facts", "rebuilt"]
 
-Existential = SecondBatch | EnclosedBatch | AlgebraicBatch | Shear | Counting | Unseen | Twins
+Existential = SecondBatch | EnclosedBatch | AlgebraicBatch | Shear | Counting | Unseen | Projected | Twins
 """Evidence that a second batch, or a family of them, exists."""
 
 CHECKERS: Mapping[type, Callable[[Any, Subject], Facts]] = {
@@ -44,6 +47,7 @@ CHECKERS: Mapping[type, Callable[[Any, Subject], Facts]] = {
     Shear: shear.facts,
     Counting: counting.facts,
     Unseen: unseen.facts,
+    Projected: projected.facts,
     Twins: twins.facts,
 }
 """One checker for each kind."""

@@ -1,11 +1,14 @@
 """Checks motions that the first layer does not see (docs/theory.md section 4, narrow first layer).
 
 Batches X + A with ``A W_1^T = 0`` and ``Delta_1 A = 0`` have the pre-activations, and so the deltas, of X,
-and dW_1 changes by ``Delta_1 A = 0``. Let E be the rows of Delta_1 that may be non-zero, restricted to the
-samples S that move, r >= rank E, and n >= rank W_1 on the features that move. With both replaced by bases of
-their rows, the map ``A -> (A W_1^T, E A)`` has its image in ``{(P, Q): E P = Q W_1^T}``, of dimension
-|S| n + r d - r n. An entry of A is zero where its feature stands on a face of the box; let c_k samples of S
-be strictly inside at feature k. Then
+and dW_1 changes by ``Delta_1 A = 0``. Of a release only the rows of dW_1 that are sent have to stay, so that
+Delta_1 stands for these rows; nothing else changes. With unknown positive weights c, Delta_1 diag(c) A = 0
+has the solutions diag(1/c) A: as many dimensions, and the same samples move.
+
+Let E be the rows of Delta_1 that may be non-zero, restricted to the samples S that move, r >= rank E, and
+n >= rank W_1 on the features that move. With both replaced by bases of their rows, the map ``A -> (A W_1^T, E
+A)`` has its image in ``{(P, Q): E P = Q W_1^T}``, of dimension |S| n + r d - r n. An entry of A is zero where
+its feature stands on a face of the box; let c_k samples of S be strictly inside at feature k. Then
 
     dim {A}  >=  sum_{k in K} (c_k - r) - (|S| - r) n,      K = {k: c_k > r},
 
@@ -14,8 +17,6 @@ along A and along -A stay in the box, and nothing else bounds them.
 """
 
 from __future__ import annotations
-
-from fractions import Fraction
 
 import numpy as np
 
@@ -59,20 +60,31 @@ def facts(evidence: Unseen, subject: Subject) -> Facts:
         # x_m + t alpha_m v for one v with W_1 v = 0 on the features where all may move, and E alpha = 0
         coefficients = _coefficients(evidence, subject)[rows][:, chosen]
         moving = {chosen[k] for k in np.flatnonzero(~columns | _not_always_zero(coefficients, bound))}
+    if not rows.size:  # no equation couples the samples
+        moving |= {m for m, own in zip(chosen, inside, strict=True) if int(own.sum()) > _seen(subject, own)}
     return Facts(ambiguous=True, free=subject.leaving(moving))
 
 
 def _may_be_nonzero(subject: Subject) -> Mask:
-    """Which entries of Delta_1 (rows that span it, M) the activation patterns allow to be non-zero.
+    """Which entries of Delta_1 (those of its rows that are sent, or rows that span them, M) the activation
+    patterns allow to be non-zero.
 
-    Without a hidden layer Delta_1 is the loss vectors; where their entries sum to zero, one row adds nothing.
+    Without a hidden layer Delta_1 is the loss vectors; where their entries sum to zero, one row of all adds
+    nothing.
     """
     network, passed = subject.network, subject.passed
+    sent = _sent(subject)
     if network.depth == 1:
-        return np.ones((network.classes - subject.question.loss.zero_sum, subject.samples), dtype=bool)
+        spare = subject.question.loss.zero_sum and bool(sent.all())
+        return np.ones((int(sent.sum()) - spare, subject.samples), dtype=bool)
     alive = np.all([pattern.any(axis=0) for pattern in passed.patterns], axis=0)
-    found: Mask = passed.patterns[0] & alive
+    found: Mask = (passed.patterns[0] & alive)[sent]
     return found
+
+
+def _sent(subject: Subject) -> Mask:
+    """The rows of dW_1 that are sent, (n_1,)."""
+    return subject.question.sent_weights(subject.network.layers[0])
 
 
 def _strictly_inside(subject: Subject, chosen: list[int]) -> Mask:
@@ -88,17 +100,18 @@ def _strictly_inside(subject: Subject, chosen: list[int]) -> Mask:
 def _seen(subject: Subject, features: Mask) -> int:
     """At least the rank of W_1 on ``features``: its rows that are not zero there, or the features."""
     weight = subject.network.layers[0].weight[:, features]
-    return min(int((weight != Fraction(0)).any(axis=1).sum()), int(features.sum()))
+    return min(int((weight != 0).any(axis=1).sum()), int(features.sum()))
 
 
 def _coefficients(evidence: Unseen, subject: Subject) -> Residues:
-    """Delta_1 mod p, (n_1, M)."""
+    """The rows of Delta_1 mod p that are sent, (n, M)."""
     loss, logits, labels = subject.question.loss, subject.passed.logits, subject.batch.labels
     try:
         vectors = loss_vectors_mod(loss, logits, labels, subject.divisor, evidence.point)
     except VanishingDenominatorError:
         raise CertificateRejected("a softmax denominator vanishes at the certificate's point t") from None
-    return backward_mod(subject.network, subject.passed, vectors)[0]
+    found: Residues = backward_mod(subject.network, subject.passed, vectors)[0][_sent(subject)]
+    return found
 
 
 def _not_always_zero(matrix: Residues, bound: int) -> Mask:

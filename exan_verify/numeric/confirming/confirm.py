@@ -41,6 +41,9 @@ CLAIM_LIMIT = 1e-3
 _TOLERANCE = 16.0
 """Between the estimate of rounding and the largest deviation that is accepted as rounding."""
 
+_STRANGE = 0.1
+"""Sine of own equations that fail by more than noise: those of strangers lie above."""
+
 _TIED = 1e-6
 """Labels that explain a loss vector this well, relatively, both explain it."""
 
@@ -145,7 +148,9 @@ def confirm(
         ),
         candidates=tuple(
             Candidate(
-                x=(finding if finding.literal else refined).x[m],
+                # refinement presumes the pattern of its forward pass, which its equations refute where they
+                # fail by that much (Dropout): then it moves away from a sample that the method had found
+                x=(finding if finding.literal or float(refined.sine[m]) > _STRANGE else refined).x[m],
                 label=fit.labels[m] if _shows_label(fit, spread, m) else None,
                 error_estimate=float(refined.bound[m]),
                 reason=r,

@@ -34,6 +34,7 @@ from exan_verify.numeric.problem.problem import Problem, build_problem
 from exan_verify.numeric.problem.records import Attack, Candidate, Evidence
 from exan_verify.numeric.problem.torch_losses import BatchLoss
 from exan_verify.numeric.waiting import Progress, Telling, awaited, proceed
+from exan_verify.numeric.wrong_question_hint import BATCH_STATISTICS, batch_statistics
 
 PICTURE_LIMIT = 1e-3
 """Largest error bound of a claimed picture, relative to its largest entry (at least 1)."""
@@ -114,7 +115,7 @@ def run(
             found = replace(found, reason=f"{error}; {found.reason}".removesuffix("; "))
     with suppress(BudgetExhausted):
         tell("done", 1.0)
-    attack = _result(network, head, found, estimates, time.perf_counter() - start)
+    attack = _result(network, head, found, split.body, estimates, time.perf_counter() - start)
     return replace(attack, missing=split.missing, unfinished=unfinished)
 
 
@@ -301,6 +302,7 @@ def _result(
     network: ConvolutionalNetwork,
     head: Attack,
     found: _Found,
+    body: Mapping[int, ConvolutionGradient],
     estimates: Tensor | None,
     seconds: float,
 ) -> ImageAttack:
@@ -339,8 +341,18 @@ def _result(
         scale=head.scale,
         notes=head.notes,
         hidden=head.hidden,
-        hint=head.hint,
+        hint="" if complete else _body_hint(network, body) or head.hint,
     )
+
+
+def _body_hint(network: ConvolutionalNetwork, body: Mapping[int, ConvolutionGradient]) -> str:
+    """Whether a convolution's BatchNorm used the statistics of the batch."""
+    for k, given in body.items():
+        stage = network.convolutions[k]
+        weight = stage.weight.to(given.weight.device)
+        if stage.fold is not None and batch_statistics(weight.flatten(1), given.weight.flatten(1)):
+            return BATCH_STATISTICS.format(layer=f"{stage.path!r}")
+    return ""
 
 
 def _picture_evidence(evidence: Evidence, error: Tensor | None, m: int) -> Evidence:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from exan_verify.core.question import Labels
+from exan_verify.numeric.confirming.confirm import CLAIM_LIMIT
 from exan_verify.numeric.problem.losses import LabelFit, admissible, fit_scale, label_options, told_apart
 from exan_verify.numeric.problem.passes import (
     Rounding,
@@ -42,13 +43,24 @@ _OPEN_SIZE = (
     + _GIVE_SIZE
 )
 
+_DIRECTIONS, _STEP, _MARGIN = 8, 1e-4, 2.0
+"""Directions in which two samples are taken to differ, the relative step of the differences that say what
+they leave, and how many times what is left may be what rounding lets show of it."""
+
+_TINY = 1e-300
+
+_APART = 1e-2
+"""Relative distance from their mean of two samples that are one for all purposes: a batch with a sample twice
+looks like one with it once."""
+
 _NEAREST = 0.25
 """Distance up to which a target is taken for the nearest label; the mismatch of its loss vector decides."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _One:
-    """The sample, and the ``problem`` at its factor; ``open``: why that factor tells no label, or empty."""
+    """The sample, and the ``problem`` at its factor; ``open``: why that factor tells no label, or empty;
+    ``unseen``: how far from it, L-infinity, two samples may be that look like it (:func:`_unseen`)."""
 
     problem: Problem
     x: Tensor
@@ -57,6 +69,17 @@ class _One:
     open: str
     slack: float
     residual: float
+    unseen: float
+
+    @property
+    def largest(self) -> float:
+        """What errors of x are relative to."""
+        return max(1.0, float(self.x.abs().max()))
+
+    @property
+    def pair(self) -> str:
+        """That two samples may look like it."""
+        return f"two samples {2 * self.unseen:.1e} apart would look like it at this precision: {_GIVE_SIZE}"
 
 
 def one_sample(problem: Problem, *, alone: bool = False) -> Attack | None:
@@ -75,7 +98,7 @@ def one_sample(problem: Problem, *, alone: bool = False) -> Attack | None:
         return None
     if doubt is None:
         doubt = f"no label explains the loss vector at full scale: {problem.alternatives}"
-    told = problem.question.batch_size is not None
+    told, sure = problem.question.batch_size is not None, one.unseen <= CLAIM_LIMIT * one.largest
     evidence = Evidence(
         method="one sample",
         layer=None,
@@ -86,7 +109,8 @@ def one_sample(problem: Problem, *, alone: bool = False) -> Attack | None:
         label_margin=float(one.fit.margin[0]),
         weight=float(one.fit.counts[0]) if problem.weighted else 1.0,
         # every layer has rank 1, and a non-zero bias entry leaves one sample nothing to choose
-        tier=Tier.CONFIRMED,
+        tier=Tier.CONFIRMED if told or sure else Tier.CONSISTENT,
+        unconfirmed="" if told or sure else one.pair,
     )
     candidate = Candidate(x=one.x[0], label=label, error_estimate=one.bound, reason=doubt)
     kept = int(not doubt)
@@ -158,7 +182,56 @@ def _explaining(problem: Problem) -> _One | None:
         open=doubt,
         slack=moves / max(size, 1e-300),
         residual=total,
+        unseen=_unseen(problem, trace, deltas, fit, errors),
     )
+
+
+def _unseen(
+    problem: Problem, trace: Trace, deltas: tuple[Tensor, ...], fit: LabelFit, errors: list[float]
+) -> float:
+    """How far from x, L-infinity, two samples x + e v and x - e v of one label may be that look like x.
+
+    With delta' and h' the derivatives along v of a layer's delta and input, the mean of the two gives it
+    delta [h 1] + e^2 delta' [h' 0] to second order. The part of the second term across delta and across [h 1]
+    no change of x or of the loss vector takes up, so that it is in what is left of the layer beside x, its
+    entry of ``errors``. The mean of the two loss vectors is not that of the label at the mean of the inputs,
+    weighted by a row's deltas, by some e^2 q, which is in the mismatch of the label. What shows the pair best
+    counts, and of some directions v the worst. Along one that changes no logit any e is unseen, but two
+    samples do not differ along one by chance.
+    """
+    x, j = trace.hidden[0], int(problem.layers[0].d_bias.abs().argmax())
+    step = _STEP * (1 + float(x.abs().max()))
+    v = torch.randn(_DIRECTIONS, x.shape[1], dtype=x.dtype, generator=problem.generator()).to(x)
+    v = torch.nn.functional.normalize(v, dim=1)
+    labels = fit.labels.expand(len(v), *fit.labels.shape[1:])
+    divisor = abs(problem.divisor(1))
+
+    def passed(at: Tensor) -> tuple[Trace, tuple[Tensor, ...]]:
+        # the patterns are those of x, so that nothing but the logits moves a delta
+        there = forward(problem, at)
+        pre = tuple(z.expand(len(v), -1) for z in trace.pre)
+        g = problem.loss_vectors(there.logits, labels) / divisor
+        return there, backward(problem, replace(there, pre=pre), g)
+
+    (ahead, after), (behind, before) = passed(x + step * v), passed(x - step * v)
+    far = x.new_full((len(v),), torch.inf)
+    for k, (delta, error) in enumerate(zip(deltas, errors, strict=True)):
+        h = torch.nn.functional.pad(trace.hidden[k], (0, 1), value=1.0)
+        moved = torch.nn.functional.pad(ahead.hidden[k] - behind.hidden[k], (0, 1))
+        size = _across(after[k] - before[k], delta).norm(dim=1) * _across(moved, h).norm(dim=1) / 4
+        far = torch.minimum(far, (_MARGIN * error / size.clamp(min=_TINY)).sqrt())
+    drift = ((after[0] - before[0]) / (after[0] + before[0]))[:, j, None]
+    mean = passed(x + step * drift * v)[1][-1]
+    size = ((after[-1] + before[-1]) / 2 - mean).norm(dim=1)
+    missed = (float(fit.mismatch[0]) + problem.unit_roundoff) * float(deltas[-1].norm())
+    far = torch.minimum(far, (_MARGIN * missed / size.clamp(min=_TINY)).sqrt())
+    return float((step * far * v.abs().amax(dim=1)).max())
+
+
+def _across(rows: Tensor, direction: Tensor) -> Tensor:
+    """``rows`` (m, n) without their parts along ``direction`` (1, n)."""
+    unit = torch.nn.functional.normalize(direction, dim=1)
+    return rows - (rows @ unit.T) @ unit
 
 
 def _with_scale(problem: Problem, trace: Trace, g: Tensor, moves: float) -> tuple[Problem, str]:
@@ -207,6 +280,16 @@ def _fitted(problem: Problem, trace: Trace, g: Tensor) -> LabelFit:
     )
 
 
+def _mixed(problem: Problem, one: _One) -> str:
+    """Why several samples may look like this one, where how many there are is not told."""
+    if not bool(told_apart(problem.question.loss, one.fit.vectors, one.slack)[0]):
+        return (
+            "its loss vector would fit a mixture of samples of one region as well (constant or saturated): "
+            + _GIVE_SIZE
+        )
+    return one.pair if one.unseen > _APART * one.largest else ""
+
+
 def _label(problem: Problem, one: _One) -> tuple[Tensor | None, str | None]:
     """The label, and what speaks against the sample; None in its place: one sample does not explain it."""
     fit, told = one.fit, problem.question.batch_size == 1
@@ -229,13 +312,9 @@ def _label(problem: Problem, one: _One) -> tuple[Tensor | None, str | None]:
     one_of_several = problem.classified or problem.weighted
     tied = one_of_several and float(fit.margin[0] * fit.mismatch[0].clamp(min=1e-16)) <= one.slack
     explained = bool(fit.checked[0]) and float(fit.mismatch[0]) <= one.slack and one.slack <= _LABEL_LIMIT
-    if explained and not told and not bool(told_apart(problem.question.loss, fit.vectors, one.slack)[0]):
-        return label, (
-            "its loss vector would fit a mixture of samples of one region as well (constant or saturated): "
-            + _GIVE_SIZE
-        )
     if explained:
-        return label, "two labels explain its loss vector equally well" if tied else ""
+        doubt = "two labels explain its loss vector equally well" if tied else ""
+        return label, doubt if told else _mixed(problem, one) or doubt
     if problem.classified or (not told and bool(fit.checked[0])):
         off = float(fit.mismatch[0])
         return None, None if not told else (

@@ -1,4 +1,5 @@
-"""Scales of samples from the ratios of their loss vectors, for cross_entropy (docs/theory.md, Appendix G).
+"""Scales of samples from the ratios of their loss vectors for cross_entropy, or from the sizes for any loss
+(docs/theory.md, Appendix G).
 
 Derivation. Without any bias gradient x = t y for a known row y, one number t per sample. The patterns are
 known (a delta vanishes on inactive neurons), so the logits are affine in t, f = t a + c. For cross_entropy
@@ -13,12 +14,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from exan_verify.core.question import Loss
+from exan_verify.numeric.missing.size_scales import invisible, scale_by_size
+from exan_verify.numeric.problem.passes import forward
 from exan_verify.numeric.problem.problem import Problem
 
 _SAFETY = 4.0
@@ -31,6 +35,9 @@ _RANK_TOLERANCE = 1e-6
 """Least singular value, relative to the largest, with which deltas are carried one layer up."""
 
 _LEAST_CLASSES = 3
+
+_CLOSE = 1e-6
+"""Pre-activations this near to zero, relatively, are of either sign."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -47,26 +54,45 @@ class Directions:
     sure: Tensor
 
 
-def logit_scales(problem: Problem, found: Directions) -> tuple[Tensor, Tensor] | None:
-    """Scales (M,) and their errors, delta_m = s_m d_m and x_m = y_m / s_m; None where they stay open."""
-    # smoothing takes its share from every class, so that the ratios are not those of probabilities
-    smoothed = bool(problem.smoothing)
-    if problem.question.loss is not Loss.CROSS_ENTROPY or problem.classes < _LEAST_CLASSES or smoothed:
-        return None
+def logit_scales(problem: Problem, found: Directions) -> tuple[Tensor, Tensor] | str:
+    """Scales (M,) and their errors, delta_m = s_m d_m and x_m = y_m / s_m; why they stay open, where they do.
+
+    Ratios of probabilities first, which need nothing else; then any loss's equations, by size.
+    """
     if not bool(found.sure.all()):
-        return None
-    solved = [_scale(problem, found, m) for m in range(len(found.y))]
-    known = [one for one in solved if one is not None]
-    if len(known) < len(solved):
-        return None
-    scales, errors = torch.tensor(known, dtype=torch.float64, device=problem.device).unbind(dim=1)
+        return "some neuron is not active or inactive beyond doubt"
+    nothing = invisible(problem, len(found.y))
+    # smoothing takes its share from every class, so that ratios are not those of probabilities
+    ratios = problem.question.loss is Loss.CROSS_ENTROPY and problem.classes >= _LEAST_CLASSES
+    solved: list[tuple[float, float]] = []
+    for m in range(len(found.y)):
+        climbed = _climb(problem, found, m)
+        if climbed is None:
+            return "the deltas of layer 2 do not determine the loss vectors"
+        one = _scale(problem, found, m, climbed) if ratios and not problem.smoothing else None
+        if one is None and nothing:
+            return nothing
+        if one is None:
+            patterns, g, error = climbed
+            either = scale_by_size(
+                problem,
+                *_logits(problem, found.y[m], patterns),
+                g,
+                error,
+                samples=problem.question.batch_size or len(found.y),
+                admitted=partial(_kept, problem, found.y[m], patterns),
+            )
+            if isinstance(either, str):
+                return either
+            one = either
+        solved.append(one)
+    scales, errors = torch.tensor(solved, dtype=torch.float64, device=problem.device).unbind(dim=1)
     return scales, errors
 
 
-def _scale(problem: Problem, found: Directions, m: int) -> tuple[float, float] | None:
-    climbed = _climb(problem, found, m)
-    if climbed is None:
-        return None
+def _scale(
+    problem: Problem, found: Directions, m: int, climbed: tuple[list[Tensor], Tensor, float]
+) -> tuple[float, float] | None:
     patterns, g, error = climbed
     clear = g.abs() > _DOUBT * error
     negative, positive = clear & (g < 0), clear & (g > 0)
@@ -120,6 +146,15 @@ def _logits(
         if pattern is not None:
             slope, constant = slope * pattern, constant * pattern
     return slope, constant
+
+
+def _kept(problem: Problem, y: Float[Tensor, " d"], patterns: list[Tensor], t: float) -> bool:
+    """Whether the activation patterns at t y are ``patterns``, as far as rounding tells."""
+    for z, pattern in zip(forward(problem, (t * y)[None]).pre, patterns, strict=True):
+        wrong = (z[0] > 0) != pattern
+        if bool((wrong & (z[0].abs() > _CLOSE * float(z.abs().max()))).any()):
+            return False
+    return True
 
 
 def _rounding(slope: Tensor, constant: Tensor) -> float:

@@ -126,9 +126,15 @@ class Partial:
         else:
             reason = found.reason
         wanted = " or ".join(repr(hidden) for hidden, _ in self.names[:-1])
+        # what is not found are features as well
+        features = HiddenFeatures(
+            layer=start, values=found.x, labels=found.y, status=(), candidates=found.candidates
+        )
         return replace(
             found,
             x=found.x.new_zeros(0, problem.layers[0].shape[1]),
+            candidates=(),
+            hidden=features if found.candidates else None,
             reason=f"{reason}; samples show in the weight gradient of a hidden layer: {wanted}",
         )
 

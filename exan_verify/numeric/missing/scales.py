@@ -39,11 +39,6 @@ _SPARE = 4
 
 _REFINEMENTS = 3
 
-_OPEN = (
-    "the scales of the samples stay open: they need this layer's bias gradient, or a gradient of the layer "
-    "above that determines them, or cross_entropy with three classes at least"
-)
-
 
 def gauged(problem: Problem) -> Problem:
     """The problem with ``dW_1 r`` in place of the missing db_1, r drawn at random.
@@ -71,8 +66,10 @@ def completed(problem: Problem, spaces: tuple[ColumnSpace, ...], finding: Findin
         said = "the deltas of layer 1 do not determine those of layer 2, which scales need"
         return _nothing(problem, spaces, finding, said, final=True)
     solved = _scales(problem, found) or logit_scales(problem, found)
-    if solved is None:
-        return _nothing(problem, spaces, finding, _OPEN, final=True)
+    if isinstance(solved, str):
+        return _nothing(
+            problem, spaces, finding, f"the scales of the samples stay open: {solved}", final=True
+        )
     scales, error = solved
     first = replace(problem.layers[0], d_bias=found.d @ scales)
     whole = replace(problem, layers=(first, *problem.layers[1:]))

@@ -191,13 +191,53 @@ def is_narrow(problem: Problem, space: ColumnSpace) -> bool:
 
 
 def peel_by_labels(problem: Problem, spaces: tuple[ColumnSpace, ...], most: int) -> Peeled | None:
-    """Peel the first layer, at most ``most`` samples; None where labels cannot be tried."""
+    """Peel the first layer, at most ``most`` samples, or for hinge what more could be; None where labels
+    cannot be tried."""
     layer, gains = problem.layers[0], weight_gains(problem)
     labels = admitted_labels(problem)
     if problem.scale is None or problem.weighted:
         return None
     if labels is None or not layer.whole or layer.shape[0] > _MOST_NEURONS:
         return None
+    nowhere = layer.d_weight[:0].double()
+    found = _peeled(problem, spaces, labels, most, nowhere, gains)
+    if problem.question.loss is not Loss.HINGE or _adds_up(problem, found, most):
+        return found
+    # loss vectors of hinge add up, so that a row of several samples may pass for one's, and its share, once
+    # taken out, hides the others: each that was found is left out in turn, and all that shows is kept
+    for one in found.x:
+        other = _peeled(problem, spaces, labels, most, one[None], gains)
+        apart = torch.cdist(other.x, found.x, compute_mode="donot_use_mm_for_euclid_dist")
+        new = (apart > _NEAR * (1 + other.x.norm(dim=1))[:, None]).all(dim=1)
+        found = Peeled(
+            x=torch.cat([found.x, other.x[new]]),
+            y=torch.cat([found.y, other.y[new]]),
+            deltas=torch.cat([found.deltas, other.deltas[new]]),
+            error=torch.cat([found.error, other.error[new]]),
+        )
+    return found
+
+
+def _adds_up(problem: Problem, found: Peeled, most: int) -> bool:
+    """Whether what the samples found leave of [dW_1 | db_1] has no larger rank than samples are missing."""
+    layer, size = problem.layers[0], len(found.x)
+    h = torch.cat([found.x, torch.ones_like(found.x[:, :1])], dim=1)
+    given = torch.cat([layer.d_weight.double(), layer.d_bias[:, None]], dim=1)
+    values = torch.linalg.svdvals(given - found.deltas.T @ h)
+    rounded = problem.unit_roundoff * given.norm() + found.deltas.norm(dim=1) @ (found.error * h.norm(dim=1))
+    return int((values > _SHOWN * rounded).sum()) <= most - size
+
+
+def _peeled(
+    problem: Problem,
+    spaces: tuple[ColumnSpace, ...],
+    labels: Tensor,
+    most: int,
+    without: Float[Tensor, "k d"],
+    gains: list[tuple[float, float]],
+) -> Peeled:
+    """At most ``most`` samples, none of them near the inputs ``without``."""
+    layer = problem.layers[0]
     given, given_bias = layer.d_weight.double(), layer.d_bias
     found = Peeled(x=given[:0], y=labels[:0], deltas=given.new_zeros(0, layer.shape[0]), error=given_bias[:0])
     rounded = problem.unit_roundoff * (given.norm(dim=1) + given_bias.abs())
@@ -210,6 +250,8 @@ def peel_by_labels(problem: Problem, spaces: tuple[ColumnSpace, ...], most: int)
         rows = torch.nonzero(bias.abs() > _SHOWN * error)[:, 0]
         x, relative = left[rows] / bias[rows, None], error[rows] / bias[rows].abs()
         active = layer.forward(x).gather(1, rows[:, None])[:, 0] > 0
+        for one in without:
+            active &= (x - one).norm(dim=1) > _NEAR * (1 + one.norm())
         rows, x, relative = rows[active], x[active], relative[active]
         fresh = labelled_rows(problem, spaces, rows, x, bias[rows], relative, gains)
         if fresh is None or not len(fresh.x):

@@ -10,8 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
+from exan_verify.core.question import Loss, Reduction
 from exan_verify.numeric.methods.separate import SAME, copies
 from exan_verify.numeric.problem.passes import delta_spans, forward
 from exan_verify.numeric.problem.polish import meet
@@ -34,6 +36,9 @@ _ALIKE = (1 - SAME**2) ** 0.5
 
 _CHUNK = 1 << 20
 """Entries of the candidates' delta spans that are worked on at a time."""
+
+_MOST_DEAD = 4
+"""Times the rank that a batch may be large where its size is not told: beyond, most samples would be dead."""
 
 _AGREE = 1e3
 """Rows of one sample agree to this many roundings; one that does not also shows a sample of tiny delta."""
@@ -66,11 +71,14 @@ class _Rows:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Accepted:
-    """Rows that pass the test, with the sine and the unit delta direction that go with each."""
+    """Rows that pass the test, with the sine and the unit delta direction that go with each, and how many
+    times the loss vector of its label it counts, known to ``slack`` relatively."""
 
     rows: _Rows
     sine: Tensor
     direction: Tensor
+    counts: Tensor
+    slack: Tensor
 
 
 def exclusive_samples(problem: Problem, space: ColumnSpace, known: Known, untested: Tensor) -> list[Fresh]:
@@ -83,7 +91,7 @@ def exclusive_samples(problem: Problem, space: ColumnSpace, known: Known, untest
     accepted = _joined(tested)
     # accepted directions solve their equations to rounding: samples near each other differ in their patterns
     directions, taken = accepted.direction.T, torch.nn.functional.normalize(known.deltas, dim=1).T
-    left = ~copies(directions, taken, _ALIKE).any(dim=1)
+    left = ~copies(directions, taken, _ALIKE).any(dim=1) & _of_one(problem, space, accepted)
     fresh = []
     while bool(left.any()):
         best = int(torch.where(left, accepted.sine, torch.inf).argmin())
@@ -103,7 +111,32 @@ def _joined(parts: list[_Accepted]) -> _Accepted:
         ),
         sine=torch.cat([part.sine for part in parts]),
         direction=torch.cat([part.direction for part in parts]),
+        counts=torch.cat([part.counts for part in parts]),
+        slack=torch.cat([part.slack for part in parts]),
     )
+
+
+def _of_one(problem: Problem, space: ColumnSpace, accepted: _Accepted) -> Bool[Tensor, " r"]:
+    """The rows whose loss vectors have the size of one sample's, where nothing else tells them from mixtures.
+
+    A mixture of samples that has the pattern of one has its delta direction too. The label shows that its
+    logits are those of no sample, but hinge's loss vectors are the same at all of them. Then what remains is
+    their size: 1 / N of a label's where a row is one sample's, and that times 1 + delta_b / delta_a where
+    another one shows in it. Where N is not told it is the largest that fits a row, so that copies of a
+    sample, which count twice, leave none.
+    """
+    counts = accepted.counts
+    if problem.question.loss is not Loss.HINGE or problem.scale is None or problem.weighted:
+        return torch.ones_like(counts, dtype=torch.bool)
+    if problem.question.batch_size is None and problem.question.reduction is Reduction.MEAN:
+        sizes = torch.arange(_MOST_DEAD * space.rank, space.rank - 1, -1).to(counts)
+        fits = (counts[:, None] * sizes / space.rank - 1).abs() <= accepted.slack[:, None]
+        seen = torch.nonzero(fits.any(dim=0))[:, 0]
+        if not len(seen):
+            return torch.zeros_like(counts, dtype=torch.bool)
+        return fits[:, int(seen[0])]
+    one: Tensor = (counts - 1).abs() <= accepted.slack
+    return one
 
 
 def _left(problem: Problem, known: Known, index: Tensor) -> _Rows:
@@ -128,7 +161,13 @@ def _tested(problem: Problem, space: ColumnSpace, rows: _Rows) -> _Accepted:
     own = trace.pre[0][n, rows.index] > 0
     rows, trace = rows.select(own), trace.select(own)
     if not len(rows.index):
-        return _Accepted(rows=rows, sine=rows.bias, direction=rows.x.new_zeros(0, space.basis.shape[0]))
+        return _Accepted(
+            rows=rows,
+            sine=rows.bias,
+            direction=rows.x.new_zeros(0, space.basis.shape[0]),
+            counts=rows.bias,
+            slack=rows.bias,
+        )
     spans = delta_spans(problem, trace)
     meeting = meet(spans, space.basis)
     sines = torch.cat([meeting.sines, torch.ones_like(meeting.sines[:, :1])], dim=1)
@@ -141,8 +180,15 @@ def _tested(problem: Problem, space: ColumnSpace, rows: _Rows) -> _Accepted:
     fit = problem.fit_labels(
         trace.logits, spans[good], deltas, samples=problem.question.batch_size or space.rank
     )
-    clean = fit.loose <= _CLEAN * (rows.error + limit / sines[:, 1])
-    return _Accepted(rows=rows.select(clean), sine=sines[clean, 0], direction=directions[clean])
+    slack = _CLEAN * (rows.error + limit / sines[:, 1])
+    clean = fit.loose <= slack
+    return _Accepted(
+        rows=rows.select(clean),
+        sine=sines[clean, 0],
+        direction=directions[clean],
+        counts=fit.counts[clean],
+        slack=slack[clean],
+    )
 
 
 def _sample(accepted: _Accepted, group: Tensor) -> Fresh:

@@ -1,0 +1,360 @@
+"""What an attack gets from a release: the package's attack, told what is known, and an alternating refit.
+
+Where tensors are sent in part, the attack is also given the best approximation of each by a matrix of rank M,
+which is what the gradient of M samples is. What it shows of the whole batch is then fitted to exactly the
+entries that were sent: loss vectors and patterns from the inputs, inputs from these by least squares, in
+turn. That is floating point: it finds, and proves nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from exan_verify.api.attack import attack
+from exan_verify.api.attack_own_batch import Recovery, scored
+from exan_verify.core.budget import poll
+from exan_verify.core.network import ReluNetwork
+from exan_verify.core.question import Labels, Loss, Question
+from exan_verify.errors import BudgetExhausted, InputError
+from exan_verify.mitigation.case import Floats, Mask, Released
+from exan_verify.mitigation.steps import labels_tensor, layers_of
+from exan_verify.numeric.problem.torch_losses import summed_loss
+
+_REFITS = 40
+_NEAR = 1e-3
+"""Relative error of the sent entries below which a fit is taken for better than what it began with."""
+
+_FITS = 1e-9
+"""Relative error at which the sent entries are reproduced: float64's rounding over a thousand terms."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Gained:
+    """What the attack made of each of the M subjects, and of how many in each tier.
+
+    ``pictures[m]``: None where nothing was found of sample m. ``enters``: the tiers speak of what enters the
+    training step where that is not the samples themselves (a projection, a mean). ``reason``: why not all.
+    """
+
+    pictures: tuple[Recovery | None, ...]
+    confirmed: int
+    consistent: int
+    candidates: int
+    enters: str = ""
+    reason: str = ""
+
+    @property
+    def recovered(self) -> int:
+        """Samples of what enters the step that are confirmed or consistent."""
+        return self.confirmed + self.consistent
+
+    @property
+    def readable(self) -> int:
+        """Subjects that a viewer would recognise, whatever the tier."""
+        return sum(one is not None and one.readable for one in self.pictures)
+
+    @property
+    def psnr(self) -> float | None:
+        """Median over the subjects of which anything is shown, in dB."""
+        shown = [one.psnr for one in self.pictures if one is not None]
+        return float(np.median(shown)) if shown else None
+
+    @property
+    def rmse(self) -> float | None:
+        """Median over the subjects of which anything is shown."""
+        shown = [one.rmse for one in self.pictures if one is not None]
+        return float(np.median(shown)) if shown else None
+
+
+def attack_release(released: Released, question: Question, *, seed: int, budget: float | None) -> Gained:
+    """Attack what is sent, told the model, the loss, the batch size and which defence is in use."""
+    x, y = np.asarray(released.batch.inputs, dtype=np.float64), released.batch.labels
+    made: tuple[Recovery | None, ...] = (None,) * released.batch.size
+    reason = ""
+    for network, tensors, labels in _views(released, question):
+        try:
+            found = attack(
+                network,
+                tensors,
+                loss=question.loss,
+                reduction=question.reduction,
+                labels=labels,
+                batch_size=released.batch.size,
+                weights="positive" if released.weighted else "equal",
+                partial=bool(released.missing),
+                seed=seed,
+                budget=budget,
+            )
+        except BudgetExhausted:
+            reason = "the attack's time ran out"
+            continue
+        except InputError as error:
+            reason = str(error)
+            continue
+        attacked = scored(found, x, y)
+        both = tuple(
+            a or b
+            for a, b in zip(
+                attacked.recoveries, attacked.candidates or (None,) * released.batch.size, strict=True
+            )
+        )
+        if released.kept:
+            both = _refit(released, question, both)
+        reason = reason or found.reason
+        if _worth(both) > _worth(made):
+            made, reason = both, found.reason
+        if all(one is not None and one.tier != "candidate" for one in made):
+            break
+    return _of_subjects(released, made, reason)
+
+
+def _worth(made: tuple[Recovery | None, ...]) -> tuple[int, int]:
+    tiers = [one.tier for one in made if one is not None]
+    return sum(tier != "candidate" for tier in tiers), len(tiers)
+
+
+def _views(
+    released: Released, question: Question
+) -> Iterator[tuple[ReluNetwork, Mapping[str, Tensor], Labels]]:
+    """The ways in which the attack is given a release: networks, gradients, and the labels they admit.
+
+    As it is. Where whole rows of one hidden layer are missing: the network without these neurons. Its
+    gradient is known entirely, since a loss vector g is what it is: row j of dW_1 is W_2[:, j] . g x where
+    neuron j is active, and column j of dW_2 is g h_j. Only the logits are others, so that softmax(f) - g is
+    no class any more: the attack has to admit all targets. Where entries are missing or noisy: at the rank
+    that M samples have.
+    """
+    labels = Labels.REAL if question.labels is Labels.REAL else Labels.ONE_HOT
+    rows = _sent_rows(released)
+    if rows is not None and question.loss is Loss.CROSS_ENTROPY:
+        yield *_without_rows(released, rows), Labels.REAL
+    yield released.network, released.sent, labels
+    if released.kept or released.noise:
+        yield released.network, _low_rank(released), labels
+
+
+def _sent_rows(released: Released) -> Mask | None:
+    """Which rows of the only hidden layer are sent, where others are not and nothing else is missing."""
+    if len(released.network.layers) != 2 or released.noise or released.weighted or released.missing:
+        return None
+    first = {name for name, _ in released.network.layers[0].parameters()}
+    if not released.kept or set(released.kept) != first:
+        return None
+    weight = next(np.asarray(mask) for mask in released.kept.values() if mask.ndim == 2)
+    rows: Mask = np.all(weight, axis=1)
+    whole = all((mask == rows.reshape(-1, *(1,) * (mask.ndim - 1))).all() for mask in released.kept.values())
+    return rows if whole and bool(rows.any()) else None
+
+
+def _without_rows(released: Released, rows: Mask) -> tuple[ReluNetwork, dict[str, Tensor]]:
+    """The network, and the gradient, of the hidden neurons whose rows are sent."""
+    first, last = released.network.layers
+    bias = None if first.bias is None else first.bias[rows]
+    network = ReluNetwork(
+        layers=(
+            replace(first, weight=first.weight[rows], bias=bias),
+            replace(last, weight=last.weight[:, rows]),
+        )
+    )
+    keep = torch.tensor(rows)
+    tensors = {name: released.sent[name][keep] for name, _ in first.parameters()}
+    for name, array in last.parameters():
+        tensors[name] = released.sent[name][:, keep] if array.ndim == 2 else released.sent[name]
+    return network, tensors
+
+
+def _low_rank(released: Released) -> dict[str, Tensor]:
+    """Each layer's [dW | db] replaced by the nearest matrix of rank M (Eckart and Young 1936)."""
+    found = dict(released.sent)
+    for layer in released.network.layers:
+        names = [name for name, _ in layer.parameters() if name in found]
+        if not names:
+            continue
+        parts = [found[name].reshape(len(found[name]), -1) for name in names]
+        left, values, right = torch.linalg.svd(torch.cat(parts, dim=1), full_matrices=False)
+        rank = min(released.batch.size, len(values))
+        near = (left[:, :rank] * values[:rank]) @ right[:rank]
+        for name, part in zip(names, near.split([p.shape[1] for p in parts], dim=1), strict=True):
+            found[name] = part.reshape(found[name].shape).contiguous()
+    return found
+
+
+def _refit(
+    released: Released, question: Question, made: tuple[Recovery | None, ...]
+) -> tuple[Recovery | None, ...]:
+    """All M samples fitted to the sent entries of layer 1, from what the attack shows; else what it
+    showed."""
+    if any(one is None for one in made):
+        return made
+    weight_name, *_ = (name for name, _ in released.network.layers[0].parameters())
+    if weight_name not in released.sent:
+        return made
+    sent = released.sent[weight_name].numpy()
+    kept = released.kept.get(weight_name, np.ones(sent.shape, dtype=bool))
+    x = np.stack([one.values.reshape(-1) for one in made if one is not None])
+    y = _labels(released, question, made, x, sent, kept)
+    best, error = x, math.inf
+    norm = float(np.linalg.norm(sent)) or 1.0
+    for _ in range(_REFITS):
+        poll()
+        delta = _first_delta(released, question, torch.tensor(x), y)
+        now = float(np.linalg.norm(np.where(kept, delta @ x - sent, 0.0))) / norm
+        if now < error:
+            best, error = x, now
+        if error < _FITS:
+            break
+        x = _least_squares(delta, sent, kept)
+        # a neuron whose activity is still wrong spoils its whole row: the worse half is left out
+        off = np.linalg.norm(np.where(kept, delta @ x - sent, 0.0), axis=1)
+        live = kept.any(axis=1)
+        trusted = live & (off <= np.median(off[live]))
+        x = _least_squares(delta, sent, kept & trusted[:, None])
+    if not error < _NEAR:
+        return made
+    truth = np.asarray(released.batch.inputs, dtype=np.float64)
+    span = value_range(truth)
+    fits = error < _FITS
+    return tuple(
+        replace(
+            one,
+            values=best[m],
+            label=_label(y[m]),
+            tier="consistent" if fits else "candidate",
+            how="fitted to the sent entries",
+            bound=math.inf,
+            **_errors(best[m], truth[m], span),
+        )
+        if one is not None and (fits or one.tier == "candidate")
+        else one
+        for m, one in enumerate(made)
+    )
+
+
+def _label(y: Tensor) -> Any:
+    return int(y) if y.dim() == 0 else tuple(y.tolist())
+
+
+def _labels(
+    released: Released,
+    question: Question,
+    made: tuple[Recovery | None, ...],
+    x: Floats,
+    sent: Floats,
+    kept: Mask,
+) -> Tensor:
+    """The labels found; where none was, the one whose Delta_1 column is most like that of dW_1 X^+."""
+    classes = question.loss.class_labels
+    known = [
+        None if one is None or one.label == "-" or (classes and not isinstance(one.label, int)) else one.label
+        for one in made
+    ]
+    size = released.batch.size
+    if released.batch.labels.ndim > 1 or all(label is not None for label in known):
+        nowhere = [0.0] * released.network.classes
+        return labels_tensor([nowhere if label is None else label for label in known])
+    whole = kept.all(axis=1)
+    near = (sent @ np.linalg.pinv(x))[whole]
+    alike = []
+    for label in range(released.network.classes):
+        delta = _first_delta(released, question, torch.tensor(x), torch.full((size,), label))[whole]
+        alike.append((delta * near).sum(axis=0) / np.maximum(np.linalg.norm(delta, axis=0), 1e-300))
+    guessed = np.argmax(alike, axis=0)
+    return labels_tensor(
+        [int(g) if label is None else label for g, label in zip(guessed, known, strict=True)]
+    )
+
+
+def _first_delta(released: Released, question: Question, x: Tensor, y: Tensor) -> Floats:
+    """Delta_1 (n_1, M) of inputs and labels, divided as the gradient is."""
+    layers = layers_of(released.network)
+    h, patterns = x, []
+    for k, (weight, bias) in enumerate(layers):
+        z = torch.nn.functional.linear(h, weight, bias)
+        if k + 1 < len(layers):
+            patterns.append(z > 0)
+            z = z.relu()
+        h = z
+    logits = h.requires_grad_(True)
+    (delta,) = torch.autograd.grad(summed_loss(question.loss, logits, y), logits)
+    for (weight, _), active in zip(reversed(layers[1:]), reversed(patterns), strict=True):
+        delta = (delta @ weight) * active
+    divisor = question.divisor(len(x), released.network.classes)
+    return np.asarray((delta / divisor).T.numpy(), dtype=np.float64)
+
+
+def _least_squares(delta: Floats, sent: Floats, kept: Mask) -> Floats:
+    """X (M, d) with Delta X nearest to the kept entries of ``sent`` (n, d), one feature after the other."""
+    rows = kept.any(axis=1)
+    if kept[rows].all():
+        return np.asarray(np.linalg.lstsq(delta[rows], sent[rows], rcond=None)[0], dtype=np.float64)
+    return np.stack(
+        [
+            np.linalg.lstsq(delta[kept[:, k]], sent[kept[:, k], k], rcond=None)[0]
+            for k in range(sent.shape[1])
+        ],
+        axis=1,
+    )
+
+
+def _of_subjects(released: Released, made: tuple[Recovery | None, ...], reason: str) -> Gained:
+    """Pictures of the subjects from what was found of the step's own inputs."""
+    tiers = [one.tier for one in made if one is not None]
+    counts = {
+        "confirmed": tiers.count("confirmed"),
+        "consistent": tiers.count("consistent"),
+        "candidates": tiers.count("candidate"),
+    }
+    enters, span = "", value_range(released.subjects)
+    pictures = list(made)
+    if released.projected is not None:
+        enters = "projections"
+        # without any prior the shortest input with this projection: B (B^T B)^-1 z
+        back = np.linalg.pinv(released.projected.columns)
+        pictures = [
+            None if one is None else _compared(one, one.values @ back, released.subjects[m], span)
+            for m, one in enumerate(made)
+        ]
+    elif released.averages is not None:
+        enters = "means"
+        rows = released.averages.rows
+        pictures = [
+            None if (one := made[row]) is None else _compared(one, one.values, released.subjects[m], span)
+            for m, row in enumerate(rows)
+        ]
+    elif released.moved:
+        enters = "changed inputs"
+        pictures = [
+            None if one is None else _compared(one, one.values, released.subjects[m], span)
+            for m, one in enumerate(made)
+        ]
+    return Gained(pictures=tuple(pictures), enters=enters, reason=reason, **counts)
+
+
+def _compared(one: Recovery, values: Floats, truth: Floats, span: float) -> Recovery:
+    """The same find as a picture of a subject; its bound spoke of what entered the step."""
+    return replace(one, values=values, bound=math.inf, **_errors(values, truth, span))
+
+
+def _errors(values: Floats, truth: Floats, span: float) -> dict[str, Any]:
+    off = np.asarray(values, dtype=np.float64).reshape(-1) - truth.reshape(-1)
+    rmse = float(np.sqrt(np.square(off).mean()))
+    return {"rmse": rmse, "largest": float(np.abs(off).max()), "psnr": psnr(rmse, span)}
+
+
+def psnr(rmse: float, span: float) -> float:
+    """Peak signal to noise ratio in dB of an error on data of this ``span``; infinite without an error."""
+    return math.inf if rmse == 0 else 20 * math.log10(span / rmse)
+
+
+def value_range(x: Floats) -> float:
+    """The span of the data for PSNR: 1 where it lies in [0, 1]."""
+    if x.min() >= 0 and x.max() <= 1:
+        return 1.0
+    return float(x.max() - x.min()) or 1.0

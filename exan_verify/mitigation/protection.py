@@ -1,0 +1,329 @@
+"""Protection, which is three numbers and never one: how many directions are hidden, how far a sample can go
+along them inside the domain, and what a named estimator gets from public knowledge all the same.
+
+*Hidden dimension*: of the set of batches with this release, of M d; a lower bound, by counting. *Reach*: the
+interval that a pixel can take while everything that is sent stays the same, and the L-infinity distance of
+the sample from the farthest such input. *LMMSE*: the linear estimate of least mean squared error from mean
+and covariance of public samples. Reach 1 and a readable estimate can go together: the estimate is a lower
+bound of what leaks, never an upper one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from math import lcm
+
+import numpy as np
+import numpy.typing as npt
+
+from exan_verify.core.arrays import fractions
+from exan_verify.core.budget import poll
+from exan_verify.errors import InputError
+from exan_verify.mitigation.attacked import psnr, value_range
+from exan_verify.mitigation.case import Case, Floats, Released, equal_rows, samples_of
+from exan_verify.mitigation.projection import Basis
+
+Rationals = npt.NDArray[np.object_]
+
+PIXELS = 32
+"""Pixels per sample whose interval is computed, drawn by the seed: two linear programs each."""
+
+_LEAST_PUBLIC = 2
+"""A covariance needs two samples; what it is worth grows with their number."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Prior:
+    """What everyone may know of the data: ``mean`` (d,) and ``covariance`` (d, d) of ``count`` public
+    samples."""
+
+    mean: Floats
+    covariance: Floats
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reach:
+    """How far inputs can go while the release stays the same, inside ``domain``.
+
+    Per sample m: ``pixels[m]``, and ``low[m]``, ``high[m]``: values that each of them takes in some input
+    with this release, exact rationals rounded inwards; ``distance[m]``: L-infinity, to the farthest of those
+    inputs. All are attained, so the true reach is at least this.
+    """
+
+    domain: str
+    pixels: tuple[tuple[int, ...], ...]
+    low: tuple[tuple[float, ...], ...]
+    high: tuple[tuple[float, ...], ...]
+    distance: tuple[float, ...]
+
+    @property
+    def widths(self) -> Floats:
+        """Lengths of all intervals, of all samples."""
+        return np.array(
+            [
+                top - bottom
+                for low, high in zip(self.low, self.high, strict=True)
+                for bottom, top in zip(low, high, strict=True)
+            ]
+        )
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The median and the smallest length of an interval."""
+        return float(np.median(self.widths)), float(self.widths.min())
+
+    @property
+    def farthest(self) -> tuple[float, float]:
+        """The median and the smallest distance of a sample."""
+        return float(np.median(self.distance)), float(min(self.distance))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Protection:
+    """The three numbers; None where one is not known, and ``note`` says why.
+
+    ``hidden`` of ``of`` dimensions; ``estimate[m]``: PSNR in dB of the LMMSE estimate of sample m, infinite
+    where the sample is determined; ``public``: samples that mean and covariance are from; ``pictures`` (M,
+    d): the estimates.
+    """
+
+    hidden: int | None
+    of: int
+    reach: Reach | None = None
+    estimate: tuple[float, ...] | None = None
+    public: int = 0
+    note: str = ""
+    pictures: Floats | None = None
+
+    @property
+    def psnr(self) -> float | None:
+        """The median of ``estimate``."""
+        return None if self.estimate is None else float(np.median(self.estimate))
+
+
+def prior_of(public: Floats) -> Prior:
+    """Mean and covariance of public samples (P, d), divided by P - 1."""
+    if len(public) < _LEAST_PUBLIC:
+        raise InputError(f"the prior has {len(public)} samples; a covariance needs at least {_LEAST_PUBLIC}")
+    return Prior(mean=public.mean(axis=0), covariance=np.cov(public, rowvar=False), count=len(public))
+
+
+def public_samples(given: object, batch: Floats) -> Floats:
+    """The public samples (P, d) that a user names as the prior.
+
+    Raises :class:`InputError` where one of them is in the batch: what is secret is not public, and an
+    estimate from it would be called a leak of the release.
+    """
+    public = samples_of(given, "prior", batch.shape[1])
+    own = np.flatnonzero(equal_rows(public, batch))
+    if len(own):
+        raise InputError(
+            f"prior[{int(own[0])}] is a sample of the batch ({len(own)} such samples); a prior is what "
+            "everyone may know, so give public data that the batch was not taken from"
+        )
+    return public
+
+
+def lmmse(prior: Prior, observed: Floats, z: Floats) -> Floats:
+    """The linear estimates (M, d) of least mean squared error from ``z`` (M, r) = X C^T, ``observed`` C (r,
+    d):
+
+    mu + S C^T (C S C^T)^+ (z - C mu), with S the covariance; for Gaussian data the conditional mean.
+    """
+    seen = observed @ prior.covariance
+    gain = seen.T @ np.linalg.pinv(seen @ observed.T, rcond=1e-10, hermitian=True)
+    estimate: Floats = prior.mean + (z - observed @ prior.mean) @ gain.T
+    return estimate
+
+
+def estimates(released: Released, prior: Prior) -> Floats | None:
+    """The LMMSE estimates (M, d) of the subjects, from what enters the step; None where no linear relation
+    between the samples and the release is known.
+
+    Of a mean of k samples with the same prior, independent of each other, the estimate of each is the mean.
+    """
+    x = np.asarray(released.batch.inputs, dtype=np.float64)
+    if released.projected is not None:
+        return lmmse(prior, released.projected.columns.T, x)
+    if released.averages is not None:
+        return x[list(released.averages.rows)]
+    return None
+
+
+def estimate_psnr(estimate: Floats, truth: Floats) -> tuple[float, ...]:
+    """PSNR in dB, by sample."""
+    span = value_range(truth)
+    return tuple(psnr(float(np.sqrt(np.square(row).mean())), span) for row in estimate - truth)
+
+
+# ---- projections -------------------------------------------------------------------------------------------
+
+
+def hidden_by_projection(case: Case, released: Released, basis: Basis) -> tuple[int, ...]:
+    """Per sample a lower bound of the dimension of the inputs with the same B^T x: the coordinates that are
+    strictly inside the domain (all without one), less the r equations; 0 where that proves nothing.
+    """
+    inside = np.full(len(released.subjects), released.subjects.shape[1])
+    if case.question.domain is not None:
+        low, high = case.question.domain.bounds(released.subjects.shape[1])
+        x = released.subjects
+        inside = ((x > np.asarray(low, float)) & (x < np.asarray(high, float))).sum(axis=1)
+    return tuple(max(0, int(n) - basis.rank_at_most) for n in inside)
+
+
+def reach_of_projection(
+    x: Floats,
+    basis: Basis,
+    box: tuple[Floats, Floats],
+    rng: np.random.Generator,
+    *,
+    pixels: int | None = PIXELS,
+) -> Reach:
+    """The reach of samples ``x`` (M, d) that are inside ``box``, of which B^T x is known.
+
+    Each end of an interval is a vertex of {x' in the box: B^T x' = B^T x}. HiGHS suggests which of its
+    coordinates lie on faces; the others solve B^T x' = B^T x in rationals, and only what then lies in the box
+    counts. ``pixels``: how many are drawn, None: all.
+    """
+    features = x.shape[1]
+    count = features if pixels is None else min(pixels, features)
+    chosen = [sorted(int(k) for k in rng.permutation(features)[:count]) for _ in x]
+    ends = [_ends(row, basis, box, drawn) for row, drawn in zip(x, chosen, strict=True)]
+    return Reach(
+        domain=_named(box),
+        pixels=tuple(map(tuple, chosen)),
+        low=tuple(tuple(low for low, _ in found) for found in ends),
+        high=tuple(tuple(high for _, high in found) for found in ends),
+        distance=tuple(
+            max(max(row[k] - low, high - row[k]) for k, (low, high) in zip(drawn, found, strict=True))
+            for row, drawn, found in zip(x, chosen, ends, strict=True)
+        ),
+    )
+
+
+def _ends(
+    x: Floats, basis: Basis, box: tuple[Floats, Floats], pixels: list[int]
+) -> list[tuple[float, float]]:
+    """For each pixel the least and the greatest value found, rounded inwards."""
+    exact, faces = fractions(x), (fractions(box[0]), fractions(box[1]))
+    found = {k: [exact[k], exact[k]] for k in pixels}
+    for end, direction, better in ((0, 1.0, min), (1, -1.0, max)):
+        # one vertex may serve many pixels: all are asked together as long as one of them reaches its face
+        left, together = [k for k in pixels if exact[k] != faces[end][k]], True
+        while left:
+            poll()
+            asked = left if together else left[:1]
+            objective = np.zeros(len(x))
+            objective[asked] = direction
+            vertex = _exact_vertex(exact, _vertex(x, basis, box, objective), basis, faces)
+            if vertex is not None:
+                for k in pixels:
+                    found[k][end] = better(found[k][end], vertex[k])
+            missed = [k for k in left if found[k][end] != faces[end][k]]
+            left, together = (missed, True) if len(missed) < len(left) else (left[not together :], False)
+    return [(_upwards(low), 0.0 - _upwards(-high)) for low, high in (found[k] for k in pixels)]
+
+
+def _vertex(x: Floats, basis: Basis, box: tuple[Floats, Floats], objective: Floats) -> Floats:
+    """A float vertex at which ``objective`` is least."""
+    from scipy.optimize import linprog  # slow to load: only where it is asked
+
+    columns = basis.columns.T
+    answer = linprog(
+        objective, A_eq=columns, b_eq=columns @ x, bounds=np.stack(box, axis=1), method="highs-ds"
+    )
+    return x if answer.status != 0 else np.asarray(answer.x, dtype=np.float64)
+
+
+def _exact_vertex(
+    x: Rationals, vertex: Floats, basis: Basis, box: tuple[Rationals, Rationals]
+) -> Rationals | None:
+    """The exact vertex that the float one suggests, or None where that is not in the box.
+
+    Coordinates on a face are exactly there; the r that are farthest from their faces solve the r equations
+    B_F^T x'_F = B^T x - B_N^T x'_N, in integers: B is integers over UNIT.
+    """
+    from flint import fmpz_mat
+
+    low, high = (np.asarray(face, dtype=np.float64) for face in box)
+    order = np.argsort(-np.minimum(vertex - low, high - vertex), kind="stable")
+    free, fixed = order[: basis.rank_at_most], order[basis.rank_at_most :]
+    found: Rationals = np.where(vertex > (low + high) / 2, box[1], box[0])
+    # the equations only need the differences from x, which is a solution
+    step = found[fixed] - x[fixed]
+    unit = lcm(*(v.denominator for v in step), 1)
+    whole = np.array([int(v * unit) for v in step], dtype=object)
+    right = -(basis.integers[fixed].T.astype(object) @ whole)
+    try:
+        solved = fmpz_mat(basis.integers[free].T.tolist()).solve(fmpz_mat([[int(v)] for v in right]))
+    except ZeroDivisionError:
+        return None
+    for i, j in enumerate(free.tolist()):
+        found[j] = x[j] + Fraction(int(solved[i, 0].p), int(solved[i, 0].q)) / unit
+        if not box[0][j] <= found[j] <= box[1][j]:
+            return None
+    return found
+
+
+def _upwards(value: Fraction) -> float:
+    """The least float that is at least ``value``, or one above it."""
+    near = float(value)
+    return near if Fraction(near) >= value else float(np.nextafter(near, np.inf))
+
+
+def _named(box: tuple[Floats, Floats]) -> str:
+    low, high = box
+    if (low == low[0]).all() and (high == high[0]).all():
+        return f"[{low[0]:g}, {high[0]:g}]"
+    return "the box that was given"
+
+
+# ---- means -------------------------------------------------------------------------------------------------
+
+
+def hidden_by_means(case: Case, released: Released) -> tuple[int, tuple[bool, ...]]:
+    """The dimension of the members with the same means, of all groups together, and for each subject whether
+    it can move.
+
+    k members of a group have k d coordinates and d means: (k - 1) d directions, in R^d. In a box a coordinate
+    counts where the mean is strictly inside: on a face all its members are on it.
+    """
+    means = released.averages
+    assert means is not None
+    count, features = means.members.shape[0], means.members.shape[2]
+    inside = np.ones((count, features), dtype=bool)
+    if case.question.domain is not None:
+        low, high = case.question.domain.bounds(features)
+        total = means.members.mean(axis=1)
+        inside = (total > np.asarray(low, float)) & (total < np.asarray(high, float))
+        # a rounded mean may hide that all members are on the face
+        inside &= (means.members > np.asarray(low, float)).any(axis=1)
+        inside &= (means.members < np.asarray(high, float)).any(axis=1)
+    moves = tuple(bool(inside[row].any()) for row in means.rows)
+    return int((means.size - 1) * inside.sum()), moves
+
+
+def reach_of_means(released: Released, box: tuple[Floats, Floats]) -> Reach:
+    """The reach of the subjects when only means of k are known: every pixel, in closed form.
+
+    With sum s of a group and members in [a, b] a pixel lies in [max(a, s - (k - 1) b), min(b, s - (k - 1)
+    a)]: the others take what is left, each the same share of it, and all of this interval is attained.
+    """
+    means = released.averages
+    assert means is not None
+    low, high = fractions(box[0]), fractions(box[1])
+    others = means.size - 1
+    total = fractions(means.members).sum(axis=1)[list(means.rows)]
+    least = np.maximum(low, total - others * high)
+    most = np.minimum(high, total - others * low)
+    x = fractions(released.subjects)
+    every = tuple(range(x.shape[1]))
+    return Reach(
+        domain=_named(box),
+        pixels=(every,) * len(x),
+        low=tuple(tuple(map(_upwards, row)) for row in least),
+        high=tuple(tuple(0.0 - _upwards(-v) for v in row) for row in most),
+        distance=tuple(float(max(row)) for row in np.maximum(x - least, most - x)),
+    )

@@ -1,0 +1,86 @@
+"""What is true by construction is never denied."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+from hypothesis import strategies as st
+
+from exan_verify.core.arrays import fractions
+from exan_verify.core.network import Batch
+from exan_verify.core.verdict import Outcome, SampleStatus
+from exan_verify.testing.laws.law import Case, cases, certified, law, require
+from exan_verify.testing.laws.verdicts import same_gradient, samples_of
+from exan_verify.testing.strategies import questions
+
+
+@law(
+    "unique",
+    "Pairs of exclusive neurons that keep all samples apart (docs/theory.md P.2): never AMBIGUOUS",
+    lambda: cases(
+        st.one_of(
+            questions(outcome="unique"),
+            questions(outcome="unique", numbers="rational", samples=(1, 3)),
+            questions(outcome="unique", near_boundary=True, samples=(1, 3)),
+        )
+    ),
+)
+def apart_is_never_ambiguous(case: Case) -> Outcome:
+    """A theorem of its own that no engine uses."""
+    verdict = certified(case.question)
+    require(verdict.outcome is not Outcome.AMBIGUOUS, f"UNIQUE is denied: {verdict.reason}")
+    require(SampleStatus.FREE not in verdict.samples, f"a sample is called free: {verdict.reason}")
+    return verdict.outcome
+
+
+@law(
+    "twins",
+    "A planted second batch: never UNIQUE, and samples that it lacks are never determined",
+    lambda: cases(
+        st.one_of(
+            questions(twins=True),
+            questions(twins=True, numbers="rational"),
+            questions(twins=True, generic=True),
+            questions(twins=True, shared_region=(2, 1)),
+            questions(twins=True, stopping_set=True),
+            questions(twins=True, near_boundary=True),
+        )
+    ),
+)
+def twins_are_never_denied(case: Case) -> Outcome:
+    """Dead samples, silent samples and shears."""
+    question, twin = case.question, case.question.twin
+    assert twin is not None
+    require(same_gradient(question, twin), "the strategy's twin has another gradient")
+    verdict = certified(question)
+    require(verdict.outcome is not Outcome.UNIQUE, f"a planted second batch is denied: {verdict.reason}")
+    theirs = samples_of(twin)
+    for m, status in enumerate(verdict.samples):
+        own = question.batch.x[m], question.batch.y[m]
+        require(
+            own in theirs or status is not SampleStatus.DETERMINED,
+            f"sample {m} is called determined and missing in the planted batch: {verdict.reason}",
+        )
+    return verdict.outcome
+
+
+@law(
+    "segments",
+    "Between a batch and its planted twin in one region, every batch of the segment has the gradient",
+    lambda: cases(questions(twins=True), part=st.integers(1, 15)),
+)
+def segments_keep_the_gradient(case: Case) -> str:
+    """The segment of S2 and S3, at a sixteenth part."""
+    question, twin = case.question, case.question.twin
+    assert twin is not None
+    share = Fraction(case.params["part"], 16)
+    own, other = (fractions(b.inputs) for b in (question.batch, twin))
+    inputs = np.array(
+        [[a + share * (b - a) for a, b in zip(*rows, strict=True)] for rows in zip(own, other, strict=True)]
+    )
+    between = Batch.of(
+        inputs, question.batch.labels, network=question.network, loss=question.loss, labels=question.labels
+    )
+    require(same_gradient(question, between), "a batch of the segment has another gradient")
+    return "kept"

@@ -1,0 +1,9 @@
+"""Hypothesis strategies: networks, batches and questions, gradients and exclusivity states."""
+
+from exan_verify.testing.strategies.basic import LOSSES, REDUCTIONS, batches, networks
+from exan_verify.testing.strategies.printing import register
+from exan_verify.testing.strategies.questions import exclusivity_states, gradients, questions
+
+__all__ = ["LOSSES", "REDUCTIONS", "batches", "exclusivity_states", "gradients", "networks", "questions"]
+
+register()

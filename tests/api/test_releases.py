@@ -1,0 +1,164 @@
+"""Releases on disk, and audits and commands that are asked about one."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import save_file
+
+from exan_verify import Release, audit, certify, check, project_inputs
+from exan_verify.api.files import save_batch
+from exan_verify.api.releases import load_release, save_release
+from exan_verify.core.verdict import Outcome
+from exan_verify.errors import CertificateRejected, FileError, InputError
+from tests.support.cases import default_network
+from tests.support.commands import run
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder with model.safetensors and batch.npz of four samples."""
+    monkeypatch.chdir(tmp_path)
+    network = default_network([12, 60, 4], seed=1)
+    save_file({name: np.array(array) for name, array in network.parameters()}, "model.safetensors")
+    x = np.random.default_rng(1).normal(size=(4, 12)).astype(np.float32)
+    save_batch("batch.npz", x, np.arange(4))
+    return network, (x, np.arange(4))
+
+
+def test_a_release_is_what_was_written(tmp_path):
+    rng = np.random.default_rng(0)
+    for release in (
+        Release(),
+        Release(tensors=["0.weight", "0.bias"], rows={"0.weight": rng.random(9) < 0.5}),
+        Release(input_basis=rng.normal(size=(5, 2)), weights="positive"),
+    ):
+        save_release(tmp_path / "release.json", release)
+        assert load_release(tmp_path / "release.json") == release
+        assert hash(load_release(tmp_path / "release.json")) == hash(release)
+
+
+def test_numbers_of_a_basis_are_exact(tmp_path):
+    (tmp_path / "r.json").write_text('{"schema": "exan/release/1", "input_basis": [[1, "1/3"], ["-2", 0]]}')
+    assert load_release(tmp_path / "r.json").input_basis.tolist()[0][1].denominator == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "named"),
+    [
+        ("{", FileError, "not JSON"),
+        ("[" * 10**5, FileError, "not JSON"),
+        ("[]", InputError, "exan/release/1"),
+        ('{"tensors": ["0.weight"]}', InputError, "exan/release/1"),
+        ('{"schema": "exan/release/2"}', InputError, "exan/release/2"),
+        ('{"schema": "exan/release/1", "schema": "exan/release/1"}', FileError, "twice"),
+        ('{"schema": "exan/release/1", "layers": []}', InputError, "layers"),
+        ('{"schema": "exan/release/1", "tensors": "0.weight"}', InputError, "tensors"),
+        ('{"schema": "exan/release/1", "tensors": []}', InputError, "at least one"),
+        ('{"schema": "exan/release/1", "tensors": ["a", "a"]}', InputError, "twice"),
+        ('{"schema": "exan/release/1", "rows": {"0.weight": [1, 0]}}', InputError, "rows"),
+        ('{"schema": "exan/release/1", "input_basis": [[0.5]]}', InputError, "input_basis"),
+        ('{"schema": "exan/release/1", "input_basis": [["1e9"]]}', InputError, "rational"),
+        ('{"schema": "exan/release/1", "input_basis": [["1/0"]]}', InputError, "rational"),
+        ('{"schema": "exan/release/1", "input_basis": [[1], [1, 2]]}', InputError, "input_basis"),
+        ('{"schema": "exan/release/1", "input_basis": [[1, 2]]}', InputError, "at most d columns"),
+        ('{"schema": "exan/release/1", "weights": "negative"}', InputError, "weights"),
+    ],
+)
+def test_what_is_no_release_is_named(tmp_path, text, kind, named):
+    path = tmp_path / "release.json"
+    path.write_text(text)
+    with pytest.raises(kind, match=named) as raised:
+        load_release(path)
+    assert str(raised.value).startswith(f"{path}:")
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"tensors": "0.weight"}, "no list of names"),
+        ({"tensors": [3]}, "names of parameters"),
+        ({"rows": [True]}, "no mapping"),
+        ({"rows": {"0.weight": np.ones(3)}}, "no boolean mask"),
+        ({"rows": {"0.weight": True}}, "no boolean mask"),
+        ({"input_basis": [1, 2]}, "shape"),
+        ({"input_basis": [[2.0**-1060], [1.0]]}, "round the basis"),
+        ({"input_basis": [[float("nan")], [1.0]]}, "NaN"),
+        ({"weights": "unequal"}, "release.weights"),
+    ],
+)
+def test_arguments_that_make_no_release(given, named):
+    with pytest.raises(InputError, match=named):
+        Release(**given)
+
+
+def test_an_audit_of_a_release(here):
+    network, batch = here
+    rows = np.zeros(60, dtype=bool)
+    rows[:2] = True
+    release = Release(rows={"0.weight": rows}, tensors=["0.weight", "0.bias"])
+    whole, found = audit(network, batch), audit(network, batch, release=release, attack=True)
+    assert all(whole.peelable)
+    assert not all(found.peelable)
+    assert found.gate("recovered") == "undecided"
+    assert "whole gradient" in found.no_attack
+    assert list(found.to_record()["release"]["rows"]["0.weight"]) == rows.tolist()
+    assert "release" not in whole.to_record()
+    assert found.verdict.outcome is certify(network, batch=batch, release=release).outcome
+    hidden = audit(network, batch, release=Release(input_basis=np.eye(12)[:, :3]))
+    assert not any(hidden.peelable)
+
+
+def test_a_projected_module_is_asked_about_its_pictures():
+    rng = np.random.default_rng(0)
+    model = torch.nn.Sequential(
+        torch.nn.Flatten(), torch.nn.Linear(16, 9), torch.nn.ReLU(), torch.nn.Linear(9, 3)
+    )
+    basis = rng.integers(-8, 8, (16, 5)) / 8 + np.eye(16, 5)
+    batch = rng.random((3, 4, 4)), [0, 1, 2]
+    client = project_inputs(model, basis)
+    verdict = certify(client, batch=batch, release=Release(input_basis=basis))
+    assert (verdict.outcome, verdict.witness.dimension) == (Outcome.AMBIGUOUS, 3 * (16 - 5))
+    assert check(verdict.certificate, client, batch=batch).outcome is Outcome.AMBIGUOUS
+    with pytest.raises(CertificateRejected, match="another input basis"):
+        check(verdict.certificate, project_inputs(model, 2 * basis), batch=batch)
+    other = project_inputs(model, basis)
+    with torch.no_grad():
+        other[1].basis[0, 0] += 1
+    with pytest.raises(CertificateRejected, match="another input basis"):
+        check(verdict.certificate, other, batch=batch)
+    with pytest.raises(InputError, match="the model's own"):
+        certify(other, batch=batch, release=Release(input_basis=basis))
+    # without the release the question is about the five numbers that the first layer takes
+    assert certify(client, batch=(batch[0].reshape(3, 16) @ basis, [0, 1, 2])).release is None
+
+
+def test_commands_take_a_release(here, capsys):
+    save_release("release.json", Release(tensors=["0.weight", "0.bias"]))
+    ask = ("model.safetensors", "--batch", "batch.npz", "--release", "release.json")
+    code, out, _ = run(capsys, "certify", *ask, "--certificate", "c.json")
+    assert code == 0
+    assert "only the tensors 0.weight, 0.bias" in " ".join(out.split())
+    code, out, _ = run(capsys, "check", "c.json", "model.safetensors", "--batch", "batch.npz")
+    assert code == 0
+    assert "what is sent: only the tensors 0.weight, 0.bias" in " ".join(out.split())
+    record = json.loads(run(capsys, "certify", *ask, "--json")[1])
+    assert record["release"]["tensors"] == ["0.weight", "0.bias"]
+    ask = ("model.safetensors", "batch.npz", "--release", "release.json", "--report", "r.html")
+    _, out, _ = run(capsys, "audit", *ask)
+    assert "only the tensors" in " ".join(out.split())
+    assert "--release release.json" in Path("r.html").read_text()
+
+
+def test_commands_refuse_a_release_that_does_not_fit(here, capsys):
+    save_release("release.json", Release(tensors=["fc.weight"]))
+    for command in (("certify", "model.safetensors", "--batch"), ("audit", "model.safetensors")):
+        code, _, error = run(capsys, *command, "batch.npz", "--release", "release.json")
+        assert code == 2
+        assert "fc.weight" in error
+    ask = ("model.safetensors", "--gradient", "batch.npz", "--release", "release.json")
+    code, _, error = run(capsys, "certify", *ask)
+    assert code == 2
+    assert "--batch" in error
