@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from exan_verify.api.check import check
-from exan_verify.coq.literals import tensor
-from exan_verify.coq.unique import Choice, Given, document, find_evidence
-from exan_verify.core.certificate import Certificate, Lifting, parse
+from exan_verify.coq import ambiguous, unique
+from exan_verify.coq.document import Given
+from exan_verify.coq.literals import Table, Tensor, table, tensor
+from exan_verify.coq.unique import Choice, find_evidence
+from exan_verify.core.certificate import Certificate, Lifting, SecondBatch, parse
 from exan_verify.core.network import Batch, ReluNetwork
-from exan_verify.core.question import Loss
+from exan_verify.core.question import Loss, Question
 from exan_verify.core.verdict import Outcome
 from exan_verify.errors import InputError, fitting_into_memory
+from exan_verify.kernel.given import Subject
+from exan_verify.kernel.second.second_batch import rebuilt
 
 
 @fitting_into_memory("prove")
@@ -37,42 +43,84 @@ def prove(certificate: Mapping[str, Any] | str | bytes, model: Any, *, batch: tu
     claim = check(certificate, network, batch=batch)
     record = parse(certificate)  # its length was limited when it was checked
     question = claim.question.asked()
-    _require(claim.outcome is Outcome.UNIQUE, f"a claim of {claim.outcome.value.upper()}")
+    _require(
+        claim.outcome in (Outcome.UNIQUE, Outcome.AMBIGUOUS), f"a claim of {claim.outcome.value.upper()}"
+    )
     _require(question.release is None, "a claim about a release")
     _require(question.loss.rational, f"the loss {question.loss.value}")
     _require(network.depth > 1, "a network without a hidden layer")
     _require(network.has_bias, "a network without biases")
+    given = Batch.given(batch, network=network, loss=question.loss, labels=question.labels)
+    if claim.outcome is Outcome.AMBIGUOUS:
+        return _second(record, Subject(network=network, batch=given, question=question))
+    return _unique(record, network, given, question)
+
+
+def _unique(record: Certificate, network: ReluNetwork, batch: Batch, question: Question) -> str:
     evidence = record.evidence[0]
     if len(record.evidence) != 1 or not isinstance(evidence, Lifting):
-        kinds = ", ".join(sorted({str(type(part).__struct_config__.tag) for part in record.evidence}))
-        raise InputError(_NOT.format(what=f"evidence of the kind {kinds}"))
-    given = Batch.given(batch, network=network, loss=question.loss, labels=question.labels)
-    divisor = question.divisor(given.size, network.classes)
-    squared = question.loss is Loss.MSE
-    tensors = Given(
+        raise InputError(_NOT.format(what=f"evidence of the kind {_kinds(record)}"))
+    labels = tensor(batch.labels, "y") if question.loss is Loss.MSE else [int(v) for v in batch.labels]
+    given = _given(network, question, tensor(batch.inputs, "x"), labels)
+    named = [argument.layer for argument in evidence.layers]
+    layers = list(dict.fromkeys((*named, *range(network.depth - 1, 0, -1))))
+    found = find_evidence(given, layers, _choices(evidence, question.loss))
+    if found is None:
+        raise InputError(
+            _NOT.format(what="lifting with groups of samples that share a pattern, or labels told otherwise")
+        )
+    return unique.document(given, found, about=_about(record))
+
+
+def _second(record: Certificate, subject: Subject) -> str:
+    """The first piece of evidence that is a second batch of rational numbers."""
+    parts = [part for part in record.evidence if isinstance(part, SecondBatch)]
+    if not parts:
+        raise InputError(_NOT.format(what=f"evidence of the kind {_kinds(record)}"))
+    moved, second = rebuilt(parts[0], subject)
+    batch, question = subject.batch, subject.question
+    inputs = np.array(batch.x, dtype=object)
+    inputs[moved] = second.inputs
+    x = tensor(batch.inputs, "x")
+    labels: Tensor | list[int]
+    others: Table | list[int]
+    if question.loss is Loss.MSE:
+        targets = np.array(batch.y, dtype=object)
+        targets[moved] = second.labels
+        labels = tensor(batch.labels, "y")
+        others = table(targets, labels.denominator)
+    else:
+        labels = [int(v) for v in batch.labels]
+        others = list(labels)
+        for m, label in zip(moved, second.labels, strict=True):
+            others[m] = int(label)
+    given = _given(subject.network, question, x, labels)
+    return ambiguous.document(given, table(inputs, x.denominator), others, about=_about(record))
+
+
+def _given(network: ReluNetwork, question: Question, inputs: Tensor, labels: Tensor | list[int]) -> Given:
+    samples = len(inputs.numerators)
+    divisor = question.divisor(samples, network.classes)
+    return Given(
         layers=tuple(
             (tensor(layer.weight, f"{layer.name}.weight"), tensor(layer.bias, f"{layer.name}.bias"))
             for layer in network.layers
             if layer.bias is not None
         ),
-        inputs=tensor(given.inputs, "x"),
-        labels=tensor(given.labels, "y") if squared else [int(v) for v in given.labels],
-        factor=divisor if squared else divisor * network.classes,
+        inputs=inputs,
+        labels=labels,
+        factor=divisor if question.loss is Loss.MSE else divisor * network.classes,
     )
-    last = network.depth - 1
-    named = [argument.layer for argument in evidence.layers]
-    layers = list(dict.fromkeys((*named, *range(last, 0, -1))))
-    found = find_evidence(tensors, layers, _choices(evidence, question.loss))
-    if found is None:
-        raise InputError(
-            _NOT.format(what="lifting with groups of samples that share a pattern, or labels told otherwise")
-        )
-    return document(tensors, found, about=_about(record))
+
+
+def _kinds(record: Certificate) -> str:
+    return ", ".join(sorted({str(type(part).__struct_config__.tag) for part in record.evidence}))
 
 
 _NOT = (
-    "no Coq file can be made of {what}; what is covered is UNIQUE by lifting of degree two under mse and "
-    "hinge, each sample alone with its pattern, biases in all layers. exan check rechecks it all the same"
+    "no Coq file can be made of {what}; what is covered is, under mse and hinge with biases in all layers, "
+    "UNIQUE by lifting of degree two with every sample alone with its pattern, and AMBIGUOUS by a second "
+    "batch of rational numbers. exan check rechecks the certificate all the same"
 )
 
 

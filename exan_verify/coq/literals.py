@@ -65,6 +65,32 @@ def _word(number: int, bits: int, longest: int) -> int:
     return ((abs(number) >> shift) << bits | shift) << 1 | (number < 0)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """Numbers ``numerators / denominator`` of any length, row by row."""
+
+    numerators: Rows
+    denominator: int
+
+    @property
+    def literal(self) -> str:
+        """The numerators as lists of integers."""
+        rows = (
+            "[:: " + "; ".join(f"({n})" if n < 0 else str(n) for n in row) + "]%BZ" for row in self.numerators
+        )
+        return "[:: " + ";\n  ".join(rows) + "]"
+
+
+def table(values: Array, over: int) -> Table:
+    """The numbers of ``values`` (rows, cols), over a multiple of ``over``."""
+    exact = [[to_fraction(v) for v in row] for row in values]
+    denominator = lcm(over, *(v.denominator for row in exact for v in row))
+    return Table(
+        numerators=[[v.numerator * (denominator // v.denominator) for v in row] for row in exact],
+        denominator=denominator,
+    )
+
+
 def words_literal(rows: Rows) -> str:
     """An array of arrays of machine integers."""
     inner = ("[| " + "; ".join(map(str, row)) + " | 0 |]" for row in rows)
@@ -74,3 +100,8 @@ def words_literal(rows: Rows) -> str:
 def indices_literal(indices: Iterable[int]) -> str:
     """A list of natural numbers."""
     return "[:: " + "; ".join(map(str, indices)) + "]%N"
+
+
+def widths_literal(widths: Iterable[int]) -> str:
+    """A list of widths, read as natural numbers in every scope."""
+    return "[::" + ";".join(f" {n}%N" for n in widths) + "]"

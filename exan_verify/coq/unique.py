@@ -9,7 +9,8 @@ from typing import Literal
 
 import numpy as np
 
-from exan_verify.coq.literals import Tensor, indices_literal, words_literal
+from exan_verify.coq.document import Given, claim_opening, opening
+from exan_verify.coq.literals import Tensor, indices_literal, widths_literal, words_literal
 from exan_verify.coq.residues import (
     MODULI,
     Affine,
@@ -26,28 +27,6 @@ from exan_verify.coq.residues import (
 )
 
 Choice = Literal["AllEntries", "SumZero", "NextDeltas"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Given:
-    """Network and batch as tensors: ``layers`` (weight, bias), ``inputs`` (M, d), and the labels: target
-    vectors (M, K) under mse, classes under hinge. ``factor``: the loss vector's entries are divided by it.
-    """
-
-    layers: tuple[tuple[Tensor, Tensor], ...]
-    inputs: Tensor
-    labels: Tensor | Sequence[int]
-    factor: int
-
-    @property
-    def widths(self) -> tuple[int, ...]:
-        """``(n_0, ..., n_L)``."""
-        return (len(self.inputs.numerators[0]), *(len(weight.numerators) for weight, _ in self.layers))
-
-    @property
-    def samples(self) -> int:
-        """M."""
-        return len(self.inputs.numerators)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,53 +161,23 @@ def _system(delta: Matrix, weight: Matrix) -> Matrix:
 def document(given: Given, evidence: Evidence, *, about: str) -> str:
     """The Coq file; ``about``: what its header says."""
     (d, *hidden, classes), samples = given.widths, given.samples
-    depth, size = len(given.layers), len(evidence.neurons)
-    widths = _widths(hidden)
-    tensors = "".join(
-        f"Definition weight_{k} := {weight.literal}.\nDefinition bias_{k} := {bias.literal}.\n"
-        for k, (weight, bias) in enumerate(given.layers, start=1)
-    )
-    layers = "; ".join(f"(weight_{k}, bias_{k})" for k in range(1, depth + 1))
-    squared = isinstance(given.labels, Tensor)
-    if isinstance(given.labels, Tensor):
-        labels, loss = f"Definition labels := {given.labels.literal}.", "mse_lv"
-        label_of, supposed = f"colt R {classes} labels m", ""
-        said = "whatever its inputs and targets"
-    else:
-        labels, loss = f"Definition labels := {indices_literal(given.labels)}.", "hinge_lv"
-        label_of, supposed = f"class R {classes} (nth 0%N labels m)", "(forall m, is_class (y' m)) ->\n  "
-        said = "whatever its inputs and classes"
+    size, layer = len(evidence.neurons), evidence.layer
+    said, supposed = "whatever its inputs and targets", ""
+    if not given.squared:
+        said, supposed = "whatever its inputs and classes", "(forall m, is_class (y' m)) ->\n  "
     minors = " ".join(_minor(minor, samples) for minor in evidence.next_minors)
-    theorem = f"unique_{'mse' if squared else 'hinge'}"
-    layer = evidence.layer
-    sizes, lower = f"{d} {hidden[0]} {_widths(hidden[1:])}", ""
+    theorem = f"unique_{given.loss}"
+    sizes, lower = f"{d} {hidden[0]} {widths_literal(hidden[1:])}", ""
     if layer > 1:
         theorem += "_deep"
-        below = hidden[: layer - 2]
-        sizes = f"{d} {_widths(below)} {hidden[layer - 2]} {hidden[layer - 1]} {_widths(hidden[layer:])}"
+        below, above = widths_literal(hidden[: layer - 2]), widths_literal(hidden[layer:])
+        sizes = f"{d} {below} {hidden[layer - 2]} {hidden[layer - 1]} {above}"
         minor_list = ";\n  ".join(_minor(minor, samples) for minor in evidence.lower)
         lower = f"Definition lower := [:: {minor_list}].\n"
     told = "LossVectors"
     if evidence.output_minor is not None:
         told = f"(OutputRank {_minor(evidence.output_minor, samples)})"
-    return f"""(*{about}*)
-From Coq Require Import ZArith Uint63 PArray.
-From mathcomp Require Import all_ssreflect all_algebra.
-From Exan Require Import network downward residues tensors certificates claims.
-
-Import GRing.Theory Num.Theory.
-Delimit Scope Z_scope with BZ.
-Local Open Scope ring_scope.
-Local Open Scope uint63_scope.
-Local Open Scope array_scope.
-
-(* The network, layer by layer. *)
-{tensors}Definition layers := [:: {layers}].
-
-(* The batch: one sample a row. *)
-Definition inputs := {given.inputs.literal}.
-{labels}
-
+    return f"""{opening(given, about, "claims")}
 (* What coqc checks the claim with. *)
 {lower}Definition evidence := Argument
   ({evidence.choice} {minors})
@@ -247,15 +196,7 @@ Lemma checked :
     layers inputs labels {"lower " if lower else ""}evidence told.
 Proof. vm_cast_no_check (erefl true). Qed.
 
-Section Claim.
-
-Variable R : realFieldType.
-
-Definition N : params R {d} {widths} {classes} := net R {d} {widths} {classes} layers.
-Definition x (m : 'I_{samples}) : 'cV[R]_{d} := colt R {d} inputs m.
-Definition y (m : 'I_{samples}) : 'cV[R]_{classes} := {label_of}.
-Definition loss : 'cV[R]_{classes} -> 'cV[R]_{classes} -> 'cV[R]_{classes} := {loss} {given.factor}%:R^-1.
-
+{claim_opening(given)}
 (* Every batch of {samples} samples, {said}, that has this gradient *)
 (* is this batch up to the order of its samples. *)
 Theorem claimed (x' : 'I_{samples} -> 'cV[R]_{d}) (y' : 'I_{samples} -> 'cV[R]_{classes}) :
@@ -266,10 +207,6 @@ Qed.
 
 End Claim.
 """
-
-
-def _widths(widths: Sequence[int]) -> str:
-    return "[::" + ";".join(f" {n}%N" for n in widths) + "]"
 
 
 def _minor(minor: Minor, size: int) -> str:

@@ -238,36 +238,57 @@ Definition hinge_vectors_of (K : nat) (labels : seq nat) (F : Z) (zs : seq integ
 Definition classes_ok (K M : nat) (labels : seq nat) (F : Z) (zs : seq integers) : bool :=
   (size labels == M.+1) && all (fun zc => class_told K F (last [::] zc.1) zc.2) (zip zs labels).
 
-Lemma hinge_known d ws K M T X labels (r : R) : let As := affines d ws K (denominator X) T in
-  let F := last (denominator X) (map out As) in
-  let zs := all_states As (table M.+1 d X) in
-  let N := net R d ws K T in
-  let x (m : 'I_M.+1) := colt R d X m in
-  let y (m : 'I_M.+1) := class K (nth 0%N labels m) in
-  r != 0 -> affines_ok ws (denominator X) T -> classes_ok K M labels F zs ->
-  [/\ loss_vectors_known (hinge_lv r) N x y (hinge_vectors_of K labels F zs) r,
-      forall m, is_class (y m) & forall m, vector_told (hinge_lv r) N (@is_class K) (x m) (y m)].
+Section Known.
+
+Variables (d : nat) (ws : seq nat) (K M : nat) (T : seq (tensor * tensor)) (X : tensor) (labels : seq nat) (r : R).
+Let As := affines d ws K (denominator X) T.
+Let F := last (denominator X) (map out As).
+Let zs := all_states As (table M.+1 d X).
+Let N := net R d ws K T.
+Let x (m : 'I_M.+1) := colt R d X m.
+Let y (m : 'I_M.+1) := class K (nth 0%N labels m).
+
+Hypothesis r0 : r != 0.
+Hypothesis ok : affines_ok ws (denominator X) T.
+Hypothesis sl : size labels = M.+1.
+
+Lemma size_zs : size zs = M.+1.
+Proof. by rewrite /zs /all_states size_map (table_shaped M.+1 d X).1. Qed.
+
+Lemma logitsE (m : 'I_M.+1) : fwd N (x m) = vec R K F (last [::] (nth [::] zs m)).
 Proof.
-move=> As F zs N x y r0 ok /andP[/eqP sl told]; have F0 : Z.ltb Z0 F by exact: last_out_gt0.
-have sxs : size (table M.+1 d X) = M.+1 := (table_shaped M.+1 d X).1.
-have szs : size zs = M.+1 by rewrite /zs /all_states size_map.
-have fE (m : 'I_M.+1) : fwd N (x m) = vec R K F (last [::] (nth [::] zs m)).
-  have sx : size (nth [::] (table M.+1 d X) m) = d by exact: (table_shaped M.+1 d X).2.
-  rewrite /x (samples_vec R d X (ltn_ord m)) (@fwd_net R d ws K (denominator X) T _ ok sx) -/As -/F.
-  rewrite /zs /all_states (nth_map [::]) ?sxs //.
-  by congr (vec _ _ _ _); rewrite /As affinesE /=; case: (behead _).
-have toldm (m : 'I_M.+1) : class_told K F (last [::] (nth [::] zs m)) (nth 0%N labels m).
-  have /(all_nthP ([::], 0%N))/(_ m) := told.
-  by rewrite size_zip szs sl minnn ltn_ord nth_zip ?szs ?sl // => /(_ isT).
-split=> [|m|m y']; last first.
-- by rewrite fE; apply: (class_toldP r0 F0 (toldm m)).
-- by exists (nth 0%N labels m) => //; case/andP: (toldm m).
+have sx : size (nth [::] (table M.+1 d X) m) = d by exact: (table_shaped M.+1 d X).2.
+rewrite /x (samples_vec R d X (ltn_ord m)) (@fwd_net R d ws K (denominator X) T _ ok sx) -/As -/F.
+rewrite /zs /all_states (nth_map [::]) ?(table_shaped M.+1 d X).1 //.
+by congr (vec _ _ _ _); rewrite /As affinesE /=; case: (behead _).
+Qed.
+
+Lemma hinge_loss : all (fun c => c < K)%N labels ->
+  loss_vectors_known (hinge_lv r) N x y (hinge_vectors_of K labels F zs) r.
+Proof.
+move=> /(all_nthP 0%N) lt_K; have szs := size_zs.
 split=> // [|m|m].
 - by rewrite size_map size_zip szs sl minnn.
 - rewrite (nth_map ([::], 0%N)) ?size_zip ?szs ?sl ?minnn //; exact: size_hinge_vector.
-rewrite /lossvecs fE hinge_vectorE //; last by case/andP: (toldm m).
-by rewrite (nth_map ([::], 0%N)) ?size_zip ?szs ?sl ?minnn // nth_zip ?szs ?sl.
+rewrite /lossvecs logitsE hinge_vectorE //; last by apply: lt_K; rewrite sl.
+  by rewrite (nth_map ([::], 0%N)) ?size_zip ?szs ?sl ?minnn // nth_zip ?szs ?sl.
+exact: last_out_gt0.
 Qed.
+
+Lemma hinge_told : classes_ok K M labels F zs ->
+  [/\ all (fun c => c < K)%N labels, forall m, is_class (y m) &
+      forall m, vector_told (hinge_lv r) N (@is_class K) (x m) (y m)].
+Proof.
+case/andP=> _ /(all_nthP ([::], 0%N)) told; have szs := size_zs.
+have toldm i : (i < M.+1)%N -> class_told K F (last [::] (nth [::] zs i)) (nth 0%N labels i).
+  by move=> lt_i; have := told i; rewrite size_zip szs sl minnn lt_i nth_zip ?szs ?sl // => /(_ isT).
+split=> [|m|m y'].
+- by apply/(all_nthP 0%N) => i; rewrite sl => lt_i; case/andP: (toldm i lt_i).
+- by exists (nth 0%N labels m) => //; case/andP: (toldm m (ltn_ord m)).
+rewrite logitsE; apply: (class_toldP r0 _ (toldm m (ltn_ord m))); exact: last_out_gt0.
+Qed.
+
+End Known.
 
 Definition unique_hinge_ok (p : word) (d n : nat) (ws : seq nat) (K M : nat) (T : seq (tensor * tensor)) (X : tensor)
     (labels : seq nat) (E : argument) (L : labels_by) : bool :=
@@ -286,7 +307,9 @@ Theorem unique_hinge (r : R) p d n ws K M T X labels E L : r != 0 -> unique_hing
   same_batch x x' y y'.
 Proof.
 move=> r0 /andP[okl ok] N x y x' y'; have ok1 : affines_ok (n :: ws) (denominator X) T by case/and4P: ok.
-have [known cl told] := @hinge_known d (n :: ws) K M T X labels r r0 ok1 okl.
+have sl : size labels = M.+1 by case/andP: okl => /eqP.
+have [lt_K cl told] := @hinge_told d (n :: ws) K M T X labels r r0 ok1 sl okl.
+have known := @hinge_loss d (n :: ws) K M T X labels r r0 ok1 sl lt_K.
 by apply: (unique_first ok known) => //; right => f l; exact: hinge_sum.
 Qed.
 
@@ -310,7 +333,9 @@ Theorem unique_hinge_deep (r : R) p d ws1 q n ws K M T X labels lower E L :
 Proof.
 move=> r0 /andP[okl ok] N x y x' y'.
 have ok1 : affines_ok (ws1 ++ q :: n :: ws) (denominator X) T by case/and4P: ok.
-have [known cl told] := @hinge_known d (ws1 ++ q :: n :: ws) K M T X labels r r0 ok1 okl.
+have sl : size labels = M.+1 by case/andP: okl => /eqP.
+have [lt_K cl told] := @hinge_told d (ws1 ++ q :: n :: ws) K M T X labels r r0 ok1 sl okl.
+have known := @hinge_loss d (ws1 ++ q :: n :: ws) K M T X labels r r0 ok1 sl lt_K.
 by apply: (unique_upper ok known) => //; right => f l; exact: hinge_sum.
 Qed.
 

@@ -14,8 +14,9 @@ import pytest
 
 from exan_verify import Release, ReluNetwork, certify, prove
 from exan_verify.coq.compiling import LAST, LIBRARY, compiled
+from exan_verify.coq.document import Given
 from exan_verify.coq.literals import tensor
-from exan_verify.coq.unique import Given, document, find_evidence
+from exan_verify.coq.unique import document, find_evidence
 from exan_verify.errors import CertificateRejected, ExanError, InputError
 from tests.support.commands import run
 
@@ -50,6 +51,16 @@ def certified(kind: str, loss: str = "mse", **shape: Any) -> Any:
         if certificate and [part["type"] for part in certificate["evidence"]] == ["lifting"]:
             return network, batch, certificate
     raise AssertionError("no batch is unique by lifting")
+
+
+def ambiguous(loss: str, widths: tuple[int, ...]) -> Any:
+    """The first drawn batch of integers that has a second batch of rational numbers."""
+    for seed in range(100):
+        network, batch = drawn("integers", seed, widths=widths)
+        certificate = certify(network, batch=batch, loss=loss).certificate
+        if certificate and [part["type"] for part in certificate["evidence"]] == ["second_batch"]:
+            return network, batch, certificate
+    raise AssertionError("no batch has a second one")
 
 
 def written(text: str, name: str) -> list[list[Fraction]]:
@@ -132,7 +143,7 @@ def test_the_text_assumes_nothing() -> None:
     [
         ({"loss": "cross_entropy"}, "the loss cross_entropy"),
         ({"biases": False}, "without biases"),
-        ({"twice": True}, "AMBIGUOUS"),
+        ({"narrow": True}, "evidence of the kind residual"),
         ({"release": Release(tensors=["0.weight", "0.bias"])}, "a claim about a release"),
     ],
 )
@@ -142,8 +153,8 @@ def test_what_is_not_covered_is_refused_with_its_reason(changed: dict[str, Any],
     biases = [r.normal(size=n) for n in (40, 3)]
     network = ReluNetwork.from_arrays(weights, biases if changed.get("biases", True) else None)
     x, y = r.normal(size=(2, 4)), np.array([0, 1])
-    if changed.get("twice"):  # two samples in a dead region: both move freely
-        network = ReluNetwork.from_arrays([weights[0], weights[1]], [biases[0] - 100, biases[1]])
+    if changed.get("narrow"):  # too few neurons for lifting
+        network = ReluNetwork.from_arrays([weights[0][:2], weights[1][:, :2]], [biases[0][:2], biases[1]])
     release = changed.get("release")
     verdict = certify(network, batch=(x, y), loss=changed.get("loss", "mse"), release=release)
     assert verdict.certificate is not None, verdict.reason
@@ -245,6 +256,44 @@ def test_coqc_accepts_an_argument_at_a_higher_layer(
     path.write_text(document(given, evidence, about=" "))
     assert "unique_mse_deep_ok" in path.read_text()
     assert "PrimInt63.mul" in compiled(path)
+
+
+@pytest.mark.parametrize(("loss", "widths"), [("mse", (3, 5, 2)), ("hinge", (3, 5, 4, 2))])
+def test_a_second_batch_is_written_beside_the_first(loss: str, widths: tuple[int, ...]) -> None:
+    network, (x, y), certificate = ambiguous(loss, widths)
+    text = prove(certificate, network, batch=(x, y))
+    assert written(text, "inputs") == [[Fraction(int(v)) for v in row] for row in x]
+    second = re.search(r"Definition inputs' : integers := \[:: (.*?)\]\.", text, re.S)
+    over = re.search(r"Definition over := (\d+)%BZ", text)
+    assert second is not None
+    assert over is not None
+    rows = re.findall(r"\[:: ([-\d; ()]+)\]", f"[:: {second[1]}]")
+    exact = [[Fraction(int(v.strip(" ()")), int(over[1])) for v in row.split(";")] for row in rows]
+    moved = [move["sample"] for move in certificate["evidence"][0]["moves"]]
+    assert all(exact[m] == [Fraction(int(v)) for v in x[m]] for m in range(2) if m not in moved)
+    assert exact != [[Fraction(int(v)) for v in row] for row in x]
+    assert "Theorem claimed : bgrad loss N x' y' = bgrad loss N x y /\\ ~ same_batch x x' y y'." in text
+
+
+@needs_coq
+@pytest.mark.parametrize("tampered", [False, True])
+def test_coqc_accepts_a_second_batch_and_none_far_from_it(tampered: bool, tmp_path: Path) -> None:
+    """A small change may give a second batch too: only a large one leaves the region."""
+    network, batch, certificate = ambiguous("mse", (3, 5, 4, 2))
+    text = prove(certificate, network, batch=batch)
+    path = tmp_path / "claim.v"
+    if not tampered:
+        path.write_text(text)
+        assert "PrimInt63.land" in compiled(path)
+        return
+    before, after = text.split("Definition inputs' : integers := [:: [:: ", 1)
+    first = re.match(r"\(?(-?\d+)\)?", after)
+    assert first is not None
+    path.write_text(
+        f"{before}Definition inputs' : integers := [:: [:: ({int(first[1]) + 10**30}){after[first.end() :]}"
+    )
+    with pytest.raises(CertificateRejected, match="coqc rejects"):
+        compiled(path)
 
 
 @needs_coq
