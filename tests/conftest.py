@@ -1,11 +1,12 @@
 """How Hypothesis draws in this suite, and fixtures for all of it.
 
 The default profile draws the same examples on every machine and in every run; ``campaign`` draws anew, fifty
-times as many:
+times as many; ``dev``, for the work on a strategy or a law, draws a few anew, with all of Hypothesis' health
+checks:
 
     pytest --hypothesis-profile=campaign tests/properties/test_exact_gradients.py
 
-Neither keeps a database of examples, so that a run depends on nothing but the code, and no example has a
+None keeps a database of examples, so that a run depends on nothing but the code, and no example has a
 deadline or is too slow, since its time is the machine's affair.
 """
 
@@ -31,6 +32,9 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.register_profile("campaign", settings.get_profile("default"), derandomize=False, max_examples=5000)
+settings.register_profile(
+    "dev", settings.get_profile("default"), derandomize=False, max_examples=20, suppress_health_check=[]
+)
 settings.load_profile("default")
 
 # Hypothesis also draws constants that it finds in the modules loaded so far. Those depend on what ran before

@@ -180,13 +180,13 @@ class MitigationReport:
                 f"batches that send exactly the same, and at least {hidden} of {of} dimensions are hidden. "
                 f"Measured only: the best picture that was made of any sample has {best.exposed:.1f} dB, "
                 f"below the {READABLE_PSNR:g} dB that count as recognisable here; look at the pictures, and "
-                f"a better prior may do better.{price} {best.assumes}"
+                f"a better prior may do better.{price} Against: {best.assumes}"
             )
         return (
             f"Use {best.name}, measured only: nothing exact is proved, since noise is random. Each sample "
             "changes the probability of anything sent in training by a factor of at most "
             f"e^{best.cost.epsilon_run:.1f} (delta {self.delta:g}), and the attack recognised "
-            f"none.{open_but_readable}{price} {best.assumes}"
+            f"none.{open_but_readable}{price} Against: {best.assumes}"
         )
 
     @property

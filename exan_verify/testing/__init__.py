@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from exan_verify.testing.strategies.basic import batches, networks
     from exan_verify.testing.strategies.images import digit_question
     from exan_verify.testing.strategies.questions import exclusivity_states, gradients, questions
+    from exan_verify.testing.strategies.releases import releases
 
 __all__ = [
     "Instance",
@@ -28,6 +29,7 @@ __all__ = [
     "gradients",
     "networks",
     "questions",
+    "releases",
 ]
 
 _HOME = {
@@ -40,6 +42,7 @@ _HOME = {
     "gradients": "testing.strategies.questions",
     "networks": "testing.strategies.basic",
     "questions": "testing.strategies.questions",
+    "releases": "testing.strategies.releases",
 }
 
 

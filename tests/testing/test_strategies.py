@@ -17,15 +17,16 @@ from hypothesis.statistics import collector
 
 from exan_verify import Box, Outcome, attack, audit, certify, check
 from exan_verify.core.network import Batch, Gradient, ReluNetwork, to_fraction
-from exan_verify.core.question import Labels, Loss
+from exan_verify.core.question import Labels, Loss, Release
 from exan_verify.errors import InputError
 from exan_verify.exact.backprop import forward, gradient, gradient_ball
 from exan_verify.exact.linalg import rank
 from exan_verify.exact.softmax import loss_vectors, loss_vectors_ball
 from exan_verify.exclusivity import exclusivity
 from exan_verify.instances import Instance, instance, source
-from exan_verify.testing import digit_question, exclusivity_states, gradients, networks, questions
+from exan_verify.testing import digit_question, exclusivity_states, gradients, networks, questions, releases
 from exan_verify.testing.strategies.construct import CLOSE
+from exan_verify.testing.strategies.printing import _release
 from tests.conftest import examples
 
 STATES: dict[str, dict[str, Any]] = {
@@ -165,8 +166,9 @@ def check_unique(question: Instance) -> None:
 def test_what_is_asked_is_there(name: str):
     asked = STATES[name]
 
+    # what is drawn is small enough to read as it is: making it smaller takes minutes
     @given(data=st.data(), numbers=FORMS)
-    @examples(10)
+    @settings(examples(24), phases=[Phase.generate])
     def drawn(data: Any, numbers: str) -> None:
         question = data.draw(questions(**asked, numbers=numbers))
         check_drawn(question, asked)
@@ -194,7 +196,7 @@ def test_images_are_digits_with_what_is_asked(name: str):
     asked = IMAGES[name]
 
     @given(data=st.data(), numbers=st.sampled_from(["float64", "float32"]))
-    @examples(4)
+    @settings(examples(4), phases=[Phase.generate])
     def drawn(data: Any, numbers: str) -> None:
         question = data.draw(questions(images=True, numbers=numbers, **asked))
         check_drawn(question, asked)
@@ -391,6 +393,23 @@ def test_gradients_are_the_batch_s(data: Any, form: str):
 def test_states_are_those_of_questions(state: Any):
     assert state.published
     assert all(min(layer) >= 1 for layer in state.counts)
+
+
+@given(network=networks(biases=None), data=st.data())
+@examples(30)
+def test_releases_fit_their_network(network: ReluNetwork, data: Any):
+    kinds = data.draw(st.sampled_from([("tensors", "rows", "weights"), ("rows",), ("tensors",), ()]))
+    basis = data.draw(st.booleans())
+    release = data.draw(releases(network, kinds=kinds, basis=basis))
+    release.check_against(network)
+    sent = {name: release.sends(name, len(array)) for name, array in network.parameters()}
+    assert any(mask.any() for mask in sent.values())
+    assert ("tensors" in kinds) or all(mask.any() for mask in sent.values())
+    assert bool(kinds) or release.is_whole(network) is not basis
+    if basis:
+        assert rank(np.array(release.input_basis).astype(object)) == release.input_basis.shape[1]
+    again = eval(_release(release), {"Release": Release})
+    assert again == release
 
 
 # bad input

@@ -10,9 +10,10 @@ import numpy as np
 from hypothesis import strategies as st
 
 from exan_verify.core.arrays import fractions
-from exan_verify.core.question import Box, Labels
+from exan_verify.core.question import Box, Labels, Release
 from exan_verify.core.verdict import Outcome, SampleStatus, Verdict
 from exan_verify.testing.laws.law import Case, cases, certified, law, mixed, require
+from exan_verify.testing.strategies import releases
 
 
 def require_monotone(many: Verdict, few: Verdict, what: str) -> None:
@@ -63,6 +64,32 @@ def labels_are_monotone(case: Case) -> str:
     many, few = asked(wider), asked(narrower)
     require_monotone(many, few, f"{wider.value} and {narrower.value} labels")
     return _both(many, few)
+
+
+@law(
+    "releases",
+    "What the whole gradient leaves free is never determined by a part of it",
+    lambda: mixed(samples=(1, 2)).flatmap(
+        lambda question: st.builds(
+            lambda release: Case(question=question, params=_words(release)), releases(question.network)
+        )
+    ),
+)
+def releases_are_monotone(case: Case) -> str:
+    """More batches have the release than have the whole gradient, the given one among them."""
+    release = Release(**case.params)
+    many, few = certified(case.question, release=release), certified(case.question)
+    require_monotone(many, few, f"{release.described} and everything")
+    return _both(many, few)
+
+
+def _words(release: Release) -> dict[str, Any]:
+    """The arguments of a release without a basis, as JSON has them."""
+    return {
+        "tensors": None if release.tensors is None else list(release.tensors),
+        "rows": {name: list(mask) for name, mask in release.rows.items()},
+        "weights": release.weights.value,
+    }
 
 
 def _both(many: Verdict, few: Verdict) -> str:

@@ -3,7 +3,17 @@
 from exan_verify.testing.strategies.basic import LOSSES, REDUCTIONS, batches, networks
 from exan_verify.testing.strategies.printing import register
 from exan_verify.testing.strategies.questions import exclusivity_states, gradients, questions
+from exan_verify.testing.strategies.releases import releases
 
-__all__ = ["LOSSES", "REDUCTIONS", "batches", "exclusivity_states", "gradients", "networks", "questions"]
+__all__ = [
+    "LOSSES",
+    "REDUCTIONS",
+    "batches",
+    "exclusivity_states",
+    "gradients",
+    "networks",
+    "questions",
+    "releases",
+]
 
 register()

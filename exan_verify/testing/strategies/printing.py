@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis.vendor import pretty
 
 from exan_verify.core.network import Batch, Gradient, ReluNetwork
-from exan_verify.core.question import Box
+from exan_verify.core.question import Box, Release
 from exan_verify.instances import Instance, source
 
 
@@ -29,6 +29,13 @@ def _gradient(gradient: Gradient) -> str:
     return f"Gradient(tensors={{{tensors}}})"
 
 
+def _release(release: Release) -> str:
+    rows = {name: list(mask) for name, mask in release.rows.items()}
+    basis = None if release.input_basis is None else source(release.input_basis)
+    tensors = None if release.tensors is None else list(release.tensors)
+    return f"Release({tensors!r}, {rows!r}, {basis}, {release.weights.value!r})"
+
+
 def register() -> None:
     """Tell Hypothesis; a version of it that has no such register prints these records as ever. (The method
     ``_repr_pretty_`` would be taken by IPython as well, which would print networks of any size.)
@@ -40,6 +47,7 @@ def register() -> None:
         Batch: _batch,
         Gradient: _gradient,
         Box: source,
+        Release: _release,
     }
     for kind, form in forms.items():
 
