@@ -7,7 +7,8 @@ from pathlib import Path
 import rich_click as click
 
 from exan_verify.cli.options import PATH, common
-from exan_verify.cli.output import ExitCode, Output, require_folder, titled
+from exan_verify.cli.output import ExitCode, Output, require_folder, titled, wall_clock
+from exan_verify.core.budget import Budget
 
 
 @click.command("prove")
@@ -28,6 +29,7 @@ def prove_command(
     if not out.endswith(".v") or not Path(out).stem.isidentifier():
         raise click.UsageError(f"--out {out}: coqc takes files whose names are identifiers and end in .v")
     require_folder(out)
+    limit = Budget(seconds=_seconds(options["budget"]))
     output = Output(json=as_json)
     from exan_verify.api.files import ABOUT_DATA, about, load_batch, load_model, write_atomically
     from exan_verify.api.prove import prove
@@ -39,14 +41,14 @@ def prove_command(
         content = Path(certificate).read_bytes()
     except OSError as error:
         raise FileError(f"{certificate}: cannot be read ({error.strerror}); check the path") from None
-    with output.working("writing the Coq file"), about(batch, *ABOUT_DATA):
+    with output.working("writing the Coq file"), about(batch, *ABOUT_DATA), wall_clock(limit.seconds):
         text = prove(content, network, batch=arrays)
     write_atomically(out, text.encode())
     output.say(f"written to {out}; check it with: coqc -Q proofs/coq Exan {out}")
     axioms: tuple[str, ...] | None = None
     if run:
         with output.working("compiling"):
-            axioms = compiled(Path(out), seconds=_seconds(options["budget"]))
+            axioms = compiled(Path(out), limit=limit)
         output.say(titled("PROVED", f": coqc accepts {out}", "bold green"))
         output.say(
             "the theorem rests on Coq's machine integers and arrays and nothing else: " + ", ".join(axioms)

@@ -31,14 +31,14 @@ PRIMITIVES = {
 """Coq's machine integers and arrays, and the axioms of its standard library about the former."""
 
 
-def compiled(path: Path, *, seconds: float | None = None) -> tuple[str, ...]:
+def compiled(path: Path, *, limit: Budget | None = None) -> tuple[str, ...]:
     """The axioms that the file's theorem rests on, as coqc names them, once coqc has accepted the file.
 
     Raises :class:`CertificateRejected` where it does not, or where the theorem rests on anything but machine
     integers and arrays; :class:`FileError` where coqc or the library is missing; :class:`BudgetExhausted`
-    after ``seconds``.
+    when the limit's time runs out.
     """
-    limit = Budget(seconds=seconds)
+    limit = limit or Budget()
     if shutil.which("coqc") is None:
         raise FileError("coqc is not installed; bash proofs/install.sh installs it from Debian's packages")
     if not (LIBRARY / f"{LAST}.vo").exists():
