@@ -87,8 +87,13 @@ def projection_release(model: Any, batch: Any) -> Release | None:
     if isinstance(model, ReluNetwork) or not isinstance(batch, (tuple, list)) or len(batch) != 2:
         return None
     basis = _basis_of(model)
-    shape = getattr(batch[0], "shape", None) or np.shape(batch[0])
-    return None if basis is None or math.prod(shape[1:]) != len(basis) else Release(input_basis=basis)
+    if basis is None:
+        return None
+    try:
+        shape = getattr(batch[0], "shape", None) or np.shape(batch[0])
+    except ValueError:  # rows of several lengths, which whoever reads the batch names
+        return None
+    return None if math.prod(shape[1:]) != len(basis) else Release(input_basis=basis)
 
 
 def _basis_of(model: Any) -> Any:

@@ -151,7 +151,7 @@ def test_none_is_a_missing_tensor():
         (iter([]), "a list_iterator"),
         ("0.weight", "'0.weight'"),
         (3, "gradient is 3"),
-        (None, "give either batch|gradient is None"),
+        (None, "give either batch|gradient is missing"),
         ({}, "no tensors"),
         ({"0.weight": torch.zeros(40, 6), "module.0.weight": torch.zeros(40, 6)}, "give each one once"),
         (
