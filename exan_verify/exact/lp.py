@@ -12,7 +12,11 @@ infeasibility with Farkas multipliers, unboundedness with a feasible point and a
 
 from __future__ import annotations
 
+import ctypes
+import os
+import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
@@ -361,3 +365,26 @@ def _vector(values: Sequence[Any]) -> Vector:
 
 def _dot(left: Sequence[Fraction], right: Sequence[Fraction]) -> Fraction:
     return sum((a * b for a, b in zip(left, right, strict=True)), Fraction(0))
+
+
+def guessed_optimum(*problem: Any, **options: Any) -> Any:
+    """``scipy.optimize.linprog``, in floating point: a guess that whoever asks has to prove.
+
+    HiGHS writes some of its warnings to the process's stdout, where JSON may be expected; here they go to
+    stderr.
+    """
+    from scipy.optimize import linprog  # slow to load: only where it is asked
+
+    try:
+        sys.stdout.flush()
+        kept = os.dup(1)
+    except (OSError, ValueError, AttributeError):  # there is no stdout
+        return linprog(*problem, **options)
+    try:
+        os.dup2(2, 1)
+        return linprog(*problem, **options)
+    finally:
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).fflush(None)  # what C still holds
+        os.dup2(kept, 1)
+        os.close(kept)

@@ -18,6 +18,7 @@ from exan_verify.core.budget import poll
 from exan_verify.core.network import Batch
 from exan_verify.errors import InputError
 from exan_verify.exact.backprop import forward
+from exan_verify.exact.lp import guessed_optimum
 from exan_verify.exclusivity import exan_counts, exclusivity
 from exan_verify.mitigation.case import Case, Floats, Mask
 
@@ -198,7 +199,6 @@ def _least_change(
 
     Few of the conditions matter: those that fail at the last answer are added until none does.
     """
-    from scipy.optimize import linprog  # slow to load: only where it is asked
     from scipy.sparse import csr_matrix, eye, hstack, vstack
 
     rows, constants = affine
@@ -223,7 +223,7 @@ def _least_change(
         conditions = np.hstack([-(rows[watched] * sign[watched, None]), np.zeros((len(watched), 1))])
         e = csr_matrix(np.ones((d, 1)))
         size = vstack([hstack([eye(d), -e]), hstack([-eye(d), -e])])
-        answer = linprog(
+        answer = guessed_optimum(
             np.append(np.zeros(d), 1.0),
             A_ub=vstack([csr_matrix(conditions), size]),
             b_ub=np.append(here[watched] - least[watched], np.zeros(2 * d)),

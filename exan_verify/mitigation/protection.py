@@ -20,6 +20,7 @@ import numpy.typing as npt
 from exan_verify.core.arrays import fractions
 from exan_verify.core.budget import poll
 from exan_verify.errors import InputError
+from exan_verify.exact.lp import guessed_optimum
 from exan_verify.mitigation.attacked import psnr, value_range
 from exan_verify.mitigation.case import Case, Floats, Released, equal_rows, samples_of
 from exan_verify.mitigation.projection import Basis
@@ -228,10 +229,8 @@ def _ends(
 
 def _vertex(x: Floats, basis: Basis, box: tuple[Floats, Floats], objective: Floats) -> Floats:
     """A float vertex at which ``objective`` is least."""
-    from scipy.optimize import linprog  # slow to load: only where it is asked
-
     columns = basis.columns.T
-    answer = linprog(
+    answer = guessed_optimum(
         objective, A_eq=columns, b_eq=columns @ x, bounds=np.stack(box, axis=1), method="highs-ds"
     )
     return x if answer.status != 0 else np.asarray(answer.x, dtype=np.float64)

@@ -1,5 +1,6 @@
 """Exact linear programs: every answer's own proof, and the same answer as an independent solver."""
 
+import ctypes
 from fractions import Fraction
 
 import numpy as np
@@ -10,7 +11,7 @@ from scipy.optimize import linprog
 
 from exan_verify.errors import InputError
 from exan_verify.exact import lp
-from exan_verify.exact.lp import Program, Solution, Status, feasible, proved, solve
+from exan_verify.exact.lp import Program, Solution, Status, feasible, guessed_optimum, proved, solve
 from tests.conftest import examples
 
 
@@ -151,3 +152,18 @@ def test_every_answer_is_proved_and_agrees_with_highs(program):
         assert float(solution.value) == pytest.approx(-other.fun, abs=1e-7)
     if solution.point is not None:
         assert feasible(program, solution.point)
+
+
+def test_what_a_solver_prints_does_not_reach_stdout(monkeypatch, capfd):
+    """HiGHS prints with C's printf; the reader of a command's JSON must not see it."""
+
+    def printing(*_: object, **__: object) -> str:
+        ctypes.CDLL(None).printf(b"Highs::returnFromOptimizeModel\n")
+        return "answer"
+
+    monkeypatch.setattr("scipy.optimize.linprog", printing)
+    assert guessed_optimum([1.0]) == "answer"
+    print("json")
+    out, err = capfd.readouterr()
+    assert out == "json\n"
+    assert "returnFromOptimizeModel" in err

@@ -21,7 +21,7 @@ from exan_verify.decide.motion import below, conditions, step_limit
 from exan_verify.decide.second_batch import Accepted, Radii, displaced, farthest
 from exan_verify.exact.dyadic import guessed
 from exan_verify.exact.linalg import multiply
-from exan_verify.exact.lp import Program, solve
+from exan_verify.exact.lp import Program, guessed_optimum, solve
 
 _MAX_EXACT_VARIABLES = 8
 _MAX_EXACT_ROWS = 48
@@ -142,16 +142,14 @@ def _true(numbers: Array, unit: int) -> Array:
 
 
 def _guessed_motion(polytope: _Polytope, objective: Array, exact: bool) -> Sequence[Fraction] | None:
-    from scipy.optimize import linprog  # slow to load: only where it is asked
-
     size = np.abs(np.concatenate([polytope.slopes, polytope.values[:, None]], axis=1)).max(axis=1)
     slopes, values = guessed(polytope.slopes / size[:, None]), guessed(polytope.values / size)
     goal = guessed(objective / np.abs(objective).max())
-    found = linprog(-goal, A_ub=-slopes, b_ub=values, bounds=(None, None))
+    found = guessed_optimum(-goal, A_ub=-slopes, b_ub=values, bounds=(None, None))
     if found.status == _UNBOUNDED:
         if exact:
             return _ray(polytope, objective)
-        found = linprog(-goal, A_ub=-slopes, b_ub=values, bounds=(-_FAR, _FAR))
+        found = guessed_optimum(-goal, A_ub=-slopes, b_ub=values, bounds=(-_FAR, _FAR))
     # 30 bits are enough for a proposal, and keep the exact numbers that follow short
     return [Fraction(round(v * 2**30), 2**30) for v in found.x] if found.status == 0 else None
 

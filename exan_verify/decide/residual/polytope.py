@@ -15,6 +15,7 @@ from exan_verify.core.network import Array, to_fraction
 from exan_verify.decide.residual.unsettled import Rest
 from exan_verify.exact.dyadic import guessed
 from exan_verify.exact.linalg import solve
+from exan_verify.exact.lp import guessed_optimum
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,8 +68,6 @@ def _relative(values: Array) -> Array:
 
 def _bound(rows: Array, axis: int, sign: int) -> tuple[Fraction, tuple[int, ...]] | None:
     """``-sign a_axis <= bound`` with the constraints that show it."""
-    from scipy.optimize import linprog  # slow to load: only where it is asked
-
     dimension = rows.shape[1] - 1
     floats = guessed(rows)
     scale = np.abs(floats).max(axis=1)
@@ -76,7 +75,7 @@ def _bound(rows: Array, axis: int, sign: int) -> tuple[Fraction, tuple[int, ...]
     floats = floats[kept] / scale[kept, None]
     cost = np.zeros(dimension)
     cost[axis] = sign
-    found = linprog(cost, A_ub=-floats[:, 1:], b_ub=floats[:, 0], bounds=(None, None), method="highs")
+    found = guessed_optimum(cost, A_ub=-floats[:, 1:], b_ub=floats[:, 0], bounds=(None, None), method="highs")
     if found.status != 0:
         return None
     active = kept[np.flatnonzero(np.abs(found.ineqlin.marginals) > 1e-9)]
