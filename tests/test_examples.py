@@ -70,7 +70,7 @@ def test_an_example_runs_as_a_program():
 
 def test_the_readme_s_python_runs_as_shown():
     text = (EXAMPLES.parent / "README.md").read_text()
-    block = re.search(r"```python\n(.*?)```", text, re.DOTALL)
+    block = re.search(r"## Python\n\n```python\n(.*?)```", text, re.DOTALL)
     assert block is not None
     names: dict[str, Any] = {}
     exec(block.group(1), names)
