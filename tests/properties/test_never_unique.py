@@ -72,7 +72,7 @@ def test_a_bottleneck_below_the_layer_that_lifting_passes(seed):
             assert verdict.samples[m] is not SampleStatus.DETERMINED
 
 
-@examples(100)
+@examples(60)
 @given(data=st.data())
 def test_planted_shears_with_real_labels(data):
     """Two samples of one region: sum alpha_m g^m = 0 is arranged through real labels (S2), exactly."""
