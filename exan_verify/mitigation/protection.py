@@ -169,8 +169,8 @@ def hidden_by_projection(case: Case, released: Released, basis: Basis) -> tuple[
     inside = np.full(len(released.subjects), released.subjects.shape[1])
     if case.question.domain is not None:
         low, high = case.question.domain.bounds(released.subjects.shape[1])
-        x = released.subjects
-        inside = ((x > np.asarray(low, float)) & (x < np.asarray(high, float))).sum(axis=1)
+        x = case.batch.inputs
+        inside = ((x > low) & (x < high)).sum(axis=1)
     return tuple(max(0, int(n) - basis.rank_at_most) for n in inside)
 
 
@@ -287,7 +287,7 @@ def hidden_by_means(case: Case, released: Released) -> tuple[int, tuple[bool, ..
     it can move.
 
     k members of a group have k d coordinates and d means: (k - 1) d directions, in R^d. In a box a coordinate
-    counts where the mean is strictly inside: on a face all its members are on it.
+    counts where the mean is strictly inside, which it is unless all members are on the same face.
     """
     means = released.averages
     assert means is not None
@@ -295,11 +295,7 @@ def hidden_by_means(case: Case, released: Released) -> tuple[int, tuple[bool, ..
     inside = np.ones((count, features), dtype=bool)
     if case.question.domain is not None:
         low, high = case.question.domain.bounds(features)
-        total = means.members.mean(axis=1)
-        inside = (total > np.asarray(low, float)) & (total < np.asarray(high, float))
-        # a rounded mean may hide that all members are on the face
-        inside &= (means.members > np.asarray(low, float)).any(axis=1)
-        inside &= (means.members < np.asarray(high, float)).any(axis=1)
+        inside &= (means.members > low).any(axis=1) & (means.members < high).any(axis=1)
     moves = tuple(bool(inside[row].any()) for row in means.rows)
     return int((means.size - 1) * inside.sum()), moves
 

@@ -1,8 +1,8 @@
 """A first layer that sees a public projection of the inputs only: W_1 is stored as V B^T, and B is fixed.
 
 Then everything that a client sends, over any number of rounds and whatever weights the server returns, is a
-function of B^T x and the labels (docs/theory.md section 4). Projecting the weights instead does not work: a
-projector P on stored floats never satisfies W P = W exactly, and what rounding leaves is sent as well.
+function of B^T x and the labels (docs/theory.md section 9, M1). Projecting the weights instead does not work:
+a projector P on stored floats never satisfies W P = W exactly, and what rounding leaves is sent as well.
 """
 
 from __future__ import annotations
