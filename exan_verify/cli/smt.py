@@ -77,31 +77,36 @@ def export_smt_command(model: str, out: str, cubes: bool, with_exp: bool, force:
 
     output = Output(json=options["as_json"])
     require_folder(out)
-    deadline = _deadline(options["budget"])
+    budget, deadline = options["budget"], _deadline(options["budget"])
     network, asked, data = _asked(model, options)
     radius = options["radius"] or Fraction(0)
     size = size_of(network, asked, batch=data.get("batch"), has_radius=bool(radius))
     if not force:
         require_wanted(size.bytes, "the list of cubes" if cubes else out)
     about = "" if cubes else f"about {amount(size.bytes)} bytes"
-    with output.working("writing constraints") as told, _within(options["budget"], deadline):
-        told(about)
-        with _about(options):
-            posed, truth = pose(network, asked, **data)
-        if cubes:
-            settings = Settings(seed=options["seed"], deadline=deadline)
-            texts = cube_files(
-                posed,
-                truth,
-                radius=radius,
-                exact=with_exp,
-                settings=settings,
-                largest=None if force else LARGE,
-            )
-            files = write_files(Path(out), texts)
-        else:
-            write_text(Path(out), whole_question(posed, truth, radius=radius, exact=with_exp))
-            files = [Path(out).name]
+    try:  # the timer may ring anywhere inside, also where a context is entered or left
+        with output.working("writing constraints") as told, _within(deadline):
+            told(about)
+            with _about(options):
+                posed, truth = pose(network, asked, **data)
+            if cubes:
+                settings = Settings(seed=options["seed"], deadline=deadline)
+                texts = cube_files(
+                    posed,
+                    truth,
+                    radius=radius,
+                    exact=with_exp,
+                    settings=settings,
+                    largest=None if force else LARGE,
+                )
+                files = write_files(Path(out), texts)
+            else:
+                write_text(Path(out), whole_question(posed, truth, radius=radius, exact=with_exp))
+                files = [Path(out).name]
+    except BudgetExhausted:
+        raise BudgetExhausted(
+            f"the budget of {budget:g} s ran out and nothing is written; give a larger --budget"
+        ) from None
     notes = _notes(network, **data)
     output.answer({"schema": "exan/export-smt/1", "path": out, "files": sorted(files), "notes": notes})
     output.say(f"{len(files)} {'files' if len(files) > 1 else 'file'} written to {out}", *noted(notes))
@@ -149,20 +154,15 @@ def _deadline(budget: float | None) -> float | None:
 
 
 @contextmanager
-def _within(budget: float | None, deadline: float | None) -> Iterator[None]:
-    """Keep the budget: polled where constraints are written, and by a timer where numbers are computed."""
+def _within(deadline: float | None) -> Iterator[None]:
+    """Until then: polled where constraints are written, and by a timer where numbers are computed."""
     import time
 
     from exan_verify.core.budget import until
 
     left = None if deadline is None else max(0.001, deadline - time.monotonic())
-    try:
-        with wall_clock(left), until(deadline):
-            yield
-    except BudgetExhausted:
-        raise BudgetExhausted(
-            f"the budget of {budget:g} s ran out and nothing is written; give a larger --budget"
-        ) from None
+    with wall_clock(left), until(deadline):
+        yield
 
 
 def _asked(model: str, options: dict[str, Any]) -> tuple[ReluNetwork, Question, dict[str, Any]]:
