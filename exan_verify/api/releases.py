@@ -133,6 +133,8 @@ def as_released(network: ReluNetwork, release: Any, model: Any) -> Attacked:
             narrow = _narrow(network, asked.input_basis)
     if asked is None:
         return Attacked(network=network, rows=None, release=None, notes=())
+    if not any(asked.sends(name, len(array)).any() for name, array in network.parameters()):
+        raise InputError("the release sends no row of any tensor, so there is nothing to attack")
     notes = [f"attacked is what is sent: {asked.described}; nothing else of the gradient was read"]
     if asked.input_basis is not None:
         notes.append(

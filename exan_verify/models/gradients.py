@@ -55,7 +55,11 @@ def received(gradient: Any, model: Any, release: Release | None = None) -> Gradi
     if release is not None:
         tensors = _sent(tensors, shapes, release)
     tensors = _dense(tensors, shapes, notes)
-    if not tensors and release is None:
+    if not tensors and release is not None:
+        raise GradientError(
+            "the gradient has nothing of what the release sends; add it, or take it out of the release"
+        )
+    if not tensors:
         raise GradientError(
             "the gradient has no tensors; pass one per parameter, under the parameters' names, taken after "
             "backward() and before zero_grad()"
