@@ -79,7 +79,7 @@ class Accuracy:
 
 
 def split(x: Floats, y: Array) -> Data:
-    """A fifth of (N, d) is held out, by a fixed seed. Raises :class:`InputError` for fewer than ten samples."""
+    """A fifth of (N, d) is held out, by a fixed seed. Raises :class:`InputError` below ten samples."""
     if len(x) < 10:
         raise InputError(f"there are {len(x)} samples to train on; give at least 10")
     order = np.random.default_rng(0).permutation(len(x))
