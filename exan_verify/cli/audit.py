@@ -118,7 +118,8 @@ def _said_of_gate(found: Audit, gate: str, state: str) -> str:
     if state == "undecided":
         return f"{state}; {_NONE_FOUND[gate]} before its budget ran out"
     seen = found.attack.found
-    return f"{state}; {len(seen.status)} recovered, {len(seen.candidates)} candidates"
+    counts = f"{len(seen.status)} recovered, {len(seen.candidates)} candidates"
+    return f"{state}; of B^T x {counts}, in pictures" if found.attack.projected else f"{state}; {counts}"
 
 
 def section(
