@@ -237,7 +237,8 @@ class Forced(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Scale(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="scale"):
-    """No biases: lifting at ``layer`` leaves each group of one a positive scale, and no other scale fits.
+    """No biases: lifting at ``layer`` leaves each group of one a positive scale, and no other scale fits. Of
+    a release with rows of dW_1 the same of dW_1 alone, without db_1 (docs/theory.md, releases).
 
     Fields as in :class:`LayerArgument` and :class:`Lifting`; ``determined`` samples have no twin (3.5).
     """

@@ -396,6 +396,16 @@ def short_of_rows(rng: np.random.Generator) -> Ask:
     return ask | {"network": network, "release": sent, "engine": "lifting"}
 
 
+def weights_alone(rng: np.random.Generator) -> Ask:
+    """dW_1 without db_1, of a network of one hidden layer."""
+    ask = question(rng)
+    network = network_of(rng, [int(rng.integers(3, 6)), int(rng.integers(14, 24)), int(rng.integers(2, 4))])
+    tensors = ["0.weight", *pick(rng, [], [], ["2.bias"], ["2.weight", "2.bias"])]
+    sent = Release(tensors=tensors, weights=pick(rng, "equal", "equal", "positive"))
+    x = dyadic(rng, int(rng.integers(1, 4)), network.widths[0])
+    return finished(rng, ask, network, x, engine="scale", release=sent)
+
+
 def projected_inputs(rng: np.random.Generator) -> Ask:
     """A first layer V B^T, of which V's gradient is sent."""
     ask, classes, rank = question(rng), int(rng.integers(2, 4)), int(rng.integers(1, 4))
@@ -512,6 +522,7 @@ RECIPES: dict[Callable[[np.random.Generator], Ask], int] = {
     few_rows: 200,
     short_of_rows: 200,
     projected_inputs: 300,
+    weights_alone: 400,
     averaged_inputs: 300,
 }
 """How many seeds of each recipe are drawn, at most."""

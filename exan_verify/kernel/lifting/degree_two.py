@@ -42,19 +42,29 @@ from exan_verify.kernel.labels import Label, admitted, label_of
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
-    """The subject with its deltas in F_p at the certificate's point."""
+    """The subject with its deltas in F_p at the certificate's point.
+
+    ``weights_alone``: what is factored is dW = Delta H alone, of the rows of dW that are sent, without db.
+    """
 
     subject: Subject
     deltas: PerLayer[Residues]
     point: int
+    weights_alone: bool = False
 
     def delta(self, layer: int) -> Residues:
         """Delta_layer mod p, (n, M); layers count from 1."""
         return self.deltas.at(layer)
 
     def sent(self, layer: int) -> Mask:
-        """Which neurons of the layer have their row [dW | db] sent, (n,)."""
-        return self.subject.question.sent_neurons(self.subject.network.layer(layer))
+        """Which neurons of the layer have their row [dW | db] (of dW, for weights alone) sent, (n,)."""
+        question, sent = self.subject.question, self.subject.network.layer(layer)
+        return question.sent_weights(sent) if self.weights_alone else question.sent_neurons(sent)
+
+    @property
+    def has_ones(self) -> bool:
+        """Whether the features have a column of ones, from the biases."""
+        return self.subject.network.has_bias and not self.weights_alone
 
     def sent_delta(self, layer: int) -> Residues:
         """The rows of Delta_layer mod p whose neurons are sent, (sent, M)."""
@@ -77,12 +87,14 @@ def facts(evidence: Lifting, subject: Subject) -> Facts:
     return Facts(determined=known)
 
 
-def image_at(prime: int, point: int, subject: Subject, *, biases: bool = True) -> Image:
-    """The deltas in F_p at a certificate's point, for a network with biases."""
+def image_at(
+    prime: int, point: int, subject: Subject, *, biases: bool = True, weights_alone: bool = False
+) -> Image:
+    """The deltas in F_p at a certificate's point, for a network with biases, or for weights alone."""
     require(prime == PRIME, f"the prime is {prime}, this schema's is {PRIME}")
     require(1 < point < PRIME, "the point t is outside [2, p)")
     wrong = "the network has no biases; lifting does not apply" if biases else "the network has biases"
-    require(subject.network.has_bias is biases, wrong)
+    require(weights_alone or subject.network.has_bias is biases, wrong)
     passed = subject.passed
     try:
         vectors = loss_vectors_mod(
@@ -90,7 +102,8 @@ def image_at(prime: int, point: int, subject: Subject, *, biases: bool = True) -
         )
     except VanishingDenominatorError:
         raise CertificateRejected("a softmax denominator vanishes at the certificate's point t") from None
-    return Image(subject=subject, deltas=backward_mod(subject.network, passed, vectors), point=point)
+    deltas = backward_mod(subject.network, passed, vectors)
+    return Image(subject=subject, deltas=deltas, point=point, weights_alone=weights_alone)
 
 
 def check_reduction(image: Image, layer: int) -> None:
@@ -243,9 +256,9 @@ def base_weights(subject: Subject, layer: int) -> Array:
 
 
 def feature_rank(image: Image, layer: int) -> int:
-    """A lower bound of rank [H_layer 1] (of rank H_layer without biases), projected when H is wide."""
+    """A lower bound of rank [H_layer 1] (of rank H_layer without ones), projected when H is wide."""
     features, samples = image.subject.passed.hidden[layer].residues(), image.subject.samples
-    if image.subject.network.has_bias:
+    if image.has_ones:
         features = np.concatenate([features, np.ones((1, samples), dtype=np.uint64)])
     if len(features) > 3 * samples:
         mixer = random_residues(f"kernel/{layer}", samples + 4, len(features))
