@@ -136,16 +136,17 @@ def attack(
         from exan_verify.numeric.attack import run
 
         network = to_network(model)
+        asked = None if release is None else as_released(network, release, model)
+        sent = None if asked is None else asked.release
         # a list is in the order of the module's parameters, which need not be that of its forward pass
-        given = received(gradient, model)
+        given = received(gradient, model, sent)
         notes += network.notes
-        tensors: Mapping[str, Any] = given.tensors
-        asked = None
-        if release is not None:
-            asked = as_released(network, tensors, release, model)
-            network, tensors, notes = asked.network, asked.tensors, (*notes, *asked.notes)
-        found = run(network, tensors, release=None if asked is None else asked.rows, **options)
-        found = replace(found, release=None if asked is None else asked.release)
+        if asked is None:
+            found = run(network, given.tensors, **options)
+        else:
+            notes += asked.notes
+            found = run(asked.network, asked.of(given.tensors), release=asked.rows, **options)
+            found = replace(found, release=sent)
     return replace(found, notes=(*notes, *given.notes, *found.notes))
 
 

@@ -217,12 +217,17 @@ def section(
         return shown
     return replace(
         shown,
-        note="The attack was given the model, the float64 gradient of this batch and its size, nothing else.",
+        note=f"The attack was given the model, {_given(attack)} and its size, nothing else.",
         recoveries=attack.recoveries,
         candidates=attack.candidates,
         features=attack.features,
         estimates=attack.estimates,
     )
+
+
+def _given(attack: OwnBatchAttack) -> str:
+    sent = "" if attack.found.release is None else "what is sent of "
+    return f"{sent}the float64 gradient of this batch"
 
 
 def attack_facts(attack: OwnBatchAttack | str) -> dict[str, str]:
@@ -231,10 +236,14 @@ def attack_facts(attack: OwnBatchAttack | str) -> dict[str, str]:
         return {"attack": attack}
     found = attack.found
     claimed = sum(r is not None for r in attack.recoveries)
-    errors = [r.rmse for r in attack.recoveries if r is not None]
+    errors = [one.rmse for one in attack.score.samples]
     worst = f", largest RMSE {max(errors):.1e}" if errors else ""
-    lines = {"attack": f"{claimed} of {len(attack.recoveries)} samples recovered by {found.method}{worst}, "}
+    what = "samples known by their B^T x" if attack.projected else "samples recovered"
+    lines = {"attack": f"{claimed} of {len(attack.recoveries)} {what} by {found.method}{worst}, "}
     lines["attack"] += f"{found.seconds:.1f} s"
+    if attack.projected:
+        pictures = sum(one is not None and one.readable for one in attack.recoveries)
+        lines["pictures"] = f"{pictures} can be recognised in the shortest input with the same B^T x"
     readable = sum(one is not None and one.readable for one in attack.candidates)
     if readable:
         lines["candidates"] = f"{readable} more samples can be recognised among the candidates"
