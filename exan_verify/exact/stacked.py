@@ -12,7 +12,7 @@ first columns the chosen rows are in echelon form, so they are independent, and 
 all other rows leaves the rank: number of chosen rows + rank of what the other rows are in the other
 columns. Nothing else is used, so every choice gives the same number; how many rows can be chosen, and how
 soon the rest is cleared, depends on the numbering. Where columns are numbered by an order of monomials (x
-before y: x m before y m) whose first products are those of few variables, the rest is small: 9700 columns
+before y: x m before y m) whose first products are those of few variables, the rest is small: 9350 columns
 of the 26070 above.
 """
 
