@@ -92,7 +92,7 @@ def audit_command(
         if out is not None or resume or dask is not None or step_budget is not None:
             raise click.UsageError("--out, --resume, --dask and --step-budget go with --run; leave them out")
         if model is None or batch is None:
-            raise click.UsageError("give MODEL and BATCH, or --run with --out")
+            raise click.UsageError("Missing argument: give MODEL and BATCH, or --run with --out")
         return _audit_batch(model, batch, output, attack, fail_on, files, options)
     if model is not None or out is None:
         raise click.UsageError("--run takes the place of MODEL and BATCH, and needs --out FOLDER")

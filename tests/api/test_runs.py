@@ -275,13 +275,28 @@ def test_bad_steps_are_one_error_before_anything_is_audited(tmp_path: Path):
         ([7], r"step 0: 7 cannot be used; give a pair \(model, batch\)"),
         ([(next(steps(1))[0], 7)], "step 0: batch=7 cannot be used"),
         ([Step(model=None, batch=([[1.0]], [0]))], "step 0: model is a NoneType"),
-        ([Step(model=next(steps(1))[0], batch=([[1.0] * 3], [0]), accuracy=7)], "step 0: accuracy=7 cannot"),
-        ([Step(model=next(steps(1))[0], batch=([[1.0] * 3], [0]), epoch=0.5)], "step 0: epoch=0.5 cannot"),
+        ([Step(model=next(steps(1))[0], batch=([[1.0, 2.0]], [0]), step=7)], "step 7: x has 2 features"),
     ],
 )
 def test_what_is_no_step_is_named(given: Any, said: str, tmp_path: Path):
     with pytest.raises(InputError, match=said):
         audit_run(given, out=tmp_path / "out")
+
+
+def test_what_a_step_cannot_be_is_said_where_it_is_made():
+    for wrong in (
+        {"batch": 3},
+        {"step": -1},
+        {"epoch": 0.5},
+        {"accuracy": 7},
+        {"accuracy": True},
+        {"line": "x"},
+    ):
+        ((name, value),) = wrong.items()
+        with pytest.raises(InputError, match=f"{name}={value!r} cannot be used"):
+            Step(**({"model": None, "batch": ([[1.0]], [0])} | wrong))
+    made = Step(model=None, batch=([[1.0]], [0]), step=np.int64(3), accuracy=np.float32(0.5))
+    assert (type(made.step), type(made.accuracy)) == (int, float)
 
 
 def test_what_comes_before_a_bad_step_is_kept(tmp_path: Path):
