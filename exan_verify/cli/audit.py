@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,8 @@ import rich_click as click
 
 from exan_verify.cli.options import PATH, common, question, release
 from exan_verify.cli.output import REAL_ARITHMETIC, ExitCode, Output, facts, noted, require_folder, table
-from exan_verify.cli.pictures import picture_facts
+from exan_verify.cli.pictures import picture_facts, shaped
+from exan_verify.core.question import Labels
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -35,6 +37,11 @@ _LABEL = 24
 @release()
 @click.option("--report", type=PATH, metavar="FILE.html", help="Write a self-contained HTML report.")
 @click.option(
+    "--input-shape",
+    metavar="C,H,W",
+    help="x holds pictures of this shape; default: as stored, and in the report squares are guessed.",
+)
+@click.option(
     "--fail-on",
     type=click.Choice(GATES),
     multiple=True,
@@ -43,7 +50,12 @@ _LABEL = 24
 )
 @common()
 def audit_command(
-    model: str, batch: str, report: str | None, fail_on: tuple[str, ...], **options: Any
+    model: str,
+    batch: str,
+    report: str | None,
+    input_shape: str | None,
+    fail_on: tuple[str, ...],
+    **options: Any,
 ) -> int:
     """Report what the gradient of a batch gives away, by four arguments kept apart.
 
@@ -58,9 +70,11 @@ def audit_command(
 
     output = Output(json=options.pop("as_json"))
     require_folder(report)
-    subject = load_any_model(model, options.pop("weights"))
+    weights = options.pop("weights")
+    subject = load_any_model(model, weights)
     x, y = load_batch(batch)
-    files = {"model": model, "batch": batch}
+    x = shaped(x, input_shape, batch)
+    files = {"model": model, "batch": batch} | ({} if weights is None else {"weights": weights})
     if options["release"] is not None:
         files["release"] = options["release"]
         options["release"] = load_release(options["release"])
@@ -73,7 +87,9 @@ def audit_command(
             shown = section(
                 f"Audit of {batch}", x, found.classes, found if proved else None, _attacked(found), files
             )
-            _write(report, shown)
+            if proved and found.question.labels is not Labels.REAL and found.release is None:
+                shown = replace(shown, remedy=_again("mitigate", files, found))
+            _write(report, shown, found)
     gates = {gate: found.gate(gate) for gate in fail_on}
     record = found.to_record() | {"statement": REAL_ARITHMETIC}
     if not proved:
@@ -231,27 +247,33 @@ def _audit(model: Any, batch: tuple[Array, Array], options: dict[str, Any], file
         return audit(model, batch, **options)
 
 
-def _write(report: str, shown: Section) -> None:
+def _write(report: str, shown: Section, found: Audit) -> None:
     from exan_verify.api.files import write_atomically
     from exan_verify.report import render
 
     commands = {}
     if shown.audit is not None:
-        again = _again(shown.files["model"], shown.files["batch"], shown.audit, shown.files.get("release"))
-        commands["the certified verdict, with a certificate"] = again
+        again = _again("certify", shown.files, found)
+        commands["the certified verdict, with a certificate"] = f"{again} --certificate certificate.json"
     html = render("What this gradient reveals about its batch", [shown], commands=commands)
     write_atomically(report, html.encode())
 
 
-def _again(model: str, batch: str, found: Audit, release: str | None) -> str:
+def _again(command: str, files: Mapping[str, str], found: Audit) -> str:
+    """``exan certify`` or ``exan mitigate`` with the question of this audit."""
     import shlex
 
     from exan_verify.core.network import to_fraction
 
-    line = ["exan", "certify", model, "--batch", batch, "--loss", found.loss.value]
-    line += ["--reduction", found.reduction.value, "--labels", found.labels.value]
-    if release is not None:
-        line += ["--release", release]
+    line = ["exan", command, files["model"], *(["--batch"] if command == "certify" else []), files["batch"]]
+    for name, value, default in (
+        ("loss", found.loss.value, "cross_entropy"),
+        ("reduction", found.reduction.value, "mean"),
+        ("labels", found.labels.value, "one_hot"),
+    ):
+        line += [] if value == default else [f"--{name}", value]
+    for name in ("weights", "release"):
+        line += [f"--{name}", files[name]] if name in files else []
     if found.domain is not None:
         line += ["--domain", f"box:{to_fraction(found.domain.lo[0])},{to_fraction(found.domain.hi[0])}"]
-    return shlex.join([*line, "--certificate", "certificate.json"])
+    return shlex.join(line)
