@@ -87,7 +87,7 @@ def residues(values: object) -> Residues:
 
 
 def constant(value: int) -> Residues:
-    """One residue as a 0-d array that broadcasts."""
+    """One residue as an array of any shape to broadcast to, 0-d."""
     return np.array(value % PRIME, dtype=np.uint64)
 
 

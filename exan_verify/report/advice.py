@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from exan_verify.core.verdict import Outcome, SampleStatus
-from exan_verify.report.content import Section, estimates, of, shown_of
+from exan_verify.report.content import Section, estimates, leaks, of, shown_of
 from exan_verify.report.samples import RESEMBLES
 
 _PROJECTION = (
@@ -73,8 +73,7 @@ def _leaked(section: Section) -> int:
     proved = () if section.audit is None else section.audit.verdict.samples
     count = 0
     for m in range(section.size):
-        found = shown_of(section, m)
-        if (found is not None and found.leaked) or (proved and proved[m] is SampleStatus.DETERMINED):
+        if leaks(section, m) or (proved and proved[m] is SampleStatus.DETERMINED):
             count += 1
     return count
 
@@ -129,7 +128,7 @@ def _how_bad(section: Section, leaked: int) -> str:
         text = "Not settled: no sample was rebuilt or shown in every detail."
         if _labels(section):
             text = "Serious: labels leak. No sample was rebuilt or shown in every detail."
-    if found:
+    if found and not section.projected:
         worst = max(r.largest for r in found)
         text += f" Rebuilt inputs are off by at most {worst:.1e} in any entry."
     if section.audit is not None:

@@ -22,8 +22,9 @@ class Section:
     ``audit``: the exact arguments, None where they do not apply. ``recoveries``: one or None per sample, the
     whole None where there was no attack; ``candidates``: the same for samples that are not recovered. Of a
     model with convolutions: ``features``, and ``estimates`` of pictures that stay open, fitted to their
-    features, one or None per sample. ``remedy``: the command that tries defences on this batch, empty where
-    there is none.
+    features, one or None per sample. ``projected``: what was attacked shows the samples through an input
+    basis only, and recoveries are the pictures that this gives. ``remedy``: the command that tries defences
+    on this batch, empty where there is none.
     """
 
     title: str
@@ -35,6 +36,7 @@ class Section:
     candidates: tuple[Recovery | None, ...] = ()
     features: Features | None = None
     estimates: tuple[Recovery | None, ...] | None = None
+    projected: bool = False
     remedy: str = ""
     attack_facts: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
@@ -128,11 +130,20 @@ def label_text(label: Any) -> str:
     )
 
 
+def leaks(section: Section, m: int) -> bool:
+    """Whether sample m is out: rebuilt by the attack, or shown so that a viewer recognises it."""
+    found = shown_of(section, m)
+    if found is None:
+        return False
+    rebuilt = found.tier in ("confirmed", "consistent") and not section.projected
+    return rebuilt or found.readable
+
+
 def _attacked(section: Section) -> str:
     if section.recoveries is None:
         return ""
     found = sum(r is not None for r in section.recoveries)
-    parts = [of(found, section.size)]
+    parts = [f"what is sent of {of(found, section.size)}" if section.projected else of(found, section.size)]
     if section.features is not None and section.features.count > found:
         parts.append(f"features and labels of {of(section.features.count, section.size)}")
         parts = parts[not found :]
@@ -152,10 +163,11 @@ def estimates(section: Section) -> list[Recovery]:
 
 
 def _readable(section: Section) -> int:
-    """Samples that are not recovered and yet shown recognisably, by a candidate or an estimate."""
+    """Samples that are not recovered and yet shown recognisably, by a candidate, estimate or projection."""
     assert section.recoveries is not None
-    shown = (shown_of(section, m) for m, one in enumerate(section.recoveries) if one is None)
-    return sum(one is not None and one.readable for one in shown)
+    rebuilt = () if section.projected else section.recoveries
+    left = (m for m in range(section.size) if not rebuilt or rebuilt[m] is None)
+    return sum(one is not None and one.readable for one in (shown_of(section, m) for m in left))
 
 
 def _exact(audit: Audit, m: int) -> Exact:
@@ -242,11 +254,13 @@ def _attack_card(section: Section, recoveries: tuple[Recovery | None, ...]) -> C
         detail = f"{len(found)} rebuilt; estimates of {middle:.1f} dB (PSNR, median)"
     if readable:
         detail += f"; {readable} more can be recognised"
+    if section.projected:
+        detail = f"what is sent of {len(found)} rebuilt; {readable} can be recognised by it"
     return Card(
         name="Attack",
         value=f"{len(estimated)} estimated"
         if estimated and not found and not readable
-        else f"{len(found) + readable} of {len(recoveries)}",
+        else f"{readable if section.projected else len(found) + readable} of {len(recoveries)}",
         detail=detail,
         meaning=(
             "Made in floating point from model and gradient alone, by code that shares nothing with the "
@@ -254,7 +268,7 @@ def _attack_card(section: Section, recoveries: tuple[Recovery | None, ...]) -> C
             "Consistent: it fits all its equations. A candidate or an estimate that can be recognised has "
             "leaked as well."
         ),
-        tone="bad" if found or readable or estimated else "plain",
+        tone="bad" if readable or estimated or (found and not section.projected) else "plain",
     )
 
 

@@ -76,13 +76,8 @@ def _details(one: Finding, found: MitigationReport) -> Iterator[tuple[str, str]]
         yield "rests on", one.verdict.rests_on if one.verdict.trust else "nothing: it was not decided"
     else:
         yield "verdict", f"none: {one.protection.note or 'no exact question can be asked of what is sent'}"
-    if one.asked_of == "means":
-        yield (
-            "the samples",
-            f"{one.count(SampleStatus.FREE)} of {len(one.statuses)} proved free, by counting: what is sent "
-            f"is a function of the means and the labels, and these leave at least "
-            f"{one.protection.hidden} of {one.protection.of} dimensions open",
-        )
+    if one.means is not None:
+        yield "verdict on the means", f"{one.means.outcome.value.upper()}: {one.means.reason}"
     if (reach := one.protection.reach) is not None:
         yield (
             "reach",

@@ -12,7 +12,7 @@ import numpy as np
 from exan_verify.api.attack_own_batch import Recovery
 from exan_verify.core.arrays import to_fraction
 from exan_verify.core.verdict import SampleStatus
-from exan_verify.report.content import Section, label_text, shown_of
+from exan_verify.report.content import Section, label_text, leaks, shown_of
 from exan_verify.report.drawing import Drawer
 
 MOST = 48
@@ -67,16 +67,14 @@ def sample_cards(section: Section, drawer: Drawer) -> Iterator[SampleCard]:
         yield SampleCard(
             index=m,
             label=label_text(section.labels[m]),
-            tag=_tag(status, found),
+            tag="leaked" if leaks(section, m) else _tag(status),
             verdict=" ".join(filter(None, (_proved(status), _attacked(section, found)))),
             moves="" if section.audit is None else _moves(section, m),
             pictures=tuple(_pictures(section, m, found, drawer)),
         )
 
 
-def _tag(status: SampleStatus | None, found: Recovery | None) -> str:
-    if found is not None and found.leaked:
-        return "leaked"
+def _tag(status: SampleStatus | None) -> str:
     if status is SampleStatus.FREE:
         return "ambiguous"
     return "undecided" if status in (None, SampleStatus.UNKNOWN) else "determined"
@@ -94,9 +92,11 @@ def _attacked(section: Section, found: Recovery | None) -> str:
         return "The attack did not find it, which does not make it safe."
     if found.status == "wrong":
         return "The attack claimed it within a bound that it exceeds: a defect of this program."
-    if found.tier in ("confirmed", "consistent"):
+    if section.projected:
+        what = "The attack rebuilt the part of it that is sent; drawn as a picture, this is it"
+    elif found.tier in ("confirmed", "consistent"):
         return f"The attack rebuilt it from the gradient alone, {_error(found)}."
-    if found.tier == "candidate":
+    elif found.tier == "candidate":
         what = "The attack shows it" if found.readable else "The attack has a candidate for it"
     else:
         what = "A picture was fitted to what the fully connected layers were given of it"

@@ -298,6 +298,15 @@ def test_readable_candidates_are_leaks_and_others_are_not():
         assert drawn(shown)[1] == ("leaked" if counted else "determined", ["original", "candidate"])
 
 
+def test_of_a_projection_only_what_can_be_recognised_has_leaked():
+    values = section().inputs[0]
+    far, near = replace(recovery(values, 0, error=0.3), psnr=9.0), replace(recovery(values, 0), psnr=25.0)
+    shown = attacked(audit=None, recoveries=(far, near, far), projected=True)
+    assert [tag for tag, _ in drawn(shown)] == ["undecided", "leaked", "undecided"]
+    assert (next(cards(shown)).value, advice(shown).severity) == ("1 of 3", "some")
+    assert "rebuilt what is sent of all 3 samples" in headline(shown)
+
+
 def test_the_recovered_values_are_drawn():
     shown = attacked(recoveries=(recovery(np.zeros(16), 0), None, None))
     first, *_ = sample_cards(shown, Drawer(shown.inputs))

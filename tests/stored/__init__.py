@@ -114,6 +114,7 @@ CELLS = {
     "counting": _cells("cross_entropy,bce one_hot,known batch"),
     "unseen": _ALL,
     "projected": _ALL,
+    "averaged": _ALL,
     "tolerance": _cells("cross_entropy,bce,mse,hinge one_hot gradient"),
 }
 """Loss, label set and entrance under which each kind of evidence is stored."""

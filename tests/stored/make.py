@@ -411,6 +411,19 @@ def projected_inputs(rng: np.random.Generator) -> Ask:
     return finished(rng, ask, network, x, engine="families", release=sent)
 
 
+def averaged_inputs(rng: np.random.Generator) -> Ask:
+    """Groups of samples of one label, which share members or do not."""
+    ask, classes = question(rng), int(rng.integers(2, 4))
+    network = network_of(rng, [int(rng.integers(1, 4)), int(rng.integers(2, 6)), classes])
+    groups = [[0, 1], [2, 3, 4][: int(rng.integers(1, 4))]]
+    samples = 1 + groups[1][-1]
+    y = targets(rng, ask, 2, classes)[[0, 0, 1, 1, 1][:samples]]
+    groups += pick(rng, [], [[0, 1]], [groups[1][1:]] if len(groups[1]) > 2 else [[0]])
+    sent = Release(averages=groups, weights=pick(rng, "equal", "positive"))
+    x = dyadic(rng, samples, network.widths[0])
+    return finished(rng, ask, network, x, y, engine="families", release=sent)
+
+
 # gradients given
 
 
@@ -499,6 +512,7 @@ RECIPES: dict[Callable[[np.random.Generator], Ask], int] = {
     few_rows: 200,
     short_of_rows: 200,
     projected_inputs: 300,
+    averaged_inputs: 300,
 }
 """How many seeds of each recipe are drawn, at most."""
 

@@ -57,7 +57,7 @@ class Image:
         return self.subject.question.sent_neurons(self.subject.network.layer(layer))
 
     def sent_delta(self, layer: int) -> Residues:
-        """The rows of Delta_layer mod p whose neurons are sent."""
+        """The rows of Delta_layer mod p whose neurons are sent, (sent, M)."""
         found: Residues = self.delta(layer)[self.sent(layer)]
         return found
 
