@@ -17,6 +17,7 @@ from exan_verify.models.chain import to_network
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from exan_verify.numeric.convolution.records import ImageAttack
     from exan_verify.numeric.problem.metrics import Score
     from exan_verify.numeric.problem.records import Attack
 
@@ -29,7 +30,8 @@ class Recovery:
     """What the attack made of one sample of the batch: values, their error, and the bound it states.
 
     ``rmse`` and ``largest`` (L-infinity) errors, ``psnr`` in dB on the scale of the inputs; ``bound`` on
-    ``largest``, ``how`` it was found; ``tier``: confirmed, consistent or candidate.
+    ``largest``, ``how`` it was found; ``tier``: confirmed, consistent, candidate, or estimate, a picture
+    fitted to its features, of which nothing is claimed.
     """
 
     values: Array
@@ -66,8 +68,9 @@ class OwnBatchAttack:
     """What the attack made of a batch's own gradient: its result, and what it claims of each sample.
 
     ``candidates``: what else it shows of the samples that are not recovered. ``features`` and ``estimates``
-    (pictures that stay open, by sample): None for other models. Of a release with an input basis ``found``
-    and ``score`` speak of the samples' B^T x, the others of the pictures that these give.
+    (pictures that stay open, by sample, with the labels of their features): None for other models. Of a
+    release with an input basis ``found`` and ``score`` speak of the samples' B^T x, the others of the
+    pictures that these give.
     """
 
     found: Attack
@@ -75,7 +78,7 @@ class OwnBatchAttack:
     recoveries: tuple[Recovery | None, ...]
     candidates: tuple[Recovery | None, ...] = ()
     features: Features | None = None
-    estimates: tuple[Any, ...] | None = None
+    estimates: tuple[Recovery | None, ...] | None = None
 
     @property
     def projected(self) -> bool:
@@ -205,8 +208,27 @@ def scored(found: Attack, x: Array, y: Array) -> OwnBatchAttack:
     return replace(
         attacked,
         features=Features(count=len(found.features), bound=bound),
-        estimates=None if found.estimates is None else aligned(found.estimates, found.feature_labels, x, y),
+        estimates=None if found.estimates is None else _estimates(found, x, y),
     )
+
+
+def _estimates(found: ImageAttack, x: Array, y: Array) -> tuple[Recovery | None, ...]:
+    """For each true sample the estimated picture that is matched to it."""
+    assert found.estimates is not None
+    shown: list[Recovery | None] = [None] * len(x)
+    for one in scores(found.estimates, found.feature_labels, x, y).samples:
+        label = found.feature_labels[one.index]
+        shown[one.truth] = Recovery(
+            values=found.estimates[one.index].detach().cpu().numpy(),
+            label=int(label) if label.dim() == 0 else tuple(label.tolist()),
+            rmse=one.rmse,
+            largest=one.largest,
+            psnr=one.psnr,
+            bound=math.inf,
+            how="fitted to its features",
+            tier="estimate",
+        )
+    return tuple(shown)
 
 
 def _recoveries(found: Attack, scored: Score, size: int) -> tuple[Recovery | None, ...]:

@@ -249,8 +249,9 @@ def audit(
         network = network_seen_through(network, release, model)
         question = replace(question, release=of_network(release, network))
         sent = question.sent_neurons(network.layers[0])
-        if question.release is not None and question.release.input_basis is not None:
-            sent = np.zeros_like(sent)  # dW_1 B gives B^T x, not x
+        asked = question.release
+        if asked is not None and (asked.input_basis is not None or asked.averages is not None):
+            sent = np.zeros_like(sent)  # dW_1 B gives B^T x, not x; of means it gives means
     exact = Batch.given(batch, network=network, loss=question.loss, labels=question.labels)
     state = None
     with limits.kept(), suppress(BudgetExhausted, MemoryError):

@@ -138,8 +138,9 @@ def _picture_record(found: Attack) -> dict[str, Any]:
 
 
 def exclusivity_record(state: ExclusivityState) -> dict[str, Any]:
-    """The exclusivity state's attributes."""
+    """The exclusivity state's attributes, without ``active_for``: as long as the layers are wide."""
     record: dict[str, Any] = msgspec.to_builtins(state)
+    del record["active_for"]
     return record
 
 

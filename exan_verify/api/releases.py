@@ -30,7 +30,8 @@ _EXACT = 1e-12
 def load_release(path: str | Path) -> Release:
     """The release stored in ``path``: an object with ``"schema": "exan/release/1"`` and, as needed,
     ``tensors`` (names), ``rows`` (booleans by name), ``input_basis`` (d rows of r numbers, integers or
-    ``"num/den"``) and ``weights`` (``"equal"`` or ``"positive"``).
+    ``"num/den"``), ``averages`` (groups of samples, as lists of indices) and ``weights`` (``"equal"`` or
+    ``"positive"``).
 
     Raises :class:`FileError` where it cannot be read, :class:`InputError` where it is no release; both name
     the file.
@@ -53,7 +54,8 @@ def load_release(path: str | Path) -> Release:
         except msgspec.ValidationError as error:
             raise InputError(
                 f"is no release: {error}; it has tensors (names), rows (true or false for each row, by "
-                'name), input_basis (rows of integers or "num/den") and weights ("equal" or "positive")'
+                'name), input_basis (rows of integers or "num/den"), averages (groups of sample indices) and '
+                'weights ("equal" or "positive")'
             ) from None
         except CertificateRejected as error:
             raise InputError(f"input_basis: {error}") from None
