@@ -195,6 +195,32 @@ def test_what_an_attack_finds_through_a_basis_is_no_picture_yet():
     assert audit(client, (back, y), attack=True).gate("recovered") == "hit"
 
 
+def test_what_an_attack_finds_of_averages_are_means(here, capsys):
+    network, (x, _) = here
+    release = Release(averages=[[0, 1], [2, 3]])
+    found = audit(network, (x, [0, 0, 1, 1]), release=release, attack=True)
+    means = x.reshape(2, 2, 12).astype(float).mean(axis=1)
+    assert found.attack.found.complete
+    assert found.attack.entered == "means"
+    assert found.beyond_proof == ""
+    shown = np.stack([one.values for one in found.attack.recoveries])
+    assert np.abs(shown - np.repeat(means, 2, axis=0)).max() < 1e-9
+    batch = Batch.of(means, [0, 1], network=network, loss=Loss.CROSS_ENTROPY, labels=Labels.ONE_HOT)
+    save_tensors("g.npz", gradient(network, batch, Loss.CROSS_ENTROPY, Reduction.MEAN))
+    save_batch("pairs.npz", x, np.array([0, 0, 1, 1]))
+    save_release("r.json", release)
+    ask = ("attack", "model.safetensors", "g.npz", "--release", "r.json", "--out", "o.npz", "--truth")
+    code, out, _ = run(capsys, *ask, "pairs.npz", "--json")
+    assert (code, json.loads(out)["score"]["recall"]) == (0, 1.0)
+    code, _, error = run(capsys, *ask, "pairs.npz", "--batch-size", "4")
+    assert code == 2
+    assert "number of means" in error
+    save_batch("pair.npz", x[:2], np.array([0, 0]))
+    code, _, error = run(capsys, *ask, "pair.npz")
+    assert code == 2
+    assert "names sample 3" in error
+
+
 def test_commands_attack_what_is_sent(here, capsys, tmp_path):
     network, (x, y) = here
     rows = np.random.default_rng(0).random(60) < 0.8
