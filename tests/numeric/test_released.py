@@ -96,6 +96,8 @@ def test_without_most_biases_scales_come_from_what_is_left():
         found = case.attack(Release(rows=rows))
         assert found.complete
         assert {one.tier for one in found.status} == {Tier.CONSISTENT}
+        # by their own equations, not only as a batch that fits
+        assert all(one.isolation > 0 for one in found.status)
         assert case.off(found) < 1e-9
 
 
