@@ -11,7 +11,7 @@ def test_a_short_run_is_resumed_to_the_same_result():
     case = Case(name="small", steps=3, widths=(784, 320, 10))
     row = run.run_case(case, seed=0)
     assert (row.name, row.steps, row.determined, row.recovered, row.resumed) == ("small", 3, 1.0, None, True)
-    assert row.per_step == row.seconds / 3
+    assert min(row.seconds, row.cpu, row.peak_mib) > 0
     models = {id(step.model): step.accuracy for step in run.training(case, seed=1)}
     assert len(models) == 1, "the loop trains one model, which the audit copies in its turn"
 
