@@ -11,10 +11,12 @@ help:
 	@grep -E '^# make' Makefile | sed 's/^# //'
 
 $(STAMP): pyproject.toml constraints.txt
+	@echo "Installing exan-verify and the libraries it needs into $(VENV): once, some minutes, mostly torch."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
 	touch $(STAMP)
+	@echo "Installed. The command is $(BIN)/exan."
 
 # make setup - virtual environment in .venv with pinned versions
 setup: $(STAMP)
