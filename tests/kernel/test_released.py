@@ -98,6 +98,7 @@ def test_label_arguments_need_what_they_use():
 
 def test_kinds_that_nobody_looked_at_are_refused():
     named = {"Tolerance", "Scale", "RankBound", "Forced", "Enumeration", "ExtraRays", "Residual"}
+    named |= {"InputCover"}
     kinds = set(Evidence.__args__)
     assert {kind.__name__ for kind in kinds - set(ACCEPTED)} == named
     question = Question(loss=Loss.MSE, release=Release(tensors=["0.weight"]))
