@@ -373,6 +373,17 @@ class Residual(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     argument: QuadricArgument | LossVectorArgument | CoverArgument
 
 
+class InputCover(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="input_cover"):
+    """Evidence that the samples that are not settled have no other place: (R^d)^r covered by boxes (R8).
+
+    A tree per label multiset, in preorder: a digit cuts that axis; over an ``x`` some entry of the gradient
+    is never what it has to be, over an ``m`` by a mean value form; a ``k`` holds one known order of the
+    batch alone.
+    """
+
+    trees: tuple[str, ...]
+
+
 class Shear(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="shear"):
     """Evidence for AMBIGUOUS: a segment of batches ``x_m + t alpha_m direction`` over samples of one region
     (S2). The real coefficients alpha exist by counting; ``prime`` and ``point`` are the field and the point
@@ -493,6 +504,7 @@ Evidence = (
     | EnclosedBatch
     | AlgebraicBatch
     | Residual
+    | InputCover
     | Shear
     | Counting
     | Unseen

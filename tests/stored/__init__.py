@@ -111,6 +111,7 @@ CELLS = {
     "enclosed_batch": _cells("cross_entropy,bce one_hot,known batch"),
     "algebraic_batch": _cells("mse one_hot,known batch"),
     "residual": _cells("cross_entropy,bce,mse,hinge one_hot,known batch", "mse,hinge one_hot gradient"),
+    "input_cover": _cells("cross_entropy,bce,mse one_hot,known batch"),
     "shear": _cells("cross_entropy,bce one_hot,known batch"),
     "counting": _cells("cross_entropy,bce one_hot,known batch"),
     "unseen": _ALL,

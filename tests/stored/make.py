@@ -145,6 +145,15 @@ def short_of_neurons(rng: np.random.Generator) -> Ask:
     return finished(rng, ask, network, x, engine=pick(rng, "lifting", "lifting", "enumeration"))
 
 
+def few_features(rng: np.random.Generator) -> Ask:
+    """One feature: three samples have dependent rows [x 1], and boxes cover their inputs."""
+    ask = question(rng, (Loss.CROSS_ENTROPY, Loss.BCE, Loss.MSE))
+    samples, biases = int(rng.integers(2, 4)), bool(rng.integers(4))
+    hidden = pick(rng, [3], [4], [5], [3, 3])
+    network = network_of(rng, [1, *hidden, int(rng.integers(2, 4))], biases=biases)
+    return finished(rng, ask, network, dyadic(rng, samples, 1, top=20, over=8), engine="residual")
+
+
 def close_pair(rng: np.random.Generator) -> Ask:
     """Two samples share every pattern, the others are told apart."""
     ask, classes = question(rng), int(rng.integers(2, 4))
@@ -524,6 +533,7 @@ RECIPES: dict[Callable[[np.random.Generator], Ask], int] = {
     projected_inputs: 300,
     weights_alone: 400,
     averaged_inputs: 300,
+    few_features: 500,
 }
 """How many seeds of each recipe are drawn, at most."""
 
