@@ -26,6 +26,11 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "exan attack demo-report/model.safetensors demo-report/gradient.safetensors --out found.npz",
         "exan attack model.onnx update.npz --out found.npz --scale unknown --batch-size 8",
         "exan attack model.onnx gradient.npz --out found.npz --truth batch.npz --sheet sheet.png",
+        "exan attack model.onnx gradient.npz --out found.npz --release release.json",
+    ),
+    "compare": (
+        f"exan compare {_FILES}",
+        f"exan compare {_FILES} --seconds 10 --figure compare.png",
     ),
     "mitigate": (
         f"exan mitigate {_FILES} --report defences.html",
