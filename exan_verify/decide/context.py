@@ -85,7 +85,7 @@ class Context:
         return self.question.sent_neurons(self.network.layer(layer))
 
     def sent_delta(self, layer: int) -> Residues:
-        """The rows of Delta_layer mod p whose neurons are sent."""
+        """The rows of Delta_layer mod p whose neurons are sent, (sent, M)."""
         found: Residues = self.image.delta(layer)[self.sent_neurons(layer)]
         return found
 

@@ -100,7 +100,7 @@ def residues(values: object, prime: int = PRIME) -> Residues:
 
 
 def constant(value: int, prime: int = PRIME) -> Residues:
-    """One residue as a 0-d array that broadcasts."""
+    """One residue as an array of any shape to broadcast to, 0-d."""
     return np.array(value % prime, dtype=np.uint64)
 
 

@@ -48,6 +48,7 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "kernel/residual/check": RESIDUAL,
     "kernel/residual/cover": RESIDUAL,
     "kernel/residual/hinge": RESIDUAL,
+    "kernel/residual/inputs": ("decide/test_inputs",),
     "kernel/residual/parts": RESIDUAL,
     "kernel/residual/quadrics": RESIDUAL,
     "kernel/lifting/scale": BARE,

@@ -45,23 +45,31 @@ class Image:
     """The subject with its deltas in F_p at the certificate's point, or for another prime at one of its own.
 
     Ranks of these residues are taken mod ``prime``: :func:`rank_mod` is for images mod 2^61 - 1.
+    ``weights_alone``: what is factored is dW = Delta H alone, of the rows of dW that are sent, without db.
     """
 
     subject: Subject
     deltas: PerLayer[Residues]
     point: int
     prime: int = PRIME
+    weights_alone: bool = False
 
     def delta(self, layer: int) -> Residues:
         """Delta_layer mod p, (n, M); layers count from 1."""
         return self.deltas.at(layer)
 
     def sent(self, layer: int) -> Mask:
-        """Which neurons of the layer have their row [dW | db] sent, (n,)."""
-        return self.subject.question.sent_neurons(self.subject.network.layer(layer))
+        """Which neurons of the layer have their row [dW | db] (of dW, for weights alone) sent, (n,)."""
+        question, sent = self.subject.question, self.subject.network.layer(layer)
+        return question.sent_weights(sent) if self.weights_alone else question.sent_neurons(sent)
+
+    @property
+    def has_ones(self) -> bool:
+        """Whether the features have a column of ones, from the biases."""
+        return self.subject.network.has_bias and not self.weights_alone
 
     def sent_delta(self, layer: int) -> Residues:
-        """The rows of Delta_layer mod p whose neurons are sent."""
+        """The rows of Delta_layer mod p whose neurons are sent, (sent, M)."""
         found: Residues = self.delta(layer)[self.sent(layer)]
         return found
 
@@ -81,26 +89,28 @@ def facts(evidence: Lifting, subject: Subject) -> Facts:
     return Facts(determined=known)
 
 
-def image_at(prime: int, point: int, subject: Subject, *, biases: bool = True) -> Image:
-    """The deltas in F_p at a certificate's point, for a network with biases."""
+def image_at(
+    prime: int, point: int, subject: Subject, *, biases: bool = True, weights_alone: bool = False
+) -> Image:
+    """The deltas in F_p at a certificate's point, for a network with biases, or for weights alone."""
     require(prime == PRIME, f"the prime is {prime}, this schema's is {PRIME}")
     require(1 < point < PRIME, "the point t is outside [2, p)")
     wrong = "the network has no biases; lifting does not apply" if biases else "the network has biases"
-    require(subject.network.has_bias is biases, wrong)
+    require(weights_alone or subject.network.has_bias is biases, wrong)
     try:
-        return image_in(PRIME, point, subject)
+        return image_in(PRIME, point, subject, weights_alone=weights_alone)
     except VanishingDenominatorError:
         raise CertificateRejected("a softmax denominator vanishes at the certificate's point t") from None
 
 
-def image_in(prime: int, point: int, subject: Subject) -> Image:
+def image_in(prime: int, point: int, subject: Subject, *, weights_alone: bool = False) -> Image:
     """The deltas under T -> point mod a prime (6.3). Raises VanishingDenominatorError or
     UnsuitablePrimeError.
     """
     passed, labels, loss = subject.passed, subject.batch.labels, subject.question.loss
     vectors = loss_vectors_mod(loss, passed.logits, labels, subject.divisor, point, prime)
     deltas = backward_mod(subject.network, passed, vectors, prime)
-    return Image(subject=subject, deltas=deltas, point=point, prime=prime)
+    return Image(subject=subject, deltas=deltas, point=point, prime=prime, weights_alone=weights_alone)
 
 
 def check_reduction(image: Image, layer: int) -> None:
@@ -266,9 +276,9 @@ def base_weights(subject: Subject, layer: int) -> Array:
 
 
 def feature_rank(image: Image, layer: int) -> int:
-    """A lower bound of rank [H_layer 1] (of rank H_layer without biases), projected when H is wide."""
+    """A lower bound of rank [H_layer 1] (of rank H_layer without ones), projected when H is wide."""
     features, samples = image.subject.passed.hidden[layer].residues(), image.subject.samples
-    if image.subject.network.has_bias:
+    if image.has_ones:
         features = np.concatenate([features, np.ones((1, samples), dtype=np.uint64)])
     if len(features) > 3 * samples:
         mixer = random_residues(f"kernel/{layer}", samples + 4, len(features))
