@@ -209,6 +209,22 @@ class DegreeThree(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     argument: LayerArgument
 
 
+class Apart(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="apart"):
+    """Evidence by exclusive neurons at hidden layer ``layer``, 1-based (docs/theory.md P.2).
+
+    ``isolated``: samples in an order in which each is apart from all that are not yet isolated, by neurons
+    that are active for one of these alone. ``rest``: lifting in the span of the others, at the same layer.
+    """
+
+    prime: Element
+    point: Element
+    layer: Natural
+    parametrisation: Parametrisation
+    isolated: tuple[Natural, ...]
+    rest: Split | None = None
+    determined: tuple[Natural, ...]
+
+
 class RankBound(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="rank_bound"):
     """Evidence for UNREALISABLE: rank [dW_layer | db_layer] >= ``rank``, more than the batch size (3.1).
 
@@ -498,6 +514,7 @@ Evidence = (
     | Forced
     | Lifting
     | DegreeThree
+    | Apart
     | Enumeration
     | ExtraRays
     | SecondBatch
