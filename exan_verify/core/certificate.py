@@ -209,6 +209,22 @@ class DegreeThree(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     argument: LayerArgument
 
 
+class Apart(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="apart"):
+    """Evidence by exclusive neurons at hidden layer ``layer``, 1-based (docs/theory.md P.2).
+
+    ``isolated``: samples in an order in which each is apart from all that are not yet isolated, by neurons
+    that are active for one of these alone. ``rest``: lifting in the span of the others, at the same layer.
+    """
+
+    prime: Element
+    point: Element
+    layer: Natural
+    parametrisation: Parametrisation
+    isolated: tuple[Natural, ...]
+    rest: Split | None = None
+    determined: tuple[Natural, ...]
+
+
 class RankBound(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="rank_bound"):
     """Evidence for UNREALISABLE: rank [dW_layer | db_layer] >= ``rank``, more than the batch size (3.1).
 
@@ -373,6 +389,17 @@ class Residual(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     argument: QuadricArgument | LossVectorArgument | CoverArgument
 
 
+class InputCover(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="input_cover"):
+    """Evidence that the samples that are not settled have no other place: (R^d)^r covered by boxes (R8).
+
+    A tree per label multiset, in preorder: a digit cuts that axis; over an ``x`` some entry of the gradient
+    is never what it has to be, over an ``m`` by a mean value form; a ``k`` holds one known order of the
+    batch alone.
+    """
+
+    trees: tuple[str, ...]
+
+
 class Shear(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="shear"):
     """Evidence for AMBIGUOUS: a segment of batches ``x_m + t alpha_m direction`` over samples of one region
     (S2). The real coefficients alpha exist by counting; ``prime`` and ``point`` are the field and the point
@@ -498,12 +525,14 @@ Evidence = (
     | Forced
     | Lifting
     | DegreeThree
+    | Apart
     | Enumeration
     | ExtraRays
     | SecondBatch
     | EnclosedBatch
     | AlgebraicBatch
     | Residual
+    | InputCover
     | Shear
     | Counting
     | Unseen

@@ -60,7 +60,7 @@ class Case:
         return np.random.default_rng((self.seed, purpose))
 
     def require_pool(self, defence: str, least: int) -> tuple[Floats, Array]:
-        """The pool. Raises :class:`InputError` where it has fewer than ``least`` samples."""
+        """The pool, inputs (P, d) and labels. Raises :class:`InputError` below ``least`` samples."""
         if self.pool is None:
             raise InputError(
                 f"defence {defence!r} needs more samples of the same client; give pool=(x, y) (--pool FILE)"

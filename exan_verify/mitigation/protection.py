@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from exan_verify.api.attack_own_batch import psnr, value_range
 from exan_verify.core.arrays import fractions
 from exan_verify.core.budget import poll
 from exan_verify.core.network import Array, Batch, ReluNetwork
@@ -26,7 +27,6 @@ from exan_verify.errors import InputError
 from exan_verify.exact.backprop import Forward, forward
 from exan_verify.exact.lp import guessed_optimum
 from exan_verify.exact.softmax import loss_vectors_ball, to_ball
-from exan_verify.mitigation.attacked import psnr, value_range
 from exan_verify.mitigation.case import Case, Floats, Released, equal_rows, samples_of
 from exan_verify.mitigation.projection import Basis
 

@@ -12,7 +12,7 @@ from exan_verify.core.network import Array
 from exan_verify.core.verdict import SampleStatus
 from exan_verify.mitigation.report import Finding, MitigationReport
 from exan_verify.report.html import templates
-from exan_verify.report.sheets import contact_sheet, picture_shape
+from exan_verify.report.sheets import contact_sheet, picture_shape, square_shape
 
 MOST = 8
 """Samples on the sheet: one picture per defence below each."""
@@ -123,11 +123,10 @@ def _sheet(found: MitigationReport) -> str | None:
 
 
 def _shape(found: MitigationReport) -> tuple[int, ...] | None:
-    """The shape of one picture: as given, or square where flat inputs have a square number of features."""
+    """The shape of one picture: as given, or square where flat inputs can be square pictures."""
     if picture_shape((found.size, *found.shape)) is not None:
         return found.shape
-    side = math.isqrt(found.inputs.shape[1])
-    return (side, side) if side > 1 and side * side == found.inputs.shape[1] else None
+    return square_shape(found.inputs.shape[1], least=2)
 
 
 def _decibels(value: float | None) -> str:

@@ -145,6 +145,33 @@ def short_of_neurons(rng: np.random.Generator) -> Ask:
     return finished(rng, ask, network, x, engine=pick(rng, "lifting", "lifting", "enumeration"))
 
 
+def kept_apart(rng: np.random.Generator) -> Ask:
+    """Exclusive neurons for every sample, too few neurons for degree two; two may share some instead."""
+    ask, samples = question(rng), int(rng.integers(6, 8))
+    counts = rng.integers(2, 4, samples) + (ask["loss"] in ("bce", "mse"))
+    shared = pick(rng, [], [(0, 2), (1, 2)], [(0, 1)] * 4)
+    if (0, 1) in shared:
+        counts[:2] = 2
+    owners = np.repeat(np.arange(samples), counts)
+    x = dyadic(rng, samples, samples, top=1) + 4 * np.eye(samples, dtype=int)
+    weight = np.array([np.isin(np.arange(samples), m) for m in [*owners, *shared]]).astype(int)
+    weight = 4 * weight + dyadic(rng, *weight.shape, top=1)
+    outputs = network_of(rng, [len(weight), 3])
+    network = ReluNetwork.from_arrays(
+        [weight, outputs.layers[0].weight], [np.full(len(weight), -9), outputs.layers[0].bias]
+    )
+    return finished(rng, ask, network, x, engine="lifting")
+
+
+def few_features(rng: np.random.Generator) -> Ask:
+    """One feature: three samples have dependent rows [x 1], and boxes cover their inputs."""
+    ask = question(rng, (Loss.CROSS_ENTROPY, Loss.BCE, Loss.MSE))
+    samples, biases = int(rng.integers(2, 4)), bool(rng.integers(4))
+    hidden = pick(rng, [3], [4], [5], [3, 3])
+    network = network_of(rng, [1, *hidden, int(rng.integers(2, 4))], biases=biases)
+    return finished(rng, ask, network, dyadic(rng, samples, 1, top=20, over=8), engine="residual")
+
+
 def close_pair(rng: np.random.Generator) -> Ask:
     """Two samples share every pattern, the others are told apart."""
     ask, classes = question(rng), int(rng.integers(2, 4))
@@ -508,6 +535,7 @@ RECIPES: dict[Callable[[np.random.Generator], Ask], int] = {
     one_neuron: 300,
     generic: 350,
     short_of_neurons: 200,
+    kept_apart: 200,
     told_apart_above: 150,
     outputs_of_short_rank: 350,
     exact_gradient: 500,
@@ -536,6 +564,7 @@ RECIPES: dict[Callable[[np.random.Generator], Ask], int] = {
     weights_alone: 400,
     few_numbers: 300,
     averaged_inputs: 300,
+    few_features: 500,
 }
 """How many seeds of each recipe are drawn, at most."""
 

@@ -75,6 +75,11 @@ def _recipes() -> Iterator[Recipe]:
     yield "splits", network, {"batch": batch}, {"engine": "lifting"}
     network = default_network([12, 20, 3], seed=1)
     yield "degree three", network, {"batch": random_batch(network, 5)}, {"engine": "lifting"}
+    outputs = np.random.default_rng(1).integers(-5, 6, (3, 14))
+    network = ReluNetwork.from_arrays(
+        [np.eye(7, dtype=int).repeat(2, axis=0), outputs], [[-1] * 14, [1, 0, -1]]
+    )
+    yield "apart", network, {"batch": (3 * np.eye(7), [0, 1, 2, 1, 0, 2, 1])}, {"engine": "lifting"}
     network = default_network([9, 20, 8, 3], seed=2)
     yield "enumeration", network, {"batch": random_batch(network, 3)}, {"engine": "enumeration"}
     network = default_network([6, 9, 1], seed=11, dtype=np.float64)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 from fractions import Fraction
 from functools import reduce
+from itertools import chain
 from operator import or_
 
 import numpy as np
@@ -78,8 +79,10 @@ def _lifted(context: Context, searches: tuple[TwinSearch, ...], budget: Budget) 
     best: Scale | None = None
     notes = []
     everyone = tuple(range(context.samples))
-    for layer in range(1, context.network.depth):
-        candidate = plan(context, layer, everyone)
+    depth = context.network.depth
+    plans = (plan(context, layer, everyone) for layer in range(1, depth))
+    for candidate in chain(plans, [_output_plan(depth)] if context.samples == 1 and depth > 1 else []):
+        layer = candidate.layer
         scale, note = _at_layer(context, candidate, searches, budget)
         notes.append(f"layer {layer}: {note}")
         if scale is not None and (best is None or len(scale.determined) > len(best.determined)):
@@ -87,6 +90,14 @@ def _lifted(context: Context, searches: tuple[TwinSearch, ...], budget: Budget) 
         if budget.exhausted:
             break
     return best, "; ".join(notes) or "the network has no hidden layer"
+
+
+def _output_plan(depth: int) -> Plan:
+    """One sample at the output layer: ``dW_L = g h^T`` leaves h a factor c and g its inverse, c > 0 since h
+    >= 0, and ``f = W_L h`` follows. No neuron's equation is used, and g is seen itself, not through the
+    layers below.
+    """
+    return Plan(layer=depth, members=(0,), parametrisation="single", unknowns=1, equations=0, groups=((0,),))
 
 
 def _at_layer(
@@ -114,6 +125,7 @@ def _at_layer(
     lower = tuple(rank_mod(context.image.delta(k)) for k in range(1, layer))
     if any(value < samples for value in lower):
         return None, "a lower Delta lacks full column rank"
+    # at the output layer ``single`` knows the loss vector itself
     known = layer if plan.parametrisation in ("single", "row_space") else layer + 1
     told = tuple(m for m in alone if searches[m].excluded and _injective(context, known, m))
     if not told:
