@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,8 @@ import rich_click as click
 
 from exan_verify.cli.options import PATH, common, question, release
 from exan_verify.cli.output import REAL_ARITHMETIC, ExitCode, Output, facts, noted, require_folder, table
-from exan_verify.cli.pictures import picture_facts
+from exan_verify.cli.pictures import picture_facts, shaped
+from exan_verify.core.question import Labels
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -55,6 +57,11 @@ _LABEL = 24
 @click.option("--junit", type=PATH, metavar="FILE.xml", help="Write a JUnit test case for each step.")
 @click.option("--sarif", type=PATH, metavar="FILE.sarif", help="Write SARIF 2.1.0, as code hosts show it.")
 @click.option(
+    "--input-shape",
+    metavar="C,H,W",
+    help="x holds pictures of this shape; default: as stored, and in the report squares are guessed.",
+)
+@click.option(
     "--fail-on",
     type=click.Choice(GATES),
     multiple=True,
@@ -96,6 +103,8 @@ def audit_command(
         return _audit_batch(model, batch, output, attack, fail_on, files, options)
     if model is not None or out is None:
         raise click.UsageError("--run takes the place of MODEL and BATCH, and needs --out FOLDER")
+    if options.pop("input_shape") is not None:
+        raise click.UsageError("--input-shape goes with MODEL and BATCH; leave it out")
     if dask is not None and options["jobs"] > 1:
         raise click.UsageError("--dask takes the place of --jobs; give one of them")
     if options.pop("weights") is not None:
@@ -128,9 +137,11 @@ def _audit_batch(
     report = written["report"]
     for path in written.values():
         require_folder(path)
-    subject = load_any_model(model, options.pop("weights"))
+    weights = options.pop("weights")
+    subject = load_any_model(model, weights)
     x, y = load_batch(batch)
-    files = {"model": model, "batch": batch}
+    x = shaped(x, options.pop("input_shape"), batch)
+    files = {"model": model, "batch": batch} | ({} if weights is None else {"weights": weights})
     if options["release"] is not None:
         files["release"] = options["release"]
         options["release"] = load_release(options["release"])
@@ -143,7 +154,9 @@ def _audit_batch(
             shown = section(
                 f"Audit of {batch}", x, found.classes, found if proved else None, _attacked(found), files
             )
-            _write(report, shown)
+            if proved and found.question.labels is not Labels.REAL and found.release is None:
+                shown = replace(shown, remedy=_again("mitigate", files, found))
+            _write(report, shown, found)
     if written["junit"] or written["sarif"]:
         from exan_verify.api.runs.step_record import Asked, prepare, record_of
         from exan_verify.api.runs.steps import Step
@@ -196,7 +209,9 @@ def _said_of_gate(found: Audit, gate: str, state: str) -> str:
     if state == "undecided":
         return f"{state}; {_NONE_FOUND[gate]} before its budget ran out"
     seen = found.attack.found
-    return f"{state}; {len(seen.status)} recovered, {len(seen.candidates)} candidates"
+    counts = f"{len(seen.status)} recovered, {len(seen.candidates)} candidates"
+    entered = found.attack.entered
+    return f"{state}; of {entered} {counts}, judged as pictures" if entered else f"{state}; {counts}"
 
 
 def section(
@@ -216,12 +231,18 @@ def section(
         return shown
     return replace(
         shown,
-        note="The attack was given the model, the float64 gradient of this batch and its size, nothing else.",
+        note=f"The attack was given the model, {_given(attack)} and its size, nothing else.",
         recoveries=attack.recoveries,
         candidates=attack.candidates,
         features=attack.features,
         estimates=attack.estimates,
+        projected=attack.projected,
     )
+
+
+def _given(attack: OwnBatchAttack) -> str:
+    sent = "" if attack.found.release is None else "what is sent of "
+    return f"{sent}the float64 gradient of this batch"
 
 
 def attack_facts(attack: OwnBatchAttack | str) -> dict[str, str]:
@@ -230,10 +251,14 @@ def attack_facts(attack: OwnBatchAttack | str) -> dict[str, str]:
         return {"attack": attack}
     found = attack.found
     claimed = sum(r is not None for r in attack.recoveries)
-    errors = [r.rmse for r in attack.recoveries if r is not None]
+    errors = [one.rmse for one in attack.score.samples]
     worst = f", largest RMSE {max(errors):.1e}" if errors else ""
-    lines = {"attack": f"{claimed} of {len(attack.recoveries)} samples recovered by {found.method}{worst}, "}
+    what = f"samples known by their {attack.entered}" if attack.projected else "samples recovered"
+    lines = {"attack": f"{claimed} of {len(attack.recoveries)} {what} by {found.method}{worst}, "}
     lines["attack"] += f"{found.seconds:.1f} s"
+    if attack.projected:
+        pictures = sum(one is not None and one.readable for one in attack.recoveries)
+        lines["pictures"] = f"{pictures} can be recognised by that"
     readable = sum(one is not None and one.readable for one in attack.candidates)
     if readable:
         lines["candidates"] = f"{readable} more samples can be recognised among the candidates"
@@ -309,27 +334,33 @@ def _audit(model: Any, batch: tuple[Array, Array], options: dict[str, Any], file
         return audit(model, batch, **options)
 
 
-def _write(report: str, shown: Section) -> None:
+def _write(report: str, shown: Section, found: Audit) -> None:
     from exan_verify.api.files import write_atomically
     from exan_verify.report import render
 
     commands = {}
     if shown.audit is not None:
-        again = _again(shown.files["model"], shown.files["batch"], shown.audit, shown.files.get("release"))
-        commands["the certified verdict, with a certificate"] = again
+        again = _again("certify", shown.files, found)
+        commands["the certified verdict, with a certificate"] = f"{again} --certificate certificate.json"
     html = render("What this gradient reveals about its batch", [shown], commands=commands)
     write_atomically(report, html.encode())
 
 
-def _again(model: str, batch: str, found: Audit, release: str | None) -> str:
+def _again(command: str, files: Mapping[str, str], found: Audit) -> str:
+    """``exan certify`` or ``exan mitigate`` with the question of this audit."""
     import shlex
 
     from exan_verify.core.network import to_fraction
 
-    line = ["exan", "certify", model, "--batch", batch, "--loss", found.loss.value]
-    line += ["--reduction", found.reduction.value, "--labels", found.labels.value]
-    if release is not None:
-        line += ["--release", release]
+    line = ["exan", command, files["model"], *(["--batch"] if command == "certify" else []), files["batch"]]
+    for name, value, default in (
+        ("loss", found.loss.value, "cross_entropy"),
+        ("reduction", found.reduction.value, "mean"),
+        ("labels", found.labels.value, "one_hot"),
+    ):
+        line += [] if value == default else [f"--{name}", value]
+    for name in ("weights", "release"):
+        line += [f"--{name}", files[name]] if name in files else []
     if found.domain is not None:
         line += ["--domain", f"box:{to_fraction(found.domain.lo[0])},{to_fraction(found.domain.hi[0])}"]
-    return shlex.join([*line, "--certificate", "certificate.json"])
+    return shlex.join(line)

@@ -20,6 +20,13 @@ _WIDE = 180
 _ALIGNED = {False: "---", True: "---:"}
 
 
+def _cases(context: click.Context, _parameter: click.Parameter, typed: str) -> list[str]:
+    """The cases of the suite that begin with what was typed, for the shell's completion."""
+    words = [context.params.get("suite"), *context.args]  # an option without its value leaves SUITE unread
+    suite = next((word for word in words if word in SUITES), None)
+    return [] if suite is None else [name for name in load(suite).case_names if name.startswith(typed)]
+
+
 @click.command("bench")
 @click.argument("suite", type=click.Choice(SUITES), required=False)
 @click.option(
@@ -27,6 +34,7 @@ _ALIGNED = {False: "---", True: "---:"}
     "cases",
     multiple=True,
     metavar="NAME",
+    shell_complete=_cases,
     help="Run this case only, one of those that --list prints; may be repeated.",
 )
 @click.option("--list", "listing", is_flag=True, help="Print the names of the cases and run none.")

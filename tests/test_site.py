@@ -1,0 +1,89 @@
+"""The pages of the site: what they show runs, what they name exists, and the references are complete."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from runpy import run_path
+from typing import Any
+
+import pytest
+
+import exan_verify
+from exan_verify.cli.program import COMMANDS
+from exan_verify.theorems.registry import registry
+from tests.support.commands import run
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGES = sorted(DOCS.glob("*.md"))
+RUN = ("start", "audit", "verdict")
+"""Pages that are run, in this order, in one folder: the later ones take the files of the first."""
+
+
+def shown(expected: str, printed: str) -> None:
+    """The lines of an example are among those printed, in their order; an ellipsis stands for anything."""
+    lines = [" ".join(line.split()) for line in printed.splitlines()]
+    start = 0
+    for line in (" ".join(line.split()) for line in expected.splitlines()):
+        wanted = re.compile(".*".join(map(re.escape, line.split("..."))))
+        found = [k for k in range(start, len(lines)) if wanted.fullmatch(lines[k])]
+        assert found or line == "...", f"{line!r} is not among\n{printed}"
+        start = found[0] + 1 if line != "..." else start
+
+
+def test_the_examples_run_as_they_stand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    for page in RUN:
+        names: dict[str, Any] = {}
+        for kind, block in re.findall(
+            r"```(python|console)\n(.*?)```", (DOCS / f"{page}.md").read_text(), re.S
+        ):
+            if kind == "python":
+                exec(compile(block, f"{page}.md", "exec"), names)
+                continue
+            for command, expected in re.findall(r"^\$ exan (.*)\n((?:(?!\$ ).*\n)*)", block, re.M):
+                code, out, err = run(capsys, *shlex.split(command))
+                assert code in (0, 1), err
+                shown(expected, out)
+
+
+def test_what_the_claims_came_to_is_what_the_registry_says():
+    text = (DOCS / "reproducing.md").read_text()
+    rows = re.findall(r"\| `exan theorems ([a-z0-9-]+)` \| (proved|refuted)(.*)\|", text)
+    assert len(rows) > 20
+    for name, standing, more in rows:
+        statement = registry()[name]
+        assert statement.standing.value == standing, name
+        in_coq = any(ground.method.value == "coq" for ground in statement.grounds)
+        assert in_coq or "in Coq" not in more, name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_between_pages_lead_somewhere_and_no_page_is_left_out(page: Path):
+    text = page.read_text()
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", re.sub(r"```.*?```", "", text, flags=re.S)):
+        assert target.startswith(("https:", "generated/")) or (DOCS / target).exists(), target
+    index = (DOCS / "index.md").read_text()
+    assert page.stem == "index" or re.search(rf"^{page.stem}$", index, re.M), "not in the index"
+
+
+def test_statements_that_pages_name_exist():
+    for page in ("boundary", "reproducing"):
+        text = (DOCS / f"{page}.md").read_text()
+        for name in re.findall(r"`((?:[a-z]+[0-9]?)(?:-[a-z0-9]+)+|[cesp][0-9])`", text):
+            assert name in registry(), name
+
+
+def test_the_references_have_every_command_option_and_public_name():
+    made = run_path(str(DOCS / "conf.py"))
+    commands, python = made["commands_page"](), made["api_page"]()
+    for command in COMMANDS:
+        section = commands.split(f"## exan {command.name}\n")[1].split("\n## ")[0]
+        for parameter in command.params:
+            options = [name for name in parameter.opts if name.startswith("--")]
+            assert all(re.search(rf"`[^`]*{name}\b", section) for name in options)
+    public = set(exan_verify.__all__) - {"__version__"}
+    assert public == set(re.findall(r":: exan_verify\.(\w+)\n", python)) - {"errors"}
