@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
 project = "exan-verify"
-author = "The exan-verify authors"
+author = copyright = "The exan-verify authors"
 release = version = exan_verify.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
 html_theme = "furo"
