@@ -96,18 +96,33 @@ def _sees_projections(network: ReluNetwork, release: Any, model: Any) -> bool:
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Attacked:
     """A release as an attack is given it: the ``network`` that the samples enter (with a basis V and not
-    V B^T), the gradient's ``tensors`` of it, what is held back of their ``rows``, and the ``release`` itself;
-    both None where nothing is. ``notes``: what was done, a line each."""
+    V B^T), the ``release``, and ``rows``, the same without its basis and groups; both None where nothing is
+    held back. ``notes``: what was done, a line each."""
 
     network: ReluNetwork
-    tensors: Mapping[str, Any]
     rows: Release | None
     release: Release | None
     notes: tuple[str, ...]
 
+    def of(self, tensors: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A gradient as that of the network on B^T x: dV = dW_1 B, where dW_1 is what is given."""
+        from exan_verify.numeric.problem.problem import as_tensor
 
-def as_released(network: ReluNetwork, tensors: Mapping[str, Any], release: Any, model: Any) -> Attacked:
-    """``network``, that of ``model``, and its gradient ``tensors``, as a ``release`` shows them to an attack.
+        name, _ = next(self.network.parameters())
+        basis = None if self.release is None else self.release.input_basis
+        if basis is None or name not in tensors:
+            return tensors
+        import torch
+
+        given = as_tensor(tensors[name], f"gradient[{name!r}]")
+        if given.dim() != 2 or given.shape[1] != len(basis):
+            return tensors
+        columns = torch.tensor(np.asarray(basis, dtype=np.float64), device=given.device)
+        return {**tensors, name: (given.double() @ columns).to(given.dtype)}
+
+
+def as_released(network: ReluNetwork, release: Any, model: Any) -> Attacked:
+    """``network``, that of ``model``, as a ``release`` shows it to an attack.
 
     Raises :class:`InputError` where the release does not fit, or the first layer is not V B^T for its basis.
     """
@@ -119,18 +134,22 @@ def as_released(network: ReluNetwork, tensors: Mapping[str, Any], release: Any, 
         if asked is not None and asked.input_basis is not None:
             narrow = _narrow(network, asked.input_basis)
     if asked is None:
-        return Attacked(network=network, tensors=tensors, rows=None, release=None, notes=())
+        return Attacked(network=network, rows=None, release=None, notes=())
+    if not any(asked.sends(name, len(array)).any() for name, array in network.parameters()):
+        raise InputError("the release sends no row of any tensor, so there is nothing to attack")
     notes = [f"attacked is what is sent: {asked.described}; nothing else of the gradient was read"]
     if asked.input_basis is not None:
-        tensors = _through_basis(narrow, tensors, asked)
         notes.append(
             f"x are the {narrow.widths[0]} numbers B^T x of every sample: of its {len(asked.input_basis)} "
             "inputs what is sent has no more"
         )
+    if asked.averages is not None:
+        notes.append(
+            f"x are the means of {len(asked.averages)} groups: what is sent has no more of the members"
+        )
     rows = _without_basis(asked)
     return Attacked(
         network=narrow,
-        tensors=tensors,
         rows=None if rows.is_whole(narrow) else rows,
         release=asked,
         notes=tuple(notes),
@@ -138,7 +157,7 @@ def as_released(network: ReluNetwork, tensors: Mapping[str, Any], release: Any, 
 
 
 def _without_basis(release: Release) -> Release:
-    """The same release without its input basis."""
+    """What of the step's own gradient is sent, whatever its inputs are made of."""
     return Release(tensors=release.tensors, rows=release.rows, weights=release.weights)
 
 
@@ -153,22 +172,6 @@ def _narrow(network: ReluNetwork, basis: Array) -> ReluNetwork:
             "B^T x has its gradient; give the model of project_inputs(model, B), or one with V as first layer"
         )
     return ReluNetwork(layers=(replace(first, weight=narrow), *network.layers[1:]), notes=network.notes)
-
-
-def _through_basis(narrow: ReluNetwork, tensors: Mapping[str, Any], release: Release) -> Mapping[str, Any]:
-    """The gradient of the network on B^T x: dV = dW_1 B in the place of dW_1, where that is what is given."""
-    from exan_verify.numeric.problem.problem import as_tensor
-
-    (name, weight), basis = next(narrow.parameters()), release.input_basis
-    if basis is None or name not in tensors or not release.sends(name, len(weight)).any():
-        return tensors
-    import torch
-
-    given = as_tensor(tensors[name], f"gradient[{name!r}]")
-    if given.dim() != 2 or given.shape[1] != len(basis):
-        return tensors
-    columns = torch.tensor(np.asarray(basis, dtype=np.float64), device=given.device)
-    return {**tensors, name: (given.double() @ columns).to(given.dtype)}
 
 
 def projection_release(model: Any, batch: Any) -> Release | None:

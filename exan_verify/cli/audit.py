@@ -99,7 +99,7 @@ def audit_command(
         if out is not None or resume or dask is not None or step_budget is not None:
             raise click.UsageError("--out, --resume, --dask and --step-budget go with --run; leave them out")
         if model is None or batch is None:
-            raise click.UsageError("give MODEL and BATCH, or --run with --out")
+            raise click.UsageError("Missing argument: give MODEL and BATCH, or --run with --out")
         return _audit_batch(model, batch, output, attack, fail_on, files, options)
     if model is not None or out is None:
         raise click.UsageError("--run takes the place of MODEL and BATCH, and needs --out FOLDER")
@@ -210,7 +210,8 @@ def _said_of_gate(found: Audit, gate: str, state: str) -> str:
         return f"{state}; {_NONE_FOUND[gate]} before its budget ran out"
     seen = found.attack.found
     counts = f"{len(seen.status)} recovered, {len(seen.candidates)} candidates"
-    return f"{state}; of B^T x {counts}, in pictures" if found.attack.projected else f"{state}; {counts}"
+    entered = found.attack.entered
+    return f"{state}; of {entered} {counts}, judged as pictures" if entered else f"{state}; {counts}"
 
 
 def section(
@@ -230,7 +231,7 @@ def section(
         return shown
     return replace(
         shown,
-        note="The attack was given the model, the float64 gradient of this batch and its size, nothing else.",
+        note=f"The attack was given the model, {_given(attack)} and its size, nothing else.",
         recoveries=attack.recoveries,
         candidates=attack.candidates,
         features=attack.features,
@@ -239,16 +240,25 @@ def section(
     )
 
 
+def _given(attack: OwnBatchAttack) -> str:
+    sent = "" if attack.found.release is None else "what is sent of "
+    return f"{sent}the float64 gradient of this batch"
+
+
 def attack_facts(attack: OwnBatchAttack | str) -> dict[str, str]:
     """What the attack came to, a line each."""
     if isinstance(attack, str):
         return {"attack": attack}
     found = attack.found
     claimed = sum(r is not None for r in attack.recoveries)
-    errors = [r.rmse for r in attack.recoveries if r is not None]
+    errors = [one.rmse for one in attack.score.samples]
     worst = f", largest RMSE {max(errors):.1e}" if errors else ""
-    lines = {"attack": f"{claimed} of {len(attack.recoveries)} samples recovered by {found.method}{worst}, "}
+    what = f"samples known by their {attack.entered}" if attack.projected else "samples recovered"
+    lines = {"attack": f"{claimed} of {len(attack.recoveries)} {what} by {found.method}{worst}, "}
     lines["attack"] += f"{found.seconds:.1f} s"
+    if attack.projected:
+        pictures = sum(one is not None and one.readable for one in attack.recoveries)
+        lines["pictures"] = f"{pictures} can be recognised by that"
     readable = sum(one is not None and one.readable for one in attack.candidates)
     if readable:
         lines["candidates"] = f"{readable} more samples can be recognised among the candidates"

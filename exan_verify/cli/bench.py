@@ -130,10 +130,10 @@ def bench_command(
                     taken = {name: options[name] for name in one.takes}
                     asked = Options(seeds=seeds, progress=_told(progress), **taken)
                     one.run(asked, rows=rows, kept=results[one])
-                output.say(titled(one.title), _table(one, results[one]), "")
+                output.say(titled(one.title), suite_table(one, results[one]), "")
     except (BudgetExhausted, KeyboardInterrupt) as error:  # finished rows are shown and written
         cut = error
-        output.say(titled(one.title), _table(one, results[one]), "")
+        output.say(titled(one.title), suite_table(one, results[one]), "")
     most = max(options[one.repeats] for one, _ in plan)
     record = bench_record(results, list(range(first, first + most)))
     record["unfinished"] = None if cut is None else one.name
@@ -233,7 +233,8 @@ def _told(progress: Callable[[str], None]) -> Callable[[str, int, int], None]:
     return lambda name, done, total: progress(f"{name}, {done} of {total} done")
 
 
-def _table(suite: Suite[Any, Any], rows: Sequence[Any]) -> Any:
+def suite_table(suite: Suite[Any, Any], rows: Sequence[Any]) -> Any:
+    """The table of a suite for the terminal."""
     made = table(*(heading for heading, _ in suite.columns))
     for row in rows:
         made.add_row(*(_cell(getattr(row, attribute)) for _, attribute in suite.columns))

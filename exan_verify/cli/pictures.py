@@ -98,10 +98,10 @@ def draw_sheet(found: Attack, truth: Truth, sheet: str) -> None:
     from exan_verify.report.sheets import contact_sheet, sample_labels
 
     x, y = truth.x, truth.y
-    rows = {"recovered": aligned(found.x, found.y, x, y)}
+    rows = {"recovered": aligned(truth.shown(found.x), found.y, x, y)}
     if found.candidates:
         candidates, labels, _ = found.stacked_candidates()
-        rows["candidate"] = aligned(candidates, labels, x, y)
+        rows["candidate"] = aligned(truth.shown(candidates), labels, x, y)
     if isinstance(found, ImageAttack) and found.estimates is not None:
         rows["estimated"] = aligned(found.estimates, found.feature_labels, x, y)
     with about(truth.path, *ABOUT_DATA):

@@ -16,6 +16,7 @@ from exan_verify.cli.audit import audit_command
 from exan_verify.cli.bench import bench_command
 from exan_verify.cli.campaign import campaign_command
 from exan_verify.cli.certify import certify_command, check_command
+from exan_verify.cli.compare import compare_command
 from exan_verify.cli.demo import demo_command
 from exan_verify.cli.examples import epilog
 from exan_verify.cli.mitigate import mitigate_command
@@ -46,6 +47,7 @@ COMMANDS = (
     prove_command,
     attack_command,
     mitigate_command,
+    compare_command,
     bench_command,
     campaign_command,
     export_smt_command,

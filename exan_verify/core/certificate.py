@@ -237,7 +237,8 @@ class Forced(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Scale(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="scale"):
-    """No biases: lifting at ``layer`` leaves each group of one a positive scale, and no other scale fits.
+    """No biases: lifting at ``layer`` leaves each group of one a positive scale, and no other scale fits. Of
+    a release with rows of dW_1 the same of dW_1 alone, without db_1 (docs/theory.md, releases).
 
     Fields as in :class:`LayerArgument` and :class:`Lifting`; ``determined`` samples have no twin (3.5).
     """
@@ -372,6 +373,17 @@ class Residual(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     argument: QuadricArgument | LossVectorArgument | CoverArgument
 
 
+class InputCover(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="input_cover"):
+    """Evidence that the samples that are not settled have no other place: (R^d)^r covered by boxes (R8).
+
+    A tree per label multiset, in preorder: a digit cuts that axis; over an ``x`` some entry of the gradient
+    is never what it has to be, over an ``m`` by a mean value form; a ``k`` holds one known order of the
+    batch alone.
+    """
+
+    trees: tuple[str, ...]
+
+
 class Shear(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="shear"):
     """Evidence for AMBIGUOUS: a segment of batches ``x_m + t alpha_m direction`` over samples of one region
     (S2). The real coefficients alpha exist by counting; ``prime`` and ``point`` are the field and the point
@@ -492,6 +504,7 @@ Evidence = (
     | EnclosedBatch
     | AlgebraicBatch
     | Residual
+    | InputCover
     | Shear
     | Counting
     | Unseen

@@ -53,6 +53,7 @@ ENGINE_ORDER: tuple[tuple[Engine, Callable[[Context, Budget], Finding]], ...] = 
     (Engine.FAMILIES, _engine("families")),
     (Engine.RESIDUAL, _engine("residual")),
     (Engine.ENUMERATION, _engine("enumeration")),
+    (Engine.RESIDUAL, _engine("residual.inputs")),
 )
 """Who is asked, cheapest first."""
 
@@ -93,9 +94,8 @@ def decide(
     fit the release, or labels are known and only a gradient is given.
     """
     limits = limits or Budget()
-    setting = Setting(
-        network=network, question=question, seed=seed, jobs=jobs, engine=engine, progress=progress
-    )
+    told = None if progress is None else _never_back(progress)
+    setting = Setting(network=network, question=question, seed=seed, jobs=jobs, engine=engine, progress=told)
     own = 0 if batch is None else batch.size
     size = question.batch_size or own
     with limits.kept():
@@ -177,9 +177,10 @@ def _decide(
     for k, (engine, ask) in enumerate(ENGINE_ORDER):
         if context.setting.engine not in ("auto", "exact", engine):
             continue
-        tell(engine.value, k / len(ENGINE_ORDER))
+        turn = k / len(ENGINE_ORDER), (k + 1) / len(ENGINE_ORDER)
+        tell(engine.value, turn[0])
         try:
-            finding = not_asked(engine, context.question) or ask(context.after(facts), left)
+            finding = not_asked(engine, context.question) or ask(context.after(facts, turn), left)
         except STOPPING as error:
             finding = Finding(attempts=(Attempt(engine=engine, note=_why(error)),))
         finding = only_handled(engine, finding, context.question)
@@ -211,6 +212,18 @@ def _decide(
 
 def _silent(_what: str, _share: float) -> None:
     """No progress is wanted."""
+
+
+def _never_back(progress: Progress) -> Progress:
+    """The same, but a step that is tried again does not take back the share that was told."""
+    most = 0.0
+
+    def tell(what: str, share: float) -> None:
+        nonlocal most
+        most = max(most, share)
+        progress(what, most)
+
+    return tell
 
 
 def _why(error: Exception) -> str:

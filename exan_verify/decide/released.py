@@ -21,6 +21,7 @@ from exan_verify.core.certificate import (
     Evidence,
     Lifting,
     Projected,
+    Scale,
     SecondBatch,
     Shear,
     Twins,
@@ -57,6 +58,7 @@ def _rows(_evidence: Any, release: Release) -> bool:
 HANDLED: Mapping[type[Evidence], Callable[[Any, Release], bool]] = {
     Lifting: _rows,
     DegreeThree: _rows,
+    Scale: _rows,
     SecondBatch: _own_contribution,
     EnclosedBatch: _equal_weights,
     AlgebraicBatch: _equal_weights,

@@ -15,6 +15,7 @@ from exan_verify.core.certificate import (
     Enumeration,
     ExtraRays,
     Forced,
+    InputCover,
     Lifting,
     RankBound,
     Residual,
@@ -36,6 +37,7 @@ from exan_verify.kernel.lifting import degree_three, enumeration, extra_rays, sc
 from exan_verify.kernel.lifting import degree_two as lifting
 from exan_verify.kernel.released import require_asked, require_made_for
 from exan_verify.kernel.residual import check as residual
+from exan_verify.kernel.residual import inputs
 from exan_verify.kernel.tolerance import check as tolerance
 
 CHECKERS: Mapping[type, Callable[[Any, Subject], Facts]] = {
@@ -45,6 +47,7 @@ CHECKERS: Mapping[type, Callable[[Any, Subject], Facts]] = {
     Enumeration: enumeration.facts,
     ExtraRays: extra_rays.facts,
     Residual: residual.facts,
+    InputCover: inputs.facts,
     **second.CHECKERS,
 }
 """One checker for each kind of evidence."""

@@ -2,8 +2,8 @@
 
 A checker speaks of the whole gradient unless it reads the question's release. Evidence of a second batch
 carries over to equal weights: the release is a function of the gradient, so a batch with the same gradient
-has the same release. Evidence that samples are determined never carries over by itself: ``lifting`` and
-``degree_three`` use only the rows that are sent, and no other kind does.
+has the same release. Evidence that samples are determined never carries over by itself: ``lifting``,
+``degree_three`` and ``scale`` use only the rows that are sent, and no other kind does.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from exan_verify.core.certificate import (
     EnclosedBatch,
     Lifting,
     Projected,
+    Scale,
     SecondBatch,
     Shear,
     Twins,
@@ -38,6 +39,7 @@ def _equal_weights(_evidence: Any, release: Release) -> bool:
 ACCEPTED: Mapping[type, Callable[[Any, Release], bool]] = {
     Lifting: lambda _, release: release.input_basis is None,
     DegreeThree: lambda _, release: release.input_basis is None,
+    Scale: lambda _, release: release.input_basis is None,
     # sum_m c_m G_m stays for all c only where the second batch changes one sample's G_m into an equal one
     SecondBatch: lambda part, release: _equal_weights(part, release) or len(part.moves) == 1,
     EnclosedBatch: _equal_weights,

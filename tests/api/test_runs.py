@@ -275,13 +275,28 @@ def test_bad_steps_are_one_error_before_anything_is_audited(tmp_path: Path):
         ([7], r"step 0: 7 cannot be used; give a pair \(model, batch\)"),
         ([(next(steps(1))[0], 7)], "step 0: batch=7 cannot be used"),
         ([Step(model=None, batch=([[1.0]], [0]))], "step 0: model is a NoneType"),
-        ([Step(model=next(steps(1))[0], batch=([[1.0] * 3], [0]), accuracy=7)], "step 0: accuracy=7 cannot"),
-        ([Step(model=next(steps(1))[0], batch=([[1.0] * 3], [0]), epoch=0.5)], "step 0: epoch=0.5 cannot"),
+        ([Step(model=next(steps(1))[0], batch=([[1.0, 2.0]], [0]), step=7)], "step 7: x has 2 features"),
     ],
 )
 def test_what_is_no_step_is_named(given: Any, said: str, tmp_path: Path):
     with pytest.raises(InputError, match=said):
         audit_run(given, out=tmp_path / "out")
+
+
+def test_what_a_step_cannot_be_is_said_where_it_is_made():
+    for wrong in (
+        {"batch": 3},
+        {"step": -1},
+        {"epoch": 0.5},
+        {"accuracy": 7},
+        {"accuracy": True},
+        {"line": "x"},
+    ):
+        ((name, value),) = wrong.items()
+        with pytest.raises(InputError, match=f"{name}={value!r} cannot be used"):
+            Step(**({"model": None, "batch": ([[1.0]], [0])} | wrong))
+    made = Step(model=None, batch=([[1.0]], [0]), step=np.int64(3), accuracy=np.float32(0.5))
+    assert (type(made.step), type(made.accuracy)) == (int, float)
 
 
 def test_what_comes_before_a_bad_step_is_kept(tmp_path: Path):
@@ -364,6 +379,32 @@ def test_what_the_budget_of_a_run_cuts_stays_open(undisturbed: RunReport, tmp_pa
         found = audit_step(prepare(0, Step(model=model, batch=batch), asked, end))
         assert (found is not None) == finished
     assert audit_run(steps(COUNT), out=tmp_path / "out").digest == undisturbed.digest
+
+
+def test_a_step_that_the_budget_of_the_run_may_have_cut_has_no_answer(monkeypatch: pytest.MonkeyPatch):
+    from exan_verify.api.runs import step_record
+
+    model, batch = next(steps(1))
+    asked = Asked(question=Question.of("cross_entropy", "mean", "one_hot"))
+
+    def late(*given: Any, **options: Any) -> Any:
+        time.sleep(0.3)
+        return audit(*given, **options | {"budget": None})
+
+    monkeypatch.setattr(step_record, "audit", late)
+    assert audit_step(prepare(0, Step(model=model, batch=batch), asked, time.time() + 0.2)) is None
+
+
+def test_a_gate_is_passed_by_all_steps_and_by_no_part_of_them(tmp_path: Path):
+    """Twins share every neuron, so that none of them can be peeled."""
+    network, (x, y) = next(steps(1))
+    twins = (network, (x[[0, 0]], y[[0, 0]]))
+    found = audit_run([twins], out=tmp_path / "twins", work_limit=10**6)
+    assert found.gate("peel") == "passed"
+    assert replace(found, unfinished="the budget ran out").gate("peel") == "undecided"
+    both = audit_run([twins, next(steps(1))], out=tmp_path / "both", work_limit=10**6)
+    assert both.gate("peel") == "hit"
+    assert both.worst[0].index == 1
 
 
 def test_a_work_limit_is_each_step_s_and_undecided_is_no_error(tmp_path: Path):

@@ -71,6 +71,7 @@ FORMS = (
     "lifting on what is released",
     "degree three on what is released",
     "unseen on what is released",
+    "scale on what is released",
 )
 
 
@@ -110,6 +111,7 @@ CELLS = {
     "enclosed_batch": _cells("cross_entropy,bce one_hot,known batch"),
     "algebraic_batch": _cells("mse one_hot,known batch"),
     "residual": _cells("cross_entropy,bce,mse,hinge one_hot,known batch", "mse,hinge one_hot gradient"),
+    "input_cover": _cells("cross_entropy,bce,mse one_hot,known batch"),
     "shear": _cells("cross_entropy,bce one_hot,known batch"),
     "counting": _cells("cross_entropy,bce one_hot,known batch"),
     "unseen": _ALL,
@@ -143,7 +145,9 @@ def _released(certificate: Record) -> set[str]:
     found |= {"released rows"} if release["rows"] else set()
     found |= {"released weights"} if release["weights"] == "positive" else set()
     kinds = {part["type"].replace("_", " ") for part in certificate["evidence"]}
-    return found | {f"{kind} on what is released" for kind in kinds & {"lifting", "degree three", "unseen"}}
+    return found | {
+        f"{kind} on what is released" for kind in kinds & {"lifting", "degree three", "unseen", "scale"}
+    }
 
 
 def cell(certificate: Record) -> tuple[str, str, str]:

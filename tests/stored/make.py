@@ -145,6 +145,15 @@ def short_of_neurons(rng: np.random.Generator) -> Ask:
     return finished(rng, ask, network, x, engine=pick(rng, "lifting", "lifting", "enumeration"))
 
 
+def few_features(rng: np.random.Generator) -> Ask:
+    """One feature: three samples have dependent rows [x 1], and boxes cover their inputs."""
+    ask = question(rng, (Loss.CROSS_ENTROPY, Loss.BCE, Loss.MSE))
+    samples, biases = int(rng.integers(2, 4)), bool(rng.integers(4))
+    hidden = pick(rng, [3], [4], [5], [3, 3])
+    network = network_of(rng, [1, *hidden, int(rng.integers(2, 4))], biases=biases)
+    return finished(rng, ask, network, dyadic(rng, samples, 1, top=20, over=8), engine="residual")
+
+
 def close_pair(rng: np.random.Generator) -> Ask:
     """Two samples share every pattern, the others are told apart."""
     ask, classes = question(rng), int(rng.integers(2, 4))
@@ -396,6 +405,16 @@ def short_of_rows(rng: np.random.Generator) -> Ask:
     return ask | {"network": network, "release": sent, "engine": "lifting"}
 
 
+def weights_alone(rng: np.random.Generator) -> Ask:
+    """dW_1 without db_1, of a network of one hidden layer."""
+    ask = question(rng)
+    network = network_of(rng, [int(rng.integers(3, 6)), int(rng.integers(14, 24)), int(rng.integers(2, 4))])
+    tensors = ["0.weight", *pick(rng, [], [], ["2.bias"], ["2.weight", "2.bias"])]
+    sent = Release(tensors=tensors, weights=pick(rng, "equal", "equal", "positive"))
+    x = dyadic(rng, int(rng.integers(1, 4)), network.widths[0])
+    return finished(rng, ask, network, x, engine="scale", release=sent)
+
+
 def projected_inputs(rng: np.random.Generator) -> Ask:
     """A first layer V B^T, of which V's gradient is sent."""
     ask, classes, rank = question(rng), int(rng.integers(2, 4)), int(rng.integers(1, 4))
@@ -512,7 +531,9 @@ RECIPES: dict[Callable[[np.random.Generator], Ask], int] = {
     few_rows: 200,
     short_of_rows: 200,
     projected_inputs: 300,
+    weights_alone: 400,
     averaged_inputs: 300,
+    few_features: 500,
 }
 """How many seeds of each recipe are drawn, at most."""
 

@@ -12,19 +12,21 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Self
 
-from exan_verify.api.files import write_atomically
+from exan_verify.api.files import about, write_atomically
 from exan_verify.api.runs.folder import RunFolder
 from exan_verify.api.runs.run_report import RunReport, report_of
 from exan_verify.api.runs.step_record import Asked, Prepared, StepRecord, audit_step, prepare
 from exan_verify.api.runs.steps import Step, steps_of, total
 from exan_verify.core.parallel import cluster, each
 from exan_verify.core.question import Box, Question, Release
-from exan_verify.errors import ExanError, InputError, flag, positive, short, whole
+from exan_verify.errors import ExanError, InputError, UsersCode, flag, positive, short, whole
 
 Progress = Callable[[int, int | None, float | None], None]
 """Told (steps done, steps in all or None, seconds left or None)."""
 
 MOST_JOBS = 1024
+
+_CENTURY = 100 * 366 * 86400
 
 SUMMARY = "summary.json"
 """Beside the steps: the report's record, once a call has come to its end."""
@@ -69,11 +71,9 @@ def audit_run(
     """
     asked = _asked(loss, reduction, labels, domain, release, attack, step_budget, work_limit, seed)
     jobs = whole(jobs, "jobs", most=MOST_JOBS)
-    if budget is not None:
-        positive(budget, "budget")
+    end = None if budget is None else time.time() + _seconds(budget, "budget")
     if progress is not None and not callable(progress):
         raise InputError(f"progress={short(progress)} cannot be used; give a function of (done, total, left)")
-    end = None if budget is None else time.time() + float(budget)
     given = steps_of(steps, model)
     run = _Run(out, asked, total(given), resume=flag(resume, "resume"), end=end, progress=progress)
     with closing(run.folder), cluster(dask):
@@ -128,9 +128,8 @@ class RunAuditor:
         calls, self._calls = self._calls, self._calls + 1
         if calls % self._every:
             return
-        if not isinstance(batch, (tuple, list)) or len(batch) != 2:
-            raise InputError(f"step {calls}: batch={short(batch)} cannot be used; give a pair (x, y)")
-        step = Step(model=model, batch=(batch[0], batch[1]), step=calls, epoch=epoch, accuracy=accuracy)
+        with about(f"step {calls}"):
+            step = Step(model=model, batch=batch, step=calls, epoch=epoch, accuracy=accuracy)
         ready = self._run.prepared(calls // self._every, step)
         if ready is not None:
             self._run.keep(audit_step(ready))
@@ -157,15 +156,22 @@ def _asked(
     work_limit: int | None,
     seed: int,
 ) -> Asked:
+    if domain is not None and not isinstance(domain, Box):
+        raise InputError(f"domain={short(domain)} cannot be used; give Box(lo, hi), or None for all inputs")
     if release is not None and not isinstance(release, Release):
         raise InputError(f"release={short(release)} cannot be used; give Release(...), or None")
     return Asked(
         question=Question.of(loss, reduction, labels, domain=domain, release=release),
         attack=flag(attack, "attack"),
-        step_budget=None if step_budget is None else float(positive(step_budget, "step_budget")),
+        step_budget=None if step_budget is None else _seconds(step_budget, "step_budget"),
         work_limit=None if work_limit is None else whole(work_limit, "work_limit"),
         seed=whole(seed, "seed", least=0),
     )
+
+
+def _seconds(value: Any, name: str) -> float:
+    """A limit as a float; what is larger than any clock is as good as a century."""
+    return float(min(positive(value, name), _CENTURY))
 
 
 class _Run:
@@ -273,4 +279,5 @@ class _Run:
         if self._total is not None and self._done:
             rest = self._total - len(self.folder)
             left = rest * (time.monotonic() - self._start) / self._done
-        self._tell(len(self.folder), self._total, left)
+        with UsersCode("progress raised", error=InputError):
+            self._tell(len(self.folder), self._total, left)

@@ -14,7 +14,7 @@ from exan_verify.api.audit import GATES, Audit, audit
 from exan_verify.api.files import about
 from exan_verify.api.records import release_record, tiers
 from exan_verify.api.releases import network_seen_through, projection_release
-from exan_verify.api.runs.steps import Step, checked
+from exan_verify.api.runs.steps import Step
 from exan_verify.core.arrays import digest_arrays, exact_array
 from exan_verify.core.certificate import domain_record
 from exan_verify.core.network import ReluNetwork
@@ -127,7 +127,7 @@ def prepare(index: int, given: Step, asked: Asked, end: float | None) -> Prepare
     """Check a step and copy its model. Raises an error that names the step."""
     name = _name(index, given)
     with about(name):
-        step = checked(given)
+        step = given.exact()
         model, _ = unwrapped(step.model)
         if not isinstance(model, ReluNetwork) and with_convolutions(model):
             model = copy.deepcopy(model)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import msgspec
 
 from exan_verify.api.files import about, load_any_model, load_batch
 from exan_verify.core.network import exact_array
-from exan_verify.errors import FileError, InputError, short
+from exan_verify.errors import FileError, InputError, short, whole
 
 _MODELS = (".safetensors", ".onnx")
 _BATCHES = (".npz", ".safetensors")
@@ -30,9 +31,11 @@ _SHOWN = 3
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Step:
     """One step of a training run: the ``model`` as it was when the gradient was taken, and its ``batch``
-    (x, y). ``step`` and ``epoch``: as the run counts them, default: the position, none; ``accuracy`` in
-    [0, 1], where it is known. ``source`` and ``line``: the file, and its line, that an error or a finding
+    (x, y). ``step`` and ``epoch``: as the run counts them, from 0, default: the position, none; ``accuracy``
+    in [0, 1], where it is known. ``source`` and ``line``: the file, and its line, that an error or a finding
     points to.
+
+    Raises :class:`InputError` naming what cannot be used; what is in ``batch`` is looked at in its turn.
     """
 
     model: Any
@@ -42,6 +45,31 @@ class Step:
     accuracy: float | None = None
     source: str = ""
     line: int | None = None
+
+    def __post_init__(self) -> None:
+        batch: Any = self.batch
+        if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+            raise InputError(f"batch={short(batch)} cannot be used; give a pair (x, y)")
+        for name in ("step", "epoch", "line"):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, whole(value, name, least=0, most=2**53))
+        accuracy: Any = self.accuracy
+        if accuracy is not None:
+            number: Any = -1 if isinstance(accuracy, bool) or not isinstance(accuracy, Real) else accuracy
+            if not 0 <= number <= 1:
+                raise InputError(
+                    f"accuracy={short(accuracy)} cannot be used; give a number in [0, 1], or None"
+                )
+            object.__setattr__(self, "accuracy", float(accuracy))
+        source: Any = self.source
+        if not isinstance(source, str):
+            raise InputError(f"source={short(source)} cannot be used; give the name of a file")
+
+    def exact(self) -> Step:
+        """The step with exact arrays. Raises :class:`InputError` naming x or y."""
+        x, y = (exact_array(part, name) for part, name in zip(self.batch, ("x", "y"), strict=True))
+        return replace(self, batch=(x, y))
 
 
 class _Line(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -114,7 +142,11 @@ def steps_of(steps: Any, model: Any = None) -> Iterable[Step]:
         if model is not None:
             raise InputError("a run on disk has its own models; leave out model=")
         return StoredSteps(steps)
-    if isinstance(steps, (bytes, dict)) or not isinstance(steps, Iterable):
+    try:
+        usable = not isinstance(steps, (bytes, dict)) and iter(steps) is not None
+    except TypeError:  # also tensors and arrays without dimensions
+        usable = False
+    if not usable:
         raise InputError(
             f"steps={short(steps)} cannot be used; give a folder, a manifest, or an iterable of "
             "(model, batch)"
@@ -141,10 +173,10 @@ class _InMemory:
                 raise InputError(
                     f"step {index}: {short(given)} cannot be used; give a pair {wanted}, or a Step"
                 )
-            model, batch = given if self._model is None else (self._model, given)
-            if not isinstance(batch, (tuple, list)) or len(batch) != 2:
-                raise InputError(f"step {index}: batch={short(batch)} cannot be used; give a pair (x, y)")
-            yield Step(model=model, batch=(batch[0], batch[1]))
+            model, batch = given if self._model is None else (self._model, tuple(given))
+            with about(f"step {index}"):
+                step = Step(model=model, batch=batch)
+            yield step
 
 
 def total(steps: Iterable[Step]) -> int | None:
@@ -153,21 +185,6 @@ def total(steps: Iterable[Step]) -> int | None:
         return len(steps)  # type: ignore[arg-type]
     except TypeError:
         return None
-
-
-def checked(step: Step) -> Step:
-    """The step with exact arrays. Raises :class:`InputError` naming what cannot be used."""
-    for name in ("step", "epoch"):
-        value = getattr(step, name)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
-            raise InputError(f"{name}={short(value)} cannot be used; give an integer, or None")
-    accuracy = step.accuracy
-    if accuracy is not None:
-        if isinstance(accuracy, bool) or not isinstance(accuracy, (int, float)) or not 0 <= accuracy <= 1:
-            raise InputError(f"accuracy={short(accuracy)} cannot be used; give a number in [0, 1], or None")
-        accuracy = float(accuracy)
-    x, y = (exact_array(part, name) for part, name in zip(step.batch, ("x", "y"), strict=True))
-    return replace(step, batch=(x, y), accuracy=accuracy)
 
 
 def _of_folder(folder: Path) -> list[_Files]:
