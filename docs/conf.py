@@ -42,7 +42,7 @@ def commands_page() -> str:
         parts.append(f"```\n{command.get_usage(context).removeprefix('Usage: ').strip()}\n```\n")
         parts += _options(command, context)
         assert command.name is not None
-        lines = "\n".join(EXAMPLES[command.name])
+        lines = "\n".join(EXAMPLES.get(command.name, ()))
         parts.append(f"```console\n{lines}\n```\n")
     return "\n".join(parts)
 

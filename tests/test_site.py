@@ -110,6 +110,7 @@ def test_links_between_pages_lead_somewhere_and_no_page_is_left_out(page: Path):
     text = page.read_text()
     for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", re.sub(r"```.*?```", "", text, flags=re.S)):
         assert target.startswith(("https:", "generated/")) or (DOCS / target).exists(), target
+        assert not re.match(r"\.\./.*\.md", target), f"{target} is no page of the site"
     index = (DOCS / "index.md").read_text()
     assert page.stem == "index" or re.search(rf"^{page.stem}$", index, re.M), "not in the index"
 

@@ -14,6 +14,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         f"exan audit {_FILES} --report audit.html",
         f"exan audit {_FILES} --fail-on determined --fail-on recovered",
         "exan audit my_package.models:build batch.npz --weights weights.safetensors",
+        "exan audit --run run --out audited --resume",
     ),
     "certify": (
         f"exan certify {_BATCH} --certificate certificate.json",
@@ -26,6 +27,10 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "exan attack demo-report/model.safetensors demo-report/gradient.safetensors --out found.npz",
         "exan attack model.onnx update.npz --out found.npz --scale unknown --batch-size 8",
         "exan attack model.onnx gradient.npz --out found.npz --truth batch.npz --sheet sheet.png",
+    ),
+    "compare": (
+        f"exan compare {_FILES} --method auto --method published",
+        f"exan compare {_FILES} --seconds 10 --figure recall.png",
     ),
     "mitigate": (
         f"exan mitigate {_FILES} --report defences.html",
@@ -52,4 +57,5 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
 
 def epilog(name: str) -> str:
     """The examples of a command as rich-click takes them: paragraphs, which it prints below one another."""
-    return "\n\n".join(("Examples:", *EXAMPLES[name]))
+    lines = EXAMPLES.get(name, ())
+    return "\n\n".join(("Examples:", *lines)) if lines else ""
