@@ -19,7 +19,7 @@ from tests.support.commands import run
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
-RUN = ("start", "audit", "verdict")
+RUN = ("start", "audit", "verdict", "smt")
 """Pages that are run, in this order, in one folder: the later ones take the files of the first."""
 
 

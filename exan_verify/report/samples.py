@@ -22,8 +22,8 @@ _EXACT = 100.0
 """PSNR in dB above which nobody sees a difference."""
 
 RESEMBLES = 13.0
-"""PSNR in dB from which a picture is said to have the main shapes of the original. The mean of all digits, which
-needs no gradient, has 12.0 dB at the median digit, and more than 13.2 dB for one in ten."""
+"""PSNR in dB from which a picture is said to have the main shapes of the original. The mean of all digits,
+which needs no gradient, has 12.0 dB at the median digit, and more than 13.2 dB for one in ten."""
 
 _FAINT = 0.01
 """Share of the range of the inputs below which a movement hides nothing that a viewer would miss."""
