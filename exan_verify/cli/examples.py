@@ -64,4 +64,5 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
 
 def epilog(name: str) -> str:
     """The examples of a command as rich-click takes them: paragraphs, which it prints below one another."""
-    return "\n\n".join(("Examples:", *EXAMPLES[name]))
+    lines = EXAMPLES.get(name, ())
+    return "\n\n".join(("Examples:", *lines)) if lines else ""
