@@ -100,6 +100,13 @@ class MemoryLimitError(ExanError):
     """
 
 
+class WorkerError(ExanError):
+    """Processes that shared the work, on this machine or on a cluster, are gone.
+
+    Remedy: fewer jobs where memory ran out, or start the cluster again; then resume what was finished.
+    """
+
+
 class CertificateRejected(ExanError):  # noqa: N818 - a fixed public name
     """A certificate does not prove its claim for this model and this batch or gradient.
 

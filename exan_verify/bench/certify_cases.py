@@ -56,6 +56,25 @@ CASES = (
     Case(name="150528-512-512-10 M=8", widths=(150528, 512, 512, 10), samples=8, seeds=3),
     Case(name="64-48-40-10 M=5, three share layer 1", widths=(64, 48, 40, 10), samples=5, data="shared"),
     Case(name="100-100-4 M=16, degree 3", widths=(100, 100, 4), samples=16, engine="lifting"),
+    Case(name="784-256-10 M=16 MNIST, degree 3", widths=(784, 256, 10), samples=16, data="mnist"),
+    Case(name="784-512-10 M=28 MNIST, degree 3", widths=_SMALL, samples=28, data="mnist", seeds=3),
+    Case(
+        name="784-512-10 M=32 MNIST, degree 3", widths=_SMALL, samples=32, data="mnist", seeds=1, named=True
+    ),
+    Case(
+        name="784-512-10 M=40 MNIST, degree 3", widths=_SMALL, samples=40, data="mnist", seeds=1, named=True
+    ),
+    Case(
+        name="784-512-10 M=44 MNIST, degree 3", widths=_SMALL, samples=44, data="mnist", seeds=1, named=True
+    ),
+    Case(
+        name="784-1000-10 M=48 MNIST, degree 3",
+        widths=(784, 1000, 10),
+        samples=48,
+        data="mnist",
+        seeds=1,
+        named=True,
+    ),
     Case(name="784-512-10 M=12, enumeration alone", widths=_SMALL, samples=12, engine="enumeration", seeds=3),
     Case(name="784-16-10 M=32, narrow", widths=(784, 16, 10), samples=32, expected="ambiguous"),
     Case(name="784-64-10 M=96, narrow", widths=(784, 64, 10), samples=96, expected="ambiguous"),

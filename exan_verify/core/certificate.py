@@ -41,12 +41,13 @@ LabelArgument = Literal["loss_vectors", "output_rank", "backward_map"]
 
 class ReleaseRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A :class:`~exan_verify.core.question.Release` as JSON: masks as booleans, the basis as rationals in
-    text.
+    text; ``averages`` is there only where samples are averaged.
     """
 
     tensors: tuple[str, ...] | None = None
     rows: dict[str, tuple[bool, ...]] = {}
     input_basis: tuple[tuple[str, ...], ...] | None = None
+    averages: tuple[tuple[Natural, ...], ...] | msgspec.UnsetType = msgspec.UNSET
     weights: Weights = Weights.EQUAL
 
     @classmethod
@@ -57,6 +58,7 @@ class ReleaseRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             tensors=release.tensors,
             rows=dict(release.rows),
             input_basis=None if basis is None else tuple(map(tuple, rationals(basis))),
+            averages=msgspec.UNSET if release.averages is None else release.averages,
             weights=release.weights,
         )
 
@@ -67,6 +69,7 @@ class ReleaseRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             tensors=self.tensors,
             rows=self.rows,
             input_basis=None if basis is None else [[rational(v) for v in row] for row in basis],
+            averages=None if self.averages is msgspec.UNSET else self.averages,
             weights=self.weights,
         )
 
@@ -234,7 +237,8 @@ class Forced(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Scale(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="scale"):
-    """No biases: lifting at ``layer`` leaves each group of one a positive scale, and no other scale fits.
+    """No biases: lifting at ``layer`` leaves each group of one a positive scale, and no other scale fits. Of
+    a release with rows of dW_1 the same of dW_1 alone, without db_1 (docs/theory.md, releases).
 
     Fields as in :class:`LayerArgument` and :class:`Lifting`; ``determined`` samples have no twin (3.5).
     """
@@ -425,6 +429,14 @@ class Projected(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     dimension: Natural
 
 
+class Averaged(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="averaged"):
+    """Evidence for AMBIGUOUS of a release of averages: members of a group move against one another. The
+    batches with the same means form a set of ``dimension`` at least.
+    """
+
+    dimension: Natural
+
+
 class Tolerance(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="tolerance"):
     """Evidence for UNIQUE up to a radius, under a tolerance (Appendix T): the batch that the claim is about.
     For UNREALISABLE the batch around which every other would lie, where none can be (T8).
@@ -497,6 +509,7 @@ Evidence = (
     | Counting
     | Unseen
     | Projected
+    | Averaged
 )
 """Tagged records, one kind per argument; the kernel has one checker for each."""
 

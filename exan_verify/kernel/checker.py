@@ -106,7 +106,7 @@ def _claim(record: Certificate, network: ReluNetwork, given: Batch | Gradient) -
             question.domain.bounds(network.widths[0])
         except InputError as error:
             raise CertificateRejected(f"the claim's domain is not a box: {error}") from None
-    require_asked(question, network, record.claim.question.entrance, record.claim.outcome)
+    require_asked(question, network, given, record.claim.outcome)
     if question.tolerance is not None:
         return _within_tolerance(record, question, network, given)
     if record.claim.outcome is Outcome.UNREALISABLE:

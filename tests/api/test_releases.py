@@ -34,6 +34,7 @@ def test_a_release_is_what_was_written(tmp_path):
         Release(),
         Release(tensors=["0.weight", "0.bias"], rows={"0.weight": rng.random(9) < 0.5}),
         Release(input_basis=rng.normal(size=(5, 2)), weights="positive"),
+        Release(averages=[[0, 1], [2]], tensors=["0.weight"]),
     ):
         save_release(tmp_path / "release.json", release)
         assert load_release(tmp_path / "release.json") == release
@@ -65,6 +66,8 @@ def test_numbers_of_a_basis_are_exact(tmp_path):
         ('{"schema": "exan/release/1", "input_basis": [[1], [1, 2]]}', InputError, "input_basis"),
         ('{"schema": "exan/release/1", "input_basis": [[1, 2]]}', InputError, "at most d columns"),
         ('{"schema": "exan/release/1", "weights": "negative"}', InputError, "weights"),
+        ('{"schema": "exan/release/1", "averages": [[0, "1"]]}', InputError, "averages"),
+        ('{"schema": "exan/release/1", "averages": [[0]]}', InputError, "averages"),
     ],
 )
 def test_what_is_no_release_is_named(tmp_path, text, kind, named):
@@ -102,8 +105,8 @@ def test_an_audit_of_a_release(here):
     whole, found = audit(network, batch), audit(network, batch, release=release, attack=True)
     assert all(whole.peelable)
     assert not all(found.peelable)
-    assert found.gate("recovered") == "undecided"
-    assert "whole gradient" in found.no_attack
+    assert found.gate("recovered") == "passed"
+    assert found.attack.found.release == release
     assert list(found.to_record()["release"]["rows"]["0.weight"]) == rows.tolist()
     assert "release" not in whole.to_record()
     assert found.verdict.outcome is certify(network, batch=batch, release=release).outcome
@@ -150,6 +153,23 @@ def test_commands_take_a_release(here, capsys):
     _, out, _ = run(capsys, "audit", *ask)
     assert "only the tensors" in " ".join(out.split())
     assert "--release release.json" in Path("r.html").read_text()
+
+
+def test_commands_take_averages(here, capsys):
+    network, (x, _) = here
+    save_batch("pairs.npz", x, np.array([0, 0, 1, 1]))
+    Path("r.json").write_text('{"schema": "exan/release/1", "averages": [[0, 1], [2, 3]]}')
+    ask = ("model.safetensors", "--batch", "pairs.npz", "--release", "r.json", "--certificate", "c.json")
+    code, out, _ = run(capsys, "certify", *ask, "--json")
+    assert code == 0
+    record = json.loads(out)
+    assert (record["outcome"], record["witness"]["dimension"]) == ("ambiguous", 24)
+    assert record["witness"]["generators"][0] == [[0, 0, "1"], [1, 0, "-1"]]
+    assert record["release"]["averages"] == [[0, 1], [2, 3]]
+    code, out, _ = run(capsys, "check", "c.json", "model.safetensors", "--batch", "pairs.npz")
+    assert code == 0
+    assert "means of 2 groups" in " ".join(out.split())
+    assert not any(audit(network, (x, [0, 0, 1, 1]), release=load_release("r.json")).peelable)
 
 
 def test_commands_refuse_a_release_that_does_not_fit(here, capsys):

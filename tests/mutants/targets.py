@@ -20,6 +20,8 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "exact/dyadic": ("exact/test_linalg", "exact/test_rational", "core/test_network"),
     "kernel/second/enclosure": ENCLOSED,
     "kernel/second/first_order": (*BASICS, "decide/test_families", "properties/test_families_sound"),
+    "exact/elimination": ("exact/test_elimination",),
+    "exact/stacked": ("exact/test_elimination",),
     "exact/linalg": (*BASICS, "exact/test_linalg"),
     "exact/lp": (*BASICS, "exact/test_lp"),
     "exact/modular": (*BASICS, "exact/test_linalg", "exact/test_rational", "exact/test_softmax"),

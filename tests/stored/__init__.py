@@ -71,6 +71,7 @@ FORMS = (
     "lifting on what is released",
     "degree three on what is released",
     "unseen on what is released",
+    "scale on what is released",
 )
 
 
@@ -115,6 +116,7 @@ CELLS = {
     "counting": _cells("cross_entropy,bce one_hot,known batch"),
     "unseen": _ALL,
     "projected": _ALL,
+    "averaged": _ALL,
     "tolerance": _cells("cross_entropy,bce,mse,hinge one_hot gradient"),
 }
 """Loss, label set and entrance under which each kind of evidence is stored."""
@@ -143,7 +145,9 @@ def _released(certificate: Record) -> set[str]:
     found |= {"released rows"} if release["rows"] else set()
     found |= {"released weights"} if release["weights"] == "positive" else set()
     kinds = {part["type"].replace("_", " ") for part in certificate["evidence"]}
-    return found | {f"{kind} on what is released" for kind in kinds & {"lifting", "degree three", "unseen"}}
+    return found | {
+        f"{kind} on what is released" for kind in kinds & {"lifting", "degree three", "unseen", "scale"}
+    }
 
 
 def cell(certificate: Record) -> tuple[str, str, str]:

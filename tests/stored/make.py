@@ -405,6 +405,16 @@ def short_of_rows(rng: np.random.Generator) -> Ask:
     return ask | {"network": network, "release": sent, "engine": "lifting"}
 
 
+def weights_alone(rng: np.random.Generator) -> Ask:
+    """dW_1 without db_1, of a network of one hidden layer."""
+    ask = question(rng)
+    network = network_of(rng, [int(rng.integers(3, 6)), int(rng.integers(14, 24)), int(rng.integers(2, 4))])
+    tensors = ["0.weight", *pick(rng, [], [], ["2.bias"], ["2.weight", "2.bias"])]
+    sent = Release(tensors=tensors, weights=pick(rng, "equal", "equal", "positive"))
+    x = dyadic(rng, int(rng.integers(1, 4)), network.widths[0])
+    return finished(rng, ask, network, x, engine="scale", release=sent)
+
+
 def projected_inputs(rng: np.random.Generator) -> Ask:
     """A first layer V B^T, of which V's gradient is sent."""
     ask, classes, rank = question(rng), int(rng.integers(2, 4)), int(rng.integers(1, 4))
@@ -418,6 +428,19 @@ def projected_inputs(rng: np.random.Generator) -> Ask:
     sent = Release(input_basis=basis, tensors=tensors, weights=pick(rng, "equal", "positive"))
     x = dyadic(rng, int(rng.integers(1, 4)), features)
     return finished(rng, ask, network, x, engine="families", release=sent)
+
+
+def averaged_inputs(rng: np.random.Generator) -> Ask:
+    """Groups of samples of one label, which share members or do not."""
+    ask, classes = question(rng), int(rng.integers(2, 4))
+    network = network_of(rng, [int(rng.integers(1, 4)), int(rng.integers(2, 6)), classes])
+    groups = [[0, 1], [2, 3, 4][: int(rng.integers(1, 4))]]
+    samples = 1 + groups[1][-1]
+    y = targets(rng, ask, 2, classes)[[0, 0, 1, 1, 1][:samples]]
+    groups += pick(rng, [], [[0, 1]], [groups[1][1:]] if len(groups[1]) > 2 else [[0]])
+    sent = Release(averages=groups, weights=pick(rng, "equal", "positive"))
+    x = dyadic(rng, samples, network.widths[0])
+    return finished(rng, ask, network, x, y, engine="families", release=sent)
 
 
 # gradients given
@@ -508,6 +531,8 @@ RECIPES: dict[Callable[[np.random.Generator], Ask], int] = {
     few_rows: 200,
     short_of_rows: 200,
     projected_inputs: 300,
+    weights_alone: 400,
+    averaged_inputs: 300,
     few_features: 500,
 }
 """How many seeds of each recipe are drawn, at most."""

@@ -93,6 +93,10 @@ def _recipes() -> Iterator[Recipe]:
     )
     release = Release(input_basis=basis)
     yield "projected", network, {"batch": ([[1, 2, 0.5]], [0])}, {"release": release, "engine": "families"}
+    release = Release(averages=[[0, 1], [1, 2], [3, 4]])
+    batch = [[1, 2], [0, 1], [3, 1], [2, 2], [1, 1]], [0, 0, 0, 1, 1]
+    network = default_network([2, 4, 2], seed=1)
+    yield "averaged", network, {"batch": batch}, {"release": release, "engine": "families"}
     yield _stored("counting")
     network, batch = _cluster([6, 10, 5], (0, 0, 1))
     yield "quadrics", network, {"batch": batch}, {"loss": "mse"}

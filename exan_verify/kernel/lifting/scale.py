@@ -18,6 +18,7 @@ from exan_verify.exact.modular import Residues, add_mod, negate_mod
 from exan_verify.exact.rational import product_mod
 from exan_verify.kernel.given import Subject, require
 from exan_verify.kernel.labels import admitted
+from exan_verify.kernel.lifting import weights_alone
 from exan_verify.kernel.lifting.degree_two import (
     Image,
     check_null_space,
@@ -31,7 +32,11 @@ from exan_verify.kernel.second.twins import common_factor, margins
 
 
 def facts(evidence: Scale, subject: Subject) -> Facts:
-    """Lifting leaves single samples a positive scale; the samples named have no twin at any scale."""
+    """Lifting leaves single samples a positive scale; the samples named have no twin at any scale. Of a
+    release the scale is left by dW_1 alone, and the argument another.
+    """
+    if subject.question.release is not None:
+        return weights_alone.facts(evidence, subject)
     network, samples, i = subject.network, subject.samples, evidence.layer
     require(not network.has_bias, "this argument is for networks without biases")
     image = image_at(evidence.prime, evidence.point, subject, biases=False)

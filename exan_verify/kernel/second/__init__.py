@@ -1,5 +1,5 @@
 """Evidence of a second batch: exact, algebraic, enclosed, along a family, by counting, unseen, projected,
-scaled.
+averaged, scaled.
 
 The one part of the kernel that the engines ask themselves: they find candidates by means of their own, and
 issue what :func:`facts` accepts (docs/theory.md section 6).
@@ -12,6 +12,7 @@ from typing import Any
 
 from exan_verify.core.certificate import (
     AlgebraicBatch,
+    Averaged,
     Counting,
     EnclosedBatch,
     Projected,
@@ -24,6 +25,7 @@ from exan_verify.core.facts import Facts
 from exan_verify.kernel.given import Subject
 from exan_verify.kernel.second import (
     algebraic_batch,
+    averaged,
     counting,
     enclosed_batch,
     projected,
@@ -37,7 +39,9 @@ from exan_verify.kernel.second.second_batch import rebuilt
 
 __all__ = ["CHECKERS", "Count", "Existential", "count", "facts", "rebuilt"]
 
-Existential = SecondBatch | EnclosedBatch | AlgebraicBatch | Shear | Counting | Unseen | Projected | Twins
+Existential = (
+    SecondBatch | EnclosedBatch | AlgebraicBatch | Shear | Counting | Unseen | Projected | Averaged | Twins
+)
 """Evidence that a second batch, or a family of them, exists."""
 
 CHECKERS: Mapping[type, Callable[[Any, Subject], Facts]] = {
@@ -48,6 +52,7 @@ CHECKERS: Mapping[type, Callable[[Any, Subject], Facts]] = {
     Counting: counting.facts,
     Unseen: unseen.facts,
     Projected: projected.facts,
+    Averaged: averaged.facts,
     Twins: twins.facts,
 }
 """One checker for each kind."""
