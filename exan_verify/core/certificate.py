@@ -453,6 +453,17 @@ class Averaged(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     dimension: Natural
 
 
+class Submersion(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="submersion"):
+    """Evidence for AMBIGUOUS: what is sent has independent derivatives by the inputs of ``samples``, fewer
+    than there are coordinates, so that batches with the same release are a manifold around the given one;
+    ``prime`` and ``point`` as for :class:`Shear`.
+    """
+
+    samples: tuple[Natural, ...]
+    prime: Element
+    point: Element
+
+
 class Tolerance(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="tolerance"):
     """Evidence for UNIQUE up to a radius, under a tolerance (Appendix T): the batch that the claim is about.
     For UNREALISABLE the batch around which every other would lie, where none can be (T8).
@@ -527,6 +538,7 @@ Evidence = (
     | Unseen
     | Projected
     | Averaged
+    | Submersion
 )
 """Tagged records, one kind per argument; the kernel has one checker for each."""
 

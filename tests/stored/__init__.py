@@ -119,6 +119,7 @@ CELLS = {
     "unseen": _ALL,
     "projected": _ALL,
     "averaged": _ALL,
+    "submersion": _cells("cross_entropy,bce,mse one_hot,known batch", "mse real batch"),
     "tolerance": _cells("cross_entropy,bce,mse,hinge one_hot gradient"),
 }
 """Loss, label set and entrance under which each kind of evidence is stored."""

@@ -423,6 +423,17 @@ def short_of_rows(rng: np.random.Generator) -> Ask:
     return ask | {"network": network, "release": sent, "engine": "lifting"}
 
 
+def few_numbers(rng: np.random.Generator) -> Ask:
+    """Fewer numbers than the inputs have coordinates: bias gradients, or rows of a small layer."""
+    ask = question(rng, (Loss.CROSS_ENTROPY, Loss.BCE, Loss.MSE))
+    ask |= {"labels": "one_hot"} if ask["labels"] == "real" and rng.random() < 0.5 else {}
+    network = network_of(rng, [int(rng.integers(2, 5)), int(rng.integers(3, 7)), int(rng.integers(2, 4))])
+    tensors = pick(rng, ["2.bias"], ["0.bias", "2.bias"], ["0.bias"])
+    sent = Release(tensors=tensors, weights=pick(rng, "equal", "positive"))
+    x = rng.normal(size=(int(rng.integers(2, 5)), network.widths[0])).astype(np.float32)
+    return finished(rng, ask, network, x, engine="families", release=sent)
+
+
 def weights_alone(rng: np.random.Generator) -> Ask:
     """dW_1 without db_1, of a network of one hidden layer."""
     ask = question(rng)
@@ -551,6 +562,7 @@ RECIPES: dict[Callable[[np.random.Generator], Ask], int] = {
     short_of_rows: 200,
     projected_inputs: 300,
     weights_alone: 400,
+    few_numbers: 300,
     averaged_inputs: 300,
     few_features: 500,
 }
