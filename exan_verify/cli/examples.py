@@ -30,10 +30,6 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "exan attack model.onnx gradient.npz --out found.npz --truth batch.npz --sheet sheet.png",
         "exan attack model.onnx gradient.npz --out found.npz --release release.json",
     ),
-    "compare": (
-        f"exan compare {_FILES}",
-        f"exan compare {_FILES} --method lift --seconds 10 --figure compared.png",
-    ),
     "mitigate": (
         f"exan mitigate {_FILES} --report defences.html",
         f"exan mitigate {_FILES} --defence project-pca:8 --defence average:4",
