@@ -20,6 +20,7 @@ SUITES = (
     "smt",
     "tiny",
     "run",
+    "strategies",
 )
 """The modules beside this one that have a ``SUITE``, in the order of their tables."""
 

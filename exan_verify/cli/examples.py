@@ -14,7 +14,8 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         f"exan audit {_FILES} --report audit.html",
         f"exan audit {_FILES} --fail-on determined --fail-on recovered",
         "exan audit my_package.models:build batch.npz --weights weights.safetensors",
-        "exan audit --run run --out audited --resume",
+        "exan audit --run checkpoints --out audited --jobs 2 --report run.html",
+        "exan audit --run run.jsonl --out audited --resume --fail-on recovered --sarif exan.sarif",
     ),
     "certify": (
         f"exan certify {_BATCH} --certificate certificate.json",
@@ -27,15 +28,21 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "exan attack demo-report/model.safetensors demo-report/gradient.safetensors --out found.npz",
         "exan attack model.onnx update.npz --out found.npz --scale unknown --batch-size 8",
         "exan attack model.onnx gradient.npz --out found.npz --truth batch.npz --sheet sheet.png",
-    ),
-    "compare": (
-        f"exan compare {_FILES} --method auto --method published",
-        f"exan compare {_FILES} --seconds 10 --figure recall.png",
+        "exan attack model.onnx gradient.npz --out found.npz --release release.json",
     ),
     "mitigate": (
         f"exan mitigate {_FILES} --report defences.html",
         f"exan mitigate {_FILES} --defence project-pca:8 --defence average:4",
         "exan mitigate model.onnx batch.npz --defence help",
+    ),
+    "compare": (
+        f"exan compare {_FILES} --figure compare.png",
+        f"exan compare {_FILES} --method auto --method published --seconds 5",
+    ),
+    "sweep": (
+        "exan sweep demo-report/model.safetensors --over batch --values 1,2,4,8 --figure sweep.png",
+        "exan sweep my_package.models:build --over width --batch-size 8 --csv sweep.csv",
+        "exan sweep my_package.models:build --over epoch --data data.npz --out kept --resume",
     ),
     "bench": (
         "exan bench certify --list",

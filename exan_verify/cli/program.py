@@ -23,6 +23,7 @@ from exan_verify.cli.mitigate import mitigate_command
 from exan_verify.cli.output import ExitCode
 from exan_verify.cli.prove import prove_command
 from exan_verify.cli.smt import export_smt_command, smt_command
+from exan_verify.cli.sweep import sweep_command
 from exan_verify.cli.theorems import theorems_command
 from exan_verify.errors import BudgetExhausted, CertificateRejected, ExanError, fitting_into_memory
 
@@ -48,6 +49,7 @@ COMMANDS = (
     attack_command,
     mitigate_command,
     compare_command,
+    sweep_command,
     bench_command,
     campaign_command,
     export_smt_command,

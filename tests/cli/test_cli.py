@@ -644,7 +644,9 @@ def test_the_work_limit_is_where_work_is_counted_as_the_readme_says():
     readme = (Path(__file__).parents[2] / "README.md").read_text()
     sentence = readme[readme.index("`--work-limit N` on") :].split(":")[0]
     named = re.findall(r"`(\w+)(?: certify)?`", sentence)
-    assert sorted(named) == sorted(having) == ["audit", "bench", "certify", "demo", "mitigate", "smt"]
+    assert (
+        sorted(named) == sorted(having) == ["audit", "bench", "certify", "demo", "mitigate", "smt", "sweep"]
+    )
 
 
 @pytest.mark.parametrize(("library", "command"), [("rich_click", ["--version"]), ("torch", ["certify"])])
