@@ -85,7 +85,8 @@ def attack(
     on that: what it withholds may be missing from ``gradient``, a tensor sent in part may have all its rows
     or those that are sent, and what is there beyond is not read. With an ``input_basis`` B (d, r), ``x`` are
     the samples' B^T x (M', r); the model is the one on inputs x, with W_1 = V B^T, whose gradient of the
-    first layer may be dW_1 or what is sent, dV; or the one on B^T x, with V for its first layer.
+    first layer may be dW_1 or what is sent, dV; or the one on B^T x, with V for its first layer. With
+    ``averages`` ``x`` are the means, and ``batch_size`` is how many there are.
 
     With convolutions the result is an ``ImageAttack``: besides pictures in ``x`` (M', C, H, W) it has the
     ``features`` that the head was given, per sample with bounds, what every stage leaves open, and
@@ -138,6 +139,8 @@ def attack(
         network = to_network(model)
         asked = None if release is None else as_released(network, release, model)
         sent = None if asked is None else asked.release
+        if sent is not None and sent.averages is not None:
+            options["batch_size"] = _means(len(sent.averages), options["batch_size"])
         # a list is in the order of the module's parameters, which need not be that of its forward pass
         given = received(gradient, model, sent)
         notes += network.notes
@@ -148,6 +151,15 @@ def attack(
             found = run(asked.network, asked.of(given.tensors), release=asked.rows, **options)
             found = replace(found, release=sent)
     return replace(found, notes=(*notes, *given.notes, *found.notes))
+
+
+def _means(count: int, told: int | None) -> int:
+    """The size of a batch of ``count`` means. Raises :class:`InputError` where another one was ``told``."""
+    if told not in (None, count):
+        raise InputError(
+            f"batch_size={told} is not the number of means that release.averages has, {count}; leave it out"
+        )
+    return count
 
 
 def unwrapped(model: Any) -> tuple[Any, tuple[str, ...]]:

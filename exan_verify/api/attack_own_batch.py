@@ -69,8 +69,8 @@ class OwnBatchAttack:
 
     ``candidates``: what else it shows of the samples that are not recovered. ``features`` and ``estimates``
     (pictures that stay open, by sample, with the labels of their features): None for other models. Of a
-    release with an input basis ``found`` and ``score`` speak of the samples' B^T x, the others of the
-    pictures that these give.
+    release with an input basis ``found`` and ``score`` speak of the samples' B^T x, of one with averages of
+    the means, and the others of the pictures that these give.
     """
 
     found: Attack
@@ -82,14 +82,21 @@ class OwnBatchAttack:
 
     @property
     def projected(self) -> bool:
-        """Whether what was attacked shows the samples through an input basis only."""
+        """Whether what was attacked shows the samples through an input basis, or in means, only."""
+        return bool(self.entered)
+
+    @property
+    def entered(self) -> str:
+        """What of the samples the attack finds, where it is not they themselves."""
         release = self.found.release
-        return release is not None and release.input_basis is not None
+        basis = release is not None and release.input_basis is not None
+        means = release is not None and release.averages is not None
+        return " of ".join(part for part, is_so in (("B^T x", basis), ("means", means)) if is_so)
 
     def gate(self, *, candidates: bool) -> str:
         """``hit`` by one sample recovered, or with ``candidates`` also by one candidate or estimate; else
-        ``passed`` if the attack ran to its end, ``undecided`` if a budget cut it. Of an input basis's B^T x
-        those count that give a picture which a viewer would recognise."""
+        ``passed`` if the attack ran to its end, ``undecided`` if a budget cut it. Of B^T x and of means those
+        count that give a picture of a sample which a viewer would recognise."""
         if self.projected:
             shown = sum(one is not None and one.readable for one in self.recoveries)
             if candidates:
@@ -114,9 +121,9 @@ def attack_own_batch(
     """Attack the float64 gradient of ``x`` (M, ...) with labels ``y``: classes (M,), or targets (M, K).
 
     The attacker is told the loss, the reduction and the batch size of the ``question``, and given what its
-    release sends; its domain is not used. With an input basis B the model may be the one on x or the one on
-    B^T x; ``x`` are the samples themselves. ``budget`` in seconds. Raises what ``attack`` raises where it
-    does not apply, and :class:`LabelError` for labels that the loss does not have.
+    release sends, of the means where it averages; its domain is not used. With an input basis B the model may
+    be the one on x or the one on B^T x; ``x`` are the samples themselves. ``budget`` in seconds. Raises what
+    ``attack`` raises where it does not apply, and :class:`LabelError` for labels that the loss does not have.
     """
     shape = x.shape[1:] if x.ndim == 4 else None
     if with_convolutions(model):
@@ -127,44 +134,54 @@ def attack_own_batch(
         network = to_network(model)
     nowhere = np.zeros((len(y), network.widths[0]))
     labels = Batch.of(nowhere, y, network=network, loss=question.loss, labels=question.labels).labels
-    basis = None if question.release is None else question.release.input_basis
-    seen = x if basis is None else x.reshape(len(x), -1) @ np.asarray(basis, dtype=np.float64)
-    enters = x if basis is None or len(basis) == network.widths[0] else seen
+    release = question.release
+    basis = None if release is None or release.input_basis is None else release.input_basis.astype(np.float64)
+    groups = None if release is None else release.averages
+    enters = x
+    if groups is not None:
+        enters = np.stack([x[list(group)].mean(axis=0) for group in groups])
+        labels = labels[[group[0] for group in groups]]
+    seen = enters if basis is None else enters.reshape(len(enters), -1) @ basis
+    if basis is not None and len(basis) != network.widths[0]:
+        enters = seen
     gradient = batch_gradient(model, enters, labels, question)
     found = attack(
         model,
         gradient,
-        release=question.release,
+        release=release,
         loss=question.loss,
         reduction=question.reduction,
         labels=Labels.REAL if question.labels is Labels.REAL else Labels.ONE_HOT,
-        batch_size=len(x),
+        batch_size=len(enters),
         seed=seed,
         input_shape=shape,
         budget=budget,
         progress=progress,
     )
     attacked = scored(found, seen, labels)
-    return attacked if basis is None else through_basis(attacked, x, np.asarray(basis, dtype=np.float64))
+    return attacked if basis is None and groups is None else _as_pictures(attacked, x, basis, groups)
 
 
-def through_basis(attacked: OwnBatchAttack, x: Array, basis: Array) -> OwnBatchAttack:
-    """What was recovered of the B^T x, as pictures of the ``x`` (M, ...) themselves: of each the shortest
-    input with these numbers, B (B^T B)^-1 B^T x, with its error; no bound is known for it."""
-    back = np.linalg.pinv(basis)
-    span = value_range(x)
+def _as_pictures(
+    attacked: OwnBatchAttack, x: Array, basis: Array | None, groups: tuple[tuple[int, ...], ...] | None
+) -> OwnBatchAttack:
+    """What was recovered of B^T x, or of means, as pictures of the ``x`` (M, ...) themselves: of B^T x the
+    shortest input with these numbers, B (B^T B)^-1 B^T x; of a sample the mean of the first group with it
+    that was recovered. With their errors; no bound is known for them."""
+    back, span = None if basis is None else np.linalg.pinv(basis), value_range(x)
 
-    def shown(one: Recovery | None, truth: Array) -> Recovery | None:
+    def shown(m: int, found: tuple[Recovery | None, ...]) -> Recovery | None:
+        places = [m] if groups is None else [g for g, group in enumerate(groups) if m in group]
+        one = next((found[g] for g in places if g < len(found) and found[g] is not None), None)
         if one is None:
             return None
-        values = one.values.reshape(-1) @ back
-        return compared(replace(one, how=f"{one.how}, through the basis"), values, truth, span)
+        values = one.values if back is None else one.values.reshape(-1) @ back
+        return compared(replace(one, how=f"{one.how}, of {attacked.entered}"), values, x[m], span)
 
-    return replace(
-        attacked,
-        recoveries=tuple(map(shown, attacked.recoveries, x)),
-        candidates=tuple(map(shown, attacked.candidates, x)),
-    )
+    recoveries = tuple(shown(m, attacked.recoveries) for m in range(len(x)))
+    candidates = tuple(shown(m, attacked.candidates) for m in range(len(x)))
+    rest = (None if one is not None else c for one, c in zip(recoveries, candidates, strict=True))
+    return replace(attacked, recoveries=recoveries, candidates=tuple(rest))
 
 
 def compared(one: Recovery, values: Array, truth: Array, span: float) -> Recovery:

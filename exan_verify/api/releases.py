@@ -96,8 +96,8 @@ def _sees_projections(network: ReluNetwork, release: Any, model: Any) -> bool:
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Attacked:
     """A release as an attack is given it: the ``network`` that the samples enter (with a basis V and not
-    V B^T), the ``release``, and ``rows``, the same without its basis; both None where nothing is held back.
-    ``notes``: what was done, a line each."""
+    V B^T), the ``release``, and ``rows``, the same without its basis and groups; both None where nothing is
+    held back. ``notes``: what was done, a line each."""
 
     network: ReluNetwork
     rows: Release | None
@@ -143,6 +143,10 @@ def as_released(network: ReluNetwork, release: Any, model: Any) -> Attacked:
             f"x are the {narrow.widths[0]} numbers B^T x of every sample: of its {len(asked.input_basis)} "
             "inputs what is sent has no more"
         )
+    if asked.averages is not None:
+        notes.append(
+            f"x are the means of {len(asked.averages)} groups: what is sent has no more of the members"
+        )
     rows = _without_basis(asked)
     return Attacked(
         network=narrow,
@@ -153,7 +157,7 @@ def as_released(network: ReluNetwork, release: Any, model: Any) -> Attacked:
 
 
 def _without_basis(release: Release) -> Release:
-    """The same release without its input basis."""
+    """What of the step's own gradient is sent, whatever its inputs are made of."""
     return Release(tensors=release.tensors, rows=release.rows, weights=release.weights)
 
 

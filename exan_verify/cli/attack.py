@@ -204,11 +204,11 @@ def _attack(
     start = time.monotonic()
     with wall_clock(options["budget"]):
         from exan_verify import attack
-        from exan_verify.api.files import ABOUT_DATA, about, load_any_model, load_gradient
+        from exan_verify.api.files import ABOUT_DATA, about, load_any_model, read_gradient
         from exan_verify.numeric.waiting import limited
 
         network = load_any_model(model, options["weights"])
-        given = load_gradient(gradient)
+        given = read_gradient(gradient)
         if truth is not None:
             truth.check_fits(network, options["input_shape"])
     tell = limited(

@@ -210,7 +210,8 @@ def _said_of_gate(found: Audit, gate: str, state: str) -> str:
         return f"{state}; {_NONE_FOUND[gate]} before its budget ran out"
     seen = found.attack.found
     counts = f"{len(seen.status)} recovered, {len(seen.candidates)} candidates"
-    return f"{state}; of B^T x {counts}, in pictures" if found.attack.projected else f"{state}; {counts}"
+    entered = found.attack.entered
+    return f"{state}; of {entered} {counts}, judged as pictures" if entered else f"{state}; {counts}"
 
 
 def section(
@@ -252,12 +253,12 @@ def attack_facts(attack: OwnBatchAttack | str) -> dict[str, str]:
     claimed = sum(r is not None for r in attack.recoveries)
     errors = [one.rmse for one in attack.score.samples]
     worst = f", largest RMSE {max(errors):.1e}" if errors else ""
-    what = "samples known by their B^T x" if attack.projected else "samples recovered"
+    what = f"samples known by their {attack.entered}" if attack.projected else "samples recovered"
     lines = {"attack": f"{claimed} of {len(attack.recoveries)} {what} by {found.method}{worst}, "}
     lines["attack"] += f"{found.seconds:.1f} s"
     if attack.projected:
         pictures = sum(one is not None and one.readable for one in attack.recoveries)
-        lines["pictures"] = f"{pictures} can be recognised in the shortest input with the same B^T x"
+        lines["pictures"] = f"{pictures} can be recognised by that"
     readable = sum(one is not None and one.readable for one in attack.candidates)
     if readable:
         lines["candidates"] = f"{readable} more samples can be recognised among the candidates"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from exan_verify.core.network import Array
-from exan_verify.errors import ShapeError
+from exan_verify.errors import InputError, ShapeError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -84,11 +84,18 @@ class Truth:
 
 
 def load_truth(path: str, release: Release | None = None) -> Truth:
-    """The batch in a file, which the attack finds as a ``release`` shows it; raises what
-    :func:`exan_verify.api.files.load_batch` raises."""
+    """The batch in a file, which the attack finds as a ``release`` shows it: of averages the means. Raises
+    what :func:`exan_verify.api.files.load_batch` raises, and :class:`InputError` for groups that do not fit.
+    """
     from exan_verify.api.files import load_batch
 
     x, y = load_batch(path)
+    if release is not None and release.averages is not None:
+        last = max(m for group in release.averages for m in group)
+        if last >= len(x):
+            raise InputError(f"{path}: has {len(x)} samples, and release.averages names sample {last}")
+        x = np.stack([x[list(group)].mean(axis=0) for group in release.averages])
+        y = y[[group[0] for group in release.averages]]
     basis = None if release is None else release.input_basis
     return Truth(path=path, x=x, y=y, basis=None if basis is None else np.asarray(basis, dtype=np.float64))
 

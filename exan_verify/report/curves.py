@@ -1,14 +1,17 @@
-"""Curves of a run as inline SVG: shares of samples against the position in the run, the batch size, and the
-accuracy, drawn from counts over bins, so that a long run is no larger than a short one."""
+"""Curves: shares of samples against the position in a run, the batch size and the accuracy, as inline SVG,
+drawn from counts over bins, so that a long run is no larger than a short one; those of a sweep, as PNG.
+"""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from exan_verify.api.runs.run_report import Totals
 from exan_verify.api.runs.step_record import StepRecord
+from exan_verify.api.runs.sweep import SweepReport
 
 BINS = 120
 """Points of a curve at most: more cannot be told apart in a figure of this width."""
@@ -70,6 +73,44 @@ def share(counts: Totals, name: str) -> float | None:
     return None if confirmed is None or consistent is None else confirmed + consistent
 
 
+def sweep_figure(found: SweepReport) -> bytes:
+    """A PNG file: the shares of a sweep against its values."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.4, 3.6), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    values = [one.value for one in found.points]
+    counts = {float(one.value): one.totals for one in found.points}
+    _draw(axes, counts)
+    if len(values) > 1 and min(values) > 0:
+        axes.set_xscale("log", base=2)
+    axes.set_xticks(values, [str(value) for value in values])
+    axes.minorticks_off()
+    named = {"batch": "batch size", "width": "width", "epoch": "epochs of training"}[found.over]
+    axes.set_xlabel(named)
+    each = "" if found.batch_size is None else f" of {found.batch_size} samples"
+    axes.set_title(f"{found.repeat} batches{each} for each value", fontsize=9)
+    figure.legend(loc="outside right upper", frameon=False, fontsize=8)
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", metadata={"Software": None})
+    return stream.getvalue()
+
+
+def _draw(axes: Any, counts: Mapping[float, Totals]) -> None:
+    """A line for each share that is known, on an axis from none to all."""
+    places = sorted(counts)
+    for name, (label, colour, mark) in LINES.items():
+        points = [(x, value) for x in places if (value := share(counts[x], name)) is not None]
+        if points:
+            _line(axes, points, label, colour, mark)
+    axes.set_ylim(-0.04, 1.04)
+    axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "25 %", "50 %", "75 %", "100 %"])
+    axes.set_ylabel("share of samples")
+    axes.grid(alpha=0.25)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+
+
 def _svg(counts: Mapping[float, Totals], against: str) -> str:
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -86,20 +127,10 @@ def _svg(counts: Mapping[float, Totals], against: str) -> str:
         figure.patch.set_alpha(0)
         axes = figure.subplots()
         axes.patch.set_alpha(0)
-        places = sorted(counts)
-        for name, (label, colour, mark) in LINES.items():
-            points = [(x, value) for x in places if (value := share(counts[x], name)) is not None]
-            if points:
-                _line(axes, points, label, colour, mark, joined=len(points) > 1)
-        axes.set_ylim(-0.04, 1.04)
-        axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "25 %", "50 %", "75 %", "100 %"])
+        _draw(axes, counts)
         axes.set_xlabel("position in the run" if against == "step" else against)
         if against != "accuracy":
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_ylabel("share of samples")
-        axes.grid(alpha=0.25)
-        for side in ("top", "right"):
-            axes.spines[side].set_visible(False)
         figure.legend(loc="outside right upper", frameon=False)
         stream = io.StringIO()
         figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
@@ -107,13 +138,11 @@ def _svg(counts: Mapping[float, Totals], against: str) -> str:
     return text[text.index("<svg") :]
 
 
-def _line(
-    axes: object, points: Sequence[tuple[float, float]], label: str, colour: str, mark: str, *, joined: bool
-) -> None:
+def _line(axes: Any, points: Sequence[tuple[float, float]], label: str, colour: str, mark: str) -> None:
     """Lines that coincide are told apart by their marks, which are hollow."""
-    axes.plot(  # type: ignore[attr-defined]
+    axes.plot(
         *zip(*points, strict=True),
-        "-" if joined else "",
+        "-" if len(points) > 1 else "",
         marker=mark,
         markersize=4,
         markerfacecolor="none",

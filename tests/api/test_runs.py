@@ -381,6 +381,32 @@ def test_what_the_budget_of_a_run_cuts_stays_open(undisturbed: RunReport, tmp_pa
     assert audit_run(steps(COUNT), out=tmp_path / "out").digest == undisturbed.digest
 
 
+def test_a_step_that_the_budget_of_the_run_may_have_cut_has_no_answer(monkeypatch: pytest.MonkeyPatch):
+    from exan_verify.api.runs import step_record
+
+    model, batch = next(steps(1))
+    asked = Asked(question=Question.of("cross_entropy", "mean", "one_hot"))
+
+    def late(*given: Any, **options: Any) -> Any:
+        time.sleep(0.3)
+        return audit(*given, **options | {"budget": None})
+
+    monkeypatch.setattr(step_record, "audit", late)
+    assert audit_step(prepare(0, Step(model=model, batch=batch), asked, time.time() + 0.2)) is None
+
+
+def test_a_gate_is_passed_by_all_steps_and_by_no_part_of_them(tmp_path: Path):
+    """Twins share every neuron, so that none of them can be peeled."""
+    network, (x, y) = next(steps(1))
+    twins = (network, (x[[0, 0]], y[[0, 0]]))
+    found = audit_run([twins], out=tmp_path / "twins", work_limit=10**6)
+    assert found.gate("peel") == "passed"
+    assert replace(found, unfinished="the budget ran out").gate("peel") == "undecided"
+    both = audit_run([twins, next(steps(1))], out=tmp_path / "both", work_limit=10**6)
+    assert both.gate("peel") == "hit"
+    assert both.worst[0].index == 1
+
+
 def test_a_work_limit_is_each_step_s_and_undecided_is_no_error(tmp_path: Path):
     found = audit_run(steps(3), out=tmp_path / "out", work_limit=1)
     assert found.all.outcomes == {"unknown": 3}

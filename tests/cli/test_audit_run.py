@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 import pytest
 
 from exan_verify import audit_run
-from exan_verify.api.runs.run_report import RunReport
+from exan_verify.api.runs.run_report import SHARES, RunReport
 from exan_verify.api.runs.step_record import GATES, StepRecord
 from exan_verify.cli.output import ExitCode
 from exan_verify.report import ci
@@ -134,6 +134,43 @@ def test_one_batch_has_the_same_findings(here: Path, capsys: pytest.CaptureFixtu
     results = checked_sarif(Path("exan.sarif").read_bytes())["runs"][0]["results"]
     assert {"determined", "recovered"} <= {result["ruleId"] for result in results}
     assert {result["level"] for result in results} == {"warning"}
+
+
+# ---- what the documents say -------------------------------------------------------------------------------
+
+ROOT = Path(__file__).parents[2]
+DOCUMENT = (ROOT / "docs" / "runs.md").read_text()
+
+
+def test_the_document_names_every_key(found: RunReport):
+    tables = re.findall(r"\| key of .*?\n\n", DOCUMENT, re.S)
+    named = [set(re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| (.*?) \|", t, re.M)[1:]))) for t in tables]
+    line = set(json.loads((found.out / "steps.jsonl").read_text().splitlines()[0]))
+    assert named == [line, set(found.to_record())]
+    for name in SHARES:
+        assert f"`{name}`" in tables[1]
+
+
+def test_the_document_s_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    (block,) = re.findall(r"```python\n(.*?)```", DOCUMENT, re.S)
+    told: dict[str, Any] = {}
+    exec(compile(block, "runs.md", "exec"), told)
+    assert (told["found"].all.steps, told["fixed"].all.steps) == (6, 6)
+    assert [record.step for record in told["found"].steps()] == [0, 2, 4, 6, 8, 10]
+    (lines,) = re.findall(r"```json\n(.*?)```", DOCUMENT, re.S)
+    assert all({"model", "batch"} <= set(json.loads(line)) for line in lines.splitlines())
+
+
+def test_the_workflow_s_command_works(here: Path, capsys: pytest.CaptureFixture[str]):
+    workflow = (ROOT / "examples" / "github_audit.yml").read_text()
+    (command,) = re.findall(r"run: exan (.*)", workflow)
+    Path("run").rename("audit")
+    words = ["1" if word == "2" else word for word in command.split()]
+    code, _, err = run(capsys, *words)
+    assert (code, err) == (ExitCode.REFUSED, "")
+    for name in re.findall(r"^ +(?:sarif_file: )?(\S+\.(?:sarif|xml|html|jsonl))$", workflow, re.M):
+        assert Path(name).exists(), name
 
 
 # ---- findings ---------------------------------------------------------------------------------------------

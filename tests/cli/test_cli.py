@@ -573,7 +573,7 @@ def test_bench_searches_batches(capsys: pytest.CaptureFixture[str]):
         ),
         (["attack", "model.safetensors", "cut.npz", "--out", "found.npz"], "cut.npz: not a whole .npz"),
         (["frobnicate"], "No such command"),
-        (["audit", "model.safetensors"], "Missing argument"),
+        (["audit", "model.safetensors"], "give MODEL and BATCH"),
     ],
 )
 def test_bad_input(here: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str):
@@ -644,7 +644,9 @@ def test_the_work_limit_is_where_work_is_counted_as_the_readme_says():
     readme = (Path(__file__).parents[2] / "README.md").read_text()
     sentence = readme[readme.index("`--work-limit N` on") :].split(":")[0]
     named = re.findall(r"`(\w+)(?: certify)?`", sentence)
-    assert sorted(named) == sorted(having) == ["audit", "bench", "certify", "demo", "mitigate", "smt"]
+    assert (
+        sorted(named) == sorted(having) == ["audit", "bench", "certify", "demo", "mitigate", "smt", "sweep"]
+    )
 
 
 @pytest.mark.parametrize(("library", "command"), [("rich_click", ["--version"]), ("torch", ["certify"])])

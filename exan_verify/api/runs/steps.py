@@ -56,7 +56,7 @@ class Step:
                 object.__setattr__(self, name, whole(value, name, least=0, most=2**53))
         accuracy: Any = self.accuracy
         if accuracy is not None:
-            number: Any = accuracy if isinstance(accuracy, Real) and not isinstance(accuracy, bool) else -1
+            number: Any = -1 if isinstance(accuracy, bool) or not isinstance(accuracy, Real) else accuracy
             if not 0 <= number <= 1:
                 raise InputError(
                     f"accuracy={short(accuracy)} cannot be used; give a number in [0, 1], or None"
