@@ -19,6 +19,7 @@ SUITES = (
     "mitigation",
     "smt",
     "tiny",
+    "run",
 )
 """The modules beside this one that have a ``SUITE``, in the order of their tables."""
 

@@ -36,7 +36,7 @@ class Affine:
 
 
 def affine(weight: Tensor, bias: Tensor, denominator: int) -> Affine:
-    """``affine_of`` of tensors.v: over the least common denominator of W x and b."""
+    """``affine_of`` of tensors.v, for W (n_i, n_{i-1}): over the least common denominator of W x, b."""
     of_product = weight.denominator * denominator
     common = gcd(of_product, bias.denominator)
     factor = bias.denominator // common

@@ -17,11 +17,11 @@ from math import lcm
 import numpy as np
 import numpy.typing as npt
 
+from exan_verify.api.attack_own_batch import psnr, value_range
 from exan_verify.core.arrays import fractions
 from exan_verify.core.budget import poll
 from exan_verify.errors import InputError
 from exan_verify.exact.lp import guessed_optimum
-from exan_verify.mitigation.attacked import psnr, value_range
 from exan_verify.mitigation.case import Case, Floats, Released, equal_rows, samples_of
 from exan_verify.mitigation.projection import Basis
 
@@ -280,24 +280,6 @@ def _named(box: tuple[Floats, Floats]) -> str:
 
 
 # ---- means -------------------------------------------------------------------------------------------------
-
-
-def hidden_by_means(case: Case, released: Released) -> tuple[int, tuple[bool, ...]]:
-    """The dimension of the members with the same means, of all groups together, and for each subject whether
-    it can move.
-
-    k members of a group have k d coordinates and d means: (k - 1) d directions, in R^d. In a box a coordinate
-    counts where the mean is strictly inside, which it is unless all members are on the same face.
-    """
-    means = released.averages
-    assert means is not None
-    count, features = means.members.shape[0], means.members.shape[2]
-    inside = np.ones((count, features), dtype=bool)
-    if case.question.domain is not None:
-        low, high = case.question.domain.bounds(features)
-        inside &= (means.members > low).any(axis=1) & (means.members < high).any(axis=1)
-    moves = tuple(bool(inside[row].any()) for row in means.rows)
-    return int((means.size - 1) * inside.sum()), moves
 
 
 def reach_of_means(released: Released, box: tuple[Floats, Floats]) -> Reach:

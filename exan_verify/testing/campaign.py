@@ -210,7 +210,7 @@ def run(
         raise InputError("resume: the state lies in the folder of --out; give it")
     start, before = time.time(), done.seconds
     end = None if seconds is None else start + seconds
-    for name, tried in _results(done, instances, end, jobs):
+    for name, tried in _results(done, list(chosen), instances, end, jobs):
         count = done.counts[name]
         count.chunks += 1
         count.instances += tried.instances
@@ -226,9 +226,9 @@ def run(
 
 
 def _results(
-    done: Campaign, instances: int | None, end: float | None, jobs: int
+    done: Campaign, chosen: Sequence[str], instances: int | None, end: float | None, jobs: int
 ) -> Iterator[tuple[str, Tried]]:
-    """Chunks of the laws, those with the fewest first; whole ones only."""
+    """Chunks of the chosen laws, those with the fewest first; whole ones only."""
 
     def wanted(ahead: Mapping[str, int]) -> str | None:
         if end is not None and time.time() > end:
@@ -236,7 +236,8 @@ def _results(
         left = [
             name
             for name, count in done.counts.items()
-            if not count.wrong
+            if name in chosen
+            and not count.wrong
             and (instances is None or count.instances + CHUNK * ahead.get(name, 0) < instances)
         ]
         return min(left, key=lambda name: done.counts[name].chunks + ahead.get(name, 0), default=None)

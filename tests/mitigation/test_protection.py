@@ -16,7 +16,6 @@ from exan_verify.mitigation.protection import (
     Prior,
     _exact_vertex,
     estimates,
-    hidden_by_means,
     hidden_by_projection,
     lmmse,
     prior_of,
@@ -103,16 +102,6 @@ def test_hidden_dimensions_are_at_most_what_rank_says(seed):
     free = [12 - np.linalg.matrix_rank(released.projected.columns.T)] * 4
     hidden = hidden_by_projection(case, released, released.projected)
     assert hidden == tuple(free), "a random basis has full rank and these inputs are inside the box"
-
-
-def test_means_on_a_face_of_the_box_hide_nothing_there():
-    case = drawn_case((12, 40, 2), size=4, domain=Box(0, 1))
-    released = defence("average:2").release(case)
-    assert hidden_by_means(case, released) == (2 * 12, (True,) * 4)
-    members = released.averages.members
-    members[0, :, :5] = 0.0
-    members[1] = 1.0
-    assert hidden_by_means(case, released) == (7, (True, False, True, False))
 
 
 # ---- reach -------------------------------------------------------------------------------------------------

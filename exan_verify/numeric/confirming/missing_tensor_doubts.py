@@ -33,14 +33,14 @@ def last_layer_vectors(problem: Problem, trace: Trace) -> Float[Tensor, "m K"] |
     """Divided loss vectors from the last layer's gradient, when it is given and its inputs are clearly
     independent."""
     last, h = problem.layers[-1], trace.hidden[-1]
-    if not last.weight_given:
+    if not last.weight_whole:
         return None
-    if last.bias_given:
+    if last.bias_whole:
         h = torch.cat([h, torch.ones_like(h[:, :1])], dim=1)
     values = torch.linalg.svdvals(h / h.norm(dim=1, keepdim=True).clamp(min=torch.finfo(h.dtype).tiny))
     if len(values) < h.shape[0] or float(values[-1]) < _INDEPENDENT:
         return None
-    given = last.augmented() if last.bias_given else last.d_weight.double()
+    given = last.augmented() if last.bias_whole else last.d_weight.double()
     vectors: Tensor = torch.linalg.pinv(h).T @ given.T
     return vectors
 
