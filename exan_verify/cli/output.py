@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
@@ -16,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from exan_verify.core import budget
 from exan_verify.errors import BudgetExhausted, FileError
 
 REAL_ARITHMETIC = (
@@ -101,15 +104,32 @@ class Output:
 _AGAIN = 1.0
 """Seconds until a time that is up is said again: long enough to put away what was being written."""
 
+_SOON = 0.01
+"""Seconds until it is said where it could not be said at once."""
+
+_LEAVES_CONTEXTS = frozenset({contextlib.__file__, budget.__file__, __file__})
+"""The files in which limits are set and put back."""
+
 
 @contextmanager
 def wall_clock(seconds: float | None) -> Iterator[None]:
-    """Raise :class:`BudgetExhausted` after ``seconds``, where the platform has timer signals."""
+    """Raise :class:`BudgetExhausted` after ``seconds``: where it is polled, and in between by a timer where
+    the platform has timer signals.
+    """
     if seconds is None or not hasattr(signal, "setitimer"):
-        yield
+        with budget.until(None if seconds is None else time.monotonic() + seconds):
+            yield
         return
 
-    def expire(_signal: int, _frame: FrameType | None) -> None:
+    over = False
+
+    def expire(_signal: int, frame: FrameType | None) -> None:
+        if over:
+            return
+        # raised where a context is entered or left, it would leave this timer or another limit in place
+        if frame is not None and frame.f_code.co_filename in _LEAVES_CONTEXTS:
+            signal.setitimer(signal.ITIMER_REAL, _SOON)
+            return
         # what is raised inside a destructor or a callback of the garbage collector is lost: then once more
         signal.setitimer(signal.ITIMER_REAL, _AGAIN)
         raise BudgetExhausted(f"the budget of {seconds:g} s ran out; give a larger --budget")
@@ -117,8 +137,10 @@ def wall_clock(seconds: float | None) -> Iterator[None]:
     previous = signal.signal(signal.SIGALRM, expire)
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
-        yield
+        with budget.until(time.monotonic() + seconds):
+            yield
     finally:
+        over = True  # a signal that is pending now would set the timer again
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -85,7 +85,7 @@ def export_smt_command(model: str, out: str, cubes: bool, with_exp: bool, force:
         require_wanted(size.bytes, "the list of cubes" if cubes else out)
     about = "" if cubes else f"about {amount(size.bytes)} bytes"
     try:  # the timer may ring anywhere inside, also where a context is entered or left
-        with output.working("writing constraints") as told, _within(deadline):
+        with output.working("writing constraints") as told, wall_clock(_left(deadline)):
             told(about)
             with _about(options):
                 posed, truth = pose(network, asked, **data)
@@ -148,21 +148,11 @@ def smt_command(model: str, cache: str | None, double_check: bool, **options: An
 
 
 def _deadline(budget: float | None) -> float | None:
-    import time
-
     return None if budget is None else time.monotonic() + budget
 
 
-@contextmanager
-def _within(deadline: float | None) -> Iterator[None]:
-    """Until then: polled where constraints are written, and by a timer where numbers are computed."""
-    import time
-
-    from exan_verify.core.budget import until
-
-    left = None if deadline is None else max(0.001, deadline - time.monotonic())
-    with wall_clock(left), until(deadline):
-        yield
+def _left(deadline: float | None) -> float | None:
+    return None if deadline is None else max(0.001, deadline - time.monotonic())
 
 
 def _asked(model: str, options: dict[str, Any]) -> tuple[ReluNetwork, Question, dict[str, Any]]:
