@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
 project = "exan-verify"
-author = "The exan-verify authors"
+author = copyright = "The exan-verify authors"
 release = version = exan_verify.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
 html_theme = "furo"
@@ -42,7 +42,7 @@ def commands_page() -> str:
         parts.append(f"```\n{command.get_usage(context).removeprefix('Usage: ').strip()}\n```\n")
         parts += _options(command, context)
         assert command.name is not None
-        lines = "\n".join(EXAMPLES[command.name])
+        lines = "\n".join(EXAMPLES.get(command.name, ()))
         parts.append(f"```console\n{lines}\n```\n")
     return "\n".join(parts)
 

@@ -8,7 +8,9 @@ from pathlib import Path
 from runpy import run_path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 import exan_verify
 from exan_verify.cli.program import COMMANDS
@@ -17,7 +19,7 @@ from tests.support.commands import run
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
-RUN = ("start", "audit", "verdict")
+RUN = ("start", "audit", "verdict", "smt")
 """Pages that are run, in this order, in one folder: the later ones take the files of the first."""
 
 
@@ -50,6 +52,48 @@ def test_the_examples_run_as_they_stand(
                 shown(expected, out)
 
 
+def test_the_pages_that_take_a_model_run_on_one():
+    """Some speak of the reader's own model and batch: small ones here."""
+    rng = np.random.default_rng(3)
+    model = torch.nn.Sequential(torch.nn.Linear(16, 40), torch.nn.ReLU(), torch.nn.Linear(40, 4))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.tensor(rng.normal(size=parameter.shape)))
+    mine = {
+        "x": rng.random((4, 16)),
+        "y": np.array([0, 0, 1, 2]),
+        "more_x": rng.random((24, 16)),
+        "more_y": np.arange(24) % 4,
+        "public_x": rng.random((60, 16)),
+        "public_directions": np.linalg.qr(rng.normal(size=(16, 3)))[0],
+    }
+    assert pages_run("mitigation", model=model, **mine)["found"].recommendation
+    assert pages_run("theorems")["HIDDEN_IS_SAFE"].name == "hidden-is-safe"
+    names = pages_run("python", "certify")
+    assert names["rebuilt"].complete
+    assert max(names["verdict"].witness.radius) < 1.4e-3, "the comment beside it says so"
+    assert pages_run("releases", **names)["rows"].shape == (128,)
+
+
+def pages_run(*pages: str, **names: Any) -> dict[str, Any]:
+    """The names that the Python of these pages leaves, run one after the other on those given."""
+    names |= {"__name__": "docs"}
+    for page in pages:
+        for block in re.findall(r"```python\n(.*?)```", (DOCS / f"{page}.md").read_text(), re.S):
+            exec(compile(block, f"{page}.md", "exec"), names)
+    return names
+
+
+def test_every_schema_is_documented():
+    used = {
+        name
+        for path in Path(exan_verify.__file__).parent.rglob("*.py")
+        for name in re.findall(r'"(exan/[a-z-]+/\d+)"', path.read_text())
+    }
+    documented = set(re.findall(r"`(exan/[a-z-]+/\d+)`", (DOCS / "files.md").read_text()))
+    assert used == documented
+
+
 def test_what_the_claims_came_to_is_what_the_registry_says():
     text = (DOCS / "reproducing.md").read_text()
     rows = re.findall(r"\| `exan theorems ([a-z0-9-]+)` \| (proved|refuted)(.*)\|", text)
@@ -66,6 +110,7 @@ def test_links_between_pages_lead_somewhere_and_no_page_is_left_out(page: Path):
     text = page.read_text()
     for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", re.sub(r"```.*?```", "", text, flags=re.S)):
         assert target.startswith(("https:", "generated/")) or (DOCS / target).exists(), target
+        assert not re.match(r"\.\./.*\.md", target), f"{target} is no page of the site"
     index = (DOCS / "index.md").read_text()
     assert page.stem == "index" or re.search(rf"^{page.stem}$", index, re.M), "not in the index"
 

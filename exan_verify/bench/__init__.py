@@ -13,6 +13,7 @@ SUITES = (
     "attack",
     "robustness",
     "peeling",
+    "agreement",
     "compare",
     "insecure",
     "convolution",
@@ -20,6 +21,7 @@ SUITES = (
     "smt",
     "tiny",
     "run",
+    "strategies",
 )
 """The modules beside this one that have a ``SUITE``, in the order of their tables."""
 

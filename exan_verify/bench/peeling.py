@@ -3,6 +3,9 @@
 784-512-10 at PyTorch's default initialisation, 32 MNIST digits, mean cross_entropy; the gradient is exact to
 the rounding of its dtype. Each seed is another network and another batch. ``tolerance`` is the baseline of
 ``tolerance_peeling.py``, which is told the batch size; ``peel`` and ``auto`` are the package's own methods.
+
+Cases that begin with *traps*: 784-1000-10 whose first-layer biases were set to trap samples (``traps.py``), B
+digits that were not used for that. There our methods are told the batch size, too.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from exan_verify.bench import suite
 from exan_verify.bench.attack import autograd_gradient
 from exan_verify.bench.suite import Options, Suite, run_seeds
 from exan_verify.bench.tolerance_peeling import tolerance_peeling
+from exan_verify.bench.traps import trap_network
 from exan_verify.data import initialised_network, mnist_batch
 from exan_verify.models.chain import to_network
 from exan_verify.numeric.attack import run
@@ -30,23 +34,53 @@ SAMPLES = 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case(suite.Case):
-    """One row: ``tolerance`` of the baseline, or None for the package's ``method``; the gradient's dtype."""
+    """One row: ``tolerance`` of the baseline, or None for the package's ``method``; the gradient's dtype;
+    ``traps``: how many digits are sent through a network with traps, 0 for 32 through an initialised one."""
 
     method: str
     dtype: str
     tolerance: float | None = None
+    traps: int = 0
 
 
 DTYPES = ("float64", "float32")
 TOLERANCES = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-8)
+TRAPPED = (256, 400, 512, 700)
+TRAP_TOLERANCES = (1e-3, 1e-4, 1e-6)
 
-CASES = tuple(
-    case
-    for dtype in DTYPES
-    for case in (
-        *(Case(name=f"tolerance {t:.0e}, {dtype}", method="", dtype=dtype, tolerance=t) for t in TOLERANCES),
-        *(Case(name=f"{method}, {dtype}", method=method, dtype=dtype) for method in ("peel", "auto")),
-    )
+CASES = (
+    *(
+        case
+        for dtype in DTYPES
+        for case in (
+            *(
+                Case(name=f"tolerance {t:.0e}, {dtype}", method="", dtype=dtype, tolerance=t)
+                for t in TOLERANCES
+            ),
+            *(Case(name=f"{method}, {dtype}", method=method, dtype=dtype) for method in ("peel", "auto")),
+        )
+    ),
+    *(
+        case
+        for size in TRAPPED
+        for case in (
+            *(
+                Case(
+                    name=f"traps B={size}, tolerance {t:.0e}",
+                    method="",
+                    dtype="float64",
+                    tolerance=t,
+                    traps=size,
+                    seeds=3,
+                )
+                for t in TRAP_TOLERANCES
+            ),
+            *(
+                Case(name=f"traps B={size}, {method}", method=method, dtype="float64", traps=size, seeds=3)
+                for method in ("peel", "auto")
+            ),
+        )
+    ),
 )
 """The rows."""
 
@@ -85,17 +119,24 @@ def measure(case: Case, options: Options) -> Iterator[Row]:
 
 def run_case(case: Case, seed: int) -> Run:
     """One case at one seed."""
-    model = initialised_network(WIDTHS, seed=seed)
-    images, classes = mnist_batch(SAMPLES, seed)
-    x, y = torch.tensor(images), torch.tensor(classes)
+    samples = case.traps or SAMPLES
+    if case.traps:
+        model, x, y = trap_network(samples, seed)
+    else:
+        model = initialised_network(WIDTHS, seed=seed)
+        images, classes = mnist_batch(samples, seed)
+        x, y = torch.tensor(images), torch.tensor(classes)
     gradient = autograd_gradient(model, x, y, case.dtype)
     start = time.perf_counter()
     if case.tolerance is not None:
-        found, labels = tolerance_peeling(model, gradient, batch_size=SAMPLES, tolerance=case.tolerance)
+        found, labels = tolerance_peeling(model, gradient, batch_size=samples, tolerance=case.tolerance)
         bounds = None
     else:
         network = to_network(model)
-        attack = run(network, gradient, loss="cross_entropy", reduction="mean", method=case.method)
+        size = samples if case.traps else None
+        attack = run(
+            network, gradient, loss="cross_entropy", reduction="mean", batch_size=size, method=case.method
+        )
         found, labels = attack.x, attack.y
         bounds = [evidence.error_bound for evidence in attack.status]
     seconds = time.perf_counter() - start

@@ -4,12 +4,15 @@
 is taken in float64 and then spoiled; noise is Gaussian, its size relative to the root mean square of all
 entries. Rows with other widths, or with tensors missing, say so. What counts is that nothing wrong is
 found: a sample that is confirmed or consistent must be within its bound of a true one, with the true label,
-and no true sample may be found twice.
+and no true sample may be found twice. Rows that begin with *scale unknown* or *weights positive* tell the
+attack so, and the batch size; ``ratio`` is the attack's processor time over that on the plain gradient, one
+after the other.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -75,6 +78,13 @@ class Mode(suite.Case):
     loss: Loss = Loss.CROSS_ENTROPY
     told: bool = False
     partial: bool = False
+    scale: float | str = 1.0
+    weights: str = "equal"
+
+    @property
+    def compared(self) -> bool:
+        """Whether its cost is compared with that of the plain attack."""
+        return self.scale != 1.0 or self.weights != "equal"
 
 
 def computed_in(dtype: str) -> Callable[[Scene], Gradient]:
@@ -105,6 +115,29 @@ def noisy(size: float) -> Callable[[Scene], Gradient]:
 def clipped(share: float) -> Callable[[Scene], Gradient]:
     """Clipped to ``share`` of its norm: a common factor."""
     return lambda scene: {name: share * g for name, g in scene.gradient().items()}
+
+
+def clipped_samples(scene: Scene) -> Gradient:
+    """The mean of the samples' gradients, each clipped to the median of their norms."""
+    ones = [
+        replace(scene, x=scene.x[m : m + 1], y=scene.y[m : m + 1]).gradient() for m in range(len(scene.x))
+    ]
+    norms = torch.stack([torch.cat([g.flatten() for g in one.values()]).norm() for one in ones])
+    shares = (norms.median() / norms).clamp(max=1.0) / len(ones)
+    return {
+        name: sum((s * one[name] for s, one in zip(shares, ones, strict=True)), 0 * ones[0][name])
+        for name in ones[0]
+    }
+
+
+def class_weighted(scene: Scene) -> Gradient:
+    """With a weight between 0.2 and 3 on the loss of every class, divided by their sum as PyTorch does."""
+    weights = 0.2 + 2.8 * torch.rand(
+        10, generator=torch.Generator().manual_seed(scene.seed), dtype=torch.float64
+    )
+    model = copy.deepcopy(scene.model).double()
+    nn.functional.cross_entropy(model(scene.x.double()), scene.y, weight=weights).backward()  # type: ignore[no-untyped-call]
+    return {name: p.grad.detach() for name, p in model.named_parameters() if p.grad is not None}
 
 
 def pruned(share: float) -> Callable[[Scene], Gradient]:
@@ -210,6 +243,12 @@ MODES = (
     Mode(name="clipped to 1/2", spoil=clipped(0.5)),
     Mode(name="clipped to 1/2, batch size told", spoil=clipped(0.5), told=True),
     Mode(name="clipped to 0.37", spoil=clipped(0.37)),
+    *(
+        Mode(name=f"scale unknown: {what}", spoil=clipped(factor), told=True, scale="unknown")
+        for what, factor in (("-0.1 times", -0.1), ("clipped to 0.37", 0.37), ("65536 times", 65536.0))
+    ),
+    Mode(name="weights positive: samples clipped", spoil=clipped_samples, told=True, weights="positive"),
+    Mode(name="weights positive: classes weighted", spoil=class_weighted, told=True, weights="positive"),
     Mode(name="largest 99 %", spoil=pruned(0.99)),
     Mode(name="largest 50 %", spoil=pruned(0.5)),
     Mode(name="largest 10 %", spoil=pruned(0.1)),
@@ -260,7 +299,8 @@ MODES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """One attack: shares and counts of samples; ``refused``: the error's class, empty when it ran."""
+    """One attack: shares and counts of samples; ``refused``: the error's class, empty when it ran; ``ratio``:
+    processor time over that of the plain attack, for the rows that are compared with it."""
 
     recall: float
     shown: float
@@ -272,6 +312,7 @@ class Outcome:
     refused: str
     seconds: float
     features: int = 0
+    ratio: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -282,7 +323,8 @@ class Row(suite.Row):
 
     ``shown``, a median: the share of the batch that is shown with RMSE below 1e-3 in any tier.
     ``features``, a median: samples whose features of a hidden layer are found where the layers below are
-    not given; ``wrong`` counts these too.
+    not given; ``wrong`` counts these too. ``ratio``, a median: processor time over that of the attack on the
+    plain gradient.
     """
 
     seeds: int
@@ -297,6 +339,7 @@ class Row(suite.Row):
     refused: int
     seconds: float
     features: float = 0.0
+    ratio: float | None = None
 
 
 def measure(mode: Mode, options: Options) -> Iterator[Row]:
@@ -320,17 +363,34 @@ def attack_spoiled(mode: Mode, scene: Scene, *, method: str = "auto", device: st
     scene = mode.prepare(replace(scene, loss=mode.loss))
     gradient = mode.spoil(scene)
     network = to_network(scene.model)
-    start = time.perf_counter()
+    size = len(scene.x) if mode.told else None
+    plain = math.nan
+    if mode.compared:
+        start = time.process_time()
+        as_it_was = scene.gradient()
+        run(
+            network,
+            as_it_was,
+            loss=scene.loss,
+            reduction="mean",
+            batch_size=size,
+            method=method,
+            device=device,
+        )
+        plain = time.process_time() - start
+    start, processor = time.perf_counter(), time.process_time()
     try:
         found = run(
             network,
             gradient,
             loss=scene.loss,
             reduction="mean",
-            batch_size=len(scene.x) if mode.told else None,
+            batch_size=size,
             method=method,
             device=device,
             partial=mode.partial,
+            scale=mode.scale,
+            weights=mode.weights,
         )
     except InputError as error:
         seconds = time.perf_counter() - start
@@ -357,6 +417,7 @@ def attack_spoiled(mode: Mode, scene: Scene, *, method: str = "auto", device: st
         bound=max(bounds, default=None),
         refused="",
         seconds=time.perf_counter() - start,
+        ratio=(time.process_time() - processor) / plain if mode.compared else None,
         features=0 if found.hidden is None else len(found.hidden.values),
     )
 
@@ -379,6 +440,7 @@ def wrong_features(found: Attack, scene: Scene) -> int:
 
 def summarise(name: str, outcomes: Sequence[Outcome]) -> Row:
     """Medians, sums and worst values over the seeds of a mode."""
+    ratios = [o.ratio for o in outcomes if o.ratio is not None]
     return Row(
         name=name,
         seeds=len(outcomes),
@@ -393,6 +455,7 @@ def summarise(name: str, outcomes: Sequence[Outcome]) -> Row:
         refused=sum(bool(o.refused) for o in outcomes),
         seconds=statistics.median(o.seconds for o in outcomes),
         features=statistics.median(o.features for o in outcomes),
+        ratio=statistics.median(ratios) if ratios else None,
     )
 
 
@@ -413,6 +476,7 @@ SUITE = Suite(
         ("bound ", "bound"),
         ("refused ", "refused"),
         ("s ", "seconds"),
+        ("ratio ", "ratio"),
     ),
     cases=MODES,
     measure=measure,

@@ -28,6 +28,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "exan attack demo-report/model.safetensors demo-report/gradient.safetensors --out found.npz",
         "exan attack model.onnx update.npz --out found.npz --scale unknown --batch-size 8",
         "exan attack model.onnx gradient.npz --out found.npz --truth batch.npz --sheet sheet.png",
+        "exan attack model.onnx gradient.npz --out found.npz --release release.json",
     ),
     "mitigate": (
         f"exan mitigate {_FILES} --report defences.html",
@@ -63,4 +64,5 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
 
 def epilog(name: str) -> str:
     """The examples of a command as rich-click takes them: paragraphs, which it prints below one another."""
-    return "\n\n".join(("Examples:", *EXAMPLES[name]))
+    lines = EXAMPLES.get(name, ())
+    return "\n\n".join(("Examples:", *lines)) if lines else ""

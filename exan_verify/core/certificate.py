@@ -209,6 +209,22 @@ class DegreeThree(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     argument: LayerArgument
 
 
+class Apart(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="apart"):
+    """Evidence by exclusive neurons at hidden layer ``layer``, 1-based (docs/theory.md P.2).
+
+    ``isolated``: samples in an order in which each is apart from all that are not yet isolated, by neurons
+    that are active for one of these alone. ``rest``: lifting in the span of the others, at the same layer.
+    """
+
+    prime: Element
+    point: Element
+    layer: Natural
+    parametrisation: Parametrisation
+    isolated: tuple[Natural, ...]
+    rest: Split | None = None
+    determined: tuple[Natural, ...]
+
+
 class RankBound(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="rank_bound"):
     """Evidence for UNREALISABLE: rank [dW_layer | db_layer] >= ``rank``, more than the batch size (3.1).
 
@@ -437,6 +453,17 @@ class Averaged(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     dimension: Natural
 
 
+class Submersion(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="submersion"):
+    """Evidence for AMBIGUOUS: what is sent has independent derivatives by the inputs of ``samples``, fewer
+    than there are coordinates, so that batches with the same release are a manifold around the given one;
+    ``prime`` and ``point`` as for :class:`Shear`.
+    """
+
+    samples: tuple[Natural, ...]
+    prime: Element
+    point: Element
+
+
 class Tolerance(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="tolerance"):
     """Evidence for UNIQUE up to a radius, under a tolerance (Appendix T): the batch that the claim is about.
     For UNREALISABLE the batch around which every other would lie, where none can be (T8).
@@ -498,6 +525,7 @@ Evidence = (
     | Forced
     | Lifting
     | DegreeThree
+    | Apart
     | Enumeration
     | ExtraRays
     | SecondBatch
@@ -510,6 +538,7 @@ Evidence = (
     | Unseen
     | Projected
     | Averaged
+    | Submersion
 )
 """Tagged records, one kind per argument; the kernel has one checker for each."""
 

@@ -386,6 +386,10 @@ class Question:
         """The rows of dW of ``layer`` that are sent, (n_out,)."""
         return self._sent(layer)[0]
 
+    def sent_biases(self, layer: Linear) -> npt.NDArray[np.bool_]:
+        """The entries of db of ``layer``, which has biases, that are sent, (n_out,)."""
+        return self._sent(layer)[-1]
+
     def sent_neurons(self, layer: Linear) -> npt.NDArray[np.bool_]:
         """The neurons of ``layer`` whose row [dW | db] is sent, (n_out,); of dW alone without biases."""
         found: npt.NDArray[np.bool_] = np.all(self._sent(layer), axis=0)

@@ -8,6 +8,7 @@ from importlib import import_module
 
 from exan_verify.core.budget import Budget
 from exan_verify.core.certificate import (
+    Apart,
     Claim,
     DegreeThree,
     Enumeration,
@@ -48,6 +49,7 @@ def _engine(name: str) -> Callable[[Context, Budget], Finding]:
 
 ENGINE_ORDER: tuple[tuple[Engine, Callable[[Context, Budget], Finding]], ...] = (
     (Engine.LIFTING, _engine("lifting.degree_two")),
+    (Engine.LIFTING, _engine("lifting.apart")),
     (Engine.LIFTING, _engine("lifting.degree_three")),
     (Engine.SCALE, _engine("scale.without_biases")),
     (Engine.FAMILIES, _engine("families")),
@@ -358,6 +360,8 @@ def _layer(proved: list[tuple[Engine, Finding]]) -> int | None:
                 return part.layers[0].layer
             if isinstance(part, DegreeThree):
                 return part.argument.layer
+            if isinstance(part, Apart):
+                return part.layer
             if isinstance(part, (Enumeration, ExtraRays)):
                 return part.conclusion.layer
     return None

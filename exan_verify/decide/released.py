@@ -24,6 +24,7 @@ from exan_verify.core.certificate import (
     Scale,
     SecondBatch,
     Shear,
+    Submersion,
     Twins,
     Unseen,
 )
@@ -67,6 +68,7 @@ HANDLED: Mapping[type[Evidence], Callable[[Any, Release], bool]] = {
     Unseen: _own_gradients,
     Projected: _any,
     Averaged: _any,
+    Submersion: _rows,
     Twins: _own_gradients,
 }
 """For each kind of evidence the releases that it is proved for; the kinds that are not here: the whole

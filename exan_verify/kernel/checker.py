@@ -9,6 +9,7 @@ import numpy as np
 
 from exan_verify.core.arrays import Array
 from exan_verify.core.certificate import (
+    Apart,
     Certificate,
     Claim,
     DegreeThree,
@@ -33,7 +34,7 @@ from exan_verify.kernel import second
 from exan_verify.kernel.given import Subject, require
 from exan_verify.kernel.gradient import unrealisable
 from exan_verify.kernel.gradient.reconstruction import rebuilt_batch
-from exan_verify.kernel.lifting import degree_three, enumeration, extra_rays, scale
+from exan_verify.kernel.lifting import apart, degree_three, enumeration, extra_rays, scale
 from exan_verify.kernel.lifting import degree_two as lifting
 from exan_verify.kernel.released import require_asked, require_made_for
 from exan_verify.kernel.residual import check as residual
@@ -44,6 +45,7 @@ CHECKERS: Mapping[type, Callable[[Any, Subject], Facts]] = {
     Lifting: lifting.facts,
     Scale: scale.facts,
     DegreeThree: degree_three.facts,
+    Apart: apart.facts,
     Enumeration: enumeration.facts,
     ExtraRays: extra_rays.facts,
     Residual: residual.facts,

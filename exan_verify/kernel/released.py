@@ -22,6 +22,7 @@ from exan_verify.core.certificate import (
     Scale,
     SecondBatch,
     Shear,
+    Submersion,
     Twins,
     Unseen,
 )
@@ -48,6 +49,8 @@ ACCEPTED: Mapping[type, Callable[[Any, Release], bool]] = {
     Shear: lambda *_: True,
     Counting: lambda *_: True,
     Unseen: lambda *_: True,
+    # entries of rows that are sent; with weights c the Jacobian's columns are times c_m
+    Submersion: lambda _, release: release.input_basis is None,
     # every twin keeps its own sample's G_m
     Twins: lambda *_: True,
 }

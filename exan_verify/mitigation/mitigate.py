@@ -48,6 +48,7 @@ from exan_verify.mitigation.protection import (
     prior_of,
     public_samples,
     reach_of_means,
+    reach_of_narrow,
     reach_of_projection,
 )
 from exan_verify.mitigation.report import Cost, Finding, MitigationReport, State
@@ -357,7 +358,11 @@ class _Run:
             if not statuses or SampleStatus.UNKNOWN in statuses:
                 note = "not decided" if not dimension else ""
             known = dimension or (0 if set(statuses) == {SampleStatus.DETERMINED} else None)
-            found = Protection(hidden=known, of=of, note=note)
+            if box is not None and _by_the_first_layer(verdict) and not released.moved:
+                self.tell("reach: two linear programs per pixel")
+                drawn = case.rng(self.pixels or 0)
+                reach = reach_of_narrow(released, case.question, box, drawn, pixels=self.pixels)
+            found = Protection(hidden=known, of=of, reach=reach, note=note)
         else:
             statuses = unknown
             why = "noise hides nothing exactly" if released.noise else "no exact question can be asked of it"
@@ -431,6 +436,13 @@ def _state(case: Case, released: Released) -> State:
     if (totals and totals[0] == 0) or any(name not in released.sent for name in first):
         peelable = 0
     return State(exans=totals, peelable=peelable, samples=released.batch.size)
+
+
+def _by_the_first_layer(verdict: Verdict) -> bool:
+    """Whether it is proved that the first layer does not see some motions, for equal weights."""
+    if verdict.certificate is None or (verdict.release is not None and verdict.release.weights != "equal"):
+        return False
+    return any(part["type"] == "unseen" for part in verdict.certificate["evidence"])
 
 
 def _asked_of(released: Released) -> str:

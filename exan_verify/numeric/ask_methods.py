@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
-from torch import Tensor
 
 from exan_verify.core.question import Labels, Loss, Reduction
 from exan_verify.errors import BudgetExhausted, RangeError
 from exan_verify.numeric.confirming.adding_up import added_up
+from exan_verify.numeric.confirming.closed_rows import judge_own_rows
 from exan_verify.numeric.confirming.confirm import CLAIM_LIMIT, Confirmed, confirm
 from exan_verify.numeric.confirming.drop_failing import settled
 from exan_verify.numeric.confirming.whole_batch import whole_batch
@@ -22,9 +22,6 @@ from exan_verify.numeric.problem.problem import LayerGradient, Problem
 from exan_verify.numeric.problem.records import Attack, Candidate, Evidence, Finding, Method
 from exan_verify.numeric.problem.spectrum import ColumnSpace, column_space
 from exan_verify.numeric.waiting import Telling, proceed
-
-_ROWS = 1e3
-"""Between the rounding of a row that shows a sample and the error estimate of its input."""
 
 _WHOLE = 1e-6
 """How near, relatively, a number of samples has to come to a whole number."""
@@ -168,7 +165,8 @@ def pursue(methods: Sequence[Method], find: Find, *, named: bool, tell: Telling)
         except BudgetExhausted as error:
             return _confirmed_before(error, outcome)
         outcome = pursuit
-        if outcome.confirmed.complete or candidates.final or outcome.inputs_known:
+        final = candidates.final or candidates.finding.final
+        if outcome.confirmed.complete or final or outcome.inputs_known:
             break
     if outcome is None:
         assert refusal is not None
@@ -207,35 +205,6 @@ def column_space_of(problem: Problem, layer: LayerGradient, generator: torch.Gen
         if not space.saturated or len(space.values) >= min(layer.shape[0], layer.shape[1] + 1):
             return space
         most *= 2
-
-
-def _with_labels(problem: Problem, finding: Finding, y: Tensor) -> Confirmed:
-    """Candidates that were found with their labels, as far as their rows' own equations go."""
-    # without rows that show samples one by one there are no candidates where the batch does not fit as one
-    errors = finding.x.new_zeros(0) if finding.errors is None else finding.errors
-    missing = (
-        "the rest of the batch is not known" if finding.reason else "together the samples miss the gradient"
-    )
-    reason = f"its row of layer 1 and its label fit each other, but {missing}"
-    return Confirmed(
-        x=finding.x[:0],
-        y=y[:0],
-        status=(),
-        candidates=tuple(
-            Candidate(
-                x=finding.x[m],
-                label=y[m],
-                error_estimate=_ROWS * float(errors[m] * (1 + finding.x[m].abs().max())),
-                reason=reason,
-            )
-            for m in range(len(errors))
-        ),
-        gradient_residual=1.0,
-        complete=False,
-        batch_size=problem.question.batch_size or len(y) + finding.rest.shape[1],
-        batch_size_source="rank" if problem.question.batch_size is None else "given",
-        reason=finding.reason or reason,
-    )
 
 
 def as_whole(
@@ -319,7 +288,19 @@ def _judged(candidates: Candidates, gains: list[tuple[float, float]], *, any_sca
 def _confirm(candidates: Candidates, gains: list[tuple[float, float]]) -> Confirmed:
     problem, spaces, finding = candidates.problem, candidates.spaces, candidates.finding
     if finding.y is not None:
-        return as_whole(problem, finding, _with_labels(problem, finding, finding.y), gains)
+        size = finding.size or problem.question.batch_size or len(finding.x) + finding.rest.shape[1]
+        if finding.errors is None:
+            # without rows that show samples one by one there is the batch as a whole only
+            none = _nothing(problem, finding, size, "together the samples miss the gradient")
+            return as_whole(problem, finding, none, gains)
+        own = judge_own_rows(problem, finding, size, gains)
+        pairs = len(own.x) * (len(own.x) - 1) // 2
+        if own.complete and len(own.x) == spaces[0].rank and pairs < problem.layers[0].shape[0]:
+            # the column space may exclude other batches, where neurons suffice for that
+            unlabelled = replace(finding, x=own.x, y=None, errors=None, rest=finding.rest[:, :0])
+            also = _confirm(replace(candidates, finding=unlabelled), gains)
+            return also if also.complete else own
+        return own if own.complete else as_whole(problem, finding, own, gains)
     if finding.x.shape[0]:
         kept, refined, dropped = settled(problem, spaces[0], finding, gains)
         confirmed = confirm(problem, spaces, kept, refined, gains)
@@ -330,18 +311,24 @@ def _confirm(candidates: Candidates, gains: list[tuple[float, float]]) -> Confir
             else as_whole(problem, finding, confirmed, gains)
         )
     rank = max((space.rank for space in spaces[:-1]), default=0)
-    classes = problem.classified
+    return _nothing(problem, finding, problem.question.batch_size or rank, finding.reason)
+
+
+def _nothing(problem: Problem, finding: Finding, size: int, reason: str) -> Confirmed:
+    """No sample, in a batch of ``size``."""
     labels = (
-        torch.zeros(0, dtype=torch.long) if classes else torch.zeros(0, problem.classes, dtype=torch.float64)
+        torch.zeros(0, dtype=torch.long)
+        if problem.classified
+        else torch.zeros(0, problem.classes, dtype=torch.float64)
     )
     return Confirmed(
-        x=finding.x,
+        x=finding.x[:0],
         y=labels.to(problem.device),
         status=(),
         candidates=(),
         gradient_residual=1.0,
         complete=False,
-        batch_size=problem.question.batch_size or rank,
+        batch_size=size,
         batch_size_source="rank" if problem.question.batch_size is None else "given",
-        reason=finding.reason,
+        reason=reason,
     )

@@ -64,7 +64,7 @@ def advice(section: Section) -> Advice:
         whom=_whom(section),
         how_bad=_how_bad(section, leaked),
         severity="all" if leaked == section.size else "some" if leaked or _labels(section) else "unknown",
-        steps=tuple(_steps(section, leaked)),
+        steps=tuple(_steps(section)),
     )
 
 
@@ -89,7 +89,8 @@ def _what(section: Section, leaked: int) -> str:
     labels = _labels(section)
     if leaked:
         more = f", and {of(labels, section.size, 'label')}" if labels else ""
-        return f"{of(leaked, section.size)}{more}, from one gradient: the inputs themselves, no statistics."
+        some = of(leaked, section.size)
+        return f"{some[0].upper()}{some[1:]}{more}, from one gradient: the inputs themselves, no statistics."
     if labels:
         pictures = sum(one.psnr >= RESEMBLES for one in estimates(section))
         more = (
@@ -140,10 +141,8 @@ def _how_bad(section: Section, leaked: int) -> str:
     return text
 
 
-def _steps(section: Section, leaked: int) -> Iterator[Step]:
+def _steps(section: Section) -> Iterator[Step]:
     command = section.remedy
-    if not leaked and not command:
-        yield Step(text="Audit other batches and later rounds too: this is one gradient of one model.")
     if command:
         yield Step(
             text="See what each defence does to this batch: what is proved, what an attack gets, the cost.",
@@ -154,3 +153,4 @@ def _steps(section: Section, leaked: int) -> Iterator[Step]:
     yield Step(text=_AVERAGE, command=f"{command} --defence average:4" if command else "")
     yield Step(text=_NOISE, command=f"{command} --defence clip-noise:1:1" if command else "")
     yield Step(text=_USELESS)
+    yield Step(text="Audit other batches and later rounds too: this is one gradient of one model.")

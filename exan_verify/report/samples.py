@@ -21,9 +21,9 @@ MOST = 48
 _EXACT = 100.0
 """PSNR in dB above which nobody sees a difference."""
 
-RESEMBLES = 12.0
-"""PSNR in dB from which a picture has the main shapes of the original. The mean of all digits, which needs no
-gradient, has 11.7 dB at the median digit."""
+RESEMBLES = 13.0
+"""PSNR in dB from which a picture is said to have the main shapes of the original. The mean of all digits,
+which needs no gradient, has 12.0 dB at the median digit, and more than 13.2 dB for one in ten."""
 
 _FAINT = 0.01
 """Share of the range of the inputs below which a movement hides nothing that a viewer would miss."""
@@ -48,8 +48,8 @@ class Picture:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleCard:
-    """What is known of one sample. ``tag``: leaked, determined, ambiguous or undecided; ``moves``: where to,
-    and how far."""
+    """What is known of one sample. ``tag``: leaked, label leaked, determined, ambiguous or undecided;
+    ``moves``: where to, and how far."""
 
     index: int
     label: str
@@ -67,14 +67,16 @@ def sample_cards(section: Section, drawer: Drawer) -> Iterator[SampleCard]:
         yield SampleCard(
             index=m,
             label=label_text(section.labels[m]),
-            tag="leaked" if leaks(section, m) else _tag(status),
+            tag="leaked" if leaks(section, m) else _tag(status, found),
             verdict=" ".join(filter(None, (_proved(status), _attacked(section, found)))),
             moves="" if section.audit is None else _moves(section, m),
             pictures=tuple(_pictures(section, m, found, drawer)),
         )
 
 
-def _tag(status: SampleStatus | None) -> str:
+def _tag(status: SampleStatus | None, found: Recovery | None) -> str:
+    if found is not None and found.tier == "estimate":
+        return "label leaked"
     if status is SampleStatus.FREE:
         return "ambiguous"
     return "undecided" if status in (None, SampleStatus.UNKNOWN) else "determined"
@@ -99,12 +101,12 @@ def _attacked(section: Section, found: Recovery | None) -> str:
     elif found.tier == "candidate":
         what = "The attack shows it" if found.readable else "The attack has a candidate for it"
     else:
-        what = "A picture was fitted to what the fully connected layers were given of it"
+        what = "Its label is known, and a picture was fitted to what the connected layers were given of it"
     if found.readable:
         return f"{what}, well enough to recognise it."
     if found.psnr >= RESEMBLES:
         return f"{what}, with its main shapes."
-    return f"{what}, too far off to recognise it."
+    return f"{what}, far from the original in its pixels."
 
 
 def _error(found: Recovery) -> str:

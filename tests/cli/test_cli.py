@@ -573,7 +573,7 @@ def test_bench_searches_batches(capsys: pytest.CaptureFixture[str]):
         ),
         (["attack", "model.safetensors", "cut.npz", "--out", "found.npz"], "cut.npz: not a whole .npz"),
         (["frobnicate"], "No such command"),
-        (["audit", "model.safetensors"], "Missing argument"),
+        (["audit", "model.safetensors"], "give MODEL and BATCH"),
     ],
 )
 def test_bad_input(here: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str):

@@ -88,6 +88,14 @@ def test_a_narrow_layer_is_ambiguous_by_certify(report):
     one = found(report, "width:2")
     assert one.outcome == "AMBIGUOUS"
     assert one.protection.hidden > 0
+    reach = one.protection.reach
+    assert reach.domain == "[0, 1]"
+    assert max(reach.distance) > 0
+    assert all(
+        0 <= a <= b <= 1
+        for low, high in zip(reach.low, reach.high, strict=True)
+        for a, b in zip(low, high, strict=True)
+    )
 
 
 @pytest.mark.parametrize("name", ["mask-exan", "project-pca:5", "withhold:0.bias", "perturb", "average:2"])

@@ -34,6 +34,7 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "kernel/second/counting": SECOND,
     "kernel/labels": (*RESIDUAL, *BARE, "kernel/test_kernel", "decide/test_enumeration_rays"),
     "kernel/probabilities": (*ENCLOSED, *RESIDUAL),
+    "kernel/lifting/apart": ("decide/test_apart",),
     "kernel/lifting/degree_three": ("decide/test_degree_three",),
     "kernel/second/enclosed_batch": ENCLOSED,
     "kernel/lifting/enumeration": ("kernel/test_mutants", "decide/test_enumeration"),

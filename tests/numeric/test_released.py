@@ -86,16 +86,29 @@ def test_methods_do_with_the_rows_there_are(method):
 
 def test_without_most_biases_scales_come_from_what_is_left():
     case = Case(20, 150, 4, samples=5, seed=5)
-    for bias in (case.rows(150, 20), case.rows(150, 0)):
-        found = case.attack(Release(rows={"0.bias": bias, "2.weight": np.ones(4, bool)}))
+    some = case.rows(150, 110)
+    for rows in (
+        {"0.bias": case.rows(150, 20)},
+        {"0.bias": case.rows(150, 3)},
+        {"0.bias": case.rows(150, 0)},
+        {"0.weight": some, "0.bias": some & case.rows(150, 12)},
+    ):
+        found = case.attack(Release(rows=rows))
         assert found.complete
         assert {one.tier for one in found.status} == {Tier.CONSISTENT}
+        # by their own equations, not only as a batch that fits
+        assert all(one.isolation > 0 for one in found.status)
         assert case.off(found) < 1e-9
-    # bias entries alone give the scales of bare first-layer rows
-    alone = Release(tensors=["0.weight", "0.bias"], rows={"0.bias": case.rows(150, 20)})
-    found = case.attack(alone)
+
+
+def test_entries_of_a_bias_gradient_give_scales_that_nothing_else_does():
+    case = Case(20, 150, 3, samples=3, loss="mse", seed=1)
+    options = {"method": "lift", "batch_size": 3, "labels": "real"}
+    assert not case.attack(Release(tensors=["0.weight"]), **options).complete
+    few = {"0.bias": case.rows(150, 20)}
+    found = case.attack(Release(tensors=["0.weight", "0.bias"], rows=few), **options)
     assert found.complete
-    assert case.off(found) < 1e-9
+    assert float(torch.cdist(found.x, case.x, p=torch.inf).amin(dim=1).max()) < 1e-9
 
 
 def test_biases_of_rows_that_are_not_sent_are_still_tests():
@@ -138,6 +151,18 @@ def test_the_last_layer_in_part_shows_features_of_one_sample():
     assert shown is not None
     assert float((shown.values - hidden).abs().max()) < 1e-9
     assert shown.labels.tolist() == case.y.tolist()
+
+
+@pytest.mark.parametrize("labels", ["one_hot", "real"])
+def test_a_target_is_open_where_a_row_is_missing(labels):
+    case = Case(6, 4, samples=1, loss="mse", seed=10)
+    mask = np.array([True, True, False, True])
+    release = Release(rows={"0.weight": mask, "0.bias": mask})
+    found = case.attack(release, batch_size=1, labels=labels)
+    assert not len(found.x)
+    (one,) = found.candidates
+    assert one.label is None
+    assert float((one.x - case.x).abs().max()) < 1e-9
 
 
 def test_what_is_proved_unique_is_what_is_confirmed():

@@ -70,13 +70,13 @@ class Case:
 def cases(draw: st.DrawFn) -> Case:
     rng = np.random.default_rng(draw(st.integers(0, 2**31)))
     loss = draw(st.sampled_from(["cross_entropy", "mse", "bce", "hinge"]))
-    widths = draw(st.lists(st.sampled_from([8, 30, 60]), min_size=1, max_size=2))
+    widths = draw(st.lists(st.sampled_from([8, 40]), min_size=1, max_size=2))
     features, classes = draw(st.sampled_from([3, 8])), draw(st.sampled_from([2, 3, 6]))
     model = drawn_network((features, *widths, classes), rng)
     kind, samples = draw(st.sampled_from(["rand", "randn"])), draw(st.integers(1, 4))
     x, y = drawn_batch(kind, samples, features, classes, rng, loss)
     release = draw(releases(to_network(model)))
-    method = draw(st.sampled_from(["lift", "lift", "peel+lift", "assign"]))
+    method = draw(st.sampled_from(["lift", "peel+lift"]))
     return Case(model, x, y, loss, release, method, draw(st.booleans()), rng)
 
 
@@ -116,7 +116,7 @@ def narrower_of(case: Case) -> Release:
 
 
 @given(cases())
-@examples(30)
+@examples(15)
 def test_what_is_withheld_is_not_read(case: Case):
     found = case.attack(case.gradient, case.release)
     assert equal(found, case.attack(spoiled(case.gradient, case.release, case.rng), case.release))
@@ -124,7 +124,7 @@ def test_what_is_withheld_is_not_read(case: Case):
 
 
 @given(cases())
-@examples(30)
+@examples(15)
 def test_what_is_confirmed_is_the_batch_whatever_is_sent(case: Case):
     for release in (case.release, narrower_of(case)):
         found = case.attack(case.gradient, release)

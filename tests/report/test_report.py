@@ -222,7 +222,7 @@ def test_every_sample_has_a_card_with_its_verdict_and_what_was_rebuilt():
 
 def test_what_leaks_to_whom_how_bad_and_what_to_do():
     said = advice(attacked(remedy="exan mitigate model batch"))
-    assert said.what.startswith("all 3 samples, and 2 of 3 labels")
+    assert said.what.startswith("All 3 samples, and 2 of 3 labels")
     assert (said.severity, "every sample" in said.how_bad) == ("all", True)
     assert said.whom.startswith("Everyone who sees this gradient and the model")
     named = [step.command.split()[-1] for step in said.steps if step.command]
@@ -352,7 +352,7 @@ def test_a_model_without_exact_arguments_is_unknown_and_shows_the_attack():
     assert "with its main shapes" in text
     assert "Exclusivity map" not in text
     assert '<th scope="col">peelable</th>' not in render("t", [shown])
-    assert drawn(shown)[1] == ("undecided", ["original", "estimated"])
+    assert drawn(shown)[1] == ("label leaked", ["original", "estimated"])
     nothing = attacked(
         audit=None, recoveries=(None,) * 3, estimates=(guess,) * 3, features=Features(count=3, bound=1e-9)
     )

@@ -44,6 +44,7 @@ FORMS = (
     "samples share a pattern",
     "groups split above",
     "layers below",
+    "samples left over are lifted",
     "extra rays over Q",
     "extra rays mod p",
     "residual by quadrics",
@@ -101,6 +102,7 @@ _EXACT = _cells("mse,hinge one_hot gradient", "mse real gradient")
 CELLS = {
     "lifting": _ALL | _EXACT,
     "degree_three": _ALL - _cells("hinge known batch"),
+    "apart": _cells("cross_entropy,bce,mse one_hot,known batch", "mse real batch"),
     "enumeration": _ALL | _EXACT,
     "extra_rays": _ALL | _cells("mse,hinge one_hot gradient"),
     "scale": _ALL - _cells("mse real batch"),
@@ -117,6 +119,7 @@ CELLS = {
     "unseen": _ALL,
     "projected": _ALL,
     "averaged": _ALL,
+    "submersion": _cells("cross_entropy,bce,mse one_hot,known batch", "mse real batch"),
     "tolerance": _cells("cross_entropy,bce,mse,hinge one_hot gradient"),
 }
 """Loss, label set and entrance under which each kind of evidence is stored."""
@@ -191,6 +194,7 @@ _SHAPES = {
     "second_batch": _second,
     "twins": lambda part: {"twin with another target"} if any(t["target"] for t in part["twins"]) else set(),
     "rank_bound": lambda part: {f"rank bound of a {'batch' if part['point'] else 'gradient'}"},
+    "apart": lambda part: {"samples left over are lifted"} if part["rest"] else set(),
     "forced": lambda part: set() if part["matrix"] else {"forced without solutions"},
 }
 

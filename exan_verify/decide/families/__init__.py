@@ -21,6 +21,7 @@ from exan_verify.decide.families import (
     projected,
     shears,
     silent,
+    submersion,
     unseen,
 )
 from exan_verify.decide.families.result import Part, joined, witness
@@ -41,8 +42,11 @@ METHODS: tuple[Method, ...] = (
     counting.decide,
     orbits.decide,
     silent.decide,
+    submersion.decide,
 )
-"""Who is asked, in order; each adds its facts."""
+"""Who is asked, in order; each adds its facts. The last has a Jacobian to eliminate, and is asked where the
+others leave samples open.
+"""
 
 
 def decide(context: Context, budget: Budget) -> Finding:
@@ -53,6 +57,8 @@ def decide(context: Context, budget: Budget) -> Finding:
     release = context.question.release
     for method in METHODS if release is None or release.averages is None else OF_MEANS:
         if stopped := budget.exhausted:
+            break
+        if method is submersion.decide and len(joined(parts).facts.free) == context.samples:
             break
         try:
             part = method(context, budget)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from exan_verify.core.arrays import PerLayer
-from exan_verify.core.certificate import Conclusion, LayerArgument, Lifting, Scale, Split
+from exan_verify.core.certificate import Apart, Conclusion, LayerArgument, Lifting, Scale, Split
 from exan_verify.core.facts import Facts
 from exan_verify.core.network import Array
 from exan_verify.core.question import Labels, Loss
@@ -138,11 +138,11 @@ def concluded(image: Image, conclusion: Conclusion) -> frozenset[int]:
 
 def _layer(image: Image, argument: LayerArgument) -> frozenset[int]:
     check_reduction(image, argument.layer)
-    _system_reaches_rank(image, argument, tuple(range(image.subject.samples)))
+    check_system(image, argument, tuple(range(image.subject.samples)))
     return concluded(image, argument)
 
 
-def _system_reaches_rank(image: Image, argument: LayerArgument | Split, members: tuple[int, ...]) -> None:
+def check_system(image: Image, argument: LayerArgument | Split, members: tuple[int, ...]) -> None:
     """dim null(R) = sum of squared group sizes, for q in the span of ``members`` (C2, steps 5 to 7)."""
     i = argument.layer
     groups = groups_of(image.subject.passed.pattern(i)[image.sent(i)], members)
@@ -171,7 +171,7 @@ def _after_splits(image: Image, argument: Conclusion) -> set[tuple[int, ...]]:
         require(part.layer < image.subject.network.depth, f"there is no hidden layer {part.layer}")
         independent = rank_mod(image.sent_delta(part.layer)[:, list(part.members)]) == len(part.members)
         require(independent, f"the group's deltas at layer {part.layer} are not shown to be independent")
-        _system_reaches_rank(image, part, part.members)
+        check_system(image, part, part.members)
         del open_groups[part.members]
         open_groups.update(dict.fromkeys(part.groups, _known_up_to(part)))
     return set(open_groups)
@@ -210,7 +210,7 @@ def lifted_system(
     return kept
 
 
-def unknowns_above(image: Image, argument: Conclusion | Split | Scale) -> int:
+def unknowns_above(image: Image, argument: Conclusion | Split | Scale | Apart) -> int:
     """K', the number of unknowns of u; for ``row_space`` its rank mod p, a lower bound. It tells how large a
     system becomes before it is built.
     """
@@ -223,13 +223,13 @@ def unknowns_above(image: Image, argument: Conclusion | Split | Scale) -> int:
     ]
 
 
-def outgoing_weights(image: Image, argument: Conclusion | Split | Scale) -> Residues:
+def outgoing_weights(image: Image, argument: Conclusion | Split | Scale | Apart) -> Residues:
     """Row j of (n, K') is w_j, column j of W_{i+1}, on the unknowns of u, whose choice is checked (3.1)."""
     check_unknowns(image, argument)
     return weights_on_unknowns(image, argument)
 
 
-def check_unknowns(image: Image, argument: Conclusion | Split | Scale) -> None:
+def check_unknowns(image: Image, argument: Conclusion | Split | Scale | Apart) -> None:
     """The unknowns of u cover every delta'_{i+1} (6.4, step 4)."""
     i = argument.layer
     if argument.parametrisation == "column_space":
@@ -244,7 +244,7 @@ def check_unknowns(image: Image, argument: Conclusion | Split | Scale) -> None:
         )
 
 
-def weights_on_unknowns(image: Image, argument: Conclusion | Split | Scale) -> Residues:
+def weights_on_unknowns(image: Image, argument: Conclusion | Split | Scale | Apart) -> Residues:
     """The rows w_j (n, K') alone, in the image's field."""
     i, p = argument.layer, image.prime
     weight = image.subject.network.layers[i].weight
@@ -315,12 +315,12 @@ def _label_told(image: Image, argument: Conclusion, m: int, everyone: bool) -> b
     if argument.labels == "loss_vectors":
         above = argument.layer == depth - 1 and argument.parametrisation not in ("row_space", "single")
         require(above, "loss vectors are known only above the last hidden layer, with all their entries")
-        return _told(image, m, np.eye(image.subject.network.classes, dtype=np.uint64))
+        return label_told(image, m, np.eye(image.subject.network.classes, dtype=np.uint64))
     if argument.labels == "output_rank":
         require(everyone, "the output rank argument needs every input to be determined")
         require(bool(image.sent(depth).all()), "the gradient of the output layer is not sent whole")
         require(feature_rank(image, depth - 1) == image.subject.samples, "rank [H_{L-1} 1] = M is not shown")
-        return _told(image, m, np.eye(image.subject.network.classes, dtype=np.uint64))
+        return label_told(image, m, np.eye(image.subject.network.classes, dtype=np.uint64))
     # one sample: nothing is known of the next delta, but the layer's own is there where its bias is sent
     lowest = argument.layer - (argument.parametrisation == "single")
     back = np.eye(image.subject.network.classes, dtype=np.uint64)
@@ -331,10 +331,10 @@ def _label_told(image: Image, argument: Conclusion, m: int, everyone: bool) -> b
         back = back[image.sent(argument.layer)]
     if argument.parametrisation == "row_space":
         back = product_mod(image.subject.network.layers[argument.layer].weight.T, back)
-    return _told(image, m, back)
+    return label_told(image, m, back)
 
 
-def _told(image: Image, m: int, back: Residues) -> bool:
+def label_told(image: Image, m: int, back: Residues) -> bool:
     """Whether ``back @ (g(f, y') - g(f, y))`` is non-zero for every other admitted label y'."""
     loss, labels = image.subject.question.loss, image.subject.question.labels
     classes = image.subject.network.classes

@@ -1,5 +1,5 @@
 """Evidence of a second batch: exact, algebraic, enclosed, along a family, by counting, unseen, projected,
-averaged, scaled.
+averaged, along a fibre, scaled.
 
 The one part of the kernel that the engines ask themselves: they find candidates by means of their own, and
 issue what :func:`facts` accepts (docs/theory.md section 6).
@@ -18,6 +18,7 @@ from exan_verify.core.certificate import (
     Projected,
     SecondBatch,
     Shear,
+    Submersion,
     Twins,
     Unseen,
 )
@@ -31,16 +32,26 @@ from exan_verify.kernel.second import (
     projected,
     second_batch,
     shear,
+    submersion,
     twins,
     unseen,
 )
-from exan_verify.kernel.second.counting import Count, count
+from exan_verify.kernel.second.counting import Count
 from exan_verify.kernel.second.second_batch import rebuilt
 
 __all__ = ["CHECKERS", "Count", "Existential", "count", "facts", "rebuilt"]
 
 Existential = (
-    SecondBatch | EnclosedBatch | AlgebraicBatch | Shear | Counting | Unseen | Projected | Averaged | Twins
+    SecondBatch
+    | EnclosedBatch
+    | AlgebraicBatch
+    | Shear
+    | Counting
+    | Unseen
+    | Projected
+    | Averaged
+    | Submersion
+    | Twins
 )
 """Evidence that a second batch, or a family of them, exists."""
 
@@ -53,6 +64,7 @@ CHECKERS: Mapping[type, Callable[[Any, Subject], Facts]] = {
     Unseen: unseen.facts,
     Projected: projected.facts,
     Averaged: averaged.facts,
+    Submersion: submersion.facts,
     Twins: twins.facts,
 }
 """One checker for each kind."""
@@ -64,3 +76,10 @@ def facts(evidence: Existential, subject: Subject) -> Facts:
     Raises :class:`exan_verify.errors.CertificateRejected` at the first step that does not hold.
     """
     return CHECKERS[type(evidence)](evidence, subject)
+
+
+def count(evidence: Counting | Submersion, subject: Subject) -> Count:
+    """The dimensions behind :func:`facts`; raises as it does."""
+    if isinstance(evidence, Counting):
+        return counting.count(evidence, subject)
+    return submersion.count(evidence, subject)

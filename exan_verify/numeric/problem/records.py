@@ -46,8 +46,9 @@ class Finding:
     candidates are judged as handed over, and none is claimed that refinement has to move. ``guessed_rows``:
     ``rest`` was computed with inputs from rows that were taken for exclusive. ``scale_error``: relative error
     of the samples' scales where these do not come from the layer's own bias gradient. ``y``: the labels
-    that the method found the candidates with, where it had to know them, and ``errors`` (m,) the relative
-    rounding of their x.
+    that the method found the candidates with, where it had to know them, ``errors`` (m,) the relative
+    rounding of their x, and ``size`` the batch size that goes with the labels. ``final``: what other methods
+    search does not hold the samples that are missing.
     """
 
     method: str
@@ -62,6 +63,8 @@ class Finding:
     scale_error: float = 0.0
     y: Tensor | None = None
     errors: Tensor | None = None
+    size: int | None = None
+    final: bool = False
 
     @property
     def whole(self) -> bool:

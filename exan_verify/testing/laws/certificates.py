@@ -12,7 +12,7 @@ from typing import Any
 from exan_verify.errors import CertificateRejected
 from exan_verify.testing.laws.law import SEEDS, Case, cases, certified, law, mixed, require
 
-MUTANTS = 8
+MUTANTS = 24
 """Mutated certificates per case."""
 
 

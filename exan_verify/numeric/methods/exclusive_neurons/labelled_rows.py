@@ -1,23 +1,27 @@
-"""Rows of [dW_1 | db_1] that show one sample alone, in layers too narrow to tell that by their pattern.
+"""Rows of [dW_1 | db_1] that show one sample alone, told by labels where the pattern alone does not tell it.
+
+That is so in narrow layers, where too few neurons tell a sample from a mixture, and in batches whose inputs
+are dependent, or nearly, so that the column space of the gradient does not hold, or not show, every delta.
 
 A row taken for exclusive gives its sample's input, and with a label everything else: a forward and a backward
 pass give the sample's whole share of the gradient. What tests the guess is the row's own bias entry, which
 has to be the delta that the label gives at this neuron (E4: K tries), and what the column and row spaces of
 all layers say of its deltas and features. A mixture of samples meets the first by coincidence only: it is
 one equation between numbers that know nothing of one another, except for hinge, whose loss vectors may add
-up.
+up. Once no row shows a new sample, those found are solved for together from all rows that they explain
+(own_rows.py), so that errors do not pile up, and what is left is looked at again.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from itertools import product
+from dataclasses import dataclass, fields, replace
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from exan_verify.core.question import Labels, Loss
+from exan_verify.core.question import Loss
+from exan_verify.numeric.problem.own_rows import admitted_labels, solve_own_rows
 from exan_verify.numeric.problem.passes import Trace, backward, forward, rounding, weight_gains
 from exan_verify.numeric.problem.problem import Problem
 from exan_verify.numeric.problem.spectrum import ColumnSpace
@@ -32,14 +36,14 @@ _TELLING = 1e-4
 _STRANGE = 1e-6
 """Sine from which a delta, or features, lie outside of a layer's column or row space in any case."""
 
-_TRIES = 1024
-"""Most labels that are tried for a row."""
-
 _SPARE = 8
 """Equations that a mixture would have to meet by coincidence, from which patterns alone tell samples."""
 
-_MOST_NEURONS = 256
-"""Rows that labels are tried for: a wider layer is narrow only for batches with few exclusive neurons."""
+_COINCIDENCES = 1e-2
+"""Most rows that may pass by coincidence, expected over all the labels that a round tries."""
+
+_TRIED = 1 << 22
+"""Entries of the rows' deltas that are worked on at a time."""
 
 _SHOWN = 1e3
 """Times its rounding that a row's bias entry must be to show an input."""
@@ -53,28 +57,14 @@ _LARGEST_BATCH = 4096
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Labelled:
-    """Rows with their labels: ``row`` (r,) the row's place, ``x`` (r, d), labels ``y``, and first-layer
-    ``deltas`` (r, n_1)."""
+    """Rows with their labels: ``row`` (r,) the row's place, ``x`` (r, d), labels ``y``, first-layer
+    ``deltas`` (r, n_1), and the ``divisor`` (r,) of the loss that goes with them."""
 
     row: Tensor
     x: Tensor
     y: Tensor
     deltas: Tensor
-
-
-def admitted_labels(problem: Problem) -> Tensor | None:
-    """Every label there is: classes (K,) or targets (t, K); None where they are too many, or any numbers."""
-    size = problem.classes
-    if problem.question.labels is Labels.REAL:
-        return None
-    if problem.classified:
-        return torch.arange(size, device=problem.device)
-    if problem.question.loss is Loss.MSE and size > 1:
-        return torch.eye(size, dtype=torch.float64, device=problem.device)
-    if 2**size > _TRIES:
-        return None
-    rows = list(product((0.0, 1.0), repeat=size))
-    return torch.tensor(rows, dtype=torch.float64, device=problem.device)
+    divisor: Tensor
 
 
 def labelled_rows(
@@ -87,43 +77,64 @@ def labelled_rows(
     gains: list[tuple[float, float]],
 ) -> Labelled | None:
     """The rows (``neurons``, inputs ``x`` with relative rounding ``error``, bias entries) that some label
-    explains, each with the label that does best."""
+    explains, each with the label that does best, and that fit those ``spaces`` that hold the batch."""
     labels = admitted_labels(problem)
     if labels is None or not len(x):
         return None
+    step = max(1, _TRIED // problem.layers[0].shape[0])
+    portions = torch.split(torch.arange(len(x), device=x.device), step)
+    telling = min(_TELLING, _COINCIDENCES / (len(x) * len(labels)))
+    parts = [
+        _some_labelled(problem, spaces, labels, neurons[n], x[n], bias[n], error[n], gains, telling)
+        for n in portions
+    ]
+    return Labelled(
+        row=torch.cat([n[part.row] for n, part in zip(portions, parts, strict=True)]),
+        x=torch.cat([part.x for part in parts]),
+        y=torch.cat([part.y for part in parts]),
+        deltas=torch.cat([part.deltas for part in parts]),
+        divisor=torch.cat([part.divisor for part in parts]),
+    )
+
+
+def _some_labelled(
+    problem: Problem,
+    spaces: tuple[ColumnSpace, ...],
+    labels: Tensor,
+    neurons: Tensor,
+    x: Tensor,
+    bias: Tensor,
+    error: Tensor,
+    gains: list[tuple[float, float]],
+    telling: float,
+) -> Labelled:
     proceed()
     trace = forward(problem, x)
     n = torch.arange(len(x), device=x.device)
-    size = problem.question.batch_size or max(space.rank for space in spaces)
+    size = problem.question.batch_size or max((space.rank for space in spaces), default=0)
     told = problem.question.batch_size is not None or problem.divisor(2) == problem.divisor(1)
-    best: list[Tensor] = []
-    shares: list[Tensor] = []
-    for label in labels:
+    best, chosen = torch.full_like(bias, torch.inf), torch.zeros_like(n)
+    shares, divisors = torch.zeros_like(x[:, :1] * problem.layers[0].bias), torch.ones_like(bias)
+    for k, label in enumerate(labels):
         vectors = _vectors(problem, trace.logits, label)
         deltas = backward(problem, trace, vectors)
         own = deltas[0][n, neurons]
         safe = torch.where(own == 0, torch.ones_like(own), own)
         if told:
-            factor = torch.full_like(own, 1 / problem.divisor(problem.question.batch_size or 1))
+            divisor = torch.full_like(own, problem.divisor(problem.question.batch_size or 1))
         else:
-            factor = 1 / _whole(problem, safe / bias)
-        misfit = (bias - own * factor).abs() / bias.abs()
+            divisor = _whole(problem, safe / bias)
+        misfit = (bias - own / divisor).abs() / bias.abs()
         slack = _slack(problem, trace, deltas, x, error, gains) / own.abs().clamp(min=1e-300)
-        good = (own != 0) & (misfit <= slack) & (slack < _TELLING)
-        for space, delta, h in zip(spaces, deltas, trace.hidden, strict=True):
-            if space.rank == size:
+        good = (own != 0) & (misfit <= slack) & (slack < telling) & (misfit < best)
+        for space, delta, h in zip(spaces, deltas, trace.hidden, strict=False):
+            if space.rank == size and bool(good.any()):
                 good &= _fits(space, delta, h)
-        best.append(torch.where(good, misfit, torch.inf))
-        shares.append(deltas[0] * factor[:, None])
-    misfits = torch.stack(best, dim=1)
-    chosen = misfits.argmin(dim=1)
-    kept = torch.nonzero(torch.isfinite(misfits[n, chosen]))[:, 0]
-    return Labelled(
-        row=kept,
-        x=x[kept],
-        y=labels[chosen[kept]],
-        deltas=torch.stack(shares, dim=1)[kept, chosen[kept]],
-    )
+        best, chosen = torch.where(good, misfit, best), torch.where(good, k, chosen)
+        divisors = torch.where(good, divisor, divisors)
+        shares = torch.where(good[:, None], deltas[0] / divisor[:, None], shares)
+    kept = torch.nonzero(torch.isfinite(best))[:, 0]
+    return Labelled(row=kept, x=x[kept], y=labels[chosen[kept]], deltas=shares[kept], divisor=divisors[kept])
 
 
 def _vectors(problem: Problem, logits: Float[Tensor, "r K"], label: Tensor) -> Float[Tensor, "r K"]:
@@ -174,13 +185,37 @@ def _fits(space: ColumnSpace, delta: Float[Tensor, "r n"], h: Float[Tensor, "r i
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Peeled:
-    """Samples peeled by their labels: ``x`` (p, d), ``y``, first-layer ``deltas`` (p, n_1), and the relative
-    rounding ``error`` (p,) of x."""
+    """Samples peeled by their labels: ``x`` (p, d), ``y``, first-layer ``deltas`` (p, n_1), the relative
+    rounding ``error`` (p,) of x, and the ``divisor`` (p,) of the loss that goes with the labels."""
 
     x: Tensor
     y: Tensor
     deltas: Tensor
     error: Tensor
+    divisor: Tensor
+
+    def select(self, chosen: Tensor) -> Peeled:
+        """The ``chosen`` samples: a mask (p,), or indices."""
+        return Peeled(**{one.name: getattr(self, one.name)[chosen] for one in fields(self)})
+
+    def and_also(self, other: Peeled) -> Peeled:
+        """These samples and those of ``other``."""
+        return Peeled(
+            **{
+                one.name: torch.cat([getattr(self, one.name), getattr(other, one.name)])
+                for one in fields(self)
+            }
+        )
+
+
+def batch_size_shown(problem: Problem, peeled: Peeled) -> int | None:
+    """The batch size that the divisors of the samples' losses agree on, where they are a mean's."""
+    unit = problem.divisor(1)
+    if not len(peeled.x) or problem.divisor(2) == unit:
+        return None
+    if not bool((peeled.divisor == peeled.divisor[0]).all()):
+        return None
+    return round(float(peeled.divisor[0]) / unit)
 
 
 def is_narrow(problem: Problem, space: ColumnSpace) -> bool:
@@ -197,7 +232,7 @@ def peel_by_labels(problem: Problem, spaces: tuple[ColumnSpace, ...], most: int)
     labels = admitted_labels(problem)
     if problem.scale is None or problem.weighted:
         return None
-    if labels is None or not layer.whole or layer.shape[0] > _MOST_NEURONS:
+    if labels is None or not layer.whole:
         return None
     nowhere = layer.d_weight[:0].double()
     found = _peeled(problem, spaces, labels, most, nowhere, gains)
@@ -209,12 +244,7 @@ def peel_by_labels(problem: Problem, spaces: tuple[ColumnSpace, ...], most: int)
         other = _peeled(problem, spaces, labels, most, one[None], gains)
         apart = torch.cdist(other.x, found.x, compute_mode="donot_use_mm_for_euclid_dist")
         new = (apart > _NEAR * (1 + other.x.norm(dim=1))[:, None]).all(dim=1)
-        found = Peeled(
-            x=torch.cat([found.x, other.x[new]]),
-            y=torch.cat([found.y, other.y[new]]),
-            deltas=torch.cat([found.deltas, other.deltas[new]]),
-            error=torch.cat([found.error, other.error[new]]),
-        )
+        found = found.and_also(other.select(new))
     return found
 
 
@@ -239,15 +269,22 @@ def _peeled(
     """At most ``most`` samples, none of them near the inputs ``without``."""
     layer = problem.layers[0]
     given, given_bias = layer.d_weight.double(), layer.d_bias
-    found = Peeled(x=given[:0], y=labels[:0], deltas=given.new_zeros(0, layer.shape[0]), error=given_bias[:0])
+    found = Peeled(
+        x=given[:0],
+        y=labels[:0],
+        deltas=given.new_zeros(0, layer.shape[0]),
+        error=given_bias[:0],
+        divisor=given_bias[:0],
+    )
     rounded = problem.unit_roundoff * (given.norm(dim=1) + given_bias.abs())
+    untested, solved = torch.ones_like(given_bias, dtype=torch.bool), 0
     while len(found.x) < most:
         left = given - found.deltas.T @ found.x
         bias = given_bias - found.deltas.sum(dim=0)
         shares = found.deltas.abs().T
         carried = (found.error + problem.unit_roundoff) * (1 + found.x.norm(dim=1))
         error = rounded + shares @ carried
-        rows = torch.nonzero(bias.abs() > _SHOWN * error)[:, 0]
+        rows = torch.nonzero(untested & (bias.abs() > _SHOWN * error))[:, 0]
         x, relative = left[rows] / bias[rows, None], error[rows] / bias[rows].abs()
         active = layer.forward(x).gather(1, rows[:, None])[:, 0] > 0
         for one in without:
@@ -255,15 +292,32 @@ def _peeled(
         rows, x, relative = rows[active], x[active], relative[active]
         fresh = labelled_rows(problem, spaces, rows, x, bias[rows], relative, gains)
         if fresh is None or not len(fresh.x):
-            break
+            if solved == len(found.x):
+                break
+            found, solved = _solved_together(problem, found, gains), len(found.x)
+            untested = torch.ones_like(untested)
+            continue
         chosen = _distinct(fresh, relative[fresh.row])[: most - len(found.x)]
-        found = Peeled(
-            x=torch.cat([found.x, fresh.x[chosen]]),
-            y=torch.cat([found.y, fresh.y[chosen]]),
-            deltas=torch.cat([found.deltas, fresh.deltas[chosen]]),
-            error=torch.cat([found.error, relative[fresh.row][chosen]]),
+        new = Peeled(
+            x=fresh.x[chosen],
+            y=fresh.y[chosen],
+            deltas=fresh.deltas[chosen],
+            error=relative[fresh.row][chosen],
+            divisor=fresh.divisor[chosen],
         )
+        found, untested = found.and_also(new), (new.deltas != 0).any(dim=0)
     return found
+
+
+def _solved_together(problem: Problem, found: Peeled, gains: list[tuple[float, float]]) -> Peeled:
+    """The samples found, solved for together, where their labels agree on the size of the batch."""
+    if not bool((found.divisor == found.divisor[0]).all()):
+        return found
+    sizes = 1 + found.x.norm(dim=1)
+    own = solve_own_rows(problem, found.x, found.y, found.error * sizes, float(found.divisor[0]), gains)
+    known = torch.isfinite(own.error)
+    error = torch.where(known, own.error / (1 + own.x.norm(dim=1)), found.error)
+    return replace(found, x=own.x, deltas=own.deltas, error=error)
 
 
 def _distinct(rows: Labelled, error: Float[Tensor, " r"]) -> Tensor:

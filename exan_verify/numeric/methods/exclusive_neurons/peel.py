@@ -13,10 +13,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from exan_verify.errors import RangeError
 from exan_verify.numeric.methods.equations import layer_summaries, too_many
-from exan_verify.numeric.methods.exclusive_neurons.labelled_rows import is_narrow, peel_by_labels
+from exan_verify.numeric.methods.exclusive_neurons.labelled_rows import (
+    batch_size_shown,
+    is_narrow,
+    peel_by_labels,
+)
 from exan_verify.numeric.methods.exclusive_neurons.rows import Fresh, exclusive_samples
 from exan_verify.numeric.methods.lifting.lift import Lift
 from exan_verify.numeric.problem.passes import forward
@@ -24,6 +30,18 @@ from exan_verify.numeric.problem.problem import Problem
 from exan_verify.numeric.problem.records import Finding
 from exan_verify.numeric.problem.remainder import Known, all_deltas, without
 from exan_verify.numeric.problem.spectrum import ColumnSpace
+
+_STALLED = 0.25
+"""Share of the samples from which peeling that ends has met errors rather than a batch it is not made for."""
+
+_FILLED = 0.9
+"""Of the features that are not zero throughout: the rank from which inputs are taken to be dependent."""
+
+_ROUNDED = 1e3
+"""Roundings, relative to the largest, from which a singular value is none."""
+
+_OUTSIDE = 1e-3
+"""Sine at which the delta of a sample that its label gives lies outside the column space."""
 
 _RESCALED = 0.1
 """Relative change of a delta's size beyond which the joint estimate is not an improvement."""
@@ -53,7 +71,12 @@ class Peel:
             untested = (grown.deltas[known.size :] != 0).any(dim=0)
             known = grown
         if is_narrow(problem, space):
-            labelled = self._by_labels(problem, spaces)
+            labelled = self._by_labels(problem, spaces, beyond=0)
+            if labelled is not None:
+                return labelled
+        elif known.size < space.rank and (known.size > _STALLED * space.rank or _dependent(problem, space)):
+            # errors have piled up, or deltas lie outside the column space: labels know of neither
+            labelled = self._by_labels(problem, spaces, beyond=known.size)
             if labelled is not None:
                 return labelled
         rest = space.rank - known.size
@@ -79,13 +102,23 @@ class Peel:
             return finding
         return self._rest(problem, spaces, known, finding)
 
-    def _by_labels(self, problem: Problem, spaces: tuple[ColumnSpace, ...]) -> Finding | None:
-        """The samples that rows and labels show, where any do."""
-        space = spaces[0]
-        peeled = peel_by_labels(problem, spaces, problem.question.batch_size or space.rank)
-        if peeled is None or not len(peeled.x):
+    def _by_labels(self, problem: Problem, spaces: tuple[ColumnSpace, ...], *, beyond: int) -> Finding | None:
+        """The samples that rows and labels show, where these are more than ``beyond``."""
+        space, told = spaces[0], problem.question.batch_size
+        peeled = peel_by_labels(problem, spaces, told or space.rank)
+        if peeled is None:
             return None
-        missing = max(0, (problem.question.batch_size or space.rank) - len(peeled.x))
+        size = batch_size_shown(problem, peeled) or told or space.rank
+        if told is None and (space.saturated or len(peeled.x) < space.rank):
+            # where inputs are dependent, deltas need not lie in the column space, and there are more of them
+            free = peel_by_labels(problem, (), len(problem.layers[0].bias))
+            shown = None if free is None else batch_size_shown(problem, free)
+            if shown is not None and shown > space.rank:
+                sized = replace(problem, question=replace(problem.question, batch_size=shown))
+                peeled, size = peel_by_labels(sized, spaces, shown) or peeled, shown
+        if len(peeled.x) <= beyond:
+            return None
+        missing = max(0, size - len(peeled.x))
         h = torch.cat([peeled.x, torch.ones_like(peeled.x[:, :1])], dim=1)
         left = torch.linalg.svd(space.rows - (space.basis.T @ peeled.deltas.T) @ h)[0]
         return Finding(
@@ -93,6 +126,7 @@ class Peel:
             x=peeled.x,
             y=peeled.y,
             errors=peeled.error,
+            size=size,
             rest=space.basis @ left[:, : min(missing, space.rank)],
             rest_sine=1.0,
             layer=1,
@@ -102,6 +136,7 @@ class Peel:
             if missing
             else "",
             guessed_rows=True,
+            final=len(problem.layers) == 2 and _outside(peeled.deltas, space),
         )
 
     def _rest(
@@ -134,6 +169,23 @@ class Peel:
             rest_sine=lifted.rest_sine * tilt,
             reason=f"{finding.reason}; {lifted.reason}" if lifted.reason else "",
         )
+
+
+def _outside(deltas: Float[Tensor, "p n1"], space: ColumnSpace) -> bool:
+    """Whether deltas of samples lie outside the column space, which then does not hold the others either."""
+    unit = torch.nn.functional.normalize(deltas, dim=1)
+    return bool(((unit - (unit @ space.basis) @ space.basis.T).norm(dim=1) > _OUTSIDE).any())
+
+
+def _dependent(problem: Problem, space: ColumnSpace) -> bool:
+    """Whether the inputs of the batch may be dependent, so that deltas lie outside the column space: the rank
+    is less than the number of samples or, beyond rounding, nearly as large as inputs of so many features
+    allow."""
+    told = problem.question.batch_size
+    if told is not None:
+        return told > space.rank
+    used = int((space.rows.norm(dim=0) > 0).sum())
+    return int((space.values > _ROUNDED * problem.unit_roundoff * space.values[0]).sum()) > _FILLED * used
 
 
 def _nothing(problem: Problem) -> Known:

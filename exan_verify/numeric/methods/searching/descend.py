@@ -34,7 +34,7 @@ _MOST_SAMPLES = 4
 _ENTRIES = 1 << 14
 """Most entries of a gradient: a step takes milliseconds."""
 
-_STARTS, _STEPS = 40, 25
+_STARTS, _STEPS = 128, 25
 
 _SPREADS = (1.0, 2.0, 4.0)
 """Of the starts, times that of the rows: these are mixtures of the samples, and nearer to each other."""
