@@ -16,6 +16,7 @@ import pytest
 from exan_verify import audit_run
 from exan_verify.api.runs.run_report import SHARES, RunReport
 from exan_verify.api.runs.step_record import GATES, StepRecord
+from exan_verify.cli.audit_run import _telling
 from exan_verify.cli.output import ExitCode
 from exan_verify.report import ci
 from exan_verify.report.curves import BINS, curves
@@ -98,6 +99,18 @@ def test_interrupted_it_says_what_is_kept(
     said = [line for line in err.splitlines() if line]
     assert said == ["the finished steps are kept in out; go on with --resume", "error: interrupted"]
     assert len(Path("out/steps.jsonl").read_text().splitlines()) == 2
+
+
+def test_progress_says_how_far_it_is_and_how_long_it_will_take():
+    told: list[str] = []
+    for step in ((0, None, None), (0, 9, None), (3, 9, 59.6), (4, 9, 3725.0)):
+        _telling(told.append)(*step)
+    assert told == [
+        "0 steps",
+        "0 of 9 steps",
+        "3 of 9 steps, about 1:00 left",
+        "4 of 9 steps, about 1:02:05 left",
+    ]
 
 
 def test_words_that_do_not_go_together(here: Path, capsys: pytest.CaptureFixture[str]):
