@@ -133,9 +133,12 @@ def _require(condition: bool, what: str) -> None:
 
 def _choices(evidence: Lifting, loss: Loss) -> tuple[Choice, ...]:
     """Which unknowns are tried: the certificate's own first, where the library has them."""
-    first: Choice = "NextDeltas" if evidence.layers[-1].parametrisation == "column_space" else "AllEntries"
+    first = _UNKNOWNS.get(evidence.layers[-1].parametrisation, "AllEntries")
     zero_sum: tuple[Choice, ...] = ("SumZero",) if loss.zero_sum else ()
-    return tuple(dict.fromkeys((first, *zero_sum, "AllEntries", "NextDeltas")))
+    return tuple(dict.fromkeys((first, *zero_sum, "AllEntries", "NextDeltas", "Alone")))
+
+
+_UNKNOWNS: dict[str, Choice] = {"column_space": "NextDeltas", "single": "Alone"}
 
 
 def _about(record: Certificate) -> str:

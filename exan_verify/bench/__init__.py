@@ -13,6 +13,7 @@ SUITES = (
     "attack",
     "robustness",
     "peeling",
+    "agreement",
     "compare",
     "insecure",
     "convolution",

@@ -28,7 +28,7 @@ from exan_verify.coq.residues import (
 )
 from exan_verify.core.question import Loss
 
-Choice = Literal["AllEntries", "SumZero", "NextDeltas"]
+Choice = Literal["AllEntries", "SumZero", "NextDeltas", "Alone"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +37,9 @@ class Evidence:
 
     ``point``: what T = e^(1/F) is sent to, F being the logits' denominator (docs/theory.md 3.6); ``layer``:
     the hidden layer that it is about; ``lower``: for each layer below a minor of its deltas;
-    ``output_minor``: of [H 1] under the output layer, by which labels are told below the last hidden layer.
+    ``output_minor``: of [H 1] under the output layer, by which labels are told below the last hidden layer,
+    or ``backward_minors``: of each sample's map from loss vectors to the next delta. A sample alone needs no
+    lifted system, and so no neurons.
     """
 
     modulus: int
@@ -49,6 +51,7 @@ class Evidence:
     inputs_minor: Minor
     lower: tuple[Minor, ...]
     output_minor: Minor | None
+    backward_minors: tuple[Minor, ...]
     neurons: list[int]
     dropped: list[int]
     inverse: list[list[int]]
@@ -82,6 +85,15 @@ class _State:
             self._deltas[p] = [np.array(rows) for rows in zip(*found, strict=True)]
         return self._deltas[p]
 
+    def backward(self, layer: int, p: int) -> list[Matrix]:
+        """For each sample the deltas of ``layer`` modulo p that unit vectors of the logits give, (K, n)."""
+        units = np.eye(self.given.widths[-1], dtype=int).astype(object)
+        above = self.layers[layer - 1 :]
+        return [
+            np.array([deltas(above, passed[layer - 1 :], unit, p)[0] for unit in units])
+            for passed in self.passed
+        ]
+
     def lifted_inputs(self, layer: int) -> Matrix:
         """[h 1] below ``layer`` (1-based), one sample a row, times the common denominator."""
         rows = self.inputs if layer == 1 else np.array([np.maximum(z[layer - 2], 0) for z in self.passed])
@@ -101,6 +113,8 @@ def find_evidence(given: Given, layers: Sequence[int], choices: Sequence[Choice]
         for choice in choices:
             if choice == "SumZero" and layer < state.depth - 1:
                 continue
+            if choice == "Alone" and given.samples > 1:
+                continue
             for p in MODULI:
                 found = _evidence(state, layer, choice, p)
                 if found is not None:
@@ -118,8 +132,6 @@ def _evidence(state: _State, layer: int, choice: Choice, p: int) -> Evidence | N
         "inputs": select(state.lifted_inputs(layer), p),
         **{f"below {k}": select(all_deltas[k - 1], p) for k in range(1, layer)},
     }
-    if not last:
-        minors["output"] = select(state.lifted_inputs(state.depth), p)
     if choice == "NextDeltas":
         minors["next deltas"] = select(all_deltas[layer], p)
         minors["next inputs"] = select(state.lifted_inputs(layer + 1), p)
@@ -129,12 +141,23 @@ def _evidence(state: _State, layer: int, choice: Choice, p: int) -> Evidence | N
     chosen = {name: minor for name, minor in minors.items() if minor is not None}
     if len(chosen) < len(minors):
         return None
-    system = reduced(_system(delta, weight), p)
-    columns = pivots(system)
-    if len(columns) < system.ncols() - len(delta):
-        return None
-    matrix = integers([[int(system[i, j]) for j in columns] for i in range(system.nrows())])
-    neurons = pivots(reduced(matrix.T, p))
+    output, backward = None, list[Minor | None]()
+    if not last or choice == "Alone":
+        output = select(state.lifted_inputs(state.depth), p)
+        if output is None and choice != "Alone":
+            backward = [select(matrix, p) for matrix in state.backward(layer + 1, p)]
+        if output is None and (not backward or None in backward):
+            return None
+    neurons, dropped, inverse = list[int](), list[int](), list[list[int]]()
+    if choice != "Alone":
+        system = reduced(_system(delta, weight), p)
+        columns = pivots(system)
+        if len(columns) < system.ncols() - len(delta):
+            return None
+        matrix = integers([[int(system[i, j]) for j in columns] for i in range(system.nrows())])
+        neurons = pivots(reduced(matrix.T, p))
+        dropped = sorted(set(range(system.ncols())) - set(columns))
+        inverse = [list(row) for row in inverse_transposed(matrix[neurons], p)]
     return Evidence(
         modulus=p,
         point=_point(p),
@@ -143,11 +166,12 @@ def _evidence(state: _State, layer: int, choice: Choice, p: int) -> Evidence | N
         deltas_minor=chosen["deltas"],
         inputs_minor=chosen["inputs"],
         lower=tuple(chosen[f"below {k}"] for k in range(1, layer)),
-        output_minor=chosen.get("output"),
+        output_minor=output,
+        backward_minors=tuple(minor for minor in backward if minor is not None),
         next_minors=tuple(chosen[name] for name in ("next deltas", "next inputs") if name in chosen),
         neurons=neurons,
-        dropped=sorted(set(range(system.ncols())) - set(columns)),
-        inverse=[list(row) for row in inverse_transposed(matrix[neurons], p)],
+        dropped=dropped,
+        inverse=inverse,
     )
 
 
@@ -179,7 +203,10 @@ def document(given: Given, evidence: Evidence, *, about: str) -> str:
         lower = f"Definition lower := [:: {minor_list}].\n"
     told = "LossVectors"
     if evidence.output_minor is not None:
-        told = f"(OutputRank {_minor(evidence.output_minor, samples)})"
+        told = f"OutputRank {_minor(evidence.output_minor, samples)}"
+    elif evidence.backward_minors:
+        minor_list = ";\n  ".join(_minor(minor, classes) for minor in evidence.backward_minors)
+        told = f"BackwardRank [:: {minor_list}]"
     return f"""{opening(given, about, library)}
 (* What coqc checks the claim with. *)
 {lower}Definition evidence := Argument

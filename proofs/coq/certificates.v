@@ -7,7 +7,7 @@
 (*                   dropped                                                  *)
 (*   minor           columns, and the transposed inverse of the minor there   *)
 (*   argument_ok     ranks of the deltas, of [H 1] and of R at the layer      *)
-(*   settled_by      what these give: C1, without the search for ranks        *)
+(*   settled_by      what these give: C1, or `single` for a sample alone        *)
 (*   unique_first    UNIQUE by the first hidden layer, if it is the last      *)
 (*   unique_upper    UNIQUE by the last hidden layer of several               *)
 (******************************************************************************)
@@ -257,10 +257,16 @@ End Layer.
 
 (* Which unknowns the next deltas have: all entries; all but the last, where  *)
 (* they sum to zero; coordinates in the next layer's deltas, with minors for  *)
-(* the ranks of these and of [H 1].                                           *)
-Inductive unknowns := AllEntries | SumZero | NextDeltas of minor & minor.
+(* the ranks of these and of [H 1]. One sample alone needs none.              *)
+Inductive unknowns := AllEntries | SumZero | NextDeltas of minor & minor | Alone.
 
 Definition plain (u : unknowns) : bool := if u is SumZero then false else true.
+Definition alone (u : unknowns) : bool := if u is Alone then true else false.
+
+(* How labels are told: by the loss vectors, known at the last hidden layer;  *)
+(* by the output layer's gradient, with a minor of the features below it; by  *)
+(* the next delta, with a minor of each sample's map from loss vectors to it. *)
+Inductive labels_by := LossVectors | OutputRank of minor | BackwardRank of seq minor.
 
 Record argument := Argument {
   choice : unknowns; deltas_minor : minor; inputs_minor : minor;
@@ -272,7 +278,7 @@ Variables (p : word) (d n : nat) (ws : seq nat) (K : nat) (D : Z) (M : nat).
 Variables (As : seq affine) (xs : integers) (zs : seq integers) (ds : seq ints).
 
 Definition next_columns (u : unknowns) : nat :=
-  match u with AllEntries => head K ws | SumZero => (head K ws).-1 | NextDeltas _ _ => M.+1 end.
+  match u with AllEntries => head K ws | SumZero => (head K ws).-1 | NextDeltas _ _ => M.+1 | Alone => 0%N end.
 
 Definition next_weights (u : unknowns) : ints :=
   let W := residues p (head [::] (above As)) in
@@ -281,6 +287,7 @@ Definition next_weights (u : unknowns) : ints :=
   | SumZero => let w := last [::] W in
       [seq [seq fma p (residue p (Z.neg xH)) ab.1 ab.2 | ab <- zip w v] | v <- take (head K ws).-1 W]
   | NextDeltas _ _ => [seq pullp p W (nth [::] dm 1) n | dm <- ds]
+  | Alone => [::]
   end.
 
 Definition choice_ok (u : unknowns) : bool :=
@@ -290,6 +297,7 @@ Definition choice_ok (u : unknowns) : bool :=
   | NextDeltas B B' =>
       has_rank p M.+1 (head K ws) [seq nth [::] dm 1 | dm <- ds] B &&
       has_rank p M.+1 (n + 1) (lifts p (out (head (Affine [::] [::] Z0 Z0 Z0) As)) [seq rect (head [::] z) | z <- zs]) B'
+  | Alone => M == 0%N
   end.
 
 Definition argument_ok (E : argument) : bool :=
@@ -297,8 +305,23 @@ Definition argument_ok (E : argument) : bool :=
   [&& has_rank p M.+1 n Dp (deltas_minor E),
       has_rank p M.+1 (d + 1) (lifts p D xs) (inputs_minor E),
       choice_ok (choice E) &
-      system_ok p n M Dp (next_columns (choice E)) (next_weights (choice E))
-        (neurons E) (dropped E) (system_inverse E)].
+      alone (choice E) ||
+        system_ok p n M Dp (next_columns (choice E)) (next_weights (choice E))
+          (neurons E) (dropped E) (system_inverse E)].
+
+(* The unit vectors of the logits, and for each sample the rank of its map    *)
+(* from loss vectors to the next delta.                                       *)
+Definition unit_z (k : nat) : seq Z := [seq if j == k then Z.pos xH else Z0 | j <- iota 0 K].
+
+Definition backward_words (z : integers) : ints :=
+  let Ws := [seq residues p W | W <- above (behead As)] in
+  [seq head [::] (backp p Ws (behead z) [seq residue p v | v <- unit_z k]) | k <- iota 0 K].
+
+Definition backward_ok (Bs : seq minor) : bool :=
+  (size Bs == size zs) && all (fun zB => has_rank p K (head K ws) (backward_words zB.1) zB.2) (zip zs Bs).
+
+Definition told_at_layer (u : unknowns) (L : labels_by) : bool :=
+  ~~ alone u && match L with LossVectors => nilp ws | BackwardRank Bs => backward_ok Bs | OutputRank _ => false end.
 
 End FirstLayer.
 
@@ -350,6 +373,16 @@ Proof. by move=> ws0; move: N; rewrite ws0. Qed.
 
 End ZeroSums.
 
+Lemma alone_settled (R : realFieldType) d ws K (N : params R d ws K) M (x x' : 'I_M.+1 -> 'cV[R]_d) g g' :
+  M = 0%N -> \rank (gradmx (gsum N x g)) = M.+1 -> gsum N x' g' = gsum N x g -> exists s : 'S_M.+1,
+  forall m, x' m = x (s m) /\ delta1 N (x' m) (g' m) = delta1 N (x (s m)) (g (s m)).
+Proof. by case: M x x' g g' => // x x' g g' _ rA E; exists 1%g => m; rewrite perm1; exact: single rA E m. Qed.
+
+(* Above the last hidden layer, the next delta is the loss vector. *)
+Lemma delta2_last (R : realFieldType) d n ws K (N : params R d (n :: ws) K) x g y h :
+  ws = [::] -> delta2 N x g = delta2 N y h -> g = h.
+Proof. by move=> ws0; move: N; rewrite ws0. Qed.
+
 Section Settled.
 
 Variables (R : realFieldType) (p : word) (p_ok : modulus_ok p).
@@ -396,9 +429,13 @@ rewrite /d2 /As /= -/As'; have := affinesE n ws K (out (affine_of n d D (first T
 by rewrite -/As'; set As2 := behead As'; move=> ->.
 Qed.
 
-Definition settled (G : 'cV[R]_K -> Prop) : Prop :=
-  forall x' g', (forall m, G (g' m)) -> gsum N x' g' = gsum N x g ->
-  exists s : 'S_M.+1, state_same_upto N x x' g g' s.
+(* Equal inputs and deltas up to the order s, and next deltas but for Alone.  *)
+Definition found (u : unknowns) (x' : 'I_M.+1 -> 'cV[R]_d) (g' : 'I_M.+1 -> 'cV[R]_K) (s : 'S_M.+1) : Prop :=
+  forall m, [/\ x' m = x (s m), delta1 N (x' m) (g' m) = delta1 N (x (s m)) (g (s m)) &
+    ~~ alone u -> delta2 N (x' m) (g' m) = delta2 N (x (s m)) (g (s m))].
+
+Definition settled (u : unknowns) (G : 'cV[R]_K -> Prop) : Prop :=
+  forall x' g', (forall m, G (g' m)) -> gsum N x' g' = gsum N x g -> exists s, found u x' g' s.
 
 Lemma W2_rows : head [::] (above As) = table (head K ws) n (first (behead T)).1.
 Proof. by rewrite /As /= affinesE. Qed.
@@ -419,11 +456,21 @@ rewrite /delta2 /act /= (applyE R okA (sx m)) relu_vec ?(out_gt0 okA) ?size_appl
 by rewrite (delta1_net iota (c m) ok') ?size_rect ?size_apply.
 Qed.
 
+Lemma x2E (m : 'I_M.+1) : act N (x m) = vec R n (out (affine_of n d D (first T))) (x2 m).
+Proof.
+have okA : affine_ok D (first T) by case/andP: ok.
+by rewrite /act /= (applyE R okA (sx m)) relu_vec ?(out_gt0 okA) ?size_apply.
+Qed.
+
 Lemma settled_by E (G : 'cV[R]_K -> Prop) : argument_ok p d n ws K D M As xs zs ds E ->
-  (forall m, G (g m)) -> (plain (choice E) \/ forall h, G h -> \sum_i h i 0 = 0) -> settled G.
+  (forall m, G (g m)) -> (plain (choice E) \/ forall h, G h -> \sum_i h i 0 = 0) -> settled (choice E) G.
 Proof.
 case/and4P=> okD okX okC okS Gg Gsum x' g' Gg' same.
 have rA := rank_first p_ok iota_inj ok sx sg c0 Dp_reduced sxs okD okX.
+have [al|nal] := boolP (alone (choice E)).
+  have M0 : M = 0%N by move: al okC; case: (choice E) => // _ /eqP.
+  by have [s st] := alone_settled M0 rA same; exists s => m; rewrite /found al; case: (st m).
+rewrite (negPf nal) /= in okS.
 set W := table (head K ws) n (first (behead T)).1; have shW : shaped (head K ws) n W := table_shaped _ _ _.
 pose e := er R (denominator (first (behead T)).1).
 have e0 : e != 0 by case/andP: ok => _; apply: denominator_neq0.
@@ -431,8 +478,8 @@ have sDp : size Dp = M.+1 by rewrite size_map size_all_deltas ?sxs ?sus.
 have one0 (i : nat) : 1 != 0 :> R by rewrite oner_eq0.
 suff [k [C [conf rR]]] : exists k, exists C : 'M[R]_(head K ws, k), confined N G C x g /\
     (#|mono M.+1 k| - M.+1 <= \rank (lifted (Delta1 N x g) ((w1 N.2)^T *m C)))%N.
-  by apply: C1 conf rA rR Gg Gg' same.
-case: (choice E) okC okS Gsum => [_ okS _|/andP[/nilP ws0 K0] okS [//|Gsum]|B B' /andP[okB okB'] okS _].
+  by have [s st] := C1 conf rA rR Gg Gg' same; exists s => m; case: (st m).
+case: (choice E) nal okC okS Gsum => [_ _ okS _|_ /andP[/nilP ws0 K0] okS [//|Gsum]|B B' _ /andP[okB okB'] okS _|//].
   exists (head K ws), (e *: 1%:M); split.
     move=> y h _ _ m; exists (e^-1 *: delta2 N (y m) (h m)).
     by rewrite -scalemxAr -scalemxAl mul1mx scalerA mulVf ?scale1r.
@@ -475,9 +522,6 @@ case: (choice E) okC okS Gsum => [_ okS _|/andP[/nilP ws0 K0] okS [//|Gsum]|B B'
   rewrite nth_zip ?shW.2 //= erB; congr (_ - _); congr (er R _).
     exact: (esym (tableE _ lt_c (ltn_ord j))).
   exact: (esym (tableE _ lt_last (ltn_ord j))).
-have x2E (m : 'I_M.+1) : act N (x m) = vec R n (out (affine_of n d D (first T))) (x2 m).
-  have okA : affine_ok D (first T) by case/andP: ok.
-  by rewrite /act /= (applyE R okA (sx m)) relu_vec ?(out_gt0 okA) ?size_apply.
 have ok' : affines_ok ws (out (affine_of n d D (first T))) (behead T) by case/andP: ok.
 pose s2 m := c m * lacking R ws (behead T).
 have s20 m : s2 m != 0 by rewrite mulf_neq0 // (lacking_neq0 R ok').
@@ -511,6 +555,51 @@ rewrite w1_net D2E; apply/matrixP => j m; rewrite !mxE.
 rewrite (pullrE iota shW) ?mulr_sumr //; last by case: (d2_reduced m).
 apply: eq_bigr => i _; rewrite !mxE (tableE _ (ltn_ord i) (ltn_ord j)) /s2 /=.
 by move: (er R _) (er R _)^-1 (iota _) (lacking _ _ _) => a i' b l; ring.
+Qed.
+
+(* The map from loss vectors to the next delta has rank K: labels by it.      *)
+Lemma unit_zE k : (k < K)%N -> size (unit_z K k) = K /\ ivec R K (unit_z K k) = \col_j (j == k :> nat)%:R.
+Proof.
+move=> kK; split; first by rewrite size_map size_iota.
+apply/colP => j; rewrite !mxE (nth_map 0%N) ?size_iota // nth_iota // add0n.
+by case: eqP => _; rewrite /= ?er1 ?er0.
+Qed.
+
+Lemma rank_backward Bs (m : 'I_M.+1) : backward_ok p ws K As zs Bs -> \rank (backward N.2 (act N (x m))) = K.
+Proof.
+case/andP=> /eqP sB /(all_nthP ([::], Minor [::] [::])) okB; apply/eqP; rewrite eqn_leq rank_leq_col.
+have szs : size zs = M.+1 by rewrite size_map sxs.
+have := okB m; rewrite size_zip sB szs minnn ltn_ord nth_zip ?sB //= => /(_ isT) {}okB.
+have ok' : affines_ok ws (out (affine_of n d D (first T))) (behead T) by case/andP: ok.
+pose b k := head [::] (backr [comRingType of Z] (above As') (states As' (x2 m)) (unit_z K k)).
+pose l := lacking R ws (behead T); have l0 : l != 0 := lacking_neq0 R ok'.
+have bE : backward N.2 (act N (x m)) = \matrix_(j < head K ws, k < K) (l * er R (nth Z0 (b k) j)).
+  apply/matrixP => j k; have [su uE] := unit_zE (ltn_ord k).
+  have -> : backward N.2 (act N (x m)) j k = (backward N.2 (act N (x m)) *m (1 *: ivec R K (unit_z K k))) j 0.
+    rewrite scale1r uE !mxE; under eq_bigr => i _ do rewrite mxE.
+    by rewrite (sum_at (fun i => backward N.2 (act N (x m)) j i) k).
+  rewrite -backwardE x2E (delta1_net (er_rmorphism R) 1 ok') ?size_rect ?size_apply //.
+  by rewrite !mxE mul1r.
+rewrite bE -mxrank_tr.
+have -> : (\matrix_(j < head K ws, k < K) (l * er R (nth Z0 (b k) j)))^T =
+    l *: \matrix_(k < K, j < head K ws) er R (nth Z0 (b k) j) by apply/matrixP => k j; rewrite !mxE.
+rewrite mxrank_scale_nz //.
+apply: (minor_columns p_ok (phi := er_rmorphism _) (iota := er_rmorphism R) (@er_inj R) okB) => k j.
+have red : reduced Z0 (er_rmorphism [comRingType of 'Z_(Z.to_nat (to_Z p))]) K
+    [seq residue p v | v <- unit_z K k] (unit_z K k).
+  by have := reduced_residue p_ok (unit_z K k); rewrite (unit_zE (ltn_ord k)).1.
+have := reduced_back (A := [comRingType of Z]) p_ok n ws (out (affine_of n d D (first T))) (behead T) (x2 m) red.
+case=> _ _ _ /(_ j (ltn_ord j)) E; apply: etrans E; congr (eu p _).
+by rewrite /entry (nth_map 0%N) ?size_iota // nth_iota // add0n (nth_map [::]) ?sxs.
+Qed.
+
+Lemma vectors_at_layer u L x' g1 (g' : 'I_M.+1 -> 'cV[R]_K) (s : 'S_M.+1) : told_at_layer p ws K As zs u L ->
+  (forall m, x' m = x (s m) /\ (~~ alone u -> delta2 N (x' m) (g' m) = delta2 N (x (s m)) (g1 (s m)))) ->
+  forall m, g' m = g1 (s m).
+Proof.
+case/andP=> nal okL st m; have [ex /(_ nal)] := st m; case: L okL => [/nilP ws0|//|Bs okB].
+  exact: delta2_last.
+by rewrite ex /delta2 !backwardE; apply: full_column_rank; exact: rank_backward okB.
 Qed.
 
 End Settled.
@@ -646,15 +735,6 @@ Qed.
 
 End Below.
 
-(* Above the last hidden layer, the next delta is the loss vector. *)
-Lemma delta2_last (R : realFieldType) d n ws K (N : params R d (n :: ws) K) x g y h :
-  ws = [::] -> delta2 N x g = delta2 N y h -> g = h.
-Proof. by move=> ws0; move: N; rewrite ws0. Qed.
-
-(* How labels are told: by the loss vectors, known at the last hidden layer;  *)
-(* by the output layer's gradient, with a minor of the features below it.     *)
-Inductive labels_by := LossVectors | OutputRank of minor.
-
 Section Claims.
 
 Variables (R : realFieldType) (K M : nat) (lv : 'cV[R]_K -> 'cV[R]_K -> 'cV[R]_K).
@@ -694,13 +774,11 @@ Qed.
 Definition sums_fit (E : argument) : Prop :=
   plain (choice E) \/ forall f l, adm l -> \sum_i lv f l i 0 = 0.
 
-Definition labels_ok (p : word) d n ws D (As : seq affine) (xs : integers) (zs : seq integers) (L : labels_by) : bool :=
-  if L is OutputRank B then output_ok p M d (n :: ws) D As xs zs B else nilp ws.
-
 (* us: the loss vectors modulo p. *)
 Definition first_ok (p : word) d n ws T D (As : seq affine) (us : ints) (xs : integers) (zs : seq integers)
     (E : argument) (L : labels_by) : bool :=
-  [&& modulus_ok p, affines_ok (n :: ws) D T, labels_ok p d n ws D As xs zs L &
+  [&& modulus_ok p, affines_ok (n :: ws) D T,
+      (if L is OutputRank B then output_ok p M d (n :: ws) D As xs zs B else told_at_layer p ws K As zs (choice E) L) &
       argument_ok p d n ws K D M As xs zs (all_deltas p As zs us) E].
 
 Theorem unique_first p d n ws T X E L us (y : 'I_M.+1 -> 'cV[R]_K) :
@@ -730,8 +808,10 @@ have [|s st] := settled_by p_ok iota_inj ok sxs sus sx ug c0 okE Gg Gsum _ same'
 have xs_known m : x' m = x (s m) by have [-> _ _] := st m; rewrite -samples_vec.
 exists s => m; split=> //; apply: told => //; apply: etrans _ (esym (gE (s m))).
 have -> : lv (fwd N (x (s m))) (y' m) = lossvecs lv N x' y' m by rewrite /lossvecs xs_known.
-case: L okL => [/nilP ws0|B okB].
-  by have [_ _ ed] := st m; apply: (delta2_last ws0 ed).
+have here : told_at_layer p ws K As (all_states As xs) (choice E) L -> lossvecs lv N x' y' m = c (s m) *: rvec iota K (nth [::] gs (s m)).
+  move=> okT; apply: (vectors_at_layer p_ok ok sxs sx (g1 := fun m => c m *: rvec iota K (nth [::] gs m)) okT) => m'.
+  by have [-> _ ed] := st m'.
+case: L okL here => [okT|B okB _|Bs okT]; try by apply.
 apply: (vectors_known p_ok ok sxs sx okB (x' := x') (s := s)) same' _ => m'.
 by rewrite xs_known /x samples_vec.
 Qed.
@@ -743,7 +823,8 @@ Definition upper_ok (p : word) d ws1 q n ws T D (As : seq affine) (us : ints) (x
   [&& modulus_ok p, affines_ok (ws1 ++ q :: n :: ws) D T, lower_ok p M (ws1 ++ [:: q]) ds lower &
       argument_ok p q n ws K (out (nth (Affine [::] [::] Z0 Z0 Z0) As (size ws1))) M (drop i As)
         [seq rect (nth [::] z (size ws1)) | z <- zs] [seq drop i z | z <- zs] [seq drop i dm | dm <- ds] E &&
-      (if L is OutputRank B then output_ok p M d (ws1 ++ q :: n :: ws) D As xs zs B else nilp ws)].
+      (if L is OutputRank B then output_ok p M d (ws1 ++ q :: n :: ws) D As xs zs B
+       else told_at_layer p ws K (drop i As) [seq drop i z | z <- zs] (choice E) L)].
 
 Theorem unique_upper p d ws1 q n ws T X lower E L us (y : 'I_M.+1 -> 'cV[R]_K) :
   let N := net R d (ws1 ++ q :: n :: ws) K T in
@@ -803,8 +884,11 @@ have xs_known : forall m, x' m = x (s m).
   by rewrite (topp_net R d ws1 q (n :: ws) K T) ed (hidE (s m)).1.
 exists s => m; split=> //; apply: told => //; apply: etrans _ (esym (gE (s m))).
 have -> : lv (fwd N (x (s m))) (y' m) = g' m by rewrite /g' /lossvecs xs_known.
-case: L okL => [/nilP ws0|B okB].
-  by have [_ _ ed] := st m; apply: (delta2_last ws0 ed).
+have here : told_at_layer p ws K (drop i As) [seq drop i z | z <- zs] (choice E) L -> g' m = g (s m).
+  rewrite zsE /As affines_drop -/Q => okT.
+  apply: (vectors_at_layer p_ok ok' shs (fun m => (hidE m).2) (x' := fun m => hid N (x' m)) (g1 := g) okT) => m'.
+  by have [-> _ ed] := st m'.
+case: L okL here => [okT|B okB _|Bs okT]; try by apply.
 apply: (vectors_known p_ok ok sxs sx okB (x' := x') (s := s)) _ m => [m'|].
   by rewrite xs_known xE.
 by rewrite same'; apply: eq_bigr => m' _; rewrite xE.

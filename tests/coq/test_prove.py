@@ -304,6 +304,75 @@ def test_coqc_accepts_an_argument_at_a_higher_layer(
     assert "PrimInt63.mul" in compiled(path)
 
 
+@needs_coq
+@pytest.mark.parametrize(
+    ("loss", "widths"),
+    [("cross_entropy", (3, 4, 3, 2)), pytest.param("hinge", (3, 4, 2), marks=pytest.mark.campaign)],
+)
+def test_coqc_accepts_one_sample_alone(loss: str, widths: tuple[int, ...], tmp_path: Path) -> None:
+    network, batch, certificate = certified("integers", loss, widths=widths, samples=1)
+    assert certificate["evidence"][0]["layers"][0]["parametrisation"] == "single"
+    path = tmp_path / "claim.v"
+    path.write_text(prove(certificate, network, batch=batch))
+    assert "(Alone )" in path.read_text()
+    assert "PrimInt63.mul" in compiled(path)
+
+
+def narrow_top(shift: int) -> Any:
+    """Four samples under a last hidden layer of two neurons: with a large bias ``shift`` both are active."""
+    network, batch = drawn("integers", 0, widths=(4, 60, 12, 2, 2), samples=4)
+    weights = [layer.weight for layer in network.layers]
+    biases = [layer.bias for layer in network.layers]
+    biases[2] = np.array([shift, shift])
+    return ReluNetwork.from_arrays(weights, biases), batch
+
+
+@needs_coq
+@pytest.mark.parametrize("loss", ["cross_entropy", pytest.param("mse", marks=pytest.mark.campaign)])
+def test_coqc_accepts_labels_told_by_the_next_delta(loss: str, tmp_path: Path) -> None:
+    """Four samples have features of rank three at most in two neurons: the output layer tells no labels."""
+    network, batch = narrow_top(10**6)
+    certificate = certify(network, batch=batch, loss=loss).certificate
+    assert certificate is not None
+    assert certificate["evidence"][0]["layers"][0]["labels"] == "backward_map"
+    path = tmp_path / "claim.v"
+    path.write_text(prove(certificate, network, batch=batch))
+    assert "BackwardRank" in path.read_text()
+    assert "PrimInt63.mul" in compiled(path)
+
+
+@needs_coq
+@pytest.mark.campaign
+def test_coqc_accepts_labels_told_by_the_next_delta_of_a_higher_layer(tmp_path: Path) -> None:
+    network, (x, y) = drawn("integers", 1, widths=(4, 16, 60, 12, 2, 2), samples=4)
+    biases = [layer.bias for layer in network.layers]
+    biases[3] = np.array([10**9, 10**9])
+    given = Given(
+        loss=Loss.CROSS_ENTROPY,
+        layers=tuple(
+            (tensor(one.weight, "w"), tensor(b, "b")) for one, b in zip(network.layers, biases, strict=True)
+        ),
+        inputs=tensor(x, "x"),
+        labels=[int(v) for v in y],
+        factor=4,
+    )
+    evidence = find_evidence(given, [2], ["NextDeltas", "AllEntries"])
+    assert evidence is not None
+    path = tmp_path / "claim.v"
+    path.write_text(document(given, evidence, about=" "))
+    assert "BackwardRank" in path.read_text()
+    assert "PrimInt63.mul" in compiled(path)
+
+
+def test_labels_that_are_told_among_classes_only_are_refused() -> None:
+    """With one active neuron in the last hidden layer, loss vectors that differ along one line look alike."""
+    network, batch = narrow_top(9000)
+    certificate = certify(network, batch=batch, loss="mse").certificate
+    assert certificate is not None
+    with pytest.raises(InputError, match="labels told otherwise"):
+        prove(certificate, network, batch=batch)
+
+
 @pytest.mark.parametrize(("loss", "widths"), [("mse", (3, 5, 2)), ("hinge", (3, 5, 4, 2))])
 def test_a_second_batch_is_written_beside_the_first(loss: str, widths: tuple[int, ...]) -> None:
     network, (x, y), certificate = ambiguous(loss, widths)

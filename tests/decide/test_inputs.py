@@ -203,6 +203,23 @@ def test_slopes_hold_every_quotient(loss):
                     assert not quotient > row[k][1]
 
 
+def test_the_gradient_is_not_injective_where_two_samples_may_meet():
+    """Around equal inputs with equal labels the samples may change places."""
+    network = ReluNetwork.from_arrays([[[1], [2]], [[1, -1], [0.5, 2]]], [[1, 1], [0, 0.25]])
+    batch = Batch.of([[1], [2]], [[1, 0]] * 2, network=network, loss=Loss.BCE, labels=Labels.ONE_HOT)
+    asked = Question(loss=Loss.BCE, reduction=Reduction.SUM, labels=Labels.ONE_HOT, batch_size=2)
+    subject = Subject(network=network, batch=batch, question=asked)
+    part, regions = Part(subject=subject, members=(0, 1)), kernel._Regions(subject=subject)
+    with flint.ctx.workprec(kernel.PRECISION):
+        right = kernel._right_sides(part, regions)
+        system = kernel._System(part=part, regions=regions, labels=part.labels, right=right)
+        wide, near, far = ((Fraction(a, 16), Fraction(b, 16)) for a, b in ((15, 33), (15, 17), (31, 33)))
+        assert system._slopes((wide, wide)) is not None
+        assert not system.injective((wide, wide))
+        assert not system.injective((near, near))
+        assert system.injective((near, far))
+
+
 def test_products_of_intervals():
     def ends(low, high):
         return None if low is None else flint.arb(low), None if high is None else flint.arb(high)

@@ -153,6 +153,18 @@ def test_the_last_layer_in_part_shows_features_of_one_sample():
     assert shown.labels.tolist() == case.y.tolist()
 
 
+@pytest.mark.parametrize("labels", ["one_hot", "real"])
+def test_a_target_is_open_where_a_row_is_missing(labels):
+    case = Case(6, 4, samples=1, loss="mse", seed=10)
+    mask = np.array([True, True, False, True])
+    release = Release(rows={"0.weight": mask, "0.bias": mask})
+    found = case.attack(release, batch_size=1, labels=labels)
+    assert not len(found.x)
+    (one,) = found.candidates
+    assert one.label is None
+    assert float((one.x - case.x).abs().max()) < 1e-9
+
+
 def test_what_is_proved_unique_is_what_is_confirmed():
     proved = 0
     for seed in range(8):

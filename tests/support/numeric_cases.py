@@ -2,44 +2,14 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-from typing import Any
-
 import numpy as np
 import torch
 from scipy.optimize import linprog
 from torch import Tensor, nn
 
+from exan_verify.bench.agreement import drawn_batch, drawn_network
 
-def drawn_network(widths: tuple[int, ...], rng: np.random.Generator) -> nn.Sequential:
-    """Linear layers with ReLU between, float64, as torch initialises them: uniform within fan_in^-1/2."""
-    parts: list[nn.Module] = []
-    for a, b in pairwise(widths):
-        linear = nn.Linear(a, b).double()
-        linear.weight.data = torch.tensor(rng.uniform(-1, 1, (b, a)) / a**0.5)
-        linear.bias.data = torch.tensor(rng.uniform(-1, 1, b) / a**0.5)
-        parts += [linear, nn.ReLU()]
-    return nn.Sequential(*parts[:-1])
-
-
-def drawn_batch(
-    kind: str,
-    samples: int,
-    features: int,
-    classes: int,
-    rng: np.random.Generator,
-    loss: str = "cross_entropy",
-) -> tuple[Tensor, Tensor]:
-    """Inputs, ``rand`` (uniform on [0, 1]) or ``randn`` (normal), and classes; for bce and one logit 0/1
-    vectors, for mse one-hot targets.
-    """
-    x: Any = rng.random((samples, features)) if kind == "rand" else rng.normal(size=(samples, features))
-    y = torch.tensor(rng.integers(max(2, classes), size=samples))
-    if loss == "bce" or classes == 1:
-        y = torch.tensor(rng.integers(2, size=(samples, classes))).double()
-    elif loss == "mse":
-        y = nn.functional.one_hot(y, classes).double()
-    return torch.tensor(x), y
+__all__ = ["drawn_batch", "drawn_network", "two_batches"]
 
 
 _MIXED = ("001011", "001101", "001110", "011001", "101001", "110001")

@@ -21,9 +21,8 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from exan_verify.numeric.confirming.confirm import CLAIM_LIMIT, Confirmed
-from exan_verify.numeric.methods.exclusive_neurons.labelled_rows import admitted_labels
 from exan_verify.numeric.problem.losses import told_apart
-from exan_verify.numeric.problem.own_rows import OwnRows, delta_change, solve_own_rows
+from exan_verify.numeric.problem.own_rows import OwnRows, admitted_labels, delta_change, solve_own_rows
 from exan_verify.numeric.problem.passes import backward, gradient_error, gradient_norms, rounding
 from exan_verify.numeric.problem.problem import Problem
 from exan_verify.numeric.problem.records import Candidate, Evidence, Finding

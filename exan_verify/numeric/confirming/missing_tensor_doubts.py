@@ -11,7 +11,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from exan_verify.core.question import Loss
 from exan_verify.numeric.confirming.bounds import Refined
 from exan_verify.numeric.problem.passes import Trace, delta_spans
 from exan_verify.numeric.problem.polish import meet
@@ -56,7 +55,7 @@ def unsupported(
             f"layer 1 has too few live neurons to tell it from a stranger of {space.rank} samples and "
             f"{problem.classes} logits, and the gradient of the layers above is not whole"
         )
-    if problem.question.loss in (Loss.MSE, Loss.BCE) and not (
+    if not problem.classified and not (
         finding.whole and last_layer_vectors(problem, refined.trace) is not None
     ):
         for m in torch.nonzero(_target_open(problem, spans, refined, divisor))[:, 0].tolist():

@@ -309,6 +309,8 @@ def _label(problem: Problem, one: _One) -> tuple[Tensor | None, str | None]:
     if one.open:
         return None, one.open
     label = fit.labels[0]
+    if not problem.classified and not problem.layers[-1].weight_whole:
+        return None, "its target is open at the logits of which the gradient has no row"
     if not told and (problem.scale_found or problem.weighted):
         return label, _OPEN_SIZE
     if problem.question.labels is Labels.REAL:

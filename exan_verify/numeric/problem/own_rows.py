@@ -19,6 +19,7 @@ having been fitted to them.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator, gmres
 from torch import Tensor
 
+from exan_verify.core.question import Labels, Loss
 from exan_verify.numeric.problem.passes import Trace, backward, forward, rounding
 from exan_verify.numeric.problem.problem import Problem
 from exan_verify.numeric.problem.sensitivity import loss_slope
@@ -57,6 +59,10 @@ _ACCURACY = 1e-2
 """Relative residual of GMRES: of a step, and of errors that are estimated within a factor."""
 
 
+_TRIES = 1024
+"""Most labels that are tried for a row."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class OwnRows:
     """Samples ``x`` (p, d) solved for together, with their pass and first-layer ``deltas`` (p, n_1).
@@ -78,7 +84,23 @@ class OwnRows:
     def shown(self) -> Bool[Tensor, "p n1"]:
         """Where a sample's share is seen in a closed row."""
         share = self.deltas.abs() * (1 + self.x.norm(dim=1))[:, None]
-        return (share > _SHOWN * torch.hypot(self.rounding, self.carried)) & self.closed
+        seen: Tensor = (share > _SHOWN * torch.hypot(self.rounding, self.carried)) & self.closed
+        return seen
+
+
+def admitted_labels(problem: Problem) -> Tensor | None:
+    """Every label there is: classes (K,) or targets (t, K); None where they are too many, or any numbers."""
+    size = problem.classes
+    if problem.question.labels is Labels.REAL:
+        return None
+    if problem.classified:
+        return torch.arange(size, device=problem.device)
+    if problem.question.loss is Loss.MSE and size > 1:
+        return torch.eye(size, dtype=torch.float64, device=problem.device)
+    if 2**size > _TRIES:
+        return None
+    rows = list(product((0.0, 1.0), repeat=size))
+    return torch.tensor(rows, dtype=torch.float64, device=problem.device)
 
 
 def solve_own_rows(

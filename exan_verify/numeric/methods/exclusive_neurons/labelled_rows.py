@@ -15,14 +15,13 @@ up. Once no row shows a new sample, those found are solved for together from all
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from itertools import product
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from exan_verify.core.question import Labels, Loss
-from exan_verify.numeric.problem.own_rows import solve_own_rows
+from exan_verify.core.question import Loss
+from exan_verify.numeric.problem.own_rows import admitted_labels, solve_own_rows
 from exan_verify.numeric.problem.passes import Trace, backward, forward, rounding, weight_gains
 from exan_verify.numeric.problem.problem import Problem
 from exan_verify.numeric.problem.spectrum import ColumnSpace
@@ -36,9 +35,6 @@ _TELLING = 1e-4
 
 _STRANGE = 1e-6
 """Sine from which a delta, or features, lie outside of a layer's column or row space in any case."""
-
-_TRIES = 1024
-"""Most labels that are tried for a row."""
 
 _SPARE = 8
 """Equations that a mixture would have to meet by coincidence, from which patterns alone tell samples."""
@@ -69,21 +65,6 @@ class Labelled:
     y: Tensor
     deltas: Tensor
     divisor: Tensor
-
-
-def admitted_labels(problem: Problem) -> Tensor | None:
-    """Every label there is: classes (K,) or targets (t, K); None where they are too many, or any numbers."""
-    size = problem.classes
-    if problem.question.labels is Labels.REAL:
-        return None
-    if problem.classified:
-        return torch.arange(size, device=problem.device)
-    if problem.question.loss is Loss.MSE and size > 1:
-        return torch.eye(size, dtype=torch.float64, device=problem.device)
-    if 2**size > _TRIES:
-        return None
-    rows = list(product((0.0, 1.0), repeat=size))
-    return torch.tensor(rows, dtype=torch.float64, device=problem.device)
 
 
 def labelled_rows(
