@@ -304,8 +304,8 @@ STATEMENTS = (
         reading="One hidden layer; of the first layer dW_1 is sent, or rows of it, and db_1 is not. If these "
         "rows and the inputs have rank M and lifting reaches its rank, a scale c of each sample is left: "
         "x' = c x, g' = g / c. Neurons that the loss vector reaches confine c to an interval around 1, and "
-        "there the loss has no other solution: under cross_entropy with K >= 3 always, unless the logits of all "
-        "other classes change alike along the ray.",
+        "there the loss has no other solution: under cross_entropy with K >= 3 always, unless the logits of "
+        "all other classes change alike along the ray.",
         quantifiers="all widths, M, losses, rows sent, further tensors sent",
         hypotheses=(
             "one hidden layer, rank (Delta_1)_S = M, rank X = M, rank R_S = U - sum s_k^2",
