@@ -169,6 +169,53 @@ def seen_difference(rounds: Rounds) -> Rounds:
     return replace(rounds, batches=(*earlier, (first, replace(second, inputs=inputs))))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Means:
+    """Two sets of samples, averaged in the same groups (of one label each) before a step."""
+
+    network: ReluNetwork
+    groups: tuple[tuple[int, ...], ...]
+    first: Array
+    second: Array
+    targets: Array
+    """One row for each group."""
+
+
+def averaged_samples(seed: int) -> Iterator[Means]:
+    """Samples with the same sum in every group; groups may share members, as those of two rounds do."""
+    return drawn("averaged inputs", seed, _draw_means)
+
+
+def _draw_means(rng: Random) -> Means | None:
+    network = integer_network(rng, rng.choice(((2, 3, 2), (3, 2, 3, 2))))
+    groups = rng.choice((((0, 1), (2, 3, 4)), ((0, 1), (1, 2), (3, 4)), ((0, 1, 2), (2, 3), (4,))))
+    sums = exact([[int(m in group) for m in range(5)] for group in groups])
+    hidden, features = nullspace(sums), network.widths[0]
+    first = integers(rng, 5, features, 6)
+    motion = multiply(hidden, integers(rng, hidden.shape[1], features, 9))
+    targets = integers(rng, len(groups), network.classes)
+    found = Means(network=network, groups=groups, first=first, second=first + motion, targets=targets)
+    return found if motion.any() and not same_step(one_member_moved(found)) else None
+
+
+def same_step(means: Means) -> bool:
+    """One gradient of the means, of different samples."""
+    sent = []
+    for inputs in (means.first, means.second):
+        rows = exact([inputs[list(g)].sum(axis=0) / Fraction(len(g)) for g in means.groups])
+        batch = mse_batch(means.network, rows, means.targets)
+        sent.append(gradient(means.network, batch, Loss.MSE, Reduction.SUM).tensors)
+    same = all(np.array_equal(exact(sent[0][name]), exact(sent[1][name])) for name in sent[0])
+    return same and not np.array_equal(means.first, means.second)
+
+
+def one_member_moved(means: Means) -> Means:
+    """The second set with one member moved by itself, which moves a mean."""
+    inputs = means.second.copy()
+    inputs[0] = inputs[0] + Fraction(1, 3)
+    return replace(means, second=inputs)
+
+
 STATEMENTS = (
     Statement(
         name="narrow-release",
@@ -234,5 +281,34 @@ STATEMENTS = (
         ),
         remark="A projector on stored floats does not do: fl(W P) P differs from fl(W P). What B^T x is may "
         "be determined; how much of a picture it shows depends on B.",
+    ),
+    Statement(
+        name="averaged-inputs",
+        group="releases",
+        title="Averaging inputs in fixed groups before the step hides what the means do not show",
+        source="docs/theory.md section 9, M4",
+        reading="The step is made on the means C X of fixed groups of samples of one label each. Whatever of "
+        "its gradient is sent, in all rounds, is a function of C X and the labels, so the members move "
+        "along the kernel of C.",
+        quantifiers="all depths, weights, losses, label sets, groups, numbers of rounds, servers",
+        hypotheses=("only means of fixed groups enter the step", "inputs are real vectors without bounds"),
+        conclusion="Samples with the same means send the same: (M - rank C) d dimensions stay hidden, and "
+        "sample m moves iff e_m is not in the row space of C.",
+        latex=r"CA=0\ \Longrightarrow\ \nabla(C(X+A))=\nabla(CX)",
+        standing=Standing.PROVED,
+        grounds=(written("section 9", "all rounds, the dimension, who moves, and members inside a box"),),
+        checks=(
+            by_instances(
+                "gradients",
+                "moves members along the kernel of C over Q and compares the gradients of the means",
+                instances=averaged_samples,
+                conclusion=same_step,
+                spoiled=one_member_moved,
+                count=20,
+                said="sets of samples with one set of means have one gradient",
+            ),
+        ),
+        remark="The means themselves may be determined. Groups that change over rounds give more equations: "
+        "around an odd circle of pairs nothing is left.",
     ),
 )
