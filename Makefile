@@ -5,16 +5,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test campaign lint types proofs bench mutants clean
+.PHONY: help setup demo test campaign lint types docs proofs bench mutants clean
 
 help:
 	@grep -E '^# make' Makefile | sed 's/^# //'
 
 $(STAMP): pyproject.toml constraints.txt
+	@echo "Installing exan-verify and the libraries it needs into $(VENV): once, some minutes, mostly torch."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
 	touch $(STAMP)
+	@echo "Installed. The command is $(BIN)/exan."
 
 # make setup - virtual environment in .venv with pinned versions
 setup: $(STAMP)
@@ -35,6 +37,12 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# make docs  - the site, in build/site; a warning is an error
+docs: setup
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -W --keep-going -q -d build/doctrees docs build/site
+	@echo "The site: build/site/index.html"
 
 # make proofs - recheck every machine-checked proof from scratch (installs Coq where it is missing and may)
 proofs: setup

@@ -17,11 +17,14 @@ __all__ = [
     "Outcome",
     "Release",
     "ReluNetwork",
+    "RunAuditor",
     "SampleStatus",
+    "Step",
     "Verdict",
     "__version__",
     "attack",
     "audit",
+    "audit_run",
     "certify",
     "check",
     "mitigate",
@@ -35,6 +38,8 @@ if TYPE_CHECKING:
     from exan_verify.api.certify import certify
     from exan_verify.api.check import check
     from exan_verify.api.prove import prove
+    from exan_verify.api.runs.audit_run import RunAuditor, audit_run
+    from exan_verify.api.runs.steps import Step
     from exan_verify.core.network import Batch, Gradient, ReluNetwork
     from exan_verify.core.question import Box, Release
     from exan_verify.core.verdict import Outcome, SampleStatus, Verdict
@@ -48,10 +53,13 @@ _HOME = {
     "Outcome": "core.verdict",
     "Release": "core.question",
     "ReluNetwork": "core.network",
+    "RunAuditor": "api.runs.audit_run",
     "SampleStatus": "core.verdict",
+    "Step": "api.runs.steps",
     "Verdict": "core.verdict",
     "attack": "api.attack",
     "audit": "api.audit",
+    "audit_run": "api.runs.audit_run",
     "certify": "api.certify",
     "check": "api.check",
     "mitigate": "mitigation.mitigate",

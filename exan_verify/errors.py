@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from enum import StrEnum
 from fractions import Fraction
 from numbers import Integral, Real
@@ -100,6 +101,13 @@ class MemoryLimitError(ExanError):
     """
 
 
+class WorkerError(ExanError):
+    """Processes that shared the work, on this machine or on a cluster, are gone.
+
+    Remedy: fewer jobs where memory ran out, or start the cluster again; then resume what was finished.
+    """
+
+
 class CertificateRejected(ExanError):  # noqa: N818 - a fixed public name
     """A certificate does not prove its claim for this model and this batch or gradient.
 
@@ -134,7 +142,26 @@ def choice(kind: type[_Option], value: str, name: str, *, error: type[ExanError]
 
 def unknown(name: str, value: object, options: Iterable[str]) -> str:
     """The text of an error about an argument that must be one of ``options``."""
-    return f"{name}={short(value)} is not known; use one of {', '.join(repr(option) for option in options)}"
+    known = list(options)
+    listed = ", ".join(repr(option) for option in known)
+    return f"{name}={short(value)} is not known; use one of {listed}{meant(value, known)}"
+
+
+def meant(value: object, options: Iterable[str]) -> str:
+    """``; did you mean 'x'?`` for the ``options`` that are nearest to what was typed, else nothing.
+
+    Upper and lower case are the same; of a long name its beginning will do, from three letters on.
+    """
+    if not isinstance(value, str):
+        return ""
+    typed = value.lower()
+    by_start: dict[str, list[str]] = {}
+    for option in options:
+        for start in {option, option[: len(typed)]} if len(typed) > 2 else {option}:
+            by_start.setdefault(start.lower(), []).append(repr(option))
+    matches = get_close_matches(typed, by_start, n=3, cutoff=0.7)
+    near = list(dict.fromkeys(name for start in matches for name in by_start[start]))[:3]
+    return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
 def short(value: object) -> str:

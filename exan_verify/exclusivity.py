@@ -30,6 +30,7 @@ class ExclusivityState:
     sample in the last hidden layer and one in every other (P1's condition), also per sample.
     ``peelable[m]``: m is in the peeling closure (E4), counting only deltas proved non-zero;
     ``stopping_set``: the samples left. ``groups[i]``: samples that share the pattern of hidden layer i + 1.
+    ``active_for[i][j]``: for how many samples neuron j of hidden layer i + 1 is active; 1 is an ExAN.
     """
 
     counts: tuple[tuple[int, ...], ...]
@@ -38,6 +39,7 @@ class ExclusivityState:
     peelable: tuple[bool, ...]
     stopping_set: tuple[int, ...]
     groups: tuple[Groups, ...]
+    active_for: tuple[tuple[int, ...], ...]
 
 
 def exclusivity(
@@ -60,6 +62,7 @@ def exclusivity(
         peelable=tuple(m not in left for m in range(batch.size)),
         stopping_set=tuple(sorted(left)),
         groups=tuple(pattern_groups(pattern) for pattern in passed.patterns),
+        active_for=tuple(tuple(int(n) for n in pattern.sum(axis=1)) for pattern in passed.patterns),
     )
 
 

@@ -12,7 +12,6 @@ deadline or is too slow, since its time is the machine's affair.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -52,8 +51,8 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Benchmarks run their cases here: a process of its own for each costs more than the smallest cases."""
     from exan_verify.bench import compare
 
-    def compared(case: Any, method: str, seed: int, limit: float, _: float, device: str | None) -> Any:
-        return compare.METHODS[method](replace(compare.job_of(case, seed, limit), device=device))
+    def compared(job: Any, method: str, _: float) -> Any:
+        return compare.METHODS[method](job())
 
     monkeypatch.setattr(compare, "_isolated", compared)
     for suite in ("attack", "certify", "convolution"):

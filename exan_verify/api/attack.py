@@ -11,8 +11,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from exan_verify.api.instances import taking_instances
+from exan_verify.api.releases import as_released
 from exan_verify.core.network import MOST_SAMPLES, Gradient, ReluNetwork
-from exan_verify.core.question import Labels, Loss, Reduction
+from exan_verify.core.question import Labels, Loss, Reduction, Release
 from exan_verify.errors import InputError, choice, fitting_into_memory, flag, short, whole
 from exan_verify.models.chain import to_network, unwrap
 from exan_verify.models.gradients import received
@@ -34,6 +35,7 @@ def attack(
     method: str = "auto",
     repairs: bool = True,
     partial: bool = False,
+    release: Release | None = None,
     scale: float | str = 1.0,
     weights: str = "equal",
     smoothing: float = 0.0,
@@ -79,6 +81,13 @@ def attack(
     has the features of a hidden layer where the gradients of the layers before it are missing. Floating point
     finds samples; it proves nothing about others: see ``certify`` for that.
 
+    ``release``: what of the gradient is sent (:class:`~exan_verify.core.question.Release`). Everything rests
+    on that: what it withholds may be missing from ``gradient``, a tensor sent in part may have all its rows
+    or those that are sent, and what is there beyond is not read. With an ``input_basis`` B (d, r), ``x`` are
+    the samples' B^T x (M', r); the model is the one on inputs x, with W_1 = V B^T, whose gradient of the
+    first layer may be dW_1 or what is sent, dV; or the one on B^T x, with V for its first layer. With
+    ``averages`` ``x`` are the means, and ``batch_size`` is how many there are.
+
     With convolutions the result is an ``ImageAttack``: besides pictures in ``x`` (M', C, H, W) it has the
     ``features`` that the head was given, per sample with bounds, what every stage leaves open, and
     ``estimates`` of pictures that are not determined (``picture_iterations`` of an optimisation; 0: none).
@@ -116,6 +125,8 @@ def attack(
     # on this thread: torch's tracing changes modules for as long as it lasts
     model, notes = unwrapped(model)
     if with_convolutions(model):
+        if release is not None:
+            raise InputError("a release is asked of a fully connected model; leave out release=")
         from exan_verify.models.graph import to_convolutional
         from exan_verify.numeric.convolution.attack import run as attack_pictures
 
@@ -126,11 +137,29 @@ def attack(
         from exan_verify.numeric.attack import run
 
         network = to_network(model)
+        asked = None if release is None else as_released(network, release, model)
+        sent = None if asked is None else asked.release
+        if sent is not None and sent.averages is not None:
+            options["batch_size"] = _means(len(sent.averages), options["batch_size"])
         # a list is in the order of the module's parameters, which need not be that of its forward pass
-        given = received(gradient, model)
+        given = received(gradient, model, sent)
         notes += network.notes
-        found = run(network, given.tensors, **options)
+        if asked is None:
+            found = run(network, given.tensors, **options)
+        else:
+            notes += asked.notes
+            found = run(asked.network, asked.of(given.tensors), release=asked.rows, **options)
+            found = replace(found, release=sent)
     return replace(found, notes=(*notes, *given.notes, *found.notes))
+
+
+def _means(count: int, told: int | None) -> int:
+    """The size of a batch of ``count`` means. Raises :class:`InputError` where another one was ``told``."""
+    if told not in (None, count):
+        raise InputError(
+            f"batch_size={told} is not the number of means that release.averages has, {count}; leave it out"
+        )
+    return count
 
 
 def unwrapped(model: Any) -> tuple[Any, tuple[str, ...]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from exan_verify.models.chain import to_network
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from exan_verify.numeric.convolution.records import ImageAttack
     from exan_verify.numeric.problem.metrics import Score
     from exan_verify.numeric.problem.records import Attack
 
@@ -28,7 +30,8 @@ class Recovery:
     """What the attack made of one sample of the batch: values, their error, and the bound it states.
 
     ``rmse`` and ``largest`` (L-infinity) errors, ``psnr`` in dB on the scale of the inputs; ``bound`` on
-    ``largest``, ``how`` it was found; ``tier``: confirmed, consistent or candidate.
+    ``largest``, ``how`` it was found; ``tier``: confirmed, consistent, candidate, or estimate, a picture
+    fitted to its features, of which nothing is claimed.
     """
 
     values: Array
@@ -65,7 +68,9 @@ class OwnBatchAttack:
     """What the attack made of a batch's own gradient: its result, and what it claims of each sample.
 
     ``candidates``: what else it shows of the samples that are not recovered. ``features`` and ``estimates``
-    (pictures that stay open, by sample): None for other models.
+    (pictures that stay open, by sample, with the labels of their features): None for other models. Of a
+    release with an input basis ``found`` and ``score`` speak of the samples' B^T x, of one with averages of
+    the means, and the others of the pictures that these give.
     """
 
     found: Attack
@@ -73,14 +78,33 @@ class OwnBatchAttack:
     recoveries: tuple[Recovery | None, ...]
     candidates: tuple[Recovery | None, ...] = ()
     features: Features | None = None
-    estimates: tuple[Any, ...] | None = None
+    estimates: tuple[Recovery | None, ...] | None = None
+
+    @property
+    def projected(self) -> bool:
+        """Whether what was attacked shows the samples through an input basis, or in means, only."""
+        return bool(self.entered)
+
+    @property
+    def entered(self) -> str:
+        """What of the samples the attack finds, where it is not they themselves."""
+        release = self.found.release
+        basis = release is not None and release.input_basis is not None
+        means = release is not None and release.averages is not None
+        return " of ".join(part for part, is_so in (("B^T x", basis), ("means", means)) if is_so)
 
     def gate(self, *, candidates: bool) -> str:
         """``hit`` by one sample recovered, or with ``candidates`` also by one candidate or estimate; else
-        ``passed`` if the attack ran to its end, ``undecided`` if a budget cut it."""
-        shown = len(self.found.status)
-        if candidates:
-            shown += len(self.found.candidates) + sum(one is not None for one in self.estimates or ())
+        ``passed`` if the attack ran to its end, ``undecided`` if a budget cut it. Of B^T x and of means those
+        count that give a picture of a sample which a viewer would recognise."""
+        if self.projected:
+            shown = sum(one is not None and one.readable for one in self.recoveries)
+            if candidates:
+                shown += sum(one is not None and one.readable for one in self.candidates)
+        else:
+            shown = len(self.found.status)
+            if candidates:
+                shown += len(self.found.candidates) + sum(one is not None for one in self.estimates or ())
         return "hit" if shown else "undecided" if self.found.unfinished else "passed"
 
 
@@ -96,9 +120,10 @@ def attack_own_batch(
 ) -> OwnBatchAttack:
     """Attack the float64 gradient of ``x`` (M, ...) with labels ``y``: classes (M,), or targets (M, K).
 
-    The attacker is told the loss, the reduction and the batch size of the ``question``; its domain is not
-    used. ``budget`` in seconds. Raises what ``attack`` raises where it does not apply, and
-    :class:`LabelError` for labels that the loss does not have.
+    The attacker is told the loss, the reduction and the batch size of the ``question``, and given what its
+    release sends, of the means where it averages; its domain is not used. With an input basis B the model may
+    be the one on x or the one on B^T x; ``x`` are the samples themselves. ``budget`` in seconds. Raises what
+    ``attack`` raises where it does not apply, and :class:`LabelError` for labels that the loss does not have.
     """
     shape = x.shape[1:] if x.ndim == 4 else None
     if with_convolutions(model):
@@ -109,20 +134,80 @@ def attack_own_batch(
         network = to_network(model)
     nowhere = np.zeros((len(y), network.widths[0]))
     labels = Batch.of(nowhere, y, network=network, loss=question.loss, labels=question.labels).labels
-    gradient = batch_gradient(model, x, labels, question)
+    release = question.release
+    basis = None if release is None or release.input_basis is None else release.input_basis.astype(np.float64)
+    groups = None if release is None else release.averages
+    enters = x
+    if groups is not None:
+        enters = np.stack([x[list(group)].mean(axis=0) for group in groups])
+        labels = labels[[group[0] for group in groups]]
+    seen = enters if basis is None else enters.reshape(len(enters), -1) @ basis
+    if basis is not None and len(basis) != network.widths[0]:
+        enters = seen
+    gradient = batch_gradient(model, enters, labels, question)
     found = attack(
         model,
         gradient,
+        release=release,
         loss=question.loss,
         reduction=question.reduction,
         labels=Labels.REAL if question.labels is Labels.REAL else Labels.ONE_HOT,
-        batch_size=len(x),
+        batch_size=len(enters),
         seed=seed,
         input_shape=shape,
         budget=budget,
         progress=progress,
     )
-    return scored(found, x, labels)
+    attacked = scored(found, seen, labels)
+    return attacked if basis is None and groups is None else _as_pictures(attacked, x, basis, groups)
+
+
+def _as_pictures(
+    attacked: OwnBatchAttack, x: Array, basis: Array | None, groups: tuple[tuple[int, ...], ...] | None
+) -> OwnBatchAttack:
+    """What was recovered of B^T x, or of means, as pictures of the ``x`` (M, ...) themselves: of B^T x the
+    shortest input with these numbers, B (B^T B)^-1 B^T x; of a sample the mean of the first group with it
+    that was recovered. With their errors; no bound is known for them."""
+    back, span = None if basis is None else np.linalg.pinv(basis), value_range(x)
+
+    def shown(m: int, found: tuple[Recovery | None, ...]) -> Recovery | None:
+        places = [m] if groups is None else [g for g, group in enumerate(groups) if m in group]
+        one = next((found[g] for g in places if g < len(found) and found[g] is not None), None)
+        if one is None:
+            return None
+        values = one.values if back is None else one.values.reshape(-1) @ back
+        return compared(replace(one, how=f"{one.how}, of {attacked.entered}"), values, x[m], span)
+
+    recoveries = tuple(shown(m, attacked.recoveries) for m in range(len(x)))
+    candidates = tuple(shown(m, attacked.candidates) for m in range(len(x)))
+    rest = (None if one is not None else c for one, c in zip(recoveries, candidates, strict=True))
+    return replace(attacked, recoveries=recoveries, candidates=tuple(rest))
+
+
+def compared(one: Recovery, values: Array, truth: Array, span: float) -> Recovery:
+    """``one`` with other ``values``, as a picture of ``truth``, of data with that ``span``: its bound spoke
+    of something else."""
+    off = np.asarray(values, dtype=np.float64).reshape(-1) - np.asarray(truth, dtype=np.float64).reshape(-1)
+    rmse = float(np.sqrt(np.square(off).mean()))
+    return replace(
+        one,
+        values=values.reshape(np.shape(truth)),
+        bound=math.inf,
+        rmse=rmse,
+        largest=float(np.abs(off).max()),
+        psnr=psnr(rmse, span),
+    )
+
+
+def psnr(rmse: float, span: float) -> float:
+    """Peak signal to noise ratio in dB of an error on data of this ``span``; infinite without an error."""
+    return math.inf if rmse == 0 else 20 * math.log10(span / rmse)
+
+
+def value_range(x: Array) -> float:
+    """The range of the data, 1 where it lies in [0, 1]."""
+    inside = x.min() >= 0 and x.max() <= 1
+    return 1.0 if inside else float(x.max() - x.min()) or 1.0
 
 
 def scored(found: Attack, x: Array, y: Array) -> OwnBatchAttack:
@@ -140,8 +225,27 @@ def scored(found: Attack, x: Array, y: Array) -> OwnBatchAttack:
     return replace(
         attacked,
         features=Features(count=len(found.features), bound=bound),
-        estimates=None if found.estimates is None else aligned(found.estimates, found.feature_labels, x, y),
+        estimates=None if found.estimates is None else _estimates(found, x, y),
     )
+
+
+def _estimates(found: ImageAttack, x: Array, y: Array) -> tuple[Recovery | None, ...]:
+    """For each true sample the estimated picture that is matched to it."""
+    assert found.estimates is not None
+    shown: list[Recovery | None] = [None] * len(x)
+    for one in scores(found.estimates, found.feature_labels, x, y).samples:
+        label = found.feature_labels[one.index]
+        shown[one.truth] = Recovery(
+            values=found.estimates[one.index].detach().cpu().numpy(),
+            label=int(label) if label.dim() == 0 else tuple(label.tolist()),
+            rmse=one.rmse,
+            largest=one.largest,
+            psnr=one.psnr,
+            bound=math.inf,
+            how="fitted to its features",
+            tier="estimate",
+        )
+    return tuple(shown)
 
 
 def _recoveries(found: Attack, scored: Score, size: int) -> tuple[Recovery | None, ...]:
@@ -202,10 +306,8 @@ def scores(found: Tensor, labels: Tensor, x: Array, y: Array) -> Score:
 
     from exan_verify.numeric.problem.metrics import score
 
-    inside = x.min() >= 0 and x.max() <= 1
-    span = 1.0 if inside else float(x.max() - x.min()) or 1.0
     truth = torch.tensor(np.asarray(x, dtype=np.float64))
-    return score(found, labels, truth, torch.tensor(_numbers(y)), data_range=span)
+    return score(found, labels, truth, torch.tensor(_numbers(y)), data_range=value_range(x))
 
 
 def batch_gradient(model: Any, x: Array, y: Array, question: Question) -> dict[str, Tensor]:

@@ -51,9 +51,6 @@ NO_AUDIT = (
 )
 """Why a model with convolutions has no certified verdict."""
 
-NO_ATTACK = "not possible: the attack is made for the whole gradient, not for a release"
-"""Why an audit of a release has no attack beside it."""
-
 ATTACK_GATES = ("recovered", "candidates")
 """Gates that the attack decides; the others are decided without it."""
 
@@ -74,7 +71,9 @@ class Audit:
     known to be free, None where no engine has decided it: None is not a promise of safety. ``attack``: what
     an attack makes of the gradient, None where none was asked for or none came to an end; ``no_attack`` says
     why not. With a release (``question.release``) the verdict and the radius are about what is sent, peeling
-    is from the rows that are sent, and ExANs and the published condition are the batch's as ever.
+    is from the rows that are sent, and ExANs and the published condition are the batch's as ever. The attack
+    is given what is sent; with an input basis B it finds B^T x, and its recoveries are the pictures that
+    these give.
     """
 
     widths: tuple[int, ...]
@@ -133,8 +132,9 @@ class Audit:
 
     @property
     def recovered_unproved(self) -> tuple[int, ...]:
-        """Samples that the attack recovers, confirmed or consistent, and that are not proved determined."""
-        if self.attack is None:
+        """Samples that the attack recovers, confirmed or consistent, and that are not proved determined; none
+        where it recovers only what a first layer sees of them."""
+        if self.attack is None or self.attack.projected:
             return ()
         return tuple(
             m
@@ -162,7 +162,8 @@ class Audit:
         ``determined``, ``peel`` and ``exan`` are hit by one sample that is proved determined, can be peeled
         or meets the published condition, and passed by a proof only. ``recovered`` is hit by one sample that
         the attack confirms or finds consistent, ``candidates`` also by one candidate; they are passed where
-        the attack ran to its end and found none, which is no promise that there is nothing to find.
+        the attack ran to its end and found none, which is no promise that there is nothing to find. Where a
+        first layer sees B^T x only, what is found of it counts where it gives a picture of 20 dB or more.
 
         Raises :class:`InputError` for any other name.
         """
@@ -228,7 +229,7 @@ def audit(
     """Audit ``batch = (x, y)``: x (M, d) or (M, ...), y as the torch loss takes it; options as ``certify``'s.
     ``attack``: attack the batch's float64 gradient too, in what the other answers leave of ``budget``, which
     is for all of it. A model with convolutions can be attacked, and then nothing else is known of it. With a
-    ``release`` no attack is made.
+    ``release`` the attack is given what is sent, and nothing else.
 
     Raises :class:`exan_verify.errors.InputError` or a subclass naming what cannot be used.
     """
@@ -241,15 +242,16 @@ def audit(
         if release is not None:
             raise InputError("a release is asked of a fully connected model; leave out release=")
         return _attacked_only(model, batch, question, budget=budget, seed=seed, progress=progress)
-    network = to_network(model)
+    network = entered = to_network(model)
     sent = None
     release = projection_release(model, batch) if release is None else release
     if release is not None:
         network = network_seen_through(network, release, model)
         question = replace(question, release=of_network(release, network))
         sent = question.sent_neurons(network.layers[0])
-        if question.release is not None and question.release.input_basis is not None:
-            sent = np.zeros_like(sent)  # dW_1 B gives B^T x, not x
+        asked = question.release
+        if asked is not None and (asked.input_basis is not None or asked.averages is not None):
+            sent = np.zeros_like(sent)  # dW_1 B gives B^T x, not x; of means it gives means
     exact = Batch.given(batch, network=network, loss=question.loss, labels=question.labels)
     state = None
     with limits.kept(), suppress(BudgetExhausted, MemoryError):
@@ -277,11 +279,9 @@ def audit(
     )
     if not attack:
         return found
-    if question.release is not None:
-        return replace(found, no_attack=NO_ATTACK)
     x, y = (np.asarray(array, dtype=np.float64) for array in (exact.inputs, exact.labels))
     done, why = _attack_beside(
-        network, (x, y), found.question, left=time_left(budget, start), seed=seed, progress=progress
+        entered, (x, y), found.question, left=time_left(budget, start), seed=seed, progress=progress
     )
     return replace(found, attack=done, no_attack=why)
 

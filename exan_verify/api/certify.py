@@ -60,7 +60,8 @@ def certify(
     default the given batch's, or the rank found. ``release``: what of the batch's gradient leaves the device;
     the batches asked about are those with the same release (docs/theory.md, releases). With an input basis B
     (d, r) the model's first layer is ``V B^T`` on d inputs, or V alone, which takes the r numbers ``B^T x``;
-    x has d features either way. A model of :func:`exan_verify.project_inputs` needs no release. ``budget``
+    x has d features either way. A model of :func:`exan_verify.project_inputs` needs no release. With
+    ``averages`` the batch has the samples themselves, and the step is made on their means. ``budget``
     is in seconds (or the caller's :class:`Budget`, which then is the only limit), ``work_limit`` in modular
     multiplications (deterministic). ``jobs`` is used by engines that run in parallel. ``progress`` is told
     (what, share done) before each engine is asked.

@@ -100,11 +100,18 @@ def load_gradient(path: str | Path) -> Gradient:
     JSON holds nested lists of integers and ``"num/den"`` strings under the parameters' names, either at the
     top or under ``"tensors"`` beside ``"schema": "exan/gradient/1"``.
     """
-    if Path(path).suffix.lower() == ".json":
-        with about(path):
-            return Gradient(tensors=_exact_json(Path(path)))
     with about(path):
-        return Gradient(tensors=load_tensors(path, also=", or exact .json"))
+        return Gradient(tensors=read_gradient(path))
+
+
+@fitting_into_memory("reading the file")
+def read_gradient(path: str | Path) -> Mapping[str, Any]:
+    """The tensors of :func:`load_gradient` as they are: no number of what a release may withhold is looked
+    at."""
+    with about(path):
+        if Path(path).suffix.lower() == ".json":
+            return _exact_json(Path(path))
+        return load_tensors(path, also=", or exact .json")
 
 
 @fitting_into_memory("reading the file")

@@ -47,11 +47,11 @@ def prove(certificate: Mapping[str, Any] | str | bytes, model: Any, *, batch: tu
         claim.outcome in (Outcome.UNIQUE, Outcome.AMBIGUOUS), f"a claim of {claim.outcome.value.upper()}"
     )
     _require(question.release is None, "a claim about a release")
-    _require(question.loss.rational, f"the loss {question.loss.value}")
     _require(network.depth > 1, "a network without a hidden layer")
     _require(network.has_bias, "a network without biases")
     given = Batch.given(batch, network=network, loss=question.loss, labels=question.labels)
     if claim.outcome is Outcome.AMBIGUOUS:
+        _require(question.loss.rational, f"a claim of AMBIGUOUS under {question.loss.value}")
         return _second(record, Subject(network=network, batch=given, question=question))
     return _unique(record, network, given, question)
 
@@ -60,7 +60,8 @@ def _unique(record: Certificate, network: ReluNetwork, batch: Batch, question: Q
     evidence = record.evidence[0]
     if len(record.evidence) != 1 or not isinstance(evidence, Lifting):
         raise InputError(_NOT.format(what=f"evidence of the kind {_kinds(record)}"))
-    labels = tensor(batch.labels, "y") if question.loss is Loss.MSE else [int(v) for v in batch.labels]
+    classes = question.loss.class_labels
+    labels = [int(v) for v in batch.labels] if classes else tensor(batch.labels, "y")
     given = _given(network, question, tensor(batch.inputs, "x"), labels)
     named = [argument.layer for argument in evidence.layers]
     layers = list(dict.fromkeys((*named, *range(network.depth - 1, 0, -1))))
@@ -102,6 +103,7 @@ def _given(network: ReluNetwork, question: Question, inputs: Tensor, labels: Ten
     samples = len(inputs.numerators)
     divisor = question.divisor(samples, network.classes)
     return Given(
+        loss=question.loss,
         layers=tuple(
             (tensor(layer.weight, f"{layer.name}.weight"), tensor(layer.bias, f"{layer.name}.bias"))
             for layer in network.layers
@@ -109,7 +111,7 @@ def _given(network: ReluNetwork, question: Question, inputs: Tensor, labels: Ten
         ),
         inputs=inputs,
         labels=labels,
-        factor=divisor if question.loss is Loss.MSE else divisor * network.classes,
+        factor=divisor * network.classes if question.loss is Loss.HINGE else divisor,
     )
 
 
@@ -118,9 +120,9 @@ def _kinds(record: Certificate) -> str:
 
 
 _NOT = (
-    "no Coq file can be made of {what}; what is covered is, under mse and hinge with biases in all layers, "
-    "UNIQUE by lifting of degree two with every sample alone with its pattern, and AMBIGUOUS by a second "
-    "batch of rational numbers. exan check rechecks the certificate all the same"
+    "no Coq file can be made of {what}; what is covered is, with biases in all layers, UNIQUE by lifting of "
+    "degree two with every sample alone with its pattern, and AMBIGUOUS by a second batch of rational "
+    "numbers under mse and hinge. exan check rechecks the certificate all the same"
 )
 
 
@@ -131,9 +133,12 @@ def _require(condition: bool, what: str) -> None:
 
 def _choices(evidence: Lifting, loss: Loss) -> tuple[Choice, ...]:
     """Which unknowns are tried: the certificate's own first, where the library has them."""
-    first: Choice = "NextDeltas" if evidence.layers[-1].parametrisation == "column_space" else "AllEntries"
+    first = _UNKNOWNS.get(evidence.layers[-1].parametrisation, "AllEntries")
     zero_sum: tuple[Choice, ...] = ("SumZero",) if loss.zero_sum else ()
-    return tuple(dict.fromkeys((first, *zero_sum, "AllEntries", "NextDeltas")))
+    return tuple(dict.fromkeys((first, *zero_sum, "AllEntries", "NextDeltas", "Alone")))
+
+
+_UNKNOWNS: dict[str, Choice] = {"column_space": "NextDeltas", "single": "Alone"}
 
 
 def _about(record: Certificate) -> str:

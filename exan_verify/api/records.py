@@ -59,7 +59,7 @@ def release_record(release: Release) -> dict[str, Any]:
 
 
 def attack_record(found: Attack, score: Score | None, candidate_score: Score | None = None) -> dict[str, Any]:
-    """The attack's attributes; the samples themselves go to the file."""
+    """The attack's attributes, ``release`` where one was attacked; the samples themselves go to the file."""
     return (
         {
             "found": found.x.shape[0],
@@ -91,6 +91,7 @@ def attack_record(found: Attack, score: Score | None, candidate_score: Score | N
             "score": None if score is None else msgspec.to_builtins(score),
             "candidate_score": None if candidate_score is None else msgspec.to_builtins(candidate_score),
         }
+        | ({} if found.release is None else {"release": release_record(found.release)})
         | _hidden_record(found)
         | _picture_record(found)
     )
@@ -137,8 +138,9 @@ def _picture_record(found: Attack) -> dict[str, Any]:
 
 
 def exclusivity_record(state: ExclusivityState) -> dict[str, Any]:
-    """The exclusivity state's attributes."""
+    """The exclusivity state's attributes, without ``active_for``: as long as the layers are wide."""
     record: dict[str, Any] = msgspec.to_builtins(state)
+    del record["active_for"]
     return record
 
 

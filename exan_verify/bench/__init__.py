@@ -20,6 +20,8 @@ SUITES = (
     "mitigation",
     "smt",
     "tiny",
+    "run",
+    "strategies",
 )
 """The modules beside this one that have a ``SUITE``, in the order of their tables."""
 

@@ -78,8 +78,9 @@ def inverting_gradients(
     With a limit in seconds the step's decay is stretched over it. The total variation acts on pictures
     (C, H, W) only. ``box``: where inputs lie.
 
-    Raises :class:`InputError` for values that cannot be used.
+    Raises :class:`InputError` for values that cannot be used, and for hinge.
     """
+    _check_loss(question)
     _load_optimisers()
     matching = _Matching(model, gradient, question, len(labels), effort.dtype)
     _check_positive(iterations=effort.iterations, restarts=effort.restarts)
@@ -119,12 +120,11 @@ def dlg(
     """Deep Leakage from Gradients: inputs and labels together.
 
     For cross_entropy the labels are soft (a softmax of free logits) and reported as classes; for mse and bce
-    free targets. Hinge has no soft labels and is refused.
+    free targets.
 
-    Raises :class:`InputError` for values that cannot be used.
+    Raises :class:`InputError` for values that cannot be used, and for hinge.
     """
-    if question.loss is Loss.HINGE:
-        raise InputError("loss='hinge' has no soft labels for DLG to optimise; use inverting_gradients")
+    _check_loss(question)
     _load_optimisers()
     _check_positive(samples=samples, classes=classes, iterations=effort.iterations, restarts=effort.restarts)
     matching = _Matching(model, gradient, question, samples, effort.dtype)
@@ -253,6 +253,12 @@ def _lbfgs(matching: _Matching, x: Tensor, y: Tensor, clock: _Clock) -> tuple[fl
         if not latest < float("inf"):
             break
     return latest, clock.done
+
+
+def _check_loss(question: Question) -> None:
+    """Raise :class:`InputError` for hinge: its gradient is constant between kinks, and has no soft labels."""
+    if question.loss is Loss.HINGE:
+        raise InputError("loss='hinge' cannot be optimised for; use attack, or another loss")
 
 
 def _check_positive(**numbers: int) -> None:

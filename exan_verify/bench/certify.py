@@ -90,7 +90,8 @@ def run_case(case: Case, seed: int, work_limit: int | None = None) -> Run:
     # the peak of certify itself, before the kernel or the ExAN count add to it
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     state = exclusivity(network, batch, loss=case.loss)
-    used = next((a for a in verdict.attempts if a.layer == verdict.layer), None)
+    # the last attempt at the layer decided: degree three comes after degree two lacked equations
+    used = next((a for a in reversed(verdict.attempts) if a.layer == verdict.layer), None)
     return Run(
         outcome=verdict.outcome.value,
         determined=verdict.determined,

@@ -56,6 +56,32 @@ CASES = (
     Case(name="150528-512-512-10 M=8", widths=(150528, 512, 512, 10), samples=8, seeds=3),
     Case(name="64-48-40-10 M=5, three share layer 1", widths=(64, 48, 40, 10), samples=5, data="shared"),
     Case(name="100-100-4 M=16, degree 3", widths=(100, 100, 4), samples=16, engine="lifting"),
+    Case(name="784-256-10 M=16 MNIST, degree 3", widths=(784, 256, 10), samples=16, data="mnist"),
+    Case(name="784-512-10 M=28 MNIST, degree 3", widths=_SMALL, samples=28, data="mnist", seeds=3),
+    Case(
+        name="784-512-10 M=32 MNIST, degree 3", widths=_SMALL, samples=32, data="mnist", seeds=1, named=True
+    ),
+    Case(
+        name="784-512-10 M=40 MNIST, degree 3", widths=_SMALL, samples=40, data="mnist", seeds=1, named=True
+    ),
+    Case(
+        name="784-512-10 M=44 MNIST, degree 3", widths=_SMALL, samples=44, data="mnist", seeds=1, named=True
+    ),
+    Case(
+        name="784-1000-10 M=48 MNIST, degree 3",
+        widths=(784, 1000, 10),
+        samples=48,
+        data="mnist",
+        seeds=1,
+        named=True,
+    ),
+    Case(
+        name="784-1024-10 M=128, 8 exclusive neurons each",
+        widths=(784, 1024, 10),
+        samples=128,
+        data="exclusive",
+        seeds=3,
+    ),
     Case(name="784-512-10 M=12, enumeration alone", widths=_SMALL, samples=12, engine="enumeration", seeds=3),
     Case(name="784-16-10 M=32, narrow", widths=(784, 16, 10), samples=32, expected="ambiguous"),
     Case(name="784-64-10 M=96, narrow", widths=(784, 64, 10), samples=96, expected="ambiguous"),
@@ -156,6 +182,19 @@ def _shared(case: Case, rng: np.random.Generator) -> Built:
     return network, _batch(case, network, x, np.arange(case.samples))
 
 
+def _exclusive(case: Case, rng: np.random.Generator) -> Built:
+    """Each sample has its share of the neurons for itself: they look along its input, which is nearly
+    orthogonal to the others.
+    """
+    base = _default_network(case, rng)
+    x = rng.standard_normal((case.samples, case.widths[0]), dtype=np.float32)
+    owners = np.arange(case.widths[1]) % case.samples
+    weight = x[owners] + np.float32(0.1) * rng.standard_normal((case.widths[1], case.widths[0]), np.float32)
+    bias = np.full(case.widths[1], -case.widths[0] / 2, dtype=np.float32)
+    network = ReluNetwork.from_arrays([weight, base.layers[1].weight], [bias, base.layers[1].bias])
+    return network, _batch(case, network, x, rng.integers(0, case.widths[-1], case.samples))
+
+
 def _region(case: Case, rng: np.random.Generator) -> Built:
     """All samples in one region: close to one point."""
     network = _default_network(case, rng)
@@ -170,6 +209,7 @@ _BUILDERS: Mapping[str, Callable[[Case, np.random.Generator], Built]] = {
     "mnist-trained": _mnist,
     "integers": _integers,
     "shared": _shared,
+    "exclusive": _exclusive,
     "region": _region,
 }
 

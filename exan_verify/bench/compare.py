@@ -24,10 +24,14 @@ from functools import partial
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from exan_verify.bench import suite
 from exan_verify.bench.attack import CASES as ATTACK_CASES
 from exan_verify.bench.attack import Case, build
 from exan_verify.bench.suite import Options, Suite
+from exan_verify.core.network import Array, Batch, ReluNetwork
+from exan_verify.core.question import Labels, Loss, Question, Reduction
 from exan_verify.errors import InputError, RangeError
 
 if TYPE_CHECKING:
@@ -63,10 +67,15 @@ CASES = (*BY_SIZE, *(replace(case, seeds=1, named=True) for case in ATTACK_CASES
 """Those of the attack's own table only by name, over the first seed."""
 
 
+_CROSS_ENTROPY = Question(loss=Loss.CROSS_ENTROPY)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One batch to attack: float32 model, inputs (M, d), classes (M,), the gradient, limit in seconds;
-    ``shape`` of a sample, (1, 28, 28) for digits, else (d,); ``device``: where it is attacked."""
+    """One batch to attack: a model of Linear layers with ReLU between them, inputs (M, d), classes (M,) or
+    targets (M, K), the gradient of the ``question`` under the model's names, limit in seconds; ``shape`` of a
+    sample, (1, 28, 28) for digits, (d,) for what is no picture; ``box``: where pixels lie, None: anywhere;
+    ``device``: where it is attacked."""
 
     model: nn.Sequential
     x: Tensor
@@ -75,6 +84,8 @@ class Job:
     shape: tuple[int, ...]
     seed: int
     limit: float
+    question: Question = _CROSS_ENTROPY
+    box: tuple[float, float] | None = None
     device: str | None = None
 
 
@@ -125,27 +136,36 @@ def measure(case: Case, options: Options) -> Iterator[Row]:
     ``seconds`` limits every optimisation, default :data:`SECONDS`; ``patience`` seconds beyond that, default
     :data:`PATIENCE`, any other method is stopped. Raises :class:`InputError` on an unknown method.
     """
+    limit = SECONDS if options.seconds is None else options.seconds
+    jobs = [partial(job_of, case, seed, limit, options.device) for seed in options.seeds]
+    yield from compared(case.name, case.samples, jobs, options)
+
+
+def compared(name: str, samples: int, jobs: Sequence[Callable[[], Job]], options: Options) -> Iterator[Row]:
+    """A row per method that is asked for, over ``jobs`` of ``samples`` samples each, which the process of
+    each run makes for itself. Raises :class:`InputError` on an unknown method.
+    """
     if unknown := sorted(set(options.methods) - set(METHODS)):
         raise InputError(f"no method {unknown}; there are {', '.join(METHODS)}")
     limit = SECONDS if options.seconds is None else options.seconds
-    patience = PATIENCE if options.patience is None else options.patience
-    names = [name for name in METHODS if not options.methods or name in options.methods]
+    # the optimisations keep their own limit, between two steps
+    most = limit + (PATIENCE if options.patience is None else options.patience)
+    names = [method for method in METHODS if not options.methods or method in options.methods]
     for place, method in enumerate(names):
-        options.tell(f"{case.name}, {method}", place, len(names))
-        runs = [_isolated(case, method, seed, limit, patience, options.device) for seed in options.seeds]
-        yield _summarise(case, method, runs)
+        options.tell(f"{name}, {method}", place, len(names))
+        yield _summarise(name, samples, method, [_isolated(job, method, most) for job in jobs])
 
 
-def _isolated(case: Case, method: str, seed: int, limit: float, patience: float, device: str | None) -> Run:
+def _isolated(job: Callable[[], Job], method: str, most: float) -> Run:
+    """A method on a batch in a process of its own, which is ended after ``most`` seconds."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe(duplex=False)
-    process = context.Process(target=_send, args=(there, case, method, seed, limit, device), daemon=True)
+    process = context.Process(target=_send, args=(there, job, method), daemon=True)
     start = time.perf_counter()
     process.start()
     there.close()
     try:
-        # the optimisations keep their own limit, between two steps
-        if not here.poll(patience + limit):
+        if not here.poll(most):
             return Run(recall=0.0, returned=0, wrong=0, seconds=time.perf_counter() - start, stopped=True)
         run: Run = here.recv()
         return run
@@ -155,19 +175,93 @@ def _isolated(case: Case, method: str, seed: int, limit: float, patience: float,
         here.close()
 
 
-def _send(there: Connection, case: Case, method: str, seed: int, limit: float, device: str | None) -> None:
-    run = METHODS[method](replace(job_of(case, seed, limit), device=device))
+def _send(there: Connection, job: Callable[[], Job], method: str) -> None:
+    run = METHODS[method](job())
     there.send(replace(run, peak_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
 
 
-def job_of(case: Case, seed: int, limit: float) -> Job:
+def job_of(case: Case, seed: int, limit: float, device: str | None = None) -> Job:
     """The batch of a case at a seed."""
     from exan_verify.bench.attack import autograd_gradient
 
     model, x, y = build(case, seed)
     gradient = autograd_gradient(model, x, y, case.dtype)
     shape = (1, 28, 28) if case.data.startswith("mnist") else tuple(x.shape[1:])
-    return Job(model=model, x=x, y=y, gradient=gradient, shape=shape, seed=seed, limit=limit)
+    return Job(
+        model=model,
+        x=x,
+        y=y,
+        gradient=gradient,
+        shape=shape,
+        seed=seed,
+        limit=limit,
+        box=(0.0, 1.0) if len(shape) > 1 else None,
+        device=device,
+    )
+
+
+def own_job(network: ReluNetwork, x: Array, y: Array, question: Question, *, seed: int, limit: float) -> Job:
+    """A user's batch, ``x`` (M, ...) with labels ``y``: its float64 gradient on the stored weights, and a
+    module of Linear layers with ReLU between them that is the network.
+
+    Raises what ``Batch.of`` raises, naming x or y.
+    """
+    import torch
+    from torch import nn
+
+    from exan_verify.api.attack_own_batch import batch_gradient
+    from exan_verify.report.sheets import picture_shape
+
+    batch = Batch.of(x, y, network=network, loss=question.loss, labels=question.labels)
+    layers: list[nn.Module] = []
+    for layer in network.layers:
+        linear = nn.Linear(layer.shape[1], layer.shape[0], bias=layer.bias is not None, dtype=torch.float64)
+        with torch.no_grad():
+            linear.weight.copy_(torch.tensor(np.asarray(layer.weight, dtype=np.float64)))
+            if layer.bias is not None:
+                linear.bias.copy_(torch.tensor(np.asarray(layer.bias, dtype=np.float64)))
+        layers += [linear, nn.ReLU()]
+    model = nn.Sequential(*layers[:-1])
+    values = batch_gradient(network, np.asarray(batch.inputs), batch.labels, question).values()
+    names = [name for name, _ in model.named_parameters()]
+    inputs, labels = np.asarray(batch.inputs, dtype=np.float64), np.asarray(batch.labels, dtype=np.float64)
+    picture = picture_shape(np.shape(x))
+    inside = inputs.min() >= 0 and inputs.max() <= 1
+    return Job(
+        model=model,
+        x=torch.tensor(inputs),
+        y=torch.tensor(labels).long() if question.loss.class_labels else torch.tensor(labels),
+        gradient=dict(zip(names, values, strict=True)),
+        shape=(inputs.shape[1],) if picture is None else (1, *picture)[-3:],
+        seed=seed,
+        limit=limit,
+        question=question,
+        box=(0.0, 1.0) if inside else None,
+    )
+
+
+def methods_figure(rows: Sequence[Row]) -> bytes:
+    """A PNG file: one bar per method, the share of one's own batch that it recovers, and what it took."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.5, 1.2 + 0.32 * len(rows)), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    for place, row in enumerate(rows):
+        axes.barh(place, row.recall, color="#a4262c" if row.method in OURS else "#3a5a8c", height=0.66)
+        said = "out of its range" if row.refused else "stopped" if row.stopped else f"{row.seconds:.1f} s"
+        wrong = f", {row.wrong} wrong" if row.wrong else ""
+        axes.text(row.recall + 0.01, place, f"{row.recall:.0%}, {said}{wrong}", va="center", fontsize=8)
+    axes.set_yticks(range(len(rows)), [row.method for row in rows])
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.28)
+    axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25 %", "50 %", "75 %", "100 %"])
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    axes.set_xlabel("samples recovered (RMSE below 1e-3); red: with this package's confirmation", fontsize=8)
+    axes.set_title(f"{rows[0].name}: {rows[0].samples} samples, one gradient" if rows else "", fontsize=10)
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", metadata={"Software": None})
+    return stream.getvalue()
 
 
 def recall_figure(rows: Sequence[Row]) -> bytes:
@@ -222,7 +316,17 @@ def _ours(job: Job, *, method: str) -> Run:
     from exan_verify.numeric.problem.metrics import wrong_claims
 
     network = to_network(job.model)
-    attacked = partial(run, loss="cross_entropy", reduction="mean", method=method, device=job.device)
+    question = job.question
+    attacked = partial(
+        run,
+        loss=question.loss,
+        reduction=question.reduction,
+        labels=Labels.REAL if question.labels is Labels.REAL else Labels.ONE_HOT,
+        # any real targets explain a gradient, unless their number is known
+        batch_size=len(job.x) if question.labels is Labels.REAL else None,
+        method=method,
+        device=job.device,
+    )
     start = time.perf_counter()
     try:
         found = attacked(network, job.gradient)
@@ -238,7 +342,8 @@ def _tolerance(job: Job, *, tolerance: float) -> Run:
     from exan_verify.bench.tolerance_peeling import tolerance_peeling
     from exan_verify.numeric.problem.metrics import wrong_claims
 
-    if len(job.gradient) != 4:
+    usual = job.question.loss is Loss.CROSS_ENTROPY and job.question.reduction is Reduction.MEAN
+    if len(job.gradient) != 4 or len(job.model) != 3 or not usual:
         return _out_of_range(0.0)
     model, gradient = _placed(job, job.model, job.gradient)
     start = time.perf_counter()
@@ -254,6 +359,8 @@ def _out_of_range(seconds: float) -> Run:
 def _dlg(job: Job) -> Run:
     from exan_verify.bench.baselines import DLG_ITERATIONS, Effort, dlg
 
+    if job.question.loss is Loss.HINGE:  # nothing to optimise along
+        return _out_of_range(0.0)
     model, gradient = _pictured(job)
     found = dlg(
         model,
@@ -261,6 +368,7 @@ def _dlg(job: Job) -> Run:
         samples=len(job.x),
         shape=job.shape,
         classes=len(list(job.gradient.values())[-1]),
+        question=job.question,
         effort=Effort(iterations=DLG_ITERATIONS, seconds=job.limit, seed=job.seed + _OTHER_SEED),
     )
     return _scored(job, found.x, found.y, found.seconds, wrong=0)
@@ -269,14 +377,17 @@ def _dlg(job: Job) -> Run:
 def _inverting_gradients(job: Job) -> Run:
     from exan_verify.bench.baselines import PUBLISHED_ITERATIONS, Effort, inverting_gradients
 
+    if job.question.loss is Loss.HINGE:
+        return _out_of_range(0.0)
     model, gradient = _pictured(job)
     found = inverting_gradients(
         model,
         gradient,
         labels=job.y.to(job.device),
         shape=job.shape,
+        question=job.question,
         effort=Effort(iterations=PUBLISHED_ITERATIONS, seconds=job.limit, seed=job.seed + _OTHER_SEED),
-        box=(0.0, 1.0) if len(job.shape) > 1 else None,
+        box=job.box,
     )
     return _scored(job, found.x, found.y, found.seconds, wrong=0)
 
@@ -347,11 +458,11 @@ def _likeness(
     return statistics.median(one.psnr for one in alike), statistics.median(one.ssim for one in alike)
 
 
-def _summarise(case: Case, method: str, runs: Sequence[Run]) -> Row:
+def _summarise(name: str, samples: int, method: str, runs: Sequence[Run]) -> Row:
     return Row(
-        name=case.name,
+        name=name,
         method=method,
-        samples=case.samples,
+        samples=samples,
         seeds=len(runs),
         recall=statistics.median(one.recall for one in runs),
         recall_worst=min(one.recall for one in runs),

@@ -8,7 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
-from exan_verify.errors import InputError
+from exan_verify.errors import InputError, meant
 
 Progress = Callable[[str, int, int], None]
 """Told (case, runs done, runs in all) before every run."""
@@ -115,9 +115,10 @@ def require_known(suite: str, rows: Sequence[str] | None, names: Sequence[str]) 
     unknown = [row for row in rows or () if row not in names]
     if unknown:
         listed = "\n".join(f"  {name}" for name in names)
+        near = meant(unknown[0], names)
         raise InputError(
-            f"{suite} has no case {', '.join(map(repr, unknown))}; its cases, as 'exan bench {suite} --list' "
-            f"prints them:\n{listed}"
+            f"{suite} has no case {', '.join(map(repr, unknown))}{f'{near} Its' if near else '; its'} cases, "
+            f"as 'exan bench {suite} --list' prints them:\n{listed}"
         )
 
 

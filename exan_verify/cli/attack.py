@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from exan_verify.cli.options import PATH, common, question
+from exan_verify.cli.options import PATH, common, question, release
 from exan_verify.cli.output import ExitCode, Output, facts, noted, require_folder, wall_clock
 from exan_verify.cli.partial_output import hidden_arrays, hidden_facts
 from exan_verify.cli.pictures import (
@@ -66,6 +66,7 @@ _HONEST = (
     is_flag=True,
     help="GRADIENT has only some of the tensors: recover what these say, down to features of a hidden layer.",
 )
+@release()
 @click.option(
     "--scale",
     default="1",
@@ -98,11 +99,12 @@ def attack_command(
 ) -> int:
     """Rebuild the batch behind GRADIENT for MODEL, and say how much is known of each sample.
 
-    GRADIENT holds one tensor per parameter, by name; with --partial, some of them. Exit code 3: not the
-    whole batch was recovered.
+    GRADIENT holds one tensor per parameter, by name; with --partial, some of them; with --release, all or
+    what is sent, and nothing else is read. Exit code 3: not the whole batch was recovered.
     """
     from exan_verify.api.files import save_batch
     from exan_verify.api.records import attack_record
+    from exan_verify.api.releases import load_release
 
     output = Output(json=as_json)
     require_folder(out)
@@ -111,7 +113,9 @@ def attack_command(
     require_folder(sheet)
     if sheet is not None and truth is None:
         raise click.UsageError("--sheet shows originals beside what was recovered: give them with --truth")
-    known = None if truth is None else load_truth(truth)
+    if options["release"] is not None:
+        options["release"] = load_release(options["release"])
+    known = None if truth is None else load_truth(truth, options["release"])
     if sheet is not None and known is not None:
         known.check_drawable()
     options["input_shape"] = input_shape(options["input_shape"], known)
@@ -158,6 +162,8 @@ def describe(found: Attack, score: Score | None, candidate_score: Score | None =
         "largest bound": f"{max(s.error_bound for s in found.status):.1e}" if found.status else "-",
         "time": f"{found.seconds:.2f} s",
     }
+    if found.release is not None:
+        rows["release"] = found.release.described
     if found.scale != 1:
         rows["scale"] = f"{found.scale:.6g} times the batch's gradient"
     rows |= hidden_facts(found) | picture_facts(found)
@@ -198,11 +204,11 @@ def _attack(
     start = time.monotonic()
     with wall_clock(options["budget"]):
         from exan_verify import attack
-        from exan_verify.api.files import ABOUT_DATA, about, load_any_model, load_gradient
+        from exan_verify.api.files import ABOUT_DATA, about, load_any_model, read_gradient
         from exan_verify.numeric.waiting import limited
 
         network = load_any_model(model, options["weights"])
-        given = load_gradient(gradient)
+        given = read_gradient(gradient)
         if truth is not None:
             truth.check_fits(network, options["input_shape"])
     tell = limited(
@@ -219,6 +225,7 @@ def _attack(
         "method",
         "repairs",
         "partial",
+        "release",
         "smoothing",
         "device",
         "seed",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +11,8 @@ import rich_click as click
 
 from exan_verify.cli.options import PATH, common, question, release
 from exan_verify.cli.output import REAL_ARITHMETIC, ExitCode, Output, facts, noted, require_folder, table
-from exan_verify.cli.pictures import picture_facts
+from exan_verify.cli.pictures import picture_facts, shaped
+from exan_verify.core.question import Labels
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -29,11 +32,35 @@ _LABEL = 24
 
 
 @click.command("audit")
-@click.argument("model", type=PATH)
-@click.argument("batch", type=PATH)
+@click.argument("model", type=PATH, required=False)
+@click.argument("batch", type=PATH, required=False)
+@click.option(
+    "--run",
+    type=PATH,
+    metavar="FOLDER|MANIFEST.jsonl",
+    help="In place of MODEL and BATCH: every step of a training run, a folder of model*.safetensors and "
+    "batch*.npz, or JSON lines with model, batch and, where known, step, epoch, accuracy.",
+)
+@click.option("--out", type=PATH, metavar="FOLDER", help="With --run: where finished steps are kept.")
+@click.option("--resume", is_flag=True, help="With --run: go on with the steps in the folder of --out.")
+@click.option("--dask", metavar="ADDRESS", help="With --run: work on the cluster of this scheduler.")
+@click.option(
+    "--step-budget",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="With --run: wall-clock limit of each step; --budget is that of the run.",
+)
 @question()
 @release()
+@click.option("--attack", is_flag=True, help="Attack the gradient too.")
 @click.option("--report", type=PATH, metavar="FILE.html", help="Write a self-contained HTML report.")
+@click.option("--junit", type=PATH, metavar="FILE.xml", help="Write a JUnit test case for each step.")
+@click.option("--sarif", type=PATH, metavar="FILE.sarif", help="Write SARIF 2.1.0, as code hosts show it.")
+@click.option(
+    "--input-shape",
+    metavar="C,H,W",
+    help="x holds pictures of this shape; default: as stored, and in the report squares are guessed.",
+)
 @click.option(
     "--fail-on",
     type=click.Choice(GATES),
@@ -43,29 +70,83 @@ _LABEL = 24
 )
 @common()
 def audit_command(
-    model: str, batch: str, report: str | None, fail_on: tuple[str, ...], **options: Any
+    model: str | None,
+    batch: str | None,
+    run: str | None,
+    out: str | None,
+    resume: bool,
+    dask: str | None,
+    step_budget: float | None,
+    report: str | None,
+    junit: str | None,
+    sarif: str | None,
+    fail_on: tuple[str, ...],
+    **options: Any,
 ) -> int:
     """Report what the gradient of a batch gives away, by four arguments kept apart.
 
     MODEL is an .onnx or .safetensors file, or a factory package.module:name; BATCH has x and y, in .npz or
-    .safetensors. With --report, and for the gates recovered and candidates, the gradient is attacked too; the
-    report shows what came back. Models with convolutions are attacked only: nothing is proved about them.
-    Exit codes: 1 a gate was hit, 3 a gate (or, without gates, the verdict) is undecided.
+    .safetensors. With --report, --attack, and for the gates recovered and candidates, the gradient is
+    attacked too; the report shows what came back. Models with convolutions are attacked only: nothing is
+    proved about them. With --run, every step of a training run, each for itself; the finished ones are kept,
+    and --resume goes on with them.
+    Exit codes: 1 a gate was hit, 3 a gate (or, without gates, a verdict) is undecided.
     """
+    output = Output(json=options.pop("as_json"))
+    files = {"report": report, "junit": junit, "sarif": sarif}
+    attack = options.pop("attack") or any(gate in _ATTACK_GATES for gate in fail_on)
+    if run is None:
+        if out is not None or resume or dask is not None or step_budget is not None:
+            raise click.UsageError("--out, --resume, --dask and --step-budget go with --run; leave them out")
+        if model is None or batch is None:
+            raise click.UsageError("Missing argument: give MODEL and BATCH, or --run with --out")
+        return _audit_batch(model, batch, output, attack, fail_on, files, options)
+    if model is not None or out is None:
+        raise click.UsageError("--run takes the place of MODEL and BATCH, and needs --out FOLDER")
+    if options.pop("input_shape") is not None:
+        raise click.UsageError("--input-shape goes with MODEL and BATCH; leave it out")
+    if dask is not None and options["jobs"] > 1:
+        raise click.UsageError("--dask takes the place of --jobs; give one of them")
+    if options.pop("weights") is not None:
+        raise click.UsageError("--weights goes with MODEL; a manifest names the weights of each step")
+    from exan_verify.api.releases import load_release
+    from exan_verify.cli.audit_run import audit_stored_run
+
+    if options["release"] is not None:
+        options["release"] = load_release(options["release"])
+    asked = {"resume": resume, "dask": dask, "step_budget": step_budget, "attack": attack}
+    outcome, gates = audit_stored_run(run, out, output, gates=fail_on, files=files, options=options | asked)
+    return exit_code(outcome, gates)
+
+
+def _audit_batch(
+    model: str,
+    batch: str,
+    output: Output,
+    attack: bool,
+    fail_on: tuple[str, ...],
+    written: dict[str, str | None],
+    options: dict[str, Any],
+) -> int:
+    """The audit of one batch."""
     from exan_verify.api.attack import with_convolutions
     from exan_verify.api.files import load_any_model, load_batch
     from exan_verify.api.releases import load_release
 
-    output = Output(json=options.pop("as_json"))
-    require_folder(report)
-    subject = load_any_model(model, options.pop("weights"))
+    start = time.perf_counter()
+    report = written["report"]
+    for path in written.values():
+        require_folder(path)
+    weights = options.pop("weights")
+    subject = load_any_model(model, weights)
     x, y = load_batch(batch)
-    files = {"model": model, "batch": batch}
+    x = shaped(x, options.pop("input_shape"), batch)
+    files = {"model": model, "batch": batch} | ({} if weights is None else {"weights": weights})
     if options["release"] is not None:
         files["release"] = options["release"]
         options["release"] = load_release(options["release"])
     proved = not with_convolutions(subject)
-    attacked = report is not None or not proved or any(gate in _ATTACK_GATES for gate in fail_on)
+    attacked = attack or report is not None or not proved
     with output.working("auditing" if proved else "attacking") as tell:
         told = options | {"progress": lambda what, share: tell(f"{what} ({share:.0%})")}
         found = _audit(subject, (x, y), told | {"attack": attacked}, files)
@@ -73,7 +154,18 @@ def audit_command(
             shown = section(
                 f"Audit of {batch}", x, found.classes, found if proved else None, _attacked(found), files
             )
-            _write(report, shown)
+            if proved and found.question.labels is not Labels.REAL and found.release is None:
+                shown = replace(shown, remedy=_again("mitigate", files, found))
+            _write(report, shown, found)
+    if written["junit"] or written["sarif"]:
+        from exan_verify.api.runs.step_record import Asked, prepare, record_of
+        from exan_verify.api.runs.steps import Step
+        from exan_verify.cli.audit_run import write_findings
+
+        step = Step(model=subject, batch=(x, y), source=batch)
+        one = prepare(0, step, Asked(question=found.question), None)
+        line = record_of(one, found, time.perf_counter() - start)
+        write_findings(lambda: iter([line]), fail_on, batch, junit=written["junit"], sarif=written["sarif"])
     gates = {gate: found.gate(gate) for gate in fail_on}
     record = found.to_record() | {"statement": REAL_ARITHMETIC}
     if not proved:
@@ -83,15 +175,14 @@ def audit_command(
             "outcome": found.verdict.outcome.value,
             "reason": found.verdict.reason,
         }
-    output.answer(record | {"gates": gates, "report": report})
+    output.answer(record | {"gates": gates} | written)
     if proved:
         output.say(*describe(found))
     else:
         open_ = f"{found.verdict.outcome.value.upper()}: {found.verdict.reason}"
         output.say(facts(_lines(found) | {"certified verdict": open_}))
     output.say(*(f"gate {gate}: {_said_of_gate(found, gate, state)}" for gate, state in gates.items()))
-    if report is not None:
-        output.say(f"report: {report}")
+    output.say(*(f"{name}: {path}" for name, path in written.items() if path is not None))
     return exit_code(found.verdict.outcome.value, gates)
 
 
@@ -118,7 +209,9 @@ def _said_of_gate(found: Audit, gate: str, state: str) -> str:
     if state == "undecided":
         return f"{state}; {_NONE_FOUND[gate]} before its budget ran out"
     seen = found.attack.found
-    return f"{state}; {len(seen.status)} recovered, {len(seen.candidates)} candidates"
+    counts = f"{len(seen.status)} recovered, {len(seen.candidates)} candidates"
+    entered = found.attack.entered
+    return f"{state}; of {entered} {counts}, judged as pictures" if entered else f"{state}; {counts}"
 
 
 def section(
@@ -138,12 +231,18 @@ def section(
         return shown
     return replace(
         shown,
-        note="The attack was given the model, the float64 gradient of this batch and its size, nothing else.",
+        note=f"The attack was given the model, {_given(attack)} and its size, nothing else.",
         recoveries=attack.recoveries,
         candidates=attack.candidates,
         features=attack.features,
         estimates=attack.estimates,
+        projected=attack.projected,
     )
+
+
+def _given(attack: OwnBatchAttack) -> str:
+    sent = "" if attack.found.release is None else "what is sent of "
+    return f"{sent}the float64 gradient of this batch"
 
 
 def attack_facts(attack: OwnBatchAttack | str) -> dict[str, str]:
@@ -152,10 +251,14 @@ def attack_facts(attack: OwnBatchAttack | str) -> dict[str, str]:
         return {"attack": attack}
     found = attack.found
     claimed = sum(r is not None for r in attack.recoveries)
-    errors = [r.rmse for r in attack.recoveries if r is not None]
+    errors = [one.rmse for one in attack.score.samples]
     worst = f", largest RMSE {max(errors):.1e}" if errors else ""
-    lines = {"attack": f"{claimed} of {len(attack.recoveries)} samples recovered by {found.method}{worst}, "}
+    what = f"samples known by their {attack.entered}" if attack.projected else "samples recovered"
+    lines = {"attack": f"{claimed} of {len(attack.recoveries)} {what} by {found.method}{worst}, "}
     lines["attack"] += f"{found.seconds:.1f} s"
+    if attack.projected:
+        pictures = sum(one is not None and one.readable for one in attack.recoveries)
+        lines["pictures"] = f"{pictures} can be recognised by that"
     readable = sum(one is not None and one.readable for one in attack.candidates)
     if readable:
         lines["candidates"] = f"{readable} more samples can be recognised among the candidates"
@@ -231,27 +334,33 @@ def _audit(model: Any, batch: tuple[Array, Array], options: dict[str, Any], file
         return audit(model, batch, **options)
 
 
-def _write(report: str, shown: Section) -> None:
+def _write(report: str, shown: Section, found: Audit) -> None:
     from exan_verify.api.files import write_atomically
     from exan_verify.report import render
 
     commands = {}
     if shown.audit is not None:
-        again = _again(shown.files["model"], shown.files["batch"], shown.audit, shown.files.get("release"))
-        commands["the certified verdict, with a certificate"] = again
+        again = _again("certify", shown.files, found)
+        commands["the certified verdict, with a certificate"] = f"{again} --certificate certificate.json"
     html = render("What this gradient reveals about its batch", [shown], commands=commands)
     write_atomically(report, html.encode())
 
 
-def _again(model: str, batch: str, found: Audit, release: str | None) -> str:
+def _again(command: str, files: Mapping[str, str], found: Audit) -> str:
+    """``exan certify`` or ``exan mitigate`` with the question of this audit."""
     import shlex
 
     from exan_verify.core.network import to_fraction
 
-    line = ["exan", "certify", model, "--batch", batch, "--loss", found.loss.value]
-    line += ["--reduction", found.reduction.value, "--labels", found.labels.value]
-    if release is not None:
-        line += ["--release", release]
+    line = ["exan", command, files["model"], *(["--batch"] if command == "certify" else []), files["batch"]]
+    for name, value, default in (
+        ("loss", found.loss.value, "cross_entropy"),
+        ("reduction", found.reduction.value, "mean"),
+        ("labels", found.labels.value, "one_hot"),
+    ):
+        line += [] if value == default else [f"--{name}", value]
+    for name in ("weights", "release"):
+        line += [f"--{name}", files[name]] if name in files else []
     if found.domain is not None:
         line += ["--domain", f"box:{to_fraction(found.domain.lo[0])},{to_fraction(found.domain.hi[0])}"]
-    return shlex.join([*line, "--certificate", "certificate.json"])
+    return shlex.join(line)

@@ -20,6 +20,13 @@ _WIDE = 180
 _ALIGNED = {False: "---", True: "---:"}
 
 
+def _cases(context: click.Context, _parameter: click.Parameter, typed: str) -> list[str]:
+    """The cases of the suite that begin with what was typed, for the shell's completion."""
+    words = [context.params.get("suite"), *context.args]  # an option without its value leaves SUITE unread
+    suite = next((word for word in words if word in SUITES), None)
+    return [] if suite is None else [name for name in load(suite).case_names if name.startswith(typed)]
+
+
 @click.command("bench")
 @click.argument("suite", type=click.Choice(SUITES), required=False)
 @click.option(
@@ -27,6 +34,7 @@ _ALIGNED = {False: "---", True: "---:"}
     "cases",
     multiple=True,
     metavar="NAME",
+    shell_complete=_cases,
     help="Run this case only, one of those that --list prints; may be repeated.",
 )
 @click.option("--list", "listing", is_flag=True, help="Print the names of the cases and run none.")
@@ -122,10 +130,10 @@ def bench_command(
                     taken = {name: options[name] for name in one.takes}
                     asked = Options(seeds=seeds, progress=_told(progress), **taken)
                     one.run(asked, rows=rows, kept=results[one])
-                output.say(titled(one.title), _table(one, results[one]), "")
+                output.say(titled(one.title), suite_table(one, results[one]), "")
     except (BudgetExhausted, KeyboardInterrupt) as error:  # finished rows are shown and written
         cut = error
-        output.say(titled(one.title), _table(one, results[one]), "")
+        output.say(titled(one.title), suite_table(one, results[one]), "")
     most = max(options[one.repeats] for one, _ in plan)
     record = bench_record(results, list(range(first, first + most)))
     record["unfinished"] = None if cut is None else one.name
@@ -225,7 +233,8 @@ def _told(progress: Callable[[str], None]) -> Callable[[str, int, int], None]:
     return lambda name, done, total: progress(f"{name}, {done} of {total} done")
 
 
-def _table(suite: Suite[Any, Any], rows: Sequence[Any]) -> Any:
+def suite_table(suite: Suite[Any, Any], rows: Sequence[Any]) -> Any:
+    """The table of a suite for the terminal."""
     made = table(*(heading for heading, _ in suite.columns))
     for row in rows:
         made.add_row(*(_cell(getattr(row, attribute)) for _, attribute in suite.columns))

@@ -144,10 +144,15 @@ def describe(verdict: Verdict) -> list[Any]:
     if verdict.attempts:
         parts += ["", _attempts(verdict), ""]
     if len(set(verdict.samples)) > 1:
-        shown = [f"{m} {status.value}" for m, status in enumerate(verdict.samples[:_SHOWN])]
-        left = len(verdict.samples) - _SHOWN
-        parts.append(f"per sample: {', '.join(shown)}{f', and {left} more (see --json)' if left > 0 else ''}")
+        parts.append("; ".join(_listed(status, verdict.samples) for status in dict.fromkeys(verdict.samples)))
     return [*parts, REAL_ARITHMETIC]
+
+
+def _listed(status: Any, samples: tuple[Any, ...]) -> str:
+    """Which samples have this status, by their numbers in the batch."""
+    those = [str(m) for m, one in enumerate(samples) if one is status]
+    more = f" and {len(those) - _SHOWN} more (see --json)" if len(those) > _SHOWN else ""
+    return f"{status.value}: {'sample' if len(those) == 1 else 'samples'} {', '.join(those[:_SHOWN])}{more}"
 
 
 def _attempts(verdict: Verdict) -> Table:

@@ -6,6 +6,7 @@ ordinary autograd call in float64 on the stored float32 weights.
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
 SIZE = 16
 _SIDE = 28
+FILES = ("model.safetensors", "batch.npz")
+"""The names of the network's and the batch's files, for the commands that take both."""
+
 _TRAINED = "Loss vectors differ by orders of magnitude and hardly any neuron is exclusive to one image."
 _TITLE = "What a gradient reveals about 16 handwritten digits"
 
@@ -233,6 +237,7 @@ def _section(case: Case) -> Section:
         recoveries=case.recoveries,
         attack_facts=facts,
         files={"files": str(case.given.folder)},
+        remedy=shlex.join(["exan", "mitigate", *(str(case.given.folder / name) for name in FILES)]),
     )
 
 

@@ -121,7 +121,7 @@ def mitigate_command(
     if report is not None:
         _write(report, found, batch, _again(model, batch, found, pool=pool, prior=prior, train=train))
     output.answer(found.to_record() | {"statement": REAL_ARITHMETIC, "report": report})
-    output.say(*describe(found))
+    output.say(*describe(found, width=min(_WIDTH, output.width)))
     if report is not None:
         output.say(f"report: {report}")
     return ExitCode.DONE
@@ -161,24 +161,24 @@ def _inputs(path: str) -> Any:
     return tensors["x"]
 
 
-def describe(found: MitigationReport) -> list[Any]:
-    """The table, what was left out, what does nothing, and what is recommended; at most 80 columns."""
+def describe(found: MitigationReport, *, width: int = _WIDTH) -> list[Any]:
+    """The table, what was left out, what does nothing, and what is recommended; at most ``width`` columns."""
+
+    def wrapped(lines: Any) -> list[str]:
+        return [part for line in lines for part in textwrap.wrap(line, width, subsequent_indent="  ")]
+
     shown = _table([found.before, *found.findings])
     lines: list[Any] = [shown, ""]
-    lines += _wrapped(f"{heading.strip()}: {meaning}" for heading, meaning in COLUMNS.items() if meaning)
+    lines += wrapped(f"{heading.strip()}: {meaning}" for heading, meaning in COLUMNS.items() if meaning)
     lines.append("")
     for one in found.findings:
-        lines += _wrapped(_extra(one, found))
-    lines += _wrapped(f"{name} was left out: {reason}" for name, reason in found.left_out.items())
+        lines += wrapped(_extra(one, found))
+    lines += wrapped(f"{name} was left out: {reason}" for name, reason in found.left_out.items())
     if found.useless:
-        lines += _wrapped([f"Kept nothing back: {', '.join(found.useless)}."])
+        lines += wrapped([f"Kept nothing back: {', '.join(found.useless)}."])
     lines += ["", titled("Recommendation")]
-    lines += _wrapped([found.recommendation])
-    return [*lines, *noted(found.notes), "", *_wrapped([REAL_ARITHMETIC])]
-
-
-def _wrapped(lines: Any) -> list[str]:
-    return [part for line in lines for part in textwrap.wrap(line, _WIDTH, subsequent_indent="  ")]
+    lines += wrapped([found.recommendation])
+    return [*lines, *noted(found.notes), "", *wrapped([REAL_ARITHMETIC])]
 
 
 def _table(findings: list[Finding]) -> Table:

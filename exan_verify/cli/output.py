@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -59,9 +60,33 @@ class Output:
                 self._out.print(part, soft_wrap=True)
                 continue
             with self._out.capture() as rendered:
-                self._out.print(part)
+                self._out.print(self._fitting(part))
             for line in rendered.get().splitlines():  # tables are padded to their width
                 print(line.rstrip())
+
+    @property
+    def width(self) -> int:
+        """Columns of what is written to."""
+        return self._out.width
+
+    def _fitting(self, part: Any) -> Any:
+        """A table that would be cut at this width: row by row, every cell on a line after its heading."""
+        if not isinstance(part, Table) or not part.show_header:
+            return part
+        columns = [(str(column.header).strip(), list(column.cells)) for column in part.columns]
+        for column, (heading, cells) in zip(part.columns, columns, strict=True):
+            # rich would cut words to make columns narrower
+            column.min_width = max(cell_len(word) for text in (heading, *cells) for word in str(text).split())
+        padding = len(columns) * (part.padding[1] + part.padding[3])
+        if sum(column.min_width or 0 for column in part.columns) + padding <= self.width:
+            return part
+        lines = facts({})
+        for row in range(part.row_count):
+            if row:
+                lines.add_row("", "")
+            for heading, cells in columns:
+                lines.add_row(heading, cells[row])
+        return lines
 
     @contextmanager
     def working(self, text: str) -> Iterator[Callable[[str], None]]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import rich_click as click
 
 from exan_verify.cli.options import PATH
+from exan_verify.errors import ShapeError
 
 if TYPE_CHECKING:
     from exan_verify.cli.scored_against import Truth
+    from exan_verify.core.network import Array
     from exan_verify.numeric.problem.records import Attack
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -43,11 +46,35 @@ def picture_options(command: _Command) -> _Command:
 def input_shape(given: str | None, truth: Truth | None) -> tuple[int, ...] | None:
     """What ``--input-shape`` says, else the shape of the pictures in the truth, if they are pictures."""
     if given is not None:
-        try:
-            return tuple(int(part) for part in given.split(","))
-        except ValueError:
-            raise click.BadParameter(f"{given!r} is not C,H,W", param_hint="--input-shape") from None
+        return _parsed(given)
     return truth.x.shape[1:] if truth is not None and truth.x.ndim == 4 else None
+
+
+def shaped(x: Array, given: str | None, path: str) -> Array:
+    """``x`` (M, ...) of the file ``path`` as pictures of the shape that ``--input-shape`` says, if it does.
+
+    Raises :class:`ShapeError` where a sample has another number of entries.
+    """
+    if given is None:
+        return x
+    shape = _parsed(given)
+    entries = math.prod(x.shape[1:])
+    if math.prod(shape) != entries:
+        raise ShapeError(
+            f"--input-shape {given} has {math.prod(shape)} entries, and a sample of {path} has {entries}; "
+            "give channels, height and width of what is stored"
+        )
+    return x.reshape(len(x), *shape)
+
+
+def _parsed(given: str) -> tuple[int, ...]:
+    try:
+        shape = tuple(int(part) for part in given.split(","))
+    except ValueError:
+        shape = ()
+    if len(shape) != 3 or min(shape) < 1:
+        raise click.BadParameter(f"{given!r} is not C,H,W", param_hint="--input-shape")
+    return shape
 
 
 def more_arrays(found: Attack) -> dict[str, Any]:
@@ -71,10 +98,10 @@ def draw_sheet(found: Attack, truth: Truth, sheet: str) -> None:
     from exan_verify.report.sheets import contact_sheet, sample_labels
 
     x, y = truth.x, truth.y
-    rows = {"recovered": aligned(found.x, found.y, x, y)}
+    rows = {"recovered": aligned(truth.shown(found.x), found.y, x, y)}
     if found.candidates:
         candidates, labels, _ = found.stacked_candidates()
-        rows["candidate"] = aligned(candidates, labels, x, y)
+        rows["candidate"] = aligned(truth.shown(candidates), labels, x, y)
     if isinstance(found, ImageAttack) and found.estimates is not None:
         rows["estimated"] = aligned(found.estimates, found.feature_labels, x, y)
     with about(truth.path, *ABOUT_DATA):

@@ -34,6 +34,7 @@ def prove_command(
     from exan_verify.api.files import ABOUT_DATA, about, load_batch, load_model, write_atomically
     from exan_verify.api.prove import prove
     from exan_verify.coq.compiling import compiled
+    from exan_verify.coq.document import hypotheses
     from exan_verify.errors import FileError
 
     network, arrays = load_model(model, _text(options["weights"])), load_batch(batch)
@@ -53,8 +54,16 @@ def prove_command(
         output.say(
             "the theorem rests on Coq's machine integers and arrays and nothing else: " + ", ".join(axioms)
         )
+        for hypothesis in hypotheses(text):
+            output.say(f"its statement has a hypothesis beside the data: {hypothesis}")
     output.answer(
-        {"schema": "exan/prove/1", "path": out, "accepted": True if run else None, "axioms": axioms}
+        {
+            "schema": "exan/prove/1",
+            "path": out,
+            "accepted": True if run else None,
+            "axioms": axioms,
+            "hypotheses": hypotheses(text),
+        }
     )
     return ExitCode.DONE
 

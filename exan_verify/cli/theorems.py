@@ -27,8 +27,17 @@ _WIDE = 150
 TABLES = ("markdown", "latex", "latex-document")
 
 
+def _names(_context: click.Context, _parameter: click.Parameter, typed: str) -> list[str]:
+    """The statements and groups that begin with what was typed, for the shell's completion."""
+    from exan_verify.theorems.registry import registry
+
+    known = registry().values()
+    names = dict.fromkeys([*(one.name for one in known), *(one.group for one in known)])
+    return [name for name in names if name.lower().startswith(typed.lower())]
+
+
 @click.command("theorems")
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=_names)
 @click.option("--all", "everything", is_flag=True, help="Run the checks of every statement.")
 @click.option("--long", is_flag=True, help="In the list: also quantifiers, hypotheses and conclusions.")
 @click.option("--no-checks", is_flag=True, help="Show the statement without running its checks.")
@@ -47,22 +56,30 @@ TABLES = ("markdown", "latex", "latex-document")
 def theorems_command(name: str | None, everything: bool, no_checks: bool, **options: Any) -> int:
     """List the statements about the security boundary and their proofs, or show NAME and run its checks.
 
+    NAME is a statement, or a group such as P2: then all of its statements are checked, or with --no-checks
+    shown. Upper and lower case are the same.
+
     Exit code 1: a check contradicts the standing, or a claim of --file is refuted; 3: no claim is refuted.
     """
     output = Output(json=options["as_json"], width=_WIDE)
     _check_options(name, everything, no_checks, options)
     if options["file"] is not None:
         return _own(output, name, no_checks, options)
-    from exan_verify.theorems.registry import registry, statement
+    from exan_verify.theorems.registry import beside, chosen, registry
 
     if options["table"] is not None:
         return _write_table(output, list(registry().values()), options)
     if name is None and not everything:
         return _list(Output(json=options["as_json"]), list(registry().values()), long=options["long"])
-    chosen = list(registry().values()) if name is None else [statement(name)]
+    statements = list(registry().values()) if name is None else chosen(name)
+    if len(statements) > 1 and no_checks:
+        return _list(Output(json=options["as_json"]), statements, long=True)
     with output.working("checking") as told, wall_clock(options["budget"]):
-        reports = _run(output, chosen, told, seed=options["seed"], checks=not no_checks)
-    return _finish(output, reports, single=name is not None)
+        reports = _run(output, statements, told, seed=options["seed"], checks=not no_checks)
+    code = _finish(output, reports, single=len(statements) == 1)
+    if name is not None and len(statements) == 1 and (others := beside(statements[0])):
+        output.say(f"also in group {statements[0].group}: {', '.join(others)}")
+    return code
 
 
 def _check_options(name: str | None, everything: bool, no_checks: bool, options: dict[str, Any]) -> None:

@@ -33,7 +33,7 @@ Local Close Scope array_scope.
 Local Close Scope uint63_scope.
 
 Lemma checked :
-  ambiguous_{given.loss}_ok {d} {widths_literal(hidden)} {classes} {samples - 1}
+  ambiguous_{given.loss.value}_ok {d} {widths_literal(hidden)} {classes} {samples - 1}
     layers {arguments}.
 Proof. vm_cast_no_check (erefl true). Qed.
 
@@ -44,7 +44,7 @@ Definition y' (m : 'I_{samples}) : 'cV[R]_{classes} := {told}.
 (* The second batch has this gradient, and is not this batch in any order of its samples. *)
 Theorem claimed : bgrad loss N x' y' = bgrad loss N x y /\\ ~ same_batch x x' y y'.
 Proof.
-apply: (ambiguous_{given.loss} _ checked); by rewrite invr_eq0 pnatr_eq0.
+apply: (ambiguous_{given.loss.value} _ checked); by rewrite invr_eq0 pnatr_eq0.
 Qed.
 
 End Claim.

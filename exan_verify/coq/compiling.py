@@ -15,8 +15,8 @@ from exan_verify.errors import BudgetExhausted, CertificateRejected, FileError
 LIBRARY = Path(__file__).resolve().parents[2] / "proofs" / "coq"
 """The library, in a checkout of the project."""
 
-LAST = "second"
-"""The library's file on which all others for certificates are built."""
+LIBRARIES = ("second", "softmax")
+"""The library's files on which none of the others for certificates is built."""
 
 PRIMITIVES = {
     "PrimInt63.int",
@@ -31,6 +31,11 @@ PRIMITIVES = {
 """Coq's machine integers and arrays, and the axioms of its standard library about the former."""
 
 
+def is_compiled() -> bool:
+    """Whether all of the library is there that a file for coqc uses."""
+    return all((LIBRARY / f"{name}.vo").exists() for name in LIBRARIES)
+
+
 def compiled(path: Path, *, limit: Budget | None = None) -> tuple[str, ...]:
     """The axioms that the file's theorem rests on, as coqc names them, once coqc has accepted the file.
 
@@ -41,10 +46,10 @@ def compiled(path: Path, *, limit: Budget | None = None) -> tuple[str, ...]:
     limit = limit or Budget()
     if shutil.which("coqc") is None:
         raise FileError("coqc is not installed; bash proofs/install.sh installs it from Debian's packages")
-    if not (LIBRARY / f"{LAST}.vo").exists():
+    if not is_compiled():
         raise FileError(
-            f"the Coq library is not compiled at {LIBRARY}; run make -C proofs/coq {LAST}.vo in a checkout "
-            "of the project"
+            f"the Coq library is not compiled at {LIBRARY}; run make -C proofs/coq prove in a checkout of "
+            "the project"
         )
     if not path.is_file():
         raise FileError(f"{path}: there is no such file to compile")

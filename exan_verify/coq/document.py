@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from exan_verify.coq.literals import Tensor, indices_literal, widths_literal
+from exan_verify.core.question import Loss
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Given:
     """Network and batch as tensors: ``layers`` (weight, bias), ``inputs`` (M, d), and the labels: target
-    vectors (M, K) under mse, classes under hinge. ``factor``: the loss vector's entries are divided by it.
+    vectors (M, K) under mse and bce, classes under hinge and cross_entropy. ``factor``: the loss vector's
+    entries are divided by it.
     """
 
+    loss: Loss
     layers: tuple[tuple[Tensor, Tensor], ...]
     inputs: Tensor
     labels: Tensor | Sequence[int]
@@ -30,23 +34,13 @@ class Given:
         return len(self.inputs.numerators)
 
     @property
-    def squared(self) -> bool:
-        """Whether the loss is mse; else hinge."""
-        return isinstance(self.labels, Tensor)
-
-    @property
-    def loss(self) -> str:
-        """As the library names it."""
-        return "mse" if self.squared else "hinge"
-
-    @property
     def labels_literal(self) -> str:
         """The labels as a Coq term."""
         return self.labels.literal if isinstance(self.labels, Tensor) else indices_literal(self.labels)
 
 
 def opening(given: Given, about: str, library: str) -> str:
-    """The file up to the batch; ``about``: what its header says, ``library``: where its theorem lies."""
+    """The file up to the batch; ``about``: what its header says, ``library``: what else its theorem uses."""
     tensors = "".join(
         f"Definition weight_{k} := {weight.literal}.\nDefinition bias_{k} := {bias.literal}.\n"
         for k, (weight, bias) in enumerate(given.layers, start=1)
@@ -73,17 +67,38 @@ Definition labels := {given.labels_literal}.
 
 
 def claim_opening(given: Given) -> str:
-    """Network, batch and loss over an ordered field."""
+    """Network, batch and loss over an ordered field, under a loss with exponentials with one hypothesis."""
     (d, *hidden, classes), samples = given.widths, given.samples
     network = f"R {d} {widths_literal(hidden)} {classes}"
     vector = f"'cV[R]_{classes}"
-    label = f"colt R {classes} labels m" if given.squared else f"class R {classes} (nth 0%N labels m)"
+    targets = isinstance(given.labels, Tensor)
+    label = f"colt R {classes} labels m" if targets else f"class R {classes} (nth 0%N labels m)"
+    vectors = _VECTORS[given.loss]
     return f"""Section Claim.
 
 Variable R : realFieldType.
-
+{"" if given.loss.rational else _EXPONENTIAL}
 Definition N : params {network} := net {network} layers.
 Definition x (m : 'I_{samples}) : 'cV[R]_{d} := colt R {d} inputs m.
 Definition y (m : 'I_{samples}) : {vector} := {label}.
-Definition loss : {vector} -> {vector} -> {vector} := {given.loss}_lv {given.factor}%:R^-1.
+Definition loss : {vector} -> {vector} -> {vector} := {vectors} {given.factor}%:R^-1.
+"""
+
+
+def hypotheses(text: str) -> list[str]:
+    """What the theorem of a file supposes beside the data, as it stands there."""
+    return re.findall(r"^Hypothesis \w+ : (.*)\.$", text, re.MULTILINE)
+
+
+_VECTORS = {
+    Loss.MSE: "mse_lv",
+    Loss.HINGE: "hinge_lv",
+    Loss.CROSS_ENTROPY: "ce_lv exp",
+    Loss.BCE: "bce_lv exp",
+}
+"""The loss vectors as the library names them."""
+
+_EXPONENTIAL = """Variable exp : exponential R.
+(* No integer polynomial but zero vanishes at e (Hermite, 1873). *)
+Hypothesis e_transcendental : transcendental (exp 1).
 """

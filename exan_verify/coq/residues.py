@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import gcd
+from math import gcd, prod
 from typing import Any
 
 import flint
 import numpy as np
 
+from exan_verify.coq.document import Given
 from exan_verify.coq.literals import Rows, Tensor
+from exan_verify.core.question import Loss
 
 MODULI = (2147483629, 2147483587, 2147483579)
 """Primes below 2^31, where two residues' product and a third fit into a word of 63 bits."""
@@ -34,7 +36,7 @@ class Affine:
 
 
 def affine(weight: Tensor, bias: Tensor, denominator: int) -> Affine:
-    """``affine_of`` of tensors.v: over the least common denominator of W x and b."""
+    """``affine_of`` of tensors.v, for W (n_i, n_{i-1}): over the least common denominator of W x, b."""
     of_product = weight.denominator * denominator
     common = gcd(of_product, bias.denominator)
     factor = bias.denominator // common
@@ -65,12 +67,53 @@ def states(layers: Sequence[Affine], sample: Matrix) -> list[Matrix]:
     return found
 
 
-def deltas(layers: Sequence[Affine], passed: Sequence[Matrix], vector: Matrix) -> list[Matrix]:
-    """Deltas of one sample up to a common factor, the first layer's first."""
+def deltas(layers: Sequence[Affine], passed: Sequence[Matrix], vector: Matrix, p: int) -> list[Matrix]:
+    """Deltas of one sample modulo p up to a common factor, the first layer's first."""
     found = [vector]
     for layer, z in zip(layers[:0:-1], passed[-2::-1], strict=True):
-        found.append(np.where(z > 0, layer.weight.T.dot(found[-1]), 0))
+        found.append(np.where(z > 0, layer.weight.T.dot(found[-1]) % p, 0))
     return found[::-1]
+
+
+def loss_vectors(given: Given, logits: Sequence[Matrix], one: int, p: int, point: int) -> list[Matrix]:
+    """The loss vectors modulo p of all samples from their ``logits``, integers over ``one``.
+
+    Each up to a factor that is not zero: under losses with exponentials the denominators of softmax or of the
+    sigmoids, ``point`` standing for T = e^(1/one).
+    """
+    if not isinstance(given.labels, Tensor):
+        of_class = _hinge_vector if given.loss is Loss.HINGE else _cross_entropy_vector
+        return [of_class(f, c, one, p, point) for f, c in zip(logits, given.labels, strict=True)]
+    targets, over = integers(given.labels.numerators), given.labels.denominator
+    if given.loss is Loss.MSE:
+        return [(over * f - one * y) % p for f, y in zip(logits, targets, strict=True)]
+    return [_bce_vector(f, y, over, p, point) for f, y in zip(logits, targets, strict=True)]
+
+
+def _hinge_vector(logits: Matrix, label: int, one: int, p: int, _point: int) -> Matrix:
+    violated = one - logits[label] + logits > 0
+    violated[label] = False
+    vector: Matrix = violated.astype(int).astype(object)
+    vector[label] = -int(violated.sum()) % p
+    return vector
+
+
+def _cross_entropy_vector(logits: Matrix, label: int, _one: int, p: int, point: int) -> Matrix:
+    """T^a_k - [k = label] sum_j T^a_j, with exponents from 0 up."""
+    least = min(0, *logits)
+    vector = np.array([pow(point, int(a - least), p) for a in logits], dtype=object)
+    vector[label] = (vector[label] - vector.sum()) % p
+    return vector
+
+
+def _bce_vector(logits: Matrix, targets: Matrix, over: int, p: int, point: int) -> Matrix:
+    """(over e_k - y_k q_k) times the other q_j, where sigmoid is e / q with exponents from 0 up."""
+    e = [pow(point, int(max(0, a)), p) for a in logits]
+    q = [pow(point, int(max(0, -a)), p) + v for a, v in zip(logits, e, strict=True)]
+    return np.array(
+        [(over * e[k] - y * q[k]) * prod(q[:k] + q[k + 1 :]) % p for k, y in enumerate(targets)],
+        dtype=object,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""UNIQUE by lifting of degree two at any hidden layer, under mse and hinge: evidence and a file's text."""
+"""UNIQUE by lifting of degree two at any hidden layer, under every loss: evidence and a file's text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from exan_verify.coq.document import Given, claim_opening, opening
-from exan_verify.coq.literals import Tensor, indices_literal, widths_literal, words_literal
+from exan_verify.coq.literals import indices_literal, widths_literal, words_literal
 from exan_verify.coq.residues import (
     MODULI,
     Affine,
@@ -20,24 +20,30 @@ from exan_verify.coq.residues import (
     deltas,
     integers,
     inverse_transposed,
+    loss_vectors,
     pivots,
     reduced,
     select,
     states,
 )
+from exan_verify.core.question import Loss
 
-Choice = Literal["AllEntries", "SumZero", "NextDeltas"]
+Choice = Literal["AllEntries", "SumZero", "NextDeltas", "Alone"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
     """What ``argument`` of proofs/coq/certificates.v holds, and the modulus of all inverses.
 
-    ``layer``: the hidden layer that it is about; ``lower``: for each layer below a minor of its deltas;
-    ``output_minor``: of [H 1] under the output layer, by which labels are told below the last hidden layer.
+    ``point``: what T = e^(1/F) is sent to, F being the logits' denominator (docs/theory.md 3.6); ``layer``:
+    the hidden layer that it is about; ``lower``: for each layer below a minor of its deltas;
+    ``output_minor``: of [H 1] under the output layer, by which labels are told below the last hidden layer,
+    or ``backward_minors``: of each sample's map from loss vectors to the next delta. A sample alone needs no
+    lifted system, and so no neurons.
     """
 
     modulus: int
+    point: int
     layer: int
     choice: Choice
     next_minors: tuple[Minor, ...]
@@ -45,15 +51,17 @@ class Evidence:
     inputs_minor: Minor
     lower: tuple[Minor, ...]
     output_minor: Minor | None
+    backward_minors: tuple[Minor, ...]
     neurons: list[int]
     dropped: list[int]
     inverse: list[list[int]]
 
 
 class _State:
-    """What Coq computes of the batch: pre-activations and deltas per sample, on integers."""
+    """What Coq computes of the batch: pre-activations per sample, on integers."""
 
     def __init__(self, given: Given) -> None:
+        self.given = given
         self.inputs = integers(given.inputs.numerators)
         self.denominator = denominator = given.inputs.denominator
         self.layers: list[Affine] = []
@@ -61,24 +69,30 @@ class _State:
             self.layers.append(affine(weight, bias, denominator))
             denominator = self.layers[-1].out
         self.passed = [states(self.layers, sample) for sample in self.inputs]
-        logits = [passed[-1] for passed in self.passed]
-        if isinstance(given.labels, Tensor):
-            targets = integers(given.labels.numerators)
-            vectors = [
-                given.labels.denominator * f - denominator * y for f, y in zip(logits, targets, strict=True)
-            ]
-        else:
-            vectors = [_hinge_vector(f, c, denominator) for f, c in zip(logits, given.labels, strict=True)]
-        self.deltas = [deltas(self.layers, *pair) for pair in zip(self.passed, vectors, strict=True)]
+        self._deltas: dict[int, list[Matrix]] = {}
 
     @property
     def depth(self) -> int:
         """L, the number of affine layers."""
         return len(self.layers)
 
-    def delta(self, layer: int) -> Matrix:
-        """Deltas of ``layer`` (1-based), one sample a row."""
-        return np.array([found[layer - 1] for found in self.deltas])
+    def deltas(self, p: int) -> list[Matrix]:
+        """Deltas modulo p from the first layer up, one sample a row, each up to a factor of its own."""
+        if p not in self._deltas:
+            logits = [passed[-1] for passed in self.passed]
+            vectors = loss_vectors(self.given, logits, self.layers[-1].out, p, _point(p))
+            found = [deltas(self.layers, *pair, p) for pair in zip(self.passed, vectors, strict=True)]
+            self._deltas[p] = [np.array(rows) for rows in zip(*found, strict=True)]
+        return self._deltas[p]
+
+    def backward(self, layer: int, p: int) -> list[Matrix]:
+        """For each sample the deltas of ``layer`` modulo p that unit vectors of the logits give, (K, n)."""
+        units = np.eye(self.given.widths[-1], dtype=int).astype(object)
+        above = self.layers[layer - 1 :]
+        return [
+            np.array([deltas(above, passed[layer - 1 :], unit, p)[0] for unit in units])
+            for passed in self.passed
+        ]
 
     def lifted_inputs(self, layer: int) -> Matrix:
         """[h 1] below ``layer`` (1-based), one sample a row, times the common denominator."""
@@ -87,12 +101,9 @@ class _State:
         return np.concatenate([rows, np.full((len(rows), 1), one, dtype=object)], axis=1)
 
 
-def _hinge_vector(logits: Matrix, label: int, one: int) -> Matrix:
-    violated = one - logits[label] + logits > 0
-    violated[label] = False
-    vector: Matrix = violated.astype(int).astype(object)
-    vector[label] = -int(violated.sum())
-    return vector
+def _point(p: int) -> int:
+    """One for each modulus: a rank that falls there by accident is found at another."""
+    return int(np.random.default_rng(p).integers(2, p - 1))
 
 
 def find_evidence(given: Given, layers: Sequence[int], choices: Sequence[Choice]) -> Evidence | None:
@@ -102,6 +113,8 @@ def find_evidence(given: Given, layers: Sequence[int], choices: Sequence[Choice]
         for choice in choices:
             if choice == "SumZero" and layer < state.depth - 1:
                 continue
+            if choice == "Alone" and given.samples > 1:
+                continue
             for p in MODULI:
                 found = _evidence(state, layer, choice, p)
                 if found is not None:
@@ -110,43 +123,55 @@ def find_evidence(given: Given, layers: Sequence[int], choices: Sequence[Choice]
 
 
 def _evidence(state: _State, layer: int, choice: Choice, p: int) -> Evidence | None:
-    delta = state.delta(layer) % p
+    all_deltas = state.deltas(p)
+    delta = all_deltas[layer - 1]
     weight = state.layers[layer].weight % p
     last = layer == state.depth - 1
     minors = {
         "deltas": select(delta, p),
         "inputs": select(state.lifted_inputs(layer), p),
-        **{f"below {k}": select(state.delta(k), p) for k in range(1, layer)},
+        **{f"below {k}": select(all_deltas[k - 1], p) for k in range(1, layer)},
     }
-    if not last:
-        minors["output"] = select(state.lifted_inputs(state.depth), p)
     if choice == "NextDeltas":
-        minors["next deltas"] = select(state.delta(layer + 1), p)
+        minors["next deltas"] = select(all_deltas[layer], p)
         minors["next inputs"] = select(state.lifted_inputs(layer + 1), p)
-        weight = state.delta(layer + 1).dot(weight) % p
+        weight = all_deltas[layer].dot(weight) % p
     elif choice == "SumZero":
         weight = (weight[:-1] - weight[-1:]) % p
     chosen = {name: minor for name, minor in minors.items() if minor is not None}
     if len(chosen) < len(minors):
         return None
-    system = reduced(_system(delta, weight), p)
-    columns = pivots(system)
-    if len(columns) < system.ncols() - len(delta):
-        return None
-    matrix = integers([[int(system[i, j]) for j in columns] for i in range(system.nrows())])
-    neurons = pivots(reduced(matrix.T, p))
+    output, backward = None, list[Minor | None]()
+    if not last or choice == "Alone":
+        output = select(state.lifted_inputs(state.depth), p)
+        if output is None and choice != "Alone":
+            backward = [select(matrix, p) for matrix in state.backward(layer + 1, p)]
+        if output is None and (not backward or None in backward):
+            return None
+    neurons, dropped, inverse = list[int](), list[int](), list[list[int]]()
+    if choice != "Alone":
+        system = reduced(_system(delta, weight), p)
+        columns = pivots(system)
+        if len(columns) < system.ncols() - len(delta):
+            return None
+        matrix = integers([[int(system[i, j]) for j in columns] for i in range(system.nrows())])
+        neurons = pivots(reduced(matrix.T, p))
+        dropped = sorted(set(range(system.ncols())) - set(columns))
+        inverse = [list(row) for row in inverse_transposed(matrix[neurons], p)]
     return Evidence(
         modulus=p,
+        point=_point(p),
         layer=layer,
         choice=choice,
         deltas_minor=chosen["deltas"],
         inputs_minor=chosen["inputs"],
         lower=tuple(chosen[f"below {k}"] for k in range(1, layer)),
-        output_minor=chosen.get("output"),
+        output_minor=output,
+        backward_minors=tuple(minor for minor in backward if minor is not None),
         next_minors=tuple(chosen[name] for name in ("next deltas", "next inputs") if name in chosen),
         neurons=neurons,
-        dropped=sorted(set(range(system.ncols())) - set(columns)),
-        inverse=[list(row) for row in inverse_transposed(matrix[neurons], p)],
+        dropped=dropped,
+        inverse=inverse,
     )
 
 
@@ -162,11 +187,13 @@ def document(given: Given, evidence: Evidence, *, about: str) -> str:
     """The Coq file; ``about``: what its header says."""
     (d, *hidden, classes), samples = given.widths, given.samples
     size, layer = len(evidence.neurons), evidence.layer
-    said, supposed = "whatever its inputs and targets", ""
-    if not given.squared:
-        said, supposed = "whatever its inputs and classes", "(forall m, is_class (y' m)) ->\n  "
+    said, supposed = _OTHERS[given.loss]
     minors = " ".join(_minor(minor, samples) for minor in evidence.next_minors)
-    theorem = f"unique_{given.loss}"
+    theorem = f"unique_{given.loss.value}"
+    numbers, library, hypothesis = f"{evidence.modulus}%uint63", "", ""
+    if not given.loss.rational:
+        numbers += f" {evidence.point}%uint63"
+        library, hypothesis = "softmax", "e_transcendental "
     sizes, lower = f"{d} {hidden[0]} {widths_literal(hidden[1:])}", ""
     if layer > 1:
         theorem += "_deep"
@@ -176,8 +203,11 @@ def document(given: Given, evidence: Evidence, *, about: str) -> str:
         lower = f"Definition lower := [:: {minor_list}].\n"
     told = "LossVectors"
     if evidence.output_minor is not None:
-        told = f"(OutputRank {_minor(evidence.output_minor, samples)})"
-    return f"""{opening(given, about, "claims")}
+        told = f"OutputRank {_minor(evidence.output_minor, samples)}"
+    elif evidence.backward_minors:
+        minor_list = ";\n  ".join(_minor(minor, classes) for minor in evidence.backward_minors)
+        told = f"BackwardRank [:: {minor_list}]"
+    return f"""{opening(given, about, library)}
 (* What coqc checks the claim with. *)
 {lower}Definition evidence := Argument
   ({evidence.choice} {minors})
@@ -192,7 +222,7 @@ Local Close Scope array_scope.
 Local Close Scope uint63_scope.
 
 Lemma checked :
-  {theorem}_ok {evidence.modulus}%uint63 {sizes} {classes} {samples - 1}
+  {theorem}_ok {numbers} {sizes} {classes} {samples - 1}
     layers inputs labels {"lower " if lower else ""}evidence told.
 Proof. vm_cast_no_check (erefl true). Qed.
 
@@ -202,7 +232,7 @@ Proof. vm_cast_no_check (erefl true). Qed.
 Theorem claimed (x' : 'I_{samples} -> 'cV[R]_{d}) (y' : 'I_{samples} -> 'cV[R]_{classes}) :
   {supposed}bgrad loss N x' y' = bgrad loss N x y -> same_batch x x' y y'.
 Proof.
-apply: ({theorem} _ checked); by rewrite invr_eq0 pnatr_eq0.
+apply: ({theorem} {hypothesis}_ checked); by rewrite invr_eq0 pnatr_eq0.
 Qed.
 
 End Claim.
@@ -211,3 +241,15 @@ End Claim.
 
 def _minor(minor: Minor, size: int) -> str:
     return f"(Minor {indices_literal(minor.columns)} (rows_of {size} {size} {words_literal(minor.inverse)}))"
+
+
+_OTHERS = {
+    Loss.MSE: ("whatever its inputs and targets", ""),
+    Loss.HINGE: ("whatever its inputs and classes", "(forall m, is_class (y' m)) ->\n  "),
+    Loss.CROSS_ENTROPY: (
+        "whatever its inputs and its targets that sum to one",
+        "(forall m, sums_to_one (y' m)) ->\n  ",
+    ),
+    Loss.BCE: ("whatever its inputs and targets", ""),
+}
+"""Which other batches a theorem speaks of, in words and as a hypothesis of its statement."""

@@ -41,12 +41,13 @@ LabelArgument = Literal["loss_vectors", "output_rank", "backward_map"]
 
 class ReleaseRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A :class:`~exan_verify.core.question.Release` as JSON: masks as booleans, the basis as rationals in
-    text.
+    text; ``averages`` is there only where samples are averaged.
     """
 
     tensors: tuple[str, ...] | None = None
     rows: dict[str, tuple[bool, ...]] = {}
     input_basis: tuple[tuple[str, ...], ...] | None = None
+    averages: tuple[tuple[Natural, ...], ...] | msgspec.UnsetType = msgspec.UNSET
     weights: Weights = Weights.EQUAL
 
     @classmethod
@@ -57,6 +58,7 @@ class ReleaseRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             tensors=release.tensors,
             rows=dict(release.rows),
             input_basis=None if basis is None else tuple(map(tuple, rationals(basis))),
+            averages=msgspec.UNSET if release.averages is None else release.averages,
             weights=release.weights,
         )
 
@@ -67,6 +69,7 @@ class ReleaseRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             tensors=self.tensors,
             rows=self.rows,
             input_basis=None if basis is None else [[rational(v) for v in row] for row in basis],
+            averages=None if self.averages is msgspec.UNSET else self.averages,
             weights=self.weights,
         )
 
@@ -206,6 +209,22 @@ class DegreeThree(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     argument: LayerArgument
 
 
+class Apart(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="apart"):
+    """Evidence by exclusive neurons at hidden layer ``layer``, 1-based (docs/theory.md P.2).
+
+    ``isolated``: samples in an order in which each is apart from all that are not yet isolated, by neurons
+    that are active for one of these alone. ``rest``: lifting in the span of the others, at the same layer.
+    """
+
+    prime: Element
+    point: Element
+    layer: Natural
+    parametrisation: Parametrisation
+    isolated: tuple[Natural, ...]
+    rest: Split | None = None
+    determined: tuple[Natural, ...]
+
+
 class RankBound(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="rank_bound"):
     """Evidence for UNREALISABLE: rank [dW_layer | db_layer] >= ``rank``, more than the batch size (3.1).
 
@@ -234,7 +253,8 @@ class Forced(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Scale(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="scale"):
-    """No biases: lifting at ``layer`` leaves each group of one a positive scale, and no other scale fits.
+    """No biases: lifting at ``layer`` leaves each group of one a positive scale, and no other scale fits. Of
+    a release with rows of dW_1 the same of dW_1 alone, without db_1 (docs/theory.md, releases).
 
     Fields as in :class:`LayerArgument` and :class:`Lifting`; ``determined`` samples have no twin (3.5).
     """
@@ -369,6 +389,17 @@ class Residual(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     argument: QuadricArgument | LossVectorArgument | CoverArgument
 
 
+class InputCover(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="input_cover"):
+    """Evidence that the samples that are not settled have no other place: (R^d)^r covered by boxes (R8).
+
+    A tree per label multiset, in preorder: a digit cuts that axis; over an ``x`` some entry of the gradient
+    is never what it has to be, over an ``m`` by a mean value form; a ``k`` holds one known order of the
+    batch alone.
+    """
+
+    trees: tuple[str, ...]
+
+
 class Shear(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="shear"):
     """Evidence for AMBIGUOUS: a segment of batches ``x_m + t alpha_m direction`` over samples of one region
     (S2). The real coefficients alpha exist by counting; ``prime`` and ``point`` are the field and the point
@@ -412,6 +443,25 @@ class Projected(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """
 
     dimension: Natural
+
+
+class Averaged(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="averaged"):
+    """Evidence for AMBIGUOUS of a release of averages: members of a group move against one another. The
+    batches with the same means form a set of ``dimension`` at least.
+    """
+
+    dimension: Natural
+
+
+class Submersion(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="submersion"):
+    """Evidence for AMBIGUOUS: what is sent has independent derivatives by the inputs of ``samples``, fewer
+    than there are coordinates, so that batches with the same release are a manifold around the given one;
+    ``prime`` and ``point`` as for :class:`Shear`.
+    """
+
+    samples: tuple[Natural, ...]
+    prime: Element
+    point: Element
 
 
 class Tolerance(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="tolerance"):
@@ -475,16 +525,20 @@ Evidence = (
     | Forced
     | Lifting
     | DegreeThree
+    | Apart
     | Enumeration
     | ExtraRays
     | SecondBatch
     | EnclosedBatch
     | AlgebraicBatch
     | Residual
+    | InputCover
     | Shear
     | Counting
     | Unseen
     | Projected
+    | Averaged
+    | Submersion
 )
 """Tagged records, one kind per argument; the kernel has one checker for each."""
 

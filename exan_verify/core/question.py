@@ -129,14 +129,19 @@ class Release:
     ``tensors``: the names of the parameters whose gradients are sent; None: all. ``rows``: for some of them a
     boolean mask (n,) of the rows that are sent, of a bias the entries. ``input_basis``: a public matrix B
     (d, r); the first layer is stored as V with ``W_1 = V B^T`` and sees ``B^T x``, so that ``dV = dW_1 B`` is
-    sent in the place of dW_1. ``weights``: whether every sample has an unknown positive factor.
+    sent in the place of dW_1. ``averages``: groups of samples, as lists of indices; the step is made on the
+    mean of each group, with its members' common label, and on nothing else. Every sample is in a group, a
+    group of one is a sample by itself, and groups may share samples, as those of several rounds do.
+    ``weights``: whether every sample (every mean) has an unknown positive factor.
 
-    Which rows are sent must not depend on the data. Raises :class:`InputError` naming the argument.
+    Which rows are sent, and who is averaged, must not depend on the inputs. Raises :class:`InputError` naming
+    the argument.
     """
 
     tensors: tuple[str, ...] | None
     rows: Mapping[str, tuple[bool, ...]]
     input_basis: Array | None
+    averages: tuple[tuple[int, ...], ...] | None
     weights: Weights
 
     def __init__(
@@ -145,10 +150,12 @@ class Release:
         rows: Mapping[str, Any] | None = None,
         input_basis: Any = None,
         weights: str = "equal",
+        averages: Sequence[Sequence[int]] | None = None,
     ) -> None:
         object.__setattr__(self, "tensors", _names(tensors))
         object.__setattr__(self, "rows", _masks(rows))
         object.__setattr__(self, "input_basis", None if input_basis is None else _basis(input_basis))
+        object.__setattr__(self, "averages", None if averages is None else _groups(averages))
         object.__setattr__(self, "weights", choice(Weights, weights, "release.weights"))
 
     def check_against(self, network: ReluNetwork) -> None:
@@ -181,6 +188,34 @@ class Release:
             )
         raise_problems(InputError, problems)
 
+    def check_samples(self, batch: Batch) -> None:
+        """Raise :class:`InputError` where the groups that are averaged are none of the samples of ``batch``:
+        one is not there or in no group, or the members of a group have different labels.
+        """
+        if self.averages is None:
+            return
+        named = {m for group in self.averages for m in group}
+        problems = []
+        if (last := max(named)) >= batch.size:
+            problems.append(
+                f"release.averages: there is no sample {last}; the batch has {batch.size}, counted from 0"
+            )
+        if lacking := set(range(batch.size)) - named:
+            problems.append(
+                f"release.averages: sample {min(lacking)} is in no group ({len(lacking)} such samples); add "
+                f"[{min(lacking)}] where it enters the step by itself"
+            )
+        labels = batch.y
+        for group in self.averages:
+            if max(group) < batch.size and len({labels[m] for m in group}) > 1:
+                other = next(m for m in group if labels[m] != labels[group[0]])
+                problems.append(
+                    f"release.averages: samples {group[0]} and {other} are in one group and have different "
+                    "labels; a mean has the label that its members share"
+                )
+                break
+        raise_problems(InputError, problems)
+
     def sends(self, name: str, size: int) -> npt.NDArray[np.bool_]:
         """Which of the ``size`` rows of parameter ``name`` are sent, (size,)."""
         if self.tensors is not None and name not in self.tensors:
@@ -190,7 +225,8 @@ class Release:
     def is_whole(self, network: ReluNetwork) -> bool:
         """Whether nothing of the gradient of ``network`` is held back."""
         everything = all(self.sends(name, len(array)).all() for name, array in network.parameters())
-        return everything and self.input_basis is None and self.weights is Weights.EQUAL
+        plain = self.input_basis is None and self.averages is None and self.weights is Weights.EQUAL
+        return everything and plain
 
     @property
     def described(self) -> str:
@@ -201,8 +237,11 @@ class Release:
         parts += [f"{sum(mask)} of {len(mask)} rows of {name}" for name, mask in self.rows.items()]
         if self.input_basis is not None:
             parts.append(f"the first layer through an input basis of {self.input_basis.shape[1]} columns")
+        if self.averages is not None:
+            parts.append(f"of the means of {len(self.averages)} groups of samples")
         if self.weights is Weights.POSITIVE:
-            parts.append("an unknown positive weight for every sample")
+            of = "sample" if self.averages is None else "mean"
+            parts.append(f"an unknown positive weight for every {of}")
         return "; ".join(parts) or "everything"
 
     def __eq__(self, other: object) -> bool:
@@ -215,7 +254,7 @@ class Release:
         basis = self.input_basis
         rows = tuple(sorted(self.rows.items()))
         exact = None if basis is None else (basis.shape, *map(to_fraction, basis.reshape(-1)))
-        return self.tensors, rows, exact, self.weights
+        return self.tensors, rows, exact, self.averages, self.weights
 
 
 def _names(tensors: Any) -> tuple[str, ...] | None:
@@ -244,6 +283,32 @@ def _masks(rows: Any) -> dict[str, tuple[bool, ...]]:
             )
         found[str(name)] = tuple(values)
     return found
+
+
+def _groups(averages: Any) -> tuple[tuple[int, ...], ...]:
+    groups = averages.tolist() if hasattr(averages, "tolist") else averages
+    if not isinstance(groups, (list, tuple)) or not groups:
+        raise InputError(
+            f"release.averages={short(averages)} is no list of groups; give lists of sample indices, such as "
+            "[[0, 1], [2, 3]]"
+        )
+    found = []
+    for group in groups:
+        members = group.tolist() if hasattr(group, "tolist") else group
+        if not isinstance(members, (list, tuple)) or not members:
+            raise InputError(
+                f"release.averages has {short(group)} where a group belongs; give sample indices"
+            )
+        if not all(isinstance(m, int) and not isinstance(m, bool) and m >= 0 for m in members):
+            raise InputError("release.averages: a group has an entry that is no sample's index; count from 0")
+        if len(set(members)) < len(members):
+            raise InputError("release.averages: a group names a sample twice; name each once")
+        found.append(tuple(members))
+    if all(len(group) == 1 for group in found):
+        raise InputError(
+            "release.averages has groups of one sample alone, so nothing is averaged; leave it out"
+        )
+    return tuple(found)
 
 
 def _basis(values: Any) -> Array:
@@ -320,6 +385,10 @@ class Question:
     def sent_weights(self, layer: Linear) -> npt.NDArray[np.bool_]:
         """The rows of dW of ``layer`` that are sent, (n_out,)."""
         return self._sent(layer)[0]
+
+    def sent_biases(self, layer: Linear) -> npt.NDArray[np.bool_]:
+        """The entries of db of ``layer``, which has biases, that are sent, (n_out,)."""
+        return self._sent(layer)[-1]
 
     def sent_neurons(self, layer: Linear) -> npt.NDArray[np.bool_]:
         """The neurons of ``layer`` whose row [dW | db] is sent, (n_out,); of dW alone without biases."""

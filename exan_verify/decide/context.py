@@ -14,7 +14,7 @@ from exan_verify.core.network import Batch, ReluNetwork
 from exan_verify.core.question import Question
 from exan_verify.core.verdict import Attempt, Witness
 from exan_verify.exact.backprop import Forward, backward_mod, forward
-from exan_verify.exact.modular import Residues, point
+from exan_verify.exact.modular import PRIME, Residues, point
 from exan_verify.exact.rational import Mask
 from exan_verify.exact.softmax import VanishingDenominatorError, loss_vectors_mod
 
@@ -38,20 +38,27 @@ class Setting:
 class Context:
     """A batch under a setting, with the exact values that several engines need, computed once.
 
-    ``settled``: samples that earlier engines proved to be in every batch with this gradient.
+    ``settled``: samples that earlier engines proved to be in every batch with this gradient. ``turn``: the
+    shares of all work that are done before and after the engine that is asked.
     """
 
     setting: Setting
     batch: Batch
     settled: frozenset[int] = NO_SAMPLES
+    turn: tuple[float, float] = (0.0, 1.0)
 
-    def after(self, facts: Facts) -> Context:
+    def after(self, facts: Facts, turn: tuple[float, float]) -> Context:
         """The same context with the samples of ``facts`` settled; what is computed already is kept."""
-        if facts.determined == self.settled:
-            return self
         later = copy.copy(self)
         object.__setattr__(later, "settled", facts.determined)
+        object.__setattr__(later, "turn", turn)
         return later
+
+    def tell(self, what: str, share: float) -> None:
+        """Progress of the engine that is asked: what it does, and the share of its own work that is done."""
+        if self.setting.progress is not None:
+            before, behind = self.turn
+            self.setting.progress(what, before + (behind - before) * share)
 
     @property
     def network(self) -> ReluNetwork:
@@ -78,7 +85,7 @@ class Context:
         return self.question.sent_neurons(self.network.layer(layer))
 
     def sent_delta(self, layer: int) -> Residues:
-        """The rows of Delta_layer mod p whose neurons are sent."""
+        """The rows of Delta_layer mod p whose neurons are sent, (sent, M)."""
         found: Residues = self.image.delta(layer)[self.sent_neurons(layer)]
         return found
 
@@ -90,17 +97,22 @@ class Context:
     @cached_property
     def image(self) -> Image:
         """Deltas mod p at a point where no denominator vanishes (3.6)."""
+        return self.image_in(PRIME)
+
+    def image_in(self, prime: int) -> Image:
+        """Deltas mod another prime. Raises UnsuitablePrimeError where it divides a denominator."""
         attempt = 0
         while True:
-            t = point(f"certify/{self.setting.seed}/{attempt}")
+            t = point(f"certify/{self.setting.seed}/{attempt}", prime)
             try:
                 vectors = loss_vectors_mod(
-                    self.setting.question.loss, self.passed.logits, self.batch.labels, self.divisor, t
+                    self.setting.question.loss, self.passed.logits, self.batch.labels, self.divisor, t, prime
                 )
             except VanishingDenominatorError:
                 attempt += 1
                 continue
-            return Image(point=t, deltas=backward_mod(self.network, self.passed, vectors))
+            deltas = backward_mod(self.network, self.passed, vectors, prime)
+            return Image(point=t, deltas=deltas, prime=prime)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +121,7 @@ class Image:
 
     point: int
     deltas: PerLayer[Residues]
+    prime: int = PRIME
 
     def delta(self, layer: int) -> Residues:
         """Delta_layer mod p, (n, M); layers count from 1."""

@@ -8,6 +8,7 @@ from importlib import import_module
 
 from exan_verify.core.budget import Budget
 from exan_verify.core.certificate import (
+    Apart,
     Claim,
     DegreeThree,
     Enumeration,
@@ -48,11 +49,13 @@ def _engine(name: str) -> Callable[[Context, Budget], Finding]:
 
 ENGINE_ORDER: tuple[tuple[Engine, Callable[[Context, Budget], Finding]], ...] = (
     (Engine.LIFTING, _engine("lifting.degree_two")),
+    (Engine.LIFTING, _engine("lifting.apart")),
     (Engine.LIFTING, _engine("lifting.degree_three")),
     (Engine.SCALE, _engine("scale.without_biases")),
     (Engine.FAMILIES, _engine("families")),
     (Engine.RESIDUAL, _engine("residual")),
     (Engine.ENUMERATION, _engine("enumeration")),
+    (Engine.RESIDUAL, _engine("residual.inputs")),
 )
 """Who is asked, cheapest first."""
 
@@ -89,13 +92,12 @@ def decide(
 
     ``question.batch_size``: the size of the batches asked about; None: the batch's own, or the rank found.
     ``question.tolerance`` is for a gradient; without it every number of the gradient is meant exactly.
-    Raises :class:`exan_verify.errors.InputError` where the batch lies outside the domain, or labels are known
-    and only a gradient is given.
+    Raises :class:`exan_verify.errors.InputError` where the batch lies outside the domain, its samples do not
+    fit the release, or labels are known and only a gradient is given.
     """
     limits = limits or Budget()
-    setting = Setting(
-        network=network, question=question, seed=seed, jobs=jobs, engine=engine, progress=progress
-    )
+    told = None if progress is None else _never_back(progress)
+    setting = Setting(network=network, question=question, seed=seed, jobs=jobs, engine=engine, progress=told)
     own = 0 if batch is None else batch.size
     size = question.batch_size or own
     with limits.kept():
@@ -125,6 +127,8 @@ def decide(
 def _given_batch(setting: Setting, batch: Batch, limits: Budget) -> Verdict:
     if setting.question.domain is not None and not setting.question.domain.contains(batch):
         raise InputError("the batch lies outside the domain it is asked about; widen the domain")
+    if setting.question.release is not None:
+        setting.question.release.check_samples(batch)
     context = Context(setting=setting, batch=batch)
     if setting.question.batch_size not in (None, batch.size):
         return _other_size(context, setting.question.samples, limits)
@@ -175,9 +179,10 @@ def _decide(
     for k, (engine, ask) in enumerate(ENGINE_ORDER):
         if context.setting.engine not in ("auto", "exact", engine):
             continue
-        tell(engine.value, k / len(ENGINE_ORDER))
+        turn = k / len(ENGINE_ORDER), (k + 1) / len(ENGINE_ORDER)
+        tell(engine.value, turn[0])
         try:
-            finding = not_asked(engine, context.question) or ask(context.after(facts), left)
+            finding = not_asked(engine, context.question) or ask(context.after(facts, turn), left)
         except STOPPING as error:
             finding = Finding(attempts=(Attempt(engine=engine, note=_why(error)),))
         finding = only_handled(engine, finding, context.question)
@@ -209,6 +214,18 @@ def _decide(
 
 def _silent(_what: str, _share: float) -> None:
     """No progress is wanted."""
+
+
+def _never_back(progress: Progress) -> Progress:
+    """The same, but a step that is tried again does not take back the share that was told."""
+    most = 0.0
+
+    def tell(what: str, share: float) -> None:
+        nonlocal most
+        most = max(most, share)
+        progress(what, most)
+
+    return tell
 
 
 def _why(error: Exception) -> str:
@@ -343,6 +360,8 @@ def _layer(proved: list[tuple[Engine, Finding]]) -> int | None:
                 return part.layers[0].layer
             if isinstance(part, DegreeThree):
                 return part.argument.layer
+            if isinstance(part, Apart):
+                return part.layer
             if isinstance(part, (Enumeration, ExtraRays)):
                 return part.conclusion.layer
     return None
@@ -362,9 +381,11 @@ def _reason(
     parts += _of_release(context)
     if stopped:
         parts.append(f"{stopped}; {MORE}")
-    if not stopped or "passed" in vars(context):
+    release = context.question.release
+    of_means = release is not None and release.averages is not None  # no step has the samples' own patterns
+    if not of_means and (not stopped or "passed" in vars(context)):
         parts.extend(obstacles(context.batch, context.passed, context.question.loss))
-    if context.network.depth == 1:
+    if context.network.depth == 1 and not of_means:
         parts.append("the network has no hidden layer, which lifting needs")
         if (
             context.network.has_bias
@@ -379,7 +400,8 @@ def _reason(
         parts.extend(
             f"{engine.value}: {finding.attempts[0].note}" for engine, finding in findings if finding.attempts
         )
-    parts.append(_other_options(context, known_labels=from_batch))
+    if not of_means:
+        parts.append(_other_options(context, known_labels=from_batch))
     return "; ".join(filter(None, parts)) or "no argument applies"
 
 

@@ -14,14 +14,17 @@ from typing import Any
 
 from exan_verify.core.certificate import (
     AlgebraicBatch,
+    Averaged,
     Counting,
     DegreeThree,
     EnclosedBatch,
     Evidence,
     Lifting,
     Projected,
+    Scale,
     SecondBatch,
     Shear,
+    Submersion,
     Twins,
     Unseen,
 )
@@ -34,30 +37,39 @@ def _any(_evidence: Any, _release: Release) -> bool:
     return True
 
 
+def _own_gradients(_evidence: Any, release: Release) -> bool:
+    """The step is made on the samples; of means it has no sample's gradient."""
+    return release.averages is None
+
+
 def _equal_weights(_evidence: Any, release: Release) -> bool:
-    return release.weights is Weights.EQUAL
+    return release.averages is None and release.weights is Weights.EQUAL
 
 
 def _own_contribution(evidence: SecondBatch, release: Release) -> bool:
-    return release.weights is Weights.EQUAL or len(evidence.moves) == 1
+    one = release.weights is Weights.EQUAL or len(evidence.moves) == 1
+    return release.averages is None and one
 
 
 def _rows(_evidence: Any, release: Release) -> bool:
     """Whole rows of the gradient, of some layers; dW_1 B has no rows of dW_1."""
-    return release.input_basis is None
+    return release.averages is None and release.input_basis is None
 
 
 HANDLED: Mapping[type[Evidence], Callable[[Any, Release], bool]] = {
     Lifting: _rows,
     DegreeThree: _rows,
+    Scale: _rows,
     SecondBatch: _own_contribution,
     EnclosedBatch: _equal_weights,
     AlgebraicBatch: _equal_weights,
-    Shear: _any,
-    Counting: _any,
-    Unseen: _any,
+    Shear: _own_gradients,
+    Counting: _own_gradients,
+    Unseen: _own_gradients,
     Projected: _any,
-    Twins: _any,
+    Averaged: _any,
+    Submersion: _rows,
+    Twins: _own_gradients,
 }
 """For each kind of evidence the releases that it is proved for; the kinds that are not here: the whole
 gradient.
@@ -65,7 +77,7 @@ gradient.
 
 ENGINES: Mapping[Engine, Callable[[Any, Release], bool]] = {
     Engine.LIFTING: _rows,
-    Engine.SCALE: _any,
+    Engine.SCALE: _own_gradients,
     Engine.FAMILIES: _any,
 }
 """The engines that may issue such evidence."""

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from exan_verify.core.arrays import Array, fractions, to_fraction
-from exan_verify.core.certificate import Counting, Move, SecondBatch, SparseVector
+from exan_verify.core.certificate import Counting, Move, SecondBatch, SparseVector, Submersion
 from exan_verify.core.facts import Facts
 from exan_verify.core.network import Batch
 from exan_verify.decide.context import Context
@@ -29,6 +29,9 @@ from exan_verify.kernel.given import Subject
 Radii = tuple[Fraction | None, ...]
 """Per sample; None: without bound."""
 
+Count = second.Count
+"""Dimensions of motion and equations, as the kernel counts them."""
+
 
 def admitted(context: Context, evidence: second.Existential) -> Facts | None:
     """What the kernel's checker takes from ``evidence``; None where it rejects it."""
@@ -39,7 +42,7 @@ def admitted(context: Context, evidence: second.Existential) -> Facts | None:
         return None
 
 
-def counted(context: Context, evidence: Counting) -> second.Count | None:
+def counted(context: Context, evidence: Counting | Submersion) -> Count | None:
     """The count behind ``evidence`` as the kernel makes it; None where there is no surplus."""
     try:
         return second.count(evidence, _subject(context))

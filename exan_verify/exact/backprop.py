@@ -17,7 +17,7 @@ from exan_verify.core.arrays import PerLayer
 from exan_verify.core.network import Array, Batch, Gradient, Linear, ReluNetwork
 from exan_verify.core.question import Loss, Reduction
 from exan_verify.exact.linalg import multiply
-from exan_verify.exact.modular import Residues, add_mod
+from exan_verify.exact.modular import PRIME, Residues, add_mod
 from exan_verify.exact.rational import Mask, RationalMatrix, product, product_mod, residue_product
 from exan_verify.exact.softmax import loss_vectors, loss_vectors_ball, loss_vectors_mod, to_ball
 
@@ -89,11 +89,13 @@ def jacobians(network: ReluNetwork, passed: Forward, sample: int) -> PerLayer[Ar
     return PerLayer(found)
 
 
-def backward_mod(network: ReluNetwork, passed: Forward, loss_residues: Residues) -> PerLayer[Residues]:
+def backward_mod(
+    network: ReluNetwork, passed: Forward, loss_residues: Residues, prime: int = PRIME
+) -> PerLayer[Residues]:
     """``Delta_1 .. Delta_L`` mod p, each (n_i, M), from the loss vectors' residues (K, M)."""
     deltas = [loss_residues]
     for layer, pattern in zip(network.layers[:0:-1], passed.patterns[::-1], strict=True):
-        deltas.append(product_mod(layer.weight.T, deltas[-1]) * pattern)
+        deltas.append(product_mod(layer.weight.T, deltas[-1], prime) * pattern)
     return PerLayer(deltas[::-1])
 
 

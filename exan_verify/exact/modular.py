@@ -1,8 +1,12 @@
-"""Vectorised arithmetic in the field of p = 2^61 - 1 elements (a Mersenne prime).
+"""Vectorised arithmetic in the field of p = 2^61 - 1 elements (a Mersenne prime), or of a smaller prime.
 
 Residues are uint64 arrays with values in [0, p). A value that is non-zero mod p is non-zero; a rank mod p
 is a lower bound of the rank over the reals (docs/theory.md 3.6). Nothing is ever concluded from a zero or
 a rank deficit mod p.
+
+``prime`` is 2^61 - 1 or any prime below 2^31: products of residues fit 64 bits, and so do sums of two.
+Residues of different primes look alike and mean nothing to each other; who computes with another prime says
+so at every step.
 """
 
 from __future__ import annotations
@@ -38,12 +42,15 @@ def fold(values: Residues) -> Residues:
     return reduced
 
 
-def multiply_mod(a: Residues, b: Residues) -> Residues:
+def multiply_mod(a: Residues, b: Residues, prime: int = PRIME) -> Residues:
     """Entrywise product mod p, of any shapes that broadcast.
 
-    With a = a1 2^31 + a0 and b = b1 2^31 + b0: the middle term m = a1 b0 + a0 b1 < 2^62 is split as
-    m1 2^30 + m0, and 2^62 = 2, 2^61 = 1 mod p, so a b = 2 a1 b1 + m1 + m0 2^31 + a0 b0 < 2^64.
+    For p = 2^61 - 1, with a = a1 2^31 + a0 and b = b1 2^31 + b0: the middle term m = a1 b0 + a0 b1 < 2^62
+    is split as m1 2^30 + m0, and 2^62 = 2, 2^61 = 1 mod p, so a b = 2 a1 b1 + m1 + m0 2^31 + a0 b0 < 2^64.
     """
+    if prime != PRIME:
+        small: Residues = a * b % np.uint64(prime)
+        return small
     a1, a0 = a >> np.uint64(31), a & _LOW31
     b1, b0 = b >> np.uint64(31), b & _LOW31
     middle = a1 * b0 + a0 * b1
@@ -52,22 +59,28 @@ def multiply_mod(a: Residues, b: Residues) -> Residues:
     return fold(total)
 
 
-def add_mod(a: Residues, b: Residues) -> Residues:
+def add_mod(a: Residues, b: Residues, prime: int = PRIME) -> Residues:
     """Entrywise sum mod p, of any shapes that broadcast."""
     total: Residues = a + b
-    return fold(total)
+    return fold(total) if prime == PRIME else total % np.uint64(prime)
 
 
-def negate_mod(a: Residues) -> Residues:
+def negate_mod(a: Residues, prime: int = PRIME) -> Residues:
     """Entrywise negative mod p, of any shape."""
-    flipped: Residues = np.where(a == 0, a, _P - a)
+    flipped: Residues = np.where(a == 0, a, np.uint64(prime) - a)
     return flipped
 
 
-def reduce_digits(digits: npt.NDArray[np.int64]) -> Residues:
+def reduce_digits(digits: npt.NDArray[np.int64], prime: int = PRIME) -> Residues:
     """Residues of integers given by base-2^16 digits (count, ...), least first, the last one signed."""
     top = digits[-1]
-    total: Residues = np.where(top < 0, top + PRIME, top).astype(np.uint64)
+    total: Residues = np.where(top < 0, top + prime, top).astype(np.uint64)
+    if prime != PRIME:
+        total %= np.uint64(prime)
+        for plane in digits[-2::-1]:
+            poll()
+            total = ((total << np.uint64(16)) + plane.astype(np.uint64)) % np.uint64(prime)
+        return total
     for plane in digits[-2::-1]:
         poll()
         # multiplication by 2^16 is a rotation of the 61 bits
@@ -76,26 +89,26 @@ def reduce_digits(digits: npt.NDArray[np.int64]) -> Residues:
     return total
 
 
-def residues(values: object) -> Residues:
+def residues(values: object, prime: int = PRIME) -> Residues:
     """Residues of (nested) Python ints or Fractions, of any shape, without p in a denominator."""
     array = np.array(values, dtype=object)
     flat = [
-        int(v) % PRIME if isinstance(v, int) else v.numerator * inverse(v.denominator) % PRIME
+        int(v) % prime if isinstance(v, int) else v.numerator * inverse(v.denominator, prime) % prime
         for v in array.reshape(-1)
     ]
     return np.array(flat, dtype=np.uint64).reshape(array.shape)
 
 
-def constant(value: int) -> Residues:
-    """One residue as a 0-d array that broadcasts."""
-    return np.array(value % PRIME, dtype=np.uint64)
+def constant(value: int, prime: int = PRIME) -> Residues:
+    """One residue as an array of any shape to broadcast to, 0-d."""
+    return np.array(value % prime, dtype=np.uint64)
 
 
-def inverse(value: int) -> int:
+def inverse(value: int, prime: int = PRIME) -> int:
     """Inverse mod p of an integer; raises :class:`UnsuitablePrimeError` when p divides it."""
-    if value % PRIME == 0:
+    if value % prime == 0:
         raise UnsuitablePrimeError("p divides a denominator of the given rational numbers")
-    return pow(value, -1, PRIME)
+    return pow(value, -1, prime)
 
 
 def inverses_mod(values: Residues) -> Residues:
@@ -109,9 +122,9 @@ def inverses_mod(values: Residues) -> Residues:
     return np.concatenate([multiply_mod(pairs, right), multiply_mod(pairs, left), inverted[half:]])
 
 
-def point(seed: str) -> int:
+def point(seed: str, prime: int = PRIME) -> int:
     """A deterministic pseudo-random residue in [2, p), for T -> t."""
-    return 2 + int.from_bytes(shake_256(f"point/{seed}".encode()).digest(16), "little") % (PRIME - 2)
+    return 2 + int.from_bytes(shake_256(f"point/{seed}".encode()).digest(16), "little") % (prime - 2)
 
 
 def random_residues(seed: str, rows: int, cols: int) -> Residues:

@@ -49,9 +49,9 @@ class RationalMatrix:
         return cls(_side_by_side(parts), source.denominator)
 
     @classmethod
-    def from_residues(cls, residues: Residues) -> RationalMatrix:
+    def from_residues(cls, residues: Residues, prime: int = PRIME) -> RationalMatrix:
         """Least non-negative integers for residues (rows, cols) mod p."""
-        count = -(-PRIME.bit_length() // DIGIT_BITS)
+        count = -(-prime.bit_length() // DIGIT_BITS)
         shifts = (np.arange(count, dtype=np.uint64) * np.uint64(DIGIT_BITS)).reshape(-1, 1, 1)
         return cls(((residues >> shifts) & np.uint64(DIGIT_BASE - 1)).astype(np.int64), 1)
 
@@ -115,9 +115,10 @@ class RationalMatrix:
             target[:] = [Fraction(value, self.denominator) for value in row]
         return out
 
-    def residues(self) -> Residues:
+    def residues(self, prime: int = PRIME) -> Residues:
         """The entries (rows, cols) mod p, which must not divide the denominator: UnsuitablePrimeError."""
-        return multiply_mod(reduce_digits(self.digits), constant(inverse(self.denominator)))
+        scale = constant(inverse(self.denominator, prime), prime)
+        return multiply_mod(reduce_digits(self.digits, prime), scale, prime)
 
 
 def product(left: Array | RationalMatrix, right: RationalMatrix) -> RationalMatrix:
@@ -155,9 +156,9 @@ def _product(source: Scaled | RationalMatrix, count: int, right: Digits) -> Digi
     return carry(total)
 
 
-def product_mod(left: Array, right: Residues) -> Residues:
+def product_mod(left: Array, right: Residues, prime: int = PRIME) -> Residues:
     """``left @ right`` mod p for an exact array (rows, k) and residues (k, cols)."""
-    return product(left, RationalMatrix.from_residues(right)).residues()
+    return product(left, RationalMatrix.from_residues(right, prime)).residues(prime)
 
 
 def residue_product(left: Residues, right: Residues) -> Residues:

@@ -44,27 +44,30 @@ def loss_vectors(loss: Loss, logits: Array, labels: Array, divisor: int) -> Arra
     raise ValueError(f"{loss} has no rational loss vectors")
 
 
-def loss_vectors_mod(loss: Loss, logits: Array, labels: Array, divisor: int, t: int) -> Residues:
+def loss_vectors_mod(
+    loss: Loss, logits: Array, labels: Array, divisor: int, t: int, prime: int = PRIME
+) -> Residues:
     """Image (K, M) in F_p of the loss vectors under T -> t. ``t`` is not used for rational losses.
 
     Raises :class:`VanishingDenominatorError` when a denominator is zero at t.
     """
     if loss.rational:
-        return residues(loss_vectors(loss, logits, labels, divisor))
+        return residues(loss_vectors(loss, logits, labels, divisor), prime)
     exponents = _common_exponents(logits)
     powers = []
     for row in exponents:
         poll()
-        powers.append([pow(t, int(a) % (PRIME - 1), PRIME) for a in row])
-    scale = inverse(divisor)
+        powers.append([pow(t, int(a) % (prime - 1), prime) for a in row])
+    scale = inverse(divisor, prime)
     out = np.empty(logits.shape, dtype=np.uint64)
     for m in range(logits.shape[1]):
         poll()
         column = [row[m] for row in powers]
-        values = _softmax_mod(column) if loss is Loss.CROSS_ENTROPY else [_ratio(e, 1 + e) for e in column]
+        denominators = [sum(column)] * len(column) if loss is Loss.CROSS_ENTROPY else [1 + e for e in column]
+        values = [_ratio(e, total, prime) for e, total in zip(column, denominators, strict=True)]
         for k, value in enumerate(values):
             target = _target(loss, labels, k, m)
-            out[k, m] = (value - target) * scale % PRIME
+            out[k, m] = (value - target) * scale % prime
     return out
 
 
@@ -142,12 +145,7 @@ def _common_exponents(logits: Array) -> Array:
     return out
 
 
-def _softmax_mod(column: list[int]) -> list[int]:
-    total = sum(column)
-    return [_ratio(value, total) for value in column]
-
-
-def _ratio(numerator: int, denominator: int) -> int:
-    if denominator % PRIME == 0:
+def _ratio(numerator: int, denominator: int, prime: int) -> int:
+    if denominator % prime == 0:
         raise VanishingDenominatorError("a softmax denominator is zero at this t")
-    return numerator * inverse(denominator) % PRIME
+    return numerator * inverse(denominator, prime) % prime

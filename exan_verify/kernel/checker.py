@@ -9,12 +9,14 @@ import numpy as np
 
 from exan_verify.core.arrays import Array
 from exan_verify.core.certificate import (
+    Apart,
     Certificate,
     Claim,
     DegreeThree,
     Enumeration,
     ExtraRays,
     Forced,
+    InputCover,
     Lifting,
     RankBound,
     Residual,
@@ -32,19 +34,22 @@ from exan_verify.kernel import second
 from exan_verify.kernel.given import Subject, require
 from exan_verify.kernel.gradient import unrealisable
 from exan_verify.kernel.gradient.reconstruction import rebuilt_batch
-from exan_verify.kernel.lifting import degree_three, enumeration, extra_rays, scale
+from exan_verify.kernel.lifting import apart, degree_three, enumeration, extra_rays, scale
 from exan_verify.kernel.lifting import degree_two as lifting
 from exan_verify.kernel.released import require_asked, require_made_for
 from exan_verify.kernel.residual import check as residual
+from exan_verify.kernel.residual import inputs
 from exan_verify.kernel.tolerance import check as tolerance
 
 CHECKERS: Mapping[type, Callable[[Any, Subject], Facts]] = {
     Lifting: lifting.facts,
     Scale: scale.facts,
     DegreeThree: degree_three.facts,
+    Apart: apart.facts,
     Enumeration: enumeration.facts,
     ExtraRays: extra_rays.facts,
     Residual: residual.facts,
+    InputCover: inputs.facts,
     **second.CHECKERS,
 }
 """One checker for each kind of evidence."""
@@ -103,7 +108,7 @@ def _claim(record: Certificate, network: ReluNetwork, given: Batch | Gradient) -
             question.domain.bounds(network.widths[0])
         except InputError as error:
             raise CertificateRejected(f"the claim's domain is not a box: {error}") from None
-    require_asked(question, network, record.claim.question.entrance, record.claim.outcome)
+    require_asked(question, network, given, record.claim.outcome)
     if question.tolerance is not None:
         return _within_tolerance(record, question, network, given)
     if record.claim.outcome is Outcome.UNREALISABLE:

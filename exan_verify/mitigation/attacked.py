@@ -1,9 +1,9 @@
-"""What an attack gets from a release: the package's attack, told what is known, and an alternating refit.
+"""What an attack gets from a release: the package's attack, told what is sent, and an alternating refit.
 
-Where tensors are sent in part, the attack is also given the best approximation of each by a matrix of rank M,
-which is what the gradient of M samples is. What it shows of the whole batch is then fitted to exactly the
-entries that were sent: loss vectors and patterns from the inputs, inputs from these by least squares, in
-turn. That is floating point: it finds, and proves nothing.
+Where single entries are sent, or noise was added, no release says so. The attack is then also given the best
+approximation of each tensor by a matrix of rank M, which is what the gradient of M samples is, and what it
+shows of the whole batch is fitted to exactly the entries that were sent: loss vectors and patterns from the
+inputs, inputs from these by least squares, in turn. That is floating point: it finds, and proves nothing.
 """
 
 from __future__ import annotations
@@ -18,10 +18,9 @@ import torch
 from torch import Tensor
 
 from exan_verify.api.attack import attack
-from exan_verify.api.attack_own_batch import Recovery, scored
+from exan_verify.api.attack_own_batch import Recovery, compared, scored, value_range
 from exan_verify.core.budget import poll
-from exan_verify.core.network import ReluNetwork
-from exan_verify.core.question import Labels, Loss, Question
+from exan_verify.core.question import Labels, Question, Release
 from exan_verify.errors import BudgetExhausted, InputError
 from exan_verify.mitigation.case import Floats, Mask, Released
 from exan_verify.mitigation.steps import labels_tensor, layers_of
@@ -78,17 +77,17 @@ def attack_release(released: Released, question: Question, *, seed: int, budget:
     x, y = np.asarray(released.batch.inputs, dtype=np.float64), released.batch.labels
     made: tuple[Recovery | None, ...] = (None,) * released.batch.size
     reason = ""
-    for network, tensors, labels in _views(released, question):
+    for tensors, release in _views(released):
         try:
             found = attack(
-                network,
+                released.network,
                 tensors,
                 loss=question.loss,
                 reduction=question.reduction,
-                labels=labels,
+                labels=Labels.REAL if question.labels is Labels.REAL else Labels.ONE_HOT,
                 batch_size=released.batch.size,
+                release=release,
                 weights="positive" if released.weighted else "equal",
-                partial=bool(released.missing),
                 seed=seed,
                 budget=budget,
             )
@@ -105,7 +104,7 @@ def attack_release(released: Released, question: Question, *, seed: int, budget:
                 attacked.recoveries, attacked.candidates or (None,) * released.batch.size, strict=True
             )
         )
-        if released.kept:
+        if release is None and released.kept:
             both = _refit(released, question, both)
         reason = reason or found.reason
         if _worth(both) > _worth(made):
@@ -120,54 +119,13 @@ def _worth(made: tuple[Recovery | None, ...]) -> tuple[int, int]:
     return sum(tier != "candidate" for tier in tiers), len(tiers)
 
 
-def _views(
-    released: Released, question: Question
-) -> Iterator[tuple[ReluNetwork, Mapping[str, Tensor], Labels]]:
-    """The ways in which the attack is given a release: networks, gradients, and the labels they admit.
-
-    As it is. Where whole rows of one hidden layer are missing: the network without these neurons. Its
-    gradient is known entirely, since a loss vector g is what it is: row j of dW_1 is W_2[:, j] . g x where
-    neuron j is active, and column j of dW_2 is g h_j. Only the logits are others, so that softmax(f) - g is
-    no class any more: the attack has to admit all targets. Where entries are missing or noisy: at the rank
-    that M samples have.
-    """
-    labels = Labels.REAL if question.labels is Labels.REAL else Labels.ONE_HOT
-    rows = _sent_rows(released)
-    if rows is not None and question.loss is Loss.CROSS_ENTROPY:
-        yield *_without_rows(released, rows), Labels.REAL
-    yield released.network, released.sent, labels
-    if released.kept or released.noise:
-        yield released.network, _low_rank(released), labels
-
-
-def _sent_rows(released: Released) -> Mask | None:
-    """Which rows of the only hidden layer are sent, where others are not and nothing else is missing."""
-    if len(released.network.layers) != 2 or released.noise or released.weighted or released.missing:
-        return None
-    first = {name for name, _ in released.network.layers[0].parameters()}
-    if not released.kept or set(released.kept) != first:
-        return None
-    weight = next(np.asarray(mask) for mask in released.kept.values() if mask.ndim == 2)
-    rows: Mask = np.all(weight, axis=1)
-    whole = all((mask == rows.reshape(-1, *(1,) * (mask.ndim - 1))).all() for mask in released.kept.values())
-    return rows if whole and bool(rows.any()) else None
-
-
-def _without_rows(released: Released, rows: Mask) -> tuple[ReluNetwork, dict[str, Tensor]]:
-    """The network, and the gradient, of the hidden neurons whose rows are sent."""
-    first, last = released.network.layers
-    bias = None if first.bias is None else first.bias[rows]
-    network = ReluNetwork(
-        layers=(
-            replace(first, weight=first.weight[rows], bias=bias),
-            replace(last, weight=last.weight[:, rows]),
-        )
-    )
-    keep = torch.tensor(rows)
-    tensors = {name: released.sent[name][keep] for name, _ in first.parameters()}
-    for name, array in last.parameters():
-        tensors[name] = released.sent[name][:, keep] if array.ndim == 2 else released.sent[name]
-    return network, tensors
+def _views(released: Released) -> Iterator[tuple[Mapping[str, Tensor], Release | None]]:
+    """The ways in which the attack is given what is sent: as a release; where it is none, because entries are
+    missing or noisy, as it is, and at the rank that M samples have."""
+    release = released.release
+    yield released.sent, release
+    if release is None:
+        yield _low_rank(released), None
 
 
 def _low_rank(released: Released) -> dict[str, Tensor]:
@@ -223,13 +181,10 @@ def _refit(
     fits = error < _FITS
     return tuple(
         replace(
-            one,
-            values=best[m],
+            compared(one, best[m], truth[m], span),
             label=_label(y[m]),
             tier="consistent" if fits else "candidate",
             how="fitted to the sent entries",
-            bound=math.inf,
-            **_errors(best[m], truth[m], span),
         )
         if one is not None and (fits or one.tier == "candidate")
         else one
@@ -318,43 +273,20 @@ def _of_subjects(released: Released, made: tuple[Recovery | None, ...], reason: 
         # without any prior the shortest input with this projection: B (B^T B)^-1 z
         back = np.linalg.pinv(released.projected.columns)
         pictures = [
-            None if one is None else _compared(one, one.values @ back, released.subjects[m], span)
+            None if one is None else compared(one, one.values @ back, released.subjects[m], span)
             for m, one in enumerate(made)
         ]
     elif released.averages is not None:
         enters = "means"
         rows = released.averages.rows
         pictures = [
-            None if (one := made[row]) is None else _compared(one, one.values, released.subjects[m], span)
+            None if (one := made[row]) is None else compared(one, one.values, released.subjects[m], span)
             for m, row in enumerate(rows)
         ]
     elif released.moved:
         enters = "changed inputs"
         pictures = [
-            None if one is None else _compared(one, one.values, released.subjects[m], span)
+            None if one is None else compared(one, one.values, released.subjects[m], span)
             for m, one in enumerate(made)
         ]
     return Gained(pictures=tuple(pictures), enters=enters, reason=reason, **counts)
-
-
-def _compared(one: Recovery, values: Floats, truth: Floats, span: float) -> Recovery:
-    """The same find as a picture of a subject; its bound spoke of what entered the step."""
-    return replace(one, values=values, bound=math.inf, **_errors(values, truth, span))
-
-
-def _errors(values: Floats, truth: Floats, span: float) -> dict[str, Any]:
-    off = np.asarray(values, dtype=np.float64).reshape(-1) - truth.reshape(-1)
-    rmse = float(np.sqrt(np.square(off).mean()))
-    return {"rmse": rmse, "largest": float(np.abs(off).max()), "psnr": psnr(rmse, span)}
-
-
-def psnr(rmse: float, span: float) -> float:
-    """Peak signal to noise ratio in dB of an error on data of this ``span``; infinite without an error."""
-    return math.inf if rmse == 0 else 20 * math.log10(span / rmse)
-
-
-def value_range(x: Floats) -> float:
-    """The span of the data for PSNR: 1 where it lies in [0, 1]."""
-    if x.min() >= 0 and x.max() <= 1:
-        return 1.0
-    return float(x.max() - x.min()) or 1.0

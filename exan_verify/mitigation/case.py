@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from exan_verify.core.arrays import exact_array, fractions
 from exan_verify.core.network import Array, Batch, ReluNetwork
 from exan_verify.core.question import Question, Release
 from exan_verify.errors import InputError, NonFiniteError, ShapeError, short
@@ -59,7 +60,7 @@ class Case:
         return np.random.default_rng((self.seed, purpose))
 
     def require_pool(self, defence: str, least: int) -> tuple[Floats, Array]:
-        """The pool. Raises :class:`InputError` where it has fewer than ``least`` samples."""
+        """The pool, inputs (P, d) and labels. Raises :class:`InputError` below ``least`` samples."""
         if self.pool is None:
             raise InputError(
                 f"defence {defence!r} needs more samples of the same client; give pool=(x, y) (--pool FILE)"
@@ -75,11 +76,27 @@ class Case:
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Averages:
     """Inputs enter as means of ``size`` samples: row g of the step's batch is the mean of ``members[g]``,
-    inputs (size, d); ``rows[m]`` is the row that sample m of the subjects went into."""
+    inputs (size, d). ``places[m]``: which of all members, counted group by group, sample m of the subjects
+    is."""
 
     size: int
     members: Floats
-    rows: tuple[int, ...]
+    places: tuple[int, ...]
+
+    @property
+    def rows(self) -> tuple[int, ...]:
+        """The row of the step's batch that each subject went into."""
+        return tuple(place // self.size for place in self.places)
+
+    @property
+    def groups(self) -> list[list[int]]:
+        """The members of each mean, counted group by group: what a release of means names."""
+        return np.arange(len(self.members) * self.size).reshape(-1, self.size).tolist()
+
+    @property
+    def means(self) -> Array:
+        """What enters the step (G, d), exactly: float64 where that holds the values, else Fractions."""
+        return exact_array(fractions(self.members).sum(axis=1) / self.size, "the means")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -107,7 +124,8 @@ class Released:
 
     @property
     def release(self) -> Release | None:
-        """What is sent as a release that exact arguments know; None for noise, and for single entries.
+        """What is sent of the step's gradient, as a release that exact arguments know; None for noise, and
+        for single entries.
 
         Which rows are kept may depend on the patterns: another batch that keeps other rows sends something
         else, and the families that leave a release as it is keep every pattern.
@@ -151,8 +169,6 @@ def samples_of(given: Any, name: str, features: int) -> Floats:
 
     Raises :class:`ShapeError` and :class:`NonFiniteError` naming it.
     """
-    from exan_verify.core.arrays import exact_array
-
     x = np.asarray(exact_array(given, name), dtype=np.float64)
     if x.ndim < 2 or len(x) == 0 or x[0].size != features:
         raise ShapeError(
@@ -165,8 +181,6 @@ def samples_of(given: Any, name: str, features: int) -> Floats:
 
 def labelled(given: Any, name: str, features: int) -> tuple[Floats, Array]:
     """``(x, y)`` as :func:`samples_of` has x, with one label each. Raises :class:`InputError` otherwise."""
-    from exan_verify.core.arrays import exact_array
-
     if not isinstance(given, (tuple, list)) or len(given) != 2:
         raise InputError(f"{name}={short(given)} cannot be used; give a pair (x, y) of inputs and labels")
     x, y = samples_of(given[0], f"{name}: x", features), exact_array(given[1], f"{name}: y")

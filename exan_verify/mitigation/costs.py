@@ -79,7 +79,7 @@ class Accuracy:
 
 
 def split(x: Floats, y: Array) -> Data:
-    """A fifth is held out, drawn by a fixed seed. Raises :class:`InputError` for fewer than ten samples."""
+    """A fifth of (N, d) is held out, by a fixed seed. Raises :class:`InputError` below ten samples."""
     if len(x) < 10:
         raise InputError(f"there are {len(x)} samples to train on; give at least 10")
     order = np.random.default_rng(0).permutation(len(x))
@@ -188,7 +188,10 @@ def _labels(classes: npt.NDArray[np.int64], count: int, loss: Loss) -> Tensor:
 def class_means(
     x: Floats, y: npt.NDArray[np.int64], size: int, rng: np.random.Generator
 ) -> tuple[Floats, npt.NDArray[np.int64]]:
-    """Means of ``size`` samples of one class each, in random groups; what is left of a class is not used."""
+    """Means of ``size`` samples of one class each, in random groups; (N, d) to (at most N // size, d).
+
+    What is left of a class is not used.
+    """
     means, classes = [], []
     for label in np.unique(y):
         own = rng.permutation(np.flatnonzero(y == label))

@@ -113,11 +113,9 @@ def _average(name: str, parameters: Parameters) -> Defence:
 
     def release(case: Case) -> Released:
         means = _groups(case, name, size)
-        x = means.members.mean(axis=1)
-        first = [means.rows.index(g) for g in range(len(x))]
-        return _whole(
-            case, case.network, case.with_inputs(x, case.batch.labels[first]), subjects=case.x, averages=means
-        )
+        first = [means.rows.index(g) for g in range(len(means.members))]
+        batch = case.with_inputs(means.means, case.batch.labels[first])
+        return _whole(case, case.network, batch, subjects=case.x, averages=means)
 
     return Defence(name=name, release=release, assumes=FIXED_GROUPS, training=lambda _: Training(groups=size))
 
@@ -136,8 +134,8 @@ def _groups(case: Case, name: str, size: int) -> Averages:
                     f"batch has {len(own)} of class {label}; give pool=(x, y) (--pool FILE)"
                 )
             groups += own.reshape(-1, size).tolist()
-        rows = {m: g for g, members in enumerate(groups) for m in members}
-        return Averages(size=size, members=x[groups], rows=tuple(rows[m] for m in range(len(x))))
+        places = {m: place for place, m in enumerate(m for members in groups for m in members)}
+        return Averages(size=size, members=x[groups], places=tuple(places[m] for m in range(len(x))))
     pool_x, pool_y = case.pool
     drawn = case.rng(size).permutation(len(pool_x))
     free = {label: drawn[as_classes(pool_y)[drawn] == label].tolist() for label in set(classes.tolist())}
@@ -150,7 +148,7 @@ def _groups(case: Case, name: str, size: int) -> Averages:
                 f"{size - 1} partners of its own class; give a larger pool"
             )
         members.append(np.stack([x[m], *pool_x[partners]]))
-    return Averages(size=size, members=np.stack(members), rows=tuple(range(len(x))))
+    return Averages(size=size, members=np.stack(members), places=tuple(range(0, size * len(x), size)))
 
 
 # ---- other models ------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from exan_verify.api.attack import with_convolutions
 from exan_verify.api.certify import certify
 from exan_verify.core.budget import until
 from exan_verify.core.network import Batch, ReluNetwork
-from exan_verify.core.question import Box, Question
+from exan_verify.core.question import Box, Question, Release
 from exan_verify.core.verdict import SampleStatus, Verdict
 from exan_verify.data import MNIST_WIDTHS, load_mnist, to_inputs
 from exan_verify.errors import (
@@ -29,7 +29,7 @@ from exan_verify.exact.backprop import forward
 from exan_verify.exclusivity import exclusivity
 from exan_verify.mitigation.accountant import ACCOUNTANT, one_release, training_run
 from exan_verify.mitigation.attacked import attack_release
-from exan_verify.mitigation.case import Case, Floats, Released, equal_rows, labelled
+from exan_verify.mitigation.case import Averages, Case, Floats, Released, equal_rows, labelled
 from exan_verify.mitigation.costs import (
     Data,
     Training,
@@ -44,11 +44,11 @@ from exan_verify.mitigation.protection import (
     Protection,
     estimate_psnr,
     estimates,
-    hidden_by_means,
     hidden_by_projection,
     prior_of,
     public_samples,
     reach_of_means,
+    reach_of_narrow,
     reach_of_projection,
 )
 from exan_verify.mitigation.report import Cost, Finding, MitigationReport, State
@@ -259,7 +259,9 @@ class _Run:
             released = one.release(case)
             state = _state(case, released)
             self.tell(f"{one.name}: deciding")
-            verdict = self._verdict(released)
+            verdict, means = self._verdict(released), None
+            if released.averages is not None:
+                verdict, means = self._verdict_on_members(released, released.averages), verdict
             protection, statuses = self._protection(released, verdict)
             self.tell(f"{one.name}: attacking")
             gained = attack_release(released, case.question, seed=case.seed, budget=self._attack_budget())
@@ -269,6 +271,7 @@ class _Run:
             assumes=one.assumes,
             state=state,
             verdict=verdict,
+            means=means,
             statuses=statuses,
             gained=gained,
             protection=protection,
@@ -290,12 +293,22 @@ class _Run:
 
         This is the one place where a release becomes a question. For means it is about the means.
         """
-        release, question = released.release, self.case.question
-        if release is None:
+        if released.release is None:
             return None
         batch = released.batch
         if released.projected is not None:  # asked of the samples, of which the step saw B^T x
             batch = self.case.batch
+        return self._certified(released, batch, released.release)
+
+    def _verdict_on_members(self, released: Released, averages: Averages) -> Verdict:
+        """The exact answer about the samples that were averaged, group by group."""
+        members = averages.members.reshape(-1, averages.members.shape[2])
+        labels = np.repeat(released.batch.labels, averages.size, axis=0)
+        batch = self.case.with_inputs(members, labels)
+        return self._certified(released, batch, Release(averages=averages.groups))
+
+    def _certified(self, released: Released, batch: Batch, release: Release) -> Verdict:
+        question = self.case.question
         return certify(
             released.network,
             batch=(batch.inputs, batch.labels),
@@ -333,17 +346,23 @@ class _Run:
                 )
             found = Protection(hidden=sum(hidden), of=of, reach=reach)
         elif released.averages is not None:
-            dimension, moves = hidden_by_means(case, released)
-            statuses = tuple(SampleStatus.FREE if moved else SampleStatus.UNKNOWN for moved in moves)
+            assert verdict is not None
+            means = released.averages
+            statuses = tuple(verdict.samples[place] for place in means.places) if verdict.samples else unknown
             reach = None if box is None else reach_of_means(released, box)
-            found = Protection(hidden=dimension, of=int(released.averages.members.size), reach=reach)
+            dimension = None if verdict.witness is None else verdict.witness.dimension
+            found = Protection(hidden=dimension, of=int(means.members.size), reach=reach)
         elif verdict is not None:
             statuses = verdict.samples if len(verdict.samples) == len(subjects) else unknown
             dimension = 0 if verdict.witness is None else verdict.witness.dimension or 0
             if not statuses or SampleStatus.UNKNOWN in statuses:
                 note = "not decided" if not dimension else ""
             known = dimension or (0 if set(statuses) == {SampleStatus.DETERMINED} else None)
-            found = Protection(hidden=known, of=of, note=note)
+            if box is not None and _by_the_first_layer(verdict) and not released.moved:
+                self.tell("reach: two linear programs per pixel")
+                drawn = case.rng(self.pixels or 0)
+                reach = reach_of_narrow(released, case.question, box, drawn, pixels=self.pixels)
+            found = Protection(hidden=known, of=of, reach=reach, note=note)
         else:
             statuses = unknown
             why = "noise hides nothing exactly" if released.noise else "no exact question can be asked of it"
@@ -419,7 +438,14 @@ def _state(case: Case, released: Released) -> State:
     return State(exans=totals, peelable=peelable, samples=released.batch.size)
 
 
+def _by_the_first_layer(verdict: Verdict) -> bool:
+    """Whether it is proved that the first layer does not see some motions, for equal weights."""
+    if verdict.certificate is None or (verdict.release is not None and verdict.release.weights != "equal"):
+        return False
+    return any(part["type"] == "unseen" for part in verdict.certificate["evidence"])
+
+
 def _asked_of(released: Released) -> str:
     if released.averages is not None:
-        return "means"
+        return "members"
     return "changed inputs" if released.moved else "samples"

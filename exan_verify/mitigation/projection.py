@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 from math import isqrt, lcm
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,15 +25,16 @@ UNIT = 4096
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Basis:
-    """B (d, r) with entries ``integers / UNIT``; ``name`` says where it comes from."""
+    """B (d, r) with entries ``integers / unit``; ``name`` says where it comes from."""
 
-    integers: npt.NDArray[np.int64]
+    integers: npt.NDArray[Any]
     name: str
+    unit: int = UNIT
 
     @property
     def columns(self) -> Floats:
         """B as float64, exactly."""
-        return self.integers / UNIT
+        return np.asarray(self.integers / self.unit, dtype=np.float64)
 
     @property
     def rank_at_most(self) -> int:
@@ -46,7 +48,7 @@ class Basis:
         unit = lcm(*(v.denominator for row in values for v in row))
         whole = np.array([[int(v * unit) for v in row] for row in values], dtype=object)
         seen = whole @ self.integers.astype(object)
-        scaled = [[Fraction(int(v), unit * UNIT) for v in row] for row in seen]
+        scaled = [[Fraction(int(v), unit * self.unit) for v in row] for row in seen]
         return exact_array(np.array(scaled, dtype=object), "the projected inputs")
 
 

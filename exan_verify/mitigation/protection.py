@@ -13,19 +13,27 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 from math import lcm
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from exan_verify.api.attack_own_batch import psnr, value_range
 from exan_verify.core.arrays import fractions
 from exan_verify.core.budget import poll
+from exan_verify.core.network import Array, Batch, ReluNetwork
+from exan_verify.core.question import Question
 from exan_verify.errors import InputError
+from exan_verify.exact.backprop import Forward, forward
 from exan_verify.exact.lp import guessed_optimum
-from exan_verify.mitigation.attacked import psnr, value_range
+from exan_verify.exact.softmax import loss_vectors_ball, to_ball
 from exan_verify.mitigation.case import Case, Floats, Released, equal_rows, samples_of
 from exan_verify.mitigation.projection import Basis
 
 Rationals = npt.NDArray[np.object_]
+
+_BITS = 256
+"""Of the balls that enclose a solution of real equations."""
 
 PIXELS = 32
 """Pixels per sample whose interval is computed, drawn by the seed: two linear programs each."""
@@ -282,24 +290,6 @@ def _named(box: tuple[Floats, Floats]) -> str:
 # ---- means -------------------------------------------------------------------------------------------------
 
 
-def hidden_by_means(case: Case, released: Released) -> tuple[int, tuple[bool, ...]]:
-    """The dimension of the members with the same means, of all groups together, and for each subject whether
-    it can move.
-
-    k members of a group have k d coordinates and d means: (k - 1) d directions, in R^d. In a box a coordinate
-    counts where the mean is strictly inside, which it is unless all members are on the same face.
-    """
-    means = released.averages
-    assert means is not None
-    count, features = means.members.shape[0], means.members.shape[2]
-    inside = np.ones((count, features), dtype=bool)
-    if case.question.domain is not None:
-        low, high = case.question.domain.bounds(features)
-        inside &= (means.members > low).any(axis=1) & (means.members < high).any(axis=1)
-    moves = tuple(bool(inside[row].any()) for row in means.rows)
-    return int((means.size - 1) * inside.sum()), moves
-
-
 def reach_of_means(released: Released, box: tuple[Floats, Floats]) -> Reach:
     """The reach of the subjects when only means of k are known: every pixel, in closed form.
 
@@ -322,3 +312,143 @@ def reach_of_means(released: Released, box: tuple[Floats, Floats]) -> Reach:
         high=tuple(tuple(0.0 - _upwards(-v) for v in row) for row in most),
         distance=tuple(float(max(row)) for row in np.maximum(x - least, most - x)),
     )
+
+
+# ---- narrow first layers -----------------------------------------------------------------------------------
+
+
+def reach_of_narrow(
+    released: Released,
+    question: Question,
+    box: tuple[Floats, Floats],
+    rng: np.random.Generator,
+    *,
+    pixels: int | None = PIXELS,
+) -> Reach | None:
+    """The reach along motions that the first layer does not see (docs/theory.md section 4, and M2): ``X +
+    alpha v^T`` with ``W_1 v = 0`` and ``E alpha = 0``, E the rows of Delta_1 that are sent and may be
+    non-zero, r of them. None where r is not below the number of samples.
+
+    For sample m, alpha_m = 1, and r other samples follow from one square system, of which balls enclose the
+    real solution and show that it has one; where they do not, or the system is singular, the sample's reach
+    is 0 here. What every sample that moves may do in the box bounds v from both sides, and each end of an
+    interval is an exact vertex of that polytope. The true reach is at least this: other alpha go further.
+    """
+    network, batch = released.network, released.batch
+    passed, first = forward(network, batch), network.layers[0]
+    live = np.all([pattern.any(axis=0) for pattern in passed.patterns], axis=0) & passed.patterns[0]
+    release = released.release
+    if release is not None:
+        live &= release.sends(next(first.parameters())[0], len(live))[:, None]
+    rows = np.flatnonzero(live.any(axis=1))
+    if len(rows) >= batch.size:
+        return None
+    deltas = _deltas(network, batch, passed, question, rows)
+    exact, faces = fractions(batch.inputs), (fractions(box[0]), fractions(box[1]))
+    unseen = _unseen(first.weight)
+    x = np.asarray(batch.inputs, dtype=np.float64)
+    count = x.shape[1] if pixels is None else min(pixels, x.shape[1])
+    chosen = [sorted(int(k) for k in rng.permutation(x.shape[1])[:count]) for _ in x]
+    low, high, distance = [], [], []
+    for m, drawn in enumerate(chosen):
+        bounds = _room(_coefficients(deltas, m), exact, faces)
+        ends = [(0.0, 0.0)] * len(drawn)
+        if bounds is not None:
+            ends = _ends(np.zeros(x.shape[1]), unseen, bounds, drawn)
+        own = [exact[m][k] for k in drawn]
+        low.append(tuple(_upwards(v + Fraction(a)) for v, (a, _) in zip(own, ends, strict=True)))
+        high.append(tuple(0.0 - _upwards(-v - Fraction(b)) for v, (_, b) in zip(own, ends, strict=True)))
+        distance.append(max(max(abs(a), b) for a, b in ends))
+    return Reach(
+        domain=_named(box),
+        pixels=tuple(map(tuple, chosen)),
+        low=tuple(low),
+        high=tuple(high),
+        distance=tuple(distance),
+    )
+
+
+def _deltas(
+    network: ReluNetwork, batch: Batch, passed: Forward, question: Question, rows: npt.NDArray[np.int64]
+) -> Any:
+    """The rows of Delta_1 as balls, (r, M), up to the loss's divisor."""
+    import flint
+
+    with flint.ctx.workprec(_BITS):
+        delta = loss_vectors_ball(question.loss, passed.logits, batch.labels, 1, _BITS)
+        for number in range(network.depth - 1, 0, -1):
+            weight = fractions(network.layer(number + 1).weight.T)
+            kept = passed.pattern(number)
+            delta = flint.arb_mat(*weight.shape, [to_ball(v) for v in weight.reshape(-1)]) * delta
+            delta = flint.arb_mat(
+                *kept.shape, [delta[i, k] if kept[i, k] else 0 for i, k in np.ndindex(*kept.shape)]
+            )
+        return flint.arb_mat(
+            len(rows), batch.size, [delta[int(j), m] for j in rows for m in range(batch.size)]
+        )
+
+
+def _coefficients(deltas: Any, m: int) -> dict[int, tuple[Fraction, Fraction]] | None:
+    """Bounds of alpha, of the samples that it moves: alpha_m = 1, and as many others as ``deltas`` has
+    rows, which float elimination with pivots chooses. None where balls do not solve for them.
+    """
+    import flint
+    from scipy.linalg import qr
+
+    rows, size = deltas.nrows(), deltas.ncols()
+    others = [k for k in range(size) if k != m]
+    found = {m: (Fraction(1), Fraction(1))}
+    if not rows:
+        return found
+    middle = np.array([[float(deltas[i, k].mid()) for k in others] for i in range(rows)])
+    moved = [others[int(k)] for k in qr(middle, mode="r", pivoting=True)[1][:rows]]
+    with flint.ctx.workprec(_BITS):
+        square = flint.arb_mat(rows, rows, [deltas[i, k] for i in range(rows) for k in moved])
+        right = flint.arb_mat(rows, 1, [-deltas[i, m] for i in range(rows)])
+        try:
+            solved = square.solve(right)
+        except ZeroDivisionError:
+            return None
+        for i, k in enumerate(moved):
+            least, most = _rational(solved[i, 0].lower()), _rational(solved[i, 0].upper())
+            if least is None or most is None:
+                return None
+            found[k] = least, most
+    return found
+
+
+def _rational(end: Any) -> Fraction | None:
+    """An end of a ball, which is a dyadic number; None where it is none."""
+    if not end.is_finite():
+        return None
+    man, exp = end.mid().man_exp()
+    return Fraction(int(man)) * Fraction(2) ** int(exp)
+
+
+def _room(
+    alpha: dict[int, tuple[Fraction, Fraction]] | None, x: Rationals, box: tuple[Rationals, Rationals]
+) -> tuple[Floats, Floats] | None:
+    """Bounds (d,) of v, rounded inwards, for which ``x_i + alpha_i v`` stays in the box for every i."""
+    if alpha is None:
+        return None
+    width = box[1] - box[0]
+    up, down = width.copy(), width.copy()  # of alpha_m = 1: no v is longer than the box
+    for i, (least, most) in alpha.items():
+        above, below = box[1] - x[i], x[i] - box[0]
+        if most > 0:
+            up, down = np.minimum(up, above / most), np.minimum(down, below / most)
+        if least < 0:
+            up, down = np.minimum(up, below / -least), np.minimum(down, above / -least)
+    return (
+        np.array([_upwards(-v) for v in down], dtype=np.float64),
+        np.array([0.0 - _upwards(-v) for v in up], dtype=np.float64),
+    )
+
+
+def _unseen(weight: Array) -> Basis:
+    """The rows of W_1 that are not zero as the columns of a basis, in integers over one unit."""
+    exact = fractions(weight)
+    exact = exact[[bool(row.any()) for row in exact]]
+    unit = lcm(1, *(v.denominator for v in exact.reshape(-1)))
+    integers = np.array([[int(v * unit) for v in row] for row in exact], dtype=object).reshape(exact.shape)
+    return Basis(integers=integers.T, name="the rows of the first layer", unit=unit)

@@ -62,8 +62,9 @@ class Finding:
     """One defence on one batch.
 
     ``state``: exclusivity of what is sent. ``verdict``: the exact answer about ``asked_of`` (the samples; the
-    means or the changed inputs that the training step saw), None where none can be asked. ``statuses``: what
-    is proved of each of the ``subjects`` (M, d), the samples to protect. ``gained``: what the attack got.
+    members of all groups that were averaged; the changed inputs that the training step saw), None where none
+    can be asked; ``means``: about the means of groups, where there are some. ``statuses``: what is proved of
+    each of the ``subjects`` (M, d), the samples to protect. ``gained``: what the attack got.
     ``protection``: its three numbers; ``cost``. ``facts``: what the defence did. ``random``: noise was added.
     """
 
@@ -78,6 +79,7 @@ class Finding:
     subjects: Floats
     facts: Mapping[str, Any] = field(default_factory=dict)
     asked_of: str = "samples"
+    means: Verdict | None = None
     random: bool = False
 
     def count(self, status: SampleStatus) -> int:
@@ -92,7 +94,7 @@ class Finding:
             return "UNIQUE"
         if self.count(SampleStatus.FREE):
             return "AMBIGUOUS"
-        if self.verdict is not None and self.asked_of != "means":
+        if self.verdict is not None and self.asked_of != "members":
             return self.verdict.outcome.value.upper()
         return "random" if self.random else "not asked" if self.verdict is None else "UNKNOWN"
 
@@ -232,6 +234,7 @@ def _finding_record(found: Finding) -> dict[str, Any]:
         "samples": [status.value for status in found.statuses],
         "asked_of": found.asked_of,
         "verdict": None if found.verdict is None else verdict_record(found.verdict),
+        "means": None if found.means is None else verdict_record(found.means),
         "exclusivity": {"exans": found.state.exans, "peelable": found.state.peelable},
         "attack": {
             "confirmed": gained.confirmed,

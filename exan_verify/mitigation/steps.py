@@ -89,7 +89,7 @@ def step_of(network: ReluNetwork, batch: Batch, question: Question, *, clip: flo
 
 
 def layers_of(network: ReluNetwork) -> list[tuple[Tensor, Tensor | None]]:
-    """Weights and biases as float64 tensors."""
+    """Weights (n_i, n_{i-1}) and biases as float64 tensors."""
 
     def tensor(array: Array | None) -> Tensor | None:
         return None if array is None else torch.tensor(np.asarray(array, dtype=np.float64))

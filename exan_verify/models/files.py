@@ -64,8 +64,9 @@ def load_factory(spec: str, weights: Mapping[str, Array] | None) -> ReluNetwork:
     return to_network(make_model(spec, weights))
 
 
-def make_model(spec: str, weights: Mapping[str, Array] | None) -> Any:
-    """What the factory ``package.module:name`` returns, with ``weights`` loaded into it."""
+def make_model(spec: str, weights: Mapping[str, Array] | None, *arguments: int) -> Any:
+    """What the factory ``package.module:name`` returns, with ``weights`` loaded into it; ``arguments``: what
+    it is called with, none but for families of networks."""
     module_name, _, attribute = spec.partition(":")
     here = str(Path.cwd())
     if here not in sys.path:  # a console script does not look into the current folder
@@ -85,8 +86,9 @@ def make_model(spec: str, weights: Mapping[str, Array] | None) -> Any:
         raise InputError(
             f"{attribute!r} is a {type(factory).__name__}; name a function that returns the model"
         )
-    with UsersCode("calling it without arguments raised"):
-        model = factory()
+    given = f"with {', '.join(map(str, arguments))}" if arguments else "without arguments"
+    with UsersCode(f"calling it {given} raised"):
+        model = factory(*arguments)
     if weights is not None:
         _load_weights(model, weights)
     return model

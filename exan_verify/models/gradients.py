@@ -11,7 +11,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
+import numpy as np
+
 from exan_verify.core.network import Gradient, ReluNetwork
+from exan_verify.core.question import Release
 from exan_verify.errors import GradientError, InputError, raise_problems, short
 
 WRAPPERS = ("module", "_orig_mod", "_module")
@@ -21,13 +24,14 @@ _BUFFERS = frozenset({"num_batches_tracked", "running_mean", "running_var"})
 _SHOWN = 3
 
 
-def received(gradient: Any, model: Any) -> Gradient:
+def received(gradient: Any, model: Any, release: Release | None = None) -> Gradient:
     """``gradient`` under the names of ``model``'s parameters, with ``notes`` that say what was done.
 
     ``model``: a ReluNetwork or ``torch.nn.Module``. ``gradient``: a mapping from name to tensor,
     a :class:`Gradient`, or a list or tuple with one tensor or None per parameter in the order of
     ``model.parameters()``. Entries that are None are taken as missing; whether anything may be missing, and
-    whether shapes fit, is for whoever uses the gradient.
+    whether shapes fit, is for whoever uses the gradient. ``release``: what it withholds is dropped unread; of
+    a tensor sent in part the rows that are sent are left.
 
     Raises :class:`InputError` for another type, :class:`GradientError` where a list has another length, no
     tensor is left, or two tensors stand for one parameter.
@@ -48,7 +52,13 @@ def received(gradient: Any, model: Any) -> Gradient:
     if dropped:
         notes.append(f"{_listed(dropped)} left out: buffers, which have no gradient")
     tensors = {name: value for name, value in tensors.items() if name not in dropped}
+    if release is not None:
+        tensors = _sent(tensors, shapes, release)
     tensors = _dense(tensors, shapes, notes)
+    if not tensors and release is not None:
+        raise GradientError(
+            "the gradient has nothing of what the release sends; add it, or take it out of the release"
+        )
     if not tensors:
         raise GradientError(
             "the gradient has no tensors; pass one per parameter, under the parameters' names, taken after "
@@ -125,6 +135,23 @@ def _bare(name: str) -> str:
 
 def _prefix(name: str) -> str:
     return name[: len(name) - len(_bare(name))]
+
+
+def _sent(tensors: Mapping[str, Any], shapes: Mapping[str, Any], release: Release) -> dict[str, Any]:
+    found = {}
+    for name, value in tensors.items():
+        mask = release.sends(name, shapes[name][0]) if name in shapes else np.ones(1, dtype=bool)
+        if mask.any():
+            rows = getattr(value, "shape", None) or np.shape(value)
+            part = not mask.all() and tuple(rows)[:1] == mask.shape
+            found[name] = _rows(value, np.flatnonzero(mask).tolist()) if part else value
+    return found
+
+
+def _rows(value: Any, kept: list[int]) -> Any:
+    if hasattr(value, "to_dense"):
+        return value.to_dense()[kept]
+    return (value if hasattr(value, "shape") else np.asarray(value))[kept]
 
 
 def _dense(tensors: Mapping[str, Any], shapes: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:

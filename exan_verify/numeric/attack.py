@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from exan_verify.core.network import ReluNetwork
+from exan_verify.core.question import Release
 from exan_verify.errors import BudgetExhausted, InputError, RangeError, unknown
 from exan_verify.numeric.ask_methods import Candidates, column_spaces, pursue
 from exan_verify.numeric.confirming.adding_up import distinct
@@ -87,6 +88,7 @@ def run(
     weights: str = "equal",
     smoothing: float = 0.0,
     rectified: bool = False,
+    release: Release | None = None,
     progress: Progress | None = None,
 ) -> Attack:
     """Recover the batch behind ``gradient`` (one tensor per parameter, under the network's names).
@@ -98,7 +100,9 @@ def run(
     or positive, an unknown factor on the loss of every sample; ``batch_size``: the batch's size, if known;
     ``method``: ``auto`` or one of :data:`METHODS`; ``repairs=False`` takes ``published`` to the letter;
     ``device``: a torch device; ``partial``: tensors may be missing from the gradient, and what the others say
-    is recovered, down to features of a hidden layer; ``rectified``: no input has a negative entry;
+    is recovered, down to features of a hidden layer; ``release``: so is what it withholds, which is not read
+    where ``gradient`` has it (its input basis is none of this function's: ``network`` is the one on B^T x);
+    ``rectified``: no input has a negative entry;
     ``progress`` is told (what, share done), at least once a second. Computes in float64, whatever the dtypes.
 
     No confirmed sample is further from the truth than its ``error_bound``, for gradients whose error is
@@ -127,6 +131,7 @@ def run(
             scale=scale,
             weights=weights,
             smoothing=smoothing,
+            release=release,
         )
     )
     with torch.no_grad(), _threads_for(problem), _said_of_altered(problem):

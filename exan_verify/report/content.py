@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from statistics import median
 from typing import Any
 
 from exan_verify.api.attack_own_batch import Features, Recovery
@@ -20,7 +22,9 @@ class Section:
     ``audit``: the exact arguments, None where they do not apply. ``recoveries``: one or None per sample, the
     whole None where there was no attack; ``candidates``: the same for samples that are not recovered. Of a
     model with convolutions: ``features``, and ``estimates`` of pictures that stay open, fitted to their
-    features, one or None per sample.
+    features, one or None per sample. ``projected``: what was attacked shows the samples through an input
+    basis only, and recoveries are the pictures that this gives. ``remedy``: the command that tries defences
+    on this batch, empty where there is none.
     """
 
     title: str
@@ -31,7 +35,9 @@ class Section:
     recoveries: tuple[Recovery | None, ...] | None = None
     candidates: tuple[Recovery | None, ...] = ()
     features: Features | None = None
-    estimates: tuple[Any, ...] | None = None
+    estimates: tuple[Recovery | None, ...] | None = None
+    projected: bool = False
+    remedy: str = ""
     attack_facts: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
 
@@ -89,7 +95,7 @@ def headline(section: Section) -> str:
 def cards(section: Section) -> Iterator[Card]:
     """The attack, where there was one, and the audit's four arguments."""
     if section.recoveries is not None:
-        yield _attack_card(section.recoveries, section.candidates)
+        yield _attack_card(section, section.recoveries)
     if section.features is not None:
         yield _features_card(section.features, section.size)
     if section.audit is not None:
@@ -103,14 +109,16 @@ def rows(section: Section) -> Iterator[Row]:
             index=m,
             label=label_text(section.labels[m]),
             exact=None if section.audit is None else _exact(section.audit, m),
-            recovery=None if section.recoveries is None else _best(section, m),
+            recovery=shown_of(section, m),
         )
 
 
-def _best(section: Section, m: int) -> Recovery | None:
-    """What was recovered of sample m, else a candidate."""
-    assert section.recoveries is not None
-    return section.recoveries[m] or (section.candidates[m] if section.candidates else None)
+def shown_of(section: Section, m: int) -> Recovery | None:
+    """What was recovered of sample m, else a candidate, else an estimate; None where there is nothing."""
+    for some in (section.recoveries, section.candidates, section.estimates):
+        if some and some[m] is not None:
+            return some[m]
+    return None
 
 
 def label_text(label: Any) -> str:
@@ -122,21 +130,44 @@ def label_text(label: Any) -> str:
     )
 
 
+def leaks(section: Section, m: int) -> bool:
+    """Whether sample m is out: rebuilt by the attack, or shown so that a viewer recognises it."""
+    found = shown_of(section, m)
+    if found is None:
+        return False
+    rebuilt = found.tier in ("confirmed", "consistent") and not section.projected
+    return rebuilt or found.readable
+
+
 def _attacked(section: Section) -> str:
     if section.recoveries is None:
         return ""
     found = sum(r is not None for r in section.recoveries)
-    more = ""
+    parts = [f"what is sent of {of(found, section.size)}" if section.projected else of(found, section.size)]
     if section.features is not None and section.features.count > found:
-        more = f", and features and labels of {_of(section.features.count, section.size)}"
-    readable = _readable(section.candidates)
+        parts.append(f"features and labels of {of(section.features.count, section.size)}")
+        parts = parts[not found :]
+    more = ""
+    readable = _readable(section)
     if readable:
-        more += f", and shows {readable} more that can be recognised, without a bound that is small enough"
-    return f" The attack rebuilt {_of(found, section.size)}{more} from the gradient alone."
+        more = f", and shows {readable} more that can be recognised, without a bound that is small enough"
+    elif estimated := estimates(section):
+        more = f", and estimated {len(estimated)} pictures from them"
+    return f" The attack rebuilt {', and '.join(parts)} from the gradient alone{more}."
 
 
-def _readable(candidates: tuple[Recovery | None, ...]) -> int:
-    return sum(one is not None and one.readable for one in candidates)
+def estimates(section: Section) -> list[Recovery]:
+    """The estimates of samples of which there is nothing better."""
+    shown = (shown_of(section, m) for m in range(section.size))
+    return [one for one in shown if one is not None and one.tier == "estimate"]
+
+
+def _readable(section: Section) -> int:
+    """Samples that are not recovered and yet shown recognisably, by a candidate, estimate or projection."""
+    assert section.recoveries is not None
+    rebuilt = () if section.projected else section.recoveries
+    left = (m for m in range(section.size) if not rebuilt or rebuilt[m] is None)
+    return sum(one is not None and one.readable for one in (shown_of(section, m) for m in left))
 
 
 def _exact(audit: Audit, m: int) -> Exact:
@@ -146,8 +177,14 @@ def _exact(audit: Audit, m: int) -> Exact:
         exans=() if state is None else tuple(layer[m] for layer in state.counts),
         published="-" if state is None else "yes" if state.published_by_sample[m] else "no",
         peelable="-" if state is None else "yes" if state.peelable[m] else "no",
-        radius="not decided" if radius is None else f"{radius:g}",
+        radius=_radius(radius),
     )
+
+
+def _radius(radius: float | None) -> str:
+    if radius is None:
+        return "not decided"
+    return "no limit" if math.isinf(radius) else f"{radius:.3g}"
 
 
 def _audit_cards(audit: Audit) -> Iterator[Card]:
@@ -198,8 +235,9 @@ def _verdict_card(audit: Audit) -> Card:
     )
 
 
-def _attack_card(recoveries: tuple[Recovery | None, ...], candidates: tuple[Recovery | None, ...]) -> Card:
+def _attack_card(section: Section, recoveries: tuple[Recovery | None, ...]) -> Card:
     found = [r for r in recoveries if r is not None]
+    estimated = estimates(section)
     worst = (
         f"largest error (RMSE) {max(r.rmse for r in found):.1e}"
         if found
@@ -207,23 +245,30 @@ def _attack_card(recoveries: tuple[Recovery | None, ...], candidates: tuple[Reco
     )
     wrong = sum(r.status == "wrong" for r in found)
     confirmed = sum(r.tier == "confirmed" for r in found)
-    readable = _readable(candidates)
+    readable = _readable(section)
     detail = f"{wrong} beyond their bounds" if wrong else worst
     if found:
         detail += f"; {confirmed} confirmed, {len(found) - confirmed} consistent"
+    if estimated:
+        middle = median(one.psnr for one in estimated)
+        detail = f"{len(found)} rebuilt; estimates of {middle:.1f} dB (PSNR, median)"
     if readable:
-        detail += f"; {readable} readable candidates"
+        detail += f"; {readable} more can be recognised"
+    if section.projected:
+        detail = f"what is sent of {len(found)} rebuilt; {readable} can be recognised by it"
     return Card(
         name="Attack",
-        value=f"{len(found) + readable} of {len(recoveries)}",
+        value=f"{len(estimated)} estimated"
+        if estimated and not found and not readable
+        else f"{readable if section.projected else len(found) + readable} of {len(recoveries)}",
         detail=detail,
         meaning=(
-            "Rebuilt in floating point from model and gradient alone, by code that shares nothing with the "
+            "Made in floating point from model and gradient alone, by code that shares nothing with the "
             "exact engines. Confirmed: every other batch is excluded, as far as floating point can. "
-            "Consistent: it "
-            "fits all its equations. A candidate that can be recognised has leaked as well."
+            "Consistent: it fits all its equations. A candidate or an estimate that can be recognised has "
+            "leaked as well."
         ),
-        tone="bad" if found or readable else "plain",
+        tone="bad" if readable or estimated or (found and not section.projected) else "plain",
     )
 
 
@@ -243,10 +288,10 @@ def _features_card(features: Features, size: int) -> Card:
 def _radius_card(audit: Audit) -> Card:
     known = [r for r in audit.radius if r is not None]
     undecided = audit.size - len(known)
-    value = f"{max(known):g}" if known else "not decided"
+    value = _radius(max(known)) if known else "not decided"
     return Card(
         name="Ambiguity radius",
-        value=value if not undecided or not known else f"{value} or more",
+        value=value if not undecided or not known or math.isinf(max(known)) else f"{value} or more",
         detail=f"{sum(r == 0 for r in known)} of {audit.size} samples cannot move; "
         f"{undecided} without a bound",
         meaning=(
@@ -260,8 +305,10 @@ def _radius_card(audit: Audit) -> Card:
 def _determined(audit: Audit) -> str:
     if audit.verdict.determined == 0:
         return "no sample is proved to be in every batch that has it, and none is proved safe."
-    return f"{_of(audit.verdict.determined, audit.size)} are proved to be in every batch that has it."
+    return f"{of(audit.verdict.determined, audit.size)} are proved to be in every batch that has it."
 
 
-def _of(count: int, size: int) -> str:
-    return f"all {size} samples" if count == size else f"{count} of {size} samples"
+def of(count: int, size: int, noun: str = "sample") -> str:
+    """So many of ``size`` samples, or labels, in words."""
+    plural = noun if size == 1 else f"{noun}s"
+    return f"all {size} {plural}" if count == size and size > 1 else f"{count} of {size} {plural}"

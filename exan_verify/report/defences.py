@@ -12,7 +12,7 @@ from exan_verify.core.network import Array
 from exan_verify.core.verdict import SampleStatus
 from exan_verify.mitigation.report import Finding, MitigationReport
 from exan_verify.report.html import templates
-from exan_verify.report.sheets import contact_sheet, picture_shape
+from exan_verify.report.sheets import contact_sheet, picture_shape, square_shape
 
 MOST = 8
 """Samples on the sheet: one picture per defence below each."""
@@ -76,13 +76,8 @@ def _details(one: Finding, found: MitigationReport) -> Iterator[tuple[str, str]]
         yield "rests on", one.verdict.rests_on if one.verdict.trust else "nothing: it was not decided"
     else:
         yield "verdict", f"none: {one.protection.note or 'no exact question can be asked of what is sent'}"
-    if one.asked_of == "means":
-        yield (
-            "the samples",
-            f"{one.count(SampleStatus.FREE)} of {len(one.statuses)} proved free, by counting: what is sent "
-            f"is a function of the means and the labels, and these leave at least "
-            f"{one.protection.hidden} of {one.protection.of} dimensions open",
-        )
+    if one.means is not None:
+        yield "verdict on the means", f"{one.means.outcome.value.upper()}: {one.means.reason}"
     if (reach := one.protection.reach) is not None:
         yield (
             "reach",
@@ -128,11 +123,10 @@ def _sheet(found: MitigationReport) -> str | None:
 
 
 def _shape(found: MitigationReport) -> tuple[int, ...] | None:
-    """The shape of one picture: as given, or square where flat inputs have a square number of features."""
+    """The shape of one picture: as given, or square where flat inputs can be square pictures."""
     if picture_shape((found.size, *found.shape)) is not None:
         return found.shape
-    side = math.isqrt(found.inputs.shape[1])
-    return (side, side) if side > 1 and side * side == found.inputs.shape[1] else None
+    return square_shape(found.inputs.shape[1], least=2)
 
 
 def _decibels(value: float | None) -> str:

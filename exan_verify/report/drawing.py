@@ -1,61 +1,82 @@
-"""The contact sheet of a section: originals above what the attack made of them, as a ``data:`` URI."""
+"""Pictures of a report: every sample a small PNG of its own, as a ``data:`` URI.
+
+A pixel of the file is a pixel of the sample, so a digit has about a kilobyte; the browser enlarges it.
+"""
 
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
+import io
+from collections.abc import Sequence
+from typing import Any
 
-from exan_verify.report.content import Section, label_text
-from exan_verify.report.sheets import contact_sheet, picture_shape
+import numpy as np
+import numpy.typing as npt
 
-COLUMNS = 8
-"""A page is as wide as eight pictures with legible scores below them."""
+from exan_verify.core.network import Array
+from exan_verify.report.sheets import picture_shape, square_shape, value_scale
 
-MOST = 48
-_DPI = 180
-_PAGE_DPI = 108
-"""Eight columns fill the page, and few samples are drawn no larger."""
+LONGEST = 96
+"""Pixels of the longest side that is drawn; larger pictures are averaged down, so that no report is huge."""
 
-_LONGEST = 12
-"""Longest label, in characters, that fits above a picture."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Drawn:
-    """A sheet as ``uri``, its ``width`` in pixels of a page, what it shows in words, and how many samples it
-    leaves out."""
-
-    uri: str
-    width: int
-    alt: str
-    shown: int
-    left_out: int
+MAP_COLUMNS = 64
+"""Neurons side by side in the exclusivity map: 512 of them are eight rows."""
 
 
-def draw(section: Section) -> Drawn | None:
-    """The first :data:`MOST` samples of a section; None where its inputs are no pictures."""
-    if picture_shape(section.inputs.shape) is None:
-        return None
-    rows = {}
-    if section.recoveries is not None:
-        rows["recovered"] = [None if r is None else r.values for r in section.recoveries]
-    if any(one is not None for one in section.candidates):
-        rows["candidate"] = [None if one is None else one.values for one in section.candidates]
-    if section.estimates is not None:
-        rows["estimated"] = list(section.estimates)
-        if not any(r is not None for r in rows["recovered"]):
-            del rows["recovered"]  # a row without a picture says no more than the table
-    labels = [_label(m, label_text(label)) for m, label in enumerate(section.labels)]
-    png = contact_sheet(section.inputs, rows, labels=labels, columns=COLUMNS, most=MOST, dpi=_DPI)
-    shown = min(section.size, MOST)
-    return Drawn(
-        uri="data:image/png;base64," + base64.b64encode(png).decode(),
-        width=int.from_bytes(png[16:20]) * _PAGE_DPI // _DPI,  # ISO/IEC 15948: the width comes first
-        alt=f"{shown} samples: {' above '.join(('originals', *rows))}",
-        shown=shown,
-        left_out=section.size - shown,
-    )
+class Drawer:
+    """Draws the inputs (M, ...) of a batch, and what was found of them, on the scale of the inputs.
+
+    ``shape``: (H, W) or (3, H, W), None where the inputs are no pictures; ``guessed``: whether flat inputs
+    were taken for square pictures.
+    """
+
+    def __init__(self, inputs: Array) -> None:
+        given = picture_shape(inputs.shape)
+        self.guessed = given is None and inputs.ndim == 2
+        self.shape = square_shape(inputs.shape[1]) if self.guessed else given
+        self.guessed = self.guessed and self.shape is not None
+        self.black, self.span = value_scale(np.asarray(inputs, dtype=np.float64))
+
+    def draw(self, values: Any) -> str | None:
+        """One sample as a ``data:`` URI; None where the inputs are no pictures."""
+        if self.shape is None:
+            return None
+        picture = (np.asarray(values, dtype=np.float64).reshape(self.shape) - self.black) / self.span
+        pixels = np.clip(_small(picture), 0, 1)
+        return _png(pixels if pixels.ndim == 2 else np.moveaxis(pixels, 0, -1))
 
 
-def _label(m: int, text: str) -> str:
-    return f"{m}: label {text}" if len(text) <= _LONGEST else str(m)
+def _small(picture: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Means of square blocks, of as many pixels as :data:`LONGEST` asks for; a rest at the edges is cut."""
+    block = -(-max(picture.shape[-2:]) // LONGEST)
+    if block == 1 or min(picture.shape[-2:]) < block:
+        return picture
+    high, wide = (side // block for side in picture.shape[-2:])
+    cut = picture[..., : high * block, : wide * block]
+    blocks = cut.reshape(*picture.shape[:-2], high, block, wide, block)
+    return np.asarray(blocks.mean(axis=(-3, -1)))
+
+
+def neuron_map(active_for: Sequence[int], size: int) -> str:
+    """A pixel per neuron of a layer, by for how many of ``size`` samples it is active, as a ``data:`` URI.
+
+    None: faint; one, an exclusive neuron: red; more: blue, the stronger the more. On light and dark pages.
+    """
+    counts = np.asarray(active_for, dtype=np.float64)
+    columns = min(MAP_COLUMNS, len(counts))
+    pixels = np.zeros((-(-len(counts) // columns) * columns, 4))
+    shared = pixels[: len(counts)]
+    shared[:, :3] = (0.30, 0.47, 0.78)
+    shared[:, 3] = 0.25 + 0.75 * counts / max(size, 1)
+    shared[counts == 0] = (0.5, 0.5, 0.5, 0.16)
+    shared[counts == 1] = (0.83, 0.22, 0.22, 1)
+    return _png(pixels.reshape(-1, columns, 4))
+
+
+def _png(pixels: npt.NDArray[np.float64]) -> str:
+    from matplotlib.image import imsave
+
+    stream = io.BytesIO()
+    plain: dict[str, Any] = {"Software": None}
+    imsave(stream, pixels, format="png", cmap="gray", vmin=0, vmax=1, metadata=plain)
+    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()

@@ -29,6 +29,9 @@ _TILE, _GAP, _LINE, _MARGIN = 1.0, 0.14, 0.125, 0.12
 """Inches: width of a picture, space between two, height of a line of text, margin of the sheet."""
 
 _POINTS = 7.0
+_SMALLEST = 8
+"""Pixels per side of the smallest picture that a flat input is taken for where nobody says so."""
+
 _TALLEST = 2.0
 """Height of a picture over its width at most; longer ones are drawn narrower."""
 
@@ -64,6 +67,16 @@ def picture_shape(shape: tuple[int, ...]) -> tuple[int, ...] | None:
         return shape[1:]
     if len(shape) == 4 and shape[1] in (1, 3) and min(shape[2:]) > 1:
         return shape[2:] if shape[1] == 1 else shape[1:]
+    return None
+
+
+def square_shape(entries: int, *, least: int = _SMALLEST) -> tuple[int, ...] | None:
+    """(H, W) or (3, H, W) with H = W where a flat input of so many entries can be such a picture, of at least
+    ``least`` x ``least`` pixels."""
+    for channels in (1, 3):
+        side = math.isqrt(entries // channels)
+        if side >= least and channels * side * side == entries:
+            return (side, side) if channels == 1 else (3, side, side)
     return None
 
 
@@ -105,7 +118,7 @@ def contact_sheet(
     originals = np.asarray(originals, dtype=np.float64)
     shape = require_pictures(originals.shape)
     _check_lengths(len(originals), rows, labels)
-    black, span = _scale(originals)
+    black, span = value_scale(originals)
     shown = min(len(originals), most)
     left_out = len(originals) - shown
     footer = f"{shown} of {len(originals)} samples; {left_out} more are not shown" if left_out else ""
@@ -218,7 +231,8 @@ def _check_lengths(size: int, rows: Mapping[str, Sequence[Any]], labels: Sequenc
         raise InputError(f"there are {len(labels)} labels for {size} originals; give one each")
 
 
-def _scale(originals: Picture) -> tuple[float, float]:
+def value_scale(originals: Picture) -> tuple[float, float]:
+    """The value that is drawn black, and how far above it white lies: 0 and 1 for values in [0, 1]."""
     low, high = float(originals.min()), float(originals.max())
     if (low >= 0 and high <= 1) or low == high:
         return 0.0, 1.0

@@ -10,10 +10,11 @@ import atexit
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from exan_verify.core.budget import RAN_OUT, until
+from exan_verify.core.parallel import in_order
 from exan_verify.errors import BudgetExhausted
 from exan_verify.smt.cubes import Task, build
 from exan_verify.smt.existence import BallBatch
@@ -209,17 +210,13 @@ def _exhausted(settings: Settings, outcome: Outcome) -> str:
 
 
 def _solve_all(tasks: Sequence[Task], current: Round, settings: Settings) -> Iterator[Answer | None]:
-    if settings.jobs == 1 or len(tasks) == 1:
-        return (solve(task, current, settings) for task in tasks)
-    import joblib  # slow to load: only where solvers are asked
-
-    left = settings.seconds_left
-    job = replace(
-        settings, progress=None, deadline=None, clock_end=None if left is None else time.time() + left
-    )
-    parallel = joblib.Parallel(n_jobs=settings.jobs)
-    answers: Iterator[Answer | None] = iter(parallel(joblib.delayed(solve)(t, current, job) for t in tasks))
-    return answers
+    job = settings
+    if settings.jobs > 1 and len(tasks) > 1:  # another process has another clock
+        left = settings.seconds_left
+        job = replace(
+            settings, progress=None, deadline=None, clock_end=None if left is None else time.time() + left
+        )
+    return in_order(partial(solve, current=current, settings=job), tasks, jobs=settings.jobs)
 
 
 def solve(task: Task, current: Round, settings: Settings) -> Answer | None:

@@ -18,7 +18,7 @@ import numpy as np
 from exan_verify.core.arrays import exact_array
 from exan_verify.core.network import Array, Batch
 from exan_verify.core.verdict import SampleStatus
-from exan_verify.errors import ExanError, InputError, positive, short, unknown, whole
+from exan_verify.errors import ExanError, InputError, positive, unknown, whole
 from exan_verify.instances import Instance
 
 if TYPE_CHECKING:
@@ -120,18 +120,15 @@ def assert_protected(
     gradient, and return the audit.
 
     ``reach_at_least``: each of them moves by at least so much in some pixel (L-infinity), by a proved bound.
-    A sample that is not decided is not protected, and one that moves by an unknown distance has no reach.
-    ``hidden_at_least``, dimensions that stay hidden, is refused: an audit does not count them. The rest as in
+    ``hidden_at_least``: all samples together have a family of batches with this gradient of at least so many
+    dimensions, by a proved count (at most M d). A sample that is not decided is not protected, one that moves
+    by an unknown distance has no reach, and a single second batch has no dimension. The rest as in
     :func:`assert_leaks`.
 
     Raises AssertionError, and :class:`InputError` naming what cannot be used.
     """
     __tracebackhide__ = True
-    if hidden_at_least is not None:
-        raise InputError(
-            f"hidden_at_least={short(hidden_at_least)}: an audit does not say how many dimensions of a "
-            "sample stay hidden; ask for reach_at_least=, the distance that it is proved to move by"
-        )
+    least = 0 if hidden_at_least is None else whole(hidden_at_least, "hidden_at_least", least=1)
     reach = 0.0 if reach_at_least is None else float(positive(reach_at_least, "reach_at_least"))
     found = audited(model, batch, **options)
     chosen = range(found.size) if samples is None else [_sample(m, found.size) for m in samples]
@@ -152,6 +149,12 @@ def assert_protected(
         head = "\n".join([f"{len(bad)} of {len(chosen)} samples are not protected:", *lines])
         shown = [m for m in bad if found.verdict.samples[m] is SampleStatus.DETERMINED]
         raise AssertionError(_failure(head, found, shown, model, batch, options, folder) if shown else head)
+    hidden = (found.verdict.witness and found.verdict.witness.dimension) or 0
+    if hidden < least:
+        raise AssertionError(
+            f"{hidden or 'no'} hidden dimensions are proved for the {found.size} samples, not {least}: "
+            f"{found.verdict.reason}"
+        )
     return found
 
 

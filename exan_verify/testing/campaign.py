@@ -38,12 +38,13 @@ _STATE = "campaign.json"
 
 @dataclass(slots=True)
 class Count:
-    """Of one law: chunks done, instances, what came of them, and disagreements (their files)."""
+    """Of one law: chunks done, instances, what came of them, disagreements (their files), and seconds."""
 
     chunks: int = 0
     instances: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
+    seconds: float = 0.0
 
     @property
     def open_share(self) -> float:
@@ -93,6 +94,7 @@ class Campaign:
                 "outcomes": dict(count.outcomes),
                 "open_share": count.open_share,
                 "wrong": count.wrong,
+                "seconds": round(count.seconds, 1),
             }
             for name, count in self.counts.items()
         }
@@ -117,6 +119,7 @@ class Tried:
     outcomes: Mapping[str, int]
     failure: Mapping[str, Any] | None
     whole: bool
+    seconds: float = 0.0
 
 
 def chosen_laws(names: Sequence[str] = ()) -> dict[str, Law]:
@@ -130,7 +133,7 @@ def chosen_laws(names: Sequence[str] = ()) -> dict[str, Law]:
 
 def try_chunk(name: str, seed: int, number: int, end: float | None = None) -> Tried:
     """Chunk ``number`` of a law: :data:`CHUNK` cases, drawn by ``seed``, until ``end`` of time.time()."""
-    law = all_laws()[name]
+    law, start = all_laws()[name], time.time()
     outcomes: Counter[str] = Counter()
     instances = 0
     failed: list[tuple[Case, str]] = []
@@ -176,7 +179,7 @@ def try_chunk(name: str, seed: int, number: int, end: float | None = None) -> Tr
             ) from error
         failure = to_record(name, *failed[-1])
         instances += 1
-    return Tried(instances, dict(outcomes), failure, not late)
+    return Tried(instances, dict(outcomes), failure, not late, time.time() - start)
 
 
 def run(
@@ -210,11 +213,12 @@ def run(
         raise InputError("resume: the state lies in the folder of --out; give it")
     start, before = time.time(), done.seconds
     end = None if seconds is None else start + seconds
-    for name, tried in _results(done, instances, end, jobs):
+    for name, tried in _results(done, list(chosen), instances, end, jobs):
         count = done.counts[name]
         count.chunks += 1
         count.instances += tried.instances
         count.outcomes.update(tried.outcomes)
+        count.seconds += tried.seconds
         if tried.failure is not None:
             count.wrong.append(_kept(folder, name, tried.failure))
         done.seconds = before + time.time() - start
@@ -226,9 +230,11 @@ def run(
 
 
 def _results(
-    done: Campaign, instances: int | None, end: float | None, jobs: int
+    done: Campaign, chosen: Sequence[str], instances: int | None, end: float | None, jobs: int
 ) -> Iterator[tuple[str, Tried]]:
-    """Chunks of the laws, those with the fewest first; whole ones only."""
+    """Chunks of the chosen laws, whole ones only: those with the fewest first, and slow laws less often, by
+    the root of what a chunk takes. What a chunk tries does not depend on when it comes.
+    """
 
     def wanted(ahead: Mapping[str, int]) -> str | None:
         if end is not None and time.time() > end:
@@ -236,14 +242,21 @@ def _results(
         left = [
             name
             for name, count in done.counts.items()
-            if not count.wrong
+            if name in chosen
+            and not count.wrong
             and (instances is None or count.instances + CHUNK * ahead.get(name, 0) < instances)
         ]
-        return min(left, key=lambda name: done.counts[name].chunks + ahead.get(name, 0), default=None)
+        return min(left, key=lambda name: _share(done.counts[name], ahead.get(name, 0)), default=None)
 
     tried = _in_turn(done, wanted, end) if jobs == 1 else _side_by_side(done, wanted, end, jobs)
     # what the end of the time cut is tried again by whoever resumes
     yield from ((name, one) for name, one in tried if one.whole or one.failure is not None)
+
+
+def _share(count: Count, ahead: int) -> float:
+    """What a law has had, its chunks that are on their way included."""
+    mean = count.seconds / count.chunks if count.chunks else 0.0
+    return (count.chunks + ahead) * max(mean, 1e-3) ** 0.5
 
 
 Wanted = Callable[[Mapping[str, int]], str | None]
@@ -294,7 +307,13 @@ def _started(folder: Path, fresh: Campaign, *, resume: bool) -> Campaign:
     try:
         held = msgspec.json.decode(state.read_bytes())
         counts = {
-            name: Count(one["chunks"], one["instances"], Counter(one["outcomes"]), list(one["wrong"]))
+            name: Count(
+                one["chunks"],
+                one["instances"],
+                Counter(one["outcomes"]),
+                list(one["wrong"]),
+                float(one["seconds"]),
+            )
             for name, one in held["laws"].items()
         }
         found = Campaign(seed=held["seed"], counts=counts, seconds=held["seconds"])

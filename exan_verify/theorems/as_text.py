@@ -6,10 +6,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from exan_verify.core.arrays import rationals
-from exan_verify.core.certificate import domain_record
+from exan_verify.core.certificate import ReleaseRecord, domain_record
 from exan_verify.core.network import Array, Batch, ReluNetwork, batch_record, to_fraction
 from exan_verify.theorems.certified import in_words
 from exan_verify.theorems.replay import Replay
@@ -79,6 +80,9 @@ def example_lines(example: Example | Exhibit) -> list[str]:
     words = [f'{name}="{value}"' for name, value in in_words(asked).items()]
     if asked.domain is not None:
         words.append(f"domain=Box({numbers(asked.domain.lo)}, {numbers(asked.domain.hi)})")
+    if asked.release is not None:
+        sent = {name: list(mask) for name, mask in asked.release.rows.items()}
+        words.append(f"release=Release(rows={sent})")
     return [*lines, f"certify(network, batch=(x, y), {', '.join(words)})"]
 
 
@@ -126,11 +130,13 @@ def example_record(example: Example | Exhibit) -> dict[str, Any]:
     """An example, every number as ``"num/den"`` text; of what is no batch, its lines."""
     if isinstance(example, Exhibit):
         return {"lines": list(example.lines), "note": example.note}
+    released = example.question.release
     return {
         "widths": list(example.network.widths),
         "parameters": {name: rationals(array) for name, array in example.network.parameters()},
         **in_words(example.question),
         "domain": domain_record(example.question.domain, example.network.widths[0]),
+        "release": None if released is None else msgspec.to_builtins(ReleaseRecord.of(released)),
         "batch": batch_record(example.batch),
         "second": None if example.second is None else batch_record(example.second),
         "outcome": example.outcome,

@@ -9,14 +9,14 @@ from functools import cache
 from importlib import import_module
 from pkgutil import walk_packages
 
-from exan_verify.errors import InputError
+from exan_verify.errors import InputError, meant
 from exan_verify.theorems import statements
 from exan_verify.theorems.statement import Statement
 
 GROUPS = (
     *("E1", "E2", "E3", "E4", "B1", "P1"),
     *("3.1", "C1", "C2", "L3", "C4", "counting", "3.4", "3.6", "scale"),
-    *("S0", "S1", "S2", "S3", "S4", "S5", "narrow", "releases", "P2"),
+    *("S0", "S1", "S2", "S3", "S4", "S5", "narrow", "releases", "P2", "mitigation"),
 )
 """The order in which docs/theory.md has them; groups that are not named here come last, by name."""
 
@@ -34,11 +34,37 @@ def registry() -> dict[str, Statement]:
 
 
 def statement(name: str) -> Statement:
-    """The statement called ``name``. Raises :class:`InputError` when there is none."""
+    """The statement called ``name``, in any case. Raises :class:`InputError` when there is none."""
     known = registry()
-    if name not in known:
-        raise InputError(f"no statement is called {name!r}; known: {', '.join(known)}")
-    return known[name]
+    if name.lower() not in known:
+        raise InputError(
+            f"no statement is called {name!r}; 'exan theorems' lists all {len(known)}{meant(name, known)}"
+        )
+    return known[name.lower()]
+
+
+def chosen(name: str) -> list[Statement]:
+    """The statement called ``name``, else those of the group ``name``; in any case.
+
+    Raises :class:`InputError` where it is neither.
+    """
+    known = registry()
+    groups: dict[str, list[Statement]] = {}
+    for one in known.values():
+        groups.setdefault(one.group.lower(), []).append(one)
+    if name.lower() in known:
+        return [known[name.lower()]]
+    if name.lower() in groups:
+        return groups[name.lower()]
+    near = meant(name, [*known, *(one[0].group for one in groups.values())])
+    raise InputError(
+        f"no statement or group is called {name!r}; 'exan theorems' lists all {len(known)}{near}"
+    )
+
+
+def beside(one: Statement) -> list[str]:
+    """The names of the other statements of its group."""
+    return [other.name for other in registry().values() if other.group == one.group and other is not one]
 
 
 def _place(group: str) -> tuple[int, str]:

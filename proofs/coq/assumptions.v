@@ -1,7 +1,7 @@
 (* What every main theorem rests on: each must be closed under the global context. *)
 From Exan Require Import linalg network derivative shared orbits exclusive lifting exact downward.
 From Exan Require Import groups labels systems modular narrow release dead cubic.
-From Exan Require Import peeling published pairs.
+From Exan Require Import peeling published pairs softmax.
 
 Print Assumptions fwd_fwdp.
 Print Assumptions grad_gradp.
@@ -176,3 +176,5 @@ Print Assumptions B_backward_map.
 Print Assumptions B_backward_rank.
 Print Assumptions B_single_inputs.
 Print Assumptions E_sample.
+Print Assumptions transcendental_root.
+Print Assumptions root_of_e_transcendental.

@@ -7,7 +7,7 @@
 (*                   dropped                                                  *)
 (*   minor           columns, and the transposed inverse of the minor there   *)
 (*   argument_ok     ranks of the deltas, of [H 1] and of R at the layer      *)
-(*   settled_by      what these give: C1, without the search for ranks        *)
+(*   settled_by      what these give: C1, or `single` for a sample alone        *)
 (*   unique_first    UNIQUE by the first hidden layer, if it is the last      *)
 (*   unique_upper    UNIQUE by the last hidden layer of several               *)
 (******************************************************************************)
@@ -41,11 +41,10 @@ Definition monomials (M k : nat) (dropped : seq nat) : seq code :=
   let all := quads ++ mixed in
   [seq it.2 | it <- zip (iota 0 (size all)) all & it.1 \notin dropped].
 
-(* Coefficients of R in integers, and in residues: B is M x n, V is k x n. *)
-Definition codez (B V : nat -> nat -> Z) (j : nat) (t : code) : Z :=
+(* Coefficients of R in a ring, and in residues: B is M x n, V is k x n.      *)
+Definition coder (A : ringType) (B V : nat -> nat -> A) (j : nat) (t : code) : A :=
   let: (quad, a, b) := t in
-  if quad then Z.mul (if a == b then Z.pos xH else Z.pos (xO xH)) (Z.mul (B a j) (B b j))
-  else Z.opp (Z.mul (B a j) (V b j)).
+  if quad then (if a == b then 1 else 2%:R) * (B a j * B b j) else - (B a j * V b j).
 
 Definition codep (p : word) (B V : seq word) (t : code) : word :=
   let: (quad, a, b) := t in
@@ -55,38 +54,51 @@ Definition codep (p : word) (B V : seq word) (t : code) : word :=
     if a == b then fma p u v 0 else fma p u v (fma p u v 0)
   else fma p (fma p (residue p (Z.neg xH)) u 0) (nth 0%uint63 V b) 0.
 
-Lemma er2 (S : ringType) : er S (Z.pos (xO xH)) = 2%:R. Proof. by []. Qed.
 Lemma erN1 (S : ringType) : er S (Z.neg xH) = -1. Proof. exact: (erN S (Z.pos xH)). Qed.
+
+(* Columns times non-zero factors keep the rank. *)
+Lemma rank_scaled (F : fieldType) m n (t : 'I_n -> F) (B : 'I_m -> 'I_n -> F) : (forall j, t j != 0) ->
+  \rank (\matrix_(i, j) (t j * B i j)) = \rank (\matrix_(i, j) B i j).
+Proof.
+move=> t0; have -> : \matrix_(i, j) (t j * B i j) = (\matrix_(i, j) B i j) *m diag_mx (\row_j t j).
+  by apply/matrixP => i j; rewrite mul_mx_diag !mxE mulrC.
+rewrite mxrankMfree // row_free_unit unitmxE det_diag unitfE prodf_seq_neq0.
+by apply/allP => j _; rewrite mxE t0.
+Qed.
 
 Section Lifted.
 
 Variables (R : realFieldType) (n M k : nat).
+Variables (p : word) (p_ok : modulus_ok p).
+Variables (A : comRingType) (phi : {rmorphism A -> 'Z_(Z.to_nat (to_Z p))}) (iota : {rmorphism A -> R}).
+Hypothesis iota_inj : injective iota.
 
-Lemma lcoef_code (s : R) (B V : nat -> nat -> Z) (j : 'I_n) t : code_ok M k t ->
-  lcoef (\matrix_(i < n, m < M.+1) (s * er R (B m i))) (\matrix_(i < n, c < k) (s * er R (V c i))) j
-    (monomial M k t) = s * s * er R (codez B V j t).
+(* s and t: the factors of the columns of B and of V. *)
+Definition code_factor (s t : nat -> R) (cd : code) : R := let: (quad, a, b) := cd in s a * (if quad then s b else t b).
+
+Lemma lcoef_code (s t : nat -> R) (B V : nat -> nat -> A) (j : 'I_n) cd : code_ok M k cd ->
+  lcoef (\matrix_(i < n, m < M.+1) (s m * iota (B m i))) (\matrix_(i < n, c < k) (t c * iota (V c i))) j
+    (monomial M k cd) = code_factor s t cd * iota (coder B V j cd).
 Proof.
-case: t => [[[] a] b] /=.
+case: cd => [[[] a] b] /=.
   case/andP=> ab bM; have aM := leq_trans ab bM; rewrite val_insubd /= !inordK // ab.
-  rewrite -val_eqE /= !inordK // !mxE !inordK // !erM mulrACA.
-  by case: eqP => _; rewrite ?er1 ?er2 ?mul1r ?mulr1n // mulr_natl mulrnAr.
+  rewrite -val_eqE /= !inordK // !mxE !inordK // !rmorphM mulrACA.
+  by case: eqP => _; rewrite ?rmorph1 ?rmorph_nat ?mul1r ?mulr1n // mulr_natl mulrnAr.
 case/andP=> aM bk; rewrite insubT /= !mxE !inordK //.
-by rewrite erN erM mulrACA mulrN.
+by rewrite rmorphN rmorphM mulrACA mulrN.
 Qed.
 
-Variables (p : word) (p_ok : modulus_ok p).
-
-Lemma codepE (B V : nat -> nat -> Z) (j : nat) (u v : seq word) t : code_ok M k t ->
-  (forall a, (a <= M)%N -> small p (nth 0%uint63 u a) /\ eu p (nth 0%uint63 u a) = er _ (B a j)) ->
-  (forall c, (c < k)%N -> small p (nth 0%uint63 v c) /\ eu p (nth 0%uint63 v c) = er _ (V c j)) ->
-  eu p (codep p u v t) = er _ (codez B V j t).
+Lemma codepE (B V : nat -> nat -> A) (j : nat) (u v : seq word) cd : code_ok M k cd ->
+  (forall a, (a <= M)%N -> small p (nth 0%uint63 u a) /\ eu p (nth 0%uint63 u a) = phi (B a j)) ->
+  (forall c, (c < k)%N -> small p (nth 0%uint63 v c) /\ eu p (nth 0%uint63 v c) = phi (V c j)) ->
+  eu p (codep p u v cd) = phi (coder B V j cd).
 Proof.
-case: t => [[[] a] b] /= ok uE vE.
+case: cd => [[[] a] b] /= ok uE vE.
   have [ab bM] := andP ok; have [sa aE] := uE a (leq_trans ab bM); have [sb bE] := uE b bM.
-  case: eqP => _; rewrite !fmaE ?small0 ?fma_small // eu0 addr0 aE bE !erM ?er1 ?mul1r //.
-  by rewrite er2 mulr_natl mulr2n.
+  case: eqP => _; rewrite !fmaE ?small0 ?fma_small // eu0 addr0 aE bE !rmorphM ?rmorph1 ?mul1r //.
+  by rewrite rmorph_nat mulr_natl mulr2n.
 have [aM bk] := andP ok; have [sa aE] := uE a aM; have [sb bE] := vE b bk.
-rewrite !fmaE ?small0 ?fma_small ?residue_small // eu0 !addr0 aE bE residueE // erN erM.
+rewrite !fmaE ?small0 ?fma_small ?residue_small // eu0 !addr0 aE bE residueE // rmorphN rmorphM.
 by rewrite erN1 mulN1r mulNr.
 Qed.
 
@@ -97,33 +109,33 @@ Definition lifted_ok (neurons : seq nat) (codes : seq code) (u v : seq (seq word
         [seq [seq codep p uv.1 uv.2 t | t <- codes] | uv <- zip u v] inv].
 
 (* u, v: for each of the neurons its deltas, and its entries of V. *)
-Lemma rank_lifted_ok (s : R) (B V : nat -> nat -> Z) neurons codes u v inv :
-  s != 0 -> lifted_ok neurons codes u v inv ->
+Lemma rank_lifted_ok (s t : nat -> R) (B V : nat -> nat -> A) neurons codes u v inv :
+  (forall i, s i != 0) -> (forall i, t i != 0) -> lifted_ok neurons codes u v inv ->
   size u = size neurons -> size v = size neurons ->
   (forall i, (i < size neurons)%N -> let j := nth 0%N neurons i in
-    (forall a, (a <= M)%N -> small p (entry u i a) /\ eu p (entry u i a) = er _ (B a j)) /\
-    (forall c, (c < k)%N -> small p (entry v i c) /\ eu p (entry v i c) = er _ (V c j))) ->
-  forall A, A = lifted (\matrix_(i < n, m < M.+1) (s * er R (B m i)))
-                       (\matrix_(i < n, c < k) (s * er R (V c i))) ->
-  (#|mono M.+1 k| - M.+1 <= \rank A)%N.
+    (forall a, (a <= M)%N -> small p (entry u i a) /\ eu p (entry u i a) = phi (B a j)) /\
+    (forall c, (c < k)%N -> small p (entry v i c) /\ eu p (entry v i c) = phi (V c j))) ->
+  forall E, E = lifted (\matrix_(i < n, m < M.+1) (s m * iota (B m i)))
+                       (\matrix_(i < n, c < k) (t c * iota (V c i))) ->
+  (#|mono M.+1 k| - M.+1 <= \rank E)%N.
 Proof.
-move=> s0 /and5P[/allP lt_n /allP okc /eqP sc enough inv_ok] su sv uvE A AE.
+move=> s0 t0 /and5P[/allP lt_n /allP okc /eqP sc enough inv_ok] su sv uvE E EE.
 set r := size neurons in sc enough inv_ok su sv uvE.
 apply: (@leq_trans r); first by rewrite leq_subLR addnC card_mono.
 have [->|r_gt0] := posnP r; first by [].
 have n_gt0 : (0 < n)%N by apply: leq_ltn_trans (lt_n (nth 0%N neurons 0) _); rewrite ?mem_nth.
 pose f (i : 'I_r) : 'I_n := insubd (Ordinal n_gt0) (nth 0%N neurons i).
 have fE i : (f i : nat) = nth 0%N neurons i by rewrite val_insubd lt_n // mem_nth.
-pose t0 : code := (true, 0%N, 0%N); pose g (i : 'I_r) := nth t0 codes i.
+pose cd0 : code := (true, 0%N, 0%N); pose g (i : 'I_r) := nth cd0 codes i.
 have okg i : code_ok M k (g i) by apply: okc; rewrite mem_nth ?sc.
-apply: leq_trans (rank_mxsub f (fun i => enum_rank (monomial M k (g i))) A).
-have -> : mxsub f (fun i => enum_rank (monomial M k (g i))) A =
-    (s * s) *: \matrix_(i < r, l < r) er R (codez B V (f i) (g l)).
-  by rewrite AE; apply/matrixP => i l; rewrite !mxE enum_rankK lcoef_code.
-rewrite mxrank_scale_nz ?mulf_neq0 //.
-apply: (@minor_rank p p_ok R r r r (fun i l => codez B V (f i) (g l)) id id _ _ inv_ok) => i l.
+apply: leq_trans (rank_mxsub f (fun i => enum_rank (monomial M k (g i))) E).
+have -> : mxsub f (fun i => enum_rank (monomial M k (g i))) E =
+    \matrix_(i < r, l < r) (code_factor s t (g l) * iota (coder B V (f i) (g l))).
+  by rewrite EE; apply/matrixP => i l; rewrite !mxE enum_rankK lcoef_code.
+rewrite rank_scaled; last by move=> l; case: (g l) => [[[] a] b] /=; rewrite mulf_neq0.
+apply: (minor_rank p_ok iota_inj (E := fun i l => coder B V (f i) (g l)) (f := id) (g := id) inv_ok) => i l.
 have szuv : size (zip u v) = r by rewrite size_zip su sv minnn.
-rewrite /entry (nth_map ([::], [::])) ?szuv // (nth_map t0) ?sc // nth_zip ?su ?sv //=.
+rewrite /entry (nth_map ([::], [::])) ?szuv // (nth_map cd0) ?sc // nth_zip ?su ?sv //=.
 rewrite fE; have [uE vE] := uvE i (ltn_ord i).
 by apply: codepE => //; exact: okg.
 Qed.
@@ -139,9 +151,9 @@ Definition has_rank p r n (A : ints) (B : minor) : bool := minor_ok p r n A (col
 (* layer up, modulo p.                                                         *)
 Definition all_states (As : seq affine) (xs : integers) : seq integers := [seq states As x | x <- xs].
 
-Definition all_deltas p (As : seq affine) (zs : seq integers) (gs : integers) : seq ints :=
-  let Ws := [seq residues p W | W <- above As] in
-  [seq backp p Ws zg.1 [seq residue p v | v <- zg.2] | zg <- zip zs gs].
+(* us: the loss vectors up to a factor of each sample, modulo p. *)
+Definition all_deltas p (As : seq affine) (zs : seq integers) (us : ints) : seq ints :=
+  let Ws := [seq residues p W | W <- above As] in [seq backp p Ws zu.1 zu.2 | zu <- zip zs us].
 
 (* [x 1], times the denominator D. *)
 Definition lifts p (D : Z) (xs : integers) : ints := [seq [seq residue p v | v <- rcons x D] | x <- xs].
@@ -157,7 +169,8 @@ have -> : L = (er R D)^-1 *: \matrix_(m < M.+1, i < d + 1) er R (nth Z0 (rcons (
     by rewrite !mxE ij mulrC.
   by rewrite !mxE ij ord1 addn0 eqxx mulVf.
 rewrite mxrank_scale_nz ?invr_neq0 //.
-apply: (minor_columns p_ok R okB) => m i; rewrite /entry /lifts (nth_map [::]) ?sxs // (nth_map Z0).
+apply: (minor_columns p_ok (phi := er_rmorphism _) (iota := er_rmorphism R) (@er_inj R) okB) => m i.
+rewrite /entry /lifts (nth_map [::]) ?sxs // (nth_map Z0).
   by rewrite residueE.
 by rewrite size_rcons sx -[d.+1]addn1; apply: ltn_ord.
 Qed.
@@ -165,40 +178,43 @@ Qed.
 Section Layer.
 
 Variables (R : realFieldType) (p : word) (p_ok : modulus_ok p).
+Variables (A : comRingType) (phi : {rmorphism A -> 'Z_(Z.to_nat (to_Z p))}) (iota : {rmorphism A -> R}).
 Variables (d n : nat) (ws : seq nat) (K : nat) (D : Z) (T : seq (tensor * tensor)).
-Variables (M : nat) (xs gs : integers) (c : R).
+Variables (M : nat) (xs : integers) (gs : seq (seq A)) (c : nat -> R).
 
 Let As := affines d (n :: ws) K D T.
 Let N := net R d (n :: ws) K T.
 Let x (m : 'I_M.+1) := vec R d D (nth [::] xs m).
-Let g (m : 'I_M.+1) := c *: ivec R K (nth [::] gs m).
+Let g (m : 'I_M.+1) := c m *: rvec iota K (nth [::] gs m).
 
+Hypothesis iota_inj : injective iota.
 Hypothesis ok : affines_ok (n :: ws) D T.
 Hypothesis sx : forall m : 'I_M.+1, size (nth [::] xs m) = d.
 Hypothesis sg : forall m : 'I_M.+1, size (nth [::] gs m) = K.
-Hypothesis c0 : c != 0.
+Hypothesis c0 : forall m, c m != 0.
 
-Definition delta_z (m : nat) : seq Z :=
-  head [::] (backz (above As) (states As (nth [::] xs m)) (nth [::] gs m)).
+Definition delta_r (m : nat) : seq A :=
+  head [::] (backr A (above As) (states As (nth [::] xs m)) (nth [::] gs m)).
 
-Let s := c * lacking R (n :: ws) T.
+Let s m := c m * lacking R (n :: ws) T.
 
-Lemma s_neq0 : s != 0.
+Lemma s_neq0 m : s m != 0.
 Proof. by rewrite mulf_neq0 // (lacking_neq0 R ok). Qed.
 
-Lemma Delta1_net : Delta1 N x g = \matrix_(j < n, m < M.+1) (s * er R (nth Z0 (delta_z m) j)).
-Proof. by apply/matrixP => j m; rewrite [LHS]mxE /N /x /g (delta1_net c ok (sx m) (sg m)) !mxE. Qed.
+Lemma Delta1_net : Delta1 N x g = \matrix_(j < n, m < M.+1) (s m * iota (nth 0 (delta_r m) j)).
+Proof. by apply/matrixP => j m; rewrite [LHS]mxE /N /x /g (delta1_net iota (c m) ok (sx m) (sg m)) !mxE. Qed.
 
 Variable Dp : ints.
-Hypothesis Dp_ok : forall m : 'I_M.+1, reduced p n (nth [::] Dp m) (delta_z m).
+Hypothesis Dp_ok : forall m : 'I_M.+1, reduced 0 phi n (nth [::] Dp m) (delta_r m).
 
 Lemma rank_Delta1 B : has_rank p M.+1 n Dp B -> \rank (Delta1 N x g) = M.+1.
 Proof.
 move=> okB; apply/eqP; rewrite eqn_leq rank_leq_col Delta1_net.
-have -> : \matrix_(j < n, m < M.+1) (s * er R (nth Z0 (delta_z m) j)) =
-    s *: (\matrix_(m < M.+1, j < n) er R (nth Z0 (delta_z m) j))^T by apply/matrixP => j m; rewrite !mxE.
-rewrite mxrank_scale_nz ?s_neq0 // mxrank_tr.
-by apply: (minor_columns p_ok R okB) => m j; case: (Dp_ok m) => _ _ _; apply.
+rewrite (rank_scaled (t := fun m : 'I_M.+1 => s m) (fun j m => iota (nth 0 (delta_r m) j))) => [|m]; last exact: s_neq0.
+have -> : \matrix_(j < n, m < M.+1) iota (nth 0 (delta_r m) j) =
+    (\matrix_(m < M.+1, j < n) iota (nth 0 (delta_r m) j))^T by apply/matrixP => j m; rewrite !mxE.
+rewrite mxrank_tr; apply: (minor_columns p_ok iota_inj okB) => m j.
+by case: (Dp_ok m) => _ _ _; apply.
 Qed.
 
 Lemma D_neq0 : er R D != 0.
@@ -217,15 +233,16 @@ Definition system_ok (k : nat) (Vp : ints) (neurons dropped : seq nat) (inv : in
     [seq [seq nth 0%uint63 dl j | dl <- Dp] | j <- neurons]
     [seq [seq nth 0%uint63 w j | w <- Vp] | j <- neurons] inv.
 
-Lemma rank_system k (C : 'M[R]_(head K ws, k)) (V : nat -> seq Z) Vp neurons dropped inv :
-  size Dp = M.+1 -> size Vp = k -> (forall i, (i < k)%N -> reduced p n (nth [::] Vp i) (V i)) ->
-  (w1 N.2)^T *m C = \matrix_(j < n, i < k) (s * er R (nth Z0 (V i) j)) ->
+Lemma rank_system k (C : 'M[R]_(head K ws, k)) (t : nat -> R) (V : nat -> seq A) Vp neurons dropped inv :
+  (forall i, t i != 0) ->
+  size Dp = M.+1 -> size Vp = k -> (forall i, (i < k)%N -> reduced 0 phi n (nth [::] Vp i) (V i)) ->
+  (w1 N.2)^T *m C = \matrix_(j < n, i < k) (t i * iota (nth 0 (V i) j)) ->
   system_ok k Vp neurons dropped inv ->
   (#|mono M.+1 k| - M.+1 <= \rank (lifted (Delta1 N x g) ((w1 N.2)^T *m C)))%N.
 Proof.
-move=> sD sV redV VE okL.
-apply: (rank_lifted_ok p_ok (s := s) (B := fun m j => nth Z0 (delta_z m) j)
-  (V := fun i j => nth Z0 (V i) j) s_neq0 okL); rewrite ?size_map //.
+move=> t0 sD sV redV VE okL.
+apply: (rank_lifted_ok p_ok iota_inj (s := s) (t := t) (B := fun m j => nth 0 (delta_r m) j)
+  (V := fun i j => nth 0 (V i) j) s_neq0 t0 okL); rewrite ?size_map //.
   move=> i lt_i; have /and5P[/allP lt_n _ _ _ _] := okL.
   have jn : (nth 0%N neurons i < n)%N by rewrite lt_n // mem_nth.
   split=> [a aM|e ek]; rewrite /entry (nth_map 0%N) // (nth_map [::]) ?sD ?sV //.
@@ -240,10 +257,16 @@ End Layer.
 
 (* Which unknowns the next deltas have: all entries; all but the last, where  *)
 (* they sum to zero; coordinates in the next layer's deltas, with minors for  *)
-(* the ranks of these and of [H 1].                                           *)
-Inductive unknowns := AllEntries | SumZero | NextDeltas of minor & minor.
+(* the ranks of these and of [H 1]. One sample alone needs none.              *)
+Inductive unknowns := AllEntries | SumZero | NextDeltas of minor & minor | Alone.
 
 Definition plain (u : unknowns) : bool := if u is SumZero then false else true.
+Definition alone (u : unknowns) : bool := if u is Alone then true else false.
+
+(* How labels are told: by the loss vectors, known at the last hidden layer;  *)
+(* by the output layer's gradient, with a minor of the features below it; by  *)
+(* the next delta, with a minor of each sample's map from loss vectors to it. *)
+Inductive labels_by := LossVectors | OutputRank of minor | BackwardRank of seq minor.
 
 Record argument := Argument {
   choice : unknowns; deltas_minor : minor; inputs_minor : minor;
@@ -255,7 +278,7 @@ Variables (p : word) (d n : nat) (ws : seq nat) (K : nat) (D : Z) (M : nat).
 Variables (As : seq affine) (xs : integers) (zs : seq integers) (ds : seq ints).
 
 Definition next_columns (u : unknowns) : nat :=
-  match u with AllEntries => head K ws | SumZero => (head K ws).-1 | NextDeltas _ _ => M.+1 end.
+  match u with AllEntries => head K ws | SumZero => (head K ws).-1 | NextDeltas _ _ => M.+1 | Alone => 0%N end.
 
 Definition next_weights (u : unknowns) : ints :=
   let W := residues p (head [::] (above As)) in
@@ -264,6 +287,7 @@ Definition next_weights (u : unknowns) : ints :=
   | SumZero => let w := last [::] W in
       [seq [seq fma p (residue p (Z.neg xH)) ab.1 ab.2 | ab <- zip w v] | v <- take (head K ws).-1 W]
   | NextDeltas _ _ => [seq pullp p W (nth [::] dm 1) n | dm <- ds]
+  | Alone => [::]
   end.
 
 Definition choice_ok (u : unknowns) : bool :=
@@ -273,6 +297,7 @@ Definition choice_ok (u : unknowns) : bool :=
   | NextDeltas B B' =>
       has_rank p M.+1 (head K ws) [seq nth [::] dm 1 | dm <- ds] B &&
       has_rank p M.+1 (n + 1) (lifts p (out (head (Affine [::] [::] Z0 Z0 Z0) As)) [seq rect (head [::] z) | z <- zs]) B'
+  | Alone => M == 0%N
   end.
 
 Definition argument_ok (E : argument) : bool :=
@@ -280,22 +305,37 @@ Definition argument_ok (E : argument) : bool :=
   [&& has_rank p M.+1 n Dp (deltas_minor E),
       has_rank p M.+1 (d + 1) (lifts p D xs) (inputs_minor E),
       choice_ok (choice E) &
-      system_ok p n M Dp (next_columns (choice E)) (next_weights (choice E))
-        (neurons E) (dropped E) (system_inverse E)].
+      alone (choice E) ||
+        system_ok p n M Dp (next_columns (choice E)) (next_weights (choice E))
+          (neurons E) (dropped E) (system_inverse E)].
+
+(* The unit vectors of the logits, and for each sample the rank of its map    *)
+(* from loss vectors to the next delta.                                       *)
+Definition unit_z (k : nat) : seq Z := [seq if j == k then Z.pos xH else Z0 | j <- iota 0 K].
+
+Definition backward_words (z : integers) : ints :=
+  let Ws := [seq residues p W | W <- above (behead As)] in
+  [seq head [::] (backp p Ws (behead z) [seq residue p v | v <- unit_z k]) | k <- iota 0 K].
+
+Definition backward_ok (Bs : seq minor) : bool :=
+  (size Bs == size zs) && all (fun zB => has_rank p K (head K ws) (backward_words zB.1) zB.2) (zip zs Bs).
+
+Definition told_at_layer (u : unknowns) (L : labels_by) : bool :=
+  ~~ alone u && match L with LossVectors => nilp ws | BackwardRank Bs => backward_ok Bs | OutputRank _ => false end.
 
 End FirstLayer.
 
-Lemma all_deltasE p As xs gs m : (m < size xs)%N -> size gs = size xs ->
-  nth [::] (all_deltas p As (all_states As xs) gs) m =
-  backp p [seq residues p W | W <- above As] (states As (nth [::] xs m)) [seq residue p v | v <- nth [::] gs m].
+Lemma all_deltasE p As xs us m : (m < size xs)%N -> size us = size xs ->
+  nth [::] (all_deltas p As (all_states As xs) us) m =
+  backp p [seq residues p W | W <- above As] (states As (nth [::] xs m)) (nth [::] us m).
 Proof.
-move=> lt_m sgs; rewrite (nth_map ([::], [::])) ?size_zip ?size_map ?sgs ?minnn //.
-by rewrite nth_zip ?size_map ?sgs //= (nth_map [::]).
+move=> lt_m sus; rewrite (nth_map ([::], [::])) ?size_zip ?size_map ?sus ?minnn //.
+by rewrite nth_zip ?size_map ?sus //= (nth_map [::]).
 Qed.
 
-Lemma size_all_deltas p As xs gs : size gs = size xs ->
-  size (all_deltas p As (all_states As xs) gs) = size xs.
-Proof. by move=> sgs; rewrite size_map size_zip size_map sgs minnn. Qed.
+Lemma size_all_deltas p As xs us : size us = size xs ->
+  size (all_deltas p As (all_states As xs) us) = size xs.
+Proof. by move=> sus; rewrite size_map size_zip size_map sus minnn. Qed.
 
 (* Columns that sum to zero have one coordinate less. *)
 Section ZeroSums.
@@ -333,113 +373,141 @@ Proof. by move=> ws0; move: N; rewrite ws0. Qed.
 
 End ZeroSums.
 
+Lemma alone_settled (R : realFieldType) d ws K (N : params R d ws K) M (x x' : 'I_M.+1 -> 'cV[R]_d) g g' :
+  M = 0%N -> \rank (gradmx (gsum N x g)) = M.+1 -> gsum N x' g' = gsum N x g -> exists s : 'S_M.+1,
+  forall m, x' m = x (s m) /\ delta1 N (x' m) (g' m) = delta1 N (x (s m)) (g (s m)).
+Proof. by case: M x x' g g' => // x x' g g' _ rA E; exists 1%g => m; rewrite perm1; exact: single rA E m. Qed.
+
+(* Above the last hidden layer, the next delta is the loss vector. *)
+Lemma delta2_last (R : realFieldType) d n ws K (N : params R d (n :: ws) K) x g y h :
+  ws = [::] -> delta2 N x g = delta2 N y h -> g = h.
+Proof. by move=> ws0; move: N; rewrite ws0. Qed.
+
 Section Settled.
 
 Variables (R : realFieldType) (p : word) (p_ok : modulus_ok p).
+Variables (A : comRingType) (phi : {rmorphism A -> 'Z_(Z.to_nat (to_Z p))}) (iota : {rmorphism A -> R}).
 Variables (d n : nat) (ws : seq nat) (K : nat) (D : Z) (T : seq (tensor * tensor)).
-Variables (M : nat) (xs gs : integers) (c : R).
+Variables (M : nat) (xs : integers) (gs : seq (seq A)) (us : ints) (c : nat -> R).
 
 Let As := affines d (n :: ws) K D T.
 Let N := net R d (n :: ws) K T.
 Let x (m : 'I_M.+1) := vec R d D (nth [::] xs m).
-Let g (m : 'I_M.+1) := c *: ivec R K (nth [::] gs m).
+Let g (m : 'I_M.+1) := c m *: rvec iota K (nth [::] gs m).
 Let zs := all_states As xs.
-Let ds := all_deltas p As zs gs.
+Let ds := all_deltas p As zs us.
 
+Hypothesis iota_inj : injective iota.
 Hypothesis ok : affines_ok (n :: ws) D T.
 Hypothesis sxs : size xs = M.+1.
-Hypothesis sgs : size gs = M.+1.
+Hypothesis sus : size us = M.+1.
 Hypothesis sx : forall m : 'I_M.+1, size (nth [::] xs m) = d.
-Hypothesis sg : forall m : 'I_M.+1, size (nth [::] gs m) = K.
-Hypothesis c0 : c != 0.
+Hypothesis ug : forall m : 'I_M.+1, reduced 0 phi K (nth [::] us m) (nth [::] gs m).
+Hypothesis c0 : forall m, c m != 0.
+
+Let sg (m : 'I_M.+1) : size (nth [::] gs m) = K. Proof. by case: (ug m). Qed.
 
 Let Dp := [seq head [::] dm | dm <- ds].
 
-Lemma Dp_reduced (m : 'I_M.+1) : reduced p n (nth [::] Dp m) (delta_z d n ws K D T xs gs m).
+Lemma Dp_reduced (m : 'I_M.+1) : reduced 0 phi n (nth [::] Dp m) (delta_r d n ws K D T xs gs m).
 Proof.
-rewrite (nth_map [::]) ?size_all_deltas ?sxs ?sgs // all_deltasE ?sxs ?sgs //.
-exact: (reduced_back p_ok d (n :: ws) D T _ (sg m)).
+rewrite (nth_map [::]) ?size_all_deltas ?sxs ?sus // all_deltasE ?sxs ?sus //.
+exact: (reduced_back p_ok d (n :: ws) D T _ (ug m)).
 Qed.
 
 (* The layers above the first. *)
 Let As' := affines n ws K (out (affine_of n d D (first T))) (behead T).
 Let x2 (m : 'I_M.+1) := rect (head [::] (states As (nth [::] xs m))).
-Let d2 (m : nat) := head [::] (backz (above As') (states As' (rect (head [::] (states As (nth [::] xs m))))) (nth [::] gs m)).
+Let d2 (m : nat) := head [::] (backr A (above As') (states As' (rect (head [::] (states As (nth [::] xs m))))) (nth [::] gs m)).
 
-Lemma d2_reduced (m : 'I_M.+1) : reduced p (head K ws) (nth [::] (nth [::] ds m) 1) (d2 m).
+Lemma d2_reduced (m : 'I_M.+1) : reduced 0 phi (head K ws) (nth [::] (nth [::] ds m) 1) (d2 m).
 Proof.
-rewrite all_deltasE ?sxs ?sgs //.
+rewrite all_deltasE ?sxs ?sus //.
 have := reduced_back p_ok n ws (out (affine_of n d D (first T))) (behead T)
-  (rect (head [::] (states As (nth [::] xs m)))) (sg m).
+  (rect (head [::] (states As (nth [::] xs m)))) (ug m).
 rewrite /d2 /As /= -/As'; have := affinesE n ws K (out (affine_of n d D (first T))) (behead T).
 by rewrite -/As'; set As2 := behead As'; move=> ->.
 Qed.
 
-Definition settled (G : 'cV[R]_K -> Prop) : Prop :=
-  forall x' g', (forall m, G (g' m)) -> gsum N x' g' = gsum N x g ->
-  exists s : 'S_M.+1, state_same_upto N x x' g g' s.
+(* Equal inputs and deltas up to the order s, and next deltas but for Alone.  *)
+Definition found (u : unknowns) (x' : 'I_M.+1 -> 'cV[R]_d) (g' : 'I_M.+1 -> 'cV[R]_K) (s : 'S_M.+1) : Prop :=
+  forall m, [/\ x' m = x (s m), delta1 N (x' m) (g' m) = delta1 N (x (s m)) (g (s m)) &
+    ~~ alone u -> delta2 N (x' m) (g' m) = delta2 N (x (s m)) (g (s m))].
+
+Definition settled (u : unknowns) (G : 'cV[R]_K -> Prop) : Prop :=
+  forall x' g', (forall m, G (g' m)) -> gsum N x' g' = gsum N x g -> exists s, found u x' g' s.
 
 Lemma W2_rows : head [::] (above As) = table (head K ws) n (first (behead T)).1.
 Proof. by rewrite /As /= affinesE. Qed.
 
 Lemma reduced_row i : (i < head K ws)%N ->
-  reduced p n (nth [::] (residues p (head [::] (above As))) i)
+  reduced Z0 (er [ringType of 'Z_(Z.to_nat (to_Z p))]) n (nth [::] (residues p (head [::] (above As))) i)
     (nth [::] (table (head K ws) n (first (behead T)).1) i).
 Proof.
 move=> lt_i; have shW := table_shaped (head K ws) n (first (behead T)).1.
 rewrite W2_rows (nth_map [::]) ?shW.1 // -{1}(shW.2 i lt_i); exact: reduced_residue.
 Qed.
 
-Lemma delta2_net (m : 'I_M.+1) : delta2 N (x m) (g m) = (c * lacking R ws (behead T)) *: ivec R (head K ws) (d2 m).
+Lemma delta2_net (m : 'I_M.+1) : delta2 N (x m) (g m) = (c m * lacking R ws (behead T)) *: rvec iota (head K ws) (d2 m).
 Proof.
 have okA : affine_ok D (first T) by case/andP: ok.
 have ok' : affines_ok ws (out (affine_of n d D (first T))) (behead T) by case/andP: ok.
 rewrite /delta2 /act /= (applyE R okA (sx m)) relu_vec ?(out_gt0 okA) ?size_apply //.
-by rewrite (delta1_net c ok') ?size_rect ?size_apply.
+by rewrite (delta1_net iota (c m) ok') ?size_rect ?size_apply.
+Qed.
+
+Lemma x2E (m : 'I_M.+1) : act N (x m) = vec R n (out (affine_of n d D (first T))) (x2 m).
+Proof.
+have okA : affine_ok D (first T) by case/andP: ok.
+by rewrite /act /= (applyE R okA (sx m)) relu_vec ?(out_gt0 okA) ?size_apply.
 Qed.
 
 Lemma settled_by E (G : 'cV[R]_K -> Prop) : argument_ok p d n ws K D M As xs zs ds E ->
-  (forall m, G (g m)) -> (plain (choice E) \/ forall h, G h -> \sum_i h i 0 = 0) -> settled G.
+  (forall m, G (g m)) -> (plain (choice E) \/ forall h, G h -> \sum_i h i 0 = 0) -> settled (choice E) G.
 Proof.
 case/and4P=> okD okX okC okS Gg Gsum x' g' Gg' same.
-have rA := rank_first p_ok ok sx sg c0 Dp_reduced sxs okD okX.
-pose s := c * lacking R (n :: ws) T.
-have E0 : er R (denominator (first (behead T)).1) != 0.
-  by case/andP: ok => _; apply: denominator_neq0.
-have sDp : size Dp = M.+1 by rewrite size_map size_all_deltas ?sxs ?sgs.
+have rA := rank_first p_ok iota_inj ok sx sg c0 Dp_reduced sxs okD okX.
+have [al|nal] := boolP (alone (choice E)).
+  have M0 : M = 0%N by move: al okC; case: (choice E) => // _ /eqP.
+  by have [s st] := alone_settled M0 rA same; exists s => m; rewrite /found al; case: (st m).
+rewrite (negPf nal) /= in okS.
+set W := table (head K ws) n (first (behead T)).1; have shW : shaped (head K ws) n W := table_shaped _ _ _.
+pose e := er R (denominator (first (behead T)).1).
+have e0 : e != 0 by case/andP: ok => _; apply: denominator_neq0.
+have sDp : size Dp = M.+1 by rewrite size_map size_all_deltas ?sxs ?sus.
+have one0 (i : nat) : 1 != 0 :> R by rewrite oner_eq0.
 suff [k [C [conf rR]]] : exists k, exists C : 'M[R]_(head K ws, k), confined N G C x g /\
     (#|mono M.+1 k| - M.+1 <= \rank (lifted (Delta1 N x g) ((w1 N.2)^T *m C)))%N.
-  by apply: C1 conf rA rR Gg Gg' same.
-have cancel (t e a : R) : e != 0 -> t * e * (a / e) = t * a by move=> e0; field.
-case: (choice E) okC okS Gsum => [_ okS _|/andP[/nilP ws0 K0] okS [//|Gsum]|B B' /andP[okB okB'] okS _].
-  exists (head K ws), ((s * er R (denominator (first (behead T)).1)) *: 1%:M); split.
-    move=> y h _ _ m; exists ((s * er R (denominator (first (behead T)).1))^-1 *: delta2 N (y m) (h m)).
-    by rewrite -scalemxAr -scalemxAl mul1mx scalerA mulVf ?scale1r // mulf_neq0 ?(s_neq0 ok c0).
-  apply: (rank_system p_ok ok sx sg c0 Dp_reduced sDp _ _ _ okS (V := nth [::] (table (head K ws) n (first (behead T)).1))).
-  - by rewrite /next_weights W2_rows size_map (table_shaped _ _ _).1.
-  - exact: reduced_row.
+  by have [s st] := C1 conf rA rR Gg Gg' same; exists s => m; case: (st m).
+case: (choice E) nal okC okS Gsum => [_ _ okS _|_ /andP[/nilP ws0 K0] okS [//|Gsum]|B B' _ /andP[okB okB'] okS _|//].
+  exists (head K ws), (e *: 1%:M); split.
+    move=> y h _ _ m; exists (e^-1 *: delta2 N (y m) (h m)).
+    by rewrite -scalemxAr -scalemxAl mul1mx scalerA mulVf ?scale1r.
+  apply: (rank_system p_ok iota_inj ok sx sg c0 Dp_reduced (t := fun=> 1)
+    (V := fun i => [seq er A z | z <- nth [::] W i]) one0 sDp _ _ _ okS).
+  - by rewrite /next_weights W2_rows size_map shW.1.
+  - by move=> i lt_i; apply: reduced_er; apply: reduced_row.
   rewrite -scalemxAr mulmx1 w1_net; apply/matrixP => j i; rewrite !mxE.
-  rewrite -(tableE (first (behead T)).1 (ltn_ord i) (ltn_ord j)).
-  exact: cancel.
+  rewrite -(tableE (first (behead T)).1 (ltn_ord i) (ltn_ord j)) mul1r (nth_map Z0) ?shW.2 // er_morph.
+  by rewrite mulrC divfK.
   set k := head K ws in okS *; have k0 : (0 < k)%N by rewrite /k ws0.
-  pose e := er R (denominator (first (behead T)).1).
-  exists k.-1, ((s * e) *: zero_sums R k); split.
+  exists k.-1, (e *: zero_sums R k); split.
     move=> y h Gh _ m; have [|q qE] := @zero_sumsP R k (delta2 N (y m) (h m)).
       by rewrite sum_delta2 // Gsum.
-    exists ((s * e)^-1 *: q).
-    by rewrite -scalemxAr -scalemxAl scalerA mulVf ?scale1r // mulf_neq0 ?(s_neq0 ok c0).
-  pose W := table k n (first (behead T)).1; have shW : shaped k n W := table_shaped _ _ _.
+    by exists (e^-1 *: q); rewrite -scalemxAr -scalemxAl scalerA mulVf ?scale1r.
   pose V c' := [seq Z.sub zw.2 zw.1 | zw <- zip (nth [::] W k.-1) (nth [::] W c')].
   have lt_last : (k.-1 < k)%N by rewrite prednK.
-  apply: (rank_system p_ok ok sx sg c0 Dp_reduced sDp _ _ _ okS (V := V)).
+  have sV c' : (c' < k)%N -> size (V c') = n by move=> lt_c; rewrite size_map size_zip !shW.2 ?minnn.
+  apply: (rank_system p_ok iota_inj ok sx sg c0 Dp_reduced (t := fun=> 1)
+    (V := fun i => [seq er A z | z <- V i]) one0 sDp _ _ _ okS).
   - rewrite /next_weights W2_rows !size_map size_take size_map shW.1.
     by rewrite -/k lt_last.
-  - move=> i lt_i; have ik : (i < k)%N := leq_trans lt_i (leq_pred k).
+  - move=> i lt_i; have ik : (i < k)%N := leq_trans lt_i (leq_pred k); apply: reduced_er.
     rewrite /next_weights -/k (nth_map [::]) ?nth_take //; last first.
       by rewrite size_take size_map W2_rows shW.1 lt_last.
     have -> : last [::] (residues p (head [::] (above As))) = nth [::] (residues p (head [::] (above As))) k.-1.
       by rewrite -nth_last size_map W2_rows shW.1.
-    apply: (reduced_zip (f := fma p (residue p (Z.neg xH))) (h := fun z w => Z.sub w z)).
+    apply: (@reduced_zip p _ _ _ Z0 Z0 Z0 (er _) (er _) (er _) n (fma p (residue p (Z.neg xH))) (fun z w => Z.sub w z)).
     + move=> a b z w sa sb aE bE; rewrite fma_small // fmaE // ?residue_small // residueE // aE bE.
       by rewrite erN1 mulN1r erB addrC.
     + exact: reduced_row.
@@ -450,25 +518,23 @@ case: (choice E) okC okS Gsum => [_ okS _|/andP[/nilP ws0 K0] okS [//|Gsum]|B B'
   rewrite sumrB.
   rewrite (sum_at (fun i : 'I_k => er R (number (first (behead T)).1 i j) / e) (Ordinal lt_c)).
   rewrite (sum_at (fun i : 'I_k => er R (number (first (behead T)).1 i j) / e) (Ordinal lt_last)).
-  rewrite -mulrBl cancel // /V (nth_map (Z0, Z0)) ?size_zip ?shW.2 // ?minnn //.
-  rewrite nth_zip ?shW.2 //= erB; congr (_ * (_ - _)); congr (er R _).
+  rewrite -mulrBl mulrC divfK // mul1r (nth_map Z0) ?sV // er_morph /V (nth_map (Z0, Z0)) ?size_zip ?shW.2 // ?minnn //.
+  rewrite nth_zip ?shW.2 //= erB; congr (_ - _); congr (er R _).
     exact: (esym (tableE _ lt_c (ltn_ord j))).
   exact: (esym (tableE _ lt_last (ltn_ord j))).
-have x2E (m : 'I_M.+1) : act N (x m) = vec R n (out (affine_of n d D (first T))) (x2 m).
-  have okA : affine_ok D (first T) by case/andP: ok.
-  by rewrite /act /= (applyE R okA (sx m)) relu_vec ?(out_gt0 okA) ?size_apply.
 have ok' : affines_ok ws (out (affine_of n d D (first T))) (behead T) by case/andP: ok.
-pose s2 := c * lacking R ws (behead T); have s20 : s2 != 0 by rewrite mulf_neq0 // (lacking_neq0 R ok').
+pose s2 m := c m * lacking R ws (behead T).
+have s20 m : s2 m != 0 by rewrite mulf_neq0 // (lacking_neq0 R ok').
 pose D2 := Delta1 N.2 (fun m => act N (x m)) g.
-have D2E : D2 = \matrix_(i < head K ws, m < M.+1) (s2 * er R (nth Z0 (d2 m) i)).
+have D2E : D2 = \matrix_(i < head K ws, m < M.+1) (s2 m * iota (nth 0 (d2 m) i)).
   by apply/matrixP => i m; rewrite [LHS]mxE -/(delta2 N (x m) (g m)) delta2_net !mxE.
 have rD2 : \rank D2 = M.+1.
   apply/eqP; rewrite eqn_leq rank_leq_col D2E.
-  have -> : \matrix_(i < head K ws, m < M.+1) (s2 * er R (nth Z0 (d2 m) i)) =
-      s2 *: (\matrix_(m < M.+1, i < head K ws) er R (nth Z0 (d2 m) i))^T by apply/matrixP => j m; rewrite !mxE.
-  rewrite mxrank_scale_nz // mxrank_tr.
-  apply: (minor_columns p_ok R okB) => m i; case: (d2_reduced m) => _ _ _ E2.
-  by rewrite /entry (nth_map [::]) ?size_all_deltas ?sxs ?sgs // E2.
+  rewrite (rank_scaled (t := fun m : 'I_M.+1 => s2 m) (fun i m => iota (nth 0 (d2 m) i))) //.
+  have -> : \matrix_(i < head K ws, m < M.+1) iota (nth 0 (d2 m) i) =
+      (\matrix_(m < M.+1, i < head K ws) iota (nth 0 (d2 m) i))^T by apply/matrixP => j m; rewrite !mxE.
+  rewrite mxrank_tr; apply: (minor_columns p_ok iota_inj okB) => m i; case: (d2_reduced m) => _ _ _ E2.
+  by rewrite /entry (nth_map [::]) ?size_all_deltas ?sxs ?sus // E2.
 have rH : \rank (lift1 (fun m => act N (x m))) = M.+1.
   have -> : lift1 (fun m => act N (x m)) = lift1 (fun m : 'I_M.+1 => vec R n (out (affine_of n d D (first T)))
       (nth [::] [seq rect (head [::] z) | z <- zs] m)).
@@ -480,14 +546,60 @@ exists M.+1, D2; split.
   apply: confined_next_layer; rewrite gsum_tail gradmxE.
     by rewrite mxrankMfree // /row_free rH.
   by rewrite trmx_mul submxMl.
-apply: (rank_system p_ok ok sx sg c0 Dp_reduced sDp _ _ _ okS (V := fun m => pullz (table (head K ws) n (first (behead T)).1) (d2 m) n)).
-- by rewrite size_map size_all_deltas ?sxs ?sgs.
-- move=> m lt_m; rewrite (nth_map [::]) ?size_all_deltas ?sxs ?sgs // W2_rows.
-  apply: (reduced_pull p_ok (table_shaped _ _ _)); exact: (d2_reduced (Ordinal lt_m)).
+apply: (rank_system p_ok iota_inj ok sx sg c0 Dp_reduced (t := fun m => c m * lacking R (n :: ws) T)
+  (V := fun m => pullr A W (d2 m) n) (s_neq0 ok c0) sDp _ _ _ okS).
+- by rewrite size_map size_all_deltas ?sxs ?sus.
+- move=> m lt_m; rewrite (nth_map [::]) ?size_all_deltas ?sxs ?sus // W2_rows.
+  apply: (reduced_pull p_ok shW); exact: (d2_reduced (Ordinal lt_m)).
 rewrite w1_net D2E; apply/matrixP => j m; rewrite !mxE.
-rewrite (pullzE R (table_shaped _ _ _)) ?mulr_sumr //; last by case: (d2_reduced m).
-apply: eq_bigr => i _; rewrite !mxE (tableE _ (ltn_ord i) (ltn_ord j)) /s2 /s /=.
-by move: (er R _) (er R _)^-1 (er R (nth _ _ _)) (lacking _ _ _) => a i' b l; ring.
+rewrite (pullrE iota shW) ?mulr_sumr //; last by case: (d2_reduced m).
+apply: eq_bigr => i _; rewrite !mxE (tableE _ (ltn_ord i) (ltn_ord j)) /s2 /=.
+by move: (er R _) (er R _)^-1 (iota _) (lacking _ _ _) => a i' b l; ring.
+Qed.
+
+(* The map from loss vectors to the next delta has rank K: labels by it.      *)
+Lemma unit_zE k : (k < K)%N -> size (unit_z K k) = K /\ ivec R K (unit_z K k) = \col_j (j == k :> nat)%:R.
+Proof.
+move=> kK; split; first by rewrite size_map size_iota.
+apply/colP => j; rewrite !mxE (nth_map 0%N) ?size_iota // nth_iota // add0n.
+by case: eqP => _; rewrite /= ?er1 ?er0.
+Qed.
+
+Lemma rank_backward Bs (m : 'I_M.+1) : backward_ok p ws K As zs Bs -> \rank (backward N.2 (act N (x m))) = K.
+Proof.
+case/andP=> /eqP sB /(all_nthP ([::], Minor [::] [::])) okB; apply/eqP; rewrite eqn_leq rank_leq_col.
+have szs : size zs = M.+1 by rewrite size_map sxs.
+have := okB m; rewrite size_zip sB szs minnn ltn_ord nth_zip ?sB //= => /(_ isT) {}okB.
+have ok' : affines_ok ws (out (affine_of n d D (first T))) (behead T) by case/andP: ok.
+pose b k := head [::] (backr [comRingType of Z] (above As') (states As' (x2 m)) (unit_z K k)).
+pose l := lacking R ws (behead T); have l0 : l != 0 := lacking_neq0 R ok'.
+have bE : backward N.2 (act N (x m)) = \matrix_(j < head K ws, k < K) (l * er R (nth Z0 (b k) j)).
+  apply/matrixP => j k; have [su uE] := unit_zE (ltn_ord k).
+  have -> : backward N.2 (act N (x m)) j k = (backward N.2 (act N (x m)) *m (1 *: ivec R K (unit_z K k))) j 0.
+    rewrite scale1r uE !mxE; under eq_bigr => i _ do rewrite mxE.
+    by rewrite (sum_at (fun i => backward N.2 (act N (x m)) j i) k).
+  rewrite -backwardE x2E (delta1_net (er_rmorphism R) 1 ok') ?size_rect ?size_apply //.
+  by rewrite !mxE mul1r.
+rewrite bE -mxrank_tr.
+have -> : (\matrix_(j < head K ws, k < K) (l * er R (nth Z0 (b k) j)))^T =
+    l *: \matrix_(k < K, j < head K ws) er R (nth Z0 (b k) j) by apply/matrixP => k j; rewrite !mxE.
+rewrite mxrank_scale_nz //.
+apply: (minor_columns p_ok (phi := er_rmorphism _) (iota := er_rmorphism R) (@er_inj R) okB) => k j.
+have red : reduced Z0 (er_rmorphism [comRingType of 'Z_(Z.to_nat (to_Z p))]) K
+    [seq residue p v | v <- unit_z K k] (unit_z K k).
+  by have := reduced_residue p_ok (unit_z K k); rewrite (unit_zE (ltn_ord k)).1.
+have := reduced_back (A := [comRingType of Z]) p_ok n ws (out (affine_of n d D (first T))) (behead T) (x2 m) red.
+case=> _ _ _ /(_ j (ltn_ord j)) E; apply: etrans E; congr (eu p _).
+by rewrite /entry (nth_map 0%N) ?size_iota // nth_iota // add0n (nth_map [::]) ?sxs.
+Qed.
+
+Lemma vectors_at_layer u L x' g1 (g' : 'I_M.+1 -> 'cV[R]_K) (s : 'S_M.+1) : told_at_layer p ws K As zs u L ->
+  (forall m, x' m = x (s m) /\ (~~ alone u -> delta2 N (x' m) (g' m) = delta2 N (x (s m)) (g1 (s m)))) ->
+  forall m, g' m = g1 (s m).
+Proof.
+case/andP=> nal okL st m; have [ex /(_ nal)] := st m; case: L okL => [/nilP ws0|//|Bs okB].
+  exact: delta2_last.
+by rewrite ex /delta2 !backwardE; apply: full_column_rank; exact: rank_backward okB.
 Qed.
 
 End Settled.
@@ -497,7 +609,7 @@ Lemma states_drop As x i : (i < size As)%N ->
   states (drop i.+1 As) (rect (nth [::] (states As x) i)) = drop i.+1 (states As x).
 Proof. by elim: As x i => [|A As IH] x [|i] //= lt_i; [rewrite !drop0 | exact: IH]. Qed.
 
-Lemma backs_drop (T : Type) (zero : T) fma Ws zs g i : (i <= size Ws)%N -> (size Ws <= size zs)%N ->
+Lemma backs_drop (T U : Type) (zero : T) (fma : T -> U -> T -> T) Ws zs g i : (i <= size Ws)%N -> (size Ws <= size zs)%N ->
   drop i (backs zero fma Ws zs g) = backs zero fma (drop i Ws) (drop i zs) g.
 Proof. by elim: Ws zs i => [|W Ws IH] [|z zs] [|i] //= lt_i le_s; rewrite IH. Qed.
 
@@ -526,12 +638,16 @@ Proof. by rewrite size_map size_behead size_affines. Qed.
 
 Section Below.
 
-Variables (R : realFieldType) (p : word) (p_ok : modulus_ok p) (K M : nat) (gs : integers) (c : R).
-Hypothesis sgs : size gs = M.+1.
-Hypothesis sg : forall m : 'I_M.+1, size (nth [::] gs m) = K.
-Hypothesis c0 : c != 0.
+Variables (R : realFieldType) (p : word) (p_ok : modulus_ok p).
+Variables (A : comRingType) (phi : {rmorphism A -> 'Z_(Z.to_nat (to_Z p))}) (iota : {rmorphism A -> R}).
+Variables (K M : nat) (gs : seq (seq A)) (us : ints) (c : nat -> R).
+Hypothesis iota_inj : injective iota.
+Hypothesis sus : size us = M.+1.
+Hypothesis ug : forall m : 'I_M.+1, reduced 0 phi K (nth [::] us m) (nth [::] gs m).
+Hypothesis c0 : forall m, c m != 0.
 
-Let g (m : 'I_M.+1) := c *: ivec R K (nth [::] gs m).
+Let sg (m : 'I_M.+1) : size (nth [::] gs m) = K. Proof. by case: (ug m). Qed.
+Let g (m : 'I_M.+1) := c m *: rvec iota K (nth [::] gs m).
 
 (* Minors of the deltas of the layers of widths ws, the first layer first. *)
 Fixpoint lower_ok (ws : seq nat) (ds : seq ints) (lower : seq minor) : bool :=
@@ -553,14 +669,13 @@ Qed.
 
 Lemma lower_full_net d ws1 q ws D T xs lower : let As := affines d (ws1 ++ q :: ws) K D T in
   affines_ok (ws1 ++ q :: ws) D T -> size xs = M.+1 -> (forall m : 'I_M.+1, size (nth [::] xs m) = d) ->
-  lower_ok (ws1 ++ [:: q]) (all_deltas p As (all_states As xs) gs) lower ->
+  lower_ok (ws1 ++ [:: q]) (all_deltas p As (all_states As xs) us) lower ->
   lower_full (net R d (ws1 ++ q :: ws) K T) (fun m => vec R d D (nth [::] xs m)) g.
 Proof.
 elim: ws1 d D T xs lower => [|n ws1 IH] d D T xs [|B lower] As //= ok sxs sx /andP[okB ok'].
-  exact: (@rank_Delta1 R p p_ok d q ws K D T M xs gs c ok sx sg c0 _ (@Dp_reduced p p_ok d q ws K D T M xs gs sxs sgs sg) B okB).
+  exact: (rank_Delta1 p_ok iota_inj ok sx sg c0 (Dp_reduced p_ok d q ws D T sxs sus ug) okB).
 split.
-  exact: (@rank_Delta1 R p p_ok d n (ws1 ++ q :: ws) K D T M xs gs c ok sx sg c0 _
-    (@Dp_reduced p p_ok d n (ws1 ++ q :: ws) K D T M xs gs sxs sgs sg) B okB).
+  exact: (rank_Delta1 p_ok iota_inj ok sx sg c0 (Dp_reduced p_ok d n (ws1 ++ q :: ws) D T sxs sus ug) okB).
 have [okA ok2] := andP ok.
 pose xs2 := [seq rect (head [::] z) | z <- all_states As xs].
 have sxs2 : size xs2 = M.+1 by rewrite !size_map.
@@ -571,8 +686,8 @@ apply: lower_full_ext (IH n (out (affine_of n d D (first T))) (behead T) xs2 low
 - by rewrite xs2E size_rect size_apply.
 congr (lower_ok _ _ _): ok'; set As2 := affines n (ws1 ++ q :: ws) K _ _.
 apply: (@eq_from_nth _ [::]); first by rewrite size_map !size_all_deltas ?sxs ?sxs2.
-move=> m; rewrite size_map size_all_deltas ?sxs ?sgs // => lt_m.
-rewrite (nth_map [::]) ?size_all_deltas ?sxs ?sgs // !all_deltasE ?sxs ?sxs2 ?sgs //.
+move=> m; rewrite size_map size_all_deltas ?sxs ?sus // => lt_m.
+rewrite (nth_map [::]) ?size_all_deltas ?sxs ?sus // !all_deltasE ?sxs ?sxs2 ?sus //.
 rewrite (xs2E (Ordinal lt_m)) /As /= -/As2.
 have := affinesE n (ws1 ++ q :: ws) K (out (affine_of n d D (first T))) (behead T).
 by rewrite -/As2; set As3 := behead As2 => ->.
@@ -620,15 +735,6 @@ Qed.
 
 End Below.
 
-(* Above the last hidden layer, the next delta is the loss vector. *)
-Lemma delta2_last (R : realFieldType) d n ws K (N : params R d (n :: ws) K) x g y h :
-  ws = [::] -> delta2 N x g = delta2 N y h -> g = h.
-Proof. by move=> ws0; move: N; rewrite ws0. Qed.
-
-(* How labels are told: by the loss vectors, known at the last hidden layer;  *)
-(* by the output layer's gradient, with a minor of the features below it.     *)
-Inductive labels_by := LossVectors | OutputRank of minor.
-
 Section Claims.
 
 Variables (R : realFieldType) (K M : nat) (lv : 'cV[R]_K -> 'cV[R]_K -> 'cV[R]_K).
@@ -638,81 +744,103 @@ Lemma samples_vec d X m : (m < M.+1)%N ->
   colt R d X m = vec R d (denominator X) (nth [::] (table M.+1 d X) m).
 Proof. by move=> lt_m; apply/colP => i; rewrite !mxE -(tableE X lt_m (ltn_ord i)). Qed.
 
-(* What is known of a loss before anything is of the network: loss vectors of *)
-(* admitted labels sum to zero where that is used, and tell the label.        *)
+(* Loss vectors as integers, up to one factor. *)
 Definition loss_vectors_known d ws (N : params R d ws K) (x : 'I_M.+1 -> 'cV[R]_d) (y : 'I_M.+1 -> 'cV[R]_K)
     (gs : integers) (c : R) : Prop :=
   [/\ c != 0, size gs = M.+1, forall m : 'I_M.+1, size (nth [::] gs m) = K &
       forall m, lossvecs lv N x y m = c *: ivec R K (nth [::] gs m)].
 
+(* Loss vectors in a ring A that R contains, up to a factor for each sample,  *)
+(* and their residues us.                                                     *)
+Inductive loss_vectors_reduced (p : word) (us : ints) d ws (N : params R d ws K)
+    (x : 'I_M.+1 -> 'cV[R]_d) (y : 'I_M.+1 -> 'cV[R]_K) : Prop :=
+  Reduced (A : comRingType) (phi : {rmorphism A -> 'Z_(Z.to_nat (to_Z p))}) (iota : {rmorphism A -> R})
+    (gs : seq (seq A)) (c : nat -> R) of
+    injective iota & (forall m, c m != 0) & size us = M.+1 &
+    (forall m : 'I_M.+1, reduced 0 phi K (nth [::] us m) (nth [::] gs m)) &
+    (forall m : 'I_M.+1, lossvecs lv N x y m = c m *: rvec iota K (nth [::] gs m)).
+
+Lemma known_reduced (p : word) d ws (N : params R d ws K) x y gs c : modulus_ok p ->
+  loss_vectors_known N x y gs c -> loss_vectors_reduced p (residues p gs) N x y.
+Proof.
+move=> p_ok [c0 sgs sg gE].
+apply: (@Reduced p (residues p gs) d ws N x y [comRingType of Z] (er_rmorphism _) (er_rmorphism R) gs (fun=> c)) => //.
+- exact: er_inj.
+- by rewrite size_map.
+move=> m; rewrite (nth_map [::]) ?sgs //.
+by have := reduced_residue p_ok (nth [::] gs m); rewrite sg.
+Qed.
+
 Definition sums_fit (E : argument) : Prop :=
   plain (choice E) \/ forall f l, adm l -> \sum_i lv f l i 0 = 0.
 
-Definition labels_ok (p : word) d n ws D (As : seq affine) (xs : integers) (zs : seq integers) (L : labels_by) : bool :=
-  if L is OutputRank B then output_ok p M d (n :: ws) D As xs zs B else nilp ws.
-
-Definition first_ok (p : word) d n ws T D (As : seq affine) (gs xs : integers) (zs : seq integers)
+(* us: the loss vectors modulo p. *)
+Definition first_ok (p : word) d n ws T D (As : seq affine) (us : ints) (xs : integers) (zs : seq integers)
     (E : argument) (L : labels_by) : bool :=
-  [&& modulus_ok p, affines_ok (n :: ws) D T, labels_ok p d n ws D As xs zs L &
-      argument_ok p d n ws K D M As xs zs (all_deltas p As zs gs) E].
+  [&& modulus_ok p, affines_ok (n :: ws) D T,
+      (if L is OutputRank B then output_ok p M d (n :: ws) D As xs zs B else told_at_layer p ws K As zs (choice E) L) &
+      argument_ok p d n ws K D M As xs zs (all_deltas p As zs us) E].
 
-Theorem unique_first p d n ws T X E L gs (c : R) (y : 'I_M.+1 -> 'cV[R]_K) :
+Theorem unique_first p d n ws T X E L us (y : 'I_M.+1 -> 'cV[R]_K) :
   let N := net R d (n :: ws) K T in
   let x (m : 'I_M.+1) := colt R d X m in
   let xs := table M.+1 d X in
   let As := affines d (n :: ws) K (denominator X) T in
-  first_ok p d n ws T (denominator X) As gs xs (all_states As xs) E L ->
-  loss_vectors_known N x y gs c -> sums_fit E ->
+  first_ok p d n ws T (denominator X) As us xs (all_states As xs) E L ->
+  loss_vectors_reduced p us N x y -> sums_fit E ->
   (forall m, adm (y m)) -> (forall m, vector_told lv N adm (x m) (y m)) ->
   forall x' y', (forall m, adm (y' m)) -> bgrad lv N x' y' = bgrad lv N x y -> same_batch x x' y y'.
 Proof.
-move=> N x xs As /and4P[p_ok ok okL okE] [c0 sgs sg gE] fit ay told x' y' ay' same.
+move=> N x xs As /and4P[p_ok ok okL okE] [A phi iota gs c iota_inj c0 sus ug gE] fit ay told x' y' ay' same.
 have sxs : size xs = M.+1 := (table_shaped M.+1 d X).1.
 have sx (m : 'I_M.+1) : size (nth [::] xs m) = d by exact: (table_shaped M.+1 d X).2.
 pose G h := exists2 l, adm l & exists f, h = lv f l.
-have Gg (m : 'I_M.+1) : G (c *: ivec R K (nth [::] gs m)).
+have Gg (m : 'I_M.+1) : G (c m *: rvec iota K (nth [::] gs m)).
   by rewrite -(gE m) /lossvecs; exists (y m) => //; exists (fwd N (x m)).
 have Gsum : plain (choice E) \/ forall h, G h -> \sum_i h i 0 = 0.
   by case: fit => [pl|sum0]; [left | right => h [l al [f ->]]; exact: sum0].
 have same' : gsum N x' (lossvecs lv N x' y') =
-    gsum N (fun m : 'I_M.+1 => vec R d (denominator X) (nth [::] xs m)) (fun m : 'I_M.+1 => c *: ivec R K (nth [::] gs m)).
+    gsum N (fun m : 'I_M.+1 => vec R d (denominator X) (nth [::] xs m)) (fun m : 'I_M.+1 => c m *: rvec iota K (nth [::] gs m)).
   rewrite -[LHS]/(bgrad lv N x' y') same; apply: eq_bigr => m _.
   by rewrite gE /x (samples_vec d X (ltn_ord m)).
-have [|s st] := settled_by p_ok ok sxs sgs sx sg c0 okE Gg Gsum _ same'.
+have [|s st] := settled_by p_ok iota_inj ok sxs sus sx ug c0 okE Gg Gsum _ same'.
   by move=> m; exists (y' m) => //; exists (fwd N (x' m)).
 have xs_known m : x' m = x (s m) by have [-> _ _] := st m; rewrite -samples_vec.
 exists s => m; split=> //; apply: told => //; apply: etrans _ (esym (gE (s m))).
 have -> : lv (fwd N (x (s m))) (y' m) = lossvecs lv N x' y' m by rewrite /lossvecs xs_known.
-case: L okL => [/nilP ws0|B okB].
-  by have [_ _ ed] := st m; apply: (delta2_last ws0 ed).
+have here : told_at_layer p ws K As (all_states As xs) (choice E) L -> lossvecs lv N x' y' m = c (s m) *: rvec iota K (nth [::] gs (s m)).
+  move=> okT; apply: (vectors_at_layer p_ok ok sxs sx (g1 := fun m => c m *: rvec iota K (nth [::] gs m)) okT) => m'.
+  by have [-> _ ed] := st m'.
+case: L okL here => [okT|B okB _|Bs okT]; try by apply.
 apply: (vectors_known p_ok ok sxs sx okB (x' := x') (s := s)) same' _ => m'.
 by rewrite xs_known /x samples_vec.
 Qed.
 
-Definition upper_ok (p : word) d ws1 q n ws T D (As : seq affine) (gs xs : integers) (zs : seq integers)
+Definition upper_ok (p : word) d ws1 q n ws T D (As : seq affine) (us : ints) (xs : integers) (zs : seq integers)
     (lower : seq minor) (E : argument) (L : labels_by) : bool :=
   let i := (size ws1).+1 in
-  let ds := all_deltas p As zs gs in
+  let ds := all_deltas p As zs us in
   [&& modulus_ok p, affines_ok (ws1 ++ q :: n :: ws) D T, lower_ok p M (ws1 ++ [:: q]) ds lower &
       argument_ok p q n ws K (out (nth (Affine [::] [::] Z0 Z0 Z0) As (size ws1))) M (drop i As)
         [seq rect (nth [::] z (size ws1)) | z <- zs] [seq drop i z | z <- zs] [seq drop i dm | dm <- ds] E &&
-      (if L is OutputRank B then output_ok p M d (ws1 ++ q :: n :: ws) D As xs zs B else nilp ws)].
+      (if L is OutputRank B then output_ok p M d (ws1 ++ q :: n :: ws) D As xs zs B
+       else told_at_layer p ws K (drop i As) [seq drop i z | z <- zs] (choice E) L)].
 
-Theorem unique_upper p d ws1 q n ws T X lower E L gs (c : R) (y : 'I_M.+1 -> 'cV[R]_K) :
+Theorem unique_upper p d ws1 q n ws T X lower E L us (y : 'I_M.+1 -> 'cV[R]_K) :
   let N := net R d (ws1 ++ q :: n :: ws) K T in
   let x (m : 'I_M.+1) := colt R d X m in
   let As := affines d (ws1 ++ q :: n :: ws) K (denominator X) T in
-  upper_ok p d ws1 q n ws T (denominator X) As gs (table M.+1 d X) (all_states As (table M.+1 d X)) lower E L ->
-  loss_vectors_known N x y gs c -> sums_fit E ->
+  upper_ok p d ws1 q n ws T (denominator X) As us (table M.+1 d X) (all_states As (table M.+1 d X)) lower E L ->
+  loss_vectors_reduced p us N x y -> sums_fit E ->
   (forall m, adm (y m)) -> (forall m, vector_told lv N adm (x m) (y m)) ->
   forall x' y', (forall m, adm (y' m)) -> bgrad lv N x' y' = bgrad lv N x y -> same_batch x x' y y'.
 Proof.
 move=> N x; set xs := table M.+1 d X; set D := denominator X; set wl := ws1 ++ q :: n :: ws.
 set i := (size ws1).+1 => As; set zs := all_states As xs.
-case/and4P=> p_ok ok okl /andP[okE okL] [c0 sgs sg gE] fit ay told x' y' ay' same.
+case/and4P=> p_ok ok okl /andP[okE okL] [A phi iota gs c iota_inj c0 sus ug gE] fit ay told x' y' ay' same.
 have sxs : size xs = M.+1 := (table_shaped M.+1 d X).1.
 have sx (m : 'I_M.+1) : size (nth [::] xs m) = d by exact: (table_shaped M.+1 d X).2.
-pose g (m : 'I_M.+1) := c *: ivec R K (nth [::] gs m).
+pose g (m : 'I_M.+1) := c m *: rvec iota K (nth [::] gs m).
 pose G h := exists2 l, adm l & exists f, h = lv f l.
 have Gg (m : 'I_M.+1) : G (g m) by rewrite /g -(gE m) /lossvecs; exists (y m) => //; exists (fwd N (x m)).
 have Gsum : plain (choice E) \/ forall h, G h -> \sum_i h i 0 = 0.
@@ -722,7 +850,7 @@ have same' : gsum N x' g' = gsum N x g.
   by rewrite -[LHS]/(bgrad lv N x' y') same; apply: eq_bigr => m _; rewrite gE.
 have xE (m : 'I_M.+1) : x m = vec R d D (nth [::] xs m) by exact: samples_vec.
 have lf : lower_full N x g.
-  apply: lower_full_ext (lower_full_net p_ok sgs sg c0 ok sxs sx okl) => m.
+  apply: lower_full_ext (lower_full_net p_ok iota_inj sus ug c0 ok sxs sx okl) => m.
   by rewrite xE.
 pose Q := out_at d ws1 q (n :: ws) K D T; pose hs := [seq rect (nth [::] z (size ws1)) | z <- zs].
 rewrite -/zs -/i -/As -/hs -/Q in okE.
@@ -735,10 +863,10 @@ have hidE (m : 'I_M.+1) : hid N (x m) = vec R q Q (nth [::] hs m) /\ size (nth [
 have lt_i : (size ws1 < size As)%N by rewrite size_affines size_cat /= addnS ltnS leqW // leq_addr.
 have zsE : [seq drop i z | z <- zs] = all_states (drop i As) hs.
   by rewrite /hs /zs /all_states -!map_comp; apply: eq_map => z /=; rewrite states_drop.
-have dsE : [seq drop i dm | dm <- all_deltas p As zs gs] = all_deltas p (drop i As) (all_states (drop i As) hs) gs.
+have dsE : [seq drop i dm | dm <- all_deltas p As zs us] = all_deltas p (drop i As) (all_states (drop i As) hs) us.
   apply: (@eq_from_nth _ [::]); first by rewrite size_map !size_all_deltas ?sxs ?shs.
-  move=> m; rewrite size_map size_all_deltas ?sxs ?sgs // => lt_m.
-  rewrite (nth_map [::]) ?size_all_deltas ?sxs ?sgs // !all_deltasE ?sxs ?shs ?sgs //.
+  move=> m; rewrite size_map size_all_deltas ?sxs ?sus // => lt_m.
+  rewrite (nth_map [::]) ?size_all_deltas ?sxs ?sus // !all_deltasE ?sxs ?shs ?sus //.
   rewrite (hsE (Ordinal lt_m)) backs_drop ?size_map ?size_states ?size_behead; last 2 first.
   - by rewrite size_affines size_cat /= addnS ltnS leq_addr.
   - by rewrite leq_pred.
@@ -749,15 +877,18 @@ have ET : gsum (net R q (n :: ws) K (drop i T)) (fun m => hid N (x' m)) g' =
     gsum (net R q (n :: ws) K (drop i T)) (fun m => vec R q Q (nth [::] hs m)) g.
   rewrite -[in LHS](topp_net R d ws1 q (n :: ws) K T) -gsum_topp same' gsum_topp (topp_net R d ws1 q (n :: ws) K T).
   by apply: eq_bigr => m _; rewrite (hidE m).1.
-have [|s st] := settled_by p_ok ok' shs sgs (fun m => (hidE m).2) sg c0 okE Gg Gsum _ ET.
+have [|s st] := settled_by p_ok iota_inj ok' shs sus (fun m => (hidE m).2) ug c0 okE Gg Gsum _ ET.
   by move=> m; exists (y' m) => //; exists (fwd N (x' m)).
 have xs_known : forall m, x' m = x (s m).
   apply: (downward_upto same' lf) => m; have [eh ed _] := st m; first by rewrite eh (hidE (s m)).1.
   by rewrite (topp_net R d ws1 q (n :: ws) K T) ed (hidE (s m)).1.
 exists s => m; split=> //; apply: told => //; apply: etrans _ (esym (gE (s m))).
 have -> : lv (fwd N (x (s m))) (y' m) = g' m by rewrite /g' /lossvecs xs_known.
-case: L okL => [/nilP ws0|B okB].
-  by have [_ _ ed] := st m; apply: (delta2_last ws0 ed).
+have here : told_at_layer p ws K (drop i As) [seq drop i z | z <- zs] (choice E) L -> g' m = g (s m).
+  rewrite zsE /As affines_drop -/Q => okT.
+  apply: (vectors_at_layer p_ok ok' shs (fun m => (hidE m).2) (x' := fun m => hid N (x' m)) (g1 := g) okT) => m'.
+  by have [-> _ ed] := st m'.
+case: L okL here => [okT|B okB _|Bs okT]; try by apply.
 apply: (vectors_known p_ok ok sxs sx okB (x' := x') (s := s)) _ m => [m'|].
   by rewrite xs_known xE.
 by rewrite same'; apply: eq_bigr => m' _; rewrite xE.

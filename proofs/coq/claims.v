@@ -96,7 +96,7 @@ Definition unique_mse_ok (p : word) (d n : nat) (ws : seq nat) (K M : nat) (T : 
   let As := affines d (n :: ws) K D T in
   let zs := all_states As xs in
   let gs := mse_vectors_of K M Y (last D (map out As)) zs in
-  [&& Z.ltb Z0 (denominator Y), plain (choice E) & first_ok K M p d n ws T D As gs xs zs E L].
+  [&& Z.ltb Z0 (denominator Y), plain (choice E) & first_ok K M p d n ws T D As (residues p gs) xs zs E L].
 
 Theorem unique_mse (r : R) p d n ws K M T X Y E L : r != 0 -> unique_mse_ok p d n ws K M T X Y E L ->
   let N := net R d (n :: ws) K T in
@@ -104,9 +104,9 @@ Theorem unique_mse (r : R) p d n ws K M T X Y E L : r != 0 -> unique_mse_ok p d 
   let y (m : 'I_M.+1) := colt R K Y m in
   forall x' y', bgrad (mse_lv r) N x' y' = bgrad (mse_lv r) N x y -> same_batch x x' y y'.
 Proof.
-move=> r0 /and3P[Y0 pl ok] N x y x' y' same; have ok1 : affines_ok (n :: ws) (denominator X) T by case/and4P: ok.
+move=> r0 /and3P[Y0 pl ok] N x y x' y' same; have [p_ok ok1 _ _] := and4P ok.
 have known := @mse_known d (n :: ws) K M T X Y r r0 ok1 Y0.
-apply: (unique_first (adm := fun _ => True) ok known) => //; first by left.
+apply: (unique_first (adm := fun _ => True) ok (known_reduced p_ok known)) => //; first by left.
 by move=> m l _; apply: mse_lv_inj.
 Qed.
 
@@ -117,7 +117,7 @@ Definition unique_mse_deep_ok (p : word) (d : nat) (ws1 : seq nat) (q n : nat) (
   let xs := table M.+1 d X in
   let zs := all_states As xs in
   let gs := mse_vectors_of K M Y (last D (map out As)) zs in
-  [&& Z.ltb Z0 (denominator Y), plain (choice E) & upper_ok K M p d ws1 q n ws T D As gs xs zs lower E L].
+  [&& Z.ltb Z0 (denominator Y), plain (choice E) & upper_ok K M p d ws1 q n ws T D As (residues p gs) xs zs lower E L].
 
 Theorem unique_mse_deep (r : R) p d ws1 q n ws K M T X Y lower E L :
   r != 0 -> unique_mse_deep_ok p d ws1 q n ws K M T X Y lower E L ->
@@ -127,9 +127,9 @@ Theorem unique_mse_deep (r : R) p d ws1 q n ws K M T X Y lower E L :
   forall x' y', bgrad (mse_lv r) N x' y' = bgrad (mse_lv r) N x y -> same_batch x x' y y'.
 Proof.
 move=> r0 /and3P[Y0 pl ok] N x y x' y' same.
-have ok1 : affines_ok (ws1 ++ q :: n :: ws) (denominator X) T by case/and4P: ok.
+have [p_ok ok1 _ _] := and4P ok.
 have known := @mse_known d (ws1 ++ q :: n :: ws) K M T X Y r r0 ok1 Y0.
-apply: (unique_upper (adm := fun _ => True) ok known) => //; first by left.
+apply: (unique_upper (adm := fun _ => True) ok (known_reduced p_ok known)) => //; first by left.
 by move=> m l _; apply: mse_lv_inj.
 Qed.
 
@@ -297,7 +297,7 @@ Definition unique_hinge_ok (p : word) (d n : nat) (ws : seq nat) (K M : nat) (T 
   let As := affines d (n :: ws) K D T in
   let F := last D (map out As) in
   let zs := all_states As xs in
-  classes_ok K M labels F zs && first_ok K M p d n ws T D As (hinge_vectors_of K labels F zs) xs zs E L.
+  classes_ok K M labels F zs && first_ok K M p d n ws T D As (residues p (hinge_vectors_of K labels F zs)) xs zs E L.
 
 Theorem unique_hinge (r : R) p d n ws K M T X labels E L : r != 0 -> unique_hinge_ok p d n ws K M T X labels E L ->
   let N := net R d (n :: ws) K T in
@@ -306,11 +306,11 @@ Theorem unique_hinge (r : R) p d n ws K M T X labels E L : r != 0 -> unique_hing
   forall x' y', (forall m, is_class (y' m)) -> bgrad (hinge_lv r) N x' y' = bgrad (hinge_lv r) N x y ->
   same_batch x x' y y'.
 Proof.
-move=> r0 /andP[okl ok] N x y x' y'; have ok1 : affines_ok (n :: ws) (denominator X) T by case/and4P: ok.
+move=> r0 /andP[okl ok] N x y x' y'; have [p_ok ok1 _ _] := and4P ok.
 have sl : size labels = M.+1 by case/andP: okl => /eqP.
 have [lt_K cl told] := @hinge_told d (n :: ws) K M T X labels r r0 ok1 sl okl.
 have known := @hinge_loss d (n :: ws) K M T X labels r r0 ok1 sl lt_K.
-by apply: (unique_first ok known) => //; right => f l; exact: hinge_sum.
+by apply: (unique_first ok (known_reduced p_ok known)) => //; right => f l; exact: hinge_sum.
 Qed.
 
 Definition unique_hinge_deep_ok (p : word) (d : nat) (ws1 : seq nat) (q n : nat) (ws : seq nat) (K M : nat) (T : seq (tensor * tensor))
@@ -321,7 +321,7 @@ Definition unique_hinge_deep_ok (p : word) (d : nat) (ws1 : seq nat) (q n : nat)
   let xs := table M.+1 d X in
   let zs := all_states As xs in
   classes_ok K M labels F zs &&
-  upper_ok K M p d ws1 q n ws T D As (hinge_vectors_of K labels F zs) xs zs lower E L.
+  upper_ok K M p d ws1 q n ws T D As (residues p (hinge_vectors_of K labels F zs)) xs zs lower E L.
 
 Theorem unique_hinge_deep (r : R) p d ws1 q n ws K M T X labels lower E L :
   r != 0 -> unique_hinge_deep_ok p d ws1 q n ws K M T X labels lower E L ->
@@ -332,11 +332,11 @@ Theorem unique_hinge_deep (r : R) p d ws1 q n ws K M T X labels lower E L :
   same_batch x x' y y'.
 Proof.
 move=> r0 /andP[okl ok] N x y x' y'.
-have ok1 : affines_ok (ws1 ++ q :: n :: ws) (denominator X) T by case/and4P: ok.
+have [p_ok ok1 _ _] := and4P ok.
 have sl : size labels = M.+1 by case/andP: okl => /eqP.
 have [lt_K cl told] := @hinge_told d (ws1 ++ q :: n :: ws) K M T X labels r r0 ok1 sl okl.
 have known := @hinge_loss d (ws1 ++ q :: n :: ws) K M T X labels r r0 ok1 sl lt_K.
-by apply: (unique_upper ok known) => //; right => f l; exact: hinge_sum.
+by apply: (unique_upper ok (known_reduced p_ok known)) => //; right => f l; exact: hinge_sum.
 Qed.
 
 End Margin.

@@ -1,5 +1,5 @@
 (******************************************************************************)
-(* Ranks of integer matrices from residues in Coq's machine integers.         *)
+(* Ranks of matrices from residues in Coq's machine integers.                 *)
 (*                                                                            *)
 (*   er S z          the integer z in the ring S                              *)
 (*   modulus_ok p    1 < p < 2^31: products of residues do not overflow       *)
@@ -9,7 +9,8 @@
 (*   inverse_ok      the rows of A and of B, residues mod p, have products    *)
 (*                   1 with each other's like and 0 else: A B^T = 1           *)
 (*   minor_columns   a minor of full size with such a B gives the rank over   *)
-(*                   every ordered field; p need not be a prime               *)
+(*                   every ordered field that contains the ring of the        *)
+(*                   entries; p need not be a prime                           *)
 (******************************************************************************)
 From Coq Require Import ZArith Uint63 Lia.
 From mathcomp Require Import all_ssreflect all_algebra ssrZ.
@@ -43,6 +44,13 @@ Lemma erD (S : ringType) a b : er S (Z.add a b) = er S a + er S b. Proof. exact:
 Lemma erB (S : ringType) a b : er S (Z.sub a b) = er S a - er S b. Proof. exact: rmorphB. Qed.
 Lemma erN (S : ringType) a : er S (Z.opp a) = - er S a. Proof. exact: rmorphN. Qed.
 Lemma erM (S : ringType) a b : er S (Z.mul a b) = er S a * er S b. Proof. exact: rmorphM. Qed.
+
+(* Every ring morphism keeps integers, and the integers are their own image. *)
+Lemma er_morph (S S' : ringType) (f : {rmorphism S -> S'}) z : f (er S z) = er S' z.
+Proof. exact: rmorph_int. Qed.
+
+Lemma er_Z z : er [ringType of Z] z = z.
+Proof. by rewrite /er -(rmorph_int ZInstances.Z_of_int_rmorphism) intz; exact: int_of_ZK. Qed.
 
 Lemma er_gt0 (R : realFieldType) z : (0 < er R z) = Z.ltb Z0 z.
 Proof.
@@ -183,44 +191,48 @@ have := dotmE uA uB small0 (etrans sA (esym sB)); rewrite E eu0 add0r sA => <-.
 by rewrite -[val i == val j]/(i == j); case: (i == j); rewrite ?eu0 ?eu1.
 Qed.
 
-Variable R : realFieldType.
+(* Ranks over R of entries in a ring A that R contains and that has a map to  *)
+(* Z/p: the integers, or the polynomials in a transcendental number.          *)
+Variables (R : realFieldType) (A : comRingType).
+Variables (phi : {rmorphism A -> 'Z_(Z.to_nat q)}) (iota : {rmorphism A -> R}).
+Hypothesis iota_inj : injective iota.
 
-Lemma minor_rank r m n (A : 'I_m -> 'I_n -> Z) (f : 'I_r -> 'I_m) (g : 'I_r -> 'I_n) (Ap B : ints) :
-  inverse_ok r Ap B -> (forall i k : 'I_r, eu (entry Ap i k) = er _ (A (f i) (g k))) ->
-  (r <= \rank (\matrix_(i, j) er R (A i j)))%N.
+Lemma minor_rank r m n (E : 'I_m -> 'I_n -> A) (f : 'I_r -> 'I_m) (g : 'I_r -> 'I_n) (Ep B : ints) :
+  inverse_ok r Ep B -> (forall i k : 'I_r, eu (entry Ep i k) = phi (E (f i) (g k))) ->
+  (r <= \rank (\matrix_(i, j) iota (E i j)))%N.
 Proof.
-move=> /inverse_okP inv ApE; apply: leq_trans (rank_mxsub f g _).
-set C : 'M[Z]_r := \matrix_(i, j) A (f i) (g j).
-have CE : mxsub f g (\matrix_(i, j) er R (A i j)) = map_mx (er R) C by apply/matrixP => i j; rewrite !mxE.
+move=> /inverse_okP inv EpE; apply: leq_trans (rank_mxsub f g _).
+set C : 'M[A]_r := \matrix_(i, j) E (f i) (g j).
+have CE : mxsub f g (\matrix_(i, j) iota (E i j)) = map_mx iota C by apply/matrixP => i j; rewrite !mxE.
 suff dC : \det C != 0.
-  rewrite CE; suff : row_free (map_mx (er R) C) by rewrite /row_free => /eqP ->.
-  by rewrite row_free_unit unitmxE det_map_mx unitfE -(rmorph0 (er_rmorphism R)) (inj_eq (@er_inj R)).
-have E1 : map_mx (er S) C *m (\matrix_(k, j) eu (entry B j k)) = 1%:M :> 'M[S]_r.
+  rewrite CE; suff : row_free (map_mx iota C) by rewrite /row_free => /eqP ->.
+  by rewrite row_free_unit unitmxE det_map_mx unitfE -(rmorph0 iota) (inj_eq iota_inj).
+have E1 : map_mx phi C *m (\matrix_(k, j) eu (entry B j k)) = 1%:M :> 'M[S]_r.
   apply/matrixP => i j; rewrite !mxE -inv.
-  by apply: eq_bigr => k _; rewrite !mxE ApE.
+  by apply: eq_bigr => k _; rewrite !mxE EpE.
 apply/eqP => d0; have := congr1 determinant E1.
-rewrite det_mulmx (det_map_mx (er_rmorphism S)) d0 rmorph0 mul0r det1 => /eqP.
+rewrite det_mulmx (det_map_mx phi) d0 rmorph0 mul0r det1 => /eqP.
 by rewrite eq_sym oner_eq0.
 Qed.
 
-(* Row i of A is the residues of row i of an r x n matrix of integers. *)
-Definition minor_ok (r n : nat) (A : ints) (columns : seq nat) (B : ints) : bool :=
+(* Row i of Ep is the residues of row i of an r x n matrix over A. *)
+Definition minor_ok (r n : nat) (Ep : ints) (columns : seq nat) (B : ints) : bool :=
   [&& all (fun j => j < n)%N columns, size columns == r &
-      inverse_ok r [seq [seq nth 0%uint63 a j | j <- columns] | a <- A] B].
+      inverse_ok r [seq [seq nth 0%uint63 a j | j <- columns] | a <- Ep] B].
 
-Lemma minor_columns r n (Az : 'I_r -> 'I_n -> Z) A columns B :
-  minor_ok r n A columns B -> (forall (i : 'I_r) (j : 'I_n), eu (entry A i j) = er _ (Az i j)) ->
-  (r <= \rank (\matrix_(i, j) er R (Az i j)))%N.
+Lemma minor_columns r n (E : 'I_r -> 'I_n -> A) Ep columns B :
+  minor_ok r n Ep columns B -> (forall (i : 'I_r) (j : 'I_n), eu (entry Ep i j) = phi (E i j)) ->
+  (r <= \rank (\matrix_(i, j) iota (E i j)))%N.
 Proof.
-case/and3P=> /allP lt_n /eqP sc inv AE.
+case/and3P=> /allP lt_n /eqP sc inv EpE.
 have [r0|r_gt0] := posnP r; first by apply: (@leq_trans 0); rewrite ?r0.
 have n_gt0 : (0 < n)%N by apply: leq_ltn_trans (lt_n (nth 0%N columns 0) _); rewrite ?mem_nth ?sc.
 pose g (k : 'I_r) : 'I_n := insubd (Ordinal n_gt0) (nth 0%N columns k).
 have gE k : (g k : nat) = nth 0%N columns k by rewrite val_insubd lt_n // mem_nth ?sc.
 apply: (minor_rank (f := id) (g := g) inv) => i k.
-have sA : size A = r by case/and3P: inv => /andP[/eqP]; rewrite size_map.
-rewrite /entry (nth_map [::]) ?sA // (nth_map 0%N) ?sc // -gE.
-exact: AE.
+have sE : size Ep = r by case/and3P: inv => /andP[/eqP]; rewrite size_map.
+rewrite /entry (nth_map [::]) ?sE // (nth_map 0%N) ?sc // -gE.
+exact: EpE.
 Qed.
 
 End Modulus.

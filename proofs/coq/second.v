@@ -115,7 +115,7 @@ move=> ok [sxs sgs sx sg] As ds P G.
 have sds : size ds = M.+1 by rewrite size_map size_integer_deltas ?sxs ?sgs.
 have DE : Delta1 (net R d ws K T) (batch d D xs) (vectors gs) =
     \matrix_(j, m) (c * lacking R ws T * er R (nth Z0 (nth [::] ds m) j)).
-  apply/matrixP => j m; rewrite [LHS]mxE (delta1_net c ok (sx m) (sg m)) !mxE.
+  apply/matrixP => j m; rewrite [LHS]mxE (delta1_netz c ok (sx m) (sg m)) !mxE.
   by rewrite /ds (nth_map [::]) ?size_integer_deltas ?sxs ?sgs // all_integer_deltasE ?sxs ?sgs.
 split.
   rewrite w1_gsum DE; apply/matrixP => j k; rewrite !mxE.

@@ -12,7 +12,9 @@
 (*   vec n D l       the column of the integers l divided by D                *)
 (*   affines, states a layer on integers, all pre-activations of a sample     *)
 (*   backs           deltas of a sample, the first layer's first, up to a     *)
-(*                   factor that all samples share                            *)
+(*                   factor, from a loss vector in a ring A: the integers, or *)
+(*                   polynomials in a transcendental number                   *)
+(*   reduced         machine integers are the residues of elements of A       *)
 (******************************************************************************)
 From Coq Require Import ZArith Uint63 PArray.
 From mathcomp Require Import all_ssreflect all_algebra ssrZ.
@@ -262,21 +264,21 @@ End Exact.
 Arguments applyE R {m d D T x}.
 Arguments out_gt0 {m d D T}.
 
-(* Deltas, on integers and on residues: W^T g, then the neurons that are off. *)
+(* Deltas, in a ring and on residues: W^T g, then the neurons that are off.   *)
 Section Back.
 
-Variables (T : Type) (zero : T) (fma : T -> T -> T -> T).
+Variables (T U : Type) (zero : T) (fma : T -> U -> T -> T).
 
-Definition axpy (u : T) (r a : seq T) : seq T := [seq fma u ra.1 ra.2 | ra <- zip r a].
+Definition axpy (u : T) (r : seq U) (a : seq T) : seq T := [seq fma u ra.1 ra.2 | ra <- zip r a].
 
-Definition pull (W : seq (seq T)) (g : seq T) (n : nat) : seq T :=
+Definition pull (W : seq (seq U)) (g : seq T) (n : nat) : seq T :=
   foldr (fun rg a => axpy rg.2 rg.1 a) (nseq n zero) (zip W g).
 
 Definition switch (z : seq Z) (u : seq T) : seq T :=
   [seq if Z.ltb Z0 zu.1 then zu.2 else zero | zu <- zip z u].
 
 (* Ws: the weights of the layers from the second on. *)
-Fixpoint backs (Ws : seq (seq (seq T))) (zs : seq (seq Z)) (g : seq T) : seq (seq T) :=
+Fixpoint backs (Ws : seq (seq (seq U))) (zs : seq (seq Z)) (g : seq T) : seq (seq T) :=
   match Ws, zs with
   | W :: Ws', z :: zs' =>
       let ds := backs Ws' zs' g in switch z (pull W (head [::] ds) (size z)) :: ds
@@ -285,29 +287,47 @@ Fixpoint backs (Ws : seq (seq (seq T))) (zs : seq (seq Z)) (g : seq T) : seq (se
 
 End Back.
 
-Definition fmaz (u r a : Z) : Z := Z.add (Z.mul u r) a.
-Notation pullz := (pull Z0 fmaz).
-Notation backz := (backs Z0 fmaz).
+Definition fmar (A : ringType) (u : A) (r : Z) (a : A) : A := u * er A r + a.
+Notation pullr A := (pull (GRing.zero A) (@fmar A)).
+Notation backr A := (backs (GRing.zero A) (@fmar A)).
 Notation pullp p := (pull 0%uint63 (fma p)).
 Notation backp p := (backs 0%uint63 (fma p)).
 
-Lemma size_pullz W g n : (forall r, r \in W -> size r = n) -> size (pullz W g n) = n.
+(* On integers, by their own operations. *)
+Definition fmaz (u r a : Z) : Z := Z.add (Z.mul u r) a.
+Notation backz := (backs Z0 fmaz).
+
+Lemma backzE Ws zs g : backz Ws zs g = backr [ringType of Z] Ws zs g.
+Proof.
+elim: Ws zs => [|W Ws IH] [|z zs] //=; rewrite IH; congr (switch _ _ _ :: _).
+rewrite /pull; elim: (zip _ _) => //= -[r u] rs ->; rewrite /axpy; apply: eq_map => -[w a].
+by rewrite /fmaz /fmar er_Z.
+Qed.
+
+Section Pulls.
+
+Variable A : comRingType.
+
+Lemma size_pullr W (g : seq A) n : (forall r, r \in W -> size r = n) -> size (pullr A W g n) = n.
 Proof.
 elim: W g => [|r W IH] [|a g] sW; rewrite /pull /= ?size_nseq // size_map size_zip.
 by rewrite sW ?mem_head // IH ?minnn // => r' r'W; apply: sW; rewrite inE r'W orbT.
 Qed.
 
-Lemma pullzE (S : comRingType) m n W g : shaped m n W -> size g = m -> forall j, (j < n)%N ->
-  er S (nth Z0 (pullz W g n) j) = \sum_(k < m) er S (at2 W k j) * er S (nth Z0 g k).
+Lemma pullrE (S : comRingType) (f : {rmorphism A -> S}) m n W (g : seq A) :
+  shaped m n W -> size g = m -> forall j, (j < n)%N ->
+  f (nth 0 (pullr A W g n) j) = \sum_(k < m) er S (at2 W k j) * f (nth 0 g k).
 Proof.
 elim: W g m => [|r W IH] [|a g] [|m] // shW sg j jn; try by case: shW.
-  by rewrite big_ord0 nth_nseq jn er0.
+  by rewrite big_ord0 nth_nseq jn rmorph0.
 have [sr {}shW] := shapedS shW; case: sg => sg.
-have sP : size (pullz W g n) = n.
-  by apply: size_pullz => r' /(nthP [::])[i]; rewrite shW.1 => im <-; exact: shW.2.
-rewrite big_ord_recl /pull /= (nth_map (Z0, Z0)) ?size_zip ?sr ?sP ?minnn //.
-rewrite nth_zip ?sr ?sP // /fmaz erD erM -(IH g m) //; by rewrite mulrC.
+have sP : size (pullr A W g n) = n.
+  by apply: size_pullr => r' /(nthP [::])[i]; rewrite shW.1 => im <-; exact: shW.2.
+rewrite big_ord_recl /pull /= (nth_map (Z0, 0)) ?size_zip ?sr ?sP ?minnn //.
+rewrite nth_zip ?sr ?sP // /fmar rmorphD rmorphM er_morph -(IH g m) //; by rewrite mulrC.
 Qed.
+
+End Pulls.
 
 (* The weights that deltas pass. *)
 Notation above As := [seq weight A | A <- behead As].
@@ -319,55 +339,70 @@ Hypothesis p_ok : modulus_ok p.
 
 Local Notation Zp := ('Z_(Z.to_nat (to_Z p))).
 
-Definition residues (A : integers) : ints := [seq [seq residue p z | z <- a] | a <- A].
+Definition residues (W : integers) : ints := [seq [seq residue p z | z <- w] | w <- W].
 
-(* u: residues of the n integers v *)
-Definition reduced n (u : seq word) (v : seq Z) : Prop :=
+(* u: residues of the n elements v, by a map to Z/p *)
+Definition reduced (U : Type) (u0 : U) (f : U -> Zp) n (u : seq word) (v : seq U) : Prop :=
   [/\ size u = n, size v = n, all (small p) u &
-      forall j, (j < n)%N -> eu p (nth 0%uint63 u j) = er [ringType of Zp] (nth Z0 v j)].
+      forall j, (j < n)%N -> eu p (nth 0%uint63 u j) = f (nth u0 v j)].
 
-Lemma reduced_residue v : reduced (size v) [seq residue p z | z <- v] v.
+Local Notation reducedz := (reduced Z0 (er [ringType of Zp])).
+
+Lemma reduced_residue v : reducedz (size v) [seq residue p z | z <- v] v.
 Proof.
 split=> [|||j jn]; rewrite ?size_map //.
   by apply/(all_nthP 0%uint63) => i; rewrite size_map => iv; rewrite (nth_map Z0) // residue_small.
 by rewrite (nth_map Z0) // residueE.
 Qed.
 
-Lemma reduced_zip n (f : word -> word -> word) (h : Z -> Z -> Z) u v u' v' :
-  (forall a b z w, small p a -> small p b -> eu p a = er [ringType of Zp] z -> eu p b = er _ w ->
-     small p (f a b) /\ eu p (f a b) = er _ (h z w)) ->
-  reduced n u v -> reduced n u' v' ->
-  reduced n [seq f ab.1 ab.2 | ab <- zip u u'] [seq h zw.1 zw.2 | zw <- zip v v'].
+Lemma reduced_zip (U V W : Type) u0 v0 w0 (fu : U -> Zp) (fv : V -> Zp) (fw : W -> Zp)
+    n (f : word -> word -> word) (h : U -> V -> W) u v u' v' :
+  (forall a b z w, small p a -> small p b -> eu p a = fu z -> eu p b = fv w ->
+     small p (f a b) /\ eu p (f a b) = fw (h z w)) ->
+  reduced u0 fu n u v -> reduced v0 fv n u' v' ->
+  reduced w0 fw n [seq f ab.1 ab.2 | ab <- zip u u'] [seq h zw.1 zw.2 | zw <- zip v v'].
 Proof.
 move=> fE [su sv uu E] [su' sv' uu' E']; have szu : size (zip u u') = n by rewrite size_zip su su' minnn.
 have szv : size (zip v v') = n by rewrite size_zip sv sv' minnn.
 have at_j j : (j < n)%N -> small p (f (nth 0%uint63 u j) (nth 0%uint63 u' j)) /\
-    eu p (f (nth 0%uint63 u j) (nth 0%uint63 u' j)) = er _ (h (nth Z0 v j) (nth Z0 v' j)).
+    eu p (f (nth 0%uint63 u j) (nth 0%uint63 u' j)) = fw (h (nth u0 v j) (nth v0 v' j)).
   move=> jn; apply: fE; rewrite ?E ?E' //.
     by apply: (all_nthP 0%uint63 uu); rewrite su.
   by apply: (all_nthP 0%uint63 uu'); rewrite su'.
 split; rewrite ?size_map //.
   apply/(all_nthP 0%uint63) => j; rewrite size_map szu => jn.
   by rewrite (nth_map (0%uint63, 0%uint63)) ?szu // nth_zip ?su ?su' //; exact: (at_j j jn).1.
-move=> j jn; rewrite (nth_map (0%uint63, 0%uint63)) ?szu // (nth_map (Z0, Z0)) ?szv //.
+move=> j jn; rewrite (nth_map (0%uint63, 0%uint63)) ?szu // (nth_map (u0, v0)) ?szv //.
 by rewrite !nth_zip ?su ?su' ?sv ?sv' //; exact: (at_j j jn).2.
 Qed.
 
-Lemma reduced_axpy n u z r rz a az : small p u -> eu p u = er [ringType of Zp] z ->
-  reduced n r rz -> reduced n a az -> reduced n (axpy (fma p) u r a) (axpy fmaz z rz az).
+Section Ring.
+
+Variables (A : comRingType) (phi : {rmorphism A -> Zp}).
+Local Notation reducedr := (reduced 0 phi).
+
+(* Integers as elements of A. *)
+Lemma reduced_er n u v : reducedz n u v -> reducedr n u [seq er A z | z <- v].
 Proof.
-move=> su uE rr ra; apply: (reduced_zip (f := fma p u) (h := fmaz z)) rr ra => b c w v sb sc bE cE.
-by rewrite fma_small // fmaE // uE bE cE /fmaz erD erM.
+case=> su sv uu E; split; rewrite ?size_map // => j jn.
+by rewrite (nth_map Z0) ?sv // er_morph E.
 Qed.
 
-Lemma reduced0 n : reduced n (nseq n 0%uint63) (nseq n Z0).
+Lemma reduced_axpy n u (z : A) r rz a az : small p u -> eu p u = phi z ->
+  reducedz n r rz -> reducedr n a az -> reducedr n (axpy (fma p) u r a) (axpy (@fmar A) z rz az).
 Proof.
-split=> [|||j jn]; rewrite ?size_nseq //; last by rewrite !nth_nseq jn eu0 er0.
+move=> su uE rr ra; apply: (@reduced_zip Z A A Z0 0 0 (er [ringType of Zp]) phi phi n (fma p u) (fmar z)) rr ra => b c w v sb sc bE cE.
+by rewrite fma_small // fmaE // uE bE cE /fmar rmorphD rmorphM er_morph.
+Qed.
+
+Lemma reduced0 n : reducedr n (nseq n 0%uint63) (nseq n 0).
+Proof.
+split=> [|||j jn]; rewrite ?size_nseq //; last by rewrite !nth_nseq jn eu0 rmorph0.
 by apply/(all_nthP 0%uint63) => i; rewrite size_nseq nth_nseq => ->; exact: small0.
 Qed.
 
-Lemma reduced_pull m n W g gz : shaped m n W -> reduced m g gz ->
-  reduced n (pullp p (residues W) g n) (pullz W gz n).
+Lemma reduced_pull m n W g gz : shaped m n W -> reducedr m g gz ->
+  reducedr n (pullp p (residues W) g n) (pullr A W gz n).
 Proof.
 elim: W g gz m => [|r W IH] g gz m shW [sg sgz ug gE].
   by rewrite /pull; case: g {sg ug gE} => [|? ?]; case: gz {sgz} => [|? ?]; exact: reduced0.
@@ -379,29 +414,27 @@ apply: reduced_axpy => //; first exact: (gE 0%N isT).
 by apply: IH shW _; split=> // j jm; exact: (gE j.+1 jm).
 Qed.
 
-Lemma reduced_switch n z u v : size z = n -> reduced n u v ->
-  reduced n (switch 0%uint63 z u) (switch Z0 z v).
+Lemma reduced_switch n z u v : size z = n -> reducedr n u v ->
+  reducedr n (switch 0%uint63 z u) (switch 0 z v).
 Proof.
 move=> sz [su sv uu E].
 split=> [|||j jn]; rewrite ?size_map ?size_zip ?sz ?su ?sv ?minnn //.
   apply/(all_nthP 0%uint63) => j; rewrite size_map size_zip sz su minnn => jn.
   rewrite (nth_map (Z0, 0%uint63)) ?size_zip ?sz ?su ?minnn // nth_zip ?sz ?su //=.
   by case: Z.ltb; [apply: (all_nthP 0%uint63 uu); rewrite su | exact: small0].
-rewrite (nth_map (Z0, 0%uint63)) ?size_zip ?sz ?su ?minnn // (nth_map (Z0, Z0)) ?size_zip ?sz ?sv ?minnn //.
+rewrite (nth_map (Z0, 0%uint63)) ?size_zip ?sz ?su ?minnn // (nth_map (Z0, 0)) ?size_zip ?sz ?sv ?minnn //.
 rewrite !nth_zip ?sz ?su ?sv //=; case: Z.ltb; first exact: E.
-by rewrite eu0 er0.
+by rewrite eu0 rmorph0.
 Qed.
 
-
-Lemma reduced_back d ws K D T x g : size g = K ->
+Lemma reduced_back d ws K D T x u g : reducedr K u g ->
   let As := affines d ws K D T in
-  reduced (head K ws)
-    (head [::] (backp p [seq residues W | W <- above As] (states As x) [seq residue p z | z <- g]))
-    (head [::] (backz (above As) (states As x) g)).
+  reducedr (head K ws) (head [::] (backp p [seq residues W | W <- above As] (states As x) u))
+    (head [::] (backr A (above As) (states As x) g)).
 Proof.
-elim: ws d D T x => [|n ws IH] d D T x sg /=; first by rewrite -sg; exact: reduced_residue.
+elim: ws d D T x => [|n ws IH] d D T x ug //=.
 set z := apply _ x; have sz : size z = n by rewrite size_apply.
-have := IH n (out (affine_of n d D (first T))) (behead T) (rect z) sg.
+have := IH n (out (affine_of n d D (first T))) (behead T) (rect z) ug.
 set As := affines n ws K _ _ => /=; set zs := states As _ => red.
 have : exists W As', As = W :: As' /\ shaped (head K ws) n (weight W).
   by case: ws @As @zs {IH red} => [|n' ws] As zs; (do 2 eexists); split; (reflexivity || exact: table_shaped).
@@ -409,17 +442,19 @@ case=> W [As' [AsE shW]]; rewrite AsE /= in red *; rewrite sz.
 by apply: reduced_switch => //; apply: reduced_pull shW _; exact: red.
 Qed.
 
-End Residues.
+End Ring.
 
+End Residues.
 
 Section Deltas.
 
-Variable R : realFieldType.
+Variables (R : realFieldType) (A : comRingType) (iota : {rmorphism A -> R}).
 
 Local Notation net := (net R).
 Local Notation vec := (vec R).
 
-Definition ivec n (l : seq Z) : 'cV[R]_n := \col_i er R (nth Z0 l i).
+(* A loss vector, up to a factor. *)
+Definition rvec n (l : seq A) : 'cV[R]_n := \col_i iota (nth 0 l i).
 
 (* The factor that integer deltas lack. *)
 Fixpoint lacking (ws : seq nat) (T : seq (tensor * tensor)) : R :=
@@ -438,19 +473,19 @@ by case: ws => [|n ws] /andP[/and5P[_]]; rewrite -(er_gt0 R) => /lt0r_neq0.
 Qed.
 
 Lemma size_back d ws K D T x g : size g = K -> let As := affines d ws K D T in
-  size (head [::] (backz (above As) (states As x) g)) = head K ws.
+  size (head [::] (backr A (above As) (states As x) g)) = head K ws.
 Proof.
 elim: ws d D T x => [|n ws IH] d D T x sg //=; set z := apply _ x.
 have sz : size z = n by rewrite size_apply.
 have := IH n (out (affine_of n d D (first T))) (behead T) (rect z) sg.
-rewrite /= -/(affine_of n d D (first T)) [affines n ws K _ _]affinesE /= => sd; rewrite size_map size_zip sz size_pullz ?minnn // => r.
+rewrite /= -/(affine_of n d D (first T)) [affines n ws K _ _]affinesE /= => sd; rewrite size_map size_zip sz size_pullr ?minnn // => r.
 by move=> /(nthP [::])[i]; rewrite (table_shaped _ _ _).1 => im <-; exact: (table_shaped _ _ _).2.
 Qed.
 
 Lemma delta1_net d ws K D T x c g : affines_ok ws D T -> size x = d -> size g = K ->
   let As := affines d ws K D T in
-  delta1 (net d ws K T) (vec d D x) (c *: ivec K g) =
-  (c * lacking ws T) *: ivec (head K ws) (head [::] (backz (above As) (states As x) g)).
+  delta1 (net d ws K T) (vec d D x) (c *: rvec K g) =
+  (c * lacking ws T) *: rvec (head K ws) (head [::] (backr A (above As) (states As x) g)).
 Proof.
 elim: ws d D T x => [|n ws IH] d D T x /=; first by rewrite mulr1.
 case/andP=> okA ok sx sg; have o0 : Z.ltb Z0 (out (affine_of n d D (first T))) := out_gt0 okA.
@@ -465,13 +500,13 @@ set W := (first (behead T)).1; have E0 := denominator_neq0 ok.
 apply/colP => j; rewrite dmaskE active_vec; last exact: o0.
 rewrite !mxE.
 have shW := table_shaped (head K ws) n W.
-have sP : size (pullz (table (head K ws) n W) ds n) = n.
-  by apply: size_pullz => r /(nthP [::])[i]; rewrite shW.1 => im <-; exact: shW.2.
-rewrite /switch (nth_map (Z0, Z0)) ?size_zip ?sz ?sP ?minnn // nth_zip ?sz ?sP //=.
-case: Z.ltb; last by rewrite er0 mulr0.
-rewrite (pullzE R shW sd (ltn_ord j)) mulr_sumr; apply: eq_bigr => k _.
+have sP : size (pullr A (table (head K ws) n W) ds n) = n.
+  by apply: size_pullr => r /(nthP [::])[i]; rewrite shW.1 => im <-; exact: shW.2.
+rewrite /switch (nth_map (Z0, 0)) ?size_zip ?sz ?sP ?minnn // nth_zip ?sz ?sP //=.
+case: Z.ltb; last by rewrite rmorph0 mulr0.
+rewrite (pullrE iota shW sd (ltn_ord j)) mulr_sumr; apply: eq_bigr => k _.
 rewrite !mxE (tableE W (ltn_ord k) (ltn_ord j)).
-by move: (er R _) (er R _)^-1 (er R (nth _ _ _)) (lacking _ _) => a i b l; ring.
+by move: (er R _) (er R _)^-1 (iota _) (lacking _ _) => a i b l; ring.
 Qed.
 
 Lemma lacking_neq0 ws D T : affines_ok ws D T -> lacking ws T != 0.
@@ -482,3 +517,12 @@ exact: denominator_neq0 ok.
 Qed.
 
 End Deltas.
+
+(* The same for integers. *)
+Notation ivec R := (rvec (er_rmorphism R)).
+
+Lemma delta1_netz (R : realFieldType) d ws K D T x c g : affines_ok ws D T -> size x = d -> size g = K ->
+  let As := affines d ws K D T in
+  delta1 (net R d ws K T) (vec R d D x) (c *: ivec R K g) =
+  (c * lacking R ws T) *: ivec R (head K ws) (head [::] (backz (above As) (states As x) g)).
+Proof. by move=> ok sx sg As; rewrite backzE; exact: delta1_net. Qed.

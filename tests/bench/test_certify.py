@@ -29,6 +29,11 @@ def test_cases_come_out_as_expected(name):
     assert run.recovered is (True if name.endswith("gradient alone") else None)
 
 
+def test_the_system_that_decided_is_shown():
+    run = run_case(BY_NAME["100-100-4 M=16, degree 3"], 0)
+    assert (run.equations, run.unknowns, run.rank) == (1311, 1320, 1304)
+
+
 def test_seeds_make_the_case():
     case = BY_NAME["784-512-10 M=8"]
     (one, first), (two, second), (other, third) = build(case, 0), build(case, 0), build(case, 1)

@@ -65,7 +65,7 @@ def test_what_baselines_cannot_use_is_refused():
     none = Effort(iterations=0)
     with pytest.raises(InputError, match="iterations=0 is not a positive integer"):
         inverting_gradients(model, given, labels=torch.tensor([2]), shape=(1, 3, 3), effort=none)
-    with pytest.raises(InputError, match="no soft labels"):
+    with pytest.raises(InputError, match="hinge' cannot be optimised for"):
         dlg(model, given, samples=1, shape=(1, 3, 3), classes=4, question=Question(loss=Loss.HINGE))
     with pytest.raises(InputError, match="no tensor of this model"):
         dlg(model, {"x": torch.ones(1)}, samples=1, shape=(1, 3, 3), classes=4)

@@ -148,7 +148,8 @@ def test_an_interruption_ends_the_process_of_a_run(monkeypatch: pytest.MonkeyPat
     def interrupted(self: Future[None], timeout: float | None = None) -> None:
         raise KeyboardInterrupt
 
+    before = set(multiprocessing.active_children())  # joblib keeps its processes for a while
     monkeypatch.setattr(Future, "result", interrupted)
     with pytest.raises(KeyboardInterrupt):
         isolated(time.sleep, 3600)
-    assert not multiprocessing.active_children()
+    assert set(multiprocessing.active_children()) <= before

@@ -183,11 +183,22 @@ def test_the_report_shows_what_an_attack_makes_of_the_batch(here: Path, capsys: 
     assert code == 0
     assert "3 of 3 samples recovered by lift, largest RMSE" in out
     html = Path("report.html").read_text()
-    assert html.count("data:image/png") == 1
+    assert html.count("data:image/png") == 2 * 3 + 1, "originals, rebuilt samples and the neurons of a layer"
     assert html.count('<span class="pill confirmed">') == 3
+    assert "exan mitigate model.safetensors pictures.npz --report defences.html" in html
     code, record = run_json(capsys, *arguments)
     assert (record["attack"]["found"], record["attack"]["score"]["recall"]) == (3, 1)
     assert run_json(capsys, *arguments[:3])[1]["attack"] is None
+
+
+def test_flat_inputs_are_pictures_of_the_shape_that_is_given(here: Path, capsys: pytest.CaptureFixture[str]):
+    arguments = ("audit", "model.safetensors", "batch.npz", "--report", "report.html", "--input-shape")
+    assert run(capsys, *arguments, "1,3,4")[0] == ExitCode.DONE
+    assert Path("report.html").read_text().count("data:image/png") == 7
+    code, _, err = run(capsys, *arguments, "1,3,5")
+    assert (code, "has 15 entries, and a sample of batch.npz has 12" in err) == (ExitCode.USAGE, True)
+    code, _, err = run(capsys, *arguments, "3,4")
+    assert (code, "'3,4' is not C,H,W" in err) == (ExitCode.USAGE, True)
 
 
 def test_a_report_says_why_there_is_no_attack(
@@ -233,7 +244,7 @@ def test_a_model_with_convolutions_is_attacked_and_nothing_is_proved(
     assert "gate recovered: hit; 3 recovered" in out
     assert "gate peel: undecided" in out
     html = Path("report.html").read_text()
-    assert html.count("data:image/png") == 1
+    assert html.count("data:image/png") == 2 * 3
     assert "features and labels" in html.lower()
     code, record = run_json(capsys, *arguments[:3])
     assert code == ExitCode.UNDECIDED
@@ -474,7 +485,7 @@ def test_demo_does_the_main_job_and_its_commands_work(here: Path, capsys: pytest
             "certificate.json",
         ):
             assert (Path(one["folder"]) / name).is_file()
-    assert Path(record["report"]).read_text().count("data:image/png") == 2
+    assert Path(record["report"]).read_text().count("data:image/png") == 2 * (2 * 16 + 1)
     from exan_verify.cli.demo import commands
 
     for line in commands(Path("report")).values():
@@ -562,7 +573,7 @@ def test_bench_searches_batches(capsys: pytest.CaptureFixture[str]):
         ),
         (["attack", "model.safetensors", "cut.npz", "--out", "found.npz"], "cut.npz: not a whole .npz"),
         (["frobnicate"], "No such command"),
-        (["audit", "model.safetensors"], "Missing argument"),
+        (["audit", "model.safetensors"], "give MODEL and BATCH"),
     ],
 )
 def test_bad_input(here: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str):
@@ -633,7 +644,9 @@ def test_the_work_limit_is_where_work_is_counted_as_the_readme_says():
     readme = (Path(__file__).parents[2] / "README.md").read_text()
     sentence = readme[readme.index("`--work-limit N` on") :].split(":")[0]
     named = re.findall(r"`(\w+)(?: certify)?`", sentence)
-    assert sorted(named) == sorted(having) == ["audit", "bench", "certify", "demo", "mitigate", "smt"]
+    assert (
+        sorted(named) == sorted(having) == ["audit", "bench", "certify", "demo", "mitigate", "smt", "sweep"]
+    )
 
 
 @pytest.mark.parametrize(("library", "command"), [("rich_click", ["--version"]), ("torch", ["certify"])])

@@ -150,8 +150,9 @@ def test_one_error_and_exit_code_two(
     for more in ((), ("--json",)):
         code, out, err = run(capsys, *line, *more)
         assert (code, out) == (2, "")
-        assert err.startswith("error: ")
-        assert says in " ".join(err.split())
+        message = json.loads(err)["message"] if more else err.removeprefix("error: ")
+        assert message != err
+        assert says in " ".join(message.split())
     assert [name for name in sorted(os.listdir()) if name != "__pycache__"] == before
 
 

@@ -199,13 +199,12 @@ def test_floats_need_a_meaning(here: Path, capsys: pytest.CaptureFixture[str]) -
 def test_cubes_run_on_a_dask_cluster() -> None:
     """The same verdict when joblib hands the cubes to a local cluster."""
     distributed = pytest.importorskip("distributed", reason="dask.distributed is an optional backend")
-    import joblib
+    from exan_verify.core.parallel import cluster
 
     case = named("plain/mse/nobias/3")
     with (
-        distributed.LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address=None) as cluster,
-        distributed.Client(cluster),
-        joblib.parallel_config(backend="dask"),
+        distributed.LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address=None) as local,
+        cluster(local.scheduler_address),
     ):
         verdict = decided(case, jobs=2)
     assert (verdict.outcome, verdict.reason) == (decided(case).outcome, decided(case).reason)

@@ -13,16 +13,17 @@ import numpy as np
 import pytest
 
 from exan_verify import Release, ReluNetwork, certify, prove
-from exan_verify.coq.compiling import LAST, LIBRARY, compiled
-from exan_verify.coq.document import Given
+from exan_verify.coq.compiling import LIBRARY, compiled, is_compiled
+from exan_verify.coq.document import Given, hypotheses
 from exan_verify.coq.literals import tensor
 from exan_verify.coq.unique import document, find_evidence
+from exan_verify.core.question import Loss
 from exan_verify.errors import CertificateRejected, ExanError, InputError
 from tests.support.commands import run
 
 needs_coq = pytest.mark.skipif(
-    shutil.which("coqc") is None or not (LIBRARY / f"{LAST}.vo").exists(),
-    reason=f"needs coqc and the compiled library: bash proofs/install.sh, then make -C proofs/coq {LAST}.vo",
+    shutil.which("coqc") is None or not is_compiled(),
+    reason="needs coqc and the compiled library: bash proofs/install.sh, then make -C proofs/coq prove",
 )
 
 
@@ -47,6 +48,11 @@ def certified(kind: str, loss: str = "mse", **shape: Any) -> Any:
     """The first drawn batch that is UNIQUE by lifting, its network and its certificate."""
     for seed in range(50):
         network, batch = drawn(kind, seed, **shape)
+        if loss == "bce":
+            batch = (
+                batch[0],
+                np.random.default_rng(seed).integers(0, 2, (len(batch[0]), network.widths[-1])),
+            )
         certificate = certify(network, batch=batch, loss=loss).certificate
         if certificate and [part["type"] for part in certificate["evidence"]] == ["lifting"]:
             return network, batch, certificate
@@ -77,9 +83,10 @@ def written(text: str, name: str) -> list[list[Fraction]]:
     return [[value(int(word)) for word in row.split(";")] for row in rows]
 
 
+@pytest.mark.parametrize("loss", ["mse", "cross_entropy", "bce"])
 @pytest.mark.parametrize("kind", ["integers", "float64", "float32", "fractions"])
-def test_the_numbers_of_the_statement_are_the_stored_ones(kind: str) -> None:
-    network, (x, y), certificate = certified(kind)
+def test_the_numbers_of_the_statement_are_the_stored_ones(kind: str, loss: str) -> None:
+    network, (x, y), certificate = certified(kind, loss)
     text = prove(certificate, network, batch=(x, y))
 
     def exact(values: Any) -> list[list[Fraction]]:
@@ -91,11 +98,14 @@ def test_the_numbers_of_the_statement_are_the_stored_ones(kind: str) -> None:
         assert written(text, f"weight_{number}") == exact(layer.weight)
         assert written(text, f"bias_{number}") == exact([layer.bias])
     assert written(text, "inputs") == exact(x)
-    assert written(text, "labels") == exact(np.eye(3, dtype=int)[y])
+    if loss == "cross_entropy":
+        assert f"Definition labels := [:: {'; '.join(map(str, y))}]%N." in text
+    else:
+        assert written(text, "labels") == exact(y if loss == "bce" else np.eye(3, dtype=int)[y])
 
 
 @pytest.mark.parametrize("widths", [(4, 16, 3), (4, 24, 32, 3), (4, 16, 24, 40, 3)])
-@pytest.mark.parametrize("loss", ["mse", "hinge"])
+@pytest.mark.parametrize("loss", ["mse", "hinge", "cross_entropy"])
 def test_the_statement_names_the_widths_and_labels(widths: tuple[int, ...], loss: str) -> None:
     network, batch, certificate = certified("integers", loss, widths=widths)
     text = prove(certificate, network, batch=batch)
@@ -103,11 +113,12 @@ def test_the_statement_names_the_widths_and_labels(widths: tuple[int, ...], loss
     assert f"Definition N : params R 4 [:: {hidden}] 3 := net R 4 [:: {hidden}] 3 layers." in text
     for number, layer in enumerate(network.layers, start=1):
         assert written(text, f"weight_{number}") == [[Fraction(int(v)) for v in row] for row in layer.weight]
-    if loss == "hinge":
+    if loss != "mse":
+        supposed = {"hinge": "is_class", "cross_entropy": "sums_to_one"}[loss]
         assert f"Definition labels := [:: {'; '.join(map(str, batch[1]))}]%N." in text
-        assert "(forall m, is_class (y' m)) ->" in text
+        assert f"(forall m, {supposed} (y' m)) ->" in text
     else:
-        assert "is_class" not in text
+        assert "forall m" not in text
 
 
 def test_words_hold_numbers_of_very_different_sizes() -> None:
@@ -125,23 +136,34 @@ def test_numbers_that_no_word_holds_are_refused_by_name() -> None:
         tensor(np.array([[Fraction(2**80 + 1), Fraction(1)]], dtype=object), "0.weight")
 
 
-def test_the_text_assumes_nothing() -> None:
-    network, batch, certificate = certified("integers")
-    texts = [prove(certificate, network, batch=batch)]
-    texts += [
-        (LIBRARY / f"{name}.v").read_text() for name in ("residues", "tensors", "certificates", "claims")
+@pytest.mark.parametrize("loss", ["mse", "hinge", "cross_entropy", "bce"])
+def test_the_text_assumes_nothing_but_that_e_is_transcendental(loss: str) -> None:
+    network, batch, certificate = certified("integers", loss)
+    text = prove(certificate, network, batch=batch)
+    assert not _ASSUMED.search(text)
+    supposed = re.findall(r"^(?:Hypothes[ie]s|Variables?|Context) .*$", text, re.M)
+    exponential = [
+        "Variable exp : exponential R.",
+        "Hypothesis e_transcendental : transcendental (exp 1).",
     ]
-    for text in texts:
-        assert not re.search(r"\b(Axiom|Parameter|Conjecture|Admitted|admit|give_up)\b", text)
-    assert not re.search(r"\b(Hypothes[ie]s|Variables?)\b(?! R : realFieldType)", texts[0]), (
-        "nothing is supposed"
-    )
+    assert hypotheses(text) == (["transcendental (exp 1)"] if loss in ("cross_entropy", "bce") else [])
+    assert supposed == [
+        "Variable R : realFieldType.",
+        *(exponential if loss in ("cross_entropy", "bce") else []),
+    ]
+
+
+_ASSUMED = re.compile(r"\b(Axioms?|Parameters?|Conjecture|Admitted|admit|give_up)\b")
+
+
+@pytest.mark.parametrize("name", ["residues", "tensors", "certificates", "claims", "second", "softmax"])
+def test_the_library_assumes_nothing(name: str) -> None:
+    assert not _ASSUMED.search((LIBRARY / f"{name}.v").read_text())
 
 
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [
-        ({"loss": "cross_entropy"}, "the loss cross_entropy"),
         ({"biases": False}, "without biases"),
         ({"narrow": True}, "evidence of the kind residual"),
         ({"release": Release(tensors=["0.weight", "0.bias"])}, "a claim about a release"),
@@ -161,6 +183,16 @@ def test_what_is_not_covered_is_refused_with_its_reason(changed: dict[str, Any],
     with pytest.raises(ExanError, match=reason) as caught:
         prove(verdict.certificate, network, batch=(x, y))
     assert "\n" not in str(caught.value)
+
+
+def test_second_batches_under_losses_with_exponentials_are_refused() -> None:
+    network = ReluNetwork.from_arrays([[[1, 0]], [[1], [2]]], [[1], [0, 0]])
+    batch = [[1, 5], [2, 3]], [0, 0]
+    certificate = certify(network, batch=batch, loss="cross_entropy").certificate
+    assert certificate is not None
+    assert certificate["claim"]["outcome"] == "ambiguous"
+    with pytest.raises(InputError, match="a claim of AMBIGUOUS under cross_entropy"):
+        prove(certificate, network, batch=batch)
 
 
 def test_a_certificate_of_another_batch_is_rejected() -> None:
@@ -189,7 +221,13 @@ def test_the_command_writes_the_file_or_nothing(tmp_path: Path, capsys: pytest.C
         capsys, "prove", certificate, model, "--batch", batch, "--out", str(out), "--json"
     )
     assert (code, error) == (0, "")
-    assert json.loads(said) == {"schema": "exan/prove/1", "path": str(out), "accepted": None, "axioms": None}
+    assert json.loads(said) == {
+        "schema": "exan/prove/1",
+        "path": str(out),
+        "accepted": None,
+        "axioms": None,
+        "hypotheses": [],
+    }
     assert "Theorem claimed" in out.read_text()
     other = tmp_path / "other.npz"
     np.savez(other, x=np.zeros((2, 4)), y=np.zeros(2, dtype=int))
@@ -224,7 +262,14 @@ def test_coqc_accepts_and_says_what_the_theorem_rests_on(
 @needs_coq
 @pytest.mark.parametrize(
     ("loss", "widths"),
-    [("hinge", (4, 16, 24, 3)), pytest.param("mse", (4, 16, 24, 20, 3), marks=pytest.mark.campaign)],
+    [
+        ("hinge", (4, 16, 24, 3)),
+        ("cross_entropy", (4, 16, 3)),
+        pytest.param("mse", (4, 16, 24, 20, 3), marks=pytest.mark.campaign),
+        pytest.param("cross_entropy", (4, 16, 24, 20, 3), marks=pytest.mark.campaign),
+        pytest.param("bce", (4, 16, 3), marks=pytest.mark.campaign),
+        pytest.param("bce", (4, 16, 24, 3), marks=pytest.mark.campaign),
+    ],
 )
 def test_coqc_accepts_other_losses_and_depths(loss: str, widths: tuple[int, ...], tmp_path: Path) -> None:
     network, batch, certificate = certified("float32", loss, widths=widths)
@@ -244,6 +289,7 @@ def test_coqc_accepts_an_argument_at_a_higher_layer(
     for seed in range(50):
         network, (x, y) = drawn("integers", seed, widths=widths)
         given = Given(
+            loss=Loss.MSE,
             layers=tuple((tensor(one.weight, "w"), tensor(one.bias, "b")) for one in network.layers),
             inputs=tensor(x, "x"),
             labels=tensor(np.eye(3, dtype=int)[y], "y"),
@@ -256,6 +302,75 @@ def test_coqc_accepts_an_argument_at_a_higher_layer(
     path.write_text(document(given, evidence, about=" "))
     assert "unique_mse_deep_ok" in path.read_text()
     assert "PrimInt63.mul" in compiled(path)
+
+
+@needs_coq
+@pytest.mark.parametrize(
+    ("loss", "widths"),
+    [("cross_entropy", (3, 4, 3, 2)), pytest.param("hinge", (3, 4, 2), marks=pytest.mark.campaign)],
+)
+def test_coqc_accepts_one_sample_alone(loss: str, widths: tuple[int, ...], tmp_path: Path) -> None:
+    network, batch, certificate = certified("integers", loss, widths=widths, samples=1)
+    assert certificate["evidence"][0]["layers"][0]["parametrisation"] == "single"
+    path = tmp_path / "claim.v"
+    path.write_text(prove(certificate, network, batch=batch))
+    assert "(Alone )" in path.read_text()
+    assert "PrimInt63.mul" in compiled(path)
+
+
+def narrow_top(shift: int) -> Any:
+    """Four samples under a last hidden layer of two neurons: with a large bias ``shift`` both are active."""
+    network, batch = drawn("integers", 0, widths=(4, 60, 12, 2, 2), samples=4)
+    weights = [layer.weight for layer in network.layers]
+    biases = [layer.bias for layer in network.layers]
+    biases[2] = np.array([shift, shift])
+    return ReluNetwork.from_arrays(weights, biases), batch
+
+
+@needs_coq
+@pytest.mark.parametrize("loss", ["cross_entropy", pytest.param("mse", marks=pytest.mark.campaign)])
+def test_coqc_accepts_labels_told_by_the_next_delta(loss: str, tmp_path: Path) -> None:
+    """Four samples have features of rank three at most in two neurons: the output layer tells no labels."""
+    network, batch = narrow_top(10**6)
+    certificate = certify(network, batch=batch, loss=loss).certificate
+    assert certificate is not None
+    assert certificate["evidence"][0]["layers"][0]["labels"] == "backward_map"
+    path = tmp_path / "claim.v"
+    path.write_text(prove(certificate, network, batch=batch))
+    assert "BackwardRank" in path.read_text()
+    assert "PrimInt63.mul" in compiled(path)
+
+
+@needs_coq
+@pytest.mark.campaign
+def test_coqc_accepts_labels_told_by_the_next_delta_of_a_higher_layer(tmp_path: Path) -> None:
+    network, (x, y) = drawn("integers", 1, widths=(4, 16, 60, 12, 2, 2), samples=4)
+    biases = [layer.bias for layer in network.layers]
+    biases[3] = np.array([10**9, 10**9])
+    given = Given(
+        loss=Loss.CROSS_ENTROPY,
+        layers=tuple(
+            (tensor(one.weight, "w"), tensor(b, "b")) for one, b in zip(network.layers, biases, strict=True)
+        ),
+        inputs=tensor(x, "x"),
+        labels=[int(v) for v in y],
+        factor=4,
+    )
+    evidence = find_evidence(given, [2], ["NextDeltas", "AllEntries"])
+    assert evidence is not None
+    path = tmp_path / "claim.v"
+    path.write_text(document(given, evidence, about=" "))
+    assert "BackwardRank" in path.read_text()
+    assert "PrimInt63.mul" in compiled(path)
+
+
+def test_labels_that_are_told_among_classes_only_are_refused() -> None:
+    """With one active neuron in the last hidden layer, loss vectors that differ along one line look alike."""
+    network, batch = narrow_top(9000)
+    certificate = certify(network, batch=batch, loss="mse").certificate
+    assert certificate is not None
+    with pytest.raises(InputError, match="labels told otherwise"):
+        prove(certificate, network, batch=batch)
 
 
 @pytest.mark.parametrize(("loss", "widths"), [("mse", (3, 5, 2)), ("hinge", (3, 5, 4, 2))])
@@ -297,16 +412,53 @@ def test_coqc_accepts_a_second_batch_and_none_far_from_it(tampered: bool, tmp_pa
 
 
 @needs_coq
-@pytest.mark.parametrize("where", ["weight_1", "inputs", "evidence"])
-def test_a_changed_number_is_rejected(where: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("loss", "where"),
+    [
+        ("mse", "weight_1"),
+        ("cross_entropy", "inputs"),
+        ("cross_entropy", "evidence"),
+        *(
+            pytest.param(*changed, marks=pytest.mark.campaign)
+            for changed in [
+                ("mse", "inputs"),
+                ("mse", "evidence"),
+                ("cross_entropy", "weight_1"),
+                ("cross_entropy", "bias_2"),
+                ("bce", "bias_2"),
+                ("bce", "labels"),
+                ("bce", "evidence"),
+            ]
+        ),
+    ],
+)
+def test_a_changed_number_is_rejected(loss: str, where: str, tmp_path: Path) -> None:
     """The least change: the last word of the array's first row grows by two units, which keeps its sign."""
-    network, batch, certificate = certified("integers")
+    network, batch, certificate = certified("integers", loss)
     text = prove(certificate, network, batch=batch)
     before, after = text.split(f"Definition {where} :=", 1)
     changed = re.sub(r"(\d+) \| 0 \|\]", lambda m: f"{int(m[1]) + 2} | 0 |]", after, count=1)
     assert changed != after
     path = tmp_path / "claim.v"
     path.write_text(f"{before}Definition {where} :={changed}")
+    with pytest.raises(CertificateRejected, match="coqc rejects"):
+        compiled(path)
+
+
+@needs_coq
+@pytest.mark.parametrize("what", ["label", pytest.param("point", marks=pytest.mark.campaign)])
+def test_another_class_or_point_is_rejected(what: str, tmp_path: Path) -> None:
+    network, (x, y), certificate = certified("integers", "cross_entropy")
+    text = prove(certificate, network, batch=(x, y))
+    if what == "label":
+        changed = text.replace("Definition labels := [:: ", f"Definition labels := [:: {(y[0] + 1) % 3}; ")
+        changed = changed.replace(f"; {y[0]}; {y[1]}]%N.", f"; {y[1]}]%N.")
+    else:
+        changed = re.sub(r"_ok (\d+)%uint63 (\d+)%", lambda m: f"_ok {m[1]}%uint63 {int(m[2]) + 1}%", text)
+    assert changed != text
+    assert len(changed) == len(text)
+    path = tmp_path / "claim.v"
+    path.write_text(changed)
     with pytest.raises(CertificateRejected, match="coqc rejects"):
         compiled(path)
 

@@ -1,6 +1,7 @@
 """Lifting of degree three: beyond degree two, groups, what it says when it cannot, forged evidence."""
 
 import json
+from fractions import Fraction
 from math import comb, prod
 
 import numpy as np
@@ -16,9 +17,10 @@ from exan_verify.core.verdict import Outcome, SampleStatus, Trust
 from exan_verify.decide.lifting import cubic, degree_three
 from exan_verify.decide.lifting.system import plan
 from exan_verify.errors import CertificateRejected
-from exan_verify.exact.linalg import rank_mod
-from exan_verify.exact.modular import PRIME
-from exan_verify.kernel.lifting.degree_three import cubic_matrix
+from exan_verify.exact import elimination, stacked
+from exan_verify.exact.elimination import PRIMES
+from exan_verify.exact.stacked import Stacked
+from exan_verify.kernel.lifting.degree_three import cubic_system
 from exan_verify.kernel.lifting.degree_three import facts as checked
 from tests.support.cases import default_network, random_batch, two_one_five_one
 from tests.support.contexts import context_of, subject
@@ -77,7 +79,7 @@ def test_the_null_space_of_groups_is_as_large_as_the_theory_says(samples, copies
     assert sorted(map(len, quadratic.groups)) == sorted([1] * (samples - 1) + [copies + 1])
     whole = cubic.Cubic(plan=quadratic, neurons=quadratic.equations)
     assert whole.unknowns - whole.target == comb(copies + 3, 3) + samples - 1
-    assert rank_mod(cubic.cubic_equations(context, whole)) == whole.target
+    assert cubic.cubic_equations(context, whole, context.image_in(PRIMES[0])).rank() == whole.target
 
 
 def test_groups_leave_singletons_determined():
@@ -99,15 +101,14 @@ def test_engine_and_kernel_expand_the_same_equations():
     context = context_of(network, random_batch(network, 4))
     quadratic = plan(context, 1, (0, 1, 2, 3))
     whole = cubic.Cubic(plan=quadratic, neurons=quadratic.equations)
-    ours = cubic.cubic_equations(context, whole)
-    delta = context.image.delta(1)
+    image = context.image_in(p := PRIMES[0])
+    ours = cubic.cubic_equations(context, whole, image).dense()
+    delta = image.delta(1)
     weight = network.layers[1].weight.astype(object)
     reduced = [[int((w - weight[-1, j]) * 2**40) for w in weight[:-1, j]] for j in range(14)]
-    outgoing = np.array(
-        [[v * pow(2**40, -1, PRIME) % PRIME for v in row] for row in reduced], dtype=np.uint64
-    )
-    theirs = cubic_matrix(delta[delta.any(axis=1)], outgoing[delta.any(axis=1)])
-    ranks = {rank_mod(ours), rank_mod(theirs), rank_mod(np.concatenate([ours, theirs]))}
+    outgoing = np.array([[v * pow(2**40, -1, p) % p for v in row] for row in reduced], dtype=np.uint64)
+    theirs = cubic_system(delta[delta.any(axis=1)], outgoing[delta.any(axis=1)], p).dense()
+    ranks = {elimination.rank(m, p) for m in (ours, theirs, np.concatenate([ours, theirs]))}
     assert len(ranks) == 1
 
 
@@ -117,15 +118,15 @@ def test_true_samples_solve_the_system():
     context = context_of(network, random_batch(network, 4))
     quadratic = plan(context, 1, (0, 1, 2, 3))
     whole = cubic.Cubic(plan=quadratic, neurons=quadratic.equations)
-    matrix = cubic.cubic_equations(context, whole).astype(object)
+    image = context.image_in(p := PRIMES[0])
+    dense = cubic.cubic_equations(context, whole, image).dense()
+    matrix = dense.astype(np.int64).astype(object)
     monomials = cubic._cubic_monomials(4, whole.variables)
     for m in range(4):
-        loss_vector = [int(v) for v in context.image.delta(2)[:-1, m]]
+        loss_vector = [int(v) for v in image.delta(2)[:-1, m]]
         solution = [int(k == m) for k in range(4)] + loss_vector
-        values = np.array(
-            [prod(solution[v] for v in monomial) % PRIME for monomial in monomials], dtype=object
-        )
-        assert not np.any(matrix @ np.array(values, dtype=object) % PRIME)
+        values = np.array([prod(solution[v] for v in monomial) % p for monomial in monomials], dtype=object)
+        assert not np.any(matrix @ np.array(values, dtype=object) % p)
 
 
 def test_says_how_many_neurons_are_missing_and_when_memory_ends(monkeypatch):
@@ -138,11 +139,69 @@ def test_says_how_many_neurons_are_missing_and_when_memory_ends(monkeypatch):
     assert f"({only.plan.missing} at degree two)" in verdict.reason
     assert only.missing == -(-only.target // 14) - 20
 
-    monkeypatch.setattr(degree_three, "MAX_ENTRIES", 1000)
     network = default_network([30, 40, 3], seed=1)
-    verdict = certify(network, batch=random_batch(network, 9), engine="lifting")
-    assert verdict.outcome is Outcome.UNKNOWN
-    assert "entries that memory is planned for" in verdict.reason
+    batch = random_batch(network, 9)
+    certificate = certify(network, batch=batch, engine="lifting").certificate
+    for left in (1000, stacked.least_memory(282)):  # before anything is built, and after
+        monkeypatch.setattr(stacked, "memory_available", lambda left=left: left)
+        verdict = certify(network, batch=batch, engine="lifting")
+        assert verdict.outcome is Outcome.UNKNOWN
+        assert "of memory, 0.00 GiB are left (14 neurons are missing at degree two)" in verdict.reason
+        with pytest.raises(CertificateRejected, match="cannot be taken here: a rank would take"):
+            check(certificate, network, batch=batch)
+
+
+def test_a_rank_that_is_short_is_taken_again_with_another_prime(monkeypatch):
+    """Engine and kernel both: the first prime lies about every rank here."""
+    taken = []
+
+    def short_at_first(system, enough=None, told=None):
+        taken.append(system.prime)
+        return min(whole_rank(system, enough, told), 100 if system.prime == PRIMES[0] else 10**9)
+
+    whole_rank = Stacked.rank
+    monkeypatch.setattr(Stacked, "rank", short_at_first)
+    network = default_network([30, 40, 3], seed=1)
+    batch = random_batch(network, 9)
+    verdict = certify(network, batch=batch, engine="lifting")
+    assert verdict.outcome is Outcome.UNIQUE
+    check(verdict.certificate, network, batch=batch)
+    assert taken[-2:] == list(PRIMES)
+    assert set(taken) == set(PRIMES)
+
+
+def test_rational_inputs_with_a_small_prime_in_a_denominator():
+    """No residue mod the first prime: the second is taken. With both, the step says so."""
+    base = default_network([30, 40, 3], seed=1)
+    batch = random_batch(base, 9, loss=Loss.MSE)
+    x = np.array([[Fraction(float(v)) for v in row] for row in batch.inputs], dtype=object)
+    for divisor, outcome in ((PRIMES[0], Outcome.UNIQUE), (PRIMES[0] * PRIMES[1], Outcome.UNKNOWN)):
+        x[0, 0] = Fraction(1, divisor)
+        given = Batch.of(x, batch.labels, network=base, loss=Loss.MSE, labels=Labels.ONE_HOT)
+        verdict = certify(base, batch=given, loss="mse", engine="lifting")
+        assert verdict.outcome is outcome, verdict.reason
+        if outcome is Outcome.UNIQUE:
+            check(verdict.certificate, base, batch=given)
+        else:
+            assert "divide denominators" in verdict.reason
+
+
+def test_the_rank_tells_how_far_it_is_and_can_be_interrupted():
+    network = default_network([60, 128, 10], seed=1)
+    batch = random_batch(network, 10)
+    told = []
+    certify(network, batch=batch, engine="lifting", progress=lambda what, share: told.append((what, share)))
+    shares = [share for _, share in told]
+    assert shares == sorted(shares)
+    text = "lifting of degree three: rank of "
+    assert any(what.startswith(text) and "GiB of memory" in what for what, _ in told)
+
+    def pressed(what, _share):
+        if what.startswith(text):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        certify(network, batch=batch, engine="lifting", progress=pressed)
 
 
 def test_budget_and_hypotheses_are_respected():

@@ -21,6 +21,7 @@ from exan_verify.decide.residual.macaulay import columns_at, rank_at, settled_at
 from exan_verify.decide.residual.points import rational_points
 from exan_verify.decide.residual.polytope import bounds
 from exan_verify.decide.residual.quadratic import Quadrics, quadrics
+from exan_verify.errors import CertificateRejected
 from exan_verify.exact.backprop import forward, gradient
 from exan_verify.exclusivity import exan_counts
 from tests.support import counterexamples
@@ -143,6 +144,24 @@ def test_a_second_solution_outside_the_region_is_excluded():
     assert verdict.outcome is Outcome.UNIQUE
     cases = verdict.certificate["evidence"][-1]["argument"]["cases"]
     assert [len(case["others"]) for case in cases] == [1]
+
+
+def test_a_box_of_inputs_bounds_the_features_of_the_last_layer():
+    """Both samples see one neuron alone: without a box a row of Q may be any point of a half-line."""
+    network = ReluNetwork.from_arrays(
+        [[[1, 0.5], [0.5, 1]], [[1, 1], [-0.5, 1], [0.25, -1]]], [[0.5, 0.25], [0, 0.25, 0]]
+    )
+    batch = ([[1, 0.5], [2, 1.5]], [0, 1])
+    wide = ask(network, batch, loss=Loss.CROSS_ENTROPY)
+    assert "not shown to be bounded" in wide.attempts[0].note
+    for box in (Box(-4, 4), Box([-3, -1], [2, 5])):
+        assert ask(network, batch, loss=Loss.CROSS_ENTROPY, domain=box).facts.unique
+        verdict = certified(network, batch, domain=box, engine="residual")
+        assert verdict.outcome is Outcome.UNIQUE
+    tampered = json.loads(json.dumps(verdict.certificate))
+    del tampered["claim"]["question"]["domain"]
+    with pytest.raises(CertificateRejected):
+        check(tampered, network, batch=batch)
 
 
 def test_a_domain_excludes_what_the_whole_space_admits():

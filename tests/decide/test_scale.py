@@ -148,6 +148,47 @@ def test_positive_roots_of_products(roots):
     assert [low for low, high in found if low == high] == sorted({r for r in roots if r > 0})
 
 
+def test_one_sample_shows_its_loss_vector_in_the_output_layer():
+    """One neuron below two logits: what comes down of g is one number, so that only dW_L shows which g it
+    is.
+    """
+    outcomes = set()
+    for logits in ([1, 2], [1, -2], [-1, -2], [2, 2], [0, 3]):
+        network = ReluNetwork.from_arrays([[[1]], [[v] for v in logits]])
+        for y in ([1, 0], [0, 1], [1, 1]):
+            batch = ([[0.75]], [y])
+            verdict = certify(network, batch=batch, loss="bce")
+            margins = {v if label else -v for v, label in zip(logits, y, strict=True)}
+            twin = len(margins) == 1 and min(margins) > 0
+            assert verdict.outcome is (Outcome.AMBIGUOUS if twin else Outcome.UNIQUE), (logits, y)
+            assert check(plain(verdict.certificate), network, batch=batch).outcome is verdict.outcome
+            outcomes.add(verdict.outcome)
+    assert len(outcomes) == 2
+
+
+def test_the_output_layer_is_for_one_sample_and_a_hidden_layer():
+    network = ReluNetwork.from_arrays([[[1]], [[1], [-2]]])
+    batch = ([[0.75]], [[1, 0]])
+    certificate = plain(certify(network, batch=batch, loss="bce").certificate)
+    assert certificate["evidence"][0]["layer"] == 2
+    two = ([[0.75], [0.5]], [[1, 0], [1, 0]])
+    tampered = certificate | {"batch_sha256": _digest(network, two)}
+    tampered["claim"] = certificate["claim"] | {"samples": ["determined"] * 2}
+    tampered["claim"]["question"] = certificate["claim"]["question"] | {"batch_size": 2}
+    with pytest.raises(CertificateRejected, match="one sample and a hidden layer"):
+        check(tampered, network, batch=two)
+    flat = ReluNetwork.from_arrays([[[1], [-2]]])
+    one = ([[0.75]], [[1, 0]])
+    tampered = copy.deepcopy(certificate) | {"model_sha256": flat.digest}
+    tampered["evidence"][0] |= {"layer": 1, "lower_ranks": []}
+    with pytest.raises(CertificateRejected, match="one sample and a hidden layer"):
+        check(tampered, flat, batch=one)
+
+
+def _digest(network, batch):
+    return Batch.of(*batch, network=network, loss=Loss.BCE, labels=Labels.ONE_HOT).digest
+
+
 @examples(60)
 @given(margin=st.fractions(Fraction(1, 20), 30, max_denominator=40), weight=st.integers(1, 9))
 def test_brackets_hold_the_other_root(margin, weight):

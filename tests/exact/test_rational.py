@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from exan_verify.core.network import exact_array, to_fraction
 from exan_verify.exact import modular
 from exan_verify.exact.dyadic import scaled
+from exan_verify.exact.elimination import PRIMES
 from exan_verify.exact.modular import PRIME
 from exan_verify.exact.rational import RationalMatrix, carry, product, product_mod, residue_product
 from tests.conftest import examples
@@ -47,6 +48,40 @@ def test_products_are_exact(a, b):
     ]
     assert got == want
     assert product(RationalMatrix.of(left), RationalMatrix.of(right)).fractions().tolist() == want
+
+
+@examples(80)
+@given(a=matrices(2, 3), b=matrices(3, 2))
+def test_residues_mod_a_small_prime(a, b):
+    """Residues of values, of products with residues, and entrywise arithmetic, against Python's integers."""
+    p = PRIMES[0]
+
+    def reduced(values):
+        return [[v.numerator * pow(v.denominator, -1, p) % p for v in row] for row in values]
+
+    left, right = exact_array(a, "a"), exact_array(b, "b")
+    held = RationalMatrix.of(right).residues(p)
+    assert held.tolist() == reduced(fractions(right)) == modular.residues(fractions(right), p).tolist()
+    want = RationalMatrix.of(left), RationalMatrix.of(right)
+    assert product_mod(left, held, p).tolist() == reduced(product(*want).fractions().tolist())
+    one, two = held[:2], held[1:]
+    for found, exact in (
+        (modular.multiply_mod(one, two, p), one.astype(object) * two.astype(object)),
+        (modular.add_mod(one, two, p), one.astype(object) + two.astype(object)),
+        (modular.negate_mod(one, p), -one.astype(object)),
+    ):
+        assert (found == (exact % p).astype(np.uint64)).all()
+        assert found.dtype == np.uint64
+
+
+def test_the_largest_residues_of_a_small_prime():
+    p = PRIMES[0]
+    most = np.array([[p - 1, p - 1]], dtype=np.uint64)
+    assert modular.multiply_mod(most, most, p).tolist() == [[1, 1]]
+    assert modular.add_mod(most, most, p).tolist() == [[p - 2, p - 2]]
+    assert product_mod(np.full((1, 1), -1.0), most, p).tolist() == [[1, 1]]
+    with pytest.raises(modular.UnsuitablePrimeError):
+        modular.inverse(3 * p, p)
 
 
 @examples(80)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from exan_verify.core.question import Loss
 from exan_verify.exact import softmax
+from exan_verify.exact.elimination import PRIMES
 from exan_verify.exact.modular import PRIME
 from tests.conftest import examples
 
@@ -38,14 +39,18 @@ def test_a_common_shift_of_the_logits_changes_nothing(logits, shift, t):
     assert np.array_equal(a, b)
 
 
-def test_residues_are_a_homomorphism_on_known_relations():
+@pytest.mark.parametrize("prime", [PRIME, *PRIMES])
+def test_residues_are_a_homomorphism_on_known_relations(prime):
     """p_0 / p_1 = T^(a_0 - a_1), and logits with different denominators share one T."""
     logits = np.concatenate([column([Fraction(1, 2), 0]), column([Fraction(1, 4), 0])], axis=1)
     t = 12345
-    p = softmax.loss_vectors_mod(Loss.CROSS_ENTROPY, logits, np.array([0, 0]), 1, t).astype(object)
+    p = softmax.loss_vectors_mod(Loss.CROSS_ENTROPY, logits, np.array([0, 0]), 1, t, prime).astype(object)
     p[0, :] += 1
-    ratio = [p[0, m] * pow(int(p[1, m]), -1, PRIME) % PRIME for m in range(2)]
-    assert ratio == [t**2 % PRIME, t]  # T = e^(1/4)
+    ratio = [p[0, m] * pow(int(p[1, m]), -1, prime) % prime for m in range(2)]
+    assert ratio == [t**2 % prime, t]  # T = e^(1/4)
+    # sigmoid(v) / sigmoid(-v) = T^v, with the exponent -v taken mod p - 1
+    two = softmax.loss_vectors_mod(Loss.BCE, column([3, -3]), np.zeros((1, 2)), 1, t, prime).astype(object)
+    assert two[0, 0] * pow(int(two[1, 0]), -1, prime) % prime == pow(t, 3, prime)
 
 
 def test_a_vanishing_denominator_is_an_error_not_a_number():

@@ -12,7 +12,7 @@ from exan_verify.core.certificate import Evidence
 from exan_verify.core.network import ReluNetwork
 from exan_verify.core.question import Loss, Question
 from exan_verify.errors import CertificateRejected
-from exan_verify.kernel.released import ACCEPTED, require_made_for
+from exan_verify.kernel.released import ACCEPTED, OF_MEANS_TOO, require_made_for
 from tests.support.cases import default_network
 from tests.support.release_cases import network_of
 
@@ -51,6 +51,8 @@ def test_without_a_release_the_certificate_does_not_speak_of_one(whole):
         {"rows": {"0.bias": [k % 8 == 0 for k in range(60)]}},
         {"input_basis": [[str(int(i == k)) for k in range(12)] for i in range(12)]},
         {"input_basis": [["1"]] * 12},
+        {"averages": [[0], [1], [2], [3]]},
+        {"averages": [[0, 1], [2, 3]]},
     ],
 )
 def test_unique_of_the_whole_gradient_is_none_of_a_release(whole, release):
@@ -71,6 +73,9 @@ def test_unique_of_the_whole_gradient_is_none_of_a_release(whole, release):
         {"input_basis": [[f"1/{3**900}"]] * 12},
         {"input_basis": []},
         {"weights": "negative"},
+        {"averages": []},
+        {"averages": [[0, -1]]},
+        {"averages": [[0, 0]]},
         {"more": 1},
         None,
     ],
@@ -97,14 +102,19 @@ def test_label_arguments_need_what_they_use():
 
 
 def test_kinds_that_nobody_looked_at_are_refused():
-    named = {"Tolerance", "Scale", "RankBound", "Forced", "Enumeration", "ExtraRays", "Residual"}
-    kinds = set(Evidence.__args__)
-    assert {kind.__name__ for kind in kinds - set(ACCEPTED)} == named
+    named = {"Tolerance", "RankBound", "Forced", "Enumeration", "ExtraRays", "Residual"}
+    named |= {"InputCover", "Apart"}
+    kinds, looked_at = set(Evidence.__args__), {*ACCEPTED, *OF_MEANS_TOO}
+    assert {kind.__name__ for kind in kinds - looked_at} == named
     question = Question(loss=Loss.MSE, release=Release(tensors=["0.weight"]))
-    for kind in kinds - set(ACCEPTED):
-        with pytest.raises(CertificateRejected, match=f"{kind.__name__} is no evidence about a release"):
-            require_made_for(kind(**dict.fromkeys(kind.__struct_fields__)), question)
-    assert {field.name for field in fields(Release)} == {"tensors", "rows", "input_basis", "weights"}
+    means = Question(loss=Loss.MSE, release=Release(averages=[[0, 1]]))
+    for kind in kinds - set(OF_MEANS_TOO):
+        evidence = kind(**dict.fromkeys(kind.__struct_fields__))
+        for asked in (means, question) if kind not in ACCEPTED else (means,):
+            with pytest.raises(CertificateRejected, match=f"{kind.__name__} is no evidence about a release"):
+                require_made_for(evidence, asked)
+    named = {"tensors", "rows", "input_basis", "averages", "weights"}
+    assert {field.name for field in fields(Release)} == named
 
 
 def test_a_second_batch_of_equal_weights_is_none_of_others():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from fractions import Fraction
+from itertools import product
 
 import numpy as np
 import pytest
@@ -406,3 +407,14 @@ def test_a_second_selection_of_loss_vectors_is_found_and_cannot_be_hidden():
         argument = LossVectorArgument(selections=count)
         with pytest.raises(CertificateRejected, match="not excluded"):
             check(forged(network, batch, Loss.HINGE, argument), network, batch=batch)
+
+
+def test_activations_stay_within_their_bounds_over_a_box() -> None:
+    rng = np.random.default_rng(3)
+    for _ in range(40):
+        row, bias = rng.integers(-4, 5, 3), int(rng.integers(-4, 5))
+        ends = np.sort(rng.integers(-5, 6, (3, 2)), axis=1)
+        sides = [(Fraction(int(a)), Fraction(int(b))) for a, b in ends]
+        low, high = residual_cover._activation(row, bias, sides)
+        corners = [max(int(np.dot(row, corner)) + bias, 0) for corner in product(*ends)]
+        assert (low, high) == (min(corners), max(corners))

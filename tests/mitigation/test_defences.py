@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from exan_verify.api.attack_own_batch import batch_gradient
+from exan_verify.core.arrays import fractions
 from exan_verify.core.question import Box
 from exan_verify.errors import InputError, ShapeError
 from exan_verify.exact.backprop import forward
@@ -163,6 +164,8 @@ def test_averages_are_of_samples_of_one_class_and_of_each_once(seed):
     done = released("average:3", case)
     means = done.averages
     assert means.rows == (0, 1, 2, 3)
+    exact = fractions(means.members).sum(axis=1)
+    assert (fractions(done.batch.inputs) * 3 == exact).all()
     np.testing.assert_allclose(np.asarray(done.batch.inputs, float), means.members.mean(axis=1), atol=1e-15)
     pool_x, pool_y = case.pool
     used = means.members[:, 1:].reshape(-1, 12)
@@ -178,6 +181,9 @@ def test_averages_without_a_pool_group_the_batch():
     case = drawn_case((12, 40, 2), size=4)
     done = released("average:2", case)
     assert done.averages.rows == (0, 1, 0, 1)
+    assert done.averages.places == (0, 2, 1, 3)
+    members = done.averages.members.reshape(4, 12)
+    assert (members[list(done.averages.places)] == case.x).all()
     np.testing.assert_allclose(
         np.asarray(done.batch.inputs, float), (case.x[:2] + case.x[2:]) / 2, atol=1e-15
     )

@@ -74,6 +74,13 @@ def test_means_are_proved_to_hide_their_members(report):
     assert one.proved_hidden
     assert one.protection.hidden == 4 * 20
     assert one.protection.of == 8 * 20
+    assert (one.asked_of, one.verdict.outcome.value, one.means.outcome.value) == (
+        "members",
+        "ambiguous",
+        "unique",
+    )
+    assert one.verdict.witness.dimension == one.protection.hidden
+    assert set(one.statuses) == {SampleStatus.FREE}
     assert one.gained.pictures[0].psnr == pytest.approx(one.protection.estimate[0], abs=1e-6)
 
 
@@ -81,6 +88,14 @@ def test_a_narrow_layer_is_ambiguous_by_certify(report):
     one = found(report, "width:2")
     assert one.outcome == "AMBIGUOUS"
     assert one.protection.hidden > 0
+    reach = one.protection.reach
+    assert reach.domain == "[0, 1]"
+    assert max(reach.distance) > 0
+    assert all(
+        0 <= a <= b <= 1
+        for low, high in zip(reach.low, reach.high, strict=True)
+        for a, b in zip(low, high, strict=True)
+    )
 
 
 @pytest.mark.parametrize("name", ["mask-exan", "project-pca:5", "withhold:0.bias", "perturb", "average:2"])
@@ -90,9 +105,13 @@ def test_certificates_of_releases_are_accepted(report, name):
     released = defence(name).release(case)
     verdict = found(report, name).verdict
     batch = case.batch if released.projected is not None else released.batch
-    if name == "withhold:0.bias":
-        assert verdict.outcome.value == "unknown", "nothing is proved of it, and nothing is claimed"
-        return
+    if (means := released.averages) is not None:
+        claim = check(
+            found(report, name).means.certificate, released.network, batch=(batch.inputs, batch.labels)
+        )
+        assert claim.outcome == "unique"
+        batch = case.with_inputs(means.members.reshape(8, 20), np.repeat(batch.labels, 2))
+        assert means.groups == [[0, 1], [2, 3], [4, 5], [6, 7]]
     claim = check(verdict.certificate, released.network, batch=(batch.inputs, batch.labels))
     assert claim.outcome == verdict.outcome
     other = (np.asarray(batch.inputs) / 2, batch.labels)

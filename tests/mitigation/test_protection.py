@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from itertools import combinations, product
 
 import numpy as np
 import pytest
+from scipy.optimize import linprog
 
 from exan_verify.core.arrays import fractions
 from exan_verify.core.question import Box
+from exan_verify.mitigation.case import Released
 from exan_verify.mitigation.defences import defence
 from exan_verify.mitigation.projection import UNIT, Basis
 from exan_verify.mitigation.protection import (
     Prior,
     _exact_vertex,
     estimates,
-    hidden_by_means,
     hidden_by_projection,
     lmmse,
     prior_of,
     reach_of_means,
+    reach_of_narrow,
     reach_of_projection,
 )
 from tests.support.mitigation_cases import drawn_case
@@ -103,16 +106,6 @@ def test_hidden_dimensions_are_at_most_what_rank_says(seed):
     free = [12 - np.linalg.matrix_rank(released.projected.columns.T)] * 4
     hidden = hidden_by_projection(case, released, released.projected)
     assert hidden == tuple(free), "a random basis has full rank and these inputs are inside the box"
-
-
-def test_means_on_a_face_of_the_box_hide_nothing_there():
-    case = drawn_case((12, 40, 2), size=4, domain=Box(0, 1))
-    released = defence("average:2").release(case)
-    assert hidden_by_means(case, released) == (2 * 12, (True,) * 4)
-    members = released.averages.members
-    members[0, :, :5] = 0.0
-    members[1] = 1.0
-    assert hidden_by_means(case, released) == (7, (True, False, True, False))
 
 
 # ---- reach -------------------------------------------------------------------------------------------------
@@ -227,3 +220,66 @@ def test_a_sample_that_cannot_move_has_no_reach():
     found = reach_of_projection(x, basis, unit_box(3), np.random.default_rng(0), pixels=None)
     assert found.distance == (0.0,)
     assert found.low == found.high == ((0.0, 0.0, 1.0),)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_reach_where_no_row_is_sent_is_that_of_the_kernel_of_the_first_layer(seed):
+    """Every sample moves by itself: x' in the box with W_1 x' = W_1 x."""
+    case = drawn_case((6, 2, 3), size=3, seed=seed)
+    released = defence("withhold:0.weight").release(case)
+    integers = np.array(
+        [[int(Fraction(float(v)) * 2**60) for v in row] for row in case.network.layers[0].weight],
+        dtype=object,
+    )
+    basis = Basis(integers=integers.T, name="W_1", unit=2**60)
+    rng = (np.random.default_rng(1), np.random.default_rng(1))
+    found = reach_of_narrow(released, case.question, unit_box(6), rng[0], pixels=None)
+    expected = reach_of_projection(case.x, basis, unit_box(6), rng[1], pixels=None)
+    assert found.pixels == expected.pixels
+    np.testing.assert_allclose(found.low, expected.low, atol=1e-12)
+    np.testing.assert_allclose(found.high, expected.high, atol=1e-12)
+    np.testing.assert_allclose(found.distance, expected.distance, atol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_reach_of_a_narrow_layer_is_what_all_samples_that_move_allow(seed):
+    """M = 3, two neurons: alpha is one line, and v is bounded by all three samples; a program in floats."""
+    case = drawn_case((7, 2, 3), size=3, seed=seed)
+    released = Released(network=case.network, batch=case.batch, sent={}, subjects=case.x)
+    weight = case.network.layers[0].weight.astype(float)
+    z = case.x @ weight.T + case.network.layers[0].bias.astype(float)
+    hidden = np.maximum(z, 0)
+    logits = hidden @ case.network.layers[1].weight.astype(float).T + case.network.layers[1].bias.astype(
+        float
+    )
+    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    delta = ((p - np.eye(3)[case.classes]) @ case.network.layers[1].weight.astype(float)) * (z > 0)
+    live = delta.T[np.abs(delta).max(axis=0) > 0]
+    found = reach_of_narrow(
+        whole_of(released), case.question, unit_box(7), np.random.default_rng(0), pixels=None
+    )
+    if len(live) < 2:
+        assert found is not None
+        return
+    null = np.linalg.svd(live)[2][-1]
+    for m in range(3):
+        if abs(null[m]) < 1e-9:
+            assert found.distance[m] == 0, "it does not move"
+            continue
+        moved = [(x, a) for x, a in zip(case.x, null / null[m], strict=True) if abs(a) > 1e-9]
+        stops = np.array([[-x / a, (1 - x) / a] for x, a in moved])
+        room = list(zip(stops.min(axis=1).max(axis=0), stops.max(axis=1).min(axis=0), strict=True))
+        for k in range(7):
+            ends = [
+                sign * linprog(sign * np.eye(7)[k], A_eq=weight, b_eq=np.zeros(2), bounds=room).fun
+                for sign in (1, -1)
+            ]
+            assert found.low[m][k] == pytest.approx(case.x[m, k] + ends[0], abs=1e-6)
+            assert found.high[m][k] == pytest.approx(case.x[m, k] + ends[1], abs=1e-6)
+        assert found.distance[m] > 0
+
+
+def whole_of(released):
+    """The same with every tensor sent, so that no release holds anything back."""
+    names = [name for name, _ in released.network.parameters()]
+    return replace(released, sent=dict.fromkeys(names))

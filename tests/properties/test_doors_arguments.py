@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import tempfile
 from collections import Counter
 from fractions import Fraction
 from pathlib import Path
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 from torch import nn
 
-from exan_verify import Box, Gradient, ReluNetwork, attack, audit, certify, check, mitigate
+from exan_verify import Box, Gradient, ReluNetwork, Step, attack, audit, audit_run, certify, check, mitigate
 from exan_verify.api.files import save_batch, save_gradient
 from exan_verify.api.records import pretty
 from exan_verify.cli import main
@@ -94,6 +95,8 @@ USUAL: dict[str, list[Any]] = {
     "pool": [(X[::-1] + 1, [0, 1])],
     "prior": [X + 2, X],
     "pixels": [1, 3],
+    "steps": [[(NETWORK, (X, [0, 1]))], [Step(model=NETWORK, batch=(X, [0, 1]), epoch=0)]],
+    "step_budget": [0.1],
 }
 ALWAYS = {"budget": 0.5, "engine": "exact", "picture_iterations": 1, "defences": ["no-bias"]}
 """Given where the function has it and nothing is drawn, so that no draw takes long."""
@@ -106,7 +109,8 @@ def calls(draw: st.DrawFn, function: Any) -> dict[str, Any]:
     odd = draw(st.sets(st.sampled_from(names), max_size=2))
     arguments: dict[str, Any] = {name: ALWAYS[name] for name in names if name in ALWAYS}
     for name in names:
-        required = name in ("model", "certificate") or (name == "gradient" and function is attack)
+        required = name in ("certificate", "steps") or (name == "model" and function is not audit_run)
+        required = required or (name == "gradient" and function is attack)
         if name in odd:
             arguments[name] = draw(st.sampled_from([*ODD, *((v, w) for v in ODD[:60:9] for w in ODD[:60:7])]))
         elif required or (name == "batch" and function in (audit, mitigate)) or draw(st.integers(0, 3)) == 0:
@@ -120,7 +124,11 @@ def calls(draw: st.DrawFn, function: Any) -> dict[str, Any]:
     return arguments
 
 
-def asked(function: Any, arguments: dict[str, Any]) -> str:
+def asked(function: Any, arguments: dict[str, Any], folder: str) -> str:
+    if function is audit_run:
+        arguments.setdefault("out", tempfile.mkdtemp(dir=folder))
+        if any(arguments.get("jobs") is value for value in (2, 3, 7)):  # processes would take long to start
+            del arguments["jobs"]
     try:
         function(**arguments)
     except ExanError as error:
@@ -128,7 +136,7 @@ def asked(function: Any, arguments: dict[str, Any]) -> str:
     return "answered"
 
 
-def fuzz(function: Any, examples: int) -> Counter[str]:
+def fuzz(function: Any, examples: int, folder: Path) -> Counter[str]:
     counts: Counter[str] = Counter()
 
     @settings(
@@ -140,23 +148,31 @@ def fuzz(function: Any, examples: int) -> Counter[str]:
     )
     @given(calls(function))
     def ask(arguments: dict[str, Any]) -> None:
-        counts[asked(function, arguments)] += 1
+        counts[asked(function, arguments, str(folder))] += 1
 
     ask()
     return counts
 
 
+@pytest.fixture
+def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where a word that is a folder's name makes one."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
 @pytest.mark.parametrize(
-    ("function", "share"), [(attack, 25), (audit, 60), (certify, 120), (check, 120), (mitigate, 40)]
+    ("function", "share"),
+    [(attack, 25), (audit, 60), (audit_run, 40), (certify, 120), (check, 120), (mitigate, 40)],
 )
-def test_odd_arguments(function: Any, share: int):
-    assert len(fuzz(function, share)) > 1
+def test_odd_arguments(function: Any, share: int, in_folder: Path):
+    assert len(fuzz(function, share, in_folder)) > 1
 
 
 @pytest.mark.campaign
-@pytest.mark.parametrize("function", [attack, audit, certify, check, mitigate])
-def test_many_odd_arguments(function: Any):
-    print(function.__name__, dict(fuzz(function, CAMPAIGN)))
+@pytest.mark.parametrize("function", [attack, audit, audit_run, certify, check, mitigate])
+def test_many_odd_arguments(function: Any, in_folder: Path):
+    print(function.__name__, dict(fuzz(function, CAMPAIGN, in_folder)))
 
 
 # ---- the command line -------------------------------------------------------------------------------------
@@ -200,7 +216,7 @@ STARTS = {
         ["model.safetensors", "--gradient", "exact.json", "--loss", "mse"],
     ],
     "check": [["certificate.json", "model.safetensors", "--batch", "batch.npz"]],
-    "audit": [["model.safetensors", "batch.npz"]],
+    "audit": [["model.safetensors", "batch.npz"], ["--run", "run.jsonl", "--out", "run"]],
     "mitigate": [["model.safetensors", "batch.npz", "--defence", "no-bias"]],
     "attack": [["model.safetensors", "gradient.npz", "--out", "out.npz"]],
     "export-smt": [["model.safetensors", "--batch", "batch.npz", "--loss", "mse", "--out", "out.smt2"]],
@@ -218,6 +234,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     save_batch("batch.npz", X, np.array([0, 1]))
     save_gradient("gradient.npz", TENSORS)
     save_gradient("exact.json", {name: value.astype(int) for name, value in TENSORS.items()})
+    Path("run.jsonl").write_text('{"model": "model.safetensors", "batch": "batch.npz", "epoch": 1}\n' * 2)
     Path("certificate.json").write_bytes(pretty(CERTIFICATE or {}))
     Path("made.py").write_text(
         "import sys\n"

@@ -44,6 +44,7 @@ FORMS = (
     "samples share a pattern",
     "groups split above",
     "layers below",
+    "samples left over are lifted",
     "extra rays over Q",
     "extra rays mod p",
     "residual by quadrics",
@@ -71,6 +72,7 @@ FORMS = (
     "lifting on what is released",
     "degree three on what is released",
     "unseen on what is released",
+    "scale on what is released",
 )
 
 
@@ -100,6 +102,7 @@ _EXACT = _cells("mse,hinge one_hot gradient", "mse real gradient")
 CELLS = {
     "lifting": _ALL | _EXACT,
     "degree_three": _ALL - _cells("hinge known batch"),
+    "apart": _cells("cross_entropy,bce,mse one_hot,known batch", "mse real batch"),
     "enumeration": _ALL | _EXACT,
     "extra_rays": _ALL | _cells("mse,hinge one_hot gradient"),
     "scale": _ALL - _cells("mse real batch"),
@@ -110,10 +113,13 @@ CELLS = {
     "enclosed_batch": _cells("cross_entropy,bce one_hot,known batch"),
     "algebraic_batch": _cells("mse one_hot,known batch"),
     "residual": _cells("cross_entropy,bce,mse,hinge one_hot,known batch", "mse,hinge one_hot gradient"),
+    "input_cover": _cells("cross_entropy,bce,mse one_hot,known batch"),
     "shear": _cells("cross_entropy,bce one_hot,known batch"),
     "counting": _cells("cross_entropy,bce one_hot,known batch"),
     "unseen": _ALL,
     "projected": _ALL,
+    "averaged": _ALL,
+    "submersion": _cells("cross_entropy,bce,mse one_hot,known batch", "mse real batch"),
     "tolerance": _cells("cross_entropy,bce,mse,hinge one_hot gradient"),
 }
 """Loss, label set and entrance under which each kind of evidence is stored."""
@@ -142,7 +148,9 @@ def _released(certificate: Record) -> set[str]:
     found |= {"released rows"} if release["rows"] else set()
     found |= {"released weights"} if release["weights"] == "positive" else set()
     kinds = {part["type"].replace("_", " ") for part in certificate["evidence"]}
-    return found | {f"{kind} on what is released" for kind in kinds & {"lifting", "degree three", "unseen"}}
+    return found | {
+        f"{kind} on what is released" for kind in kinds & {"lifting", "degree three", "unseen", "scale"}
+    }
 
 
 def cell(certificate: Record) -> tuple[str, str, str]:
@@ -186,6 +194,7 @@ _SHAPES = {
     "second_batch": _second,
     "twins": lambda part: {"twin with another target"} if any(t["target"] for t in part["twins"]) else set(),
     "rank_bound": lambda part: {f"rank bound of a {'batch' if part['point'] else 'gradient'}"},
+    "apart": lambda part: {"samples left over are lifted"} if part["rest"] else set(),
     "forced": lambda part: set() if part["matrix"] else {"forced without solutions"},
 }
 

@@ -145,6 +145,33 @@ def short_of_neurons(rng: np.random.Generator) -> Ask:
     return finished(rng, ask, network, x, engine=pick(rng, "lifting", "lifting", "enumeration"))
 
 
+def kept_apart(rng: np.random.Generator) -> Ask:
+    """Exclusive neurons for every sample, too few neurons for degree two; two may share some instead."""
+    ask, samples = question(rng), int(rng.integers(6, 8))
+    counts = rng.integers(2, 4, samples) + (ask["loss"] in ("bce", "mse"))
+    shared = pick(rng, [], [(0, 2), (1, 2)], [(0, 1)] * 4)
+    if (0, 1) in shared:
+        counts[:2] = 2
+    owners = np.repeat(np.arange(samples), counts)
+    x = dyadic(rng, samples, samples, top=1) + 4 * np.eye(samples, dtype=int)
+    weight = np.array([np.isin(np.arange(samples), m) for m in [*owners, *shared]]).astype(int)
+    weight = 4 * weight + dyadic(rng, *weight.shape, top=1)
+    outputs = network_of(rng, [len(weight), 3])
+    network = ReluNetwork.from_arrays(
+        [weight, outputs.layers[0].weight], [np.full(len(weight), -9), outputs.layers[0].bias]
+    )
+    return finished(rng, ask, network, x, engine="lifting")
+
+
+def few_features(rng: np.random.Generator) -> Ask:
+    """One feature: three samples have dependent rows [x 1], and boxes cover their inputs."""
+    ask = question(rng, (Loss.CROSS_ENTROPY, Loss.BCE, Loss.MSE))
+    samples, biases = int(rng.integers(2, 4)), bool(rng.integers(4))
+    hidden = pick(rng, [3], [4], [5], [3, 3])
+    network = network_of(rng, [1, *hidden, int(rng.integers(2, 4))], biases=biases)
+    return finished(rng, ask, network, dyadic(rng, samples, 1, top=20, over=8), engine="residual")
+
+
 def close_pair(rng: np.random.Generator) -> Ask:
     """Two samples share every pattern, the others are told apart."""
     ask, classes = question(rng), int(rng.integers(2, 4))
@@ -396,6 +423,27 @@ def short_of_rows(rng: np.random.Generator) -> Ask:
     return ask | {"network": network, "release": sent, "engine": "lifting"}
 
 
+def few_numbers(rng: np.random.Generator) -> Ask:
+    """Fewer numbers than the inputs have coordinates: bias gradients, or rows of a small layer."""
+    ask = question(rng, (Loss.CROSS_ENTROPY, Loss.BCE, Loss.MSE))
+    ask |= {"labels": "one_hot"} if ask["labels"] == "real" and rng.random() < 0.5 else {}
+    network = network_of(rng, [int(rng.integers(2, 5)), int(rng.integers(3, 7)), int(rng.integers(2, 4))])
+    tensors = pick(rng, ["2.bias"], ["0.bias", "2.bias"], ["0.bias"])
+    sent = Release(tensors=tensors, weights=pick(rng, "equal", "positive"))
+    x = rng.normal(size=(int(rng.integers(2, 5)), network.widths[0])).astype(np.float32)
+    return finished(rng, ask, network, x, engine="families", release=sent)
+
+
+def weights_alone(rng: np.random.Generator) -> Ask:
+    """dW_1 without db_1, of a network of one hidden layer."""
+    ask = question(rng)
+    network = network_of(rng, [int(rng.integers(3, 6)), int(rng.integers(14, 24)), int(rng.integers(2, 4))])
+    tensors = ["0.weight", *pick(rng, [], [], ["2.bias"], ["2.weight", "2.bias"])]
+    sent = Release(tensors=tensors, weights=pick(rng, "equal", "equal", "positive"))
+    x = dyadic(rng, int(rng.integers(1, 4)), network.widths[0])
+    return finished(rng, ask, network, x, engine="scale", release=sent)
+
+
 def projected_inputs(rng: np.random.Generator) -> Ask:
     """A first layer V B^T, of which V's gradient is sent."""
     ask, classes, rank = question(rng), int(rng.integers(2, 4)), int(rng.integers(1, 4))
@@ -409,6 +457,19 @@ def projected_inputs(rng: np.random.Generator) -> Ask:
     sent = Release(input_basis=basis, tensors=tensors, weights=pick(rng, "equal", "positive"))
     x = dyadic(rng, int(rng.integers(1, 4)), features)
     return finished(rng, ask, network, x, engine="families", release=sent)
+
+
+def averaged_inputs(rng: np.random.Generator) -> Ask:
+    """Groups of samples of one label, which share members or do not."""
+    ask, classes = question(rng), int(rng.integers(2, 4))
+    network = network_of(rng, [int(rng.integers(1, 4)), int(rng.integers(2, 6)), classes])
+    groups = [[0, 1], [2, 3, 4][: int(rng.integers(1, 4))]]
+    samples = 1 + groups[1][-1]
+    y = targets(rng, ask, 2, classes)[[0, 0, 1, 1, 1][:samples]]
+    groups += pick(rng, [], [[0, 1]], [groups[1][1:]] if len(groups[1]) > 2 else [[0]])
+    sent = Release(averages=groups, weights=pick(rng, "equal", "positive"))
+    x = dyadic(rng, samples, network.widths[0])
+    return finished(rng, ask, network, x, y, engine="families", release=sent)
 
 
 # gradients given
@@ -474,6 +535,7 @@ RECIPES: dict[Callable[[np.random.Generator], Ask], int] = {
     one_neuron: 300,
     generic: 350,
     short_of_neurons: 200,
+    kept_apart: 200,
     told_apart_above: 150,
     outputs_of_short_rank: 350,
     exact_gradient: 500,
@@ -499,6 +561,10 @@ RECIPES: dict[Callable[[np.random.Generator], Ask], int] = {
     few_rows: 200,
     short_of_rows: 200,
     projected_inputs: 300,
+    weights_alone: 400,
+    few_numbers: 300,
+    averaged_inputs: 300,
+    few_features: 500,
 }
 """How many seeds of each recipe are drawn, at most."""
 

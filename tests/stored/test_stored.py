@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from exan_verify import check
+from exan_verify.core.question import Loss
 from exan_verify.errors import CertificateRejected
 from tests.stored import (
     CELLS,
@@ -110,6 +111,19 @@ def test_every_kind_is_there_for_each_loss_label_set_and_entrance(certificates):
         )
     lacking = [(kind, *where) for kind, places in CELLS.items() for where in places if not held[kind, *where]]
     assert not lacking
+
+
+def test_every_outcome_is_there_for_each_loss(certificates):
+    held = Counter(
+        (claim["outcome"], claim["question"]["loss"])
+        for claim in (record["certificate"]["claim"] for record in certificates)
+    )
+    assert len(certificates) >= 2000
+    for loss in Loss:
+        assert held["unique", loss.value] >= 100
+        assert held["ambiguous", loss.value] >= 100
+        assert held["unrealisable", loss.value] >= 10
+        assert held["unknown", loss.value] >= 1
 
 
 def test_stored_certificates_are_accepted(certificates):

@@ -75,6 +75,11 @@ def _recipes() -> Iterator[Recipe]:
     yield "splits", network, {"batch": batch}, {"engine": "lifting"}
     network = default_network([12, 20, 3], seed=1)
     yield "degree three", network, {"batch": random_batch(network, 5)}, {"engine": "lifting"}
+    outputs = np.random.default_rng(1).integers(-5, 6, (3, 14))
+    network = ReluNetwork.from_arrays(
+        [np.eye(7, dtype=int).repeat(2, axis=0), outputs], [[-1] * 14, [1, 0, -1]]
+    )
+    yield "apart", network, {"batch": (3 * np.eye(7), [0, 1, 2, 1, 0, 2, 1])}, {"engine": "lifting"}
     network = default_network([9, 20, 8, 3], seed=2)
     yield "enumeration", network, {"batch": random_batch(network, 3)}, {"engine": "enumeration"}
     network = default_network([6, 9, 1], seed=11, dtype=np.float64)
@@ -93,6 +98,13 @@ def _recipes() -> Iterator[Recipe]:
     )
     release = Release(input_basis=basis)
     yield "projected", network, {"batch": ([[1, 2, 0.5]], [0])}, {"release": release, "engine": "families"}
+    release = Release(averages=[[0, 1], [1, 2], [3, 4]])
+    batch = [[1, 2], [0, 1], [3, 1], [2, 2], [1, 1]], [0, 0, 0, 1, 1]
+    network = default_network([2, 4, 2], seed=1)
+    yield "averaged", network, {"batch": batch}, {"release": release, "engine": "families"}
+    network = default_network([3, 5, 3], seed=1)
+    ask = {"release": Release(tensors=["0.bias", "2.bias"]), "engine": "families"}
+    yield "submersion", network, {"batch": random_batch(network, 2)}, ask
     yield _stored("counting")
     network, batch = _cluster([6, 10, 5], (0, 0, 1))
     yield "quadrics", network, {"batch": batch}, {"loss": "mse"}

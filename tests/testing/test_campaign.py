@@ -56,7 +56,7 @@ def test_a_campaign_counts_what_it_tries(tmp_path):
 def test_seeds_decide_what_is_drawn_and_resuming_goes_on(tmp_path):
     whole = campaign.run(seed=5, laws=CHEAP, instances=16)
     alone = campaign.run(seed=5, laws=["segments"], instances=16)
-    assert alone.counts["segments"] == whole.counts["segments"]
+    assert outcomes(alone)["segments"] == outcomes(whole)["segments"]
     campaign.run(seed=5, laws=CHEAP, instances=8, out=tmp_path)
     with pytest.raises(InputError, match="holds a campaign already"):
         campaign.run(seed=5, laws=CHEAP, instances=16, out=tmp_path)
@@ -64,6 +64,8 @@ def test_seeds_decide_what_is_drawn_and_resuming_goes_on(tmp_path):
         campaign.run(seed=6, laws=CHEAP, instances=16, out=tmp_path, resume=True)
     resumed = campaign.run(seed=5, laws=CHEAP, instances=16, out=tmp_path, resume=True)
     assert outcomes(resumed) == outcomes(whole)
+    more = campaign.run(seed=5, laws=CHEAP[:1], instances=24, out=tmp_path, resume=True)
+    assert [more.counts[name].instances for name in CHEAP] == [24, 16]  # what was tried of others stays
     one, two = (campaign.try_chunk("stopping-sets", seed, 0) for seed in (1, 2))
     assert one.outcomes != two.outcomes
 

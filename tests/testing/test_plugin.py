@@ -259,7 +259,7 @@ def test_bad_arguments_are_named():
         with pytest.raises(InputError, match=said):
             assert_leaks(network, batch, **asked)
     for asked, said in (
-        ({"hidden_at_least": 3}, "hidden_at_least=3: an audit does not say"),
+        ({"hidden_at_least": 0}, "hidden_at_least=0"),
         ({"reach_at_least": 0}, "reach_at_least=0"),
         ({"samples": [1]}, "samples=1"),
     ):
@@ -276,3 +276,17 @@ def test_reach_is_a_proved_distance():
         assert_protected(network, batch, reach_at_least=21, domain=box)
     record = json.loads(assert_protected(network, batch).to_json())
     assert record["verdict"]["samples"] == ["free"]
+
+
+def test_hidden_dimensions_are_a_proved_count():
+    """The sample is dead: it moves in both of its features. Two like it move in four."""
+    network = ReluNetwork.from_arrays([[[1, 0]], [[1], [2]]], [[-1], [0, 0]])
+    for samples in (1, 2):
+        batch = [[-8, 3], [-7, 2]][:samples], [0, 1][:samples]
+        assert_protected(network, batch, hidden_at_least=2 * samples)
+        said = f"{2 * samples} hidden dimensions are proved for the {samples} samples, not"
+        with pytest.raises(AssertionError, match=said):
+            assert_protected(network, batch, hidden_at_least=2 * samples + 1)
+    twins = ReluNetwork.from_arrays([[[1]], [[1], [0]]])
+    with pytest.raises(AssertionError, match="no hidden dimensions are proved"):
+        assert_protected(twins, ([[1]], [0]), hidden_at_least=1)

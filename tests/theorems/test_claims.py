@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
 
 from exan_verify import Box, Outcome, ReluNetwork, check
@@ -22,7 +22,7 @@ from exan_verify.core import budget as deadline
 from exan_verify.core.network import Batch
 from exan_verify.core.question import Labels, Loss, Question, Reduction
 from exan_verify.errors import BudgetExhausted, FileError, InputError
-from exan_verify.exact.backprop import gradient
+from exan_verify.exact.backprop import forward, gradient
 from exan_verify.exclusivity import exclusivity
 from exan_verify.smt.question.terms import less
 from exan_verify.smt.solvers.run import Worker
@@ -40,6 +40,7 @@ from exan_verify.theorems import (
     unique,
 )
 from exan_verify.theorems.claims.claim import Judgement, judge, words
+from exan_verify.theorems.claims.searching import drawn as drawn_module
 from exan_verify.theorems.claims.searching import explore as explore_module
 from exan_verify.theorems.claims.searching import search as search_module
 from exan_verify.theorems.claims.searching import tally
@@ -833,3 +834,30 @@ def test_the_readme_s_own_statement_runs_as_shown(tmp_path: Path, capsys: pytest
     (tmp_path / "mine.py").write_text(block[1])
     assert main(["theorems", "--file", str(tmp_path / "mine.py"), "--effort", "50"]) == ExitCode.REFUSED
     assert "REFUTED" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("state", ["published", "stopping set", "shared region", "dead"])
+def test_drawn_situations_are_also_in_states(state: str):
+    """Numbers without conditions are hardly ever of two exclusive neurons a sample and three samples."""
+    sizes = Sizes(inputs=(1, 3), hidden=((1, 8), (1, 8)), logits=(1, 3), samples=(3, 3))
+    claim = Claim("states", hypotheses=[], conclusion=all_determined, sizes=sizes)
+    judged = tally.Tally(claim, "drawn", 1, lambda *_: None)
+    plain = drawn_module._situations(claim, drawn_module.GRIDS[0], judged)
+
+    def wanted(drawn: tuple[ReluNetwork, Batch]) -> bool:
+        network, batch = drawn
+        found = exclusivity(network, batch, loss=claim.question.loss)
+        return {
+            "published": found.published,
+            "stopping set": bool(found.stopping_set),
+            "shared region": any(len(group) > 1 for group in found.groups[0]),
+            "dead": any(not c for c in forward(network, batch).patterns[0].any(axis=0)),
+        }[state]
+
+    seen = find(
+        drawn_module._in_states(claim, plain, judged),
+        wanted,
+        settings=settings(max_examples=200, database=None, deadline=None, phases=[Phase.generate]),
+        random=random.Random(0),
+    )
+    assert sizes.admit(seen[0], seen[1].size)

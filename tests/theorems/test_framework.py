@@ -449,7 +449,7 @@ def test_negating_a_standing_is_noticed(install: Install, capsys: pytest.Capture
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["nobody"], "no statement is called 'nobody'; known: made-up"),
+        (["nobody"], "no statement or group is called 'nobody'; 'exan theorems' lists all 1"),
         (["made-up", "--all"], "give NAME or --all"),
         (["--no-checks"], "--no-checks goes with NAME"),
         (["--long", "made-up"], "--long is for the list"),

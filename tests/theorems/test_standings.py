@@ -53,6 +53,7 @@ STANDINGS: dict[Standing, str] = {
         p2-any-layer p2-cross-entropy p2-cross-entropy-known p2-factorisation-support p2-first-layer
         p2-first-layer-known p2-first-layer-real p2-known-labels p2-last-layer p2-last-layer-known
         p2-last-layer-real p2-real-labels p2-zero-pre-activation
+        regrouping-protects perturbing-exans-away-protects masking-exan-rows-protects
     """,
     Standing.OPEN: "counting-generic",
 }
@@ -66,6 +67,7 @@ SIZES: dict[str, tuple[tuple[int, ...], int]] = {
     "e2-first-row": ((1, 2, 2), 1),
     "e2-parallel": ((1, 2, 1), 2),
     "exactness-of-deficits": ((1, 1, 2), 2),
+    "masking-exan-rows-protects": ((2, 9, 2), 3),
     "narrow-first-layer-alone": ((1, 1, 2), 2),
     "p1-no-biases": ((1, 2, 1), 1),
     "p1-published": ((2, 8, 1), 4),
@@ -85,6 +87,8 @@ SIZES: dict[str, tuple[tuple[int, ...], int]] = {
     "p2-last-layer-real": ((2, 3, 1), 3),
     "p2-real-labels": ((2, 3, 1), 3),
     "p2-zero-pre-activation": ((2, 2, 1), 2),
+    "perturbing-exans-away-protects": ((1, 2, 2), 2),
+    "regrouping-protects": ((1, 2, 2), 2),
     "s1-one-dimension": ((1, 1, 2), 2),
     "s3-single-point": ((1, 2, 1), 1),
     "s5-always-unique": ((1, 1, 1), 2),

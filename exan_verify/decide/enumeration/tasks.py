@@ -14,10 +14,12 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
 from exan_verify.core.budget import Budget
+from exan_verify.core.parallel import each
 from exan_verify.decide.enumeration.search import (
     Collection,
     Equations,
@@ -159,22 +161,21 @@ def _run(
     equations: Equations, neuron: int, parts: dict[int, Collection], limits: Limits, jobs: int, store: Store
 ) -> Iterator[Tally]:
     """The tallies of ``parts``, in any order, from the store or searched; finished ones are stored."""
-    from joblib import Parallel, delayed  # slow to load: only where something is searched
-
     known = {k: store.load(k) for k in parts}
     missing = [k for k in parts if known[k] is None]
-    calls = (delayed(_numbered)(k, equations, neuron, parts[k], limits) for k in missing)
     yield from (_within(limits, found) for found in known.values() if found is not None)
-    for k, found in Parallel(n_jobs=jobs, return_as="generator_unordered")(calls):
+    searching = partial(_numbered, equations, neuron, limits)
+    for k, found in each(searching, ((k, parts[k]) for k in missing), jobs=jobs):
         if not found.stopped:
             store.save(k, found)
         yield _within(limits, found)
 
 
 def _numbered(
-    part: int, equations: Equations, neuron: int, start: Collection, limits: Limits
+    equations: Equations, neuron: int, limits: Limits, part: tuple[int, Collection]
 ) -> tuple[int, Tally]:
-    return part, search(equations, neuron, start, limits)
+    number, start = part
+    return number, search(equations, neuron, start, limits)
 
 
 def _within(limits: Limits, found: Tally) -> Tally:

@@ -12,12 +12,28 @@ from collections.abc import Callable
 from exan_verify.core.budget import Budget
 from exan_verify.core.verdict import Attempt, Engine
 from exan_verify.decide.context import Context, Finding
-from exan_verify.decide.families import counting, linear, mixing, orbits, projected, shears, silent, unseen
+from exan_verify.decide.families import (
+    averaged,
+    counting,
+    linear,
+    mixing,
+    orbits,
+    projected,
+    shears,
+    silent,
+    submersion,
+    unseen,
+)
 from exan_verify.decide.families.result import Part, joined, witness
 from exan_verify.decide.released import handles
 from exan_verify.errors import BudgetExhausted
 
-METHODS: tuple[Callable[[Context, Budget], Part], ...] = (
+Method = Callable[[Context, Budget], Part]
+
+OF_MEANS: tuple[Method, ...] = (averaged.decide, projected.decide)
+"""Who is asked where the step is made on means of samples; the others speak of the samples' gradients."""
+
+METHODS: tuple[Method, ...] = (
     projected.decide,
     unseen.decide,
     mixing.decide,
@@ -26,8 +42,11 @@ METHODS: tuple[Callable[[Context, Budget], Part], ...] = (
     counting.decide,
     orbits.decide,
     silent.decide,
+    submersion.decide,
 )
-"""Who is asked, in order; each adds its facts."""
+"""Who is asked, in order; each adds its facts. The last has a Jacobian to eliminate, and is asked where the
+others leave samples open.
+"""
 
 
 def decide(context: Context, budget: Budget) -> Finding:
@@ -35,8 +54,11 @@ def decide(context: Context, budget: Budget) -> Finding:
     start = time.monotonic()
     parts: list[Part] = []
     stopped = None
-    for method in METHODS:
+    release = context.question.release
+    for method in METHODS if release is None or release.averages is None else OF_MEANS:
         if stopped := budget.exhausted:
+            break
+        if method is submersion.decide and len(joined(parts).facts.free) == context.samples:
             break
         try:
             part = method(context, budget)
@@ -45,7 +67,7 @@ def decide(context: Context, budget: Budget) -> Finding:
             break
         if all(handles(evidence, context.question) for evidence in part.evidence):
             parts.append(part)
-        if context.question.release is not None and len(part.facts.free) == context.samples:
+        if release is not None and len(part.facts.free) == context.samples:
             break  # the first family alone hides every sample
     found = joined(parts)
     attempt = Attempt(

@@ -2,7 +2,11 @@
 
 Every equation ``(Delta_j . q)(Delta_j . q - w_j . u) = 0`` is multiplied by every unknown of q and u. The
 products are linear in the monomials q_a q_b q_c, q_a q_b u_k and q_a u_k u_l: all of degree three, all
-divisible by some q_a. R3 is the matrix of these equations in V unknowns.
+divisible by some q_a. R3 is the matrix of these equations in V unknowns: one copy of R for every factor.
+
+Monomials are numbered by the reverse lexicographical order, the products of the first variables first. So
+R's pivots are the products of some a variables, about a^2 / 2 of them, and only monomials with at most one
+of these a variables are left to eliminate (:mod:`exan_verify.exact.stacked`).
 """
 
 from __future__ import annotations
@@ -13,12 +17,11 @@ from math import ceil, comb
 
 import numpy as np
 
-from exan_verify.decide.context import Context
+from exan_verify.decide.context import Context, Image
 from exan_verify.decide.lifting.system import Plan, equations
-from exan_verify.exact.modular import Residues, add_mod
-
-MAX_ENTRIES = 1 << 25
-"""Largest matrix attempted: about 56 bytes an entry while its rank is taken, 1.8 GiB."""
+from exan_verify.exact.elimination import floats
+from exan_verify.exact.modular import add_mod
+from exan_verify.exact.stacked import Stacked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,30 +69,26 @@ class Cubic:
         return self.neurons * self.variables
 
     @property
-    def entries(self) -> int:
-        """Entries of R3."""
-        return self.rows * self.unknowns
-
-    @property
     def work(self) -> int:
-        """Modular multiplications of the rank computation, roughly."""
-        return self.entries * min(self.rows, self.unknowns)
+        """Modular multiplications that dense elimination would take: a bound for what is done."""
+        return self.rows * self.unknowns * min(self.rows, self.unknowns)
 
 
-def cubic_equations(context: Context, cubic: Cubic) -> Residues:
+def cubic_equations(context: Context, cubic: Cubic, image: Image) -> Stacked:
     """R3 mod p, (rows, unknowns): per variable the equations of degree two, at the products' columns."""
-    size = len(cubic.plan.members)
-    quadratic = equations(context, cubic.plan)[: cubic.neurons]
+    size, p = len(cubic.plan.members), image.prime
+    quadratic = equations(context, cubic.plan, image)[: cubic.neurons]
     factors = _quadratic_monomials(size, cubic.extra)
     # degree two leaves the 2 of 2 q_a q_b in the unknown; here the columns of different products meet
     twice = [k for k, (a, b) in enumerate(factors) if a < b < size]
-    quadratic[:, twice] = add_mod(quadratic[:, twice], quadratic[:, twice])
+    quadratic[:, twice] = add_mod(quadratic[:, twice], quadratic[:, twice], p)
     column = {monomial: k for k, monomial in enumerate(_cubic_monomials(size, cubic.variables))}
-    matrix = np.zeros((cubic.variables, cubic.neurons, cubic.unknowns), dtype=np.uint64)
-    for variable in range(cubic.variables):
-        moved = [column[tuple(sorted((*factor, variable)))] for factor in factors]
-        matrix[variable][:, moved] = quadratic
-    return matrix.reshape(cubic.rows, cubic.unknowns)
+    order = sorted(range(len(factors)), key=lambda k: factors[k][::-1])
+    places = [
+        [column[tuple(sorted((*factors[k], variable)))] for k in order] for variable in range(cubic.variables)
+    ]
+    block = floats(quadratic[:, order], p)
+    return Stacked(block=block, places=np.array(places), columns=cubic.unknowns, prime=p)
 
 
 def _quadratic_monomials(size: int, extra: int) -> list[tuple[int, ...]]:
@@ -99,4 +98,5 @@ def _quadratic_monomials(size: int, extra: int) -> list[tuple[int, ...]]:
 
 
 def _cubic_monomials(size: int, variables: int) -> list[tuple[int, ...]]:
-    return [m for m in combinations_with_replacement(range(variables), 3) if m[0] < size]
+    found = [m for m in combinations_with_replacement(range(variables), 3) if m[0] < size]
+    return sorted(found, key=lambda m: m[::-1])

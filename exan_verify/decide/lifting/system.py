@@ -15,7 +15,7 @@ import numpy as np
 from exan_verify.core.budget import poll
 from exan_verify.core.certificate import Parametrisation
 from exan_verify.core.network import Array, Linear, ReluNetwork
-from exan_verify.decide.context import Context
+from exan_verify.decide.context import Context, Image
 from exan_verify.exact.linalg import multiply, pivots, rank_mod, solve
 from exan_verify.exact.modular import Residues, add_mod, multiply_mod, negate_mod, random_residues
 from exan_verify.exact.rational import RationalMatrix, product_mod, residue_product
@@ -104,20 +104,22 @@ def plan(context: Context, layer: int, members: tuple[int, ...]) -> Plan:
     )
 
 
-def equations(context: Context, plan: Plan) -> Residues:
+def equations(context: Context, plan: Plan, image: Image | None = None) -> Residues:
     """R mod p, (equations, U): a row per neuron with a non-zero delta row; columns q_a^2, 2 q_a q_b (a < b),
-    then q_a u_k (a factor of an unknown changes no rank).
+    then q_a u_k (a factor of an unknown changes no rank). ``image``: by default the context's, mod 2^61 - 1.
     """
     if plan.parametrisation == "single":
         return np.zeros((0, plan.unknowns), dtype=np.uint64)
-    delta = context.image.delta(plan.layer)[:, list(plan.members)]
+    image = image or context.image
+    p = image.prime
+    delta = image.delta(plan.layer)[:, list(plan.members)]
     keep = np.flatnonzero(delta.any(axis=1) & context.sent_neurons(plan.layer))
     delta = delta[keep]
-    outgoing = outgoing_weights(context, plan, keep)
+    outgoing = outgoing_weights(context, plan, keep, image)
     upper = np.triu_indices(len(plan.members))
-    squares = multiply_mod(delta[:, upper[0]], delta[:, upper[1]])
+    squares = multiply_mod(delta[:, upper[0]], delta[:, upper[1]], p)
     poll()
-    mixed = negate_mod(multiply_mod(delta[:, :, None], outgoing[:, None, :]))
+    mixed = negate_mod(multiply_mod(delta[:, :, None], outgoing[:, None, :], p), p)
     return np.concatenate([squares, mixed.reshape(len(keep), delta.shape[1] * outgoing.shape[1])], axis=1)
 
 
@@ -177,19 +179,21 @@ def _column_space_usable(context: Context, layer: int) -> bool:
     return rank_mod(following) == context.samples and full_feature_rank(context, layer)
 
 
-def outgoing_weights(context: Context, plan: Plan, keep: Array) -> Residues:
+def outgoing_weights(context: Context, plan: Plan, keep: Array, image: Image | None = None) -> Residues:
     """Row j: w_j of neuron ``keep[j]`` expressed in the parametrisation of u, mod p."""
+    image = image or context.image
+    p = image.prime
     if plan.parametrisation == "row_space":
-        return RationalMatrix.of(rational_weights(context, plan)[keep]).residues()
+        return RationalMatrix.of(rational_weights(context, plan)[keep]).residues(p)
     following: Linear = context.network.layers[plan.layer]
     columns = following.weight[:, keep].T
     if plan.parametrisation == "column_space":
-        return product_mod(columns, context.image.delta(plan.layer + 1))
-    weights = product_mod(columns, np.eye(following.shape[0], dtype=np.uint64))
+        return product_mod(columns, image.delta(plan.layer + 1), p)
+    weights = product_mod(columns, np.eye(following.shape[0], dtype=np.uint64), p)
     if plan.parametrisation == "full":
         return weights
     # u = (v, -sum v): w . u = sum_k (w_k - w_K) v_k
-    return add_mod(weights[:, :-1], negate_mod(weights[:, -1:]))
+    return add_mod(weights[:, :-1], negate_mod(weights[:, -1:], p), p)
 
 
 def exact_outgoing(context: Context, plan: Plan, following: Array) -> tuple[Array, Array]:

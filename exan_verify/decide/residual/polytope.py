@@ -1,5 +1,7 @@
 """Where a row of Q can lie: ``q . 1 = 1`` and ``H_{L-1}^T q >= 0``, in coordinates ``a = (q_2, ..., q_r)``.
 
+A box of inputs bounds ``H_{L-1}^T q`` from above too: by intervals, layer by layer.
+
 A constraint reads ``alpha + beta . a >= 0``. A bound of a coordinate is proved by at most r - 1 constraints:
 ``sum y_j beta_j = -+e_k`` with y >= 0. Floating point guesses which; the multipliers are solved exactly.
 """
@@ -11,6 +13,7 @@ from fractions import Fraction
 
 import numpy as np
 
+from exan_verify.core.arrays import fractions
 from exan_verify.core.network import Array, to_fraction
 from exan_verify.decide.residual.unsettled import Rest
 from exan_verify.exact.dyadic import guessed
@@ -33,19 +36,23 @@ class Bounds:
 def constraints(rest: Rest) -> Array | None:
     """(rows, r): rows alpha, beta_1, ..., beta_{r-1}, Fractions; None when nothing bounds the features.
 
-    With hidden layers, the activations of the last one are >= 0; without, a box bounds the inputs. The row of
-    a single sample is (1) and has no coordinate to bound.
+    With hidden layers, the activations of the last one are >= 0, and bounded where the inputs are; without, a
+    box bounds the inputs. The row of a single sample is (1) and has no coordinate to bound.
     """
     depth, domain = rest.context.network.depth, rest.context.question.domain
     if rest.size == 1:
         return np.empty((0, 1), dtype=object)
     values = rest.features(depth - 1).fractions()
-    if depth > 1:
-        return _relative(values)
     if domain is None:
-        return None
-    lo, hi = (np.array([[to_fraction(v)] for v in b], dtype=object) for b in domain.bounds(len(values)))
-    return _relative(np.concatenate([values - lo, hi - values]))
+        return _relative(values) if depth > 1 else None
+    network = rest.context.network
+    lo, hi = (np.array([[to_fraction(v)] for v in b], dtype=object) for b in domain.bounds(network.widths[0]))
+    for layer in network.layers[:-1]:
+        weight = fractions(layer.weight)
+        bias = 0 if layer.bias is None else fractions(layer.bias)[:, None]
+        up, down = np.maximum(weight, 0), np.minimum(weight, 0)
+        lo, hi = (np.maximum(up @ a + down @ b + bias, 0) for a, b in ((lo, hi), (hi, lo)))
+    return _relative(np.concatenate([values if depth > 1 else values - lo, hi - values]))
 
 
 def bounds(rows: Array) -> Bounds | None:

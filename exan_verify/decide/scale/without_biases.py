@@ -1,4 +1,5 @@
-"""Networks without biases: every sample keeps a scale, and the loss decides which scales fit (3.5).
+"""Networks without biases: every sample keeps a scale, and the loss decides which scales fit (3.5); of a
+release, what dW_1 alone leaves.
 
 Without the bias column, lifting leaves ``delta' = delta / c``, ``h' = c h`` for each sample of a group of
 one, with c > 0 (a negative c would switch off every neuron with a non-zero delta). ReLU networks without
@@ -12,6 +13,7 @@ from __future__ import annotations
 import time
 from fractions import Fraction
 from functools import reduce
+from itertools import chain
 from operator import or_
 
 import numpy as np
@@ -24,6 +26,7 @@ from exan_verify.decide.context import Context, Finding
 from exan_verify.decide.labels import backward_map
 from exan_verify.decide.lifting.system import Plan, equations, full_feature_rank, plan
 from exan_verify.decide.scale.twins import TwinSearch, twins_of
+from exan_verify.decide.scale.weights_alone import of_weights_alone
 from exan_verify.decide.second_batch import admitted
 from exan_verify.exact.dyadic import guessed
 from exan_verify.exact.linalg import rank_mod
@@ -32,14 +35,18 @@ from exan_verify.exact.modular import PRIME, Residues, add_mod, negate_mod
 
 def decide(context: Context, budget: Budget) -> Finding:
     """Find twins of single samples; determine samples without twins where lifting leaves only the scale."""
-    if context.network.has_bias:
+    released = context.question.release is not None
+    if context.network.has_bias and not released:
         return Finding()
     start = time.monotonic()
-    searches = tuple(twins_of(context, m) for m in range(context.samples))
+    searches: tuple[TwinSearch, ...] = ()
+    if not context.network.has_bias:
+        searches = tuple(twins_of(context, m) for m in range(context.samples))
     found, facts = _admitted(context, searches)
     evidence: list[Scale | Twins] = [Twins(twins=found)] if found else []
-    scale, note = None, "what is determined is asked of the whole gradient"
-    if context.question.release is None:
+    if released:
+        scale, note = of_weights_alone(context, budget)
+    else:
         scale, note = _lifted(context, searches, budget)
     if scale is not None:
         evidence.append(scale)
@@ -50,7 +57,7 @@ def decide(context: Context, budget: Budget) -> Finding:
         facts=facts,
         evidence=tuple(evidence),
         witness=_witness(found),
-        reason=_reason(found, scale, context.samples),
+        reason=_reason(found, scale, context),
     )
 
 
@@ -72,8 +79,10 @@ def _lifted(context: Context, searches: tuple[TwinSearch, ...], budget: Budget) 
     best: Scale | None = None
     notes = []
     everyone = tuple(range(context.samples))
-    for layer in range(1, context.network.depth):
-        candidate = plan(context, layer, everyone)
+    depth = context.network.depth
+    plans = (plan(context, layer, everyone) for layer in range(1, depth))
+    for candidate in chain(plans, [_output_plan(depth)] if context.samples == 1 and depth > 1 else []):
+        layer = candidate.layer
         scale, note = _at_layer(context, candidate, searches, budget)
         notes.append(f"layer {layer}: {note}")
         if scale is not None and (best is None or len(scale.determined) > len(best.determined)):
@@ -81,6 +90,14 @@ def _lifted(context: Context, searches: tuple[TwinSearch, ...], budget: Budget) 
         if budget.exhausted:
             break
     return best, "; ".join(notes) or "the network has no hidden layer"
+
+
+def _output_plan(depth: int) -> Plan:
+    """One sample at the output layer: ``dW_L = g h^T`` leaves h a factor c and g its inverse, c > 0 since h
+    >= 0, and ``f = W_L h`` follows. No neuron's equation is used, and g is seen itself, not through the
+    layers below.
+    """
+    return Plan(layer=depth, members=(0,), parametrisation="single", unknowns=1, equations=0, groups=((0,),))
 
 
 def _at_layer(
@@ -108,6 +125,7 @@ def _at_layer(
     lower = tuple(rank_mod(context.image.delta(k)) for k in range(1, layer))
     if any(value < samples for value in lower):
         return None, "a lower Delta lacks full column rank"
+    # at the output layer ``single`` knows the loss vector itself
     known = layer if plan.parametrisation in ("single", "row_space") else layer + 1
     told = tuple(m for m in alone if searches[m].excluded and _injective(context, known, m))
     if not told:
@@ -139,7 +157,7 @@ def _witness(found: tuple[Twin, ...]) -> Witness | None:
     return Witness(generators=found) if found else None
 
 
-def _reason(found: tuple[Twin, ...], scale: Scale | None, samples: int) -> str | None:
+def _reason(found: tuple[Twin, ...], scale: Scale | None, context: Context) -> str | None:
     parts = []
     if found:
         first = found[0]
@@ -147,11 +165,18 @@ def _reason(found: tuple[Twin, ...], scale: Scale | None, samples: int) -> str |
         names = ", ".join(str(twin.sample) for twin in found)
         parts.append(f"samples {names} have twins: sample {first.sample} scaled by {near} fits as well")
     if scale is not None:
-        known = len(scale.determined)
-        parts.append(
-            f"{known} of {samples} samples are determined up to scale by lifting at layer {scale.layer}, "
-            "and no other scale fits the loss"
-        )
+        known = f"{len(scale.determined)} of {context.samples} samples"
+        if context.question.release is not None:
+            rows = context.question.sent_weights(context.network.layers[0])
+            parts.append(
+                f"{known} are determined by dW_1 without db_1: lifting on {int(rows.sum())} of its "
+                f"{len(rows)} rows leaves each a scale, and the patterns and the loss fix it (weights alone)"
+            )
+        else:
+            parts.append(
+                f"{known} are determined up to scale by lifting at layer {scale.layer}, and no other scale "
+                "fits the loss"
+            )
     return "; ".join(parts) or None
 
 

@@ -21,7 +21,7 @@ from exan_verify.decide.solvers.irrational import irrational_evidence
 from exan_verify.smt.decide import decide
 from exan_verify.smt.portfolio import Settings
 
-SMALL_NEURONS = 24
+SMALL_NEURONS = 30
 """Unasked, SMT is tried only up to this many neuron states: hidden neurons times samples."""
 
 UNASKED_WORK = 2_000_000

@@ -1,8 +1,8 @@
 """Checks the evidence of lifting of degree three (docs/theory.md, Appendix L3).
 
-The products of two linear forms and one unknown are expanded here one by one, with exponents as keys, from
-deltas and outgoing weights that are recomputed. Leaving out equations only lowers the rank, so any choice of
-neurons is sound.
+The products of two linear forms and one unknown are expanded here one by one, with sorted factors as keys,
+from deltas and outgoing weights that are recomputed. Leaving out equations only lowers the rank, so any
+choice of neurons is sound; so is any prime, and the kernel takes its own for this rank (6.3).
 """
 
 from __future__ import annotations
@@ -11,22 +11,32 @@ from math import comb
 
 import numpy as np
 
-from exan_verify.core.certificate import DegreeThree
+from exan_verify.core.arrays import Array
+from exan_verify.core.certificate import DegreeThree, LayerArgument
 from exan_verify.core.facts import Facts
-from exan_verify.exact.linalg import rank_mod
-from exan_verify.exact.modular import Residues, add_mod, multiply_mod, negate_mod
+from exan_verify.errors import CertificateRejected
+from exan_verify.exact.elimination import PRIMES, floats
+from exan_verify.exact.modular import (
+    Residues,
+    UnsuitablePrimeError,
+    add_mod,
+    multiply_mod,
+    negate_mod,
+    point,
+)
+from exan_verify.exact.softmax import VanishingDenominatorError
+from exan_verify.exact.stacked import Stacked, least_memory, require_memory
 from exan_verify.kernel.given import Subject, require
 from exan_verify.kernel.lifting.degree_two import (
     check_reduction,
+    check_unknowns,
     concluded,
     groups_of,
     image_at,
-    outgoing_weights,
+    image_in,
     unknowns_above,
+    weights_on_unknowns,
 )
-
-_MAX_ENTRIES = 1 << 25
-"""Entries of R3: 256 MiB, and four times that where its rank is taken."""
 
 
 def facts(evidence: DegreeThree, subject: Subject) -> Facts:
@@ -51,38 +61,51 @@ def facts(evidence: DegreeThree, subject: Subject) -> Facts:
     rows, needed = len(first) * variables, unknowns - cubes
     require(argument.rank == needed, f"dim null(R3) may exceed {cubes} unless rank(R3) = {needed}")
     require(argument.rank <= rows, f"{rows} equations have no rank {argument.rank}")
-    require(rows * unknowns <= _MAX_ENTRIES, "the system of degree three is too large")
-    matrix = cubic_matrix(delta[first], outgoing_weights(image, argument)[first])
-    require(matrix.shape[1] == unknowns, f"V is {matrix.shape[1]}")
-    rank = rank_mod(matrix)
-    require(rank == argument.rank, f"rank(R3) is {rank} mod p, the certificate says {argument.rank}")
-    return Facts(determined=concluded(image, argument))
+    check_unknowns(image, argument)
+    told = concluded(image, argument)
+    rank = _rank(subject, argument, first, needed)
+    require(rank == needed, f"rank(R3) is {rank} mod p, the certificate says {needed}")
+    return Facts(determined=told)
 
 
-def cubic_matrix(delta: Residues, outgoing: Residues) -> Residues:
-    """R3 mod p: rows ``x (Delta_j . q)(Delta_j . q - w_j . u)`` for each unknown x and neuron j.
+def _rank(subject: Subject, argument: LayerArgument, neurons: Array, needed: int) -> int:
+    """The largest rank of R3 that a prime shows. Which prime and point the certificate used plays no part."""
+    found = -1
+    for prime in PRIMES:
+        try:
+            require_memory(least_memory(argument.unknowns))
+            image = image_in(prime, point(f"kernel/{prime}", prime), subject)
+            outgoing = weights_on_unknowns(image, argument)
+            system = cubic_system(image.delta(argument.layer)[neurons], outgoing[neurons], prime)
+            require(system.columns == argument.unknowns, f"V is {system.columns}")
+            found = max(found, system.rank(needed))
+        except (VanishingDenominatorError, UnsuitablePrimeError):
+            continue
+        except MemoryError as error:
+            raise CertificateRejected(f"rank(R3) cannot be taken here: {error}") from None
+        if found >= needed:
+            break
+    return found
 
-    ``delta`` (n, M), ``outgoing`` (n, K'). Columns: products of three unknowns, at least one of them of q.
+
+def cubic_system(delta: Residues, outgoing: Residues, prime: int) -> Stacked:
+    """R3 mod p: for each unknown x the rows ``x (Delta_j . q)(Delta_j . q - w_j . u)``, one per neuron j.
+
+    ``delta`` (n, M), ``outgoing`` (n, K'). Columns: products of three unknowns, at least one of them of q,
+    by the largest unknown first, then by the next, which decides how much there is to eliminate and nothing
+    else.
     """
     neurons, samples = delta.shape
-    second = np.concatenate([delta, negate_mod(outgoing)], axis=1)
+    second = np.concatenate([delta, negate_mod(outgoing, prime)], axis=1)
     variables = second.shape[1]
-    columns = _columns(samples, variables)
-    matrix = np.zeros((variables * neurons, len(columns)), dtype=np.uint64)
+    products = [(a, b) for b in range(variables) for a in range(min(b + 1, samples))]
+    pairs = {product: k for k, product in enumerate(products)}
+    block = np.zeros((neurons, len(pairs)), dtype=np.uint64)
     for a in range(samples):
         for b in range(variables):
-            term = multiply_mod(delta[:, a], second[:, b])
-            for x in range(variables):
-                rows = slice(x * neurons, (x + 1) * neurons)
-                k = columns[tuple(sorted((a, b, x)))]
-                matrix[rows, k] = add_mod(matrix[rows, k], term)
-    return matrix
-
-
-def _columns(samples: int, variables: int) -> dict[tuple[int, ...], int]:
-    found: dict[tuple[int, ...], int] = {}
-    for a in range(samples):
-        for b in range(a, variables):
-            for c in range(b, variables):
-                found[a, b, c] = len(found)
-    return found
+            k = pairs[min(a, b), max(a, b)]
+            block[:, k] = add_mod(block[:, k], multiply_mod(delta[:, a], second[:, b], prime), prime)
+    triples = [(a, b, c) for c in range(variables) for b in range(c + 1) for a in range(min(b + 1, samples))]
+    column: dict[tuple[int, ...], int] = {triple: k for k, triple in enumerate(triples)}
+    places = [[column[tuple(sorted((a, b, x)))] for a, b in pairs] for x in range(variables)]
+    return Stacked(block=floats(block, prime), places=np.array(places), columns=len(triples), prime=prime)

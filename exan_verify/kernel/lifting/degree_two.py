@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from exan_verify.core.arrays import PerLayer
-from exan_verify.core.certificate import Conclusion, LayerArgument, Lifting, Scale, Split
+from exan_verify.core.certificate import Apart, Conclusion, LayerArgument, Lifting, Scale, Split
 from exan_verify.core.facts import Facts
 from exan_verify.core.network import Array
 from exan_verify.core.question import Labels, Loss
@@ -42,22 +42,34 @@ from exan_verify.kernel.labels import Label, admitted, label_of
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
-    """The subject with its deltas in F_p at the certificate's point."""
+    """The subject with its deltas in F_p at the certificate's point, or for another prime at one of its own.
+
+    Ranks of these residues are taken mod ``prime``: :func:`rank_mod` is for images mod 2^61 - 1.
+    ``weights_alone``: what is factored is dW = Delta H alone, of the rows of dW that are sent, without db.
+    """
 
     subject: Subject
     deltas: PerLayer[Residues]
     point: int
+    prime: int = PRIME
+    weights_alone: bool = False
 
     def delta(self, layer: int) -> Residues:
         """Delta_layer mod p, (n, M); layers count from 1."""
         return self.deltas.at(layer)
 
     def sent(self, layer: int) -> Mask:
-        """Which neurons of the layer have their row [dW | db] sent, (n,)."""
-        return self.subject.question.sent_neurons(self.subject.network.layer(layer))
+        """Which neurons of the layer have their row [dW | db] (of dW, for weights alone) sent, (n,)."""
+        question, sent = self.subject.question, self.subject.network.layer(layer)
+        return question.sent_weights(sent) if self.weights_alone else question.sent_neurons(sent)
+
+    @property
+    def has_ones(self) -> bool:
+        """Whether the features have a column of ones, from the biases."""
+        return self.subject.network.has_bias and not self.weights_alone
 
     def sent_delta(self, layer: int) -> Residues:
-        """The rows of Delta_layer mod p whose neurons are sent."""
+        """The rows of Delta_layer mod p whose neurons are sent, (sent, M)."""
         found: Residues = self.delta(layer)[self.sent(layer)]
         return found
 
@@ -77,20 +89,28 @@ def facts(evidence: Lifting, subject: Subject) -> Facts:
     return Facts(determined=known)
 
 
-def image_at(prime: int, point: int, subject: Subject, *, biases: bool = True) -> Image:
-    """The deltas in F_p at a certificate's point, for a network with biases."""
+def image_at(
+    prime: int, point: int, subject: Subject, *, biases: bool = True, weights_alone: bool = False
+) -> Image:
+    """The deltas in F_p at a certificate's point, for a network with biases, or for weights alone."""
     require(prime == PRIME, f"the prime is {prime}, this schema's is {PRIME}")
     require(1 < point < PRIME, "the point t is outside [2, p)")
     wrong = "the network has no biases; lifting does not apply" if biases else "the network has biases"
-    require(subject.network.has_bias is biases, wrong)
-    passed = subject.passed
+    require(weights_alone or subject.network.has_bias is biases, wrong)
     try:
-        vectors = loss_vectors_mod(
-            subject.question.loss, passed.logits, subject.batch.labels, subject.divisor, point
-        )
+        return image_in(PRIME, point, subject, weights_alone=weights_alone)
     except VanishingDenominatorError:
         raise CertificateRejected("a softmax denominator vanishes at the certificate's point t") from None
-    return Image(subject=subject, deltas=backward_mod(subject.network, passed, vectors), point=point)
+
+
+def image_in(prime: int, point: int, subject: Subject, *, weights_alone: bool = False) -> Image:
+    """The deltas under T -> point mod a prime (6.3). Raises VanishingDenominatorError or
+    UnsuitablePrimeError.
+    """
+    passed, labels, loss = subject.passed, subject.batch.labels, subject.question.loss
+    vectors = loss_vectors_mod(loss, passed.logits, labels, subject.divisor, point, prime)
+    deltas = backward_mod(subject.network, passed, vectors, prime)
+    return Image(subject=subject, deltas=deltas, point=point, prime=prime, weights_alone=weights_alone)
 
 
 def check_reduction(image: Image, layer: int) -> None:
@@ -118,11 +138,11 @@ def concluded(image: Image, conclusion: Conclusion) -> frozenset[int]:
 
 def _layer(image: Image, argument: LayerArgument) -> frozenset[int]:
     check_reduction(image, argument.layer)
-    _system_reaches_rank(image, argument, tuple(range(image.subject.samples)))
+    check_system(image, argument, tuple(range(image.subject.samples)))
     return concluded(image, argument)
 
 
-def _system_reaches_rank(image: Image, argument: LayerArgument | Split, members: tuple[int, ...]) -> None:
+def check_system(image: Image, argument: LayerArgument | Split, members: tuple[int, ...]) -> None:
     """dim null(R) = sum of squared group sizes, for q in the span of ``members`` (C2, steps 5 to 7)."""
     i = argument.layer
     groups = groups_of(image.subject.passed.pattern(i)[image.sent(i)], members)
@@ -151,7 +171,7 @@ def _after_splits(image: Image, argument: Conclusion) -> set[tuple[int, ...]]:
         require(part.layer < image.subject.network.depth, f"there is no hidden layer {part.layer}")
         independent = rank_mod(image.sent_delta(part.layer)[:, list(part.members)]) == len(part.members)
         require(independent, f"the group's deltas at layer {part.layer} are not shown to be independent")
-        _system_reaches_rank(image, part, part.members)
+        check_system(image, part, part.members)
         del open_groups[part.members]
         open_groups.update(dict.fromkeys(part.groups, _known_up_to(part)))
     return set(open_groups)
@@ -190,7 +210,7 @@ def lifted_system(
     return kept
 
 
-def unknowns_above(image: Image, argument: Conclusion | Split | Scale) -> int:
+def unknowns_above(image: Image, argument: Conclusion | Split | Scale | Apart) -> int:
     """K', the number of unknowns of u; for ``row_space`` its rank mod p, a lower bound. It tells how large a
     system becomes before it is built.
     """
@@ -203,26 +223,39 @@ def unknowns_above(image: Image, argument: Conclusion | Split | Scale) -> int:
     ]
 
 
-def outgoing_weights(image: Image, argument: Conclusion | Split | Scale) -> Residues:
+def outgoing_weights(image: Image, argument: Conclusion | Split | Scale | Apart) -> Residues:
     """Row j of (n, K') is w_j, column j of W_{i+1}, on the unknowns of u, whose choice is checked (3.1)."""
+    check_unknowns(image, argument)
+    return weights_on_unknowns(image, argument)
+
+
+def check_unknowns(image: Image, argument: Conclusion | Split | Scale | Apart) -> None:
+    """The unknowns of u cover every delta'_{i+1} (6.4, step 4)."""
     i = argument.layer
-    weight = image.subject.network.layers[i].weight
     if argument.parametrisation == "column_space":
         following = image.delta(i + 1)
         require(bool(image.sent(i + 1).all()), f"the gradient of layer {i + 1} is not sent whole")
         require(rank_mod(following) == image.subject.samples, f"rank(Delta_{i + 1}) = M is not shown")
         require(feature_rank(image, i) == image.subject.samples, f"rank [H_{i} 1] = M is not shown")
-        return product_mod(weight.T, following)
-    if argument.parametrisation == "row_space":
-        return RationalMatrix.of(row_space(image.subject, i)).residues()
-    basis = np.eye(weight.shape[0], dtype=np.uint64)
     if argument.parametrisation == "zero_sum":
         require(
             i == image.subject.network.depth - 1 and image.subject.question.loss.zero_sum,
             "loss vectors sum to zero only above the last hidden layer, for cross_entropy and hinge",
         )
-        basis = np.concatenate([basis[:, :-1][:-1], np.full((1, len(basis) - 1), PRIME - 1, np.uint64)])
-    return product_mod(weight.T, basis)
+
+
+def weights_on_unknowns(image: Image, argument: Conclusion | Split | Scale | Apart) -> Residues:
+    """The rows w_j (n, K') alone, in the image's field."""
+    i, p = argument.layer, image.prime
+    weight = image.subject.network.layers[i].weight
+    if argument.parametrisation == "column_space":
+        return product_mod(weight.T, image.delta(i + 1), p)
+    if argument.parametrisation == "row_space":
+        return RationalMatrix.of(row_space(image.subject, i)).residues(p)
+    basis = np.eye(weight.shape[0], dtype=np.uint64)
+    if argument.parametrisation == "zero_sum":
+        basis = np.concatenate([basis[:, :-1][:-1], np.full((1, len(basis) - 1), p - 1, np.uint64)])
+    return product_mod(weight.T, basis, p)
 
 
 def row_space(subject: Subject, layer: int) -> Array:
@@ -243,9 +276,9 @@ def base_weights(subject: Subject, layer: int) -> Array:
 
 
 def feature_rank(image: Image, layer: int) -> int:
-    """A lower bound of rank [H_layer 1] (of rank H_layer without biases), projected when H is wide."""
+    """A lower bound of rank [H_layer 1] (of rank H_layer without ones), projected when H is wide."""
     features, samples = image.subject.passed.hidden[layer].residues(), image.subject.samples
-    if image.subject.network.has_bias:
+    if image.has_ones:
         features = np.concatenate([features, np.ones((1, samples), dtype=np.uint64)])
     if len(features) > 3 * samples:
         mixer = random_residues(f"kernel/{layer}", samples + 4, len(features))
@@ -282,12 +315,12 @@ def _label_told(image: Image, argument: Conclusion, m: int, everyone: bool) -> b
     if argument.labels == "loss_vectors":
         above = argument.layer == depth - 1 and argument.parametrisation not in ("row_space", "single")
         require(above, "loss vectors are known only above the last hidden layer, with all their entries")
-        return _told(image, m, np.eye(image.subject.network.classes, dtype=np.uint64))
+        return label_told(image, m, np.eye(image.subject.network.classes, dtype=np.uint64))
     if argument.labels == "output_rank":
         require(everyone, "the output rank argument needs every input to be determined")
         require(bool(image.sent(depth).all()), "the gradient of the output layer is not sent whole")
         require(feature_rank(image, depth - 1) == image.subject.samples, "rank [H_{L-1} 1] = M is not shown")
-        return _told(image, m, np.eye(image.subject.network.classes, dtype=np.uint64))
+        return label_told(image, m, np.eye(image.subject.network.classes, dtype=np.uint64))
     # one sample: nothing is known of the next delta, but the layer's own is there where its bias is sent
     lowest = argument.layer - (argument.parametrisation == "single")
     back = np.eye(image.subject.network.classes, dtype=np.uint64)
@@ -298,10 +331,10 @@ def _label_told(image: Image, argument: Conclusion, m: int, everyone: bool) -> b
         back = back[image.sent(argument.layer)]
     if argument.parametrisation == "row_space":
         back = product_mod(image.subject.network.layers[argument.layer].weight.T, back)
-    return _told(image, m, back)
+    return label_told(image, m, back)
 
 
-def _told(image: Image, m: int, back: Residues) -> bool:
+def label_told(image: Image, m: int, back: Residues) -> bool:
     """Whether ``back @ (g(f, y') - g(f, y))`` is non-zero for every other admitted label y'."""
     loss, labels = image.subject.question.loss, image.subject.question.labels
     classes = image.subject.network.classes

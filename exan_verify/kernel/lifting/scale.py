@@ -18,10 +18,12 @@ from exan_verify.exact.modular import Residues, add_mod, negate_mod
 from exan_verify.exact.rational import product_mod
 from exan_verify.kernel.given import Subject, require
 from exan_verify.kernel.labels import admitted
+from exan_verify.kernel.lifting import weights_alone
 from exan_verify.kernel.lifting.degree_two import (
     Image,
     check_null_space,
     check_reduction,
+    feature_rank,
     groups_of,
     image_at,
     lifted_system,
@@ -30,12 +32,20 @@ from exan_verify.kernel.second.twins import common_factor, margins
 
 
 def facts(evidence: Scale, subject: Subject) -> Facts:
-    """Lifting leaves single samples a positive scale; the samples named have no twin at any scale."""
+    """Lifting leaves single samples a positive scale; the samples named have no twin at any scale. Of a
+    release the scale is left by dW_1 alone, and the argument another.
+    """
+    if subject.question.release is not None:
+        return weights_alone.facts(evidence, subject)
     network, samples, i = subject.network, subject.samples, evidence.layer
     require(not network.has_bias, "this argument is for networks without biases")
     image = image_at(evidence.prime, evidence.point, subject, biases=False)
-    check_reduction(image, i)
-    groups = groups_of(subject.passed.pattern(i), tuple(range(samples)))
+    if i == network.depth:
+        groups = _one_sample_at_the_output(image)
+        require(evidence.parametrisation == "single", "at the output layer there is one sample alone")
+    else:
+        check_reduction(image, i)
+        groups = groups_of(subject.passed.pattern(i), tuple(range(samples)))
     require(evidence.groups == groups, f"the pattern groups of layer {i} are {groups}")
     check_null_space(evidence, lifted_system(image, evidence, tuple(range(samples))), groups)
     alone = {group[0] for group in groups if len(group) == 1}
@@ -50,6 +60,15 @@ def facts(evidence: Scale, subject: Subject) -> Facts:
         require(_injective(image, known, m), f"the backward map of sample {m} is not shown to be injective")
         require(_no_twin(subject, m), f"sample {m} may have a twin")
     return Facts(determined=frozenset(evidence.determined))
+
+
+def _one_sample_at_the_output(image: Image) -> tuple[tuple[int, ...], ...]:
+    """``dW_L = g h^T`` with g, h != 0: h' = c h, g' = g / c, and c > 0 since features are not negative."""
+    depth = image.subject.network.depth
+    require(image.subject.samples == 1 and depth > 1, "this takes one sample and a hidden layer")
+    require(rank_mod(image.delta(depth)) == 1, "the loss vector is not shown to be non-zero")
+    require(feature_rank(image, depth - 1) == 1, "the last features are not shown to be non-zero")
+    return ((0,),)
 
 
 def _injective(image: Image, layer: int, m: int) -> bool:

@@ -30,7 +30,7 @@ from exan_verify.kernel.residual import (
 from exan_verify.kernel.residual import (
     quadrics as residual_quadrics,
 )
-from exan_verify.kernel.residual.parts import Part
+from exan_verify.kernel.residual.parts import Part, left_over
 
 MAX_JOINT = 500
 
@@ -64,11 +64,8 @@ def facts(evidence: Residual, subject: Subject) -> Facts:
 
 
 def _part(evidence: Residual, subject: Subject) -> Part:
-    left = tuple(m for m in range(subject.samples) if m not in subject.settled)
+    left = left_over(subject)
     require(evidence.members == left, f"the samples that are not settled are {list(left)}")
-    require(len(left) > 0, "every sample is settled already")
-    settled = sorted(subject.settled)
-    require(not settled or subject.batch.select(settled).distinct, "settled samples are equal")
     return Part(subject=subject, members=left)
 
 

@@ -91,19 +91,35 @@ def _row_box(argument: CoverArgument, part: Part) -> list[Interval]:
 
 
 def _constraints(part: Part) -> Array:
-    """Rows of ``v . q >= 0`` for q with ``q . 1 = 1``, over the members."""
-    depth = part.subject.network.depth
+    """Rows of ``v . q >= 0`` for q with ``q . 1 = 1``, over the members: the last hidden layer's activations
+    are not negative and, where a box bounds the inputs, not above what they reach over it.
+    """
+    network, domain = part.subject.network, part.subject.question.domain
+    depth = network.depth
     values = part.features(depth - 1).fractions()
-    if depth > 1 or len(part.members) == 1:  # q . 1 = 1 says all of a row of one entry
+    # q . 1 = 1 says all of a row of one entry
+    if len(part.members) == 1 or (depth > 1 and domain is None):
         return values
-    domain = part.subject.question.domain
     require(domain is not None, "nothing bounds the features")
     assert domain is not None
-    lo, hi = (
-        np.array([to_fraction(v) for v in bound], dtype=object).reshape(-1, 1)
-        for bound in domain.bounds(len(values))
-    )
-    return np.concatenate([values - lo, hi - values])
+    sides = [
+        (to_fraction(low), to_fraction(high))
+        for low, high in zip(*domain.bounds(network.widths[0]), strict=True)
+    ]
+    for layer in network.layers[:-1]:
+        assert layer.bias is not None
+        sides = [_activation(row, bias, sides) for row, bias in zip(layer.weight, layer.bias, strict=True)]
+    lowest, highest = (np.array(ends, dtype=object).reshape(-1, 1) for ends in zip(*sides, strict=True))
+    return np.concatenate([values - (0 if depth > 1 else lowest), highest - values])
+
+
+def _activation(row: Array, bias: Any, sides: list[Interval]) -> Interval:
+    """Where max(row . h + bias, 0) lies when the entries of h lie in their intervals."""
+    low = high = to_fraction(bias)
+    for weight, (below, above) in zip(map(to_fraction, row), sides, strict=True):
+        low += weight * (below if weight > 0 else above)
+        high += weight * (above if weight > 0 else below)
+    return max(low, Fraction(0)), max(high, Fraction(0))
 
 
 def _implied(rows: Array, chosen: tuple[int, ...], axis: int, sign: int) -> Fraction:

@@ -22,6 +22,17 @@ MAX_MULTISETS = 100_000
 """The engine stops at 1100 multisets."""
 
 
+def left_over(subject: Subject) -> tuple[int, ...]:
+    """The samples that are not settled; the others are distinct, so that what these contribute is known
+    (R1).
+    """
+    left = tuple(m for m in range(subject.samples) if m not in subject.settled)
+    require(len(left) > 0, "every sample is settled already")
+    settled = sorted(subject.settled)
+    require(not settled or subject.batch.select(settled).distinct, "settled samples are equal")
+    return left
+
+
 @dataclass(frozen=True, kw_only=True)
 class Part:
     """The members of a residual claim, within their subject."""

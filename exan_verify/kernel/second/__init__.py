@@ -1,5 +1,5 @@
 """Evidence of a second batch: exact, algebraic, enclosed, along a family, by counting, unseen, projected,
-scaled.
+averaged, along a fibre, scaled.
 
 The one part of the kernel that the engines ask themselves: they find candidates by means of their own, and
 issue what :func:`facts` accepts (docs/theory.md section 6).
@@ -12,11 +12,13 @@ from typing import Any
 
 from exan_verify.core.certificate import (
     AlgebraicBatch,
+    Averaged,
     Counting,
     EnclosedBatch,
     Projected,
     SecondBatch,
     Shear,
+    Submersion,
     Twins,
     Unseen,
 )
@@ -24,20 +26,33 @@ from exan_verify.core.facts import Facts
 from exan_verify.kernel.given import Subject
 from exan_verify.kernel.second import (
     algebraic_batch,
+    averaged,
     counting,
     enclosed_batch,
     projected,
     second_batch,
     shear,
+    submersion,
     twins,
     unseen,
 )
-from exan_verify.kernel.second.counting import Count, count
+from exan_verify.kernel.second.counting import Count
 from exan_verify.kernel.second.second_batch import rebuilt
 
 __all__ = ["CHECKERS", "Count", "Existential", "count", "facts", "rebuilt"]
 
-Existential = SecondBatch | EnclosedBatch | AlgebraicBatch | Shear | Counting | Unseen | Projected | Twins
+Existential = (
+    SecondBatch
+    | EnclosedBatch
+    | AlgebraicBatch
+    | Shear
+    | Counting
+    | Unseen
+    | Projected
+    | Averaged
+    | Submersion
+    | Twins
+)
 """Evidence that a second batch, or a family of them, exists."""
 
 CHECKERS: Mapping[type, Callable[[Any, Subject], Facts]] = {
@@ -48,6 +63,8 @@ CHECKERS: Mapping[type, Callable[[Any, Subject], Facts]] = {
     Counting: counting.facts,
     Unseen: unseen.facts,
     Projected: projected.facts,
+    Averaged: averaged.facts,
+    Submersion: submersion.facts,
     Twins: twins.facts,
 }
 """One checker for each kind."""
@@ -59,3 +76,10 @@ def facts(evidence: Existential, subject: Subject) -> Facts:
     Raises :class:`exan_verify.errors.CertificateRejected` at the first step that does not hold.
     """
     return CHECKERS[type(evidence)](evidence, subject)
+
+
+def count(evidence: Counting | Submersion, subject: Subject) -> Count:
+    """The dimensions behind :func:`facts`; raises as it does."""
+    if isinstance(evidence, Counting):
+        return counting.count(evidence, subject)
+    return submersion.count(evidence, subject)

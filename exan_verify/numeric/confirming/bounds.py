@@ -133,7 +133,7 @@ def refine(
 
 def effective_roundoff(problem: Problem, space: ColumnSpace) -> float:
     """The roundoff that the gradient shows: its dtype's, or more if the noise tail says so."""
-    n_out, n_in = problem.layers[0].shape
+    n_out, n_in = problem.layers[0].count, problem.layers[0].shape[1]
     per_entry = float(space.values.norm()) * (n_out**-0.5 + n_in**-0.5)
     tail = float(space.values[space.rank]) if space.rank < len(space.values) else 0.0
     return float(max(problem.unit_roundoff, tail / per_entry))
@@ -188,7 +188,7 @@ def _step(
     bound = _SAFETY * total * (1 + largest) / s + (finding.scale_error + 2.0**-52) * largest
     bound = torch.where(lost | dependent, torch.inf, bound)
     # a sample's scale is the entry that its row is divided by; only if that is the bias entry, errors cancel
-    from_bias = problem.layers[0].bias_given and finding.scale_error == 0
+    from_bias = problem.layers[0].paired and finding.scale_error == 0
     in_range = (drift < _LINEAR) & (bound < _LINEAR * (1 + largest)) & torch.isfinite(x).all(dim=1)
     return Refined(
         x=x,
@@ -208,8 +208,8 @@ def _step(
 
 def _bias_noise(problem: Problem, space: ColumnSpace, deltas: Tensor, unit: float) -> Tensor:
     """Bound on the norm of the noise in the bias column of A."""
-    bias = problem.layers[0].d_bias
-    n_out, n_in = problem.layers[0].shape
+    bias = problem.layers[0].bias_column
+    n_out, n_in = problem.layers[0].count, problem.layers[0].shape[1]
     seen = (bias - space.basis @ (space.basis.T @ bias)).norm() * (n_out / max(n_out - space.rank, 1)) ** 0.5
     even = space.noise / (1 + (n_in / n_out) ** 0.5)
     roundings = unit * deltas.abs().sum(dim=0).norm()

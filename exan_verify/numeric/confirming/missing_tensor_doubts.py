@@ -11,7 +11,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from exan_verify.core.question import Loss
 from exan_verify.numeric.confirming.bounds import Refined
 from exan_verify.numeric.problem.passes import Trace, delta_spans
 from exan_verify.numeric.problem.polish import meet
@@ -33,14 +32,14 @@ def last_layer_vectors(problem: Problem, trace: Trace) -> Float[Tensor, "m K"] |
     """Divided loss vectors from the last layer's gradient, when it is given and its inputs are clearly
     independent."""
     last, h = problem.layers[-1], trace.hidden[-1]
-    if not last.weight_given:
+    if not last.weight_whole:
         return None
-    if last.bias_given:
+    if last.bias_whole:
         h = torch.cat([h, torch.ones_like(h[:, :1])], dim=1)
     values = torch.linalg.svdvals(h / h.norm(dim=1, keepdim=True).clamp(min=torch.finfo(h.dtype).tiny))
     if len(values) < h.shape[0] or float(values[-1]) < _INDEPENDENT:
         return None
-    given = last.augmented() if last.bias_given else last.d_weight.double()
+    given = last.augmented() if last.bias_whole else last.d_weight.double()
     vectors: Tensor = torch.linalg.pinv(h).T @ given.T
     return vectors
 
@@ -56,7 +55,7 @@ def unsupported(
             f"layer 1 has too few live neurons to tell it from a stranger of {space.rank} samples and "
             f"{problem.classes} logits, and the gradient of the layers above is not whole"
         )
-    if problem.question.loss in (Loss.MSE, Loss.BCE) and not (
+    if not problem.classified and not (
         finding.whole and last_layer_vectors(problem, refined.trace) is not None
     ):
         for m in torch.nonzero(_target_open(problem, spans, refined, divisor))[:, 0].tolist():

@@ -143,7 +143,7 @@ def _open(refined: Refined, reason: str) -> Exclusion:
 
 
 def _coordinates(problem: Problem, space: ColumnSpace, refined: Refined) -> _Coordinates | str:
-    if not problem.layers[0].bias_given:
+    if not problem.layers[0].paired:
         return "the bias gradient of layer 1, which fixes the scale of the samples, is not given"
     c = torch.cat([refined.x, torch.ones_like(refined.x[:, :1])], dim=1)
     inverse = torch.linalg.pinv(c)
@@ -193,12 +193,13 @@ def _columns(
     b, moved, size = at.b, at.moved, len(at.c)
     # 2. O_j = w_j E; the points p_a fitted to the neurons active for a, and O p
     weight = problem.layers[1]
-    o = weight.backward(e.T).T
+    o = problem.layers[0].sent(weight.backward(e.T)).T
     o_moved = e_moved * float(torch.linalg.matrix_norm(weight.weight.double(), 2)) if e_moved else 0.0
     first, second = torch.triu_indices(size, size, 1, device=b.device)
     unknowns = len(first) + size * o.shape[1]
-    if unknowns > int((b.abs().amax(dim=1) > 0).sum()):
-        return f"layer 1 has {len(b)} neurons for {unknowns} unknowns, too few to exclude other batches"
+    live = int((b.abs().amax(dim=1) > 0).sum())
+    if unknowns > live:
+        return f"layer 1 shows {live} neurons for {unknowns} unknowns, too few to exclude other batches"
     if unknowns > _MOST_UNKNOWNS:
         return f"{unknowns} unknowns are more than other batches are excluded with"
     proceed()

@@ -114,7 +114,7 @@ def whole_batch(
     errors = _SAFETY * torch.linalg.matrix_norm(torch.nan_to_num(own, posinf=0.0, neginf=0.0), 2)
     errors = torch.where(open_ones, torch.inf, errors * len(problem.layers) ** 0.5)
     if frame.shape[1] < x.shape[1]:
-        inverse = _bounded_inverse(state.deltas[0])
+        inverse = _bounded_inverse(problem.layers[0].sent(state.deltas[0]))
         errors = torch.hypot(errors, _SAFETY * inverse.norm(dim=0) * state.levels[0])
     total = math.hypot(*state.errors) / max(math.hypot(*gradient_norms(problem)), 1e-300)
     return WholeBatch(x=state.x, y=y, errors=errors * max(1.0, state.left), residual=total)
@@ -209,15 +209,16 @@ def told_labels(problem: Problem, x: Float[Tensor, "M d"]) -> Tensor | None:
     identity = torch.eye(problem.classes, dtype=x.dtype, device=x.device).expand(len(x), -1, -1)
     for k, spans in ((len(problem.layers) - 1, identity), (0, None)):
         layer = problem.layers[k]
-        if not layer.weight_given:
+        # the first layer's spans know its rows, what the last one lacks is a loss vector's entry
+        if not layer.weight_given or (spans is not None and not layer.weight_whole):
             continue
-        h = trace.hidden[k]
-        if layer.bias_given:
+        h, augmented = trace.hidden[k], layer.bias_whole if spans is not None else layer.paired
+        if augmented:
             h = torch.cat([h, torch.ones_like(h[:, :1])], dim=1)
         inverse = _bounded_inverse(h)
         if not bool(torch.isfinite(inverse).all()):
             continue
-        given = layer.augmented() if layer.bias_given else layer.d_weight.double()
+        given = layer.augmented() if augmented else layer.d_weight.double()
         fit = problem.fit_labels(
             trace.logits,
             delta_spans(problem, trace) if spans is None else spans,

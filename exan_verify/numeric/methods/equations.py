@@ -82,8 +82,8 @@ def layer_equations(problem: Problem, spaces: tuple[ColumnSpace, ...], index: in
     """
     space = spaces[index]
     directions = next_directions(problem, spaces, index, space.rank)
-    following = problem.layers[index + 1]
-    return LayerEquations(index=index, space=space, forward=following.backward(directions.T).T.contiguous())
+    forward = problem.layers[index].sent(problem.layers[index + 1].backward(directions.T)).T
+    return LayerEquations(index=index, space=space, forward=forward.contiguous())
 
 
 def next_directions(

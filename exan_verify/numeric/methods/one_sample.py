@@ -135,18 +135,22 @@ def one_sample(problem: Problem, *, alone: bool = False) -> Attack | None:
 
 def _explaining(problem: Problem) -> _One | None:
     """The sample that a row shows, if it reproduces the gradient of every layer with some loss vector."""
-    first = problem.layers[0]
-    if not first.bias_given or not all(layer.weight_given for layer in problem.layers):
+    first, last = problem.layers[0], problem.layers[-1]
+    if not first.paired or not all(layer.weight_given for layer in problem.layers):
         return None
-    j = int(first.d_bias.abs().argmax())
-    scale = float(first.d_bias[j].abs())
+    if len(problem.layers) > 1 and not last.weight_whole:
+        # the loss vector is not known entirely, and with it none of the deltas below
+        return None
+    bias = first.bias_column
+    j = int(bias.abs().argmax())
+    scale = float(bias[j].abs())
     if not scale > 0:
         return None
-    x = (first.d_weight[j].double() / first.d_bias[j])[None]
+    x = (first.d_weight[j].double() / bias[j])[None]
     if not bool(torch.isfinite(x).all()):
         return None
     trace, gains = forward(problem, x), weight_gains(problem)
-    g = _loss_vector(problem.layers[-1], trace.hidden[-1])
+    g = _loss_vector(last, trace.hidden[-1])
     deltas = backward(problem, trace, g)
     unit, largest = problem.unit_roundoff, 1 + float(x.abs().max())
 
@@ -165,7 +169,7 @@ def _explaining(problem: Problem) -> _One | None:
         for error, level, norm in zip(errors, levels.gradients, norms, strict=True)
     ):
         return None
-    bound = max(4 * unit, 4 * errors[0] / scale / math.sqrt(first.shape[0])) * largest
+    bound = max(4 * unit, 4 * errors[0] / scale / math.sqrt(first.count)) * largest
     off = float(moved(bound).pre[-1][0] if len(problem.layers) > 1 else bound * math.sqrt(x.shape[1]))
     # an error of the logits moves a loss vector by twice as much at most, undivided
     moves = _TOLERANCE * (2 * gains[-1][0] * off + unit * (1 + float(trace.logits.abs().max())))
@@ -199,7 +203,7 @@ def _unseen(
     counts, and of some directions v the worst. Along one that changes no logit any e is unseen, but two
     samples do not differ along one by chance.
     """
-    x, j = trace.hidden[0], int(problem.layers[0].d_bias.abs().argmax())
+    x, j = trace.hidden[0], int(problem.layers[0].bias_column.abs().argmax())
     step = _STEP * (1 + float(x.abs().max()))
     v = torch.randn(_DIRECTIONS, x.shape[1], dtype=x.dtype, generator=problem.generator()).to(x)
     v = torch.nn.functional.normalize(v, dim=1)
@@ -218,11 +222,13 @@ def _unseen(
     for k, (delta, error) in enumerate(zip(deltas, errors, strict=True)):
         h = torch.nn.functional.pad(trace.hidden[k], (0, 1), value=1.0)
         moved = torch.nn.functional.pad(ahead.hidden[k] - behind.hidden[k], (0, 1))
-        size = _across(after[k] - before[k], delta).norm(dim=1) * _across(moved, h).norm(dim=1) / 4
+        sent = problem.layers[k].sent
+        across = _across(sent(after[k] - before[k]), sent(delta))
+        size = across.norm(dim=1) * _across(moved, h).norm(dim=1) / 4
         far = torch.minimum(far, (_MARGIN * error / size.clamp(min=_TINY)).sqrt())
     drift = ((after[0] - before[0]) / (after[0] + before[0]))[:, j, None]
     mean = passed(x + step * drift * v)[1][-1]
-    size = ((after[-1] + before[-1]) / 2 - mean).norm(dim=1)
+    size = problem.layers[-1].sent((after[-1] + before[-1]) / 2 - mean).norm(dim=1)
     missed = (float(fit.mismatch[0]) + problem.unit_roundoff) * float(deltas[-1].norm())
     far = torch.minimum(far, (_MARGIN * missed / size.clamp(min=_TINY)).sqrt())
     return float((step * far * v.abs().amax(dim=1)).max())
@@ -241,7 +247,7 @@ def _with_scale(problem: Problem, trace: Trace, g: Tensor, moves: float) -> tupl
     if problem.scale is not None:
         return problem, ""
     problem = replace(problem, weighted=False)
-    identity = torch.eye(problem.classes, dtype=torch.float64, device=problem.device)[None]
+    identity = _shown(problem)
     vectors = label_options(problem.question.loss, trace.logits, g, problem.smoothing)[1]
     least = float(vectors.norm(dim=-1).min())
     found = fit_scale(
@@ -261,19 +267,25 @@ def _with_scale(problem: Problem, trace: Trace, g: Tensor, moves: float) -> tupl
 
 
 def _loss_vector(last: LayerGradient, h: Tensor) -> Tensor:
-    """The divided loss vector (1, K) that gives the last layer's gradient best."""
+    """The divided loss vector (1, K) that gives the last layer's gradient best; zero where that has no
+    row."""
     given = last.d_weight.double() @ h[0]
     size = h[0].square().sum()
-    if last.bias_given:
-        given, size = given + last.d_bias, size + 1
-    return (given / size)[None]
+    if last.paired:
+        given, size = given + last.bias_column, size + 1
+    return last.sent(given / size)[None]
+
+
+def _shown(problem: Problem) -> Tensor:
+    """What of a loss vector the last layer's gradient shows, a map (1, K, K)."""
+    identity = torch.eye(problem.classes, dtype=torch.float64, device=problem.device)
+    return problem.layers[-1].sent(identity)[None]
 
 
 def _fitted(problem: Problem, trace: Trace, g: Tensor) -> LabelFit:
-    identity = torch.eye(problem.classes, dtype=torch.float64, device=problem.device)[None]
     return problem.fit_labels(
         trace.logits,
-        identity,
+        _shown(problem),
         g,
         samples=1,
         reach=_NEAREST if problem.question.labels is Labels.ONE_HOT else 0.0,
@@ -282,7 +294,8 @@ def _fitted(problem: Problem, trace: Trace, g: Tensor) -> LabelFit:
 
 def _mixed(problem: Problem, one: _One) -> str:
     """Why several samples may look like this one, where how many there are is not told."""
-    if not bool(told_apart(problem.question.loss, one.fit.vectors, one.slack)[0]):
+    exposing = problem.layers[-1].weight_whole
+    if not exposing or not bool(told_apart(problem.question.loss, one.fit.vectors, one.slack)[0]):
         return (
             "its loss vector would fit a mixture of samples of one region as well (constant or saturated): "
             + _GIVE_SIZE
@@ -296,6 +309,8 @@ def _label(problem: Problem, one: _One) -> tuple[Tensor | None, str | None]:
     if one.open:
         return None, one.open
     label = fit.labels[0]
+    if not problem.classified and not problem.layers[-1].weight_whole:
+        return None, "its target is open at the logits of which the gradient has no row"
     if not told and (problem.scale_found or problem.weighted):
         return label, _OPEN_SIZE
     if problem.question.labels is Labels.REAL:

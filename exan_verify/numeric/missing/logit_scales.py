@@ -60,7 +60,7 @@ def logit_scales(problem: Problem, found: Directions) -> tuple[Tensor, Tensor] |
     Ratios of probabilities first, which need nothing else; then any loss's equations, by size.
     """
     if not bool(found.sure.all()):
-        return "some neuron is not active or inactive beyond doubt"
+        return "some neuron is not active or inactive beyond doubt, or its row is not given"
     nothing = invisible(problem, len(found.y))
     # smoothing takes its share from every class, so that ratios are not those of probabilities
     ratios = problem.question.loss is Loss.CROSS_ENTROPY and problem.classes >= _LEAST_CLASSES

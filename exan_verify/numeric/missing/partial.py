@@ -144,11 +144,11 @@ class Partial:
 
     def _remedy(self, start: int) -> str:
         """Which missing tensors would help to separate samples at ``start``, or with their scales there."""
-        last = start if self.problem.layers[start].bias_given else start + 1
+        last = start if self.problem.layers[start].paired else start + 1
         useful = [
             name
             for k, (layer, (weight, bias)) in enumerate(zip(self.problem.layers, self.names, strict=True))
-            for name, given in ((weight, layer.weight_given), (bias, layer.bias_given or k > last))
+            for name, given in ((weight, layer.weight_whole), (bias, layer.bias_whole or k > last))
             if k >= start and name and not given
         ]
         return f"; what is missing of {', '.join(map(repr, useful))} would help" if useful else ""
@@ -165,7 +165,7 @@ class Partial:
         problem = replace(self.problem, layers=self.problem.layers[start:])
         shown = self._shown(start + 1)
         first = problem.layers[0]
-        if not first.bias_given:
+        if not first.paired:
             problem = gauged(problem)
         spaces = self.tell.during(lambda: _spaces(problem, shown))
         wide = layer_equations(problem, spaces, 0).forward
@@ -173,8 +173,8 @@ class Partial:
 
         def find(method: Method) -> Candidates:
             finding = method.find(problem, spaces)
-            if not first.bias_given:
-                return completed(problem, spaces, finding)
+            if not first.paired:
+                return completed(problem, spaces, finding, first)
             return Candidates(problem=problem, spaces=spaces, finding=finding)
 
         methods = self._methods(problem, self.names[start][1], drawn=drawn)
@@ -186,7 +186,7 @@ class Partial:
         if first == Published().name and not problem.whole:
             raise RangeError(f"method={first!r} reads the gradient of every layer; use another one, or auto")
         methods = (*self.methods, Sample(_PATIENCE)) if drawn and not self.named else self.methods
-        if problem.layers[0].bias_given:
+        if problem.layers[0].paired:
             return methods
         usable = tuple(method for method in methods if method.name not in _NEEDS_BIAS)
         if not usable:
@@ -199,7 +199,7 @@ class Partial:
     def _shown(self, index: int) -> ColumnSpace | None:
         """Where the deltas of a layer without a weight gradient lie, by samples recovered right above it."""
         layers = self.problem.layers
-        if layers[index].weight_given or index + 1 not in self.starts:
+        if layers[index].weight_whole or index + 1 not in self.starts:
             return None
         pursuit = self._pursuit(index + 1)
         if isinstance(pursuit, Pursuit) and pursuit.cut:
@@ -287,16 +287,17 @@ class Partial:
 
 
 def _spaces(problem: Problem, shown: ColumnSpace | None) -> tuple[ColumnSpace, ...]:
-    """The column spaces of all layers; a layer without db serves as parametrisation only, one without dW not
-    at all unless its deltas are ``shown`` from above (the second one's)."""
+    """The column spaces of all layers; a layer without db serves as parametrisation only, one without all of
+    dW not at all unless its deltas are ``shown`` from above (the second one's)."""
     generator = problem.generator()
     spaces = []
     for k, layer in enumerate(problem.layers):
-        if not layer.weight_given:
+        if not layer.weight_given or (k > 0 and not layer.weight_whole):
             spaces.append(shown if k == 1 and shown is not None else _nothing_shown(layer))
-            continue
-        space = column_space_of(problem, layer, generator)
-        spaces.append(space if k == 0 or layer.bias_given else replace(space, saturated=True))
+        elif k == 0 or layer.bias_whole:
+            spaces.append(column_space_of(problem, layer, generator))
+        else:
+            spaces.append(replace(column_space_of(problem, layer.without_bias(), generator), saturated=True))
     return tuple(spaces)
 
 

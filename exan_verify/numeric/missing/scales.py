@@ -6,7 +6,8 @@ W_2^T u_m. On the active neurons h_m = D_m (W_1 x_m + b_1), so that a sample's s
 
     s_m u_m h_m^T = u_m (D_m W_1 y_m)^T + s_m u_m (D_m b_1)^T,        db_2 = sum_m s_m u_m:
 
-linear in the s_m, n_2 n_1 and n_2 equations for M unknowns. Then db_1 = sum_m s_m d_m is what was missing.
+linear in the s_m, n_2 n_1 and n_2 equations for M unknowns. Then db_1 = sum_m s_m d_m is what was missing,
+and entries of it that are given are equations for the s_m as well.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from torch import Tensor
 from exan_verify.numeric.ask_methods import Candidates
 from exan_verify.numeric.methods.equations import next_directions
 from exan_verify.numeric.missing.logit_scales import Directions, logit_scales
-from exan_verify.numeric.problem.problem import Problem
+from exan_verify.numeric.problem.problem import LayerGradient, Problem
 from exan_verify.numeric.problem.records import Finding
 from exan_verify.numeric.problem.spectrum import ColumnSpace, column_space
 
@@ -45,7 +46,7 @@ def gauged(problem: Problem) -> Problem:
 
     It is the bias gradient of the samples x_m / (r . x_m), so that methods find these.
     """
-    layer = problem.layers[0]
+    layer = problem.layers[0].without_bias()
     r = torch.randn(layer.shape[1] + 1, 1, dtype=torch.float64, generator=problem.generator())
     r = r.to(problem.device) / math.sqrt(layer.shape[1])
     r[-1] = 0
@@ -53,9 +54,12 @@ def gauged(problem: Problem) -> Problem:
     return replace(problem, layers=(first, *problem.layers[1:]))
 
 
-def completed(problem: Problem, spaces: tuple[ColumnSpace, ...], finding: Finding) -> Candidates:
+def completed(
+    problem: Problem, spaces: tuple[ColumnSpace, ...], finding: Finding, given: LayerGradient
+) -> Candidates:
     """The finding at its true scales, with the bias gradient that these give; ``problem`` and ``spaces`` are
-    the :func:`gauged` ones it was found in. Without candidates, and a reason, where the scales stay open."""
+    the :func:`gauged` ones it was found in, ``given`` is the first layer before. Without candidates, and a
+    reason, where the scales stay open."""
     if not finding.whole:
         said = finding.reason or "not every sample is separated"
         return _nothing(
@@ -65,7 +69,7 @@ def completed(problem: Problem, spaces: tuple[ColumnSpace, ...], finding: Findin
     if found is None:
         said = "the deltas of layer 1 do not determine those of layer 2, which scales need"
         return _nothing(problem, spaces, finding, said, final=True)
-    solved = _scales(problem, found) or logit_scales(problem, found)
+    solved = _scales(problem, found, given) or logit_scales(problem, found)
     if isinstance(solved, str):
         return _nothing(
             problem, spaces, finding, f"the scales of the samples stay open: {solved}", final=True
@@ -105,7 +109,9 @@ def _directions(
     basis = next_directions(problem, spaces, 0, len(y))
     forward = above.backward(basis.T).T
     pattern = d.abs() > _DOUBT * noise
-    u, error, sure = [], [], torch.ones(len(d), dtype=torch.bool, device=d.device)
+    # of a neuron without a row nothing says whether it is active
+    sure = layer.sent(torch.ones_like(layer.bias)).bool()
+    u, error = [], []
     for m in range(len(y)):
         span = forward * pattern[:, m, None]
         values = torch.linalg.svdvals(span)
@@ -122,39 +128,56 @@ def _directions(
     )
 
 
-def _scales(problem: Problem, found: Directions) -> tuple[Tensor, Tensor] | None:
+def _scales(problem: Problem, found: Directions, given: LayerGradient) -> tuple[Tensor, Tensor] | None:
     """Least squares for the scales (M,) and their errors, or None where they are open."""
     layer, above = problem.layers[0], problem.layers[1]
     sure = found.sure & above.weight_given
     active = found.pattern[sure].double()
     fixed = active * (layer.weight.double()[sure] @ found.y.T)
     slope = active * layer.bias[sure, None]
-    bias = above.bias_given
-    gram = (found.u.T @ found.u) * (slope.T @ slope + float(bias))
+    shown = found.u if above.weight_rows is None else found.u[above.weight_rows]
+    # db_2 = U s, and what there is of db_1 = D s
+    sums, of_sums = _bias_equations(above, found.u)
+    own, of_own = _bias_equations(given, found.d)
+    sums, of_sums = torch.cat([sums, own]), torch.cat([of_sums, of_own])
+    gram = (shown.T @ shown) * (slope.T @ slope) + sums.T @ sums
     size = gram.diagonal().clamp(min=torch.finfo(torch.float64).tiny).sqrt()
     values, vectors = torch.linalg.eigh(gram / size[:, None] / size)
-    equations = above.shape[0] * (int(sure.sum()) + int(bias))
+    equations = len(shown) * int(sure.sum()) + len(sums)
     if float(values[0]) <= _INDEPENDENT:
         return None
     inverse = (vectors / values) @ vectors.T / size[:, None] / size
-    weight_rest = above.d_weight[:, sure].double() - found.u @ fixed.T
-    bias_rest = above.d_bias if bias else torch.zeros_like(above.d_bias)
+    given_weight = above.d_weight if above.weight_rows is None else above.d_weight[above.weight_rows]
+    weight_rest = given_weight[:, sure].double() - shown @ fixed.T
     scales = torch.zeros_like(size)
     for _ in range(_REFINEMENTS):
-        change = inverse @ ((found.u.T @ weight_rest) * slope.T).sum(dim=1)
-        if bias:
-            change = change + inverse @ (found.u.T @ bias_rest)
-            bias_rest = bias_rest - found.u @ change
-        weight_rest = weight_rest - (found.u * change) @ slope.T
+        change = inverse @ (((shown.T @ weight_rest) * slope.T).sum(dim=1) + sums.T @ of_sums)
+        of_sums = of_sums - sums @ change
+        weight_rest = weight_rest - (shown * change) @ slope.T
         scales = scales + change
     spare = equations - len(scales)
-    rest = math.hypot(float(weight_rest.norm()), float(bias_rest.norm()))
+    rest = math.hypot(float(weight_rest.norm()), float(of_sums.norm()))
     seen = rest * math.sqrt(equations / spare) if spare >= _SPARE else rest
     level = _level(problem, found, fixed, slope, scales, sure)
+    if len(own):
+        # an error of u moves d by |W_2| times as much at most
+        gain = float(torch.linalg.matrix_norm(above.weight.double(), 2))
+        moved = gain * float((scales * found.u_error).norm())
+        level = math.hypot(level, moved, problem.unit_roundoff * float(given.d_bias.norm()))
     error = _SAFETY * inverse.diagonal().clamp(min=0).sqrt() * math.hypot(seen, level)
     if bool((scales == 0).any()):
         return None
     return scales, error
+
+
+def _bias_equations(
+    layer: LayerGradient, deltas: Float[Tensor, "n M"]
+) -> tuple[Float[Tensor, "r M"], Float[Tensor, " r"]]:
+    """``deltas`` times the scales are the bias gradient: its rows that are given, and what they give."""
+    rows = torch.full_like(layer.d_bias, layer.bias_given, dtype=torch.bool)
+    for sent in (layer.bias_rows, layer.weight_rows):
+        rows = rows if sent is None else rows & sent
+    return deltas[rows], layer.d_bias[rows]
 
 
 def _level(

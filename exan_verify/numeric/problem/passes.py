@@ -74,7 +74,8 @@ def delta_spans(
     """Per sample the map from loss vectors to first-layer deltas, D_1 W_2^T D_2 ... W_L^T.
 
     Every hidden neuron that is not ``sure`` gets a column of its own instead of an entry in D: its delta may
-    be anything. Columns are padded with zeros to the same number for all samples.
+    be anything. Columns are padded with zeros to the same number for all samples. Rows of neurons that the
+    first layer's gradient has no row of are zero, as in its column space.
     """
     identity = torch.eye(problem.classes, dtype=torch.float64, device=problem.device)
     spans = identity.expand(trace.logits.shape[0], -1, -1)
@@ -83,7 +84,7 @@ def delta_spans(
         spans = layer.backward(spans) * pattern[:, None, :]
         if kept is not None and not bool(kept.all()):
             spans = torch.cat([spans * kept[:, None, :], _unit_rows(~kept)], dim=1)
-    return spans.mT
+    return problem.layers[0].sent(spans).mT
 
 
 def _unit_rows(marked: Bool[Tensor, "m n"]) -> Float[Tensor, "m r n"]:
@@ -98,16 +99,18 @@ def gradient_error(problem: Problem, trace: Trace, deltas: tuple[Tensor, ...]) -
     """Frobenius distance, per layer, between [dW | db], as far as given, and that of the samples."""
     errors = []
     for layer, h, delta in zip(problem.layers, trace.hidden, deltas, strict=True):
-        squared = float((layer.d_bias - delta.sum(dim=0)).square().sum()) if layer.bias_given else 0.0
+        missed = layer.d_bias - delta.sum(dim=0)
+        if layer.bias_rows is not None:
+            missed = missed * layer.bias_rows
+        squared = float(missed.square().sum()) if layer.bias_given else 0.0
         if not layer.weight_given:
             errors.append(math.sqrt(squared))
             continue
         step = max(1, (1 << 22) // layer.shape[1])
         for start in range(0, layer.shape[0], step):
             rows = slice(start, start + step)
-            squared += float(
-                torch.addmm(layer.d_weight[rows].double(), delta[:, rows].T, h, alpha=-1).square().sum()
-            )
+            shown = delta[:, rows] if layer.weight_rows is None else delta[:, rows] * layer.weight_rows[rows]
+            squared += float(torch.addmm(layer.d_weight[rows].double(), shown.T, h, alpha=-1).square().sum())
         errors.append(math.sqrt(squared))
     return errors
 

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from exan_verify.core.network import Array, ReluNetwork
-from exan_verify.core.question import Labels, Loss, Question
+from exan_verify.core.question import Labels, Loss, Question, Release, Weights
 from exan_verify.errors import GradientError, InputError, NonFiniteError, raise_problems, short
 from exan_verify.numeric.problem.losses import REACH, LabelFit, fit_labels, loss_vectors
 
@@ -39,6 +39,9 @@ class LayerGradient:
 
     A = [d_weight | d_bias] is the matrix that the attacks factor. The vectors are float64. A tensor that is
     not given (``weight_given``, ``bias_given``) holds zeros, or what was solved for; it checks nothing.
+    ``weight_rows``, ``bias_rows`` (n_out,): of a tensor given in part the rows that are; None: all. The
+    others hold zeros, and A has zero rows where not all of [d_weight | d_bias] is given: its columns are
+    the deltas of the neurons that are left, and whatever is concluded from A is concluded from these.
     """
 
     weight: Tensor
@@ -47,11 +50,63 @@ class LayerGradient:
     d_bias: Tensor
     weight_given: bool = True
     bias_given: bool = True
+    weight_rows: Tensor | None = None
+    bias_rows: Tensor | None = None
+
+    @property
+    def weight_whole(self) -> bool:
+        """Whether every row of d_weight is given."""
+        return self.weight_given and self.weight_rows is None
+
+    @property
+    def bias_whole(self) -> bool:
+        """Whether every entry of d_bias is given."""
+        return self.bias_given and self.bias_rows is None
 
     @property
     def whole(self) -> bool:
-        """Whether both tensors are given."""
-        return self.weight_given and self.bias_given
+        """Whether both tensors are given, all of them."""
+        return self.weight_whole and self.bias_whole
+
+    @property
+    def paired(self) -> bool:
+        """Whether A includes the biases: they are given for half of the rows of d_weight at least. With fewer
+        the other rows say more than the biases, and A is d_weight alone."""
+        if not self.bias_given or self.bias_rows is None or not self.weight_given:
+            return self.bias_given
+        both = self.bias_rows if self.weight_rows is None else self.bias_rows & self.weight_rows
+        given = len(both) if self.weight_rows is None else int(self.weight_rows.sum())
+        return 2 * int(both.sum()) >= given
+
+    @property
+    def rows(self) -> Bool[Tensor, " out"] | None:
+        """The rows of A, None: all."""
+        if not self.weight_given:
+            return self.bias_rows
+        if self.bias_rows is None or not self.paired:
+            return self.weight_rows
+        return self.bias_rows if self.weight_rows is None else self.bias_rows & self.weight_rows
+
+    @property
+    def count(self) -> int:
+        """How many rows A has."""
+        return self.shape[0] if self.rows is None else int(self.rows.sum())
+
+    @property
+    def bias_column(self) -> Float[Tensor, " out"]:
+        """The last column of A."""
+        if self.bias_given and not self.paired:
+            return torch.zeros_like(self.d_bias)
+        return self.sent(self.d_bias)
+
+    def sent(self, values: Float[Tensor, "... out"]) -> Float[Tensor, "... out"]:
+        """``values``, zero at the neurons that A has no row of."""
+        return values if self.rows is None else values * self.rows
+
+    def without_bias(self) -> LayerGradient:
+        """The layer without its bias gradient."""
+        none = torch.zeros_like(self.d_bias)
+        return replace(self, d_bias=none, bias_given=False, bias_rows=None)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -61,18 +116,19 @@ class LayerGradient:
     def right(self, matrix: Float[Tensor, "in1 l"]) -> Float[Tensor, "out l"]:
         """``A matrix``, for a matrix with n_in + 1 rows."""
         product = torch.cat([block @ matrix[:-1] for _, block in row_blocks(self.d_weight)])
-        return product + self.d_bias[:, None] * matrix[-1]
+        return self.sent(product.T).T + self.bias_column[:, None] * matrix[-1]
 
     def left(self, matrix: Float[Tensor, "out l"]) -> Float[Tensor, "l in1"]:
         """``matrix^T A``."""
+        matrix = self.sent(matrix.T).T
         product = torch.zeros(matrix.shape[1], self.shape[1], dtype=torch.float64, device=matrix.device)
         for rows, block in row_blocks(self.d_weight):
             product.addmm_(matrix[rows].T, block)
-        return torch.cat([product, (matrix.T @ self.d_bias)[:, None]], dim=1)
+        return torch.cat([product, (matrix.T @ self.bias_column)[:, None]], dim=1)
 
     def augmented(self) -> Float[Tensor, "out in1"]:
         """A itself; for layers of moderate size."""
-        return torch.cat([self.d_weight.double(), self.d_bias[:, None]], dim=1)
+        return torch.cat([self.sent(self.d_weight.double().T).T, self.bias_column[:, None]], dim=1)
 
     def forward(self, h: Float[Tensor, "M in"]) -> Float[Tensor, "M out"]:
         """The pre-activations at ``h``."""
@@ -105,7 +161,7 @@ class Problem:
 
     @property
     def whole(self) -> bool:
-        """Whether every tensor of the gradient is given."""
+        """Whether every tensor of the gradient is given, all of it."""
         return all(layer.whole for layer in self.layers)
 
     @property
@@ -204,10 +260,13 @@ def build_problem(
     scale: float | str = 1.0,
     weights: str = "equal",
     smoothing: float = 0.0,
+    release: Release | None = None,
 ) -> Problem:
     """Validate and bring everything to ``device``; ``partial``: tensors may be missing from the gradient.
 
-    A layer without biases is one whose biases are zero and have no gradient.
+    A layer without biases is one whose biases are zero and have no gradient. ``release``: what is sent of the
+    gradient, as far as tensors, rows and weights go; what it withholds may be missing, and is not read where
+    it is there: a tensor sent in part has all rows, or those that are sent.
 
     Raises :class:`InputError` for an unknown loss or reduction or a bad batch size; :class:`GradientError`
     (:class:`NonFiniteError`) for tensors that do not fit.
@@ -215,6 +274,7 @@ def build_problem(
     question = Question.of(loss, reduction, labels)
     _check_attacked_labels(question)
     factor, weighted = _given_scale(scale), _positive_weights(weights)
+    weighted = weighted or (release is not None and release.weights is Weights.POSITIVE)
     if (factor is None or weighted) and question.labels is Labels.REAL:
         raise InputError(
             "labels='real' explain a loss vector of any size, so that they cannot be asked for together with "
@@ -225,12 +285,20 @@ def build_problem(
         isinstance(batch_size, bool) or int(batch_size) != batch_size or batch_size < 1
     ):
         raise InputError(f"batch_size={batch_size!r} is not a positive integer; give the number of samples")
-    tensors = {str(name): as_tensor(value, f"gradient[{name!r}]") for name, value in gradient.items()}
-    _check_gradient(network, tensors, partial=partial)
+    sent, rows = _sent_rows(network, release)
+    tensors = {
+        str(name): as_tensor(value, f"gradient[{name!r}]")
+        for name, value in gradient.items()
+        if str(name) not in sent or sent[str(name)]
+    }
+    tensors = {
+        name: _spread(tensor, rows[name]) if name in rows else tensor for name, tensor in tensors.items()
+    }
+    _check_gradient(network, tensors, sent, rows, partial=partial)
     target = torch.device("cpu" if device is None else device)
     tensors = {name: tensor.to(target) for name, tensor in tensors.items()}
     return Problem(
-        layers=tuple(_layer(layer, tensors, target) for layer in network.layers),
+        layers=tuple(_layer(layer, tensors, rows, target) for layer in network.layers),
         question=replace(question, batch_size=None if batch_size is None else int(batch_size)),
         unit_roundoff=max(_UNIT_ROUNDOFF[tensor.dtype] for tensor in tensors.values()),
         seed=int(seed),
@@ -315,7 +383,31 @@ def _view(array: Array) -> Tensor:
         return torch.from_numpy(array)
 
 
-def _layer(layer: Any, tensors: Mapping[str, Tensor], device: torch.device) -> LayerGradient:
+def _sent_rows(
+    network: ReluNetwork, release: Release | None
+) -> tuple[dict[str, bool], dict[str, Bool[Tensor, " n"]]]:
+    """Of which parameters anything is sent, and of those that are sent in part the rows."""
+    masks = {
+        name: np.ones(len(array), dtype=bool) if release is None else release.sends(name, len(array))
+        for name, array in network.parameters()
+    }
+    sent = {name: bool(mask.any()) for name, mask in masks.items()}
+    return sent, {name: torch.tensor(mask) for name, mask in masks.items() if sent[name] and not mask.all()}
+
+
+def _spread(tensor: Tensor, rows: Bool[Tensor, " n"]) -> Tensor:
+    """A tensor of which ``rows`` are sent, zero elsewhere, from all of its rows or from these."""
+    rows, count = rows.to(tensor.device), int(rows.sum())
+    if not tensor.dim() or tensor.shape[0] not in (len(rows), count):
+        return tensor
+    spread = tensor.new_zeros(len(rows), *tensor.shape[1:])
+    spread[rows] = tensor if tensor.shape[0] == count else tensor[rows]
+    return spread
+
+
+def _layer(
+    layer: Any, tensors: Mapping[str, Tensor], rows: Mapping[str, Tensor], device: torch.device
+) -> LayerGradient:
     (weight_name, weight), *biases = layer.parameters()
     # zeros that take no memory
     zero = torch.zeros((), dtype=torch.float64, device=device)
@@ -328,15 +420,27 @@ def _layer(layer: Any, tensors: Mapping[str, Tensor], device: torch.device) -> L
         d_bias=tensors.get(bias_name, none).double(),
         weight_given=weight_name in tensors,
         bias_given=bias_name in tensors,
+        weight_rows=rows[weight_name].to(device) if weight_name in tensors and weight_name in rows else None,
+        bias_rows=rows[bias_name].to(device) if bias_name in tensors and bias_name in rows else None,
     )
 
 
-def _check_gradient(network: ReluNetwork, tensors: Mapping[str, Tensor], *, partial: bool) -> None:
+def _check_gradient(
+    network: ReluNetwork,
+    tensors: Mapping[str, Tensor],
+    sent: Mapping[str, bool],
+    rows: Mapping[str, Tensor],
+    *,
+    partial: bool,
+) -> None:
     expected = {name: tuple(array.shape) for name, array in network.parameters()}
+    remedy = "is missing; add it, or say partial=True (--partial) if it is not known"
+    if rows or not all(sent.values()):
+        remedy = "is missing, and the release sends it; add it, or take it out of the release"
     problems = [
-        f"tensor {n!r} of shape {s} is missing; add it, or say partial=True (--partial) if it is not known"
+        f"tensor {n!r} of shape {s} {remedy}"
         for n, s in expected.items()
-        if n not in tensors and not partial
+        if n not in tensors and sent[n] and not partial
     ]
     for name, tensor in tensors.items():
         if name not in expected:
@@ -346,6 +450,7 @@ def _check_gradient(network: ReluNetwork, tensors: Mapping[str, Tensor], *, part
             problems.append(
                 f"tensor {name!r} has shape {tuple(tensor.shape)}, the parameter has {expected[name]}; "
                 "pass the gradient of this model"
+                + (f", all rows or the {int(rows[name].sum())} that are sent" if name in rows else "")
             )
     raise_problems(GradientError, problems)
     if not tensors:
@@ -361,6 +466,8 @@ def _check_gradient(network: ReluNetwork, tensors: Mapping[str, Tensor], *, part
         raise GradientError(
             "every entry of the gradient is zero, so it says nothing about the batch; "
             "check that it was taken after backward() and before zero_grad()"
+            if all(sent.values())
+            else "every entry of the gradient that is sent is zero, so it says nothing about the batch"
         )
 
 

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from exan_verify.core.question import Loss
+from exan_verify.core.question import Loss, Release
 from exan_verify.numeric.problem.problem import Problem
 from exan_verify.numeric.problem.spectrum import ColumnSpace
 
@@ -208,7 +208,8 @@ class Attack:
     missing, the features that were found; of these samples only those in ``x`` have a determined input.
     ``last_layer``: where only the last layer's gradient could be used. ``unfinished``: a budget ended it
     before all methods were done; what was found until then is here. ``notes``: what was done to the model
-    and the gradient, before they were used or to make them fit, a line each.
+    and the gradient, before they were used or to make them fit, a line each. ``release``: what of the
+    gradient was used; None: all of it. With an input basis B, ``x`` are the samples' B^T x.
     """
 
     x: Tensor
@@ -231,6 +232,7 @@ class Attack:
     unfinished: bool = False
     notes: tuple[str, ...] = ()
     scale: float = 1.0
+    release: Release | None = None
 
     def count(self, tier: Tier | str) -> int:
         """How many of the samples found are of ``tier``, by name."""

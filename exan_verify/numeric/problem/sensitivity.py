@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from exan_verify.core.question import Loss
@@ -59,10 +59,11 @@ def jacobian(
     for k in range(len(problem.layers) - 1, -1, -1):
         layer, h, delta = problem.layers[k], hidden[k], deltas[k]
         if layer.bias_given:
-            blocks.append(weights[k] * change)
+            blocks.append(weights[k] * _of_rows(change, layer.bias_rows))
         if layer.weight_given:
+            moving, part = _of_rows(change, layer.weight_rows), _of_rows(delta, layer.weight_rows)
             product = (
-                change[..., None] * h[:, None, None, :] + delta[:, None, :, None] * tangents[k][:, :, None, :]
+                moving[..., None] * h[:, None, None, :] + part[:, None, :, None] * tangents[k][:, :, None, :]
             )
             blocks.append(weights[k] * product.flatten(2))
         if k:
@@ -82,9 +83,14 @@ def residual(
     for k in range(len(problem.layers) - 1, -1, -1):
         layer, h, delta = problem.layers[k], trace.hidden[k], deltas[k]
         if layer.bias_given:
-            blocks.append(weights[k] * (layer.d_bias - delta.sum(dim=0)))
+            blocks.append(weights[k] * _of_rows(layer.d_bias - delta.sum(dim=0), layer.bias_rows))
         if layer.weight_given:
             given = layer.d_weight.double()
             left = (given @ frame - delta.T @ (h @ frame)) if k == 0 else (given - delta.T @ h)
-            blocks.append(weights[k] * left.flatten())
+            blocks.append(weights[k] * _of_rows(left.T, layer.weight_rows).T.flatten())
     return torch.cat(blocks)
+
+
+def _of_rows(values: Float[Tensor, "... n"], rows: Bool[Tensor, " n"] | None) -> Float[Tensor, "... r"]:
+    """The entries of ``rows`` alone, None: all."""
+    return values if rows is None else values[..., rows]

@@ -91,7 +91,7 @@ def _cut(layer: LayerGradient, u: Tensor, values: Tensor, rows: Tensor, unit_rou
     alive = (u * values).norm(dim=1) > 8 * 2.0**-53 * values[0]
     used = rows.norm(dim=0) > 8 * 2.0**-53 * values[0]
     live = min(int(alive.sum()), int(used.sum()))
-    floor = unit_roundoff * frobenius * (layer.shape[0] ** -0.5 + layer.shape[1] ** -0.5)
+    floor = unit_roundoff * frobenius * (layer.count**-0.5 + layer.shape[1] ** -0.5)
     rank, gap = (
         _last_gap(values[:live], max(floor, 2.0**-53 * float(values[0])))
         if frobenius > 0 and live  # squares of entries below 1e-154 vanish

@@ -81,8 +81,12 @@ class System:
             for m, vector in enumerate(vectors):
                 part = self._part(box, m)
                 for c, bounds in enumerate(vector):
-                    rate = _range(self.weights[e, m, c], part)
-                    below, above = _times(bounds, rate)
+                    row = self.weights[e, m, c]
+                    below, above = _times(bounds, _range(row, part))
+                    if self.loss is not Loss.MSE and any(isinstance(v, float) for v in (below, above)):
+                        fading = self._fading(m, c, row, part)
+                        if fading is not None:
+                            below, above = -fading, fading
                     low, high = _plus(low, below), _plus(high, above)
             if low > 0 or high < 0:
                 return True
@@ -137,6 +141,48 @@ class System:
             most = _sum([_exponential(high, top=True) for _, high in ranges], 1)
             found.append((_odds(most, y), _odds(least, y)))
         return found
+
+    def _fading(self, m: int, c: int, row: Array, part: Box) -> Any:
+        """A bound of ``|g_c row [1 ; a]|`` over an unbounded box in which the loss vector's entry fades, or
+        None.
+
+        |g_c| is at most a sum of exp(-mu) with mu affine in a (:meth:`_decays`). From the corner of the box
+        where mu is least, with steps t_k >= 0 along its sides, ``mu = low + sum rates_k t_k``. Where every
+        rate along an unbounded side on which ``row`` grows is positive, ``t e^(-rate t) <= 1 / (e rate)``
+        and the other factors are at most 1, so that the product is at most ``e^-low (size + sum growth_k /
+        (e rate_k))``.
+        """
+        total: Any = flint.arb(0)
+        for mu in self._decays(m, c):
+            low = _range(mu, part)[0]
+            if low is None:
+                return None
+            size, grown = abs(row[0]), Fraction(0)
+            for growth, rate, (lo, hi) in zip(row[1:], mu[1:], part, strict=True):
+                if lo is not None and hi is not None:
+                    size += abs(growth) * max(abs(lo), abs(hi))
+                elif growth:
+                    if not rate or (lo is None and hi is None):
+                        return None
+                    end = hi if lo is None else lo
+                    assert end is not None
+                    size += abs(growth * end)
+                    grown += abs(growth / rate)
+            total += (-to_ball(low)).exp() * (to_ball(size) + to_ball(grown) / flint.arb(1).exp())
+        return total
+
+    def _decays(self, m: int, c: int) -> list[Array]:
+        """Affine mu with ``|g_c| <= sum exp(-mu)``: sigmoid(-t) <= e^-t for the margin t; softmax likewise,
+        by the label's margins for its own entry, ``p_c <= e^(f_c - f_y)`` for the others. None are known for
+        mse.
+        """
+        logits, labels = self.logits[m], self.labels[m]
+        if self.loss is Loss.BCE:
+            return [logits[c] if labels[c] else -logits[c]]
+        own = next(k for k, y in enumerate(labels) if y)
+        if c != own:
+            return [logits[own] - logits[c]]
+        return [logits[own] - row for k, row in enumerate(logits) if k != own]
 
     def _smooth(self, point: tuple[Any, ...]) -> tuple[list[Any], list[list[Any]]]:
         """The left sides and their derivatives over balls."""

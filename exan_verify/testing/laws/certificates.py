@@ -12,7 +12,7 @@ from typing import Any
 from exan_verify.errors import CertificateRejected
 from exan_verify.testing.laws.law import SEEDS, Case, cases, certified, law, mixed, require
 
-MUTANTS = 8
+MUTANTS = 24
 """Mutated certificates per case."""
 
 
@@ -83,12 +83,12 @@ def nodes(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
 
 
 def mutated(certificate: Mapping[str, Any], random: Random) -> tuple[str, dict[str, Any]]:
-    """What was changed, and a copy whose claim does not follow: another outcome, status, size, radius or
-    digest; another prime, rank or number of unknowns in the evidence, or none.
+    """What was changed, and a copy whose claim does not follow: another outcome, status, size, radius, digest
+    or statement; another prime, rank or number of unknowns in the evidence, or none.
     """
     made = copy.deepcopy(dict(certificate))
     claim = made["claim"]
-    how = random.randrange(6)
+    how = random.randrange(7)
     compared = [path for path, _ in nodes(made["evidence"]) if path and path[-1] in COMPARED]
     if how == 0:
         outcomes = {"unique", "ambiguous", "unrealisable"} - {claim["outcome"]}
@@ -115,6 +115,9 @@ def mutated(certificate: Mapping[str, Any], random: Random) -> tuple[str, dict[s
             target = target[key]
         target[last] += random.choice((-1, 1, 60))
         return "number of the evidence", made
+    if how == 5:
+        made["statement"] = made["statement"].replace("proved", "believed", 1) + "."
+        return "statement", made
     if claim["radius"] is not None:
         place = random.randrange(len(claim["radius"]))
         claim["radius"][place] *= random.choice((0.0, 0.1, 0.9))

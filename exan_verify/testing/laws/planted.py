@@ -10,6 +10,9 @@ from hypothesis import strategies as st
 from exan_verify.core.arrays import fractions
 from exan_verify.core.network import Batch
 from exan_verify.core.verdict import Outcome, SampleStatus
+from exan_verify.exact.backprop import backward_mod, forward
+from exan_verify.exact.modular import point
+from exan_verify.exact.softmax import loss_vectors_mod
 from exan_verify.testing.laws.law import Case, cases, certified, law, require
 from exan_verify.testing.laws.verdicts import same_gradient, samples_of
 from exan_verify.testing.strategies import questions
@@ -32,6 +35,45 @@ def apart_is_never_ambiguous(case: Case) -> Outcome:
     require(verdict.outcome is not Outcome.AMBIGUOUS, f"UNIQUE is denied: {verdict.reason}")
     require(SampleStatus.FREE not in verdict.samples, f"a sample is called free: {verdict.reason}")
     return verdict.outcome
+
+
+@law(
+    "published",
+    "Two samples under the published condition and its hypotheses (docs/theory.md P.4): never AMBIGUOUS",
+    lambda: cases(
+        st.one_of(
+            questions(published=True, samples=2, biases=True),
+            questions(published=True, samples=2, biases=True, generic=True),
+            questions(published=True, samples=2, biases=True, numbers="rational"),
+        )
+    ),
+)
+def published_pairs_are_never_ambiguous(case: Case) -> str:
+    """The hypotheses: in every layer an ExAN of each sample with a delta that is not zero, features below the
+    last hidden layer that differ, and in it an ExAN at which the other sample is strictly inactive.
+    """
+    question = case.question
+    network, passed = question.network, forward(question.network, question.batch)
+    seen = loss_vectors_mod(question.loss, passed.logits, question.batch.labels, 1, point("laws/published"))
+    deltas = backward_mod(network, passed, seen)
+    live = {
+        (i, m): [
+            j
+            for j in np.flatnonzero(passed.pattern(i)[:, m] & ~passed.pattern(i)[:, 1 - m])
+            if deltas.at(i)[j, m]
+        ]
+        for i in range(1, network.depth)
+        for m in (0, 1)
+    }
+    last = network.depth - 1
+    strict = [j for m in (0, 1) for j in live[last, m] if not passed.zeros[last - 1][j, 1 - m]]
+    features = passed.hidden[last - 1].fractions()
+    if not all(live.values()) or not strict or not np.any(features[:, 0] != features[:, 1]):
+        return "hypotheses not met"
+    verdict = certified(question)
+    require(verdict.outcome is not Outcome.AMBIGUOUS, f"P.4 is denied: {verdict.reason}")
+    require(SampleStatus.FREE not in verdict.samples, f"a sample is called free: {verdict.reason}")
+    return verdict.outcome.value
 
 
 @law(

@@ -96,7 +96,7 @@ def networks(
 
 
 def stored(array: Array, numbers: str) -> Array:
-    """Floats in the form ``numbers``: rounded to float32, or over 3 after rounding to multiples of 1/8."""
+    """Floats of any shape in the form ``numbers``: rounded to float32, or thirds of eighths."""
     if numbers == "rational":
         third = [Fraction(round(8 * float(v)), 24) for v in array.reshape(-1)]
         return np.array(third, dtype=object).reshape(array.shape)

@@ -196,7 +196,7 @@ class Features:
 
 
 def free_weights(draw: st.DrawFn, rows: int, cols: int) -> Array:
-    """Integers between -2 and 2."""
+    """Integers between -2 and 2, (rows, cols)."""
     values = draw(st.lists(st.integers(-2, 2), min_size=rows * cols, max_size=rows * cols))
     out = np.empty(rows * cols, dtype=object)
     out[:] = values

@@ -12,7 +12,7 @@ from fractions import Fraction
 from typing import Any
 
 from exan_verify.core.network import Batch, ReluNetwork
-from exan_verify.core.question import Labels, Loss, Question
+from exan_verify.core.question import Labels, Loss, Question, Release
 from exan_verify.core.verdict import Outcome
 from exan_verify.theorems.statement import Example
 
@@ -381,3 +381,64 @@ def one_input() -> Example:
         note="The output layer's system has no other solution (S5), and W_1 is injective on the inputs: h > "
         "0 gives x where Delta_1 has no full column rank.",
     )
+
+
+def regrouped(pair: tuple[int, int] = (1, 2)) -> Example:
+    """Two samples of the pool 1, 2, -1, -2 in a network with a neuron for x > 0 and one for x < 0: 1-2-2.
+
+    In the pairs (1, -1) and (2, -2) every sample has an ExAN; in (1, 2) and (-1, -2) none has.
+    """
+    network = ReluNetwork.from_arrays([[[1], [-1]], [[1, 2], [2, 1]]], [[0, 0], [0, 0]])
+    return _example(
+        network,
+        [[x] for x in pair],
+        [0, 1],
+        "the pool 1, 2, -1, -2 in pairs of one sign, which share their only active neuron",
+        outcome=Outcome.UNIQUE,
+    )
+
+
+STEP = F(1, 1000)
+"""How far the perturbed sample is from where the second neuron wakes, on either side."""
+
+
+def perturbed(side: int = 1) -> Example:
+    """A batch that was moved by 1/500 until no neuron is exclusive: 1-2-2.
+
+    Before (``side`` -1) the second neuron, active for x > 1/2, is exclusive to the sample at 1.
+    """
+    network = ReluNetwork.from_arrays([[[1], [1]], [[1, 1], [2, -1]]], [[1, F(-1, 2)], [0, 0]])
+    return _example(
+        network,
+        [[F(1, 2) + side * STEP], [1]],
+        [0, 1],
+        "its first sample was moved by 1/500, so what is determined is the true one to 1/500",
+        outcome=Outcome.UNIQUE,
+    )
+
+
+def masked() -> Example:
+    """The rows of every exclusive neuron held back, and the rest UNIQUE: 2-9-2, by lifting of degree three.
+
+    The inputs are 0, e_1 and e_2, so that row j of ``z`` is what neuron j reads of the three samples. Two
+    neurons are shared by each pair of samples, and the last three are exclusive to one sample each.
+    """
+    z = [
+        *([3, 2, -1], [1, 2, -2], [3, -3, 1], [2, -3, 2], [-2, 3, 3], [-3, 1, 3]),
+        *([3, -3, -2], [-3, 3, -1], [-3, -2, 3]),
+    ]
+    sent = [sum(v > 0 for v in row) > 1 for row in z]
+    head = [[2, 2, 3, 1, -1, 1, 2, 2, 3], [3, 2, -2, 2, 2, -1, 3, -1, 3]]
+    network = ReluNetwork.from_arrays(
+        [[[row[1] - row[0], row[2] - row[0]] for row in z], head], [[row[0] for row in z], [0, 0]]
+    )
+    weight, bias = [name for name, _ in network.parameters()][:2]
+    example = _example(
+        network,
+        [[0, 0], [1, 0], [0, 1]],
+        [0, 1, 0],
+        "every sample has an ExAN, and no row of an exclusive neuron is sent of the first layer",
+        outcome=Outcome.UNIQUE,
+    )
+    release = Release(rows={weight: sent, bias: sent})
+    return replace(example, question=replace(example.question, release=release))

@@ -16,10 +16,11 @@ from random import Random
 import numpy as np
 
 from exan_verify.core.network import Array
+from exan_verify.exact.elimination import PRIMES
 from exan_verify.exact.linalg import multiply, nullspace, rank, rank_mod
 from exan_verify.exact.modular import residues
 from exan_verify.exclusivity import Groups, pattern_groups
-from exan_verify.kernel.lifting.degree_three import cubic_matrix
+from exan_verify.kernel.lifting.degree_three import cubic_system
 from exan_verify.theorems.support.laboratory import exact, integers
 
 
@@ -87,7 +88,8 @@ class Layer:
 
     def cubic_rank_mod(self) -> int:
         """rank R3 mod p, a lower bound of the rank over Q."""
-        return rank_mod(cubic_matrix(residues(self.delta), residues(self.outgoing)))
+        p = PRIMES[0]
+        return cubic_system(residues(self.delta, p), residues(self.outgoing, p), p).rank()
 
     def branches(self) -> Iterator[Array]:
         """For every choice of a state for every neuron, the solutions (q, u) of (*): bases (M + K', dim)."""

@@ -99,7 +99,9 @@ def _out_of_range(problem: Problem, space: ColumnSpace, size: int) -> str | None
         return f"descent is for 2 to {_MOST_SAMPLES} samples and {_ENTRIES} entries of the gradient"
     if problem.scale is None or problem.weighted or problem.question.labels is Labels.REAL:
         return "descent needs loss vectors that labels determine"
-    if space.rank != size or not problem.whole:
+    if not problem.whole:
+        return "descent needs every tensor of the gradient, and all rows of each"
+    if space.rank != size:
         return f"descent needs a first layer of rank {size}, and its gradient has rank {space.rank}"
     return None
 

@@ -1,5 +1,9 @@
 """Situations drawn by Hypothesis: small numbers, so that coincidences are frequent, shrunk to a minimal one.
 
+First numbers of the claim's sizes without conditions, then questions in the states of
+:func:`exan_verify.testing.questions` (published, peelable or not, shared regions, dead and silent samples,
+second batches), which numbers without conditions seldom have.
+
 Needs the ``testing`` extra.
 """
 
@@ -30,7 +34,8 @@ candidates that it knows; what follows every stage (:mod:`.shrinking`) does."""
 
 
 def draw_counterexample(claim: Claim, tally: Tally, *, examples: int, seed: int) -> None:
-    """Draw at most ``examples`` situations from each grid until one contradicts the claim, and shrink it.
+    """Draw at most ``examples`` situations from each grid, and as many in states, until one contradicts the
+    claim, and shrink it.
 
     The findings go to ``tally``. Deterministic in ``seed``.
     """
@@ -39,7 +44,8 @@ def draw_counterexample(claim: Claim, tally: Tally, *, examples: int, seed: int)
         from hypothesis.errors import Flaky, NoSuchExample
     except ImportError:
         raise InputError("drawing situations needs Hypothesis; pip install 'exan-verify[testing]'") from None
-    for grid in GRIDS:
+    drawn = [_situations(claim, grid, tally) for grid in GRIDS]
+    for strategy in (*drawn, *([] if claim.networks else [_in_states(claim, drawn[0], tally)])):
         chosen = settings(
             max_examples=examples,
             database=None,
@@ -48,7 +54,7 @@ def draw_counterexample(claim: Claim, tally: Tally, *, examples: int, seed: int)
         )
         try:
             find(
-                _situations(claim, grid, tally),
+                strategy,
                 lambda drawn: tally.judge(*drawn) is Judgement.FAILS,
                 settings=chosen,
                 random=Random(seed),
@@ -59,6 +65,58 @@ def draw_counterexample(claim: Claim, tally: Tally, *, examples: int, seed: int)
             if not tally.late():  # a drawing that ends early is flaky in Hypothesis's eyes
                 raise
         return
+
+
+STATES: tuple[dict[str, Any], ...] = (
+    {"published": True},
+    {"peelable": "all"},
+    {"peelable": "none"},
+    {"stopping_set": True},
+    {"shared_region": (2,)},
+    {"shared_region": (2, 1)},
+    {"dead": 1},
+    {"silent": 1},
+    {"twins": True},
+    {"near_boundary": True},
+    {"outcome": "unique"},
+)
+
+
+def _in_states(claim: Claim, otherwise: Any, tally: Tally) -> Any:
+    """Questions of the claim's sizes in one of :data:`STATES`; where these exclude it, ``otherwise``."""
+    from hypothesis import strategies as st
+
+    from exan_verify.testing.strategies import questions
+
+    sizes, question = claim.sizes, claim.question
+
+    @st.composite
+    def situations(draw: DrawFn) -> tuple[ReluNetwork, Batch]:
+        if tally.late():
+            raise _LateError
+        state = draw(st.sampled_from(STATES))
+        # the upper half of the claim's widths: states need neurons
+        widths = [
+            draw(st.integers((a + b + 1) // 2, b)) for a, b in (sizes.inputs, *sizes.hidden, sizes.logits)
+        ]
+        try:
+            drawn = draw(
+                questions(
+                    loss=question.loss.value,
+                    labels=question.labels.value,
+                    widths=tuple(widths),
+                    biases=draw(st.booleans()) if sizes.biases is None else sizes.biases,
+                    **({} if "shared_region" in state else {"samples": sizes.samples}),
+                    **state,
+                )
+            )
+        except InputError:
+            return draw(otherwise)
+        if not sizes.admit(drawn.network, drawn.batch.size):
+            return draw(otherwise)
+        return drawn.network, drawn.batch
+
+    return situations()
 
 
 def _largest(claim: Claim) -> int:

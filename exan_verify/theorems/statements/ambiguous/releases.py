@@ -130,7 +130,7 @@ def _draw_rounds(rng: Random) -> Rounds | None:
 
 
 def seen_through(bottleneck: ReluNetwork, basis: Array) -> ReluNetwork:
-    """The network on x with W_1 = V B^T."""
+    """The network on x with W_1 = V B^T, for B of shape (d, r)."""
     first = bottleneck.layers[0]
     weight = multiply(exact(first.weight), basis.T.copy())
     return ReluNetwork(layers=(replace(first, weight=weight), *bottleneck.layers[1:]))

@@ -1,0 +1,126 @@
+"""What helps at a terminal: examples, completion, near names, tables that fit, errors for programs."""
+
+from __future__ import annotations
+
+import json
+import shlex
+
+import numpy as np
+import pytest
+from click.shell_completion import ShellComplete
+
+from exan_verify.cli.certify import describe
+from exan_verify.cli.examples import EXAMPLES
+from exan_verify.cli.output import Output, table
+from exan_verify.cli.program import COMMANDS, exan
+from exan_verify.core.verdict import Outcome, SampleStatus, Verdict
+from exan_verify.errors import InputError, meant
+from exan_verify.theorems.registry import beside, chosen, registry, statement
+from tests.support.commands import run
+
+
+def test_every_command_has_examples_that_it_takes(capsys: pytest.CaptureFixture[str]):
+    by_name = {command.name: command for command in COMMANDS}
+    assert set(EXAMPLES) == set(by_name)
+    for name, lines in EXAMPLES.items():
+        _, out, _ = run(capsys, name, "--help")
+        shown = " ".join(out.split("Examples:")[1].split())
+        for line in lines:
+            assert line in shown
+            program, command, *arguments = shlex.split(line)
+            assert (program, command) == ("exan", name)
+            with by_name[name].make_context(name, arguments):
+                pass
+
+
+def test_the_shell_completes_commands_cases_and_statements():
+    def completed(*words: str) -> list[str]:
+        found = ShellComplete(exan, {}, "exan", "_EXAN_COMPLETE").get_completions(list(words[:-1]), words[-1])
+        return [item.value for item in found]
+
+    assert completed("ce") == ["certify"]
+    assert completed("theorems", "C1-") == ["c1-labels-not-told", "c1-upper-layer-alone"]
+    assert "counting" in completed("theorems", "coun")
+    assert "784-512-10 M=16" in completed("bench", "attack", "--case", "784-512-10 M=1")
+    assert completed("bench", "--case", "784") == []
+
+
+def test_names_are_found_in_any_case_and_by_group_and_near_ones_are_said():
+    assert statement("C1-Upper-Layer-Alone").name == "c1-upper-layer-alone"
+    assert [one.name for one in chosen("C1")] == ["c1"]
+    assert beside(statement("c1")) == ["c1-labels-not-told", "c1-upper-layer-alone"]
+    group = chosen("p2")
+    assert len(group) > 5
+    assert {one.group for one in group} == {"P2"}
+    for typed, near in (
+        ("c1-uper", "'c1-upper-layer-alone'"),
+        ("Narow", "'narrow'"),
+        ("countin-sizes", "'counting-sizes'"),
+    ):
+        with pytest.raises(InputError, match=f"did you mean.*{near}"):
+            chosen(typed)
+    with pytest.raises(InputError, match=f"'exan theorems' lists all {len(registry())}$"):
+        chosen("nothing-like-it")
+
+
+def test_what_was_meant_is_near_or_the_beginning_and_never_far():
+    assert meant("LIFTNG", ["lifting", "scale"]) == "; did you mean 'lifting'?"
+    assert meant("784-512", ["784-512-10 M=8", "3-4-2"]) == "; did you mean '784-512-10 M=8'?"
+    assert [meant(value, ["lifting", "scale"]) for value in ("xyz", "", 3, None)] == [""] * 4
+
+
+def test_a_group_is_listed_without_checks(capsys: pytest.CaptureFixture[str]):
+    code, out, _ = run(capsys, "theorems", "counting", "--no-checks")
+    names = [one.name for one in chosen("counting")]
+    assert code == 0
+    assert all(name in out for name in names)
+    assert f"{len(names)} statements:" in out
+    _, out, _ = run(capsys, "theorems", "C1", "--no-checks")
+    assert out.endswith("also in group C1: c1-labels-not-told, c1-upper-layer-alone\n")
+
+
+def test_errors_are_one_json_object_on_stderr_where_json_is_asked_for(
+    capsys: pytest.CaptureFixture[str], tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    for arguments, kind, start in (
+        (("certify", "none.onnx", "--batch", "b.npz"), "FileError", "none.onnx: cannot be read"),
+        (("certify", "none.onnx"), "UsageError", "give either --batch"),
+        (("audit", "m", "b", "--los", "mse"), "UsageError", "No such option"),
+        (("theorems", "nobody"), "InputError", "no statement or group is called"),
+    ):
+        code, out, err = run(capsys, *arguments, "--json")
+        record = json.loads(err)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert (record["schema"], record["error"], record["exit_code"]) == ("exan/error/1", kind, 2)
+        assert record["message"].startswith(start)
+        code, _, err = run(capsys, *arguments)
+        assert err.startswith(f"error: {start}")
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 200])
+def test_tables_are_never_cut_whatever_the_width(width: int, capsys: pytest.CaptureFixture[str]):
+    rng = np.random.default_rng(width)
+    output = Output(json=False, width=width)
+    for columns in (2, 5, 8, 14):
+        made = table(*(f"heading{k} " for k in range(columns)))
+        rows = [[f"v{'x' * int(rng.integers(1, 12))}{k}" for k in range(columns)] for _ in range(3)]
+        for row in rows:
+            made.add_row(*row)
+        output.say(made)
+        lines = capsys.readouterr().out.splitlines()
+        assert max(map(len, lines)) <= width
+        assert all(line == line.rstrip() for line in lines)
+        words = " ".join(lines).split()
+        assert all(words.count(f"heading{k}") >= 1 for k in range(columns))
+        assert all(words.count(cell) >= 1 for row in rows for cell in row)
+
+
+def test_samples_are_listed_by_status_as_samples():
+    statuses = [SampleStatus.FREE, SampleStatus.DETERMINED, SampleStatus.FREE] + [SampleStatus.UNKNOWN] * 70
+    verdict = Verdict(
+        outcome=Outcome.AMBIGUOUS, samples=tuple(statuses), reason="r", batch_size=len(statuses)
+    )
+    (line,) = (part for part in describe(verdict) if isinstance(part, str) and part.startswith("free"))
+    assert line.startswith("free: samples 0, 2; determined: sample 1; unknown: samples 3, 4, 5,")
+    assert line.endswith(" 66 and 6 more (see --json)")
