@@ -132,9 +132,9 @@ def clipped_samples(scene: Scene) -> Gradient:
 
 def class_weighted(scene: Scene) -> Gradient:
     """With a weight between 0.2 and 3 on the loss of every class, divided by their sum as PyTorch does."""
-    weights = 0.2 + 2.8 * torch.rand(
-        10, generator=torch.Generator().manual_seed(scene.seed), dtype=torch.float64
-    )
+    generator = torch.Generator().manual_seed(scene.seed)
+    classes = int(scene.model[-1].out_features)  # type: ignore[arg-type]
+    weights = 0.2 + 2.8 * torch.rand(classes, generator=generator, dtype=torch.float64)
     model = copy.deepcopy(scene.model).double()
     nn.functional.cross_entropy(model(scene.x.double()), scene.y, weight=weights).backward()  # type: ignore[no-untyped-call]
     return {name: p.grad.detach() for name, p in model.named_parameters() if p.grad is not None}

@@ -401,7 +401,7 @@ def _reason(
             f"{engine.value}: {finding.attempts[0].note}" for engine, finding in findings if finding.attempts
         )
     if not of_means:
-        parts.append(_other_options(context, stopped=stopped is not None, known_labels=from_batch))
+        parts.append(_other_options(context, known_labels=from_batch))
     return "; ".join(filter(None, parts)) or "no argument applies"
 
 
@@ -414,11 +414,11 @@ def _of_release(context: Context) -> list[str]:
     return [f"asked of a release ({release.described}), for which {', '.join([*silent, 'smt'])} are not made"]
 
 
-def _other_options(context: Context, *, stopped: bool, known_labels: bool) -> str:
-    """Options under which more arguments apply, or fewer batches have to be excluded: a hint, no claim.
+def _other_options(context: Context, *, known_labels: bool) -> str:
+    """Options under which more arguments apply, or fewer batches have to be excluded: a hint, no claim, also
+    where a limit ended the search, as fewer batches take less work.
 
-    ``known_labels``: whether they may be asked for, which takes a batch; ``stopped``: by a limit, whose
-    remedy comes first.
+    ``known_labels``: whether they may be asked for, which takes a batch.
     """
     setting, question = context.setting, context.question
     narrower = []
@@ -429,7 +429,7 @@ def _other_options(context: Context, *, stopped: bool, known_labels: bool) -> st
     named = []
     if setting.engine not in ("auto", "exact"):
         named.append(f"engine='auto' asks more than {setting.engine!r}")
-    if narrower and not stopped:
+    if narrower:
         named.append(f"{' or '.join(narrower)} leaves fewer batches to exclude")
     return f"other options may decide: {', '.join(named)}" if named else ""
 
