@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,8 +73,9 @@ def measure(case: Case, options: Options) -> Iterator[Row]:
             pass
 
         told: list[Any] = []
+        heard: Any = collector
         start = time.perf_counter()
-        with collector.with_value(told.append):
+        with heard.with_value(told.append):
             drawn()
         seconds += time.perf_counter() - start
         statuses.update(one["status"] for one in told[0]["generate-phase"]["test-cases"])
@@ -95,13 +96,14 @@ def _strategy(name: str) -> Any:
     if name in STATES:
         return made.questions(**STATES[name])
     networks = made.networks()
-    return {
+    others: dict[str, Callable[[], Any]] = {
         "networks": lambda: networks,
         "batches": lambda: networks.flatmap(lambda network: made.batches(network, Loss.MSE)),
         "gradients": lambda: made.questions().flatmap(made.gradients),
         "releases": lambda: networks.flatmap(made.releases),
         "exclusivity states": made.exclusivity_states,
-    }[name]()
+    }
+    return others[name]()
 
 
 SUITE = Suite(

@@ -7,6 +7,7 @@ alone, so that a campaign that is interrupted, resumed or run by more processes 
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -256,7 +257,7 @@ def _results(
 def _share(count: Count, ahead: int) -> float:
     """What a law has had, its chunks that are on their way included."""
     mean = count.seconds / count.chunks if count.chunks else 0.0
-    return (count.chunks + ahead) * max(mean, 1e-3) ** 0.5
+    return (count.chunks + ahead) * math.sqrt(max(mean, 1e-3))
 
 
 Wanted = Callable[[Mapping[str, int]], str | None]

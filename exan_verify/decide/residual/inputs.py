@@ -35,6 +35,9 @@ MAX_COORDINATES = 4
 MAX_SYSTEM = 1 << 12
 """Entries of the gradient times classes times d + 1; the kernel's bound as well."""
 
+MAX_WORK = 1 << 21
+"""Of all boxes, counted as :data:`MAX_SYSTEM` counts one."""
+
 MAX_LABELS = 150
 """Label multisets: the letters are shared by their trees."""
 
@@ -42,7 +45,7 @@ MAX_LETTERS = 4_000
 """Of all trees: some four seconds."""
 
 BOX_WORK = 4000
-"""Of one box; half of the work and time that are left stay for those who are asked next."""
+"""Of one box; half of the work that is left and three quarters of the time stay for those asked next."""
 
 FARTHEST, SMALLEST = 2.0**24, 2.0**-24
 """A box that begins beyond, or is smaller, ends the cover: what is left there solves the equations, or does
@@ -64,19 +67,20 @@ def decide(context: Context, budget: Budget) -> Finding:
     if rest is None or question.loss is Loss.HINGE or question.labels is Labels.REAL:
         return Finding()
     entries = sum(weight.size for _, weight in network.parameters())
+    cost = entries * network.classes * (network.widths[0] + 1)
     too_many = (
         rest.size * network.widths[0] > MAX_COORDINATES
-        or entries * network.classes * (network.widths[0] + 1) > MAX_SYSTEM
+        or cost > MAX_SYSTEM
         or multiset_count(rest) > MAX_LABELS
     )
     if too_many:
         return Finding()
     trees: list[str] = []
     places = _Places(context=context)
-    letters, seconds = MAX_LETTERS, budget.seconds_left
+    letters, seconds = min(MAX_LETTERS, MAX_WORK // cost), budget.seconds_left
     if budget.work_left is not None:
         letters = min(letters, budget.work_left // (2 * BOX_WORK))
-    end = math.inf if seconds is None else start + seconds / 2
+    end = math.inf if seconds is None else start + seconds / 4
     for labels in multisets(rest):
         system = _System(rest=rest, places=places, labels=labels)
         tree = system.cover(budget, letters - sum(map(len, trees)), end)

@@ -37,7 +37,11 @@ def solve_rest(rest: Rest, budget: Budget) -> Settled:
     if limits is None:
         return Settled(note="the admitted part of Q-space is not shown to be bounded")
     notes = []
-    for attempt in (_one_by_one, _jointly):
+    # bounds that only the box of inputs gives are wide: for three samples, in six dimensions, too wide
+    depth = rest.context.network.depth
+    own = rows[: rest.features(depth - 1).shape[0]]
+    wide = depth > 1 and rest.size > 2 and len(rows) > len(own) and bounds(own) is None
+    for attempt in (_one_by_one,) if wide else (_one_by_one, _jointly):
         found = attempt(rest, Head(rest=rest), limits, budget)
         if isinstance(found, CoverArgument):
             return Settled(note=f"a cover of Q-space by boxes ({found.kind})", argument=found)

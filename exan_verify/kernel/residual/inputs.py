@@ -35,7 +35,9 @@ MAX_LETTERS = 8_000
 """Of all trees: twice as many as the engine writes, a millisecond each."""
 MAX_COORDINATES = 4
 MAX_SYSTEM = 1 << 12
-"""Entries of the gradient times numbers of T: what one box costs."""
+"""Entries of the gradient times numbers of T: what one box costs, some ten microseconds each."""
+MAX_WORK = 1 << 22
+"""Of all boxes; twice what the engine spends."""
 
 Side = tuple[Fraction | None, Fraction | None]
 """An interval of a coordinate; None is infinite."""
@@ -57,8 +59,9 @@ def facts(evidence: InputCover, subject: Subject) -> Facts:
     size = len(part.members) * features
     require(size <= MAX_COORDINATES, f"a cover has at most {MAX_COORDINATES} coordinates")
     entries = sum(weight.size for _, weight in network.parameters())
-    require(entries * network.classes * (features + 1) <= MAX_SYSTEM, "covers are for small networks")
-    require(sum(map(len, evidence.trees)) <= MAX_LETTERS, "the cover is too large")
+    system, letters = entries * network.classes * (features + 1), sum(map(len, evidence.trees))
+    require(system <= MAX_SYSTEM, "covers are for small networks")
+    require(letters <= MAX_LETTERS and letters * system <= MAX_WORK, "the cover is too large")
     multisets = part.multisets()
     require(len(evidence.trees) == len(multisets), "a label multiset has no tree")
     regions = _Regions(subject=subject)

@@ -106,14 +106,15 @@ def _in_states(claim: Claim, otherwise: Any, tally: Tally) -> Any:
                     labels=question.labels.value,
                     widths=tuple(widths),
                     biases=draw(st.booleans()) if sizes.biases is None else sizes.biases,
-                    **({} if "shared_region" in state else {"samples": sizes.samples}),
+                    samples=None if "shared_region" in state else sizes.samples,
                     **state,
                 )
             )
         except InputError:
-            return draw(otherwise)
-        if not sizes.admit(drawn.network, drawn.batch.size):
-            return draw(otherwise)
+            drawn = None
+        if drawn is None or not sizes.admit(drawn.network, drawn.batch.size):
+            plain: tuple[ReluNetwork, Batch] = draw(otherwise)
+            return plain
         return drawn.network, drawn.batch
 
     return situations()
