@@ -12,7 +12,7 @@ from exan_verify.coq import ambiguous, unique
 from exan_verify.coq.document import Given
 from exan_verify.coq.literals import Table, Tensor, table, tensor
 from exan_verify.coq.unique import Choice, find_evidence
-from exan_verify.core.certificate import Certificate, Lifting, SecondBatch, parse
+from exan_verify.core.certificate import Certificate, DegreeThree, LayerArgument, Lifting, SecondBatch, parse
 from exan_verify.core.network import Batch, ReluNetwork
 from exan_verify.core.question import Loss, Question
 from exan_verify.core.verdict import Outcome
@@ -58,14 +58,16 @@ def prove(certificate: Mapping[str, Any] | str | bytes, model: Any, *, batch: tu
 
 def _unique(record: Certificate, network: ReluNetwork, batch: Batch, question: Question) -> str:
     evidence = record.evidence[0]
-    if len(record.evidence) != 1 or not isinstance(evidence, Lifting):
+    if len(record.evidence) != 1 or not isinstance(evidence, (Lifting, DegreeThree)):
         raise InputError(_NOT.format(what=f"evidence of the kind {_kinds(record)}"))
     classes = question.loss.class_labels
     labels = [int(v) for v in batch.labels] if classes else tensor(batch.labels, "y")
     given = _given(network, question, tensor(batch.inputs, "x"), labels)
-    named = [argument.layer for argument in evidence.layers]
+    arguments = evidence.layers if isinstance(evidence, Lifting) else (evidence.argument,)
+    named = [argument.layer for argument in arguments]
     layers = list(dict.fromkeys((*named, *range(network.depth - 1, 0, -1))))
-    found = find_evidence(given, layers, _choices(evidence, question.loss))
+    degree = 2 if isinstance(evidence, Lifting) else 3
+    found = find_evidence(given, layers, _choices(arguments[-1], question.loss), degree=degree)
     if found is None:
         raise InputError(
             _NOT.format(what="lifting with groups of samples that share a pattern, or labels told otherwise")
@@ -120,9 +122,9 @@ def _kinds(record: Certificate) -> str:
 
 
 _NOT = (
-    "no Coq file can be made of {what}; what is covered is, with biases in all layers, UNIQUE by lifting of "
-    "degree two with every sample alone with its pattern, and AMBIGUOUS by a second batch of rational "
-    "numbers under mse and hinge. exan check rechecks the certificate all the same"
+    "no Coq file can be made of {what}; what is covered is, with biases in all layers, UNIQUE by "
+    "lifting with every sample alone with its pattern, and AMBIGUOUS by a second batch of rational numbers "
+    "under mse and hinge. exan check rechecks the certificate all the same"
 )
 
 
@@ -131,9 +133,9 @@ def _require(condition: bool, what: str) -> None:
         raise InputError(_NOT.format(what=what))
 
 
-def _choices(evidence: Lifting, loss: Loss) -> tuple[Choice, ...]:
+def _choices(argument: LayerArgument, loss: Loss) -> tuple[Choice, ...]:
     """Which unknowns are tried: the certificate's own first, where the library has them."""
-    first = _UNKNOWNS.get(evidence.layers[-1].parametrisation, "AllEntries")
+    first = _UNKNOWNS.get(argument.parametrisation, "AllEntries")
     zero_sum: tuple[Choice, ...] = ("SumZero",) if loss.zero_sum else ()
     return tuple(dict.fromkeys((first, *zero_sum, "AllEntries", "NextDeltas", "Alone")))
 

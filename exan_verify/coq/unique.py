@@ -1,4 +1,4 @@
-"""UNIQUE by lifting of degree two at any hidden layer, under every loss: evidence and a file's text."""
+"""UNIQUE by lifting at any hidden layer, under every loss: evidence and a file's text."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ class Evidence:
     the hidden layer that it is about; ``lower``: for each layer below a minor of its deltas;
     ``output_minor``: of [H 1] under the output layer, by which labels are told below the last hidden layer,
     or ``backward_minors``: of each sample's map from loss vectors to the next delta. A sample alone needs no
-    lifted system, and so no neurons.
+    lifted system, and so no neurons; at degree three ``equations`` says by which unknown each neuron's
+    product is multiplied.
     """
 
     modulus: int
@@ -53,6 +54,7 @@ class Evidence:
     output_minor: Minor | None
     backward_minors: tuple[Minor, ...]
     neurons: list[int]
+    equations: list[int]
     dropped: list[int]
     inverse: list[list[int]]
 
@@ -106,8 +108,12 @@ def _point(p: int) -> int:
     return int(np.random.default_rng(p).integers(2, p - 1))
 
 
-def find_evidence(given: Given, layers: Sequence[int], choices: Sequence[Choice]) -> Evidence | None:
-    """Minors for the ranks of C1, by the first of ``layers`` and ``choices`` that reaches them all."""
+def find_evidence(
+    given: Given, layers: Sequence[int], choices: Sequence[Choice], *, degree: int = 2
+) -> Evidence | None:
+    """Minors for the ranks of C1, or of L3 at degree three, by the first of ``layers`` and ``choices`` that
+    reaches them all.
+    """
     state = _State(given)
     for layer in layers:
         for choice in choices:
@@ -116,13 +122,13 @@ def find_evidence(given: Given, layers: Sequence[int], choices: Sequence[Choice]
             if choice == "Alone" and given.samples > 1:
                 continue
             for p in MODULI:
-                found = _evidence(state, layer, choice, p)
+                found = _evidence(state, layer, choice, p, degree)
                 if found is not None:
                     return found
     return None
 
 
-def _evidence(state: _State, layer: int, choice: Choice, p: int) -> Evidence | None:
+def _evidence(state: _State, layer: int, choice: Choice, p: int, degree: int) -> Evidence | None:
     all_deltas = state.deltas(p)
     delta = all_deltas[layer - 1]
     weight = state.layers[layer].weight % p
@@ -148,16 +154,19 @@ def _evidence(state: _State, layer: int, choice: Choice, p: int) -> Evidence | N
             backward = [select(matrix, p) for matrix in state.backward(layer + 1, p)]
         if output is None and (not backward or None in backward):
             return None
-    neurons, dropped, inverse = list[int](), list[int](), list[list[int]]()
+    neurons, equations, dropped, inverse = list[int](), list[int](), list[int](), list[list[int]]()
     if choice != "Alone":
-        system = reduced(_system(delta, weight), p)
+        system = reduced(_system(delta, weight) if degree == 2 else _cubic_system(delta, weight, p), p)
         columns = pivots(system)
         if len(columns) < system.ncols() - len(delta):
             return None
         matrix = integers([[int(system[i, j]) for j in columns] for i in range(system.nrows())])
-        neurons = pivots(reduced(matrix.T, p))
+        rows = neurons = pivots(reduced(matrix.T, p))
         dropped = sorted(set(range(system.ncols())) - set(columns))
-        inverse = [list(row) for row in inverse_transposed(matrix[neurons], p)]
+        inverse = [list(row) for row in inverse_transposed(matrix[rows], p)]
+        if degree == 3:
+            width = delta.shape[1]
+            neurons, equations = [row % width for row in rows], [row // width for row in rows]
     return Evidence(
         modulus=p,
         point=_point(p),
@@ -170,6 +179,7 @@ def _evidence(state: _State, layer: int, choice: Choice, p: int) -> Evidence | N
         backward_minors=tuple(minor for minor in backward if minor is not None),
         next_minors=tuple(chosen[name] for name in ("next deltas", "next inputs") if name in chosen),
         neurons=neurons,
+        equations=equations,
         dropped=dropped,
         inverse=inverse,
     )
@@ -181,6 +191,26 @@ def _system(delta: Matrix, weight: Matrix) -> Matrix:
     columns = [delta[a] * delta[b] * (1 if a == b else 2) for a, b in pairs]
     columns += [-row * w for row in delta for w in weight]
     return np.array(columns, dtype=object).T
+
+
+def _cubic_system(delta: Matrix, weight: Matrix, p: int) -> Matrix:
+    """R3 modulo p (docs/theory.md, Appendix L3): a row for each unknown x and neuron j, with x e_j.
+
+    Columns: sorted triples of unknowns of which the first is one of q, in their order.
+    """
+    samples, width = delta.shape
+    second = np.concatenate([delta, -weight])
+    unknowns = len(second)
+    triples = combinations_with_replacement(range(unknowns), 3)
+    column = {triple: k for k, triple in enumerate(t for t in triples if t[0] < samples)}
+    matrix = np.zeros((unknowns * width, len(column)), dtype=object)
+    for a in range(samples):
+        for b in range(unknowns):
+            term = delta[a] * second[b] % p
+            for x in range(unknowns):
+                first, middle, last = sorted((a, b, x))
+                matrix[x * width : (x + 1) * width, column[first, middle, last]] += term
+    return matrix % p
 
 
 def document(given: Given, evidence: Evidence, *, about: str) -> str:
@@ -214,6 +244,7 @@ def document(given: Given, evidence: Evidence, *, about: str) -> str:
   {_minor(evidence.deltas_minor, samples)}
   {_minor(evidence.inputs_minor, samples)}
   {indices_literal(evidence.neurons)}
+  {indices_literal(evidence.equations)}
   {indices_literal(evidence.dropped)}
   (rows_of {size} {size} {words_literal(evidence.inverse)}).
 Definition told := {told}.

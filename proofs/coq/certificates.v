@@ -1,20 +1,21 @@
 (******************************************************************************)
-(* Certificates of UNIQUE, checked by computation: lifting of degree two at a *)
-(* hidden layer of a network with exact binary numbers (docs/theory.md, 3.1   *)
-(* to 3.6). Ranks are those of minors modulo a machine integer.               *)
+(* Certificates of UNIQUE, checked by computation: lifting of degree two or   *)
+(* three at a hidden layer of a network with exact binary numbers             *)
+(* (docs/theory.md, 3.1 to 3.6 and Appendix L3). Ranks are those of minors    *)
+(* modulo a machine integer.                                                  *)
 (*                                                                            *)
 (*   monomials M k dropped   the lifted unknowns but those at the positions   *)
 (*                   dropped                                                  *)
 (*   minor           columns, and the transposed inverse of the minor there   *)
 (*   argument_ok     ranks of the deltas, of [H 1] and of R at the layer      *)
-(*   settled_by      what these give: C1, or `single` for a sample alone        *)
+(*   settled_by      what these give: C1, L3, or single for one sample        *)
 (*   unique_first    UNIQUE by the first hidden layer, if it is the last      *)
 (*   unique_upper    UNIQUE by the last hidden layer of several               *)
 (******************************************************************************)
 From Coq Require Import ZArith Uint63 PArray.
 From mathcomp Require Import all_ssreflect all_algebra all_fingroup ssrZ.
 From mathcomp.algebra_tactics Require Import ring.
-From Exan Require Import linalg network lifting exact downward labels modular residues tensors.
+From Exan Require Import linalg network lifting cubic exact downward labels modular residues cubes tensors.
 
 Set Implicit Arguments.
 Unset Strict Implicit.
@@ -55,16 +56,6 @@ Definition codep (p : word) (B V : seq word) (t : code) : word :=
   else fma p (fma p (residue p (Z.neg xH)) u 0) (nth 0%uint63 V b) 0.
 
 Lemma erN1 (S : ringType) : er S (Z.neg xH) = -1. Proof. exact: (erN S (Z.pos xH)). Qed.
-
-(* Columns times non-zero factors keep the rank. *)
-Lemma rank_scaled (F : fieldType) m n (t : 'I_n -> F) (B : 'I_m -> 'I_n -> F) : (forall j, t j != 0) ->
-  \rank (\matrix_(i, j) (t j * B i j)) = \rank (\matrix_(i, j) B i j).
-Proof.
-move=> t0; have -> : \matrix_(i, j) (t j * B i j) = (\matrix_(i, j) B i j) *m diag_mx (\row_j t j).
-  by apply/matrixP => i j; rewrite mul_mx_diag !mxE mulrC.
-rewrite mxrankMfree // row_free_unit unitmxE det_diag unitfE prodf_seq_neq0.
-by apply/allP => j _; rewrite mxE t0.
-Qed.
 
 Section Lifted.
 
@@ -227,30 +218,65 @@ move=> sxs okB okB'; rewrite gradmxE mxrankMfree; first exact: rank_Delta1 okB.
 by rewrite /row_free (rank_lifts p_ok D_neq0 sxs sx okB').
 Qed.
 
-(* R, its rows for the neurons: V is k x n, Vp modulo p. *)
-Definition system_ok (k : nat) (Vp : ints) (neurons dropped : seq nat) (inv : ints) : bool :=
-  lifted_ok n M k p neurons (monomials M k dropped)
-    [seq [seq nth 0%uint63 dl j | dl <- Dp] | j <- neurons]
-    [seq [seq nth 0%uint63 w j | w <- Vp] | j <- neurons] inv.
+(* R, its rows for the neurons: V is k x n, Vp modulo p. With equations, the  *)
+(* system of degree three, its rows these multiples of the neurons' products. *)
+Definition system_ok (k : nat) (Vp : ints) (neurons equations dropped : seq nat) (inv : ints) : bool :=
+  let B := [seq [seq nth 0%uint63 dl j | dl <- Dp] | j <- neurons] in
+  let V := [seq [seq nth 0%uint63 w j | w <- Vp] | j <- neurons] in
+  if nilp equations then lifted_ok n M k p neurons (monomials M k dropped) B V inv
+  else cubic_ok n M k p neurons equations (codes3_but M k dropped)
+    [seq b ++ nseq k 0%uint63 | b <- B]
+    [seq bv.1 ++ [seq fma p (residue p (Z.neg xH)) w 0 | w <- bv.2] | bv <- zip B V] inv.
 
-Lemma rank_system k (C : 'M[R]_(head K ws, k)) (t : nat -> R) (V : nat -> seq A) Vp neurons dropped inv :
+Definition enough k (B : 'M[R]_(n, M.+1)) (V : 'M[R]_(n, k)) : Prop :=
+  (#|mono M.+1 k| - M.+1 <= \rank (lifted B V))%N \/ (#|mono3 M.+1 k| - M.+1 <= \rank (cubic B V))%N.
+
+Lemma rank_system k (C : 'M[R]_(head K ws, k)) (t : nat -> R) (V : nat -> seq A) Vp neurons equations dropped inv :
   (forall i, t i != 0) ->
   size Dp = M.+1 -> size Vp = k -> (forall i, (i < k)%N -> reduced 0 phi n (nth [::] Vp i) (V i)) ->
   (w1 N.2)^T *m C = \matrix_(j < n, i < k) (t i * iota (nth 0 (V i) j)) ->
-  system_ok k Vp neurons dropped inv ->
-  (#|mono M.+1 k| - M.+1 <= \rank (lifted (Delta1 N x g) ((w1 N.2)^T *m C)))%N.
+  system_ok k Vp neurons equations dropped inv ->
+  enough (Delta1 N x g) ((w1 N.2)^T *m C).
 Proof.
-move=> t0 sD sV redV VE okL.
-apply: (rank_lifted_ok p_ok iota_inj (s := s) (t := t) (B := fun m j => nth 0 (delta_r m) j)
-  (V := fun i j => nth 0 (V i) j) s_neq0 t0 okL); rewrite ?size_map //.
-  move=> i lt_i; have /and5P[/allP lt_n _ _ _ _] := okL.
-  have jn : (nth 0%N neurons i < n)%N by rewrite lt_n // mem_nth.
-  split=> [a aM|e ek]; rewrite /entry (nth_map 0%N) // (nth_map [::]) ?sD ?sV //.
-    have [sz _ /(all_nthP 0%uint63) sm E] := Dp_ok (Ordinal (aM : (a < M.+1)%N)).
+move=> t0 sD sV redV VE; rewrite /system_ok; case: ifP => _ okL.
+  left; apply: (rank_lifted_ok p_ok iota_inj (s := s) (t := t) (B := fun m j => nth 0 (delta_r m) j)
+    (V := fun i j => nth 0 (V i) j) s_neq0 t0 okL); rewrite ?size_map //.
+    move=> i lt_i; have /and5P[/allP lt_n _ _ _ _] := okL.
+    have jn : (nth 0%N neurons i < n)%N by rewrite lt_n // mem_nth.
+    split=> [a aM|e ek]; rewrite /entry (nth_map 0%N) // (nth_map [::]) ?sD ?sV //.
+      have [sz _ /(all_nthP 0%uint63) sm E] := Dp_ok (Ordinal (aM : (a < M.+1)%N)).
+      by split; [apply: sm; rewrite sz | exact: E].
+    have [sz _ /(all_nthP 0%uint63) sm E] := redV e ek.
     by split; [apply: sm; rewrite sz | exact: E].
-  have [sz _ /(all_nthP 0%uint63) sm E] := redV e ek.
-  by split; [apply: sm; rewrite sz | exact: E].
-by rewrite Delta1_net VE.
+  by rewrite Delta1_net VE.
+right; rewrite VE Delta1_net.
+pose S a := if (a < M.+1)%N then s a else t (a - M.+1)%N.
+pose P j a := if (a < M.+1)%N then nth 0 (delta_r a) j else 0 : A.
+pose Q j a := if (a < M.+1)%N then nth 0 (delta_r a) j else - nth 0 (V (a - M.+1)%N) j : A.
+have S0 a : S a != 0 by rewrite /S; case: ifP; rewrite ?s_neq0.
+apply: (rank_cubic_ok p_ok iota_inj (S := S) (P := P) (Q := Q) S0 okL); rewrite ?size_map ?size_zip ?size_map ?minnn //.
+- move=> i lt_i; have /and5P[/allP lt_n _ _ _ _] := okL.
+  have jn : (nth 0%N neurons i < n)%N by rewrite lt_n // mem_nth.
+  have atB a : (a < M.+1)%N -> small p (nth 0%uint63 (nth [::] Dp a) (nth 0%N neurons i)) /\
+      eu p (nth 0%uint63 (nth [::] Dp a) (nth 0%N neurons i)) = phi (nth 0 (delta_r a) (nth 0%N neurons i)).
+    move=> aM; have [sz _ /(all_nthP 0%uint63) sm E] := Dp_ok (Ordinal aM).
+    by split; [apply: sm; rewrite sz | exact: E].
+  split=> a aN; rewrite /entry /P /Q.
+    rewrite (nth_map [::]) ?size_map // (nth_map 0%N) // nth_cat size_map sD.
+    case: ifP => [aM|_]; first by rewrite (nth_map [::]) ?sD //; exact: atB.
+    by rewrite nth_nseq if_same small0 // eu0 rmorph0.
+  rewrite (nth_map ([::], [::])) ?size_zip ?size_map ?minnn // nth_zip ?size_map //.
+  rewrite !(nth_map 0%N) // nth_cat size_map sD.
+  case: ifP => [aM|/negbT]; first by rewrite (nth_map [::]) ?sD //; exact: atB.
+  rewrite -leqNgt => Ma; have ak : (a - M.+1 < k)%N by rewrite ltn_subLR.
+  rewrite -map_comp (nth_map [::]) ?sV //=.
+  have [sz _ /(all_nthP 0%uint63) sm E] := redV _ ak.
+  rewrite fma_small //; split=> //; rewrite fmaE ?small0 ?residue_small //; last by apply: sm; rewrite sz.
+  by rewrite eu0 addr0 residueE // erN1 mulN1r rmorphN E.
+- move=> j a; rewrite mxE /S /P; case: splitP => b ->; rewrite !mxE //.
+  by rewrite rmorph0 mulr0.
+move=> j a; rewrite mxE /S /Q; case: splitP => b ->; rewrite !mxE //.
+by rewrite addKn rmorphN mulrN.
 Qed.
 
 End Layer.
@@ -270,7 +296,7 @@ Inductive labels_by := LossVectors | OutputRank of minor | BackwardRank of seq m
 
 Record argument := Argument {
   choice : unknowns; deltas_minor : minor; inputs_minor : minor;
-  neurons : seq nat; dropped : seq nat; system_inverse : ints }.
+  neurons : seq nat; equations : seq nat; dropped : seq nat; system_inverse : ints }.
 
 Section FirstLayer.
 
@@ -307,7 +333,7 @@ Definition argument_ok (E : argument) : bool :=
       choice_ok (choice E) &
       alone (choice E) ||
         system_ok p n M Dp (next_columns (choice E)) (next_weights (choice E))
-          (neurons E) (dropped E) (system_inverse E)].
+          (neurons E) (equations E) (dropped E) (system_inverse E)].
 
 (* The unit vectors of the logits, and for each sample the rank of its map    *)
 (* from loss vectors to the next delta.                                       *)
@@ -477,8 +503,9 @@ have e0 : e != 0 by case/andP: ok => _; apply: denominator_neq0.
 have sDp : size Dp = M.+1 by rewrite size_map size_all_deltas ?sxs ?sus.
 have one0 (i : nat) : 1 != 0 :> R by rewrite oner_eq0.
 suff [k [C [conf rR]]] : exists k, exists C : 'M[R]_(head K ws, k), confined N G C x g /\
-    (#|mono M.+1 k| - M.+1 <= \rank (lifted (Delta1 N x g) ((w1 N.2)^T *m C)))%N.
-  by have [s st] := C1 conf rA rR Gg Gg' same; exists s => m; case: (st m).
+    enough (Delta1 N x g) ((w1 N.2)^T *m C).
+  by case: rR => rR; [have [s st] := C1 conf rA rR Gg Gg' same | have [s st] := L3 conf rA rR Gg Gg' same];
+    exists s => m; case: (st m).
 case: (choice E) nal okC okS Gsum => [_ _ okS _|_ /andP[/nilP ws0 K0] okS [//|Gsum]|B B' _ /andP[okB okB'] okS _|//].
   exists (head K ws), (e *: 1%:M); split.
     move=> y h _ _ m; exists (e^-1 *: delta2 N (y m) (h m)).

@@ -44,7 +44,7 @@ def drawn(kind: str, seed: int, widths: tuple[int, ...] = (4, 16, 3), samples: i
     return network, (numbers(samples, widths[0]), r.integers(0, widths[-1], samples))
 
 
-def certified(kind: str, loss: str = "mse", **shape: Any) -> Any:
+def certified(kind: str, loss: str = "mse", evidence: str = "lifting", **shape: Any) -> Any:
     """The first drawn batch that is UNIQUE by lifting, its network and its certificate."""
     for seed in range(50):
         network, batch = drawn(kind, seed, **shape)
@@ -54,7 +54,7 @@ def certified(kind: str, loss: str = "mse", **shape: Any) -> Any:
                 np.random.default_rng(seed).integers(0, 2, (len(batch[0]), network.widths[-1])),
             )
         certificate = certify(network, batch=batch, loss=loss).certificate
-        if certificate and [part["type"] for part in certificate["evidence"]] == ["lifting"]:
+        if certificate and [part["type"] for part in certificate["evidence"]] == [evidence]:
             return network, batch, certificate
     raise AssertionError("no batch is unique by lifting")
 
@@ -156,7 +156,9 @@ def test_the_text_assumes_nothing_but_that_e_is_transcendental(loss: str) -> Non
 _ASSUMED = re.compile(r"\b(Axioms?|Parameters?|Conjecture|Admitted|admit|give_up)\b")
 
 
-@pytest.mark.parametrize("name", ["residues", "tensors", "certificates", "claims", "second", "softmax"])
+@pytest.mark.parametrize(
+    "name", ["residues", "cubes", "tensors", "certificates", "claims", "second", "softmax"]
+)
 def test_the_library_assumes_nothing(name: str) -> None:
     assert not _ASSUMED.search((LIBRARY / f"{name}.v").read_text())
 
@@ -302,6 +304,32 @@ def test_coqc_accepts_an_argument_at_a_higher_layer(
     path.write_text(document(given, evidence, about=" "))
     assert "unique_mse_deep_ok" in path.read_text()
     assert "PrimInt63.mul" in compiled(path)
+
+
+@needs_coq
+@pytest.mark.parametrize(
+    ("loss", "widths"),
+    [("cross_entropy", (4, 7, 3)), pytest.param("mse", (4, 9, 3), marks=pytest.mark.campaign)],
+)
+@pytest.mark.parametrize("tampered", [False, True])
+def test_coqc_accepts_lifting_of_degree_three(
+    loss: str, widths: tuple[int, ...], tampered: bool, tmp_path: Path
+) -> None:
+    """With too few neurons for degree two; another unknown in one equation is another matrix."""
+    network, batch, certificate = certified("integers", loss, "degree_three", widths=widths, samples=3)
+    text = prove(certificate, network, batch=batch)
+    path = tmp_path / "claim.v"
+    if not tampered:
+        path.write_text(text)
+        assert "PrimInt63.mul" in compiled(path)
+        return
+    before, after = text.split("Definition evidence", 1)
+    lists = list(re.finditer(r"^  \[:: (\d+)", after, re.MULTILINE))
+    unknown = lists[1]
+    changed = f"{after[: unknown.start(1)]}{(int(unknown[1]) + 1) % 3}{after[unknown.end(1) :]}"
+    path.write_text(f"{before}Definition evidence{changed}")
+    with pytest.raises(CertificateRejected, match="coqc rejects"):
+        compiled(path)
 
 
 @needs_coq
