@@ -28,7 +28,7 @@ SHOWN = {
     "exact_gradient": ("UNIQUE: ", "rebuilt exactly: True"),
     "own_statement": (
         "-1 network: AMBIGUOUS",
-        "in a 1-1-2 network: UNIQUE",
+        "in a 1-1-1 network: UNIQUE",
         "exclusive-rows: if always, then row j",
         "no counterexample found; this is not a proof",
     ),

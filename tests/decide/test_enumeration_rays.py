@@ -114,7 +114,7 @@ def test_instances_of_the_suite_are_certified(name):
     verdict = certify(
         case.network,
         batch=case.batch,
-        engine="exact",
+        engine="enumeration",
         **words(case),
     )
     assert (verdict.outcome, verdict.trust) == (Outcome.UNIQUE, Trust.CERTIFIED)

@@ -140,7 +140,7 @@ def test_a_twin_is_issued_only_where_the_checker_finds_the_scale(margins):
         assert check(plain(verdict.certificate), network, batch=batch).samples == verdict.samples
 
 
-@examples(100)
+@examples(40)
 @given(roots=st.tuples(st.fractions(-5, 5, max_denominator=9), st.fractions(-5, 5, max_denominator=9)))
 def test_positive_roots_of_products(roots):
     a, b = roots
@@ -189,7 +189,7 @@ def _digest(network, batch):
     return Batch.of(*batch, network=network, loss=Loss.BCE, labels=Labels.ONE_HOT).digest
 
 
-@examples(60)
+@examples(40)
 @given(margin=st.fractions(Fraction(1, 20), 30, max_denominator=40), weight=st.integers(1, 9))
 def test_brackets_hold_the_other_root(margin, weight):
     low, high = bracket_of_margin(margin, weight)

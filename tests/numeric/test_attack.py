@@ -12,6 +12,7 @@ from exan_verify.data import mnist_batch
 from exan_verify.errors import GradientError, InputError, NonFiniteError, RangeError, ShapeError
 from exan_verify.numeric.attack import METHODS, run
 from exan_verify.numeric.problem.metrics import score
+from exan_verify.numeric.problem.records import Tier
 from tests.support.attack_cases import attacked, largest_excess
 from tests.support.cases import default_network, random_batch, three_share_layer_one, two_one_five_one
 from tests.support.torch_reference import gradient, perceptron
@@ -148,7 +149,7 @@ def test_hinge_mixtures_are_not_claimed():
         assert any("mixture" in u.reason for u in found.candidates)
 
 
-def test_c1_at_layer_2_with_a_deficit_below_claims_nothing():
+def test_c1_at_layer_2_with_a_deficit_below_confirms_nothing():
     tried = 0
     for seed in range(12):
         network, batch, _ = two_one_five_one(seed)
@@ -157,7 +158,9 @@ def test_c1_at_layer_2_with_a_deficit_below_claims_nothing():
         except RangeError:  # too many of the five neurons are dead
             continue
         tried += 1
-        assert len(found.x) == 0
+        # a row that one label explains alone fits its own equations; other batches are not excluded
+        assert {one.tier for one in found.status} <= {Tier.CONSISTENT}
+        assert largest_excess(found, batch) <= 1
     assert tried >= 3
 
 

@@ -225,7 +225,7 @@ def test_few_neurons_without_the_layers_above_are_not_enough():
         found = claimed(case, case.attack("0."))
         assert owned or found == 0
         outcomes.add((owned, found))
-    assert outcomes == {(True, 4), (True, 0), (False, 0)}
+    assert outcomes == {(True, 4), (True, 2), (False, 0)}
 
 
 def test_the_whole_gradient_is_no_partial_one():

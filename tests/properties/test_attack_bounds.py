@@ -16,7 +16,7 @@ from tests.support.numeric_cases import drawn_batch, drawn_network
 
 
 @given(cases())
-@examples(80)
+@examples(50)
 def test_bounds_hold(case: Case):
     found = attack_case(case)
     if found is not None:

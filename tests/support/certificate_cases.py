@@ -102,10 +102,11 @@ def _recipes() -> Iterator[Recipe]:
     batch = [[1, 2], [0, 1], [3, 1], [2, 2], [1, 1]], [0, 0, 0, 1, 1]
     network = default_network([2, 4, 2], seed=1)
     yield "averaged", network, {"batch": batch}, {"release": release, "engine": "families"}
-    network = default_network([3, 5, 3], seed=1)
+    network = default_network([4, 5, 3], seed=1)
     ask = {"release": Release(tensors=["0.bias", "2.bias"]), "engine": "families"}
     yield "submersion", network, {"batch": random_batch(network, 2)}, ask
     yield _stored("counting")
+    yield _stored("input_cover")
     network, batch = _cluster([6, 10, 5], (0, 0, 1))
     yield "quadrics", network, {"batch": batch}, {"loss": "mse"}
     network = ReluNetwork.from_arrays([[[1], [2]], [[0.01, 0], [-0.01, 0]]], [[1, 1], [0.5, 0.25]])
