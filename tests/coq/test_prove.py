@@ -309,7 +309,10 @@ def test_coqc_accepts_an_argument_at_a_higher_layer(
 @needs_coq
 @pytest.mark.parametrize(
     ("loss", "widths"),
-    [("cross_entropy", (4, 7, 3)), pytest.param("mse", (4, 9, 3), marks=pytest.mark.campaign)],
+    [
+        pytest.param("cross_entropy", (4, 7, 3), marks=pytest.mark.campaign),
+        pytest.param("mse", (4, 9, 3), marks=pytest.mark.campaign),
+    ],
 )
 @pytest.mark.parametrize("tampered", [False, True])
 def test_coqc_accepts_lifting_of_degree_three(
