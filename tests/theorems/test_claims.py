@@ -832,7 +832,7 @@ def test_the_readme_s_own_statement_runs_as_shown(tmp_path: Path, capsys: pytest
     block = re.search(r"```python\n(# mine\.py\n.*?)```", readme, re.DOTALL)
     assert block is not None
     (tmp_path / "mine.py").write_text(block[1])
-    assert main(["theorems", "--file", str(tmp_path / "mine.py"), "--effort", "50"]) == ExitCode.REFUSED
+    assert main(["theorems", "--file", str(tmp_path / "mine.py"), "--effort", "20"]) == ExitCode.REFUSED
     assert "REFUTED" in capsys.readouterr().out
 
 
