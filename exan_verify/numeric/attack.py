@@ -54,7 +54,6 @@ METHODS: Mapping[str, Method] = {
 
 AUTO: tuple[Method, ...] = (
     Lift(work=5e9),
-    Peel(),
     Assign(),
     Lift(degrees=(3,)),
     Peel(lift_rest=True),
@@ -62,8 +61,8 @@ AUTO: tuple[Method, ...] = (
 )
 """What ``auto`` tries, in order, until the batch is complete; who is out of range is passed over. Degree 3
 comes first where it takes less than a second: it needs no guess, and finds batches of trained networks that
-``assign`` does not. Beyond, ``assign`` is faster and reaches further. Peeling takes seconds at any size, and
-finds batches of sparse activity that ``assign`` searches for minutes."""
+``assign`` does not. Beyond, ``assign`` is faster and reaches further; peeling first would double its time at
+64 samples and 1000 neurons."""
 
 _NO_GRADIENT = "no batch explains these numbers: their own distribution is not that of a gradient"
 

@@ -82,7 +82,7 @@ def test_what_was_confirmed_before_the_budget_ran_out_is_returned():
     outcomes = every_interruption(lambda **options: attack(model, given, **options))
     kept = [(what, found) for what, found in outcomes if found is not None]
     assert [what for what, found in outcomes if found is None][-1] == "lift: confirming 4 candidates"
-    assert kept[0][0] == "peel: finding candidates"
+    assert kept[0][0] == "assign: finding candidates"
     for what, found in kept:
         assert found.unfinished == (what != "done")
         assert (len(found.x), found.method) == (len(whole.x), "lift")
