@@ -15,7 +15,7 @@ from exan_verify.core.certificate import domain_box, domain_record
 from exan_verify.core.verdict import Outcome, SampleStatus, Verdict
 from exan_verify.errors import FileError, InputError, unknown
 from exan_verify.instances import Instance
-from exan_verify.testing.strategies import questions
+from exan_verify.testing.strategies import STATES, questions
 
 SCHEMA = "exan/campaign-case/1"
 
@@ -84,29 +84,14 @@ def cases(drawn: st.SearchStrategy[Instance], **params: st.SearchStrategy[Any]) 
 
 SEEDS = st.integers(0, 2**32 - 1)
 
-STATES: tuple[Mapping[str, Any], ...] = (
-    {},
-    {"generic": True},
-    {"numbers": "rational"},
-    {"published": True},
-    {"peelable": "all"},
-    {"peelable": "none"},
-    {"stopping_set": True},
-    {"shared_region": (2,)},
-    {"shared_region": (2, 1)},
-    {"dead": 1},
-    {"silent": 1},
-    {"twins": True},
-    {"near_boundary": True},
-    {"outcome": "unique"},
-)
+DRAWN: tuple[Mapping[str, Any], ...] = ({}, {"generic": True}, {"numbers": "rational"}, *STATES)
 """Of what :func:`mixed` draws: every state, in equal parts."""
 
 
 def mixed(**options: Any) -> st.SearchStrategy[Instance]:
     """Questions in all states that go with ``options``."""
     drawn = []
-    for state in STATES:
+    for state in DRAWN:
         try:
             drawn.append(questions(**{"samples": (1, 3), **_smaller(state), **options, **state}))
         except InputError:

@@ -2,12 +2,13 @@
 
 from exan_verify.testing.strategies.basic import LOSSES, REDUCTIONS, batches, networks
 from exan_verify.testing.strategies.printing import register
-from exan_verify.testing.strategies.questions import exclusivity_states, gradients, questions
+from exan_verify.testing.strategies.questions import STATES, exclusivity_states, gradients, questions
 from exan_verify.testing.strategies.releases import releases
 
 __all__ = [
     "LOSSES",
     "REDUCTIONS",
+    "STATES",
     "batches",
     "exclusivity_states",
     "gradients",

@@ -18,6 +18,21 @@ from exan_verify.testing.strategies.basic import REDUCTIONS, batches, networks
 from exan_verify.testing.strategies.construct import structured
 from exan_verify.testing.strategies.wanted import Wanted, wanted
 
+STATES: tuple[Mapping[str, Any], ...] = (
+    {"published": True},
+    {"peelable": "all"},
+    {"peelable": "none"},
+    {"stopping_set": True},
+    {"shared_region": (2,)},
+    {"shared_region": (2, 1)},
+    {"dead": 1},
+    {"silent": 1},
+    {"twins": True},
+    {"near_boundary": True},
+    {"outcome": "unique"},
+)
+"""Arguments of :func:`questions` that each ask for one state: what laws and searches go through."""
+
 
 def questions(
     *,

@@ -67,26 +67,11 @@ def draw_counterexample(claim: Claim, tally: Tally, *, examples: int, seed: int)
         return
 
 
-STATES: tuple[dict[str, Any], ...] = (
-    {"published": True},
-    {"peelable": "all"},
-    {"peelable": "none"},
-    {"stopping_set": True},
-    {"shared_region": (2,)},
-    {"shared_region": (2, 1)},
-    {"dead": 1},
-    {"silent": 1},
-    {"twins": True},
-    {"near_boundary": True},
-    {"outcome": "unique"},
-)
-
-
 def _in_states(claim: Claim, otherwise: Any, tally: Tally) -> Any:
-    """Questions of the claim's sizes in one of :data:`STATES`; where these exclude it, ``otherwise``."""
+    """Questions of the claim's sizes in a state of the strategies; where these exclude it, ``otherwise``."""
     from hypothesis import strategies as st
 
-    from exan_verify.testing.strategies import questions
+    from exan_verify.testing.strategies import STATES, questions
 
     sizes, question = claim.sizes, claim.question
 
