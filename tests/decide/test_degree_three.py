@@ -281,6 +281,16 @@ def test_rejects_forged_evidence(example, name):
         checked(forged, asked)
 
 
+@pytest.mark.parametrize("lacking", [1, 2, 100])
+def test_a_rank_that_is_short_by_little_is_short(example, monkeypatch, lacking):
+    network, batch, record = example
+    argument = LayerArgument(**record["argument"])
+    parts = {k: v for k, v in record.items() if k not in ("type", "argument")}
+    monkeypatch.setattr(Stacked, "rank", lambda _self, enough, *_: enough - lacking)
+    with pytest.raises(CertificateRejected, match="mod p, the certificate says"):
+        checked(DegreeThree(argument=argument, **parts), subject(network, batch))
+
+
 def test_rejects_evidence_for_a_batch_with_a_shared_region(example):
     """Every number made consistent with C1, for a batch in which two samples share the pattern."""
     network, _, record = example

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from fractions import Fraction
 from functools import lru_cache
 from itertools import pairwise
@@ -176,6 +177,49 @@ def test_shares_hold_every_sample_of_a_box(loss):
             finite += unbounded and all(None not in ends for ends in share)
     assert within > 10
     assert loss is Loss.MSE or finite > 2  # unbounded boxes over which everything fades
+
+
+@pytest.mark.parametrize("slope", [Fraction(1, 16), Fraction(1, 3), Fraction(1), Fraction(5)])
+@pytest.mark.parametrize("loss", [Loss.CROSS_ENTROPY, Loss.BCE])
+def test_what_fades_grows_first(loss, slope):
+    """h times a loss vector that falls like e^(-s h) is largest near h = 1 / s, not at the end of the box."""
+    classes = 2 if loss is Loss.CROSS_ENTROPY else 1
+    outgoing = [[slope], [0]][:classes]
+    network = ReluNetwork.from_arrays([[[1]], outgoing], [[0], [0] * classes])
+    label = [0] if loss is Loss.CROSS_ENTROPY else [[1]]
+    batch = Batch.of([[1]], label, network=network, loss=loss, labels=Labels.ONE_HOT)
+    asked = Question(loss=loss, reduction=Reduction.SUM, labels=Labels.ONE_HOT, batch_size=1)
+    subject = Subject(network=network, batch=batch, question=asked)
+    part, regions = Part(subject=subject, members=(0,)), kernel._Regions(subject=subject)
+    with flint.ctx.workprec(kernel.PRECISION):
+        right = kernel._right_sides(part, regions)
+        system = kernel._System(part=part, regions=regions, labels=part.labels, right=right)
+        for low in (Fraction(1, 64), 1 / slope / 2, 2 / slope):
+            share = system._share(system.labels[0], ((low, None),))
+            assert all(None not in ends for ends in share)
+            for k in range(1, 60):
+                x = low + Fraction(k, 10) / slope
+                for (least, most), value in zip(share, entries_of(system, [x]), strict=True):
+                    assert least <= value <= most
+
+
+def test_boxes_are_dropped_where_no_order_is_right_alone():
+    """Samples of one label: no a in the first box is at most any b in the second."""
+    rng = np.random.default_rng(3)
+    system = system_of(rng, [1, 3, 2], 2, Loss.BCE, biases=True)
+    same = replace(system, labels=[system.labels[0]] * 2)
+    other = replace(system, labels=[(0, 1), (1, 0)])
+    seen = set()
+    for _ in range(300):
+        ends = [Fraction(int(v), 2) for v in rng.integers(-6, 7, 4)]
+        first, second = ((min(pair), max(pair)) for pair in (ends[:2], ends[2:]))
+        expected = first[0] > second[1]
+        seen.add(expected)
+        assert same.misordered((first, second)) is expected
+        assert not other.misordered((first, second))
+        assert not same.misordered(((None, first[1]), second))
+        assert not same.misordered((first, (second[0], None)))
+    assert seen == {True, False}
 
 
 @pytest.mark.parametrize("loss", SMOOTH)

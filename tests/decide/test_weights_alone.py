@@ -325,14 +325,30 @@ def test_tampering_is_rejected():
         check(certificate, network, batch=batch)
 
 
-def test_weights_in_the_place_of_equal_ones_are_rejected_where_they_hide_the_scale():
-    network = default_network([12, 60, 4], seed=1)
-    batch = random_batch(network, 4, seed=2, loss=Loss.BCE)
-    verdict = certify(network, batch=batch, loss="bce", release=WEIGHTS)
+@pytest.mark.parametrize(("loss", "classes"), [(Loss.BCE, 4), (Loss.CROSS_ENTROPY, 2), (Loss.MSE, 4)])
+def test_weights_in_the_place_of_equal_ones_are_rejected_where_they_hide_the_scale(loss, classes):
+    network = default_network([12, 60, classes], seed=1)
+    batch = random_batch(network, 3, seed=2, loss=loss)
+    verdict = certify(network, batch=batch, loss=loss.value, release=WEIGHTS)
     certificate = accepted(verdict, network, batch)
     certificate["claim"]["question"]["release"]["weights"] = "positive"
     with pytest.raises(CertificateRejected, match="another scale"):
         check(certificate, network, batch=batch)
+
+
+def test_one_sample_needs_rows_that_tell_its_loss_vector():
+    """Lifting does not know u of one sample: fewer live rows than classes leave its loss vector open."""
+    network = default_network([5, 40, 4], seed=1)
+    batch = random_batch(network, 1, seed=2)
+    certificate = accepted(certify(network, batch=batch, release=WEIGHTS), network, batch)
+    x = batch.inputs[0].astype(float)
+    first = network.layers[0]
+    live = np.flatnonzero(first.weight.astype(float) @ x + first.bias.astype(float) > 0)
+    for sent in (1, 2):
+        rows = np.isin(np.arange(40), [*live[:sent], *np.delete(np.arange(40), live)]).tolist()
+        certificate["claim"]["question"]["release"]["rows"] = {"0.weight": rows}
+        with pytest.raises(CertificateRejected, match="do not tell the sample's loss vector"):
+            check(certificate, network, batch=batch)
 
 
 def test_a_neuron_that_is_not_sent_may_switch():
