@@ -34,12 +34,15 @@ a factor of ten after so many steps.
 REACHES = (0.03, 0.3, 1.0, 3.0)
 """How far from the given inputs a search begins."""
 
-STEP_WORK = 500
-"""A quarter of the work and a tenth of the time that are left are spent at most."""
+STEP_WORK = 25
+"""A sixty-fourth of the work and a tenth of the time that are left are spent at most."""
 
 APART, SOLVED = 1e-5, 1e-9
-RADII = (Fraction(1, 2**30), Fraction(1, 2**24), Fraction(1, 2**36))
-"""Of the box: floating point ends some 1e-13 from the zero, and a neuron may be near its boundary."""
+COARSE, FINE = 2.0**12, 2.0**40
+"""Grids of the inputs that stand still and of those that vary: short numbers, the same on every machine."""
+
+RADII = (Fraction(1, 2**30), Fraction(1, 2**24), Fraction(1, 2**34))
+"""Of the box: its middle is 2^-41 from the zero, and a neuron may be near its boundary."""
 
 
 def decide(context: Context, budget: Budget) -> Finding:
@@ -56,7 +59,7 @@ def decide(context: Context, budget: Budget) -> Finding:
     own = guessed(rest.batch.inputs)
     seconds, work = budget.seconds_left, budget.work_left
     end = math.inf if seconds is None else start + seconds / 10
-    starts = STARTS if work is None else min(STARTS, work // (4 * STEPS * STEP_WORK))
+    starts = STARTS if work is None else min(STARTS, work // (64 * STEPS * STEP_WORK))
     with np.errstate(all="ignore"):
         for n in range(starts):
             if budget.exhausted or time.monotonic() > end:
@@ -144,12 +147,15 @@ def _boxed(system: System, x: Array) -> tuple[Facts, EnclosedBatch] | None:
             return None
         x.reshape(-1)[columns] += step
     free = _pivots(system.at(x)[1], columns)
+    still = [c for c in columns if c not in free]
+    x.reshape(-1)[still] = np.round(x.reshape(-1)[still] * COARSE) / COARSE
     for _ in range(6):
         values, slopes = system.at(x)
         step = -np.linalg.lstsq(slopes[:, free], values, rcond=1e-14)[0]
         if not free or not np.isfinite(step).all():
             return None
         x.reshape(-1)[free] += step
+    x.reshape(-1)[free] = np.round(x.reshape(-1)[free] * FINE) / FINE
     for radius in RADII:
         evidence = _evidence(system, x, free, radius)
         facts = admitted(rest.context, evidence)
