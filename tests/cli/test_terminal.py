@@ -116,11 +116,13 @@ def test_tables_are_never_cut_whatever_the_width(width: int, capsys: pytest.Capt
         assert all(words.count(cell) >= 1 for row in rows for cell in row)
 
 
-def test_samples_are_listed_by_status_as_samples():
+def test_samples_are_counted_by_status_and_named(capsys: pytest.CaptureFixture[str]):
     statuses = [SampleStatus.FREE, SampleStatus.DETERMINED, SampleStatus.FREE] + [SampleStatus.UNKNOWN] * 70
     verdict = Verdict(
         outcome=Outcome.AMBIGUOUS, samples=tuple(statuses), reason="r", batch_size=len(statuses)
     )
-    (line,) = (part for part in describe(verdict) if isinstance(part, str) and part.startswith("free"))
-    assert line.startswith("free: samples 0, 2; determined: sample 1; unknown: samples 3, 4, 5,")
-    assert line.endswith(" 66 and 6 more (see --json)")
+    output = Output(json=False, width=400)
+    output.say(*describe(verdict))
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("samples"))
+    assert "70 unknown (samples 3, 4, 5," in line
+    assert line.endswith(" 66 and 6 more, see --json), 2 free (samples 0, 2), 1 determined (sample 1)")

@@ -84,7 +84,7 @@ def _by_layers(setting: Setting, gradient: Gradient, task: Task, *, given: bool,
         except ImpossibleError as error:
             return Search(
                 samples=task.samples,
-                reason=f"{error}; every batch of {task.samples} samples would have to agree (C1, 3.5)",
+                reason=f"{error}; every batch of {task.samples} samples would have to agree",
                 attempts=tuple(attempts),
                 refutation=error.forced,
             )
