@@ -130,12 +130,14 @@ def describe(verdict: Verdict, *, long: bool = False) -> list[Any]:
         "asked": f"among batches of {verdict.batch_size} samples"
         if verdict.batch_size
         else "among batches of a size that is not known; --batch-size says it",
-        "samples": _named(verdict.samples) or "no batch at hand whose samples could be named",
+        "samples": _named(verdict.samples),
         "trust": verdict.rests_on,
     }
     if verdict.release is not None:
         rows["release"] = verdict.release.described
-    if verdict.tolerant and verdict.witness is not None and verdict.witness.radius is not None:
+    if not verdict.samples:
+        del rows["samples"]  # none is at hand
+    elif verdict.tolerant and verdict.witness is not None and verdict.witness.radius is not None:
         del rows["samples"]  # equality is not asked, so no sample is determined or free
         rows["radius"] = f"{max(verdict.witness.radius):.3g} at most, L-infinity (per sample: --json)"
     if verdict.distance is not None:
@@ -148,7 +150,10 @@ def describe(verdict: Verdict, *, long: bool = False) -> list[Any]:
     if long and verdict.certificate is not None:
         parts += ["", _evidence(verdict.certificate)]
     if long and verdict.attempts:
-        parts += ["", _attempts(verdict)]
+        notes = table("engine", "what came of it")
+        for attempt in verdict.attempts:
+            notes.add_row(attempt.engine.value, attempt.note)
+        parts += ["", _attempts(verdict), "", notes]
     return [*parts, "", REAL_ARITHMETIC]
 
 
@@ -157,7 +162,7 @@ def _evidence(certificate: Mapping[str, Any]) -> Table:
     from exan_verify.core.certificate import THEORY
 
     places = {kind.__struct_config__.tag: place for kind, place in THEORY.items()}
-    made = table("evidence", "docs/theory.md", "sizes")
+    made = table("evidence", "in the theory", "sizes")
     for part in certificate["evidence"]:
         made.add_row(part["type"], places[part["type"]], ", ".join(_sizes(part)))
     return made
@@ -178,13 +183,11 @@ def _sizes(part: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _attempts(verdict: Verdict) -> Table:
-    made = table("engine", "layer ", "equations ", "unknowns ", "rank ", "seconds ", "what came of it")
+    made = table("engine", "layer ", "equations ", "unknowns ", "rank ", "seconds ")
     for attempt in verdict.attempts:
         values = (attempt.layer, attempt.equations, attempt.unknowns, attempt.rank)
         seconds = "-" if attempt.seconds is None else f"{attempt.seconds:.2f}"
-        made.add_row(
-            attempt.engine.value, *("-" if v is None else str(v) for v in values), seconds, attempt.note
-        )
+        made.add_row(attempt.engine.value, *("-" if v is None else str(v) for v in values), seconds)
     return made
 
 
