@@ -870,9 +870,9 @@ def test_numpy_answers_are_bools():
     assert judge(claim, situation) in (Judgement.FAILS, Judgement.UNDECIDED)
 
 
-def test_the_readme_s_own_statement_runs_as_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    block = re.search(r"```python\n(# mine\.py\n.*?)```", readme, re.DOTALL)
+def test_the_docs_own_statement_runs_as_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    page = (Path(__file__).parents[2] / "docs" / "theorems.md").read_text()
+    block = re.search(r"```python\n(# mine\.py\n.*?)```", page, re.DOTALL)
     assert block is not None
     (tmp_path / "mine.py").write_text(block[1])
     assert main(["theorems", "--file", str(tmp_path / "mine.py"), "--effort", "20"]) == ExitCode.REFUSED
