@@ -51,8 +51,8 @@ class Functional(nn.Module):
         x = x.view(x.size(0), -1).reshape(x.shape[0], -1).view(-1, 6)
         x = functional.relu(self.first(x), inplace=False)
         x = functional.dropout(x, 0.3, self.training)
-        x = torch.relu(x).relu()
-        return self.head(self.block(x))
+        x = torch.relu(x).relu().clamp(min=0).clamp_min(0)
+        return self.head(self.block(torch.clip(x, 0).double()))
 
 
 def test_sequential_and_nested_modules():
@@ -131,7 +131,8 @@ def forward_of(body: object) -> nn.Module:
 
 FORWARDS = {
     "operation 'gelu'": lambda s, x: s.b(functional.gelu(s.a(x))),
-    "operation 'clamp'": lambda s, x: s.b(s.a(x).clamp(min=0)),
+    "operation 'clamp'": lambda s, x: s.b(s.a(x).clamp(min=0, max=6)),
+    "operation 'clamp_min'": lambda s, x: s.b(s.a(x).clamp_min(1)),
     "operation 'log_softmax'": lambda s, x: functional.log_softmax(s.b(functional.relu(s.a(x))), 1),
     "operation 'view'": lambda s, x: s.b(functional.relu(s.a(x.view(3, 2)))),
     "operation 'reshape'": lambda s, x: s.b(functional.relu(s.a(x.reshape(-1, -1)))),
