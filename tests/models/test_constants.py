@@ -59,7 +59,7 @@ def forward(network: ReluNetwork, x: np.ndarray) -> np.ndarray:
     return h
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 def test_the_function_and_its_gradients_are_the_models(seed: int):
     model, x, y = drawn(seed)
     network = to_network(model)
@@ -190,7 +190,7 @@ def test_constants_that_are_no_shift_or_scale_of_each_number(message: str):
 def test_what_cannot_be_folded_is_named_with_its_place():
     with pytest.raises(UnsupportedLayerError, match=r"'sub'.*line \d+ of test_constants.py.*no biases"):
         to_network(scaled_by(layers(bias=False), lambda x: x - 0.5))
-    with pytest.raises(UnsupportedLayerError, match="'0', which has no biases; give the layer biases"):
+    with pytest.raises(UnsupportedLayerError, match=r"'0\.model' gives, which has no biases; give the layer"):
         to_network(nn.Sequential(scaled_by(nn.Linear(2, 2, bias=False), lambda x: x, lambda x: x + 1)))
     assert to_network(scaled_by(layers(bias=False), lambda x: x * 0.3)).layers[0].fold is not None
     between = nn.Sequential(nn.Linear(2, 2), scaled_by(nn.ReLU(), lambda x: x, lambda x: 2 * x), nn.ReLU())
