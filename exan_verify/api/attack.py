@@ -131,12 +131,14 @@ def attack(
         from exan_verify.numeric.convolution.attack import run as attack_pictures
 
         pictures = to_convolutional(model, input_shape)
+        architecture = pictures.architecture
         given = received(gradient, model)
         found: Attack = attack_pictures(pictures, given.tensors, iterations=iterations, **options)
     else:
         from exan_verify.numeric.attack import run
 
         network = to_network(model)
+        architecture = network.architecture
         asked = None if release is None else as_released(network, release, model)
         sent = None if asked is None else asked.release
         if sent is not None and sent.rows and network.plain is not network:
@@ -155,7 +157,7 @@ def attack(
             notes += asked.notes
             found = run(asked.network, asked.of(given.tensors), release=asked.rows, **options)
             found = replace(found, release=sent)
-    return replace(found, notes=(*notes, *given.notes, *found.notes))
+    return replace(found, architecture=architecture, notes=(*notes, *given.notes, *found.notes))
 
 
 def _means(count: int, told: int | None) -> int:

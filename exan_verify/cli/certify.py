@@ -122,6 +122,7 @@ def describe(verdict: Verdict) -> list[Any]:
     """The verdict as text and tables."""
 
     rows = {
+        **({"model": verdict.architecture} if verdict.architecture else {}),
         "reason": verdict.reason,
         "asked": f"among batches of {verdict.batch_size} samples"
         if verdict.batch_size

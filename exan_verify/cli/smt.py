@@ -141,7 +141,7 @@ def smt_command(model: str, cache: str | None, double_check: bool, **options: An
             double_check=double_check,
         )
         verdict = decide(network, asked, **data, radius=options["radius"], settings=settings)
-    verdict = replace(verdict, notes=_notes(network, **data))
+    verdict = replace(verdict, architecture=network.architecture, notes=_notes(network, **data))
     output.answer({"schema": "exan/smt/1", **verdict_record(verdict), "statement": REAL_ARITHMETIC})
     output.say(*describe(verdict))
     return verdict_code(verdict)

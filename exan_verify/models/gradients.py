@@ -56,7 +56,7 @@ def received(gradient: Any, model: Any, release: Release | None = None) -> Gradi
     dropped = [
         name
         for name in tensors
-        if name not in shapes and (_bare(name) in buffers or name.rpartition(".")[2] in _BUFFERS)
+        if name not in shapes and (bare(name) in buffers or name.rpartition(".")[2] in _BUFFERS)
     ]
     if dropped:
         notes.append(f"{_listed(dropped)} left out: buffers, which have no gradient")
@@ -122,7 +122,7 @@ def _parameters(model: Any) -> tuple[dict[str, tuple[int, ...]], Collection[str]
 
     model, _ = unwrap(model)
     shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
-    return shapes, {_bare(name) for name, _ in model.named_buffers()}
+    return shapes, {bare(name) for name, _ in model.named_buffers()}
 
 
 def _named(gradient: Any, names: list[str], notes: list[str]) -> dict[str, Any]:
@@ -151,11 +151,11 @@ def _without_wrappers(
     """The names that differ from a parameter's only by prefixes of wrappers, on either side, set right."""
     known: dict[str, list[str]] = {}
     for name in shapes:
-        known.setdefault(_bare(name), []).append(name)
+        known.setdefault(bare(name), []).append(name)
     found: dict[str, Any] = {}
     problems, prefixes = [], {"the gradient's": set[str](), "the model's": set[str]()}
     for name, value in tensors.items():
-        meant = [name] if name in shapes else known.get(_bare(name), [name])
+        meant = [name] if name in shapes else known.get(bare(name), [name])
         if len(meant) > 1 or meant[0] in found:
             problems.append(
                 f"tensor {name!r} stands for {_listed(meant)}, as another may; give each one once"
@@ -172,14 +172,14 @@ def _without_wrappers(
     return found
 
 
-def _bare(name: str) -> str:
+def bare(name: str) -> str:
     """A parameter's name without the prefixes of wrappers."""
     first, dot, rest = name.partition(".")
-    return _bare(rest) if dot and first in WRAPPERS else name
+    return bare(rest) if dot and first in WRAPPERS else name
 
 
 def _prefix(name: str) -> str:
-    return name[: len(name) - len(_bare(name))]
+    return name[: len(name) - len(bare(name))]
 
 
 def _sent(tensors: Mapping[str, Any], shapes: Mapping[str, Any], release: Release) -> dict[str, Any]:

@@ -141,13 +141,14 @@ class _Graph:
         """The readings of the input, the likeliest first: samples along its free axis, or along the first."""
         dims = self.dims
         open_axes = [k for k, n in enumerate(dims) if n is None]
+        first = next(iter(dims), 1)
         if len(open_axes) > 1:
             raise UnsupportedLayerError(
                 f"the input {self.input!r} has more than one free size; export it with the sizes of a sample "
                 "fixed, only the batch free"
             )
         # of a free axis, two samples and one: what is right for two is right for any number
-        sizes = [2, 1] if open_axes else [dims[0] if dims else 1]
+        sizes = [2, 1] if open_axes or first is None else [first]
         found = []
         for size in sizes:
             shape = tuple(size if n is None else n for n in dims)
@@ -294,7 +295,7 @@ class _Reader:
         if order is not None:
             layer = permuted(layer, order)
         alpha, beta = (Fraction(float(attributes.get(key, 1.0))) for key in ("alpha", "beta"))
-        if (alpha, beta) != (1, 1):
+        if alpha != 1 or beta != 1:
             if not alpha or (bias is not None and not beta):
                 raise UnsupportedLayerError(
                     f"{place} multiplies by alpha or beta of zero; drop what they hide"
@@ -400,12 +401,14 @@ class _Reader:
             raise _MixedError(
                 f"{place} treats the samples of a batch differently; export it with the batch size free"
             )
-        return table[0]
+        row: Array = table[0]
+        return row
 
     def _constant(self, name: str, place: str) -> Array:
         if name not in self.constants:
             raise UnsupportedLayerError(f"{place} takes {name!r}, which is not a constant of the file")
-        return self.constants[name]
+        value: Array = self.constants[name]
+        return value
 
     # ---- what is no layer ---------------------------------------------------------------------------------
 
@@ -440,8 +443,8 @@ class _Reader:
             from onnx import TensorProto
 
             floats = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
-            return attributes.get("to") in floats  # over the real numbers
-        return node.op_type == "Identity"
+            return bool(attributes.get("to") in floats)  # over the real numbers
+        return bool(node.op_type == "Identity")
 
     def reshape(self, node: Any, attributes: Attributes) -> Array:
         """The places after a Reshape."""
