@@ -99,6 +99,8 @@ def _forced(totals: Sequence[Array], kernel: Array, counts: Sequence[int], *, kn
     # combinations in which the products cancel, which is exact, are linear in z
     combinations_of = linalg.nullspace(squares.T).T if squares.any() else linalg.identity(len(minors))
     forms = [[combination(y, column) for column in zip(*affine, strict=True)] for y in combinations_of]
+    if not known and any(all(v.is_zero() for v in rest) and not c.contains(0) for c, *rest in forms):
+        return True
     return bool(forms) and independent_columns(_without_zero_columns(forms, kept=needed))
 
 
