@@ -30,7 +30,7 @@ from exan_verify.smt.arguments.no_other_batch import only_known
 from exan_verify.smt.arguments.regions import Regions
 from exan_verify.smt.arguments.scales import other_scale
 from exan_verify.smt.arguments.signs import signs_contradict
-from exan_verify.smt.arguments.totals import particular_totals
+from exan_verify.smt.arguments.totals import nothing_to_see, particular_totals
 from exan_verify.smt.cubes import all_literals
 from exan_verify.smt.question.terms import Poly
 from exan_verify.smt.search import own_cube
@@ -227,6 +227,27 @@ def test_rank_one_as_linear_equations_in_products() -> None:
     assert not independent_columns([[flint.arb(1), flint.arb(2)], [flint.arb(2), flint.arb(4)]])
 
 
+def test_a_new_region_would_have_to_show_what_nobody_sees() -> None:
+    """Three samples, two in one region: a sample moved to another region has a neuron of its own there, whose
+    gradient is told by the sample that is left.
+    """
+    question, truth = posed(tiny_question(Loss.BCE, 26))
+    names = all_literals(question)
+    for bits, empty in (
+        ("1011000000001 1100000000001 1101000000010", True),
+        ("1011000000001 1100000000001 1110000000010", True),
+        ("1011000000001 1100000000001 1100000000010", False),  # the regions of the batch
+    ):
+        fixed = dict(zip(names, [b == "1" for b in bits.replace(" ", "")], strict=True))
+        regions = Regions(posed=question)
+        known = tuple(
+            Point(p, tuple(v.value for v in y), tuple(v.value for v in x))
+            for p, x, y in zip(regions.states(truth.states), truth.batch.x, truth.batch.y, strict=True)
+        )
+        samples = tuple(map(Point, regions.patterns(fixed), regions.labels(fixed)))
+        assert nothing_to_see(Cube(regions=regions, samples=samples, known=known)) is empty
+
+
 def _rank_one(rng: np.random.Generator, shape: tuple[int, int]) -> Any:
     return np.outer(rng.integers(-3, 4, shape[0]), rng.integers(-3, 4, shape[1])) * F(1)
 
@@ -262,6 +283,14 @@ def test_regions_are_told_one_after_the_other() -> None:
     assert not left_by_ranks([one, one], kernel, [1, 1]).shape[1]
     assert left_by_ranks([one, one], kernel, [1, 2]).shape[1] == 1
     assert left_by_ranks([one, one], kernel, [2, 1]).shape[1] == 2
+    # elsewhere the first region tells z_1 = 2 of its own minor, and then the second has no rank one, or has
+    moved = one.copy()
+    moved[1, 1] = flint.arb(2)
+    other = one + np.array([[flint.arb(v) for v in row] for row in ((-6, 2), (-10, -4))], dtype=object)
+    first = kernel[:, :1]
+    assert not low_rank_contradicts([moved, other], first, [1, 1])
+    assert low_rank_contradicts([moved, one], first, [1, 1])
+    assert not low_rank_contradicts([moved, one], first, [1, 2])
 
 
 def test_products_cancel_where_a_row_and_a_column_are_known() -> None:

@@ -116,13 +116,22 @@ class System:
         return found
 
     def _away_alone(self, m: int, part: Box, vector: list[Ends]) -> bool:
-        """Whether sample m satisfies one of its own equations nowhere in its part, if that is bounded."""
-        if not self.alone or any(v is None for side in part for v in side):
+        """Whether sample m satisfies one of its own equations nowhere in its part; where that is unbounded,
+        one of those that speak of its loss vector alone.
+        """
+        if not self.alone:
             return False
-        whole = [low.union(high) for low, high in vector]
-        a = [flint.arb(1), *(_hull(lo, hi) for lo, hi in _bounded(part))]
+        whole = [low.union(high) for low, high in vector if not isinstance(low, float)]
+        if len(whole) < len(vector):  # mse, unbounded
+            return False
+        bounded = all(v is not None for side in part for v in side)
+        a = [flint.arb(1), *(_hull(lo, hi) for lo, hi in _bounded(part))] if bounded else [flint.arb(1)]
         for rows, right in self.alone[m]:
-            value = sum((g * _dot(row, a) for g, row in zip(whole, rows, strict=False)), flint.arb(0))
+            if not bounded and not all(v.is_zero() for v in rows[:, 1:].reshape(-1)):
+                continue
+            value = sum(
+                (g * _dot(row[: len(a)], a) for g, row in zip(whole, rows, strict=False)), flint.arb(0)
+            )
             if not (value - right).contains(0):
                 return True
         return False

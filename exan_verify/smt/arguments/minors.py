@@ -33,20 +33,53 @@ MAX_PARAMETERS = 9
 
 
 def low_rank_contradicts(totals: Sequence[Array], kernel: Array, counts: Sequence[int]) -> bool:
-    """Whether no z fits the ranks, by one region alone or by those with one sample together.
+    """Whether no z fits the ranks: regions with one sample in turn, each of which may tell its part of z, and
+    those that are left together.
 
     ``totals``: T_0 per region as balls; ``kernel`` (entries of all T, unknowns); ``counts``: samples per
     region.
     """
     with flint.ctx.workprec(PRECISION):
-        for place, (total, count) in enumerate(zip(totals, counts, strict=True)):
-            moves = _seen(kernel, place, total)
-            if not moves.shape[1]:
-                if _rank_above(total, count):
+        while True:
+            told = None
+            for place, (total, count) in enumerate(zip(totals, counts, strict=True)):
+                moves = _seen(kernel, place, total)
+                if not moves.shape[1]:
+                    if _rank_above(total, count):
+                        return True
+                elif count == 1 and _forced([total], moves, [1], known=False):
                     return True
-            elif count == 1 and _forced([total], moves, [1], known=False):
-                return True
-        return bool(kernel.shape[1]) and _forced(totals, kernel, counts, known=False)
+                elif count == 1 and told is None:
+                    part = _told(total, moves)
+                    told = None if part is None else (place, part)
+            if told is None:
+                return bool(kernel.shape[1]) and _forced(totals, kernel, counts, known=False)
+            # z = e_P u + v with that u, v in the block's kernel
+            place, part = told
+            block = _block(kernel, place, totals[place])
+            steps = np.split(kernel[:, linalg.pivots(block)], len(totals))
+            shifts = [np.array([combination(row, part) for row in step]) for step in steps]
+            totals = [t + shift.reshape(t.shape) for t, shift in zip(totals, shifts, strict=True)]
+            kernel = linalg.multiply(kernel, linalg.nullspace(block))
+
+
+def _told(total: Array, moves: Array) -> list[Any] | None:
+    """The one u with which ``total + moves u`` can have rank one, by combinations of its minors that are
+    linear in u; None where these leave more.
+    """
+    if moves.shape[1] > MAX_PARAMETERS:
+        return None
+    forms = _linear(*_affine([total], moves, [1]))
+    chosen = _independent_rows([form[1:] for form in forms])
+    if chosen is None:
+        return None
+    size = moves.shape[1]
+    matrix = flint.arb_mat(size, size, [v for k in chosen for v in forms[k][1:]])
+    right = flint.arb_mat(size, 1, [-forms[k][0] for k in chosen])
+    try:
+        return list(matrix.solve(right).entries())
+    except ZeroDivisionError:
+        return None
 
 
 def left_by_ranks(totals: Sequence[Array], kernel: Array, counts: Sequence[int]) -> Array:
@@ -85,23 +118,36 @@ def _forced(totals: Sequence[Array], kernel: Array, counts: Sequence[int], *, kn
     parameters = kernel.shape[1]
     if parameters > MAX_PARAMETERS:
         return False
-    minors = list(_quadratics(totals, kernel, counts))
-    if not minors:
+    affine, squares = _affine(totals, kernel, counts)
+    if not affine:
         return False
-    affine = [row[known:] for row, _ in minors]
+    affine = [row[known:] for row in affine]
     needed = range(parameters) if known else range(1)  # the constants, without which z = 0 is a solution
     if any(all(row[k].is_zero() for row in affine) for k in needed):
         return False
-    squares = np.array([square for _, square in minors], dtype=object).reshape(len(minors), -1)
     rows = [[*row, *map(to_ball, square)] for row, square in zip(affine, squares, strict=True)]
     if independent_columns(_without_zero_columns(rows)):
         return True
-    # combinations in which the products cancel, which is exact, are linear in z
-    combinations_of = linalg.nullspace(squares.T).T if squares.any() else linalg.identity(len(minors))
-    forms = [[combination(y, column) for column in zip(*affine, strict=True)] for y in combinations_of]
+    forms = _linear(affine, squares)
     if not known and any(all(v.is_zero() for v in rest) and not c.contains(0) for c, *rest in forms):
         return True
     return bool(forms) and independent_columns(_without_zero_columns(forms, kept=needed))
+
+
+def _affine(totals: Sequence[Array], kernel: Array, counts: Sequence[int]) -> tuple[list[list[Any]], Array]:
+    """Per minor the coefficients of 1 and z_i, and (minors, products) those of the z_i z_j."""
+    minors = list(_quadratics(totals, kernel, counts))
+    products = kernel.shape[1] * (kernel.shape[1] + 1) // 2
+    squares = np.array([square for _, square in minors], dtype=object).reshape(len(minors), products)
+    return [row for row, _ in minors], squares
+
+
+def _linear(affine: list[list[Any]], squares: Array) -> list[list[Any]]:
+    """The combinations of the minors in which all products cancel, which is exact."""
+    if not affine:
+        return []
+    weights = linalg.nullspace(squares.T).T if squares.any() else linalg.identity(len(affine))
+    return [[combination(y, column) for column in zip(*affine, strict=True)] for y in weights]
 
 
 def combination(weights: Array, values: Sequence[Any]) -> Any:
@@ -161,12 +207,17 @@ def _product(left: tuple[Any, Array], right: tuple[Any, Array]) -> tuple[list[An
 
 def independent_columns(rows: Sequence[Sequence[Any]]) -> bool:
     """Whether the columns of a matrix of balls are certainly independent."""
+    return _independent_rows(rows) is not None
+
+
+def _independent_rows(rows: Sequence[Sequence[Any]]) -> list[int] | None:
+    """As many rows as columns whose determinant is certainly not zero; None where none are seen."""
     if not rows or len(rows) < len(rows[0]):
-        return False
+        return None
     width = len(rows[0])
     rest, _ = unit_rows(rows)
     if not np.isfinite(rest).all():
-        return False
+        return None
     chosen: list[int] = []
     for _ in range(width):
         norms = (rest**2).sum(axis=1)
@@ -175,4 +226,4 @@ def independent_columns(rows: Sequence[Sequence[Any]]) -> bool:
         unit = rest[chosen[-1]] / max(np.sqrt(norms[chosen[-1]]), 1e-290)
         rest = rest - np.outer(rest @ unit, unit)
     determinant: Any = flint.arb_mat(width, width, [v for k in chosen for v in rows[k]]).det()
-    return not determinant.contains(0)
+    return None if determinant.contains(0) else chosen

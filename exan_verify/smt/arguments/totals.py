@@ -44,8 +44,38 @@ def other_totals(cube: Cube) -> Array:
     return found
 
 
+def nothing_to_see(cube: Cube) -> bool:
+    """cross_entropy and bce: whether some active neuron of a region that the known batch has no sample in
+    would have to show nothing of it, or the region's samples no loss (docs/theory.md, CB4).
+    """
+    if cube.loss.rational:
+        return False
+    patterns = cube.patterns
+    memory, key = cube.regions.memory, ("unseen", tuple(p.pattern for p in cube.samples), cube.known)
+    if key not in memory:  # the same for all labels of the samples
+        one = [len(cube.samples_in(p)) == len(cube.known_in(p)) == 1 for p in patterns]
+        kernel = linalg.nullspace(cube.regions.joint(patterns))
+        memory[key] = left_by_ranks([cube.total(p) for p in patterns], kernel, [2 - single for single in one])
+    blocks = np.split(memory[key], len(patterns))
+    for pattern, block in zip(patterns, blocks, strict=True):
+        here = cube.samples_in(pattern)
+        if not here or cube.known_in(pattern):
+            continue
+        region, width = cube.region(pattern), len(cube.known[0].x) + cube.has_bias
+        seen = [row[:width] for row, on in zip(region.states, region.active, strict=True) if on]
+        if cube.has_bias:
+            seen.append(linalg.identity(width)[-1])
+        for place, c in enumerate(cube.free_classes):
+            row = block[place * width : (place + 1) * width]
+            if len({p.y[c] for p in here}) == 1 and any(not (a @ row).any() for a in seen):
+                return True
+    return False
+
+
 def no_totals(cube: Cube) -> bool:
     """Whether no T fit ranks and, for cross_entropy and bce, signs, in a cube without the known batch."""
+    if nothing_to_see(cube):
+        return True
     patterns, counts = _regions(cube)
     memory, key = cube.regions.memory, (tuple(patterns), tuple(counts), cube.known)
     if key not in memory:  # the same for all labels of the samples
