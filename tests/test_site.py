@@ -119,6 +119,7 @@ def test_links_between_pages_lead_somewhere_and_no_page_is_left_out(page: Path):
 
 
 def test_statements_that_pages_name_exist():
+    assert f"lists all {len(registry())};" in (DOCS / "terminal.md").read_text()
     for page in ("boundary", "reproducing"):
         text = (DOCS / f"{page}.md").read_text()
         for name in re.findall(r"`((?:[a-z]+[0-9]?)(?:-[a-z0-9]+)+|[cesp][0-9])`", text):
