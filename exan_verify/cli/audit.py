@@ -212,7 +212,9 @@ def _said_of_gate(found: Audit, gate: str, state: str) -> str:
     if found.attack is None:
         return f"{state}; the attack was {found.no_attack}"
     if state == "passed":
-        return f"{state}; {_NONE_FOUND[gate]}, which is no promise"
+        estimates = sum(one is not None for one in found.attack.estimates or ())
+        more = f"; it estimated {estimates} pictures, which the gate candidates counts" if estimates else ""
+        return f"{state}; {_NONE_FOUND[gate]}, which is no promise{more}"
     if state == "undecided":
         return f"{state}; {_NONE_FOUND[gate]} before its budget ran out"
     seen = found.attack.found

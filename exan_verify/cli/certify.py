@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import rich_click as click
@@ -80,9 +82,16 @@ def certify_command(model: str, certificate: str | None, long: bool, **options: 
 @click.argument("model", type=PATH)
 @click.option("--batch", type=PATH, metavar="FILE", help="The batch it was made for.")
 @click.option("--gradient", type=PATH, metavar="FILE", help="The gradient it was made for.")
+@click.option("--long", is_flag=True, help="Also the evidence that was checked: its kind, theorem and sizes.")
 @common(work_limit=False)
 def check_command(
-    certificate: str, model: str, batch: str | None, gradient: str | None, as_json: bool, **options: Any
+    certificate: str,
+    model: str,
+    batch: str | None,
+    gradient: str | None,
+    long: bool,
+    as_json: bool,
+    **options: Any,
 ) -> int:
     """Re-derive the claim of CERTIFICATE for MODEL and the batch or gradient it was made for.
 
@@ -114,6 +123,8 @@ def check_command(
     if released is not None:
         decided += f"; what is sent: {released.described}"
     output.say(titled("ACCEPTED", decided, "bold green"))
+    if long:
+        output.say("", _evidence(json.loads(Path(certificate).read_bytes())), "")
     output.say(REAL_ARITHMETIC)
     return ExitCode.DONE
 

@@ -168,7 +168,7 @@ def facts(rows: Mapping[str, str]) -> Table:
     """Two columns, names and values, without lines."""
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(style="bold", no_wrap=True)
-    table.add_column()
+    table.add_column(overflow="fold")
     for name, value in rows.items():
         table.add_row(name, value)
     return table
