@@ -159,6 +159,7 @@ def describe(found: Attack, score: Score | None, candidate_score: Score | None =
     count = found.x.shape[0]
     whole = "the whole batch" if found.complete else "not the whole batch"
     rows = {
+        "model": found.architecture,
         "recovered": f"{count} of {found.batch_size} samples, {whole}",
         "of these": f"{found.count(Tier.CONFIRMED)} confirmed, {found.count(Tier.CONSISTENT)} consistent",
         "candidates": f"{len(found.candidates)} more, which fit less",

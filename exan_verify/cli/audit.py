@@ -295,6 +295,7 @@ def describe(found: Audit) -> list[Any]:
     known = [radius for radius in found.radius if radius is not None]
     outcome, fixed = verdict.outcome.value.upper(), sum(r == 0 for r in known)
     rows = {
+        "model": verdict.architecture,
         "published ExAN condition": published,
         "peeling closure": peelable,
         "certified verdict": f"{outcome}, {verdict.determined} of {size} samples determined",

@@ -137,6 +137,7 @@ def verdict_code(verdict: Verdict) -> int:
 def describe(verdict: Verdict, *, long: bool = False) -> list[Any]:
     """The verdict as text. ``long``: also what its evidence is, and what each engine that was asked said."""
     rows = {
+        **({"model": verdict.architecture} if verdict.architecture else {}),
         "reason": verdict.reason,
         "asked": f"among batches of {verdict.batch_size} samples"
         if verdict.batch_size

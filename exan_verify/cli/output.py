@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import signal
 import sys
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
@@ -125,6 +127,17 @@ _LEAVES_CONTEXTS = frozenset({contextlib.__file__, budget.__file__, __file__})
 """The files in which limits are set and put back."""
 
 
+def _finalises(frame: FrameType | None) -> bool:
+    """Whether objects are being put away, where Python prints an exception and drops it."""
+    collecting = {getattr(callback, "__code__", None) for callback in gc.callbacks}
+    while frame is not None:
+        code = frame.f_code
+        if code.co_name == "__del__" or code.co_filename == weakref.__file__ or code in collecting:
+            return True
+        frame = frame.f_back
+    return False
+
+
 @contextmanager
 def wall_clock(seconds: float | None) -> Iterator[None]:
     """Raise :class:`BudgetExhausted` after ``seconds``: where it is polled, and in between by a timer where
@@ -141,10 +154,10 @@ def wall_clock(seconds: float | None) -> Iterator[None]:
         if over:
             return
         # raised where a context is entered or left, it would leave this timer or another limit in place
-        if frame is not None and frame.f_code.co_filename in _LEAVES_CONTEXTS:
+        if frame is not None and (frame.f_code.co_filename in _LEAVES_CONTEXTS or _finalises(frame)):
             signal.setitimer(signal.ITIMER_REAL, _SOON)
             return
-        # what is raised inside a destructor or a callback of the garbage collector is lost: then once more
+        # what is raised inside another callback of a weak reference is lost: then once more
         signal.setitimer(signal.ITIMER_REAL, _AGAIN)
         raise BudgetExhausted(f"the budget of {seconds:g} s ran out; give a larger --budget")
 

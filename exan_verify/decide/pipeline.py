@@ -121,7 +121,7 @@ def decide(
             statuses = (SampleStatus.UNKNOWN,) * (own if size == own else 0)
             verdict = replace(verdict, samples=statuses, tolerant=question.tolerance is not None)
     notes = network.notes + (() if gradient is None else gradient.notes)
-    return replace(verdict, notes=notes, release=question.release)
+    return replace(verdict, architecture=network.architecture, notes=notes, release=question.release)
 
 
 def _given_batch(setting: Setting, batch: Batch, limits: Budget) -> Verdict:
