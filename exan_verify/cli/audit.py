@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 
 from exan_verify.cli.options import PATH, common, question, release
-from exan_verify.cli.output import REAL_ARITHMETIC, ExitCode, Output, facts, noted, require_folder, table
+from exan_verify.cli.output import (
+    REAL_ARITHMETIC,
+    ExitCode,
+    Output,
+    facts,
+    noted,
+    require_folder,
+    table,
+    taken_for,
+)
 from exan_verify.cli.pictures import picture_facts, shaped
 from exan_verify.core.question import Labels
 
@@ -295,7 +304,7 @@ def describe(found: Audit) -> list[Any]:
     known = [radius for radius in found.radius if radius is not None]
     outcome, fixed = verdict.outcome.value.upper(), sum(r == 0 for r in known)
     rows = {
-        "model": verdict.architecture,
+        **taken_for(verdict.architecture, found.notes),
         "published ExAN condition": published,
         "peeling closure": peelable,
         "certified verdict": f"{outcome}, {verdict.determined} of {size} samples determined",

@@ -20,6 +20,7 @@ from exan_verify.cli.output import (
     noted,
     require_folder,
     table,
+    taken_for,
     titled,
     wall_clock,
 )
@@ -137,7 +138,7 @@ def verdict_code(verdict: Verdict) -> int:
 def describe(verdict: Verdict, *, long: bool = False) -> list[Any]:
     """The verdict as text. ``long``: also what its evidence is, and what each engine that was asked said."""
     rows = {
-        **({"model": verdict.architecture} if verdict.architecture else {}),
+        **taken_for(verdict.architecture, verdict.notes),
         "reason": verdict.reason,
         "asked": f"among batches of {verdict.batch_size} samples"
         if verdict.batch_size

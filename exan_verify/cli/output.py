@@ -187,6 +187,12 @@ def facts(rows: Mapping[str, str]) -> Table:
     return table
 
 
+def taken_for(architecture: str, notes: Sequence[str]) -> dict[str, str]:
+    """The row that says what a model was taken for; none where a note says it, with what was assumed."""
+    said = not architecture or any(note.startswith(architecture) for note in notes)
+    return {} if said else {"model": architecture}
+
+
 def noted(notes: Sequence[str]) -> list[str]:
     """A line for each note about what was assumed of the inputs, or done to them."""
     return [f"note: {note}" for note in notes]
