@@ -36,6 +36,7 @@ class Kind(Enum):
     LINEAR = "Linear"
     RELU = "ReLU"
     CONSTANT = "constant"
+    OTHER = "other"
     NOTHING = "nothing"
 
 
@@ -111,7 +112,8 @@ def unwrap(model: Any) -> tuple[Any, tuple[str, ...]]:
             break
         notes.append(f"the wrapper {kind.__name__} was taken off the model")
         model = inner
-    return model, tuple(notes)
+    read = getattr(model, "notes", ()) if type(model).__name__ == "FromOnnx" else ()
+    return model, (*notes, *read)
 
 
 def _hands_on(model: torch.nn.Module) -> bool:
