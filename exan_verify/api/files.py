@@ -97,8 +97,11 @@ def load_any_model(spec: str | Path, weights: str | Path | None = None) -> Any:
     except UnsupportedLayerError:
         from exan_verify.models.onnx import has_pictures
 
-        if Path(spec).suffix.lower() != ".onnx" or not has_pictures(spec):
+        if Path(spec).suffix.lower() != ".onnx":
             raise
+        with about(spec):
+            if not has_pictures(spec):
+                raise
     from exan_verify.models.onnx_pictures import load_onnx_pictures
 
     with about(spec):

@@ -63,14 +63,10 @@ def _module(graph: Graph) -> FromOnnx:
     batch = graph.batches()[0]
     reader = _PictureReader(graph, batch)
     steps = reader.read()
+    _require_no_constants(steps)
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     flat = False
     for step in steps:
-        if step.kind is Kind.CONSTANT:
-            raise UnsupportedLayerError(
-                f"{step.path} shifts or scales values of a network with convolutions; apply it to the data "
-                "instead, and export the model without it"
-            )
         if step.kind is Kind.LINEAR and not flat:
             flat = True
             layers["flatten"] = nn.Flatten()
@@ -90,6 +86,15 @@ def _module(graph: Graph) -> FromOnnx:
             "has them"
         )
     return FromOnnx(layers, reader.input_shape, tuple(reader.notes)).eval()
+
+
+def _require_no_constants(steps: Sequence[Step]) -> None:
+    for step in steps:
+        if step.kind is Kind.CONSTANT:
+            raise UnsupportedLayerError(
+                f"{step.path} shifts or scales values of a network with convolutions; apply it to the data "
+                "instead, and export the model without it"
+            )
 
 
 def _add(layers: OrderedDict[str, nn.Module], module: nn.Module, name: str) -> None:
@@ -131,6 +136,7 @@ class _PictureReader(Reader):
             super()._append(node, attributes, place)
 
     def _picture(self, node: Any, attributes: Attributes, place: str) -> None:
+        _require_no_constants(self.steps)
         made: nn.Module
         name = ""
         if node.op_type == "Pad":

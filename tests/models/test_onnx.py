@@ -440,9 +440,13 @@ def test_a_file_for_one_sample_alone_is_said(tmp_path: Path):
 
 
 def refused(m: Maker, path: Path, match: str) -> None:
+    from exan_verify.api.files import load_any_model
+
     onnx.save(m.model(), str(path))
     with pytest.raises(UnsupportedLayerError, match=match):
         load_onnx(path)
+    with pytest.raises(UnsupportedLayerError, match=f"^{path}: "):
+        load_any_model(path)
 
 
 @pytest.mark.parametrize(
