@@ -19,7 +19,7 @@ from tests.support.commands import run
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
-RUN = ("start", "audit", "verdict", "smt")
+RUN = ("start", "audit", "verdict", "smt", "theorems")
 """Pages that are run, in this order, in one folder: the later ones take the files of the first."""
 
 
@@ -71,6 +71,9 @@ def test_the_pages_that_take_a_model_run_on_one():
     assert pages_run("theorems")["HIDDEN_IS_SAFE"].name == "hidden-is-safe"
     names = pages_run("python", "certify")
     assert names["rebuilt"].complete
+    reason = pages_run("python")["verdict"].reason
+    assert "51 independent equations in 57 unknowns" in reason, "the comment beside it says so"
+    assert len(pages_run("convolution")["found"].x) == 3
     assert max(names["verdict"].witness.radius) < 1.4e-3, "the comment beside it says so"
     assert pages_run("releases", **names)["rows"].shape == (128,)
 

@@ -154,7 +154,7 @@ def _audit_batch(
             shown = section(
                 f"Audit of {batch}", x, found.classes, found if proved else None, _attacked(found), files
             )
-            if proved and found.question.labels is not Labels.REAL and found.release is None:
+            if proved and _mitigable(found):
                 shown = replace(shown, remedy=_again("mitigate", files, found))
             _write(report, shown, found)
     if written["junit"] or written["sarif"]:
@@ -183,7 +183,14 @@ def _audit_batch(
         output.say(facts(_lines(found) | {"certified verdict": open_}))
     output.say(*(f"gate {gate}: {_said_of_gate(found, gate, state)}" for gate, state in gates.items()))
     output.say(*(f"{name}: {path}" for name, path in written.items() if path is not None))
+    if proved and _mitigable(found) and found.verdict.determined:
+        output.say(f"what can be done about it: {_again('mitigate', files, found)}")
     return exit_code(found.verdict.outcome.value, gates)
+
+
+def _mitigable(found: Audit) -> bool:
+    """Whether ``exan mitigate`` takes the question of this audit."""
+    return found.question.labels is not Labels.REAL and found.release is None
 
 
 def _attacked(found: Audit) -> OwnBatchAttack | str:

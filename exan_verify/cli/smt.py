@@ -84,8 +84,9 @@ def export_smt_command(model: str, out: str, cubes: bool, with_exp: bool, force:
     if not force:
         require_wanted(size.bytes, "the list of cubes" if cubes else out)
     about = "" if cubes else f"about {amount(size.bytes)} bytes"
+    left = None if deadline is None else max(0.001, deadline - time.monotonic())  # a timer of 0 never rings
     try:  # the timer may ring anywhere inside, also where a context is entered or left
-        with output.working("writing constraints") as told, wall_clock(_left(deadline)):
+        with output.working("writing constraints") as told, wall_clock(left):
             told(about)
             with _about(options):
                 posed, truth = pose(network, asked, **data)
@@ -149,10 +150,6 @@ def smt_command(model: str, cache: str | None, double_check: bool, **options: An
 
 def _deadline(budget: float | None) -> float | None:
     return None if budget is None else time.monotonic() + budget
-
-
-def _left(deadline: float | None) -> float | None:
-    return None if deadline is None else max(0.001, deadline - time.monotonic())
 
 
 def _asked(model: str, options: dict[str, Any]) -> tuple[ReluNetwork, Question, dict[str, Any]]:

@@ -100,7 +100,7 @@ def decide(context: Context, budget: Budget) -> Finding:
         ),
         facts=Facts(determined=frozenset(rest.members), unique=True),
         evidence=(InputCover(trees=tuple(trees)),),
-        reason=f"boxes cover all inputs that samples {names} may have; no others have this gradient (R8)",
+        reason=f"boxes cover all inputs that samples {names} may have; no others have this gradient",
     )
 
 
