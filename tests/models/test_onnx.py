@@ -794,3 +794,64 @@ def test_a_gradient_of_the_files_own_parameters_is_read_as_that_of_the_folded_on
         found = of_folded(Gradient(tensors=own), network, exact=exact).tensors
         assert np.allclose(found["layer0.weight"].astype(float), (delta.T @ x.flatten(1)).numpy(), atol=1e-12)
         assert np.allclose(found["layer0.bias"].astype(float), delta.sum(0).numpy(), atol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("opset", [11, 17])
+@pytest.mark.parametrize("form", ["normalised view", "functional", "products", "pictures"])
+def test_what_torch_exports_without_onnxscript(form: str, opset: int, tmp_path: Path):
+    """The older exporter, with the batch free or fixed, constants folded or not."""
+    import torch
+    from torch import nn
+    from torch.nn import functional
+
+    from exan_verify.api.files import load_any_model
+    from tests.support.torch_reference import initialised
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc1, self.fc2 = nn.Linear(12, 5), nn.Linear(5, 3)
+            self.register_buffer("mean", torch.tensor([0.3, 0.5]).reshape(1, 2, 1, 1))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if form == "normalised view":
+                x = (x - self.mean) / 0.3
+                return self.fc2(self.fc1(x.view(x.size(0), -1)).clamp(min=0))
+            if form == "functional":
+                h = functional.linear(torch.flatten(x / 255, 1), self.fc1.weight, self.fc1.bias)
+                return self.fc2(functional.dropout(functional.relu(h), 0.5, self.training))
+            h = torch.relu(x.reshape(x.shape[0], -1) @ self.fc1.weight.t() + self.fc1.bias)
+            return h @ self.fc2.weight.t() + self.fc2.bias
+
+    pictures = nn.Sequential(
+        *(nn.Conv2d(2, 4, 2, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(1)),
+        *(nn.Flatten(), nn.Linear(4, 3)),
+    )
+    module = initialised(pictures if form == "pictures" else Net()).eval()
+    x = torch.from_numpy(np.random.default_rng(opset).uniform(size=(2, 2, 2, 3)).astype(np.float32))
+    for free in (None, {"x": {0: "N"}}):
+        for folding in (True, False):
+            path = tmp_path / "m.onnx"
+            torch.onnx.export(
+                module,
+                (x if free else x[:1],),
+                str(path),
+                opset_version=opset,
+                input_names=["x"],
+                dynamic_axes=free,
+                do_constant_folding=folding,
+                dynamo=False,
+            )
+            found, expected = load_any_model(path), module(x).detach().numpy()
+            if isinstance(found, nn.Module):
+                z = found(x).detach().numpy()
+                names = [name for name, _ in found.named_parameters()]
+                assert names[:2] == ["0.weight", "0.bias"]
+            else:
+                z = x.reshape(2, -1).numpy().astype(float)
+                for k, layer in enumerate(found.layers):
+                    z = (np.maximum(z, 0) if k else z) @ layer.weight.astype(float).T
+                    z = z + layer.bias.astype(float)
+                assert [layer.name for layer in found.layers] == ["fc1", "fc2"]
+            assert np.allclose(z, expected, atol=1e-5)
