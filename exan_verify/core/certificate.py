@@ -433,9 +433,11 @@ class Inwards(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """A motion near which there is an exact one that leaves faces of the box inwards.
 
     ``motion`` has a row for each sample that moves and a number for each of ``features``; entries on a face
-    that stay there are 0.
+    that stay there are 0. ``layer``: whether the motions leave the values of the first layer alone or, of a
+    narrow second one, only its values and its gradient.
     """
 
+    layer: Literal[1, 2]
     features: tuple[Natural, ...]
     motion: tuple[tuple[Step, ...], ...]
 

@@ -59,12 +59,16 @@ def _both_ways(context: Context, samples: list[int], live: Mask, inside: Mask, b
 def _part(context: Context, evidence: Unseen, facts: Facts, live: Mask) -> Part:
     """In words."""
     samples, released = list(evidence.samples), context.question.release is not None
-    leaving = evidence.inwards is not msgspec.UNSET
+    kept, where, who = "every pre-activation", "", "first layer does"
+    if evidence.inwards is not msgspec.UNSET:
+        where = ", also off the faces of the box"
+        if evidence.inwards.layer == 2:
+            kept, who = "every value of the second layer", "first two layers do"
     reason = (
-        f"the first layer does not see some motions of {len(samples)} samples with "
+        f"the {who} not see some motions of {len(samples)} samples with "
         f"{int(live[:, samples].any(axis=1).sum())} live neurons{' that are sent' if released else ''}"
-        f"{', also off the faces of the box' if leaving else ''}: "
-        f"a family of dimension {evidence.dimension} at least keeps every pre-activation and "
+        f"{where}: "
+        f"a family of dimension {evidence.dimension} at least keeps {kept} and "
         f"{'all that is sent' if released else 'the gradient'} (narrow first layer)"
     )
     radii = None

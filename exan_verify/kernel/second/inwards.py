@@ -1,26 +1,27 @@
-"""Checks that one motion unseen by the first layer leaves the faces of the box inwards, and counts what moves
-with it (docs/theory.md section 4, narrow first layer).
+"""Checks that a motion that the first layers do not see leaves faces of the box inwards, and counts what
+moves with it (docs/theory.md section 4, narrow first layer).
 
-Samples S, E the rows of Delta_1 (r of them) that may be non-zero there, W the first weight. An entry (m, k)
-may move where it is strictly inside, or where the certificate's integers T are not zero; there A* has the
-sign of T, into the box. Let A^ be float64 numbers near T: A* is the exact motion near A^ that is built here.
+Samples S, E the r rows of Delta_1 that may be non-zero there, W the first weight. An entry (m, k) may move
+where it is strictly inside, or where the certificate's integers T are not zero; there the exact motion A* has
+the sign of T, into the box. A* is built here, near floats A^ near T, in two steps.
 
-*Columns.* For the entries Z that may move at a feature, let R be floats with ``rho = |E_Z R - I| < 1/2`` (norm
-of rows). Then ``R' = R (E_Z R)^-1`` is an exact right inverse, and ``a - R' E_Z a`` is in the kernel of E,
-away from a by at most ``|R| |E_Z a| / (1 - rho)``. So A^ becomes A' with ``E A' = 0``.
+*Columns.* For the entries Z that may move at a feature let R be floats with ``rho = |E_Z R - I| < 1/2`` (the
+largest sum of a row). Then ``R' = R (E_Z R)^-1`` is an exact right inverse, and ``a - R' E_Z a`` is in the
+kernel of E, away from a by ``|R| |E_Z a| / (1 - rho)`` at most. So A^ becomes A' with ``E A' = 0``.
 
 *Rows.* On features where all of S may move let ``|W Q - I| <= sigma < 1/2``. Then ``A* = A' - (A' W^T) (W
-Q)^-T Q^T`` has ``A* W^T = 0``, still ``E A* = 0``, and is away from A' by at most ``|A' W^T| |Q| / (1 -
-sigma)``. Where both distances together are less than |A^|, the sign of A* is that of A^.
+Q)^-T Q^T`` has ``A* W^T = 0``, still ``E A* = 0``, and is away from A' by ``|A' W^T| |Q| / (1 - sigma)`` at
+most. (For motions that the second layer does not see: :mod:`exan_verify.kernel.second.second_layer`.) Where
+both distances together are less than |A^|, the sign of A* is that of A^.
 
-*Count.* All E are of full row rank r, as E R = I shows. Let c_k entries be able to move at feature k, r_k rows
+*Count.* E has full row rank r, as E R = I shows. Let c_k entries be able to move at feature k, and r_k rows
 of E be alive among them. The B on these entries with ``E B = 0`` have dimension ``sum (c_k - r_k)`` at least,
 and ``B -> B W^T`` leads into ``{P: E P = 0}``, of dimension (|S| - r) n. So
 
     dim {B: B W^T = 0, E B = 0}  >=  sum_{k in K} (c_k - r_k) - (|S| - r) n,     K = {k: c_k > r_k},
 
-n the rows of W that are not zero on K. X + t (A* + B) is in the box for all small B and small t > 0: every
-entry on a face that moves goes inwards.
+n the rows of W that are not zero on K; of the second layer all equations are taken off. X + t (A* + B) is in
+the box for all small B and small t > 0: every entry on a face that moves goes inwards.
 """
 
 from __future__ import annotations
@@ -28,25 +29,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import flint
 import numpy as np
 
-from exan_verify.core.arrays import Array
-from exan_verify.core.budget import poll
 from exan_verify.core.certificate import Inwards
-from exan_verify.exact.backprop import backward_ball
-from exan_verify.exact.balls import (
-    PRECISION,
-    Floats,
-    ball_matrix,
-    identity,
-    midpoints,
-    upper,
-    working_precision,
-)
+from exan_verify.exact.balls import Floats, ball_matrix, midpoints, upper, working_precision
 from exan_verify.exact.rational import Mask
-from exan_verify.exact.softmax import loss_vectors_ball
 from exan_verify.kernel.given import Subject, require
+from exan_verify.kernel.second.first_layer import FirstLayer, Inverse, above, part_of, right_inverse
+from exan_verify.kernel.second.second_layer import SecondLayer, equations_of
 
 _ROUNDS = 3
 """Of projections in floats, to and fro: the first leaves what rounding leaves, the others what that moved."""
@@ -57,21 +47,10 @@ MAX_WORK = 1 << 28
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moved:
-    """``dimension`` of the batches with this gradient in the box, at least, and samples that A* moves."""
+    """``dimension`` of the batches with this gradient in the box, at least; the ``samples`` that A* moves."""
 
     dimension: int
     samples: frozenset[int]
-
-
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Inverse:
-    """Floats R for the balls ``matrix`` with ``rho = |matrix R - I| < 1/2``. ``gain``: the row sums of |R|, over
-    1 - rho, which bound ``|R (matrix R)^-1 v|`` by the largest |v|.
-    """
-
-    matrix: Any
-    floats: Floats
-    gain: Floats
 
 
 def moved(
@@ -82,8 +61,9 @@ def moved(
 
     Raises :class:`exan_verify.errors.CertificateRejected` at the first step that does not hold.
     """
-    features, motion = list(evidence.features), _integers(evidence, subject, chosen)
-    x = subject.batch.inputs[np.ix_(chosen, features)]
+    motion = _integers(evidence, subject, chosen)
+    features = np.array(evidence.features)
+    x = subject.batch.inputs[chosen][:, features]
     require(subject.question.domain is not None, "there are no faces without a box")
     assert subject.question.domain is not None
     low, high = (side[features] for side in subject.question.domain.bounds(inside.shape[1]))
@@ -93,32 +73,36 @@ def moved(
     movable[:, features] |= motion != 0
     rows = np.flatnonzero(live.any(axis=1))
     weight = subject.network.layers[0].weight
-    used = weight[:, features]
-    used = used[(used != 0).any(axis=1)]
+    neurons = np.flatnonzero((weight != 0).any(axis=1))
+    if evidence.layer == 1:  # others see nothing of the motion, but something of what may be added to it
+        neurons = np.flatnonzero((weight[:, features] != 0).any(axis=1))
     columns = movable[:, features]
     sets, group = np.unique(columns, axis=1, return_inverse=True)
     equations, size = len(rows), len(chosen)
-    work = size * (equations**2 * (sets.shape[1] + 1) + len(features) * (equations + len(used)))
-    require(work + len(used) ** 2 * len(features) <= MAX_WORK, "the motion is too large")
+    work = size * (equations**2 * (sets.shape[1] + 1) + len(features) * (equations + len(neurons)))
+    require(work + len(neurons) ** 2 * len(features) <= MAX_WORK, "the motion is too large")
+    owners = np.flatnonzero(sent)[rows]
     with working_precision():
-        delta = _delta(subject, chosen, sent, rows)
+        delta = part_of(subject.deltas[0], owners, chosen)
         everyone = right_inverse(delta)  # so that E has full row rank
-        solved = []
+        solved: list[_Columns | FirstLayer | SecondLayer] = []
         for number, members in enumerate(map(np.flatnonzero, sets.T)):
-            alive = np.flatnonzero(live[np.ix_(rows, members)].any(axis=1))
-            part = _part(delta, alive, members)
+            part = part_of(delta, np.flatnonzero(live[np.ix_(rows, members)].any(axis=1)), members)
             inverse = everyone if len(members) == size else right_inverse(part)
-            solved.append(_Columns(members, np.flatnonzero(group.reshape(-1) == number), part, inverse))
-        unseen = FirstLayer.of(used, np.flatnonzero(columns.all(axis=0)))
+            solved.append(_Columns(members, np.flatnonzero(group.reshape(-1) == number), inverse))
+        first = FirstLayer.of(weight[np.ix_(neurons, features)], np.flatnonzero(columns.all(axis=0)))
+        if evidence.layer == 1:
+            solved.append(first)
+        else:
+            asked = equations_of(subject, chosen, neurons, delta, owners)
+            solved.append(SecondLayer.of(first, asked, everyone))
         near = motion
         for _ in range(_ROUNDS):
-            for part in solved:
-                near = part.cleaned(near)
-            near = unseen.cleaned(near)
+            for step in solved:
+                near = step.cleaned(near)
         error = np.zeros(near.shape)
-        for part in solved:
-            part.bound(near, error)
-        error = above(error + unseen.bound(near, error))
+        for step in solved:  # the columns have no entries in common; what comes last moves their sum
+            error = above(error + step.bound(near, error))
     surely = np.abs(near) > error
     held = ~inside[:, features] & (motion != 0)
     right = surely & (np.sign(near) == np.sign(motion))
@@ -126,8 +110,11 @@ def moved(
     require(bool(surely.any()), "nothing is shown to move")
     may = live[rows].astype(np.int64) @ movable.astype(np.int64) > 0
     surplus = movable.sum(axis=0) - np.minimum(may.sum(axis=0), movable.sum(axis=0))
-    seen = int((weight[:, surplus > 0] != 0).any(axis=1).sum())
-    dimension = int(surplus.sum()) - (size - equations) * seen
+    if isinstance(solved[-1], SecondLayer):
+        conditions = solved[-1].count
+    else:
+        conditions = (size - equations) * int((weight[:, surplus > 0] != 0).any(axis=1).sum())
+    dimension = int(surplus.sum()) - conditions
     samples = frozenset(m for m, row in zip(chosen, surely, strict=True) if row.any())
     return Moved(dimension=max(1, dimension), samples=samples)  # 1: the ray X + t A* itself
 
@@ -142,90 +129,24 @@ def _integers(evidence: Inwards, subject: Subject, chosen: list[int]) -> Floats:
     return np.array(evidence.motion, dtype=np.float64)
 
 
-def _delta(subject: Subject, chosen: list[int], sent: Mask, rows: Any) -> Any:
-    """The balls E: rows of Delta_1, up to the loss's divisor, (r, S)."""
-    passed, question = subject.passed, subject.question
-    vectors = loss_vectors_ball(question.loss, passed.logits, subject.batch.labels, 1, PRECISION)
-    delta = backward_ball(subject.network, passed, vectors)[0]
-    return _part(delta, np.flatnonzero(sent)[rows], chosen)
-
-
-def _part(matrix: Any, rows: Any, columns: Any) -> Any:
-    entries = [matrix[int(i), int(k)] for i in rows for k in columns]
-    return flint.arb_mat(len(rows), len(columns), entries)
-
-
-def right_inverse(matrix: Any) -> Inverse:
-    """Of balls (r, s). Rejects unless ``|M R - I| < 1/2``, row sums of absolute values, for all M in the balls."""
-    poll()
-    rows, columns = matrix.nrows(), matrix.ncols()
-    require(rows <= columns, f"{rows} equations of {columns} unknowns")
-    middle = midpoints(matrix)
-    require(bool(np.isfinite(middle).all()), "the equations are too large for floating point")
-    if not rows:
-        return Inverse(matrix=matrix, floats=np.zeros((columns, 0)), gain=np.zeros(columns))
-    floats = np.linalg.pinv(middle)
-    off = above(upper(matrix * ball_matrix(floats) - identity(rows)).sum(axis=1).max())
-    require(off < 0.5, "the equations are not shown to be independent")
-    return Inverse(matrix=matrix, floats=floats, gain=above(np.abs(floats).sum(axis=1) / (1 - off)))
-
-
-def above(values: Any) -> Any:
-    """An upper bound of what a few thousand operations on non-negative numbers in float64 gave."""
-    return values * (1 + 2.0**-30) + 2.0**-1000
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class _Columns:
-    """The features ``at``, where exactly ``members`` of S may move, and the rows of E that are alive there."""
+    """The features ``at``, where ``members`` of S may move and no others; ``inverse``: of E there."""
 
     members: Any
     at: Any
-    part: Any
     inverse: Inverse
 
     def cleaned(self, near: Floats) -> Floats:
         """Floats that are nearer to the kernel of E."""
         found, own = near.copy(), np.ix_(self.members, self.at)
-        found[own] -= self.inverse.floats @ (midpoints(self.part) @ near[own])
+        found[own] -= self.inverse.floats @ (midpoints(self.inverse.matrix) @ near[own])
         return found
 
-    def bound(self, near: Floats, error: Floats) -> None:
-        """Fill in how far the exact A' is from ``near``: |R| |E a| / (1 - rho)."""
+    def bound(self, near: Floats, _error: Floats) -> Floats:
+        """How far the exact A' is from ``near``: |R| |E a| / (1 - rho)."""
         own = np.ix_(self.members, self.at)
-        left = upper(self.part * ball_matrix(near[own])).max(axis=0, initial=0.0)
-        error[own] = above(np.outer(self.inverse.gain, left))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class FirstLayer:
-    """A W^T = 0, by means of the features ``whole``, where all of S may move."""
-
-    weight: Any
-    absolute: Floats
-    whole: Any
-    inverse: Inverse
-
-    @classmethod
-    def of(cls, weight: Array, whole: Any) -> FirstLayer:
-        """``weight`` (n, f): the rows that see the features of the motion."""
-        balls = ball_matrix(weight)
-        return cls(balls, upper(balls), whole, right_inverse(ball_matrix(weight[:, whole])))
-
-    def cleaned(self, near: Floats) -> Floats:
-        """Floats that W sees less of."""
-        found = near.copy()
-        found[:, self.whole] -= (near @ midpoints(self.weight).T) @ self.inverse.floats.T
-        return found
-
-    def seen(self, near: Floats, error: Floats) -> Floats:
-        """Bounds (S, n) of |A' W^T|."""
-        own = upper(ball_matrix(near) * self.weight.transpose())
-        return above(own + error @ self.absolute.T)
-
-    def bound(self, near: Floats, error: Floats) -> Floats:
-        """How far A* is from A' at most."""
+        left = upper(self.inverse.matrix * ball_matrix(near[own])).max(axis=0, initial=0.0)
         found = np.zeros(near.shape)
-        most = self.seen(near, error).max(axis=1, initial=0.0)
-        found[:, self.whole] = above(np.outer(most, self.inverse.gain))
+        found[own] = above(np.outer(self.inverse.gain, left))
         return found

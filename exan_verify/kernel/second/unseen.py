@@ -19,6 +19,8 @@ leaves faces inwards, entries there count too (:mod:`exan_verify.kernel.second.i
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import msgspec
 import numpy as np
 
@@ -34,11 +36,29 @@ from exan_verify.kernel.given import Subject, require
 from exan_verify.kernel.second import inwards
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """A set of batches with this gradient, of ``dimension`` at least, and the samples ``free`` in it."""
+
+    dimension: int
+    free: frozenset[int]
+
+
 def facts(evidence: Unseen, subject: Subject) -> Facts:
     """AMBIGUOUS, and FREE for the samples that are shown to move.
 
     Raises :class:`CertificateRejected` at the first step that does not hold.
     """
+    found = family(evidence, subject)
+    require(
+        found.dimension == evidence.dimension,
+        f"the family has dimension {found.dimension} at least, the certificate says {evidence.dimension}",
+    )
+    return Facts(ambiguous=True, free=found.free)
+
+
+def family(evidence: Unseen, subject: Subject) -> Family:
+    """What the samples, and the motion, show, whatever dimension is stated; raises as :func:`facts` does."""
     chosen = list(evidence.samples)
     require(evidence.prime == PRIME, f"the prime is {evidence.prime}, this schema's is {PRIME}")
     require(1 < evidence.point < PRIME, "the point t is outside [2, p)")
@@ -58,10 +78,6 @@ def facts(evidence: Unseen, subject: Subject) -> Facts:
         found = inwards.moved(evidence.inwards, subject, chosen, inside, _sent(subject), live)
         dimension, moving = found.dimension, set(found.samples)
     require(dimension > 0, "no more dimensions of motion than equations")
-    require(
-        dimension == evidence.dimension,
-        f"the family has dimension {dimension} at least, the certificate says {evidence.dimension}",
-    )
     together: Mask = np.all(inside, axis=0)
     if int(together.sum()) > _seen(subject, together):
         # x_m + t alpha_m v for one v with W_1 v = 0 on the features where all may move, and E alpha = 0
@@ -69,7 +85,7 @@ def facts(evidence: Unseen, subject: Subject) -> Facts:
         moving |= {chosen[k] for k in np.flatnonzero(~columns | _not_always_zero(coefficients, bound))}
     if not rows.size:  # no equation couples the samples
         moving |= {m for m, own in zip(chosen, inside, strict=True) if int(own.sum()) > _seen(subject, own)}
-    return Facts(ambiguous=True, free=subject.leaving(moving))
+    return Family(dimension=dimension, free=subject.leaving(moving))
 
 
 def _may_be_nonzero(subject: Subject) -> Mask:
