@@ -56,101 +56,6 @@ def leaving(part):
     return parts[0] if parts else None
 
 
-def test_no_claim_is_larger_than_the_exact_cone_of_motions():
-    """mse and hinge: the family of all first-order motions, whose cone at the faces is found over Q."""
-    layers = {1: 0, 2: 0}
-    blocked = tight = 0
-    for seed in range(60, 90):
-        context = drawn(seed, (Loss.MSE, Loss.HINGE))
-        part = engine.decide(context, Budget())
-        exact = linear.family(context)
-        assert (part.dimension or 0) <= exact.dimension
-        moved = np.any(exact.generators != 0, axis=1).reshape(context.batch.inputs.shape).any(axis=1)
-        assert part.facts.free <= set(np.flatnonzero(moved).tolist())
-        blocked += not exact.dimension
-        evidence = leaving(part)
-        if evidence is not None:
-            layers[evidence.inwards.layer] += 1
-            tight += evidence.dimension == exact.dimension
-    assert min(layers.values()) > 3
-    assert blocked > 2
-    assert tight > 2
-
-
-def float_motion(context, evidence):
-    """A motion near the evidence's, by least squares in floating point: what autograd is asked about."""
-    network, batch, loss = context.network, context.batch, context.question.loss
-    samples, inwards = list(evidence.samples), evidence.inwards
-    vectors = loss_vectors_ball(loss, context.passed.logits, batch.labels, 1)
-    delta = np.array([[float(v) for v in row] for row in vectors.tolist()])
-    deltas = [delta]
-    for layer, pattern in zip(network.layers[:0:-1], context.passed.patterns[::-1], strict=True):
-        deltas.insert(0, (layer.weight.T.astype(float) @ deltas[0]) * pattern)
-    first = deltas[0][:, samples]
-    weight = network.layers[0].weight.astype(float)[:, list(inwards.features)]
-    eye = np.eye(len(samples)), np.eye(len(inwards.features))
-    rows = [np.kron(first, eye[1])]
-    seen = np.kron(eye[0], weight)
-    if inwards.layer == 1:
-        rows.append(seen)
-    else:
-        active = context.passed.patterns[0][:, samples].astype(float)
-        outer = network.layers[1].weight.astype(float)
-        if len(network.layers) == 2 and loss.zero_sum:
-            outer = outer - outer[-1]
-        rows.append(np.einsum("cj,jm,mn->cmnj", outer, active, eye[0]).reshape(-1, seen.shape[0]) @ seen)
-        other = np.einsum("cm,jm,ij->cimj", deltas[1][:, samples], active, np.eye(len(weight)))
-        rows.append(other.reshape(-1, seen.shape[0]) @ seen)
-    table, target = np.concatenate(rows), np.array(inwards.motion, dtype=float).reshape(-1)
-    face = np.isin(batch.inputs[samples][:, list(inwards.features)].astype(float), (0, FACE)).reshape(-1)
-    free = ~face | (target != 0)
-    own = table[:, free]
-    target[free] -= np.linalg.pinv(own) @ (own @ target[free])
-    found = np.zeros(batch.inputs.shape)
-    found[np.ix_(samples, list(inwards.features))] = target.reshape(len(samples), -1)
-    return found
-
-
-def test_autograd_has_the_same_gradient_along_the_motion_inside_the_box():
-    layers = {1: 0, 2: 0}
-    for seed in range(40):
-        context = drawn(seed, (Loss.CROSS_ENTROPY, Loss.BCE))
-        evidence = leaving(engine.decide(context, Budget()))
-        if evidence is None:
-            continue
-        layers[evidence.inwards.layer] += 1
-        motion = float_motion(context, evidence)
-        x, loss = context.batch.inputs.astype(np.float64), context.question.loss
-        assert motion[x == 0].min(initial=0.0) >= 0
-        assert motion[x == FACE].max(initial=0.0) <= 0
-        assert np.abs(motion).max() > 0
-        first = context.network.layers[0].weight.astype(float)
-        bias = context.network.layers[0].bias.astype(float)
-        before, rate = x @ first.T + bias, motion @ first.T
-        # half of the way to the next kink or face
-        ends = [(x, motion), (FACE - x, -motion), (np.abs(before), np.where(before > 0, rate, -rate))]
-        limits = [(at / np.maximum(-by, 1e-300))[(by < -1e-9) & (at > 0)] for at, by in ends]
-        other = x + motion * min(np.concatenate([[1.0], *limits])) / 2
-        assert other.min() >= 0
-        assert other.max() <= FACE
-        gradients = [
-            torch_reference.gradient(
-                context.network,
-                Batch.of(
-                    inputs, context.batch.labels, network=context.network, loss=loss, labels=Labels.ONE_HOT
-                ),
-                loss,
-                context.question.reduction,
-            )
-            for inputs in (x, other)
-        ]
-        for name, value in gradients[0].items():
-            np.testing.assert_allclose(
-                value, gradients[1][name], rtol=1e-8, atol=1e-10 * (1 + np.abs(value).max())
-            )
-    assert min(layers.values()) > 2
-
-
 def pair(x=((0, 2, 2), (2, 0, 2)), loss=Loss.MSE, **asked):
     """3-1-2: one neuron sees x_1 + x_2 + x_3; both deltas are positive, so that samples move oppositely."""
     network = ReluNetwork.from_arrays([[[1, 1, 1]], [[1], [2]]], [[1], [0, 0]])
@@ -273,6 +178,101 @@ def test_rows_that_are_not_sent_do_not_hold_the_samples(weights):
     release = Release(rows={"0.weight": [True, False]}, weights=weights)
     part = engine.decide(context_of(network, batch, domain=Box(0, FACE), release=release), Budget())
     assert part.facts.free == {0, 1}
+
+
+def test_no_claim_is_larger_than_the_exact_cone_of_motions():
+    """mse and hinge: the family of all first-order motions, whose cone at the faces is found over Q."""
+    layers = {1: 0, 2: 0}
+    blocked = tight = 0
+    for seed in range(60, 90):
+        context = drawn(seed, (Loss.MSE, Loss.HINGE))
+        part = engine.decide(context, Budget())
+        exact = linear.family(context)
+        assert (part.dimension or 0) <= exact.dimension
+        moved = np.any(exact.generators != 0, axis=1).reshape(context.batch.inputs.shape).any(axis=1)
+        assert part.facts.free <= set(np.flatnonzero(moved).tolist())
+        blocked += not exact.dimension
+        evidence = leaving(part)
+        if evidence is not None:
+            layers[evidence.inwards.layer] += 1
+            tight += evidence.dimension == exact.dimension
+    assert min(layers.values()) > 3
+    assert blocked > 2
+    assert tight > 2
+
+
+def float_motion(context, evidence):
+    """A motion near the evidence's, by least squares in floating point: what autograd is asked about."""
+    network, batch, loss = context.network, context.batch, context.question.loss
+    samples, inwards = list(evidence.samples), evidence.inwards
+    vectors = loss_vectors_ball(loss, context.passed.logits, batch.labels, 1)
+    delta = np.array([[float(v) for v in row] for row in vectors.tolist()])
+    deltas = [delta]
+    for layer, pattern in zip(network.layers[:0:-1], context.passed.patterns[::-1], strict=True):
+        deltas.insert(0, (layer.weight.T.astype(float) @ deltas[0]) * pattern)
+    first = deltas[0][:, samples]
+    weight = network.layers[0].weight.astype(float)[:, list(inwards.features)]
+    eye = np.eye(len(samples)), np.eye(len(inwards.features))
+    rows = [np.kron(first, eye[1])]
+    seen = np.kron(eye[0], weight)
+    if inwards.layer == 1:
+        rows.append(seen)
+    else:
+        active = context.passed.patterns[0][:, samples].astype(float)
+        outer = network.layers[1].weight.astype(float)
+        if len(network.layers) == 2 and loss.zero_sum:
+            outer = outer - outer[-1]
+        rows.append(np.einsum("cj,jm,mn->cmnj", outer, active, eye[0]).reshape(-1, seen.shape[0]) @ seen)
+        other = np.einsum("cm,jm,ij->cimj", deltas[1][:, samples], active, np.eye(len(weight)))
+        rows.append(other.reshape(-1, seen.shape[0]) @ seen)
+    table, target = np.concatenate(rows), np.array(inwards.motion, dtype=float).reshape(-1)
+    face = np.isin(batch.inputs[samples][:, list(inwards.features)].astype(float), (0, FACE)).reshape(-1)
+    free = ~face | (target != 0)
+    own = table[:, free]
+    target[free] -= np.linalg.pinv(own) @ (own @ target[free])
+    found = np.zeros(batch.inputs.shape)
+    found[np.ix_(samples, list(inwards.features))] = target.reshape(len(samples), -1)
+    return found
+
+
+def test_autograd_has_the_same_gradient_along_the_motion_inside_the_box():
+    layers = {1: 0, 2: 0}
+    for seed in range(40):
+        context = drawn(seed, (Loss.CROSS_ENTROPY, Loss.BCE))
+        evidence = leaving(engine.decide(context, Budget()))
+        if evidence is None:
+            continue
+        layers[evidence.inwards.layer] += 1
+        motion = float_motion(context, evidence)
+        x, loss = context.batch.inputs.astype(np.float64), context.question.loss
+        assert motion[x == 0].min(initial=0.0) >= 0
+        assert motion[x == FACE].max(initial=0.0) <= 0
+        assert np.abs(motion).max() > 0
+        first = context.network.layers[0].weight.astype(float)
+        bias = context.network.layers[0].bias.astype(float)
+        before, rate = x @ first.T + bias, motion @ first.T
+        # half of the way to the next kink or face
+        ends = [(x, motion), (FACE - x, -motion), (np.abs(before), np.where(before > 0, rate, -rate))]
+        limits = [(at / np.maximum(-by, 1e-300))[(by < -1e-9) & (at > 0)] for at, by in ends]
+        other = x + motion * min(np.concatenate([[1.0], *limits])) / 2
+        assert other.min() >= 0
+        assert other.max() <= FACE
+        gradients = [
+            torch_reference.gradient(
+                context.network,
+                Batch.of(
+                    inputs, context.batch.labels, network=context.network, loss=loss, labels=Labels.ONE_HOT
+                ),
+                loss,
+                context.question.reduction,
+            )
+            for inputs in (x, other)
+        ]
+        for name, value in gradients[0].items():
+            np.testing.assert_allclose(
+                value, gradients[1][name], rtol=1e-8, atol=1e-10 * (1 + np.abs(value).max())
+            )
+    assert min(layers.values()) > 2
 
 
 def test_the_second_layer_of_a_wider_network_lets_all_samples_leave():
