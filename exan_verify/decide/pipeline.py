@@ -55,6 +55,7 @@ ENGINE_ORDER: tuple[tuple[Engine, Callable[[Context, Budget], Finding]], ...] = 
     (Engine.FAMILIES, _engine("families")),
     (Engine.RESIDUAL, _engine("residual")),
     (Engine.ENUMERATION, _engine("enumeration")),
+    (Engine.RESIDUAL, _engine("residual.searched")),
     (Engine.RESIDUAL, _engine("residual.inputs")),
 )
 """Who is asked, cheapest first."""
