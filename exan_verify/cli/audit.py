@@ -295,7 +295,7 @@ def exit_code(outcome: str, gates: dict[str, str]) -> int:
 
 def describe(found: Audit) -> list[Any]:
     """The four answers, what the attack came to if there was one, and the table of samples."""
-    size, state, verdict = found.size, found.exclusivity, found.verdict
+    size, state, verdict = found.batch_size, found.exclusivity, found.verdict
     published = peelable = "not known: the budget ran out"
     if state is not None:
         whole = "holds" if state.published else "does not hold"
