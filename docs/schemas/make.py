@@ -95,7 +95,9 @@ class Witness(TypedDict):
 
 
 class Verdict(TypedDict):
-    """What is proved. ``distance`` is there with a tolerance, ``release`` where less is sent."""
+    """What is proved. ``distance`` is there with a tolerance, ``release`` where less is sent;
+    ``architecture``: what the model was taken for, since 0.2.0.
+    """
 
     outcome: Outcome
     meaning: str
@@ -110,10 +112,29 @@ class Verdict(TypedDict):
     batch: Batch | None
     witness: Witness | None
     certificate: NotRequired[CertificateRecord | None]
+    architecture: NotRequired[str]
     notes: list[str]
     attempts: list[Attempt]
     distance: NotRequired[float | None]
     release: NotRequired[ReleaseRecord]
+
+
+class ShownModel(TypedDict):
+    """What a model is taken for, with the shapes of its parameters; else ``error``, why it is not read."""
+
+    path: str
+    architecture: str | None
+    parameters: dict[str, list[Count]]
+    notes: list[str]
+    error: str | None
+
+
+class Show(TypedDict):
+    """What ``exan show --json`` prints; ``read``: how many models were read."""
+
+    schema: Literal["exan/show/1"]
+    models: list[ShownModel]
+    read: Count
 
 
 class Certify(Verdict):
@@ -198,6 +219,7 @@ class AttackFound(TypedDict):
     reason: str
     hint: str
     missing: list[str]
+    architecture: NotRequired[str]
     notes: list[str]
     method: str
     layer: int | None

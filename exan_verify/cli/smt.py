@@ -142,7 +142,7 @@ def smt_command(model: str, cache: str | None, double_check: bool, **options: An
             double_check=double_check,
         )
         verdict = decide(network, asked, **data, radius=options["radius"], settings=settings)
-    verdict = replace(verdict, notes=_notes(network, **data))
+    verdict = replace(verdict, architecture=network.architecture, notes=_notes(network, **data))
     output.answer({"schema": "exan/smt/1", **verdict_record(verdict), "statement": REAL_ARITHMETIC})
     output.say(*describe(verdict))
     return verdict_code(verdict)
@@ -156,7 +156,7 @@ def _asked(model: str, options: dict[str, Any]) -> tuple[ReluNetwork, Question, 
     """The network, the question, and ``batch`` or ``gradient``, as ``pose`` and ``decide`` take them."""
     from exan_verify.api.files import load_gradient, load_model
     from exan_verify.core.question import Question
-    from exan_verify.models.gradients import received
+    from exan_verify.models.gradients import FOLDED_TOLERANCE, of_folded, received
 
     if (options["batch"] is None) == (options["gradient"] is None):
         raise click.UsageError("give either --batch FILE or --gradient FILE")
@@ -175,6 +175,9 @@ def _asked(model: str, options: dict[str, Any]) -> tuple[ReluNetwork, Question, 
         return network, asked, {"batch": _batch(options["batch"], network, asked)}
     with _about(options):
         gradient = received(load_gradient(options["gradient"]), network)
+        if network.plain is not network and asked.tolerance is not None:
+            raise InputError(FOLDED_TOLERANCE)
+        gradient = of_folded(gradient, network, exact=True)
     if not (gradient.rational or options["exact"] or asked.tolerance):
         raise InexactError(
             f"{options['gradient']}: floating-point numbers; say --exact if they are meant exactly, "

@@ -66,6 +66,7 @@ def filled(model):
 """
 
 QUICK = (
+    "show model.safetensors nowhere.safetensors",
     "certify model.safetensors --batch batch.npz --certificate certificate.json",
     "certify model.safetensors --batch twins.npz",
     "certify model.safetensors --batch batch.npz --work-limit 1",
