@@ -193,7 +193,9 @@ OTHERWISE = {
 """Options that have another name in Python, and why."""
 
 FILES = {"certificate", "weights", "out", "truth", "sheet", "report", "junit", "sarif", "figure", "csv"}
-"""Options that name a file which the function takes or returns as an object; and of it ``input_shape``."""
+"""Options that name a file which the function takes or returns as an object. Besides these a command line
+says what is on its screen (``long``), what ends it (``fail_on``) and how a file is to be read
+(``input_shape``)."""
 
 COMMON = {"json", "seed", "budget", "jobs"}
 """What every command takes, whether it has a use for it or not."""
@@ -212,7 +214,7 @@ def test_options_are_arguments(name: str):
     for function in FUNCTIONS[name]:
         found = inspect.signature(inspect.unwrap(function)).parameters
         arguments |= {key for key, one in found.items() if one.kind is not one.VAR_KEYWORD}
-    assert renamed - arguments <= FILES | COMMON | {"fail_on", "input_shape", "run"}
+    assert renamed - arguments <= FILES | COMMON | {"fail_on", "input_shape", "long", "run"}
     assert arguments - renamed <= NOT_ASKED
 
 
