@@ -134,7 +134,7 @@ def test_the_callback_of_the_page_audits(tmp_path: Path, monkeypatch: pytest.Mon
         batch = (uniform(2, 6, seed=k), torch.tensor([0, 2]))
         callback.on_train_batch_start(SimpleNamespace(current_epoch=k // 2), module, batch, k % 2)
     callback.on_fit_end(None, module)
-    assert [(one.step, one.epoch) for one in callback.auditor.report().steps()] == [(0, 0), (2, 1)]
+    assert [(one.step, one.epoch) for one in callback.found.steps()] == [(0, 0), (2, 1)]
 
 
 def test_an_example_runs_as_a_program():

@@ -212,7 +212,7 @@ def test_options_are_arguments(name: str):
     for function in FUNCTIONS[name]:
         found = inspect.signature(inspect.unwrap(function)).parameters
         arguments |= {key for key, one in found.items() if one.kind is not one.VAR_KEYWORD}
-    assert renamed - arguments <= FILES | COMMON | {"fail_on", "input_shape", "run"}
+    assert renamed - arguments <= FILES | COMMON | {"fail_on", "input_shape", "long", "run"}
     assert arguments - renamed <= NOT_ASKED
 
 

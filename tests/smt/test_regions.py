@@ -235,7 +235,7 @@ def test_ranks_never_exclude_what_has_them(seed: int) -> None:
     them is known, the other one stays possible.
     """
     rng = np.random.default_rng(seed)
-    regions, shape = int(rng.integers(1, 4)), (2, int(rng.integers(2, 4)))
+    regions, shape = int(rng.integers(1, 4)), (int(rng.integers(2, 4)), int(rng.integers(2, 4)))
     first, second = ([_rank_one(rng, shape) for _ in range(regions)] for _ in range(2))
     for place in range(regions):
         if rng.random() < 0.4:  # some regions see no difference
@@ -260,6 +260,19 @@ def test_regions_are_told_one_after_the_other() -> None:
     assert not left_by_ranks([one, one], kernel, [1, 1]).shape[1]
     assert left_by_ranks([one, one], kernel, [1, 2]).shape[1] == 1
     assert left_by_ranks([one, one], kernel, [2, 1]).shape[1] == 2
+
+
+def test_products_cancel_where_a_row_and_a_column_are_known() -> None:
+    """Of a matrix of rank one: the rest has four entries, ten products and nine minors."""
+    one = np.array([[flint.arb(a * b) for b in (1, 2, 3)] for a in (1, -1, 2)], dtype=object)
+    units = linalg.identity(9)
+    rest = units[:, [4, 5, 7, 8]]
+    assert not left_by_ranks([one], rest, [1]).shape[1]
+    assert left_by_ranks([one], units[:, [3, 4, 5]], [1]).shape[1] == 3  # the second row may be scaled
+    two = one.copy()
+    two[0, 0] = flint.arb(0)  # a first row and column that no matrix of rank one has
+    assert low_rank_contradicts([two], rest, [1])
+    assert not low_rank_contradicts([one], rest, [1])
 
 
 def test_a_sample_with_a_neuron_of_its_own_tells_the_other() -> None:

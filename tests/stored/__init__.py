@@ -73,6 +73,8 @@ FORMS = (
     "lifting on what is released",
     "degree three on what is released",
     "unseen on what is released",
+    "unseen off faces by layer 1",
+    "unseen off faces by layer 2",
     "scale on what is released",
 )
 
@@ -195,6 +197,9 @@ _SHAPES = {
     "second_batch": _second,
     "twins": lambda part: {"twin with another target"} if any(t["target"] for t in part["twins"]) else set(),
     "rank_bound": lambda part: {f"rank bound of a {'batch' if part['point'] else 'gradient'}"},
+    "unseen": lambda part: (
+        {f"unseen off faces by layer {part['inwards']['layer']}"} if "inwards" in part else set()
+    ),
     "apart": lambda part: {"samples left over are lifted"} if part["rest"] else set(),
     "forced": lambda part: set() if part["matrix"] else {"forced without solutions"},
 }

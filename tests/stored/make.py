@@ -243,6 +243,20 @@ def narrow(rng: np.random.Generator) -> Ask:
     return finished(rng, ask, network, dyadic(rng, samples, features), engine="families")
 
 
+def on_faces(rng: np.random.Generator) -> Ask:
+    """The same in a box on whose faces many inputs are."""
+    ask = question(rng)
+    neurons, classes = int(rng.integers(1, 4)), int(rng.integers(2, 4))
+    features, samples = (neurons + int(rng.integers(1, 4)) for _ in range(2))
+    network = network_of(
+        rng, [features, neurons, *pick(rng, [], [], [3]), classes], biases=bool(rng.integers(4))
+    )
+    faces = rng.random((samples, features)) < rng.random()
+    x = np.where(faces, rng.choice([0, 4], faces.shape), rng.integers(1, 16, faces.shape) / 4)
+    ask |= {"network": network, "batch": (x, targets(rng, ask, samples, classes))}
+    return ask | {"domain": Box(0, 4), "engine": "families"}
+
+
 def distinct(rng: np.random.Generator, ask: Ask, samples: int, classes: int) -> np.ndarray | None:
     """Labels that differ, half of the time; small logits make their loss vectors independent."""
     if ask["loss"] == "bce" or ask["labels"] == "real" or samples > classes or rng.integers(2):
@@ -555,6 +569,7 @@ RECIPES: dict[Callable[[np.random.Generator], Ask], int] = {
     group_beside_others: 100,
     one_region: 120,
     narrow: 400,
+    on_faces: 600,
     planted_rays: 24,
     close_pair: 60,
     grown_gradient: 200,

@@ -21,8 +21,9 @@ import numpy as np
 from exan_verify.core.network import Array
 from exan_verify.exact import linalg
 from exan_verify.exact.softmax import to_ball
-from exan_verify.smt.arguments.cube import Cube, Point, combination
+from exan_verify.smt.arguments.cube import Cube, Point
 from exan_verify.smt.arguments.enclose import System, only_known_zeros
+from exan_verify.smt.arguments.minors import combination
 from exan_verify.smt.question.posed import Vector
 from exan_verify.smt.question.transcendental import PRECISION
 
