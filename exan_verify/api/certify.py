@@ -25,7 +25,7 @@ from exan_verify.errors import (
     unknown,
     whole,
 )
-from exan_verify.models.gradients import received
+from exan_verify.models.gradients import FOLDED_TOLERANCE, of_folded, received
 
 
 @taking_instances
@@ -107,7 +107,8 @@ def certify(
         given = received(gradient, model)
         meant_exactly = flag(exact, "exact")
         given.for_network(network)
-        _check_meaning(given, meant_exactly, tolerance, release)
+        _check_meaning(given, meant_exactly, tolerance, release, network)
+        given = of_folded(given, network, exact=True)
         question = replace(question, tolerance=None if tolerance is None else Fraction(tolerance))
     return decide(
         network,
@@ -122,13 +123,21 @@ def certify(
     )
 
 
-def _check_meaning(gradient: Gradient, exact: bool, tolerance: float | None, release: Release | None) -> None:
+def _check_meaning(
+    gradient: Gradient,
+    exact: bool,
+    tolerance: float | None,
+    release: Release | None,
+    network: ReluNetwork,
+) -> None:
     if release is not None:
         raise InputError("release= says what of a batch's gradient is sent; give batch=(x, y) with it")
     if exact and tolerance is not None:
         raise InputError("exact=True and tolerance= contradict each other; give one of them")
     if tolerance is not None:
         positive(tolerance, "tolerance")
+        if network.plain is not network:
+            raise InputError(FOLDED_TOLERANCE)
     if not (exact or gradient.rational or tolerance is not None):
         raise InexactError(
             "the gradient has floating-point numbers and it is not said what they mean: pass exact=True if "

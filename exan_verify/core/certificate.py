@@ -561,6 +561,33 @@ Evidence = (
 )
 """Tagged records, one kind per argument; the kernel has one checker for each."""
 
+THEORY: Mapping[type[Evidence], str] = {
+    Tolerance: "Appendix T",
+    Scale: "section 8; of a release M6",
+    Twins: "section 8",
+    RankBound: "6.5a; with a tolerance T9",
+    Forced: "6.5a",
+    Lifting: "C1, C2; labels 3.4",
+    DegreeThree: "Appendix L3; labels 3.4",
+    Apart: "P.2a",
+    Enumeration: "3.3, Appendix E",
+    ExtraRays: "E7 to E10",
+    SecondBatch: "F1",
+    EnclosedBatch: "CB9",
+    AlgebraicBatch: "CB10",
+    Residual: "S5, C4, Appendix R",
+    InputCover: "R8",
+    Shear: "S2, F3",
+    Counting: "S4, F3'",
+    Unseen: "section 4, narrow first layer",
+    Projected: "M1",
+    Averaged: "M4",
+    Submersion: "M7",
+}
+"""Where docs/theory.md has the argument of each kind of evidence. Reasons do not name it: they are for people
+who have not read it.
+"""
+
 
 class Certificate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A claim with its evidence and the SHA-256 digests of what it was made for.

@@ -127,6 +127,11 @@ def mitigate(
         )
     question = Question.of(loss, reduction, labels, domain=domain)
     network = to_network(model)
+    if network.plain is not network:
+        raise InputError(
+            "constants of the model are folded into its layers, and defences change the layers themselves; "
+            "apply the constants to the data instead, and remove them from the model"
+        )
     exact = Batch.given(batch, network=network, loss=question.loss, labels=question.labels)
     question = replace(question, batch_size=exact.size)
     if domain is not None and not (isinstance(domain, Box) and domain.contains(exact)):
@@ -244,7 +249,7 @@ class _Run:
             shape=self.shape,
             classes=tuple(int(v) for v in self.case.classes),
             before=before,
-            findings=tuple(found),
+            defences=tuple(found),
             left_out=left_out,
             delta=DELTA,
             accountant=ACCOUNTANT,
@@ -269,11 +274,11 @@ class _Run:
         return Finding(
             name=one.name,
             assumes=one.assumes,
-            state=state,
+            exclusivity=state,
             verdict=verdict,
             means=means,
-            statuses=statuses,
-            gained=gained,
+            samples=statuses,
+            attack=gained,
             protection=protection,
             cost=cost,
             subjects=released.subjects,

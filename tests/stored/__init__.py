@@ -1,4 +1,4 @@
-"""Certificates and verdicts made once, with the questions they answer: how they are written and read.
+"""Certificates, verdicts and outputs made once, with their questions: how they are written and read.
 
 Each file holds one JSON object a line, compressed with xz; its bytes depend on the content alone. Numbers of
 networks, batches and gradients are text: a hexadecimal float, or a rational.
@@ -23,6 +23,7 @@ from exan_verify.core.certificate import Evidence
 FOLDER = Path(__file__).parent
 CERTIFICATES = FOLDER / "certificates.jsonl.xz"
 VERDICTS = FOLDER / "verdicts.jsonl.xz"
+OUTPUTS = FOLDER / "outputs.jsonl.xz"
 
 Record = dict[str, Any]
 

@@ -73,6 +73,11 @@ class Cube:
         """Whether the known batch lies in the cube."""
         return sorted((p.pattern, p.y) for p in self.samples) == sorted((p.pattern, p.y) for p in self.known)
 
+    @cached_property
+    def same_regions(self) -> bool:
+        """Whether cube and known batch have as many samples in each region, whatever their labels."""
+        return sorted(p.pattern for p in self.samples) == sorted(p.pattern for p in self.known)
+
     def samples_in(self, pattern: Pattern) -> tuple[Point, ...]:
         """The cube's samples in a region."""
         return tuple(p for p in self.samples if p.pattern == pattern)
@@ -135,8 +140,3 @@ class Cube:
 def same_labels(here: Sequence[Point], known: Sequence[Point]) -> bool:
     """Whether samples have the same labels, up to order."""
     return sorted(p.y for p in here) == sorted(p.y for p in known)
-
-
-def combination(row: Array, values: Sequence[Any]) -> Any:
-    """A rational combination of balls."""
-    return sum((to_ball(c) * v for c, v in zip(row, values, strict=True) if c), flint.arb(0))
