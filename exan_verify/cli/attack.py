@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 
 from exan_verify.cli.options import PATH, common, question, release
-from exan_verify.cli.output import ExitCode, Output, facts, noted, require_folder, wall_clock
+from exan_verify.cli.output import ExitCode, Output, facts, noted, require_folder, taken_for, wall_clock
 from exan_verify.cli.partial_output import hidden_arrays, hidden_facts
 from exan_verify.cli.pictures import (
     draw_sheet,
@@ -159,7 +159,7 @@ def describe(found: Attack, score: Score | None, candidate_score: Score | None =
     count = found.x.shape[0]
     whole = "the whole batch" if found.complete else "not the whole batch"
     rows = {
-        "model": found.architecture,
+        **taken_for(found.architecture, found.notes),
         "recovered": f"{count} of {found.batch_size} samples, {whole}",
         "of these": f"{found.count(Tier.CONFIRMED)} confirmed, {found.count(Tier.CONSISTENT)} consistent",
         "candidates": f"{len(found.candidates)} more, which fit less",

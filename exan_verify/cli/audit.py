@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 
 from exan_verify.cli.options import PATH, common, question, release
-from exan_verify.cli.output import REAL_ARITHMETIC, ExitCode, Output, facts, noted, require_folder, table
+from exan_verify.cli.output import (
+    REAL_ARITHMETIC,
+    ExitCode,
+    Output,
+    facts,
+    noted,
+    require_folder,
+    table,
+    taken_for,
+)
 from exan_verify.cli.pictures import picture_facts, shaped
 from exan_verify.core.question import Labels
 
@@ -212,7 +221,9 @@ def _said_of_gate(found: Audit, gate: str, state: str) -> str:
     if found.attack is None:
         return f"{state}; the attack was {found.no_attack}"
     if state == "passed":
-        return f"{state}; {_NONE_FOUND[gate]}, which is no promise"
+        estimates = sum(one is not None for one in found.attack.estimates or ())
+        more = f"; it estimated {estimates} pictures, which the gate candidates counts" if estimates else ""
+        return f"{state}; {_NONE_FOUND[gate]}, which is no promise{more}"
     if state == "undecided":
         return f"{state}; {_NONE_FOUND[gate]} before its budget ran out"
     seen = found.attack.found
@@ -284,7 +295,7 @@ def exit_code(outcome: str, gates: dict[str, str]) -> int:
 
 def describe(found: Audit) -> list[Any]:
     """The four answers, what the attack came to if there was one, and the table of samples."""
-    size, state, verdict = found.size, found.exclusivity, found.verdict
+    size, state, verdict = found.batch_size, found.exclusivity, found.verdict
     published = peelable = "not known: the budget ran out"
     if state is not None:
         whole = "holds" if state.published else "does not hold"
@@ -293,7 +304,7 @@ def describe(found: Audit) -> list[Any]:
     known = [radius for radius in found.radius if radius is not None]
     outcome, fixed = verdict.outcome.value.upper(), sum(r == 0 for r in known)
     rows = {
-        "model": verdict.architecture,
+        **taken_for(verdict.architecture, found.notes),
         "published ExAN condition": published,
         "peeling closure": peelable,
         "certified verdict": f"{outcome}, {verdict.determined} of {size} samples determined",

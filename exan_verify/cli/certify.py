@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import rich_click as click
@@ -18,6 +20,7 @@ from exan_verify.cli.output import (
     noted,
     require_folder,
     table,
+    taken_for,
     titled,
     wall_clock,
 )
@@ -42,7 +45,9 @@ _FEW = 4
 @question()
 @release()
 @click.option("--batch-size", type=int, metavar="M", help="Size of the batches asked about.")
-@click.option("--engine", default="auto", show_default=True, help="Ask one engine only.")
+@click.option(
+    "--engine", default="auto", show_default=True, help="Ask one engine only; a wrong name lists them."
+)
 @click.option("--certificate", type=PATH, metavar="OUT.json", help="Write the certificate here.")
 @click.option(
     "--long", is_flag=True, help="Also the evidence: its kind, theorem and sizes, and every engine's word."
@@ -80,9 +85,16 @@ def certify_command(model: str, certificate: str | None, long: bool, **options: 
 @click.argument("model", type=PATH)
 @click.option("--batch", type=PATH, metavar="FILE", help="The batch it was made for.")
 @click.option("--gradient", type=PATH, metavar="FILE", help="The gradient it was made for.")
+@click.option("--long", is_flag=True, help="Also the evidence that was checked: its kind, theorem and sizes.")
 @common(work_limit=False)
 def check_command(
-    certificate: str, model: str, batch: str | None, gradient: str | None, as_json: bool, **options: Any
+    certificate: str,
+    model: str,
+    batch: str | None,
+    gradient: str | None,
+    long: bool,
+    as_json: bool,
+    **options: Any,
 ) -> int:
     """Re-derive the claim of CERTIFICATE for MODEL and the batch or gradient it was made for.
 
@@ -114,6 +126,8 @@ def check_command(
     if released is not None:
         decided += f"; what is sent: {released.described}"
     output.say(titled("ACCEPTED", decided, "bold green"))
+    if long:
+        output.say("", _evidence(json.loads(Path(certificate).read_bytes())), "")
     output.say(REAL_ARITHMETIC)
     return ExitCode.DONE
 
@@ -126,7 +140,7 @@ def verdict_code(verdict: Verdict) -> int:
 def describe(verdict: Verdict, *, long: bool = False) -> list[Any]:
     """The verdict as text. ``long``: also what its evidence is, and what each engine that was asked said."""
     rows = {
-        **({"model": verdict.architecture} if verdict.architecture else {}),
+        **taken_for(verdict.architecture, verdict.notes),
         "reason": verdict.reason,
         "asked": f"among batches of {verdict.batch_size} samples"
         if verdict.batch_size

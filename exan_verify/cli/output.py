@@ -181,10 +181,16 @@ def facts(rows: Mapping[str, str]) -> Table:
     """Two columns, names and values, without lines."""
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(style="bold", no_wrap=True)
-    table.add_column()
+    table.add_column(overflow="fold")
     for name, value in rows.items():
         table.add_row(name, value)
     return table
+
+
+def taken_for(architecture: str, notes: Sequence[str]) -> dict[str, str]:
+    """The row that says what a model was taken for; none where a note says it, with what was assumed."""
+    said = not architecture or any(note.startswith(architecture) for note in notes)
+    return {} if said else {"model": architecture}
 
 
 def noted(notes: Sequence[str]) -> list[str]:

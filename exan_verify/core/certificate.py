@@ -425,16 +425,35 @@ class Counting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     point: Element
 
 
+Step = Annotated[int, msgspec.Meta(ge=-(1 << 24), le=1 << 24)]
+"""An entry of a motion, in a unit of its own."""
+
+
+class Inwards(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A motion near which there is an exact one that leaves faces of the box inwards.
+
+    ``motion`` has a row for each sample that moves and a number for each of ``features``; entries on a face
+    that stay there are 0. ``layer``: whether the motions leave the values of the first layer alone or, of a
+    narrow second one, only its values and its gradient.
+    """
+
+    layer: Literal[1, 2]
+    features: tuple[Natural, ...]
+    motion: tuple[tuple[Step, ...], ...]
+
+
 class Unseen(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="unseen"):
     """Evidence for AMBIGUOUS: motions of ``samples`` that the first layer does not see (narrow first layer).
 
-    They form a linear space of ``dimension`` at least; ``prime`` and ``point`` as for :class:`Shear`.
+    They form a set of ``dimension`` at least, without ``inwards`` a linear space of motions to both sides;
+    ``prime`` and ``point`` as for :class:`Shear`.
     """
 
     samples: tuple[Natural, ...]
     dimension: Natural
     prime: Element
     point: Element
+    inwards: Inwards | msgspec.UnsetType = msgspec.UNSET
 
 
 class Projected(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="projected"):

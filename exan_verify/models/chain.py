@@ -9,7 +9,7 @@ else it does is refused with its type and path: a verdict about another function
 from __future__ import annotations
 
 import os
-import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -21,6 +21,8 @@ from exan_verify.models.arithmetic import Stored, affine_of
 from exan_verify.models.folding import Affine, fold_constants
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     import torch
     from torch.fx import Node
 
@@ -36,6 +38,7 @@ class Kind(Enum):
     LINEAR = "Linear"
     RELU = "ReLU"
     CONSTANT = "constant"
+    OTHER = "other"
     NOTHING = "nothing"
 
 
@@ -111,7 +114,8 @@ def unwrap(model: Any) -> tuple[Any, tuple[str, ...]]:
             break
         notes.append(f"the wrapper {kind.__name__} was taken off the model")
         model = inner
-    return model, tuple(notes)
+    read = getattr(model, "notes", ()) if type(model).__name__ == "FromOnnx" else ()
+    return model, (*notes, *read)
 
 
 def _hands_on(model: torch.nn.Module) -> bool:
@@ -213,7 +217,15 @@ def _tracer() -> torch.fx.Tracer:
     from exan_verify.models.projected import ProjectedLinear
 
     class Tracer(torch.fx.Tracer):
-        record_stack_traces = True
+        def create_node(self, *args: Any, **kwargs: Any) -> Node:
+            node = super().create_node(*args, **kwargs)
+            frame: FrameType | None = sys._getframe()
+            # torch's own record of the stack takes seconds for the first node
+            while frame is not None and _of_torch(frame.f_code.co_filename):
+                frame = frame.f_back
+            if frame is not None:
+                node.meta["written"] = (os.path.basename(frame.f_code.co_filename), frame.f_lineno)
+            return node
 
         def is_leaf_module(self, m: torch.nn.Module, module_qualified_name: str) -> bool:
             return type(m) is ProjectedLinear or super().is_leaf_module(m, module_qualified_name)
@@ -482,14 +494,16 @@ def name_of(model: torch.nn.Module, node: Node) -> str:
     )
 
 
+def _of_torch(path: str) -> bool:
+    return path == __file__ or "torch" in path.split(os.sep)
+
+
 def _line_of(node: Node) -> str:
     """Where in the user's code an operation is written, in words; empty where the tracer does not know."""
-    written = re.findall(r'File "([^"]+)", line (\d+)', node.stack_trace or "")
-    written = [frame for frame in written if "torch" not in frame[0].split(os.sep)]
-    if not written:
+    if "written" not in node.meta:
         return ""
-    path, line = written[-1]
-    return f", line {line} of {os.path.basename(path)}"
+    name, line = node.meta["written"]
+    return f", line {line} of {name}"
 
 
 def describe(module: torch.nn.Module, path: str) -> str:

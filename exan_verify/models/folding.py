@@ -214,13 +214,19 @@ def _product(weight: Array, vector: Array) -> Array:
 
 def _integers(array: Array) -> tuple[Array, int]:
     """``(integers, denominator)`` of an exact array, whose quotient it is."""
-    exact = fractions(array)
+    if array.dtype != object:
+        # a double is an integer below 2^53 times a power of two; the least of those is taken out
+        mantissas, exponents = np.frexp(array.astype(np.float64))
+        whole = np.ldexp(mantissas, 53).astype(np.int64)
+        least = min(0, int(exponents[whole != 0].min(initial=53)) - 53)
+        shifts = np.where(whole == 0, 0, exponents - 53 - least)
+        return whole.astype(object) << shifts.astype(object), 1 << -least
     denominator = 1
-    for value in exact.flat:
+    for value in array.flat:
         if denominator % value.denominator:  # most divide it already
             denominator = lcm(denominator, value.denominator)
-    found = np.empty(exact.shape, dtype=object)
-    for index, value in np.ndenumerate(exact):
+    found = np.empty(array.shape, dtype=object)
+    for index, value in np.ndenumerate(array):
         found[index] = value.numerator * (denominator // value.denominator)
     return found, denominator
 
@@ -246,10 +252,11 @@ def _times(weight: Array, rows: Array | None, columns: Array | None, name: str) 
             f"folding constants into layer {name!r} takes about {needed / 1e9:.1f} GB of memory for exact "
             f"rationals, and {free / 1e9:.1f} GB are free; {_REMEDY}"
         )
-    exact = fractions(weight)
+    product, denominator = _integers(weight)
     for factor in given:
-        exact = exact * factor
-    return exact_array(exact, name)
+        integers, below = _integers(factor)
+        product, denominator = product * integers, denominator * below
+    return freeze(np.frompyfunc(lambda n: Fraction(n, denominator), 1, 1)(product))
 
 
 def _is_power_of_two(value: Fraction) -> bool:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -30,10 +30,14 @@ from exan_verify.models.chain import Kind, Step, assemble
 from exan_verify.models.folding import Affine, permuted, scaled
 
 _SUPPORTED = "export Linear layers with ReLU between them, ending with the logits"
+PICTURES = ("Conv", "BatchNormalization", "Pad", "MaxPool", "AveragePool", "GlobalAveragePool")
+"""Kinds of nodes that networks with convolutions have."""
+
 _MOST_WORK = 1 << 28
 """Numbers that are moved about while a file is read; what exporters write takes a thousandth of it."""
 
 Attributes = Mapping[str, Any]
+_Made = TypeVar("_Made")
 
 
 def load_onnx(path: str | Path) -> ReluNetwork:
@@ -42,25 +46,38 @@ def load_onnx(path: str | Path) -> ReluNetwork:
     Raises :class:`FileError` when the file is missing or not ONNX (or the onnx package is not installed),
     and :class:`UnsupportedLayerError` naming the type and name of the node that cannot be expressed.
     """
+    return reading(path, _network)
+
+
+def reading(path: str | Path, make: Callable[[Graph], _Made]) -> _Made:
+    """What ``make`` makes of the file's graph; whatever happens on a damaged one is an error of ours."""
     model = _read(Path(path))
-    refused: UnsupportedLayerError | None = None
     try:
-        graph = _Graph(model)
-        for batch in graph.batches():
-            try:
-                reader = _Reader(graph, batch)
-                steps = reader.read()
-            except _MixedError as error:
-                refused = refused or error
-                continue
-            return replace(network := assemble(steps), notes=(*batch.notes, *network.notes))
+        return make(Graph(model))
+    except _MixedError as error:
+        raise UnsupportedLayerError(str(error)) from None
     except ExanError:
         raise
     # a tensor whose bytes are not what its dimensions say, a node without the inputs of its type
     except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError) as error:
         raise FileError(f"{path}: a damaged ONNX file ({error}); export the model again") from None
-    assert refused is not None
+
+
+def _network(graph: Graph) -> ReluNetwork:
+    refused: UnsupportedLayerError | None = None
+    for batch in graph.batches():
+        try:
+            steps = Reader(graph, batch).read()
+        except _MixedError as error:
+            refused = refused or error
+            continue
+        return replace(network := assemble(steps), notes=(*batch.notes, *network.notes))
     raise UnsupportedLayerError(str(refused)) from None
+
+
+def has_pictures(path: str | Path) -> bool:
+    """Whether the file has nodes that only :mod:`exan_verify.models.onnx_pictures` reads."""
+    return reading(path, lambda graph: any(node.op_type in PICTURES for node in graph.nodes))
 
 
 def _read(path: Path) -> Any:
@@ -90,7 +107,7 @@ class _MixedError(UnsupportedLayerError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Batch:
+class Batch:
     """A reading of the graph's input: its ``shape``, and the ``axis`` along which the samples lie; None where
     the input is one sample."""
 
@@ -100,10 +117,11 @@ class _Batch:
 
     @property
     def samples(self) -> int:
+        """How many samples lie along the axis."""
         return 1 if self.axis is None else self.shape[self.axis]
 
 
-class _Graph:
+class Graph:
     """The nodes on the way to the output, and the stored constants."""
 
     def __init__(self, model: Any) -> None:
@@ -137,7 +155,7 @@ class _Graph:
         self.output = outputs[0]
         self.nodes = _needed(graph.node, self.output)
 
-    def batches(self) -> list[_Batch]:
+    def batches(self) -> list[Batch]:
         """The readings of the input, the likeliest first: samples along its free axis, or along the first."""
         dims = self.dims
         open_axes = [k for k, n in enumerate(dims) if n is None]
@@ -153,12 +171,12 @@ class _Graph:
         for size in sizes:
             shape = tuple(size if n is None else n for n in dims)
             axis = open_axes[0] if open_axes else 0 if len(shape) > 1 else None
-            found.append(_Batch(shape=shape, axis=axis))
+            found.append(Batch(shape=shape, axis=axis))
         if open_axes:
             one = "the file takes one sample at a time, and is asked about batches of such samples"
             found[1] = replace(found[1], notes=(one,))
         elif len(dims) > 1 and dims[0] != 1:
-            found.append(_Batch(shape=found[0].shape, axis=None))
+            found.append(Batch(shape=found[0].shape, axis=None))
         most = max((array.size for array in self.constants.values()), default=0)
         features = math.prod(n for n in dims if n is not None) // (found[0].samples if not open_axes else 1)
         if not 1 <= features <= max(most, 1 << 16) or math.prod(found[0].shape) > constants.MOST_ENTRIES:
@@ -188,14 +206,14 @@ def _needed(nodes: Sequence[Any], output: str) -> list[Any]:
     return found[::-1]
 
 
-class _Reader:
+class Reader:
     """Follows the only chain of nodes from the input to the output.
 
     ``places`` has the shape of the current value; its entries say which number stands where: feature f of
     sample m is ``m n + f`` of N n.
     """
 
-    def __init__(self, graph: _Graph, batch: _Batch) -> None:
+    def __init__(self, graph: Graph, batch: Batch) -> None:
         self.graph = graph
         self.constants = dict(graph.constants)
         self.source = {name: name for name in graph.constants}
@@ -328,9 +346,9 @@ class _Reader:
         self.places = np.moveaxis(made.reshape(*moved.shape[:-1], self.features), -1, axis)
         return None if np.array_equal(order, np.arange(len(order))) else freeze(order)
 
-    def _linear(
-        self, weight: Array, bias: Array | None, names: tuple[str | None, str | None], place: str
-    ) -> Linear:
+    def _claimed(self, names: tuple[str | None, str | None], place: str) -> str:
+        """The layer that these parameters, each used here only, are named for; empty where their names are
+        made up."""
         for name in names:
             source = self.source.get(name or "", name)
             if source is not None and (source in self.used or source in self.beside):
@@ -338,8 +356,12 @@ class _Reader:
                     f"{place} uses {name!r}, as another node does; give every layer parameters of its own"
                 )
             self.used.add(source or "")
-        count = sum(step.kind is Kind.LINEAR for step in self.steps)
-        layer = self._prefix(names[0], "weight") or self._prefix(names[1], "bias") or f"layer{count}"
+        return self._prefix(names[0], "weight") or self._prefix(names[1], "bias") or ""
+
+    def _linear(
+        self, weight: Array, bias: Array | None, names: tuple[str | None, str | None], place: str
+    ) -> Linear:
+        layer = self._claimed(names, place) or f"layer{self._linears()}"
         return Linear(
             weight=exact_array(weight, f"{layer}.weight"),
             bias=None if bias is None else exact_array(bias, f"{layer}.bias"),
@@ -367,11 +389,11 @@ class _Reader:
         if node.op_type in ("Add", "Sub") and first | (node.op_type == "Add") and last and last.bias is None:
             # the bias of a MatMul is an Add of its own
             moved = value if node.op_type == "Add" else -value
-            given, known = self._linear(last.weight, moved, (None, name), place), last.name
-            named = (
-                given.name if known == f"layer{self._linears() - 1}" and self._prefix(name, "bias") else known
-            )
-            self.steps[-1] = replace(self.steps[-1], layer=replace(last, bias=given.bias, name=named))
+            named = self._claimed((None, name), place)
+            made_up = last.name == f"layer{self._linears() - 1}"
+            bias = exact_array(moved, place)
+            layer = replace(last, bias=bias, name=named if named and made_up else last.name)
+            self.steps[-1] = replace(self.steps[-1], layer=layer)
             return
         source = self.source.get(name, name)
         if source in self.used:
@@ -467,9 +489,9 @@ class _Reader:
             raise _MixedError(f"{_name(node)}: {error}; export it with the batch size free") from None
 
 
-_MOVES: Mapping[str, Callable[[_Reader, Any, Attributes], Array]] = {
-    "Reshape": _Reader.reshape,
-    "Squeeze": _Reader.squeeze,
+_MOVES: Mapping[str, Callable[[Reader, Any, Attributes], Array]] = {
+    "Reshape": Reader.reshape,
+    "Squeeze": Reader.squeeze,
     "Unsqueeze": lambda r, n, a: r.places.reshape(constants.expanded(r.places.shape, r.axes(n, a))),
     "Flatten": lambda r, _n, a: r.places.reshape(constants.flat_shape(r.places.shape, a.get("axis", 1))),
     "Transpose": lambda r, _n, a: np.ascontiguousarray(np.transpose(r.places, a.get("perm"))),
@@ -513,9 +535,6 @@ def _remedy(kind: str) -> str:
             "where it ends the model, remove it: bce takes logits and applies the sigmoid itself; as an "
             "activation it is none of those that anything is proved about. Use ReLU"
         )
-    if kind in ("Conv", "MaxPool", "AveragePool", "GlobalAveragePool", "ConvTranspose"):
-        return (
-            "from ONNX only fully connected networks are read; give the torch module as a factory "
-            "package.module:name"
-        )
+    if kind in PICTURES:
+        return "from ONNX such networks are read for exan attack and exan audit only, and nothing is proved"
     return _SUPPORTED

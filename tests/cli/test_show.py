@@ -60,7 +60,7 @@ def test_every_model_is_said_and_the_others_with_their_reason(here: Path, capsys
     assert "line 9 of shown_models.py" in constants["notes"][0]
     expected = "pictures 1x4x4; Convolution, Relu, Flatten; head 8-4-2, Linear layers with ReLU between them"
     assert pictures["architecture"] == expected
-    assert all(one["error"].startswith(one["path"]) for one in others)
+    assert all(one["error"].startswith(f"{one['path']}: ") for one in others)
     assert run(capsys, "show", "model.safetensors")[0] == 0
 
 

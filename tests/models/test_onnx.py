@@ -440,9 +440,13 @@ def test_a_file_for_one_sample_alone_is_said(tmp_path: Path):
 
 
 def refused(m: Maker, path: Path, match: str) -> None:
+    from exan_verify.api.files import load_any_model
+
     onnx.save(m.model(), str(path))
     with pytest.raises(UnsupportedLayerError, match=match):
         load_onnx(path)
+    with pytest.raises(UnsupportedLayerError, match=f"^{path}: "):
+        load_any_model(path)
 
 
 @pytest.mark.parametrize(
@@ -543,6 +547,150 @@ def test_what_is_no_such_chain_is_refused_with_its_place(match: str, tmp_path: P
     refused(m, tmp_path / "m.onnx", match)
 
 
+# ---- pictures ---------------------------------------------------------------------------------------------
+
+
+def convolution(m: Maker, out: int, *, bias: bool = True, **attributes: Any) -> None:
+    """A Conv of 3 x 3 with zeros around, on the (N, c, 2, 3) that stay so."""
+    weight = m.stored(m.numbers(out, m.features // 6, 3, 3), f"features.{len(m.nodes)}.weight")
+    biases = [m.stored(m.numbers(out), f"features.{len(m.nodes)}.bias")] if bias else []
+    m.add("Conv", m.value, weight, *biases, kernel_shape=[3, 3], pads=[1, 1, 1, 1], **attributes)
+    if not bias:
+        m.add("Add", m.value, m.stored(m.numbers(1, out, 1, 1)))
+    m.features, m.dims = 6 * out, [m.samples, out, 2, 3]
+
+
+def plain_pictures(m: Maker) -> None:
+    convolution(m, 4)
+    m.add("Relu", m.value)
+    convolution(m, 3)
+    m.add("Relu", m.value)
+
+
+def channels_last_pictures(m: Maker) -> None:
+    """As converters from TensorFlow write it: transposed at both ends, the bias an Add."""
+    shaped(m, "N", 2, 3, 2)
+    m.add("Transpose", m.value, perm=[0, 3, 1, 2])
+    convolution(m, 4, bias=False)
+    m.add("Relu", m.value)
+    m.add("Transpose", m.value, perm=[0, 2, 3, 1])
+
+
+def pooled_pictures(m: Maker) -> None:
+    convolution(m, 4)
+    m.add("Relu", m.value)
+    m.add("MaxPool", m.value, kernel_shape=[2, 2], strides=[1, 1])
+    m.add("AveragePool", m.value, kernel_shape=[1, 2], strides=[1, 1])
+    m.features = 4
+
+
+def normalised_pictures(m: Maker) -> None:
+    convolution(m, 4)
+    numbers = [m.stored(m.numbers(4, low=0.5, high=2)) for _ in range(4)]
+    m.add("BatchNormalization", m.value, *numbers, epsilon=1e-3)
+    m.add("Relu", m.value)
+    m.add("GlobalAveragePool", m.value)
+    m.features = 4
+
+
+def grouped_pictures(m: Maker) -> None:
+    m.stored(m.numbers(4, 1, 3, 3), "c.weight")
+    m.add("Conv", m.value, "c.weight", group=2, dilations=[1, 1], auto_pad="SAME_UPPER")
+    m.add("Relu", m.value)
+    m.features = 24
+
+
+PICTURES = (
+    plain_pictures,
+    channels_last_pictures,
+    pooled_pictures,
+    normalised_pictures,
+    grouped_pictures,
+)
+
+
+@pytest.mark.parametrize("make", PICTURES)
+def test_networks_with_convolutions_become_the_module_they_were(
+    make: Callable[[Maker], None], tmp_path: Path
+):
+    import torch
+
+    from exan_verify.api.files import load_any_model, load_model
+    from exan_verify.models.graph import to_convolutional
+
+    m = Maker(8)
+    make(m)
+    m.dims = ["N", m.features, 1, 1]
+    x = inputs(m)
+    model = m.finish()
+    expected = ReferenceEvaluator(model).run(None, {"x": x})[0]
+    onnx.save(model, str(tmp_path / "m.onnx"))
+    module = load_any_model(tmp_path / "m.onnx")
+    turned = make is channels_last_pictures
+    enters = torch.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2)) if turned else x)
+    assert np.allclose(module(enters).detach().numpy(), expected, atol=1e-5)
+    network = to_convolutional(module)
+    assert network.input_shape == (2, 2, 3)
+    assert np.allclose(network.logits(enters.double()).numpy(), expected, atol=1e-5)
+    assert len(module.notes) == 2 * turned
+    with pytest.raises(UnsupportedLayerError, match=r"\(Conv\).*exan attack"):
+        load_model(tmp_path / "m.onnx")
+
+
+def test_what_convolutions_are_not_read_is_named(tmp_path: Path):
+    from exan_verify.api.files import load_any_model
+
+    def padded(m: Maker) -> None:
+        m.add("Conv", m.value, m.stored(m.numbers(4, 2, 2, 2)), pads=[0, 0, 1, 1])
+
+    def shifted(m: Maker) -> None:
+        m.add("Sub", m.value, m.stored(m.numbers(1)))
+        convolution(m, 4)
+
+    def branched(m: Maker) -> None:
+        convolution(m, 2)
+        start = m.value
+        m.add("Relu", m.value)
+        convolution(m, 2)
+        m.add("Add", m.value, start)
+
+    for make, match in (
+        (padded, "pads one side more"),
+        (shifted, r"'node0' \(Sub\) shifts or scales"),
+        (branched, "on a branch|not a constant"),
+    ):
+        m = Maker(9)
+        make(m)
+        m.features = 24 if make is not branched else 12
+        m.dims = ["N", m.features, 1, 1]
+        onnx.save(m.finish(), str(tmp_path / "m.onnx"))
+        with pytest.raises(UnsupportedLayerError, match=match):
+            load_any_model(tmp_path / "m.onnx")
+
+
+def test_an_attack_on_a_file_with_convolutions(tmp_path: Path):
+    import torch
+
+    from exan_verify import attack
+    from exan_verify.api.files import load_any_model
+    from tests.support.torch_reference import autograd
+
+    m = Maker(10, dtype=np.float64)
+    convolution(m, 8)
+    m.add("Relu", m.value)
+    m.flat()
+    m.linear(40)
+    m.add("Relu", m.value)
+    m.linear(5)
+    onnx.save(m.model(), str(tmp_path / "m.onnx"))
+    module = load_any_model(tmp_path / "m.onnx")
+    assert [name for name, _ in module.named_parameters()][:2] == ["features.0.weight", "features.0.bias"]
+    x = torch.from_numpy(inputs(m, 1))
+    found = attack(module, autograd(module, x, torch.tensor([2])), picture_iterations=0)
+    assert len(found.features) == 1
+    assert found.feature_labels.tolist() == [2]
+
+
 def mutated(model: Any, rng: np.random.Generator) -> Any:
     """The graph with a few of its parts dropped, doubled, renamed or given other numbers."""
     graph = model.graph
@@ -578,6 +726,8 @@ def mutated(model: Any, rng: np.random.Generator) -> Any:
 
 
 def fuzzed(seeds: range, folder: Path) -> dict[str, int]:
+    from exan_verify.api.files import load_any_model
+
     counts: dict[str, int] = {}
     for seed in seeds:
         rng = np.random.default_rng(seed)
@@ -589,9 +739,14 @@ def fuzzed(seeds: range, folder: Path) -> dict[str, int]:
             layers=(str(rng.choice(list(LAYERS))), str(rng.choice(list(LAYERS)))),
             activation=str(rng.choice(list(ACTIVATIONS))),
         )
+        if seed % 3 == 0:
+            m = Maker(seed)
+            PICTURES[rng.integers(len(PICTURES))](m)
+            m.dims = ["N", m.features, 1, 1]
+            model = m.finish()
         (folder / "m.onnx").write_bytes(mutated(model, rng).SerializeToString())
         try:
-            load_onnx(folder / "m.onnx")
+            load_any_model(folder / "m.onnx")
             found = "read"
         except ExanError as error:
             found = type(error).__name__
@@ -639,3 +794,64 @@ def test_a_gradient_of_the_files_own_parameters_is_read_as_that_of_the_folded_on
         found = of_folded(Gradient(tensors=own), network, exact=exact).tensors
         assert np.allclose(found["layer0.weight"].astype(float), (delta.T @ x.flatten(1)).numpy(), atol=1e-12)
         assert np.allclose(found["layer0.bias"].astype(float), delta.sum(0).numpy(), atol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("opset", [11, 17])
+@pytest.mark.parametrize("form", ["normalised view", "functional", "products", "pictures"])
+def test_what_torch_exports_without_onnxscript(form: str, opset: int, tmp_path: Path):
+    """The older exporter, with the batch free or fixed, constants folded or not."""
+    import torch
+    from torch import nn
+    from torch.nn import functional
+
+    from exan_verify.api.files import load_any_model
+    from tests.support.torch_reference import initialised
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc1, self.fc2 = nn.Linear(12, 5), nn.Linear(5, 3)
+            self.register_buffer("mean", torch.tensor([0.3, 0.5]).reshape(1, 2, 1, 1))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if form == "normalised view":
+                x = (x - self.mean) / 0.3
+                return self.fc2(self.fc1(x.view(x.size(0), -1)).clamp(min=0))
+            if form == "functional":
+                h = functional.linear(torch.flatten(x / 255, 1), self.fc1.weight, self.fc1.bias)
+                return self.fc2(functional.dropout(functional.relu(h), 0.5, self.training))
+            h = torch.relu(x.reshape(x.shape[0], -1) @ self.fc1.weight.t() + self.fc1.bias)
+            return h @ self.fc2.weight.t() + self.fc2.bias
+
+    pictures = nn.Sequential(
+        *(nn.Conv2d(2, 4, 2, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(1)),
+        *(nn.Flatten(), nn.Linear(4, 3)),
+    )
+    module = initialised(pictures if form == "pictures" else Net()).eval()
+    x = torch.from_numpy(np.random.default_rng(opset).uniform(size=(2, 2, 2, 3)).astype(np.float32))
+    for free in (None, {"x": {0: "N"}}):
+        for folding in (True, False):
+            path = tmp_path / "m.onnx"
+            torch.onnx.export(
+                module,
+                (x if free else x[:1],),
+                str(path),
+                opset_version=opset,
+                input_names=["x"],
+                dynamic_axes=free,
+                do_constant_folding=folding,
+                dynamo=False,
+            )
+            found, expected = load_any_model(path), module(x).detach().numpy()
+            if isinstance(found, nn.Module):
+                z = found(x).detach().numpy()
+                names = [name for name, _ in found.named_parameters()]
+                assert names[:2] == ["0.weight", "0.bias"]
+            else:
+                z = x.reshape(2, -1).numpy().astype(float)
+                for k, layer in enumerate(found.layers):
+                    z = (np.maximum(z, 0) if k else z) @ layer.weight.astype(float).T
+                    z = z + layer.bias.astype(float)
+                assert [layer.name for layer in found.layers] == ["fc1", "fc2"]
+            assert np.allclose(z, expected, atol=1e-5)
