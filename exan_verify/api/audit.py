@@ -22,7 +22,7 @@ import numpy as np
 
 from exan_verify.api.attack import with_convolutions
 from exan_verify.api.attack_own_batch import OwnBatchAttack, attack_own_batch
-from exan_verify.api.certify import certify
+from exan_verify.api.certify import certify, exact_network
 from exan_verify.api.instances import taking_instances
 from exan_verify.api.records import (
     attack_record,
@@ -41,7 +41,6 @@ from exan_verify.core.verdict import Outcome, SampleStatus, Verdict
 from exan_verify.decide.context import Progress
 from exan_verify.errors import BudgetExhausted, InputError, fitting_into_memory, flag, short, unknown
 from exan_verify.exclusivity import ExclusivityState, exclusivity
-from exan_verify.models.chain import to_network
 
 SCHEMA = "exan/audit/1"
 
@@ -50,6 +49,11 @@ NO_AUDIT = (
     "attack does not rebuild is not thereby safe"
 )
 """Why a model with convolutions has no certified verdict."""
+
+RAN_OUT = "the budget ran out"
+
+NO_EXANS = "exclusive neurons, and the attacks by them, are for networks with ReLU in every hidden layer"
+"""Why an audit has no exclusivity state."""
 
 ATTACK_GATES = ("recovered", "candidates")
 """Gates that the attack decides; the others are decided without it."""
@@ -66,7 +70,8 @@ class Audit:
     """The four answers for a batch of M samples, and the ``question`` that was asked.
 
     ``exclusivity``: ExAN counts, the published condition and the peeling closure; None where the budget ended
-    before they were known, and then ``published`` and ``peelable`` are not known either. ``verdict``: what is
+    before they were known, or where they are no notions of the network's, as ``no_exclusivity`` says, and
+    then ``published`` and ``peelable`` are not known either. ``verdict``: what is
     proved. ``radius[m]``: 0 where sample m is determined, a proved lower bound (L-infinity) where it is
     known to be free, None where no engine has decided it: None is not a promise of safety. ``attack``: what
     an attack makes of the gradient, None where none was asked for or none came to an end; ``no_attack`` says
@@ -80,6 +85,7 @@ class Audit:
     question: Question
     classes: tuple[Any, ...]
     exclusivity: ExclusivityState | None
+    no_exclusivity: str = ""
     verdict: Verdict
     radius: tuple[float | None, ...]
     attack: OwnBatchAttack | None = None
@@ -194,6 +200,7 @@ class Audit:
             "classes": self.classes,
             "published": self.published,
             "peelable": self.peelable,
+            "no_exclusivity": self.no_exclusivity,
             "exclusivity": None if self.exclusivity is None else exclusivity_record(self.exclusivity),
             "verdict": verdict_record(self.verdict),
             "radius": self.radius,
@@ -242,7 +249,7 @@ def audit(
         if release is not None:
             raise InputError("a release is asked of a fully connected model; leave out release=")
         return _attacked_only(model, batch, question, budget=budget, seed=seed, progress=progress)
-    network = entered = to_network(model)
+    network = entered = exact_network(model)
     sent = None
     release = projection_release(model, batch) if release is None else release
     if release is not None:
@@ -253,9 +260,10 @@ def audit(
         if asked is not None and (asked.input_basis is not None or asked.averages is not None):
             sent = np.zeros_like(sent)  # dW_1 B gives B^T x, not x; of means it gives means
     exact = Batch.given(batch, network=network, loss=question.loss, labels=question.labels)
-    state = None
+    state, missing = None, RAN_OUT if isinstance(network, ReluNetwork) else NO_EXANS
     with limits.kept(), suppress(BudgetExhausted, MemoryError):
-        state = exclusivity(network, exact, loss=question.loss, sent=sent)
+        if isinstance(network, ReluNetwork):
+            state = exclusivity(network, exact, loss=question.loss, sent=sent)
     verdict = certify(
         network,
         batch=exact,
@@ -274,6 +282,7 @@ def audit(
         question=replace(question, batch_size=exact.size),
         classes=_classes(exact),
         exclusivity=state,
+        no_exclusivity=missing if state is None else "",
         verdict=verdict,
         radius=ambiguity_radius(verdict),
     )
@@ -323,7 +332,7 @@ def _attacked_only(
 
 
 def _attack_beside(
-    model: ReluNetwork | Any,
+    model: Any,
     batch: tuple[Array, Array],
     question: Question,
     *,

@@ -10,7 +10,7 @@ from typing import Any
 from exan_verify.api.instances import taking_instances
 from exan_verify.api.releases import network_seen_through, of_network, projection_release
 from exan_verify.core.budget import Budget
-from exan_verify.core.network import MOST_SAMPLES, Batch, Gradient, ReluNetwork
+from exan_verify.core.network import MOST_SAMPLES, Batch, Gradient, Network
 from exan_verify.core.question import Box, Question, Release
 from exan_verify.core.verdict import Verdict
 from exan_verify.decide.context import Progress
@@ -52,7 +52,8 @@ def certify(
 ) -> Verdict:
     """Decide which batches have a given gradient: UNIQUE, AMBIGUOUS, UNREALISABLE or UNKNOWN.
 
-    ``model``: a ``torch.nn.Module`` of Linear and ReLU layers, a :class:`ReluNetwork`, or an
+    ``model``: a ``torch.nn.Module`` of Linear layers with ReLU, LeakyReLU, PReLU, ReLU6 or Hardtanh between
+    them (docs/theory.md, PL1: with these only the whole gradient of a batch), a :class:`Network`, or an
     :class:`~exan_verify.instances.Instance`, which brings its batch and its words. Give either
     ``batch=(x, y)``, whose exact gradient is meant (x (M, d) or (M, ...); y as the torch loss takes it), or
     ``gradient={parameter name: tensor}``, or a list in the order of ``parameters()``, as
@@ -71,11 +72,7 @@ def certify(
     Raises :class:`exan_verify.errors.InputError` (or a subclass) naming what cannot be used.
     """
     limits = budget if isinstance(budget, Budget) else Budget(seconds=budget, work=work_limit)
-    network = model
-    if not isinstance(network, ReluNetwork):
-        from exan_verify.models.chain import to_network  # torch is imported only for torch models
-
-        network = to_network(model)
+    network = exact_network(model)
     question = Question.of(loss, reduction, labels, domain=domain)
     seed, jobs = whole(seed, "seed", least=0), whole(jobs, "jobs", most=1024)
     if not isinstance(engine, str) or engine not in ENGINES:
@@ -120,6 +117,15 @@ def certify(
         jobs=jobs,
         progress=progress,
     )
+
+
+def exact_network(model: Any) -> Network:
+    """The exact network of what a user gives; torch is imported only for torch models."""
+    if isinstance(model, Network):
+        return model
+    from exan_verify.models.chain import to_any_network
+
+    return to_any_network(model)
 
 
 def _check_meaning(gradient: Gradient, exact: bool, tolerance: float | None, release: Release | None) -> None:

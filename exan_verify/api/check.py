@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from exan_verify.api.certify import exact_network
 from exan_verify.api.instances import taking_instances
 from exan_verify.api.releases import network_seen_through
 from exan_verify.core.arrays import Array, exact_array
 from exan_verify.core.budget import Budget
 from exan_verify.core.certificate import Claim, most_bytes, parse
-from exan_verify.core.network import Batch, Gradient, ReluNetwork
+from exan_verify.core.network import Batch, Gradient, Network
 from exan_verify.core.question import Labels, Loss
 from exan_verify.errors import CertificateRejected, InputError, ShapeError
 from exan_verify.kernel import checker
@@ -45,11 +46,7 @@ def check(
     :class:`exan_verify.errors.BudgetExhausted`.
     """
     limit = Budget(seconds=budget)
-    network = model
-    if not isinstance(network, ReluNetwork):
-        from exan_verify.models.chain import to_network  # torch is imported only for torch models
-
-        network = to_network(model)
+    network = exact_network(model)
     if isinstance(batch, (Batch, tuple, list)) and len(pair := _pair(batch)) == 2:
         network = _seen_through(network, certificate, pair[0], model)
     given = _given(network, model, batch, gradient)
@@ -60,8 +57,8 @@ def check(
 
 
 def _seen_through(
-    network: ReluNetwork, certificate: Mapping[str, Any] | str | bytes, x: Any, model: Any
-) -> ReluNetwork:
+    network: Network, certificate: Mapping[str, Any] | str | bytes, x: Any, model: Any
+) -> Network:
     """The network on inputs ``x`` that it does not take as it is, where the certificate's release has a basis
     that its first layer V sees them through; what the certificate is worth is not looked at here.
     """
@@ -91,7 +88,7 @@ def _pair(batch: tuple[Any, Any] | list[Any] | Batch) -> tuple[Any, ...]:
 
 
 def _given(
-    network: ReluNetwork,
+    network: Network,
     model: Any,
     batch: tuple[Any, Any] | Batch | None,
     gradient: Mapping[str, Any] | Gradient | None,

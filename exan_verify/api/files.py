@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from exan_verify.core.arrays import memory_available
-from exan_verify.core.network import Array, Gradient, ReluNetwork, exact_array, to_fraction
+from exan_verify.core.network import Array, Gradient, Network, ReluNetwork, exact_array, to_fraction
 from exan_verify.errors import (
     ExanError,
     FileError,
@@ -91,6 +91,16 @@ def load_any_model(spec: str | Path, weights: str | Path | None = None) -> Any:
         with about(spec):
             return make_model(str(spec), None if weights is None else load_tensors(weights))
     return load_model(spec, weights)
+
+
+@fitting_into_memory("reading the file")
+def load_exact_model(spec: str | Path, weights: str | Path | None = None) -> Network:
+    """As :func:`load_model`, with every activation that ``certify``, ``audit`` and ``check`` take."""
+    from exan_verify.models.chain import to_any_network
+
+    model = load_any_model(spec, weights)
+    with about(spec):
+        return to_any_network(model)
 
 
 @fitting_into_memory("reading the file")

@@ -278,7 +278,7 @@ def exit_code(outcome: str, gates: dict[str, str]) -> int:
 def describe(found: Audit) -> list[Any]:
     """The four answers, what the attack came to if there was one, and the table of samples."""
     size, state, verdict = found.size, found.exclusivity, found.verdict
-    published = peelable = "not known: the budget ran out"
+    published = peelable = f"not known: {found.no_exclusivity}"
     if state is not None:
         whole = "holds" if state.published else "does not hold"
         published = f"{sum(state.published_by_sample)} of {size} samples ({whole} for the batch)"
@@ -325,11 +325,11 @@ def _audit(model: Any, batch: tuple[Array, Array], options: dict[str, Any], file
     from exan_verify.api.attack import with_convolutions
     from exan_verify.api.audit import audit
     from exan_verify.api.files import ABOUT_DATA, about
-    from exan_verify.models.chain import to_network
+    from exan_verify.models.chain import to_any_network
 
     if not with_convolutions(model):
         with about(files["model"]):
-            model = to_network(model)
+            model = to_any_network(model)
     with about(files["batch"], *ABOUT_DATA):
         return audit(model, batch, **options)
 

@@ -171,10 +171,10 @@ def _counted(samples: tuple[Any, ...]) -> str:
 
 def _certify(model: str, options: dict[str, Any], progress: Callable[[str, float], None]) -> Verdict:
     from exan_verify import certify
-    from exan_verify.api.files import ABOUT_DATA, about, load_batch, load_gradient, load_model
+    from exan_verify.api.files import ABOUT_DATA, about, load_batch, load_exact_model, load_gradient
     from exan_verify.api.releases import load_release
 
-    network = load_model(model, options["weights"])
+    network = load_exact_model(model, options["weights"])
     passed = (
         "loss",
         "reduction",
@@ -211,10 +211,10 @@ def _check(
     certificate: str, model: str, batch: str | None, gradient: str | None, options: dict[str, Any]
 ) -> Any:
     from exan_verify.api.check import check
-    from exan_verify.api.files import ABOUT_DATA, about, load_batch, load_gradient, load_model
+    from exan_verify.api.files import ABOUT_DATA, about, load_batch, load_exact_model, load_gradient
     from exan_verify.core.certificate import most_bytes
 
-    network = load_model(model, options["weights"])
+    network = load_exact_model(model, options["weights"])
     subject = batch if batch is not None else str(gradient)
     given: dict[str, Any]
     arrays: tuple[Any, ...]

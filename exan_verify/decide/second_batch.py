@@ -52,7 +52,7 @@ def counted(context: Context, evidence: Counting | Submersion) -> Count | None:
 
 def _subject(context: Context) -> Subject:
     return Subject(
-        network=context.network,
+        model=context.model,
         batch=context.batch,
         question=replace(context.question, batch_size=context.samples),
         settled=context.settled,

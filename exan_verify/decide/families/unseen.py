@@ -80,14 +80,14 @@ def short_of_neurons(live: Mask) -> list[int]:
 
 def _live(context: Context) -> Mask:
     """Entries of the rows of Delta_1 that are sent, or of rows that span them, that may be non-zero."""
-    sent = context.question.sent_weights(context.network.layers[0])
-    patterns = context.passed.patterns
-    if not patterns:
+    sent = context.question.sent_weights(context.model.layers[0])
+    live = [context.passed.live(k) for k in range(1, context.model.depth)]
+    if not live:
         rows = int(sent.sum()) - (context.question.loss.zero_sum and bool(sent.all()))
         return np.ones((rows, context.samples), dtype=bool)
-    found = patterns[0].copy()
-    for pattern in patterns[1:]:
-        found[:, ~pattern.any(axis=0)] = False
+    found = live[0].copy()
+    for layer in live[1:]:
+        found[:, ~layer.any(axis=0)] = False
     return found[sent]
 
 
@@ -112,5 +112,5 @@ def _counts(context: Context, samples: list[int], live: Mask, inside: Mask) -> t
     neurons = live[:, samples]
     rank = min(int(neurons.any(axis=1).sum()), int(neurons.any(axis=0).sum()))
     features = [int(k) for k in np.flatnonzero(inside[samples].sum(axis=0) > rank)]
-    weight = context.network.layers[0].weight[:, features]
+    weight = context.model.layers[0].weight[:, features]
     return features, min(int((weight != 0).any(axis=1).sum()), len(features)), rank

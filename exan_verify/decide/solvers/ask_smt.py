@@ -44,7 +44,7 @@ def ask_about_batch(
     settings = _settings(setting, limits)
     if cheap:
         settings = replace(settings, work_limit=min(settings.work_limit or UNASKED_WORK, UNASKED_WORK))
-    verdict = decide(setting.network, setting.question, batch=context.batch, settings=settings)
+    verdict = decide(setting.relu, setting.question, batch=context.batch, settings=settings)
     if verdict.outcome is not Outcome.AMBIGUOUS or verdict.witness is None:
         return verdict, Facts(), ()
     other = verdict.witness.batch
@@ -59,7 +59,7 @@ def ask_about_batch(
 def ask_about_gradient(setting: Setting, gradient: Gradient, samples: int, limits: Budget) -> Verdict:
     """The solvers' verdict on an exact gradient: they find a batch first, then ask for another."""
     question = replace(setting.question, batch_size=samples)
-    return decide(setting.network, question, gradient=gradient, settings=_settings(setting, limits))
+    return decide(setting.relu, question, gradient=gradient, settings=_settings(setting, limits))
 
 
 def ask_about_tolerance(setting: Setting, gradient: Gradient, limits: Budget) -> Verdict:
@@ -74,7 +74,7 @@ def ask_about_tolerance(setting: Setting, gradient: Gradient, limits: Budget) ->
     assert tolerance is not None
     for power in range(7):
         verdict = decide(
-            setting.network,
+            setting.relu,
             question,
             gradient=gradient,
             radius=tolerance * 10**power,
