@@ -37,22 +37,33 @@ from exan_verify.core.budget import Budget
 from exan_verify.core.certificate import domain_record
 from exan_verify.core.network import Array, Batch, ReluNetwork
 from exan_verify.core.question import Box, Labels, Loss, Question, Reduction, Release
+from exan_verify.core.staged import StagedNetwork
 from exan_verify.core.verdict import Outcome, SampleStatus, Verdict
 from exan_verify.decide.context import Progress
-from exan_verify.errors import BudgetExhausted, InputError, fitting_into_memory, flag, short, unknown
+from exan_verify.errors import (
+    BudgetExhausted,
+    InputError,
+    UnsupportedLayerError,
+    fitting_into_memory,
+    flag,
+    short,
+    unknown,
+)
 from exan_verify.exclusivity import ExclusivityState, exclusivity
 
 SCHEMA = "exan/audit/1"
 
 NO_AUDIT = (
-    "exact arguments are for fully connected networks, so nothing is proved about this model; what the "
-    "attack does not rebuild is not thereby safe"
+    "exact arguments are for fully connected networks, and for convolutions with ReLU below one, so nothing "
+    "is proved about this model; what the attack does not rebuild is not thereby safe"
 )
 """Why a model with convolutions has no certified verdict."""
 
 RAN_OUT = "the budget ran out"
 
 NO_EXANS = "exclusive neurons, and the attacks by them, are for networks with ReLU in every hidden layer"
+
+NO_EXANS_OF_PICTURES = "exclusive neurons, and the attacks by them, are for fully connected networks"
 """Why an audit has no exclusivity state."""
 
 ATTACK_GATES = ("recovered", "candidates")
@@ -200,7 +211,6 @@ class Audit:
             "classes": self.classes,
             "published": self.published,
             "peelable": self.peelable,
-            "no_exclusivity": self.no_exclusivity,
             "exclusivity": None if self.exclusivity is None else exclusivity_record(self.exclusivity),
             "verdict": verdict_record(self.verdict),
             "radius": self.radius,
@@ -208,7 +218,11 @@ class Audit:
             "attack": None if self.attack is None else attack_record(self.attack.found, self.attack.score),
             "no_attack": self.no_attack,
             "beyond_proof": self.beyond_proof,
-        } | ({} if self.release is None else {"release": release_record(self.release)})
+        } | self._optional_record()
+
+    def _optional_record(self) -> dict[str, Any]:
+        why = {"no_exclusivity": self.no_exclusivity} if self.no_exclusivity else {}
+        return why | ({} if self.release is None else {"release": release_record(self.release)})
 
     def to_json(self) -> str:
         """The record as indented JSON text."""
@@ -245,11 +259,18 @@ def audit(
     if batch is None:
         raise InputError("batch is missing; give a pair (x, y) of inputs and labels")
     question = Question.of(loss, reduction, labels, domain=domain)
-    if flag(attack, "attack") and with_convolutions(model) and not isinstance(batch, Batch):
+    if (flag(attack, "attack") and not isinstance(batch, Batch)) and not provable(model, batch):
         if release is not None:
             raise InputError("a release is asked of a fully connected model; leave out release=")
         return _attacked_only(model, batch, question, budget=budget, seed=seed, progress=progress)
-    network = entered = exact_network(model)
+    network = exact_network(model, batch)
+    if isinstance(network, StagedNetwork):
+        if release is not None:
+            raise InputError("a release is asked of a fully connected model; leave out release=")
+        options = {"budget": limits, "seed": seed, "progress": progress}
+        shown = _of_pictures(network, batch, question, options)
+        return _with_attack(shown, model, batch, budget, start, seed, progress) if attack else shown
+    entered = network
     sent = None
     release = projection_release(model, batch) if release is None else release
     if release is not None:
@@ -288,11 +309,62 @@ def audit(
     )
     if not attack:
         return found
-    x, y = (np.asarray(array, dtype=np.float64) for array in (exact.inputs, exact.labels))
-    done, why = _attack_beside(
-        entered, (x, y), found.question, left=time_left(budget, start), seed=seed, progress=progress
-    )
+    return _with_attack(found, entered, exact, budget, start, seed, progress)
+
+
+def provable(model: Any, batch: Any) -> bool:
+    """Whether the exact side takes the model: all but some with convolutions, of which the attack takes more.
+    Whatever else is wrong with a model is said where it is read.
+    """
+    if not with_convolutions(model):
+        return True
+    try:
+        exact_network(model, batch)
+    except UnsupportedLayerError:
+        return False
+    return True
+
+
+def _with_attack(
+    found: Audit,
+    model: Any,
+    batch: tuple[Any, Any] | Batch,
+    budget: float | None,
+    start: float,
+    seed: int,
+    progress: Progress | None,
+) -> Audit:
+    """The audit with the attack beside it, in what is left of the budget."""
+    parts = (batch.inputs, batch.labels) if isinstance(batch, Batch) else batch
+    x, y = (np.asarray(exact_array(part, "batch"), dtype=np.float64) for part in parts)
+    left = time_left(budget, start)
+    done, why = _attack_beside(model, (x, y), found.question, left=left, seed=seed, progress=progress)
     return replace(found, attack=done, no_attack=why)
+
+
+def _of_pictures(
+    network: StagedNetwork, batch: tuple[Any, Any] | Batch, question: Question, options: dict[str, Any]
+) -> Audit:
+    """The audit of a model with convolutions that the exact side takes, without the attack."""
+    exact = Batch.given(batch, network=network, loss=question.loss, labels=question.labels)
+    verdict = certify(
+        network,
+        batch=exact,
+        loss=question.loss.value,
+        reduction=question.reduction.value,
+        labels=question.labels.value,
+        domain=question.domain,
+        **options,
+    )
+    return Audit(
+        widths=network.widths,
+        question=replace(question, batch_size=exact.size),
+        classes=_classes(exact),
+        exclusivity=None,
+        no_exclusivity=NO_EXANS_OF_PICTURES,
+        verdict=verdict,
+        radius=ambiguity_radius(verdict),
+    )
 
 
 def _attacked_only(

@@ -12,6 +12,7 @@ from exan_verify.api.releases import network_seen_through, of_network, projectio
 from exan_verify.core.budget import Budget
 from exan_verify.core.network import MOST_SAMPLES, Batch, Gradient, Network
 from exan_verify.core.question import Box, Question, Release
+from exan_verify.core.staged import StagedNetwork
 from exan_verify.core.verdict import Verdict
 from exan_verify.decide.context import Progress
 from exan_verify.decide.pipeline import ENGINES, decide
@@ -72,7 +73,7 @@ def certify(
     Raises :class:`exan_verify.errors.InputError` (or a subclass) naming what cannot be used.
     """
     limits = budget if isinstance(budget, Budget) else Budget(seconds=budget, work=work_limit)
-    network = exact_network(model)
+    network = exact_network(model, batch)
     question = Question.of(loss, reduction, labels, domain=domain)
     seed, jobs = whole(seed, "seed", least=0), whole(jobs, "jobs", most=1024)
     if not isinstance(engine, str) or engine not in ENGINES:
@@ -85,6 +86,9 @@ def certify(
                 f"domain={short(domain)} cannot be used; give Box(lo, hi), or None for all inputs"
             )
         domain.bounds(network.widths[0])
+    if isinstance(network, StagedNetwork):
+        asked = replace(question, release=release)
+        return _of_pictures(network, asked, batch, gradient, limits=limits, seed=seed, progress=progress)
     release = projection_release(model, batch) if release is None else release
     if release is not None:
         network = network_seen_through(network, release, model)
@@ -119,13 +123,34 @@ def certify(
     )
 
 
-def exact_network(model: Any) -> Network:
-    """The exact network of what a user gives; torch is imported only for torch models."""
-    if isinstance(model, Network):
+def exact_network(model: Any, batch: Any = None) -> Network | StagedNetwork:
+    """The exact network of what a user gives; torch is imported only for torch models. The inputs of
+    ``batch`` (M, C, H, W) say what pictures a model with convolutions takes.
+    """
+    if isinstance(model, (Network, StagedNetwork)):
         return model
     from exan_verify.models.chain import to_any_network
+    from exan_verify.models.graph import is_convolutional
 
-    return to_any_network(model)
+    if not is_convolutional(model):
+        return to_any_network(model)
+    from exan_verify.models.staged import to_staged
+
+    x = batch.inputs if isinstance(batch, Batch) else batch[0] if isinstance(batch, (tuple, list)) else None
+    shape = tuple(getattr(x, "shape", ()))[1:]
+    return to_staged(model, shape if len(shape) == 3 else None)
+
+
+def _of_pictures(
+    network: StagedNetwork, question: Question, batch: Any, gradient: Any, *, limits: Budget, **options: Any
+) -> Verdict:
+    """A batch of pictures is decided; of anything else nothing is said about convolutions."""
+    from exan_verify.decide import stages
+
+    if batch is None or gradient is not None:
+        raise InputError(f"{stages.WHOLE}; give batch=(x, y)")
+    own = Batch.given(batch, network=network, loss=question.loss, labels=question.labels)
+    return stages.decide(network, question, own, limits=limits, **options)
 
 
 def _check_meaning(gradient: Gradient, exact: bool, tolerance: float | None, release: Release | None) -> None:

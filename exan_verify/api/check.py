@@ -16,6 +16,7 @@ from exan_verify.core.budget import Budget
 from exan_verify.core.certificate import Claim, most_bytes, parse
 from exan_verify.core.network import Batch, Gradient, Network
 from exan_verify.core.question import Labels, Loss
+from exan_verify.core.staged import StagedNetwork
 from exan_verify.errors import CertificateRejected, InputError, ShapeError
 from exan_verify.kernel import checker
 from exan_verify.kernel.timed import checked_within
@@ -46,8 +47,12 @@ def check(
     :class:`exan_verify.errors.BudgetExhausted`.
     """
     limit = Budget(seconds=budget)
-    network = exact_network(model)
-    if isinstance(batch, (Batch, tuple, list)) and len(pair := _pair(batch)) == 2:
+    network = exact_network(model, batch)
+    if (
+        isinstance(network, Network)
+        and isinstance(batch, (Batch, tuple, list))
+        and len(pair := _pair(batch)) == 2
+    ):
         network = _seen_through(network, certificate, pair[0], model)
     given = _given(network, model, batch, gradient)
     left = limit.seconds_left
@@ -88,7 +93,7 @@ def _pair(batch: tuple[Any, Any] | list[Any] | Batch) -> tuple[Any, ...]:
 
 
 def _given(
-    network: Network,
+    network: Network | StagedNetwork,
     model: Any,
     batch: tuple[Any, Any] | Batch | None,
     gradient: Mapping[str, Any] | Gradient | None,
@@ -99,6 +104,10 @@ def _given(
             "give either batch=(x, y) or gradient={name: tensor}, as the certificate was made for"
         )
     if gradient is not None:
+        if isinstance(network, StagedNetwork):
+            raise InputError(
+                "certificates about networks with convolutions are for batches; give batch=(x, y)"
+            )
         found = received(gradient, model)
         found.for_network(network)
         return found

@@ -130,6 +130,7 @@ def _audit_batch(
 ) -> int:
     """The audit of one batch."""
     from exan_verify.api.attack import with_convolutions
+    from exan_verify.api.audit import provable
     from exan_verify.api.files import load_any_model, load_batch
     from exan_verify.api.releases import load_release
 
@@ -145,7 +146,7 @@ def _audit_batch(
     if options["release"] is not None:
         files["release"] = options["release"]
         options["release"] = load_release(options["release"])
-    proved = not with_convolutions(subject)
+    proved = provable(subject, (x, y))
     attacked = attack or report is not None or not proved
     with output.working("auditing" if proved else "attacking") as tell:
         told = options | {"progress": lambda what, share: tell(f"{what} ({share:.0%})")}
@@ -154,7 +155,12 @@ def _audit_batch(
             shown = section(
                 f"Audit of {batch}", x, found.classes, found if proved else None, _attacked(found), files
             )
-            if proved and found.question.labels is not Labels.REAL and found.release is None:
+            if (
+                proved
+                and not with_convolutions(subject)
+                and found.question.labels is not Labels.REAL
+                and found.release is None
+            ):
                 shown = replace(shown, remedy=_again("mitigate", files, found))
             _write(report, shown, found)
     if written["junit"] or written["sarif"]:

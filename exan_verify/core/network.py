@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -312,6 +312,27 @@ class PiecewiseNetwork(Network):
             yield np.array(ends, dtype=object)
 
 
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+class Asked(Protocol):
+    """What is asked of a network to take a batch for it: its widths, and the name of its first layer."""
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Numbers per sample, from the inputs to the logits."""
+
+    @property
+    def classes(self) -> int:
+        """K, the number of logits."""
+
+    @property
+    def layers(self) -> Sequence[_Named]:
+        """The layers, first to last."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Batch:
     """M samples with exact inputs and labels.
@@ -324,7 +345,7 @@ class Batch:
     labels: Array
 
     @classmethod
-    def of(cls, x: Any, y: Any, *, network: Network, loss: Loss, labels: Labels) -> Batch:
+    def of(cls, x: Any, y: Any, *, network: Asked, loss: Loss, labels: Labels) -> Batch:
         """Validate ``x`` (M, d) or (M, ...) with d features, and ``y``, for a network, loss and label set.
 
         Classes (M,) are turned into one-hot targets for mse; for one logit (mse, bce) ``y`` may be (M,).
@@ -343,7 +364,7 @@ class Batch:
         return cls(inputs=freeze(flat), labels=_clean_labels(y, flat.shape[0], network, loss, labels))
 
     @classmethod
-    def given(cls, batch: Any, *, network: Network, loss: Loss, labels: Labels) -> Batch:
+    def given(cls, batch: Any, *, network: Asked, loss: Loss, labels: Labels) -> Batch:
         """The same for what a user passes as ``batch``: ``(x, y)``, or a :class:`Batch`.
 
         Raises :class:`InputError` where it is neither, :class:`MemoryLimitError` where the exact forward pass
@@ -500,7 +521,7 @@ def _clean_linear(layer: Linear) -> Linear:
     return Linear(weight=weight, bias=bias, name=layer.name)
 
 
-def _clean_labels(y: Any, samples: int, network: Network, loss: Loss, labels: Labels) -> Array:
+def _clean_labels(y: Any, samples: int, network: Asked, loss: Loss, labels: Labels) -> Array:
     classes = network.classes
     if labels is Labels.REAL and loss is not Loss.MSE:
         raise LabelError(f"labels='real' is for mse only, not {loss.value!r}; use 'one_hot' or 'known'")

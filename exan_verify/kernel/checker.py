@@ -29,9 +29,10 @@ from exan_verify.core.certificate import (
 from exan_verify.core.facts import Facts
 from exan_verify.core.network import Batch, Gradient, Network, ReluNetwork
 from exan_verify.core.question import Question
+from exan_verify.core.staged import StagedNetwork
 from exan_verify.core.verdict import Outcome, SampleStatus
 from exan_verify.errors import CertificateRejected, InputError, LabelError, ShapeError
-from exan_verify.kernel import second
+from exan_verify.kernel import second, stages
 from exan_verify.kernel.given import Subject, only_relu, require
 from exan_verify.kernel.gradient import unrealisable
 from exan_verify.kernel.gradient.reconstruction import rebuilt_batch
@@ -67,7 +68,7 @@ MOST_PARTS = 8
 
 def check(
     certificate: Mapping[str, Any] | str | bytes,
-    network: Network,
+    network: Network | StagedNetwork,
     given: tuple[Array, Array] | Batch | Gradient,
 ) -> Claim:
     """The claim of ``certificate``, derived again for the batch, or the gradient, that it was made for.
@@ -79,8 +80,9 @@ def check(
     if isinstance(given, Batch):
         given = given.inputs, given.labels
     record = parse(certificate, longest=most_bytes(_numbers(network, given)))
-    if network.mixed_biases:
-        raise CertificateRejected(network.mixed_biases)
+    biases = network.head if isinstance(network, StagedNetwork) else network
+    if biases.mixed_biases:
+        raise CertificateRejected(biases.mixed_biases)
     asked = record.claim.question
     if record.model_sha256 != network.digest:
         raise CertificateRejected("the certificate was made for another model (SHA-256 differs)")
@@ -102,18 +104,22 @@ def check(
     return claim
 
 
-def _numbers(network: Network, given: tuple[Array, Array] | Gradient) -> int:
+def _numbers(network: Network | StagedNetwork, given: tuple[Array, Array] | Gradient) -> int:
     arrays = given.tensors.values() if isinstance(given, Gradient) else given
     return sum(array.size for _, array in network.parameters()) + sum(array.size for array in arrays)
 
 
-def _claim(record: Certificate, network: Network, given: Batch | Gradient) -> Claim:
+def _claim(record: Certificate, network: Network | StagedNetwork, given: Batch | Gradient) -> Claim:
     question = record.claim.question.asked()
     if question.domain is not None:
         try:
             question.domain.bounds(network.widths[0])
         except InputError as error:
             raise CertificateRejected(f"the claim's domain is not a box: {error}") from None
+    if isinstance(network, StagedNetwork):
+        if not isinstance(given, Batch):
+            raise CertificateRejected("a claim about a network with convolutions is made for a batch")
+        return stages.claim(record, question, network, given)
     if not isinstance(network, ReluNetwork):
         plain = isinstance(given, Batch) and question.release is None and question.tolerance is None
         asked = plain and record.claim.outcome is not Outcome.UNREALISABLE
@@ -191,7 +197,9 @@ def _within_tolerance(
     return tolerance.claim(evidence, record.claim, question, only_relu(network), given)
 
 
-def _matching_batch(record: Certificate, network: Network, given: tuple[Array, Array]) -> Batch:
+def _matching_batch(
+    record: Certificate, network: Network | StagedNetwork, given: tuple[Array, Array]
+) -> Batch:
     if record.rebuild is not None or record.gradient_sha256 is not None:
         raise CertificateRejected("a certificate for a batch must not carry parts for a gradient")
     question = record.claim.question
