@@ -176,11 +176,12 @@ class Audit:
     def gate(self, name: str) -> str:
         """The state of a gate: ``hit``, ``passed`` or ``undecided``.
 
-        ``determined``, ``peel`` and ``exan`` are hit by one sample that is proved determined, can be peeled
-        or meets the published condition, and passed by a proof only. ``recovered`` is hit by one sample that
-        the attack confirms or finds consistent, ``candidates`` also by one candidate; they are passed where
-        the attack ran to its end and found none, which is no promise that there is nothing to find. Where a
-        first layer sees B^T x only, what is found of it counts where it gives a picture of 20 dB or more.
+        ``determined``, ``peel`` and ``exan`` are hit by one sample that is proved determined (itself, or its
+        features and label), can be peeled or meets the published condition, and passed by a proof only.
+        ``recovered`` is hit by one sample that the attack confirms or finds consistent, ``candidates`` also
+        by one candidate; they are passed where the attack ran to its end and found none, which is no promise
+        that there is nothing to find. Where a first layer sees B^T x only, what is found of it counts where
+        it gives a picture of 20 dB or more.
 
         Raises :class:`InputError` for any other name.
         """
@@ -194,7 +195,7 @@ class Audit:
                 return "undecided"
             return "hit" if any(state.peelable if name == "peel" else state.published_by_sample) else "passed"
         statuses = set(self.verdict.samples)
-        if SampleStatus.DETERMINED in statuses:
+        if statuses & {SampleStatus.DETERMINED, SampleStatus.FEATURES}:
             return "hit"
         return "undecided" if not statuses or SampleStatus.UNKNOWN in statuses else "passed"
 

@@ -520,7 +520,8 @@ class AlgebraicBatch(
 class Stages(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="stages"):
     """Evidence about a network of convolutions and a head (docs/theory.md, CV1): ``head`` shows that the
     features and labels of every sample are in every batch; the linear system of each stage, of so many
-    ``unknowns``, first stage first, has no solution but zero.
+    ``unknowns``, first stage first, has no solution but zero. Without ``unknowns`` the claim ends at the
+    features.
     """
 
     head: tuple[Lifting | DegreeThree | Apart, ...]

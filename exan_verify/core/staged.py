@@ -12,7 +12,7 @@ from exan_verify.core.arrays import Array, digest_arrays
 from exan_verify.core.network import Linear, ReluNetwork
 from exan_verify.errors import ShapeError
 
-__all__ = ["Convolution", "StagedNetwork"]
+__all__ = ["Convolution", "Pool", "StagedNetwork"]
 
 Shape = tuple[int, int, int]
 """Channels, height, width."""
@@ -36,18 +36,14 @@ class Convolution:
     name: str
 
     @property
+    def kernel(self) -> tuple[int, int]:
+        """``(kh, kw)``."""
+        return self.weight.shape[2], self.weight.shape[3]
+
+    @property
     def output_shape(self) -> Shape:
         """``(C_out, H', W')``."""
-        left, right, top, bottom = self.padding
-        _, height, width = self.input_shape
-        sizes = [
-            (size + before + after - step * (taps - 1) - 1) // jump + 1
-            for size, before, after, step, taps, jump in (
-                (height, top, bottom, self.dilation[0], self.weight.shape[2], self.stride[0]),
-                (width, left, right, self.dilation[1], self.weight.shape[3], self.stride[1]),
-            )
-        ]
-        return self.weight.shape[0], sizes[0], sizes[1]
+        return self.weight.shape[0], *_positions(self)
 
     def parameters(self) -> Iterator[tuple[str, Array]]:
         """Yield ``(name, array)`` for weight and bias, under torch's names."""
@@ -63,16 +59,63 @@ class Convolution:
         yield np.array(numbers, dtype=np.float64)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Pool:
+    """Pooling of values that are not negative, after a ReLU: the largest of every window, or the mean.
+
+    Fields as a :class:`Convolution`'s; a mean has no padding.
+    """
+
+    mean: bool
+    kernel: tuple[int, int]
+    input_shape: Shape
+    stride: tuple[int, int]
+    padding: tuple[int, int, int, int]
+    dilation: tuple[int, int]
+    name: str
+
+    @property
+    def output_shape(self) -> Shape:
+        """``(C, H', W')``."""
+        return self.input_shape[0], *_positions(self)
+
+    def parameters(self) -> Iterator[tuple[str, Array]]:
+        """None."""
+        return iter(())
+
+    def valued(self) -> Iterator[Array]:
+        """All that makes the value of the stage."""
+        numbers = (self.mean, *self.kernel, *self.input_shape, *self.stride, *self.padding, *self.dilation)
+        yield np.array(numbers, dtype=np.float64)
+
+
+def _positions(stage: Convolution | Pool) -> tuple[int, int]:
+    """``(H', W')``."""
+    left, right, top, bottom = stage.padding
+    _, height, width = stage.input_shape
+    down, across = (
+        (size + padded - step * (taps - 1) - 1) // jump + 1
+        for size, padded, step, taps, jump in zip(
+            (height, width),
+            (top + bottom, left + right),
+            stage.dilation,
+            stage.kernel,
+            stage.stride,
+            strict=True,
+        )
+    )
+    return down, across
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StagedNetwork:
-    """Convolutions with ReLU after each, flattened into a fully connected ReLU network, the ``head``.
-
-    No two layers share a weight. ``notes`` as a network's.
+    """Convolutions with ReLU after each, perhaps pooled, then flattened into a fully connected ReLU network,
+    the ``head``. No two layers share a weight. ``notes`` as a network's.
 
     Raises :class:`ShapeError` where a stage does not fit what is before it.
     """
 
-    stages: tuple[Convolution, ...]
+    stages: tuple[Convolution | Pool, ...]
     head: ReluNetwork
     notes: tuple[str, ...] = ()
 
@@ -82,7 +125,9 @@ class StagedNetwork:
             if stage.input_shape != before.output_shape:
                 problems.append(f"{stage.name!r} takes {stage.input_shape}, not {before.output_shape}")
         for stage in self.stages:
-            if stage.weight.ndim != 4 or stage.weight.shape[1] != stage.input_shape[0]:
+            if isinstance(stage, Convolution) and (
+                stage.weight.ndim != 4 or stage.weight.shape[1] != stage.input_shape[0]
+            ):
                 problems.append(
                     f"{stage.name}.weight has shape {stage.weight.shape}; give one for its inputs"
                 )
@@ -92,8 +137,8 @@ class StagedNetwork:
             given = int(np.prod(self.stages[-1].output_shape))
             if given != self.head.widths[0]:
                 problems.append(f"the head takes {self.head.widths[0]} features, the stages give {given}")
-        if not self.stages:
-            problems.append("there is no convolution; give a ReluNetwork")
+        if not self.stages or isinstance(self.stages[0], Pool):
+            problems.append("there is no convolution to begin with; for none give a ReluNetwork")
         if problems:
             raise ShapeError("; ".join(problems))
 
@@ -103,8 +148,23 @@ class StagedNetwork:
         return self.stages[0].input_shape
 
     @property
-    def layers(self) -> tuple[Convolution | Linear, ...]:
-        """All layers with parameters, first to last."""
+    def convolutions(self) -> tuple[Convolution, ...]:
+        """Those before anything is pooled: all stages where nothing is (:attr:`pooled`)."""
+        found: list[Convolution] = []
+        for stage in self.stages:
+            if not isinstance(stage, Convolution):
+                break
+            found.append(stage)
+        return tuple(found)
+
+    @property
+    def pooled(self) -> bool:
+        """Whether a stage pools, so that values do not show the pattern below it."""
+        return len(self.convolutions) < len(self.stages)
+
+    @property
+    def layers(self) -> tuple[Convolution | Pool | Linear, ...]:
+        """All stages and layers, first to last."""
         return (*self.stages, *self.head.layers)
 
     @property

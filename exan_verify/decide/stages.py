@@ -128,7 +128,7 @@ def _moving(subject: Staged) -> Finding | None:
     zeros, shared = np.zeros(batch.size, dtype=int), 0
     found: StageMotions | None = None
     alone: frozenset[int] = frozenset()
-    for k, stage in enumerate(network.stages):
+    for k, stage in enumerate(network.convolutions):  # above them nothing changes, pooled or not
         zeros = zeros + passed.zeros[k].sum(axis=0)
         shared += stage.weight.size
         surplus = inside - passed.patterns[k].sum(axis=0) - zeros
@@ -143,8 +143,8 @@ def _moving(subject: Staged) -> Finding | None:
     ]
     reason = (
         f"the pictures have more coordinates{' inside the domain' if domain is not None else ''} than the "
-        f"active outputs of convolution {network.stages[found.stage - 1].name!r} and the weights up to it: "
-        f"a family of dimension {found.dimension} at least keeps the gradient (CV3)"
+        f"active outputs of convolution {network.convolutions[found.stage - 1].name!r} and the weights up to "
+        f"it: a family of dimension {found.dimension} at least keeps the gradient (CV3)"
     )
     return Finding(
         attempts=(Attempt(engine=Engine.FAMILIES, note=reason, seconds=time.monotonic() - start),),
@@ -165,7 +165,16 @@ def _determined(subject: Staged, limits: Budget, tell: Callable[[str, float], No
     if not head:
         said = "; ".join(filter(None, (why, *(f"head: {attempt.note}" for attempt in attempts[:1]))))
         return Finding(attempts=attempts, reason=f"the features are not determined, so no picture is: {said}")
-    names = [stage.name for stage in subject.network.stages]
+    known = Facts(features=frozenset(range(subject.batch.size)))
+    if subject.network.pooled:
+        return Finding(
+            attempts=attempts,
+            facts=known,
+            evidence=(Stages(head=head, unknowns=()),),
+            reason="the features and the label of every sample are in every batch with this gradient "
+            f"({why}); pooling hides which entries they come from, so the pictures are not decided",
+        )
+    names = [stage.name for stage in subject.network.convolutions]
     for k in range(len(names) - 1, -1, -1):
         tell(f"convolution {names[k]}", 0.5 + 0.5 * (len(names) - 1 - k) / len(names))
         start = time.monotonic()
@@ -182,6 +191,8 @@ def _determined(subject: Staged, limits: Budget, tell: Callable[[str, float], No
             beyond = f", more than the {MOST_LEFT} that are tried" if left > MOST_LEFT else ""
             return Finding(
                 attempts=attempts,
+                facts=known,
+                evidence=(Stages(head=head, unknowns=()),),
                 reason=f"the features and the label of every sample are in every batch with this gradient "
                 f"({why}), but the pictures are not decided: {note}{beyond}",
             )
@@ -192,7 +203,8 @@ def _determined(subject: Staged, limits: Budget, tell: Callable[[str, float], No
             Stages(
                 head=head,
                 unknowns=tuple(
-                    subject.batch.size * int(np.prod(stage.input_shape)) for stage in subject.network.stages
+                    subject.batch.size * int(np.prod(stage.input_shape))
+                    for stage in subject.network.convolutions
                 ),
             ),
         ),
@@ -241,7 +253,7 @@ def _full(subject: Staged, k: int, limits: Budget) -> tuple[bool, int]:
         except UnsuitablePrimeError:
             continue
         system = StageSystem(
-            stage=subject.network.stages[k], active=subject.passed.patterns[k], delta=delta, prime=prime
+            stage=subject.network.convolutions[k], active=subject.passed.patterns[k], delta=delta, prime=prime
         )
         left = system.left
         limits.spend(left * left * max(left, 1))

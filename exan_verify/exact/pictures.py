@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from exan_verify.core.network import Batch
-from exan_verify.core.staged import Convolution, StagedNetwork
+from exan_verify.core.staged import Convolution, Pool, StagedNetwork
 from exan_verify.exact.modular import PRIME, Residues
 from exan_verify.exact.rational import Mask, RationalMatrix, carry, product
 
@@ -25,8 +25,8 @@ class StagesForward:
     """The exact pass of M pictures through the stages.
 
     ``values[s]`` (n_s, M): ``values[0]`` the pictures, ``values[-1]`` the features of the head.
-    ``patterns[s]``, ``zeros[s]`` (n, M): where the outputs of stage s (from 0) are active (z > 0), where z is
-    zero.
+    ``patterns[s]``, ``zeros[s]`` (n, M), of the convolutions before anything is pooled: where the outputs of
+    stage s (from 0) are active (z > 0), where z is zero.
     """
 
     values: tuple[RationalMatrix, ...]
@@ -34,14 +34,14 @@ class StagesForward:
     zeros: tuple[Mask, ...]
 
 
-def taps(stage: Convolution) -> Places:
+def taps(stage: Convolution | Pool) -> Places:
     """(kh kw, H' W'): the entry of a channel (row * W + column) that a tap takes at an output position; H W
     where it takes padding.
     """
     _, height, width = stage.input_shape
     _, rows, columns = stage.output_shape
     left, _, top, _ = stage.padding
-    kh, kw = stage.weight.shape[2:]
+    kh, kw = stage.kernel
     y = np.arange(rows)[None, :] * stage.stride[0] + np.arange(kh)[:, None] * stage.dilation[0] - top
     x = np.arange(columns)[None, :] * stage.stride[1] + np.arange(kw)[:, None] * stage.dilation[1] - left
     inside = ((y >= 0) & (y < height))[:, None, :, None] & ((x >= 0) & (x < width))[None, :, None, :]
@@ -76,13 +76,42 @@ def forward_stages(network: StagedNetwork, batch: Batch) -> StagesForward:
     """The exact pass of the batch's pictures up to the features of the head."""
     values = [RationalMatrix.of(batch.inputs.T)]
     patterns, zeros = [], []
-    for stage in network.stages:
+    known = len(network.convolutions)
+    for k, stage in enumerate(network.stages):
+        if isinstance(stage, Pool):
+            values.append(pooled(stage, values[-1]))
+            continue
         z = convolved(stage, values[-1])
         active = z.positive()
-        patterns.append(active)
-        zeros.append(~z.nonzero())
+        if k < known:
+            patterns.append(active)
+            zeros.append(~z.nonzero())
         values.append(z.masked(active))
     return StagesForward(values=tuple(values), patterns=tuple(patterns), zeros=tuple(zeros))
+
+
+def pooled(stage: Pool, values: RationalMatrix) -> RationalMatrix:
+    """The largest entries of the windows, or their means (C H' W', M), of values (C H W, M) that are not
+    negative: so padding, which is never the largest, counts as 0.
+    """
+    channels, height, width = stage.input_shape
+    samples, count = values.shape[1], len(values.digits)
+    digits = values.digits.reshape(count, channels, height * width, samples)
+    padded = np.concatenate([digits, np.zeros_like(digits[:, :, :1])], axis=2)
+    windows = padded[:, :, taps(stage)]  # (count, C, taps, positions, M)
+    size = windows.shape[3] * channels
+    if stage.mean:
+        total = carry(windows.sum(axis=2).reshape(count, size, samples))
+        return RationalMatrix(total, values.denominator * windows.shape[2])
+    best = windows[:, :, 0]
+    for k in range(1, windows.shape[2]):
+        other = windows[:, :, k]
+        # digits are not negative, so the highest one that differs decides
+        larger = np.zeros(best.shape[1:], dtype=bool)
+        for here, there in zip(best, other, strict=True):
+            larger = np.where(here == there, larger, there > here)
+        best = np.where(larger, other, best)
+    return RationalMatrix(best.reshape(count, size, samples), values.denominator)
 
 
 def transposed(stage: Convolution, delta: RationalMatrix) -> RationalMatrix:
@@ -104,11 +133,11 @@ def transposed(stage: Convolution, delta: RationalMatrix) -> RationalMatrix:
 def deltas_mod(
     network: StagedNetwork, passed: StagesForward, features: Residues, prime: int = PRIME
 ) -> tuple[Residues, ...]:
-    """The deltas of all stages mod p, first to last, each (C_out H' W', M), from the gradient of the loss by
-    the head's features (n, M).
+    """The deltas of all stages of a network that pools nothing, mod p, first to last, each (C_out H' W', M),
+    from the gradient of the loss by the head's features (n, M).
     """
     found = [features * passed.patterns[-1]]
-    for stage, pattern in zip(network.stages[:0:-1], passed.patterns[-2::-1], strict=True):
+    for stage, pattern in zip(network.convolutions[:0:-1], passed.patterns[-2::-1], strict=True):
         back = transposed(stage, RationalMatrix.from_residues(found[-1], prime)).residues(prime)
         found.append(back * pattern)
     return tuple(found[::-1])

@@ -103,7 +103,7 @@ class StageSystem:
         stage = self.stage
         channels, height, width = stage.input_shape
         out, rows, columns = stage.output_shape
-        kh = stage.weight.shape[2]
+        kh = stage.kernel[0]
         active = self.active[:, m].reshape(out, rows, columns)
         if int(active.sum()) < channels * height * width:
             return False
@@ -144,7 +144,7 @@ class StageSystem:
         """Taps and pixels that have to do with one another: equal residues modulo the stride."""
         stage = self.stage
         _, height, width = stage.input_shape
-        kh, kw = stage.weight.shape[2:]
+        kh, kw = stage.kernel
         down, right = stage.stride
         left, _, top, _ = stage.padding
         tap = np.array(

@@ -90,27 +90,31 @@ def facts(evidence: Stages | StageMotions, subject: Pictures) -> Facts:
 
 
 def _determined(evidence: Stages, subject: Pictures) -> Facts:
-    stages, samples = subject.network.stages, subject.batch.size
+    stages, samples = subject.network.convolutions, subject.batch.size
     sizes = tuple(samples * int(np.prod(stage.input_shape)) for stage in stages)
-    require(evidence.unknowns == sizes, f"the stages have {sizes} unknowns")
+    require(evidence.unknowns in (sizes, ()), f"the stages have {sizes} unknowns")
     require(0 < len(evidence.head) <= 8 * (samples + subject.network.head.depth), "the head has no evidence")
     known = Facts()
     for part in evidence.head:
         known |= HEAD[type(part)](part, replace(subject.head, settled=known.determined))
     require(len(known.determined) == samples, "features and labels are not shown for every sample")
     require(subject.head.batch.distinct, "two samples have equal features and labels")
+    everyone = frozenset(range(samples))
+    if not evidence.unknowns:
+        return Facts(features=everyone)
+    require(not subject.network.pooled, "pooling hides the patterns that CV1 reads")
     left = list(range(len(stages)))
     for prime in PRIMES:
         deltas = _deltas(subject, prime)
         if deltas is not None:
             left = [k for k in left[::-1] if not _system(subject, k, deltas[k], prime).full()]
     require(not left, f"the equations of convolution {left[:1]} (from 0) do not have full column rank mod p")
-    return Facts(determined=frozenset(range(samples)))
+    return Facts(determined=everyone)
 
 
 def _system(subject: Pictures, k: int, delta: Residues, prime: int) -> StageSystem:
     return StageSystem(
-        stage=subject.network.stages[k], active=subject.passed.patterns[k], delta=delta, prime=prime
+        stage=subject.network.convolutions[k], active=subject.passed.patterns[k], delta=delta, prime=prime
     )
 
 
@@ -131,11 +135,12 @@ def _deltas(subject: Pictures, prime: int) -> tuple[Residues, ...] | None:
 
 def _moving(evidence: StageMotions, subject: Pictures) -> Facts:
     network, passed, batch = subject.network, subject.passed, subject.batch
-    require(1 <= evidence.stage <= len(network.stages), "there is no such convolution")
+    stages = network.convolutions  # what is pooled above them is a function of what stays
+    require(1 <= evidence.stage <= len(stages), "there is no such convolution")
     kept = evidence.stage
     # equations on each sample: active outputs of the stage, outputs up to it that stand at zero
     own = passed.patterns[kept - 1].sum(axis=0) + sum(zero.sum(axis=0) for zero in passed.zeros[:kept])
-    shared = sum(stage.weight.size for stage in network.stages[:kept])
+    shared = sum(stage.weight.size for stage in stages[:kept])
     movable = np.full(batch.size, batch.inputs.shape[1])
     if subject.question.domain is not None:
         lo, hi = subject.question.domain.bounds(batch.inputs.shape[1])

@@ -6,14 +6,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from exan_verify.core.network import exact_array
-from exan_verify.core.staged import Convolution, StagedNetwork
+from exan_verify.core.staged import Convolution, Pool, StagedNetwork
 from exan_verify.errors import UnsupportedLayerError
 from exan_verify.models.chain import unwrap
 from exan_verify.models.graph import to_convolutional
+from exan_verify.models.stages import AveragePool, Flatten, MaxPool, Relu, Stage
 from exan_verify.models.stages import Convolution as FloatConvolution
-from exan_verify.models.stages import Flatten, Relu, Stage
 
-_PROVED = "proofs are for Conv2d with ReLU after each, Flatten, then Linear layers with ReLU between them"
+_PROVED = (
+    "proofs are for Conv2d with ReLU after each, pooling after a ReLU, Flatten, then Linear layers with ReLU "
+    "between them"
+)
 
 
 def to_staged(model: Any, input_shape: Sequence[int] | None = None) -> StagedNetwork:
@@ -26,32 +29,35 @@ def to_staged(model: Any, input_shape: Sequence[int] | None = None) -> StagedNet
     _, notes = unwrap(model)
     network = to_convolutional(model, input_shape)
     shapes = network.shapes()
-    stages: list[Convolution] = []
-    steps = list(network.body)
-    while steps and isinstance(steps[0], FloatConvolution):
-        stage, after = steps[0], steps[1] if len(steps) > 1 else None
-        place = len(network.body) - len(steps)
-        if not isinstance(after, Relu):
-            raise _unsupported(after or stage, "without a ReLU after the convolution before it")
-        if stage.fold is not None:
-            raise _unsupported(stage, "with a BatchNorm folded into it")
-        if stage.groups != 1:
-            raise _unsupported(stage, f"with groups={stage.groups}")
-        channels, height, width = shapes[place]
-        stages.append(
-            Convolution(
-                weight=exact_array(stage.weight, f"{stage.path}.weight"),
-                bias=None if stage.bias is None else exact_array(stage.bias, f"{stage.path}.bias"),
-                input_shape=(channels, height, width),
-                stride=stage.stride,
-                padding=stage.padding,
-                dilation=stage.dilation,
-                name=stage.path,
+    stages: list[Convolution | Pool] = []
+    steps = [(stage, shapes[k]) for k, stage in enumerate(network.body)]
+    while steps and isinstance(steps[0][0], (FloatConvolution, MaxPool, AveragePool)):
+        stage, (channels, height, width) = steps.pop(0)
+        shape = channels, height, width
+        if isinstance(stage, FloatConvolution):
+            if not steps or not isinstance(steps[0][0], Relu):
+                raise _unsupported(stage, "without a ReLU right after it")
+            steps.pop(0)
+            stages.append(_convolution(stage, shape))
+        elif isinstance(stage, AveragePool) and (any(stage.padding) or stage.divisor is not None):
+            raise _unsupported(stage, "with padding or a divisor of its own")
+        elif isinstance(stage, (MaxPool, AveragePool)) and stages:
+            down, across = stage.padding
+            stages.append(
+                Pool(
+                    mean=isinstance(stage, AveragePool),
+                    kernel=stage.kernel,
+                    input_shape=shape,
+                    stride=stage.stride,
+                    padding=(across, across, down, down),
+                    dilation=stage.dilation if isinstance(stage, MaxPool) else (1, 1),
+                    name=stage.path,
+                )
             )
-        )
-        steps = steps[2:]
-    if not network.chain or len(steps) != 1 or not isinstance(steps[0], Flatten):
-        raise _unsupported(steps[0], "")
+        else:
+            raise _unsupported(stage, "before any convolution")
+    if not network.chain or len(steps) != 1 or not isinstance(steps[0][0], Flatten):
+        raise _unsupported(steps[0][0], "")
     if any(source.fold is not None or source.before is not None for source in network.head_sources):
         raise UnsupportedLayerError(f"a BatchNorm1d of the head is folded for the attack only; {_PROVED}")
     layers = ", ".join(
@@ -59,8 +65,26 @@ def to_staged(model: Any, input_shape: Sequence[int] | None = None) -> StagedNet
         for stage in stages
     )
     head = "-".join(map(str, network.head.widths))
-    understood = f"convolutions with ReLU ({layers}), then Linear layers {head} with ReLU between them"
+    pooling = any(isinstance(stage, Pool) for stage in stages)
+    what = "convolutions with ReLU and pooling" if pooling else "convolutions with ReLU"
+    understood = f"{what} ({layers}), then Linear layers {head} with ReLU between them"
     return StagedNetwork(stages=tuple(stages), head=network.head, notes=(*notes, understood))
+
+
+def _convolution(stage: FloatConvolution, shape: tuple[int, int, int]) -> Convolution:
+    if stage.fold is not None:
+        raise _unsupported(stage, "with a BatchNorm folded into it")
+    if stage.groups != 1:
+        raise _unsupported(stage, f"with groups={stage.groups}")
+    return Convolution(
+        weight=exact_array(stage.weight, f"{stage.path}.weight"),
+        bias=None if stage.bias is None else exact_array(stage.bias, f"{stage.path}.bias"),
+        input_shape=shape,
+        stride=stage.stride,
+        padding=stage.padding,
+        dilation=stage.dilation,
+        name=stage.path,
+    )
 
 
 def _unsupported(stage: Stage, how: str) -> UnsupportedLayerError:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from torch import nn
 
 from exan_verify import Box, Outcome, Release, audit, certify, check
@@ -37,6 +38,7 @@ from tests.support.staged_cases import (
     staged_gradient,
     unique_case,
 )
+from tests.support.torch_reference import initialised
 
 ALONE = {"cross_entropy": [0, 2], "mse": [0, 2], "hinge": [0, 2], "bce": [[0, 1, 0], [1, 1, 0]]}
 
@@ -135,8 +137,20 @@ def test_features_may_be_known_where_pictures_are_not():
     x = pictures(2, (1, 6, 6), 5)
     verdict = certify(made, batch=(x, [0, 1]))
     assert verdict.outcome is Outcome.UNKNOWN
+    assert verdict.samples == (SampleStatus.FEATURES,) * 2
     assert "the features and the label of every sample are in every batch" in verdict.reason
     assert "convolution '0'" in verdict.reason
+    claim = check(json.dumps(verdict.certificate), made, batch=(x, [0, 1]))
+    assert claim.samples == verdict.samples
+    # they are claimed, and no more
+    for samples, outcome in ((["determined"] * 2, "unique"), (["features", "unknown"], "unknown")):
+        forged = json.loads(json.dumps(verdict.certificate))
+        forged["claim"] |= {"samples": samples, "outcome": outcome}
+        with pytest.raises(CertificateRejected):
+            check(forged, made, batch=(x, [0, 1]))
+    found = audit(made, (x, [0, 1]))
+    assert found.gate("determined") == "hit"
+    assert found.radius == (None, None)
 
 
 def test_the_kernel_takes_every_rank_itself(monkeypatch: pytest.MonkeyPatch):
@@ -164,6 +178,8 @@ def test_what_a_certificate_says_is_compared():
     assert "unknowns" in rejected(unknowns=[part["unknowns"][0]])
     assert "unknowns" in rejected(unknowns=[part["unknowns"][0] - 1, *part["unknowns"][1:]])
     assert "no evidence" in rejected(head=[])
+    assert "features" not in certificate["claim"]["samples"]
+    assert "the evidence shows" in rejected(unknowns=[])
     wrong = copy.deepcopy(part["head"])
     wrong[0]["layers"][0]["rank"] -= 1
     assert "rank" in rejected(head=wrong)
@@ -232,8 +248,21 @@ def test_black_borders_without_biases_stand_at_zero():
 
 
 REFUSED = {
-    "'2' (MaxPool2d)": [nn.Conv2d(1, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(16, 3)],
-    "'1' (AveragePool)": [nn.Conv2d(1, 4, 3), nn.AvgPool2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3)],
+    "'0' (MaxPool) before any": [
+        nn.MaxPool2d(2),
+        nn.Conv2d(1, 4, 3),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(4, 3),
+    ],
+    "without a ReLU right": [nn.Conv2d(1, 4, 3), nn.AvgPool2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3)],
+    "with padding or": [
+        nn.Conv2d(1, 4, 3),
+        nn.ReLU(),
+        nn.AvgPool2d(2, padding=1),
+        nn.Flatten(),
+        nn.Linear(36, 3),
+    ],
     "with groups=2": [nn.Conv2d(2, 4, 3, groups=2), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3)],
     "with a BatchNorm folded into it": [
         nn.Conv2d(1, 4, 3),
@@ -249,12 +278,56 @@ REFUSED = {
 @pytest.mark.parametrize("message", REFUSED)
 def test_what_is_not_taken_is_named(message: str):
     model = nn.Sequential(*REFUSED[message])
-    channels = model[0].in_channels
+    channels = getattr(model[0], "in_channels", 1)
     with pytest.raises(UnsupportedLayerError) as caught:
         certify(model, batch=(pictures(2, (channels, 6, 6), 1), [0, 1]))
     said = str(caught.value)
-    assert message.replace("MaxPool2d", "MaxPool") in said
+    assert message in said
     assert "exan audit" in said
+
+
+POOLS = {
+    "max": nn.MaxPool2d(2),
+    "overlapping": nn.MaxPool2d(3, stride=2, padding=1),
+    "mean": nn.AvgPool2d((1, 2)),
+    "adaptive": nn.AdaptiveAvgPool2d(3),
+}
+
+
+@pytest.mark.parametrize("kind", POOLS)
+def test_behind_pooling_features_and_labels_are_known(kind: str):
+    made = module(8, [nn.Conv2d(1, 30, 3)], (40, 3), seed=6)
+    body = nn.Sequential(*made[:2], POOLS[kind], nn.Flatten())
+    x, y = pictures(3, (1, 8, 8), 6), [0, 1, 1]
+    features = body(torch.tensor(x)).detach().numpy()
+    head = module(8, [nn.Conv2d(1, 1, 1)], (60, 3), seed=7)[3:]
+    head[0] = nn.Linear(features.shape[1], 60).double()
+    initialised(head, 7)
+    model = nn.Sequential(*body, *head)
+    network = to_staged(model, (1, 8, 8))
+    assert network.pooled
+    values = forward_stages(network, batch_of(network, x, y)).values[-1].T.fractions().astype(float)
+    assert np.abs(values - features).max() < 1e-12
+    verdict = certify(model, batch=(x, y))
+    assert verdict.samples == (SampleStatus.FEATURES,) * 3, verdict.reason
+    claim = check(json.dumps(verdict.certificate), model, batch=(x, y))
+    assert claim.samples == verdict.samples
+    forged = json.loads(json.dumps(verdict.certificate))
+    forged["evidence"][0]["unknowns"] = [3 * 64]
+    forged["claim"] |= {"samples": ["determined"] * 3, "outcome": "unique"}
+    with pytest.raises(CertificateRejected, match="pooling hides"):
+        check(forged, model, batch=(x, y))
+    assert audit(model, (x, y)).gate("determined") == "hit"
+
+
+def test_pictures_move_below_what_is_pooled_too():
+    """A motion that keeps the first convolution's outputs keeps all that is pooled of them, ties included."""
+    body = nn.Sequential(nn.Conv2d(1, 2, 2, stride=2), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten())
+    model = initialised(nn.Sequential(*body, nn.Linear(8, 24), nn.ReLU(), nn.Linear(24, 3)).double(), 1)
+    x, y = pictures(2, (1, 8, 8), 1), [0, 2]
+    verdict = certify(model, batch=(x, y))
+    assert verdict.outcome is Outcome.AMBIGUOUS
+    assert check(verdict.certificate, model, batch=(x, y)).outcome is Outcome.AMBIGUOUS
 
 
 def test_only_whole_gradients_of_batches_are_asked():

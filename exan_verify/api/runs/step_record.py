@@ -209,7 +209,7 @@ def record_of(one: Prepared, found: Audit, seconds: float) -> StepRecord:
         reason=verdict.reason,
         determined=statuses.count(SampleStatus.DETERMINED),
         free=statuses.count(SampleStatus.FREE),
-        unknown=statuses.count(SampleStatus.UNKNOWN),
+        unknown=statuses.count(SampleStatus.UNKNOWN) + statuses.count(SampleStatus.FEATURES),
         published=None if state is None else sum(state.published_by_sample),
         peelable=None if state is None else sum(state.peelable),
         confirmed=None if gained is None else gained["confirmed"],
