@@ -20,6 +20,8 @@ author = copyright = "The exan-verify authors"
 release = version = exan_verify.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["tables.css"]
 html_title = f"exan-verify {release}"
 templates_path: list[str] = []
 exclude_patterns = ["_build"]

@@ -51,7 +51,7 @@ EXCLUSIVE_ROWS = Claim("exclusive-rows", hypotheses=[], conclusion=rows_give_sam
 
 def main() -> None:
     for claim in (EXCLUSIVE_IS_UNIQUE, HIDDEN_IS_SAFE, EXCLUSIVE_ROWS):
-        result = search(claim, effort=40)
+        result = search(claim, effort=20)
         print(f"{claim.name}: {claim.text}")
         for stage in result.stages:
             print(f"  {stage.name}: {stage.says}")

@@ -118,7 +118,7 @@ class Instance:
         if self.written:
             return self.written
         layers = self.network.layers
-        biases = None if layers[0].bias is None else [layer.bias for layer in layers]
+        biases = None if all(v.bias is None for v in layers) else [layer.bias for layer in layers]
         parts = [
             source([layer.weight for layer in layers]),
             source(biases),

@@ -28,7 +28,7 @@ settings.register_profile(
     derandomize=True,
     database=None,
     deadline=None,
-    max_examples=70,
+    max_examples=50,
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.register_profile("campaign", settings.get_profile("default"), derandomize=False, max_examples=5000)
@@ -43,7 +43,7 @@ providers._get_local_constants = Constants
 
 
 def examples(count: int) -> settings:
-    """The profile's share of ``count`` examples: 70 % by default, fifty times as many with ``campaign``."""
+    """The profile's share of ``count`` examples: half by default, fifty times as many with ``campaign``."""
     return settings(max_examples=max(1, count * settings().max_examples // _COUNTED))
 
 

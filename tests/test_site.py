@@ -19,7 +19,7 @@ from tests.support.commands import run
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
-RUN = ("start", "audit", "verdict", "smt")
+RUN = ("start", "audit", "verdict", "smt", "theorems")
 """Pages that are run, in this order, in one folder: the later ones take the files of the first."""
 
 
@@ -71,6 +71,9 @@ def test_the_pages_that_take_a_model_run_on_one():
     assert pages_run("theorems")["HIDDEN_IS_SAFE"].name == "hidden-is-safe"
     names = pages_run("python", "certify")
     assert names["rebuilt"].complete
+    reason = pages_run("python")["verdict"].reason
+    assert "51 independent equations in 57 unknowns" in reason, "the comment beside it says so"
+    assert len(pages_run("convolution")["found"].x) == 3
     assert max(names["verdict"].witness.radius) < 1.4e-3, "the comment beside it says so"
     assert pages_run("releases", **names)["rows"].shape == (128,)
 
@@ -115,7 +118,17 @@ def test_links_between_pages_lead_somewhere_and_no_page_is_left_out(page: Path):
     assert page.stem == "index" or re.search(rf"^{page.stem}$", index, re.M), "not in the index"
 
 
+def test_the_readme_is_a_page_that_leads_to_every_other():
+    text = (DOCS.parent / "README.md").read_text()
+    targets = re.findall(r"\]\(([^)#\s]+)", text)
+    assert all((DOCS.parent / target).exists() for target in targets)
+    linked = {Path(target).stem for target in targets if target.startswith("docs/")}
+    assert {page.stem for page in PAGES} - {"index", "proofs"} <= linked
+    assert len(text.splitlines()) <= 110
+
+
 def test_statements_that_pages_name_exist():
+    assert f"lists all {len(registry())};" in (DOCS / "terminal.md").read_text()
     for page in ("boundary", "reproducing"):
         text = (DOCS / f"{page}.md").read_text()
         for name in re.findall(r"`((?:[a-z]+[0-9]?)(?:-[a-z0-9]+)+|[cesp][0-9])`", text):
@@ -125,7 +138,9 @@ def test_statements_that_pages_name_exist():
 def test_the_references_have_every_command_option_and_public_name():
     made = run_path(str(DOCS / "conf.py"))
     commands, python = made["commands_page"](), made["api_page"]()
+    table = (DOCS / "terminal.md").read_text()
     for command in COMMANDS:
+        assert re.search(rf"^\|.*`exan {command.name}`.*\|.*\|$", table, re.M), command.name
         section = commands.split(f"## exan {command.name}\n")[1].split("\n## ")[0]
         for parameter in command.params:
             options = [name for name in parameter.opts if name.startswith("--")]

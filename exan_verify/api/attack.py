@@ -16,7 +16,7 @@ from exan_verify.core.network import MOST_SAMPLES, Gradient, ReluNetwork
 from exan_verify.core.question import Labels, Loss, Reduction, Release
 from exan_verify.errors import InputError, choice, fitting_into_memory, flag, short, whole
 from exan_verify.models.chain import to_network, unwrap
-from exan_verify.models.gradients import received
+from exan_verify.models.gradients import of_folded, received
 
 if TYPE_CHECKING:
     from exan_verify.numeric.problem.records import Attack
@@ -131,18 +131,25 @@ def attack(
         from exan_verify.numeric.convolution.attack import run as attack_pictures
 
         pictures = to_convolutional(model, input_shape)
+        architecture = pictures.architecture
         given = received(gradient, model)
         found: Attack = attack_pictures(pictures, given.tensors, iterations=iterations, **options)
     else:
         from exan_verify.numeric.attack import run
 
         network = to_network(model)
+        architecture = network.architecture
         asked = None if release is None else as_released(network, release, model)
         sent = None if asked is None else asked.release
+        if sent is not None and sent.rows and network.plain is not network:
+            raise InputError(
+                "release.rows: constants of the model are folded into its layers, whose gradient is read "
+                "from whole tensors; apply the constants to the data instead, and remove them from the model"
+            )
         if sent is not None and sent.averages is not None:
             options["batch_size"] = _means(len(sent.averages), options["batch_size"])
         # a list is in the order of the module's parameters, which need not be that of its forward pass
-        given = received(gradient, model, sent)
+        given = of_folded(received(gradient, model, sent), network, exact=False)
         notes += network.notes
         if asked is None:
             found = run(network, given.tensors, **options)
@@ -150,7 +157,7 @@ def attack(
             notes += asked.notes
             found = run(asked.network, asked.of(given.tensors), release=asked.rows, **options)
             found = replace(found, release=sent)
-    return replace(found, notes=(*notes, *given.notes, *found.notes))
+    return replace(found, architecture=architecture, notes=(*notes, *given.notes, *found.notes))
 
 
 def _means(count: int, told: int | None) -> int:

@@ -250,8 +250,8 @@ def audit(
 ) -> Audit:
     """Audit ``batch = (x, y)``: x (M, d) or (M, ...), y as the torch loss takes it; options as ``certify``'s.
     ``attack``: attack the batch's float64 gradient too, in what the other answers leave of ``budget``, which
-    is for all of it. A model with convolutions can be attacked, and then nothing else is known of it. With a
-    ``release`` the attack is given what is sent, and nothing else.
+    is for all of it. Of a model with convolutions that the exact side does not take nothing but the attack's
+    answer is known. With a ``release`` the attack is given what is sent, and nothing else.
 
     Raises :class:`exan_verify.errors.InputError` or a subclass naming what cannot be used.
     """

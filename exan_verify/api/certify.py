@@ -26,7 +26,7 @@ from exan_verify.errors import (
     unknown,
     whole,
 )
-from exan_verify.models.gradients import received
+from exan_verify.models.gradients import FOLDED_TOLERANCE, of_folded, received
 
 
 @taking_instances
@@ -108,7 +108,8 @@ def certify(
         given = received(gradient, model)
         meant_exactly = flag(exact, "exact")
         given.for_network(network)
-        _check_meaning(given, meant_exactly, tolerance, release)
+        _check_meaning(given, meant_exactly, tolerance, release, network)
+        given = of_folded(given, network, exact=True)
         question = replace(question, tolerance=None if tolerance is None else Fraction(tolerance))
     return decide(
         network,
@@ -130,11 +131,10 @@ def exact_network(model: Any, batch: Any = None) -> Network | StagedNetwork:
     if isinstance(model, (Network, StagedNetwork)):
         return model
     from exan_verify.models.chain import to_any_network
-    from exan_verify.models.graph import is_convolutional
+    from exan_verify.models.staged import has_convolutions, to_staged
 
-    if not is_convolutional(model):
+    if not has_convolutions(model):
         return to_any_network(model)
-    from exan_verify.models.staged import to_staged
 
     x = batch.inputs if isinstance(batch, Batch) else batch[0] if isinstance(batch, (tuple, list)) else None
     shape = tuple(getattr(x, "shape", ()))[1:]
@@ -153,13 +153,21 @@ def _of_pictures(
     return stages.decide(network, question, own, limits=limits, **options)
 
 
-def _check_meaning(gradient: Gradient, exact: bool, tolerance: float | None, release: Release | None) -> None:
+def _check_meaning(
+    gradient: Gradient,
+    exact: bool,
+    tolerance: float | None,
+    release: Release | None,
+    network: Network,
+) -> None:
     if release is not None:
         raise InputError("release= says what of a batch's gradient is sent; give batch=(x, y) with it")
     if exact and tolerance is not None:
         raise InputError("exact=True and tolerance= contradict each other; give one of them")
     if tolerance is not None:
         positive(tolerance, "tolerance")
+        if network.plain is not network:
+            raise InputError(FOLDED_TOLERANCE)
     if not (exact or gradient.rational or tolerance is not None):
         raise InexactError(
             "the gradient has floating-point numbers and it is not said what they mean: pass exact=True if "

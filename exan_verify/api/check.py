@@ -20,7 +20,7 @@ from exan_verify.core.staged import StagedNetwork
 from exan_verify.errors import CertificateRejected, InputError, ShapeError
 from exan_verify.kernel import checker
 from exan_verify.kernel.timed import checked_within
-from exan_verify.models.gradients import received
+from exan_verify.models.gradients import of_folded, received
 
 _ABOUT_A_BATCH = 64
 """How much longer than for the model alone a certificate is read for its release, which holds a basis."""
@@ -110,7 +110,7 @@ def _given(
             )
         found = received(gradient, model)
         found.for_network(network)
-        return found
+        return of_folded(found, network, exact=True)
     if isinstance(batch, Batch):
         return batch.inputs, batch.labels
     if not isinstance(batch, (tuple, list)) or len(batch) != 2:

@@ -40,6 +40,7 @@ from exan_verify.errors import (
     NonFiniteError,
     PickleRefusedError,
     ShapeError,
+    UnsupportedLayerError,
     fitting_into_memory,
     short,
 )
@@ -85,13 +86,27 @@ def load_model(spec: str | Path, weights: str | Path | None = None) -> ReluNetwo
 
 @fitting_into_memory("reading the file")
 def load_any_model(spec: str | Path, weights: str | Path | None = None) -> Any:
-    """As :func:`load_model`, but what a factory returns is left as it is: it may have convolutions."""
+    """As :func:`load_model`, but what a factory returns is left as it is, and may have convolutions; an ONNX
+    file with convolutions becomes a torch module."""
     from exan_verify.models.files import make_model
 
     if _is_factory(spec):
         with about(spec):
             return make_model(str(spec), None if weights is None else load_tensors(weights))
-    return load_model(spec, weights)
+    try:
+        return load_model(spec, weights)
+    except UnsupportedLayerError:
+        from exan_verify.models.onnx import has_pictures
+
+        if Path(spec).suffix.lower() != ".onnx":
+            raise
+        with about(spec):
+            if not has_pictures(spec):
+                raise
+    from exan_verify.models.onnx_pictures import load_onnx_pictures
+
+    with about(spec):
+        return load_onnx_pictures(spec)
 
 
 @fitting_into_memory("reading the file")

@@ -40,6 +40,7 @@ def verdict_record(verdict: Verdict) -> dict[str, Any]:
         "batch": None if verdict.batch is None else batch_record(verdict.batch),
         "witness": None if verdict.witness is None else _witness_record(verdict.witness),
         "certificate": verdict.certificate,
+        "architecture": verdict.architecture,
         "notes": list(verdict.notes),
         "attempts": [msgspec.to_builtins(attempt) for attempt in verdict.attempts],
     } | _asked_record(verdict)
@@ -73,6 +74,7 @@ def attack_record(found: Attack, score: Score | None, candidate_score: Score | N
             "reason": found.reason,
             "hint": found.hint,
             "missing": list(found.missing),
+            "architecture": found.architecture,
             "notes": list(found.notes),
             "method": found.method,
             "layer": found.layer,

@@ -21,7 +21,7 @@ from exan_verify.bench import suite
 from exan_verify.bench.certify_cases import CASES, Case, build
 from exan_verify.bench.suite import Options, Suite, isolated, run_seeds
 from exan_verify.core.network import Batch, Gradient, ReluNetwork
-from exan_verify.core.question import Reduction
+from exan_verify.core.question import Box, Reduction
 from exan_verify.core.verdict import Verdict
 from exan_verify.exact.backprop import gradient
 from exan_verify.exclusivity import exclusivity
@@ -38,6 +38,7 @@ class Run:
     equations: int | None
     unknowns: int | None
     rank: int | None
+    dimension: int | None
     certify_seconds: float
     check_seconds: float | None
     certificate_kib: float | None
@@ -60,6 +61,7 @@ class Row(suite.Row):
     equations: int | None
     unknowns: int | None
     rank: int | None
+    dimension: int | None
     certify_median: float
     certify_worst: float
     check_median: float | None
@@ -78,6 +80,8 @@ def run_case(case: Case, seed: int, work_limit: int | None = None) -> Run:
     """One case at one seed in this process."""
     network, batch = build(case, seed)
     asked: dict[str, Any] = {"loss": case.loss.value, "work_limit": work_limit}
+    if case.boxed:
+        asked["domain"] = Box(0, 1)
     start = time.perf_counter()
     given = None
     if case.entrance != "batch":
@@ -100,6 +104,7 @@ def run_case(case: Case, seed: int, work_limit: int | None = None) -> Run:
         equations=used.equations if used else None,
         unknowns=used.unknowns if used else None,
         rank=used.rank if used else None,
+        dimension=None if verdict.witness is None else verdict.witness.dimension,
         certify_seconds=seconds,
         check_seconds=_check_seconds(verdict, network, batch, given),
         certificate_kib=None if verdict.certificate is None else len(json.dumps(verdict.certificate)) / 1024,
@@ -159,6 +164,7 @@ def _summary(case: Case, runs: Sequence[Run]) -> Row:
         equations=first.equations,
         unknowns=first.unknowns,
         rank=first.rank,
+        dimension=min((r.dimension for r in runs if r.dimension is not None), default=None),
         certify_median=statistics.median(times),
         certify_worst=max(times),
         check_median=statistics.median(c for c, _ in checks) if checks else None,
@@ -182,6 +188,7 @@ SUITE = Suite(
         ("equations ", "equations"),
         ("U ", "unknowns"),
         ("rank ", "rank"),
+        ("dimension ", "dimension"),
         ("s, median ", "certify_median"),
         ("s, worst ", "certify_worst"),
         ("check/certify ", "check_ratio"),

@@ -24,7 +24,8 @@ Built = tuple[ReluNetwork, Batch]
 class Case(suite.Case):
     """One row: network widths, batch size, where network and inputs come from, and what must come out.
 
-    ``entrance``: ``batch``, ``gradient`` (the exact gradient alone) or ``changed`` (one entry of it plus 1).
+    ``boxed``: inputs are asked about in [0, 1]. ``entrance``: ``batch``, ``gradient`` (the exact gradient
+    alone) or ``changed`` (one entry of it plus 1).
     """
 
     widths: tuple[int, ...]
@@ -34,6 +35,7 @@ class Case(suite.Case):
     entrance: str = "batch"
     engine: str = "auto"
     expected: str = "unique"
+    boxed: bool = False
     classes: tuple[int, ...] = ()
     seeds: int | None = 10
 
@@ -85,6 +87,23 @@ CASES = (
     Case(name="784-512-10 M=12, enumeration alone", widths=_SMALL, samples=12, engine="enumeration", seeds=3),
     Case(name="784-16-10 M=32, narrow", widths=(784, 16, 10), samples=32, expected="ambiguous"),
     Case(name="784-64-10 M=96, narrow", widths=(784, 64, 10), samples=96, expected="ambiguous"),
+    Case(
+        name="784-16-10 M=32 MNIST in [0, 1], narrow",
+        widths=(784, 16, 10),
+        samples=32,
+        data="mnist",
+        boxed=True,
+        expected="ambiguous",
+    ),
+    Case(
+        name="784-64-10 M=96 MNIST in [0, 1], narrow",
+        widths=(784, 64, 10),
+        samples=96,
+        data="mnist",
+        boxed=True,
+        expected="ambiguous",
+        seeds=5,
+    ),
     Case(
         name="8-12-3 mse, one region, classes (2,2)",
         widths=_REGION,

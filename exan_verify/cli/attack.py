@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 
 from exan_verify.cli.options import PATH, common, question, release
-from exan_verify.cli.output import ExitCode, Output, facts, noted, require_folder, wall_clock
+from exan_verify.cli.output import ExitCode, Output, facts, noted, require_folder, taken_for, wall_clock
 from exan_verify.cli.partial_output import hidden_arrays, hidden_facts
 from exan_verify.cli.pictures import (
     draw_sheet,
@@ -23,6 +23,12 @@ from exan_verify.cli.scored_against import Truth, load_truth
 if TYPE_CHECKING:
     from exan_verify.numeric.problem.metrics import Score
     from exan_verify.numeric.problem.records import Attack
+
+_SIZE_FROM = {
+    "given": "given",
+    "rank": "told by the gradient's rank",
+    "loss scale": "told by the scale of the loss",
+}
 
 _HONEST = (
     "Confirmed: no other batch of this size has this gradient, as far as floating point can tell. "
@@ -153,15 +159,20 @@ def describe(found: Attack, score: Score | None, candidate_score: Score | None =
     count = found.x.shape[0]
     whole = "the whole batch" if found.complete else "not the whole batch"
     rows = {
+        **taken_for(found.architecture, found.notes),
         "recovered": f"{count} of {found.batch_size} samples, {whole}",
         "of these": f"{found.count(Tier.CONFIRMED)} confirmed, {found.count(Tier.CONSISTENT)} consistent",
-        "candidates": str(len(found.candidates)),
-        "batch size": f"{found.batch_size} ({found.batch_size_source})",
+        "candidates": f"{len(found.candidates)} more, which fit less",
+        "batch size": f"{found.batch_size} ({_SIZE_FROM[found.batch_size_source]})",
         "method": f"{found.method}" + (f" at hidden layer {found.layer}" if found.layer else ""),
         "gradient residual": f"{found.gradient_residual:.1e}",
-        "largest bound": f"{max(s.error_bound for s in found.status):.1e}" if found.status else "-",
+        "largest error bound": f"{max(s.error_bound for s in found.status):.1e}" if found.status else "-",
         "time": f"{found.seconds:.2f} s",
     }
+    if not found.status:
+        del rows["of these"], rows["largest error bound"]
+    if not found.candidates:
+        rows["candidates"] = "0"
     if found.release is not None:
         rows["release"] = found.release.described
     if found.scale != 1:
@@ -183,7 +194,9 @@ def describe(found: Attack, score: Score | None, candidate_score: Score | None =
     if candidate_score is not None and candidate_score.samples:
         near = sum(one.rmse < RECOVERED_RMSE for one in candidate_score.samples)
         best = min(one.rmse for one in candidate_score.samples)
-        rows["candidates against it"] = f"{near} with RMSE below {RECOVERED_RMSE:g}, the best {best:.1e}"
+        rows["candidates against the truth"] = (
+            f"{near} with RMSE below {RECOVERED_RMSE:g}, the best {best:.1e}"
+        )
     return [facts(rows), *noted(found.notes)]
 
 

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 
 from exan_verify.cli.options import PATH, common, question, release
-from exan_verify.cli.output import REAL_ARITHMETIC, ExitCode, Output, facts, noted, require_folder, table
+from exan_verify.cli.output import (
+    REAL_ARITHMETIC,
+    ExitCode,
+    Output,
+    facts,
+    noted,
+    require_folder,
+    table,
+    taken_for,
+)
 from exan_verify.cli.pictures import picture_facts, shaped
 from exan_verify.core.question import Labels
 
@@ -155,12 +164,7 @@ def _audit_batch(
             shown = section(
                 f"Audit of {batch}", x, found.classes, found if proved else None, _attacked(found), files
             )
-            if (
-                proved
-                and not with_convolutions(subject)
-                and found.question.labels is not Labels.REAL
-                and found.release is None
-            ):
+            if proved and not with_convolutions(subject) and _mitigable(found):
                 shown = replace(shown, remedy=_again("mitigate", files, found))
             _write(report, shown, found)
     if written["junit"] or written["sarif"]:
@@ -189,7 +193,14 @@ def _audit_batch(
         output.say(facts(_lines(found) | {"certified verdict": open_}))
     output.say(*(f"gate {gate}: {_said_of_gate(found, gate, state)}" for gate, state in gates.items()))
     output.say(*(f"{name}: {path}" for name, path in written.items() if path is not None))
+    if proved and _mitigable(found) and found.verdict.determined:
+        output.say(f"what can be done about it: {_again('mitigate', files, found)}")
     return exit_code(found.verdict.outcome.value, gates)
+
+
+def _mitigable(found: Audit) -> bool:
+    """Whether ``exan mitigate`` takes the question of this audit."""
+    return found.question.labels is not Labels.REAL and found.release is None
 
 
 def _attacked(found: Audit) -> OwnBatchAttack | str:
@@ -211,7 +222,9 @@ def _said_of_gate(found: Audit, gate: str, state: str) -> str:
     if found.attack is None:
         return f"{state}; the attack was {found.no_attack}"
     if state == "passed":
-        return f"{state}; {_NONE_FOUND[gate]}, which is no promise"
+        estimates = sum(one is not None for one in found.attack.estimates or ())
+        more = f"; it estimated {estimates} pictures, which the gate candidates counts" if estimates else ""
+        return f"{state}; {_NONE_FOUND[gate]}, which is no promise{more}"
     if state == "undecided":
         return f"{state}; {_NONE_FOUND[gate]} before its budget ran out"
     seen = found.attack.found
@@ -292,6 +305,7 @@ def describe(found: Audit) -> list[Any]:
     known = [radius for radius in found.radius if radius is not None]
     outcome, fixed = verdict.outcome.value.upper(), sum(r == 0 for r in known)
     rows = {
+        **taken_for(verdict.architecture, found.notes),
         "published ExAN condition": published,
         "peeling closure": peelable,
         "certified verdict": f"{outcome}, {verdict.determined} of {size} samples determined",

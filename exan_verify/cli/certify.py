@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import rich_click as click
@@ -18,6 +20,7 @@ from exan_verify.cli.output import (
     noted,
     require_folder,
     table,
+    taken_for,
     titled,
     wall_clock,
 )
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
     from exan_verify.core.verdict import Verdict
 
 _SHOWN = 64
+_FEW = 4
+"""Parts of an evidence that are shown one by one; of more, their number."""
 
 
 @click.command("certify")
@@ -42,8 +47,11 @@ _SHOWN = 64
 @click.option("--batch-size", type=int, metavar="M", help="Size of the batches asked about.")
 @click.option("--engine", default="auto", show_default=True, help="Ask one engine only.")
 @click.option("--certificate", type=PATH, metavar="OUT.json", help="Write the certificate here.")
+@click.option(
+    "--long", is_flag=True, help="Also the evidence: its kind, theorem and sizes, and every engine's word."
+)
 @common()
-def certify_command(model: str, certificate: str | None, **options: Any) -> int:
+def certify_command(model: str, certificate: str | None, long: bool, **options: Any) -> int:
     """Decide which batches have a gradient, in exact arithmetic, and certify the answer.
 
     MODEL is an .onnx or .safetensors file, or a factory package.module:name.
@@ -62,7 +70,7 @@ def certify_command(model: str, certificate: str | None, **options: Any) -> int:
         write_atomically(certificate, pretty(verdict.certificate))
     record = verdict_record(verdict) | {"certificate_path": certificate if written else None}
     output.answer({"schema": "exan/certify/1", **record, "statement": REAL_ARITHMETIC})
-    output.say(*describe(verdict))
+    output.say(*describe(verdict, long=long))
     if certificate is not None:
         output.say(
             f"certificate written to {certificate}" if written else "no certificate: nothing was decided"
@@ -75,9 +83,16 @@ def certify_command(model: str, certificate: str | None, **options: Any) -> int:
 @click.argument("model", type=PATH)
 @click.option("--batch", type=PATH, metavar="FILE", help="The batch it was made for.")
 @click.option("--gradient", type=PATH, metavar="FILE", help="The gradient it was made for.")
+@click.option("--long", is_flag=True, help="Also the evidence that was checked: its kind, theorem and sizes.")
 @common(work_limit=False)
 def check_command(
-    certificate: str, model: str, batch: str | None, gradient: str | None, as_json: bool, **options: Any
+    certificate: str,
+    model: str,
+    batch: str | None,
+    gradient: str | None,
+    long: bool,
+    as_json: bool,
+    **options: Any,
 ) -> int:
     """Re-derive the claim of CERTIFICATE for MODEL and the batch or gradient it was made for.
 
@@ -109,6 +124,8 @@ def check_command(
     if released is not None:
         decided += f"; what is sent: {released.described}"
     output.say(titled("ACCEPTED", decided, "bold green"))
+    if long:
+        output.say("", _evidence(json.loads(Path(certificate).read_bytes())), "")
     output.say(REAL_ARITHMETIC)
     return ExitCode.DONE
 
@@ -118,20 +135,22 @@ def verdict_code(verdict: Verdict) -> int:
     return ExitCode.UNDECIDED if verdict.outcome.value == "unknown" else ExitCode.DONE
 
 
-def describe(verdict: Verdict) -> list[Any]:
-    """The verdict as text and tables."""
-
+def describe(verdict: Verdict, *, long: bool = False) -> list[Any]:
+    """The verdict as text. ``long``: also what its evidence is, and what each engine that was asked said."""
     rows = {
+        **taken_for(verdict.architecture, verdict.notes),
         "reason": verdict.reason,
         "asked": f"among batches of {verdict.batch_size} samples"
         if verdict.batch_size
         else "among batches of a size that is not known; --batch-size says it",
-        "samples": _counted(verdict.samples) or "none",
+        "samples": _named(verdict.samples),
         "trust": verdict.rests_on,
     }
     if verdict.release is not None:
         rows["release"] = verdict.release.described
-    if verdict.tolerant and verdict.witness is not None and verdict.witness.radius is not None:
+    if not verdict.samples:
+        del rows["samples"]  # none is at hand
+    elif verdict.tolerant and verdict.witness is not None and verdict.witness.radius is not None:
         del rows["samples"]  # equality is not asked, so no sample is determined or free
         rows["radius"] = f"{max(verdict.witness.radius):.3g} at most, L-infinity (per sample: --json)"
     if verdict.distance is not None:
@@ -141,18 +160,39 @@ def describe(verdict: Verdict) -> list[Any]:
         rows["engine"] = f"{verdict.engine.value}{where}"
     parts: list[Any] = [titled(verdict.outcome.value.upper(), f": {verdict.meaning}")]
     parts += [facts(rows), *noted(verdict.notes)]
-    if verdict.attempts:
-        parts += ["", _attempts(verdict), ""]
-    if len(set(verdict.samples)) > 1:
-        parts.append("; ".join(_listed(status, verdict.samples) for status in dict.fromkeys(verdict.samples)))
-    return [*parts, REAL_ARITHMETIC]
+    if long and verdict.certificate is not None:
+        parts += ["", _evidence(verdict.certificate)]
+    if long and verdict.attempts:
+        notes = table("engine", "what came of it")
+        for attempt in verdict.attempts:
+            notes.add_row(attempt.engine.value, attempt.note)
+        parts += ["", _attempts(verdict), "", notes]
+    return [*parts, "", REAL_ARITHMETIC]
 
 
-def _listed(status: Any, samples: tuple[Any, ...]) -> str:
-    """Which samples have this status, by their numbers in the batch."""
-    those = [str(m) for m, one in enumerate(samples) if one is status]
-    more = f" and {len(those) - _SHOWN} more (see --json)" if len(those) > _SHOWN else ""
-    return f"{status.value}: {'sample' if len(those) == 1 else 'samples'} {', '.join(those[:_SHOWN])}{more}"
+def _evidence(certificate: Mapping[str, Any]) -> Table:
+    """The parts of a certificate's evidence; sizes are its numbers by name, and the lengths of its lists."""
+    from exan_verify.core.certificate import THEORY
+
+    places = {kind.__struct_config__.tag: place for kind, place in THEORY.items()}
+    made = table("evidence", "in the theory", "sizes")
+    for part in certificate["evidence"]:
+        made.add_row(part["type"], places[part["type"]], ", ".join(_sizes(part)))
+    return made
+
+
+def _sizes(part: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in part.items():
+        if isinstance(value, Mapping):
+            yield from _sizes(value)
+        elif isinstance(value, (list, tuple)) and value:
+            if len(value) <= _FEW and all(isinstance(item, Mapping) for item in value):
+                for item in value:
+                    yield from _sizes(item)
+            else:
+                yield f"{len(value)} {name}"
+        elif name not in ("type", "prime", "point") and isinstance(value, (int, str)):
+            yield f"{name} {value}"
 
 
 def _attempts(verdict: Verdict) -> Table:
@@ -167,6 +207,19 @@ def _attempts(verdict: Verdict) -> Table:
 def _counted(samples: tuple[Any, ...]) -> str:
     counts = Counter(status.value for status in samples)
     return ", ".join(f"{n} {name}" for name, n in counts.most_common())
+
+
+def _named(samples: tuple[Any, ...]) -> str:
+    """How many samples have which status and, where they differ, which: by their numbers in the batch."""
+    if len(set(samples)) == 1:
+        return _counted(samples)
+    parts = []
+    for status, count in Counter(samples).most_common():
+        those = [str(m) for m, one in enumerate(samples) if one is status]
+        more = f" and {count - _SHOWN} more, see --json" if count > _SHOWN else ""
+        word = "sample" if count == 1 else "samples"
+        parts.append(f"{count} {status.value} ({word} {', '.join(those[:_SHOWN])}{more})")
+    return ", ".join(parts)
 
 
 def _certify(model: str, options: dict[str, Any], progress: Callable[[str, float], None]) -> Verdict:

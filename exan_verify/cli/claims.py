@@ -98,7 +98,8 @@ def describe(result: Searched) -> list[Any]:
     if result.nothing_tested:
         return [*parts, titled("NOTHING TESTED", f": {result.nothing_tested}. {_REMEDY}", "bold yellow")]
     if result.counterexample is None:
-        return [*parts, titled("NOT REFUTED", f": {_HONEST}", "bold yellow")]
+        few = f" {result.few_tested.capitalize()}. {_REMEDY}" if result.few_tested else ""
+        return [*parts, titled("NOT REFUTED", f": {_HONEST}{few}", "bold yellow")]
     refuted = f": by the stage '{result.stages[-1].name}'; verified exactly"
     return [*parts, titled("REFUTED", refuted, "bold red"), *_counterexample(result.counterexample)]
 

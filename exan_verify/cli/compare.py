@@ -17,6 +17,13 @@ if TYPE_CHECKING:
 
 _WIDE = 180
 
+_LEGEND = (
+    "recall: share of the batch that came back within an RMSE of 1e-3",
+    "wrong: claims beyond their error bound, or with a wrong label",
+    "RMSE, PSNR (dB), SSIM: median over what the method returned, which may be few of the batch",
+    "labels: share of these that are right; s: seconds; stopped: took too long; refused: out of its range",
+)
+
 
 @click.command("compare")
 @click.argument("model", type=PATH)
@@ -79,7 +86,7 @@ def compare_command(model: str, batch: str, figure: str | None, **options: Any) 
 
         write_atomically(figure, methods_figure(rows))
     output.answer(_record(model, batch, rows, unfinished=cut is not None))
-    output.say(suite_table(replace(SUITE, columns=_columns(SUITE.columns)), rows))
+    output.say(suite_table(replace(SUITE, columns=_columns(SUITE.columns)), rows), "", *_LEGEND)
     if cut is not None:
         raise cut
     return ExitCode.DONE

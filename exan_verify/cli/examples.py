@@ -9,6 +9,7 @@ _BATCH = "demo-report/model.safetensors --batch demo-report/batch.npz"
 
 EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "demo": ("exan demo", "exan demo --out somewhere --seed 7"),
+    "show": ("exan show demo-report/model.safetensors", "exan show networks/*.onnx"),
     "audit": (
         f"exan audit {_FILES}",
         f"exan audit {_FILES} --report audit.html",

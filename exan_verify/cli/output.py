@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import signal
 import sys
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
@@ -25,6 +27,8 @@ REAL_ARITHMETIC = (
     "The claim is about real arithmetic on the stored numbers, not about an accelerator's rounded arithmetic."
 )
 _WIDTH = 100
+_BROAD, _LINES = 40, 5
+"""A table is written by rows where a column narrower than that would have a cell of more lines than that."""
 
 
 class ExitCode(IntEnum):
@@ -73,15 +77,27 @@ class Output:
         return self._out.width
 
     def _fitting(self, part: Any) -> Any:
-        """A table that would be cut at this width: row by row, every cell on a line after its heading."""
+        """A table at this width. Cells are broken between words; where that does not do, or leaves columns so
+        narrow that a cell takes many lines, it is written row by row, every cell on a line after its heading.
+        """
         if not isinstance(part, Table) or not part.show_header:
             return part
         columns = [(str(column.header).strip(), list(column.cells)) for column in part.columns]
-        for column, (heading, cells) in zip(part.columns, columns, strict=True):
-            # rich would cut words to make columns narrower
-            column.min_width = max(cell_len(word) for text in (heading, *cells) for word in str(text).split())
-        padding = len(columns) * (part.padding[1] + part.padding[3])
-        if sum(column.min_width or 0 for column in part.columns) + padding <= self.width:
+        texts = [[heading, *map(str, cells)] for heading, cells in columns]
+        least = [max(cell_len(word) for text in column for word in text.split() or [""]) for column in texts]
+        whole = [max(cell_len(line) for text in column for line in text.split("\n")) for column in texts]
+        left = self.width - len(columns) * (part.padding[1] + part.padding[3]) - sum(least)
+        widths = list(least)
+        # rich would cut words to make columns narrower: who needs least more is given it first
+        order = sorted(range(len(columns)), key=lambda k: whole[k] - least[k])
+        for k, others in zip(order, range(len(columns), 0, -1), strict=True):
+            more = min(whole[k] - least[k], max(0, left) // others)
+            widths[k] += more
+            left -= more
+        readable = (width >= _BROAD or n <= _LINES * width for n, width in zip(whole, widths, strict=True))
+        if left >= 0 and all(readable):
+            for column, width in zip(part.columns, widths, strict=True):
+                column.width = width
             return part
         lines = facts({})
         for row in range(part.row_count):
@@ -111,6 +127,17 @@ _LEAVES_CONTEXTS = frozenset({contextlib.__file__, budget.__file__, __file__})
 """The files in which limits are set and put back."""
 
 
+def _finalises(frame: FrameType | None) -> bool:
+    """Whether objects are being put away, where Python prints an exception and drops it."""
+    collecting = {getattr(callback, "__code__", None) for callback in gc.callbacks}
+    while frame is not None:
+        code = frame.f_code
+        if code.co_name == "__del__" or code.co_filename == weakref.__file__ or code in collecting:
+            return True
+        frame = frame.f_back
+    return False
+
+
 @contextmanager
 def wall_clock(seconds: float | None) -> Iterator[None]:
     """Raise :class:`BudgetExhausted` after ``seconds``: where it is polled, and in between by a timer where
@@ -127,10 +154,10 @@ def wall_clock(seconds: float | None) -> Iterator[None]:
         if over:
             return
         # raised where a context is entered or left, it would leave this timer or another limit in place
-        if frame is not None and frame.f_code.co_filename in _LEAVES_CONTEXTS:
+        if frame is not None and (frame.f_code.co_filename in _LEAVES_CONTEXTS or _finalises(frame)):
             signal.setitimer(signal.ITIMER_REAL, _SOON)
             return
-        # what is raised inside a destructor or a callback of the garbage collector is lost: then once more
+        # what is raised inside another callback of a weak reference is lost: then once more
         signal.setitimer(signal.ITIMER_REAL, _AGAIN)
         raise BudgetExhausted(f"the budget of {seconds:g} s ran out; give a larger --budget")
 
@@ -154,10 +181,16 @@ def facts(rows: Mapping[str, str]) -> Table:
     """Two columns, names and values, without lines."""
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(style="bold", no_wrap=True)
-    table.add_column()
+    table.add_column(overflow="fold")
     for name, value in rows.items():
         table.add_row(name, value)
     return table
+
+
+def taken_for(architecture: str, notes: Sequence[str]) -> dict[str, str]:
+    """The row that says what a model was taken for; none where a note says it, with what was assumed."""
+    said = not architecture or any(note.startswith(architecture) for note in notes)
+    return {} if said else {"model": architecture}
 
 
 def noted(notes: Sequence[str]) -> list[str]:

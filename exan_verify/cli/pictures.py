@@ -118,7 +118,8 @@ def picture_facts(found: Attack) -> dict[str, str]:
     bound = max((s.error_bound for s in found.feature_status), default=0.0)
     known = f"{len(found.features)} of {found.batch_size} samples"
     rows = {"features": f"{known}, within {bound:.1e}" if len(found.features) else known}
-    rows["feature labels"] = ", ".join(str(v) for v in found.feature_labels.tolist()) or "-"
+    labels = ", ".join(str(v) for v in found.feature_labels.tolist())
+    rows["feature labels"] = f"{labels} (in the order found)" if labels else "-"
     reached = [f"{s.kind} {s.path!r}: {s.deficit}" for s in found.stages if s.deficit is not None]
     rows["open entries"] = "; ".join(reversed(reached)) or "no stage reached"
     if found.estimates is not None:

@@ -22,6 +22,7 @@ from exan_verify.cli.examples import epilog
 from exan_verify.cli.mitigate import mitigate_command
 from exan_verify.cli.output import ExitCode
 from exan_verify.cli.prove import prove_command
+from exan_verify.cli.show import show_command
 from exan_verify.cli.smt import export_smt_command, smt_command
 from exan_verify.cli.sweep import sweep_command
 from exan_verify.cli.theorems import theorems_command
@@ -42,6 +43,7 @@ def exan() -> None:
 
 COMMANDS = (
     demo_command,
+    show_command,
     audit_command,
     certify_command,
     check_command,

@@ -84,8 +84,9 @@ def export_smt_command(model: str, out: str, cubes: bool, with_exp: bool, force:
     if not force:
         require_wanted(size.bytes, "the list of cubes" if cubes else out)
     about = "" if cubes else f"about {amount(size.bytes)} bytes"
+    left = None if deadline is None else max(0.001, deadline - time.monotonic())  # a timer of 0 never rings
     try:  # the timer may ring anywhere inside, also where a context is entered or left
-        with output.working("writing constraints") as told, wall_clock(_left(deadline)):
+        with output.working("writing constraints") as told, wall_clock(left):
             told(about)
             with _about(options):
                 posed, truth = pose(network, asked, **data)
@@ -141,7 +142,7 @@ def smt_command(model: str, cache: str | None, double_check: bool, **options: An
             double_check=double_check,
         )
         verdict = decide(network, asked, **data, radius=options["radius"], settings=settings)
-    verdict = replace(verdict, notes=_notes(network, **data))
+    verdict = replace(verdict, architecture=network.architecture, notes=_notes(network, **data))
     output.answer({"schema": "exan/smt/1", **verdict_record(verdict), "statement": REAL_ARITHMETIC})
     output.say(*describe(verdict))
     return verdict_code(verdict)
@@ -151,15 +152,11 @@ def _deadline(budget: float | None) -> float | None:
     return None if budget is None else time.monotonic() + budget
 
 
-def _left(deadline: float | None) -> float | None:
-    return None if deadline is None else max(0.001, deadline - time.monotonic())
-
-
 def _asked(model: str, options: dict[str, Any]) -> tuple[ReluNetwork, Question, dict[str, Any]]:
     """The network, the question, and ``batch`` or ``gradient``, as ``pose`` and ``decide`` take them."""
     from exan_verify.api.files import load_gradient, load_model
     from exan_verify.core.question import Question
-    from exan_verify.models.gradients import received
+    from exan_verify.models.gradients import FOLDED_TOLERANCE, of_folded, received
 
     if (options["batch"] is None) == (options["gradient"] is None):
         raise click.UsageError("give either --batch FILE or --gradient FILE")
@@ -178,6 +175,9 @@ def _asked(model: str, options: dict[str, Any]) -> tuple[ReluNetwork, Question, 
         return network, asked, {"batch": _batch(options["batch"], network, asked)}
     with _about(options):
         gradient = received(load_gradient(options["gradient"]), network)
+        if network.plain is not network and asked.tolerance is not None:
+            raise InputError(FOLDED_TOLERANCE)
+        gradient = of_folded(gradient, network, exact=True)
     if not (gradient.rational or options["exact"] or asked.tolerance):
         raise InexactError(
             f"{options['gradient']}: floating-point numbers; say --exact if they are meant exactly, "

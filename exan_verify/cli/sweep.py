@@ -76,7 +76,10 @@ def sweep_command(
         raise click.UsageError("--domain is not asked of a sweep; leave it out, or audit a run")
     make = _maker(model, over, options.pop("weights"))
     kept: Any = tempfile.TemporaryDirectory() if out is None else nullcontext(out)
-    with output.working("sweeping") as tell, kept as folder:
+    from exan_verify.api.files import ABOUT_DATA, about
+
+    source = data or "the digits that come with exan-verify (--data FILE.npz gives other samples)"
+    with output.working("sweeping") as tell, kept as folder, about(source, *ABOUT_DATA):
         found = sweep(
             make, _data(data), over=over, values=_numbers(values), out=folder, progress=tell, **options
         )

@@ -11,7 +11,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from exan_verify.cli.options import PATH, common
-from exan_verify.cli.output import ExitCode, Output, facts, require_folder, titled, wall_clock
+from exan_verify.cli.output import ExitCode, Output, facts, require_folder, table, titled, wall_clock
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -39,7 +39,7 @@ def _names(_context: click.Context, _parameter: click.Parameter, typed: str) -> 
 @click.command("theorems")
 @click.argument("name", required=False, shell_complete=_names)
 @click.option("--all", "everything", is_flag=True, help="Run the checks of every statement.")
-@click.option("--long", is_flag=True, help="In the list: also quantifiers, hypotheses and conclusions.")
+@click.option("--long", is_flag=True, help="In the list: also hypotheses, conclusions, sources and proofs.")
 @click.option("--no-checks", is_flag=True, help="Show the statement without running its checks.")
 @click.option("--table", type=click.Choice(TABLES), help="Write the readings of P1 and P2 as a table.")
 @click.option("--file", type=PATH, metavar="FILE.py", help="Search the claims of this file instead.")
@@ -140,14 +140,22 @@ def _list(output: Output, statements: Sequence[Statement], *, long: bool) -> int
     from exan_verify.theorems.as_text import statement_record
 
     output.answer({"schema": "exan/theorems/1", "statements": [statement_record(s) for s in statements]})
-    output.say(*overview(statements, long=long), "", summary(statements))
+    shown = overview(statements) if long else [_names_and_titles(statements)]
+    output.say(*shown, "", summary(statements))
     return ExitCode.DONE
 
 
-def overview(statements: Sequence[Statement], *, long: bool) -> list[Any]:
-    """Each statement with its standing, source and proofs, in the order of the groups.
+def _names_and_titles(statements: Sequence[Statement]) -> Table:
+    made = table("name", "standing", "says")
+    for statement in statements:
+        standing = statement.standing.value
+        made.add_row(statement.name, Text(standing, style=STYLES[standing]), statement.title)
+    return made
 
-    ``long``: also over what it is claimed, its hypotheses and its conclusion.
+
+def overview(statements: Sequence[Statement]) -> list[Any]:
+    """Each statement with its standing, what it claims over what, source and proofs, in the order of the
+    groups.
     """
     parts: list[Any] = []
     for statement in statements:
@@ -155,21 +163,21 @@ def overview(statements: Sequence[Statement], *, long: bool) -> list[Any]:
         head = Text.assemble(
             f"{statement.group}  ", (statement.name, "bold"), "  ", (standing, STYLES[standing])
         )
-        parts += ["", head, Padding(facts(_summarised(statement, long)), (0, 0, 0, 4))]
+        parts += ["", head, Padding(facts(_summarised(statement)), (0, 0, 0, 4))]
     return parts[1:]
 
 
-def _summarised(statement: Statement, long: bool) -> dict[str, str]:
+def _summarised(statement: Statement) -> dict[str, str]:
     from exan_verify.theorems.as_text import quantified
 
-    rows = {"says": statement.title}
-    if long:
-        rows |= {
-            "over": quantified(statement),
-            "if": "\n".join(statement.hypotheses) or "always",
-            "then": statement.conclusion,
-        }
-    return rows | {"source": statement.source, "by": _established(statement)}
+    return {
+        "says": statement.title,
+        "over": quantified(statement),
+        "if": "\n".join(statement.hypotheses) or "always",
+        "then": statement.conclusion,
+        "source": statement.source,
+        "by": _established(statement),
+    }
 
 
 def _established(statement: Statement) -> str:

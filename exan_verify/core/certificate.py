@@ -425,16 +425,35 @@ class Counting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     point: Element
 
 
+Step = Annotated[int, msgspec.Meta(ge=-(1 << 24), le=1 << 24)]
+"""An entry of a motion, in a unit of its own."""
+
+
+class Inwards(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A motion near which there is an exact one that leaves faces of the box inwards.
+
+    ``motion`` has a row for each sample that moves and a number for each of ``features``; entries on a face
+    that stay there are 0. ``layer``: whether the motions leave the values of the first layer alone or, of a
+    narrow second one, only its values and its gradient.
+    """
+
+    layer: Literal[1, 2]
+    features: tuple[Natural, ...]
+    motion: tuple[tuple[Step, ...], ...]
+
+
 class Unseen(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="unseen"):
     """Evidence for AMBIGUOUS: motions of ``samples`` that the first layer does not see (narrow first layer).
 
-    They form a linear space of ``dimension`` at least; ``prime`` and ``point`` as for :class:`Shear`.
+    They form a set of ``dimension`` at least, without ``inwards`` a linear space of motions to both sides;
+    ``prime`` and ``point`` as for :class:`Shear`.
     """
 
     samples: tuple[Natural, ...]
     dimension: Natural
     prime: Element
     point: Element
+    inwards: Inwards | msgspec.UnsetType = msgspec.UNSET
 
 
 class Projected(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="projected"):
@@ -566,6 +585,33 @@ Evidence = (
     | StageMotions
 )
 """Tagged records, one kind per argument; the kernel has one checker for each."""
+
+THEORY: Mapping[type[Evidence], str] = {
+    Tolerance: "Appendix T",
+    Scale: "section 8; of a release M6",
+    Twins: "section 8",
+    RankBound: "6.5a; with a tolerance T9",
+    Forced: "6.5a",
+    Lifting: "C1, C2; labels 3.4",
+    DegreeThree: "Appendix L3; labels 3.4",
+    Apart: "P.2a",
+    Enumeration: "3.3, Appendix E",
+    ExtraRays: "E7 to E10",
+    SecondBatch: "F1",
+    EnclosedBatch: "CB9",
+    AlgebraicBatch: "CB10",
+    Residual: "S5, C4, Appendix R",
+    InputCover: "R8",
+    Shear: "S2, F3",
+    Counting: "S4, F3'",
+    Unseen: "section 4, narrow first layer",
+    Projected: "M1",
+    Averaged: "M4",
+    Submersion: "M7",
+}
+"""Where docs/theory.md has the argument of each kind of evidence. Reasons do not name it: they are for people
+who have not read it.
+"""
 
 
 class Certificate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -9,10 +9,10 @@ Constructors validate once; inside the package nothing is checked again.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -62,12 +62,46 @@ MOST_SAMPLES = 1 << 24
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Fold:
+    """How constant shifts and scales beside a layer of a model became part of the layer's own numbers.
+
+    The model computes ``gain V u + bias_gain c + offset`` with ``u = factor h[order] + shift``, where V
+    (n_out, n_in) and c (n_out,) are its parameters and V alone is multiplied as a matrix. The :class:`Linear`
+    has ``weight[:, order] = gain V factor`` and ``bias = bias_gain c + gain V shift + offset``, so that
+
+        dV = gain (dW[:, order] factor + db shift^T)   and   dc = bias_gain db.
+
+    ``gain`` and ``bias_gain`` (n_out,), ``factor`` and ``shift`` (n_in,) are exact; no factor and no gain is
+    zero, so either gradient determines the other (with ``shift`` other than 0 only where db is known).
+    ``order`` (n_in,): which input each column of V is for.
+    """
+
+    gain: Array
+    bias_gain: Array
+    factor: Array
+    shift: Array
+    order: Array
+
+    @property
+    def shifted(self) -> bool:
+        """Whether db is needed to tell dV from dW."""
+        return bool(np.any(self.shift != 0))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Linear:
-    """One affine layer ``z = weight h + bias``; ``weight`` (n_out, n_in), ``bias`` (n_out,) or None."""
+    """One affine layer ``z = weight h + bias``; ``weight`` (n_out, n_in), ``bias`` (n_out,) or None.
+
+    ``fold``: what constants of the model are in these numbers; None where they are the model's own.
+    ``named``: the parameters' names, where they are not ``<name>.weight`` and ``<name>.bias``. Neither is a
+    part of the layer's value.
+    """
 
     weight: Array
     bias: Array | None
     name: str
+    fold: Fold | None = None
+    named: tuple[str, str] | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -77,9 +111,10 @@ class Linear:
     def parameters(self) -> Iterator[tuple[str, Array]]:
         """Yield ``(name, array)`` for weight and bias, under torch's names."""
         prefix = f"{self.name}." if self.name else ""
-        yield f"{prefix}weight", self.weight
+        weight, bias = self.named or (f"{prefix}weight", f"{prefix}bias")
+        yield weight, self.weight
         if self.bias is not None:
-            yield f"{prefix}bias", self.bias
+            yield bias, self.bias
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -167,6 +202,19 @@ class Network:
         """Yield ``(name, array)`` for weights and biases, first layer first."""
         for layer in self.layers:
             yield from layer.parameters()
+
+    @property
+    def architecture(self) -> str:
+        """What the network is, in words: its widths, what its layers are, what lies between them."""
+        layers = "Linear layers with ReLU between them" if self.depth > 1 else "one Linear layer"
+        return f"{'-'.join(map(str, self.widths))}, {layers}"
+
+    @property
+    def plain(self) -> Self:
+        """The same network, whose gradient is that of its own numbers: nothing is folded into them."""
+        if all(layer.fold is None for layer in self.layers):
+            return self
+        return replace(self, layers=tuple(replace(layer, fold=None) for layer in self.layers))
 
     @cached_property
     def digest(self) -> str:
@@ -299,6 +347,14 @@ class PiecewiseNetwork(Network):
     def activation(self, layer: int) -> Activation | None:
         """What follows affine layer ``layer`` (1-based, a hidden one); None: ReLU."""
         return PerLayer(self.activations).at(layer)
+
+    @property
+    def architecture(self) -> str:
+        """What the network is, in words, with the activation after each hidden layer."""
+        after = ("ReLU" if activation is None else activation.name for activation in self.activations)
+        return (
+            f"{'-'.join(map(str, self.widths))}, Linear layers with, in turn, {'; '.join(after)} between them"
+        )
 
     def _valued(self) -> Iterator[Array]:
         yield from super()._valued()
@@ -514,11 +570,11 @@ def _clean_linear(layer: Linear) -> Linear:
     if weight.ndim != 2 or 0 in weight.shape:
         raise ShapeError(f"{prefix}weight has shape {weight.shape}; give (n_out, n_in)")
     if layer.bias is None:
-        return Linear(weight=weight, bias=None, name=layer.name)
+        return replace(layer, weight=weight)
     bias = exact_array(layer.bias, f"{prefix}bias")
     if bias.shape != weight.shape[:1]:
         raise ShapeError(f"{prefix}bias has shape {bias.shape}; give ({weight.shape[0]},)")
-    return Linear(weight=weight, bias=bias, name=layer.name)
+    return replace(layer, weight=weight, bias=bias)
 
 
 def _clean_labels(y: Any, samples: int, network: Asked, loss: Loss, labels: Labels) -> Array:

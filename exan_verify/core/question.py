@@ -6,7 +6,7 @@ Setting and notation: docs/theory.md section 1.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
@@ -180,6 +180,13 @@ class Release:
                     f"release.rows: the mask of {name!r} has {len(mask)} entries; give one for each of its "
                     f"{len(arrays[name])} rows"
                 )
+        problems += [
+            f"release: constants of the model are folded into layer {layer.name!r}, and {what}; apply them "
+            "to the data instead, and remove them from the model"
+            for layer in network.layers
+            if layer.fold is not None
+            for what in self._not_of_the_folded(layer)
+        ]
         features = network.widths[0]
         if self.input_basis is not None and len(self.input_basis) != features:
             problems.append(
@@ -187,6 +194,14 @@ class Release:
                 f"{features} inputs"
             )
         raise_problems(InputError, problems)
+
+    def _not_of_the_folded(self, layer: Linear) -> Iterator[str]:
+        """Why what is sent of the model's gradient is not told by the same tensors and rows of the folded."""
+        if self.input_basis is not None:
+            yield "an input basis speaks of the model's own inputs to it"
+        weight, *bias = (self.sends(name, len(array)) for name, array in layer.parameters())
+        if layer.fold is not None and layer.fold.shifted and np.any(weight & ~bias[0]):
+            yield "a shift tells its weights' gradient only together with that of its biases"
 
     def check_samples(self, batch: Batch) -> None:
         """Raise :class:`InputError` where the groups that are averaged are none of the samples of ``batch``:

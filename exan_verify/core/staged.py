@@ -178,6 +178,16 @@ class StagedNetwork:
         """K, the number of logits."""
         return self.head.classes
 
+    @property
+    def architecture(self) -> str:
+        """What the network is, in words."""
+        stages = ", ".join(
+            f"{'Conv2d and ReLU' if isinstance(stage, Convolution) else 'mean' if stage.mean else 'maximum'} "
+            f"{'x'.join(map(str, stage.input_shape))} to {'x'.join(map(str, stage.output_shape))}"
+            for stage in self.stages
+        )
+        return f"{stages}, then {self.head.architecture}"
+
     def parameters(self) -> Iterator[tuple[str, Array]]:
         """Yield ``(name, array)`` for every parameter, first layer first."""
         for layer in self.layers:

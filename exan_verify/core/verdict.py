@@ -124,8 +124,9 @@ class Verdict:
     part of the answer rests on, and the certificate may show more of it (``certified``, ``rests_on``).
     ``tolerant``: the question had a tolerance, so no sample is called determined; then ``distance`` is the
     largest entry of the difference between the given gradient and that of the nearest batch found (an upper
-    bound; None where no engine of ours found a batch). ``notes``: what was assumed
-    of the model, or done to it and to the gradient, before the question was asked; a line each.
+    bound; None where no engine of ours found a batch). ``architecture``: what the model was taken for, in
+    words. ``notes``: what was assumed of the model, or done to it and to the gradient, before the question
+    was asked; a line each.
     """
 
     outcome: Outcome
@@ -141,6 +142,7 @@ class Verdict:
     attempts: tuple[Attempt, ...] = ()
     tolerant: bool = False
     distance: float | None = None
+    architecture: str = ""
     notes: tuple[str, ...] = ()
     release: Release | None = None
 

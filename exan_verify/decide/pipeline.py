@@ -24,7 +24,7 @@ from exan_verify.core.network import Batch, Gradient, Network, ReluNetwork
 from exan_verify.core.question import Labels, Question
 from exan_verify.core.verdict import Attempt, Engine, Outcome, SampleStatus, Trust, Verdict
 from exan_verify.decide.context import Context, Finding, Progress, Setting
-from exan_verify.decide.gradient.from_gradient import Search, rank_bound_of_batch, search
+from exan_verify.decide.gradient.from_gradient import Search, rank_bound_of_batch, search, too_few
 from exan_verify.decide.obstacles import obstacles
 from exan_verify.decide.released import not_asked, only_handled
 from exan_verify.errors import (
@@ -61,6 +61,7 @@ ENGINE_ORDER: tuple[tuple[Engine, Callable[[Context, Budget], Finding]], ...] = 
     (Engine.FAMILIES, _engine("families", any_activation=True)),
     (Engine.RESIDUAL, _engine("residual")),
     (Engine.ENUMERATION, _engine("enumeration")),
+    (Engine.RESIDUAL, _engine("residual.searched")),
     (Engine.RESIDUAL, _engine("residual.inputs")),
 )
 """Who is asked, cheapest first."""
@@ -133,7 +134,7 @@ def decide(
             statuses = (SampleStatus.UNKNOWN,) * (own if size == own else 0)
             verdict = replace(verdict, samples=statuses, tolerant=question.tolerance is not None)
     notes = network.notes + (() if gradient is None else gradient.notes)
-    return replace(verdict, notes=notes, release=question.release)
+    return replace(verdict, architecture=network.architecture, notes=notes, release=question.release)
 
 
 def _given_batch(setting: Setting, batch: Batch, limits: Budget) -> Verdict:
@@ -165,11 +166,7 @@ def _other_size(context: Context, batch_size: int, limits: Budget) -> Verdict:
     except UnsuitablePrimeError:
         bound = None  # a rational loss needs no residues for what follows
     if bound is not None:
-        reason = (
-            f"rank [dW_{bound.layer} | db_{bound.layer}] >= {bound.rank} (mod p), "
-            f"so {batch_size} samples are too few"
-        )
-        searched = Search(samples=batch_size, reason=reason, refutation=bound)
+        searched = Search(samples=batch_size, reason=too_few(bound, batch_size), refutation=bound)
         return _unrealisable(setting, searched, batch=batch)
     if setting.question.loss.rational and setting.question.labels is not Labels.KNOWN:
         given = exact_gradient(setting.network, batch, setting.question.loss, setting.question.reduction)

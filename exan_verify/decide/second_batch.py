@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from exan_verify.core.arrays import Array, fractions, to_fraction
-from exan_verify.core.certificate import Counting, Move, SecondBatch, SparseVector, Submersion
+from exan_verify.core.certificate import Counting, Move, SecondBatch, SparseVector, Submersion, Unseen
 from exan_verify.core.facts import Facts
 from exan_verify.core.network import Batch
 from exan_verify.decide.context import Context
@@ -47,6 +47,15 @@ def counted(context: Context, evidence: Counting | Submersion) -> Count | None:
     try:
         return second.count(evidence, _subject(context))
     except CertificateRejected:
+        return None
+
+
+def measured(context: Context, evidence: Unseen) -> second.Family | None:
+    """What the kernel shows of the motions, whatever dimension ``evidence`` states; None where nothing."""
+    try:
+        with np.errstate(all="ignore"):
+            return second.family(evidence, _subject(context))
+    except (CertificateRejected, ArithmeticError, np.linalg.LinAlgError):
         return None
 
 

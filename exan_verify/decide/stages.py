@@ -291,6 +291,7 @@ def _verdict(network: StagedNetwork, question: Question, batch: Batch, found: Fi
         witness=found.witness,
         certificate=certificate,
         attempts=found.attempts,
+        architecture=network.architecture,
         notes=network.notes,
         release=question.release,
     )

@@ -176,6 +176,16 @@ def backward(network: Network, passed: Forward, vectors: Array) -> PerLayer[Rati
     return PerLayer(deltas[::-1])
 
 
+def backward_ball(network: Network, passed: Forward, vectors: Any) -> PerLayer[Any]:
+    """``Delta_1 .. Delta_L`` as real balls, each an ``arb_mat`` (n_i, M), from loss vectors (K, M) that are;
+    at the working precision.
+    """
+    deltas = [vectors]
+    for k in range(network.depth - 1, 0, -1):
+        deltas.append(_mask_balls(_balls(network.layers[k].weight.T) * deltas[-1], passed, k))
+    return PerLayer(deltas[::-1])
+
+
 def gradient(network: Network, batch: Batch, loss: Loss, reduction: Reduction) -> Gradient:
     """The exact gradient for a rational loss (mse, hinge), as Fractions under the parameters' names."""
     passed = forward(network, batch)
@@ -216,16 +226,14 @@ def gradient_ball(
     passed = forward(network, batch)
     divisor = loss.divisor(reduction, batch.size, network.classes)
     with flint.ctx.workprec(precision):
-        delta = loss_vectors_ball(loss, passed.logits, batch.labels, divisor, precision)
+        vectors = loss_vectors_ball(loss, passed.logits, batch.labels, divisor, precision)
+        deltas = backward_ball(network, passed, vectors)
         out: dict[str, Any] = {}
-        for i in range(network.depth - 1, -1, -1):
-            layer = network.layers[i]
+        for layer, delta, features in zip(network.layers, deltas, passed.hidden, strict=True):
             names = [name for name, _ in layer.parameters()]
-            out[names[0]] = delta * _balls(passed.hidden[i].T.fractions())
+            out[names[0]] = delta * _balls(features.T.fractions())
             if layer.bias is not None:
                 out[names[1]] = delta * flint.arb_mat(batch.size, 1, [1] * batch.size)
-            if i:
-                delta = _mask_balls(_balls(layer.weight.T) * delta, passed, i)
     return {name: out[name] for name, _ in network.parameters()}
 
 

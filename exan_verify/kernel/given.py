@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import lcm
 
+from exan_verify.core.arrays import PerLayer
 from exan_verify.core.facts import NO_SAMPLES
 from exan_verify.core.network import Array, Batch, Network, ReluNetwork, to_fraction
 from exan_verify.core.question import Question
 from exan_verify.errors import CertificateRejected
-from exan_verify.exact.backprop import Forward, forward
+from exan_verify.exact.backprop import Forward, backward_ball, forward
+from exan_verify.exact.balls import PRECISION, BallMatrix, working_precision
+from exan_verify.exact.softmax import loss_vectors_ball
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +49,15 @@ class Subject:
     def passed(self) -> Forward:
         """The exact forward pass, recomputed."""
         return forward(self.model, self.batch)
+
+    @cached_property
+    def deltas(self) -> PerLayer[BallMatrix]:
+        """``Delta_1 .. Delta_L`` as balls, up to the loss's divisor."""
+        with working_precision():
+            vectors = loss_vectors_ball(
+                self.question.loss, self.passed.logits, self.batch.labels, 1, PRECISION
+            )
+            return backward_ball(self.network, self.passed, vectors)
 
     def leaving(self, moving: set[int]) -> frozenset[int]:
         """Those of the samples ``moving`` whose equals move too: the batch without them lacks the sample."""

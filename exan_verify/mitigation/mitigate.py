@@ -127,6 +127,11 @@ def mitigate(
         )
     question = Question.of(loss, reduction, labels, domain=domain)
     network = to_network(model)
+    if network.plain is not network:
+        raise InputError(
+            "constants of the model are folded into its layers, and defences change the layers themselves; "
+            "apply the constants to the data instead, and remove them from the model"
+        )
     exact = Batch.given(batch, network=network, loss=question.loss, labels=question.labels)
     question = replace(question, batch_size=exact.size)
     if domain is not None and not (isinstance(domain, Box) and domain.contains(exact)):

@@ -180,9 +180,9 @@ class MitigationReport:
             return (
                 f"Use {best.name}. Proved: every one of the {len(best.statuses)} samples differs between "
                 f"batches that send exactly the same, and at least {hidden} of {of} dimensions are hidden. "
-                f"Measured only: the best picture that was made of any sample has {best.exposed:.1f} dB, "
-                f"below the {READABLE_PSNR:g} dB that count as recognisable here; look at the pictures, and "
-                f"a better prior may do better.{price} Against: {best.assumes}"
+                f"Measured only: the best copy that was made of any sample has {best.exposed:.1f} dB, "
+                f"below the {READABLE_PSNR:g} dB that count as recognisable here; look at what the report "
+                f"shows, and a better prior may do better.{price} Against: {best.assumes}"
             )
         return (
             f"Use {best.name}, measured only: nothing exact is proved, since noise is random. Each sample "

@@ -1,13 +1,16 @@
 """From a ``torch.nn.Module`` to an exact :class:`Network`.
 
 The module's forward is traced symbolically (``torch.fx``) and must be one chain: Linear layers with ReLU, or
-another piecewise linear activation, between them, and layers around them that change nothing (Flatten,
-Identity, Dropout that is off). Whatever else it does is refused with its type and path: a verdict about
+another piecewise linear activation, between them, layers around them that change nothing (Flatten, Identity,
+Dropout that is off), and constants beside a Linear layer that shift and scale each number by itself
+(:mod:`exan_verify.models.folding`). Whatever else it does is refused with its type and path: a verdict about
 another function would be worthless.
 """
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -16,12 +19,19 @@ from typing import TYPE_CHECKING, Any
 from exan_verify.core.network import Activation, Linear, Network, PiecewiseNetwork, ReluNetwork, exact_array
 from exan_verify.errors import InputError, UnsupportedLayerError
 from exan_verify.models.activations import Make, of_function, of_module
+from exan_verify.models.arithmetic import Stored, affine_of
+from exan_verify.models.folding import Affine, fold_constants
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     import torch
     from torch.fx import Node
 
-_SUPPORTED = "use Linear layers with ReLU between them (and Flatten, Identity, Dropout in eval mode)"
+_SUPPORTED = (
+    "use Linear layers with ReLU between them (and Flatten, Identity, Dropout in eval mode, constant shifts "
+    "and scales)"
+)
 
 
 class Kind(Enum):
@@ -29,12 +39,15 @@ class Kind(Enum):
 
     LINEAR = "Linear"
     RELU = "ReLU"
+    CONSTANT = "constant"
+    OTHER = "other"
     NOTHING = "nothing"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One step of a forward pass: its kind, the path it is known by, and the layer of a Linear step.
+    """One step of a forward pass: its kind, the path it is known by, the layer of a Linear step, and the
+    shift and scale of a CONSTANT one.
 
     ``activation``: of a RELU step that is another activation, what it is for so many neurons, whose layer
     has numbers of the given dtype.
@@ -44,6 +57,7 @@ class Step:
     path: str
     layer: Linear | None = None
     activation: Make | None = None
+    affine: Affine | None = None
 
 
 def to_network(model: Any) -> ReluNetwork:
@@ -100,7 +114,7 @@ def to_any_network(model: Any) -> ReluNetwork | PiecewiseNetwork:
         for k, layer in enumerate(network.layers[:-1], 1)
         if (activation := network.activation(k)) is not None
     )
-    return replace(network, notes=notes) if notes else network
+    return replace(network, notes=(*notes, *network.notes)) if notes else network
 
 
 def unwrap(model: Any) -> tuple[Any, tuple[str, ...]]:
@@ -132,7 +146,8 @@ def unwrap(model: Any) -> tuple[Any, tuple[str, ...]]:
             break
         notes.append(f"the wrapper {kind.__name__} was taken off the model")
         model = inner
-    return model, tuple(notes)
+    read = getattr(model, "notes", ()) if type(model).__name__ == "FromOnnx" else ()
+    return model, (*notes, *read)
 
 
 def _hands_on(model: torch.nn.Module) -> bool:
@@ -165,9 +180,11 @@ def _hands_on(model: torch.nn.Module) -> bool:
 
 
 def assemble(steps: Sequence[Step]) -> ReluNetwork:
-    """The network of a chain of steps with ReLU for every activation.
+    """The network of a chain of steps with ReLU for every activation; its ``notes`` say which constants were
+    folded into it.
 
-    Raises :class:`UnsupportedLayerError` where Linear and ReLU do not alternate, from Linear to Linear.
+    Raises :class:`UnsupportedLayerError` where Linear and ReLU do not alternate, from Linear to Linear, and
+    what :func:`exan_verify.models.folding.fold_constants` raises.
     """
     network = assemble_any(steps)
     if not isinstance(network, ReluNetwork):
@@ -177,25 +194,27 @@ def assemble(steps: Sequence[Step]) -> ReluNetwork:
 
 def assemble_any(steps: Sequence[Step]) -> ReluNetwork | PiecewiseNetwork:
     """The network of a chain of steps, whatever its activations; raises as :func:`assemble`."""
-    layers = _layers(steps)
+    layers, notes = _layers(steps)
+    # of the layers as they are stored: where constants are folded in, they become rationals
+    dtypes = [step.layer.weight.dtype for step in steps if step.layer is not None]
     between: list[list[Step]] = []
     for step in steps:
         if step.kind is Kind.LINEAR:
             between.append([])
         elif step.kind is Kind.RELU:
             between[-1].append(step)
-    activations = tuple(_activation(layer, those) for layer, those in zip(layers, between[:-1], strict=False))
+    activations = tuple(
+        _activation(layer, dtype, those)
+        for layer, dtype, those in zip(layers, dtypes, between[:-1], strict=False)
+    )
     if not any(activations):
-        return ReluNetwork(layers=layers)
-    return PiecewiseNetwork(layers=layers, activations=activations)
+        return ReluNetwork(layers=layers, notes=notes)
+    return PiecewiseNetwork(layers=layers, activations=activations, notes=notes)
 
 
-def _activation(layer: Linear, steps: Sequence[Step]) -> Activation | None:
+def _activation(layer: Linear, dtype: Any, steps: Sequence[Step]) -> Activation | None:
     """What the activations after ``layer`` come to: ReLU once or more often, or one other."""
-    made = [
-        None if step.activation is None else step.activation(layer.shape[0], layer.weight.dtype)
-        for step in steps
-    ]
+    made = [None if step.activation is None else step.activation(layer.shape[0], dtype) for step in steps]
     if len(made) > 1 and any(made):
         raise UnsupportedLayerError(
             f"{', '.join(step.path for step in steps)} follow one another after layer {layer.name!r}; "
@@ -204,8 +223,8 @@ def _activation(layer: Linear, steps: Sequence[Step]) -> Activation | None:
     return made[0]
 
 
-def _layers(steps: Sequence[Step]) -> tuple[Linear, ...]:
-    active = [step for step in steps if step.kind is not Kind.NOTHING]
+def _layers(steps: Sequence[Step]) -> tuple[tuple[Linear, ...], tuple[str, ...]]:
+    active, notes = fold_constants(steps)
     before: Step | None = None
     for step in active:
         if step.kind is Kind.LINEAR and before is not None and before.kind is Kind.LINEAR:
@@ -226,7 +245,7 @@ def _layers(steps: Sequence[Step]) -> tuple[Linear, ...]:
     layers = tuple(step.layer for step in active if step.layer is not None)
     if not layers:
         raise UnsupportedLayerError(f"the model has no Linear layer; {_SUPPORTED}")
-    return layers
+    return layers, notes
 
 
 def check_hooks(model: torch.nn.Module) -> None:
@@ -269,6 +288,16 @@ def _tracer() -> torch.fx.Tracer:
     from exan_verify.models.projected import ProjectedLinear
 
     class Tracer(torch.fx.Tracer):
+        def create_node(self, *args: Any, **kwargs: Any) -> Node:
+            node = super().create_node(*args, **kwargs)
+            frame: FrameType | None = sys._getframe()
+            # torch's own record of the stack takes seconds for the first node
+            while frame is not None and _of_torch(frame.f_code.co_filename):
+                frame = frame.f_back
+            if frame is not None:
+                node.meta["written"] = (os.path.basename(frame.f_code.co_filename), frame.f_lineno)
+            return node
+
         def is_leaf_module(self, m: torch.nn.Module, module_qualified_name: str) -> bool:
             return type(m) is ProjectedLinear or super().is_leaf_module(m, module_qualified_name)
 
@@ -279,6 +308,7 @@ def _follow(model: torch.nn.Module, nodes: list[Node]) -> list[Step]:
     """The steps along the only chain from the placeholder to the output."""
     steps: list[Step] = []
     current: Node | None = None
+    stored = {node: str(node.target) for node in nodes if node.op == "get_attr"}
     for node in nodes:
         if node.op == "placeholder":
             if current is not None and node.users:
@@ -286,20 +316,35 @@ def _follow(model: torch.nn.Module, nodes: list[Node]) -> list[Step]:
                     f"forward takes a second input {node.target!r}; give it one input"
                 )
             current = current or node
-        elif current is not None and is_size(node):
+        elif node in stored or (current is not None and is_size(node)):
             continue
         elif node.op == "output":
             if node.args != (current,):
                 raise UnsupportedLayerError("forward must return the logits and nothing else, in one tensor")
-        elif current is None or node.args[:1] != (current,):
-            raise UnsupportedLayerError(
-                f"{name_of(model, node)} does not take the output of the step before it; "
-                "the model must be one chain without branches"
-            )
         else:
-            steps.append(_step(model, node, {step.path for step in steps if step.kind is Kind.LINEAR}))
+            steps.append(_next_step(model, node, current, steps, stored))
             current = node
     return steps
+
+
+def _next_step(
+    model: torch.nn.Module, node: Node, current: Node | None, steps: Sequence[Step], stored: Stored
+) -> Step:
+    place = name_of(model, node)
+    constant = None if current is None else affine_of(model, node, current, stored, place)
+    if constant is not None:
+        if constant.per_channel and any(step.kind is not Kind.CONSTANT for step in steps):
+            raise UnsupportedLayerError(
+                f"{place} has a constant per channel (C, 1, 1) for values that are flat by then; apply it to "
+                "the pictures, before they are flattened"
+            )
+        return Step(kind=Kind.CONSTANT, path=place, affine=constant)
+    if node.args[:1] != (current,):
+        raise UnsupportedLayerError(
+            f"{place} does not take the output of the step before it; the model must be one chain without "
+            "branches"
+        )
+    return _step(model, node, {step.path for step in steps if step.kind is Kind.LINEAR}, stored)
 
 
 def is_size(node: Node) -> bool:
@@ -311,7 +356,9 @@ def is_size(node: Node) -> bool:
     return node.args[1:] in (("shape",), (0,))
 
 
-def _step(model: torch.nn.Module, node: Node, linear_paths: set[str]) -> Step:
+def _step(model: torch.nn.Module, node: Node, linear_paths: set[str], stored: Stored) -> Step:
+    from torch.nn import functional
+
     name = str(node.target)
     if node.op == "call_module":
         if name in linear_paths:
@@ -319,7 +366,34 @@ def _step(model: torch.nn.Module, node: Node, linear_paths: set[str]) -> Step:
                 f"Linear {name!r} is used more than once; give every place a layer of its own"
             )
         return _module_step(model.get_submodule(name), name)
+    if node.target is functional.linear:
+        return _functional_linear(model, node, stored)
     return _function_step(model, node)
+
+
+def _functional_linear(model: torch.nn.Module, node: Node, stored: Stored) -> Step:
+    """``F.linear(x, weight, bias)`` on parameters of the model."""
+    import torch
+
+    place = name_of(model, node)
+    weight, bias = (
+        stored.get(one) if isinstance(one, torch.fx.Node) else one
+        for one in arguments(node, weight=None, bias=None)
+    )
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    if weight not in parameters or not (bias is None or bias in parameters):
+        raise UnsupportedLayerError(
+            f"{place} takes a weight or bias that is no parameter of the model as it is; pass parameters"
+        )
+    prefix = weight.removesuffix(".weight") if weight.endswith(".weight") else weight
+    usual = (f"{prefix}.weight", f"{prefix}.bias")
+    layer = Linear(
+        weight=_numbers(parameters[weight], weight),
+        bias=None if bias is None else _numbers(parameters[bias], bias),
+        name=prefix,
+        named=None if (weight, bias or usual[1]) == usual else (weight, bias or usual[1]),
+    )
+    return Step(kind=Kind.LINEAR, path=prefix, layer=layer)
 
 
 def _module_step(module: torch.nn.Module, path: str) -> Step:
@@ -334,7 +408,7 @@ def _module_step(module: torch.nn.Module, path: str) -> Step:
         return Step(kind=Kind.RELU, path=path)
     if type(module) in (nn.LeakyReLU, nn.PReLU, nn.ReLU6, nn.Hardtanh):
         return Step(kind=Kind.RELU, path=path, activation=of_module(module, path))
-    if type(module) is nn.Flatten and (module.start_dim, module.end_dim) == (1, -1):
+    if type(module) is nn.Flatten and _keeps_batch(module.start_dim, module.end_dim):
         return Step(kind=Kind.NOTHING, path=path)
     if type(module) is nn.Identity:
         return Step(kind=Kind.NOTHING, path=path)
@@ -361,14 +435,16 @@ def _function_step(model: torch.nn.Module, node: Node) -> Step:
         return Step(kind=Kind.RELU, path=path)
     if (activation := of_function(node)) is not None:
         return Step(kind=Kind.RELU, path=path, activation=activation)
-    if target in (torch.flatten, torch.Tensor.flatten) and arguments(node, start_dim=0, end_dim=-1) == (
-        1,
-        -1,
+    if target in _clamps() and arguments(node, min=None, max=None) == (0, None):
+        return Step(kind=Kind.RELU, path=path)
+    if target in (torch.flatten, torch.Tensor.flatten) and _keeps_batch(
+        *arguments(node, start_dim=0, end_dim=-1)
     ):
         return Step(kind=Kind.NOTHING, path=path)
     if target in (torch.reshape, torch.Tensor.reshape, torch.Tensor.view) and keeps_samples(node):
         return Step(kind=Kind.NOTHING, path=path)
-    if target in (torch.Tensor.contiguous,):
+    # over the real numbers a change of precision changes nothing
+    if target in (torch.Tensor.contiguous, torch.Tensor.float, torch.Tensor.double):
         return Step(kind=Kind.NOTHING, path=path)
     if target is functional.dropout:
         probability, training = arguments(node, p=0.5, training=True)
@@ -379,6 +455,19 @@ def _function_step(model: torch.nn.Module, node: Node) -> Step:
             "own; call model.eval() first and pass training=self.training"
         )
     raise UnsupportedLayerError(f"{name_of(model, node)} is not supported; {_remedy(str(node.target))}")
+
+
+def _clamps() -> tuple[Any, ...]:
+    import torch
+
+    names = ("clamp", "clamp_", "clip", "clip_", "clamp_min", "clamp_min_")
+    return tuple(getattr(owner, name) for owner in (torch, torch.Tensor) for name in names)
+
+
+def _keeps_batch(start: Any, end: Any) -> bool:
+    """Whether a Flatten leaves the first dimension and makes one of others; how many there were is told by
+    the number of features."""
+    return isinstance(end, int) and start == 1 and (end == -1 or end > 1)
 
 
 def arguments(node: Node, **defaults: Any) -> tuple[Any, ...]:
@@ -411,6 +500,11 @@ def _projections(model: torch.nn.Module, steps: Sequence[Step]) -> tuple[str, ..
             raise UnsupportedLayerError(
                 f"the projected layer {path!r} is not the first; project the inputs of the first layer only"
             )
+        if steps[0].kind is Kind.CONSTANT:
+            raise UnsupportedLayerError(
+                f"{steps[0].path} stands before the projected layer {path!r}, which takes projections of the "
+                "inputs; apply it to the data instead, and remove it from the model"
+            )
     return tuple(
         f"the first layer sees a projection of inputs with {len(m.basis)} features, and inputs here are "
         f"these {m.basis.shape[1]} numbers"
@@ -420,16 +514,17 @@ def _projections(model: torch.nn.Module, steps: Sequence[Step]) -> tuple[str, ..
 
 def _linear(module: Any, path: str) -> Linear:
     prefix = f"{path}." if path else ""
-    for name, parameter in module.named_parameters(recurse=False):
-        if parameter.is_meta:
-            raise InputError(
-                f"{prefix}{name} is on the meta device and has no numbers; load the weights first"
-            )
     return Linear(
-        weight=exact_array(module.weight, f"{prefix}weight"),
-        bias=None if module.bias is None else exact_array(module.bias, f"{prefix}bias"),
+        weight=_numbers(module.weight, f"{prefix}weight"),
+        bias=None if module.bias is None else _numbers(module.bias, f"{prefix}bias"),
         name=path,
     )
+
+
+def _numbers(parameter: torch.Tensor, name: str) -> Any:
+    if parameter.is_meta:
+        raise InputError(f"{name} is on the meta device and has no numbers; load the weights first")
+    return exact_array(parameter, name)
 
 
 def _check_parameters(model: torch.nn.Module, network: Network) -> None:
@@ -437,7 +532,13 @@ def _check_parameters(model: torch.nn.Module, network: Network) -> None:
     import torch
 
     named = dict(model.named_parameters(remove_duplicate=False))
-    used = {name for name, _ in network.parameters()}
+    names = [name for name, _ in network.parameters()]
+    used = set(names)
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UnsupportedLayerError(
+            f"parameters {twice} are used more than once; give every place parameters of its own"
+        )
     used |= {f"{path}.weight" for path, module in model.named_modules() if type(module) is torch.nn.PReLU}
     shared = [name for name in used if sum(named[name] is other for other in named.values()) > 1]
     if shared:
@@ -466,7 +567,21 @@ def name_of(model: torch.nn.Module, node: Node) -> str:
     if node.op == "call_module":
         return describe(model.get_submodule(str(node.target)), str(node.target))
     name = getattr(node.target, "__name__", str(node.target))
-    return f"the operation {name!r} ({node.name!r}) in the forward of {path_of(model, node)!r}"
+    return (
+        f"the operation {name!r} ({node.name!r}) in the forward of {path_of(model, node)!r}{_line_of(node)}"
+    )
+
+
+def _of_torch(path: str) -> bool:
+    return path == __file__ or "torch" in path.split(os.sep)
+
+
+def _line_of(node: Node) -> str:
+    """Where in the user's code an operation is written, in words; empty where the tracer does not know."""
+    if "written" not in node.meta:
+        return ""
+    name, line = node.meta["written"]
+    return f", line {line} of {name}"
 
 
 def describe(module: torch.nn.Module, path: str) -> str:

@@ -23,12 +23,14 @@ from exan_verify.errors import (
     short,
 )
 from exan_verify.models.chain import to_network
+from exan_verify.models.gradients import WRAPPERS, bare
 
 
 def network_of_tensors(tensors: Mapping[str, Array]) -> ReluNetwork:
     """The network whose Linear layers are ``<layer>.weight``, ``<layer>.bias``, with ReLU between them.
 
-    The network's ``notes`` say that this is assumed: a state dict does not name its activations.
+    The network's ``notes`` say that this is assumed: a state dict does not name its activations. A prefix
+    that wrappers put before every name (``module.``, ``_orig_mod.``, ``model.``) is left out, and said.
 
     The order is that of the only number in which the names differ (``0, 2, 4``; ``fc1, fc2``); other names
     are ordered by their widths when these fit together in one way only.
@@ -36,6 +38,7 @@ def network_of_tensors(tensors: Mapping[str, Array]) -> ReluNetwork:
     Raises :class:`UnsupportedLayerError` for tensors of other layers, :class:`ShapeError` when the order is
     not clear.
     """
+    tensors, prefix = without_wrappers(tensors)
     layers: dict[str, Linear] = {}
     problems = []
     for name, value in tensors.items():
@@ -56,7 +59,17 @@ def network_of_tensors(tensors: Mapping[str, Array]) -> ReluNetwork:
     widths = "-".join(map(str, network.widths))
     between = "Linear layers with ReLU between them" if network.depth > 1 else "one Linear layer"
     assumed = f"{widths}, {between} (assumed: the file names no activation)"
-    return replace(network, notes=(assumed,))
+    left_out = (f"prefix {prefix!r} of the file's names left out: a wrapper puts it there",) if prefix else ()
+    return replace(network, notes=(assumed, *left_out))
+
+
+def without_wrappers(tensors: Mapping[str, Array]) -> tuple[Mapping[str, Array], str]:
+    """``tensors`` without what wrappers put before all their names, and that prefix; empty where none is."""
+    prefix, first = "", next(iter(tensors), "").partition(".")[0]
+    while first in WRAPPERS and all(name.startswith(f"{prefix}{first}.") for name in tensors):
+        prefix = f"{prefix}{first}."
+        first = next(iter(tensors))[len(prefix) :].partition(".")[0]
+    return {name[len(prefix) :]: value for name, value in tensors.items()}, prefix
 
 
 def load_factory(spec: str, weights: Mapping[str, Array] | None) -> ReluNetwork:
@@ -100,6 +113,12 @@ def _load_weights(model: Any, weights: Mapping[str, Array]) -> None:
     if not isinstance(model, torch.nn.Module):
         raise InputError(f"--weights needs a factory of a torch.nn.Module, not of a {type(model).__name__}")
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    # as gradients are taken: names that differ by a wrapper's prefix, on either side, mean the same
+    known = {bare(name): name for name in expected}
+    if len(known) == len(expected) and len({bare(name) for name in weights}) == len(weights):
+        weights = {
+            name if name in expected else known.get(bare(name), name): v for name, v in weights.items()
+        }
     problems = [f"weights: tensor {n!r} is missing" for n in expected if n not in weights]
     problems += [f"weights: tensor {n!r} belongs to no parameter" for n in weights if n not in expected]
     problems += [

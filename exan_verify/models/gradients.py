@@ -9,16 +9,25 @@ this in one place for every function that takes a gradient, and says what it did
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from exan_verify.core.arrays import Array, fractions
 from exan_verify.core.network import Gradient, Network
 from exan_verify.core.question import Release
 from exan_verify.errors import GradientError, InputError, raise_problems, short
 
-WRAPPERS = ("module", "_orig_mod", "_module")
-"""Under which name DataParallel and DistributedDataParallel, torch.compile and opacus keep the model."""
+WRAPPERS = ("module", "_orig_mod", "_module", "model")
+"""Under which name DataParallel and DistributedDataParallel, torch.compile, opacus, and by custom a trainer's
+module (Lightning, timm's EMA) keep the model."""
+
+FOLDED_TOLERANCE = (
+    "a tolerance is a distance from the model's own gradient, and constants of the model are folded into its "
+    "layers; apply them to the data instead, and remove them from the model"
+)
+"""Why gradients within a tolerance are not asked about where a layer has a fold."""
 
 _BUFFERS = frozenset({"num_batches_tracked", "running_mean", "running_var"})
 _SHOWN = 3
@@ -47,7 +56,7 @@ def received(gradient: Any, model: Any, release: Release | None = None) -> Gradi
     dropped = [
         name
         for name in tensors
-        if name not in shapes and (_bare(name) in buffers or name.rpartition(".")[2] in _BUFFERS)
+        if name not in shapes and (bare(name) in buffers or name.rpartition(".")[2] in _BUFFERS)
     ]
     if dropped:
         notes.append(f"{_listed(dropped)} left out: buffers, which have no gradient")
@@ -69,6 +78,42 @@ def received(gradient: Any, model: Any, release: Release | None = None) -> Gradi
     return Gradient(tensors=tensors, notes=tuple(notes))
 
 
+def of_folded(gradient: Gradient, network: Network, *, exact: bool) -> Gradient:
+    """``gradient``, that of the model's own parameters, as that of ``network``, into which constants of the
+    model are folded (:class:`exan_verify.core.network.Fold`); the same where none are.
+
+    ``exact``: in rationals; else in float64, rounded to the dtype that each tensor came with. Raises
+    :class:`GradientError` where a weight's gradient needs that of the bias, and it is missing.
+    """
+    tensors = dict(gradient.tensors)
+    for layer in network.layers:
+        fold, (weight, *rest) = layer.fold, (name for name, _ in layer.parameters())
+        if fold is None or any(n in tensors and tensors[n].shape != a.shape for n, a in layer.parameters()):
+            continue  # what does not fit is named by whoever uses the gradient
+        db = None
+        if rest and rest[0] in tensors:
+            db = _in(tensors[rest[0]], exact) / _in(fold.bias_gain, exact)
+        if weight in tensors:
+            dv = _in(tensors[weight], exact) / _in(fold.gain, exact)[:, None]
+            if fold.shifted:
+                if db is None:
+                    raise GradientError(
+                        f"tensor {rest[0]!r} is missing, and constants of the model shift what layer "
+                        f"{layer.name!r} is given: that of its weights tells nothing without it; add it"
+                    )
+                dv = dv - db[:, None] * _in(fold.shift, exact)[None, :]
+            dw = np.empty_like(dv)
+            dw[:, fold.order] = dv / _in(fold.factor, exact)[None, :]
+            tensors[weight] = dw if exact else dw.astype(tensors[weight].dtype)
+        if db is not None:
+            tensors[rest[0]] = db if exact else db.astype(tensors[rest[0]].dtype)
+    return replace(gradient, tensors=tensors)
+
+
+def _in(array: Array, exact: bool) -> Array:
+    return fractions(array) if exact else np.asarray(array, dtype=np.float64)
+
+
 def _parameters(model: Any) -> tuple[dict[str, tuple[int, ...]], Collection[str]]:
     """Shape of every parameter by name, in the order of ``parameters()``, and the names of the buffers."""
     if isinstance(model, Network):
@@ -77,7 +122,7 @@ def _parameters(model: Any) -> tuple[dict[str, tuple[int, ...]], Collection[str]
 
     model, _ = unwrap(model)
     shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
-    return shapes, {_bare(name) for name, _ in model.named_buffers()}
+    return shapes, {bare(name) for name, _ in model.named_buffers()}
 
 
 def _named(gradient: Any, names: list[str], notes: list[str]) -> dict[str, Any]:
@@ -106,11 +151,11 @@ def _without_wrappers(
     """The names that differ from a parameter's only by prefixes of wrappers, on either side, set right."""
     known: dict[str, list[str]] = {}
     for name in shapes:
-        known.setdefault(_bare(name), []).append(name)
+        known.setdefault(bare(name), []).append(name)
     found: dict[str, Any] = {}
     problems, prefixes = [], {"the gradient's": set[str](), "the model's": set[str]()}
     for name, value in tensors.items():
-        meant = [name] if name in shapes else known.get(_bare(name), [name])
+        meant = [name] if name in shapes else known.get(bare(name), [name])
         if len(meant) > 1 or meant[0] in found:
             problems.append(
                 f"tensor {name!r} stands for {_listed(meant)}, as another may; give each one once"
@@ -127,14 +172,14 @@ def _without_wrappers(
     return found
 
 
-def _bare(name: str) -> str:
+def bare(name: str) -> str:
     """A parameter's name without the prefixes of wrappers."""
     first, dot, rest = name.partition(".")
-    return _bare(rest) if dot and first in WRAPPERS else name
+    return bare(rest) if dot and first in WRAPPERS else name
 
 
 def _prefix(name: str) -> str:
-    return name[: len(name) - len(_bare(name))]
+    return name[: len(name) - len(bare(name))]
 
 
 def _sent(tensors: Mapping[str, Any], shapes: Mapping[str, Any], release: Release) -> dict[str, Any]:

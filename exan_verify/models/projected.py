@@ -54,6 +54,11 @@ def project_inputs(model: Any, basis: Any) -> nn.Module:
     if not isinstance(module, nn.Module):
         raise InputError(f"model is a {type(model).__name__}; pass a torch.nn.Module")
     first = to_network(module).layers[0]
+    if first.fold is not None:
+        raise UnsupportedLayerError(
+            f"constants of the model stand beside its first layer {first.name!r}, which would see a "
+            "projection of other inputs; apply them to the data instead, and remove them from the model"
+        )
     columns = checked_basis(basis, first.shape[1])
     changed = copy.deepcopy(module)
     layer = changed.get_submodule(first.name)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from torch import nn
+
 from exan_verify.core.network import exact_array
 from exan_verify.core.staged import Convolution, Pool, StagedNetwork
 from exan_verify.errors import UnsupportedLayerError
@@ -17,6 +19,12 @@ _PROVED = (
     "proofs are for Conv2d with ReLU after each, pooling after a ReLU, Flatten, then Linear layers with ReLU "
     "between them"
 )
+
+
+def has_convolutions(model: Any) -> bool:
+    """Whether ``model`` is a module with a Conv2d in it."""
+    model, _ = unwrap(model)
+    return isinstance(model, nn.Module) and any(type(m) is nn.Conv2d for m in model.modules())
 
 
 def to_staged(model: Any, input_shape: Sequence[int] | None = None) -> StagedNetwork:
@@ -60,15 +68,7 @@ def to_staged(model: Any, input_shape: Sequence[int] | None = None) -> StagedNet
         raise _unsupported(steps[0][0], "")
     if any(source.fold is not None or source.before is not None for source in network.head_sources):
         raise UnsupportedLayerError(f"a BatchNorm1d of the head is folded for the attack only; {_PROVED}")
-    layers = ", ".join(
-        f"{stage.name!r} {'x'.join(map(str, stage.input_shape))} to {'x'.join(map(str, stage.output_shape))}"
-        for stage in stages
-    )
-    head = "-".join(map(str, network.head.widths))
-    pooling = any(isinstance(stage, Pool) for stage in stages)
-    what = "convolutions with ReLU and pooling" if pooling else "convolutions with ReLU"
-    understood = f"{what} ({layers}), then Linear layers {head} with ReLU between them"
-    return StagedNetwork(stages=tuple(stages), head=network.head, notes=(*notes, understood))
+    return StagedNetwork(stages=tuple(stages), head=network.head, notes=notes)
 
 
 def _convolution(stage: FloatConvolution, shape: tuple[int, int, int]) -> Convolution:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from typing import ClassVar
 
 import torch
@@ -261,6 +262,16 @@ class ConvolutionalNetwork:
     head: ReluNetwork
     head_sources: tuple[HeadGradient, ...]
     parameters: Mapping[str, tuple[int, ...]]
+
+    @property
+    def architecture(self) -> str:
+        """What the network is, in words: the shape of its pictures, its stages, its head."""
+        stages = [f"{kind} x {len(list(run))}" for kind, run in groupby(s.kind for s in self.body)]
+        body = ", ".join(text.removesuffix(" x 1") for text in stages)
+        pictures = "x".join(map(str, self.input_shape))
+        return (
+            f"pictures {pictures}; {body}; head {self.head.architecture}" if body else self.head.architecture
+        )
 
     def values(self, x: Tensor) -> list[Tensor]:
         """The input (M, ...) and the value of every stage of the body."""

@@ -15,8 +15,8 @@ from exan_verify.report.samples import RESEMBLES
 _PROJECTION = (
     "Let the first layer see a fixed public projection of the inputs only (project_inputs in Python). Proved "
     "to hide directions of every sample in all rounds, also from a server that chooses the other weights. It "
-    "is the cheapest here. How much of a picture is left depends on the number of directions: choose it by "
-    "the pictures."
+    "is the cheapest here. How much of a sample is left depends on the number of directions: choose it by "
+    "what the report of the defences shows."
 )
 _PROJECTION_ELSEWHERE = (
     "Give the network a fixed public projection of the inputs in place of the inputs. What is projected away "

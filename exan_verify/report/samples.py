@@ -25,6 +25,9 @@ RESEMBLES = 13.0
 """PSNR in dB from which a picture is said to have the main shapes of the original. The mean of all digits,
 which needs no gradient, has 12.0 dB at the median digit, and more than 13.2 dB for one in ten."""
 
+_NUMBERS = 6
+"""Numbers shown of a sample that is no picture."""
+
 _FAINT = 0.01
 """Share of the range of the inputs below which a movement hides nothing that a viewer would miss."""
 
@@ -38,8 +41,8 @@ _PROVED = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
-    """A drawn picture: ``caption``, the ``uri`` (None where inputs are no pictures), scores as ``lines``, and
-    ``alt``, what it shows in words."""
+    """A drawn picture, or where inputs are no pictures their first numbers: ``caption``, the ``uri`` (then
+    None), scores as ``lines``, and ``alt``, what it shows in words."""
 
     caption: str
     uri: str | None
@@ -69,7 +72,7 @@ def sample_cards(section: Section, drawer: Drawer) -> Iterator[SampleCard]:
             index=m,
             label=label_text(section.labels[m]),
             tag="leaked" if leaks(section, m) else _tag(status, found),
-            verdict=" ".join(filter(None, (_proved(status), _attacked(section, found)))),
+            verdict=" ".join(filter(None, (_proved(status), _attacked(section, found, drawer)))),
             moves="" if section.audit is None else _moves(section, m),
             pictures=tuple(_pictures(section, m, found, drawer)),
         )
@@ -89,7 +92,7 @@ def _proved(status: SampleStatus | None) -> str:
     return "" if status is None else _PROVED.get(status, f"Proved: {status.value}.")
 
 
-def _attacked(section: Section, found: Recovery | None) -> str:
+def _attacked(section: Section, found: Recovery | None, drawer: Drawer) -> str:
     """What the attack made of the sample, in a sentence."""
     if section.recoveries is None:
         return ""
@@ -109,7 +112,7 @@ def _attacked(section: Section, found: Recovery | None) -> str:
         return f"{what}, well enough to recognise it."
     if found.psnr >= RESEMBLES:
         return f"{what}, with its main shapes."
-    return f"{what}, far from the original in its pixels."
+    return f"{what}, far from the original{' in its pixels' if drawer.shape is not None else ''}."
 
 
 def _error(found: Recovery) -> str:
@@ -173,23 +176,38 @@ def _directions(section: Section, m: int) -> Any:
     return total if total.any() else None
 
 
+def _numbers(drawer: Drawer, values: Any) -> tuple[str, ...]:
+    """The first numbers of a sample, where it is not drawn."""
+    if drawer.shape is not None:
+        return ()
+    flat = np.asarray(values, dtype=np.float64).reshape(-1)
+    more = ", ..." if len(flat) > _NUMBERS else ""
+    return (", ".join(f"{value:.3g}" for value in flat[:_NUMBERS]) + more,)
+
+
 def _pictures(section: Section, m: int, found: Recovery | None, drawer: Drawer) -> Iterator[Picture]:
     label = label_text(section.labels[m])
     yield Picture(
         caption="original",
         uri=drawer.draw(section.inputs[m]),
-        lines=(f"label {label}",),
+        lines=(*_numbers(drawer, section.inputs[m]), f"label {label}"),
         alt=f"sample {m}, the original",
     )
     if found is not None:
         name = {"confirmed": "rebuilt", "consistent": "rebuilt", "estimate": "estimated"}.get(
             found.tier, found.tier
         )
-        psnr = "no difference visible" if found.psnr > _EXACT else f"PSNR {found.psnr:.1f} dB"
+        same = "no difference visible" if drawer.shape is not None else "the same"
+        psnr = same if found.psnr > _EXACT else f"PSNR {found.psnr:.1f} dB"
         yield Picture(
             caption=name,
             uri=drawer.draw(found.values),
-            lines=(f"label {label_text(found.label)}", psnr, f"RMSE {found.rmse:.1e}"),
+            lines=(
+                *_numbers(drawer, found.values),
+                f"label {label_text(found.label)}",
+                psnr,
+                f"RMSE {found.rmse:.1e}",
+            ),
             alt=f"sample {m}, {name} from the gradient",
         )
     other = _other(section, m)
@@ -197,13 +215,13 @@ def _pictures(section: Section, m: int, found: Recovery | None, drawer: Drawer) 
         yield Picture(
             caption="another batch",
             uri=drawer.draw(other),
-            lines=("same gradient",),
+            lines=(*_numbers(drawer, other), "same gradient"),
             alt=f"sample {m} in another batch with the same gradient",
         )
     elif (shares := _directions(section, m)) is not None:
         yield Picture(
             caption="where it may move",
             uri=drawer.draw(drawer.black + drawer.span * shares),
-            lines=("bright: moves most",),
+            lines=(*_numbers(drawer, shares), "bright: moves most" if drawer.shape else "1: moves most"),
             alt=f"the entries of sample {m} that can move while the gradient stays the same",
         )

@@ -113,8 +113,10 @@ def _settled(regions: Regions, fixed: Fixed, others: Sequence[Known]) -> bool:
     for other in others:
         if not _comparable(regions, fixed, other):
             continue
-        # solvers handle polynomials better than covers do, but not the cube of a transcendental batch
-        covers = not regions.posed.question.loss.rational and any(placements(regions.posed, other, fixed))
+        # solvers handle polynomials better than covers do, but not the regions of a transcendental batch
+        covers = not regions.posed.question.loss.rational and sorted(regions.patterns(fixed)) == sorted(
+            regions.states(other.states)
+        )
         if only_known(regions, fixed, other, boxes=FIRST_BOXES if covers else 0):
             return True
     return False

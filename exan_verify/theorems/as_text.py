@@ -62,7 +62,7 @@ def batch_lines(batch: Batch, mark: str = "") -> list[str]:
 
 
 def example_lines(example: Example | Exhibit) -> list[str]:
-    """The whole example as Python to retype (F: ``fractions.Fraction``); the last line asks for a verdict.
+    """The whole example as Python to retype; the last line asks for a verdict.
 
     A second batch is ``x2``, ``y2``. What is no batch has lines of its own, the last of which is true.
     """
@@ -83,7 +83,11 @@ def example_lines(example: Example | Exhibit) -> list[str]:
     if asked.release is not None:
         sent = {name: list(mask) for name, mask in asked.release.rows.items()}
         words.append(f"release=Release(rows={sent})")
-    return [*lines, f"certify(network, batch=(x, y), {', '.join(words)})"]
+    lines.append(f"certify(network, batch=(x, y), {', '.join(words)})")
+    called = " ".join(lines[-2:])
+    used = [name for name in ("Box", "Release", "ReluNetwork", "certify") if name in called]
+    fractions = ["from fractions import Fraction as F"] if any("F(" in line for line in lines) else []
+    return [*fractions, f"from exan_verify import {', '.join(used)}", *lines]
 
 
 def numbers(array: Array) -> str:

@@ -112,9 +112,9 @@ def test_gradients_that_do_not_fit_are_named():
 
 
 def test_every_method_is_named_where_a_user_looks_for_it():
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "attacks.md").read_text(encoding="utf-8")
     option = next(p for p in attack_command.params if p.name == "method")
     for name in METHODS:
         assert f"``{name}``" in (attack.__doc__ or "")
         assert re.search(rf"\b{re.escape(name)}(?![\w+])", option.help)
-        assert re.search(rf"^\|.*`{re.escape(name)}`.*\|", readme, re.MULTILINE)
+        assert re.search(rf"^\|.*`{re.escape(name)}`.*\|", page, re.MULTILINE)

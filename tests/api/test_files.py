@@ -374,3 +374,15 @@ def test_reading_a_model_does_not_import_torch(tmp_path: Path):
         "import sys, exan_verify.api.files as e; e.load_model(sys.argv[1]); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "m.safetensors")], check=True)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "_orig_mod.module.", "_module.model."])
+def test_prefixes_of_wrappers_are_left_out_of_a_state_dict(prefix: str, factory: str, tmp_path: Path):
+    state = initialised(mlp(3, 4, 2)).state_dict()
+    save_torch({f"{prefix}{name}": value for name, value in state.items()}, tmp_path / "m.safetensors")
+    network = load_model(tmp_path / "m.safetensors")
+    assert [layer.name for layer in network.layers] == ["0", "2"]
+    assert network.notes[1] == f"prefix {prefix!r} of the file's names left out: a wrapper puts it there"
+    assert load_model(f"{factory}:make", tmp_path / "m.safetensors") == network
+    save_file({f"{prefix}a.weight": np.ones((4, 3)), "b.weight": np.ones((2, 4))}, tmp_path / "m.safetensors")
+    assert [layer.name for layer in load_model(tmp_path / "m.safetensors").layers] == [f"{prefix}a", "b"]

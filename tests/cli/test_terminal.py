@@ -116,11 +116,39 @@ def test_tables_are_never_cut_whatever_the_width(width: int, capsys: pytest.Capt
         assert all(words.count(cell) >= 1 for row in rows for cell in row)
 
 
-def test_samples_are_listed_by_status_as_samples():
+@pytest.mark.parametrize("width", [60, 80, 100, 200])
+def test_sentences_in_tables_keep_all_their_words(width: int, capsys: pytest.CaptureFixture[str]):
+    """Beside long names that cannot be broken, and phrases that can."""
+    rng = np.random.default_rng(width)
+    for _ in range(20):
+        made = table("name", "standing", "number ", "says")
+        rows = [
+            (
+                f"n{'-' * int(rng.integers(1, 40))}{k}",
+                " ".join(["proved", "for", "stated", "sizes"][: int(rng.integers(1, 5))]),
+                str(int(rng.integers(10**9))),
+                " ".join(f"w{k}{'o' * int(n)}" for n in rng.integers(0, 14, size=int(rng.integers(1, 30)))),
+            )
+            for k in range(4)
+        ]
+        for row in rows:
+            made.add_row(*row)
+        Output(json=False, width=width).say(made)
+        out = capsys.readouterr().out
+        words = sorted(out.split())
+        assert max(map(len, out.splitlines())) <= max(width, max(len(name) for name, *_ in rows) + 10)
+        shown = sorted(" ".join(cell for row in rows for cell in row).split())
+        headings = [word for word in words if word in ("name", "standing", "number", "says")]
+        assert sorted(shown + headings) == words
+
+
+def test_samples_are_counted_by_status_and_named(capsys: pytest.CaptureFixture[str]):
     statuses = [SampleStatus.FREE, SampleStatus.DETERMINED, SampleStatus.FREE] + [SampleStatus.UNKNOWN] * 70
     verdict = Verdict(
         outcome=Outcome.AMBIGUOUS, samples=tuple(statuses), reason="r", batch_size=len(statuses)
     )
-    (line,) = (part for part in describe(verdict) if isinstance(part, str) and part.startswith("free"))
-    assert line.startswith("free: samples 0, 2; determined: sample 1; unknown: samples 3, 4, 5,")
-    assert line.endswith(" 66 and 6 more (see --json)")
+    output = Output(json=False, width=400)
+    output.say(*describe(verdict))
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("samples"))
+    assert "70 unknown (samples 3, 4, 5," in line
+    assert line.endswith(" 66 and 6 more, see --json), 2 free (samples 0, 2), 1 determined (sample 1)")

@@ -178,7 +178,7 @@ class TestInput:
         verdict = certify(self.network, batch=self.batch, batch_size=1)
         assert verdict.outcome is Outcome.UNREALISABLE
         assert verdict.batch_size == 1
-        assert "1 samples are too few" in verdict.reason
+        assert "one sample is too few" in verdict.reason
         claim = check(json.dumps(verdict.certificate), self.network, batch=self.batch)
         assert claim.question.batch_size == 1
 

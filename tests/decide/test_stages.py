@@ -62,7 +62,7 @@ def test_a_module_and_what_was_understood_of_it():
     network, (x, y) = unique_case(0)
     verdict = certify(made, batch=(x, y))
     assert verdict.outcome is Outcome.UNIQUE
-    assert "'2' 6x6x6 to 8x4x4" in verdict.notes[-1]
+    assert "Conv2d and ReLU 6x6x6 to 8x4x4, then 128-24-3" in verdict.architecture
     assert verdict.certificate["model_sha256"] == network.digest
     assert check(verdict.certificate, made, batch=(x, y)).outcome is Outcome.UNIQUE
     flat = x.reshape(len(x), -1)

@@ -51,8 +51,8 @@ class Functional(nn.Module):
         x = x.view(x.size(0), -1).reshape(x.shape[0], -1).view(-1, 6)
         x = functional.relu(self.first(x), inplace=False)
         x = functional.dropout(x, 0.3, self.training)
-        x = torch.relu(x).relu()
-        return self.head(self.block(x))
+        x = torch.relu(x).relu().clamp(min=0).clamp_min(0)
+        return self.head(self.block(torch.clip(x, 0).double()))
 
 
 def test_sequential_and_nested_modules():
@@ -131,7 +131,8 @@ def forward_of(body: object) -> nn.Module:
 
 FORWARDS = {
     "operation 'gelu'": lambda s, x: s.b(functional.gelu(s.a(x))),
-    "operation 'clamp'": lambda s, x: s.b(s.a(x).clamp(min=0)),
+    "operation 'clamp'": lambda s, x: s.b(s.a(x).clamp(min=0, max=6)),
+    "operation 'clamp_min'": lambda s, x: s.b(s.a(x).clamp_min(1)),
     "operation 'log_softmax'": lambda s, x: functional.log_softmax(s.b(functional.relu(s.a(x))), 1),
     "operation 'view'": lambda s, x: s.b(functional.relu(s.a(x.view(3, 2)))),
     "operation 'reshape'": lambda s, x: s.b(functional.relu(s.a(x.reshape(-1, -1)))),
@@ -281,15 +282,16 @@ def test_onnx_matmul_add_transposes_and_reshape(tmp_path: Path):
         ([*GEMM_NODES, node("Softmax", "z2", out="p")], "p", r"'n_p' \(Softmax\)"),
         ([*GEMM_NODES[:2], node("Sigmoid", "z1", out="h1"), GEMM_NODES[3]], "z2", r"'n_h1' \(Sigmoid\)"),
         (
-            [GEMM_NODES[0], node("Gemm", "f", "fc1.weight", "fc1.bias", out="z", transB=1, alpha=2.0)],
+            [GEMM_NODES[0], node("Gemm", "f", "fc1.weight", "fc1.bias", out="z", transB=1, alpha=0.0)],
             "z",
-            "alpha",
+            "alpha or beta of zero",
         ),
-        ([*GEMM_NODES, node("Add", "z2", "fc2.bias", out="s")], "s", "constant bias of a MatMul"),
-        ([*GEMM_NODES[:2], node("Add", "z1", "z1", out="s")], "s", "constant bias of a MatMul"),
-        ([*GEMM_NODES[:3], node("Flatten", "x", out="other")], "other", "no branches"),
-        (GEMM_NODES, "z1", "outputs"),
-        ([node("Flatten", "x", out="f", axis=2), *GEMM_NODES[1:]], "z2", r"'n_f' \(Flatten\)"),
+        ([*GEMM_NODES, node("Add", "z2", "fc2.bias", out="s")], "s", "a parameter of a layer before it"),
+        ([*GEMM_NODES[:2], node("Add", "z1", "z1", out="s")], "s", "'z1', which is not a constant"),
+        ([*GEMM_NODES[:2], node("Add", "z1", "f", out="s")], "s", "'f', which is not a constant"),
+        ([*GEMM_NODES[:3], node("Flatten", "x", out="other")], "other", "no Linear layer"),
+        ([*GEMM_NODES, node("Relu", "f", out="g"), node("Add", "z2", "g", out="s")], "s", "on a branch"),
+        ([node("Flatten", "x", out="f", axis=3), *GEMM_NODES[1:]], "z2", "it mixes samples"),
         (
             [GEMM_NODES[0], GEMM_NODES[1], node("Gemm", "z1", "fc2.weight", out="z2", transB=1)],
             "z2",

@@ -79,8 +79,9 @@ class TestWrappers:
             def forward(self, x: Any) -> Any:
                 return self._module(2 * x)
 
-        with pytest.raises(UnsupportedLayerError, match="mul"):
-            to_network(Doubles())
+        network = to_network(Doubles())
+        assert network != to_network(small())
+        assert [layer.name for layer in network.layers] == ["_module.0", "_module.2"]
 
     def test_scripted_modules_are_refused_with_a_remedy(self):
         with warnings.catch_warnings():

@@ -122,7 +122,7 @@ def test_a_first_row_of_zeros_stops_the_letter_but_not_the_repair():
     batch = Batch.of(batch.inputs, [1, 2, 3], network=made, loss=Loss.CROSS_ENTROPY, labels=Labels.ONE_HOT)
     letter = attacked(made, batch, method="published", repairs=False)
     assert len(letter.x) == 0
-    assert "first row of dW_L, by which B.1 divides, is zero" in letter.reason
+    assert "first row of dW_L, by which the published algorithm divides, is zero" in letter.reason
     found = attacked(made, batch, method="published")
     assert found.complete, found.reason
     assert recall(found, batch) == 1.0

@@ -72,7 +72,7 @@ def test_steps_at_rate_zero_are_one_gradient():
 
 
 @given(st.floats(-13, 0), st.integers(0, 2**31), st.integers(1, 5), st.booleans())
-@examples(15)
+@examples(12)
 def test_bounds_cover_noise(exponent: float, seed: int, samples: int, told: bool):
     mode = Mode(name="noise", spoil=noisy(10**exponent), told=told)
     assert attack_spoiled(mode, small_scene(seed, samples)).wrong == 0

@@ -405,5 +405,25 @@ def test_a_browser_opens_the_report_without_a_complaint_or_a_request(tmp_path: P
     assert int(found[1]) <= int(found[2]) <= 400
 
 
+def test_inputs_that_are_no_pictures_are_shown_as_numbers():
+    drawn = attacked()
+    flat = replace(drawn, inputs=np.asarray(drawn.inputs).reshape(3, 16)[:, :15])
+    flat = replace(flat, recoveries=tuple(r and replace(r, values=r.values[:15]) for r in flat.recoveries))
+    cards = list(sample_cards(flat, Drawer(flat.inputs)))
+    for m, card in enumerate(cards):
+        numbers = ", ".join(f"{value:.3g}" for value in flat.inputs[m][:6])
+        assert all(picture.uri is None for picture in card.pictures)
+        assert card.pictures[0].lines[0] == f"{numbers}, ..."
+        assert "visible" not in str(card.pictures)
+        assert "pixel" not in card.verdict
+    page = render("t", [flat])
+    assert f"<br>{cards[0].pictures[1].lines[0]}<br>" in page
+    assert all(
+        "..." not in line
+        for card in sample_cards(drawn, Drawer(drawn.inputs))
+        for line in card.pictures[0].lines
+    )
+
+
 def test_shades_follow_the_counts():
     assert [heat(n) for n in (0, 1, 2, 3, 4, 7, 8, 1000)] == [0, 1, 2, 2, 3, 3, 4, 8]

@@ -17,12 +17,12 @@ from exan_verify.exact.backprop import forward
 from exan_verify.exact.backprop import gradient as exact_gradient
 from exan_verify.exact.regions import region_of
 from exan_verify.exact.softmax import loss_vectors
-from exan_verify.instances import FAMILIES, Instance
+from exan_verify.instances import FAMILIES, Instance, tiny_question
 from exan_verify.smt.arguments.convex_sum import _positive_definite, definite
 from exan_verify.smt.arguments.cube import Cube, Point
 from exan_verify.smt.arguments.cubes_by_region import feasible_patterns, list_by_regions
 from exan_verify.smt.arguments.enclose import System, only_known_zeros
-from exan_verify.smt.arguments.minors import independent_columns, low_rank_contradicts
+from exan_verify.smt.arguments.minors import independent_columns, left_by_ranks, low_rank_contradicts
 from exan_verify.smt.arguments.moments import moments_determine
 from exan_verify.smt.arguments.no_other_batch import only_known
 from exan_verify.smt.arguments.regions import Regions
@@ -103,7 +103,7 @@ def test_a_cube_with_a_batch_is_never_called_empty(name: str) -> None:
     question, truth = posed(case)
     assert not cube.regions.inconsistent(own_literals(question, truth))
     patterns, kernel, totals, counts = sums(cube)
-    assert not low_rank_contradicts(totals, kernel, counts, known=False)
+    assert not low_rank_contradicts(totals, kernel, counts)
     if not case.loss.rational:
         labels = [[p.y for p in cube.samples_in(q)] for q in patterns]
         regions = [cube.regions.region(p) for p in patterns]
@@ -208,21 +208,65 @@ def test_rank_one_as_linear_equations_in_products() -> None:
 
     one, two = balls([[1, 2], [2, 4]]), balls([[1, 0], [0, 1]])
     free = np.empty((4, 0), dtype=object)
-    assert low_rank_contradicts([two], free, [1], known=False)
-    assert not low_rank_contradicts([one], free, [1], known=False)
-    assert not low_rank_contradicts([two], free, [2], known=False)
+    assert low_rank_contradicts([two], free, [1])
+    assert not low_rank_contradicts([one], free, [1])
+    assert not low_rank_contradicts([two], free, [2])
     corner = np.array([[F(0)], [F(0)], [F(0)], [F(1)]], dtype=object)
-    assert low_rank_contradicts([one], corner, [1], known=True)  # det = z
+    assert not left_by_ranks([one], corner, [1]).shape[1]  # det = z
     row = np.array([[F(1)], [F(2)], [F(0)], [F(0)]], dtype=object)
-    assert not low_rank_contradicts([one], row, [1], known=True)  # the first row is only scaled
-    assert not low_rank_contradicts([two], corner, [1], known=False)  # z = -1 repairs it
+    assert left_by_ranks([one], row, [1]).shape[1] == 1  # the first row is only scaled
+    assert not low_rank_contradicts([two], corner, [1])  # z = -1 repairs it
     # nothing is said where the minors are zero at z = 0, or where there are none
-    assert not low_rank_contradicts([one], corner, [1], known=False)
-    assert not low_rank_contradicts([one], corner, [2], known=False)
-    assert not low_rank_contradicts([balls([[1, 2]])], corner[:2], [1], known=True)
+    assert not low_rank_contradicts([one], corner, [1])
+    assert not low_rank_contradicts([one], corner, [2])
+    assert left_by_ranks([balls([[1, 2]])], corner[:2], [1]).shape[1] == 1
     off = np.array([[F(0)], [F(1)], [F(0)], [F(0)]], dtype=object)
-    assert low_rank_contradicts([two], off, [1], known=False)  # det = 1 whatever z
+    assert low_rank_contradicts([two], off, [1])  # det = 1 whatever z
     assert not independent_columns([[flint.arb(1), flint.arb(2)], [flint.arb(2), flint.arb(4)]])
+
+
+def _rank_one(rng: np.random.Generator, shape: tuple[int, int]) -> Any:
+    return np.outer(rng.integers(-3, 4, shape[0]), rng.integers(-3, 4, shape[1])) * F(1)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_ranks_never_exclude_what_has_them(seed: int) -> None:
+    """Two matrices of rank one per region, their difference among what the gradient leaves: whichever of
+    them is known, the other one stays possible.
+    """
+    rng = np.random.default_rng(seed)
+    regions, shape = int(rng.integers(1, 4)), (2, int(rng.integers(2, 4)))
+    first, second = ([_rank_one(rng, shape) for _ in range(regions)] for _ in range(2))
+    for place in range(regions):
+        if rng.random() < 0.4:  # some regions see no difference
+            second[place] = first[place]
+    step = np.concatenate([(b - a).reshape(-1) for a, b in zip(first, second, strict=True)])
+    others = rng.integers(-2, 3, (len(step), int(rng.integers(0, 3)))) * F(1)
+    kernel = np.concatenate([step[:, None], others], axis=1)
+    kernel = kernel[:, linalg.pivots(kernel)]
+    totals = [np.array([[flint.arb(int(v)) for v in row] for row in t], dtype=object) for t in first]
+    left = left_by_ranks(totals, kernel, [1] * regions)
+    assert linalg.rank(np.concatenate([left, step[:, None]], axis=1)) == left.shape[1]
+    assert not low_rank_contradicts(totals, kernel, [1] * regions)
+
+
+def test_regions_are_told_one_after_the_other() -> None:
+    """The first region's minor forces z_1 = 0; the second's, z_1 times something + z_2, then z_2 = 0. Both at
+    once have more products than minors.
+    """
+    one = np.array([[flint.arb(1), flint.arb(2)], [flint.arb(2), flint.arb(4)]], dtype=object)
+    corner, other = [F(0), F(0), F(0), F(1)], [F(3), F(-1), F(5), F(2)]
+    kernel = np.array([[*corner, *other], [F(0)] * 4 + corner], dtype=object).T
+    assert not left_by_ranks([one, one], kernel, [1, 1]).shape[1]
+    assert left_by_ranks([one, one], kernel, [1, 2]).shape[1] == 1
+    assert left_by_ranks([one, one], kernel, [2, 1]).shape[1] == 2
+
+
+def test_a_sample_with_a_neuron_of_its_own_tells_the_other() -> None:
+    """Two samples without biases; the gradient alone determines neither's T."""
+    case = tiny_question(Loss.CROSS_ENTROPY, 36)
+    question, truth = posed(case)
+    assert only_known(Regions(posed=question), own_literals(question, truth), truth)
 
 
 @pytest.mark.parametrize(

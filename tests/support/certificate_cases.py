@@ -16,7 +16,7 @@ import numpy as np
 from exan_verify.api.certify import certify
 from exan_verify.core.certificate import Claim, QuestionRecord, issue
 from exan_verify.core.network import Batch, Gradient, ReluNetwork
-from exan_verify.core.question import Labels, Loss, Reduction, Release
+from exan_verify.core.question import Box, Labels, Loss, Reduction, Release
 from exan_verify.core.staged import StagedNetwork
 from exan_verify.core.verdict import Outcome
 from exan_verify.exact.backprop import gradient
@@ -96,6 +96,9 @@ def _recipes() -> Iterator[Recipe]:
     yield "shear", network, {"batch": batch}, {}
     network, found, _ = two_one_five_one(5)
     yield "unseen", network, {"batch": (found.inputs, found.labels)}, {"loss": "bce", "engine": "families"}
+    network = ReluNetwork.from_arrays([[[1, 1, 1]], [[1], [2]]], [[1], [0, 0]])
+    given = {"batch": ([[0, 2, 2], [2, 0, 2]], np.eye(2))}
+    yield "inwards", network, given, {"loss": "mse", "domain": Box(0, 4), "engine": "families"}
     basis = np.array([[1, 0], [0, 2], [3, 1]])
     network = ReluNetwork.from_arrays(
         [[[1, 2], [-1, 1], [2, 0]] @ basis.T, [[1, -1, 2], [0, 3, 1]]], [[1, 0, 2], [0, 1]]

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from exan_verify import Box, Outcome, ReluNetwork, check
 from exan_verify.cli import main
+from exan_verify.cli.claims import describe
 from exan_verify.cli.output import ExitCode
 from exan_verify.core import budget as deadline
 from exan_verify.core.network import Batch
@@ -44,8 +45,11 @@ from exan_verify.theorems.claims.searching import drawn as drawn_module
 from exan_verify.theorems.claims.searching import explore as explore_module
 from exan_verify.theorems.claims.searching import search as search_module
 from exan_verify.theorems.claims.searching import tally
+from exan_verify.theorems.claims.searching.engine_cases import try_instances
 from exan_verify.theorems.claims.searching.explore import Exploration, Limits, explore
-from exan_verify.theorems.claims.searching.found import candidate_size, verified
+from exan_verify.theorems.claims.searching.found import Stage, candidate_size, verified
+from exan_verify.theorems.claims.searching.near import walk_near
+from exan_verify.theorems.claims.searching.search import Searched
 from exan_verify.theorems.claims.searching.shrinking import minimal
 from exan_verify.theorems.claims.searching.solved import all_inputs, all_weights
 from exan_verify.theorems.claims.searching.tally import Tally
@@ -640,11 +644,50 @@ def test_a_claim_whose_hypotheses_are_never_met_is_said_to_be_untested():
     assert not result.refuted
     looked_at = sum(stage.looked_at for stage in result.stages)
     assert result.says == f"hypotheses never met in {looked_at} situations: nothing was tested"
-    drawn, _, inputs, weights = result.stages
+    drawn, _, near, inputs, weights = result.stages
     assert drawn.says == f"hypotheses never met in {drawn.looked_at} situations: nothing was tested"
     assert weights.counts["cases covered completely"] > 0
     assert weights.says == f"hypotheses never met in {weights.looked_at} paths: nothing was tested"
     assert inputs.counts["cases"] == 0, "no network had met the hypotheses"
+    assert near.looked_at > 0
+
+
+def test_hypotheses_that_drawn_numbers_hardly_ever_meet_are_met_again_and_again_nearby():
+    def published(s: Situation) -> bool:
+        return all(c >= 1 for layer in s.exans for c in layer) and all(c >= 2 for c in s.exans[-1])
+
+    def alive(s: Situation) -> bool:
+        return all((s.nonzero_deltas[i] == s.patterns[i]).all() for i in range(s.depth - 1))
+
+    def always(_s: Situation) -> bool:
+        return True
+
+    sizes = Sizes(inputs=(2, 3), hidden=((4, 6), (6, 7)), logits=(2, 3), samples=(3, 3))
+    claim = Claim("p1", hypotheses=[published, alive], conclusion=always, loss="mse", sizes=sizes)
+
+    def near(start: Tally, steps: int) -> Tally:
+        walked = Tally(claim, "near", 1, lambda *_: None, nearest=list(start.nearest))
+        walk_near(claim, walked, examples=steps, seed=2)
+        return walked
+
+    generic = Tally(claim, "engines", 1, lambda *_: None)
+    try_instances(claim, generic, examples=60, seed=2)
+    assert generic.inside == 0
+    assert near(generic, 60).inside >= 20
+    assert near(generic, 5).numbers() == near(generic, 5).numbers()
+
+
+@pytest.mark.parametrize(("met", "open_", "few"), [(4, 1, True), (25, 6, True), (25, 5, False)])
+def test_a_claim_that_few_situations_tested_says_so(met: int, open_: int, few: bool):
+    counts = {"situations": 688, "within the hypotheses": met, "undecided": open_}
+    stages = (Stage(name="drawn", says="", counts=counts, seconds=0.0),)
+    claim = Claim("any", hypotheses=[], conclusion=unique)
+    result = Searched(claim=claim, seed=0, counterexample=None, stages=stages)
+    told = f"only {met} of 688 situations met the hypotheses, {open_} of them without a decided conclusion"
+    assert result.few_tested == (told if few else "")
+    assert (told in result.says) is few
+    screen = "".join(str(part) for part in describe(result))
+    assert (f"{met} of 688" in screen) is few
 
 
 def test_a_conclusion_that_is_never_decided_tests_nothing():
@@ -827,9 +870,9 @@ def test_numpy_answers_are_bools():
     assert judge(claim, situation) in (Judgement.FAILS, Judgement.UNDECIDED)
 
 
-def test_the_readme_s_own_statement_runs_as_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    block = re.search(r"```python\n(# mine\.py\n.*?)```", readme, re.DOTALL)
+def test_the_docs_own_statement_runs_as_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    page = (Path(__file__).parents[2] / "docs" / "theorems.md").read_text()
+    block = re.search(r"```python\n(# mine\.py\n.*?)```", page, re.DOTALL)
     assert block is not None
     (tmp_path / "mine.py").write_text(block[1])
     assert main(["theorems", "--file", str(tmp_path / "mine.py"), "--effort", "20"]) == ExitCode.REFUSED

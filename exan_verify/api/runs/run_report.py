@@ -125,7 +125,7 @@ def report_of(folder: RunFolder, total: int | None, unfinished: str) -> RunRepor
             epochs.setdefault(record.epoch, Totals()).add(record)
             for name in GATES:
                 gates[name] = max(gates[name], record.gates[name], key=_WEIGHT.__getitem__)
-            heapq.heappush(worst, (*_badness(record), -record.index))
+            heapq.heappush(worst, (*_severity(record), -record.index))
             if len(worst) > WORST:
                 heapq.heappop(worst)
             yield record
@@ -150,8 +150,8 @@ def report_of(folder: RunFolder, total: int | None, unfinished: str) -> RunRepor
 _WEIGHT = {"passed": 0, "undecided": 1, "hit": 2}
 
 
-def _badness(record: StepRecord) -> tuple[float, ...]:
-    """Shares of the batch: recovered, determined, peelable, published."""
+def _severity(record: StepRecord) -> tuple[float, ...]:
+    """How much of a step leaks, the worst first: shares recovered, determined, peelable, published."""
     recovered = (record.confirmed or 0) + (record.consistent or 0)
     counts = (recovered, record.determined, record.peelable or 0, record.published or 0)
     return tuple(count / record.batch_size for count in counts)

@@ -95,7 +95,7 @@ def _finding(
     determined: frozenset[int],
     second: list[Accepted],
 ) -> Finding:
-    part = of_batches(second, note="", reason="a choice of extra rays is another batch (3.3)")
+    part = of_batches(second, note="", reason="a choice of extra rays is another batch")
     if not evidence and not second:
         return Finding(attempts=attempts)
     reasons = [_reason(context, evidence, determined)] if evidence else []
@@ -233,4 +233,4 @@ def _reason(context: Context, evidence: list[Enumeration | ExtraRays], determine
     if len(determined) < context.samples:
         names = ", ".join(str(m) for m in sorted(determined))
         return f"samples {names} are in every batch with this gradient ({used})"
-    return f"{used}: only true samples are left; inputs and labels follow (3.3, 3.4)"
+    return f"{used}: only true samples are left; inputs and labels follow"

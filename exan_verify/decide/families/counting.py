@@ -36,7 +36,7 @@ def decide(context: Context, budget: Budget) -> Part:
             part = _count(context, samples, common)
             parts += [part] if part is not None else []
     found = joined(parts)
-    return found if found.facts.is_ambiguous else Part(note="S4: no surplus of motions over equations")
+    return found if found.facts.is_ambiguous else Part(note="no surplus of motions over equations")
 
 
 def _within_reach(context: Context) -> bool:
@@ -60,7 +60,7 @@ def _count(context: Context, samples: tuple[int, ...], common: bool) -> Part | N
     reason = (
         f"{names(samples)} have {found.motions} dimensions of motion against at most {found.equations} "
         f"equations: a family of dimension {found.motions - found.equations} at least keeps the gradient and "
-        f"moves {names(sorted(found.free))} (S4)"
+        f"moves {names(sorted(found.free))}"
     )
     return Part(
         note=reason,

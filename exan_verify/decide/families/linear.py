@@ -78,19 +78,19 @@ def family(context: Context) -> Family:
 def decide(context: Context, budget: Budget) -> Part:
     """Find the family S4 and second batches in it."""
     if not within_reach(context):
-        return Part(note="S4: the exact first-order system is too large here")
+        return Part(note="the exact first-order system is too large here")
     budget.spend((context.samples * context.network.widths[0]) ** 3)
     found = family(context)
     if not found.dimension:
-        return Part(note="S4: no first-order family")
+        return Part(note="no first-order family")
     movable = [m for m in range(context.samples) if found.inner[m].any()]
     batches = [b for b in (second_batch(context, found.inner),) if b is not None]
     batches += farther(context, found.generators, movable, batches, budget)
     reason = (
         f"a linear family of dimension {found.dimension} ({_exactness(context)}) moves {names(movable)} "
-        "inside the regions and keeps the gradient (S4)"
+        "inside the regions and keeps the gradient"
     )
-    part = of_batches(batches, note="S4: " + reason, reason=reason)
+    part = of_batches(batches, note=reason, reason=reason)
     shape = (context.samples, context.network.widths[0])
     shown = tuple(
         found.generators[:, g].reshape(shape) for g in range(min(found.dimension, GENERATORS_SHOWN))

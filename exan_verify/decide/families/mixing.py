@@ -43,7 +43,7 @@ def decide(context: Context, budget: Budget) -> Part:
     moved = sorted(frozenset().union(*(item.facts.free for item in found)))
     reason = (
         f"real labels absorb any mixing of the samples of a region, of dimension {dimension} at least: "
-        f"{names(moved)} can move (S5)"
+        f"{names(moved)} can move"
     )
     return replace(of_batches(found, note=reason, reason=reason), dimension=dimension)
 

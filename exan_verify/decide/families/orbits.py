@@ -58,11 +58,11 @@ def decide(context: Context, budget: Budget) -> Part:
                 dimension = max(dimension, _dimension(context, window, complement))
             notes.append(f"{names(window)}: |S| - r = {complement.shape[1]}")
     if not found:
-        return Part(note="S1: no orbit stays in its region (" + ", ".join(notes) + ")" if notes else "")
+        return Part(note="no orbit stays in its region (" + ", ".join(notes) + ")" if notes else "")
     moved = sorted(frozenset().union(*(item.facts.free for item in found)))
     what = f"a continuous orbit (dimension {dimension})" if dimension else "a reflection"
-    reason = f"{what} of mse keeps the second moments of {names(moved)} and so the gradient (S1)"
-    part = of_batches(found, note="S1: " + reason, reason=reason)
+    reason = f"{what} of mse keeps the second moments of {names(moved)} and so the gradient"
+    part = of_batches(found, note=reason, reason=reason)
     return replace(part, dimension=dimension) if dimension else part
 
 

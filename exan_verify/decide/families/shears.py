@@ -62,7 +62,7 @@ def decide(context: Context, budget: Budget) -> Part:
     found = joined(parts)
     if found.facts.is_ambiguous:
         return found
-    return Part(note="S2: no region has dependent loss vectors and a direction that they do not see")
+    return Part(note="no region has dependent loss vectors and a direction that they do not see")
 
 
 def _shears(context: Context, group: _Dependent) -> Part:
@@ -82,7 +82,7 @@ def _shears(context: Context, group: _Dependent) -> Part:
     why = "" if context.question.loss.rational else ": more samples than their loss vectors have dimensions"
     reason = (
         f"shears of {names(group.samples)} (dimension {dimension} at least) move {names(sorted(free))} and "
-        f"keep the gradient (S2){why}"
+        f"keep the gradient{why}"
     )
     reaches = [_reach(context, group, v, free) for v in vectors]
     return Part(

@@ -57,8 +57,8 @@ def decide(context: Context, budget: Budget) -> Part:
         return Part(note="")
     who = names([item.sample for item in idle])
     if not found:
-        return Part(note=f"S3: {who} dead or silent, but no second place was found")
-    reason = f"{who} dead or silent: other inputs contribute the same to the gradient (S3)"
+        return Part(note=f"{who} dead or silent, but no second place was found")
+    reason = f"{who} dead or silent: other inputs contribute the same to the gradient"
     return of_batches(found, note=reason, reason=reason)
 
 

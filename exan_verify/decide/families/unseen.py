@@ -11,12 +11,16 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+import msgspec
 import numpy as np
 
 from exan_verify.core.budget import Budget
 from exan_verify.core.certificate import Unseen
+from exan_verify.core.facts import Facts
+from exan_verify.core.network import ReluNetwork
 from exan_verify.decide.context import Context
-from exan_verify.decide.families.result import Part
+from exan_verify.decide.families import inwards
+from exan_verify.decide.families.result import Part, joined
 from exan_verify.decide.second_batch import admitted
 from exan_verify.exact.modular import PRIME
 from exan_verify.exact.rational import Mask
@@ -26,6 +30,16 @@ def decide(context: Context, budget: Budget) -> Part:
     """The family ``X + A`` with ``A W_1^T = 0`` and ``Delta_1 A = 0``, by counts."""
     live, inside = _live(context), _inside(context)
     samples = short_of_neurons(live)
+    parts = [_both_ways(context, samples, live, inside, budget)]
+    if samples and not inside[samples].all() and isinstance(context.model, ReluNetwork):
+        leaving = inwards.found(context, samples, live, budget)
+        parts += [_part(context, *leaving, live)] if leaving is not None else []
+    # the larger family first: where both show the same, its evidence is kept
+    return joined(sorted(parts, key=lambda part: -(part.dimension or 0)))
+
+
+def _both_ways(context: Context, samples: list[int], live: Mask, inside: Mask, budget: Budget) -> Part:
+    """Motions of what is strictly inside the box."""
     dimension = _dimension(context, samples, live, inside)
     for _ in range(len(samples)):
         budget.spend(len(samples) * inside.shape[1])
@@ -40,20 +54,34 @@ def decide(context: Context, budget: Budget) -> Part:
         return Part(note="")
     evidence = Unseen(samples=tuple(samples), dimension=dimension, prime=PRIME, point=context.image.point)
     facts = admitted(context, evidence)
-    if facts is None:
-        return Part(note="")
-    released = context.question.release is not None
+    return Part(note="") if facts is None else _part(context, evidence, facts, live)
+
+
+def _part(context: Context, evidence: Unseen, facts: Facts, live: Mask) -> Part:
+    """In words."""
+    samples, released = list(evidence.samples), context.question.release is not None
+    kept, where, who = "every pre-activation", "", "first layer does"
+    if evidence.inwards is not msgspec.UNSET:
+        where = ", also off the faces of the box"
+        if evidence.inwards.layer == 2:
+            kept, who = "every value of the second layer", "first two layers do"
     reason = (
-        f"the first layer does not see some motions of {len(samples)} samples with "
-        f"{int(live[:, samples].any(axis=1).sum())} live neurons{' that are sent' if released else ''}: "
-        f"a family of dimension {dimension} at least keeps every pre-activation and "
+        f"the {who} not see some motions of {len(samples)} samples with "
+        f"{int(live[:, samples].any(axis=1).sum())} live neurons{' that are sent' if released else ''}"
+        f"{where}: "
+        f"a family of dimension {evidence.dimension} at least keeps {kept} and "
         f"{'all that is sent' if released else 'the gradient'} (narrow first layer)"
     )
     radii = None
     if context.question.domain is None:
         radii = tuple(None if m in facts.free else Fraction(0) for m in range(context.samples))
     return Part(
-        note=reason, facts=facts, evidence=(evidence,), dimension=dimension, radii=radii, reason=reason
+        note=reason,
+        facts=facts,
+        evidence=(evidence,),
+        dimension=evidence.dimension,
+        radii=radii,
+        reason=reason,
     )
 
 

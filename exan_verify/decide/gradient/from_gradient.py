@@ -49,7 +49,7 @@ def search(setting: Setting, gradient: Gradient, batch_size: int | None, limits:
     if max(ranks) > samples:
         layer = ranks.index(max(ranks)) + 1
         bound = RankBound(prime=PRIME, layer=layer, rank=max(ranks))
-        reason = f"rank [dW_{layer} | db_{layer}] >= {max(ranks)} (mod p), so {samples} samples are too few"
+        reason = too_few(bound, samples)
         return Search(samples=samples, reason=reason, refutation=bound)
     if not setting.network.has_bias:
         return Search(samples=samples, reason="the network has no biases, so every sample keeps a scale")
@@ -61,6 +61,12 @@ def search(setting: Setting, gradient: Gradient, batch_size: int | None, limits:
         samples=samples,
     )
     return _by_layers(setting, gradient, task, given=batch_size is not None, limits=limits)
+
+
+def too_few(bound: RankBound, samples: int) -> str:
+    """What the rank of a layer's gradient says of batches that are smaller."""
+    count = "one sample is" if samples == 1 else f"{samples} samples are"
+    return f"the gradient of layer {bound.layer} has rank {bound.rank} at least, so {count} too few"
 
 
 def rank_bound_of_batch(context: Context, batch_size: int) -> RankBound | None:
@@ -84,7 +90,7 @@ def _by_layers(setting: Setting, gradient: Gradient, task: Task, *, given: bool,
         except ImpossibleError as error:
             return Search(
                 samples=task.samples,
-                reason=f"{error}; every batch of {task.samples} samples would have to agree (C1, 3.5)",
+                reason=f"{error}; every batch of {task.samples} samples would have to agree",
                 attempts=tuple(attempts),
                 refutation=error.forced,
             )

@@ -164,9 +164,9 @@ def _lifted(context: Context, layer: int, members: tuple[int, ...], budget: Budg
 
 def _reason(evidence: Apart, samples: int) -> str:
     text = f"exclusive neurons of hidden layer {evidence.layer} keep {len(evidence.isolated)} of {samples} "
-    text += "samples apart from all others, by the rank of every pair over F_p"
+    text += "samples apart from all others, by the rank of every pair"
     if evidence.rest is not None:
         text += f"; lifting separates the other {len(evidence.rest.members)} in their own span"
     if len(evidence.determined) == samples:
-        return f"{text}: every sample is determined (P1)"
-    return f"{text}: samples {', '.join(map(str, evidence.determined))} are determined (P1)"
+        return f"{text}: every sample is determined"
+    return f"{text}: samples {', '.join(map(str, evidence.determined))} are determined"

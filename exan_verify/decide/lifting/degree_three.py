@@ -161,6 +161,6 @@ def _reason(context: Context, evidence: DegreeThree, determined: frozenset[int])
     missing = _deficit(context, plan(context, used.layer, tuple(range(samples))))
     return (
         f"lifting of degree three at hidden layer {used.layer}, where degree two is {missing} equations "
-        f"short: rank(R3) = {used.rank} = V - {used.unknowns - used.rank} with V = {used.unknowns}, "
-        "proved over F_p; inputs and labels follow (C4, 3.4)"
+        f"short: {used.rank} independent equations in {used.unknowns} unknowns, the most that {samples} "
+        "samples allow; inputs and labels follow"
     )

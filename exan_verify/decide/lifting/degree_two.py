@@ -119,7 +119,7 @@ def reach(context: Context, plan: Plan, budget: Budget) -> tuple[int | None, str
         return None, budget.exhausted
     rank = rank_mod(equations(context, plan))
     if rank > plan.target:
-        raise SoundnessError(f"rank {rank} exceeds the bound {plan.target} of C2 at layer {plan.layer}")
+        raise SoundnessError(f"rank {rank} exceeds the bound {plan.target} at layer {plan.layer}")
     return rank, None if rank == plan.target else f"rank {rank} mod p of the {plan.target} needed"
 
 
@@ -257,24 +257,20 @@ def _reason(context: Context, arguments: list[LayerArgument], determined: frozen
         return _reason_of_release(context, arguments, determined)
     if len(determined) < samples:
         names = ", ".join(str(m) for m in sorted(determined))
-        return f"samples {names} are in every batch with this gradient (lifting, C2)"
+        return f"samples {names} are in every batch with this gradient (lifting)"
     if len(arguments) > 1:
         layers = ", ".join(str(a.layer) for a in arguments)
-        return f"lifting at hidden layers {layers} together determines every sample (C2, 3.4)"
+        return f"lifting at hidden layers {layers} together determines every sample"
     if used.parametrisation == "single":
-        return (
-            f"one sample: layer {used.layer} gives its input by division and the output layer its label (3.1)"
-        )
-    squares = sum(len(group) ** 2 for group in used.groups)
+        return f"one sample: layer {used.layer} gives its input by division and the output layer its label"
     text = (
-        f"lifting at hidden layer {used.layer}: rank(R) = {used.rank} = U - {squares} with "
-        f"U = {used.unknowns}, proved over F_p; inputs and labels follow "
+        f"lifting at hidden layer {used.layer}: {used.rank} independent equations in {used.unknowns} "
+        f"unknowns, the most that {samples} samples allow; inputs and labels follow"
     )
-    slopes = ", PL1" if context.model.activation(used.layer) is not None else ""
     if not used.splits:
-        return text + f"(C1{slopes}, 3.4)"
+        return text
     layers = ", ".join(str(k) for k in sorted({record.layer for record in used.splits}))
-    return text + f"after groups are split at layer {layers} (C2, 3.4)"
+    return f"{text} after groups are split at layer {layers}"
 
 
 def _reason_of_release(context: Context, arguments: list[LayerArgument], determined: frozenset[int]) -> str:
@@ -287,8 +283,8 @@ def _reason_of_release(context: Context, arguments: list[LayerArgument], determi
     weights = ", whatever the samples' positive weights are" if context.question.weighted else ""
     return (
         f"lifting at hidden layer {layer} on the {int(sent.sum())} of its {len(sent)} neurons whose rows are "
-        f"sent determines {who}{weights}: rank(R) = {arguments[0].rank} with U = {arguments[0].unknowns}, "
-        "proved over F_p (masked rows)"
+        f"sent determines {who}{weights}: {arguments[0].rank} independent equations in "
+        f"{arguments[0].unknowns} unknowns, the most that the samples allow"
     )
 
 

@@ -77,7 +77,7 @@ def _ambiguous(second: Candidate, accepted: Accepted, start: float) -> Finding:
         facts=accepted.facts,
         evidence=(accepted.evidence,),
         witness=Witness(batch=accepted.batch),
-        reason=f"the system of samples {names} in their own matrix Q has a second solution (S5)",
+        reason=f"the system of samples {names} in their own matrix Q has a second solution",
     )
 
 
@@ -86,7 +86,7 @@ def _unique_reason(context: Context, rest: Rest) -> str:
     others = "" if rest.size == context.samples else ", and the others were settled before"
     return (
         f"the loss vectors of samples {names} are independent, and their system at the output layer has no "
-        f"solution but the batch itself (S5){others}"
+        f"solution but the batch itself{others}"
     )
 
 

@@ -76,13 +76,13 @@ def decide(context: Context, budget: Budget) -> Finding:
     if too_many:
         return Finding()
     trees: list[str] = []
-    places = _Places(context=context)
+    places = Places(context=context)
     letters, seconds = min(MAX_LETTERS, MAX_WORK // cost), budget.seconds_left
     if budget.work_left is not None:
         letters = min(letters, budget.work_left // (2 * BOX_WORK))
     end = math.inf if seconds is None else start + seconds / 4
     for labels in multisets(rest):
-        system = _System(rest=rest, places=places, labels=labels)
+        system = System(rest=rest, places=places, labels=labels)
         tree = system.cover(budget, letters - sum(map(len, trees)), end)
         if tree is None:
             seconds = time.monotonic() - start
@@ -100,7 +100,7 @@ def decide(context: Context, budget: Budget) -> Finding:
         ),
         facts=Facts(determined=frozenset(rest.members), unique=True),
         evidence=(InputCover(trees=tuple(trees)),),
-        reason=f"boxes cover all inputs that samples {names} may have; no others have this gradient (R8)",
+        reason=f"boxes cover all inputs that samples {names} may have; no others have this gradient",
     )
 
 
@@ -115,7 +115,7 @@ class _Region:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Places:
+class Places:
     """Regions by pattern, and the network in floating point."""
 
     context: Context
@@ -134,6 +134,7 @@ class _Places:
         ]
 
     def of_pattern(self, pattern: Pattern) -> _Region:
+        """The region of a joint pattern."""
         if pattern not in self.made:
             network = self.context.network
             exact = region_of(network, pattern, zero_sum=self.context.question.loss.zero_sum)
@@ -148,6 +149,15 @@ class _Places:
                 rates=rates,
             )
         return self.made[pattern]
+
+    def of_point(self, x: Array) -> _Region:
+        """The region of an input (d,)."""
+        pattern = []
+        for weight, bias in self.layers[:-1]:
+            z = weight @ x + bias
+            pattern.append(tuple(bool(v) for v in z > 0))
+            x = np.maximum(z, 0)
+        return self.of_pattern(tuple(pattern))
 
     def around(self, sides: Array) -> _Region | None:
         """The region that a box (d, 2) lies in, if in one."""
@@ -164,12 +174,7 @@ class _Places:
                 np.where(np.isfinite(high), (low + high) / 2, low + 1),
                 np.where(np.isfinite(high), high - 1, 0.0),
             )
-        pattern = []
-        for weight, bias in self.layers[:-1]:
-            z = weight @ x + bias
-            pattern.append(tuple(bool(v) for v in z > 0))
-            x = np.maximum(z, 0)
-        region = self.of_pattern(tuple(pattern))
+        region = self.of_point(x)
         least, most = _range(region.states, sides)
         slack = MARGIN * np.abs(region.states).max(axis=1, initial=0.0)
         fits = np.where(region.active, least > slack, (most < -slack) | ~region.states.any(axis=1))
@@ -177,21 +182,23 @@ class _Places:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _System:
+class System:
     """The gradient of the rest with these labels, less what it has to be."""
 
     rest: Rest
-    places: _Places
+    places: Places
     labels: Array
     shares: dict[tuple[bytes, bytes], tuple[Array, Array]] = field(default_factory=dict)
     derivatives: dict[tuple[bytes, bytes], tuple[Array, Array]] = field(default_factory=dict)
 
     @property
     def loss(self) -> Loss:
+        """The question's loss."""
         return self.rest.context.question.loss
 
     @property
     def features(self) -> int:
+        """d."""
         return self.rest.context.network.widths[0]
 
     @cached_property
@@ -226,6 +233,22 @@ class _System:
                 if not any(np.array_equal(point, p) for p in points):
                     points.append(point)
         return points
+
+    def at(self, x: Array) -> tuple[Array, Array]:
+        """The equations (entries,) at inputs (r, d), in units of what is summed there, and their slopes
+        (entries, r d).
+        """
+        values, size, slopes = -self.right[0], self.right[1] + 1e-12, []
+        for label, row in zip(self.labels, x, strict=True):
+            region, y, point = self.places.of_point(row), self._target(label), np.append(row, 1.0)
+            g, count = _at(self.loss, region.logits @ point, y), region.rates.shape[1]
+            rates = region.rates @ point
+            values = values + rates @ g[:count]
+            gains, _ = _gain_range(self.loss, y, (g, g), region.logits[:, :-1])
+            slopes.append(
+                np.tensordot(region.rates[:, :, :-1], g[:count], axes=(1, 0)) + rates @ gains[:count]
+            )
+        return values / size, np.concatenate(slopes, axis=1) / size[:, None]
 
     def cover(self, budget: Budget, limit: int, end: float) -> str | None:
         """The tree, or None when ``limit`` boxes, the time until ``end`` or the budget did not suffice."""

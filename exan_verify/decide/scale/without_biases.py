@@ -163,7 +163,8 @@ def _reason(found: tuple[Twin, ...], scale: Scale | None, context: Context) -> s
         first = found[0]
         near = first.low if first.low == first.high else f"about {_number(first):.6g}"
         names = ", ".join(str(twin.sample) for twin in found)
-        parts.append(f"samples {names} have twins: sample {first.sample} scaled by {near} fits as well")
+        who = f"sample {names} has a twin" if len(found) == 1 else f"samples {names} have twins"
+        parts.append(f"{who}: sample {first.sample} scaled by {near} fits as well")
     if scale is not None:
         known = f"{len(scale.determined)} of {context.samples} samples"
         if context.question.release is not None:

@@ -14,10 +14,11 @@ from exan_verify.core.budget import Budget
 from exan_verify.core.certificate import Evidence
 from exan_verify.core.facts import Facts
 from exan_verify.core.network import Gradient
-from exan_verify.core.verdict import Outcome, Verdict, Witness
+from exan_verify.core.verdict import Outcome, SampleStatus, Verdict, Witness
 from exan_verify.decide.context import Context, Setting
-from exan_verify.decide.second_batch import Candidate, accept, evidence_of
+from exan_verify.decide.second_batch import Accepted, Candidate, accept, evidence_of
 from exan_verify.decide.solvers.irrational import irrational_evidence
+from exan_verify.decide.solvers.spanned import spanned
 from exan_verify.smt.decide import decide
 from exan_verify.smt.portfolio import Settings
 
@@ -44,6 +45,18 @@ def ask_about_batch(
     settings = _settings(setting, limits)
     if cheap:
         settings = replace(settings, work_limit=min(settings.work_limit or UNASKED_WORK, UNASKED_WORK))
+    smaller = None if cheap else spanned(context)
+    if smaller is not None:
+        found = decide(smaller.network, smaller.question, batch=smaller.batch, settings=settings)
+        if found.outcome is not Outcome.AMBIGUOUS:
+            span = f"the other features are affine functions of {len(smaller.kept)} of them (CB11); "
+            return replace(found, reason=span + found.reason, batch=context.batch), Facts(), ()
+        other = None if found.witness is None else found.witness.batch
+        if other is not None:
+            candidate = Candidate(members=tuple(range(context.samples)), batch=smaller.whole(other))
+            accepted = accept(context, evidence_of(context, candidate))
+            if accepted is not None:
+                return _with_all_features(context, found, accepted), accepted.facts, (accepted.evidence,)
     verdict = decide(setting.relu, setting.question, batch=context.batch, settings=settings)
     if verdict.outcome is not Outcome.AMBIGUOUS or verdict.witness is None:
         return verdict, Facts(), ()
@@ -54,6 +67,29 @@ def ask_about_batch(
     candidate = Candidate(members=tuple(range(context.samples)), batch=other)
     accepted = accept(context, evidence_of(context, candidate))
     return (verdict, Facts(), ()) if accepted is None else (verdict, accepted.facts, (accepted.evidence,))
+
+
+def _with_all_features(context: Context, found: Verdict, accepted: Accepted) -> Verdict:
+    """A second batch of the smaller question, replayed with all features; inside a domain the other batches
+    that samples were called free by are not known to lie in it.
+    """
+    samples = found.samples
+    if context.question.domain is not None:
+        samples = tuple(
+            SampleStatus.FREE
+            if m in accepted.facts.free
+            else status
+            if status is SampleStatus.DETERMINED
+            else SampleStatus.UNKNOWN
+            for m, status in enumerate(samples)
+        )
+    return replace(
+        found,
+        samples=samples,
+        batch=context.batch,
+        witness=Witness(batch=accepted.batch),
+        reason="another batch has this gradient (replayed exactly)",
+    )
 
 
 def ask_about_gradient(setting: Setting, gradient: Gradient, samples: int, limits: Budget) -> Verdict:

@@ -121,7 +121,7 @@ def _factors(found: Spread, largest: list[Any]) -> tuple[list[Any], Floats]:
             reach = samples * largest[a] * columns[a, b]
             if a != b and not reach < 1:
                 raise NotShownError(
-                    f"samples {a} and {b} are not shown to be different samples of every near batch (T4: "
+                    f"samples {a} and {b} are not shown to be different samples of every near batch ("
                     f"{upper_float(reach):.2g}, which must be below 1)"
                 )
     sizes = flint.arb_mat([largest])
@@ -161,7 +161,7 @@ def _fixed_point(base: Floats, operator: BallMatrix) -> Floats:
     sums = operator * ball_matrix(np.ones((samples, 1)))
     norm = flint.arb(max(upper_float(v) for v in sums.entries()))
     if not norm < 1:
-        raise NotShownError(f"samples are mixed too much (T5: {float(norm):.2g}, which must be below 1)")
+        raise NotShownError(f"samples are mixed too much ({float(norm):.2g}, which must be below 1)")
     top = ball_matrix(base.max(axis=0, keepdims=True)) * (1 / (1 - norm))
     return upper(ball_matrix(base) + sums * top)
 
@@ -184,7 +184,7 @@ def _told(
         single = problem.setting.question.loss is not Loss.BCE and len(target) > 1
         entries = [int(target.argmax())] if single else range(len(target))
         if not all(values[c] > 0 if target[c] else values[c] < 1 for c in entries):
-            raise NotShownError(f"the label of sample {m} is not shown: the radius is too large to tell (T6)")
+            raise NotShownError(f"the label of sample {m} is not shown: the radius is too large to tell")
 
 
 def _values(loss: Loss, logits: list[Any], scaled: list[Any]) -> list[Any]:
@@ -208,6 +208,6 @@ def _loss_vectors(problem: Problem, passed: Forward, moved: Floats) -> BallMatri
     except ZeroDivisionError:
         raise NotShownError(
             f"the labels are not shown: the features of layer {depth - 1} may come too close to dependent "
-            "within the radius (T6)"
+            "within the radius"
         ) from None
     return problem.balls(depth) * right * inverse

@@ -86,7 +86,7 @@ def decide_here(setting: Setting, gradient: Gradient, limits: Budget) -> Verdict
             if samples is not None and (bound := rank_bound(problem)) is not None:
                 reason = (
                     f"every gradient within {float(problem.tolerance):g} has rank [dW_{bound.layer} | "
-                    f"db_{bound.layer}] >= {bound.rank} (T9 of Appendix T), so {samples} samples are too few"
+                    f"db_{bound.layer}] >= {bound.rank}, so {samples} samples are too few"
                 )
                 return _unrealisable(problem, bound, reason, time.monotonic() - start)
             _check_scope(problem)
@@ -131,7 +131,7 @@ def _check_layers(problem: Problem) -> None:
 def _check_scope(problem: Problem) -> None:
     network, labels = problem.network, problem.setting.question.labels
     if labels is not Labels.ONE_HOT:
-        raise NotShownError(f"labels={labels.value!r} leave loss vectors without a bound (T4); use 'one_hot'")
+        raise NotShownError(f"labels={labels.value!r} leave loss vectors without a bound; use 'one_hot'")
     if not network.has_bias:
         raise NotShownError("the network has no biases, so every sample keeps a scale")
     if network.depth < 2:
@@ -174,7 +174,7 @@ def _unique(
         f"{_asked(problem)}, all whose gradient is within {float(problem.tolerance):g} have the labels of "
         "the batch found, whose own gradient is within the tolerance, and inputs within "
         f"{max(radius):.3g} of it in every entry, up to order; lifting at hidden layer 1 with every bound "
-        "proved (Appendix T)"
+        "proved"
     )
     claim = Claim(
         question=_record(problem),
@@ -227,7 +227,7 @@ def _none_around(
     reason = (
         f"{_asked(problem)}, all whose gradient is within {float(problem.tolerance):g} would have inputs "
         f"within {max(radius):.3g} of a batch that was found, and its labels; but no batch there has such a "
-        "gradient (T8 of Appendix T)"
+        "gradient"
     )
     verdict = _unrealisable(problem, _evidence(problem, batch), reason, seconds)
     return replace(verdict, distance=distance)

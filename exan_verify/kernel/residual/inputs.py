@@ -31,9 +31,11 @@ from exan_verify.kernel.labels import Label
 from exan_verify.kernel.residual.parts import Part, left_over
 
 PRECISION = 128
+"""Bits of all balls: more than twice those of float64, in which the engine looks for leaves."""
 MAX_LETTERS = 8_000
 """Of all trees: twice as many as the engine writes, a millisecond each."""
 MAX_COORDINATES = 4
+"""Samples times features: with five, so many letters cut each side but twice."""
 MAX_SYSTEM = 1 << 12
 """Entries of the gradient times numbers of T: what one box costs, some ten microseconds each."""
 MAX_WORK = 1 << 22

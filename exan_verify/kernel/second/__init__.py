@@ -38,8 +38,9 @@ from exan_verify.kernel.second import (
 )
 from exan_verify.kernel.second.counting import Count
 from exan_verify.kernel.second.second_batch import rebuilt
+from exan_verify.kernel.second.unseen import Family, family
 
-__all__ = ["CHECKERS", "Count", "Existential", "count", "facts", "rebuilt"]
+__all__ = ["CHECKERS", "Count", "Existential", "Family", "count", "facts", "family", "rebuilt"]
 
 Existential = (
     SecondBatch

@@ -48,7 +48,7 @@ def facts(evidence: EnclosedBatch, subject: Subject) -> Facts:
     )
     _check_domain(enclosure, subject)
     check_known_labels(subject, enclosure.centre.labels)
-    require(enclosure.proved(), "the box is not shown to hold a batch with this gradient")
+    require(enclosure.apart().proved(), "the box is not shown to hold a batch with this gradient")
     free = frozenset(m for m in range(size) if enclosure.lacks(m))
     require(bool(free), "the box may hold the given batch itself")
     return Facts(ambiguous=True, free=free)

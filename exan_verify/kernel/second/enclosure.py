@@ -9,7 +9,7 @@ of them as coordinates that vary, Krawczyk's test (R. Krawczyk, 1969) proves a c
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from typing import Any
@@ -46,6 +46,27 @@ class Enclosure:
     centre: Batch
     radius: Fraction
     free: tuple[Coordinate, ...]
+
+    def apart(self) -> Enclosure:
+        """Without the samples that both batches have: one of the box with nothing that varies, and an equal
+        one of the given batch for each, contribute the same and cancel.
+        """
+        given, centre = (list(zip(b.x, b.y, strict=True)) for b in (self.given, self.centre))
+        varying = {m for m, _ in self.free}
+        left = list(range(len(given)))
+        kept = []
+        for n, sample in enumerate(centre):
+            same = [] if n in varying else [m for m in left if given[m] == sample]
+            if same:
+                left.remove(same[0])
+            else:
+                kept.append(n)
+        return replace(
+            self,
+            given=self.given.select(left),
+            centre=self.centre.select(kept),
+            free=tuple((kept.index(m), k) for m, k in self.free),
+        )
 
     def proved(self) -> bool:
         """Whether the box lies in one region per sample and holds inputs with the given gradient."""

@@ -13,11 +13,15 @@ its feature stands on a face of the box; let c_k samples of S be strictly inside
     dim {A}  >=  sum_{k in K} (c_k - r) - (|S| - r) n,      K = {k: c_k > r},
 
 which is (|S| - r)(d - n) without a box. r and n are counts: a deficit mod p would prove nothing. Small steps
-along A and along -A stay in the box, and nothing else bounds them.
+along A and along -A stay in the box, and nothing else bounds them. Where the evidence has a motion that
+leaves faces inwards, entries there count too (:mod:`exan_verify.kernel.second.inwards`).
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import msgspec
 import numpy as np
 
 from exan_verify.core.certificate import Unseen
@@ -28,7 +32,16 @@ from exan_verify.exact.linalg import nullspace_mod
 from exan_verify.exact.modular import PRIME, Residues
 from exan_verify.exact.rational import Mask
 from exan_verify.exact.softmax import VanishingDenominatorError, loss_vectors_mod
-from exan_verify.kernel.given import Subject, require
+from exan_verify.kernel.given import Subject, only_relu, require
+from exan_verify.kernel.second import inwards
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """A set of batches with this gradient, of ``dimension`` at least, and the samples ``free`` in it."""
+
+    dimension: int
+    free: frozenset[int]
 
 
 def facts(evidence: Unseen, subject: Subject) -> Facts:
@@ -36,6 +49,16 @@ def facts(evidence: Unseen, subject: Subject) -> Facts:
 
     Raises :class:`CertificateRejected` at the first step that does not hold.
     """
+    found = family(evidence, subject)
+    require(
+        found.dimension == evidence.dimension,
+        f"the family has dimension {found.dimension} at least, the certificate says {evidence.dimension}",
+    )
+    return Facts(ambiguous=True, free=found.free)
+
+
+def family(evidence: Unseen, subject: Subject) -> Family:
+    """What the samples, and the motion, show, whatever dimension is stated; raises as :func:`facts` does."""
     chosen = list(evidence.samples)
     require(evidence.prime == PRIME, f"the prime is {evidence.prime}, this schema's is {PRIME}")
     require(1 < evidence.point < PRIME, "the point t is outside [2, p)")
@@ -46,23 +69,24 @@ def facts(evidence: Unseen, subject: Subject) -> Facts:
     bound = min(rows.size, int(columns.sum()))
     require(bound < len(chosen), f"the first delta of {len(chosen)} samples may have rank {len(chosen)}")
     inside = _strictly_inside(subject, chosen)
-    movable = inside.sum(axis=0) > bound
-    surplus = int((inside.sum(axis=0)[movable] - bound).sum())
-    dimension = surplus - (len(chosen) - bound) * _seen(subject, movable)
-    require(dimension > 0, "no more dimensions of motion than equations")
-    require(
-        dimension == evidence.dimension,
-        f"the family has dimension {dimension} at least, the certificate says {evidence.dimension}",
-    )
     moving: set[int] = set()
+    if evidence.inwards is msgspec.UNSET:
+        movable = inside.sum(axis=0) > bound
+        surplus = int((inside.sum(axis=0)[movable] - bound).sum())
+        dimension = surplus - (len(chosen) - bound) * _seen(subject, movable)
+    else:
+        only_relu(subject.model)  # it reads h = 0 off inactive neurons
+        found = inwards.moved(evidence.inwards, subject, chosen, inside, _sent(subject), live)
+        dimension, moving = found.dimension, set(found.samples)
+    require(dimension > 0, "no more dimensions of motion than equations")
     together: Mask = np.all(inside, axis=0)
     if int(together.sum()) > _seen(subject, together):
         # x_m + t alpha_m v for one v with W_1 v = 0 on the features where all may move, and E alpha = 0
         coefficients = _coefficients(evidence, subject)[rows][:, chosen]
-        moving = {chosen[k] for k in np.flatnonzero(~columns | _not_always_zero(coefficients, bound))}
+        moving |= {chosen[k] for k in np.flatnonzero(~columns | _not_always_zero(coefficients, bound))}
     if not rows.size:  # no equation couples the samples
         moving |= {m for m, own in zip(chosen, inside, strict=True) if int(own.sum()) > _seen(subject, own)}
-    return Facts(ambiguous=True, free=subject.leaving(moving))
+    return Family(dimension=dimension, free=subject.leaving(moving))
 
 
 def _may_be_nonzero(subject: Subject) -> Mask:

@@ -207,9 +207,10 @@ class Attack:
     others, and ``gradient_residual`` speaks of these. ``hidden``: where the first layers' gradients are
     missing, the features that were found; of these samples only those in ``x`` have a determined input.
     ``last_layer``: where only the last layer's gradient could be used. ``unfinished``: a budget ended it
-    before all methods were done; what was found until then is here. ``notes``: what was done to the model
-    and the gradient, before they were used or to make them fit, a line each. ``release``: what of the
-    gradient was used; None: all of it. With an input basis B, ``x`` are the samples' B^T x.
+    before all methods were done; what was found until then is here. ``architecture``: what the model was
+    taken for, in words. ``notes``: what was done to the model and the gradient, before they were used or to
+    make them fit, a line each. ``release``: what of the gradient was used; None: all of it. With an input
+    basis B, ``x`` are the samples' B^T x.
     """
 
     x: Tensor
@@ -230,6 +231,7 @@ class Attack:
     hidden: HiddenFeatures | None = None
     last_layer: LastLayer | None = None
     unfinished: bool = False
+    architecture: str = ""
     notes: tuple[str, ...] = ()
     scale: float = 1.0
     release: Release | None = None

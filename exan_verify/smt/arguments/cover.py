@@ -3,8 +3,9 @@
 The unknowns are coordinates a_m with ``[x_m ; 1] = F [1 ; a_m]``. Of one region whose T is known, the
 equations are ``sum_m g_m [1 ; a_m]^T = sum g [1 ; a]^T`` over its known samples; where these are independent
 (and as many), the unknown inputs lie in their affine span, and F is a frame of it: one coordinate less than
-there are samples. Otherwise, and for all regions at once, whose equations are the gradient's, F is the
-identity: the coordinates are the inputs.
+there are samples. Without biases they lie in their span, with as many coordinates as samples. Otherwise, and
+for all regions at once, whose equations are the gradient's, F is the identity: the inputs are the
+coordinates.
 """
 
 from __future__ import annotations
@@ -40,13 +41,13 @@ def covered(
 
     Of one region, or with the ``joint`` system (entries of the gradient, entries of all T) of all at once.
     """
-    affine = joint is None and len(here) == len(known) and cube.has_bias and cube.independent(known)
-    size = len(known) - 1 if affine else len(known[0].x)
+    spanned = joint is None and len(here) == len(known) and cube.independent(known)
+    size = len(known) - cube.has_bias if spanned else len(known[0].x)
     if not cube.boxes or len(here) * size > MAX_COORDINATES:
         return False
     if joint is not None and not joint.any():
         return False  # no equation sees any sample of these regions
-    frame = _affine_frame(known) if affine else _input_frame(size)
+    frame = _span(known, affine=cube.has_bias) if spanned else _input_frame(size)
     if joint is None:
         weights, right = _equations_of_total(cube, len(here), known, frame)
     else:
@@ -64,11 +65,16 @@ def covered(
     return only_known_zeros(system, ((None, None),) * (len(here) * size), limit)
 
 
-def _affine_frame(known: Sequence[Point]) -> Array:
-    """Columns [x_1 ; 1] and x_m - x_1: ``[x ; 1] = frame [1 ; a]`` on the affine span."""
-    first = [*known[0].x, Fraction(1)]
-    steps = [[b - a for a, b in zip(first, [*p.x, Fraction(1)], strict=True)] for p in known[1:]]
-    return np.array([first, *steps], dtype=object).T
+def _span(known: Sequence[Point], *, affine: bool) -> Array:
+    """``[x ; 1] = frame [1 ; a]`` on the span of the inputs: columns [x_1 ; 1] and x_m - x_1 for the affine
+    one, else [0 ; 1] and the x_m.
+    """
+    rows = np.array([[*p.x, Fraction(1)] for p in known], dtype=object)
+    if affine:
+        rows[1:] -= rows[0]
+        return rows.T
+    rows[:, -1] = Fraction(0)
+    return np.concatenate([[[Fraction(0)] * len(known[0].x) + [Fraction(1)]], rows]).T
 
 
 def _input_frame(size: int) -> Array:

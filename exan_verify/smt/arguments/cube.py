@@ -73,6 +73,11 @@ class Cube:
         """Whether the known batch lies in the cube."""
         return sorted((p.pattern, p.y) for p in self.samples) == sorted((p.pattern, p.y) for p in self.known)
 
+    @cached_property
+    def same_regions(self) -> bool:
+        """Whether cube and known batch have as many samples in each region, whatever their labels."""
+        return sorted(p.pattern for p in self.samples) == sorted(p.pattern for p in self.known)
+
     def samples_in(self, pattern: Pattern) -> tuple[Point, ...]:
         """The cube's samples in a region."""
         return tuple(p for p in self.samples if p.pattern == pattern)

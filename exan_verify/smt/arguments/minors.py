@@ -4,6 +4,10 @@ Let the T of a cube's regions be ``T_0 + N z``. A region with one sample has T o
 x 2 minors vanish: equations of degree two in z. If their coefficients of 1, z_i, z_i z_j have independent
 columns, no z solves them; if T_0 is of rank one already and those of z_i, z_i z_j have, z = 0 alone does.
 Without z, a minor of size s + 1 that is not zero refutes s samples.
+
+One region sees z only through its block of N: with P the block's pivots, z = e_P u + v, v in the block's
+kernel, the minors of the region are equations in u alone. Where they leave u = 0, z lies in that kernel, and
+the other regions have fewer unknowns left.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ import numpy as np
 
 from exan_verify.core.budget import poll
 from exan_verify.core.network import Array
+from exan_verify.exact import linalg
 from exan_verify.exact.softmax import to_ball
 from exan_verify.smt.question.transcendental import PRECISION, unit_rows
 
@@ -24,29 +29,66 @@ MAX_PARAMETERS = 6
 """Unknowns z of T_0 + N z: 28 monomials at this size, and a determinant of balls of that order."""
 
 
-def low_rank_contradicts(
-    totals: Sequence[Array], kernel: Array, counts: Sequence[int], *, known: bool
-) -> bool:
-    """Whether no z fits the ranks; with ``known``, where T_0 fits them: whether no other z than 0 does.
+def low_rank_contradicts(totals: Sequence[Array], kernel: Array, counts: Sequence[int]) -> bool:
+    """Whether no z fits the ranks, by one region alone or by those with one sample together.
 
     ``totals``: T_0 per region as balls; ``kernel`` (entries of all T, unknowns); ``counts``: samples per
     region.
     """
+    with flint.ctx.workprec(PRECISION):
+        for place, (total, count) in enumerate(zip(totals, counts, strict=True)):
+            moves = _seen(kernel, place, total)
+            if not moves.shape[1]:
+                if _rank_above(total, count):
+                    return True
+            elif count == 1 and _forced([total], moves, [1], known=False):
+                return True
+        return bool(kernel.shape[1]) and _forced(totals, kernel, counts, known=False)
+
+
+def left_by_ranks(totals: Sequence[Array], kernel: Array, counts: Sequence[int]) -> Array:
+    """The part (entries of all T, unknowns left) of ``kernel`` that the ranks do not force to be zero, where
+    T_0 fits them: every z that does has ``kernel z`` in its column space.
+    """
+    with flint.ctx.workprec(PRECISION):
+        tried: set[tuple[int, int]] = set()
+        while kernel.shape[1]:
+            for place, (total, count) in enumerate(zip(totals, counts, strict=True)):
+                key = place, kernel.shape[1]
+                if count != 1 or key in tried:
+                    continue
+                tried.add(key)
+                moves = _seen(kernel, place, total)
+                if moves.shape[1] and _forced([total], moves, [1], known=True):
+                    kernel = linalg.multiply(kernel, linalg.nullspace(_block(kernel, place, total)))
+                    break
+            else:
+                return kernel[:, :0] if _forced(totals, kernel, counts, known=True) else kernel
+    return kernel
+
+
+def _block(kernel: Array, place: int, total: Array) -> Array:
+    return kernel[place * total.size : (place + 1) * total.size]
+
+
+def _seen(kernel: Array, place: int, total: Array) -> Array:
+    """The columns of a region's block by which it sees z: independent ones, as many as its rank."""
+    block = _block(kernel, place, total)
+    return block[:, linalg.pivots(block)] if block.size else block
+
+
+def _forced(totals: Sequence[Array], kernel: Array, counts: Sequence[int], *, known: bool) -> bool:
+    """Whether the minors leave no z; with ``known``, where T_0 fits them, none but 0."""
     parameters = kernel.shape[1]
     if parameters > MAX_PARAMETERS:
         return False
-    with flint.ctx.workprec(PRECISION):
-        if not parameters:
-            return known or any(
-                _rank_above(total, count) for total, count in zip(totals, counts, strict=True)
-            )
-        rows = list(_quadratics(totals, kernel, counts))
-        needed = range(1)  # the constants, without which z = 0 is a solution
-        if known:
-            rows, needed = [row[1:] for row in rows], range(parameters)
-        if any(all(row[k].is_zero() for row in rows) for k in needed):
-            return False
-        return independent_columns(_without_zero_columns(rows))
+    rows = list(_quadratics(totals, kernel, counts))
+    needed = range(1)  # the constants, without which z = 0 is a solution
+    if known:
+        rows, needed = [row[1:] for row in rows], range(parameters)
+    if any(all(row[k].is_zero() for row in rows) for k in needed):
+        return False
+    return independent_columns(_without_zero_columns(rows))
 
 
 def _rank_above(total: Array, count: int) -> bool:

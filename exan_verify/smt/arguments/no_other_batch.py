@@ -9,14 +9,19 @@ A cube fixes regions and labels, and a batch of it enters the gradient through o
 
 from __future__ import annotations
 
+from fractions import Fraction
+
+import numpy as np
+
 from exan_verify.core.question import Loss
+from exan_verify.exact import linalg
 from exan_verify.smt.arguments.convex_sum import definite, silent_motions
 from exan_verify.smt.arguments.cover import covered
-from exan_verify.smt.arguments.cube import MAX_BOXES, Cube, Point
+from exan_verify.smt.arguments.cube import MAX_BOXES, Cube, Point, same_labels
 from exan_verify.smt.arguments.moments import moments_determine
-from exan_verify.smt.arguments.one_region import region_by_region
+from exan_verify.smt.arguments.one_region import region_by_region, settled
 from exan_verify.smt.arguments.regions import Regions
-from exan_verify.smt.arguments.totals import jointly_injective, no_totals, only_known_totals
+from exan_verify.smt.arguments.totals import jointly_injective, no_totals, other_totals
 from exan_verify.smt.question.difference import Known, placements, values_at
 from exan_verify.smt.question.encode import encode
 from exan_verify.smt.question.encoder import Fixed
@@ -40,14 +45,38 @@ def only_known(regions: Regions, fixed: Fixed, truth: Known, *, boxes: int = MAX
         ),
         boxes=boxes,
     )
-    if not cube.own:
-        return no_totals(cube) or _by_samples(cube)
-    by_moments = cube.loss is Loss.MSE
-    if by_moments and _moments(cube):
+    by_moments = cube.own and cube.loss is Loss.MSE
+    if (by_moments and _moments(cube)) or (not cube.own and no_totals(cube)):
         return True
-    if region_by_region(cube) if only_known_totals(cube) else _by_samples(cube):
+    if _by_regions(cube) if cube.same_regions else _by_samples(cube):
         return True
     return by_moments and _definite(cube, fixed, truth)
+
+
+def _by_regions(cube: Cube) -> bool:
+    """As many samples in each region as the known batch has: every region for itself where the T must be the
+    known one, the others at once, by all that is known of their T.
+    """
+    left = other_totals(cube)
+    blocks = dict(zip(cube.patterns, np.split(left, len(cube.patterns)), strict=True))
+    told = [p for p, block in blocks.items() if not block.any()]
+    parts = ((cube.samples_in(p), cube.known_in(p)) for p in told)
+    if cube.own:
+        if not all(settled(cube, here, known) for here, known in parts):
+            return False
+    elif any(settled(cube, here, known) for here, known in parts if not same_labels(here, known)):
+        return True
+    if len(told) == len(blocks):
+        return cube.own
+    here = tuple(p for p in cube.samples if p.pattern not in told)
+    known = tuple(p for p in cube.known if p.pattern not in told)
+    if not cube.own and same_labels(here, known):
+        return False  # the cover would find the known samples
+    # y T = y T_0 for every y that does not see what is left
+    rows = linalg.nullspace(np.concatenate([b for p, b in blocks.items() if p not in told]).T).T
+    system = np.full((len(rows), len(left)), Fraction(0), dtype=object)
+    system[:, np.repeat([p not in told for p in blocks], len(left) // len(blocks))] = rows
+    return covered(cube, here, known, system)
 
 
 def _by_samples(cube: Cube) -> bool:

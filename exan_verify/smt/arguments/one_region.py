@@ -19,12 +19,14 @@ def region_by_region(cube: Cube) -> bool:
     """
     parts = ((cube.samples_in(p), cube.known_in(p)) for p in cube.patterns)
     if cube.own:
-        return all(_settled(cube, here, known) for here, known in parts)
-    return any(_settled(cube, here, known) for here, known in parts if not same_labels(here, known))
+        return all(settled(cube, here, known) for here, known in parts)
+    return any(settled(cube, here, known) for here, known in parts if not same_labels(here, known))
 
 
-def _settled(cube: Cube, here: tuple[Point, ...], known: tuple[Point, ...]) -> bool:
-    """A region has no solution with the labels ``here`` but ``known``, where that fits."""
+def settled(cube: Cube, here: tuple[Point, ...], known: tuple[Point, ...]) -> bool:
+    """Whether a region whose T is the known one has no samples with the labels ``here``, but perhaps
+    ``known``.
+    """
     if not known:
         # T = 0, but with equal labels the loss vectors have no zero and one sign per class: T e is not 0
         return not cube.loss.rational and cube.has_bias and len({p.y for p in here}) == 1

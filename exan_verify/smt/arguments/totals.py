@@ -15,7 +15,7 @@ from exan_verify.exact import linalg
 from exan_verify.exact.linalg import identity
 from exan_verify.exact.regions import Pattern
 from exan_verify.smt.arguments.cube import Cube, combination
-from exan_verify.smt.arguments.minors import low_rank_contradicts
+from exan_verify.smt.arguments.minors import left_by_ranks, low_rank_contradicts
 from exan_verify.smt.arguments.signs import signs_contradict
 from exan_verify.smt.question.transcendental import PRECISION
 
@@ -30,11 +30,18 @@ def jointly_injective(cube: Cube) -> bool:
     return bool(memory[key])
 
 
-def only_known_totals(own: Cube) -> bool:
-    """Whether in the known batch's own cube every region's T is the known one, by ranks."""
-    patterns, counts = _regions(own)
-    kernel = linalg.nullspace(own.regions.joint(patterns))
-    return low_rank_contradicts([own.total(p) for p in patterns], kernel, counts, known=True)
+def other_totals(cube: Cube) -> Array:
+    """How the T of the known batch's regions can differ from the known ones, in a cube with as many samples
+    in each of them, whatever their labels: a basis (entries of all T in the order of ``cube.patterns``,
+    unknowns) of all that the gradient and the ranks leave.
+    """
+    patterns, counts = _regions(cube)
+    memory, key = cube.regions.memory, ("others", tuple(patterns), tuple(counts), cube.known)
+    if key not in memory:  # the same for all labels of the samples
+        kernel = linalg.nullspace(cube.regions.joint(patterns))
+        memory[key] = left_by_ranks([cube.total(p) for p in patterns], kernel, counts)
+    found: Array = memory[key]
+    return found
 
 
 def no_totals(cube: Cube) -> bool:
@@ -44,7 +51,7 @@ def no_totals(cube: Cube) -> bool:
     if key not in memory:  # the same for all labels of the samples
         system = cube.regions.joint(patterns)
         kernel, totals = linalg.nullspace(system), particular_totals(cube, patterns)
-        memory[key] = kernel, totals, low_rank_contradicts(totals, kernel, counts, known=False)
+        memory[key] = kernel, totals, low_rank_contradicts(totals, kernel, counts)
     kernel, totals, refuted = memory[key]
     if refuted or cube.loss.rational:
         return bool(refuted)

@@ -11,7 +11,16 @@ from exan_verify.testing.laws.law import LAWS, Case, Disagreement, Law
 
 __all__ = ["GROUPS", "Case", "Disagreement", "Law", "all_laws"]
 
-GROUPS = ("verdicts", "planted", "certificates", "metamorphic", "monotone", "gradients", "attacks")
+GROUPS = (
+    "verdicts",
+    "planted",
+    "certificates",
+    "metamorphic",
+    "monotone",
+    "gradients",
+    "layers",
+    "attacks",
+)
 """The files beside this one that hold laws."""
 
 

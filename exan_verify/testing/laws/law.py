@@ -181,7 +181,7 @@ def from_record(record: Any) -> tuple[str, Case]:
         biases = [None if b is None else _read(b) for b in held["biases"]]
         question = Instance.of(
             [_read(w) for w in held["weights"]],
-            None if biases[0] is None else biases,
+            None if all(b is None for b in biases) else biases,
             _read(held["x"]),
             _read(held["y"]),
             loss=held["loss"],

@@ -20,7 +20,7 @@ from exan_verify.testing.strategies import questions
 
 @law(
     "unique",
-    "Pairs of exclusive neurons that keep all samples apart (docs/theory.md P.2): never AMBIGUOUS",
+    "Pairs of exclusive neurons that keep all samples apart: never AMBIGUOUS",
     lambda: cases(
         st.one_of(
             questions(outcome="unique"),
@@ -39,7 +39,7 @@ def apart_is_never_ambiguous(case: Case) -> Outcome:
 
 @law(
     "published",
-    "Two samples under the published condition and its hypotheses (docs/theory.md P.4): never AMBIGUOUS",
+    "Two samples under the published condition and its hypotheses: never AMBIGUOUS",
     lambda: cases(
         st.one_of(
             questions(published=True, samples=2, biases=True),
@@ -71,7 +71,9 @@ def published_pairs_are_never_ambiguous(case: Case) -> str:
     if not all(live.values()) or not strict or not np.any(features[:, 0] != features[:, 1]):
         return "hypotheses not met"
     verdict = certified(question)
-    require(verdict.outcome is not Outcome.AMBIGUOUS, f"P.4 is denied: {verdict.reason}")
+    require(
+        verdict.outcome is not Outcome.AMBIGUOUS, f"a theorem for two samples is denied: {verdict.reason}"
+    )
     require(SampleStatus.FREE not in verdict.samples, f"a sample is called free: {verdict.reason}")
     return verdict.outcome.value
 

@@ -170,10 +170,20 @@ def judge(claim: Claim, situation: Situation) -> Judgement:
 
 def admitted(claim: Claim, situation: Situation) -> bool:
     """Whether every hypothesis is known to hold."""
-    try:
-        return all(_ask(claim, hypothesis, situation) for hypothesis in claim.hypotheses)
-    except (Undecided, UnsuitablePrimeError):
-        return False
+    return held(claim, situation) == len(claim.hypotheses)
+
+
+def held(claim: Claim, situation: Situation) -> int:
+    """So many hypotheses are known to hold before the first that does not; later ones may rest on it."""
+    count = 0
+    for hypothesis in claim.hypotheses:
+        try:
+            if not _ask(claim, hypothesis, situation):
+                break
+        except (Undecided, UnsuitablePrimeError):
+            break
+        count += 1
+    return count
 
 
 def concluded(claim: Claim, situation: Situation) -> Judgement:

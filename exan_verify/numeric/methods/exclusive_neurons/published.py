@@ -111,20 +111,23 @@ def _groups(problem: Problem, *, repairs: bool) -> tuple[LossGroups, str]:
         what = "one logit" if problem.classes == 1 else f"{problem.classes} classes"
         none = LossGroups(neurons=(), directions=torch.zeros(0, problem.classes))
         return none, (
-            f"with {what} all columns of dW_L are parallel, so that grouping them separates no samples (E2); "
+            f"with {what} all columns of dW_L are parallel, so that grouping them separates no samples; "
             "use peel or lift"
         )
     groups = parallel_columns(problem) if repairs else equal_ratios(problem)
     if not groups.neurons:
         zero = not repairs and not bool(problem.layers[-1].d_weight[0].any())
-        return groups, "the first row of dW_L, by which B.1 divides, is zero" if zero else _NO_GROUP
+        return (
+            groups,
+            "the first row of dW_L, by which the published algorithm divides, is zero" if zero else _NO_GROUP,
+        )
     if problem.question.loss.class_labels:
         usable = torch.nonzero(negative_entry(groups.directions) >= 0)[:, 0].tolist()
         if len(usable) < len(groups.neurons):
             lost = len(groups.neurons) - len(usable)
             return groups.select(
                 usable
-            ), f"{lost} groups of alike columns have no label by B.2 and are left out"
+            ), f"{lost} groups of alike columns have no label by the published rule and are left out"
     return groups, ""
 
 
@@ -132,7 +135,7 @@ def _to_the_letter(problem: Problem, groups: LossGroups, nothing: Finding) -> Fi
     if problem.question.loss not in (Loss.CROSS_ENTROPY, Loss.BCE):
         return replace(
             nothing,
-            reason="B.1 scales loss vectors by |g_c| < 1, which "
+            reason="the published algorithm scales loss vectors by |g_c| < 1, which "
             f"{problem.question.loss.value} does not satisfy; use the repairs",
         )
     size = len(groups.neurons)
@@ -163,7 +166,7 @@ def _patterns_down(problem: Problem, g: Float[Tensor, "m K"]) -> tuple[list[Bool
     if not _independent(problem, g):
         return None, (
             f"{len(g)} loss vectors among {problem.classes} classes are dependent, so that dW_L does not "
-            "give the activations of the last hidden layer (B.3); use the repairs"
+            "give the activations of the last hidden layer; use the repairs"
         )
     inverse, given = torch.linalg.pinv(g).T, problem.layers[-1].d_weight.double()
     # an inactive neuron comes back as rounding, which nearly dependent loss vectors magnify
@@ -172,7 +175,10 @@ def _patterns_down(problem: Problem, g: Float[Tensor, "m K"]) -> tuple[list[Bool
     for k in range(len(problem.layers) - 2, 0, -1):
         rows, have = _exclusive_neurons(problem, k, patterns[0])
         if not bool(have.all()):
-            return None, f"a sample has no exclusive neuron in hidden layer {k + 1}, which B.3 needs"
+            return (
+                None,
+                f"a sample has no exclusive neuron in hidden layer {k + 1}, which the algorithm needs",
+            )
         h = problem.layers[k].d_weight[rows].double().abs()
         patterns.insert(0, h > alike(problem.unit_roundoff) * h.amax(dim=1, keepdim=True))
     return patterns, ""

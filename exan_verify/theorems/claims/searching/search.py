@@ -2,8 +2,9 @@
 
 1. *drawn*: Hypothesis draws small networks and batches, and shrinks what contradicts the claim.
 2. *engines*: corner cases and generic cases, whose outcome the exact engines certify.
-3. *all inputs*: for a few networks, a solver covers every batch.
-4. *all weights*: for the smallest sizes, a solver covers every network at a few batches.
+3. *near*: where few of these met the hypotheses, a random walk among and towards those that do.
+4. *all inputs*: for a few networks, a solver covers every batch.
+5. *all weights*: for the smallest sizes, a solver covers every network at a few batches.
 
 A counterexample is made smaller and verified exactly before it is shown. Finding none proves nothing.
 """
@@ -21,9 +22,10 @@ from exan_verify.theorems.claims.searching.drawn import draw_counterexample
 from exan_verify.theorems.claims.searching.engine_cases import try_instances
 from exan_verify.theorems.claims.searching.explore import Limits
 from exan_verify.theorems.claims.searching.found import Counterexample, Records, Stage, nothing_tested
+from exan_verify.theorems.claims.searching.near import walk_near
 from exan_verify.theorems.claims.searching.shrinking import minimal
 from exan_verify.theorems.claims.searching.solved import Solved, all_inputs, all_weights
-from exan_verify.theorems.claims.searching.tally import Tally
+from exan_verify.theorems.claims.searching.tally import NEAREST, Tally
 from exan_verify.theorems.claims.searching.unknowns import polynomial
 from exan_verify.theorems.statement import Progress
 
@@ -32,6 +34,10 @@ __all__ = ["Searched", "search"]
 EFFORT = 200
 QUESTIONS = 2
 """Questions to a solver for each unit of effort, per stage, and for making a counterexample smaller."""
+
+
+FEW = 20
+"""Situations that a claim should be tested by at least; the search says so where they are fewer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +61,20 @@ class Searched:
             return f"refuted by the stage {self.stages[-1].name!r}; the counterexample is verified exactly"
         if self.nothing_tested:
             return self.nothing_tested
-        return "no counterexample found; this is not a proof"
+        few = self.few_tested
+        return f"no counterexample found; this is not a proof{few and ', and '}{few}"
+
+    @property
+    def few_tested(self) -> str:
+        """That only few situations tested the claim, and how many; "" when it is not so."""
+        looked_at, inside, undecided = (
+            sum(stage.counts.get(what, 0) for stage in self.stages)
+            for what in ("situations", "within the hypotheses", "undecided")
+        )
+        if inside - undecided >= FEW or not looked_at:
+            return ""
+        open_ = f", {undecided} of them without a decided conclusion" if undecided else ""
+        return f"only {inside} of {looked_at} situations met the hypotheses{open_}"
 
     @property
     def nothing_tested(self) -> str:
@@ -109,10 +128,14 @@ def search(
     way = _Way(claim=claim, seed=seed, effort=effort, deadline=deadline, progress=told)
     stages: list[Stage] = []
     networks: list[ReluNetwork] = list(claim.networks)
-    for name, run in (("drawn", draw_counterexample), ("engines", try_instances)):
-        stage, found, promising = _stage_of_situations(way, name, run)
+    nearest: list[tuple[int, Records]] = []
+    for name, run in (("drawn", draw_counterexample), ("engines", try_instances), ("near", walk_near)):
+        if name == "near" and sum(stage.inside for stage in stages) >= effort:
+            continue
+        stage, found, tally = _stage_of_situations(way, name, run, nearest)
         stages.append(stage)
-        networks += [network for network in promising if network not in networks]
+        nearest = tally.nearest + nearest
+        networks += [network for network in tally.promising if network not in networks]
         if found is not None:
             return Searched(claim=claim, seed=seed, counterexample=found, stages=tuple(stages))
     solvers = {"all inputs": lambda: all_inputs(claim, networks, way.limits, told)}
@@ -131,17 +154,18 @@ def search(
 
 
 def _stage_of_situations(
-    way: _Way, name: str, run: Callable[..., None]
-) -> tuple[Stage, Counterexample | None, list[ReluNetwork]]:
-    """A stage that judges situations one by one."""
+    way: _Way, name: str, run: Callable[..., None], nearest: list[tuple[int, Records]]
+) -> tuple[Stage, Counterexample | None, Tally]:
+    """A stage that judges situations one by one; it may start from the ``nearest`` of those before it."""
     start = time.perf_counter()
     tally = way.tally(name, way.effort)
+    tally.nearest += sorted(nearest, key=lambda one: -one[0])[:NEAREST]
     run(way.claim, tally, examples=way.effort, seed=way.seed)
     found = None if tally.best is None else way.minimal(tally, tally.best)
     counts = tally.numbers()
     says = f"{counts['situations']} situations, {counts['within the hypotheses']} within the hypotheses"
     says += f", {counts['undecided']} of them undecided" if counts["undecided"] else ""
-    return _stage(name, says, counts, start, "situations"), found, tally.promising
+    return _stage(name, says, counts, start, "situations"), found, tally
 
 
 def _stage(name: str, says: str, counts: Mapping[str, int], start: float, what: str) -> Stage:

@@ -8,13 +8,16 @@ from dataclasses import dataclass, field
 from exan_verify.core.budget import until
 from exan_verify.core.network import Batch, ReluNetwork
 from exan_verify.errors import BudgetExhausted
-from exan_verify.theorems.claims.claim import Claim, Judgement, judge
+from exan_verify.theorems.claims.claim import Claim, Judgement, concluded, held
 from exan_verify.theorems.claims.searching.found import Records, candidate_size
 from exan_verify.theorems.claims.situation import Situation
 from exan_verify.theorems.statement import Progress
 
 KEPT = 4
 """So many networks in which the hypotheses held are kept for the stages that take all inputs."""
+
+NEAREST = 16
+"""So many situations in which most hypotheses held are kept for the stage that looks near them."""
 
 
 @dataclass(slots=True)
@@ -32,12 +35,23 @@ class Tally:
     counts: dict[Judgement, int] = field(default_factory=lambda: dict.fromkeys(Judgement, 0))
     best: Records | None = None
     promising: list[ReluNetwork] = field(default_factory=list)
+    nearest: list[tuple[int, Records]] = field(default_factory=list)
     _answers: dict[tuple[str, str], Judgement] = field(default_factory=dict)
+    _held: dict[tuple[str, str], int] = field(default_factory=dict)
 
     @property
     def judged(self) -> int:
         """Different situations in all."""
         return len(self._answers)
+
+    @property
+    def inside(self) -> int:
+        """So many of these are within the hypotheses."""
+        return self.judged - self.counts[Judgement.OUTSIDE]
+
+    def held(self, network: ReluNetwork, batch: Batch) -> int:
+        """How many hypotheses were known to hold, before the first that did not, when this was judged."""
+        return self._held.get((network.digest, batch.digest), 0)
 
     def late(self) -> bool:
         """Whether the time is over."""
@@ -56,11 +70,18 @@ class Tally:
         situation = Situation.of(network, batch, question)
         try:
             with until(self.deadline):
-                found = judge(self.claim, situation) if inside else Judgement.OUTSIDE
+                met = held(self.claim, situation) if inside else 0
+                admitted = inside and met == len(self.claim.hypotheses)
+                found = concluded(self.claim, situation) if admitted else Judgement.OUTSIDE
         except BudgetExhausted:  # of a timer, in the middle of a predicate
             return Judgement.UNDECIDED
-        self._answers[key] = found
+        self._answers[key], self._held[key] = found, met
         self.counts[found] += 1
+        if inside:
+            # the last judged first: where a strategy begins, its numbers are all alike
+            self.nearest.insert(0, (met, (network, batch)))
+            self.nearest.sort(key=lambda one: -one[0])
+            del self.nearest[NEAREST:]
         self.progress(self.what, self.judged, max(self.total, self.judged))
         if found is not Judgement.OUTSIDE and len(self.promising) < KEPT and network not in self.promising:
             self.promising.append(network)
@@ -72,10 +93,9 @@ class Tally:
 
     def numbers(self) -> dict[str, int]:
         """The counts, by what they count."""
-        inside = self.judged - self.counts[Judgement.OUTSIDE]
         return {
             "situations": self.judged,
-            "within the hypotheses": inside,
+            "within the hypotheses": self.inside,
             "undecided": self.counts[Judgement.UNDECIDED],
             "counterexamples": self.counts[Judgement.FAILS],
         }

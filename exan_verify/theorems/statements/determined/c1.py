@@ -266,7 +266,7 @@ STATEMENTS = (
     Statement(
         name="c1-upper-layer-alone",
         group="C1",
-        title="C1 at a layer above the first, without the ranks below",
+        title="The rank condition at a layer above the first, without the ranks below",
         source="docs/theory.md 3.2, C1 (the warning in brackets)",
         reading="C1's rank condition at any one hidden layer makes the batch UNIQUE.",
         quantifiers="all networks with at least two hidden layers",
@@ -313,7 +313,7 @@ STATEMENTS = (
     Statement(
         name="c1-labels-not-told",
         group="C1",
-        title="C1 at layer 1, labels not told",
+        title="The rank condition at layer 1, labels not told",
         source="docs/theory.md 3.4 (labels)",
         reading="C1's rank condition at layer 1, below which nothing is left to determine, makes the batch "
         "UNIQUE, whatever the output layers do to the labels.",

@@ -262,7 +262,7 @@ STATEMENTS = (
     Statement(
         name="c4-dependent-vectors",
         group="C4",
-        title="C4 without the independence of the evaluation vectors",
+        title="Known solutions by a rank, without the independence of the evaluation vectors",
         source="docs/theory.md 3.2, C4 ('choose D accordingly')",
         reading="The rank N - k of the multiples up to degree D is enough to exclude other solutions.",
         quantifiers="all systems and degrees",

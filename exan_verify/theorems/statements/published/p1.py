@@ -260,7 +260,7 @@ STATEMENTS = (
     Statement(
         name="p1-apart",
         group="P1",
-        title="P1 under a rank condition on pairs of samples",
+        title="Exclusive neurons imply uniqueness under a rank condition on pairs of samples",
         source="docs/theory.md Appendix P, P.2",
         reading="Let W_a be the rows w_j of the live ExANs of sample a in the last hidden layer, in "
         "coordinates of the K'-dimensional space that confines loss vectors, and delta_a their deltas. If "
@@ -311,7 +311,7 @@ STATEMENTS = (
     Statement(
         name="p1-generic",
         group="P1",
-        title="P1 generically: how many exclusive neurons are enough",
+        title="How many exclusive neurons are enough, but for exceptional weights",
         source="docs/theory.md Appendix P, P.3",
         reading="With e_m live ExANs of sample m in the last hidden layer, the rank condition holds for all "
         "parameters and inputs with the given patterns but exceptional ones, as soon as every e_m >= 2 and "
@@ -353,7 +353,8 @@ STATEMENTS = (
     Statement(
         name="p1-generic-one-logit",
         group="P1",
-        title="One logit or two classes, labels from a finite set: P1 fails for exceptional batches only",
+        title="One logit or two classes, labels from a finite set: exclusive neurons fail for exceptional "
+        "batches only",
         source="docs/theory.md Appendix P, P.5",
         reading="For K' = 1 and labels from a finite set one live ExAN per sample and hidden layer implies "
         "UNIQUE for all parameters and inputs with the given patterns outside a set of measure zero. Under "
@@ -419,7 +420,7 @@ STATEMENTS = (
     Statement(
         name="p1-lifting",
         group="P1",
-        title="P1 per instance: one rank of the lifted equations",
+        title="For a batch at hand one rank of the lifted equations is enough",
         source="docs/theory.md section 3.2, C1",
         reading="C1 at one hidden layer i, the ranks of 3.4 below it and labels that are told imply UNIQUE. "
         "Exclusive neurons are one way to the rank; shared neurons supply equations just as well.",
