@@ -608,6 +608,8 @@ THEORY: Mapping[type[Evidence], str] = {
     Projected: "M1",
     Averaged: "M4",
     Submersion: "M7",
+    Stages: "CV1",
+    StageMotions: "CV3",
 }
 """Where docs/theory.md has the argument of each kind of evidence. Reasons do not name it: they are for people
 who have not read it.
