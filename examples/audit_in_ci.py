@@ -13,10 +13,11 @@ def main() -> int:
     model = initialised_network((784, 256, 10), seed=1)
     x, y = mnist_batch(8, seed=1)
     found = audit(model, (x, y), loss="cross_entropy")
+    size, state = found.batch_size, found.exclusivity
 
     # four answers, never mixed: the first two describe attacks, the third is a proof, the fourth protection
-    print(f"published ExAN condition: {sum(found.exclusivity.published_by_sample)} of {found.size} samples")
-    print(f"peeling closure:          {sum(found.peelable)} of {found.size} samples")
+    print(f"published ExAN condition: {sum(state.published_by_sample)} of {size} samples")
+    print(f"peeling closure:          {sum(found.peelable)} of {size} samples")
     print(f"certified:                {found.verdict.outcome.name}, {found.verdict.determined} determined")
     print(f"ambiguity radius:         {found.radius}")
 

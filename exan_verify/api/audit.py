@@ -133,7 +133,7 @@ class Audit:
         return self.verdict.notes
 
     @property
-    def size(self) -> int:
+    def batch_size(self) -> int:
         """M, the number of samples."""
         return len(self.verdict.samples)
 
@@ -145,7 +145,7 @@ class Audit:
     @property
     def peelable(self) -> tuple[bool | None, ...]:
         """Per sample, whether it is in the peeling closure."""
-        return (None,) * self.size if self.exclusivity is None else self.exclusivity.peelable
+        return (None,) * self.batch_size if self.exclusivity is None else self.exclusivity.peelable
 
     @property
     def recovered_unproved(self) -> tuple[int, ...]:
@@ -208,7 +208,7 @@ class Audit:
             "reduction": self.reduction,
             "labels": self.labels,
             "domain": domain_record(self.domain, self.widths[0]),
-            "batch_size": self.size,
+            "batch_size": self.batch_size,
             "classes": self.classes,
             "published": self.published,
             "peelable": self.peelable,

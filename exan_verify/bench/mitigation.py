@@ -74,17 +74,17 @@ def measure(case: Case, options: Options) -> Iterator[Row]:
             seed=seed,
             progress=lambda what: options.tell(what, 0, 1),
         )
-        yield from (_row(one) for one in (found.before, *found.findings))
+        yield from (_row(one) for one in (found.before, *found.defences))
 
 
 def _row(one: Finding) -> Row:
-    gained, protection, size = one.gained, one.protection, len(one.statuses)
+    gained, protection, size = one.attack, one.protection, len(one.samples)
     reach = protection.reach
     what = f" {gained.enters}" if gained.enters else ""
     return Row(
         name=one.name,
-        exans=one.state.total,
-        peelable=one.state.peelable,
+        exans=one.exclusivity.total,
+        peelable=one.exclusivity.peelable,
         proved=one.outcome,
         found=f"{gained.recovered}{what}",
         readable=f"{gained.readable} of {size}",

@@ -296,7 +296,7 @@ def exit_code(outcome: str, gates: dict[str, str]) -> int:
 
 def describe(found: Audit) -> list[Any]:
     """The four answers, what the attack came to if there was one, and the table of samples."""
-    size, state, verdict = found.size, found.exclusivity, found.verdict
+    size, state, verdict = found.batch_size, found.exclusivity, found.verdict
     published = peelable = f"not known: {found.no_exclusivity}"
     if state is not None:
         whole = "holds" if state.published else "does not hold"

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 @click.command("campaign")
 @click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="How long to try.")
 @click.option(
-    "--instances", type=click.IntRange(min=1), metavar="N", help="End once every law was tried on N cases."
+    "--instances",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="End once every law was tried on N cases, in twenties.",
 )
 @click.option("--laws", metavar="NAME,...", default="", help="These laws only, of those that --list names.")
 @click.option("--list", "listing", is_flag=True, help="Print the laws and try none.")

@@ -45,7 +45,9 @@ _FEW = 4
 @question()
 @release()
 @click.option("--batch-size", type=int, metavar="M", help="Size of the batches asked about.")
-@click.option("--engine", default="auto", show_default=True, help="Ask one engine only.")
+@click.option(
+    "--engine", default="auto", show_default=True, help="Ask one engine only; a wrong name lists them."
+)
 @click.option("--certificate", type=PATH, metavar="OUT.json", help="Write the certificate here.")
 @click.option(
     "--long", is_flag=True, help="Also the evidence: its kind, theorem and sizes, and every engine's word."

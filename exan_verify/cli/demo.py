@@ -243,7 +243,7 @@ def _section(case: Case) -> Section:
 
 def _facts(case: Case) -> dict[str, str]:
     """What was found with one network, a line each."""
-    audit, found, size = case.audit, case.found, case.audit.size
+    audit, found, size = case.audit, case.found, case.audit.batch_size
     recovered = [r for r in case.recoveries if r is not None]
     right = sum(
         r.label == int(y) for r, y in zip(case.recoveries, case.given.y, strict=True) if r is not None

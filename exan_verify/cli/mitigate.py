@@ -140,7 +140,7 @@ def _again(model: str, batch: str, found: MitigationReport, **files: str | None)
     line += ["--reduction", found.question.reduction.value, "--seed", str(found.seed)]
     for name, path in files.items():
         line += [] if path is None else [f"--{name}", path]
-    for one in found.findings:
+    for one in found.defences:
         line += ["--defence", one.name]
     return shlex.join(line)
 
@@ -167,11 +167,11 @@ def describe(found: MitigationReport, *, width: int = _WIDTH) -> list[Any]:
     def wrapped(lines: Any) -> list[str]:
         return [part for line in lines for part in textwrap.wrap(line, width, subsequent_indent="  ")]
 
-    shown = _table([found.before, *found.findings])
+    shown = _table([found.before, *found.defences])
     lines: list[Any] = [shown, ""]
     lines += wrapped(f"{heading.strip()}: {meaning}" for heading, meaning in COLUMNS.items() if meaning)
     lines.append("")
-    for one in found.findings:
+    for one in found.defences:
         lines += wrapped(_extra(one, found))
     lines += wrapped(f"{name} was left out: {reason}" for name, reason in found.left_out.items())
     if found.useless:
@@ -185,11 +185,11 @@ def _table(findings: list[Finding]) -> Table:
     made = table(*COLUMNS)
     made.padding = (0, 1, 0, 0)
     for one in findings:
-        protection, gained, size = one.protection, one.gained, len(one.statuses)
+        protection, gained, size = one.protection, one.attack, len(one.samples)
         reach = protection.reach
         made.add_row(
             one.name,
-            str(one.state.total),
+            str(one.exclusivity.total),
             one.outcome,
             f"{gained.readable}/{size}",
             decibels(gained.psnr),
@@ -226,10 +226,10 @@ def _extra(one: Finding, found: MitigationReport) -> list[str]:
             f"least {reach.interval[1]:.2f}), the farthest input with the same release is "
             f"{reach.farthest[0]:.2f} away (L-infinity; least {reach.farthest[1]:.2f})"
         )
-    if one.gained.enters:
+    if one.attack.enters:
         said.append(
-            f"{one.name}: the attack recovers {one.gained.recovered} of {one.state.samples} "
-            f"{one.gained.enters}"
+            f"{one.name}: the attack recovers {one.attack.recovered} of {one.exclusivity.samples} "
+            f"{one.attack.enters}"
         )
     said += [
         f"{one.name}: {name}: {value:.2g}" for name, value in one.facts.items() if isinstance(value, float)

@@ -33,7 +33,7 @@ def prove_command(
     output = Output(json=as_json)
     from exan_verify.api.files import ABOUT_DATA, about, load_batch, load_model, write_atomically
     from exan_verify.api.prove import prove
-    from exan_verify.coq.compiling import compiled
+    from exan_verify.coq.compiling import LIBRARY, compiled
     from exan_verify.coq.document import hypotheses
     from exan_verify.errors import FileError
 
@@ -45,7 +45,7 @@ def prove_command(
     with output.working("writing the Coq file"), about(batch, *ABOUT_DATA), wall_clock(limit.seconds):
         text = prove(content, network, batch=arrays)
     write_atomically(out, text.encode())
-    output.say(f"written to {out}; check it with: coqc -Q proofs/coq Exan {out}")
+    output.say(f"written to {out}; check it with: coqc -Q {LIBRARY} Exan {out}")
     axioms: tuple[str, ...] | None = None
     if run:
         with output.working("compiling"):

@@ -12,8 +12,12 @@ from pathlib import Path
 from exan_verify.core.budget import Budget
 from exan_verify.errors import BudgetExhausted, CertificateRejected, FileError
 
-LIBRARY = Path(__file__).resolve().parents[2] / "proofs" / "coq"
-"""The library, in a checkout of the project."""
+_PACKAGE = Path(__file__).resolve().parents[1]
+LIBRARY = next(
+    (path for path in (_PACKAGE / "proofs" / "coq", _PACKAGE.parent / "proofs" / "coq") if path.is_dir()),
+    _PACKAGE / "proofs" / "coq",
+)
+"""The library: with an installed package in its folder, in a checkout of the project beside it."""
 
 LIBRARIES = ("second", "softmax")
 """The library's files on which none of the others for certificates is built."""
@@ -45,11 +49,12 @@ def compiled(path: Path, *, limit: Budget | None = None) -> tuple[str, ...]:
     """
     limit = limit or Budget()
     if shutil.which("coqc") is None:
-        raise FileError("coqc is not installed; bash proofs/install.sh installs it from Debian's packages")
+        script = LIBRARY.parent / "install.sh"
+        raise FileError(f"coqc is not installed; bash {script} installs it from Debian's packages")
     if not is_compiled():
         raise FileError(
-            f"the Coq library is not compiled at {LIBRARY}; run make -C proofs/coq prove in a checkout of "
-            "the project"
+            f"the Coq library is not compiled at {LIBRARY}; run make -C {LIBRARY} prove, where you may write "
+            "there, or in a copy of the project"
         )
     if not path.is_file():
         raise FileError(f"{path}: there is no such file to compile")

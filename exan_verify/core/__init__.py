@@ -1,3 +1,3 @@
 """Records that every part speaks of: arrays, networks, batches, verdicts, certificates. No mathematics."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -38,11 +38,11 @@ _FITS = 1e-9
 class Gained:
     """What the attack made of each of the M subjects, and of how many in each tier.
 
-    ``pictures[m]``: None where nothing was found of sample m. ``enters``: the tiers speak of what enters the
+    ``by_sample[m]``: None where nothing was found of sample m. ``enters``: the tiers speak of what enters the
     training step where that is not the samples themselves (a projection, a mean). ``reason``: why not all.
     """
 
-    pictures: tuple[Recovery | None, ...]
+    by_sample: tuple[Recovery | None, ...]
     confirmed: int
     consistent: int
     candidates: int
@@ -57,18 +57,18 @@ class Gained:
     @property
     def readable(self) -> int:
         """Subjects that a viewer would recognise, whatever the tier."""
-        return sum(one is not None and one.readable for one in self.pictures)
+        return sum(one is not None and one.readable for one in self.by_sample)
 
     @property
     def psnr(self) -> float | None:
         """Median over the subjects of which anything is shown, in dB."""
-        shown = [one.psnr for one in self.pictures if one is not None]
+        shown = [one.psnr for one in self.by_sample if one is not None]
         return float(np.median(shown)) if shown else None
 
     @property
     def rmse(self) -> float | None:
         """Median over the subjects of which anything is shown."""
-        shown = [one.rmse for one in self.pictures if one is not None]
+        shown = [one.rmse for one in self.by_sample if one is not None]
         return float(np.median(shown)) if shown else None
 
 
@@ -289,4 +289,4 @@ def _of_subjects(released: Released, made: tuple[Recovery | None, ...], reason: 
             None if one is None else compared(one, one.values, released.subjects[m], span)
             for m, one in enumerate(made)
         ]
-    return Gained(pictures=tuple(pictures), enters=enters, reason=reason, **counts)
+    return Gained(by_sample=tuple(pictures), enters=enters, reason=reason, **counts)

@@ -61,19 +61,19 @@ class Cost:
 class Finding:
     """One defence on one batch.
 
-    ``state``: exclusivity of what is sent. ``verdict``: the exact answer about ``asked_of`` (the samples; the
+    ``exclusivity`` of what is sent. ``verdict``: the exact answer about ``asked_of`` (the samples; the
     members of all groups that were averaged; the changed inputs that the training step saw), None where none
-    can be asked; ``means``: about the means of groups, where there are some. ``statuses``: what is proved of
-    each of the ``subjects`` (M, d), the samples to protect. ``gained``: what the attack got.
+    can be asked; ``means``: about the means of groups, where there are some. ``samples``: what is proved of
+    each of the ``subjects`` (M, d), the samples to protect. ``attack``: what the attack got.
     ``protection``: its three numbers; ``cost``. ``facts``: what the defence did. ``random``: noise was added.
     """
 
     name: str
     assumes: str
-    state: State
+    exclusivity: State
     verdict: Verdict | None
-    statuses: tuple[SampleStatus, ...]
-    gained: Gained
+    samples: tuple[SampleStatus, ...]
+    attack: Gained
     protection: Protection
     cost: Cost
     subjects: Floats
@@ -84,12 +84,12 @@ class Finding:
 
     def count(self, status: SampleStatus) -> int:
         """How many subjects have this status."""
-        return sum(one is status for one in self.statuses)
+        return sum(one is status for one in self.samples)
 
     @property
     def outcome(self) -> str:
         """What is proved of the subjects, in a word for a table."""
-        size = len(self.statuses)
+        size = len(self.samples)
         if self.count(SampleStatus.DETERMINED) == size:
             return "UNIQUE"
         if self.count(SampleStatus.FREE):
@@ -101,25 +101,25 @@ class Finding:
     @property
     def proved_hidden(self) -> bool:
         """Whether every subject is proved to be free: it differs between batches with this release."""
-        return bool(self.statuses) and self.count(SampleStatus.FREE) == len(self.statuses)
+        return bool(self.samples) and self.count(SampleStatus.FREE) == len(self.samples)
 
     @property
     def exposed(self) -> float:
         """The best picture of any sample, in dB, that the attack or the estimate made; minus infinity where
         neither made one."""
-        shown = [one.psnr for one in self.gained.pictures if one is not None]
+        shown = [one.psnr for one in self.attack.by_sample if one is not None]
         return max([*shown, *(self.protection.estimate or ())], default=-math.inf)
 
     @property
     def useless(self) -> bool:
         """Whether it kept nothing back: all samples proved determined, or shown readably by the attack."""
-        size = len(self.statuses)
-        return self.count(SampleStatus.DETERMINED) == size or self.gained.readable == size
+        size = len(self.samples)
+        return self.count(SampleStatus.DETERMINED) == size or self.attack.readable == size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class MitigationReport:
-    """All defences on one batch of M samples: ``before``, without any, and ``findings`` in the order asked.
+    """All defences on one batch of M samples: ``before``, without any, and ``defences`` in the order asked.
 
     ``inputs`` (M, d), each of the ``shape`` in which it was given. ``left_out``: defences that were not
     tried, with the reason. Epsilons are at ``delta``, over a training run by ``accountant``.
@@ -131,7 +131,7 @@ class MitigationReport:
     shape: tuple[int, ...]
     classes: tuple[int, ...]
     before: Finding
-    findings: tuple[Finding, ...]
+    defences: tuple[Finding, ...]
     left_out: Mapping[str, str]
     delta: float
     accountant: str
@@ -139,7 +139,7 @@ class MitigationReport:
     notes: tuple[str, ...] = ()
 
     @property
-    def size(self) -> int:
+    def batch_size(self) -> int:
         """M."""
         return len(self.inputs)
 
@@ -148,11 +148,11 @@ class MitigationReport:
         """The defence with every sample proved free and no picture that a viewer recognises, with the highest
         accuracy; where none is proved, the best of those that bound a sample's influence by a finite epsilon;
         None where there is neither."""
-        proved = [f for f in self.findings if f.proved_hidden and f.exposed < READABLE_PSNR]
+        proved = [f for f in self.defences if f.proved_hidden and f.exposed < READABLE_PSNR]
         bounded = [
             f
-            for f in self.findings
-            if f.cost.epsilon_run is not None and math.isfinite(f.cost.epsilon_run) and not f.gained.readable
+            for f in self.defences
+            if f.cost.epsilon_run is not None and math.isfinite(f.cost.epsilon_run) and not f.attack.readable
         ]
         ranked = proved or bounded
         return max(ranked, key=lambda f: -1.0 if f.cost.accuracy is None else f.cost.accuracy, default=None)
@@ -164,7 +164,7 @@ class MitigationReport:
         open_but_readable = "".join(
             f" {f.name} is proved to hide directions of every sample, but a picture of {f.exposed:.1f} dB "
             "was made of one."
-            for f in self.findings
+            for f in self.defences
             if f.proved_hidden and f.exposed >= READABLE_PSNR
         )
         if best is None:
@@ -178,7 +178,7 @@ class MitigationReport:
         if best.proved_hidden:
             hidden, of = best.protection.hidden, best.protection.of
             return (
-                f"Use {best.name}. Proved: every one of the {len(best.statuses)} samples differs between "
+                f"Use {best.name}. Proved: every one of the {len(best.samples)} samples differs between "
                 f"batches that send exactly the same, and at least {hidden} of {of} dimensions are hidden. "
                 f"Measured only: the best copy that was made of any sample has {best.exposed:.1f} dB, "
                 f"below the {READABLE_PSNR:g} dB that count as recognisable here; look at what the report "
@@ -194,7 +194,7 @@ class MitigationReport:
     @property
     def useless(self) -> tuple[str, ...]:
         """Defences after which every sample is still determined or recognised."""
-        return tuple(f.name for f in self.findings if f.useless)
+        return tuple(f.name for f in self.defences if f.useless)
 
     def to_record(self) -> dict[str, Any]:
         """A JSON-able dict of schema ``exan/mitigation/1``; it never contains the batch's inputs."""
@@ -206,13 +206,13 @@ class MitigationReport:
             "reduction": self.question.reduction,
             "labels": self.question.labels,
             "domain": domain_record(self.question.domain, self.widths[0]),
-            "batch_size": self.size,
+            "batch_size": self.batch_size,
             "classes": self.classes,
             "seed": self.seed,
             "delta": self.delta,
             "accountant": self.accountant,
             "before": _finding_record(self.before),
-            "defences": [_finding_record(one) for one in self.findings],
+            "defences": [_finding_record(one) for one in self.defences],
             "left_out": dict(self.left_out),
             "recommended": None if best is None else best.name,
             "recommendation": self.recommendation,
@@ -226,16 +226,16 @@ class MitigationReport:
 
 
 def _finding_record(found: Finding) -> dict[str, Any]:
-    gained, cost = found.gained, found.cost
+    gained, cost = found.attack, found.cost
     return {
         "name": found.name,
         "assumes": found.assumes,
         "outcome": found.outcome,
-        "samples": [status.value for status in found.statuses],
+        "samples": [status.value for status in found.samples],
         "asked_of": found.asked_of,
         "verdict": None if found.verdict is None else verdict_record(found.verdict),
         "means": None if found.means is None else verdict_record(found.means),
-        "exclusivity": {"exans": found.state.exans, "peelable": found.state.peelable},
+        "exclusivity": {"exans": found.exclusivity.exans, "peelable": found.exclusivity.peelable},
         "attack": {
             "confirmed": gained.confirmed,
             "consistent": gained.consistent,
@@ -243,7 +243,7 @@ def _finding_record(found: Finding) -> dict[str, Any]:
             "readable": gained.readable,
             "psnr": _finite(gained.psnr),
             "rmse": _finite(gained.rmse),
-            "by_sample": [_picture_record(one) for one in gained.pictures],
+            "by_sample": [_picture_record(one) for one in gained.by_sample],
             "reason": gained.reason,
         },
         "protection": _protection_record(found.protection),

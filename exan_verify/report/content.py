@@ -196,7 +196,7 @@ def _audit_cards(audit: Audit) -> Iterator[Card]:
 def _exclusivity_cards(audit: Audit) -> Iterator[Card]:
     if audit.exclusivity is None:
         return
-    size, published = audit.size, sum(audit.exclusivity.published_by_sample)
+    size, published = audit.batch_size, sum(audit.exclusivity.published_by_sample)
     yield Card(
         name="Published ExAN condition",
         value=f"{published} of {size}",
@@ -292,12 +292,12 @@ def _features_card(features: Features, size: int) -> Card:
 
 def _radius_card(audit: Audit) -> Card:
     known = [r for r in audit.radius if r is not None]
-    undecided = audit.size - len(known)
+    undecided = audit.batch_size - len(known)
     value = _radius(max(known)) if known else "not decided"
     return Card(
         name="Ambiguity radius",
         value=value if not undecided or not known or math.isinf(max(known)) else f"{value} or more",
-        detail=f"{sum(r == 0 for r in known)} of {audit.size} samples cannot move; "
+        detail=f"{sum(r == 0 for r in known)} of {audit.batch_size} samples cannot move; "
         f"{undecided} without a bound",
         meaning=(
             "How far a sample can move, in its largest entry, while the gradient stays the same. Zero: not "
@@ -310,7 +310,7 @@ def _radius_card(audit: Audit) -> Card:
 def _determined(audit: Audit) -> str:
     if audit.verdict.determined == 0:
         return "no sample is proved to be in every batch that has it, and none is proved safe."
-    return f"{of(audit.verdict.determined, audit.size)} are proved to be in every batch that has it."
+    return f"{of(audit.verdict.determined, audit.batch_size)} are proved to be in every batch that has it."
 
 
 def of(count: int, size: int, noun: str = "sample") -> str:

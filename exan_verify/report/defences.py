@@ -30,10 +30,10 @@ def render_defences(title: str, found: MitigationReport, *, commands: Mapping[st
         .render(
             title=title,
             found=found,
-            rows=[_row(one) for one in (found.before, *found.findings)],
-            details=[{"name": one.name, "lines": list(_details(one, found))} for one in found.findings],
+            rows=[_row(one) for one in (found.before, *found.defences)],
+            details=[{"name": one.name, "lines": list(_details(one, found))} for one in found.defences],
             sheet=_sheet(found),
-            most=min(MOST, found.size),
+            most=min(MOST, found.batch_size),
             commands=commands or {},
             version=exan_verify.__version__,
         )
@@ -42,13 +42,13 @@ def render_defences(title: str, found: MitigationReport, *, commands: Mapping[st
 
 def _row(one: Finding) -> dict[str, Any]:
     """The cells of a defence, as texts."""
-    gained, protection, cost, size = one.gained, one.protection, one.cost, len(one.statuses)
+    gained, protection, cost, size = one.attack, one.protection, one.cost, len(one.samples)
     reach = protection.reach
     tiers = {"confirmed": gained.confirmed, "consistent": gained.consistent, "candidates": gained.candidates}
     return {
         "name": one.name,
-        "exans": one.state.total,
-        "peelable": one.state.peelable,
+        "exans": one.exclusivity.total,
+        "peelable": one.exclusivity.peelable,
         "outcome": one.outcome,
         "determined": one.count(SampleStatus.DETERMINED),
         "free": one.count(SampleStatus.FREE),
@@ -93,8 +93,8 @@ def _details(one: Finding, found: MitigationReport) -> Iterator[tuple[str, str]]
         yield "training", one.cost.note
     for name, value in one.facts.items():
         yield name, f"{value:.2g}" if isinstance(value, float) else str(value)
-    if one.gained.reason:
-        yield "attack", one.gained.reason
+    if one.attack.reason:
+        yield "attack", one.attack.reason
     yield "assumes", one.assumes
 
 
@@ -104,15 +104,15 @@ def _sheet(found: MitigationReport) -> str | None:
     shape = _shape(found)
     if shape is None:
         return None
-    shown = min(MOST, found.size)
+    shown = min(MOST, found.batch_size)
     rows: dict[str, list[Any]] = {}
-    for one in (found.before, *found.findings):
-        pictures = one.gained.pictures[:shown]
+    for one in (found.before, *found.defences):
+        pictures = one.attack.by_sample[:shown]
         if one.subjects.shape[0] < shown or (one.subjects[:shown] != found.inputs[:shown]).any():
             continue
         rows[one.name] = [None if p is None else p.values.reshape(shape) for p in pictures]
         estimate = one.protection.pictures
-        if estimate is not None and one.gained.enters == "projections":
+        if estimate is not None and one.attack.enters == "projections":
             rows[f"{one.name.removeprefix('project-')} LMMSE"] = [
                 row.reshape(shape) for row in estimate[:shown]
             ]
@@ -124,7 +124,7 @@ def _sheet(found: MitigationReport) -> str | None:
 
 def _shape(found: MitigationReport) -> tuple[int, ...] | None:
     """The shape of one picture: as given, or square where flat inputs can be square pictures."""
-    if picture_shape((found.size, *found.shape)) is not None:
+    if picture_shape((found.batch_size, *found.shape)) is not None:
         return found.shape
     return square_shape(found.inputs.shape[1], least=2)
 

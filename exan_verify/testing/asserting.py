@@ -60,7 +60,7 @@ def audited(model: Any, batch: Any = None, **options: Any) -> Audit:
     found = audit(model, batch, **{**running.options, **options})
     running.tell("exan_outcome", found.verdict.outcome.value)
     running.tell("exan_trust", found.verdict.trust.value if found.verdict.trust else "none")
-    running.tell("exan_determined", f"{found.verdict.determined} of {found.size}")
+    running.tell("exan_determined", f"{found.verdict.determined} of {found.batch_size}")
     return found
 
 
@@ -95,11 +95,13 @@ def assert_leaks(
     leaks = [m for m, state in enumerate(states) if state]
     open_ones = [m for m, state in enumerate(states) if state is None]
     if len(leaks) > most:
-        head = f"{len(leaks)} of {found.size} samples leak ({by}), at most {most} may: {_numbers(leaks)}"
+        leak = f"{len(leaks)} of {found.batch_size} samples leak"
+        head = f"{leak} ({by}), at most {most} may: {_numbers(leaks)}"
         raise AssertionError(_failure(head, found, leaks, model, batch, options, folder))
     if undecided == "fail" and len(leaks) + len(open_ones) > most:
         raise AssertionError(
-            f"undecided whether {len(open_ones)} of {found.size} samples leak ({by}): {_numbers(open_ones)}. "
+            f"undecided whether {len(open_ones)} of {found.batch_size} samples leak ({by}): "
+            f"{_numbers(open_ones)}. "
             f"{found.verdict.reason if by == 'determined' else found.no_attack or 'the budget ended'}. "
             "Undecided is not safe: give a larger budget or work limit, or say undecided='allow'"
         )
@@ -131,7 +133,7 @@ def assert_protected(
     least = 0 if hidden_at_least is None else whole(hidden_at_least, "hidden_at_least", least=1)
     reach = 0.0 if reach_at_least is None else float(positive(reach_at_least, "reach_at_least"))
     found = audited(model, batch, **options)
-    chosen = range(found.size) if samples is None else [_sample(m, found.size) for m in samples]
+    chosen = range(found.batch_size) if samples is None else [_sample(m, found.batch_size) for m in samples]
     bad: dict[int, str] = {}
     for m in chosen:
         radius = found.radius[m]
@@ -152,7 +154,7 @@ def assert_protected(
     hidden = (found.verdict.witness and found.verdict.witness.dimension) or 0
     if hidden < least:
         raise AssertionError(
-            f"{hidden or 'no'} hidden dimensions are proved for the {found.size} samples, not {least}: "
+            f"{hidden or 'no'} hidden dimensions are proved for the {found.batch_size} samples, not {least}: "
             f"{found.verdict.reason}"
         )
     return found
@@ -169,12 +171,12 @@ def _leaking(found: Audit, by: str) -> list[bool | None]:
         return [known.get(status) for status in found.verdict.samples]
     if by == "recovered":
         if found.attack is None:
-            return [None] * found.size
+            return [None] * found.batch_size
         rest = None if found.attack.found.unfinished else False
         return [True if one is not None else rest for one in found.attack.recoveries]
     state = found.exclusivity
     if state is None:
-        return [None] * found.size
+        return [None] * found.batch_size
     return list(state.peelable if by == "peel" else state.published_by_sample)
 
 
@@ -233,9 +235,9 @@ def _recoveries(
         try:
             again = audit(model, batch, **limits)
         except ExanError as error:  # the assertion has failed already, and says so
-            return [None] * found.size, str(error)
+            return [None] * found.batch_size, str(error)
         attack, why = again.attack, again.no_attack
-    return (attack.recoveries, "") if attack is not None else ([None] * found.size, why)
+    return (attack.recoveries, "") if attack is not None else ([None] * found.batch_size, why)
 
 
 def _table(found: Audit, leaks: Sequence[int], recoveries: Sequence[Recovery | None]) -> list[str]:

@@ -32,7 +32,7 @@ def test_determined_samples_cannot_move_and_exclusivity_is_what_autograd_shows()
     exclusive = active & (active.sum(0) == 1)
     assert found.exclusivity.counts == (tuple(exclusive.sum(1).tolist()),)
     assert found.published == all(n >= 2 for n in found.exclusivity.counts[0])
-    assert found.size == 3
+    assert found.batch_size == 3
     assert found.classes == (0, 1, 2)
 
 

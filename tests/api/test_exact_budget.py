@@ -150,7 +150,7 @@ def test_every_question_is_answered_by_a_budget_that_is_over_at_once(loss, sampl
         assert verdict.reason
     found = audit(network, (x, y), loss=loss, budget=1e-6)
     assert found.verdict.outcome is Outcome.UNKNOWN
-    assert found.size == samples
+    assert found.batch_size == samples
     assert found.exclusivity is found.published is None
     assert found.peelable == (None,) * samples
     found.to_json()

@@ -440,3 +440,31 @@ def test_memory_does_not_grow_with_the_steps(tmp_path: Path, monkeypatch: pytest
 
     peak(2)  # what the first call loads
     assert peak(1000) < 1.2 * peak(100)
+
+
+PEAK = """
+import resource, sys, tracemalloc
+from exan_verify import audit_run
+from tests.support.run_cases import steps
+audit_run(steps(2), out=sys.argv[1] + "-first")  # what the first steps load
+tracemalloc.start()
+found = audit_run(steps(int(sys.argv[2])), out=sys.argv[1])
+print(found.all.steps, tracemalloc.get_traced_memory()[1], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.campaign
+def test_memory_does_not_grow_with_the_steps_that_are_audited(tmp_path: Path):
+    """The same without a step left out: of Python's objects, and of the process."""
+
+    def peak(count: int) -> tuple[int, int]:
+        command = [sys.executable, "-c", PEAK, str(tmp_path / str(count)), str(count)]
+        folder = Path(__file__).parents[2]
+        said = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout
+        done, objects, process = map(int, said.split())
+        assert done == count
+        return objects, process
+
+    few, many = peak(100), peak(1000)
+    assert many[0] < 1.2 * few[0]
+    assert many[1] < 1.2 * few[1]

@@ -101,6 +101,32 @@ def test_interrupted_it_says_what_is_kept(
     assert len(Path("out/steps.jsonl").read_text().splitlines()) == 2
 
 
+def test_what_cannot_be_written_is_one_error_and_the_steps_are_kept(
+    here: Path, capsys: pytest.CaptureFixture[str]
+):
+    Path("taken").mkdir()
+    for k, wrong in enumerate((["--report", "taken"], ["--junit", "taken"], ["--sarif", "taken"], [])):
+        out = Path(f"out{k}")
+        if not wrong:
+            (out / "summary.json").mkdir(parents=True)
+        code, said, err = run(capsys, *ASKED[:-1], str(out), *wrong)
+        assert (code, said) == (ExitCode.USAGE, "")
+        assert re.fullmatch(r"error: \S+: cannot be written \(Is a directory\); .*\n", err)
+        assert len((out / "steps.jsonl").read_text().splitlines()) == COUNT
+        assert not list(Path("taken").iterdir())
+
+
+def test_a_cluster_that_does_not_answer_is_one_error(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    pytest.importorskip("distributed", reason="dask.distributed is an optional backend")
+    monkeypatch.setattr("exan_verify.core.parallel._CONNECTING", 0.2)
+    code, said, err = run(capsys, *ASKED, "--dask", "127.0.0.1:9")
+    assert (code, said) == (ExitCode.USAGE, "")
+    assert err.startswith("error: no dask scheduler answers at 127.0.0.1:9")
+    assert err.count("\n") == 1
+
+
 def test_progress_says_how_far_it_is_and_how_long_it_will_take():
     told: list[str] = []
     for step in ((0, None, None), (0, 9, None), (3, 9, 59.6), (4, 9, 3725.0)):
@@ -184,6 +210,23 @@ def test_the_workflow_s_command_works(here: Path, capsys: pytest.CaptureFixture[
     assert (code, err) == (ExitCode.REFUSED, "")
     for name in re.findall(r"^ +(?:sarif_file: )?(\S+\.(?:sarif|xml|html|jsonl))$", workflow, re.M):
         assert Path(name).exists(), name
+
+
+def test_the_workflow_is_one():
+    """What GitHub reads: steps that use an action or run a command, and the right to upload what is found."""
+    yaml = pytest.importorskip("yaml", reason="it comes with dask.distributed")
+    read = yaml.safe_load((ROOT / "examples" / "github_audit.yml").read_text())
+    assert read["permissions"] == {"contents": "read", "security-events": "write"}
+    assert read[True] == ["push", "pull_request"], "YAML takes the word on for true"
+    for job in read["jobs"].values():
+        assert job["runs-on"]
+        assert all(("uses" in step) != ("run" in step) for step in job["steps"])
+        uses = [step["uses"].split("@") for step in job["steps"] if "uses" in step]
+        assert all(version.startswith("v") for _, version in uses)
+        (upload,) = (step for step in job["steps"] if "upload-sarif" in step.get("uses", ""))
+        assert upload["if"] == "always()", "a gate that is hit ends the step before"
+        (audit,) = (step["run"] for step in job["steps"] if "exan audit" in step.get("run", ""))
+        assert f"--sarif {upload['with']['sarif_file']}" in audit
 
 
 # ---- findings ---------------------------------------------------------------------------------------------

@@ -17,9 +17,9 @@ from exan_verify.core.verdict import Outcome, SampleStatus
 from exan_verify.data import mnist_batch
 from exan_verify.decide.families import linear
 from exan_verify.decide.families import unseen as engine
-from exan_verify.errors import CertificateRejected
+from exan_verify.errors import BudgetExhausted, CertificateRejected
 from exan_verify.exact.softmax import loss_vectors_ball
-from exan_verify.kernel.second import unseen
+from exan_verify.kernel.second import inwards, second_layer, unseen
 from tests.support import torch_reference
 from tests.support.cases import default_network
 from tests.support.contexts import context_of, subject_of
@@ -302,3 +302,31 @@ def test_digits_leave_the_faces_of_the_box():
     text = json.dumps(verdict.certificate)
     assert len(text) < 250_000
     assert check(json.loads(text), network, batch=batch).outcome is Outcome.AMBIGUOUS
+
+
+def test_what_is_read_is_bounded_before_it_is_computed(monkeypatch):
+    context = pair()
+    true = leaving(engine.decide(context, Budget()))
+    for layer, module, name, reason in (
+        (1, inwards, "MAX_WORK", "motion is too large"),
+        (2, second_layer, "MAX_STEPS", "second layer is too wide"),
+        (2, second_layer, "MAX_PRODUCTS", "too many equations"),
+    ):
+        evidence = forged(true, layer=layer)
+        assert unseen.family(evidence, subject_of(context)).dimension == 2
+        with monkeypatch.context() as patched:
+            patched.setattr(module, name, 0)
+            with pytest.raises(CertificateRejected, match=reason):
+                unseen.family(evidence, subject_of(context))
+
+
+def test_a_budget_that_ends_in_the_search_keeps_what_moves_both_ways(monkeypatch):
+    context = pair(((0, 2, 2), (0, 2, 2)))
+
+    def ends(*_):
+        raise BudgetExhausted("over")
+
+    monkeypatch.setattr(engine.inwards, "found", ends)
+    part = engine.decide(context, Budget())
+    assert leaving(part) is None
+    assert part.dimension == 1

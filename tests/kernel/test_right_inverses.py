@@ -12,7 +12,7 @@ from exan_verify.core.question import Labels, Loss
 from exan_verify.errors import CertificateRejected
 from exan_verify.exact.balls import ball_matrix, working_precision
 from exan_verify.exact.linalg import nullspace, rank
-from exan_verify.kernel.second.first_layer import FirstLayer, part_of, right_inverse
+from exan_verify.kernel.second.first_layer import FirstLayer, above, part_of, right_inverse
 from exan_verify.kernel.second.second_layer import SecondLayer, equations_of
 from tests.support.contexts import context_of, subject_of
 
@@ -36,6 +36,12 @@ def test_a_right_inverse_bounds_the_exact_ones_of_all_matrices_in_the_balls(seed
         exact = found.floats @ np.linalg.inv(one @ found.floats)
         np.testing.assert_allclose(one @ exact, np.eye(rows), atol=1e-9)
         assert (np.abs(exact).sum(axis=1) <= found.gain * (1 + 1e-9)).all()
+
+
+def test_bounds_are_raised_by_more_than_a_few_thousand_roundings_lose():
+    for value in (2.0**-900, 1.0, 2.0**900):
+        assert value * (1 + 2.0**-31) < above(value) < value * (1 + 2.0**-29)
+    assert 0 < above(0.0) < 2.0**-900
 
 
 def test_dependent_or_uncertain_rows_have_none():

@@ -133,7 +133,7 @@ def test_a_report_has_the_costs_and_epsilon_of_its_run():
     found = mitigate(
         case.network, (case.x, case.batch.labels), names, prior=case.public, train=train, pixels=2
     )
-    noisy, moved = (one.cost for one in found.findings)
+    noisy, moved = (one.cost for one in found.defences)
     assert found.before.cost.accuracy > 0.9
     assert noisy.baseline == found.before.cost.accuracy
     assert noisy.loss == found.before.cost.accuracy - noisy.accuracy

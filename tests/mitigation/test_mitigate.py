@@ -29,17 +29,17 @@ def report():
 
 
 def found(report, name):
-    return next(one for one in report.findings if one.name == name)
+    return next(one for one in report.defences if one.name == name)
 
 
 def test_without_a_defence_it_says_what_audit_says(report):
     network, batch, _ = drawn()
     own = audit(network, batch)
     assert report.before.verdict.outcome is own.verdict.outcome
-    assert report.before.statuses == own.verdict.samples
-    assert report.before.state.exans == tuple(map(sum, own.exclusivity.counts))
-    assert report.before.state.peelable == sum(own.peelable)
-    assert report.before.gained.recovered == 4
+    assert report.before.samples == own.verdict.samples
+    assert report.before.exclusivity.exans == tuple(map(sum, own.exclusivity.counts))
+    assert report.before.exclusivity.peelable == sum(own.peelable)
+    assert report.before.attack.recovered == 4
     assert report.before.outcome == "UNIQUE"
     assert report.before.protection.hidden == 0
 
@@ -47,10 +47,10 @@ def test_without_a_defence_it_says_what_audit_says(report):
 @pytest.mark.parametrize("name", ["regroup", "perturb", "mask-exan"])
 def test_fewer_exclusive_neurons_protect_nobody(report, name):
     one = found(report, name)
-    assert one.state.total <= report.before.state.total
-    assert one.state.total == 0 or name == "regroup"
-    assert one.gained.recovered == 4
-    assert one.gained.psnr > (20 if name == "perturb" else 100)
+    assert one.exclusivity.total <= report.before.exclusivity.total
+    assert one.exclusivity.total == 0 or name == "regroup"
+    assert one.attack.recovered == 4
+    assert one.attack.psnr > (20 if name == "perturb" else 100)
     assert one.useless
     assert name in report.useless
 
@@ -62,8 +62,8 @@ def test_a_projection_is_proved_to_hide_every_sample(report):
     assert one.verdict.outcome.value == "ambiguous"
     assert one.protection.hidden == 4 * 15
     assert one.protection.of == 4 * 20
-    assert one.gained.recovered == 4
-    assert one.gained.enters == "projections"
+    assert one.attack.recovered == 4
+    assert one.attack.enters == "projections"
     assert all(0 < low.interval[0] <= 1 for low in [one.protection.reach])
     assert len(one.protection.estimate) == 4
     assert one.protection.public == 40
@@ -80,8 +80,8 @@ def test_means_are_proved_to_hide_their_members(report):
         "unique",
     )
     assert one.verdict.witness.dimension == one.protection.hidden
-    assert set(one.statuses) == {SampleStatus.FREE}
-    assert one.gained.pictures[0].psnr == pytest.approx(one.protection.estimate[0], abs=1e-6)
+    assert set(one.samples) == {SampleStatus.FREE}
+    assert one.attack.by_sample[0].psnr == pytest.approx(one.protection.estimate[0], abs=1e-6)
 
 
 def test_a_narrow_layer_is_ambiguous_by_certify(report):
@@ -125,13 +125,13 @@ def test_noise_is_measured_only_and_epsilon_needs_clipping(report):
     assert plain.outcome == clipped.outcome == "random"
     assert plain.cost.epsilon is None
     assert clipped.cost.epsilon == pytest.approx(4.377, abs=0.001)
-    assert set(plain.statuses) == {SampleStatus.UNKNOWN}
+    assert set(plain.samples) == {SampleStatus.UNKNOWN}
 
 
 def test_without_tensors_the_attack_uses_the_rest(report):
     one = found(report, "withhold:0.bias")
-    assert one.state.peelable == 0
-    assert one.gained.recovered == 4
+    assert one.exclusivity.peelable == 0
+    assert one.attack.recovered == 4
 
 
 def test_the_recommendation_is_proved_or_says_that_it_is_not(report):
@@ -149,7 +149,7 @@ def test_the_recommendation_is_proved_or_says_that_it_is_not(report):
 def test_the_record_is_json_without_inputs(report):
     record = json.loads(report.to_json())
     assert record["schema"] == "exan/mitigation/1"
-    assert [one["name"] for one in record["defences"]] == [one.name for one in report.findings]
+    assert [one["name"] for one in record["defences"]] == [one.name for one in report.defences]
     assert record["before"]["attack"]["by_sample"][0].keys() == {"tier", "rmse", "psnr", "label"}
     assert record["defences"][-2]["protection"]["reach"]["interval"]["median"] > 0
 
@@ -159,9 +159,9 @@ def test_the_same_call_gives_the_same_report(report):
     again = mitigate(network, batch, ["project-pca:5"], **more)
     for name in ("project-pca:5",):
         first, second = found(report, name), found(again, name)
-        assert first.statuses == second.statuses
+        assert first.samples == second.samples
         assert first.protection.reach == second.protection.reach
-        assert first.gained.psnr == second.gained.psnr
+        assert first.attack.psnr == second.attack.psnr
 
 
 def test_what_does_not_apply_is_left_out_only_where_nothing_was_named(monkeypatch):
@@ -169,7 +169,7 @@ def test_what_does_not_apply_is_left_out_only_where_nothing_was_named(monkeypatc
     network, batch, more = drawn(pool=3)
     left = mitigate(network, batch, accuracies=False, pixels=2, **more)
     assert "the pool has 3 samples" in left.left_out["regroup"]
-    assert [one.name for one in left.findings] == ["project-pca:5"]
+    assert [one.name for one in left.defences] == ["project-pca:5"]
     with pytest.raises(InputError, match="the pool has 3 samples"):
         mitigate(network, batch, ["regroup"], **more)
 
@@ -179,9 +179,9 @@ def test_a_domain_counts_only_what_can_move_in_it():
     network, (x, y), more = drawn()
     x = x.copy()
     x[0, 3:] = 0.0
-    one = mitigate(network, (x, y), ["project-random:5"], domain=Box(0, 1), **more).findings[0]
-    assert one.statuses[0] is SampleStatus.UNKNOWN
-    assert set(one.statuses[1:]) == {SampleStatus.FREE}
+    one = mitigate(network, (x, y), ["project-random:5"], domain=Box(0, 1), **more).defences[0]
+    assert one.samples[0] is SampleStatus.UNKNOWN
+    assert set(one.samples[1:]) == {SampleStatus.FREE}
     assert one.protection.hidden == 3 * 15
     assert not one.proved_hidden
 
@@ -237,8 +237,8 @@ def test_every_loss_is_answered():
         pool = more["pool"] if loss == "hinge" else (more["pool"][0], np.eye(3)[more["pool"][1]])
         names = ["no-bias", "average:2", "project-random:5"]
         done = mitigate(network, (x, targets), names, loss=loss, pool=pool, prior=more["prior"])
-        assert done.before.gained.recovered == 4
-        assert [one.proved_hidden for one in done.findings] == [False, True, True]
+        assert done.before.attack.recovered == 4
+        assert [one.proved_hidden for one in done.defences] == [False, True, True]
 
 
 def test_a_budget_that_is_over_leaves_defences_out():
@@ -263,7 +263,7 @@ def test_digits_have_a_prior_and_training_data_of_their_own():
     assert len(own) == 4000
     x, y = mnist_batch(2, 0)
     network = drawn_network((784, 20, 10), 0)
-    one = mitigate(network, (x, y), ["project-pca:4"], accuracies=False, pixels=3).findings[0]
+    one = mitigate(network, (x, y), ["project-pca:4"], accuracies=False, pixels=3).defences[0]
     assert one.protection.public in (998, 999, 1000)
     assert one.protection.psnr < 30
     assert math.isfinite(one.protection.psnr)
@@ -279,6 +279,6 @@ def test_a_network_without_a_hidden_layer_is_answered(monkeypatch):
     network, (x, y), more = drawn((20, 3), size=2)
     left = mitigate(network, (x, y), accuracies=False, pixels=2, **more)
     assert "need a hidden layer" in left.left_out["perturb"]
-    assert left.before.state.exans == ()
-    (one,) = mitigate(network, (x, y), ["project-random:4"], pixels=2, **more).findings
+    assert left.before.exclusivity.exans == ()
+    (one,) = mitigate(network, (x, y), ["project-random:4"], pixels=2, **more).defences
     assert one.proved_hidden

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from itertools import pairwise
 from typing import Any
 
 import flint
@@ -16,9 +17,10 @@ from exan_verify.exact import linalg
 from exan_verify.exact.backprop import forward
 from exan_verify.exact.backprop import gradient as exact_gradient
 from exan_verify.exact.regions import region_of
-from exan_verify.exact.softmax import loss_vectors
+from exan_verify.exact.softmax import loss_vectors, to_ball
 from exan_verify.instances import FAMILIES, Instance, tiny_question
 from exan_verify.smt.arguments.convex_sum import _positive_definite, definite
+from exan_verify.smt.arguments.cover import _alone_in_layer
 from exan_verify.smt.arguments.cube import Cube, Point
 from exan_verify.smt.arguments.cubes_by_region import feasible_patterns, list_by_regions
 from exan_verify.smt.arguments.enclose import System, only_known_zeros
@@ -235,7 +237,7 @@ def test_ranks_never_exclude_what_has_them(seed: int) -> None:
     them is known, the other one stays possible.
     """
     rng = np.random.default_rng(seed)
-    regions, shape = int(rng.integers(1, 4)), (2, int(rng.integers(2, 4)))
+    regions, shape = int(rng.integers(1, 4)), (int(rng.integers(2, 4)), int(rng.integers(2, 4)))
     first, second = ([_rank_one(rng, shape) for _ in range(regions)] for _ in range(2))
     for place in range(regions):
         if rng.random() < 0.4:  # some regions see no difference
@@ -262,6 +264,19 @@ def test_regions_are_told_one_after_the_other() -> None:
     assert left_by_ranks([one, one], kernel, [2, 1]).shape[1] == 2
 
 
+def test_products_cancel_where_a_row_and_a_column_are_known() -> None:
+    """Of a matrix of rank one: the rest has four entries, ten products and nine minors."""
+    one = np.array([[flint.arb(a * b) for b in (1, 2, 3)] for a in (1, -1, 2)], dtype=object)
+    units = linalg.identity(9)
+    rest = units[:, [4, 5, 7, 8]]
+    assert not left_by_ranks([one], rest, [1]).shape[1]
+    assert left_by_ranks([one], units[:, [3, 4, 5]], [1]).shape[1] == 3  # the second row may be scaled
+    two = one.copy()
+    two[0, 0] = flint.arb(0)  # a first row and column that no matrix of rank one has
+    assert low_rank_contradicts([two], rest, [1])
+    assert not low_rank_contradicts([one], rest, [1])
+
+
 def test_a_sample_with_a_neuron_of_its_own_tells_the_other() -> None:
     """Two samples without biases; the gradient alone determines neither's T."""
     case = tiny_question(Loss.CROSS_ENTROPY, 36)
@@ -286,6 +301,53 @@ def test_a_sample_with_a_neuron_of_its_own_tells_the_other() -> None:
 )
 def test_other_scales(loss: Loss, logits: Any, label: Any, other: Any, expected: bool) -> None:
     assert other_scale(loss, logits, label, other) is expected
+
+
+@pytest.mark.parametrize("biases", [True, False])
+@pytest.mark.parametrize("loss", ["cross_entropy", "bce", "mse"])
+def test_what_a_sample_satisfies_alone(loss: str, biases: bool) -> None:
+    """q . p = 1 and the rows that follow, at the known samples; not where one of them is moved."""
+    asked = told = 0
+    for seed in range(30):
+        rng = np.random.default_rng([seed, biases])
+        features, samples = 2, 2 + biases
+        widths = [features, 5, 3]
+        weights = [rng.integers(-3, 4, (b, a)) for a, b in pairwise(widths)]
+        offsets = [rng.integers(-2, 3, b) for b in widths[1:]] if biases else None
+        network = ReluNetwork.from_arrays(weights, offsets)
+        y = rng.integers(0, 3, samples) if loss == "cross_entropy" else np.eye(3)[rng.integers(0, 3, samples)]
+        x = rng.integers(-3, 4, (samples, features))
+        batch = Batch.of(x, y, network=network, loss=Loss(loss), labels=Labels.ONE_HOT)
+        question, truth = posed(instance_of(network, batch, Loss(loss)))
+        known = tuple(
+            Point(p, tuple(v.value for v in y), tuple(v.value for v in x))
+            for p, x, y in zip(
+                Regions(posed=question).states(truth.states), truth.batch.x, truth.batch.y, strict=True
+            )
+        )
+        cube = Cube(regions=Regions(posed=question), samples=known, known=known)
+        for m, equations in enumerate(_alone_in_layer(cube, known)):
+            asked += 1
+            vector = cube.vector(known[m])
+            for moved in (False, True):
+                shift = [F(1, 2) * moved, *[F(0)] * (features - 1)]
+                a = [F(1), *(v + s for v, s in zip(known[m].x, shift, strict=True))]
+                values = [
+                    sum(
+                        (
+                            g * to_ball(v) * r
+                            for g, row in zip(vector, rows, strict=False)
+                            for r, v in zip(row, a, strict=True)
+                        ),
+                        flint.arb(0),
+                    )
+                    - right
+                    for rows, right in equations
+                ]
+                assert moved or all(v.contains(0) for v in values)
+                told += moved and not all(v.contains(0) for v in values)
+    assert asked > 10
+    assert told > asked / 2
 
 
 def simple(known: Any, right: float, labels: tuple[int, ...] = (1,)) -> System:

@@ -1,4 +1,4 @@
-"""Certificates and verdicts made once, with the questions they answer: how they are written and read.
+"""Certificates, verdicts and outputs made once, with their questions: how they are written and read.
 
 Each file holds one JSON object a line, compressed with xz; its bytes depend on the content alone. Numbers of
 networks, batches and gradients are text: a hexadecimal float, or a rational.
@@ -23,6 +23,7 @@ from exan_verify.core.certificate import Evidence, StageMotions, Stages
 FOLDER = Path(__file__).parent
 CERTIFICATES = FOLDER / "certificates.jsonl.xz"
 VERDICTS = FOLDER / "verdicts.jsonl.xz"
+OUTPUTS = FOLDER / "outputs.jsonl.xz"
 
 Record = dict[str, Any]
 
@@ -72,6 +73,8 @@ FORMS = (
     "lifting on what is released",
     "degree three on what is released",
     "unseen on what is released",
+    "unseen off faces by layer 1",
+    "unseen off faces by layer 2",
     "scale on what is released",
 )
 
@@ -194,6 +197,9 @@ _SHAPES = {
     "second_batch": _second,
     "twins": lambda part: {"twin with another target"} if any(t["target"] for t in part["twins"]) else set(),
     "rank_bound": lambda part: {f"rank bound of a {'batch' if part['point'] else 'gradient'}"},
+    "unseen": lambda part: (
+        {f"unseen off faces by layer {part['inwards']['layer']}"} if "inwards" in part else set()
+    ),
     "apart": lambda part: {"samples left over are lifted"} if part["rest"] else set(),
     "forced": lambda part: set() if part["matrix"] else {"forced without solutions"},
 }

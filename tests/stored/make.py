@@ -1,6 +1,7 @@
 """Draw the stored questions and write down what is answered today: ``python -m tests.stored.make``.
 
-Stored certificates stay, and those that are lacking are added; the verdicts are made anew.
+Stored certificates stay, and those that are lacking are added; the verdicts are made anew. To the outputs,
+those of this version are added.
 A certificate that is not accepted is left out and counted.
 Every question comes from a recipe and a seed. One is kept when its certificate has a form of which too few
 are there, in all or for its loss, label set and entrance.
@@ -17,11 +18,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from itertools import count, pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from exan_verify import Batch, Box, Release, ReluNetwork, certify, check
+from exan_verify import Batch, Box, Release, ReluNetwork, __version__, certify, check
 from exan_verify.core.question import Labels, Loss, Reduction
 from exan_verify.errors import CertificateRejected, InputError
 from exan_verify.instances import instance
@@ -29,6 +31,7 @@ from tests.stored import (
     CERTIFICATES,
     FORMS,
     LEAST,
+    OUTPUTS,
     VERDICTS,
     Record,
     asked,
@@ -43,6 +46,7 @@ from tests.stored import (
     written,
 )
 from tests.support import naive, torch_reference
+from tests.support.output_cases import QUICK, SLOW, printed
 from tests.support.ray_cases import planted
 
 PER_CELL = 6
@@ -237,6 +241,20 @@ def narrow(rng: np.random.Generator) -> Ask:
     widths = [features, neurons, *pick(rng, [], [5]), classes]
     network = network_of(rng, widths, biases=bool(rng.integers(4)))
     return finished(rng, ask, network, dyadic(rng, samples, features), engine="families")
+
+
+def on_faces(rng: np.random.Generator) -> Ask:
+    """The same in a box on whose faces many inputs are."""
+    ask = question(rng)
+    neurons, classes = int(rng.integers(1, 4)), int(rng.integers(2, 4))
+    features, samples = (neurons + int(rng.integers(1, 4)) for _ in range(2))
+    network = network_of(
+        rng, [features, neurons, *pick(rng, [], [], [3]), classes], biases=bool(rng.integers(4))
+    )
+    faces = rng.random((samples, features)) < rng.random()
+    x = np.where(faces, rng.choice([0, 4], faces.shape), rng.integers(1, 16, faces.shape) / 4)
+    ask |= {"network": network, "batch": (x, targets(rng, ask, samples, classes))}
+    return ask | {"domain": Box(0, 4), "engine": "families"}
 
 
 def distinct(rng: np.random.Generator, ask: Ask, samples: int, classes: int) -> np.ndarray | None:
@@ -551,6 +569,7 @@ RECIPES: dict[Callable[[np.random.Generator], Ask], int] = {
     group_beside_others: 100,
     one_region: 120,
     narrow: 400,
+    on_faces: 600,
     planted_rays: 24,
     close_pair: 60,
     grown_gradient: 200,
@@ -671,6 +690,24 @@ def _by_solvers(found: Record) -> bool:
     return any(attempt["engine"] == "smt" for attempt in found["attempts"])
 
 
+def outputs() -> list[Record]:
+    """The stored outputs, and what the commands print and write now where that is another version's."""
+    kept = list(load(OUTPUTS)) if OUTPUTS.exists() else []
+    if any(one["version"] == __version__ for one in kept):
+        return kept
+    with tempfile.TemporaryDirectory() as folder:
+        found = [
+            {"version": __version__, "of": of, "record": record} for of, record in _printed(Path(folder))
+        ]
+    return kept + found
+
+
+def _printed(folder: Path) -> Iterator[tuple[str, Record]]:
+    for name, commands in (("quick", QUICK), ("slow", SLOW)):
+        (folder / name).mkdir()
+        yield from printed(folder / name, commands)
+
+
 def unanswered(ask: Ask) -> Record:
     """The question of a record, and the options that it is asked with."""
     given = ("network", "batch", "gradient", "engine")
@@ -682,7 +719,7 @@ def unanswered(ask: Ask) -> Record:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", nargs="*", default=["certificates", "verdicts"])
+    parser.add_argument("what", nargs="*", default=["certificates", "verdicts", "outputs"])
     chosen = parser.parse_args().what
     with tempfile.TemporaryDirectory() as cache:
         os.environ["XDG_CACHE_HOME"] = cache  # nothing is resumed from an earlier run
@@ -690,6 +727,8 @@ def main() -> None:
             certificates()
         if "verdicts" in chosen:
             save(VERDICTS, verdicts())
+        if "outputs" in chosen:
+            save(OUTPUTS, outputs())
 
 
 if __name__ == "__main__":

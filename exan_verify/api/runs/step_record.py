@@ -202,7 +202,7 @@ def record_of(one: Prepared, found: Audit, seconds: float) -> StepRecord:
         network=one.network,
         model_sha256=one.model_sha256,
         batch_sha256=one.batch_sha256,
-        batch_size=found.size,
+        batch_size=found.batch_size,
         outcome=verdict.outcome.value,
         trust=None if verdict.trust is None else verdict.trust.value,
         engine=None if verdict.engine is None else verdict.engine.value,

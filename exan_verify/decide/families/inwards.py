@@ -194,7 +194,7 @@ def _layers(problem: Problem) -> list[Literal[1, 2]]:
 def _at_once(problem: Problem, layer: int, budget: Budget) -> Floats | None:
     """One linear program for all entries."""
     size, count = problem.low.shape
-    budget.spend((size * count) ** 3)
+    budget.spend((size * count) ** 2)
     equations = [np.kron(problem.delta, np.eye(count))]
     if layer == 1:
         equations.append(np.kron(np.eye(size), problem.weight))
@@ -259,7 +259,7 @@ def _movable(problem: Problem, budget: Budget) -> Mask:
     size = len(problem.low)
     for number, kind in enumerate(kinds.T):
         poll()
-        budget.spend(size**3)
+        budget.spend(size**2)
         if budget.exhausted:
             return problem.inside
         if kind.sum() > _HOPELESS * (size - len(problem.delta)) + 16:
@@ -288,6 +288,7 @@ def _reflected(problem: Problem, layer: int, movable: Mask, budget: Budget) -> F
     if layer == 2:
         # P = kernel^T C (values left^T), C = kernel A seen^T
         held = _range(_second_layer(problem, kernel, values[:, None] * left.T))
+        poll()
         free = np.linalg.qr(held.T, mode="complete")[0][:, len(held) :].T.copy()
         budget.spend(held.shape[1] ** 3 // 16)
     work = sum(state.shape) + 2 * len(seen) + 2 * free.size // state.size

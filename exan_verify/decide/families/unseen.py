@@ -9,6 +9,7 @@ motions.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from fractions import Fraction
 
 import msgspec
@@ -22,6 +23,7 @@ from exan_verify.decide.context import Context
 from exan_verify.decide.families import inwards
 from exan_verify.decide.families.result import Part, joined
 from exan_verify.decide.second_batch import admitted
+from exan_verify.errors import BudgetExhausted
 from exan_verify.exact.modular import PRIME
 from exan_verify.exact.rational import Mask
 
@@ -32,8 +34,9 @@ def decide(context: Context, budget: Budget) -> Part:
     samples = short_of_neurons(live)
     parts = [_both_ways(context, samples, live, inside, budget)]
     if samples and not inside[samples].all() and isinstance(context.model, ReluNetwork):
-        leaving = inwards.found(context, samples, live, budget)
-        parts += [_part(context, *leaving, live)] if leaving is not None else []
+        with suppress(BudgetExhausted):  # what is found already stays
+            leaving = inwards.found(context, samples, live, budget)
+            parts += [_part(context, *leaving, live)] if leaving is not None else []
     # the larger family first: where both show the same, its evidence is kept
     return joined(sorted(parts, key=lambda part: -(part.dimension or 0)))
 

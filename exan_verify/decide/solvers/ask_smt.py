@@ -49,7 +49,7 @@ def ask_about_batch(
     if smaller is not None:
         found = decide(smaller.network, smaller.question, batch=smaller.batch, settings=settings)
         if found.outcome is not Outcome.AMBIGUOUS:
-            span = f"the other features are affine functions of {len(smaller.kept)} of them (CB11); "
+            span = f"the other features are affine functions of {len(smaller.kept)} of them; "
             return replace(found, reason=span + found.reason, batch=context.batch), Facts(), ()
         other = None if found.witness is None else found.witness.batch
         if other is not None:

@@ -85,17 +85,18 @@ def equations_of(
     still = ~passed.zeros[0][np.ix_(neurons, chosen)]
     require(bool(still.all()), "a pre-activation is zero, and may not move")
     active = passed.patterns[0][np.ix_(neurons, chosen)]
+    rows = len(network.layers[1].weight)
+    size = max((rows**2 + len(neurons)) * rows * len(neurons), rows * len(neurons) * len(chosen))
+    require(size <= MAX_STEPS, "the second layer is too wide")
     weight = fractions(network.layers[1].weight[:, neurons])
     outer = subject.deltas[1]
-    alive = np.arange(len(weight))
+    alive = np.arange(rows)
     if network.depth == 2 and question.loss.zero_sum:
         weight = weight[:-1] - weight[-1]
         alive = alive[:-1]
     elif network.depth > 2:
         on = np.all([pattern.any(axis=0) for pattern in passed.patterns[1:]], axis=0) & passed.patterns[1]
         alive = np.flatnonzero(on[:, chosen].any(axis=1))
-    relations = len(alive) * len(weight) + len(neurons)
-    require(relations * len(alive) * len(neurons) <= MAX_STEPS, "the second layer is too wide")
     g = part_of(outer, alive, chosen)
     left = active & ~_few(active, len(alive), len(weight))
     alone = active & ~left

@@ -140,8 +140,3 @@ class Cube:
 def same_labels(here: Sequence[Point], known: Sequence[Point]) -> bool:
     """Whether samples have the same labels, up to order."""
     return sorted(p.y for p in here) == sorted(p.y for p in known)
-
-
-def combination(row: Array, values: Sequence[Any]) -> Any:
-    """A rational combination of balls."""
-    return sum((to_ball(c) * v for c, v in zip(row, values, strict=True) if c), flint.arb(0))

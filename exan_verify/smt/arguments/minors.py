@@ -3,6 +3,8 @@
 Let the T of a cube's regions be ``T_0 + N z``. A region with one sample has T of rank one at most, so all 2
 x 2 minors vanish: equations of degree two in z. If their coefficients of 1, z_i, z_i z_j have independent
 columns, no z solves them; if T_0 is of rank one already and those of z_i, z_i z_j have, z = 0 alone does.
+Combinations of the minors in which all z_i z_j cancel (their coefficients are rational) are linear in z, and
+show the same by 1 and z_i alone: three classes and three features have fewer minors than products.
 Without z, a minor of size s + 1 that is not zero refutes s samples.
 
 One region sees z only through its block of N: with P the block's pivots, z = e_P u + v, v in the block's
@@ -12,7 +14,8 @@ the other regions have fewer unknowns left.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from fractions import Fraction
 from itertools import combinations
 from typing import Any
 
@@ -25,8 +28,8 @@ from exan_verify.exact import linalg
 from exan_verify.exact.softmax import to_ball
 from exan_verify.smt.question.transcendental import PRECISION, unit_rows
 
-MAX_PARAMETERS = 6
-"""Unknowns z of T_0 + N z: 28 monomials at this size, and a determinant of balls of that order."""
+MAX_PARAMETERS = 9
+"""Unknowns z of T_0 + N z: 55 monomials at this size, and a determinant of balls of that order."""
 
 
 def low_rank_contradicts(totals: Sequence[Array], kernel: Array, counts: Sequence[int]) -> bool:
@@ -82,13 +85,28 @@ def _forced(totals: Sequence[Array], kernel: Array, counts: Sequence[int], *, kn
     parameters = kernel.shape[1]
     if parameters > MAX_PARAMETERS:
         return False
-    rows = list(_quadratics(totals, kernel, counts))
-    needed = range(1)  # the constants, without which z = 0 is a solution
-    if known:
-        rows, needed = [row[1:] for row in rows], range(parameters)
-    if any(all(row[k].is_zero() for row in rows) for k in needed):
+    minors = list(_quadratics(totals, kernel, counts))
+    if not minors:
         return False
-    return independent_columns(_without_zero_columns(rows))
+    affine = [row[known:] for row, _ in minors]
+    needed = range(parameters) if known else range(1)  # the constants, without which z = 0 is a solution
+    if any(all(row[k].is_zero() for row in affine) for k in needed):
+        return False
+    squares = np.array([square for _, square in minors], dtype=object).reshape(len(minors), -1)
+    rows = [[*row, *map(to_ball, square)] for row, square in zip(affine, squares, strict=True)]
+    if independent_columns(_without_zero_columns(rows)):
+        return True
+    # combinations in which the products cancel, which is exact, are linear in z
+    combinations_of = linalg.nullspace(squares.T).T if squares.any() else linalg.identity(len(minors))
+    forms = [[combination(y, column) for column in zip(*affine, strict=True)] for y in combinations_of]
+    if not known and any(all(v.is_zero() for v in rest) and not c.contains(0) for c, *rest in forms):
+        return True
+    return bool(forms) and independent_columns(_without_zero_columns(forms, kept=needed))
+
+
+def combination(weights: Array, values: Sequence[Any]) -> Any:
+    """A rational combination of balls."""
+    return sum((to_ball(w) * v for w, v in zip(weights, values, strict=True) if w), flint.arb(0))
 
 
 def _rank_above(total: Array, count: int) -> bool:
@@ -103,8 +121,10 @@ def _rank_above(total: Array, count: int) -> bool:
     return False
 
 
-def _quadratics(totals: Sequence[Array], kernel: Array, counts: Sequence[int]) -> Iterator[list[Any]]:
-    """Coefficients of 1, z_i and z_i z_j in the 2 x 2 minors of the regions with one sample."""
+def _quadratics(
+    totals: Sequence[Array], kernel: Array, counts: Sequence[int]
+) -> Iterator[tuple[list[Any], list[Fraction]]]:
+    """Coefficients of 1 and z_i, and of z_i z_j, in the 2 x 2 minors of the regions with one sample."""
     width = totals[0].size
     for place, (total, count) in enumerate(zip(totals, counts, strict=True)):
         if count != 1:
@@ -113,23 +133,30 @@ def _quadratics(totals: Sequence[Array], kernel: Array, counts: Sequence[int]) -
         for i, j in combinations(range(total.shape[0]), 2):
             poll()
             for k, n in combinations(range(total.shape[1]), 2):
-                left = _product((total[i, k], moves[i, k]), (total[j, n], moves[j, n]))
-                right = _product((total[i, n], moves[i, n]), (total[j, k], moves[j, k]))
-                yield [a - b for a, b in zip(left, right, strict=True)]
+                (left, square), (right, other) = (
+                    _product((total[i, k], moves[i, k]), (total[j, n], moves[j, n])),
+                    _product((total[i, n], moves[i, n]), (total[j, k], moves[j, k])),
+                )
+                yield (
+                    [p - q for p, q in zip(left, right, strict=True)],
+                    [p - q for p, q in zip(square, other, strict=True)],
+                )
 
 
-def _without_zero_columns(rows: list[list[Any]]) -> list[list[Any]]:
-    """Products that occur in no minor."""
-    kept = [k for k in range(len(rows[0]) if rows else 0) if not all(row[k].is_zero() for row in rows)]
-    return [[row[k] for k in kept] for row in rows]
+def _without_zero_columns(rows: list[list[Any]], kept: Iterable[int] = ()) -> list[list[Any]]:
+    """Products that occur in no minor are left out, but for the columns ``kept``."""
+    needed = set(kept)
+    columns = range(len(rows[0]) if rows else 0)
+    chosen = [k for k in columns if k in needed or not all(row[k].is_zero() for row in rows)]
+    return [[row[k] for k in chosen] for row in rows]
 
 
-def _product(left: tuple[Any, Array], right: tuple[Any, Array]) -> list[Any]:
+def _product(left: tuple[Any, Array], right: tuple[Any, Array]) -> tuple[list[Any], list[Fraction]]:
     (a, u), (b, v) = left, right
     linear = [a * to_ball(q) + b * to_ball(p) for p, q in zip(u, v, strict=True)]
     size = range(len(u))
-    square = [to_ball(u[i] * v[j] + (u[j] * v[i] if i != j else 0)) for i in size for j in range(i + 1)]
-    return [a * b, *linear, *square]
+    square = [u[i] * v[j] + (u[j] * v[i] if i != j else 0) for i in size for j in range(i + 1)]
+    return [a * b, *linear], square
 
 
 def independent_columns(rows: Sequence[Sequence[Any]]) -> bool:

@@ -14,8 +14,8 @@ from exan_verify.core.network import Array
 from exan_verify.exact import linalg
 from exan_verify.exact.linalg import identity
 from exan_verify.exact.regions import Pattern
-from exan_verify.smt.arguments.cube import Cube, combination
-from exan_verify.smt.arguments.minors import left_by_ranks, low_rank_contradicts
+from exan_verify.smt.arguments.cube import Cube
+from exan_verify.smt.arguments.minors import combination, left_by_ranks, low_rank_contradicts
 from exan_verify.smt.arguments.signs import signs_contradict
 from exan_verify.smt.question.transcendental import PRECISION
 
