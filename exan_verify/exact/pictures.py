@@ -7,17 +7,22 @@ the entries they were gathered from; one tap of the kernel takes every entry at 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from exan_verify.core.budget import poll
 from exan_verify.core.network import Batch
 from exan_verify.core.staged import Convolution, Pool, StagedNetwork
 from exan_verify.exact.modular import PRIME, Residues
-from exan_verify.exact.rational import Mask, RationalMatrix, carry, product
+from exan_verify.exact.rational import Mask, RationalMatrix, carry, product, side_by_side
 
 Places = npt.NDArray[np.intp]
+
+_GATHERED = 1 << 24
+"""Digits that the taps take at a time: 128 MiB, and a few times that while they are multiplied."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,11 +70,25 @@ def gathered(stage: Convolution, values: RationalMatrix) -> RationalMatrix:
 def convolved(stage: Convolution, values: RationalMatrix) -> RationalMatrix:
     """The stage's pre-activations (C_out H' W', M) at ``values`` (C H W, M)."""
     out, rows, columns = stage.output_shape
-    z = product(stage.weight.reshape(out, -1), gathered(stage, values))
-    flat = RationalMatrix(z.digits.reshape(len(z.digits), out * rows * columns, -1), z.denominator)
+    weight, parts, denominator = stage.weight.reshape(out, -1), [], 1
+    for some in _by_samples(stage, values):
+        z = product(weight, gathered(stage, some))
+        parts.append(z.digits.reshape(len(z.digits), out * rows * columns, -1))
+        denominator = z.denominator  # that of the weights times that of the values, for all alike
+    flat = RationalMatrix(side_by_side(parts), denominator)
     if stage.bias is None:
         return flat
     return flat.plus_column(RationalMatrix.of(np.repeat(stage.bias, rows * columns).reshape(-1, 1)))
+
+
+def _by_samples(stage: Convolution, values: RationalMatrix) -> Iterator[RationalMatrix]:
+    """``values`` (n, M) in blocks of samples: what the taps take of a block fits into memory with ease."""
+    channels, positions = stage.input_shape[0], taps(stage).size
+    step = max(1, _GATHERED // (len(values.digits) * max(channels, stage.output_shape[0]) * positions))
+    for start in range(0, values.shape[1], step):
+        poll()
+        block = np.ascontiguousarray(values.digits[:, :, start : start + step])
+        yield RationalMatrix(block, values.denominator)
 
 
 def forward_stages(network: StagedNetwork, batch: Batch) -> StagesForward:
@@ -117,17 +136,21 @@ def pooled(stage: Pool, values: RationalMatrix) -> RationalMatrix:
 def transposed(stage: Convolution, delta: RationalMatrix) -> RationalMatrix:
     """``A^T delta`` (C H W, M) for ``delta`` (C_out H' W', M), A the stage's linear map."""
     channels, height, width = stage.input_shape
-    out, samples = stage.output_shape[0], delta.shape[1]
-    flat = RationalMatrix(delta.digits.reshape(len(delta.digits), out, -1), delta.denominator)
-    parts = product(np.ascontiguousarray(stage.weight.reshape(out, -1).T), flat)
-    places = taps(stage)
-    count = len(parts.digits)
-    digits = parts.digits.reshape(count, channels, *places.shape, samples)
-    total = np.zeros((count, channels, height * width + 1, samples), dtype=np.int64)
-    for k, at in enumerate(places):
-        inside = at < height * width
-        total[:, :, at[inside]] += digits[:, :, k, inside]
-    return RationalMatrix(carry(total[:, :, :-1].reshape(count, -1, samples)), parts.denominator)
+    out, places, denominator = stage.output_shape[0], taps(stage), 1
+    weight = np.ascontiguousarray(stage.weight.reshape(out, -1).T)
+    found = []
+    for some in _by_samples(stage, delta):
+        samples = some.shape[1]
+        flat = RationalMatrix(some.digits.reshape(len(some.digits), out, -1), some.denominator)
+        parts = product(weight, flat)
+        count, denominator = len(parts.digits), parts.denominator
+        digits = parts.digits.reshape(count, channels, *places.shape, samples)
+        total = np.zeros((count, channels, height * width + 1, samples), dtype=np.int64)
+        for k, at in enumerate(places):
+            inside = at < height * width
+            total[:, :, at[inside]] += digits[:, :, k, inside]
+        found.append(carry(total[:, :, :-1].reshape(count, -1, samples)))
+    return RationalMatrix(side_by_side(found), denominator)
 
 
 def deltas_mod(

@@ -46,7 +46,7 @@ class RationalMatrix:
         width = max(1, _BLOCK_ENTRIES // max(1, len(array)))
         columns = [array[:, start : start + width] for start in range(0, array.shape[1], width)] or [array]
         parts = [carry(source.planes(part).astype(np.int64)) for part in columns]
-        return cls(_side_by_side(parts), source.denominator)
+        return cls(side_by_side(parts), source.denominator)
 
     @classmethod
     def from_residues(cls, residues: Residues, prime: int = PRIME) -> RationalMatrix:
@@ -145,7 +145,7 @@ def product(left: Array | RationalMatrix, right: RationalMatrix) -> RationalMatr
     parts = [
         _product(source, count, right.digits[:, :, start : start + width]) for start in range(0, cols, width)
     ]
-    return RationalMatrix(_side_by_side(parts), source.denominator * right.denominator)
+    return RationalMatrix(side_by_side(parts), source.denominator * right.denominator)
 
 
 def _product(source: Scaled | RationalMatrix, count: int, right: Digits) -> Digits:
@@ -192,7 +192,7 @@ def carry(planes: Digits) -> Digits:
     return _trim(np.stack(digits))
 
 
-def _side_by_side(parts: list[Digits]) -> Digits:
+def side_by_side(parts: list[Digits]) -> Digits:
     """The digits of one matrix from those of its blocks of columns."""
     if len(parts) == 1:
         return parts[0]

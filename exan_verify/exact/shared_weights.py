@@ -30,12 +30,31 @@ from exan_verify.exact.elimination import TERMS, Echelon, Floats, centre, floats
 from exan_verify.exact.modular import Residues
 from exan_verify.exact.pictures import taps
 from exan_verify.exact.rational import Mask, RationalMatrix
+from exan_verify.exact.stacked import require_memory
 
 _SEED = 11
 """Of the order in which forward equations are taken: neighbouring ones say much the same."""
 
 MOST_LEFT = 1 << 13
 """Unknowns that step (3) takes: 4096 of them take 10 to 20 seconds, 8192 a minute or two and 0.5 GiB."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Block:
+    """Rows of T (r, pixels M') in reduced echelon form, with the columns of their ``pivots`` (r,)."""
+
+    pixels: np.ndarray
+    matrix: Floats
+    pivots: np.ndarray
+
+    def kernel(self, samples: int) -> Floats:
+        """A basis (samples, pixels, dimension) of the kernel."""
+        free = np.delete(np.arange(self.matrix.shape[1]), self.pivots)
+        basis = np.zeros((self.matrix.shape[1], len(free)))
+        basis[free, np.arange(len(free))] = 1
+        basis[self.pivots] = -self.matrix[:, free]
+        found: Floats = basis.reshape(len(self.pixels), samples, len(free)).transpose(1, 0, 2)
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,26 +90,34 @@ class StageSystem:
         return tuple(m for m in range(self.samples) if not self._settled(m))
 
     @cached_property
+    def reduced(self) -> tuple[_Block, ...]:
+        """The blocks of T on the open samples, in reduced echelon form."""
+        return tuple(self._reduced(rows, pixels) for rows, pixels in self._blocks())
+
+    @cached_property
     def kernel(self) -> Floats:
         """Of the shared equations on the open samples: a basis (open samples, H W + 1, dimension), whose last
-        pixel, the padding, is 0.
+        pixel, the padding, is 0. Taken where :attr:`left` is not too much.
         """
-        _, height, width = self.stage.input_shape
-        pixels, places = height * width, taps(self.stage)
-        blocks = [self._kernel_of(rows, columns) for rows, columns in self._blocks()]
-        dimension = sum(basis.shape[2] for _, basis in blocks)
-        found = np.zeros((len(self.open_samples), pixels + 1, dimension))
+        channels, height, width = self.stage.input_shape
+        found = np.zeros((len(self.open_samples), height * width + 1, self.left // channels))
         start = 0
-        for columns, basis in blocks:
-            found[:, columns, start : start + basis.shape[2]] = basis
+        for block in self.reduced:
+            basis = block.kernel(len(self.open_samples))
+            found[:, block.pixels, start : start + basis.shape[2]] = basis
             start += basis.shape[2]
-        assert places.max() <= pixels
         return found
 
     @property
     def left(self) -> int:
-        """Unknowns that are left after steps (1) and (2)."""
-        return self.stage.input_shape[0] * int(self.kernel.shape[2]) if self.open_samples else 0
+        """Unknowns that are left after steps (1) and (2). Raises MemoryError, before it is needed, where a
+        block of T does not fit into memory.
+        """
+        if not self.open_samples:
+            return 0
+        channels, height, width = self.stage.input_shape
+        rank = sum(int((block.pivots >= 0).sum()) for block in self.reduced)
+        return channels * (len(self.open_samples) * height * width - rank)
 
     def full(self) -> bool:
         """Whether the system has full column rank mod p; False also where more is left than is tried."""
@@ -160,12 +187,12 @@ class StageSystem:
             for kind in np.unique(pixel, axis=0)
         ]
 
-    def _kernel_of(self, rows: np.ndarray, pixels: np.ndarray) -> tuple[np.ndarray, Floats]:
-        """A basis (open samples, pixels, dimension) of the kernel of T's block."""
+    def _reduced(self, rows: np.ndarray, pixels: np.ndarray) -> _Block:
+        """T's block of the taps ``rows`` and ``pixels`` on the open samples."""
         poll()
         members = list(self.open_samples)
-        out = self.stage.output_shape[0]
-        _, height, width = self.stage.input_shape
+        out, (_, height, width) = self.stage.output_shape[0], self.stage.input_shape
+        require_memory(3 * 8 * out * len(rows) * (height * width + 1) * len(members))
         delta = floats(self.delta[:, members], self.prime).reshape(out, -1, len(members))
         block = np.zeros((out, len(rows), height * width + 1, len(members)))
         for k, at in enumerate(taps(self.stage)[rows]):
@@ -173,12 +200,7 @@ class StageSystem:
         unknowns = len(pixels) * len(members)
         matrix = np.ascontiguousarray(block[:, :, pixels].reshape(out * len(rows), unknowns))
         pivots = reduced_echelon(matrix, unknowns, self.prime)  # without taps there is no row
-        chosen = pivots[pivots >= 0]
-        free = np.delete(np.arange(unknowns), chosen)
-        basis = np.zeros((unknowns, len(free)))
-        basis[free, np.arange(len(free))] = 1
-        basis[chosen] = -matrix[pivots >= 0][:, free]
-        return pixels, basis.reshape(len(pixels), len(members), len(free)).transpose(1, 0, 2)
+        return _Block(pixels=pixels, matrix=matrix[pivots >= 0], pivots=pivots[pivots >= 0])
 
     def _rank_on_kernel(self) -> int:
         """Step (3): the rank of the forward equations of the open samples on the kernel, as far as needed."""

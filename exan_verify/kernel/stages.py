@@ -104,10 +104,13 @@ def _determined(evidence: Stages, subject: Pictures) -> Facts:
         return Facts(features=everyone)
     require(not subject.network.pooled, "pooling hides the patterns that CV1 reads")
     left = list(range(len(stages)))
-    for prime in PRIMES:
-        deltas = _deltas(subject, prime)
-        if deltas is not None:
-            left = [k for k in left[::-1] if not _system(subject, k, deltas[k], prime).full()]
+    try:
+        for prime in PRIMES:
+            deltas = _deltas(subject, prime)
+            if deltas is not None:
+                left = [k for k in left[::-1] if not _system(subject, k, deltas[k], prime).full()]
+    except MemoryError as error:
+        raise CertificateRejected(f"a rank cannot be taken here: {error}") from None
     require(not left, f"the equations of convolution {left[:1]} (from 0) do not have full column rank mod p")
     return Facts(determined=everyone)
 
