@@ -277,6 +277,7 @@ class AuditFound(TypedDict):
     notes: list[str]
     attack: AttackFound | None
     no_attack: str
+    no_exclusivity: NotRequired[str]
     beyond_proof: str
     release: NotRequired[ReleaseRecord]
 

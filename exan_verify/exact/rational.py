@@ -46,7 +46,7 @@ class RationalMatrix:
         width = max(1, _BLOCK_ENTRIES // max(1, len(array)))
         columns = [array[:, start : start + width] for start in range(0, array.shape[1], width)] or [array]
         parts = [carry(source.planes(part).astype(np.int64)) for part in columns]
-        return cls(_side_by_side(parts), source.denominator)
+        return cls(side_by_side(parts), source.denominator)
 
     @classmethod
     def from_residues(cls, residues: Residues, prime: int = PRIME) -> RationalMatrix:
@@ -79,8 +79,18 @@ class RationalMatrix:
         """Entries where ``keep``, zero elsewhere."""
         return RationalMatrix(_trim(self.digits * keep), self.denominator)
 
+    def times(self, factors: RationalMatrix) -> RationalMatrix:
+        """Entry by entry with ``factors`` (rows, cols), or (rows, 1) for every column.
+
+        Digits are below 2^16 in size, so a sum of products of digits stays below 2^62 for 2^29 of them.
+        """
+        total = np.zeros((len(self.digits) + len(factors.digits) - 1, *self.shape), dtype=np.int64)
+        for k, plane in enumerate(factors.digits):
+            total[k : k + len(self.digits)] += self.digits * plane
+        return RationalMatrix(carry(total), self.denominator * factors.denominator)
+
     def plus_column(self, column: RationalMatrix) -> RationalMatrix:
-        """Add ``column`` (rows, 1) to every column."""
+        """Add ``column`` (rows, 1) to every column, or a matrix (rows, cols)."""
         common = self.denominator * column.denominator // gcd(self.denominator, column.denominator)
         left = _scale_digits(self.digits, common // self.denominator)
         right = _scale_digits(column.digits, common // column.denominator)
@@ -135,7 +145,7 @@ def product(left: Array | RationalMatrix, right: RationalMatrix) -> RationalMatr
     parts = [
         _product(source, count, right.digits[:, :, start : start + width]) for start in range(0, cols, width)
     ]
-    return RationalMatrix(_side_by_side(parts), source.denominator * right.denominator)
+    return RationalMatrix(side_by_side(parts), source.denominator * right.denominator)
 
 
 def _product(source: Scaled | RationalMatrix, count: int, right: Digits) -> Digits:
@@ -182,7 +192,7 @@ def carry(planes: Digits) -> Digits:
     return _trim(np.stack(digits))
 
 
-def _side_by_side(parts: list[Digits]) -> Digits:
+def side_by_side(parts: list[Digits]) -> Digits:
     """The digits of one matrix from those of its blocks of columns."""
     if len(parts) == 1:
         return parts[0]

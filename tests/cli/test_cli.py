@@ -229,10 +229,21 @@ def test_a_model_with_convolutions_is_attacked_and_nothing_is_proved(
     here: Path, capsys: pytest.CaptureFixture[str]
 ):
     (here / "audited_cnn.py").write_text(
+        "from torch import nn\n"
         "from exan_verify.models import strided_cnn\n"
-        "def exact():\n    return strided_cnn(image_size=8, widths=(40, 480), head=(96,)).double()\n"
+        "def proved():\n    return strided_cnn(image_size=8, widths=(40, 480), head=(96,)).double()\n"
+        "def exact():\n    first, *rest = proved()\n"
+        "    return nn.Sequential(first, nn.BatchNorm2d(40).double().eval(), *rest)\n"
     )
     save_batch("cnn.npz", pictures((3, 8, 8), 3), torch.tensor([3, 1, 4]))
+    code, record = run_json(capsys, "audit", "audited_cnn:proved", "cnn.npz", "--fail-on", "determined")
+    assert code == ExitCode.REFUSED
+    assert (record["schema"], record["verdict"]["outcome"]) == ("exan/audit/1", "unique")
+    code, out, _ = run(capsys, "audit", "audited_cnn:proved", "cnn.npz", "--report", "proved.html")
+    assert code == ExitCode.DONE
+    assert "UNIQUE, 3 of 3 samples determined" in out
+    assert "3 of 3 samples recovered" in out
+    assert "exan mitigate" not in Path("proved.html").read_text()
     arguments = ("audit", "audited_cnn:exact", "cnn.npz", "--report", "report.html")
     code, out, _ = run(capsys, *arguments, "--fail-on", "determined")
     assert code == ExitCode.UNDECIDED
