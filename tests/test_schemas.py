@@ -193,7 +193,9 @@ OTHERWISE = {
 """Options that have another name in Python, and why."""
 
 FILES = {"certificate", "weights", "out", "truth", "sheet", "report", "junit", "sarif", "figure", "csv"}
-"""Options that name a file which the function takes or returns as an object; and of it ``input_shape``."""
+"""Options that name a file which the function takes or returns as an object. Besides these a command line
+says what is on its screen (``long``), what ends it (``fail_on``) and how a file is to be read
+(``input_shape``)."""
 
 COMMON = {"json", "seed", "budget", "jobs"}
 """What every command takes, whether it has a use for it or not."""

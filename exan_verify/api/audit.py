@@ -22,7 +22,7 @@ import numpy as np
 
 from exan_verify.api.attack import with_convolutions
 from exan_verify.api.attack_own_batch import OwnBatchAttack, attack_own_batch
-from exan_verify.api.certify import certify
+from exan_verify.api.certify import certify, exact_network
 from exan_verify.api.instances import taking_instances
 from exan_verify.api.records import (
     attack_record,
@@ -37,19 +37,34 @@ from exan_verify.core.budget import Budget
 from exan_verify.core.certificate import domain_record
 from exan_verify.core.network import Array, Batch, ReluNetwork
 from exan_verify.core.question import Box, Labels, Loss, Question, Reduction, Release
+from exan_verify.core.staged import StagedNetwork
 from exan_verify.core.verdict import Outcome, SampleStatus, Verdict
 from exan_verify.decide.context import Progress
-from exan_verify.errors import BudgetExhausted, InputError, fitting_into_memory, flag, short, unknown
+from exan_verify.errors import (
+    BudgetExhausted,
+    InputError,
+    UnsupportedLayerError,
+    fitting_into_memory,
+    flag,
+    short,
+    unknown,
+)
 from exan_verify.exclusivity import ExclusivityState, exclusivity
-from exan_verify.models.chain import to_network
 
 SCHEMA = "exan/audit/1"
 
 NO_AUDIT = (
-    "exact arguments are for fully connected networks, so nothing is proved about this model; what the "
-    "attack does not rebuild is not thereby safe"
+    "exact arguments are for fully connected networks, and for convolutions with ReLU below one, so nothing "
+    "is proved about this model; what the attack does not rebuild is not thereby safe"
 )
 """Why a model with convolutions has no certified verdict."""
+
+RAN_OUT = "the budget ran out"
+
+NO_EXANS = "exclusive neurons, and the attacks by them, are for networks with ReLU in every hidden layer"
+
+NO_EXANS_OF_PICTURES = "exclusive neurons, and the attacks by them, are for fully connected networks"
+"""Why an audit has no exclusivity state."""
 
 ATTACK_GATES = ("recovered", "candidates")
 """Gates that the attack decides; the others are decided without it."""
@@ -66,7 +81,8 @@ class Audit:
     """The four answers for a batch of M samples, and the ``question`` that was asked.
 
     ``exclusivity``: ExAN counts, the published condition and the peeling closure; None where the budget ended
-    before they were known, and then ``published`` and ``peelable`` are not known either. ``verdict``: what is
+    before they were known, or where they are no notions of the network's, as ``no_exclusivity`` says, and
+    then ``published`` and ``peelable`` are not known either. ``verdict``: what is
     proved. ``radius[m]``: 0 where sample m is determined, a proved lower bound (L-infinity) where it is
     known to be free, None where no engine has decided it: None is not a promise of safety. ``attack``: what
     an attack makes of the gradient, None where none was asked for or none came to an end; ``no_attack`` says
@@ -80,6 +96,7 @@ class Audit:
     question: Question
     classes: tuple[Any, ...]
     exclusivity: ExclusivityState | None
+    no_exclusivity: str = ""
     verdict: Verdict
     radius: tuple[float | None, ...]
     attack: OwnBatchAttack | None = None
@@ -159,11 +176,12 @@ class Audit:
     def gate(self, name: str) -> str:
         """The state of a gate: ``hit``, ``passed`` or ``undecided``.
 
-        ``determined``, ``peel`` and ``exan`` are hit by one sample that is proved determined, can be peeled
-        or meets the published condition, and passed by a proof only. ``recovered`` is hit by one sample that
-        the attack confirms or finds consistent, ``candidates`` also by one candidate; they are passed where
-        the attack ran to its end and found none, which is no promise that there is nothing to find. Where a
-        first layer sees B^T x only, what is found of it counts where it gives a picture of 20 dB or more.
+        ``determined``, ``peel`` and ``exan`` are hit by one sample that is proved determined (itself, or its
+        features and label), can be peeled or meets the published condition, and passed by a proof only.
+        ``recovered`` is hit by one sample that the attack confirms or finds consistent, ``candidates`` also
+        by one candidate; they are passed where the attack ran to its end and found none, which is no promise
+        that there is nothing to find. Where a first layer sees B^T x only, what is found of it counts where
+        it gives a picture of 20 dB or more.
 
         Raises :class:`InputError` for any other name.
         """
@@ -177,7 +195,7 @@ class Audit:
                 return "undecided"
             return "hit" if any(state.peelable if name == "peel" else state.published_by_sample) else "passed"
         statuses = set(self.verdict.samples)
-        if SampleStatus.DETERMINED in statuses:
+        if statuses & {SampleStatus.DETERMINED, SampleStatus.FEATURES}:
             return "hit"
         return "undecided" if not statuses or SampleStatus.UNKNOWN in statuses else "passed"
 
@@ -201,7 +219,11 @@ class Audit:
             "attack": None if self.attack is None else attack_record(self.attack.found, self.attack.score),
             "no_attack": self.no_attack,
             "beyond_proof": self.beyond_proof,
-        } | ({} if self.release is None else {"release": release_record(self.release)})
+        } | self._optional_record()
+
+    def _optional_record(self) -> dict[str, Any]:
+        why = {"no_exclusivity": self.no_exclusivity} if self.no_exclusivity else {}
+        return why | ({} if self.release is None else {"release": release_record(self.release)})
 
     def to_json(self) -> str:
         """The record as indented JSON text."""
@@ -228,8 +250,8 @@ def audit(
 ) -> Audit:
     """Audit ``batch = (x, y)``: x (M, d) or (M, ...), y as the torch loss takes it; options as ``certify``'s.
     ``attack``: attack the batch's float64 gradient too, in what the other answers leave of ``budget``, which
-    is for all of it. A model with convolutions can be attacked, and then nothing else is known of it. With a
-    ``release`` the attack is given what is sent, and nothing else.
+    is for all of it. Of a model with convolutions that the exact side does not take nothing but the attack's
+    answer is known. With a ``release`` the attack is given what is sent, and nothing else.
 
     Raises :class:`exan_verify.errors.InputError` or a subclass naming what cannot be used.
     """
@@ -238,11 +260,18 @@ def audit(
     if batch is None:
         raise InputError("batch is missing; give a pair (x, y) of inputs and labels")
     question = Question.of(loss, reduction, labels, domain=domain)
-    if flag(attack, "attack") and with_convolutions(model) and not isinstance(batch, Batch):
+    if (flag(attack, "attack") and not isinstance(batch, Batch)) and not provable(model, batch):
         if release is not None:
             raise InputError("a release is asked of a fully connected model; leave out release=")
         return _attacked_only(model, batch, question, budget=budget, seed=seed, progress=progress)
-    network = entered = to_network(model)
+    network = exact_network(model, batch)
+    if isinstance(network, StagedNetwork):
+        if release is not None:
+            raise InputError("a release is asked of a fully connected model; leave out release=")
+        options = {"budget": limits, "seed": seed, "progress": progress}
+        shown = _of_pictures(network, batch, question, options)
+        return _with_attack(shown, model, batch, budget, start, seed, progress) if attack else shown
+    entered = network
     sent = None
     release = projection_release(model, batch) if release is None else release
     if release is not None:
@@ -253,9 +282,10 @@ def audit(
         if asked is not None and (asked.input_basis is not None or asked.averages is not None):
             sent = np.zeros_like(sent)  # dW_1 B gives B^T x, not x; of means it gives means
     exact = Batch.given(batch, network=network, loss=question.loss, labels=question.labels)
-    state = None
+    state, missing = None, RAN_OUT if isinstance(network, ReluNetwork) else NO_EXANS
     with limits.kept(), suppress(BudgetExhausted, MemoryError):
-        state = exclusivity(network, exact, loss=question.loss, sent=sent)
+        if isinstance(network, ReluNetwork):
+            state = exclusivity(network, exact, loss=question.loss, sent=sent)
     verdict = certify(
         network,
         batch=exact,
@@ -274,16 +304,68 @@ def audit(
         question=replace(question, batch_size=exact.size),
         classes=_classes(exact),
         exclusivity=state,
+        no_exclusivity=missing if state is None else "",
         verdict=verdict,
         radius=ambiguity_radius(verdict),
     )
     if not attack:
         return found
-    x, y = (np.asarray(array, dtype=np.float64) for array in (exact.inputs, exact.labels))
-    done, why = _attack_beside(
-        entered, (x, y), found.question, left=time_left(budget, start), seed=seed, progress=progress
-    )
+    return _with_attack(found, entered, exact, budget, start, seed, progress)
+
+
+def provable(model: Any, batch: Any) -> bool:
+    """Whether the exact side takes the model: all but some with convolutions, of which the attack takes more.
+    Whatever else is wrong with a model is said where it is read.
+    """
+    if not with_convolutions(model):
+        return True
+    try:
+        exact_network(model, batch)
+    except UnsupportedLayerError:
+        return False
+    return True
+
+
+def _with_attack(
+    found: Audit,
+    model: Any,
+    batch: tuple[Any, Any] | Batch,
+    budget: float | None,
+    start: float,
+    seed: int,
+    progress: Progress | None,
+) -> Audit:
+    """The audit with the attack beside it, in what is left of the budget."""
+    parts = (batch.inputs, batch.labels) if isinstance(batch, Batch) else batch
+    x, y = (np.asarray(exact_array(part, "batch"), dtype=np.float64) for part in parts)
+    left = time_left(budget, start)
+    done, why = _attack_beside(model, (x, y), found.question, left=left, seed=seed, progress=progress)
     return replace(found, attack=done, no_attack=why)
+
+
+def _of_pictures(
+    network: StagedNetwork, batch: tuple[Any, Any] | Batch, question: Question, options: dict[str, Any]
+) -> Audit:
+    """The audit of a model with convolutions that the exact side takes, without the attack."""
+    exact = Batch.given(batch, network=network, loss=question.loss, labels=question.labels)
+    verdict = certify(
+        network,
+        batch=exact,
+        loss=question.loss.value,
+        reduction=question.reduction.value,
+        labels=question.labels.value,
+        domain=question.domain,
+        **options,
+    )
+    return Audit(
+        widths=network.widths,
+        question=replace(question, batch_size=exact.size),
+        classes=_classes(exact),
+        exclusivity=None,
+        no_exclusivity=NO_EXANS_OF_PICTURES,
+        verdict=verdict,
+        radius=ambiguity_radius(verdict),
+    )
 
 
 def _attacked_only(
@@ -323,7 +405,7 @@ def _attacked_only(
 
 
 def _attack_beside(
-    model: ReluNetwork | Any,
+    model: Any,
     batch: tuple[Array, Array],
     question: Question,
     *,

@@ -10,8 +10,9 @@ from typing import Any
 from exan_verify.api.instances import taking_instances
 from exan_verify.api.releases import network_seen_through, of_network, projection_release
 from exan_verify.core.budget import Budget
-from exan_verify.core.network import MOST_SAMPLES, Batch, Gradient, ReluNetwork
+from exan_verify.core.network import MOST_SAMPLES, Batch, Gradient, Network
 from exan_verify.core.question import Box, Question, Release
+from exan_verify.core.staged import StagedNetwork
 from exan_verify.core.verdict import Verdict
 from exan_verify.decide.context import Progress
 from exan_verify.decide.pipeline import ENGINES, decide
@@ -52,7 +53,8 @@ def certify(
 ) -> Verdict:
     """Decide which batches have a given gradient: UNIQUE, AMBIGUOUS, UNREALISABLE or UNKNOWN.
 
-    ``model``: a ``torch.nn.Module`` of Linear and ReLU layers, a :class:`ReluNetwork`, or an
+    ``model``: a ``torch.nn.Module`` of Linear layers with ReLU, LeakyReLU, PReLU, ReLU6 or Hardtanh between
+    them (docs/theory.md, PL1: with these only the whole gradient of a batch), a :class:`Network`, or an
     :class:`~exan_verify.instances.Instance`, which brings its batch and its words. Give either
     ``batch=(x, y)``, whose exact gradient is meant (x (M, d) or (M, ...); y as the torch loss takes it), or
     ``gradient={parameter name: tensor}``, or a list in the order of ``parameters()``, as
@@ -71,11 +73,7 @@ def certify(
     Raises :class:`exan_verify.errors.InputError` (or a subclass) naming what cannot be used.
     """
     limits = budget if isinstance(budget, Budget) else Budget(seconds=budget, work=work_limit)
-    network = model
-    if not isinstance(network, ReluNetwork):
-        from exan_verify.models.chain import to_network  # torch is imported only for torch models
-
-        network = to_network(model)
+    network = exact_network(model, batch)
     question = Question.of(loss, reduction, labels, domain=domain)
     seed, jobs = whole(seed, "seed", least=0), whole(jobs, "jobs", most=1024)
     if not isinstance(engine, str) or engine not in ENGINES:
@@ -88,6 +86,9 @@ def certify(
                 f"domain={short(domain)} cannot be used; give Box(lo, hi), or None for all inputs"
             )
         domain.bounds(network.widths[0])
+    if isinstance(network, StagedNetwork):
+        asked = replace(question, release=release)
+        return _of_pictures(network, asked, batch, gradient, limits=limits, seed=seed, progress=progress)
     release = projection_release(model, batch) if release is None else release
     if release is not None:
         network = network_seen_through(network, release, model)
@@ -123,12 +124,41 @@ def certify(
     )
 
 
+def exact_network(model: Any, batch: Any = None) -> Network | StagedNetwork:
+    """The exact network of what a user gives; torch is imported only for torch models. The inputs of
+    ``batch`` (M, C, H, W) say what pictures a model with convolutions takes.
+    """
+    if isinstance(model, (Network, StagedNetwork)):
+        return model
+    from exan_verify.models.chain import to_any_network
+    from exan_verify.models.staged import has_convolutions, to_staged
+
+    if not has_convolutions(model):
+        return to_any_network(model)
+
+    x = batch.inputs if isinstance(batch, Batch) else batch[0] if isinstance(batch, (tuple, list)) else None
+    shape = tuple(getattr(x, "shape", ()))[1:]
+    return to_staged(model, shape if len(shape) == 3 else None)
+
+
+def _of_pictures(
+    network: StagedNetwork, question: Question, batch: Any, gradient: Any, *, limits: Budget, **options: Any
+) -> Verdict:
+    """A batch of pictures is decided; of anything else nothing is said about convolutions."""
+    from exan_verify.decide import stages
+
+    if batch is None or gradient is not None:
+        raise InputError(f"{stages.WHOLE}; give batch=(x, y)")
+    own = Batch.given(batch, network=network, loss=question.loss, labels=question.labels)
+    return stages.decide(network, question, own, limits=limits, **options)
+
+
 def _check_meaning(
     gradient: Gradient,
     exact: bool,
     tolerance: float | None,
     release: Release | None,
-    network: ReluNetwork,
+    network: Network,
 ) -> None:
     if release is not None:
         raise InputError("release= says what of a batch's gradient is sent; give batch=(x, y) with it")

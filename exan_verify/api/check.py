@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from exan_verify.api.certify import exact_network
 from exan_verify.api.instances import taking_instances
 from exan_verify.api.releases import network_seen_through
 from exan_verify.core.arrays import Array, exact_array
 from exan_verify.core.budget import Budget
 from exan_verify.core.certificate import Claim, most_bytes, parse
-from exan_verify.core.network import Batch, Gradient, ReluNetwork
+from exan_verify.core.network import Batch, Gradient, Network
 from exan_verify.core.question import Labels, Loss
+from exan_verify.core.staged import StagedNetwork
 from exan_verify.errors import CertificateRejected, InputError, ShapeError
 from exan_verify.kernel import checker
 from exan_verify.kernel.timed import checked_within
@@ -45,12 +47,12 @@ def check(
     :class:`exan_verify.errors.BudgetExhausted`.
     """
     limit = Budget(seconds=budget)
-    network = model
-    if not isinstance(network, ReluNetwork):
-        from exan_verify.models.chain import to_network  # torch is imported only for torch models
-
-        network = to_network(model)
-    if isinstance(batch, (Batch, tuple, list)) and len(pair := _pair(batch)) == 2:
+    network = exact_network(model, batch)
+    if (
+        isinstance(network, Network)
+        and isinstance(batch, (Batch, tuple, list))
+        and len(pair := _pair(batch)) == 2
+    ):
         network = _seen_through(network, certificate, pair[0], model)
     given = _given(network, model, batch, gradient)
     left = limit.seconds_left
@@ -60,8 +62,8 @@ def check(
 
 
 def _seen_through(
-    network: ReluNetwork, certificate: Mapping[str, Any] | str | bytes, x: Any, model: Any
-) -> ReluNetwork:
+    network: Network, certificate: Mapping[str, Any] | str | bytes, x: Any, model: Any
+) -> Network:
     """The network on inputs ``x`` that it does not take as it is, where the certificate's release has a basis
     that its first layer V sees them through; what the certificate is worth is not looked at here.
     """
@@ -91,7 +93,7 @@ def _pair(batch: tuple[Any, Any] | list[Any] | Batch) -> tuple[Any, ...]:
 
 
 def _given(
-    network: ReluNetwork,
+    network: Network | StagedNetwork,
     model: Any,
     batch: tuple[Any, Any] | Batch | None,
     gradient: Mapping[str, Any] | Gradient | None,
@@ -102,6 +104,10 @@ def _given(
             "give either batch=(x, y) or gradient={name: tensor}, as the certificate was made for"
         )
     if gradient is not None:
+        if isinstance(network, StagedNetwork):
+            raise InputError(
+                "certificates about networks with convolutions are for batches; give batch=(x, y)"
+            )
         found = received(gradient, model)
         found.for_network(network)
         return of_folded(found, network, exact=True)

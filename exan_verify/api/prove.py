@@ -52,7 +52,7 @@ def prove(certificate: Mapping[str, Any] | str | bytes, model: Any, *, batch: tu
     given = Batch.given(batch, network=network, loss=question.loss, labels=question.labels)
     if claim.outcome is Outcome.AMBIGUOUS:
         _require(question.loss.rational, f"a claim of AMBIGUOUS under {question.loss.value}")
-        return _second(record, Subject(network=network, batch=given, question=question))
+        return _second(record, Subject(model=network, batch=given, question=question))
     return _unique(record, network, given, question)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from exan_verify.api.files import about, write_atomically
 from exan_verify.api.records import pretty, release_record
 from exan_verify.core.certificate import ReleaseRecord
-from exan_verify.core.network import Array, ReluNetwork
+from exan_verify.core.network import Array, Network, ReluNetwork
 from exan_verify.core.question import Release
 from exan_verify.errors import CertificateRejected, FileError, InputError, fitting_into_memory, short
 from exan_verify.exact.rational import RationalMatrix, product
@@ -66,11 +66,13 @@ def save_release(path: str | Path, release: Release) -> None:
     write_atomically(path, pretty({"schema": RELEASE_SCHEMA} | release_record(release)))
 
 
-def network_seen_through(network: ReluNetwork, release: Any, model: Any) -> ReluNetwork:
+def network_seen_through(network: Network, release: Any, model: Any) -> Network:
     """The network of ``model`` on the inputs x: where its first layer V has as many inputs as the release's
     basis B (d, r) has columns, it stands for the layer on B^T x, and becomes ``W_1 = V B^T``, exactly; else
     it stays. Raises :class:`InputError` where the model has a basis of its own, and another one.
     """
+    if not isinstance(network, ReluNetwork):
+        return network  # of which no release is asked: said where it is decided
     if not _sees_projections(network, release, model):
         return network
     basis, first = release.input_basis, network.layers[0]
@@ -178,7 +180,7 @@ def projection_release(model: Any, batch: Any) -> Release | None:
     """What a model of :func:`exan_verify.project_inputs` sends of a batch of the inputs themselves, x with d
     features; None for other models, and where the batch has the r numbers that the first layer sees.
     """
-    if isinstance(model, ReluNetwork) or not isinstance(batch, (tuple, list)) or len(batch) != 2:
+    if isinstance(model, Network) or not isinstance(batch, (tuple, list)) or len(batch) != 2:
         return None
     basis = _basis_of(model)
     if basis is None:
@@ -196,7 +198,7 @@ def _basis_of(model: Any) -> Any:
     return basis_of(model)
 
 
-def of_network(release: Any, network: ReluNetwork) -> Release | None:
+def of_network(release: Any, network: Network) -> Release | None:
     """A user's release, or None where it holds nothing back. Raises :class:`InputError` where it does not
     fit.
     """

@@ -139,6 +139,7 @@ def _audit_batch(
 ) -> int:
     """The audit of one batch."""
     from exan_verify.api.attack import with_convolutions
+    from exan_verify.api.audit import provable
     from exan_verify.api.files import load_any_model, load_batch
     from exan_verify.api.releases import load_release
 
@@ -154,7 +155,7 @@ def _audit_batch(
     if options["release"] is not None:
         files["release"] = options["release"]
         options["release"] = load_release(options["release"])
-    proved = not with_convolutions(subject)
+    proved = provable(subject, (x, y))
     attacked = attack or report is not None or not proved
     with output.working("auditing" if proved else "attacking") as tell:
         told = options | {"progress": lambda what, share: tell(f"{what} ({share:.0%})")}
@@ -163,7 +164,7 @@ def _audit_batch(
             shown = section(
                 f"Audit of {batch}", x, found.classes, found if proved else None, _attacked(found), files
             )
-            if proved and _mitigable(found):
+            if proved and not with_convolutions(subject) and _mitigable(found):
                 shown = replace(shown, remedy=_again("mitigate", files, found))
             _write(report, shown, found)
     if written["junit"] or written["sarif"]:
@@ -296,7 +297,7 @@ def exit_code(outcome: str, gates: dict[str, str]) -> int:
 def describe(found: Audit) -> list[Any]:
     """The four answers, what the attack came to if there was one, and the table of samples."""
     size, state, verdict = found.batch_size, found.exclusivity, found.verdict
-    published = peelable = "not known: the budget ran out"
+    published = peelable = f"not known: {found.no_exclusivity}"
     if state is not None:
         whole = "holds" if state.published else "does not hold"
         published = f"{sum(state.published_by_sample)} of {size} samples ({whole} for the batch)"
@@ -344,11 +345,11 @@ def _audit(model: Any, batch: tuple[Array, Array], options: dict[str, Any], file
     from exan_verify.api.attack import with_convolutions
     from exan_verify.api.audit import audit
     from exan_verify.api.files import ABOUT_DATA, about
-    from exan_verify.models.chain import to_network
+    from exan_verify.models.chain import to_any_network
 
     if not with_convolutions(model):
         with about(files["model"]):
-            model = to_network(model)
+            model = to_any_network(model)
     with about(files["batch"], *ABOUT_DATA):
         return audit(model, batch, **options)
 

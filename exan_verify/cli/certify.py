@@ -226,10 +226,11 @@ def _named(samples: tuple[Any, ...]) -> str:
 
 def _certify(model: str, options: dict[str, Any], progress: Callable[[str, float], None]) -> Verdict:
     from exan_verify import certify
-    from exan_verify.api.files import ABOUT_DATA, about, load_batch, load_gradient, load_model
+    from exan_verify.api.files import ABOUT_DATA, about, load_batch, load_exact_model, load_gradient
     from exan_verify.api.releases import load_release
 
-    network = load_model(model, options["weights"])
+    batch = None if options["batch"] is None else load_batch(options["batch"])
+    network = load_exact_model(model, options["weights"], batch=batch)
     passed = (
         "loss",
         "reduction",
@@ -243,10 +244,9 @@ def _certify(model: str, options: dict[str, Any], progress: Callable[[str, float
         "jobs",
     )
     arguments = {name: options[name] for name in passed} | {"progress": progress}
-    if options["batch"] is not None:
+    if batch is not None:
         if options["exact"] or options["tolerance"] is not None:
             raise InputError("--exact and --tolerance go with --gradient; a batch has its exact gradient")
-        batch = load_batch(options["batch"])
         if options["release"] is not None:
             arguments["release"] = load_release(options["release"])
         with about(options["batch"], *ABOUT_DATA):
@@ -266,10 +266,9 @@ def _check(
     certificate: str, model: str, batch: str | None, gradient: str | None, options: dict[str, Any]
 ) -> Any:
     from exan_verify.api.check import check
-    from exan_verify.api.files import ABOUT_DATA, about, load_batch, load_gradient, load_model
+    from exan_verify.api.files import ABOUT_DATA, about, load_batch, load_exact_model, load_gradient
     from exan_verify.core.certificate import most_bytes
 
-    network = load_model(model, options["weights"])
     subject = batch if batch is not None else str(gradient)
     given: dict[str, Any]
     arrays: tuple[Any, ...]
@@ -280,6 +279,7 @@ def _check(
         loaded = load_gradient(subject)
         arrays = tuple(loaded.tensors.values())
         given = {"gradient": loaded}
+    network = load_exact_model(model, options["weights"], batch=given.get("batch"))
     numbers = sum(array.size for array in (*arrays, *(array for _, array in network.parameters())))
     try:
         with open(certificate, "rb") as file:

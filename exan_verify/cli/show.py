@@ -56,11 +56,11 @@ def _shown(path: str, weights: str | None) -> dict[str, Any]:
         if isinstance(model, ReluNetwork):
             return record | _network(model)
         from exan_verify.api.attack import unwrapped, with_convolutions
-        from exan_verify.models.chain import to_network
+        from exan_verify.models.chain import to_any_network
 
         with about(path):
             if not with_convolutions(model):
-                return record | _network(to_network(model))
+                return record | _network(to_any_network(model))
             from exan_verify.models.graph import to_convolutional
 
             pictures, notes = to_convolutional(model), unwrapped(model)[1]

@@ -536,6 +536,29 @@ class AlgebraicBatch(
     labels: tuple[tuple[AlgebraicNumber, ...], ...]
 
 
+class Stages(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="stages"):
+    """Evidence about a network of convolutions and a head (docs/theory.md, CV1): ``head`` shows that the
+    features and labels of every sample are in every batch; the linear system of each stage, of so many
+    ``unknowns``, first stage first, has no solution but zero. Without ``unknowns`` the claim ends at the
+    features.
+    """
+
+    head: tuple[Lifting | DegreeThree | Apart, ...]
+    unknowns: tuple[Natural, ...]
+
+
+class StageMotions(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="stage_motions"
+):
+    """Evidence for AMBIGUOUS of a network of convolutions: motions of the pictures that keep the values of
+    stage ``stage`` (from 1) and the weight gradients up to it; a linear space of ``dimension`` at least
+    (CV3).
+    """
+
+    stage: Natural
+    dimension: Natural
+
+
 Evidence = (
     Tolerance
     | Scale
@@ -558,6 +581,8 @@ Evidence = (
     | Projected
     | Averaged
     | Submersion
+    | Stages
+    | StageMotions
 )
 """Tagged records, one kind per argument; the kernel has one checker for each."""
 

@@ -15,12 +15,14 @@ class Facts:
     """Proved facts about one batch and its gradient.
 
     ``determined``: samples (x_m, y_m) that are in every batch with this gradient. ``free``: samples for
-    which a batch with this gradient is known that does not contain them. ``unique`` / ``ambiguous``: the
-    batch as a whole is, is not, the only one.
+    which a batch with this gradient is known that does not contain them. ``features``: samples whose
+    features, which a fully connected head is given, and label are in every batch with this gradient.
+    ``unique`` / ``ambiguous``: the batch as a whole is, is not, the only one.
     """
 
     determined: frozenset[int] = NO_SAMPLES
     free: frozenset[int] = NO_SAMPLES
+    features: frozenset[int] = NO_SAMPLES
     unique: bool = False
     ambiguous: bool = False
 
@@ -28,6 +30,7 @@ class Facts:
         merged = Facts(
             determined=self.determined | other.determined,
             free=self.free | other.free,
+            features=self.features | other.features,
             unique=self.unique or other.unique,
             ambiguous=self.ambiguous or other.ambiguous,
         )
@@ -60,6 +63,8 @@ class Facts:
             if m in self.determined
             else SampleStatus.FREE
             if m in self.free
+            else SampleStatus.FEATURES
+            if m in self.features
             else SampleStatus.UNKNOWN
             for m in range(samples)
         )

@@ -1,4 +1,4 @@
-"""Immutable exact records: :class:`ReluNetwork`, :class:`Batch`, :class:`Gradient` and the losses.
+"""Immutable exact records: :class:`Network` and its kinds, :class:`Batch`, :class:`Gradient`.
 
 Setting and notation: docs/theory.md section 1. Every stored number is an exact real number. Arrays of a
 floating dtype stand for the dyadic rationals they hold; arrays of dtype ``object`` hold
@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -41,10 +41,13 @@ from exan_verify.errors import (
 
 __all__ = [
     "MOST_SAMPLES",
+    "Activation",
     "Array",
     "Batch",
     "Gradient",
     "Linear",
+    "Network",
+    "PiecewiseNetwork",
     "ReluNetwork",
     "exact_array",
     "to_fraction",
@@ -115,18 +118,23 @@ class Linear:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class ReluNetwork:
-    """A fully connected ReLU network with exact parameters: affine layers with ReLU between them.
+class Network:
+    """A fully connected network with exact parameters: affine layers, a piecewise linear activation between.
 
-    ``layers`` are :class:`Linear` records, first to last. Biases in some of them only (:attr:`mixed_biases`)
-    are taken by ``attack``; the exact arguments are written for biases in all layers or in none. ``notes``:
-    what was assumed or undone on the way from a user's model or file, a line each; no part of its value.
+    Which activations it has is said by its kind, :class:`ReluNetwork` or :class:`PiecewiseNetwork`; what
+    takes a ``Network`` is right for both. ``layers`` are :class:`Linear` records, first to last. Biases in
+    some of them only (:attr:`mixed_biases`) are taken by ``attack``; the exact arguments are written for
+    biases in all layers or in none. ``notes``: what was assumed or undone on the way from a user's model or
+    file, a line each; no part of its value.
 
     Raises :class:`ShapeError`, :class:`NonFiniteError` or :class:`InputError` naming the parameter.
     """
 
     layers: tuple[Linear, ...]
     notes: tuple[str, ...] = ()
+
+    kind: ClassVar[str] = ""
+    """What the digest of this kind begins with."""
 
     def __post_init__(self) -> None:
         if not self.layers:
@@ -147,34 +155,6 @@ class ReluNetwork:
         if len({layer.name for layer in cleaned}) != len(cleaned):
             raise InputError("two layers have the same name; parameters must have distinct names")
         object.__setattr__(self, "layers", tuple(cleaned))
-
-    @classmethod
-    def from_arrays(
-        cls,
-        weights: Sequence[Any],
-        biases: Sequence[Any] | None = None,
-        *,
-        names: Sequence[str] | None = None,
-    ) -> ReluNetwork:
-        """Build a network from nested sequences or arrays of ints, floats or Fractions.
-
-        ``weights[k]`` (n_{k+1}, n_k); ``biases[k]`` (n_{k+1},), or ``biases=None`` for none. Default names
-        are those of ``torch.nn.Sequential``: "0", "2", "4", ...
-        """
-        given = names if names is not None else [str(2 * k) for k in range(len(weights))]
-        bias_list: Sequence[Any] = biases if biases is not None else [None] * len(weights)
-        if len(bias_list) != len(weights) or len(given) != len(weights):
-            raise InputError("weights, biases and names must have the same length")
-        return cls(
-            layers=tuple(
-                Linear(
-                    weight=exact_array(w, f"{n}.weight"),
-                    bias=None if b is None else exact_array(b, f"{n}.bias"),
-                    name=n,
-                )
-                for w, b, n in zip(weights, bias_list, given, strict=True)
-            )
-        )
 
     @property
     def depth(self) -> int:
@@ -214,8 +194,12 @@ class ReluNetwork:
             "zero biases that are trained, drop all biases, or ask attack, which takes them as they are"
         )
 
+    def activation(self, _layer: int) -> Activation | None:
+        """What follows affine layer ``layer`` (1-based, a hidden one); None: ReLU."""
+        return None
+
     def parameters(self) -> Iterator[tuple[str, Array]]:
-        """Yield ``(name, array)`` for every parameter, first layer first."""
+        """Yield ``(name, array)`` for weights and biases, first layer first."""
         for layer in self.layers:
             yield from layer.parameters()
 
@@ -226,7 +210,7 @@ class ReluNetwork:
         return f"{'-'.join(map(str, self.widths))}, {layers}"
 
     @property
-    def plain(self) -> ReluNetwork:
+    def plain(self) -> Self:
         """The same network, whose gradient is that of its own numbers: nothing is folded into them."""
         if all(layer.fold is None for layer in self.layers):
             return self
@@ -235,10 +219,14 @@ class ReluNetwork:
     @cached_property
     def digest(self) -> str:
         """SHA-256 over the shapes and exact values of the parameters (names do not enter)."""
-        return digest_arrays("relu-network", (array for _, array in self.parameters()))
+        return digest_arrays(self.kind, self._valued())
+
+    def _valued(self) -> Iterator[Array]:
+        """All that makes the value of the network."""
+        return (array for _, array in self.parameters())
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, ReluNetwork) and self.digest == other.digest
+        return isinstance(other, Network) and self.digest == other.digest
 
     def __hash__(self) -> int:
         return hash(self.digest)
@@ -247,7 +235,158 @@ class ReluNetwork:
         unbiased = [layer.name for layer in self.layers if layer.bias is None]
         said = f", no bias in {unbiased}" if unbiased else ""
         said = ", no biases" if len(unbiased) == self.depth else said
-        return f"ReluNetwork({'-'.join(map(str, self.widths))}{said})"
+        return f"{type(self).__name__}({'-'.join(map(str, self.widths))}{said})"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class ReluNetwork(Network):
+    """A fully connected ReLU network with exact parameters: affine layers with ReLU between them."""
+
+    kind: ClassVar[str] = "relu-network"
+
+    @classmethod
+    def from_arrays(
+        cls,
+        weights: Sequence[Any],
+        biases: Sequence[Any] | None = None,
+        *,
+        names: Sequence[str] | None = None,
+    ) -> ReluNetwork:
+        """Build a network from nested sequences or arrays of ints, floats or Fractions.
+
+        ``weights[k]`` (n_{k+1}, n_k); ``biases[k]`` (n_{k+1},), or ``biases=None`` for none. Default names
+        are those of ``torch.nn.Sequential``: "0", "2", "4", ...
+        """
+        given = names if names is not None else [str(2 * k) for k in range(len(weights))]
+        bias_list: Sequence[Any] = biases if biases is not None else [None] * len(weights)
+        if len(bias_list) != len(weights) or len(given) != len(weights):
+            raise InputError("weights, biases and names must have the same length")
+        return cls(
+            layers=tuple(
+                Linear(
+                    weight=exact_array(w, f"{n}.weight"),
+                    bias=None if b is None else exact_array(b, f"{n}.bias"),
+                    name=n,
+                )
+                for w, b, n in zip(weights, bias_list, given, strict=True)
+            )
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Activation:
+    """What a hidden layer of n neurons applies: ``z`` where low < z < high, ``low + slope (z - low)`` from
+    ``low`` down, ``high`` from ``high`` up.
+
+    ``slope`` (n,), exact, 1 nowhere; other than 0 only where low = 0 and there is no ``high`` (None):
+    LeakyReLU and PReLU; with slope 0 it is ReLU6 and Hardtanh. The derivative is 1 strictly between the ends,
+    torch's convention. ``trained``: the slopes are parameters with a gradient of their own (PReLU). ``name``:
+    in words.
+    """
+
+    slope: Array
+    low: Fraction = Fraction(0)
+    high: Fraction | None = None
+    trained: bool = False
+    name: str
+
+    @property
+    def sloped(self) -> bool:
+        """Whether some neuron has a slope other than 0 below."""
+        return bool(np.any(self.slope != 0))
+
+    @property
+    def shows_pattern(self) -> bool:
+        """Whether the values alone tell where the derivative is 1: a negative slope gives two z one value."""
+        return bool(np.all(self.slope >= 0))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class PiecewiseNetwork(Network):
+    """A fully connected network whose hidden layers have other activations than ReLU, some or all of them.
+
+    ``activations``: one for each hidden layer, None for ReLU. Only ``certify``, ``audit`` and ``check`` take
+    such a network (docs/theory.md, PL1); whatever is written for ReLU takes a :class:`ReluNetwork`.
+
+    Raises :class:`InputError` for activations that do not fit, or that are all ReLU.
+    """
+
+    activations: tuple[Activation | None, ...]
+
+    kind: ClassVar[str] = "piecewise-network"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.activations) != self.depth - 1 or not any(self.activations):
+            raise InputError(
+                f"{self.depth} layers have {self.depth - 1} activations between them, at least one of them "
+                "other than ReLU; give one for each, None for ReLU"
+            )
+        problems = []
+        for layer, activation in zip(self.layers, self.activations, strict=False):
+            if activation is None:
+                continue
+            sized = activation.slope.shape == (layer.shape[0],)
+            if not sized:
+                problems.append(
+                    f"{activation.name} after layer {layer.name!r} has slopes of shape "
+                    f"{activation.slope.shape}; give ({layer.shape[0]},)"
+                )
+            elif np.any(activation.slope == 1):
+                problems.append(
+                    f"{activation.name} after layer {layer.name!r} has the slope 1 on both sides at neuron "
+                    f"{int(np.flatnonzero(activation.slope == 1)[0])}, which is no activation; choose another"
+                )
+            high = activation.high
+            if high is not None and high <= activation.low:
+                problems.append(f"{activation.name} after layer {layer.name!r} has an empty range")
+            if sized and activation.sloped and (activation.low != 0 or high is not None):
+                problems.append(f"{activation.name} after layer {layer.name!r} has slopes and an end")
+        raise_problems(InputError, problems)
+
+    def activation(self, layer: int) -> Activation | None:
+        """What follows affine layer ``layer`` (1-based, a hidden one); None: ReLU."""
+        return PerLayer(self.activations).at(layer)
+
+    @property
+    def architecture(self) -> str:
+        """What the network is, in words, with the activation after each hidden layer."""
+        after = ("ReLU" if activation is None else activation.name for activation in self.activations)
+        return (
+            f"{'-'.join(map(str, self.widths))}, Linear layers with, in turn, {'; '.join(after)} between them"
+        )
+
+    def _valued(self) -> Iterator[Array]:
+        yield from super()._valued()
+        for activation in self.activations:
+            if activation is None:
+                yield np.zeros(0)
+                continue
+            high = activation.high
+            ends = [activation.low, *([] if high is None else [high]), Fraction(int(activation.trained))]
+            yield activation.slope
+            yield np.array(ends, dtype=object)
+
+
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+class Asked(Protocol):
+    """What is asked of a network to take a batch for it: its widths, and the name of its first layer."""
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Numbers per sample, from the inputs to the logits."""
+
+    @property
+    def classes(self) -> int:
+        """K, the number of logits."""
+
+    @property
+    def layers(self) -> Sequence[_Named]:
+        """The layers, first to last."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -262,7 +401,7 @@ class Batch:
     labels: Array
 
     @classmethod
-    def of(cls, x: Any, y: Any, *, network: ReluNetwork, loss: Loss, labels: Labels) -> Batch:
+    def of(cls, x: Any, y: Any, *, network: Asked, loss: Loss, labels: Labels) -> Batch:
         """Validate ``x`` (M, d) or (M, ...) with d features, and ``y``, for a network, loss and label set.
 
         Classes (M,) are turned into one-hot targets for mse; for one logit (mse, bce) ``y`` may be (M,).
@@ -281,7 +420,7 @@ class Batch:
         return cls(inputs=freeze(flat), labels=_clean_labels(y, flat.shape[0], network, loss, labels))
 
     @classmethod
-    def given(cls, batch: Any, *, network: ReluNetwork, loss: Loss, labels: Labels) -> Batch:
+    def given(cls, batch: Any, *, network: Asked, loss: Loss, labels: Labels) -> Batch:
         """The same for what a user passes as ``batch``: ``(x, y)``, or a :class:`Batch`.
 
         Raises :class:`InputError` where it is neither, :class:`MemoryLimitError` where the exact forward pass
@@ -376,9 +515,7 @@ class Gradient:
         object.__setattr__(self, "tensors", cleaned)
         object.__setattr__(self, "rational", rational)
 
-    def for_network(
-        self, network: ReluNetwork, *, zero: bool = False
-    ) -> PerLayer[tuple[Array, Array | None]]:
+    def for_network(self, network: Network, *, zero: bool = False) -> PerLayer[tuple[Array, Array | None]]:
         """``(dW_i, db_i)`` for each layer; db_i is None without biases.
 
         Raises :class:`GradientError` listing every missing, extra, misshaped tensor, and refusing an
@@ -440,7 +577,7 @@ def _clean_linear(layer: Linear) -> Linear:
     return replace(layer, weight=weight, bias=bias)
 
 
-def _clean_labels(y: Any, samples: int, network: ReluNetwork, loss: Loss, labels: Labels) -> Array:
+def _clean_labels(y: Any, samples: int, network: Asked, loss: Loss, labels: Labels) -> Array:
     classes = network.classes
     if labels is Labels.REAL and loss is not Loss.MSE:
         raise LabelError(f"labels='real' is for mse only, not {loss.value!r}; use 'one_hot' or 'known'")

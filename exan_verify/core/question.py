@@ -19,7 +19,7 @@ from exan_verify.core.arrays import Array, exact_array, freeze, to_fraction
 from exan_verify.errors import InputError, choice, raise_problems, short
 
 if TYPE_CHECKING:
-    from exan_verify.core.network import Batch, Linear, ReluNetwork
+    from exan_verify.core.network import Batch, Linear, Network
 
 
 class Loss(StrEnum):
@@ -158,7 +158,7 @@ class Release:
         object.__setattr__(self, "averages", None if averages is None else _groups(averages))
         object.__setattr__(self, "weights", choice(Weights, weights, "release.weights"))
 
-    def check_against(self, network: ReluNetwork) -> None:
+    def check_against(self, network: Network) -> None:
         """Raise :class:`InputError` listing every name, mask and basis that does not fit ``network``."""
         arrays = dict(network.parameters())
         known = f"(there are: {', '.join(arrays)})"
@@ -237,7 +237,7 @@ class Release:
             return np.zeros(size, dtype=bool)
         return np.array(self.rows.get(name, (True,) * size), dtype=bool)
 
-    def is_whole(self, network: ReluNetwork) -> bool:
+    def is_whole(self, network: Network) -> bool:
         """Whether nothing of the gradient of ``network`` is held back."""
         everything = all(self.sends(name, len(array)).all() for name, array in network.parameters())
         plain = self.input_basis is None and self.averages is None and self.weights is Weights.EQUAL

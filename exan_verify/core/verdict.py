@@ -50,10 +50,14 @@ TOLERANT_MEANING: Mapping[Outcome, str] = {
 
 
 class SampleStatus(StrEnum):
-    """Whether a sample (x_m, y_m) belongs to every batch with this gradient."""
+    """Whether a sample (x_m, y_m) belongs to every batch with this gradient.
+
+    ``FEATURES``: what the fully connected head is given of it, and its label, do; its pixels are not decided.
+    """
 
     DETERMINED = "determined"
     FREE = "free"
+    FEATURES = "features"
     UNKNOWN = "unknown"
 
 

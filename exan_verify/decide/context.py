@@ -10,9 +10,10 @@ from functools import cached_property
 from exan_verify.core.arrays import PerLayer
 from exan_verify.core.certificate import Evidence
 from exan_verify.core.facts import NO_SAMPLES, NOTHING, Facts
-from exan_verify.core.network import Batch, ReluNetwork
+from exan_verify.core.network import Batch, Network, ReluNetwork
 from exan_verify.core.question import Question
 from exan_verify.core.verdict import Attempt, Witness
+from exan_verify.errors import SoundnessError
 from exan_verify.exact.backprop import Forward, backward_mod, forward
 from exan_verify.exact.modular import PRIME, Residues, point
 from exan_verify.exact.rational import Mask
@@ -26,12 +27,19 @@ Progress = Callable[[str, float], None]
 class Setting:
     """The network and the question, apart from the batch or gradient itself, and how it is to be decided."""
 
-    network: ReluNetwork
+    network: Network
     question: Question
     seed: int = 0
     jobs: int = 1
     engine: str = "auto"
     progress: Progress | None = None
+
+    @property
+    def relu(self) -> ReluNetwork:
+        """The network, for the arguments that are made for ReLU; they are not asked of others."""
+        if not isinstance(self.network, ReluNetwork):
+            raise SoundnessError("an argument that is made for ReLU alone was asked of another network")
+        return self.network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,9 +69,14 @@ class Context:
             self.setting.progress(what, before + (behind - before) * share)
 
     @property
-    def network(self) -> ReluNetwork:
-        """The setting's network."""
+    def model(self) -> Network:
+        """The setting's network, for the arguments that are made for every activation."""
         return self.setting.network
+
+    @property
+    def network(self) -> ReluNetwork:
+        """The setting's network, for the arguments that are made for ReLU; they are not asked of others."""
+        return self.setting.relu
 
     @property
     def question(self) -> Question:
@@ -78,11 +91,11 @@ class Context:
     @property
     def divisor(self) -> int:
         """What the loss is divided by."""
-        return self.question.divisor(self.samples, self.network.classes)
+        return self.question.divisor(self.samples, self.model.classes)
 
     def sent_neurons(self, layer: int) -> Mask:
         """Which neurons of a layer, counted from 1, have their row [dW | db] sent."""
-        return self.question.sent_neurons(self.network.layer(layer))
+        return self.question.sent_neurons(self.model.layer(layer))
 
     def sent_delta(self, layer: int) -> Residues:
         """The rows of Delta_layer mod p whose neurons are sent, (sent, M)."""
@@ -92,7 +105,7 @@ class Context:
     @cached_property
     def passed(self) -> Forward:
         """The exact forward pass."""
-        return forward(self.network, self.batch)
+        return forward(self.model, self.batch)
 
     @cached_property
     def image(self) -> Image:
@@ -111,7 +124,7 @@ class Context:
             except VanishingDenominatorError:
                 attempt += 1
                 continue
-            deltas = backward_mod(self.network, self.passed, vectors, prime)
+            deltas = backward_mod(self.model, self.passed, vectors, prime)
             return Image(point=t, deltas=deltas, prime=prime)
 
 

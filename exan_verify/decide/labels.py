@@ -11,7 +11,7 @@ from itertools import product
 
 import numpy as np
 
-from exan_verify.core.network import Array, ReluNetwork
+from exan_verify.core.network import Array, Network
 from exan_verify.core.question import Labels, Loss, Question
 from exan_verify.decide.context import Context
 from exan_verify.exact.backprop import Forward
@@ -42,7 +42,7 @@ def admitted(question: Question, own: Array, classes: int) -> Array:
 def told_by_loss_vectors(context: Context, m: int) -> bool:
     """Whether g^m, once known (up to a positive factor with weights), leaves one admitted label."""
     if context.question.weighted:
-        return _told_up_to_scale(context, np.eye(context.network.classes, dtype=np.uint64), m)
+        return _told_up_to_scale(context, np.eye(context.model.classes, dtype=np.uint64), m)
     if context.question.loss is not Loss.HINGE:
         # g(f, y) - g(f, y') = y' - y up to a factor, for one-hot, 0/1, known and real labels alike
         return True
@@ -57,7 +57,7 @@ def told_by_backward_map(context: Context, backward: Residues, m: int) -> bool:
     """
     if context.question.weighted:
         return _told_up_to_scale(context, backward, m)
-    loss, classes = context.question.loss, context.network.classes
+    loss, classes = context.question.loss, context.model.classes
     if context.question.labels is Labels.REAL or (
         loss is Loss.BCE and context.question.labels is Labels.ONE_HOT
     ):
@@ -81,7 +81,7 @@ def _told_up_to_scale(context: Context, backward: Residues, m: int) -> bool:
     the ones. Else the loss vectors of two labels must have independent images; parallel ones (mse: f - e_0
     and f - e_1 for f = (2, -1)) are confused by c.
     """
-    loss, classes = context.question.loss, context.network.classes
+    loss, classes = context.question.loss, context.model.classes
     if context.question.labels is Labels.REAL:
         return False
     if loss is not Loss.MSE:
@@ -103,11 +103,11 @@ def _told_up_to_scale(context: Context, backward: Residues, m: int) -> bool:
     return all(rank_mod(images[:, [0, k]]) == 2 for k in range(1, images.shape[1]))
 
 
-def backward_map(network: ReluNetwork, passed: Forward, layer: int, m: int) -> Residues:
+def backward_map(network: Network, passed: Forward, layer: int, m: int) -> Residues:
     """Sample m's map (n_layer, K) from loss vectors to ``delta_layer``, mod p."""
     current: Residues = np.eye(network.classes, dtype=np.uint64)
     for k in range(network.depth - 1, layer - 1, -1):
-        current = product_mod(network.layers[k].weight.T, current) * passed.pattern(k)[:, [m]]
+        current = passed.derivative_mod(k, product_mod(network.layers[k].weight.T, current), sample=m)
     return current
 
 
@@ -118,7 +118,7 @@ def _small_product(left: Residues, right: Residues) -> Residues:
 
 def _alternative_labels(context: Context, m: int) -> Array:
     """Admitted labels other than sample m's, for label sets that are finite and small."""
-    rows = admitted(context.question, context.batch.labels, context.network.classes)
+    rows = admitted(context.question, context.batch.labels, context.model.classes)
     differs = rows != context.batch.labels[m]
     chosen: Array = rows[differs.any(axis=1) if differs.ndim == 2 else differs]
     return chosen

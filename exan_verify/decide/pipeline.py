@@ -20,7 +20,7 @@ from exan_verify.core.certificate import (
     issue,
 )
 from exan_verify.core.facts import Facts
-from exan_verify.core.network import Batch, Gradient, ReluNetwork
+from exan_verify.core.network import Batch, Gradient, Network, ReluNetwork
 from exan_verify.core.question import Labels, Question
 from exan_verify.core.verdict import Attempt, Engine, Outcome, SampleStatus, Trust, Verdict
 from exan_verify.decide.context import Context, Finding, Progress, Setting
@@ -37,10 +37,16 @@ from exan_verify.exact.backprop import gradient as exact_gradient
 from exan_verify.exact.modular import UnsuitablePrimeError
 
 
-def _engine(name: str) -> Callable[[Context, Budget], Finding]:
-    """``decide`` of a module beside this one, loaded when it is asked: few questions need them all."""
+def _engine(name: str, *, any_activation: bool = False) -> Callable[[Context, Budget], Finding]:
+    """``decide`` of a module beside this one, loaded when it is asked: few questions need them all.
+
+    ``any_activation``: its argument is made for every :class:`Network` (docs/theory.md, PL1). The others are
+    made for ReLU and are not asked of other activations, where they could be wrong.
+    """
 
     def ask(context: Context, limits: Budget) -> Finding:
+        if not any_activation and not isinstance(context.model, ReluNetwork):
+            return Finding()
         finding: Finding = import_module(f"exan_verify.decide.{name}").decide(context, limits)
         return finding
 
@@ -48,11 +54,11 @@ def _engine(name: str) -> Callable[[Context, Budget], Finding]:
 
 
 ENGINE_ORDER: tuple[tuple[Engine, Callable[[Context, Budget], Finding]], ...] = (
-    (Engine.LIFTING, _engine("lifting.degree_two")),
+    (Engine.LIFTING, _engine("lifting.degree_two", any_activation=True)),
     (Engine.LIFTING, _engine("lifting.apart")),
     (Engine.LIFTING, _engine("lifting.degree_three")),
     (Engine.SCALE, _engine("scale.without_biases")),
-    (Engine.FAMILIES, _engine("families")),
+    (Engine.FAMILIES, _engine("families", any_activation=True)),
     (Engine.RESIDUAL, _engine("residual")),
     (Engine.ENUMERATION, _engine("enumeration")),
     (Engine.RESIDUAL, _engine("residual.searched")),
@@ -62,6 +68,9 @@ ENGINE_ORDER: tuple[tuple[Engine, Callable[[Context, Budget], Finding]], ...] = 
 
 SAMPLES_WORK = 20_000_000
 """Work for the samples' own statuses after AMBIGUOUS: a second or two."""
+
+OTHER_ACTIVATIONS = "of networks with other activations than ReLU only the whole gradient of a batch is asked"
+"""Why a release, another batch size or a gradient alone is not decided there."""
 
 _ROUNDED = (
     "Every stored number was meant exactly; a gradient that was rounded on the way, as autograd's is, has "
@@ -78,7 +87,7 @@ ENGINES = ("auto", "exact", *dict.fromkeys(engine.value for engine, _ in ENGINE_
 
 
 def decide(
-    network: ReluNetwork,
+    network: Network,
     question: Question,
     *,
     batch: Batch | None = None,
@@ -111,9 +120,12 @@ def decide(
                 )
             else:
                 assert gradient is not None
+                not_taken = network.mixed_biases or (
+                    "" if isinstance(network, ReluNetwork) else OTHER_ACTIVATIONS
+                )
                 verdict = (
-                    replace(_unknown(size, network.mixed_biases), tolerant=question.tolerance is not None)
-                    if network.mixed_biases
+                    replace(_unknown(size, not_taken), tolerant=question.tolerance is not None)
+                    if not_taken
                     else _given_gradient(setting, gradient, limits)
                 )
         except STOPPING as error:
@@ -129,6 +141,8 @@ def _given_batch(setting: Setting, batch: Batch, limits: Budget) -> Verdict:
     if setting.question.domain is not None and not setting.question.domain.contains(batch):
         raise InputError("the batch lies outside the domain it is asked about; widen the domain")
     if setting.question.release is not None:
+        if not isinstance(setting.network, ReluNetwork):
+            raise InputError(f"{OTHER_ACTIVATIONS}; leave out release=")
         setting.question.release.check_samples(batch)
     context = Context(setting=setting, batch=batch)
     if setting.question.batch_size not in (None, batch.size):
@@ -139,6 +153,8 @@ def _given_batch(setting: Setting, batch: Batch, limits: Budget) -> Verdict:
 def _other_size(context: Context, batch_size: int, limits: Budget) -> Verdict:
     """Whether ``batch_size`` samples can have the gradient of a batch of another size."""
     setting, batch = context.setting, context.batch
+    if not isinstance(setting.network, ReluNetwork):
+        return _unknown(batch_size, f"{OTHER_ACTIVATIONS}, with its own size")
     if setting.question.release is not None:
         return _unknown(
             batch_size,
@@ -252,8 +268,8 @@ def _for_the_samples(limits: Budget) -> Budget:
 
 
 def _asks_solvers(setting: Setting, samples: int) -> bool:
-    if setting.question.release is not None:
-        return False  # their question is about the whole gradient
+    if setting.question.release is not None or not isinstance(setting.network, ReluNetwork):
+        return False  # their question is about the whole gradient of a ReLU network
     from exan_verify.decide.solvers import ask_smt
 
     return setting.engine == "smt" or (setting.engine == "auto" and ask_smt.is_small(setting, samples))
@@ -322,12 +338,12 @@ def _verdict(
             context.question,
             "batch" if gradient is None else "gradient",
             samples=context.samples,
-            features=context.network.widths[0],
+            features=context.model.widths[0],
         )
         certificate = issue(
             claim=Claim(question=question, outcome=outcome, samples=statuses),
             evidence=evidence,
-            model_sha256=context.network.digest,
+            model_sha256=context.model.digest,
             batch_sha256=context.batch.digest if gradient is None else None,
             gradient_sha256=None if gradient is None else gradient.digest,
             rebuild=rebuild,
@@ -380,15 +396,12 @@ def _reason(
         parts.append(f"{stopped}; {MORE}")
     release = context.question.release
     of_means = release is not None and release.averages is not None  # no step has the samples' own patterns
-    if not of_means and (not stopped or "passed" in vars(context)):
+    relu = isinstance(context.model, ReluNetwork)  # of others no neuron is dead
+    if relu and not of_means and (not stopped or "passed" in vars(context)):
         parts.extend(obstacles(context.batch, context.passed, context.question.loss))
-    if context.network.depth == 1 and not of_means:
+    if context.model.depth == 1 and not of_means:
         parts.append("the network has no hidden layer, which lifting needs")
-        if (
-            context.network.has_bias
-            and not context.question.loss.rational
-            and context.question.domain is None
-        ):
+        if context.model.has_bias and not context.question.loss.rational and context.question.domain is None:
             parts.append(
                 "a box of inputs (domain) bounds the system of the output layer, which may decide it"
             )
@@ -396,6 +409,10 @@ def _reason(
         # one word per engine; the attempts have all of them
         parts.extend(
             f"{engine.value}: {finding.attempts[0].note}" for engine, finding in findings if finding.attempts
+        )
+    if not relu:
+        parts.append(
+            "of networks with other activations than ReLU only lifting and the first layer's rank are asked"
         )
     if not of_means:
         parts.append(_other_options(context, known_labels=from_batch))

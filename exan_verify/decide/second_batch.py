@@ -61,7 +61,7 @@ def measured(context: Context, evidence: Unseen) -> second.Family | None:
 
 def _subject(context: Context) -> Subject:
     return Subject(
-        network=context.network,
+        model=context.model,
         batch=context.batch,
         question=replace(context.question, batch_size=context.samples),
         settled=context.settled,

@@ -8,16 +8,17 @@ loss), or real balls (every loss, small networks).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import flint
 import numpy as np
 
-from exan_verify.core.arrays import PerLayer
-from exan_verify.core.network import Array, Batch, Gradient, Linear, ReluNetwork
+from exan_verify.core.arrays import PerLayer, fractions
+from exan_verify.core.network import Activation, Array, Batch, Gradient, Linear, Network
 from exan_verify.core.question import Loss, Reduction
 from exan_verify.exact.linalg import multiply
-from exan_verify.exact.modular import PRIME, Residues, add_mod
+from exan_verify.exact.modular import PRIME, Residues, add_mod, multiply_mod
 from exan_verify.exact.rational import Mask, RationalMatrix, product, product_mod, residue_product
 from exan_verify.exact.softmax import loss_vectors, loss_vectors_ball, loss_vectors_mod, to_ball
 
@@ -27,14 +28,16 @@ class Forward:
     """The exact forward pass of a batch of M samples.
 
     ``hidden[i]`` is H_i^T (n_i, M) for i = 0 .. L-1 (``hidden[0]`` the inputs), ``pattern(i)`` (n_i, M)
-    tells which neurons of hidden layer i are active (z > 0), ``zero(i)`` where z = 0 exactly;
-    ``logits`` (K, M) are Fractions.
+    tells which neurons of hidden layer i are active (of ReLU z > 0, of others those whose derivative is 1),
+    ``zero(i)`` where z is at an end of that, exactly; ``logits`` (K, M) are Fractions. ``activations``: those
+    of the network, None for ReLU.
     """
 
     hidden: PerLayer[RationalMatrix]
     patterns: PerLayer[Mask]
     zeros: PerLayer[Mask]
     logits: Array
+    activations: PerLayer[Activation | None]
 
     @property
     def samples(self) -> int:
@@ -49,27 +52,89 @@ class Forward:
         """Which neurons of hidden layer ``layer`` (1-based) are active, (n, M)."""
         return self.patterns.at(layer)
 
+    def live(self, layer: int) -> Mask:
+        """Where the activation's derivative at hidden layer ``layer`` (1-based) is not zero, (n, M)."""
+        activation, active = self.activations.at(layer), self.pattern(layer)
+        if activation is None or not activation.sloped:
+            return active
+        found: Mask = active | (activation.slope != 0)[:, None]
+        return found
+
+    def derivative(self, layer: int, values: RationalMatrix) -> RationalMatrix:
+        """``values`` (n, M) times the activation's derivative at hidden layer ``layer`` (1-based)."""
+        activation, active = self.activations.at(layer), self.pattern(layer)
+        if activation is None or not activation.sloped:
+            return values.masked(active)
+        return values.times(RationalMatrix.of(_slopes(activation, active)))
+
+    def derivative_mod(
+        self, layer: int, values: Residues, prime: int = PRIME, sample: int | None = None
+    ) -> Residues:
+        """The same mod p; with ``sample``, that sample's derivative for each column of ``values`` (n, k)."""
+        activation, active = self.activations.at(layer), self.pattern(layer)
+        if sample is not None:
+            active = active[:, [sample]]
+        if activation is None or not activation.sloped:
+            return values * active
+        return multiply_mod(values, RationalMatrix.of(_slopes(activation, active)).residues(prime), prime)
+
     def zero(self, layer: int) -> Mask:
         """Where pre-activations of hidden layer ``layer`` (1-based) are zero, (n, M)."""
         return self.zeros.at(layer)
 
 
-def forward(network: ReluNetwork, batch: Batch) -> Forward:
+def forward(network: Network, batch: Batch) -> Forward:
     """Run the exact forward pass."""
     hidden = [RationalMatrix.of(batch.inputs.T)]
     patterns, zeros = [], []
-    for layer in network.layers[:-1]:
+    activations = PerLayer(network.activation(k) for k in range(1, network.depth))
+    for layer, activation in zip(network.layers[:-1], activations, strict=True):
         z = affine(layer, hidden[-1])
-        active = z.positive()
+        values, active, at_end = activated(activation, z)
         patterns.append(active)
-        zeros.append(~z.nonzero())
-        hidden.append(z.masked(active))
+        zeros.append(at_end)
+        hidden.append(values)
     return Forward(
         hidden=PerLayer(hidden),
         patterns=PerLayer(patterns),
         zeros=PerLayer(zeros),
         logits=affine(network.layers[-1], hidden[-1]).fractions(),
+        activations=activations,
     )
+
+
+def activated(activation: Activation | None, z: RationalMatrix) -> tuple[RationalMatrix, Mask, Mask]:
+    """An activation's values at pre-activations (n, M), where its derivative is 1, and where z is at an end
+    of that.
+    """
+    if activation is None:
+        active = z.positive()
+        return z.masked(active), active, ~z.nonzero()
+    low, high = activation.low, activation.high
+    above = z.plus_column(_everywhere(-low, z.shape[0]))
+    active, at_end = above.positive(), ~above.nonzero()
+    if activation.sloped:  # then low = 0
+        return z.times(RationalMatrix.of(_slopes(activation, active))), active, at_end
+    outside = np.full(active.shape, low, dtype=object)
+    outside[active] = Fraction(0)
+    if high is not None:
+        beyond = z.plus_column(_everywhere(-high, z.shape[0]))
+        at_end |= ~beyond.nonzero()
+        capped = beyond.positive() | ~beyond.nonzero()
+        active = active & ~capped
+        outside[capped] = high
+    return z.masked(active).plus_column(RationalMatrix.of(outside)), active, at_end
+
+
+def _everywhere(value: Fraction, rows: int) -> RationalMatrix:
+    return RationalMatrix.of(np.full((rows, 1), value, dtype=object))
+
+
+def _slopes(activation: Activation, active: Mask) -> Array:
+    """The derivative of a sloped activation, (n, M)."""
+    found: Array = np.repeat(activation.slope[:, None], active.shape[1], axis=1)
+    found[active] = Fraction(1) if found.dtype == object else 1
+    return found
 
 
 def affine(layer: Linear, inputs: RationalMatrix) -> RationalMatrix:
@@ -78,46 +143,50 @@ def affine(layer: Linear, inputs: RationalMatrix) -> RationalMatrix:
     return z if layer.bias is None else z.plus_column(RationalMatrix.of(layer.bias.reshape(-1, 1)))
 
 
-def jacobians(network: ReluNetwork, passed: Forward, sample: int) -> PerLayer[Array]:
+def jacobians(network: Network, passed: Forward, sample: int) -> PerLayer[Array]:
     """``dz_i / dx`` of one sample for every layer (the last: the logits), each (n_i, d), by flint."""
     current = RationalMatrix.of(network.layers[0].weight).fractions()
     found = [current]
-    for layer, pattern in zip(network.layers[1:], passed.patterns, strict=True):
-        kept = current * pattern[:, sample].astype(int)[:, None]
+    for k, layer in enumerate(network.layers[1:], 1):
+        activation, active = passed.activations.at(k), passed.pattern(k)[:, [sample]]
+        kept = current * active.astype(int)
+        if activation is not None and activation.sloped:
+            kept = current * fractions(_slopes(activation, active))
         current = multiply(RationalMatrix.of(layer.weight).fractions(), kept)
         found.append(current)
     return PerLayer(found)
 
 
 def backward_mod(
-    network: ReluNetwork, passed: Forward, loss_residues: Residues, prime: int = PRIME
+    network: Network, passed: Forward, loss_residues: Residues, prime: int = PRIME
 ) -> PerLayer[Residues]:
     """``Delta_1 .. Delta_L`` mod p, each (n_i, M), from the loss vectors' residues (K, M)."""
     deltas = [loss_residues]
-    for layer, pattern in zip(network.layers[:0:-1], passed.patterns[::-1], strict=True):
-        deltas.append(product_mod(layer.weight.T, deltas[-1], prime) * pattern)
+    for k in range(network.depth - 1, 0, -1):
+        back = product_mod(network.layers[k].weight.T, deltas[-1], prime)
+        deltas.append(passed.derivative_mod(k, back, prime))
     return PerLayer(deltas[::-1])
 
 
-def backward(network: ReluNetwork, passed: Forward, vectors: Array) -> PerLayer[RationalMatrix]:
+def backward(network: Network, passed: Forward, vectors: Array) -> PerLayer[RationalMatrix]:
     """``Delta_1 .. Delta_L`` over Q from rational loss vectors (K, M)."""
     deltas = [RationalMatrix.of(vectors)]
-    for layer, pattern in zip(network.layers[:0:-1], passed.patterns[::-1], strict=True):
-        deltas.append(product(layer.weight.T, deltas[-1]).masked(pattern))
+    for k in range(network.depth - 1, 0, -1):
+        deltas.append(passed.derivative(k, product(network.layers[k].weight.T, deltas[-1])))
     return PerLayer(deltas[::-1])
 
 
-def backward_ball(network: ReluNetwork, passed: Forward, vectors: Any) -> PerLayer[Any]:
+def backward_ball(network: Network, passed: Forward, vectors: Any) -> PerLayer[Any]:
     """``Delta_1 .. Delta_L`` as real balls, each an ``arb_mat`` (n_i, M), from loss vectors (K, M) that are;
     at the working precision.
     """
     deltas = [vectors]
-    for layer, pattern in zip(network.layers[:0:-1], passed.patterns[::-1], strict=True):
-        deltas.append(_mask_balls(_balls(layer.weight.T) * deltas[-1], pattern))
+    for k in range(network.depth - 1, 0, -1):
+        deltas.append(_mask_balls(_balls(network.layers[k].weight.T) * deltas[-1], passed, k))
     return PerLayer(deltas[::-1])
 
 
-def gradient(network: ReluNetwork, batch: Batch, loss: Loss, reduction: Reduction) -> Gradient:
+def gradient(network: Network, batch: Batch, loss: Loss, reduction: Reduction) -> Gradient:
     """The exact gradient for a rational loss (mse, hinge), as Fractions under the parameters' names."""
     passed = forward(network, batch)
     divisor = loss.divisor(reduction, batch.size, network.classes)
@@ -131,9 +200,7 @@ def gradient(network: ReluNetwork, batch: Batch, loss: Loss, reduction: Reductio
     return Gradient(tensors=tensors, rational=True)
 
 
-def gradient_mod(
-    network: ReluNetwork, batch: Batch, loss: Loss, reduction: Reduction, t: int
-) -> list[Residues]:
+def gradient_mod(network: Network, batch: Batch, loss: Loss, reduction: Reduction, t: int) -> list[Residues]:
     """The gradient mod p under T -> t, one residue array per parameter, in the network's order."""
     passed = forward(network, batch)
     divisor = loss.divisor(reduction, batch.size, network.classes)
@@ -150,7 +217,7 @@ def gradient_mod(
 
 
 def gradient_ball(
-    network: ReluNetwork, batch: Batch, loss: Loss, reduction: Reduction, precision: int = 128
+    network: Network, batch: Batch, loss: Loss, reduction: Reduction, precision: int = 128
 ) -> dict[str, Any]:
     """The gradient of any loss as real balls: one ``arb_mat`` per parameter name (biases (n, 1)).
 
@@ -175,7 +242,12 @@ def _balls(array: Array) -> Any:
     return flint.arb_mat(*exact.shape, [to_ball(v) for v in exact.reshape(-1)])
 
 
-def _mask_balls(matrix: Any, keep: Mask) -> Any:
-    rows, cols = keep.shape
-    entries = [matrix[i, k] if keep[i, k] else 0 for i in range(rows) for k in range(cols)]
+def _mask_balls(matrix: Any, passed: Forward, layer: int) -> Any:
+    activation, active = passed.activations.at(layer), passed.pattern(layer)
+    rows, cols = active.shape
+    if activation is not None and activation.sloped:
+        factors = fractions(_slopes(activation, active))
+        entries = [matrix[i, k] * to_ball(factors[i, k]) for i in range(rows) for k in range(cols)]
+    else:
+        entries = [matrix[i, k] if active[i, k] else 0 for i in range(rows) for k in range(cols)]
     return flint.arb_mat(rows, cols, entries)

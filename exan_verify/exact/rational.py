@@ -79,8 +79,18 @@ class RationalMatrix:
         """Entries where ``keep``, zero elsewhere."""
         return RationalMatrix(_trim(self.digits * keep), self.denominator)
 
+    def times(self, factors: RationalMatrix) -> RationalMatrix:
+        """Entry by entry with ``factors`` (rows, cols), or (rows, 1) for every column.
+
+        Digits are below 2^16 in size, so a sum of products of digits stays below 2^62 for 2^29 of them.
+        """
+        total = np.zeros((len(self.digits) + len(factors.digits) - 1, *self.shape), dtype=np.int64)
+        for k, plane in enumerate(factors.digits):
+            total[k : k + len(self.digits)] += self.digits * plane
+        return RationalMatrix(carry(total), self.denominator * factors.denominator)
+
     def plus_column(self, column: RationalMatrix) -> RationalMatrix:
-        """Add ``column`` (rows, 1) to every column."""
+        """Add ``column`` (rows, 1) to every column, or a matrix (rows, cols)."""
         common = self.denominator * column.denominator // gcd(self.denominator, column.denominator)
         left = _scale_digits(self.digits, common // self.denominator)
         right = _scale_digits(column.digits, common // column.denominator)

@@ -22,16 +22,18 @@ from exan_verify.core.certificate import (
     Residual,
     Scale,
     Tolerance,
+    Unseen,
     most_bytes,
     parse,
 )
 from exan_verify.core.facts import Facts
-from exan_verify.core.network import Batch, Gradient, ReluNetwork
+from exan_verify.core.network import Batch, Gradient, Network, ReluNetwork
 from exan_verify.core.question import Question
+from exan_verify.core.staged import StagedNetwork
 from exan_verify.core.verdict import Outcome, SampleStatus
 from exan_verify.errors import CertificateRejected, InputError, LabelError, ShapeError
-from exan_verify.kernel import second
-from exan_verify.kernel.given import Subject, require
+from exan_verify.kernel import second, stages
+from exan_verify.kernel.given import Subject, only_relu, require
 from exan_verify.kernel.gradient import unrealisable
 from exan_verify.kernel.gradient.reconstruction import rebuilt_batch
 from exan_verify.kernel.lifting import apart, degree_three, enumeration, extra_rays, scale
@@ -55,13 +57,18 @@ CHECKERS: Mapping[type, Callable[[Any, Subject], Facts]] = {
 """One checker for each kind of evidence."""
 
 
+ANY_ACTIVATION = (Lifting, Unseen)
+"""Evidence about networks whose activations are not ReLU (docs/theory.md, PL1); all other kinds are about
+ReLU alone.
+"""
+
 MOST_PARTS = 8
 """Pieces of evidence for each sample and each layer: every one adds something about one or the other."""
 
 
 def check(
     certificate: Mapping[str, Any] | str | bytes,
-    network: ReluNetwork,
+    network: Network | StagedNetwork,
     given: tuple[Array, Array] | Batch | Gradient,
 ) -> Claim:
     """The claim of ``certificate``, derived again for the batch, or the gradient, that it was made for.
@@ -73,8 +80,9 @@ def check(
     if isinstance(given, Batch):
         given = given.inputs, given.labels
     record = parse(certificate, longest=most_bytes(_numbers(network, given)))
-    if network.mixed_biases:
-        raise CertificateRejected(network.mixed_biases)
+    biases = network.head if isinstance(network, StagedNetwork) else network
+    if biases.mixed_biases:
+        raise CertificateRejected(biases.mixed_biases)
     asked = record.claim.question
     if record.model_sha256 != network.digest:
         raise CertificateRejected("the certificate was made for another model (SHA-256 differs)")
@@ -96,18 +104,26 @@ def check(
     return claim
 
 
-def _numbers(network: ReluNetwork, given: tuple[Array, Array] | Gradient) -> int:
+def _numbers(network: Network | StagedNetwork, given: tuple[Array, Array] | Gradient) -> int:
     arrays = given.tensors.values() if isinstance(given, Gradient) else given
     return sum(array.size for _, array in network.parameters()) + sum(array.size for array in arrays)
 
 
-def _claim(record: Certificate, network: ReluNetwork, given: Batch | Gradient) -> Claim:
+def _claim(record: Certificate, network: Network | StagedNetwork, given: Batch | Gradient) -> Claim:
     question = record.claim.question.asked()
     if question.domain is not None:
         try:
             question.domain.bounds(network.widths[0])
         except InputError as error:
             raise CertificateRejected(f"the claim's domain is not a box: {error}") from None
+    if isinstance(network, StagedNetwork):
+        if not isinstance(given, Batch):
+            raise CertificateRejected("a claim about a network with convolutions is made for a batch")
+        return stages.claim(record, question, network, given)
+    if not isinstance(network, ReluNetwork):
+        plain = isinstance(given, Batch) and question.release is None and question.tolerance is None
+        asked = plain and record.claim.outcome is not Outcome.UNREALISABLE
+        require(asked, "of activations other than ReLU only the whole gradient of a batch is asked")
     require_asked(question, network, given, record.claim.outcome)
     if question.tolerance is not None:
         return _within_tolerance(record, question, network, given)
@@ -118,7 +134,7 @@ def _claim(record: Certificate, network: ReluNetwork, given: Batch | Gradient) -
     return _derive(record, question, network, given)
 
 
-def _derive(record: Certificate, question: Question, network: ReluNetwork, batch: Batch) -> Claim:
+def _derive(record: Certificate, question: Question, network: Network, batch: Batch) -> Claim:
     if question.samples != batch.size:
         raise CertificateRejected(
             f"the claim is about batches of {question.samples} samples, the batch has {batch.size}"
@@ -131,7 +147,9 @@ def _derive(record: Certificate, question: Question, network: ReluNetwork, batch
     for part in record.evidence:
         require(type(part) in CHECKERS, f"{type(part).__name__} is no evidence about a batch")
         require_made_for(part, question)
-        subject = Subject(network=network, batch=batch, question=question, settled=facts.determined)
+        made = isinstance(network, ReluNetwork) or type(part) in ANY_ACTIVATION
+        require(made, f"{type(part).__name__} is evidence about networks with ReLU alone")
+        subject = Subject(model=network, batch=batch, question=question, settled=facts.determined)
         facts |= CHECKERS[type(part)](part, subject)
     return Claim(
         question=record.claim.question,
@@ -140,29 +158,29 @@ def _derive(record: Certificate, question: Question, network: ReluNetwork, batch
     )
 
 
-def _refuted(record: Certificate, question: Question, network: ReluNetwork, given: Batch | Gradient) -> Claim:
+def _refuted(record: Certificate, question: Question, network: Network, given: Batch | Gradient) -> Claim:
     """UNREALISABLE: one piece of evidence that no batch of the claim's size has the gradient."""
     require(len(record.evidence) == 1 and record.rebuild is None, "one piece of evidence is expected")
     require(question.samples >= 1, "a batch has at least one sample")
     evidence = record.evidence[0]
     if isinstance(given, Batch):
-        subject = Subject(network=network, batch=given, question=question)
+        subject = Subject(model=network, batch=given, question=question)
         if not isinstance(evidence, RankBound):
             raise CertificateRejected("with a batch given, only a rank bound shows this")
         unrealisable.check_rank_bound_of_batch(evidence, subject, question.samples)
     else:
         _require_digest(record, given)
         if isinstance(evidence, RankBound):
-            unrealisable.check_rank_bound_of_gradient(evidence, given, network, question.samples)
+            unrealisable.check_rank_bound_of_gradient(evidence, given, only_relu(network), question.samples)
         elif isinstance(evidence, Forced):
-            unrealisable.check_forced(evidence, given, network, question)
+            unrealisable.check_forced(evidence, given, only_relu(network), question)
         else:
             raise CertificateRejected("this kind of evidence shows no UNREALISABLE")
     return Claim(question=record.claim.question, outcome=Outcome.UNREALISABLE, samples=())
 
 
 def _within_tolerance(
-    record: Certificate, question: Question, network: ReluNetwork, given: Batch | Gradient
+    record: Certificate, question: Question, network: Network, given: Batch | Gradient
 ) -> Claim:
     """UNIQUE up to a radius around a batch that is there, or UNREALISABLE (Appendix T)."""
     require(len(record.evidence) == 1 and record.rebuild is None, "one piece of evidence is expected")
@@ -174,12 +192,14 @@ def _within_tolerance(
     _require_digest(record, given)
     require(question.samples >= 1, "a batch has at least one sample")
     if isinstance(evidence, RankBound):
-        tolerance.check_rank_within(evidence, question, network, given)
+        tolerance.check_rank_within(evidence, question, only_relu(network), given)
         return Claim(question=record.claim.question, outcome=Outcome.UNREALISABLE, samples=())
-    return tolerance.claim(evidence, record.claim, question, network, given)
+    return tolerance.claim(evidence, record.claim, question, only_relu(network), given)
 
 
-def _matching_batch(record: Certificate, network: ReluNetwork, given: tuple[Array, Array]) -> Batch:
+def _matching_batch(
+    record: Certificate, network: Network | StagedNetwork, given: tuple[Array, Array]
+) -> Batch:
     if record.rebuild is not None or record.gradient_sha256 is not None:
         raise CertificateRejected("a certificate for a batch must not carry parts for a gradient")
     question = record.claim.question
@@ -192,13 +212,11 @@ def _matching_batch(record: Certificate, network: ReluNetwork, given: tuple[Arra
     return cleaned
 
 
-def _batch_of_gradient(
-    record: Certificate, question: Question, network: ReluNetwork, given: Gradient
-) -> Batch:
+def _batch_of_gradient(record: Certificate, question: Question, network: Network, given: Gradient) -> Batch:
     _require_digest(record, given)
     if record.rebuild is None:
         raise CertificateRejected("a certificate for a gradient must say how the batch is rebuilt from it")
-    x, y = rebuilt_batch(record.rebuild, network, given, question)
+    x, y = rebuilt_batch(record.rebuild, only_relu(network), given, question)
     try:
         return Batch.of(x, y, network=network, loss=question.loss, labels=question.labels)
     except (LabelError, ShapeError) as error:

@@ -8,7 +8,7 @@ from math import lcm
 
 from exan_verify.core.arrays import PerLayer
 from exan_verify.core.facts import NO_SAMPLES
-from exan_verify.core.network import Array, Batch, ReluNetwork, to_fraction
+from exan_verify.core.network import Array, Batch, Network, ReluNetwork, to_fraction
 from exan_verify.core.question import Question
 from exan_verify.errors import CertificateRejected
 from exan_verify.exact.backprop import Forward, backward_ball, forward
@@ -20,13 +20,20 @@ from exan_verify.exact.softmax import loss_vectors_ball
 class Subject:
     """The network, the batch and the question of a certificate.
 
-    ``settled``: samples that the certificate's earlier parts showed to be in every batch with this gradient.
+    ``model``: the network, whatever its activations; checkers that are made for ReLU ask for
+    :attr:`network`, which rejects any other. ``settled``: samples that the certificate's earlier parts showed
+    to be in every batch with this gradient.
     """
 
-    network: ReluNetwork
+    model: Network
     batch: Batch
     question: Question
     settled: frozenset[int] = NO_SAMPLES
+
+    @property
+    def network(self) -> ReluNetwork:
+        """The network, for arguments about ReLU alone."""
+        return only_relu(self.model)
 
     @property
     def samples(self) -> int:
@@ -36,12 +43,12 @@ class Subject:
     @property
     def divisor(self) -> int:
         """What the loss is divided by."""
-        return self.question.divisor(self.samples, self.network.classes)
+        return self.question.divisor(self.samples, self.model.classes)
 
     @cached_property
     def passed(self) -> Forward:
         """The exact forward pass, recomputed."""
-        return forward(self.network, self.batch)
+        return forward(self.model, self.batch)
 
     @cached_property
     def deltas(self) -> PerLayer[BallMatrix]:
@@ -57,6 +64,13 @@ class Subject:
         pairs = list(zip(self.batch.x, self.batch.y, strict=True))
         staying = {pairs[m] for m in range(self.samples) if m not in moving}
         return frozenset(m for m in moving if pairs[m] not in staying)
+
+
+def only_relu(network: Network) -> ReluNetwork:
+    """The network, for what is shown of ReLU alone; raises :class:`CertificateRejected` for any other."""
+    if not isinstance(network, ReluNetwork):
+        raise CertificateRejected("this kind of evidence is about networks with ReLU alone")
+    return network
 
 
 MAX_BITS = 1 << 16

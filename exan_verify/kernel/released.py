@@ -26,7 +26,7 @@ from exan_verify.core.certificate import (
     Twins,
     Unseen,
 )
-from exan_verify.core.network import Batch, Gradient, ReluNetwork
+from exan_verify.core.network import Batch, Gradient, Network
 from exan_verify.core.question import Question, Release, Weights
 from exan_verify.core.verdict import Outcome
 from exan_verify.errors import CertificateRejected, InputError
@@ -64,9 +64,7 @@ means, whatever else is held back, and whatever the weights are.
 """
 
 
-def require_asked(
-    question: Question, network: ReluNetwork, given: Batch | Gradient, outcome: Outcome
-) -> None:
+def require_asked(question: Question, network: Network, given: Batch | Gradient, outcome: Outcome) -> None:
     """Refuse a release that does not fit the network and the batch, or a claim that is never made of one."""
     if question.release is None:
         return

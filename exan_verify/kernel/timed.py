@@ -15,7 +15,8 @@ from typing import Any
 
 from exan_verify.core.arrays import Array
 from exan_verify.core.certificate import Claim
-from exan_verify.core.network import Gradient, ReluNetwork
+from exan_verify.core.network import Gradient, Network
+from exan_verify.core.staged import StagedNetwork
 from exan_verify.errors import BudgetExhausted, ExanError
 
 _ROOT = str(Path(__file__).resolve().parents[2])
@@ -26,7 +27,7 @@ LONGEST_WAIT = 2e6
 
 
 def checked_within(
-    seconds: float, certificate: Any, network: ReluNetwork, given: tuple[Array, Array] | Gradient
+    seconds: float, certificate: Any, network: Network | StagedNetwork, given: tuple[Array, Array] | Gradient
 ) -> Claim:
     """What :func:`exan_verify.kernel.checker.check` returns or raises; ``given``: inputs (M, ...) and labels.
 

@@ -1,9 +1,10 @@
-"""From a ``torch.nn.Module`` to an exact :class:`ReluNetwork`.
+"""From a ``torch.nn.Module`` to an exact :class:`Network`.
 
-The module's forward is traced symbolically (``torch.fx``) and must be one chain: Linear layers with ReLU
-between them, layers around them that change nothing (Flatten, Identity, Dropout that is off), and constants
-beside a Linear layer that shift and scale each number by itself (:mod:`exan_verify.models.folding`). Whatever
-else it does is refused with its type and path: a verdict about another function would be worthless.
+The module's forward is traced symbolically (``torch.fx``) and must be one chain: Linear layers with ReLU, or
+another piecewise linear activation, between them, layers around them that change nothing (Flatten, Identity,
+Dropout that is off), and constants beside a Linear layer that shift and scale each number by itself
+(:mod:`exan_verify.models.folding`). Whatever else it does is refused with its type and path: a verdict about
+another function would be worthless.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from exan_verify.core.network import Linear, ReluNetwork, exact_array
+from exan_verify.core.network import Activation, Linear, Network, PiecewiseNetwork, ReluNetwork, exact_array
 from exan_verify.errors import InputError, UnsupportedLayerError
+from exan_verify.models.activations import Make, of_function, of_module
 from exan_verify.models.arithmetic import Stored, affine_of
 from exan_verify.models.folding import Affine, fold_constants
 
@@ -45,16 +47,22 @@ class Kind(Enum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
     """One step of a forward pass: its kind, the path it is known by, the layer of a Linear step, and the
-    shift and scale of a CONSTANT one."""
+    shift and scale of a CONSTANT one.
+
+    ``activation``: of a RELU step that is another activation, what it is for so many neurons, whose layer
+    has numbers of the given dtype.
+    """
 
     kind: Kind
     path: str
     layer: Linear | None = None
+    activation: Make | None = None
     affine: Affine | None = None
 
 
 def to_network(model: Any) -> ReluNetwork:
-    """The exact network that ``model`` computes; a :class:`ReluNetwork` is returned as it is.
+    """The exact network that ``model`` computes, with ReLU between its layers; a :class:`ReluNetwork` is
+    returned as it is.
 
     Parameters keep their names (``"0.weight"``, ``"fc1.bias"``) and their exact values, whatever their
     dtype (float16, bfloat16, float32, float64). The input is flattened to (M, d). Wrappers are taken off
@@ -63,7 +71,26 @@ def to_network(model: Any) -> ReluNetwork:
     Raises :class:`UnsupportedLayerError` naming the type and path of what cannot be expressed, and
     :class:`InputError` for what is not a model, or has frozen, shared or non-finite parameters.
     """
-    if isinstance(model, ReluNetwork):
+    network = to_any_network(model)
+    if not isinstance(network, ReluNetwork):
+        layer, activation = next(
+            (layer, a) for layer, a in zip(network.layers, network.activations, strict=False) if a is not None
+        )
+        raise UnsupportedLayerError(
+            f"{activation.name} after layer {layer.name!r} is not supported here, where ReLU alone is; "
+            f"certify, audit and check take it. For anything else {_SUPPORTED}"
+        )
+    return network
+
+
+def to_any_network(model: Any) -> ReluNetwork | PiecewiseNetwork:
+    """As :func:`to_network`, with LeakyReLU, PReLU, ReLU6 and Hardtanh admitted; a :class:`Network` is
+    returned as it is.
+
+    The slope of a LeakyReLU is the number that torch's kernels multiply by: rounded to float32 unless the
+    layer before it has float64 weights. The network's ``notes`` say what was taken.
+    """
+    if isinstance(model, (ReluNetwork, PiecewiseNetwork)):
         return model
     import torch
 
@@ -80,8 +107,13 @@ def to_network(model: Any) -> ReluNetwork:
     else:
         steps = _follow(model, trace(model))
     notes += _projections(model, steps)
-    network = assemble(steps)
+    network = assemble_any(steps)
     _check_parameters(model, network)
+    notes += tuple(
+        f"after layer {layer.name!r}: {activation.name}"
+        for k, layer in enumerate(network.layers[:-1], 1)
+        if (activation := network.activation(k)) is not None
+    )
     return replace(network, notes=(*notes, *network.notes)) if notes else network
 
 
@@ -148,11 +180,50 @@ def _hands_on(model: torch.nn.Module) -> bool:
 
 
 def assemble(steps: Sequence[Step]) -> ReluNetwork:
-    """The network of a chain of steps; its ``notes`` say which constants were folded into it.
+    """The network of a chain of steps with ReLU for every activation; its ``notes`` say which constants were
+    folded into it.
 
     Raises :class:`UnsupportedLayerError` where Linear and ReLU do not alternate, from Linear to Linear, and
     what :func:`exan_verify.models.folding.fold_constants` raises.
     """
+    network = assemble_any(steps)
+    if not isinstance(network, ReluNetwork):
+        raise UnsupportedLayerError(f"an activation other than ReLU is not supported here; {_SUPPORTED}")
+    return network
+
+
+def assemble_any(steps: Sequence[Step]) -> ReluNetwork | PiecewiseNetwork:
+    """The network of a chain of steps, whatever its activations; raises as :func:`assemble`."""
+    layers, notes = _layers(steps)
+    # of the layers as they are stored: where constants are folded in, they become rationals
+    dtypes = [step.layer.weight.dtype for step in steps if step.layer is not None]
+    between: list[list[Step]] = []
+    for step in steps:
+        if step.kind is Kind.LINEAR:
+            between.append([])
+        elif step.kind is Kind.RELU:
+            between[-1].append(step)
+    activations = tuple(
+        _activation(layer, dtype, those)
+        for layer, dtype, those in zip(layers, dtypes, between[:-1], strict=False)
+    )
+    if not any(activations):
+        return ReluNetwork(layers=layers, notes=notes)
+    return PiecewiseNetwork(layers=layers, activations=activations, notes=notes)
+
+
+def _activation(layer: Linear, dtype: Any, steps: Sequence[Step]) -> Activation | None:
+    """What the activations after ``layer`` come to: ReLU once or more often, or one other."""
+    made = [None if step.activation is None else step.activation(layer.shape[0], dtype) for step in steps]
+    if len(made) > 1 and any(made):
+        raise UnsupportedLayerError(
+            f"{', '.join(step.path for step in steps)} follow one another after layer {layer.name!r}; "
+            "keep one activation between two Linear layers"
+        )
+    return made[0]
+
+
+def _layers(steps: Sequence[Step]) -> tuple[tuple[Linear, ...], tuple[str, ...]]:
     active, notes = fold_constants(steps)
     before: Step | None = None
     for step in active:
@@ -174,7 +245,7 @@ def assemble(steps: Sequence[Step]) -> ReluNetwork:
     layers = tuple(step.layer for step in active if step.layer is not None)
     if not layers:
         raise UnsupportedLayerError(f"the model has no Linear layer; {_SUPPORTED}")
-    return ReluNetwork(layers=layers, notes=notes)
+    return layers, notes
 
 
 def check_hooks(model: torch.nn.Module) -> None:
@@ -335,6 +406,8 @@ def _module_step(module: torch.nn.Module, path: str) -> Step:
         return Step(kind=Kind.LINEAR, path=path, layer=_linear(module, path))
     if type(module) is nn.ReLU:
         return Step(kind=Kind.RELU, path=path)
+    if type(module) in (nn.LeakyReLU, nn.PReLU, nn.ReLU6, nn.Hardtanh):
+        return Step(kind=Kind.RELU, path=path, activation=of_module(module, path))
     if type(module) is nn.Flatten and _keeps_batch(module.start_dim, module.end_dim):
         return Step(kind=Kind.NOTHING, path=path)
     if type(module) is nn.Identity:
@@ -360,6 +433,8 @@ def _function_step(model: torch.nn.Module, node: Node) -> Step:
     target = getattr(torch.Tensor, str(node.target), None) if node.op == "call_method" else node.target
     if target in (functional.relu, torch.relu, torch.relu_, torch.Tensor.relu, torch.Tensor.relu_):
         return Step(kind=Kind.RELU, path=path)
+    if (activation := of_function(node)) is not None:
+        return Step(kind=Kind.RELU, path=path, activation=activation)
     if target in _clamps() and arguments(node, min=None, max=None) == (0, None):
         return Step(kind=Kind.RELU, path=path)
     if target in (torch.flatten, torch.Tensor.flatten) and _keeps_batch(
@@ -452,8 +527,10 @@ def _numbers(parameter: torch.Tensor, name: str) -> Any:
     return exact_array(parameter, name)
 
 
-def _check_parameters(model: torch.nn.Module, network: ReluNetwork) -> None:
+def _check_parameters(model: torch.nn.Module, network: Network) -> None:
     """Every trained parameter must be one of the network's, once: the shared gradient has them all."""
+    import torch
+
     named = dict(model.named_parameters(remove_duplicate=False))
     names = [name for name, _ in network.parameters()]
     used = set(names)
@@ -462,6 +539,7 @@ def _check_parameters(model: torch.nn.Module, network: ReluNetwork) -> None:
         raise UnsupportedLayerError(
             f"parameters {twice} are used more than once; give every place parameters of its own"
         )
+    used |= {f"{path}.weight" for path, module in model.named_modules() if type(module) is torch.nn.PReLU}
     shared = [name for name in used if sum(named[name] is other for other in named.values()) > 1]
     if shared:
         raise UnsupportedLayerError(

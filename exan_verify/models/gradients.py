@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from exan_verify.core.arrays import Array, fractions
-from exan_verify.core.network import Gradient, ReluNetwork
+from exan_verify.core.network import Gradient, Network
 from exan_verify.core.question import Release
 from exan_verify.errors import GradientError, InputError, raise_problems, short
 
@@ -36,7 +36,7 @@ _SHOWN = 3
 def received(gradient: Any, model: Any, release: Release | None = None) -> Gradient:
     """``gradient`` under the names of ``model``'s parameters, with ``notes`` that say what was done.
 
-    ``model``: a ReluNetwork or ``torch.nn.Module``. ``gradient``: a mapping from name to tensor,
+    ``model``: a Network or ``torch.nn.Module``. ``gradient``: a mapping from name to tensor,
     a :class:`Gradient`, or a list or tuple with one tensor or None per parameter in the order of
     ``model.parameters()``. Entries that are None are taken as missing; whether anything may be missing, and
     whether shapes fit, is for whoever uses the gradient. ``release``: what it withholds is dropped unread; of
@@ -78,7 +78,7 @@ def received(gradient: Any, model: Any, release: Release | None = None) -> Gradi
     return Gradient(tensors=tensors, notes=tuple(notes))
 
 
-def of_folded(gradient: Gradient, network: ReluNetwork, *, exact: bool) -> Gradient:
+def of_folded(gradient: Gradient, network: Network, *, exact: bool) -> Gradient:
     """``gradient``, that of the model's own parameters, as that of ``network``, into which constants of the
     model are folded (:class:`exan_verify.core.network.Fold`); the same where none are.
 
@@ -116,7 +116,7 @@ def _in(array: Array, exact: bool) -> Array:
 
 def _parameters(model: Any) -> tuple[dict[str, tuple[int, ...]], Collection[str]]:
     """Shape of every parameter by name, in the order of ``parameters()``, and the names of the buffers."""
-    if isinstance(model, ReluNetwork):
+    if isinstance(model, Network):
         return {name: array.shape for name, array in model.parameters()}, ()
     from exan_verify.models.chain import unwrap  # torch is imported only for torch models
 

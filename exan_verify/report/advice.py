@@ -79,10 +79,14 @@ def _leaked(section: Section) -> int:
 
 
 def _labels(section: Section) -> int:
-    """Labels that the attack found, of samples that it shows at all or knows the features of."""
+    """Labels that the attack found, of samples that it shows at all or knows the features of, or that are
+    proved to be known with the features.
+    """
     shown = (shown_of(section, m) for m in range(section.size))
     known = sum(1 for one in shown if one is not None and one.label != "-")
-    return max(known, 0 if section.features is None else section.features.count)
+    proved = () if section.audit is None else section.audit.verdict.samples
+    found = 0 if section.features is None else section.features.count
+    return max(known, found, proved.count(SampleStatus.FEATURES))
 
 
 def _what(section: Section, leaked: int) -> str:

@@ -226,12 +226,17 @@ def _verdict_card(audit: Audit) -> Card:
         name="Certified verdict",
         value=audit.verdict.outcome.value.upper(),
         detail=f"{counts[SampleStatus.DETERMINED]} determined, {counts[SampleStatus.FREE]} free, "
-        f"{counts[SampleStatus.UNKNOWN]} undecided",
+        + (
+            f"{counts[SampleStatus.FEATURES]} by features and label, "
+            if SampleStatus.FEATURES in counts
+            else ""
+        )
+        + f"{counts[SampleStatus.UNKNOWN]} undecided",
         meaning=(
             "Proved in exact arithmetic: a determined sample is in every batch of this size that has this "
             "gradient. Undecided is never a promise of safety."
         ),
-        tone="bad" if counts[SampleStatus.DETERMINED] else "plain",
+        tone="bad" if counts[SampleStatus.DETERMINED] + counts[SampleStatus.FEATURES] else "plain",
     )
 
 

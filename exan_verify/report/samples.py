@@ -34,6 +34,7 @@ _FAINT = 0.01
 _PROVED = {
     SampleStatus.DETERMINED: "Proved: every batch with this gradient contains this sample.",
     SampleStatus.FREE: "Proved: another batch has the same gradient, and a different sample in this place.",
+    SampleStatus.FEATURES: "Proved: every batch with this gradient has this sample's features and label.",
     SampleStatus.UNKNOWN: "Nothing is proved about this sample.",
 }
 
@@ -82,6 +83,8 @@ def _tag(status: SampleStatus | None, found: Recovery | None) -> str:
         return "label leaked"
     if status is SampleStatus.FREE:
         return "ambiguous"
+    if status is SampleStatus.FEATURES:
+        return "features leaked"
     return "undecided" if status in (None, SampleStatus.UNKNOWN) else "determined"
 
 

@@ -14,6 +14,7 @@ from fractions import Fraction
 from itertools import islice
 
 from exan_verify.errors import RangeError
+from exan_verify.smt.arguments.cube import MAX_BOXES
 from exan_verify.smt.arguments.isolate_softmax import softmax_isolation
 from exan_verify.smt.arguments.no_other_batch import only_known
 from exan_verify.smt.arguments.regions import Regions
@@ -25,8 +26,10 @@ from exan_verify.smt.question.posed import Posed
 from exan_verify.smt.question.refine import Lemma, lemma_formula
 from exan_verify.smt.question.terms import Formula, Literal, Script, disj
 
-FIRST_BOXES = 500
-"""A second, before solvers are asked; what they leave open gets more."""
+FIRST_BOXES = 1000
+"""A second, before solvers are asked; what they leave open gets more. The known batch's own cube gets all
+at once where a loss is transcendental: solvers do not close it.
+"""
 
 MAX_UNKNOWNS = 40
 """No ball is looked for with more inputs: it takes half a minute at this size, and solvers get nowhere
@@ -114,10 +117,13 @@ def _settled(regions: Regions, fixed: Fixed, others: Sequence[Known]) -> bool:
         if not _comparable(regions, fixed, other):
             continue
         # solvers handle polynomials better than covers do, but not the regions of a transcendental batch
-        covers = not regions.posed.question.loss.rational and sorted(regions.patterns(fixed)) == sorted(
-            regions.states(other.states)
-        )
-        if only_known(regions, fixed, other, boxes=FIRST_BOXES if covers else 0):
+        boxes = 0
+        if not regions.posed.question.loss.rational:
+            if any(placements(regions.posed, other, fixed)):
+                boxes = MAX_BOXES
+            elif sorted(regions.patterns(fixed)) == sorted(regions.states(other.states)):
+                boxes = FIRST_BOXES
+        if only_known(regions, fixed, other, boxes=boxes):
             return True
     return False
 

@@ -15,8 +15,8 @@ from exan_verify.theorems.statement import Statement
 
 GROUPS = (
     *("E1", "E2", "E3", "E4", "B1", "P1"),
-    *("3.1", "C1", "C2", "L3", "C4", "counting", "3.4", "3.6", "scale"),
-    *("S0", "S1", "S2", "S3", "S4", "S5", "narrow", "releases", "P2", "mitigation"),
+    *("3.1", "C1", "C2", "PL1", "L3", "C4", "counting", "3.4", "3.6", "scale"),
+    *("S0", "S1", "S2", "S3", "S4", "S5", "narrow", "releases", "CV1", "CV3", "P2", "mitigation"),
 )
 """The order in which docs/theory.md has them; groups that are not named here come last, by name."""
 

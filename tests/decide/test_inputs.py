@@ -114,7 +114,7 @@ def system_of(rng, widths, samples, loss, *, biases):
     network, (x, y) = drawn(rng, widths, samples, loss, biases=biases)
     batch = Batch.of(x, y, network=network, loss=loss, labels=Labels.ONE_HOT)
     asked = Question(loss=loss, reduction=Reduction.SUM, labels=Labels.ONE_HOT, batch_size=samples)
-    subject = Subject(network=network, batch=batch, question=asked)
+    subject = Subject(model=network, batch=batch, question=asked)
     part = Part(subject=subject, members=tuple(range(samples)))
     regions = kernel._Regions(subject=subject)
     right = kernel._right_sides(part, regions)
@@ -189,7 +189,7 @@ def test_what_fades_grows_first(loss, slope):
     label = [0] if loss is Loss.CROSS_ENTROPY else [[1]]
     batch = Batch.of([[1]], label, network=network, loss=loss, labels=Labels.ONE_HOT)
     asked = Question(loss=loss, reduction=Reduction.SUM, labels=Labels.ONE_HOT, batch_size=1)
-    subject = Subject(network=network, batch=batch, question=asked)
+    subject = Subject(model=network, batch=batch, question=asked)
     part, regions = Part(subject=subject, members=(0,)), kernel._Regions(subject=subject)
     with flint.ctx.workprec(kernel.PRECISION):
         right = kernel._right_sides(part, regions)
@@ -253,7 +253,7 @@ def test_the_gradient_is_not_injective_where_two_samples_may_meet():
     network = ReluNetwork.from_arrays([[[1], [2]], [[1, -1], [0.5, 2]]], [[1, 1], [0, 0.25]])
     batch = Batch.of([[1], [2]], [[1, 0]] * 2, network=network, loss=Loss.BCE, labels=Labels.ONE_HOT)
     asked = Question(loss=Loss.BCE, reduction=Reduction.SUM, labels=Labels.ONE_HOT, batch_size=2)
-    subject = Subject(network=network, batch=batch, question=asked)
+    subject = Subject(model=network, batch=batch, question=asked)
     part, regions = Part(subject=subject, members=(0, 1)), kernel._Regions(subject=subject)
     with flint.ctx.workprec(kernel.PRECISION):
         right = kernel._right_sides(part, regions)
@@ -336,7 +336,7 @@ def test_an_injective_box_without_the_batch_shows_nothing(loss):
         leaves = [k for k, letter in enumerate(tree) if letter in "xm"]
         batch = Batch.of(x, y, network=network, loss=loss, labels=Labels.ONE_HOT)
         asked = Question(loss=loss, reduction=Reduction.MEAN, labels=Labels.ONE_HOT, batch_size=2)
-        subject = Subject(network=network, batch=batch, question=asked)
+        subject = Subject(model=network, batch=batch, question=asked)
         for k in rng.permutation(leaves)[:6]:
             forged = (*evidence.trees[:which], tree[:k] + "k" + tree[k + 1 :], *evidence.trees[which + 1 :])
             with pytest.raises(CertificateRejected, match="exactly one order of the batch"):
@@ -353,13 +353,13 @@ def test_covers_are_for_few_coordinates_and_smooth_losses():
     asked = Question(loss=Loss.BCE, reduction=Reduction.MEAN, labels=Labels.ONE_HOT, batch_size=6)
     evidence = covered(network, (x, y), Loss.BCE).evidence[0]
     with pytest.raises(CertificateRejected, match="at most 4 coordinates"):
-        kernel.facts(evidence, Subject(network=network, batch=batch, question=asked))
+        kernel.facts(evidence, Subject(model=network, batch=batch, question=asked))
     batch = Batch.of(x, y, network=network, loss=Loss.MSE, labels=Labels.REAL)
     asked = Question(loss=Loss.MSE, reduction=Reduction.MEAN, labels=Labels.REAL, batch_size=2)
     with pytest.raises(CertificateRejected, match="real labels"):
-        kernel.facts(evidence, Subject(network=network, batch=batch, question=asked))
+        kernel.facts(evidence, Subject(model=network, batch=batch, question=asked))
     batch = Batch.of(x, [0, 1], network=network, loss=Loss.HINGE, labels=Labels.ONE_HOT)
     asked = Question(loss=Loss.HINGE, reduction=Reduction.MEAN, labels=Labels.ONE_HOT, batch_size=2)
     with pytest.raises(CertificateRejected, match="vary smoothly"):
-        kernel.facts(evidence, Subject(network=network, batch=batch, question=asked))
+        kernel.facts(evidence, Subject(model=network, batch=batch, question=asked))
     assert certificate["claim"]["outcome"] == "unique"

@@ -29,7 +29,7 @@ def asked(loss: Loss, labels: Labels, size: int, entrance: Any = "batch") -> Que
 
 def subject_of(network: ReluNetwork, x: Any, y: Any, loss: Loss, labels: Labels = Labels.ONE_HOT) -> Subject:
     batch = Batch.of(x, y, network=network, loss=loss, labels=labels)
-    return Subject(network=network, batch=batch, question=asked(loss, labels, batch.size))
+    return Subject(model=network, batch=batch, question=asked(loss, labels, batch.size))
 
 
 SUM = ReluNetwork.from_arrays([[[1, 1, 1]], [[1], [2]]], [[1], [0, 0]])

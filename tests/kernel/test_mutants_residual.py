@@ -35,7 +35,7 @@ def part_of(network: ReluNetwork, x: Any, y: Any, loss: Loss) -> Part:
         labels=Labels.ONE_HOT,
         batch_size=batch.size,
     )
-    subject = Subject(network=network, batch=batch, question=question)
+    subject = Subject(model=network, batch=batch, question=question)
     return Part(subject=subject, members=tuple(range(batch.size)))
 
 

@@ -60,7 +60,7 @@ def above_three_neurons(*, unheard: bool) -> tuple[Subject, Scale]:
         labels=Labels.ONE_HOT,
         batch_size=3,
     )
-    subject = Subject(network=network, batch=batch, question=question)
+    subject = Subject(model=network, batch=batch, question=question)
     groups = groups_of(subject.passed.patterns[1], (0, 1, 2))
     argument = LayerArgument(
         layer=2,

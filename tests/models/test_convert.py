@@ -97,7 +97,7 @@ def sequential(*layers: nn.Module) -> nn.Sequential:
 REFUSED = {
     "layer '1' (GELU)": sequential(nn.GELU()),
     "layer '1.0' (BatchNorm1d)": sequential(nn.Sequential(nn.BatchNorm1d(5))),
-    "layer '1' (LeakyReLU)": sequential(nn.LeakyReLU()),
+    "after layer '0' is not supported here, where ReLU alone is": sequential(nn.LeakyReLU()),
     "layer '3' (Softmax) is not supported; remove it: cross_entropy takes logits": nn.Sequential(
         nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3), nn.Softmax(1)
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from itertools import pairwise
 from typing import Any
 
 import flint
@@ -16,9 +17,10 @@ from exan_verify.exact import linalg
 from exan_verify.exact.backprop import forward
 from exan_verify.exact.backprop import gradient as exact_gradient
 from exan_verify.exact.regions import region_of
-from exan_verify.exact.softmax import loss_vectors
+from exan_verify.exact.softmax import loss_vectors, to_ball
 from exan_verify.instances import FAMILIES, Instance, tiny_question
 from exan_verify.smt.arguments.convex_sum import _positive_definite, definite
+from exan_verify.smt.arguments.cover import _alone_in_layer
 from exan_verify.smt.arguments.cube import Cube, Point
 from exan_verify.smt.arguments.cubes_by_region import feasible_patterns, list_by_regions
 from exan_verify.smt.arguments.enclose import System, only_known_zeros
@@ -299,6 +301,53 @@ def test_a_sample_with_a_neuron_of_its_own_tells_the_other() -> None:
 )
 def test_other_scales(loss: Loss, logits: Any, label: Any, other: Any, expected: bool) -> None:
     assert other_scale(loss, logits, label, other) is expected
+
+
+@pytest.mark.parametrize("biases", [True, False])
+@pytest.mark.parametrize("loss", ["cross_entropy", "bce", "mse"])
+def test_what_a_sample_satisfies_alone(loss: str, biases: bool) -> None:
+    """q . p = 1 and the rows that follow, at the known samples; not where one of them is moved."""
+    asked = told = 0
+    for seed in range(30):
+        rng = np.random.default_rng([seed, biases])
+        features, samples = 2, 2 + biases
+        widths = [features, 5, 3]
+        weights = [rng.integers(-3, 4, (b, a)) for a, b in pairwise(widths)]
+        offsets = [rng.integers(-2, 3, b) for b in widths[1:]] if biases else None
+        network = ReluNetwork.from_arrays(weights, offsets)
+        y = rng.integers(0, 3, samples) if loss == "cross_entropy" else np.eye(3)[rng.integers(0, 3, samples)]
+        x = rng.integers(-3, 4, (samples, features))
+        batch = Batch.of(x, y, network=network, loss=Loss(loss), labels=Labels.ONE_HOT)
+        question, truth = posed(instance_of(network, batch, Loss(loss)))
+        known = tuple(
+            Point(p, tuple(v.value for v in y), tuple(v.value for v in x))
+            for p, x, y in zip(
+                Regions(posed=question).states(truth.states), truth.batch.x, truth.batch.y, strict=True
+            )
+        )
+        cube = Cube(regions=Regions(posed=question), samples=known, known=known)
+        for m, equations in enumerate(_alone_in_layer(cube, known)):
+            asked += 1
+            vector = cube.vector(known[m])
+            for moved in (False, True):
+                shift = [F(1, 2) * moved, *[F(0)] * (features - 1)]
+                a = [F(1), *(v + s for v, s in zip(known[m].x, shift, strict=True))]
+                values = [
+                    sum(
+                        (
+                            g * to_ball(v) * r
+                            for g, row in zip(vector, rows, strict=False)
+                            for r, v in zip(row, a, strict=True)
+                        ),
+                        flint.arb(0),
+                    )
+                    - right
+                    for rows, right in equations
+                ]
+                assert moved or all(v.contains(0) for v in values)
+                told += moved and not all(v.contains(0) for v in values)
+    assert asked > 10
+    assert told > asked / 2
 
 
 def simple(known: Any, right: float, labels: tuple[int, ...] = (1,)) -> System:

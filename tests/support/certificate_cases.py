@@ -17,11 +17,13 @@ from exan_verify.api.certify import certify
 from exan_verify.core.certificate import Claim, QuestionRecord, issue
 from exan_verify.core.network import Batch, Gradient, ReluNetwork
 from exan_verify.core.question import Box, Labels, Loss, Reduction, Release
+from exan_verify.core.staged import StagedNetwork
 from exan_verify.core.verdict import Outcome
 from exan_verify.exact.backprop import gradient
 from exan_verify.testing.laws.certificates import mutated, nodes
 from tests.stored import CERTIFICATES, asked, load
 from tests.support.cases import default_network, random_batch, three_share_layer_one, two_one_five_one
+from tests.support.staged_cases import moving_case, unique_case
 from tests.support.tolerance_cases import case as tolerance_case
 
 
@@ -30,7 +32,7 @@ class Issued:
     """A certificate with what it was made for; ``options`` are those of certify."""
 
     name: str
-    network: ReluNetwork
+    network: ReluNetwork | StagedNetwork
     given: Mapping[str, Any]
     options: Mapping[str, Any] = field(default_factory=dict)
     certificate: dict[str, Any]
@@ -46,7 +48,9 @@ def every_kind() -> tuple[Issued, ...]:
     return tuple(_asked(*recipe) for recipe in _recipes())
 
 
-def _asked(name: str, network: ReluNetwork, given: dict[str, Any], options: dict[str, Any]) -> Issued:
+def _asked(
+    name: str, network: ReluNetwork | StagedNetwork, given: dict[str, Any], options: dict[str, Any]
+) -> Issued:
     certificate = options.pop("written", None) or certify(network, **given, **options).certificate
     assert certificate is not None, name
     if "tolerance" in options:
@@ -65,7 +69,7 @@ def _stored(kind: str) -> Recipe:
     raise AssertionError(kind)
 
 
-Recipe = tuple[str, ReluNetwork, dict[str, Any], dict[str, Any]]
+Recipe = tuple[str, ReluNetwork | StagedNetwork, dict[str, Any], dict[str, Any]]
 
 
 def _recipes() -> Iterator[Recipe]:
@@ -131,6 +135,8 @@ def _recipes() -> Iterator[Recipe]:
     batch = ([[2]], [[0]])
     yield "algebraic", network, {"batch": batch}, {"loss": "mse", "written": _square_root(network, batch)}
     yield from _boxed()
+    for name, (staged, batch) in (("stages", unique_case()), ("stage motions", moving_case())):
+        yield name, staged, {"batch": batch}, {}
     network, _, given = tolerance_case([20, 80, 4], 2)
     yield "tolerance", network, {"gradient": given}, {"tolerance": 1e-9, "batch_size": 2}
 

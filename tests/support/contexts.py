@@ -30,7 +30,7 @@ def context_of(
 def subject_of(context: Context) -> Subject:
     """The same question as the kernel's checkers are asked it."""
     question = replace(context.question, batch_size=context.batch.size)
-    return Subject(network=context.network, batch=context.batch, question=question)
+    return Subject(model=context.network, batch=context.batch, question=question)
 
 
 def subject(network: ReluNetwork, batch: Batch, *question: Any, **named: Any) -> Subject:

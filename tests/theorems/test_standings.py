@@ -40,10 +40,11 @@ CHECKS = {(name, check.name): check for name, s in STATEMENTS.items() for check 
 STANDINGS: dict[Standing, str] = {
     Standing.PROVED: """
         e1 e2 e2-label e2-two-classes e3 e4 p1-apart p1-generic p1-generic-one-logit p1-lifting p1-one-logit
-        p1-two-classes p1-two-samples reduction c1 c2 lifting-degree-3 c4 counting-attained counting-formula
-        downward exactness scale twins-softmax s0 s1 s2 s3 s4 s5-real-labels s5-two-samples narrow-first-layer
-        narrow-release projected-transcript averaged-inputs masked-rows weights-alone sample-weights-invisible
-        p2-factorisation p2-two-real p2-two-samples
+        p1-two-classes p1-two-samples reduction c1 c2 two-slopes lifting-degree-3 c4 counting-attained
+        counting-formula downward exactness scale twins-softmax s0 s1 s2 s3 s4 s5-real-labels s5-two-samples
+        narrow-first-layer narrow-release projected-transcript averaged-inputs masked-rows weights-alone
+        sample-weights-invisible p2-factorisation p2-two-real p2-two-samples convolutions-determined
+        convolutions-moved
     """,
     Standing.BOUNDED: "counting-sizes s5-one-hot-counts",
     Standing.REFUTED: """

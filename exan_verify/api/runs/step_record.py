@@ -17,11 +17,11 @@ from exan_verify.api.releases import network_seen_through, projection_release
 from exan_verify.api.runs.steps import Step
 from exan_verify.core.arrays import digest_arrays, exact_array
 from exan_verify.core.certificate import domain_record
-from exan_verify.core.network import ReluNetwork
+from exan_verify.core.network import Network, ReluNetwork
 from exan_verify.core.question import Question
 from exan_verify.core.verdict import SampleStatus
 from exan_verify.errors import ExanError, fitting_into_memory
-from exan_verify.models.chain import to_network
+from exan_verify.models.chain import to_any_network, to_network
 
 STEP_SCHEMA = "exan/run-step/1"
 
@@ -138,8 +138,10 @@ def prepare(index: int, given: Step, asked: Asked, end: float | None) -> Prepare
             release = asked.question.release or projection_release(model, step.batch)
             if release is not None:
                 asked = replace(asked, question=replace(asked.question, release=release))
-            model = network_seen_through(to_network(model), release, model)
-            network, digest = "-".join(map(str, model.widths)), model.digest
+            exact: Network = to_any_network(model) if release is None else to_network(model)
+            if isinstance(exact, ReluNetwork):
+                exact = network_seen_through(exact, release, model)
+            model, network, digest = exact, "-".join(map(str, exact.widths)), exact.digest
         return Prepared(
             index=index,
             name=name,
@@ -207,7 +209,7 @@ def record_of(one: Prepared, found: Audit, seconds: float) -> StepRecord:
         reason=verdict.reason,
         determined=statuses.count(SampleStatus.DETERMINED),
         free=statuses.count(SampleStatus.FREE),
-        unknown=statuses.count(SampleStatus.UNKNOWN),
+        unknown=statuses.count(SampleStatus.UNKNOWN) + statuses.count(SampleStatus.FEATURES),
         published=None if state is None else sum(state.published_by_sample),
         peelable=None if state is None else sum(state.peelable),
         confirmed=None if gained is None else gained["confirmed"],

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 
 from exan_verify.core.budget import Budget
+from exan_verify.core.network import ReluNetwork
 from exan_verify.core.verdict import Attempt, Engine
 from exan_verify.decide.context import Context, Finding
 from exan_verify.decide.families import (
@@ -49,13 +50,20 @@ others leave samples open.
 """
 
 
+ANY_ACTIVATION: tuple[Method, ...] = (unseen.decide,)
+"""Who is asked about networks with other activations than ReLU, for which the others are not made."""
+
+
 def decide(context: Context, budget: Budget) -> Finding:
     """Look for families through the batch; report what was proved and what was tried."""
     start = time.monotonic()
     parts: list[Part] = []
     stopped = None
     release = context.question.release
-    for method in METHODS if release is None or release.averages is None else OF_MEANS:
+    methods = METHODS if release is None or release.averages is None else OF_MEANS
+    if not isinstance(context.model, ReluNetwork):
+        methods = ANY_ACTIVATION
+    for method in methods:
         if stopped := budget.exhausted:
             break
         if method is submersion.decide and len(joined(parts).facts.free) == context.samples:

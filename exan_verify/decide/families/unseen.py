@@ -18,6 +18,7 @@ import numpy as np
 from exan_verify.core.budget import Budget
 from exan_verify.core.certificate import Unseen
 from exan_verify.core.facts import Facts
+from exan_verify.core.network import ReluNetwork
 from exan_verify.decide.context import Context
 from exan_verify.decide.families import inwards
 from exan_verify.decide.families.result import Part, joined
@@ -32,7 +33,7 @@ def decide(context: Context, budget: Budget) -> Part:
     live, inside = _live(context), _inside(context)
     samples = short_of_neurons(live)
     parts = [_both_ways(context, samples, live, inside, budget)]
-    if samples and not inside[samples].all():
+    if samples and not inside[samples].all() and isinstance(context.model, ReluNetwork):
         with suppress(BudgetExhausted):  # what is found already stays
             leaving = inwards.found(context, samples, live, budget)
             parts += [_part(context, *leaving, live)] if leaving is not None else []
@@ -110,14 +111,14 @@ def short_of_neurons(live: Mask) -> list[int]:
 
 def _live(context: Context) -> Mask:
     """Entries of the rows of Delta_1 that are sent, or of rows that span them, that may be non-zero."""
-    sent = context.question.sent_weights(context.network.layers[0])
-    patterns = context.passed.patterns
-    if not patterns:
+    sent = context.question.sent_weights(context.model.layers[0])
+    live = [context.passed.live(k) for k in range(1, context.model.depth)]
+    if not live:
         rows = int(sent.sum()) - (context.question.loss.zero_sum and bool(sent.all()))
         return np.ones((rows, context.samples), dtype=bool)
-    found = patterns[0].copy()
-    for pattern in patterns[1:]:
-        found[:, ~pattern.any(axis=0)] = False
+    found = live[0].copy()
+    for layer in live[1:]:
+        found[:, ~layer.any(axis=0)] = False
     return found[sent]
 
 
@@ -142,5 +143,5 @@ def _counts(context: Context, samples: list[int], live: Mask, inside: Mask) -> t
     neurons = live[:, samples]
     rank = min(int(neurons.any(axis=1).sum()), int(neurons.any(axis=0).sum()))
     features = [int(k) for k in np.flatnonzero(inside[samples].sum(axis=0) > rank)]
-    weight = context.network.layers[0].weight[:, features]
+    weight = context.model.layers[0].weight[:, features]
     return features, min(int((weight != 0).any(axis=1).sum()), len(features)), rank

@@ -40,7 +40,7 @@ class Search:
 
 def search(setting: Setting, gradient: Gradient, batch_size: int | None, limits: Budget) -> Search:
     """Rank bounds first; then, layer by layer, the batch that lifting forces."""
-    layers = gradient.for_network(setting.network)
+    layers = gradient.for_network(setting.relu)
     try:
         ranks = [rank_mod(_residues(layer)) for layer in layers]
     except UnsuitablePrimeError as error:
@@ -54,7 +54,7 @@ def search(setting: Setting, gradient: Gradient, batch_size: int | None, limits:
     if not setting.network.has_bias:
         return Search(samples=samples, reason="the network has no biases, so every sample keeps a scale")
     task = Task(
-        network=setting.network,
+        network=setting.relu,
         gradient=layers,
         loss=setting.question.loss,
         reduction=setting.question.reduction,
@@ -113,7 +113,7 @@ def _accepted(setting: Setting, gradient: Gradient, found: Found) -> Batch:
         batch = Batch.of(
             found.batch.inputs,
             found.batch.labels,
-            network=setting.network,
+            network=setting.relu,
             loss=setting.question.loss,
             labels=setting.question.labels,
         )

@@ -9,6 +9,8 @@ with factor 1, by the bias column. With groups of one only, this is C1. One samp
 group has u = U_group q, which is its Delta at the next layer: the same argument with q in the group's span
 splits it where its patterns differ (6.4, splits).
 
+With slopes on both sides of zero the same holds with products of u by u in R (PL1).
+
 Hypotheses, each checked here: biases; rank(A) = M (from rank Delta_i = M and rank [H_{i-1} 1] = M); the
 parametrisation of u; full column rank of every lower Delta (3.4); labels told apart (3.4). Of a release,
 ranks are those of the rows that are sent.
@@ -31,6 +33,7 @@ from exan_verify.core.certificate import (
     Split,
 )
 from exan_verify.core.facts import Facts
+from exan_verify.core.network import Network
 from exan_verify.core.verdict import Attempt, Engine
 from exan_verify.decide.context import Context, Finding
 from exan_verify.decide.labels import backward_map, told_by_backward_map, told_by_loss_vectors
@@ -83,7 +86,7 @@ def plans(context: Context) -> list[Plan]:
     below it needs to be determined), then by the surplus of equations.
     """
     everyone = tuple(range(context.samples))
-    found = [plan(context, layer, everyone) for layer in range(1, context.network.depth)]
+    found = [plan(context, layer, everyone) for layer in range(1, context.model.depth)]
     return sorted(
         found,
         key=lambda p: (p.missing > 0, p.layer > 1, p.target - p.equations if not p.missing else p.missing),
@@ -127,7 +130,7 @@ def split(
     left of it. A layer whose rank is short ends the way up: above it u is no longer known to be U_group q.
     So does a ``row_space``: W^T u = W^T U_group q is all that it shows.
     """
-    if len(group) == 1 or parametrisation == "row_space" or layer + 1 >= context.network.depth:
+    if len(group) == 1 or parametrisation == "row_space" or layer + 1 >= context.model.depth:
         return [], (group,)
     if rank_mod(context.sent_delta(layer + 1)[:, list(group)]) < len(group):
         return [], (group,)
@@ -155,7 +158,7 @@ def split(
 def hypotheses(context: Context, layer: int) -> str | None:
     """The first hypothesis of 3.1 that is not proved at this layer, or None."""
     samples = context.samples
-    if not context.network.has_bias:
+    if not context.model.has_bias:
         return "the network has no biases, so every sample keeps a scale"
     found = rank_mod(context.sent_delta(layer))
     if found < samples:
@@ -172,6 +175,9 @@ def conclude(
     samples: groups split above, the layers below, the labels (3.4). Also a note for the record.
     """
     samples = context.samples
+    hiding = [k for k in range(1, layer) if not shows_pattern(context.model, k)]
+    if hiding:
+        return None, f"a negative slope hides the pattern of layer {hiding[-1]} from its values (PL1)"
     splits: list[Split] = []
     groups: list[tuple[int, ...]] = []
     for group in partition:
@@ -207,10 +213,16 @@ def conclude(
     ), note
 
 
+def shows_pattern(network: Network, layer: int) -> bool:
+    """Whether the values of hidden layer ``layer`` tell its pattern, as going down from them needs (3.4)."""
+    activation = network.activation(layer)
+    return activation is None or activation.shows_pattern
+
+
 def _labels(
     context: Context, layer: int, parametrisation: Parametrisation, members: list[int], *, everyone: bool
 ) -> tuple[LabelArgument, list[int]]:
-    depth = context.network.depth
+    depth = context.model.depth
     if layer == depth - 1 and parametrisation not in ("row_space", "single"):
         argument: LabelArgument = "loss_vectors"
     elif everyone and context.sent_neurons(depth).all() and full_feature_rank(context, depth - 1):
@@ -225,17 +237,17 @@ def _told_below(context: Context, layer: int, parametrisation: Parametrisation, 
     with one sample (``single``) nothing, but the layer's own delta where it is sent.
     """
     if parametrisation == "single":
-        back = backward_map(context.network, context.passed, layer, m)
+        back = backward_map(context.model, context.passed, layer, m)
         return told_by_backward_map(context, back[context.sent_neurons(layer)], m)
-    back = backward_map(context.network, context.passed, layer + 1, m)
+    back = backward_map(context.model, context.passed, layer + 1, m)
     if parametrisation == "row_space":
-        back = product_mod(context.network.layers[layer].weight.T, back)
+        back = product_mod(context.model.layers[layer].weight.T, back)
     return told_by_backward_map(context, back, m)
 
 
 def _lower_rank(context: Context, layer: int) -> int:
     """rank Delta_layer on the rows of dW_layer that are sent: they give the features below (3.4)."""
-    sent = context.question.sent_weights(context.network.layer(layer))
+    sent = context.question.sent_weights(context.model.layer(layer))
     return rank_mod(context.image.delta(layer)[sent])
 
 

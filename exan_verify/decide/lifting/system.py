@@ -2,8 +2,10 @@
 
 For a column q of Q^-1 that is known to lie in the span of the samples ``members`` and that sample's next
 delta u, every neuron j satisfies ``(Delta_j . q)(Delta_j . q - w_j . u) = 0``: linear in the products q_a q_b
-and q_a u_k. R is the matrix of these equations in U unknowns. Of a release only neurons count whose row [dW |
-db] is sent (docs/theory.md, releases): for the others Delta' = Delta Q^-1 is not known.
+and q_a u_k. R is the matrix of these equations in U unknowns. With a slope s below zero
+an inactive neuron has ``Delta_j . q = s w_j . u``, so products u_k u_l come in (PL1). Of a release only
+neurons count whose row [dW | db] is sent (docs/theory.md, releases): for the others Delta' = Delta Q^-1 is
+not known.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import numpy as np
 
 from exan_verify.core.budget import poll
 from exan_verify.core.certificate import Parametrisation
-from exan_verify.core.network import Array, Linear, ReluNetwork
+from exan_verify.core.network import Array, Linear, Network
 from exan_verify.decide.context import Context, Image
 from exan_verify.exact.linalg import multiply, pivots, rank_mod, solve
 from exan_verify.exact.modular import Residues, add_mod, multiply_mod, negate_mod, random_residues
@@ -33,6 +35,7 @@ MAX_ENTRIES = 1 << 27
 class Plan:
     """Lifting at one layer before any rank is taken: its counts decide the order and whether it can work.
 
+    ``extra``: K', the unknowns of u; ``sloped``: some neuron of the layer has a slope below.
     ``groups``: the members that share the pattern of ``layer`` on its neurons that are sent, as sample
     indices. ``equations``: of these the neurons with a non-zero delta for some member.
     """
@@ -40,15 +43,17 @@ class Plan:
     layer: int
     members: tuple[int, ...]
     parametrisation: Parametrisation
-    unknowns: int
+    extra: int
+    sloped: bool = False
     equations: int
     groups: Groups
 
     @property
-    def extra(self) -> int:
-        """K': the unknowns of u."""
-        size = len(self.members)
-        return (self.unknowns - size * (size + 1) // 2) // size
+    def unknowns(self) -> int:
+        """U, with the products of u by u where the layer is sloped."""
+        size, extra = len(self.members), self.extra
+        above = extra * (extra + 1) // 2 if self.sloped else 0
+        return size * (size + 1) // 2 + size * extra + above
 
     @property
     def squares(self) -> int:
@@ -92,13 +97,14 @@ def plan(context: Context, layer: int, members: tuple[int, ...]) -> Plan:
     With one sample Q is a number: q alone is unknown, no equation is needed and u is not used (``single``).
     """
     parametrisation, extra = _parametrisation(context, layer)
-    size = len(members)
+    activation = context.model.activation(layer)
     pattern = context.passed.pattern(layer)[context.sent_neurons(layer)][:, list(members)]
     return Plan(
         layer=layer,
         members=members,
         parametrisation=parametrisation,
-        unknowns=size * (size + 1) // 2 + size * extra,
+        extra=extra,
+        sloped=parametrisation != "single" and activation is not None and activation.sloped,
         equations=int(context.sent_delta(layer)[:, list(members)].any(axis=1).sum()),
         groups=tuple(tuple(members[k] for k in group) for group in pattern_groups(pattern)),
     )
@@ -106,7 +112,8 @@ def plan(context: Context, layer: int, members: tuple[int, ...]) -> Plan:
 
 def equations(context: Context, plan: Plan, image: Image | None = None) -> Residues:
     """R mod p, (equations, U): a row per neuron with a non-zero delta row; columns q_a^2, 2 q_a q_b (a < b),
-    then q_a u_k (a factor of an unknown changes no rank). ``image``: by default the context's, mod 2^61 - 1.
+    then q_a u_k, and u_k u_l (k <= l) where the layer is sloped (a factor of an unknown changes no rank).
+    ``image``: by default the context's, mod 2^61 - 1.
     """
     if plan.parametrisation == "single":
         return np.zeros((0, plan.unknowns), dtype=np.uint64)
@@ -120,13 +127,22 @@ def equations(context: Context, plan: Plan, image: Image | None = None) -> Resid
     squares = multiply_mod(delta[:, upper[0]], delta[:, upper[1]], p)
     poll()
     mixed = negate_mod(multiply_mod(delta[:, :, None], outgoing[:, None, :], p), p)
-    return np.concatenate([squares, mixed.reshape(len(keep), delta.shape[1] * outgoing.shape[1])], axis=1)
+    mixed = mixed.reshape(len(keep), delta.shape[1] * outgoing.shape[1])
+    activation = context.model.activation(plan.layer)
+    if activation is None or not plan.sloped:
+        return np.concatenate([squares, mixed], axis=1)
+    # (Delta q - w u)(Delta q - s w u) = (Delta q)^2 - (1 + s)(Delta q)(w u) + s (w u)^2, PL1
+    slope = RationalMatrix.of(activation.slope[keep].reshape(-1, 1)).residues(p)
+    mixed = multiply_mod(mixed, add_mod(slope, np.ones_like(slope), p), p)
+    above = np.triu_indices(plan.extra)
+    own = multiply_mod(multiply_mod(outgoing[:, above[0]], outgoing[:, above[1]], p), slope, p)
+    return np.concatenate([squares, mixed, own], axis=1)
 
 
 def full_feature_rank(context: Context, layer: int) -> bool:
     """Whether rank [H_layer 1] = M is proved (rank H_layer = M without biases), by a projection mod p."""
     features, samples = context.passed.hidden[layer].residues(), context.samples
-    if context.network.has_bias:
+    if context.model.has_bias:
         features = np.concatenate([features, np.ones((1, samples), dtype=np.uint64)])
     if len(features) > 4 * samples:
         mixer = random_residues(f"features/{layer}", samples + 2, len(features))
@@ -138,7 +154,7 @@ def _parametrisation(context: Context, layer: int) -> tuple[Parametrisation, int
     """How u = delta'_{layer+1} is parametrised, and by how many unknowns (3.1)."""
     if context.samples == 1:
         return "single", 0
-    network, samples = context.network, context.samples
+    network, samples = context.model, context.samples
     options: list[tuple[int, Parametrisation]] = [(network.widths[layer + 1], "full")]
     if _sums_to_zero(context, layer):
         options.append((network.classes - 1, "zero_sum"))
@@ -153,7 +169,7 @@ def _parametrisation(context: Context, layer: int) -> tuple[Parametrisation, int
 
 def _sums_to_zero(context: Context, layer: int) -> bool:
     """Whether u is a loss vector whose entries sum to zero."""
-    return layer == context.network.depth - 1 and context.question.loss.zero_sum
+    return layer == context.model.depth - 1 and context.question.loss.zero_sum
 
 
 def _row_rank(context: Context, layer: int, unknowns: int) -> int | None:
@@ -161,7 +177,7 @@ def _row_rank(context: Context, layer: int, unknowns: int) -> int | None:
 
     That a part of them reaches ``unknowns`` mod p settles the usual case.
     """
-    base = base_weights(context.network, layer, zero_sum=_sums_to_zero(context, layer))
+    base = base_weights(context.model, layer, zero_sum=_sums_to_zero(context, layer))
     for part in (base[: 4 * unknowns, : 4 * unknowns], base):
         if rank_mod(product_mod(part, np.eye(part.shape[1], dtype=np.uint64))) >= unknowns:
             return None
@@ -185,7 +201,7 @@ def outgoing_weights(context: Context, plan: Plan, keep: Array, image: Image | N
     p = image.prime
     if plan.parametrisation == "row_space":
         return RationalMatrix.of(rational_weights(context, plan)[keep]).residues(p)
-    following: Linear = context.network.layers[plan.layer]
+    following: Linear = context.model.layers[plan.layer]
     columns = following.weight[:, keep].T
     if plan.parametrisation == "column_space":
         return product_mod(columns, image.delta(plan.layer + 1), p)
@@ -202,14 +218,14 @@ def exact_outgoing(context: Context, plan: Plan, following: Array) -> tuple[Arra
     ``following``: Delta_{layer+1} (n_{layer+1}, M).
     """
     if plan.parametrisation == "column_space":
-        weights = multiply(base_weights(context.network, plan.layer, zero_sum=False), following)
+        weights = multiply(base_weights(context.model, plan.layer, zero_sum=False), following)
         return weights, RationalMatrix.of(np.eye(context.samples)).fractions()
     zero_sum = _sums_to_zero(context, plan.layer) and plan.parametrisation != "full"
     weights = RationalMatrix.of(rational_weights(context, plan)).fractions()
     coordinates = following[:-1] if zero_sum else following
     if plan.parametrisation != "row_space":
         return weights, coordinates
-    base = base_weights(context.network, plan.layer, zero_sum=zero_sum)
+    base = base_weights(context.model, plan.layer, zero_sum=zero_sum)
     known = solve(weights, multiply(base, coordinates))
     assert known is not None
     return weights, known
@@ -225,13 +241,13 @@ def unknowns_mod(context: Context, plan: Plan) -> Residues:
     known = following[:-1] if _sums_to_zero(context, plan.layer) else following
     if plan.parametrisation == "zero_sum":
         return known
-    base = base_weights(context.network, plan.layer, zero_sum=_sums_to_zero(context, plan.layer))
+    base = base_weights(context.model, plan.layer, zero_sum=_sums_to_zero(context, plan.layer))
     seen = solve(rational_weights(context, plan), base)
     assert seen is not None
     return product_mod(seen, known)
 
 
-def base_weights(network: ReluNetwork, layer: int, *, zero_sum: bool) -> Array:
+def base_weights(network: Network, layer: int, *, zero_sum: bool) -> Array:
     """Row j of (n, K'): w_j, on all entries of u, or on all but the last where they sum to zero."""
     columns: Array = network.layers[layer].weight.T
     if not zero_sum:
@@ -248,6 +264,6 @@ def rational_weights(context: Context, plan: Plan) -> Array:
     of them, W = W_I T, so w_j . u = (w_j)_I . (T u): T u is all that the neurons see of u.
     """
     zero_sum = _sums_to_zero(context, plan.layer) and plan.parametrisation != "full"
-    base = base_weights(context.network, plan.layer, zero_sum=zero_sum)
+    base = base_weights(context.model, plan.layer, zero_sum=zero_sum)
     found: Array = base[:, pivots(base)] if plan.parametrisation == "row_space" else base
     return found

@@ -76,7 +76,7 @@ def decide(context: Context, budget: Budget) -> Finding:
                     facts=facts,
                     evidence=(proof,),
                     witness=Witness(generators=(_record(proof),)),
-                    reason="another batch has this gradient, proved to exist in a box (CB9)",
+                    reason="another batch has this gradient, proved to exist in a box",
                 )
     note = "search: no second batch found"
     return Finding(attempts=(Attempt(engine=Engine.RESIDUAL, note=note, seconds=time.monotonic() - start),))

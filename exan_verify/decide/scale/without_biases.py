@@ -97,7 +97,7 @@ def _output_plan(depth: int) -> Plan:
     >= 0, and ``f = W_L h`` follows. No neuron's equation is used, and g is seen itself, not through the
     layers below.
     """
-    return Plan(layer=depth, members=(0,), parametrisation="single", unknowns=1, equations=0, groups=((0,),))
+    return Plan(layer=depth, members=(0,), parametrisation="single", extra=0, equations=0, groups=((0,),))
 
 
 def _at_layer(

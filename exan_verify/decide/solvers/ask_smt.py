@@ -49,7 +49,7 @@ def ask_about_batch(
     if smaller is not None:
         found = decide(smaller.network, smaller.question, batch=smaller.batch, settings=settings)
         if found.outcome is not Outcome.AMBIGUOUS:
-            span = f"the other features are affine functions of {len(smaller.kept)} of them (CB11); "
+            span = f"the other features are affine functions of {len(smaller.kept)} of them; "
             return replace(found, reason=span + found.reason, batch=context.batch), Facts(), ()
         other = None if found.witness is None else found.witness.batch
         if other is not None:
@@ -57,7 +57,7 @@ def ask_about_batch(
             accepted = accept(context, evidence_of(context, candidate))
             if accepted is not None:
                 return _with_all_features(context, found, accepted), accepted.facts, (accepted.evidence,)
-    verdict = decide(setting.network, setting.question, batch=context.batch, settings=settings)
+    verdict = decide(setting.relu, setting.question, batch=context.batch, settings=settings)
     if verdict.outcome is not Outcome.AMBIGUOUS or verdict.witness is None:
         return verdict, Facts(), ()
     other = verdict.witness.batch
@@ -95,7 +95,7 @@ def _with_all_features(context: Context, found: Verdict, accepted: Accepted) -> 
 def ask_about_gradient(setting: Setting, gradient: Gradient, samples: int, limits: Budget) -> Verdict:
     """The solvers' verdict on an exact gradient: they find a batch first, then ask for another."""
     question = replace(setting.question, batch_size=samples)
-    return decide(setting.network, question, gradient=gradient, settings=_settings(setting, limits))
+    return decide(setting.relu, question, gradient=gradient, settings=_settings(setting, limits))
 
 
 def ask_about_tolerance(setting: Setting, gradient: Gradient, limits: Budget) -> Verdict:
@@ -110,7 +110,7 @@ def ask_about_tolerance(setting: Setting, gradient: Gradient, limits: Budget) ->
     assert tolerance is not None
     for power in range(7):
         verdict = decide(
-            setting.network,
+            setting.relu,
             question,
             gradient=gradient,
             radius=tolerance * 10**power,

@@ -41,7 +41,7 @@ class Problem:
     @property
     def network(self) -> ReluNetwork:
         """The setting's network."""
-        return self.setting.network
+        return self.setting.relu
 
     @property
     def divisor(self) -> int:

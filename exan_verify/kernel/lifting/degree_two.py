@@ -60,13 +60,13 @@ class Image:
 
     def sent(self, layer: int) -> Mask:
         """Which neurons of the layer have their row [dW | db] (of dW, for weights alone) sent, (n,)."""
-        question, sent = self.subject.question, self.subject.network.layer(layer)
+        question, sent = self.subject.question, self.subject.model.layer(layer)
         return question.sent_weights(sent) if self.weights_alone else question.sent_neurons(sent)
 
     @property
     def has_ones(self) -> bool:
         """Whether the features have a column of ones, from the biases."""
-        return self.subject.network.has_bias and not self.weights_alone
+        return self.subject.model.has_bias and not self.weights_alone
 
     def sent_delta(self, layer: int) -> Residues:
         """The rows of Delta_layer mod p whose neurons are sent, (sent, M)."""
@@ -96,7 +96,7 @@ def image_at(
     require(prime == PRIME, f"the prime is {prime}, this schema's is {PRIME}")
     require(1 < point < PRIME, "the point t is outside [2, p)")
     wrong = "the network has no biases; lifting does not apply" if biases else "the network has biases"
-    require(weights_alone or subject.network.has_bias is biases, wrong)
+    require(weights_alone or subject.model.has_bias is biases, wrong)
     try:
         return image_in(PRIME, point, subject, weights_alone=weights_alone)
     except VanishingDenominatorError:
@@ -109,14 +109,14 @@ def image_in(prime: int, point: int, subject: Subject, *, weights_alone: bool = 
     """
     passed, labels, loss = subject.passed, subject.batch.labels, subject.question.loss
     vectors = loss_vectors_mod(loss, passed.logits, labels, subject.divisor, point, prime)
-    deltas = backward_mod(subject.network, passed, vectors, prime)
+    deltas = backward_mod(subject.model, passed, vectors, prime)
     return Image(subject=subject, deltas=deltas, point=point, prime=prime, weights_alone=weights_alone)
 
 
 def check_reduction(image: Image, layer: int) -> None:
     """rank(A) = M at hidden layer ``layer`` (3.1)."""
     samples = image.subject.samples
-    require(1 <= layer < image.subject.network.depth, f"there is no hidden layer {layer}")
+    require(1 <= layer < image.subject.model.depth, f"there is no hidden layer {layer}")
     require(rank_mod(image.sent_delta(layer)) == samples, f"rank(Delta_{layer}) = M is not shown")
     require(feature_rank(image, layer - 1) == samples, f"rank [H_{layer - 1} 1] = M is not shown")
 
@@ -168,7 +168,7 @@ def _after_splits(image: Image, argument: Conclusion) -> set[tuple[int, ...]]:
     open_groups: dict[tuple[int, ...], int | None] = dict.fromkeys(argument.groups, _known_up_to(argument))
     for part in argument.splits:
         require(open_groups.get(part.members) == part.layer - 1, f"{part.members} is no group to split here")
-        require(part.layer < image.subject.network.depth, f"there is no hidden layer {part.layer}")
+        require(part.layer < image.subject.model.depth, f"there is no hidden layer {part.layer}")
         independent = rank_mod(image.sent_delta(part.layer)[:, list(part.members)]) == len(part.members)
         require(independent, f"the group's deltas at layer {part.layer} are not shown to be independent")
         check_system(image, part, part.members)
@@ -186,7 +186,8 @@ def lifted_system(
     image: Image, argument: LayerArgument | Split | Scale, members: tuple[int, ...]
 ) -> Residues:
     """R mod p, (equations, U): (Delta_j . q)(Delta_j . q - w_j . u) on the products q_a q_b (a <= b), then
-    q_a u_k.
+    q_a u_k. Where the layer has slopes s below zero, (Delta_j . q - s w_j . u)(Delta_j . q - w_j . u), on
+    these and u_k u_l (k <= l).
     """
     if argument.parametrisation == "single":
         # one sample: Q is a number, any q is allowed, and nothing is concluded about u
@@ -194,20 +195,37 @@ def lifted_system(
         return np.zeros((0, 1), dtype=np.uint64)
     delta = image.sent_delta(argument.layer)[:, list(members)]
     width, pairs = unknowns_above(image, argument), len(members) * (len(members) + 1) // 2
-    unknowns, most = pairs + len(members) * width, len(delta) + len(members) ** 2
+    activation = image.subject.model.activation(argument.layer)
+    sloped = activation is not None and activation.sloped
+    unknowns = pairs + len(members) * width + (width * (width + 1) // 2 if sloped else 0)
+    most = len(delta) + len(members) ** 2
     require(
         unknowns <= most, f"dim null(R) is too large: {len(delta)} neurons are too few for U = {unknowns}"
     )
-    outgoing = outgoing_weights(image, argument)[image.sent(argument.layer)]
-    columns: list[Residues] = []
-    for a in range(len(members)):
-        rest = multiply_mod(delta[:, [a]], delta[:, a:])
-        rest[:, 1:] = add_mod(rest[:, 1:], rest[:, 1:])
-        columns.append(rest)
-    columns += [negate_mod(multiply_mod(delta[:, [a]], outgoing)) for a in range(len(members))]
+    sent = image.sent(argument.layer)
+    outgoing = outgoing_weights(image, argument)[sent]
+    columns = [_products(delta)]
+    mixed = [negate_mod(multiply_mod(delta[:, [a]], outgoing)) for a in range(len(members))]
+    if activation is not None and sloped:
+        # (a - w)(a - s w) = a^2 - (1 + s) a w + s w^2 with a = Delta_j . q, w = w_j . u (PL1)
+        slope = RationalMatrix.of(activation.slope[sent].reshape(-1, 1)).residues()
+        mixed = [add_mod(part, multiply_mod(part, slope)) for part in mixed]
+        columns += [*mixed, multiply_mod(_products(outgoing), slope)]
+    else:
+        columns += mixed
     matrix = np.concatenate(columns, axis=1)
     kept: Residues = matrix[matrix.any(axis=1)]
     return kept
+
+
+def _products(forms: Residues) -> Residues:
+    """The squares of linear forms (n, k) on the products v_a v_b (a <= b) of their unknowns."""
+    parts: list[Residues] = []
+    for a in range(forms.shape[1]):
+        rest = multiply_mod(forms[:, [a]], forms[:, a:])
+        rest[:, 1:] = add_mod(rest[:, 1:], rest[:, 1:])
+        parts.append(rest)
+    return np.concatenate(parts, axis=1)
 
 
 def unknowns_above(image: Image, argument: Conclusion | Split | Scale | Apart) -> int:
@@ -215,7 +233,7 @@ def unknowns_above(image: Image, argument: Conclusion | Split | Scale | Apart) -
     system becomes before it is built.
     """
     i, samples = argument.layer, image.subject.samples
-    width = image.subject.network.widths[i + 1]
+    width = image.subject.model.widths[i + 1]
     if argument.parametrisation == "row_space":
         return rank_mod(RationalMatrix.of(base_weights(image.subject, i)).residues())
     return {"full": width, "zero_sum": width - 1, "column_space": samples, "single": 0}[
@@ -239,7 +257,7 @@ def check_unknowns(image: Image, argument: Conclusion | Split | Scale | Apart) -
         require(feature_rank(image, i) == image.subject.samples, f"rank [H_{i} 1] = M is not shown")
     if argument.parametrisation == "zero_sum":
         require(
-            i == image.subject.network.depth - 1 and image.subject.question.loss.zero_sum,
+            i == image.subject.model.depth - 1 and image.subject.question.loss.zero_sum,
             "loss vectors sum to zero only above the last hidden layer, for cross_entropy and hinge",
         )
 
@@ -247,7 +265,7 @@ def check_unknowns(image: Image, argument: Conclusion | Split | Scale | Apart) -
 def weights_on_unknowns(image: Image, argument: Conclusion | Split | Scale | Apart) -> Residues:
     """The rows w_j (n, K') alone, in the image's field."""
     i, p = argument.layer, image.prime
-    weight = image.subject.network.layers[i].weight
+    weight = image.subject.model.layers[i].weight
     if argument.parametrisation == "column_space":
         return product_mod(weight.T, image.delta(i + 1), p)
     if argument.parametrisation == "row_space":
@@ -269,8 +287,8 @@ def base_weights(subject: Subject, layer: int) -> Array:
     """The outgoing weights (n, n') as Fractions; on loss vectors that sum to zero without the last entry,
     which is minus the sum of the others.
     """
-    weights = RationalMatrix.of(subject.network.layers[layer].weight.T).fractions()
-    if layer == subject.network.depth - 1 and subject.question.loss.zero_sum:
+    weights = RationalMatrix.of(subject.model.layers[layer].weight.T).fractions()
+    if layer == subject.model.depth - 1 and subject.question.loss.zero_sum:
         weights = weights[:, :-1] - weights[:, -1:]
     return weights
 
@@ -302,42 +320,46 @@ def groups_of(pattern: Mask, members: tuple[int, ...]) -> tuple[tuple[int, ...],
 def _check_below(image: Image, argument: Conclusion, *, everyone: bool) -> None:
     """3.4 downward: full column rank of every lower Delta; with larger groups only layer 1 needs nothing."""
     require(everyone or argument.layer == 1, "samples share a pattern, and the layers below stay open")
+    for k in range(1, argument.layer):
+        below = image.subject.model.activation(k)
+        # 3.4 reads D_k off h_k; phi(z) = phi(z') for two z of different slopes where one of them is negative
+        require(below is None or below.shows_pattern, f"the features of layer {k} do not show its pattern")
     expected = tuple(image.subject.samples for _ in range(argument.layer - 1))
     require(argument.lower_ranks == expected, "a lower Delta lacks full column rank")
     for k in range(1, argument.layer):
-        rows = image.subject.question.sent_weights(image.subject.network.layer(k))
+        rows = image.subject.question.sent_weights(image.subject.model.layer(k))
         require(rank_mod(image.delta(k)[rows]) == image.subject.samples, f"rank(Delta_{k}) = M is not shown")
 
 
 def _label_told(image: Image, argument: Conclusion, m: int, everyone: bool) -> bool:
     """Whether only sample m's own label fits its inputs and what is known of its deltas (3.4)."""
-    depth = image.subject.network.depth
+    depth = image.subject.model.depth
     if argument.labels == "loss_vectors":
         above = argument.layer == depth - 1 and argument.parametrisation not in ("row_space", "single")
         require(above, "loss vectors are known only above the last hidden layer, with all their entries")
-        return label_told(image, m, np.eye(image.subject.network.classes, dtype=np.uint64))
+        return label_told(image, m, np.eye(image.subject.model.classes, dtype=np.uint64))
     if argument.labels == "output_rank":
         require(everyone, "the output rank argument needs every input to be determined")
         require(bool(image.sent(depth).all()), "the gradient of the output layer is not sent whole")
         require(feature_rank(image, depth - 1) == image.subject.samples, "rank [H_{L-1} 1] = M is not shown")
-        return label_told(image, m, np.eye(image.subject.network.classes, dtype=np.uint64))
+        return label_told(image, m, np.eye(image.subject.model.classes, dtype=np.uint64))
     # one sample: nothing is known of the next delta, but the layer's own is there where its bias is sent
     lowest = argument.layer - (argument.parametrisation == "single")
-    back = np.eye(image.subject.network.classes, dtype=np.uint64)
+    back = np.eye(image.subject.model.classes, dtype=np.uint64)
     for k in range(depth - 1, lowest, -1):
-        active = image.subject.passed.pattern(k)[:, [m]]
-        back = product_mod(image.subject.network.layers[k].weight.T, back) * active
+        back = product_mod(image.subject.model.layers[k].weight.T, back)
+        back = image.subject.passed.derivative_mod(k, back, sample=m)
     if argument.parametrisation == "single":
         back = back[image.sent(argument.layer)]
     if argument.parametrisation == "row_space":
-        back = product_mod(image.subject.network.layers[argument.layer].weight.T, back)
+        back = product_mod(image.subject.model.layers[argument.layer].weight.T, back)
     return label_told(image, m, back)
 
 
 def label_told(image: Image, m: int, back: Residues) -> bool:
     """Whether ``back @ (g(f, y') - g(f, y))`` is non-zero for every other admitted label y'."""
     loss, labels = image.subject.question.loss, image.subject.question.labels
-    classes = image.subject.network.classes
+    classes = image.subject.model.classes
     if image.subject.question.weighted:
         return _told_up_to_scale(image, m, back)
     if labels is Labels.REAL or (loss is Loss.BCE and labels is Labels.ONE_HOT):
@@ -362,7 +384,7 @@ def _told_up_to_scale(image: Image, m: int, back: Residues) -> bool:
     Two vectors of rank 2 mod p are no multiples of each other.
     """
     subject = image.subject
-    loss, classes = subject.question.loss, subject.network.classes
+    loss, classes = subject.question.loss, subject.model.classes
     own = subject.batch.labels
     if subject.question.labels is Labels.REAL:
         return False
@@ -405,6 +427,6 @@ def _difference(image: Image, m: int, other: Label) -> list[int]:
         vectors = loss_vectors_mod(Loss.HINGE, logits, np.array([own, int(other[0])]), 1, image.point)
         return [(int(b) - int(a)) % PRIME for a, b in vectors]
     if subject.question.loss is Loss.CROSS_ENTROPY:
-        return [int(k == own) - int(k == other[0]) for k in range(subject.network.classes)]
+        return [int(k == own) - int(k == other[0]) for k in range(subject.model.classes)]
     values = residues([label_of(own), other])
     return [(int(a) - int(b)) % PRIME for a, b in values.T]

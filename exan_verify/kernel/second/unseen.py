@@ -32,7 +32,7 @@ from exan_verify.exact.linalg import nullspace_mod
 from exan_verify.exact.modular import PRIME, Residues
 from exan_verify.exact.rational import Mask
 from exan_verify.exact.softmax import VanishingDenominatorError, loss_vectors_mod
-from exan_verify.kernel.given import Subject, require
+from exan_verify.kernel.given import Subject, only_relu, require
 from exan_verify.kernel.second import inwards
 
 
@@ -75,6 +75,7 @@ def family(evidence: Unseen, subject: Subject) -> Family:
         surplus = int((inside.sum(axis=0)[movable] - bound).sum())
         dimension = surplus - (len(chosen) - bound) * _seen(subject, movable)
     else:
+        only_relu(subject.model)  # it reads h = 0 off inactive neurons
         found = inwards.moved(evidence.inwards, subject, chosen, inside, _sent(subject), live)
         dimension, moving = found.dimension, set(found.samples)
     require(dimension > 0, "no more dimensions of motion than equations")
@@ -95,19 +96,20 @@ def _may_be_nonzero(subject: Subject) -> Mask:
     Without a hidden layer Delta_1 is the loss vectors; where their entries sum to zero, one row of all adds
     nothing.
     """
-    network, passed = subject.network, subject.passed
+    network, passed = subject.model, subject.passed
     sent = _sent(subject)
     if network.depth == 1:
         spare = subject.question.loss.zero_sum and bool(sent.all())
         return np.ones((int(sent.sum()) - spare, subject.samples), dtype=bool)
-    alive = np.all([pattern.any(axis=0) for pattern in passed.patterns], axis=0)
-    found: Mask = (passed.patterns[0] & alive)[sent]
+    live = [passed.live(k) for k in range(1, network.depth)]
+    alive = np.all([layer.any(axis=0) for layer in live], axis=0)
+    found: Mask = (live[0] & alive)[sent]
     return found
 
 
 def _sent(subject: Subject) -> Mask:
     """The rows of dW_1 that are sent, (n_1,)."""
-    return subject.question.sent_weights(subject.network.layers[0])
+    return subject.question.sent_weights(subject.model.layers[0])
 
 
 def _strictly_inside(subject: Subject, chosen: list[int]) -> Mask:
@@ -122,7 +124,7 @@ def _strictly_inside(subject: Subject, chosen: list[int]) -> Mask:
 
 def _seen(subject: Subject, features: Mask) -> int:
     """At least the rank of W_1 on ``features``: its rows that are not zero there, or the features."""
-    weight = subject.network.layers[0].weight[:, features]
+    weight = subject.model.layers[0].weight[:, features]
     return min(int((weight != 0).any(axis=1).sum()), int(features.sum()))
 
 
@@ -133,7 +135,7 @@ def _coefficients(evidence: Unseen, subject: Subject) -> Residues:
         vectors = loss_vectors_mod(loss, logits, labels, subject.divisor, evidence.point)
     except VanishingDenominatorError:
         raise CertificateRejected("a softmax denominator vanishes at the certificate's point t") from None
-    found: Residues = backward_mod(subject.network, subject.passed, vectors)[0][_sent(subject)]
+    found: Residues = backward_mod(subject.model, subject.passed, vectors)[0][_sent(subject)]
     return found
 
 

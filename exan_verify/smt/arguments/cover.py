@@ -20,6 +20,7 @@ import numpy as np
 
 from exan_verify.core.network import Array
 from exan_verify.exact import linalg
+from exan_verify.exact.regions import Pattern
 from exan_verify.exact.softmax import to_ball
 from exan_verify.smt.arguments.cube import Cube, Point
 from exan_verify.smt.arguments.enclose import System, only_known_zeros
@@ -29,6 +30,9 @@ from exan_verify.smt.question.transcendental import PRECISION
 
 MAX_COORDINATES = 4
 """Boxes double with every cut of a side: in five dimensions the boxes allowed cut each side but twice."""
+
+Alone = tuple[tuple[tuple[Array, int], ...], ...]
+"""Per sample the equations that it satisfies by itself, as :class:`.enclose.System` takes them."""
 
 FLAT = 2
 """In so few dimensions boxes are quick, and four times as many are looked at."""
@@ -61,6 +65,7 @@ def covered(
         weights=weights,
         right=right,
         known=tuple(_arrangements(here, known, frame)),
+        alone=_alone_in_region(cube, here, known) if spanned else _alone_in_layer(cube, here),
     )
     limit = cube.boxes * (4 if len(here) * size <= FLAT else 1)
     return only_known_zeros(system, ((None, None),) * (len(here) * size), limit)
@@ -76,6 +81,105 @@ def _span(known: Sequence[Point], *, affine: bool) -> Array:
         return rows.T
     rows[:, -1] = Fraction(0)
     return np.concatenate([[[Fraction(0)] * len(known[0].x) + [Fraction(1)]], rows]).T
+
+
+def _alone_in_region(cube: Cube, here: Sequence[Point], known: Sequence[Point]) -> Alone:
+    """Of a region whose T = G [1 ; a] is known, of rank its number of samples: each of them is one column of
+    G P times one row of P^-1, so its row q and its column p have q . p = 1, and g lies in the span of G. In
+    the span's coordinates q is (1 - sum a, a), without biases a.
+    """
+    with flint.ctx.workprec(PRECISION):
+        vectors = np.array([cube.vector(p) for p in known], dtype=object).T[list(cube.free_classes)]
+        parts = _parts(vectors)
+        size = len(known)
+        coordinates = np.full((size, size + (not cube.has_bias)), Fraction(0), dtype=object)
+        for k in range(size):
+            coordinates[k, k + (not cube.has_bias)] = Fraction(1)
+        if cube.has_bias:
+            coordinates[0, 1:] = -Fraction(1)
+        return () if parts is None else (_equations_alone(*parts, coordinates),) * len(here)
+
+
+def _alone_in_layer(cube: Cube, here: Sequence[Point]) -> Alone:
+    """The same of the first layer, Delta_1 [X 1] of rank M, where there are no more inputs than that: its
+    deltas are the region's backward map of g.
+    """
+    size = len(cube.known[0].x) + cube.has_bias
+    if len(here) != len(cube.samples) or len(cube.samples) != size:
+        return ()
+    points = np.array([(*p.x, Fraction(1))[:size] for p in cube.known], dtype=object)
+    if linalg.rank(points) < size:
+        return ()
+    inverse = linalg.solve(points.T, linalg.identity(size))
+    assert inverse is not None
+    # q from [1 ; x]
+    coordinates = np.full((size, len(cube.known[0].x) + 1), Fraction(0), dtype=object)
+    coordinates[:, 1:] = inverse[:, : len(cube.known[0].x)]
+    if cube.has_bias:
+        coordinates[:, 0] = inverse[:, -1]
+    with flint.ctx.workprec(PRECISION):
+        maps = {p: _first_deltas(cube, p, size) for p in cube.patterns}
+        columns = []
+        for p in cube.known:
+            vector = cube.vector(p)
+            columns.append([combination(row, vector[: len(row)]) for row in maps[p.pattern]])
+        parts = _parts(np.array(columns, dtype=object).T)
+        if parts is None:
+            return ()
+        return tuple(_equations_alone(*parts, coordinates, maps[p.pattern]) for p in here)
+
+
+def _first_deltas(cube: Cube, pattern: Pattern, width: int) -> Array:
+    """The region's map (n_1, free classes) from g to the deltas of the first layer."""
+    neurons = cube.posed.network.widths[1]
+    found: Array = cube.region(pattern).system[: neurons * width : width, ::width]
+    return found
+
+
+def _parts(columns: Array) -> tuple[list[int], Any, Any] | None:
+    """Rows I in which the columns are independent, (columns_I)^-1, and ``columns (columns_I)^-1``; None where
+    none are seen to be.
+    """
+    size = columns.shape[1]
+    rest = np.array([[float(v.mid()) for v in row] for row in columns])
+    rest = rest / np.maximum(np.abs(rest).max(axis=0, initial=0.0), 1e-290)
+    chosen: list[int] = []
+    for _ in range(size):
+        sizes = np.abs(rest).max(axis=1, initial=0.0)
+        if not sizes.max(initial=0.0) > 1e-12:
+            return None
+        chosen.append(int(sizes.argmax()))
+        place = int(np.abs(rest[chosen[-1]]).argmax())
+        rest = rest - np.outer(rest[:, place] / rest[chosen[-1], place], rest[chosen[-1]])
+    try:
+        inverse = flint.arb_mat(size, size, [v for k in chosen for v in columns[k]]).inv()
+    except ZeroDivisionError:
+        return None
+    whole = flint.arb_mat(len(columns), size, list(columns.reshape(-1)))
+    return chosen, inverse, whole * inverse
+
+
+def _equations_alone(
+    chosen: list[int], inverse: Any, shares: Any, coordinates: Array, maps: Array | None = None
+) -> tuple[tuple[Array, int], ...]:
+    """``delta_j = sum_I shares_jI delta_I`` for the other rows j, and ``q . (inverse delta_I) = 1``; delta is
+    ``maps g``, or g itself, and q is ``coordinates [1 ; a]``.
+    """
+    size, width = len(chosen), coordinates.shape[1]
+    maps = linalg.identity(shares.nrows()) if maps is None else maps
+    balls = np.array([[to_ball(v) for v in row] for row in maps], dtype=object)
+    found = []
+    for j in range(len(maps)):
+        if j not in chosen:
+            row = balls[j] - sum(shares[j, k] * balls[i] for k, i in enumerate(chosen))
+            rows = np.full((len(row), width), flint.arb(0), dtype=object)
+            rows[:, 0] = row
+            found.append((rows, 0))
+    rows = np.full((balls.shape[1], width), flint.arb(0), dtype=object)
+    for m in range(size):
+        column = sum(inverse[m, k] * balls[i] for k, i in enumerate(chosen))
+        rows = rows + np.outer(column, np.array([to_ball(v) for v in coordinates[m]], dtype=object))
+    return (*found, (rows, 1))
 
 
 def _input_frame(size: int) -> Array:

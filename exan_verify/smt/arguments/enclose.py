@@ -10,7 +10,7 @@ limits.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
@@ -41,7 +41,9 @@ class System:
 
     ``logits``: per sample (K, n + 1), on ``[1 ; a]``; ``labels``: per sample K numbers; ``conditions``: per
     sample ``(row, strict)`` with ``row [1 ; a] >= 0`` (``> 0``); ``weights`` (equations, M, K, n + 1) with
-    Fractions and balls ``right``; ``known``: the points (M n numbers) that solve the equations.
+    Fractions and balls ``right``; ``known``: the points (M n numbers) that solve the equations. ``alone``:
+    per sample equations ``sum_c g_c (rows_c [1 ; a]) = right`` that it satisfies by itself, rows (K or fewer,
+    n + 1) of balls.
     """
 
     loss: Loss
@@ -51,6 +53,8 @@ class System:
     weights: Array
     right: tuple[Any, ...]
     known: tuple[tuple[Fraction, ...], ...]
+    alone: tuple[tuple[tuple[Array, int], ...], ...] = ()
+    seen: dict[tuple[int, Box], list[Ends] | None] = field(default_factory=dict)
 
     @property
     def coordinates(self) -> int:
@@ -62,33 +66,64 @@ class System:
         """The number of samples."""
         return len(self.logits)
 
-    def violated(self, box: Box) -> bool:
-        """Whether some condition of a sample holds nowhere in the box."""
-        for m, rows in enumerate(self.conditions):
-            part = self._part(box, m)
-            for row, strict in rows:
-                top = _range(row, part)[1]
-                if top is not None and (top <= 0 if strict else top < 0):
-                    return True
-        return False
-
-    def away(self, box: Box) -> bool:
-        """Whether some equation holds nowhere in the box, by the range of each of its terms."""
-        vectors = [self._vector_range(m, self._part(box, m)) for m in range(self.size)]
+    def free(self, box: Box) -> bool:
+        """Whether no solution lies in the box: some sample has none of its own in its part of it, or some
+        equation holds nowhere, by the range of each of its terms.
+        """
+        shares = []
+        for m in range(self.size):
+            key = m, self._part(box, m)
+            if key not in self.seen:  # many boxes have the same part
+                self.seen[key] = self._shares(*key)
+            share = self.seen[key]
+            if share is None:
+                return True
+            shares.append(share)
         for e, right in enumerate(self.right):
             low: Any = -right
             high: Any = -right
-            for m, vector in enumerate(vectors):
-                part = self._part(box, m)
-                for c, bounds in enumerate(vector):
-                    row = self.weights[e, m, c]
-                    below, above = _times(bounds, _range(row, part))
-                    if self.loss is not Loss.MSE and any(isinstance(v, float) for v in (below, above)):
-                        fading = self._fading(m, c, row, part)
-                        if fading is not None:
-                            below, above = -fading, fading
-                    low, high = _plus(low, below), _plus(high, above)
+            for share in shares:
+                low, high = _plus(low, share[e][0]), _plus(high, share[e][1])
             if low > 0 or high < 0:
+                return True
+        return False
+
+    def _shares(self, m: int, part: Box) -> list[Ends] | None:
+        """Bounds of what sample m adds to each equation; None where it violates a condition or an equation of
+        its own all over its part.
+        """
+        for row, strict in self.conditions[m]:
+            top = _range(row, part)[1]
+            if top is not None and (top <= 0 if strict else top < 0):
+                return None
+        vector = self._vector_range(m, part)
+        if self._away_alone(m, part, vector):
+            return None
+        found: list[Ends] = []
+        for weights in self.weights[:, m]:
+            low: Any = flint.arb(0)
+            high: Any = flint.arb(0)
+            for c, (row, bounds) in enumerate(zip(weights, vector, strict=True)):
+                if not row.any():
+                    continue
+                below, above = _times(bounds, _range(row, part))
+                if self.loss is not Loss.MSE and any(isinstance(v, float) for v in (below, above)):
+                    fading = self._fading(m, c, row, part)
+                    if fading is not None:
+                        below, above = -fading, fading
+                low, high = _plus(low, below), _plus(high, above)
+            found.append((low, high))
+        return found
+
+    def _away_alone(self, m: int, part: Box, vector: list[Ends]) -> bool:
+        """Whether sample m satisfies one of its own equations nowhere in its part, if that is bounded."""
+        if not self.alone or any(v is None for side in part for v in side):
+            return False
+        whole = [low.union(high) for low, high in vector]
+        a = [flint.arb(1), *(_hull(lo, hi) for lo, hi in _bounded(part))]
+        for rows, right in self.alone[m]:
+            value = sum((g * _dot(row, a) for g, row in zip(whole, rows, strict=False)), flint.arb(0))
+            if not (value - right).contains(0):
                 return True
         return False
 
@@ -216,7 +251,7 @@ def only_known_zeros(system: System, box: Box, limit: int) -> bool:
                 return False
             current = stack.pop()
             inside = [p for p in system.known if _contains(current, p)]
-            if not inside and (system.violated(current) or system.away(current)):
+            if not inside and system.free(current):
                 continue
             if all(lo is not None and hi is not None for lo, hi in current):
                 if len(inside) == 1 and system.injective(current):

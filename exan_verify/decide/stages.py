@@ -1,0 +1,297 @@
+"""Networks of convolutions below a fully connected head: pictures determined, or pictures that move
+(docs/theory.md, CV1 and CV3).
+
+The head is a network on features, and is asked as any other. Where it determines features and labels, the
+stages are inverted one after the other, top down, each a linear system in the difference of two batches.
+Where a stage sees too little, counting shows motions of the pictures that keep the gradient.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from exan_verify.core.budget import Budget
+from exan_verify.core.certificate import (
+    Apart,
+    Claim,
+    DegreeThree,
+    Lifting,
+    QuestionRecord,
+    StageMotions,
+    Stages,
+    issue,
+)
+from exan_verify.core.facts import NOTHING, Facts
+from exan_verify.core.network import Batch
+from exan_verify.core.question import Question
+from exan_verify.core.staged import StagedNetwork
+from exan_verify.core.verdict import Attempt, Engine, Outcome, SampleStatus, Trust, Verdict, Witness
+from exan_verify.decide.context import Context, Finding, Progress, Setting
+from exan_verify.errors import BudgetExhausted, InputError
+from exan_verify.exact.elimination import PRIMES
+from exan_verify.exact.modular import Residues, UnsuitablePrimeError
+from exan_verify.exact.pictures import StagesForward, deltas_mod, forward_stages
+from exan_verify.exact.rational import product_mod
+from exan_verify.exact.shared_weights import MOST_LEFT, StageSystem
+
+HEAD_ENGINES = ("lifting.degree_two", "lifting.apart", "lifting.degree_three")
+"""Who is asked about the head, cheapest first: their evidence speaks of all features in R^n."""
+
+WHOLE = "of networks with convolutions only the whole gradient of a batch is asked, with the batch's own size"
+"""Why a release, a gradient alone, a tolerance or another batch size is not decided there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Staged:
+    """A batch of pictures (M, C H W) under a question, with what several steps need, computed once."""
+
+    network: StagedNetwork
+    question: Question
+    batch: Batch
+    seed: int
+    progress: Progress | None
+
+    @cached_property
+    def passed(self) -> StagesForward:
+        """The exact pass through the stages."""
+        return forward_stages(self.network, self.batch)
+
+    @cached_property
+    def head(self) -> Context:
+        """The head under the same question about features, which may be anything in R^n."""
+        features = self.passed.values[-1].T.fractions()
+        features.setflags(write=False)
+        setting = Setting(
+            network=self.network.head,
+            question=replace(self.question, domain=None, batch_size=None),
+            seed=self.seed,
+        )
+        return Context(setting=setting, batch=Batch(inputs=features, labels=self.batch.labels))
+
+    def deltas(self, prime: int) -> tuple[Residues, ...]:
+        """Of all stages mod a prime, first to last. Raises UnsuitablePrimeError."""
+        first = self.head.image_in(prime).delta(1)
+        back = product_mod(self.network.head.layers[0].weight.T, first, prime)
+        return deltas_mod(self.network, self.passed, back, prime)
+
+
+def decide(
+    network: StagedNetwork,
+    question: Question,
+    batch: Batch,
+    *,
+    limits: Budget,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Verdict:
+    """Which batches of pictures have the gradient of ``batch``.
+
+    Raises :class:`InputError` where the batch lies outside the domain.
+    """
+    if question.domain is not None and not question.domain.contains(batch):
+        raise InputError("the batch lies outside the domain it is asked about; widen the domain")
+    not_taken = (
+        network.head.mixed_biases
+        or (WHOLE if question.release is not None or question.tolerance is not None else "")
+        or (WHOLE if question.batch_size not in (None, batch.size) else "")
+    )
+    if not_taken:
+        return _verdict(network, question, batch, Finding(reason=not_taken))
+    subject = Staged(network=network, question=question, batch=batch, seed=seed, progress=progress)
+    tell = progress or (lambda _what, _share: None)
+    with limits.kept():
+        try:
+            tell("motions of the pictures", 0.0)
+            found = _moving(subject)
+            if found is None:
+                found = _determined(subject, limits, tell)
+        except (BudgetExhausted, UnsuitablePrimeError, MemoryError) as error:
+            found = Finding(reason=f"{error}; give more, or a smaller batch")
+    return _verdict(network, question, batch, found)
+
+
+def _moving(subject: Staged) -> Finding | None:
+    """CV3: the stage with the largest surplus of coordinates over equations, where there is one."""
+    start = time.monotonic()
+    network, batch, passed = subject.network, subject.batch, subject.passed
+    inside = np.full(batch.size, batch.inputs.shape[1])
+    if (domain := subject.question.domain) is not None:
+        lo, hi = domain.bounds(batch.inputs.shape[1])
+        inside = ((batch.inputs > lo) & (batch.inputs < hi)).sum(axis=1)
+    zeros, shared = np.zeros(batch.size, dtype=int), 0
+    found: StageMotions | None = None
+    alone: frozenset[int] = frozenset()
+    for k, stage in enumerate(network.convolutions):  # above them nothing changes, pooled or not
+        zeros = zeros + passed.zeros[k].sum(axis=0)
+        shared += stage.weight.size
+        surplus = inside - passed.patterns[k].sum(axis=0) - zeros
+        dimension = int(np.maximum(surplus, 0).sum()) - shared
+        if dimension > (0 if found is None else found.dimension):
+            found = StageMotions(stage=k + 1, dimension=dimension)
+            alone = frozenset(int(m) for m in np.flatnonzero(surplus > shared))
+    if found is None:
+        return None
+    equal = [
+        m for m in alone if any(_same(batch, m, other) for other in range(batch.size) if other not in alone)
+    ]
+    reason = (
+        f"the pictures have more coordinates{' inside the domain' if domain is not None else ''} than the "
+        f"active outputs of convolution {network.convolutions[found.stage - 1].name!r} and the weights up to "
+        f"it: a family of dimension {found.dimension} at least keeps the gradient (CV3)"
+    )
+    return Finding(
+        attempts=(Attempt(engine=Engine.FAMILIES, note=reason, seconds=time.monotonic() - start),),
+        facts=Facts(ambiguous=True, free=alone - set(equal)),
+        evidence=(found,),
+        witness=Witness(dimension=found.dimension),
+        reason=reason,
+    )
+
+
+def _same(batch: Batch, one: int, other: int) -> bool:
+    return batch.x[one] == batch.x[other] and batch.y[one] == batch.y[other]
+
+
+def _determined(subject: Staged, limits: Budget, tell: Callable[[str, float], None]) -> Finding:
+    """CV1: features and labels by the head, then one stage after the other, top down."""
+    head, attempts, why = _features(subject, limits, tell)
+    if not head:
+        said = "; ".join(filter(None, (why, *(f"head: {attempt.note}" for attempt in attempts[:1]))))
+        return Finding(attempts=attempts, reason=f"the features are not determined, so no picture is: {said}")
+    known = Facts(features=frozenset(range(subject.batch.size)))
+    if subject.network.pooled:
+        return Finding(
+            attempts=attempts,
+            facts=known,
+            evidence=(Stages(head=head, unknowns=()),),
+            reason="the features and the label of every sample are in every batch with this gradient "
+            f"({why}); pooling hides which entries they come from, so the pictures are not decided",
+        )
+    names = [stage.name for stage in subject.network.convolutions]
+    for k in range(len(names) - 1, -1, -1):
+        tell(f"convolution {names[k]}", 0.5 + 0.5 * (len(names) - 1 - k) / len(names))
+        start = time.monotonic()
+        full, left = _full(subject, k, limits)
+        note = f"convolution {names[k]!r}: " + (
+            f"{left} unknowns after the weight gradient's equations, all determined by the active outputs"
+            if full
+            else f"{left} unknowns after the weight gradient's equations, not all shown to be determined"
+        )
+        if limits.exhausted:
+            note = limits.exhausted
+        attempts += (Attempt(engine=Engine.LIFTING, note=note, seconds=time.monotonic() - start),)
+        if not full:
+            beyond = f", more than the {MOST_LEFT} that are tried" if left > MOST_LEFT else ""
+            return Finding(
+                attempts=attempts,
+                facts=known,
+                evidence=(Stages(head=head, unknowns=()),),
+                reason=f"the features and the label of every sample are in every batch with this gradient "
+                f"({why}), but the pictures are not decided: {note}{beyond}",
+            )
+    return Finding(
+        attempts=attempts,
+        facts=Facts(determined=frozenset(range(subject.batch.size))),
+        evidence=(
+            Stages(
+                head=head,
+                unknowns=tuple(
+                    subject.batch.size * int(np.prod(stage.input_shape))
+                    for stage in subject.network.convolutions
+                ),
+            ),
+        ),
+        reason=f"features and labels: {why}; pictures: the active outputs and the weight gradients of "
+        f"convolutions {', '.join(reversed(names))} have full column rank over F_p (CV1)",
+    )
+
+
+def _features(
+    subject: Staged, limits: Budget, tell: Callable[[str, float], None]
+) -> tuple[tuple[Lifting | DegreeThree | Apart, ...], tuple[Attempt, ...], str]:
+    """The head's evidence that every sample's features and label are determined, or none; and the word."""
+    facts, context = NOTHING, subject.head
+    attempts: tuple[Attempt, ...] = ()
+    evidence: list[Any] = []
+    reasons: list[str] = []
+    if not subject.network.head.has_bias:
+        return (), (), "the head has no biases, so every sample keeps a scale"
+    if subject.network.head.depth == 1:
+        return (), (), "the head is a single Linear layer, which mixes the samples"
+    if not context.batch.distinct:
+        return (), (), "two samples have equal features and labels"
+    for k, name in enumerate(HEAD_ENGINES):
+        tell(f"head: {name}", 0.5 * k / len(HEAD_ENGINES))
+        turn = 0.5 * k / len(HEAD_ENGINES), 0.5 * (k + 1) / len(HEAD_ENGINES)
+        module = import_module(f"exan_verify.decide.{name}")
+        finding: Finding = module.decide(context.after(facts, turn), limits)
+        attempts = (*attempts, *finding.attempts)
+        if finding.facts.determined - facts.determined:
+            evidence += finding.evidence
+            reasons.append(f"{finding.reason} of the head")
+            facts |= finding.facts
+        if len(facts.determined) == context.samples:
+            return tuple(evidence), attempts, "; ".join(reasons)
+        if limits.exhausted:
+            break
+    return (), attempts, ""
+
+
+def _full(subject: Staged, k: int, limits: Budget) -> tuple[bool, int]:
+    """Whether stage k's system (from 0) has full column rank mod one of the primes, and what it left."""
+    left = 0
+    for prime in PRIMES:
+        try:
+            delta = subject.deltas(prime)[k]
+        except UnsuitablePrimeError:
+            continue
+        system = StageSystem(
+            stage=subject.network.convolutions[k], active=subject.passed.patterns[k], delta=delta, prime=prime
+        )
+        left = system.left
+        limits.spend(left * left * max(left, 1))
+        if limits.exhausted:
+            return False, left
+        if system.full():
+            return True, left
+        if left > MOST_LEFT:
+            break
+    return False, left
+
+
+def _verdict(network: StagedNetwork, question: Question, batch: Batch, found: Finding) -> Verdict:
+    samples = batch.size
+    size = question.batch_size or samples
+    outcome = found.facts.outcome(samples, distinct=len(found.facts.determined) == samples and batch.distinct)
+    statuses = found.facts.statuses(samples) if size == samples else ()
+    certificate = None
+    if found.evidence:
+        record = QuestionRecord.of(question, "batch", samples=samples, features=network.widths[0])
+        certificate = issue(
+            claim=Claim(question=record, outcome=outcome, samples=statuses),
+            evidence=found.evidence,
+            model_sha256=network.digest,
+            batch_sha256=batch.digest,
+        )
+    engine = Engine.FAMILIES if outcome is Outcome.AMBIGUOUS else Engine.LIFTING
+    return Verdict(
+        outcome=outcome,
+        samples=statuses or (SampleStatus.UNKNOWN,) * samples if size == samples else (),
+        reason=found.reason or "",
+        batch_size=size,
+        engine=engine if found.evidence else None,
+        trust=Trust.CERTIFIED if found.evidence else None,
+        witness=found.witness,
+        certificate=certificate,
+        attempts=found.attempts,
+        architecture=network.architecture,
+        notes=network.notes,
+        release=question.release,
+    )

@@ -1,0 +1,173 @@
+"""Checks evidence about networks of convolutions below a fully connected head (docs/theory.md, CV1 and CV3).
+
+*CV1.* The head's evidence shows, over all of R^n, that the samples (h_S, y) are in every batch; they are
+distinct, so every batch has them, in one order. Equal h_S have equal patterns, and with equal labels the
+gradient of the loss by h_S is equal, so delta_S is. The difference v of the h_{S-1} of two batches then
+solves the homogeneous system of stage S: active outputs are equal, and so is the weight gradient. Where it
+has nothing but zero, h_{S-1} are equal, and so on down to the pictures.
+
+*CV3.* Motions X + tV are counted that keep all active outputs of stage s, all outputs up to s that are
+exactly zero, and the weight gradients of the stages up to s. On the region of X these are linear equations.
+For small t no pattern changes: outputs that are not zero keep their signs, those that are zero stay so. The
+values of stage s stay, and so do all values, loss vectors and deltas above, hence all deltas, and the
+gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from exan_verify.core.certificate import (
+    Apart,
+    Certificate,
+    Claim,
+    DegreeThree,
+    Lifting,
+    StageMotions,
+    Stages,
+)
+from exan_verify.core.facts import Facts
+from exan_verify.core.network import Batch
+from exan_verify.core.question import Question
+from exan_verify.core.staged import StagedNetwork
+from exan_verify.errors import CertificateRejected
+from exan_verify.exact.elimination import PRIMES
+from exan_verify.exact.modular import Residues, UnsuitablePrimeError, point
+from exan_verify.exact.pictures import StagesForward, deltas_mod, forward_stages
+from exan_verify.exact.rational import product_mod
+from exan_verify.exact.shared_weights import StageSystem
+from exan_verify.exact.softmax import VanishingDenominatorError
+from exan_verify.kernel.given import Subject, require
+from exan_verify.kernel.lifting import apart, degree_three
+from exan_verify.kernel.lifting import degree_two as lifting
+
+HEAD: Mapping[type, Callable[[Any, Subject], Facts]] = {
+    Lifting: lifting.facts,
+    DegreeThree: degree_three.facts,
+    Apart: apart.facts,
+}
+"""The evidence that is taken about the head: it speaks of all inputs in R^n."""
+
+_POINTS = 4
+"""Points t that are tried where a denominator vanishes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pictures:
+    """The network, the batch of pictures and the question of a certificate."""
+
+    network: StagedNetwork
+    batch: Batch
+    question: Question
+
+    @cached_property
+    def passed(self) -> StagesForward:
+        """The exact pass through the stages, recomputed."""
+        return forward_stages(self.network, self.batch)
+
+    @cached_property
+    def head(self) -> Subject:
+        """What the head is given: the features, over all of R^n."""
+        features = self.passed.values[-1].T.fractions()
+        features.setflags(write=False)
+        return Subject(
+            model=self.network.head,
+            batch=Batch(inputs=features, labels=self.batch.labels),
+            question=replace(self.question, domain=None),
+        )
+
+
+def facts(evidence: Stages | StageMotions, subject: Pictures) -> Facts:
+    """What the evidence shows. Raises :class:`CertificateRejected` at the first step that does not hold."""
+    if isinstance(evidence, StageMotions):
+        return _moving(evidence, subject)
+    return _determined(evidence, subject)
+
+
+def _determined(evidence: Stages, subject: Pictures) -> Facts:
+    stages, samples = subject.network.convolutions, subject.batch.size
+    sizes = tuple(samples * int(np.prod(stage.input_shape)) for stage in stages)
+    require(evidence.unknowns in (sizes, ()), f"the stages have {sizes} unknowns")
+    require(0 < len(evidence.head) <= 8 * (samples + subject.network.head.depth), "the head has no evidence")
+    known = Facts()
+    for part in evidence.head:
+        known |= HEAD[type(part)](part, replace(subject.head, settled=known.determined))
+    require(len(known.determined) == samples, "features and labels are not shown for every sample")
+    require(subject.head.batch.distinct, "two samples have equal features and labels")
+    everyone = frozenset(range(samples))
+    if not evidence.unknowns:
+        return Facts(features=everyone)
+    require(not subject.network.pooled, "pooling hides the patterns that CV1 reads")
+    left = list(range(len(stages)))
+    for prime in PRIMES:
+        deltas = _deltas(subject, prime)
+        if deltas is not None:
+            left = [k for k in left[::-1] if not _system(subject, k, deltas[k], prime).full()]
+    require(not left, f"the equations of convolution {left[:1]} (from 0) do not have full column rank mod p")
+    return Facts(determined=everyone)
+
+
+def _system(subject: Pictures, k: int, delta: Residues, prime: int) -> StageSystem:
+    return StageSystem(
+        stage=subject.network.convolutions[k], active=subject.passed.patterns[k], delta=delta, prime=prime
+    )
+
+
+def _deltas(subject: Pictures, prime: int) -> tuple[Residues, ...] | None:
+    """The stages' deltas mod a prime, at a point of the kernel's own; None where there is no image."""
+    head = subject.head
+    for attempt in range(_POINTS):
+        try:
+            image = lifting.image_in(prime, point(f"kernel/stages/{attempt}", prime), head)
+            back = product_mod(head.model.layers[0].weight.T, image.delta(1), prime)
+            return deltas_mod(subject.network, subject.passed, back, prime)
+        except VanishingDenominatorError:
+            continue
+        except UnsuitablePrimeError:
+            return None
+    return None
+
+
+def _moving(evidence: StageMotions, subject: Pictures) -> Facts:
+    network, passed, batch = subject.network, subject.passed, subject.batch
+    stages = network.convolutions  # what is pooled above them is a function of what stays
+    require(1 <= evidence.stage <= len(stages), "there is no such convolution")
+    kept = evidence.stage
+    # equations on each sample: active outputs of the stage, outputs up to it that stand at zero
+    own = passed.patterns[kept - 1].sum(axis=0) + sum(zero.sum(axis=0) for zero in passed.zeros[:kept])
+    shared = sum(stage.weight.size for stage in stages[:kept])
+    movable = np.full(batch.size, batch.inputs.shape[1])
+    if subject.question.domain is not None:
+        lo, hi = subject.question.domain.bounds(batch.inputs.shape[1])
+        movable = ((batch.inputs > lo) & (batch.inputs < hi)).sum(axis=1)
+    surplus = np.maximum(movable - own, 0)
+    dimension = int(surplus.sum()) - shared
+    require(dimension > 0, "no more dimensions of motion than equations")
+    require(dimension == evidence.dimension, f"the motions have {dimension} dimensions at least")
+    alone = {m for m in range(batch.size) if int(movable[m] - own[m]) > shared}
+    moved = Subject(model=network.head, batch=batch, question=subject.question)
+    return Facts(ambiguous=True, free=moved.leaving(alone))
+
+
+def claim(record: Certificate, question: Question, network: StagedNetwork, batch: Batch) -> Claim:
+    """The claim of a certificate about a batch of pictures, derived again."""
+    plain = question.release is None and question.tolerance is None
+    require(plain, "of networks with convolutions only the whole gradient of a batch is asked")
+    require(question.samples == batch.size, f"the batch has {batch.size} samples")
+    inside = question.domain is None or question.domain.contains(batch)
+    require(inside, "the batch lies outside the claim's domain")
+    require(len(record.evidence) == 1 and record.rebuild is None, "one piece of evidence is expected")
+    part = record.evidence[0]
+    if not isinstance(part, Stages | StageMotions):
+        raise CertificateRejected(f"{type(part).__name__} is no evidence about a network with convolutions")
+    found = facts(part, Pictures(network=network, batch=batch, question=question))
+    return Claim(
+        question=record.claim.question,
+        outcome=found.outcome(batch.size, distinct=batch.distinct),
+        samples=found.statuses(batch.size),
+    )

@@ -1,0 +1,375 @@
+"""certify, audit and check on networks with convolutions (CV1, CV3)."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections import Counter
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from exan_verify import Box, Outcome, Release, audit, certify, check
+from exan_verify.core.certificate import StageMotions
+from exan_verify.core.network import Batch
+from exan_verify.core.question import Loss, Question
+from exan_verify.core.staged import StagedNetwork
+from exan_verify.core.verdict import SampleStatus
+from exan_verify.decide import stages
+from exan_verify.errors import CertificateRejected, InputError, UnsupportedLayerError
+from exan_verify.exact.backprop import backward, forward
+from exan_verify.exact.linalg import nullspace
+from exan_verify.exact.pictures import forward_stages
+from exan_verify.exact.rational import product
+from exan_verify.exact.softmax import loss_vectors
+from exan_verify.kernel import stages as kernel
+from exan_verify.models.staged import to_staged
+from tests.support.staged_cases import (
+    batch_of,
+    dense_system,
+    module,
+    moving_case,
+    pictures,
+    staged_gradient,
+    unique_case,
+)
+from tests.support.torch_reference import initialised
+
+ALONE = {"cross_entropy": [0, 2], "mse": [0, 2], "hinge": [0, 2], "bce": [[0, 1, 0], [1, 1, 0]]}
+
+
+@pytest.mark.parametrize("loss", ALONE)
+def test_unique_with_a_certificate_that_the_kernel_accepts(loss: str):
+    network, (x, _) = unique_case(2)
+    verdict = certify(network, batch=(x, ALONE[loss]), loss=loss)
+    assert verdict.outcome is Outcome.UNIQUE, verdict.reason
+    assert "CV1" in verdict.reason
+    assert "54 unknowns" in str(verdict.attempts) or loss != "cross_entropy"
+    claim = check(json.dumps(verdict.certificate), network, batch=(x, ALONE[loss]))
+    assert claim.outcome is Outcome.UNIQUE
+    inside = certify(network, batch=(x, ALONE[loss]), loss=loss, domain=Box(-9, 9))
+    assert inside.outcome is Outcome.UNIQUE
+    assert check(inside.certificate, network, batch=(x, ALONE[loss])).outcome is Outcome.UNIQUE
+
+
+def test_a_module_and_what_was_understood_of_it():
+    made = module(6, [nn.Conv2d(1, 6, 3, padding=1), nn.Conv2d(6, 8, 3)], (24, 3), seed=0)
+    network, (x, y) = unique_case(0)
+    verdict = certify(made, batch=(x, y))
+    assert verdict.outcome is Outcome.UNIQUE
+    assert "Conv2d and ReLU 6x6x6 to 8x4x4, then 128-24-3" in verdict.architecture
+    assert verdict.certificate["model_sha256"] == network.digest
+    assert check(verdict.certificate, made, batch=(x, y)).outcome is Outcome.UNIQUE
+    flat = x.reshape(len(x), -1)
+    assert (
+        certify(network, batch=(flat, y)).certificate["batch_sha256"] == verdict.certificate["batch_sha256"]
+    )
+
+
+def deltas(network: StagedNetwork, batch: Batch) -> np.ndarray:
+    """Of the last stage for mse, reduction sum, as Fractions."""
+    passed = forward_stages(network, batch)
+    inputs = passed.values[-1].T.fractions()
+    inputs.setflags(write=False)
+    upper = forward(network.head, Batch(inputs=inputs, labels=batch.labels))
+    vectors = loss_vectors(Loss.MSE, upper.logits, batch.labels, 1)
+    first = backward(network.head, upper, vectors).at(1)
+    return product(network.head.layers[0].weight.T, first).masked(passed.patterns[-1]).fractions()
+
+
+def test_motions_keep_the_gradient_and_are_never_unique():
+    found = 0
+    for seed in range(6):
+        network, (x, y) = moving_case(seed)
+        verdict = certify(network, batch=(x, y), loss="mse", reduction="sum")
+        assert verdict.outcome is Outcome.AMBIGUOUS, verdict.reason
+        assert SampleStatus.DETERMINED not in verdict.samples
+        claim = check(json.dumps(verdict.certificate), network, batch=(x, y))
+        assert claim.outcome is Outcome.AMBIGUOUS
+        batch = batch_of(network, x, y)
+        passed = forward_stages(network, batch)
+        dense = dense_rational(network, passed.patterns[0], deltas(network, batch))
+        basis = nullspace(dense)
+        assert basis.shape[1] >= verdict.witness.dimension > 0
+        # shortened until no pattern changes, a motion keeps every entry of the exact gradient
+        step = basis[:, seed % basis.shape[1]].reshape(batch.inputs.shape)
+        largest = max(abs(value) for value in step.reshape(-1))
+        moved = np.vectorize(Fraction)(batch.inputs) + step / largest / 4096
+        second = batch_of(network, moved, y)
+        if (forward_stages(network, second).patterns[0] != passed.patterns[0]).any():
+            continue
+        one, other = staged_gradient(network, batch), staged_gradient(network, second)
+        assert all((one[name] == other[name]).all() for name in one)
+        found += 1
+    assert found >= 4
+
+
+def dense_rational(network: StagedNetwork, active: np.ndarray, delta: np.ndarray) -> np.ndarray:
+    """:func:`dense_system` with rational deltas, cleared of their denominators: the same null space."""
+    common = int(np.lcm.reduce([int(v.denominator) for v in delta.reshape(-1)], dtype=object))
+    return dense_system(network.stages[0], active, delta * common)
+
+
+def test_planted_batches_are_never_unique():
+    """Pixels that no tap takes, pixels that only inactive outputs take, equal pictures."""
+    cases: list[tuple[StagedNetwork, np.ndarray, list[int]]] = []
+    unseen = module(6, [nn.Conv2d(1, 8, 2, stride=3)], (40, 3), seed=1)
+    cases.append((to_staged(unseen, (1, 6, 6)), pictures(2, (1, 6, 6), 1), [0, 1]))
+    dark = module(5, [nn.Conv2d(1, 9, 3), nn.Conv2d(9, 4, 2)], (40, 3), seed=2)
+    dark[0].bias.data.sub_(50)
+    cases.append((to_staged(dark, (1, 5, 5)), pictures(2, (1, 5, 5), 2), [0, 1]))
+    network, (x, y) = unique_case(0)
+    cases.append((network, x[[0, 0]], [y[0], y[0]]))
+    for network, x, y in cases:
+        verdict = certify(network, batch=(x, y))
+        assert verdict.outcome is not Outcome.UNIQUE
+        assert SampleStatus.DETERMINED not in verdict.samples
+
+
+def test_features_may_be_known_where_pictures_are_not():
+    """More active outputs than coordinates, but none of them sees one column of pixels."""
+    made = module(6, [nn.Conv2d(1, 40, 3, stride=(1, 2))], (60, 3), seed=5)
+    x = pictures(2, (1, 6, 6), 5)
+    verdict = certify(made, batch=(x, [0, 1]))
+    assert verdict.outcome is Outcome.UNKNOWN
+    assert verdict.samples == (SampleStatus.FEATURES,) * 2
+    assert "the features and the label of every sample are in every batch" in verdict.reason
+    assert "convolution '0'" in verdict.reason
+    claim = check(json.dumps(verdict.certificate), made, batch=(x, [0, 1]))
+    assert claim.samples == verdict.samples
+    # they are claimed, and no more
+    for samples, outcome in ((["determined"] * 2, "unique"), (["features", "unknown"], "unknown")):
+        forged = json.loads(json.dumps(verdict.certificate))
+        forged["claim"] |= {"samples": samples, "outcome": outcome}
+        with pytest.raises(CertificateRejected):
+            check(forged, made, batch=(x, [0, 1]))
+    found = audit(made, (x, [0, 1]))
+    assert found.gate("determined") == "hit"
+    assert found.radius == (None, None)
+
+
+def test_the_kernel_takes_every_rank_itself(monkeypatch: pytest.MonkeyPatch):
+    made = module(6, [nn.Conv2d(1, 40, 3, stride=(1, 2))], (60, 3), seed=5)
+    x, y = pictures(2, (1, 6, 6), 5), [0, 1]
+    monkeypatch.setattr(stages, "_full", lambda *_: (True, 0))
+    forged = certify(made, batch=(x, y))
+    assert forged.outcome is Outcome.UNIQUE
+    with pytest.raises(CertificateRejected, match="full column rank"):
+        check(forged.certificate, made, batch=(x, y))
+
+
+def test_what_a_certificate_says_is_compared():
+    network, (x, y) = unique_case(0)
+    certificate = json.loads(json.dumps(certify(network, batch=(x, y)).certificate))
+
+    def rejected(**changes: Any) -> str:
+        forged = copy.deepcopy(certificate)
+        forged["evidence"][0] |= changes
+        with pytest.raises(CertificateRejected) as caught:
+            check(forged, network, batch=(x, y))
+        return str(caught.value)
+
+    (part,) = certificate["evidence"]
+    assert "unknowns" in rejected(unknowns=[part["unknowns"][0]])
+    assert "unknowns" in rejected(unknowns=[part["unknowns"][0] - 1, *part["unknowns"][1:]])
+    assert "no evidence" in rejected(head=[])
+    assert "features" not in certificate["claim"]["samples"]
+    assert "the evidence shows" in rejected(unknowns=[])
+    wrong = copy.deepcopy(part["head"])
+    wrong[0]["layers"][0]["rank"] -= 1
+    assert "rank" in rejected(head=wrong)
+    other, (x2, y2) = unique_case(1)
+    with pytest.raises(CertificateRejected, match="another model"):
+        check(certificate, other, batch=(x, y))
+    with pytest.raises(CertificateRejected, match="another batch"):
+        check(certificate, network, batch=(x2, y2))
+    lifted = certificate | {"evidence": part["head"]}
+    with pytest.raises(CertificateRejected, match="no evidence about a network with convolutions"):
+        check(lifted, network, batch=(x, y))
+    twice = certificate | {"evidence": [part, part]}
+    with pytest.raises(CertificateRejected, match="one piece of evidence"):
+        check(twice, network, batch=(x, y))
+    # the other way round: a fully connected network's certificate is none of a network with stages
+    on_head = certificate | {"model_sha256": network.head.digest}
+    features = forward_stages(network, batch_of(network, x, y)).values[-1].T.fractions()
+    with pytest.raises(CertificateRejected):
+        check(on_head, network.head, batch=(features, y))
+
+
+def test_dimensions_are_counted_by_the_kernel():
+    network, (x, y) = moving_case(0)
+    certificate = json.loads(json.dumps(certify(network, batch=(x, y)).certificate))
+    (part,) = certificate["evidence"]
+    for change in ({"dimension": part["dimension"] + 1}, {"stage": 2}, {"stage": 0}):
+        forged = certificate | {"evidence": [part | change]}
+        with pytest.raises(CertificateRejected):
+            check(forged, network, batch=(x, y))
+    # a pre-activation at zero, and a pixel on a face, take a motion each
+    batch = batch_of(network, x, y)
+    question = Question(loss=Loss.MSE, batch_size=2)
+    subject = kernel.Pictures(network=network, batch=batch, question=question)
+    passed = subject.passed
+    for at_zero in (1, 3):
+        zeros = np.zeros_like(passed.zeros[0])
+        inactive = np.argwhere(~passed.patterns[0])[:at_zero]
+        zeros[tuple(inactive.T)] = True
+        spoiled = kernel.Pictures(network=network, batch=batch, question=question)
+        spoiled.__dict__["passed"] = replace(passed, zeros=(zeros,))
+        fewer = StageMotions(stage=1, dimension=part["dimension"] - at_zero)
+        assert kernel.facts(fewer, spoiled).ambiguous
+        with pytest.raises(CertificateRejected):
+            kernel.facts(StageMotions(stage=1, dimension=part["dimension"]), spoiled)
+    low, high = float(x.min()), float(x.max())
+    boxed = certify(network, batch=(x, y), domain=Box(low, high))
+    assert boxed.outcome is Outcome.AMBIGUOUS
+    assert boxed.witness.dimension == part["dimension"] - 2
+    tight = certify(network, batch=(np.sign(x), y), domain=Box(-1, 1))
+    assert tight.outcome is not Outcome.AMBIGUOUS
+
+
+def test_black_borders_without_biases_stand_at_zero():
+    """Outputs that see zeros only are exactly zero; they are kept, and motions of the rest are counted."""
+    made = module(8, [nn.Conv2d(1, 2, 2, stride=2, bias=False)], (24, 3), seed=3)
+    x = pictures(2, (1, 8, 8), 3)
+    x[:, :, :4] = 0
+    network = to_staged(made, (1, 8, 8))
+    passed = forward_stages(network, batch_of(network, x, [0, 1]))
+    assert passed.zeros[0].sum() == 2 * 2 * 2 * 4
+    verdict = certify(network, batch=(x, [0, 1]))
+    assert verdict.outcome is Outcome.AMBIGUOUS
+    own = passed.patterns[0].sum() + passed.zeros[0].sum()
+    assert verdict.witness.dimension == 2 * 64 - own - made[0].weight.numel()
+    assert check(verdict.certificate, network, batch=(x, [0, 1])).outcome is Outcome.AMBIGUOUS
+
+
+REFUSED = {
+    "'0' (MaxPool) before any": [
+        nn.MaxPool2d(2),
+        nn.Conv2d(1, 4, 3),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(4, 3),
+    ],
+    "without a ReLU right": [nn.Conv2d(1, 4, 3), nn.AvgPool2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3)],
+    "with padding or": [
+        nn.Conv2d(1, 4, 3),
+        nn.ReLU(),
+        nn.AvgPool2d(2, padding=1),
+        nn.Flatten(),
+        nn.Linear(36, 3),
+    ],
+    "with groups=2": [nn.Conv2d(2, 4, 3, groups=2), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3)],
+    "with a BatchNorm folded into it": [
+        nn.Conv2d(1, 4, 3),
+        nn.BatchNorm2d(4).eval(),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(64, 3),
+    ],
+    "without a ReLU": [nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 1), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3)],
+}
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_what_is_not_taken_is_named(message: str):
+    model = nn.Sequential(*REFUSED[message])
+    channels = getattr(model[0], "in_channels", 1)
+    with pytest.raises(UnsupportedLayerError) as caught:
+        certify(model, batch=(pictures(2, (channels, 6, 6), 1), [0, 1]))
+    said = str(caught.value)
+    assert message in said
+    assert "exan audit" in said
+
+
+POOLS = {
+    "max": nn.MaxPool2d(2),
+    "overlapping": nn.MaxPool2d(3, stride=2, padding=1),
+    "mean": nn.AvgPool2d((1, 2)),
+    "adaptive": nn.AdaptiveAvgPool2d(3),
+}
+
+
+@pytest.mark.parametrize("kind", POOLS)
+def test_behind_pooling_features_and_labels_are_known(kind: str):
+    made = module(8, [nn.Conv2d(1, 30, 3)], (40, 3), seed=6)
+    body = nn.Sequential(*made[:2], POOLS[kind], nn.Flatten())
+    x, y = pictures(3, (1, 8, 8), 6), [0, 1, 1]
+    features = body(torch.tensor(x)).detach().numpy()
+    head = module(8, [nn.Conv2d(1, 1, 1)], (60, 3), seed=7)[3:]
+    head[0] = nn.Linear(features.shape[1], 60).double()
+    initialised(head, 7)
+    model = nn.Sequential(*body, *head)
+    network = to_staged(model, (1, 8, 8))
+    assert network.pooled
+    values = forward_stages(network, batch_of(network, x, y)).values[-1].T.fractions().astype(float)
+    assert np.abs(values - features).max() < 1e-12
+    verdict = certify(model, batch=(x, y))
+    assert verdict.samples == (SampleStatus.FEATURES,) * 3, verdict.reason
+    claim = check(json.dumps(verdict.certificate), model, batch=(x, y))
+    assert claim.samples == verdict.samples
+    forged = json.loads(json.dumps(verdict.certificate))
+    forged["evidence"][0]["unknowns"] = [3 * 64]
+    forged["claim"] |= {"samples": ["determined"] * 3, "outcome": "unique"}
+    with pytest.raises(CertificateRejected, match="pooling hides"):
+        check(forged, model, batch=(x, y))
+    assert audit(model, (x, y)).gate("determined") == "hit"
+
+
+def test_pictures_move_below_what_is_pooled_too():
+    """A motion that keeps the first convolution's outputs keeps all that is pooled of them, ties included."""
+    body = nn.Sequential(nn.Conv2d(1, 2, 2, stride=2), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten())
+    model = initialised(nn.Sequential(*body, nn.Linear(8, 24), nn.ReLU(), nn.Linear(24, 3)).double(), 1)
+    x, y = pictures(2, (1, 8, 8), 1), [0, 2]
+    verdict = certify(model, batch=(x, y))
+    assert verdict.outcome is Outcome.AMBIGUOUS
+    assert check(verdict.certificate, model, batch=(x, y)).outcome is Outcome.AMBIGUOUS
+
+
+def test_only_whole_gradients_of_batches_are_asked():
+    network, (x, y) = unique_case(0)
+    zero = {name: np.ones(array.shape) for name, array in network.parameters()}
+    with pytest.raises(InputError, match="give batch"):
+        certify(network, gradient=zero, loss="mse", exact=True)
+    assert certify(network, batch=(x, y), batch_size=3).outcome is Outcome.UNKNOWN
+    assert certify(network, batch=(x, y), release=Release(tensors=["0.weight"])).outcome is Outcome.UNKNOWN
+    with pytest.raises(InputError, match="outside the domain"):
+        certify(network, batch=(x, y), domain=Box(0, 1))
+    with pytest.raises(InputError, match="release"):
+        audit(network, (x, y), release=Release(tensors=["0.weight"]))
+
+
+def test_audit_shows_the_answer():
+    made = module(6, [nn.Conv2d(1, 6, 3, padding=1), nn.Conv2d(6, 8, 3)], (24, 3), seed=0)
+    _, (x, y) = unique_case(0)
+    found = audit(made, (x, y))
+    assert found.verdict.outcome is Outcome.UNIQUE
+    assert found.gate("determined") == "hit"
+    assert found.gate("exan") == "undecided"
+    assert "fully connected" in found.no_exclusivity
+    assert found.widths == (36, 216, 128, 24, 3)
+    both = audit(made, (x, y), attack=True)
+    assert both.verdict.outcome is Outcome.UNIQUE
+    assert both.attack is not None
+    assert Counter(both.verdict.samples) == {SampleStatus.DETERMINED: 2}
+
+
+def test_unique_means_that_the_attack_agrees():
+    """Where CV1 holds the attack's pictures are the batch's, in float64."""
+    agreed = 0
+    for seed in range(3):
+        made = module(6, [nn.Conv2d(1, 6, 3, padding=1), nn.Conv2d(6, 9, 3)], (40, 3), seed=seed, spread=1.5)
+        x, y = pictures(2, (1, 6, 6), seed), [0, 2]
+        found = audit(made, (x, y), attack=True)
+        if found.verdict.outcome is not Outcome.UNIQUE:
+            continue
+        assert found.attack is not None
+        for recovery in found.attack.recoveries:
+            if recovery is not None:
+                assert recovery.rmse < 1e-6
+                agreed += 1
+    assert agreed >= 2
