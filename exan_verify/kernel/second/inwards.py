@@ -91,11 +91,10 @@ def moved(
             inverse = everyone if len(members) == size else right_inverse(part)
             solved.append(_Columns(members, np.flatnonzero(group.reshape(-1) == number), inverse))
         first = FirstLayer.of(weight[np.ix_(neurons, features)], np.flatnonzero(columns.all(axis=0)))
-        if evidence.layer == 1:
-            solved.append(first)
-        else:
-            asked = equations_of(subject, chosen, neurons, delta, owners)
-            solved.append(SecondLayer.of(first, asked, everyone))
+        last: FirstLayer | SecondLayer = first
+        if evidence.layer == 2:
+            last = SecondLayer.of(first, equations_of(subject, chosen, neurons, delta, owners), everyone)
+        solved.append(last)
         near = motion
         for _ in range(_ROUNDS):
             for step in solved:
@@ -110,8 +109,8 @@ def moved(
     require(bool(surely.any()), "nothing is shown to move")
     may = live[rows].astype(np.int64) @ movable.astype(np.int64) > 0
     surplus = movable.sum(axis=0) - np.minimum(may.sum(axis=0), movable.sum(axis=0))
-    if isinstance(solved[-1], SecondLayer):
-        conditions = solved[-1].count
+    if isinstance(last, SecondLayer):
+        conditions = last.count
     else:
         conditions = (size - equations) * int((weight[:, surplus > 0] != 0).any(axis=1).sum())
     dimension = int(surplus.sum()) - conditions

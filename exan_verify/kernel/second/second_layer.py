@@ -205,7 +205,7 @@ class SecondLayer:
             middle, spread = part.middle, part.radius
             unit = np.eye(count)[start : start + len(middle)]
             value = np.abs(middle @ own - unit) + 2.0**-52 + _error(middle, spread, own)
-            far = (np.abs(middle) + spread) @ lost[part.samples, part.neurons]
+            far = upper(part.balls) @ lost[part.samples, part.neurons]
             total[start : start + len(middle)] = above(above(value.sum(axis=1)) + above(far))
             start += len(middle)
         tau = total.max(initial=0.0)
