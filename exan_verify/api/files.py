@@ -27,8 +27,7 @@ from typing import Any
 import numpy as np
 
 from exan_verify.core.arrays import memory_available
-from exan_verify.core.network import Array, Gradient, Network, ReluNetwork, exact_array, to_fraction
-from exan_verify.core.staged import StagedNetwork
+from exan_verify.core.network import Array, Gradient, ReluNetwork, exact_array, to_fraction
 from exan_verify.errors import (
     ExanError,
     FileError,
@@ -110,19 +109,6 @@ def load_any_model(spec: str | Path, weights: str | Path | None = None) -> Any:
 
 
 @fitting_into_memory("reading the file")
-def load_exact_model(
-    spec: str | Path, weights: str | Path | None = None, *, batch: Any = None
-) -> Network | StagedNetwork:
-    """As :func:`load_model`, with everything that ``certify``, ``audit`` and ``check`` take; the inputs (M,
-    C, H, W) of ``batch`` say what pictures a model with convolutions takes.
-    """
-    from exan_verify.api.certify import exact_network
-
-    model = load_any_model(spec, weights)
-    with about(spec):
-        return exact_network(model, batch)
-
-
 @fitting_into_memory("reading the file")
 def load_gradient(path: str | Path) -> Gradient:
     """The gradient stored in ``path``: ``.safetensors``, ``.npz``, or exact JSON.

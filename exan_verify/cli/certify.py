@@ -226,11 +226,14 @@ def _named(samples: tuple[Any, ...]) -> str:
 
 def _certify(model: str, options: dict[str, Any], progress: Callable[[str, float], None]) -> Verdict:
     from exan_verify import certify
-    from exan_verify.api.files import ABOUT_DATA, about, load_batch, load_exact_model, load_gradient
+    from exan_verify.api.certify import exact_network
+    from exan_verify.api.files import ABOUT_DATA, about, load_any_model, load_batch, load_gradient
     from exan_verify.api.releases import load_release
 
+    loaded = load_any_model(model, options["weights"])
     batch = None if options["batch"] is None else load_batch(options["batch"])
-    network = load_exact_model(model, options["weights"], batch=batch)
+    with about(model):
+        network = exact_network(loaded, batch)
     passed = (
         "loss",
         "reduction",
@@ -265,21 +268,24 @@ def _certify(model: str, options: dict[str, Any], progress: Callable[[str, float
 def _check(
     certificate: str, model: str, batch: str | None, gradient: str | None, options: dict[str, Any]
 ) -> Any:
+    from exan_verify.api.certify import exact_network
     from exan_verify.api.check import check
-    from exan_verify.api.files import ABOUT_DATA, about, load_batch, load_exact_model, load_gradient
+    from exan_verify.api.files import ABOUT_DATA, about, load_any_model, load_batch, load_gradient
     from exan_verify.core.certificate import most_bytes
 
     subject = batch if batch is not None else str(gradient)
     given: dict[str, Any]
     arrays: tuple[Any, ...]
+    loaded = load_any_model(model, options["weights"])
     if batch is not None:
         arrays = load_batch(subject)
         given = {"batch": arrays}
     else:
-        loaded = load_gradient(subject)
-        arrays = tuple(loaded.tensors.values())
-        given = {"gradient": loaded}
-    network = load_exact_model(model, options["weights"], batch=given.get("batch"))
+        received = load_gradient(subject)
+        arrays = tuple(received.tensors.values())
+        given = {"gradient": received}
+    with about(model):
+        network = exact_network(loaded, given.get("batch"))
     numbers = sum(array.size for array in (*arrays, *(array for _, array in network.parameters())))
     try:
         with open(certificate, "rb") as file:

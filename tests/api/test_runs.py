@@ -218,7 +218,7 @@ def test_a_model_with_convolutions_can_only_be_attacked(tmp_path: Path):
     x = np.random.default_rng(2).random((2, 1, 4, 4))
     found = audit_run([(model, (x, [3, 1]))], out=tmp_path / "out", step_budget=1e-4)
     (record,) = found.steps()
-    assert record.no_attack == "not finished: the budget ran out"
+    assert record.no_attack.startswith(("not finished: the budget ran out", "not tried: the audit took"))
     assert (record.outcome, record.determined, record.peelable) == ("unknown", 0, None)
     assert found.all.share("peelable") is None
     assert found.gate("peel") == "undecided"

@@ -13,6 +13,8 @@ from exan_verify.core.certificate import (
     LossVectorArgument,
     QuadricArgument,
     RankBound,
+    StageMotions,
+    Stages,
     Tolerance,
 )
 from exan_verify.kernel.checker import CHECKERS
@@ -24,8 +26,12 @@ SECTION = THEORY.split("**6.7 What is machine-checked.**", 1)[1].split("\n## ", 
 MODULES = sorted(
     path.relative_to(KERNEL).as_posix() for path in KERNEL.rglob("*.py") if path.name != "__init__.py"
 )
-ELSEWHERE = (RankBound, Forced, Tolerance, QuadricArgument, LossVectorArgument, CoverArgument)
-"""Evidence that ``CHECKERS`` has not: for UNREALISABLE, with a tolerance, and parts of a residual."""
+ELSEWHERE = (
+    *(RankBound, Forced, Tolerance),
+    *(QuadricArgument, LossVectorArgument, CoverArgument),
+    *(Stages, StageMotions),
+)
+"""Evidence that ``CHECKERS`` has not: UNREALISABLE, tolerances, parts of a residual, convolutions."""
 TAGS = sorted(kind.__struct_config__.tag for kind in (*CHECKERS, *ELSEWHERE))
 
 

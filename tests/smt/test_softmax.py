@@ -198,7 +198,7 @@ def test_saturated_probabilities_are_handled(loss: Loss, scale: float) -> None:
     y: Any = [0, 1] if loss is Loss.CROSS_ENTROPY else [[0, 1], [1, 1]]
     batch = Batch.of([[1.0, 0.5], [-0.25, 0.5]], y, network=network, loss=loss, labels=Labels.ONE_HOT)
     verdict = decide(network, batch=batch, loss=loss, work_limit=50_000)
-    assert verdict.outcome in (Outcome.UNKNOWN, Outcome.AMBIGUOUS)
+    assert verdict.outcome is not Outcome.UNREALISABLE
 
 
 def test_a_model_of_the_whole_question_leads_to_a_batch_too() -> None:

@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -130,8 +129,7 @@ def test_a_kernel_that_repeats_the_claim_is_found(tmp_path, monkeypatch):
 def test_a_gradient_with_a_sign_lost_is_found(tmp_path, monkeypatch):
     from exan_verify.exact import backprop
 
-    honest = backprop._mask_balls
-    monkeypatch.setattr(backprop, "_mask_balls", lambda matrix, keep: honest(matrix, np.ones_like(keep)))
+    monkeypatch.setattr(backprop, "_mask_balls", lambda matrix, *_: matrix)
     assert "is off by" in found_by("autograd", tmp_path)["says"]
 
 

@@ -277,7 +277,7 @@ def test_most_drawn_outcomes_are_decided(outcome: str):
 @pytest.mark.parametrize("name", STATES)
 def test_nothing_is_filtered(name: str):
     @given(questions(**STATES[name]))
-    @settings(examples(12), phases=[Phase.generate], suppress_health_check=[])
+    @settings(examples(20), phases=[Phase.generate], suppress_health_check=[])
     def drawn(_: Instance) -> None:
         pass
 

@@ -142,6 +142,8 @@ def _parts(columns: Array) -> tuple[list[int], Any, Any] | None:
     """
     size = columns.shape[1]
     rest = np.array([[float(v.mid()) for v in row] for row in columns])
+    if not np.isfinite(rest).all():
+        return None
     rest = rest / np.maximum(np.abs(rest).max(axis=0, initial=0.0), 1e-290)
     chosen: list[int] = []
     for _ in range(size):
