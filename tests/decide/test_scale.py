@@ -112,7 +112,7 @@ def test_hinge_fixes_the_scale():
     assert verdict.outcome is Outcome.UNIQUE, verdict.reason
 
 
-@examples(150)
+@examples(90)
 @given(data=st.data(), loss=LOSSES, labels=st.sampled_from(list(Labels)))
 def test_certificates_without_biases_are_accepted(data, loss, labels):
     labels = Labels.ONE_HOT if labels is Labels.REAL and loss is not Loss.MSE else labels

@@ -112,7 +112,7 @@ def test_without_a_hidden_layer_many_samples_stay_mixed():
     assert found.last_layer.rank == 5
 
 
-@pytest.mark.parametrize(("loss", "seeds"), [("cross_entropy", 20), ("bce", 20), ("mse", 6)])
+@pytest.mark.parametrize(("loss", "seeds"), [("cross_entropy", 20), ("bce", 10), ("mse", 4)])
 def test_without_a_hidden_layer_a_few_samples_are_found_by_their_labels(loss: str, seeds: int):
     found = tried = 0
     for seed in range(seeds):
@@ -138,7 +138,7 @@ def test_without_a_hidden_layer_a_few_samples_are_found_by_their_labels(loss: st
 
 
 def test_more_samples_than_the_rank_are_not_taken_for_fewer():
-    for seed in range(3):
+    for seed in range(2):
         rng = np.random.default_rng([seed, 53])
         loss = ("cross_entropy", "bce")[seed % 2]
         classes = int(rng.integers(3, 5))

@@ -40,7 +40,7 @@ def small_scene(seed: int, samples: int = 4) -> Scene:
 )
 def test_nothing_wrong_is_claimed(mode: Mode, method: str):
     # any error outside the package's own family fails the test
-    assert attack_spoiled(mode, small_scene(3), method=method).wrong == 0
+    assert attack_spoiled(mode, small_scene(3, 3), method=method).wrong == 0
 
 
 @pytest.mark.parametrize("mode", EXACT, ids=lambda mode: mode.name)

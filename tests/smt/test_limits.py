@@ -640,7 +640,7 @@ def test_answers_that_depend_on_a_kill_are_not_kept(tmp_path: Path) -> None:
 # --- numbers beyond floating point -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("power", [-1074, -40, 40, 1074])
+@pytest.mark.parametrize("power", [-1074, 40, 1074])
 @pytest.mark.parametrize("loss", list(Loss))
 def test_numbers_of_any_size_end_in_a_verdict(loss: Loss, power: int) -> None:
     """Weights and inputs times a power of two, far beyond what a float or an exponential holds."""

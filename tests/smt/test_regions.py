@@ -150,7 +150,9 @@ def test_the_known_batch_is_alone_in_its_cube(name: str) -> None:
     assert only_known(Regions(posed=question), own_literals(question, truth), truth)
 
 
-@pytest.mark.parametrize("name", ["equal/mse/bias/2", "deep/cross_entropy/bias/2"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("equal/mse/bias/2", marks=pytest.mark.campaign), "deep/cross_entropy/bias/2"]
+)
 def test_what_solvers_left_open_is_decided(name: str) -> None:
     assert decided(named(name), budget=40.0).outcome is Outcome.UNIQUE
 

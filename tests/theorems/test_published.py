@@ -54,6 +54,7 @@ EXAMPLES: tuple[Callable[[], Example], ...] = (
 )
 
 
+@pytest.mark.campaign  # with the registry's own seed, test_registry.py runs them every day
 @pytest.mark.parametrize("statement", STATEMENTS, ids=lambda s: s.name)
 def test_every_check_confirms_the_standing(statement: Statement) -> None:
     report = run_statement(statement, seed=1)
