@@ -211,7 +211,7 @@ def test_shears_by_counting_move_the_batch_and_keep_autograds_gradient(loss, cla
 
 
 def test_a_generic_batch_is_not_ambiguous():
-    network = default_network([6, 60, 4], seed=1)
+    network = default_network([6, 30, 4], seed=1)
     rng = np.random.default_rng(5)
     x = rng.normal(size=(4, 6)).astype(np.float32)
     for loss in Loss:

@@ -35,7 +35,8 @@ def small_scene(seed: int, samples: int = 4) -> Scene:
     [
         pytest.param(mode, method, id=f"{mode.name}-{method}")
         for k, mode in enumerate(MODES)
-        for method in ("auto", METHODS[1 + k % 2])  # what auto asks first and next, each by itself in turn
+        # what auto asks first and next, by itself in turn
+        for method in ("auto", *([METHODS[1 + k % 4 // 2]] if k % 2 else []))
     ],
 )
 def test_nothing_wrong_is_claimed(mode: Mode, method: str):
@@ -79,6 +80,6 @@ def test_bounds_cover_noise(exponent: float, seed: int, samples: int, told: bool
 
 
 @given(st.sampled_from(MODES), st.sampled_from(METHODS), st.integers(0, 2**31), st.integers(1, 6))
-@examples(20)
+@examples(16)
 def test_nothing_wrong_is_claimed_of_any_batch(mode: Mode, method: str, seed: int, samples: int):
     assert attack_spoiled(mode, small_scene(seed, samples), method=method).wrong == 0

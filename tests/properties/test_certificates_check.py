@@ -16,7 +16,7 @@ from tests.conftest import examples
 certify = partial(door.certify, engine="exact")
 
 
-@examples(60)
+@examples(40)
 @given(data=st.data(), loss=LOSSES, reduction=REDUCTIONS, labels=st.sampled_from(list(Labels)))
 def test_issued_certificates_are_accepted(data, loss, reduction, labels):
     labels = Labels.ONE_HOT if labels is Labels.REAL and loss is not Loss.MSE else labels

@@ -35,7 +35,7 @@ def _within(values: Tensor, labels: Tensor, bounds: list[float], truth: Tensor, 
 
 
 @given(cases(), keys())
-@examples(25)
+@examples(16)
 def test_bounds_hold_whatever_is_missing(case: Case, bits: list[bool]):
     found = attack_case(case, bits)
     if found is not None:
