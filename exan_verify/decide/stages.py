@@ -144,7 +144,7 @@ def _moving(subject: Staged) -> Finding | None:
     reason = (
         f"the pictures have more coordinates{' inside the domain' if domain is not None else ''} than the "
         f"active outputs of convolution {network.convolutions[found.stage - 1].name!r} and the weights up to "
-        f"it: a family of dimension {found.dimension} at least keeps the gradient (CV3)"
+        f"it: a family of dimension {found.dimension} at least keeps the gradient"
     )
     return Finding(
         attempts=(Attempt(engine=Engine.FAMILIES, note=reason, seconds=time.monotonic() - start),),
@@ -209,7 +209,7 @@ def _determined(subject: Staged, limits: Budget, tell: Callable[[str, float], No
             ),
         ),
         reason=f"features and labels: {why}; pictures: the active outputs and the weight gradients of "
-        f"convolutions {', '.join(reversed(names))} have full column rank over F_p (CV1)",
+        f"{', '.join(f'convolution {name!r}' for name in reversed(names))} leave one picture for each",
     )
 
 
@@ -235,7 +235,7 @@ def _features(
         attempts = (*attempts, *finding.attempts)
         if finding.facts.determined - facts.determined:
             evidence += finding.evidence
-            reasons.append(f"{finding.reason} of the head")
+            reasons.append(f"in the head, {finding.reason}")
             facts |= finding.facts
         if len(facts.determined) == context.samples:
             return tuple(evidence), attempts, "; ".join(reasons)

@@ -26,7 +26,8 @@ from tests.support.certificate_cases import every_kind
 from tests.support.commands import run
 
 LABEL = re.compile(
-    r"\b(?:[CELMPST]\d{1,2}|CB\d{1,2}|F\d'?|R\d)\b|\b[BP]\.\d|\([1-9]\.\d[,)]|Appendix|theory\.md|section \d"
+    r"\b(?:[CELMPST]\d{1,2}|(?:CB|CV|PL)\d{1,2}|F\d'?|R\d)\b|\b[BP]\.\d|\([1-9]\.\d[,)]"
+    r"|Appendix|theory\.md|section \d"
 )
 """C1, CB4, P.2a, (3.4), Appendix T: names of places in docs/theory.md."""
 

@@ -177,7 +177,7 @@ def conclude(
     samples = context.samples
     hiding = [k for k in range(1, layer) if not shows_pattern(context.model, k)]
     if hiding:
-        return None, f"a negative slope hides the pattern of layer {hiding[-1]} from its values (PL1)"
+        return None, f"a negative slope hides the pattern of layer {hiding[-1]} from its values"
     splits: list[Split] = []
     groups: list[tuple[int, ...]] = []
     for group in partition:
