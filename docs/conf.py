@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import rich_click as click
 
 import exan_verify
-from exan_verify.cli.examples import EXAMPLES
 from exan_verify.cli.program import COMMANDS, EPILOG
+from exan_verify.cli.terminal.examples import EXAMPLES
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx

@@ -18,7 +18,7 @@ from typing import Any
 from exan_verify.api.certify import certify
 from exan_verify.api.check import check
 from exan_verify.bench import suite
-from exan_verify.bench.certify_cases import CASES, Case, build
+from exan_verify.bench.cases.certify_cases import CASES, Case, build
 from exan_verify.bench.suite import Options, Suite, isolated, run_seeds
 from exan_verify.core.network import Batch, Gradient, ReluNetwork
 from exan_verify.core.question import Box, Reduction

@@ -339,7 +339,7 @@ def _ours(job: Job, *, method: str) -> Run:
 
 
 def _tolerance(job: Job, *, tolerance: float) -> Run:
-    from exan_verify.bench.tolerance_peeling import tolerance_peeling
+    from exan_verify.bench.rivals.tolerance_peeling import tolerance_peeling
     from exan_verify.numeric.problem.metrics import wrong_claims
 
     usual = job.question.loss is Loss.CROSS_ENTROPY and job.question.reduction is Reduction.MEAN
@@ -357,7 +357,7 @@ def _out_of_range(seconds: float) -> Run:
 
 
 def _dlg(job: Job) -> Run:
-    from exan_verify.bench.baselines import DLG_ITERATIONS, Effort, dlg
+    from exan_verify.bench.rivals.baselines import DLG_ITERATIONS, Effort, dlg
 
     if job.question.loss is Loss.HINGE:  # nothing to optimise along
         return _out_of_range(0.0)
@@ -375,7 +375,7 @@ def _dlg(job: Job) -> Run:
 
 
 def _inverting_gradients(job: Job) -> Run:
-    from exan_verify.bench.baselines import PUBLISHED_ITERATIONS, Effort, inverting_gradients
+    from exan_verify.bench.rivals.baselines import PUBLISHED_ITERATIONS, Effort, inverting_gradients
 
     if job.question.loss is Loss.HINGE:
         return _out_of_range(0.0)

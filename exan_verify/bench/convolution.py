@@ -235,7 +235,7 @@ def _rival(
     seed: int,
     device: str | None,
 ) -> _Estimate:
-    from exan_verify.bench.baselines import PUBLISHED_ITERATIONS, Effort, inverting_gradients
+    from exan_verify.bench.rivals.baselines import PUBLISHED_ITERATIONS, Effort, inverting_gradients
 
     fitted = inverting_gradients(
         model.to(device),

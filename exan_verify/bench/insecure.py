@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from exan_verify.bench import suite
-from exan_verify.bench.selecting import Indices, Patterns, Selection, margins, select
+from exan_verify.bench.cases.selecting import Indices, Patterns, Selection, margins, select
 from exan_verify.bench.suite import Options, Suite
 from exan_verify.errors import RangeError
 

@@ -20,9 +20,9 @@ import torch
 
 from exan_verify.bench import suite
 from exan_verify.bench.attack import autograd_gradient
+from exan_verify.bench.cases.traps import trap_network
+from exan_verify.bench.rivals.tolerance_peeling import tolerance_peeling
 from exan_verify.bench.suite import Options, Suite, run_seeds
-from exan_verify.bench.tolerance_peeling import tolerance_peeling
-from exan_verify.bench.traps import trap_network
 from exan_verify.data import initialised_network, mnist_batch
 from exan_verify.models.chain import to_network
 from exan_verify.numeric.attack import run

@@ -8,17 +8,25 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from exan_verify.cli.options import PATH, common, question, release
-from exan_verify.cli.output import ExitCode, Output, facts, noted, require_folder, taken_for, wall_clock
-from exan_verify.cli.partial_output import hidden_arrays, hidden_facts
-from exan_verify.cli.pictures import (
+from exan_verify.cli.terminal.options import PATH, common, question, release
+from exan_verify.cli.terminal.output import (
+    ExitCode,
+    Output,
+    facts,
+    noted,
+    require_folder,
+    taken_for,
+    wall_clock,
+)
+from exan_verify.cli.terminal.partial_output import hidden_arrays, hidden_facts
+from exan_verify.cli.terminal.pictures import (
     draw_sheet,
     input_shape,
     more_arrays,
     picture_facts,
     picture_options,
 )
-from exan_verify.cli.scored_against import Truth, load_truth
+from exan_verify.cli.terminal.scored_against import Truth, load_truth
 
 if TYPE_CHECKING:
     from exan_verify.numeric.problem.metrics import Score

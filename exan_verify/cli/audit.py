@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from exan_verify.cli.options import PATH, common, question, release
-from exan_verify.cli.output import (
+from exan_verify.cli.terminal.options import PATH, common, question, release
+from exan_verify.cli.terminal.output import (
     REAL_ARITHMETIC,
     ExitCode,
     Output,
@@ -20,7 +20,7 @@ from exan_verify.cli.output import (
     table,
     taken_for,
 )
-from exan_verify.cli.pictures import picture_facts, shaped
+from exan_verify.cli.terminal.pictures import picture_facts, shaped
 from exan_verify.core.question import Labels
 
 if TYPE_CHECKING:

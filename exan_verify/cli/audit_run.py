@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from exan_verify.cli.output import REAL_ARITHMETIC, Output, facts, require_folder, table
+from exan_verify.cli.terminal.output import REAL_ARITHMETIC, Output, facts, require_folder, table
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from exan_verify.cli.options import PATH, common
-from exan_verify.cli.output import ExitCode, Output, table
+from exan_verify.cli.terminal.options import PATH, common
+from exan_verify.cli.terminal.output import ExitCode, Output, table
 from exan_verify.errors import InputError
 
 if TYPE_CHECKING:

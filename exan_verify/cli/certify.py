@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from exan_verify.cli.options import PATH, common, question, release
-from exan_verify.cli.output import (
+from exan_verify.cli.terminal.options import PATH, common, question, release
+from exan_verify.cli.terminal.output import (
     REAL_ARITHMETIC,
     ExitCode,
     Output,

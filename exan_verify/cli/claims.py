@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from exan_verify.cli.output import ExitCode, Output, table, titled, wall_clock
+from exan_verify.cli.terminal.output import ExitCode, Output, table, titled, wall_clock
 from exan_verify.errors import BudgetExhausted, InputError
 
 if TYPE_CHECKING:

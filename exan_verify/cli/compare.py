@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from exan_verify.cli.options import PATH, common, question
-from exan_verify.cli.output import ExitCode, Output, require_folder, wall_clock
+from exan_verify.cli.terminal.options import PATH, common, question
+from exan_verify.cli.terminal.output import ExitCode, Output, require_folder, wall_clock
 from exan_verify.errors import BudgetExhausted
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from exan_verify.cli.options import PATH, common
-from exan_verify.cli.output import REAL_ARITHMETIC, ExitCode, Output, facts, titled, wall_clock
+from exan_verify.cli.terminal.options import PATH, common
+from exan_verify.cli.terminal.output import REAL_ARITHMETIC, ExitCode, Output, facts, titled, wall_clock
 from exan_verify.errors import FileError
 
 if TYPE_CHECKING:

@@ -9,8 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from exan_verify.cli.options import PATH, common, question
-from exan_verify.cli.output import REAL_ARITHMETIC, ExitCode, Output, noted, require_folder, table, titled
+from exan_verify.cli.terminal.options import PATH, common, question
+from exan_verify.cli.terminal.output import (
+    REAL_ARITHMETIC,
+    ExitCode,
+    Output,
+    noted,
+    require_folder,
+    table,
+    titled,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -18,13 +18,13 @@ from exan_verify.cli.campaign import campaign_command
 from exan_verify.cli.certify import certify_command, check_command
 from exan_verify.cli.compare import compare_command
 from exan_verify.cli.demo import demo_command
-from exan_verify.cli.examples import epilog
 from exan_verify.cli.mitigate import mitigate_command
-from exan_verify.cli.output import ExitCode
 from exan_verify.cli.prove import prove_command
 from exan_verify.cli.show import show_command
 from exan_verify.cli.smt import export_smt_command, smt_command
 from exan_verify.cli.sweep import sweep_command
+from exan_verify.cli.terminal.examples import epilog
+from exan_verify.cli.terminal.output import ExitCode
 from exan_verify.cli.theorems import theorems_command
 from exan_verify.errors import BudgetExhausted, CertificateRejected, ExanError, fitting_into_memory
 

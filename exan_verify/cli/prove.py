@@ -6,8 +6,8 @@ from pathlib import Path
 
 import rich_click as click
 
-from exan_verify.cli.options import PATH, common
-from exan_verify.cli.output import ExitCode, Output, require_folder, titled, wall_clock
+from exan_verify.cli.terminal.options import PATH, common
+from exan_verify.cli.terminal.output import ExitCode, Output, require_folder, titled, wall_clock
 from exan_verify.core.budget import Budget
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import rich_click as click
 
-from exan_verify.cli.options import PATH
-from exan_verify.cli.output import ExitCode, Output, facts, noted, titled
+from exan_verify.cli.terminal.options import PATH
+from exan_verify.cli.terminal.output import ExitCode, Output, facts, noted, titled
 from exan_verify.errors import ExanError
 
 

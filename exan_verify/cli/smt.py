@@ -12,8 +12,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import rich_click as click
 
 from exan_verify.cli.certify import describe, verdict_code
-from exan_verify.cli.options import PATH, common, exact_number, question
-from exan_verify.cli.output import REAL_ARITHMETIC, ExitCode, Output, noted, require_folder, wall_clock
+from exan_verify.cli.terminal.options import PATH, common, exact_number, question
+from exan_verify.cli.terminal.output import (
+    REAL_ARITHMETIC,
+    ExitCode,
+    Output,
+    noted,
+    require_folder,
+    wall_clock,
+)
 from exan_verify.errors import BudgetExhausted, InexactError, InputError
 
 if TYPE_CHECKING:

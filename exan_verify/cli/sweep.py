@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from exan_verify.cli.options import PATH, common, question
-from exan_verify.cli.output import REAL_ARITHMETIC, ExitCode, Output, require_folder, table
+from exan_verify.cli.terminal.options import PATH, common, question
+from exan_verify.cli.terminal.output import REAL_ARITHMETIC, ExitCode, Output, require_folder, table
 
 if TYPE_CHECKING:
     from exan_verify.api.runs.sweep import SweepReport

@@ -10,8 +10,8 @@ import rich_click as click
 from rich.padding import Padding
 from rich.text import Text
 
-from exan_verify.cli.options import PATH, common
-from exan_verify.cli.output import ExitCode, Output, facts, require_folder, table, titled, wall_clock
+from exan_verify.cli.terminal.options import PATH, common
+from exan_verify.cli.terminal.output import ExitCode, Output, facts, require_folder, table, titled, wall_clock
 
 if TYPE_CHECKING:
     from rich.table import Table

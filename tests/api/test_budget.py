@@ -187,7 +187,7 @@ def test_ctrl_c_writes_nothing(
 
 
 def test_a_time_that_is_up_is_said_again_where_python_drops_it(monkeypatch: pytest.MonkeyPatch):
-    from exan_verify.cli import output
+    from exan_verify.cli.terminal import output
 
     monkeypatch.setattr(output, "_AGAIN", 0.01)
 

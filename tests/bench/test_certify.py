@@ -2,8 +2,8 @@
 
 import pytest
 
+from exan_verify.bench.cases.certify_cases import CASES, build
 from exan_verify.bench.certify import SUITE, run_case
-from exan_verify.bench.certify_cases import CASES, build
 from exan_verify.bench.suite import Options
 from exan_verify.errors import InputError
 

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from exan_verify.bench import convolution as bench
-from exan_verify.bench.baselines import Baseline, Effort, dlg, inverting_gradients
 from exan_verify.bench.convolution import Case, build, photographs, run_case
+from exan_verify.bench.rivals.baselines import Baseline, Effort, dlg, inverting_gradients
 from exan_verify.bench.suite import Options
 from exan_verify.core.question import Loss, Question
 from exan_verify.errors import InputError

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from exan_verify.bench.attack import autograd_gradient
+from exan_verify.bench.cases.selecting import Patterns, counts_without, margins, movable, select, short_of
 from exan_verify.bench.insecure import (
     CASES,
     METHODS,
@@ -27,7 +28,6 @@ from exan_verify.bench.insecure import (
     patterns,
     summarise,
 )
-from exan_verify.bench.selecting import Patterns, counts_without, margins, movable, select, short_of
 from exan_verify.bench.suite import Options
 from exan_verify.cli.bench import markdown_table
 from exan_verify.core.network import Batch

@@ -7,8 +7,8 @@ import torch
 
 from exan_verify.bench.attack import autograd_gradient
 from exan_verify.bench.peeling import CASES, SUITE, Case, run_case, summarise
+from exan_verify.bench.rivals.tolerance_peeling import tolerance_peeling
 from exan_verify.bench.suite import Options
-from exan_verify.bench.tolerance_peeling import tolerance_peeling
 from exan_verify.errors import InputError
 from exan_verify.numeric.problem.metrics import wrong_claims
 from tests.support.torch_reference import normal, perceptron

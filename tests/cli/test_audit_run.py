@@ -17,7 +17,7 @@ from exan_verify import audit_run
 from exan_verify.api.runs.run_report import SHARES, RunReport
 from exan_verify.api.runs.step_record import GATES, StepRecord
 from exan_verify.cli.audit_run import _telling
-from exan_verify.cli.output import ExitCode
+from exan_verify.cli.terminal.output import ExitCode
 from exan_verify.report import ci
 from exan_verify.report.curves import BINS, curves
 from exan_verify.report.runs import percent, render_run

@@ -23,8 +23,8 @@ from torch import nn
 from exan_verify.api.files import load_batch, load_gradient, save_batch, save_gradient
 from exan_verify.bench import attack as bench_attack
 from exan_verify.bench.attack import Case
-from exan_verify.cli.output import ExitCode
 from exan_verify.cli.program import COMMANDS
+from exan_verify.cli.terminal.output import ExitCode
 from exan_verify.errors import BudgetExhausted, InputError
 from tests.support.cnn_cases import pictures
 from tests.support.commands import run

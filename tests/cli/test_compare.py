@@ -14,7 +14,7 @@ from torch import nn
 
 from exan_verify.api.files import save_batch
 from exan_verify.bench import compare
-from exan_verify.cli.output import ExitCode
+from exan_verify.cli.terminal.output import ExitCode
 from tests.support.commands import run
 
 SHAPE = (3, 4, 4)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from exan_verify.api.files import save_batch, save_tensors
-from exan_verify.cli.output import ExitCode
+from exan_verify.cli.terminal.output import ExitCode
 from tests.support.commands import run
 from tests.support.mitigation_cases import drawn_case
 

@@ -15,7 +15,7 @@ import exan_verify
 from exan_verify import audit
 from exan_verify.cli import audit as audit_cli
 from exan_verify.cli import certify as certify_cli
-from exan_verify.cli.output import Output
+from exan_verify.cli.terminal.output import Output
 from exan_verify.core.certificate import THEORY, Evidence
 from exan_verify.core.question import Loss
 from exan_verify.core.verdict import Outcome, SampleStatus, Trust, Verdict

@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from exan_verify.api.files import save_batch, save_gradient
-from exan_verify.cli.output import ExitCode
+from exan_verify.cli.terminal.output import ExitCode
 from exan_verify.exact.backprop import gradient as exact_gradient
 from exan_verify.smt.solvers.run import UNSAT, Strategy, Worker
 from tests.support.commands import run

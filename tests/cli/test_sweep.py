@@ -14,7 +14,7 @@ import pytest
 from exan_verify import audit
 from exan_verify.api.files import save_batch
 from exan_verify.api.runs.sweep import sweep
-from exan_verify.cli.output import ExitCode
+from exan_verify.cli.terminal.output import ExitCode
 from exan_verify.errors import FileError, InputError
 from exan_verify.models.chain import to_network
 from tests.support.commands import run

@@ -10,9 +10,9 @@ import pytest
 from click.shell_completion import ShellComplete
 
 from exan_verify.cli.certify import describe
-from exan_verify.cli.examples import EXAMPLES
-from exan_verify.cli.output import Output, table
 from exan_verify.cli.program import COMMANDS, exan
+from exan_verify.cli.terminal.examples import EXAMPLES
+from exan_verify.cli.terminal.output import Output, table
 from exan_verify.core.verdict import Outcome, SampleStatus, Verdict
 from exan_verify.errors import InputError, meant
 from exan_verify.theorems.registry import beside, chosen, registry, statement

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from exan_verify.cli.output import wall_clock
+from exan_verify.cli.terminal.output import wall_clock
 from exan_verify.core.budget import poll, seconds_left
 from exan_verify.errors import BudgetExhausted
 

@@ -18,7 +18,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from exan_verify.api.files import save_batch
-from exan_verify.cli.output import ExitCode
+from exan_verify.cli.terminal.output import ExitCode
 from exan_verify.core.budget import Budget
 from exan_verify.core.question import Labels, Loss, Question, Reduction
 from exan_verify.decide.context import Context, Setting

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from exan_verify.bench.traps import robust_soliton, trap_network
+from exan_verify.bench.cases.traps import robust_soliton, trap_network
 from exan_verify.models.chain import to_network
 from exan_verify.numeric.ask_methods import column_spaces
 from exan_verify.numeric.attack import run

@@ -8,7 +8,7 @@ import torch
 
 from exan_verify import attack
 from exan_verify.bench.attack import autograd_gradient
-from exan_verify.bench.selecting import short_of
+from exan_verify.bench.cases.selecting import short_of
 from exan_verify.core.network import Batch, ReluNetwork
 from exan_verify.core.question import Labels, Loss, Reduction
 from exan_verify.data import mnist_batch

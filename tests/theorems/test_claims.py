@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from exan_verify import Box, Outcome, ReluNetwork, check
 from exan_verify.cli import main
 from exan_verify.cli.claims import describe
-from exan_verify.cli.output import ExitCode
+from exan_verify.cli.terminal.output import ExitCode
 from exan_verify.core import budget as deadline
 from exan_verify.core.network import Batch
 from exan_verify.core.question import Labels, Loss, Question, Reduction

@@ -15,7 +15,7 @@ import exan_verify.theorems
 from exan_verify import Box, Outcome, ReluNetwork, certify
 from exan_verify import check as kernel_check
 from exan_verify.cli import main
-from exan_verify.cli.output import ExitCode
+from exan_verify.cli.terminal.output import ExitCode
 from exan_verify.core.network import Batch
 from exan_verify.core.question import Labels, Loss, Question
 from exan_verify.errors import InputError

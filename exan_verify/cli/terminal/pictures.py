@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import rich_click as click
 
-from exan_verify.cli.options import PATH
+from exan_verify.cli.terminal.options import PATH
 from exan_verify.errors import ShapeError
 
 if TYPE_CHECKING:
-    from exan_verify.cli.scored_against import Truth
+    from exan_verify.cli.terminal.scored_against import Truth
     from exan_verify.core.network import Array
     from exan_verify.numeric.problem.records import Attack
 

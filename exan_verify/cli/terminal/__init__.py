@@ -1,0 +1,1 @@
+"""What commands share: their options, what they print, and the pictures and files beside it."""
