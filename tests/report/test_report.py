@@ -244,7 +244,7 @@ def test_what_leaks_to_whom_how_bad_and_what_to_do():
     assert (advice(labels).severity, advice(labels).what[:12]) == ("some", "All 3 labels")
     pictures = attacked(
         features=Features(count=3, bound=1e-9)
-    )  # proved too, and still without a first matrix
+    )  # proved too
     for shown, offered in ((attacked(), True), (labels, False), (pictures, False)):
         assert any("project_inputs" in step.text for step in advice(shown).steps) is offered
 
