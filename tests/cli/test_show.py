@@ -28,6 +28,9 @@ class Net(nn.Module):
 def pictures():
     head = (nn.Flatten(), nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 2))
     return nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), *head)
+def pooled():
+    pool = nn.AdaptiveAvgPool2d(1)
+    return nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), pool, nn.Flatten(), nn.Linear(2, 2))
 """
 
 
@@ -62,6 +65,21 @@ def test_every_model_is_said_and_the_others_with_their_reason(here: Path, capsys
     assert pictures["architecture"] == expected
     assert all(one["error"].startswith(f"{one['path']}: ") for one in others)
     assert run(capsys, "show", "model.safetensors")[0] == 0
+
+
+def test_pictures_of_a_size_that_the_model_leaves_open_are_said(
+    here: Path, capsys: pytest.CaptureFixture[str]
+):
+    code, out, _ = run(capsys, "show", "shown_models:pooled")
+    assert code == 2
+    assert "(--input-shape 1,H,W)" in " ".join(out.split())
+    code, out, _ = run(capsys, "show", "shown_models:pooled", "model.safetensors", "--input-shape", "1,6,9")
+    assert code == 0
+    assert "pictures 1x6x9" in out
+    for wrong, said in (("3,6,9", "correct input_shape"), ("6,9", "is not C,H,W")):
+        code, out, err = run(capsys, "show", "shown_models:pooled", "--input-shape", wrong)
+        assert code == 2
+        assert said in " ".join((out + err).split())
 
 
 def test_what_the_model_was_taken_for_is_in_every_record(here: Path, capsys: pytest.CaptureFixture[str]):
