@@ -19,15 +19,14 @@ from exan_verify.numeric.problem.passes import backward, delta_spans, forward
 from exan_verify.numeric.problem.polish import meet, polish
 from exan_verify.numeric.problem.problem import LayerGradient, Problem, build_problem
 from exan_verify.numeric.problem.spectrum import ColumnSpace, column_space
-from tests.support.cases import default_network, random_batch
+from tests.support.cases import random_case
 from tests.support.torch_reference import FUNCTIONS, gradient, normal
 
 
 def setup(
     widths: list[int], samples: int, loss: Loss = Loss.CROSS_ENTROPY, seed: int = 3
 ) -> tuple[ReluNetwork, torch.Tensor, torch.Tensor, Problem, tuple[ColumnSpace, ...]]:
-    network = default_network(widths, seed=seed)
-    batch = random_batch(network, samples, seed=5, loss=loss)
+    network, batch = random_case(widths, samples, seeds=(seed, 5), loss=loss)
     problem = build_problem(
         network, gradient(network, batch, loss, Reduction.MEAN), loss=loss.value, reduction="mean"
     )

@@ -24,7 +24,7 @@ from exan_verify.numeric.problem.metrics import score
 from exan_verify.numeric.problem.problem import Problem, build_problem
 from exan_verify.numeric.problem.records import Attack
 from tests.support.attack_cases import attacked
-from tests.support.cases import default_network, random_batch
+from tests.support.cases import default_network, random_batch, random_case
 from tests.support.torch_reference import gradient, perceptron
 
 
@@ -132,8 +132,7 @@ def test_a_first_row_of_zeros_stops_the_letter_but_not_the_repair():
 
 
 def test_outside_its_condition_the_reason_says_what_is_missing():
-    made = default_network([20, 40, 6], seed=3)
-    batch = random_batch(made, 8, seed=1)
+    made, batch = random_case([20, 40, 6], 8, seeds=(3, 1))
     found = attacked(made, batch, method="published")
     recall(found, batch)
     assert not found.complete
