@@ -19,7 +19,7 @@ from exan_verify.numeric.problem.passes import backward, delta_spans, forward
 from exan_verify.numeric.problem.polish import meet, polish
 from exan_verify.numeric.problem.problem import LayerGradient, Problem, build_problem
 from exan_verify.numeric.problem.spectrum import ColumnSpace, column_space
-from tests.support.cases import random_case
+from tests.support.cases import default_network, random_batch, random_case
 from tests.support.torch_reference import FUNCTIONS, gradient, normal
 
 
