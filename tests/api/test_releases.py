@@ -14,8 +14,9 @@ from exan_verify.api.releases import load_release, save_release
 from exan_verify.core.network import Batch, ReluNetwork
 from exan_verify.core.question import Labels, Loss, Reduction
 from exan_verify.core.verdict import Outcome
-from exan_verify.errors import CertificateRejected, FileError, InputError
+from exan_verify.errors import FileError, InputError
 from tests.support.cases import default_network
+from tests.support.certificate_cases import assert_rejected
 from tests.support.commands import run
 from tests.support.torch_reference import gradient
 
@@ -127,13 +128,11 @@ def test_a_projected_module_is_asked_about_its_pictures():
     verdict = certify(client, batch=batch, release=Release(input_basis=basis))
     assert (verdict.outcome, verdict.witness.dimension) == (Outcome.AMBIGUOUS, 3 * (16 - 5))
     assert check(verdict.certificate, client, batch=batch).outcome is Outcome.AMBIGUOUS
-    with pytest.raises(CertificateRejected, match="another input basis"):
-        check(verdict.certificate, project_inputs(model, 2 * basis), batch=batch)
+    assert_rejected(verdict.certificate, project_inputs(model, 2 * basis), "another input basis", batch=batch)
     other = project_inputs(model, basis)
     with torch.no_grad():
         other[1].basis[0, 0] += 1
-    with pytest.raises(CertificateRejected, match="another input basis"):
-        check(verdict.certificate, other, batch=batch)
+    assert_rejected(verdict.certificate, other, "another input basis", batch=batch)
     with pytest.raises(InputError, match="the model's own"):
         certify(other, batch=batch, release=Release(input_basis=basis))
     # without the release the question is about the five numbers that the first layer takes

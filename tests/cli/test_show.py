@@ -33,6 +33,9 @@ def normalised():
     return nn.Sequential(first, nn.BatchNorm2d(2), *rest).eval()
 def attacked():
     return nn.Sequential(nn.AvgPool2d(1), *pictures())
+def pooled():
+    pool = nn.AdaptiveAvgPool2d(1)
+    return nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), pool, nn.Flatten(), nn.Linear(2, 2))
 """
 
 
@@ -79,6 +82,21 @@ def test_what_is_folded_or_only_attacked_is_said(here: Path, capsys: pytest.Capt
     assert "gamma and beta included" in normalised["notes"][-1]
     assert attacked["architecture"].startswith("pictures 1x4x4; AveragePool, Convolution")
     assert "only attacked: nothing is proved about models that have layer '0'" in attacked["notes"][0]
+
+
+def test_pictures_of_a_size_that_the_model_leaves_open_are_said(
+    here: Path, capsys: pytest.CaptureFixture[str]
+):
+    code, out, _ = run(capsys, "show", "shown_models:pooled")
+    assert code == 2
+    assert "(--input-shape 1,H,W)" in " ".join(out.split())
+    code, out, _ = run(capsys, "show", "shown_models:pooled", "model.safetensors", "--input-shape", "1,6,9")
+    assert code == 0
+    assert "Conv2d and ReLU 1x6x9 to 2x4x7" in out
+    for wrong, said in (("3,6,9", "correct input_shape"), ("6,9", "is not C,H,W")):
+        code, out, err = run(capsys, "show", "shown_models:pooled", "--input-shape", wrong)
+        assert code == 2
+        assert said in " ".join((out + err).split())
 
 
 def test_what_the_model_was_taken_for_is_in_every_record(here: Path, capsys: pytest.CaptureFixture[str]):

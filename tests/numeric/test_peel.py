@@ -30,7 +30,7 @@ from exan_verify.numeric.problem.records import Attack, Finding
 from exan_verify.numeric.problem.remainder import without
 from exan_verify.numeric.problem.spectrum import ColumnSpace, column_space
 from tests.support.attack_cases import attacked
-from tests.support.cases import default_network, random_batch
+from tests.support.cases import default_network, random_batch, random_case
 from tests.support.numeric_cases import drawn_batch, drawn_network
 from tests.support.torch_reference import autograd, gradient, perceptron
 
@@ -156,8 +156,7 @@ def _with_stopping_set(network: ReluNetwork) -> Batch:
 @pytest.mark.parametrize("loss", list(Loss))
 @pytest.mark.parametrize("widths", [[20, 64, 5], [20, 64, 48, 5]])
 def test_every_loss_and_depth(loss: Loss, widths: list[int]):
-    network = default_network(widths, seed=3)
-    batch = random_batch(network, 3, seed=5, loss=loss)
+    network, batch = random_case(widths, 3, seeds=(3, 5), loss=loss)
     found = attacked(network, batch, loss, method="peel", batch_size=3)
     assert found.complete, found.reason
     truth = torch.tensor(batch.inputs).double()
@@ -213,8 +212,7 @@ def test_a_single_logit():
 
 
 def test_as_many_samples_as_neurons_are_refused_with_the_reason():
-    network = default_network([30, 12, 4], seed=3)
-    batch = random_batch(network, 20, seed=5)
+    network, batch = random_case([30, 12, 4], 20, seeds=(3, 5))
     found = attacked(network, batch, method="peel")
     assert len(found.x) == 0
     assert "full rank" in found.reason
@@ -307,8 +305,7 @@ def test_without_a_label_the_pattern_alone_refuses():
 
 
 def four_samples() -> tuple[Problem, Batch, Tensor]:
-    network = default_network([20, 64, 5], seed=3, dtype=np.float64)
-    batch = random_batch(network, 4, seed=5)
+    network, batch = random_case([20, 64, 5], 4, seeds=(3, 5), dtype=np.float64)
     given = gradient(network, batch, Loss.CROSS_ENTROPY, Reduction.MEAN)
     problem = build_problem(network, given, loss="cross_entropy", reduction="mean", batch_size=4)
     return problem, batch, torch.tensor(batch.inputs).double()

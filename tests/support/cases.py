@@ -32,6 +32,19 @@ def random_batch(network: ReluNetwork, samples: int, seed: int = 1, loss: Loss =
     return Batch.of(x, labels, network=network, loss=loss, labels=Labels.ONE_HOT)
 
 
+def random_case(
+    widths: list[int],
+    samples: int,
+    *,
+    seeds: tuple[int, int] = (0, 1),
+    dtype: type = np.float32,
+    loss: Loss = Loss.CROSS_ENTROPY,
+) -> tuple[ReluNetwork, Batch]:
+    """A default network and a random batch of it; ``seeds`` of the one and of the other."""
+    network = default_network(widths, seeds[0], dtype)
+    return network, random_batch(network, samples, seeds[1], loss)
+
+
 def two_one_five_one(seed: int) -> tuple[ReluNetwork, Batch, Batch]:
     """C1's warning: lifting passes at layer 2 while Delta_1 has rank 1; and a second batch, exactly.
 
