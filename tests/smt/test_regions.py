@@ -34,6 +34,7 @@ from exan_verify.smt.arguments.totals import nothing_to_see, particular_totals
 from exan_verify.smt.cubes import all_literals
 from exan_verify.smt.question.terms import Poly
 from exan_verify.smt.search import own_cube
+from tests.support.cases import batch_of
 from tests.support.smt_cases import decided, named, own_literals, pose, posed
 
 F = Fraction
@@ -161,9 +162,7 @@ def test_equal_samples_are_alone_only_where_logits_tell_inputs() -> None:
     """One neuron in two dimensions: equal samples can move apart along the level line of the logits."""
     network = ReluNetwork.from_arrays([[[1, 1]], [[1], [2]]], [[1], [0, 0]])
     for loss in (Loss.BCE, Loss.MSE):
-        batch = Batch.of(
-            [[1, 1], [1, 1]], [[1, 0], [1, 0]], network=network, loss=loss, labels=Labels.ONE_HOT
-        )
+        batch = batch_of(network, [[1, 1], [1, 1]], [[1, 0], [1, 0]], loss)
         question, truth = posed(instance_of(network, batch, loss))
         assert not only_known(Regions(posed=question), own_literals(question, truth), truth, boxes=200)
 
@@ -348,7 +347,7 @@ def test_what_a_sample_satisfies_alone(loss: str, biases: bool) -> None:
         network = ReluNetwork.from_arrays(weights, offsets)
         y = rng.integers(0, 3, samples) if loss == "cross_entropy" else np.eye(3)[rng.integers(0, 3, samples)]
         x = rng.integers(-3, 4, (samples, features))
-        batch = Batch.of(x, y, network=network, loss=Loss(loss), labels=Labels.ONE_HOT)
+        batch = batch_of(network, x, y, Loss(loss))
         question, truth = posed(instance_of(network, batch, Loss(loss)))
         known = tuple(
             Point(p, tuple(v.value for v in y), tuple(v.value for v in x))
