@@ -16,6 +16,7 @@ from exan_verify.api.files import save_batch
 from exan_verify.bench import compare
 from exan_verify.cli.terminal.output import ExitCode
 from tests.support.commands import Run
+from tests.support.torch_reference import trained
 
 SHAPE = (3, 4, 4)
 METHODS = ("auto", "published", "tolerance 1e-06", "DLG", "Inverting Gradients")
@@ -32,11 +33,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     model.add_module("relu", nn.ReLU())
     model.add_module("last", nn.Linear(48, 4))
     x, y = torch.tensor(rng.random((64, 16))).float(), torch.tensor(rng.integers(0, 4, 64))
-    optimiser = torch.optim.SGD(model.parameters(), lr=0.2)
-    for _ in range(40):
-        optimiser.zero_grad()
-        nn.functional.cross_entropy(model(x), y).backward()
-        optimiser.step()
+    trained(model, x, y, 40, 0.2, torch.optim.SGD)
     save_file(model.state_dict(), "model.safetensors")
     save_batch("batch.npz", x[:3].reshape(SHAPE), y[:3])
     return tmp_path

@@ -63,17 +63,7 @@ def drawn(
 
 
 def asked(network: ReluNetwork, batch: Batch, loss: Loss, labels: Labels = Labels.ONE_HOT) -> Any:
-    return pose(
-        network,
-        batch=batch,
-        gradient=None,
-        loss=loss,
-        reduction=Reduction.MEAN,
-        labels=labels,
-        domain=None,
-        batch_size=None,
-        tolerance=None,
-    )
+    return pose(network, batch=batch, loss=loss, labels=labels)
 
 
 # --- sizes -------------------------------------------------------------------------------------------------

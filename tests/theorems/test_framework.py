@@ -39,6 +39,7 @@ from tests.support.theorem_cases import (
     COUNTEREXAMPLE,
     Install,
     check,
+    example_of,
     insecure_example,
     install,
     statement,
@@ -74,15 +75,7 @@ def run_json(run_json: RunJson) -> RunJson:
 @pytest.mark.parametrize("case", ["published_insecure", "parallel_logits", "antisymmetric_head"])
 def test_a_second_batch_replays_exactly_and_the_kernel_accepts_it(case: str):
     found = getattr(counterexamples, case)()
-    example = Example(
-        network=found.network,
-        batch=found.batch,
-        second=found.second,
-        question=Question(loss=Loss.MSE),
-        note="",
-        outcome=found.outcome,
-    )
-    result = replay_example(example)
+    result = replay_example(example_of(found))
     assert result.confirmed is True
     assert result.equal_gradients is True
     assert result.outcome is Outcome.AMBIGUOUS
@@ -133,14 +126,8 @@ def test_known_labels_must_be_the_same_ones():
     network = ReluNetwork.from_arrays([[[1]], [[1], [1]]], [[1], [0, 0]])
     batch = batch_of(network, [[1], [1]], [0, 1], Loss.CROSS_ENTROPY, Labels.KNOWN)
     other = batch_of(network, [[1], [1]], [0, 0], Loss.CROSS_ENTROPY, Labels.KNOWN)
-    example = Example(
-        network=network,
-        batch=batch,
-        second=other,
-        question=Question(loss=Loss.CROSS_ENTROPY, labels=Labels.KNOWN),
-        note="",
-    )
-    result = replay_example(example)
+    asked = Question(loss=Loss.CROSS_ENTROPY, labels=Labels.KNOWN)
+    result = replay_example(Example(network=network, batch=batch, second=other, question=asked, note=""))
     assert (result.confirmed, result.equal_gradients) == (False, None)
 
 
@@ -151,13 +138,8 @@ def test_softmax_is_replayed_by_the_kernel_s_symbols():
     verdict = certify(network, batch=batch)
     assert verdict.outcome is Outcome.AMBIGUOUS
     assert verdict.witness is not None
-    example = Example(
-        network=network,
-        batch=batch,
-        question=Question(loss=Loss.CROSS_ENTROPY),
-        outcome=Outcome.AMBIGUOUS,
-        note="",
-    )
+    asked = Question(loss=Loss.CROSS_ENTROPY)
+    example = Example(network=network, batch=batch, question=asked, outcome=Outcome.AMBIGUOUS, note="")
     assert replay_example(example).confirmed is True
     if verdict.witness.batch is not None:
         assert replay_example(replace(example, second=verdict.witness.batch)).confirmed is True
@@ -173,14 +155,7 @@ def test_an_outcome_without_second_batch_is_certified_afresh():
 
 def test_an_example_that_no_engine_certifies_is_not_confirmed():
     case = counterexamples.zero_pre_activation()
-    example = Example(
-        network=case.network,
-        batch=case.batch,
-        question=Question(loss=Loss.MSE),
-        outcome=Outcome.UNIQUE,
-        note="",
-    )
-    result = replay_example(example)
+    result = replay_example(example_of(case, second=None, outcome=Outcome.UNIQUE))
     assert result.confirmed is False
     assert result.says[0].startswith("no certificate: unknown")
 
@@ -190,12 +165,7 @@ def test_an_example_can_be_retyped():
     boxed = replace(unique_example(), question=Question(loss=Loss.MSE, domain=Box(0, 1)))
     for example in (insecure_example(), boxed):
         *lines, last = example_lines(example)
-        names: dict[str, Any] = {
-            "F": Fraction,
-            "ReluNetwork": ReluNetwork,
-            "certify": certify,
-            "Box": Box,
-        }
+        names = {"F": Fraction, "ReluNetwork": ReluNetwork, "certify": certify, "Box": Box}
         exec("\n".join(lines), names)
         assert names["network"] == example.network
         made = batch_of(example.network, names["x"], names["y"])
