@@ -22,7 +22,8 @@ from exan_verify.models.chain import to_any_network, to_network
 from exan_verify.models.folding import NORM_NOTE
 from exan_verify.models.normalised import _nearest_root, exact_norm
 from exan_verify.models.staged import to_staged
-from tests.support.staged_cases import batch_of, staged_gradient
+from tests.support.cases import batch_of
+from tests.support.staged_cases import staged_gradient
 from tests.support.torch_reference import autograd, he
 
 
