@@ -22,6 +22,7 @@ from exan_verify.cli.terminal.output import (
 )
 from exan_verify.cli.terminal.pictures import picture_facts, shaped
 from exan_verify.core.question import Labels
+from exan_verify.core.verdict import SampleStatus
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from exan_verify.api.attack_own_batch import OwnBatchAttack
     from exan_verify.api.audit import Audit
     from exan_verify.core.network import Array
+    from exan_verify.core.verdict import Verdict
     from exan_verify.report import Section
 
 GATES = ("determined", "recovered", "candidates", "peel", "exan")
@@ -308,7 +310,7 @@ def describe(found: Audit) -> list[Any]:
         **taken_for(verdict.architecture, found.notes),
         "published ExAN condition": published,
         "peeling closure": peelable,
-        "certified verdict": f"{outcome}, {verdict.determined} of {size} samples determined",
+        "certified verdict": f"{outcome}, {_proved(verdict)}",
         "ambiguity radius": f"{fixed} samples cannot move, {len(known) - fixed} can (bounds below), "
         f"{size - len(known)} not decided",
         "reason": verdict.reason,
@@ -316,6 +318,13 @@ def describe(found: Audit) -> list[Any]:
         **_lines(found),
     }
     return [facts(rows), *noted(found.notes), "", _samples(found), "", REAL_ARITHMETIC]
+
+
+def _proved(verdict: Verdict) -> str:
+    """How many samples are in every batch, whole or by what the head is given of them."""
+    size, features = verdict.batch_size, verdict.samples.count(SampleStatus.FEATURES)
+    told = f"{verdict.determined} of {size} samples determined"
+    return f"{told}, and features and labels of {features}" if features else told
 
 
 def _samples(found: Audit) -> Table:
