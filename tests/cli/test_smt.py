@@ -78,10 +78,16 @@ def test_tolerance_and_radius(here: Path, run: Run) -> None:
 
 
 def test_export_of_the_whole_question(here: Path, run: Run) -> None:
-    code, out, _ = run(
-        "export-smt", "model.safetensors", "--batch", "batch.npz", *QUESTION, "--out", "q.smt2"
+    _, out, _ = run(
+        "export-smt",
+        "model.safetensors",
+        "--batch",
+        "batch.npz",
+        *QUESTION,
+        "--out",
+        "q.smt2",
+        exits=ExitCode.DONE,
     )
-    assert code == ExitCode.DONE
     assert "q.smt2" in out
     with Worker() as worker:
         assert worker.ask(Path("q.smt2").read_text(), Strategy("z3", "smt"), seconds=20).status == UNSAT
@@ -98,8 +104,7 @@ def test_export_of_cubes(here: Path, run_json: RunJson) -> None:
         "folder",
         "--cubes",
     )
-    code, record = run_json(*asked)
-    assert code == ExitCode.DONE
+    _, record = run_json(*asked, exits=ExitCode.DONE)
     assert sorted(p.name for p in Path("folder").iterdir()) == record["files"]
     assert {"complete.smt2", "index.txt"} <= set(record["files"])
     with Worker() as worker:
@@ -152,8 +157,7 @@ def test_a_large_export_asks_first_and_writes_nothing(
 def test_a_question_too_large_for_solvers_is_undecided_with_its_size(
     large: Path, run: Run, command: tuple[str, ...]
 ) -> None:
-    code, out, _ = run(*command, "model.safetensors", "--batch", "batch.npz", "--json")
-    assert code == ExitCode.UNDECIDED
+    _, out, _ = run(*command, "model.safetensors", "--batch", "batch.npz", "--json", exits=ExitCode.UNDECIDED)
     assert "terms" in json.loads(out)["reason"]
 
 
@@ -168,8 +172,7 @@ def test_a_question_too_large_for_solvers_is_undecided_with_its_size(
     ],
 )
 def test_bad_input_names_the_remedy(here: Path, run: Run, arguments: tuple[str, ...], message: str) -> None:
-    code, _, err = run(*arguments)
-    assert code == ExitCode.USAGE
+    _, _, err = run(*arguments, exits=ExitCode.USAGE)
     assert message in err
 
 
@@ -183,8 +186,7 @@ def test_floats_need_a_meaning(here: Path, run: Run) -> None:
     shaped = {k: v.reshape(exact.tensors[k].shape) for k, v in floats.items()}
     save_gradient("gradient.safetensors", shaped)
     asked = ("smt", "model.safetensors", "--gradient", "gradient.safetensors", "--batch-size", "2", *QUESTION)
-    code, _, err = run(*asked)
-    assert code == ExitCode.USAGE
+    _, _, err = run(*asked, exits=ExitCode.USAGE)
     assert "--exact" in err
     assert run(*asked, "--exact")[0] == ExitCode.DONE
 

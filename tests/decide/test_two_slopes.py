@@ -24,14 +24,13 @@ from exan_verify.exact.linalg import nullspace
 from exan_verify.exact.rational import RationalMatrix
 from exan_verify.models.chain import to_any_network, to_network
 from tests.support.activation_cases import ACTIVATIONS, inputs, network
-from tests.support.certificate_cases import assert_rejected, every_kind, plain
+from tests.support.certificate_cases import assert_rejected, certify_as, every_kind, plain
 
 
 @pytest.mark.parametrize("kind", ACTIVATIONS)
 def test_unique_with_a_certificate_that_the_kernel_accepts(kind: str):
     model, x, y = network((8, 70, 3), ACTIVATIONS[kind], 1, spread=2), inputs(4, 8, 1), [0, 2, 1, 0]
-    verdict = certify(model, batch=(x, y))
-    assert verdict.outcome is Outcome.UNIQUE, verdict.reason
+    verdict = certify_as(Outcome.UNIQUE, model, batch=(x, y))
     assert any("after layer '0'" in note for note in verdict.notes)
     claim = check(json.dumps(verdict.certificate), model, batch=(x, y))
     assert claim.outcome is Outcome.UNIQUE
@@ -73,19 +72,16 @@ def test_a_negative_slope_below_leaves_the_inputs_open():
     network, first, second = folded()
     one, other = (gradient(network, batch, Loss.MSE, Reduction.SUM) for batch in (first, second))
     assert one.digest == other.digest
-    verdict = certify(network, batch=first, loss="mse", labels="real", reduction="sum")
-    assert verdict.outcome is Outcome.UNKNOWN
+    verdict = certify_as(Outcome.UNKNOWN, network, batch=first, loss="mse", labels="real", reduction="sum")
     assert SampleStatus.DETERMINED not in verdict.samples
 
 
 def test_the_kernel_minds_a_negative_slope_itself(monkeypatch: pytest.MonkeyPatch):
     model, batch = network((4, 6, 40, 3), ACTIVATIONS["negative"], 3, spread=2), (inputs(3, 4, 2), [0, 1, 2])
-    verdict = certify(model, batch=batch)
-    assert verdict.outcome is Outcome.UNKNOWN
+    verdict = certify_as(Outcome.UNKNOWN, model, batch=batch)
     assert "hides the pattern of layer 1" in str(verdict.attempts)
     monkeypatch.setattr(degree_two, "shows_pattern", lambda *_: True)
-    forged = certify(model, batch=batch)
-    assert forged.outcome is Outcome.UNIQUE
+    forged = certify_as(Outcome.UNIQUE, model, batch=batch)
     assert_rejected(forged.certificate, model, "do not show its pattern", batch=batch)
 
 
@@ -162,8 +158,7 @@ def test_every_other_door_refuses():
         with pytest.raises(InputError):
             refused()
     for asked in ({"gradient": zero, "exact": True}, {"gradient": zero, "tolerance": 0.1}):
-        verdict = certify(model, loss="mse", batch_size=3, **asked)
-        assert verdict.outcome is Outcome.UNKNOWN
+        verdict = certify_as(Outcome.UNKNOWN, model, loss="mse", batch_size=3, **asked)
         assert "whole gradient of a batch" in verdict.reason
     assert certify(model, batch=(x, y), batch_size=2).outcome is Outcome.UNKNOWN
 

@@ -379,6 +379,13 @@ def plain(certificate):
     return json.loads(json.dumps(certificate))
 
 
+def certify_as(outcome, network, **asked):
+    """The verdict of certify, which has this outcome."""
+    verdict = certify(network, **asked)
+    assert verdict.outcome is outcome, verdict.reason
+    return verdict
+
+
 def accepted(verdict, network, batch):
     """The verdict's certificate as it travels, after the kernel has derived its claim again."""
     certificate = plain(verdict.certificate)
@@ -390,6 +397,12 @@ def assert_rejected(certificate, network, match=None, **given):
     """The kernel refuses the certificate for the batch or gradient that is given."""
     with pytest.raises(CertificateRejected, match=match):
         check(certificate, network, **given)
+
+
+def assert_refused(match, checker, *asked, **options):
+    """A checker of the kernel refuses the evidence that it is asked about, for the reason ``match``."""
+    with pytest.raises(CertificateRejected, match=match):
+        checker(*asked, **options)
 
 
 def change(certificate, path, value):
