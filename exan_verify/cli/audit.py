@@ -43,6 +43,24 @@ _LABEL = 24
 @click.command("audit")
 @click.argument("model", type=PATH, required=False)
 @click.argument("batch", type=PATH, required=False)
+@click.option("--attack", is_flag=True, help="Attack the gradient too.")
+@click.option("--report", type=PATH, metavar="FILE.html", help="Write a self-contained HTML report.")
+@click.option(
+    "--input-shape",
+    metavar="C,H,W",
+    help="x holds pictures of this shape; default: as stored, and in the report squares are guessed.",
+)
+@click.option(
+    "--fail-on",
+    type=click.Choice(GATES),
+    multiple=True,
+    help="Exit with 1 if any sample is proved determined, is recovered by an attack (candidates: or is "
+    "shown as a candidate), can be peeled, or meets the published condition.",
+)
+@click.option("--junit", type=PATH, metavar="FILE.xml", help="Write a JUnit test case for each step.")
+@click.option("--sarif", type=PATH, metavar="FILE.sarif", help="Write SARIF 2.1.0, as code hosts show it.")
+@question()
+@release()
 @click.option(
     "--run",
     type=PATH,
@@ -58,24 +76,6 @@ _LABEL = 24
     type=click.FloatRange(min=0, min_open=True),
     metavar="SECONDS",
     help="With --run: wall-clock limit of each step; --budget is that of the run.",
-)
-@question()
-@release()
-@click.option("--attack", is_flag=True, help="Attack the gradient too.")
-@click.option("--report", type=PATH, metavar="FILE.html", help="Write a self-contained HTML report.")
-@click.option("--junit", type=PATH, metavar="FILE.xml", help="Write a JUnit test case for each step.")
-@click.option("--sarif", type=PATH, metavar="FILE.sarif", help="Write SARIF 2.1.0, as code hosts show it.")
-@click.option(
-    "--input-shape",
-    metavar="C,H,W",
-    help="x holds pictures of this shape; default: as stored, and in the report squares are guessed.",
-)
-@click.option(
-    "--fail-on",
-    type=click.Choice(GATES),
-    multiple=True,
-    help="Exit with 1 if any sample is proved determined, is recovered by an attack (candidates: or is "
-    "shown as a candidate), can be peeled, or meets the published condition.",
 )
 @common()
 def audit_command(
@@ -96,9 +96,9 @@ def audit_command(
 
     MODEL is an .onnx or .safetensors file, or a factory package.module:name; BATCH has x and y, in .npz or
     .safetensors. With --report, --attack, and for the gates recovered and candidates, the gradient is
-    attacked too; the report shows what came back. Models with convolutions are attacked only: nothing is
-    proved about them. With --run, every step of a training run, each for itself; the finished ones are kept,
-    and --resume goes on with them.
+    attacked too; the report shows what came back. Models about which nothing can be proved, such as those
+    with BatchNorm, are attacked only. With --run, every step of a training run, each for itself; the
+    finished ones are kept, and --resume goes on with them.
     Exit codes: 1 a gate was hit, 3 a gate (or, without gates, a verdict) is undecided.
     """
     output = Output(json=options.pop("as_json"))
