@@ -21,9 +21,9 @@ from exan_verify.core.question import Loss
 from exan_verify.core.verdict import Outcome, SampleStatus, Trust, Verdict
 from exan_verify.numeric.attack import METHODS
 from exan_verify.report import render
-from tests.support.cases import default_network, random_batch
+from tests.support.cases import random_case
 from tests.support.certificate_cases import every_kind
-from tests.support.commands import run
+from tests.support.commands import Run
 
 LABEL = re.compile(
     r"\b(?:[CELMPST]\d{1,2}|(?:CB|CV|PL)\d{1,2}|F\d'?|R\d)\b|\b[BP]\.\d|\([1-9]\.\d[,)]"
@@ -116,8 +116,7 @@ def test_a_verdict_names_places_of_the_theory_only_where_it_is_asked(capsys: pyt
 @pytest.mark.parametrize("loss", Loss)
 def test_audits_and_their_reports_are_without_labels(loss: Loss, capsys: pytest.CaptureFixture[str]):
     for widths, samples in (((6, 40, 3), 3), ((6, 2, 3), 3), ((4, 5, 4, 2), 4)):
-        network = default_network(list(widths))
-        batch = random_batch(network, samples, loss=loss)
+        network, batch = random_case(list(widths), samples, loss=loss)
         found = audit(network, (batch.inputs, batch.labels), loss=loss.value, attack=True, work_limit=10**5)
         shown = audit_cli.section("A batch", batch.inputs, found.classes, found, found.attack or "", {})
         assert not LABEL.search(printed(capsys, *audit_cli.describe(found)))
@@ -126,7 +125,7 @@ def test_audits_and_their_reports_are_without_labels(loss: Loss, capsys: pytest.
 
 
 def test_attacks_and_the_list_of_theorems_are_without_labels(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
 ):
     from exan_verify.api.attack_own_batch import batch_gradient
     from exan_verify.api.files import save_batch, save_gradient, save_tensors
@@ -134,8 +133,7 @@ def test_attacks_and_the_list_of_theorems_are_without_labels(
     from tests.support.torch_reference import module
 
     monkeypatch.chdir(tmp_path)
-    network = default_network([6, 12, 8, 3])
-    batch = random_batch(network, 4)
+    network, batch = random_case([6, 12, 8, 3], 4)
     model = module(network)
     save_tensors(Path("m.safetensors"), model.state_dict())
     save_batch(Path("b.npz"), batch.inputs, batch.labels)
@@ -144,12 +142,11 @@ def test_attacks_and_the_list_of_theorems_are_without_labels(
     for method in METHODS:
         arguments = ("attack", "m.safetensors", "g.safetensors", "--out", "f.npz", "--method", method)
         for more in ((), ("--no-repairs",)) if method == "published" else ((),):
-            _, out, err = run(capsys, *arguments, "--budget", "20", *more)
+            _, out, err = run(*arguments, "--budget", "20", *more)
             assert not LABEL.search(out + err), out
-    code, out, _ = run(capsys, "theorems")
-    assert code == 0
+    _, out, _ = run("theorems", exits=0)
     assert not LABEL.search(out.replace("Algorithm B.1", ""))
-    assert LABEL.search(run(capsys, "theorems", "--long")[1])
+    assert LABEL.search(run("theorems", "--long")[1])
 
 
 def test_every_kind_of_evidence_has_its_place_in_the_theory():
