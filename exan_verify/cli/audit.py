@@ -98,9 +98,9 @@ def audit_command(
 
     MODEL is an .onnx or .safetensors file, or a factory package.module:name; BATCH has x and y, in .npz or
     .safetensors. With --report, --attack, and for the gates recovered and candidates, the gradient is
-    attacked too; the report shows what came back. Models about which nothing can be proved are
-    attacked only. With --run, every step of a training run, each for itself; the
-    finished ones are kept, and --resume goes on with them.
+    attacked too; the report shows what came back. Models about which nothing can be proved are attacked only.
+    With --run, every step of a training run, each for itself; the finished ones are kept, and --resume goes
+    on with them.
     Exit codes: 1 a gate was hit, 3 a gate (or, without gates, a verdict) is undecided.
     """
     output = Output(json=options.pop("as_json"))
