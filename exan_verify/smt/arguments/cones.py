@@ -26,7 +26,7 @@ from exan_verify.smt.arguments.enclose import Bounds, Box, Ends, System, boxes_l
 
 Ray = tuple[Fraction, Fraction]
 
-QUADRANT: Box = ((Fraction(0), None), (Fraction(0), None))
+QUADRANT: Box = ((flint.fmpq(0), None), (flint.fmpq(0), None))
 """Where the coordinates of a cone lie."""
 
 MAX_SYSTEMS = 256

@@ -25,16 +25,20 @@ from exan_verify.exact import linalg
 from exan_verify.exact.softmax import to_ball
 from exan_verify.smt.question.transcendental import PRECISION, unit_rows
 
-Side = tuple[Fraction | None, Fraction | None]
+Rational = Any
+"""A ``flint.fmpq``: ten times as fast as a Fraction, and most of the work is with exact ranges."""
+Side = tuple[Rational | None, Rational | None]
 """An interval; None stands for minus infinity on the left and plus infinity on the right."""
 Box = tuple[Side, ...]
+Row = tuple[Rational, ...]
+"""A functional of ``[1 ; a]``."""
 Place = tuple[int, int, int]
 """A sample, a class, a coordinate (0: the constant)."""
 Ends = tuple[Any, Any]
 """An interval with ``flint.arb`` ends, or infinite ones as floats."""
 
 INFINITE = float("inf")
-FARTHEST = Fraction(2**40)
+FARTHEST = flint.fmpq(2**40)
 """Boxes this far out, or smaller than one over it, are not cut any more: what is left there is a solution in
 the limit, or one that is not known."""
 
@@ -158,7 +162,7 @@ class System:
             vector = self._vector_range(m, part)
             products: list[list[Ends]] = []
             if any(v is None for side in part for v in side):
-                units = linalg.identity(self.coordinates + 1)
+                units = [_row(row) for row in linalg.identity(self.coordinates + 1)]
                 products = [[self._term(m, c, u, part, g) for u in units] for c, g in enumerate(vector)]
             unbounded = tuple(
                 (c, k)
@@ -173,35 +177,35 @@ class System:
         """Bounds of what sample m adds to each equation; None where it violates a condition or an equation of
         its own all over its part.
         """
-        for row, strict in self.conditions[m]:
+        for row, strict in self._conditions[m]:
             top = _range(row, part)[1]
             if top is not None and (top <= 0 if strict else top < 0):
                 return None
         if self._away_alone(m, part):
             return None
         vector = self._bounds(m, part).vector
-        return [self._share(m, part, vector, weights) for weights in self.weights[:, m]]
+        return [self._share(m, part, vector, weights) for weights in self._rows[m]]
 
-    def _share(self, m: int, part: Box, vector: list[Ends], weights: Array) -> Ends:
+    def _share(self, m: int, part: Box, vector: list[Ends], weights: list[Row]) -> Ends:
         """Bounds of ``sum_c g_c (weights_c [1 ; a])``. Over an unbounded part of cross_entropy, where g sums to
         zero, also of ``sum_c g_c ((weights_c - weights_r) [1 ; a])`` for every class r: what one of them leaves
         unbounded another may not.
         """
-        shifts: list[Any] = [0]
+        choices = [weights]
         if self.loss is Loss.CROSS_ENTROPY and any(v is None for side in part for v in side):
-            shifts += list(weights)
+            choices += [[_less(row, away) for row in weights] for away in weights if any(away)]
         best: Ends = (-INFINITE, INFINITE)
-        for shift in shifts:
+        for rows in choices:
             low: Any = flint.arb(0)
             high: Any = flint.arb(0)
-            for c, (row, bounds) in enumerate(zip(weights - shift, vector, strict=True)):
-                if row.any():
+            for c, (row, bounds) in enumerate(zip(rows, vector, strict=True)):
+                if any(row):
                     below, above = self._term(m, c, row, part, bounds)
                     low, high = _plus(low, below), _plus(high, above)
             best = _met(best, (low, high))
         return best
 
-    def _term(self, m: int, c: int, row: Array, part: Box, bounds: Ends) -> Ends:
+    def _term(self, m: int, c: int, row: Row, part: Box, bounds: Ends) -> Ends:
         """Bounds of ``g_c row [1 ; a]`` over a part, g_c within ``bounds``."""
         below, above = _times(bounds, _range(row, part))
         if self.loss is not Loss.MSE and any(isinstance(v, float) for v in (below, above)):
@@ -242,7 +246,7 @@ class System:
         """Whether the mean value form, raw or preconditioned, misses zero over a bounded box."""
         centre = [(lo + hi) / 2 for lo, hi in _bounded(box)]
         steps = _column([_hull(lo - c, hi - c) for (lo, hi), c in zip(_bounded(box), centre, strict=True)])
-        values = self._smooth(tuple(to_ball(c) for c in centre))[0] - _column(self.right)
+        values = self._smooth(tuple(flint.arb(c) for c in centre))[0] - _column(self.right)
         slopes = self._slopes(box)
         if not all(s.is_finite() for s in slopes.entries()):
             return False
@@ -271,9 +275,12 @@ class System:
 
     def _vector_range(self, m: int, part: Box) -> list[Ends]:
         """Bounds of every entry of the loss vector."""
-        logits, labels = self.logits[m], self.labels[m]
+        labels = self.labels[m]
         if self.loss is Loss.MSE:
-            return [_ends(_range(2 * row, part), -2 * y) for row, y in zip(logits, labels, strict=True)]
+            return [
+                _ends(_range(_row(2 * row), part), _rational(-2 * y))
+                for row, y in zip(self.logits[m], labels, strict=True)
+            ]
         found = []
         for rows, y in zip(self._differences[m], labels, strict=True):
             ranges = [_range(row, part) for row in rows]
@@ -283,17 +290,26 @@ class System:
         return found
 
     @cached_property
-    def _differences(self) -> list[list[list[Array]]]:
+    def _differences(self) -> list[list[list[Row]]]:
         """Per sample and class c what the other logits are above f_c (bce: 0 is the other one)."""
         return [
             [
-                [-row] if self.loss is Loss.BCE else list(np.delete(logits, c, axis=0) - row)
+                [_row(-row)] if self.loss is Loss.BCE else [_row(v) for v in np.delete(logits, c, axis=0) - row]
                 for c, row in enumerate(logits)
             ]
             for logits in self.logits
         ]
 
-    def _fading(self, decays: list[Array], row: Array, part: Box) -> Any:
+    @cached_property
+    def _conditions(self) -> list[list[tuple[Row, bool]]]:
+        return [[(_row(row), strict) for row, strict in rows] for rows in self.conditions]
+
+    @cached_property
+    def _rows(self) -> list[list[list[Row]]]:
+        """The weights by sample, equation and class."""
+        return [[[_row(row) for row in rows] for rows in self.weights[:, m]] for m in range(self.size)]
+
+    def _fading(self, decays: list[Row], row: Row, part: Box) -> Any:
         """A bound of ``|g_c row [1 ; a]|`` over an unbounded box in which the loss vector's entry fades, or
         None.
 
@@ -308,7 +324,7 @@ class System:
             low = _range(mu, part)[0]
             if low is None:
                 return None
-            size, grown = abs(row[0]), Fraction(0)
+            size, grown = abs(row[0]), flint.fmpq(0)
             for growth, rate, (lo, hi) in zip(row[1:], mu[1:], part, strict=True):
                 if lo is not None and hi is not None:
                     size += abs(growth) * max(abs(lo), abs(hi))
@@ -319,30 +335,31 @@ class System:
                     assert end is not None
                     size += abs(growth * end)
                     grown += abs(growth / rate)
-            total += (-to_ball(low)).exp() * (to_ball(size) + to_ball(grown) / flint.arb(1).exp())
+            total += (-flint.arb(low)).exp() * (flint.arb(size) + flint.arb(grown) / flint.arb(1).exp())
         return total
 
     def margins(self, m: int) -> list[Array]:
         """Affine functions of the coordinates: every logit's margin for bce, the label's for cross_entropy."""
+        logits, labels = self.logits[m], self.labels[m]
         if self.loss is Loss.BCE:
-            return [mu for c in range(len(self.labels[m])) for (mu,) in self._decays[m][c]]
-        return self._decays[m][self._own(m)][0]
+            return [row if y else -row for row, y in zip(logits, labels, strict=True)]
+        own = self._own(m)
+        return [logits[own] - row for k, row in enumerate(logits) if k != own]
 
     @cached_property
-    def _decays(self) -> list[list[list[list[Array]]]]:
+    def _decays(self) -> list[list[list[list[Row]]]]:
         """Per sample and class sums of exp(-mu), mu affine, each of which bounds ``|g_c|``: sigmoid(-t) <= e^-t for
         the margin t; for softmax likewise, by the label's margins for its own entry, ``p_c <= e^(f_c - f_k)`` for
         the others.
         """
         found = []
-        for m, (differences, labels) in enumerate(zip(self._differences, self.labels, strict=True)):
+        for m, differences in enumerate(self._differences):
+            margins = [_row(mu) for mu in self.margins(m)]
             if self.loss is Loss.BCE:
-                found.append([[[-row if y else row]] for (row,), y in zip(differences, labels, strict=True)])
-                continue
-            own = self._own(m)
-            found.append(
-                [[[-r for r in rows]] if c == own else [[r] for r in rows] for c, rows in enumerate(differences)]
-            )
+                found.append([[[mu]] for mu in margins])
+            else:
+                own = self._own(m)
+                found.append([[margins] if c == own else [[r] for r in rows] for c, rows in enumerate(differences)])
         return found
 
     def _own(self, m: int) -> int:
@@ -389,7 +406,8 @@ def boxes_left(system: System, box: Box, limit: int, spared: list[Box] | None = 
     """The same; how many of the boxes are left, less than 0 where it is not shown. A few small boxes without a
     known point that may hold a solution go to ``spared``, where there is such a list.
     """
-    stack = [box]
+    stack = [_exact(box)]
+    known = [tuple(map(_rational, p)) for p in system.known]
     with flint.ctx.workprec(PRECISION):
         while stack:
             poll()
@@ -397,7 +415,7 @@ def boxes_left(system: System, box: Box, limit: int, spared: list[Box] | None = 
             if limit < 0:
                 return limit
             current = stack.pop()
-            inside = [p for p in system.known if _contains(current, p)]
+            inside = [p for p in known if _contains(current, p)]
             if not inside and system.free(current):
                 continue
             if all(lo is not None and hi is not None for lo, hi in current):
@@ -431,12 +449,12 @@ def _halves(box: Box) -> list[Box]:
     axis = max(range(len(box)), key=lambda k: _width(box[k]))
     low, high = box[axis]
     if low is None and high is None:
-        middle = Fraction(0)
+        middle = flint.fmpq(0)
     elif low is None:
         assert high is not None
-        middle = min(2 * high, high - 1) if high < 0 else Fraction(-1)
+        middle = min(2 * high, high - 1) if high < 0 else flint.fmpq(-1)
     elif high is None:
-        middle = max(2 * low, low + 1) if low > 0 else Fraction(1)
+        middle = max(2 * low, low + 1) if low > 0 else flint.fmpq(1)
     else:
         middle = (low + high) / 2
     return [(*box[:axis], half, *box[axis + 1 :]) for half in ((low, middle), (middle, high))]
@@ -454,13 +472,13 @@ def _width(side: Side) -> float:
     return float(high - low)
 
 
-def _contains(box: Box, point: Sequence[Fraction]) -> bool:
+def _contains(box: Box, point: Sequence[Rational]) -> bool:
     return all(
         (lo is None or lo <= v) and (hi is None or v <= hi) for v, (lo, hi) in zip(point, box, strict=True)
     )
 
 
-def _bounded(box: Box) -> list[tuple[Fraction, Fraction]]:
+def _bounded(box: Box) -> list[tuple[Rational, Rational]]:
     found = []
     for lo, hi in box:
         assert lo is not None
@@ -469,10 +487,27 @@ def _bounded(box: Box) -> list[tuple[Fraction, Fraction]]:
     return found
 
 
-def _range(row: Array, part: Box) -> Side:
+def _row(values: Array) -> Row:
+    return tuple(_rational(v) for v in values)
+
+
+def _rational(value: Fraction | Rational) -> Rational:
+    return value if isinstance(value, flint.fmpq) else flint.fmpq(value.numerator, value.denominator)
+
+
+def _exact(box: Sequence[tuple[Any, Any]]) -> Box:
+    return tuple(
+        (None if lo is None else _rational(lo), None if hi is None else _rational(hi)) for lo, hi in box
+    )
+
+
+def _less(row: Row, other: Row) -> Row:
+    return tuple(a - b for a, b in zip(row, other, strict=True))
+
+
+def _range(row: Row, part: Box) -> Side:
     """The exact range of ``row [1 ; a]`` over a box."""
-    low: Fraction | None = row[0]
-    high: Fraction | None = row[0]
+    low = high = row[0]
     for rate, (lo, hi) in zip(row[1:], part, strict=True):
         if rate:
             first, last = (lo, hi) if rate > 0 else (hi, lo)
@@ -481,11 +516,11 @@ def _range(row: Array, part: Box) -> Side:
     return low, high
 
 
-def _exponential(value: Fraction | None, *, top: bool = False) -> Any:
+def _exponential(value: Rational | None, *, top: bool = False) -> Any:
     """exp of one end of a range; None for plus infinity."""
     if value is None:
         return None if top else flint.arb(0)
-    return to_ball(value).exp()
+    return flint.arb(value).exp()
 
 
 def _odds(total: Any, label: Fraction) -> Any:
@@ -498,11 +533,11 @@ def _sum(values: Sequence[Any], start: int) -> Any:
     return None if any(v is None for v in values) else sum(values, flint.arb(start))
 
 
-def _ends(side: Side, shift: Fraction) -> Ends:
+def _ends(side: Side, shift: Rational) -> Ends:
     low, high = side
     return (
-        -INFINITE if low is None else to_ball(low + shift),
-        INFINITE if high is None else to_ball(high + shift),
+        -INFINITE if low is None else flint.arb(low + shift),
+        INFINITE if high is None else flint.arb(high + shift),
     )
 
 
@@ -513,7 +548,7 @@ def _plus(left: Any, right: Any) -> Any:
 
 def _times(left: Ends, right: Side) -> Ends:
     """Bounds of the product of two intervals."""
-    products = [_product(a, b) for a in left for b in _ends(right, Fraction(0))]
+    products = [_product(a, b) for a in left for b in _ends(right, flint.fmpq(0))]
     if any(v is None for v in products):
         return -INFINITE, INFINITE
     finite = [v for v in products if not isinstance(v, float)]
@@ -597,8 +632,8 @@ def _column(values: Sequence[Any]) -> Any:
     return flint.arb_mat(len(values), 1, list(values))
 
 
-def _hull(low: Fraction, high: Fraction) -> Any:
-    return to_ball(low).union(to_ball(high))
+def _hull(low: Rational, high: Rational) -> Any:
+    return flint.arb(low).union(flint.arb(high))
 
 
 def _dot(left: Any, right: Any) -> Any:
