@@ -37,7 +37,7 @@ REACHES = (0.03, 0.3, 1.0, 3.0)
 """How far from the given inputs a search begins."""
 
 SCALES = (4.0, 2.0, 0.5, 0.25)
-"""Without biases a sample keeps its regions at every positive scale, and its loss vector shrinks as it grows: there
+"""Without biases a sample keeps its region at every positive scale, and its loss vector shrinks as it grows:
 a search begins with one sample at these scales as well, and a second batch is often near one of them.
 """
 
@@ -88,9 +88,9 @@ def decide(context: Context, budget: Budget) -> Finding:
 def _starts(
     places: Places, rest: Rest, rng: np.random.Generator, count: int
 ) -> Iterator[tuple[Array, Array, Array]]:
-    """Labels and inputs to begin with, and which samples move: first one sample scaled, while those on the boundary
-    of their region stand still (a step across it changes the equations), then all near the given batch and far
-    from it.
+    """Labels and inputs to begin with, and which samples move: first one sample scaled, while those on the
+    boundary of their region stand still (a step across it changes the equations), then all near the given
+    batch and far from it.
     """
     own = guessed(rest.batch.inputs)
     everyone = np.ones(rest.size, dtype=bool)
@@ -132,11 +132,10 @@ def _solved(system: System, x: Array, moving: Array, budget: Budget) -> Array | 
             break
         seen = slopes[:, moving]
         square = seen.T @ seen
-        step = np.zeros(x.size)
-        step[moving] = np.linalg.solve(
+        step = np.zeros(x.shape)
+        step.reshape(-1)[moving] = np.linalg.solve(
             square + damping * np.diag(np.diag(square) + 1e-12), -seen.T @ values
         )
-        step = step.reshape(x.shape)
         new = system.at(x + step)
         reached = float(new[0] @ new[0])
         if reached < size:

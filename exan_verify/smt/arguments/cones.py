@@ -23,6 +23,7 @@ from exan_verify.core.question import Loss
 from exan_verify.exact import linalg
 from exan_verify.exact.softmax import to_ball
 from exan_verify.smt.arguments.enclose import Bounds, Box, Ends, System, boxes_left
+from exan_verify.smt.question.transcendental import PRECISION
 
 Ray = tuple[Fraction, Fraction]
 
@@ -30,7 +31,7 @@ QUADRANT: Box = ((flint.fmpq(0), None), (flint.fmpq(0), None))
 """Where the coordinates of a cone lie."""
 
 MAX_SYSTEMS = 256
-"""Choices of a cone for every sample."""
+"""Choices of a cone for every sample: each takes a millisecond or two before its first box is judged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,8 @@ def covered_in_cones(
     fans = [[cone] for cone in given] + [_fan(system, m) for m in range(len(given), system.size)]
     if not all(fans):
         return None
-    samples = [[_framed(system, m, cone.frame) for cone in fan] for m, fan in enumerate(fans)]
+    with flint.ctx.workprec(PRECISION):
+        samples = [[_framed(system, m, cone.frame) for cone in fan] for m, fan in enumerate(fans)]
     bounds: dict[tuple[int, int, Box], Bounds] = {}
     seen: dict[tuple[int, int, Box], list[Ends] | None] = {}
 
@@ -75,7 +77,11 @@ def covered_in_cones(
         )
 
     left = [
-        [k for k in range(len(fan)) if made([k if n == m else 0 for n in range(len(fans))]).possible(m, fan[k].part)]
+        [
+            k
+            for k in range(len(fan))
+            if made([k if n == m else 0 for n in range(len(fans))]).possible(m, fan[k].part)
+        ]
         for m, fan in enumerate(fans)
     ]
     if np.prod([len(found) for found in left]) > MAX_SYSTEMS:
@@ -96,8 +102,12 @@ def covered_in_cones(
 
 
 def _fan(system: System, m: int) -> list[Cone]:
-    """Cones that cover the region of sample m; none where rays on the
-    region's boundary would be left out.
+    """Cones that cover the region of sample m, none where it has no inner points: as it is convex, each of
+    its rays otherwise is a side of a cone with such points.
+
+    The cones' sides are the rays on which a margin or a condition vanishes (and the axes, so that no cone is
+    a half plane). Another ray stands between two on which margins vanish: near such a ray the loss vector may
+    fade as slowly as one likes, and equations can leave one of them out, but not both.
     """
     margins = system.margins(m)
     conditions = [(row[1:], strict) for row, strict in system.conditions[m] if not row[0]]
@@ -111,18 +121,14 @@ def _fan(system: System, m: int) -> list[Cone]:
         if one in ties and other in ties
     }
     rays = _sorted({*rays, *between})
-    found, covered = list[Cone](), set[Ray]()
+    found: list[Cone] = []
     for one, other in zip(rays, [*rays[1:], rays[0]], strict=True):
         if all(_holds_within(row, strict, one, other) for row, strict in conditions):
-            covered |= {one, other}
             frame = np.full((3, 3), Fraction(0), dtype=object)
             frame[0, 0] = Fraction(1)
             for k, ray in enumerate((one, other), 1):
                 frame[1:, k] = _unit(ray, margins)
             found.append(Cone(frame))
-    for ray in rays:  # a region that is a ray itself
-        if ray not in covered and all(_at(row, ray) > 0 or not (strict or _at(row, ray)) for row, strict in conditions):
-            return []
     return found
 
 
@@ -197,7 +203,9 @@ def _framed(system: System, m: int, frame: Array) -> _Framed:
         conditions=tuple(
             (linalg.multiply(row[None], frame)[0], strict) for row, strict in system.conditions[m]
         ),
-        weights=_without_own(system, m, linalg.multiply(weights.reshape(-1, 3), frame)).reshape(weights.shape),
+        weights=_without_own(system, m, linalg.multiply(weights.reshape(-1, 3), frame)).reshape(
+            weights.shape
+        ),
         alone=tuple(
             (_alone_in_frame(system, m, rows, frame), right)
             for rows, right in (system.alone[m] if system.alone else ())
@@ -206,7 +214,7 @@ def _framed(system: System, m: int, frame: Array) -> _Framed:
 
 
 def _without_own(system: System, m: int, rows: Array) -> Array:
-    """cross_entropy: the label's own entry of g is minus the sum of the others, which have one margin each."""
+    """cross_entropy: the label's own entry of g is minus the sum of the others, of one margin each."""
     if system.loss is Loss.BCE:
         return rows
     shaped = rows.reshape(len(system.weights), -1, 3)

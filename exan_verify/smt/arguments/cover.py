@@ -69,8 +69,8 @@ def covered_in_turn(
     others: tuple[Point, ...],
     whole: Array,
 ) -> bool:
-    """The same of ``here``, where a few small boxes may be left over by its ``joint`` system, if in none of them
-    the ``whole`` system of these samples and the ``others`` has a solution.
+    """The same of ``here``, where its ``joint`` system may leave a few small boxes over, if in none of them
+    the ``whole`` system of these samples and the ``others`` has a solution (docs/theory.md, CB13).
     """
     size = len(cube.known[0].x)
     if not cube.boxes or len(here) * size > MAX_COORDINATES or not joint.any():

@@ -96,8 +96,8 @@ class System:
 
     def free(self, box: Box) -> bool:
         """Whether no solution lies in the box: some sample has none of its own in its part of it, or some
-        equation holds nowhere, by the range of each of its terms; if need be, one of the equations' combinations
-        in which nothing unbounded is left.
+        equation holds nowhere, by the range of each of its terms; if need be, a combination of equations in
+        which nothing unbounded is left.
         """
         shares = []
         for m in range(self.size):
@@ -187,9 +187,9 @@ class System:
         return [self._share(m, part, vector, weights) for weights in self._rows[m]]
 
     def _share(self, m: int, part: Box, vector: list[Ends], weights: list[Row]) -> Ends:
-        """Bounds of ``sum_c g_c (weights_c [1 ; a])``. Over an unbounded part of cross_entropy, where g sums to
-        zero, also of ``sum_c g_c ((weights_c - weights_r) [1 ; a])`` for every class r: what one of them leaves
-        unbounded another may not.
+        """Bounds of ``sum_c g_c (weights_c [1 ; a])``. Over an unbounded part of cross_entropy, whose g sum
+        to zero, also of ``sum_c g_c ((weights_c - weights_r) [1 ; a])`` for every class r: what one of them
+        leaves unbounded another may not.
         """
         choices = [weights]
         if self.loss is Loss.CROSS_ENTROPY and any(v is None for side in part for v in side):
@@ -226,7 +226,9 @@ class System:
         if all(v is not None for side in part for v in side):
             a = [flint.arb(1), *(_hull(lo, hi) for lo, hi in _bounded(part))]
             return any(
-                not (sum((g * _dot(r, a) for g, r in zip(whole, rows, strict=False)), -flint.arb(right))).contains(0)
+                not (
+                    sum((g * _dot(r, a) for g, r in zip(whole, rows, strict=False)), -flint.arb(right))
+                ).contains(0)
                 for rows, right in self.alone[m]
             )
         products = self._bounds(m, part).products
@@ -294,7 +296,9 @@ class System:
         """Per sample and class c what the other logits are above f_c (bce: 0 is the other one)."""
         return [
             [
-                [_row(-row)] if self.loss is Loss.BCE else [_row(v) for v in np.delete(logits, c, axis=0) - row]
+                [_row(-row)]
+                if self.loss is Loss.BCE
+                else [_row(v) for v in np.delete(logits, c, axis=0) - row]
                 for c, row in enumerate(logits)
             ]
             for logits in self.logits
@@ -339,7 +343,7 @@ class System:
         return total
 
     def margins(self, m: int) -> list[Array]:
-        """Affine functions of the coordinates: every logit's margin for bce, the label's for cross_entropy."""
+        """Affine in the coordinates: every logit's margin for bce, the label's margins for cross_entropy."""
         logits, labels = self.logits[m], self.labels[m]
         if self.loss is Loss.BCE:
             return [row if y else -row for row, y in zip(logits, labels, strict=True)]
@@ -348,9 +352,9 @@ class System:
 
     @cached_property
     def _decays(self) -> list[list[list[list[Row]]]]:
-        """Per sample and class sums of exp(-mu), mu affine, each of which bounds ``|g_c|``: sigmoid(-t) <= e^-t for
-        the margin t; for softmax likewise, by the label's margins for its own entry, ``p_c <= e^(f_c - f_k)`` for
-        the others.
+        """Per sample and class sums of exp(-mu), mu affine, that bound ``|g_c|`` each: sigmoid(-t) <= e^-t
+        for the margin t; for softmax likewise, by the label's margins for its own entry, and by
+        ``p_c <= e^(f_c - f_k)`` with any k for the others.
         """
         found = []
         for m, differences in enumerate(self._differences):
@@ -359,7 +363,9 @@ class System:
                 found.append([[[mu]] for mu in margins])
             else:
                 own = self._own(m)
-                found.append([[margins] if c == own else [[r] for r in rows] for c, rows in enumerate(differences)])
+                found.append(
+                    [[margins] if c == own else [[r] for r in rows] for c, rows in enumerate(differences)]
+                )
         return found
 
     def _own(self, m: int) -> int:
@@ -374,7 +380,7 @@ class System:
             a = [flint.arb(1), *self._part(point, m)]
             vector, gains = _vector(self.loss, self.logits[m], self.labels[m], a)
             g = _column(vector)
-            # sum_c g_c (rates_c . [1 ; a]), and its slopes sum_c (g_c rates_ck + dg_c/da_k (rates_c . [1 ; a]))
+            # sum_c g_c (w_c [1 ; a]), and its slopes sum_c (g_c w_ck + dg_c/da_k (w_c [1 ; a]))
             rates = flint.arb_mat(equations, len(vector), (weights * _column(a)).entries())
             values = values + rates * g
             direct = flint.arb_mat(equations, size, (directions * g).entries())
@@ -383,14 +389,17 @@ class System:
 
     @cached_property
     def _matrices(self) -> list[tuple[Any, Any]]:
-        """Per sample its weights as balls: by (equation, class), and by (equation, coordinate) on the classes."""
+        """Per sample its weights as balls: by (equation, class) on [1 ; a], (equation, coordinate) on g."""
         found = []
         for m in range(self.size):
             weights = self.weights[:, m]
             by_class = weights.reshape(-1, weights.shape[2])
             by_coordinate = weights[:, :, 1:].transpose(0, 2, 1).reshape(-1, weights.shape[1])
             found.append(
-                tuple(flint.arb_mat([[to_ball(v) for v in row] for row in rows]) for rows in (by_class, by_coordinate))
+                tuple(
+                    flint.arb_mat([[to_ball(v) for v in row] for row in rows])
+                    for rows in (by_class, by_coordinate)
+                )
             )
         return [(one, other) for one, other in found]
 
@@ -403,8 +412,8 @@ def only_known_zeros(system: System, box: Box, limit: int) -> bool:
 
 
 def boxes_left(system: System, box: Box, limit: int, spared: list[Box] | None = None) -> int:
-    """The same; how many of the boxes are left, less than 0 where it is not shown. A few small boxes without a
-    known point that may hold a solution go to ``spared``, where there is such a list.
+    """The same; how many of the boxes are left, less than 0 where it is not shown. A few small boxes without
+    a known point that may hold a solution go to ``spared``, where there is such a list.
     """
     stack = [_exact(box)]
     known = [tuple(map(_rational, p)) for p in system.known]

@@ -18,8 +18,8 @@ import numpy as np
 from exan_verify.core.network import Array
 from exan_verify.core.question import Loss
 from exan_verify.exact import linalg
-from exan_verify.smt.arguments.convex_sum import definite, silent_motions
 from exan_verify.exact.regions import Pattern
+from exan_verify.smt.arguments.convex_sum import definite, silent_motions
 from exan_verify.smt.arguments.cover import MAX_COORDINATES, covered_in_turn
 from exan_verify.smt.arguments.cube import MAX_BOXES, Cube, Point, same_labels
 from exan_verify.smt.arguments.minors import left_by_ranks
@@ -131,13 +131,15 @@ def _unseen(blocks: dict[Pattern, Array], some: Sequence[Pattern]) -> Array:
 
 
 def _some(cube: Cube, patterns: list[Pattern]) -> Iterator[tuple[Pattern, ...]]:
-    """Choices of regions whose samples have few enough coordinates for a cover."""
-    if cube.boxes:
-        for size in range(1, len(patterns) + 1):
-            for some in combinations(patterns, size):
-                samples = sum(len(cube.samples_in(p)) for p in some)
-                if samples * len(cube.known[0].x) <= MAX_COORDINATES:
-                    yield some
+    """Choices of regions whose samples have few enough coordinates for a cover: all of them, then few before
+    many (not for mse: solvers do polynomials better than covers of a part do).
+    """
+    count = len(patterns)
+    for size in (count, *(() if cube.loss.rational else range(1, count))):
+        for some in combinations(patterns, size):
+            samples = sum(len(cube.samples_in(p)) for p in some)
+            if cube.boxes and samples * len(cube.known[0].x) <= MAX_COORDINATES:
+                yield some
 
 
 def _told(
