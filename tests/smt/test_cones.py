@@ -195,8 +195,8 @@ def _around(system: System, m: int, point: Any) -> Cone:
 
 @pytest.mark.parametrize("seed", [4, 35])
 def test_small_boxes_are_spared_for_more_equations(seed: int) -> None:
-    """Two equations leave a point of the plane over in small boxes, unless they are told of it; more equations
-    refute it there, but not where they hold at it."""
+    """Two equations leave a point of the plane over in small boxes, unless they are told of it; others refute
+    it there, but not where they hold at it."""
     rng = np.random.default_rng(seed)
     point = exact(rng.normal(size=(1, 2)) + 1)
     whole = drawn(rng, Loss.CROSS_ENTROPY, point, 3)
