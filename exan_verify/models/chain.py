@@ -437,7 +437,7 @@ def _module_step(module: torch.nn.Module, path: str) -> Step:
             raise UnsupportedLayerError(
                 f"Dropout {path!r} is in training mode, so the gradient is random: every sample passes "
                 "through a network with other neurons switched off, which the gradient does not name; "
-                "call model.eval() first"
+                "call model.eval() first, in a factory before it returns the model"
             )
         return Step(kind=Kind.NOTHING, path=path)
     raise UnsupportedLayerError(
@@ -462,6 +462,9 @@ def _function_step(model: torch.nn.Module, node: Node) -> Step:
     ):
         return Step(kind=Kind.NOTHING, path=path)
     if target in (torch.reshape, torch.Tensor.reshape, torch.Tensor.view) and keeps_samples(node):
+        return Step(kind=Kind.NOTHING, path=path)
+    # a dimension of size 1 is no number more or less: the one logit of a binary classifier, above all
+    if target in (torch.squeeze, torch.Tensor.squeeze) and arguments(node, dim=None)[0] in (1, -1):
         return Step(kind=Kind.NOTHING, path=path)
     # over the real numbers a change of precision changes nothing
     if target in (torch.Tensor.contiguous, torch.Tensor.float, torch.Tensor.double):

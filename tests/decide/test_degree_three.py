@@ -199,7 +199,7 @@ def test_budget_and_hypotheses_are_respected():
     twins = random_batch(network, 9).select([0, 0, *range(2, 9)])
     finding = degree_three.decide(context_of(network, twins), Budget())
     assert not finding.evidence
-    assert "only 8 of the" in finding.attempts[0].note
+    assert "rank 8 only" in finding.attempts[0].note
 
 
 def test_more_neurons_are_tried_when_the_first_do_not_reach_the_rank():
