@@ -63,6 +63,7 @@ ENGINE_ORDER: tuple[tuple[Engine, Callable[[Context, Budget], Finding]], ...] = 
     (Engine.ENUMERATION, _engine("enumeration")),
     (Engine.RESIDUAL, _engine("residual.searched")),
     (Engine.RESIDUAL, _engine("residual.inputs")),
+    (Engine.RESIDUAL, _engine("cubes")),
 )
 """Who is asked, cheapest first."""
 
