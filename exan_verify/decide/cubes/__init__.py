@@ -8,8 +8,11 @@ batch alone.
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import replace
+
+import msgspec
 
 from exan_verify.core.budget import Budget
 from exan_verify.core.certificate import Cubes
@@ -23,11 +26,12 @@ from exan_verify.decide.cubes.relaxation import Blocks, Cube
 from exan_verify.decide.cubes.search import Limits, Node, Tree
 from exan_verify.decide.residual.unsettled import Rest, rest_of
 from exan_verify.decide.solvers.spanned import spanned
+from exan_verify.exact.regions import Pattern
 
 MAX_NEURONS = 16
 MAX_SAMPLES = 4
 MAX_LETTERS = 32
-MAX_NODES = 1_500
+MAX_NODES = 400
 
 
 def decide(context: Context, budget: Budget) -> Finding:
@@ -37,7 +41,7 @@ def decide(context: Context, budget: Budget) -> Finding:
         return Finding()
     start = time.monotonic()
     seconds = budget.seconds_left
-    end = start + (60.0 if seconds is None else seconds / 3)
+    end = math.inf if seconds is None else start + seconds / 2
     fewer = spanned(context)
     if fewer is not None:
         setting = replace(context.setting, network=fewer.network, question=fewer.question)
@@ -47,7 +51,7 @@ def decide(context: Context, budget: Budget) -> Finding:
     spent = time.monotonic() - start
     if isinstance(found, str):
         return Finding(attempts=(Attempt(engine=Engine.RESIDUAL, note=f"cubes: {found}", seconds=spent),))
-    evidence = replace_spanned(found, fewer is not None)
+    evidence = msgspec.structs.replace(found, spanned=fewer is not None)
     names, boxes = ", ".join(map(str, rest.members)), sum(map(len, evidence.cubes))
     note = f"cubes: {len(evidence.cubes)} multisets of regions in {boxes} parts"
     return Finding(
@@ -57,11 +61,6 @@ def decide(context: Context, budget: Budget) -> Finding:
         reason=f"in every combination of regions and labels that samples {names} may have, sums over the "
         "regions contradict the gradient, but at the batch itself",
     )
-
-
-def replace_spanned(found: Cubes, is_spanned: bool) -> Cubes:
-    """The evidence of a question with fewer features."""
-    return Cubes(patterns=found.patterns, cubes=found.cubes, spanned=is_spanned)
 
 
 def _asked(rest: Rest) -> bool:
@@ -77,27 +76,32 @@ def _asked(rest: Rest) -> bool:
 
 
 def _trees(problem: Problem, limits: Limits) -> Cubes | str:
-    """The evidence, or why there is none. The own cube comes first: where it is not refuted nothing else
-    helps.
+    """The evidence, or why there is none. The own cube comes first: where other solutions are left in it
+    nothing else helps.
     """
     if len(problem.letters) > MAX_LETTERS:
         return "more labels than are tried"
     blocks = Blocks(problem=problem)
-    found = listed(problem)
+
+    def grown(chosen: tuple[Pattern, ...]) -> list[Node] | None:
+        return Tree(limits=limits).grown(
+            Cube(blocks=blocks, patterns=chosen, sides=problem.sides * problem.size)
+        )
+
+    own = grown(tuple(sorted(problem.patterns)))
+    if own is None:
+        return limits.stopped or "a box is not refuted"
+    found = listed(problem, limits.budget)
     if found is None:
-        return "more regions than are tried"
+        return limits.budget.exhausted or "more regions than are tried"
     patterns, states = found
-    sets = problem.multisets(patterns)
+    sets = problem.multisets(patterns, limits.budget)
     if sets is None:
         return "more multisets of regions than are tried"
-    chosen = list(sets)
-    own = tuple(sorted(problem.patterns, key=patterns.index))
-    trees: dict[int, list[Node]] = {}
-    for k in sorted(range(len(chosen)), key=lambda k: chosen[k] != own):
-        start = Cube(blocks=blocks, patterns=chosen[k], sides=problem.sides * problem.size)
-        tree = Tree(limits=limits).grown(start)
+    trees: list[list[Node]] = []
+    for chosen in sets:
+        tree = own if sorted(chosen) == sorted(problem.patterns) else grown(chosen)
         if tree is None:
-            left = f"{len(trees)} of {len(chosen)} multisets of regions are refuted"
-            return f"{limits.stopped or 'a box is not refuted'}; {left}"
-        trees[k] = tree
-    return Cubes(patterns=tuple(states), cubes=tuple(tuple(trees[k]) for k in range(len(chosen))))
+            return f"{limits.stopped or 'a box is not refuted'}, after {len(trees)} multisets of regions"
+        trees.append(tree)
+    return Cubes(patterns=tuple(states), cubes=tuple(map(tuple, trees)))

@@ -14,7 +14,10 @@ from typing import Any
 import numpy as np
 
 from exan_verify.core.network import Array
-from exan_verify.exact.lp import guessed_optimum, vanishing
+from exan_verify.exact.lp import Program, Status, guessed_optimum, solve, vanishing
+
+MOST_EXACT = 40
+"""Inequalities of an exact linear program: a tenth of a second."""
 
 NOISE = 1e-6
 """What a program leaves undecided is tried to be proved."""
@@ -44,6 +47,8 @@ def contradiction(
         if depth > NOISE:
             break
         chosen = _proved(lines, flags, equations, constant, multipliers)
+        if chosen is None and depth < -NOISE:
+            chosen = _exactly(lines, flags, equations, right, constant, multipliers)
         if chosen is not None:
             return chosen, None
     return None, point
@@ -84,17 +89,23 @@ class _Program:
         inequalities.
         """
         unknowns, some = len(self.units), len(self.equations) > 0
-        result = guessed_optimum(
-            np.append(np.zeros(unknowns), -1.0),
-            A_ub=np.concatenate([-self.lines[:, :-1], slack[:, None]], axis=1),
-            b_ub=self.lines[:, -1],
-            A_eq=np.concatenate([self.equations, np.zeros((len(self.equations), 1))], axis=1) if some else None,
-            b_eq=self.right if some else None,
-            bounds=[(None, None)] * unknowns + [(None, 1.0)],
-            method="highs-ds",
-            options={"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10},
-        )
-        if result.x is None or result.status != 0:
+        exact = {"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10}
+        for options in (exact, {}):  # what it cannot solve so exactly it may solve less so
+            result = guessed_optimum(
+                np.append(np.zeros(unknowns), -1.0),
+                A_ub=np.concatenate([-self.lines[:, :-1], slack[:, None]], axis=1),
+                b_ub=self.lines[:, -1],
+                A_eq=np.concatenate([self.equations, np.zeros((len(self.equations), 1))], axis=1)
+                if some
+                else None,
+                b_eq=self.right if some else None,
+                bounds=[(None, None)] * unknowns + [(None, 1.0)],
+                method="highs-ds",
+                options=options,
+            )
+            if result.x is not None and result.status == 0:
+                break
+        else:
             return None
         return float(result.x[-1]), np.array(result.x[:-1]) * self.units, -np.array(result.ineqlin.marginals)
 
@@ -121,6 +132,28 @@ def _proved(
             if found is None:
                 chosen = chosen[:-1]
     return None
+
+
+def _exactly(
+    lines: Array, strict: Array, equations: Array, right: Array, constant: Constant, multipliers: Array
+) -> list[int] | None:
+    """By an exact linear program about the inequalities that matter, where multipliers are of many sizes."""
+    kept = np.flatnonzero(multipliers > 0)
+    if not 0 < len(kept) <= MOST_EXACT:
+        return None
+    goal = [Fraction(float(v)) - c for v, c in zip(right, equations[:, -1], strict=True)]
+    program = Program.of(
+        [0] * (lines.shape[1] - 1),
+        rows=-lines[kept, :-1],
+        bounds=lines[kept, -1],
+        equalities=equations[:, :-1],
+        targets=goal,
+    )
+    answer = solve(program)
+    if answer.multipliers is None or answer.status is not Status.INFEASIBLE:
+        return None
+    chosen = [int(k) for k, y in zip(kept, answer.multipliers, strict=False) if y > 0]
+    return chosen if chosen and holds(lines, strict, equations, constant, chosen) else None
 
 
 def holds(

@@ -6,24 +6,29 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from exan_verify.core.budget import poll
+from exan_verify.core.budget import Budget
 from exan_verify.decide.cubes.absurd import contradiction
 from exan_verify.decide.cubes.problem import MAX_PATTERNS, Problem, inequalities
 from exan_verify.exact.regions import Pattern
 
+PREFIX_WORK = 50_000
+"""Of one prefix of states: some 5 ms."""
+
 Tree = list[tuple[int, ...] | None]
 
 
-def listed(problem: Problem) -> tuple[list[Pattern], Tree] | None:
+def listed(problem: Problem, budget: Budget) -> tuple[list[Pattern], Tree] | None:
     """The patterns, and the tree over the neurons' states that leaves them, in preorder, off before on; None
-    where there are too many.
+    where there are too many, or the budget runs out.
     """
     widths = problem.network.widths[1:-1]
     found: list[Pattern] = []
     tree: Tree = []
     stack: list[tuple[bool, ...]] = [()]
     while stack:
-        poll()
+        budget.spend(PREFIX_WORK)
+        if budget.exhausted:
+            return None
         bits = stack.pop()
         named = _contradicted(problem, bits) if bits else None
         tree.append(None if named is None else tuple(named))

@@ -18,7 +18,7 @@ import flint
 import numpy as np
 
 from exan_verify.core.arrays import fractions
-from exan_verify.core.budget import poll
+from exan_verify.core.budget import Budget, poll
 from exan_verify.core.network import Array, ReluNetwork, to_fraction
 from exan_verify.core.question import Labels, Loss
 from exan_verify.decide.context import Context
@@ -32,6 +32,7 @@ PRECISION = 256
 MAX_PATTERNS = 150
 MAX_MULTISETS = 20_000
 MAX_ENTRIES = 1 << 10
+MULTISET_WORK = 2_000
 
 Side = tuple[Fraction | None, Fraction | None]
 Sides = tuple[Side, ...]
@@ -212,11 +213,15 @@ class Problem:
         middle = np.array([float(v) if isinstance(v, Fraction) else float(v.mid()) for v in vectors])
         return shares.astype(np.float64) @ middle
 
-    def multisets(self, patterns: Sequence[Pattern]) -> Iterator[tuple[Pattern, ...]] | None:
+    def multisets(
+        self, patterns: Sequence[Pattern], budget: Budget
+    ) -> Iterator[tuple[Pattern, ...]] | None:
         """The multisets of patterns that sums over their regions leave, in order; None where they are too
         many.
         """
-        if comb(len(patterns) + self.size - 1, self.size) > MAX_MULTISETS:
+        count = comb(len(patterns) + self.size - 1, self.size)
+        budget.spend(MULTISET_WORK * count)
+        if count > MAX_MULTISETS or budget.exhausted:
             return None
         return (
             chosen

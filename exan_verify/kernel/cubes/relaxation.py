@@ -384,17 +384,15 @@ class Cube:
         add, and their rows of ``sums.shares``.
         """
         shares, width = self.sums.shares, self.features + self.sums.subject.network.has_bias
-        lines = np.array([self._line() for _ in shares], dtype=object)
+        lines = np.full((len(shares), self._places[-1] + 1), Fraction(0), dtype=object)
         unit = linalg.identity(self.features + 1)
         for m in range(len(self.patterns)):
-            system = self.region(m).system.reshape(len(shares), self.sums.free, width)
+            products = []
             for c, k in product(range(self.sums.free), range(width)):
-                entries = system[:, c, k]
-                if entries.any():
-                    line = self._line()
-                    # column k of [x ; 1]; with biases the last one is the constant
-                    self._add_product(line, m, c, unit[k])
-                    lines += np.multiply.outer(entries, line)
+                line = self._line()
+                self._add_product(line, m, c, unit[k])  # with biases the last k is the constant
+                products.append(line)
+            lines += linalg.multiply(self.region(m).system, np.array(products, dtype=object))
         straight = self._straight()
         if straight:
             lines = np.concatenate([lines, straight])
