@@ -404,26 +404,20 @@ Row = tuple[Natural, Natural, Natural]
 """An inequality of a cube: its sample, and two numbers that say which (docs/theory.md, CB12)."""
 
 
-class Absurd(
-    msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True, tag="absurd"
-):
+class Absurd(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True, tag="absurd"):
     """A leaf: a positive combination of the inequalities ``rows`` and of the gradient's entries is absurd."""
 
     rows: tuple[Row, ...]
 
 
-class Cut(
-    msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True, tag="cut"
-):
+class Cut(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True, tag="cut"):
     """Two parts: coordinate ``axis`` (sample times features plus feature) at most, and at least ``at``."""
 
     axis: Natural
     at: str
 
 
-class EachLabel(
-    msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True, tag="label"
-):
+class EachLabel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True, tag="label"):
     """As many parts as the next sample without a label may have labels."""
 
 
@@ -435,9 +429,7 @@ class Told(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=T
     sample: Natural
 
 
-class Alone(
-    msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True, tag="alone"
-):
+class Alone(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True, tag="alone"):
     """A leaf: one order of the batch lies in the box, and no other solution."""
 
 

@@ -67,8 +67,8 @@ ENGINE_ORDER: tuple[tuple[Engine, Callable[[Context, Budget], Finding]], ...] = 
 """Who is asked, cheapest first."""
 
 CUBES = _engine("cubes")
-"""Who is asked last, about what is not known to be ambiguous: where solvers are asked after they have said that
-the batch is the only one, which it may prove.
+"""Who is asked last, about what is not known to be ambiguous: where solvers are asked, after they have said
+that the batch is the only one, which it may prove.
 """
 
 SAMPLES_WORK = 20_000_000
@@ -212,6 +212,19 @@ def _decide(
             break
         if facts.is_ambiguous and left is limits:
             left = _for_the_samples(limits)
+    return _last(context, limits, facts, findings, stopped, gradient, rebuild)
+
+
+def _last(
+    context: Context,
+    limits: Budget,
+    facts: Facts,
+    findings: list[tuple[Engine, Finding]],
+    stopped: str | None,
+    gradient: Gradient | None,
+    rebuild: Mixing | None,
+) -> Verdict:
+    """The verdict, with what solvers and the engine that is asked last have to say where it is open."""
     verdict = _verdict(context, facts, findings, stopped, gradient, rebuild)
     if not _left_to_solvers(context, verdict) or limits.exhausted:
         if verdict.outcome is Outcome.UNKNOWN and _asks_cubes(context.setting):
@@ -219,7 +232,7 @@ def _decide(
         return verdict
     from exan_verify.decide.solvers import ask_smt
 
-    tell(Engine.SMT.value, 1.0)
+    (context.setting.progress or _silent)(Engine.SMT.value, 1.0)
     try:
         asked, more, evidence = ask_smt.ask_about_batch(context, limits, cheap=facts.is_ambiguous)
     except (*STOPPING, GradientError) as error:

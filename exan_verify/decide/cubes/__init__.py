@@ -70,8 +70,11 @@ def _asked(rest: Rest) -> bool:
     network = context.network
     entries = sum(array.size for _, array in network.parameters())
     hidden = sum(network.widths[1:-1])
-    return rest.size <= MAX_SAMPLES and hidden <= MAX_NEURONS and entries <= MAX_ENTRIES and (
-        network.widths[0] <= 4 and network.classes <= 4
+    return (
+        rest.size <= MAX_SAMPLES
+        and hidden <= MAX_NEURONS
+        and entries <= MAX_ENTRIES
+        and (network.widths[0] <= 4 and network.classes <= 4)
     )
 
 

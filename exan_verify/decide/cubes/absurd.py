@@ -23,13 +23,13 @@ NOISE = 1e-6
 """What a program leaves undecided is tried to be proved."""
 
 Constant = Callable[[Sequence[Fraction], Fraction], Any]
-"""Of the equations' multipliers z and an affine constant: the constant less ``z . right``, Fraction or ball."""
+"""Of the equations' multipliers z and a constant: the constant less ``z . right``, a Fraction or a ball."""
 
 
 def contradiction(
     lines: Array, strict: Sequence[bool], equations: Array, right: Array, constant: Constant
 ) -> tuple[list[int] | None, Array | None]:
-    """Numbers of inequalities whose combination with the equations is absurd, or None and (None where there
+    """Inequalities whose combination with the equations is absurd, by number; or None and (None where there
     is none either) a point that satisfies them to rounding.
 
     ``lines`` (n, v + 1): ``line [u ; 1] >= 0``; ``equations`` (q, v + 1), independent: ``line [u ; 1] =
@@ -144,9 +144,9 @@ def _exactly(
     goal = [Fraction(float(v)) - c for v, c in zip(right, equations[:, -1], strict=True)]
     program = Program.of(
         [0] * (lines.shape[1] - 1),
-        rows=-lines[kept, :-1],
-        bounds=lines[kept, -1],
-        equalities=equations[:, :-1],
+        rows=list(-lines[kept, :-1]),
+        bounds=list(lines[kept, -1]),
+        equalities=list(equations[:, :-1]),
         targets=goal,
     )
     answer = solve(program)

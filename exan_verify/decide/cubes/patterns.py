@@ -51,4 +51,3 @@ def _contradicted(problem: Problem, bits: Sequence[bool]) -> list[int] | None:
     none = np.empty((0, lines.shape[1]), dtype=object)
     named, _ = contradiction(lines, strict, none, np.zeros(0), lambda _, affine: affine)
     return named
-

@@ -115,9 +115,7 @@ class Problem:
     def patterns(self) -> list[Pattern]:
         """Theirs."""
         layers = self.context.passed.patterns
-        return [
-            tuple(tuple(bool(v) for v in layer[:, m]) for layer in layers) for m in self.rest.members
-        ]
+        return [tuple(tuple(bool(v) for v in layer[:, m]) for layer in layers) for m in self.rest.members]
 
     @cached_property
     def own(self) -> list[Letter]:
@@ -211,11 +209,10 @@ class Problem:
         """The rest's share of every entry of the gradient, in floating point."""
         shares, vectors = self.right
         middle = np.array([float(v) if isinstance(v, Fraction) else float(v.mid()) for v in vectors])
-        return shares.astype(np.float64) @ middle
+        found: Array = shares.astype(np.float64) @ middle
+        return found
 
-    def multisets(
-        self, patterns: Sequence[Pattern], budget: Budget
-    ) -> Iterator[tuple[Pattern, ...]] | None:
+    def multisets(self, patterns: Sequence[Pattern], budget: Budget) -> Iterator[tuple[Pattern, ...]] | None:
         """The multisets of patterns that sums over their regions leave, in order; None where they are too
         many.
         """
@@ -249,11 +246,11 @@ class Problem:
         return {}
 
     def _seen(self, patterns: frozenset[Pattern]) -> bool:
-        left = self._needed.copy()
+        left: Array = self._needed.copy()
         for p in patterns:
             if p not in self._rows:
                 self._rows[p] = self.region(p).system.astype(bool).any(axis=1)
-            left &= ~self._rows[p]
+            left = left & ~self._rows[p]
         return not left.any()
 
     def _fits(self, patterns: frozenset[Pattern]) -> bool:

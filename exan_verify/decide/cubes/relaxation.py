@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import flint
@@ -94,7 +94,7 @@ class Frame:
         """Whether the products with the loss vector are unknowns."""
         return self.letter is None or not self.problem.loss.rational
 
-    @property
+    @cached_property
     def unit(self) -> Array:
         """Unit rows on [x ; 1]."""
         return linalg.identity(self.problem.features + 1)
@@ -133,7 +133,8 @@ class Frame:
             maps = self.problem.region(self.pattern).logits[c] - letter.target[c] * self.unit[-1]
             return self.pair(2 * maps, row)
         if letter is not None and letter.vector is not None:
-            return letter.vector[c] * self.affine(row)
+            share: Array = letter.vector[c] * self.affine(row)
+            return share
         out = self._zero()
         for k in [c] if c < self.problem.free else range(c):
             out[k * (d + 1) : (k + 1) * (d + 1)] = row if c < self.problem.free else -row
@@ -191,20 +192,34 @@ class Frame:
             for k, row, flag in functionals:
                 add(self.affine(row), flag, (1, k))
         if self.products and problem.loss is not Loss.MSE:
-            for c, (low, high, ends) in enumerate(self.bounds()):
-                for k, row, flag in functionals:
-                    shared, input_row = self.product(c, row), self.affine(row)
-                    add(shared - low * input_row, flag and ends[0], (2 + 2 * c, k))
-                    add(high * input_row - shared, flag and ends[1], (3 + 2 * c, k))
-            if self.letter is not None:
-                first = 2 + 2 * problem.classes
-                for number, (chance, rival, mu) in enumerate(self._chances()):
-                    for k in FADING:
-                        line = -chance(mu - k * self.unit[-1])
-                        line[-1] += faded(k)
-                        add(line, False, (first + 2 * number, k))
-                    add(rival(mu) - chance(mu), False, (first + 2 * number + 1, 0))
+            for line, flag, name in self._bounded(functionals):
+                add(line, flag, name)
+            for line, name in self._faded():
+                add(line, False, name)
         return np.array(lines, dtype=object).reshape(-1, self.size + 1), strict, names
+
+    def _bounded(
+        self, functionals: Sequence[tuple[int, Array, bool]]
+    ) -> Iterator[tuple[Array, bool, tuple[int, int]]]:
+        """What lies between an entry of the loss vector and its bounds, times what is >= 0."""
+        inputs = [self.affine(row) for _, row, _ in functionals]
+        for c, (low, high, ends) in enumerate(self.bounds()):
+            for (k, row, flag), own in zip(functionals, inputs, strict=True):
+                shared = self.product(c, row)
+                yield shared - low * own, flag and ends[0], (2 + 2 * c, k)
+                yield high * own - shared, flag and ends[1], (3 + 2 * c, k)
+
+    def _faded(self) -> Iterator[tuple[Array, tuple[int, int]]]:
+        """``e^-(k + 1) - p (mu - k)`` and ``(q - p) mu`` for every pair of probabilities."""
+        if self.letter is None:
+            return
+        first = 2 + 2 * self.problem.classes
+        for number, (chance, rival, mu) in enumerate(self._chances()):
+            for k in FADING:
+                line = -chance(mu - k * self.unit[-1])
+                line[-1] += faded(k)
+                yield line, (first + 2 * number, k)
+            yield rival(mu) - chance(mu), (first + 2 * number + 1, 0)
 
     def _chances(self) -> Iterator[tuple[Times, Times, Array]]:
         """Probabilities p and q with ``p = q e^-mu <= e^-mu``, as what they make of an affine function."""
@@ -317,7 +332,7 @@ class Cube:
         return below, above
 
     def narrowed(self, m: int) -> Cube:
-        """Sides of a sample in a span as far as its rows, one after the other, tell them by the other sides."""
+        """Sides of a sample in a span as its rows, one after the other, tell them by the other sides."""
         if m not in self.spans:
             return self
         box = list(self.box(m))
@@ -379,7 +394,7 @@ class Cube:
                 names.append((m, 0, 0))
 
         def constant(z: Sequence[Fraction], affine: Fraction) -> Any:
-            found = self.problem.value(-(np.array(z, dtype=object) @ shares) if len(shares) else [0] * shares.shape[1])
+            found = self.problem.value(list(-(np.array(z, dtype=object) @ shares)))
             return found + (affine if isinstance(found, Fraction) else to_ball(affine))
 
         chosen, point = contradiction(lines, strict, equations, floats, constant)
@@ -405,7 +420,9 @@ class Cube:
         equations = self._wide([part.equations for part in parts], starts, add=True)
         shares, floats = self.problem.right[0], self.problem.floats
         for m, row in self.straight():
-            frame = Frame(problem=self.problem, pattern=self.patterns[m], letter=self.letter(m), box=self.box(m))
+            frame = Frame(
+                problem=self.problem, pattern=self.patterns[m], letter=self.letter(m), box=self.box(m)
+            )
             if frame.moments:
                 added = [frame.pair(row, other) for other in frame.unit]
             else:
@@ -416,7 +433,9 @@ class Cube:
             lines = np.array(added, dtype=object)
             wide[:, starts[m] : starts[m + 1]], wide[:, -1] = lines[:, :-1], lines[:, -1]
             equations = np.concatenate([equations, wide])
-            shares = np.concatenate([shares, np.full((len(added), shares.shape[1]), Fraction(0), dtype=object)])
+            shares = np.concatenate(
+                [shares, np.full((len(added), shares.shape[1]), Fraction(0), dtype=object)]
+            )
             floats = np.append(floats, np.zeros(len(added)))
         if self.problem.loss.rational:  # constants are on the right side, so that equal ones are seen
             shares, floats = shares - equations[:, -1:], floats - equations[:, -1].astype(np.float64)
@@ -468,5 +487,3 @@ class Cube:
             elif not (found - to_ball(affine)).contains(0):
                 return True
         return False
-
-

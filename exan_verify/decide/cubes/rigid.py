@@ -41,9 +41,7 @@ def known_points(cube: Cube) -> list[Point]:
             (lo is None or lo <= v) and (hi is None or v <= hi)
             for v, (lo, hi) in zip(point, cube.sides, strict=True)
         )
-        in_order = all(
-            rows[m][0] <= rows[m + 1][0] for m in range(len(rows) - 1) if cube.in_order(m)
-        )
+        in_order = all(rows[m][0] <= rows[m + 1][0] for m in range(len(rows) - 1) if cube.in_order(m))
         if inside and in_order and point not in found:
             found.append(point)
     return found
@@ -193,16 +191,18 @@ class Neighbourhood:
                 row = [flint.arb(0)] * d
                 for c, rate in enumerate(entry):
                     if rate.any():
-                        value = sum((to_ball(r) * v for r, v in zip(rate, point, strict=False) if r), flint.arb(0))
+                        value = sum(
+                            (to_ball(r) * v for r, v in zip(rate, point, strict=False) if r), flint.arb(0)
+                        )
                         row = [
                             old + value * gain + to_ball(r) * g[c]
                             for old, gain, r in zip(row, gains[c], rate, strict=False)
                         ]
                 rows.append(row)
             found = [[*a, *b] for a, b in zip(found, rows, strict=True)] if found else rows
-        for m, row in cube.straight():
+        for m, line in cube.straight():
             wide = [flint.arb(0)] * len(sides)
-            wide[m * d : (m + 1) * d] = [to_ball(v) for v in row[:-1]]
+            wide[m * d : (m + 1) * d] = [to_ball(v) for v in line[:-1]]
             found.append(wide)
         return found
 
@@ -237,11 +237,17 @@ def _vector(loss: Loss, logits: Array, target: Point, box: Sides) -> tuple[list[
     g = [p - to_ball(y) for p, y in zip(chances, target, strict=True)]
     if loss is Loss.BCE:
         return g, [[p * (1 - p) * s for s in row] for p, row in zip(chances, slopes, strict=True)]
-    means = [sum((p * row[k] for p, row in zip(chances, slopes, strict=True)), flint.arb(0)) for k in range(d)]
-    return g, [[p * (s - mean) for s, mean in zip(row, means, strict=True)] for p, row in zip(chances, slopes, strict=True)]
+    means = [
+        sum((p * row[k] for p, row in zip(chances, slopes, strict=True)), flint.arb(0)) for k in range(d)
+    ]
+    return g, [
+        [p * (s - mean) for s, mean in zip(row, means, strict=True)]
+        for p, row in zip(chances, slopes, strict=True)
+    ]
 
 
 def _ball(side: tuple[Fraction | None, Fraction | None]) -> Any:
     low, high = side
-    assert low is not None and high is not None
+    assert low is not None
+    assert high is not None
     return to_ball(low).union(to_ball(high))

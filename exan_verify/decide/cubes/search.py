@@ -1,4 +1,4 @@
-"""The tree that refutes one cube: cuts of the samples' inputs until every box is absurd, or the batch's own."""
+"""The tree that refutes a cube: cuts of the samples' inputs until every box is absurd, or the batch's own."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from exan_verify.core.network import Array
 from exan_verify.core.question import Loss
 from exan_verify.decide.cubes.problem import Sides
 from exan_verify.decide.cubes.relaxation import Cube
-from exan_verify.decide.cubes.rigid import Neighbourhood, Point, told, known_points
+from exan_verify.decide.cubes.rigid import Neighbourhood, Point, known_points, told
 
 Node = Absurd | Cut | EachLabel | Told | Alone
 
@@ -154,7 +154,9 @@ def _cut(cube: Cube, inputs: Array, gaps: Array) -> Cut | None:
     if lo is not None and hi is not None:
         if hi - lo < SMALLEST:
             return None
-        share = min(max((flat[axis] - float(lo)) / float(hi - lo), 0.2), 0.8) if np.isfinite(flat[axis]) else 0.5
+        share = (
+            min(max((flat[axis] - float(lo)) / float(hi - lo), 0.2), 0.8) if np.isfinite(flat[axis]) else 0.5
+        )
         at = lo + (hi - lo) * Fraction(round(share * 16), 16)
     else:
         at = Fraction(round(min(max(float(flat[axis]), -8.0), 8.0) * 8), 8)

@@ -61,8 +61,8 @@ def told(cube: Cube, m: int) -> Cube:
     require(_independent_losses(cube, own), "the loss vectors in the region are not shown to be independent")
     rows = linalg.nullspace(points).T
     if not bias:  # the constant is not seen
-        rows = np.array([row for row in linalg.nullspace(points[:, :-1]).T], dtype=object)
-        rows = np.concatenate([rows.reshape(-1, cube.features), np.full((len(rows), 1), Fraction(0), dtype=object)], axis=1)
+        rows = linalg.nullspace(points[:, :-1]).T
+        rows = np.concatenate([rows, np.full((len(rows), 1), Fraction(0), dtype=object)], axis=1)
     for k in here:
         cube = replace(cube, spans={**cube.spans, k: rows}).narrowed(k)
     return cube
@@ -232,7 +232,9 @@ def _vector(cube: Cube, m: int) -> tuple[list[Any], list[list[Any]]]:
         return [to_ball(v) for v in letter.vector], [[flint.arb(0)] * d] * cube.classes
     slopes = [[to_ball(v) for v in row[:-1]] for row in logits]
     if cube.loss is Loss.MSE:
-        values = [2 * (_hull(extent(row, box)) - to_ball(y)) for row, y in zip(logits, letter.target, strict=True)]
+        values = [
+            2 * (_hull(extent(row, box)) - to_ball(y)) for row, y in zip(logits, letter.target, strict=True)
+        ]
         return values, [[2 * s for s in row] for row in slopes]
     chances = []
     for c, own in enumerate(logits):
@@ -241,14 +243,19 @@ def _vector(cube: Cube, m: int) -> tuple[list[Any], list[list[Any]]]:
     vector = [p - to_ball(y) for p, y in zip(chances, letter.target, strict=True)]
     if cube.loss is Loss.BCE:
         return vector, [[p * (1 - p) * s for s in row] for p, row in zip(chances, slopes, strict=True)]
-    means = [sum((p * row[k] for p, row in zip(chances, slopes, strict=True)), flint.arb(0)) for k in range(d)]
-    return vector, [[p * (row[k] - means[k]) for k in range(d)] for p, row in zip(chances, slopes, strict=True)]
+    means = [
+        sum((p * row[k] for p, row in zip(chances, slopes, strict=True)), flint.arb(0)) for k in range(d)
+    ]
+    return vector, [
+        [p * (row[k] - means[k]) for k in range(d)] for p, row in zip(chances, slopes, strict=True)
+    ]
 
 
 def _hull(side: tuple[Fraction | None, Fraction | None]) -> Any:
     low, high = side
     require(low is not None and high is not None, "a box is not bounded")
-    assert low is not None and high is not None
+    assert low is not None
+    assert high is not None
     return to_ball(low).union(to_ball(high))
 
 
@@ -264,7 +271,9 @@ def _rigid(slopes: list[list[Any]], tight: Array) -> bool:
         distance: Any = flint.arb(0)
         for k in range(size):
             share = sum((w * row[k] for w, row in zip(weights, slopes, strict=True)), flint.arb(0))
-            share = share - sum((y * to_ball(row[k]) for y, row in zip(lifted, tight, strict=True)), flint.arb(0))
+            share = share - sum(
+                (y * to_ball(row[k]) for y, row in zip(lifted, tight, strict=True)), flint.arb(0)
+            )
             distance += abs(share - (sign if k == i else 0))
         if not distance < 1:
             return False
@@ -287,4 +296,3 @@ def _guessed(slopes: Array, tight: Array, i: int, sign: int) -> tuple[list[Any],
     return [flint.arb(float(v)) for v in found[:n] - found[n : 2 * n]], [
         flint.arb(max(float(v), 0.0)) for v in found[2 * n :]
     ]
-

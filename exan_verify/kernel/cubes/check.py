@@ -13,10 +13,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from exan_verify.core.arrays import fractions
 from exan_verify.core.certificate import Absurd, Alone, Cubes, Cut, EachLabel, Told, rational
 from exan_verify.core.facts import Facts
 from exan_verify.core.network import Array, Batch, Linear, ReluNetwork
-from exan_verify.core.arrays import fractions
 from exan_verify.core.question import Box, Labels
 from exan_verify.exact import linalg
 from exan_verify.exact.backprop import backward_mod
@@ -110,9 +110,7 @@ def fewer_inputs(subject: Subject) -> Subject:
         domain = Box(low, high)  # the other sides are left out, which admits more batches
     return replace(
         subject,
-        model=ReluNetwork(
-            layers=(Linear(weight=weight, bias=bias, name=first.name), *network.layers[1:])
-        ),
+        model=ReluNetwork(layers=(Linear(weight=weight, bias=bias, name=first.name), *network.layers[1:])),
         batch=Batch(inputs=fractions(batch.inputs)[:, kept], labels=batch.labels),
         question=replace(subject.question, domain=domain),
     )

@@ -169,7 +169,7 @@ class Sums:
         width = subject.network.widths[0] + subject.network.has_bias
         blocks = []
         for m, pattern in zip(members, self.own, strict=True):
-            point = fractions(np.append(subject.batch.x[m], 1))[:width]
+            point = fractions(np.array([*subject.batch.x[m], 1], dtype=object))[:width]
             blocks.append(self.region(pattern).system.reshape(-1, self.free, width) @ point)
         if question.loss.rational:
             exact = loss_vectors(question.loss, logits, labels, 1)
@@ -200,11 +200,13 @@ class Sums:
         return self._terms[1]
 
     def value(self, weights: Sequence[Any]) -> Any:
-        """``weights . vectors``: a Fraction where these are rational or no vector has a weight, else a ball."""
+        """``weights . vectors``: a Fraction where it is rational or no vector has a weight, else a ball."""
         if self.subject.question.loss.rational or not any(weights):
             return sum((w * v for w, v in zip(weights, self.vectors, strict=True) if w), Fraction(0))
         with flint.ctx.workprec(PRECISION):
-            return sum((to_ball(w) * v for w, v in zip(weights, self.vectors, strict=True) if w), flint.arb(0))
+            return sum(
+                (to_ball(w) * v for w, v in zip(weights, self.vectors, strict=True) if w), flint.arb(0)
+            )
 
     def is_other_than_zero(self, weights: Sequence[Any]) -> bool:
         """Whether ``weights . vectors`` is shown not to be zero."""

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
 from itertools import product
-from typing import Any
 
 import flint
 import numpy as np
@@ -135,7 +134,9 @@ class Cube:
         """The two parts, at most and at least ``at``."""
         low, high = self.sides[axis]
         require((low is None or low < at) and (high is None or at < high), "a cut outside of its box")
-        below, above = ((*self.sides[:axis], side, *self.sides[axis + 1 :]) for side in ((low, at), (at, high)))
+        below, above = (
+            (*self.sides[:axis], side, *self.sides[axis + 1 :]) for side in ((low, at), (at, high))
+        )
         m = axis // self.features
         return replace(self, sides=below).narrowed(m), replace(self, sides=above).narrowed(m)
 
@@ -188,7 +189,8 @@ class Cube:
         k -= 2 * self.features
         letter = self.letter(m)
         require(letter is not None and letter.vector is not None, "there is no such inequality")
-        assert letter is not None and letter.vector is not None
+        assert letter is not None
+        assert letter.vector is not None
         own = letter.target.index(Fraction(1))
         require(k < self.classes and k != own, "there is no such margin")
         margin = unit[-1] - region.logits[own] + region.logits[k]
@@ -251,7 +253,7 @@ class Cube:
     def _add_pair(self, line: Array, m: int, left: Array, right: Array) -> None:
         """Add ``(left [x_m ; 1]) (right [x_m ; 1])``, in the products of [x ; 1] with itself."""
         start, width = self._places[m], self.features + 1
-        place = {}
+        place: dict[tuple[int, int], int] = {}
         for i in range(width):
             for j in range(i, width):
                 place[i, j] = start + len(place)
@@ -337,8 +339,10 @@ class Cube:
 
     def in_order(self, m: int) -> bool:
         """Whether samples m and m + 1 may be exchanged, and are taken in the order of their first feature."""
-        return self.patterns[m] == self.patterns[m + 1] and m + 1 < len(self.given) and (
-            self.given[m] == self.given[m + 1]
+        return (
+            self.patterns[m] == self.patterns[m + 1]
+            and m + 1 < len(self.given)
+            and (self.given[m] == self.given[m + 1])
         )
 
     @cached_property
@@ -361,9 +365,13 @@ class Cube:
         out = []
         with flint.ctx.workprec(PRECISION):
             for c, own in enumerate(logits):
-                others = [0 * own] if self.loss is Loss.BCE else [row for k, row in enumerate(logits) if k != c]
+                others = (
+                    [0 * own] if self.loss is Loss.BCE else [row for k, row in enumerate(logits) if k != c]
+                )
                 low, high = probability_bounds([extent(row - own, self.box(m)) for row in others])
-                least, most = (0, 1) if letter is None else (letter.target[c], letter.target[c])
+                least, most = Fraction(0), Fraction(1)
+                if letter is not None:
+                    least = most = letter.target[c]
                 out.append((low - most, high - least, (low == 0, high == 1)))
         return out
 
@@ -396,7 +404,9 @@ class Cube:
         straight = self._straight()
         if straight:
             lines = np.concatenate([lines, straight])
-            shares = np.concatenate([shares, np.full((len(straight), shares.shape[1]), Fraction(0), dtype=object)])
+            shares = np.concatenate(
+                [shares, np.full((len(straight), shares.shape[1]), Fraction(0), dtype=object)]
+            )
         if self.loss.rational:  # the constants on the right side, where equal ones are seen to be equal
             shares = shares - lines[:, -1:]
             lines[:, -1] = Fraction(0)
@@ -436,7 +446,9 @@ class Cube:
         if weights is None:
             return False
         y, z = weights
-        constant = sum((w * c for w, c in zip((*y, *z), (*chosen[:, -1], *lines[:, -1]), strict=True)), Fraction(0))
+        constant = sum(
+            (w * c for w, c in zip((*y, *z), (*chosen[:, -1], *lines[:, -1]), strict=True)), Fraction(0)
+        )
         seen = [-sum((w * s for w, s in zip(z, column, strict=True)), Fraction(0)) for column in shares.T]
         total = self.sums.value(seen)
         if isinstance(total, Fraction):
