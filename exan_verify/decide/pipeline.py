@@ -66,6 +66,11 @@ ENGINE_ORDER: tuple[tuple[Engine, Callable[[Context, Budget], Finding]], ...] = 
 )
 """Who is asked, cheapest first."""
 
+CUBES = _engine("cubes")
+"""Who is asked last, about what is not known to be ambiguous: where solvers are asked, after they have said
+that the batch is the only one, which it may prove.
+"""
+
 SAMPLES_WORK = 20_000_000
 """Work for the samples' own statuses after AMBIGUOUS: a second or two."""
 
@@ -210,12 +215,27 @@ def _decide(
             break
         if facts.is_ambiguous and left is limits:
             left = _for_the_samples(limits)
+    return _last(context, limits, facts, findings, stopped, gradient, rebuild)
+
+
+def _last(
+    context: Context,
+    limits: Budget,
+    facts: Facts,
+    findings: list[tuple[Engine, Finding]],
+    stopped: str | None,
+    gradient: Gradient | None,
+    rebuild: Mixing | None,
+) -> Verdict:
+    """The verdict, with what solvers and the engine that is asked last have to say where it is open."""
     verdict = _verdict(context, facts, findings, stopped, gradient, rebuild)
     if not _left_to_solvers(context, verdict) or limits.exhausted:
+        if verdict.outcome is Outcome.UNKNOWN and _asks_cubes(context.setting):
+            return _with_cubes(context, limits, facts, findings, stopped, gradient, rebuild)
         return verdict
     from exan_verify.decide.solvers import ask_smt
 
-    tell(Engine.SMT.value, 1.0)
+    (context.setting.progress or _silent)(Engine.SMT.value, 1.0)
     try:
         asked, more, evidence = ask_smt.ask_about_batch(context, limits, cheap=facts.is_ambiguous)
     except (*STOPPING, GradientError) as error:
@@ -225,7 +245,32 @@ def _decide(
         found = Finding(facts=more, evidence=evidence, witness=asked.witness, reason=asked.reason)
         findings.append((Engine.SMT, found))
         verdict = _verdict(context, facts | more, findings, stopped, gradient, rebuild)
+    elif asked.outcome is Outcome.UNIQUE and _asks_cubes(context.setting):
+        verdict = _with_cubes(context, limits, facts, findings, stopped, gradient, rebuild)
     return _with_solvers(verdict, asked)
+
+
+def _asks_cubes(setting: Setting) -> bool:
+    """Whether the engine that is asked last is among those that the caller wants."""
+    return setting.engine in ("auto", "exact", Engine.RESIDUAL) and setting.question.release is None
+
+
+def _with_cubes(
+    context: Context,
+    limits: Budget,
+    facts: Facts,
+    findings: list[tuple[Engine, Finding]],
+    stopped: str | None,
+    gradient: Gradient | None,
+    rebuild: Mixing | None,
+) -> Verdict:
+    """The verdict with what the engine that is asked last has to say."""
+    try:
+        finding = CUBES(context.after(facts, (1.0, 1.0)), limits)
+    except STOPPING as error:
+        finding = Finding(attempts=(Attempt(engine=Engine.RESIDUAL, note=_why(error)),))
+    findings.append((Engine.RESIDUAL, finding))
+    return _verdict(context, facts | finding.facts, findings, stopped, gradient, rebuild)
 
 
 def _silent(_what: str, _share: float) -> None:

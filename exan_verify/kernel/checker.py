@@ -12,6 +12,7 @@ from exan_verify.core.certificate import (
     Apart,
     Certificate,
     Claim,
+    Cubes,
     DegreeThree,
     Enumeration,
     ExtraRays,
@@ -34,6 +35,7 @@ from exan_verify.core.staged import StagedNetwork
 from exan_verify.core.verdict import Outcome, SampleStatus
 from exan_verify.errors import CertificateRejected, InputError, LabelError, ShapeError
 from exan_verify.kernel import second, stages
+from exan_verify.kernel.cubes import check as cubes
 from exan_verify.kernel.given import Subject, only_relu, require
 from exan_verify.kernel.gradient import unrealisable
 from exan_verify.kernel.gradient.reconstruction import rebuilt_batch
@@ -53,6 +55,7 @@ CHECKERS: Mapping[type, Callable[[Any, Subject], Facts]] = {
     ExtraRays: extra_rays.facts,
     Residual: residual.facts,
     InputCover: inputs.facts,
+    Cubes: cubes.facts,
     **second.CHECKERS,
 }
 """One checker for each kind of evidence."""
