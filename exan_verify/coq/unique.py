@@ -226,9 +226,10 @@ def _found_system(
         weight = all_deltas[layer].dot(weight) % p
     elif choice == "SumZero":
         weight = (weight[:-1] - weight[-1:]) % p
-    deltas_minor, *next_minors = [minor for minor in minors if minor is not None] or [None]
-    if deltas_minor is None or 1 + len(next_minors) < len(minors):
+    full = [minor for minor in minors if minor is not None]
+    if len(full) < len(minors):
         return None
+    deltas_minor, *next_minors = full
     neurons, equations, dropped, inverse = list[int](), list[int](), list[int](), list[list[int]]()
     if choice != "Alone":
         free = sum(len(group) ** 2 for group in state.groups(layer, members)) if degree == 2 else len(members)
