@@ -13,15 +13,19 @@ from exan_verify.core.question import Loss
 from exan_verify.core.verdict import Outcome
 from exan_verify.errors import InputError, RangeError, UnsupportedLayerError
 from exan_verify.models.chain import to_any_network
+from exan_verify.numeric.ask_methods import column_spaces
+from exan_verify.numeric.confirming import uniqueness
+from exan_verify.numeric.confirming.bounds import refine
+from exan_verify.numeric.confirming.uniqueness import others_excluded
 from exan_verify.numeric.methods.equations import layer_equations
 from exan_verify.numeric.methods.separate import Span, copies, signs_of
 from exan_verify.numeric.problem.activations import Piecewise
 from exan_verify.numeric.problem.metrics import wrong_claims
-from exan_verify.numeric.problem.passes import backward, forward
+from exan_verify.numeric.problem.passes import backward, forward, weight_gains
 from exan_verify.numeric.problem.problem import build_problem
-from exan_verify.numeric.problem.records import Attack, Tier
-from exan_verify.numeric.problem.spectrum import column_space
+from exan_verify.numeric.problem.records import Attack, Finding, Tier
 from tests.support.activation_cases import ACTIVATIONS, inputs, network
+from tests.support.numeric_cases import two_sloped_batches
 from tests.support.torch_reference import FUNCTIONS
 
 SLOPED = ("leaky", "steep", "negative", "parametric", "per neuron")
@@ -125,11 +129,7 @@ def test_the_lifted_unknowns_are_those_of_the_theory():
         problem = build_problem(
             to_any_network(model), gradient(model, x, y), loss="cross_entropy", reduction="mean"
         )
-        spaces = tuple(
-            column_space(layer, unit_roundoff=2.0**-53, most=12, generator=problem.generator())
-            for layer in problem.layers
-        )
-        assert layer_equations(problem, spaces, 0).unknowns == 10 + 12 + more
+        assert layer_equations(problem, column_spaces(problem), 0).unknowns == 10 + 12 + more
 
 
 def test_the_absolute_value_is_not_lifted_and_found_by_the_search():
@@ -166,7 +166,46 @@ def folded() -> tuple[nn.Sequential, list[tuple[Tensor, Tensor]]]:
     return model, [(first, targets), (second, targets)]
 
 
-def test_of_two_batches_with_one_gradient_neither_is_confirmed():
+@pytest.mark.parametrize("slope", [0.01, 0.25, -0.5])
+def test_of_two_batches_far_apart_with_one_gradient_neither_is_confirmed(slope: float):
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        model, (x, y), (other, labels) = two_sloped_batches(slope, int(rng.integers(30, 60)), 5, rng)
+        here, there = gradient(model, x, y, "bce"), gradient(model, other, labels, "bce")
+        assert all(torch.allclose(here[name], there[name], atol=1e-11) for name in here)
+        assert float(torch.cdist(x, other).min()) > 0.1
+        # no method separates the samples; where they are handed over as they are, exclusion has to tell
+        exact = to_any_network(model)
+        problem = build_problem(exact, here, loss="bce", reduction="mean", batch_size=3)
+        spaces = column_spaces(problem)
+        assert spaces[0].rank == 3
+        finding = Finding(
+            method="", x=x, rest=spaces[0].basis[:, :0], rest_sine=1.0, layer=1, layers=(), reason=""
+        )
+        refined = refine(problem, spaces[0], finding, weight_gains(problem))
+        assert float((refined.x - x).abs().max()) < 1e-9
+        assert "more solutions" in others_excluded(problem, spaces, refined, problem.divisor(3)).reason
+
+
+def test_the_equations_that_exclude_other_batches_are_those_of_the_neurons():
+    """(B q - s O p)(B q - O p) is R w + t q^2 for any q and p."""
+    rng = np.random.default_rng(0)
+    for slopes in (rng.normal(size=7), None):
+        b, o, points, q, p = (
+            torch.tensor(rng.normal(size=shape)) for shape in ((7, 4), (7, 3), (4, 3), (4,), (3,))
+        )
+        slope = None if slopes is None else torch.tensor(slopes)
+        r, t = uniqueness._equations(b, o, o @ points.T, slope)
+        pairs, upper = torch.triu_indices(4, 4, 1), torch.triu_indices(3, 3)
+        mixed = (q[:, None] * (p - q[:, None] * points)).flatten()
+        below = torch.outer(p, p) - torch.einsum("a,ak,al->kl", q.square(), points, points)
+        w = torch.cat([q[pairs[0]] * q[pairs[1]], mixed, below[upper[0], upper[1]]])
+        s = 0 if slope is None else slope
+        product = (b @ q - s * (o @ p)) * (b @ q - o @ p)
+        assert torch.allclose(r @ w[: r.shape[1]] + t @ q.square(), product, atol=1e-12)
+
+
+def test_where_values_hide_the_pattern_neither_of_two_batches_is_confirmed():
     model, batches = folded()
     one, other = (gradient(model, *batch, "mse") for batch in batches)
     assert all(torch.allclose(one[name], other[name], atol=1e-12) for name in one)

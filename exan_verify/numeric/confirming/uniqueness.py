@@ -210,14 +210,7 @@ def _columns(problem: Problem, at: _Coordinates, passed: Tensor, e: Tensor, e_mo
     spans = passed.double()[:, :, None] * o
     points = (torch.linalg.pinv(spans, rtol=1e-10) @ b.T[:, :, None])[:, :, 0]
     carried = o @ points.T
-    # the columns of R: 2 B_a B_b of w_ab, -(1 + s) B_a O_k of w_ak, s O_k O_l (twice for k < l) of w_kl
-    s_j = torch.zeros_like(b[:, :1]) if slope is None else slope[:, None]
-    mixed = -((1 + s_j)[:, :, None] * b[:, :, None] * o[:, None, :]).flatten(1)
-    r = torch.cat([2 * b[:, first] * b[:, second], mixed], dim=1)
-    if slope is not None:
-        one, other = torch.triu_indices(free, free, device=b.device)
-        twice = torch.where(one == other, 1.0, 2.0)
-        r = torch.cat([r, s_j * o[:, one] * o[:, other] * twice], dim=1)
+    r, t = _equations(b, o, carried, slope)
     # 3. L = R^+
     lengths = r.norm(dim=0).clamp(min=torch.finfo(r.dtype).tiny)
     q, triangle = torch.linalg.qr(r / lengths)
@@ -234,11 +227,11 @@ def _columns(problem: Problem, at: _Coordinates, passed: Tensor, e: Tensor, e_mo
         total: Tensor = (squared @ factors.square()).sqrt()
         return total
 
+    s_j = torch.zeros_like(b[:, :1]) if slope is None else slope[:, None]
     by_b, by_sb, by_so = weighted(b), weighted((1 + s_j) * b), weighted((1 + s_j) * o)
     by_below = weighted(s_j * o)
-    # tau_a >= |L t'_a|, with t = (B - s O p)(B - O p) and
-    # dt = (2 B - (1 + s) O p) dB - ((1 + s) B - 2 s O p) dO p
-    tau = (left @ ((b - s_j * carried) * (b - carried))).abs()
+    # tau_a >= |L t'_a|, with dt = (2 B - (1 + s) O p) dB - ((1 + s) B - 2 s O p) dO p
+    tau = (left @ t).abs()
     tau = tau + weighted((1 + s_j) * b - 2 * s_j * carried) * (points.norm(dim=1) * o_moved)
     tau = tau + weighted(2 * b - (1 + s_j) * carried) * moved
     tau = tau.clamp(min=torch.finfo(tau.dtype).tiny)
@@ -251,6 +244,7 @@ def _columns(problem: Problem, at: _Coordinates, passed: Tensor, e: Tensor, e_mo
         changed = changed + by_sb @ single.sum(dim=1) * o_moved
         if slope is not None:
             below = s.new_zeros(free, free, size)
+            one, other = torch.triu_indices(free, free, device=s.device)
             below[one, other] = below[other, one] = s[len(s) - len(one) :]
             changed = changed + 2 * by_below @ below.sum(dim=0) * o_moved
         total: Tensor = _SECOND_ORDER * (tau + changed + lost * s.amax(dim=0))
@@ -263,6 +257,21 @@ def _columns(problem: Problem, at: _Coordinates, passed: Tensor, e: Tensor, e_mo
     rho, ratios = _ratios(pairs)
     eta = torch.einsum("am,akm->ak", ratios.square(), single)
     return _Columns(rho=rho, eta=eta, points=points, carried=carried, o=o)
+
+
+def _equations(
+    b: Float[Tensor, "n M"], o: Float[Tensor, "n K"], carried: Float[Tensor, "n M"], slope: Tensor | None
+) -> tuple[Float[Tensor, "n U"], Float[Tensor, "n M"]]:
+    """R and t of step 2: (B q - s O p)(B q - O p) = R w + t q^2 for any q and p, neuron by neuron, with w of
+    the columns 2 B_a B_b of w_ab, -(1 + s) B_a O_k of w_ak, and s O_k O_l, twice for k < l, of w_kl."""
+    first, second = torch.triu_indices(b.shape[1], b.shape[1], 1, device=b.device)
+    s = torch.zeros_like(b[:, :1]) if slope is None else slope[:, None]
+    mixed = -((1 + s)[:, :, None] * b[:, :, None] * o[:, None, :]).flatten(1)
+    r = torch.cat([2 * b[:, first] * b[:, second], mixed], dim=1)
+    if slope is not None:
+        one, other = torch.triu_indices(o.shape[1], o.shape[1], device=b.device)
+        r = torch.cat([r, s * o[:, one] * o[:, other] * torch.where(one == other, 1.0, 2.0)], dim=1)
+    return r, (b - s * carried) * (b - carried)
 
 
 def _dominating(bound: Callable[[Tensor], Tensor], start: Tensor) -> Tensor | None:
