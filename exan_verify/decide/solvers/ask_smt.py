@@ -43,7 +43,7 @@ def ask_about_batch(
     """
     setting = context.setting
     settings = _settings(setting, limits)
-    if cheap:
+    if cheap and (settings.work_limit is not None or settings.deadline is None):
         settings = replace(settings, work_limit=min(settings.work_limit or UNASKED_WORK, UNASKED_WORK))
     smaller = None if cheap else spanned(context)
     if smaller is not None:
