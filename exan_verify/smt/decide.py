@@ -38,8 +38,9 @@ from exan_verify.smt.solvers.run import solver_of
 LONGEST_NAME = 80
 """Open cubes are named in a reason up to this length."""
 
-STATUS_SHARE = 0.2
-"""Share of the remaining time that may go into one sample's status once the outcome is known."""
+STATUS_SECONDS = 15.0
+"""Of one sample's status once the outcome is known, ten of them for the plain question (``search.DIRECT``);
+fewer where the samples that are left would have less time."""
 
 
 def decide(
@@ -210,12 +211,15 @@ def _statuses(
     rests_on: list[Found] = []
     if posed.question.tolerance is not None:
         return tuple(found), rests_on
+    common = []
+    for n, (x, y) in enumerate(zip(batch.x, batch.y, strict=True)):
+        if _lacks(other, batch, x, y):
+            found[n] = SampleStatus.FREE
+        else:
+            common.append(n)
     with until(search.settings.deadline), suppress(BudgetExhausted):  # the rest then stays unknown
-        for n, (x, y) in enumerate(zip(batch.x, batch.y, strict=True)):
-            if _lacks(other, batch, x, y):
-                found[n] = SampleStatus.FREE
-                continue
-            with search.shorter(STATUS_SHARE):
+        for left, n in zip(range(len(common), 0, -1), common, strict=True):
+            with search.shorter(1 / left, STATUS_SECONDS):
                 reply = search.find(f"find a batch without sample {n}", (truth,), missing=n, cheap=True)
             if reply.accepted is not None:
                 found[n] = SampleStatus.FREE

@@ -45,7 +45,7 @@ def ask_about_batch(
     """
     setting = context.setting
     settings = _settings(setting, limits)
-    if cheap:
+    if cheap and (settings.work_limit is not None or settings.deadline is None):
         settings = replace(settings, work_limit=min(settings.work_limit or UNASKED_WORK, UNASKED_WORK))
     # that features in the span of others follow from them is shown of ReLU networks
     smaller = None if cheap or not isinstance(setting.network, ReluNetwork) else spanned(context)
