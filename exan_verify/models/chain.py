@@ -612,7 +612,7 @@ def _remedy(name: str) -> str:
         return "remove it where it ends the model: bce takes logits and applies the sigmoid itself"
     if any(part in name.lower() for part in ("conv", "pool", "batchnorm")):
         return (
-            "nothing is proved about such models, but exan_verify.attack (exan attack, exan audit) "
-            f"rebuilds the batches of those that end in Linear layers. For a proof {_SUPPORTED}"
+            "this is for fully connected models; certify and audit also take Conv2d with a ReLU after each, "
+            f"and attack and audit most networks that end in Linear layers. Here {_SUPPORTED}"
         )
     return _SUPPORTED

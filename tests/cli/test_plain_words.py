@@ -23,7 +23,7 @@ from exan_verify.numeric.attack import METHODS
 from exan_verify.report import render
 from tests.support.cases import random_case
 from tests.support.certificate_cases import every_kind
-from tests.support.commands import run
+from tests.support.commands import Run
 
 LABEL = re.compile(
     r"\b(?:[CELMPST]\d{1,2}|(?:CB|CV|PL)\d{1,2}|F\d'?|R\d)\b|\b[BP]\.\d|\([1-9]\.\d[,)]"
@@ -125,7 +125,7 @@ def test_audits_and_their_reports_are_without_labels(loss: Loss, capsys: pytest.
 
 
 def test_attacks_and_the_list_of_theorems_are_without_labels(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
 ):
     from exan_verify.api.attack_own_batch import batch_gradient
     from exan_verify.api.files import save_batch, save_gradient, save_tensors
@@ -142,12 +142,12 @@ def test_attacks_and_the_list_of_theorems_are_without_labels(
     for method in METHODS:
         arguments = ("attack", "m.safetensors", "g.safetensors", "--out", "f.npz", "--method", method)
         for more in ((), ("--no-repairs",)) if method == "published" else ((),):
-            _, out, err = run(capsys, *arguments, "--budget", "20", *more)
+            _, out, err = run(*arguments, "--budget", "20", *more)
             assert not LABEL.search(out + err), out
-    code, out, _ = run(capsys, "theorems")
+    code, out, _ = run("theorems")
     assert code == 0
     assert not LABEL.search(out.replace("Algorithm B.1", ""))
-    assert LABEL.search(run(capsys, "theorems", "--long")[1])
+    assert LABEL.search(run("theorems", "--long")[1])
 
 
 def test_every_kind_of_evidence_has_its_place_in_the_theory():

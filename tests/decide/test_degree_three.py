@@ -11,8 +11,7 @@ from exan_verify.api.certify import certify
 from exan_verify.api.check import check
 from exan_verify.core.budget import Budget
 from exan_verify.core.certificate import DegreeThree, LayerArgument
-from exan_verify.core.network import Batch
-from exan_verify.core.question import Labels, Loss
+from exan_verify.core.question import Loss
 from exan_verify.core.verdict import Outcome, SampleStatus, Trust
 from exan_verify.decide.lifting import cubic, degree_three
 from exan_verify.decide.lifting.system import plan
@@ -22,7 +21,7 @@ from exan_verify.exact.elimination import PRIMES
 from exan_verify.exact.stacked import Stacked
 from exan_verify.kernel.lifting.degree_three import cubic_system
 from exan_verify.kernel.lifting.degree_three import facts as checked
-from tests.support.cases import default_network, random_batch, random_case, two_one_five_one
+from tests.support.cases import batch_of, default_network, random_batch, random_case, two_one_five_one
 from tests.support.certificate_cases import assert_rejected
 from tests.support.contexts import context_of, subject
 
@@ -34,9 +33,7 @@ def near_copies(network, samples, copies, seed=1):
     x = base.inputs.astype(np.float64)
     near = x[:1] + 2.0**-30 * rng.normal(size=(copies, x.shape[1]))
     labels = np.concatenate([base.labels, (base.labels[0] + 1 + np.arange(copies)) % network.classes])
-    return Batch.of(
-        np.concatenate([x, near]), labels, network=network, loss=Loss.CROSS_ENTROPY, labels=Labels.ONE_HOT
-    )
+    return batch_of(network, np.concatenate([x, near]), labels, Loss.CROSS_ENTROPY)
 
 
 @pytest.mark.parametrize("loss", list(Loss))
@@ -173,7 +170,7 @@ def test_rational_inputs_with_a_small_prime_in_a_denominator():
     x = np.array([[Fraction(float(v)) for v in row] for row in batch.inputs], dtype=object)
     for divisor, outcome in ((PRIMES[0], Outcome.UNIQUE), (PRIMES[0] * PRIMES[1], Outcome.UNKNOWN)):
         x[0, 0] = Fraction(1, divisor)
-        given = Batch.of(x, batch.labels, network=base, loss=Loss.MSE, labels=Labels.ONE_HOT)
+        given = batch_of(base, x, batch.labels)
         verdict = certify(base, batch=given, loss="mse", engine="lifting")
         assert verdict.outcome is outcome, verdict.reason
         if outcome is Outcome.UNIQUE:

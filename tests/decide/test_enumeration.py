@@ -1,6 +1,7 @@
 """Enumeration of neuron states: the search, its parts, what it proves, what it refuses, forged evidence."""
 
 import json
+from dataclasses import replace
 from functools import partial
 
 import msgspec
@@ -295,14 +296,8 @@ def test_the_order_of_neurons_does_not_change_what_is_found(samples):
     rng = np.random.default_rng(samples)
     for _ in range(3):
         order = rng.permutation(equations.neurons)
-        other = search.Equations(
-            delta=equations.delta[order],
-            outgoing=equations.outgoing[order],
-            inactive=equations.inactive[order],
-            active=equations.active[order],
-            groups=equations.groups,
-            small=equations.small,
-        )
+        ordered = {f: getattr(equations, f)[order] for f in ("delta", "outgoing", "inactive", "active")}
+        other = replace(equations, **ordered)
         found = search.search(other, 0, other.whole(), search.Limits())
         assert found.leaves == {1 << m for m in range(samples)}
         assert not found.open_leaves
@@ -407,14 +402,7 @@ def test_damaged_files_count_as_none_and_unwritable_places_store_nothing(many_pa
 
 def test_another_question_has_another_name(tmp_path):
     equations = problem()
-    changed = search.Equations(
-        delta=equations.delta,
-        outgoing=equations.outgoing,
-        inactive=equations.inactive,
-        active=equations.active ^ np.uint64(1),
-        groups=equations.groups,
-        small=equations.small,
-    )
+    changed = replace(equations, active=equations.active ^ np.uint64(1))
     assert tasks.Store.of(equations, tmp_path).name != tasks.Store.of(changed, tmp_path).name
 
 

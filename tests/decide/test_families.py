@@ -25,16 +25,12 @@ from exan_verify.kernel.second import counting as counting_kernel
 from exan_verify.kernel.second import second_batch
 from exan_verify.kernel.second import shear as family
 from tests.support import torch_reference
-from tests.support.cases import default_network, two_one_five_one
+from tests.support.cases import batch_of, default_network, two_one_five_one
 from tests.support.certificate_cases import assert_rejected, change, plain
 from tests.support.contexts import context_of, subject_of
 from tests.support.family_cases import found_by_engine, replay, shown_to_kernel
 
 FREE = SampleStatus.FREE
-
-
-def batch_of(network, x, y, loss=Loss.MSE, labels=Labels.ONE_HOT):
-    return Batch.of(x, y, network=network, loss=loss, labels=labels)
 
 
 def cluster(widths, classes, *, seed=1, spread=2.0**-10, dtype=np.float32):

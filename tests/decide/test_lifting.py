@@ -5,10 +5,11 @@ import pytest
 
 from exan_verify.api import certify as door
 from exan_verify.api.check import check
-from exan_verify.core.network import Batch, ReluNetwork
+from exan_verify.core.network import ReluNetwork
 from exan_verify.core.question import Labels, Loss
 from exan_verify.core.verdict import Engine, Outcome, SampleStatus, Trust
 from tests.support.cases import (
+    batch_of,
     default_network,
     random_batch,
     random_case,
@@ -148,9 +149,7 @@ def test_known_labels_are_easier_than_unknown_ones():
 def test_real_labels_need_an_injective_map():
     network = default_network([10, 60, 4], dtype=np.float64)
     rng = np.random.default_rng(1)
-    batch = Batch.of(
-        rng.normal(size=(3, 10)), rng.normal(size=(3, 4)), network=network, loss=Loss.MSE, labels=Labels.REAL
-    )
+    batch = batch_of(network, rng.normal(size=(3, 10)), rng.normal(size=(3, 4)), labels=Labels.REAL)
     assert certify(network, batch=batch, loss="mse", labels="real").outcome is Outcome.UNIQUE
 
 

@@ -21,7 +21,8 @@ from exan_verify.errors import CertificateRejected, ShapeError, UnsupportedLayer
 from exan_verify.exact.backprop import backward, forward
 from exan_verify.exact.pictures import forward_stages
 from exan_verify.models.staged import to_staged
-from tests.support.staged_cases import Sum, batch_of, pictures, staged_gradient
+from tests.support.cases import batch_of
+from tests.support.staged_cases import Sum, pictures, staged_gradient
 from tests.support.torch_reference import autograd, he, initialised
 
 

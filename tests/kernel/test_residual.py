@@ -20,7 +20,7 @@ from exan_verify.core.certificate import (
     Residual,
     issue,
 )
-from exan_verify.core.network import Batch, ReluNetwork
+from exan_verify.core.network import ReluNetwork
 from exan_verify.core.question import Box, Labels, Loss, Reduction
 from exan_verify.core.verdict import Outcome, SampleStatus
 from exan_verify.decide import residual
@@ -32,6 +32,7 @@ from exan_verify.exact.modular import PRIME
 from exan_verify.kernel.residual import cover as residual_cover
 from exan_verify.kernel.residual import quadrics as residual_quadrics
 from tests.support import counterexamples
+from tests.support.cases import batch_of
 from tests.support.certificate_cases import assert_rejected, change, plain
 from tests.support.residual_cases import context, one_region
 
@@ -240,7 +241,7 @@ def test_one_sample_alone_has_its_own_labels_and_two_do_not():
     ):
         network = ReluNetwork.from_arrays([weight], biases)
         x, y = rng.integers(-8, 9, (samples, 4)) / 8, rng.normal(size=(samples, 3))
-        batch = Batch.of(x, y, network=network, loss=Loss.MSE, labels=Labels.REAL)
+        batch = batch_of(network, x, y, labels=Labels.REAL)
         argument = QuadricArgument(cases=(LabelCase(degree=2),) * cases)
         made = forged(network, batch, Loss.MSE, argument, range(samples), Labels.REAL)
         if accepted:
@@ -272,7 +273,7 @@ def test_features_must_be_independent():
     network = ReluNetwork.from_arrays(
         [[[1], [2], [3]], [[1, 2, 3], [1, 5, 1], [2, 1, 7]]], [[1, 1, 1], [1, 2, 5]]
     )
-    batch = Batch.of([[1], [1]], [0, 1], network=network, loss=Loss.MSE, labels=Labels.ONE_HOT)
+    batch = batch_of(network, [[1], [1]], [0, 1])
     argument = genuine_argument(network, batch)
     assert argument is not None
     assert_rejected(forged(network, batch, Loss.MSE, argument), network, r"rank \[H", batch=batch)
@@ -286,9 +287,7 @@ def test_the_way_down_must_be_shown():
         [np.concatenate([weights[0], np.zeros((3, 1))], axis=1), weights[1]],
         [layer.bias for layer in seen.layers],
     )
-    batch = Batch.of(
-        [[0.25, 0.125, 1], [0.5, 0.25, 2]], [0, 0], network=network, loss=Loss.MSE, labels=Labels.ONE_HOT
-    )
+    batch = batch_of(network, [[0.25, 0.125, 1], [0.5, 0.25, 2]], [0, 0])
     argument = genuine_argument(network, batch)
     assert argument is not None
     assert_rejected(forged(network, batch, Loss.MSE, argument), network, "features below", batch=batch)
@@ -377,7 +376,7 @@ def hinge_with_a_second_batch(seed=2260):
     weights = [rng.integers(-3, 4, (3, 2)), rng.integers(-3, 4, (4, 3))]
     network = ReluNetwork.from_arrays(weights, [rng.integers(2, 7, 3), rng.integers(-2, 3, 4)])
     x, y = rng.integers(-4, 5, (2, 2)) / 2, rng.integers(0, 4, 2)
-    return network, Batch.of(x, y, network=network, loss=Loss.HINGE, labels=Labels.ONE_HOT)
+    return network, batch_of(network, x, y, Loss.HINGE)
 
 
 def test_a_second_selection_of_loss_vectors_is_found_and_cannot_be_hidden():

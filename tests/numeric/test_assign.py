@@ -13,9 +13,7 @@ from exan_verify.numeric.attack import run
 from exan_verify.numeric.methods.equations import layer_equations, lifted_unknowns
 from exan_verify.numeric.methods.searching.difference_map import difference_map
 from exan_verify.numeric.methods.searching.guesses import loss_vector_guesses
-from exan_verify.numeric.problem.problem import build_problem
-from exan_verify.numeric.problem.spectrum import column_space
-from tests.support.attack_cases import attacked, largest_excess
+from tests.support.attack_cases import attacked, largest_excess, problem_of, spaces_of
 from tests.support.cases import default_network, random_case
 from tests.support.torch_reference import gradient
 
@@ -127,10 +125,5 @@ def test_guesses_have_the_shape_of_loss_vectors(loss: Loss):
 
 
 def _problem(network, batch, loss=Loss.CROSS_ENTROPY):
-    given = gradient(network, batch, loss, Reduction.MEAN)
-    problem = build_problem(network, given, loss=loss.value, reduction="mean")
-    spaces = tuple(
-        column_space(layer, unit_roundoff=2.0**-53, most=40, generator=problem.generator())
-        for layer in problem.layers
-    )
-    return problem, spaces
+    problem = problem_of(network, batch, loss)
+    return problem, spaces_of(problem, 40)

@@ -12,9 +12,7 @@ from exan_verify.numeric.attack import run
 from exan_verify.numeric.confirming.bounds import Refined, refine
 from exan_verify.numeric.confirming.confirm import Confirmed, confirm
 from exan_verify.numeric.problem.passes import weight_gains
-from exan_verify.numeric.problem.problem import build_problem
-from exan_verify.numeric.problem.records import Finding
-from exan_verify.numeric.problem.spectrum import column_space
+from tests.support.attack_cases import problem_of, proposed, spaces_of
 from tests.support.cases import default_network, random_case
 from tests.support.torch_reference import gradient, normal
 
@@ -23,27 +21,9 @@ def judged(
     network: ReluNetwork, batch: Batch, x: torch.Tensor, dtype: type = np.float64
 ) -> tuple[Refined, Confirmed]:
     """The verdict on candidates ``x`` as if a method had proposed them."""
-    given = gradient(network, batch, Loss.CROSS_ENTROPY, Reduction.MEAN)
-    problem = build_problem(
-        network,
-        {n: g.astype(dtype) for n, g in given.items()},
-        loss="cross_entropy",
-        reduction="mean",
-        batch_size=batch.size,
-    )
-    spaces = tuple(
-        column_space(layer, unit_roundoff=problem.unit_roundoff, most=20, generator=problem.generator())
-        for layer in problem.layers
-    )
-    finding = Finding(
-        method="proposed",
-        x=x,
-        rest=spaces[0].basis[:, :0],
-        rest_sine=1.0,
-        layer=None,
-        layers=(),
-        reason="",
-    )
+    problem = problem_of(network, batch, dtype=dtype, batch_size=batch.size)
+    spaces = spaces_of(problem, 20)
+    finding = proposed(x, spaces[0].basis[:, :0], layer=None)
     gains = weight_gains(problem)
     refined = refine(problem, spaces[0], finding, gains)
     return refined, confirm(problem, spaces, finding, refined, gains)

@@ -19,7 +19,8 @@ from exan_verify.numeric.problem.passes import backward, delta_spans, forward
 from exan_verify.numeric.problem.polish import meet, polish
 from exan_verify.numeric.problem.problem import LayerGradient, Problem, build_problem
 from exan_verify.numeric.problem.spectrum import ColumnSpace, column_space
-from tests.support.cases import random_case
+from tests.support.attack_cases import problem_of, spaces_of
+from tests.support.cases import default_network, random_batch, random_case
 from tests.support.torch_reference import FUNCTIONS, gradient, normal
 
 
@@ -27,15 +28,8 @@ def setup(
     widths: list[int], samples: int, loss: Loss = Loss.CROSS_ENTROPY, seed: int = 3
 ) -> tuple[ReluNetwork, torch.Tensor, torch.Tensor, Problem, tuple[ColumnSpace, ...]]:
     network, batch = random_case(widths, samples, seeds=(seed, 5), loss=loss)
-    problem = build_problem(
-        network, gradient(network, batch, loss, Reduction.MEAN), loss=loss.value, reduction="mean"
-    )
-    spaces = tuple(
-        column_space(layer, unit_roundoff=2.0**-53, most=20, generator=problem.generator())
-        for layer in problem.layers
-    )
-    labels = torch.tensor(np.array(batch.labels))
-    return network, torch.tensor(batch.inputs.astype(np.float64)), labels, problem, spaces
+    problem, labels = problem_of(network, batch, loss), torch.tensor(np.array(batch.labels))
+    return network, torch.tensor(batch.inputs.astype(np.float64)), labels, problem, spaces_of(problem, 20)
 
 
 def noisy(rank: int, noise: float, shape: tuple[int, int] = (200, 300)) -> LayerGradient:

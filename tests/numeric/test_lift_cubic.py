@@ -32,11 +32,11 @@ from exan_verify.numeric.methods.lifting.lift_cubic import (
 from exan_verify.numeric.problem.losses import loss_vectors
 from exan_verify.numeric.problem.passes import backward, forward
 from exan_verify.numeric.problem.problem import Problem, build_problem
-from tests.support.attack_cases import attacked, largest_excess
+from tests.support.attack_cases import attacked, largest_excess, problem_of
 from tests.support.cases import default_network, random_batch, random_case
 from tests.support.numeric_cases import drawn_batch
 from tests.support.simulated_device import DeviceTensor, simulated_device
-from tests.support.torch_reference import autograd, gradient, normal, perceptron
+from tests.support.torch_reference import autograd, gradient, normal, perceptron, trained
 
 SIZES = [(1, 1), (3, 2), (4, 0), (2, 5), (5, 3)]
 
@@ -281,11 +281,7 @@ def test_a_trained_network_whose_batch_the_search_does_not_find():
     model = perceptron(100, 100, 4)
     x, y = drawn_batch("randn", 16, 100, 4, np.random.default_rng([0, 1]))
     x = x.float()
-    optimiser = torch.optim.Adam(model.parameters(), 1e-2)
-    for _ in range(200):
-        optimiser.zero_grad()
-        nn.functional.cross_entropy(model(x), y).backward()
-        optimiser.step()
+    trained(model, x, y, 200, 1e-2)
     given = autograd(model, x.double(), y)
     assert len(attack(model, given, method="assign").x) == 0
     found = attack(model, given)
@@ -347,13 +343,7 @@ def test_memory_is_planned_before_it_is_taken():
     # what the two squares of a factorised system take, and nothing near it where nothing is factored
     _, equations, _ = setup([40, 100, 4], 18)
     assert lift_cubic.cubic_memory(equations) > 2 * 8 * 1761**2
-    network = default_network([80, 1000, 4], seed=0)
-    problem = build_problem(
-        network,
-        gradient(network, random_batch(network, 60, seed=1), Loss.CROSS_ENTROPY, Reduction.MEAN),
-        loss="cross_entropy",
-        reduction="mean",
-    )
+    problem = problem_of(*random_case([80, 1000, 4], 60))
     large = layer_equations(problem, column_spaces(problem), 0)
     assert cubic_size(large) > solver.DIRECT
     assert lift_cubic.cubic_memory(large) < lift_cubic.MEMORY < 8 * cubic_size(large) ** 2
@@ -364,8 +354,7 @@ def test_what_has_not_converged_is_said_and_nothing_claimed(monkeypatch: pytest.
     monkeypatch.setattr(solver, "DIRECT", 0)
     monkeypatch.setattr(lift, "cubic_obstacle", lambda *_, **__: None)
     network, batch = random_case([100, 100, 4], 18, seeds=(3, 5))
-    given = gradient(network, batch, Loss.CROSS_ENTROPY, Reduction.MEAN)
-    problem = build_problem(network, given, loss="cross_entropy", reduction="mean")
+    problem = problem_of(network, batch)
     found = Lift(work=1.0).find(problem, column_spaces(problem))
     assert len(found.x) == 0
     assert "not converged in the work planned" in found.reason

@@ -24,6 +24,10 @@ def default_network(widths: list[int], seed: int = 0, dtype: type = np.float32) 
     return ReluNetwork.from_arrays(weights, biases)
 
 
+def batch_of(network: Any, x: Any, y: Any, loss: Loss = Loss.MSE, labels: Labels = Labels.ONE_HOT) -> Batch:
+    return Batch.of(x, y, network=network, loss=loss, labels=labels)
+
+
 def random_batch(network: ReluNetwork, samples: int, seed: int = 1, loss: Loss = Loss.CROSS_ENTROPY) -> Batch:
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(samples, network.widths[0])).astype(np.float32)

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from fractions import Fraction
 from itertools import pairwise
 from itertools import product as product_of
-from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from exan_verify.core.network import Batch
-from exan_verify.core.question import Labels, Loss
+from exan_verify.core.question import Loss
 from exan_verify.core.staged import Convolution, Residual, StagedNetwork
 from exan_verify.exact.backprop import backward, forward
 from exan_verify.exact.pictures import StagesForward, convolved, forward_stages, gathered, taps, transposed
@@ -171,11 +170,6 @@ class Sum(nn.Module):
         for k, convolution in enumerate(self.inner):
             h = convolution(h.relu() if k else h)
         return (h + (x if self.shortcut is None else self.shortcut(x))).relu()
-
-
-def batch_of(network: StagedNetwork, x: Any, y: Any, loss: Loss = Loss.MSE) -> Batch:
-    """The batch of pictures, one-hot."""
-    return Batch.of(x, y, network=network, loss=loss, labels=Labels.ONE_HOT)
 
 
 def dense_system(stage: Convolution, active: np.ndarray, delta: np.ndarray) -> np.ndarray:
