@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from functools import cache
 from itertools import islice
 from pathlib import Path
 
@@ -31,12 +31,20 @@ LABEL = re.compile(
 )
 """C1, CB4, P.2a, (3.4), Appendix T: names of places in docs/theory.md."""
 
+ARITHMETIC = re.compile(
+    r"\b[Mm]od p\b|\bmodulo\b|\bresidues?\b|\bF_p\b|\bover Q\b|\bQ-space|Macaulay|[Nn]ull\("
+    r"|\brank ?[(\[]|\brank [A-Z]\b|\[H_|\|[A-Z][^|]*\||= M\b|< M\b"
+    r"|\b(?:[Dd]elta|d?[WbXHzfgG])_(?:$|[\d{(]|[Llk]\b)|\bd[Wb]\b"
+)
+"""Notation of the exact arithmetic, and names of its matrices: mod p, rank(A), Delta_2, [dW | db]."""
+
 THEORY_PAGE = (Path(__file__).parents[2] / "docs" / "theory.md").read_text()
 SAID_BY = ("api", "decide", "exact", "mitigation", "models", "numeric", "report", "smt", "testing")
 PACKAGE = Path(exan_verify.__file__).parent
 
 
-def literals(path: Path) -> Iterator[tuple[int, str]]:
+@cache
+def literals(path: Path) -> tuple[tuple[int, str], ...]:
     """The texts of a module that are no documentation, with their lines."""
     tree = ast.parse(path.read_text())
     documentation = {
@@ -46,9 +54,11 @@ def literals(path: Path) -> Iterator[tuple[int, str]]:
         for part in node.body
         if isinstance(part, ast.Expr)
     }
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documentation:
-            yield node.lineno, node.value
+    return tuple(
+        (node.lineno, node.value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documentation
+    )
 
 
 def test_no_reason_or_note_is_written_with_a_label():
@@ -64,6 +74,19 @@ def test_no_reason_or_note_is_written_with_a_label():
         if LABEL.search(text)
     ]
     assert not found
+
+
+def test_no_reason_of_an_engine_is_written_in_the_notation_of_its_arithmetic():
+    files = [path for part in ("api", "decide", "numeric") for path in sorted((PACKAGE / part).rglob("*.py"))]
+    found = [
+        f"{path.relative_to(PACKAGE)}:{line}: {text}"
+        for path in files
+        for line, text in literals(path)
+        if ARITHMETIC.search(text)
+    ]
+    assert not found
+    for text in ("rank 3 mod p of", "rank(Delta_", "rank [H_", "Delta_", "dim null(R) is ", "by dW_1 alone"):
+        assert ARITHMETIC.search(text), text
 
 
 def printed(capsys: pytest.CaptureFixture[str], *parts: object) -> str:

@@ -24,9 +24,10 @@ def test_every_command_has_examples_that_it_takes(run: Run):
     assert set(EXAMPLES) == set(by_name)
     for name, lines in EXAMPLES.items():
         _, out, _ = run(name, "--help")
-        shown = " ".join(out.split("Examples:")[1].split())
+        shown = " ".join(out.split("Examples, in the folder demo-report")[1].split())
         for line in lines:
             assert line in shown
+            assert len(line) <= 78, "a terminal of 80 columns would break it"
             program, command, *arguments = shlex.split(line)
             assert (program, command) == ("exan", name)
             with by_name[name].make_context(name, arguments):

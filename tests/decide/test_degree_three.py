@@ -60,7 +60,7 @@ def test_the_first_layer_uses_the_column_space_of_the_next_deltas():
     network = default_network([10, 40, 24, 40, 3], seed=3)
     finding = degree_three.decide(context_of(network, random_batch(network, 7)), Budget())
     assert finding.facts.determined == frozenset(range(7))
-    assert "rank 147 mod p of the 154 needed" in finding.attempts[0].note
+    assert "147 of the 154 independent equations needed" in finding.attempts[0].note
     assert finding.evidence[0].argument.layer == 1
     assert finding.evidence[0].argument.parametrisation == "column_space"
 
@@ -170,7 +170,7 @@ def test_rational_inputs_with_a_small_prime_in_a_denominator():
         if outcome is Outcome.UNIQUE:
             check(verdict.certificate, base, batch=given)
         else:
-            assert "divide denominators" in verdict.reason
+            assert "denominators" in verdict.reason
 
 
 def test_the_rank_tells_how_far_it_is_and_can_be_interrupted():
@@ -199,7 +199,7 @@ def test_budget_and_hypotheses_are_respected():
     twins = random_batch(network, 9).select([0, 0, *range(2, 9)])
     finding = degree_three.decide(context_of(network, twins), Budget())
     assert not finding.evidence
-    assert "rank(Delta_1) is 8" in finding.attempts[0].note
+    assert "rank 8 only" in finding.attempts[0].note
 
 
 def test_more_neurons_are_tried_when_the_first_do_not_reach_the_rank():

@@ -53,7 +53,7 @@ def test_a_rank_deficit_below_blocks_the_deeper_layer():
     assert door.certify(network, batch=batch, loss="mse").outcome is Outcome.AMBIGUOUS
     assert second != batch
     passed = [a for a in verdict.attempts if a.layer == 2]
-    assert "features of layer 2 are determined, but rank(Delta_1) < M" in passed[0].note
+    assert "what layer 2 is given is determined, but the deltas at layer 1" in passed[0].note
 
 
 def test_too_few_equations_says_how_many():

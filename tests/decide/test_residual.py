@@ -249,7 +249,7 @@ def test_a_continuum_and_dependent_loss_vectors_are_named():
     network, batch = one_region((0, 0, 0))
     assert "continuum" in ask(network, batch).attempts[0].note
     narrow, few = one_region((0, 1, 1), classes=2)
-    assert "rank(G)" in ask(narrow, few).attempts[0].note
+    assert "loss vectors of the" in ask(narrow, few).attempts[0].note
 
 
 def system(equations, variables):

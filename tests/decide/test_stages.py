@@ -24,7 +24,7 @@ from exan_verify.decide import stages
 from exan_verify.errors import CertificateRejected, InputError, UnsupportedLayerError
 from exan_verify.exact.backprop import backward, forward
 from exan_verify.exact.linalg import nullspace
-from exan_verify.exact.pictures import forward_stages
+from exan_verify.exact.pictures import convolved, forward_stages
 from exan_verify.exact.rational import product
 from exan_verify.exact.softmax import loss_vectors
 from exan_verify.kernel import stages as kernel
@@ -39,7 +39,7 @@ from tests.support.staged_cases import (
     staged_gradient,
     unique_case,
 )
-from tests.support.torch_reference import initialised
+from tests.support.torch_reference import autograd, initialised
 
 ALONE = {"cross_entropy": [0, 2], "mse": [0, 2], "hinge": [0, 2], "bce": [[0, 1, 0], [1, 1, 0]]}
 
@@ -189,6 +189,54 @@ def test_what_a_certificate_says_is_compared():
     assert_rejected(on_head, network.head, batch=(features, y))
 
 
+def grouped_case(seed: int) -> tuple[nn.Sequential, tuple[np.ndarray, list[int]]]:
+    """Each channel by itself, then two groups of channels."""
+    layers = [nn.Conv2d(2, 16, 3, padding=1, groups=2), nn.Conv2d(16, 32, 3, groups=2)]
+    made = module(6, layers, (40, 3), seed=seed)
+    return made, (pictures(2, (2, 6, 6), seed), [0, 2])
+
+
+def test_groups_are_determined_each_by_its_own_system():
+    outcomes = Counter()
+    for seed in range(2):
+        made, (x, y) = grouped_case(seed)
+        network = to_staged(made, (2, 6, 6))
+        batch = batch_of(network, x, y)
+        found = staged_gradient(network, batch)
+        targets = torch.eye(3, dtype=torch.float64)[y]
+        for name, value in autograd(made, torch.tensor(x), targets, "mse", "sum").items():
+            scale = float(value.abs().max())
+            assert np.abs(found[name].astype(float) - value.numpy()).max() <= 1e-12 * scale, name
+        verdict = certify(made, batch=(x, y))
+        outcomes[verdict.outcome] += 1
+        assert "in 2 groups" in verdict.architecture
+        assert check(json.dumps(verdict.certificate), made, batch=(x, y)).outcome is verdict.outcome
+        # the same map as one group with zeros between them, whose weights are others
+        passed = forward_stages(network, batch)
+        last, dense = network.stages[1], np.zeros((32, 16, 3, 3))
+        for g in range(2):
+            dense[16 * g : 16 * g + 16, 8 * g : 8 * g + 8] = last.weight[16 * g : 16 * g + 16]
+        one = replace(last, weight=dense, groups=1)
+        maps = (convolved(stage, passed.values[1]).fractions() for stage in (last, one))
+        assert (next(maps) == next(maps)).all()
+        assert replace(network, stages=(network.stages[0], one)).digest != network.digest
+    assert outcomes[Outcome.UNIQUE] >= 2
+
+
+def test_a_group_that_sees_too_little_leaves_its_pictures_open():
+    """The second group's convolution is dark: its inputs move, and only those of one channel are known."""
+    made, (x, y) = grouped_case(0)
+    made[0].bias.data[8:] -= 100
+    verdict = certify(made, batch=(x, y))
+    assert verdict.outcome is not Outcome.UNIQUE
+    assert SampleStatus.DETERMINED not in verdict.samples
+    forged = certify(grouped_case(0)[0], batch=(x, y)).certificate | {
+        "model_sha256": to_staged(made, (2, 6, 6)).digest
+    }
+    with pytest.raises(CertificateRejected):
+        check(forged, made, batch=(x, y))
+
+
 def test_dimensions_are_counted_by_the_kernel():
     network, (x, y) = moving_case(0)
     certificate = plain(certify(network, batch=(x, y)).certificate)
@@ -247,14 +295,6 @@ REFUSED = {
         nn.AvgPool2d(2, padding=1),
         nn.Flatten(),
         nn.Linear(36, 3),
-    ],
-    "with groups=2": [nn.Conv2d(2, 4, 3, groups=2), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3)],
-    "with a BatchNorm folded into it": [
-        nn.Conv2d(1, 4, 3),
-        nn.BatchNorm2d(4).eval(),
-        nn.ReLU(),
-        nn.Flatten(),
-        nn.Linear(64, 3),
     ],
     "without a ReLU": [nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 1), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3)],
 }

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from exan_verify.core.network import ReluNetwork
-from exan_verify.core.question import Loss
+from exan_verify.core.question import Loss, Reduction
 from exan_verify.numeric.methods.equations import layer_equations, lifted_null_space, lifted_unknowns
 from exan_verify.numeric.methods.lifting.diagonalise import pencil_starts
+from exan_verify.numeric.methods.lifting.lift import Lift
 from exan_verify.numeric.problem.downward import descend
 from exan_verify.numeric.problem.losses import class_vectors, fit_labels, loss_vectors, target_vectors
 from exan_verify.numeric.problem.passes import backward, delta_spans, forward
 from exan_verify.numeric.problem.polish import meet, polish
-from exan_verify.numeric.problem.problem import LayerGradient, Problem
+from exan_verify.numeric.problem.problem import LayerGradient, Problem, build_problem
 from exan_verify.numeric.problem.spectrum import ColumnSpace, column_space
 from tests.support.attack_cases import problem_of, spaces_of
-from tests.support.cases import random_case
-from tests.support.torch_reference import FUNCTIONS, normal
+from tests.support.cases import default_network, random_batch, random_case
+from tests.support.torch_reference import FUNCTIONS, gradient, normal
 
 
 def setup(
@@ -80,6 +83,29 @@ def test_full_rank_and_zero_gradients_are_saturated():
         space = column_space(given, unit_roundoff=2.0**-53, most=20, generator=torch.Generator())
         assert space.saturated
         assert space.rank == rank
+
+
+@pytest.mark.parametrize(
+    ("unit_roundoff", "remedy"),
+    [(2.0**-53, "without noise"), (2.0**-24, "without noise"), (2.0**-6, "a float64 gradient")],
+)
+def test_a_reason_asks_for_float64_only_where_rounding_is_what_blurs(unit_roundoff: float, remedy: str):
+    network = default_network([30, 52, 6], seed=1)
+    rng = np.random.default_rng(3)
+    noised = {
+        name: entries * (1 + 0.03 * rng.normal(size=entries.shape))
+        for name, entries in gradient(
+            network, random_batch(network, 6, seed=2), Loss.CROSS_ENTROPY, Reduction.MEAN
+        ).items()
+    }
+    problem = build_problem(network, noised, loss="cross_entropy", reduction="mean")
+    problem = replace(problem, unit_roundoff=unit_roundoff)
+    spaces = tuple(
+        column_space(layer, unit_roundoff=unit_roundoff, most=14, generator=problem.generator())
+        for layer in problem.layers
+    )
+    reason = Lift(degrees=(2,)).find(problem, spaces).reason
+    assert reason.endswith(remedy), reason
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ def test_two_classes_cannot_be_grouped(repairs: bool):
     found = attacked(made, batch, method="published", repairs=repairs)
     assert len(found.x) == 0
     if repairs:
-        assert "with 2 classes all columns of dW_L are parallel" in found.reason
+        assert "with 2 classes all columns of the last layer's weight gradient are parallel" in found.reason
     assert len(equal_ratios(_problem(made, batch)).neurons) == 1
 
 
@@ -119,7 +119,10 @@ def test_a_first_row_of_zeros_stops_the_letter_but_not_the_repair():
     made = ReluNetwork.from_arrays([layer.weight for layer in base.layers], [base.layers[0].bias, bias])
     batch = Batch.of(batch.inputs, [1, 2, 3], network=made, loss=Loss.CROSS_ENTROPY, labels=Labels.ONE_HOT)
     letter = attacked(made, batch, method="published", repairs=False)
-    assert_nothing(letter, "first row of dW_L, by which the published algorithm divides, is zero")
+    assert_nothing(
+        letter,
+        "first row of the last layer's weight gradient, by which the published algorithm divides, is zero",
+    )
     found = attacked(made, batch, method="published")
     assert found.complete, found.reason
     assert recall(found, batch) == 1.0

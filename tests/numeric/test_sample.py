@@ -123,10 +123,10 @@ def test_few_strangers_are_polished(samples: int, monkeypatch: pytest.MonkeyPatc
     # thousands of directions vanish on more rows than drawn; polishing them all took longer than all the rest
     polished = 0
 
-    def counted(basis: Tensor, forward: Tensor, q: Tensor, p: Tensor) -> object:
+    def counted(basis: Tensor, forward: Tensor, q: Tensor, p: Tensor, slope: Tensor | None) -> object:
         nonlocal polished
         polished += q.shape[1]
-        return polish(basis, forward, q, p)
+        return polish(basis, forward, q, p, slope)
 
     monkeypatch.setattr(separate, "polish", counted)
     images, classes = mnist_batch(samples, 0)

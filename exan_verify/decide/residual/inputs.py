@@ -159,6 +159,15 @@ class Places:
             x = np.maximum(z, 0)
         return self.of_pattern(tuple(pattern))
 
+    def on_boundary(self, x: Array) -> bool:
+        """Whether some pre-activation of an input (d,) seems to be 0."""
+        for weight, bias in self.layers[:-1]:
+            z = weight @ x + bias
+            if not z.all():
+                return True
+            x = np.maximum(z, 0)
+        return False
+
     def around(self, sides: Array) -> _Region | None:
         """The region that a box (d, 2) lies in, if in one."""
         key = sides.tobytes()

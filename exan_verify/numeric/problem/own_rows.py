@@ -235,8 +235,8 @@ def delta_change(
 
 
 def _logits_of(problem: Problem, trace: Trace, moved: Float[Tensor, "p d"]) -> Float[Tensor, "p K"]:
-    for layer, pattern in zip(problem.layers[:-1], trace.patterns, strict=True):
-        moved = (layer.forward(moved) - layer.bias) * pattern
+    for layer, slopes in zip(problem.layers[:-1], trace.slopes, strict=True):
+        moved = (layer.forward(moved) - layer.bias) * slopes
     return problem.layers[-1].forward(moved) - problem.layers[-1].bias
 
 
