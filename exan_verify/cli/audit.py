@@ -179,6 +179,16 @@ def _audit_batch(
         line = record_of(one, found, time.perf_counter() - start)
         write_findings(lambda: iter([line]), fail_on, batch, junit=written["junit"], sarif=written["sarif"])
     gates = {gate: found.gate(gate) for gate in fail_on}
+    _say(output, found, proved, gates, written)
+    if proved and _mitigable(found) and found.verdict.determined:
+        output.say(f"what can be done about it: {_again('mitigate', files, found)}")
+    return exit_code(found.verdict.outcome.value, gates)
+
+
+def _say(
+    output: Output, found: Audit, proved: bool, gates: dict[str, str], written: dict[str, str | None]
+) -> None:
+    """The audit on the screen and as a record: of the attack alone where nothing was to be proved."""
     record = found.to_record() | {"statement": REAL_ARITHMETIC}
     if not proved:
         record = {name: record[name] for name in ("attack", "no_attack", "beyond_proof") if name in record}
@@ -195,9 +205,6 @@ def _audit_batch(
         output.say(facts(_lines(found) | {"certified verdict": open_}))
     output.say(*(f"gate {gate}: {_said_of_gate(found, gate, state)}" for gate, state in gates.items()))
     output.say(*(f"{name}: {path}" for name, path in written.items() if path is not None))
-    if proved and _mitigable(found) and found.verdict.determined:
-        output.say(f"what can be done about it: {_again('mitigate', files, found)}")
-    return exit_code(found.verdict.outcome.value, gates)
 
 
 def _mitigable(found: Audit) -> bool:
