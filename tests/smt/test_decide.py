@@ -59,8 +59,8 @@ def test_a_bottleneck_leaves_the_inputs_open() -> None:
 def test_a_sample_of_an_ambiguous_batch_is_told_by_the_plain_question(
     loss: Loss, number: int, sample: int
 ) -> None:
-    """Its cubes are many; asked whole, one solver says at once that no batch lacks the sample, whether they
-    are listed by regions or not."""
+    """Its cubes are many; asked whole, one solver says at once that no batch lacks the sample, be they
+    listed by regions or not."""
     asked, truth = posed(tiny_question(loss, number))
     found = Search(asked, Settings()).find("without", (truth,), missing=sample, cheap=True)
     assert set(found.refuted) == {SCOUT_INDEX}
