@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from exan_verify.numeric.ask_methods import column_spaces
 from exan_verify.numeric.attack import run
 from exan_verify.numeric.confirming.closed_rows import judge_own_rows
 from exan_verify.numeric.methods.exclusive_neurons.labelled_rows import peel_by_labels
+from exan_verify.numeric.problem import own_rows
 from exan_verify.numeric.problem.metrics import score, wrong_claims
 from exan_verify.numeric.problem.own_rows import solve_own_rows
 from exan_verify.numeric.problem.passes import backward, forward, weight_gains
@@ -106,6 +108,30 @@ def test_errors_of_what_is_solved_together_are_below_their_estimates_and_above_r
         assert bool((errors <= own.error).all())
         assert float(own.error.median()) < 1e-10
         assert float(own.error.max()) < 1e-8
+
+
+def test_where_the_solution_itself_is_rounded_errors_say_so(monkeypatch: pytest.MonkeyPatch):
+    """Steps that get no shorter than roundings are no reason to withhold what all samples are."""
+    model, x, y = trapped(70, 0)
+    problem = problem_of(model, x, y)
+    peeled = peel_by_labels(problem, column_spaces(problem), 70)
+    assert peeled is not None
+    gains = weight_gains(problem)
+    off = torch.full((len(peeled.x),), 1e-9, dtype=torch.float64)
+    exact = solve_own_rows(problem, peeled.x, peeled.y, off, 70.0, gains)
+    rng, solved = np.random.default_rng(5), own_rows._with_deltas
+
+    def rounded(*given: Any) -> Tensor | None:
+        change = solved(*given)
+        return None if change is None else change + 1e-8 * torch.tensor(rng.normal(size=change.shape))
+
+    monkeypatch.setattr(own_rows, "_with_deltas", rounded)
+    monkeypatch.setattr(own_rows, "_errors", lambda *_: exact.error)
+    own = solve_own_rows(problem, peeled.x, peeled.y, off, 70.0, gains)
+    assert bool(torch.isfinite(own.error).all())
+    nearest = (own.x[:, None] - x).norm(dim=2).amin(dim=1)
+    assert float(nearest.max()) > 1e-8
+    assert bool((nearest < own.error).all())
 
 
 @pytest.mark.parametrize("seed", range(3))

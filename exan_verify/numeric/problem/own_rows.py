@@ -117,6 +117,7 @@ def solve_own_rows(
     """
     own, known = _passed(problem, x, y, error, divisor, gains), error
     layer, identity = problem.layers[0], torch.eye(len(x)).to(x)
+    steps: list[Tensor] = []  # since the same rows are closed
     for _ in range(_ROUNDS):
         proceed()
         inverse = _left_inverse(own)
@@ -139,9 +140,14 @@ def solve_own_rows(
         reach = torch.hypot(reach, step)
         following = torch.where(finite, reach, known)
         renewed = _passed(problem, moved, y, following, divisor, gains)
-        settled = bool((renewed.closed == own.closed).all() and (step <= following / 2).all())
+        steps = [*steps, step] if bool((renewed.closed == own.closed).all()) else []
+        settled = step <= following / 2
+        # steps that do not get shorter are the roundings of the solution itself
+        stalled = len(steps) > 2 and float(step.norm()) > float(steps[-3].norm()) / 2
         own, known = renewed, following
-        if settled:
+        if steps and (stalled or bool(settled.all())):
+            rounded = torch.hypot(reach, _SAFETY * torch.stack(steps[-3:]).amax(dim=0))
+            reach = torch.where(settled, reach, rounded)
             return replace(own, error=torch.where(finite, reach, torch.inf))
     return replace(own, error=torch.full_like(error, torch.inf))
 
