@@ -27,6 +27,11 @@ GATE_MEANING = {
 }
 """What it says that a gate is hit."""
 
+WHAT_TO_DO = (
+    "What the gradient gives away, whoever receives it has. See the report of exan audit for the samples, "
+    "and exan mitigate for what to do."
+)
+
 MOST_RESULTS = 25_000
 """GitHub refuses a SARIF run with more."""
 
@@ -74,8 +79,9 @@ def sarif(records: Iterable[StepRecord], asked: Sequence[str], *, place: str) ->
     directory where they lie below it.
     """
     results: list[dict[str, Any]] = []
-    open_steps = left_out = 0
+    steps = open_steps = left_out = 0
     for record in records:
+        steps += 1
         open_steps += any(record.gates[gate] == "undecided" for gate in asked)
         for gate in GATE_MEANING:
             # what is recovered is shown as well: one result is enough, unless both were asked for
@@ -88,7 +94,9 @@ def sarif(records: Iterable[StepRecord], asked: Sequence[str], *, place: str) ->
             results.append(_result(record, gate, "error" if gate in asked else "warning", place))
     notes = []
     if open_steps:
-        notes.append(f"{open_steps} steps are not decided for the gates {', '.join(asked)}; that is not safe")
+        notes.append(
+            f"not decided for the gates {', '.join(asked)}: {open_steps} of {steps} steps; that is not safe"
+        )
     if left_out:
         notes.append(f"{left_out} more results are left out; this is the most that code hosts take")
     run = {
@@ -100,10 +108,8 @@ def sarif(records: Iterable[StepRecord], asked: Sequence[str], *, place: str) ->
                     {
                         "id": gate,
                         "shortDescription": {"text": f"{meaning}."},
-                        "help": {
-                            "text": "What the gradient gives away, whoever receives it has. See the "
-                            "report of exan audit for the samples, and exan mitigate for what to do."
-                        },
+                        "fullDescription": {"text": f"{meaning}. {WHAT_TO_DO}"},
+                        "help": {"text": WHAT_TO_DO},
                     }
                     for gate, meaning in GATE_MEANING.items()
                 ],

@@ -217,7 +217,7 @@ class System:
 
     @cached_property
     def right(self) -> Array:
-        """What the rest adds to every entry (reduction sum), and the size of what is summed there."""
+        """What the rest adds to every entry (reduction sum), and the size of what is summed: (2, entries)."""
         total = size = np.zeros(1)
         for m, (x, y) in enumerate(zip(self.inputs, self.rest.batch.labels, strict=True)):
             place = self.rest.members[m]
