@@ -237,7 +237,9 @@ def _last(
 
     (context.setting.progress or _silent)(Engine.SMT.value, 1.0)
     try:
-        asked, more, evidence = ask_smt.ask_about_batch(context, limits, cheap=facts.is_ambiguous)
+        asked, more, evidence = ask_smt.ask_about_batch(
+            context, limits, told=facts.free | facts.determined if facts.is_ambiguous else None
+        )
     except (*STOPPING, GradientError) as error:
         attempt = Attempt(engine=Engine.SMT, note=_why(error))
         return replace(verdict, attempts=(*verdict.attempts, attempt))

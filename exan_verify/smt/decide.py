@@ -51,13 +51,16 @@ def decide(
     gradient: Gradient | None = None,
     radius: Fraction | None = None,
     settings: Settings | None = None,
+    told: frozenset[int] | None = None,
 ) -> Verdict:
     """Which batches have the gradient of ``batch``, or ``gradient``: decided by SMT solvers alone.
 
     Without a tolerance in the question the gradient is exact. With one: do all batches whose gradient differs
     by at most as much in every entry lie within ``radius`` (default 0) of the given batch, in the maximum
-    norm up to order? The deadline in ``settings`` is kept whatever the question's size (one whose constraints
-    would be too large to write is UNKNOWN at once).
+    norm up to order? ``told``: the batch is known to have a second one, and only samples that are not told
+    are asked about; a quarter of the time goes into a second batch, which may tell some at once. The deadline
+    in ``settings`` is kept whatever the question's size (one whose constraints would be too large to write is
+    UNKNOWN at once).
 
     Raises :class:`InputError` for a question that makes no sense, and
     :class:`~exan_verify.smt.solvers.run.SolverDisagreementError` when solvers contradict one another.
@@ -74,7 +77,7 @@ def decide(
             posed, truth = pose(network, question, batch=batch, gradient=gradient)
     except BudgetExhausted:
         return _not_asked(question, batch, f"{RAN_OUT} before the question was written; give a larger budget")
-    return answer(posed, truth, settings, radius=radius or Fraction(0))
+    return answer(posed, truth, settings, radius=radius or Fraction(0), told=told)
 
 
 def not_taken(network: Network, question: Question) -> str:
@@ -127,7 +130,12 @@ def _sized(question: Question, batch: Batch | None, gradient: Gradient | None) -
 
 
 def answer(
-    posed: Posed, truth: Known | None, settings: Settings, *, radius: Fraction = Fraction(0)
+    posed: Posed,
+    truth: Known | None,
+    settings: Settings,
+    *,
+    radius: Fraction = Fraction(0),
+    told: frozenset[int] | None = None,
 ) -> Verdict:
     """Decide a question that :func:`pose` made."""
     search = Search(posed, settings)
@@ -140,10 +148,17 @@ def answer(
         assert isinstance(batch, ExactBatch)
         truth = known(posed, batch)
     skip = frozenset(() if first is None else first.refuted)
-    found = search.find("find another batch", (truth,), radius=radius, skip=skip)
+    with search.shorter(*((1.0, float("inf")) if told is None else (1 / 4, STATUS_SECONDS))):
+        found = search.find("find another batch", (truth,), radius=radius, skip=skip)
     if found.accepted is not None:
         _, _, other = found.accepted
-        return _ambiguous(search, truth, other)
+        return _ambiguous(search, truth, other, told or frozenset())
+    if found.inconclusive and told is not None:
+        samples, rests_on = _statuses(search, truth, None, told)
+        if set(samples) != {SampleStatus.UNKNOWN}:
+            trust = Grounds.of(search, rests_on).trust
+            reason = "samples of a batch with a second one"
+            return _verdict(search, Outcome.AMBIGUOUS, reason, samples=samples, truth=truth, trust=trust)
     if found.inconclusive:
         return _unknown(search, found, (SampleStatus.UNKNOWN,) * posed.size)
     if first is None or SCOUT_INDEX in found.refuted:
@@ -176,7 +191,7 @@ def _unique(search: Search, truth: Known, radius: Fraction, rests_on: list[Found
     )
 
 
-def _ambiguous(search: Search, truth: Known, other: ExactBatch | BallBatch) -> Verdict:
+def _ambiguous(search: Search, truth: Known, other: ExactBatch | BallBatch, told: frozenset[int]) -> Verdict:
     """A witness that is not rational is the record of an :class:`ExactBatch` of algebraic numbers, or of a
     :class:`BallBatch` proved to exist, as the witness's only generator. The outcome is nobody's word; single
     samples may be.
@@ -186,7 +201,7 @@ def _ambiguous(search: Search, truth: Known, other: ExactBatch | BallBatch) -> V
     else:
         witness = Witness(generators=(other.record(),))
         how = "replayed exactly" if isinstance(other, ExactBatch) else "proved to exist by ball arithmetic"
-    samples, rests_on = _statuses(search, truth, other)
+    samples, rests_on = _statuses(search, truth, other, told)
     grounds = Grounds.of(search, rests_on)
     determined = f"; a batch without a sample that is determined: {grounds}" if rests_on else ""
     return _verdict(
@@ -201,10 +216,10 @@ def _ambiguous(search: Search, truth: Known, other: ExactBatch | BallBatch) -> V
 
 
 def _statuses(
-    search: Search, truth: Known, other: ExactBatch | BallBatch
+    search: Search, truth: Known, other: ExactBatch | BallBatch | None, told: frozenset[int]
 ) -> tuple[tuple[SampleStatus, ...], list[Found]]:
-    """A sample that the other batch lacks is FREE; of the rest it is asked whether a batch lacks them, and
-    the searches are returned that found that none does.
+    """A sample that the other batch lacks is FREE; of the rest that are not told already it is asked whether
+    a batch lacks them, and the searches are returned that found that none does.
     """
     posed, batch = search.posed, truth.batch
     found = [SampleStatus.UNKNOWN] * posed.size
@@ -213,9 +228,9 @@ def _statuses(
         return tuple(found), rests_on
     common = []
     for n, (x, y) in enumerate(zip(batch.x, batch.y, strict=True)):
-        if _lacks(other, batch, x, y):
+        if other is not None and _lacks(other, batch, x, y):
             found[n] = SampleStatus.FREE
-        else:
+        elif n not in told:
             common.append(n)
     with until(search.settings.deadline), suppress(BudgetExhausted):  # the rest then stays unknown
         for left, n in zip(range(len(common), 0, -1), common, strict=True):

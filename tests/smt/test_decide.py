@@ -17,6 +17,7 @@ from exan_verify.core.verdict import Engine, Outcome, SampleStatus, Trust
 from exan_verify.errors import InputError
 from exan_verify.exact.backprop import gradient as exact_gradient
 from exan_verify.instances import tiny_question
+from exan_verify.smt.decide import _statuses
 from exan_verify.smt.portfolio import Settings
 from exan_verify.smt.search import SCOUT_INDEX, Search
 from exan_verify.smt.solvers.run import Worker
@@ -64,6 +65,11 @@ def test_a_sample_of_an_ambiguous_batch_is_told_by_the_plain_question(
     asked, truth = posed(tiny_question(loss, number))
     found = Search(asked, Settings()).find("without", (truth,), missing=sample, cheap=True)
     assert set(found.refuted) == {SCOUT_INDEX}
+    others = frozenset(range(asked.size)) - {sample}
+    samples, rests_on = _statuses(Search(asked, Settings()), truth, None, others)
+    assert samples[sample] is SampleStatus.DETERMINED
+    assert all(samples[m] is SampleStatus.UNKNOWN for m in others), "they are told already"
+    assert len(rests_on) == 1
 
 
 def test_an_integer_gradient_with_one_irrational_batch() -> None:

@@ -37,18 +37,19 @@ def is_small(setting: Setting, samples: int) -> bool:
 
 
 def ask_about_batch(
-    context: Context, limits: Budget, *, cheap: bool
+    context: Context, limits: Budget, *, told: frozenset[int] | None
 ) -> tuple[Verdict, Facts, tuple[Evidence, ...]]:
     """The solvers' verdict; facts and evidence when it rests on a second batch that was replayed exactly.
 
-    ``cheap``: the outcome is known, and only single samples are asked about.
+    ``told``: the batch is known to be ambiguous, these samples have their status, and only the others are
+    asked about; None where the outcome is asked for.
     """
     setting = context.setting
     settings = _settings(setting, limits)
-    if cheap and (settings.work_limit is not None or settings.deadline is None):
+    if told is not None and (settings.work_limit is not None or settings.deadline is None):
         settings = replace(settings, work_limit=min(settings.work_limit or UNASKED_WORK, UNASKED_WORK))
     # that features in the span of others follow from them is shown of ReLU networks
-    smaller = None if cheap or not isinstance(setting.network, ReluNetwork) else spanned(context)
+    smaller = None if told is not None or not isinstance(setting.network, ReluNetwork) else spanned(context)
     if smaller is not None:
         found = decide(smaller.network, smaller.question, batch=smaller.batch, settings=settings)
         if found.outcome is not Outcome.AMBIGUOUS:
@@ -60,7 +61,7 @@ def ask_about_batch(
             accepted = accept(context, evidence_of(context, candidate))
             if accepted is not None:
                 return _with_all_features(context, found, accepted), accepted.facts, (accepted.evidence,)
-    verdict = decide(setting.network, setting.question, batch=context.batch, settings=settings)
+    verdict = decide(setting.network, setting.question, batch=context.batch, settings=settings, told=told)
     if verdict.outcome is not Outcome.AMBIGUOUS or verdict.witness is None:
         return verdict, Facts(), ()
     other = verdict.witness.batch
