@@ -226,8 +226,8 @@ def _found_system(
         weight = all_deltas[layer].dot(weight) % p
     elif choice == "SumZero":
         weight = (weight[:-1] - weight[-1:]) % p
-    deltas_minor, *next_minors = [minor for minor in minors if minor is not None] or [None]
-    if deltas_minor is None or 1 + len(next_minors) < len(minors):
+    found = [minor for minor in minors if minor is not None]
+    if len(found) < len(minors):
         return None
     neurons, equations, dropped, inverse = list[int](), list[int](), list[int](), list[list[int]]()
     if choice != "Alone":
@@ -245,8 +245,8 @@ def _found_system(
             neurons, equations = [row % width for row in rows], [row // width for row in rows]
     return System(
         choice=choice,
-        next_minors=tuple(minor for minor in next_minors if minor is not None),
-        deltas_minor=deltas_minor,
+        next_minors=tuple(found[1:]),
+        deltas_minor=found[0],
         neurons=neurons,
         equations=equations,
         dropped=dropped,
