@@ -226,10 +226,9 @@ def _found_system(
         weight = all_deltas[layer].dot(weight) % p
     elif choice == "SumZero":
         weight = (weight[:-1] - weight[-1:]) % p
-    full = [minor for minor in minors if minor is not None]
-    if len(full) < len(minors):
+    found = [minor for minor in minors if minor is not None]
+    if len(found) < len(minors):
         return None
-    deltas_minor, *next_minors = full
     neurons, equations, dropped, inverse = list[int](), list[int](), list[int](), list[list[int]]()
     if choice != "Alone":
         free = sum(len(group) ** 2 for group in state.groups(layer, members)) if degree == 2 else len(members)
@@ -246,8 +245,8 @@ def _found_system(
             neurons, equations = [row % width for row in rows], [row // width for row in rows]
     return System(
         choice=choice,
-        next_minors=tuple(minor for minor in next_minors if minor is not None),
-        deltas_minor=deltas_minor,
+        next_minors=tuple(found[1:]),
+        deltas_minor=found[0],
         neurons=neurons,
         equations=equations,
         dropped=dropped,

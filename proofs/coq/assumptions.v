@@ -1,7 +1,7 @@
 (* What every main theorem rests on: each must be closed under the global context. *)
 From Exan Require Import linalg network derivative shared orbits exclusive lifting exact downward.
 From Exan Require Import groups splits labels systems modular narrow release dead cubic.
-From Exan Require Import peeling published pairs softmax.
+From Exan Require Import peeling published pairs slopes convolutions softmax.
 
 Print Assumptions fwd_fwdp.
 Print Assumptions grad_gradp.
@@ -60,6 +60,13 @@ Print Assumptions C2_candidates.
 Print Assumptions C2.
 Print Assumptions C2_sample.
 Print Assumptions C2_splits.
+Print Assumptions PL1_candidates.
+Print Assumptions PL1.
+Print Assumptions PL1_batch_first.
+Print Assumptions PL1_batch.
+Print Assumptions CV1_step.
+Print Assumptions CV1_down.
+Print Assumptions CV1.
 Print Assumptions output_rank.
 Print Assumptions output_rank_batch.
 Print Assumptions backward_map.
@@ -85,7 +92,7 @@ Print Assumptions rank_mod_ge.
 
 From Exan Require Import instances instances_ambiguous instances_algebra instances_published instances_secure
   instances_peeling instances_cubic instances_shared instances_region instances_layer instances_confined instances_deep
-  instances_labels instances_release instances_splits.
+  instances_labels instances_release instances_splits instances_slopes instances_convolutions.
 
 Print Assumptions A_unique.
 Print Assumptions A_E1.
@@ -179,5 +186,7 @@ Print Assumptions B_single_inputs.
 Print Assumptions E_sample.
 Print Assumptions W_splits.
 Print Assumptions W_unique.
+Print Assumptions X_unique.
+Print Assumptions Y_unique.
 Print Assumptions transcendental_root.
 Print Assumptions root_of_e_transcendental.

@@ -150,7 +150,7 @@ End Candidates.
 End Cubic.
 
 (* Appendix L3 for networks, samples of pairwise different candidates: C1 with *)
-(* the rank of the system of degree three. The same last steps as C1_core.     *)
+(* the rank of the system of degree three.      *)
 Section OneLayer.
 
 Variables (R : realFieldType) (d n : nat) (ws : seq nat) (K : nat).
@@ -173,28 +173,14 @@ have candP (y : 'I_M -> 'cV[R]_d) h z (T : 'M[R]_M) m :
   have -> : (B *m col m T) j 0 = delta1 N (y m) (h m) j 0.
     by rewrite colE mulmxA -colE -Dy !mxE.
   exact: inactive_or_active.
-have uP := unit_from_inverses PQ.
 have true_cand m : cand B V (delta_mx m 0) (col m (cols p)).
   rewrite [col m (cols p)]colsE -[delta_mx m 0]mul1mx -colE.
   by apply: candP (u m) _; rewrite mulmx1.
-have /fin_all_exists[f sol] m : exists f : 'I_M * R,
-    col m P = f.2 *: delta_mx f.1 0 /\ p' m = f.2 *: p f.1.
-  have c_m := candP _ _ _ _ m (u' m) D'.
-  have [a [c [_ qE pE]]] := L3_candidates true_cand rR (col_unit_neq0 m uP) c_m.
-  by exists (a, c); rewrite /= qE pE colsE.
-have [s_inj c1] := monomial_permutation PQ Q1 (fun m => proj1 (sol m)).
-have Pcol m : col m P = delta_mx (f m).1 0 by rewrite (sol m).1 c1 scale1r.
-exists (perm s_inj) => m; rewrite permE; split.
-- have Pij i j : P i j = (i == (f j).1)%:R.
-    by have /colP/(_ i) := Pcol j; rewrite !mxE andbT.
-  have xE : (cols x)^T = P *m (cols x')^T by rewrite X' mulmxA PQ mul1mx.
-  apply/colP => i; have /matrixP/(_ (f m).1 i) := xE.
-  rewrite !mxE (bigD1 m) //= big1 => [|j jm]; rewrite Pij !mxE.
-    by rewrite eqxx mul1r addr0.
-  by rewrite (inj_eq s_inj) eq_sym (negPf jm) mul0r.
-- rewrite -[LHS](colsE (fun m => delta1 N (x' m) (g' m))) -[RHS](colsE (fun m => delta1 N (x m) (g m))).
-  rewrite -/(Delta1 N x' g') D' [LHS]colE -mulmxA -colE Pcol -colE //.
-- by rewrite u' (sol m).2 c1 scale1r u.
+suff each m : exists a c, col m P = c *: delta_mx a 0 /\ delta2 N (x' m) (g' m) = c *: delta2 N (x a) (g a).
+  by have [s st] := same_upto PQ Q1 D' X' each; exists s.
+have c_m := candP _ _ _ _ m (u' m) D'.
+have [a [c [_ qE pE]]] := L3_candidates true_cand rR (col_unit_neq0 m (unit_from_inverses PQ)) c_m.
+by exists a, c; rewrite qE u' pE colsE u scalemxAr.
 Qed.
 
 Theorem L3 M k G (C : 'M[R]_(head K ws, k)) (x x' : 'I_M -> 'cV[R]_d) (g g' : 'I_M -> 'cV[R]_K) :

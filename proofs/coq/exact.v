@@ -4,6 +4,7 @@
 (*   gradmx G            [dW_1 | db_1]                                        *)
 (*   factorisations      3.1: another batch has Delta' = Delta P, H' = Q H    *)
 (*   factorisations_unique   for one P and one Q only                         *)
+(*   same_upto       if P mixes nothing, the batches are equal up to order    *)
 (*   act N x, delta2     the second layer's input and its delta               *)
 (*   state_same_upto s   equal inputs, delta_1 and delta_2 up to the order s  *)
 (*   confined G C x g    the next deltas of batches with this gradient lie in *)
@@ -68,24 +69,10 @@ Proof. by move=> rA E; have [P [Q [_ _ _ D' _]]] := factorisations rA E; exists 
 
 End Factorisation.
 
-Section OneLayer.
+(* Two factorisations of one matrix, whose P mixes nothing. *)
+Section Order.
 
-Variables (R : realFieldType) (d n : nat) (ws : seq nat) (K : nat).
-Variable N : params R d (n :: ws) K.
-
-Definition act (x : 'cV[R]_d) : 'cV[R]_n := relu (N.1.1 *m x + N.1.2).
-
-Definition delta2 (x : 'cV[R]_d) (g : 'cV[R]_K) := delta1 N.2 (act x) g.
-
-(* The two equations of 3.1: inactive, delta_j = 0, or active,                *)
-(* delta_j = w_j . delta_{i+1}.                                               *)
-Lemma inactive_or_active x g j :
-  delta1 N x g j 0 = 0 \/ delta1 N x g j 0 = ((w1 N.2)^T *m delta2 x g) j 0.
-Proof. by rewrite /= dmaskE; case: ifP => _; [right | left]. Qed.
-
-Definition state_same_upto M (x x' : 'I_M -> 'cV[R]_d) (g g' : 'I_M -> 'cV[R]_K) (s : 'S_M) :=
-  forall m, [/\ x' m = x (s m), delta1 N (x' m) (g' m) = delta1 N (x (s m)) (g (s m)) &
-    delta2 (x' m) (g' m) = delta2 (x (s m)) (g (s m))].
+Variable R : realFieldType.
 
 (* Multiples of the columns of a permuted identity, with Q 1 = 1: a permutation. *)
 Lemma monomial_permutation M (P Q : 'M[R]_M) (s : 'I_M -> 'I_M) (c : 'I_M -> R) :
@@ -112,6 +99,51 @@ have /colP/(_ (s m)) := Pcol m'; rewrite !mxE (inj_eq sinj) eq_sym (negPf mm') /
 by rewrite mulr0.
 Qed.
 
+Lemma same_upto n d k M (D D' : 'I_M -> 'cV[R]_n) (x x' : 'I_M -> 'cV[R]_d) (u u' : 'I_M -> 'cV[R]_k)
+    (P Q : 'M[R]_M) :
+  P *m Q = 1%:M -> Q *m const_mx 1 = const_mx 1 :> 'cV_M ->
+  cols D' = cols D *m P -> (cols x')^T = Q *m (cols x)^T ->
+  (forall m, exists a c, col m P = c *: delta_mx a 0 /\ u' m = c *: u a) ->
+  exists s : 'S_M, forall m, [/\ x' m = x (s m), D' m = D (s m) & u' m = u (s m)].
+Proof.
+move=> PQ Q1 D'E X' each.
+have /fin_all_exists[f sol] m : exists f : 'I_M * R, col m P = f.2 *: delta_mx f.1 0 /\ u' m = f.2 *: u f.1.
+  by have [a [c E]] := each m; exists (a, c).
+have [s_inj c1] := monomial_permutation PQ Q1 (fun m => proj1 (sol m)).
+have Pcol m : col m P = delta_mx (f m).1 0 by rewrite (sol m).1 c1 scale1r.
+exists (perm s_inj) => m; rewrite permE; split.
+- have Pij i j : P i j = (i == (f j).1)%:R.
+    by have /colP/(_ i) := Pcol j; rewrite !mxE andbT.
+  have xE : (cols x)^T = P *m (cols x')^T by rewrite X' mulmxA PQ mul1mx.
+  apply/colP => i; have /matrixP/(_ (f m).1 i) := xE.
+  rewrite !mxE (bigD1 m) //= big1 => [|j jm]; rewrite Pij !mxE.
+    by rewrite eqxx mul1r addr0.
+  by rewrite (inj_eq s_inj) eq_sym (negPf jm) mul0r.
+- by rewrite -[LHS]colsE D'E colE -mulmxA -colE Pcol -colE colsE.
+by rewrite (sol m).2 c1 scale1r.
+Qed.
+
+End Order.
+
+Section OneLayer.
+
+Variables (R : realFieldType) (d n : nat) (ws : seq nat) (K : nat).
+Variable N : params R d (n :: ws) K.
+
+Definition act (x : 'cV[R]_d) : 'cV[R]_n := relu (N.1.1 *m x + N.1.2).
+
+Definition delta2 (x : 'cV[R]_d) (g : 'cV[R]_K) := delta1 N.2 (act x) g.
+
+(* The two equations of 3.1: inactive, delta_j = 0, or active,                *)
+(* delta_j = w_j . delta_{i+1}.                                               *)
+Lemma inactive_or_active x g j :
+  delta1 N x g j 0 = 0 \/ delta1 N x g j 0 = ((w1 N.2)^T *m delta2 x g) j 0.
+Proof. by rewrite /= dmaskE; case: ifP => _; [right | left]. Qed.
+
+Definition state_same_upto M (x x' : 'I_M -> 'cV[R]_d) (g g' : 'I_M -> 'cV[R]_K) (s : 'S_M) :=
+  forall m, [/\ x' m = x (s m), delta1 N (x' m) (g' m) = delta1 N (x (s m)) (g (s m)) &
+    delta2 (x' m) (g' m) = delta2 (x (s m)) (g (s m))].
+
 (* The next deltas of both batches lie in the column space of C.              *)
 Theorem C1_core M k (C : 'M[R]_(head K ws, k)) (x x' : 'I_M -> 'cV[R]_d) (g g' : 'I_M -> 'cV[R]_K)
     (p p' : 'I_M -> 'cV[R]_k) :
@@ -130,27 +162,14 @@ have candP (y : 'I_M -> 'cV[R]_d) h z (T : 'M[R]_M) m :
   have -> : (B *m col m T) j 0 = delta1 N (y m) (h m) j 0.
     by rewrite colE mulmxA -colE -Dy !mxE.
   exact: inactive_or_active.
-have uP := unit_from_inverses PQ.
 have true_cand m : cand B V (col m 1%:M) (col m (cols p)).
   by rewrite [col m (cols p)]colsE; apply: candP (u m) _; rewrite mulmx1.
-have /fin_all_exists[f sol] m : exists f : 'I_M * R,
-    col m P = f.2 *: delta_mx f.1 0 /\ p' m = f.2 *: p f.1.
-  have c_m := candP _ _ _ _ m (u' m) D'.
-  have [a [c [_ qE pE]]] := C1_candidates (@unitmx1 _ _) true_cand rR (col_unit_neq0 m uP) c_m.
-  by exists (a, c); rewrite /= qE pE colsE colE mul1mx.
-have [s_inj c1] := monomial_permutation PQ Q1 (fun m => proj1 (sol m)).
-have Pcol m : col m P = delta_mx (f m).1 0 by rewrite (sol m).1 c1 scale1r.
-exists (perm s_inj) => m; rewrite permE; split.
-- have Pij i j : P i j = (i == (f j).1)%:R.
-    by have /colP/(_ i) := Pcol j; rewrite !mxE andbT.
-  have xE : (cols x)^T = P *m (cols x')^T by rewrite X' mulmxA PQ mul1mx.
-  apply/colP => i; have /matrixP/(_ (f m).1 i) := xE.
-  rewrite !mxE (bigD1 m) //= big1 => [|j jm]; rewrite Pij !mxE.
-    by rewrite eqxx mul1r addr0.
-  by rewrite (inj_eq s_inj) eq_sym (negPf jm) mul0r.
-- rewrite -[LHS](colsE (fun m => delta1 N (x' m) (g' m))) -[RHS](colsE (fun m => delta1 N (x m) (g m))).
-  rewrite -/(Delta1 N x' g') D' [LHS]colE -mulmxA -colE Pcol -colE //.
-- by rewrite u' (sol m).2 c1 scale1r u.
+suff each m : exists a c, col m P = c *: delta_mx a 0 /\ delta2 (x' m) (g' m) = c *: delta2 (x a) (g a).
+  by have [s st] := same_upto PQ Q1 D' X' each; exists s.
+have c_m := candP _ _ _ _ m (u' m) D'.
+have [a [c [_ qE pE]]] :=
+  C1_candidates (@unitmx1 _ _) true_cand rR (col_unit_neq0 m (unit_from_inverses PQ)) c_m.
+by exists a, c; rewrite qE u' pE colsE colE mul1mx u scalemxAr.
 Qed.
 
 (* G: which loss vectors are admitted. C confines the next deltas of every    *)

@@ -6,6 +6,8 @@
 (*                   and V = W_{i+1}^T C                                      *)
 (*   mono M k        the lifted unknowns q_a q_b (a <= b) and q_a p_c         *)
 (*   lifted B V      the matrix R: one row per neuron, one column per unknown *)
+(*   known_multiple  a candidate whose lift is a combination of known ones'   *)
+(*                   is a multiple of one of these                            *)
 (*   C1_candidates   if rank R >= U - M, every candidate is a multiple of one  *)
 (*                   of the M known solutions                                 *)
 (******************************************************************************)
@@ -123,44 +125,53 @@ have E r (A : 'M[F]_(n, r)) (v : 'cV[F]_r) :
 by rewrite !E; case: (c j) => ->; rewrite ?mul0r ?mulr0 subrr.
 Qed.
 
-(* C1: one rank replaces all search. The known solutions are the columns of   *)
-(* Q0 and P0, in the coordinates of any basis B of the column space.          *)
-Theorem C1_candidates B V (Q0 : 'M[F]_M) (P0 : 'M[F]_(k, M)) :
-  Q0 \in unitmx -> (forall m, cand B V (col m Q0) (col m P0)) ->
-  (#|mono M k| - M <= \rank (lifted B V))%N ->
-  forall q p, q != 0 -> cand B V q p ->
+(* Known solutions, the columns of Q0 and P0: their lifts are independent, and *)
+(* what is a combination of them as a vector is a multiple of one of them.    *)
+Section Known.
+
+Variables (Q0 : 'M[F]_M) (P0 : 'M[F]_(k, M)).
+Hypothesis uQ : Q0 \in unitmx.
+
+Definition known_lift (m : 'I_M) : mono M k -> F := leval (col m Q0 *m (col m Q0)^T) (col m Q0 *m (col m P0)^T).
+
+Let D (c : 'I_M -> F) := diag_mx (\row_m c m).
+
+Lemma known_sum (c : 'I_M -> F) t :
+  \sum_m c m * known_lift m t = leval (Q0 *m D c *m Q0^T) (Q0 *m D c *m P0^T) t.
+Proof.
+have E r s (A : 'M[F]_(r, M)) (B' : 'M[F]_(s, M)) a b :
+    \sum_m c m * (col m A *m (col m B')^T) a b = (A *m D c *m B'^T) a b.
+  rewrite mxE; apply: eq_bigr => m _; rewrite mul_mx_diag !mxE big_ord1 !mxE.
+  by rewrite mulrCA mulrA.
+by case: t => [[[a b] ab]|[a b]] /=; rewrite E.
+Qed.
+
+Lemma known_symmetric c : (Q0 *m D c *m Q0^T)^T = Q0 *m D c *m Q0^T.
+Proof. by rewrite !trmx_mul trmxK tr_diag_mx mulmxA. Qed.
+
+Lemma known_independent : independent known_lift.
+Proof.
+move=> c c0 m.
+have E0 : leval (Q0 *m D c *m Q0^T) (Q0 *m D c *m P0^T) =1 leval 0 0.
+  by move=> t; rewrite -known_sum c0; case: t => [[[a b] ab]|[a b]] /=; rewrite mxE.
+have [S0 _] := leval_inj (known_symmetric c) (trmx0 _ _ _) E0.
+have /(congr1 (fun A => invmx Q0 *m A *m invmx Q0^T)) := S0.
+rewrite mulmx0 mul0mx !mulmxA mulVmx // mul1mx mulmxK ?unitmx_tr //.
+by move/matrixP/(_ m m); rewrite !mxE eqxx.
+Qed.
+
+Lemma known_multiple (c : 'I_M -> F) q p : q != 0 ->
+  (forall t, leval (q *m q^T) (q *m p^T) t = \sum_m c m * known_lift m t) ->
   exists m c, [/\ c != 0, q = c *: col m Q0 & p = c *: col m P0].
 Proof.
-move=> uQ known rk q p q0 c_qp.
-pose sol (m : 'I_M) := leval (col m Q0 *m (col m Q0)^T) (col m Q0 *m (col m P0)^T).
-have comb (c : 'I_M -> F) t : \sum_m c m * sol m t =
-    leval (Q0 *m diag_mx (\row_m c m) *m Q0^T) (Q0 *m diag_mx (\row_m c m) *m P0^T) t.
-  have E r s (A : 'M[F]_(r, M)) (B' : 'M[F]_(s, M)) a b :
-      \sum_m c m * (col m A *m (col m B')^T) a b = (A *m diag_mx (\row_m c m) *m B'^T) a b.
-    rewrite mxE; apply: eq_bigr => m _; rewrite mul_mx_diag !mxE big_ord1 !mxE.
-    by rewrite mulrCA mulrA.
-  by case: t => [[[a b] ab]|[a b]] /=; rewrite E.
-have symD (c : 'I_M -> F) :
-    (Q0 *m diag_mx (\row_m c m) *m Q0^T)^T = Q0 *m diag_mx (\row_m c m) *m Q0^T.
-  by rewrite !trmx_mul trmxK tr_diag_mx mulmxA.
-have ind : independent sol.
-  move=> c c0 m; pose D := diag_mx (\row_m c m).
-  have E0 : leval (Q0 *m D *m Q0^T) (Q0 *m D *m P0^T) =1 leval 0 0.
-    by move=> t; rewrite -comb c0; case: t => [[[a b] ab]|[a b]] /=; rewrite mxE.
-  have [S0 _] := leval_inj (symD c) (trmx0 _ _ _) E0.
-  have /(congr1 (fun A => invmx Q0 *m A *m invmx Q0^T)) := S0.
-  rewrite mulmx0 mul0mx !mulmxA mulVmx // mul1mx mulmxK ?unitmx_tr //.
-  by move/matrixP/(_ m m); rewrite !mxE eqxx.
-have card_le : (#|mono M k| <= \rank (lifted B V) + #|'I_M|)%N.
-  by rewrite card_ord addnC -leq_subLR.
-have [c /= Ec] := kernel_span card_le (fun m => cand_solves (known m)) ind (cand_solves c_qp).
-have [|Eq Ep] := leval_inj _ (symD c) (fun t => etrans (Ec t) (comb c t)).
+move=> q0 Ec.
+have [|Eq Ep] := leval_inj _ (known_symmetric c) (fun t => etrans (Ec t) (known_sum c t)).
   by rewrite trmx_mul trmxK.
 pose r := invmx Q0 *m q; have qE : q = Q0 *m r by rewrite mulKVmx.
-have rr : r *m r^T = diag_mx (\row_m c m).
+have rr : r *m r^T = D c.
   rewrite /r trmx_mul mulmxA -(mulmxA _ q) Eq !mulmxA mulVmx // mul1mx trmx_inv.
   by rewrite mulmxK ?unitmx_tr.
-have rp : r *m p^T = diag_mx (\row_m c m) *m P0^T.
+have rp : r *m p^T = D c *m P0^T.
   by rewrite /r -mulmxA Ep !mulmxA mulVmx // mul1mx.
 clearbody r; have [m rm] : exists m, r m 0 != 0.
   apply/existsP; apply: contraNT q0; rewrite negb_exists => /forallP r0.
@@ -176,6 +187,24 @@ have cE : c m = r m 0 * r m 0.
 exists m, (r m 0); split=> //; first by rewrite {1}qE {1}rE -scalemxAr -colE.
 apply/colP => i; have /matrixP/(_ m i) := rp.
 by rewrite mul_diag_mx !mxE big_ord1 !mxE cE -mulrA => /(mulfI rm).
+Qed.
+
+End Known.
+
+(* C1: one rank replaces all search. The known solutions are the columns of   *)
+(* Q0 and P0, in the coordinates of any basis B of the column space.          *)
+Theorem C1_candidates B V (Q0 : 'M[F]_M) (P0 : 'M[F]_(k, M)) :
+  Q0 \in unitmx -> (forall m, cand B V (col m Q0) (col m P0)) ->
+  (#|mono M k| - M <= \rank (lifted B V))%N ->
+  forall q p, q != 0 -> cand B V q p ->
+  exists m c, [/\ c != 0, q = c *: col m Q0 & p = c *: col m P0].
+Proof.
+move=> uQ known rk q p q0 c_qp.
+have card_le : (#|mono M k| <= \rank (lifted B V) + #|'I_M|)%N.
+  by rewrite card_ord addnC -leq_subLR.
+have [c Ec] := kernel_span card_le (sol := known_lift Q0 P0) (fun m => cand_solves (known m))
+  (known_independent (P0 := P0) uQ) (cand_solves c_qp).
+exact: (known_multiple uQ q0 Ec).
 Qed.
 
 End Lifting.

@@ -124,20 +124,10 @@ have known m : delta2 N (x' m) (g' m) = cols (fun m => delta2 N (x m) (g m)) *m 
   - by rewrite -!gsum_tail E.
   - move=> a none; apply: qi => l /sub[l' <-]; exact: none.
   exact: col_unit_neq0.
-have /fin_all_exists[t sol] m : exists t : 'I_M * R, col m P = t.2 *: delta_mx t.1 0.
-  by have [_ [a [c E']]] := known m; exists (a, c).
-have [s_inj c1] := monomial_permutation PQ Q1 sol.
-have Pcol m : col m P = delta_mx (t m).1 0 by rewrite sol c1 scale1r.
-exists (perm s_inj) => m; rewrite permE; split.
-- have Pij i j : P i j = (i == (t j).1)%:R.
-    by have /colP/(_ i) := Pcol j; rewrite !mxE andbT.
-  have xE : (cols x)^T = P *m (cols x')^T by rewrite X' mulmxA PQ mul1mx.
-  apply/colP => i; have /matrixP/(_ (t m).1 i) := xE.
-  rewrite !mxE (bigD1 m) //= big1 => [|j jm]; rewrite Pij !mxE.
-    by rewrite eqxx mul1r addr0.
-  by rewrite (inj_eq s_inj) eq_sym (negPf jm) mul0r.
-- by rewrite mixed Pcol -colE [LHS](colsE (fun m => delta1 N (x m) (g m))).
-by rewrite (known m).1 Pcol -colE colsE.
+suff each m : exists a c, col m P = c *: delta_mx a 0 /\ delta2 N (x' m) (g' m) = c *: delta2 N (x a) (g a).
+  by have [t st] := same_upto PQ Q1 D' X' each; exists t.
+have [d2 [a [c Pm]]] := known m.
+by exists a, c; rewrite d2 Pm -scalemxAr -colE colsE.
 Qed.
 
 End Splits.

@@ -13,7 +13,7 @@ from exan_verify.core.network import Array
 from exan_verify.exact.linalg import nullspace, rank
 from exan_verify.theorems.statement import Standing, Statement
 from exan_verify.theorems.support.laboratory import drawn
-from exan_verify.theorems.support.shorthands import by_instances, measured, written
+from exan_verify.theorems.support.shorthands import by_instances, coq, measured, written
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +149,7 @@ STATEMENTS = (
         r"(s=S,\dots,1)\ \Longrightarrow\ X'=X",
         standing=Standing.PROVED,
         grounds=(
+            coq("convolutions.v: CV1", "for stages whose matrix is linear in their weights"),
             written("CV1", "the induction from the head down; each certificate's ranks are recomputed"),
             measured("section 10", "12 and 64 channels on eight digits: 1.4 s of one core, 0.4 GiB"),
         ),

@@ -14,7 +14,7 @@ from exan_verify.core.network import Array
 from exan_verify.exact.linalg import multiply, nullspace, rank
 from exan_verify.theorems.statement import Standing, Statement
 from exan_verify.theorems.support.laboratory import drawn, exact
-from exan_verify.theorems.support.shorthands import by_instances, measured, written
+from exan_verify.theorems.support.shorthands import by_instances, coq, measured, written
 
 SLOPES = (Fraction(-2), Fraction(-1, 2), Fraction(1, 100), Fraction(1, 4), Fraction(3))
 """Below zero; above it is 1. None is 1, and none is -1 for a whole layer."""
@@ -123,6 +123,7 @@ STATEMENTS = (
         r"\Longrightarrow\ Q=\Pi",
         standing=Standing.PROVED,
         grounds=(
+            coq("slopes.v: PL1_batch_first", "groups of one, at the first hidden layer"),
             written("PL1", "groups of any sizes, going down, and what a negative slope takes away"),
             measured("this check", "all states of layers with slopes from -2 to 3"),
         ),
