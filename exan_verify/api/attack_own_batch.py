@@ -189,8 +189,8 @@ def _as_pictures(
 
 
 def compared(one: Recovery, values: Array, truth: Array, span: float) -> Recovery:
-    """``one`` with other ``values``, as a picture of ``truth``, of data with that ``span``: its bound spoke
-    of something else."""
+    """``one`` with other ``values``, as a picture of ``truth`` (both (d,), or in the shape of a picture), of
+    data with that ``span``: its bound spoke of something else."""
     off = np.asarray(values, dtype=np.float64).reshape(-1) - np.asarray(truth, dtype=np.float64).reshape(-1)
     rmse = float(np.sqrt(np.square(off).mean()))
     return replace(

@@ -129,7 +129,7 @@ def drawn_batch(
 
 
 def gradient_of(model: nn.Module, x: Tensor, y: Tensor, loss: str, reduction: str) -> Gradient:
-    """The gradient of every parameter, float64."""
+    """The gradient of every parameter, float64, at inputs ``x`` (M, d) with targets ``y``, (M,) or (M, K)."""
     logits = model(x)
     divisor = Loss(loss).divisor(Reduction(reduction), len(x), logits.shape[1])
     named = dict(model.named_parameters())

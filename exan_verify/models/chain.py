@@ -437,7 +437,7 @@ def _module_step(module: torch.nn.Module, path: str) -> Step:
             raise UnsupportedLayerError(
                 f"Dropout {path!r} is in training mode, so the gradient is random: every sample passes "
                 "through a network with other neurons switched off, which the gradient does not name; "
-                "call model.eval() first"
+                "call model.eval() first, in a factory before it returns the model"
             )
         return Step(kind=Kind.NOTHING, path=path)
     raise UnsupportedLayerError(
@@ -462,6 +462,9 @@ def _function_step(model: torch.nn.Module, node: Node) -> Step:
     ):
         return Step(kind=Kind.NOTHING, path=path)
     if target in (torch.reshape, torch.Tensor.reshape, torch.Tensor.view) and keeps_samples(node):
+        return Step(kind=Kind.NOTHING, path=path)
+    # a dimension of size 1 is no number more or less: the one logit of a binary classifier, above all
+    if target in (torch.squeeze, torch.Tensor.squeeze) and arguments(node, dim=None)[0] in (1, -1):
         return Step(kind=Kind.NOTHING, path=path)
     # over the real numbers a change of precision changes nothing
     if target in (torch.Tensor.contiguous, torch.Tensor.float, torch.Tensor.double):
@@ -620,7 +623,7 @@ def _remedy(name: str) -> str:
         return "remove it where it ends the model: bce takes logits and applies the sigmoid itself"
     if any(part in name.lower() for part in ("conv", "pool", "batchnorm")):
         return (
-            "nothing is proved about such models, but exan_verify.attack (exan attack, exan audit) "
-            f"rebuilds the batches of those that end in Linear layers. For a proof {_SUPPORTED}"
+            "this is for fully connected models; certify and audit also take Conv2d with a ReLU after each, "
+            f"and attack and audit most networks that end in Linear layers. Here {_SUPPORTED}"
         )
     return _SUPPORTED

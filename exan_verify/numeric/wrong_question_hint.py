@@ -227,6 +227,7 @@ def _factors_per_logit(g: Float[Tensor, "m K"], logits: Float[Tensor, "m K"]) ->
     factors = g / target_vectors(Loss.BCE, logits, targets)
 
     def repeat(groups: Tensor) -> bool:
+        """Whether the factors of each of the ``groups`` (m,) are one number."""
         kinds, counts = torch.unique(groups, return_counts=True)
         alike = [factors[groups == kind] for kind in kinds.tolist()]
         same = all(bool(((one / one[0] - 1).abs() <= _FIT).all()) for one in alike)

@@ -15,8 +15,10 @@ def test_batches_that_are_determined_are_attacked():
 
 def test_batches_that_are_determined_with_other_activations_are_attacked():
     runs = [determined_is_found(seed, others=True) for seed in range(12)]
-    assert sum(one.asked for one in runs) >= 3
-    assert all(one.found == one.asked and not one.wrong for one in runs)
+    assert sum(one.found for one in runs) >= 4
+    # of dependent inputs below a layer that is lifted the attack finds less than is proved
+    assert all(one.reason for one in runs if one.found < one.asked)
+    assert not any(one.wrong for one in runs)
 
 
 @pytest.mark.campaign

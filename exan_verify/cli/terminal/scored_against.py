@@ -38,7 +38,7 @@ class Truth:
         return np.asarray(flat, dtype=np.float64) @ self.basis
 
     def shown(self, found: Tensor) -> Tensor:
-        """Samples that were found, as pictures: of B^T x the shortest input that has it."""
+        """Samples that were found, (M, d) or (M, r), as pictures (M, d): of B^T x the shortest input."""
         if self.seen is self.x or self.basis is None:
             return found
         return found @ found.new_tensor(np.linalg.pinv(self.basis))

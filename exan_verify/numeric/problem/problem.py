@@ -103,7 +103,7 @@ class LayerGradient:
         return self.sent(self.d_bias)
 
     def sent(self, values: Float[Tensor, "... out"]) -> Float[Tensor, "... out"]:
-        """``values``, zero at the neurons that A has no row of."""
+        """``values`` (M, out) or (out,), zero at the neurons that A has no row of."""
         return values if self.rows is None else values * self.rows
 
     def without_bias(self) -> LayerGradient:
@@ -138,7 +138,7 @@ class LayerGradient:
         return torch.cat([h @ block.T for _, block in row_blocks(self.weight)], dim=1) + self.bias
 
     def backward(self, delta: Float[Tensor, "... out"]) -> Float[Tensor, "... in"]:
-        """``W^T delta``, for deltas in the last dimension."""
+        """``W^T delta``, for deltas in the last dimension: (M, out) to (M, in)."""
         return delta @ self.weight.double()
 
 

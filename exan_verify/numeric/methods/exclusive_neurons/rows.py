@@ -64,6 +64,7 @@ class _Rows:
     error: Tensor
 
     def select(self, chosen: Tensor) -> _Rows:
+        """Those at the positions ``chosen`` (k,), or where a mask (r,) is true."""
         return _Rows(
             index=self.index[chosen], x=self.x[chosen], bias=self.bias[chosen], error=self.error[chosen]
         )
