@@ -180,8 +180,8 @@ def determined_is_found(seed: int, work: int = 3_000_000, *, others: bool = Fals
     depth = int(rng.integers(1, 3))
     loss = LOSSES[int(rng.integers(4))]
     classes = int(rng.integers(1 if loss in ("bce", "mse") else 2, 5))
-    hidden = rng.integers(20, 80, depth) if others else rng.integers(3, 9, depth)
-    widths = (int(rng.integers(3, 9)), *(int(n) for n in hidden), classes)
+    neurons = (20, 80) if others else (3, 9)
+    widths = (int(rng.integers(3, 9)), *(int(n) for n in rng.integers(*neurons, depth)), classes)
     samples = int(rng.integers(1, 7))
     model = drawn_network(widths, rng)
     if others:

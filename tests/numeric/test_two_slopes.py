@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from exan_verify import Release, attack, audit
+from exan_verify.cli import main
 from exan_verify.core.question import Loss
 from exan_verify.core.verdict import Outcome
 from exan_verify.errors import InputError, RangeError, UnsupportedLayerError
@@ -319,3 +324,28 @@ def test_activations_as_they_are():
     assert shown is not None
     assert shown.tolist() == [[False, True, False]]
     assert Piecewise(slope=-slope).active_by_value(z[None], z[None, :1]) is None
+
+
+def test_commands_take_them_and_say_what_they_took(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    model, x, y = drawn("leaky", (8, 90, 4), 4, 0)
+    monkeypatch.chdir(tmp_path)
+    Path("sloped.py").write_text(
+        "from torch import nn\n"
+        "def net(): return nn.Sequential(nn.Linear(8, 90), nn.LeakyReLU(0.01), nn.Linear(90, 4)).double()\n"
+    )
+    safetensors.torch.save_file(model.state_dict(), "weights.safetensors")
+    safetensors.torch.save_file(gradient(model, x, y), "gradient.safetensors")
+    np.savez("batch.npz", x=x.numpy(), y=y.numpy())
+    asked = ("sloped:net", "--weights", "weights.safetensors")
+    given = ("attack", asked[0], "gradient.safetensors", *asked[1:])
+    assert main([*given, "--out", "found.npz", "--truth", "batch.npz", "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert "LeakyReLU of slope 0.01" in record["architecture"]
+    assert [one["tier"] for one in record["status"]] == ["confirmed"] * 4
+    gated = ("audit", asked[0], "batch.npz", *asked[1:], "--attack", "--fail-on", "recovered")
+    assert main([*gated, "--report", "report.html"]) == 1
+    said = capsys.readouterr().out
+    assert "LeakyReLU of slope 0.01" in said
+    assert "LeakyReLU of slope 0.01" in Path("report.html").read_text()

@@ -13,6 +13,14 @@ def test_batches_that_are_determined_are_attacked():
     assert all(one.found == one.asked and not one.wrong for one in runs)
 
 
+def test_batches_that_are_determined_with_other_activations_are_attacked():
+    runs = [determined_is_found(seed, others=True) for seed in range(12)]
+    assert sum(one.found for one in runs) >= 4
+    # of dependent inputs below a layer that is lifted the attack finds less than is proved
+    assert all(one.reason for one in runs if one.found < one.asked)
+    assert not any(one.wrong for one in runs)
+
+
 @pytest.mark.campaign
 def test_batches_that_are_determined_are_attacked_campaign():
     runs = [determined_is_found(seed) for seed in range(500)]
