@@ -83,6 +83,28 @@ def test_the_verdict_of_a_small_question_is_certified(made):
     assert check(verdict.certificate, example.network, batch=example.batch)
 
 
+@pytest.mark.campaign
+@pytest.mark.parametrize(
+    "name",
+    [
+        "plain/bce/nobias/1",
+        "deep/cross_entropy/bias/2",
+        "deep/cross_entropy/nobias/0",
+        "deep/mse/bias/3",
+        "shared/bce/bias/3",
+        "zero/bce/bias/0",
+        "zero/bce/nobias/1",
+        "zero/mse/nobias/4",
+        "zero/hinge/bias/3",
+        "equal/bce/bias/3",
+        "equal/mse/bias/3",
+    ],
+)
+def test_the_others_of_the_small_suite_are_certified(name):
+    case, certificate = issued(name)
+    assert check(certificate, case.network, batch=case.batch).outcome is Outcome.UNIQUE
+
+
 def changes(certificate):
     """The certificate with each part of its evidence dropped, doubled or changed."""
     part = certificate["evidence"][0]
