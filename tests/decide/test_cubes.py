@@ -354,7 +354,8 @@ def test_what_a_region_needs_to_tell_its_samples():
     assert sorted(spanned.spans) == [0, 1]
     assert all(row @ [x, y, 1] == 0 for row in spanned.spans[0] for x, y in apart)
     line = told(bare, apart[:1], y[:1], Loss.BCE).spans[0]
-    assert (line @ [1, 2, 0] == 0).all() and len(line) == 1
+    assert len(line) == 1
+    assert (line @ [1, 2, 0] == 0).all()
     refused = [
         ("labels in the region", lambda: told(wide, equal, y, Loss.BCE, labelled=False)),
         ("not convex", lambda: told(wide, equal, [0, 0], Loss.HINGE)),
@@ -370,3 +371,13 @@ def test_what_a_region_needs_to_tell_its_samples():
     for match, ask in refused:
         with pytest.raises(CertificateRejected, match=match):
             ask()
+
+
+@pytest.mark.parametrize(("weight", "bias", "wall"), [(-1, 1, 2), (1, 1, 1)])
+def test_a_pattern_on_a_face_of_the_domain_is_possible(weight, bias, wall):
+    """The neuron is off at one point of the box alone: two inequalities that are not strict."""
+    network = ReluNetwork.from_arrays([[[weight]], [[1]]], [[bias], [0]])
+    subject = subject_of(network, [[0]], [[0]], Loss.MSE, domain=Box(-1, 1))
+    assert listed_patterns([None, None, None], subject) == [((False,),), ((True,),)]
+    with pytest.raises(CertificateRejected, match="do not contradict"):
+        listed_patterns([None, (0, wall), None], subject)
