@@ -121,8 +121,9 @@ def probability_bounds(
         least = least + (0 if low is None else to_ball(low).exp())
         most = None if most is None or high is None else most + to_ball(high).exp()
     scale = 1 << GRID
-    below = 0 if most is None else int((scale / most).lower().floor().unique_fmpz())
-    above = int((scale / least).upper().ceil().unique_fmpz())
+    bounded = most is not None and most.is_finite()  # exponents of flint end somewhere
+    below = int((scale / most).lower().floor().unique_fmpz()) if bounded else 0
+    above = int((scale / least).upper().ceil().unique_fmpz()) if least.is_finite() else scale
     return Fraction(max(below, 0), scale), Fraction(min(above, scale), scale)
 
 

@@ -83,6 +83,28 @@ def test_the_verdict_of_a_small_question_is_certified(made):
     assert check(verdict.certificate, example.network, batch=example.batch)
 
 
+@pytest.mark.campaign
+@pytest.mark.parametrize(
+    "name",
+    [
+        "plain/bce/nobias/1",
+        "deep/cross_entropy/bias/2",
+        "deep/cross_entropy/nobias/0",
+        "deep/mse/bias/3",
+        "shared/bce/bias/3",
+        "zero/bce/bias/0",
+        "zero/bce/nobias/1",
+        "zero/mse/nobias/4",
+        "zero/hinge/bias/3",
+        "equal/bce/bias/3",
+        "equal/mse/bias/3",
+    ],
+)
+def test_the_others_of_the_small_suite_are_certified(name):
+    case, certificate = issued(name)
+    assert check(certificate, case.network, batch=case.batch).outcome is Outcome.UNIQUE
+
+
 def changes(certificate):
     """The certificate with each part of its evidence dropped, doubled or changed."""
     part = certificate["evidence"][0]
@@ -311,3 +333,51 @@ def test_real_labels_and_trees_that_end_are_refused():
     empty = written(case, (Cubes(patterns=(), cubes=()),))
     with pytest.raises(CertificateRejected, match="ends before"):
         check(empty, case.network, batch=case.batch)
+
+
+def told(network, x, y, loss, *, labelled=True, patterns=None, labels=Labels.ONE_HOT):
+    """What ``told`` makes of the first sample of the batch's own cube, or of one in other regions."""
+    cube = own_cube(subject_of(network, x, y, loss, labels=labels))
+    cube = cube if patterns is None else replace(cube, patterns=patterns)
+    return alone.told(cube if labelled else replace(cube, given=()), 0)
+
+
+def test_what_a_region_needs_to_tell_its_samples():
+    wide = ReluNetwork.from_arrays([[[1, 0], [0, 1]], [[1, 2], [3, 1]]], [[1, 1], [0, 1]])
+    thin = ReluNetwork.from_arrays([[[1, 1]], [[1]]], [[1], [0]])
+    bare = ReluNetwork.from_arrays([[[1, 0], [0, 1]], [[1, 2], [3, 1]]], None)
+    y = np.array([[1, 0], [1, 0]])
+    equal, apart = [[1, 2], [1, 2]], [[1, 2], [2, 1]]
+    placed = told(wide, equal, y, Loss.BCE)
+    assert placed.sides == ((1, 1), (2, 2)) * 2
+    spanned = told(wide, apart, y, Loss.BCE)
+    assert sorted(spanned.spans) == [0, 1]
+    assert all(row @ [x, y, 1] == 0 for row in spanned.spans[0] for x, y in apart)
+    line = told(bare, apart[:1], y[:1], Loss.BCE).spans[0]
+    assert len(line) == 1
+    assert (line @ [1, 2, 0] == 0).all()
+    refused = [
+        ("labels in the region", lambda: told(wide, equal, y, Loss.BCE, labelled=False)),
+        ("not convex", lambda: told(wide, equal, [0, 0], Loss.HINGE)),
+        ("do not tell the input", lambda: told(thin, equal, [[1], [1]], Loss.BCE)),
+        ("without biases", lambda: told(bare, equal, y, Loss.BCE)),
+        ("not equal", lambda: told(wide, equal, [[1, 0], [0, 1]], Loss.BCE)),
+        ("dependent", lambda: told(bare, [[1, 2], [2, 4]], y, Loss.BCE)),
+        (
+            "another number",
+            lambda: told(wide, apart, y, Loss.BCE, patterns=(((True, True),), ((True, False),))),
+        ),
+    ]
+    for match, ask in refused:
+        with pytest.raises(CertificateRejected, match=match):
+            ask()
+
+
+@pytest.mark.parametrize(("weight", "bias", "wall"), [(-1, 1, 2), (1, 1, 1)])
+def test_a_pattern_on_a_face_of_the_domain_is_possible(weight, bias, wall):
+    """The neuron is off at one point of the box alone: two inequalities that are not strict."""
+    network = ReluNetwork.from_arrays([[[weight]], [[1]]], [[bias], [0]])
+    subject = subject_of(network, [[0]], [[0]], Loss.MSE, domain=Box(-1, 1))
+    assert listed_patterns([None, None, None], subject) == [((False,),), ((True,),)]
+    with pytest.raises(CertificateRejected, match="do not contradict"):
+        listed_patterns([None, (0, wall), None], subject)

@@ -11,7 +11,16 @@ from scipy.optimize import linprog
 
 from exan_verify.errors import InputError
 from exan_verify.exact import lp
-from exan_verify.exact.lp import Program, Solution, Status, feasible, guessed_optimum, proved, solve
+from exan_verify.exact.lp import (
+    Program,
+    Solution,
+    Status,
+    feasible,
+    guessed_optimum,
+    proved,
+    solve,
+    vanishing,
+)
 from tests.conftest import examples
 
 
@@ -167,3 +176,17 @@ def test_what_a_solver_prints_does_not_reach_stdout(monkeypatch, capfd):
     out, err = capfd.readouterr()
     assert out == "json\n"
     assert "returnFromOptimizeModel" in err
+
+
+def test_a_combination_that_vanishes_is_found_where_it_is_the_only_one():
+    """``y rows + z equalities = 0`` with y > 0; None where a sign is wrong or there are several."""
+
+    def exact(rows):
+        return np.array([[Fraction(v) for v in row] for row in rows], dtype=object).reshape(-1, 2)
+
+    y, z = vanishing(exact([[1, 0], [-2, 3]]), exact([[0, 1]]))
+    assert [y[1] / y[0], z[0] / y[0]] == [Fraction(1, 2), Fraction(-3, 2)]
+    assert vanishing(exact([[1, 0], [2, 0]]), exact([])) is None
+    assert vanishing(exact([[1, 0], [-1, 0], [-1, 0]]), exact([])) is None
+    assert vanishing(exact([[1, 0]]), exact([[0, 1]])) is None
+    assert vanishing(exact([[-1, 0], [1, 0]]), exact([])) is not None

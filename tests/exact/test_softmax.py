@@ -1,6 +1,7 @@
 from fractions import Fraction
 from types import SimpleNamespace
 
+import flint
 import numpy as np
 import pytest
 from hypothesis import given
@@ -97,3 +98,26 @@ def test_a_loss_that_is_not_known_is_taken_for_none(vectors):
     unknown = SimpleNamespace(rational=False)
     with pytest.raises(ValueError, match="no loss of probabilities"):
         vectors(unknown, column([1, 2]), np.array([[0, 1]]), 1, 5)
+
+
+def test_bounds_of_probabilities_hold_and_are_close():
+    """``1 / (1 + sum e^v)`` at random points of random ranges, and where ranges are infinite or enormous."""
+    rng = np.random.default_rng(4)
+    for _ in range(40):
+        ends = np.sort(rng.integers(-40, 41, (int(rng.integers(1, 4)), 2)) / 4, axis=1)
+        ranges = [(Fraction(float(a)), Fraction(float(b))) for a, b in ends]
+        low, high = softmax.probability_bounds(ranges)
+        for share in (0.0, 0.3, 1.0):
+            value = 1 / (1 + np.exp(ends[:, 0] + share * (ends[:, 1] - ends[:, 0])).sum())
+            assert float(low) <= value * (1 + 1e-12)
+            assert value <= float(high) * (1 + 1e-12)
+        point = [(a, a) for a, _ in ranges]
+        low, high = softmax.probability_bounds(point)
+        assert 0 <= high - low <= Fraction(1, 2**44)
+    assert softmax.probability_bounds([(None, None)]) == (0, 1)
+    assert softmax.probability_bounds([(None, Fraction(0))]) == (Fraction(1, 2), 1)
+    huge = Fraction(10) ** 60
+    for end in (huge, -huge):
+        low, high = softmax.probability_bounds([(end, end)])
+        assert 0 <= low <= high <= 1
+    assert softmax.rounded_up((-flint.arb(3)).exp()) >= Fraction(float(np.exp(-3.0))) - Fraction(1, 2**50)

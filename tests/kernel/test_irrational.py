@@ -299,7 +299,7 @@ def test_known_examples_from_batch_and_gradient_alone() -> None:
     for case in (counterexamples.parallel_logits(), counterexamples.antisymmetric_head()):
         assert outcome(case.network, case.batch) == (Outcome.AMBIGUOUS, Trust.CERTIFIED)
     case = counterexamples.zero_pre_activation()
-    assert outcome(case.network, case.batch) == (Outcome.UNIQUE, Trust.SOLVER_TRUSTED)
+    assert outcome(case.network, case.batch) == (Outcome.UNIQUE, Trust.CERTIFIED)
 
 
 def outcome(network: ReluNetwork, batch: Batch) -> tuple[Outcome, Trust | None]:

@@ -595,6 +595,9 @@ RECIPES: dict[Callable[[np.random.Generator], Ask], int] = {
 }
 """How many seeds of each recipe are drawn, at most."""
 
+LONGER = {beyond_ranks: 10}
+"""Recipes with more work for each question."""
+
 DRY = 40
 """So many in a row that give nothing of which there is too little end a recipe."""
 
@@ -606,7 +609,7 @@ def drawn(recipe: Callable[[np.random.Generator], Ask], seeds: int) -> Iterator[
         ask = recipe(rng)
         options = {key: value for key, value in ask.items() if key != "network"}
         try:
-            yield ask, certify(ask["network"], work_limit=WORK, **options)
+            yield ask, certify(ask["network"], work_limit=LONGER.get(recipe, 1) * WORK, **options)
         except InputError:
             continue
 

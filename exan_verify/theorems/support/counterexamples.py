@@ -213,7 +213,7 @@ def zero_pre_activation_three_neurons() -> Example:
         network,
         [[1, 0], [2, 0]],
         [0, 0],
-        "UNIQUE by z3 (every activation pattern unsatisfiable); no engine has a certificate for it",
+        "UNIQUE, certified by cubes; and by z3 (every activation pattern unsatisfiable)",
     )
 
 
@@ -224,7 +224,7 @@ def dead_at_a_point() -> Example:
         network,
         [[0]],
         [0],
-        "UNIQUE by z3; elsewhere a neuron is active and dW_1 is not zero. No engine has a certificate for it",
+        "UNIQUE, certified by cubes, and by z3; elsewhere a neuron is active and dW_1 is not zero",
     )
 
 
