@@ -231,6 +231,7 @@ class AttackFound(TypedDict):
     score: AttackScore | None
     candidate_score: AttackScore | None
     release: NotRequired[ReleaseRecord]
+    local_batch: NotRequired[list[Count]]
     hidden: Hidden | None
     last_layer: LastLayer | None
     features: NotRequired[Count]

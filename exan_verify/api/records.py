@@ -60,7 +60,10 @@ def release_record(release: Release) -> dict[str, Any]:
 
 
 def attack_record(found: Attack, score: Score | None, candidate_score: Score | None = None) -> dict[str, Any]:
-    """The attack's attributes, ``release`` where one was attacked; the samples themselves go to the file."""
+    """The attack's attributes; the samples themselves go to the file.
+
+    ``release`` where one was attacked, ``local_batch`` where the update of several mini-batches was.
+    """
     return (
         {
             "found": found.x.shape[0],
@@ -94,6 +97,7 @@ def attack_record(found: Attack, score: Score | None, candidate_score: Score | N
             "candidate_score": None if candidate_score is None else msgspec.to_builtins(candidate_score),
         }
         | ({} if found.release is None else {"release": release_record(found.release)})
+        | ({"local_batch": list(found.local_batch)} if found.local_batch else {})
         | _hidden_record(found)
         | _picture_record(found)
     )

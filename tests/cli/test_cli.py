@@ -23,6 +23,7 @@ from torch import nn
 from exan_verify.api.files import load_batch, load_gradient, save_batch, save_gradient
 from exan_verify.bench import attack as bench_attack
 from exan_verify.bench.attack import Case
+from exan_verify.bench.training import local_update
 from exan_verify.cli.program import COMMANDS
 from exan_verify.cli.terminal.output import ExitCode
 from exan_verify.errors import BudgetExhausted, InputError
@@ -371,6 +372,26 @@ def test_attack_writes_the_batch_and_scores_it(here: Path, capsys: pytest.Captur
     assert record["score"]["recall"] == 1
     assert len(record["status"]) == record["found"] == 3
     assert load_batch("found.safetensors")[0].shape == (3, 12)
+
+
+def test_an_update_of_several_local_steps_is_attacked(here: Path, capsys: pytest.CaptureFixture[str]):
+    model = perceptron(12, 40, 4).double()
+    x, y = (torch.tensor(a) for a in load_batch("batch.npz"))
+    update = local_update(model, x.double(), y, (1, 2), 1, 0.1)
+    save_gradient("update.safetensors", update)
+    arguments = ("attack", "model.safetensors", "update.safetensors", "--out", "found.npz")
+    told = ("--local-steps", "2", "--local-batches", "1,2")
+    code, record = run_json(capsys, *arguments, *told, "--lr", "0.1", "--truth", "batch.npz")
+    assert (code, record["found"], record["score"]["recall"]) == (ExitCode.DONE, 3, 1)
+    assert sorted(record["local_batch"]) == [0, 1, 1]
+    with np.load("found.npz") as written:
+        assert written["local_batch"].tolist() == record["local_batch"]
+    code, out, _ = run(capsys, *arguments, *told)
+    assert code == ExitCode.UNDECIDED
+    assert "give lr" in " ".join(out.split())
+    code, _, err = run(capsys, *arguments, "--local-batches", "1;2")
+    assert code == ExitCode.USAGE
+    assert "1;2 is not a list of sizes such as 2,2" in err
 
 
 def test_an_attack_that_does_not_recover_everything_is_exit_code_three(

@@ -209,8 +209,9 @@ class Attack:
     ``last_layer``: where only the last layer's gradient could be used. ``unfinished``: a budget ended it
     before all methods were done; what was found until then is here. ``architecture``: what the model was
     taken for, in words. ``notes``: what was done to the model and the gradient, before they were used or to
-    make them fit, a line each. ``release``: what of the gradient was used; None: all of it. With an input
-    basis B, ``x`` are the samples' B^T x.
+    make them fit, a line each. ``local_batch`` (M',): which mini-batch, from 0, each sample of ``x`` was in,
+    where an update of local steps over several was attacked. ``release``: what of the gradient was used;
+    None: all of it. With an input basis B, ``x`` are the samples' B^T x.
     """
 
     x: Tensor
@@ -235,6 +236,7 @@ class Attack:
     notes: tuple[str, ...] = ()
     scale: float = 1.0
     release: Release | None = None
+    local_batch: tuple[int, ...] = ()
 
     def count(self, tier: Tier | str) -> int:
         """How many of the samples found are of ``tier``, by name."""

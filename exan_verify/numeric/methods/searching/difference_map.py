@@ -52,9 +52,15 @@ def difference_map(
     start: Float[Tensor, "n m"],
     *,
     generator: torch.Generator,
+    known: Float[Tensor, "n k"] | None = None,
+    share: float = 0.0,
 ) -> Candidates:
-    """Iterate from s = ``start`` (columns) and r = s on a random half of the neurons; in float32."""
+    """Iterate from s = ``start`` (columns) and r = s on a random half of the neurons; in float32.
+
+    ``share`` of q is kept outside of the span of the ``known`` solutions r.
+    """
     b = basis.float()
+    spanned = None if known is None or not known.shape[1] or not share else _spanned(basis, known)
     f = _orthonormal(forward)
     n, m = start.shape
     size = n**0.5
@@ -68,7 +74,8 @@ def difference_map(
         active = (r - s).square() * share < r.square()
         middle = (1 - share) * r + share * s
         near, near_s = middle * active, torch.where(active, middle, s)
-        linear = b @ (b.T @ (2 * near - r))
+        q = b.T @ (2 * near - r)
+        linear = b @ (q if spanned is None else _deflated(q, spanned, share))
         linear_s = _normalised(f @ (f.T @ (2 * near_s - s)), size)
         if step % _LOOK == 0:
             proceed()
@@ -79,6 +86,18 @@ def difference_map(
         r = r + _STEP * (linear - near)
         s = s + _STEP * (linear_s - near_s)
     return Candidates(values=near, active_values=near_s, gap=gap)
+
+
+def _spanned(basis: Float[Tensor, "n M"], known: Float[Tensor, "n k"]) -> Float[Tensor, "M k"]:
+    columns: Tensor = torch.linalg.qr(basis.T @ known)[0].float()
+    return columns
+
+
+def _deflated(q: Float[Tensor, "M m"], spanned: Float[Tensor, "M k"], share: float) -> Float[Tensor, "M m"]:
+    outside = q - spanned @ (spanned.T @ q)
+    length = outside.norm(dim=0).clamp(min=1e-12)
+    lengthened: Tensor = q + outside * (share * q.norm(dim=0) / length - 1).clamp(min=0)
+    return lengthened
 
 
 def _orthonormal(forward: Tensor) -> Tensor:
