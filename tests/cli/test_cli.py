@@ -377,7 +377,7 @@ def test_attack_writes_the_batch_and_scores_it(here: Path, capsys: pytest.Captur
 def test_an_update_of_several_local_steps_is_attacked(here: Path, capsys: pytest.CaptureFixture[str]):
     model = perceptron(12, 40, 4).double()
     x, y = (torch.tensor(a) for a in load_batch("batch.npz"))
-    update = local_update(model, x.double(), y, (1, 2), 1, 0.1)
+    update = local_update(model, x.double(), y.long(), (1, 2), 1, 0.1)
     save_gradient("update.safetensors", update)
     arguments = ("attack", "model.safetensors", "update.safetensors", "--out", "found.npz")
     told = ("--local-steps", "2", "--local-batches", "1,2")
