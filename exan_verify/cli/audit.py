@@ -22,6 +22,7 @@ from exan_verify.cli.terminal.output import (
 )
 from exan_verify.cli.terminal.pictures import picture_facts, shaped
 from exan_verify.core.question import Labels
+from exan_verify.core.verdict import SampleStatus
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from exan_verify.api.attack_own_batch import OwnBatchAttack
     from exan_verify.api.audit import Audit
     from exan_verify.core.network import Array
+    from exan_verify.core.verdict import Verdict
     from exan_verify.report import Section
 
 GATES = ("determined", "recovered", "candidates", "peel", "exan")
@@ -43,6 +45,24 @@ _LABEL = 24
 @click.command("audit")
 @click.argument("model", type=PATH, required=False)
 @click.argument("batch", type=PATH, required=False)
+@click.option("--attack", is_flag=True, help="Attack the gradient too.")
+@click.option("--report", type=PATH, metavar="FILE.html", help="Write a self-contained HTML report.")
+@click.option(
+    "--input-shape",
+    metavar="C,H,W",
+    help="x holds pictures of this shape; default: as stored, and in the report squares are guessed.",
+)
+@click.option(
+    "--fail-on",
+    type=click.Choice(GATES),
+    multiple=True,
+    help="Exit with 1 if any sample is proved determined, is recovered by an attack (candidates: or is "
+    "shown as a candidate), can be peeled, or meets the published condition.",
+)
+@click.option("--junit", type=PATH, metavar="FILE.xml", help="Write a JUnit test case for each step.")
+@click.option("--sarif", type=PATH, metavar="FILE.sarif", help="Write SARIF 2.1.0, as code hosts show it.")
+@question()
+@release()
 @click.option(
     "--run",
     type=PATH,
@@ -58,24 +78,6 @@ _LABEL = 24
     type=click.FloatRange(min=0, min_open=True),
     metavar="SECONDS",
     help="With --run: wall-clock limit of each step; --budget is that of the run.",
-)
-@question()
-@release()
-@click.option("--attack", is_flag=True, help="Attack the gradient too.")
-@click.option("--report", type=PATH, metavar="FILE.html", help="Write a self-contained HTML report.")
-@click.option("--junit", type=PATH, metavar="FILE.xml", help="Write a JUnit test case for each step.")
-@click.option("--sarif", type=PATH, metavar="FILE.sarif", help="Write SARIF 2.1.0, as code hosts show it.")
-@click.option(
-    "--input-shape",
-    metavar="C,H,W",
-    help="x holds pictures of this shape; default: as stored, and in the report squares are guessed.",
-)
-@click.option(
-    "--fail-on",
-    type=click.Choice(GATES),
-    multiple=True,
-    help="Exit with 1 if any sample is proved determined, is recovered by an attack (candidates: or is "
-    "shown as a candidate), can be peeled, or meets the published condition.",
 )
 @common()
 def audit_command(
@@ -96,9 +98,9 @@ def audit_command(
 
     MODEL is an .onnx or .safetensors file, or a factory package.module:name; BATCH has x and y, in .npz or
     .safetensors. With --report, --attack, and for the gates recovered and candidates, the gradient is
-    attacked too; the report shows what came back. Models with convolutions are attacked only: nothing is
-    proved about them. With --run, every step of a training run, each for itself; the finished ones are kept,
-    and --resume goes on with them.
+    attacked too; the report shows what came back. Models about which nothing can be proved, such as those
+    with BatchNorm, are attacked only. With --run, every step of a training run, each for itself; the
+    finished ones are kept, and --resume goes on with them.
     Exit codes: 1 a gate was hit, 3 a gate (or, without gates, a verdict) is undecided.
     """
     output = Output(json=options.pop("as_json"))
@@ -308,7 +310,7 @@ def describe(found: Audit) -> list[Any]:
         **taken_for(verdict.architecture, found.notes),
         "published ExAN condition": published,
         "peeling closure": peelable,
-        "certified verdict": f"{outcome}, {verdict.determined} of {size} samples determined",
+        "certified verdict": f"{outcome}, {_proved(verdict)}",
         "ambiguity radius": f"{fixed} samples cannot move, {len(known) - fixed} can (bounds below), "
         f"{size - len(known)} not decided",
         "reason": verdict.reason,
@@ -316,6 +318,13 @@ def describe(found: Audit) -> list[Any]:
         **_lines(found),
     }
     return [facts(rows), *noted(found.notes), "", _samples(found), "", REAL_ARITHMETIC]
+
+
+def _proved(verdict: Verdict) -> str:
+    """How many samples are in every batch, whole or by what the head is given of them."""
+    size, features = verdict.batch_size, verdict.samples.count(SampleStatus.FEATURES)
+    told = f"{verdict.determined} of {size} samples determined"
+    return f"{told}, and features and labels of {features}" if features else told
 
 
 def _samples(found: Audit) -> Table:

@@ -124,6 +124,9 @@ def _claim(record: Certificate, network: Network | StagedNetwork, given: Batch |
         plain = isinstance(given, Batch) and question.release is None and question.tolerance is None
         asked = plain and record.claim.outcome is not Outcome.UNREALISABLE
         require(asked, "of activations other than ReLU only the whole gradient of a batch is asked")
+    # a folded BatchNorm's own gradients follow from whole gradients, and from those alone
+    whole = question.release is None and isinstance(given, Batch)
+    require(whole or not network.normalised, "of a BatchNorm only the whole gradient of a batch is asked")
     require_asked(question, network, given, record.claim.outcome)
     if question.tolerance is not None:
         return _within_tolerance(record, question, network, given)

@@ -50,7 +50,8 @@ class Step:
     shift and scale of a CONSTANT one.
 
     ``activation``: of a RELU step that is another activation, what it is for so many neurons, whose layer
-    has numbers of the given dtype.
+    has numbers of the given dtype. ``norm``: of a CONSTANT that is a BatchNorm in eval mode, the names of its
+    weight and bias, or none where it has none.
     """
 
     kind: Kind
@@ -58,6 +59,7 @@ class Step:
     layer: Linear | None = None
     activation: Make | None = None
     affine: Affine | None = None
+    norm: tuple[str, ...] | None = None
 
 
 def to_network(model: Any) -> ReluNetwork:
@@ -72,6 +74,11 @@ def to_network(model: Any) -> ReluNetwork:
     :class:`InputError` for what is not a model, or has frozen, shared or non-finite parameters.
     """
     network = to_any_network(model)
+    if network is not model and network.normalised:
+        raise UnsupportedLayerError(
+            "a BatchNorm is not supported here: only certify, audit, check and attack take it. For anything "
+            f"else {_SUPPORTED}"
+        )
     if not isinstance(network, ReluNetwork):
         layer, activation = next(
             (layer, a) for layer, a in zip(network.layers, network.activations, strict=False) if a is not None
@@ -408,6 +415,11 @@ def _module_step(module: torch.nn.Module, path: str) -> Step:
         return Step(kind=Kind.RELU, path=path)
     if type(module) in (nn.LeakyReLU, nn.PReLU, nn.ReLU6, nn.Hardtanh):
         return Step(kind=Kind.RELU, path=path, activation=of_module(module, path))
+    if type(module) is nn.BatchNorm1d:
+        from exan_verify.models.normalised import exact_norm
+
+        affine, names = exact_norm(module, path)
+        return Step(kind=Kind.CONSTANT, path=describe(module, path), affine=affine, norm=names)
     if type(module) is nn.Flatten and _keeps_batch(module.start_dim, module.end_dim):
         return Step(kind=Kind.NOTHING, path=path)
     if type(module) is nn.Identity:
@@ -540,6 +552,10 @@ def _check_parameters(model: torch.nn.Module, network: Network) -> None:
             f"parameters {twice} are used more than once; give every place parameters of its own"
         )
     used |= {f"{path}.weight" for path, module in model.named_modules() if type(module) is torch.nn.PReLU}
+    # their gradients follow from the others', but for a bias that is the layer's, which is among the names
+    norms = {name for layer in network.layers if layer.fold is not None for name in layer.fold.norms or ()}
+    free = norms - used
+    used |= norms
     shared = [name for name in used if sum(named[name] is other for other in named.values()) > 1]
     if shared:
         raise UnsupportedLayerError(
@@ -548,8 +564,8 @@ def _check_parameters(model: torch.nn.Module, network: Network) -> None:
     unused = sorted({name for name, p in named.items() if name not in used and p.requires_grad})
     if unused:
         raise InputError(f"parameters {unused} do not enter the forward pass; remove them from the model")
-    frozen = sorted(name for name in used if not named[name].requires_grad)
-    if 0 < len(frozen) < len(used):
+    frozen = sorted(name for name in used - free if not named[name].requires_grad)
+    if 0 < len(frozen) < len(used - free):
         raise InputError(
             f"parameters {frozen} are frozen, so their gradient is never shared, but verdicts speak of the "
             "gradient of all parameters; set requires_grad=True for all of them or for none"
@@ -596,7 +612,7 @@ def _remedy(name: str) -> str:
         return "remove it where it ends the model: bce takes logits and applies the sigmoid itself"
     if any(part in name.lower() for part in ("conv", "pool", "batchnorm")):
         return (
-            "nothing is proved about such models, but exan_verify.attack (exan attack, exan audit) "
-            f"rebuilds the batches of those that end in Linear layers. For a proof {_SUPPORTED}"
+            "this is for fully connected models; certify and audit also take Conv2d with a ReLU after each, "
+            f"and attack and audit most networks that end in Linear layers. Here {_SUPPORTED}"
         )
     return _SUPPORTED

@@ -308,6 +308,12 @@ def _radius_card(audit: Audit) -> Card:
 
 
 def _determined(audit: Audit) -> str:
+    features = audit.verdict.samples.count(SampleStatus.FEATURES)
+    if features:
+        determined = audit.verdict.determined
+        whole = f"{of(determined, audit.batch_size)}, and " if determined else ""
+        told = of(features, audit.batch_size)
+        return f"{whole}features and labels of {told} are proved to be in every batch that has it."
     if audit.verdict.determined == 0:
         return "no sample is proved to be in every batch that has it, and none is proved safe."
     return f"{of(audit.verdict.determined, audit.batch_size)} are proved to be in every batch that has it."

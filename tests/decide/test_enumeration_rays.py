@@ -30,6 +30,7 @@ from exan_verify.kernel.lifting import extra_rays_mod as kernel_mod
 from exan_verify.kernel.lifting.extra_rays import facts as checked
 from tests.support import contexts
 from tests.support.cases import default_network, random_batch, words
+from tests.support.certificate_cases import assert_rejected
 from tests.support.counterexamples import published_insecure
 from tests.support.ray_cases import planted
 
@@ -279,8 +280,7 @@ def test_no_choice_is_passed_over(exact_, case):
     certificate = issue(
         claim=claim, evidence=(evidence,), model_sha256=network.digest, batch_sha256=batch.digest
     )
-    with pytest.raises(CertificateRejected, match="not refuted"):
-        check(certificate, network, batch=batch)
+    assert_rejected(certificate, network, "not refuted", batch=batch)
 
 
 FORGERIES = {

@@ -5,10 +5,17 @@ import pytest
 
 from exan_verify.api import certify as door
 from exan_verify.api.check import check
-from exan_verify.core.network import Batch, ReluNetwork
+from exan_verify.core.network import ReluNetwork
 from exan_verify.core.question import Labels, Loss
 from exan_verify.core.verdict import Engine, Outcome, SampleStatus, Trust
-from tests.support.cases import default_network, random_batch, three_share_layer_one, two_one_five_one
+from tests.support.cases import (
+    batch_of,
+    default_network,
+    random_batch,
+    random_case,
+    three_share_layer_one,
+    two_one_five_one,
+)
 
 certify = partial(door.certify, engine="lifting")
 
@@ -46,7 +53,7 @@ def test_a_rank_deficit_below_blocks_the_deeper_layer():
     assert door.certify(network, batch=batch, loss="mse").outcome is Outcome.AMBIGUOUS
     assert second != batch
     passed = [a for a in verdict.attempts if a.layer == 2]
-    assert "features of layer 2 are determined, but rank(Delta_1) < M" in passed[0].note
+    assert "what layer 2 is given is determined, but the deltas at layer 1" in passed[0].note
 
 
 def test_too_few_equations_says_how_many():
@@ -60,8 +67,7 @@ def test_too_few_equations_says_how_many():
 
 def test_groups_leave_singletons_determined():
     """Two samples so close that they share the pattern: the others are still leaks (C2)."""
-    network = default_network([30, 120, 6], seed=5, dtype=np.float64)
-    base = random_batch(network, 4, seed=6)
+    network, base = random_case([30, 120, 6], 4, seeds=(5, 6), dtype=np.float64)
     x = np.concatenate([base.inputs.astype(np.float64), base.inputs[:1] + 2.0**-30])
     y = np.append(base.labels, (base.labels[0] + 1) % 6)
     verdict = certify(network, batch=(x, y))
@@ -73,8 +79,7 @@ def test_groups_leave_singletons_determined():
 
 
 def test_duplicates_dead_and_silent_samples_are_named():
-    network = default_network([10, 40, 3])
-    batch = random_batch(network, 3)
+    network, batch = random_case([10, 40, 3], 3)
     x = np.concatenate([batch.inputs, batch.inputs[1:2]])
     verdict = certify(network, batch=(x, np.append(batch.labels, batch.labels[1])))
     assert verdict.outcome is Outcome.UNKNOWN
@@ -144,9 +149,7 @@ def test_known_labels_are_easier_than_unknown_ones():
 def test_real_labels_need_an_injective_map():
     network = default_network([10, 60, 4], dtype=np.float64)
     rng = np.random.default_rng(1)
-    batch = Batch.of(
-        rng.normal(size=(3, 10)), rng.normal(size=(3, 4)), network=network, loss=Loss.MSE, labels=Labels.REAL
-    )
+    batch = batch_of(network, rng.normal(size=(3, 10)), rng.normal(size=(3, 4)), labels=Labels.REAL)
     assert certify(network, batch=batch, loss="mse", labels="real").outcome is Outcome.UNIQUE
 
 
@@ -159,8 +162,7 @@ def test_work_limit_gives_unknown_with_what_to_do():
 
 
 def test_same_seed_same_verdict_and_certificate():
-    network = default_network([20, 60, 5])
-    batch = random_batch(network, 4)
+    network, batch = random_case([20, 60, 5], 4)
     one, two = (certify(network, batch=batch, seed=7) for _ in range(2))
     assert one.reason == two.reason
     assert one.certificate["evidence"] == two.certificate["evidence"]

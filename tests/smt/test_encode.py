@@ -19,7 +19,7 @@ from exan_verify.smt.question.difference import values_at
 from exan_verify.smt.question.encode import abstraction, encode, state_names
 from exan_verify.smt.question.terms import Poly, at_most, degree, implies, less, negate
 from exan_verify.smt.solvers.run import SAT, UNSAT, SolverDisagreementError, Strategy, Worker
-from tests.support.smt_cases import decided, mse_case, named, own_literals, posed, violated_comments
+from tests.support.smt_cases import decided, mse_case, named, own_literals, pose, posed, violated_comments
 
 RATIONAL = [
     f"{family}/{loss}/{biases}/{index}"
@@ -90,20 +90,7 @@ def test_pre_activation_zero_is_inactive() -> None:
 
 
 def posed_of(network: Any, batch: Any, reduction: Reduction = Reduction.MEAN) -> Any:
-    from exan_verify.core.question import Labels
-    from tests.support.smt_cases import pose
-
-    return pose(
-        network,
-        batch=batch,
-        gradient=None,
-        loss=Loss.MSE,
-        reduction=reduction,
-        labels=Labels.ONE_HOT,
-        domain=None,
-        batch_size=None,
-        tolerance=None,
-    )
+    return pose(network, batch=batch, loss=Loss.MSE, reduction=reduction)
 
 
 # Each of these has a known outcome; a broken encoding must change one of them, or fail loudly.

@@ -12,13 +12,16 @@ from random import Random
 from typing import Any
 
 import numpy as np
+import pytest
 
 from exan_verify.api.certify import certify
+from exan_verify.api.check import check
 from exan_verify.core.certificate import Claim, QuestionRecord, issue
 from exan_verify.core.network import Batch, Gradient, ReluNetwork
 from exan_verify.core.question import Box, Labels, Loss, Reduction, Release
 from exan_verify.core.staged import StagedNetwork
 from exan_verify.core.verdict import Outcome
+from exan_verify.errors import CertificateRejected
 from exan_verify.exact.backprop import gradient
 from exan_verify.testing.laws.certificates import mutated, nodes
 from tests.stored import CERTIFICATES, asked, load
@@ -376,6 +379,19 @@ def plain(certificate):
     return json.loads(json.dumps(certificate))
 
 
+def accepted(verdict, network, batch):
+    """The verdict's certificate as it travels, after the kernel has derived its claim again."""
+    certificate = plain(verdict.certificate)
+    assert check(certificate, network, batch=batch).outcome is verdict.outcome
+    return certificate
+
+
+def assert_rejected(certificate, network, match=None, **given):
+    """The kernel refuses the certificate for the batch or gradient that is given."""
+    with pytest.raises(CertificateRejected, match=match):
+        check(certificate, network, **given)
+
+
 def change(certificate, path, value):
     """A copy with another value where ``path`` leads, or what ``value`` makes of the one there."""
     tampered = copy.deepcopy(certificate)
@@ -384,4 +400,5 @@ def change(certificate, path, value):
     for key in way:
         target = target[key]
     target[last] = value(target[last]) if callable(value) else value
+    assert tampered != certificate
     return tampered

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
 from exan_verify.cli import main
 from tests.support.schemas import require_valid
+
+Run = Callable[..., tuple[int, str, str]]
+"""The fixture of :func:`run`: the command's words in, exit code and both outputs out."""
+RunJson = Callable[..., tuple[int, dict[str, Any]]]
+"""The fixture of :func:`run_json`."""
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -17,3 +26,11 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
         for line in (*captured.out.splitlines(), *errors):
             require_valid(line)
     return code, captured.out, captured.err
+
+
+def run_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict[str, Any]]:
+    """Exit code and the one object that is printed; a command that is done has no errors to say."""
+    code, out, err = run(capsys, *arguments, "--json")
+    assert out.count("\n") == 1, "one object on stdout"
+    assert err == "" or code != 0
+    return code, json.loads(out)
