@@ -204,6 +204,15 @@ class LastLayer(TypedDict):
     present: list[int]
 
 
+class Centred(TypedDict):
+    """Samples less the mean of their batch, and on how many dimensions the mean is known."""
+
+    found: Count
+    labels: list[Label]
+    status: list[SampleEvidence]
+    mean_rank: Count
+
+
 class AttackFound(TypedDict):
     """What an attack came to; the samples themselves are in the file of --out. The keys from ``features`` on
     are there for pictures."""
@@ -232,6 +241,7 @@ class AttackFound(TypedDict):
     candidate_score: AttackScore | None
     release: NotRequired[ReleaseRecord]
     local_batch: NotRequired[list[Count]]
+    centred: NotRequired[Centred]
     hidden: Hidden | None
     last_layer: LastLayer | None
     features: NotRequired[Count]

@@ -43,6 +43,8 @@ def attack(
     local_steps: int = 1,
     local_batches: Sequence[int] | None = None,
     lr: float | None = None,
+    buffers: Mapping[str, Any] | None = None,
+    buffers_after: Mapping[str, Any] | None = None,
     device: str | None = None,
     seed: int = 0,
     input_shape: Sequence[int] | None = None,
@@ -101,6 +103,13 @@ def attack(
     fully connected models with biases, their whole update, and labels of the loss's own kind; ``method`` is
     ``auto``. A single step with an ``lr`` is a gradient with ``scale=-lr``.
 
+    ``buffers_after``: the step was one in training mode of an ``nn.Sequential`` of Linear, BatchNorm1d, ReLU
+    and further Linear layers, which left these running statistics (as ``named_buffers()`` has them, by name);
+    ``buffers`` are those before it, default the model's own. ``centred`` then has the samples less the mean
+    of their batch, which is all that such a gradient can say, and ``x`` the samples where the running mean
+    and a first layer of full column rank give the mean; they are consistent. With ``buffers`` alone it is
+    said what the gradient tells without the statistics of the batch.
+
     With convolutions the result is an ``ImageAttack``: besides pictures in ``x`` (M', C, H, W) it has the
     ``features`` that the head was given, per sample with bounds, what every stage leaves open, and
     ``estimates`` of pictures that are not determined (``picture_iterations`` of an optimisation; 0: none).
@@ -134,8 +143,9 @@ def attack(
     tell("reading the model", 0.0)
     # on this thread: torch's tracing changes modules for as long as it lasts
     model, notes = unwrapped(model)
-    if schedule.steps > 1:
-        return _of_local_steps(model, gradient, schedule, options, notes)
+    in_training = _in_training(model, gradient, schedule, (buffers, buffers_after), options, release)
+    if in_training is not None:
+        return replace(in_training, notes=(*notes, *in_training.notes))
     if with_convolutions(model):
         if release is not None:
             raise InputError("a release is asked of a fully connected model; leave out release=")
@@ -193,9 +203,33 @@ def _schedule(
     return schedule
 
 
-def _of_local_steps(
-    model: Any, update: Any, schedule: Schedule, options: Mapping[str, Any], notes: tuple[str, ...]
-) -> Attack:
+def _in_training(
+    model: Any,
+    gradient: Any,
+    schedule: Schedule,
+    statistics: tuple[Mapping[str, Any] | None, Mapping[str, Any] | None],
+    options: Mapping[str, Any],
+    release: Release | None,
+) -> Attack | None:
+    """The attack on an update of several local steps, or on a step in training mode; None for neither."""
+    if statistics == (None, None):
+        return _of_local_steps(model, gradient, schedule, options) if schedule.steps > 1 else None
+    if schedule.steps > 1 or options["scale"] != 1:
+        raise InputError("buffers are those of one step and its gradient; leave local steps and scale out")
+    require_plain(replace(schedule, epochs=2), options, release, "the statistics of a batch")
+    for name, one in zip(("buffers", "buffers_after"), statistics, strict=True):
+        if one is not None and not isinstance(one, Mapping):
+            raise InputError(f"{name}={short(one)} cannot be used; give dict(model.named_buffers())")
+    from exan_verify.models.batch_statistics import to_normalised
+    from exan_verify.numeric.batch_statistics.attack import run
+
+    network, given = to_normalised(model), received(gradient, model)
+    names = ("loss", "reduction", "batch_size", "smoothing", "device", "seed", "progress")
+    found = run(network, given.tensors, *statistics, **{name: options[name] for name in names})
+    return replace(found, notes=(*given.notes, *found.notes))
+
+
+def _of_local_steps(model: Any, update: Any, schedule: Schedule, options: Mapping[str, Any]) -> Attack:
     """The attack on an update of several local steps of an unwrapped model."""
     from exan_verify.numeric.local_steps.attack import run
 
@@ -212,7 +246,7 @@ def _of_local_steps(
     given = received(update, model)
     names = ("loss", "reduction", "batch_size", "smoothing", "device", "seed", "progress")
     found = run(network, given.tensors, schedule, **{name: options[name] for name in names})
-    notes = (*notes, *network.notes, *given.notes, *found.notes)
+    notes = (*network.notes, *given.notes, *found.notes)
     return replace(found, architecture=network.architecture, notes=notes)
 
 

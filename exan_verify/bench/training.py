@@ -37,7 +37,15 @@ class Case(suite.Case):
     seeds: int | None = 10
 
 
-CASES = (
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NormCase(Case):
+    """A step with BatchNorm after the first layer, in training mode; ``statistics``: the running ones after
+    it are told. Where the mean is not determined, samples less their mean are compared."""
+
+    statistics: bool = True
+
+
+CASES: tuple[Case, ...] = (
     Case(name="M=8 in 4 mini-batches", sizes=(2, 2, 2, 2)),
     Case(name="M=8 in 4 mini-batches, told twice the rate", sizes=(2, 2, 2, 2), told=2.0),
     Case(name="M=9 in mini-batches of 4, 4, 1", sizes=(4, 4, 1)),
@@ -50,6 +58,9 @@ CASES = (
     Case(name="M=16, 2 full steps", sizes=(16,), epochs=2, seeds=3),
     Case(name="M=8 in 4 mini-batches, twice over", sizes=(2, 2, 2, 2), epochs=2, seeds=3),
     Case(name="M=16 in 4 mini-batches", sizes=(4, 4, 4, 4), seeds=3),
+    NormCase(name="BatchNorm, 784-1024-10, M=8", sizes=(8,), widths=(784, 1024, 10)),
+    NormCase(name="BatchNorm, 784-512-10, M=8, less the mean", sizes=(8,)),
+    NormCase(name="BatchNorm, 784-512-10, M=8, no statistics", sizes=(8,), statistics=False, seeds=3),
 )
 """The rows."""
 
@@ -112,6 +123,8 @@ def measure(case: Case, options: Options) -> Iterator[Row]:
 
 def attacked(case: Case, seed: int, device: str | None = None) -> Outcome:
     """One seed of a case."""
+    if isinstance(case, NormCase):
+        return attacked_norm(case, seed, device)
     samples, classes = sum(case.sizes), case.widths[-1]
     images, digits = mnist_batch(samples, seed)
     x, y = torch.tensor(images), torch.tensor(digits)
@@ -143,6 +156,37 @@ def attacked(case: Case, seed: int, device: str | None = None) -> Outcome:
     )
 
 
+def attacked_norm(case: NormCase, seed: int, device: str | None = None) -> Outcome:
+    """One seed of a case with BatchNorm."""
+    images, digits = mnist_batch(sum(case.sizes), seed)
+    x, y = torch.tensor(images).double(), torch.tensor(digits)
+    first, *rest = initialised_network(case.widths, seed=seed)
+    model = nn.Sequential(first, nn.BatchNorm1d(case.widths[1]), *rest).double().train()
+    before = {name: b.clone() for name, b in model.named_buffers()}
+    nn.functional.cross_entropy(model(x), y).backward()  # type: ignore[no-untyped-call]
+    gradient = {name: p.grad for name, p in model.named_parameters()}
+    after = dict(model.named_buffers()) if case.statistics else None
+    start = time.perf_counter()
+    found = attack(model, gradient, buffers=before, buffers_after=after, device=device)
+    seconds = time.perf_counter() - start
+    values, labels, status, truth = found.x, found.y, found.status, x
+    if not len(values) and found.centred is not None:
+        values, labels, status = found.centred.values, found.centred.labels, found.centred.status
+        truth = x - x.mean(dim=0)
+    bounds = [one.error_bound for one in status]
+    result = score(values, labels, truth, y)
+    return Outcome(
+        recall=result.recall,
+        confirmed=found.count("confirmed"),
+        consistent=len(status),
+        candidates=len(found.candidates),
+        wrong=wrong_claims(values, labels, bounds, truth, y),
+        error=max((one.largest for one in result.samples), default=None),
+        bound=max(bounds, default=None),
+        seconds=seconds,
+    )
+
+
 def summarise(case: Case, outcomes: Sequence[Outcome]) -> Row:
     """Medians, sums and worst values over the seeds of a case."""
     return Row(
@@ -163,7 +207,7 @@ def summarise(case: Case, outcomes: Sequence[Outcome]) -> Row:
 
 SUITE = Suite(
     name="training",
-    title="training: updates of several local steps",
+    title="training: updates of several local steps, and steps with BatchNorm in training mode",
     columns=(
         ("update", "name"),
         ("seeds ", "seeds"),

@@ -114,6 +114,15 @@ _HONEST = (
     "the whole batch.",
 )
 @click.option("--lr", type=float, help="The learning rate of the local steps; without it all are candidates.")
+@click.option(
+    "--buffers-after",
+    type=PATH,
+    metavar="FILE",
+    help="GRADIENT is of a step in training mode of a model with BatchNorm: its buffers after the step.",
+)
+@click.option(
+    "--buffers", type=PATH, metavar="FILE", help="Its buffers before the step; default: those of MODEL."
+)
 @click.option("--truth", type=PATH, metavar="BATCH", help="Score the result against this batch.")
 @picture_options
 @common(work_limit=False)
@@ -166,19 +175,23 @@ def attack_command(
 
 def tier_arrays(found: Attack) -> dict[str, Any]:
     """What the file has besides x and y: which samples are ``confirmed`` (M',), the ``local_batch`` (M',)
-    that each was in where there were several, and the ``candidates`` (c, ...) with their labels (-1 or NaN
+    that each was in where there were several, samples ``centred`` and the ``mean`` where BatchNorm used the
+    statistics of the batch, and the ``candidates`` (c, ...) with their labels (-1 or NaN
     where none fits) and error estimates (c,)."""
     import torch
 
     x, y, errors = found.stacked_candidates()
-    batches = {"local_batch": torch.tensor(found.local_batch)} if found.local_batch else {}
+    more = {"local_batch": torch.tensor(found.local_batch)} if found.local_batch else {}
+    if found.centred is not None:
+        centred = found.centred
+        more |= {"centred": centred.values, "centred_labels": centred.labels, "mean": centred.mean}
     confirmed = torch.tensor([one.tier == "confirmed" for one in found.status], dtype=torch.bool)
     return {
         "confirmed": confirmed,
         "candidates": x,
         "candidate_labels": y,
         "candidate_errors": errors,
-    } | batches
+    } | more
 
 
 def describe(found: Attack, score: Score | None, candidate_score: Score | None = None) -> list[Any]:
@@ -263,7 +276,12 @@ def _attack(
 
         network = load_any_model(model, options["weights"])
         given = read_gradient(gradient)
-        if truth is not None:
+        buffers, after = (
+            None if options[name] is None else read_gradient(options[name])
+            for name in ("buffers", "buffers_after")
+        )
+        # a model in training mode is none that takes each sample by itself; scores compare sizes as well
+        if truth is not None and buffers is None and after is None:
             truth.check_fits(network, options["input_shape"])
     tell = limited(
         lambda what, share: progress(f"{what} ({share:.0%})"),
@@ -296,5 +314,7 @@ def _attack(
             scale=_factor(options["scale"]),
             weights=options["sample_weights"],
             local_batches=_sizes(options["local_batches"]),
+            buffers=buffers,
+            buffers_after=after,
             **{name: options[name] for name in passed},
         )

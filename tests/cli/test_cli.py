@@ -381,6 +381,32 @@ def test_an_update_of_several_local_steps_is_attacked(here: Path, run: Run, run_
     assert "1;2 is not a list of sizes such as 2,2" in err
 
 
+def test_a_step_in_training_mode_is_attacked(here: Path, run: Run, run_json: RunJson):
+    first, relu, last = perceptron(12, 90, 4).double()
+    model = nn.Sequential(first, nn.BatchNorm1d(90).double(), relu, last).train()
+    save_file({name: b.clone() for name, b in model.named_buffers()}, "before.safetensors")
+    save_file(dict(model.state_dict()), "norm.safetensors")
+    (here / "norm.py").write_text(
+        "from safetensors.torch import load_file\nfrom torch import nn\n"
+        "def network():\n    model = nn.Sequential(nn.Linear(12, 90), nn.BatchNorm1d(90), nn.ReLU(), "
+        "nn.Linear(90, 4)).double()\n"
+        "    model.load_state_dict(load_file('norm.safetensors'))\n    return model\n"
+    )
+    x, y = (torch.tensor(a) for a in load_batch("batch.npz"))
+    nn.functional.cross_entropy(model(x.double()), y.long()).backward()
+    save_gradient("gradient.npz", {name: p.grad for name, p in model.named_parameters()})
+    save_file(dict(model.named_buffers()), "after.safetensors")
+    arguments = ("attack", "norm:network", "gradient.npz", "--out", "found.npz")
+    told = ("--buffers", "before.safetensors", "--buffers-after", "after.safetensors")
+    code, record = run_json(*arguments, *told, "--truth", "batch.npz")
+    assert (code, record["score"]["recall"], record["centred"]["mean_rank"]) == (ExitCode.DONE, 1, 12)
+    with np.load("found.npz") as written:
+        assert written["centred"].shape == (3, 12)
+    code, out, _ = run(*arguments, *told[:2])
+    assert code == ExitCode.UNDECIDED
+    assert "give the running statistics after the step" in " ".join(out.split())
+
+
 def test_an_attack_that_does_not_recover_everything_is_exit_code_three(here: Path, run_json: RunJson):
     model = perceptron(12, 40, 4).double()
     x, y = (torch.tensor(a) for a in load_batch("batch.npz"))

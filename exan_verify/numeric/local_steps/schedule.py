@@ -83,9 +83,11 @@ def schedule_of(
     return Schedule(sizes=sizes, epochs=steps // count, lr=rate), sum(sizes) or batch_size
 
 
-def require_plain(schedule: Schedule, options: Mapping[str, Any], release: object) -> None:
-    """Raise :class:`InputError` where other words of a user do not go with local steps."""
-    told = "lr" if schedule.steps == 1 else "several local steps"
+def require_plain(
+    schedule: Schedule, options: Mapping[str, Any], release: object, what: str = "several local steps"
+) -> None:
+    """Raise :class:`InputError` where other words of a user do not go with ``what``."""
+    told = "lr" if schedule.steps == 1 else what
     if isinstance(options["scale"], str) or options["scale"] != 1:
         raise InputError(
             f"scale={short(options['scale'])} does not go with {told}: the update is -lr times what the "
@@ -97,9 +99,9 @@ def require_plain(schedule: Schedule, options: Mapping[str, Any], release: objec
     for name, value in plain.items():
         if options[name] != value:
             told = short(getattr(options[name], "value", options[name]))
-            raise InputError(f"{name}={told} does not go with several local steps; leave it out")
+            raise InputError(f"{name}={told} does not go with {what}; leave it out")
     if release is not None:
-        raise InputError("a release does not go with several local steps; leave out release=")
+        raise InputError(f"a release does not go with {what}; leave out release=")
 
 
 def _rate(lr: Any) -> float | None:

@@ -34,6 +34,9 @@ _CANDIDATES = (128, 640)
 _PATIENCE = 10
 """Rounds without a new sample after which the search gives up."""
 
+_SHARES = (0.1, 0.3, 0.5)
+"""Share outside of the span of what is known that candidates keep, once half of the samples are: in turn."""
+
 _USABLE = 0.3
 """Relative gap above which a candidate is not worth polishing."""
 
@@ -87,7 +90,16 @@ class _Search:
         while idle < _PATIENCE:
             before = self.known.shape[1]
             guesses = active_value_guesses(self.problem, self.equations.index, count, self.generator)
-            ends = difference_map(basis, self.equations.forward, guesses, generator=self.generator)
+            # once half are known, most candidates would lead to these again
+            share = _SHARES[self.rounds % len(_SHARES)] if 2 * before >= self.equations.samples else 0.0
+            ends = difference_map(
+                basis,
+                self.equations.forward,
+                guesses,
+                generator=self.generator,
+                known=self.known,
+                share=share,
+            )
             distinct, crowded = self._ordered(ends)
             self.rounds += 1
             yield self._start(ends, distinct)
