@@ -102,7 +102,8 @@ class Instance:
         return self.question.domain
 
     def rounded_gradient(self) -> dict[str, Array]:
-        """The batch's gradient by parameter name, exact but for its rounding to float64."""
+        """The batch's gradient by parameter name, each of the same shape as the parameter, exact but for its
+        rounding to float64."""
         balls = gradient_ball(self.network, self.batch, self.loss, self.reduction)
         return {
             name: np.array([float(v.mid()) for v in balls[name].entries()]).reshape(array.shape)

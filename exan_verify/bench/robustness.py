@@ -144,6 +144,7 @@ def pruned(share: float) -> Callable[[Scene], Gradient]:
     """Only the ``share`` of entries that are largest in every tensor."""
 
     def keep(g: Tensor) -> Tensor:
+        """A tensor of any shape, zero but for its largest entries."""
         least = g.abs().flatten().kthvalue(g.numel() - max(1, round(share * g.numel())) + 1).values
         return torch.where(g.abs() >= least, g, 0.0)
 

@@ -98,9 +98,9 @@ def audit_command(
 
     MODEL is an .onnx or .safetensors file, or a factory package.module:name; BATCH has x and y, in .npz or
     .safetensors. With --report, --attack, and for the gates recovered and candidates, the gradient is
-    attacked too; the report shows what came back. Models about which nothing can be proved, such as those
-    with BatchNorm, are attacked only. With --run, every step of a training run, each for itself; the
-    finished ones are kept, and --resume goes on with them.
+    attacked too; the report shows what came back. Models about which nothing can be proved are attacked only.
+    With --run, every step of a training run, each for itself; the finished ones are kept, and --resume goes
+    on with them.
     Exit codes: 1 a gate was hit, 3 a gate (or, without gates, a verdict) is undecided.
     """
     output = Output(json=options.pop("as_json"))
@@ -336,7 +336,7 @@ def _samples(found: Audit) -> Table:
         radius = found.radius[m]
         made.add_row(
             str(m),
-            _short(str(found.classes[m])),
+            _short(found.classes[m]),
             *(str(layer[m]) for layer in counts),
             "-" if state is None else "yes" if state.published_by_sample[m] else "no",
             "-" if state is None else "yes" if state.peelable[m] else "no",
@@ -346,8 +346,10 @@ def _samples(found: Audit) -> Table:
     return made
 
 
-def _short(label: str) -> str:
-    return label if len(label) <= _LABEL else f"{label[: _LABEL - 3]}..."
+def _short(label: Any) -> str:
+    """A class or a target; that of one logit is a number, others are as long as the table allows."""
+    text = f"{label[0]:g}" if isinstance(label, list) and len(label) == 1 else str(label)
+    return text if len(text) <= _LABEL else f"{text[: _LABEL - 3]}..."
 
 
 def _audit(model: Any, batch: tuple[Array, Array], options: dict[str, Any], files: dict[str, str]) -> Audit:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import rich_click as click
 
 from exan_verify.cli.certify import describe, verdict_code
-from exan_verify.cli.terminal.options import PATH, common, exact_number, question
+from exan_verify.cli.terminal.options import PATH, common, exact_number, question, release
 from exan_verify.cli.terminal.output import (
     REAL_ARITHMETIC,
     ExitCode,
@@ -26,6 +26,7 @@ from exan_verify.errors import BudgetExhausted, InexactError, InputError
 if TYPE_CHECKING:
     from exan_verify.core.network import Batch, Gradient, ReluNetwork
     from exan_verify.core.question import Question
+    from exan_verify.smt.narrower import Narrower
 
 
 class FractionType(click.ParamType[Fraction]):
@@ -69,12 +70,21 @@ def _subject() -> Callable[[_Command], _Command]:
 @click.option("--out", type=PATH, required=True, metavar="FILE.smt2", help="File, or folder with --cubes.")
 @click.option("--cubes", is_flag=True, help="One file per activation pattern, and an index.")
 @click.option("--exp", "with_exp", is_flag=True, help="Write softmax and sigmoid with cvc5's exp.")
+@click.option("--sample", type=int, metavar="M", help="Is this sample in every batch?")
+@click.option("--entry", type=int, metavar="I", help="With --between: is this entry of the sample, in all?")
+@click.option(
+    "--between", type=FractionType(), nargs=2, metavar="LOW HIGH", help="What the entry lies between."
+)
+@click.option("--missing", multiple=True, metavar="NAME", help="A tensor that is not sent; may be repeated.")
+@release()
 @click.option("--force", is_flag=True, help="Write more than 50 MB if that is what it takes.")
 @common(work_limit=False)
 def export_smt_command(model: str, out: str, cubes: bool, with_exp: bool, force: bool, **options: Any) -> int:
     """Write the question as commented SMT-LIB 2; its head says what sat and unsat mean.
 
-    For cross_entropy and bce without --exp the constraints admit more than the batches: only unsat counts.
+    Asked is whether there is another batch, or with --sample whether one lacks that sample; with --missing or
+    --release, of what is sent. For cross_entropy and bce without --exp the constraints admit more than the
+    batches: only unsat counts.
     """
     from exan_verify.smt.decide import pose
     from exan_verify.smt.portfolio import Settings
@@ -87,6 +97,7 @@ def export_smt_command(model: str, out: str, cubes: bool, with_exp: bool, force:
     budget, deadline = options["budget"], _deadline(options["budget"])
     network, asked, data = _asked(model, options)
     radius = options["radius"] or Fraction(0)
+    narrower = _narrower(network, data.get("batch"), options, cubes=cubes)
     size = size_of(network, asked, batch=data.get("batch"), has_radius=bool(radius))
     if not force:
         require_wanted(size.bytes, "the list of cubes" if cubes else out)
@@ -109,7 +120,9 @@ def export_smt_command(model: str, out: str, cubes: bool, with_exp: bool, force:
                 )
                 files = write_files(Path(out), texts)
             else:
-                write_text(Path(out), whole_question(posed, truth, radius=radius, exact=with_exp))
+                write_text(
+                    Path(out), whole_question(posed, truth, radius=radius, exact=with_exp, narrower=narrower)
+                )
                 files = [Path(out).name]
     except BudgetExhausted:
         raise BudgetExhausted(
@@ -153,6 +166,43 @@ def smt_command(model: str, cache: str | None, double_check: bool, **options: An
     output.answer({"schema": "exan/smt/1", **verdict_record(verdict), "statement": REAL_ARITHMETIC})
     output.say(*describe(verdict))
     return verdict_code(verdict)
+
+
+def _narrower(
+    network: ReluNetwork, batch: Batch | None, options: dict[str, Any], *, cubes: bool
+) -> Narrower | None:
+    """The question about a sample, an entry or a part of the gradient; None where none is asked."""
+    from exan_verify.api.releases import load_release
+    from exan_verify.core.question import Release
+    from exan_verify.smt.narrower import Narrower
+
+    missing, sent = options["missing"], options["release"]
+    if missing and sent is not None:
+        raise InputError("--missing and --release both say what is sent; give one of them")
+    released = None if sent is None else load_release(sent)
+    if missing:
+        names = [name for name, _ in network.parameters()]
+        unknown = [name for name in missing if name not in names]
+        if unknown:
+            raise InputError(f"--missing {unknown[0]}: no such parameter (there are: {', '.join(names)})")
+        released = Release(tensors=[name for name in names if name not in missing])
+    if options["sample"] is None and (options["entry"] is not None or options["between"]):
+        raise InputError("--entry and --between are about a sample; say which with --sample")
+    asked = Narrower(
+        sample=options["sample"],
+        feature=options["entry"],
+        between=options["between"] or None,
+        release=released,
+    )
+    if asked == Narrower():
+        return None
+    if cubes or options["radius"] or options["tolerance"]:
+        raise InputError(
+            "samples, entries and releases are asked in one file about exact gradients; leave out --cubes, "
+            "--radius and --tolerance"
+        )
+    asked.check(network, None if batch is None else batch.size)
+    return asked
 
 
 def _deadline(budget: float | None) -> float | None:

@@ -400,6 +400,54 @@ class InputCover(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     trees: tuple[str, ...]
 
 
+Row = tuple[Natural, Natural, Natural]
+"""An inequality of a cube: its sample, and two numbers that say which (docs/theory.md, CB14)."""
+
+
+class Absurd(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True, tag="absurd"):
+    """A leaf: a positive combination of the inequalities ``rows`` and of the gradient's entries is absurd."""
+
+    rows: tuple[Row, ...]
+
+
+class Cut(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True, tag="cut"):
+    """Two parts: coordinate ``axis`` (sample times features plus feature) at most, and at least ``at``."""
+
+    axis: Natural
+    at: str
+
+
+class EachLabel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True, tag="label"):
+    """As many parts as the next sample without a label may have labels."""
+
+
+class Told(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True, tag="told"):
+    """The gradient tells the sum over the region of ``sample``, and that the samples there are the batch's
+    own, or without biases a multiple of it (CB5).
+    """
+
+    sample: Natural
+
+
+class Alone(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True, tag="alone"):
+    """A leaf: one order of the batch lies in the box, and no other solution."""
+
+
+class Cubes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="cubes"):
+    """Evidence that the samples that are not settled have no other place: all joint patterns that they can
+    have are listed, and all their cubes refuted (docs/theory.md, CB14).
+
+    ``patterns``: in preorder over the states of the neurons one after the other, off before on: the
+    inequalities that contradict each other there, or None. ``cubes``: for every multiset of these patterns
+    whose sums over regions reach the gradient, in order, a tree in preorder. ``spanned``: of the features
+    only those are looked at that the others are affine functions of (CB11).
+    """
+
+    patterns: tuple[tuple[Natural, ...] | None, ...]
+    cubes: tuple[tuple[Absurd | Cut | EachLabel | Told | Alone, ...], ...]
+    spanned: bool = False
+
+
 class Shear(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="shear"):
     """Evidence for AMBIGUOUS: a segment of batches ``x_m + t alpha_m direction`` over samples of one region
     (S2). The real coefficients alpha exist by counting; ``prime`` and ``point`` are the field and the point
@@ -575,6 +623,7 @@ Evidence = (
     | AlgebraicBatch
     | Residual
     | InputCover
+    | Cubes
     | Shear
     | Counting
     | Unseen
@@ -602,6 +651,7 @@ THEORY: Mapping[type[Evidence], str] = {
     AlgebraicBatch: "CB10",
     Residual: "S5, C4, Appendix R",
     InputCover: "R8",
+    Cubes: "CB14",
     Shear: "S2, F3",
     Counting: "S4, F3'",
     Unseen: "section 4, narrow first layer",

@@ -316,8 +316,9 @@ class Activation:
 class PiecewiseNetwork(Network):
     """A fully connected network whose hidden layers have other activations than ReLU, some or all of them.
 
-    ``activations``: one for each hidden layer, None for ReLU. Only ``certify``, ``audit`` and ``check`` take
-    such a network (docs/theory.md, PL1); whatever is written for ReLU takes a :class:`ReluNetwork`.
+    ``activations``: one for each hidden layer, None for ReLU. Only ``certify``, ``audit``, ``check`` and
+    ``attack`` take such a network (docs/theory.md, PL1); whatever is written for ReLU takes a
+    :class:`ReluNetwork`.
 
     Raises :class:`InputError` for activations that do not fit, or that are all ReLU.
     """

@@ -66,11 +66,19 @@ ENGINE_ORDER: tuple[tuple[Engine, Callable[[Context, Budget], Finding]], ...] = 
 )
 """Who is asked, cheapest first."""
 
+CUBES = _engine("cubes")
+"""Who is asked last, about what is not known to be ambiguous: where solvers are asked, after they have said
+that the batch is the only one, which it may prove.
+"""
+
 SAMPLES_WORK = 20_000_000
 """Work for the samples' own statuses after AMBIGUOUS: a second or two."""
 
-OTHER_ACTIVATIONS = "of networks with other activations than ReLU only the whole gradient of a batch is asked"
-"""Why a release, another batch size or a gradient alone is not decided there."""
+OTHER_ACTIVATIONS = (
+    "of networks with other activations than ReLU only the whole gradient of a batch is asked, or rows of "
+    "it; a gradient alone, with its batch size, of solvers (engine='smt')"
+)
+"""Why other releases, another batch size or a gradient alone is not decided there."""
 
 _ROUNDED = (
     "Every stored number was meant exactly; a gradient that was rounded on the way, as autograd's is, has "
@@ -120,13 +128,11 @@ def decide(
                 )
             else:
                 assert gradient is not None
-                not_taken = network.mixed_biases or (
-                    "" if isinstance(network, ReluNetwork) else OTHER_ACTIVATIONS
-                )
+                asked = _given_gradient if isinstance(network, ReluNetwork) else _of_solvers
                 verdict = (
-                    replace(_unknown(size, not_taken), tolerant=question.tolerance is not None)
-                    if not_taken
-                    else _given_gradient(setting, gradient, limits)
+                    replace(_unknown(size, network.mixed_biases), tolerant=question.tolerance is not None)
+                    if network.mixed_biases
+                    else asked(setting, gradient, limits)
                 )
         except STOPPING as error:
             remedy = "change the units of the input" if isinstance(error, UnsuitablePrimeError) else MORE
@@ -141,8 +147,10 @@ def _given_batch(setting: Setting, batch: Batch, limits: Budget) -> Verdict:
     if setting.question.domain is not None and not setting.question.domain.contains(batch):
         raise InputError("the batch lies outside the domain it is asked about; widen the domain")
     if setting.question.release is not None:
-        if not isinstance(setting.network, ReluNetwork):
-            raise InputError(f"{OTHER_ACTIVATIONS}; leave out release=")
+        release = setting.question.release
+        rows = release.input_basis is None and release.averages is None
+        if not (rows or isinstance(setting.network, ReluNetwork)):
+            raise InputError(f"{OTHER_ACTIVATIONS}; leave out release.input_basis and release.averages")
         setting.question.release.check_samples(batch)
     context = Context(setting=setting, batch=batch)
     if setting.question.batch_size not in (None, batch.size):
@@ -207,12 +215,27 @@ def _decide(
             break
         if facts.is_ambiguous and left is limits:
             left = _for_the_samples(limits)
+    return _last(context, limits, facts, findings, stopped, gradient, rebuild)
+
+
+def _last(
+    context: Context,
+    limits: Budget,
+    facts: Facts,
+    findings: list[tuple[Engine, Finding]],
+    stopped: str | None,
+    gradient: Gradient | None,
+    rebuild: Mixing | None,
+) -> Verdict:
+    """The verdict, with what solvers and the engine that is asked last have to say where it is open."""
     verdict = _verdict(context, facts, findings, stopped, gradient, rebuild)
     if not _left_to_solvers(context, verdict) or limits.exhausted:
+        if verdict.outcome is Outcome.UNKNOWN and _asks_cubes(context.setting):
+            return _with_cubes(context, limits, facts, findings, stopped, gradient, rebuild)
         return verdict
     from exan_verify.decide.solvers import ask_smt
 
-    tell(Engine.SMT.value, 1.0)
+    (context.setting.progress or _silent)(Engine.SMT.value, 1.0)
     try:
         asked, more, evidence = ask_smt.ask_about_batch(context, limits, cheap=facts.is_ambiguous)
     except (*STOPPING, GradientError) as error:
@@ -222,7 +245,32 @@ def _decide(
         found = Finding(facts=more, evidence=evidence, witness=asked.witness, reason=asked.reason)
         findings.append((Engine.SMT, found))
         verdict = _verdict(context, facts | more, findings, stopped, gradient, rebuild)
+    elif asked.outcome is Outcome.UNIQUE and _asks_cubes(context.setting):
+        verdict = _with_cubes(context, limits, facts, findings, stopped, gradient, rebuild)
     return _with_solvers(verdict, asked)
+
+
+def _asks_cubes(setting: Setting) -> bool:
+    """Whether the engine that is asked last is among those that the caller wants."""
+    return setting.engine in ("auto", "exact", Engine.RESIDUAL) and setting.question.release is None
+
+
+def _with_cubes(
+    context: Context,
+    limits: Budget,
+    facts: Facts,
+    findings: list[tuple[Engine, Finding]],
+    stopped: str | None,
+    gradient: Gradient | None,
+    rebuild: Mixing | None,
+) -> Verdict:
+    """The verdict with what the engine that is asked last has to say."""
+    try:
+        finding = CUBES(context.after(facts, (1.0, 1.0)), limits)
+    except STOPPING as error:
+        finding = Finding(attempts=(Attempt(engine=Engine.RESIDUAL, note=_why(error)),))
+    findings.append((Engine.RESIDUAL, finding))
+    return _verdict(context, facts | finding.facts, findings, stopped, gradient, rebuild)
 
 
 def _silent(_what: str, _share: float) -> None:
@@ -268,11 +316,15 @@ def _for_the_samples(limits: Budget) -> Budget:
 
 
 def _asks_solvers(setting: Setting, samples: int) -> bool:
-    if setting.question.release is not None or not isinstance(setting.network, ReluNetwork):
-        return False  # their question is about the whole gradient of a ReLU network
+    if setting.question.release is not None:
+        return False  # their question is about the whole gradient
     from exan_verify.decide.solvers import ask_smt
 
-    return setting.engine == "smt" or (setting.engine == "auto" and ask_smt.is_small(setting, samples))
+    if ask_smt.not_taken(setting.network, setting.question):
+        return False
+    # unasked only about ReLU, where arguments about regions spare the solvers most of their work
+    unasked = setting.engine == "auto" and isinstance(setting.network, ReluNetwork)
+    return setting.engine == "smt" or (unasked and ask_smt.is_small(setting, samples))
 
 
 def _left_to_solvers(context: Context, verdict: Verdict) -> bool:
@@ -476,6 +528,22 @@ def _given_gradient(setting: Setting, gradient: Gradient, limits: Budget) -> Ver
         reason = f"{searched.reason}; SMT: {asked.reason}"
         return _unknown(searched.samples, reason, searched.attempts + asked.attempts)
     return _unknown(searched.samples, searched.reason, searched.attempts)
+
+
+def _of_solvers(setting: Setting, gradient: Gradient, limits: Budget) -> Verdict:
+    """The same for other activations than ReLU, of which solvers alone are asked, where that is wanted."""
+    from exan_verify.decide.solvers import ask_smt
+
+    question = setting.question
+    if question.labels is Labels.KNOWN:
+        raise InputError("labels='known' needs the batch's labels; give batch=, or 'one_hot' or 'real'")
+    refused = ask_smt.not_taken(setting.network, question)
+    if setting.engine != "smt" or refused or question.batch_size is None:
+        reason = "; ".join(filter(None, (OTHER_ACTIVATIONS, refused)))
+        return replace(_unknown(question.batch_size or 0, reason), tolerant=question.tolerance is not None)
+    if question.tolerance is not None:
+        return ask_smt.ask_about_tolerance(setting, gradient, limits)
+    return ask_smt.ask_about_gradient(setting, gradient, question.batch_size, limits)
 
 
 def _not_decided(setting: Setting) -> str:

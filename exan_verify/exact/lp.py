@@ -28,6 +28,7 @@ import numpy as np
 from exan_verify.core.budget import poll
 from exan_verify.core.network import Array, to_fraction
 from exan_verify.errors import InputError
+from exan_verify.exact import linalg
 
 Vector = tuple[Fraction, ...]
 
@@ -149,6 +150,21 @@ def feasible(program: Program, point: Sequence[Fraction]) -> bool:
         and all(_dot(row, point) == t for row, t in zip(program.equalities, program.targets, strict=True))
         and all(sign * value >= 0 for sign, value in zip(program.signs, point, strict=True))
     )
+
+
+def vanishing(rows: Array, equalities: Array) -> tuple[Vector, Vector] | None:
+    """``(y, z)`` with ``y rows + z equalities = 0`` and every y > 0, where that is one combination up to a
+    factor; None where there is none, more than one, or one with another sign.
+
+    ``rows`` (n, v) and ``equalities`` (q, v) are Fractions. From ``rows u + c >= 0`` and ``equalities u = t``
+    it makes ``y c - z t >= 0``, whatever u is (Farkas).
+    """
+    found = linalg.nullspace(np.concatenate([rows, equalities]).T)
+    if found.shape[1] != 1:
+        return None
+    values = found[:, 0] if not len(rows) or found[0, 0] > 0 else -found[:, 0]
+    y, z = tuple(values[: len(rows)]), tuple(values[len(rows) :])
+    return (y, z) if all(v > 0 for v in y) else None
 
 
 class _Tableau:

@@ -11,6 +11,7 @@ D is one number for the whole batch: 2 has no inverse mod p - 1, so exponents ar
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 from math import lcm
 from typing import Any
@@ -101,6 +102,33 @@ def probabilities(loss: Loss, logits: list[Any]) -> list[Any]:
         return [1 / (1 + (-v).exp()) for v in logits]
     # softmax(f)_k = 1 / sum_c exp(f_c - f_k): no overflow, no cancellation
     return [1 / sum(((c - v).exp() for c in logits), flint.arb(0)) for v in logits]
+
+
+GRID = 48
+"""Binary places of :func:`probability_bounds`."""
+
+
+def probability_bounds(
+    ranges: Sequence[tuple[Fraction | None, Fraction | None]],
+) -> tuple[Fraction, Fraction]:
+    """Rational bounds, of :data:`GRID` binary places, of ``1 / (1 + sum_k e^(v_k))`` for v_k in their ranges.
+
+    With v_k = f_k - f_c over the other classes it is a softmax probability, with one v = -f a sigmoid. An end
+    None is infinite; a bound is 0 or 1 only where the value comes as close to it as the grid tells.
+    """
+    least, most = flint.arb(1), flint.arb(1)
+    for low, high in ranges:
+        least = least + (0 if low is None else to_ball(low).exp())
+        most = None if most is None or high is None else most + to_ball(high).exp()
+    scale = 1 << GRID
+    below = 0 if most is None else int((scale / most).lower().floor().unique_fmpz())
+    above = int((scale / least).upper().ceil().unique_fmpz())
+    return Fraction(max(below, 0), scale), Fraction(min(above, scale), scale)
+
+
+def rounded_up(ball: Any, places: int = GRID) -> Fraction:
+    """A rational of so many binary places at or above everything in a ball; it must be finite."""
+    return Fraction(int((ball * (1 << places)).upper().ceil().unique_fmpz()), 1 << places)
 
 
 def _ball_column(loss: Loss, logits: Array, labels: Array, m: int, divisor: int) -> list[Any]:

@@ -12,6 +12,7 @@ from exan_verify.core.certificate import (
     Apart,
     Certificate,
     Claim,
+    Cubes,
     DegreeThree,
     Enumeration,
     ExtraRays,
@@ -21,6 +22,7 @@ from exan_verify.core.certificate import (
     RankBound,
     Residual,
     Scale,
+    SecondBatch,
     Tolerance,
     Unseen,
     most_bytes,
@@ -33,6 +35,7 @@ from exan_verify.core.staged import StagedNetwork
 from exan_verify.core.verdict import Outcome, SampleStatus
 from exan_verify.errors import CertificateRejected, InputError, LabelError, ShapeError
 from exan_verify.kernel import second, stages
+from exan_verify.kernel.cubes import check as cubes
 from exan_verify.kernel.given import Subject, only_relu, require
 from exan_verify.kernel.gradient import unrealisable
 from exan_verify.kernel.gradient.reconstruction import rebuilt_batch
@@ -52,12 +55,13 @@ CHECKERS: Mapping[type, Callable[[Any, Subject], Facts]] = {
     ExtraRays: extra_rays.facts,
     Residual: residual.facts,
     InputCover: inputs.facts,
+    Cubes: cubes.facts,
     **second.CHECKERS,
 }
 """One checker for each kind of evidence."""
 
 
-ANY_ACTIVATION = (Lifting, Unseen)
+ANY_ACTIVATION = (Lifting, SecondBatch, Unseen)
 """Evidence about networks whose activations are not ReLU (docs/theory.md, PL1); all other kinds are about
 ReLU alone.
 """
@@ -121,9 +125,11 @@ def _claim(record: Certificate, network: Network | StagedNetwork, given: Batch |
             raise CertificateRejected("a claim about a network with convolutions is made for a batch")
         return stages.claim(record, question, network, given)
     if not isinstance(network, ReluNetwork):
-        plain = isinstance(given, Batch) and question.release is None and question.tolerance is None
-        asked = plain and record.claim.outcome is not Outcome.UNREALISABLE
-        require(asked, "of activations other than ReLU only the whole gradient of a batch is asked")
+        release = question.release
+        rows = release is None or (release.input_basis is None and release.averages is None)
+        asked = rows and isinstance(given, Batch) and question.tolerance is None
+        asked = asked and record.claim.outcome is not Outcome.UNREALISABLE
+        require(asked, "of activations other than ReLU only the whole gradient of a batch is asked, or rows")
     # a folded BatchNorm's own gradients follow from whole gradients, and from those alone
     whole = question.release is None and isinstance(given, Batch)
     require(whole or not network.normalised, "of a BatchNorm only the whole gradient of a batch is asked")

@@ -16,6 +16,8 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from exan_verify.core.network import Activation, Linear, Network, PiecewiseNetwork, ReluNetwork, exact_array
 from exan_verify.errors import InputError, UnsupportedLayerError
 from exan_verify.models.activations import Make, of_function, of_module
@@ -85,17 +87,18 @@ def to_network(model: Any) -> ReluNetwork:
         )
         raise UnsupportedLayerError(
             f"{activation.name} after layer {layer.name!r} is not supported here, where ReLU alone is; "
-            f"certify, audit and check take it. For anything else {_SUPPORTED}"
+            f"certify, audit, check and attack take it. For anything else {_SUPPORTED}"
         )
     return network
 
 
-def to_any_network(model: Any) -> ReluNetwork | PiecewiseNetwork:
+def to_any_network(model: Any, *, in_double: bool = False) -> ReluNetwork | PiecewiseNetwork:
     """As :func:`to_network`, with LeakyReLU, PReLU, ReLU6 and Hardtanh admitted; a :class:`Network` is
     returned as it is.
 
     The slope of a LeakyReLU is the number that torch's kernels multiply by: rounded to float32 unless the
-    layer before it has float64 weights. The network's ``notes`` say what was taken.
+    layer before it has float64 weights, or the pass is made ``in_double``. The network's ``notes`` say what
+    was taken.
     """
     if isinstance(model, (ReluNetwork, PiecewiseNetwork)):
         return model
@@ -114,7 +117,7 @@ def to_any_network(model: Any) -> ReluNetwork | PiecewiseNetwork:
     else:
         steps = _follow(model, trace(model))
     notes += _projections(model, steps)
-    network = assemble_any(steps)
+    network = assemble_any(steps, in_double=in_double)
     _check_parameters(model, network)
     notes += tuple(
         f"after layer {layer.name!r}: {activation.name}"
@@ -199,11 +202,16 @@ def assemble(steps: Sequence[Step]) -> ReluNetwork:
     return network
 
 
-def assemble_any(steps: Sequence[Step]) -> ReluNetwork | PiecewiseNetwork:
-    """The network of a chain of steps, whatever its activations; raises as :func:`assemble`."""
+def assemble_any(steps: Sequence[Step], *, in_double: bool = False) -> ReluNetwork | PiecewiseNetwork:
+    """The network of a chain of steps, whatever its activations, whose slopes are those of a pass in the
+    dtype of the layers' weights, or ``in_double``; raises as :func:`assemble`."""
     layers, notes = _layers(steps)
     # of the layers as they are stored: where constants are folded in, they become rationals
-    dtypes = [step.layer.weight.dtype for step in steps if step.layer is not None]
+    dtypes = [
+        np.dtype(np.float64) if in_double else step.layer.weight.dtype
+        for step in steps
+        if step.layer is not None
+    ]
     between: list[list[Step]] = []
     for step in steps:
         if step.kind is Kind.LINEAR:
@@ -429,7 +437,7 @@ def _module_step(module: torch.nn.Module, path: str) -> Step:
             raise UnsupportedLayerError(
                 f"Dropout {path!r} is in training mode, so the gradient is random: every sample passes "
                 "through a network with other neurons switched off, which the gradient does not name; "
-                "call model.eval() first"
+                "call model.eval() first, in a factory before it returns the model"
             )
         return Step(kind=Kind.NOTHING, path=path)
     raise UnsupportedLayerError(
@@ -454,6 +462,9 @@ def _function_step(model: torch.nn.Module, node: Node) -> Step:
     ):
         return Step(kind=Kind.NOTHING, path=path)
     if target in (torch.reshape, torch.Tensor.reshape, torch.Tensor.view) and keeps_samples(node):
+        return Step(kind=Kind.NOTHING, path=path)
+    # a dimension of size 1 is no number more or less: the one logit of a binary classifier, above all
+    if target in (torch.squeeze, torch.Tensor.squeeze) and arguments(node, dim=None)[0] in (1, -1):
         return Step(kind=Kind.NOTHING, path=path)
     # over the real numbers a change of precision changes nothing
     if target in (torch.Tensor.contiguous, torch.Tensor.float, torch.Tensor.double):

@@ -122,9 +122,11 @@ def shown_of(section: Section, m: int) -> Recovery | None:
 
 
 def label_text(label: Any) -> str:
-    """A class, or a target vector in parentheses."""
+    """A class, the target of one logit, or a target vector in parentheses."""
     if isinstance(label, str):
         return label
+    if isinstance(label, (list, tuple)) and len(label) == 1:
+        return f"{label[0]:g}"
     return (
         "(" + ", ".join(f"{v:g}" for v in label) + ")" if isinstance(label, (list, tuple)) else f"{label:g}"
     )

@@ -11,12 +11,14 @@ from exan_verify.smt.cubes import Task, build
 from exan_verify.smt.linearise import pairs
 from exan_verify.smt.question.encode import encode
 from exan_verify.smt.question.refine import Pair, odds
-from exan_verify.smt.question.terms import Poly, show_poly
+from exan_verify.smt.question.terms import Poly, Script, show_poly
 
 
-def exact_script(task: Task) -> str:
-    """SMT-LIB text of a task with ``exp``; for rational losses the same as without."""
-    script = build(task)
+def exact_script(task: Task, script: Script | None = None) -> str:
+    """SMT-LIB text of a task, or of other constraints about its samples, with ``exp``; for rational losses
+    the same as without.
+    """
+    script = build(task) if script is None else script
     text = script.text()
     if task.posed.question.loss.rational:
         return text

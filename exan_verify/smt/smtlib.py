@@ -17,6 +17,7 @@ from exan_verify.core.budget import until
 from exan_verify.errors import FileError, InputError
 from exan_verify.smt.cubes import Task, build, completeness, cube_tasks
 from exan_verify.smt.exponential import exact_script
+from exan_verify.smt.narrower import Narrower
 from exan_verify.smt.portfolio import Outcome, Settings
 from exan_verify.smt.question.difference import Known
 from exan_verify.smt.question.posed import Posed
@@ -29,10 +30,33 @@ LARGE = 50_000_000
 
 
 def whole_question(
-    posed: Posed, truth: Known | None, *, radius: Fraction = Fraction(0), exact: bool = False
+    posed: Posed,
+    truth: Known | None,
+    *,
+    radius: Fraction = Fraction(0),
+    exact: bool = False,
+    narrower: Narrower | None = None,
 ) -> str:
-    """The question in one file: is there a (second) batch?"""
-    return _text(_whole(posed, truth, radius), exact)
+    """The question in one file: is there a (second) batch? Or a ``narrower`` one, about a known batch."""
+    task = _whole(posed, truth, radius)
+    if narrower is None:
+        return _text(task, exact)
+    assert truth is not None
+    script, _ = narrower.constraints(task)
+    text = exact_script(task, script) if exact else script.text()
+    return _headed(text, _narrow_meaning(narrower, task, exact))
+
+
+def _narrow_meaning(narrower: Narrower, task: Task, exact: bool) -> str:
+    some, none = narrower.meaning()
+    if task.posed.question.loss.rational:
+        return f"sat: {some}; its inputs are a model's x.\nunsat: {none}."
+    if exact:
+        return f"sat: {some}, as far as the solver's exp is to be trusted.\nunsat: {none}."
+    return (
+        "sat: means NOTHING, since the constraints admit more than the batches: probabilities are unknowns\n"
+        f"of which only some properties are stated (--exp writes the functions themselves).\nunsat: {none}."
+    )
 
 
 def cube_files(
@@ -141,6 +165,10 @@ def _whole(posed: Posed, truth: Known | None, radius: Fraction) -> Task:
 
 def _text(task: Task, exact: bool) -> str:
     text = exact_script(task) if exact else build(task).text()
+    return _headed(text, meaning(task, exact))
+
+
+def _headed(text: str, meaning: str) -> str:
     title, logic, rest = text.partition("(set-logic")
-    says = "".join(f"; {line}\n" for line in meaning(task, exact).splitlines())
+    says = "".join(f"; {line}\n" for line in meaning.splitlines())
     return title + says + logic + rest

@@ -141,11 +141,9 @@ def test_a_projected_module_is_asked_about_its_pictures():
 def test_commands_take_a_release(here, run):
     save_release("release.json", Release(tensors=["0.weight", "0.bias"]))
     ask = ("model.safetensors", "--batch", "batch.npz", "--release", "release.json")
-    code, out, _ = run("certify", *ask, "--certificate", "c.json")
-    assert code == 0
+    _, out, _ = run("certify", *ask, "--certificate", "c.json", exits=0)
     assert "only the tensors 0.weight, 0.bias" in " ".join(out.split())
-    code, out, _ = run("check", "c.json", "model.safetensors", "--batch", "batch.npz")
-    assert code == 0
+    _, out, _ = run("check", "c.json", "model.safetensors", "--batch", "batch.npz", exits=0)
     assert "what is sent: only the tensors 0.weight, 0.bias" in " ".join(out.split())
     record = json.loads(run("certify", *ask, "--json")[1])
     assert record["release"]["tensors"] == ["0.weight", "0.bias"]
@@ -210,12 +208,10 @@ def test_what_an_attack_finds_of_averages_are_means(here, run):
     ask = ("attack", "model.safetensors", "g.npz", "--release", "r.json", "--out", "o.npz", "--truth")
     code, out, _ = run(*ask, "pairs.npz", "--json")
     assert (code, json.loads(out)["score"]["recall"]) == (0, 1.0)
-    code, _, error = run(*ask, "pairs.npz", "--batch-size", "4")
-    assert code == 2
+    _, _, error = run(*ask, "pairs.npz", "--batch-size", "4", exits=2)
     assert "number of means" in error
     save_batch("pair.npz", x[:2], np.array([0, 0]))
-    code, _, error = run(*ask, "pair.npz")
-    assert code == 2
+    _, _, error = run(*ask, "pair.npz", exits=2)
     assert "names sample 3" in error
 
 
@@ -245,8 +241,7 @@ def test_commands_attack_what_is_sent(here, run, tmp_path):
     assert f"{rows.sum()} of 60 rows of 0.weight" in " ".join(out.split())
     del sent["2.bias"]
     save_tensors("g.npz", sent)
-    code, _, error = run("attack", "model.safetensors", "g.npz", "--out", "p.npz", *ask[:2])
-    assert code == 2
+    _, _, error = run("attack", "model.safetensors", "g.npz", "--out", "p.npz", *ask[:2], exits=2)
     assert "2.bias" in error
     assert not Path("p.npz").exists()
     gate = ("--fail-on", "recovered", "--json")
@@ -279,19 +274,16 @@ def test_commands_score_what_a_basis_shows(here, run):
     assert "what is sent of the float64 gradient" in Path("r.html").read_text()
 
 
-def test_commands_take_averages(here, run):
+def test_commands_take_averages(here, run, run_json):
     network, (x, _) = here
     save_batch("pairs.npz", x, np.array([0, 0, 1, 1]))
     Path("r.json").write_text('{"schema": "exan/release/1", "averages": [[0, 1], [2, 3]]}')
     ask = ("model.safetensors", "--batch", "pairs.npz", "--release", "r.json", "--certificate", "c.json")
-    code, out, _ = run("certify", *ask, "--json")
-    assert code == 0
-    record = json.loads(out)
+    _, record = run_json("certify", *ask, exits=0)
     assert (record["outcome"], record["witness"]["dimension"]) == ("ambiguous", 24)
     assert record["witness"]["generators"][0] == [[0, 0, "1"], [1, 0, "-1"]]
     assert record["release"]["averages"] == [[0, 1], [2, 3]]
-    code, out, _ = run("check", "c.json", "model.safetensors", "--batch", "pairs.npz")
-    assert code == 0
+    _, out, _ = run("check", "c.json", "model.safetensors", "--batch", "pairs.npz", exits=0)
     assert "means of 2 groups" in " ".join(out.split())
     assert not any(audit(network, (x, [0, 0, 1, 1]), release=load_release("r.json")).peelable)
 
@@ -299,10 +291,8 @@ def test_commands_take_averages(here, run):
 def test_commands_refuse_a_release_that_does_not_fit(here, run):
     save_release("release.json", Release(tensors=["fc.weight"]))
     for command in (("certify", "model.safetensors", "--batch"), ("audit", "model.safetensors")):
-        code, _, error = run(*command, "batch.npz", "--release", "release.json")
-        assert code == 2
+        _, _, error = run(*command, "batch.npz", "--release", "release.json", exits=2)
         assert "fc.weight" in error
     ask = ("model.safetensors", "--gradient", "batch.npz", "--release", "release.json")
-    code, _, error = run("certify", *ask)
-    assert code == 2
+    _, _, error = run("certify", *ask, exits=2)
     assert "--batch" in error

@@ -93,8 +93,7 @@ def test_the_table_and_what_is_kept_when_it_is_cut(here: Path, run: Run, monkeyp
         "--patience",
         "2",
     )
-    code, out, err = run(*words)
-    assert code == ExitCode.INTERRUPTED
+    _, out, err = run(*words, exits=ExitCode.INTERRUPTED)
     assert err.splitlines()[-1] == "error: interrupted"
     assert [line.split()[0] for line in out.split("\n\n")[0].splitlines()] == ["method", "auto"]
     assert Path("c.png").exists()

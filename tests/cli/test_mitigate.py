@@ -52,8 +52,7 @@ def test_the_table_fits_into_80_columns_and_says_what_it_means(here, run):
 
 
 def test_the_record_is_one_object(here, run_json):
-    code, record = run_json(*ASKED, "--defence", "project-dct:4", "--pixels", "3")
-    assert code == ExitCode.DONE
+    _, record = run_json(*ASKED, "--defence", "project-dct:4", "--pixels", "3", exits=ExitCode.DONE)
     assert record["schema"] == "exan/mitigation/1"
     (one,) = record["defences"]
     assert one["samples"] == ["free"] * 4
@@ -62,8 +61,7 @@ def test_the_record_is_one_object(here, run_json):
 
 
 def test_defences_are_listed(here, run):
-    code, out, _ = run(*ASKED, "--defence", "help")
-    assert code == ExitCode.DONE
+    _, out, _ = run(*ASKED, "--defence", "help", exits=ExitCode.DONE)
     assert "clip-noise:c:s" in out
     assert all(len(line) <= 90 for line in out.splitlines())
 
@@ -82,8 +80,7 @@ def test_defences_are_listed(here, run):
     ],
 )
 def test_errors_name_what_is_wrong(here, run, line, says):
-    code, out, err = run(*ASKED, *line)
-    assert code == ExitCode.USAGE
+    _, out, err = run(*ASKED, *line, exits=ExitCode.USAGE)
     assert says in err
     assert out == ""
     assert not list(here.glob("*.html"))

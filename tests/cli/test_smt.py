@@ -78,10 +78,16 @@ def test_tolerance_and_radius(here: Path, run: Run) -> None:
 
 
 def test_export_of_the_whole_question(here: Path, run: Run) -> None:
-    code, out, _ = run(
-        "export-smt", "model.safetensors", "--batch", "batch.npz", *QUESTION, "--out", "q.smt2"
+    _, out, _ = run(
+        "export-smt",
+        "model.safetensors",
+        "--batch",
+        "batch.npz",
+        *QUESTION,
+        "--out",
+        "q.smt2",
+        exits=ExitCode.DONE,
     )
-    assert code == ExitCode.DONE
     assert "q.smt2" in out
     with Worker() as worker:
         assert worker.ask(Path("q.smt2").read_text(), Strategy("z3", "smt"), seconds=20).status == UNSAT
@@ -98,8 +104,7 @@ def test_export_of_cubes(here: Path, run_json: RunJson) -> None:
         "folder",
         "--cubes",
     )
-    code, record = run_json(*asked)
-    assert code == ExitCode.DONE
+    _, record = run_json(*asked, exits=ExitCode.DONE)
     assert sorted(p.name for p in Path("folder").iterdir()) == record["files"]
     assert {"complete.smt2", "index.txt"} <= set(record["files"])
     with Worker() as worker:
@@ -152,8 +157,7 @@ def test_a_large_export_asks_first_and_writes_nothing(
 def test_a_question_too_large_for_solvers_is_undecided_with_its_size(
     large: Path, run: Run, command: tuple[str, ...]
 ) -> None:
-    code, out, _ = run(*command, "model.safetensors", "--batch", "batch.npz", "--json")
-    assert code == ExitCode.UNDECIDED
+    _, out, _ = run(*command, "model.safetensors", "--batch", "batch.npz", "--json", exits=ExitCode.UNDECIDED)
     assert "terms" in json.loads(out)["reason"]
 
 
@@ -168,8 +172,7 @@ def test_a_question_too_large_for_solvers_is_undecided_with_its_size(
     ],
 )
 def test_bad_input_names_the_remedy(here: Path, run: Run, arguments: tuple[str, ...], message: str) -> None:
-    code, _, err = run(*arguments)
-    assert code == ExitCode.USAGE
+    _, _, err = run(*arguments, exits=ExitCode.USAGE)
     assert message in err
 
 
@@ -183,8 +186,7 @@ def test_floats_need_a_meaning(here: Path, run: Run) -> None:
     shaped = {k: v.reshape(exact.tensors[k].shape) for k, v in floats.items()}
     save_gradient("gradient.safetensors", shaped)
     asked = ("smt", "model.safetensors", "--gradient", "gradient.safetensors", "--batch-size", "2", *QUESTION)
-    code, _, err = run(*asked)
-    assert code == ExitCode.USAGE
+    _, _, err = run(*asked, exits=ExitCode.USAGE)
     assert "--exact" in err
     assert run(*asked, "--exact")[0] == ExitCode.DONE
 
@@ -201,3 +203,97 @@ def test_cubes_run_on_a_dask_cluster() -> None:
     ):
         verdict = decided(case, jobs=2)
     assert (verdict.outcome, verdict.reason) == (decided(case).outcome, decided(case).reason)
+
+
+@pytest.fixture
+def narrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a 1-2-1 and a 2-3-2 network, two samples of each, and a release of the first."""
+    monkeypatch.chdir(tmp_path)
+    one = {"0.weight": [[1.0], [-1.0]], "0.bias": [0.0, 1.0], "2.weight": [[1.0, 2.0]], "2.bias": [0.5]}
+    two = {
+        "0.weight": [[1.0, 1.0], [1.0, -1.0], [0.0, 1.0]],
+        "0.bias": [0.0, 1.0, 1.0],
+        "2.weight": [[1.0, 2.0, 0.0], [0.0, 1.0, 1.0]],
+        "2.bias": [0.5, 0.0],
+    }
+    for name, tensors in (("one", one), ("two", two)):
+        save_file({key: np.array(value) for key, value in tensors.items()}, f"{name}.safetensors")
+    save_batch("one.npz", np.array([[0.25], [0.75]]), np.array([0, 1]))
+    save_batch("two.npz", np.array([[0.25, 1.0], [0.75, -0.5]]), np.array([0, 1]))
+    sent = {"schema": "exan/release/1", "rows": {"0.weight": [True, False]}}
+    Path("sent.json").write_text(json.dumps(sent | {"tensors": ["0.weight", "0.bias", "2.bias"]}))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("asked", "answer"),
+    [
+        ("one mse --sample 0", "unsat"),
+        ("one mse --sample 1 --entry 0 --between 1/2 1", "unsat"),
+        ("one mse --missing 0.weight --missing 2.weight", "sat"),
+        ("one mse --release sent.json", "unsat"),
+        ("two hinge --sample 1", "sat"),
+    ],
+)
+def test_narrower_questions_and_both_solvers(narrow: Path, run: Run, asked: str, answer: str) -> None:
+    name, loss, *options = asked.split()
+    files = (f"{name}.safetensors", "--batch", f"{name}.npz", "--loss", loss)
+    code, _, _ = run("export-smt", *files, *options, "--out", "q.smt2")
+    text = Path("q.smt2").read_text()
+    assert code == ExitCode.DONE
+    with Worker() as worker:
+        for strategy in (Strategy("z3", "smt"), Strategy("cvc5")):
+            assert worker.ask(text, strategy, seconds=60).status == answer
+
+
+def test_what_a_sample_is_asked_about_is_said_at_the_head(narrow: Path, run: Run) -> None:
+    files = ("one.safetensors", "--batch", "one.npz", "--loss", "bce", "--sample", "1")
+    run("export-smt", *files, "--out", "q.smt2")
+    run("export-smt", *files, "--exp", "--out", "exp.smt2")
+    plain, exact = Path("q.smt2").read_text(), Path("exp.smt2").read_text()
+    assert "sample 1 is in every batch with this gradient: it is determined" in plain
+    assert "means NOTHING" in plain
+    for part in ("QF_NRAT", "(exp ", "as far as the solver's exp"):
+        assert part in exact
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ("--sample 2", "samples 0 to 1"),
+        ("--sample 0 --entry 1 --between 0 1", "features 0 to 0"),
+        ("--sample 0 --entry 0", "both its feature and the two numbers"),
+        ("--sample 0 --entry 0 --between 1 0", "smaller one first"),
+        ("--entry 0 --between 0 1", "say which with --sample"),
+        ("--missing nothing", "no such parameter"),
+        ("--missing 0.bias --release sent.json", "give one of them"),
+        ("--sample 0 --cubes", "in one file"),
+    ],
+)
+def test_narrower_questions_that_make_no_sense(narrow: Path, run: Run, options: str, problem: str) -> None:
+    files = ("one.safetensors", "--batch", "one.npz", "--loss", "mse")
+    code, _, err = run("export-smt", *files, *options.split(), "--out", "q.smt2")
+    assert code == ExitCode.USAGE
+    assert problem in " ".join(err.split())
+    assert not Path("q.smt2").exists()
+
+
+def test_the_release_through_a_basis_is_that_of_the_projected_inputs(narrow: Path, run: Run) -> None:
+    """W_1 = V B^T with one column: inputs move along the kernel of B^T, which the whole gradient sees."""
+    save_file(
+        {
+            "0.weight": np.array([[1.0, 1.0], [-1.0, -1.0]]),
+            "0.bias": np.array([1.0, 2.0]),
+            "2.weight": np.array([[1.0, 1.0]]),
+            "2.bias": np.array([0.0]),
+        },
+        "thin.safetensors",
+    )
+    save_batch("thin.npz", np.array([[0.5, 0.25]]), np.array([1.0]))
+    Path("basis.json").write_text(json.dumps({"schema": "exan/release/1", "input_basis": [[1], [1]]}))
+    files = ("thin.safetensors", "--batch", "thin.npz", "--loss", "mse")
+    with Worker() as worker:
+        for options, answer in (((), "unsat"), (("--release", "basis.json"), "sat")):
+            run("export-smt", *files, *options, "--out", "q.smt2")
+            text = Path("q.smt2").read_text()
+            assert worker.ask(text, Strategy("z3", "smt"), seconds=60).status == answer

@@ -20,7 +20,7 @@ from exan_verify.errors import CertificateRejected
 from exan_verify.kernel.lifting.apart import facts as checked
 from exan_verify.kernel.released import require_made_for
 from tests.support.cases import batch_of, default_network, random_case
-from tests.support.certificate_cases import assert_rejected, plain
+from tests.support.certificate_cases import assert_refused, assert_rejected, certify_as, plain
 from tests.support.contexts import context_of, subject
 
 FEATURES = 64
@@ -65,8 +65,7 @@ def found_in(network, batch, *question, **options):
 def test_batches_of_any_size_are_unique(loss):
     """K' + 2 neurons a pair: 3 for each of 40 samples at K' = 3 and 4; lifting lacks hundreds."""
     network, batch = trapped([3] * 40, loss=loss)
-    verdict = certify(network, batch=batch, loss=loss.value)
-    assert verdict.outcome is Outcome.UNIQUE, verdict.reason
+    verdict = certify_as(Outcome.UNIQUE, network, batch=batch, loss=loss.value)
     assert verdict.layer == 1
     assert "keep 40 of 40 samples apart" in verdict.reason
     assert [part["type"] for part in verdict.certificate["evidence"]] == ["apart"]
@@ -77,8 +76,7 @@ def test_batches_of_any_size_are_unique(loss):
 def test_real_and_known_labels(loss):
     labels = Labels.REAL if loss is Loss.MSE else Labels.KNOWN
     network, batch = trapped([4] * 12, loss=loss, labels=labels)
-    verdict = certify(network, batch=batch, loss=loss.value, labels=labels.value)
-    assert verdict.outcome is Outcome.UNIQUE, verdict.reason
+    verdict = certify_as(Outcome.UNIQUE, network, batch=batch, loss=loss.value, labels=labels.value)
     check(verdict.certificate, network, batch=batch)
 
 
@@ -109,16 +107,14 @@ def test_samples_are_isolated_in_turn():
     assert evidence.determined == tuple(range(8))
     assert checked(evidence, subject(network, batch)).determined == frozenset(range(8))
     wrong = msgspec.structs.replace(evidence, isolated=evidence.isolated[::-1])
-    with pytest.raises(CertificateRejected, match="too few exclusive"):
-        checked(wrong, subject(network, batch))
+    assert_refused("too few exclusive", checked, wrong, subject(network, batch))
 
 
 def test_what_is_left_is_lifted_in_its_own_span():
     network, batch = trapped(
         [7] * 20 + [2] * 4, shared=[(20, 21), (22, 23), (20, 23), (21, 22), (20, 22), (21, 23)] * 3
     )
-    verdict = certify(network, batch=batch)
-    assert verdict.outcome is Outcome.UNIQUE, verdict.reason
+    verdict = certify_as(Outcome.UNIQUE, network, batch=batch)
     assert "lifting separates the other 4" in verdict.reason
     check(verdict.certificate, network, batch=batch)
     for changed in ({}, {"rank": 17}, {"unknowns": 21}, {"groups": [[20, 21], [22], [23]]}):
@@ -225,8 +221,7 @@ def test_rejects_forged_evidence(example, name):
     network, batch, evidence = example
     assert evidence.determined == tuple(range(8))
     changed, match = FORGERIES[name]
-    with pytest.raises(CertificateRejected, match=match):
-        checked(msgspec.structs.replace(evidence, **changed), subject(network, batch))
+    assert_refused(match, checked, msgspec.structs.replace(evidence, **changed), subject(network, batch))
 
 
 def test_rejects_evidence_for_a_batch_whose_neurons_are_shared(example):
@@ -252,8 +247,7 @@ def test_rejects_samples_that_have_neurons_enough_and_are_not_apart():
     evidence = claimed(
         network, batch, layer=1, parametrisation="zero_sum", isolated=everyone, determined=everyone
     )
-    with pytest.raises(CertificateRejected, match="not shown to be apart"):
-        checked(evidence, subject(network, batch))
+    assert_refused("not shown to be apart", checked, evidence, subject(network, batch))
 
 
 def test_rejects_a_deeper_layer_with_samples_left():
@@ -290,5 +284,4 @@ def test_rejects_evidence_about_a_release(example):
     """The argument is not made for one, even where all of the gradient is in it."""
     network, batch, evidence = example
     context = context_of(network, batch, release=Release(rows={"0.weight": np.ones(34, dtype=bool)}))
-    with pytest.raises(CertificateRejected, match="no evidence about a release"):
-        require_made_for(evidence, context.question)
+    assert_refused("no evidence about a release", require_made_for, evidence, context.question)

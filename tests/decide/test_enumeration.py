@@ -19,7 +19,6 @@ from exan_verify.decide import enumeration
 from exan_verify.decide.enumeration import engine, search, tasks
 from exan_verify.decide.enumeration.subspaces import Subspaces, joined, merged
 from exan_verify.decide.lifting.system import plan
-from exan_verify.errors import CertificateRejected
 from exan_verify.exact.linalg import rank_mod
 from exan_verify.exact.modular import PRIME, inverses_mod, multiply_mod, random_residues
 from exan_verify.kernel.checker import CHECKERS
@@ -27,6 +26,7 @@ from exan_verify.kernel.lifting import enumeration as kernel
 from exan_verify.kernel.lifting.enumeration import facts as checked
 from tests.support import contexts
 from tests.support.cases import default_network, random_batch, random_case, two_one_five_one
+from tests.support.certificate_cases import assert_refused, certify_as
 from tests.support.contexts import subject
 
 D, U = SampleStatus.DETERMINED, SampleStatus.UNKNOWN
@@ -62,8 +62,7 @@ def near_copy(network, samples, seed=1):
 @pytest.mark.parametrize("loss", list(Loss))
 def test_generic_batches_are_unique_for_every_loss(widths, samples, loss):
     network, batch = random_case(widths, samples, loss=loss)
-    verdict = certify(network, batch=batch, loss=loss.value, engine="enumeration")
-    assert verdict.outcome is Outcome.UNIQUE, verdict.reason
+    verdict = certify_as(Outcome.UNIQUE, network, batch=batch, loss=loss.value, engine="enumeration")
     assert verdict.engine is Engine.ENUMERATION
     assert verdict.trust is Trust.CERTIFIED
     assert f"hidden layer {verdict.layer}" in verdict.reason
@@ -86,8 +85,7 @@ def test_decides_where_lifting_is_short_of_equations(widths, samples):
 
 def test_a_deeper_layer_is_used_where_the_first_has_too_few_neurons():
     network = default_network([8, 7, 40, 3], seed=3)
-    verdict = certify(network, batch=random_batch(network, 4), engine="enumeration")
-    assert verdict.outcome is Outcome.UNIQUE, verdict.reason
+    verdict = certify_as(Outcome.UNIQUE, network, batch=random_batch(network, 4), engine="enumeration")
     assert verdict.layer == 2
     assert verdict.certificate["evidence"][0]["conclusion"]["lower_ranks"] == (4,)
 
@@ -147,18 +145,16 @@ def test_duplicates_and_bottlenecks_stay_open():
     twins = random_batch(network, 3).select([0, 1, 2, 1])
     finding = enumeration.decide(context_of(network, twins), Budget())
     assert not finding.facts.determined
-    assert "only 3 of the" in finding.attempts[0].note
+    assert "rank 3 only" in finding.attempts[0].note
     for seed in range(30):
         network, batch, second = two_one_five_one(seed)
         if second != batch:
-            verdict = certify(network, batch=batch, loss="mse", engine="enumeration")
-            assert verdict.outcome is Outcome.UNKNOWN
+            certify_as(Outcome.UNKNOWN, network, batch=batch, loss="mse", engine="enumeration")
 
 
 def test_too_few_neurons_are_counted_and_one_sample_passes_on():
     network = default_network([6, 3, 4], seed=1)
-    verdict = certify(network, batch=random_batch(network, 2), engine="enumeration")
-    assert verdict.outcome is Outcome.UNKNOWN
+    verdict = certify_as(Outcome.UNKNOWN, network, batch=random_batch(network, 2), engine="enumeration")
     assert "too few neurons tell samples apart" in verdict.reason
     verdict = certify(network, batch=random_batch(network, 1), engine="enumeration")
     assert "one sample needs no enumeration" in verdict.reason
@@ -450,8 +446,7 @@ def test_rejects_forged_evidence(example, name):
     outer, inner, match = FORGERIES[name]
     conclusion = Conclusion(**(msgspec.structs.asdict(record.conclusion) | inner))
     forged = Enumeration(**(msgspec.structs.asdict(record) | {"conclusion": conclusion} | outer))
-    with pytest.raises(CertificateRejected, match=match):
-        checked(forged, subject(network, batch))
+    assert_refused(match, checked, forged, subject(network, batch))
 
 
 def test_accepts_any_order_that_suffices(example):
@@ -466,17 +461,14 @@ def test_rejects_evidence_made_for_a_batch_with_distinct_patterns(example):
     """The same numbers for a batch in which two samples share a region."""
     network, _, record = example
     batch = near_copy(network, 3)
-    with pytest.raises(CertificateRejected, match="leaves join"):
-        checked(record, subject(network, batch))
+    assert_refused("leaves join", checked, record, subject(network, batch))
 
 
 def test_rejects_duplicates_and_networks_without_biases(example):
     network, batch, record = example
-    with pytest.raises(CertificateRejected, match="rank"):
-        checked(record, subject(network, batch.select([0, 0, 1, 2])))
+    assert_refused("rank", checked, record, subject(network, batch.select([0, 0, 1, 2])))
     bare = ReluNetwork.from_arrays([layer.weight for layer in network.layers])
-    with pytest.raises(CertificateRejected, match="no biases"):
-        checked(record, subject(bare, batch))
+    assert_refused("no biases", checked, record, subject(bare, batch))
 
 
 def test_engine_and_kernel_agree_on_small_integers():

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from exan_verify import check
-from exan_verify.api.certify import certify
 from exan_verify.core.budget import Budget
 from exan_verify.core.certificate import Inwards
 from exan_verify.core.network import ReluNetwork
@@ -22,7 +21,7 @@ from exan_verify.exact.softmax import loss_vectors_ball
 from exan_verify.kernel.second import inwards, second_layer, unseen
 from tests.support import torch_reference
 from tests.support.cases import batch_of, default_network
-from tests.support.certificate_cases import assert_rejected, plain
+from tests.support.certificate_cases import assert_refused, assert_rejected, certify_as, plain
 from tests.support.contexts import context_of, subject_of
 
 FACE = 4
@@ -125,17 +124,14 @@ def test_forged_motions_are_rejected():
         ({"motion": ((1, 3, -1), (-1, 3, 3))}, "not shown to leave"),
         ({"motion": ((0, 0, 0), (0, 0, 0))}, "1 equations of 0 unknowns"),
     ):
-        with pytest.raises(CertificateRejected, match=reason):
-            unseen.facts(forged(true, **change), subject_of(context))
+        assert_refused(reason, unseen.facts, forged(true, **change), subject_of(context))
     for dimension in (evidence.dimension - 1, evidence.dimension + 1):
         with pytest.raises(CertificateRejected, match="has dimension 2"):
             unseen.facts(msgspec.structs.replace(evidence, dimension=dimension), subject_of(context))
     everywhere = context_of(context.network, context.batch, Loss.MSE)
-    with pytest.raises(CertificateRejected, match="no faces"):
-        unseen.facts(true, subject_of(everywhere))
+    assert_refused("no faces", unseen.facts, true, subject_of(everywhere))
     nothing = forged(true, features=(2,), motion=((0,), (0,)))
-    with pytest.raises(CertificateRejected, match="nothing is shown to move"):
-        unseen.facts(nothing, subject_of(pair()))
+    assert_refused("nothing is shown to move", unseen.facts, nothing, subject_of(pair()))
 
 
 def test_the_second_layer_is_asked_only_where_there_is_one_and_no_kink():
@@ -271,8 +267,7 @@ def test_the_second_layer_of_a_wider_network_lets_all_samples_leave():
     rng = np.random.default_rng(0)
     x = np.where(rng.random((36, 60)) < 0.45, 0, rng.random((36, 60))).astype(np.float32)
     batch = x, rng.integers(0, 3, 36)
-    verdict = certify(network, batch=batch, domain=Box(0, 1), engine="families")
-    assert verdict.outcome is Outcome.AMBIGUOUS
+    verdict = certify_as(Outcome.AMBIGUOUS, network, batch=batch, domain=Box(0, 1), engine="families")
     certificate = plain(verdict.certificate)
     (part,) = certificate["evidence"]
     assert part["inwards"]["layer"] == 2
@@ -285,8 +280,7 @@ def test_digits_leave_the_faces_of_the_box():
     """784-16-10 with 32 digits: pixels of 0 may grow. What is strictly inside has far fewer dimensions."""
     network = default_network([784, 16, 10], seed=4)
     batch = mnist_batch(32, seed=1)
-    verdict = certify(network, batch=batch, domain=Box(0, 1))
-    assert verdict.outcome is Outcome.AMBIGUOUS
+    verdict = certify_as(Outcome.AMBIGUOUS, network, batch=batch, domain=Box(0, 1))
     assert verdict.witness.dimension > 2000
     assert verdict.samples.count(SampleStatus.FREE) > 24
     text = json.dumps(verdict.certificate)
@@ -306,8 +300,7 @@ def test_what_is_read_is_bounded_before_it_is_computed(monkeypatch):
         assert unseen.family(evidence, subject_of(context)).dimension == 2
         with monkeypatch.context() as patched:
             patched.setattr(module, name, 0)
-            with pytest.raises(CertificateRejected, match=reason):
-                unseen.family(evidence, subject_of(context))
+            assert_refused(reason, unseen.family, evidence, subject_of(context))
 
 
 def test_a_budget_that_ends_in_the_search_keeps_what_moves_both_ways(monkeypatch):

@@ -8,6 +8,7 @@ from exan_verify.api.check import check
 from exan_verify.core.network import ReluNetwork
 from exan_verify.core.question import Labels, Loss
 from exan_verify.core.verdict import Engine, Outcome, SampleStatus, Trust
+from tests.support import certificate_cases
 from tests.support.cases import (
     batch_of,
     default_network,
@@ -18,6 +19,7 @@ from tests.support.cases import (
 )
 
 certify = partial(door.certify, engine="lifting")
+certify_as = partial(certificate_cases.certify_as, engine="lifting")
 
 D, U = SampleStatus.DETERMINED, SampleStatus.UNKNOWN
 
@@ -39,8 +41,7 @@ def test_generic_batches_are_unique_for_every_loss(widths, samples, loss):
 
 def test_a_deeper_layer_is_used_where_the_first_has_too_few_neurons():
     network = default_network([8, 12, 80, 5], seed=3)
-    verdict = certify(network, batch=random_batch(network, 4))
-    assert verdict.outcome is Outcome.UNIQUE, verdict.reason
+    verdict = certify_as(Outcome.UNIQUE, network, batch=random_batch(network, 4))
     assert verdict.layer == 2
     assert verdict.certificate["evidence"][0]["layers"][0]["lower_ranks"] == (4,)
 
@@ -48,8 +49,7 @@ def test_a_deeper_layer_is_used_where_the_first_has_too_few_neurons():
 def test_a_rank_deficit_below_blocks_the_deeper_layer():
     """C1's warning: lifting passes at layer 2, and there is a second batch."""
     network, batch, second = two_one_five_one(15)
-    verdict = certify(network, batch=batch, loss="mse")
-    assert verdict.outcome is Outcome.UNKNOWN
+    verdict = certify_as(Outcome.UNKNOWN, network, batch=batch, loss="mse")
     assert door.certify(network, batch=batch, loss="mse").outcome is Outcome.AMBIGUOUS
     assert second != batch
     passed = [a for a in verdict.attempts if a.layer == 2]
@@ -58,8 +58,7 @@ def test_a_rank_deficit_below_blocks_the_deeper_layer():
 
 def test_too_few_equations_says_how_many():
     network = default_network([20, 20, 5])
-    verdict = certify(network, batch=random_batch(network, 6))
-    assert verdict.outcome is Outcome.UNKNOWN
+    verdict = certify_as(Outcome.UNKNOWN, network, batch=random_batch(network, 6))
     attempt = verdict.attempts[0]
     missing = attempt.unknowns - 6 - attempt.equations
     assert f"{missing} more neurons with a non-zero delta" in verdict.reason
@@ -81,8 +80,7 @@ def test_groups_leave_singletons_determined():
 def test_duplicates_dead_and_silent_samples_are_named():
     network, batch = random_case([10, 40, 3], 3)
     x = np.concatenate([batch.inputs, batch.inputs[1:2]])
-    verdict = certify(network, batch=(x, np.append(batch.labels, batch.labels[1])))
-    assert verdict.outcome is Outcome.UNKNOWN
+    verdict = certify_as(Outcome.UNKNOWN, network, batch=(x, np.append(batch.labels, batch.labels[1])))
     assert "equal samples: 1 and 3" in verdict.reason
 
     dead = ReluNetwork.from_arrays([[[1.0], [2.0]], [[1.0, 1.0]]], [[0.0, 0.0], [0.0]])
@@ -94,15 +92,13 @@ def test_duplicates_dead_and_silent_samples_are_named():
 
 def test_no_biases_is_a_reason():
     network = ReluNetwork.from_arrays([np.random.default_rng(0).normal(size=(40, 5)), np.ones((2, 40))])
-    verdict = certify(network, batch=(np.ones((1, 5)), [0]))
-    assert verdict.outcome is Outcome.UNKNOWN
+    verdict = certify_as(Outcome.UNKNOWN, network, batch=(np.ones((1, 5)), [0]))
     assert "no biases" in verdict.reason
 
 
 def test_no_hidden_layer_is_a_reason():
     network = ReluNetwork.from_arrays([[[1.0, 2.0], [0.0, 1.0]]], [[0.0, 0.0]])
-    verdict = certify(network, batch=([[1.0, 1.0]], [0]))
-    assert verdict.outcome is Outcome.UNKNOWN
+    verdict = certify_as(Outcome.UNKNOWN, network, batch=([[1.0, 1.0]], [0]))
     assert "no hidden layer" in verdict.reason
 
 
@@ -115,8 +111,7 @@ def test_equal_output_columns_confuse_labels_below_the_last_layer():
         [base.layers[0].weight, base.layers[1].weight, last], [layer.bias for layer in base.layers]
     )
     batch = random_batch(network, 3)
-    verdict = certify(network, batch=batch)
-    assert verdict.outcome is Outcome.UNIQUE
+    verdict = certify_as(Outcome.UNIQUE, network, batch=batch)
     assert verdict.certificate["evidence"][0]["layers"][0]["labels"] == "output_rank"
 
 
@@ -133,8 +128,7 @@ def test_labels_that_no_layer_tells_apart_are_not_determined():
     network, y = through_one_neuron(), np.array([2, 2, 0])
     for seed in range(40):
         rng = np.random.default_rng(seed)
-        verdict = certify(network, batch=(rng.normal(size=(3, 8)), y))
-        assert verdict.outcome is Outcome.UNKNOWN
+        verdict = certify_as(Outcome.UNKNOWN, network, batch=(rng.normal(size=(3, 8)), y))
         assert verdict.samples[2] is U
 
 
@@ -155,8 +149,7 @@ def test_real_labels_need_an_injective_map():
 
 def test_work_limit_gives_unknown_with_what_to_do():
     network = default_network([20, 60, 5])
-    verdict = certify(network, batch=random_batch(network, 4), work_limit=10)
-    assert verdict.outcome is Outcome.UNKNOWN
+    verdict = certify_as(Outcome.UNKNOWN, network, batch=random_batch(network, 4), work_limit=10)
     assert "work limit of 10" in verdict.reason
     assert "give more" in verdict.reason
 
@@ -172,8 +165,7 @@ def test_same_seed_same_verdict_and_certificate():
 @pytest.mark.parametrize("loss", list(Loss))
 def test_a_group_of_the_first_layer_is_split_at_the_second(loss):
     network, batch = three_share_layer_one(loss)
-    verdict = certify(network, batch=batch, loss=loss.value)
-    assert verdict.outcome is Outcome.UNIQUE, verdict.reason
+    verdict = certify_as(Outcome.UNIQUE, network, batch=batch, loss=loss.value)
     argument = verdict.certificate["evidence"][0]["layers"][0]
     assert argument["layer"] == 1
     assert sorted(map(len, argument["groups"])) == [1, 1, 3]
@@ -186,8 +178,7 @@ def test_a_group_that_no_layer_splits_stays_open_beside_determined_singletons():
     network, batch = three_share_layer_one(Loss.CROSS_ENTROPY)
     near = batch.inputs.copy()
     near[1] = near[0] + 2.0**-40
-    verdict = certify(network, batch=(near, batch.labels))
-    assert verdict.outcome is Outcome.UNKNOWN
+    verdict = certify_as(Outcome.UNKNOWN, network, batch=(near, batch.labels))
     assert verdict.samples == (U, U, D, D, D)
     assert check(verdict.certificate, network, batch=(near, batch.labels)).samples == verdict.samples
 
@@ -200,8 +191,7 @@ def test_one_sample_needs_no_equations(loss):
         [[1.0], [0.0, 1.0], [0.0, 0.5, 0.0]],
     )
     y = [[0.0, 1.0, 0.0]] if loss in (Loss.MSE, Loss.BCE) else [0]
-    verdict = certify(network, batch=([[0.5, 0.25]], y), loss=loss.value)
-    assert verdict.outcome is Outcome.UNIQUE, verdict.reason
+    verdict = certify_as(Outcome.UNIQUE, network, batch=([[0.5, 0.25]], y), loss=loss.value)
     assert "one sample" in verdict.reason
     check(verdict.certificate, network, batch=([[0.5, 0.25]], y))
 

@@ -251,9 +251,26 @@ def test_the_factor_is_the_nearest_number():
     assert exact_norm(norm, "n")[0].factor[0] == -Fraction(float(np.float32((1 + 1e-5) ** -0.5)))
 
 
-def test_float32_models_keep_floats():
-    assert to_any_network(connected(4, torch.float32)).layers[1].weight.dtype == np.float64
+def test_floats_stay_floats_where_they_hold_the_products():
     assert to_any_network(connected(4)).layers[1].weight.dtype == object
+    model = connected(4, torch.float32)
+    layer = to_any_network(model).layers[1]
+    assert layer.weight.dtype == np.float64
+    affine, _ = exact_norm(model[5], "5")
+    own = fractions(model[4].weight.detach().double().numpy())
+    assert (fractions(layer.weight) == affine.factor[:, None] * own).all()
+    assert (fractions(layer.bias) == affine.shift).all()
+
+
+def test_other_activations_may_follow():
+    model = he(nn.Sequential(nn.Linear(8, 70), nn.BatchNorm1d(70), nn.LeakyReLU(0.1), nn.Linear(70, 3)), 1)
+    x, y = normal(1, 4, 8), [0, 2, 1, 0]
+    verdict = certify(model, batch=(x, y))
+    assert verdict.outcome is Outcome.UNIQUE, verdict.reason
+    assert verdict.architecture.endswith(
+        "LeakyReLU of slope 0.1, in float32 0.10000000149011612 between them, BatchNorm folded into them"
+    )
+    assert check(json.dumps(verdict.certificate), model, batch=(x, y)).outcome is Outcome.UNIQUE
 
 
 def test_audit_attacks_the_same_network():

@@ -20,10 +20,11 @@ from exan_verify.core.verdict import Engine, Outcome, SampleStatus
 from exan_verify.decide.scale.twins import bracket_of_margin, positive_roots
 from exan_verify.testing.strategies import LOSSES, batches, networks
 from tests.conftest import examples
-from tests.support import torch_reference
+from tests.support import certificate_cases, torch_reference
 from tests.support.certificate_cases import assert_rejected, change, plain
 
 certify = partial(door.certify, engine="exact")
+certify_as = partial(certificate_cases.certify_as, engine="exact")
 
 
 D, F, U = SampleStatus.DETERMINED, SampleStatus.FREE, SampleStatus.UNKNOWN
@@ -37,8 +38,7 @@ def bare(widths, seed=0):
 def test_softmax_with_three_classes_fixes_the_scale():
     network = bare([6, 60, 40, 4])
     batch = (np.random.default_rng(1).normal(size=(3, 6)), [0, 1, 2])
-    verdict = certify(network, batch=batch)
-    assert verdict.outcome is Outcome.UNIQUE, verdict.reason
+    verdict = certify_as(Outcome.UNIQUE, network, batch=batch)
     assert verdict.engine is Engine.SCALE
     assert check(plain(verdict.certificate), network, batch=batch).outcome is Outcome.UNIQUE
 
@@ -51,8 +51,7 @@ def test_two_classes_twin_exactly_the_samples_with_a_positive_margin(loss):
     score = logits[:, 1] - logits[:, 0] if loss is Loss.CROSS_ENTROPY else logits[:, 0]
     y = np.array([score[0] > 0, score[1] <= 0, score[2] > 0, score[3] <= 0]).astype(int)
     given_y = y if loss is Loss.CROSS_ENTROPY else y.reshape(-1, 1).astype(float)
-    verdict = certify(network, batch=(x, given_y), loss=loss.value)
-    assert verdict.outcome is Outcome.AMBIGUOUS, verdict.reason
+    verdict = certify_as(Outcome.AMBIGUOUS, network, batch=(x, given_y), loss=loss.value)
     assert verdict.samples == (F, D, F, D)
     check(plain(verdict.certificate), network, batch=(x, given_y))
     for twin in verdict.witness.generators:
@@ -69,8 +68,7 @@ def test_two_classes_twin_exactly_the_samples_with_a_positive_margin(loss):
 def test_one_logit_mse_has_an_irrational_twin_with_the_other_label():
     """f c^2 - y' c - (f - y) = 0 with y = 0, y' = 1, f = 2: c = (1 + sqrt 17) / 4."""
     network = ReluNetwork.from_arrays([[[1.0]], [[2.0]]])
-    verdict = certify(network, batch=([[1.0]], [0.0]), loss="mse")
-    assert verdict.outcome is Outcome.AMBIGUOUS
+    verdict = certify_as(Outcome.AMBIGUOUS, network, batch=([[1.0]], [0.0]), loss="mse")
     twin = verdict.witness.generators[0]
     assert twin.target == ("1",)
     assert float(Fraction(twin.low)) == pytest.approx((1 + 17**0.5) / 4)
@@ -79,25 +77,22 @@ def test_one_logit_mse_has_an_irrational_twin_with_the_other_label():
         network,
         batch=([[1.0]], [0.0]),
     )
-    known = certify(network, batch=([[1.0]], [0.0]), loss="mse", labels="known")
-    assert known.outcome is Outcome.UNIQUE
+    certify_as(Outcome.UNIQUE, network, batch=([[1.0]], [0.0]), loss="mse", labels="known")
 
 
 def test_mse_twin_with_the_same_label_is_rational():
     """(c + 1) f = y: f = 1/4, y = 1 gives c = 3."""
     network = ReluNetwork.from_arrays([[[1.0]], [[0.25]]])
-    verdict = certify(network, batch=([[1.0]], [1.0]), loss="mse", labels="known")
-    assert verdict.outcome is Outcome.AMBIGUOUS
+    verdict = certify_as(Outcome.AMBIGUOUS, network, batch=([[1.0]], [1.0]), loss="mse", labels="known")
     assert (verdict.witness.generators[0].low, verdict.witness.generators[0].high) == ("3", "3")
-    boxed = certify(network, batch=([[1.0]], [1.0]), loss="mse", labels="known", domain=Box(0, 2))
-    assert boxed.outcome is Outcome.UNIQUE  # the only twin lies outside the box
+    asked = {"loss": "mse", "labels": "known", "domain": Box(0, 2)}  # the only twin lies outside the box
+    certify_as(Outcome.UNIQUE, network, batch=([[1.0]], [1.0]), **asked)
 
 
 def test_real_targets_follow_every_scale_inside_the_box():
     network = bare([3, 20, 2])
     batch = ([[0.5, 1.0, 0.0]], [[0.25, 0.5]])
-    verdict = certify(network, batch=batch, loss="mse", labels="real", domain=Box(0, 1))
-    assert verdict.outcome is Outcome.AMBIGUOUS
+    verdict = certify_as(Outcome.AMBIGUOUS, network, batch=batch, loss="mse", labels="real", domain=Box(0, 1))
     twin = next(t for t in verdict.witness.generators if hasattr(t, "low"))
     assert Fraction(twin.low) < 1
     check(plain(verdict.certificate), network, batch=batch)
@@ -107,8 +102,7 @@ def test_hinge_fixes_the_scale():
     network = bare([5, 40, 3], seed=2)
     x = np.random.default_rng(3).normal(size=(2, 5))
     logits = torch_reference.module(network)(__import__("torch").from_numpy(x)).detach().numpy()
-    verdict = certify(network, batch=(x, logits.argmin(axis=1)), loss="hinge")
-    assert verdict.outcome is Outcome.UNIQUE, verdict.reason
+    certify_as(Outcome.UNIQUE, network, batch=(x, logits.argmin(axis=1)), loss="hinge")
 
 
 @examples(90)

@@ -23,6 +23,7 @@ def ambiguous(loss: Loss, number: int):
     ("loss", "number", "why"),
     [
         (Loss.CROSS_ENTROPY, 40, "one sample stands on the boundary of its region, and moves inwards"),
+        (Loss.CROSS_ENTROPY, 7, "one sample of three grows, which stands in a region with another"),
         (Loss.BCE, 80, "three samples of one feature, two of them on a curve"),
     ],
 )

@@ -16,14 +16,13 @@ from exan_verify.core.network import ReluNetwork
 from exan_verify.core.question import Box, Loss, Reduction
 from exan_verify.core.verdict import Engine, Outcome, SampleStatus
 from exan_verify.decide.families import unseen as engine
-from exan_verify.errors import CertificateRejected
 from exan_verify.exact.backprop import backward, gradient
 from exan_verify.exact.linalg import nullspace, rank
 from exan_verify.exact.modular import PRIME
 from exan_verify.exact.softmax import loss_vectors
 from exan_verify.kernel.second import unseen
 from tests.support.cases import batch_of, default_network
-from tests.support.certificate_cases import assert_rejected, plain
+from tests.support.certificate_cases import assert_refused, assert_rejected, plain
 from tests.support.contexts import context_of, subject_of
 from tests.support.family_cases import replay
 
@@ -138,8 +137,7 @@ def test_forged_evidence_is_rejected():
         ({"prime": 7}, "prime"),
         ({"point": 1}, "point"),
     ):
-        with pytest.raises(CertificateRejected, match=reason):
-            unseen.facts(msgspec.structs.replace(evidence, **change), subject_of(context))
+        assert_refused(reason, unseen.facts, msgspec.structs.replace(evidence, **change), subject_of(context))
 
 
 def test_faces_of_the_box_hold_what_stands_on_them():
@@ -148,8 +146,7 @@ def test_faces_of_the_box_hold_what_stands_on_them():
     (evidence,) = engine.decide(context, Budget()).evidence
     blocked = context_of(network, batch, Loss.CROSS_ENTROPY, domain=Box(-1, 2))
     assert not engine.decide(blocked, Budget()).facts.is_ambiguous
-    with pytest.raises(CertificateRejected, match="no more dimensions"):
-        unseen.facts(evidence, subject_of(blocked))
+    assert_refused("no more dimensions", unseen.facts, evidence, subject_of(blocked))
     loose = context_of(network, batch, Loss.CROSS_ENTROPY, domain=Box(-2, 3))
     assert engine.decide(loose, Budget()).facts.free == {0, 1, 2}
 
@@ -205,8 +202,7 @@ def test_without_a_hidden_layer_only_loss_vectors_that_sum_to_zero_lose_a_rank(l
     if loss in (Loss.CROSS_ENTROPY, Loss.HINGE):
         assert unseen.facts(part, subject_of(context)).is_ambiguous
     else:
-        with pytest.raises(CertificateRejected, match="may have rank"):
-            unseen.facts(part, subject_of(context))
+        assert_refused("may have rank", unseen.facts, part, subject_of(context))
         assert not engine.decide(context, Budget()).facts.is_ambiguous
 
 

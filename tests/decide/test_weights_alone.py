@@ -14,7 +14,7 @@ from exan_verify.core.network import ReluNetwork
 from exan_verify.core.question import Loss
 from exan_verify.core.verdict import Outcome, SampleStatus
 from tests.support.cases import default_network, random_batch, random_case
-from tests.support.certificate_cases import accepted, assert_rejected, plain
+from tests.support.certificate_cases import accepted, assert_rejected, certify_as, plain
 
 WEIGHTS = Release(tensors=["0.weight"])
 
@@ -24,8 +24,7 @@ WEIGHTS = Release(tensors=["0.weight"])
 def test_weights_alone_determine_the_batch(loss, others):
     network, batch = random_case([12, 60, 4], 4, seeds=(1, 2), loss=loss)
     release = Release(tensors=["0.weight", *others])
-    verdict = certify(network, batch=batch, loss=loss.value, release=release)
-    assert verdict.outcome is Outcome.UNIQUE
+    verdict = certify_as(Outcome.UNIQUE, network, batch=batch, loss=loss.value, release=release)
     assert "without db_1" in verdict.reason
     accepted(verdict, network, batch)
 
@@ -35,19 +34,16 @@ def test_unknown_weights_are_told_from_scales_by_ratios_of_probabilities_only():
     for loss, outcome in ((Loss.CROSS_ENTROPY, Outcome.UNIQUE), (Loss.MSE, Outcome.UNKNOWN)):
         batch = random_batch(network, 4, seed=2, loss=loss)
         release = Release(tensors=["0.weight"], weights="positive")
-        verdict = certify(network, batch=batch, loss=loss.value, release=release, engine="scale")
-        assert verdict.outcome is outcome
+        certify_as(outcome, network, batch=batch, loss=loss.value, release=release, engine="scale")
     two = default_network([12, 60, 2], seed=1)
-    verdict = certify(two, batch=random_batch(two, 3), release=release, engine="scale")
-    assert verdict.outcome is Outcome.UNKNOWN
+    certify_as(Outcome.UNKNOWN, two, batch=random_batch(two, 3), release=release, engine="scale")
 
 
 def test_without_any_bias_the_weights_are_the_whole_first_layer():
     rng = np.random.default_rng(0)
     network = ReluNetwork.from_arrays([rng.normal(size=(40, 6)), rng.normal(size=(3, 40))])
     batch = rng.normal(size=(3, 6)), [0, 1, 2]
-    verdict = certify(network, batch=batch, release=WEIGHTS)
-    assert verdict.outcome is Outcome.UNIQUE
+    verdict = certify_as(Outcome.UNIQUE, network, batch=batch, release=WEIGHTS)
     accepted(verdict, network, batch)
 
 
@@ -248,8 +244,7 @@ def bent(slope, shift, end, *, below):
 def test_a_twin_counts_as_far_as_the_patterns_last(slope, shift, end, below, outcome):
     network = bent(slope, shift, end, below=below)
     batch = np.array([[1]]), np.array([0])
-    verdict = certify(network, batch=batch, release=WEIGHTS)
-    assert verdict.outcome is outcome
+    verdict = certify_as(outcome, network, batch=batch, release=WEIGHTS)
     if outcome is Outcome.UNIQUE:
         certificate = accepted(verdict, network, batch)
         wider = bent(slope, shift, 3 if not below else Fraction(1, 20), below=below)
@@ -283,8 +278,7 @@ def test_a_twin_counts_as_far_as_the_patterns_last(slope, shift, end, below, out
 def test_what_is_lacking_is_named(widths, tensors, says):
     network, batch = random_case(widths, 4, seeds=(1, 2))
     release = Release(tensors=tensors, rows={tensors[0]: np.arange(widths[1]) % 7 > 0})
-    verdict = certify(network, batch=batch, release=release, engine="scale")
-    assert verdict.outcome is Outcome.UNKNOWN
+    verdict = certify_as(Outcome.UNKNOWN, network, batch=batch, release=release, engine="scale")
     assert says in verdict.reason
 
 
@@ -341,8 +335,7 @@ def test_a_neuron_that_is_not_sent_may_switch():
     rng = np.random.default_rng(3)
     network = ReluNetwork.from_arrays([first, rng.normal(size=(3, 5))], [bias, np.zeros(3)])
     batch = np.array([[2.0]]), [0]
-    whole = certify(network, batch=batch, release=WEIGHTS)
-    assert whole.outcome is Outcome.UNIQUE
+    whole = certify_as(Outcome.UNIQUE, network, batch=batch, release=WEIGHTS)
     certificate = accepted(whole, network, batch)
     rows = [True, True, True, True, False]  # the last is off at 2 and on from 3, below the next stop at 8
     verdict = certify(network, batch=batch, release=Release(tensors=["0.weight"], rows={"0.weight": rows}))

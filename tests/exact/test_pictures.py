@@ -16,8 +16,8 @@ from exan_verify.exact.pictures import deltas_mod, forward_stages, taps
 from exan_verify.exact.rational import RationalMatrix
 from exan_verify.exact.shared_weights import StageSystem
 from exan_verify.models.staged import to_staged
+from tests.support.cases import batch_of
 from tests.support.staged_cases import (
-    batch_of,
     dense_system,
     module,
     pictures,

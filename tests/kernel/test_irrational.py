@@ -19,7 +19,6 @@ from exan_verify.core.network import Batch, ReluNetwork
 from exan_verify.core.question import Box, Labels, Loss, Reduction
 from exan_verify.core.verdict import Outcome, Trust, Verdict
 from exan_verify.decide.solvers.relations import in_field
-from exan_verify.errors import CertificateRejected
 from exan_verify.exact.algebraic import Element, Field, Root, UndecidedSignError
 from exan_verify.exact.backprop import gradient as exact_gradient
 from exan_verify.instances import Instance
@@ -29,7 +28,7 @@ from exan_verify.kernel.second.enclosure import Enclosure
 from tests.conftest import examples
 from tests.support import counterexamples
 from tests.support.cases import two_one_five_one, words
-from tests.support.certificate_cases import assert_rejected, change
+from tests.support.certificate_cases import assert_refused, assert_rejected, certify_as, change
 from tests.support.contexts import subject
 from tests.support.smt_cases import irrational, named
 
@@ -287,8 +286,7 @@ def test_domain_and_labels_of_a_box_are_checked() -> None:
     case = named("plain/bce/nobias/0")  # known labels (0, 1), (0, 0), (0, 0)
     other = np.array([[0, 1], [0, 1], [0, 0]])
     posed = subject(case.network, case.batch, case.loss, Labels.KNOWN, reduction=case.reduction)
-    with pytest.raises(CertificateRejected, match="known"):
-        check_known_labels(posed, other)
+    assert_refused("known", check_known_labels, posed, other)
     check_known_labels(posed, np.array([[0, 0], [0, 1], [0, 0]]))
 
 
@@ -311,10 +309,16 @@ def outcome(network: ReluNetwork, batch: Batch) -> tuple[Outcome, Trust | None]:
 
 def test_an_irrational_batch_from_its_integer_gradient_alone() -> None:
     network, gradient = irrational()
-    verdict = certify(
-        network, gradient=gradient, loss="mse", reduction="sum", batch_size=2, exact=True, budget=60.0
+    verdict = certify_as(
+        Outcome.UNIQUE,
+        network,
+        gradient=gradient,
+        loss="mse",
+        reduction="sum",
+        batch_size=2,
+        exact=True,
+        budget=60.0,
     )
-    assert verdict.outcome is Outcome.UNIQUE
     assert verdict.trust is Trust.SOLVER_TRUSTED
     assert verdict.witness is not None
     (found,) = verdict.witness.generators

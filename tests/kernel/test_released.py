@@ -96,7 +96,7 @@ def test_label_arguments_need_what_they_use():
 
 def test_kinds_that_nobody_looked_at_are_refused():
     named = {"Tolerance", "RankBound", "Forced", "Enumeration", "ExtraRays", "Residual"}
-    named |= {"InputCover", "Apart", "Stages", "StageMotions"}
+    named |= {"InputCover", "Cubes", "Apart", "Stages", "StageMotions"}
     kinds, looked_at = set(Evidence.__args__), {*ACCEPTED, *OF_MEANS_TOO}
     assert {kind.__name__ for kind in kinds - looked_at} == named
     question = Question(loss=Loss.MSE, release=Release(tensors=["0.weight"]))

@@ -33,13 +33,12 @@ from exan_verify.kernel.residual import cover as residual_cover
 from exan_verify.kernel.residual import quadrics as residual_quadrics
 from tests.support import counterexamples
 from tests.support.cases import batch_of
-from tests.support.certificate_cases import assert_rejected, change, plain
+from tests.support.certificate_cases import assert_rejected, certify_as, change, plain
 from tests.support.residual_cases import context, one_region
 
 
 def issued(network, batch, loss):
-    verdict = certify(network, batch=batch, loss=loss)
-    assert verdict.outcome is Outcome.UNIQUE
+    verdict = certify_as(Outcome.UNIQUE, network, batch=batch, loss=loss)
     return network, batch, plain(verdict.certificate)
 
 
@@ -309,11 +308,9 @@ def test_a_solution_outside_the_domain_is_excluded_by_the_domain_alone():
     """l = 4: the second solution lies a whole step outside the samples, in the region, outside the box."""
     network = ReluNetwork.from_arrays([np.eye(2), [[-0.25, 1], [0.25, 2], [0, 5]]], [[9, 9], [0.5, 0.25, 1]])
     batch = ([[0, 1], [1, 1]], [0, 1])
-    free = certify(network, batch=batch, loss="mse")
-    assert free.outcome is Outcome.AMBIGUOUS
+    free = certify_as(Outcome.AMBIGUOUS, network, batch=batch, loss="mse")
     assert sorted(free.witness.batch.x) == [(-1, 1), (2, 1)]
-    boxed = certify(network, batch=batch, loss="mse", domain=Box(0, 1))
-    assert boxed.outcome is Outcome.UNIQUE
+    boxed = certify_as(Outcome.UNIQUE, network, batch=batch, loss="mse", domain=Box(0, 1))
     certificate = plain(boxed.certificate)
     assert check(certificate, network, batch=batch).outcome is Outcome.UNIQUE
     for domain in (None, [["-1"], ["2"]]):

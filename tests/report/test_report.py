@@ -242,9 +242,7 @@ def test_what_leaks_to_whom_how_bad_and_what_to_do():
     assert "no sign that nothing leaks" in advice(nothing).what
     labels = attacked(audit=None, recoveries=(None,) * 3, features=Features(count=3, bound=1e-9))
     assert (advice(labels).severity, advice(labels).what[:12]) == ("some", "All 3 labels")
-    pictures = attacked(
-        features=Features(count=3, bound=1e-9)
-    )  # proved too
+    pictures = attacked(features=Features(count=3, bound=1e-9))  # proved too
     for shown, offered in ((attacked(), True), (labels, False), (pictures, False)):
         assert any("project_inputs" in step.text for step in advice(shown).steps) is offered
 

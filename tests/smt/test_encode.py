@@ -123,7 +123,7 @@ def test_the_encoding_itself_gives_no_complaint() -> None:
     assert complaints() == []
 
 
-def flipped_relu(encoder: Any, z: Any, m: int, i: int, j: int) -> Any:
+def flipped_relu(encoder: Any, z: Any, _slope: Any, m: int, i: int, j: int) -> Any:
     literal = encoder.literal(encode_module.neuron_name(m, i, j))
     encoder.require(implies(literal, less(z, 0)), "flipped")
     encoder.require(implies(negate(literal), at_most(Poly.constant(0), z)), "flipped")
@@ -150,7 +150,7 @@ def shared_margin(encoder: Any, question: Any, sample: Any) -> None:
 
 
 MUTANTS = {
-    "flipped ReLU": (encode_module, "_relu", flipped_relu),
+    "flipped ReLU": (encode_module, "_activated", flipped_relu),
     "gradient rows of the first layer dropped": (encode_module, "_gradient_equations", only("2.")),
     "gradient rows of the weights dropped": (encode_module, "_gradient_equations", only("bias")),
     "exclusion of the given order only": (

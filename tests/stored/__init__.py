@@ -80,6 +80,7 @@ FORMS = (
 
 
 FEWER = {
+    "cubes": 12,
     "labels by backward_map": 2,
     "layers below": 50,
     "extra rays mod p": 47,
@@ -117,6 +118,7 @@ CELLS = {
     "algebraic_batch": _cells("mse one_hot,known batch"),
     "residual": _cells("cross_entropy,bce,mse,hinge one_hot,known batch", "mse,hinge one_hot gradient"),
     "input_cover": _cells("cross_entropy,bce,mse one_hot,known batch"),
+    "cubes": _cells("bce,mse one_hot,known batch"),
     "shear": _cells("cross_entropy,bce one_hot,known batch"),
     "counting": _cells("cross_entropy,bce one_hot,known batch"),
     "unseen": _ALL,

@@ -176,6 +176,13 @@ def few_features(rng: np.random.Generator) -> Ask:
     return finished(rng, ask, network, dyadic(rng, samples, 1, top=20, over=8), engine="residual")
 
 
+def beyond_ranks(rng: np.random.Generator) -> Ask:
+    """Equal or dead samples and zero pre-activations, where no rank is full: cubes are refuted one by one."""
+    family, loss = pick(rng, "equal", "zero", "dead"), pick(rng, *Loss)
+    case = instance(family, loss, bool(rng.integers(4)), int(rng.integers(10**6)))
+    return of_instance(case, engine="residual")
+
+
 def close_pair(rng: np.random.Generator) -> Ask:
     """Two samples share every pattern, the others are told apart."""
     ask, classes = question(rng), int(rng.integers(2, 4))
@@ -584,6 +591,7 @@ RECIPES: dict[Callable[[np.random.Generator], Ask], int] = {
     few_numbers: 300,
     averaged_inputs: 300,
     few_features: 500,
+    beyond_ranks: 300,
 }
 """How many seeds of each recipe are drawn, at most."""
 

@@ -41,6 +41,13 @@ def attacked(
     return run(network, given, loss=loss.value, reduction=reduction.value, **options)  # type: ignore[arg-type]
 
 
+def assert_nothing(found: Attack, *said: str) -> None:
+    """No sample is claimed, and the reason says so much."""
+    assert len(found.x) == 0
+    for part in said:
+        assert part in found.reason
+
+
 def problem_of(
     network: ReluNetwork,
     batch: Batch,

@@ -23,6 +23,7 @@ from exan_verify.core.staged import StagedNetwork
 from exan_verify.core.verdict import Outcome
 from exan_verify.errors import CertificateRejected
 from exan_verify.exact.backprop import gradient
+from exan_verify.instances import instance
 from exan_verify.testing.laws.certificates import mutated, nodes
 from tests.stored import CERTIFICATES, asked, load
 from tests.support.cases import default_network, random_batch, three_share_layer_one, two_one_five_one
@@ -117,6 +118,7 @@ def _recipes() -> Iterator[Recipe]:
     yield "submersion", network, {"batch": random_batch(network, 2)}, ask
     yield _stored("counting")
     yield _stored("input_cover")
+    yield "cubes", *_cubes()
     network, batch = _cluster([6, 10, 5], (0, 0, 1))
     yield "quadrics", network, {"batch": batch}, {"loss": "mse"}
     network = ReluNetwork.from_arrays([[[1], [2]], [[0.01, 0], [-0.01, 0]]], [[1, 1], [0.5, 0.25]])
@@ -142,6 +144,13 @@ def _recipes() -> Iterator[Recipe]:
         yield name, staged, {"batch": batch}, {}
     network, _, given = tolerance_case([20, 80, 4], 2)
     yield "tolerance", network, {"gradient": given}, {"tolerance": 1e-9, "batch_size": 2}
+
+
+def _cubes() -> tuple[ReluNetwork, dict[str, Any], dict[str, Any]]:
+    """Two equal samples: no other engine has an argument for them."""
+    case = instance("equal", Loss.BCE, True, 0)
+    options = {"loss": "bce", "reduction": case.reduction.value, "labels": case.labels.value}
+    return case.network, {"batch": case.batch}, options | {"engine": "residual"}
 
 
 def _gradients() -> Iterator[Recipe]:
@@ -379,6 +388,13 @@ def plain(certificate):
     return json.loads(json.dumps(certificate))
 
 
+def certify_as(outcome, network, **asked):
+    """The verdict of certify, which has this outcome."""
+    verdict = certify(network, **asked)
+    assert verdict.outcome is outcome, verdict.reason
+    return verdict
+
+
 def accepted(verdict, network, batch):
     """The verdict's certificate as it travels, after the kernel has derived its claim again."""
     certificate = plain(verdict.certificate)
@@ -390,6 +406,12 @@ def assert_rejected(certificate, network, match=None, **given):
     """The kernel refuses the certificate for the batch or gradient that is given."""
     with pytest.raises(CertificateRejected, match=match):
         check(certificate, network, **given)
+
+
+def assert_refused(match, checker, *asked, **options):
+    """A checker of the kernel refuses the evidence that it is asked about, for the reason ``match``."""
+    with pytest.raises(CertificateRejected, match=match):
+        checker(*asked, **options)
 
 
 def change(certificate, path, value):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from exan_verify.theorems.support.counterexamples import (
     antisymmetric_head,
+    dead_at_a_point,
     parallel_logits,
     published_insecure,
 )
@@ -11,4 +12,10 @@ from exan_verify.theorems.support.counterexamples import (
     zero_pre_activation_three_neurons as zero_pre_activation,
 )
 
-__all__ = ["antisymmetric_head", "parallel_logits", "published_insecure", "zero_pre_activation"]
+__all__ = [
+    "antisymmetric_head",
+    "dead_at_a_point",
+    "parallel_logits",
+    "published_insecure",
+    "zero_pre_activation",
+]

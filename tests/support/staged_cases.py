@@ -13,7 +13,7 @@ from torch import nn
 
 from exan_verify.core.network import Batch
 from exan_verify.core.question import Loss
-from exan_verify.core.staged import Convolution, StagedNetwork
+from exan_verify.core.staged import Convolution, Residual, StagedNetwork
 from exan_verify.exact.backprop import backward, forward
 from exan_verify.exact.pictures import StagesForward, convolved, forward_stages, gathered, taps, transposed
 from exan_verify.exact.rational import RationalMatrix, product
@@ -119,6 +119,41 @@ def _convolution_gradient(
     if stage.bias is not None:
         tensors[f"{stage.name}.bias"] = flat.row_sums().fractions()[:, 0]
     return tensors
+
+
+def torch_gradient(network: StagedNetwork, batch: Batch) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Features and the gradient of mse, reduction sum, by autograd in float64."""
+    tensors = {name: torch.tensor(a.astype(np.float64)) for name, a in network.parameters()}
+    for tensor in tensors.values():
+        tensor.requires_grad_(True)
+    h = torch.tensor(batch.inputs.astype(np.float64)).reshape(batch.size, *network.input_shape)
+    for stage in network.stages:
+        if isinstance(stage, Convolution):
+            h = _torch_convolution(stage, tensors, h).relu()
+        elif isinstance(stage, Residual):
+            inner = h
+            for k, convolution in enumerate(stage.inner):
+                inner = _torch_convolution(convolution, tensors, inner.relu() if k else inner)
+            h = (
+                inner + (h if stage.shortcut is None else _torch_convolution(stage.shortcut, tensors, h))
+            ).relu()
+        else:
+            pool = nn.functional.avg_pool2d if stage.mean else nn.functional.max_pool2d
+            h = pool(h, stage.kernel, stage.stride)
+    features = h = h.flatten(1)
+    for k, layer in enumerate(network.head.layers):
+        weight, bias = (tensors[name] for name, _ in layer.parameters())
+        h = nn.functional.linear(h.relu() if k else h, weight, bias)
+    ((h - torch.tensor(batch.labels.astype(np.float64))) ** 2).sum().backward()
+    return features.detach().numpy(), {name: tensor.grad.numpy() for name, tensor in tensors.items()}
+
+
+def _torch_convolution(stage: Convolution, tensors: dict[str, torch.Tensor], h: torch.Tensor) -> torch.Tensor:
+    (weight, *bias) = (tensors[name] for name, _ in stage.parameters())
+    padded = nn.functional.pad(h, stage.padding)
+    return nn.functional.conv2d(
+        padded, weight, *bias or [None], stride=stage.stride, dilation=stage.dilation, groups=stage.groups
+    )
 
 
 class Sum(nn.Module):

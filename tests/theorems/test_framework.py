@@ -34,6 +34,7 @@ from exan_verify.theorems import replay as replay_example
 from exan_verify.theorems.as_text import example_lines, relied_on
 from tests.support import counterexamples
 from tests.support.cases import batch_of
+from tests.support.certificate_cases import certify_as
 from tests.support.commands import Run, RunJson
 from tests.support.theorem_cases import (
     COUNTEREXAMPLE,
@@ -135,8 +136,7 @@ def test_softmax_is_replayed_by_the_kernel_s_symbols():
     """Two samples with opposite loss vectors of a network that ignores its second input: S2."""
     network = ReluNetwork.from_arrays([[[1, 0]], [[1], [2]]], [[2], [0, 0]])
     batch = batch_of(network, [[1, 0], [1, 3]], [0, 1], Loss.CROSS_ENTROPY)
-    verdict = certify(network, batch=batch)
-    assert verdict.outcome is Outcome.AMBIGUOUS
+    verdict = certify_as(Outcome.AMBIGUOUS, network, batch=batch)
     assert verdict.witness is not None
     asked = Question(loss=Loss.CROSS_ENTROPY)
     example = Example(network=network, batch=batch, question=asked, outcome=Outcome.AMBIGUOUS, note="")
@@ -246,8 +246,7 @@ def test_what_is_no_batch_is_replayed_shown_and_recorded(install: Install, run: 
     right = replace(seen_wrong(), lines=("1 + 1 == 2",), shown=lambda: Result(holds=True, detail="it is 2"))
     assert example_lines(right) == ["1 + 1 == 2"]
     install(statement(example=lambda: right))
-    code, out, _ = run("made-up")
-    assert code == ExitCode.DONE
+    _, out, _ = run("made-up", exits=ExitCode.DONE)
     assert "arithmetic\n  1 + 1 == 2\n  it is 2" in out
     _, record = run_json("made-up")
     assert record["example"] == {"lines": ["1 + 1 == 2"], "note": "arithmetic"}
@@ -303,8 +302,7 @@ def test_the_list_groups_and_counts(install: Install, run: Run, run_json: RunJso
 
 def test_the_long_list_has_quantifiers_hypotheses_and_conclusions(install: Install, run: Run):
     install(statement(quantifiers="some network and batch (refuted)"))
-    code, out, _ = run("--long")
-    assert code == ExitCode.DONE
+    _, out, _ = run("--long", exits=ExitCode.DONE)
     assert "    over    not for all networks and batches: there is a counterexample" in out.splitlines()
     assert "    if      a hypothesis\n            another one\n    then    The batch is UNIQUE.\n" in out
     assert "not for all networks and batches: there is a counterexample" in run("made-up", "--no-checks")[1]
@@ -313,8 +311,7 @@ def test_the_long_list_has_quantifiers_hypotheses_and_conclusions(install: Insta
 def test_the_list_of_the_registry_fits_a_hundred_columns_and_says_where_everything_lies(
     run: Run,
 ):
-    code, out, _ = run("--long")
-    assert code == ExitCode.DONE
+    _, out, _ = run("--long", exits=ExitCode.DONE)
     lines = out.splitlines()
     assert max(map(len, lines)) <= 100
     flat = " ".join(out.split())
@@ -384,12 +381,10 @@ def test_json_of_one_statement(install: Install, run_json: RunJson):
 
 def test_a_check_that_contradicts_is_exit_code_one(install: Install, run: Run, run_json: RunJson):
     install(statement(checks=(check(), check(False, "wrong"))), statement("other"))
-    code, out, _ = run("made-up")
-    assert code == ExitCode.REFUSED
+    _, out, _ = run("made-up", exits=ExitCode.REFUSED)
     assert "NOT CONFIRMED: the check 'wrong' contradicts it" in out
     assert run("made-up", "--no-checks")[0] == ExitCode.DONE
-    code, out, _ = run("--all")
-    assert code == ExitCode.REFUSED
+    _, out, _ = run("--all", exits=ExitCode.REFUSED)
     assert "contradicted  made-up" in out
     assert "confirmed     other" in out
     assert "1 of 2 statements confirmed" in out
@@ -403,8 +398,7 @@ def test_a_check_that_contradicts_is_exit_code_one(install: Install, run: Run, r
 def test_negating_a_standing_is_noticed(install: Install, run: Run):
     """A refuted statement called proved: nothing carries it, and the command says so."""
     install(statement(standing=Standing.PROVED))
-    code, out, _ = run("made-up")
-    assert code == ExitCode.REFUSED
+    _, out, _ = run("made-up", exits=ExitCode.REFUSED)
     assert "'proved' needs a ground that supports it, by one of: coq, written" in out
 
 

@@ -29,7 +29,7 @@ class Case(suite.Case):
 
     ``boxed``: inputs are asked about in [0, 1]. ``entrance``: ``batch``, ``gradient`` (the exact gradient
     alone) or ``changed`` (one entry of it plus 1). ``activation``: between the layers, a name of
-    :data:`exan_verify.bench.cases.activations.ACTIVATIONS`. ``pictures``: the model and the pictures of a
+    :data:`exan_verify.bench.cases.activations.OTHERS`. ``pictures``: the model and the pictures of a
     case with convolutions, which has no ``widths``.
     """
 

@@ -83,7 +83,7 @@ def rebuild(task: Task, layer: int) -> Found:
     null, width = _null_basis(task, layer, basis)
     if null.shape[1] > task.samples:
         raise NotFoundError(
-            f"the equations of layer {layer} leave {null.shape[1]} directions for {task.samples} samples"
+            f"the equations there leave {null.shape[1]} directions for {task.samples} samples"
         )
     if null.shape[1] < task.samples:
         few = Forced(layer=layer, columns=tuple(columns), matrix=(), following=())

@@ -164,7 +164,7 @@ def hypotheses(context: Context, layer: int) -> str | None:
         return "the network has no biases, so every sample keeps a scale"
     found = rank_mod(context.sent_delta(layer))
     if found < samples:
-        return f"only {found} of the {samples} samples' deltas at layer {layer} are shown to be independent"
+        return f"the {samples} samples' deltas there are shown to have rank {found} only"
     if not full_feature_rank(context, layer - 1):
         given = "inputs" if layer == 1 else f"features of layer {layer - 1}"
         return f"the {given} of the {samples} samples are not shown to be independent"

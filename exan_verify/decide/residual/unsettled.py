@@ -62,7 +62,7 @@ class Rest:
         depth = self.context.network.depth
         found = rank_mod(self._delta(depth))
         if found < self.size:
-            return f"of {self.size} loss vectors that are left only {found} are shown to be independent"
+            return f"the loss vectors of the {self.size} samples left are shown to have rank {found} only"
         if self._feature_rank() < self.size:
             return f"of the samples left, the features of layer {depth - 1} are not shown to be independent"
         for layer in range(depth - 1, 0, -1):

@@ -21,7 +21,7 @@ from exan_verify.numeric.methods.equations import LayerEquations, lifted_null_sp
 from exan_verify.numeric.methods.lifting.diagonalise import pencil_starts
 from exan_verify.numeric.methods.searching.difference_map import Candidates, difference_map
 from exan_verify.numeric.methods.searching.guesses import active_value_guesses
-from exan_verify.numeric.methods.separate import SAME, noise_sine, separate
+from exan_verify.numeric.methods.separate import SAME, Span, noise_sine, separate
 from exan_verify.numeric.problem.problem import Problem
 from exan_verify.numeric.problem.spectrum import ColumnSpace, row_space
 from exan_verify.numeric.waiting import proceed
@@ -93,7 +93,7 @@ def find_directions(problem: Problem, equations: LayerEquations, *, exact: bool)
             if separated.total == separated.single.shape[1] == space.rank:
                 return Directions(found=separated.single, method="lift")
         search = _Search(problem, equations)
-        separated = separate(equations, search.starts(), solved=solved, found=search.tell)
+        separated = separate(equations, search.starts(), solved=solved, found=search.found)
         if separated.total == separated.single.shape[1] == space.rank:
             return Directions(found=separated.single, method="assign")
     search = _Search(problem, equations)
@@ -117,6 +117,10 @@ class _Search:
         """Told what is found so far."""
         self.known = known
 
+    def found(self, known: Span) -> None:
+        """The same, told by what separates samples."""
+        self.known = known.deltas
+
     def starts(self) -> Iterator[tuple[Float[Tensor, "M m"], Float[Tensor, "K m"]]]:
         """Starts (q, p), round by round, the best first."""
         basis, forward, idle = self.equations.space.basis, self.equations.forward, 0
@@ -128,7 +132,7 @@ class _Search:
             share = _SHARES[self.rounds % len(_SHARES)] if 2 * before >= self.equations.samples else 0.0
             self.rounds += 1
             ends = difference_map(
-                basis, forward, guesses, generator=self.generator, known=self.known, share=share
+                basis, forward, guesses, generator=self.generator, known=self.known, apart=share
             )
             kept = self._alive(ends)
             yield (

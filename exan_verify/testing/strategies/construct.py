@@ -488,7 +488,8 @@ def finished(
     y: Any,
     twin: Array | None,
 ) -> Instance:
-    """The instance, with its inputs in the domain, its neurons scaled and in any order, its samples too."""
+    """The instance of ``points`` (d, M) and their ``twin`` (d, M), in the domain, with its neurons scaled and
+    in any order, its samples too."""
     weights, biases = [*made.weights, head[0]], [*made.biases, head[1]]
     both = points if twin is None else np.concatenate([points, twin], axis=1)
     if w.domain is not None:
@@ -508,6 +509,7 @@ def finished(
     reduction = draw(st.sampled_from(list(Reduction))) if w.reduction is None else w.reduction
 
     def exactly(array: Array) -> Array:
+        """Of any shape, in the form in which it is stored."""
         found = _as_stored(array, w.numbers)
         assert np.all(_to_fractions(found) == array), "drawn numbers fit the form they are stored in"
         return found

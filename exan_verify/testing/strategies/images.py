@@ -76,6 +76,7 @@ def digit_question(
     y = classes[chosen] if kind.class_labels else np.eye(CLASSES)[classes[chosen]]
 
     def batch(inputs: Array) -> Batch:
+        """The labels of the question with other inputs (M, d)."""
         return Batch.of(inputs.astype(dtype), y, network=network, loss=kind, labels=question.labels)
 
     second = None

@@ -27,7 +27,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from exan_verify.core.question import Loss
-from exan_verify.numeric.methods.equations import layer_summaries
+from exan_verify.numeric.methods.equations import check_rectified, layer_summaries
 from exan_verify.numeric.methods.exclusive_neurons.columns import (
     ALIKE,
     LossGroups,
@@ -87,7 +87,11 @@ class Published:
         return "published"
 
     def find(self, problem: Problem, spaces: tuple[ColumnSpace, ...]) -> Finding:
-        """Candidates, as many as B.1 finds groups; the reason says at which step others were lost."""
+        """Candidates, as many as B.1 finds groups; the reason says at which step others were lost.
+
+        Raises :class:`RangeError` where another activation than ReLU follows a hidden layer.
+        """
+        check_rectified(problem)
         nothing = Finding(
             method=self.name,
             x=torch.zeros(0, problem.layers[0].shape[1], dtype=torch.float64, device=problem.device),

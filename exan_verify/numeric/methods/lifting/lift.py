@@ -67,7 +67,7 @@ class Lift:
         degree three too many unknowns.
         """
         counted = [layer_equations(problem, spaces, k) for k in range(len(spaces) - 1)]
-        usable = [eq for eq in counted if not eq.space.saturated]
+        usable = [eq for eq in counted if not eq.space.saturated and not eq.mirrored]
         samples = max((eq.samples for eq in usable), default=max(eq.samples for eq in counted))
         refusals = []
         quadratic: list[Lifted] = []
@@ -144,6 +144,8 @@ def _cubic_obstacle(equations: LayerEquations, work: float) -> str | None:
     where = f"layer {equations.index + 1}"
     if equations.space.saturated:
         return f"{where}: its gradient has full rank"
+    if equations.slope is not None:
+        return f"{where}: its activation has slopes, for which degree 3 is not made"
     if equations.samples < 2 or equations.spare >= equations.samples:
         return f"{where}: degree 2 has equations enough"
     return cubic_obstacle(equations, work=work)

@@ -58,6 +58,7 @@ def _random(rng: Random) -> Stage:
     channels = rng.choice((1, 2, 3))
 
     def integers(*shape: int) -> Array:
+        """Small integers as Fractions, of any shape."""
         values = [Fraction(rng.randint(-5, 5)) for _ in range(int(np.prod(shape)))]
         return np.array(values, dtype=object).reshape(shape)
 
