@@ -204,6 +204,15 @@ class LastLayer(TypedDict):
     present: list[int]
 
 
+class Centred(TypedDict):
+    """Samples less the mean of their batch, and on how many dimensions the mean is known."""
+
+    found: Count
+    labels: list[Label]
+    status: list[SampleEvidence]
+    mean_rank: Count
+
+
 class AttackFound(TypedDict):
     """What an attack came to; the samples themselves are in the file of --out. The keys from ``features`` on
     are there for pictures."""
@@ -231,6 +240,8 @@ class AttackFound(TypedDict):
     score: AttackScore | None
     candidate_score: AttackScore | None
     release: NotRequired[ReleaseRecord]
+    local_batch: NotRequired[list[Count]]
+    centred: NotRequired[Centred]
     hidden: Hidden | None
     last_layer: LastLayer | None
     features: NotRequired[Count]

@@ -15,8 +15,9 @@ from exan_verify.api.releases import Attacked, as_released
 from exan_verify.core.network import MOST_SAMPLES, Gradient, Network, PiecewiseNetwork, ReluNetwork
 from exan_verify.core.question import Labels, Loss, Reduction, Release
 from exan_verify.errors import InputError, choice, fitting_into_memory, flag, short, whole
-from exan_verify.models.chain import to_any_network, unwrap
+from exan_verify.models.chain import to_any_network, to_network, unwrap
 from exan_verify.models.gradients import of_folded, received
+from exan_verify.numeric.local_steps.schedule import Schedule, require_plain, schedule_of
 
 if TYPE_CHECKING:
     from exan_verify.numeric.problem.records import Attack
@@ -39,6 +40,11 @@ def attack(
     scale: float | str = 1.0,
     weights: str = "equal",
     smoothing: float = 0.0,
+    local_steps: int = 1,
+    local_batches: Sequence[int] | None = None,
+    lr: float | None = None,
+    buffers: Mapping[str, Any] | None = None,
+    buffers_after: Mapping[str, Any] | None = None,
     device: str | None = None,
     seed: int = 0,
     input_shape: Sequence[int] | None = None,
@@ -89,6 +95,22 @@ def attack(
     first layer may be dW_1 or what is sent, dV; or the one on B^T x, with V for its first layer. With
     ``averages`` ``x`` are the means, and ``batch_size`` is how many there are.
 
+    ``local_steps``: ``gradient`` is an update, the weights after so many plain steps of rate ``lr`` minus
+    those before, which are the model's. ``local_batches``: the sizes of the mini-batches in the order of the
+    steps, gone through once, or as often as ``local_steps`` says; without it every step sees the whole batch.
+    Which sample was in which comes back in ``local_batch``. Samples that took part in one step each can be
+    confirmed; others are consistent where their own run has the whole update. Inputs do not need the rate;
+    without it (None) they stay candidates, and so they do where rate or steps are not the true ones. For
+    fully connected models with biases, their whole update, and labels of the loss's own kind; ``method`` is
+    ``auto``. A single step with an ``lr`` is a gradient with ``scale=-lr``.
+
+    ``buffers_after``: the step was one in training mode of an ``nn.Sequential`` of Linear, BatchNorm1d, ReLU
+    and further Linear layers, which left these running statistics (as ``named_buffers()`` has them, by name);
+    ``buffers`` are those before it, default the model's own. ``centred`` then has the samples less the mean
+    of their batch, which is all that such a gradient can say, and ``x`` the samples where the running mean
+    and a first layer of full column rank give the mean; they are consistent. With ``buffers`` alone it is
+    said what the gradient tells without the statistics of the batch.
+
     With convolutions the result is an ``ImageAttack``: besides pictures in ``x`` (M', C, H, W) it has the
     ``features`` that the head was given, per sample with bounds, what every stage leaves open, and
     ``estimates`` of pictures that are not determined (``picture_iterations`` of an optimisation; 0: none).
@@ -96,12 +118,8 @@ def attack(
 
     Raises :class:`InputError` or a subclass naming what cannot be used.
     """
-    if gradient is None:
-        raise InputError("gradient is missing; give one tensor per parameter, by name")
-    if not isinstance(method, str):
-        raise InputError(f"method={short(method)} cannot be used; give its name, or 'auto'")
-    if progress is not None and not callable(progress):
-        raise InputError(f"progress={short(progress)} cannot be used; give a function of (what, share done)")
+    _check_call(gradient, method, progress)
+    assert gradient is not None
     from exan_verify.numeric.waiting import Telling, limited
 
     tell = Telling(limited(progress, budget))
@@ -122,9 +140,13 @@ def attack(
         "progress": tell,
     }
     iterations = whole(picture_iterations, "picture_iterations", least=0)
+    schedule = _schedule(local_steps, local_batches, lr, options, release)
     tell("reading the model", 0.0)
     # on this thread: torch's tracing changes modules for as long as it lasts
     model, notes = unwrapped(model)
+    in_training = _in_training(model, gradient, schedule, (buffers, buffers_after), options, release)
+    if in_training is not None:
+        return replace(in_training, notes=(*notes, *in_training.notes))
     if with_convolutions(model):
         if release is not None:
             raise InputError("a release is asked of a fully connected model; leave out release=")
@@ -161,6 +183,74 @@ def attack(
             found = run(asked.network, asked.of(given.tensors), release=asked.rows, **options)
             found = replace(found, release=sent)
     return replace(found, architecture=architecture, notes=(*notes, *given.notes, *found.notes))
+
+
+def _check_call(gradient: Any, method: Any, progress: Any) -> None:
+    if gradient is None:
+        raise InputError("gradient is missing; give one tensor per parameter, by name")
+    if not isinstance(method, str):
+        raise InputError(f"method={short(method)} cannot be used; give its name, or 'auto'")
+    if progress is not None and not callable(progress):
+        raise InputError(f"progress={short(progress)} cannot be used; give a function of (what, share done)")
+
+
+def _schedule(
+    local_steps: Any, local_batches: Any, lr: Any, options: dict[str, Any], release: Release | None
+) -> Schedule:
+    """The local steps of a user's words, with the size and the scale that they say put into ``options``."""
+    schedule, options["batch_size"] = schedule_of(local_steps, local_batches, lr, options["batch_size"])
+    if schedule.steps > 1 or schedule.lr is not None:
+        require_plain(schedule, options, release)
+    if schedule.steps == 1 and schedule.lr is not None:
+        options["scale"] = -schedule.lr
+    return schedule
+
+
+def _in_training(
+    model: Any,
+    gradient: Any,
+    schedule: Schedule,
+    statistics: tuple[Mapping[str, Any] | None, Mapping[str, Any] | None],
+    options: Mapping[str, Any],
+    release: Release | None,
+) -> Attack | None:
+    """The attack on an update of several local steps, or on a step in training mode; None for neither."""
+    if statistics == (None, None):
+        return _of_local_steps(model, gradient, schedule, options) if schedule.steps > 1 else None
+    if schedule.steps > 1 or options["scale"] != 1:
+        raise InputError("buffers are those of one step and its gradient; leave local steps and scale out")
+    require_plain(replace(schedule, epochs=2), options, release, "the statistics of a batch")
+    for name, one in zip(("buffers", "buffers_after"), statistics, strict=True):
+        if one is not None and not isinstance(one, Mapping):
+            raise InputError(f"{name}={short(one)} cannot be used; give dict(model.named_buffers())")
+    from exan_verify.models.batch_statistics import to_normalised
+    from exan_verify.numeric.batch_statistics.attack import run
+
+    network, given = to_normalised(model), received(gradient, model)
+    names = ("loss", "reduction", "batch_size", "smoothing", "device", "seed", "progress")
+    found = run(network, given.tensors, *statistics, **{name: options[name] for name in names})
+    return replace(found, notes=(*given.notes, *found.notes))
+
+
+def _of_local_steps(model: Any, update: Any, schedule: Schedule, options: Mapping[str, Any]) -> Attack:
+    """The attack on an update of several local steps of an unwrapped model."""
+    from exan_verify.numeric.local_steps.attack import run
+
+    if with_convolutions(model):
+        raise InputError(
+            "several local steps are attacked of a fully connected model; give one step's gradient"
+        )
+    network = to_network(model)
+    if network.plain is not network:
+        raise InputError(
+            "constants of the model are folded into its layers, and local steps move the model's own weights"
+            "; apply the constants to the data instead, and remove them from the model"
+        )
+    given = received(update, model)
+    names = ("loss", "reduction", "batch_size", "smoothing", "device", "seed", "progress")
+    found = run(network, given.tensors, schedule, **{name: options[name] for name in names})
+    notes = (*network.notes, *given.notes, *found.notes)
+    return replace(found, architecture=network.architecture, notes=notes)
 
 
 def _means(count: int, told: int | None) -> int:

@@ -60,7 +60,11 @@ def release_record(release: Release) -> dict[str, Any]:
 
 
 def attack_record(found: Attack, score: Score | None, candidate_score: Score | None = None) -> dict[str, Any]:
-    """The attack's attributes, ``release`` where one was attacked; the samples themselves go to the file."""
+    """The attack's attributes; the samples themselves go to the file.
+
+    ``release`` where one was attacked, ``local_batch`` where the update of several mini-batches was,
+    ``centred`` where BatchNorm used the statistics of the batch.
+    """
     return (
         {
             "found": found.x.shape[0],
@@ -94,6 +98,8 @@ def attack_record(found: Attack, score: Score | None, candidate_score: Score | N
             "candidate_score": None if candidate_score is None else msgspec.to_builtins(candidate_score),
         }
         | ({} if found.release is None else {"release": release_record(found.release)})
+        | ({"local_batch": list(found.local_batch)} if found.local_batch else {})
+        | _centred_record(found)
         | _hidden_record(found)
         | _picture_record(found)
     )
@@ -105,6 +111,20 @@ def tiers(found: Attack) -> dict[str, int]:
 
     counts = {tier.value: found.count(tier) for tier in Tier}
     return counts | {"candidates": len(found.candidates)}
+
+
+def _centred_record(found: Attack) -> dict[str, Any]:
+    centred = found.centred
+    if centred is None:
+        return {}
+    return {
+        "centred": {
+            "found": len(centred.values),
+            "labels": centred.labels.tolist(),
+            "status": msgspec.to_builtins(centred.status),
+            "mean_rank": centred.mean_rank,
+        }
+    }
 
 
 def _hidden_record(found: Attack) -> dict[str, Any]:

@@ -12,6 +12,7 @@ SUITES = (
     "certify",
     "attack",
     "robustness",
+    "training",
     "peeling",
     "agreement",
     "compare",

@@ -99,6 +99,30 @@ _HONEST = (
 @click.option(
     "--smoothing", type=float, default=0.0, show_default=True, help="Label smoothing of cross_entropy."
 )
+@click.option(
+    "--local-steps",
+    type=int,
+    default=1,
+    show_default=True,
+    metavar="T",
+    help="GRADIENT is an update: the weights after T local steps minus those before.",
+)
+@click.option(
+    "--local-batches",
+    metavar="SIZES",
+    help="Sizes of the mini-batches in the order of the local steps, such as 2,2; default: every step sees "
+    "the whole batch.",
+)
+@click.option("--lr", type=float, help="The learning rate of the local steps; without it all are candidates.")
+@click.option(
+    "--buffers-after",
+    type=PATH,
+    metavar="FILE",
+    help="GRADIENT is of a step in training mode of a model with BatchNorm: its buffers after the step.",
+)
+@click.option(
+    "--buffers", type=PATH, metavar="FILE", help="Its buffers before the step; default: those of MODEL."
+)
 @click.option("--truth", type=PATH, metavar="BATCH", help="Score the result against this batch.")
 @picture_options
 @common(work_limit=False)
@@ -150,13 +174,24 @@ def attack_command(
 
 
 def tier_arrays(found: Attack) -> dict[str, Any]:
-    """What the file has besides x and y: which samples are ``confirmed`` (M',), and the ``candidates``
-    (c, ...) with their labels (-1 or NaN where none fits) and error estimates (c,)."""
+    """What the file has besides x and y: which samples are ``confirmed`` (M',), the ``local_batch`` (M',)
+    that each was in where there were several, samples ``centred`` and the ``mean`` where BatchNorm used the
+    statistics of the batch, and the ``candidates`` (c, ...) with their labels (-1 or NaN
+    where none fits) and error estimates (c,)."""
     import torch
 
     x, y, errors = found.stacked_candidates()
+    more = {"local_batch": torch.tensor(found.local_batch)} if found.local_batch else {}
+    if found.centred is not None:
+        centred = found.centred
+        more |= {"centred": centred.values, "centred_labels": centred.labels, "mean": centred.mean}
     confirmed = torch.tensor([one.tier == "confirmed" for one in found.status], dtype=torch.bool)
-    return {"confirmed": confirmed, "candidates": x, "candidate_labels": y, "candidate_errors": errors}
+    return {
+        "confirmed": confirmed,
+        "candidates": x,
+        "candidate_labels": y,
+        "candidate_errors": errors,
+    } | more
 
 
 def describe(found: Attack, score: Score | None, candidate_score: Score | None = None) -> list[Any]:
@@ -215,6 +250,17 @@ def _factor(text: str) -> float | str:
         return text
 
 
+def _sizes(text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise click.BadParameter(
+            f"{text} is not a list of sizes such as 2,2", param_hint="--local-batches"
+        ) from None
+
+
 def _attack(
     model: str,
     gradient: str,
@@ -230,7 +276,12 @@ def _attack(
 
         network = load_any_model(model, options["weights"])
         given = read_gradient(gradient)
-        if truth is not None:
+        buffers, after = (
+            None if options[name] is None else read_gradient(options[name])
+            for name in ("buffers", "buffers_after")
+        )
+        # a model in training mode is none that takes each sample by itself; scores compare sizes as well
+        if truth is not None and buffers is None and after is None:
             truth.check_fits(network, options["input_shape"])
     tell = limited(
         lambda what, share: progress(f"{what} ({share:.0%})"),
@@ -248,6 +299,8 @@ def _attack(
         "partial",
         "release",
         "smoothing",
+        "local_steps",
+        "lr",
         "device",
         "seed",
         "input_shape",
@@ -260,5 +313,8 @@ def _attack(
             progress=tell,
             scale=_factor(options["scale"]),
             weights=options["sample_weights"],
+            local_batches=_sizes(options["local_batches"]),
+            buffers=buffers,
+            buffers_after=after,
             **{name: options[name] for name in passed},
         )

@@ -23,6 +23,7 @@ from torch import nn
 from exan_verify.api.files import load_batch, load_gradient, save_batch, save_gradient
 from exan_verify.bench import attack as bench_attack
 from exan_verify.bench.attack import Case
+from exan_verify.bench.training import local_update
 from exan_verify.cli.program import COMMANDS
 from exan_verify.cli.terminal.output import ExitCode
 from exan_verify.errors import BudgetExhausted, InputError
@@ -333,6 +334,52 @@ def test_attack_writes_the_batch_and_scores_it(here: Path, run: Run, run_json: R
     assert record["score"]["recall"] == 1
     assert len(record["status"]) == record["found"] == 3
     assert load_batch("found.safetensors")[0].shape == (3, 12)
+
+
+def test_an_update_of_several_local_steps_is_attacked(here: Path, run: Run, run_json: RunJson):
+    model = perceptron(12, 40, 4).double()
+    x, y = (torch.tensor(a) for a in load_batch("batch.npz"))
+    update = local_update(model, x.double(), y.long(), (1, 2), 1, 0.1)
+    save_gradient("update.safetensors", update)
+    arguments = ("attack", "model.safetensors", "update.safetensors", "--out", "found.npz")
+    told = ("--local-steps", "2", "--local-batches", "1,2")
+    code, record = run_json(*arguments, *told, "--lr", "0.1", "--truth", "batch.npz")
+    assert (code, record["found"], record["score"]["recall"]) == (ExitCode.DONE, 3, 1)
+    assert sorted(record["local_batch"]) == [0, 1, 1]
+    with np.load("found.npz") as written:
+        assert written["local_batch"].tolist() == record["local_batch"]
+    code, out, _ = run(*arguments, *told)
+    assert code == ExitCode.UNDECIDED
+    assert "give lr" in " ".join(out.split())
+    code, _, err = run(*arguments, "--local-batches", "1;2")
+    assert code == ExitCode.USAGE
+    assert "1;2 is not a list of sizes such as 2,2" in err
+
+
+def test_a_step_in_training_mode_is_attacked(here: Path, run: Run, run_json: RunJson):
+    first, relu, last = perceptron(12, 90, 4).double()
+    model = nn.Sequential(first, nn.BatchNorm1d(90).double(), relu, last).train()
+    save_file({name: b.clone() for name, b in model.named_buffers()}, "before.safetensors")
+    save_file(dict(model.state_dict()), "norm.safetensors")
+    (here / "norm.py").write_text(
+        "from safetensors.torch import load_file\nfrom torch import nn\n"
+        "def network():\n    model = nn.Sequential(nn.Linear(12, 90), nn.BatchNorm1d(90), nn.ReLU(), "
+        "nn.Linear(90, 4)).double()\n"
+        "    model.load_state_dict(load_file('norm.safetensors'))\n    return model\n"
+    )
+    x, y = (torch.tensor(a) for a in load_batch("batch.npz"))
+    nn.functional.cross_entropy(model(x.double()), y.long()).backward()
+    save_gradient("gradient.npz", {name: p.grad for name, p in model.named_parameters()})
+    save_file(dict(model.named_buffers()), "after.safetensors")
+    arguments = ("attack", "norm:network", "gradient.npz", "--out", "found.npz")
+    told = ("--buffers", "before.safetensors", "--buffers-after", "after.safetensors")
+    code, record = run_json(*arguments, *told, "--truth", "batch.npz")
+    assert (code, record["score"]["recall"], record["centred"]["mean_rank"]) == (ExitCode.DONE, 1, 12)
+    with np.load("found.npz") as written:
+        assert written["centred"].shape == (3, 12)
+    code, out, _ = run(*arguments, *told[:2])
+    assert code == ExitCode.UNDECIDED
+    assert "give the running statistics after the step" in " ".join(out.split())
 
 
 def test_an_attack_that_does_not_recover_everything_is_exit_code_three(here: Path, run_json: RunJson):

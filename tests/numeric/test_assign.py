@@ -13,6 +13,7 @@ from exan_verify.numeric.attack import run
 from exan_verify.numeric.methods.equations import layer_equations, lifted_unknowns
 from exan_verify.numeric.methods.searching.difference_map import difference_map
 from exan_verify.numeric.methods.searching.guesses import loss_vector_guesses
+from exan_verify.numeric.problem.passes import backward, forward
 from tests.support.attack_cases import attacked, largest_excess, problem_of, spaces_of
 from tests.support.cases import default_network, random_case
 from tests.support.torch_reference import gradient
@@ -127,3 +128,30 @@ def test_guesses_have_the_shape_of_loss_vectors(loss: Loss):
 def _problem(network, batch, loss=Loss.CROSS_ENTROPY):
     problem = problem_of(network, batch, loss)
     return problem, spaces_of(problem, 40)
+
+
+def test_candidates_are_kept_away_from_what_is_known():
+    """Started at a sample, the iteration stays there; kept apart from it, most candidates end elsewhere."""
+    network, batch = random_case([40, 200, 5], 20, seeds=(6, 5))
+    problem = problem_of(network, batch)
+    spaces = spaces_of(problem, 40)
+    equations = layer_equations(problem, spaces, 0)
+    found = attacked(network, batch, method="assign")
+    trace = forward(problem, found.x)
+    g = problem.loss_vectors(trace.logits, found.y)
+    known = torch.nn.functional.normalize(backward(problem, trace, g)[0][:10].T, dim=0)
+    start = problem.layers[1].backward(g[:1]).T.expand(-1, 64)
+    shares = []
+    for apart in (0.0, 0.5):
+        ends = difference_map(
+            equations.space.basis,
+            equations.forward,
+            start,
+            generator=problem.generator(),
+            known=known,
+            apart=apart,
+        )
+        unit = torch.nn.functional.normalize(ends.values.double(), dim=0)
+        shares.append(float(((known.T @ unit).abs().amax(dim=0) > 0.99).double().mean()))
+    assert shares[0] > 0.5
+    assert shares[1] < shares[0] / 2

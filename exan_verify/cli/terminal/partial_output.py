@@ -16,8 +16,13 @@ def hidden_arrays(found: Attack) -> dict[str, Any]:
 
 
 def hidden_facts(found: Attack) -> dict[str, str]:
-    """The lines that missing tensors add to the text."""
+    """The lines that missing tensors, and statistics of a batch, add to the text."""
     rows = {}
+    if found.centred is not None:
+        centred = found.centred
+        bound = max((one.error_bound for one in centred.status), default=0.0)
+        rows["less their mean"] = f"{len(centred.values)} of {found.batch_size} samples, within {bound:.1e}"
+        rows["mean known on"] = f"{centred.mean_rank} of {len(centred.mean)} dimensions"
     if found.missing:
         rows["not given"] = ", ".join(found.missing)
     if found.hidden is not None:

@@ -15,6 +15,8 @@ M x (d + 1), is the batch found.
    O_j = w_j E, at every neuron. This is linear in w_ab = q_a q_b (a < b) and w_ak = q_a (p_k - q_a p_ak) up
    to sum_a q_a^2 t_ja with t_ja = B_ja (B_ja - O_j . p_a), p_a fitted to the neurons active for a. E: what
    confines loss vectors, or the column space of the next layer's gradient where its rank is M with margin.
+   Where samples meet different weights (Appendix U), O has the row space of that gradient as further columns,
+   since W_2 moves within it.
    With a slope s_j where neuron j is not active (PL1) it is (B'_j . q - s_j O_j . p)(B'_j . q - O_j . p) = 0:
    the terms in w_ak have the factor 1 + s_j, w_kl = p_k p_l - sum_a q_a^2 p_ak p_al (k <= l) come in with
    s_j O_jk O_jl, and t_ja = (B_ja - s_j O_j . p_a)(B_ja - O_j . p_a). The count of unknowns is U - M as in
@@ -44,8 +46,9 @@ from torch import Tensor
 
 from exan_verify.core.question import Labels, Loss
 from exan_verify.numeric.confirming.bounds import Refined
+from exan_verify.numeric.problem.moving import MovedLayer
 from exan_verify.numeric.problem.problem import Problem
-from exan_verify.numeric.problem.spectrum import MINIMAL_GAP, ColumnSpace
+from exan_verify.numeric.problem.spectrum import MINIMAL_GAP, ColumnSpace, row_space
 from exan_verify.numeric.waiting import proceed
 
 _MOST_UNKNOWNS = 2048
@@ -112,9 +115,10 @@ def others_excluded(
         return _open(refined, at)
     if spaces[1].rank > len(at.c) and not spaces[1].saturated:
         return _open(refined, f"layer 2 shows {spaces[1].rank} samples, more than the {len(at.c)} found")
-    columns: _Columns | str = ""
-    for e, e_moved in _confining(problem, spaces, len(at.c)):
-        columns = _columns(problem, at, refined.trace.slopes[0], e, e_moved)
+    columns: _Columns | str = "the weights move between the steps, where layer 2 does not confine them"
+    for confined in _confining(problem, spaces, len(at.c)):
+        e = confined.e
+        columns = _columns(at, refined.trace.slopes[0], confined, problem.layers[0].activation.slope)
         if isinstance(columns, _Columns):
             break
     if isinstance(columns, str):
@@ -174,30 +178,53 @@ def _coordinates(problem: Problem, space: ColumnSpace, refined: Refined) -> _Coo
     )
 
 
-def _confining(
-    problem: Problem, spaces: tuple[ColumnSpace, ...], size: int
-) -> Iterator[tuple[Float[Tensor, "n2 k"], float]]:
-    """E of step 2, orthonormal, and how far another batch's E may be off (spectral norm); the one that is
-    known exactly first, if equations suffice for it."""
-    space, width = spaces[1], problem.layers[1].shape[0]
-    basis = torch.eye(width, dtype=torch.float64, device=problem.device)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Confined:
+    """Step 2: ``e`` (n_2, K), orthonormal, ``o`` (n, K'), whose first K columns are W_2^T E, and ``moved``:
+    how far another batch's O may be off (spectral norm)."""
+
+    e: Tensor
+    o: Tensor
+    moved: float
+
+
+def _confining(problem: Problem, spaces: tuple[ColumnSpace, ...], size: int) -> Iterator[_Confined]:
+    """What confines the next deltas; what is known exactly first, if equations suffice for it."""
+    space, weight = spaces[1], problem.layers[1]
+    basis = torch.eye(weight.shape[0], dtype=torch.float64, device=problem.device)
     if len(problem.layers) == 2 and problem.question.loss.zero_sum:
         basis = torch.linalg.svd(torch.ones_like(basis[:1]))[2][1:].T
-    own = size < basis.shape[1] and space.rank == size and not space.saturated
-    least = float(space.values[size - 1]) if own else 0.0
+    shown = space.rank == size and not space.saturated
+    own = shown and size < basis.shape[1]
+    least = float(space.values[size - 1]) if shown else 0.0
+    norm = float(torch.linalg.matrix_norm(weight.weight.double(), 2))
+    if isinstance(weight, MovedLayer):
+        # another run's weights move within the span of its features, the row space of the sum: both are known
+        # as well as the least singular value exceeds the noise
+        rows, firm = row_space(space)
+        told = len(problem.layers) == 2 and problem.question.loss.zero_sum and problem.classified
+        if told and shown and rows.shape[1] == size and min(least, firm) > MINIMAL_GAP * space.noise:
+            o = torch.cat([_carried(problem, space.basis), problem.layers[0].sent(rows.T).T], dim=1)
+            moved = math.hypot(norm * space.noise / least, space.noise / firm)
+            yield _Confined(e=space.basis, o=o, moved=_SECOND_ORDER * moved)
+        return
     if not own or size * (size - 1) // 2 + size * basis.shape[1] <= problem.layers[0].shape[0]:
-        yield basis, 0.0
+        yield _Confined(e=basis, o=_carried(problem, basis), moved=0.0)
     if own and least > MINIMAL_GAP * space.noise:
-        yield space.basis, space.noise / least
+        o = _carried(problem, space.basis)
+        yield _Confined(e=space.basis, o=o, moved=norm * space.noise / least)
 
 
-def _columns(problem: Problem, at: _Coordinates, passed: Tensor, e: Tensor, e_moved: float) -> _Columns | str:
-    """Steps 2 and 3 with E = ``e`` (n_2, K'), off by ``e_moved`` at most; or why they do not go through."""
+def _carried(problem: Problem, e: Float[Tensor, "n2 k"]) -> Float[Tensor, "n k"]:
+    """W_2^T E, at the weights before any step."""
+    return problem.layers[0].sent(e.T @ problem.layers[1].weight.double()).T
+
+
+def _columns(at: _Coordinates, passed: Tensor, confined: _Confined, slope: Tensor | None) -> _Columns | str:
+    """Steps 2 and 3; or why they do not go through."""
     b, moved, size = at.b, at.moved, len(at.c)
     # 2. O_j = w_j E; the points p_a fitted to what the neurons pass on for a, and O p
-    weight, slope = problem.layers[1], problem.layers[0].activation.slope
-    o = problem.layers[0].sent(weight.backward(e.T)).T
-    o_moved = e_moved * float(torch.linalg.matrix_norm(weight.weight.double(), 2)) if e_moved else 0.0
+    o, o_moved = confined.o, confined.moved
     first, second = torch.triu_indices(size, size, 1, device=b.device)
     free = o.shape[1]
     unknowns = len(first) + size * free + (0 if slope is None else free * (free + 1) // 2)
@@ -313,11 +340,12 @@ def _every_sample_once(
     problem: Problem, at: _Coordinates, columns: _Columns, e: Tensor, rho: Tensor, divisor: float
 ) -> bool:
     """Step 4: whether no e_b can be without a column near it."""
-    size = len(rho)
+    size, free = len(rho), e.shape[1]
+    points, eta = columns.points[:, :free], columns.eta[:, :free]
     if problem.question.loss.zero_sum and problem.classified and len(problem.layers) == 2:
-        shown = columns.points @ e.T
+        shown = points @ e.T
         shown = -shown if divisor < 0 else shown
-        positive = shown > columns.eta @ e.abs().T
+        positive = shown > eta @ e.abs().T
         spread = float(rho.sum(dim=1).max())
         if bool((positive.sum(dim=1) >= 2).all()) and spread < 1:
             return bool(float(rho.max()) * size / (1 - spread) < 1)
@@ -327,7 +355,7 @@ def _every_sample_once(
     ceiling = torch.full((problem.classes,), largest, dtype=torch.float64, device=problem.device)
     for below, layer in reversed(list(zip(problem.layers[1:], problem.layers[2:], strict=False))):
         ceiling = below.activation.steepest * (ceiling @ layer.weight.double().abs())
-    least = (columns.points @ e.T).abs() - columns.eta @ e.abs().T
+    least = (points @ e.T).abs() - eta @ e.abs().T
     scales = 1 / (at.sizes * (least / ceiling.clamp(min=1e-300)).amax(dim=1)).clamp(min=1e-300)
     return bool((size * (scales[:, None] * rho).amax(dim=0) < 1).all())
 

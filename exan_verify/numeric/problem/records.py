@@ -175,6 +175,22 @@ class HiddenFeatures:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Centred:
+    """Samples less the mean of their batch, where BatchNorm used the statistics of the batch.
+
+    ``values`` (m, d) with ``labels`` and one :class:`Evidence` each in ``status``, whose ``error_bound`` is
+    on the row of ``values``; ``mean`` (d,): that of the batch in the row space of W_1, whose dimension is
+    ``mean_rank``; what is hidden from W_1 is zero in it.
+    """
+
+    values: Tensor
+    labels: Tensor
+    status: tuple[Evidence, ...]
+    mean: Tensor
+    mean_rank: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LastLayer:
     """What the gradient of the last Linear layer determines on its own: dW = Delta H.
 
@@ -209,8 +225,10 @@ class Attack:
     ``last_layer``: where only the last layer's gradient could be used. ``unfinished``: a budget ended it
     before all methods were done; what was found until then is here. ``architecture``: what the model was
     taken for, in words. ``notes``: what was done to the model and the gradient, before they were used or to
-    make them fit, a line each. ``release``: what of the gradient was used; None: all of it. With an input
-    basis B, ``x`` are the samples' B^T x.
+    make them fit, a line each. ``local_batch`` (M',): which mini-batch, from 0, each sample of ``x`` was in,
+    where an update of local steps over several was attacked. ``release``: what of the gradient was used;
+    None: all of it. With an input basis B, ``x`` are the samples' B^T x. ``centred``: where BatchNorm used
+    the statistics of the batch, what its gradient says whatever the mean is.
     """
 
     x: Tensor
@@ -235,6 +253,8 @@ class Attack:
     notes: tuple[str, ...] = ()
     scale: float = 1.0
     release: Release | None = None
+    local_batch: tuple[int, ...] = ()
+    centred: Centred | None = None
 
     def count(self, tier: Tier | str) -> int:
         """How many of the samples found are of ``tier``, by name."""

@@ -71,6 +71,14 @@ def column_space(
     return _cut(layer, u, values, rows, unit_roundoff)
 
 
+def row_space(space: ColumnSpace) -> tuple[Float[Tensor, "n r"], float]:
+    """An orthonormal basis of the rows of a layer's dW, from the column space of [dW | db], and the smallest
+    singular value that it rests on."""
+    _, values, vt = torch.linalg.svd(space.rows[:, :-1], full_matrices=False)
+    kept = values > MINIMAL_GAP * space.noise
+    return vt[kept].T, float(values[kept][-1]) if bool(kept.any()) else 0.0
+
+
 def _range_finder(
     layer: LayerGradient, width: int, generator: torch.Generator
 ) -> tuple[Float[Tensor, "n l"], Float[Tensor, " l"], Float[Tensor, "l in1"]]:

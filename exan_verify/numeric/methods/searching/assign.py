@@ -41,6 +41,9 @@ _CANDIDATES = (128, 640)
 _PATIENCE = 10
 """Rounds without a new sample after which the search gives up."""
 
+_SHARES = (0.1, 0.3, 0.5)
+"""Share outside of the span of what is known that candidates keep, once half of the samples are: in turn."""
+
 _USABLE = 0.3
 """Relative gap above which a candidate is not worth polishing."""
 
@@ -96,8 +99,16 @@ class _Search:
             before = self.known.size
             guesses = active_value_guesses(self.problem, self.equations.index, count, self.generator)
             equations = self.equations
+            # once half are known, most candidates would lead to these again
+            apart = _SHARES[self.rounds % len(_SHARES)] if 2 * before >= equations.samples else 0.0
             ends = difference_map(
-                basis, equations.forward, guesses, generator=self.generator, slope=equations.slope
+                basis,
+                equations.forward,
+                guesses,
+                generator=self.generator,
+                slope=equations.slope,
+                known=self.known.deltas,
+                apart=apart,
             )
             distinct, crowded = self._ordered(ends)
             self.rounds += 1

@@ -54,10 +54,14 @@ def difference_map(
     *,
     generator: torch.Generator,
     slope: Float[Tensor, " n"] | None = None,
+    known: Float[Tensor, "n k"] | None = None,
+    apart: float = 0.0,
 ) -> Candidates:
     """Iterate from s = ``start`` (columns) and r = s on a random half of the neurons, which are active, r =
-    ``slope`` s (None: 0) at the others; in float32."""
+    ``slope`` s (None: 0) at the others; in float32. ``apart``: the share of q that is kept outside of the
+    span of the ``known`` solutions r."""
     b = basis.float()
+    spanned = None if known is None or not known.shape[1] or not apart else _spanned(basis, known)
     f = _orthonormal(forward)
     n, m = start.shape
     size = n**0.5
@@ -69,7 +73,8 @@ def difference_map(
     near, near_s = r, s
     for step in range(1, _MOST + 1):
         active, near, near_s = _nearest(r, s, below)
-        linear = b @ (b.T @ (2 * near - r))
+        q = b.T @ (2 * near - r)
+        linear = b @ (q if spanned is None else _deflated(q, spanned, apart))
         linear_s = _normalised(f @ (f.T @ (2 * near_s - s)), size)
         if step % _LOOK == 0:
             proceed()
@@ -97,6 +102,18 @@ def _nearest(
     active = (r - s).square() * share < (r - slope * s).square() * (_WEIGHT / total)
     near_s = torch.where(active, middle, (slope * r + _WEIGHT * s) / total)
     return active, torch.where(active, near_s, slope * near_s), near_s
+
+
+def _spanned(basis: Float[Tensor, "n M"], known: Float[Tensor, "n k"]) -> Float[Tensor, "M k"]:
+    columns: Tensor = torch.linalg.qr(basis.T @ known)[0].float()
+    return columns
+
+
+def _deflated(q: Float[Tensor, "M m"], spanned: Float[Tensor, "M k"], apart: float) -> Float[Tensor, "M m"]:
+    outside = q - spanned @ (spanned.T @ q)
+    length = outside.norm(dim=0).clamp(min=1e-12)
+    lengthened: Tensor = q + outside * (apart * q.norm(dim=0) / length - 1).clamp(min=0)
+    return lengthened
 
 
 def _orthonormal(forward: Tensor) -> Tensor:
