@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,9 +54,17 @@ def _options(command: click.Command, context: click.Context) -> Iterator[str]:
     yield "| option | meaning |\n|---|---|"
     for parameter in command.get_params(context):
         record = parameter.get_help_record(context)
-        if record is not None and isinstance(parameter, click.Option):
-            named, meaning = (" ".join(text.split()).replace("|", "\\|") for text in record)
-            yield f"| `{named}` | {meaning} |"
+        if record is None or not isinstance(parameter, click.Option):
+            continue
+        named, meaning = (" ".join(text.split()) for text in record)
+        if isinstance(parameter.type, click.Choice):
+            # a column of alternatives without a space would leave none for what they mean
+            named = named.partition("[")[0].strip()
+            meaning += f" One of {', '.join(f'`{choice}`' for choice in parameter.type.choices)}."
+        if isinstance(parameter.type, click.IntRange):
+            named, meaning = named.replace("INTEGER RANGE", "N"), re.sub(r"; 0<=x<=\d{19}\]", "]", meaning)
+        cells = (cell.replace("|", "\\|") for cell in (named, meaning))
+        yield "| `{}` | {} |".format(*cells)
     yield ""
 
 

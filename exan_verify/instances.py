@@ -102,7 +102,8 @@ class Instance:
         return self.question.domain
 
     def rounded_gradient(self) -> dict[str, Array]:
-        """The batch's gradient by parameter name, exact but for its rounding to float64."""
+        """The batch's gradient by parameter name, each of the same shape as the parameter, exact but for its
+        rounding to float64."""
         balls = gradient_ball(self.network, self.batch, self.loss, self.reduction)
         return {
             name: np.array([float(v.mid()) for v in balls[name].entries()]).reshape(array.shape)
@@ -214,7 +215,8 @@ def tiny_question(loss: Loss, number: int) -> Instance:
 
 
 def _finish(name: str, draft: _Draft, rng: Random, loss: Loss, *, planted: bool) -> Instance | None:
-    labels = _label_set(rng, loss)
+    kinds = [Labels.ONE_HOT] * 3 + [Labels.KNOWN] + ([Labels.REAL] if loss is Loss.MSE else [])
+    labels = rng.choice(kinds)
     network = ReluNetwork.from_arrays(draft.weights, draft.biases)
     batch = Batch.of(draft.x, _targets(draft, rng, loss), network=network, loss=loss, labels=labels)
     domain = Box(-4, 4) if not planted and rng.random() < 0.25 else None
@@ -229,11 +231,6 @@ def _finish(name: str, draft: _Draft, rng: Random, loss: Loss, *, planted: bool)
         ),
         planted=planted,
     )
-
-
-def _label_set(rng: Random, loss: Loss) -> Labels:
-    kinds = [Labels.ONE_HOT] * 3 + [Labels.KNOWN] + ([Labels.REAL] if loss is Loss.MSE else [])
-    return rng.choice(kinds)
 
 
 def _targets(draft: _Draft, rng: Random, loss: Loss) -> list[int] | Matrix:
@@ -262,10 +259,6 @@ def _number(rng: Random, low: int, high: int, denominator: int = 2) -> Fraction:
     return Fraction(rng.randint(low * denominator, high * denominator), denominator)
 
 
-def _matrix(rng: Random, rows: int, cols: int) -> Matrix:
-    return [[_number(rng, -2, 2) for _ in range(cols)] for _ in range(rows)]
-
-
 def _draw(
     rng: Random,
     loss: Loss,
@@ -281,7 +274,9 @@ def _draw(
     d = features or rng.randint(1, 3)
     m = samples or rng.choice([1, 2, 2, 2, 3])
     widths = [d, *(hidden or [rng.randint(2, 6)]), k]
-    weights = [_matrix(rng, rows, cols) for cols, rows in pairwise(widths)]
+    weights = [
+        [[_number(rng, -2, 2) for _ in range(cols)] for _ in range(rows)] for cols, rows in pairwise(widths)
+    ]
     biases = [[_number(rng, -2, 2) for _ in range(rows)] for rows in widths[1:]] if has_bias else None
     return _Draft(
         weights=weights,

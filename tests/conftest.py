@@ -12,6 +12,7 @@ deadline or is too slow, since its time is the machine's affair.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -45,6 +46,22 @@ providers._get_local_constants = Constants
 def examples(count: int) -> settings:
     """The profile's share of ``count`` examples: half by default, fifty times as many with ``campaign``."""
     return settings(max_examples=max(1, count * settings().max_examples // _COUNTED))
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Any:
+    """A command in this process: ``code, out, err = run("certify", ...)``."""
+    from tests.support import commands
+
+    return partial(commands.run, capsys)
+
+
+@pytest.fixture
+def run_json(capsys: pytest.CaptureFixture[str]) -> Any:
+    """The same with ``--json``: ``code, record = run_json("certify", ...)``."""
+    from tests.support import commands
+
+    return partial(commands.run_json, capsys)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import torch
 import exan_verify
 from exan_verify.cli.program import COMMANDS
 from exan_verify.theorems.registry import registry
-from tests.support.commands import run
+from tests.support.commands import Run
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
@@ -34,9 +34,7 @@ def shown(expected: str, printed: str) -> None:
         start = found[0] + 1 if line != "..." else start
 
 
-def test_the_examples_run_as_they_stand(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
+def test_the_examples_run_as_they_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run):
     monkeypatch.chdir(tmp_path)
     for page in RUN:
         names: dict[str, Any] = {}
@@ -47,7 +45,7 @@ def test_the_examples_run_as_they_stand(
                 exec(compile(block, f"{page}.md", "exec"), names)
                 continue
             for command, expected in re.findall(r"^\$ exan (.*)\n((?:(?!\$ ).*\n)*)", block, re.M):
-                code, out, err = run(capsys, *shlex.split(command))
+                code, out, err = run(*shlex.split(command))
                 assert code in (0, 1), err
                 shown(expected, out)
 

@@ -11,11 +11,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from exan_verify.api.instances import taking_instances
-from exan_verify.api.releases import as_released
-from exan_verify.core.network import MOST_SAMPLES, Gradient, ReluNetwork
+from exan_verify.api.releases import Attacked, as_released
+from exan_verify.core.network import MOST_SAMPLES, Gradient, Network, PiecewiseNetwork, ReluNetwork
 from exan_verify.core.question import Labels, Loss, Reduction, Release
 from exan_verify.errors import InputError, choice, fitting_into_memory, flag, short, whole
-from exan_verify.models.chain import to_network, unwrap
+from exan_verify.models.chain import to_any_network, unwrap
 from exan_verify.models.gradients import of_folded, received
 
 if TYPE_CHECKING:
@@ -48,8 +48,9 @@ def attack(
 ) -> Attack:
     """Rebuild the samples behind ``gradient``, inputs and labels, and say how much is known of each.
 
-    ``model``: a ``torch.nn.Module`` of Linear and ReLU layers, one with convolutions below a fully connected
-    head, a ReluNetwork, or an :class:`~exan_verify.instances.Instance`, which brings its words and its
+    ``model``: a ``torch.nn.Module`` of Linear layers with ReLU, LeakyReLU, PReLU, ReLU6 or Hardtanh between
+    them (other than ReLU: with the whole gradient), one with convolutions below a fully connected head, a
+    :class:`Network`, or an :class:`~exan_verify.instances.Instance`, which brings its words and its
     gradient in float64. ``gradient``: one tensor per parameter, by name or in a list in the order of
     ``parameters()``; wrappers, their prefixes, buffers, sparse tensors and None (a missing tensor) are dealt
     with, and the result's ``notes`` say how (:mod:`exan_verify.models.gradients`). ``labels``: ``one_hot``,
@@ -137,9 +138,9 @@ def attack(
     else:
         from exan_verify.numeric.attack import run
 
-        network = to_network(model)
+        network = attacked_network(model, gradient)
         architecture = network.architecture
-        asked = None if release is None else as_released(network, release, model)
+        asked = None if release is None else _released(network, release, model)
         sent = None if asked is None else asked.release
         if sent is not None and sent.rows and network.plain is not network:
             raise InputError(
@@ -149,7 +150,9 @@ def attack(
         if sent is not None and sent.averages is not None:
             options["batch_size"] = _means(len(sent.averages), options["batch_size"])
         # a list is in the order of the module's parameters, which need not be that of its forward pass
-        given = of_folded(received(gradient, model, sent), network, exact=False)
+        given = of_folded(
+            _without_slopes(received(gradient, model, sent), model, network), network, exact=False
+        )
         notes += network.notes
         if asked is None:
             found = run(network, given.tensors, **options)
@@ -169,14 +172,49 @@ def _means(count: int, told: int | None) -> int:
     return count
 
 
+def attacked_network(model: Any, gradient: Any) -> ReluNetwork | PiecewiseNetwork:
+    """The network of ``model`` with the slopes that made ``gradient``: those of a pass in float64 where every
+    tensor is in float64, whatever dtype the weights are stored in."""
+    tensors = gradient.tensors if isinstance(gradient, Gradient) else gradient
+    values = list(tensors.values()) if isinstance(tensors, Mapping) else tensors
+    if not isinstance(values, (list, tuple)):
+        return to_any_network(model)  # what it is instead is said where it is read
+    dtypes = {
+        str(getattr(value, "dtype", None)).removeprefix("torch.") for value in values if value is not None
+    }
+    return to_any_network(model, in_double=dtypes == {"float64"})
+
+
+def _released(network: Network, release: Release, model: Any) -> Attacked:
+    """What of ``network`` a release is about. Raises :class:`InputError` where it has no arguments for it."""
+    if not isinstance(network, ReluNetwork):
+        raise InputError(
+            "a release is asked of a network with ReLU in every hidden layer; leave out release="
+        )
+    return as_released(network, release, model)
+
+
+def _without_slopes(gradient: Gradient, model: Any, network: Network) -> Gradient:
+    """``gradient`` without that of trained slopes (PReLU), which, as the notes of the network say, is not
+    used."""
+    if not isinstance(network, PiecewiseNetwork) or isinstance(model, Network):
+        return gradient
+    from torch import nn
+
+    slopes = {f"{path}.weight" for path, module in model.named_modules() if type(module) is nn.PReLU}
+    if not slopes & set(gradient.tensors):
+        return gradient
+    return replace(gradient, tensors={n: t for n, t in gradient.tensors.items() if n not in slopes})
+
+
 def unwrapped(model: Any) -> tuple[Any, tuple[str, ...]]:
-    """``model`` without wrappers, and what was taken off; a ReluNetwork as it is."""
-    return (model, ()) if isinstance(model, ReluNetwork) else unwrap(model)
+    """``model`` without wrappers, and what was taken off; a Network as it is."""
+    return (model, ()) if isinstance(model, Network) else unwrap(model)
 
 
 def with_convolutions(model: Any) -> bool:
     """Whether ``model`` is attacked layer by layer below a fully connected head."""
-    if isinstance(model, ReluNetwork):
+    if isinstance(model, Network):
         return False
     from exan_verify.models.graph import is_convolutional
 

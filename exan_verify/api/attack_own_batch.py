@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from exan_verify.api.attack import attack, with_convolutions
-from exan_verify.core.network import Array, Batch
+from exan_verify.core.network import Array, Batch, Network
 from exan_verify.core.question import Labels, Question
-from exan_verify.models.chain import to_network
+from exan_verify.models.chain import to_any_network
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -126,14 +126,16 @@ def attack_own_batch(
     ``attack`` raises where it does not apply, and :class:`LabelError` for labels that the loss does not have.
     """
     shape = x.shape[1:] if x.ndim == 4 else None
+    network: Network
     if with_convolutions(model):
         from exan_verify.models.graph import to_convolutional
 
         network = to_convolutional(model, shape).head
     else:
-        network = to_network(model)
-        if network.plain is not network:  # the gradient below is that of the folded numbers
-            model = network = network.plain
+        chain = to_any_network(model, in_double=True)
+        if chain.plain is not chain:  # the gradient below is that of the folded numbers
+            model = chain.plain
+        network = chain.plain
     nowhere = np.zeros((len(y), network.widths[0]))
     labels = Batch.of(nowhere, y, network=network, loss=question.loss, labels=question.labels).labels
     release = question.release
@@ -187,8 +189,8 @@ def _as_pictures(
 
 
 def compared(one: Recovery, values: Array, truth: Array, span: float) -> Recovery:
-    """``one`` with other ``values``, as a picture of ``truth``, of data with that ``span``: its bound spoke
-    of something else."""
+    """``one`` with other ``values``, as a picture of ``truth`` (both (d,), or in the shape of a picture), of
+    data with that ``span``: its bound spoke of something else."""
     off = np.asarray(values, dtype=np.float64).reshape(-1) - np.asarray(truth, dtype=np.float64).reshape(-1)
     rmse = float(np.sqrt(np.square(off).mean()))
     return replace(
@@ -313,7 +315,8 @@ def scores(found: Tensor, labels: Tensor, x: Array, y: Array) -> Score:
 
 
 def batch_gradient(model: Any, x: Array, y: Array, question: Question) -> dict[str, Tensor]:
-    """The gradient of a batch by parameter name, from one autograd call in float64 on the stored weights.
+    """The gradient of a batch by parameter name, from one autograd call in float64 on the stored weights;
+    that of trained slopes (PReLU) is left out.
 
     ``x`` (M, ...); ``y``: classes (M,), or targets (M, K) for mse and bce.
     """
@@ -339,7 +342,9 @@ def _module(model: Any, inputs: Tensor) -> tuple[dict[str, Tensor], Tensor]:
 def _chain(model: Any, inputs: Tensor) -> tuple[dict[str, Tensor], Tensor]:
     import torch
 
-    network = to_network(model)
+    from exan_verify.numeric.problem.activations import Piecewise
+
+    network = to_any_network(model, in_double=True)
     parameters = {
         name: torch.tensor(np.asarray(value, dtype=np.float64)).requires_grad_(True)
         for name, value in network.parameters()
@@ -347,7 +352,9 @@ def _chain(model: Any, inputs: Tensor) -> tuple[dict[str, Tensor], Tensor]:
     h = inputs.flatten(1)
     for k, layer in enumerate(network.layers):
         weight, *bias = (parameters[name] for name, _ in layer.parameters())
-        h = torch.nn.functional.linear(h.relu() if k else h, weight, *bias)
+        if k:
+            h = Piecewise.of(network.activation(k), inputs.device).values(h)
+        h = torch.nn.functional.linear(h, weight, *bias)
     return parameters, h
 
 

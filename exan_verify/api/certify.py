@@ -26,7 +26,7 @@ from exan_verify.errors import (
     unknown,
     whole,
 )
-from exan_verify.models.gradients import FOLDED_TOLERANCE, of_folded, received
+from exan_verify.models.gradients import FOLDED_TOLERANCE, NORMALISED_WHOLE, of_folded, received
 
 
 @taking_instances
@@ -54,7 +54,8 @@ def certify(
     """Decide which batches have a given gradient: UNIQUE, AMBIGUOUS, UNREALISABLE or UNKNOWN.
 
     ``model``: a ``torch.nn.Module`` of Linear layers with ReLU, LeakyReLU, PReLU, ReLU6 or Hardtanh between
-    them (docs/theory.md, PL1: with these only the whole gradient of a batch), a :class:`Network`, or an
+    them (docs/theory.md, PL1: with these only the whole gradient of a batch), perhaps with convolutions below
+    and BatchNorm in eval mode beside them (docs/models.md), a :class:`Network`, or an
     :class:`~exan_verify.instances.Instance`, which brings its batch and its words. Give either
     ``batch=(x, y)``, whose exact gradient is meant (x (M, d) or (M, ...); y as the torch loss takes it), or
     ``gradient={parameter name: tensor}``, or a list in the order of ``parameters()``, as
@@ -93,6 +94,7 @@ def certify(
     if release is not None:
         network = network_seen_through(network, release, model)
         question = replace(question, release=of_network(release, network))
+    _check_normalised(network, gradient, release)
     if (batch is None) == (gradient is None):
         raise InputError("give either batch=(x, y) or gradient={name: tensor}, and not both")
     own = given = None
@@ -151,6 +153,11 @@ def _of_pictures(
         raise InputError(f"{stages.WHOLE}; give batch=(x, y)")
     own = Batch.given(batch, network=network, loss=question.loss, labels=question.labels)
     return stages.decide(network, question, own, limits=limits, **options)
+
+
+def _check_normalised(network: Network, gradient: Any, release: Release | None) -> None:
+    if network.normalised and (gradient is not None or release is not None):
+        raise InputError(NORMALISED_WHOLE)
 
 
 def _check_meaning(

@@ -20,7 +20,7 @@ from exan_verify.core.staged import StagedNetwork
 from exan_verify.errors import CertificateRejected, InputError, ShapeError
 from exan_verify.kernel import checker
 from exan_verify.kernel.timed import checked_within
-from exan_verify.models.gradients import of_folded, received
+from exan_verify.models.gradients import NORMALISED_WHOLE, of_folded, received
 
 _ABOUT_A_BATCH = 64
 """How much longer than for the model alone a certificate is read for its release, which holds a basis."""
@@ -108,6 +108,8 @@ def _given(
             raise InputError(
                 "certificates about networks with convolutions are for batches; give batch=(x, y)"
             )
+        if network.normalised:
+            raise InputError(NORMALISED_WHOLE)
         found = received(gradient, model)
         found.for_network(network)
         return of_folded(found, network, exact=True)

@@ -109,7 +109,6 @@ def load_any_model(spec: str | Path, weights: str | Path | None = None) -> Any:
 
 
 @fitting_into_memory("reading the file")
-@fitting_into_memory("reading the file")
 def load_gradient(path: str | Path) -> Gradient:
     """The gradient stored in ``path``: ``.safetensors``, ``.npz``, or exact JSON.
 

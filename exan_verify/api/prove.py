@@ -70,7 +70,10 @@ def _unique(record: Certificate, network: ReluNetwork, batch: Batch, question: Q
     found = find_evidence(given, layers, _choices(arguments[-1], question.loss), degree=degree)
     if found is None:
         raise InputError(
-            _NOT.format(what="lifting with groups of samples that share a pattern, or labels told otherwise")
+            _NOT.format(
+                what="lifting of degree three with groups that share a pattern, by the row space of the next "
+                "weights, or with labels told otherwise"
+            )
         )
     return unique.document(given, found, about=_about(record))
 
@@ -123,8 +126,9 @@ def _kinds(record: Certificate) -> str:
 
 _NOT = (
     "no Coq file can be made of {what}; what is covered is, with biases in all layers, UNIQUE by "
-    "lifting with every sample alone with its pattern, and AMBIGUOUS by a second batch of rational numbers "
-    "under mse and hinge. exan check rechecks the certificate all the same"
+    "lifting of degree two, groups that share a pattern included, and of degree three without them, and "
+    "AMBIGUOUS by a second batch of rational numbers under mse and hinge. exan check rechecks the "
+    "certificate all the same"
 )
 
 

@@ -11,12 +11,16 @@ are in float64 and the batch size is told, but for spoiled ones.
   *Wrong* are samples confirmed beyond their bound, and consistent ones that break their own equations (the
   delta that they and their label give must lie in the column space of the first layer's gradient, where that
   holds the deltas of all samples).
+
+*Other activations*: the same with LeakyReLU, ReLU6 or Hardtanh between the layers, one drawn for each seed;
+another network is then one with other activations and the same weights.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -26,13 +30,14 @@ from torch import Tensor, nn
 
 from exan_verify.api.certify import certify
 from exan_verify.bench import suite
+from exan_verify.bench.cases.activations import OTHERS, activated
 from exan_verify.bench.suite import Options, Suite, run_seeds
-from exan_verify.core.network import Batch
+from exan_verify.core.network import Batch, ReluNetwork
 from exan_verify.core.question import Labels, Loss, Reduction
 from exan_verify.core.verdict import SampleStatus
 from exan_verify.errors import ExanError, RangeError
 from exan_verify.exclusivity import exclusivity
-from exan_verify.models.chain import to_network
+from exan_verify.models.chain import to_any_network
 from exan_verify.numeric.attack import run
 from exan_verify.numeric.problem.records import Attack, Tier
 from exan_verify.numeric.problem.torch_losses import summed_loss
@@ -124,7 +129,7 @@ def drawn_batch(
 
 
 def gradient_of(model: nn.Module, x: Tensor, y: Tensor, loss: str, reduction: str) -> Gradient:
-    """The gradient of every parameter, float64."""
+    """The gradient of every parameter, float64, at inputs ``x`` (M, d) with targets ``y``, (M,) or (M, K)."""
     logits = model(x)
     divisor = Loss(loss).divisor(Reduction(reduction), len(x), logits.shape[1])
     named = dict(model.named_parameters())
@@ -152,8 +157,9 @@ def peelable_is_found(seed: int, size: str | None = None) -> Run:
         y = torch.tensor(rng.integers(2, size=(samples, widths[-1]))).double()
     elif loss == "mse":
         y = nn.functional.one_hot(y, widths[-1]).double()
-    network = to_network(model)
+    network = to_any_network(model)
     batch = Batch.of(x.numpy(), y.numpy(), network=network, loss=Loss(loss), labels=Labels.ONE_HOT)
+    assert isinstance(network, ReluNetwork)
     peelable = exclusivity(network, batch, loss=Loss(loss)).peelable
     if not any(peelable):
         return Run(asked=0, found=0)
@@ -167,20 +173,23 @@ def peelable_is_found(seed: int, size: str | None = None) -> Run:
     return _run(found, asked=sum(peelable), found_=sum(peelable) - missed, wrong=wrong)
 
 
-def determined_is_found(seed: int, work: int = 3_000_000) -> Run:
+def determined_is_found(seed: int, work: int = 3_000_000, *, others: bool = False) -> Run:
     """Whether a small network's batch is proved wholly determined within ``work``, and then attacked
-    completely."""
+    completely; ``others``: with another activation than ReLU, and layers wide enough for a proof."""
     rng = np.random.default_rng([seed, 5])
     depth = int(rng.integers(1, 3))
     loss = LOSSES[int(rng.integers(4))]
     classes = int(rng.integers(1 if loss in ("bce", "mse") else 2, 5))
-    widths = (int(rng.integers(3, 9)), *(int(n) for n in rng.integers(3, 9, depth)), classes)
+    hidden = rng.integers(20, 80, depth) if others else rng.integers(3, 9, depth)
+    widths = (int(rng.integers(3, 9)), *(int(n) for n in hidden), classes)
     samples = int(rng.integers(1, 7))
     model = drawn_network(widths, rng)
+    if others:
+        model = activated(model, OTHERS[int(rng.integers(len(OTHERS)))])
     kind = ("rand", "randn")[int(rng.integers(2))]
     x, y = drawn_batch(kind, samples, widths[0], classes, rng, loss)
     reduction = ("mean", "sum")[int(rng.integers(2))]
-    network = to_network(model)
+    network = to_any_network(model)
     verdict = certify(
         network,
         batch=(x.numpy(), y.numpy()),
@@ -200,25 +209,33 @@ def determined_is_found(seed: int, work: int = 3_000_000) -> Run:
     return _run(found, asked=1, found_=int(bool((near < _FOUND).all())), wrong=_beyond(found, x))
 
 
-def spoiled_is_not_wrong(seed: int) -> Run:
-    """Samples of a spoiled gradient that are confirmed or consistent, and the wrong ones."""
+def spoiled_is_not_wrong(seed: int, *, others: bool = False) -> Run:
+    """Samples of a spoiled gradient that are confirmed or consistent, and the wrong ones; ``others``: with
+    another activation than ReLU."""
     rng = np.random.default_rng([seed, 77])
     loss = LOSSES[int(rng.integers(4))]
     classes = int(rng.integers(1 if loss in ("mse", "bce") else 2, 5))
     hidden = rng.integers(*((20, 60) if rng.random() < 0.3 else (3, 9)), int(rng.integers(1, 3)))
     widths = (int(rng.integers(3, 9)), *(int(n) for n in hidden), classes)
     samples, model = int(rng.integers(1, 6)), drawn_network(widths, rng)
+    if others:
+        model = activated(model, OTHERS[int(rng.integers(len(OTHERS)))])
     kind = ("rand", "randn")[int(rng.integers(2))]
     x, y = drawn_batch(kind, samples, widths[0], classes, rng, loss)
     reduction = ("mean", "sum")[int(rng.integers(2))]
     kind = SPOILINGS[int(rng.integers(len(SPOILINGS)))]
     given = {name: _spoiled(kind, g, rng) for name, g in gradient_of(model, x, y, loss, reduction).items()}
     if kind == "another network":
-        model = drawn_network(widths, rng)
+        # with the same weights: the numbers are nearly those of a gradient of the other activation
+        model = (
+            activated(model, OTHERS[int(rng.integers(len(OTHERS)))]) if others else drawn_network(widths, rng)
+        )
     size = samples if rng.random() < 0.6 else None
     method = METHODS[int(rng.integers(len(METHODS)))]
     try:
-        found = run(to_network(model), given, loss=loss, reduction=reduction, batch_size=size, method=method)
+        found = run(
+            to_any_network(model), given, loss=loss, reduction=reduction, batch_size=size, method=method
+        )
     except ExanError:
         return Run(asked=0, found=0)
     # a claim is about batches of the size found, which samples nearer than rounding make smaller
@@ -278,6 +295,11 @@ CASES = (
     Case(name="peelable in audit, shown by peel", judge=peelable_is_found),
     Case(name="determined by certify, found by attack", judge=determined_is_found),
     Case(name="spoiled gradients", judge=spoiled_is_not_wrong),
+    Case(
+        name="determined by certify, found by attack, other activations",
+        judge=partial(determined_is_found, others=True),
+    ),
+    Case(name="spoiled gradients, other activations", judge=partial(spoiled_is_not_wrong, others=True)),
 )
 
 

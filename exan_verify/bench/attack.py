@@ -18,6 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from exan_verify.bench import suite
+from exan_verify.bench.cases.activations import activated
 from exan_verify.bench.suite import Options, Suite, isolated, run_seeds
 from exan_verify.core.question import Loss, Reduction
 
@@ -27,13 +28,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case(suite.Case):
-    """One row. ``data``: normal, mnist or mnist-trained; ``dtype``: the gradient's. What takes very long runs
+    """One row. ``data``: normal, mnist or mnist-trained; ``dtype``: the gradient's; ``activation``: between
+    the layers, one of :data:`exan_verify.bench.cases.activations.OTHERS` or ReLU. What takes very long runs
     only when it is ``named``."""
 
     widths: tuple[int, ...]
     samples: int
     data: str = "normal"
     dtype: str = "float64"
+    activation: str = "ReLU"
     seeds: int | None = 10
 
 
@@ -96,6 +99,31 @@ CASES = (
     Case(name="784-1024-64-10 M=16", widths=(784, 1024, 64, 10), samples=16),
     Case(name="3072-2048-10 M=48", widths=(3072, 2048, 10), samples=48, seeds=3),
     Case(name="150528-512-512-10 M=8", widths=(150528, 512, 512, 10), samples=8, seeds=3),
+    *(
+        Case(
+            name=f"784-512-10 LeakyReLU M={samples} MNIST",
+            widths=_MNIST,
+            samples=samples,
+            data="mnist",
+            activation="LeakyReLU",
+        )
+        for samples in (16, 22, 64)
+    ),
+    Case(
+        name="784-512-10 LeakyReLU M=20 MNIST, float32",
+        widths=_MNIST,
+        samples=20,
+        data="mnist",
+        dtype="float32",
+        activation="LeakyReLU",
+    ),
+    Case(
+        name="784-512-10 LeakyReLU of slope -1/2 M=22 MNIST",
+        widths=_MNIST,
+        samples=22,
+        data="mnist",
+        activation="LeakyReLU of slope -1/2",
+    ),
 )
 
 
@@ -161,13 +189,13 @@ def measure(case: Case, options: Options) -> Iterator[Row]:
 
 def run_case(case: Case, seed: int, device: str | None = None) -> Run:
     """One case at one seed in this process, attacked on ``device``."""
-    from exan_verify.models.chain import to_network
+    from exan_verify.models.chain import to_any_network
     from exan_verify.numeric.attack import run
     from exan_verify.numeric.problem.metrics import score, wrong_claims
 
     model, x, y = build(case, seed)
     gradient = autograd_gradient(model, x, y, case.dtype)
-    network = to_network(model)
+    network = to_any_network(model, in_double=case.dtype == "float64")
     start = time.perf_counter()
     found = run(network, gradient, loss="cross_entropy", reduction="mean", device=device)
     seconds = time.perf_counter() - start
@@ -201,7 +229,7 @@ def build(case: Case, seed: int) -> tuple[torch.nn.Sequential, torch.Tensor, tor
     from exan_verify.data import initialised_network, mnist_batch, trained_network
 
     make = trained_network if case.data == "mnist-trained" else initialised_network
-    model = make(case.widths, seed=seed)
+    model = activated(make(case.widths, seed=seed), case.activation)
     if case.data.startswith("mnist"):
         images, classes = mnist_batch(case.samples, seed)
         return model, torch.tensor(images), torch.tensor(classes)

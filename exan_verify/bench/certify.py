@@ -20,20 +20,24 @@ from exan_verify.api.check import check
 from exan_verify.bench import suite
 from exan_verify.bench.cases.certify_cases import CASES, Case, build
 from exan_verify.bench.suite import Options, Suite, isolated, run_seeds
-from exan_verify.core.network import Batch, Gradient, ReluNetwork
+from exan_verify.core.network import Batch, Gradient, Network, ReluNetwork
 from exan_verify.core.question import Box, Reduction
-from exan_verify.core.verdict import Verdict
+from exan_verify.core.staged import StagedNetwork
+from exan_verify.core.verdict import SampleStatus, Verdict
 from exan_verify.exact.backprop import gradient
 from exan_verify.exclusivity import exclusivity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One case at one seed. Times in seconds, memory in MiB."""
+    """One case at one seed. Times in seconds, memory in MiB; ``features``: samples of which these are
+    determined and their pixels not decided. ``without_exan``: None where no neuron can be exclusive or there
+    are convolutions."""
 
     outcome: str
     determined: int
-    without_exan: int
+    features: int
+    without_exan: int | None
     layer: int | None
     equations: int | None
     unknowns: int | None
@@ -48,7 +52,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row(suite.Row):
-    """A case over its seeds: medians and worst values."""
+    """A case over its seeds: medians and worst values, of ``determined`` and ``features`` the fewest."""
 
     samples: int
     seeds: int
@@ -56,7 +60,9 @@ class Row(suite.Row):
     outcomes: dict[str, int]
     checked: int
     certificate_kib: float | None
-    without_exan: float
+    determined: int
+    features: int
+    without_exan: float | None
     layer: int | None
     equations: int | None
     unknowns: int | None
@@ -85,6 +91,7 @@ def run_case(case: Case, seed: int, work_limit: int | None = None) -> Run:
     start = time.perf_counter()
     given = None
     if case.entrance != "batch":
+        assert isinstance(network, Network)
         given = _given(case, network, batch)
         start = time.perf_counter()
         verdict = certify(network, gradient=given, batch_size=case.samples, **asked)
@@ -93,13 +100,16 @@ def run_case(case: Case, seed: int, work_limit: int | None = None) -> Run:
     seconds = time.perf_counter() - start
     # the peak of certify itself, before the kernel or the ExAN count add to it
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    state = exclusivity(network, batch, loss=case.loss)
+    state = exclusivity(network, batch, loss=case.loss) if isinstance(network, ReluNetwork) else None
     # the last attempt at the layer decided: degree three comes after degree two lacked equations
     used = next((a for a in reversed(verdict.attempts) if a.layer == verdict.layer), None)
     return Run(
         outcome=verdict.outcome.value,
         determined=verdict.determined,
-        without_exan=sum(not any(layer[m] for layer in state.counts) for m in range(batch.size)),
+        features=sum(status is SampleStatus.FEATURES for status in verdict.samples),
+        without_exan=None
+        if state is None
+        else sum(not any(layer[m] for layer in state.counts) for m in range(batch.size)),
         layer=verdict.layer,
         equations=used.equations if used else None,
         unknowns=used.unknowns if used else None,
@@ -113,7 +123,7 @@ def run_case(case: Case, seed: int, work_limit: int | None = None) -> Run:
     )
 
 
-def _given(case: Case, network: ReluNetwork, batch: Batch) -> Gradient:
+def _given(case: Case, network: Network, batch: Batch) -> Gradient:
     """The batch's exact gradient; for ``changed`` with one entry of the first weight plus 1."""
     exact = gradient(network, batch, case.loss, Reduction.MEAN)
     if case.entrance != "changed":
@@ -125,7 +135,7 @@ def _given(case: Case, network: ReluNetwork, batch: Batch) -> Gradient:
 
 
 def _check_seconds(
-    verdict: Verdict, network: ReluNetwork, batch: Batch, given: Gradient | None
+    verdict: Verdict, network: Network | StagedNetwork, batch: Batch, given: Gradient | None
 ) -> float | None:
     if verdict.certificate is None:
         return None
@@ -151,6 +161,7 @@ def _summary(case: Case, runs: Sequence[Run]) -> Row:
     for run in runs:
         outcomes[run.outcome] = outcomes.get(run.outcome, 0) + 1
     recovered = [run.recovered for run in runs if run.recovered is not None]
+    alone = [run.without_exan for run in runs if run.without_exan is not None]
     return Row(
         name=case.name,
         samples=case.samples,
@@ -159,7 +170,9 @@ def _summary(case: Case, runs: Sequence[Run]) -> Row:
         outcomes=outcomes,
         checked=len(checks),
         certificate_kib=max((r.certificate_kib for r in runs if r.certificate_kib is not None), default=None),
-        without_exan=statistics.median(run.without_exan for run in runs),
+        determined=min(run.determined for run in runs),
+        features=min(run.features for run in runs),
+        without_exan=statistics.median(alone) if alone else None,
         layer=first.layer,
         equations=first.equations,
         unknowns=first.unknowns,
@@ -183,6 +196,8 @@ SUITE = Suite(
         ("expected", "expected"),
         ("outcomes", "outcomes"),
         ("checked ", "checked"),
+        ("determined ", "determined"),
+        ("features ", "features"),
         ("no ExAN ", "without_exan"),
         ("layer ", "layer"),
         ("equations ", "equations"),

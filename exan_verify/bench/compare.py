@@ -268,7 +268,7 @@ def recall_figure(rows: Sequence[Row]) -> bytes:
     """A PNG file: recall (median over seeds) against batch size, one line per method."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8.0, 4.2), dpi=120, layout="constrained")
+    figure = Figure(figsize=(6.4, 5.4), dpi=150, layout="constrained")
     axes = figure.subplots()
     shown = {case.name for case in BY_SIZE}
     rows = [row for row in rows if row.name in shown]
@@ -295,8 +295,8 @@ def recall_figure(rows: Sequence[Row]) -> bytes:
     axes.set_ylim(-0.05, 1.05)
     axes.set_xlabel("batch size")
     axes.set_ylabel("recall (RMSE below 1e-3)")
-    axes.set_title("784-512-10, MNIST: samples recovered from one gradient", fontsize=10)
-    figure.legend(loc="outside right center", fontsize=8)
+    axes.set_title("784-512-10, MNIST: samples recovered from one gradient", fontsize=11)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=10)  # below: for narrow screens
     stream = io.BytesIO()
     figure.savefig(stream, format="png", metadata={"Software": None})
     return stream.getvalue()

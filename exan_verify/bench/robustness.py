@@ -17,6 +17,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -144,6 +145,7 @@ def pruned(share: float) -> Callable[[Scene], Gradient]:
     """Only the ``share`` of entries that are largest in every tensor."""
 
     def keep(g: Tensor) -> Tensor:
+        """A tensor of any shape, zero but for its largest entries."""
         least = g.abs().flatten().kthvalue(g.numel() - max(1, round(share * g.numel())) + 1).values
         return torch.where(g.abs() >= least, g, 0.0)
 
@@ -364,37 +366,18 @@ def attack_spoiled(mode: Mode, scene: Scene, *, method: str = "auto", device: st
     gradient = mode.spoil(scene)
     network = to_network(scene.model)
     size = len(scene.x) if mode.told else None
+    attacked = partial(
+        run, network, loss=scene.loss, reduction="mean", batch_size=size, method=method, device=device
+    )
     plain = math.nan
     if mode.compared:
         start = time.process_time()
-        as_it_was = scene.gradient()
-        run(
-            network,
-            as_it_was,
-            loss=scene.loss,
-            reduction="mean",
-            batch_size=size,
-            method=method,
-            device=device,
-        )
+        attacked(scene.gradient())
         plain = time.process_time() - start
     start, processor = time.perf_counter(), time.process_time()
     try:
-        found = run(
-            network,
-            gradient,
-            loss=scene.loss,
-            reduction="mean",
-            batch_size=size,
-            method=method,
-            device=device,
-            partial=mode.partial,
-            scale=mode.scale,
-            weights=mode.weights,
-        )
+        found = attacked(gradient, partial=mode.partial, scale=mode.scale, weights=mode.weights)
     except InputError as error:
-        seconds = time.perf_counter() - start
-        refused = type(error).__name__
         return Outcome(
             recall=0.0,
             shown=0.0,
@@ -403,8 +386,8 @@ def attack_spoiled(mode: Mode, scene: Scene, *, method: str = "auto", device: st
             candidates=0,
             wrong=0,
             bound=None,
-            refused=refused,
-            seconds=seconds,
+            refused=type(error).__name__,
+            seconds=time.perf_counter() - start,
         )
     bounds = [evidence.error_bound for evidence in found.status]
     return Outcome(

@@ -79,7 +79,8 @@ def run_case(case: Case, seed: int) -> Row:
         if case.jobs > 1:
             from joblib.externals.loky import get_reusable_executor
 
-            get_reusable_executor().shutdown(wait=True)  # the system counts what children took at their end
+            # the system counts what children took at their end; another executor would leave these waiting
+            get_reusable_executor(reuse=True).shutdown(wait=True)
         own, others = (resource.getrusage(w) for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
         peak = own.ru_maxrss + (case.jobs * others.ru_maxrss if case.jobs > 1 else 0)
         cpu = own.ru_utime + own.ru_stime + others.ru_utime + others.ru_stime

@@ -22,6 +22,7 @@ from exan_verify.cli.terminal.output import (
 )
 from exan_verify.cli.terminal.pictures import picture_facts, shaped
 from exan_verify.core.question import Labels
+from exan_verify.core.verdict import SampleStatus
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from exan_verify.api.attack_own_batch import OwnBatchAttack
     from exan_verify.api.audit import Audit
     from exan_verify.core.network import Array
+    from exan_verify.core.verdict import Verdict
     from exan_verify.report import Section
 
 GATES = ("determined", "recovered", "candidates", "peel", "exan")
@@ -43,6 +45,24 @@ _LABEL = 24
 @click.command("audit")
 @click.argument("model", type=PATH, required=False)
 @click.argument("batch", type=PATH, required=False)
+@click.option("--attack", is_flag=True, help="Attack the gradient too.")
+@click.option("--report", type=PATH, metavar="FILE.html", help="Write a self-contained HTML report.")
+@click.option(
+    "--input-shape",
+    metavar="C,H,W",
+    help="x holds pictures of this shape; default: as stored, and in the report squares are guessed.",
+)
+@click.option(
+    "--fail-on",
+    type=click.Choice(GATES),
+    multiple=True,
+    help="Exit with 1 if any sample is proved determined, is recovered by an attack (candidates: or is "
+    "shown as a candidate), can be peeled, or meets the published condition.",
+)
+@click.option("--junit", type=PATH, metavar="FILE.xml", help="Write a JUnit test case for each step.")
+@click.option("--sarif", type=PATH, metavar="FILE.sarif", help="Write SARIF 2.1.0, as code hosts show it.")
+@question()
+@release()
 @click.option(
     "--run",
     type=PATH,
@@ -58,24 +78,6 @@ _LABEL = 24
     type=click.FloatRange(min=0, min_open=True),
     metavar="SECONDS",
     help="With --run: wall-clock limit of each step; --budget is that of the run.",
-)
-@question()
-@release()
-@click.option("--attack", is_flag=True, help="Attack the gradient too.")
-@click.option("--report", type=PATH, metavar="FILE.html", help="Write a self-contained HTML report.")
-@click.option("--junit", type=PATH, metavar="FILE.xml", help="Write a JUnit test case for each step.")
-@click.option("--sarif", type=PATH, metavar="FILE.sarif", help="Write SARIF 2.1.0, as code hosts show it.")
-@click.option(
-    "--input-shape",
-    metavar="C,H,W",
-    help="x holds pictures of this shape; default: as stored, and in the report squares are guessed.",
-)
-@click.option(
-    "--fail-on",
-    type=click.Choice(GATES),
-    multiple=True,
-    help="Exit with 1 if any sample is proved determined, is recovered by an attack (candidates: or is "
-    "shown as a candidate), can be peeled, or meets the published condition.",
 )
 @common()
 def audit_command(
@@ -96,9 +98,9 @@ def audit_command(
 
     MODEL is an .onnx or .safetensors file, or a factory package.module:name; BATCH has x and y, in .npz or
     .safetensors. With --report, --attack, and for the gates recovered and candidates, the gradient is
-    attacked too; the report shows what came back. Models with convolutions are attacked only: nothing is
-    proved about them. With --run, every step of a training run, each for itself; the finished ones are kept,
-    and --resume goes on with them.
+    attacked too; the report shows what came back. Models about which nothing can be proved are attacked only.
+    With --run, every step of a training run, each for itself; the finished ones are kept, and --resume goes
+    on with them.
     Exit codes: 1 a gate was hit, 3 a gate (or, without gates, a verdict) is undecided.
     """
     output = Output(json=options.pop("as_json"))
@@ -177,6 +179,16 @@ def _audit_batch(
         line = record_of(one, found, time.perf_counter() - start)
         write_findings(lambda: iter([line]), fail_on, batch, junit=written["junit"], sarif=written["sarif"])
     gates = {gate: found.gate(gate) for gate in fail_on}
+    _say(output, found, proved, gates, written)
+    if proved and _mitigable(found) and found.verdict.determined:
+        output.say(f"what can be done about it: {_again('mitigate', files, found)}")
+    return exit_code(found.verdict.outcome.value, gates)
+
+
+def _say(
+    output: Output, found: Audit, proved: bool, gates: dict[str, str], written: dict[str, str | None]
+) -> None:
+    """The audit on the screen and as a record: of the attack alone where nothing was to be proved."""
     record = found.to_record() | {"statement": REAL_ARITHMETIC}
     if not proved:
         record = {name: record[name] for name in ("attack", "no_attack", "beyond_proof") if name in record}
@@ -193,9 +205,6 @@ def _audit_batch(
         output.say(facts(_lines(found) | {"certified verdict": open_}))
     output.say(*(f"gate {gate}: {_said_of_gate(found, gate, state)}" for gate, state in gates.items()))
     output.say(*(f"{name}: {path}" for name, path in written.items() if path is not None))
-    if proved and _mitigable(found) and found.verdict.determined:
-        output.say(f"what can be done about it: {_again('mitigate', files, found)}")
-    return exit_code(found.verdict.outcome.value, gates)
 
 
 def _mitigable(found: Audit) -> bool:
@@ -308,7 +317,7 @@ def describe(found: Audit) -> list[Any]:
         **taken_for(verdict.architecture, found.notes),
         "published ExAN condition": published,
         "peeling closure": peelable,
-        "certified verdict": f"{outcome}, {verdict.determined} of {size} samples determined",
+        "certified verdict": f"{outcome}, {_proved(verdict)}",
         "ambiguity radius": f"{fixed} samples cannot move, {len(known) - fixed} can (bounds below), "
         f"{size - len(known)} not decided",
         "reason": verdict.reason,
@@ -316,6 +325,13 @@ def describe(found: Audit) -> list[Any]:
         **_lines(found),
     }
     return [facts(rows), *noted(found.notes), "", _samples(found), "", REAL_ARITHMETIC]
+
+
+def _proved(verdict: Verdict) -> str:
+    """How many samples are in every batch, whole or by what the head is given of them."""
+    size, features = verdict.batch_size, verdict.samples.count(SampleStatus.FEATURES)
+    told = f"{verdict.determined} of {size} samples determined"
+    return f"{told}, and features and labels of {features}" if features else told
 
 
 def _samples(found: Audit) -> Table:
@@ -327,7 +343,7 @@ def _samples(found: Audit) -> Table:
         radius = found.radius[m]
         made.add_row(
             str(m),
-            _short(str(found.classes[m])),
+            _short(found.classes[m]),
             *(str(layer[m]) for layer in counts),
             "-" if state is None else "yes" if state.published_by_sample[m] else "no",
             "-" if state is None else "yes" if state.peelable[m] else "no",
@@ -337,8 +353,10 @@ def _samples(found: Audit) -> Table:
     return made
 
 
-def _short(label: str) -> str:
-    return label if len(label) <= _LABEL else f"{label[: _LABEL - 3]}..."
+def _short(label: Any) -> str:
+    """A class or a target; that of one logit is a number, others are as long as the table allows."""
+    text = f"{label[0]:g}" if isinstance(label, list) and len(label) == 1 else str(label)
+    return text if len(text) <= _LABEL else f"{text[: _LABEL - 3]}..."
 
 
 def _audit(model: Any, batch: tuple[Array, Array], options: dict[str, Any], files: dict[str, str]) -> Audit:

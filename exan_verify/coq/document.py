@@ -49,7 +49,7 @@ def opening(given: Given, about: str, library: str) -> str:
     return f"""(*{about}*)
 From Coq Require Import ZArith Uint63 PArray.
 From mathcomp Require Import all_ssreflect all_algebra.
-From Exan Require Import network downward residues tensors certificates claims {library}.
+From Exan Require Import network downward residues tensors layers divisions certificates claims {library}.
 
 Import GRing.Theory Num.Theory.
 Delimit Scope Z_scope with BZ.

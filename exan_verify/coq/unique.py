@@ -32,31 +32,44 @@ Choice = Literal["AllEntries", "SumZero", "NextDeltas", "Alone"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class System:
+    """What shows the rank of one lifted system, of all samples or of a group that shares a pattern below.
+
+    ``next_minors``: of the next layer's deltas and of its [H 1], where these are the unknowns; ``neurons``
+    and ``dropped``: the rows of an invertible minor, and the unknowns that are not its columns. A sample
+    alone needs no lifted system, and so no neurons; at degree three ``equations`` says by which unknown each
+    neuron's product is multiplied.
+    """
+
+    choice: Choice
+    next_minors: tuple[Minor, ...]
+    deltas_minor: Minor
+    neurons: list[int]
+    equations: list[int]
+    dropped: list[int]
+    inverse: list[list[int]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
     """What ``argument`` of proofs/coq/certificates.v holds, and the modulus of all inverses.
 
     ``point``: what T = e^(1/F) is sent to, F being the logits' denominator (docs/theory.md 3.6); ``layer``:
     the hidden layer that it is about; ``lower``: for each layer below a minor of its deltas;
     ``output_minor``: of [H 1] under the output layer, by which labels are told below the last hidden layer,
-    or ``backward_minors``: of each sample's map from loss vectors to the next delta. A sample alone needs no
-    lifted system, and so no neurons; at degree three ``equations`` says by which unknown each neuron's
-    product is multiplied.
+    or ``backward_minors``: of each sample's map from loss vectors to the next delta; ``splits``: for each
+    layer above, as long as samples are left that share their patterns, the systems of these groups.
     """
 
     modulus: int
     point: int
     layer: int
-    choice: Choice
-    next_minors: tuple[Minor, ...]
-    deltas_minor: Minor
+    system: System
     inputs_minor: Minor
     lower: tuple[Minor, ...]
     output_minor: Minor | None
     backward_minors: tuple[Minor, ...]
-    neurons: list[int]
-    equations: list[int]
-    dropped: list[int]
-    inverse: list[list[int]]
+    splits: tuple[tuple[System, ...], ...]
 
 
 class _State:
@@ -96,6 +109,16 @@ class _State:
             for passed in self.passed
         ]
 
+    def groups(self, layer: int, members: Sequence[int]) -> list[list[int]]:
+        """The members that share the pattern of ``layer``, group by group, in the order in which Coq has them
+        (``undup`` keeps what comes last).
+        """
+        found: dict[bytes, list[int]] = {}
+        for m in members:
+            pattern = np.array([z > 0 for z in self.passed[m][layer - 1]], dtype=bool).tobytes()
+            found.setdefault(pattern, []).append(m)
+        return sorted(found.values(), key=lambda group: group[-1])
+
     def lifted_inputs(self, layer: int) -> Matrix:
         """[h 1] below ``layer`` (1-based), one sample a row, times the common denominator."""
         rows = self.inputs if layer == 1 else np.array([np.maximum(z[layer - 2], 0) for z in self.passed])
@@ -111,54 +134,108 @@ def _point(p: int) -> int:
 def find_evidence(
     given: Given, layers: Sequence[int], choices: Sequence[Choice], *, degree: int = 2
 ) -> Evidence | None:
-    """Minors for the ranks of C1, or of L3 at degree three, by the first of ``layers`` and ``choices`` that
-    reaches them all.
+    """Minors for the ranks of C1, C2 with splits, or of L3 at degree three, by the first of ``layers`` and
+    ``choices`` that reaches them all.
     """
     state = _State(given)
     for layer in layers:
         for choice in choices:
-            if choice == "SumZero" and layer < state.depth - 1:
-                continue
-            if choice == "Alone" and given.samples > 1:
-                continue
             for p in MODULI:
-                found = _evidence(state, layer, choice, p, degree)
+                found = _evidence(state, layer, choice, choices, p, degree)
                 if found is not None:
                     return found
     return None
 
 
-def _evidence(state: _State, layer: int, choice: Choice, p: int, degree: int) -> Evidence | None:
-    all_deltas = state.deltas(p)
-    delta = all_deltas[layer - 1]
-    weight = state.layers[layer].weight % p
-    last = layer == state.depth - 1
-    minors = {
-        "deltas": select(delta, p),
-        "inputs": select(state.lifted_inputs(layer), p),
-        **{f"below {k}": select(all_deltas[k - 1], p) for k in range(1, layer)},
-    }
-    if choice == "NextDeltas":
-        minors["next deltas"] = select(all_deltas[layer], p)
-        minors["next inputs"] = select(state.lifted_inputs(layer + 1), p)
-        weight = all_deltas[layer].dot(weight) % p
-    elif choice == "SumZero":
-        weight = (weight[:-1] - weight[-1:]) % p
-    chosen = {name: minor for name, minor in minors.items() if minor is not None}
-    if len(chosen) < len(minors):
+def _evidence(
+    state: _State, layer: int, choice: Choice, choices: Sequence[Choice], p: int, degree: int
+) -> Evidence | None:
+    everyone = range(state.given.samples)
+    system = _found_system(state, layer, choice, everyone, p, degree)
+    inputs = select(state.lifted_inputs(layer), p)
+    lower = [select(state.deltas(p)[k - 1], p) for k in range(1, layer)]
+    if system is None or inputs is None or None in lower:
         return None
+    splits = _splits(state, layer, choices, p) if choice != "Alone" else ()
     output, backward = None, list[Minor | None]()
-    if not last or choice == "Alone":
+    if layer < state.depth - 1 or choice == "Alone":
         output = select(state.lifted_inputs(state.depth), p)
         if output is None and choice != "Alone":
             backward = [select(matrix, p) for matrix in state.backward(layer + 1, p)]
         if output is None and (not backward or None in backward):
             return None
+    if splits is None:
+        return None
+    return Evidence(
+        modulus=p,
+        point=_point(p),
+        layer=layer,
+        system=system,
+        inputs_minor=inputs,
+        lower=tuple(minor for minor in lower if minor is not None),
+        output_minor=output,
+        backward_minors=tuple(minor for minor in backward if minor is not None),
+        splits=splits,
+    )
+
+
+def _splits(
+    state: _State, layer: int, choices: Sequence[Choice], p: int
+) -> tuple[tuple[System, ...], ...] | None:
+    """The systems that tell groups of ``layer`` apart, layer by layer (docs/theory.md 6.4, step 11)."""
+    levels = list[tuple[System, ...]]()
+    groups = [group for group in state.groups(layer, range(state.given.samples)) if len(group) > 1]
+    while groups:
+        layer += 1
+        if layer == state.depth:
+            return None
+        systems = [
+            next(
+                (
+                    found
+                    for choice in choices
+                    if choice != "Alone" and (found := _found_system(state, layer, choice, group, p, 2))
+                ),
+                None,
+            )
+            for group in groups
+        ]
+        if None in systems:
+            return None
+        levels.append(tuple(system for system in systems if system is not None))
+        groups = [part for group in groups for part in state.groups(layer, group) if len(part) > 1]
+    return tuple(levels)
+
+
+def _found_system(
+    state: _State, layer: int, choice: Choice, members: Sequence[int], p: int, degree: int
+) -> System | None:
+    """A minor of the lifted system of ``members`` at ``layer`` that leaves the square of each group's size
+    (docs/theory.md, C2), and one of their deltas; None where the ranks are not reached.
+    """
+    if choice == "SumZero" and layer < state.depth - 1:
+        return None
+    if choice == "Alone" and len(members) > 1:
+        return None
+    all_deltas = state.deltas(p)
+    delta = all_deltas[layer - 1][list(members)]
+    weight = state.layers[layer].weight % p
+    minors = [select(delta, p)]
+    if choice == "NextDeltas":
+        minors += [select(all_deltas[layer], p), select(state.lifted_inputs(layer + 1), p)]
+        weight = all_deltas[layer].dot(weight) % p
+    elif choice == "SumZero":
+        weight = (weight[:-1] - weight[-1:]) % p
+    full = [minor for minor in minors if minor is not None]
+    if len(full) < len(minors):
+        return None
+    deltas_minor, *next_minors = full
     neurons, equations, dropped, inverse = list[int](), list[int](), list[int](), list[list[int]]()
     if choice != "Alone":
+        free = sum(len(group) ** 2 for group in state.groups(layer, members)) if degree == 2 else len(members)
         system = reduced(_system(delta, weight) if degree == 2 else _cubic_system(delta, weight, p), p)
         columns = pivots(system)
-        if len(columns) < system.ncols() - len(delta):
+        if len(columns) < system.ncols() - free:
             return None
         matrix = integers([[int(system[i, j]) for j in columns] for i in range(system.nrows())])
         rows = neurons = pivots(reduced(matrix.T, p))
@@ -167,17 +244,10 @@ def _evidence(state: _State, layer: int, choice: Choice, p: int, degree: int) ->
         if degree == 3:
             width = delta.shape[1]
             neurons, equations = [row % width for row in rows], [row // width for row in rows]
-    return Evidence(
-        modulus=p,
-        point=_point(p),
-        layer=layer,
+    return System(
         choice=choice,
-        deltas_minor=chosen["deltas"],
-        inputs_minor=chosen["inputs"],
-        lower=tuple(chosen[f"below {k}"] for k in range(1, layer)),
-        output_minor=output,
-        backward_minors=tuple(minor for minor in backward if minor is not None),
-        next_minors=tuple(chosen[name] for name in ("next deltas", "next inputs") if name in chosen),
+        next_minors=tuple(minor for minor in next_minors if minor is not None),
+        deltas_minor=deltas_minor,
         neurons=neurons,
         equations=equations,
         dropped=dropped,
@@ -216,9 +286,8 @@ def _cubic_system(delta: Matrix, weight: Matrix, p: int) -> Matrix:
 def document(given: Given, evidence: Evidence, *, about: str) -> str:
     """The Coq file; ``about``: what its header says."""
     (d, *hidden, classes), samples = given.widths, given.samples
-    size, layer = len(evidence.neurons), evidence.layer
+    system, layer = evidence.system, evidence.layer
     said, supposed = _OTHERS[given.loss]
-    minors = " ".join(_minor(minor, samples) for minor in evidence.next_minors)
     theorem = f"unique_{given.loss.value}"
     numbers, library, hypothesis = f"{evidence.modulus}%uint63", "", ""
     if not given.loss.rational:
@@ -240,13 +309,14 @@ def document(given: Given, evidence: Evidence, *, about: str) -> str:
     return f"""{opening(given, about, library)}
 (* What coqc checks the claim with. *)
 {lower}Definition evidence := Argument
-  ({evidence.choice} {minors})
-  {_minor(evidence.deltas_minor, samples)}
+  {_unknowns(system, samples)}
+  {_minor(system.deltas_minor, samples)}
   {_minor(evidence.inputs_minor, samples)}
-  {indices_literal(evidence.neurons)}
-  {indices_literal(evidence.equations)}
-  {indices_literal(evidence.dropped)}
-  (rows_of {size} {size} {words_literal(evidence.inverse)}).
+  {indices_literal(system.neurons)}
+  {indices_literal(system.equations)}
+  {indices_literal(system.dropped)}
+  {_rows(system.inverse)}
+  {_levels(evidence.splits, samples)}.
 Definition told := {told}.
 
 Local Close Scope array_scope.
@@ -272,6 +342,32 @@ End Claim.
 
 def _minor(minor: Minor, size: int) -> str:
     return f"(Minor {indices_literal(minor.columns)} (rows_of {size} {size} {words_literal(minor.inverse)}))"
+
+
+def _rows(inverse: list[list[int]]) -> str:
+    return f"(rows_of {len(inverse)} {len(inverse)} {words_literal(inverse)})"
+
+
+def _unknowns(system: System, samples: int) -> str:
+    return f"({' '.join([system.choice, *(_minor(minor, samples) for minor in system.next_minors)])})"
+
+
+def _levels(splits: tuple[tuple[System, ...], ...], samples: int) -> str:
+    """For each layer the groups' systems, as ``division`` of proofs/coq/divisions.v."""
+    levels = ["[:: " + ";\n  ".join(_division(system, samples) for system in level) + "]" for level in splits]
+    return "[:: " + ";\n  ".join(levels) + "]"
+
+
+def _division(system: System, samples: int) -> str:
+    size = len(system.deltas_minor.columns)
+    parts = [
+        _minor(system.deltas_minor, size),
+        _unknowns(system, samples),
+        indices_literal(system.neurons),
+        indices_literal(system.dropped),
+        _rows(system.inverse),
+    ]
+    return f"Division {' '.join(parts)}"
 
 
 _OTHERS = {

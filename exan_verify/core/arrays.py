@@ -122,7 +122,7 @@ def _digest_values(state: Any, array: Array) -> None:
     for start in range(0, flat.size, _DIGEST_CHUNK):
         part = flat[start : start + _DIGEST_CHUNK]
         if part.dtype == object:
-            state.update(";".join(str(Fraction(v)) for v in part).encode())
+            state.update(";".join(str(to_fraction(v)) for v in part).encode())
         else:
             # adding 0.0 turns -0.0 into 0.0: both are the real number zero
             state.update((part.astype("<f8") + 0.0).tobytes())

@@ -401,7 +401,7 @@ class InputCover(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 Row = tuple[Natural, Natural, Natural]
-"""An inequality of a cube: its sample, and two numbers that say which (docs/theory.md, CB12)."""
+"""An inequality of a cube: its sample, and two numbers that say which (docs/theory.md, CB14)."""
 
 
 class Absurd(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True, tag="absurd"):
@@ -435,7 +435,7 @@ class Alone(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=
 
 class Cubes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="cubes"):
     """Evidence that the samples that are not settled have no other place: all joint patterns that they can
-    have are listed, and all their cubes refuted (docs/theory.md, CB12).
+    have are listed, and all their cubes refuted (docs/theory.md, CB14).
 
     ``patterns``: in preorder over the states of the neurons one after the other, off before on: the
     inequalities that contradict each other there, or None. ``cubes``: for every multiset of these patterns
@@ -651,7 +651,7 @@ THEORY: Mapping[type[Evidence], str] = {
     AlgebraicBatch: "CB10",
     Residual: "S5, C4, Appendix R",
     InputCover: "R8",
-    Cubes: "CB12",
+    Cubes: "CB14",
     Shear: "S2, F3",
     Counting: "S4, F3'",
     Unseen: "section 4, narrow first layer",

@@ -73,7 +73,8 @@ class Fold:
 
     ``gain`` and ``bias_gain`` (n_out,), ``factor`` and ``shift`` (n_in,) are exact; no factor and no gain is
     zero, so either gradient determines the other (with ``shift`` other than 0 only where db is known).
-    ``order`` (n_in,): which input each column of V is for.
+    ``order`` (n_in,): which input each column of V is for. ``norms``: the parameters of BatchNorms among the
+    constants, whose own gradients are linear functions of dW and db (:mod:`exan_verify.models.normalised`).
     """
 
     gain: Array
@@ -81,6 +82,7 @@ class Fold:
     factor: Array
     shift: Array
     order: Array
+    norms: tuple[str, ...] | None = None
 
     @property
     def shifted(self) -> bool:
@@ -194,6 +196,11 @@ class Network:
             "zero biases that are trained, drop all biases, or ask attack, which takes them as they are"
         )
 
+    @property
+    def normalised(self) -> bool:
+        """Whether a BatchNorm is folded into some layer."""
+        return any(layer.fold is not None and layer.fold.norms is not None for layer in self.layers)
+
     def activation(self, _layer: int) -> Activation | None:
         """What follows affine layer ``layer`` (1-based, a hidden one); None: ReLU."""
         return None
@@ -207,7 +214,11 @@ class Network:
     def architecture(self) -> str:
         """What the network is, in words: its widths, what its layers are, what lies between them."""
         layers = "Linear layers with ReLU between them" if self.depth > 1 else "one Linear layer"
-        return f"{'-'.join(map(str, self.widths))}, {layers}"
+        return f"{'-'.join(map(str, self.widths))}, {layers}{self._folded}"
+
+    @property
+    def _folded(self) -> str:
+        return ", BatchNorm folded into them" if self.normalised else ""
 
     @property
     def plain(self) -> Self:
@@ -305,8 +316,9 @@ class Activation:
 class PiecewiseNetwork(Network):
     """A fully connected network whose hidden layers have other activations than ReLU, some or all of them.
 
-    ``activations``: one for each hidden layer, None for ReLU. Only ``certify``, ``audit`` and ``check`` take
-    such a network (docs/theory.md, PL1); whatever is written for ReLU takes a :class:`ReluNetwork`.
+    ``activations``: one for each hidden layer, None for ReLU. Only ``certify``, ``audit``, ``check`` and
+    ``attack`` take such a network (docs/theory.md, PL1); whatever is written for ReLU takes a
+    :class:`ReluNetwork`.
 
     Raises :class:`InputError` for activations that do not fit, or that are all ReLU.
     """
@@ -354,6 +366,7 @@ class PiecewiseNetwork(Network):
         after = ("ReLU" if activation is None else activation.name for activation in self.activations)
         return (
             f"{'-'.join(map(str, self.widths))}, Linear layers with, in turn, {'; '.join(after)} between them"
+            f"{self._folded}"
         )
 
     def _valued(self) -> Iterator[Array]:

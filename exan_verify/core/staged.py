@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise, takewhile
 
 import numpy as np
 
-from exan_verify.core.arrays import Array, digest_arrays
+from exan_verify.core.arrays import Array, digest_arrays, freeze
 from exan_verify.core.network import Linear, ReluNetwork
 from exan_verify.errors import ShapeError
 
-__all__ = ["Convolution", "Pool", "StagedNetwork"]
+__all__ = ["Convolution", "Pool", "Residual", "StagedNetwork"]
 
 Shape = tuple[int, int, int]
 """Channels, height, width."""
@@ -22,9 +23,10 @@ Shape = tuple[int, int, int]
 class Convolution:
     """A convolution with zero padding, followed by ReLU: a stage of a convolutional network.
 
-    ``weight`` (C_out, C_in, kh, kw), ``bias`` (C_out,) or None, exact; ``input_shape`` (C_in, H, W);
+    ``weight`` (C_out, C_in / groups, kh, kw), ``bias`` (C_out,) or None, exact; ``input_shape`` (C_in, H, W);
     ``stride`` and ``dilation`` (vertical, horizontal); ``padding`` (left, right, top, bottom). Values are
-    flattened as torch flattens them: channel, row, column.
+    flattened as torch flattens them: channel, row, column. ``normalised``: a BatchNorm is folded into weight
+    and bias, which is no part of their value.
     """
 
     weight: Array
@@ -34,6 +36,8 @@ class Convolution:
     padding: tuple[int, int, int, int]
     dilation: tuple[int, int]
     name: str
+    groups: int = 1
+    normalised: bool = False
 
     @property
     def kernel(self) -> tuple[int, int]:
@@ -45,6 +49,36 @@ class Convolution:
         """``(C_out, H', W')``."""
         return self.weight.shape[0], *_positions(self)
 
+    @property
+    def parts(self) -> tuple[Convolution, ...]:
+        """Convolutions of one group each, on the channels of their own, in their order."""
+        if self.groups == 1:
+            return (self,)
+        channels, height, width = self.input_shape
+        out = len(self.weight) // self.groups
+        own = [slice(g * out, (g + 1) * out) for g in range(self.groups)]
+        return tuple(
+            replace(
+                self,
+                weight=freeze(self.weight[those]),
+                bias=None if self.bias is None else freeze(self.bias[those]),
+                input_shape=(channels // self.groups, height, width),
+                groups=1,
+            )
+            for those in own
+        )
+
+    def problems(self) -> Iterator[str]:
+        """What does not fit together."""
+        if (
+            self.weight.ndim != 4
+            or self.weight.shape[1] * self.groups != self.input_shape[0]
+            or len(self.weight) % self.groups
+        ):
+            yield f"{self.name}.weight has shape {self.weight.shape}; give one for its inputs"
+        elif min(self.output_shape) < 1:
+            yield f"{self.name!r} has no output for inputs of {self.input_shape}"
+
     def parameters(self) -> Iterator[tuple[str, Array]]:
         """Yield ``(name, array)`` for weight and bias, under torch's names."""
         yield f"{self.name}.weight", self.weight
@@ -55,7 +89,9 @@ class Convolution:
         """All that makes the value of the stage."""
         yield self.weight
         yield np.zeros(0) if self.bias is None else self.bias
-        numbers = (*self.input_shape, *self.stride, *self.padding, *self.dilation)
+        # of one group the digest is that without the number
+        more = () if self.groups == 1 else (self.groups,)
+        numbers = (*self.input_shape, *self.stride, *self.padding, *self.dilation, *more)
         yield np.array(numbers, dtype=np.float64)
 
 
@@ -79,6 +115,11 @@ class Pool:
         """``(C, H', W')``."""
         return self.input_shape[0], *_positions(self)
 
+    def problems(self) -> Iterator[str]:
+        """What does not fit together."""
+        if min(self.output_shape) < 1:
+            yield f"{self.name!r} has no output for inputs of {self.input_shape}"
+
     def parameters(self) -> Iterator[tuple[str, Array]]:
         """None."""
         return iter(())
@@ -87,6 +128,67 @@ class Pool:
         """All that makes the value of the stage."""
         numbers = (self.mean, *self.kernel, *self.input_shape, *self.stride, *self.padding, *self.dilation)
         yield np.array(numbers, dtype=np.float64)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Residual:
+    """A sum of two branches, followed by ReLU: ``relu(A_k relu(.. relu(A_1 h)) + S h)``.
+
+    ``inner``: A_1 .. A_k, at least one, with ReLU between them but none after the last; ``shortcut``: S, None
+    for the identity. ``input_shape`` (C, H, W) of h.
+    """
+
+    inner: tuple[Convolution, ...]
+    shortcut: Convolution | None
+    input_shape: Shape
+    name: str
+
+    @property
+    def convolutions(self) -> tuple[Convolution, ...]:
+        """Those of both branches."""
+        return self.inner if self.shortcut is None else (*self.inner, self.shortcut)
+
+    @property
+    def output_shape(self) -> Shape:
+        """``(C_out, H', W')``."""
+        return self.inner[-1].output_shape
+
+    def parameters(self) -> Iterator[tuple[str, Array]]:
+        """Yield ``(name, array)`` for all weights and biases, under torch's names."""
+        for convolution in self.convolutions:
+            yield from convolution.parameters()
+
+    def valued(self) -> Iterator[Array]:
+        """All that makes the value of the stage."""
+        yield np.array([len(self.inner), self.shortcut is not None], dtype=np.float64)
+        for convolution in self.convolutions:
+            yield from convolution.valued()
+
+    def problems(self) -> Iterator[str]:
+        """What does not fit together."""
+        for before, after in pairwise(self.inner):
+            if after.input_shape != before.output_shape:
+                yield f"{after.name!r} takes {after.input_shape}, not {before.output_shape}"
+        for first in (self.inner[0], *(() if self.shortcut is None else (self.shortcut,))):
+            if first.input_shape != self.input_shape:
+                yield f"{first.name!r} takes {first.input_shape}, not {self.input_shape}"
+        other = self.input_shape if self.shortcut is None else self.shortcut.output_shape
+        if other != self.output_shape:
+            yield f"the sum {self.name!r} adds {other} to {self.output_shape}"
+
+
+def _named(stage: Convolution | Pool | Residual) -> str:
+    """The kind of a stage in words."""
+    if isinstance(stage, Pool):
+        return "mean" if stage.mean else "maximum"
+    if isinstance(stage, Residual):
+        inner = ", ReLU, ".join(
+            _named(one).removesuffix(" and ReLU").removesuffix(", ReLU") for one in stage.inner
+        )
+        return f"sum with {inner if stage.shortcut is None else f'{inner}; Conv2d'} and ReLU"
+    groups = f" in {stage.groups} groups" if stage.groups > 1 else ""
+    norm = "BatchNorm folded into it, " if stage.normalised else ""
+    return f"Conv2d{groups}, {norm}ReLU" if groups or norm else "Conv2d and ReLU"
 
 
 def _positions(stage: Convolution | Pool) -> tuple[int, int]:
@@ -107,32 +209,28 @@ def _positions(stage: Convolution | Pool) -> tuple[int, int]:
     return down, across
 
 
+Stage = Convolution | Pool | Residual
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StagedNetwork:
-    """Convolutions with ReLU after each, perhaps pooled, then flattened into a fully connected ReLU network,
-    the ``head``. No two layers share a weight. ``notes`` as a network's.
+    """Convolutions and sums of branches with ReLU after each, perhaps pooled, then flattened into a fully
+    connected ReLU network, the ``head``. No two layers share a weight. ``notes`` as a network's.
 
     Raises :class:`ShapeError` where a stage does not fit what is before it.
     """
 
-    stages: tuple[Convolution | Pool, ...]
+    stages: tuple[Stage, ...]
     head: ReluNetwork
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         problems = []
-        for before, stage in zip(self.stages, self.stages[1:], strict=False):
+        for before, stage in pairwise(self.stages):
             if stage.input_shape != before.output_shape:
                 problems.append(f"{stage.name!r} takes {stage.input_shape}, not {before.output_shape}")
         for stage in self.stages:
-            if isinstance(stage, Convolution) and (
-                stage.weight.ndim != 4 or stage.weight.shape[1] != stage.input_shape[0]
-            ):
-                problems.append(
-                    f"{stage.name}.weight has shape {stage.weight.shape}; give one for its inputs"
-                )
-            elif min(stage.output_shape) < 1:
-                problems.append(f"{stage.name!r} has no output for inputs of {stage.input_shape}")
+            problems += stage.problems()
         if not problems and self.stages:
             given = int(np.prod(self.stages[-1].output_shape))
             if given != self.head.widths[0]:
@@ -149,21 +247,21 @@ class StagedNetwork:
 
     @property
     def convolutions(self) -> tuple[Convolution, ...]:
-        """Those before anything is pooled: all stages where nothing is (:attr:`pooled`)."""
-        found: list[Convolution] = []
-        for stage in self.stages:
-            if not isinstance(stage, Convolution):
-                break
-            found.append(stage)
-        return tuple(found)
+        """Those before anything is pooled or added: what is above them is a function of their values."""
+        return tuple(takewhile(lambda stage: isinstance(stage, Convolution), self.stages))  # type: ignore[arg-type]
+
+    @property
+    def unpooled(self) -> tuple[Convolution | Residual, ...]:
+        """The stages before anything is pooled, whose values show their pattern."""
+        return tuple(takewhile(lambda stage: not isinstance(stage, Pool), self.stages))  # type: ignore[arg-type]
 
     @property
     def pooled(self) -> bool:
         """Whether a stage pools, so that values do not show the pattern below it."""
-        return len(self.convolutions) < len(self.stages)
+        return len(self.unpooled) < len(self.stages)
 
     @property
-    def layers(self) -> tuple[Convolution | Pool | Linear, ...]:
+    def layers(self) -> tuple[Stage | Linear, ...]:
         """All stages and layers, first to last."""
         return (*self.stages, *self.head.layers)
 
@@ -182,7 +280,7 @@ class StagedNetwork:
     def architecture(self) -> str:
         """What the network is, in words."""
         stages = ", ".join(
-            f"{'Conv2d and ReLU' if isinstance(stage, Convolution) else 'mean' if stage.mean else 'maximum'} "
+            f"{_named(stage)} "
             f"{'x'.join(map(str, stage.input_shape))} to {'x'.join(map(str, stage.output_shape))}"
             for stage in self.stages
         )
@@ -205,4 +303,4 @@ class StagedNetwork:
         return digest_arrays(f"staged-network of {len(self.stages)}", arrays())
 
     def __repr__(self) -> str:
-        return f"StagedNetwork({'-'.join(map(str, self.widths))}, {len(self.stages)} convolutions)"
+        return f"StagedNetwork({'-'.join(map(str, self.widths))}, {len(self.stages)} stages)"

@@ -74,8 +74,11 @@ that the batch is the only one, which it may prove.
 SAMPLES_WORK = 20_000_000
 """Work for the samples' own statuses after AMBIGUOUS: a second or two."""
 
-OTHER_ACTIVATIONS = "of networks with other activations than ReLU only the whole gradient of a batch is asked"
-"""Why a release, another batch size or a gradient alone is not decided there."""
+OTHER_ACTIVATIONS = (
+    "of networks with other activations than ReLU only the whole gradient of a batch is asked, or rows of "
+    "it; a gradient alone, with its batch size, of solvers (engine='smt')"
+)
+"""Why other releases, another batch size or a gradient alone is not decided there."""
 
 _ROUNDED = (
     "Every stored number was meant exactly; a gradient that was rounded on the way, as autograd's is, has "
@@ -125,13 +128,11 @@ def decide(
                 )
             else:
                 assert gradient is not None
-                not_taken = network.mixed_biases or (
-                    "" if isinstance(network, ReluNetwork) else OTHER_ACTIVATIONS
-                )
+                asked = _given_gradient if isinstance(network, ReluNetwork) else _of_solvers
                 verdict = (
-                    replace(_unknown(size, not_taken), tolerant=question.tolerance is not None)
-                    if not_taken
-                    else _given_gradient(setting, gradient, limits)
+                    replace(_unknown(size, network.mixed_biases), tolerant=question.tolerance is not None)
+                    if network.mixed_biases
+                    else asked(setting, gradient, limits)
                 )
         except STOPPING as error:
             remedy = "change the units of the input" if isinstance(error, UnsuitablePrimeError) else MORE
@@ -146,8 +147,10 @@ def _given_batch(setting: Setting, batch: Batch, limits: Budget) -> Verdict:
     if setting.question.domain is not None and not setting.question.domain.contains(batch):
         raise InputError("the batch lies outside the domain it is asked about; widen the domain")
     if setting.question.release is not None:
-        if not isinstance(setting.network, ReluNetwork):
-            raise InputError(f"{OTHER_ACTIVATIONS}; leave out release=")
+        release = setting.question.release
+        rows = release.input_basis is None and release.averages is None
+        if not (rows or isinstance(setting.network, ReluNetwork)):
+            raise InputError(f"{OTHER_ACTIVATIONS}; leave out release.input_basis and release.averages")
         setting.question.release.check_samples(batch)
     context = Context(setting=setting, batch=batch)
     if setting.question.batch_size not in (None, batch.size):
@@ -313,11 +316,15 @@ def _for_the_samples(limits: Budget) -> Budget:
 
 
 def _asks_solvers(setting: Setting, samples: int) -> bool:
-    if setting.question.release is not None or not isinstance(setting.network, ReluNetwork):
-        return False  # their question is about the whole gradient of a ReLU network
+    if setting.question.release is not None:
+        return False  # their question is about the whole gradient
     from exan_verify.decide.solvers import ask_smt
 
-    return setting.engine == "smt" or (setting.engine == "auto" and ask_smt.is_small(setting, samples))
+    if ask_smt.not_taken(setting.network, setting.question):
+        return False
+    # unasked only about ReLU, where arguments about regions spare the solvers most of their work
+    unasked = setting.engine == "auto" and isinstance(setting.network, ReluNetwork)
+    return setting.engine == "smt" or (unasked and ask_smt.is_small(setting, samples))
 
 
 def _left_to_solvers(context: Context, verdict: Verdict) -> bool:
@@ -521,6 +528,22 @@ def _given_gradient(setting: Setting, gradient: Gradient, limits: Budget) -> Ver
         reason = f"{searched.reason}; SMT: {asked.reason}"
         return _unknown(searched.samples, reason, searched.attempts + asked.attempts)
     return _unknown(searched.samples, searched.reason, searched.attempts)
+
+
+def _of_solvers(setting: Setting, gradient: Gradient, limits: Budget) -> Verdict:
+    """The same for other activations than ReLU, of which solvers alone are asked, where that is wanted."""
+    from exan_verify.decide.solvers import ask_smt
+
+    question = setting.question
+    if question.labels is Labels.KNOWN:
+        raise InputError("labels='known' needs the batch's labels; give batch=, or 'one_hot' or 'real'")
+    refused = ask_smt.not_taken(setting.network, question)
+    if setting.engine != "smt" or refused or question.batch_size is None:
+        reason = "; ".join(filter(None, (OTHER_ACTIVATIONS, refused)))
+        return replace(_unknown(question.batch_size or 0, reason), tolerant=question.tolerance is not None)
+    if question.tolerance is not None:
+        return ask_smt.ask_about_tolerance(setting, gradient, limits)
+    return ask_smt.ask_about_gradient(setting, gradient, question.batch_size, limits)
 
 
 def _not_decided(setting: Setting) -> str:

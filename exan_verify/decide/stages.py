@@ -31,15 +31,15 @@ from exan_verify.core.certificate import (
 from exan_verify.core.facts import NOTHING, Facts
 from exan_verify.core.network import Batch
 from exan_verify.core.question import Question
-from exan_verify.core.staged import StagedNetwork
+from exan_verify.core.staged import Convolution, Residual, StagedNetwork
 from exan_verify.core.verdict import Attempt, Engine, Outcome, SampleStatus, Trust, Verdict, Witness
 from exan_verify.decide.context import Context, Finding, Progress, Setting
 from exan_verify.errors import BudgetExhausted, InputError
 from exan_verify.exact.elimination import PRIMES
 from exan_verify.exact.modular import Residues, UnsuitablePrimeError
 from exan_verify.exact.pictures import StagesForward, deltas_mod, forward_stages
-from exan_verify.exact.rational import product_mod
-from exan_verify.exact.shared_weights import MOST_LEFT, StageSystem
+from exan_verify.exact.rational import Mask, product_mod
+from exan_verify.exact.shared_weights import MOST_LEFT, systems
 
 HEAD_ENGINES = ("lifting.degree_two", "lifting.apart", "lifting.degree_three")
 """Who is asked about the head, cheapest first: their evidence speaks of all features in R^n."""
@@ -75,8 +75,8 @@ class Staged:
         )
         return Context(setting=setting, batch=Batch(inputs=features, labels=self.batch.labels))
 
-    def deltas(self, prime: int) -> tuple[Residues, ...]:
-        """Of all stages mod a prime, first to last. Raises UnsuitablePrimeError."""
+    def deltas(self, prime: int) -> tuple[tuple[Residues, ...], ...]:
+        """Of all stages mod a prime, as :func:`deltas_mod` has them. Raises UnsuitablePrimeError."""
         first = self.head.image_in(prime).delta(1)
         back = product_mod(self.network.head.layers[0].weight.T, first, prime)
         return deltas_mod(self.network, self.passed, back, prime)
@@ -174,16 +174,24 @@ def _determined(subject: Staged, limits: Budget, tell: Callable[[str, float], No
             reason="the features and the label of every sample are in every batch with this gradient "
             f"({why}); pooling hides which entries they come from, so the pictures are not decided",
         )
-    names = [stage.name for stage in subject.network.convolutions]
+    stages = subject.network.unpooled
+    names = [
+        f"{'convolution' if isinstance(stage, Convolution) else 'sum'} {stage.name!r}" for stage in stages
+    ]
     for k in range(len(names) - 1, -1, -1):
-        tell(f"convolution {names[k]}", 0.5 + 0.5 * (len(names) - 1 - k) / len(names))
+        tell(names[k], 0.5 + 0.5 * (len(names) - 1 - k) / len(names))
         start = time.monotonic()
         full, left = _full(subject, k, limits)
-        note = f"convolution {names[k]!r}: " + (
-            f"{left} unknowns after the weight gradient's equations, all determined by the active outputs"
-            if full
-            else f"{left} unknowns after the weight gradient's equations, not all shown to be determined"
+        note = f"{names[k]}: {left} unknowns after the weight gradient's equations, " + (
+            "all determined by the active outputs" if full else "not all shown to be determined"
         )
+        if isinstance(stages[k], Residual):
+            note = f"{names[k]}: " + (
+                "what the last convolution of one branch takes is determined by its weight gradient alone"
+                if full
+                else f"the weight gradient of neither branch's last convolution is shown to determine what "
+                f"it takes, or {left} unknowns stay open below; the sum's own values mix the branches"
+            )
         if limits.exhausted:
             note = limits.exhausted
         attempts += (Attempt(engine=Engine.LIFTING, note=note, seconds=time.monotonic() - start),)
@@ -202,14 +210,11 @@ def _determined(subject: Staged, limits: Budget, tell: Callable[[str, float], No
         evidence=(
             Stages(
                 head=head,
-                unknowns=tuple(
-                    subject.batch.size * int(np.prod(stage.input_shape))
-                    for stage in subject.network.convolutions
-                ),
+                unknowns=tuple(subject.batch.size * int(np.prod(stage.input_shape)) for stage in stages),
             ),
         ),
         reason=f"features and labels: {why}; pictures: the active outputs and the weight gradients of "
-        f"{', '.join(f'convolution {name!r}' for name in reversed(names))} leave one picture for each",
+        f"{', '.join(reversed(names))} leave one picture for each",
     )
 
 
@@ -244,26 +249,59 @@ def _features(
     return (), attempts, ""
 
 
+Equations = tuple[Convolution, Mask, Residues]
+"""Of a convolution: which outputs (C_out H' W', M) are active and known to be equal, and its deltas."""
+
+
 def _full(subject: Staged, k: int, limits: Budget) -> tuple[bool, int]:
-    """Whether stage k's system (from 0) has full column rank mod one of the primes, and what it left."""
-    left = 0
+    """Whether stage k's systems (from 0) have full column rank mod one of the primes, and what they left."""
+    least = 0
     for prime in PRIMES:
         try:
             delta = subject.deltas(prime)[k]
         except UnsuitablePrimeError:
             continue
-        system = StageSystem(
-            stage=subject.network.convolutions[k], active=subject.passed.patterns[k], delta=delta, prime=prime
-        )
-        left = system.left
-        limits.spend(left * left * max(left, 1))
-        if limits.exhausted:
-            return False, left
-        if system.full():
-            return True, left
-        if left > MOST_LEFT:
+        lefts = []
+        for way in _ways(subject, k, delta):
+            full, left = _way_full(way, prime, limits)
+            lefts.append(left)
+            if full or limits.exhausted:
+                return full, left
+        least = min(lefts)
+        if least > MOST_LEFT:
             break
-    return False, left
+    return False, least
+
+
+def _ways(subject: Staged, k: int, delta: tuple[Residues, ...]) -> list[tuple[Equations, ...]]:
+    """What shows that the values below stage k are equal where those above are: one system after another.
+
+    Of a sum of branches the active outputs mix two unknowns, and the weight gradient alone speaks of one of
+    them: of what the shortcut's convolution takes, which is the values below; or of what the last inner
+    convolution takes, from which the inner branch is followed down as any other convolutions.
+    """
+    stage, pattern = subject.network.unpooled[k], subject.passed.patterns[k]
+    if isinstance(stage, Convolution):
+        return [((stage, pattern, delta[0]),)]
+    nothing = np.zeros_like(pattern)
+    known = (*subject.passed.inner[k], nothing)
+    inner = tuple(zip(stage.inner, known, delta, strict=False))
+    found = [inner[::-1]]
+    if stage.shortcut is not None:
+        found.insert(0, ((stage.shortcut, nothing, delta[-1]),))
+    return found
+
+
+def _way_full(way: tuple[Equations, ...], prime: int, limits: Budget) -> tuple[bool, int]:
+    left = 0
+    for stage, active, delta in way:
+        parts = systems(stage, active, delta, prime)
+        left = sum(system.left for system in parts)
+        for system in parts:
+            limits.spend(system.left**2 * max(system.left, 1))
+        if limits.exhausted or not all(system.full() for system in parts):
+            return False, left
+    return True, left
 
 
 def _verdict(network: StagedNetwork, question: Question, batch: Batch, found: Finding) -> Verdict:

@@ -128,10 +128,11 @@ def _integers(part: Array, denominator: int) -> Array:
 
 
 def _object_planes(ints: Array, count: int) -> npt.NDArray[np.float64]:
-    planes = np.zeros((count, *ints.shape))
-    for index, value in np.ndenumerate(ints):
+    planes = np.empty((count, *ints.shape))
+    for row, values in enumerate(ints):
         poll()
-        magnitude, sign = abs(value), -1 if value < 0 else 1
-        for k in range(count):
-            planes[(k, *index)] = sign * (magnitude >> (DIGIT_BITS * k) & (DIGIT_BASE - 1))
+        # a number's bytes, least first and two at a time, are its digits in base 2^16
+        written = b"".join([abs(value).to_bytes(2 * count, "little") for value in values])
+        digits = np.frombuffer(written, dtype="<u2").reshape(len(values), count)
+        planes[:, row] = np.where(values < 0, -1.0, 1.0) * digits.T
     return planes

@@ -7,7 +7,7 @@ the entries they were gathered from; one tap of the kernel takes every entry at 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,9 +15,9 @@ import numpy.typing as npt
 
 from exan_verify.core.budget import poll
 from exan_verify.core.network import Batch
-from exan_verify.core.staged import Convolution, Pool, StagedNetwork
-from exan_verify.exact.modular import PRIME, Residues
-from exan_verify.exact.rational import Mask, RationalMatrix, carry, product, side_by_side
+from exan_verify.core.staged import Convolution, Pool, Residual, StagedNetwork
+from exan_verify.exact.modular import PRIME, Residues, add_mod
+from exan_verify.exact.rational import Mask, RationalMatrix, carry, one_below_another, product, side_by_side
 
 Places = npt.NDArray[np.intp]
 
@@ -30,13 +30,15 @@ class StagesForward:
     """The exact pass of M pictures through the stages.
 
     ``values[s]`` (n_s, M): ``values[0]`` the pictures, ``values[-1]`` the features of the head.
-    ``patterns[s]``, ``zeros[s]`` (n, M), of the convolutions before anything is pooled: where the outputs of
-    stage s (from 0) are active (z > 0), where z is zero.
+    ``patterns[s]``, ``zeros[s]`` (n, M), of the stages before anything is pooled: where the outputs of
+    stage s (from 0) are active (z > 0), where z is zero. ``inner[s]``: of a sum of branches, the patterns of
+    the ReLUs between its inner convolutions, first to last; none of a convolution.
     """
 
     values: tuple[RationalMatrix, ...]
     patterns: tuple[Mask, ...]
     zeros: tuple[Mask, ...]
+    inner: tuple[tuple[Mask, ...], ...]
 
 
 def taps(stage: Convolution | Pool) -> Places:
@@ -69,6 +71,8 @@ def gathered(stage: Convolution, values: RationalMatrix) -> RationalMatrix:
 
 def convolved(stage: Convolution, values: RationalMatrix) -> RationalMatrix:
     """The stage's pre-activations (C_out H' W', M) at ``values`` (C H W, M)."""
+    if stage.groups > 1:
+        return _by_groups(convolved, stage, values)
     out, rows, columns = stage.output_shape
     weight, parts, denominator = stage.weight.reshape(out, -1), [], 1
     for some in _by_samples(stage, values):
@@ -79,6 +83,20 @@ def convolved(stage: Convolution, values: RationalMatrix) -> RationalMatrix:
     if stage.bias is None:
         return flat
     return flat.plus_column(RationalMatrix.of(np.repeat(stage.bias, rows * columns).reshape(-1, 1)))
+
+
+def _by_groups(
+    function: Callable[[Convolution, RationalMatrix], RationalMatrix],
+    stage: Convolution,
+    values: RationalMatrix,
+) -> RationalMatrix:
+    """What ``function`` makes of each group and its part of ``values`` (n, M), one below another."""
+    own = values.shape[0] // stage.groups
+    found = []
+    for g, part in enumerate(stage.parts):
+        digits = np.ascontiguousarray(values.digits[:, g * own : (g + 1) * own])
+        found.append(function(part, RationalMatrix(digits, values.denominator)))
+    return one_below_another(found)
 
 
 def _by_samples(stage: Convolution, values: RationalMatrix) -> Iterator[RationalMatrix]:
@@ -94,19 +112,38 @@ def _by_samples(stage: Convolution, values: RationalMatrix) -> Iterator[Rational
 def forward_stages(network: StagedNetwork, batch: Batch) -> StagesForward:
     """The exact pass of the batch's pictures up to the features of the head."""
     values = [RationalMatrix.of(batch.inputs.T)]
-    patterns, zeros = [], []
-    known = len(network.convolutions)
+    patterns, zeros, inner = [], [], []
+    known = len(network.unpooled)
     for k, stage in enumerate(network.stages):
+        between: tuple[Mask, ...] = ()
         if isinstance(stage, Pool):
             values.append(pooled(stage, values[-1]))
             continue
-        z = convolved(stage, values[-1])
+        if isinstance(stage, Residual):
+            z, between = _added(stage, values[-1])
+        else:
+            z = convolved(stage, values[-1])
         active = z.positive()
         if k < known:
             patterns.append(active)
             zeros.append(~z.nonzero())
+            inner.append(between)
         values.append(z.masked(active))
-    return StagesForward(values=tuple(values), patterns=tuple(patterns), zeros=tuple(zeros))
+    return StagesForward(
+        values=tuple(values), patterns=tuple(patterns), zeros=tuple(zeros), inner=tuple(inner)
+    )
+
+
+def _added(stage: Residual, values: RationalMatrix) -> tuple[RationalMatrix, tuple[Mask, ...]]:
+    """The sum of the branches (C_out H' W', M) at ``values``, and the patterns inside the inner one."""
+    patterns, current = list[Mask](), values
+    for convolution in stage.inner:
+        if current is not values:
+            patterns.append(current.positive())
+            current = current.masked(patterns[-1])
+        current = convolved(convolution, current)
+    other = values if stage.shortcut is None else convolved(stage.shortcut, values)
+    return current.plus_column(other), tuple(patterns)
 
 
 def pooled(stage: Pool, values: RationalMatrix) -> RationalMatrix:
@@ -135,6 +172,8 @@ def pooled(stage: Pool, values: RationalMatrix) -> RationalMatrix:
 
 def transposed(stage: Convolution, delta: RationalMatrix) -> RationalMatrix:
     """``A^T delta`` (C H W, M) for ``delta`` (C_out H' W', M), A the stage's linear map."""
+    if stage.groups > 1:
+        return _by_groups(transposed, stage, delta)
     channels, height, width = stage.input_shape
     out, places, denominator = stage.output_shape[0], taps(stage), 1
     weight = np.ascontiguousarray(stage.weight.reshape(out, -1).T)
@@ -155,12 +194,28 @@ def transposed(stage: Convolution, delta: RationalMatrix) -> RationalMatrix:
 
 def deltas_mod(
     network: StagedNetwork, passed: StagesForward, features: Residues, prime: int = PRIME
-) -> tuple[Residues, ...]:
-    """The deltas of all stages of a network that pools nothing, mod p, first to last, each (C_out H' W', M),
-    from the gradient of the loss by the head's features (n, M).
+) -> tuple[tuple[Residues, ...], ...]:
+    """The deltas of all stages of a network that pools nothing, mod p, first to last, from the gradient of
+    the loss by the head's features (n, M). Of each stage those of its convolutions' outputs (C_out H' W', M):
+    one, or of a sum of branches those of its ``inner`` ones and then the shortcut's, which is the sum's.
     """
-    found = [features * passed.patterns[-1]]
-    for stage, pattern in zip(network.convolutions[:0:-1], passed.patterns[-2::-1], strict=True):
-        back = transposed(stage, RationalMatrix.from_residues(found[-1], prime)).residues(prime)
-        found.append(back * pattern)
+    back = features
+    found: list[tuple[Residues, ...]] = []
+    for k in range(len(network.unpooled) - 1, -1, -1):
+        stage, top = network.unpooled[k], back * passed.patterns[k]
+        if isinstance(stage, Convolution):
+            found.append((top,))
+            back = _back(stage, top, prime) if k else back
+            continue
+        inner = [top]
+        for convolution, pattern in zip(stage.inner[:0:-1], passed.inner[k][::-1], strict=True):
+            inner.append(_back(convolution, inner[-1], prime) * pattern)
+        found.append((*inner[::-1], top))
+        if k:
+            other = top if stage.shortcut is None else _back(stage.shortcut, top, prime)
+            back = add_mod(_back(stage.inner[0], inner[-1], prime), other, prime)
     return tuple(found[::-1])
+
+
+def _back(stage: Convolution, delta: Residues, prime: int) -> Residues:
+    return transposed(stage, RationalMatrix.from_residues(delta, prime)).residues(prime)

@@ -8,9 +8,10 @@ in int64 and carried once at the end. This is the whole argument: nothing here r
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from math import gcd
+from math import gcd, lcm
 
 import numpy as np
 import numpy.typing as npt
@@ -196,13 +197,26 @@ def side_by_side(parts: list[Digits]) -> Digits:
     """The digits of one matrix from those of its blocks of columns."""
     if len(parts) == 1:
         return parts[0]
-    rows, cols = parts[0].shape[1], sum(part.shape[2] for part in parts)
-    out, start = np.zeros((max(map(len, parts)), rows, cols), dtype=np.int64), 0
-    for part in parts:
-        poll()
-        out[: len(part), :, start : start + part.shape[2]] = part
-        start += part.shape[2]
-    return out
+    count = max(map(len, parts))
+    return np.concatenate([_widened(part, count) for part in parts], axis=2)
+
+
+def one_below_another(parts: Sequence[RationalMatrix]) -> RationalMatrix:
+    """The matrix of these blocks of rows."""
+    common = lcm(1, *(part.denominator for part in parts))
+    own = [carry(_scale_digits(part.digits, common // part.denominator)) for part in parts]
+    count = max(map(len, own))
+    return RationalMatrix(np.concatenate([_widened(part, count) for part in own], axis=1), common)
+
+
+def _widened(digits: Digits, count: int) -> Digits:
+    """The same numbers in ``count`` digits: the sign, which the last one carries, moves up with it."""
+    poll()
+    if len(digits) == count:
+        return digits
+    sign = digits[-1:] >> DIGIT_BITS  # -1 or 0
+    last, between = digits[-1:] & (DIGIT_BASE - 1), sign & (DIGIT_BASE - 1)
+    return np.concatenate([digits[:-1], last, *[between] * (count - len(digits) - 1), sign])
 
 
 def _trim(digits: Digits) -> Digits:

@@ -15,6 +15,8 @@ and the pixel rows that no later output sees are eliminated as soon as that is s
 wide as the kernel is high. Elimination of columns that no other row has is exact: the rank is full only if
 all of them get a pivot. (2) Of the other samples the v of each channel lie in the kernel of T. (3) Their
 forward equations on that kernel, a matrix with C dim ker T columns, must have full column rank.
+
+A convolution in groups has one such system for each group, on unknowns of its own (:func:`systems`).
 """
 
 from __future__ import annotations
@@ -59,8 +61,8 @@ class _Block:
 
 @dataclass(frozen=True, kw_only=True)
 class StageSystem:
-    """The system of ``stage`` for M samples: ``active`` (C_out H' W', M), ``delta`` the same, residues mod
-    ``prime``, one of :data:`exan_verify.exact.elimination.PRIMES`.
+    """The system of ``stage``, in one group, for M samples: ``active`` (C_out H' W', M), ``delta`` the same,
+    residues mod ``prime``, one of :data:`exan_verify.exact.elimination.PRIMES`.
     """
 
     stage: Convolution
@@ -231,6 +233,17 @@ class StageSystem:
         if waiting:
             found.add(np.concatenate(waiting))
         return found.rank
+
+
+def systems(stage: Convolution, active: Mask, delta: Residues, prime: int) -> tuple[StageSystem, ...]:
+    """One system for each group of the convolution; ``active`` and ``delta`` are those of the whole stage."""
+    parts = stage.parts
+    return tuple(
+        StageSystem(stage=part, active=own, delta=below, prime=prime)
+        for part, own, below in zip(
+            parts, np.split(active, len(parts)), np.split(delta, len(parts)), strict=True
+        )
+    )
 
 
 def taps_across(stage: Convolution) -> np.ndarray:

@@ -22,6 +22,7 @@ from exan_verify.core.certificate import (
     RankBound,
     Residual,
     Scale,
+    SecondBatch,
     Tolerance,
     Unseen,
     most_bytes,
@@ -60,7 +61,7 @@ CHECKERS: Mapping[type, Callable[[Any, Subject], Facts]] = {
 """One checker for each kind of evidence."""
 
 
-ANY_ACTIVATION = (Lifting, Unseen)
+ANY_ACTIVATION = (Lifting, SecondBatch, Unseen)
 """Evidence about networks whose activations are not ReLU (docs/theory.md, PL1); all other kinds are about
 ReLU alone.
 """
@@ -124,9 +125,14 @@ def _claim(record: Certificate, network: Network | StagedNetwork, given: Batch |
             raise CertificateRejected("a claim about a network with convolutions is made for a batch")
         return stages.claim(record, question, network, given)
     if not isinstance(network, ReluNetwork):
-        plain = isinstance(given, Batch) and question.release is None and question.tolerance is None
-        asked = plain and record.claim.outcome is not Outcome.UNREALISABLE
-        require(asked, "of activations other than ReLU only the whole gradient of a batch is asked")
+        release = question.release
+        rows = release is None or (release.input_basis is None and release.averages is None)
+        asked = rows and isinstance(given, Batch) and question.tolerance is None
+        asked = asked and record.claim.outcome is not Outcome.UNREALISABLE
+        require(asked, "of activations other than ReLU only the whole gradient of a batch is asked, or rows")
+    # a folded BatchNorm's own gradients follow from whole gradients, and from those alone
+    whole = question.release is None and isinstance(given, Batch)
+    require(whole or not network.normalised, "of a BatchNorm only the whole gradient of a batch is asked")
     require_asked(question, network, given, record.claim.outcome)
     if question.tolerance is not None:
         return _within_tolerance(record, question, network, given)

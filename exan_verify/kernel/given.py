@@ -90,7 +90,7 @@ def require_moderate(subject: Subject, inputs: Array) -> None:
         largest = max(largest, exact.numerator.bit_length() - exact.denominator.bit_length() + 1)
         bits = denominator.bit_length() + largest
         require(bits <= MAX_BITS, f"the numbers of the batch need more than {MAX_BITS} bits")
-    weights = sum(layer.weight.size for layer in subject.network.layers)
+    weights = sum(layer.weight.size for layer in subject.model.layers)
     work = (bits // 16 + 1) * len(inputs) * weights
     require(work <= MAX_WORK, "the numbers of the batch are too long for a network of this size")
 

@@ -6,6 +6,12 @@ gradient of the loss by h_S is equal, so delta_S is. The difference v of the h_{
 solves the homogeneous system of stage S: active outputs are equal, and so is the weight gradient. Where it
 has nothing but zero, h_{S-1} are equal, and so on down to the pictures.
 
+*Sums of branches*, h_s = relu(A_k u + S h) with u = relu(A_{k-1} ..) of h = h_{s-1}. Equal h_s have equal
+patterns and delta_s as before; the active outputs mix the differences of u and h and are not used. The
+weight gradient of A_k is linear in u alone: where it has nothing but zero for the difference of u, u is
+equal, and the inner branch is a stack of convolutions whose values and deltas are known, taken down as above.
+Or S is a convolution whose weight gradient has nothing but zero for the difference of h.
+
 *CV3.* Motions X + tV are counted that keep all active outputs of stage s, all outputs up to s that are
 exactly zero, and the weight gradients of the stages up to s. On the region of X these are linear equations.
 For small t no pattern changes: outputs that are not zero keep their signs, those that are zero stay so. The
@@ -34,13 +40,13 @@ from exan_verify.core.certificate import (
 from exan_verify.core.facts import Facts
 from exan_verify.core.network import Batch
 from exan_verify.core.question import Question
-from exan_verify.core.staged import StagedNetwork
+from exan_verify.core.staged import Convolution, StagedNetwork
 from exan_verify.errors import CertificateRejected
 from exan_verify.exact.elimination import PRIMES
 from exan_verify.exact.modular import Residues, UnsuitablePrimeError, point
 from exan_verify.exact.pictures import StagesForward, deltas_mod, forward_stages
-from exan_verify.exact.rational import product_mod
-from exan_verify.exact.shared_weights import StageSystem
+from exan_verify.exact.rational import Mask, product_mod
+from exan_verify.exact.shared_weights import systems
 from exan_verify.exact.softmax import VanishingDenominatorError
 from exan_verify.kernel.given import Subject, require
 from exan_verify.kernel.lifting import apart, degree_three
@@ -90,7 +96,7 @@ def facts(evidence: Stages | StageMotions, subject: Pictures) -> Facts:
 
 
 def _determined(evidence: Stages, subject: Pictures) -> Facts:
-    stages, samples = subject.network.convolutions, subject.batch.size
+    stages, samples = subject.network.unpooled, subject.batch.size
     sizes = tuple(samples * int(np.prod(stage.input_shape)) for stage in stages)
     require(evidence.unknowns in (sizes, ()), f"the stages have {sizes} unknowns")
     require(0 < len(evidence.head) <= 8 * (samples + subject.network.head.depth), "the head has no evidence")
@@ -108,20 +114,33 @@ def _determined(evidence: Stages, subject: Pictures) -> Facts:
         for prime in PRIMES:
             deltas = _deltas(subject, prime)
             if deltas is not None:
-                left = [k for k in left[::-1] if not _system(subject, k, deltas[k], prime).full()]
+                left = [k for k in left if not _full(subject, k, deltas[k], prime)]
     except MemoryError as error:
         raise CertificateRejected(f"a rank cannot be taken here: {error}") from None
-    require(not left, f"the equations of convolution {left[:1]} (from 0) do not have full column rank mod p")
+    require(not left, f"the equations of stage {left[:1]} (from 0) do not have full column rank mod p")
     return Facts(determined=everyone)
 
 
-def _system(subject: Pictures, k: int, delta: Residues, prime: int) -> StageSystem:
-    return StageSystem(
-        stage=subject.network.convolutions[k], active=subject.passed.patterns[k], delta=delta, prime=prime
-    )
+def _full(subject: Pictures, k: int, deltas: tuple[Residues, ...], prime: int) -> bool:
+    """Whether the values below stage k follow from those above, by systems of full column rank mod p."""
+    stage, active = subject.network.unpooled[k], subject.passed.patterns[k]
+    if isinstance(stage, Convolution):
+        return _only_zero(stage, active, deltas[0], prime)
+    unused = np.zeros_like(active)
+    if stage.shortcut is not None and _only_zero(stage.shortcut, unused, deltas[-1], prime):
+        return True
+    if not _only_zero(stage.inner[-1], unused, deltas[len(stage.inner) - 1], prime):
+        return False
+    below = range(len(stage.inner) - 1)
+    return all(_only_zero(stage.inner[j], subject.passed.inner[k][j], deltas[j], prime) for j in below)
 
 
-def _deltas(subject: Pictures, prime: int) -> tuple[Residues, ...] | None:
+def _only_zero(stage: Convolution, active: Mask, delta: Residues, prime: int) -> bool:
+    """Whether zero alone keeps the outputs that are ``active`` and the weight gradient, in every group."""
+    return all(system.full() for system in systems(stage, active, delta, prime))
+
+
+def _deltas(subject: Pictures, prime: int) -> tuple[tuple[Residues, ...], ...] | None:
     """The stages' deltas mod a prime, at a point of the kernel's own; None where there is no image."""
     head = subject.head
     for attempt in range(_POINTS):

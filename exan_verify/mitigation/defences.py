@@ -256,6 +256,7 @@ def _topk(name: str, parameters: Parameters) -> Defence:
     share = parameters[0]
 
     def kept(gradient: Mapping[str, torch.Tensor]) -> dict[str, Mask]:
+        """Of every tensor a mask of the same shape: its largest entries."""
         masks = {}
         for tensor, g in gradient.items():
             count = max(1, round(share * g.numel()))
@@ -305,7 +306,7 @@ def _noise(name: str, parameters: Parameters) -> Defence:
     size = parameters[0]
 
     def noisy(gradient: Mapping[str, torch.Tensor], rng: np.random.Generator) -> dict[str, torch.Tensor]:
-        """With Gaussian noise of ``size`` times the root mean square of all entries."""
+        """The same shapes, with Gaussian noise of ``size`` times the root mean square of all entries."""
         whole = torch.cat([g.flatten() for g in gradient.values()])
         scale = size * float(whole.double().square().mean().sqrt())
         return {n: g + scale * torch.tensor(rng.standard_normal(g.shape)).to(g) for n, g in gradient.items()}
@@ -328,6 +329,7 @@ def _clip_noise(name: str, parameters: Parameters) -> Defence:
     def noisy(
         gradient: Mapping[str, torch.Tensor], scale: float, rng: np.random.Generator
     ) -> dict[str, torch.Tensor]:
+        """The same shapes, with Gaussian noise of deviation ``scale``."""
         return {n: g + scale * torch.tensor(rng.standard_normal(g.shape)).to(g) for n, g in gradient.items()}
 
     def release(case: Case) -> Released:

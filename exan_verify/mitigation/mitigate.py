@@ -283,7 +283,11 @@ class _Run:
             cost=cost,
             subjects=released.subjects,
             facts=released.facts,
-            asked_of=_asked_of(released),
+            asked_of="members"
+            if released.averages is not None
+            else "changed inputs"
+            if released.moved
+            else "samples",
             random=released.noise,
         )
 
@@ -448,9 +452,3 @@ def _by_the_first_layer(verdict: Verdict) -> bool:
     if verdict.certificate is None or (verdict.release is not None and verdict.release.weights != "equal"):
         return False
     return any(part["type"] == "unseen" for part in verdict.certificate["evidence"])
-
-
-def _asked_of(released: Released) -> str:
-    if released.averages is not None:
-        return "members"
-    return "changed inputs" if released.moved else "samples"

@@ -92,6 +92,7 @@ def layers_of(network: ReluNetwork) -> list[tuple[Tensor, Tensor | None]]:
     """Weights (n_i, n_{i-1}) and biases as float64 tensors."""
 
     def tensor(array: Array | None) -> Tensor | None:
+        """In float64, of any shape."""
         return None if array is None else torch.tensor(np.asarray(array, dtype=np.float64))
 
     return [
@@ -113,6 +114,7 @@ def fresh_layers(
     numpy's numbers, which are the same on every machine. ``biased``: which layers have a bias."""
 
     def drawn(shape: tuple[int, ...], fan_in: int) -> Tensor:
+        """Of any shape, as PyTorch draws weights and biases at first."""
         values = rng.uniform(-1, 1, shape) / np.sqrt(fan_in)
         return torch.tensor(values, dtype=torch.float32).requires_grad_(True)
 

@@ -16,6 +16,8 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from exan_verify.core.network import Activation, Linear, Network, PiecewiseNetwork, ReluNetwork, exact_array
 from exan_verify.errors import InputError, UnsupportedLayerError
 from exan_verify.models.activations import Make, of_function, of_module
@@ -50,7 +52,8 @@ class Step:
     shift and scale of a CONSTANT one.
 
     ``activation``: of a RELU step that is another activation, what it is for so many neurons, whose layer
-    has numbers of the given dtype.
+    has numbers of the given dtype. ``norm``: of a CONSTANT that is a BatchNorm in eval mode, the names of its
+    weight and bias, or none where it has none.
     """
 
     kind: Kind
@@ -58,6 +61,7 @@ class Step:
     layer: Linear | None = None
     activation: Make | None = None
     affine: Affine | None = None
+    norm: tuple[str, ...] | None = None
 
 
 def to_network(model: Any) -> ReluNetwork:
@@ -72,23 +76,29 @@ def to_network(model: Any) -> ReluNetwork:
     :class:`InputError` for what is not a model, or has frozen, shared or non-finite parameters.
     """
     network = to_any_network(model)
+    if network is not model and network.normalised:
+        raise UnsupportedLayerError(
+            "a BatchNorm is not supported here: only certify, audit, check and attack take it. For anything "
+            f"else {_SUPPORTED}"
+        )
     if not isinstance(network, ReluNetwork):
         layer, activation = next(
             (layer, a) for layer, a in zip(network.layers, network.activations, strict=False) if a is not None
         )
         raise UnsupportedLayerError(
             f"{activation.name} after layer {layer.name!r} is not supported here, where ReLU alone is; "
-            f"certify, audit and check take it. For anything else {_SUPPORTED}"
+            f"certify, audit, check and attack take it. For anything else {_SUPPORTED}"
         )
     return network
 
 
-def to_any_network(model: Any) -> ReluNetwork | PiecewiseNetwork:
+def to_any_network(model: Any, *, in_double: bool = False) -> ReluNetwork | PiecewiseNetwork:
     """As :func:`to_network`, with LeakyReLU, PReLU, ReLU6 and Hardtanh admitted; a :class:`Network` is
     returned as it is.
 
     The slope of a LeakyReLU is the number that torch's kernels multiply by: rounded to float32 unless the
-    layer before it has float64 weights. The network's ``notes`` say what was taken.
+    layer before it has float64 weights, or the pass is made ``in_double``. The network's ``notes`` say what
+    was taken.
     """
     if isinstance(model, (ReluNetwork, PiecewiseNetwork)):
         return model
@@ -107,7 +117,7 @@ def to_any_network(model: Any) -> ReluNetwork | PiecewiseNetwork:
     else:
         steps = _follow(model, trace(model))
     notes += _projections(model, steps)
-    network = assemble_any(steps)
+    network = assemble_any(steps, in_double=in_double)
     _check_parameters(model, network)
     notes += tuple(
         f"after layer {layer.name!r}: {activation.name}"
@@ -192,11 +202,16 @@ def assemble(steps: Sequence[Step]) -> ReluNetwork:
     return network
 
 
-def assemble_any(steps: Sequence[Step]) -> ReluNetwork | PiecewiseNetwork:
-    """The network of a chain of steps, whatever its activations; raises as :func:`assemble`."""
+def assemble_any(steps: Sequence[Step], *, in_double: bool = False) -> ReluNetwork | PiecewiseNetwork:
+    """The network of a chain of steps, whatever its activations, whose slopes are those of a pass in the
+    dtype of the layers' weights, or ``in_double``; raises as :func:`assemble`."""
     layers, notes = _layers(steps)
     # of the layers as they are stored: where constants are folded in, they become rationals
-    dtypes = [step.layer.weight.dtype for step in steps if step.layer is not None]
+    dtypes = [
+        np.dtype(np.float64) if in_double else step.layer.weight.dtype
+        for step in steps
+        if step.layer is not None
+    ]
     between: list[list[Step]] = []
     for step in steps:
         if step.kind is Kind.LINEAR:
@@ -408,6 +423,11 @@ def _module_step(module: torch.nn.Module, path: str) -> Step:
         return Step(kind=Kind.RELU, path=path)
     if type(module) in (nn.LeakyReLU, nn.PReLU, nn.ReLU6, nn.Hardtanh):
         return Step(kind=Kind.RELU, path=path, activation=of_module(module, path))
+    if type(module) is nn.BatchNorm1d:
+        from exan_verify.models.normalised import exact_norm
+
+        affine, names = exact_norm(module, path)
+        return Step(kind=Kind.CONSTANT, path=describe(module, path), affine=affine, norm=names)
     if type(module) is nn.Flatten and _keeps_batch(module.start_dim, module.end_dim):
         return Step(kind=Kind.NOTHING, path=path)
     if type(module) is nn.Identity:
@@ -417,7 +437,7 @@ def _module_step(module: torch.nn.Module, path: str) -> Step:
             raise UnsupportedLayerError(
                 f"Dropout {path!r} is in training mode, so the gradient is random: every sample passes "
                 "through a network with other neurons switched off, which the gradient does not name; "
-                "call model.eval() first"
+                "call model.eval() first, in a factory before it returns the model"
             )
         return Step(kind=Kind.NOTHING, path=path)
     raise UnsupportedLayerError(
@@ -442,6 +462,9 @@ def _function_step(model: torch.nn.Module, node: Node) -> Step:
     ):
         return Step(kind=Kind.NOTHING, path=path)
     if target in (torch.reshape, torch.Tensor.reshape, torch.Tensor.view) and keeps_samples(node):
+        return Step(kind=Kind.NOTHING, path=path)
+    # a dimension of size 1 is no number more or less: the one logit of a binary classifier, above all
+    if target in (torch.squeeze, torch.Tensor.squeeze) and arguments(node, dim=None)[0] in (1, -1):
         return Step(kind=Kind.NOTHING, path=path)
     # over the real numbers a change of precision changes nothing
     if target in (torch.Tensor.contiguous, torch.Tensor.float, torch.Tensor.double):
@@ -540,6 +563,10 @@ def _check_parameters(model: torch.nn.Module, network: Network) -> None:
             f"parameters {twice} are used more than once; give every place parameters of its own"
         )
     used |= {f"{path}.weight" for path, module in model.named_modules() if type(module) is torch.nn.PReLU}
+    # their gradients follow from the others', but for a bias that is the layer's, which is among the names
+    norms = {name for layer in network.layers if layer.fold is not None for name in layer.fold.norms or ()}
+    free = norms - used
+    used |= norms
     shared = [name for name in used if sum(named[name] is other for other in named.values()) > 1]
     if shared:
         raise UnsupportedLayerError(
@@ -548,8 +575,8 @@ def _check_parameters(model: torch.nn.Module, network: Network) -> None:
     unused = sorted({name for name, p in named.items() if name not in used and p.requires_grad})
     if unused:
         raise InputError(f"parameters {unused} do not enter the forward pass; remove them from the model")
-    frozen = sorted(name for name in used if not named[name].requires_grad)
-    if 0 < len(frozen) < len(used):
+    frozen = sorted(name for name in used - free if not named[name].requires_grad)
+    if 0 < len(frozen) < len(used - free):
         raise InputError(
             f"parameters {frozen} are frozen, so their gradient is never shared, but verdicts speak of the "
             "gradient of all parameters; set requires_grad=True for all of them or for none"
@@ -596,7 +623,7 @@ def _remedy(name: str) -> str:
         return "remove it where it ends the model: bce takes logits and applies the sigmoid itself"
     if any(part in name.lower() for part in ("conv", "pool", "batchnorm")):
         return (
-            "nothing is proved about such models, but exan_verify.attack (exan attack, exan audit) "
-            f"rebuilds the batches of those that end in Linear layers. For a proof {_SUPPORTED}"
+            "this is for fully connected models; certify and audit also take Conv2d with a ReLU after each, "
+            f"and attack and audit most networks that end in Linear layers. Here {_SUPPORTED}"
         )
     return _SUPPORTED

@@ -82,10 +82,10 @@ def fold_constants(steps: Sequence[Step]) -> tuple[list[Step], tuple[str, ...]]:
     for step in steps:
         last = found[-1] if found else None
         if step.kind is Kind.CONSTANT:
-            if _changes_something(step) and last is not None and last.layer is not None:
+            if (acts := _acts(step)) and last is not None and last.layer is not None:
                 found[-1] = replace(last, layer=_after(last.layer, step))
                 folded.setdefault(last.layer.name, []).append(step.path)
-            elif _changes_something(step):
+            elif acts:
                 waiting.append(step)
         elif step.kind is Kind.LINEAR and waiting:
             assert step.layer is not None
@@ -96,21 +96,30 @@ def fold_constants(steps: Sequence[Step]) -> tuple[list[Step], tuple[str, ...]]:
             _require_none(waiting)
             found.append(step)
     _require_none(waiting)
-    return found, tuple(
+    notes = [
         f"constants beside layer {name!r} are folded into its weights and biases, exactly, and a given "
         f"gradient is read as that of the model's own parameters: {'; '.join(places)}"
         for name, places in folded.items()
-    )
+    ]
+    return found, (*notes, *([NORM_NOTE] if any(step.norm is not None for step in steps) else []))
 
 
-def _changes_something(step: Step) -> bool:
+NORM_NOTE = (
+    "answers are about the network whose BatchNorm multiplies by gamma / sqrt(var + eps) rounded to the "
+    "precision that torch multiplies in; there the gradient of all parameters, gamma and beta included, and "
+    "that of the folded weights and biases determine one another"
+)
+"""Of which network answers speak where a BatchNorm is folded."""
+
+
+def _acts(step: Step) -> bool:
     assert step.affine is not None
     if np.any(step.affine.factor == 0):
         raise UnsupportedLayerError(
             f"{step.path} multiplies by zero, which hides what it multiplies and its gradient; remove what "
             "it switches off"
         )
-    return not step.affine.changes_nothing
+    return step.norm is not None or not step.affine.changes_nothing
 
 
 def _require_none(waiting: Sequence[Step]) -> None:
@@ -155,7 +164,16 @@ def _before(layer: Linear, waiting: Sequence[Step]) -> Linear:
     weight = _times(layer.weight, None, wide.factor, layer.name)
     # layer.order says which input each column of V is for; these constants act on the inputs themselves
     factor, shift = freeze(wide.factor[fold.order]), freeze(wide.shift[fold.order])
-    return replace(layer, weight=weight, bias=bias, fold=replace(fold, factor=factor, shift=shift))
+    fold = replace(fold, factor=factor, shift=shift, norms=_norms(fold, waiting))
+    return replace(layer, weight=weight, bias=bias, fold=fold)
+
+
+def _norms(fold: Fold, steps: Sequence[Step]) -> tuple[str, ...] | None:
+    """The parameters of BatchNorms that are folded once ``steps`` are; None where there is no BatchNorm."""
+    found = [step.norm for step in steps if step.norm is not None]
+    if not found:
+        return fold.norms
+    return (*(fold.norms or ()), *(name for names in found for name in names))
 
 
 def _after(layer: Linear | None, step: Step) -> Linear:
@@ -163,17 +181,23 @@ def _after(layer: Linear | None, step: Step) -> Linear:
     assert layer is not None
     affine = _fitting(step, layer.shape[0])
     fold = layer.fold or _nothing_folded(layer)
-    if layer.bias is None and np.any(affine.shift != 0):
+    fold = replace(fold, norms=_norms(fold, [step]))
+    gain, bias_gain, bias, named = freeze(fold.gain * affine.factor), fold.bias_gain, layer.bias, layer.named
+    if bias is not None:
+        bias = exact_array(fractions(bias) * affine.factor + affine.shift, layer.name)
+        bias_gain = freeze(bias_gain * affine.factor)
+    elif step.norm:
+        # b = 1 beta - factor mean: the layer's biases are the BatchNorm's, whose gradient is db
+        bias = exact_array(affine.shift, layer.name)
+        named = next(layer.parameters())[0], step.norm[1]
+    elif np.any(affine.shift != 0):
         raise UnsupportedLayerError(
             f"{step.path} adds constants that are not trained to what layer {layer.name!r} gives, which has "
             "no biases; give the layer biases instead"
         )
-    bias = layer.bias
-    if bias is not None:
-        bias = exact_array(fractions(bias) * affine.factor + affine.shift, layer.name)
     weight = _times(layer.weight, affine.factor, None, layer.name)
-    gain, bias_gain = freeze(fold.gain * affine.factor), freeze(fold.bias_gain * affine.factor)
-    return replace(layer, weight=weight, bias=bias, fold=replace(fold, gain=gain, bias_gain=bias_gain))
+    fold = replace(fold, gain=gain, bias_gain=bias_gain)
+    return replace(layer, weight=weight, bias=bias, named=named, fold=fold)
 
 
 def _fitting(step: Step, size: int) -> Affine:
@@ -235,17 +259,8 @@ def _times(weight: Array, rows: Array | None, columns: Array | None, name: str) 
     """``diag(rows) weight diag(columns)``, exactly."""
     factors = (None if rows is None else rows[:, None], None if columns is None else columns[None, :])
     given = [f for f in factors if f is not None]
-    # where float64 holds the products, as for powers of two, they stay floats: division gives weights back
-    if weight.dtype != object and all(_is_power_of_two(v) for f in given for v in set(f.flat)):
-        with np.errstate(all="ignore"):
-            product = weight.astype(np.float64)
-            for factor in given:
-                product = product * factor.astype(np.float64)
-            back = product
-            for factor in given:
-                back = back / factor.astype(np.float64)
-        if np.isfinite(product).all() and np.array_equal(back, weight):
-            return exact_array(product, name)
+    if weight.dtype != object and (held := _held(weight, given)) is not None:
+        return exact_array(held, name)
     needed, free = _BYTES * weight.size, memory_available()
     if needed > free:
         raise MemoryLimitError(
@@ -259,7 +274,32 @@ def _times(weight: Array, rows: Array | None, columns: Array | None, name: str) 
     return freeze(np.frompyfunc(lambda n: Fraction(n, denominator), 1, 1)(product))
 
 
-def _is_power_of_two(value: Fraction) -> bool:
-    number = abs(value.numerator)
-    whole = number & (number - 1) == 0 and value.denominator & (value.denominator - 1) == 0
-    return whole and max(number, value.denominator).bit_length() < 1000
+def _held(weight: Array, factors: Sequence[Array]) -> Array | None:
+    """``weight`` times arrays of Fractions, where float64 holds every product; else None."""
+    bits, product = _significand(weight), weight.astype(np.float64)
+    for factor in factors:
+        try:
+            as_float = factor.astype(np.float64)
+        except OverflowError:
+            return None
+        if any(Fraction(f) != v for f, v in zip(as_float.flat, factor.flat, strict=True)):
+            return None
+        # a product of numbers with a and b binary digits has a + b at most, and 2^k adds none
+        own = _significand(as_float)
+        bits += own if own > 1 else 0
+        with np.errstate(all="ignore"):
+            product = product * as_float
+        normal = (product == 0) == (weight == 0)
+        normal &= (product == 0) | (np.abs(product) >= np.finfo(np.float64).tiny)
+        if bits > 53 or not np.isfinite(product).all() or not normal.all():
+            return None
+    return product
+
+
+def _significand(array: Array) -> int:
+    """Binary digits from the first to the last that is 1, the most of any entry; 1 for powers of two."""
+    mantissas, _ = np.frexp(array.astype(np.float64))
+    whole = np.abs(np.ldexp(mantissas, 53).astype(np.int64))
+    whole = whole[whole != 0]
+    last = whole & -whole  # a power of two, the last digit that is 1
+    return int((54 - np.frexp(last.astype(np.float64))[1]).max(initial=1))

@@ -29,6 +29,12 @@ FOLDED_TOLERANCE = (
 )
 """Why gradients within a tolerance are not asked about where a layer has a fold."""
 
+NORMALISED_WHOLE = (
+    "of a model with BatchNorm only the whole gradient of a batch is asked: gamma / sqrt(var + eps) is "
+    "rounded, so that no gradient of its parameters is meant exactly; give batch=(x, y), without a release"
+)
+"""Why gradients alone and releases are not asked about where a BatchNorm is folded."""
+
 _BUFFERS = frozenset({"num_batches_tracked", "running_mean", "running_var"})
 _SHOWN = 3
 

@@ -32,11 +32,11 @@ from exan_verify.models.chain import (
 from exan_verify.models.head import (
     HeadStep,
     assemble_head,
-    check_numbers,
     check_parameters,
     normalisation,
     trained_shift,
 )
+from exan_verify.models.normalised import check_numbers
 from exan_verify.models.shapes import resolve
 from exan_verify.models.stages import (
     AdaptivePool,
@@ -297,7 +297,7 @@ def _batch_norm(w: _Walker, node: Node, module: Any, path: str, inputs: tuple[No
             before,
             weight=before.weight * factor[:, None, None, None],
             bias=bias,
-            fold=Fold(scale=factor, shift=trained_shift(module, path)),
+            fold=Fold(path=path, scale=factor, shift=trained_shift(module, path)),
         )
         w.pass_on(node, inputs)
     else:

@@ -12,7 +12,11 @@ from torch import Tensor, nn
 from exan_verify.core.network import Linear, ReluNetwork, exact_array
 from exan_verify.errors import InputError, UnsupportedLayerError
 from exan_verify.models.chain import Kind, Step, assemble, describe
+from exan_verify.models.normalised import NORMS, check_norm
 from exan_verify.models.stages import Fold, HeadGradient
+
+_Before = tuple[Tensor, Tensor, str]
+"""Factor and shift of a BatchNorm1d that waits for the Linear after it, and its path."""
 
 _SUPPORTED = "after flattening use Linear, BatchNorm1d (in eval mode, beside a Linear) and ReLU"
 
@@ -29,7 +33,7 @@ def assemble_head(steps: Sequence[HeadStep]) -> tuple[ReluNetwork, list[HeadGrad
     """The head as a ReluNetwork of effective layers, and where their gradients come from."""
     chain: list[Step] = []
     sources: list[HeadGradient] = []
-    pending: tuple[Tensor, Tensor] | None = None
+    pending: _Before | None = None
     for step in steps:
         if step.module is None:
             if pending is not None:
@@ -49,14 +53,14 @@ def assemble_head(steps: Sequence[HeadStep]) -> tuple[ReluNetwork, list[HeadGrad
     return assemble(chain), sources
 
 
-def _head_linear(step: HeadStep, before: tuple[Tensor, Tensor] | None) -> tuple[Linear, HeadGradient]:
+def _head_linear(step: HeadStep, before: _Before | None) -> tuple[Linear, HeadGradient]:
     module, path = step.module, step.path
     assert isinstance(module, nn.Linear)
     prefix = f"{path}." if path else ""
     weight = module.weight.detach()
     bias = None if module.bias is None else module.bias.detach()
     if before is not None:
-        factor, shift = before
+        factor, shift, _ = before
         if bias is None:
             raise UnsupportedLayerError(
                 f"{describe(module, path)} has no bias and follows a BatchNorm1d; give it a bias"
@@ -69,14 +73,17 @@ def _head_linear(step: HeadStep, before: tuple[Tensor, Tensor] | None) -> tuple[
         name=path,
     )
     names = HeadGradient(
-        weight=f"{prefix}weight", bias=None if bias is None else f"{prefix}bias", before=before
+        weight=f"{prefix}weight",
+        bias=None if bias is None else f"{prefix}bias",
+        before=None if before is None else before[:2],
+        before_path="" if before is None else before[2],
     )
     return layer, names
 
 
 def _head_norm(
-    chain: list[Step], sources: list[HeadGradient], step: HeadStep, pending: tuple[Tensor, Tensor] | None
-) -> tuple[Tensor, Tensor] | None:
+    chain: list[Step], sources: list[HeadGradient], step: HeadStep, pending: _Before | None
+) -> _Before | None:
     """Fold a BatchNorm1d into the Linear before it, or keep it for the Linear after it."""
     assert step.module is not None
     factor, shift = normalisation(step.module, step.path)
@@ -87,7 +94,7 @@ def _head_norm(
         )
     last = chain[-1] if chain else None
     if last is None or last.layer is None:
-        return factor, shift
+        return factor, shift, step.path
     weight, bias = (torch.tensor(a) if a is not None else None for a in (last.layer.weight, last.layer.bias))
     assert weight is not None
     folded = shift if bias is None else factor * bias.double() + shift
@@ -99,7 +106,7 @@ def _head_norm(
             name=last.layer.name,
         ),
     )
-    fold = Fold(scale=factor, shift=trained_shift(step.module, step.path))
+    fold = Fold(path=step.path, scale=factor, shift=trained_shift(step.module, step.path))
     sources[-1] = replace(sources[-1], fold=fold)
     return None
 
@@ -108,13 +115,7 @@ def normalisation(module: Any, path: str) -> tuple[Tensor, Tensor]:
     """``factor, shift``, (C,) each, of a BatchNorm in eval mode. Raises where it uses the batch's own
     statistics.
     """
-    if module.training or module.running_mean is None:
-        raise UnsupportedLayerError(
-            f"{describe(module, path)} normalises by the batch's own statistics, which mixes its samples: "
-            "the gradient is not a sum of one term per sample; "
-            "call model.eval() first, with track_running_stats=True"
-        )
-    check_numbers(module, path)
+    check_norm(module, path)
     factor = (module.running_var.double() + module.eps).rsqrt()
     shift = -module.running_mean.double() * factor
     if module.affine:
@@ -126,16 +127,6 @@ def normalisation(module: Any, path: str) -> tuple[Tensor, Tensor]:
 def trained_shift(module: Any, path: str) -> str | None:
     """The name of a BatchNorm's bias; None where its gradient is not shared."""
     return f"{path}.bias" if module.affine and module.bias.requires_grad else None
-
-
-def check_numbers(module: nn.Module, path: str) -> None:
-    """Refuse parameters and running statistics without numbers, or with NaN among them."""
-    for name, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
-        full = f"{path}.{name}" if path else name
-        if tensor.is_meta:
-            raise InputError(f"{full} is on the meta device and has no numbers; load the weights first")
-        if tensor.is_floating_point():
-            exact_array(tensor, full)
 
 
 def check_parameters(model: nn.Module, used: Mapping[str, bool]) -> None:
@@ -150,7 +141,7 @@ def check_parameters(model: nn.Module, used: Mapping[str, bool]) -> None:
     unused = sorted(name for name, p in named.items() if name not in used and p.requires_grad)
     if unused:
         raise InputError(f"parameters {unused} do not enter the forward pass; remove them from the model")
-    norms = {n for n, m in model.named_modules() if isinstance(m, (nn.BatchNorm2d, nn.BatchNorm1d))}
+    norms = {n for n, m in model.named_modules() if isinstance(m, NORMS)}
     core = [name for name in used if name.rpartition(".")[0] not in norms]
     frozen = sorted(name for name in core if not named[name].requires_grad)
     if 0 < len(frozen) < len(core):

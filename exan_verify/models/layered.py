@@ -48,13 +48,13 @@ class Block:
 
     @property
     def weight(self) -> Array:
-        """Of the dense layer."""
+        """Of the dense layer, (outputs, inputs)."""
         found: Array = self.after @ self.layer.matrix @ self.before
         return found
 
     @property
     def bias(self) -> Array | None:
-        """Of the dense layer."""
+        """Of the dense layer, (outputs,)."""
         bias = self.layer.bias
         return None if bias is None else self.after @ bias[self.layer.channels]
 

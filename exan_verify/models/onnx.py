@@ -469,7 +469,7 @@ class Reader:
         return bool(node.op_type == "Identity")
 
     def reshape(self, node: Any, attributes: Attributes) -> Array:
-        """The places after a Reshape."""
+        """The places after a Reshape, of any shape."""
         wanted = self._constant(node.input[1], _name(node))
         try:
             return self.places.reshape(constants.shape_for(self.places.shape, wanted, attributes))
@@ -482,7 +482,7 @@ class Reader:
         return constants.axes_of(given, attributes)
 
     def squeeze(self, node: Any, attributes: Attributes) -> Array:
-        """The places after a Squeeze."""
+        """The places after a Squeeze, of any shape."""
         try:
             return self.places.reshape(constants.squeezed(self.places.shape, self.axes(node, attributes)))
         except ValueError as error:

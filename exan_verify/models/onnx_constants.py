@@ -20,7 +20,8 @@ Attributes = Mapping[str, Any]
 
 
 def fold(kind: str, inputs: Sequence[Array | None], attributes: Attributes, place: str) -> Array | None:
-    """What the node of this ``kind`` gives for constant ``inputs``; None of a kind that is not known here.
+    """What the node of this ``kind`` gives for constant ``inputs`` of any shapes; None of a kind that is not
+    known here.
 
     Raises :class:`UnsupportedLayerError` naming ``place``, and what numpy raises where operands do not fit.
     """
@@ -35,7 +36,7 @@ def fold(kind: str, inputs: Sequence[Array | None], attributes: Attributes, plac
 
 
 def stored(attributes: Attributes, place: str) -> Array:
-    """The value of a node of kind Constant."""
+    """The value of a node of kind Constant, of any shape."""
     from onnx import numpy_helper
 
     for name, value in attributes.items():
@@ -49,7 +50,8 @@ def stored(attributes: Attributes, place: str) -> Array:
 
 
 def plain(array: Array, place: str) -> Array:
-    """A tensor of the file in a dtype of numpy that holds its values: integers, float32 or float64."""
+    """A tensor of the file, of the same shape, in a dtype of numpy that holds its values: integers, float32
+    or float64."""
     if np.issubdtype(array.dtype, np.integer) or array.dtype in (bool, np.float32, np.float64):
         return array
     if array.dtype.kind in "OSUc":
@@ -74,7 +76,7 @@ def shape_for(current: Sequence[int], wanted: Array, attributes: Attributes) -> 
 
 
 def axes_of(inputs: Sequence[Array | None], attributes: Attributes) -> tuple[int, ...] | None:
-    """The axes of a Squeeze or Unsqueeze: an attribute up to opset 12, an input after it."""
+    """The axes of a Squeeze or Unsqueeze: an attribute up to opset 12, an input (axes,) after it."""
     given = attributes.get("axes")
     if given is None and len(inputs) > 1 and inputs[1] is not None:
         given = inputs[1].reshape(-1)

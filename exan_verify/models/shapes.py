@@ -52,7 +52,7 @@ def _search(network: ConvolutionalNetwork, width: int) -> ConvolutionalNetwork:
         found = f"sizes {sizes[0]} to {sizes[-1]} fit" if sizes else "no square size fits"
         raise ShapeError(
             f"the picture size is not clear from the model ({found} the head's {width} features); "
-            f"pass input_shape=({channels}, height, width)"
+            f"pass input_shape=({channels}, height, width) (--input-shape {channels},H,W)"
         )
     return fitting[0]
 
@@ -62,7 +62,8 @@ def _channels(body: tuple[Stage, ...]) -> int:
         if isinstance(stage, Convolution):
             return int(stage.weight.shape[1]) * stage.groups
     raise ShapeError(
-        "the number of channels is not clear from the model; pass input_shape=(channels, height, width)"
+        "the number of channels is not clear from the model; pass input_shape=(channels, height, width) "
+        "(--input-shape C,H,W)"
     )
 
 

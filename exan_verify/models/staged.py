@@ -5,19 +5,32 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from torch import nn
 
-from exan_verify.core.network import exact_array
-from exan_verify.core.staged import Convolution, Pool, StagedNetwork
+from exan_verify.core.arrays import freeze
+from exan_verify.core.network import Linear, ReluNetwork, exact_array
+from exan_verify.core.staged import Convolution, Pool, Residual, StagedNetwork
 from exan_verify.errors import UnsupportedLayerError
-from exan_verify.models.chain import unwrap
+from exan_verify.models.chain import Kind, Step, assemble, describe, unwrap
+from exan_verify.models.folding import Affine, fold_constants
 from exan_verify.models.graph import to_convolutional
-from exan_verify.models.stages import AveragePool, Flatten, MaxPool, Relu, Stage
+from exan_verify.models.normalised import exact_norm
+from exan_verify.models.stages import (
+    Add,
+    AveragePool,
+    ConvolutionalNetwork,
+    Flatten,
+    MaxPool,
+    Relu,
+    Scale,
+    Stage,
+)
 from exan_verify.models.stages import Convolution as FloatConvolution
 
 _PROVED = (
-    "proofs are for Conv2d with ReLU after each, pooling after a ReLU, Flatten, then Linear layers with ReLU "
-    "between them"
+    "proofs are for Conv2d with ReLU after each, pooling after a ReLU, sums of two branches with ReLU after "
+    "them, BatchNorm in eval mode beside a Conv2d or Linear, Flatten, Linear layers with ReLU between them"
 )
 
 
@@ -28,63 +41,193 @@ def has_convolutions(model: Any) -> bool:
 
 
 def to_staged(model: Any, input_shape: Sequence[int] | None = None) -> StagedNetwork:
-    """The exact network of a model with convolutions, every number as it is stored.
+    """The exact network of a model with convolutions, every number as it is stored, BatchNorms folded in.
 
     ``input_shape`` (C, H, W): as :func:`~exan_verify.models.graph.to_convolutional` takes it, which raises
     what is wrong with the model itself. Raises :class:`UnsupportedLayerError` naming the first layer that the
     exact side does not take though ``attack`` does.
     """
-    _, notes = unwrap(model)
+    model, notes = unwrap(model)
     network = to_convolutional(model, input_shape)
-    shapes = network.shapes()
-    stages: list[Convolution | Pool] = []
-    steps = [(stage, shapes[k]) for k, stage in enumerate(network.body)]
-    while steps and isinstance(steps[0][0], (FloatConvolution, MaxPool, AveragePool)):
-        stage, (channels, height, width) = steps.pop(0)
-        shape = channels, height, width
-        if isinstance(stage, FloatConvolution):
-            if not steps or not isinstance(steps[0][0], Relu):
-                raise _unsupported(stage, "without a ReLU right after it")
-            steps.pop(0)
-            stages.append(_convolution(stage, shape))
-        elif isinstance(stage, AveragePool) and (any(stage.padding) or stage.divisor is not None):
-            raise _unsupported(stage, "with padding or a divisor of its own")
-        elif isinstance(stage, (MaxPool, AveragePool)) and stages:
-            down, across = stage.padding
-            stages.append(
-                Pool(
-                    mean=isinstance(stage, AveragePool),
-                    kernel=stage.kernel,
-                    input_shape=shape,
-                    stride=stage.stride,
-                    padding=(across, across, down, down),
-                    dilation=stage.dilation if isinstance(stage, MaxPool) else (1, 1),
-                    name=stage.path,
-                )
+    reader = _Reader(model, network)
+    stages = reader.stages()
+    head = reader.head()
+    return StagedNetwork(
+        stages=stages, head=head, notes=(*notes, *dict.fromkeys((*reader.notes, *head.notes)))
+    )
+
+
+class _Reader:
+    """Reads the stages of a network again, as exact records, from the module that it was made of."""
+
+    def __init__(self, model: nn.Module, network: ConvolutionalNetwork) -> None:
+        self.model, self.network, self.body = model, network, network.body
+        self.shapes = network.shapes()
+        self.users: list[list[int]] = [[] for _ in range(len(self.body) + 1)]
+        for number, stage in enumerate(self.body):
+            for taken in dict.fromkeys(stage.inputs):
+                self.users[taken].append(number)
+        self.notes: list[str] = []
+        self.trained = any(p.requires_grad for p in model.parameters())
+
+    def stages(self) -> tuple[Convolution | Pool | Residual, ...]:
+        """The stages below the head."""
+        found: list[Convolution | Pool | Residual] = []
+        place, waiting = 0, list[Scale]()
+        while not isinstance(stage := self.body[self.users[place][0]], Flatten):
+            if len(self.users[place]) > 1:
+                _require_none(waiting)
+                made, place = self._residual(place)
+                found.append(made)
+                continue
+            at, place = place, self.users[place][0] + 1
+            if isinstance(stage, Scale):
+                waiting.append(stage)
+            elif isinstance(stage, FloatConvolution):
+                place = self._rectified(place, stage)
+                found.append(self._convolution(stage, self._shape(at), waiting))
+                waiting = []
+            else:
+                _require_none(waiting)
+                found.append(_pool(stage, self._shape(at), first=not found))
+        _require_none(waiting)
+        return tuple(found)
+
+    def _shape(self, place: int) -> tuple[int, int, int]:
+        channels, height, width = self.shapes[place]
+        return channels, height, width
+
+    def _rectified(self, place: int, stage: Stage) -> int:
+        """The place of the value after the ReLU that alone takes the value of ``stage`` at ``place``."""
+        (first, *others) = self.users[place]
+        after = self.body[first]
+        if isinstance(after, Scale):
+            raise _unsupported(after, "with a factor of zero, or after another BatchNorm")
+        if others or not isinstance(after, Relu):
+            raise _unsupported(stage, "without a ReLU right after it")
+        return first + 1
+
+    def _residual(self, place: int) -> tuple[Residual, int]:
+        """The sum of two branches that begin at ``place``, and the place of its value after the ReLU."""
+        branches = [self._branch(first, place) for first in self.users[place]]
+        branches.sort(key=lambda branch: len(branch[0]))
+        (shorter, end), (inner, other) = branches[0], branches[-1]
+        added = self.body[end]
+        if len(branches) != 2 or end != other or len(shorter) > 1 or not inner:
+            raise _unsupported(
+                added, "of other branches than one of convolutions and one of at most one convolution"
             )
-        else:
-            raise _unsupported(stage, "before any convolution")
-    if not network.chain or len(steps) != 1 or not isinstance(steps[0][0], Flatten):
-        raise _unsupported(steps[0][0], "")
-    if any(source.fold is not None or source.before is not None for source in network.head_sources):
-        raise UnsupportedLayerError(f"a BatchNorm1d of the head is folded for the attack only; {_PROVED}")
-    return StagedNetwork(stages=tuple(stages), head=network.head, notes=notes)
+        block = Residual(
+            inner=tuple(inner),
+            shortcut=shorter[0] if shorter else None,
+            input_shape=self._shape(place),
+            name=added.path,
+        )
+        return block, self._rectified(end + 1, added)
+
+    def _branch(self, number: int, place: int) -> tuple[list[Convolution], int]:
+        """The convolutions from stage ``number`` on, which takes the value at ``place``, up to a sum, and its
+        number. Between two of them there is a ReLU.
+        """
+        found: list[Convolution] = []
+        while not isinstance(stage := self.body[number], Add):
+            if not isinstance(stage, FloatConvolution):
+                raise _unsupported(stage, "in a branch of a sum")
+            found.append(self._convolution(stage, self._shape(place), ()))
+            place = number + 1
+            if isinstance(self.body[self.users[place][0]], Add) and len(self.users[place]) == 1:
+                return found, self.users[place][0]
+            place = self._rectified(place, stage)
+            if len(self.users[place]) > 1 or isinstance(self.body[self.users[place][0]], Add):
+                raise _unsupported(stage, "whose ReLU is the end of a branch, or the start of others")
+            number = self.users[place][0]
+        return found, number
+
+    def head(self) -> ReluNetwork:
+        """The head, its BatchNorms folded exactly."""
+        steps: list[Step] = []
+        for layer, source in zip(self.network.head.layers, self.network.head_sources, strict=True):
+            steps += [Step(kind=Kind.RELU, path=layer.name)] if steps else []
+            if source.before is not None:
+                steps.append(self._norm(source.before_path))
+            own = Linear(
+                weight=self._own(source.weight),
+                bias=None if source.bias is None else self._own(source.bias),
+                name=layer.name,
+            )
+            steps.append(Step(kind=Kind.LINEAR, path=layer.name, layer=own))
+            if source.fold is not None:
+                steps.append(self._norm(source.fold.path))
+        return assemble(steps)
+
+    def _convolution(
+        self, stage: FloatConvolution, shape: tuple[int, int, int], waiting: Sequence[Scale]
+    ) -> Convolution:
+        if waiting and (any(stage.padding) or stage.groups > 1):
+            raise _unsupported(waiting[0], "before a Conv2d with padding or groups")
+        weight, bias = (
+            self._own(stage.names[0]),
+            None if stage.names[1] is None else self._own(stage.names[1]),
+        )
+        # a row for each output channel: constants act on it as on a Linear layer's
+        flat = Linear(weight=freeze(weight.reshape(len(weight), -1)), bias=bias, name=stage.path)
+        taps = weight.shape[2] * weight.shape[3]
+        steps = [self._norm(norm.path, repeated=taps) for norm in waiting]
+        steps.append(Step(kind=Kind.LINEAR, path=stage.path, layer=flat))
+        if stage.fold is not None:
+            steps.append(self._norm(stage.fold.path))
+        (folded,), notes = fold_constants(steps)
+        self.notes += notes
+        layer = folded.layer
+        assert layer is not None
+        return Convolution(
+            weight=freeze(layer.weight.reshape(weight.shape)),
+            bias=layer.bias,
+            input_shape=shape,
+            stride=stage.stride,
+            padding=stage.padding,
+            dilation=stage.dilation,
+            name=stage.path,
+            groups=stage.groups,
+            normalised=layer.fold is not None,
+        )
+
+    def _norm(self, path: str, repeated: int = 1) -> Step:
+        """The BatchNorm at ``path``, with each channel's numbers ``repeated``."""
+        module: Any = self.model.get_submodule(path)
+        affine, names = exact_norm(module, path)
+        if names and self.trained and not module.bias.requires_grad:
+            names = ()  # whose gradient is not shared, so that it is no layer's bias
+        spread = Affine(factor=np.repeat(affine.factor, repeated), shift=np.repeat(affine.shift, repeated))
+        return Step(kind=Kind.CONSTANT, path=describe(module, path), affine=spread, norm=names)
+
+    def _own(self, name: str) -> Any:
+        """A parameter as it is stored."""
+        return exact_array(self.model.get_parameter(name), name)
 
 
-def _convolution(stage: FloatConvolution, shape: tuple[int, int, int]) -> Convolution:
-    if stage.fold is not None:
-        raise _unsupported(stage, "with a BatchNorm folded into it")
-    if stage.groups != 1:
-        raise _unsupported(stage, f"with groups={stage.groups}")
-    return Convolution(
-        weight=exact_array(stage.weight, f"{stage.path}.weight"),
-        bias=None if stage.bias is None else exact_array(stage.bias, f"{stage.path}.bias"),
+def _pool(stage: Stage, shape: tuple[int, int, int], *, first: bool) -> Pool:
+    if not isinstance(stage, (MaxPool, AveragePool)):
+        raise _unsupported(stage, "")
+    if first:
+        raise _unsupported(stage, "before any convolution")
+    if isinstance(stage, AveragePool) and (any(stage.padding) or stage.divisor is not None):
+        raise _unsupported(stage, "with padding or a divisor of its own")
+    down, across = stage.padding
+    return Pool(
+        mean=isinstance(stage, AveragePool),
+        kernel=stage.kernel,
         input_shape=shape,
         stride=stage.stride,
-        padding=stage.padding,
-        dilation=stage.dilation,
+        padding=(across, across, down, down),
+        dilation=stage.dilation if isinstance(stage, MaxPool) else (1, 1),
         name=stage.path,
     )
+
+
+def _require_none(waiting: Sequence[Scale]) -> None:
+    if waiting:
+        raise _unsupported(waiting[0], "with no Conv2d before or after it")
 
 
 def _unsupported(stage: Stage, how: str) -> UnsupportedLayerError:

@@ -27,9 +27,10 @@ class Fold:
 
     ``scale`` (C_out,) = gamma / sqrt(var + eps): the effective weight is scale * W, so its gradient is
     dW / scale. ``shift`` is the name of BatchNorm's bias, whose gradient is that of the effective bias; None
-    where it is not trained.
+    where it is not trained. ``path``: of the BatchNorm.
     """
 
+    path: str
     scale: Tensor
     shift: str | None
 
@@ -116,6 +117,11 @@ class Scale(Stage):
 
     factor: Tensor
     shift: Tensor
+
+    @property
+    def kind(self) -> str:
+        """The name users see."""
+        return "BatchNorm"
 
     def apply(self, *values: Tensor) -> Tensor:
         """Scaled and shifted: (M, C, H, W)."""
@@ -238,13 +244,14 @@ class HeadGradient:
     """Where the gradient of one Linear layer of the head comes from: names, and a folded BatchNorm1d.
 
     ``before`` folds one that precedes the layer, after a ReLU: with x' = factor x + shift,
-    W' = W diag(factor) and dW' = (dW - db shift^T) / factor.
+    W' = W diag(factor) and dW' = (dW - db shift^T) / factor; ``before_path`` is its own.
     """
 
     weight: str
     bias: str | None
     fold: Fold | None = None
     before: tuple[Tensor, Tensor] | None = None
+    before_path: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

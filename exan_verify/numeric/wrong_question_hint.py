@@ -153,7 +153,7 @@ def _switched_off(problem: Problem, x: Float[Tensor, "m d"]) -> str:
     """Whether neurons that are active at the candidates have no part in their deltas: with Dropout on, the
     deltas satisfy the equations of a layer, but not the patterns of a forward pass."""
     trace = forward(problem, x)
-    for k, (layer, z) in enumerate(zip(problem.layers, trace.pre, strict=False)):
+    for k, (layer, z, passed) in enumerate(zip(problem.layers, trace.pre, trace.slopes, strict=False)):
         if not layer.whole:
             return ""
         h = torch.nn.functional.pad(trace.hidden[k], (0, 1), value=1.0)
@@ -162,10 +162,10 @@ def _switched_off(problem: Problem, x: Float[Tensor, "m d"]) -> str:
         if not bool((given - deltas @ h).norm() <= _FIT * given.norm()):
             return ""
         part = deltas.T.abs() > _FIT * deltas.abs().amax(dim=0)[:, None]
-        clear = z.abs() > _FIT * z.abs().amax(dim=1, keepdim=True)
-        if bool((part & clear & (z < 0)).any()):
+        clear = layer.activation.clearance(z) > _FIT * z.abs().amax(dim=1, keepdim=True)
+        if bool((part & clear & (passed == 0)).any()):
             return ""
-        active = clear & (z > 0)
+        active = clear & (passed != 0)
         share = float((active & ~part).sum()) / max(1, int(active.sum()))
         if share > _OFF:
             return (
@@ -227,6 +227,7 @@ def _factors_per_logit(g: Float[Tensor, "m K"], logits: Float[Tensor, "m K"]) ->
     factors = g / target_vectors(Loss.BCE, logits, targets)
 
     def repeat(groups: Tensor) -> bool:
+        """Whether the factors of each of the ``groups`` (m,) are one number."""
         kinds, counts = torch.unique(groups, return_counts=True)
         alike = [factors[groups == kind] for kind in kinds.tolist()]
         same = all(bool(((one / one[0] - 1).abs() <= _FIT).all()) for one in alike)

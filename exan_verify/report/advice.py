@@ -152,7 +152,9 @@ def _steps(section: Section) -> Iterator[Step]:
             text="See what each defence does to this batch: what is proved, what an attack gets, the cost.",
             command=f"{command} --report defences.html",
         )
-    projection = _PROJECTION if section.audit is not None else _PROJECTION_ELSEWHERE
+    # those with convolutions have features that an attack is asked for, and no first layer to project before
+    connected = section.audit is not None and section.features is None
+    projection = _PROJECTION if connected else _PROJECTION_ELSEWHERE
     yield Step(text=projection, command=f"{command} --defence project-pca:8" if command else "")
     yield Step(text=_AVERAGE, command=f"{command} --defence average:4" if command else "")
     yield Step(text=_NOISE, command=f"{command} --defence clip-noise:1:1" if command else "")

@@ -122,9 +122,11 @@ def shown_of(section: Section, m: int) -> Recovery | None:
 
 
 def label_text(label: Any) -> str:
-    """A class, or a target vector in parentheses."""
+    """A class, the target of one logit, or a target vector in parentheses."""
     if isinstance(label, str):
         return label
+    if isinstance(label, (list, tuple)) and len(label) == 1:
+        return f"{label[0]:g}"
     return (
         "(" + ", ".join(f"{v:g}" for v in label) + ")" if isinstance(label, (list, tuple)) else f"{label:g}"
     )
@@ -308,6 +310,12 @@ def _radius_card(audit: Audit) -> Card:
 
 
 def _determined(audit: Audit) -> str:
+    features = audit.verdict.samples.count(SampleStatus.FEATURES)
+    if features:
+        determined = audit.verdict.determined
+        whole = f"{of(determined, audit.batch_size)}, and " if determined else ""
+        told = of(features, audit.batch_size)
+        return f"{whole}features and labels of {told} are proved to be in every batch that has it."
     if audit.verdict.determined == 0:
         return "no sample is proved to be in every batch that has it, and none is proved safe."
     return f"{of(audit.verdict.determined, audit.batch_size)} are proved to be in every batch that has it."

@@ -123,7 +123,7 @@ def _svg(counts: Mapping[float, Totals], against: str) -> str:
         **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), "#878d97"),
     }
     with mpl.rc_context(style):
-        figure = Figure(figsize=(7.4, 2.9), layout="constrained")
+        figure = Figure(figsize=(5.4, 3.4), layout="constrained")
         figure.patch.set_alpha(0)
         axes = figure.subplots()
         axes.patch.set_alpha(0)
@@ -131,7 +131,7 @@ def _svg(counts: Mapping[float, Totals], against: str) -> str:
         axes.set_xlabel("position in the run" if against == "step" else against)
         if against != "accuracy":
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        figure.legend(loc="outside right upper", frameon=False)
+        figure.legend(loc="outside lower center", ncols=2, frameon=False)  # beside it, a phone has no room
         stream = io.StringIO()
         figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
     text = stream.getvalue()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -29,7 +30,7 @@ _NEURON_PIXELS = 16
 def render(title: str, sections: Sequence[Section], *, commands: Mapping[str, str] | None = None) -> str:
     """The report as one HTML text. ``commands``: what to type to get each result again, by name."""
     environment = templates()
-    environment.filters |= {"heat": heat, "label": label_text}
+    environment.filters |= {"heat": heat, "label": label_text, "unbroken": unbroken}
     return environment.get_template("report.html").render(
         title=title,
         sections=[_part(section) for section in sections],
@@ -49,6 +50,12 @@ def templates() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+def unbroken(text: str) -> str:
+    """The same, but a number such as 2.1e-15 is not broken at its sign: with a word joiner, which has no
+    width, behind it."""
+    return re.sub(r"(?<=\de-)(?=\d)", "\u2060", text)
 
 
 def heat(count: int) -> int:

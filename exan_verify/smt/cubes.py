@@ -109,7 +109,7 @@ def cube_tasks(whole: Task, cubes: Sequence[Sequence[bool]], first: int = 0) -> 
 
 def _settled(regions: Regions, fixed: Fixed, others: Sequence[Known]) -> bool:
     """What is cheap to see: no matrices T fit, or none but the known batch's; and more in its own cube."""
-    if regions.posed.question.tolerance is not None:
+    if regions.posed.question.tolerance is not None or regions.posed.relu is None:
         return False
     if regions.inconsistent(fixed):
         return True
@@ -131,6 +131,8 @@ def _settled(regions: Regions, fixed: Fixed, others: Sequence[Known]) -> bool:
 def settled_later(task: Task) -> bool:
     """For a cube that solvers leave open at first: whether its regions leave no batch but the known one."""
     if not (task.fixed and task.others) or task.posed.question.tolerance is not None:
+        return False
+    if task.posed.relu is None:
         return False
     regions = Regions(posed=task.posed)
     return any(

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 from exan_verify.core.budget import RAN_OUT, until
-from exan_verify.core.network import Batch, Gradient, ReluNetwork
+from exan_verify.core.network import Batch, Gradient, Network, ReluNetwork
 from exan_verify.core.question import Question
 from exan_verify.core.verdict import Attempt, Engine, Outcome, SampleStatus, Trust, Verdict, Witness
 from exan_verify.errors import BudgetExhausted, InputError
@@ -38,12 +38,13 @@ from exan_verify.smt.solvers.run import solver_of
 LONGEST_NAME = 80
 """Open cubes are named in a reason up to this length."""
 
-STATUS_SHARE = 0.2
-"""Share of the remaining time that may go into one sample's status once the outcome is known."""
+STATUS_SECONDS = 15.0
+"""Of one sample's status once the outcome is known, ten of them for the plain question (``search.DIRECT``);
+fewer where the samples that are left would have less time."""
 
 
 def decide(
-    network: ReluNetwork,
+    network: Network,
     question: Question,
     *,
     batch: Batch | None = None,
@@ -63,6 +64,8 @@ def decide(
     """
     settings = settings or Settings()
     question = _sized(question, batch, gradient)
+    if refused := not_taken(network, question):
+        return _not_asked(question, batch, refused)
     size = size_of(network, question, batch=batch, has_radius=bool(radius))
     if size.refused:
         return _not_asked(question, batch, size.refused)
@@ -74,16 +77,34 @@ def decide(
     return answer(posed, truth, settings, radius=radius or Fraction(0))
 
 
+def not_taken(network: Network, question: Question) -> str:
+    """Why the question is not written for a network with other activations than ReLU; "" where it is."""
+    if isinstance(network, ReluNetwork):
+        return ""
+    others = [a for k in range(1, network.depth) if (a := network.activation(k)) is not None]
+    if any(a.high is not None or a.low != 0 for a in others):
+        return "solvers are asked about neurons with two slopes, not about those that end (ReLU6, Hardtanh)"
+    if any(a.trained for a in others):
+        return "solvers are not asked about trained slopes, whose own gradient is not written"
+    if not question.loss.rational:
+        return f"with slopes below zero solvers are asked about mse and hinge, not {question.loss.value}"
+    return ""
+
+
 def pose(
-    network: ReluNetwork, question: Question, *, batch: Batch | None = None, gradient: Gradient | None = None
+    network: Network, question: Question, *, batch: Batch | None = None, gradient: Gradient | None = None
 ) -> tuple[Posed, Known | None]:
     """Validate the arguments of :func:`decide` and make the question's record, and the known batch's."""
     question = _sized(question, batch, gradient)
     if batch is None:
         assert gradient is not None
         return posed_question(network, question, None, rational_target(network, gradient)), None
-    target_of = batch_target if question.loss.rational else transcendental_target
-    posed = posed_question(network, question, batch, target_of(network, batch, question))
+    if question.loss.rational:
+        target = batch_target(network, batch, question)
+    else:
+        assert isinstance(network, ReluNetwork)
+        target = transcendental_target(network, batch, question)
+    posed = posed_question(network, question, batch, target)
     return posed, known(posed, exact_batch(batch, label_vectors(question.loss, batch, network.classes)))
 
 
@@ -190,12 +211,15 @@ def _statuses(
     rests_on: list[Found] = []
     if posed.question.tolerance is not None:
         return tuple(found), rests_on
+    common = []
+    for n, (x, y) in enumerate(zip(batch.x, batch.y, strict=True)):
+        if _lacks(other, batch, x, y):
+            found[n] = SampleStatus.FREE
+        else:
+            common.append(n)
     with until(search.settings.deadline), suppress(BudgetExhausted):  # the rest then stays unknown
-        for n, (x, y) in enumerate(zip(batch.x, batch.y, strict=True)):
-            if _lacks(other, batch, x, y):
-                found[n] = SampleStatus.FREE
-                continue
-            with search.shorter(STATUS_SHARE):
+        for left, n in zip(range(len(common), 0, -1), common, strict=True):
+            with search.shorter(1 / left, STATUS_SECONDS):
                 reply = search.find(f"find a batch without sample {n}", (truth,), missing=n, cheap=True)
             if reply.accepted is not None:
                 found[n] = SampleStatus.FREE

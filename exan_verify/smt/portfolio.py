@@ -158,7 +158,8 @@ def _round(
             if outcome.stopped:
                 left.append(task)
                 continue
-            _count_work(outcome, current, answer)
+            if answer is not None:
+                outcome.work += current.rlimit if answer.killed else answer.work
             more = _settle(task, answer, accept, outcome)
             if outcome.accepted:
                 return []
@@ -169,19 +170,10 @@ def _round(
         queue = again + queue
         if outcome.stopped:
             return left + queue
-        _report(settings, outcome, current)
+        if settings.progress:
+            closed = len(outcome.refuted)
+            settings.progress(closed, closed + len(outcome.open), str(current.strategy))
     return sorted(left, key=lambda t: t.index)
-
-
-def _count_work(outcome: Outcome, current: Round, answer: Answer | None) -> None:
-    if answer is not None:
-        outcome.work += current.rlimit if answer.killed else answer.work
-
-
-def _report(settings: Settings, outcome: Outcome, current: Round) -> None:
-    if settings.progress:
-        closed = len(outcome.refuted)
-        settings.progress(closed, closed + len(outcome.open), str(current.strategy))
 
 
 def _settle(task: Task, answer: Answer | None, accept: Accept, outcome: Outcome) -> Task | None:

@@ -20,7 +20,17 @@ from exan_verify.smt.cubes import (
     cube_tasks,
     settled_later,
 )
-from exan_verify.smt.portfolio import SCOUT, SMT, Outcome, Round, Settings, proceed, query, shared_worker
+from exan_verify.smt.portfolio import (
+    NLSAT,
+    SCOUT,
+    SMT,
+    Outcome,
+    Round,
+    Settings,
+    proceed,
+    query,
+    shared_worker,
+)
 from exan_verify.smt.question.difference import Known
 from exan_verify.smt.question.posed import Posed
 from exan_verify.smt.question.replay import ExactBatch
@@ -41,6 +51,9 @@ PAGE_FIELDS = frozenset({"cubes", "complete", "work"})
 
 SHEAR = Round(SMT, 300_000, 5.0)
 """One linear query: as much as a short round gives a cube."""
+
+DIRECT = (Round(SMT, 10_000_000, 5.0), Round(NLSAT, 10_000_000, 5.0))
+"""The plain question whether a batch lacks a sample: where cubes are many, solvers often refute it whole."""
 
 SCOUT_INDEX = -1
 """The index of the task that is the whole question."""
@@ -109,12 +122,12 @@ class Search:
             self.complete = self.by_regions = True
 
     @contextmanager
-    def shorter(self, share: float) -> Iterator[None]:
-        """Leave only a share of the remaining wall time, if that is limited at all."""
+    def shorter(self, share: float, most: float) -> Iterator[None]:
+        """Leave only a share of the remaining wall time, and ``most`` seconds, if it is limited at all."""
         kept = self.settings
         if kept.deadline is not None:
             now = time.monotonic()
-            self.settings = replace(kept, deadline=now + share * max(0.0, kept.deadline - now))
+            self.settings = replace(kept, deadline=now + min(most, share * max(0.0, kept.deadline - now)))
         try:
             yield
         finally:
@@ -145,11 +158,14 @@ class Search:
         """Try the whole question at once; True when that decides it."""
         if not self.posed.question.loss.rational:
             return self._family(whole, outcome)
-        if not self.settings.scout or self.by_regions:
+        if not self.settings.scout or (self.by_regions and whole.missing is None):
             return False
+        rounds: tuple[Round, ...] = (SCOUT,) if whole.missing is None else DIRECT
+        share = 1 / 4 if whole.missing is None else 1 / 3
         left = self.settings.seconds_left
-        scout = SCOUT if left is None else replace(SCOUT, seconds=min(SCOUT.seconds, left / 4))
-        proceed(outcome, [whole], [scout], self.settings, accept_model)
+        if left is not None:
+            rounds = tuple(replace(r, seconds=min(r.seconds, share * left)) for r in rounds)
+        proceed(outcome, [whole], rounds, self.settings, accept_model)
         if outcome.accepted or outcome.refuted:
             return True
         outcome.open.clear()

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import islice, pairwise
 from math import comb, factorial, log10
 
-from exan_verify.core.network import Array, Batch, ReluNetwork, to_fraction
+from exan_verify.core.network import Array, Batch, Network, to_fraction
 from exan_verify.core.question import Labels, Loss, Question
 from exan_verify.smt.question.difference import MOST_LISTED
 
@@ -50,7 +50,7 @@ class Size:
 
 
 def size_of(
-    network: ReluNetwork, question: Question, *, batch: Batch | None = None, has_radius: bool = False
+    network: Network, question: Question, *, batch: Batch | None = None, has_radius: bool = False
 ) -> Size:
     """Estimate a question's size; ``batch`` is the known batch that it excludes, if there is one."""
     loss, labels = question.loss, question.labels
@@ -99,7 +99,7 @@ def _exclusion(samples: int, has_radius: bool) -> int:
     return (1 + has_radius) * samples * (factorial(samples) if orders else samples)
 
 
-def _cube(network: ReluNetwork, loss: Loss, labels: Labels, entries: list[int]) -> int:
+def _cube(network: Network, loss: Loss, labels: Labels, entries: list[int]) -> int:
     """Terms per sample with all choices folded: inputs are the only unknowns beside free loss vectors."""
     d, depth = network.widths[0] + 1, network.depth
     free = loss in (Loss.CROSS_ENTROPY, Loss.BCE) or labels is Labels.REAL
@@ -110,7 +110,7 @@ def _cube(network: ReluNetwork, loss: Loss, labels: Labels, entries: list[int]) 
 
 
 def _bytes(
-    network: ReluNetwork,
+    network: Network,
     loss: Loss,
     batch: Batch | None,
     samples: int,

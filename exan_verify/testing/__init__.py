@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from exan_verify.testing.strategies.images import digit_question
     from exan_verify.testing.strategies.questions import exclusivity_states, gradients, questions
     from exan_verify.testing.strategies.releases import releases
+    from exan_verify.testing.strategies.stages import staged_networks
 
 __all__ = [
     "Instance",
@@ -30,6 +31,7 @@ __all__ = [
     "networks",
     "questions",
     "releases",
+    "staged_networks",
 ]
 
 _HOME = {
@@ -43,6 +45,7 @@ _HOME = {
     "networks": "testing.strategies.basic",
     "questions": "testing.strategies.questions",
     "releases": "testing.strategies.releases",
+    "staged_networks": "testing.strategies.stages",
 }
 
 

@@ -301,6 +301,7 @@ def _image(
     from exan_verify.report.sheets import contact_sheet
 
     def picture(values: Any) -> Array:
+        """(C, H, W) or (H, W) where a shape is known, else two equal rows (2, d)."""
         flat = np.asarray(values, dtype=np.float64).reshape(-1)
         return flat.reshape(shape) if shape is not None else np.repeat(np.stack([flat, flat]), 2, axis=1)
 

@@ -1,6 +1,6 @@
 (* What every main theorem rests on: each must be closed under the global context. *)
 From Exan Require Import linalg network derivative shared orbits exclusive lifting exact downward.
-From Exan Require Import groups labels systems modular narrow release dead cubic.
+From Exan Require Import groups splits labels systems modular narrow release dead cubic.
 From Exan Require Import peeling published pairs softmax.
 
 Print Assumptions fwd_fwdp.
@@ -59,6 +59,7 @@ Print Assumptions card_pairs.
 Print Assumptions C2_candidates.
 Print Assumptions C2.
 Print Assumptions C2_sample.
+Print Assumptions C2_splits.
 Print Assumptions output_rank.
 Print Assumptions output_rank_batch.
 Print Assumptions backward_map.
@@ -84,7 +85,7 @@ Print Assumptions rank_mod_ge.
 
 From Exan Require Import instances instances_ambiguous instances_algebra instances_published instances_secure
   instances_peeling instances_cubic instances_shared instances_region instances_layer instances_confined instances_deep
-  instances_labels instances_release.
+  instances_labels instances_release instances_splits.
 
 Print Assumptions A_unique.
 Print Assumptions A_E1.
@@ -176,5 +177,7 @@ Print Assumptions B_backward_map.
 Print Assumptions B_backward_rank.
 Print Assumptions B_single_inputs.
 Print Assumptions E_sample.
+Print Assumptions W_splits.
+Print Assumptions W_unique.
 Print Assumptions transcendental_root.
 Print Assumptions root_of_e_transcendental.

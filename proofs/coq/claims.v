@@ -11,7 +11,7 @@
 From Coq Require Import ZArith Uint63 PArray.
 From mathcomp Require Import all_ssreflect all_algebra ssrZ.
 From mathcomp.algebra_tactics Require Import ring.
-From Exan Require Import linalg network exact downward labels residues tensors certificates.
+From Exan Require Import linalg network exact downward labels residues tensors layers certificates.
 
 Set Implicit Arguments.
 Unset Strict Implicit.
@@ -96,7 +96,7 @@ Definition unique_mse_ok (p : word) (d n : nat) (ws : seq nat) (K M : nat) (T : 
   let As := affines d (n :: ws) K D T in
   let zs := all_states As xs in
   let gs := mse_vectors_of K M Y (last D (map out As)) zs in
-  [&& Z.ltb Z0 (denominator Y), plain (choice E) & first_ok K M p d n ws T D As (residues p gs) xs zs E L].
+  [&& Z.ltb Z0 (denominator Y), all_plain E & first_ok K M p d n ws T D As (residues p gs) xs zs E L].
 
 Theorem unique_mse (r : R) p d n ws K M T X Y E L : r != 0 -> unique_mse_ok p d n ws K M T X Y E L ->
   let N := net R d (n :: ws) K T in
@@ -117,7 +117,7 @@ Definition unique_mse_deep_ok (p : word) (d : nat) (ws1 : seq nat) (q n : nat) (
   let xs := table M.+1 d X in
   let zs := all_states As xs in
   let gs := mse_vectors_of K M Y (last D (map out As)) zs in
-  [&& Z.ltb Z0 (denominator Y), plain (choice E) & upper_ok K M p d ws1 q n ws T D As (residues p gs) xs zs lower E L].
+  [&& Z.ltb Z0 (denominator Y), all_plain E & upper_ok K M p d ws1 q n ws T D As (residues p gs) xs zs lower E L].
 
 Theorem unique_mse_deep (r : R) p d ws1 q n ws K M T X Y lower E L :
   r != 0 -> unique_mse_deep_ok p d ws1 q n ws K M T X Y lower E L ->

@@ -4,6 +4,7 @@
 (*                                                                            *)
 (*   pairs gr        pairs of samples of one group: sum of s_k^2 of them      *)
 (*   C2_candidates   every candidate lies in the span of one group            *)
+(*   C2_column       so does a column of Q^-1, and the next delta with it     *)
 (*   C2              another batch differs by a block-diagonal matrix, and    *)
 (*                   the samples alone in their group are determined          *)
 (******************************************************************************)
@@ -204,29 +205,25 @@ Record same_structure (x x' : 'I_M -> 'cV[R]_d) (g g' : 'I_M -> 'cV[R]_K)
         delta2 N (x' m) (g' m) = delta2 N (x (s m)) (g (s m))]
 }.
 
-Theorem C2 k G (C : 'M[R]_(head K ws, k)) (x x' : 'I_M -> 'cV[R]_d) (g g' : 'I_M -> 'cV[R]_K) :
-  groups_share x -> confined N G C x g ->
-  \rank (gradmx (gsum N x g)) = M ->
+(* A sample whose delta_1 is a combination of the batch's mixes one group: so *)
+(* does its next delta.                                                       *)
+Lemma C2_column k (C : 'M[R]_(head K ws, k)) (x : 'I_M -> 'cV[R]_d) (g : 'I_M -> 'cV[R]_K)
+    (p : 'I_M -> 'cV[R]_k) x0 g0 p0 (q : 'cV[R]_M) :
+  groups_share x -> (forall m, delta2 N (x m) (g m) = C *m p m) ->
+  \rank (Delta1 N x g) = M ->
   (#|mono M k| - #|pairs gr| <= \rank (lifted (Delta1 N x g) ((w1 N.2)^T *m C)))%N ->
-  (forall m, G (g m)) -> (forall m, G (g' m)) ->
-  gsum N x' g' = gsum N x g ->
-  exists (s : 'S_M) (P : 'M[R]_M), P \in unitmx /\ same_structure x x' g g' s P.
+  delta2 N x0 g0 = C *m p0 -> delta1 N x0 g0 = Delta1 N x g *m q -> q != 0 ->
+  exists m, [/\ q m 0 != 0, forall a, gr a != gr m -> q a 0 = 0 &
+    delta2 N x0 g0 = cols (fun m => delta2 N (x m) (g m)) *m q].
 Proof.
-move=> share conf rA rR Gg Gg' E.
-have [P [Q [PQ QP Q1 D' X']]] := factorisations rA E.
-have /fin_all_exists[p u] := conf _ _ Gg erefl.
-have /fin_all_exists[p' u'] := conf _ _ Gg' E.
-have uP := unit_from_inverses PQ.
-set B := Delta1 N x g in rR D' *; set V := (w1 N.2)^T *m C in rR *.
+move=> share u rD rR u0 mixed q0.
+set B := Delta1 N x g in rD rR mixed *; set V := (w1 N.2)^T *m C in rR *.
 pose on (j : 'I_n) m := active (N.1.1 *m x m + N.1.2) j 0.
-have Bm (y : 'I_M -> 'cV[R]_d) h j m : Delta1 N y h j m = delta1 N (y m) (h m) j 0.
-  by rewrite mxE.
 have BE j m : B j m = if on j m then (V *m cols p) j m else 0.
-  rewrite /B Bm /= dmaskE -/(on j m); case: (on j m) => //.
+  rewrite /B [Delta1 _ _ _ _ _]mxE /= dmaskE -/(on j m); case: (on j m) => //.
   by rewrite -[delta1 N.2 _ _]/(delta2 N (x m) (g m)) u mulmxA -/V cols_mul [RHS]mxE.
 have on_share j a b : gr a = gr b -> on j a = on j b by rewrite /on => /share ->.
-have [L LB] : exists L, L *m B = 1%:M.
-  by apply: left_inverse; move: rA; rewrite gradmxE => /rank_factors[].
+have [L LB] := left_inverse rD.
 have inside (c : 'I_M -> R) i : (forall m, gr m != i -> c m = 0) ->
     cols p *m (\col_m c m) = 0 -> forall m, c m = 0.
   move=> off pc; suff Bc : B *m (\col_m c m) = 0.
@@ -241,24 +238,43 @@ have inside (c : 'I_M -> R) i : (forall m, gr m != i -> c m = 0) ->
   have [mi|mi] := eqVneq (gr m) i; last by rewrite off // !mulr0.
   by rewrite BE (on_share j m m0) ?m0i //; case: (on j m0); rewrite ?mul1r ?mul0r.
 have two0 : 2%:R != 0 :> R by rewrite pnatr_eq0.
+have c_q : cand B V q p0.
+  by move=> j; rewrite -mulmxA -u0 -mixed; exact: inactive_or_active.
+have [m [qm off pE]] := C2_candidates two0 BE on_share inside rR q0 c_q.
+exists m; split=> //; rewrite u0 pE mulmxA; congr (_ *m _).
+by rewrite cols_mul; apply: eq_cols => a; rewrite u.
+Qed.
+
+Theorem C2 k G (C : 'M[R]_(head K ws, k)) (x x' : 'I_M -> 'cV[R]_d) (g g' : 'I_M -> 'cV[R]_K) :
+  groups_share x -> confined N G C x g ->
+  \rank (gradmx (gsum N x g)) = M ->
+  (#|mono M k| - #|pairs gr| <= \rank (lifted (Delta1 N x g) ((w1 N.2)^T *m C)))%N ->
+  (forall m, G (g m)) -> (forall m, G (g' m)) ->
+  gsum N x' g' = gsum N x g ->
+  exists (s : 'S_M) (P : 'M[R]_M), P \in unitmx /\ same_structure x x' g g' s P.
+Proof.
+move=> share conf rA rR Gg Gg' E.
+have [P [Q [PQ QP Q1 D' X']]] := factorisations rA E.
+have /fin_all_exists[p u] := conf _ _ Gg erefl.
+have /fin_all_exists[p' u'] := conf _ _ Gg' E.
+have uP := unit_from_inverses PQ.
+have rD : \rank (Delta1 N x g) = M by move: rA; rewrite gradmxE => /rank_factors[].
+have Bm (y : 'I_M -> 'cV[R]_d) h j m : Delta1 N y h j m = delta1 N (y m) (h m) j 0.
+  by rewrite mxE.
+have struct m : exists m0, [/\ col m P m0 0 != 0, forall a, gr a != gr m0 -> col m P a 0 = 0 &
+    delta2 N (x' m) (g' m) = cols (fun m => delta2 N (x m) (g m)) *m col m P].
+  apply: (C2_column share u rD rR (u' m) _ (col_unit_neq0 m uP)).
+  by rewrite colE mulmxA -colE -D'; apply/colP => j; rewrite [RHS]mxE Bm.
 have P1 : P *m const_mx 1 = const_mx 1 :> 'cV_M by rewrite -{1}Q1 mulmxA PQ mul1mx.
 have XP : (cols x)^T = P *m (cols x')^T by rewrite X' mulmxA PQ mul1mx.
-have c_P m : cand B V (col m P) (p' m).
-  move=> j; rewrite -mulmxA -u'.
-  have -> : (B *m col m P) j 0 = delta1 N (x' m) (g' m) j 0.
-    by rewrite colE mulmxA -colE -D' mxE Bm.
-  exact: inactive_or_active.
-have struct m := C2_candidates two0 BE on_share inside rR (col_unit_neq0 m uP) (c_P m).
 have [s sn0] := transversal uP.
 have blk a m : gr a != gr (s m) -> P a m = 0.
   have [m0 [_ off _]] := struct m => am; have := off a; rewrite mxE; apply.
   apply: contra_neq am => ->; apply/eqP; apply: contraT; rewrite eq_sym => sm.
   by have := sn0 m; have := off (s m); rewrite mxE => -> //; rewrite ?eqxx // eq_sym.
 have nd : cols (fun m => delta2 N (x' m) (g' m)) = cols (fun m => delta2 N (x m) (g m)) *m P.
-  have -> : cols (fun m => delta2 N (x m) (g m)) = C *m cols p.
-    by rewrite cols_mul; apply: eq_cols.
-  apply/matrixP => i m; rewrite mxE u'; have [m0 [_ _ ->]] := struct m.
-  by rewrite mulmxA colE mulmxA -colE mxE.
+  apply/matrixP => i m; rewrite mxE; have [m0 [_ _ ->]] := struct m.
+  by rewrite colE mulmxA -colE mxE.
 exists s, P; split=> //; split=> // m al.
 have only a : a != s m -> P a m = 0.
   by move=> am; apply: blk; apply: contra_neq am => /al.
@@ -276,7 +292,7 @@ split.
 - apply/colP => i; have /matrixP/(_ (s m) i) := XP; rewrite !mxE (bigD1 m) //= one.
   rewrite big1 => [|m' mm']; last by rewrite only' // mul0r.
   by rewrite mul1r addr0 !mxE => ->.
-- by apply/colP => j; have /matrixP/(_ j m) := D'; rewrite colP_m /B !Bm.
+- by apply/colP => j; have /matrixP/(_ j m) := D'; rewrite colP_m !Bm.
 - by apply/colP => j; have /matrixP/(_ j m) := nd; rewrite colP_m !mxE.
 Qed.
 

@@ -11,7 +11,7 @@
 From Coq Require Import ZArith Uint63 PArray.
 From mathcomp Require Import all_ssreflect all_algebra all_fingroup ssrZ.
 From mathcomp.algebra_tactics Require Import ring.
-From Exan Require Import linalg network exact downward residues tensors certificates claims.
+From Exan Require Import linalg network exact downward residues tensors layers certificates claims.
 
 Set Implicit Arguments.
 Unset Strict Implicit.

@@ -19,7 +19,7 @@
 From Coq Require Import ZArith Uint63 PArray Lia.
 From mathcomp Require Import all_ssreflect all_algebra ssrZ.
 From mathcomp.algebra_tactics Require Import ring.
-From Exan Require Import linalg network exact downward labels residues tensors certificates claims.
+From Exan Require Import linalg network exact downward labels residues tensors layers certificates claims.
 
 Set Implicit Arguments.
 Unset Strict Implicit.
@@ -516,7 +516,7 @@ Definition unique_bce_ok (p t : word) (d n : nat) (ws : seq nat) (K M : nat) (T 
   let xs := table M.+1 d X in
   let As := affines d (n :: ws) K D T in
   let zs := all_states As xs in
-  [&& small p t, Z.ltb Z0 (denominator Y), plain (choice E) &
+  [&& small p t, Z.ltb Z0 (denominator Y), all_plain E &
       first_ok K M p d n ws T D As (bce_words_of p t K M Y zs) xs zs E L].
 
 Definition unique_bce_deep_ok (p t : word) (d : nat) (ws1 : seq nat) (q n : nat) (ws : seq nat) (K M : nat)
@@ -525,7 +525,7 @@ Definition unique_bce_deep_ok (p t : word) (d : nat) (ws1 : seq nat) (q n : nat)
   let As := affines d (ws1 ++ q :: n :: ws) K D T in
   let xs := table M.+1 d X in
   let zs := all_states As xs in
-  [&& small p t, Z.ltb Z0 (denominator Y), plain (choice E) &
+  [&& small p t, Z.ltb Z0 (denominator Y), all_plain E &
       upper_ok K M p d ws1 q n ws T D As (bce_words_of p t K M Y zs) xs zs lower E L].
 
 Section Theorems.

@@ -15,6 +15,7 @@ from exan_verify.core.verdict import Trust
 from exan_verify.exact.dyadic import guessed
 from exan_verify.exact.modular import PRIME
 from exan_verify.exclusivity import exclusivity
+from tests.support.certificate_cases import certify_as
 
 LOSSES = ("cross_entropy", "bce", "mse", "hinge")
 
@@ -155,8 +156,7 @@ def test_solvers_settle_samples_of_an_ambiguous_batch_and_it_is_said():
     batch = [[-0.5], [0.5]], [1, 0]
     proved = certify(network, batch=batch, loss="mse", engine="exact")
     assert (proved.trust, proved.certified, proved.rests_on) == (Trust.CERTIFIED, (0,), "certified")
-    verdict = certify(network, batch=batch, loss="mse")
-    assert verdict.outcome is Outcome.AMBIGUOUS
+    verdict = certify_as(Outcome.AMBIGUOUS, network, batch=batch, loss="mse")
     assert verdict.samples == (SampleStatus.FREE, SampleStatus.DETERMINED)
     assert verdict.trust is Trust.SOLVER_TRUSTED
     assert verdict.certified == (0,)

@@ -14,9 +14,9 @@ from exan_verify.api.releases import load_release, save_release
 from exan_verify.core.network import Batch, ReluNetwork
 from exan_verify.core.question import Labels, Loss, Reduction
 from exan_verify.core.verdict import Outcome
-from exan_verify.errors import CertificateRejected, FileError, InputError
+from exan_verify.errors import FileError, InputError
 from tests.support.cases import default_network
-from tests.support.commands import run
+from tests.support.certificate_cases import assert_rejected
 from tests.support.torch_reference import gradient
 
 
@@ -127,32 +127,28 @@ def test_a_projected_module_is_asked_about_its_pictures():
     verdict = certify(client, batch=batch, release=Release(input_basis=basis))
     assert (verdict.outcome, verdict.witness.dimension) == (Outcome.AMBIGUOUS, 3 * (16 - 5))
     assert check(verdict.certificate, client, batch=batch).outcome is Outcome.AMBIGUOUS
-    with pytest.raises(CertificateRejected, match="another input basis"):
-        check(verdict.certificate, project_inputs(model, 2 * basis), batch=batch)
+    assert_rejected(verdict.certificate, project_inputs(model, 2 * basis), "another input basis", batch=batch)
     other = project_inputs(model, basis)
     with torch.no_grad():
         other[1].basis[0, 0] += 1
-    with pytest.raises(CertificateRejected, match="another input basis"):
-        check(verdict.certificate, other, batch=batch)
+    assert_rejected(verdict.certificate, other, "another input basis", batch=batch)
     with pytest.raises(InputError, match="the model's own"):
         certify(other, batch=batch, release=Release(input_basis=basis))
     # without the release the question is about the five numbers that the first layer takes
     assert certify(client, batch=(batch[0].reshape(3, 16) @ basis, [0, 1, 2])).release is None
 
 
-def test_commands_take_a_release(here, capsys):
+def test_commands_take_a_release(here, run):
     save_release("release.json", Release(tensors=["0.weight", "0.bias"]))
     ask = ("model.safetensors", "--batch", "batch.npz", "--release", "release.json")
-    code, out, _ = run(capsys, "certify", *ask, "--certificate", "c.json")
-    assert code == 0
+    _, out, _ = run("certify", *ask, "--certificate", "c.json", exits=0)
     assert "only the tensors 0.weight, 0.bias" in " ".join(out.split())
-    code, out, _ = run(capsys, "check", "c.json", "model.safetensors", "--batch", "batch.npz")
-    assert code == 0
+    _, out, _ = run("check", "c.json", "model.safetensors", "--batch", "batch.npz", exits=0)
     assert "what is sent: only the tensors 0.weight, 0.bias" in " ".join(out.split())
-    record = json.loads(run(capsys, "certify", *ask, "--json")[1])
+    record = json.loads(run("certify", *ask, "--json")[1])
     assert record["release"]["tensors"] == ["0.weight", "0.bias"]
     ask = ("model.safetensors", "batch.npz", "--release", "release.json", "--report", "r.html")
-    _, out, _ = run(capsys, "audit", *ask)
+    _, out, _ = run("audit", *ask)
     assert "only the tensors" in " ".join(out.split())
     assert "--release release.json" in Path("r.html").read_text()
 
@@ -195,7 +191,7 @@ def test_what_an_attack_finds_through_a_basis_is_no_picture_yet():
     assert audit(client, (back, y), attack=True).gate("recovered") == "hit"
 
 
-def test_what_an_attack_finds_of_averages_are_means(here, capsys):
+def test_what_an_attack_finds_of_averages_are_means(here, run):
     network, (x, _) = here
     release = Release(averages=[[0, 1], [2, 3]])
     found = audit(network, (x, [0, 0, 1, 1]), release=release, attack=True)
@@ -210,18 +206,16 @@ def test_what_an_attack_finds_of_averages_are_means(here, capsys):
     save_batch("pairs.npz", x, np.array([0, 0, 1, 1]))
     save_release("r.json", release)
     ask = ("attack", "model.safetensors", "g.npz", "--release", "r.json", "--out", "o.npz", "--truth")
-    code, out, _ = run(capsys, *ask, "pairs.npz", "--json")
+    code, out, _ = run(*ask, "pairs.npz", "--json")
     assert (code, json.loads(out)["score"]["recall"]) == (0, 1.0)
-    code, _, error = run(capsys, *ask, "pairs.npz", "--batch-size", "4")
-    assert code == 2
+    _, _, error = run(*ask, "pairs.npz", "--batch-size", "4", exits=2)
     assert "number of means" in error
     save_batch("pair.npz", x[:2], np.array([0, 0]))
-    code, _, error = run(capsys, *ask, "pair.npz")
-    assert code == 2
+    _, _, error = run(*ask, "pair.npz", exits=2)
     assert "names sample 3" in error
 
 
-def test_commands_attack_what_is_sent(here, capsys, tmp_path):
+def test_commands_attack_what_is_sent(here, run, tmp_path):
     network, (x, y) = here
     rows = np.random.default_rng(0).random(60) < 0.8
     save_release("release.json", Release(rows={"0.weight": rows, "0.bias": rows}))
@@ -239,24 +233,23 @@ def test_commands_attack_what_is_sent(here, capsys, tmp_path):
     ask = ("--release", "release.json", "--truth", "batch.npz", "--json")
     for tensors in (whole, sent):
         save_tensors("g.npz", tensors)
-        code, out, _ = run(capsys, "attack", "model.safetensors", "g.npz", "--out", "o.npz", *ask)
+        code, out, _ = run("attack", "model.safetensors", "g.npz", "--out", "o.npz", *ask)
         record = json.loads(out)
         assert (code, record["complete"], record["score"]["recall"]) == (0, True, 1.0)
         assert record["release"]["rows"]["0.bias"] == rows.tolist()
-    code, out, _ = run(capsys, "attack", "model.safetensors", "g.npz", "--out", "o.npz", *ask[:2])
+    code, out, _ = run("attack", "model.safetensors", "g.npz", "--out", "o.npz", *ask[:2])
     assert f"{rows.sum()} of 60 rows of 0.weight" in " ".join(out.split())
     del sent["2.bias"]
     save_tensors("g.npz", sent)
-    code, _, error = run(capsys, "attack", "model.safetensors", "g.npz", "--out", "p.npz", *ask[:2])
-    assert code == 2
+    _, _, error = run("attack", "model.safetensors", "g.npz", "--out", "p.npz", *ask[:2], exits=2)
     assert "2.bias" in error
     assert not Path("p.npz").exists()
     gate = ("--fail-on", "recovered", "--json")
-    code, out, _ = run(capsys, "audit", "model.safetensors", "batch.npz", *ask[:2], *gate)
+    code, out, _ = run("audit", "model.safetensors", "batch.npz", *ask[:2], *gate)
     assert (code, json.loads(out)["gates"]) == (1, {"recovered": "hit"})
 
 
-def test_commands_score_what_a_basis_shows(here, capsys):
+def test_commands_score_what_a_basis_shows(here, run):
     rng = np.random.default_rng(3)
     basis, wide = rng.integers(-8, 9, (16, 5)) / 8, rng.random((3, 16))
     network = default_network([5, 60, 3], seed=2)
@@ -271,40 +264,35 @@ def test_commands_score_what_a_basis_shows(here, capsys):
     batch = Batch.of(wide @ basis, np.arange(3), network=network, loss=question[0], labels=Labels.ONE_HOT)
     save_tensors("g.npz", gradient(network, batch, *question))
     ask = ("--release", "release.json", "--truth", "batch.npz", "--sheet", "s.png", "--json")
-    code, out, _ = run(capsys, "attack", "model.safetensors", "g.npz", "--out", "o.npz", *ask)
+    code, out, _ = run("attack", "model.safetensors", "g.npz", "--out", "o.npz", *ask)
     record = json.loads(out)
     assert (code, record["score"]["recall"]) == (0, 1.0)
     assert "5 numbers B^T x" in " ".join(record["notes"])
     assert Path("s.png").exists()
-    _, out, _ = run(capsys, "audit", "model.safetensors", "batch.npz", *ask[:2], "--report", "r.html")
+    _, out, _ = run("audit", "model.safetensors", "batch.npz", *ask[:2], "--report", "r.html")
     assert "3 of 3 samples known by their B^T x" in " ".join(out.split())
     assert "what is sent of the float64 gradient" in Path("r.html").read_text()
 
 
-def test_commands_take_averages(here, capsys):
+def test_commands_take_averages(here, run, run_json):
     network, (x, _) = here
     save_batch("pairs.npz", x, np.array([0, 0, 1, 1]))
     Path("r.json").write_text('{"schema": "exan/release/1", "averages": [[0, 1], [2, 3]]}')
     ask = ("model.safetensors", "--batch", "pairs.npz", "--release", "r.json", "--certificate", "c.json")
-    code, out, _ = run(capsys, "certify", *ask, "--json")
-    assert code == 0
-    record = json.loads(out)
+    _, record = run_json("certify", *ask, exits=0)
     assert (record["outcome"], record["witness"]["dimension"]) == ("ambiguous", 24)
     assert record["witness"]["generators"][0] == [[0, 0, "1"], [1, 0, "-1"]]
     assert record["release"]["averages"] == [[0, 1], [2, 3]]
-    code, out, _ = run(capsys, "check", "c.json", "model.safetensors", "--batch", "pairs.npz")
-    assert code == 0
+    _, out, _ = run("check", "c.json", "model.safetensors", "--batch", "pairs.npz", exits=0)
     assert "means of 2 groups" in " ".join(out.split())
     assert not any(audit(network, (x, [0, 0, 1, 1]), release=load_release("r.json")).peelable)
 
 
-def test_commands_refuse_a_release_that_does_not_fit(here, capsys):
+def test_commands_refuse_a_release_that_does_not_fit(here, run):
     save_release("release.json", Release(tensors=["fc.weight"]))
     for command in (("certify", "model.safetensors", "--batch"), ("audit", "model.safetensors")):
-        code, _, error = run(capsys, *command, "batch.npz", "--release", "release.json")
-        assert code == 2
+        _, _, error = run(*command, "batch.npz", "--release", "release.json", exits=2)
         assert "fc.weight" in error
     ask = ("model.safetensors", "--gradient", "batch.npz", "--release", "release.json")
-    code, _, error = run(capsys, "certify", *ask)
-    assert code == 2
+    _, _, error = run("certify", *ask, exits=2)
     assert "--batch" in error

@@ -15,6 +15,10 @@ QUICK = [
     "8-12-3 mse, one region, classes (2,1)",
     "20-64-5 M=6 mse, gradient alone",
     "20-64-5 M=6 mse, one entry changed",
+    "784-512-10 LeakyReLU M=16 MNIST",
+    "3x8x8, 16-64 channels, M=2",
+    "1x28x28, 6 channels, M=4 MNIST",
+    "LeNet 1x28x28, M=4 MNIST",
 ]
 
 
@@ -27,6 +31,16 @@ def test_cases_come_out_as_expected(name):
     assert run.certificate_kib > 0
     assert run.peak_mib > 10
     assert run.recovered is (True if name.endswith("gradient alone") else None)
+
+
+def test_what_other_activations_and_convolutions_come_to():
+    leaky, strided, narrow, pooled = (run_case(BY_NAME[name], 1) for name in QUICK[-4:])
+    assert (leaky.equations, leaky.unknowns, leaky.rank) == (512, 325, 309)
+    assert (leaky.determined, leaky.without_exan) == (16, None)
+    assert (strided.determined, strided.features) == (2, 0)
+    # 4 x 784 pixels, 150 weights, at most 4 x 1176 active features
+    assert 4 * 784 - 150 - 4 * 1176 < narrow.dimension <= 4 * 784
+    assert (pooled.determined, pooled.features) == (0, 4)
 
 
 def test_the_system_that_decided_is_shown():

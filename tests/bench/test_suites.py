@@ -132,7 +132,7 @@ def test_finished_rows_are_kept_when_a_suite_is_cut(
         return given(seed)
 
     monkeypatch.setattr(certify, "isolated", run)
-    small = [case.name for case in certify.CASES if max(case.widths) <= 64][:2]
+    small = [case.name for case in certify.CASES if 0 < max(case.widths, default=0) <= 64][:2]
     chosen = [part for name in small for part in ("--case", name)]
     out = tmp_path / "rows.json"
     assert main(["bench", "certify", *chosen, "--repeat", "1", "--json", "--out", str(out)]) == code

@@ -21,7 +21,7 @@ from exan_verify.cli.terminal.output import ExitCode
 from exan_verify.report import ci
 from exan_verify.report.curves import BINS, curves
 from exan_verify.report.runs import percent, render_run
-from tests.support.commands import run
+from tests.support.commands import Run, RunJson
 from tests.support.run_cases import write_run
 
 COUNT = 6
@@ -43,9 +43,9 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> RunReport:
     return audit_run(write_run(folder / "run", COUNT) / "manifest.jsonl", out=folder / "out")
 
 
-def test_a_run_is_audited_gated_and_written(here: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_run_is_audited_gated_and_written(here: Path, run: Run):
     files = ("--report", "run.html", "--junit", "junit.xml", "--sarif", "exan.sarif")
-    code, out, err = run(capsys, *ASKED, *files, "--fail-on", "determined")
+    code, out, err = run(*ASKED, *files, "--fail-on", "determined")
     assert (code, err) == (ExitCode.REFUSED, "")
     assert re.search(r"^steps +6, 12 samples$", out, re.M)
     assert "gate determined: hit" in out
@@ -63,14 +63,13 @@ def test_a_run_is_audited_gated_and_written(here: Path, capsys: pytest.CaptureFi
     assert {place["region"]["startLine"] for place in places} == set(range(1, COUNT + 1))
 
 
-def test_it_is_one_json_object_and_resumes(here: Path, capsys: pytest.CaptureFixture[str]):
-    code, out, _ = run(capsys, *ASKED, "--budget", "1e-9", "--json")
-    first = json.loads(out)
+def test_it_is_one_json_object_and_resumes(here: Path, run: Run, run_json: RunJson):
+    code, first = run_json(*ASKED, "--budget", "1e-9")
     assert (code, first["unfinished"], first["steps"], first["total"]) == (3, "the budget ran out", 0, COUNT)
-    code, out, err = run(capsys, *ASKED, "--json")
+    code, out, err = run(*ASKED, "--json")
     assert (code, out) == (ExitCode.USAGE, "")
     assert "say resume (--resume) to go on with it" in err
-    code, out, _ = run(capsys, *ASKED, "--resume", "--json", "--fail-on", "peel")
+    code, out, _ = run(*ASKED, "--resume", "--json", "--fail-on", "peel")
     record = json.loads(out)
     assert (record["schema"], record["steps"], record["unfinished"]) == ("exan/run/1", COUNT, "")
     assert (record["fail_on"], set(record["gates"])) == (["peel"], set(GATES))
@@ -79,9 +78,7 @@ def test_it_is_one_json_object_and_resumes(here: Path, capsys: pytest.CaptureFix
     assert kept == {name: record[name] for name in kept}
 
 
-def test_interrupted_it_says_what_is_kept(
-    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-):
+def test_interrupted_it_says_what_is_kept(here: Path, run: Run, monkeypatch: pytest.MonkeyPatch):
     from exan_verify.api.runs import step_record
 
     calls = []
@@ -94,34 +91,30 @@ def test_interrupted_it_says_what_is_kept(
 
     step_record_audit = step_record.audit
     monkeypatch.setattr(step_record, "audit", interrupted)
-    code, out, err = run(capsys, *ASKED)
+    code, out, err = run(*ASKED)
     assert (code, out) == (ExitCode.INTERRUPTED, "")
     said = [line for line in err.splitlines() if line]
     assert said == ["the finished steps are kept in out; go on with --resume", "error: interrupted"]
     assert len(Path("out/steps.jsonl").read_text().splitlines()) == 2
 
 
-def test_what_cannot_be_written_is_one_error_and_the_steps_are_kept(
-    here: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_what_cannot_be_written_is_one_error_and_the_steps_are_kept(here: Path, run: Run):
     Path("taken").mkdir()
     for k, wrong in enumerate((["--report", "taken"], ["--junit", "taken"], ["--sarif", "taken"], [])):
         out = Path(f"out{k}")
         if not wrong:
             (out / "summary.json").mkdir(parents=True)
-        code, said, err = run(capsys, *ASKED[:-1], str(out), *wrong)
+        code, said, err = run(*ASKED[:-1], str(out), *wrong)
         assert (code, said) == (ExitCode.USAGE, "")
         assert re.fullmatch(r"error: \S+: cannot be written \(Is a directory\); .*\n", err)
         assert len((out / "steps.jsonl").read_text().splitlines()) == COUNT
         assert not list(Path("taken").iterdir())
 
 
-def test_a_cluster_that_does_not_answer_is_one_error(
-    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-):
+def test_a_cluster_that_does_not_answer_is_one_error(here: Path, run: Run, monkeypatch: pytest.MonkeyPatch):
     pytest.importorskip("distributed", reason="dask.distributed is an optional backend")
     monkeypatch.setattr("exan_verify.core.parallel._CONNECTING", 0.2)
-    code, said, err = run(capsys, *ASKED, "--dask", "127.0.0.1:9")
+    code, said, err = run(*ASKED, "--dask", "127.0.0.1:9")
     assert (code, said) == (ExitCode.USAGE, "")
     assert err.startswith("error: no dask scheduler answers at 127.0.0.1:9")
     assert err.count("\n") == 1
@@ -139,7 +132,7 @@ def test_progress_says_how_far_it_is_and_how_long_it_will_take():
     ]
 
 
-def test_words_that_do_not_go_together(here: Path, capsys: pytest.CaptureFixture[str]):
+def test_words_that_do_not_go_together(here: Path, run: Run):
     batch = ("run/model-0.safetensors", "run/batch-0.npz")
     for line, said in (
         (["audit"], "give MODEL and BATCH, or --run with --out"),
@@ -154,18 +147,15 @@ def test_words_that_do_not_go_together(here: Path, capsys: pytest.CaptureFixture
         ([*ASKED, "--sarif", "no/where.sarif"], "no/where.sarif: its folder does not exist"),
         (["audit", *batch, "--junit", "no/where.xml"], "no/where.xml: its folder does not exist"),
     ):
-        code, out, err = run(capsys, *line)
+        code, out, err = run(*line)
         assert (code, out) == (ExitCode.USAGE, ""), line
         assert said in err
     assert not Path("out").exists()
 
 
-def test_one_batch_has_the_same_findings(here: Path, capsys: pytest.CaptureFixture[str]):
+def test_one_batch_has_the_same_findings(here: Path, run_json: RunJson):
     files = ("--junit", "junit.xml", "--sarif", "exan.sarif")
-    code, out, _ = run(
-        capsys, "audit", "run/model-1.safetensors", "run/batch-1.npz", *files, "--attack", "--json"
-    )
-    record = json.loads(out)
+    code, record = run_json("audit", "run/model-1.safetensors", "run/batch-1.npz", *files, "--attack")
     assert (code, record["junit"], record["sarif"]) == (ExitCode.DONE, "junit.xml", "exan.sarif")
     assert record["attack"]["found"] == 2
     (case,) = ElementTree.parse("junit.xml").getroot().findall("testsuite/testcase")
@@ -201,12 +191,12 @@ def test_the_document_s_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert all({"model", "batch"} <= set(json.loads(line)) for line in lines.splitlines())
 
 
-def test_the_workflow_s_command_works(here: Path, capsys: pytest.CaptureFixture[str]):
+def test_the_workflow_s_command_works(here: Path, run: Run):
     workflow = (ROOT / "examples" / "github_audit.yml").read_text()
     (command,) = re.findall(r"run: exan (.*)", workflow)
     Path("run").rename("audit")
     words = ["1" if word == "2" else word for word in command.split()]
-    code, _, err = run(capsys, *words)
+    code, _, err = run(*words)
     assert (code, err) == (ExitCode.REFUSED, "")
     for name in re.findall(r"^ +(?:sarif_file: )?(\S+\.(?:sarif|xml|html|jsonl))$", workflow, re.M):
         assert Path(name).exists(), name

@@ -15,7 +15,8 @@ from torch import nn
 from exan_verify.api.files import save_batch
 from exan_verify.bench import compare
 from exan_verify.cli.terminal.output import ExitCode
-from tests.support.commands import run
+from tests.support.commands import Run
+from tests.support.torch_reference import trained
 
 SHAPE = (3, 4, 4)
 METHODS = ("auto", "published", "tolerance 1e-06", "DLG", "Inverting Gradients")
@@ -32,11 +33,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     model.add_module("relu", nn.ReLU())
     model.add_module("last", nn.Linear(48, 4))
     x, y = torch.tensor(rng.random((64, 16))).float(), torch.tensor(rng.integers(0, 4, 64))
-    optimiser = torch.optim.SGD(model.parameters(), lr=0.2)
-    for _ in range(40):
-        optimiser.zero_grad()
-        nn.functional.cross_entropy(model(x), y).backward()
-        optimiser.step()
+    trained(model, x, y, 40, 0.2, torch.optim.SGD)
     save_file(model.state_dict(), "model.safetensors")
     save_batch("batch.npz", x[:3].reshape(SHAPE), y[:3])
     return tmp_path
@@ -53,12 +50,12 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ],
 )
 def test_every_kind_of_method_on_every_kind_of_question(
-    here: Path, capsys: pytest.CaptureFixture[str], loss: str, reduction: str, out_of_range: set[str]
+    here: Path, run: Run, loss: str, reduction: str, out_of_range: set[str]
 ):
     asked = [part for method in METHODS for part in ("--method", method)]
     question = ("--loss", loss, "--reduction", reduction, "--seconds", "0.05")
     code, out, err = run(
-        capsys, "compare", "model.safetensors", "batch.npz", *asked, *question, "--figure", "c.png", "--json"
+        "compare", "model.safetensors", "batch.npz", *asked, *question, "--figure", "c.png", "--json"
     )
     assert (code, err) == (ExitCode.DONE, "")
     record = json.loads(out)
@@ -75,9 +72,7 @@ def test_every_kind_of_method_on_every_kind_of_question(
 
 
 @pytest.mark.usefixtures("in_this_process")
-def test_the_table_and_what_is_kept_when_it_is_cut(
-    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-):
+def test_the_table_and_what_is_kept_when_it_is_cut(here: Path, run: Run, monkeypatch: pytest.MonkeyPatch):
     started = []
 
     def interrupted(job: object, method: str, most: float) -> compare.Run:
@@ -98,20 +93,19 @@ def test_the_table_and_what_is_kept_when_it_is_cut(
         "--patience",
         "2",
     )
-    code, out, err = run(capsys, *words)
-    assert code == ExitCode.INTERRUPTED
+    _, out, err = run(*words, exits=ExitCode.INTERRUPTED)
     assert err.splitlines()[-1] == "error: interrupted"
     assert [line.split()[0] for line in out.split("\n\n")[0].splitlines()] == ["method", "auto"]
     assert Path("c.png").exists()
     assert started == [("auto", 3.0), (started[1][0], 3.0)]
 
 
-def test_what_cannot_be_compared(here: Path, capsys: pytest.CaptureFixture[str]):
+def test_what_cannot_be_compared(here: Path, run: Run):
     for words, said in (
         (("--method", "magic"), "no method ['magic']; there are auto, lift"),
         (("--figure", "no/where.png"), "no/where.png: its folder does not exist"),
         (("--loss", "bce"), "batch.npz: y has shape (3,); for loss='bce' give (3, 4)"),
     ):
-        code, out, err = run(capsys, "compare", "model.safetensors", "batch.npz", *words)
+        code, out, err = run("compare", "model.safetensors", "batch.npz", *words)
         assert (code, out) == (ExitCode.USAGE, ""), words
         assert said in err

@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 
 from exan_verify import audit, certify
 from exan_verify.api.files import load_model, save_batch, save_gradient
-from tests.support.commands import run
+from tests.support.commands import Run, RunJson
 
 ASSUMED = "6-40-3, Linear layers with ReLU between them (assumed: the file names no activation)"
 CERTIFY = ("certify", "model.safetensors", "--batch", "batch.npz")
@@ -63,11 +63,11 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_what_was_done_is_said(here: Path, capsys: pytest.CaptureFixture[str]):
+def test_what_was_done_is_said(here: Path, run: Run):
     attacked = ("attack", "model.safetensors", "gradient.npz", "--out", "found.npz", "--batch-size", "2")
     certified = ("certify", "model.safetensors", "--gradient", "gradient.npz", "--tolerance", "1e-10")
     for command in (attacked, (*certified, "--batch-size", "2")):
-        code, out, err = run(capsys, *command)
+        code, out, err = run(*command)
         assert (code, err) == (0, "")
         for note in (
             ASSUMED,
@@ -75,22 +75,20 @@ def test_what_was_done_is_said(here: Path, capsys: pytest.CaptureFixture[str]):
             "'module.' of the gradient's",
         ):
             assert sum(note in line for line in out.splitlines() if line.startswith("note: ")) == 1
-        code, out, _ = run(capsys, *command, "--json")
+        code, out, _ = run(*command, "--json")
         notes = json.loads(out)["notes"]
         assert notes[0] == ASSUMED
         assert len(notes) == 3
 
 
-def test_the_architecture_that_was_assumed_is_said(here: Path, capsys: pytest.CaptureFixture[str]):
+def test_the_architecture_that_was_assumed_is_said(here: Path, run: Run, run_json: RunJson):
     for command in (
         ("certify", "model.safetensors", "--batch", "batch.npz"),
         ("audit", "model.safetensors", "batch.npz"),
     ):
-        code, out, _ = run(capsys, *command)
+        _, out, _ = run(*command)
         assert f"note: {ASSUMED}" in out.splitlines()
-        code, out, _ = run(capsys, *command, "--json")
-        record = json.loads(out)
-        assert code == 0
+        _, record = run_json(*command, exits=0)
         assert record["notes"] == [ASSUMED]
     network = load_model("model.safetensors")
     batch = (np.ones((1, 6)), [0])
@@ -140,7 +138,7 @@ def test_one_error_and_exit_code_two(
     line: tuple[str, ...],
     says: str,
     here: Path,
-    capsys: pytest.CaptureFixture[str],
+    run: Run,
     monkeypatch: pytest.MonkeyPatch,
 ):
     monkeypatch.syspath_prepend(str(here))
@@ -148,7 +146,7 @@ def test_one_error_and_exit_code_two(
         monkeypatch.delitem(sys.modules, name, raising=False)
     before = sorted(os.listdir())
     for more in ((), ("--json",)):
-        code, out, err = run(capsys, *line, *more)
+        code, out, err = run(*line, *more)
         assert (code, out) == (2, "")
         message = json.loads(err)["message"] if more else err.removeprefix("error: ")
         assert message != err
@@ -156,9 +154,9 @@ def test_one_error_and_exit_code_two(
     assert [name for name in sorted(os.listdir()) if name != "__pycache__"] == before
 
 
-def test_a_file_of_claims_that_does_not_end_keeps_the_budget(here: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_file_of_claims_that_does_not_end_keeps_the_budget(here: Path, run: Run):
     Path("loops.py").write_text("while True: pass\n")
-    code, out, err = run(capsys, "theorems", "--file", "loops.py", "--budget", "0.3")
+    code, out, err = run("theorems", "--file", "loops.py", "--budget", "0.3")
     assert (code, out) == (3, "")
     assert "budget" in err
 

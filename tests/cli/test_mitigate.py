@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,6 @@ import pytest
 
 from exan_verify.api.files import save_batch, save_tensors
 from exan_verify.cli.terminal.output import ExitCode
-from tests.support.commands import run
 from tests.support.mitigation_cases import drawn_case
 
 HEADINGS = ["defence", "ExANs", "proved", "attack", "dB", "hidden", "reach", "LMMSE", "acc."]
@@ -32,9 +30,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_the_table_fits_into_80_columns_and_says_what_it_means(here, capsys):
+def test_the_table_fits_into_80_columns_and_says_what_it_means(here, run):
     names = ("regroup", "project-pca:4", "average:2", "clip-noise:1:1")
-    code, out, err = run(capsys, *ASKED, *(f"--defence={name}" for name in names), "--report", "r.html")
+    code, out, err = run(*ASKED, *(f"--defence={name}" for name in names), "--report", "r.html")
     page = Path("r.html").read_text()
     assert all(f"<code>{name}</code>" in page for name in names)
     assert page.count("data:image/png;base64,") == 1, "16 features are drawn as pictures of 4 x 4"
@@ -53,10 +51,8 @@ def test_the_table_fits_into_80_columns_and_says_what_it_means(here, capsys):
     assert "Recommendation" in lines
 
 
-def test_the_record_is_one_object(here, capsys):
-    code, out, _ = run(capsys, *ASKED, "--defence", "project-dct:4", "--pixels", "3", "--json")
-    record = json.loads(out)
-    assert code == ExitCode.DONE
+def test_the_record_is_one_object(here, run_json):
+    _, record = run_json(*ASKED, "--defence", "project-dct:4", "--pixels", "3", exits=ExitCode.DONE)
     assert record["schema"] == "exan/mitigation/1"
     (one,) = record["defences"]
     assert one["samples"] == ["free"] * 4
@@ -64,9 +60,8 @@ def test_the_record_is_one_object(here, capsys):
     assert "real arithmetic" in record["statement"]
 
 
-def test_defences_are_listed(here, capsys):
-    code, out, _ = run(capsys, *ASKED, "--defence", "help")
-    assert code == ExitCode.DONE
+def test_defences_are_listed(here, run):
+    _, out, _ = run(*ASKED, "--defence", "help", exits=ExitCode.DONE)
     assert "clip-noise:c:s" in out
     assert all(len(line) <= 90 for line in out.splitlines())
 
@@ -84,9 +79,8 @@ def test_defences_are_listed(here, capsys):
         (("--defence", "no-bias", "--report", "absent/r.html"), "absent/r.html"),
     ],
 )
-def test_errors_name_what_is_wrong(here, capsys, line, says):
-    code, out, err = run(capsys, *ASKED, *line)
-    assert code == ExitCode.USAGE
+def test_errors_name_what_is_wrong(here, run, line, says):
+    _, out, err = run(*ASKED, *line, exits=ExitCode.USAGE)
     assert says in err
     assert out == ""
     assert not list(here.glob("*.html"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from functools import cache
 from itertools import islice
 from pathlib import Path
 
@@ -21,9 +21,9 @@ from exan_verify.core.question import Loss
 from exan_verify.core.verdict import Outcome, SampleStatus, Trust, Verdict
 from exan_verify.numeric.attack import METHODS
 from exan_verify.report import render
-from tests.support.cases import default_network, random_batch
+from tests.support.cases import random_case
 from tests.support.certificate_cases import every_kind
-from tests.support.commands import run
+from tests.support.commands import Run
 
 LABEL = re.compile(
     r"\b(?:[CELMPST]\d{1,2}|(?:CB|CV|PL)\d{1,2}|F\d'?|R\d)\b|\b[BP]\.\d|\([1-9]\.\d[,)]"
@@ -31,12 +31,20 @@ LABEL = re.compile(
 )
 """C1, CB4, P.2a, (3.4), Appendix T: names of places in docs/theory.md."""
 
+ARITHMETIC = re.compile(
+    r"\b[Mm]od p\b|\bmodulo\b|\bresidues?\b|\bF_p\b|\bover Q\b|\bQ-space|Macaulay|[Nn]ull\("
+    r"|\brank ?[(\[]|\brank [A-Z]\b|\[H_|\|[A-Z][^|]*\||= M\b|< M\b"
+    r"|\b(?:[Dd]elta|d?[WbXHzfgG])_(?:$|[\d{(]|[Llk]\b)|\bd[Wb]\b"
+)
+"""Notation of the exact arithmetic, and names of its matrices: mod p, rank(A), Delta_2, [dW | db]."""
+
 THEORY_PAGE = (Path(__file__).parents[2] / "docs" / "theory.md").read_text()
 SAID_BY = ("api", "decide", "exact", "mitigation", "models", "numeric", "report", "smt", "testing")
 PACKAGE = Path(exan_verify.__file__).parent
 
 
-def literals(path: Path) -> Iterator[tuple[int, str]]:
+@cache
+def literals(path: Path) -> tuple[tuple[int, str], ...]:
     """The texts of a module that are no documentation, with their lines."""
     tree = ast.parse(path.read_text())
     documentation = {
@@ -46,9 +54,11 @@ def literals(path: Path) -> Iterator[tuple[int, str]]:
         for part in node.body
         if isinstance(part, ast.Expr)
     }
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documentation:
-            yield node.lineno, node.value
+    return tuple(
+        (node.lineno, node.value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documentation
+    )
 
 
 def test_no_reason_or_note_is_written_with_a_label():
@@ -64,6 +74,19 @@ def test_no_reason_or_note_is_written_with_a_label():
         if LABEL.search(text)
     ]
     assert not found
+
+
+def test_no_reason_of_an_engine_is_written_in_the_notation_of_its_arithmetic():
+    files = [path for part in ("api", "decide", "numeric") for path in sorted((PACKAGE / part).rglob("*.py"))]
+    found = [
+        f"{path.relative_to(PACKAGE)}:{line}: {text}"
+        for path in files
+        for line, text in literals(path)
+        if ARITHMETIC.search(text)
+    ]
+    assert not found
+    for text in ("rank 3 mod p of", "rank(Delta_", "rank [H_", "Delta_", "dim null(R) is ", "by dW_1 alone"):
+        assert ARITHMETIC.search(text), text
 
 
 def printed(capsys: pytest.CaptureFixture[str], *parts: object) -> str:
@@ -93,8 +116,7 @@ def test_a_verdict_names_places_of_the_theory_only_where_it_is_asked(capsys: pyt
 @pytest.mark.parametrize("loss", Loss)
 def test_audits_and_their_reports_are_without_labels(loss: Loss, capsys: pytest.CaptureFixture[str]):
     for widths, samples in (((6, 40, 3), 3), ((6, 2, 3), 3), ((4, 5, 4, 2), 4)):
-        network = default_network(list(widths))
-        batch = random_batch(network, samples, loss=loss)
+        network, batch = random_case(list(widths), samples, loss=loss)
         found = audit(network, (batch.inputs, batch.labels), loss=loss.value, attack=True, work_limit=10**5)
         shown = audit_cli.section("A batch", batch.inputs, found.classes, found, found.attack or "", {})
         assert not LABEL.search(printed(capsys, *audit_cli.describe(found)))
@@ -103,7 +125,7 @@ def test_audits_and_their_reports_are_without_labels(loss: Loss, capsys: pytest.
 
 
 def test_attacks_and_the_list_of_theorems_are_without_labels(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
 ):
     from exan_verify.api.attack_own_batch import batch_gradient
     from exan_verify.api.files import save_batch, save_gradient, save_tensors
@@ -111,8 +133,7 @@ def test_attacks_and_the_list_of_theorems_are_without_labels(
     from tests.support.torch_reference import module
 
     monkeypatch.chdir(tmp_path)
-    network = default_network([6, 12, 8, 3])
-    batch = random_batch(network, 4)
+    network, batch = random_case([6, 12, 8, 3], 4)
     model = module(network)
     save_tensors(Path("m.safetensors"), model.state_dict())
     save_batch(Path("b.npz"), batch.inputs, batch.labels)
@@ -121,12 +142,11 @@ def test_attacks_and_the_list_of_theorems_are_without_labels(
     for method in METHODS:
         arguments = ("attack", "m.safetensors", "g.safetensors", "--out", "f.npz", "--method", method)
         for more in ((), ("--no-repairs",)) if method == "published" else ((),):
-            _, out, err = run(capsys, *arguments, "--budget", "20", *more)
+            _, out, err = run(*arguments, "--budget", "20", *more)
             assert not LABEL.search(out + err), out
-    code, out, _ = run(capsys, "theorems")
-    assert code == 0
+    _, out, _ = run("theorems", exits=0)
     assert not LABEL.search(out.replace("Algorithm B.1", ""))
-    assert LABEL.search(run(capsys, "theorems", "--long")[1])
+    assert LABEL.search(run("theorems", "--long")[1])
 
 
 def test_every_kind_of_evidence_has_its_place_in_the_theory():

@@ -14,7 +14,7 @@ from exan_verify.api.files import save_batch, save_gradient
 from exan_verify.cli.terminal.output import ExitCode
 from exan_verify.exact.backprop import gradient as exact_gradient
 from exan_verify.smt.solvers.run import UNSAT, Strategy, Worker
-from tests.support.commands import run
+from tests.support.commands import Run, RunJson
 from tests.support.smt_cases import decided, named
 
 CASE = "plain/mse/bias/0"
@@ -40,58 +40,60 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 QUESTION = ("--loss", "mse", "--reduction", "sum")
 
 
-def test_smt_decides_and_resumes(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_smt_decides_and_resumes(here: Path, run: Run, run_json: RunJson) -> None:
     asked = ("smt", "model.safetensors", "--batch", "batch.npz", *QUESTION, "--cache", "answers")
-    code, out, _ = run(capsys, *asked, "--json")
-    record = json.loads(out)
+    code, record = run_json(*asked)
     assert (code, record["outcome"], record["trust"]) == (ExitCode.DONE, "unique", "solver-trusted")
     stored = sorted(p.name for p in Path("answers").rglob("*.json"))
     assert stored
-    assert run(capsys, *asked)[0] == ExitCode.DONE
+    assert run(*asked)[0] == ExitCode.DONE
     assert sorted(p.name for p in Path("answers").rglob("*.json")) == stored
 
 
-def test_smt_with_a_second_opinion(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_smt_with_a_second_opinion(here: Path, run: Run) -> None:
     code, out, _ = run(
-        capsys, "smt", "model.safetensors", "--batch", "batch.npz", *QUESTION, "--double-check", "--json"
+        "smt", "model.safetensors", "--batch", "batch.npz", *QUESTION, "--double-check", "--json"
     )
     assert (code, json.loads(out)["trust"]) == (ExitCode.DONE, "cross-checked")
 
 
-def test_smt_from_the_gradient(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_smt_from_the_gradient(here: Path, run_json: RunJson) -> None:
     asked = ("smt", "model.safetensors", "--gradient", "gradient.json", "--batch-size", "2", *QUESTION)
-    code, out, _ = run(capsys, *asked, "--json")
-    record = json.loads(out)
+    code, record = run_json(*asked)
     assert (code, record["outcome"]) == (ExitCode.DONE, "unique")
     ours = {tuple(map(str, row)) for row in named(CASE).batch.x}
     assert {tuple(row) for row in record["batch"]["x"]} == ours
 
 
-def test_undecided_is_exit_code_three(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = run(
-        capsys, "smt", "model.safetensors", "--batch", "batch.npz", *QUESTION, "--budget", "0.000001"
-    )
+def test_undecided_is_exit_code_three(here: Path, run: Run) -> None:
+    code, out, _ = run("smt", "model.safetensors", "--batch", "batch.npz", *QUESTION, "--budget", "0.000001")
     assert code == ExitCode.UNDECIDED
     assert "UNKNOWN" in out
 
 
-def test_tolerance_and_radius(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tolerance_and_radius(here: Path, run: Run) -> None:
     asked = ("smt", "model.safetensors", "--batch", "batch.npz", *QUESTION, "--tolerance", "1e-9")
-    code, out, _ = run(capsys, *asked, "--radius", "1/1000", "--json")
+    code, out, _ = run(*asked, "--radius", "1/1000", "--json")
     assert (code, json.loads(out)["outcome"]) == (ExitCode.DONE, "unique")
 
 
-def test_export_of_the_whole_question(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = run(
-        capsys, "export-smt", "model.safetensors", "--batch", "batch.npz", *QUESTION, "--out", "q.smt2"
+def test_export_of_the_whole_question(here: Path, run: Run) -> None:
+    _, out, _ = run(
+        "export-smt",
+        "model.safetensors",
+        "--batch",
+        "batch.npz",
+        *QUESTION,
+        "--out",
+        "q.smt2",
+        exits=ExitCode.DONE,
     )
-    assert code == ExitCode.DONE
     assert "q.smt2" in out
     with Worker() as worker:
         assert worker.ask(Path("q.smt2").read_text(), Strategy("z3", "smt"), seconds=20).status == UNSAT
 
 
-def test_export_of_cubes(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_export_of_cubes(here: Path, run_json: RunJson) -> None:
     asked = (
         "export-smt",
         "model.safetensors",
@@ -102,9 +104,7 @@ def test_export_of_cubes(here: Path, capsys: pytest.CaptureFixture[str]) -> None
         "folder",
         "--cubes",
     )
-    code, out, _ = run(capsys, *asked, "--json")
-    record = json.loads(out)
-    assert code == ExitCode.DONE
+    _, record = run_json(*asked, exits=ExitCode.DONE)
     assert sorted(p.name for p in Path("folder").iterdir()) == record["files"]
     assert {"complete.smt2", "index.txt"} <= set(record["files"])
     with Worker() as worker:
@@ -126,7 +126,7 @@ def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("loss", ["cross_entropy", "bce", "mse", "hinge"])
 @pytest.mark.parametrize("cubes", [(), ("--cubes",)])
 def test_a_large_export_asks_first_and_writes_nothing(
-    large: Path, capsys: pytest.CaptureFixture[str], loss: str, cubes: tuple[str, ...]
+    large: Path, run: Run, loss: str, cubes: tuple[str, ...]
 ) -> None:
     if loss == "bce":
         save_batch("batch.npz", np.zeros((32, 784)), np.zeros((32, 10), dtype=int))
@@ -142,12 +142,12 @@ def test_a_large_export_asks_first_and_writes_nothing(
         "out",
         *cubes,
     )
-    code, out, err = run(capsys, *asked)
+    code, out, err = run(*asked)
     assert (code, out) == (ExitCode.USAGE, "")
     assert "million bytes" in err or "billion bytes" in err
     assert "--force" in err
     for budget in ("0.0001", "0.003", "0.005", "0.01", "0.02"):  # the timer rings in other places
-        code, out, err = run(capsys, *asked, "--force", "--budget", budget)
+        code, out, err = run(*asked, "--force", "--budget", budget)
         assert (code, out) == (ExitCode.UNDECIDED, "")
         assert f"the budget of {budget} s ran out and nothing is written" in err
         assert sorted(large.iterdir()) == before
@@ -155,10 +155,9 @@ def test_a_large_export_asks_first_and_writes_nothing(
 
 @pytest.mark.parametrize("command", [("smt",), ("certify", "--engine", "smt")])
 def test_a_question_too_large_for_solvers_is_undecided_with_its_size(
-    large: Path, capsys: pytest.CaptureFixture[str], command: tuple[str, ...]
+    large: Path, run: Run, command: tuple[str, ...]
 ) -> None:
-    code, out, _ = run(capsys, *command, "model.safetensors", "--batch", "batch.npz", "--json")
-    assert code == ExitCode.UNDECIDED
+    _, out, _ = run(*command, "model.safetensors", "--batch", "batch.npz", "--json", exits=ExitCode.UNDECIDED)
     assert "terms" in json.loads(out)["reason"]
 
 
@@ -172,15 +171,12 @@ def test_a_question_too_large_for_solvers_is_undecided_with_its_size(
         (("export-smt", "model.safetensors", "--batch", "batch.npz", "--out", "no/q.smt2"), "does not exist"),
     ],
 )
-def test_bad_input_names_the_remedy(
-    here: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
-) -> None:
-    code, _, err = run(capsys, *arguments)
-    assert code == ExitCode.USAGE
+def test_bad_input_names_the_remedy(here: Path, run: Run, arguments: tuple[str, ...], message: str) -> None:
+    _, _, err = run(*arguments, exits=ExitCode.USAGE)
     assert message in err
 
 
-def test_floats_need_a_meaning(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_floats_need_a_meaning(here: Path, run: Run) -> None:
     case = named(CASE)
     exact = exact_gradient(case.network, case.batch, case.loss, case.reduction)
     floats = {
@@ -190,10 +186,9 @@ def test_floats_need_a_meaning(here: Path, capsys: pytest.CaptureFixture[str]) -
     shaped = {k: v.reshape(exact.tensors[k].shape) for k, v in floats.items()}
     save_gradient("gradient.safetensors", shaped)
     asked = ("smt", "model.safetensors", "--gradient", "gradient.safetensors", "--batch-size", "2", *QUESTION)
-    code, _, err = run(capsys, *asked)
-    assert code == ExitCode.USAGE
+    _, _, err = run(*asked, exits=ExitCode.USAGE)
     assert "--exact" in err
-    assert run(capsys, *asked, "--exact")[0] == ExitCode.DONE
+    assert run(*asked, "--exact")[0] == ExitCode.DONE
 
 
 def test_cubes_run_on_a_dask_cluster() -> None:
@@ -240,12 +235,10 @@ def narrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("two hinge --sample 1", "sat"),
     ],
 )
-def test_narrower_questions_and_both_solvers(
-    narrow: Path, capsys: pytest.CaptureFixture[str], asked: str, answer: str
-) -> None:
+def test_narrower_questions_and_both_solvers(narrow: Path, run: Run, asked: str, answer: str) -> None:
     name, loss, *options = asked.split()
     files = (f"{name}.safetensors", "--batch", f"{name}.npz", "--loss", loss)
-    code, _, _ = run(capsys, "export-smt", *files, *options, "--out", "q.smt2")
+    code, _, _ = run("export-smt", *files, *options, "--out", "q.smt2")
     text = Path("q.smt2").read_text()
     assert code == ExitCode.DONE
     with Worker() as worker:
@@ -253,12 +246,10 @@ def test_narrower_questions_and_both_solvers(
             assert worker.ask(text, strategy, seconds=60).status == answer
 
 
-def test_what_a_sample_is_asked_about_is_said_at_the_head(
-    narrow: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_a_sample_is_asked_about_is_said_at_the_head(narrow: Path, run: Run) -> None:
     files = ("one.safetensors", "--batch", "one.npz", "--loss", "bce", "--sample", "1")
-    run(capsys, "export-smt", *files, "--out", "q.smt2")
-    run(capsys, "export-smt", *files, "--exp", "--out", "exp.smt2")
+    run("export-smt", *files, "--out", "q.smt2")
+    run("export-smt", *files, "--exp", "--out", "exp.smt2")
     plain, exact = Path("q.smt2").read_text(), Path("exp.smt2").read_text()
     assert "sample 1 is in every batch with this gradient: it is determined" in plain
     assert "means NOTHING" in plain
@@ -279,19 +270,15 @@ def test_what_a_sample_is_asked_about_is_said_at_the_head(
         ("--sample 0 --cubes", "in one file"),
     ],
 )
-def test_narrower_questions_that_make_no_sense(
-    narrow: Path, capsys: pytest.CaptureFixture[str], options: str, problem: str
-) -> None:
+def test_narrower_questions_that_make_no_sense(narrow: Path, run: Run, options: str, problem: str) -> None:
     files = ("one.safetensors", "--batch", "one.npz", "--loss", "mse")
-    code, _, err = run(capsys, "export-smt", *files, *options.split(), "--out", "q.smt2")
+    code, _, err = run("export-smt", *files, *options.split(), "--out", "q.smt2")
     assert code == ExitCode.USAGE
     assert problem in " ".join(err.split())
     assert not Path("q.smt2").exists()
 
 
-def test_the_release_through_a_basis_is_that_of_the_projected_inputs(
-    narrow: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_release_through_a_basis_is_that_of_the_projected_inputs(narrow: Path, run: Run) -> None:
     """W_1 = V B^T with one column: inputs move along the kernel of B^T, which the whole gradient sees."""
     save_file(
         {
@@ -307,6 +294,6 @@ def test_the_release_through_a_basis_is_that_of_the_projected_inputs(
     files = ("thin.safetensors", "--batch", "thin.npz", "--loss", "mse")
     with Worker() as worker:
         for options, answer in (((), "unsat"), (("--release", "basis.json"), "sat")):
-            run(capsys, "export-smt", *files, *options, "--out", "q.smt2")
+            run("export-smt", *files, *options, "--out", "q.smt2")
             text = Path("q.smt2").read_text()
             assert worker.ask(text, Strategy("z3", "smt"), seconds=60).status == answer

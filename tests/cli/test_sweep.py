@@ -17,7 +17,7 @@ from exan_verify.api.runs.sweep import sweep
 from exan_verify.cli.terminal.output import ExitCode
 from exan_verify.errors import FileError, InputError
 from exan_verify.models.chain import to_network
-from tests.support.commands import run
+from tests.support.commands import Run
 
 ASKED = ("sweep", "ours:net", "--data", "data.npz", "--repeat", "2", "--batch-size", "2")
 MODULE = """
@@ -50,9 +50,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_over_batch_sizes_it_draws_and_writes(here: Path, capsys: pytest.CaptureFixture[str]):
+def test_over_batch_sizes_it_draws_and_writes(here: Path, run: Run):
     files = ("--figure", "s.png", "--csv", "s.csv")
-    code, out, err = run(capsys, *ASKED, "--over", "batch", "--values", "2,1", *files, "--json")
+    code, out, err = run(*ASKED, "--over", "batch", "--values", "2,1", *files, "--json")
     assert (code, err) == (ExitCode.DONE, "")
     record = json.loads(out)
     assert (record["schema"], record["over"], record["batch_size"]) == ("exan/sweep/1", "batch", None)
@@ -68,17 +68,16 @@ def test_over_batch_sizes_it_draws_and_writes(here: Path, capsys: pytest.Capture
     assert matplotlib.image.imread("s.png").shape[2] == 4
 
 
-def test_over_widths_the_factory_is_called_with_each(here: Path, capsys: pytest.CaptureFixture[str]):
-    code, out, _ = run(capsys, *ASKED, "--over", "width", "--values", "2,24", "--out", "kept")
-    assert code == ExitCode.DONE
+def test_over_widths_the_factory_is_called_with_each(here: Path, run: Run):
+    _, out, _ = run(*ASKED, "--over", "width", "--values", "2,24", "--out", "kept", exits=ExitCode.DONE)
     lines = [line.split() for line in out.splitlines()[:3]]
     assert lines[0][:2] == ["width", "samples"]
     assert [line[0] for line in lines[1:]] == ["2", "24"]
     networks = [json.loads(Path(f"kept/width-{w}/steps.jsonl").read_text().splitlines()[0]) for w in (2, 24)]
     assert [one["network"] for one in networks] == ["4-2-3", "4-24-3"]
     before = {path: path.read_bytes() for path in Path("kept").rglob("steps.jsonl")}
-    assert run(capsys, *ASKED, "--over", "width", "--values", "2,24", "--out", "kept")[0] == ExitCode.USAGE
-    again = run(capsys, *ASKED, "--over", "width", "--values", "2,24", "--out", "kept", "--resume")
+    assert run(*ASKED, "--over", "width", "--values", "2,24", "--out", "kept")[0] == ExitCode.USAGE
+    again = run(*ASKED, "--over", "width", "--values", "2,24", "--out", "kept", "--resume")
     assert (again[0], again[1]) == (ExitCode.DONE, out)
     assert before == {path: path.read_bytes() for path in Path("kept").rglob("steps.jsonl")}
 
@@ -110,14 +109,14 @@ def test_over_epochs_the_networks_are_trained_on(tmp_path: Path):
     assert (line["outcome"], line["determined"]) == (alone.verdict.outcome.value, alone.verdict.determined)
 
 
-def test_what_the_budget_leaves_is_said(here: Path, capsys: pytest.CaptureFixture[str]):
-    code, out, _ = run(capsys, *ASKED, "--over", "batch", "--budget", "1e-9", "--figure", "s.png")
+def test_what_the_budget_leaves_is_said(here: Path, run: Run):
+    code, out, _ = run(*ASKED, "--over", "batch", "--budget", "1e-9", "--figure", "s.png")
     assert code == ExitCode.UNDECIDED
     assert "not finished: the budget ran out" in out
     assert not Path("s.png").exists()
 
 
-def test_what_cannot_be_swept(here: Path, capsys: pytest.CaptureFixture[str]):
+def test_what_cannot_be_swept(here: Path, run: Run):
     for words, said in (
         (("ours:net", "--over", "depth"), "Invalid value for '--over'"),
         (("ours:net", "--over", "width", "--values", "a"), "write integers with commas"),
@@ -133,7 +132,7 @@ def test_what_cannot_be_swept(here: Path, capsys: pytest.CaptureFixture[str]):
         (("ours:number", "--over", "epoch", "--values", "1"), "cannot be trained; make a torch.nn.Module"),
         (("ours:net", "--over", "batch", "--csv", "no/s.csv"), "no/s.csv: its folder does not exist"),
     ):
-        code, out, err = run(capsys, "sweep", *words, "--data", "data.npz")
+        code, out, err = run("sweep", *words, "--data", "data.npz")
         assert (code, out) == (ExitCode.USAGE, ""), words
         assert said in err
     assert {path.name for path in here.iterdir()} <= {"ours.py", "data.npz", "__pycache__"}

@@ -16,17 +16,18 @@ from exan_verify.cli.terminal.output import Output, table
 from exan_verify.core.verdict import Outcome, SampleStatus, Verdict
 from exan_verify.errors import InputError, meant
 from exan_verify.theorems.registry import beside, chosen, registry, statement
-from tests.support.commands import run
+from tests.support.commands import Run
 
 
-def test_every_command_has_examples_that_it_takes(capsys: pytest.CaptureFixture[str]):
+def test_every_command_has_examples_that_it_takes(run: Run):
     by_name = {command.name: command for command in COMMANDS}
     assert set(EXAMPLES) == set(by_name)
     for name, lines in EXAMPLES.items():
-        _, out, _ = run(capsys, name, "--help")
-        shown = " ".join(out.split("Examples:")[1].split())
+        _, out, _ = run(name, "--help")
+        shown = " ".join(out.split("Examples, in the folder demo-report")[1].split())
         for line in lines:
             assert line in shown
+            assert len(line) <= 78, "a terminal of 80 columns would break it"
             program, command, *arguments = shlex.split(line)
             assert (program, command) == ("exan", name)
             with by_name[name].make_context(name, arguments):
@@ -69,19 +70,17 @@ def test_what_was_meant_is_near_or_the_beginning_and_never_far():
     assert [meant(value, ["lifting", "scale"]) for value in ("xyz", "", 3, None)] == [""] * 4
 
 
-def test_a_group_is_listed_without_checks(capsys: pytest.CaptureFixture[str]):
-    code, out, _ = run(capsys, "theorems", "counting", "--no-checks")
+def test_a_group_is_listed_without_checks(run: Run):
+    code, out, _ = run("theorems", "counting", "--no-checks")
     names = [one.name for one in chosen("counting")]
     assert code == 0
     assert all(name in out for name in names)
     assert f"{len(names)} statements:" in out
-    _, out, _ = run(capsys, "theorems", "C1", "--no-checks")
+    _, out, _ = run("theorems", "C1", "--no-checks")
     assert out.endswith("also in group C1: c1-labels-not-told, c1-upper-layer-alone\n")
 
 
-def test_errors_are_one_json_object_on_stderr_where_json_is_asked_for(
-    capsys: pytest.CaptureFixture[str], tmp_path, monkeypatch
-):
+def test_errors_are_one_json_object_on_stderr_where_json_is_asked_for(run: Run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for arguments, kind, start in (
         (("certify", "none.onnx", "--batch", "b.npz"), "FileError", "none.onnx: cannot be read"),
@@ -89,12 +88,12 @@ def test_errors_are_one_json_object_on_stderr_where_json_is_asked_for(
         (("audit", "m", "b", "--los", "mse"), "UsageError", "No such option"),
         (("theorems", "nobody"), "InputError", "no statement or group is called"),
     ):
-        code, out, err = run(capsys, *arguments, "--json")
+        code, out, err = run(*arguments, "--json")
         record = json.loads(err)
         assert (code, out, err.count("\n")) == (2, "", 1)
         assert (record["schema"], record["error"], record["exit_code"]) == ("exan/error/1", kind, 2)
         assert record["message"].startswith(start)
-        code, _, err = run(capsys, *arguments)
+        code, _, err = run(*arguments)
         assert err.startswith(f"error: {start}")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from exan_verify.coq.literals import tensor
 from exan_verify.coq.unique import document, find_evidence
 from exan_verify.core.question import Loss
 from exan_verify.errors import CertificateRejected, ExanError, InputError
+from tests.support.cases import three_share_layer_one
 from tests.support.commands import run
 
 needs_coq = pytest.mark.skipif(
@@ -157,7 +159,19 @@ _ASSUMED = re.compile(r"\b(Axioms?|Parameters?|Conjecture|Admitted|admit|give_up
 
 
 @pytest.mark.parametrize(
-    "name", ["residues", "cubes", "tensors", "certificates", "claims", "second", "softmax"]
+    "name",
+    [
+        "residues",
+        "cubes",
+        "tensors",
+        "layers",
+        "splits",
+        "divisions",
+        "certificates",
+        "claims",
+        "second",
+        "softmax",
+    ],
 )
 def test_the_library_assumes_nothing(name: str) -> None:
     assert not _ASSUMED.search((LIBRARY / f"{name}.v").read_text())
@@ -347,6 +361,92 @@ def test_coqc_accepts_one_sample_alone(loss: str, widths: tuple[int, ...], tmp_p
     path.write_text(prove(certificate, network, batch=batch))
     assert "(Alone )" in path.read_text()
     assert "PrimInt63.mul" in compiled(path)
+
+
+def parted(widths: tuple[int, ...], near: dict[int, float], parts: dict[int, tuple[int, int]]) -> Any:
+    """Four samples; sample m of ``near`` is as close as this to sample 0. Half of the neurons of the layers
+    in ``parts`` pass between the features of two samples.
+    """
+    r = np.random.default_rng(1)
+    x = r.normal(size=(4, widths[0]))
+    for m, gap in near.items():
+        x[m] = x[0] + gap * r.normal(size=widths[0])
+    features, layers = x, []
+    for number, (width, below) in enumerate(zip(widths[1:], widths, strict=False), start=1):
+        weight, bias = r.normal(size=(width, below)), r.normal(size=width)
+        if number in parts:
+            a, b = parts[number]
+            half = width // 2
+            bias[:half] = -weight[:half] @ (features[a] + features[b]) / 2
+        layers.append((weight, bias))
+        features = np.maximum(features @ weight.T + bias, 0)
+    return ReluNetwork.from_arrays(*zip(*layers, strict=True)), (x, np.array([0, 1, 2, 0]))
+
+
+def groups_by_layer(network: ReluNetwork, x: Any) -> list[int]:
+    """How many patterns the samples have in each hidden layer."""
+    counts = []
+    for layer in network.layers[:-1]:
+        x = np.maximum(x @ layer.weight.T.astype(float) + layer.bias.astype(float), 0)
+        counts.append(len({tuple(row > 0) for row in x}))
+    return counts
+
+
+@needs_coq
+@pytest.mark.parametrize("tampered", [False, True])
+def test_coqc_accepts_groups_that_the_next_layer_tells_apart(tampered: bool, tmp_path: Path) -> None:
+    """A changed minor of the group's own system, the last one of the evidence, is rejected."""
+    network, batch = three_share_layer_one(Loss.CROSS_ENTROPY)
+    certificate = certify(network, batch=batch, loss="cross_entropy").certificate
+    assert certificate is not None
+    assert certificate["evidence"][0]["layers"][0]["splits"] != []
+    text = prove(certificate, network, batch=batch)
+    before, evidence = text.split("Definition evidence", 1)
+    evidence, after = evidence.split("Definition told", 1)
+    assert evidence.count("Division") == 1
+    path = tmp_path / "claim.v"
+    if not tampered:
+        path.write_text(text)
+        assert "PrimInt63.mul" in compiled(path)
+        return
+    *_, last = re.finditer(r"(\d+) \| 0 \|\]", evidence)
+    changed = f"{evidence[: last.start(1)]}{int(last[1]) ^ 1}{evidence[last.end(1) :]}"
+    path.write_text(f"{before}Definition evidence{changed}Definition told{after}")
+    with pytest.raises(CertificateRejected, match="coqc rejects"):
+        compiled(path)
+
+
+@needs_coq
+@pytest.mark.campaign
+@pytest.mark.parametrize(
+    ("loss", "layer", "near", "parts", "patterns"),
+    [
+        (Loss.MSE, 1, {1: 2.0**-24, 2: 2.0**-11}, {2: (0, 2), 3: (0, 1)}, [2, 3, 4]),
+        (Loss.CROSS_ENTROPY, 1, {1: 2.0**-24, 2: 2.0**-11}, {2: (0, 2), 3: (0, 1)}, [2, 3, 4]),
+        (Loss.MSE, 2, {1: 2.0**-24}, {3: (0, 1)}, [3, 3, 4]),
+    ],
+)
+def test_coqc_accepts_chains_of_splits_and_those_of_a_higher_layer(
+    loss: Loss, layer: int, near: Any, parts: Any, patterns: list[int], tmp_path: Path
+) -> None:
+    network, (x, y) = parted((5, 40, 40, 40, 3), near, parts)
+    assert groups_by_layer(network, x) == patterns
+    given = Given(
+        loss=loss,
+        layers=tuple((tensor(one.weight, "w"), tensor(one.bias, "b")) for one in network.layers),
+        inputs=tensor(x, "x"),
+        labels=tensor(np.eye(3, dtype=int)[y], "y") if loss is Loss.MSE else [int(v) for v in y],
+        factor=4,
+    )
+    evidence = find_evidence(given, [layer], ["NextDeltas", "AllEntries"])
+    assert evidence is not None
+    assert [len(level) for level in evidence.splits] == [1] * (3 - layer)
+    path = tmp_path / "claim.v"
+    path.write_text(document(given, evidence, about=" "))
+    assert "PrimInt63.mul" in compiled(path)
+    path.write_text(document(given, replace(evidence, splits=()), about=" "))
+    with pytest.raises(CertificateRejected, match="coqc rejects"):
+        compiled(path)
 
 
 def narrow_top(shift: int) -> Any:

@@ -10,7 +10,7 @@ from exan_verify.api.certify import certify
 from exan_verify.api.check import check
 from exan_verify.core.budget import Budget
 from exan_verify.core.certificate import Apart, Split
-from exan_verify.core.network import Batch, ReluNetwork
+from exan_verify.core.network import ReluNetwork
 from exan_verify.core.question import Labels, Loss, Release
 from exan_verify.core.verdict import Outcome, SampleStatus
 from exan_verify.decide import enumeration, families
@@ -19,7 +19,8 @@ from exan_verify.decide.lifting.system import plan
 from exan_verify.errors import CertificateRejected
 from exan_verify.kernel.lifting.apart import facts as checked
 from exan_verify.kernel.released import require_made_for
-from tests.support.cases import default_network, random_batch
+from tests.support.cases import batch_of, default_network, random_case
+from tests.support.certificate_cases import assert_refused, assert_rejected, certify_as, plain
 from tests.support.contexts import context_of, subject
 
 FEATURES = 64
@@ -52,7 +53,7 @@ def trapped(
     y = rng.integers(0, classes, len(counts))
     if not loss.class_labels:
         y = np.eye(classes)[y]
-    return network, Batch.of(x.astype(np.float32), y, network=network, loss=loss, labels=labels)
+    return network, batch_of(network, x.astype(np.float32), y, loss, labels)
 
 
 def found_in(network, batch, *question, **options):
@@ -64,8 +65,7 @@ def found_in(network, batch, *question, **options):
 def test_batches_of_any_size_are_unique(loss):
     """K' + 2 neurons a pair: 3 for each of 40 samples at K' = 3 and 4; lifting lacks hundreds."""
     network, batch = trapped([3] * 40, loss=loss)
-    verdict = certify(network, batch=batch, loss=loss.value)
-    assert verdict.outcome is Outcome.UNIQUE, verdict.reason
+    verdict = certify_as(Outcome.UNIQUE, network, batch=batch, loss=loss.value)
     assert verdict.layer == 1
     assert "keep 40 of 40 samples apart" in verdict.reason
     assert [part["type"] for part in verdict.certificate["evidence"]] == ["apart"]
@@ -76,8 +76,7 @@ def test_batches_of_any_size_are_unique(loss):
 def test_real_and_known_labels(loss):
     labels = Labels.REAL if loss is Loss.MSE else Labels.KNOWN
     network, batch = trapped([4] * 12, loss=loss, labels=labels)
-    verdict = certify(network, batch=batch, loss=loss.value, labels=labels.value)
-    assert verdict.outcome is Outcome.UNIQUE, verdict.reason
+    verdict = certify_as(Outcome.UNIQUE, network, batch=batch, loss=loss.value, labels=labels.value)
     check(verdict.certificate, network, batch=batch)
 
 
@@ -108,26 +107,23 @@ def test_samples_are_isolated_in_turn():
     assert evidence.determined == tuple(range(8))
     assert checked(evidence, subject(network, batch)).determined == frozenset(range(8))
     wrong = msgspec.structs.replace(evidence, isolated=evidence.isolated[::-1])
-    with pytest.raises(CertificateRejected, match="too few exclusive"):
-        checked(wrong, subject(network, batch))
+    assert_refused("too few exclusive", checked, wrong, subject(network, batch))
 
 
 def test_what_is_left_is_lifted_in_its_own_span():
     network, batch = trapped(
         [7] * 20 + [2] * 4, shared=[(20, 21), (22, 23), (20, 23), (21, 22), (20, 22), (21, 23)] * 3
     )
-    verdict = certify(network, batch=batch)
-    assert verdict.outcome is Outcome.UNIQUE, verdict.reason
+    verdict = certify_as(Outcome.UNIQUE, network, batch=batch)
     assert "lifting separates the other 4" in verdict.reason
     check(verdict.certificate, network, batch=batch)
     for changed in ({}, {"rank": 17}, {"unknowns": 21}, {"groups": [[20, 21], [22], [23]]}):
-        certificate = json.loads(json.dumps(verdict.certificate))
+        certificate = plain(verdict.certificate)
         (evidence,) = certificate["evidence"]
         assert evidence["rest"]["members"] == [20, 21, 22, 23]
         evidence["rest"] |= changed
         if changed:
-            with pytest.raises(CertificateRejected):
-                check(certificate, network, batch=batch)
+            assert_rejected(certificate, network, batch=batch)
 
 
 def test_samples_of_layer_one_are_determined_alone():
@@ -164,7 +160,7 @@ def test_no_other_engine_contradicts_it():
             [rng.integers(-3, 2, neurons), rng.integers(-1, 2, classes)],
         )
         x, y = rng.integers(-3, 4, (samples, 2)), rng.integers(0, classes, samples)
-        batch = Batch.of(x, y, network=network, loss=Loss.CROSS_ENTROPY, labels=Labels.ONE_HOT)
+        batch = batch_of(network, x, y, Loss.CROSS_ENTROPY)
         context = context_of(network, batch)
         found = apart.decide(context, Budget()).facts
         determined += len(found.determined)
@@ -184,10 +180,7 @@ def test_budgets_releases_and_missing_biases_end_it():
     assert found_in(bare, batch) is None
     usual = default_network([20, 30, 5], seed=1)
     rng = np.random.default_rng(0)
-    given = Batch.of(
-        rng.normal(size=(20, 20)), rng.integers(0, 5, 20), network=usual, loss=Loss.CROSS_ENTROPY,
-        labels=Labels.ONE_HOT,
-    )  # fmt: skip
+    given = batch_of(usual, rng.normal(size=(20, 20)), rng.integers(0, 5, 20), Loss.CROSS_ENTROPY)
     assert found_in(usual, given) is None
 
 
@@ -228,8 +221,7 @@ def test_rejects_forged_evidence(example, name):
     network, batch, evidence = example
     assert evidence.determined == tuple(range(8))
     changed, match = FORGERIES[name]
-    with pytest.raises(CertificateRejected, match=match):
-        checked(msgspec.structs.replace(evidence, **changed), subject(network, batch))
+    assert_refused(match, checked, msgspec.structs.replace(evidence, **changed), subject(network, batch))
 
 
 def test_rejects_evidence_for_a_batch_whose_neurons_are_shared(example):
@@ -237,7 +229,7 @@ def test_rejects_evidence_for_a_batch_whose_neurons_are_shared(example):
     network, batch, evidence = example
     inputs = batch.inputs.copy()
     inputs[1] = inputs[0] + np.float32(2.0**-12) * inputs[1]
-    other = Batch.of(inputs, batch.labels, network=network, loss=Loss.CROSS_ENTROPY, labels=Labels.ONE_HOT)
+    other = batch_of(network, inputs, batch.labels, Loss.CROSS_ENTROPY)
     with pytest.raises(CertificateRejected):
         checked(evidence, subject(network, other))
 
@@ -255,8 +247,7 @@ def test_rejects_samples_that_have_neurons_enough_and_are_not_apart():
     evidence = claimed(
         network, batch, layer=1, parametrisation="zero_sum", isolated=everyone, determined=everyone
     )
-    with pytest.raises(CertificateRejected, match="not shown to be apart"):
-        checked(evidence, subject(network, batch))
+    assert_refused("not shown to be apart", checked, evidence, subject(network, batch))
 
 
 def test_rejects_a_deeper_layer_with_samples_left():
@@ -268,11 +259,10 @@ def test_rejects_a_deeper_layer_with_samples_left():
 
 def test_groups_of_the_rest_are_not_taken_for_single_samples():
     """Nobody isolated, and all lifted, two of whom share their pattern."""
-    network = default_network([30, 60, 5], seed=5, dtype=np.float64)
-    base = random_batch(network, 4)
+    network, base = random_case([30, 60, 5], 4, seeds=(5, 1), dtype=np.float64)
     x = np.concatenate([base.inputs, base.inputs[:1] + 2.0**-30])
     y = np.append(base.labels, (base.labels[0] + 1) % 5)
-    batch = Batch.of(x, y, network=network, loss=Loss.CROSS_ENTROPY, labels=Labels.ONE_HOT)
+    batch = batch_of(network, x, y, Loss.CROSS_ENTROPY)
     system = plan(context_of(network, batch), 1, tuple(range(5)))
     assert (0, 4) in system.groups
     rest = Split(
@@ -294,5 +284,4 @@ def test_rejects_evidence_about_a_release(example):
     """The argument is not made for one, even where all of the gradient is in it."""
     network, batch, evidence = example
     context = context_of(network, batch, release=Release(rows={"0.weight": np.ones(34, dtype=bool)}))
-    with pytest.raises(CertificateRejected, match="no evidence about a release"):
-        require_made_for(evidence, context.question)
+    assert_refused("no evidence about a release", require_made_for, evidence, context.question)

@@ -1,4 +1,4 @@
-"""Certificates of cubes (docs/theory.md CB12): what they decide, what they rest on, and forgeries."""
+"""Certificates of cubes (docs/theory.md CB14): what they decide, what they rest on, and forgeries."""
 
 from __future__ import annotations
 

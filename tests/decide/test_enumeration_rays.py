@@ -30,6 +30,7 @@ from exan_verify.kernel.lifting import extra_rays_mod as kernel_mod
 from exan_verify.kernel.lifting.extra_rays import facts as checked
 from tests.support import contexts
 from tests.support.cases import default_network, random_batch, words
+from tests.support.certificate_cases import assert_refused, assert_rejected, certify_as
 from tests.support.counterexamples import published_insecure
 from tests.support.ray_cases import planted
 
@@ -60,8 +61,7 @@ def exact_problem(context, layer=1):
 @pytest.mark.parametrize("asked", ["enumeration", "auto"])
 def test_the_counterexample_to_the_published_condition_is_found(asked):
     case = published_insecure()
-    verdict = certify(case.network, batch=case.batch, loss="mse", engine=asked)
-    assert verdict.outcome is Outcome.AMBIGUOUS
+    verdict = certify_as(Outcome.AMBIGUOUS, case.network, batch=case.batch, loss="mse", engine=asked)
     assert (verdict.engine, verdict.trust) == (Engine.ENUMERATION, Trust.CERTIFIED)
     assert set(verdict.witness.batch.x) == set(case.second.x)
     assert check(verdict.certificate, case.network, batch=case.batch).samples == verdict.samples
@@ -133,8 +133,7 @@ def one_ray_too_many(loss):
 @pytest.mark.parametrize("loss", list(Loss))
 def test_wider_networks_with_a_line_to_spare_are_unique(loss):
     network, batch = one_ray_too_many(loss)
-    verdict = certify(network, batch=batch, loss=loss.value, engine="enumeration")
-    assert verdict.outcome is Outcome.UNIQUE, verdict.reason
+    verdict = certify_as(Outcome.UNIQUE, network, batch=batch, loss=loss.value, engine="enumeration")
     assert verdict.certificate["evidence"][0]["type"] == "extra_rays"
     assert verdict.certificate["evidence"][0]["exact"] is loss.rational
     assert check(verdict.certificate, network, batch=batch).outcome is Outcome.UNIQUE
@@ -271,16 +270,14 @@ def test_no_choice_is_passed_over(exact_, case):
     found = published_insecure()
     network, batch = (found.network, found.batch) if case == "P1" else planted(1)[:2]
     evidence = forged(network, batch, Loss.MSE, exact_=exact_)
-    with pytest.raises(CertificateRejected, match="not refuted"):
-        checked(evidence, subject_of(network, batch, Loss.MSE))
+    assert_refused("not refuted", checked, evidence, subject_of(network, batch, Loss.MSE))
     question = subject_of(network, batch, Loss.MSE).question
     record = QuestionRecord.of(question, "batch", samples=batch.size, features=network.widths[0])
     claim = Claim(question=record, outcome=Outcome.UNIQUE, samples=(D,) * batch.size)
     certificate = issue(
         claim=claim, evidence=(evidence,), model_sha256=network.digest, batch_sha256=batch.digest
     )
-    with pytest.raises(CertificateRejected, match="not refuted"):
-        check(certificate, network, batch=batch)
+    assert_rejected(certificate, network, "not refuted", batch=batch)
 
 
 FORGERIES = {

@@ -24,7 +24,7 @@ from exan_verify.core.question import Labels, Loss, Question, Reduction
 from exan_verify.decide.context import Context, Setting
 from exan_verify.decide.enumeration import engine, search, tasks
 from exan_verify.decide.lifting.system import plan
-from tests.support.cases import default_network, random_batch
+from tests.support.cases import default_network, random_batch, random_case
 
 PATIENCE = 120.0
 MARK = 1_000_000_000
@@ -54,8 +54,7 @@ if __name__ == "__main__":
 
 @pytest.fixture
 def command(tmp_path: Path) -> list[str]:
-    network = default_network([20, 40, 6], seed=1)
-    batch = random_batch(network, 6)
+    network, batch = random_case([20, 40, 6], 6, seeds=(1, 1))
     tensors = {}
     for k, layer in enumerate(network.layers):
         tensors[f"{2 * k}.weight"] = np.ascontiguousarray(layer.weight, dtype=np.float32)

@@ -26,6 +26,8 @@ from exan_verify.exact.backprop import gradient_ball
 from exan_verify.kernel.given import Subject
 from exan_verify.kernel.residual import inputs as kernel
 from exan_verify.kernel.residual.parts import Part
+from tests.support.cases import batch_of
+from tests.support.certificate_cases import assert_refused, assert_rejected, plain
 from tests.support.residual_cases import context
 
 SMOOTH = (Loss.CROSS_ENTROPY, Loss.BCE, Loss.MSE)
@@ -55,7 +57,7 @@ def issued():
         if finding.evidence and {"x", "m", "k", "0", "1"} <= set("".join(finding.evidence[0].trees)):
             verdict = certify(network, batch=batch, loss="bce", engine="residual")
             if verdict.certificate and verdict.certificate["evidence"][0]["type"] == "input_cover":
-                return network, batch, json.loads(json.dumps(verdict.certificate))
+                return network, batch, plain(verdict.certificate)
     raise AssertionError("no cover was drawn")
 
 
@@ -112,7 +114,7 @@ def test_both_cut_alike():
 
 def system_of(rng, widths, samples, loss, *, biases):
     network, (x, y) = drawn(rng, widths, samples, loss, biases=biases)
-    batch = Batch.of(x, y, network=network, loss=loss, labels=Labels.ONE_HOT)
+    batch = batch_of(network, x, y, loss)
     asked = Question(loss=loss, reduction=Reduction.SUM, labels=Labels.ONE_HOT, batch_size=samples)
     subject = Subject(model=network, batch=batch, question=asked)
     part = Part(subject=subject, members=tuple(range(samples)))
@@ -125,9 +127,7 @@ def entries_of(system, x):
     """What a sample with sample 0's label adds to every entry, as balls."""
     subject = system.part.subject
     labels = subject.batch.labels[:1]
-    batch = Batch.of(
-        [x], labels, network=subject.network, loss=subject.question.loss, labels=subject.question.labels
-    )
+    batch = batch_of(subject.network, [x], labels, subject.question.loss, subject.question.labels)
     found = gradient_ball(subject.network, batch, subject.question.loss, Reduction.SUM, 200)
     out = []
     for index in range(subject.network.depth):
@@ -187,7 +187,7 @@ def test_what_fades_grows_first(loss, slope):
     outgoing = [[slope], [0]][:classes]
     network = ReluNetwork.from_arrays([[[1]], outgoing], [[0], [0] * classes])
     label = [0] if loss is Loss.CROSS_ENTROPY else [[1]]
-    batch = Batch.of([[1]], label, network=network, loss=loss, labels=Labels.ONE_HOT)
+    batch = batch_of(network, [[1]], label, loss)
     asked = Question(loss=loss, reduction=Reduction.SUM, labels=Labels.ONE_HOT, batch_size=1)
     subject = Subject(model=network, batch=batch, question=asked)
     part, regions = Part(subject=subject, members=(0,)), kernel._Regions(subject=subject)
@@ -251,7 +251,7 @@ def test_slopes_hold_every_quotient(loss):
 def test_the_gradient_is_not_injective_where_two_samples_may_meet():
     """Around equal inputs with equal labels the samples may change places."""
     network = ReluNetwork.from_arrays([[[1], [2]], [[1, -1], [0.5, 2]]], [[1, 1], [0, 0.25]])
-    batch = Batch.of([[1], [2]], [[1, 0]] * 2, network=network, loss=Loss.BCE, labels=Labels.ONE_HOT)
+    batch = batch_of(network, [[1], [2]], [[1, 0]] * 2, Loss.BCE)
     asked = Question(loss=Loss.BCE, reduction=Reduction.SUM, labels=Labels.ONE_HOT, batch_size=2)
     subject = Subject(model=network, batch=batch, question=asked)
     part, regions = Part(subject=subject, members=(0, 1)), kernel._Regions(subject=subject)
@@ -292,8 +292,7 @@ def test_products_of_intervals():
 def rejected(certificate, trees, match):
     network, batch, _ = issued()
     forged = certificate | {"evidence": [{"type": "input_cover", "trees": trees}]}
-    with pytest.raises(CertificateRejected, match=match):
-        check(forged, network, batch=batch)
+    assert_rejected(forged, network, match, batch=batch)
 
 
 def test_trees_that_were_changed_are_rejected():
@@ -334,7 +333,7 @@ def test_an_injective_box_without_the_batch_shows_nothing(loss):
         which = int(rng.integers(len(evidence.trees)))
         tree = evidence.trees[which]
         leaves = [k for k, letter in enumerate(tree) if letter in "xm"]
-        batch = Batch.of(x, y, network=network, loss=loss, labels=Labels.ONE_HOT)
+        batch = batch_of(network, x, y, loss)
         asked = Question(loss=loss, reduction=Reduction.MEAN, labels=Labels.ONE_HOT, batch_size=2)
         subject = Subject(model=network, batch=batch, question=asked)
         for k in rng.permutation(leaves)[:6]:
@@ -354,11 +353,10 @@ def test_covers_are_for_few_coordinates_and_smooth_losses():
     evidence = covered(network, (x, y), Loss.BCE).evidence[0]
     with pytest.raises(CertificateRejected, match="at most 4 coordinates"):
         kernel.facts(evidence, Subject(model=network, batch=batch, question=asked))
-    batch = Batch.of(x, y, network=network, loss=Loss.MSE, labels=Labels.REAL)
+    batch = batch_of(network, x, y, labels=Labels.REAL)
     asked = Question(loss=Loss.MSE, reduction=Reduction.MEAN, labels=Labels.REAL, batch_size=2)
-    with pytest.raises(CertificateRejected, match="real labels"):
-        kernel.facts(evidence, Subject(model=network, batch=batch, question=asked))
-    batch = Batch.of(x, [0, 1], network=network, loss=Loss.HINGE, labels=Labels.ONE_HOT)
+    assert_refused("real labels", kernel.facts, evidence, Subject(model=network, batch=batch, question=asked))
+    batch = batch_of(network, x, [0, 1], Loss.HINGE)
     asked = Question(loss=Loss.HINGE, reduction=Reduction.MEAN, labels=Labels.ONE_HOT, batch_size=2)
     with pytest.raises(CertificateRejected, match="vary smoothly"):
         kernel.facts(evidence, Subject(model=network, batch=batch, question=asked))

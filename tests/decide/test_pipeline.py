@@ -12,6 +12,7 @@ from exan_verify.core.verdict import Outcome, SampleStatus, Trust
 from exan_verify.errors import GradientError, InexactError, InputError, LabelError, ShapeError
 from exan_verify.exact.backprop import forward, gradient
 from tests.support.cases import default_network, integer_network, random_batch, rational_batch
+from tests.support.certificate_cases import certify_as
 from tests.support.torch_reference import normal, perceptron
 
 
@@ -24,8 +25,7 @@ class TestGradientGiven:
         network = integer_network(widths, 1)
         batch = rational_batch(network, samples, 2)
         given = gradient(network, batch, Loss.MSE, reduction)
-        verdict = certify(network, gradient=given, loss="mse", reduction=reduction.value)
-        assert verdict.outcome is Outcome.UNIQUE, verdict.reason
+        verdict = certify_as(Outcome.UNIQUE, network, gradient=given, loss="mse", reduction=reduction.value)
         assert verdict.trust is Trust.CERTIFIED
         assert verdict.batch_size == samples
         assert sorted(zip(verdict.batch.x, verdict.batch.y, strict=True)) == sorted(
@@ -36,11 +36,9 @@ class TestGradientGiven:
         network = integer_network([6, 40, 3], 3)
         batch = rational_batch(network, 3, 4, labels=Labels.REAL)
         given = gradient(network, batch, Loss.MSE, Reduction.MEAN)
-        verdict = certify(network, gradient=given, loss="mse", labels="real")
-        assert verdict.outcome is Outcome.UNIQUE, verdict.reason
+        verdict = certify_as(Outcome.UNIQUE, network, gradient=given, loss="mse", labels="real")
         assert set(verdict.batch.y) == set(batch.y)
-        one_hot = certify(network, gradient=given, loss="mse")
-        assert one_hot.outcome is Outcome.UNREALISABLE
+        one_hot = certify_as(Outcome.UNREALISABLE, network, gradient=given, loss="mse")
         assert "labels outside the label set" in one_hot.reason
         check(json.dumps(one_hot.certificate), network, gradient=given)
 
@@ -61,8 +59,7 @@ class TestGradientGiven:
             worst = forward(network, batch).logits.argmin(axis=0)
             batch = Batch.of(batch.inputs, worst, network=network, loss=loss, labels=Labels.ONE_HOT)
         given = gradient(network, batch, loss, Reduction.MEAN)
-        found = certify(network, gradient=given, loss=loss.value, batch_size=3)
-        assert found.outcome is Outcome.UNIQUE, found.reason
+        found = certify_as(Outcome.UNIQUE, network, gradient=given, loss=loss.value, batch_size=3)
         assert set(found.batch.x) == set(batch.x)
         check(json.dumps(found.certificate), network, gradient=given)
         for name, array in given.tensors.items():
@@ -80,10 +77,8 @@ class TestGradientGiven:
         network = integer_network([6, 40, 3], 1)
         batch = rational_batch(network, 3, 2)
         given = gradient(network, batch, Loss.MSE, Reduction.MEAN)
-        inside = certify(network, gradient=given, loss="mse", domain=Box(-2, 2))
-        assert inside.outcome is Outcome.UNIQUE
-        outside = certify(network, gradient=given, loss="mse", domain=Box(0, 2))
-        assert outside.outcome is Outcome.UNREALISABLE
+        certify_as(Outcome.UNIQUE, network, gradient=given, loss="mse", domain=Box(-2, 2))
+        outside = certify_as(Outcome.UNREALISABLE, network, gradient=given, loss="mse", domain=Box(0, 2))
         assert "outside the domain" in outside.reason
         check(json.dumps(outside.certificate), network, gradient=given)
 
@@ -105,8 +100,7 @@ class TestGradientGiven:
     def test_a_wrong_batch_size_is_said(self):
         network = integer_network([6, 40, 3], 1)
         given = gradient(network, rational_batch(network, 3, 2), Loss.MSE, Reduction.MEAN)
-        verdict = certify(network, gradient=given, loss="mse", batch_size=4)
-        assert verdict.outcome is Outcome.UNKNOWN
+        verdict = certify_as(Outcome.UNKNOWN, network, gradient=given, loss="mse", batch_size=4)
         assert "batch size 4 (given)" in verdict.reason
 
     def test_floats_without_meaning_are_refused(self):
@@ -175,21 +169,18 @@ class TestInput:
             certify(self.network, batch=self.batch, labels="real")
 
     def test_too_small_a_batch_size_is_unrealisable(self):
-        verdict = certify(self.network, batch=self.batch, batch_size=1)
-        assert verdict.outcome is Outcome.UNREALISABLE
+        verdict = certify_as(Outcome.UNREALISABLE, self.network, batch=self.batch, batch_size=1)
         assert verdict.batch_size == 1
         assert "one sample is too few" in verdict.reason
         claim = check(json.dumps(verdict.certificate), self.network, batch=self.batch)
         assert claim.question.batch_size == 1
 
     def test_a_larger_batch_size_is_unknown_for_softmax(self):
-        verdict = certify(self.network, batch=self.batch, batch_size=3)
-        assert verdict.outcome is Outcome.UNKNOWN
+        verdict = certify_as(Outcome.UNKNOWN, self.network, batch=self.batch, batch_size=3)
         assert verdict.batch_size == 3
 
     def test_inside_the_box_is_fine(self):
-        verdict = certify(self.network, batch=self.batch, domain=Box(-10, 10))
-        assert verdict.outcome is Outcome.UNIQUE
+        verdict = certify_as(Outcome.UNIQUE, self.network, batch=self.batch, domain=Box(-10, 10))
         assert verdict.certificate["claim"]["question"]["domain"] == (("-10",), ("10",))
 
     def test_torch_modules_and_tensors(self):
@@ -206,8 +197,7 @@ class TestSolvers:
         self.network = ReluNetwork.from_arrays([[[1.0], [-2.0]], [[1.0, 1.0]]], [[0.0, 1.0], [0.0]])
 
     def test_a_refutation_is_trusted_not_certified(self):
-        verdict = certify(self.network, batch=([[1.0]], [[0.0]]), loss="mse", engine="smt")
-        assert verdict.outcome is Outcome.UNIQUE
+        verdict = certify_as(Outcome.UNIQUE, self.network, batch=([[1.0]], [[0.0]]), loss="mse", engine="smt")
         assert verdict.trust in (Trust.SOLVER_TRUSTED, Trust.CROSS_CHECKED)
         assert verdict.certificate is None
 
@@ -215,8 +205,7 @@ class TestSolvers:
         """Both neurons are dead for a whole ray of inputs."""
         network = ReluNetwork.from_arrays([[[1.0], [2.0]], [[1.0, 1.0]]], [[0.0, 0.0], [0.0]])
         batch = ([[-1.0]], [[1.0]])
-        verdict = certify(network, batch=batch, loss="mse", engine="smt")
-        assert verdict.outcome is Outcome.AMBIGUOUS
+        verdict = certify_as(Outcome.AMBIGUOUS, network, batch=batch, loss="mse", engine="smt")
         assert verdict.trust is Trust.CERTIFIED
         claim = check(json.dumps(verdict.certificate), network, batch=batch)
         assert claim.outcome is Outcome.AMBIGUOUS

@@ -20,13 +20,13 @@ from exan_verify.decide.lifting import degree_three
 from exan_verify.decide.lifting import degree_two as lifting
 from exan_verify.decide.lifting.system import plan
 from exan_verify.decide.scale import without_biases as scale
-from exan_verify.errors import CertificateRejected
 from exan_verify.exact.modular import PRIME
 from exan_verify.kernel.checker import CHECKERS
 from exan_verify.kernel.lifting.degree_two import _after_splits, image_at
 from exan_verify.kernel.lifting.degree_two import facts as checked
 from tests.support import contexts
 from tests.support.cases import default_network, random_batch
+from tests.support.certificate_cases import assert_refused, certify_as
 from tests.support.contexts import subject_of
 
 LOSSES = [Loss.BCE, Loss.MSE]
@@ -58,8 +58,7 @@ def test_fewer_unknowns_are_needed(loss):
     batch = random_batch(network, 4, loss=loss)
     used = plan(context_of(network, batch, loss), 1, (0, 1, 2, 3))
     assert (used.parametrisation, used.extra, used.unknowns) == ("row_space", 1, 14)
-    verdict = certify(network, batch=batch, loss=loss.value, engine="lifting")
-    assert verdict.outcome is Outcome.UNIQUE, verdict.reason
+    verdict = certify_as(Outcome.UNIQUE, network, batch=batch, loss=loss.value, engine="lifting")
     assert verdict.certificate["evidence"][0]["layers"][0]["labels"] == "output_rank"
     assert check(verdict.certificate, network, batch=batch).outcome is Outcome.UNIQUE
 
@@ -141,8 +140,7 @@ def test_rejects_forged_arguments(example, changes, match):
     context, record = example
     layer = msgspec.structs.replace(record.layers[0], **changes)
     forged = Lifting(prime=record.prime, point=record.point, layers=(layer,))
-    with pytest.raises(CertificateRejected, match=match):
-        checked(forged, subject_of(context))
+    assert_refused(match, checked, forged, subject_of(context))
 
 
 def test_no_split_follows_a_row_space():
@@ -167,8 +165,7 @@ def test_no_split_follows_a_row_space():
         labels="output_rank",
     )
     image = image_at(PRIME, context.image.point, subject_of(context))
-    with pytest.raises(CertificateRejected, match="no group to split"):
-        _after_splits(image, forged)
+    assert_refused("no group to split", _after_splits, image, forged)
 
 
 def test_without_biases_too():

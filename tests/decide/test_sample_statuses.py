@@ -10,9 +10,9 @@ from exan_verify.api.check import check
 from exan_verify.core.question import Loss
 from exan_verify.core.verdict import Engine, Outcome, SampleStatus
 from exan_verify.decide import pipeline
-from exan_verify.errors import CertificateRejected
 from exan_verify.instances import instance
 from tests.support.cases import default_network, words
+from tests.support.certificate_cases import assert_rejected, certify_as
 
 D, F, U = SampleStatus.DETERMINED, SampleStatus.FREE, SampleStatus.UNKNOWN
 
@@ -29,8 +29,7 @@ def two_close_and_two_apart(seed):
 @pytest.mark.parametrize(("seed", "kind"), [(5, "enumeration"), (3, "extra_rays")])
 def test_samples_outside_the_family_are_determined(seed, kind):
     network, batch = two_close_and_two_apart(seed)
-    verdict = certify(network, batch=batch, loss="mse", labels="real", engine="exact")
-    assert verdict.outcome is Outcome.AMBIGUOUS
+    verdict = certify_as(Outcome.AMBIGUOUS, network, batch=batch, loss="mse", labels="real", engine="exact")
     assert verdict.engine is Engine.FAMILIES
     assert verdict.samples == (F, D, D, F)
     assert [part["type"] for part in verdict.certificate["evidence"]] == ["second_batch", kind]
@@ -43,8 +42,7 @@ def test_every_status_needs_its_evidence():
     verdict = certify(network, batch=batch, loss="mse", labels="real", engine="exact")
     for kept in (slice(0, 1), slice(1, 2)):
         partial = verdict.certificate | {"evidence": verdict.certificate["evidence"][kept]}
-        with pytest.raises(CertificateRejected):
-            check(partial, network, batch=batch)
+        assert_rejected(partial, network, batch=batch)
 
 
 @pytest.mark.parametrize(
@@ -61,8 +59,7 @@ def test_samples_without_a_twin_may_be_free_all_the_same(name):
     family, loss, biases, index = name.split("/")
     case = instance(family, Loss(loss), biases == "bias", int(index))
     question = words(case)
-    verdict = certify(case.network, batch=case.batch, engine="exact", **question)
-    assert verdict.outcome is Outcome.AMBIGUOUS
+    verdict = certify_as(Outcome.AMBIGUOUS, case.network, batch=case.batch, engine="exact", **question)
     assert set(verdict.samples) == {F}
     assert verdict.certificate["evidence"][0]["type"] == "twins"
     assert len(verdict.certificate["evidence"]) == 2
@@ -74,7 +71,6 @@ def test_samples_without_a_twin_may_be_free_all_the_same(name):
 def test_what_it_may_cost_is_limited(monkeypatch):
     network, batch = two_close_and_two_apart(5)
     monkeypatch.setattr(pipeline, "SAMPLES_WORK", 10)
-    verdict = certify(network, batch=batch, loss="mse", labels="real", engine="exact")
-    assert verdict.outcome is Outcome.AMBIGUOUS
+    verdict = certify_as(Outcome.AMBIGUOUS, network, batch=batch, loss="mse", labels="real", engine="exact")
     assert verdict.samples == (F, U, U, F)
     assert check(verdict.certificate, network, batch=batch).samples == verdict.samples

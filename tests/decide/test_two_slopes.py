@@ -24,14 +24,13 @@ from exan_verify.exact.linalg import nullspace
 from exan_verify.exact.rational import RationalMatrix
 from exan_verify.models.chain import to_any_network, to_network
 from tests.support.activation_cases import ACTIVATIONS, inputs, network
-from tests.support.certificate_cases import every_kind
+from tests.support.certificate_cases import assert_rejected, certify_as, every_kind, plain
 
 
 @pytest.mark.parametrize("kind", ACTIVATIONS)
 def test_unique_with_a_certificate_that_the_kernel_accepts(kind: str):
     model, x, y = network((8, 70, 3), ACTIVATIONS[kind], 1, spread=2), inputs(4, 8, 1), [0, 2, 1, 0]
-    verdict = certify(model, batch=(x, y))
-    assert verdict.outcome is Outcome.UNIQUE, verdict.reason
+    verdict = certify_as(Outcome.UNIQUE, model, batch=(x, y))
     assert any("after layer '0'" in note for note in verdict.notes)
     claim = check(json.dumps(verdict.certificate), model, batch=(x, y))
     assert claim.outcome is Outcome.UNIQUE
@@ -73,26 +72,22 @@ def test_a_negative_slope_below_leaves_the_inputs_open():
     network, first, second = folded()
     one, other = (gradient(network, batch, Loss.MSE, Reduction.SUM) for batch in (first, second))
     assert one.digest == other.digest
-    verdict = certify(network, batch=first, loss="mse", labels="real", reduction="sum")
-    assert verdict.outcome is Outcome.UNKNOWN
+    verdict = certify_as(Outcome.UNKNOWN, network, batch=first, loss="mse", labels="real", reduction="sum")
     assert SampleStatus.DETERMINED not in verdict.samples
 
 
 def test_the_kernel_minds_a_negative_slope_itself(monkeypatch: pytest.MonkeyPatch):
     model, batch = network((4, 6, 40, 3), ACTIVATIONS["negative"], 3, spread=2), (inputs(3, 4, 2), [0, 1, 2])
-    verdict = certify(model, batch=batch)
-    assert verdict.outcome is Outcome.UNKNOWN
+    verdict = certify_as(Outcome.UNKNOWN, model, batch=batch)
     assert "hides the pattern of layer 1" in str(verdict.attempts)
     monkeypatch.setattr(degree_two, "shows_pattern", lambda *_: True)
-    forged = certify(model, batch=batch)
-    assert forged.outcome is Outcome.UNIQUE
-    with pytest.raises(CertificateRejected, match="do not show its pattern"):
-        check(forged.certificate, model, batch=batch)
+    forged = certify_as(Outcome.UNIQUE, model, batch=batch)
+    assert_rejected(forged.certificate, model, "do not show its pattern", batch=batch)
 
 
 def test_what_a_certificate_says_is_compared():
     model, x, y = network((8, 70, 3), ACTIVATIONS["leaky"], 1, spread=2), inputs(4, 8, 1), [0, 2, 1, 0]
-    certificate = json.loads(json.dumps(certify(model, batch=(x, y)).certificate))
+    certificate = plain(certify(model, batch=(x, y)).certificate)
 
     def rejected(model: object, **changes: int) -> str:
         forged = copy.deepcopy(certificate)
@@ -138,11 +133,11 @@ def test_no_other_evidence_is_accepted_about_other_activations():
         forged = issued.certificate | {"model_sha256": other.digest}
         kinds = set(issued.kinds)
         seen |= kinds
-        if kinds <= {"lifting", "unseen"}:
+        if kinds <= {"lifting", "second_batch", "unseen"}:
             continue  # of which the kernel derives everything again, with the slopes
         with pytest.raises(CertificateRejected) as caught:
             check(forged, other, **issued.given)
-        if not kinds & {"lifting", "unseen"}:
+        if not kinds & {"lifting", "second_batch", "unseen"}:
             said = str(caught.value)
             assert "ReLU alone" in said or "only the whole gradient" in said, (issued.name, said)
     assert len(seen) > 15
@@ -150,23 +145,59 @@ def test_no_other_evidence_is_accepted_about_other_activations():
 
 def test_every_other_door_refuses():
     model, x, y = network((6, 40, 3), ACTIVATIONS["leaky"], 1), inputs(3, 6, 1), [0, 1, 2]
-    with pytest.raises(UnsupportedLayerError, match="certify, audit and check take it"):
+    with pytest.raises(UnsupportedLayerError, match="certify, audit, check and attack take it"):
         to_network(model)
     exact = to_any_network(model)
     zero = {name: np.ones(array.shape) for name, array in exact.parameters()}
     for refused in (
-        lambda: attack(model, zero),
-        lambda: attack(exact, zero),
+        lambda: attack(model, {"0.weight": zero["0.weight"]}, partial=True),
+        lambda: attack(exact, zero, release=Release(tensors=["0.weight"])),
         lambda: prove(certify(model, batch=(x, y)).certificate, model, batch=(x, y)),
-        lambda: certify(model, batch=(x, y), release=Release(tensors=["0.weight"])),
+        lambda: certify(model, batch=(x, y), release=Release(averages=[[0, 1], [2]])),
+        lambda: certify(model, batch=(x, y), release=Release(input_basis=np.eye(6)[:, :3])),
     ):
         with pytest.raises(InputError):
             refused()
     for asked in ({"gradient": zero, "exact": True}, {"gradient": zero, "tolerance": 0.1}):
-        verdict = certify(model, loss="mse", batch_size=3, **asked)
-        assert verdict.outcome is Outcome.UNKNOWN
+        verdict = certify_as(Outcome.UNKNOWN, model, loss="mse", batch_size=3, **asked)
         assert "whole gradient of a batch" in verdict.reason
     assert certify(model, batch=(x, y), batch_size=2).outcome is Outcome.UNKNOWN
+
+
+def test_rows_of_the_gradient_determine_the_samples():
+    """PL1 on the neurons that are sent, equal or unknown positive weights."""
+    x, y = inputs(4, 8, 1), [0, 2, 1, 0]
+    for kind in ("per neuron", "six"):
+        model = network((8, 70, 3), ACTIVATIONS[kind], 1, spread=2)
+        mask = [j % 3 > 0 for j in range(70)]
+        for weights in ("equal", "positive"):
+            release = Release(rows={"0.weight": mask, "0.bias": mask}, weights=weights)
+            verdict = certify(model, batch=(x, y), release=release)
+            assert verdict.outcome is Outcome.UNIQUE, (kind, verdict.reason)
+            certificate = json.loads(json.dumps(verdict.certificate))
+            claim = check(certificate, model, batch=(x, y))
+            assert claim.outcome is Outcome.UNIQUE
+            # of fewer rows it says nothing
+            few = [j < 12 for j in range(70)]
+            certificate["claim"]["question"]["release"]["rows"] = {"0.weight": few, "0.bias": few}
+            with pytest.raises(CertificateRejected):
+                check(certificate, model, batch=(x, y))
+            assert audit(model, (x, y), release=release).gate("determined") == "hit"
+        few = [j < 12 for j in range(70)]
+        verdict = certify(model, batch=(x, y), release=Release(rows={"0.weight": few, "0.bias": few}))
+        assert verdict.outcome is not Outcome.UNIQUE
+        # what is sent of the last layer alone speaks of values, not of inputs
+        verdict = certify(model, batch=(x, y), release=Release(tensors=["2.weight", "2.bias"]))
+        assert verdict.outcome is not Outcome.UNIQUE
+
+
+def test_what_a_narrow_first_layer_hides_it_hides_of_rows_too():
+    model, x, y = network((9, 3, 2), ACTIVATIONS["leaky"], 4), inputs(5, 9, 4), [0, 1, 0, 1, 1]
+    for release in (Release(tensors=["0.weight"]), Release(weights="positive")):
+        verdict = certify(model, batch=(x, y), release=release)
+        assert verdict.outcome is Outcome.AMBIGUOUS, verdict.reason
+        claim = check(verdict.certificate, model, batch=(x, y))
+        assert claim.outcome is Outcome.AMBIGUOUS
 
 
 def test_no_engine_but_those_made_for_it_is_asked():
@@ -244,9 +275,10 @@ def test_audit_shows_the_answer_and_why_nothing_is_exclusive():
     found = audit(model, (x, y), attack=True)
     assert found.verdict.outcome is Outcome.UNIQUE
     assert found.gate("determined") == "hit"
-    assert found.gate("exan") == found.gate("recovered") == "undecided"
+    assert (found.gate("exan"), found.gate("recovered")) == ("undecided", "hit")
     assert "exclusive neurons" in found.no_exclusivity
-    assert "certify, audit and check take it" in found.no_attack
+    assert found.attack is not None
+    assert [one.status for one in found.attack.recoveries if one is not None] == ["confirmed"] * 4
     assert found.to_record()["no_exclusivity"] == found.no_exclusivity
 
 

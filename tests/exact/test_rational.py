@@ -10,7 +10,15 @@ from exan_verify.exact import modular
 from exan_verify.exact.dyadic import scaled
 from exan_verify.exact.elimination import PRIMES
 from exan_verify.exact.modular import PRIME
-from exan_verify.exact.rational import RationalMatrix, carry, product, product_mod, residue_product
+from exan_verify.exact.rational import (
+    RationalMatrix,
+    carry,
+    one_below_another,
+    product,
+    product_mod,
+    residue_product,
+    side_by_side,
+)
 from tests.conftest import examples
 
 FLOATS = st.floats(allow_nan=False, allow_infinity=False, width=64, min_value=-1e30, max_value=1e30)
@@ -107,6 +115,22 @@ def test_blocks_are_joined_exactly(monkeypatch):
     whole = product(a, RationalMatrix.of(b)).fractions()
     monkeypatch.setattr("exan_verify.exact.rational._BLOCK_ENTRIES", 21)
     assert np.array_equal(product(a, RationalMatrix.of(b)).fractions(), whole)
+
+
+def test_blocks_of_different_lengths_keep_their_signs():
+    """A block's last digit carries the sign of its numbers, and need not be the last of all."""
+    long, short = (
+        RationalMatrix.of(np.vectorize(Fraction, otypes=[object])(rows))
+        for rows in ([[1 << 60, 5], [-3, 0]], [[-1], [-(1 << 20)]])
+    )
+    assert len(long.digits) > len(short.digits)
+    joined = RationalMatrix(side_by_side([long.digits, short.digits]), 1)
+    expected = np.concatenate([long.fractions(), short.fractions()], axis=1)
+    assert (joined.fractions() == expected).all()
+    assert (joined.positive() == (expected > 0)).all()
+    below = one_below_another([short, RationalMatrix(long.digits[:, :, :1], 3)])
+    assert (below.fractions() == np.concatenate([short.fractions(), long.fractions()[:, :1] / 3])).all()
+    assert (below.positive() == (below.fractions() > 0)).all()
 
 
 def test_long_sums_of_the_largest_digits_stay_exact():

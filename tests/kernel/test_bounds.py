@@ -19,8 +19,8 @@ from exan_verify.core.network import ReluNetwork
 from exan_verify.core.question import Loss
 from exan_verify.errors import BudgetExhausted, CertificateRejected, InputError
 from exan_verify.kernel.lifting import extra_rays_mod
-from tests.support.cases import default_network, random_batch
-from tests.support.certificate_cases import Issued, every_kind
+from tests.support.cases import default_network, random_batch, random_case
+from tests.support.certificate_cases import Issued, assert_refused, assert_rejected, change, every_kind
 
 PRIMES = [p for p in range(10**6, 10**6 + 60_000) if all(p % q for q in range(2, 1010))]
 
@@ -30,18 +30,12 @@ def named(name: str) -> Issued:
 
 
 def refused(case: Issued, certificate: Any, match: str | None = None) -> None:
-    with pytest.raises(CertificateRejected, match=match):
-        check(certificate, case.network, **case.given)
+    assert_rejected(certificate, case.network, match, **case.given)
 
 
 def changed(name: str, path: tuple[Any, ...], value: Any) -> tuple[Issued, dict[str, Any]]:
     case = named(name)
-    made = copy.deepcopy(case.certificate)
-    target: Any = made
-    for key in path[:-1]:
-        target = target[key]
-    target[path[-1]] = value
-    return case, made
+    return case, change(case.certificate, path, value)
 
 
 PART = ("evidence", 0)
@@ -82,8 +76,7 @@ def test_exponents_are_no_rationals(what):
     "text", ["1e3", "0.5", " 1", "1\n", "1_0", "+1", "1/-2", "٣", "1/0", "7" * (MAX_DIGITS + 1)]
 )
 def test_other_ways_of_writing_numbers_are_refused(text):
-    with pytest.raises(CertificateRejected, match="rational"):
-        rational(text)
+    assert_refused("rational", rational, text)
     assert rational("-" + "7" * MAX_DIGITS) < 0
 
 
@@ -139,8 +132,7 @@ def test_repeated_evidence_is_not_gone_through_again_and_again():
 
 def test_denominators_may_not_multiply_without_end():
     """Every input has a denominator of its own; over a common one they have a million bits."""
-    network = default_network([400, 6, 2], seed=1, dtype=np.float64)
-    batch = random_batch(network, 2)
+    network, batch = random_case([400, 6, 2], 2, seeds=(1, 1), dtype=np.float64)
     base = named("orbit").certificate
     question = base["claim"]["question"] | {"loss": "cross_entropy", "batch_size": 2}
     direction = [[k, f"1/{10**400 + PRIMES[k]}"] for k in range(400)]
@@ -151,8 +143,7 @@ def test_denominators_may_not_multiply_without_end():
         "claim": base["claim"] | {"question": question, "samples": ["free", "unknown"]},
         "evidence": [{"type": "second_batch", "directions": [direction], "moves": [move]}],
     }
-    with pytest.raises(CertificateRejected, match="bits"):
-        check(made, network, batch=batch)
+    assert_rejected(made, network, "bits", batch=batch)
 
 
 def large(loss: Loss) -> tuple[ReluNetwork, Any]:
@@ -164,8 +155,7 @@ def large(loss: Loss) -> tuple[ReluNetwork, Any]:
 def test_what_is_for_small_networks_is_not_tried_on_others(name):
     case = named(name)
     network, batch = large(Loss(case.certificate["claim"]["question"]["loss"]))
-    claim = copy.deepcopy(case.certificate["claim"])
-    claim["question"]["batch_size"] = 4
+    claim = change(case.certificate["claim"], ("question", "batch_size"), 4)
     part = copy.deepcopy(case.certificate["evidence"][0])
     if "inputs" in part:
         part["inputs"], part["labels"] = (
@@ -177,8 +167,7 @@ def test_what_is_for_small_networks_is_not_tried_on_others(name):
         "claim": claim,
         "evidence": [part],
     }
-    with pytest.raises(CertificateRejected, match="small networks"):
-        check(made, network, batch=batch)
+    assert_rejected(made, network, "small networks", batch=batch)
 
 
 @pytest.mark.parametrize(

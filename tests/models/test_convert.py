@@ -10,10 +10,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from exan_verify import attack, certify
 from exan_verify.core.network import ReluNetwork
+from exan_verify.core.verdict import Outcome
 from exan_verify.errors import FileError, InputError, NonFiniteError, UnsupportedLayerError
 from exan_verify.models.chain import to_network
-from tests.support.torch_reference import normal
+from tests.support.torch_reference import normal, perceptron
 
 
 def forward(network: ReluNetwork, x: np.ndarray) -> np.ndarray:
@@ -51,7 +53,7 @@ class Functional(nn.Module):
         x = x.view(x.size(0), -1).reshape(x.shape[0], -1).view(-1, 6)
         x = functional.relu(self.first(x), inplace=False)
         x = functional.dropout(x, 0.3, self.training)
-        x = torch.relu(x).relu().clamp(min=0).clamp_min(0)
+        x = torch.relu(x).relu().clamp(min=0).clamp_min(0).squeeze(1)
         return self.head(self.block(torch.clip(x, 0).double()))
 
 
@@ -69,6 +71,21 @@ def test_sequential_and_nested_modules():
 
 def test_a_hand_written_forward():
     assert agrees(Functional().eval()).widths == (6, 5, 4, 3)
+
+
+@pytest.mark.parametrize(
+    "drop", [lambda f: f.squeeze(1), lambda f: f.squeeze(-1), lambda f: torch.squeeze(f, dim=1)]
+)
+def test_a_binary_classifier_whose_forward_drops_the_dimension_of_its_logit(drop: object):
+    model = forward_of(lambda s, x: drop(s.b(functional.relu(s.a(x)))))
+    model.a, model.b = perceptron(6, 40, 1, seed=2)[::2]
+    x, y = torch.tensor(np.random.default_rng(3).random((3, 6))).float(), torch.tensor([0.0, 1.0, 1.0])
+    verdict = certify(model, batch=(x, y), loss="bce", engine="exact")
+    assert verdict.outcome is Outcome.UNIQUE, verdict.reason
+    model.double()
+    functional.binary_cross_entropy_with_logits(model(x.double()), y.double()).backward()
+    gradient = {name: p.grad for name, p in model.named_parameters()}
+    assert len(attack(model, gradient, loss="bce").x) == 3
 
 
 def test_no_biases_and_a_single_linear_layer():
@@ -136,6 +153,7 @@ FORWARDS = {
     "operation 'log_softmax'": lambda s, x: functional.log_softmax(s.b(functional.relu(s.a(x))), 1),
     "operation 'view'": lambda s, x: s.b(functional.relu(s.a(x.view(3, 2)))),
     "operation 'reshape'": lambda s, x: s.b(functional.relu(s.a(x.reshape(-1, -1)))),
+    "operation 'squeeze'": lambda s, x: s.b(functional.relu(s.a(x))).squeeze(),
     "operation 'flatten'": lambda s, x: s.b(functional.relu(s.a(torch.flatten(x)))),
     "without branches": lambda s, x: s.b(s.a(x).relu() + s.a(x)),
     "does not take the output of the step before": lambda s, x: s.b(functional.relu(s.a(x[0]))),

@@ -231,7 +231,7 @@ def test_sizes_that_do_not_fit_are_refused_with_the_shape():
     pooled = nn.Sequential(nn.Conv2d(1, 2, 3), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(8, 2))
     with pytest.raises(ShapeError, match=r"'1' pools 3 x 3 to 2 x 2 with windows of different sizes"):
         to_convolutional(pooled, (1, 5, 5))
-    with pytest.raises(ShapeError, match=r"sizes 4 to \d+ fit.*pass input_shape=\(1, height, width\)"):
+    with pytest.raises(ShapeError, match=r"sizes 4 to \d+ fit.*\(1, height, width\) \(--input-shape 1,H,W\)"):
         to_convolutional(pooled)
     plain = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(7, 2))
     with pytest.raises(ShapeError, match="no square size fits"):

@@ -637,6 +637,41 @@ def test_networks_with_convolutions_become_the_module_they_were(
         load_model(tmp_path / "m.onnx")
 
 
+@pytest.mark.parametrize("make", [None, normalised_pictures, grouped_pictures])
+def test_norms_and_groups_are_taken_exactly(make: Callable[[Maker], None] | None, tmp_path: Path):
+    """A fully connected file with BatchNormalization, and files with convolutions, are what certify asks."""
+    from exan_verify import certify
+    from exan_verify.api.certify import exact_network
+    from exan_verify.api.files import load_any_model
+    from exan_verify.core.network import Batch
+    from exan_verify.core.question import Labels, Loss
+    from exan_verify.core.staged import StagedNetwork
+    from exan_verify.exact.backprop import forward
+    from exan_verify.exact.pictures import forward_stages
+
+    m = Maker(11)
+    if make is None:
+        m.linear(6)
+        numbers = [m.stored(m.numbers(6, low=0.5, high=2)) for _ in range(4)]
+        m.add("BatchNormalization", m.value, *numbers)
+        m.add("Relu", m.value)
+    else:
+        make(m)
+        m.dims = ["N", m.features, 1, 1]
+    model, x = m.finish(), inputs(m, 2)
+    onnx.save(model, str(tmp_path / "m.onnx"))
+    module = load_any_model(tmp_path / "m.onnx")
+    network = exact_network(module, (x, [0, 1]))
+    batch = Batch.of(x, [0, 1], network=network, loss=Loss.MSE, labels=Labels.ONE_HOT)
+    if isinstance(network, StagedNetwork):
+        features = forward_stages(network, batch).values[-1].T.fractions()
+        features.setflags(write=False)
+        network, batch = network.head, Batch(inputs=features, labels=batch.labels)
+    expected = ReferenceEvaluator(model).run(None, {"x": x})[0]
+    assert np.abs(forward(network, batch).logits.T.astype(float) - expected).max() < 1e-5
+    assert certify(module, batch=(x, [0, 1]), engine="lifting").architecture
+
+
 def test_what_convolutions_are_not_read_is_named(tmp_path: Path):
     from exan_verify.api.files import load_any_model
 

@@ -13,10 +13,8 @@ from exan_verify.numeric.attack import run
 from exan_verify.numeric.methods.equations import layer_equations, lifted_unknowns
 from exan_verify.numeric.methods.searching.difference_map import difference_map
 from exan_verify.numeric.methods.searching.guesses import loss_vector_guesses
-from exan_verify.numeric.problem.problem import build_problem
-from exan_verify.numeric.problem.spectrum import column_space
-from tests.support.attack_cases import attacked, largest_excess
-from tests.support.cases import default_network, random_batch
+from tests.support.attack_cases import attacked, largest_excess, problem_of, spaces_of
+from tests.support.cases import default_network, random_case
 from tests.support.torch_reference import gradient
 
 
@@ -25,8 +23,7 @@ from tests.support.torch_reference import gradient
 def test_recovers_batches_that_no_lifting_can(widths: list[int], loss: Loss):
     samples = 30
     assert lifted_unknowns(samples, widths[-1] - 1) - samples > widths[1]
-    network = default_network(widths, seed=3)
-    batch = random_batch(network, samples, seed=5, loss=loss)
+    network, batch = random_case(widths, samples, seeds=(3, 5), loss=loss)
     found = attacked(network, batch, loss, method="assign", batch_size=samples)
     assert found.complete, found.reason
     assert found.x.shape[0] == samples
@@ -46,8 +43,7 @@ def test_one_logit(loss: Loss):
 
 
 def test_auto_goes_on_where_lifting_lacks_equations():
-    network = default_network([40, 200, 5], seed=4)
-    batch = random_batch(network, 30, seed=5)
+    network, batch = random_case([40, 200, 5], 30, seeds=(4, 5))
     found = attacked(network, batch)
     assert found.complete
     assert found.method == "assign"
@@ -55,30 +51,26 @@ def test_auto_goes_on_where_lifting_lacks_equations():
 
 
 def test_float32_gradients_are_recovered_within_their_bounds():
-    network = default_network([40, 300, 6], seed=4)
-    batch = random_batch(network, 30, seed=5)
+    network, batch = random_case([40, 300, 6], 30, seeds=(4, 5))
     found = attacked(network, batch, method="assign", dtype=np.float32)
     assert len(found.status) > 20
     assert largest_excess(found, batch) <= 1
 
 
 def test_same_seed_same_result():
-    network = default_network([40, 200, 5], seed=4)
-    batch = random_batch(network, 30, seed=5)
+    network, batch = random_case([40, 200, 5], 30, seeds=(4, 5))
     first, second = (attacked(network, batch, method="assign", seed=3) for _ in range(2))
     assert torch.equal(first.x, second.x)
 
 
 def test_too_few_neurons_name_every_layer():
-    network = default_network([30, 40, 10], seed=1)
-    batch = random_batch(network, 25)
+    network, batch = random_case([30, 40, 10], 25, seeds=(1, 1))
     with pytest.raises(RangeError, match=r"1\.5 neurons per unknown \(layer 1: \d+ live neurons for 25"):
         attacked(network, batch, method="assign")
 
 
 def test_a_gradient_of_no_batch_yields_nothing():
-    network = default_network([40, 80, 5], seed=1)
-    batch = random_batch(network, 20)
+    network, batch = random_case([40, 80, 5], 20, seeds=(1, 1))
     given = gradient(network, batch, Loss.CROSS_ENTROPY, Reduction.MEAN)
     names = list(given)
     rng = np.random.default_rng(0)
@@ -91,8 +83,7 @@ def test_a_gradient_of_no_batch_yields_nothing():
 
 
 def test_samples_of_one_region_are_found_as_a_group():
-    network = default_network([40, 200, 5], seed=4)
-    base = random_batch(network, 29, seed=5)
+    network, base = random_case([40, 200, 5], 29, seeds=(4, 5))
     x = np.concatenate([base.inputs.astype(np.float64), base.inputs[:1] + 2.0**-26])
     y = np.append(base.labels, (base.labels[0] + 1) % 5)
     batch = Batch.of(x, y, network=network, loss=Loss.CROSS_ENTROPY, labels=Labels.ONE_HOT)
@@ -103,8 +94,7 @@ def test_samples_of_one_region_are_found_as_a_group():
 
 
 def test_the_gap_is_small_only_at_samples():
-    network = default_network([40, 200, 5], seed=4)
-    batch = random_batch(network, 20, seed=5)
+    network, batch = random_case([40, 200, 5], 20, seeds=(4, 5))
     problem, spaces = _problem(network, batch)
     equations = layer_equations(problem, spaces, 0)
     generator = torch.Generator().manual_seed(1)
@@ -121,8 +111,7 @@ def test_the_gap_is_small_only_at_samples():
 
 @pytest.mark.parametrize("loss", list(Loss))
 def test_guesses_have_the_shape_of_loss_vectors(loss: Loss):
-    network = default_network([6, 20, 4])
-    batch = random_batch(network, 2, loss=loss)
+    network, batch = random_case([6, 20, 4], 2, loss=loss)
     problem, _ = _problem(network, batch, loss)
     guesses = loss_vector_guesses(problem, 500, torch.Generator().manual_seed(0))
     assert guesses.shape == (4, 500)
@@ -136,10 +125,5 @@ def test_guesses_have_the_shape_of_loss_vectors(loss: Loss):
 
 
 def _problem(network, batch, loss=Loss.CROSS_ENTROPY):
-    given = gradient(network, batch, loss, Reduction.MEAN)
-    problem = build_problem(network, given, loss=loss.value, reduction="mean")
-    spaces = tuple(
-        column_space(layer, unit_roundoff=2.0**-53, most=40, generator=problem.generator())
-        for layer in problem.layers
-    )
-    return problem, spaces
+    problem = problem_of(network, batch, loss)
+    return problem, spaces_of(problem, 40)

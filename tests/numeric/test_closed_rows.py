@@ -19,7 +19,7 @@ from exan_verify.numeric.problem.metrics import score, wrong_claims
 from exan_verify.numeric.problem.own_rows import solve_own_rows
 from exan_verify.numeric.problem.passes import backward, forward, weight_gains
 from exan_verify.numeric.problem.problem import Problem, build_problem
-from exan_verify.numeric.problem.records import Finding
+from tests.support.attack_cases import proposed
 from tests.support.torch_reference import autograd
 
 FEATURES, NEURONS, CLASSES = 40, 220, 5
@@ -137,16 +137,11 @@ def test_a_mixture_whose_bias_entry_fits_a_label_is_refused(seed: int):
             weight[row] += (scale - 1) * left[row, :-1]
             first = replace(layer, d_weight=weight, d_bias=bias)
             coincident = replace(problem, layers=(first, *problem.layers[1:]))
-            finding = Finding(
-                method="peel",
-                x=torch.cat([peeled.x, mixture]),
+            finding = proposed(
+                torch.cat([peeled.x, mixture]),
+                layer.weight[:, :0].double(),
                 y=torch.cat([peeled.y, label_y]),
                 errors=torch.cat([peeled.error, torch.full((1,), 1e-12, dtype=torch.float64)]),
-                rest=layer.weight[:, :0].double(),
-                rest_sine=1.0,
-                layer=1,
-                layers=(),
-                reason="",
             )
             judged = judge_own_rows(coincident, finding, 170, gains)
             tried += 1

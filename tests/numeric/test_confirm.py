@@ -12,10 +12,8 @@ from exan_verify.numeric.attack import run
 from exan_verify.numeric.confirming.bounds import Refined, refine
 from exan_verify.numeric.confirming.confirm import Confirmed, confirm
 from exan_verify.numeric.problem.passes import weight_gains
-from exan_verify.numeric.problem.problem import build_problem
-from exan_verify.numeric.problem.records import Finding
-from exan_verify.numeric.problem.spectrum import column_space
-from tests.support.cases import default_network, random_batch
+from tests.support.attack_cases import assert_nothing, problem_of, proposed, spaces_of
+from tests.support.cases import default_network, random_case
 from tests.support.torch_reference import gradient, normal
 
 
@@ -23,35 +21,16 @@ def judged(
     network: ReluNetwork, batch: Batch, x: torch.Tensor, dtype: type = np.float64
 ) -> tuple[Refined, Confirmed]:
     """The verdict on candidates ``x`` as if a method had proposed them."""
-    given = gradient(network, batch, Loss.CROSS_ENTROPY, Reduction.MEAN)
-    problem = build_problem(
-        network,
-        {n: g.astype(dtype) for n, g in given.items()},
-        loss="cross_entropy",
-        reduction="mean",
-        batch_size=batch.size,
-    )
-    spaces = tuple(
-        column_space(layer, unit_roundoff=problem.unit_roundoff, most=20, generator=problem.generator())
-        for layer in problem.layers
-    )
-    finding = Finding(
-        method="proposed",
-        x=x,
-        rest=spaces[0].basis[:, :0],
-        rest_sine=1.0,
-        layer=None,
-        layers=(),
-        reason="",
-    )
+    problem = problem_of(network, batch, dtype=dtype, batch_size=batch.size)
+    spaces = spaces_of(problem, 20)
+    finding = proposed(x, spaces[0].basis[:, :0], layer=None)
     gains = weight_gains(problem)
     refined = refine(problem, spaces[0], finding, gains)
     return refined, confirm(problem, spaces, finding, refined, gains)
 
 
 def test_nearby_candidates_are_refined_to_rounding():
-    network = default_network([20, 64, 48, 5], seed=3)
-    batch = random_batch(network, 4, seed=5)
+    network, batch = random_case([20, 64, 48, 5], 4, seeds=(3, 5))
     x = torch.tensor(batch.inputs.astype(np.float64))
     refined, confirmed = judged(network, batch, x + 1e-7 * normal(4, 20))
     assert confirmed.complete
@@ -60,8 +39,7 @@ def test_nearby_candidates_are_refined_to_rounding():
 
 
 def test_a_stranger_fails_its_own_equations():
-    network = default_network([20, 64, 5], seed=3)
-    batch = random_batch(network, 4, seed=5)
+    network, batch = random_case([20, 64, 5], 4, seeds=(3, 5))
     x = torch.tensor(batch.inputs.astype(np.float64))
     x[2] = normal(20)
     refined, confirmed = judged(network, batch, x)
@@ -71,8 +49,7 @@ def test_a_stranger_fails_its_own_equations():
 
 
 def test_samples_of_one_region_are_not_isolated():
-    network = default_network([20, 64, 5], seed=3)
-    batch = random_batch(network, 3, seed=5)
+    network, batch = random_case([20, 64, 5], 3, seeds=(3, 5))
     x = batch.inputs.astype(np.float64)
     x[1] = x[0] + 1e-5 * np.random.default_rng(0).normal(size=20)
     pair = Batch.of(x, [0, 1, 2], network=network, loss=Loss.CROSS_ENTROPY, labels=Labels.ONE_HOT)
@@ -86,8 +63,7 @@ def test_samples_of_one_region_are_not_isolated():
 
 def test_a_pair_that_one_neuron_tells_apart_is_not_separated():
     # groups of sizes (2, 1) would give dimension 5, singletons 3; one neuron of difference gives 4
-    network = default_network([20, 64, 5], seed=3)
-    batch = random_batch(network, 3, seed=5)
+    network, batch = random_case([20, 64, 5], 3, seeds=(3, 5))
     first = network.layers[0]
     x = batch.inputs.astype(np.float64)
     z = first.weight @ x[0] + first.bias
@@ -99,9 +75,7 @@ def test_a_pair_that_one_neuron_tells_apart_is_not_separated():
     given = gradient(network, pair, Loss.CROSS_ENTROPY, Reduction.MEAN)
     found = run(network, given, loss="cross_entropy", reduction="mean", batch_size=3, method="lift")
     assert found.layers[0].null_dimension == 4
-    assert len(found.x) == 0
-    assert "do not separate 3 samples" in found.reason
-    assert "dimension 4" in found.reason
+    assert_nothing(found, "do not separate 3 samples", "dimension 4")
     # that neuron is exclusive to one of the two, and so are others of the third
     peeled = run(network, given, loss="cross_entropy", reduction="mean", batch_size=3)
     assert peeled.complete
@@ -113,8 +87,7 @@ def test_a_pair_that_one_neuron_tells_apart_is_not_separated():
 
 @pytest.mark.parametrize(("distance", "sure"), [(1e-9, False), (1e-3, True)])
 def test_a_neuron_on_the_verge_is_left_open(distance: float, sure: bool):
-    base = default_network([20, 64, 5], seed=3, dtype=np.float64)
-    batch = random_batch(base, 3, seed=5)
+    base, batch = random_case([20, 64, 5], 3, seeds=(3, 5), dtype=np.float64)
     bias = base.layers[0].bias.copy()
     bias[7] = distance - base.layers[0].weight[7] @ batch.inputs[1].astype(np.float64)
     network = ReluNetwork.from_arrays(
@@ -127,8 +100,7 @@ def test_a_neuron_on_the_verge_is_left_open(distance: float, sure: bool):
 
 
 def test_a_wrong_label_is_no_option():
-    network = default_network([20, 64, 5], seed=3)
-    batch = random_batch(network, 4, seed=5)
+    network, batch = random_case([20, 64, 5], 4, seeds=(3, 5))
     _, confirmed = judged(network, batch, torch.tensor(batch.inputs.astype(np.float64)))
     assert confirmed.y.tolist() == list(batch.y)
     for evidence in confirmed.status:

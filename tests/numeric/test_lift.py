@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,30 +12,24 @@ from exan_verify.core.network import ReluNetwork
 from exan_verify.core.question import Loss, Reduction
 from exan_verify.numeric.methods.equations import layer_equations, lifted_null_space, lifted_unknowns
 from exan_verify.numeric.methods.lifting.diagonalise import pencil_starts
+from exan_verify.numeric.methods.lifting.lift import Lift
 from exan_verify.numeric.problem.downward import descend
 from exan_verify.numeric.problem.losses import class_vectors, fit_labels, loss_vectors, target_vectors
 from exan_verify.numeric.problem.passes import backward, delta_spans, forward
 from exan_verify.numeric.problem.polish import meet, polish
 from exan_verify.numeric.problem.problem import LayerGradient, Problem, build_problem
 from exan_verify.numeric.problem.spectrum import ColumnSpace, column_space
-from tests.support.cases import default_network, random_batch
+from tests.support.attack_cases import problem_of, spaces_of
+from tests.support.cases import default_network, random_batch, random_case
 from tests.support.torch_reference import FUNCTIONS, gradient, normal
 
 
 def setup(
     widths: list[int], samples: int, loss: Loss = Loss.CROSS_ENTROPY, seed: int = 3
 ) -> tuple[ReluNetwork, torch.Tensor, torch.Tensor, Problem, tuple[ColumnSpace, ...]]:
-    network = default_network(widths, seed=seed)
-    batch = random_batch(network, samples, seed=5, loss=loss)
-    problem = build_problem(
-        network, gradient(network, batch, loss, Reduction.MEAN), loss=loss.value, reduction="mean"
-    )
-    spaces = tuple(
-        column_space(layer, unit_roundoff=2.0**-53, most=20, generator=problem.generator())
-        for layer in problem.layers
-    )
-    labels = torch.tensor(np.array(batch.labels))
-    return network, torch.tensor(batch.inputs.astype(np.float64)), labels, problem, spaces
+    network, batch = random_case(widths, samples, seeds=(seed, 5), loss=loss)
+    problem, labels = problem_of(network, batch, loss), torch.tensor(np.array(batch.labels))
+    return network, torch.tensor(batch.inputs.astype(np.float64)), labels, problem, spaces_of(problem, 20)
 
 
 def noisy(rank: int, noise: float, shape: tuple[int, int] = (200, 300)) -> LayerGradient:
@@ -87,6 +83,29 @@ def test_full_rank_and_zero_gradients_are_saturated():
         space = column_space(given, unit_roundoff=2.0**-53, most=20, generator=torch.Generator())
         assert space.saturated
         assert space.rank == rank
+
+
+@pytest.mark.parametrize(
+    ("unit_roundoff", "remedy"),
+    [(2.0**-53, "without noise"), (2.0**-24, "without noise"), (2.0**-6, "a float64 gradient")],
+)
+def test_a_reason_asks_for_float64_only_where_rounding_is_what_blurs(unit_roundoff: float, remedy: str):
+    network = default_network([30, 52, 6], seed=1)
+    rng = np.random.default_rng(3)
+    noised = {
+        name: entries * (1 + 0.03 * rng.normal(size=entries.shape))
+        for name, entries in gradient(
+            network, random_batch(network, 6, seed=2), Loss.CROSS_ENTROPY, Reduction.MEAN
+        ).items()
+    }
+    problem = build_problem(network, noised, loss="cross_entropy", reduction="mean")
+    problem = replace(problem, unit_roundoff=unit_roundoff)
+    spaces = tuple(
+        column_space(layer, unit_roundoff=unit_roundoff, most=14, generator=problem.generator())
+        for layer in problem.layers
+    )
+    reason = Lift(degrees=(2,)).find(problem, spaces).reason
+    assert reason.endswith(remedy), reason
 
 
 @pytest.mark.parametrize(

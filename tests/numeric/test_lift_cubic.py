@@ -32,11 +32,11 @@ from exan_verify.numeric.methods.lifting.lift_cubic import (
 from exan_verify.numeric.problem.losses import loss_vectors
 from exan_verify.numeric.problem.passes import backward, forward
 from exan_verify.numeric.problem.problem import Problem, build_problem
-from tests.support.attack_cases import attacked, largest_excess
-from tests.support.cases import default_network, random_batch
+from tests.support.attack_cases import assert_nothing, attacked, largest_excess, problem_of
+from tests.support.cases import default_network, random_batch, random_case
 from tests.support.numeric_cases import drawn_batch
 from tests.support.simulated_device import DeviceTensor, simulated_device
-from tests.support.torch_reference import autograd, gradient, normal, perceptron
+from tests.support.torch_reference import autograd, gradient, normal, perceptron, trained
 
 SIZES = [(1, 1), (3, 2), (4, 0), (2, 5), (5, 3)]
 
@@ -45,8 +45,7 @@ def setup(
     widths: list[int], samples: int, loss: Loss = Loss.CROSS_ENTROPY
 ) -> tuple[Problem, LayerEquations, Tensor]:
     """The problem, the equations of its last hidden layer, and the true (q, p) there as columns."""
-    network = default_network(widths, seed=3)
-    batch = random_batch(network, samples, seed=5, loss=loss)
+    network, batch = random_case(widths, samples, seeds=(3, 5), loss=loss)
     given = gradient(network, batch, loss, Reduction.SUM)
     problem = build_problem(network, given, loss=loss.value, reduction="sum")
     equations = layer_equations(problem, column_spaces(problem), len(widths) - 3)
@@ -252,8 +251,7 @@ def test_pencils_of_contractions_give_the_samples(widths: list[int], samples: in
 @pytest.mark.parametrize("loss", list(Loss))
 @pytest.mark.parametrize(("widths", "samples"), [([100, 100, 4], 16), ([30, 60, 60, 60, 4], 9)])
 def test_recovers_what_degree_two_cannot(widths: list[int], samples: int, loss: Loss):
-    network = default_network(widths, seed=3)
-    batch = random_batch(network, samples, seed=5, loss=loss)
+    network, batch = random_case(widths, samples, seeds=(3, 5), loss=loss)
     given = {n: torch.tensor(g) for n, g in gradient(network, batch, loss, Reduction.MEAN).items()}
     problem = build_problem(network, given, loss=loss.value, reduction="mean", batch_size=samples)
     with pytest.raises(RangeError, match="beyond degree-2 lifting"):
@@ -283,11 +281,7 @@ def test_a_trained_network_whose_batch_the_search_does_not_find():
     model = perceptron(100, 100, 4)
     x, y = drawn_batch("randn", 16, 100, 4, np.random.default_rng([0, 1]))
     x = x.float()
-    optimiser = torch.optim.Adam(model.parameters(), 1e-2)
-    for _ in range(200):
-        optimiser.zero_grad()
-        nn.functional.cross_entropy(model(x), y).backward()
-        optimiser.step()
+    trained(model, x, y, 200, 1e-2)
     given = autograd(model, x.double(), y)
     assert len(attack(model, given, method="assign").x) == 0
     found = attack(model, given)
@@ -316,8 +310,7 @@ def test_samples_of_one_pattern_are_left_out_and_the_others_kept(group: int, dim
 
 
 def test_float32_gradients_stay_within_their_bounds():
-    network = default_network([100, 100, 4], seed=3)
-    batch = random_batch(network, 14, seed=5)
+    network, batch = random_case([100, 100, 4], 14, seeds=(3, 5))
     found = attacked(network, batch, method="lift", dtype=np.float32)
     assert found.complete, found.reason
     assert found.method == "lift of degree 3"
@@ -326,8 +319,7 @@ def test_float32_gradients_stay_within_their_bounds():
 
 
 def test_what_peeling_leaves_is_lifted_by_degree_three(monkeypatch: pytest.MonkeyPatch):
-    network = default_network([20, 60, 3], seed=3)
-    batch = random_batch(network, 11, seed=5)
+    network, batch = random_case([20, 60, 3], 11, seeds=(3, 5))
     found = attacked(network, batch, method="peel+lift")
     assert found.complete, found.reason
     assert largest_excess(found, batch) <= 1
@@ -351,13 +343,7 @@ def test_memory_is_planned_before_it_is_taken():
     # what the two squares of a factorised system take, and nothing near it where nothing is factored
     _, equations, _ = setup([40, 100, 4], 18)
     assert lift_cubic.cubic_memory(equations) > 2 * 8 * 1761**2
-    network = default_network([80, 1000, 4], seed=0)
-    problem = build_problem(
-        network,
-        gradient(network, random_batch(network, 60, seed=1), Loss.CROSS_ENTROPY, Reduction.MEAN),
-        loss="cross_entropy",
-        reduction="mean",
-    )
+    problem = problem_of(*random_case([80, 1000, 4], 60))
     large = layer_equations(problem, column_spaces(problem), 0)
     assert cubic_size(large) > solver.DIRECT
     assert lift_cubic.cubic_memory(large) < lift_cubic.MEMORY < 8 * cubic_size(large) ** 2
@@ -367,18 +353,14 @@ def test_what_has_not_converged_is_said_and_nothing_claimed(monkeypatch: pytest.
     monkeypatch.setattr(solver, "_SMALL", 0)
     monkeypatch.setattr(solver, "DIRECT", 0)
     monkeypatch.setattr(lift, "cubic_obstacle", lambda *_, **__: None)
-    network = default_network([100, 100, 4], seed=3)
-    batch = random_batch(network, 18, seed=5)
-    given = gradient(network, batch, Loss.CROSS_ENTROPY, Reduction.MEAN)
-    problem = build_problem(network, given, loss="cross_entropy", reduction="mean")
+    network, batch = random_case([100, 100, 4], 18, seeds=(3, 5))
+    problem = problem_of(network, batch)
     found = Lift(work=1.0).find(problem, column_spaces(problem))
-    assert len(found.x) == 0
-    assert "not converged in the work planned" in found.reason
+    assert_nothing(found, "not converged in the work planned")
 
 
 def test_refusals_name_every_layer():
-    network = default_network([30, 24, 24, 4], seed=3)
-    batch = random_batch(network, 20, seed=5)
+    network, batch = random_case([30, 24, 24, 4], 20, seeds=(3, 5))
     with pytest.raises(RangeError, match=r"degree 3: layer 1: .*; layer 2: .*; use a smaller batch"):
         attacked(network, batch, method="lift")
     narrow = default_network([30, 10, 4], seed=3)
@@ -395,8 +377,7 @@ def test_a_layer_with_equations_to_spare_is_left_to_degree_two():
 
 
 def test_the_same_seed_gives_the_same_bits():
-    network = default_network([40, 60, 3], seed=3)
-    batch = random_batch(network, 11, seed=5)
+    network, batch = random_case([40, 60, 3], 11, seeds=(3, 5))
     first, second = (attacked(network, batch, method="lift", seed=7) for _ in range(2))
     assert first.complete
     assert torch.equal(first.x, second.x)
@@ -407,8 +388,7 @@ def test_on_a_device_it_computes_there(direct: bool, monkeypatch: pytest.MonkeyP
     if not direct:
         monkeypatch.setattr(solver, "_SMALL", 0)
         monkeypatch.setattr(solver, "DIRECT", 0)
-    network = default_network([40, 60, 3], seed=3)
-    batch = random_batch(network, 11, seed=5)
+    network, batch = random_case([40, 60, 3], 11, seeds=(3, 5))
     here = attacked(network, batch, method="lift")
     assert (here.method, here.complete) == ("lift of degree 3", True)
     with simulated_device():

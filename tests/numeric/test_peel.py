@@ -26,11 +26,11 @@ from exan_verify.numeric.problem.losses import loss_vectors
 from exan_verify.numeric.problem.metrics import score
 from exan_verify.numeric.problem.passes import backward, forward, weight_gains
 from exan_verify.numeric.problem.problem import Problem, build_problem
-from exan_verify.numeric.problem.records import Attack, Finding
+from exan_verify.numeric.problem.records import Attack
 from exan_verify.numeric.problem.remainder import without
-from exan_verify.numeric.problem.spectrum import ColumnSpace, column_space
-from tests.support.attack_cases import attacked
-from tests.support.cases import default_network, random_batch
+from exan_verify.numeric.problem.spectrum import ColumnSpace
+from tests.support.attack_cases import assert_nothing, attacked, problem_of, proposed, spaces_of
+from tests.support.cases import default_network, random_batch, random_case
 from tests.support.numeric_cases import drawn_batch, drawn_network
 from tests.support.torch_reference import autograd, gradient, perceptron
 
@@ -156,8 +156,7 @@ def _with_stopping_set(network: ReluNetwork) -> Batch:
 @pytest.mark.parametrize("loss", list(Loss))
 @pytest.mark.parametrize("widths", [[20, 64, 5], [20, 64, 48, 5]])
 def test_every_loss_and_depth(loss: Loss, widths: list[int]):
-    network = default_network(widths, seed=3)
-    batch = random_batch(network, 3, seed=5, loss=loss)
+    network, batch = random_case(widths, 3, seeds=(3, 5), loss=loss)
     found = attacked(network, batch, loss, method="peel", batch_size=3)
     assert found.complete, found.reason
     truth = torch.tensor(batch.inputs).double()
@@ -213,14 +212,11 @@ def test_a_single_logit():
 
 
 def test_as_many_samples_as_neurons_are_refused_with_the_reason():
-    network = default_network([30, 12, 4], seed=3)
-    batch = random_batch(network, 20, seed=5)
+    network, batch = random_case([30, 12, 4], 20, seeds=(3, 5))
     found = attacked(network, batch, method="peel")
-    assert len(found.x) == 0
-    assert "full rank" in found.reason
+    assert_nothing(found, "full rank")
     whole = attacked(network, batch)
-    assert len(whole.x) == 0
-    assert "beyond degree-2 lifting" in whole.reason
+    assert_nothing(whole, "beyond degree-2 lifting")
 
 
 def test_a_gradient_without_hidden_activity_gives_nothing():
@@ -264,13 +260,8 @@ def _shared_row(share: float, loss: Loss) -> tuple[Problem, ColumnSpace, Tensor,
         g = torch.tensor(f).softmax(1).numpy() - np.eye(4)[:3] if loss is Loss.CROSS_ENTROPY else f - targets
         column = np.linalg.lstsq(g[:2], np.array([1.0, share]), rcond=None)[0]
         w2[:, 0] = 0.05 * column / np.linalg.norm(column)
-    problem = build_problem(
-        network, gradient(network, batch, loss, Reduction.MEAN), loss=loss.value, reduction="mean"
-    )
-    space = column_space(
-        problem.layers[0], unit_roundoff=2.0**-53, most=4, generator=torch.Generator().manual_seed(0)
-    )
-    return problem, space, torch.tensor(x), network
+    problem = problem_of(network, batch, loss)
+    return problem, spaces_of(problem, 4)[0], torch.tensor(x), network
 
 
 def _first_row_alone(problem: Problem, space: ColumnSpace) -> list[Tensor]:
@@ -307,11 +298,8 @@ def test_without_a_label_the_pattern_alone_refuses():
 
 
 def four_samples() -> tuple[Problem, Batch, Tensor]:
-    network = default_network([20, 64, 5], seed=3, dtype=np.float64)
-    batch = random_batch(network, 4, seed=5)
-    given = gradient(network, batch, Loss.CROSS_ENTROPY, Reduction.MEAN)
-    problem = build_problem(network, given, loss="cross_entropy", reduction="mean", batch_size=4)
-    return problem, batch, torch.tensor(batch.inputs).double()
+    network, batch = random_case([20, 64, 5], 4, seeds=(3, 5), dtype=np.float64)
+    return problem_of(network, batch, batch_size=4), batch, torch.tensor(batch.inputs).double()
 
 
 def test_a_share_too_small_to_refuse_is_in_the_bound():
@@ -327,16 +315,7 @@ def test_a_share_too_small_to_refuse_is_in_the_bound():
         share = 10.0**exponent
         off = (x[:1] + share * x[1]) / (1 + share)
         left = without(spaces[0], delta * (1 + share), off)
-        finding = Finding(
-            method="",
-            x=off,
-            rest=left.basis,
-            rest_sine=1.0,
-            layer=1,
-            layers=(),
-            reason="open",
-            guessed_rows=True,
-        )
+        finding = proposed(off, left.basis, reason="open", guessed_rows=True)
         confirmed = confirm(problem, spaces, finding, refine(problem, spaces[0], finding, gains), gains)
         claimed += len(confirmed.x)
         for row, status in zip(confirmed.x, confirmed.status, strict=True):
@@ -350,15 +329,7 @@ def test_a_stranger_among_the_candidates_does_not_spoil_the_others(share: float,
     spaces, gains = column_spaces(problem), weight_gains(problem)
     # near a sample, refinement finds that; far from all, it must go
     stranger = x[3] + share * torch.tensor(np.random.default_rng(3).normal(size=20))
-    finding = Finding(
-        method="",
-        x=torch.cat([x[:3], stranger[None]]),
-        rest=spaces[0].basis[:, :0],
-        rest_sine=1.0,
-        layer=1,
-        layers=(),
-        reason="",
-    )
+    finding = proposed(torch.cat([x[:3], stranger[None]]), spaces[0].basis[:, :0])
     kept, refined, out = settled(problem, spaces[0], finding, gains)
     confirmed = confirm(problem, spaces, kept, refined, gains)
     assert len(out) == dropped
@@ -380,15 +351,8 @@ def test_hinge_rows_that_mix_samples_are_no_samples(told: bool):
         given = autograd(model, x, y, "hinge", "mean")
         if not bool(given["0.weight"].any()):
             continue
-        problem = build_problem(
-            to_network(model),
-            given,
-            loss="hinge",
-            reduction="mean",
-            batch_size=samples if told else None,
-            device=None,
-            seed=0,
-        )
+        size = samples if told else None
+        problem = build_problem(to_network(model), given, loss="hinge", reduction="mean", batch_size=size)
         space = column_spaces(problem)[0]
         if space.saturated:
             continue

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from exan_verify.api.certify import certify
 from exan_verify.api.check import check
 from exan_verify.core.budget import Budget
-from exan_verify.core.network import Batch, ReluNetwork, to_fraction
-from exan_verify.core.question import Labels, Loss, Reduction
+from exan_verify.core.network import ReluNetwork, to_fraction
+from exan_verify.core.question import Loss, Reduction
 from exan_verify.core.verdict import Outcome, SampleStatus
 from exan_verify.decide import enumeration
 from exan_verify.decide.enumeration import engine, search
@@ -27,6 +27,7 @@ from exan_verify.exact.softmax import loss_vectors
 from exan_verify.testing.strategies import LOSSES, batches, networks
 from tests.conftest import examples
 from tests.support import contexts
+from tests.support.cases import batch_of
 
 context_of = partial(contexts.context_of, reduction=Reduction.SUM, engine="enumeration")
 
@@ -88,7 +89,7 @@ def test_a_naive_search_over_q_finds_the_same(seed, neurons, classes, samples, s
     )
     x = rng.integers(-size, size + 1, (samples, 3))
     y = rng.integers(0, 2, (samples, 1)) if classes == 1 else np.eye(2)[rng.integers(0, 2, samples)]
-    batch = Batch.of(x, y, network=network, loss=Loss.MSE, labels=Labels.ONE_HOT)
+    batch = batch_of(network, x, y)
     context = context_of(network, batch, Loss.MSE)
     assume(lifting.hypotheses(context, 1) is None)
     quadratic = plan(context, 1, tuple(range(samples)))
@@ -148,12 +149,11 @@ def test_planted_duplicates_and_shared_regions_are_never_unique(data, loss, gene
     step = data.draw(st.sampled_from([0.0, 2.0**-30]))
     direction = np.random.default_rng(data.draw(st.integers(0, 999))).normal(size=(1, network.widths[0]))
     label = data.draw(st.integers(0, batch.size - 1))
-    close = Batch.of(
+    close = batch_of(
+        network,
         np.concatenate([batch.inputs, batch.inputs[:1] + step * direction]),
         np.concatenate([batch.labels, batch.labels[label : label + 1]]),
-        network=network,
-        loss=loss,
-        labels=Labels.ONE_HOT,
+        loss,
     )
     assume(all(np.array_equal(p[:, 0], p[:, -1]) for p in forward(network, close).patterns))
     verdict = certify(network, batch=close, loss=loss.value, engine="enumeration")
@@ -172,4 +172,4 @@ def random_batch(rng, network, samples, loss):
     labels = rng.integers(0, network.classes, samples)
     y = np.eye(network.classes)[labels] if loss in (Loss.MSE, Loss.BCE) else labels
     x = rng.normal(size=(samples, network.widths[0]))
-    return Batch.of(x, y, network=network, loss=loss, labels=Labels.ONE_HOT)
+    return batch_of(network, x, y, loss)

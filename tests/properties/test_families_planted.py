@@ -11,7 +11,7 @@ from exan_verify.core.network import Batch
 from exan_verify.core.question import Labels, Loss, Reduction
 from exan_verify.exact.backprop import forward
 from tests.conftest import examples
-from tests.support.cases import two_one_five_one
+from tests.support.cases import batch_of, two_one_five_one
 from tests.support.contexts import context_of
 from tests.support.family_cases import (
     found_by_engine,
@@ -52,7 +52,7 @@ def test_mse_orbits(seed, reduction, boxed):
     inputs = in_one_region(rng, network, counts)
     assume(inputs is not None)
     y = labels_for(Loss.MSE, classes, rng.integers(0, classes if classes > 1 else 2, counts))
-    batch = Batch.of(inputs, y, network=network, loss=Loss.MSE, labels=Labels.ONE_HOT)
+    batch = batch_of(network, inputs, y)
     columns = np.concatenate([np.ones((counts, 1)), batch.labels], axis=1)
     assume(counts - np.linalg.matrix_rank(columns) >= 2)
     projected = np.eye(counts) - columns @ np.linalg.pinv(columns)
@@ -77,7 +77,7 @@ def test_shears(seed, loss, biases, boxed):
         classes,
         rng.integers(0, max(2, classes) if loss is not Loss.MSE else classes, count) % max(classes, 2),
     )
-    batch = Batch.of(inputs, y, network=network, loss=loss, labels=Labels.ONE_HOT)
+    batch = batch_of(network, inputs, y, loss)
     domain = unit_box(features) if boxed else None
     finding = check_found(context_of(network, batch, loss, domain=domain))
     assert len(finding.facts.free) >= (1 if loss is Loss.HINGE else 2)
@@ -105,7 +105,7 @@ def test_dead_samples(seed, loss, labels):
     copies = int(rng.integers(1, 3))
     inputs = np.concatenate([np.repeat(x[:1], copies, axis=0), x[1:]])
     y = labels_for(loss, classes, [0] * copies + [int(rng.integers(0, classes))])
-    batch = Batch.of(inputs, y, network=network, loss=loss, labels=labels)
+    batch = batch_of(network, inputs, y, loss, labels)
     check_found(context_of(network, batch, loss, labels=labels), free=set(range(copies)))
 
 
@@ -125,9 +125,7 @@ def test_silent_samples(seed, loss):
         [b + g - f for b, g, f in zip(biases[-1], goal, passed.logits[:, 0], strict=True)], dtype=object
     )
     network = type(network).from_arrays([e.weight for e in network.layers], [*biases[:-1], shifted])
-    batch = Batch.of(
-        inputs, labels_for(loss, classes, [0, 1]), network=network, loss=loss, labels=Labels.ONE_HOT
-    )
+    batch = batch_of(network, inputs, labels_for(loss, classes, [0, 1]), loss)
     check_found(context_of(network, batch, loss), free={0})
 
 
@@ -142,7 +140,7 @@ def test_bottlenecks_below_other_layers(seed, loss):
     passed, moved = (forward(network, b) for b in (batch, second))
     assume(not any(z.any() for z in passed.zeros) and passed.patterns[0].all())
     assume(all(np.array_equal(a, b) for a, b in zip(passed.patterns, moved.patterns, strict=True)))
-    same = Batch.of(batch.inputs, batch.labels, network=network, loss=loss, labels=Labels.ONE_HOT)
+    same = batch_of(network, batch.inputs, batch.labels, loss)
     check_found(context_of(network, same, loss))
 
 
@@ -155,5 +153,5 @@ def test_real_labels(seed, biases):
     inputs = in_one_region(rng, network, 2)
     assume(inputs is not None)
     y = rng.integers(-5, 6, (2, 2)).astype(np.float64)
-    batch = Batch.of(inputs, y, network=network, loss=Loss.MSE, labels=Labels.REAL)
+    batch = batch_of(network, inputs, y, labels=Labels.REAL)
     check_found(context_of(network, batch, Loss.MSE, labels=Labels.REAL), free={0, 1})

@@ -13,18 +13,14 @@ from exan_verify.core.verdict import Outcome, SampleStatus
 from exan_verify.exact.backprop import forward, gradient
 from exan_verify.testing.strategies import LOSSES, batches, networks
 from tests.conftest import examples
-from tests.support.cases import two_one_five_one
+from tests.support.cases import batch_of, two_one_five_one
 
 certify = partial(door.certify, engine="exact")
 
 
 def extended(batch, x, y, network, loss, labels=Labels.ONE_HOT):
-    return Batch.of(
-        np.concatenate([batch.inputs, x]),
-        np.concatenate([batch.labels, y]),
-        network=network,
-        loss=loss,
-        labels=labels,
+    return batch_of(
+        network, np.concatenate([batch.inputs, x]), np.concatenate([batch.labels, y]), loss, labels
     )
 
 
@@ -93,14 +89,8 @@ def test_planted_shears_with_real_labels(data):
     logits = passed.logits[:, 0]
     g = 1.0
     labels = np.array([[float(f) - g for f in logits], [float(f) + g for f in logits]])
-    first = Batch.of([x, other], labels, network=network, loss=Loss.MSE, labels=Labels.REAL)
-    second = Batch.of(
-        [x + step * 2.0**-7, other + step * 2.0**-7],
-        labels,
-        network=network,
-        loss=Loss.MSE,
-        labels=Labels.REAL,
-    )
+    first = batch_of(network, [x, other], labels, labels=Labels.REAL)
+    second = batch_of(network, [x + step * 2.0**-7, other + step * 2.0**-7], labels, labels=Labels.REAL)
     patterns = [forward(network, b).patterns[0] for b in (first, second)]
     assume(all(np.array_equal(p[:, k], active) for p in patterns for k in range(2)))
     assert gradient(network, first, Loss.MSE, Reduction.SUM) == gradient(

@@ -197,6 +197,9 @@ def test_spoiled_gradients_are_nobody_s(shape, loss, seed, power):
         "noise": {n: v + size * rng.choice([-1, 1], v.shape) for n, v in rounded.items()},
         "another net's": case(widths, samples, loss, seed=seed + 1)[2],
     }
+    if loss is Loss.HINGE and widths[-1] == 2:
+        # where both margins are violated, -g is the loss vector of the other class: a batch gives it too
+        del spoiled["negated"]
     asked = {"loss": loss.value, "tolerance": 10.0**power, "engine": "exact"}
     for name, gradient in spoiled.items():
         for batch_size in (samples, None):

@@ -21,7 +21,7 @@ import pytest
 from exan_verify.api.attack_own_batch import Features, Recovery
 from exan_verify.api.audit import audit
 from exan_verify.core.network import ReluNetwork
-from exan_verify.core.verdict import SampleStatus
+from exan_verify.core.verdict import Outcome, SampleStatus
 from exan_verify.report import Section, render
 from exan_verify.report.advice import advice
 from exan_verify.report.content import cards, headline, rows
@@ -171,13 +171,22 @@ def test_large_pictures_are_averaged_down():
     assert np.abs(small - 0.5).max() < 2 / 255
 
 
+def test_features_that_are_proved_are_in_the_headline():
+    plain = section(samples=3)
+    statuses = (SampleStatus.FEATURES, SampleStatus.FEATURES, SampleStatus.UNKNOWN)
+    verdict = replace(plain.audit.verdict, outcome=Outcome.UNKNOWN, samples=statuses)
+    said = headline(replace(plain, audit=replace(plain.audit, verdict=verdict)))
+    assert "features and labels of 2 of 3 samples are proved to be in every batch that has it." in said
+    assert "no sample" not in said
+
+
 def test_inputs_that_are_no_pictures_give_a_report_without_pictures_of_them():
     page = read(render("t", [section(images=False)]))
     assert [picture(uri).shape for uri in page.loaded] == [(1, 40, 3)]
     flat = attacked(inputs=section(images=False).inputs)
     text = " ".join(read(render("t", [flat])).text.split())
     assert "1.0e-09 180.0 2.0e-08" in text
-    assert "no entry off by more than 1.0e-09" in text
+    assert "no entry off by more than 1.0e-\u206009" in text, "a narrow page does not break the number"
 
 
 def test_the_report_says_what_was_decided_and_what_it_does_not_mean():
@@ -233,6 +242,9 @@ def test_what_leaks_to_whom_how_bad_and_what_to_do():
     assert "no sign that nothing leaks" in advice(nothing).what
     labels = attacked(audit=None, recoveries=(None,) * 3, features=Features(count=3, bound=1e-9))
     assert (advice(labels).severity, advice(labels).what[:12]) == ("some", "All 3 labels")
+    pictures = attacked(features=Features(count=3, bound=1e-9))  # proved too
+    for shown, offered in ((attacked(), True), (labels, False), (pictures, False)):
+        assert any("project_inputs" in step.text for step in advice(shown).steps) is offered
 
 
 def test_a_free_sample_is_shown_as_another_batch_has_it_and_how_far_it_moves():

@@ -16,11 +16,14 @@ from exan_verify.core.question import Box, Labels, Loss, Reduction
 from exan_verify.core.verdict import Engine, Outcome, SampleStatus, Trust
 from exan_verify.errors import InputError
 from exan_verify.exact.backprop import gradient as exact_gradient
+from exan_verify.instances import tiny_question
+from exan_verify.smt.portfolio import Settings
+from exan_verify.smt.search import SCOUT_INDEX, Search
 from exan_verify.smt.solvers.run import Worker
 from tests.support import torch_reference
 from tests.support.cases import as_floats, two_one_five_one
 from tests.support.counterexamples import antisymmetric_head, parallel_logits, zero_pre_activation
-from tests.support.smt_cases import decide, decided, irrational, mse_case, named
+from tests.support.smt_cases import decide, decided, irrational, mse_case, named, posed
 
 MSE: dict[str, Any] = {"loss": Loss.MSE}
 
@@ -47,6 +50,20 @@ def test_a_bottleneck_leaves_the_inputs_open() -> None:
     verdict = decide(network, batch=batch, **MSE)
     assert verdict.outcome is Outcome.AMBIGUOUS
     check_witness(network, batch, verdict, Loss.MSE, Reduction.MEAN)
+
+
+@pytest.mark.parametrize(
+    ("loss", "number", "sample"),
+    [(Loss.HINGE, 80, 1), (Loss.HINGE, 86, 2), (Loss.MSE, 4, 0), (Loss.MSE, 39, 1)],
+)
+def test_a_sample_of_an_ambiguous_batch_is_told_by_the_plain_question(
+    loss: Loss, number: int, sample: int
+) -> None:
+    """Its cubes are many; asked whole, one solver says at once that no batch lacks the sample, be they
+    listed by regions or not."""
+    asked, truth = posed(tiny_question(loss, number))
+    found = Search(asked, Settings()).find("without", (truth,), missing=sample, cheap=True)
+    assert set(found.refuted) == {SCOUT_INDEX}
 
 
 def test_an_integer_gradient_with_one_irrational_batch() -> None:

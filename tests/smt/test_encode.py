@@ -19,7 +19,7 @@ from exan_verify.smt.question.difference import values_at
 from exan_verify.smt.question.encode import abstraction, encode, state_names
 from exan_verify.smt.question.terms import Poly, at_most, degree, implies, less, negate
 from exan_verify.smt.solvers.run import SAT, UNSAT, SolverDisagreementError, Strategy, Worker
-from tests.support.smt_cases import decided, mse_case, named, own_literals, posed, violated_comments
+from tests.support.smt_cases import decided, mse_case, named, own_literals, pose, posed, violated_comments
 
 RATIONAL = [
     f"{family}/{loss}/{biases}/{index}"
@@ -90,20 +90,7 @@ def test_pre_activation_zero_is_inactive() -> None:
 
 
 def posed_of(network: Any, batch: Any, reduction: Reduction = Reduction.MEAN) -> Any:
-    from exan_verify.core.question import Labels
-    from tests.support.smt_cases import pose
-
-    return pose(
-        network,
-        batch=batch,
-        gradient=None,
-        loss=Loss.MSE,
-        reduction=reduction,
-        labels=Labels.ONE_HOT,
-        domain=None,
-        batch_size=None,
-        tolerance=None,
-    )
+    return pose(network, batch=batch, loss=Loss.MSE, reduction=reduction)
 
 
 # Each of these has a known outcome; a broken encoding must change one of them, or fail loudly.
@@ -136,7 +123,7 @@ def test_the_encoding_itself_gives_no_complaint() -> None:
     assert complaints() == []
 
 
-def flipped_relu(encoder: Any, z: Any, m: int, i: int, j: int) -> Any:
+def flipped_relu(encoder: Any, z: Any, _slope: Any, m: int, i: int, j: int) -> Any:
     literal = encoder.literal(encode_module.neuron_name(m, i, j))
     encoder.require(implies(literal, less(z, 0)), "flipped")
     encoder.require(implies(negate(literal), at_most(Poly.constant(0), z)), "flipped")
@@ -163,7 +150,7 @@ def shared_margin(encoder: Any, question: Any, sample: Any) -> None:
 
 
 MUTANTS = {
-    "flipped ReLU": (encode_module, "_relu", flipped_relu),
+    "flipped ReLU": (encode_module, "_activated", flipped_relu),
     "gradient rows of the first layer dropped": (encode_module, "_gradient_equations", only("2.")),
     "gradient rows of the weights dropped": (encode_module, "_gradient_equations", only("bias")),
     "exclusion of the given order only": (

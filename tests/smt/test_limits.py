@@ -40,6 +40,7 @@ from exan_verify.smt.solvers import run as solvers
 from exan_verify.smt.solvers import worker as worker_module
 from exan_verify.smt.solvers.cache import AnswerCache
 from exan_verify.smt.solvers.run import UNKNOWN, UNSAT, Answer, Strategy, Worker
+from tests.support.cases import batch_of
 from tests.support.smt_cases import decide, decided, holds, named, pose, posed
 
 SMT = Strategy("z3", "smt")
@@ -58,21 +59,11 @@ def drawn(
     if labels is Labels.REAL:
         y = rng.normal(size=(samples, widths[-1]))
     x = rng.normal(size=(samples, widths[0]))
-    return network, Batch.of(x, y, network=network, loss=loss, labels=labels)
+    return network, batch_of(network, x, y, loss, labels)
 
 
 def asked(network: ReluNetwork, batch: Batch, loss: Loss, labels: Labels = Labels.ONE_HOT) -> Any:
-    return pose(
-        network,
-        batch=batch,
-        gradient=None,
-        loss=loss,
-        reduction=Reduction.MEAN,
-        labels=labels,
-        domain=None,
-        batch_size=None,
-        tolerance=None,
-    )
+    return pose(network, batch=batch, loss=loss, labels=labels)
 
 
 # --- sizes -------------------------------------------------------------------------------------------------
@@ -216,13 +207,7 @@ def test_orders_of_many_equal_patterns_are_not_walked_through() -> None:
 def test_placements_are_the_distinct_orders_that_fit(seed: int) -> None:
     rng = np.random.default_rng(seed)
     network = ReluNetwork.from_arrays([[[1.0], [-1.0]], [[1.0, 1.0], [0.0, 1.0]]], None)
-    batch = Batch.of(
-        rng.integers(-1, 2, (4, 1)),
-        rng.integers(0, 2, 4),
-        network=network,
-        loss=Loss.MSE,
-        labels=Labels.ONE_HOT,
-    )
+    batch = batch_of(network, rng.integers(-1, 2, (4, 1)), rng.integers(0, 2, 4))
     question, truth = asked(network, batch, Loss.MSE)
     fixed = dict(zip(all_literals(question), own_cube(truth), strict=True))
     names = list(fixed)
@@ -247,7 +232,7 @@ def test_another_batch_of_many_samples_is_told_as_for_few(seed: int) -> None:
     rng = np.random.default_rng(seed)
     network = ReluNetwork.from_arrays([[[1.0]], [[1.0], [2.0]]], None)
     x, y = rng.integers(1, 3, (5, 1)), rng.integers(0, 2, 5)
-    batch = Batch.of(x, y, network=network, loss=Loss.MSE, labels=Labels.ONE_HOT)
+    batch = batch_of(network, x, y)
     question, truth = asked(network, batch, Loss.MSE)
     encoding = encode(question)
     formulas = other_batch(question, encoding, truth, {})
@@ -284,7 +269,7 @@ def test_a_zero_gradient_is_a_question(loss: Loss) -> None:
         elif loss is Loss.BCE:
             y = rng.integers(0, 2, (samples, 2))
         network = ReluNetwork.from_arrays([first, last], biases)
-        batch = Batch.of(x, y, network=network, loss=loss, labels=Labels.ONE_HOT)
+        batch = batch_of(network, x, y, loss)
         verdict = certify(network, batch=batch, loss=loss.value, engine="smt")
         assert verdict.outcome is Outcome.AMBIGUOUS, k
         if loss.rational:
@@ -654,6 +639,6 @@ def test_numbers_of_any_size_end_in_a_verdict(loss: Loss, power: int) -> None:
     network = ReluNetwork.from_arrays(weights, None)
     y: Any = rng.integers(0, 2, (2, 2)) if loss is Loss.BCE else rng.integers(0, 2, 2)
     x = [[Fraction(int(v)) * scale for v in row] for row in rng.integers(-4, 5, (2, 2))]
-    batch = Batch.of(x, y, network=network, loss=loss, labels=Labels.ONE_HOT)
+    batch = batch_of(network, x, y, loss)
     verdict = decide(network, batch=batch, loss=loss, work_limit=200_000, budget=60)
     assert verdict.outcome in set(Outcome)

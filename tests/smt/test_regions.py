@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any
@@ -34,6 +35,7 @@ from exan_verify.smt.arguments.totals import nothing_to_see, particular_totals
 from exan_verify.smt.cubes import all_literals
 from exan_verify.smt.question.terms import Poly
 from exan_verify.smt.search import own_cube
+from tests.support.cases import batch_of, words
 from tests.support.smt_cases import decided, named, own_literals, pose, posed
 
 F = Fraction
@@ -161,9 +163,7 @@ def test_equal_samples_are_alone_only_where_logits_tell_inputs() -> None:
     """One neuron in two dimensions: equal samples can move apart along the level line of the logits."""
     network = ReluNetwork.from_arrays([[[1, 1]], [[1], [2]]], [[1], [0, 0]])
     for loss in (Loss.BCE, Loss.MSE):
-        batch = Batch.of(
-            [[1, 1], [1, 1]], [[1, 0], [1, 0]], network=network, loss=loss, labels=Labels.ONE_HOT
-        )
+        batch = batch_of(network, [[1, 1], [1, 1]], [[1, 0], [1, 0]], loss)
         question, truth = posed(instance_of(network, batch, loss))
         assert not only_known(Regions(posed=question), own_literals(question, truth), truth, boxes=200)
 
@@ -348,7 +348,7 @@ def test_what_a_sample_satisfies_alone(loss: str, biases: bool) -> None:
         network = ReluNetwork.from_arrays(weights, offsets)
         y = rng.integers(0, 3, samples) if loss == "cross_entropy" else np.eye(3)[rng.integers(0, 3, samples)]
         x = rng.integers(-3, 4, (samples, features))
-        batch = Batch.of(x, y, network=network, loss=Loss(loss), labels=Labels.ONE_HOT)
+        batch = batch_of(network, x, y, Loss(loss))
         question, truth = posed(instance_of(network, batch, Loss(loss)))
         known = tuple(
             Point(p, tuple(v.value for v in y), tuple(v.value for v in x))
@@ -383,13 +383,12 @@ def test_what_a_sample_satisfies_alone(loss: str, biases: bool) -> None:
 
 def simple(known: Any, right: float, labels: tuple[int, ...] = (1,)) -> System:
     """sigma(a) - 1 = right, and a (sigma(a) - 1) whatever it is at ``known``: one sample, one coordinate."""
-    weights = np.array([[[[F(1), F(0)]]]], dtype=object)
     return System(
         loss=Loss.BCE,
         logits=(np.array([[F(0), F(1)]], dtype=object),),
         labels=(tuple(map(F, labels)),),
         conditions=((),),
-        weights=weights,
+        weights=np.array([[[[F(1), F(0)]]]], dtype=object),
         right=(flint.arb(right),),
         known=known,
     )
@@ -413,15 +412,8 @@ def test_a_second_zero_in_the_box_is_not_overlooked() -> None:
     weights = np.array([[[[F(0), F(1)]]]], dtype=object)
 
     def square(known: Any, conditions: Any) -> System:
-        return System(
-            loss=Loss.MSE,
-            logits=(np.array([[F(0), F(1)]], dtype=object),),
-            labels=((F(0),),),
-            conditions=(conditions,),
-            weights=weights,
-            right=(flint.arb(2),),
-            known=known,
-        )
+        likewise = simple(known, 2, labels=(0,))
+        return replace(likewise, loss=Loss.MSE, conditions=(conditions,), weights=weights)
 
     line, one, both = ((None, None),), ((F(1),),), ((F(1),), (F(-1),))
     assert only_known_zeros(square(both, ()), line, 500)
@@ -471,17 +463,10 @@ def test_lists_by_regions_are_for_networks_without_biases() -> None:
 def test_a_list_by_regions_is_complete() -> None:
     """Every batch that the plain list finds a cube for, the list by regions has as well."""
     case = named("plain/mse/nobias/1")
-    other = pose(
-        case.network,
-        batch=None,
-        gradient=exact_gradient(case.network, case.batch, case.loss, case.reduction),
-        loss=case.loss,
-        reduction=case.reduction,
-        labels=case.labels if case.labels is not Labels.KNOWN else Labels.ONE_HOT,
-        domain=case.domain,
-        batch_size=case.batch.size,
-        tolerance=None,
-    )[0]
+    given = exact_gradient(case.network, case.batch, case.loss, case.reduction)
+    labels = case.labels if case.labels is not Labels.KNOWN else Labels.ONE_HOT
+    asked = words(case) | {"labels": labels, "batch_size": case.batch.size}
+    other, _ = pose(case.network, gradient=given, **asked)
     _, truth = posed(case)
     cubes = list_by_regions(other)
     if cubes is not None and other.alphabet is not None:

@@ -27,6 +27,7 @@ from exan_verify.smt.question.transcendental import lower, transcendental_target
 from exan_verify.smt.search import own_cube
 from exan_verify.smt.shear import shear_script
 from exan_verify.smt.solvers.run import SAT, UNSAT, Strategy, Worker
+from tests.support.cases import batch_of
 from tests.support.smt_cases import decide, decided, named, posed
 
 CASES = ["plain/cross_entropy/bias/0", "plain/bce/bias/4", "deep/bce/bias/3", "zero/cross_entropy/bias/0"]
@@ -80,12 +81,8 @@ def test_no_other_batch_in_the_excluded_ball(name: str) -> None:
             ]
             for row in case.batch.x
         ]
-        other = Batch.of(
-            np.array(moved, dtype=object),
-            case.batch.labels,
-            network=case.network,
-            loss=case.loss,
-            labels=Labels.KNOWN,
+        other = batch_of(
+            case.network, np.array(moved, dtype=object), case.batch.labels, case.loss, Labels.KNOWN
         )
         found = gradient_ball(case.network, other, case.loss, case.reduction, 300)
         assert any(differs(found[n], given[n]) for n in found)
@@ -136,9 +133,7 @@ def check_ball(
     """The middle of the box has nearly the batch's gradient, and the box does not hold the batch."""
     y = np.array([[float(v) for v in row] for row in found.y])
     labels = y if loss is Loss.BCE else y.argmax(axis=1)
-    other = Batch.of(
-        np.array(found.x, dtype=object), labels, network=network, loss=loss, labels=Labels.ONE_HOT
-    )
+    other = batch_of(network, np.array(found.x, dtype=object), labels, loss)
     ours, theirs = (gradient_ball(network, b, loss, reduction, 300) for b in (batch, other))
     for n in ours:
         gap = ours[n] - theirs[n]
@@ -196,7 +191,7 @@ def test_saturated_probabilities_are_handled(loss: Loss, scale: float) -> None:
         [[[1.0, 2.0], [0.5, -1]], [[scale, -1.0], [2.0, -scale]]], [[0.5, 1.0], [0.0, 1.0]]
     )
     y: Any = [0, 1] if loss is Loss.CROSS_ENTROPY else [[0, 1], [1, 1]]
-    batch = Batch.of([[1.0, 0.5], [-0.25, 0.5]], y, network=network, loss=loss, labels=Labels.ONE_HOT)
+    batch = batch_of(network, [[1.0, 0.5], [-0.25, 0.5]], y, loss)
     verdict = decide(network, batch=batch, loss=loss, work_limit=50_000)
     assert verdict.outcome is not Outcome.UNREALISABLE
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +16,9 @@ from exan_verify.errors import GradientError, RangeError
 from exan_verify.models.chain import to_network
 from exan_verify.numeric.attack import run
 from exan_verify.numeric.problem.metrics import score
-from exan_verify.numeric.problem.records import Attack
+from exan_verify.numeric.problem.problem import Problem, build_problem
+from exan_verify.numeric.problem.records import Attack, Finding
+from exan_verify.numeric.problem.spectrum import ColumnSpace, column_space
 from tests.support.numeric_cases import drawn_batch, drawn_network
 from tests.support.torch_reference import FUNCTIONS, autograd, gradient
 
@@ -36,6 +39,40 @@ def attacked(
 ) -> Attack:
     given = {n: g.astype(dtype) for n, g in gradient(network, batch, loss, reduction).items()}
     return run(network, given, loss=loss.value, reduction=reduction.value, **options)  # type: ignore[arg-type]
+
+
+def assert_nothing(found: Attack, *said: str) -> None:
+    """No sample is claimed, and the reason says so much."""
+    assert len(found.x) == 0
+    for part in said:
+        assert part in found.reason
+
+
+def problem_of(
+    network: ReluNetwork,
+    batch: Batch,
+    loss: Loss = Loss.CROSS_ENTROPY,
+    reduction: Reduction = Reduction.MEAN,
+    dtype: type = np.float64,
+    **options: Any,
+) -> Problem:
+    """What methods are asked about the batch's gradient."""
+    given = {n: g.astype(dtype) for n, g in gradient(network, batch, loss, reduction).items()}
+    return build_problem(network, given, loss=loss.value, reduction=reduction.value, **options)
+
+
+def spaces_of(problem: Problem, most: int) -> tuple[ColumnSpace, ...]:
+    """The column space of every layer, up to the rank ``most``."""
+    return tuple(
+        column_space(layer, unit_roundoff=problem.unit_roundoff, most=most, generator=problem.generator())
+        for layer in problem.layers
+    )
+
+
+def proposed(x: Tensor, rest: Tensor, **more: Any) -> Finding:
+    """Candidates ``x`` and the directions ``rest`` that are left, as if a method had found them."""
+    fields = {"method": "proposed", "rest_sine": 1.0, "layer": 1, "layers": (), "reason": ""} | more
+    return Finding(x=x, rest=rest, **fields)
 
 
 def largest_excess(found: Attack, batch: Batch) -> float:

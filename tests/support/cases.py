@@ -24,12 +24,29 @@ def default_network(widths: list[int], seed: int = 0, dtype: type = np.float32) 
     return ReluNetwork.from_arrays(weights, biases)
 
 
+def batch_of(network: Any, x: Any, y: Any, loss: Loss = Loss.MSE, labels: Labels = Labels.ONE_HOT) -> Batch:
+    return Batch.of(x, y, network=network, loss=loss, labels=labels)
+
+
 def random_batch(network: ReluNetwork, samples: int, seed: int = 1, loss: Loss = Loss.CROSS_ENTROPY) -> Batch:
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(samples, network.widths[0])).astype(np.float32)
     y = rng.integers(0, network.classes, samples)
     labels = np.eye(network.classes)[y] if loss in (Loss.MSE, Loss.BCE) else y
     return Batch.of(x, labels, network=network, loss=loss, labels=Labels.ONE_HOT)
+
+
+def random_case(
+    widths: list[int],
+    samples: int,
+    *,
+    seeds: tuple[int, int] = (0, 1),
+    dtype: type = np.float32,
+    loss: Loss = Loss.CROSS_ENTROPY,
+) -> tuple[ReluNetwork, Batch]:
+    """A default network and a random batch of it; ``seeds`` of the one and of the other."""
+    network = default_network(widths, seeds[0], dtype)
+    return network, random_batch(network, samples, seeds[1], loss)
 
 
 def two_one_five_one(seed: int) -> tuple[ReluNetwork, Batch, Batch]:

@@ -12,13 +12,16 @@ from random import Random
 from typing import Any
 
 import numpy as np
+import pytest
 
 from exan_verify.api.certify import certify
+from exan_verify.api.check import check
 from exan_verify.core.certificate import Claim, QuestionRecord, issue
 from exan_verify.core.network import Batch, Gradient, ReluNetwork
 from exan_verify.core.question import Box, Labels, Loss, Reduction, Release
 from exan_verify.core.staged import StagedNetwork
 from exan_verify.core.verdict import Outcome
+from exan_verify.errors import CertificateRejected
 from exan_verify.exact.backprop import gradient
 from exan_verify.instances import instance
 from exan_verify.testing.laws.certificates import mutated, nodes
@@ -385,6 +388,32 @@ def plain(certificate):
     return json.loads(json.dumps(certificate))
 
 
+def certify_as(outcome, network, **asked):
+    """The verdict of certify, which has this outcome."""
+    verdict = certify(network, **asked)
+    assert verdict.outcome is outcome, verdict.reason
+    return verdict
+
+
+def accepted(verdict, network, batch):
+    """The verdict's certificate as it travels, after the kernel has derived its claim again."""
+    certificate = plain(verdict.certificate)
+    assert check(certificate, network, batch=batch).outcome is verdict.outcome
+    return certificate
+
+
+def assert_rejected(certificate, network, match=None, **given):
+    """The kernel refuses the certificate for the batch or gradient that is given."""
+    with pytest.raises(CertificateRejected, match=match):
+        check(certificate, network, **given)
+
+
+def assert_refused(match, checker, *asked, **options):
+    """A checker of the kernel refuses the evidence that it is asked about, for the reason ``match``."""
+    with pytest.raises(CertificateRejected, match=match):
+        checker(*asked, **options)
+
+
 def change(certificate, path, value):
     """A copy with another value where ``path`` leads, or what ``value`` makes of the one there."""
     tampered = copy.deepcopy(certificate)
@@ -393,4 +422,5 @@ def change(certificate, path, value):
     for key in way:
         target = target[key]
     target[last] = value(target[last]) if callable(value) else value
+    assert tampered != certificate
     return tampered

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from exan_verify.core.network import Batch, ReluNetwork
+from exan_verify.core.network import ReluNetwork
 from exan_verify.core.question import Box, Loss, Question
 from exan_verify.mitigation.case import Case
+from tests.support.cases import batch_of
 
 
 def drawn_network(widths: tuple[int, ...], seed: int, *, bias: bool = True) -> ReluNetwork:
@@ -40,13 +41,7 @@ def drawn_case(
         return rng.random((count, widths[0])).astype(np.float32)
 
     question = Question(loss=Loss.CROSS_ENTROPY, domain=domain, batch_size=size)
-    batch = Batch.of(
-        inputs(size),
-        np.arange(size) % widths[-1],
-        network=network,
-        loss=question.loss,
-        labels=question.labels,
-    )
+    batch = batch_of(network, inputs(size), np.arange(size) % widths[-1], question.loss, question.labels)
     more = (inputs(pool).astype(np.float64), np.arange(pool) % widths[-1]) if pool else None
     return Case(
         network=network,

@@ -6,17 +6,16 @@ from collections.abc import Sequence
 from fractions import Fraction
 from itertools import pairwise
 from itertools import product as product_of
-from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from exan_verify.core.network import Batch
-from exan_verify.core.question import Labels, Loss
-from exan_verify.core.staged import Convolution, StagedNetwork
+from exan_verify.core.question import Loss
+from exan_verify.core.staged import Convolution, Residual, StagedNetwork
 from exan_verify.exact.backprop import backward, forward
-from exan_verify.exact.pictures import StagesForward, forward_stages, gathered, taps, transposed
+from exan_verify.exact.pictures import StagesForward, convolved, forward_stages, gathered, taps, transposed
 from exan_verify.exact.rational import RationalMatrix, product
 from exan_verify.exact.softmax import loss_vectors
 from exan_verify.models.staged import to_staged
@@ -83,24 +82,94 @@ def _stage_gradients(
     network: StagedNetwork, passed: StagesForward, back: RationalMatrix
 ) -> dict[str, np.ndarray]:
     tensors: dict[str, np.ndarray] = {}
-    delta = back.masked(passed.patterns[-1])
     for k in range(len(network.stages) - 1, -1, -1):
-        stage = network.stages[k]
-        flat = RationalMatrix(
-            delta.digits.reshape(len(delta.digits), stage.output_shape[0], -1), delta.denominator
-        )
-        weight = product(flat, gathered(stage, passed.values[k]).T).fractions()
-        tensors[f"{stage.name}.weight"] = weight.reshape(stage.weight.shape)
-        if stage.bias is not None:
-            tensors[f"{stage.name}.bias"] = flat.row_sums().fractions()[:, 0]
-        if k:
-            delta = transposed(stage, delta).masked(passed.patterns[k - 1])
+        stage, delta, values = network.stages[k], back.masked(passed.patterns[k]), passed.values[k]
+        if isinstance(stage, Convolution):
+            tensors |= _convolution_gradient(stage, values, delta)
+            back = transposed(stage, delta)
+            continue
+        taken = [values]
+        for convolution, pattern in zip(stage.inner, passed.inner[k], strict=False):
+            taken.append(convolved(convolution, taken[-1]).masked(pattern))
+        inner = delta
+        for j in range(len(stage.inner) - 1, -1, -1):
+            tensors |= _convolution_gradient(stage.inner[j], taken[j], inner)
+            inner = transposed(stage.inner[j], inner)
+            inner = inner.masked(passed.inner[k][j - 1]) if j else inner
+        if stage.shortcut is not None:
+            tensors |= _convolution_gradient(stage.shortcut, values, delta)
+            delta = transposed(stage.shortcut, delta)
+        back = inner.plus_column(delta)
     return tensors
 
 
-def batch_of(network: StagedNetwork, x: Any, y: Any, loss: Loss = Loss.MSE) -> Batch:
-    """The batch of pictures, one-hot."""
-    return Batch.of(x, y, network=network, loss=loss, labels=Labels.ONE_HOT)
+def _convolution_gradient(
+    stage: Convolution, values: RationalMatrix, delta: RationalMatrix
+) -> dict[str, np.ndarray]:
+    flat = RationalMatrix(
+        delta.digits.reshape(len(delta.digits), stage.output_shape[0], -1), delta.denominator
+    )
+    weights = []
+    for g, part in enumerate(stage.parts):
+        out, taken = len(part.weight), values.shape[0] // stage.groups
+        above = RationalMatrix(flat.digits[:, g * out : (g + 1) * out], flat.denominator)
+        below = RationalMatrix(values.digits[:, g * taken : (g + 1) * taken], values.denominator)
+        weights.append(product(above, gathered(part, below).T).fractions())
+    tensors = {f"{stage.name}.weight": np.concatenate(weights).reshape(stage.weight.shape)}
+    if stage.bias is not None:
+        tensors[f"{stage.name}.bias"] = flat.row_sums().fractions()[:, 0]
+    return tensors
+
+
+def torch_gradient(network: StagedNetwork, batch: Batch) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Features and the gradient of mse, reduction sum, by autograd in float64."""
+    tensors = {name: torch.tensor(a.astype(np.float64)) for name, a in network.parameters()}
+    for tensor in tensors.values():
+        tensor.requires_grad_(True)
+    h = torch.tensor(batch.inputs.astype(np.float64)).reshape(batch.size, *network.input_shape)
+    for stage in network.stages:
+        if isinstance(stage, Convolution):
+            h = _torch_convolution(stage, tensors, h).relu()
+        elif isinstance(stage, Residual):
+            inner = h
+            for k, convolution in enumerate(stage.inner):
+                inner = _torch_convolution(convolution, tensors, inner.relu() if k else inner)
+            h = (
+                inner + (h if stage.shortcut is None else _torch_convolution(stage.shortcut, tensors, h))
+            ).relu()
+        else:
+            pool = nn.functional.avg_pool2d if stage.mean else nn.functional.max_pool2d
+            h = pool(h, stage.kernel, stage.stride)
+    features = h = h.flatten(1)
+    for k, layer in enumerate(network.head.layers):
+        weight, bias = (tensors[name] for name, _ in layer.parameters())
+        h = nn.functional.linear(h.relu() if k else h, weight, bias)
+    ((h - torch.tensor(batch.labels.astype(np.float64))) ** 2).sum().backward()
+    return features.detach().numpy(), {name: tensor.grad.numpy() for name, tensor in tensors.items()}
+
+
+def _torch_convolution(stage: Convolution, tensors: dict[str, torch.Tensor], h: torch.Tensor) -> torch.Tensor:
+    (weight, *bias) = (tensors[name] for name, _ in stage.parameters())
+    padded = nn.functional.pad(h, stage.padding)
+    return nn.functional.conv2d(
+        padded, weight, *bias or [None], stride=stage.stride, dilation=stage.dilation, groups=stage.groups
+    )
+
+
+class Sum(nn.Module):
+    """``relu(inner(x) + shortcut(x))``: convolutions with ReLU between them, and one or none."""
+
+    def __init__(self, inner: Sequence[nn.Conv2d], shortcut: nn.Conv2d | None = None) -> None:
+        super().__init__()
+        self.inner = nn.ModuleList(inner)
+        self.shortcut = shortcut
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Of pictures (M, C, H, W)."""
+        h = x
+        for k, convolution in enumerate(self.inner):
+            h = convolution(h.relu() if k else h)
+        return (h + (x if self.shortcut is None else self.shortcut(x))).relu()
 
 
 def dense_system(stage: Convolution, active: np.ndarray, delta: np.ndarray) -> np.ndarray:

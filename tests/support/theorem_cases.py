@@ -34,15 +34,15 @@ def silent(_what: str, _done: int, _total: int) -> None:
     return None
 
 
+def example_of(case: Any, **more: Any) -> Example:
+    """A counterexample of :mod:`tests.support.counterexamples` as a statement shows it."""
+    parts = {"second": case.second, "outcome": case.outcome, "question": Question(loss=Loss.MSE), "note": ""}
+    return Example(network=case.network, batch=case.batch, **(parts | more))
+
+
 def insecure_example() -> Example:
-    case = published_insecure()
-    return Example(
-        network=case.network,
-        batch=case.batch,
-        second=case.second,
-        outcome=Outcome.AMBIGUOUS,
-        question=Question(loss=Loss.MSE),
-        note="another batch has the same gradient",
+    return example_of(
+        published_insecure(), outcome=Outcome.AMBIGUOUS, note="another batch has the same gradient"
     )
 
 

@@ -73,6 +73,18 @@ def he(model: Model, seed: int = 0) -> Model:
     return model.eval()
 
 
+def trained(
+    model: Model, x: Tensor, y: Tensor, steps: int, rate: float, kind: type = torch.optim.Adam
+) -> Model:
+    """The model itself after steps on the whole batch (cross-entropy, mean)."""
+    optimiser = kind(model.parameters(), lr=rate)
+    for _ in range(steps):
+        optimiser.zero_grad()
+        F.cross_entropy(model(x), y).backward()
+        optimiser.step()
+    return model
+
+
 def perceptron(*widths: int, seed: int = 0, bias: bool = True) -> nn.Sequential:
     """Linear layers with ReLU between them, float32, at PyTorch's default initialisation."""
     layers = [part for a, b in pairwise(widths) for part in (nn.Linear(a, b, bias=bias), nn.ReLU())]

@@ -57,15 +57,12 @@ from exan_verify.theorems.claims.searching.unknowns import is_second_batch, labe
 from exan_verify.theorems.claims.tracing import Path as TracedPath
 from exan_verify.theorems.claims.tracing import all_hold, unknown
 from tests.conftest import examples
+from tests.support.cases import batch_of
 from tests.support.counterexamples import parallel_logits, published_insecure
 from tests.support.theorem_cases import silent
 
 F = Fraction
 TINY = Sizes(inputs=(1, 1), hidden=((1, 2),), logits=(1, 1), samples=(1, 2))
-
-
-def batch_of(network: ReluNetwork, x: Any, y: Any) -> Batch:
-    return Batch.of(x, y, network=network, loss=Loss.MSE, labels=Labels.ONE_HOT)
 
 
 def rows_give_samples(s: Situation) -> bool:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,6 @@ import pytest
 import exan_verify.theorems
 from exan_verify import Box, Outcome, ReluNetwork, certify
 from exan_verify import check as kernel_check
-from exan_verify.cli import main
 from exan_verify.cli.terminal.output import ExitCode
 from exan_verify.core.network import Batch
 from exan_verify.core.question import Labels, Loss, Question
@@ -34,10 +33,14 @@ from exan_verify.theorems import (
 from exan_verify.theorems import replay as replay_example
 from exan_verify.theorems.as_text import example_lines, relied_on
 from tests.support import counterexamples
+from tests.support.cases import batch_of
+from tests.support.certificate_cases import certify_as
+from tests.support.commands import Run, RunJson
 from tests.support.theorem_cases import (
     COUNTEREXAMPLE,
     Install,
     check,
+    example_of,
     insecure_example,
     install,
     statement,
@@ -57,16 +60,14 @@ def seen_wrong() -> Exhibit:
     return Exhibit(lines=("1 + 1 == 3",), note="arithmetic", shown=lambda: WRONG)
 
 
-def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    code = main(["theorems", *arguments])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
+@pytest.fixture
+def run(run: Run) -> Run:
+    return partial(run, "theorems")
 
 
-def run_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict[str, Any]]:
-    code, out, err = run(capsys, *arguments, "--json")
-    assert (out.count("\n"), err) == (1, "")
-    return code, json.loads(out)
+@pytest.fixture
+def run_json(run_json: RunJson) -> RunJson:
+    return partial(run_json, "theorems")
 
 
 # ---- replay -----------------------------------------------------------------------------------------------
@@ -75,15 +76,7 @@ def run_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, 
 @pytest.mark.parametrize("case", ["published_insecure", "parallel_logits", "antisymmetric_head"])
 def test_a_second_batch_replays_exactly_and_the_kernel_accepts_it(case: str):
     found = getattr(counterexamples, case)()
-    example = Example(
-        network=found.network,
-        batch=found.batch,
-        second=found.second,
-        question=Question(loss=Loss.MSE),
-        note="",
-        outcome=found.outcome,
-    )
-    result = replay_example(example)
+    result = replay_example(example_of(found))
     assert result.confirmed is True
     assert result.equal_gradients is True
     assert result.outcome is Outcome.AMBIGUOUS
@@ -132,35 +125,21 @@ def test_a_second_batch_outside_the_domain_is_none():
 def test_known_labels_must_be_the_same_ones():
     """Two equal logits, cross-entropy: two equal inputs whose labels are 0, 1 or 0, 0."""
     network = ReluNetwork.from_arrays([[[1]], [[1], [1]]], [[1], [0, 0]])
-    batch = Batch.of([[1], [1]], [0, 1], network=network, loss=Loss.CROSS_ENTROPY, labels=Labels.KNOWN)
-    other = Batch.of([[1], [1]], [0, 0], network=network, loss=Loss.CROSS_ENTROPY, labels=Labels.KNOWN)
-    example = Example(
-        network=network,
-        batch=batch,
-        second=other,
-        question=Question(loss=Loss.CROSS_ENTROPY, labels=Labels.KNOWN),
-        note="",
-    )
-    result = replay_example(example)
+    batch = batch_of(network, [[1], [1]], [0, 1], Loss.CROSS_ENTROPY, Labels.KNOWN)
+    other = batch_of(network, [[1], [1]], [0, 0], Loss.CROSS_ENTROPY, Labels.KNOWN)
+    asked = Question(loss=Loss.CROSS_ENTROPY, labels=Labels.KNOWN)
+    result = replay_example(Example(network=network, batch=batch, second=other, question=asked, note=""))
     assert (result.confirmed, result.equal_gradients) == (False, None)
 
 
 def test_softmax_is_replayed_by_the_kernel_s_symbols():
     """Two samples with opposite loss vectors of a network that ignores its second input: S2."""
     network = ReluNetwork.from_arrays([[[1, 0]], [[1], [2]]], [[2], [0, 0]])
-    batch = Batch.of(
-        [[1, 0], [1, 3]], [0, 1], network=network, loss=Loss.CROSS_ENTROPY, labels=Labels.ONE_HOT
-    )
-    verdict = certify(network, batch=batch)
-    assert verdict.outcome is Outcome.AMBIGUOUS
+    batch = batch_of(network, [[1, 0], [1, 3]], [0, 1], Loss.CROSS_ENTROPY)
+    verdict = certify_as(Outcome.AMBIGUOUS, network, batch=batch)
     assert verdict.witness is not None
-    example = Example(
-        network=network,
-        batch=batch,
-        question=Question(loss=Loss.CROSS_ENTROPY),
-        outcome=Outcome.AMBIGUOUS,
-        note="",
-    )
+    asked = Question(loss=Loss.CROSS_ENTROPY)
+    example = Example(network=network, batch=batch, question=asked, outcome=Outcome.AMBIGUOUS, note="")
     assert replay_example(example).confirmed is True
     if verdict.witness.batch is not None:
         assert replay_example(replace(example, second=verdict.witness.batch)).confirmed is True
@@ -176,14 +155,7 @@ def test_an_outcome_without_second_batch_is_certified_afresh():
 
 def test_an_example_that_no_engine_certifies_is_not_confirmed():
     case = counterexamples.zero_pre_activation()
-    example = Example(
-        network=case.network,
-        batch=case.batch,
-        question=Question(loss=Loss.MSE),
-        outcome=Outcome.UNIQUE,
-        note="",
-    )
-    result = replay_example(example)
+    result = replay_example(example_of(case, second=None, outcome=Outcome.UNIQUE))
     assert result.confirmed is False
     assert result.says[0].startswith("no certificate: unknown")
 
@@ -193,15 +165,10 @@ def test_an_example_can_be_retyped():
     boxed = replace(unique_example(), question=Question(loss=Loss.MSE, domain=Box(0, 1)))
     for example in (insecure_example(), boxed):
         *lines, last = example_lines(example)
-        names: dict[str, Any] = {
-            "F": Fraction,
-            "ReluNetwork": ReluNetwork,
-            "certify": certify,
-            "Box": Box,
-        }
+        names = {"F": Fraction, "ReluNetwork": ReluNetwork, "certify": certify, "Box": Box}
         exec("\n".join(lines), names)
         assert names["network"] == example.network
-        made = Batch.of(names["x"], names["y"], network=example.network, loss=Loss.MSE, labels=Labels.ONE_HOT)
+        made = batch_of(example.network, names["x"], names["y"])
         assert made == example.batch
         if example.outcome is Outcome.UNIQUE:
             assert eval(last, names).outcome is Outcome.UNIQUE
@@ -275,16 +242,13 @@ def test_shown_without_checks_nothing_runs():
     assert (report.ran, report.checks, report.replay, report.holds) == (False, (), None, True)
 
 
-def test_what_is_no_batch_is_replayed_shown_and_recorded(
-    install: Install, capsys: pytest.CaptureFixture[str]
-):
+def test_what_is_no_batch_is_replayed_shown_and_recorded(install: Install, run: Run, run_json: RunJson):
     right = replace(seen_wrong(), lines=("1 + 1 == 2",), shown=lambda: Result(holds=True, detail="it is 2"))
     assert example_lines(right) == ["1 + 1 == 2"]
     install(statement(example=lambda: right))
-    code, out, _ = run(capsys, "made-up")
-    assert code == ExitCode.DONE
+    _, out, _ = run("made-up", exits=ExitCode.DONE)
     assert "arithmetic\n  1 + 1 == 2\n  it is 2" in out
-    _, record = run_json(capsys, "made-up")
+    _, record = run_json("made-up")
     assert record["example"] == {"lines": ["1 + 1 == 2"], "note": "arithmetic"}
     assert (record["replay"]["confirmed"], record["replay"]["says"]) == (True, ["it is 2"])
 
@@ -301,7 +265,7 @@ def test_what_an_example_shows_is_replayed_beside_its_second_batch():
 # ---- exan theorems ----------------------------------------------------------------------------------------
 
 
-def test_the_list_groups_and_counts(install: Install, capsys: pytest.CaptureFixture[str]):
+def test_the_list_groups_and_counts(install: Install, run: Run, run_json: RunJson):
     proved = statement(
         "c1-made-up",
         group="C1",
@@ -309,7 +273,7 @@ def test_the_list_groups_and_counts(install: Install, capsys: pytest.CaptureFixt
         grounds=(PROOF,),
     )
     install(statement(), proved)
-    code, out, err = run(capsys)
+    code, out, err = run()
     assert (code, err) == (ExitCode.DONE, "")
     assert "made-up" in out
     assert "2 statements: 1 proved, 1 refuted" in out
@@ -318,11 +282,11 @@ def test_the_list_groups_and_counts(install: Install, capsys: pytest.CaptureFixt
     for specialist in ("C1", "coq", "source", "a hypothesis"):
         assert specialist not in out
     assert all(line == line.rstrip() for line in out.splitlines())
-    long = run(capsys, "--long")[1].splitlines()
+    long = run("--long")[1].splitlines()
     assert [line for line in long if "c1-made-up" in line] == ["C1  c1-made-up  proved"]
     assert "    by      coq: exact.v: C1" in long
     assert any(line.startswith("    source  ") for line in long)
-    code, record = run_json(capsys)
+    code, record = run_json()
     assert record["schema"] == "exan/theorems/1"
     assert [s["name"] for s in record["statements"]] == ["made-up", "c1-made-up"]
     assert record["statements"][1]["grounds"] == [
@@ -336,25 +300,18 @@ def test_the_list_groups_and_counts(install: Install, capsys: pytest.CaptureFixt
     ]
 
 
-def test_the_long_list_has_quantifiers_hypotheses_and_conclusions(
-    install: Install, capsys: pytest.CaptureFixture[str]
-):
+def test_the_long_list_has_quantifiers_hypotheses_and_conclusions(install: Install, run: Run):
     install(statement(quantifiers="some network and batch (refuted)"))
-    code, out, _ = run(capsys, "--long")
-    assert code == ExitCode.DONE
+    _, out, _ = run("--long", exits=ExitCode.DONE)
     assert "    over    not for all networks and batches: there is a counterexample" in out.splitlines()
     assert "    if      a hypothesis\n            another one\n    then    The batch is UNIQUE.\n" in out
-    assert (
-        "not for all networks and batches: there is a counterexample"
-        in run(capsys, "made-up", "--no-checks")[1]
-    )
+    assert "not for all networks and batches: there is a counterexample" in run("made-up", "--no-checks")[1]
 
 
 def test_the_list_of_the_registry_fits_a_hundred_columns_and_says_where_everything_lies(
-    capsys: pytest.CaptureFixture[str],
+    run: Run,
 ):
-    code, out, _ = run(capsys, "--long")
-    assert code == ExitCode.DONE
+    _, out, _ = run("--long", exits=ExitCode.DONE)
     lines = out.splitlines()
     assert max(map(len, lines)) <= 100
     flat = " ".join(out.split())
@@ -374,24 +331,22 @@ def test_the_list_of_the_registry_fits_a_hundred_columns_and_says_where_everythi
             assert "(refuted)" not in known.quantifiers
 
 
-def test_what_settles_nothing_is_listed_only_where_nothing_else_is(
-    install: Install, capsys: pytest.CaptureFixture[str]
-):
+def test_what_settles_nothing_is_listed_only_where_nothing_else_is(install: Install, run: Run):
     beside = Ground(method=Method.WRITTEN, where="beside", says="its size", direction=Direction.NEITHER)
     refuted = statement()
     install(
         replace(refuted, grounds=(*refuted.grounds, beside)),
         statement(name="c1-made-up", standing=Standing.OPEN, grounds=(beside,)),
     )
-    out = run(capsys, "--long")[1]
+    out = run("--long")[1]
     assert out.count("written: beside") == 1
     assert out.index("written: beside") > out.index("c1-made-up")
-    assert run(capsys, "--table", "markdown", "--every")[1].count("written: beside") == 1
+    assert run("--table", "markdown", "--every")[1].count("written: beside") == 1
 
 
-def test_one_statement_shows_everything(install: Install, capsys: pytest.CaptureFixture[str]):
+def test_one_statement_shows_everything(install: Install, run: Run):
     install(statement())
-    code, out, err = run(capsys, "made-up", "--seed", "7")
+    code, out, err = run("made-up", "--seed", "7")
     assert (code, err) == (ExitCode.DONE, "")
     for text in (
         "made-up: REFUTED",
@@ -411,42 +366,39 @@ def test_one_statement_shows_everything(install: Install, capsys: pytest.Capture
         assert text in out, text
 
 
-def test_json_of_one_statement(install: Install, capsys: pytest.CaptureFixture[str]):
+def test_json_of_one_statement(install: Install, run_json: RunJson):
     install(statement())
-    code, record = run_json(capsys, "made-up", "--seed", "7")
+    code, record = run_json("made-up", "--seed", "7")
     assert (code, record["schema"], record["holds"], record["ran"]) == (0, "exan/theorem/1", True, True)
     assert record["replay"]["outcome"] == "ambiguous"
     assert record["example"]["second"]["x"][1] == ["4/3", "-1/3", "0"]
     assert record["example"]["parameters"]["2.weight"][0][0] == "-1/2"
     result = record["results"][0]
     assert result["data"] == {"seed": 7, "values": ["1/3", 2], "3": {"nested": None}}
-    code, record = run_json(capsys, "made-up", "--no-checks")
+    code, record = run_json("made-up", "--no-checks")
     assert (record["ran"], record["holds"], record["results"], record["replay"]) == (False, None, [], None)
 
 
-def test_a_check_that_contradicts_is_exit_code_one(install: Install, capsys: pytest.CaptureFixture[str]):
+def test_a_check_that_contradicts_is_exit_code_one(install: Install, run: Run, run_json: RunJson):
     install(statement(checks=(check(), check(False, "wrong"))), statement("other"))
-    code, out, _ = run(capsys, "made-up")
-    assert code == ExitCode.REFUSED
+    _, out, _ = run("made-up", exits=ExitCode.REFUSED)
     assert "NOT CONFIRMED: the check 'wrong' contradicts it" in out
-    assert run(capsys, "made-up", "--no-checks")[0] == ExitCode.DONE
-    code, out, _ = run(capsys, "--all")
-    assert code == ExitCode.REFUSED
+    assert run("made-up", "--no-checks")[0] == ExitCode.DONE
+    _, out, _ = run("--all", exits=ExitCode.REFUSED)
     assert "contradicted  made-up" in out
     assert "confirmed     other" in out
     assert "1 of 2 statements confirmed" in out
-    code, record = run_json(capsys, "--all")
+    code, record = run_json("--all")
     assert (code, record["holds"]) == (ExitCode.REFUSED, False)
     assert [s["holds"] for s in record["statements"]] == [False, True]
     install(statement())
-    assert run(capsys, "--all")[0] == ExitCode.DONE
+    assert run("--all")[0] == ExitCode.DONE
 
 
-def test_negating_a_standing_is_noticed(install: Install, capsys: pytest.CaptureFixture[str]):
+def test_negating_a_standing_is_noticed(install: Install, run: Run):
     """A refuted statement called proved: nothing carries it, and the command says so."""
     install(statement(standing=Standing.PROVED))
-    code, out, _ = run(capsys, "made-up")
-    assert code == ExitCode.REFUSED
+    _, out, _ = run("made-up", exits=ExitCode.REFUSED)
     assert "'proved' needs a ground that supports it, by one of: coq, written" in out
 
 
@@ -467,11 +419,9 @@ def test_negating_a_standing_is_noticed(install: Install, capsys: pytest.Capture
         (["--file", "none.py"], "none.py is not a file"),
     ],
 )
-def test_bad_usage_is_one_error(
-    arguments: list[str], said: str, install: Install, capsys: pytest.CaptureFixture[str]
-):
+def test_bad_usage_is_one_error(arguments: list[str], said: str, install: Install, run: Run):
     install(statement())
-    code, out, err = run(capsys, *arguments)
+    code, out, err = run(*arguments)
     assert (code, out) == (ExitCode.USAGE, "")
     assert err.startswith("error: ")
     assert said in err

@@ -1,7 +1,8 @@
 """The cases of ``exan bench certify``: networks and batches from seeds that were fixed before any tuning.
 
 Networks have PyTorch's default initialisation and random inputs are standard normal, unless a case says
-otherwise.
+otherwise. Those with convolutions are the cases of :mod:`exan_verify.bench.convolution`: He et al.'s
+initialisation, digits for one channel and crops of photographs for three.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ from itertools import pairwise
 
 import numpy as np
 
-from exan_verify.bench import suite
-from exan_verify.core.network import Array, Batch, ReluNetwork
+from exan_verify.bench import convolution, suite
+from exan_verify.bench.cases.activations import activated
+from exan_verify.core.network import Array, Asked, Batch, Network, ReluNetwork
 from exan_verify.core.question import Labels, Loss
+from exan_verify.core.staged import StagedNetwork
 
-Built = tuple[ReluNetwork, Batch]
+Built = tuple[Network | StagedNetwork, Batch]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,10 +28,12 @@ class Case(suite.Case):
     """One row: network widths, batch size, where network and inputs come from, and what must come out.
 
     ``boxed``: inputs are asked about in [0, 1]. ``entrance``: ``batch``, ``gradient`` (the exact gradient
-    alone) or ``changed`` (one entry of it plus 1).
+    alone) or ``changed`` (one entry of it plus 1). ``activation``: between the layers, a name of
+    :data:`exan_verify.bench.cases.activations.OTHERS`. ``pictures``: the model and the pictures of a
+    case with convolutions, which has no ``widths``.
     """
 
-    widths: tuple[int, ...]
+    widths: tuple[int, ...] = ()
     samples: int
     data: str = "normal"
     loss: Loss = Loss.CROSS_ENTROPY
@@ -37,7 +42,28 @@ class Case(suite.Case):
     expected: str = "unique"
     boxed: bool = False
     classes: tuple[int, ...] = ()
+    activation: str = "ReLU"
+    pictures: convolution.Case | None = None
     seeds: int | None = 10
+
+
+def _pictures(
+    name: str,
+    model: str,
+    size: int,
+    samples: int,
+    *,
+    expected: str = "unique",
+    seeds: int = 3,
+    **options: object,
+) -> Case:
+    """A case with convolutions of 5 x 5, as ``options`` of a model of :mod:`exan_verify.models` say."""
+    pictures = convolution.Case(
+        name=name, model=model, size=size, samples=samples, options=tuple(options.items())
+    )
+    return Case(
+        name=name, samples=samples, data="pictures", pictures=pictures, expected=expected, seeds=seeds
+    )
 
 
 _SMALL = (784, 512, 10)
@@ -147,12 +173,74 @@ CASES = (
         entrance="changed",
         expected="unrealisable",
     ),
+    *(
+        Case(
+            name=f"784-512-10 LeakyReLU M={samples} MNIST",
+            widths=_SMALL,
+            samples=samples,
+            data="mnist",
+            activation="LeakyReLU",
+        )
+        for samples in (16, 22)
+    ),
+    _pictures(
+        "1x28x28, 12-64 channels, M=8 MNIST",
+        "strided_cnn",
+        28,
+        8,
+        channels=1,
+        widths=(12, 64),
+        head=(120, 84),
+        kernel=5,
+    ),
+    _pictures("3x32x32, 32-64-128 channels, M=4", "strided_cnn", 32, 4, widths=(32, 64, 128), kernel=5),
+    _pictures(
+        "1x28x28, 12 channels, M=16 MNIST",
+        "strided_cnn",
+        28,
+        16,
+        channels=1,
+        widths=(12,),
+        head=(128,),
+        kernel=5,
+    ),
+    _pictures(
+        "1x28x28, 6 channels, M=4 MNIST",
+        "strided_cnn",
+        28,
+        4,
+        channels=1,
+        widths=(6,),
+        head=(120, 84),
+        kernel=5,
+        expected="ambiguous",
+        seeds=10,
+    ),
+    _pictures("LeNet 1x28x28, M=4 MNIST", "lenet", 28, 4, expected="unknown"),
+    _pictures(
+        "3x8x8, 16-64 channels, M=2",
+        "strided_cnn",
+        8,
+        2,
+        widths=(16, 64),
+        head=(60,),
+    ),
 )
 
 
 def build(case: Case, seed: int) -> Built:
     """Network and batch of a case at a seed."""
+    if case.pictures is not None:
+        return _of_pictures(case, case.pictures, seed)
     return _BUILDERS[case.data](case, np.random.default_rng([seed, *case.widths, case.samples]))
+
+
+def _of_pictures(case: Case, pictures: convolution.Case, seed: int) -> Built:
+    from exan_verify.models.staged import to_staged
+
+    model, x, y = convolution.build(pictures, seed)
+    network = to_staged(model, x.shape[1:])
+    return network, _batch(case, network, x, y.numpy())
 
 
 def _normal(case: Case, rng: np.random.Generator) -> Built:
@@ -163,10 +251,11 @@ def _normal(case: Case, rng: np.random.Generator) -> Built:
 
 def _mnist(case: Case, rng: np.random.Generator) -> Built:
     from exan_verify.data import initialised_network, load_mnist, to_inputs, trained_network
-    from exan_verify.models.chain import to_network
+    from exan_verify.models.chain import to_any_network
 
     make = trained_network if case.data == "mnist-trained" else initialised_network
-    network = to_network(make(case.widths, seed=int(rng.integers(1 << 31))))
+    model = make(case.widths, seed=int(rng.integers(1 << 31)))
+    network = to_any_network(activated(model, case.activation))
     images, labels = load_mnist()
     chosen = rng.choice(len(images), case.samples, replace=False)
     return network, _batch(case, network, to_inputs(images[chosen]), labels[chosen])
@@ -243,5 +332,5 @@ def _default_network(case: Case, rng: np.random.Generator) -> ReluNetwork:
     return ReluNetwork.from_arrays(weights, biases)
 
 
-def _batch(case: Case, network: ReluNetwork, x: object, y: Array) -> Batch:
+def _batch(case: Case, network: Asked, x: object, y: Array) -> Batch:
     return Batch.of(x, y, network=network, loss=case.loss, labels=Labels.ONE_HOT)

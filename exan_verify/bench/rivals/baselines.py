@@ -241,6 +241,7 @@ def _lbfgs(matching: _Matching, x: Tensor, y: Tensor, clock: _Clock) -> tuple[fl
     latest = float("inf")
 
     def closure() -> Tensor:
+        """The cost (), its derivatives left at ``x`` (M, d) and ``y`` (M, K)."""
         optimiser.zero_grad()
         cost = matching.squared(x, y)
         x.grad, y.grad = torch.autograd.grad(cost, (x, y))

@@ -109,7 +109,7 @@ def common(*, work_limit: bool = True, model: bool = True) -> Callable[[_Command
                 "--work-limit",
                 type=click.IntRange(min=1),
                 metavar="N",
-                help="Deterministic limit, in modular multiplications: same limit, same verdict.",
+                help="Limit in counted work instead of time: same limit, same verdict, everywhere.",
             )
         )
     return _all(options)
@@ -140,10 +140,13 @@ def question(*, labels: bool = True) -> Callable[[_Command], _Command]:
                 type=click.Choice(["one_hot", "known", "real"]),
                 default="one_hot",
                 show_default=True,
-                help="Which labels other batches may have.",
+                help="Labels that other batches may have: any classes, the given ones, any real targets.",
             ),
             click.option(
-                "--domain", type=BoxType(), help="Which inputs other batches may have; default all."
+                "--domain",
+                type=BoxType(),
+                metavar="box:LO,HI",
+                help="Inputs that other batches may have: all entries between two numbers; default any.",
             ),
         ]
     return _all(options)

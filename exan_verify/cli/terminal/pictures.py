@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
+INPUT_SHAPE = click.option(
+    "--input-shape", metavar="C,H,W", help="Picture size, where a convolutional model fits several."
+)
+"""For models alone; :func:`input_shape` reads it."""
+
 
 def picture_options(command: _Command) -> _Command:
     """``--sheet``, ``--input-shape`` and ``--picture-iterations``."""
@@ -29,9 +34,7 @@ def picture_options(command: _Command) -> _Command:
             show_default=True,
             help="Steps to estimate pictures that a convolutional model leaves open; 0: none.",
         ),
-        click.option(
-            "--input-shape", metavar="C,H,W", help="Picture size, where a convolutional model fits several."
-        ),
+        INPUT_SHAPE,
         click.option(
             "--sheet",
             type=PATH,
@@ -43,7 +46,7 @@ def picture_options(command: _Command) -> _Command:
     return command
 
 
-def input_shape(given: str | None, truth: Truth | None) -> tuple[int, ...] | None:
+def input_shape(given: str | None, truth: Truth | None = None) -> tuple[int, ...] | None:
     """What ``--input-shape`` says, else the shape of the pictures in the truth, if they are pictures."""
     if given is not None:
         return _parsed(given)

@@ -38,7 +38,7 @@ class Truth:
         return np.asarray(flat, dtype=np.float64) @ self.basis
 
     def shown(self, found: Tensor) -> Tensor:
-        """Samples that were found, as pictures: of B^T x the shortest input that has it."""
+        """Samples that were found, (M, d) or (M, r), as pictures (M, d): of B^T x the shortest input."""
         if self.seen is self.x or self.basis is None:
             return found
         return found @ found.new_tensor(np.linalg.pinv(self.basis))
@@ -103,12 +103,12 @@ def load_truth(path: str, release: Release | None = None) -> Truth:
 def _sizes(model: Any, input_shape: tuple[int, ...] | None) -> tuple[int, int]:
     """How many numbers a sample has, and how many outputs the model."""
     from exan_verify.api.attack import with_convolutions
-    from exan_verify.models.chain import to_network
+    from exan_verify.models.chain import to_any_network
 
     if with_convolutions(model):
         from exan_verify.models.graph import to_convolutional
 
         network = to_convolutional(model, input_shape)
         return math.prod(network.input_shape), network.head.classes
-    widths = to_network(model).widths
+    widths = to_any_network(model).widths
     return widths[0], widths[-1]

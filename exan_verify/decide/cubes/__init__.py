@@ -1,4 +1,4 @@
-"""UNIQUE by exhaustive cubes, with a certificate (docs/theory.md CB12).
+"""UNIQUE by exhaustive cubes, with a certificate (docs/theory.md CB14).
 
 A cube fixes the region and the label of every sample that is left. All regions of one input are listed, their
 multisets that cannot have the gradient are left out, and every other cube is cut into boxes over which linear

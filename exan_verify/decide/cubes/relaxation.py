@@ -1,4 +1,4 @@
-"""A cube in a box as linear inequalities and equations, sample by sample (docs/theory.md CB12)."""
+"""A cube in a box as linear inequalities and equations, sample by sample (docs/theory.md CB14)."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def refuted(equations: Equations, found: Sequence[Leaf], truth: Residues, most: 
         if looked_at == most:
             return f"more than {most} choices"
         if _open(equations, [found[k] for k in chosen], Counter(chosen), target):
-            return f"a choice of {len(found)} subspaces is not refuted mod p"
+            return f"a choice of {len(found)} subspaces is not refuted"
     return None
 
 

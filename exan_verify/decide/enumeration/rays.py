@@ -72,7 +72,7 @@ def _refuted(context: Context, plan: Plan, searched: Equations, budget: Budget) 
     truth = np.concatenate([unit, unknowns_mod(context, plan)])
     problem_left = refuted(searched, found, truth, MODULAR_CHOICES)
     budget.spend(MODULAR_CHOICES * searched.variables)
-    note = problem_left or f"every choice of {len(found)} subspaces but the true samples is refuted mod p"
+    note = problem_left or f"every choice of {len(found)} subspaces but the true samples is refuted"
     return Rays(note=note, complete=problem_left is None, exact=False)
 
 
@@ -97,7 +97,7 @@ def _followed(context: Context, searched: Problem, choices: Choices, budget: Bud
 
 
 def _told(choices: Choices, refuted: int, left: int, second: list[Accepted], stopped: str | None) -> Rays:
-    note = f"{len(choices.subspaces)} subspaces over Q, {choices.looked_at} choices: "
+    note = f"{len(choices.subspaces)} rational subspaces, {choices.looked_at} choices: "
     note += f"{refuted} candidates refuted, {len(second)} second batches, {left} open"
     complete = not (left or stopped)
     return Rays(note="; ".join(filter(None, (note, stopped))), complete=complete, second=second)

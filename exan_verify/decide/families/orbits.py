@@ -56,7 +56,7 @@ def decide(context: Context, budget: Budget) -> Part:
             found += batches
             if batches:
                 dimension = max(dimension, _dimension(context, window, complement))
-            notes.append(f"{names(window)}: |S| - r = {complement.shape[1]}")
+            notes.append(f"{names(window)}: {complement.shape[1]} dimensions that the labels leave")
     if not found:
         return Part(note="no orbit stays in its region (" + ", ".join(notes) + ")" if notes else "")
     moved = sorted(frozenset().union(*(item.facts.free for item in found)))

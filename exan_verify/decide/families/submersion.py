@@ -42,7 +42,7 @@ def decide(context: Context, budget: Budget) -> Part:
         found = counted(context, evidence)
         if found is not None:
             return _part(context, evidence, found)
-        note = "submersion: the entries that are sent are not shown to be few and independent"
+        note = "the entries that are sent are not shown to be few and independent"
     return Part(note=note)
 
 
@@ -51,7 +51,7 @@ def _part(context: Context, evidence: Submersion, found: Count) -> Part:
     dimension = found.motions - found.equations
     reason = (
         f"{what} has {found.equations} independent entries and {names(evidence.samples)} {found.motions} "
-        f"coordinates: around the batch it is the same on a manifold of dimension {dimension} (submersion)"
+        f"coordinates: a family of dimension {dimension} around the batch has the same"
     )
     return Part(
         note=reason,

@@ -77,17 +77,21 @@ def rebuild(task: Task, layer: int) -> Found:
     columns = pivots(full)
     if len(columns) != task.samples:
         raise NotFoundError(
-            f"rank [dW_{layer} | db_{layer}] is {len(columns)}, the batch size {task.samples}"
+            f"the gradient of layer {layer} has rank {len(columns)}, the batch size is {task.samples}"
         )
     basis = full[:, columns]
     null, width = _null_basis(task, layer, basis)
     if null.shape[1] > task.samples:
         raise NotFoundError(
-            f"dim null(R) is {null.shape[1]} at layer {layer}, not the batch size {task.samples}"
+            f"the equations there leave {null.shape[1]} directions for {task.samples} samples"
         )
     if null.shape[1] < task.samples:
         few = Forced(layer=layer, columns=tuple(columns), matrix=(), following=())
-        raise ImpossibleError(f"dim null(R) is {null.shape[1]} < {task.samples} at layer {layer}", few)
+        raise ImpossibleError(
+            f"the equations of layer {layer} leave {null.shape[1]} directions, {task.samples} samples need "
+            "one each",
+            few,
+        )
     directions, following = _directions(null, task.samples, width)
     forced = Forced(
         layer=layer, columns=tuple(columns), matrix=_texts(directions), following=_texts(following)
@@ -128,8 +132,8 @@ def _features(delta: Array, gradient: LayerGradient, layer: int) -> Array:
     if found is not None and np.all(found[:, -1] == 1):
         return found[:, :-1]
     if rank(delta) < delta.shape[1]:
-        raise NotFoundError(f"Delta_{layer} has not full column rank")
-    raise ImpossibleError(f"no features of layer {layer - 1} fit dW_{layer} and db_{layer}")
+        raise NotFoundError(f"the deltas of layer {layer} are dependent")
+    raise ImpossibleError(f"no features of layer {layer - 1} fit the gradient of layer {layer}")
 
 
 def _targets(task: Task, inputs: Array) -> Array:
@@ -141,7 +145,9 @@ def _targets(task: Task, inputs: Array) -> Array:
     extended = np.concatenate([hidden.fractions(), np.full((1, inputs.shape[0]), Fraction(1))]).T
     vectors = solve(extended.T, with_bias(task.gradient[-1]).T)
     if vectors is None and rank(extended) < task.samples:
-        raise NotFoundError("rank [H_{L-1} 1] is below the batch size, so the loss vectors stay open")
+        raise NotFoundError(
+            "the features of the last hidden layer are dependent, so the loss vectors stay open"
+        )
     if vectors is None:
         raise ImpossibleError("no loss vectors fit the gradient of the last layer")
     if task.loss is Loss.HINGE:

@@ -132,8 +132,8 @@ def _rank(context: Context, cubic: Cubic, budget: Budget) -> tuple[int | None, s
         if ranks[-1] == cubic.target:
             break
     if not ranks:
-        return None, f"the primes {PRIMES} divide denominators of the given rational numbers"
-    return max(ranks), f"rank {max(ranks)} mod p of the {cubic.target} needed"
+        return None, "the given numbers have denominators for which no exact rank is taken; round them"
+    return max(ranks), f"{max(ranks)} of the {cubic.target} independent equations needed are found"
 
 
 def _tell(context: Context, cubic: Cubic, memory: int, rank: int) -> None:

@@ -103,7 +103,7 @@ def lift(context: Context, plan: Plan, budget: Budget) -> LayerResult:
     if obstacle is not None:
         return LayerResult(attempt=_attempt(plan, obstacle, start, rank))
     conclusion, note = conclude(context, plan.layer, plan.parametrisation, plan.groups, budget)
-    attempt = _attempt(plan, f"rank reached U - {plan.squares}: {note}", start, rank)
+    attempt = _attempt(plan, f"as many independent equations as there can be: {note}", start, rank)
     if conclusion is None:
         return LayerResult(attempt=attempt)
     argument = LayerArgument(unknowns=plan.unknowns, rank=plan.target, **asdict(conclusion))
@@ -120,7 +120,9 @@ def reach(context: Context, plan: Plan, budget: Budget) -> tuple[int | None, str
     rank = rank_mod(equations(context, plan))
     if rank > plan.target:
         raise SoundnessError(f"rank {rank} exceeds the bound {plan.target} at layer {plan.layer}")
-    return rank, None if rank == plan.target else f"rank {rank} mod p of the {plan.target} needed"
+    if rank < plan.target:
+        return rank, f"{rank} of the {plan.target} independent equations needed are found"
+    return rank, None
 
 
 def split(
@@ -162,9 +164,10 @@ def hypotheses(context: Context, layer: int) -> str | None:
         return "the network has no biases, so every sample keeps a scale"
     found = rank_mod(context.sent_delta(layer))
     if found < samples:
-        return f"rank(Delta_{layer}) is {found} mod p, not the {samples} needed for rank(A) = M"
+        return f"the {samples} samples' deltas there are shown to have rank {found} only"
     if not full_feature_rank(context, layer - 1):
-        return f"rank [H_{layer - 1} 1] is below {samples} mod p, so rank(A) = M is not proved"
+        given = "inputs" if layer == 1 else f"features of layer {layer - 1}"
+        return f"the {given} of the {samples} samples are not shown to be independent"
     return None
 
 
@@ -191,7 +194,10 @@ def conclude(
     lower = () if sizes else tuple(_lower_rank(context, k) for k in range(1, layer))
     short = [k + 1 for k, value in enumerate(lower) if value < samples]
     if short:
-        return None, f"features of layer {layer} are determined, but rank(Delta_{short[-1]}) < M below"
+        return None, (
+            f"what layer {layer} is given is determined, but the deltas at layer {short[-1]} are not shown "
+            "to be independent"
+        )
     argument, told = _labels(context, layer, parametrisation, singletons, everyone=not sizes)
     note = f"{len(told)} of {samples} samples determined"
     if splits:

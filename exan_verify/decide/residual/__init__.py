@@ -77,7 +77,7 @@ def _ambiguous(second: Candidate, accepted: Accepted, start: float) -> Finding:
         facts=accepted.facts,
         evidence=(accepted.evidence,),
         witness=Witness(batch=accepted.batch),
-        reason=f"the system of samples {names} in their own matrix Q has a second solution",
+        reason=f"the system that says how samples {names} may be mixed has a second solution",
     )
 
 

@@ -159,6 +159,15 @@ class Places:
             x = np.maximum(z, 0)
         return self.of_pattern(tuple(pattern))
 
+    def on_boundary(self, x: Array) -> bool:
+        """Whether some pre-activation of an input (d,) seems to be 0."""
+        for weight, bias in self.layers[:-1]:
+            z = weight @ x + bias
+            if not z.all():
+                return True
+            x = np.maximum(z, 0)
+        return False
+
     def around(self, sides: Array) -> _Region | None:
         """The region that a box (d, 2) lies in, if in one."""
         key = sides.tobytes()
@@ -208,7 +217,7 @@ class System:
 
     @cached_property
     def right(self) -> Array:
-        """What the rest adds to every entry (reduction sum), and the size of what is summed there."""
+        """What the rest adds to every entry (reduction sum), and the size of what is summed: (2, entries)."""
         total = size = np.zeros(1)
         for m, (x, y) in enumerate(zip(self.inputs, self.rest.batch.labels, strict=True)):
             place = self.rest.members[m]

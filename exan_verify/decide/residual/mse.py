@@ -34,7 +34,7 @@ def solve_rest(rest: Rest, budget: Budget) -> Settled:
     if multiset_count(rest) > MAX_MULTISETS:
         return Settled(note=f"{multiset_count(rest)} label multisets are too many")
     if _orbit_dimension(rest) > 1:
-        return Settled(note="the output system has a continuum of solutions Q")
+        return Settled(note="the output system has a continuum of solutions")
     cases: list[LabelCase] = []
     balanced = BiasFilter(rest)
     for labels in multisets(rest):

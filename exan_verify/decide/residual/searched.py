@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
 from fractions import Fraction
+from itertools import product
 
 import numpy as np
 
@@ -34,6 +36,11 @@ a factor of ten after so many steps.
 REACHES = (0.03, 0.3, 1.0, 3.0)
 """How far from the given inputs a search begins."""
 
+SCALES = (4.0, 2.0, 0.5, 0.25)
+"""Without biases a sample keeps its region at every positive scale, and its loss vector shrinks as it grows:
+a search begins with one sample at these scales as well, and a second batch is often near one of them.
+"""
+
 STEP_WORK = 25
 """A sixty-fourth of the work and a tenth of the time that are left are spent at most."""
 
@@ -56,19 +63,15 @@ def decide(context: Context, budget: Budget) -> Finding:
     if rest.size * network.widths[0] > MAX_COORDINATES or cost > MAX_SYSTEM:
         return Finding()
     places, rng = Places(context=context), np.random.default_rng([context.setting.seed, rest.size])
-    own = guessed(rest.batch.inputs)
     seconds, work = budget.seconds_left, budget.work_left
     end = math.inf if seconds is None else start + seconds / 10
     starts = STARTS if work is None else min(STARTS, work // (64 * STEPS * STEP_WORK))
     with np.errstate(all="ignore"):
-        for n in range(starts):
+        for labels, x, moving in _starts(places, rest, rng, starts):
             if budget.exhausted or time.monotonic() > end:
                 break
-            labels = _labels(rest, rng, n)
-            x = rng.normal(size=own.shape) * (3.0 if n % 5 == 4 else REACHES[n % 5])
-            x = x if n % 5 == 4 else own + x
             system = System(rest=rest, places=places, labels=labels)
-            found = _solved(system, x, budget)
+            found = _solved(system, x, np.repeat(moving, system.features), budget)
             evidence = None if found is None else _boxed(system, found)
             if evidence is not None:
                 facts, proof = evidence
@@ -82,6 +85,27 @@ def decide(context: Context, budget: Budget) -> Finding:
     return Finding(attempts=(Attempt(engine=Engine.RESIDUAL, note=note, seconds=time.monotonic() - start),))
 
 
+def _starts(
+    places: Places, rest: Rest, rng: np.random.Generator, count: int
+) -> Iterator[tuple[Array, Array, Array]]:
+    """Labels and inputs to begin with, and which samples move: first one sample scaled, while those on the
+    boundary of their region stand still (a step across it changes the equations), then all near the given
+    batch and far from it.
+    """
+    own = guessed(rest.batch.inputs)
+    everyone = np.ones(rest.size, dtype=bool)
+    if count == STARTS and not rest.context.network.has_bias:
+        inside = np.array([not places.on_boundary(x) for x in own])
+        for scale, m in product(SCALES, np.flatnonzero(inside)):
+            x = own.copy()
+            x[m] *= scale
+            yield rest.batch.labels, x, inside
+    for n in range(count):
+        labels = _labels(rest, rng, n)
+        x = rng.normal(size=own.shape) * (3.0 if n % 5 == 4 else REACHES[n % 5])
+        yield labels, x if n % 5 == 4 else own + x, everyone
+
+
 def _labels(rest: Rest, rng: np.random.Generator, n: int) -> Array:
     """The own labels every other time, else any that are admitted."""
     if n % 2 == 0 or rest.context.question.labels is Labels.KNOWN:
@@ -90,9 +114,9 @@ def _labels(rest: Rest, rng: np.random.Generator, n: int) -> Array:
     return letters[rng.integers(0, len(letters), rest.size)]
 
 
-def _solved(system: System, x: Array, budget: Budget) -> Array | None:
-    """Inputs (r, d) that solve the equations to rounding, by damped Gauss-Newton steps from ``x``; None where
-    they end nowhere, or at the batch itself.
+def _solved(system: System, x: Array, moving: Array, budget: Budget) -> Array | None:
+    """Inputs (r, d) that solve the equations to rounding, by damped Gauss-Newton steps from ``x`` of the
+    coordinates ``moving`` (r d,); None where they end nowhere, or at the batch itself.
     """
     damping = 1e-3
     values, slopes = system.at(x)
@@ -106,10 +130,12 @@ def _solved(system: System, x: Array, budget: Budget) -> Array | None:
             return None
         if np.abs(values).max() < SOLVED:
             break
-        square = slopes.T @ slopes
-        step = np.linalg.solve(
-            square + damping * np.diag(np.diag(square) + 1e-12), -slopes.T @ values
-        ).reshape(x.shape)
+        seen = slopes[:, moving]
+        square = seen.T @ seen
+        step = np.zeros(x.shape)
+        step.reshape(-1)[moving] = np.linalg.solve(
+            square + damping * np.diag(np.diag(square) + 1e-12), -seen.T @ values
+        )
         new = system.at(x + step)
         reached = float(new[0] @ new[0])
         if reached < size:

@@ -32,10 +32,10 @@ def solve_rest(rest: Rest, budget: Budget) -> Settled:
     """Cover the rows of Q one at a time where the classes suffice, else all rows jointly."""
     rows = constraints(rest)
     if not rest.affine or rows is None:
-        return Settled(note="without biases or bounded features Q-space is not bounded")
+        return Settled(note="without biases or bounded features the mixtures of samples are not bounded")
     limits = bounds(rows)
     if limits is None:
-        return Settled(note="the admitted part of Q-space is not shown to be bounded")
+        return Settled(note="the mixtures of samples that are admitted are not shown to be bounded")
     notes = []
     # bounds that only the box of inputs gives are wide: for three samples, in six dimensions, too wide
     depth = rest.context.network.depth
@@ -44,7 +44,7 @@ def solve_rest(rest: Rest, budget: Budget) -> Settled:
     for attempt in (_one_by_one,) if wide else (_one_by_one, _jointly):
         found = attempt(rest, Head(rest=rest), limits, budget)
         if isinstance(found, CoverArgument):
-            return Settled(note=f"a cover of Q-space by boxes ({found.kind})", argument=found)
+            return Settled(note=f"a cover of all mixtures of samples by boxes ({found.kind})", argument=found)
         if stopped := budget.exhausted:
             return Settled(note=stopped)
         notes.append(found)

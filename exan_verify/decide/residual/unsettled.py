@@ -62,12 +62,12 @@ class Rest:
         depth = self.context.network.depth
         found = rank_mod(self._delta(depth))
         if found < self.size:
-            return f"rank(G) of the {self.size} samples left is {found} mod p"
+            return f"the loss vectors of the {self.size} samples left are shown to have rank {found} only"
         if self._feature_rank() < self.size:
-            return f"the features above hidden layer {depth - 1} of the samples left are dependent mod p"
+            return f"of the samples left, the features of layer {depth - 1} are not shown to be independent"
         for layer in range(depth - 1, 0, -1):
             if not self._descends(layer):
-                return f"Delta_{layer} and z_{layer} of the samples left do not determine the features below"
+                return f"of the samples left, layer {layer} does not determine the features below it"
         return None
 
     def _delta(self, layer: int) -> Residues:

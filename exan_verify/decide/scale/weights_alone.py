@@ -49,15 +49,15 @@ def of_weights_alone(context: Context, budget: Budget) -> tuple[Scale | None, st
     """Evidence from the rows of dW_1 that are sent, and a note for the record."""
     release = context.question.release
     if release is None or release.input_basis is not None:
-        return None, "dW_1 is not sent"
+        return None, "no weight gradient of layer 1 is sent"
     if context.network.depth != 2:
-        return None, "dW_1 without db_1 is decided for one hidden layer only"
+        return None, "weight gradients without bias gradients are decided for one hidden layer only"
     alone = _without_biases(context, release)
     samples = context.samples
     if rank_mod(alone.sent_delta(1)) < samples:
-        return None, "the rows of dW_1 that are sent are not shown to have rank M"
+        return None, "the samples' deltas on the rows that are sent are not shown to be independent"
     if not _full_rank(context, 0):
-        return None, "rank X = M is not proved"
+        return None, "the inputs are not shown to be independent"
     system = plan(alone, 1, tuple(range(samples)))
     note = _obstacle(context, system)
     if note is not None:
@@ -67,7 +67,7 @@ def of_weights_alone(context: Context, budget: Budget) -> tuple[Scale | None, st
         return None, budget.exhausted
     rank = rank_mod(equations(alone, system))
     if rank < system.target:
-        return None, f"rank {rank} mod p of the {system.target} needed"
+        return None, f"{rank} of the {system.target} independent equations needed are found"
     single = [group[0] for group in system.groups if len(group) == 1]
     first, inputs = context.network.layers[0], context.passed.hidden[0]
     rates = product(first.weight, inputs).fractions()  # of the pre-activations along c x, (n, M)
@@ -84,7 +84,7 @@ def of_weights_alone(context: Context, budget: Budget) -> tuple[Scale | None, st
         groups=system.groups,
         lower_ranks=(),
         determined=told,
-    ), f"{len(told)} of {samples} samples determined by dW_1 alone"
+    ), f"{len(told)} of {samples} samples determined by the weight gradient alone"
 
 
 def _without_biases(context: Context, release: Release) -> Context:
@@ -124,7 +124,7 @@ def _obstacle(context: Context, system: Plan) -> str | None:
     if system.parametrisation == "row_space":
         return "the outgoing weights do not show all of the loss vectors"
     if system.parametrisation == "column_space" and not _full_rank(context, 1):
-        return "rank H_1 = M is not proved"
+        return "the features of layer 1 are not shown to be independent"
     if system.parametrisation == "single" and not _loss_vector_told(context):
         return "the rows that are sent do not tell the sample's loss vector"
     return system.obstacle

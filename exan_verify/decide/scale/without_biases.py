@@ -105,9 +105,9 @@ def _at_layer(
 ) -> tuple[Scale | None, str]:
     samples, layer = context.samples, plan.layer
     if rank_mod(context.image.delta(layer)) < samples:
-        return None, f"rank(Delta_{layer}) = M is not proved"
+        return None, "the samples' deltas are not shown to be independent"
     if not full_feature_rank(context, layer - 1):
-        return None, f"rank(H_{layer - 1}) = M is not proved"
+        return None, "what the layer is given is not shown to be independent"
     if plan.missing:
         return None, f"too few equations: {plan.missing} more are needed"
     if plan.obstacle is not None:
@@ -117,14 +117,14 @@ def _at_layer(
         return None, budget.exhausted
     rank = rank_mod(equations(context, plan))
     if rank < plan.target:
-        return None, f"rank {rank} mod p of the {plan.target} needed"
+        return None, f"{rank} of the {plan.target} independent equations needed are found"
     alone = [group[0] for group in plan.groups if len(group) == 1]
     everyone = len(alone) == samples
     if layer > 1 and not everyone:
         return None, "samples share a pattern, and the layers below stay open"
     lower = tuple(rank_mod(context.image.delta(k)) for k in range(1, layer))
     if any(value < samples for value in lower):
-        return None, "a lower Delta lacks full column rank"
+        return None, "the deltas of a layer below are not shown to be independent"
     # at the output layer ``single`` knows the loss vector itself
     known = layer if plan.parametrisation in ("single", "row_space") else layer + 1
     told = tuple(m for m in alone if searches[m].excluded and _injective(context, known, m))
@@ -170,8 +170,9 @@ def _reason(found: tuple[Twin, ...], scale: Scale | None, context: Context) -> s
         if context.question.release is not None:
             rows = context.question.sent_weights(context.network.layers[0])
             parts.append(
-                f"{known} are determined by dW_1 without db_1: lifting on {int(rows.sum())} of its "
-                f"{len(rows)} rows leaves each a scale, and the patterns and the loss fix it (weights alone)"
+                f"{known} are determined by the gradient of the weights without that of the biases: lifting "
+                f"on {int(rows.sum())} of its {len(rows)} rows leaves each a scale, and the patterns and the "
+                "loss fix it"
             )
         else:
             parts.append(

@@ -13,14 +13,16 @@ from fractions import Fraction
 from exan_verify.core.budget import Budget
 from exan_verify.core.certificate import Evidence
 from exan_verify.core.facts import Facts
-from exan_verify.core.network import Gradient
+from exan_verify.core.network import Gradient, ReluNetwork
 from exan_verify.core.verdict import Outcome, SampleStatus, Verdict, Witness
 from exan_verify.decide.context import Context, Setting
 from exan_verify.decide.second_batch import Accepted, Candidate, accept, evidence_of
 from exan_verify.decide.solvers.irrational import irrational_evidence
 from exan_verify.decide.solvers.spanned import spanned
-from exan_verify.smt.decide import decide
+from exan_verify.smt.decide import decide, not_taken
 from exan_verify.smt.portfolio import Settings
+
+__all__ = ["ask_about_batch", "ask_about_gradient", "ask_about_tolerance", "is_small", "not_taken"]
 
 SMALL_NEURONS = 30
 """Unasked, SMT is tried only up to this many neuron states: hidden neurons times samples."""
@@ -43,9 +45,10 @@ def ask_about_batch(
     """
     setting = context.setting
     settings = _settings(setting, limits)
-    if cheap:
+    if cheap and (settings.work_limit is not None or settings.deadline is None):
         settings = replace(settings, work_limit=min(settings.work_limit or UNASKED_WORK, UNASKED_WORK))
-    smaller = None if cheap else spanned(context)
+    # that features in the span of others follow from them is shown of ReLU networks
+    smaller = None if cheap or not isinstance(setting.network, ReluNetwork) else spanned(context)
     if smaller is not None:
         found = decide(smaller.network, smaller.question, batch=smaller.batch, settings=settings)
         if found.outcome is not Outcome.AMBIGUOUS:
@@ -57,10 +60,12 @@ def ask_about_batch(
             accepted = accept(context, evidence_of(context, candidate))
             if accepted is not None:
                 return _with_all_features(context, found, accepted), accepted.facts, (accepted.evidence,)
-    verdict = decide(setting.relu, setting.question, batch=context.batch, settings=settings)
+    verdict = decide(setting.network, setting.question, batch=context.batch, settings=settings)
     if verdict.outcome is not Outcome.AMBIGUOUS or verdict.witness is None:
         return verdict, Facts(), ()
     other = verdict.witness.batch
+    if other is None and not isinstance(setting.network, ReluNetwork):
+        return verdict, Facts(), ()  # evidence of irrational batches is about ReLU
     if other is None:
         facts, evidence = irrational_evidence(context, verdict.witness.generators)
         return verdict, facts, evidence
@@ -95,7 +100,7 @@ def _with_all_features(context: Context, found: Verdict, accepted: Accepted) -> 
 def ask_about_gradient(setting: Setting, gradient: Gradient, samples: int, limits: Budget) -> Verdict:
     """The solvers' verdict on an exact gradient: they find a batch first, then ask for another."""
     question = replace(setting.question, batch_size=samples)
-    return decide(setting.relu, question, gradient=gradient, settings=_settings(setting, limits))
+    return decide(setting.network, question, gradient=gradient, settings=_settings(setting, limits))
 
 
 def ask_about_tolerance(setting: Setting, gradient: Gradient, limits: Budget) -> Verdict:
@@ -110,7 +115,7 @@ def ask_about_tolerance(setting: Setting, gradient: Gradient, limits: Budget) ->
     assert tolerance is not None
     for power in range(7):
         verdict = decide(
-            setting.relu,
+            setting.network,
             question,
             gradient=gradient,
             radius=tolerance * 10**power,

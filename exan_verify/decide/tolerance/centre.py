@@ -39,8 +39,8 @@ def find(problem: Problem) -> list[Centre]:
     left, values, _ = np.linalg.svd(matrix, full_matrices=False)
     if samples > len(values) or not values[samples - 1] > float(problem.tolerance):
         raise NotShownError(
-            f"singular value {samples} of [dW_1 | db_1] is not above the tolerance: another batch size fits, "
-            "or samples are duplicates, dead or without a loss"
+            f"the gradient of layer 1 does not show {samples} samples above the tolerance: another batch "
+            "size fits, or samples are duplicates, dead or without a loss"
         )
     outgoing = outgoing_floats(problem)
     noise = max(2.0**-44, float(problem.tolerance) / float(values[samples - 1]))

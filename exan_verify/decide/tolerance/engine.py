@@ -85,8 +85,8 @@ def decide_here(setting: Setting, gradient: Gradient, limits: Budget) -> Verdict
             # a guess is the numerical rank, which no rank is above
             if samples is not None and (bound := rank_bound(problem)) is not None:
                 reason = (
-                    f"every gradient within {float(problem.tolerance):g} has rank [dW_{bound.layer} | "
-                    f"db_{bound.layer}] >= {bound.rank}, so {samples} samples are too few"
+                    f"every gradient within {float(problem.tolerance):g} has rank {bound.rank} at least in "
+                    f"layer {bound.layer}, so {samples} samples are too few"
                 )
                 return _unrealisable(problem, bound, reason, time.monotonic() - start)
             _check_scope(problem)
@@ -152,7 +152,7 @@ def _check_count(problem: Problem) -> None:
 def _guessed(problem: Problem) -> Problem:
     samples = numerical_rank(problem)
     if samples == 0:
-        raise NotShownError("no singular value of [dW_1 | db_1] is above the tolerance; give a smaller one")
+        raise NotShownError("the gradient of layer 1 shows no sample above the tolerance; give a smaller one")
     return replace(problem, samples=samples)
 
 

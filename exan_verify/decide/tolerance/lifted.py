@@ -39,8 +39,8 @@ def block(problem: Problem, layer: int, features: Floats) -> Block:
     worst = float(excess.sum(axis=1).max())
     if not worst < 0.99:
         raise NotShownError(
-            f"layer {layer}: rank {problem.samples} of [dW | db] is not shown for every gradient within the "
-            f"tolerance (|N B - I| is {worst:.2g}, which must be below 1)"
+            f"layer {layer}: rank {problem.samples} is not shown for every gradient within the tolerance "
+            f"(the bound comes to {worst:.2g}, which must be below 1)"
         )
     return Block(gradient=gradient, right=right, product=product, left=left, excess=excess)
 
@@ -116,13 +116,13 @@ def _neumann(defect: Floats, residuals: Floats) -> Floats:
         radius = float(np.abs(np.linalg.eigvals(defect)).max())
         raise NotShownError(
             "the lifted equations do not tell the samples apart for every gradient within the tolerance "
-            f"(the spectral radius of |Y| is {radius:.2g}, which must be below 1)"
+            f"(the bound comes to {radius:.2g}, which must be below 1)"
         )
     scale = [1 / flint.arb(weight) for weight in weights.tolist()]
     grown = ball_matrix(defect) * ball_matrix(weights.reshape(-1, 1))
     kappa = _largest([grown[i, 0] * scale[i] for i in range(len(scale))])
     if not kappa < 1:
-        raise NotShownError(f"the lifted equations are too ill-conditioned for this tolerance ({kappa})")
+        raise NotShownError("the lifted equations are too ill-conditioned for this tolerance")
     exact = ball_matrix(residuals)
     sizes = [_largest([exact[i, m] * scale[i] for i in range(len(scale))]) for m in range(exact.ncols())]
     factors = flint.arb_mat(1, len(sizes), [size / (1 - kappa) for size in sizes])

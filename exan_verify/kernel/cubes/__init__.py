@@ -1,1 +1,1 @@
-"""Checks that every cube of a question is empty, or holds the given batch alone (docs/theory.md CB12)."""
+"""Checks that every cube of a question is empty, or holds the given batch alone (docs/theory.md CB14)."""

@@ -1,4 +1,4 @@
-"""A box around one order of the given batch holds no other solution (docs/theory.md CB12, CB5).
+"""A box around one order of the given batch holds no other solution (docs/theory.md CB14, CB5).
 
 Inside the box every other solution of the gradient's equations would be p + h with ``J h = 0`` for some J
 within the range of the Jacobian over the box (mean value theorem, entry by entry), and ``A h >= 0`` for the

@@ -1,4 +1,4 @@
-"""Checks that the samples that are left have no other place, cube by cube (docs/theory.md CB12).
+"""Checks that the samples that are left have no other place, cube by cube (docs/theory.md CB14).
 
 A *cube* is a region (a joint pattern) and a label for each of the samples. Every batch with the gradient lies
 in one; the certificate lists the patterns, and refutes every cube by a tree of boxes whose leaves are

@@ -2,7 +2,7 @@
 
 Unknowns are, of each sample, its input x and the products ``g [x ; 1]^T`` of its loss vector, in which the
 gradient is linear (docs/theory.md S0); under mse, where g is affine in x, the products of ``[x ; 1]`` with
-itself. Products of two quantities that are not negative are not negative; these are the inequalities (CB12).
+itself. Products of two quantities that are not negative are not negative; these are the inequalities (CB14).
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from exan_verify.core.network import Array, ReluNetwork, to_fraction
+from exan_verify.core.network import Array, Network, to_fraction
 from exan_verify.core.question import Loss
 from exan_verify.exact.backprop import Forward, backward
 from exan_verify.exact.rational import product
@@ -23,7 +23,7 @@ from exan_verify.exact.softmax import loss_vectors
 Symbol = tuple[Fraction, ...]
 
 
-def cancels(network: ReluNetwork, passed: Forward, vectors: Array) -> bool:
+def cancels(network: Network, passed: Forward, vectors: Array) -> bool:
     """Whether ``sum_m delta_i^m [h_{i-1}^m ; 1]^T = 0`` at every layer, for loss vectors (K, M).
 
     Without biases the 1 is left out. ``passed`` is the forward pass of the M samples.
@@ -38,7 +38,7 @@ def cancels(network: ReluNetwork, passed: Forward, vectors: Array) -> bool:
 
 
 def contributions_cancel(
-    network: ReluNetwork, passed: Forward, loss: Loss, labels: Array, counts: Sequence[int]
+    network: Network, passed: Forward, loss: Loss, labels: Array, counts: Sequence[int]
 ) -> bool:
     """Whether the samples' contributions, each taken ``counts[m]`` times, cancel exactly for ``loss``.
 

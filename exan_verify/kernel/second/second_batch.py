@@ -27,10 +27,12 @@ from exan_verify.kernel.second.cancellation import contributions_cancel
 
 
 def facts(evidence: SecondBatch, subject: Subject) -> Facts:
-    """AMBIGUOUS, and FREE for the samples that are not in the second batch.
+    """AMBIGUOUS, and FREE for the samples that are not in the second batch, whatever the activations are.
 
     Raises :class:`CertificateRejected` at the first step that does not hold.
     """
+    trained = [a for k in range(1, subject.model.depth) if (a := subject.model.activation(k)) and a.trained]
+    require(not trained, "the gradient of trained slopes is not compared")
     moved, second = rebuilt(evidence, subject)
     first = subject.batch.select(moved)
     domain = subject.question.domain
@@ -71,7 +73,7 @@ def rebuilt(evidence: SecondBatch, subject: Subject) -> tuple[list[int], Batch]:
         batch = Batch.of(
             inputs,
             labels,
-            network=subject.network,
+            network=subject.model,
             loss=subject.question.loss,
             labels=subject.question.labels,
         )
@@ -91,7 +93,7 @@ def _labels(evidence: SecondBatch, subject: Subject) -> list[Any]:
         if classes:
             found.append(int(own) if move.label is None else move.label)
         else:
-            found.append(fractions(own) + _dense(move.target, subject.network.classes))
+            found.append(fractions(own) + _dense(move.target, subject.model.classes))
     return found
 
 
@@ -113,7 +115,7 @@ def _solved(evidence: SecondBatch, subject: Subject, inputs: Array, moved: list[
         raise CertificateRejected("the matrix of the mixes is singular")
     batch = subject.batch.select(moved)
     vectors = loss_vectors(Loss.MSE, subject.passed.logits[:, moved], batch.labels, 1)
-    logits = forward(subject.network, Batch(inputs=inputs, labels=batch.labels)).logits
+    logits = forward(subject.model, Batch(inputs=inputs, labels=batch.labels)).logits
     return list(mse_targets(logits, multiply(vectors, inverse), 1).T)
 
 
@@ -130,8 +132,8 @@ def _same_gradient(subject: Subject, first: Batch, second: Batch) -> bool:
         labels=np.concatenate([first.labels, second.labels]),
     )
     counts = [1] * first.size + [-1] * second.size
-    passed = forward(subject.network, both)
-    return contributions_cancel(subject.network, passed, subject.question.loss, both.labels, counts)
+    passed = forward(subject.model, both)
+    return contributions_cancel(subject.model, passed, subject.question.loss, both.labels, counts)
 
 
 def _samples(batch: Batch) -> list[tuple[Any, Any]]:

@@ -268,7 +268,7 @@ def _relative_rounding(
         own = (
             unit * gains[k][1] * passed[k].norm(dim=1) * math.sqrt(math.log2(problem.layers[k].shape[0] + 1))
         )
-        error = torch.hypot(gains[k][1] * error, own)
+        error = problem.layers[k - 1].activation.steepest * torch.hypot(gains[k][1] * error, own)
     relative: Tensor = _BACKWARD_SAFETY * error / deltas.norm(dim=1)
     return relative
 
@@ -276,7 +276,8 @@ def _relative_rounding(
 def _sure_patterns(
     problem: Problem, trace: Trace, gains: list[tuple[float, float]], bound: Tensor, unit: float
 ) -> tuple[tuple[Bool[Tensor, "m n"], ...], Bool[Tensor, " m"]]:
-    """Neurons whose pre-activation exceeds what the error of x and rounding can move it.
+    """Neurons whose pre-activation is further from where their slope changes than the error of x and
+    rounding can move it.
 
     Samples with more doubtful neurons than the equations can bear are lost: returned in the second value,
     with no doubts in the first.
@@ -288,9 +289,9 @@ def _sure_patterns(
     moved = rounding(problem, trace, zeros, gains=gains, input_error=error, unit=unit, divisor=1).pre
     # e is an error of the whole layer in norm; three times its mean per neuron covers unequal rows
     sure = [
-        z.abs()
+        phi.clearance(z)
         > 3 * e[:, None] / math.sqrt(z.shape[1]) + _ROUNDING_SAFETY * unit * z.abs().amax(dim=1, keepdim=True)
-        for z, e in zip(trace.pre, moved, strict=True)
+        for phi, z, e in zip(trace.activations, trace.pre, moved, strict=True)
     ]
     doubtful = torch.stack([(~s).sum(dim=1) for s in sure]).sum(dim=0)
     lost = ~torch.isfinite(bound) | (doubtful > trace.pre[0].shape[1] * _DOUBTFUL_SHARE)

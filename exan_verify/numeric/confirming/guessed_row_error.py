@@ -42,8 +42,8 @@ def contamination(
     moved = directions[None, :, :-1] - directions[None, :, -1:] * x[:, None, :]
     moved = moved / moved.abs().amax(dim=2, keepdim=True).clamp(min=1e-300)
     logits = moved
-    for layer, pattern in zip(problem.layers[:-1], refined.trace.patterns, strict=True):
-        logits = _linear(layer.weight, logits) * pattern[:, None, :]
+    for layer, slopes in zip(problem.layers[:-1], refined.trace.slopes, strict=True):
+        logits = _linear(layer.weight, logits) * slopes[:, None, :]
     logits = _linear(problem.layers[-1].weight, logits)
     images = (
         loss_slope(problem.question.loss, refined.trace.logits, logits)

@@ -15,6 +15,10 @@ M x (d + 1), is the batch found.
    O_j = w_j E, at every neuron. This is linear in w_ab = q_a q_b (a < b) and w_ak = q_a (p_k - q_a p_ak) up
    to sum_a q_a^2 t_ja with t_ja = B_ja (B_ja - O_j . p_a), p_a fitted to the neurons active for a. E: what
    confines loss vectors, or the column space of the next layer's gradient where its rank is M with margin.
+   With a slope s_j where neuron j is not active (PL1) it is (B'_j . q - s_j O_j . p)(B'_j . q - O_j . p) = 0:
+   the terms in w_ak have the factor 1 + s_j, w_kl = p_k p_l - sum_a q_a^2 p_ak p_al (k <= l) come in with
+   s_j O_jk O_jl, and t_ja = (B_ja - s_j O_j . p_a)(B_ja - O_j . p_a). The count of unknowns is U - M as in
+   PL1, and the steps below bound w_ab and w_ak as before; of w_kl nothing more is needed.
 3. *Columns* (T3). L = R^+. Noise changes R and t by what it changes B and O; Cauchy and Schwarz over the
    neurons give Y >= |L R' - I| and tau_a >= |L t'_a|. Where s_a > 0 with Y s_a + tau_a <= s_a exist, |w| is
    at most sum_a q_a^2 s_a, and every column is q = s (e_a + xi) with |xi_b| <= rho_ab.
@@ -110,7 +114,7 @@ def others_excluded(
         return _open(refined, f"layer 2 shows {spaces[1].rank} samples, more than the {len(at.c)} found")
     columns: _Columns | str = ""
     for e, e_moved in _confining(problem, spaces, len(at.c)):
-        columns = _columns(problem, at, refined.trace.patterns[0], e, e_moved)
+        columns = _columns(problem, at, refined.trace.slopes[0], e, e_moved)
         if isinstance(columns, _Columns):
             break
     if isinstance(columns, str):
@@ -134,7 +138,8 @@ def others_excluded(
             f"{float(apart[worst]):.1e} "
             "away from the next one",
         )
-    return Exclusion(radius=radius, pinned=_pinned(at, columns, z))
+    slope = problem.layers[0].activation.slope
+    return Exclusion(radius=radius, pinned=_pinned(at, columns, z, slope))
 
 
 def _open(refined: Refined, reason: str) -> Exclusion:
@@ -186,28 +191,26 @@ def _confining(
         yield space.basis, space.noise / least
 
 
-def _columns(
-    problem: Problem, at: _Coordinates, patterns: Bool[Tensor, "M n"], e: Tensor, e_moved: float
-) -> _Columns | str:
+def _columns(problem: Problem, at: _Coordinates, passed: Tensor, e: Tensor, e_moved: float) -> _Columns | str:
     """Steps 2 and 3 with E = ``e`` (n_2, K'), off by ``e_moved`` at most; or why they do not go through."""
     b, moved, size = at.b, at.moved, len(at.c)
-    # 2. O_j = w_j E; the points p_a fitted to the neurons active for a, and O p
-    weight = problem.layers[1]
+    # 2. O_j = w_j E; the points p_a fitted to what the neurons pass on for a, and O p
+    weight, slope = problem.layers[1], problem.layers[0].activation.slope
     o = problem.layers[0].sent(weight.backward(e.T)).T
     o_moved = e_moved * float(torch.linalg.matrix_norm(weight.weight.double(), 2)) if e_moved else 0.0
     first, second = torch.triu_indices(size, size, 1, device=b.device)
-    unknowns = len(first) + size * o.shape[1]
+    free = o.shape[1]
+    unknowns = len(first) + size * free + (0 if slope is None else free * (free + 1) // 2)
     live = int((b.abs().amax(dim=1) > 0).sum())
     if unknowns > live:
         return f"layer 1 shows {live} neurons for {unknowns} unknowns, too few to exclude other batches"
     if unknowns > _MOST_UNKNOWNS:
         return f"{unknowns} unknowns are more than other batches are excluded with"
     proceed()
-    spans = patterns.double()[:, :, None] * o
+    spans = passed.double()[:, :, None] * o
     points = (torch.linalg.pinv(spans, rtol=1e-10) @ b.T[:, :, None])[:, :, 0]
     carried = o @ points.T
-    # the columns of R: 2 B_a B_b of w_ab, -B_a O_k of w_ak
-    r = torch.cat([2 * b[:, first] * b[:, second], -(b[:, :, None] * o[:, None, :]).flatten(1)], dim=1)
+    r, t = _equations(b, o, carried, slope)
     # 3. L = R^+
     lengths = r.norm(dim=0).clamp(min=torch.finfo(r.dtype).tiny)
     q, triangle = torch.linalg.qr(r / lengths)
@@ -218,28 +221,57 @@ def _columns(
     left = torch.linalg.solve_triangular(triangle, q.T, upper=True) / lengths[:, None]
     lost = float((left @ r - torch.eye(unknowns).to(r)).abs().sum(dim=1).max())
     squared = left.square()
-    by_b, by_o = (squared @ b.square()).sqrt(), (squared @ o.square()).sqrt()
-    # tau_a >= |L t'_a|, with t = B (B - O p) and dt = (2 B - O p) dB - B dO p
-    tau = (left @ (b * (b - carried))).abs() + by_b * (points.norm(dim=1) * o_moved)
-    tau = tau + (squared @ (2 * b - carried).square()).sqrt() * moved
+
+    def weighted(factors: Float[Tensor, "n k"]) -> Float[Tensor, "U k"]:
+        """What unit errors of the neurons, times these factors, come to in L, by Cauchy and Schwarz."""
+        total: Tensor = (squared @ factors.square()).sqrt()
+        return total
+
+    s_j = torch.zeros_like(b[:, :1]) if slope is None else slope[:, None]
+    by_b, by_sb, by_so = weighted(b), weighted((1 + s_j) * b), weighted((1 + s_j) * o)
+    by_below = weighted(s_j * o)
+    # tau_a >= |L t'_a|, with dt = (2 B - (1 + s) O p) dB - ((1 + s) B - 2 s O p) dO p
+    tau = (left @ t).abs()
+    tau = tau + weighted((1 + s_j) * b - 2 * s_j * carried) * (points.norm(dim=1) * o_moved)
+    tau = tau + weighted(2 * b - (1 + s_j) * carried) * moved
     tau = tau.clamp(min=torch.finfo(tau.dtype).tiny)
 
     def by_noise(s: Float[Tensor, "U M"]) -> Float[Tensor, "U M"]:
-        """tau + Y s: dR changes 2 B_a B_b by 2 (dB_a B_b + B_a dB_b), and B_a O_k likewise."""
-        pairs, single = _unfolded(s, first, second, size)
+        """tau + Y s: dR changes 2 B_a B_b by 2 (dB_a B_b + B_a dB_b), and B_a O_k and O_k O_l likewise."""
+        pairs, single = _unfolded(s, first, second, size, free)
         changed = 2 * by_b @ torch.einsum("abm,a->bm", pairs, moved)
-        changed = changed + by_o @ torch.einsum("akm,a->km", single, moved)
-        changed = changed + by_b @ single.sum(dim=1) * o_moved
+        changed = changed + by_so @ torch.einsum("akm,a->km", single, moved)
+        changed = changed + by_sb @ single.sum(dim=1) * o_moved
+        if slope is not None:
+            below = s.new_zeros(free, free, size)
+            one, other = torch.triu_indices(free, free, device=s.device)
+            below[one, other] = below[other, one] = s[len(s) - len(one) :]
+            changed = changed + 2 * by_below @ below.sum(dim=0) * o_moved
         total: Tensor = _SECOND_ORDER * (tau + changed + lost * s.amax(dim=0))
         return total
 
     s = _dominating(by_noise, torch.zeros_like(tau))
     if s is None:
         return f"{several} (errors of up to {float(moved.max()):.1e} in their coefficients)"
-    pairs, single = _unfolded(by_noise(s), first, second, size)
+    pairs, single = _unfolded(by_noise(s), first, second, size, free)
     rho, ratios = _ratios(pairs)
     eta = torch.einsum("am,akm->ak", ratios.square(), single)
     return _Columns(rho=rho, eta=eta, points=points, carried=carried, o=o)
+
+
+def _equations(
+    b: Float[Tensor, "n M"], o: Float[Tensor, "n K"], carried: Float[Tensor, "n M"], slope: Tensor | None
+) -> tuple[Float[Tensor, "n U"], Float[Tensor, "n M"]]:
+    """R and t of step 2: (B q - s O p)(B q - O p) = R w + t q^2 for any q and p, neuron by neuron, with w of
+    the columns 2 B_a B_b of w_ab, -(1 + s) B_a O_k of w_ak, and s O_k O_l, twice for k < l, of w_kl."""
+    first, second = torch.triu_indices(b.shape[1], b.shape[1], 1, device=b.device)
+    s = torch.zeros_like(b[:, :1]) if slope is None else slope[:, None]
+    mixed = -((1 + s)[:, :, None] * b[:, :, None] * o[:, None, :]).flatten(1)
+    r = torch.cat([2 * b[:, first] * b[:, second], mixed], dim=1)
+    if slope is not None:
+        one, other = torch.triu_indices(o.shape[1], o.shape[1], device=b.device)
+        r = torch.cat([r, s * o[:, one] * o[:, other] * torch.where(one == other, 1.0, 2.0)], dim=1)
+    return r, (b - s * carried) * (b - carried)
 
 
 def _dominating(bound: Callable[[Tensor], Tensor], start: Tensor) -> Tensor | None:
@@ -269,12 +301,12 @@ def _ratios(pairs: Float[Tensor, "M M M"]) -> tuple[Float[Tensor, "M M"], Float[
 
 
 def _unfolded(
-    s: Float[Tensor, "U M"], first: Tensor, second: Tensor, size: int
+    s: Float[Tensor, "U M"], first: Tensor, second: Tensor, size: int, free: int
 ) -> tuple[Float[Tensor, "M M M"], Float[Tensor, "M k M"]]:
     """``s`` by pairs (a, b), symmetric with a zero diagonal, and by (a, k)."""
     pairs = s.new_zeros(size, size, s.shape[1])
     pairs[first, second] = pairs[second, first] = s[: len(first)]
-    return pairs, s[len(first) :].reshape(size, -1, s.shape[1])
+    return pairs, s[len(first) : len(first) + size * free].reshape(size, free, s.shape[1])
 
 
 def _every_sample_once(
@@ -293,8 +325,8 @@ def _every_sample_once(
     if not math.isfinite(largest):
         return False
     ceiling = torch.full((problem.classes,), largest, dtype=torch.float64, device=problem.device)
-    for layer in reversed(problem.layers[2:]):
-        ceiling = ceiling @ layer.weight.double().abs()
+    for below, layer in reversed(list(zip(problem.layers[1:], problem.layers[2:], strict=False))):
+        ceiling = below.activation.steepest * (ceiling @ layer.weight.double().abs())
     least = (columns.points @ e.T).abs() - columns.eta @ e.abs().T
     scales = 1 / (at.sizes * (least / ceiling.clamp(min=1e-300)).amax(dim=1)).clamp(min=1e-300)
     return bool((size * (scales[:, None] * rho).amax(dim=0) < 1).all())
@@ -334,12 +366,18 @@ def _radius(at: _Coordinates, z: Tensor, space: ColumnSpace) -> tuple[Tensor, Te
     return radius, distances.fill_diagonal_(math.inf).amin(dim=1)
 
 
-def _pinned(at: _Coordinates, columns: _Columns, z: Tensor) -> Bool[Tensor, " M"]:
+def _pinned(
+    at: _Coordinates, columns: _Columns, z: Tensor, slope: Float[Tensor, " n"] | None
+) -> Bool[Tensor, " M"]:
     """Whose pattern no other batch changes, but at neurons whose share is below the noise that the refined
-    bound counts anyway."""
+    bound counts anyway. The share of a neuron is what its delta changes by with its state: of O p, 1 - s."""
     mixing = (z + torch.diag(z.sum(dim=1))) * at.sizes[:, None] / at.sizes
-    shaken = at.b.abs() @ mixing + at.moved + columns.o.abs() @ columns.eta.T
+    shaken = columns.o.abs() @ columns.eta.T
     strongest = torch.maximum(at.b.abs(), columns.carried.abs())
+    if slope is not None:
+        strongest = (1 - slope).abs()[:, None] * columns.carried.abs()
+        shaken = slope.abs().clamp(min=1)[:, None] * shaken
+    shaken = at.b.abs() @ mixing + at.moved + shaken
     open_share = torch.where(strongest > 2 * shaken, torch.zeros_like(strongest), strongest).norm(dim=0)
     pinned: Tensor = open_share <= at.moved
     return pinned

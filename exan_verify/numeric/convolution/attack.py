@@ -189,6 +189,7 @@ def _pictures(
     error = _feature_norms(head, split)
 
     def descend(passed: Tensor) -> tuple[Known, Descent]:
+        """From errors (M,) of the features that are passed on."""
         at = at_features(network, head.x, error + passed, loss)
         if not size:
             return at, nothing_known(network, head.batch_size)

@@ -67,6 +67,7 @@ def at_features(
     known without the ``loss``."""
 
     def deltas(at: Tensor) -> Tensor:
+        """Derivatives of the loss by the features, both (M, n)."""
         assert loss is not None
         with torch.enable_grad():
             h = at.detach().clone().requires_grad_(True)

@@ -2,7 +2,12 @@
 
 At one hidden layer: delta = P q with P an orthonormal basis of A's column space, u = C p the next delta, and
 for every neuron j either P_j . q = 0 or P_j . q = (W C)_j . p. The product of the two is linear in the lifted
-unknowns (q q^T, q p^T); its null space is spanned by the samples when C1 holds.
+unknowns (q q^T, q p^T); its null space is spanned by the samples when C1 holds. Where a neuron that is not
+active has the slope s_j, its hyperplane is P_j . q = s_j (W C)_j . p, and the product
+
+    (P_j . q)^2 - (1 + s_j) (P_j . q) (W C)_j . p + s_j ((W C)_j . p)^2
+
+is linear in (q q^T, q p^T, p p^T) (PL1, 3.7).
 """
 
 from __future__ import annotations
@@ -13,6 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from exan_verify.errors import RangeError
 from exan_verify.numeric.problem.problem import Problem
 from exan_verify.numeric.problem.records import LayerSummary
 from exan_verify.numeric.problem.spectrum import MINIMAL_GAP, ColumnSpace
@@ -26,12 +32,14 @@ _GRAM_TRUST = 1e-5
 class LayerEquations:
     """The equations (*) of hidden layer ``index`` (0 is the first) for the ``space.rank`` samples seen there.
 
-    ``forward`` (n, K') is W_{i+1} transposed times C: the pre-relu deltas are ``forward @ p``.
+    ``forward`` (n, K') is W_{i+1} transposed times C: the deltas before the activation's derivative are
+    ``forward @ p``. ``slope`` (n,): the derivative where a neuron is not active; None: zero everywhere.
     """
 
     index: int
     space: ColumnSpace
     forward: Tensor
+    slope: Tensor | None = None
 
     @property
     def samples(self) -> int:
@@ -45,8 +53,13 @@ class LayerEquations:
 
     @property
     def unknowns(self) -> int:
-        """U = M(M+1)/2 + M K'."""
-        return lifted_unknowns(self.samples, int(self.forward.shape[1]))
+        """U = M(M+1)/2 + M K', and K'(K'+1)/2 more where some slope is not zero."""
+        return lifted_unknowns(self.samples, int(self.forward.shape[1]), sloped=self.slope is not None)
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether all slopes are -1, so that the products q p do not occur and the rank stays short."""
+        return self.slope is not None and bool((self.slope == -1).all())
 
     @property
     def spare(self) -> int:
@@ -69,9 +82,10 @@ class LiftedNullSpace:
     smallest: float
 
 
-def lifted_unknowns(samples: int, free: int) -> int:
-    """U = M(M+1)/2 + M K' for M samples and K' free parameters of the next delta."""
-    return samples * (samples + 1) // 2 + samples * free
+def lifted_unknowns(samples: int, free: int, *, sloped: bool = False) -> int:
+    """U = M(M+1)/2 + M K' for M samples and K' free parameters of the next delta, and K'(K'+1)/2 more for a
+    layer with slopes."""
+    return samples * (samples + 1) // 2 + samples * free + (free * (free + 1) // 2 if sloped else 0)
 
 
 def layer_equations(problem: Problem, spaces: tuple[ColumnSpace, ...], index: int) -> LayerEquations:
@@ -83,7 +97,8 @@ def layer_equations(problem: Problem, spaces: tuple[ColumnSpace, ...], index: in
     space = spaces[index]
     directions = next_directions(problem, spaces, index, space.rank)
     forward = problem.layers[index].sent(problem.layers[index + 1].backward(directions.T)).T
-    return LayerEquations(index=index, space=space, forward=forward.contiguous())
+    slope = problem.layers[index].activation.slope
+    return LayerEquations(index=index, space=space, forward=forward.contiguous(), slope=slope)
 
 
 def next_directions(
@@ -150,14 +165,27 @@ def layer_summaries(problem: Problem, spaces: tuple[ColumnSpace, ...]) -> tuple[
     )
 
 
+def check_rectified(problem: Problem) -> None:
+    """Raise :class:`RangeError` where another activation than ReLU follows a hidden layer, for the methods
+    that start from exclusive neurons."""
+    if not problem.rectified:
+        raise RangeError(
+            "exclusive neurons, and the attacks by them, are for networks with ReLU in every hidden layer; "
+            "use method lift or assign, or auto"
+        )
+
+
 def out_of_range(counted: list[LayerEquations], samples: int) -> str | None:
     """Why no hidden layer has the U - M neurons that degree two needs for ``samples`` samples, or None."""
     described = []
     for eq in counted:
         free = int(eq.forward.shape[1]) if eq.samples == samples else min(eq.forward.shape[1], samples)
-        need = lifted_unknowns(samples, free) - samples
+        need = lifted_unknowns(samples, free, sloped=eq.slope is not None) - samples
         # a layer without any gradient is not short of neurons; that it shows no sample is said elsewhere
         neurons = eq.neurons if eq.samples else int(eq.forward.shape[0])
+        if eq.mirrored:
+            described.append(f"layer {eq.index + 1}: slopes of -1, which leave the equations short of rank")
+            continue
         if need <= neurons:
             return None
         described.append(f"layer {eq.index + 1}: {neurons} live neurons, {need} equations needed")
@@ -165,19 +193,27 @@ def out_of_range(counted: list[LayerEquations], samples: int) -> str | None:
 
 
 def _lifted_matrix(equations: LayerEquations) -> tuple[Float[Tensor, "n U"], Float[Tensor, " U"]]:
-    basis, forward = equations.space.basis, equations.forward
+    basis, forward, slope = equations.space.basis, equations.forward, equations.slope
     live = basis.norm(dim=1) > 0
     basis, forward = basis[live], forward[live]
-    first, second = torch.triu_indices(basis.shape[1], basis.shape[1]).to(basis.device)
-    squares = basis[:, first] * basis[:, second] * torch.where(first == second, 1.0, 2.0)
     mixed = -(basis[:, :, None] * forward[:, None, :]).flatten(1)
-    matrix = torch.cat([squares, mixed], dim=1)
+    if slope is None:
+        matrix = torch.cat([_squares(basis), mixed], dim=1)
+    else:
+        below = slope[live, None]
+        matrix = torch.cat([_squares(basis), (1 + below) * mixed, below * _squares(forward)], dim=1)
     # unit rows, but rows made of noise are not blown up
     norms = matrix.norm(dim=1, keepdim=True)
     relative_noise = min(1.0, equations.space.noise / float(equations.space.values[equations.samples - 1]))
     matrix /= norms + relative_noise * norms.median()
     scale = matrix.norm(dim=0).clamp(min=torch.finfo(torch.float64).tiny)
     return matrix / scale, scale
+
+
+def _squares(rows: Float[Tensor, "n k"]) -> Float[Tensor, "n k2"]:
+    """The coefficients of the entries i <= j of v v^T in (row . v)^2."""
+    first, second = torch.triu_indices(rows.shape[1], rows.shape[1]).to(rows.device)
+    return rows[:, first] * rows[:, second] * torch.where(first == second, 1.0, 2.0)
 
 
 def _split(
@@ -191,13 +227,13 @@ def _split(
     dimension = size if float(ratios[0]) >= MINIMAL_GAP else size + int(torch.argmax(ratios))
     solutions = (vectors[:, :dimension] / scale[:, None]).T
     first, second = torch.triu_indices(size, size)
-    pairs = len(first)
+    pairs, free = len(first), int(equations.forward.shape[1])
     squares = solutions.new_zeros(dimension, size, size)
     squares[:, first, second] = solutions[:, :pairs]
     squares[:, second, first] = solutions[:, :pairs]
     return LiftedNullSpace(
         squares=squares,
-        mixed=solutions[:, pairs:].reshape(dimension, size, -1),
+        mixed=solutions[:, pairs : pairs + size * free].reshape(dimension, size, free),
         dimension=dimension,
         gap=float(clamped[dimension] / clamped[dimension - 1]),
         smallest=float(values[dimension]) / top,

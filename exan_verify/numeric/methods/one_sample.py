@@ -211,6 +211,7 @@ def _unseen(
     divisor = abs(problem.divisor(1))
 
     def passed(at: Tensor) -> tuple[Trace, tuple[Tensor, ...]]:
+        """The trace and the deltas (M, n_i) of inputs ``at`` (M, d)."""
         # the patterns are those of x, so that nothing but the logits moves a delta
         there = forward(problem, at)
         pre = tuple(z.expand(len(v), -1) for z in trace.pre)

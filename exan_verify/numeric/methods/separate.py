@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from math import comb
 
@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from exan_verify.numeric.methods.equations import LayerEquations
-from exan_verify.numeric.problem.polish import polish
+from exan_verify.numeric.problem.polish import Meeting, polish
 from exan_verify.numeric.problem.spectrum import MINIMAL_GAP, ColumnSpace
 
 SOLVED = 0.05
@@ -27,7 +27,22 @@ _NOISE_ROOM = 100.0
 """Times the noise's share of the weakest sample that a true sample's sine may have."""
 
 _SUPPORT = 1e-9
-"""Entries of a unit delta above this are those of active neurons: polishing leaves the others at zero."""
+"""Entries of a unit delta below this say nothing: where the slope is zero, polishing leaves those of inactive
+neurons at zero."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Span:
+    """Unit deltas of one pattern: ``deltas`` (n, s), orthonormal, and ``signs`` (n, s), 1 where a neuron is
+    active, -1 where it is not and passes on a slope, 0 where the entry says nothing."""
+
+    deltas: Tensor
+    signs: Tensor
+
+    @property
+    def size(self) -> int:
+        """s."""
+        return int(self.deltas.shape[1])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -54,7 +69,7 @@ def separate(
     starts: Iterable[tuple[Float[Tensor, "M m"], Float[Tensor, "K m"]]],
     *,
     solved: float = SOLVED,
-    found: Callable[[Float[Tensor, "n k"]], None] | None = None,
+    found: Callable[[Span], None] | None = None,
 ) -> Separated:
     """Polish the starts (q, p), columns, and collect samples until there are as many as the layer has.
 
@@ -62,50 +77,74 @@ def separate(
     set of starts.
     """
     basis = equations.space.basis
-    spans: list[Tensor] = []
+    spans: list[Span] = []
     exact: list[bool] = []
-    whole: list[Tensor] = []
+    whole: list[Span] = []
     settled = noise_sine(equations.space)
     sine = 1.0
-    known = basis[:, :0]
+    known = _together(basis, spans)
     step = max(1, _POLISHED // equations.forward.numel())
     for q, p in (pair for pair in starts if pair[0].shape[1]):
-        meetings = [
-            polish(basis, equations.forward, *portion)[1]
+        polished = [
+            polish(basis, equations.forward, *portion, equations.slope)
             for portion in zip(torch.split(q, step, dim=1), torch.split(p, step, dim=1), strict=True)
         ]
-        for sines, deltas in ((s, d) for m in meetings for s, d in zip(m.sines, m.deltas, strict=True)):
+        for pattern, sines, deltas in _each(polished):
             size = _solutions(sines, solved)
             if not size:
                 continue
-            span, solves = deltas[:, :size], float(sines[size - 1]) <= settled
+            chosen, solves = deltas[:, :size], float(sines[size - 1]) <= settled
+            span = Span(deltas=chosen, signs=signs_of(chosen, pattern[:, None]))
             kept = _beside(spans, exact, span, settled) if solves else list(range(len(spans)))
-            if sum(int(spans[k].shape[1]) for k in kept) + size > equations.samples:
+            if sum(spans[k].size for k in kept) + size > equations.samples:
                 continue
             if _already([spans[k] for k in kept], span, [solves and exact[k] for k in kept], settled):
                 continue
             spans = [*(spans[k] for k in kept), span]
             exact = [*(exact[k] for k in kept), solves]
-            known = torch.cat([basis[:, :0], *spans], dim=1)
+            known = _together(basis, spans)
             if size > 1:
                 sine = min(sine, float(sines[size]) if size < len(sines) else 1.0)
         if found is not None:
             found(known)
-        if known.shape[1] == equations.samples:
+        if known.size == equations.samples:
             if all(exact):
                 break
             # near misses may take the places of samples: others are looked for, and these kept in reserve
             whole = whole or spans
             spans = [span for span, solves in zip(spans, exact, strict=True) if solves]
             exact = [True] * len(spans)
-            known = torch.cat([basis[:, :0], *spans], dim=1)
-    spans = whole if whole and known.shape[1] < equations.samples else spans
-    single = [span for span in spans if span.shape[1] == 1]
+            known = _together(basis, spans)
+    spans = whole if whole and known.size < equations.samples else spans
     return Separated(
-        single=torch.cat([basis[:, :0], *single], dim=1),
-        groups=tuple(span for span in spans if span.shape[1] > 1),
+        single=_together(basis, [span for span in spans if span.size == 1]).deltas,
+        groups=tuple(span.deltas for span in spans if span.size > 1),
         rest_sine=sine,
     )
+
+
+def _each(
+    polished: Iterable[tuple[Bool[Tensor, "m n"], Meeting]],
+) -> Iterator[tuple[Bool[Tensor, " n"], Float[Tensor, " k"], Float[Tensor, "n k"]]]:
+    for patterns, meeting in polished:
+        yield from zip(patterns, meeting.sines, meeting.deltas, strict=True)
+
+
+def _together(basis: Float[Tensor, "n M"], spans: Iterable[Span]) -> Span:
+    """All ``spans`` side by side."""
+    none = basis[:, :0]
+    spans = tuple(spans)
+    return Span(
+        deltas=torch.cat([none, *(span.deltas for span in spans)], dim=1),
+        signs=torch.cat([none, *(span.signs for span in spans)], dim=1),
+    )
+
+
+def signs_of(deltas: Float[Tensor, "n m"], pattern: Bool[Tensor, "n m"]) -> Float[Tensor, "n m"]:
+    """What unit deltas and their patterns say of every neuron, as in a :class:`Span`."""
+    shown = deltas.abs() > _SUPPORT
+    signs: Tensor = torch.where(pattern, 1.0, -1.0).to(deltas) * shown
+    return signs
 
 
 def _solutions(sines: Float[Tensor, " k"], solved: float) -> int:
@@ -116,7 +155,7 @@ def _solutions(sines: Float[Tensor, " k"], solved: float) -> int:
     return place + 1 if float(values[place]) < solved and float(jumps[place]) > MINIMAL_GAP else 0
 
 
-def _beside(spans: list[Tensor], exact: list[bool], span: Float[Tensor, "n s"], settled: float) -> list[int]:
+def _beside(spans: list[Span], exact: list[bool], span: Span, settled: float) -> list[int]:
     """Which spans stay where ``span``, which solves its equations to rounding, is found: a mixture of a group
     that vanishes at one more neuron gives way to the group, and a near miss to the sample that it missed.
     """
@@ -127,31 +166,33 @@ def _beside(spans: list[Tensor], exact: list[bool], span: Float[Tensor, "n s"], 
     ]
 
 
-def _holds(span: Float[Tensor, "n s"], old: Float[Tensor, "n r"], settled: float) -> bool:
+def _holds(span: Span, old: Span, settled: float) -> bool:
     """Whether ``span`` is larger than ``old`` and contains it to rounding."""
-    if old.shape[1] >= span.shape[1]:
+    if old.size >= span.size:
         return False
-    return float(torch.linalg.matrix_norm(old - span @ (span.T @ old), 2)) < settled
+    inside = span.deltas @ (span.deltas.T @ old.deltas)
+    return float(torch.linalg.matrix_norm(old.deltas - inside, 2)) < settled
 
 
-def _already(spans: list[Tensor], span: Float[Tensor, "n s"], exact: list[bool], settled: float) -> bool:
+def _already(spans: list[Span], span: Span, exact: list[bool], settled: float) -> bool:
     """Whether ``span`` meets a span that is already found; ``exact``: which of these, like this one, solve
     their equations to rounding, so that different patterns make them different samples, but for a mixture of
     a group's samples, which lies in their span to rounding (``settled``)."""
     if not spans:
         return False
-    if span.shape[1] == 1:
+    if span.size == 1:
         # one product for all: the nearest point of each span has norm |V^T span|
-        cosines = torch.cat(spans, dim=1).T @ span[:, 0]
+        cosines = torch.cat([old.deltas for old in spans], dim=1).T @ span.deltas[:, 0]
         squared = torch.stack(
-            [part.square().sum() for part in torch.split(cosines, [int(v.shape[1]) for v in spans])]
+            [part.square().sum() for part in torch.split(cosines, [old.size for old in spans])]
         )
         near = torch.nonzero((1 - squared).clamp(min=0).sqrt() < SAME)[:, 0].tolist()
         return any(
             not exact[k] or _holds(spans[k], span, settled) or bool(copies(span, spans[k])[0].any())
             for k in near
         )
-    return any(float(torch.linalg.svdvals(span - old @ (old.T @ span))[-1]) < SAME for old in spans)
+    outside = (span.deltas - old.deltas @ (old.deltas.T @ span.deltas) for old in spans)
+    return any(float(torch.linalg.svdvals(rest)[-1]) < SAME for rest in outside)
 
 
 def noise_sine(space: ColumnSpace) -> float:
@@ -159,15 +200,15 @@ def noise_sine(space: ColumnSpace) -> float:
     return min(SOLVED, max(1e-9, _NOISE_ROOM * space.noise / float(space.values[space.rank - 1])))
 
 
-def copies(
-    first: Float[Tensor, "n a"], second: Float[Tensor, "n b"], alike: float = 0.0
-) -> Bool[Tensor, "a b"]:
+def copies(first: Span, second: Span, alike: float = 0.0) -> Bool[Tensor, "a b"]:
     """Which of ``first`` are copies of which of ``second``: unit deltas with a cosine above ``alike`` that
-    vanish at the same neurons.
+    have the same signs.
 
     Samples that lie near each other have deltas of nearly one direction; that they differ in a neuron shows.
     """
-    a, b = (first.abs() > _SUPPORT).to(first), (second.abs() > _SUPPORT).to(first)
-    apart = a.sum(dim=0)[:, None] + b.sum(dim=0) - 2 * (a.T @ b)
-    same: Tensor = ((first.T @ second).abs() > alike) & (apart < 0.5)
+    a, b = first.signs, second.signs.to(first.signs)
+    # |a - b|^2, a whole number: 1 or 4 at every neuron at which the signs differ
+    apart = a.square().sum(dim=0)[:, None] + b.square().sum(dim=0) - 2 * (a.T @ b)
+    cosines = first.deltas.T @ second.deltas.to(first.deltas)
+    same: Tensor = (cosines.abs() > alike) & (apart < 0.5)
     return same

@@ -191,7 +191,7 @@ class Partial:
         usable = tuple(method for method in methods if method.name not in _NEEDS_BIAS)
         if not usable:
             raise RangeError(
-                f"method={first!r} reads inputs off rows of [dW | db], and "
+                f"method={first!r} reads inputs off weight and bias gradients together, and "
                 f"{repr(name) + ' is missing' if name else 'there are no biases'}; use lift, assign or sample"
             )
         return usable

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from exan_verify.numeric.problem.activations import Piecewise
 from exan_verify.numeric.problem.problem import Problem
 from exan_verify.numeric.problem.spectrum import ColumnSpace
 
@@ -36,15 +37,19 @@ def descend(
 ) -> tuple[Float[Tensor, "m d"] | None, str]:
     """Inputs x of the samples with delta ``directions`` at hidden layer ``index``; a reason if none.
 
-    Each layer's inputs h > 0 (beyond noise) give the pattern below, hence the deltas below; these must be
-    independent.
+    Each layer's inputs (ReLU: h > 0 beyond noise) give the pattern below, hence the deltas below; these must
+    be independent.
     A sample that is dead below (all deltas zero) leaves no trace there and is dropped.
     """
     inputs = solve_inputs(spaces[index], directions)
     for k in range(index - 1, -1, -1):
-        deltas = problem.layers[k + 1].backward((directions * inputs.scales).T) * _active(
-            spaces[k + 1], inputs
-        )
+        slopes = _slopes(problem.layers[k].activation, spaces[k + 1], inputs)
+        if slopes is None:
+            return None, (
+                f"the activation after layer {k + 1} has a negative slope, so that its values do not tell "
+                "which of its neurons are active, and the inputs stay open"
+            )
+        deltas = problem.layers[k + 1].backward((directions * inputs.scales).T) * slopes
         norms = deltas.norm(dim=1)
         alive = norms > 1e-13 * norms.max()
         if spaces[k].rank == 0 or int(alive.sum()) != spaces[k].rank:
@@ -59,9 +64,11 @@ def descend(
     return inputs.values, ""
 
 
-def _active(space: ColumnSpace, inputs: Inputs) -> Tensor:
-    """Which entries of h are positive: zeros come back as noise, of a size that the solve tells."""
+def _slopes(activation: Piecewise, space: ColumnSpace, inputs: Inputs) -> Tensor | None:
+    """The derivatives that the values h show: those at an end come back as noise, of a size that the solve
+    tells; None where values do not show them."""
     error = inputs.inverse.norm(dim=1) * space.noise / inputs.scales.abs()
     largest = inputs.values.abs().amax(dim=1)
-    active: Tensor = inputs.values > (100 * error * (1 + largest)).clamp(max=0.1 * largest)[:, None]
-    return active
+    slack = (100 * error * (1 + largest)).clamp(max=0.1 * largest)
+    active = activation.active_by_value(inputs.values, slack[:, None])
+    return None if active is None else activation.passed(active)

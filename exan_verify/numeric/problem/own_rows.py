@@ -202,12 +202,14 @@ def _with_deltas(
     h = torch.cat([own.x, torch.ones_like(own.x[:, :1])], dim=1)
 
     def response(logits: Tensor) -> Tensor:
+        """By how much inputs (m, d) move where logits move to these (m, K)."""
         deltas = _deltas_of(problem, own.trace, logits, divisor)
         shift = inverse @ (deltas[:, own.closed].T @ h)
         moved: Tensor = shift[:, :-1] - shift[:, -1:] * own.x
         return moved
 
     def applied(flat: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The operator on logits, flat (m K,) as the solver has them."""
         proceed()
         logits = torch.from_numpy(flat).to(start).view(len(start), -1)
         total = logits + _logits_of(problem, own.trace, response(logits))
@@ -233,8 +235,8 @@ def delta_change(
 
 
 def _logits_of(problem: Problem, trace: Trace, moved: Float[Tensor, "p d"]) -> Float[Tensor, "p K"]:
-    for layer, pattern in zip(problem.layers[:-1], trace.patterns, strict=True):
-        moved = (layer.forward(moved) - layer.bias) * pattern
+    for layer, slopes in zip(problem.layers[:-1], trace.slopes, strict=True):
+        moved = (layer.forward(moved) - layer.bias) * slopes
     return problem.layers[-1].forward(moved) - problem.layers[-1].bias
 
 

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from exan_verify.core.arrays import PerLayer
+from exan_verify.numeric.problem.activations import Piecewise
 from exan_verify.numeric.problem.losses import loss_vector_error
 from exan_verify.numeric.problem.problem import Problem
 
@@ -21,16 +22,23 @@ from exan_verify.numeric.problem.problem import Problem
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Trace:
     """A forward pass of m samples: ``hidden[k]`` (m, n_k) with hidden[0] = x, ``logits`` (m, K), and
-    ``pre[k]`` (m, n_{k+1}) the pre-activations of hidden layer k + 1."""
+    ``pre[k]`` (m, n_{k+1}) the pre-activations of hidden layer k + 1, which ``activations[k]`` follows."""
 
     hidden: tuple[Tensor, ...]
     pre: tuple[Tensor, ...]
     logits: Tensor
+    activations: tuple[Piecewise, ...]
 
     @property
     def patterns(self) -> PerLayer[Tensor]:
-        """Which hidden neurons are active (z > 0), per hidden layer."""
-        return PerLayer(z > 0 for z in self.pre)
+        """Which hidden neurons are active (ReLU: z > 0), per hidden layer."""
+        return PerLayer(phi.active(z) for phi, z in zip(self.activations, self.pre, strict=True))
+
+    @property
+    def slopes(self) -> PerLayer[Tensor]:
+        """The derivatives of the activations, per hidden layer, that deltas are multiplied by."""
+        patterns = zip(self.activations, self.patterns, strict=True)
+        return PerLayer(phi.passed(active) for phi, active in patterns)
 
     def select(self, chosen: Tensor) -> Trace:
         """The pass of the ``chosen`` samples alone: a mask (m,), or indices."""
@@ -38,6 +46,7 @@ class Trace:
             hidden=tuple(h[chosen] for h in self.hidden),
             pre=tuple(z[chosen] for z in self.pre),
             logits=self.logits[chosen],
+            activations=self.activations,
         )
 
 
@@ -56,15 +65,20 @@ def forward(problem: Problem, x: Float[Tensor, "m d"]) -> Trace:
     hidden, pre = [x], []
     for layer in problem.layers[:-1]:
         pre.append(layer.forward(hidden[-1]))
-        hidden.append(pre[-1].relu())
-    return Trace(hidden=tuple(hidden), pre=tuple(pre), logits=problem.layers[-1].forward(hidden[-1]))
+        hidden.append(layer.activation.values(pre[-1]))
+    return Trace(
+        hidden=tuple(hidden),
+        pre=tuple(pre),
+        logits=problem.layers[-1].forward(hidden[-1]),
+        activations=tuple(layer.activation for layer in problem.layers[:-1]),
+    )
 
 
 def backward(problem: Problem, trace: Trace, g: Float[Tensor, "m K"]) -> tuple[Tensor, ...]:
     """The deltas of every layer, first to last, for the loss vectors ``g``."""
     deltas = [g]
-    for layer, pattern in zip(reversed(problem.layers[1:]), reversed(trace.patterns), strict=True):
-        deltas.append(layer.backward(deltas[-1]) * pattern)
+    for layer, slopes in zip(reversed(problem.layers[1:]), reversed(trace.slopes), strict=True):
+        deltas.append(layer.backward(deltas[-1]) * slopes)
     return tuple(reversed(deltas))
 
 
@@ -80,8 +94,8 @@ def delta_spans(
     identity = torch.eye(problem.classes, dtype=torch.float64, device=problem.device)
     spans = identity.expand(trace.logits.shape[0], -1, -1)
     certain = [None] * len(trace.pre) if sure is None else sure[::-1]
-    for layer, pattern, kept in zip(problem.layers[:0:-1], trace.patterns[::-1], certain, strict=True):
-        spans = layer.backward(spans) * pattern[:, None, :]
+    for layer, slopes, kept in zip(problem.layers[:0:-1], trace.slopes[::-1], certain, strict=True):
+        spans = layer.backward(spans) * slopes[:, None, :]
         if kept is not None and not bool(kept.all()):
             spans = torch.cat([spans * kept[:, None, :], _unit_rows(~kept)], dim=1)
     return problem.layers[0].sent(spans).mT
@@ -151,14 +165,15 @@ def rounding(
     for (gain, _), layer, h, z in zip(gains, problem.layers, trace.hidden, values, strict=True):
         own = unit * (gain * h.norm(dim=1) * math.sqrt(math.log2(layer.shape[1] + 1)) + z.norm(dim=1))
         pre_errors.append(torch.hypot(gain * hidden_errors[-1], own))
-        hidden_errors.append(pre_errors[-1])
+        hidden_errors.append(layer.activation.steepest * pre_errors[-1])
     delta_errors = [
         loss_vector_error(problem.question.loss, trace.logits, deltas[-1], pre_errors[-1], unit, divisor)
     ]
     for k in range(len(problem.layers) - 1, 0, -1):
         gain, above = gains[k][1], deltas[k].norm(dim=1)
         own = unit * gain * above * math.sqrt(math.log2(problem.layers[k].shape[0] + 1))
-        delta_errors.append(torch.hypot(gain * delta_errors[-1], own))
+        steepest = problem.layers[k - 1].activation.steepest
+        delta_errors.append(steepest * torch.hypot(gain * delta_errors[-1], own))
     delta_errors.reverse()
     products = [
         math.sqrt(

@@ -1,7 +1,8 @@
 """Polish candidates on their own equations: every neuron takes the nearer of its two hyperplanes (*).
 
-With the pattern D fixed, delta = D W^T u must lie in the column space of A: u is the smallest singular
-vector of (I - P P^T) D W^T C, a problem of K' unknowns. docs/theory.md 3.1 (*), C3 and section 5 (`assign`).
+With the slopes D of a pattern fixed, delta = D W^T u must lie in the column space of A: u is the smallest
+singular vector of (I - P P^T) D W^T C, a problem of K' unknowns. docs/theory.md 3.1 (*), 3.7, C3 and section
+5 (`assign`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from exan_verify.numeric.problem.activations import Piecewise
 from exan_verify.numeric.waiting import proceed
 
 _ROUNDS = 12
@@ -56,13 +58,17 @@ def meet(spans: Float[Tensor, "m n k"], basis: Float[Tensor, "n M"]) -> Meeting:
     return Meeting(sines=sines.flip(1), deltas=q @ vt.mT.flip(2))
 
 
-def nearest_patterns(delta: Float[Tensor, "n m"], active_value: Float[Tensor, "n m"]) -> Bool[Tensor, "n m"]:
-    """Active where delta_j is nearer to w_j . u than to zero, or where both vanish.
+def nearest_patterns(
+    delta: Float[Tensor, "n m"], active_value: Float[Tensor, "n m"], slope: Float[Tensor, " n"] | None
+) -> Bool[Tensor, "n m"]:
+    """Active where delta_j is nearer to w_j . u than to slope_j w_j . u (``slope`` None: zero), or where both
+    vanish.
 
     Samples of one pattern have mixtures whose delta vanishes at one of their neurons, w_j . u = 0: with that
     neuron inactive the mixture would look like a sample, with it active it is one of the group's.
     """
-    nearer: Tensor = (delta - active_value).abs() < delta.abs() + _VANISHES * delta.norm(dim=0)
+    other = delta if slope is None else delta - slope[:, None] * active_value
+    nearer: Tensor = (delta - active_value).abs() < other.abs() + _VANISHES * delta.norm(dim=0)
     return nearer
 
 
@@ -71,24 +77,28 @@ def polish(
     forward: Float[Tensor, "n K"],
     q: Float[Tensor, "M m"],
     p: Float[Tensor, "K m"],
+    slope: Float[Tensor, " n"] | None = None,
 ) -> tuple[Bool[Tensor, "m n"], Meeting]:
     """Alternate patterns and smallest singular vectors from the starts (q, p) until the patterns stay.
 
-    Returns the patterns (m, n) and where the column space meets the deltas that they allow.
+    ``slope`` (n,): the derivative where a neuron is not active, None: zero. Returns the patterns (m, n) and
+    where the column space meets the deltas that they allow.
     """
-    pattern = nearest_patterns(basis @ q, forward @ p)
+    passing = Piecewise(slope=slope).passed
+    pattern = nearest_patterns(basis @ q, forward @ p, slope)
     moving = torch.arange(q.shape[1], device=q.device)
-    meeting = meet(pattern.T[:, :, None] * forward, basis)
+    meeting = meet(passing(pattern.T)[:, :, None] * forward, basis)
     sines, deltas = meeting.sines, meeting.deltas
     for _ in range(_ROUNDS - 1):
         proceed()
-        renewed = _renewed(basis, forward, pattern[:, moving], deltas[moving, :, 0].T)
+        spans = passing(pattern[:, moving].T)[:, :, None] * forward
+        renewed = _renewed(basis, forward, slope, spans, deltas[moving, :, 0].T)
         changed = (renewed != pattern[:, moving]).any(dim=0)
         moving = moving[changed]
         if not len(moving):
             break
         pattern[:, moving] = renewed[:, changed]
-        meeting = meet(pattern[:, moving].T[:, :, None] * forward, basis)
+        meeting = meet(passing(pattern[:, moving].T)[:, :, None] * forward, basis)
         sines[moving], deltas[moving] = meeting.sines, meeting.deltas
     return pattern.T, Meeting(sines=sines, deltas=deltas)
 
@@ -96,11 +106,11 @@ def polish(
 def _renewed(
     basis: Float[Tensor, "n M"],
     forward: Float[Tensor, "n K"],
-    pattern: Bool[Tensor, "n m"],
+    slope: Float[Tensor, " n"] | None,
+    spans: Float[Tensor, "m n K"],
     delta: Float[Tensor, "n m"],
 ) -> Bool[Tensor, "n m"]:
-    """The patterns that these deltas have: u from delta on the active neurons; the inactive ones then show
+    """The patterns that these deltas have: u from delta on the neurons that pass it on; the others then show
     what they would have carried."""
-    spans = pattern.T[:, :, None] * forward
     p = torch.linalg.pinv(spans, rtol=_RANK_TOLERANCE) @ delta.T[:, :, None]
-    return nearest_patterns(basis @ (basis.T @ delta), forward @ p[:, :, 0].T)
+    return nearest_patterns(basis @ (basis.T @ delta), forward @ p[:, :, 0].T, slope)

@@ -17,9 +17,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from exan_verify.core.network import Array, ReluNetwork
+from exan_verify.core.network import Array, Network
 from exan_verify.core.question import Labels, Loss, Question, Release, Weights
 from exan_verify.errors import GradientError, InputError, NonFiniteError, raise_problems, short
+from exan_verify.numeric.problem.activations import RELU, Piecewise
 from exan_verify.numeric.problem.losses import REACH, LabelFit, fit_labels, loss_vectors
 
 BLOCK = 1 << 23
@@ -35,7 +36,8 @@ _UNIT_ROUNDOFF = {
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LayerGradient:
-    """An affine layer beside its gradient: weights (n_out, n_in), biases (n_out,).
+    """An affine layer beside its gradient: weights (n_out, n_in), biases (n_out,), and what follows it where
+    it is a hidden one, ``activation``.
 
     A = [d_weight | d_bias] is the matrix that the attacks factor. The vectors are float64. A tensor that is
     not given (``weight_given``, ``bias_given``) holds zeros, or what was solved for; it checks nothing.
@@ -52,6 +54,7 @@ class LayerGradient:
     bias_given: bool = True
     weight_rows: Tensor | None = None
     bias_rows: Tensor | None = None
+    activation: Piecewise = RELU
 
     @property
     def weight_whole(self) -> bool:
@@ -100,7 +103,7 @@ class LayerGradient:
         return self.sent(self.d_bias)
 
     def sent(self, values: Float[Tensor, "... out"]) -> Float[Tensor, "... out"]:
-        """``values``, zero at the neurons that A has no row of."""
+        """``values`` (M, out) or (out,), zero at the neurons that A has no row of."""
         return values if self.rows is None else values * self.rows
 
     def without_bias(self) -> LayerGradient:
@@ -135,7 +138,7 @@ class LayerGradient:
         return torch.cat([h @ block.T for _, block in row_blocks(self.weight)], dim=1) + self.bias
 
     def backward(self, delta: Float[Tensor, "... out"]) -> Float[Tensor, "... in"]:
-        """``W^T delta``, for deltas in the last dimension."""
+        """``W^T delta``, for deltas in the last dimension: (M, out) to (M, in)."""
         return delta @ self.weight.double()
 
 
@@ -163,6 +166,11 @@ class Problem:
     def whole(self) -> bool:
         """Whether every tensor of the gradient is given, all of it."""
         return all(layer.whole for layer in self.layers)
+
+    @property
+    def rectified(self) -> bool:
+        """Whether ReLU follows every hidden layer."""
+        return all(layer.activation.relu for layer in self.layers[:-1])
 
     @property
     def classes(self) -> int:
@@ -247,7 +255,7 @@ class Problem:
 
 
 def build_problem(
-    network: ReluNetwork,
+    network: Network,
     gradient: Mapping[str, Any],
     *,
     loss: str,
@@ -298,7 +306,15 @@ def build_problem(
     target = torch.device("cpu" if device is None else device)
     tensors = {name: tensor.to(target) for name, tensor in tensors.items()}
     return Problem(
-        layers=tuple(_layer(layer, tensors, rows, target) for layer in network.layers),
+        layers=tuple(
+            replace(
+                _layer(layer, tensors, rows, target),
+                activation=RELU
+                if number == network.depth
+                else Piecewise.of(network.activation(number), target),
+            )
+            for number, layer in enumerate(network.layers, 1)
+        ),
         question=replace(question, batch_size=None if batch_size is None else int(batch_size)),
         unit_roundoff=max(_UNIT_ROUNDOFF[tensor.dtype] for tensor in tensors.values()),
         seed=int(seed),
@@ -384,7 +400,7 @@ def _view(array: Array) -> Tensor:
 
 
 def _sent_rows(
-    network: ReluNetwork, release: Release | None
+    network: Network, release: Release | None
 ) -> tuple[dict[str, bool], dict[str, Bool[Tensor, " n"]]]:
     """Of which parameters anything is sent, and of those that are sent in part the rows."""
     masks = {
@@ -426,7 +442,7 @@ def _layer(
 
 
 def _check_gradient(
-    network: ReluNetwork,
+    network: Network,
     tensors: Mapping[str, Tensor],
     sent: Mapping[str, bool],
     rows: Mapping[str, Tensor],

@@ -46,8 +46,8 @@ def jacobian(
     tangents = [torch.eye(free, dtype=frame.dtype, device=frame.device).expand(size, -1, -1)]
     moved = problem.layers[0].forward(frame.T) - problem.layers[0].bias
     moved = moved.expand(size, -1, -1)
-    for layer, pattern in zip(problem.layers[1:], trace.patterns, strict=True):
-        tangents.append(moved * pattern[:, None, :])
+    for layer, slopes in zip(problem.layers[1:], trace.slopes, strict=True):
+        tangents.append(moved * slopes[:, None, :])
         moved = tangents[-1] @ layer.weight.double().T
     change = loss_slope(problem.question.loss, trace.logits, moved) / divisor
     if targets:
@@ -67,7 +67,7 @@ def jacobian(
             )
             blocks.append(weights[k] * product.flatten(2))
         if k:
-            change = layer.backward(change) * trace.patterns.at(k)[:, None, :]
+            change = layer.backward(change) * trace.slopes.at(k)[:, None, :]
     return torch.cat(blocks, dim=2)
 
 

@@ -22,6 +22,7 @@ from exan_verify.core.network import Array
 from exan_verify.exact import linalg
 from exan_verify.exact.regions import Pattern
 from exan_verify.exact.softmax import to_ball
+from exan_verify.smt.arguments.cones import Cone, covered_in_cones
 from exan_verify.smt.arguments.cube import Cube, Point
 from exan_verify.smt.arguments.enclose import System, only_known_zeros
 from exan_verify.smt.arguments.minors import combination
@@ -47,17 +48,61 @@ def covered(
     Of one region, or with the ``joint`` system (entries of the gradient, entries of all T) of all at once.
     """
     spanned = joint is None and len(here) == len(known) and cube.independent(known)
-    size = len(known) - cube.has_bias if spanned else len(known[0].x)
+    size = len(known) - cube.has_bias if spanned else len(cube.known[0].x)
     if not cube.boxes or len(here) * size > MAX_COORDINATES:
         return False
     if joint is not None and not joint.any():
         return False  # no equation sees any sample of these regions
-    frame = _span(known, affine=cube.has_bias) if spanned else _input_frame(size)
+    system = _system(cube, here, known, joint, spanned=spanned)
+    limit = cube.boxes * (4 if len(here) * size <= FLAT else 1)
+    found = covered_in_cones(system, limit)
+    if found is None:
+        return only_known_zeros(system, ((None, None),) * (len(here) * size), limit)
+    return found
+
+
+def covered_in_turn(
+    cube: Cube,
+    here: tuple[Point, ...],
+    known: tuple[Point, ...],
+    joint: Array,
+    others: tuple[Point, ...],
+    whole: Array,
+) -> bool:
+    """The same of ``here``, where its ``joint`` system may leave a few small boxes over, if in none of them
+    the ``whole`` system of these samples and the ``others`` has a solution (docs/theory.md, CB13).
+    """
+    size = len(cube.known[0].x)
+    if not cube.boxes or len(here) * size > MAX_COORDINATES or not joint.any():
+        return False
+    limit = cube.boxes * (4 if len(here) * size <= FLAT else 1)
+    system = _system(cube, here, known, joint)
+    spared: list[tuple[Cone, ...]] = []
+    found = covered_in_cones(system, limit, spared=spared)
+    if found is None:
+        return only_known_zeros(system, ((None, None),) * (len(here) * size), limit)
+    if not found or (spared and not others):
+        return False
+    if not spared:
+        return True
+    system = _system(cube, (*here, *others), (), whole)
+    return all(covered_in_cones(system, limit, cones) for cones in spared)
+
+
+def _system(
+    cube: Cube,
+    here: tuple[Point, ...],
+    known: tuple[Point, ...],
+    joint: Array | None,
+    *,
+    spanned: bool = False,
+) -> System:
+    frame = _span(known, affine=cube.has_bias) if spanned else _input_frame(len(cube.known[0].x))
     if joint is None:
         weights, right = _equations_of_total(cube, len(here), known, frame)
     else:
         weights, right = _equations_of_gradient(cube, here, joint)
-    system = System(
+    return System(
         loss=cube.loss,
         logits=tuple(linalg.multiply(cube.region(p.pattern).logits, frame) for p in here),
         labels=tuple(p.y for p in here),
@@ -67,8 +112,6 @@ def covered(
         known=tuple(_arrangements(here, known, frame)),
         alone=_alone_in_region(cube, here, known) if spanned else _alone_in_layer(cube, here),
     )
-    limit = cube.boxes * (4 if len(here) * size <= FLAT else 1)
-    return only_known_zeros(system, ((None, None),) * (len(here) * size), limit)
 
 
 def _span(known: Sequence[Point], *, affine: bool) -> Array:

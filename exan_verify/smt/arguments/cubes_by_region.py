@@ -33,9 +33,14 @@ MAX_LISTED = 5_000
 
 def list_by_regions(posed: Posed) -> list[list[bool]] | None:
     """All cubes that can hold a batch, as bits in the order of their literals; None where this is not for the
-    question (biases, hinge, real labels, a tolerance) or there are too many.
+    question (biases, hinge, real labels, a tolerance, other activations than ReLU) or there are too many.
     """
-    if posed.network.has_bias or posed.question.loss is Loss.HINGE or posed.alphabet is None:
+    if (
+        posed.relu is None
+        or posed.network.has_bias
+        or posed.question.loss is Loss.HINGE
+        or posed.alphabet is None
+    ):
         return None
     if posed.question.tolerance is not None:
         return None
@@ -88,7 +93,8 @@ def _feasible(posed: Posed, bits: Sequence[bool], widths: Sequence[int]) -> bool
     """Whether some input has these states of the first neurons (the others do not matter)."""
     poll()
     padded = _shaped((*bits, *[False] * (sum(widths) - len(bits))), widths)
-    states = region_of(posed.network, padded, zero_sum=False).states[: len(bits)]
+    assert posed.relu is not None
+    states = region_of(posed.relu, padded, zero_sum=False).states[: len(bits)]
     rows, bounds = [], []
     for row, on in zip(states, bits, strict=True):
         side = -1 if on else 1

@@ -56,7 +56,8 @@ class Regions:
         """The region's maps."""
         poll()
         if pattern not in self._made:
-            self._made[pattern] = region_of(self.posed.network, pattern, zero_sum=self.zero_sum)
+            assert self.posed.relu is not None  # of others no regions are asked for
+            self._made[pattern] = region_of(self.posed.relu, pattern, zero_sum=self.zero_sum)
         return self._made[pattern]
 
     def patterns(self, fixed: Fixed) -> list[Pattern]:

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import flint
 import numpy as np
 
 from exan_verify.core.network import Array
+from exan_verify.exact import linalg
 from exan_verify.exact.lp import Program, Status, solve
 from exan_verify.exact.regions import Region
 from exan_verify.exact.softmax import to_ball
@@ -41,11 +44,13 @@ def signs_contradict(
     ``totals``: T_0 per region as balls; ``labels``: of the samples that the cube has in each region.
     """
     width = totals[0].size
-    rows, bounds = [], []
-    for place, functional in _inequalities(regions, totals, labels, domain, has_bias):
+    rows: list[list[Fraction]] = []
+    bounds = []
+    for place, found in groupby(_inequalities(regions, totals, labels, domain, has_bias), itemgetter(0)):
+        functionals = np.array([functional for _, functional in found])
         block = kernel[place * width : (place + 1) * width]
-        rows.append([-v for v in functional @ block])
-        bounds.append(_combined(functional, list(totals[place].reshape(-1))))
+        rows += (-linalg.multiply(functionals, block)).tolist()
+        bounds += [_combined(functional, list(totals[place].reshape(-1))) for functional in functionals]
     if not rows:
         return False
     with flint.ctx.workprec(PRECISION):

@@ -32,8 +32,8 @@ def jointly_injective(cube: Cube) -> bool:
 
 def other_totals(cube: Cube) -> Array:
     """How the T of the known batch's regions can differ from the known ones, in a cube with as many samples
-    in each of them, whatever their labels: a basis (entries of all T in the order of ``cube.patterns``,
-    unknowns) of all that the gradient and the ranks leave.
+    in each of them, whatever their labels: a basis (entries, dimension) of all that the gradient and the
+    ranks leave, with the entries of all T in the order of ``cube.patterns``.
     """
     patterns, counts = _regions(cube)
     memory, key = cube.regions.memory, ("others", tuple(patterns), tuple(counts), cube.known)

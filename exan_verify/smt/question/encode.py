@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import pairwise
 
 from exan_verify.core.network import Linear, to_fraction
@@ -18,6 +19,7 @@ from exan_verify.smt.question.encoder import Encoder, Fixed, Sample
 from exan_verify.smt.question.losses import encode_labels, encode_vector
 from exan_verify.smt.question.posed import Posed
 from exan_verify.smt.question.terms import (
+    TRUE,
     Formula,
     Junction,
     Literal,
@@ -69,7 +71,7 @@ def abstraction(posed: Posed) -> Script:
     """A linear over-approximation of the question over its literals: what cubes are enumerated from.
 
     Constraints with products are dropped; what a non-zero entry of a weight's gradient says about the
-    literals is kept: some sample must be active at both ends of that weight.
+    literals is kept: some sample must be live at both ends of that weight.
     """
     encoding = encode(posed)
     script = encoding.script
@@ -78,7 +80,7 @@ def abstraction(posed: Posed) -> Script:
     for i in range(1, posed.network.depth + 1):
         for j, k in posed.target.nonzero_weights(i, posed.question.tolerance):
             script.require(
-                disj(conj([s.is_active(i, j), s.is_active(i - 1, k)]) for s in encoding.samples),
+                disj(conj([s.is_live(i, j), s.is_live(i - 1, k)]) for s in encoding.samples),
                 f"entry ({j}, {k}) of weight gradient {i} is not zero",
             )
     return script
@@ -117,26 +119,35 @@ def _forward(encoder: Encoder, posed: Posed, sample: Sample) -> None:
     m = sample.index
     for i, layer in enumerate(posed.network.layers[:-1], 1):
         sample.hidden.append(h)
-        z = _affine(layer, h)
+        z, slopes = _affine(layer, h), slopes_below(posed, i)
         literals, out = [], []
-        for j, value in enumerate(z):
-            literal, activated = _relu(encoder, value, m, i, j)
+        for j, (value, slope) in enumerate(zip(z, slopes, strict=True)):
+            literal, activated = _activated(encoder, value, slope, m, i, j)
             literals.append(literal)
             out.append(activated)
         sample.active.append(tuple(literals))
+        sample.live.append(tuple(TRUE if s else one for one, s in zip(literals, slopes, strict=True)))
         sample.state += literals
         h = tuple(out)
     sample.hidden.append(h)
     sample.logits = _affine(posed.network.layers[-1], h)
 
 
-def _relu(encoder: Encoder, z: Poly, m: int, i: int, j: int) -> tuple[Formula, Poly]:
-    """A neuron is active iff z > 0; ReLU'(0) = 0 (docs/theory.md section 1)."""
+def slopes_below(posed: Posed, layer: int) -> list[Fraction]:
+    """By how much the neurons of a hidden layer (1-based) multiply z <= 0: zero for ReLU."""
+    activation = posed.network.activation(layer)
+    if activation is None:
+        return [Fraction(0)] * posed.network.widths[layer]
+    return [to_fraction(slope) for slope in activation.slope]
+
+
+def _activated(encoder: Encoder, z: Poly, slope: Fraction, m: int, i: int, j: int) -> tuple[Formula, Poly]:
+    """A neuron is active iff z > 0, and its derivative at 0 is that below (docs/theory.md section 1)."""
     comment = f"sample {m}, hidden layer {i}, neuron {j}"
     literal = encoder.literal(neuron_name(m, i, j))
     encoder.require(implies(literal, less(Poly.constant(0), z)), comment)
     encoder.require(implies(negate(literal), at_most(z, 0)), comment)
-    return literal, encoder.select(literal, z, Poly.constant(0), f"h_s{m}_l{i}_n{j}", comment)
+    return literal, encoder.select(literal, z, z * slope, f"h_s{m}_l{i}_n{j}", comment)
 
 
 def _affine(layer: Linear, h: Sequence[Poly]) -> tuple[Poly, ...]:
@@ -152,11 +163,11 @@ def _backward(encoder: Encoder, posed: Posed, sample: Sample) -> list[tuple[Poly
     deltas = [sample.vector]
     layers = posed.network.layers
     for i in range(len(layers) - 1, 0, -1):
-        above, row = deltas[0], []
+        above, row, slopes = deltas[0], [], slopes_below(posed, i)
         for j, literal in enumerate(sample.pattern(i)):
             back = total(above[k] * to_fraction(w) for k, w in enumerate(layers[i].weight[:, j]))
             name, comment = f"delta_s{sample.index}_l{i}_n{j}", f"sample {sample.index}, backward"
-            row.append(encoder.select(literal, back, Poly.constant(0), name, comment))
+            row.append(encoder.select(literal, back, back * slopes[j], name, comment))
         deltas.insert(0, tuple(row))
     return deltas
 

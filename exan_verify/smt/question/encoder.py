@@ -28,12 +28,15 @@ class Sample:
 
     ``vector`` is the loss vector divided as the reduction says; ``labels`` has one formula per admitted
     label (None for real labels, where ``y`` is a polynomial); ``state`` the literals that a cube fixes.
+    ``live``: where values and gradients may be other than zero, by hidden layer: where neurons are active,
+    and everywhere where they have a slope below.
     """
 
     index: int
     x: tuple[Poly, ...]
     hidden: list[tuple[Poly, ...]] = field(default_factory=list)
     active: list[tuple[Formula, ...]] = field(default_factory=list)
+    live: list[tuple[Formula, ...]] = field(default_factory=list)
     logits: tuple[Poly, ...] = ()
     probabilities: tuple[Poly, ...] = ()
     labels: tuple[Formula, ...] | None = None
@@ -45,9 +48,9 @@ class Sample:
         """The literals of hidden layer i."""
         return PerLayer(self.active).at(i)
 
-    def is_active(self, i: int, neuron: int) -> Formula:
-        """Whether a neuron of layer i is active: inputs (i = 0) and logits always are."""
-        return self.pattern(i)[neuron] if 0 < i <= len(self.active) else TRUE
+    def is_live(self, i: int, neuron: int) -> Formula:
+        """Whether a neuron of layer i is live: inputs (i = 0) and logits always are."""
+        return self.live[i - 1][neuron] if 0 < i <= len(self.live) else TRUE
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ from itertools import product
 import numpy as np
 
 from exan_verify.core.arrays import PerLayer
-from exan_verify.core.network import Array, Batch, Gradient, ReluNetwork, to_fraction
+from exan_verify.core.network import Array, Batch, Gradient, Network, ReluNetwork, to_fraction
 from exan_verify.core.question import Labels, Loss, Question
 from exan_verify.errors import InputError
 from exan_verify.exact.backprop import gradient as exact_gradient
@@ -77,7 +77,7 @@ class Posed:
     order; ``bounds`` are the domain's, one pair per feature, None for R^d. ``question.batch_size`` is said.
     """
 
-    network: ReluNetwork
+    network: Network
     question: Question
     alphabet: tuple[Vector, ...] | None
     counts: tuple[int, ...] | None
@@ -95,19 +95,26 @@ class Posed:
         """What the sum over samples is divided by."""
         return self.question.divisor(self.size, self.network.classes)
 
+    @property
+    def relu(self) -> ReluNetwork | None:
+        """The network, for arguments about regions, which are made for ReLU; None of other activations."""
+        return self.network if isinstance(self.network, ReluNetwork) else None
+
     @cached_property
     def title(self) -> str:
         """Comment lines that say what is asked."""
         widths, asked = "-".join(map(str, self.network.widths)), self.question
+        other = "" if self.relu is not None else ", neurons with slopes below zero"
         return (
             f"Which batches of {self.size} samples have the given gradient?\n"
-            f"Network {widths}{'' if self.network.has_bias else ' without biases'}, loss {asked.loss.value}, "
+            f"Network {widths}{'' if self.network.has_bias else ' without biases'}{other}, "
+            f"loss {asked.loss.value}, "
             f"reduction {asked.reduction.value}, labels {asked.labels.value}.\n"
             "on_s<m>_l<i>_n<j>: neuron j of hidden layer i is active for sample m; x_s<m>_<i>: its input i."
         )
 
 
-def posed_question(network: ReluNetwork, question: Question, batch: Batch | None, target: Target) -> Posed:
+def posed_question(network: Network, question: Question, batch: Batch | None, target: Target) -> Posed:
     """The question with what follows from it; bounds and labels become exact rationals.
 
     ``batch`` gives the labels where they are known; ``question`` says a batch size.
@@ -161,7 +168,7 @@ def labels_array(loss: Loss, vectors: list[Vector]) -> Array:
     return out
 
 
-def rational_target(network: ReluNetwork, gradient: Gradient) -> Target:
+def rational_target(network: Network, gradient: Gradient) -> Target:
     """The target of an exact rational gradient; which batches have the gradient zero is a question too."""
     weights, biases, sizes = [], [], []
     for weight, bias in gradient.for_network(network, zero=True):
@@ -172,6 +179,6 @@ def rational_target(network: ReluNetwork, gradient: Gradient) -> Target:
     return Target(weights=tuple(weights), biases=tuple(biases), weight_sizes=PerLayer(sizes))
 
 
-def batch_target(network: ReluNetwork, batch: Batch, question: Question) -> Target:
+def batch_target(network: Network, batch: Batch, question: Question) -> Target:
     """The target of a batch under a rational loss: its exact gradient."""
     return rational_target(network, exact_gradient(network, batch, question.loss, question.reduction))

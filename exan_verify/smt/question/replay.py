@@ -144,7 +144,8 @@ def _forward(posed: Posed, point: Point, x: Row) -> tuple[list[Row], list[tuple[
             break
         bits = tuple(point.sign(v) > 0 for v in z)
         active.append(bits)
-        rows.append(tuple(v if b else Poly({}) for v, b in zip(z, bits, strict=True)))
+        factors = _derivatives(posed, i + 1, bits)
+        rows.append(tuple(v * f for v, f in zip(z, factors, strict=True)))
     return rows, active
 
 
@@ -155,15 +156,20 @@ def run_forward(posed: Posed, point: Point, x: Row) -> Row:
 
 def _backward(posed: Posed, active: list[tuple[bool, ...]], vector: Row) -> list[Row]:
     deltas = [vector]
-    for layer, pattern in zip(posed.network.layers[:0:-1], active[::-1], strict=True):
-        row = []
-        for j, on in enumerate(pattern):
-            weights = layer.weight[:, j]
-            row.append(
-                total(d * to_fraction(w) for d, w in zip(deltas[0], weights, strict=True)) if on else Poly({})
-            )
+    for i in range(len(active), 0, -1):
+        weight, row = posed.network.layers[i].weight, []
+        for j, factor in enumerate(_derivatives(posed, i, active[i - 1])):
+            parts = zip(deltas[0], weight[:, j], strict=True)
+            row.append(total(d * to_fraction(w) for d, w in parts) * factor if factor else Poly({}))
         deltas.insert(0, tuple(row))
     return deltas
+
+
+def _derivatives(posed: Posed, layer: int, active: tuple[bool, ...]) -> list[Fraction]:
+    """The activation's derivative at the neurons of a hidden layer (1-based): z times it is its value."""
+    activation = posed.network.activation(layer)
+    below = [0] * len(active) if activation is None else activation.slope
+    return [Fraction(1) if on else to_fraction(slope) for on, slope in zip(active, below, strict=True)]
 
 
 def _label_bits(posed: Posed, y: Row) -> list[bool]:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
 from hypothesis import strategies as st
 
-from exan_verify.core.arrays import fractions
-from exan_verify.core.network import Batch
+from exan_verify.core.arrays import Array, fractions
+from exan_verify.core.network import Batch, ReluNetwork
 from exan_verify.core.verdict import Outcome, SampleStatus
+from exan_verify.exact import linalg
 from exan_verify.exact.backprop import backward_mod, forward
 from exan_verify.exact.modular import point
 from exan_verify.exact.softmax import loss_vectors_mod
-from exan_verify.testing.laws.law import Case, cases, certified, law, require
+from exan_verify.instances import Instance
+from exan_verify.testing.laws.law import SEEDS, Case, cases, certified, law, require
 from exan_verify.testing.laws.verdicts import same_gradient, samples_of
 from exan_verify.testing.strategies import questions
 
@@ -80,7 +83,7 @@ def published_pairs_are_never_ambiguous(case: Case) -> str:
 
 @law(
     "twins",
-    "A planted second batch: never UNIQUE, and samples that it lacks are never determined",
+    "A planted second batch, also in more features: never UNIQUE, and samples that it lacks never determined",
     lambda: cases(
         st.one_of(
             questions(twins=True),
@@ -89,12 +92,17 @@ def published_pairs_are_never_ambiguous(case: Case) -> str:
             questions(twins=True, shared_region=(2, 1)),
             questions(twins=True, stopping_set=True),
             questions(twins=True, near_boundary=True),
-        )
+        ),
+        more=st.integers(0, 2),
+        seed=SEEDS,
     ),
 )
 def twins_are_never_denied(case: Case) -> Outcome:
-    """Dead samples, silent samples and shears."""
-    question, twin = case.question, case.question.twin
+    """Dead samples, silent samples and shears; ``more`` features that tell nothing new."""
+    question = case.question
+    if case.params.get("more"):
+        question = embedded(question, case.params["more"], case.params["seed"])
+    twin = question.twin
     assert twin is not None
     require(same_gradient(question, twin), "the strategy's twin has another gradient")
     verdict = certified(question)
@@ -107,6 +115,45 @@ def twins_are_never_denied(case: Case) -> Outcome:
             f"sample {m} is called determined and missing in the planted batch: {verdict.reason}",
         )
     return verdict.outcome
+
+
+def embedded(question: Instance, more: int, seed: int) -> Instance:
+    """The same question about ``more`` features than it has, without its domain: ``x' = A [x ; C x]`` with A
+    invertible, and ``W_1' = ([W_1 0] + R [-C I]) A^-1``.
+
+    Pre-activations are what they were, and dW_1' = Delta_1 X' = dW_1 [I C^T] A^T: batches of one gradient
+    have one again. C is 0, or its rows combine features.
+    """
+    rng = np.random.default_rng(seed)
+
+    def drawn(*shape: int) -> Array:
+        return fractions(rng.integers(-2, 3, shape))
+
+    first, size = fractions(question.network.layers[0].weight), question.network.widths[0]
+    copies = drawn(more, size) * int(rng.integers(2))
+    lower, upper = (np.tril(drawn(size + more, size + more), -1) for _ in range(2))
+    ones = fractions(np.eye(size + more, dtype=int))
+    invertible = (ones + lower) @ (ones + upper.T)
+    unseen = drawn(len(first), more) @ np.concatenate([-copies, ones[:more, :more]], axis=1)
+    known = np.concatenate([first, fractions(np.zeros((len(first), more), dtype=int))], axis=1) + unseen
+    inverse = linalg.solve(invertible, ones)
+    assert inverse is not None
+    weights = [known @ inverse, *(layer.weight for layer in question.network.layers[1:])]
+    biases = [layer.bias for layer in question.network.layers]
+    network = ReluNetwork.from_arrays(weights, biases if question.network.has_bias else None)
+
+    def moved(batch: Batch) -> Batch:
+        x = fractions(batch.inputs)
+        inputs = np.concatenate([x, x @ copies.T], axis=1) @ invertible.T
+        return Batch.of(inputs, batch.labels, network=network, loss=question.loss, labels=question.labels)
+
+    assert question.twin is not None
+    return Instance(
+        network=network,
+        batch=moved(question.batch),
+        question=replace(question.question, domain=None),
+        twin=moved(question.twin),
+    )
 
 
 @law(

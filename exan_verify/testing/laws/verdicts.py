@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from hypothesis import strategies as st
 
 from exan_verify.core.facts import Facts
@@ -23,6 +26,7 @@ from exan_verify.testing.laws.law import (
     require_no_contradiction,
 )
 from exan_verify.testing.strategies import questions
+from exan_verify.testing.strategies.basic import sloped
 
 ENGINES = ("lifting", "scale", "families", "residual", "enumeration")
 
@@ -46,6 +50,8 @@ def engines_agree(case: Case) -> Outcome:
     return facts.outcome(case.question.batch.size, distinct=case.question.batch.distinct)
 
 
+_MSE: Mapping[str, Any] = {"loss": "mse", "labels": "one_hot", "biases": True}
+
 _TINY = st.one_of(
     questions(samples=(1, 2), widths=(1, 2, 2)),
     questions(samples=(1, 2), widths=(2, 3, 2)),
@@ -66,6 +72,44 @@ def solvers_agree(case: Case) -> Outcome:
     theirs = certified(case.question, engine="smt", work_limit=100_000)
     require_no_contradiction(certified(case.question), theirs, "exact engines and solvers")
     return theirs.outcome
+
+
+SLOPES = (-2, -0.5, 0.25, 3)
+"""Below zero; above it is 1."""
+
+
+@law(
+    "slopes",
+    "Tiny networks with two slopes: solvers, which know nothing of lifting, do not contradict it",
+    lambda: cases(
+        st.one_of(
+            questions(samples=2, widths=(1, 5, 1), generic=True, **_MSE),
+            questions(samples=(1, 2), widths=(2, 4, 1), **_MSE),
+        ),
+        slopes=st.lists(st.sampled_from(SLOPES), min_size=5, max_size=5),
+    ),
+)
+def solvers_agree_with_lifting(case: Case) -> str:
+    """The whole question to a solver, once; it may give up."""
+    from exan_verify.api.certify import certify
+    from exan_verify.smt.decide import decide
+    from exan_verify.smt.portfolio import Settings
+
+    question = case.question
+    network = sloped(question.network, [case.params["slopes"][: question.network.widths[1]]])
+    lifted = certify(
+        network,
+        batch=question.batch,
+        loss=question.loss.value,
+        reduction=question.reduction.value,
+        labels=question.labels.value,
+        engine="lifting",
+    )
+    if lifted.outcome is not Outcome.UNIQUE:
+        return "not lifted"
+    asked = decide(network, question.question, batch=question.batch, settings=Settings(rounds=()))
+    require_no_contradiction(lifted, asked, "lifting and solvers")
+    return f"unique, solvers: {asked.outcome.value}"
 
 
 @law(

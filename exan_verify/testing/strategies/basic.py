@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from exan_verify.core.network import Array, Batch, ReluNetwork
+from exan_verify.core.arrays import to_fraction
+from exan_verify.core.network import Activation, Array, Asked, Batch, Network, PiecewiseNetwork, ReluNetwork
 from exan_verify.core.question import Labels, Loss, Reduction
 from exan_verify.errors import InputError, unknown, whole
 
@@ -41,6 +42,31 @@ def checked_widths(widths: Sequence[int] | None) -> tuple[int, ...] | None:
     return tuple(whole(n, f"widths[{k}]", most=10_000) for k, n in enumerate(widths))
 
 
+def checked_slopes(slopes: Sequence[Any] | None) -> tuple[Fraction, ...] | None:
+    """Slopes below zero as Fractions, none of them 1; raises :class:`InputError` else."""
+    if slopes is None:
+        return None
+    try:
+        found = tuple(to_fraction(slope) for slope in slopes)
+    except (TypeError, ValueError, OverflowError):
+        found = ()
+    if not found or 1 in found:
+        raise InputError(f"slopes={slopes!r} cannot be used; give finite numbers other than 1, 0 for ReLU")
+    return found
+
+
+def sloped(network: ReluNetwork, slopes: Sequence[Sequence[Any]]) -> PiecewiseNetwork:
+    """The same layers with a slope below zero for each neuron of each hidden layer."""
+    activations = tuple(
+        Activation(
+            slope=np.array([to_fraction(s) for s in own], dtype=object),
+            name=f"slopes {', '.join(sorted({str(s) for s in own}))}",
+        )
+        for own in slopes
+    )
+    return PiecewiseNetwork(layers=network.layers, activations=activations, notes=network.notes)
+
+
 @st.composite
 def _networks(
     draw: st.DrawFn,
@@ -51,7 +77,8 @@ def _networks(
     generic: bool,
     widths: tuple[int, ...] | None,
     numbers: str,
-) -> ReluNetwork:
+    slopes: tuple[Fraction, ...] | None,
+) -> Network:
     if widths is None:
         depth = draw(st.integers(2, max_depth))
         hidden = tuple(draw(st.integers(1, max_width)) for _ in range(depth))
@@ -64,7 +91,11 @@ def _networks(
     else:
         weights = [draw(matrices(b, a, numbers=numbers)) for a, b in pairwise(widths)]
         offsets = [draw(matrices(b, 1, numbers=numbers))[:, 0] for b in widths[1:]]
-    return ReluNetwork.from_arrays(weights, offsets if with_bias else None)
+    network = ReluNetwork.from_arrays(weights, offsets if with_bias else None)
+    if slopes is None or len(widths) == 2:
+        return network
+    each = st.sampled_from(slopes)
+    return sloped(network, [draw(st.lists(each, min_size=n, max_size=n)) for n in widths[1:-1]])
 
 
 def networks(
@@ -76,11 +107,14 @@ def networks(
     generic: bool = False,
     widths: Sequence[int] | None = None,
     numbers: str = "float64",
-) -> st.SearchStrategy[ReluNetwork]:
+    slopes: Sequence[Any] | None = None,
+) -> st.SearchStrategy[Any]:
     """Networks of 2 to ``max_depth`` affine layers, or of the ``widths`` (d, n_1, ..., K).
 
     ``generic``: seeded Gaussian numbers instead of multiples of 1/4 between -4 and 4; ``biases=None``:
     with or without; ``numbers``: ``float64``, ``float32`` or ``rational`` (most of them no floats).
+    ``slopes``: numbers other than 1, of which each hidden neuron has one below zero, as LeakyReLU has; the
+    networks are then :class:`PiecewiseNetwork`, else :class:`ReluNetwork`.
 
     Raises :class:`InputError` naming what cannot be used.
     """
@@ -92,6 +126,7 @@ def networks(
         generic,
         checked_widths(widths),
         checked_numbers(numbers),
+        checked_slopes(slopes),
     )
 
 
@@ -117,7 +152,7 @@ def matrices(draw: st.DrawFn, rows: int, cols: int, *, numbers: str = "float64")
 @st.composite
 def batches(
     draw: st.DrawFn,
-    network: ReluNetwork,
+    network: Asked,
     loss: Loss,
     *,
     samples: int | None = None,

@@ -203,7 +203,8 @@ def structured(draw: st.DrawFn, w: Wanted) -> Instance:
     """An instance with all that is wanted, but for ``unique`` and ``images``."""
     plan = planned(draw, w)
     made = Drawn(plan=plan, w=w)
-    classes = _classes(draw, w, plan)
+    least = 2 if plan.loss.class_labels else 1
+    classes = draw(st.integers(least, 3)) if w.widths is None else w.widths[-1]
     _hidden_layers(draw, made)
     points, steps = _points(draw, made)
     y = draw(targets(plan.samples, classes, plan.loss, plan.labels))
@@ -211,23 +212,14 @@ def structured(draw: st.DrawFn, w: Wanted) -> Instance:
         pair = plan.places[plan.moving or 0][:2]
         y[pair[1]] = y[pair[0]]
     head = _head(draw, made, points, y, classes)
-    if w.state == "peelable" and not all(_state(made, head, points, y).peelable):
-        _open_above(made)
-        head = _head(draw, made, points, y, classes)
+    if w.state == "peelable":
+        network = made.network(*head)
+        batch = Batch.of(points.T, y, network=network, loss=plan.loss, labels=plan.labels)
+        if not all(exclusivity(network, batch, loss=plan.loss).peelable):
+            _open_above(made)
+            head = _head(draw, made, points, y, classes)
     twin = None if not plan.twin else _twin(plan, points, steps)
     return finished(draw, w, plan, made, head, points, y, twin)
-
-
-def _state(made: Drawn, head: tuple[Array, Array], points: Array, y: Array) -> Any:
-    network, plan = made.network(*head), made.plan
-    batch = Batch.of(points.T, y, network=network, loss=plan.loss, labels=plan.labels)
-    return exclusivity(network, batch, loss=plan.loss)
-
-
-def _classes(draw: st.DrawFn, w: Wanted, plan: Plan) -> int:
-    if w.widths is not None:
-        return w.widths[-1]
-    return draw(st.integers(2 if plan.loss.class_labels else 1, 3))
 
 
 def _hidden_layers(draw: st.DrawFn, made: Drawn) -> None:
@@ -488,7 +480,8 @@ def finished(
     y: Any,
     twin: Array | None,
 ) -> Instance:
-    """The instance, with its inputs in the domain, its neurons scaled and in any order, its samples too."""
+    """The instance of ``points`` (d, M) and their ``twin`` (d, M), in the domain, with its neurons scaled and
+    in any order, its samples too."""
     weights, biases = [*made.weights, head[0]], [*made.biases, head[1]]
     both = points if twin is None else np.concatenate([points, twin], axis=1)
     if w.domain is not None:
@@ -508,6 +501,7 @@ def finished(
     reduction = draw(st.sampled_from(list(Reduction))) if w.reduction is None else w.reduction
 
     def exactly(array: Array) -> Array:
+        """Of any shape, in the form in which it is stored."""
         found = _as_stored(array, w.numbers)
         assert np.all(_to_fractions(found) == array), "drawn numbers fit the form they are stored in"
         return found

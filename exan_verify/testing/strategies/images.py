@@ -7,6 +7,7 @@ patterns are then computed exactly. Pre-activations of at least 1/2 in size leav
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
@@ -47,28 +48,11 @@ def digit_question(
     Raises :class:`InputError` where the layers' inputs do not allow these patterns.
     """
     chosen = [whole(k, "digits", least=0, most=4999) for k in digits]
-    rng = np.random.default_rng(seed)
     images, classes = load_mnist()
     x = to_inputs(images[chosen]).astype(np.float64)
     kind, dtype = choice(Loss, loss, "loss"), np.dtype(checked_numbers(numbers))
-    weights, offsets, h = [], [], x
-    for number, words in enumerate(patterns, start=1):
-        active = np.array([[c == "1" for c in word] for word in words])
-        z = np.where(active, 1.0, -1.0) * rng.uniform(1, 3, active.shape)
-        if loud and number > 1:
-            weight, bias = rng.uniform(0, 1, (len(z), h.shape[1])), np.ones(len(z))
-        else:
-            weight, bias = _solved(rng, h, z, biases=biases)
-        weights.append(weight.astype(dtype))
-        offsets.append(bias.astype(dtype))
-        h = np.maximum(h @ weights[-1].astype(np.float64).T + offsets[-1], 0)
-    weight, bias = rng.normal(size=(CLASSES, h.shape[1])) / h.shape[1] ** 0.5, rng.normal(size=CLASSES)
-    if loud:  # all logits between 1/4 and 1/2, above all targets for mse: no loss vector has a zero
-        weight = np.zeros_like(weight)
-        weight[0] = 2.0 ** -np.ceil(4 + np.log2(h.sum(axis=1).max()))
-        bias = np.full(CLASSES, 0.25 + (kind is Loss.MSE))
-    weights.append(weight.astype(dtype))
-    offsets.append(bias.astype(dtype))
+    level = 0.25 + (kind is Loss.MSE) if loud else None  # above all targets for mse
+    weights, offsets = _layers(np.random.default_rng(seed), x, patterns, dtype, biases=biases, level=level)
     dark = int(np.flatnonzero(~x.any(axis=0))[0])
     weights[0][:, dark] = 0
     network = ReluNetwork.from_arrays(weights, offsets if biases else None)
@@ -76,6 +60,7 @@ def digit_question(
     y = classes[chosen] if kind.class_labels else np.eye(CLASSES)[classes[chosen]]
 
     def batch(inputs: Array) -> Batch:
+        """The labels of the question with other inputs (M, d)."""
         return Batch.of(inputs.astype(dtype), y, network=network, loss=kind, labels=question.labels)
 
     second = None
@@ -86,9 +71,8 @@ def digit_question(
     own = batch(x)
     found = forward(network, own).patterns
     for number, (words, pattern) in enumerate(zip(patterns, found, strict=True), start=1):
-        if not (loud and number > 1) and ["".join("01"[int(v)] for v in row) for row in pattern] != list(
-            words
-        ):
+        met = ["".join("01"[int(v)] for v in row) for row in pattern] == list(words)
+        if not met and not (loud and number > 1):
             raise InputError(
                 f"hidden layer {number} cannot have these patterns: its inputs are not independent; give "
                 "layers below in which every sample has a neuron of its own"
@@ -105,6 +89,39 @@ def digit_question(
         twin=second,
         written=f"digit_question({said})",
     )
+
+
+def _layers(
+    rng: np.random.Generator,
+    x: Array,
+    patterns: Sequence[Sequence[str]],
+    dtype: np.dtype[Any],
+    *,
+    biases: bool,
+    level: float | None,
+) -> tuple[list[Array], list[Array]]:
+    """Weights and biases of hidden layers with these patterns at ``x`` (M, d), and of a last layer. With a
+    ``level`` no loss vector has a zero: all logits lie above it by less than 1/4, behind positive layers.
+    """
+    weights, offsets, h = [], [], x
+    for number, words in enumerate(patterns, start=1):
+        active = np.array([[c == "1" for c in word] for word in words])
+        z = np.where(active, 1.0, -1.0) * rng.uniform(1, 3, active.shape)
+        if level is not None and number > 1:
+            weight, bias = rng.uniform(0, 1, (len(z), h.shape[1])), np.ones(len(z))
+        else:
+            weight, bias = _solved(rng, h, z, biases=biases)
+        weights.append(weight.astype(dtype))
+        offsets.append(bias.astype(dtype))
+        h = np.maximum(h @ weights[-1].astype(np.float64).T + offsets[-1], 0)
+    weight, bias = rng.normal(size=(CLASSES, h.shape[1])) / h.shape[1] ** 0.5, rng.normal(size=CLASSES)
+    if level is not None:
+        weight = np.zeros_like(weight)
+        weight[0] = 2.0 ** -np.ceil(4 + np.log2(h.sum(axis=1).max()))
+        bias = np.full(CLASSES, level)
+    weights.append(weight.astype(dtype))
+    offsets.append(bias.astype(dtype))
+    return weights, offsets
 
 
 def _solved(rng: np.random.Generator, h: Array, z: Array, *, biases: bool) -> tuple[Array, Array]:

@@ -167,7 +167,7 @@ def _samples(samples: Any, counts: Counts, sizes: tuple[int, ...]) -> tuple[int,
         low = high = whole(samples, "samples", most=MOST)
     if said and (said - set(range(low, high + 1)) or len(said) > 1):
         raise InputError(
-            f"samples={low} to {high}, exans= and shared_region= speak of different numbers of samples "
+            f"samples={samples}, exans= and shared_region= speak of different numbers of samples "
             f"({sorted(said)}); make them agree"
         )
     if not 1 <= low <= high <= MOST:

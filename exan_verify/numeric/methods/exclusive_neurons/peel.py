@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from exan_verify.errors import RangeError
-from exan_verify.numeric.methods.equations import layer_summaries, too_many
+from exan_verify.numeric.methods.equations import check_rectified, layer_summaries, too_many
 from exan_verify.numeric.methods.exclusive_neurons.labelled_rows import (
     batch_size_shown,
     is_narrow,
@@ -59,7 +59,11 @@ class Peel:
         return "peel+lift" if self.lift_rest else "peel"
 
     def find(self, problem: Problem, spaces: tuple[ColumnSpace, ...]) -> Finding:
-        """Candidates by peeling, each tested on its own equations before its share is taken out."""
+        """Candidates by peeling, each tested on its own equations before its share is taken out.
+
+        Raises :class:`RangeError` where another activation than ReLU follows a hidden layer.
+        """
+        check_rectified(problem)
         space = spaces[0]
         known, reason = _nothing(problem), ""
         untested = torch.ones(space.basis.shape[0], dtype=torch.bool, device=problem.device)

@@ -27,7 +27,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from exan_verify.core.question import Loss
-from exan_verify.numeric.methods.equations import layer_summaries
+from exan_verify.numeric.methods.equations import check_rectified, layer_summaries
 from exan_verify.numeric.methods.exclusive_neurons.columns import (
     ALIKE,
     LossGroups,
@@ -54,8 +54,12 @@ _SHORT = (
 )
 
 _NO_GROUP = (
-    "no two columns of dW_L are alike: no sample shows two exclusive neurons in the last hidden layer; use "
-    "peel or lift"
+    "no two columns of the last layer's weight gradient are alike: no sample shows two exclusive neurons in "
+    "the last hidden layer; use peel or lift"
+)
+
+_ZERO_ROW = (
+    "the first row of the last layer's weight gradient, by which the published algorithm divides, is zero"
 )
 
 _SAME = 1e-3
@@ -83,7 +87,11 @@ class Published:
         return "published"
 
     def find(self, problem: Problem, spaces: tuple[ColumnSpace, ...]) -> Finding:
-        """Candidates, as many as B.1 finds groups; the reason says at which step others were lost."""
+        """Candidates, as many as B.1 finds groups; the reason says at which step others were lost.
+
+        Raises :class:`RangeError` where another activation than ReLU follows a hidden layer.
+        """
+        check_rectified(problem)
         nothing = Finding(
             method=self.name,
             x=torch.zeros(0, problem.layers[0].shape[1], dtype=torch.float64, device=problem.device),
@@ -111,16 +119,13 @@ def _groups(problem: Problem, *, repairs: bool) -> tuple[LossGroups, str]:
         what = "one logit" if problem.classes == 1 else f"{problem.classes} classes"
         none = LossGroups(neurons=(), directions=torch.zeros(0, problem.classes))
         return none, (
-            f"with {what} all columns of dW_L are parallel, so that grouping them separates no samples; "
-            "use peel or lift"
+            f"with {what} all columns of the last layer's weight gradient are parallel, so that grouping "
+            "them separates no samples; use peel or lift"
         )
     groups = parallel_columns(problem) if repairs else equal_ratios(problem)
     if not groups.neurons:
         zero = not repairs and not bool(problem.layers[-1].d_weight[0].any())
-        return (
-            groups,
-            "the first row of dW_L, by which the published algorithm divides, is zero" if zero else _NO_GROUP,
-        )
+        return groups, _ZERO_ROW if zero else _NO_GROUP
     if problem.question.loss.class_labels:
         usable = torch.nonzero(negative_entry(groups.directions) >= 0)[:, 0].tolist()
         if len(usable) < len(groups.neurons):
@@ -165,8 +170,8 @@ def _patterns_down(problem: Problem, g: Float[Tensor, "m K"]) -> tuple[list[Bool
     """B.3: the patterns of all hidden layers, first to last, from dW_L downwards."""
     if not _independent(problem, g):
         return None, (
-            f"{len(g)} loss vectors among {problem.classes} classes are dependent, so that dW_L does not "
-            "give the activations of the last hidden layer; use the repairs"
+            f"{len(g)} loss vectors among {problem.classes} classes are dependent, so that the last layer's "
+            "weight gradient does not give the activations of the last hidden layer; use the repairs"
         )
     inverse, given = torch.linalg.pinv(g).T, problem.layers[-1].d_weight.double()
     # an inactive neuron comes back as rounding, which nearly dependent loss vectors magnify

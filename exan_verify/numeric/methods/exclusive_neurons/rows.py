@@ -10,11 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from exan_verify.core.question import Loss, Reduction
-from exan_verify.numeric.methods.separate import SAME, copies
+from exan_verify.numeric.methods.separate import SAME, Span, copies, signs_of
 from exan_verify.numeric.problem.passes import delta_spans, forward
 from exan_verify.numeric.problem.polish import meet
 from exan_verify.numeric.problem.problem import Problem
@@ -64,6 +64,7 @@ class _Rows:
     error: Tensor
 
     def select(self, chosen: Tensor) -> _Rows:
+        """Those at the positions ``chosen`` (k,), or where a mask (r,) is true."""
         return _Rows(
             index=self.index[chosen], x=self.x[chosen], bias=self.bias[chosen], error=self.error[chosen]
         )
@@ -90,15 +91,21 @@ def exclusive_samples(problem: Problem, space: ColumnSpace, known: Known, untest
         return []
     accepted = _joined(tested)
     # accepted directions solve their equations to rounding: samples near each other differ in their patterns
-    directions, taken = accepted.direction.T, torch.nn.functional.normalize(known.deltas, dim=1).T
+    directions = _span(accepted.direction.T)
+    taken = _span(torch.nn.functional.normalize(known.deltas, dim=1).T)
     left = ~copies(directions, taken, _ALIKE).any(dim=1) & _of_one(problem, space, accepted)
     fresh = []
     while bool(left.any()):
         best = int(torch.where(left, accepted.sine, torch.inf).argmin())
-        group = left & copies(directions, directions[:, best : best + 1], _ALIKE)[:, 0]
+        group = left & copies(directions, _span(accepted.direction[best, :, None]), _ALIKE)[:, 0]
         fresh.append(_sample(accepted, group))
         left &= ~group
     return fresh[: space.rank - known.size]
+
+
+def _span(directions: Float[Tensor, "n k"]) -> Span:
+    """Unit deltas whose patterns are the neurons at which they are not zero."""
+    return Span(deltas=directions, signs=signs_of(directions, directions != 0))
 
 
 def _joined(parts: list[_Accepted]) -> _Accepted:

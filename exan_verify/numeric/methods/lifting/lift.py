@@ -37,6 +37,10 @@ from exan_verify.numeric.problem.problem import Problem
 from exan_verify.numeric.problem.records import Finding, LayerSummary
 from exan_verify.numeric.problem.spectrum import MINIMAL_GAP, ColumnSpace
 
+_ROUNDED = 8.0
+"""Relative noise of a gradient, in units of its dtype's rounding, above which rounding does not explain it:
+it was 0.6 to 6.2 of rounded gradients, 12 and more where noise of 1e-6 was added to float32."""
+
 _TRIES = 6
 """Random pencils; the first separates all samples in all but badly scaled (trained) networks."""
 
@@ -63,7 +67,7 @@ class Lift:
         degree three too many unknowns.
         """
         counted = [layer_equations(problem, spaces, k) for k in range(len(spaces) - 1)]
-        usable = [eq for eq in counted if not eq.space.saturated]
+        usable = [eq for eq in counted if not eq.space.saturated and not eq.mirrored]
         samples = max((eq.samples for eq in usable), default=max(eq.samples for eq in counted))
         refusals = []
         quadratic: list[Lifted] = []
@@ -140,6 +144,8 @@ def _cubic_obstacle(equations: LayerEquations, work: float) -> str | None:
     where = f"layer {equations.index + 1}"
     if equations.space.saturated:
         return f"{where}: its gradient has full rank"
+    if equations.slope is not None:
+        return f"{where}: its activation has slopes, for which degree 3 is not made"
     if equations.samples < 2 or equations.spare >= equations.samples:
         return f"{where}: degree 2 has equations enough"
     return cubic_obstacle(equations, work=work)
@@ -209,6 +215,17 @@ def _summary(equations: LayerEquations, lifted: Lifted | None) -> LayerSummary:
     )
 
 
+def _remedy(problem: Problem, lifted: Lifted) -> str:
+    """What may help where the null space is not clear, which depends on what blurs it."""
+    space = lifted.equations.space
+    if space.noise > _ROUNDED * problem.unit_roundoff * float(space.values[0]):
+        return "use a smaller batch or a gradient without noise"
+    settled = isinstance(lifted.null_space, LiftedNullSpace) or lifted.null_space.settled
+    if settled and problem.unit_roundoff > torch.finfo(torch.float64).eps:
+        return "use a smaller batch or a float64 gradient"
+    return "use a smaller batch or a wider network"
+
+
 def _at_layer(problem: Problem, spaces: tuple[ColumnSpace, ...], lifted: Lifted) -> Finding:
     equations, null_space = lifted.equations, lifted.null_space
     separated = lifted.separated(problem.generator())
@@ -227,12 +244,12 @@ def _at_layer(problem: Problem, spaces: tuple[ColumnSpace, ...], lifted: Lifted)
         return replace(
             nothing,
             reason=f"{where}: the lifted equations do not separate {equations.samples} samples ({numbers}; "
-            f"{separated.total} directions found); use a smaller batch or a float64 gradient",
+            f"{separated.total} directions found); {_remedy(problem, lifted)}",
         )
     reason = ""
     if null_space.gap < MINIMAL_GAP:
         # noise beyond the dtype's rounding; candidates solve their own equations, and bounds know the noise
-        reason = f"{where}: no clear null space ({numbers}); use a float64 gradient without noise"
+        reason = f"{where}: no clear null space ({numbers}); {_remedy(problem, lifted)}"
     if separated.groups:
         sizes = [int(g.shape[1]) for g in separated.groups]
         reason = f"{where}: samples share their activation pattern in groups of {sizes} ({numbers})"

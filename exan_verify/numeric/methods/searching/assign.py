@@ -19,7 +19,14 @@ from exan_verify.errors import RangeError
 from exan_verify.numeric.methods.equations import LayerEquations, layer_equations, too_many
 from exan_verify.numeric.methods.searching.difference_map import Candidates, difference_map
 from exan_verify.numeric.methods.searching.guesses import active_value_guesses
-from exan_verify.numeric.methods.separate import Separated, copies, noise_sine, separate
+from exan_verify.numeric.methods.separate import (
+    Separated,
+    Span,
+    copies,
+    noise_sine,
+    separate,
+    signs_of,
+)
 from exan_verify.numeric.problem.downward import descend, solve_inputs
 from exan_verify.numeric.problem.problem import Problem
 from exan_verify.numeric.problem.records import Finding, LayerSummary
@@ -75,7 +82,8 @@ class _Search:
     def __init__(self, problem: Problem, equations: LayerEquations) -> None:
         self.problem, self.equations = problem, equations
         self.generator = problem.generator()
-        self.known = equations.space.basis[:, :0]
+        none = equations.space.basis[:, :0]
+        self.known = Span(deltas=none, signs=none)
         self.rounds = 0
         self.inverse = torch.linalg.pinv(equations.forward)
 
@@ -85,18 +93,21 @@ class _Search:
         fewest, most = _CANDIDATES
         count = min(max(5 * self.equations.samples, fewest), most)
         while idle < _PATIENCE:
-            before = self.known.shape[1]
+            before = self.known.size
             guesses = active_value_guesses(self.problem, self.equations.index, count, self.generator)
-            ends = difference_map(basis, self.equations.forward, guesses, generator=self.generator)
+            equations = self.equations
+            ends = difference_map(
+                basis, equations.forward, guesses, generator=self.generator, slope=equations.slope
+            )
             distinct, crowded = self._ordered(ends)
             self.rounds += 1
             yield self._start(ends, distinct)
-            if self.known.shape[1] == before:
+            if self.known.size == before:
                 # where nothing else is new, what looked like copies may be samples near those that are found
                 yield self._start(ends, self._other_patterns(ends, crowded))
-            idle = 0 if self.known.shape[1] > before else idle + 1
+            idle = 0 if self.known.size > before else idle + 1
 
-    def found(self, known: Float[Tensor, "n k"]) -> None:
+    def found(self, known: Span) -> None:
         """Told what is found so far."""
         self.known = known
 
@@ -110,15 +121,16 @@ class _Search:
         order = ends.gap.argsort()
         order = order[ends.gap[order] < _USABLE]
         unit = torch.nn.functional.normalize(ends.values[:, order], dim=0)
-        crowded = ((self.known.float().T @ unit).abs() > _ALIKE).any(dim=0)
+        crowded = ((self.known.deltas.float().T @ unit).abs() > _ALIKE).any(dim=0)
         crowded |= ((unit.T @ unit).abs().tril(-1) > _ALIKE).any(dim=1)
         return order[~crowded], order[crowded]
 
     def _other_patterns(self, ends: Candidates, crowded: Tensor) -> Tensor:
         """The crowded candidates with a pattern of their own: no sample found and no earlier one has it."""
         unit = torch.nn.functional.normalize(ends.values[:, crowded], dim=0)
-        copy = copies(unit, self.known.float(), _ALIKE).any(dim=1)
-        copy |= copies(unit, unit, _ALIKE).tril(-1).any(dim=1)
+        these = Span(deltas=unit, signs=signs_of(unit, ends.active[:, crowded]))
+        copy = copies(these, self.known, _ALIKE).any(dim=1)
+        copy |= copies(these, these, _ALIKE).tril(-1).any(dim=1)
         return crowded[~copy]
 
 

@@ -42,5 +42,6 @@ def active_value_guesses(
     value = loss_vector_guesses(problem, count, generator)
     for k in range(len(problem.layers) - 1, index + 1, -1):
         value = problem.layers[k].backward(value.T).T
-        value = value * (torch.rand(value.shape, generator=generator) < 0.5).to(value)
+        active = torch.rand(value.shape, generator=generator) < 0.5
+        value = value * problem.layers[k - 1].activation.passed(active.T.to(value.device)).T
     return problem.layers[index + 1].backward(value.T).T

@@ -24,7 +24,7 @@ from torch import Tensor
 from exan_verify.errors import RangeError
 from exan_verify.numeric.methods.equations import LayerEquations, layer_equations, layer_summaries, too_many
 from exan_verify.numeric.methods.searching.assign import first_layer
-from exan_verify.numeric.methods.separate import SAME, noise_sine, separate
+from exan_verify.numeric.methods.separate import SAME, Span, noise_sine, separate
 from exan_verify.numeric.problem.problem import Problem
 from exan_verify.numeric.problem.records import Finding
 from exan_verify.numeric.problem.spectrum import ColumnSpace
@@ -72,9 +72,14 @@ class Sample:
     def find(self, problem: Problem, spaces: tuple[ColumnSpace, ...]) -> Finding:
         """Candidates from the first layer: all the samples it shows, or none, as inputs need all directions.
 
-        Raises :class:`RangeError` when the first layer's gradient has full rank.
+        Raises :class:`RangeError` when the first layer's gradient has full rank, or its activation slopes.
         """
         space = spaces[0]
+        if problem.layers[0].activation.slope is not None:
+            raise RangeError(
+                "every neuron of layer 1 passes every sample on, so that no direction vanishes on rows; use "
+                "method lift or assign"
+            )
         if space.saturated:
             raise RangeError(
                 too_many(problem, space.rank)
@@ -128,9 +133,9 @@ class _Draws:
                 portion = portion[self._new(q[:, portion])]
                 yield q[:, portion], p[:, portion]
 
-    def tell(self, known: Float[Tensor, "n k"]) -> None:
+    def tell(self, known: Span) -> None:
         """Told what is found so far."""
-        self.known = known
+        self.known = known.deltas
 
     def _hits(self) -> Float[Tensor, "M m"]:
         """Null directions of one batch of draws that zero more rows than were drawn."""

@@ -140,6 +140,7 @@ def _situations(claim: Claim, grid: tuple[int, int], tally: Tally) -> Any:
         return ReluNetwork.from_arrays(weights, offsets if with_bias else None)
 
     def draw_labels(draw: DrawFn, logits: int, samples: int) -> Array:
+        """Classes (M,), or vectors (M, K) for losses that take them."""
         loss = claim.question.loss
         if claim.question.labels is Labels.REAL:
             return draw(numbers(samples, logits))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from exan_verify.smt.solvers.run import Worker
 from exan_verify.theorems.claims.claim import Claim, Judgement, unique
 from exan_verify.theorems.claims.searching.explore import Exploration, Limits, Point, explore
 from exan_verify.theorems.claims.searching.found import Counterexample, Records, candidate_size, verified
+from exan_verify.theorems.claims.searching.simpler import simpler, with_simpler_second
 from exan_verify.theorems.claims.searching.tally import Tally
 from exan_verify.theorems.claims.searching.unknowns import (
     FIRST,
@@ -49,8 +49,11 @@ def minimal(
         smaller = _Smaller(tally, note, questions, seed, worker)
         smallest = shrink(tally.claim, records, smaller.find, tally.late)
     known = smaller.seconds.get(_key(smallest))
-    found = verified(tally.claim, *smallest, note, known)
-    return found or verified(tally.claim, *records, note, second)
+    found = verified(tally.claim, *smallest, note, known) or verified(tally.claim, *records, note, second)
+    if found is None:
+        return None
+    example, replayed = with_simpler_second(found.example, found.replay)
+    return Counterexample(example=example, replay=replayed)
 
 
 @dataclass(slots=True)
@@ -262,24 +265,10 @@ def _with_simpler_numbers(claim: Claim, found: Candidate) -> Iterator[Candidate]
 
 def _simplified(array: Array) -> Iterator[Array]:
     for index, value in np.ndenumerate(array):
-        for simpler in _simpler(to_fraction(value)):
+        for number in simpler(to_fraction(value)):
             changed = array.copy()
-            changed[index] = simpler
+            changed[index] = number
             yield changed
-
-
-def _simpler(value: Fraction) -> list[Fraction]:
-    """0, 1, -1, then nearby numbers with small denominators; none when the number is simple already."""
-    if value == 0:
-        return []
-    near = [value.limit_denominator(d) for d in (1, 2, 4, 16)]
-    halves = [Fraction(int(value / 2))]
-    wanted = [Fraction(0), Fraction(1), Fraction(-1), *near, *halves, abs(value)]
-    return [v for v in dict.fromkeys(wanted) if _weight(v) < _weight(value)]
-
-
-def _weight(value: Fraction) -> tuple[bool, int, bool]:
-    return value != 0, value.denominator.bit_length() + abs(value.numerator).bit_length(), value < 0
 
 
 def _put(arrays: tuple[Array, ...], i: int, array: Array) -> tuple[Array, ...]:

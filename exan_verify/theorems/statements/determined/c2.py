@@ -157,6 +157,10 @@ STATEMENTS = (
                 "groups.v: explained_independent, explained_solves",
                 "sum s_k^2 independent solutions of R: its null space is never smaller",
             ),
+            coq(
+                "splits.v: C2_splits",
+                "groups that layers above tell apart, in chains of any length: all samples are determined",
+            ),
             measured("this check", "groups (2,2,1,1), (3,1,1,1), (3,2,1): null dimensions 10, 12, 14"),
         ),
         checks=(

@@ -149,6 +149,7 @@ class _Pieces:
     outgoing: Array
 
     def logits(self, x: Fraction | int) -> Array:
+        """(K,), of the input x of one number."""
         found: Array = self.slopes * x + self.shifts
         return found
 
