@@ -381,3 +381,15 @@ def test_a_pattern_on_a_face_of_the_domain_is_possible(weight, bias, wall):
     assert listed_patterns([None, None, None], subject) == [((False,),), ((True,),)]
     with pytest.raises(CertificateRejected, match="do not contradict"):
         listed_patterns([None, (0, wall), None], subject)
+
+
+def test_numbers_of_a_certificate_are_bounded(monkeypatch):
+    network = ReluNetwork.from_arrays([[[1, 0], [0, 1]], [[1, 2], [3, 1]]], [[1, 1], [0, 1]])
+    cube = own_cube(subject_of(network, [[1, 2], [2, 1]], [[1, 0], [0, 1]], Loss.BCE))
+    fading = 2 + 2 * cube.classes
+    assert cube.inequality((0, fading, 30))
+    with pytest.raises(CertificateRejected, match="no such inequality"):
+        cube.inequality((0, fading, 31))
+    monkeypatch.setattr("exan_verify.kernel.cubes.relaxation.MAX_UNKNOWNS", 12)
+    with pytest.raises(CertificateRejected, match="too many unknowns"):
+        replace(cube).inequality((0, 1, 0))
