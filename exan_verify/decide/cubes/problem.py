@@ -249,8 +249,7 @@ class Problem:
         left: Array = self._needed.copy()
         for p in patterns:
             if p not in self._rows:
-                rows: Array = self.region(p).system.astype(bool)
-                self._rows[p] = np.asarray(rows.any(axis=1))
+                self._rows[p] = np.any(self.region(p).system.astype(bool), axis=1)
             left = left & ~self._rows[p]
         return not left.any()
 
