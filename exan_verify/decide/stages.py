@@ -76,7 +76,9 @@ class Staged:
         return Context(setting=setting, batch=Batch(inputs=features, labels=self.batch.labels))
 
     def deltas(self, prime: int) -> tuple[tuple[Residues, ...], ...]:
-        """Of all stages mod a prime, as :func:`deltas_mod` has them. Raises UnsuitablePrimeError."""
+        """Of all stages mod a prime, each (outputs, M), as :func:`deltas_mod` has them. Raises
+        UnsuitablePrimeError.
+        """
         first = self.head.image_in(prime).delta(1)
         back = product_mod(self.network.head.layers[0].weight.T, first, prime)
         return deltas_mod(self.network, self.passed, back, prime)

@@ -236,7 +236,8 @@ class StageSystem:
 
 
 def systems(stage: Convolution, active: Mask, delta: Residues, prime: int) -> tuple[StageSystem, ...]:
-    """One system for each group of the convolution; ``active`` and ``delta`` are those of the whole stage."""
+    """One system for each group of the convolution; ``active`` and ``delta`` (C_out H' W', M) are those of
+    the whole stage."""
     parts = stage.parts
     return tuple(
         StageSystem(stage=part, active=own, delta=below, prime=prime)

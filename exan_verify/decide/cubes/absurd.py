@@ -66,6 +66,7 @@ class _Program:
 
     @classmethod
     def of(cls, lines: Array, equations: Array, right: Array) -> _Program:
+        """From ``lines`` (n, unknowns + 1), ``equations`` (e, unknowns + 1), their ``right`` sides (e,)."""
         whole = np.abs(np.concatenate([lines, equations]))
         unknowns = lines.shape[1] - 1
         rows, units = np.ones(len(whole)), np.ones(unknowns)
@@ -85,8 +86,8 @@ class _Program:
         )
 
     def solved(self, slack: Array) -> tuple[float, Array, Array] | None:
-        """Maximise t <= 1 with ``lines [u ; 1] >= t slack``: t, u, and the multipliers of the scaled
-        inequalities.
+        """Maximise t <= 1 with ``lines [u ; 1] >= t slack`` (n,): t, u (unknowns,), and the multipliers (n,)
+        of the scaled inequalities.
         """
         unknowns, some = len(self.units), len(self.equations) > 0
         exact = {"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10}

@@ -206,7 +206,7 @@ class Problem:
 
     @cached_property
     def floats(self) -> Array:
-        """The rest's share of every entry of the gradient, in floating point."""
+        """The rest's share (entries,) of the gradient, in floating point."""
         shares, vectors = self.right
         middle = np.array([float(v) if isinstance(v, Fraction) else float(v.mid()) for v in vectors])
         found: Array = shares.astype(np.float64) @ middle

@@ -96,7 +96,7 @@ class Frame:
 
     @cached_property
     def unit(self) -> Array:
-        """Unit rows on [x ; 1]."""
+        """Unit rows (d + 1, d + 1) on [x ; 1]."""
         return linalg.identity(self.problem.features + 1)
 
     @property
@@ -108,7 +108,7 @@ class Frame:
         return d + (self.problem.free * (d + 1) if self.products else 0)
 
     def affine(self, row: Array) -> Array:
-        """``row [x ; 1]``."""
+        """``row [x ; 1]``, row (d + 1,), as a line (size + 1,) on the unknowns and 1."""
         if self.moments:
             return self.pair(row, self.unit[-1])
         out = self._zero()
@@ -117,7 +117,7 @@ class Frame:
         return out
 
     def pair(self, left: Array, right: Array) -> Array:
-        """``(left [x ; 1]) (right [x ; 1])``."""
+        """``(left [x ; 1]) (right [x ; 1])``, each (d + 1,), as a line (size + 1,)."""
         width = self.problem.features + 1
         outer = np.multiply.outer(left, right)
         outer = outer + outer.T
@@ -126,7 +126,7 @@ class Frame:
         )
 
     def product(self, c: int, row: Array) -> Array:
-        """``g_c row [x ; 1]``."""
+        """``g_c row [x ; 1]``, row (d + 1,), as a line (size + 1,)."""
         letter, d = self.letter, self.problem.features
         if self.moments:
             assert letter is not None
@@ -141,7 +141,7 @@ class Frame:
         return out
 
     def equations(self) -> Array:
-        """What the sample adds to every entry of the gradient."""
+        """What the sample adds to every entry of the gradient, lines (entries, size + 1)."""
         problem = self.problem
         system = problem.region(self.pattern).system
         columns = [self.product(c, self.unit[k]) for c in range(problem.free) for k in range(problem.width)]
@@ -172,13 +172,14 @@ class Frame:
         return out
 
     def inequalities(self) -> tuple[Array, list[bool], list[tuple[int, int]]]:
-        """Lines, whether strict, and names."""
+        """Lines (n, size + 1), whether strict, and names."""
         functionals, problem = self.functionals(), self.problem
         lines: list[Array] = []
         strict: list[bool] = []
         names: list[tuple[int, int]] = []
 
         def add(line: Array, flag: bool, name: tuple[int, int]) -> None:
+            """A line (size + 1,) that says something."""
             if line.any():
                 lines.append(line)
                 strict.append(flag)

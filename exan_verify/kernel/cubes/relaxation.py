@@ -165,8 +165,8 @@ class Cube:
         return {}
 
     def functional(self, m: int, k: int) -> tuple[Array, bool]:
-        """``row [x ; 1] >= 0`` for sample m (> 0 where the second part says so): the constant 1, states of
-        neurons, sides of the box from below and above, feature by feature, and margins of hinge.
+        """``row [x ; 1] >= 0``, row (d + 1,), for sample m (> 0 where the second part says so): the constant
+        1, states of neurons, sides of the box from below and above, feature by feature, and margins of hinge.
         """
         if (m, k) not in self._functionals:
             self._functionals[m, k] = self._functional(m, k)
@@ -266,7 +266,7 @@ class Cube:
     # inequalities
 
     def inequality(self, row: Row) -> tuple[Array, bool]:
-        """``line [unknowns ; 1] >= 0`` (> 0)."""
+        """``line [unknowns ; 1] >= 0`` (> 0), line (unknowns + 1,)."""
         m, kind, k = row
         require(m < len(self.patterns), "there is no such sample")
         line = self._line()
@@ -319,7 +319,7 @@ class Cube:
         line, unit = self._line(), linalg.identity(self.features + 1)[-1]
 
         def add(c: int, row: Array, *, turned: bool = False) -> None:
-            """Add p_c row, or (1 - p_c) row."""
+            """Add p_c row, or (1 - p_c) row, row (d + 1,)."""
             self._add_product(line, m, c, row, Fraction(-1 if turned else 1))
             target = 1 - letter.target[c] if turned else letter.target[c]
             self._add_input(line, m, row, target)
@@ -379,7 +379,7 @@ class Cube:
 
     @property
     def equations(self) -> tuple[Array, Array]:
-        """The same for every box: :meth:`_equations`."""
+        """Lines (e, unknowns + 1) and shares (e, vectors), the same for every box: :meth:`_equations`."""
         key = self.patterns, self.given, tuple(self.spans)
         memory = self.sums.memory
         if key not in memory:

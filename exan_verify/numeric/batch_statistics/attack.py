@@ -164,6 +164,7 @@ class _Step:
     variance: Tensor
 
     def parts(self) -> tuple[Tensor, ...]:
+        """All of it: dW (n, d), what goes with gamma and beta (n,), the layers above, the variance."""
         return (self.d_weight, self.d_gamma, self.d_beta, *self.upper, self.variance)
 
 
@@ -175,6 +176,9 @@ class _Attempt:
     target: torch.device
 
     def run(self, statistics: tuple[Tensor, Tensor, Tensor] | None) -> Attack:
+        """What is found. ``statistics``: the batch's mean (n,), its variance (n,) and the units of roundoff
+        that both lose, where running statistics tell them.
+        """
         space = self._space(self.own.d_weight)
         told = self.upper.question.batch_size
         size = space.rank + 1
@@ -380,6 +384,7 @@ class _Attempt:
         pushed = _PUSHED * unit
 
         def noise(like: Tensor) -> Tensor:
+            """Standard normal numbers of the same shape."""
             drawn = torch.randn(like.shape, dtype=torch.float64, generator=generator)
             return drawn.to(self.target)
 

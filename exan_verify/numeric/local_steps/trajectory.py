@@ -76,7 +76,7 @@ class Run:
                 yield Step(problem=self.problem, chosen=torch.nonzero(self.place == batch)[:, 0])
 
     def take(self, step: Step, trace: Trace, deltas: tuple[Tensor, ...]) -> None:
-        """Go on from a step with these passes of its samples."""
+        """Go on from a step with these passes of its m samples, ``deltas`` (m, n_i) from layer 1 up."""
         layers = []
         for k, (layer, h, delta) in enumerate(zip(self.problem.layers, trace.hidden, deltas, strict=True)):
             taken = torch.cat([delta.T @ h, delta.sum(dim=0)[:, None]], dim=1)

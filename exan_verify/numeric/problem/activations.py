@@ -46,13 +46,13 @@ class Piecewise:
         return self.slope is None and self.low == 0 and self.high == math.inf
 
     def values(self, z: Float[Tensor, "... n"]) -> Float[Tensor, "... n"]:
-        """phi(z)."""
+        """phi(z), of the same shape."""
         if self.slope is not None:
             return torch.where(z > 0, z, self.slope * z)
         return z.relu() if self.relu else torch.nn.functional.hardtanh(z, self.low, self.high)
 
     def active(self, z: Float[Tensor, "... n"]) -> Bool[Tensor, "... n"]:
-        """Where the derivative is 1 and not the slope."""
+        """Where the derivative is 1 and not the slope, of the same shape."""
         active: Tensor = z > self.low
         return active if self.high == math.inf else active & (z < self.high)
 
@@ -64,7 +64,7 @@ class Piecewise:
         return torch.where(active, torch.ones_like(self.slope), self.slope)
 
     def clearance(self, z: Float[Tensor, "... n"]) -> Float[Tensor, "... n"]:
-        """How far z is from where the derivative changes."""
+        """How far z is from where the derivative changes, of the same shape."""
         below = (z - self.low).abs()
         return below if self.high == math.inf else torch.minimum(below, (z - self.high).abs())
 

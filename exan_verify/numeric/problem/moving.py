@@ -36,7 +36,7 @@ class MovedLayer(LayerGradient):
         return LayerGradient.forward(self, h) - shared @ self.taken
 
     def backward(self, delta: Float[Tensor, "M ... out"]) -> Float[Tensor, "M ... in"]:
-        """``W^T delta`` at every sample's own W."""
+        """``W^T delta`` at every sample's own W (out, in)."""
         size = len(self.earlier)
         shared = (delta @ self.taken.T) * self.earlier.view(size, *(1 for _ in delta.shape[2:]), size)
         return LayerGradient.backward(self, delta) - shared @ self.inputs

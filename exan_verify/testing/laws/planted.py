@@ -127,6 +127,7 @@ def embedded(question: Instance, more: int, seed: int) -> Instance:
     rng = np.random.default_rng(seed)
 
     def drawn(*shape: int) -> Array:
+        """Integers of any shape."""
         return fractions(rng.integers(-2, 3, shape))
 
     first, size = fractions(question.network.layers[0].weight), question.network.widths[0]
