@@ -1,6 +1,6 @@
 ; p2-dead-at-a-point (P2), expected: unsat
-; ReluNetwork(1-2-1): no second batch has this gradient. UNIQUE by z3; elsewhere a neuron is active
-; and dW_1 is not zero. No engine has a certificate for it
+; ReluNetwork(1-2-1): no second batch has this gradient. UNIQUE, certified by cubes, and by z3;
+; elsewhere a neuron is active and dW_1 is not zero
 (set-info :status unsat)
 (set-logic QF_NRA)
 ; Which batches of 1 samples have the given gradient?

@@ -359,7 +359,7 @@ def test_coqc_accepts_one_sample_alone(loss: str, widths: tuple[int, ...], tmp_p
     assert certificate["evidence"][0]["layers"][0]["parametrisation"] == "single"
     path = tmp_path / "claim.v"
     path.write_text(prove(certificate, network, batch=batch))
-    assert "(Alone )" in path.read_text()
+    assert "(Alone)" in path.read_text()
     assert "PrimInt63.mul" in compiled(path)
 
 

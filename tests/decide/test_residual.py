@@ -178,7 +178,8 @@ def test_a_linear_network_is_decided_at_its_only_layer():
     x = rng.normal(size=(2, 3))
     assert ask(network, (x, [0, 1])).facts.unique
     assert ask(network, (x, [0, 1]), loss=Loss.CROSS_ENTROPY).facts == Facts()
-    assert "domain" in certify(network, batch=(x, [0, 1]), engine="exact").reason
+    more = ReluNetwork.from_arrays([rng.normal(size=(6, 3))], [rng.normal(size=6)])  # classes than cubes take
+    assert "domain" in certify(more, batch=(x, [0, 1]), engine="exact").reason
     inside = ask(network, (x, [0, 1]), loss=Loss.CROSS_ENTROPY, domain=Box(-4, 4))
     assert inside.facts.unique
 

@@ -98,11 +98,12 @@ def test_no_engine_says_ambiguous_where_the_checker_admits_nothing(
             biases[0] = np.full(4, -1000.0)
         network = ReluNetwork.from_arrays([layer.weight for layer in drawn.layers], biases)
         x, y = integers(rng, 3, 3), labels_for(loss, classes, list(rng.integers(0, classes, 3)))
-        outcomes.append([certify(network, batch=(x, y), loss=loss.value, engine="exact")])
+        asked = {"batch": (x, y), "loss": loss.value, "engine": "exact", "work_limit": 200_000}
+        outcomes.append([certify(network, **asked)])
         with monkeypatch.context() as patch:
             patch.setattr(kernel_second, "facts", refuse)
             patch.setattr(kernel_second, "count", refuse)
-            outcomes[-1].append(certify(network, batch=(x, y), loss=loss.value, engine="exact"))
+            outcomes[-1].append(certify(network, **asked))
     assert any(before.outcome is Outcome.AMBIGUOUS for before, _ in outcomes)
     for _, after in outcomes:
         assert after.outcome is not Outcome.AMBIGUOUS

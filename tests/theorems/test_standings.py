@@ -44,7 +44,7 @@ STANDINGS: dict[Standing, str] = {
         counting-formula downward exactness scale twins-softmax s0 s1 s2 s3 s4 s5-real-labels s5-two-samples
         narrow-first-layer narrow-release projected-transcript averaged-inputs masked-rows weights-alone
         sample-weights-invisible p2-factorisation p2-two-real p2-two-samples convolutions-determined
-        convolutions-moved
+        convolutions-moved local-epoch
     """,
     Standing.BOUNDED: "counting-sizes s5-one-hot-counts",
     Standing.REFUTED: """

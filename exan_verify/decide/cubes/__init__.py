@@ -72,6 +72,7 @@ def _asked(rest: Rest) -> bool:
     hidden = sum(network.widths[1:-1])
     return (
         rest.size <= MAX_SAMPLES
+        and network.classes > context.question.loss.zero_sum  # one class has no loss vector to speak of
         and hidden <= MAX_NEURONS
         and entries <= MAX_ENTRIES
         and (network.widths[0] <= 4 and network.classes <= 4)

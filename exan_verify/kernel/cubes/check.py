@@ -44,6 +44,8 @@ def facts(evidence: Cubes, subject: Subject) -> Facts:
     require(subject.question.labels is not Labels.REAL, "real labels are too many to go through")
     members = left_over(subject)
     require(len(members) <= MAX_SAMPLES, f"cubes are for at most {MAX_SAMPLES} samples")
+    classes, zero_sum = subject.network.classes, subject.question.loss.zero_sum
+    require(classes > zero_sum, "the loss vectors of one class are zero")
     require(sum(map(len, evidence.cubes)) <= MAX_NODES, "the trees are too large")
     if evidence.spanned:
         subject = fewer_inputs(subject)
