@@ -22,14 +22,14 @@ from exan_verify.exact.modular import random_residues
 from tests.support.certificate_cases import certify_as
 from tests.support.tolerance_cases import case
 
-INTERRUPTIONS = 8
+INTERRUPTIONS = 6
 """Places at which each question is interrupted."""
 
 
 def question(kind: str) -> tuple[ReluNetwork, dict[str, Any]]:
     """A question that the engine ``kind`` settles, or nobody does."""
     rng = np.random.default_rng(3)
-    widths = {"lifting": (6, 30, 3), "families": (6, 5, 2), "open": (3, 7, 2), "scale": (3, 14, 2)}[kind]
+    widths = {"lifting": (6, 30, 3), "families": (6, 5, 2), "open": (5, 7, 2), "scale": (3, 14, 2)}[kind]
     bias = kind != "scale"
     pairs = list(pairwise(widths))
     network = ReluNetwork.from_arrays(

@@ -466,7 +466,7 @@ class _Attempt:
         shown = good & whole & (errors + off <= limits)
         hidden = weight.shape[1] - rank
         why = (
-            f"the mean of the batch is known on the {rank} dimensions that layer 1 sees, and {hidden} are hidden"
+            f"the mean of the batch is known on the {rank} dimensions that layer 1 sees; {hidden} are hidden"
             if hidden
             else "its error is too large"
         )
