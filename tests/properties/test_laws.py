@@ -28,7 +28,7 @@ def test_law(name: str):
     seen: Counter[str] = Counter()
 
     @given(LAWS[name].cases())
-    @settings(examples(8), phases=[Phase.generate], suppress_health_check=[HealthCheck.too_slow])
+    @settings(examples(10), phases=[Phase.generate], suppress_health_check=[HealthCheck.too_slow])
     def judged(case: Case) -> None:
         seen.update(LAWS[name].judge(case))
 
