@@ -22,7 +22,7 @@ from exan_verify.exact.modular import random_residues
 from tests.support.certificate_cases import certify_as
 from tests.support.tolerance_cases import case
 
-INTERRUPTIONS = 6
+INTERRUPTIONS = 5
 """Places at which each question is interrupted."""
 
 

@@ -279,7 +279,7 @@ def test_coqc_accepts_and_says_what_the_theorem_rests_on(
 @pytest.mark.parametrize(
     ("loss", "widths"),
     [
-        ("hinge", (4, 16, 24, 3)),
+        pytest.param("hinge", (4, 16, 24, 3), marks=pytest.mark.campaign),
         ("cross_entropy", (4, 16, 3)),
         pytest.param("mse", (4, 16, 24, 20, 3), marks=pytest.mark.campaign),
         pytest.param("cross_entropy", (4, 16, 24, 20, 3), marks=pytest.mark.campaign),

@@ -105,7 +105,7 @@ def test_hinge_fixes_the_scale():
     certify_as(Outcome.UNIQUE, network, batch=(x, logits.argmin(axis=1)), loss="hinge")
 
 
-@examples(90)
+@examples(50)
 @given(data=st.data(), loss=LOSSES, labels=st.sampled_from(list(Labels)))
 def test_certificates_without_biases_are_accepted(data, loss, labels):
     labels = Labels.ONE_HOT if labels is Labels.REAL and loss is not Loss.MSE else labels

@@ -91,7 +91,7 @@ def compare(case: Instance, work: int | None, budget: float | None) -> str | Non
 
 
 def test_exact_engines_are_not_contradicted_on_a_share_of_the_suite() -> None:
-    cases = [case for k, case in enumerate(iterate_suite()) if k % 23 == 3]
+    cases = [case for k, case in enumerate(iterate_suite()) if k % 35 == 3]
     assert [found for case in cases if (found := compare(case, 150_000, None))] == []
 
 
