@@ -150,7 +150,7 @@ def attack(
     if with_convolutions(model):
         if release is not None:
             raise InputError("a release is asked of a fully connected model; leave out release=")
-        from exan_verify.models.graph import to_convolutional
+        from exan_verify.models.pictures.graph import to_convolutional
         from exan_verify.numeric.convolution.attack import run as attack_pictures
 
         pictures = to_convolutional(model, input_shape)
@@ -306,7 +306,7 @@ def with_convolutions(model: Any) -> bool:
     """Whether ``model`` is attacked layer by layer below a fully connected head."""
     if isinstance(model, Network):
         return False
-    from exan_verify.models.graph import is_convolutional
+    from exan_verify.models.pictures.graph import is_convolutional
 
     return is_convolutional(model)
 

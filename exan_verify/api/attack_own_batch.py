@@ -128,7 +128,7 @@ def attack_own_batch(
     shape = x.shape[1:] if x.ndim == 4 else None
     network: Network
     if with_convolutions(model):
-        from exan_verify.models.graph import to_convolutional
+        from exan_verify.models.pictures.graph import to_convolutional
 
         network = to_convolutional(model, shape).head
     else:

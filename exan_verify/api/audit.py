@@ -378,7 +378,7 @@ def _attacked_only(
     progress: Progress | None,
 ) -> Audit:
     """The audit of a model with convolutions: the attack, and a verdict that nothing is known."""
-    from exan_verify.models.graph import to_convolutional
+    from exan_verify.models.pictures.graph import to_convolutional
 
     if not isinstance(batch, (tuple, list)) or len(batch) != 2:
         raise InputError(f"batch={short(batch)} cannot be used; give a pair (x, y) of inputs and labels")

@@ -133,7 +133,7 @@ def exact_network(model: Any, batch: Any = None) -> Network | StagedNetwork:
     if isinstance(model, (Network, StagedNetwork)):
         return model
     from exan_verify.models.chain import to_any_network
-    from exan_verify.models.staged import has_convolutions, to_staged
+    from exan_verify.models.pictures.staged import has_convolutions, to_staged
 
     if not has_convolutions(model):
         return to_any_network(model)

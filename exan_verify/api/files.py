@@ -74,7 +74,7 @@ def load_model(spec: str | Path, weights: str | Path | None = None) -> ReluNetwo
             f"--weights goes with a factory package.module:name, but the model is the file {spec}"
         )
     if suffix == ".onnx":
-        from exan_verify.models.onnx import load_onnx
+        from exan_verify.models.onnx_files.read import load_onnx
 
         with about(spec):
             return load_onnx(spec)
@@ -95,14 +95,14 @@ def load_any_model(spec: str | Path, weights: str | Path | None = None) -> Any:
     try:
         return load_model(spec, weights)
     except UnsupportedLayerError:
-        from exan_verify.models.onnx import has_pictures
+        from exan_verify.models.onnx_files.read import has_pictures
 
         if Path(spec).suffix.lower() != ".onnx":
             raise
         with about(spec):
             if not has_pictures(spec):
                 raise
-    from exan_verify.models.onnx_pictures import load_onnx_pictures
+    from exan_verify.models.onnx_files.pictures import load_onnx_pictures
 
     with about(spec):
         return load_onnx_pictures(spec)

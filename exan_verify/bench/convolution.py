@@ -128,7 +128,7 @@ def run_case(
     """One case at one seed in this process."""
     import torch
 
-    from exan_verify.models.graph import to_convolutional
+    from exan_verify.models.pictures.graph import to_convolutional
     from exan_verify.numeric.convolution.attack import run
 
     model, x, y = build(case, seed)

@@ -70,7 +70,7 @@ def _understood(model: Any, shape: tuple[int, ...] | None) -> dict[str, Any]:
     if isinstance(model, ReluNetwork):
         return _record(model, model.parameters(), model.notes)
     from exan_verify.models.chain import to_any_network
-    from exan_verify.models.staged import has_convolutions, to_staged
+    from exan_verify.models.pictures.staged import has_convolutions, to_staged
 
     module, notes = unwrapped(model)
     try:
@@ -79,7 +79,7 @@ def _understood(model: Any, shape: tuple[int, ...] | None) -> dict[str, Any]:
     except UnsupportedLayerError as error:
         if not with_convolutions(model):
             raise
-        from exan_verify.models.graph import to_convolutional
+        from exan_verify.models.pictures.graph import to_convolutional
 
         pictures = to_convolutional(model, shape)
         return _record(pictures, module.named_parameters(), (*notes, f"only attacked: {error}"))

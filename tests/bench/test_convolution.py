@@ -16,7 +16,7 @@ from exan_verify.bench.suite import Options
 from exan_verify.core.question import Loss, Question
 from exan_verify.errors import InputError
 from exan_verify.models import strided_cnn
-from exan_verify.models.graph import to_convolutional
+from exan_verify.models.pictures.graph import to_convolutional
 from exan_verify.numeric.convolution import attack as convolution_attack
 from exan_verify.numeric.convolution.inversion import invert_features
 from exan_verify.numeric.convolution.known import at_features

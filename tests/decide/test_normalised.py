@@ -21,7 +21,7 @@ from exan_verify.exact.backprop import backward, forward, gradient
 from exan_verify.models.chain import to_any_network, to_network
 from exan_verify.models.folding import NORM_NOTE
 from exan_verify.models.normalised import _nearest_root, exact_norm
-from exan_verify.models.staged import to_staged
+from exan_verify.models.pictures.staged import to_staged
 from tests.support.cases import batch_of
 from tests.support.staged_cases import staged_gradient
 from tests.support.torch_reference import autograd, he

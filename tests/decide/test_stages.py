@@ -28,7 +28,7 @@ from exan_verify.exact.pictures import convolved, forward_stages
 from exan_verify.exact.rational import product
 from exan_verify.exact.softmax import loss_vectors
 from exan_verify.kernel import stages as kernel
-from exan_verify.models.staged import to_staged
+from exan_verify.models.pictures.staged import to_staged
 from tests.support.cases import batch_of
 from tests.support.certificate_cases import assert_rejected, certify_as, change, plain
 from tests.support.staged_cases import (

@@ -20,7 +20,7 @@ from exan_verify.decide import stages
 from exan_verify.errors import CertificateRejected, ShapeError, UnsupportedLayerError
 from exan_verify.exact.backprop import backward, forward
 from exan_verify.exact.pictures import forward_stages
-from exan_verify.models.staged import to_staged
+from exan_verify.models.pictures.staged import to_staged
 from tests.support.cases import batch_of
 from tests.support.staged_cases import Sum, pictures, staged_gradient
 from tests.support.torch_reference import autograd, he, initialised

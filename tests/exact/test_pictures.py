@@ -15,7 +15,7 @@ from exan_verify.exact.modular import residues
 from exan_verify.exact.pictures import deltas_mod, forward_stages, taps
 from exan_verify.exact.rational import RationalMatrix
 from exan_verify.exact.shared_weights import StageSystem
-from exan_verify.models.staged import to_staged
+from exan_verify.models.pictures.staged import to_staged
 from tests.support.cases import batch_of
 from tests.support.staged_cases import (
     dense_system,

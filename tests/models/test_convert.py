@@ -220,7 +220,7 @@ def test_what_is_not_a_model_is_refused():
 # ---- ONNX -------------------------------------------------------------------------------------------------
 
 onnx = pytest.importorskip("onnx", reason="the onnx extra is not installed")
-from exan_verify.models.onnx import load_onnx  # noqa: E402
+from exan_verify.models.onnx_files.read import load_onnx  # noqa: E402
 
 RNG = np.random.default_rng(0)
 W1, B1 = RNG.normal(size=(5, 6)).astype(np.float32), RNG.normal(size=5).astype(np.float32)

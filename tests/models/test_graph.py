@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from exan_verify.errors import InputError, NonFiniteError, ShapeError, UnsupportedLayerError
 from exan_verify.models import lenet, resnet, strided_cnn, vgg13
-from exan_verify.models.graph import is_convolutional, to_convolutional
+from exan_verify.models.pictures.graph import is_convolutional, to_convolutional
 from tests.support.torch_reference import he, normal
 
 

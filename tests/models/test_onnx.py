@@ -17,7 +17,7 @@ onnx = pytest.importorskip("onnx", reason="the onnx extra is not installed")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 from onnx.reference import ReferenceEvaluator  # noqa: E402
 
-from exan_verify.models.onnx import load_onnx  # noqa: E402
+from exan_verify.models.onnx_files.read import load_onnx  # noqa: E402
 
 OPSETS = (9, 11, 13, 18, 20)
 
@@ -616,7 +616,7 @@ def test_networks_with_convolutions_become_the_module_they_were(
     import torch
 
     from exan_verify.api.files import load_any_model, load_model
-    from exan_verify.models.graph import to_convolutional
+    from exan_verify.models.pictures.graph import to_convolutional
 
     m = Maker(8)
     make(m)

@@ -14,7 +14,7 @@ from torch import nn
 from exan_verify import attack, audit, certify
 from exan_verify.errors import UnsupportedLayerError
 from exan_verify.models.chain import to_network
-from exan_verify.models.graph import to_convolutional
+from exan_verify.models.pictures.graph import to_convolutional
 from tests.support.torch_reference import autograd, perceptron
 
 

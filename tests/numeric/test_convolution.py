@@ -12,7 +12,7 @@ from exan_verify import attack
 from exan_verify.core.question import Loss
 from exan_verify.errors import GradientError, InputError, NonFiniteError, ShapeError
 from exan_verify.models import lenet, resnet, strided_cnn, vgg13
-from exan_verify.models.graph import to_convolutional
+from exan_verify.models.pictures.graph import to_convolutional
 from exan_verify.numeric.convolution.attack import run
 from exan_verify.numeric.convolution.confirm import expected_rounding, seen_rounding
 from exan_verify.numeric.convolution.oracle import stage_deficits

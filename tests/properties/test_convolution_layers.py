@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from exan_verify.core.question import Loss
 from exan_verify.errors import RangeError
-from exan_verify.models.graph import to_convolutional
-from exan_verify.models.stages import ConvolutionalNetwork
+from exan_verify.models.pictures.graph import to_convolutional
+from exan_verify.models.pictures.stages import ConvolutionalNetwork
 from exan_verify.numeric.convolution.attack import run
 from exan_verify.numeric.convolution.confirm import convolution_gradients
 from exan_verify.numeric.convolution.gradients import split_gradient

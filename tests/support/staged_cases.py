@@ -18,7 +18,7 @@ from exan_verify.exact.backprop import backward, forward
 from exan_verify.exact.pictures import StagesForward, convolved, forward_stages, gathered, taps, transposed
 from exan_verify.exact.rational import RationalMatrix, product
 from exan_verify.exact.softmax import loss_vectors
-from exan_verify.models.staged import to_staged
+from exan_verify.models.pictures.staged import to_staged
 from tests.support.torch_reference import initialised
 
 

@@ -236,7 +236,7 @@ def build(case: Case, seed: int) -> Built:
 
 
 def _of_pictures(case: Case, pictures: convolution.Case, seed: int) -> Built:
-    from exan_verify.models.staged import to_staged
+    from exan_verify.models.pictures.staged import to_staged
 
     model, x, y = convolution.build(pictures, seed)
     network = to_staged(model, x.shape[1:])

@@ -106,7 +106,7 @@ def _sizes(model: Any, input_shape: tuple[int, ...] | None) -> tuple[int, int]:
     from exan_verify.models.chain import to_any_network
 
     if with_convolutions(model):
-        from exan_verify.models.graph import to_convolutional
+        from exan_verify.models.pictures.graph import to_convolutional
 
         network = to_convolutional(model, input_shape)
         return math.prod(network.input_shape), network.head.classes

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from exan_verify.core.question import Loss
 from exan_verify.errors import BudgetExhausted, InputError
-from exan_verify.models.stages import AveragePool, ConvolutionalNetwork, Flatten, MaxPool, Relu
+from exan_verify.models.pictures.stages import AveragePool, ConvolutionalNetwork, Flatten, MaxPool, Relu
 from exan_verify.numeric.attack import run as run_head
 from exan_verify.numeric.confirming.missing_tensor_doubts import last_layer_vectors
 from exan_verify.numeric.convolution.confirm import (

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from exan_verify.models.stages import ConvolutionalNetwork
+from exan_verify.models.pictures.stages import ConvolutionalNetwork
 from exan_verify.numeric.convolution.gradients import ConvolutionGradient
 from exan_verify.numeric.problem.torch_losses import BatchLoss
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from exan_verify.models.stages import ConvolutionalNetwork, Flatten, MaxPool, Relu, Scale, Stage
+from exan_verify.models.pictures.stages import ConvolutionalNetwork, Flatten, MaxPool, Relu, Scale, Stage
 from exan_verify.numeric.convolution.gradients import ConvolutionGradient
 from exan_verify.numeric.convolution.known import Known
 from exan_verify.numeric.convolution.records import StageReport

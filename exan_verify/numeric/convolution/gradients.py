@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from exan_verify.errors import GradientError, NonFiniteError, raise_problems
-from exan_verify.models.stages import Convolution, ConvolutionalNetwork, HeadGradient
+from exan_verify.models.pictures.stages import Convolution, ConvolutionalNetwork, HeadGradient
 from exan_verify.numeric.problem.problem import as_tensor
 
 

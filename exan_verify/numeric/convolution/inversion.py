@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from exan_verify.models.stages import Convolution, ConvolutionalNetwork
+from exan_verify.models.pictures.stages import Convolution, ConvolutionalNetwork
 from exan_verify.numeric.convolution.gradients import ConvolutionGradient
 from exan_verify.numeric.convolution.known import Known
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from exan_verify.models.stages import ConvolutionalNetwork
+from exan_verify.models.pictures.stages import ConvolutionalNetwork
 from exan_verify.numeric.convolution.spread import Spread
 from exan_verify.numeric.problem.torch_losses import BatchLoss
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from exan_verify.core.question import Loss
-from exan_verify.models.stages import ConvolutionalNetwork, Relu
+from exan_verify.models.pictures.stages import ConvolutionalNetwork, Relu
 from exan_verify.numeric.convolution.descend import invert_stage
 from exan_verify.numeric.convolution.known import Known
 from exan_verify.numeric.convolution.records import StageReport

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from exan_verify.models.stages import ConvolutionalNetwork, Flatten, MaxPool, Relu, Stage
+from exan_verify.models.pictures.stages import ConvolutionalNetwork, Flatten, MaxPool, Relu, Stage
 from exan_verify.numeric.convolution.known import Known
 from exan_verify.numeric.convolution.spread import Spread, spectral_norm
 from exan_verify.numeric.convolution.systems import LARGEST_STAGE, stage_matrix

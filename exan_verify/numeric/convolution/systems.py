@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from exan_verify.models.stages import AveragePool, Convolution, Stage
+from exan_verify.models.pictures.stages import AveragePool, Convolution, Stage
 from exan_verify.numeric.convolution.known import Known
 from exan_verify.numeric.convolution.spread import Spread, compressed, spectral_norm
 from exan_verify.numeric.waiting import proceed

@@ -13,7 +13,7 @@ from exan_verify.core.network import Linear, ReluNetwork, exact_array
 from exan_verify.errors import InputError, UnsupportedLayerError
 from exan_verify.models.chain import Kind, Step, assemble, describe
 from exan_verify.models.normalised import NORMS, check_norm
-from exan_verify.models.stages import Fold, HeadGradient
+from exan_verify.models.pictures.stages import Fold, HeadGradient
 
 _Before = tuple[Tensor, Tensor, str]
 """Factor and shift of a BatchNorm1d that waits for the Linear after it, and its path."""

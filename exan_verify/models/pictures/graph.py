@@ -29,16 +29,16 @@ from exan_verify.models.chain import (
     trace,
     unwrap,
 )
-from exan_verify.models.head import (
+from exan_verify.models.normalised import check_numbers
+from exan_verify.models.pictures.head import (
     HeadStep,
     assemble_head,
     check_parameters,
     normalisation,
     trained_shift,
 )
-from exan_verify.models.normalised import check_numbers
-from exan_verify.models.shapes import resolve
-from exan_verify.models.stages import (
+from exan_verify.models.pictures.shapes import resolve
+from exan_verify.models.pictures.stages import (
     AdaptivePool,
     Add,
     AveragePool,

@@ -25,9 +25,9 @@ import numpy as np
 from exan_verify.core.arrays import fractions, freeze
 from exan_verify.core.network import Array, Linear, ReluNetwork, exact_array
 from exan_verify.errors import ExanError, FileError, UnsupportedLayerError
-from exan_verify.models import onnx_constants as constants
 from exan_verify.models.chain import Kind, Step, assemble
 from exan_verify.models.folding import Affine, permuted, scaled
+from exan_verify.models.onnx_files import constants
 
 _SUPPORTED = "export Linear layers with ReLU between them, ending with the logits"
 PICTURES = ("Conv", "BatchNormalization", "Pad", "MaxPool", "AveragePool", "GlobalAveragePool")
@@ -76,7 +76,7 @@ def _network(graph: Graph) -> ReluNetwork:
 
 
 def has_pictures(path: str | Path) -> bool:
-    """Whether the file has nodes that only :mod:`exan_verify.models.onnx_pictures` reads."""
+    """Whether the file has nodes that only :mod:`exan_verify.models.onnx_files.pictures` reads."""
     return reading(path, lambda graph: any(node.op_type in PICTURES for node in graph.nodes))
 
 

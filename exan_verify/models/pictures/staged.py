@@ -14,9 +14,9 @@ from exan_verify.core.staged import Convolution, Pool, Residual, StagedNetwork
 from exan_verify.errors import UnsupportedLayerError
 from exan_verify.models.chain import Kind, Step, assemble, describe, unwrap
 from exan_verify.models.folding import Affine, fold_constants
-from exan_verify.models.graph import to_convolutional
 from exan_verify.models.normalised import exact_norm
-from exan_verify.models.stages import (
+from exan_verify.models.pictures.graph import to_convolutional
+from exan_verify.models.pictures.stages import (
     Add,
     AveragePool,
     ConvolutionalNetwork,
@@ -26,7 +26,7 @@ from exan_verify.models.stages import (
     Scale,
     Stage,
 )
-from exan_verify.models.stages import Convolution as FloatConvolution
+from exan_verify.models.pictures.stages import Convolution as FloatConvolution
 
 _PROVED = (
     "proofs are for Conv2d with ReLU after each, pooling after a ReLU, sums of two branches with ReLU after "
@@ -43,9 +43,9 @@ def has_convolutions(model: Any) -> bool:
 def to_staged(model: Any, input_shape: Sequence[int] | None = None) -> StagedNetwork:
     """The exact network of a model with convolutions, every number as it is stored, BatchNorms folded in.
 
-    ``input_shape`` (C, H, W): as :func:`~exan_verify.models.graph.to_convolutional` takes it, which raises
-    what is wrong with the model itself. Raises :class:`UnsupportedLayerError` naming the first layer that the
-    exact side does not take though ``attack`` does.
+    ``input_shape`` (C, H, W): as :func:`~exan_verify.models.pictures.graph.to_convolutional` takes it, which
+    raises what is wrong with the model itself. Raises :class:`UnsupportedLayerError` naming the first layer
+    that the exact side does not take though ``attack`` does.
     """
     model, notes = unwrap(model)
     network = to_convolutional(model, input_shape)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from exan_verify.errors import UnsupportedLayerError
 from exan_verify.models.chain import Kind, Step
-from exan_verify.models.onnx import PICTURES, Attributes, Graph, Reader, reading
+from exan_verify.models.onnx_files.read import PICTURES, Attributes, Graph, Reader, reading
 
 
 class FromOnnx(nn.Module):

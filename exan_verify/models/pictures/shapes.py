@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 from exan_verify.errors import ShapeError, UnsupportedLayerError
-from exan_verify.models.stages import AdaptivePool, Convolution, ConvolutionalNetwork, Stage
+from exan_verify.models.pictures.stages import AdaptivePool, Convolution, ConvolutionalNetwork, Stage
 
 _LARGEST = 512
 """Pixels per side up to which sizes are tried."""
