@@ -61,7 +61,7 @@ def test_mse_orbits(seed, reduction, boxed):
     check_found(context_of(network, batch, Loss.MSE, reduction=reduction, domain=domain))
 
 
-@examples(40)
+@examples(24)
 @given(seed=SEEDS, loss=st.sampled_from(list(Loss)), biases=st.booleans(), boxed=st.booleans())
 def test_shears(seed, loss, biases, boxed):
     """S2: more samples of one region than their loss vectors have dimensions, and a direction unseen."""

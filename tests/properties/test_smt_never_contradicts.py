@@ -33,7 +33,7 @@ def test_planted_twins_are_never_denied(loss: Loss, has_bias: bool, seed: int) -
 
 
 @given(st.sampled_from(sorted(FAMILIES)), st.sampled_from([Loss.MSE, Loss.HINGE]), st.booleans(), SEEDS)
-@examples(12)
+@examples(8)
 def test_the_gradient_of_a_batch_is_never_unrealisable(
     family: str, loss: Loss, has_bias: bool, seed: int
 ) -> None:
