@@ -153,6 +153,13 @@ def _before(layer: Linear, waiting: Sequence[Step]) -> Linear:
         wide = _fitting(step, layer.shape[1]).after(wide)
     fold = layer.fold or _nothing_folded(layer)
     bias = layer.bias
+    for step in waiting:
+        if step.norm is not None and bias is None:
+            # dbeta = V^T db, and dgamma where the mean is not zero, tell of db, which dW does not
+            raise UnsupportedLayerError(
+                f"{step.path} stands before layer {layer.name!r}, which has no biases: the BatchNorm's own "
+                "gradient says more than the layer's; give the layer biases"
+            )
     if np.any(wide.shift != 0):
         if layer.bias is None:
             raise UnsupportedLayerError(

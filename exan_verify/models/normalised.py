@@ -15,8 +15,9 @@ and before it (W = V diag(factor), u = factor h + shift what V is given)
 
     dV = dW factor + db shift^T,   dc = db,   dbeta = V^T db,   dgamma_i = k_i (V_i . dW_i - mean_i V_i . db)
 
-with the columns V_i, dW_i. No factor is zero, so the gradient of (W, b) and that of all of V, c, beta, gamma
-determine one another: a batch that is determined by one is so by the other, and so is one that is not.
+with the columns V_i, dW_i; so V needs biases c there, whose gradient is db. No factor is zero, so the
+gradient of (W, b) and that of all of V, c, beta, gamma determine one another: a batch that is determined by
+one is so by the other, and so is one that is not.
 """
 
 from __future__ import annotations

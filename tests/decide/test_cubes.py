@@ -7,6 +7,7 @@ from dataclasses import replace
 from fractions import Fraction
 from functools import lru_cache
 
+import flint
 import numpy as np
 import pytest
 
@@ -393,3 +394,21 @@ def test_numbers_of_a_certificate_are_bounded(monkeypatch):
     monkeypatch.setattr("exan_verify.kernel.cubes.relaxation.MAX_UNKNOWNS", 12)
     with pytest.raises(CertificateRejected, match="too many unknowns"):
         replace(cube).inequality((0, 1, 0))
+
+
+def test_a_tree_for_no_multiset_is_refused():
+    name = next(iter(SUITE))
+    case, certificate = issued(name)
+    forged = json.loads(json.dumps(certificate))
+    forged["evidence"][-1]["cubes"].append(forged["evidence"][-1]["cubes"][-1])
+    with pytest.raises(CertificateRejected, match="more trees than multisets"):
+        check(forged, case.network, batch=case.batch)
+
+
+def test_slopes_that_may_vanish_are_not_rigid():
+    """The middle's inverse leaves less than the whole only where no slope of the range is zero."""
+    rng = np.random.default_rng(3)
+    for _ in range(40):
+        middle, spread = rng.uniform(0.5, 2), rng.uniform(0.1, 1.9)
+        found = alone._rigid([[flint.arb(middle, middle * spread)]], np.zeros((0, 1), dtype=object))
+        assert found is (spread < 1)

@@ -334,3 +334,17 @@ def test_what_cannot_be_folded_beside_convolutions_is_named():
     assert "'1' (BatchNorm) with a factor of zero" in refused(zero)
     bare = body(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.BatchNorm2d(2), nn.Conv2d(2, 4, 3, bias=False), nn.ReLU())
     assert "has no biases" in refused(bare)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_trained_shift_before_weights_without_biases_is_refused(seed: int):
+    """dbeta = V^T db tells of db, and the layer's own gradient does not, whatever the numbers are."""
+    rng = np.random.default_rng(seed)
+    features, hidden = (int(n) for n in rng.integers(2, 6, 2))
+    layers = [nn.Linear(features, hidden, bias=False), nn.ReLU(), nn.Linear(hidden, 2, bias=False)]
+    place = 2 * int(rng.integers(2))
+    norm = nn.BatchNorm1d(hidden if place else features).eval()
+    norm.bias.requires_grad = bool(rng.integers(2))
+    model = nn.Sequential(*layers[:place], norm, *layers[place:]).double()
+    with pytest.raises(UnsupportedLayerError, match=r"which has no biases: the BatchNorm's own"):
+        to_any_network(model)
