@@ -311,6 +311,20 @@ def test_fewer_inputs_have_the_same_logits():
     assert (found == subject.passed.logits).all()
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_features_are_not_spared_where_a_sample_says_nothing(seed):
+    """Without a delta of its own its features are no function of the others' in a second batch."""
+    rng = np.random.default_rng(seed)
+    weights = [rng.integers(-3, 4, (4, 4)), rng.integers(-3, 4, (2, 4))]
+    network = ReluNetwork.from_arrays(weights, [np.full(4, -1000), np.zeros(2, dtype=int)])
+    question = Question(loss=Loss.MSE)
+    batch = Batch.of(
+        rng.normal(size=(2, 4)), np.eye(2), network=network, loss=Loss.MSE, labels=Labels.ONE_HOT
+    )
+    with pytest.raises(CertificateRejected, match="deltas of the first layer"):
+        fewer_inputs(Subject(model=network, batch=batch, question=question))
+
+
 def test_all_patterns_of_points_are_listed():
     """Whatever the tree leaves out, no input has it."""
     for name in ("plain/hinge/nobias/2", "dead/mse/bias/0"):
