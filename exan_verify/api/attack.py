@@ -172,9 +172,7 @@ def attack(
         if sent is not None and sent.averages is not None:
             options["batch_size"] = _means(len(sent.averages), options["batch_size"])
         # a list is in the order of the module's parameters, which need not be that of its forward pass
-        given = of_folded(
-            _without_slopes(received(gradient, model, sent), model, network), network, exact=False
-        )
+        given = of_folded(_without_slopes(received(gradient, model, sent), network), network, exact=False)
         notes += network.notes
         if asked is None:
             found = run(network, given.tensors, **options)
@@ -284,17 +282,14 @@ def _released(network: Network, release: Release, model: Any) -> Attacked:
     return as_released(network, release, model)
 
 
-def _without_slopes(gradient: Gradient, model: Any, network: Network) -> Gradient:
-    """``gradient`` without that of trained slopes (PReLU), which, as the notes of the network say, is not
-    used."""
-    if not isinstance(network, PiecewiseNetwork) or isinstance(model, Network):
+def _without_slopes(gradient: Gradient, network: Network) -> Gradient:
+    """``gradient`` without that of trained slopes (PReLU), which is not used; its notes say so."""
+    slopes = [activation.parameter for _, activation in network.trained_slopes()]
+    if not slopes:
         return gradient
-    from torch import nn
-
-    slopes = {f"{path}.weight" for path, module in model.named_modules() if type(module) is nn.PReLU}
-    if not slopes & set(gradient.tensors):
-        return gradient
-    return replace(gradient, tensors={n: t for n, t in gradient.tensors.items() if n not in slopes})
+    kept = {name: tensor for name, tensor in gradient.tensors.items() if name not in slopes}
+    note = f"{', '.join(slopes)}: trained slopes, whose own gradient is not used"
+    return replace(gradient, tensors=kept or gradient.tensors, notes=(*gradient.notes, note))
 
 
 def unwrapped(model: Any) -> tuple[Any, tuple[str, ...]]:

@@ -40,8 +40,9 @@ def of_module(module: Any, path: str) -> Make:
             said = "a trained slope" if len(slopes) == 1 else f"{neurons} trained slopes"
             return Activation(
                 slope=np.repeat(slopes, neurons) if len(slopes) == 1 else slopes,
-                trained=True,
-                name=f"PReLU with {said}, whose own gradient is not used",
+                parameter=f"{path}.weight",
+                shared=len(slopes) == 1,
+                name=f"PReLU with {said}",
             )
 
         return parametric

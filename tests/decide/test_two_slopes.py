@@ -203,7 +203,7 @@ def test_what_a_narrow_first_layer_hides_it_hides_of_rows_too():
 def test_no_engine_but_those_made_for_it_is_asked():
     """Where ReLU networks are decided by other engines: tiny ones, duplicates, one region, no biases."""
     x, y = inputs(2, 2, 3), [0, 1]
-    for engine in ("scale", "residual", "enumeration", "smt", "auto", "exact"):
+    for engine in ("scale", "residual", "enumeration", "auto", "exact"):
         model = network((2, 3, 2), ACTIVATIONS["steep"], 2)
         for batch in ((x, y), (x[[0, 0]], [1, 1])):
             verdict = certify(model, batch=batch, engine=engine, budget=10)
