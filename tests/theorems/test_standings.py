@@ -55,6 +55,7 @@ STANDINGS: dict[Standing, str] = {
         p2-first-layer-known p2-first-layer-real p2-known-labels p2-last-layer p2-last-layer-known
         p2-last-layer-real p2-real-labels p2-zero-pre-activation
         regrouping-protects perturbing-exans-away-protects masking-exan-rows-protects
+        two-slopes-downward leaky-no-exan-ambiguous
     """,
     Standing.OPEN: "counting-generic",
 }
@@ -68,6 +69,7 @@ SIZES: dict[str, tuple[tuple[int, ...], int]] = {
     "e2-first-row": ((1, 2, 2), 1),
     "e2-parallel": ((1, 2, 1), 2),
     "exactness-of-deficits": ((1, 1, 2), 2),
+    "leaky-no-exan-ambiguous": ((1, 4, 1), 2),
     "masking-exan-rows-protects": ((2, 9, 2), 3),
     "narrow-first-layer-alone": ((1, 1, 2), 2),
     "p1-no-biases": ((1, 2, 1), 1),
@@ -93,6 +95,7 @@ SIZES: dict[str, tuple[tuple[int, ...], int]] = {
     "s1-one-dimension": ((1, 1, 2), 2),
     "s3-single-point": ((1, 2, 1), 1),
     "s5-always-unique": ((1, 1, 1), 2),
+    "two-slopes-downward": ((2, 2, 3, 1), 2),
 }
 """Widths and number of samples of the stored counterexamples; c4-dependent-vectors has no network."""
 
