@@ -12,6 +12,9 @@ weight gradient of A_k is linear in u alone: where it has nothing but zero for t
 equal, and the inner branch is a stack of convolutions whose values and deltas are known, taken down as above.
 Or S is a convolution whose weight gradient has nothing but zero for the difference of h.
 
+A constant shift and scale of the pictures before the first stage is invertible, so that what it gives and the
+pictures determine each other, and motions of one are motions of the other.
+
 *CV3.* Motions X + tV are counted that keep all active outputs of stage s, all outputs up to s that are
 exactly zero, and the weight gradients of the stages up to s. On the region of X these are linear equations.
 For small t no pattern changes: outputs that are not zero keep their signs, those that are zero stay so. The

@@ -14,14 +14,15 @@ import pytest
 import torch
 from torch import nn
 
-from exan_verify import Box, Outcome, Release, audit, certify, check
+from exan_verify import Box, Outcome, Release, attack, audit, certify, check
+from exan_verify.core.arrays import fractions
 from exan_verify.core.certificate import StageMotions
 from exan_verify.core.network import Batch
 from exan_verify.core.question import Loss, Question
-from exan_verify.core.staged import StagedNetwork
+from exan_verify.core.staged import Entry, StagedNetwork
 from exan_verify.core.verdict import SampleStatus
 from exan_verify.decide import stages
-from exan_verify.errors import CertificateRejected, InputError, UnsupportedLayerError
+from exan_verify.errors import CertificateRejected, InputError, ShapeError, UnsupportedLayerError
 from exan_verify.exact.backprop import backward, forward
 from exan_verify.exact.linalg import nullspace
 from exan_verify.exact.pictures import convolved, forward_stages
@@ -278,6 +279,52 @@ def test_black_borders_without_biases_stand_at_zero():
     own = passed.patterns[0].sum() + passed.zeros[0].sum()
     assert verdict.witness.dimension == 2 * 64 - own - made[0].weight.numel()
     assert check(verdict.certificate, network, batch=(x, [0, 1])).outcome is Outcome.AMBIGUOUS
+
+
+class Normalised(nn.Module):
+    """``(x - mean) / .25`` for each channel, then convolutions that pad, and a head."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+        self.register_buffer("mean", torch.tensor([0.2, 0.6]).reshape(1, 2, 1, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.body((x - self.mean) / 0.25)
+
+
+def test_pictures_that_are_normalised_as_they_enter():
+    """The answer, its domain and what the attack returns are about the pictures before that."""
+    body = module(5, [nn.Conv2d(2, 12, 3, padding=1)], (40, 3), seed=0)
+    model = Normalised(body).double()
+    x, y = np.random.default_rng(0).uniform(size=(2, 2, 5, 5)), [0, 2]
+    network = to_staged(model, (2, 5, 5))
+    assert network.architecture.startswith("constant shift and scale, Conv2d")
+    batch = batch_of(network, x, y)
+    exact = staged_gradient(network, batch)
+    known = autograd(model, torch.tensor(x), torch.eye(3, dtype=torch.float64)[y], "mse", "sum")
+    for name, wanted in known.items():
+        value = exact[name.removeprefix("body.")] if name not in exact else exact[name]
+        assert np.abs(value.astype(float) - wanted.numpy()).max() <= 1e-12 * wanted.abs().max().item()
+    verdict = certify(model, batch=(x, y), domain=Box(0, 1))
+    assert verdict.outcome is Outcome.UNIQUE, verdict.reason
+    assert check(json.dumps(verdict.certificate), model, batch=(x, y)).outcome is Outcome.UNIQUE
+    with pytest.raises(CertificateRejected, match="another model"):
+        check(verdict.certificate, replace(network, entry=None), batch=(x, y))
+    with pytest.raises(ShapeError, match="scale of the pictures is zero"):
+        replace(network, entry=Entry(factor=fractions(np.zeros(2)), shift=fractions(np.ones(2))))
+    found = attack(model, autograd(model, torch.tensor(x), torch.tensor(y)), picture_iterations=0)
+    order = np.argsort(found.y.numpy())
+    assert np.abs(found.x.numpy()[order] - x).max() < 1e-9
+    # motions of one narrow convolution, inside the box alone
+    narrow = Normalised(module(8, [nn.Conv2d(2, 2, 2, stride=2)], (24, 3), seed=0)).double()
+    x = np.random.default_rng(1).uniform(size=(2, 2, 8, 8))
+    x[:, 0, :5] = 0
+    free = certify(narrow, batch=(x, y))
+    inside = certify(narrow, batch=(x, y), domain=Box(0, 1))
+    assert free.witness.dimension - inside.witness.dimension == 2 * 5 * 8
+    for moved in (free, inside):
+        assert check(moved.certificate, narrow, batch=(x, y)).outcome is Outcome.AMBIGUOUS
 
 
 REFUSED = {

@@ -262,14 +262,22 @@ class Reader:
             # exporters store tensors of equal values once, with an Identity for each of the others
             if node.op_type != "Identity" and node.input and node.input[0] in self.source:
                 self.source[node.output[0]] = self.source[node.input[0]]
-        elif self.current not in node.input:
+        else:
+            self._take(node, place)
+            self._append(node, attributes, place)
+            self._give(node.output[0])
+
+    def _take(self, node: Any, place: str) -> None:
+        """Make the value that ``node`` takes the current one."""
+        if self.current not in node.input:
             raise UnsupportedLayerError(
                 f"{place} is not on the one chain from input to output, but on a branch; {_SUPPORTED}"
             )
-        else:
-            self._append(node, attributes, place)
-            self.current = node.output[0]
-            self.shapes[self.current] = self.places.shape
+
+    def _give(self, name: str) -> None:
+        """The current value goes by this name from here on."""
+        self.current = name
+        self.shapes[name] = self.places.shape
 
     def _append(self, node: Any, attributes: Attributes, place: str) -> None:
         if node.op_type in _MOVES:
@@ -536,5 +544,5 @@ def _remedy(kind: str) -> str:
             "activation it is none of those that anything is proved about. Use ReLU"
         )
     if kind in PICTURES:
-        return "from ONNX such networks are read for exan attack and exan audit only, and nothing is proved"
+        return "networks with such nodes are taken by exan certify, check, audit, attack and show only"
     return _SUPPORTED
