@@ -58,6 +58,18 @@ def taps(stage: Convolution | Pool) -> Places:
     return found
 
 
+def sees(stage: Convolution, moving: Mask) -> Mask:
+    """The outputs (C_out H' W', M) that take an entry of ``moving`` (C H W, M) with any of their taps."""
+    (channels, height, width), samples = stage.input_shape, moving.shape[1]
+    own: Mask = np.any(
+        moving.reshape(stage.groups, channels // stage.groups, height * width, samples), axis=1
+    )
+    padded = np.concatenate([own, np.zeros_like(own[:, :1])], axis=1)
+    taken = padded[:, taps(stage)].any(axis=1)  # (groups, positions, M)
+    found: Mask = np.repeat(taken, len(stage.weight) // stage.groups, axis=0).reshape(-1, samples)
+    return found
+
+
 def gathered(stage: Convolution, values: RationalMatrix) -> RationalMatrix:
     """What the taps take of ``values`` (C H W, M): (C kh kw, H' W' M)."""
     channels, height, width = stage.input_shape

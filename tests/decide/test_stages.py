@@ -25,7 +25,7 @@ from exan_verify.decide import stages
 from exan_verify.errors import CertificateRejected, InputError, ShapeError, UnsupportedLayerError
 from exan_verify.exact.backprop import backward, forward
 from exan_verify.exact.linalg import nullspace
-from exan_verify.exact.pictures import convolved, forward_stages
+from exan_verify.exact.pictures import convolved, forward_stages, sees
 from exan_verify.exact.rational import product
 from exan_verify.exact.softmax import loss_vectors
 from exan_verify.kernel import stages as kernel
@@ -265,6 +265,66 @@ def test_dimensions_are_counted_by_the_kernel():
     assert boxed.witness.dimension == part["dimension"] - 2
     tight = certify(network, batch=(np.sign(x), y), domain=Box(-1, 1))
     assert tight.outcome is not Outcome.AMBIGUOUS
+
+
+def half_dark_case(seed: int) -> tuple[StagedNetwork, tuple[np.ndarray, list[int]]]:
+    """Six channels see bright pixels, one sees dark ones: more outputs than pixels, of the bright half."""
+    rng = np.random.default_rng(seed)
+    made = module(8, [nn.Conv2d(1, 6, 2, stride=2)], (24, 3), seed=seed)
+    made[0].weight.data = torch.from_numpy(rng.uniform(0.5, 1, (6, 1, 2, 2)))
+    made[0].bias.data = torch.tensor([0.5, -0.5, -0.5, -0.5, -0.5, -0.5], dtype=torch.float64)
+    x = rng.uniform(-0.01, 0.01, (2, 1, 8, 8))
+    x[..., :4] += 1
+    return to_staged(made, (1, 8, 8)), (x, [0, 2])
+
+
+def test_pixels_that_too_many_outputs_see_are_held_still():
+    for seed in range(3):
+        network, (x, y) = half_dark_case(seed)
+        batch = batch_of(network, x, y)
+        passed = forward_stages(network, batch)
+        assert 2 * 64 - passed.patterns[0].sum() - 24 < 0
+        verdict = certify_as(Outcome.AMBIGUOUS, network, batch=(x, y), loss="mse", reduction="sum")
+        assert verdict.witness.dimension == 2 * (32 - 8) - 24
+        assert "held still" in verdict.reason
+        basis = nullspace(dense_rational(network, passed.patterns[0], deltas(network, batch)))
+        assert basis.shape[1] >= verdict.witness.dimension
+    certificate = plain(verdict.certificate)
+    (part,) = certificate["evidence"]
+    left, right = part["moving"]
+    assert check(json.dumps(verdict.certificate), network, batch=(x, y)).outcome is Outcome.AMBIGUOUS
+    bright = next(pixel for pixel in range(64) if pixel not in left)
+    for other in (
+        {"moving": []},
+        {"moving": [[*left, bright], right]},
+        {"moving": [left[1:], right]},
+        {"moving": [left]},
+        {"moving": [[*left, 64], right]},
+        {"dimension": part["dimension"] + 1},
+        {"dimension": 0},
+    ):
+        assert_rejected(certificate | {"evidence": [part | other]}, network, batch=(x, y))
+    assert check(certificate | {"evidence": [part | {"dimension": 1}]}, network, batch=(x, y))
+    # in the box whose faces the bright pixels stand on, their outputs are kept for nothing
+    x = np.where(x > 0.5, 1.0, x)
+    boxed = certify_as(Outcome.AMBIGUOUS, network, batch=(x, y), domain=Box(-1, 1))
+    assert boxed.witness.dimension == 24
+    assert plain(boxed.certificate)["evidence"][0]["moving"] == []
+
+
+def test_what_an_output_sees_is_what_its_taps_take():
+    rng = np.random.default_rng(0)
+    options = {"padding": 1, "dilation": 2, "stride": 2, "groups": 2}
+    made = module(7, [nn.Conv2d(4, 6, 2, **options)], (4, 3), seed=0)
+    (stage,) = to_staged(made, (4, 7, 7)).stages
+    moving = rng.random((4 * 49, 3)) < 0.03
+    counted = nn.functional.conv2d(
+        torch.from_numpy(moving.T.reshape(3, 4, 7, 7).astype(float)),
+        torch.ones_like(made[0].weight),
+        **options,
+    )
+    assert (sees(stage, moving) == (counted.numpy() > 0).reshape(3, -1).T).all()
+    assert 0 < sees(stage, moving).mean() < 1
 
 
 def test_black_borders_without_biases_stand_at_zero():
