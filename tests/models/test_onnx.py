@@ -468,6 +468,48 @@ def test_other_activations_are_refused_by_node(kind: str, remedy: str, tmp_path:
         refused(m, tmp_path / "m.onnx", rf"'node2' \({kind}\).*{remedy}")
 
 
+OTHERS: dict[str, Callable[[Maker], None]] = {
+    "LeakyReLU of slope 0.30": lambda m: m.add("LeakyRelu", m.value, alpha=0.3),
+    "LeakyReLU of slope 0.0099": lambda m: m.add("LeakyRelu", m.value),
+    "PReLU with 5 trained": lambda m: m.add("PRelu", m.value, m.stored(m.numbers(5), "act.weight")),
+    "PReLU with a trained slope": lambda m: m.add("PRelu", m.value, m.stored(m.numbers(1))),
+    "Clip from 0.0 to 1.5": lambda m: m.add("Clip", m.value, *map(m.stored, m.dtype([0, 1.5]))),
+    "Clip from -0.5 to 1.0": lambda m: m.add("Clip", m.value, min=-0.5, max=1.0),
+}
+"""Nodes that are other activations, by how they are said."""
+
+
+@pytest.mark.parametrize("said", OTHERS)
+def test_other_activations_are_taken_for_what_they_are(said: str, tmp_path: Path):
+    from exan_verify import certify
+    from exan_verify.api.files import load_any_model
+    from exan_verify.core.network import Batch, PiecewiseNetwork
+    from exan_verify.core.question import Labels, Loss
+    from exan_verify.exact.backprop import forward
+
+    m = Maker(13, opset=9 if said.startswith("Clip from -") else 20)
+    m.linear()
+    OTHERS[said](m)
+    m.linear(3)
+    model, x = m.model(), inputs(m)
+    onnx.save(model, str(tmp_path / "m.onnx"))
+    network = load_any_model(tmp_path / "m.onnx")
+    assert isinstance(network, PiecewiseNetwork)
+    assert said in network.architecture
+    batch = Batch.of(x, [0, 1, 2], network=network, loss=Loss.MSE, labels=Labels.ONE_HOT)
+    expected = ReferenceEvaluator(model).run(None, {"x": x})[0]
+    assert np.abs(forward(network, batch).logits.T.astype(float) - expected).max() < 1e-5
+    assert certify(network, batch=(x, [0, 1, 2]), engine="lifting").architecture == network.architecture
+    with pytest.raises(UnsupportedLayerError, match="not supported here, where ReLU alone is"):
+        load_onnx(tmp_path / "m.onnx")
+    beside = Maker(14)
+    convolution(beside, 4)
+    beside.add("LeakyRelu", beside.value)
+    onnx.save(beside.finish(), str(tmp_path / "m.onnx"))
+    with pytest.raises(UnsupportedLayerError, match=r"'node1' \(LeakyRelu\) is another activation"):
+        load_any_model(tmp_path / "m.onnx")
+
+
 def branches(m: Maker) -> None:
     m.linear()
     start = m.value
@@ -486,7 +528,7 @@ def tied(m: Maker) -> None:
 
 def clipped_above(m: Maker) -> None:
     m.linear()
-    m.add("Clip", m.value, m.stored(np.float32(0)), m.stored(np.float32(6)))
+    m.add("Clip", m.value, "", m.stored(np.float32(6)))
     m.linear(3)
 
 

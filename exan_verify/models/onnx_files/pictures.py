@@ -250,6 +250,11 @@ class _PictureReader(Reader):
         if step.kind is Kind.LINEAR:
             return _linear(step), step.layer.name if step.layer else ""
         if step.kind is Kind.RELU:
+            if step.activation is not None:
+                raise UnsupportedLayerError(
+                    f"{step.path} is another activation than Relu beside convolutions or BatchNormalization; "
+                    "there ReLU alone is read"
+                )
             return nn.ReLU(), ""
         if step.kind is Kind.CONSTANT:
             return self._constant_module(step, entering=entering), ""
