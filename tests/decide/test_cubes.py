@@ -27,6 +27,7 @@ from exan_verify.instances import instance
 from exan_verify.kernel.cubes import alone
 from exan_verify.kernel.cubes.check import fewer_inputs
 from exan_verify.kernel.cubes.listing import Sums, listed_patterns
+from exan_verify.kernel.cubes.members import Members
 from exan_verify.kernel.cubes.relaxation import Cube, letters
 from exan_verify.kernel.given import Subject
 from exan_verify.kernel.residual.parts import Part
@@ -186,7 +187,8 @@ def subject_of(network, x, y, loss, labels=Labels.ONE_HOT, domain=None):
 def own_cube(subject):
     """The cube of the batch, its samples in the checker's order, and that order."""
     part = Part(subject=subject, members=tuple(range(subject.samples)))
-    sums, found = Sums(part=part), letters(part)
+    members = Members.of(part)
+    sums, found = Sums(members=members), letters(members)
     cube = Cube.of(sums, found, tuple(sums.own))
     given = []
     for m in range(subject.samples):
@@ -214,9 +216,9 @@ def drawn(rng, loss, biases):
     return subject_of(network, x, y, loss, domain=Box(-4, 4))
 
 
-def unknowns(cube):
+def unknowns(cube, subject):
     """The unknowns at the batch itself, in floating point: products with loss vectors, then the input."""
-    subject, out = cube.sums.subject, []
+    out = []
     vectors = loss_vectors_ball(cube.loss, subject.passed.logits, subject.batch.labels, 1)
     for m, row in enumerate(subject.batch.x):
         x = np.array([*map(float, row), 1.0])
@@ -242,7 +244,7 @@ def test_the_batch_itself_satisfies_every_inequality_and_equation(loss, biases):
         reach = Fraction(int(rng.integers(1, 5)), 4)
         near = replace(whole, sides=tuple((v - reach, v + reach) for v in flat))
         for cube in (whole, near, replace(whole, given=())):
-            at = unknowns(cube)
+            at = unknowns(cube, subject)
             lines, shares = cube.equations
             right = shares.astype(float) @ [
                 float(v) if isinstance(v, Fraction) else float(v.mid()) for v in cube.sums.vectors
@@ -286,7 +288,7 @@ def test_the_jacobian_over_a_box_contains_slopes(loss):
 def sum_of_regions(cube, flat):
     """The gradient at inputs, by the affine maps of the cube's regions, in floating point."""
     total = 0
-    width = cube.features + cube.sums.subject.network.has_bias
+    width = cube.features + cube.sums.network.has_bias
     for m in range(len(cube.patterns)):
         x = np.array([*map(float, flat[m * cube.features : (m + 1) * cube.features]), 1.0])
         region, target = cube.region(m), np.array(cube.letter(m).target, dtype=float)
@@ -330,9 +332,8 @@ def test_all_patterns_of_points_are_listed():
     for name in ("plain/hinge/nobias/2", "dead/mse/bias/0"):
         case, certificate = issued(name)
         part = certificate["evidence"][0]
-        subject = Subject(model=case.network, batch=case.batch, question=case.question)
         tree = [None if named is None else tuple(named) for named in part["patterns"]]
-        listed = listed_patterns(tree, subject)
+        listed = listed_patterns(tree, case.network, case.question.domain)
         x = np.random.default_rng(1).integers(-64, 65, (200, case.network.widths[0])) / 16
         layers = forward(case.network, Batch(inputs=x, labels=np.zeros(200))).patterns
         for m in range(200):
@@ -392,10 +393,9 @@ def test_what_a_region_needs_to_tell_its_samples():
 def test_a_pattern_on_a_face_of_the_domain_is_possible(weight, bias, wall):
     """The neuron is off at one point of the box alone: two inequalities that are not strict."""
     network = ReluNetwork.from_arrays([[[weight]], [[1]]], [[bias], [0]])
-    subject = subject_of(network, [[0]], [[0]], Loss.MSE, domain=Box(-1, 1))
-    assert listed_patterns([None, None, None], subject) == [((False,),), ((True,),)]
+    assert listed_patterns([None, None, None], network, Box(-1, 1)) == [((False,),), ((True,),)]
     with pytest.raises(CertificateRejected, match="do not contradict"):
-        listed_patterns([None, (0, wall), None], subject)
+        listed_patterns([None, (0, wall), None], network, Box(-1, 1))
 
 
 def test_numbers_of_a_certificate_are_bounded(monkeypatch):

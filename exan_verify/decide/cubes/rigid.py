@@ -52,6 +52,8 @@ def told(cube: Cube) -> tuple[int, Cube] | None:
     in the span of the batch's; None where there is none that was not placed before (docs/theory.md CB5).
     """
     problem = cube.problem
+    if problem.entries is not None:
+        return None
     for pattern in dict.fromkeys(cube.patterns):
         here = [m for m, p in enumerate(cube.patterns) if p == pattern]
         own = [n for n, p in enumerate(problem.patterns) if p == pattern]

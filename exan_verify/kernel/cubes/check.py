@@ -17,13 +17,15 @@ from exan_verify.core.arrays import fractions
 from exan_verify.core.certificate import Absurd, Alone, Cubes, Cut, EachLabel, Told, rational
 from exan_verify.core.facts import Facts
 from exan_verify.core.network import Array, Batch, Linear, ReluNetwork
-from exan_verify.core.question import Box, Labels
+from exan_verify.core.question import Box, Labels, Question
 from exan_verify.exact import linalg
 from exan_verify.exact.backprop import backward_mod
 from exan_verify.exact.modular import point
 from exan_verify.exact.softmax import VanishingDenominatorError, loss_vectors_mod
+from exan_verify.kernel.algebraic import Samples
 from exan_verify.kernel.cubes.alone import alone, told
 from exan_verify.kernel.cubes.listing import Sums, listed_patterns, multisets
+from exan_verify.kernel.cubes.members import Members
 from exan_verify.kernel.cubes.relaxation import Cube, letters
 from exan_verify.kernel.given import Subject, require
 from exan_verify.kernel.residual.parts import Part, left_over
@@ -41,25 +43,44 @@ def facts(evidence: Cubes, subject: Subject) -> Facts:
 
     Raises :class:`CertificateRejected` at the first step that does not hold.
     """
-    require(subject.question.labels is not Labels.REAL, "real labels are too many to go through")
-    members = left_over(subject)
-    require(len(members) <= MAX_SAMPLES, f"cubes are for at most {MAX_SAMPLES} samples")
-    classes, zero_sum = subject.network.classes, subject.question.loss.zero_sum
-    require(classes > zero_sum, "the loss vectors of one class are zero")
-    require(sum(map(len, evidence.cubes)) <= MAX_NODES, "the trees are too large")
+    left = left_over(subject)
+    _require_small(evidence, subject.network, subject.question, len(left))
     if evidence.spanned:
         subject = fewer_inputs(subject)
-    part = Part(subject=subject, members=members)
-    sums, found = Sums(part=part), letters(part)
+    _go_through(evidence, Members.of(Part(subject=subject, members=left)))
+    return Facts(determined=frozenset(left), unique=True)
+
+
+def facts_of_found(evidence: Cubes, network: ReluNetwork, question: Question, samples: Samples) -> Facts:
+    """The same of a batch of algebraic numbers with the gradient that is asked about, all of it.
+
+    Raises :class:`CertificateRejected`, and :class:`UndecidedSignError`.
+    """
+    _require_small(evidence, network, question, len(samples.inputs))
+    require(not evidence.spanned, "features are spared of rational batches alone")
+    _go_through(evidence, Members.found(samples, network, question))
+    return Facts(determined=frozenset(range(len(samples.inputs))), unique=True)
+
+
+def _require_small(evidence: Cubes, network: ReluNetwork, question: Question, samples: int) -> None:
+    require(question.labels is not Labels.REAL, "real labels are too many to go through")
+    require(samples <= MAX_SAMPLES, f"cubes are for at most {MAX_SAMPLES} samples")
+    require(network.classes > question.loss.zero_sum, "the loss vectors of one class are zero")
+    require(sum(map(len, evidence.cubes)) <= MAX_NODES, "the trees are too large")
+
+
+def _go_through(evidence: Cubes, members: Members) -> None:
+    """Every multiset of the listed patterns that the gradient leaves has its tree, in turn."""
+    sums, found = Sums(members=members), letters(members)
     require(len(found) <= MAX_LETTERS, "too many labels to go through")
     trees = iter(evidence.cubes)
-    for patterns in multisets(sums, listed_patterns(evidence.patterns, subject)):
+    listed = listed_patterns(evidence.patterns, members.network, members.question.domain)
+    for patterns in multisets(sums, listed):
         tree = next(trees, None)
         require(tree is not None, "a multiset of patterns has no tree")
         assert tree is not None
         _walk(Cube.of(sums, found, patterns), tree)
     require(next(trees, None) is None, "there are more trees than multisets of patterns")
-    return Facts(determined=frozenset(members), unique=True)
 
 
 def _walk(start: Cube, tree: Sequence[Absurd | Cut | EachLabel | Told | Alone]) -> None:
