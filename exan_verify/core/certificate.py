@@ -433,6 +433,14 @@ class Alone(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=
     """A leaf: one order of the batch lies in the box, and no other solution."""
 
 
+class Definite(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True, tag="definite"):
+    """A leaf (mse): ``weights`` of the gradient's entries, one each, make a form of the displacement from the
+    batch that is nowhere negative and has no linear part (CB7).
+    """
+
+    weights: tuple[str, ...]
+
+
 class Cubes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="cubes"):
     """Evidence that the samples that are not settled have no other place: all joint patterns that they can
     have are listed, and all their cubes refuted (docs/theory.md, CB14).
@@ -444,7 +452,7 @@ class Cubes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """
 
     patterns: tuple[tuple[Natural, ...] | None, ...]
-    cubes: tuple[tuple[Absurd | Cut | EachLabel | Told | Alone, ...], ...]
+    cubes: tuple[tuple[Absurd | Cut | EachLabel | Told | Alone | Definite, ...], ...]
     spanned: bool = False
 
 

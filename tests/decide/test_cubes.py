@@ -20,7 +20,12 @@ from exan_verify.core.question import Box, Labels, Loss, Question
 from exan_verify.core.verdict import Outcome, SampleStatus, Trust
 from exan_verify.decide import cubes as engine
 from exan_verify.decide.context import Context, Setting
+from exan_verify.decide.cubes import relaxation
+from exan_verify.decide.cubes.problem import Problem
+from exan_verify.decide.cubes.rigid import definite, known_points
+from exan_verify.decide.residual.unsettled import rest_of
 from exan_verify.errors import CertificateRejected
+from exan_verify.exact import linalg
 from exan_verify.exact.backprop import forward
 from exan_verify.exact.softmax import loss_vectors_ball
 from exan_verify.instances import instance
@@ -31,6 +36,7 @@ from exan_verify.kernel.cubes.members import Members
 from exan_verify.kernel.cubes.relaxation import Cube, letters
 from exan_verify.kernel.given import Subject
 from exan_verify.kernel.residual.parts import Part
+from exan_verify.theorems.support.counterexamples import zero_pre_activation as two_neurons_at_zero
 from tests.support.counterexamples import dead_at_a_point, zero_pre_activation
 
 SUITE = {
@@ -74,7 +80,12 @@ def test_what_solvers_were_asked_about_is_certified(name):
 
 
 @pytest.mark.parametrize(
-    "made", [dead_at_a_point, pytest.param(zero_pre_activation, marks=pytest.mark.campaign)]
+    "made",
+    [
+        dead_at_a_point,
+        pytest.param(zero_pre_activation, marks=pytest.mark.campaign),
+        pytest.param(two_neurons_at_zero, marks=pytest.mark.campaign),
+    ],
 )
 def test_the_verdict_of_a_small_question_is_certified(made):
     example = made()
@@ -100,6 +111,7 @@ def test_the_verdict_of_a_small_question_is_certified(made):
         "zero/hinge/bias/3",
         "equal/bce/bias/3",
         "equal/mse/bias/3",
+        "equal/mse/bias/2",
     ],
 )
 def test_the_others_of_the_small_suite_are_certified(name):
@@ -169,6 +181,49 @@ def test_evidence_of_one_batch_shows_nothing_of_another():
         check(forged, case.network, batch=moved)
 
 
+def test_a_definite_form_leaves_the_batch_alone():
+    """Two equal samples whose region's sum is not told: isolated to second order only."""
+    case = case_of("equal/mse/bias/2")
+    context = Context(setting=Setting(network=case.network, question=case.question), batch=case.batch)
+    problem = Problem(rest=rest_of(context))
+    chosen = tuple(sorted(problem.patterns))
+    found = relaxation.Cube(
+        blocks=relaxation.Blocks(problem=problem), patterns=chosen, sides=problem.sides * 3
+    )
+    while not found.complete:
+        (found, *others) = found.labelled()
+        assert not others
+    weights = list(definite(found, known_points(found)[0]))
+    members = Members.of(Part(subject=subject_of_case(case), members=(0, 1, 2)))
+    cube = Cube.of(Sums(members=members), letters(members), chosen)
+    cube = replace(cube, given=(0, 0, 0))
+    assert not alone.alone(cube)
+    assert alone.definite(cube, weights)
+    place = next(k for k, w in enumerate(weights) if w)
+    spoiled = [w + (k == place) / Fraction(9) for k, w in enumerate(weights)]
+    for other in (spoiled, [-w for w in weights], [0 * w for w in weights]):
+        assert not alone.definite(cube, other)
+    assert not alone.definite(replace(cube, sides=((Fraction(3), Fraction(4)),) * 9), weights)
+    with pytest.raises(CertificateRejected, match="number of entries"):
+        alone.definite(cube, weights[:-1])
+    with pytest.raises(CertificateRejected, match="labels under mse"):
+        alone.definite(replace(cube, given=(0, 0)), weights)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_forms_that_are_nowhere_negative_and_their_kernels(seed):
+    rng = np.random.default_rng(seed)
+    factor = rng.integers(-3, 4, (2, 4))
+    form = np.array((factor.T @ factor).tolist(), dtype=object) + Fraction(0)
+    kernel = alone._kernel_of_form(form)
+    assert kernel.shape == (4, 4 - linalg.rank(form))
+    assert not linalg.multiply(form, kernel).any()
+    if kernel.shape[1]:
+        out = np.array(kernel[:, 0])
+        assert alone._kernel_of_form(form - np.outer(out, out) / 100) is None
+    assert alone._kernel_of_form(linalg.identity(2)[::-1]) is None
+
+
 def test_a_pattern_that_is_possible_cannot_be_left_out():
     case, certificate = issued("plain/hinge/nobias/2")
     part = certificate["evidence"][0]
@@ -177,6 +232,10 @@ def test_a_pattern_that_is_possible_cannot_be_left_out():
         patterns = [*part["patterns"][:left], named, *part["patterns"][left + 1 :]]
         with pytest.raises(CertificateRejected):
             check(certificate | {"evidence": [part | {"patterns": patterns}]}, case.network, batch=case.batch)
+
+
+def subject_of_case(case):
+    return Subject(model=case.network, batch=case.batch, question=case.question)
 
 
 def subject_of(network, x, y, loss, labels=Labels.ONE_HOT, domain=None):

@@ -9,6 +9,7 @@ with weights y >= 0 on the latter is that coordinate but for less than 1 in the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 from itertools import combinations, permutations, product
@@ -165,6 +166,45 @@ def alone(cube: Cube) -> bool:
         slopes = [[row[k] * to_ball(widths[k]) for k in moving] for row in rows]
         tight = _tight(cube, points[0])[:, moving] * np.array([widths[k] for k in moving], dtype=object)
         return _rigid(slopes, tight)
+
+
+def definite(cube: Cube, weights: Sequence[Fraction]) -> bool:
+    """mse: an order p of the members lies in the box, and no other solution in the cube (CB7).
+
+    The gradient's entries at p + h are ``J h + B(h, h)`` more than at p. With ``weights J = 0`` and ``S =
+    weights B`` nowhere negative, a solution has S h = 0. If all B vanish where S does, J h = 0; and if J is
+    injective there, h = 0.
+    """
+    require(cube.loss is Loss.MSE and len(cube.given) == len(cube.patterns), "forms are for labels under mse")
+    cube.sums.members.require_rational()
+    require(len(weights) == len(cube.sums.shares), "the gradient has another number of entries")
+    points = known_points(cube)
+    if not points:
+        return False
+    squares, slopes = cube.forms()
+    at = np.array([value_of(v) for v in points[0]], dtype=object)
+    jacobian = 2 * (squares @ at) + slopes
+    y = np.array(weights, dtype=object)
+    if np.any(y @ jacobian != 0):
+        return False
+    kernel = _kernel_of_form(np.tensordot(y, squares, axes=1))
+    if kernel is None:
+        return False
+    flat = all(not linalg.multiply(kernel.T, linalg.multiply(b, kernel)).any() for b in squares)
+    return flat and linalg.rank(linalg.multiply(jacobian, kernel)) == kernel.shape[1]
+
+
+def _kernel_of_form(form: Array) -> Array | None:
+    """A basis (n, k) of the vectors on which a form is zero, if it is nowhere negative: each pivot of the
+    elimination is positive, or zero with its row.
+    """
+    rest = form.copy()
+    while len(rest):
+        pivot, row = rest[0, 0], rest[0, 1:]
+        if pivot < 0 or (pivot == 0 and row.any()):
+            return None
+        rest = rest[1:, 1:] - (np.outer(row, row) / pivot if pivot else 0)
+    return linalg.nullspace(form)
 
 
 def _tight(cube: Cube, point: Point) -> Array:

@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 
 from exan_verify.core.arrays import fractions
-from exan_verify.core.certificate import Absurd, Alone, Cubes, Cut, EachLabel, Told, rational
+from exan_verify.core.certificate import Absurd, Alone, Cubes, Cut, Definite, EachLabel, Told, rational
 from exan_verify.core.facts import Facts
 from exan_verify.core.network import Array, Batch, Linear, ReluNetwork
 from exan_verify.core.question import Box, Labels, Question
@@ -23,7 +23,7 @@ from exan_verify.exact.backprop import backward_mod
 from exan_verify.exact.modular import point
 from exan_verify.exact.softmax import VanishingDenominatorError, loss_vectors_mod
 from exan_verify.kernel.algebraic import Samples
-from exan_verify.kernel.cubes.alone import alone, told
+from exan_verify.kernel.cubes.alone import alone, definite, told
 from exan_verify.kernel.cubes.listing import Sums, listed_patterns, multisets
 from exan_verify.kernel.cubes.members import Members
 from exan_verify.kernel.cubes.relaxation import Cube, letters
@@ -34,6 +34,8 @@ MAX_NODES = 6_000
 """Of all trees; twice as many as the engine writes, some ten milliseconds each."""
 MAX_BITS = 256
 """Characters of a cut."""
+MAX_WEIGHT = 2_000
+"""Characters of a weight; the engine's have some hundred, for small networks."""
 MAX_SAMPLES = 6
 MAX_LETTERS = 64
 
@@ -83,7 +85,7 @@ def _go_through(evidence: Cubes, members: Members) -> None:
     require(next(trees, None) is None, "there are more trees than multisets of patterns")
 
 
-def _walk(start: Cube, tree: Sequence[Absurd | Cut | EachLabel | Told | Alone]) -> None:
+def _walk(start: Cube, tree: Sequence[Absurd | Cut | EachLabel | Told | Alone | Definite]) -> None:
     """Follow the tree in preorder; every leaf must pass its test."""
     stack = [start]
     for node in tree:
@@ -93,6 +95,10 @@ def _walk(start: Cube, tree: Sequence[Absurd | Cut | EachLabel | Told | Alone]) 
             require(cube.absurd(node.rows), "the inequalities of a box are not absurd")
         elif isinstance(node, Alone):
             require(alone(cube), "a box is not shown to hold the batch alone")
+        elif isinstance(node, Definite):
+            require(all(len(text) <= MAX_WEIGHT for text in node.weights), "a weight is too long")
+            weights = [rational(text) for text in node.weights]
+            require(definite(cube, weights), "a combination of the gradient's entries is not definite")
         elif isinstance(node, EachLabel):
             stack += reversed(cube.labelled())
         elif isinstance(node, Told):

@@ -391,16 +391,7 @@ class Cube:
         """Independent entries of the gradient: lines (entries, unknowns + 1) that have to be what the members
         add, and their rows of ``sums.shares``.
         """
-        shares, width = self.sums.shares, self.features + self.sums.network.has_bias
-        lines = np.full((len(shares), self._places[-1] + 1), Fraction(0), dtype=object)
-        unit = linalg.identity(self.features + 1)
-        for m in range(len(self.patterns)):
-            products = []
-            for c, k in product(range(self.sums.free), range(width)):
-                line = self._line()
-                self._add_product(line, m, c, unit[k])  # with biases the last k is the constant
-                products.append(line)
-            lines += linalg.multiply(self.region(m).system, np.array(products, dtype=object))
+        lines, shares = self.entries(), self.sums.shares
         straight = self._straight()
         if straight:
             lines = np.concatenate([lines, straight])
@@ -412,6 +403,39 @@ class Cube:
             lines[:, -1] = Fraction(0)
         kept = linalg.pivots(np.concatenate([lines, shares], axis=1).T)
         return lines[kept], shares[kept]
+
+    def entries(self) -> Array:
+        """What the samples add to every entry of the gradient, lines (entries, unknowns + 1)."""
+        width = self.features + self.sums.network.has_bias
+        lines = np.full((len(self.sums.shares), self._places[-1] + 1), Fraction(0), dtype=object)
+        unit = linalg.identity(self.features + 1)
+        for m in range(len(self.patterns)):
+            products = []
+            for c, k in product(range(self.sums.free), range(width)):
+                line = self._line()
+                self._add_product(line, m, c, unit[k])  # with biases the last k is the constant
+                products.append(line)
+            lines += linalg.multiply(self.region(m).system, np.array(products, dtype=object))
+        return lines
+
+    def forms(self) -> tuple[Array, Array]:
+        """The same under mse as polynomials in all inputs: ``x^T A x + b x`` and a constant, A (entries, n,
+        n) symmetric, b (entries, n), n samples times features; every sample has its label.
+        """
+        lines, d = self.entries(), self.features
+        n = len(self.patterns) * d
+        squares = np.full((len(lines), n, n), Fraction(0), dtype=object)
+        slopes = np.full((len(lines), n), Fraction(0), dtype=object)
+        for m in range(len(self.patterns)):
+            at = self._places[m]
+            for i in range(d):
+                for j in range(i, d):
+                    for left, right in ((i, j), (j, i)):
+                        squares[:, m * d + left, m * d + right] += lines[:, at] / 2
+                    at += 1
+                slopes[:, m * d + i] = lines[:, at]
+                at += 1
+        return squares, slopes
 
     def _straight(self) -> list[Array]:
         """Lines that are zero: the rows of samples in a span, times every quantity."""
