@@ -202,7 +202,8 @@ def zero_pre_activation() -> Example:
         network,
         [[1, 0], [2, 0]],
         [0, 0],
-        "UNIQUE by z3 (every activation pattern unsatisfiable); no engine has a certificate for it",
+        "UNIQUE, certified by cubes; and by z3 (every activation pattern unsatisfiable)",
+        outcome=Outcome.UNIQUE,
     )
 
 
@@ -274,7 +275,7 @@ def one_logit_shared_neuron(labels: Labels = Labels.ONE_HOT) -> Example:
         network,
         [[0], [1]],
         [0, 0],
-        "UNIQUE by z3 (every activation pattern unsatisfiable); no engine has a certificate for it",
+        "UNIQUE, certified by cubes; and by z3 (every activation pattern unsatisfiable)",
         labels=labels,
     )
 

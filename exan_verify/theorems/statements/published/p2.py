@@ -269,6 +269,9 @@ STATEMENTS = (
         latex=r"K=1,\ E=0,\ z_i^m[j]=0\text{ allowed}\ \Longrightarrow\ \exists B'\neq B:\ "
         r"\nabla(B')=\nabla(B)",
         grounds=(
+            kernel(
+                "counterexamples.py: zero_pre_activation", "2-2-1, M = 2, every label and region", REFUTES
+            ),
             solver(
                 "p2-zero-pre-activation.smt2",
                 "2-2-1, M = 2: no second batch in any activation pattern",
@@ -277,11 +280,11 @@ STATEMENTS = (
             solver("p2-dead-at-a-point.smt2", "1-2-1, M = 1, outside the reading: one dead sample", NEITHER),
         ),
         checks=(
-            p2_checks.solved("2-2-1", zero_pre_activation),
+            p2_checks.refuted("2-2-1", zero_pre_activation, "every", strict=False),
             p2_checks.solved("2-3-1", zero_pre_activation_three_neurons),
             replace(p2_checks.solved("1-2-1", dead_at_a_point), direction=NEITHER),
         ),
-        example=lambda: replace(zero_pre_activation(), shown=p2_checks.solver_says_unique),
+        example=zero_pre_activation,
         smallest="With d >= 2 and M = 2 one neuron in the first layer is too narrow (narrow-first-layer): "
         "2-2-1 is the least.",
         remark="Neurons at zero bound the region from the side that the shear needs. With one sample, which "
