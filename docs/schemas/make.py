@@ -569,6 +569,7 @@ class ExportSmt(TypedDict):
     schema: Literal["exan/export-smt/1"]
     path: str
     files: list[str]
+    architecture: NotRequired[str]
     notes: list[str]
 
 
