@@ -39,8 +39,8 @@ PUBLISHED = (
 )
 STRICT = "no pre-activation is zero"
 ONE_LOGIT_LESS = (
-    "1-1-2 with M = 2 is the smallest with a certificate. 1-1-1 with both labels 0 is smaller by a logit and "
-    "rests on z3; nothing is smaller, because one sample without an ExAN is dead and moves (S3)."
+    "1-1-1 with M = 2 and both labels 0 is smaller by a logit and has a certificate too; nothing is smaller, "
+    "because one sample without an ExAN is dead and moves (S3)."
 )
 SOFTMAX_SMALLER = (
     "Smallest known; of the batches of two samples tried in 1-1-2 and 1-1-3 no engine says UNIQUE. One "
@@ -88,7 +88,9 @@ def _one_layer(place: str, symbol: str, kind: str) -> Statement:
     known = kind == "known"
     example, size = (_known, "1-1-2") if known else (_real, "2-3-1")
     two, lower = (exclusive_below, "1-3-1-1") if place == "last" else (exclusive_above, "1-2-3-1")
-    beside = p2_checks.solved("1-1-1", _known_one_logit) if known else p2_checks.refuted(lower, two, place)
+    beside = (
+        p2_checks.refuted("1-1-1", _known_one_logit, place) if known else p2_checks.refuted(lower, two, place)
+    )
     return _refuted(
         name=f"p2-{place}-layer-{kind}",
         title=f"No exclusive neuron in the {place} ReLU layer, "
@@ -136,7 +138,7 @@ STATEMENTS = (
         example=one_shared_neuron,
         checks=(
             p2_checks.refuted("1-1-2", one_shared_neuron, "last"),
-            p2_checks.solved("1-1-1", one_logit_shared_neuron),
+            p2_checks.refuted("1-1-1", one_logit_shared_neuron, "every"),
         ),
         remark="Its only hidden layer is the first and the last.",
     ),
@@ -157,7 +159,7 @@ STATEMENTS = (
         example=one_shared_neuron,
         checks=(
             p2_checks.refuted("1-1-2", one_shared_neuron, "first"),
-            p2_checks.solved("1-1-1", one_logit_shared_neuron),
+            p2_checks.refuted("1-1-1", one_logit_shared_neuron, "every"),
         ),
         remark="Peeling (E4) already contradicts this reading in spirit: a sample without ExAN may be "
         "peeled.",
@@ -185,7 +187,7 @@ STATEMENTS = (
         checks=(
             p2_checks.refuted("1-1-2", one_shared_neuron, "every"),
             p2_checks.refuted("1-1-3", shared_three_classes, "every"),
-            p2_checks.solved("1-1-1", one_logit_shared_neuron),
+            p2_checks.refuted("1-1-1", one_logit_shared_neuron, "every"),
         ),
         remark="Even samples of one region are UNIQUE as a rule when there are two logits or more and labels "
         "are one-hot (S5).",
@@ -198,7 +200,10 @@ STATEMENTS = (
         latex=r"E=0,\ \{y'_m\}=\{y_m\}\ \Longrightarrow\ \exists B'\neq B:\ \nabla(B')=\nabla(B)",
         grounds=(kernel("counterexamples.py: one_shared_neuron", "1-1-2, M = 2, known labels", REFUTES),),
         example=_known,
-        checks=(p2_checks.refuted("1-1-2", _known, "every"), p2_checks.solved("1-1-1", _known_one_logit)),
+        checks=(
+            p2_checks.refuted("1-1-2", _known, "every"),
+            p2_checks.refuted("1-1-1", _known_one_logit, "every"),
+        ),
         remark="The weakest form of the claim's negation; p2-real-labels is the strongest.",
     ),
     _refuted(
