@@ -506,6 +506,30 @@ def test_audit_shows_the_answer():
     assert Counter(both.verdict.samples) == {SampleStatus.DETERMINED: 2}
 
 
+def test_no_defence_is_offered_for_a_model_that_mitigate_refuses():
+    from exan_verify import mitigate
+    from exan_verify.cli.audit import _mitigable
+    from exan_verify.errors import ExanError
+
+    def connected(*between: nn.Module) -> nn.Sequential:
+        layers = [nn.Flatten(), nn.Linear(16, 24), *between, nn.Linear(24, 3)]
+        return initialised(nn.Sequential(*layers).double(), 0).eval()
+
+    x, y = pictures(2, (1, 4, 4), 0), [0, 2]
+    models = {
+        "": connected(nn.ReLU()),
+        "BatchNorm beside layer '1'": connected(nn.BatchNorm1d(24), nn.ReLU()),
+        "LeakyReLU of slope": connected(nn.LeakyReLU()),
+        "layer '0' (Conv2d)": module(4, [nn.Conv2d(1, 6, 3)], (24, 3), seed=0),
+    }
+    for said, model in models.items():
+        assert _mitigable(model, audit(model, (x, y))) == (not said)
+        if said:
+            with pytest.raises(ExanError) as caught:
+                mitigate(model, (x, y))
+            assert said in str(caught.value)
+
+
 def test_unique_means_that_the_attack_agrees():
     """Where CV1 holds the attack's pictures are the batch's, in float64."""
     agreed = 0
