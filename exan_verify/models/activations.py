@@ -29,7 +29,8 @@ def of_module(module: Any, path: str) -> Make:
     if type(module) is nn.LeakyReLU:
         return leaky(module.negative_slope)
     if type(module) is nn.PReLU:
-        return parametric(exact_array(module.weight, f"{path}.weight"), f"layer {path!r} (PReLU)")
+        parameter = f"{path}.weight"
+        return parametric(exact_array(module.weight, parameter), parameter, f"layer {path!r} (PReLU)")
     if type(module) is nn.ReLU6:
         return clipped(0.0, 6.0, "ReLU6")
     return clipped(module.min_val, module.max_val, "Hardtanh")
@@ -51,8 +52,8 @@ def of_function(node: Node) -> Make | None:
     return None
 
 
-def parametric(slopes: Array, place: str) -> Make:
-    """PReLU with ``slopes`` (1,) or one for each neuron; ``place``: what it is called in errors."""
+def parametric(slopes: Array, parameter: str, place: str) -> Make:
+    """PReLU with ``slopes`` (1,) or one for each neuron, the tensor ``parameter``; ``place``: in errors."""
 
     def made(neurons: int, _dtype: Any) -> Activation:
         if len(slopes) not in (1, neurons):
@@ -60,8 +61,9 @@ def parametric(slopes: Array, place: str) -> Make:
         said = "a trained slope" if len(slopes) == 1 else f"{neurons} trained slopes"
         return Activation(
             slope=np.repeat(slopes, neurons) if len(slopes) == 1 else slopes,
-            trained=True,
-            name=f"PReLU with {said}, whose own gradient is not used",
+            parameter=parameter,
+            shared=len(slopes) == 1,
+            name=f"PReLU with {said}",
         )
 
     return made

@@ -44,7 +44,7 @@ STANDINGS: dict[Standing, str] = {
         counting-formula downward exactness scale twins-softmax s0 s1 s2 s3 s4 s5-real-labels s5-two-samples
         narrow-first-layer narrow-release projected-transcript averaged-inputs masked-rows weights-alone
         sample-weights-invisible p2-factorisation p2-two-real p2-two-samples convolutions-determined
-        convolutions-moved sums-determined norms-fold local-epoch
+        convolutions-moved sums-determined norms-fold local-epoch p1-known-patterns p1-per-batch p2-exists
     """,
     Standing.BOUNDED: "counting-sizes s5-one-hot-counts",
     Standing.REFUTED: """
@@ -55,7 +55,7 @@ STANDINGS: dict[Standing, str] = {
         p2-first-layer-known p2-first-layer-real p2-known-labels p2-last-layer p2-last-layer-known
         p2-last-layer-real p2-real-labels p2-zero-pre-activation
         regrouping-protects perturbing-exans-away-protects masking-exan-rows-protects residual-joint-system
-        norms-fold-without-biases
+        norms-fold-without-biases e2-ratio-groups p1-known-patterns-labels p1-sample p2-sample p2-generic
     """,
     Standing.OPEN: "counting-generic",
 }
@@ -68,6 +68,11 @@ SIZES: dict[str, tuple[tuple[int, ...], int]] = {
     "counting-neurons": ((1, 3, 1), 2),
     "e2-first-row": ((1, 2, 2), 1),
     "e2-parallel": ((1, 2, 1), 2),
+    "p2-generic": ((2, 9, 2), 3),
+    "p2-sample": ((1, 2, 1), 2),
+    "p1-sample": ((1, 2, 1), 2),
+    "p1-known-patterns-labels": ((1, 3, 1, 2), 2),
+    "e2-ratio-groups": ((1, 2, 2), 2),
     "exactness-of-deficits": ((1, 1, 2), 2),
     "masking-exan-rows-protects": ((2, 9, 2), 3),
     "narrow-first-layer-alone": ((1, 1, 2), 2),
@@ -285,6 +290,7 @@ BREAKERS: dict[tuple[str, str], Callable[[Example], Example]] = {
     ("counting-neurons", "its example"): one_shared,
     ("e2-first-row", "first row"): one_sample_each,
     ("e2-parallel", "parallel"): one_sample_each,
+    ("e2-ratio-groups", "mixture"): one_sample_each,
     ("exactness-of-deficits", "loss vectors"): moved_logit,
 }
 

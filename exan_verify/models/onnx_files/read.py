@@ -463,7 +463,7 @@ class Reader:
             slopes = self._constant(node.input[1], place)
             slopes = slopes.reshape(-1) if slopes.size == 1 else self._for_each(slopes, place)
             self._claimed((node.input[1], None), place)
-            return parametric(exact_array(slopes, place), place)
+            return parametric(exact_array(slopes, place), node.input[1], place)
         ends = self._ends(node, attributes) if node.op_type == "Clip" else (None, None)
         return None if ends[0] is None or ends[1] is None else clipped(ends[0], ends[1], "Clip")
 
