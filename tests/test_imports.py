@@ -40,7 +40,8 @@ ALLOWED: Mapping[str, set[str]] = {
     "testing": LOGIC | {"models", "numeric", "api", "report", "theorems", "testing/strategies"},
     "mitigation": LOGIC | {"models", "numeric", "api", "data"},
     "report": LOGIC | {"models", "numeric", "api", "mitigation"},
-    "bench": LOGIC | {"models", "numeric", "api", "mitigation", "report", "data", "testing/strategies"},
+    "bench": LOGIC
+    | {"coq", "models", "numeric", "api", "mitigation", "report", "data", "testing/strategies"},
     "cli": LOGIC
     | {"coq", "models", "numeric", "api", "mitigation", "report", "data", "bench", "theorems", "testing"},
 }

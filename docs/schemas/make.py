@@ -38,6 +38,7 @@ from exan_verify.bench import (
     insecure,
     mitigation,
     peeling,
+    prove,
     robustness,
     run,
     smt,
@@ -569,6 +570,7 @@ class ExportSmt(TypedDict):
     schema: Literal["exan/export-smt/1"]
     path: str
     files: list[str]
+    architecture: NotRequired[str]
     notes: list[str]
 
 
@@ -733,6 +735,7 @@ class Suites(TypedDict, total=False):
     insecure: list[insecure.Row]
     mitigation: list[mitigation.Row]
     peeling: list[peeling.Row]
+    prove: list[prove.Row]
     robustness: list[robustness.Row]
     run: list[run.Row]
     smt: list[smt.Row]

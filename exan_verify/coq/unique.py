@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from exan_verify.coq.document import Given, claim_opening, opening
-from exan_verify.coq.literals import indices_literal, widths_literal, words_literal
+from exan_verify.coq.literals import Rows, indices_literal, widths_literal, words_of
 from exan_verify.coq.residues import (
     MODULI,
     Affine,
@@ -292,30 +292,30 @@ def document(given: Given, evidence: Evidence, *, about: str) -> str:
     if not given.loss.rational:
         numbers += f" {evidence.point}%uint63"
         library, hypothesis = "softmax", "e_transcendental "
+    terms = _Terms()
     sizes, lower = f"{d} {hidden[0]} {widths_literal(hidden[1:])}", ""
     if layer > 1:
         theorem += "_deep"
         below, above = widths_literal(hidden[: layer - 2]), widths_literal(hidden[layer:])
         sizes = f"{d} {below} {hidden[layer - 2]} {hidden[layer - 1]} {above}"
-        minor_list = ";\n  ".join(_minor(minor, samples) for minor in evidence.lower)
-        lower = f"Definition lower := [:: {minor_list}].\n"
+        lower = f"Definition lower := {terms.minors(evidence.lower)}.\n"
     told = "LossVectors"
     if evidence.output_minor is not None:
-        told = f"OutputRank {_minor(evidence.output_minor, samples)}"
+        told = f"OutputRank {terms.minor(evidence.output_minor)}"
     elif evidence.backward_minors:
-        minor_list = ";\n  ".join(_minor(minor, classes) for minor in evidence.backward_minors)
-        told = f"BackwardRank [:: {minor_list}]"
-    return f"""{opening(given, about, library)}
-(* What coqc checks the claim with. *)
-{lower}Definition evidence := Argument
-  {_unknowns(system, samples)}
-  {_minor(system.deltas_minor, samples)}
-  {_minor(evidence.inputs_minor, samples)}
+        told = f"BackwardRank {terms.minors(evidence.backward_minors)}"
+    argument = f"""Argument
+  {terms.unknowns(system)}
+  {terms.minor(system.deltas_minor)}
+  {terms.minor(evidence.inputs_minor)}
   {indices_literal(system.neurons)}
   {indices_literal(system.equations)}
   {indices_literal(system.dropped)}
-  {_rows(system.inverse)}
-  {_levels(evidence.splits, samples)}.
+  {terms.matrix(system.inverse)}
+  {terms.levels(evidence.splits)}"""
+    return f"""{opening(given, about, library)}
+(* What coqc checks the claim with. *)
+{"".join(terms.sentences)}{lower}Definition evidence := {argument}.
 Definition told := {told}.
 
 Local Close Scope array_scope.
@@ -339,34 +339,42 @@ End Claim.
 """
 
 
-def _minor(minor: Minor, size: int) -> str:
-    return f"(Minor {indices_literal(minor.columns)} (rows_of {size} {size} {words_literal(minor.inverse)}))"
+class _Terms:
+    """Terms of the evidence, and ``sentences`` to go before them: the rows of its large matrices."""
 
+    def __init__(self) -> None:
+        self.sentences = list[str]()
 
-def _rows(inverse: list[list[int]]) -> str:
-    return f"(rows_of {len(inverse)} {len(inverse)} {words_literal(inverse)})"
+    def matrix(self, rows: Rows) -> str:
+        """A square matrix of residues."""
+        sentences, words = words_of(f"inverse_{len(self.sentences)}", rows)
+        if sentences:
+            self.sentences.append(sentences)
+        return f"(rows_of {len(rows)} {len(rows)} {words})"
 
+    def minor(self, minor: Minor) -> str:
+        return f"(Minor {indices_literal(minor.columns)} {self.matrix(minor.inverse)})"
 
-def _unknowns(system: System, samples: int) -> str:
-    return f"({' '.join([system.choice, *(_minor(minor, samples) for minor in system.next_minors)])})"
+    def minors(self, minors: Sequence[Minor]) -> str:
+        return "[:: " + ";\n  ".join(map(self.minor, minors)) + "]"
 
+    def unknowns(self, system: System) -> str:
+        return f"({' '.join([system.choice, *map(self.minor, system.next_minors)])})"
 
-def _levels(splits: tuple[tuple[System, ...], ...], samples: int) -> str:
-    """For each layer the groups' systems, as ``division`` of proofs/coq/divisions.v."""
-    levels = ["[:: " + ";\n  ".join(_division(system, samples) for system in level) + "]" for level in splits]
-    return "[:: " + ";\n  ".join(levels) + "]"
+    def levels(self, splits: Sequence[Sequence[System]]) -> str:
+        """For each layer the groups' systems, as ``division`` of proofs/coq/divisions.v."""
+        levels = ["[:: " + ";\n  ".join(map(self.division, level)) + "]" for level in splits]
+        return "[:: " + ";\n  ".join(levels) + "]"
 
-
-def _division(system: System, samples: int) -> str:
-    size = len(system.deltas_minor.columns)
-    parts = [
-        _minor(system.deltas_minor, size),
-        _unknowns(system, samples),
-        indices_literal(system.neurons),
-        indices_literal(system.dropped),
-        _rows(system.inverse),
-    ]
-    return f"Division {' '.join(parts)}"
+    def division(self, system: System) -> str:
+        parts = [
+            self.minor(system.deltas_minor),
+            self.unknowns(system),
+            indices_literal(system.neurons),
+            indices_literal(system.dropped),
+            self.matrix(system.inverse),
+        ]
+        return f"Division {' '.join(parts)}"
 
 
 _OTHERS = {

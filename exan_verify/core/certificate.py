@@ -609,11 +609,12 @@ class StageMotions(
 ):
     """Evidence for AMBIGUOUS of a network of convolutions: motions of the pictures that keep the values of
     stage ``stage`` (from 1) and the weight gradients up to it; a linear space of ``dimension`` at least
-    (CV3).
+    (CV3). ``moving``: for each sample the pixels that move, where others are held still; none: all of them.
     """
 
     stage: Natural
     dimension: Natural
+    moving: tuple[tuple[Natural, ...], ...] = ()
 
 
 Evidence = (

@@ -330,8 +330,6 @@ def _asks_solvers(setting: Setting, samples: int) -> bool:
         return False  # their question is about the whole gradient
     from exan_verify.decide.solvers import ask_smt
 
-    if ask_smt.not_taken(setting.network, setting.question):
-        return False
     # unasked only about ReLU, where arguments about regions spare the solvers most of their work
     unasked = setting.engine == "auto" and isinstance(setting.network, ReluNetwork)
     return setting.engine == "smt" or (unasked and ask_smt.is_small(setting, samples))
@@ -463,7 +461,8 @@ def _reason(course: _Course, outcome: Outcome) -> str:
         )
     if not relu:
         parts.append(
-            "of networks with other activations than ReLU only lifting and the first layer's rank are asked"
+            "of networks with other activations than ReLU only lifting and the first layer's rank are asked, "
+            "and solvers of small ones where they are wanted (engine='smt')"
         )
     if not of_means:
         parts.append(_other_options(context, known_labels=course.gradient is None))
@@ -562,10 +561,11 @@ def _of_solvers(setting: Setting, gradient: Gradient, limits: Budget) -> Verdict
     question = setting.question
     if question.labels is Labels.KNOWN:
         raise InputError("labels='known' needs the batch's labels; give batch=, or 'one_hot' or 'real'")
-    refused = ask_smt.not_taken(setting.network, question)
-    if setting.engine != "smt" or refused or question.batch_size is None:
-        reason = "; ".join(filter(None, (OTHER_ACTIVATIONS, refused)))
-        return replace(_unknown(question.batch_size or 0, reason), tolerant=question.tolerance is not None)
+    if setting.engine != "smt" or question.batch_size is None:
+        unknown = _unknown(question.batch_size or 0, OTHER_ACTIVATIONS)
+        return replace(unknown, tolerant=question.tolerance is not None)
+    if question.tolerance is None and not question.loss.rational:
+        return _unknown(question.batch_size, _not_decided(setting))
     if question.tolerance is not None:
         return ask_smt.ask_about_tolerance(setting, gradient, limits)
     return ask_smt.ask_about_gradient(setting, gradient, question.batch_size, limits)

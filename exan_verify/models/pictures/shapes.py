@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 from exan_verify.errors import ShapeError, UnsupportedLayerError
-from exan_verify.models.pictures.stages import AdaptivePool, Convolution, ConvolutionalNetwork, Stage
+from exan_verify.models.pictures.stages import AdaptivePool, Convolution, ConvolutionalNetwork, Scale, Stage
 
 _LARGEST = 512
 """Pixels per side up to which sizes are tried."""
@@ -82,6 +82,11 @@ def _propagate(network: ConvolutionalNetwork, shape: tuple[int, ...]) -> tuple[t
                 f"{stage.kind} {stage.path!r} cannot take values of shape {tuple(taken[0].shape[1:])} "
                 f"(for pictures {shape}): {str(error).splitlines()[0]}; correct input_shape"
             ) from None
+        if isinstance(stage, Scale) and values[-1].shape != taken[0].shape:
+            raise ShapeError(
+                f"{stage.kind} {stage.path!r} has {stage.factor.numel()} channels, pictures of {shape} have "
+                f"{taken[0].shape[1]} there; correct input_shape"
+            )
         body.append(stage)
     if values[-1].dim() != 2:
         raise UnsupportedLayerError("the model does not flatten its pictures; put a Flatten before the head")

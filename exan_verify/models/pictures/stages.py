@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from exan_verify.core.network import ReluNetwork
 from exan_verify.errors import ShapeError
+from exan_verify.models.folding import Affine
 
 Size = tuple[int, int]
 
@@ -111,17 +112,20 @@ class Convolution(Stage):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Scale(Stage):
-    """A BatchNorm in eval mode that follows no convolution: ``factor * x + shift`` per channel."""
+    """A BatchNorm in eval mode that follows no convolution, or a constant shift and scale of the pictures as
+    they enter: ``factor * x + shift``, each (C,) or one number () for all. ``exact``: the constant itself.
+    """
 
     linear: ClassVar[bool] = True
 
     factor: Tensor
     shift: Tensor
+    exact: Affine | None = None
 
     @property
     def kind(self) -> str:
         """The name users see."""
-        return "BatchNorm"
+        return "BatchNorm" if self.exact is None else "shift and scale"
 
     def apply(self, *values: Tensor) -> Tensor:
         """Scaled and shifted: (M, C, H, W)."""
@@ -129,11 +133,11 @@ class Scale(Stage):
 
     def homogeneous(self, value: Tensor) -> Tensor:
         """Scaled only: (M, C, H, W)."""
-        return value * self.factor.to(value)[:, None, None]
+        return value * self.factor.to(value).reshape(-1, 1, 1)
 
     def offset(self, value: Tensor) -> Tensor:
-        """The shift, (C, 1, 1)."""
-        return self.shift.to(value)[:, None, None]
+        """The shift, (C, 1, 1) or (1, 1, 1)."""
+        return self.shift.to(value).reshape(-1, 1, 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
