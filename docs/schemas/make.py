@@ -38,6 +38,7 @@ from exan_verify.bench import (
     insecure,
     mitigation,
     peeling,
+    reach,
     robustness,
     run,
     smt,
@@ -733,6 +734,7 @@ class Suites(TypedDict, total=False):
     insecure: list[insecure.Row]
     mitigation: list[mitigation.Row]
     peeling: list[peeling.Row]
+    reach: list[reach.Row]
     robustness: list[robustness.Row]
     run: list[run.Row]
     smt: list[smt.Row]
