@@ -20,7 +20,6 @@ from exan_verify.exact.backprop import forward, jacobians
 from exan_verify.testing.laws.law import WORK, Case, cases, law, require, require_no_contradiction
 from exan_verify.testing.laws.verdicts import same_gradient_of, samples_of
 from exan_verify.testing.strategies import questions
-from exan_verify.testing.strategies.basic import sloped
 
 SLOPES = (-2, -0.5, 0.25, 3)
 """Below zero; above it is 1."""
@@ -51,7 +50,7 @@ def with_activations(network: ReluNetwork, kind: str, slopes: Sequence[float]) -
             ),
         )
     one = kind == "PReLU, one slope"
-    found = sloped(network, [list(slopes[:1]) * n if one else slopes[:n] for n in network.widths[1:-1]])
+    found = network.sloped([list(slopes[:1]) * n if one else slopes[:n] for n in network.widths[1:-1]])
     if kind == "slopes":
         return found
     own = tuple(
