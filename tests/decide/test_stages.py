@@ -507,7 +507,7 @@ def test_motions_keep_the_own_weights_below_a_mean_alone():
 def test_the_gradient_of_weights_with_a_mean_is_not_used(monkeypatch: pytest.MonkeyPatch):
     """With it a stage would have full rank; it is not part of the model's gradient."""
     undecided = 0
-    for seed in range(6):
+    for seed in range(3):
         model, shape = averaged_model("plain", seed)
         network = to_staged(model, shape)
         x, y = pictures(2, shape, seed), [0, 2]
