@@ -39,6 +39,7 @@ from exan_verify.bench import (
     mitigation,
     peeling,
     prove,
+    reach,
     robustness,
     run,
     smt,
@@ -570,6 +571,7 @@ class ExportSmt(TypedDict):
     schema: Literal["exan/export-smt/1"]
     path: str
     files: list[str]
+    architecture: NotRequired[str]
     notes: list[str]
 
 
@@ -735,6 +737,7 @@ class Suites(TypedDict, total=False):
     mitigation: list[mitigation.Row]
     peeling: list[peeling.Row]
     prove: list[prove.Row]
+    reach: list[reach.Row]
     robustness: list[robustness.Row]
     run: list[run.Row]
     smt: list[smt.Row]

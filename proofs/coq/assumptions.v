@@ -67,6 +67,10 @@ Print Assumptions PL1_batch.
 Print Assumptions CV1_step.
 Print Assumptions CV1_down.
 Print Assumptions CV1.
+Print Assumptions CV1_sum.
+Print Assumptions CV1_shortcut.
+Print Assumptions convolutionE.
+Print Assumptions convolution_gradient.
 Print Assumptions output_rank.
 Print Assumptions output_rank_batch.
 Print Assumptions backward_map.
@@ -198,5 +202,8 @@ Print Assumptions W_splits.
 Print Assumptions W_unique.
 Print Assumptions X_unique.
 Print Assumptions Y_unique.
+Print Assumptions AA_sum.
+Print Assumptions AA_shortcut.
+Print Assumptions AA_taps.
 Print Assumptions transcendental_root.
 Print Assumptions root_of_e_transcendental.

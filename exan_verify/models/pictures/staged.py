@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from exan_verify.core.arrays import freeze
+from exan_verify.core.arrays import Array, freeze
 from exan_verify.core.network import Linear, ReluNetwork, exact_array
-from exan_verify.core.staged import Convolution, Pool, Residual, StagedNetwork
+from exan_verify.core.staged import Convolution, Entry, Pool, Residual, StagedNetwork
 from exan_verify.errors import UnsupportedLayerError
 from exan_verify.models.chain import Kind, Step, assemble, describe, unwrap
 from exan_verify.models.folding import Affine, fold_constants
@@ -53,7 +53,10 @@ def to_staged(model: Any, input_shape: Sequence[int] | None = None) -> StagedNet
     stages = reader.stages()
     head = reader.head()
     return StagedNetwork(
-        stages=stages, head=head, notes=(*notes, *dict.fromkeys((*reader.notes, *head.notes)))
+        stages=stages,
+        head=head,
+        notes=(*notes, *dict.fromkeys((*reader.notes, *head.notes))),
+        entry=reader.entry,
     )
 
 
@@ -68,6 +71,7 @@ class _Reader:
             for taken in dict.fromkeys(stage.inputs):
                 self.users[taken].append(number)
         self.notes: list[str] = []
+        self.entry: Entry | None = None
         self.trained = any(p.requires_grad for p in model.parameters())
 
     def stages(self) -> tuple[Convolution | Pool | Residual, ...]:
@@ -81,7 +85,9 @@ class _Reader:
                 found.append(made)
                 continue
             at, place = place, self.users[place][0] + 1
-            if isinstance(stage, Scale):
+            if isinstance(stage, Scale) and stage.exact is not None:
+                self._enter(stage.exact, self._shape(at)[0])
+            elif isinstance(stage, Scale):
                 waiting.append(stage)
             elif isinstance(stage, FloatConvolution):
                 place = self._rectified(place, stage)
@@ -92,6 +98,13 @@ class _Reader:
                 found.append(_pool(stage, self._shape(at), first=not found))
         _require_none(waiting)
         return tuple(found)
+
+    def _enter(self, constant: Affine, channels: int) -> None:
+        """Put a constant after those before it that the pictures pass through as they enter."""
+        factor, shift = (_of_channels(part, channels) for part in (constant.factor, constant.shift))
+        if self.entry is not None:
+            factor, shift = factor * self.entry.factor, factor * self.entry.shift + shift
+        self.entry = Entry(factor=freeze(factor), shift=freeze(shift))
 
     def _shape(self, place: int) -> tuple[int, int, int]:
         channels, height, width = self.shapes[place]
@@ -204,6 +217,12 @@ class _Reader:
     def _own(self, name: str) -> Any:
         """A parameter as it is stored."""
         return exact_array(self.model.get_parameter(name), name)
+
+
+def _of_channels(part: Array, channels: int) -> Array:
+    """(C,) of () or (C,)."""
+    spread: Array = np.broadcast_to(part, (channels,)).copy()
+    return spread
 
 
 def _pool(stage: Stage, shape: tuple[int, int, int], *, first: bool) -> Pool:

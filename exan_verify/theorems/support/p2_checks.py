@@ -52,10 +52,10 @@ def refutes_p2(example: Example, layers: str, *, strict: bool = True) -> Result:
     return all_met(found)
 
 
-def refuted(name: str, example: Callable[[], Example], layers: str) -> Check:
+def refuted(name: str, example: Callable[[], Example], layers: str, *, strict: bool = True) -> Check:
     """A check that runs :func:`refutes_p2`."""
     what = "recomputes the exclusivity, certifies the batch and gives the certificate to the kernel"
-    return by_example(name, what, example=example, judge=partial(refutes_p2, layers=layers))
+    return by_example(name, what, example=example, judge=partial(refutes_p2, layers=layers, strict=strict))
 
 
 def solver_says_unique(example: Example, seed: int = 0) -> Result:
