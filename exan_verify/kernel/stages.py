@@ -117,7 +117,7 @@ def _determined(evidence: Stages, subject: Pictures) -> Facts:
     left = list(range(len(stages)))
     try:
         for prime in PRIMES:
-            deltas = _deltas(subject, prime)
+            deltas = _deltas(subject, prime) if left else None
             if deltas is not None:
                 left = [k for k in left if not _full(subject, k, deltas[k], prime)]
     except MemoryError as error:

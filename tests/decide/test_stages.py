@@ -312,6 +312,25 @@ def test_pixels_that_too_many_outputs_see_are_held_still():
     assert plain(boxed.certificate)["evidence"][0]["moving"] == []
 
 
+def test_no_choice_of_pixels_leaves_more_than_equal_shares_do():
+    rng = np.random.default_rng(4)
+    for seed in range(20):
+        options = {"padding": 1, "stride": int(rng.integers(1, 3)), "groups": int(rng.integers(1, 3))}
+        made = module(6, [nn.Conv2d(2, 4, 3, **options)], (4, 3), seed=seed)
+        (stage,) = to_staged(made, (2, 6, 6)).stages
+        inside = rng.random((72, 2)) < 0.9
+        kept = sees(stage, inside) & (
+            rng.random((int(np.prod(stage.output_shape)), 2)) < rng.uniform(0.1, 0.9)
+        )
+        pixels, surplus = stages._held(stage, inside, kept)
+        most = stages._surplus_at_most(stage, inside, kept)
+        assert surplus.sum() <= most + 1e-9
+        for m in range(2):
+            # what is left is at least what all pixels leave, and none
+            assert surplus[m] >= max(0, int(inside[:, m].sum() - kept[:, m].sum()))
+            assert inside[list(pixels[m]), m].all()
+
+
 def test_what_an_output_sees_is_what_its_taps_take():
     rng = np.random.default_rng(0)
     options = {"padding": 1, "dilation": 2, "stride": 2, "groups": 2}
@@ -485,6 +504,30 @@ def test_audit_shows_the_answer():
     assert both.verdict.outcome is Outcome.UNIQUE
     assert both.attack is not None
     assert Counter(both.verdict.samples) == {SampleStatus.DETERMINED: 2}
+
+
+def test_no_defence_is_offered_for_a_model_that_mitigate_refuses():
+    from exan_verify import mitigate
+    from exan_verify.cli.audit import _mitigable
+    from exan_verify.errors import ExanError
+
+    def connected(*between: nn.Module) -> nn.Sequential:
+        layers = [nn.Flatten(), nn.Linear(16, 24), *between, nn.Linear(24, 3)]
+        return initialised(nn.Sequential(*layers).double(), 0).eval()
+
+    x, y = pictures(2, (1, 4, 4), 0), [0, 2]
+    models = {
+        "": connected(nn.ReLU()),
+        "BatchNorm beside layer '1'": connected(nn.BatchNorm1d(24), nn.ReLU()),
+        "LeakyReLU of slope": connected(nn.LeakyReLU()),
+        "layer '0' (Conv2d)": module(4, [nn.Conv2d(1, 6, 3)], (24, 3), seed=0),
+    }
+    for said, model in models.items():
+        assert _mitigable(model, audit(model, (x, y))) == (not said)
+        if said:
+            with pytest.raises(ExanError) as caught:
+                mitigate(model, (x, y))
+            assert said in str(caught.value)
 
 
 def test_unique_means_that_the_attack_agrees():

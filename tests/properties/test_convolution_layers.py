@@ -90,6 +90,7 @@ def test_forward_and_gradients_are_those_of_torch(case: Model):
     given = autograd(model, x, y)
     with torch.no_grad():
         assert torch.allclose(network.logits(x), model(x), rtol=1e-9, atol=1e-11)
+        assert network.shapes() == [tuple(value.shape[1:]) for value in network.values(x)]
     effective = split_gradient(network, given, torch.device("cpu")).body
     own = convolution_gradients(network, x, BatchLoss(loss=Loss.CROSS_ENTROPY, labels=y, divisor=3))
     for place, gradient in own.items():
