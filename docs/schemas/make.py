@@ -39,6 +39,7 @@ from exan_verify.bench import (
     mitigation,
     peeling,
     prove,
+    reach,
     robustness,
     run,
     smt,
@@ -737,6 +738,7 @@ class Suites(TypedDict, total=False):
     mitigation: list[mitigation.Row]
     peeling: list[peeling.Row]
     prove: list[prove.Row]
+    reach: list[reach.Row]
     robustness: list[robustness.Row]
     run: list[run.Row]
     smt: list[smt.Row]

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 SUITES = (
     "certify",
     "attack",
+    "reach",
     "robustness",
     "training",
     "peeling",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
+from math import comb
 from typing import Literal
 
 import numpy as np
@@ -134,8 +135,8 @@ def _point(p: int) -> int:
 def find_evidence(
     given: Given, layers: Sequence[int], choices: Sequence[Choice], *, degree: int = 2
 ) -> Evidence | None:
-    """Minors for the ranks of C1, C2 with splits, or of L3 at degree three, by the first of ``layers`` and
-    ``choices`` that reaches them all.
+    """Minors for the ranks of C1 or L3, groups told apart above, by the first of ``layers`` and ``choices``
+    that reaches them all.
     """
     state = _State(given)
     for layer in layers:
@@ -156,7 +157,7 @@ def _evidence(
     lower = [select(state.deltas(p)[k - 1], p) for k in range(1, layer)]
     if system is None or inputs is None or None in lower:
         return None
-    splits = _splits(state, layer, choices, p) if choice != "Alone" else ()
+    splits = _splits(state, layer, choices, p, degree) if choice != "Alone" else ()
     output, backward = None, list[Minor | None]()
     if layer < state.depth - 1 or choice == "Alone":
         output = select(state.lifted_inputs(state.depth), p)
@@ -180,9 +181,11 @@ def _evidence(
 
 
 def _splits(
-    state: _State, layer: int, choices: Sequence[Choice], p: int
+    state: _State, layer: int, choices: Sequence[Choice], p: int, degree: int
 ) -> tuple[tuple[System, ...], ...] | None:
-    """The systems that tell groups of ``layer`` apart, layer by layer (docs/theory.md 6.4, step 11)."""
+    """The systems that tell groups of ``layer`` apart, layer by layer (docs/theory.md 6.4, step 11), of
+    degree two where that is enough.
+    """
     levels = list[tuple[System, ...]]()
     groups = [group for group in state.groups(layer, range(state.given.samples)) if len(group) > 1]
     while groups:
@@ -193,8 +196,9 @@ def _splits(
             next(
                 (
                     found
+                    for power in range(2, degree + 1)
                     for choice in choices
-                    if choice != "Alone" and (found := _found_system(state, layer, choice, group, p, 2))
+                    if choice != "Alone" and (found := _found_system(state, layer, choice, group, p, power))
                 ),
                 None,
             )
@@ -210,8 +214,9 @@ def _splits(
 def _found_system(
     state: _State, layer: int, choice: Choice, members: Sequence[int], p: int, degree: int
 ) -> System | None:
-    """A minor of the lifted system of ``members`` at ``layer`` that leaves the square of each group's size
-    (docs/theory.md, C2), and one of their deltas; None where the ranks are not reached.
+    """A minor of the lifted system of ``members`` at ``layer`` that leaves what their groups must leave, at
+    degree two the square of each group's size (docs/theory.md, C2), and one of their deltas; None where the
+    ranks are not reached.
     """
     if choice == "SumZero" and layer < state.depth - 1:
         return None
@@ -231,7 +236,8 @@ def _found_system(
         return None
     neurons, equations, dropped, inverse = list[int](), list[int](), list[int](), list[list[int]]()
     if choice != "Alone":
-        free = sum(len(group) ** 2 for group in state.groups(layer, members)) if degree == 2 else len(members)
+        sizes = [len(group) for group in state.groups(layer, members)]
+        free = sum(size**2 if degree == 2 else comb(size + 2, 3) for size in sizes)
         system = reduced(_system(delta, weight) if degree == 2 else _cubic_system(delta, weight, p), p)
         columns = pivots(system)
         if len(columns) < system.ncols() - free:
@@ -371,6 +377,7 @@ class _Terms:
             self.minor(system.deltas_minor),
             self.unknowns(system),
             indices_literal(system.neurons),
+            indices_literal(system.equations),
             indices_literal(system.dropped),
             self.matrix(system.inverse),
         ]

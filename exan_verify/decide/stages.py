@@ -138,11 +138,13 @@ def _moving(subject: Staged) -> Finding | None:
         seen = sees(stage, moving)
         moving = seen & passed.patterns[k]
         zeros = zeros + (seen & passed.zeros[k]).sum(axis=0)
-        shared += stage.weight.size
+        shared += stage.numbers
         everything: tuple[tuple[int, ...], ...] = ()
         ways = [(everything, inside.sum(axis=0) - moving.sum(axis=0) - zeros)]
-        if k == 0:
-            ways.append(_held(stage, inside, moving | passed.zeros[0]))
+        kept = moving | passed.zeros[0] if k == 0 else moving
+        # a matching takes a third of a second to load: not where it cannot leave enough
+        if k == 0 and _surplus_at_most(stage, inside, kept) > shared:
+            ways.append(_held(stage, inside, kept))
         for pixels, surplus in ways:
             dimension = int(np.maximum(surplus, 0).sum()) - shared
             if dimension > (0 if found is None else found.dimension):
@@ -166,6 +168,24 @@ def _moving(subject: Staged) -> Finding | None:
         witness=Witness(dimension=found.dimension),
         reason=reason,
     )
+
+
+def _surplus_at_most(stage: Convolution, inside: Mask, kept: Mask) -> float:
+    """How many more pixels than outputs that see them there are at most, over all samples and choices of
+    pixels: what is left when every output takes an equal share of each pixel ``inside`` that it sees. A
+    fractional matching has no larger value than the largest matching.
+    """
+    (channels, height, width), groups = stage.input_shape, stage.groups
+    samples, places = inside.shape[1], taps(stage)
+    free = inside.reshape(groups, channels // groups, height * width, samples)
+    free = np.concatenate([free, np.zeros_like(free[:, :, :1])], axis=2)
+    outputs = kept.reshape(groups, -1, places.shape[1], samples).sum(axis=1)  # (groups, positions, M)
+    seen = free[:, :, places].sum(axis=(1, 2))
+    share = (outputs / np.maximum(seen, 1))[:, None]
+    load = np.zeros(free.shape)
+    for at in places:  # a tap takes a pixel at one position
+        load[:, :, at] += share
+    return float(np.maximum(1 - load, 0)[free].sum())
 
 
 def _held(stage: Convolution, inside: Mask, kept: Mask) -> tuple[tuple[tuple[int, ...], ...], Places]:
@@ -340,7 +360,9 @@ def _ways(subject: Staged, k: int, delta: tuple[Residues, ...]) -> list[tuple[Eq
 def _way_full(way: tuple[Equations, ...], prime: int, limits: Budget) -> tuple[bool, int]:
     left = 0
     for stage, active, delta in way:
-        parts = systems(stage, active, delta, prime)
+        # of weights that a pool is part of the gradient is not known
+        known = delta if stage.trained is None else np.zeros_like(delta)
+        parts = systems(stage, active, known, prime)
         left = sum(system.left for system in parts)
         for system in parts:
             limits.spend(system.left**2 * max(system.left, 1))

@@ -205,6 +205,7 @@ _ASSUMED = re.compile(r"\b(Axioms?|Parameters?|Conjecture|Admitted|admit|give_up
         "layers",
         "splits",
         "divisions",
+        "triples",
         "certificates",
         "claims",
         "second",
@@ -489,6 +490,51 @@ def test_coqc_accepts_chains_of_splits_and_those_of_a_higher_layer(
     path.write_text(document(given, replace(evidence, splits=()), about=" "))
     with pytest.raises(CertificateRejected, match="coqc rejects"):
         compiled(path)
+
+
+@needs_coq
+@pytest.mark.campaign
+def test_coqc_accepts_groups_by_degree_three(tmp_path: Path) -> None:
+    """Too few neurons for degree two: at the layer, and where the next one divides the group of three."""
+    network, (x, y) = parted((5, 24, 12, 14, 3), {1: 2.0**-24, 2: 2.0**-11}, {2: (0, 2), 3: (0, 1)})
+    assert groups_by_layer(network, x) == [2, 3, 4]
+    given = Given(
+        loss=Loss.CROSS_ENTROPY,
+        layers=tuple((tensor(one.weight, "w"), tensor(one.bias, "b")) for one in network.layers),
+        inputs=tensor(x, "x"),
+        labels=[int(v) for v in y],
+        factor=4,
+    )
+    assert find_evidence(given, [1], ["NextDeltas", "AllEntries"]) is None
+    evidence = find_evidence(given, [1], ["NextDeltas", "AllEntries"], degree=3)
+    assert evidence is not None
+    # V = 100 less binom(5, 3) + 1, then 66 less binom(4, 3) + 1 in the span of three, then degree two
+    assert len(evidence.system.equations) == 89
+    ((second,), (third,)) = evidence.splits
+    assert (len(second.equations), len(third.equations)) == (59 if second.next_minors else 0, 0)
+    path = tmp_path / "claim.v"
+    path.write_text(document(given, evidence, about=" "))
+    assert "PrimInt63.mul" in compiled(path)
+    unknown, *others = second.equations
+    spoiled = replace(second, equations=[(unknown + 1) % 3, *others])
+    for splits in ((), ((spoiled,), (third,))):
+        path.write_text(document(given, replace(evidence, splits=splits), about=" "))
+        with pytest.raises(CertificateRejected, match="coqc rejects"):
+            compiled(path)
+
+
+@needs_coq
+@pytest.mark.campaign
+def test_coqc_accepts_a_certificate_of_degree_three_with_a_group(tmp_path: Path) -> None:
+    network, batch = parted((5, 20, 8, 3), {1: 2.0**-24}, {2: (0, 1)})
+    certificate = certify(network, batch=batch, loss="cross_entropy").certificate
+    assert certificate is not None
+    (part,) = certificate["evidence"]
+    assert (part["type"], part["argument"]["groups"]) == ("degree_three", ((0, 1), (2,), (3,)))
+    path = tmp_path / "claim.v"
+    path.write_text(prove(certificate, network, batch=batch))
+    assert path.read_text().count("Division") == 1
+    assert "PrimInt63.mul" in compiled(path)
 
 
 def narrow_top(shift: int) -> Any:

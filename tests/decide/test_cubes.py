@@ -31,7 +31,7 @@ from exan_verify.exact.softmax import loss_vectors_ball
 from exan_verify.instances import instance
 from exan_verify.kernel.cubes import alone
 from exan_verify.kernel.cubes.check import fewer_inputs
-from exan_verify.kernel.cubes.listing import Sums, listed_patterns
+from exan_verify.kernel.cubes.listing import Sums, _walls, listed_patterns
 from exan_verify.kernel.cubes.members import Members
 from exan_verify.kernel.cubes.relaxation import Cube, letters
 from exan_verify.kernel.given import Subject
@@ -446,6 +446,39 @@ def test_what_a_region_needs_to_tell_its_samples():
     for match, ask in refused:
         with pytest.raises(CertificateRejected, match=match):
             ask()
+
+
+@pytest.mark.parametrize(
+    ("loss", "lines", "values", "absurd"),
+    [
+        (Loss.MSE, [[1, 1, 0], [1, 0, 0]], [0, 1], False),
+        (Loss.MSE, [[1, 0, 0], [2, 0, 0]], [1, 1], True),
+        (Loss.MSE, [[1, 0, 0], [2, 0, 0]], [1, 2], False),
+        (Loss.MSE, [[1, 2, 3], [1, 2, 4]], [3, 4], False),
+        (Loss.MSE, [[1, 2, 3], [1, 2, 4]], [3, 5], True),
+        (Loss.MSE, [[1, 2, 3], [2, 4, 7]], [3, 7], False),
+        (Loss.MSE, [[1, 2, 3], [1, 2, 3], [0, 1, 0]], [1, 0, 7], True),
+        (Loss.CROSS_ENTROPY, [[1, 1, 0], [1, 0, 0]], [0, 1], False),
+        (Loss.CROSS_ENTROPY, [[1, 0, 0], [2, 0, 0]], [1, 1], True),
+        (Loss.CROSS_ENTROPY, [[1, 0, 0], [2, 0, 0]], [1, 2], False),
+        (Loss.CROSS_ENTROPY, [[1, 0, 1], [1, 0, 0]], [2, 2], True),
+        (Loss.CROSS_ENTROPY, [[1, 0, 3], [2, 0, 6]], [1, 2], False),
+    ],
+)
+def test_entries_contradict_each_other_where_no_unknown_is_left(loss, lines, values, absurd):
+    """Values are given as such, and under cross_entropy as multiples of the first entry of a loss vector."""
+    cube = own_cube(drawn(np.random.default_rng(1), loss, True))
+    shares = np.full((len(lines), len(cube.sums.vectors)), Fraction(0), dtype=object)
+    shares[:, 0] = values
+    assert cube._overdetermined(np.array(lines, dtype=object) + Fraction(0), shares) is absurd
+
+
+def test_the_sides_of_a_domain_are_what_they_say():
+    """At points of two features: feature 1 at least 2, feature 0 at most 5; infinite sides say nothing."""
+    rows = _walls(((None, Fraction(5)), (Fraction(2), None)))
+    points = np.array([[5, 2, 1], [6, 2, 1], [5, 1, 1]], dtype=object)
+    values = [[row @ x for x in points] for row, strict in rows if not strict]
+    assert values == [[0, -1, 0], [0, 0, -1]]
 
 
 @pytest.mark.parametrize(("weight", "bias", "wall"), [(-1, 1, 2), (1, 1, 1)])

@@ -19,7 +19,8 @@ from exan_verify.decide.context import Setting
 from exan_verify.decide.gradient.found import Near, record_of
 from exan_verify.decide.pipeline import _of_found
 from exan_verify.exact.backprop import gradient as exact_gradient
-from tests.support.certificate_cases import assert_rejected, change, plain
+from exan_verify.kernel.algebraic import samples_of
+from tests.support.certificate_cases import assert_refused, assert_rejected, change, plain
 from tests.support.smt_cases import irrational, irrational_certificate
 
 Part = dict[str, Any]
@@ -146,6 +147,29 @@ def test_what_the_kernel_does_not_find_stays_the_solvers_word() -> None:
     assert record_of(setting, given, word) is None
     assert _of_found(setting, given, word, Budget()) is word
     assert record_of(setting, given, replace(word, batch=None)) is None
+
+
+ONE: Any = (("1", ()),)
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"labels": ((((("1/2", ()),)),),)}, "no integer"),
+        ({"labels": ((((("3", ()),)),),)}, "not admitted"),
+        ({"inputs": ((((("1" * 2001, ()),)),),)}, "too long"),
+        ({"roots": (AlgebraicRoot(polynomial=(1 << 4096, 0, -1), low="0", high="1"),)}, "too long"),
+        ({"roots": (AlgebraicRoot(polynomial=(-1, 1), low="0", high="2"),)}, "too large"),
+        ({"roots": (AlgebraicRoot(polynomial=(-2, 0, 1), low="1", high="2"),) * 7}, "too large"),
+    ],
+)
+def test_numbers_and_labels_are_bounded(changes: dict[str, Any], match: str) -> None:
+    network = ReluNetwork.from_arrays([[[1]], [[1], [0]]], [[0], [0, 0]])
+    record = AlgebraicBatch(**{"roots": (), "inputs": ((ONE,),), "labels": (((),),), **changes})
+    question = Question(loss=Loss.HINGE, batch_size=1)
+    assert_refused(match, samples_of, record, network, question)
+    samples = samples_of(AlgebraicBatch(roots=(), inputs=((ONE,),), labels=(((),),)), network, question)
+    assert [[len(v) for v in row] for row in samples.targets] == [[1, 0]]
 
 
 def test_nothing_is_said_beside_a_boundary() -> None:

@@ -110,10 +110,11 @@ def test_the_stages_compute_what_the_model_computes(name: str):
         found = network.logits(x)
     assert network.input_shape == shape
     assert torch.allclose(found, expected, rtol=1e-10, atol=1e-12)
+    assert network.shapes() == [tuple(value.shape[1:]) for value in network.values(x)]
     assert network.shapes()[-1] == (network.head.widths[0],)
 
 
-def test_shapes_are_found_on_the_meta_device_and_where_clear():
+def test_shapes_are_found_where_clear():
     network = to_convolutional(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 2)))
     assert network.input_shape == (3, 4, 4)
     assert network.shapes() == [(3, 4, 4), (4, 2, 2), (4, 2, 2), (16,)]

@@ -200,7 +200,7 @@ def test_the_equations_that_exclude_other_batches_are_those_of_the_neurons():
             torch.tensor(rng.normal(size=shape)) for shape in ((7, 4), (7, 3), (4, 3), (4,), (3,))
         )
         slope = None if slopes is None else torch.tensor(slopes)
-        r, t = uniqueness._equations(b, o, o @ points.T, slope)
+        r, t = uniqueness.pair_equations(b, o, o @ points.T, slope)
         pairs, upper = torch.triu_indices(4, 4, 1), torch.triu_indices(3, 3)
         mixed = (q[:, None] * (p - q[:, None] * points)).flatten()
         below = torch.outer(p, p) - torch.einsum("a,ak,al->kl", q.square(), points, points)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from exan_verify.bench.robustness import (
     MODES,
+    TRAINED,
     Mode,
     Scene,
     attack_spoiled,
@@ -48,7 +49,7 @@ def slow(mode: Mode, method: str) -> bool:
             id=f"{mode.name}-{method}",
             marks=[pytest.mark.campaign] if slow(mode, method) else [],
         )
-        for k, mode in enumerate(MODES)
+        for k, mode in enumerate(one for one in MODES if one is not TRAINED)
         # what auto asks first and next, by itself in turn
         for method in ("auto", *([METHODS[1 + k % 6 // 3]] if k % 3 == 1 else []))
     ],
@@ -65,7 +66,7 @@ def test_rounded_gradients_are_recovered(mode: Mode):
     assert (outcome.recall, outcome.confirmed + outcome.consistent, outcome.refused) == (1.0, 4, "")
 
 
-@pytest.mark.parametrize("name", ["noise 1e-05", "bfloat16 sent as float64"])
+@pytest.mark.parametrize("name", ["noise 1e-03", "bfloat16 sent as float64"])
 def test_noise_leaves_candidates_that_nobody_stands_behind(name: str):
     # what is shown without a bound is still a leak, so it is handed out as a candidate
     (mode,) = (mode for mode in MODES if mode.name == name)

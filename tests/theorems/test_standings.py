@@ -25,6 +25,7 @@ from exan_verify.theorems.statements.published import b1
 from exan_verify.theorems.support import counterexamples as stored
 from exan_verify.theorems.support import p1_checks as published
 from exan_verify.theorems.support import p2_checks as secure
+from exan_verify.theorems.support import two_classes
 from exan_verify.theorems.support.example_check import ExampleCheck
 from exan_verify.theorems.support.exclusive_layers import Layered
 from exan_verify.theorems.support.instance_check import InstanceCheck
@@ -331,6 +332,7 @@ BREAKS: dict[tuple[str, str], tuple[Any, str, Any]] = {
     ("p1-apart", "counterexamples"): (published, "COUNTEREXAMPLES", (apart_example,)),
     ("p1-generic", "sizes"): (published, "enough", lambda *_: True),
     ("p1-one-logit", "all mixings"): (published, "feasible_mixings", lambda *_, **__: iter([1])),
+    ("p1-softmax-two-classes", "four samples"): (two_classes, "balance", lambda *_: flint.arb(1)),
     ("p1-two-classes", "one dimension"): (published, "generic_pair", lambda *_: True),
     ("p2-cross-entropy", "sixteen samples"): (secure, "crowd", exclusive_crowd),
     ("twins-softmax", "lemma"): (scale.twins, "steps", lambda: [scale.twins.Step("1 = 2", False)]),

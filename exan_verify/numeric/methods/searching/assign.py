@@ -44,7 +44,7 @@ _PATIENCE = 10
 _SHARES = ((0.5, 1.0), (0.3, 0.2), (0.1, 0.05))
 """Shares outside of the span of what is known that candidates keep once half of the samples are, each with
 the part of the missing samples that a round is expected to find with it, until one has been tried. Larger
-shares keep candidates from mixtures of what is known, too, and miss samples that are nearly such mixtures."""
+shares keep candidates from mixtures of what is known, too, and miss the samples that are nearly such."""
 
 _PRIOR = 2.0
 """So many samples with a neuron active, and as many with it inactive, are counted beside those found."""
