@@ -611,6 +611,7 @@ class Example(TypedDict, total=False):
     note: str
     widths: list[Count]
     parameters: dict[str, Array]
+    slopes: list[Array | None]
     loss: Loss
     reduction: Reduction
     labels: Labels

@@ -290,6 +290,23 @@ class ReluNetwork(Network):
             )
         )
 
+    def sloped(self, slopes: Sequence[Sequence[Any] | None]) -> PiecewiseNetwork:
+        """The same layers with LeakyReLU: a slope below zero for each neuron of each hidden layer; None for a
+        layer that keeps ReLU.
+
+        Raises :class:`InputError` where slopes do not fit.
+        """
+        activations = tuple(
+            None
+            if own is None
+            else Activation(
+                slope=np.array([to_fraction(s) for s in own], dtype=object),
+                name=f"slopes {', '.join(sorted({str(s) for s in own}))}",
+            )
+            for own in slopes
+        )
+        return PiecewiseNetwork(layers=self.layers, activations=activations, notes=self.notes)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Activation:

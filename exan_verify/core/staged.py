@@ -26,7 +26,9 @@ class Convolution:
     ``weight`` (C_out, C_in / groups, kh, kw), ``bias`` (C_out,) or None, exact; ``input_shape`` (C_in, H, W);
     ``stride`` and ``dilation`` (vertical, horizontal); ``padding`` (left, right, top, bottom). Values are
     flattened as torch flattens them: channel, row, column. ``normalised``: a BatchNorm is folded into weight
-    and bias, which is no part of their value.
+    and bias, which is no part of their value. ``trained``: where an average pool before the ReLU is part of
+    the weights, how many numbers they are linear in: the gradient of these is known, and not that of
+    ``weight``, which determines it. None: each weight is one of them.
     """
 
     weight: Array
@@ -38,6 +40,12 @@ class Convolution:
     name: str
     groups: int = 1
     normalised: bool = False
+    trained: int | None = None
+
+    @property
+    def numbers(self) -> int:
+        """How many equations the known weight gradient is."""
+        return self.weight.size if self.trained is None else self.trained
 
     @property
     def kernel(self) -> tuple[int, int]:
@@ -90,7 +98,8 @@ class Convolution:
         yield self.weight
         yield np.zeros(0) if self.bias is None else self.bias
         # of one group the digest is that without the number
-        more = () if self.groups == 1 else (self.groups,)
+        more: tuple[int, ...] = () if self.groups == 1 else (self.groups,)
+        more = more if self.trained is None else (self.groups, self.trained)
         numbers = (*self.input_shape, *self.stride, *self.padding, *self.dilation, *more)
         yield np.array(numbers, dtype=np.float64)
 
@@ -205,6 +214,9 @@ def _named(stage: Convolution | Pool | Residual) -> str:
             _named(one).removesuffix(" and ReLU").removesuffix(", ReLU") for one in stage.inner
         )
         return f"sum with {inner if stage.shortcut is None else f'{inner}; Conv2d'} and ReLU"
+    if stage.trained is not None:
+        plain = _named(replace(stage, trained=None)).removesuffix(" and ReLU").removesuffix(", ReLU")
+        return f"{plain}, mean, ReLU"
     groups = f" in {stage.groups} groups" if stage.groups > 1 else ""
     norm = "BatchNorm folded into it, " if stage.normalised else ""
     return f"Conv2d{groups}, {norm}ReLU" if groups or norm else "Conv2d and ReLU"

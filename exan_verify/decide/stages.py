@@ -138,7 +138,7 @@ def _moving(subject: Staged) -> Finding | None:
         seen = sees(stage, moving)
         moving = seen & passed.patterns[k]
         zeros = zeros + (seen & passed.zeros[k]).sum(axis=0)
-        shared += stage.weight.size
+        shared += stage.numbers
         everything: tuple[tuple[int, ...], ...] = ()
         ways = [(everything, inside.sum(axis=0) - moving.sum(axis=0) - zeros)]
         kept = moving | passed.zeros[0] if k == 0 else moving
@@ -360,7 +360,9 @@ def _ways(subject: Staged, k: int, delta: tuple[Residues, ...]) -> list[tuple[Eq
 def _way_full(way: tuple[Equations, ...], prime: int, limits: Budget) -> tuple[bool, int]:
     left = 0
     for stage, active, delta in way:
-        parts = systems(stage, active, delta, prime)
+        # of weights that a pool is part of the gradient is not known
+        known = delta if stage.trained is None else np.zeros_like(delta)
+        parts = systems(stage, active, known, prime)
         left = sum(system.left for system in parts)
         for system in parts:
             limits.spend(system.left**2 * max(system.left, 1))

@@ -142,6 +142,9 @@ def _full(subject: Pictures, k: int, deltas: tuple[Residues, ...], prime: int) -
 
 def _only_zero(stage: Convolution, active: Mask, delta: Residues, prime: int) -> bool:
     """Whether zero alone keeps the outputs that are ``active`` and the weight gradient, in every group."""
+    if stage.trained is not None:
+        # an average pool is part of these weights, whose gradient is not known: the active outputs alone
+        delta = np.zeros_like(delta)
     return all(system.full() for system in systems(stage, active, delta, prime))
 
 
@@ -182,7 +185,7 @@ def _moving(evidence: StageMotions, subject: Pictures) -> Facts:
         own += (seen & passed.zeros[k]).sum(axis=0)
         moving = seen & passed.patterns[k]
     own += moving.sum(axis=0)
-    shared = sum(stage.weight.size for stage in stages[:kept])
+    shared = sum(stage.numbers for stage in stages[:kept])
     surplus = movable.sum(axis=0) - own
     dimension = int(np.maximum(surplus, 0).sum()) - shared
     require(dimension > 0, "no more dimensions of motion than equations")

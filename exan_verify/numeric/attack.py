@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from exan_verify.core.network import Network
-from exan_verify.core.question import Release
+from exan_verify.core.question import Labels, Release
 from exan_verify.errors import BudgetExhausted, InputError, RangeError, unknown
 from exan_verify.numeric.ask_methods import Candidates, column_spaces, pursue
 from exan_verify.numeric.confirming.adding_up import distinct
@@ -23,6 +23,7 @@ from exan_verify.numeric.methods.one_sample import one_sample
 from exan_verify.numeric.methods.searching.assign import Assign
 from exan_verify.numeric.methods.searching.descend import Descend
 from exan_verify.numeric.methods.searching.sample import Sample
+from exan_verify.numeric.missing.completion import attack_sparsified, sparsified
 from exan_verify.numeric.missing.partial import Partial
 from exan_verify.numeric.missing.single_layer import attack_single_layer
 from exan_verify.numeric.problem.problem import Problem, build_problem
@@ -145,6 +146,8 @@ def run(
             name = "the gradient of a single Linear layer"
             found = tell.during(lambda: attack_single_layer(problem, name=name, rectified=rectified))
             found = replace(found, seconds=time.perf_counter() - start)
+        elif (completed := _completed(problem, method, tell, start)) is not None:
+            found = completed
         elif not problem.whole:
             names = tuple(_pair(*(name for name, _ in layer.parameters())) for layer in network.layers)
             attempt = Partial(
@@ -173,6 +176,16 @@ def run(
     with suppress(BudgetExhausted):
         tell("done", 1.0)
     return found
+
+
+def _completed(problem: Problem, method: str, tell: Telling, start: float) -> Attack | None:
+    """What the kept entries of a sparsified gradient say, where they complete it."""
+    in_reach = method == "auto" and len(problem.layers) == 2 and problem.whole and problem.rectified
+    asked = problem.scale == 1 and not problem.weighted and problem.question.labels is not Labels.REAL
+    if not (in_reach and asked and sparsified(problem.layers[0])):
+        return None
+    found = tell.during(lambda: attack_sparsified(problem, tell))
+    return None if found is None else replace(found, seconds=time.perf_counter() - start)
 
 
 def _pair(weight: str, bias: str = "") -> tuple[str, str]:

@@ -414,7 +414,13 @@ REFUSED = {
         nn.Flatten(),
         nn.Linear(4, 3),
     ],
-    "without a ReLU right": [nn.Conv2d(1, 4, 3), nn.AvgPool2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3)],
+    "without a ReLU right": [
+        nn.Conv2d(1, 4, 3),
+        nn.AvgPool2d(2, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(36, 3),
+    ],
     "with padding or": [
         nn.Conv2d(1, 4, 3),
         nn.ReLU(),
@@ -435,6 +441,87 @@ def test_what_is_not_taken_is_named(message: str):
     said = str(caught.value)
     assert message in said
     assert "exan audit" in said
+
+
+AVERAGED = {
+    "plain": ([nn.Conv2d(1, 12, 2), nn.AvgPool2d(2, stride=1)], 5),
+    "strided": ([nn.Conv2d(1, 9, 3, stride=2, padding=(1, 2), dilation=(1, 2)), nn.AvgPool2d((2, 1))], 7),
+    "groups": ([nn.Conv2d(2, 8, 2, groups=2, padding=1), nn.AvgPool2d(2, stride=(2, 1))], 4),
+    "adaptive": ([nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(2)], 6),
+}
+
+
+def averaged_model(kind: str, seed: int) -> tuple[nn.Sequential, tuple[int, int, int]]:
+    layers, size = copy.deepcopy(AVERAGED[kind])
+    shape = layers[0].in_channels, size, size
+    features = nn.Sequential(*layers, nn.Flatten())(torch.zeros(1, *shape)).shape[1]
+    head = [nn.Flatten(), nn.Linear(features, 40), nn.ReLU(), nn.Linear(40, 3)]
+    return initialised(nn.Sequential(*layers, nn.ReLU(), *head).double(), seed), shape
+
+
+@pytest.mark.parametrize("kind", AVERAGED)
+def test_means_before_an_activation_are_part_of_the_weights(kind: str):
+    """The own gradient is linear in that of the weights with the mean, by autograd; verdicts are checked."""
+    model, shape = averaged_model(kind, 3)
+    network = to_staged(model, shape)
+    assert "mean, ReLU" in network.architecture
+    x, y = pictures(2, shape, 3), [0, 2]
+    found = staged_gradient(network, batch_of(network, x, y))
+    known = autograd(model, torch.tensor(x), torch.eye(3, dtype=torch.float64)[y], "mse", "sum")
+    wide, convolution = found.pop("0.weight").astype(float), AVERAGED[kind][0][0]
+    area = convolution.weight[0, 0].numel()
+    kernel, stride, dilation = (network.stages[0].kernel, convolution.stride, convolution.dilation)
+    own = np.zeros(convolution.weight.shape)
+    spans = [(size - 1) * step for size, step in zip(convolution.kernel_size, dilation, strict=True)]
+    window = [(k - 1 - span) // jump + 1 for k, span, jump in zip(kernel, spans, stride, strict=True)]
+    for a, b in np.ndindex(*window):
+        rows = slice(a * stride[0], a * stride[0] + spans[0] + 1, dilation[0])
+        columns = slice(b * stride[1], b * stride[1] + spans[1] + 1, dilation[1])
+        own += wide[..., rows, columns] / np.prod(window)
+    assert own.shape[2:] == convolution.weight.shape[2:]
+    assert area == network.stages[0].trained // (len(own) * own.shape[1])
+    for name, value in {**found, "0.weight": own}.items():
+        wanted = known[name].numpy()
+        assert np.abs(value.astype(float) - wanted).max() <= 1e-12 * np.abs(wanted).max(), name
+    verdict = certify(model, batch=(x, y))
+    assert verdict.certificate is not None
+    claim = check(json.dumps(verdict.certificate), model, batch=(x, y))
+    assert (claim.outcome, claim.samples) == (verdict.outcome, verdict.samples)
+    plain = replace(network, stages=(replace(network.stages[0], trained=None),))
+    with pytest.raises(CertificateRejected, match="another model"):
+        check(verdict.certificate, plain, batch=(x, y))
+
+
+def test_motions_keep_the_own_weights_below_a_mean_alone():
+    layers = [nn.Conv2d(1, 2, 2), nn.AvgPool2d(2), nn.ReLU(), nn.Flatten()]
+    model = nn.Sequential(*layers, nn.Linear(18, 24), nn.ReLU(), nn.Linear(24, 3)).double()
+    x, y = pictures(2, (1, 8, 8), 0), [0, 2]
+    network = to_staged(initialised(model, 0), (1, 8, 8))
+    active = forward_stages(network, batch_of(network, x, y)).patterns[0].sum()
+    verdict = certify_as(Outcome.AMBIGUOUS, network, batch=(x, y))
+    assert network.stages[0].weight.size == 2 * 9
+    assert verdict.witness.dimension == 2 * 64 - active - 2 * 4
+    assert check(json.dumps(verdict.certificate), network, batch=(x, y)).outcome is Outcome.AMBIGUOUS
+
+
+def test_the_gradient_of_weights_with_a_mean_is_not_used(monkeypatch: pytest.MonkeyPatch):
+    """With it a stage would have full rank; it is not part of the model's gradient."""
+    undecided = 0
+    for seed in range(3):
+        model, shape = averaged_model("plain", seed)
+        network = to_staged(model, shape)
+        x, y = pictures(2, shape, seed), [0, 2]
+        verdict = certify(network, batch=(x, y))
+        wrong = replace(network, stages=(replace(network.stages[0], trained=None),))
+        if certify(wrong, batch=(x, y)).outcome is not Outcome.UNIQUE or verdict.outcome is Outcome.UNIQUE:
+            continue
+        undecided += 1
+        with monkeypatch.context() as patched:
+            patched.setattr(stages, "_full", lambda *_: (True, 0))
+            forged = certify(network, batch=(x, y))
+        if forged.outcome is Outcome.UNIQUE:
+            assert_rejected(forged.certificate, network, "full column rank", batch=(x, y))
+    assert undecided >= 1
 
 
 POOLS = {

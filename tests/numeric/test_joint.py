@@ -21,7 +21,7 @@ WIDTHS, SAMPLES = (40, 140, 5), 6
 
 
 def fitted(seed: int, factor: float = 3.0) -> tuple[nn.Sequential, torch.Tensor, torch.Tensor]:
-    """Loss vectors that differ by orders of magnitude: large logits, labels the likeliest class but one."""
+    """A network whose loss vectors differ by orders of magnitude: large logits, all labels right but one."""
     rng = np.random.default_rng([seed, 20])
     model = drawn_network(WIDTHS, rng)
     with torch.no_grad():

@@ -57,6 +57,7 @@ STANDINGS: dict[Standing, str] = {
         p2-last-layer-real p2-real-labels p2-zero-pre-activation
         regrouping-protects perturbing-exans-away-protects masking-exan-rows-protects residual-joint-system
         norms-fold-without-biases e2-ratio-groups p1-known-patterns-labels p1-sample p2-sample p2-generic
+        two-slopes-downward leaky-no-exan-ambiguous
     """,
     Standing.OPEN: "counting-generic",
 }
@@ -75,6 +76,7 @@ SIZES: dict[str, tuple[tuple[int, ...], int]] = {
     "p1-known-patterns-labels": ((1, 3, 1, 2), 2),
     "e2-ratio-groups": ((1, 2, 2), 2),
     "exactness-of-deficits": ((1, 1, 2), 2),
+    "leaky-no-exan-ambiguous": ((1, 4, 1), 2),
     "masking-exan-rows-protects": ((2, 9, 2), 3),
     "narrow-first-layer-alone": ((1, 1, 2), 2),
     "p1-no-biases": ((1, 2, 1), 1),
@@ -100,6 +102,7 @@ SIZES: dict[str, tuple[tuple[int, ...], int]] = {
     "s1-one-dimension": ((1, 1, 2), 2),
     "s3-single-point": ((1, 2, 1), 1),
     "s5-always-unique": ((1, 1, 1), 2),
+    "two-slopes-downward": ((2, 2, 3, 1), 2),
 }
 """Widths and number of samples of the stored counterexamples that are chains of layers."""
 

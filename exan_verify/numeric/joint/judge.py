@@ -37,7 +37,7 @@ from exan_verify.numeric.problem.spectrum import ColumnSpace
 _TOLERANCE = 16.0
 """Between the estimate of rounding and the largest deviation that is accepted as rounding."""
 
-_STRANGERS = 0.02
+_STRANGERS = 0.05
 """Share of the rows that may show more than noise of the others' kind: a neuron that rounding flipped, or
 whose state is open."""
 

@@ -65,6 +65,9 @@ _STRANGE = 4.0
 by 3 %, and with what the model of e_j leaves out by a factor of two. A neuron in another state than the
 samples found have it in is beyond; its row then counts with what it shows."""
 
+_SIFTED = 4
+"""Times that rows are looked through for strangers."""
+
 _ROUNDS = 12
 
 _SETTLED = (0.01, 0.3)
@@ -298,12 +301,20 @@ def _with_noise(
     shape = at.row_terms.square()
     live = shape > 0
     shape = shape + kind * shape.mean()
-    rest, free = at.rest(level)
-    seen = (rest * at.rows[:, None]).square().mean(dim=1) / free
-    usual = float((seen[live] / shape[live]).median())
-    excess = seen / (usual * shape).clamp(min=torch.finfo(shape.dtype).tiny)
-    strange = live & (excess > _STRANGE**2) & (usual > 0)
-    at = at.on_rows((shape * torch.where(strange, excess, 1.0)).sqrt())
+    strange, excess = torch.zeros_like(live), torch.ones_like(shape)
+    # rows that count less no longer bend the fit to themselves, and others show
+    for _ in range(_SIFTED):
+        rest, free = at.rest(level)
+        seen = (rest * at.rows[:, None]).square().mean(dim=1) / free
+        usual = float((seen[live & ~strange] / shape[live & ~strange]).median())
+        if not usual > 0:
+            break
+        excess = torch.maximum(excess, seen / (usual * shape).clamp(min=torch.finfo(shape.dtype).tiny))
+        renewed = live & (excess > _STRANGE**2)
+        at = at.on_rows((shape * torch.where(renewed, excess, 1.0)).sqrt())
+        if bool((renewed == strange).all()) or int(renewed.sum()) * 2 > int(live.sum()):
+            break
+        strange = renewed
     rest, free = at.rest(level)
     columns = _COLUMN_SAFETY * (rest[live].square().sum(dim=0) / free[live].sum()).sqrt()
     # products of this size are rounded here as well

@@ -265,7 +265,7 @@ def support_determines_features(layer: Layered) -> bool:
 
 def support_shown(example: Example) -> Result:
     """The same at an example, with independent loss vectors."""
-    layer = Layered(network=example.network, batch=example.batch, question=example.question)
+    layer = Layered(network=example.relu, batch=example.batch, question=example.question)
     vectors = loss_vectors(Loss.MSE, forward(layer.network, layer.batch).logits, layer.batch.labels, 1)
     return all_met(
         {

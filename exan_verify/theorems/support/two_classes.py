@@ -189,7 +189,7 @@ def breaks_two_classes(example: Example) -> Result:
 
     Deltas: w_j . g = (w_0j - w_1j) (p_0 - [y = 0]) is zero only where the two outgoing weights are equal.
     """
-    second, network = example.second, example.network
+    second, network = example.second, example.relu
     assert second is not None
     outgoing = network.layers[-1].weight
     found = {

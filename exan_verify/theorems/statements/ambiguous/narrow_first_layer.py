@@ -67,7 +67,7 @@ def same_gradient_however_far(pair: Pair) -> bool:
 
 def _unprotected(_seed: int) -> Iterator[Layered]:
     example = one_input()
-    yield Layered(network=example.network, batch=example.batch)
+    yield Layered(network=example.relu, batch=example.batch)
 
 
 def short_rank_and_unique(layer: Layered) -> bool:

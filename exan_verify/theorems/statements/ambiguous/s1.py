@@ -119,7 +119,7 @@ def one_dimension(example: Example) -> Result:
     """One region, and |S| - rank [1, Y] = 1."""
     return all_met(
         {
-            "one region, no pre-activation zero": in_region(example.network, example.batch.inputs),
+            "one region, no pre-activation zero": in_region(example.relu, example.batch.inputs),
             "|S| - r = 1": _complement(exact(example.batch.labels)).shape[1] == 1,
         }
     )

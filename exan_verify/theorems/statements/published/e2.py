@@ -115,7 +115,7 @@ def as_bce(layer: Layered) -> Layered:
 
 def parallel_of_different_samples(example: Example) -> Result:
     """Whether ``example`` has two parallel columns of dW_L that belong to ExANs of different samples."""
-    weight = _last_weight(Layered(network=example.network, batch=example.batch))
+    weight = _last_weight(Layered(network=example.relu, batch=example.batch))
     pattern = forward(example.network, example.batch).patterns[-1]
     alone = pattern.sum(axis=1) == 1
     pairs = [
@@ -130,7 +130,7 @@ def parallel_of_different_samples(example: Example) -> Result:
 
 def mixed_group(example: Example) -> Result:
     """Whether dW_L has as many directions of columns as there are samples, and one is no loss vector's."""
-    layer = Layered(network=example.network, batch=example.batch)
+    layer = Layered(network=example.relu, batch=example.batch)
     weight, vectors = _last_weight(layer), _vectors(layer)
     groups: list[int] = []
     for j in range(weight.shape[1]):
@@ -147,8 +147,8 @@ def mixed_group(example: Example) -> Result:
 
 def first_row_vanishes(example: Example) -> Result:
     """Whether the published condition holds and yet the first row of dW_L is zero and a column is not."""
-    weight = _last_weight(Layered(network=example.network, batch=example.batch))
-    published = exclusivity(example.network, example.batch, loss=example.question.loss).published
+    weight = _last_weight(Layered(network=example.relu, batch=example.batch))
+    published = exclusivity(example.relu, example.batch, loss=example.question.loss).published
     holds = published and bool(np.all(weight[0] == 0)) and bool(np.any(weight != 0))
     rows = [[str(v) for v in row] for row in weight.tolist()]
     return Result(holds=holds, detail=f"dW_L (sum) = {rows}", data={"published": published})

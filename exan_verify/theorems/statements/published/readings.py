@@ -137,7 +137,7 @@ def _extended(points: Array) -> Array:
 
 def exclusive_and_missing(example: Example) -> Result:
     """Sample 0 has two live ExANs, no pre-activation is zero, and the second batch lacks the sample."""
-    network, second = example.network, example.second
+    network, second = example.relu, example.second
     assert second is not None
     pair = Pair(network=network, first=example.batch, second=second)
     zeros = [z for b in (example.batch, second) for z in forward(network, b).zeros]
@@ -172,7 +172,7 @@ def shared_and_determined(example: Example) -> Result:
 
 def open_and_unique(example: Example) -> Result:
     """No ExAN, no pre-activation zero, and C1's rank at layer 1: conditions that hold near the weights."""
-    layer = Layered(network=example.network, batch=example.batch)
+    layer = Layered(network=example.relu, batch=example.batch)
     passed = forward(example.network, example.batch)
     return all_met(
         {
