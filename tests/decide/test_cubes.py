@@ -473,6 +473,16 @@ def test_entries_contradict_each_other_where_no_unknown_is_left(loss, lines, val
     assert cube._overdetermined(np.array(lines, dtype=object) + Fraction(0), shares) is absurd
 
 
+def test_loss_vectors_that_add_up_to_a_rational_number_contradict_none():
+    """sigmoid(1) + sigmoid(-1) is 1, which balls cannot tell from it."""
+    network = ReluNetwork.from_arrays([[[1], [-1]], [[1, -1]]], [[0, 0], [0]])
+    cube = own_cube(subject_of(network, [[1], [-1]], [[0], [0]], Loss.BCE))
+    lines = np.array([[1, 0, 1], [1, 0, 0]], dtype=object) + Fraction(0)
+    for share, absurd in ((1, False), (2, True), (-1, True)):
+        shares = np.array([[share, share], [0, 0]], dtype=object) + Fraction(0)
+        assert cube._overdetermined(lines, shares) is absurd
+
+
 def test_the_sides_of_a_domain_are_what_they_say():
     """At points of two features: feature 1 at least 2, feature 0 at most 5; infinite sides say nothing."""
     rows = _walls(((None, Fraction(5)), (Fraction(2), None)))
