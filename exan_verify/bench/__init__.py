@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 SUITES = (
     "certify",
     "attack",
+    "reach",
     "robustness",
     "training",
     "peeling",
@@ -23,6 +24,7 @@ SUITES = (
     "tiny",
     "run",
     "strategies",
+    "prove",
 )
 """The modules beside this one that have a ``SUITE``, in the order of their tables."""
 

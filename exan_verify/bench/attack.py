@@ -3,7 +3,7 @@
 Every case and seed runs in a process of its own, so that peak memory is its own (it includes the autograd
 pass that makes the gradient). Seeds were fixed before any tuning; networks have PyTorch's default
 initialisation or are trained on MNIST, random inputs are standard normal, the loss is cross_entropy with
-reduction mean, and the attack is not told the batch size.
+reduction mean, and the attack is not told the batch size, unless the case says so.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from exan_verify.bench import suite
 from exan_verify.bench.cases.activations import activated
+from exan_verify.bench.cases.initialisations import initialised
 from exan_verify.bench.suite import Options, Suite, isolated, run_seeds
 from exan_verify.core.question import Loss, Reduction
 
@@ -29,14 +30,17 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case(suite.Case):
     """One row. ``data``: normal, mnist or mnist-trained; ``dtype``: the gradient's; ``activation``: between
-    the layers, one of :data:`exan_verify.bench.cases.activations.OTHERS` or ReLU. What takes very long runs
-    only when it is ``named``."""
+    the layers, one of :data:`exan_verify.bench.cases.activations.OTHERS` or ReLU; ``initialisation``: one of
+    :data:`exan_verify.bench.cases.initialisations.OTHERS` or default; ``told``: the attack is told the batch
+    size. What takes very long runs only when it is ``named``."""
 
     widths: tuple[int, ...]
     samples: int
     data: str = "normal"
     dtype: str = "float64"
     activation: str = "ReLU"
+    initialisation: str = "default"
+    told: bool = False
     seeds: int | None = 10
 
 
@@ -78,6 +82,36 @@ CASES = (
             named=True,
         )
         for samples in (320, 400)
+    ),
+    Case(
+        name="784-512-10 M=192 MNIST, initialised",
+        widths=_MNIST,
+        samples=192,
+        data="mnist",
+        seeds=3,
+        named=True,
+    ),
+    *(
+        Case(
+            name=f"784-1000-10 M={samples} MNIST, normal and Glorot",
+            widths=_WIDE,
+            samples=samples,
+            data="mnist",
+            initialisation="normal and Glorot",
+            told=True,
+            seeds=3,
+        )
+        for samples in (64, 128, 256)
+    ),
+    Case(
+        name="784-1000-10 M=256 MNIST, logits of deviation 5",
+        widths=_WIDE,
+        samples=256,
+        data="mnist",
+        initialisation="logits of deviation 5",
+        told=True,
+        seeds=3,
+        named=True,
     ),
     Case(
         name="784-512-512-512-10 M=48 MNIST, initialised",
@@ -197,7 +231,8 @@ def run_case(case: Case, seed: int, device: str | None = None) -> Run:
     gradient = autograd_gradient(model, x, y, case.dtype)
     network = to_any_network(model, in_double=case.dtype == "float64")
     start = time.perf_counter()
-    found = run(network, gradient, loss="cross_entropy", reduction="mean", device=device)
+    size = case.samples if case.told else None
+    found = run(network, gradient, loss="cross_entropy", reduction="mean", device=device, batch_size=size)
     seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     result = score(found.x, found.y, x, y)
@@ -232,7 +267,8 @@ def build(case: Case, seed: int) -> tuple[torch.nn.Sequential, torch.Tensor, tor
     model = activated(make(case.widths, seed=seed), case.activation)
     if case.data.startswith("mnist"):
         images, classes = mnist_batch(case.samples, seed)
-        return model, torch.tensor(images), torch.tensor(classes)
+        x = torch.tensor(images)
+        return initialised(model, case.initialisation, x, seed), x, torch.tensor(classes)
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(case.samples, case.widths[0], generator=generator)
     return model, x, torch.randint(case.widths[-1], (case.samples,), generator=generator)

@@ -52,17 +52,20 @@ def _cases(context: click.Context, _parameter: click.Parameter, typed: str) -> l
     "--seconds",
     type=click.FloatRange(min=0),
     help="For convolution, compare and attack: time of an optimisation, per method and batch; default: each "
-    "row's own, or 10. For tiny: budget of a question; default 10.",
+    "row's own, or 10. For tiny: budget of a question; for reach: processor time of an attack; default 10.",
 )
 @click.option(
-    "--figure", type=PATH, metavar="FILE.png", help="For attack and compare: draw recall against batch size."
+    "--figure",
+    type=PATH,
+    metavar="FILE.png",
+    help="For attack and compare: draw recall against batch size; for reach: where each attack ends.",
 )
 @click.option(
     "--method",
     "methods",
     multiple=True,
     metavar="NAME",
-    help="For attack and compare: compare this method only; may be repeated.",
+    help="For attack, compare and reach: ask this method only; may be repeated.",
 )
 @click.option(
     "--patience",
@@ -114,7 +117,9 @@ def bench_command(
     if cases and suite is None:
         raise click.UsageError("--case needs the SUITE it belongs to: " + ", ".join(SUITES))
     if figure and not any(one.figure for one, _ in plan):
-        raise click.UsageError(f"--figure belongs to the comparison, not to {suite} alone; leave it out")
+        raise click.UsageError(
+            f"--figure belongs to compare, attack and reach, not to {suite} alone; leave it out"
+        )
     _check_device(suite, plan, options["device"])
     for path in (out, markdown, figure):
         require_folder(path)

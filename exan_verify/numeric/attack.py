@@ -102,8 +102,7 @@ def run(
     ``device``: a torch device; ``partial``: tensors may be missing from the gradient, and what the others say
     is recovered, down to features of a hidden layer; ``release``: so is what it withholds, which is not read
     where ``gradient`` has it (its input basis is none of this function's: ``network`` is the one on B^T x);
-    ``rectified``: no input has a negative entry; where another activation than ReLU follows a hidden layer,
-    all tensors of the gradient are needed;
+    ``rectified``: no input has a negative entry;
     ``progress`` is told (what, share done), at least once a second. Computes in float64, whatever the dtypes.
 
     No confirmed sample is further from the truth than its ``error_bound``, for gradients whose error is
@@ -135,11 +134,6 @@ def run(
             release=release,
         )
     )
-    if not (problem.rectified or problem.whole):
-        raise InputError(
-            f"the network has {network.architecture}; with other activations than ReLU the whole gradient is "
-            "attacked, of layers that all have biases: leave out partial and release, and give every tensor"
-        )
     with torch.no_grad(), _threads_for(problem), _said_of_altered(problem):
         # without a hidden layer that one sample is asked for as well
         alone = method == Published().name or len(problem.layers) < 2

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from exan_verify.bench import attack as bench
-from exan_verify.bench.attack import CASES, Case, run_case, summarise
+from exan_verify.bench.attack import CASES, Case, build, run_case, summarise
 from exan_verify.bench.suite import Options
 from exan_verify.errors import InputError
 from exan_verify.numeric import attack as numeric_attack
@@ -95,3 +95,33 @@ def test_long_rows_run_only_when_named():
     suite = replace(bench.SUITE, cases=(SMALL, long))
     assert [row.name for row in suite.run(Options(seeds=[0]))] == ["small"]
     assert [row.name for row in suite.run(Options(seeds=[0]), rows=["long"])] == ["long"]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_initialisations_are_what_they_are_called(seed: int):
+    like = Case(name="a", widths=(784, 200, 10), samples=20, data="mnist", initialisation="normal and Glorot")
+    model, _, _ = build(like, seed)
+    first, last = model[0].weight.detach().double(), model[2].weight.detach().double()
+    assert float(first.std()) == pytest.approx(0.5, rel=0.02)
+    limit = (6 / 210) ** 0.5
+    assert 0.99 * limit < float(last.abs().max()) <= limit * (1 + 1e-6)
+    assert not bool(model[0].bias.any() or model[2].bias.any())
+    again, _, _ = build(like, seed)
+    assert bool((again[0].weight == model[0].weight).all())
+    sharp, x, _ = build(replace(like, initialisation="logits of deviation 5"), seed)
+    assert float(sharp(x).detach().std()) == pytest.approx(5, rel=1e-4)
+
+
+def test_sharp_and_unusual_networks_are_attacked_with_the_size_told():
+    for initialisation in ("normal and Glorot", "logits of deviation 5"):
+        case = Case(
+            name="a",
+            widths=(784, 160, 10),
+            samples=30,
+            data="mnist",
+            initialisation=initialisation,
+            told=True,
+        )
+        run = run_case(case, 0)
+        assert run.wrong == 0
+        assert run.recall > 0.9

@@ -131,7 +131,7 @@ def _problem(network, batch, loss=Loss.CROSS_ENTROPY):
 
 
 def test_candidates_are_kept_away_from_what_is_known():
-    """Started at a sample, the iteration stays there; kept apart from it, most candidates end elsewhere."""
+    """Started at a sample, what arrives arrives there; kept apart from it, most arrives elsewhere."""
     network, batch = random_case([40, 200, 5], 20, seeds=(6, 5))
     problem = problem_of(network, batch)
     spaces = spaces_of(problem, 40)
@@ -151,7 +151,8 @@ def test_candidates_are_kept_away_from_what_is_known():
             known=known,
             apart=apart,
         )
-        unit = torch.nn.functional.normalize(ends.values.double(), dim=0)
+        unit = torch.nn.functional.normalize(ends.values[:, ends.gap < 0.03].double(), dim=0)
+        assert unit.shape[1] > 3
         shares.append(float(((known.T @ unit).abs().amax(dim=0) > 0.99).double().mean()))
     assert shares[0] > 0.5
-    assert shares[1] < shares[0] / 2
+    assert shares[1] < 0.1

@@ -41,8 +41,13 @@ _CANDIDATES = (128, 640)
 _PATIENCE = 10
 """Rounds without a new sample after which the search gives up."""
 
-_SHARES = (0.1, 0.3, 0.5)
-"""Share outside of the span of what is known that candidates keep, once half of the samples are: in turn."""
+_SHARES = ((0.5, 1.0), (0.3, 0.2), (0.1, 0.05))
+"""Shares outside of the span of what is known that candidates keep once half of the samples are, each with
+the part of the missing samples that a round is expected to find with it, until one has been tried. Larger
+shares keep candidates from mixtures of what is known, too, and miss the samples that are nearly such."""
+
+_PRIOR = 2.0
+"""So many samples with a neuron active, and as many with it inactive, are counted beside those found."""
 
 _USABLE = 0.3
 """Relative gap above which a candidate is not worth polishing."""
@@ -88,6 +93,7 @@ class _Search:
         none = equations.space.basis[:, :0]
         self.known = Span(deltas=none, signs=none)
         self.rounds = 0
+        self.worth = {share: (expected, 0) for share, expected in _SHARES}
         self.inverse = torch.linalg.pinv(equations.forward)
 
     def starts(self) -> Iterator[tuple[Float[Tensor, "M m"], Float[Tensor, "K m"]]]:
@@ -97,10 +103,11 @@ class _Search:
         count = min(max(5 * self.equations.samples, fewest), most)
         while idle < _PATIENCE:
             before = self.known.size
+            missing = self.equations.samples - before
             guesses = active_value_guesses(self.problem, self.equations.index, count, self.generator)
             equations = self.equations
             # once half are known, most candidates would lead to these again
-            apart = _SHARES[self.rounds % len(_SHARES)] if 2 * before >= equations.samples else 0.0
+            apart = max(_SHARES, key=lambda one: self.worth[one[0]])[0] if before >= missing else 0.0
             ends = difference_map(
                 basis,
                 equations.forward,
@@ -109,6 +116,8 @@ class _Search:
                 slope=equations.slope,
                 known=self.known.deltas,
                 apart=apart,
+                likely=self._likely(),
+                thorough=idle > 0,
             )
             distinct, crowded = self._ordered(ends)
             self.rounds += 1
@@ -117,6 +126,17 @@ class _Search:
                 # where nothing else is new, what looked like copies may be samples near those that are found
                 yield self._start(ends, self._other_patterns(ends, crowded))
             idle = 0 if self.known.size > before else idle + 1
+            if apart:
+                # of shares that find nothing, the one that was tried least often is next
+                tried = self.worth[apart][1] - 1
+                self.worth[apart] = ((self.known.size - before) / missing, tried)
+
+    def _likely(self) -> Float[Tensor, " n"]:
+        """How often each neuron is active among the samples found: inputs of one kind share much of their
+        patterns."""
+        active = (self.known.signs > 0).sum(dim=1)
+        likely: Tensor = (active + _PRIOR) / (self.known.size + 2 * _PRIOR)
+        return likely
 
     def found(self, known: Span) -> None:
         """Told what is found so far."""
