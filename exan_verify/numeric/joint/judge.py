@@ -79,18 +79,20 @@ def judge_jointly(
     problem: Problem, space: ColumnSpace, finding: Finding, gains: list[tuple[float, float]]
 ) -> Confirmed | None:
     """The tiers of a finding that is :func:`in_reach`, for the kind of noise that leaves most confirmed, then
-    found; None where the refined batch explains the gradient with none."""
+    found, with the smallest errors; None where the refined batch explains the gradient with none."""
     size = len(finding.x)
     divisor = problem.divisor(size)
     y = _labels(problem, space, finding.x)
     best: Confirmed | None = None
+    least = math.inf
     for kind in NOISE_KINDS:
         fit = refine_jointly(problem, finding.x, y, divisor, kind)
         if fit is None or not _explained(problem, space, fit, gains, divisor):
             continue
         judged = _judged(problem, finding, fit, divisor)
-        if best is None or rank_of(judged) > rank_of(best):
-            best = judged
+        error = float(fit.deviations.square().mean())
+        if best is None or (rank_of(judged), -error) > (rank_of(best), -least):
+            best, least = judged, error
         if rank_of(best)[0] == size:
             break
     return best

@@ -210,7 +210,10 @@ def refine_jointly(
         if not bool((at.deltas != 0).any(dim=1).all()) or not bool(torch.isfinite(at.left).all()):
             return best
         at = at if rows is None else at.on_rows(rows)
-        at, columns, strange = _with_noise(at, level, kind)
+        # nu and eps, of their sizes, hide nothing only where the noise beside them is known
+        for _ in range(1 if k else 3):
+            at, columns, strange = _with_noise(at, level, kind)
+            level = float(columns.square().mean().sqrt())
         level, rows = float(columns.square().mean().sqrt()), at.rows
         left, held = at.left_inverse(level, spread=spread)
         pulled = torch.zeros_like(at.inputs)
@@ -310,7 +313,8 @@ def _with_noise(
         if not usual > 0:
             break
         excess = torch.maximum(excess, seen / (usual * shape).clamp(min=torch.finfo(shape.dtype).tiny))
-        renewed = live & (excess > _STRANGE**2)
+        # a neuron that no sample found activates may have been active, too
+        renewed = excess > _STRANGE**2
         at = at.on_rows((shape * torch.where(renewed, excess, 1.0)).sqrt())
         if bool((renewed == strange).all()) or int(renewed.sum()) * 2 > int(live.sum()):
             break
