@@ -77,6 +77,7 @@ class Pursuit:
     def attack(self, *, seconds: float) -> Attack:
         """As the outcome of an attack."""
         finding, confirmed = self.candidates.finding, self.confirmed
+        presumed = dict.fromkeys(one.presumes for one in confirmed.status if one.presumes)
         return Attack(
             x=confirmed.x,
             y=confirmed.y,
@@ -93,7 +94,7 @@ class Pursuit:
             seconds=seconds,
             unfinished=bool(self.cut),
             scale=confirmed.scale,
-            notes=self.notes,
+            notes=(*self.notes, *(f"confirmed for noise that is {what}" for what in presumed)),
         )
 
     def with_more(self, other: Pursuit, gains: list[tuple[float, float]]) -> Pursuit:

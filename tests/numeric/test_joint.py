@@ -46,7 +46,8 @@ def claims(found: Attack, x: torch.Tensor, y: torch.Tensor) -> tuple[int, int]:
     return found.count("confirmed"), wrong
 
 
-def attacked(seed: int, kind: str) -> tuple[int, int]:
+def attacked(seed: int, kind: str) -> tuple[int, int, bool]:
+    """The same of an attack, and whether its noise had to be independent."""
     model, x, y = fitted(seed)
     gradient = autograd_gradient(model, x, y, "float32" if kind == "float32" else "float64")
     if kind != "float32":
@@ -57,14 +58,18 @@ def attacked(seed: int, kind: str) -> tuple[int, int]:
             for name, g in gradient.items()
         }
     found = run(to_network(model), gradient, loss="cross_entropy", reduction="mean", method="lift")
-    return claims(found, x, y)
+    # what the exclusion takes for granted is said to whoever reads the result
+    presumed = any(one.presumes for one in found.status if one.tier == "confirmed")
+    assert presumed == any("independent from entry to entry" in note for note in found.notes)
+    return *claims(found, x, y), presumed
 
 
 @pytest.mark.parametrize(("kind", "floor"), [("float32", 0.9), ("1e-6", 0.4)])
 def test_what_is_confirmed_is_within_its_bound(kind: str, floor: float):
     outcomes = [attacked(seed, kind) for seed in range(8)]
-    assert sum(wrong for _, wrong in outcomes) == 0
-    assert sum(confirmed for confirmed, _ in outcomes) >= floor * 8 * SAMPLES
+    assert sum(wrong for _, wrong, _ in outcomes) == 0
+    assert sum(confirmed for confirmed, _, _ in outcomes) >= floor * 8 * SAMPLES
+    assert any(presumed for *_, presumed in outcomes)
 
 
 @pytest.mark.campaign
@@ -72,7 +77,7 @@ def test_twenty_thousand_claims_are_within_their_bounds():
     confirmed = wrong = seed = 0
     while confirmed < 20_000:
         for kind in ("float32", "1e-7", "1e-6"):
-            more, beyond = attacked(seed, kind)
+            more, beyond, _ = attacked(seed, kind)
             confirmed, wrong = confirmed + more, wrong + beyond
         seed += 1
         assert wrong == 0, f"seed {seed - 1}"

@@ -41,6 +41,9 @@ _STRANGERS = 0.05
 """Share of the rows that may show more than noise of the others' kind: a neuron that rounding flipped, or
 whose state is open."""
 
+_PRESUMED = "independent from entry to entry, as rounding is (docs/theory.md, Appendix W)"
+"""The noise of which other batches are excluded."""
+
 _SCALE = 0.02
 """How far from one the scale of a sample may be where noise is less: what else rounds a loss vector."""
 
@@ -167,6 +170,7 @@ def _judged(problem: Problem, finding: Finding, fit: JointFit, divisor: float) -
                 label_residual=residual,
                 label_margin=1.0,
                 tier=Tier.CONFIRMED if bool(confirmed[m]) else Tier.CONSISTENT,
+                presumes=_PRESUMED if bool(confirmed[m]) else "",
                 unconfirmed=""
                 if bool(confirmed[m])
                 else excluded.reason or f"another batch may have it {float(radius[m]):.1e} away",

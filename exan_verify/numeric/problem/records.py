@@ -89,7 +89,8 @@ class Tier(StrEnum):
     """How much is known of a sample that was found.
 
     ``confirmed``: every batch of the stated size whose gradient is as near to the given one as its noise
-    allows has this sample within its bound, shown in floating point with margins. ``consistent``: every
+    allows has this sample within its bound, shown in floating point with margins; where ``Evidence.presumes``
+    says so, as noise that is independent from entry to entry allows. ``consistent``: every
     equation of its own neurons holds to the gradient's accuracy, with an error estimate; no other batch is
     excluded. What fits less is a :class:`Candidate`.
     """
@@ -109,7 +110,8 @@ class Evidence:
     other solution. ``label_residual``: relative distance between the delta that the label and the forward
     pass give and the recovered one; ``label_margin``: how many times worse the next label is.
     ``error_norm``: the row's error in L2, infinite where nothing better than ``error_bound`` is known.
-    ``weight``: the factor of its loss, where samples have unknown ones.
+    ``weight``: the factor of its loss, where samples have unknown ones. ``presumes``: what the tier takes for
+    granted of the gradient's noise, beside its size.
     """
 
     method: str
@@ -123,6 +125,7 @@ class Evidence:
     weight: float = 1.0
     tier: Tier = Tier.CONSISTENT
     unconfirmed: str = ""
+    presumes: str = ""
 
 
 def divided_loss_vectors(
