@@ -41,8 +41,8 @@ _STRANGERS = 0.05
 """Share of the rows that may show more than noise of the others' kind: a neuron that rounding flipped, or
 whose state is open."""
 
-_PRESUMED = "independent from entry to entry, as rounding is (docs/theory.md, Appendix W)"
-"""The noise of which other batches are excluded."""
+_PRESUMED = "independent from entry to entry, as rounding is"
+"""The noise for which other batches are excluded (docs/theory.md, Appendix W)."""
 
 _SCALE = 0.02
 """How far from one the scale of a sample may be where noise is less: what else rounds a loss vector."""
