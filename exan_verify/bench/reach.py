@@ -256,7 +256,7 @@ def figure(rows: Sequence[Row]) -> bytes:
                 if own and not ends:
                     # hollow: what candidates show where no batch was found whole
                     ends = [(r.neurons, r.shown_per_unknown) for r in own if r.shown_per_unknown is not None]
-                    line, hollow = "", True
+                    line, hollow = " ", True
                 else:
                     hollow = False
                 if ends:
