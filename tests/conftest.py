@@ -73,5 +73,5 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
         return compare.METHODS[method](job())
 
     monkeypatch.setattr(compare, "_isolated", compared)
-    for suite in ("attack", "certify", "convolution", "reach"):
+    for suite in ("attack", "certify", "convolution", "prove", "reach"):
         monkeypatch.setattr(f"exan_verify.bench.{suite}.isolated", lambda run, seed: run(seed))

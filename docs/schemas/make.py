@@ -38,6 +38,7 @@ from exan_verify.bench import (
     insecure,
     mitigation,
     peeling,
+    prove,
     reach,
     robustness,
     run,
@@ -570,6 +571,7 @@ class ExportSmt(TypedDict):
     schema: Literal["exan/export-smt/1"]
     path: str
     files: list[str]
+    architecture: NotRequired[str]
     notes: list[str]
 
 
@@ -609,6 +611,7 @@ class Example(TypedDict, total=False):
     note: str
     widths: list[Count]
     parameters: dict[str, Array]
+    slopes: list[Array | None]
     loss: Loss
     reduction: Reduction
     labels: Labels
@@ -734,6 +737,7 @@ class Suites(TypedDict, total=False):
     insecure: list[insecure.Row]
     mitigation: list[mitigation.Row]
     peeling: list[peeling.Row]
+    prove: list[prove.Row]
     reach: list[reach.Row]
     robustness: list[robustness.Row]
     run: list[run.Row]

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from exan_verify.api.instances import taking_instances
-from exan_verify.api.releases import Attacked, as_released
+from exan_verify.api.releases import as_released
 from exan_verify.core.network import MOST_SAMPLES, Gradient, Network, PiecewiseNetwork, ReluNetwork
 from exan_verify.core.question import Labels, Loss, Reduction, Release
 from exan_verify.errors import InputError, choice, fitting_into_memory, flag, short, whole
@@ -55,7 +55,8 @@ def attack(
     """Rebuild the samples behind ``gradient``, inputs and labels, and say how much is known of each.
 
     ``model``: a ``torch.nn.Module`` of Linear layers with ReLU, LeakyReLU, PReLU, ReLU6 or Hardtanh between
-    them (other than ReLU: with the whole gradient), one with convolutions below a fully connected head, a
+    them (other than ReLU: with the biases of the lowest layer that is sent), one with convolutions below a
+    fully connected head, a
     :class:`Network`, or an :class:`~exan_verify.instances.Instance`, which brings its words and its
     gradient in float64. ``gradient``: one tensor per parameter, by name or in a list in the order of
     ``parameters()``; wrappers, their prefixes, buffers, sparse tensors and None (a missing tensor) are dealt
@@ -162,7 +163,7 @@ def attack(
 
         network = attacked_network(model, gradient)
         architecture = network.architecture
-        asked = None if release is None else _released(network, release, model)
+        asked = None if release is None else as_released(network, release, model)
         sent = None if asked is None else asked.release
         if sent is not None and sent.rows and network.plain is not network:
             raise InputError(
@@ -172,9 +173,7 @@ def attack(
         if sent is not None and sent.averages is not None:
             options["batch_size"] = _means(len(sent.averages), options["batch_size"])
         # a list is in the order of the module's parameters, which need not be that of its forward pass
-        given = of_folded(
-            _without_slopes(received(gradient, model, sent), model, network), network, exact=False
-        )
+        given = of_folded(_without_slopes(received(gradient, model, sent), network), network, exact=False)
         notes += network.notes
         if asked is None:
             found = run(network, given.tensors, **options)
@@ -275,26 +274,14 @@ def attacked_network(model: Any, gradient: Any) -> ReluNetwork | PiecewiseNetwor
     return to_any_network(model, in_double=dtypes == {"float64"})
 
 
-def _released(network: Network, release: Release, model: Any) -> Attacked:
-    """What of ``network`` a release is about. Raises :class:`InputError` where it has no arguments for it."""
-    if not isinstance(network, ReluNetwork):
-        raise InputError(
-            "a release is asked of a network with ReLU in every hidden layer; leave out release="
-        )
-    return as_released(network, release, model)
-
-
-def _without_slopes(gradient: Gradient, model: Any, network: Network) -> Gradient:
-    """``gradient`` without that of trained slopes (PReLU), which, as the notes of the network say, is not
-    used."""
-    if not isinstance(network, PiecewiseNetwork) or isinstance(model, Network):
+def _without_slopes(gradient: Gradient, network: Network) -> Gradient:
+    """``gradient`` without that of trained slopes (PReLU), which is not used; its notes say so."""
+    slopes = [activation.parameter for _, activation in network.trained_slopes()]
+    if not slopes:
         return gradient
-    from torch import nn
-
-    slopes = {f"{path}.weight" for path, module in model.named_modules() if type(module) is nn.PReLU}
-    if not slopes & set(gradient.tensors):
-        return gradient
-    return replace(gradient, tensors={n: t for n, t in gradient.tensors.items() if n not in slopes})
+    kept = {name: tensor for name, tensor in gradient.tensors.items() if name not in slopes}
+    note = f"{', '.join(slopes)}: trained slopes, whose own gradient is not used"
+    return replace(gradient, tensors=kept or gradient.tensors, notes=(*gradient.notes, note))
 
 
 def unwrapped(model: Any) -> tuple[Any, tuple[str, ...]]:

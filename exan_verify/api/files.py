@@ -39,7 +39,6 @@ from exan_verify.errors import (
     NonFiniteError,
     PickleRefusedError,
     ShapeError,
-    UnsupportedLayerError,
     fitting_into_memory,
     short,
 )
@@ -86,25 +85,21 @@ def load_model(spec: str | Path, weights: str | Path | None = None) -> ReluNetwo
 @fitting_into_memory("reading the file")
 def load_any_model(spec: str | Path, weights: str | Path | None = None) -> Any:
     """As :func:`load_model`, but what a factory returns is left as it is, and may have convolutions; an ONNX
-    file with convolutions becomes a torch module."""
+    file with convolutions becomes a torch module, and one with other activations a network with these."""
     from exan_verify.models.files import make_model
 
     if _is_factory(spec):
         with about(spec):
             return make_model(str(spec), None if weights is None else load_tensors(weights))
-    try:
+    if weights is not None or Path(spec).suffix.lower() != ".onnx":
         return load_model(spec, weights)
-    except UnsupportedLayerError:
-        from exan_verify.models.onnx_files.read import has_pictures
-
-        if Path(spec).suffix.lower() != ".onnx":
-            raise
-        with about(spec):
-            if not has_pictures(spec):
-                raise
-    from exan_verify.models.onnx_files.pictures import load_onnx_pictures
+    from exan_verify.models.onnx_files.read import has_pictures, load_any_onnx
 
     with about(spec):
+        if not has_pictures(spec):
+            return load_any_onnx(spec)
+        from exan_verify.models.onnx_files.pictures import load_onnx_pictures
+
         return load_onnx_pictures(spec)
 
 

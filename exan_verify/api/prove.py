@@ -71,8 +71,8 @@ def _unique(record: Certificate, network: ReluNetwork, batch: Batch, question: Q
     if found is None:
         raise InputError(
             _NOT.format(
-                what="lifting of degree three with groups that share a pattern, by the row space of the next "
-                "weights, or with labels told otherwise"
+                what="lifting by the row space of the next weights, with labels told otherwise, or whose "
+                "groups no layer tells apart"
             )
         )
     return unique.document(given, found, about=_about(record))
@@ -126,7 +126,7 @@ def _kinds(record: Certificate) -> str:
 
 _NOT = (
     "no Coq file can be made of {what}; what is covered is, with biases in all layers, UNIQUE by "
-    "lifting of degree two, groups that share a pattern included, and of degree three without them, and "
+    "lifting of degree two or three, groups that share a pattern included, and "
     "AMBIGUOUS by a second batch of rational numbers under mse and hinge. exan check rechecks the "
     "certificate all the same"
 )

@@ -84,12 +84,12 @@ def network_seen_through(network: Network, release: Any, model: Any) -> Network:
     return ReluNetwork(layers=layers, notes=(*network.notes, f"{note} (release.input_basis)"))
 
 
-def _sees_projections(network: ReluNetwork, release: Any, model: Any) -> bool:
+def _sees_projections(network: Network, release: Any, model: Any) -> bool:
     """Whether the first layer of ``network``, that of ``model``, takes the B^T x of the release's basis B."""
     basis = release.input_basis if isinstance(release, Release) else None
     if basis is None or basis.shape[0] == basis.shape[1] or basis.shape[1] != network.widths[0]:
         return False
-    own = None if isinstance(model, ReluNetwork) else _basis_of(model)
+    own = None if isinstance(model, Network) else _basis_of(model)
     if own is not None and not (own.shape == basis.shape and bool(np.all(own == basis))):
         raise InputError("release.input_basis is another one than the model's own; leave it out")
     return True
@@ -101,7 +101,7 @@ class Attacked:
     V B^T), the ``release``, and ``rows``, the same without its basis and groups; both None where nothing is
     held back. ``notes``: what was done, a line each."""
 
-    network: ReluNetwork
+    network: Network
     rows: Release | None
     release: Release | None
     notes: tuple[str, ...]
@@ -123,7 +123,7 @@ class Attacked:
         return {**tensors, name: (given.double() @ columns).to(given.dtype)}
 
 
-def as_released(network: ReluNetwork, release: Any, model: Any) -> Attacked:
+def as_released(network: Network, release: Any, model: Any) -> Attacked:
     """``network``, that of ``model``, as a ``release`` shows it to an attack.
 
     Raises :class:`InputError` where the release does not fit, or the first layer is not V B^T for its basis.
@@ -163,7 +163,7 @@ def _without_basis(release: Release) -> Release:
     return Release(tensors=release.tensors, rows=release.rows, weights=release.weights)
 
 
-def _narrow(network: ReluNetwork, basis: Array) -> ReluNetwork:
+def _narrow(network: Network, basis: Array) -> Network:
     """The network on B^T x: V from W_1 = V B^T by least squares."""
     first = network.layers[0]
     weight, columns = np.asarray(first.weight, dtype=np.float64), np.asarray(basis, dtype=np.float64)
@@ -173,7 +173,7 @@ def _narrow(network: ReluNetwork, basis: Array) -> ReluNetwork:
             "the model's first layer is not V B^T for release.input_basis B, so that no client that sees "
             "B^T x has its gradient; give the model of project_inputs(model, B), or one with V as first layer"
         )
-    return ReluNetwork(layers=(replace(first, weight=narrow), *network.layers[1:]), notes=network.notes)
+    return replace(network, layers=(replace(first, weight=narrow), *network.layers[1:]))
 
 
 def projection_release(model: Any, batch: Any) -> Release | None:

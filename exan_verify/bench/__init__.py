@@ -24,6 +24,7 @@ SUITES = (
     "tiny",
     "run",
     "strategies",
+    "prove",
 )
 """The modules beside this one that have a ``SUITE``, in the order of their tables."""
 

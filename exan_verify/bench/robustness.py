@@ -6,7 +6,8 @@ entries. Rows with other widths, or with tensors missing, say so. What counts is
 found: a sample that is confirmed or consistent must be within its bound of a true one, with the true label,
 and no true sample may be found twice. Rows that begin with *scale unknown* or *weights positive* tell the
 attack so, and the batch size; ``ratio`` is the attack's processor time over that on the plain gradient, one
-after the other.
+after the other. ``of_least`` compares the error of what is shown in any tier with the Cramer-Rao bound
+(cramer_rao.py).
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ from torch import Tensor, nn
 
 from exan_verify.bench import suite
 from exan_verify.bench.attack import autograd_gradient
+from exan_verify.bench.cramer_rao import least_error
 from exan_verify.bench.suite import Options, Suite, run_seeds
 from exan_verify.core.question import Loss
-from exan_verify.data import initialised_network, mnist_batch
+from exan_verify.data import initialised_network, mnist_batch, trained_network
 from exan_verify.errors import InputError
 from exan_verify.models.chain import to_network
 from exan_verify.numeric.attack import run
@@ -71,7 +73,8 @@ class Mode(suite.Case):
     """One way to spoil a gradient; ``told``: whether the attack is given the batch size; ``partial``: whether
     it is told that tensors are missing; ``loss``: of the training step (mse and bce with one-hot targets).
 
-    ``prepare`` changes the scene before the gradient is taken (duplicates, a fitted network).
+    ``prepare`` changes the scene before the gradient is taken (duplicates, a fitted network). ``noise``: its
+    size, where errors are compared with the least that it allows.
     """
 
     spoil: Callable[[Scene], Gradient]
@@ -81,6 +84,7 @@ class Mode(suite.Case):
     partial: bool = False
     scale: float | str = 1.0
     weights: str = "equal"
+    noise: float | None = None
 
     @property
     def compared(self) -> bool:
@@ -232,7 +236,24 @@ def fitted(steps: int) -> Callable[[Scene], Scene]:
     return prepare
 
 
+def trained(samples: int) -> Callable[[Scene], Scene]:
+    """A network trained on the digits to 97 %, and ``samples`` of them."""
+
+    def prepare(scene: Scene) -> Scene:
+        images, classes = mnist_batch(samples, scene.seed)
+        model = trained_network(WIDTHS, seed=scene.seed)
+        return replace(scene, model=model, x=torch.tensor(images), y=torch.tensor(classes))
+
+    return prepare
+
+
+TRAINED = Mode(name="trained, 20 digits, float32", spoil=computed_in("float32"), prepare=trained(20))
+"""Apart, since a network is trained for every seed."""
+
 NOISES = (1e-10, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+
+_COMPARED = 1e-4
+"""Noise from which errors are compared with the Cramer-Rao bound."""
 
 MODES = (
     Mode(name="float64", spoil=computed_in("float64")),
@@ -241,7 +262,11 @@ MODES = (
     Mode(name="float32 sent as float64", spoil=disguised(torch.float32)),
     Mode(name="bfloat16", spoil=computed_in("bfloat16")),
     Mode(name="bfloat16 sent as float64", spoil=disguised(torch.bfloat16)),
-    *(Mode(name=f"noise {size:.0e}", spoil=noisy(size)) for size in NOISES),
+    TRAINED,
+    *(
+        Mode(name=f"noise {size:.0e}", spoil=noisy(size), noise=size if size >= _COMPARED else None)
+        for size in NOISES
+    ),
     Mode(name="clipped to 1/2", spoil=clipped(0.5)),
     Mode(name="clipped to 1/2, batch size told", spoil=clipped(0.5), told=True),
     Mode(name="clipped to 0.37", spoil=clipped(0.37)),
@@ -253,6 +278,7 @@ MODES = (
     Mode(name="weights positive: classes weighted", spoil=class_weighted, told=True, weights="positive"),
     Mode(name="largest 99 %", spoil=pruned(0.99)),
     Mode(name="largest 50 %", spoil=pruned(0.5)),
+    Mode(name="largest 25 %", spoil=pruned(0.25)),
     Mode(name="largest 10 %", spoil=pruned(0.1)),
     Mode(name="1e-5 of the signs flipped", spoil=flipped(1e-5)),
     Mode(name="1 % of the signs flipped", spoil=flipped(0.01)),
@@ -315,6 +341,7 @@ class Outcome:
     seconds: float
     features: int = 0
     ratio: float | None = None
+    of_least: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -326,7 +353,8 @@ class Row(suite.Row):
     ``shown``, a median: the share of the batch that is shown with RMSE below 1e-3 in any tier.
     ``features``, a median: samples whose features of a hidden layer are found where the layers below are
     not given; ``wrong`` counts these too. ``ratio``, a median: processor time over that of the attack on the
-    plain gradient.
+    plain gradient. ``of_least``, a median: RMSE of what is shown in any tier, the nearest to each sample,
+    over the least that any unbiased estimate from a gradient of that noise can have.
     """
 
     seeds: int
@@ -342,6 +370,7 @@ class Row(suite.Row):
     seconds: float
     features: float = 0.0
     ratio: float | None = None
+    of_least: float | None = None
 
 
 def measure(mode: Mode, options: Options) -> Iterator[Row]:
@@ -402,7 +431,20 @@ def attack_spoiled(mode: Mode, scene: Scene, *, method: str = "auto", device: st
         seconds=time.perf_counter() - start,
         ratio=(time.process_time() - processor) / plain if mode.compared else None,
         features=0 if found.hidden is None else len(found.hidden.values),
+        of_least=None if mode.noise is None else _of_least(found, scene, mode.noise),
     )
+
+
+def _of_least(found: Attack, scene: Scene, noise: float) -> float | None:
+    """The error of all that is shown, over the Cramer-Rao bound; None where nothing is."""
+    shown = torch.cat([found.x, *(one.x[None] for one in found.candidates)]).cpu()
+    if not len(shown):
+        return None
+    nearest: Tensor = torch.cdist(scene.x.double(), shown).amin(dim=1)
+    entries = torch.cat([g.flatten() for g in scene.gradient().values()])
+    sigma = noise * float(entries.square().mean().sqrt())
+    error = math.sqrt(float(nearest.square().mean()) / scene.x.shape[1])
+    return error / least_error(scene.model, scene.x, scene.y, sigma, scene.seed)
 
 
 def shown_share(found: Attack, x: Tensor, y: Tensor) -> float:
@@ -424,6 +466,7 @@ def wrong_features(found: Attack, scene: Scene) -> int:
 def summarise(name: str, outcomes: Sequence[Outcome]) -> Row:
     """Medians, sums and worst values over the seeds of a mode."""
     ratios = [o.ratio for o in outcomes if o.ratio is not None]
+    of_least = [o.of_least for o in outcomes if o.of_least is not None]
     return Row(
         name=name,
         seeds=len(outcomes),
@@ -439,6 +482,7 @@ def summarise(name: str, outcomes: Sequence[Outcome]) -> Row:
         seconds=statistics.median(o.seconds for o in outcomes),
         features=statistics.median(o.features for o in outcomes),
         ratio=statistics.median(ratios) if ratios else None,
+        of_least=statistics.median(of_least) if of_least else None,
     )
 
 
@@ -460,6 +504,7 @@ SUITE = Suite(
         ("refused ", "refused"),
         ("s ", "seconds"),
         ("ratio ", "ratio"),
+        ("of least ", "of_least"),
     ),
     cases=MODES,
     measure=measure,

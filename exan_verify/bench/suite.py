@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import signal
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -132,15 +135,28 @@ def run_seeds(name: str, options: Options, run: Callable[[int], _Result]) -> lis
 
 
 def isolated(run: Callable[[int], _Result], seed: int) -> _Result:
-    """``run(seed)`` in a process of its own, whose peak memory is then its own; an interruption ends it."""
+    """``run(seed)`` in a process of its own, whose peak memory is then its own; an interruption ends it, and
+    the programs that it runs.
+    """
     context = multiprocessing.get_context("spawn")
     others = multiprocessing.active_children()
     with ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
         try:
-            return pool.submit(run, seed).result()
+            return pool.submit(_ending_children, run, seed).result()
         except BaseException:
             # the pool would wait for what nobody wants any more
             for process in multiprocessing.active_children():
                 if process not in others:
+                    process.terminate()
+                    process.join(2)
                     process.kill()
             raise
+
+
+def _ending_children(run: Callable[[int], _Result], seed: int) -> _Result:
+    """On SIGTERM ``subprocess.run`` sees an exception and ends what it runs, which SIGKILL leaves behind."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    try:
+        return run(seed)
+    except SystemExit:
+        os._exit(1)  # the pool would have the process wait for more to do

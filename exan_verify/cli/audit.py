@@ -23,6 +23,7 @@ from exan_verify.cli.terminal.output import (
 from exan_verify.cli.terminal.pictures import picture_facts, shaped
 from exan_verify.core.question import Labels
 from exan_verify.core.verdict import SampleStatus
+from exan_verify.errors import ExanError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -140,7 +141,6 @@ def _audit_batch(
     options: dict[str, Any],
 ) -> int:
     """The audit of one batch."""
-    from exan_verify.api.attack import with_convolutions
     from exan_verify.api.audit import provable
     from exan_verify.api.files import load_any_model, load_batch
     from exan_verify.api.releases import load_release
@@ -166,7 +166,7 @@ def _audit_batch(
             shown = section(
                 f"Audit of {batch}", x, found.classes, found if proved else None, _attacked(found), files
             )
-            if proved and not with_convolutions(subject) and _mitigable(found):
+            if proved and _mitigable(subject, found):
                 shown = replace(shown, remedy=_again("mitigate", files, found))
             _write(report, shown, found)
     if written["junit"] or written["sarif"]:
@@ -180,7 +180,7 @@ def _audit_batch(
         write_findings(lambda: iter([line]), fail_on, batch, junit=written["junit"], sarif=written["sarif"])
     gates = {gate: found.gate(gate) for gate in fail_on}
     _say(output, found, proved, gates, written)
-    if proved and _mitigable(found) and found.verdict.determined:
+    if proved and found.verdict.determined and _mitigable(subject, found):
         output.say(f"what can be done about it: {_again('mitigate', files, found)}")
     return exit_code(found.verdict.outcome.value, gates)
 
@@ -207,9 +207,17 @@ def _say(
     output.say(*(f"{name}: {path}" for name, path in written.items() if path is not None))
 
 
-def _mitigable(found: Audit) -> bool:
-    """Whether ``exan mitigate`` takes the question of this audit."""
-    return found.question.labels is not Labels.REAL and found.release is None
+def _mitigable(model: Any, found: Audit) -> bool:
+    """Whether ``exan mitigate`` takes the model and the question of this audit."""
+    from exan_verify.models.chain import to_network
+
+    if found.question.labels is Labels.REAL or found.release is not None:
+        return False
+    try:
+        network = to_network(model)
+    except ExanError:  # convolutions, norms, other activations
+        return False
+    return network.plain is network
 
 
 def _attacked(found: Audit) -> OwnBatchAttack | str:

@@ -17,14 +17,16 @@ from exan_verify.cli.terminal.output import (
     REAL_ARITHMETIC,
     ExitCode,
     Output,
+    facts,
     noted,
     require_folder,
+    taken_for,
     wall_clock,
 )
-from exan_verify.errors import BudgetExhausted, InexactError, InputError
+from exan_verify.errors import BudgetExhausted, InexactError, InputError, UnsupportedLayerError
 
 if TYPE_CHECKING:
-    from exan_verify.core.network import Batch, Gradient, ReluNetwork
+    from exan_verify.core.network import Batch, Gradient, Network
     from exan_verify.core.question import Question
     from exan_verify.smt.narrower import Narrower
 
@@ -129,8 +131,14 @@ def export_smt_command(model: str, out: str, cubes: bool, with_exp: bool, force:
             f"the budget of {budget:g} s ran out and nothing is written; give a larger --budget"
         ) from None
     notes = _notes(network, **data)
-    output.answer({"schema": "exan/export-smt/1", "path": out, "files": sorted(files), "notes": notes})
-    output.say(f"{len(files)} {'files' if len(files) > 1 else 'file'} written to {out}", *noted(notes))
+    record = {"path": out, "files": sorted(files), "architecture": network.architecture, "notes": notes}
+    output.answer({"schema": "exan/export-smt/1", **record})
+    said = taken_for(network.architecture, notes)
+    output.say(
+        f"{len(files)} {'files' if len(files) > 1 else 'file'} written to {out}",
+        *([facts(said)] if said else []),
+        *noted(notes),
+    )
     return ExitCode.DONE
 
 
@@ -169,7 +177,7 @@ def smt_command(model: str, cache: str | None, double_check: bool, **options: An
 
 
 def _narrower(
-    network: ReluNetwork, batch: Batch | None, options: dict[str, Any], *, cubes: bool
+    network: Network, batch: Batch | None, options: dict[str, Any], *, cubes: bool
 ) -> Narrower | None:
     """The question about a sample, an entry or a part of the gradient; None where none is asked."""
     from exan_verify.api.releases import load_release
@@ -180,12 +188,17 @@ def _narrower(
     if missing and sent is not None:
         raise InputError("--missing and --release both say what is sent; give one of them")
     released = None if sent is None else load_release(sent)
+    slopes = [activation.parameter for _, activation in network.trained_slopes()]
     if missing:
         names = [name for name, _ in network.parameters()]
-        unknown = [name for name in missing if name not in names]
+        unknown = [name for name in missing if name not in (*names, *slopes)]
         if unknown:
-            raise InputError(f"--missing {unknown[0]}: no such parameter (there are: {', '.join(names)})")
+            there = ", ".join((*names, *slopes))
+            raise InputError(f"--missing {unknown[0]}: no such parameter (there are: {there})")
         released = Release(tensors=[name for name in names if name not in missing])
+        slopes = [name for name in slopes if name not in missing]
+    elif released is None or released.tensors is not None:
+        slopes = []
     if options["sample"] is None and (options["entry"] is not None or options["between"]):
         raise InputError("--entry and --between are about a sample; say which with --sample")
     asked = Narrower(
@@ -193,6 +206,7 @@ def _narrower(
         feature=options["entry"],
         between=options["between"] or None,
         release=released,
+        slopes=tuple(slopes),
     )
     if asked == Narrower():
         return None
@@ -209,15 +223,24 @@ def _deadline(budget: float | None) -> float | None:
     return None if budget is None else time.monotonic() + budget
 
 
-def _asked(model: str, options: dict[str, Any]) -> tuple[ReluNetwork, Question, dict[str, Any]]:
+def _asked(model: str, options: dict[str, Any]) -> tuple[Network, Question, dict[str, Any]]:
     """The network, the question, and ``batch`` or ``gradient``, as ``pose`` and ``decide`` take them."""
-    from exan_verify.api.files import load_gradient, load_model
+    from exan_verify.api.certify import exact_network
+    from exan_verify.api.files import about, load_any_model, load_gradient
     from exan_verify.core.question import Question
-    from exan_verify.models.gradients import FOLDED_TOLERANCE, of_folded, received
+    from exan_verify.core.staged import StagedNetwork
+    from exan_verify.models.gradients import FOLDED_TOLERANCE, NORMALISED_WHOLE, of_folded, received
 
     if (options["batch"] is None) == (options["gradient"] is None):
         raise click.UsageError("give either --batch FILE or --gradient FILE")
-    network = load_model(model, options["weights"])
+    loaded = load_any_model(model, options["weights"])
+    with about(model):
+        network = exact_network(loaded)
+        if isinstance(network, StagedNetwork):
+            raise UnsupportedLayerError(
+                f"the network is {network.architecture}; solvers are asked about Linear layers alone, "
+                "certify about convolutions too"
+            )
     asked = Question.of(
         options["loss"],
         options["reduction"],
@@ -231,6 +254,8 @@ def _asked(model: str, options: dict[str, Any]) -> tuple[ReluNetwork, Question, 
             raise InputError("--exact goes with --gradient; a batch has its exact gradient")
         return network, asked, {"batch": _batch(options["batch"], network, asked)}
     with _about(options):
+        if network.normalised:
+            raise InputError(NORMALISED_WHOLE)
         gradient = received(load_gradient(options["gradient"]), network)
         if network.plain is not network and asked.tolerance is not None:
             raise InputError(FOLDED_TOLERANCE)
@@ -243,7 +268,7 @@ def _asked(model: str, options: dict[str, Any]) -> tuple[ReluNetwork, Question, 
     return network, asked, {"gradient": gradient}
 
 
-def _notes(network: ReluNetwork, gradient: Gradient | None = None, **_: Any) -> tuple[str, ...]:
+def _notes(network: Network, gradient: Gradient | None = None, **_: Any) -> tuple[str, ...]:
     """What was assumed of the network, or done to the gradient, before the question was asked."""
     return network.notes + (() if gradient is None else gradient.notes)
 
@@ -255,7 +280,7 @@ def _about(options: dict[str, Any]) -> Any:
     return about(options["batch"] or options["gradient"], *ABOUT_DATA)
 
 
-def _batch(path: str, network: ReluNetwork, asked: Question) -> Batch:
+def _batch(path: str, network: Network, asked: Question) -> Batch:
     from exan_verify.api.files import ABOUT_DATA, about, load_batch
     from exan_verify.core.network import Batch
 

@@ -13,22 +13,19 @@ def document(given: Given, inputs: Table, labels: Table | Sequence[int], *, abou
     denominators.
     """
     (d, *hidden, classes), samples = given.widths, given.samples
-    rows, over = "integers", f"{inputs.denominator}%BZ"
     if isinstance(labels, Table):
-        second, over_labels = labels.literal, f"{labels.denominator}%BZ"
         arguments = "inputs labels over over_labels inputs' labels'"
         told = f"vec R {classes} over_labels (nth [::] labels' m)"
-        definitions = f"Definition over_labels := {over_labels}.\nDefinition labels' : {rows} := {second}."
+        second = labels.definition("labels'")
+        definitions = f"Definition over_labels := {labels.denominator}%BZ.\n{second}"
     else:
         arguments = "inputs labels over inputs' labels'"
         told = f"class R {classes} (nth 0%N labels' m)"
-        definitions = f"Definition labels' := {indices_literal(labels)}."
+        definitions = f"Definition labels' := {indices_literal(labels)}.\n"
     return f"""{opening(given, about, "second")}
 (* The second batch: integers over one denominator. *)
-Definition over := {over}.
-Definition inputs' : {rows} := {inputs.literal}.
-{definitions}
-
+Definition over := {inputs.denominator}%BZ.
+{inputs.definition("inputs'")}{definitions}
 Local Close Scope array_scope.
 Local Close Scope uint63_scope.
 

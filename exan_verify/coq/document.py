@@ -34,17 +34,20 @@ class Given:
         return len(self.inputs.numerators)
 
     @property
-    def labels_literal(self) -> str:
-        """The labels as a Coq term."""
-        return self.labels.literal if isinstance(self.labels, Tensor) else indices_literal(self.labels)
+    def labels_definition(self) -> str:
+        """Sentences that define ``labels``."""
+        if isinstance(self.labels, Tensor):
+            return self.labels.definition("labels")
+        return f"Definition labels := {indices_literal(self.labels)}.\n"
 
 
 def opening(given: Given, about: str, library: str) -> str:
     """The file up to the batch; ``about``: what its header says, ``library``: what else its theorem uses."""
     tensors = "".join(
-        f"Definition weight_{k} := {weight.literal}.\nDefinition bias_{k} := {bias.literal}.\n"
+        weight.definition(f"weight_{k}") + bias.definition(f"bias_{k}")
         for k, (weight, bias) in enumerate(given.layers, start=1)
     )
+    inputs = given.inputs.definition("inputs")
     layers = "; ".join(f"(weight_{k}, bias_{k})" for k in range(1, len(given.layers) + 1))
     return f"""(*{about}*)
 From Coq Require Import ZArith Uint63 PArray.
@@ -61,9 +64,7 @@ Local Open Scope array_scope.
 {tensors}Definition layers := [:: {layers}].
 
 (* The batch: one sample a row. *)
-Definition inputs := {given.inputs.literal}.
-Definition labels := {given.labels_literal}.
-"""
+{inputs}{given.labels_definition}"""
 
 
 def claim_opening(given: Given) -> str:

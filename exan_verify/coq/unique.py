@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
+from math import comb
 from typing import Literal
 
 import numpy as np
 
 from exan_verify.coq.document import Given, claim_opening, opening
-from exan_verify.coq.literals import indices_literal, widths_literal, words_literal
+from exan_verify.coq.literals import Rows, indices_literal, widths_literal, words_of
 from exan_verify.coq.residues import (
     MODULI,
     Affine,
@@ -134,8 +135,8 @@ def _point(p: int) -> int:
 def find_evidence(
     given: Given, layers: Sequence[int], choices: Sequence[Choice], *, degree: int = 2
 ) -> Evidence | None:
-    """Minors for the ranks of C1, C2 with splits, or of L3 at degree three, by the first of ``layers`` and
-    ``choices`` that reaches them all.
+    """Minors for the ranks of C1 or L3, groups told apart above, by the first of ``layers`` and ``choices``
+    that reaches them all.
     """
     state = _State(given)
     for layer in layers:
@@ -156,7 +157,7 @@ def _evidence(
     lower = [select(state.deltas(p)[k - 1], p) for k in range(1, layer)]
     if system is None or inputs is None or None in lower:
         return None
-    splits = _splits(state, layer, choices, p) if choice != "Alone" else ()
+    splits = _splits(state, layer, choices, p, degree) if choice != "Alone" else ()
     output, backward = None, list[Minor | None]()
     if layer < state.depth - 1 or choice == "Alone":
         output = select(state.lifted_inputs(state.depth), p)
@@ -180,9 +181,11 @@ def _evidence(
 
 
 def _splits(
-    state: _State, layer: int, choices: Sequence[Choice], p: int
+    state: _State, layer: int, choices: Sequence[Choice], p: int, degree: int
 ) -> tuple[tuple[System, ...], ...] | None:
-    """The systems that tell groups of ``layer`` apart, layer by layer (docs/theory.md 6.4, step 11)."""
+    """The systems that tell groups of ``layer`` apart, layer by layer (docs/theory.md 6.4, step 11), of
+    degree two where that is enough.
+    """
     levels = list[tuple[System, ...]]()
     groups = [group for group in state.groups(layer, range(state.given.samples)) if len(group) > 1]
     while groups:
@@ -193,8 +196,9 @@ def _splits(
             next(
                 (
                     found
+                    for power in range(2, degree + 1)
                     for choice in choices
-                    if choice != "Alone" and (found := _found_system(state, layer, choice, group, p, 2))
+                    if choice != "Alone" and (found := _found_system(state, layer, choice, group, p, power))
                 ),
                 None,
             )
@@ -210,8 +214,9 @@ def _splits(
 def _found_system(
     state: _State, layer: int, choice: Choice, members: Sequence[int], p: int, degree: int
 ) -> System | None:
-    """A minor of the lifted system of ``members`` at ``layer`` that leaves the square of each group's size
-    (docs/theory.md, C2), and one of their deltas; None where the ranks are not reached.
+    """A minor of the lifted system of ``members`` at ``layer`` that leaves what their groups must leave, at
+    degree two the square of each group's size (docs/theory.md, C2), and one of their deltas; None where the
+    ranks are not reached.
     """
     if choice == "SumZero" and layer < state.depth - 1:
         return None
@@ -231,7 +236,8 @@ def _found_system(
         return None
     neurons, equations, dropped, inverse = list[int](), list[int](), list[int](), list[list[int]]()
     if choice != "Alone":
-        free = sum(len(group) ** 2 for group in state.groups(layer, members)) if degree == 2 else len(members)
+        sizes = [len(group) for group in state.groups(layer, members)]
+        free = sum(size**2 if degree == 2 else comb(size + 2, 3) for size in sizes)
         system = reduced(_system(delta, weight) if degree == 2 else _cubic_system(delta, weight, p), p)
         columns = pivots(system)
         if len(columns) < system.ncols() - free:
@@ -292,30 +298,30 @@ def document(given: Given, evidence: Evidence, *, about: str) -> str:
     if not given.loss.rational:
         numbers += f" {evidence.point}%uint63"
         library, hypothesis = "softmax", "e_transcendental "
+    terms = _Terms()
     sizes, lower = f"{d} {hidden[0]} {widths_literal(hidden[1:])}", ""
     if layer > 1:
         theorem += "_deep"
         below, above = widths_literal(hidden[: layer - 2]), widths_literal(hidden[layer:])
         sizes = f"{d} {below} {hidden[layer - 2]} {hidden[layer - 1]} {above}"
-        minor_list = ";\n  ".join(_minor(minor, samples) for minor in evidence.lower)
-        lower = f"Definition lower := [:: {minor_list}].\n"
+        lower = f"Definition lower := {terms.minors(evidence.lower)}.\n"
     told = "LossVectors"
     if evidence.output_minor is not None:
-        told = f"OutputRank {_minor(evidence.output_minor, samples)}"
+        told = f"OutputRank {terms.minor(evidence.output_minor)}"
     elif evidence.backward_minors:
-        minor_list = ";\n  ".join(_minor(minor, classes) for minor in evidence.backward_minors)
-        told = f"BackwardRank [:: {minor_list}]"
-    return f"""{opening(given, about, library)}
-(* What coqc checks the claim with. *)
-{lower}Definition evidence := Argument
-  {_unknowns(system, samples)}
-  {_minor(system.deltas_minor, samples)}
-  {_minor(evidence.inputs_minor, samples)}
+        told = f"BackwardRank {terms.minors(evidence.backward_minors)}"
+    argument = f"""Argument
+  {terms.unknowns(system)}
+  {terms.minor(system.deltas_minor)}
+  {terms.minor(evidence.inputs_minor)}
   {indices_literal(system.neurons)}
   {indices_literal(system.equations)}
   {indices_literal(system.dropped)}
-  {_rows(system.inverse)}
-  {_levels(evidence.splits, samples)}.
+  {terms.matrix(system.inverse)}
+  {terms.levels(evidence.splits)}"""
+    return f"""{opening(given, about, library)}
+(* What coqc checks the claim with. *)
+{"".join(terms.sentences)}{lower}Definition evidence := {argument}.
 Definition told := {told}.
 
 Local Close Scope array_scope.
@@ -339,34 +345,43 @@ End Claim.
 """
 
 
-def _minor(minor: Minor, size: int) -> str:
-    return f"(Minor {indices_literal(minor.columns)} (rows_of {size} {size} {words_literal(minor.inverse)}))"
+class _Terms:
+    """Terms of the evidence, and ``sentences`` to go before them: the rows of its large matrices."""
 
+    def __init__(self) -> None:
+        self.sentences = list[str]()
 
-def _rows(inverse: list[list[int]]) -> str:
-    return f"(rows_of {len(inverse)} {len(inverse)} {words_literal(inverse)})"
+    def matrix(self, rows: Rows) -> str:
+        """A square matrix of residues."""
+        sentences, words = words_of(f"inverse_{len(self.sentences)}", rows)
+        if sentences:
+            self.sentences.append(sentences)
+        return f"(rows_of {len(rows)} {len(rows)} {words})"
 
+    def minor(self, minor: Minor) -> str:
+        return f"(Minor {indices_literal(minor.columns)} {self.matrix(minor.inverse)})"
 
-def _unknowns(system: System, samples: int) -> str:
-    return f"({' '.join([system.choice, *(_minor(minor, samples) for minor in system.next_minors)])})"
+    def minors(self, minors: Sequence[Minor]) -> str:
+        return "[:: " + ";\n  ".join(map(self.minor, minors)) + "]"
 
+    def unknowns(self, system: System) -> str:
+        return f"({' '.join([system.choice, *map(self.minor, system.next_minors)])})"
 
-def _levels(splits: tuple[tuple[System, ...], ...], samples: int) -> str:
-    """For each layer the groups' systems, as ``division`` of proofs/coq/divisions.v."""
-    levels = ["[:: " + ";\n  ".join(_division(system, samples) for system in level) + "]" for level in splits]
-    return "[:: " + ";\n  ".join(levels) + "]"
+    def levels(self, splits: Sequence[Sequence[System]]) -> str:
+        """For each layer the groups' systems, as ``division`` of proofs/coq/divisions.v."""
+        levels = ["[:: " + ";\n  ".join(map(self.division, level)) + "]" for level in splits]
+        return "[:: " + ";\n  ".join(levels) + "]"
 
-
-def _division(system: System, samples: int) -> str:
-    size = len(system.deltas_minor.columns)
-    parts = [
-        _minor(system.deltas_minor, size),
-        _unknowns(system, samples),
-        indices_literal(system.neurons),
-        indices_literal(system.dropped),
-        _rows(system.inverse),
-    ]
-    return f"Division {' '.join(parts)}"
+    def division(self, system: System) -> str:
+        parts = [
+            self.minor(system.deltas_minor),
+            self.unknowns(system),
+            indices_literal(system.neurons),
+            indices_literal(system.equations),
+            indices_literal(system.dropped),
+            self.matrix(system.inverse),
+        ]
+        return f"Division {' '.join(parts)}"
 
 
 _OTHERS = {

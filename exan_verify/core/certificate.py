@@ -433,6 +433,14 @@ class Alone(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=
     """A leaf: one order of the batch lies in the box, and no other solution."""
 
 
+class Definite(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True, tag="definite"):
+    """A leaf (mse): ``weights`` of the gradient's entries, one each, make a form of the displacement from the
+    batch that is nowhere negative and has no linear part (CB7).
+    """
+
+    weights: tuple[str, ...]
+
+
 class Cubes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="cubes"):
     """Evidence that the samples that are not settled have no other place: all joint patterns that they can
     have are listed, and all their cubes refuted (docs/theory.md, CB14).
@@ -444,7 +452,7 @@ class Cubes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """
 
     patterns: tuple[tuple[Natural, ...] | None, ...]
-    cubes: tuple[tuple[Absurd | Cut | EachLabel | Told | Alone, ...], ...]
+    cubes: tuple[tuple[Absurd | Cut | EachLabel | Told | Alone | Definite, ...], ...]
     spanned: bool = False
 
 
@@ -574,7 +582,8 @@ AlgebraicNumber = tuple[tuple[str, tuple[Natural, ...]], ...]
 class AlgebraicBatch(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="algebraic_batch"
 ):
-    """Evidence for AMBIGUOUS (mse, hinge): a second batch of real algebraic numbers (appendix C).
+    """A batch of real algebraic numbers (mse, hinge; appendix C): evidence for AMBIGUOUS where it is a second
+    one; of a gradient alone the batch that it is the gradient of.
 
     ``labels``: per sample its target vector, or its class alone.
     """
@@ -600,11 +609,12 @@ class StageMotions(
 ):
     """Evidence for AMBIGUOUS of a network of convolutions: motions of the pictures that keep the values of
     stage ``stage`` (from 1) and the weight gradients up to it; a linear space of ``dimension`` at least
-    (CV3).
+    (CV3). ``moving``: for each sample the pixels that move, where others are held still; none: all of them.
     """
 
     stage: Natural
     dimension: Natural
+    moving: tuple[tuple[Natural, ...], ...] = ()
 
 
 Evidence = (
@@ -669,8 +679,8 @@ who have not read it.
 class Certificate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A claim with its evidence and the SHA-256 digests of what it was made for.
 
-    ``evidence`` has one part per argument used; together they show the claim. ``rebuild`` is there when a
-    gradient was given: how the batch is rebuilt from it.
+    ``evidence`` has one part per argument used; together they show the claim. When a gradient was given one
+    of two is there: ``rebuild``, how the batch is rebuilt from it, or ``found``, the batch itself.
     """
 
     schema: Literal["exan/certificate/1"]
@@ -682,6 +692,7 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     claim: Claim
     evidence: tuple[Evidence, ...]
     rebuild: Mixing | None = None
+    found: AlgebraicBatch | msgspec.UnsetType = msgspec.UNSET
     statement: str
 
 
@@ -699,6 +710,7 @@ def issue(
     batch_sha256: str | None = None,
     gradient_sha256: str | None = None,
     rebuild: Mixing | None = None,
+    found: AlgebraicBatch | None = None,
 ) -> dict[str, Any]:
     """A certificate as a JSON-able dict, dated now."""
     record = Certificate(
@@ -711,6 +723,7 @@ def issue(
         claim=claim,
         evidence=evidence,
         rebuild=rebuild,
+        found=msgspec.UNSET if found is None else found,
         statement=STATEMENT,
     )
     builtins: dict[str, Any] = msgspec.to_builtins(record)

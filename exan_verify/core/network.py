@@ -210,6 +210,13 @@ class Network:
         for layer in self.layers:
             yield from layer.parameters()
 
+    def trained_slopes(self) -> Iterator[tuple[int, Activation]]:
+        """Yield ``(layer, activation)`` for the hidden layers (1-based) whose slopes are parameters."""
+        for k in range(1, self.depth):
+            activation = self.activation(k)
+            if activation is not None and activation.trained:
+                yield k, activation
+
     @property
     def architecture(self) -> str:
         """What the network is, in words: its widths, what its layers are, what lies between them."""
@@ -283,6 +290,23 @@ class ReluNetwork(Network):
             )
         )
 
+    def sloped(self, slopes: Sequence[Sequence[Any] | None]) -> PiecewiseNetwork:
+        """The same layers with LeakyReLU: a slope below zero for each neuron of each hidden layer; None for a
+        layer that keeps ReLU.
+
+        Raises :class:`InputError` where slopes do not fit.
+        """
+        activations = tuple(
+            None
+            if own is None
+            else Activation(
+                slope=np.array([to_fraction(s) for s in own], dtype=object),
+                name=f"slopes {', '.join(sorted({str(s) for s in own}))}",
+            )
+            for own in slopes
+        )
+        return PiecewiseNetwork(layers=self.layers, activations=activations, notes=self.notes)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Activation:
@@ -291,15 +315,26 @@ class Activation:
 
     ``slope`` (n,), exact, 1 nowhere; other than 0 only where low = 0 and there is no ``high`` (None):
     LeakyReLU and PReLU; with slope 0 it is ReLU6 and Hardtanh. The derivative is 1 strictly between the ends,
-    torch's convention. ``trained``: the slopes are parameters with a gradient of their own (PReLU). ``name``:
-    in words.
+    torch's convention. ``parameter``: the tensor that trained slopes are, which has a gradient of its own
+    (PReLU), "" where they are constants; ``shared``: it is one number for all neurons. ``name``: in words.
     """
 
     slope: Array
     low: Fraction = Fraction(0)
     high: Fraction | None = None
-    trained: bool = False
+    parameter: str = ""
+    shared: bool = False
     name: str
+
+    @property
+    def trained(self) -> bool:
+        """Whether the slopes are parameters."""
+        return bool(self.parameter)
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers the trained slopes are."""
+        return (1 if self.shared else len(self.slope)) if self.trained else 0
 
     @property
     def sloped(self) -> bool:
@@ -529,15 +564,16 @@ class Gradient:
         object.__setattr__(self, "rational", rational)
 
     def for_network(self, network: Network, *, zero: bool = False) -> PerLayer[tuple[Array, Array | None]]:
-        """``(dW_i, db_i)`` for each layer; db_i is None without biases.
+        """``(dW_i, db_i)`` for each layer; db_i is None without biases. Trained slopes may have theirs too.
 
         Raises :class:`GradientError` listing every missing, extra, misshaped tensor, and refusing an
         all-zero gradient unless ``zero`` admits it.
         """
-        expected = dict(network.parameters())
+        needed = {name: array.shape for name, array in network.parameters()}
+        expected = needed | {a.parameter: (a.parameters,) for _, a in network.trained_slopes()}
         problems = [
-            f"tensor {name!r} of shape {array.shape} is missing; add it"
-            for name, array in expected.items()
+            f"tensor {name!r} of shape {shape} is missing; add it"
+            for name, shape in needed.items()
             if name not in self.tensors
         ]
         problems += [
@@ -546,9 +582,9 @@ class Gradient:
             if name not in expected
         ]
         problems += [
-            f"tensor {name!r} has shape {array.shape}, the parameter has {expected[name].shape}"
+            f"tensor {name!r} has shape {array.shape}, the parameter has {expected[name]}"
             for name, array in self.tensors.items()
-            if name in expected and array.shape != expected[name].shape
+            if name in expected and array.shape != expected[name]
         ]
         raise_problems(GradientError, problems)
         if not zero and not any(np.any(array != 0) for array in self.tensors.values()):

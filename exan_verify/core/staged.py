@@ -13,7 +13,7 @@ from exan_verify.core.arrays import Array, digest_arrays, freeze
 from exan_verify.core.network import Linear, ReluNetwork
 from exan_verify.errors import ShapeError
 
-__all__ = ["Convolution", "Pool", "Residual", "StagedNetwork"]
+__all__ = ["Convolution", "Entry", "Pool", "Residual", "StagedNetwork"]
 
 Shape = tuple[int, int, int]
 """Channels, height, width."""
@@ -26,7 +26,9 @@ class Convolution:
     ``weight`` (C_out, C_in / groups, kh, kw), ``bias`` (C_out,) or None, exact; ``input_shape`` (C_in, H, W);
     ``stride`` and ``dilation`` (vertical, horizontal); ``padding`` (left, right, top, bottom). Values are
     flattened as torch flattens them: channel, row, column. ``normalised``: a BatchNorm is folded into weight
-    and bias, which is no part of their value.
+    and bias, which is no part of their value. ``trained``: where an average pool before the ReLU is part of
+    the weights, how many numbers they are linear in: the gradient of these is known, and not that of
+    ``weight``, which determines it. None: each weight is one of them.
     """
 
     weight: Array
@@ -38,6 +40,12 @@ class Convolution:
     name: str
     groups: int = 1
     normalised: bool = False
+    trained: int | None = None
+
+    @property
+    def numbers(self) -> int:
+        """How many equations the known weight gradient is."""
+        return self.weight.size if self.trained is None else self.trained
 
     @property
     def kernel(self) -> tuple[int, int]:
@@ -90,9 +98,29 @@ class Convolution:
         yield self.weight
         yield np.zeros(0) if self.bias is None else self.bias
         # of one group the digest is that without the number
-        more = () if self.groups == 1 else (self.groups,)
+        more: tuple[int, ...] = () if self.groups == 1 else (self.groups,)
+        more = more if self.trained is None else (self.groups, self.trained)
         numbers = (*self.input_shape, *self.stride, *self.padding, *self.dilation, *more)
         yield np.array(numbers, dtype=np.float64)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Entry:
+    """A constant shift and scale of the pictures before the first stage: ``factor x + shift``.
+
+    ``factor``, ``shift`` (C,), Fractions, one for each channel; no factor is 0, so that pictures and what the
+    first stage takes determine each other.
+    """
+
+    factor: Array
+    shift: Array
+
+    def problems(self, shape: Shape) -> Iterator[str]:
+        """What does not fit pictures of ``shape``."""
+        if self.factor.shape != (shape[0],) or self.shift.shape != (shape[0],):
+            yield f"the shift and scale of the pictures have {self.factor.shape}, not {(shape[0],)}"
+        elif np.any(self.factor == 0):
+            yield "the scale of the pictures is zero somewhere, which hides what it multiplies"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -186,6 +214,9 @@ def _named(stage: Convolution | Pool | Residual) -> str:
             _named(one).removesuffix(" and ReLU").removesuffix(", ReLU") for one in stage.inner
         )
         return f"sum with {inner if stage.shortcut is None else f'{inner}; Conv2d'} and ReLU"
+    if stage.trained is not None:
+        plain = _named(replace(stage, trained=None)).removesuffix(" and ReLU").removesuffix(", ReLU")
+        return f"{plain}, mean, ReLU"
     groups = f" in {stage.groups} groups" if stage.groups > 1 else ""
     norm = "BatchNorm folded into it, " if stage.normalised else ""
     return f"Conv2d{groups}, {norm}ReLU" if groups or norm else "Conv2d and ReLU"
@@ -215,7 +246,8 @@ Stage = Convolution | Pool | Residual
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StagedNetwork:
     """Convolutions and sums of branches with ReLU after each, perhaps pooled, then flattened into a fully
-    connected ReLU network, the ``head``. No two layers share a weight. ``notes`` as a network's.
+    connected ReLU network, the ``head``. No two layers share a weight. ``entry``: what is done to pictures
+    before the first stage, None for nothing. ``notes`` as a network's.
 
     Raises :class:`ShapeError` where a stage does not fit what is before it.
     """
@@ -223,9 +255,12 @@ class StagedNetwork:
     stages: tuple[Stage, ...]
     head: ReluNetwork
     notes: tuple[str, ...] = ()
+    entry: Entry | None = None
 
     def __post_init__(self) -> None:
-        problems = []
+        problems: list[str] = []
+        if self.entry is not None and self.stages:
+            problems += self.entry.problems(self.stages[0].input_shape)
         for before, stage in pairwise(self.stages):
             if stage.input_shape != before.output_shape:
                 problems.append(f"{stage.name!r} takes {stage.input_shape}, not {before.output_shape}")
@@ -284,7 +319,8 @@ class StagedNetwork:
             f"{'x'.join(map(str, stage.input_shape))} to {'x'.join(map(str, stage.output_shape))}"
             for stage in self.stages
         )
-        return f"{stages}, then {self.head.architecture}"
+        entry = "" if self.entry is None else "constant shift and scale, "
+        return f"{entry}{stages}, then {self.head.architecture}"
 
     def parameters(self) -> Iterator[tuple[str, Array]]:
         """Yield ``(name, array)`` for every parameter, first layer first."""
@@ -296,11 +332,14 @@ class StagedNetwork:
         """SHA-256 over the shapes, geometry and exact values of all layers (names do not enter)."""
 
         def arrays() -> Iterator[Array]:
+            if self.entry is not None:
+                yield from (self.entry.factor, self.entry.shift)
             for stage in self.stages:
                 yield from stage.valued()
             yield from (array for _, array in self.head.parameters())
 
-        return digest_arrays(f"staged-network of {len(self.stages)}", arrays())
+        shifted = "" if self.entry is None else " of shifted pictures"
+        return digest_arrays(f"staged-network of {len(self.stages)}{shifted}", arrays())
 
     def __repr__(self) -> str:
         return f"StagedNetwork({'-'.join(map(str, self.widths))}, {len(self.stages)} stages)"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 
 from exan_verify.core.budget import Budget
 from exan_verify.core.certificate import (
+    AlgebraicBatch,
     Apart,
     Claim,
     DegreeThree,
@@ -155,7 +156,7 @@ def _given_batch(setting: Setting, batch: Batch, limits: Budget) -> Verdict:
     context = Context(setting=setting, batch=batch)
     if setting.question.batch_size not in (None, batch.size):
         return _other_size(context, setting.question.samples, limits)
-    return _decide(context, limits)
+    return _decide(_Course(context=context, limits=limits))
 
 
 def _other_size(context: Context, batch_size: int, limits: Budget) -> Verdict:
@@ -190,12 +191,32 @@ def _other_size(context: Context, batch_size: int, limits: Budget) -> Verdict:
     return _unknown(batch_size, reason)
 
 
-def _decide(
-    context: Context, limits: Budget, gradient: Gradient | None = None, rebuild: Mixing | None = None
-) -> Verdict:
+@dataclass(kw_only=True)
+class _Course:
+    """What the engines have said of a batch so far: ``facts`` and ``findings``, and what ``stopped`` them.
+
+    ``gradient``: where that is all that was given, with where the batch is from: ``rebuild``, or ``found``.
+    """
+
+    context: Context
+    limits: Budget
+    gradient: Gradient | None = None
+    rebuild: Mixing | None = None
+    found: AlgebraicBatch | None = None
+    facts: Facts = field(default_factory=Facts)
+    findings: list[tuple[Engine, Finding]] = field(default_factory=list)
+    stopped: str | None = None
+
+    def add(self, engine: Engine, finding: Finding) -> None:
+        """Take what an engine says."""
+        self.findings.append((engine, finding))
+        self.facts |= finding.facts
+
+
+def _decide(course: _Course) -> Verdict:
     """Ask the engines in turn, cheapest first, until the batch and every sample are settled."""
-    facts, findings, left = Facts(), [], limits
-    stopped = None
+    context, limits = course.context, course.limits
+    left = limits
     tell = context.setting.progress or _silent
     for k, (engine, ask) in enumerate(ENGINE_ORDER):
         if context.setting.engine not in ("auto", "exact", engine):
@@ -203,38 +224,33 @@ def _decide(
         turn = k / len(ENGINE_ORDER), (k + 1) / len(ENGINE_ORDER)
         tell(engine.value, turn[0])
         try:
-            finding = not_asked(engine, context.question) or ask(context.after(facts, turn), left)
+            finding = not_asked(engine, context.question) or ask(context.after(course.facts, turn), left)
         except STOPPING as error:
             finding = Finding(attempts=(Attempt(engine=engine, note=_why(error)),))
         finding = only_handled(engine, finding, context.question)
-        if facts.is_ambiguous and facts | finding.facts == facts:
+        if course.facts.is_ambiguous and course.facts | finding.facts == course.facts:
             finding = Finding(attempts=finding.attempts)
-        findings.append((engine, finding))
-        facts |= finding.facts
-        if _settled(context, facts) or (stopped := left.exhausted or limits.late):
+        course.add(engine, finding)
+        if _settled(context, course.facts):
             break
-        if facts.is_ambiguous and left is limits:
+        if stopped := left.exhausted or limits.late:
+            course.stopped = stopped
+            break
+        if course.facts.is_ambiguous and left is limits:
             left = _for_the_samples(limits)
-    return _last(context, limits, facts, findings, stopped, gradient, rebuild)
+    return _last(course)
 
 
-def _last(
-    context: Context,
-    limits: Budget,
-    facts: Facts,
-    findings: list[tuple[Engine, Finding]],
-    stopped: str | None,
-    gradient: Gradient | None,
-    rebuild: Mixing | None,
-) -> Verdict:
+def _last(course: _Course) -> Verdict:
     """The verdict, with what solvers and the engine that is asked last have to say where it is open."""
-    verdict = _verdict(context, facts, findings, stopped, gradient, rebuild)
+    verdict, context, limits = _verdict(course), course.context, course.limits
     if not _left_to_solvers(context, verdict) or limits.exhausted:
         if verdict.outcome is Outcome.UNKNOWN and _asks_cubes(context.setting):
-            return _with_cubes(context, limits, facts, findings, stopped, gradient, rebuild)
+            return _with_cubes(course)
         return verdict
     from exan_verify.decide.solvers import ask_smt
 
+    facts = course.facts
     (context.setting.progress or _silent)(Engine.SMT.value, 1.0)
     try:
         asked, more, evidence = ask_smt.ask_about_batch(
@@ -245,10 +261,10 @@ def _last(
         return replace(verdict, attempts=(*verdict.attempts, attempt))
     if evidence and facts | more != facts:
         found = Finding(facts=more, evidence=evidence, witness=asked.witness, reason=asked.reason)
-        findings.append((Engine.SMT, found))
-        verdict = _verdict(context, facts | more, findings, stopped, gradient, rebuild)
+        course.add(Engine.SMT, found)
+        verdict = _verdict(course)
     elif asked.outcome is Outcome.UNIQUE and _asks_cubes(context.setting):
-        verdict = _with_cubes(context, limits, facts, findings, stopped, gradient, rebuild)
+        verdict = _with_cubes(course)
     return _with_solvers(verdict, asked)
 
 
@@ -257,22 +273,14 @@ def _asks_cubes(setting: Setting) -> bool:
     return setting.engine in ("auto", "exact", Engine.RESIDUAL) and setting.question.release is None
 
 
-def _with_cubes(
-    context: Context,
-    limits: Budget,
-    facts: Facts,
-    findings: list[tuple[Engine, Finding]],
-    stopped: str | None,
-    gradient: Gradient | None,
-    rebuild: Mixing | None,
-) -> Verdict:
+def _with_cubes(course: _Course) -> Verdict:
     """The verdict with what the engine that is asked last has to say."""
     try:
-        finding = CUBES(context.after(facts, (1.0, 1.0)), limits)
+        finding = CUBES(course.context.after(course.facts, (1.0, 1.0)), course.limits)
     except STOPPING as error:
         finding = Finding(attempts=(Attempt(engine=Engine.RESIDUAL, note=_why(error)),))
-    findings.append((Engine.RESIDUAL, finding))
-    return _verdict(context, facts | finding.facts, findings, stopped, gradient, rebuild)
+    course.add(Engine.RESIDUAL, finding)
+    return _verdict(course)
 
 
 def _silent(_what: str, _share: float) -> None:
@@ -322,8 +330,6 @@ def _asks_solvers(setting: Setting, samples: int) -> bool:
         return False  # their question is about the whole gradient
     from exan_verify.decide.solvers import ask_smt
 
-    if ask_smt.not_taken(setting.network, setting.question):
-        return False
     # unasked only about ReLU, where arguments about regions spare the solvers most of their work
     unasked = setting.engine == "auto" and isinstance(setting.network, ReluNetwork)
     return setting.engine == "smt" or (unasked and ask_smt.is_small(setting, samples))
@@ -375,14 +381,8 @@ def _with_solvers(verdict: Verdict, asked: Verdict) -> Verdict:
     return replace(verdict, samples=merged, reason=reason, attempts=attempts, trust=asked.trust)
 
 
-def _verdict(
-    context: Context,
-    facts: Facts,
-    findings: list[tuple[Engine, Finding]],
-    stopped: str | None,
-    gradient: Gradient | None,
-    rebuild: Mixing | None,
-) -> Verdict:
+def _verdict(course: _Course) -> Verdict:
+    context, facts, findings, gradient = course.context, course.facts, course.findings, course.gradient
     outcome = _outcome(context, facts)
     statuses = facts.statuses(context.samples)
     evidence = tuple(part for _, finding in findings for part in finding.evidence)
@@ -400,14 +400,15 @@ def _verdict(
             model_sha256=context.model.digest,
             batch_sha256=context.batch.digest if gradient is None else None,
             gradient_sha256=None if gradient is None else gradient.digest,
-            rebuild=rebuild,
+            rebuild=course.rebuild,
+            found=course.found,
         )
     proved = [(engine, finding) for engine, finding in findings if finding.evidence]
     decisive = next((e for e, f in proved if f.facts.is_ambiguous), proved[-1][0] if proved else None)
     return Verdict(
         outcome=outcome,
         samples=statuses,
-        reason=_reason(context, findings, stopped, outcome, from_batch=gradient is None),
+        reason=_reason(course, outcome),
         batch_size=context.samples,
         engine=decisive,
         layer=_layer(proved),
@@ -434,14 +435,8 @@ def _layer(proved: list[tuple[Engine, Finding]]) -> int | None:
     return None
 
 
-def _reason(
-    context: Context,
-    findings: list[tuple[Engine, Finding]],
-    stopped: str | None,
-    outcome: Outcome,
-    *,
-    from_batch: bool,
-) -> str:
+def _reason(course: _Course, outcome: Outcome) -> str:
+    context, findings, stopped = course.context, course.findings, course.stopped
     parts = [finding.reason for _, finding in findings if finding.reason]
     if outcome is not Outcome.UNKNOWN:
         return "; ".join(parts)
@@ -466,10 +461,11 @@ def _reason(
         )
     if not relu:
         parts.append(
-            "of networks with other activations than ReLU only lifting and the first layer's rank are asked"
+            "of networks with other activations than ReLU only lifting and the first layer's rank are asked, "
+            "and solvers of small ones where they are wanted (engine='smt')"
         )
     if not of_means:
-        parts.append(_other_options(context, known_labels=from_batch))
+        parts.append(_other_options(context, known_labels=course.gradient is None))
     return "; ".join(filter(None, parts)) or "no argument applies"
 
 
@@ -520,16 +516,42 @@ def _given_gradient(setting: Setting, gradient: Gradient, limits: Budget) -> Ver
     if searched.refutation is not None:
         return _unrealisable(setting, searched, gradient)
     if searched.batch is not None:
-        return _decide(Context(setting=setting, batch=searched.batch), limits, gradient, searched.mixing)
+        context = Context(setting=setting, batch=searched.batch)
+        return _decide(_Course(context=context, limits=limits, gradient=gradient, rebuild=searched.mixing))
     if searched.samples and _asks_solvers(setting, searched.samples):
         from exan_verify.decide.solvers import ask_smt
 
         asked = ask_smt.ask_about_gradient(setting, gradient, searched.samples, limits)
         if asked.outcome is not Outcome.UNKNOWN:
-            return replace(asked, attempts=searched.attempts + asked.attempts)
+            told = _of_found(setting, gradient, asked, limits)
+            return replace(told, attempts=searched.attempts + told.attempts)
         reason = f"{searched.reason}; SMT: {asked.reason}"
         return _unknown(searched.samples, reason, searched.attempts + asked.attempts)
     return _unknown(searched.samples, searched.reason, searched.attempts)
+
+
+def _of_found(setting: Setting, gradient: Gradient, asked: Verdict, limits: Budget) -> Verdict:
+    """The solvers' verdict with what the engines prove of the batch that they found."""
+    from exan_verify.decide.gradient.found import Near, record_of
+
+    record = None if setting.engine != "auto" else record_of(setting, gradient, asked)
+    if record is None:
+        return asked
+    exact = replace(setting, engine="exact")
+    if asked.batch is not None:
+        context = Context(setting=exact, batch=asked.batch)
+        course = _Course(context=context, limits=limits, gradient=gradient, found=record)
+        return _with_solvers(_decide(course), asked)
+    near = Near.of(exact, gradient, record)
+    if near is None:
+        return asked
+    course = _Course(context=near.context, limits=limits, gradient=gradient, found=record)
+    try:
+        course.add(Engine.RESIDUAL, near.unique(limits))
+    except STOPPING as error:
+        course.add(Engine.RESIDUAL, Finding(attempts=(Attempt(engine=Engine.RESIDUAL, note=_why(error)),)))
+    verdict = replace(_verdict(course), batch=None, witness=asked.witness)
+    return _with_solvers(verdict, asked)
 
 
 def _of_solvers(setting: Setting, gradient: Gradient, limits: Budget) -> Verdict:
@@ -539,10 +561,11 @@ def _of_solvers(setting: Setting, gradient: Gradient, limits: Budget) -> Verdict
     question = setting.question
     if question.labels is Labels.KNOWN:
         raise InputError("labels='known' needs the batch's labels; give batch=, or 'one_hot' or 'real'")
-    refused = ask_smt.not_taken(setting.network, question)
-    if setting.engine != "smt" or refused or question.batch_size is None:
-        reason = "; ".join(filter(None, (OTHER_ACTIVATIONS, refused)))
-        return replace(_unknown(question.batch_size or 0, reason), tolerant=question.tolerance is not None)
+    if setting.engine != "smt" or question.batch_size is None:
+        unknown = _unknown(question.batch_size or 0, OTHER_ACTIVATIONS)
+        return replace(unknown, tolerant=question.tolerance is not None)
+    if question.tolerance is None and not question.loss.rational:
+        return _unknown(question.batch_size, _not_decided(setting))
     if question.tolerance is not None:
         return ask_smt.ask_about_tolerance(setting, gradient, limits)
     return ask_smt.ask_about_gradient(setting, gradient, question.batch_size, limits)

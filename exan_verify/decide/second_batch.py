@@ -17,14 +17,23 @@ from typing import Any
 import numpy as np
 
 from exan_verify.core.arrays import Array, fractions, to_fraction
-from exan_verify.core.certificate import Counting, Move, SecondBatch, SparseVector, Submersion, Unseen
+from exan_verify.core.certificate import (
+    AlgebraicBatch,
+    Counting,
+    Move,
+    SecondBatch,
+    SparseVector,
+    Submersion,
+    Unseen,
+)
 from exan_verify.core.facts import Facts
-from exan_verify.core.network import Batch
-from exan_verify.decide.context import Context
+from exan_verify.core.network import Batch, Gradient
+from exan_verify.decide.context import Context, Setting
 from exan_verify.errors import CertificateRejected
 from exan_verify.exact.dyadic import guessed
 from exan_verify.kernel import second
 from exan_verify.kernel.given import Subject
+from exan_verify.kernel.gradient.found import found_samples
 
 Radii = tuple[Fraction | None, ...]
 """Per sample; None: without bound."""
@@ -57,6 +66,16 @@ def measured(context: Context, evidence: Unseen) -> second.Family | None:
             return second.family(evidence, _subject(context))
     except (CertificateRejected, ArithmeticError, np.linalg.LinAlgError):
         return None
+
+
+def has_gradient(setting: Setting, gradient: Gradient, samples: int, record: AlgebraicBatch) -> bool:
+    """Whether the kernel's checker finds that the batch of ``record`` has the gradient that is given."""
+    question = replace(setting.question, batch_size=samples)
+    try:
+        found_samples(record, setting.relu, gradient, question)
+    except (CertificateRejected, ArithmeticError):
+        return False
+    return True
 
 
 def _subject(context: Context) -> Subject:

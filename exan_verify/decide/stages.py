@@ -34,15 +34,19 @@ from exan_verify.core.question import Question
 from exan_verify.core.staged import Convolution, Residual, StagedNetwork
 from exan_verify.core.verdict import Attempt, Engine, Outcome, SampleStatus, Trust, Verdict, Witness
 from exan_verify.decide.context import Context, Finding, Progress, Setting
+from exan_verify.decide.families.unseen import short_of_rows
 from exan_verify.errors import BudgetExhausted, InputError
 from exan_verify.exact.elimination import PRIMES
 from exan_verify.exact.modular import Residues, UnsuitablePrimeError
-from exan_verify.exact.pictures import StagesForward, deltas_mod, forward_stages
+from exan_verify.exact.pictures import Places, StagesForward, deltas_mod, forward_stages, sees, taps
 from exan_verify.exact.rational import Mask, product_mod
 from exan_verify.exact.shared_weights import MOST_LEFT, systems
 
 HEAD_ENGINES = ("lifting.degree_two", "lifting.apart", "lifting.degree_three")
 """Who is asked about the head, cheapest first: their evidence speaks of all features in R^n."""
+
+_MOST_EDGES = 1 << 24
+"""Pairs of an output and a pixel that it sees, of one sample: 64 MiB and the matching's own memory."""
 
 WHOLE = "of networks with convolutions only the whole gradient of a batch is asked, with the batch's own size"
 """Why a release, a gradient alone, a tolerance or another batch size is not decided there."""
@@ -123,30 +127,39 @@ def _moving(subject: Staged) -> Finding | None:
     """CV3: the stage with the largest surplus of coordinates over equations, where there is one."""
     start = time.monotonic()
     network, batch, passed = subject.network, subject.batch, subject.passed
-    inside = np.full(batch.size, batch.inputs.shape[1])
+    inside = np.ones(batch.inputs.T.shape, dtype=bool)
     if (domain := subject.question.domain) is not None:
         lo, hi = domain.bounds(batch.inputs.shape[1])
-        inside = ((batch.inputs > lo) & (batch.inputs < hi)).sum(axis=1)
-    zeros, shared = np.zeros(batch.size, dtype=int), 0
+        inside = ((batch.inputs > lo) & (batch.inputs < hi)).T
+    zeros, shared, moving = np.zeros(batch.size, dtype=int), 0, inside
     found: StageMotions | None = None
     alone: frozenset[int] = frozenset()
     for k, stage in enumerate(network.convolutions):  # above them nothing changes, pooled or not
-        zeros = zeros + passed.zeros[k].sum(axis=0)
-        shared += stage.weight.size
-        surplus = inside - passed.patterns[k].sum(axis=0) - zeros
-        dimension = int(np.maximum(surplus, 0).sum()) - shared
-        if dimension > (0 if found is None else found.dimension):
-            found = StageMotions(stage=k + 1, dimension=dimension)
-            alone = frozenset(int(m) for m in np.flatnonzero(surplus > shared))
+        seen = sees(stage, moving)
+        moving = seen & passed.patterns[k]
+        zeros = zeros + (seen & passed.zeros[k]).sum(axis=0)
+        shared += stage.numbers
+        everything: tuple[tuple[int, ...], ...] = ()
+        ways = [(everything, inside.sum(axis=0) - moving.sum(axis=0) - zeros)]
+        kept = moving | passed.zeros[0] if k == 0 else moving
+        # a matching takes a third of a second to load: not where it cannot leave enough
+        if k == 0 and _surplus_at_most(stage, inside, kept) > shared:
+            ways.append(_held(stage, inside, kept))
+        for pixels, surplus in ways:
+            dimension = int(np.maximum(surplus, 0).sum()) - shared
+            if dimension > (0 if found is None else found.dimension):
+                found = StageMotions(stage=k + 1, dimension=dimension, moving=pixels)
+                alone = frozenset(int(m) for m in np.flatnonzero(surplus > shared))
     if found is None:
         return None
     equal = [
         m for m in alone if any(_same(batch, m, other) for other in range(batch.size) if other not in alone)
     ]
+    still = "with other pixels held still, " if found.moving else ""
     reason = (
-        f"the pictures have more coordinates{' inside the domain' if domain is not None else ''} than the "
-        f"active outputs of convolution {network.convolutions[found.stage - 1].name!r} and the weights up to "
-        f"it: a family of dimension {found.dimension} at least keeps the gradient"
+        f"{still}the pictures have more coordinates{' inside the domain' if domain is not None else ''} than "
+        f"the active outputs of convolution {network.convolutions[found.stage - 1].name!r} that see them and "
+        f"the weights up to it: a family of dimension {found.dimension} at least keeps the gradient"
     )
     return Finding(
         attempts=(Attempt(engine=Engine.FAMILIES, note=reason, seconds=time.monotonic() - start),),
@@ -155,6 +168,56 @@ def _moving(subject: Staged) -> Finding | None:
         witness=Witness(dimension=found.dimension),
         reason=reason,
     )
+
+
+def _surplus_at_most(stage: Convolution, inside: Mask, kept: Mask) -> float:
+    """How many more pixels than outputs that see them there are at most, over all samples and choices of
+    pixels: what is left when every output takes an equal share of each pixel ``inside`` that it sees. A
+    fractional matching has no larger value than the largest matching.
+    """
+    (channels, height, width), groups = stage.input_shape, stage.groups
+    samples, places = inside.shape[1], taps(stage)
+    free = inside.reshape(groups, channels // groups, height * width, samples)
+    free = np.concatenate([free, np.zeros_like(free[:, :, :1])], axis=2)
+    outputs = kept.reshape(groups, -1, places.shape[1], samples).sum(axis=1)  # (groups, positions, M)
+    seen = free[:, :, places].sum(axis=(1, 2))
+    share = (outputs / np.maximum(seen, 1))[:, None]
+    load = np.zeros(free.shape)
+    for at in places:  # a tap takes a pixel at one position
+        load[:, :, at] += share
+    return float(np.maximum(1 - load, 0)[free].sum())
+
+
+def _held(stage: Convolution, inside: Mask, kept: Mask) -> tuple[tuple[tuple[int, ...], ...], Places]:
+    """Of each sample the pixels ``inside`` (C H W, M) that outnumber by the most the outputs ``kept``
+    (C_out H' W', M) that see them, and by how many: the others may be held still.
+    """
+    from scipy.sparse import csr_matrix  # slow to load: only where it is asked
+
+    (channels, height, width), groups = stage.input_shape, stage.groups
+    places, out = taps(stage), len(stage.weight) // groups
+    found, surplus = [], np.zeros(inside.shape[1], dtype=int)
+    for m in range(inside.shape[1]):
+        outputs = np.flatnonzero(kept[:, m])
+        if len(outputs) * len(places) * (channels // groups) > _MOST_EDGES:
+            return (), surplus
+        channel, position = np.divmod(outputs, places.shape[1])
+        first = channel // out * (channels // groups)  # of the channels that the output's group takes
+        taken = places[:, position].T[:, :, None]  # (outputs, taps, 1)
+        columns = (first[:, None, None] + np.arange(channels // groups)) * height * width + taken
+        rows = np.broadcast_to(np.arange(len(outputs))[:, None, None], columns.shape)
+        real = np.broadcast_to(taken < height * width, columns.shape)
+        real = real & inside[np.where(real, columns, 0), m]
+        entries = csr_matrix(
+            (np.ones(int(real.sum()), dtype=np.int32), (rows[real], columns[real])),
+            shape=(len(outputs), channels * height * width),
+        )
+        pixels = [place for place in short_of_rows(entries) if inside[place, m]]
+        found.append(tuple(pixels))
+        seen = np.zeros((channels * height * width, 1), dtype=bool)
+        seen[pixels] = True
+        surplus[m] = len(pixels) - int((sees(stage, seen)[:, 0] & kept[:, m]).sum())
+    return tuple(found), surplus
 
 
 def _same(batch: Batch, one: int, other: int) -> bool:
@@ -297,7 +360,9 @@ def _ways(subject: Staged, k: int, delta: tuple[Residues, ...]) -> list[tuple[Eq
 def _way_full(way: tuple[Equations, ...], prime: int, limits: Budget) -> tuple[bool, int]:
     left = 0
     for stage, active, delta in way:
-        parts = systems(stage, active, delta, prime)
+        # of weights that a pool is part of the gradient is not known
+        known = delta if stage.trained is None else np.zeros_like(delta)
+        parts = systems(stage, active, known, prime)
         left = sum(system.left for system in parts)
         for system in parts:
             limits.spend(system.left**2 * max(system.left, 1))

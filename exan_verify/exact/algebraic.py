@@ -133,6 +133,9 @@ class Field:
         """-1, 0 or 1 of a reduced element; raises :class:`UndecidedSignError`."""
         if not element:
             return 0
+        if not self.roots:
+            (value,) = element.values()
+            return 1 if value > 0 else -1
         while True:
             with flint.ctx.workprec(2 * self._bits):
                 ball = self._ball(element)

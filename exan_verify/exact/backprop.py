@@ -7,6 +7,7 @@ loss), or real balls (every loss, small networks).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -176,6 +177,18 @@ def backward(network: Network, passed: Forward, vectors: Array) -> PerLayer[Rati
     return PerLayer(deltas[::-1])
 
 
+def slope_contributions(
+    network: Network, passed: Forward, deltas: PerLayer[RationalMatrix]
+) -> Iterator[tuple[Activation, RationalMatrix]]:
+    """For each layer of trained slopes ``sum_m (W^T delta)_jm z_jm`` over the samples for which neuron j is
+    not active, (n, 1): the derivative of the loss by the slope of each neuron (PReLU).
+    """
+    for k, activation in network.trained_slopes():
+        back = product(network.layer(k + 1).weight.T, deltas.at(k + 1))
+        z = affine(network.layer(k), passed.features(k))
+        yield activation, back.masked(~passed.pattern(k)).times(z).row_sums()
+
+
 def backward_ball(network: Network, passed: Forward, vectors: Any) -> PerLayer[Any]:
     """``Delta_1 .. Delta_L`` as real balls, each an ``arb_mat`` (n_i, M), from loss vectors (K, M) that are;
     at the working precision.
@@ -187,7 +200,9 @@ def backward_ball(network: Network, passed: Forward, vectors: Any) -> PerLayer[A
 
 
 def gradient(network: Network, batch: Batch, loss: Loss, reduction: Reduction) -> Gradient:
-    """The exact gradient for a rational loss (mse, hinge), as Fractions under the parameters' names."""
+    """The exact gradient for a rational loss (mse, hinge), as Fractions under the parameters' names, those of
+    trained slopes included.
+    """
     passed = forward(network, batch)
     divisor = loss.divisor(reduction, batch.size, network.classes)
     deltas = backward(network, passed, loss_vectors(loss, passed.logits, batch.labels, divisor))
@@ -197,6 +212,9 @@ def gradient(network: Network, batch: Batch, loss: Loss, reduction: Reduction) -
         tensors[names[0]] = product(delta, features.T).fractions()
         if layer.bias is not None:
             tensors[names[1]] = delta.row_sums().fractions()[:, 0]
+    for activation, rows in slope_contributions(network, passed, deltas):
+        own = rows.fractions()[:, 0]
+        tensors[activation.parameter] = np.array([own.sum()], dtype=object) if activation.shared else own
     return Gradient(tensors=tensors, rational=True)
 
 
@@ -219,7 +237,7 @@ def gradient_mod(network: Network, batch: Batch, loss: Loss, reduction: Reductio
 def gradient_ball(
     network: Network, batch: Batch, loss: Loss, reduction: Reduction, precision: int = 128
 ) -> dict[str, Any]:
-    """The gradient of any loss as real balls: one ``arb_mat`` per parameter name (biases (n, 1)).
+    """The gradient of any loss as real balls: one ``arb_mat`` per parameter name (biases and slopes (n, 1)).
 
     Meant for small networks: every weight becomes a ball.
     """
@@ -234,7 +252,16 @@ def gradient_ball(
             out[names[0]] = delta * _balls(features.T.fractions())
             if layer.bias is not None:
                 out[names[1]] = delta * flint.arb_mat(batch.size, 1, [1] * batch.size)
-    return {name: out[name] for name, _ in network.parameters()}
+        for k, activation in network.trained_slopes():
+            z, off = affine(network.layer(k), passed.features(k)).fractions(), ~passed.pattern(k)
+            back = _balls(network.layer(k + 1).weight.T) * deltas.at(k + 1)
+            rows = [
+                sum((back[j, m] * to_ball(z[j, m]) for m in np.flatnonzero(off[j])), flint.arb(0))
+                for j in range(len(z))
+            ]
+            rows = [sum(rows, flint.arb(0))] if activation.shared else rows
+            out[activation.parameter] = flint.arb_mat(len(rows), 1, rows)
+    return out
 
 
 def _balls(array: Array) -> Any:

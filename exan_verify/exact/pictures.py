@@ -29,7 +29,8 @@ _GATHERED = 1 << 24
 class StagesForward:
     """The exact pass of M pictures through the stages.
 
-    ``values[s]`` (n_s, M): ``values[0]`` the pictures, ``values[-1]`` the features of the head.
+    ``values[s]`` (n_s, M): ``values[0]`` what the first stage takes, the pictures after the network's
+    ``entry``, ``values[-1]`` the features of the head.
     ``patterns[s]``, ``zeros[s]`` (n, M), of the stages before anything is pooled: where the outputs of
     stage s (from 0) are active (z > 0), where z is zero. ``inner[s]``: of a sum of branches, the patterns of
     the ReLUs between its inner convolutions, first to last; none of a convolution.
@@ -54,6 +55,18 @@ def taps(stage: Convolution | Pool) -> Places:
     inside = ((y >= 0) & (y < height))[:, None, :, None] & ((x >= 0) & (x < width))[None, :, None, :]
     at = y[:, None, :, None] * width + x[None, :, None, :]
     found: Places = np.where(inside, at, height * width).reshape(kh * kw, rows * columns)
+    return found
+
+
+def sees(stage: Convolution, moving: Mask) -> Mask:
+    """The outputs (C_out H' W', M) that take an entry of ``moving`` (C H W, M) with any of their taps."""
+    (channels, height, width), samples = stage.input_shape, moving.shape[1]
+    own: Mask = np.any(
+        moving.reshape(stage.groups, channels // stage.groups, height * width, samples), axis=1
+    )
+    padded = np.concatenate([own, np.zeros_like(own[:, :1])], axis=1)
+    taken = padded[:, taps(stage)].any(axis=1)  # (groups, positions, M)
+    found: Mask = np.repeat(taken, len(stage.weight) // stage.groups, axis=0).reshape(-1, samples)
     return found
 
 
@@ -111,7 +124,7 @@ def _by_samples(stage: Convolution, values: RationalMatrix) -> Iterator[Rational
 
 def forward_stages(network: StagedNetwork, batch: Batch) -> StagesForward:
     """The exact pass of the batch's pictures up to the features of the head."""
-    values = [RationalMatrix.of(batch.inputs.T)]
+    values = [_entered(network, batch)]
     patterns, zeros, inner = [], [], []
     known = len(network.unpooled)
     for k, stage in enumerate(network.stages):
@@ -132,6 +145,19 @@ def forward_stages(network: StagedNetwork, batch: Batch) -> StagesForward:
     return StagesForward(
         values=tuple(values), patterns=tuple(patterns), zeros=tuple(zeros), inner=tuple(inner)
     )
+
+
+def _entered(network: StagedNetwork, batch: Batch) -> RationalMatrix:
+    """The pictures (C H W, M), shifted and scaled as the network's ``entry`` says."""
+    pictures = RationalMatrix.of(batch.inputs.T)
+    if network.entry is None:
+        return pictures
+    pixels = int(np.prod(network.input_shape[1:]))
+    factor, shift = (
+        RationalMatrix.of(np.repeat(part, pixels).reshape(-1, 1))
+        for part in (network.entry.factor, network.entry.shift)
+    )
+    return pictures.times(factor).plus_column(shift)
 
 
 def _added(stage: Residual, values: RationalMatrix) -> tuple[RationalMatrix, tuple[Mask, ...]]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from exan_verify.core.arrays import Array
 from exan_verify.core.certificate import (
+    AlgebraicBatch,
     Apart,
     Certificate,
     Claim,
@@ -35,9 +37,11 @@ from exan_verify.core.staged import StagedNetwork
 from exan_verify.core.verdict import Outcome, SampleStatus
 from exan_verify.errors import CertificateRejected, InputError, LabelError, ShapeError
 from exan_verify.kernel import second, stages
+from exan_verify.kernel.algebraic import rational_inputs, rational_labels
 from exan_verify.kernel.cubes import check as cubes
 from exan_verify.kernel.given import Subject, only_relu, require
 from exan_verify.kernel.gradient import unrealisable
+from exan_verify.kernel.gradient.found import found_samples
 from exan_verify.kernel.gradient.reconstruction import rebuilt_batch
 from exan_verify.kernel.lifting import apart, degree_three, enumeration, extra_rays, scale
 from exan_verify.kernel.lifting import degree_two as lifting
@@ -139,8 +143,29 @@ def _claim(record: Certificate, network: Network | StagedNetwork, given: Batch |
     if record.claim.outcome is Outcome.UNREALISABLE:
         return _refuted(record, question, network, given)
     if isinstance(given, Gradient):
+        if record.found is not msgspec.UNSET and record.found.roots:
+            return _of_irrational_batch(record, record.found, question, only_relu(network), given)
         given = _batch_of_gradient(record, question, network, given)
     return _derive(record, question, network, given)
+
+
+def _of_irrational_batch(
+    record: Certificate, found: AlgebraicBatch, question: Question, network: ReluNetwork, given: Gradient
+) -> Claim:
+    """UNIQUE of a batch that is not rational: every cube but its own is refuted (CB14)."""
+    _require_digest(record, given)
+    require(len(record.evidence) == 1 and record.rebuild is None, "one piece of evidence is expected")
+    samples = found_samples(found, network, given, question)
+    evidence = record.evidence[0]
+    if not isinstance(evidence, Cubes):
+        raise CertificateRejected(f"{type(evidence).__name__} is no evidence about irrational batches")
+    require_made_for(evidence, question)
+    facts = cubes.facts_of_found(evidence, network, question, samples)
+    return Claim(
+        question=record.claim.question,
+        outcome=facts.outcome(question.samples, distinct=False),
+        samples=facts.statuses(question.samples),
+    )
 
 
 def _derive(record: Certificate, question: Question, network: Network, batch: Batch) -> Claim:
@@ -169,7 +194,7 @@ def _derive(record: Certificate, question: Question, network: Network, batch: Ba
 
 def _refuted(record: Certificate, question: Question, network: Network, given: Batch | Gradient) -> Claim:
     """UNREALISABLE: one piece of evidence that no batch of the claim's size has the gradient."""
-    require(len(record.evidence) == 1 and record.rebuild is None, "one piece of evidence is expected")
+    _require_one_part(record)
     require(question.samples >= 1, "a batch has at least one sample")
     evidence = record.evidence[0]
     if isinstance(given, Batch):
@@ -192,7 +217,7 @@ def _within_tolerance(
     record: Certificate, question: Question, network: Network, given: Batch | Gradient
 ) -> Claim:
     """UNIQUE up to a radius around a batch that is there, or UNREALISABLE (Appendix T)."""
-    require(len(record.evidence) == 1 and record.rebuild is None, "one piece of evidence is expected")
+    _require_one_part(record)
     evidence = record.evidence[0]
     if not isinstance(given, Gradient):
         raise CertificateRejected("only a gradient is given with a tolerance")
@@ -206,10 +231,16 @@ def _within_tolerance(
     return tolerance.claim(evidence, record.claim, question, only_relu(network), given)
 
 
+def _require_one_part(record: Certificate) -> None:
+    alone = record.rebuild is None and record.found is msgspec.UNSET
+    require(len(record.evidence) == 1 and alone, "one piece of evidence is expected")
+
+
 def _matching_batch(
     record: Certificate, network: Network | StagedNetwork, given: tuple[Array, Array]
 ) -> Batch:
-    if record.rebuild is not None or record.gradient_sha256 is not None:
+    for_gradients = record.rebuild is not None or record.found is not msgspec.UNSET
+    if for_gradients or record.gradient_sha256 is not None:
         raise CertificateRejected("a certificate for a batch must not carry parts for a gradient")
     question = record.claim.question
     try:
@@ -223,9 +254,14 @@ def _matching_batch(
 
 def _batch_of_gradient(record: Certificate, question: Question, network: Network, given: Gradient) -> Batch:
     _require_digest(record, given)
-    if record.rebuild is None:
+    if record.found is not msgspec.UNSET:
+        require(record.rebuild is None, "a batch is found, or rebuilt, not both")
+        samples = found_samples(record.found, only_relu(network), given, question)
+        x, y = rational_inputs(samples), rational_labels(samples, question.loss)
+    elif record.rebuild is not None:
+        x, y = rebuilt_batch(record.rebuild, only_relu(network), given, question)
+    else:
         raise CertificateRejected("a certificate for a gradient must say how the batch is rebuilt from it")
-    x, y = rebuilt_batch(record.rebuild, only_relu(network), given, question)
     try:
         return Batch.of(x, y, network=network, loss=question.loss, labels=question.labels)
     except (LabelError, ShapeError) as error:

@@ -12,8 +12,13 @@ weight gradient of A_k is linear in u alone: where it has nothing but zero for t
 equal, and the inner branch is a stack of convolutions whose values and deltas are known, taken down as above.
 Or S is a convolution whose weight gradient has nothing but zero for the difference of h.
 
+A constant shift and scale of the pictures before the first stage is invertible, so that what it gives and the
+pictures determine each other, and motions of one are motions of the other.
+
 *CV3.* Motions X + tV are counted that keep all active outputs of stage s, all outputs up to s that are
 exactly zero, and the weight gradients of the stages up to s. On the region of X these are linear equations.
+Pixels on a face of the domain, and those that the evidence holds still, do not move: they are no unknowns,
+and outputs that see nothing that moves are no equations. What moves above a stage are its active outputs.
 For small t no pattern changes: outputs that are not zero keep their signs, those that are zero stay so. The
 values of stage s stay, and so do all values, loss vectors and deltas above, hence all deltas, and the
 gradient.
@@ -44,7 +49,7 @@ from exan_verify.core.staged import Convolution, StagedNetwork
 from exan_verify.errors import CertificateRejected
 from exan_verify.exact.elimination import PRIMES
 from exan_verify.exact.modular import Residues, UnsuitablePrimeError, point
-from exan_verify.exact.pictures import StagesForward, deltas_mod, forward_stages
+from exan_verify.exact.pictures import StagesForward, deltas_mod, forward_stages, sees
 from exan_verify.exact.rational import Mask, product_mod
 from exan_verify.exact.shared_weights import systems
 from exan_verify.exact.softmax import VanishingDenominatorError
@@ -112,7 +117,7 @@ def _determined(evidence: Stages, subject: Pictures) -> Facts:
     left = list(range(len(stages)))
     try:
         for prime in PRIMES:
-            deltas = _deltas(subject, prime)
+            deltas = _deltas(subject, prime) if left else None
             if deltas is not None:
                 left = [k for k in left if not _full(subject, k, deltas[k], prime)]
     except MemoryError as error:
@@ -137,6 +142,9 @@ def _full(subject: Pictures, k: int, deltas: tuple[Residues, ...], prime: int) -
 
 def _only_zero(stage: Convolution, active: Mask, delta: Residues, prime: int) -> bool:
     """Whether zero alone keeps the outputs that are ``active`` and the weight gradient, in every group."""
+    if stage.trained is not None:
+        # an average pool is part of these weights, whose gradient is not known: the active outputs alone
+        delta = np.zeros_like(delta)
     return all(system.full() for system in systems(stage, active, delta, prime))
 
 
@@ -159,19 +167,30 @@ def _moving(evidence: StageMotions, subject: Pictures) -> Facts:
     network, passed, batch = subject.network, subject.passed, subject.batch
     stages = network.convolutions  # what is pooled above them is a function of what stays
     require(1 <= evidence.stage <= len(stages), "there is no such convolution")
-    kept = evidence.stage
-    # equations on each sample: active outputs of the stage, outputs up to it that stand at zero
-    own = passed.patterns[kept - 1].sum(axis=0) + sum(zero.sum(axis=0) for zero in passed.zeros[:kept])
-    shared = sum(stage.weight.size for stage in stages[:kept])
-    movable = np.full(batch.size, batch.inputs.shape[1])
+    kept, pixels = evidence.stage, batch.inputs.shape[1]
+    movable = np.ones((pixels, batch.size), dtype=bool)
+    if evidence.moving:
+        require(len(evidence.moving) == batch.size, f"the batch has {batch.size} samples")
+        movable[:] = False
+        for m, places in enumerate(evidence.moving):
+            require(all(place < pixels for place in places), f"a picture has {pixels} pixels")
+            movable[list(places), m] = True
     if subject.question.domain is not None:
-        lo, hi = subject.question.domain.bounds(batch.inputs.shape[1])
-        movable = ((batch.inputs > lo) & (batch.inputs < hi)).sum(axis=1)
-    surplus = np.maximum(movable - own, 0)
-    dimension = int(surplus.sum()) - shared
+        lo, hi = subject.question.domain.bounds(pixels)
+        movable &= ((batch.inputs > lo) & (batch.inputs < hi)).T
+    # equations on each sample: active outputs of the stage, outputs up to it that stand at zero
+    own, moving = np.zeros(batch.size, dtype=int), movable
+    for k, stage in enumerate(stages[:kept]):
+        seen = sees(stage, moving)
+        own += (seen & passed.zeros[k]).sum(axis=0)
+        moving = seen & passed.patterns[k]
+    own += moving.sum(axis=0)
+    shared = sum(stage.numbers for stage in stages[:kept])
+    surplus = movable.sum(axis=0) - own
+    dimension = int(np.maximum(surplus, 0).sum()) - shared
     require(dimension > 0, "no more dimensions of motion than equations")
-    require(dimension == evidence.dimension, f"the motions have {dimension} dimensions at least")
-    alone = {m for m in range(batch.size) if int(movable[m] - own[m]) > shared}
+    require(0 < evidence.dimension <= dimension, f"the motions are shown to have {dimension} dimensions")
+    alone = {m for m in range(batch.size) if int(surplus[m]) > shared}
     moved = Subject(model=network.head, batch=batch, question=subject.question)
     return Facts(ambiguous=True, free=moved.leaving(alone))
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from exan_verify.api.attack import with_convolutions
 from exan_verify.api.certify import certify
 from exan_verify.core.budget import until
 from exan_verify.core.network import Batch, ReluNetwork
@@ -120,11 +119,6 @@ def mitigate(
     if progress is not None and not callable(progress):
         raise InputError(f"progress={short(progress)} cannot be used; give a function of what is being done")
     flag(accuracies, "accuracies")
-    if with_convolutions(model):
-        raise InputError(
-            "defences are for fully connected networks, and this model has convolutions; give a model of "
-            "Linear layers with ReLU between them"
-        )
     question = Question.of(loss, reduction, labels, domain=domain)
     network = to_network(model)
     if network.plain is not network:

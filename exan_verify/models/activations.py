@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exan_verify.core.network import Activation, exact_array, to_fraction
+from exan_verify.core.network import Activation, Array, exact_array, to_fraction
 from exan_verify.errors import ShapeError, UnsupportedLayerError
 
 if TYPE_CHECKING:
@@ -29,22 +29,8 @@ def of_module(module: Any, path: str) -> Make:
     if type(module) is nn.LeakyReLU:
         return leaky(module.negative_slope)
     if type(module) is nn.PReLU:
-        slopes = exact_array(module.weight, f"{path}.weight")
-
-        def parametric(neurons: int, _dtype: Any) -> Activation:
-            if len(slopes) not in (1, neurons):
-                raise ShapeError(
-                    f"layer {path!r} (PReLU) has {len(slopes)} slopes for {neurons} neurons; "
-                    f"give 1 or {neurons}"
-                )
-            said = "a trained slope" if len(slopes) == 1 else f"{neurons} trained slopes"
-            return Activation(
-                slope=np.repeat(slopes, neurons) if len(slopes) == 1 else slopes,
-                trained=True,
-                name=f"PReLU with {said}, whose own gradient is not used",
-            )
-
-        return parametric
+        parameter = f"{path}.weight"
+        return parametric(exact_array(module.weight, parameter), parameter, f"layer {path!r} (PReLU)")
     if type(module) is nn.ReLU6:
         return clipped(0.0, 6.0, "ReLU6")
     return clipped(module.min_val, module.max_val, "Hardtanh")
@@ -64,6 +50,23 @@ def of_function(node: Node) -> Make | None:
         low, high = arguments(node, min_val=-1.0, max_val=1.0)
         return clipped(low, high, "hardtanh")
     return None
+
+
+def parametric(slopes: Array, parameter: str, place: str) -> Make:
+    """PReLU with ``slopes`` (1,) or one for each neuron, the tensor ``parameter``; ``place``: in errors."""
+
+    def made(neurons: int, _dtype: Any) -> Activation:
+        if len(slopes) not in (1, neurons):
+            raise ShapeError(f"{place} has {len(slopes)} slopes for {neurons} neurons; give 1 or {neurons}")
+        said = "a trained slope" if len(slopes) == 1 else f"{neurons} trained slopes"
+        return Activation(
+            slope=np.repeat(slopes, neurons) if len(slopes) == 1 else slopes,
+            parameter=parameter,
+            shared=len(slopes) == 1,
+            name=f"PReLU with {said}",
+        )
+
+    return made
 
 
 def leaky(slope: float) -> Make:

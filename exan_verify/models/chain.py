@@ -77,9 +77,10 @@ def to_network(model: Any) -> ReluNetwork:
     """
     network = to_any_network(model)
     if network is not model and network.normalised:
+        beside = next(x.name for x in network.layers if x.fold is not None and x.fold.norms is not None)
         raise UnsupportedLayerError(
-            "a BatchNorm is not supported here: only certify, audit, check and attack take it. For anything "
-            f"else {_SUPPORTED}"
+            f"the BatchNorm beside layer {beside!r} is not supported here: only certify, audit, check and "
+            f"attack take it. For anything else {_SUPPORTED}"
         )
     if not isinstance(network, ReluNetwork):
         layer, activation = next(

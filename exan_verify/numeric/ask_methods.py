@@ -16,6 +16,7 @@ from exan_verify.numeric.confirming.closed_rows import judge_own_rows
 from exan_verify.numeric.confirming.confirm import CLAIM_LIMIT, Confirmed, confirm
 from exan_verify.numeric.confirming.drop_failing import settled
 from exan_verify.numeric.confirming.whole_batch import whole_batch
+from exan_verify.numeric.joint.judge import in_reach, judge_jointly, rank_of
 from exan_verify.numeric.problem.losses import told_apart
 from exan_verify.numeric.problem.passes import forward, weight_gains
 from exan_verify.numeric.problem.problem import LayerGradient, Problem
@@ -165,7 +166,7 @@ def pursue(methods: Sequence[Method], find: Find, *, named: bool, tell: Telling)
         except BudgetExhausted as error:
             return _confirmed_before(error, outcome)
         outcome = pursuit
-        final = candidates.final or candidates.finding.final
+        final = candidates.final or candidates.finding.final or pursuit.confirmed.final
         if outcome.confirmed.complete or final or outcome.inputs_known:
             break
     if outcome is None:
@@ -305,6 +306,11 @@ def _confirm(candidates: Candidates, gains: list[tuple[float, float]]) -> Confir
         kept, refined, dropped = settled(problem, spaces[0], finding, gains)
         confirmed = confirm(problem, spaces, kept, refined, gains)
         confirmed = replace(confirmed, candidates=confirmed.candidates + dropped)
+        if rank_of(confirmed)[0] < len(finding.x) and in_reach(problem, finding, spaces[0]):
+            # not for want of equations, but of precision: again with each weighted by its own noise
+            jointly = judge_jointly(problem, spaces[0], finding, gains)
+            if jointly is not None and rank_of(jointly) >= rank_of(confirmed):
+                confirmed = jointly
         return (
             confirmed
             if confirmed.complete or finding.literal

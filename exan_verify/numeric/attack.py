@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from exan_verify.core.network import Network
-from exan_verify.core.question import Release
+from exan_verify.core.question import Labels, Release
 from exan_verify.errors import BudgetExhausted, InputError, RangeError, unknown
 from exan_verify.numeric.ask_methods import Candidates, column_spaces, pursue
 from exan_verify.numeric.confirming.adding_up import distinct
@@ -23,6 +23,7 @@ from exan_verify.numeric.methods.one_sample import one_sample
 from exan_verify.numeric.methods.searching.assign import Assign
 from exan_verify.numeric.methods.searching.descend import Descend
 from exan_verify.numeric.methods.searching.sample import Sample
+from exan_verify.numeric.missing.completion import attack_sparsified, sparsified
 from exan_verify.numeric.missing.partial import Partial
 from exan_verify.numeric.missing.single_layer import attack_single_layer
 from exan_verify.numeric.problem.problem import Problem, build_problem
@@ -101,8 +102,7 @@ def run(
     ``device``: a torch device; ``partial``: tensors may be missing from the gradient, and what the others say
     is recovered, down to features of a hidden layer; ``release``: so is what it withholds, which is not read
     where ``gradient`` has it (its input basis is none of this function's: ``network`` is the one on B^T x);
-    ``rectified``: no input has a negative entry; where another activation than ReLU follows a hidden layer,
-    all tensors of the gradient are needed;
+    ``rectified``: no input has a negative entry;
     ``progress`` is told (what, share done), at least once a second. Computes in float64, whatever the dtypes.
 
     No confirmed sample is further from the truth than its ``error_bound``, for gradients whose error is
@@ -134,11 +134,6 @@ def run(
             release=release,
         )
     )
-    if not (problem.rectified or problem.whole):
-        raise InputError(
-            f"the network has {network.architecture}; with other activations than ReLU the whole gradient is "
-            "attacked, of layers that all have biases: leave out partial and release, and give every tensor"
-        )
     with torch.no_grad(), _threads_for(problem), _said_of_altered(problem):
         # without a hidden layer that one sample is asked for as well
         alone = method == Published().name or len(problem.layers) < 2
@@ -151,6 +146,8 @@ def run(
             name = "the gradient of a single Linear layer"
             found = tell.during(lambda: attack_single_layer(problem, name=name, rectified=rectified))
             found = replace(found, seconds=time.perf_counter() - start)
+        elif (completed := _completed(problem, method, tell, start)) is not None:
+            found = completed
         elif not problem.whole:
             names = tuple(_pair(*(name for name, _ in layer.parameters())) for layer in network.layers)
             attempt = Partial(
@@ -179,6 +176,16 @@ def run(
     with suppress(BudgetExhausted):
         tell("done", 1.0)
     return found
+
+
+def _completed(problem: Problem, method: str, tell: Telling, start: float) -> Attack | None:
+    """What the kept entries of a sparsified gradient say, where they complete it."""
+    in_reach = method == "auto" and len(problem.layers) == 2 and problem.whole and problem.rectified
+    asked = problem.scale == 1 and not problem.weighted and problem.question.labels is not Labels.REAL
+    if not (in_reach and asked and sparsified(problem.layers[0])):
+        return None
+    found = tell.during(lambda: attack_sparsified(problem, tell))
+    return None if found is None else replace(found, seconds=time.perf_counter() - start)
 
 
 def _pair(weight: str, bias: str = "") -> tuple[str, str]:

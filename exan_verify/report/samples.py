@@ -97,6 +97,8 @@ def _attacked(section: Section, found: Recovery | None, drawer: Drawer) -> str:
     if section.recoveries is None:
         return ""
     if found is None:
+        if section.features is not None and section.features.count == section.size:
+            return "The attack rebuilt its features and label, not the picture, which does not make it safe."
         return "The attack did not find it, which does not make it safe."
     if found.status == "wrong":
         return "The attack claimed it within a bound that it exceeds: a defect of this program."

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 from exan_verify.core.budget import RAN_OUT, until
-from exan_verify.core.network import Batch, Gradient, Network, ReluNetwork
+from exan_verify.core.network import Batch, Gradient, Network
 from exan_verify.core.question import Question
 from exan_verify.core.verdict import Attempt, Engine, Outcome, SampleStatus, Trust, Verdict, Witness
 from exan_verify.errors import BudgetExhausted, InputError
@@ -67,8 +67,6 @@ def decide(
     """
     settings = settings or Settings()
     question = _sized(question, batch, gradient)
-    if refused := not_taken(network, question):
-        return _not_asked(question, batch, refused)
     size = size_of(network, question, batch=batch, has_radius=bool(radius))
     if size.refused:
         return _not_asked(question, batch, size.refused)
@@ -78,20 +76,6 @@ def decide(
     except BudgetExhausted:
         return _not_asked(question, batch, f"{RAN_OUT} before the question was written; give a larger budget")
     return answer(posed, truth, settings, radius=radius or Fraction(0), told=told)
-
-
-def not_taken(network: Network, question: Question) -> str:
-    """Why the question is not written for a network with other activations than ReLU; "" where it is."""
-    if isinstance(network, ReluNetwork):
-        return ""
-    others = [a for k in range(1, network.depth) if (a := network.activation(k)) is not None]
-    if any(a.high is not None or a.low != 0 for a in others):
-        return "solvers are asked about neurons with two slopes, not about those that end (ReLU6, Hardtanh)"
-    if any(a.trained for a in others):
-        return "solvers are not asked about trained slopes, whose own gradient is not written"
-    if not question.loss.rational:
-        return f"with slopes below zero solvers are asked about mse and hinge, not {question.loss.value}"
-    return ""
 
 
 def pose(
@@ -105,7 +89,6 @@ def pose(
     if question.loss.rational:
         target = batch_target(network, batch, question)
     else:
-        assert isinstance(network, ReluNetwork)
         target = transcendental_target(network, batch, question)
     posed = posed_question(network, question, batch, target)
     return posed, known(posed, exact_batch(batch, label_vectors(question.loss, batch, network.classes)))

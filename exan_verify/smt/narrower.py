@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from exan_verify.core.network import ReluNetwork, to_fraction
+from exan_verify.core.network import Network, to_fraction
 from exan_verify.core.question import Release, Weights
 from exan_verify.errors import InputError
 from exan_verify.smt.cubes import Task, exclusions
@@ -25,15 +25,17 @@ class Narrower:
 
     ``sample``: whether a batch lacks this sample of the known one; with ``feature`` and ``between`` (low,
     high): whether a batch has no sample of its label whose feature lies between them. ``release``: which
-    entries of the gradient the batch shares with the known one.
+    entries of the gradient the batch shares with the known one; of trained slopes, which no release names,
+    the tensors ``slopes``.
     """
 
     sample: int | None = None
     feature: int | None = None
     between: tuple[Fraction, Fraction] | None = None
     release: Release | None = None
+    slopes: tuple[str, ...] = ()
 
-    def check(self, network: ReluNetwork, samples: int | None) -> None:
+    def check(self, network: Network, samples: int | None) -> None:
         """Raise :class:`InputError` where it does not fit the network and a batch of so many ``samples``."""
         if samples is None:
             raise InputError("samples, entries and releases are asked about with a batch; pass --batch")
@@ -112,6 +114,9 @@ class Narrower:
                 if release.sends(name, len(array))[j]:
                     columns = range(array.shape[1]) if array.ndim > 1 else [None]
                     sent |= {f"{name}[{j}]" if k is None else f"{name}[{j},{k}]" for k in columns}
+        for _, activation in network.trained_slopes():
+            if activation.parameter in self.slopes:
+                sent |= {f"{activation.parameter}[{j}]" for j in range(activation.parameters)}
         basis, first = release.input_basis, network.layers[0]
         (projected, _), *_ = first.parameters()
         kept = {f"gradient: {name}" for name in sent if basis is None or not name.startswith(f"{projected}[")}
@@ -135,7 +140,10 @@ class Narrower:
 
     def meaning(self) -> tuple[str, str]:
         """What ``sat`` and ``unsat`` say, for constraints that admit the batches alone."""
-        what = "this gradient" if self.release is None else f"this release ({self.release.described})"
+        what = "this gradient"
+        if self.release is not None:
+            with_slopes = f", and the gradient of {', '.join(self.slopes)}" if self.slopes else ""
+            what = f"this release ({self.release.described}{with_slopes})"
         if self.between is not None:
             low, high = self.between
             where = (

@@ -67,6 +67,13 @@ def size_of(
     # what the rows of the backward pass to the last hidden layer have: the entries' terms, merged
     back = {Loss.MSE: last + classes, Loss.BCE: classes + letters}.get(loss, 2 * classes)
     affine = sum(3 * b * (a + 1) for a, b in pairwise(widths[:-1]))
+    activations = ((k, network.activation(k)) for k in range(1, network.depth))
+    capped = sum(widths[k] for k, phi in activations if phi is not None and phi.high is not None)
+    # what a trained slope gets: the terms of (W^T delta)_j, each times those of z_j
+    affine += sum(
+        widths[k] * (widths[k + 1] if k + 1 < network.depth else back) * (widths[k - 1] + 1)
+        for k, _ in network.trained_slopes()
+    )
     chosen = letters * letters if letters > 1 else 0
     if loss is Loss.HINGE:
         chosen += 4 * classes * classes * last
@@ -77,7 +84,7 @@ def size_of(
     sample = widths[0] + (letters or classes * last)  # what tells it from another one
     excluded = 0 if batch is None else _exclusion(samples, has_radius) * sample
     # literals: implications around every choice, and the order of the samples
-    local = affine + chosen + backward + 8 * (sum(widths[1:-1]) + letters)
+    local = affine + chosen + backward + 8 * (sum(widths[1:-1]) + 2 * capped + letters)
     terms = samples * (local + sum(equations)) + excluded
     return Size(
         terms=terms,
@@ -106,6 +113,7 @@ def _cube(network: Network, loss: Loss, labels: Labels, entries: list[int]) -> i
     vector = 1 if loss is Loss.HINGE else network.classes if free else d
     products = vector * d if free or loss is Loss.HINGE else comb(d + 1, 2)
     states = sum(network.widths[1:-1]) * d
+    states += sum(network.widths[k] * products for k, _ in network.trained_slopes())
     return states + sum(n * (products if i or depth == 1 else vector) for i, n in enumerate(entries))
 
 

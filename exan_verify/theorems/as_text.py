@@ -11,7 +11,7 @@ import numpy as np
 
 from exan_verify.core.arrays import rationals
 from exan_verify.core.certificate import ReleaseRecord, domain_record
-from exan_verify.core.network import Array, Batch, ReluNetwork, batch_record, to_fraction
+from exan_verify.core.network import Array, Batch, Network, batch_record, to_fraction
 from exan_verify.theorems.certified import in_words
 from exan_verify.theorems.replay import Replay
 from exan_verify.theorems.running import CheckReport, Report
@@ -42,7 +42,7 @@ def relied_on(statement: Statement) -> tuple[Ground, ...]:
     return found or statement.grounds
 
 
-def network_lines(network: ReluNetwork) -> list[str]:
+def network_lines(network: Network) -> list[str]:
     """``W1 = [[1, F(-1, 2)], [0, 3]]``, one line per parameter, first layer first; exact."""
     lines = []
     for k, layer in enumerate(network.layers, 1):
@@ -75,7 +75,9 @@ def example_lines(example: Example | Exhibit) -> list[str]:
     layers = range(1, network.depth + 1)
     weights, biases = (", ".join(f"{letter}{k}" for k in layers) for letter in "Wb")
     arrays = f"[{weights}], [{biases}]" if network.has_bias else f"[{weights}]"
-    lines.append(f"network = ReluNetwork.from_arrays({arrays})")
+    slopes = slopes_of(network)
+    sloped = f".sloped([{', '.join('None' if s is None else numbers(s) for s in slopes)}])" if slopes else ""
+    lines.append(f"network = ReluNetwork.from_arrays({arrays}){sloped}")
     asked = example.question
     words = [f'{name}="{value}"' for name, value in in_words(asked).items()]
     if asked.domain is not None:
@@ -88,6 +90,12 @@ def example_lines(example: Example | Exhibit) -> list[str]:
     used = [name for name in ("Box", "Release", "ReluNetwork", "certify") if name in called]
     fractions = ["from fractions import Fraction as F"] if any("F(" in line for line in lines) else []
     return [*fractions, f"from exan_verify import {', '.join(used)}", *lines]
+
+
+def slopes_of(network: Network) -> list[Array | None]:
+    """The slopes of every hidden layer, None for ReLU; empty where all of them have ReLU."""
+    found = [network.activation(k) for k in range(1, network.depth)]
+    return [None if phi is None else phi.slope for phi in found] if any(found) else []
 
 
 def numbers(array: Array) -> str:
@@ -134,10 +142,11 @@ def example_record(example: Example | Exhibit) -> dict[str, Any]:
     """An example, every number as ``"num/den"`` text; of what is no batch, its lines."""
     if isinstance(example, Exhibit):
         return {"lines": list(example.lines), "note": example.note}
-    released = example.question.release
+    released, slopes = example.question.release, slopes_of(example.network)
     return {
         "widths": list(example.network.widths),
         "parameters": {name: rationals(array) for name, array in example.network.parameters()},
+        **({"slopes": [None if s is None else rationals(s) for s in slopes]} if slopes else {}),
         **in_words(example.question),
         "domain": domain_record(example.question.domain, example.network.widths[0]),
         "release": None if released is None else msgspec.to_builtins(ReleaseRecord.of(released)),

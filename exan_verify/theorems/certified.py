@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from exan_verify.core.budget import Budget
-from exan_verify.core.network import Batch, ReluNetwork
+from exan_verify.core.network import Batch, Network
 from exan_verify.core.question import Question
 from exan_verify.core.verdict import Outcome, Verdict
 from exan_verify.decide.pipeline import decide
@@ -13,7 +13,7 @@ from exan_verify.kernel.checker import check
 
 
 def verdict_on(
-    network: ReluNetwork,
+    network: Network,
     batch: Batch,
     question: Question,
     *,
@@ -36,7 +36,7 @@ def in_words(question: Question) -> dict[str, Any]:
 
 
 def kernel_outcome(
-    network: ReluNetwork, batch: Batch, question: Question, *, engine: str = "exact"
+    network: Network, batch: Batch, question: Question, *, engine: str = "exact"
 ) -> Outcome | None:
     """What the kernel re-derives from the engines' certificate; None where they give none.
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from exan_verify.core.network import Batch, ReluNetwork
+from exan_verify.core.network import Batch, Network, ReluNetwork
 from exan_verify.core.question import Question
 from exan_verify.core.verdict import Outcome
+from exan_verify.errors import InputError
 
 
 class Standing(StrEnum):
@@ -72,13 +73,20 @@ class Example:
     ``shown``: recomputes what else is to be seen at the example (hypotheses, ranks, a solver's answer).
     """
 
-    network: ReluNetwork
+    network: Network
     batch: Batch
     question: Question
     note: str
     second: Batch | None = None
     outcome: Outcome | None = None
     shown: Callable[[Example], Result] | None = None
+
+    @property
+    def relu(self) -> ReluNetwork:
+        """The network, for what is said of ReLU alone. Raises :class:`InputError` where it is another."""
+        if not isinstance(self.network, ReluNetwork):
+            raise InputError("the example has another activation than ReLU; give one with ReLU")
+        return self.network
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,6 @@
 ; p2-zero-pre-activation (P2), expected: unsat
-; ReluNetwork(2-2-1): no second batch has this gradient. UNIQUE by z3 (every activation pattern
-; unsatisfiable); no engine has a certificate for it
+; ReluNetwork(2-2-1): no second batch has this gradient. UNIQUE, certified by cubes; and by z3 (every
+; activation pattern unsatisfiable)
 (set-info :status unsat)
 (set-logic QF_NRA)
 ; Which batches of 2 samples have the given gradient?

@@ -1,6 +1,6 @@
 (* What every main theorem rests on: each must be closed under the global context. *)
 From Exan Require Import linalg network derivative shared orbits exclusive lifting exact downward.
-From Exan Require Import groups splits labels systems modular narrow release dead cubic.
+From Exan Require Import groups splits labels systems modular narrow release dead cubic triples.
 From Exan Require Import peeling published pairs slopes convolutions softmax.
 
 Print Assumptions fwd_fwdp.
@@ -67,6 +67,10 @@ Print Assumptions PL1_batch.
 Print Assumptions CV1_step.
 Print Assumptions CV1_down.
 Print Assumptions CV1.
+Print Assumptions CV1_sum.
+Print Assumptions CV1_shortcut.
+Print Assumptions convolutionE.
+Print Assumptions convolution_gradient.
 Print Assumptions output_rank.
 Print Assumptions output_rank_batch.
 Print Assumptions backward_map.
@@ -76,6 +80,11 @@ Print Assumptions single_inputs.
 Print Assumptions C4.
 Print Assumptions rank_mod.
 Print Assumptions L3_candidates.
+Print Assumptions L3_group_candidates.
+Print Assumptions L3_groups.
+Print Assumptions card_triples.
+Print Assumptions mixed3_solves.
+Print Assumptions mixed3_independent.
 Print Assumptions L3.
 Print Assumptions narrow_line.
 Print Assumptions narrow_ambiguous.
@@ -92,7 +101,7 @@ Print Assumptions rank_mod_ge.
 
 From Exan Require Import instances instances_ambiguous instances_algebra instances_published instances_secure
   instances_peeling instances_cubic instances_shared instances_region instances_layer instances_confined instances_deep
-  instances_labels instances_release instances_splits instances_slopes instances_convolutions.
+  instances_labels instances_release instances_triples instances_splits instances_slopes instances_convolutions.
 
 Print Assumptions A_unique.
 Print Assumptions A_E1.
@@ -165,6 +174,11 @@ Print Assumptions P_layer.
 Print Assumptions L_candidates.
 Print Assumptions L_no_exclusive.
 Print Assumptions L_beyond_C1.
+Print Assumptions U_count.
+Print Assumptions U_solves.
+Print Assumptions U_independent.
+Print Assumptions U_candidates.
+Print Assumptions U_structure.
 Print Assumptions G_rank_mod.
 Print Assumptions G_rank_falls.
 Print Assumptions K_confined.
@@ -188,5 +202,8 @@ Print Assumptions W_splits.
 Print Assumptions W_unique.
 Print Assumptions X_unique.
 Print Assumptions Y_unique.
+Print Assumptions AA_sum.
+Print Assumptions AA_shortcut.
+Print Assumptions AA_taps.
 Print Assumptions transcendental_root.
 Print Assumptions root_of_e_transcendental.

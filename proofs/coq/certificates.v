@@ -32,7 +32,7 @@ Record argument := Argument {
 
 (* The layer's own system, as that of the group of all samples.               *)
 Definition whole (E : argument) : division :=
-  Division (deltas_minor E) (choice E) (neurons E) (dropped E) (system_inverse E).
+  Division (deltas_minor E) (choice E) (neurons E) (equations E) (dropped E) (system_inverse E).
 
 Definition all_plain (E : argument) : bool :=
   plain (choice E) && all (fun E' => plain (group_unknowns E')) (flatten (splits E)).
@@ -49,7 +49,7 @@ Definition argument_ok (E : argument) : bool :=
       if nilp (splits E) then
         choice_ok p n ws K M As zs ds (choice E) &&
         (alone (choice E) ||
-          system_ok p n M Dp (next_columns ws K M (choice E)) (next_weights p n ws K As ds (choice E))
+          system_ok p n M Dp (next_columns ws K M (choice E)) M.+1 M.+1 (next_weights p n ws K As ds (choice E))
             (neurons E) (equations E) (dropped E) (system_inverse E))
       else isolated_ok p K M n ws As zs ds [:: everyone M] ([:: whole E] :: splits E)].
 

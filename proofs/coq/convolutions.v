@@ -15,6 +15,15 @@
 (*   CV1_step        equal outputs and deltas of a stage: equal inputs        *)
 (*   CV1             what the head determines is determined down to the       *)
 (*                   pictures                                                 *)
+(*   added C A S x   relu of it is a sum of branches: A on the features of    *)
+(*                   the inner branch C, and S on x itself                    *)
+(*   CV1_sum         equal sums and deltas, where the weight gradient of A    *)
+(*                   alone tells what it takes: equal inputs                  *)
+(*   CV1_shortcut    the same where the weight gradient of S tells the inputs *)
+(*   convolution w b the stage that a convolution is: its weights' matrices   *)
+(*                   have a one where a tap takes a pixel                     *)
+(*   convolutionE, convolution_gradient   its outputs and its weight gradient *)
+(*                   are sums over taps, or positions                         *)
 (******************************************************************************)
 From mathcomp Require Import all_ssreflect all_algebra all_fingroup.
 From Exan Require Import linalg network exact downward.
@@ -177,3 +186,125 @@ exact: determined_perm.
 Qed.
 
 End Stages.
+
+Section Sums.
+Variable R : realFieldType.
+
+(* relu (A u + c + S x), u the features of the inner branch C at x.           *)
+Definition added d es e n (C : stages R d es) (A : stage R (width d es) e n) (S : 'M[R]_(n, d)) (x : 'cV[R]_d) : 'cV[R]_n :=
+  stage_map A *m features C x + A.2 + S *m x.
+
+Theorem CV1_sum d es e n (C : stages R d es) (A : stage R (width d es) e n) (S : 'M[R]_(n, d)) M
+    (x x' : 'I_M -> 'cV[R]_d) (w w' : 'I_M -> 'cV[R]_n) :
+  let delta y v m := dmask R (active (added C A S (y m))) *m v m in
+  let u m := (stage_map A)^T *m delta x w m in
+  let u' m := (stage_map A)^T *m delta x' w' m in
+  (forall m, relu (added C A S (x' m)) = relu (added C A S (x m))) -> (forall m, w' m = w m) ->
+  \sum_m weight_gradient A (features C (x' m)) (delta x' w' m) =
+    \sum_m weight_gradient A (features C (x m)) (delta x w m) ->
+  (forall v, \sum_m weight_gradient A (v m) (delta x w m) = 0 -> forall m, v m = 0) ->
+  same_gradients C x x' u u' -> determined C x u -> forall m, x' m = x m.
+Proof.
+move=> delta u u' eh ew eg alone rest det.
+have pat i : active (added C A S (x' i)) = active (added C A S (x i)).
+  by rewrite -active_relu eh active_relu.
+have ed i : delta x' w' i = delta x w i by rewrite /delta pat ew.
+have ef m : features C (x' m) = features C (x m).
+  apply/eqP; rewrite -subr_eq0; apply/eqP.
+  apply: (alone (fun m => features C (x' m) - features C (x m))).
+  rewrite (eq_bigr (fun i => weight_gradient A (features C (x' i)) (delta x w i) -
+                             weight_gradient A (features C (x i)) (delta x w i))) => [|i _].
+    rewrite sumrB -eg; apply/eqP; rewrite subr_eq0; apply/eqP.
+    by apply: eq_bigr => i _; rewrite ed.
+  exact: weight_gradientB.
+by apply: (CV1_down ef _ rest det) => m; rewrite /u' /u ed.
+Qed.
+
+(* Where the shortcut is a convolution, its weight gradient may tell x alone. *)
+Theorem CV1_shortcut d es e n e' (C : stages R d es) (A : stage R (width d es) e n) (S : stage R d e' n) M
+    (x x' : 'I_M -> 'cV[R]_d) (w w' : 'I_M -> 'cV[R]_n) :
+  let delta y v m := dmask R (active (added C A (stage_map S) (y m))) *m v m in
+  (forall m, relu (added C A (stage_map S) (x' m)) = relu (added C A (stage_map S) (x m))) ->
+  (forall m, w' m = w m) ->
+  \sum_m weight_gradient S (x' m) (delta x' w' m) = \sum_m weight_gradient S (x m) (delta x w m) ->
+  (forall v, \sum_m weight_gradient S (v m) (delta x w m) = 0 -> forall m, v m = 0) ->
+  forall m, x' m = x m.
+Proof.
+move=> delta eh ew eg alone m.
+have ed i : delta x' w' i = delta x w i.
+  by rewrite /delta ew -active_relu eh active_relu.
+apply/eqP; rewrite -subr_eq0; apply/eqP; apply: (alone (fun m => x' m - x m)).
+rewrite (eq_bigr (fun i => weight_gradient S (x' i) (delta x w i) - weight_gradient S (x i) (delta x w i))) => [|i _].
+  rewrite sumrB -eg; apply/eqP; rewrite subr_eq0; apply/eqP.
+  by apply: eq_bigr => i _; rewrite ed.
+exact: weight_gradientB.
+Qed.
+
+(* A convolution: outputs (o, p), entries (c, q) of what it takes, weights    *)
+(* (o, c, t); at_ t p is the pixel that tap t takes at position p, none where *)
+(* it takes padding. Coordinates are the numbers of the pairs and triples.    *)
+Section Convolution.
+Variables (outs ins taps positions pixels : finType).
+Variable at_ : taps -> positions -> option pixels.
+
+Definition coordinates (T : finType) (f : T -> R) : 'cV[R]_#|T| := \col_i f (enum_val i).
+
+Definition tap_matrix (i : 'I_#|{: outs * ins * taps}|) :
+    'M[R]_(#|{: outs * positions}|, #|{: ins * pixels}|) :=
+  \matrix_(r, s) (((enum_val r).1 == (enum_val i).1.1) && ((enum_val s).1 == (enum_val i).1.2) &&
+                  (at_ (enum_val i).2 (enum_val r).2 == Some (enum_val s).2))%:R.
+
+Definition convolution (w : outs * ins * taps -> R) (b : outs * positions -> R) :
+    stage R #|{: ins * pixels}| #|{: outs * ins * taps}| #|{: outs * positions}| :=
+  ((tap_matrix, coordinates w), coordinates b).
+
+(* What tap t takes of channel c at position p. *)
+Definition taken (x : ins * pixels -> R) c t p := if at_ t p is Some q then x (c, q) else 0.
+
+Lemma sum_ranks (T : finType) (f : 'I_#|T| -> R) : \sum_i f i = \sum_(s : T) f (enum_rank s).
+Proof. by rewrite (reindex (@enum_rank T)) //; exists enum_val => i _; rewrite ?enum_rankK ?enum_valK. Qed.
+
+Lemma tap_taken i (x : ins * pixels -> R) r :
+  (tap_matrix i *m coordinates x) r 0 =
+    ((enum_val r).1 == (enum_val i).1.1)%:R * taken x (enum_val i).1.2 (enum_val i).2 (enum_val r).2.
+Proof.
+rewrite mxE sum_ranks /taken; under eq_bigr => s _ do rewrite !mxE enum_rankK.
+case: (enum_val i) (enum_val r) => [[o c] t] [o' p] /=.
+case: (at_ t p) => [q|]; last by rewrite mulr0 big1 // => s _; rewrite andbF mul0r.
+rewrite (bigD1 (c, q)) //= big1 => [|[c' q'] ne]; last first.
+  rewrite (_ : _ && _ && _ = false) ?mul0r //; apply/negP => /andP[/andP[_ /eqP ec] /eqP[eq]].
+  by case/negP: ne; rewrite -ec eq.
+by rewrite !eqxx !andbT addr0.
+Qed.
+
+(* A convolution's matrix is the sum over its taps, and so is its weight      *)
+(* gradient: what the kernel computes.                                        *)
+Lemma convolutionE w b (x : ins * pixels -> R) o p :
+  (stage_map (convolution w b) *m coordinates x) (enum_rank (o, p)) 0 =
+    \sum_c \sum_t w (o, c, t) * taken x c t p.
+Proof.
+rewrite /stage_map mulmx_suml summxE sum_ranks.
+under eq_bigr => i _ do rewrite -scalemxAl mxE tap_taken mxE !enum_rankK /=.
+pose term o' c t := w (o', c, t) * ((o == o')%:R * taken x c t p).
+rewrite (eq_bigr (fun i => term i.1.1 i.1.2 i.2)) => [|[[o' c] t] _] //.
+rewrite -(pair_bigA _ (fun oc t => term oc.1 oc.2 t)) -(pair_bigA _ (fun o' c => \sum_t term o' c t)) /= /term.
+rewrite (bigD1 o) //= [X in _ + X]big1 => [|o' ne].
+  by rewrite addr0; apply: eq_bigr => c _; apply: eq_bigr => t _; rewrite eqxx mul1r.
+by rewrite big1 // => c _; rewrite big1 // => t _; rewrite eq_sym (negPf ne) mul0r mulr0.
+Qed.
+
+Lemma convolution_gradient w b (x : ins * pixels -> R) (delta : outs * positions -> R) o c t :
+  weight_gradient (convolution w b) (coordinates x) (coordinates delta) (enum_rank (o, c, t)) 0 =
+    \sum_p delta (o, p) * taken x c t p.
+Proof.
+rewrite mxE mxE sum_ranks.
+under eq_bigr => r _ do rewrite tap_taken !mxE !enum_rankK /=.
+pose term o' p := delta (o', p) * ((o' == o)%:R * taken x c t p).
+rewrite (eq_bigr (fun r => term r.1 r.2)) => [|[o' p] _] //; rewrite -(pair_bigA _ term) /= /term.
+rewrite (bigD1 o) //= [X in _ + X]big1 => [|o' ne].
+  by rewrite addr0; apply: eq_bigr => p _; rewrite eqxx mul1r.
+by rewrite big1 // => p _; rewrite (negPf ne) mul0r mulr0.
+Qed.
+
+End Convolution.
+End Sums.

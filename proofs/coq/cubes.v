@@ -225,14 +225,15 @@ split; last by rewrite !E.
 by rewrite val_insubd /divisible /= /by_index !E // xy yz xm.
 Qed.
 
-Definition cubic_ok (neurons equations : seq nat) (codes : seq triple) (u v : seq (seq word)) (inv : ints) : bool :=
+(* free: the dimension that the null space may have. *)
+Definition cubic_ok (free : nat) (neurons equations : seq nat) (codes : seq triple) (u v : seq (seq word)) (inv : ints) : bool :=
   [&& all (fun j => j < n)%N neurons, all (fun i => i < N)%N equations && (size equations == size neurons),
-      all (triple_ok m k) codes && (size codes == size neurons), (size codes3 <= size neurons + m.+1)%N &
+      all (triple_ok m k) codes && (size codes == size neurons), (size codes3 <= size neurons + free)%N &
       inverse_ok p (size neurons)
         [seq [seq coefp p iuv.2.1 iuv.2.2 iuv.1 t | t <- codes] | iuv <- zip equations (zip u v)] inv].
 
-Lemma rank_cubic_ok (S : nat -> R) (P Q : nat -> nat -> A) neurons equations codes u v inv :
-  (forall a, S a != 0) -> cubic_ok neurons equations codes u v inv ->
+Lemma rank_cubic_ok (S : nat -> R) (P Q : nat -> nat -> A) free neurons equations codes u v inv :
+  (forall a, S a != 0) -> cubic_ok free neurons equations codes u v inv ->
   size u = size neurons -> size v = size neurons ->
   (forall i, (i < size neurons)%N -> let j := nth 0%N neurons i in
     (forall a, (a < N)%N -> small p (entry u i a) /\ eu p (entry u i a) = phi (P j a)) /\
@@ -240,7 +241,7 @@ Lemma rank_cubic_ok (S : nat -> R) (P Q : nat -> nat -> A) neurons equations cod
   forall (B : 'M[R]_(n, m.+1)) (V : 'M[R]_(n, k)),
   (forall (j : 'I_n) (a : 'I_N), row_mx B (0 : 'M_(n, k)) j a = S a * iota (P j a)) ->
   (forall (j : 'I_n) (a : 'I_N), row_mx B (- V) j a = S a * iota (Q j a)) ->
-  (#|mono3 m.+1 k| - m.+1 <= \rank (cubic B V))%N.
+  (#|mono3 m.+1 k| - free <= \rank (cubic B V))%N.
 Proof.
 move=> S0 /and5P[/allP lt_n /andP[/allP lt_N /eqP se] /andP[/allP okc /eqP sc] enough inv_ok] su sv uvE B V BE VE.
 set r := size neurons in se sc enough inv_ok su sv uvE.

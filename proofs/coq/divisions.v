@@ -5,13 +5,13 @@
 (*   signs, mates    a sample's pattern in a layer, the samples of a group    *)
 (*                   that share it                                            *)
 (*   division        unknowns and minors of a group's lifted system           *)
-(*   divided         the rank of C2 for a group's columns                     *)
+(*   divided         the rank of C2 for a group's columns, or of degree three *)
 (*   isolated_ok     divisions of all groups, layer by layer, leave all       *)
 (*                   samples alone                                            *)
 (******************************************************************************)
 From Coq Require Import ZArith Uint63 PArray.
 From mathcomp Require Import all_ssreflect all_algebra all_fingroup ssrZ.
-From Exan Require Import linalg network lifting exact groups splits modular residues tensors layers.
+From Exan Require Import linalg network lifting exact groups cubic triples splits modular residues tensors layers.
 
 Set Implicit Arguments.
 Unset Strict Implicit.
@@ -23,7 +23,7 @@ Local Open Scope ring_scope.
 
 (* A group's system: rank of its deltas, unknowns above, a minor of R.        *)
 Record division := Division { group_minor : minor; group_unknowns : unknowns;
-  group_neurons : seq nat; group_dropped : seq nat; group_inverse : ints }.
+  group_neurons : seq nat; group_equations : seq nat; group_dropped : seq nat; group_inverse : ints }.
 
 Section Computed.
 
@@ -36,14 +36,22 @@ Definition signs (zs : seq integers) (m : nat) : seq bool :=
 Definition mates (zs : seq integers) (group : seq nat) (m : nat) : seq nat :=
   [seq a <- group | signs zs a == signs zs m].
 
+Definition together (zs : seq integers) (group : seq nat) (i j : nat) : bool :=
+  signs zs (nth 0%N group i) == signs zs (nth 0%N group j).
+
+Definition triples_in (r : nat) (same : nat -> nat -> bool) : nat :=
+  sumn [seq sumn [seq (if (i <= j)%N && same i j then count (fun l => (j <= l)%N && same j l) (iota 0 r) else 0%N)
+    | j <- iota 0 r] | i <- iota 0 r].
+
 Definition divided (n : nat) (ws : seq nat) (As : seq affine) (zs : seq integers) (ds : seq ints)
     (group : seq nat) (E : division) : bool :=
   let Dp := [seq head [::] (nth [::] ds m) | m <- group] in
   let u := group_unknowns E in
   let r := (size group).-1 in
   [&& has_rank p r.+1 n Dp (group_minor E), ~~ alone u, choice_ok p n ws K M As zs ds u &
-      quadratic_ok p n r Dp (next_columns ws K M u) (sumn [seq size (mates zs group m) | m <- group])
-        (next_weights p n ws K As ds u) (group_neurons E) (group_dropped E) (group_inverse E)].
+      system_ok p n r Dp (next_columns ws K M u)
+        (sumn [seq size (mates zs group m) | m <- group]) (triples_in (size group) (together zs group))
+        (next_weights p n ws K As ds u) (group_neurons E) (group_equations E) (group_dropped E) (group_inverse E)].
 
 (* The groups that are left, each once. *)
 Definition undivided (zs : seq integers) (groups : seq (seq nat)) : seq (seq nat) :=
@@ -69,6 +77,9 @@ Definition everyone (M : nat) : seq nat := iota 0 M.+1.
 
 (* Members of a group as indices of samples. *)
 Definition sample_of M (group : seq nat) (i : 'I_(size group)) : 'I_M.+1 := inord (nth 0%N group i).
+
+Lemma sum_iota r (F : nat -> nat) : sumn [seq F i | i <- iota 0 r] = (\sum_(i < r) F i)%N.
+Proof. by rewrite sumnE big_map -(big_mkord xpredT F) /index_iota subn0. Qed.
 
 Section Divided.
 
@@ -132,6 +143,22 @@ rewrite /mates size_filter -sum1_count (big_nth 0%N) big_mkord.
 by apply: eq_bigl => j; rewrite region_signs !fE // eq_sym.
 Qed.
 
+Lemma free_triples group : members_ok group ->
+  triples_in (size group) (together zs group) = #|triples (fun i => region N (x (@f group i)))|.
+Proof.
+move=> okg; rewrite card_sig -sum1_card big_mkcond /=; set P := ordered _.
+rewrite -(pair_bigA _ (fun ab c => if P (ab, c) then 1%N else 0%N)) /=.
+rewrite -(pair_bigA _ (fun a b => \sum_c if P (a, b, c) then 1 else 0)%N) /= /triples_in sum_iota.
+have same (a b : 'I_(size group)) : (region N (x (f a)) == region N (x (f b))) = together zs group a b.
+  by rewrite region_signs /together !fE.
+apply: eq_bigr => i _; rewrite sum_iota; apply: eq_bigr => j _; rewrite /P /ordered /=.
+case: ifP => [/andP[ij sij]|no]; last first.
+  rewrite big1 // => l _; rewrite same; case: ifP => // /and4P[ij _ sij _].
+  by rewrite ij sij in no.
+rewrite -sumn_count sum_iota; apply: eq_bigr => l _.
+by rewrite ij !same sij /=; case: (_ && _).
+Qed.
+
 Lemma divides_ok group E : members_ok group -> divided p K M n ws As zs ds group E ->
   fits (group_unknowns E) -> divides G N x g (@f group).
 Proof.
@@ -161,8 +188,8 @@ exists (next_columns ws K M (group_unknowns E)), C; split.
 - move=> x' g' Gg' same; apply: conf => //; rewrite same.
   by apply: eq_bigr => m _; rewrite xE.
 - rewrite DE; exact: (rank_Delta1 p_ok iota_inj ok sxg sgg cg0 red okD).
-rewrite DE -free_pairs //.
-by apply: (rank_quadratic p_ok iota_inj ok sxg sgg cg0 red t0 _ sV redV VE okS); rewrite size_map.
+rewrite /group_rank DE -free_pairs // -free_triples //.
+by apply: (rank_system p_ok iota_inj ok sxg sgg cg0 red t0 _ sV redV VE okS); rewrite size_map.
 Qed.
 
 (* A group's mates are the samples of its pattern. *)

@@ -245,25 +245,21 @@ exists m; split=> //; rewrite u0 pE mulmxA; congr (_ *m _).
 by rewrite cols_mul; apply: eq_cols => a; rewrite u.
 Qed.
 
-Theorem C2 k G (C : 'M[R]_(head K ws, k)) (x x' : 'I_M -> 'cV[R]_d) (g g' : 'I_M -> 'cV[R]_K) :
-  groups_share x -> confined N G C x g ->
-  \rank (gradmx (gsum N x g)) = M ->
-  (#|mono M k| - #|pairs gr| <= \rank (lifted (Delta1 N x g) ((w1 N.2)^T *m C)))%N ->
-  (forall m, G (g m)) -> (forall m, G (g' m)) ->
-  gsum N x' g' = gsum N x g ->
+(* Where every column of Q^-1 mixes one group. *)
+Lemma structured (x x' : 'I_M -> 'cV[R]_d) (g g' : 'I_M -> 'cV[R]_K) :
+  \rank (gradmx (gsum N x g)) = M -> gsum N x' g' = gsum N x g ->
+  (forall m (q : 'cV[R]_M), delta1 N (x' m) (g' m) = Delta1 N x g *m q -> q != 0 ->
+    exists m0, [/\ q m0 0 != 0, forall a, gr a != gr m0 -> q a 0 = 0 &
+      delta2 N (x' m) (g' m) = cols (fun m => delta2 N (x m) (g m)) *m q]) ->
   exists (s : 'S_M) (P : 'M[R]_M), P \in unitmx /\ same_structure x x' g g' s P.
 Proof.
-move=> share conf rA rR Gg Gg' E.
-have [P [Q [PQ QP Q1 D' X']]] := factorisations rA E.
-have /fin_all_exists[p u] := conf _ _ Gg erefl.
-have /fin_all_exists[p' u'] := conf _ _ Gg' E.
+move=> rA E column; have [P [Q [PQ QP Q1 D' X']]] := factorisations rA E.
 have uP := unit_from_inverses PQ.
-have rD : \rank (Delta1 N x g) = M by move: rA; rewrite gradmxE => /rank_factors[].
 have Bm (y : 'I_M -> 'cV[R]_d) h j m : Delta1 N y h j m = delta1 N (y m) (h m) j 0.
   by rewrite mxE.
 have struct m : exists m0, [/\ col m P m0 0 != 0, forall a, gr a != gr m0 -> col m P a 0 = 0 &
     delta2 N (x' m) (g' m) = cols (fun m => delta2 N (x m) (g m)) *m col m P].
-  apply: (C2_column share u rD rR (u' m) _ (col_unit_neq0 m uP)).
+  apply: column (col_unit_neq0 m uP).
   by rewrite colE mulmxA -colE -D'; apply/colP => j; rewrite [RHS]mxE Bm.
 have P1 : P *m const_mx 1 = const_mx 1 :> 'cV_M by rewrite -{1}Q1 mulmxA PQ mul1mx.
 have XP : (cols x)^T = P *m (cols x')^T by rewrite X' mulmxA PQ mul1mx.
@@ -294,6 +290,21 @@ split.
   by rewrite mul1r addr0 !mxE => ->.
 - by apply/colP => j; have /matrixP/(_ j m) := D'; rewrite colP_m !Bm.
 - by apply/colP => j; have /matrixP/(_ j m) := nd; rewrite colP_m !mxE.
+Qed.
+
+Theorem C2 k G (C : 'M[R]_(head K ws, k)) (x x' : 'I_M -> 'cV[R]_d) (g g' : 'I_M -> 'cV[R]_K) :
+  groups_share x -> confined N G C x g ->
+  \rank (gradmx (gsum N x g)) = M ->
+  (#|mono M k| - #|pairs gr| <= \rank (lifted (Delta1 N x g) ((w1 N.2)^T *m C)))%N ->
+  (forall m, G (g m)) -> (forall m, G (g' m)) ->
+  gsum N x' g' = gsum N x g ->
+  exists (s : 'S_M) (P : 'M[R]_M), P \in unitmx /\ same_structure x x' g g' s P.
+Proof.
+move=> share conf rA rR Gg Gg' E.
+have /fin_all_exists[p u] := conf _ _ Gg erefl.
+have /fin_all_exists[p' u'] := conf _ _ Gg' E.
+have rD : \rank (Delta1 N x g) = M by move: rA; rewrite gradmxE => /rank_factors[].
+apply: structured rA E _ => m q; exact: (C2_column share u rD rR (u' m)).
 Qed.
 
 End Structure.

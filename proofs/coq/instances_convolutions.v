@@ -4,6 +4,7 @@
 (*   Y   a convolution of two taps on three pixels below a linear head, one   *)
 (*       sample: its two active outputs leave a line free, which the weight   *)
 (*       gradient does not                                                    *)
+(*   AA  a sum of two branches on one number, and two taps on two pixels      *)
 (******************************************************************************)
 From mathcomp Require Import all_ssreflect all_algebra all_fingroup.
 From mathcomp.algebra_tactics Require Import ring.
@@ -100,4 +101,76 @@ have eF : f ord0 = features CY (xY ord0).
   by move/mulfI; apply; rewrite pnatr_eq0.
 split=> //; move: eg2; rewrite eF -(vectorY ord0) => /mse_lv_inj ->; congr (yY _).
 Qed.
+(* relu (u + x), u = relu x, on one number: both branches have weight 1.      *)
+Definition stageAA : stage R 1 1 1 := ((fun _ => 1%:M, const_mx 1), 0).
+Definition CAA : stages R 1 [:: (1, 1)%N] := (stageAA, tt).
+Definition oneAA : 'I_1 -> 'cV[R]_1 := fun _ => const_mx 1.
+
+Lemma mapAA : stage_map stageAA = 1%:M.
+Proof. by rewrite /stage_map big_ord1 mxE scale1r. Qed.
+
+Lemma gradientAA (v delta : 'cV[R]_1) : weight_gradient stageAA v delta = const_mx (delta 0 0 * v 0 0).
+Proof. by apply/colP => i; rewrite !mxE big_ord1 mul1mx !mxE. Qed.
+
+Lemma actAA m : stage_map stageAA *m oneAA m + stageAA.2 = const_mx 1.
+Proof. by rewrite mapAA mul1mx addr0. Qed.
+
+Lemma addedAA m : added CAA stageAA 1%:M (oneAA m) = const_mx 2%:R.
+Proof.
+rewrite /added /= /sact actAA mapAA !mul1mx addr0; apply/colP => i; rewrite !mxE.
+by rewrite (max_idPl ler01) -mulr2n.
+Qed.
+
+Lemma deltaAA m : dmask R (active (added CAA stageAA 1%:M (oneAA m))) *m oneAA m = const_mx 1.
+Proof. by rewrite addedAA; apply/colP => i; rewrite dmaskE !mxE ltr0n. Qed.
+
+Lemma aloneAA (v : 'I_1 -> 'cV[R]_1) :
+  \sum_m weight_gradient stageAA (v m) (dmask R (active (added CAA stageAA 1%:M (oneAA m))) *m oneAA m) = 0 ->
+  forall m, v m = 0.
+Proof.
+rewrite big_ord1 deltaAA gradientAA mxE mul1r => /colP/(_ 0); rewrite !mxE => v0 m.
+by apply/colP => i; rewrite (ord1 m) (ord1 i) v0 mxE.
+Qed.
+
+(* No other input has this sum and these weight gradients.                    *)
+Theorem AA_sum (x' w' : 'I_1 -> 'cV[R]_1) :
+  let delta y v m := dmask R (active (added CAA stageAA 1%:M (y m))) *m v m in
+  (forall m, relu (added CAA stageAA 1%:M (x' m)) = relu (added CAA stageAA 1%:M (oneAA m))) ->
+  (forall m, w' m = oneAA m) ->
+  \sum_m weight_gradient stageAA (features CAA (x' m)) (delta x' w' m) =
+    \sum_m weight_gradient stageAA (features CAA (oneAA m)) (delta oneAA oneAA m) ->
+  same_gradients CAA oneAA x' (fun m => (stage_map stageAA)^T *m delta oneAA oneAA m)
+    (fun m => (stage_map stageAA)^T *m delta x' w' m) ->
+  forall m, x' m = oneAA m.
+Proof.
+move=> delta eh ew eg rest; apply: (CV1_sum eh ew eg aloneAA rest); split=> // v on _ m.
+apply/colP => i; have := on m i; rewrite actAA mapAA mul1mx !mxE ltr01; exact.
+Qed.
+
+Theorem AA_shortcut (x' w' : 'I_1 -> 'cV[R]_1) :
+  let delta y v m := dmask R (active (added CAA stageAA (stage_map stageAA) (y m))) *m v m in
+  (forall m, relu (added CAA stageAA (stage_map stageAA) (x' m)) =
+    relu (added CAA stageAA (stage_map stageAA) (oneAA m))) ->
+  (forall m, w' m = oneAA m) ->
+  \sum_m weight_gradient stageAA (x' m) (delta x' w' m) =
+    \sum_m weight_gradient stageAA (oneAA m) (delta oneAA oneAA m) ->
+  forall m, x' m = oneAA m.
+Proof.
+move=> delta eh ew eg; apply: (CV1_shortcut eh ew eg) => v.
+by rewrite /= mapAA; exact: aloneAA.
+Qed.
+
+(* Two taps on two pixels, one position.                                      *)
+Theorem AA_taps (w : 'I_1 * 'I_1 * 'I_2 -> R) (b : 'I_1 * 'I_1 -> R) (x : 'I_1 * 'I_2 -> R) (delta : 'I_1 * 'I_1 -> R) t :
+  let A := convolution (fun t (_ : 'I_1) => Some t) w b in
+  (stage_map A *m coordinates x) (enum_rank (ord0, ord0)) 0 =
+    w (ord0, ord0, ord0) * x (ord0, ord0) + w (ord0, ord0, ord_max) * x (ord0, ord_max) /\
+  weight_gradient A (coordinates x) (coordinates delta) (enum_rank (ord0, ord0, t)) 0 =
+    delta (ord0, ord0) * x (ord0, t).
+Proof.
+split; last by rewrite convolution_gradient big_ord1.
+rewrite convolutionE big_ord1 !big_ord_recl big_ord0 addr0 /taken.
+by congr (_ + w (_, _, _) * x (_, _)); apply: val_inj.
+Qed.
+
 End Instances.

@@ -126,7 +126,7 @@ Lemma split_first : divides (fun _ => True) NW xW gW (id : 'I_2 -> 'I_2).
 Proof.
 exists 3%N, 1%:M; split; first exact: confined_plain.
   by rewrite Delta1_W; apply: (@rank_below _ _ L1W); vm_compute.
-have -> : #|pairs (fun i : 'I_2 => region NW (xW (id i)))| = 4%N.
+left; have -> : #|pairs (fun i : 'I_2 => region NW (xW (id i)))| = 4%N.
   rewrite card_sig (eq_card (B := predT)) ?card_prod ?card_ord // => -[a b].
   by rewrite !inE /= (all_on a b) eqxx.
 apply: (@leq_trans 5); first by rewrite card_mono.
@@ -138,7 +138,7 @@ Lemma split_second : divides (fun _ => True) topW (fun m => act NW (xW m)) gW (i
 Proof.
 exists 1%N, 1%:M; split; first exact: confined_plain.
   by rewrite Delta2_W; apply: (@rank_below _ _ L2W); vm_compute.
-apply: (@leq_trans 3); first by rewrite card_mono leq_subLR -[X in (X <= _)%N]/(2 + 3)%N leq_add2r pairs_ge.
+left; apply: (@leq_trans 3); first by rewrite card_mono leq_subLR -[X in (X <= _)%N]/(2 + 3)%N leq_add2r pairs_ge.
 rewrite mulmx1 Delta2_W -[w1 _]/(mxf 1 3 W3W) tr_mxf.
 by apply: (@lifted_rank _ 2 1 0 3 D2W (fun j k => W3W k j) (iota 0 3) codes2W inv2W); vm_compute.
 Qed.

@@ -226,16 +226,17 @@ Definition chosen (A : ints) (neurons : seq nat) : ints := [seq [seq nth 0%uint6
 Definition quadratic_ok (k free : nat) (Vp : ints) (neurons dropped : seq nat) (inv : ints) : bool :=
   lifted_ok n M k p free neurons (monomials M k dropped) (chosen Dp neurons) (chosen Vp neurons) inv.
 
-Definition system_ok (k : nat) (Vp : ints) (neurons equations dropped : seq nat) (inv : ints) : bool :=
+Definition system_ok (k free free3 : nat) (Vp : ints) (neurons equations dropped : seq nat) (inv : ints) : bool :=
   let B := chosen Dp neurons in
   let V := chosen Vp neurons in
-  if nilp equations then quadratic_ok k M.+1 Vp neurons dropped inv
-  else cubic_ok n M k p neurons equations (codes3_but M k dropped)
+  if nilp equations then quadratic_ok k free Vp neurons dropped inv
+  else cubic_ok n M k p free3 neurons equations (codes3_but M k dropped)
     [seq b ++ nseq k 0%uint63 | b <- B]
     [seq bv.1 ++ [seq fma p (residue p (Z.neg xH)) w 0 | w <- bv.2] | bv <- zip B V] inv.
 
-Definition enough k (B : 'M[R]_(n, M.+1)) (V : 'M[R]_(n, k)) : Prop :=
-  (#|mono M.+1 k| - M.+1 <= \rank (lifted B V))%N \/ (#|mono3 M.+1 k| - M.+1 <= \rank (cubic B V))%N.
+(* free, free3: the dimensions that the null spaces may have. *)
+Definition enough k (free free3 : nat) (B : 'M[R]_(n, M.+1)) (V : 'M[R]_(n, k)) : Prop :=
+  (#|mono M.+1 k| - free <= \rank (lifted B V))%N \/ (#|mono3 M.+1 k| - free3 <= \rank (cubic B V))%N.
 
 Lemma rank_quadratic k (C : 'M[R]_(head K ws, k)) (t : nat -> R) (V : nat -> seq A) Vp free neurons dropped inv :
   (forall i, t i != 0) ->
@@ -257,12 +258,12 @@ apply: (rank_lifted_ok p_ok iota_inj (s := s) (t := t) (B := fun m j => nth 0 (d
 by rewrite Delta1_net VE.
 Qed.
 
-Lemma rank_system k (C : 'M[R]_(head K ws, k)) (t : nat -> R) (V : nat -> seq A) Vp neurons equations dropped inv :
+Lemma rank_system k (C : 'M[R]_(head K ws, k)) (t : nat -> R) (V : nat -> seq A) Vp free free3 neurons equations dropped inv :
   (forall i, t i != 0) ->
   size Dp = M.+1 -> size Vp = k -> (forall i, (i < k)%N -> reduced 0 phi n (nth [::] Vp i) (V i)) ->
   (w1 N.2)^T *m C = \matrix_(j < n, i < k) (t i * iota (nth 0 (V i) j)) ->
-  system_ok k Vp neurons equations dropped inv ->
-  enough (Delta1 N x g) ((w1 N.2)^T *m C).
+  system_ok k free free3 Vp neurons equations dropped inv ->
+  enough free free3 (Delta1 N x g) ((w1 N.2)^T *m C).
 Proof.
 move=> t0 sD sV redV VE; rewrite /system_ok; case: ifP => _ okL.
   by left; exact: (rank_quadratic t0 sD sV redV VE okL).

@@ -4,14 +4,14 @@
 (*                                                                            *)
 (*   region N x      the pattern of the first hidden layer at x               *)
 (*   divides N x g f the lifted system of the samples f 0, f 1, ... has C2's  *)
-(*                   rank, with groups by their patterns                      *)
+(*                   rank, or that of degree three, with groups by patterns   *)
 (*   isolates N x g f   dividing groups layer by layer leaves each of these   *)
 (*                   samples alone                                            *)
 (*   C2_splits       a batch that is divided until all are alone is           *)
 (*                   determined at the layer, as by C1                        *)
 (******************************************************************************)
 From mathcomp Require Import all_ssreflect all_algebra all_fingroup.
-From Exan Require Import linalg network lifting exact groups.
+From Exan Require Import linalg network lifting exact groups triples.
 
 Set Implicit Arguments.
 Unset Strict Implicit.
@@ -33,8 +33,7 @@ Definition divides d n ws (N : params R d (n :: ws) K) (x : 'I_M -> 'cV[R]_d) (g
   let xf i := x (f i) in
   let gf i := g (f i) in
   exists k (C : 'M[R]_(head K ws, k)), [/\ confined N G C x g, \rank (Delta1 N xf gf) = r &
-    (#|mono r k| - #|pairs (fun i => region N (xf i))| <=
-     \rank (lifted (Delta1 N xf gf) ((w1 N.2)^T *m C)))%N].
+    group_rank (fun i => region N (xf i)) (Delta1 N xf gf) ((w1 N.2)^T *m C)].
 
 Inductive isolates : forall d ws, params R d ws K -> ('I_M -> 'cV[R]_d) -> ('I_M -> 'cV[R]_K) ->
     forall r, ('I_r -> 'I_M) -> Prop :=
@@ -75,7 +74,7 @@ have onto n' (A : 'I_M -> 'cV[R]_n') : cols A *m q = cols (fun i => A (f i)) *m 
     rewrite (big_imset _ (in2W f_inj)) /= big_set /=.
     by apply: eq_bigr => l _; rewrite !mxE.
   by rewrite negb_exists => /forallP fa; rewrite off ?mulr0.
-have [|||i [_ qi d2]] := @C2_column _ _ _ _ _ N r _ (fun i => region N (x (f i))) k C (fun i => x (f i))
+have [|||i [_ qi d2]] := @group_column _ _ _ _ _ N r _ (fun i => region N (x (f i))) k C (fun i => x (f i))
     (fun i => g (f i)) p (x' m) (g' m) p' qf _ u rD rR u'.
 - by [].
 - by rewrite mixed; exact: onto.

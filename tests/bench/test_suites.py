@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -153,3 +156,19 @@ def test_an_interruption_ends_the_process_of_a_run(monkeypatch: pytest.MonkeyPat
     with pytest.raises(KeyboardInterrupt):
         isolated(time.sleep, 3600)
     assert set(multiprocessing.active_children()) <= before
+
+
+def test_an_interruption_ends_what_a_run_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """A program that was started in the process of a run does not outlive it."""
+    told = tmp_path / "pid"
+
+    def interrupted(self: Future[None], timeout: float | None = None) -> None:
+        while not told.exists() or not told.read_text():
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Future, "result", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        isolated(partial(subprocess.run, ["sh", "-c", f"echo $$ > {told}; exec sleep 3600"]), -1)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(told.read_text()), 0)

@@ -7,6 +7,7 @@ import re
 import shutil
 from dataclasses import replace
 from fractions import Fraction
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 from exan_verify import Release, ReluNetwork, certify, prove
 from exan_verify.coq.compiling import LIBRARY, compiled, is_compiled
 from exan_verify.coq.document import Given, hypotheses
-from exan_verify.coq.literals import tensor
+from exan_verify.coq.literals import SENTENCE, table, tensor
 from exan_verify.coq.unique import document, find_evidence
 from exan_verify.core.question import Loss
 from exan_verify.errors import CertificateRejected, ExanError, InputError
@@ -71,12 +72,18 @@ def ambiguous(loss: str, widths: tuple[int, ...]) -> Any:
     raise AssertionError("no batch has a second one")
 
 
+def in_place(text: str, term: str) -> str:
+    """The term with the rows that are defined before it, each once, in the place of their names."""
+    rows = dict(re.findall(r"^Definition (\w+'?_row_\d+)(?: : seq Z)? := (.*?)\.$", text, re.S | re.M))
+    return re.sub(r"\w+'?_row_\d+", lambda name: rows.pop(name[0]), term)
+
+
 def written(text: str, name: str) -> list[list[Fraction]]:
     """The numbers of the tensor ``name``, read back from the file by the rule in proofs/coq/tensors.v."""
-    found = re.search(rf"Definition {name} := Tensor (\d+) (\d+)%BZ (.*?)\|\]\.", text, re.S)
+    found = re.search(rf"^Definition {name} := Tensor (\d+) (\d+)%BZ (.*?)\|\]\.$", text, re.S | re.M)
     assert found is not None
     bits, denominator = int(found[1]), int(found[2])
-    rows = re.findall(r"\[\| ([\d; ]+) \| 0 \|\]", found[3])
+    rows = re.findall(r"\[\| ([\d; ]+) \| 0 \|\]", in_place(text[: found.start()], found[3]))
 
     def value(word: int) -> Fraction:
         shift = word >> 1 & (1 << bits) - 1
@@ -85,10 +92,31 @@ def written(text: str, name: str) -> list[list[Fraction]]:
     return [[value(int(word)) for word in row.split(";")] for row in rows]
 
 
-@pytest.mark.parametrize("loss", ["mse", "cross_entropy", "bce"])
-@pytest.mark.parametrize("kind", ["integers", "float64", "float32", "fractions"])
-def test_the_numbers_of_the_statement_are_the_stored_ones(kind: str, loss: str) -> None:
-    network, (x, y), certificate = certified(kind, loss)
+def listed(text: str, name: str) -> list[list[int]]:
+    """The numerators of a second batch's table."""
+    found = re.search(rf"^Definition {name} : integers := \[:: (.*?)\]\.$", text, re.S | re.M)
+    assert found is not None
+    rows = re.findall(r"\[:: ([-\d; ()]+)\]%BZ", in_place(text[: found.start()], found[1]))
+    return [[int(v.strip(" ()")) for v in row.split(";")] for row in rows]
+
+
+LARGE = (260, 16, 3)
+"""Widths whose first weight has more numbers than a sentence holds."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "loss", "widths"),
+    [
+        *product(
+            ["integers", "float64", "float32", "fractions"], ["mse", "cross_entropy", "bce"], [(4, 16, 3)]
+        ),
+        ("float64", "mse", LARGE),
+    ],
+)
+def test_the_numbers_of_the_statement_are_the_stored_ones(
+    kind: str, loss: str, widths: tuple[int, ...]
+) -> None:
+    network, (x, y), certificate = certified(kind, loss, widths=widths)
     text = prove(certificate, network, batch=(x, y))
 
     def exact(values: Any) -> list[list[Fraction]]:
@@ -123,14 +151,24 @@ def test_the_statement_names_the_widths_and_labels(widths: tuple[int, ...], loss
         assert "forall m" not in text
 
 
-def test_words_hold_numbers_of_very_different_sizes() -> None:
+@pytest.mark.parametrize("shape", [(20, 5), (4096, 1), (4097, 1), (100, 50), (1, 5000)])
+def test_words_hold_numbers_of_very_different_sizes(shape: tuple[int, int]) -> None:
     r = np.random.default_rng(3)
-    values = r.normal(size=(20, 5)) * 2.0 ** r.integers(-120, 120, (20, 5))
-    values[0] = [0.0, -0.0, 1.0, -1.0, 2.0**-100]
+    values = r.normal(size=shape) * 2.0 ** r.integers(-120, 120, shape)
+    values.flat[:5] = [0.0, -0.0, 1.0, -1.0, 2.0**-100]
     found = tensor(values, "w")
     assert all(0 <= word < 1 << 63 for row in found.words for word in row)
-    text = f"Definition w := {found.literal}."
+    text = found.definition("w")
     assert written(text, "w") == [[Fraction(float(v)) for v in row] for row in values]
+    sentences = [sentence.count(";") for sentence in text.split(".\n")]
+    assert max(sentences) <= max(SENTENCE, shape[1]), "of the numbers in one sentence"
+    assert len(sentences) == 2 + (shape[0] if shape[0] * shape[1] > SENTENCE else 0)
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (1100, 4)])
+def test_integers_of_a_second_batch_are_read_back(shape: tuple[int, int]) -> None:
+    values = np.random.default_rng(5).integers(-9, 10, shape)
+    assert listed(table(values, 1).definition("inputs'"), "inputs'") == values.tolist()
 
 
 def test_numbers_that_no_word_holds_are_refused_by_name() -> None:
@@ -167,6 +205,7 @@ _ASSUMED = re.compile(r"\b(Axioms?|Parameters?|Conjecture|Admitted|admit|give_up
         "layers",
         "splits",
         "divisions",
+        "triples",
         "certificates",
         "claims",
         "second",
@@ -280,7 +319,7 @@ def test_coqc_accepts_and_says_what_the_theorem_rests_on(
     ("loss", "widths"),
     [
         pytest.param("hinge", (4, 16, 24, 3), marks=pytest.mark.campaign),
-        ("cross_entropy", (4, 16, 3)),
+        ("cross_entropy", LARGE),
         pytest.param("mse", (4, 16, 24, 20, 3), marks=pytest.mark.campaign),
         pytest.param("cross_entropy", (4, 16, 24, 20, 3), marks=pytest.mark.campaign),
         pytest.param("bce", (4, 16, 3), marks=pytest.mark.campaign),
@@ -453,6 +492,51 @@ def test_coqc_accepts_chains_of_splits_and_those_of_a_higher_layer(
         compiled(path)
 
 
+@needs_coq
+@pytest.mark.campaign
+def test_coqc_accepts_groups_by_degree_three(tmp_path: Path) -> None:
+    """Too few neurons for degree two: at the layer, and where the next one divides the group of three."""
+    network, (x, y) = parted((5, 24, 12, 14, 3), {1: 2.0**-24, 2: 2.0**-11}, {2: (0, 2), 3: (0, 1)})
+    assert groups_by_layer(network, x) == [2, 3, 4]
+    given = Given(
+        loss=Loss.CROSS_ENTROPY,
+        layers=tuple((tensor(one.weight, "w"), tensor(one.bias, "b")) for one in network.layers),
+        inputs=tensor(x, "x"),
+        labels=[int(v) for v in y],
+        factor=4,
+    )
+    assert find_evidence(given, [1], ["NextDeltas", "AllEntries"]) is None
+    evidence = find_evidence(given, [1], ["NextDeltas", "AllEntries"], degree=3)
+    assert evidence is not None
+    # V = 100 less binom(5, 3) + 1, then 66 less binom(4, 3) + 1 in the span of three, then degree two
+    assert len(evidence.system.equations) == 89
+    ((second,), (third,)) = evidence.splits
+    assert (len(second.equations), len(third.equations)) == (59 if second.next_minors else 0, 0)
+    path = tmp_path / "claim.v"
+    path.write_text(document(given, evidence, about=" "))
+    assert "PrimInt63.mul" in compiled(path)
+    unknown, *others = second.equations
+    spoiled = replace(second, equations=[(unknown + 1) % 3, *others])
+    for splits in ((), ((spoiled,), (third,))):
+        path.write_text(document(given, replace(evidence, splits=splits), about=" "))
+        with pytest.raises(CertificateRejected, match="coqc rejects"):
+            compiled(path)
+
+
+@needs_coq
+@pytest.mark.campaign
+def test_coqc_accepts_a_certificate_of_degree_three_with_a_group(tmp_path: Path) -> None:
+    network, batch = parted((5, 20, 8, 3), {1: 2.0**-24}, {2: (0, 1)})
+    certificate = certify(network, batch=batch, loss="cross_entropy").certificate
+    assert certificate is not None
+    (part,) = certificate["evidence"]
+    assert (part["type"], part["argument"]["groups"]) == ("degree_three", ((0, 1), (2,), (3,)))
+    path = tmp_path / "claim.v"
+    path.write_text(prove(certificate, network, batch=batch))
+    assert path.read_text().count("Division") == 1
+    assert "PrimInt63.mul" in compiled(path)
+
+
 def narrow_top(shift: int) -> Any:
     """Four samples under a last hidden layer of two neurons: with a large bias ``shift`` both are active."""
     network, batch = drawn("integers", 0, widths=(4, 60, 12, 2, 2), samples=4)
@@ -514,12 +598,9 @@ def test_a_second_batch_is_written_beside_the_first(loss: str, widths: tuple[int
     network, (x, y), certificate = ambiguous(loss, widths)
     text = prove(certificate, network, batch=(x, y))
     assert written(text, "inputs") == [[Fraction(int(v)) for v in row] for row in x]
-    second = re.search(r"Definition inputs' : integers := \[:: (.*?)\]\.", text, re.S)
     over = re.search(r"Definition over := (\d+)%BZ", text)
-    assert second is not None
     assert over is not None
-    rows = re.findall(r"\[:: ([-\d; ()]+)\]", f"[:: {second[1]}]")
-    exact = [[Fraction(int(v.strip(" ()")), int(over[1])) for v in row.split(";")] for row in rows]
+    exact = [[Fraction(v, int(over[1])) for v in row] for row in listed(text, "inputs'")]
     moved = [move["sample"] for move in certificate["evidence"][0]["moves"]]
     assert all(exact[m] == [Fraction(int(v)) for v in x[m]] for m in range(2) if m not in moved)
     assert exact != [[Fraction(int(v)) for v in row] for row in x]
@@ -551,12 +632,13 @@ def test_coqc_accepts_a_second_batch_and_none_far_from_it(tampered: bool, tmp_pa
 @pytest.mark.parametrize(
     ("loss", "where"),
     [
-        ("mse", "weight_1"),
+        ("mse", "weight_1_row"),
         ("cross_entropy", "inputs"),
         ("cross_entropy", "evidence"),
         *(
             pytest.param(*changed, marks=pytest.mark.campaign)
             for changed in [
+                ("mse", "weight_1"),
                 ("mse", "inputs"),
                 ("mse", "evidence"),
                 ("cross_entropy", "weight_1"),
@@ -570,7 +652,10 @@ def test_coqc_accepts_a_second_batch_and_none_far_from_it(tampered: bool, tmp_pa
 )
 def test_a_changed_number_is_rejected(loss: str, where: str, tmp_path: Path) -> None:
     """The least change: the last word of the array's first row grows by two units, which keeps its sign."""
-    network, batch, certificate = certified("integers", loss)
+    widths = LARGE if where.endswith("row") else (4, 16, 3)
+    network, batch, certificate = certified("integers", loss, widths=widths)
+    if where.endswith("row"):  # of a neuron that is active for the first sample
+        where += f"_{int(np.argmax(network.layers[0].weight @ batch[0][0] + network.layers[0].bias))}"
     text = prove(certificate, network, batch=batch)
     before, after = text.split(f"Definition {where} :=", 1)
     changed = re.sub(r"(\d+) \| 0 \|\]", lambda m: f"{int(m[1]) + 2} | 0 |]", after, count=1)

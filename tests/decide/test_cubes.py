@@ -20,16 +20,23 @@ from exan_verify.core.question import Box, Labels, Loss, Question
 from exan_verify.core.verdict import Outcome, SampleStatus, Trust
 from exan_verify.decide import cubes as engine
 from exan_verify.decide.context import Context, Setting
+from exan_verify.decide.cubes import relaxation
+from exan_verify.decide.cubes.problem import Problem
+from exan_verify.decide.cubes.rigid import definite, known_points
+from exan_verify.decide.residual.unsettled import rest_of
 from exan_verify.errors import CertificateRejected
+from exan_verify.exact import linalg
 from exan_verify.exact.backprop import forward
 from exan_verify.exact.softmax import loss_vectors_ball
 from exan_verify.instances import instance
 from exan_verify.kernel.cubes import alone
 from exan_verify.kernel.cubes.check import fewer_inputs
-from exan_verify.kernel.cubes.listing import Sums, listed_patterns
+from exan_verify.kernel.cubes.listing import Sums, _walls, listed_patterns
+from exan_verify.kernel.cubes.members import Members
 from exan_verify.kernel.cubes.relaxation import Cube, letters
 from exan_verify.kernel.given import Subject
 from exan_verify.kernel.residual.parts import Part
+from exan_verify.theorems.support.counterexamples import zero_pre_activation as two_neurons_at_zero
 from tests.support.counterexamples import dead_at_a_point, zero_pre_activation
 
 SUITE = {
@@ -73,7 +80,12 @@ def test_what_solvers_were_asked_about_is_certified(name):
 
 
 @pytest.mark.parametrize(
-    "made", [dead_at_a_point, pytest.param(zero_pre_activation, marks=pytest.mark.campaign)]
+    "made",
+    [
+        dead_at_a_point,
+        pytest.param(zero_pre_activation, marks=pytest.mark.campaign),
+        pytest.param(two_neurons_at_zero, marks=pytest.mark.campaign),
+    ],
 )
 def test_the_verdict_of_a_small_question_is_certified(made):
     example = made()
@@ -99,6 +111,7 @@ def test_the_verdict_of_a_small_question_is_certified(made):
         "zero/hinge/bias/3",
         "equal/bce/bias/3",
         "equal/mse/bias/3",
+        "equal/mse/bias/2",
     ],
 )
 def test_the_others_of_the_small_suite_are_certified(name):
@@ -168,6 +181,49 @@ def test_evidence_of_one_batch_shows_nothing_of_another():
         check(forged, case.network, batch=moved)
 
 
+def test_a_definite_form_leaves_the_batch_alone():
+    """Two equal samples whose region's sum is not told: isolated to second order only."""
+    case = case_of("equal/mse/bias/2")
+    context = Context(setting=Setting(network=case.network, question=case.question), batch=case.batch)
+    problem = Problem(rest=rest_of(context))
+    chosen = tuple(sorted(problem.patterns))
+    found = relaxation.Cube(
+        blocks=relaxation.Blocks(problem=problem), patterns=chosen, sides=problem.sides * 3
+    )
+    while not found.complete:
+        (found, *others) = found.labelled()
+        assert not others
+    weights = list(definite(found, known_points(found)[0]))
+    members = Members.of(Part(subject=subject_of_case(case), members=(0, 1, 2)))
+    cube = Cube.of(Sums(members=members), letters(members), chosen)
+    cube = replace(cube, given=(0, 0, 0))
+    assert not alone.alone(cube)
+    assert alone.definite(cube, weights)
+    place = next(k for k, w in enumerate(weights) if w)
+    spoiled = [w + (k == place) / Fraction(9) for k, w in enumerate(weights)]
+    for other in (spoiled, [-w for w in weights], [0 * w for w in weights]):
+        assert not alone.definite(cube, other)
+    assert not alone.definite(replace(cube, sides=((Fraction(3), Fraction(4)),) * 9), weights)
+    with pytest.raises(CertificateRejected, match="number of entries"):
+        alone.definite(cube, weights[:-1])
+    with pytest.raises(CertificateRejected, match="labels under mse"):
+        alone.definite(replace(cube, given=(0, 0)), weights)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_forms_that_are_nowhere_negative_and_their_kernels(seed):
+    rng = np.random.default_rng(seed)
+    factor = rng.integers(-3, 4, (2, 4))
+    form = np.array((factor.T @ factor).tolist(), dtype=object) + Fraction(0)
+    kernel = alone._kernel_of_form(form)
+    assert kernel.shape == (4, 4 - linalg.rank(form))
+    assert not linalg.multiply(form, kernel).any()
+    if kernel.shape[1]:
+        out = np.array(kernel[:, 0])
+        assert alone._kernel_of_form(form - np.outer(out, out) / 100) is None
+    assert alone._kernel_of_form(linalg.identity(2)[::-1]) is None
+
+
 def test_a_pattern_that_is_possible_cannot_be_left_out():
     case, certificate = issued("plain/hinge/nobias/2")
     part = certificate["evidence"][0]
@@ -178,6 +234,10 @@ def test_a_pattern_that_is_possible_cannot_be_left_out():
             check(certificate | {"evidence": [part | {"patterns": patterns}]}, case.network, batch=case.batch)
 
 
+def subject_of_case(case):
+    return Subject(model=case.network, batch=case.batch, question=case.question)
+
+
 def subject_of(network, x, y, loss, labels=Labels.ONE_HOT, domain=None):
     batch = Batch.of(x, y, network=network, loss=loss, labels=labels)
     return Subject(model=network, batch=batch, question=Question(loss=loss, labels=labels, domain=domain))
@@ -186,7 +246,8 @@ def subject_of(network, x, y, loss, labels=Labels.ONE_HOT, domain=None):
 def own_cube(subject):
     """The cube of the batch, its samples in the checker's order, and that order."""
     part = Part(subject=subject, members=tuple(range(subject.samples)))
-    sums, found = Sums(part=part), letters(part)
+    members = Members.of(part)
+    sums, found = Sums(members=members), letters(members)
     cube = Cube.of(sums, found, tuple(sums.own))
     given = []
     for m in range(subject.samples):
@@ -214,9 +275,9 @@ def drawn(rng, loss, biases):
     return subject_of(network, x, y, loss, domain=Box(-4, 4))
 
 
-def unknowns(cube):
+def unknowns(cube, subject):
     """The unknowns at the batch itself, in floating point: products with loss vectors, then the input."""
-    subject, out = cube.sums.subject, []
+    out = []
     vectors = loss_vectors_ball(cube.loss, subject.passed.logits, subject.batch.labels, 1)
     for m, row in enumerate(subject.batch.x):
         x = np.array([*map(float, row), 1.0])
@@ -242,7 +303,7 @@ def test_the_batch_itself_satisfies_every_inequality_and_equation(loss, biases):
         reach = Fraction(int(rng.integers(1, 5)), 4)
         near = replace(whole, sides=tuple((v - reach, v + reach) for v in flat))
         for cube in (whole, near, replace(whole, given=())):
-            at = unknowns(cube)
+            at = unknowns(cube, subject)
             lines, shares = cube.equations
             right = shares.astype(float) @ [
                 float(v) if isinstance(v, Fraction) else float(v.mid()) for v in cube.sums.vectors
@@ -286,7 +347,7 @@ def test_the_jacobian_over_a_box_contains_slopes(loss):
 def sum_of_regions(cube, flat):
     """The gradient at inputs, by the affine maps of the cube's regions, in floating point."""
     total = 0
-    width = cube.features + cube.sums.subject.network.has_bias
+    width = cube.features + cube.sums.network.has_bias
     for m in range(len(cube.patterns)):
         x = np.array([*map(float, flat[m * cube.features : (m + 1) * cube.features]), 1.0])
         region, target = cube.region(m), np.array(cube.letter(m).target, dtype=float)
@@ -330,9 +391,8 @@ def test_all_patterns_of_points_are_listed():
     for name in ("plain/hinge/nobias/2", "dead/mse/bias/0"):
         case, certificate = issued(name)
         part = certificate["evidence"][0]
-        subject = Subject(model=case.network, batch=case.batch, question=case.question)
         tree = [None if named is None else tuple(named) for named in part["patterns"]]
-        listed = listed_patterns(tree, subject)
+        listed = listed_patterns(tree, case.network, case.question.domain)
         x = np.random.default_rng(1).integers(-64, 65, (200, case.network.widths[0])) / 16
         layers = forward(case.network, Batch(inputs=x, labels=np.zeros(200))).patterns
         for m in range(200):
@@ -388,14 +448,46 @@ def test_what_a_region_needs_to_tell_its_samples():
             ask()
 
 
+@pytest.mark.parametrize(
+    ("loss", "lines", "values", "absurd"),
+    [
+        (Loss.MSE, [[1, 1, 0], [1, 0, 0]], [0, 1], False),
+        (Loss.MSE, [[1, 0, 0], [2, 0, 0]], [1, 1], True),
+        (Loss.MSE, [[1, 0, 0], [2, 0, 0]], [1, 2], False),
+        (Loss.MSE, [[1, 2, 3], [1, 2, 4]], [3, 4], False),
+        (Loss.MSE, [[1, 2, 3], [1, 2, 4]], [3, 5], True),
+        (Loss.MSE, [[1, 2, 3], [2, 4, 7]], [3, 7], False),
+        (Loss.MSE, [[1, 2, 3], [1, 2, 3], [0, 1, 0]], [1, 0, 7], True),
+        (Loss.CROSS_ENTROPY, [[1, 1, 0], [1, 0, 0]], [0, 1], False),
+        (Loss.CROSS_ENTROPY, [[1, 0, 0], [2, 0, 0]], [1, 1], True),
+        (Loss.CROSS_ENTROPY, [[1, 0, 0], [2, 0, 0]], [1, 2], False),
+        (Loss.CROSS_ENTROPY, [[1, 0, 1], [1, 0, 0]], [2, 2], True),
+        (Loss.CROSS_ENTROPY, [[1, 0, 3], [2, 0, 6]], [1, 2], False),
+    ],
+)
+def test_entries_contradict_each_other_where_no_unknown_is_left(loss, lines, values, absurd):
+    """Values are given as such, and under cross_entropy as multiples of the first entry of a loss vector."""
+    cube = own_cube(drawn(np.random.default_rng(1), loss, True))
+    shares = np.full((len(lines), len(cube.sums.vectors)), Fraction(0), dtype=object)
+    shares[:, 0] = values
+    assert cube._overdetermined(np.array(lines, dtype=object) + Fraction(0), shares) is absurd
+
+
+def test_the_sides_of_a_domain_are_what_they_say():
+    """At points of two features: feature 1 at least 2, feature 0 at most 5; infinite sides say nothing."""
+    rows = _walls(((None, Fraction(5)), (Fraction(2), None)))
+    points = np.array([[5, 2, 1], [6, 2, 1], [5, 1, 1]], dtype=object)
+    values = [[row @ x for x in points] for row, strict in rows if not strict]
+    assert values == [[0, -1, 0], [0, 0, -1]]
+
+
 @pytest.mark.parametrize(("weight", "bias", "wall"), [(-1, 1, 2), (1, 1, 1)])
 def test_a_pattern_on_a_face_of_the_domain_is_possible(weight, bias, wall):
     """The neuron is off at one point of the box alone: two inequalities that are not strict."""
     network = ReluNetwork.from_arrays([[[weight]], [[1]]], [[bias], [0]])
-    subject = subject_of(network, [[0]], [[0]], Loss.MSE, domain=Box(-1, 1))
-    assert listed_patterns([None, None, None], subject) == [((False,),), ((True,),)]
+    assert listed_patterns([None, None, None], network, Box(-1, 1)) == [((False,),), ((True,),)]
     with pytest.raises(CertificateRejected, match="do not contradict"):
-        listed_patterns([None, (0, wall), None], subject)
+        listed_patterns([None, (0, wall), None], network, Box(-1, 1))
 
 
 def test_numbers_of_a_certificate_are_bounded(monkeypatch):

@@ -14,17 +14,18 @@ import pytest
 import torch
 from torch import nn
 
-from exan_verify import Box, Outcome, Release, audit, certify, check
+from exan_verify import Box, Outcome, Release, attack, audit, certify, check
+from exan_verify.core.arrays import fractions
 from exan_verify.core.certificate import StageMotions
 from exan_verify.core.network import Batch
 from exan_verify.core.question import Loss, Question
-from exan_verify.core.staged import StagedNetwork
+from exan_verify.core.staged import Entry, StagedNetwork
 from exan_verify.core.verdict import SampleStatus
 from exan_verify.decide import stages
-from exan_verify.errors import CertificateRejected, InputError, UnsupportedLayerError
+from exan_verify.errors import CertificateRejected, InputError, ShapeError, UnsupportedLayerError
 from exan_verify.exact.backprop import backward, forward
 from exan_verify.exact.linalg import nullspace
-from exan_verify.exact.pictures import convolved, forward_stages
+from exan_verify.exact.pictures import convolved, forward_stages, sees
 from exan_verify.exact.rational import product
 from exan_verify.exact.softmax import loss_vectors
 from exan_verify.kernel import stages as kernel
@@ -266,6 +267,85 @@ def test_dimensions_are_counted_by_the_kernel():
     assert tight.outcome is not Outcome.AMBIGUOUS
 
 
+def half_dark_case(seed: int) -> tuple[StagedNetwork, tuple[np.ndarray, list[int]]]:
+    """Six channels see bright pixels, one sees dark ones: more outputs than pixels, of the bright half."""
+    rng = np.random.default_rng(seed)
+    made = module(8, [nn.Conv2d(1, 6, 2, stride=2)], (24, 3), seed=seed)
+    made[0].weight.data = torch.from_numpy(rng.uniform(0.5, 1, (6, 1, 2, 2)))
+    made[0].bias.data = torch.tensor([0.5, -0.5, -0.5, -0.5, -0.5, -0.5], dtype=torch.float64)
+    x = rng.uniform(-0.01, 0.01, (2, 1, 8, 8))
+    x[..., :4] += 1
+    return to_staged(made, (1, 8, 8)), (x, [0, 2])
+
+
+def test_pixels_that_too_many_outputs_see_are_held_still():
+    for seed in range(3):
+        network, (x, y) = half_dark_case(seed)
+        batch = batch_of(network, x, y)
+        passed = forward_stages(network, batch)
+        assert 2 * 64 - passed.patterns[0].sum() - 24 < 0
+        verdict = certify_as(Outcome.AMBIGUOUS, network, batch=(x, y), loss="mse", reduction="sum")
+        assert verdict.witness.dimension == 2 * (32 - 8) - 24
+        assert "held still" in verdict.reason
+        basis = nullspace(dense_rational(network, passed.patterns[0], deltas(network, batch)))
+        assert basis.shape[1] >= verdict.witness.dimension
+    certificate = plain(verdict.certificate)
+    (part,) = certificate["evidence"]
+    left, right = part["moving"]
+    assert check(json.dumps(verdict.certificate), network, batch=(x, y)).outcome is Outcome.AMBIGUOUS
+    bright = next(pixel for pixel in range(64) if pixel not in left)
+    for other in (
+        {"moving": []},
+        {"moving": [[*left, bright], right]},
+        {"moving": [left[1:], right]},
+        {"moving": [left]},
+        {"moving": [[*left, 64], right]},
+        {"dimension": part["dimension"] + 1},
+        {"dimension": 0},
+    ):
+        assert_rejected(certificate | {"evidence": [part | other]}, network, batch=(x, y))
+    assert check(certificate | {"evidence": [part | {"dimension": 1}]}, network, batch=(x, y))
+    # in the box whose faces the bright pixels stand on, their outputs are kept for nothing
+    x = np.where(x > 0.5, 1.0, x)
+    boxed = certify_as(Outcome.AMBIGUOUS, network, batch=(x, y), domain=Box(-1, 1))
+    assert boxed.witness.dimension == 24
+    assert plain(boxed.certificate)["evidence"][0]["moving"] == []
+
+
+def test_no_choice_of_pixels_leaves_more_than_equal_shares_do():
+    rng = np.random.default_rng(4)
+    for seed in range(20):
+        options = {"padding": 1, "stride": int(rng.integers(1, 3)), "groups": int(rng.integers(1, 3))}
+        made = module(6, [nn.Conv2d(2, 4, 3, **options)], (4, 3), seed=seed)
+        (stage,) = to_staged(made, (2, 6, 6)).stages
+        inside = rng.random((72, 2)) < 0.9
+        kept = sees(stage, inside) & (
+            rng.random((int(np.prod(stage.output_shape)), 2)) < rng.uniform(0.1, 0.9)
+        )
+        pixels, surplus = stages._held(stage, inside, kept)
+        most = stages._surplus_at_most(stage, inside, kept)
+        assert surplus.sum() <= most + 1e-9
+        for m in range(2):
+            # what is left is at least what all pixels leave, and none
+            assert surplus[m] >= max(0, int(inside[:, m].sum() - kept[:, m].sum()))
+            assert inside[list(pixels[m]), m].all()
+
+
+def test_what_an_output_sees_is_what_its_taps_take():
+    rng = np.random.default_rng(0)
+    options = {"padding": 1, "dilation": 2, "stride": 2, "groups": 2}
+    made = module(7, [nn.Conv2d(4, 6, 2, **options)], (4, 3), seed=0)
+    (stage,) = to_staged(made, (4, 7, 7)).stages
+    moving = rng.random((4 * 49, 3)) < 0.03
+    counted = nn.functional.conv2d(
+        torch.from_numpy(moving.T.reshape(3, 4, 7, 7).astype(float)),
+        torch.ones_like(made[0].weight),
+        **options,
+    )
+    assert (sees(stage, moving) == (counted.numpy() > 0).reshape(3, -1).T).all()
+    assert 0 < sees(stage, moving).mean() < 1
+
+
 def test_black_borders_without_biases_stand_at_zero():
     """Outputs that see zeros only are exactly zero; they are kept, and motions of the rest are counted."""
     made = module(8, [nn.Conv2d(1, 2, 2, stride=2, bias=False)], (24, 3), seed=3)
@@ -280,6 +360,52 @@ def test_black_borders_without_biases_stand_at_zero():
     assert check(verdict.certificate, network, batch=(x, [0, 1])).outcome is Outcome.AMBIGUOUS
 
 
+class Normalised(nn.Module):
+    """``(x - mean) / .25`` for each channel, then convolutions that pad, and a head."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+        self.register_buffer("mean", torch.tensor([0.2, 0.6]).reshape(1, 2, 1, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.body((x - self.mean) / 0.25)
+
+
+def test_pictures_that_are_normalised_as_they_enter():
+    """The answer, its domain and what the attack returns are about the pictures before that."""
+    body = module(5, [nn.Conv2d(2, 12, 3, padding=1)], (40, 3), seed=0)
+    model = Normalised(body).double()
+    x, y = np.random.default_rng(0).uniform(size=(2, 2, 5, 5)), [0, 2]
+    network = to_staged(model, (2, 5, 5))
+    assert network.architecture.startswith("constant shift and scale, Conv2d")
+    batch = batch_of(network, x, y)
+    exact = staged_gradient(network, batch)
+    known = autograd(model, torch.tensor(x), torch.eye(3, dtype=torch.float64)[y], "mse", "sum")
+    for name, wanted in known.items():
+        value = exact[name.removeprefix("body.")] if name not in exact else exact[name]
+        assert np.abs(value.astype(float) - wanted.numpy()).max() <= 1e-12 * wanted.abs().max().item()
+    verdict = certify(model, batch=(x, y), domain=Box(0, 1))
+    assert verdict.outcome is Outcome.UNIQUE, verdict.reason
+    assert check(json.dumps(verdict.certificate), model, batch=(x, y)).outcome is Outcome.UNIQUE
+    with pytest.raises(CertificateRejected, match="another model"):
+        check(verdict.certificate, replace(network, entry=None), batch=(x, y))
+    with pytest.raises(ShapeError, match="scale of the pictures is zero"):
+        replace(network, entry=Entry(factor=fractions(np.zeros(2)), shift=fractions(np.ones(2))))
+    found = attack(model, autograd(model, torch.tensor(x), torch.tensor(y)), picture_iterations=0)
+    order = np.argsort(found.y.numpy())
+    assert np.abs(found.x.numpy()[order] - x).max() < 1e-9
+    # motions of one narrow convolution, inside the box alone
+    narrow = Normalised(module(8, [nn.Conv2d(2, 2, 2, stride=2)], (24, 3), seed=0)).double()
+    x = np.random.default_rng(1).uniform(size=(2, 2, 8, 8))
+    x[:, 0, :5] = 0
+    free = certify(narrow, batch=(x, y))
+    inside = certify(narrow, batch=(x, y), domain=Box(0, 1))
+    assert free.witness.dimension - inside.witness.dimension == 2 * 5 * 8
+    for moved in (free, inside):
+        assert check(moved.certificate, narrow, batch=(x, y)).outcome is Outcome.AMBIGUOUS
+
+
 REFUSED = {
     "'0' (MaxPool) before any": [
         nn.MaxPool2d(2),
@@ -288,7 +414,13 @@ REFUSED = {
         nn.Flatten(),
         nn.Linear(4, 3),
     ],
-    "without a ReLU right": [nn.Conv2d(1, 4, 3), nn.AvgPool2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3)],
+    "without a ReLU right": [
+        nn.Conv2d(1, 4, 3),
+        nn.AvgPool2d(2, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(36, 3),
+    ],
     "with padding or": [
         nn.Conv2d(1, 4, 3),
         nn.ReLU(),
@@ -309,6 +441,87 @@ def test_what_is_not_taken_is_named(message: str):
     said = str(caught.value)
     assert message in said
     assert "exan audit" in said
+
+
+AVERAGED = {
+    "plain": ([nn.Conv2d(1, 12, 2), nn.AvgPool2d(2, stride=1)], 5),
+    "strided": ([nn.Conv2d(1, 9, 3, stride=2, padding=(1, 2), dilation=(1, 2)), nn.AvgPool2d((2, 1))], 7),
+    "groups": ([nn.Conv2d(2, 8, 2, groups=2, padding=1), nn.AvgPool2d(2, stride=(2, 1))], 4),
+    "adaptive": ([nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(2)], 6),
+}
+
+
+def averaged_model(kind: str, seed: int) -> tuple[nn.Sequential, tuple[int, int, int]]:
+    layers, size = copy.deepcopy(AVERAGED[kind])
+    shape = layers[0].in_channels, size, size
+    features = nn.Sequential(*layers, nn.Flatten())(torch.zeros(1, *shape)).shape[1]
+    head = [nn.Flatten(), nn.Linear(features, 40), nn.ReLU(), nn.Linear(40, 3)]
+    return initialised(nn.Sequential(*layers, nn.ReLU(), *head).double(), seed), shape
+
+
+@pytest.mark.parametrize("kind", AVERAGED)
+def test_means_before_an_activation_are_part_of_the_weights(kind: str):
+    """The own gradient is linear in that of the weights with the mean, by autograd; verdicts are checked."""
+    model, shape = averaged_model(kind, 3)
+    network = to_staged(model, shape)
+    assert "mean, ReLU" in network.architecture
+    x, y = pictures(2, shape, 3), [0, 2]
+    found = staged_gradient(network, batch_of(network, x, y))
+    known = autograd(model, torch.tensor(x), torch.eye(3, dtype=torch.float64)[y], "mse", "sum")
+    wide, convolution = found.pop("0.weight").astype(float), AVERAGED[kind][0][0]
+    area = convolution.weight[0, 0].numel()
+    kernel, stride, dilation = (network.stages[0].kernel, convolution.stride, convolution.dilation)
+    own = np.zeros(convolution.weight.shape)
+    spans = [(size - 1) * step for size, step in zip(convolution.kernel_size, dilation, strict=True)]
+    window = [(k - 1 - span) // jump + 1 for k, span, jump in zip(kernel, spans, stride, strict=True)]
+    for a, b in np.ndindex(*window):
+        rows = slice(a * stride[0], a * stride[0] + spans[0] + 1, dilation[0])
+        columns = slice(b * stride[1], b * stride[1] + spans[1] + 1, dilation[1])
+        own += wide[..., rows, columns] / np.prod(window)
+    assert own.shape[2:] == convolution.weight.shape[2:]
+    assert area == network.stages[0].trained // (len(own) * own.shape[1])
+    for name, value in {**found, "0.weight": own}.items():
+        wanted = known[name].numpy()
+        assert np.abs(value.astype(float) - wanted).max() <= 1e-12 * np.abs(wanted).max(), name
+    verdict = certify(model, batch=(x, y))
+    assert verdict.certificate is not None
+    claim = check(json.dumps(verdict.certificate), model, batch=(x, y))
+    assert (claim.outcome, claim.samples) == (verdict.outcome, verdict.samples)
+    plain = replace(network, stages=(replace(network.stages[0], trained=None),))
+    with pytest.raises(CertificateRejected, match="another model"):
+        check(verdict.certificate, plain, batch=(x, y))
+
+
+def test_motions_keep_the_own_weights_below_a_mean_alone():
+    layers = [nn.Conv2d(1, 2, 2), nn.AvgPool2d(2), nn.ReLU(), nn.Flatten()]
+    model = nn.Sequential(*layers, nn.Linear(18, 24), nn.ReLU(), nn.Linear(24, 3)).double()
+    x, y = pictures(2, (1, 8, 8), 0), [0, 2]
+    network = to_staged(initialised(model, 0), (1, 8, 8))
+    active = forward_stages(network, batch_of(network, x, y)).patterns[0].sum()
+    verdict = certify_as(Outcome.AMBIGUOUS, network, batch=(x, y))
+    assert network.stages[0].weight.size == 2 * 9
+    assert verdict.witness.dimension == 2 * 64 - active - 2 * 4
+    assert check(json.dumps(verdict.certificate), network, batch=(x, y)).outcome is Outcome.AMBIGUOUS
+
+
+def test_the_gradient_of_weights_with_a_mean_is_not_used(monkeypatch: pytest.MonkeyPatch):
+    """With it a stage would have full rank; it is not part of the model's gradient."""
+    undecided = 0
+    for seed in range(3):
+        model, shape = averaged_model("plain", seed)
+        network = to_staged(model, shape)
+        x, y = pictures(2, shape, seed), [0, 2]
+        verdict = certify(network, batch=(x, y))
+        wrong = replace(network, stages=(replace(network.stages[0], trained=None),))
+        if certify(wrong, batch=(x, y)).outcome is not Outcome.UNIQUE or verdict.outcome is Outcome.UNIQUE:
+            continue
+        undecided += 1
+        with monkeypatch.context() as patched:
+            patched.setattr(stages, "_full", lambda *_: (True, 0))
+            forged = certify(network, batch=(x, y))
+        if forged.outcome is Outcome.UNIQUE:
+            assert_rejected(forged.certificate, network, "full column rank", batch=(x, y))
+    assert undecided >= 1
 
 
 POOLS = {
@@ -378,6 +591,30 @@ def test_audit_shows_the_answer():
     assert both.verdict.outcome is Outcome.UNIQUE
     assert both.attack is not None
     assert Counter(both.verdict.samples) == {SampleStatus.DETERMINED: 2}
+
+
+def test_no_defence_is_offered_for_a_model_that_mitigate_refuses():
+    from exan_verify import mitigate
+    from exan_verify.cli.audit import _mitigable
+    from exan_verify.errors import ExanError
+
+    def connected(*between: nn.Module) -> nn.Sequential:
+        layers = [nn.Flatten(), nn.Linear(16, 24), *between, nn.Linear(24, 3)]
+        return initialised(nn.Sequential(*layers).double(), 0).eval()
+
+    x, y = pictures(2, (1, 4, 4), 0), [0, 2]
+    models = {
+        "": connected(nn.ReLU()),
+        "BatchNorm beside layer '1'": connected(nn.BatchNorm1d(24), nn.ReLU()),
+        "LeakyReLU of slope": connected(nn.LeakyReLU()),
+        "layer '0' (Conv2d)": module(4, [nn.Conv2d(1, 6, 3)], (24, 3), seed=0),
+    }
+    for said, model in models.items():
+        assert _mitigable(model, audit(model, (x, y))) == (not said)
+        if said:
+            with pytest.raises(ExanError) as caught:
+                mitigate(model, (x, y))
+            assert said in str(caught.value)
 
 
 def test_unique_means_that_the_attack_agrees():

@@ -171,11 +171,11 @@ def test_a_sample_with_an_exclusive_neuron_stays():
     assert part.facts.free == {1, 2}
 
 
-def test_short_of_neurons_is_the_largest_surplus():
+def test_short_of_rows_is_the_largest_surplus():
     rng = np.random.default_rng(5)
     for _ in range(60):
         live = rng.random((int(rng.integers(1, 5)), int(rng.integers(1, 7)))) < 0.4
-        chosen = engine.short_of_neurons(live)
+        chosen = engine.short_of_rows(live)
         sets = [[m for m in range(live.shape[1]) if bits >> m & 1] for bits in range(1 << live.shape[1])]
         surplus = [len(s) - int(live[:, s].any(axis=1).sum()) for s in sets]
         assert len(chosen) - int(live[:, chosen].any(axis=1).sum()) == max(surplus)

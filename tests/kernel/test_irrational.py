@@ -22,7 +22,7 @@ from exan_verify.decide.solvers.relations import in_field
 from exan_verify.exact.algebraic import Element, Field, Root, UndecidedSignError
 from exan_verify.exact.backprop import gradient as exact_gradient
 from exan_verify.instances import Instance
-from exan_verify.kernel.second.algebraic_batch import gradient_entries
+from exan_verify.kernel.algebraic import gradient_entries, rational_samples, value_of
 from exan_verify.kernel.second.enclosed_batch import check_known_labels
 from exan_verify.kernel.second.enclosure import Enclosure
 from tests.conftest import examples
@@ -231,9 +231,7 @@ def test_gradients_of_rational_batches_agree(loss: Loss, seed: int) -> None:
     classes = rng.integers(0, 3, 3)
     batch = Batch.of(rng.integers(-4, 5, (3, 2)), classes, network=network, loss=loss, labels=Labels.ONE_HOT)
     field = Field(())
-    labels = [[field.constant(F(int(c == y))) for c in range(3)] for y in classes]
-    inputs = [[field.constant(v) for v in x] for x in batch.x]
-    entries = [sum(e.values(), F(0)) for e in gradient_entries(field, network, loss, inputs, labels)]
+    entries = [value_of(e) for e in gradient_entries(network, loss, rational_samples(field, batch, 3))]
     tensors = exact_gradient(network, batch, loss, Reduction.SUM).tensors
     expected: list[Fraction] = []
     for layer in network.layers:
@@ -291,15 +289,11 @@ def test_domain_and_labels_of_a_box_are_checked() -> None:
 
 
 def test_known_examples_from_batch_and_gradient_alone() -> None:
-    """Exact verdicts: 2-1-5-1, parallel f_2 - f_1, the antisymmetric head, a zero pre-activation, 3 +- sqrt
-    2.
-    """
+    """Exact verdicts: 2-1-5-1, parallel f_2 - f_1, the antisymmetric head."""
     network, batch, _ = two_one_five_one(0)
     assert outcome(network, batch) == (Outcome.AMBIGUOUS, Trust.CERTIFIED)
     for case in (counterexamples.parallel_logits(), counterexamples.antisymmetric_head()):
         assert outcome(case.network, case.batch) == (Outcome.AMBIGUOUS, Trust.CERTIFIED)
-    case = counterexamples.zero_pre_activation()
-    assert outcome(case.network, case.batch) == (Outcome.UNIQUE, Trust.CERTIFIED)
 
 
 def outcome(network: ReluNetwork, batch: Batch) -> tuple[Outcome, Trust | None]:
@@ -319,7 +313,9 @@ def test_an_irrational_batch_from_its_integer_gradient_alone() -> None:
         exact=True,
         budget=60.0,
     )
-    assert verdict.trust is Trust.SOLVER_TRUSTED
+    assert verdict.trust is Trust.CERTIFIED
+    assert verdict.certificate is not None
+    assert check(verdict.certificate, network, gradient=gradient).outcome is Outcome.UNIQUE
     assert verdict.witness is not None
     (found,) = verdict.witness.generators
     assert {tuple(r["polynomial"]) for r in found["roots"].values()} == {(7, -6, 1)}

@@ -49,6 +49,22 @@ class Averaged(nn.Module):
         return self.fc(y.mean((2, 3)).relu())
 
 
+class Shifted(nn.Module):
+    """Pictures are normalised as they enter, and zeros stand around them more at one side."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Conv2d(3, 4, 3, padding=(1, 0)), nn.Conv2d(4, 4, 2)
+        self.around = nn.ZeroPad2d((0, 1, 2, 0))
+        self.fc = nn.Linear(48, 3)
+        self.register_buffer("mean", torch.tensor([0.2, 0.3, 0.6]).reshape(1, 3, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = 2 * ((x - self.mean) / 0.25)
+        x = self.one(functional.pad(self.around(x), (0, 1, 0, 0))).relu()
+        return self.fc(self.two(functional.pad(x, (1, 0, 0, 0))).relu().flatten(1))
+
+
 def with_norms() -> nn.Sequential:
     return nn.Sequential(
         nn.BatchNorm2d(3),
@@ -78,6 +94,7 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "functions": (lambda: Functional().eval(), (2, 16, 16)),
     "means": (lambda: Averaged().eval(), (3, 9, 7)),
     "norms": (with_norms, (3, 9, 9)),
+    "shifts and zeros": (Shifted, (3, 3, 3)),
 }
 
 
@@ -93,10 +110,11 @@ def test_the_stages_compute_what_the_model_computes(name: str):
         found = network.logits(x)
     assert network.input_shape == shape
     assert torch.allclose(found, expected, rtol=1e-10, atol=1e-12)
+    assert network.shapes() == [tuple(value.shape[1:]) for value in network.values(x)]
     assert network.shapes()[-1] == (network.head.widths[0],)
 
 
-def test_shapes_are_found_on_the_meta_device_and_where_clear():
+def test_shapes_are_found_where_clear():
     network = to_convolutional(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 2)))
     assert network.input_shape == (3, 4, 4)
     assert network.shapes() == [(3, 4, 4), (4, 2, 2), (4, 2, 2), (16,)]
@@ -162,6 +180,23 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
         r"'2' \(Conv2d\) follows the point where pictures are flattened",
     ),
     "operation": (lambda: _Sum(lambda conv, x: conv(x) * 2), r"operation 'mul'.*_Sum"),
+    "shift of one pixel": (
+        lambda: _Sum(lambda conv, x: conv(x - torch.ones(4))),
+        r"operation 'sub'.*one number or one for each channel",
+    ),
+    "padded sum": (
+        lambda: _Sum(lambda conv, x: (functional.pad(conv(x), (1, 1, 1, 1)) + 1).relu()),
+        r"operation 'add'.*takes padded values",
+    ),
+    "padded with ones": (
+        lambda: _Sum(lambda conv, x: conv(functional.pad(x, (1, 1, 1, 1), value=1.0))),
+        r"operation 'pad'.*zeros around pictures",
+    ),
+    "cut": (
+        lambda: _Sum(lambda conv, x: conv(functional.pad(x, (-1, 0, 0, 0)))),
+        r"operation 'pad'.*cuts values off",
+    ),
+    "scaled by zero": (lambda: _Sum(lambda conv, x: conv(0 * x)), r"operation 'mul'.*multiplies by zero"),
     "in place": (lambda: _Sum(_in_place), r"operation 'relu_'.*works in place"),
     "twice": (lambda: _Sum(lambda conv, x: conv(x) + conv(x)), r"'conv' \(Conv2d\) is used more than once"),
     "input": (lambda: nn.Sequential(_Second(), nn.Conv2d(1, 2, 3)), "cannot be traced"),

@@ -468,6 +468,48 @@ def test_other_activations_are_refused_by_node(kind: str, remedy: str, tmp_path:
         refused(m, tmp_path / "m.onnx", rf"'node2' \({kind}\).*{remedy}")
 
 
+OTHERS: dict[str, Callable[[Maker], None]] = {
+    "LeakyReLU of slope 0.30": lambda m: m.add("LeakyRelu", m.value, alpha=0.3),
+    "LeakyReLU of slope 0.0099": lambda m: m.add("LeakyRelu", m.value),
+    "PReLU with 5 trained": lambda m: m.add("PRelu", m.value, m.stored(m.numbers(5), "act.weight")),
+    "PReLU with a trained slope": lambda m: m.add("PRelu", m.value, m.stored(m.numbers(1))),
+    "Clip from 0.0 to 1.5": lambda m: m.add("Clip", m.value, *map(m.stored, m.dtype([0, 1.5]))),
+    "Clip from -0.5 to 1.0": lambda m: m.add("Clip", m.value, min=-0.5, max=1.0),
+}
+"""Nodes that are other activations, by how they are said."""
+
+
+@pytest.mark.parametrize("said", OTHERS)
+def test_other_activations_are_taken_for_what_they_are(said: str, tmp_path: Path):
+    from exan_verify import certify
+    from exan_verify.api.files import load_any_model
+    from exan_verify.core.network import Batch, PiecewiseNetwork
+    from exan_verify.core.question import Labels, Loss
+    from exan_verify.exact.backprop import forward
+
+    m = Maker(13, opset=9 if said.startswith("Clip from -") else 20)
+    m.linear()
+    OTHERS[said](m)
+    m.linear(3)
+    model, x = m.model(), inputs(m)
+    onnx.save(model, str(tmp_path / "m.onnx"))
+    network = load_any_model(tmp_path / "m.onnx")
+    assert isinstance(network, PiecewiseNetwork)
+    assert said in network.architecture
+    batch = Batch.of(x, [0, 1, 2], network=network, loss=Loss.MSE, labels=Labels.ONE_HOT)
+    expected = ReferenceEvaluator(model).run(None, {"x": x})[0]
+    assert np.abs(forward(network, batch).logits.T.astype(float) - expected).max() < 1e-5
+    assert certify(network, batch=(x, [0, 1, 2]), engine="lifting").architecture == network.architecture
+    with pytest.raises(UnsupportedLayerError, match="not supported here, where ReLU alone is"):
+        load_onnx(tmp_path / "m.onnx")
+    beside = Maker(14)
+    convolution(beside, 4)
+    beside.add("LeakyRelu", beside.value)
+    onnx.save(beside.finish(), str(tmp_path / "m.onnx"))
+    with pytest.raises(UnsupportedLayerError, match=r"'node1' \(LeakyRelu\) is another activation"):
+        load_any_model(tmp_path / "m.onnx")
+
+
 def branches(m: Maker) -> None:
     m.linear()
     start = m.value
@@ -486,7 +528,7 @@ def tied(m: Maker) -> None:
 
 def clipped_above(m: Maker) -> None:
     m.linear()
-    m.add("Clip", m.value, m.stored(np.float32(0)), m.stored(np.float32(6)))
+    m.add("Clip", m.value, "", m.stored(np.float32(6)))
     m.linear(3)
 
 
@@ -600,13 +642,73 @@ def grouped_pictures(m: Maker) -> None:
     m.features = 24
 
 
+def added_pictures(m: Maker) -> None:
+    """A sum with what enters it, and one with a convolution and norms in both branches."""
+    convolution(m, 4)
+    start = m.add("Relu", m.value)
+    convolution(m, 4)
+    m.add("Relu", m.value)
+    convolution(m, 4, bias=False)
+    m.add("Add", m.value, start)
+    start = m.add("Relu", m.value)
+    m.add("Conv", start, m.stored(m.numbers(3, 4, 1, 1), "short.weight"), strides=[1, 1])
+    m.add("BatchNormalization", m.value, *(m.stored(m.numbers(3, low=0.5, high=2)) for _ in range(4)))
+    other, m.value = m.value, start
+    convolution(m, 3)
+    m.add("BatchNormalization", m.value, *(m.stored(m.numbers(3, low=0.5, high=2)) for _ in range(4)))
+    m.add("Sum", other, m.value)
+    m.add("Relu", m.value)
+
+
+def shifted_pictures(m: Maker) -> None:
+    """A mean for each channel, one scale, and zeros around what they make of the pictures."""
+    m.add("Sub", m.value, m.stored(m.numbers(1, 2, 1, 1)))
+    m.add("Div", m.value, m.stored(m.numbers(1, low=0.2, high=1)))
+    m.add("Neg", m.value)
+    m.add("Add", m.stored(m.numbers(2, 1, 1)), m.value)
+    convolution(m, 4)
+    m.add("Relu", m.value)
+
+
+def shifted_channels_last_pictures(m: Maker) -> None:
+    """As converters from TensorFlow write it, with a sum of two values that are transposed once."""
+    shaped(m, "N", 2, 3, 2)
+    m.add("Sub", m.value, m.stored(m.numbers(2)))
+    m.add("Mul", m.value, m.stored(m.numbers(1, 1, 1, 2, low=0.5)))
+    start = m.add("Transpose", m.value, perm=[0, 3, 1, 2])
+    convolution(m, 2, bias=False)
+    m.add("Add", start, m.value)
+    m.add("Relu", m.value)
+    m.add("Transpose", m.value, perm=[0, 2, 3, 1])
+
+
+def unevenly_padded_pictures(m: Maker) -> None:
+    """Zeros as nodes of their own, and as many as the outputs need, more at one side."""
+    if m.opset < 11:
+        m.add("Pad", m.value, pads=[0, 0, 1, 0, 0, 0, 0, 2])
+    else:
+        m.add("Pad", m.value, m.stored(np.array([0, 0, 1, 0, 0, 0, 0, 2])))
+    m.add("Conv", m.value, m.stored(m.numbers(4, 2, 2, 2)), pads=[0, 1, 1, 0])
+    m.add("Relu", m.value)
+    side = "SAME_UPPER" if m.opset > 11 else "SAME_LOWER"
+    m.add("Conv", m.value, m.stored(m.numbers(3, 4, 2, 2)), auto_pad=side, strides=[2, 2])
+    m.add("Relu", m.value)
+    m.features = 3 * 2 * 3
+
+
 PICTURES = (
     plain_pictures,
     channels_last_pictures,
     pooled_pictures,
     normalised_pictures,
     grouped_pictures,
+    added_pictures,
+    shifted_pictures,
+    shifted_channels_last_pictures,
+    unevenly_padded_pictures,
 )
+OPSETS_OF_PICTURES = {shifted_pictures: 11, unevenly_padded_pictures: 9, added_pictures: 15}
+"""Where an opset has its own form of a node, or another than the last is as good."""
 
 
 @pytest.mark.parametrize("make", PICTURES)
@@ -618,7 +720,7 @@ def test_networks_with_convolutions_become_the_module_they_were(
     from exan_verify.api.files import load_any_model, load_model
     from exan_verify.models.pictures.graph import to_convolutional
 
-    m = Maker(8)
+    m = Maker(8, opset=OPSETS_OF_PICTURES.get(make, 20))
     make(m)
     m.dims = ["N", m.features, 1, 1]
     x = inputs(m)
@@ -626,19 +728,19 @@ def test_networks_with_convolutions_become_the_module_they_were(
     expected = ReferenceEvaluator(model).run(None, {"x": x})[0]
     onnx.save(model, str(tmp_path / "m.onnx"))
     module = load_any_model(tmp_path / "m.onnx")
-    turned = make is channels_last_pictures
+    turned = make in (channels_last_pictures, shifted_channels_last_pictures)
     enters = torch.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2)) if turned else x)
     assert np.allclose(module(enters).detach().numpy(), expected, atol=1e-5)
     network = to_convolutional(module)
     assert network.input_shape == (2, 2, 3)
     assert np.allclose(network.logits(enters.double()).numpy(), expected, atol=1e-5)
     assert len(module.notes) == 2 * turned
-    with pytest.raises(UnsupportedLayerError, match=r"\(Conv\).*exan attack"):
+    with pytest.raises(UnsupportedLayerError, match=r"\((Conv|Pad)\).*exan certify"):
         load_model(tmp_path / "m.onnx")
 
 
-@pytest.mark.parametrize("make", [None, normalised_pictures, grouped_pictures])
-def test_norms_and_groups_are_taken_exactly(make: Callable[[Maker], None] | None, tmp_path: Path):
+@pytest.mark.parametrize("make", [None, *(p for p in PICTURES if "channels" not in p.__name__)])
+def test_pictures_and_norms_are_taken_exactly(make: Callable[[Maker], None] | None, tmp_path: Path):
     """A fully connected file with BatchNormalization, and files with convolutions, are what certify asks."""
     from exan_verify import certify
     from exan_verify.api.certify import exact_network
@@ -649,8 +751,9 @@ def test_norms_and_groups_are_taken_exactly(make: Callable[[Maker], None] | None
     from exan_verify.exact.backprop import forward
     from exan_verify.exact.pictures import forward_stages
 
-    m = Maker(11)
+    m = Maker(11, dtype=np.float64)
     if make is None:
+        m.add("Sub", m.value, m.stored(m.numbers(1, 2, 2, 3)))
         m.linear(6)
         numbers = [m.stored(m.numbers(6, low=0.5, high=2)) for _ in range(4)]
         m.add("BatchNormalization", m.value, *numbers)
@@ -663,44 +766,113 @@ def test_norms_and_groups_are_taken_exactly(make: Callable[[Maker], None] | None
     module = load_any_model(tmp_path / "m.onnx")
     network = exact_network(module, (x, [0, 1]))
     batch = Batch.of(x, [0, 1], network=network, loss=Loss.MSE, labels=Labels.ONE_HOT)
-    if isinstance(network, StagedNetwork):
+    if make is not None:
+        assert isinstance(network, StagedNetwork)
         features = forward_stages(network, batch).values[-1].T.fractions()
         features.setflags(write=False)
         network, batch = network.head, Batch(inputs=features, labels=batch.labels)
     expected = ReferenceEvaluator(model).run(None, {"x": x})[0]
-    assert np.abs(forward(network, batch).logits.T.astype(float) - expected).max() < 1e-5
+    assert np.abs(forward(network, batch).logits.T.astype(float) - expected).max() < 1e-9
     assert certify(module, batch=(x, [0, 1]), engine="lifting").architecture
+
+
+def pooled_unevenly(m: Maker) -> None:
+    convolution(m, 4)
+    m.add("MaxPool", m.value, kernel_shape=[2, 2], pads=[0, 0, 1, 1])
+
+
+def shifted_pixels(m: Maker) -> None:
+    m.add("Sub", m.value, m.stored(m.numbers(2, 2, 3)))
+    convolution(m, 4)
+
+
+def scaled_within(m: Maker) -> None:
+    convolution(m, 4)
+    m.add("Mul", m.value, m.stored(m.numbers(1)))
+
+
+def padded_with_ones(m: Maker) -> None:
+    m.add("Pad", m.value, m.stored(np.array([0, 0, 1, 1, 0, 0, 1, 1])), m.stored(np.float32(1)))
+
+
+def multiplied(m: Maker) -> None:
+    convolution(m, 4)
+    start = m.add("Relu", m.value)
+    convolution(m, 4)
+    m.add("Mul", m.value, start)
+
+
+def doubled(m: Maker) -> None:
+    convolution(m, 4)
+    m.add("Add", m.value, m.value)
+
+
+def broadcast(m: Maker) -> None:
+    convolution(m, 4)
+    start = m.value
+    m.add("GlobalAveragePool", m.value)
+    m.add("Add", start, m.value)
+
+
+def shared_bias(m: Maker) -> None:
+    """The value of a Conv before its bias is added goes elsewhere too."""
+    weight = m.stored(m.numbers(4, 2, 1, 1))
+    start = m.add("Conv", m.value, weight)
+    m.add("Add", m.value, m.stored(m.numbers(4, 1, 1)))
+    m.add("Add", m.value, start)
+
+
+def added_flat(m: Maker) -> None:
+    convolution(m, 2)
+    start = m.add("Flatten", m.value)
+    m.features, m.dims = 12, ["N", 12]
+    m.linear(12)
+    m.add("Add", m.value, start)
+
+
+NOT_PICTURES = (
+    (pooled_unevenly, r"'node1' \(MaxPool\) pads one side more"),
+    (shifted_pixels, r"'node0' \(Sub\) shifts or scales"),
+    (scaled_within, r"'node1' \(Mul\) shifts or scales"),
+    (padded_with_ones, r"'node0' \(Pad\) pads with other than zeros"),
+    (multiplied, r"'node3' \(Mul\) takes 't2_0' and 't1_0', values of steps before it"),
+    (doubled, r"'node1' \(Add\) takes 't0_0' and 't0_0'"),
+    (broadcast, r"'node2' \(Add\) adds values of shapes"),
+    (shared_bias, r"'node1' \(Add\) shifts or scales"),
+    (added_flat, r"'node3' \(Add\) adds two branches of values that are no pictures"),
+)
 
 
 def test_what_convolutions_are_not_read_is_named(tmp_path: Path):
     from exan_verify.api.files import load_any_model
 
-    def padded(m: Maker) -> None:
-        m.add("Conv", m.value, m.stored(m.numbers(4, 2, 2, 2)), pads=[0, 0, 1, 1])
-
-    def shifted(m: Maker) -> None:
-        m.add("Sub", m.value, m.stored(m.numbers(1)))
-        convolution(m, 4)
-
-    def branched(m: Maker) -> None:
-        convolution(m, 2)
-        start = m.value
-        m.add("Relu", m.value)
-        convolution(m, 2)
-        m.add("Add", m.value, start)
-
-    for make, match in (
-        (padded, "pads one side more"),
-        (shifted, r"'node0' \(Sub\) shifts or scales"),
-        (branched, "on a branch|not a constant"),
-    ):
+    for make, match in NOT_PICTURES:
         m = Maker(9)
         make(m)
-        m.features = 24 if make is not branched else 12
+        m.features = 12 if make is added_flat else 48 if make is padded_with_ones else 24
         m.dims = ["N", m.features, 1, 1]
         onnx.save(m.finish(), str(tmp_path / "m.onnx"))
         with pytest.raises(UnsupportedLayerError, match=match):
             load_any_model(tmp_path / "m.onnx")
+
+
+def test_sums_of_a_file_that_nothing_is_proved_about_are_named(tmp_path: Path):
+    """What the description of an exact network cannot hold is refused by its node, and attacked."""
+    from exan_verify import certify
+    from exan_verify.api.files import load_any_model
+    from exan_verify.models.pictures.graph import to_convolutional
+
+    m = Maker(12)
+    convolution(m, 2)
+    start = m.add("Relu", m.value)
+    convolution(m, 2)
+    m.add("Relu", m.value)
+    m.add("Add", start, m.value)
+    onnx.save(m.finish(), str(tmp_path / "m.onnx"))
+    module = load_any_model(tmp_path / "m.onnx")
+    assert to_convolutional(module).input_shape == (2, 2, 3)
+    with pytest.raises(UnsupportedLayerError, match=r"'features\.2'.*end of a branch"):
+        certify(module, batch=(inputs(m, 2), [0, 1]))
 
 
 def test_an_attack_on_a_file_with_convolutions(tmp_path: Path):
@@ -831,17 +1003,11 @@ def test_a_gradient_of_the_files_own_parameters_is_read_as_that_of_the_folded_on
         assert np.allclose(found["layer0.bias"].astype(float), delta.sum(0).numpy(), atol=1e-12)
 
 
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("opset", [11, 17])
-@pytest.mark.parametrize("form", ["normalised view", "functional", "products", "pictures"])
-def test_what_torch_exports_without_onnxscript(form: str, opset: int, tmp_path: Path):
-    """The older exporter, with the batch free or fixed, constants folded or not."""
+def to_export(form: str) -> Any:
+    """A module on (M, 2, 2, 3), written in one of the ways in which modules are."""
     import torch
     from torch import nn
     from torch.nn import functional
-
-    from exan_verify.api.files import load_any_model
-    from tests.support.torch_reference import initialised
 
     class Net(nn.Module):
         def __init__(self) -> None:
@@ -859,11 +1025,41 @@ def test_what_torch_exports_without_onnxscript(form: str, opset: int, tmp_path: 
             h = torch.relu(x.reshape(x.shape[0], -1) @ self.fc1.weight.t() + self.fc1.bias)
             return h @ self.fc2.weight.t() + self.fc2.bias
 
+    class Block(nn.Module):
+        """A sum with norms in both branches."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = nn.Conv2d(4, 6, 3, padding=1), nn.Conv2d(6, 5, 3, padding=1, bias=False)
+            self.short = nn.Conv2d(4, 5, 1)
+            self.norms = nn.ModuleList([nn.BatchNorm2d(6), nn.BatchNorm2d(5), nn.BatchNorm2d(5)])
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            h = self.norms[1](self.two(self.norms[0](self.one(x)).relu()))
+            return functional.relu(h + self.norms[2](self.short(x)))
+
+    residual = nn.Sequential(
+        nn.Conv2d(2, 4, 2, padding=1), nn.ReLU(), Block(), nn.Flatten(), nn.Linear(60, 3)
+    )
     pictures = nn.Sequential(
         *(nn.Conv2d(2, 4, 2, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(1)),
         *(nn.Flatten(), nn.Linear(4, 3)),
     )
-    module = initialised(pictures if form == "pictures" else Net()).eval()
+    return {"pictures": pictures, "sums": residual}.get(form) or Net()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("opset", [11, 17])
+@pytest.mark.parametrize("form", ["normalised view", "functional", "products", "pictures", "sums"])
+def test_what_torch_exports_without_onnxscript(form: str, opset: int, tmp_path: Path):
+    """The older exporter, with the batch free or fixed, constants folded or not."""
+    import torch
+    from torch import nn
+
+    from exan_verify.api.files import load_any_model
+    from tests.support.torch_reference import initialised
+
+    module = initialised(to_export(form)).eval()
     x = torch.from_numpy(np.random.default_rng(opset).uniform(size=(2, 2, 2, 3)).astype(np.float32))
     for free in (None, {"x": {0: "N"}}):
         for folding in (True, False):

@@ -39,8 +39,17 @@ def _taken(model: nn.Module, x: torch.Tensor, loss: Loss) -> dict[str, torch.Ten
     return autograd(model, x, hot if loss in (Loss.BCE, Loss.MSE) else y, loss)
 
 
-@pytest.mark.parametrize("method", ["auto", *METHODS])
-@pytest.mark.parametrize("loss", list(Loss))
+@pytest.mark.parametrize(
+    ("method", "loss"),
+    [
+        # the same steps under every loss, and slow ones
+        pytest.param(
+            method, loss, marks=[pytest.mark.campaign] if method == "descend" and loss != "mse" else []
+        )
+        for method in ("auto", *METHODS)
+        for loss in Loss
+    ],
+)
 def test_every_method_computes_where_it_is_told_to(method: str, loss: Loss):
     model = perceptron(48, 96, 40, 5).double()
     # a descent has 40 starts and no promise: these are batches that it reaches

@@ -45,7 +45,7 @@ def attacked(
     return found, x, y
 
 
-@pytest.mark.parametrize("kind", ["rand", "randn"])
+@pytest.mark.parametrize("kind", ["randn", pytest.param("rand", marks=pytest.mark.campaign)])
 @pytest.mark.parametrize(
     ("widths", "samples"),
     [

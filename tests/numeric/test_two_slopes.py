@@ -16,7 +16,7 @@ from exan_verify import Release, attack, audit
 from exan_verify.cli import main
 from exan_verify.core.question import Loss
 from exan_verify.core.verdict import Outcome
-from exan_verify.errors import InputError, RangeError, UnsupportedLayerError
+from exan_verify.errors import RangeError, UnsupportedLayerError
 from exan_verify.models.chain import to_any_network
 from exan_verify.numeric.ask_methods import column_spaces
 from exan_verify.numeric.confirming import uniqueness
@@ -200,7 +200,7 @@ def test_the_equations_that_exclude_other_batches_are_those_of_the_neurons():
             torch.tensor(rng.normal(size=shape)) for shape in ((7, 4), (7, 3), (4, 3), (4,), (3,))
         )
         slope = None if slopes is None else torch.tensor(slopes)
-        r, t = uniqueness._equations(b, o, o @ points.T, slope)
+        r, t = uniqueness.pair_equations(b, o, o @ points.T, slope)
         pairs, upper = torch.triu_indices(4, 4, 1), torch.triu_indices(3, 3)
         mixed = (q[:, None] * (p - q[:, None] * points)).flatten()
         below = torch.outer(p, p) - torch.einsum("a,ak,al->kl", q.square(), points, points)
@@ -287,7 +287,7 @@ def test_trained_slopes_have_a_gradient_that_is_left_out():
     for gradients in (given, list(given.values()), {n: g for n, g in given.items() if n != "1.weight"}):
         found = attack(model, gradients)
         assert found.complete
-        assert any("whose own gradient is not used" in note for note in found.notes)
+        assert "1.weight: trained slopes, whose own gradient is not used" in found.notes
 
 
 def test_what_is_not_supported_is_refused_by_name():
@@ -298,15 +298,117 @@ def test_what_is_not_supported_is_refused_by_name():
             attack(model, given, method=method)
     with pytest.raises(RangeError, match="no direction vanishes"):
         attack(model, given, method="sample")
-    with pytest.raises(InputError, match=r"LeakyReLU of slope 0.01.*leave out partial"):
+    with pytest.raises(RangeError, match=r"'0.bias' is missing, and without its gradient the scale of each"):
         attack(model, {"0.weight": given["0.weight"]}, partial=True)
-    with pytest.raises(InputError, match="leave out release"):
-        attack(model, given, release=Release(tensors=["0.weight", "0.bias"]))
-    biasless = nn.Sequential(nn.Linear(8, 90), nn.LeakyReLU(), nn.Linear(90, 4, bias=False)).double()
-    with pytest.raises(InputError, match="all have biases"):
+    biasless = nn.Sequential(nn.Linear(8, 90, bias=False), nn.LeakyReLU(), nn.Linear(90, 4)).double()
+    with pytest.raises(RangeError, match="layer 1 has no biases, and without"):
         attack(biasless, gradient(biasless, x, y))
+    with pytest.raises(RangeError, match="has slopes, for which degree 3 is not made"):
+        attack(*few_neurons(nn.LeakyReLU())[:2], method="lift", batch_size=8)
     with pytest.raises(UnsupportedLayerError, match="GELU"):
         attack(nn.Sequential(nn.Linear(8, 90), nn.GELU(), nn.Linear(90, 4)), given)
+
+
+def few_neurons(activation: nn.Module) -> tuple[nn.Sequential, dict[str, Tensor], Tensor]:
+    """A network with 40 neurons and a gradient of 8 samples, too few for degree two."""
+    model, x, y = drawn("six", (20, 40, 3), 8, 2)
+    model = nn.Sequential(model[0], activation, model[2])
+    model[0].weight.data *= 0.3
+    return model, gradient(model, x, y), x
+
+
+def test_ends_take_nothing_from_degree_three():
+    model, given, x = few_neurons(nn.Hardtanh(0, 0.7))
+    assert (model[0](x) > 0.7).any()
+    found = attack(model, given, method="lift", batch_size=8)
+    assert found.method == "lift of degree 3"
+    assert found.complete, found.reason
+    assert float(torch.cdist(x, found.x).amin(dim=1).max()) < 1e-9
+
+
+def without_slopes(given: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in given.items() if tensor.dim() > 1 or name.endswith("bias")}
+
+
+@pytest.mark.parametrize("kind", ACTIVATIONS)
+def test_rows_and_tensors_may_be_missing(kind: str):
+    """The equations are those of the neurons that are sent (G9), and need no gradient above (G1)."""
+    model, x, y = drawn(kind, (8, 90, 4), 4, 0)
+    given = gradient(model, x, y)
+    rows = (np.random.default_rng(0).permutation(90) < 60).tolist()
+    released = attack(model, given, release=Release(rows={"0.weight": rows, "0.bias": rows}))
+    alone = attack(model, {name: given[name] for name in ("0.weight", "0.bias")}, partial=True)
+    for found in (released, alone):
+        assert found.complete, found.reason
+        assert found.count(Tier.CONFIRMED) == 4
+        assert not wrong(found, x, y)
+        assert float(torch.cdist(x, found.x).amin(dim=1).max()) < 1e-9
+
+
+@pytest.mark.parametrize("kind", ACTIVATIONS)
+def test_below_the_lowest_layer_that_is_sent_values_tell_what_weights_tell(kind: str):
+    """30 neurons of the first layer, 5 inputs: with positive slopes every neuron tells its pre-activation,
+    between ends those that are between; with negative slopes the features alone are claimed.
+    """
+    model, x, y = drawn(kind, (5, 30, 90, 4), 4, 1)
+    if kind == "per neuron":
+        model[1].weight.data.abs_()
+    given = without_slopes(gradient(model, x, y))
+    sent = {name: tensor for name, tensor in given.items() if name != "0.weight"}
+    found = attack(model, sent, partial=True)
+    assert found.hidden is not None
+    assert len(found.hidden.status) == (1 if kind == "steep" else 4)
+    assert not wrong(found, x, y)
+    assert len(found.x) == (0 if kind == "negative" else len(found.hidden.status)), found.reason
+    assert ("do not determine" in found.reason) == (kind == "negative")
+    # the first layer's bias gradient is a test of the whole batch
+    if found.hidden.status[3:]:
+        found = attack(model, sent | {"0.bias": sent["0.bias"] + 1}, partial=True)
+        assert not found.status
+        assert "do not give the tensor '0.bias'" in found.reason
+
+
+def test_of_a_projection_and_of_means_what_the_step_had_comes_back():
+    model, x, y = drawn("leaky", (8, 90, 4), 4, 0)
+    basis = np.linalg.qr(np.random.default_rng(0).normal(size=(8, 5)))[0].round(3)
+    narrow = nn.Linear(5, 90).double()
+    narrow.bias.data = model[0].bias.data
+    projected = nn.Sequential(narrow, *model[1:])
+    seen = x @ torch.tensor(basis)
+    found = attack(projected, gradient(projected, seen, y), release=Release(input_basis=basis))
+    assert found.complete
+    assert float(torch.cdist(seen, found.x).amin(dim=1).max()) < 1e-9
+    means = torch.stack([x[:2].mean(dim=0), x[2:].mean(dim=0)])
+    given = gradient(model, means, y[[0, 2]])
+    found = attack(model, given, release=Release(averages=[[0, 1], [2, 3]]))
+    assert found.complete
+    assert float(torch.cdist(means, found.x).amin(dim=1).max()) < 1e-9
+
+
+def test_values_tell_derivatives_and_pre_activations_where_one_has_them():
+    """phi's own values, at errors of a tenth."""
+    for phi, z in (
+        (Piecewise(slope=torch.tensor([0.5, 0.0, -0.5, 0.5, 3.0])), torch.tensor([-2.0, 2, 2, 3, -1])),
+        (Piecewise(low=-1.0, high=2.0), torch.tensor([-2.0, -0.5, 0.0, 1.5, 4.0])),
+        (Piecewise(), torch.tensor([-2.0, -0.05, 0.05, 0.5, 3.0])),
+    ):
+        z = z.double()
+        h = phi.values(z)
+        derivative, told = phi.derivative_by_value(h[None], torch.tensor([[0.1]]).double())
+        own = phi.passed(phi.active(z)).double()
+        assert (derivative[0][told[0]] == own[told[0]]).all()
+        assert not derivative[0][~told[0]].any()
+        pre, error, known = phi.inverse(h, 0.1)
+        assert ((pre - z).abs() <= 1e-15)[known].all()
+        moved, _, _ = phi.inverse(h + 0.1, 0.1)
+        assert ((moved - z).abs() <= error + 1e-15)[known].all()
+    negative = Piecewise(slope=torch.tensor([-0.5, 0.5]).double())
+    assert negative.inverse(torch.tensor([1.0, 1.0]).double(), 0.1)[2].tolist() == [False, True]
+    assert [negative.nonnegative, Piecewise(low=-1.0, high=1.0).nonnegative, Piecewise().nonnegative] == [
+        False,
+        False,
+        True,
+    ]
 
 
 def test_activations_as_they_are():

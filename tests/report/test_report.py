@@ -371,6 +371,11 @@ def test_a_model_without_exact_arguments_is_unknown_and_shows_the_attack():
     assert next(cards(nothing)).value == "3 estimated"
     assert "and estimated 3 pictures from them" in headline(nothing)
     assert "main shapes of all 3 samples" in advice(nothing).what
+    told = "The attack rebuilt its features and label, not the picture"
+    whole = attacked(recoveries=(None,) * 3, features=Features(count=3, bound=1e-9))
+    assert render("t", [whole]).count(told) == 3
+    some = replace(whole, features=Features(count=2, bound=1e-9))
+    assert told not in render("t", [some])
     clear = attacked(audit=None, recoveries=(None,) * 3, estimates=(replace(guess, psnr=30.0),) * 3)
     assert (next(cards(clear)).value, drawn(clear)[0][0]) == ("3 of 3", "leaked")
 

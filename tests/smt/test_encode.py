@@ -17,7 +17,8 @@ from exan_verify.smt.question import encoder, losses
 from exan_verify.smt.question import posed as question
 from exan_verify.smt.question.difference import values_at
 from exan_verify.smt.question.encode import abstraction, encode, state_names
-from exan_verify.smt.question.terms import Poly, at_most, degree, implies, less, negate
+from exan_verify.smt.question.encoder import Neuron
+from exan_verify.smt.question.terms import FALSE, Poly, at_most, degree, implies, less, negate
 from exan_verify.smt.solvers.run import SAT, UNSAT, SolverDisagreementError, Strategy, Worker
 from tests.support.smt_cases import decided, mse_case, named, own_literals, pose, posed, violated_comments
 
@@ -123,11 +124,13 @@ def test_the_encoding_itself_gives_no_complaint() -> None:
     assert complaints() == []
 
 
-def flipped_relu(encoder: Any, z: Any, _slope: Any, m: int, i: int, j: int) -> Any:
+def flipped_relu(encoder: Any, z: Any, _activation: Any, place: tuple[int, int, int]) -> Any:
+    m, i, j = place
     literal = encoder.literal(encode_module.neuron_name(m, i, j))
     encoder.require(implies(literal, less(z, 0)), "flipped")
     encoder.require(implies(negate(literal), at_most(Poly.constant(0), z)), "flipped")
-    return literal, encoder.select(literal, z, Poly.constant(0), f"h_s{m}_l{i}_n{j}", "flipped")
+    value = encoder.select(literal, z, Poly.constant(0), f"h_s{m}_l{i}_n{j}", "flipped")
+    return Neuron(active=literal, capped=FALSE, value=value, passes=literal, has_value=literal)
 
 
 def without_last(function: Any) -> Any:

@@ -27,6 +27,7 @@ from exan_verify.instances import instance
 from exan_verify.testing.laws.certificates import mutated, nodes
 from tests.stored import CERTIFICATES, asked, load
 from tests.support.cases import default_network, random_batch, three_share_layer_one, two_one_five_one
+from tests.support.smt_cases import irrational, irrational_certificate
 from tests.support.staged_cases import moving_case, unique_case
 from tests.support.tolerance_cases import case as tolerance_case
 
@@ -169,6 +170,9 @@ def _gradients() -> Iterator[Recipe]:
     yield "forced", network, {"gradient": changed}, {"loss": "mse", "batch_size": 3}
     yield "gradient's rank", network, {"gradient": given}, {"loss": "mse", "batch_size": 1}
     yield "batch's rank", network, {"batch": batch}, {"loss": "mse", "batch_size": 1}
+    network, given = irrational()
+    asked = {"loss": "mse", "reduction": "sum", "batch_size": 2}
+    yield "found", network, {"gradient": given}, asked | {"written": irrational_certificate()}
 
 
 def _square_root(network: ReluNetwork, batch: Any) -> dict[str, Any]:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import fields
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
+from exan_verify.core.budget import Budget
+from exan_verify.core.certificate import AlgebraicBatch, AlgebraicRoot, Claim, QuestionRecord, issue
 from exan_verify.core.network import Batch, Gradient, ReluNetwork
 from exan_verify.core.question import Labels, Loss, Question, Reduction
-from exan_verify.core.verdict import Verdict
+from exan_verify.core.verdict import Outcome, SampleStatus, Verdict
+from exan_verify.decide.context import Setting
+from exan_verify.decide.gradient.found import Near
 from exan_verify.instances import Instance, instance
 from exan_verify.smt.decide import decide as decide_smt
 from exan_verify.smt.decide import pose as pose_smt
@@ -117,3 +123,32 @@ def irrational() -> tuple[ReluNetwork, Gradient]:
         "2.bias": first,
     }
     return network, Gradient(tensors={k: np.array(v, dtype=object) for k, v in tensors.items()})
+
+
+@lru_cache(maxsize=1)
+def irrational_certificate() -> dict[str, Any]:
+    """That no other batch has the gradient of :func:`irrational`: r = 3 + sqrt 2, and 6 - r."""
+    network, gradient = irrational()
+    question = Question(loss=Loss.MSE, reduction=SUM, batch_size=2)
+    record = AlgebraicBatch(
+        roots=(AlgebraicRoot(polynomial=(7, -6, 1), low="4", high="5"),),
+        inputs=(((("1", (1,)),),), ((("6", (0,)), ("-1", (1,))),)),
+        labels=(((("1", (0,)),), (), ()),) * 2,
+    )
+    near = Near.of(Setting(network=network, question=question), gradient, record)
+    assert near is not None
+    finding = near.unique(Budget())
+    claim = Claim(
+        question=QuestionRecord.of(question, "gradient", samples=2, features=1),
+        outcome=Outcome.UNIQUE,
+        samples=(SampleStatus.DETERMINED,) * 2,
+    )
+    made = issue(
+        claim=claim,
+        evidence=finding.evidence,
+        model_sha256=network.digest,
+        gradient_sha256=gradient.digest,
+        found=record,
+    )
+    read: dict[str, Any] = json.loads(json.dumps(made))
+    return read

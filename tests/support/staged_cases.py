@@ -127,6 +127,12 @@ def torch_gradient(network: StagedNetwork, batch: Batch) -> tuple[np.ndarray, di
     for tensor in tensors.values():
         tensor.requires_grad_(True)
     h = torch.tensor(batch.inputs.astype(np.float64)).reshape(batch.size, *network.input_shape)
+    if network.entry is not None:
+        factor, shift = (
+            torch.tensor(part.astype(np.float64)).reshape(-1, 1, 1)
+            for part in (network.entry.factor, network.entry.shift)
+        )
+        h = factor * h + shift
     for stage in network.stages:
         if isinstance(stage, Convolution):
             h = _torch_convolution(stage, tensors, h).relu()

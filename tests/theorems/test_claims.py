@@ -333,7 +333,7 @@ def test_without_questions_a_counterexample_stays_as_it_is_where_engines_say_not
 def test_a_claim_of_safety_is_refuted_by_a_certificate_of_uniqueness():
     sizes = Sizes(samples=(2, 2), logits=(2, 3))
     claim = Claim("p2", hypotheses=[no_exclusive_neuron], conclusion=ambiguous, sizes=sizes)
-    found = search(claim, effort=60).counterexample
+    found = search(claim, effort=4).counterexample
     assert found is not None
     assert found.example.outcome is Outcome.UNIQUE
     assert found.replay.outcome is Outcome.UNIQUE
@@ -872,7 +872,7 @@ def test_the_docs_own_statement_runs_as_shown(tmp_path: Path, capsys: pytest.Cap
     block = re.search(r"```python\n(# mine\.py\n.*?)```", page, re.DOTALL)
     assert block is not None
     (tmp_path / "mine.py").write_text(block[1])
-    assert main(["theorems", "--file", str(tmp_path / "mine.py"), "--effort", "20"]) == ExitCode.REFUSED
+    assert main(["theorems", "--file", str(tmp_path / "mine.py"), "--effort", "4"]) == ExitCode.REFUSED
     assert "REFUTED" in capsys.readouterr().out
 
 

@@ -25,6 +25,7 @@ from exan_verify.theorems.statements.published import b1
 from exan_verify.theorems.support import counterexamples as stored
 from exan_verify.theorems.support import p1_checks as published
 from exan_verify.theorems.support import p2_checks as secure
+from exan_verify.theorems.support import two_classes
 from exan_verify.theorems.support.example_check import ExampleCheck
 from exan_verify.theorems.support.exclusive_layers import Layered
 from exan_verify.theorems.support.instance_check import InstanceCheck
@@ -44,7 +45,7 @@ STANDINGS: dict[Standing, str] = {
         counting-formula downward exactness scale twins-softmax s0 s1 s2 s3 s4 s5-real-labels s5-two-samples
         narrow-first-layer narrow-release projected-transcript averaged-inputs masked-rows weights-alone
         sample-weights-invisible p2-factorisation p2-two-real p2-two-samples convolutions-determined
-        convolutions-moved local-epoch
+        convolutions-moved sums-determined norms-fold local-epoch p1-known-patterns p1-per-batch p2-exists
     """,
     Standing.BOUNDED: "counting-sizes s5-one-hot-counts",
     Standing.REFUTED: """
@@ -54,7 +55,9 @@ STANDINGS: dict[Standing, str] = {
         p2-any-layer p2-cross-entropy p2-cross-entropy-known p2-factorisation-support p2-first-layer
         p2-first-layer-known p2-first-layer-real p2-known-labels p2-last-layer p2-last-layer-known
         p2-last-layer-real p2-real-labels p2-zero-pre-activation
-        regrouping-protects perturbing-exans-away-protects masking-exan-rows-protects
+        regrouping-protects perturbing-exans-away-protects masking-exan-rows-protects residual-joint-system
+        norms-fold-without-biases e2-ratio-groups p1-known-patterns-labels p1-sample p2-sample p2-generic
+        two-slopes-downward leaky-no-exan-ambiguous
     """,
     Standing.OPEN: "counting-generic",
 }
@@ -67,7 +70,13 @@ SIZES: dict[str, tuple[tuple[int, ...], int]] = {
     "counting-neurons": ((1, 3, 1), 2),
     "e2-first-row": ((1, 2, 2), 1),
     "e2-parallel": ((1, 2, 1), 2),
+    "p2-generic": ((2, 9, 2), 3),
+    "p2-sample": ((1, 2, 1), 2),
+    "p1-sample": ((1, 2, 1), 2),
+    "p1-known-patterns-labels": ((1, 3, 1, 2), 2),
+    "e2-ratio-groups": ((1, 2, 2), 2),
     "exactness-of-deficits": ((1, 1, 2), 2),
+    "leaky-no-exan-ambiguous": ((1, 4, 1), 2),
     "masking-exan-rows-protects": ((2, 9, 2), 3),
     "narrow-first-layer-alone": ((1, 1, 2), 2),
     "p1-no-biases": ((1, 2, 1), 1),
@@ -93,8 +102,9 @@ SIZES: dict[str, tuple[tuple[int, ...], int]] = {
     "s1-one-dimension": ((1, 1, 2), 2),
     "s3-single-point": ((1, 2, 1), 1),
     "s5-always-unique": ((1, 1, 1), 2),
+    "two-slopes-downward": ((2, 2, 3, 1), 2),
 }
-"""Widths and number of samples of the stored counterexamples; c4-dependent-vectors has no network."""
+"""Widths and number of samples of the stored counterexamples that are chains of layers."""
 
 
 # ---- standings --------------------------------------------------------------------------------------------
@@ -210,7 +220,11 @@ def test_stored_counterexamples_have_the_listed_sizes():
     made = {name: make() for name, make in examples.items() if make is not None}
     sizes = {n: (e.network.widths, e.batch.size) for n, e in made.items() if isinstance(e, Example)}
     assert sizes == SIZES
-    assert set(made) - set(sizes) == {"c4-dependent-vectors"}
+    assert set(made) - set(sizes) == {
+        "c4-dependent-vectors",
+        "residual-joint-system",
+        "norms-fold-without-biases",
+    }
 
 
 @pytest.mark.parametrize("name", REFUTED)
@@ -280,6 +294,7 @@ BREAKERS: dict[tuple[str, str], Callable[[Example], Example]] = {
     ("counting-neurons", "its example"): one_shared,
     ("e2-first-row", "first row"): one_sample_each,
     ("e2-parallel", "parallel"): one_sample_each,
+    ("e2-ratio-groups", "mixture"): one_sample_each,
     ("exactness-of-deficits", "loss vectors"): moved_logit,
 }
 
@@ -317,6 +332,7 @@ BREAKS: dict[tuple[str, str], tuple[Any, str, Any]] = {
     ("p1-apart", "counterexamples"): (published, "COUNTEREXAMPLES", (apart_example,)),
     ("p1-generic", "sizes"): (published, "enough", lambda *_: True),
     ("p1-one-logit", "all mixings"): (published, "feasible_mixings", lambda *_, **__: iter([1])),
+    ("p1-softmax-two-classes", "four samples"): (two_classes, "balance", lambda *_: flint.arb(1)),
     ("p1-two-classes", "one dimension"): (published, "generic_pair", lambda *_: True),
     ("p2-cross-entropy", "sixteen samples"): (secure, "crowd", exclusive_crowd),
     ("twins-softmax", "lemma"): (scale.twins, "steps", lambda: [scale.twins.Step("1 = 2", False)]),

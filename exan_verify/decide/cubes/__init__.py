@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import replace
+from fractions import Fraction
 
 import msgspec
 
@@ -39,24 +41,36 @@ def decide(context: Context, budget: Budget) -> Finding:
     rest = rest_of(context)
     if rest is None or not _asked(rest):
         return Finding()
-    start = time.monotonic()
-    seconds = budget.seconds_left
-    end = math.inf if seconds is None else start + seconds / 2
     fewer = spanned(context)
     if fewer is not None:
         setting = replace(context.setting, network=fewer.network, question=fewer.question)
         rest = Rest(context=Context(setting=setting, batch=fewer.batch), members=rest.members)
-    limits = Limits(nodes=MAX_NODES, budget=budget, end=end)
-    found = _trees(Problem(rest=rest), limits)
+    return _finding(Problem(rest=rest), budget, spares=fewer is not None)
+
+
+def decide_near(context: Context, entries: Sequence[Fraction], budget: Budget) -> Finding:
+    """The same of a batch that is not rational and has the gradient ``entries`` (reduction sum, layer by
+    layer, row by row, the bias last); that of ``context`` is near it, in the same regions.
+    """
+    rest = Rest(context=context, members=tuple(range(context.samples)))
+    return _finding(Problem(rest=rest, entries=tuple(entries)), budget) if _asked(rest) else Finding()
+
+
+def _finding(problem: Problem, budget: Budget, *, spares: bool = False) -> Finding:
+    """``spares``: the problem is one of fewer features."""
+    start, members = time.monotonic(), problem.rest.members
+    seconds = budget.seconds_left
+    end = math.inf if seconds is None else start + seconds / 2
+    found = _trees(problem, Limits(nodes=MAX_NODES, budget=budget, end=end))
     spent = time.monotonic() - start
     if isinstance(found, str):
         return Finding(attempts=(Attempt(engine=Engine.RESIDUAL, note=f"cubes: {found}", seconds=spent),))
-    evidence = msgspec.structs.replace(found, spanned=fewer is not None)
-    names, boxes = ", ".join(map(str, rest.members)), sum(map(len, evidence.cubes))
+    evidence = msgspec.structs.replace(found, spanned=spares)
+    names, boxes = ", ".join(map(str, members)), sum(map(len, evidence.cubes))
     note = f"cubes: {len(evidence.cubes)} multisets of regions in {boxes} parts"
     return Finding(
         attempts=(Attempt(engine=Engine.RESIDUAL, note=note, seconds=spent),),
-        facts=Facts(determined=frozenset(rest.members), unique=True),
+        facts=Facts(determined=frozenset(members), unique=True),
         evidence=(evidence,),
         reason=f"in every combination of regions and labels that samples {names} may have, sums over the "
         "regions contradict the gradient, but at the batch itself",

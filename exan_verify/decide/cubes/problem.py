@@ -48,9 +48,14 @@ class Letter:
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """The rest of a batch, in exact numbers, with its regions by pattern."""
+    """The rest of a batch, in exact numbers, with its regions by pattern.
+
+    ``entries``: what all samples add to the gradient (reduction sum), where the numbers of the rest are only
+    near those of a batch that has it.
+    """
 
     rest: Rest
+    entries: tuple[Fraction, ...] | None = None
 
     @property
     def context(self) -> Context:
@@ -176,6 +181,8 @@ class Problem:
         """``(shares, vectors)``: the rest adds ``shares @ vectors`` to the gradient's entries (reduction
         sum); vectors are balls, or the number 1 where loss vectors are rational.
         """
+        if self.entries is not None:
+            return np.array(self.entries, dtype=object).reshape(-1, 1), [Fraction(1)]
         logits, labels, parts = self.rest.logits.T, self.rest.batch.labels, []
         for x, pattern in zip(self.inputs, self.patterns, strict=True):
             point = np.array([*x, Fraction(1)][: self.width], dtype=object)

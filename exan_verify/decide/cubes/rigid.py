@@ -17,6 +17,7 @@ from exan_verify.decide.cubes.relaxation import Cube, Frame, extent
 from exan_verify.exact import linalg
 from exan_verify.exact.regions import Pattern
 from exan_verify.exact.softmax import loss_vectors, loss_vectors_ball, to_ball
+from exan_verify.smt.arguments.convex_sum import MAX_ENTRIES, definite_weights, silent_motions
 
 PRECISION = 128
 ENOUGH = 0.9
@@ -52,6 +53,8 @@ def told(cube: Cube) -> tuple[int, Cube] | None:
     in the span of the batch's; None where there is none that was not placed before (docs/theory.md CB5).
     """
     problem = cube.problem
+    if problem.entries is not None:
+        return None
     for pattern in dict.fromkeys(cube.patterns):
         here = [m for m, p in enumerate(cube.patterns) if p == pattern]
         own = [n for n, p in enumerate(problem.patterns) if p == pattern]
@@ -114,6 +117,30 @@ def _equal(cube: Cube, here: list[int], own: list[int]) -> bool:
     if problem.loss.zero_sum:
         maps = maps[1:] - maps[0]
     return linalg.rank(maps) == problem.features
+
+
+def definite(cube: Cube, point: Point) -> Array | None:
+    """mse: weights of the gradient's entries that leave no other solution in the cube than the point, (CB7);
+    None where none is found.
+    """
+    problem, d = cube.problem, cube.problem.features
+    n = len(point)
+    if len(problem.floats) * n * n > MAX_ENTRIES:
+        return None
+    squares = np.full((len(problem.floats), n, n), Fraction(0), dtype=object)
+    slopes = np.full((len(problem.floats), n), Fraction(0), dtype=object)
+    maps = []
+    for m, pattern in enumerate(cube.patterns):
+        frame = Frame(problem=problem, pattern=pattern, letter=cube.letter(m), box=cube.box(m))
+        moments, here = frame.equations(), slice(m * d, (m + 1) * d)
+        outer = np.full((len(moments), d + 1, d + 1), Fraction(0), dtype=object)
+        for line, (i, j) in zip(moments.T, zip(*np.triu_indices(d + 1), strict=True), strict=True):
+            outer[:, i, j] += line / 2
+            outer[:, j, i] += line / 2
+        squares[:, here, here], slopes[:, here] = outer[:, :d, :d], 2 * outer[:, :d, d]
+        maps.append(problem.region(pattern))
+    jacobian = 2 * (squares @ np.array(point, dtype=object)) + slopes
+    return definite_weights(jacobian, list(squares), silent_motions(maps, d))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,19 +10,19 @@ from fractions import Fraction
 import numpy as np
 
 from exan_verify.core.budget import Budget, poll
-from exan_verify.core.certificate import Absurd, Alone, Cut, EachLabel, Told
+from exan_verify.core.certificate import Absurd, Alone, Cut, Definite, EachLabel, Told
 from exan_verify.core.network import Array
 from exan_verify.core.question import Loss
 from exan_verify.decide.cubes.problem import Sides
 from exan_verify.decide.cubes.relaxation import Cube
-from exan_verify.decide.cubes.rigid import Neighbourhood, Point, known_points, told
+from exan_verify.decide.cubes.rigid import Neighbourhood, Point, definite, known_points, told
 
-Node = Absurd | Cut | EachLabel | Told | Alone
+Node = Absurd | Cut | EachLabel | Told | Alone | Definite
 
 NODE_WORK = 100_000
 """Of one box: some 10 ms, and what is spent on its linear program."""
 
-FARTHEST, SMALLEST = 2**20, Fraction(1, 2**20)
+FARTHEST, SMALLEST, FAR = 2**20, Fraction(1, 2**20), 1e3
 REACHES = tuple(Fraction(4, 2**k) for k in range(24))
 """Half widths of the boxes around the batch that are tried, largest first."""
 
@@ -96,6 +96,10 @@ class Tree:
     def _around(self, cube: Cube, points: Sequence[Point]) -> Node | None:
         """Towards a box around one of the points in which nothing else is a solution."""
         goal = self._reach(cube, points)
+        if goal is None and cube.problem.loss is Loss.MSE and cube.problem.entries is None:
+            weights = definite(cube, points[0])
+            if weights is not None:
+                return Definite(tuple(map(str, weights)))
         if goal is None:
             self.limits.stopped = "other solutions next to the batch are not excluded"
             return None
@@ -135,35 +139,37 @@ def _inside(point: Point, sides: Sides) -> bool:
 
 def _cut(cube: Cube, inputs: Array, gaps: Array) -> Cut | None:
     """Of the sample whose products are most unlike its input in the program's point, the longest side, near
-    that input.
+    that input: as long as it looks on a line bent to be finite, and weighed by where the input is on it.
     """
     d, flat = cube.problem.features, inputs.reshape(-1)
-    scores = np.full(len(flat), -1.0)
-    for axis, (lo, hi) in enumerate(cube.sides):
-        m = axis // d
-        if lo is not None and hi is not None:
-            length = float(hi - lo)
-        else:
-            ends = [abs(float(v)) for v in (lo, hi) if v is not None]
-            length = 1e6 / (1 + ends[0]) if ends else 1e7
-        scores[axis] = length * gaps[m]
-    axis = int(np.argmax(scores))
-    if scores[axis] <= 0:
-        return None
-    lo, hi = cube.sides[axis]
+    near = 1 + np.minimum(np.abs(flat), FAR)
+    lengths = [_bent(hi, 1.0) - _bent(lo, -1.0) for lo, hi in cube.sides]
+    scores = np.array(lengths) * near * np.repeat(gaps, d)
+    for axis in map(int, np.argsort(-scores, kind="stable")):
+        if not scores[axis] > 0:
+            break
+        at = _place(cube.sides[axis], float(flat[axis]))
+        if at is not None:
+            return Cut(axis, str(at))
+    return None
+
+
+def _bent(end: Fraction | None, infinite: float) -> float:
+    """The end of a side on a line that is bent to be finite."""
+    return infinite if end is None else float(end / (1 + abs(end)))
+
+
+def _place(side: tuple[Fraction | None, Fraction | None], value: float) -> Fraction | None:
+    """Where a side is cut, near a value; None where it is too short, or too far away."""
+    lo, hi = side
     if lo is not None and hi is not None:
         if hi - lo < SMALLEST:
             return None
-        share = (
-            min(max((flat[axis] - float(lo)) / float(hi - lo), 0.2), 0.8) if np.isfinite(flat[axis]) else 0.5
-        )
-        at = lo + (hi - lo) * Fraction(round(share * 16), 16)
-    else:
-        at = Fraction(round(min(max(float(flat[axis]), -8.0), 8.0) * 8), 8)
-        if lo is not None and at <= lo:
-            at = lo + abs(lo) + 1
-        if hi is not None and at >= hi:
-            at = hi - abs(hi) - 1
-        if abs(at) > FARTHEST:
-            return None
-    return Cut(axis, str(at))
+        share = min(max((value - float(lo)) / float(hi - lo), 0.2), 0.8) if np.isfinite(value) else 0.5
+        return lo + (hi - lo) * Fraction(round(share * 16), 16)
+    at = Fraction(round(min(max(value, -8.0), 8.0) * 8), 8)
+    if lo is not None and at <= lo:
+        at = lo + abs(lo) + 1
+    if hi is not None and at >= hi:
+        at = hi - abs(hi) - 1
+    return at if abs(at) <= FARTHEST else None

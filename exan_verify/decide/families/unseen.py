@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from fractions import Fraction
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -31,7 +32,7 @@ from exan_verify.exact.rational import Mask
 def decide(context: Context, budget: Budget) -> Part:
     """The family ``X + A`` with ``A W_1^T = 0`` and ``Delta_1 A = 0``, by counts."""
     live, inside = _live(context), _inside(context)
-    samples = short_of_neurons(live)
+    samples = short_of_rows(live)
     parts = [_both_ways(context, samples, live, inside, budget)]
     if samples and not inside[samples].all() and isinstance(context.model, ReluNetwork):
         with suppress(BudgetExhausted):  # what is found already stays
@@ -88,20 +89,22 @@ def _part(context: Context, evidence: Unseen, facts: Facts, live: Mask) -> Part:
     )
 
 
-def short_of_neurons(live: Mask) -> list[int]:
-    """The samples S (columns) for which |S| exceeds the number of rows with an entry in S by the most.
+def short_of_rows(live: Any) -> list[int]:
+    """The columns S (of samples, or pixels) for which |S| exceeds the number of rows with an entry in S by
+    the most.
 
-    ``live`` (n, M). Every maximum matching leaves the same S: the columns that alternating paths reach from
-    unmatched ones.
+    ``live`` (n, M), a mask or a sparse matrix of one. Every maximum matching leaves the same S: the columns
+    that alternating paths reach from unmatched ones.
     """
     from scipy.sparse import csr_matrix  # slow to load: only where it is asked
     from scipy.sparse.csgraph import maximum_bipartite_matching
 
-    partner = maximum_bipartite_matching(csr_matrix(live), perm_type="column")  # of each row; -1: none
+    entries = csr_matrix(live, dtype=np.int32)
+    partner = maximum_bipartite_matching(entries, perm_type="column")  # of each row; -1: none
     reached = np.ones(live.shape[1], dtype=bool)
     reached[partner[partner >= 0]] = False
     while True:
-        met = partner[live[:, reached].any(axis=1)]  # all are matched, or the matching could be augmented
+        met = partner[entries @ reached.astype(np.int32) > 0]  # all matched, or one could be augmented
         more = reached.copy()
         more[met] = True
         if (more == reached).all():

@@ -19,10 +19,8 @@ from exan_verify.decide.context import Context, Setting
 from exan_verify.decide.second_batch import Accepted, Candidate, accept, evidence_of
 from exan_verify.decide.solvers.irrational import irrational_evidence
 from exan_verify.decide.solvers.spanned import spanned
-from exan_verify.smt.decide import decide, not_taken
+from exan_verify.smt.decide import decide
 from exan_verify.smt.portfolio import Settings
-
-__all__ = ["ask_about_batch", "ask_about_gradient", "ask_about_tolerance", "is_small", "not_taken"]
 
 SMALL_NEURONS = 30
 """Unasked, SMT is tried only up to this many neuron states: hidden neurons times samples."""

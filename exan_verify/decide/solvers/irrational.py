@@ -17,6 +17,7 @@ from exan_verify.core.certificate import (
     Evidence,
 )
 from exan_verify.core.facts import Facts
+from exan_verify.core.question import Loss
 from exan_verify.decide.context import Context
 from exan_verify.decide.second_batch import admitted
 from exan_verify.decide.solvers.relations import in_field
@@ -28,7 +29,8 @@ def irrational_evidence(context: Context, records: Sequence[Any]) -> tuple[Facts
     if len(records) != 1 or not isinstance(records[0], Mapping):
         return Facts(), ()
     record = records[0]
-    evidence = _enclosed(context, record) if record.get("kind") == "ball" else _algebraic(context, record)
+    ball = record.get("kind") == "ball"
+    evidence = _enclosed(context, record) if ball else algebraic_batch(context.question.loss, record)
     facts = None if evidence is None else admitted(context, evidence)
     return (Facts(), ()) if evidence is None or facts is None else (facts, (evidence,))
 
@@ -45,12 +47,13 @@ def _enclosed(context: Context, record: Mapping[str, Any]) -> EnclosedBatch:
     )
 
 
-def _algebraic(context: Context, record: Mapping[str, Any]) -> AlgebraicBatch | None:
-    if record.get("kind") != "algebraic" or not context.question.loss.rational:
+def algebraic_batch(loss: Loss, record: Mapping[str, Any]) -> AlgebraicBatch | None:
+    """The batch of a solver's record, with as few roots as serve; None where it is no algebraic one."""
+    if record.get("kind") != "algebraic" or not loss.rational:
         return None
     field, values = _joined(record["roots"])
     rows, labels = ([[_value(v, field, values) for v in row] for row in record[key]] for key in "xy")
-    if context.question.loss.class_labels:
+    if loss.class_labels:
         labels = [[field.constant(Fraction(next(c for c, v in enumerate(row) if v)))] for row in labels]
     roots = [_root(record["roots"][name]) for name in _chosen(record["roots"])]
     return AlgebraicBatch(

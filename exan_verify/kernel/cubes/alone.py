@@ -9,6 +9,7 @@ with weights y >= 0 on the latter is that coordinate but for less than 1 in the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 from itertools import combinations, permutations, product
@@ -17,15 +18,17 @@ from typing import Any
 import flint
 import numpy as np
 
-from exan_verify.core.network import Array, to_fraction
+from exan_verify.core.network import Array
 from exan_verify.core.question import Loss
 from exan_verify.exact import linalg
+from exan_verify.exact.algebraic import Element
 from exan_verify.exact.softmax import loss_vectors, loss_vectors_ball, to_ball
-from exan_verify.kernel.cubes.listing import PRECISION
-from exan_verify.kernel.cubes.relaxation import Cube, Letter, extent, target_of
+from exan_verify.kernel.algebraic import loss_vector, value_of
+from exan_verify.kernel.cubes.listing import PRECISION, target_of
+from exan_verify.kernel.cubes.relaxation import Cube, Letter, extent
 from exan_verify.kernel.given import require
 
-Point = tuple[Fraction, ...]
+Point = tuple[Element, ...]
 
 
 def told(cube: Cube, m: int) -> Cube:
@@ -37,7 +40,8 @@ def told(cube: Cube, m: int) -> Cube:
     of them ``sum g' = s g`` and ``sum g' f' = s g f``, and g f is strictly convex in g, so that all g' and
     all f' are the own ones.
     """
-    sums, part = cube.sums, cube.sums.part
+    sums, members = cube.sums, cube.sums.members
+    members.require_rational()
     require(m < len(cube.patterns), "there is no such sample")
     pattern = cube.patterns[m]
     own = [k for k, p in enumerate(sums.own) if p == pattern]
@@ -48,14 +52,14 @@ def told(cube: Cube, m: int) -> Cube:
     rest = np.concatenate([sums.region(p).system for p in others], axis=1) if others else block[:, :0]
     whole = linalg.rank(np.concatenate([block, rest], axis=1))
     require(whole == block.shape[1] + linalg.rank(rest), "the gradient does not tell the region's sum")
-    inputs = [tuple(map(to_fraction, part.subject.batch.x[part.members[k]])) for k in own]
+    inputs = members.points(own)
     if len(own) > 1 and len(set(inputs)) == 1:
         _require_equal(cube, own, here)
         sides = list(cube.sides)
         for k in here:
             sides[k * cube.features : (k + 1) * cube.features] = [(v, v) for v in inputs[0]]
         return replace(cube, sides=tuple(sides))
-    bias = Fraction(int(part.subject.network.has_bias))
+    bias = Fraction(int(members.network.has_bias))
     points = np.array([[*x, bias] for x in inputs], dtype=object)
     require(linalg.rank(points) == len(own), "the inputs in the region are dependent")
     require(_independent_losses(cube, own), "the loss vectors in the region are not shown to be independent")
@@ -70,13 +74,12 @@ def told(cube: Cube, m: int) -> Cube:
 
 def _independent_losses(cube: Cube, own: list[int]) -> bool:
     """Whether the loss vectors of these members are independent."""
-    part, question = cube.sums.part, cube.sums.subject.question
-    members = [part.members[k] for k in own]
-    logits, labels = part.logits[own].T, part.subject.batch.labels[members]
-    if question.loss.rational:
-        return linalg.rank(loss_vectors(question.loss, logits, labels, 1)) == len(own)
+    members, loss = cube.sums.members, cube.loss
+    logits, labels = members.rational_logits(own), members.labels_of(own)
+    if loss.rational:
+        return linalg.rank(loss_vectors(loss, logits, labels, 1)) == len(own)
     with flint.ctx.workprec(PRECISION):
-        found = loss_vectors_ball(question.loss, logits, labels, 1, PRECISION)
+        found = loss_vectors_ball(loss, logits, labels, 1, PRECISION)
         for rows in combinations(range(cube.classes), len(own)):
             entries = [found[c, k] for c in rows for k in range(len(own))]
             if not flint.arb_mat(len(own), len(own), entries).det().contains(0):
@@ -85,10 +88,10 @@ def _independent_losses(cube: Cube, own: list[int]) -> bool:
 
 
 def _require_equal(cube: Cube, own: list[int], here: list[int]) -> None:
-    part = cube.sums.part
+    members = cube.sums.members
     require(cube.loss is not Loss.HINGE, "loss vectors of hinge are not convex")
-    require(part.subject.network.has_bias, "without biases the sum of loss vectors is not told")
-    places = {(part.subject.batch.x[part.members[k]], part.labels[k]) for k in own}
+    require(members.network.has_bias, "without biases the sum of loss vectors is not told")
+    places = {(x, members.labels[k]) for x, k in zip(members.points(own), own, strict=True)}
     require(len(places) == 1, "the batch's samples in the region are not equal")
     ((_, label),) = places
     target = target_of(label, cube.loss, cube.classes)
@@ -96,16 +99,15 @@ def _require_equal(cube: Cube, own: list[int], here: list[int]) -> None:
     same = all(letter is not None and letter.target == target for letter in letters)
     require(same, "the labels in the region are not the batch's own")
     maps = cube.region(here[0]).logits[:, :-1]
-    if part.subject.question.loss.zero_sum:  # a shift of all logits is not seen
+    if cube.loss.zero_sum:  # a shift of all logits is not seen
         maps = maps[:-1] - maps[-1:]
     require(linalg.rank(maps) == maps.shape[1], "the logits do not tell the input")
 
 
 def known_points(cube: Cube) -> list[Point]:
     """The orders of the members that fit the cube's regions, labels, orders and box, each once."""
-    part, size = cube.sums.part, len(cube.patterns)
-    targets = [target_of(label, cube.loss, cube.classes) for label in part.labels]
-    inputs = [tuple(map(to_fraction, part.subject.batch.x[m])) for m in part.members]
+    members, size = cube.sums.members, len(cube.patterns)
+    targets = [target_of(label, cube.loss, cube.classes) for label in members.labels]
     found: list[Point] = []
     for order in permutations(range(size)):
         letters = [cube.letter(m) for m in range(size)]
@@ -116,7 +118,7 @@ def known_points(cube: Cube) -> list[Point]:
             and _vector_fits(cube, letter, n)
             for m, (n, letter) in enumerate(zip(order, letters, strict=True))
         )
-        point = tuple(v for n in order for v in inputs[n])
+        point = tuple(v for n in order for v in members.inputs[n])
         if fits and point not in found and _inside(cube, point):
             found.append(point)
     return found
@@ -126,21 +128,25 @@ def _vector_fits(cube: Cube, letter: Letter, n: int) -> bool:
     """Hinge: whether member n has the letter's loss vector."""
     if letter.vector is None:
         return True
-    part = cube.sums.part
-    logits, own = part.logits[n], letter.target.index(Fraction(1))
-    violated = [k != own and 1 - logits[own] + f > 0 for k, f in enumerate(logits)]
-    return violated == [k != own and v > 0 for k, v in enumerate(letter.vector)]
+    members = cube.sums.members
+    target = [members.field.constant(v) for v in letter.target]
+    vector = loss_vector(members.field, cube.loss, members.logits[n], target)
+    return [value_of(v) for v in vector] == list(letter.vector)
 
 
 def _inside(cube: Cube, point: Point) -> bool:
-    d = cube.features
+    field = cube.sums.members.field
+
+    def at_most(a: Element, b: Element) -> bool:
+        return field.sign(field.plus(a, b, Fraction(-1))) <= 0
+
     in_box = all(
-        (lo is None or lo <= v) and (hi is None or v <= hi)
+        (lo is None or at_most(field.constant(lo), v)) and (hi is None or at_most(v, field.constant(hi)))
         for v, (lo, hi) in zip(point, cube.sides, strict=True)
     )
-    firsts = point[::d]
+    firsts = point[:: cube.features]
     same = [cube.in_order(m) for m in range(len(firsts) - 1)]
-    return in_box and all(a <= b for a, b, k in zip(firsts, firsts[1:], same, strict=False) if k)
+    return in_box and all(at_most(a, b) for a, b, k in zip(firsts, firsts[1:], same, strict=False) if k)
 
 
 def alone(cube: Cube) -> bool:
@@ -162,12 +168,51 @@ def alone(cube: Cube) -> bool:
         return _rigid(slopes, tight)
 
 
+def definite(cube: Cube, weights: Sequence[Fraction]) -> bool:
+    """mse: an order p of the members lies in the box, and no other solution in the cube (CB7).
+
+    The gradient's entries at p + h are ``J h + B(h, h)`` more than at p. With ``weights J = 0`` and ``S =
+    weights B`` nowhere negative, a solution has S h = 0. If all B vanish where S does, J h = 0; and if J is
+    injective there, h = 0.
+    """
+    require(cube.loss is Loss.MSE and len(cube.given) == len(cube.patterns), "forms are for labels under mse")
+    cube.sums.members.require_rational()
+    require(len(weights) == len(cube.sums.shares), "the gradient has another number of entries")
+    points = known_points(cube)
+    if not points:
+        return False
+    squares, slopes = cube.forms()
+    at = np.array([value_of(v) for v in points[0]], dtype=object)
+    jacobian = 2 * (squares @ at) + slopes
+    y = np.array(weights, dtype=object)
+    if np.any(y @ jacobian != 0):
+        return False
+    kernel = _kernel_of_form(np.tensordot(y, squares, axes=1))
+    if kernel is None:
+        return False
+    flat = all(not linalg.multiply(kernel.T, linalg.multiply(b, kernel)).any() for b in squares)
+    return flat and linalg.rank(linalg.multiply(jacobian, kernel)) == kernel.shape[1]
+
+
+def _kernel_of_form(form: Array) -> Array | None:
+    """A basis (n, k) of the vectors on which a form is zero, if it is nowhere negative: each pivot of the
+    elimination is positive, or zero with its row.
+    """
+    rest = form.copy()
+    while len(rest):
+        pivot, row = rest[0, 0], rest[0, 1:]
+        if pivot < 0 or (pivot == 0 and row.any()):
+            return None
+        rest = rest[1:, 1:] - (np.outer(row, row) / pivot if pivot else 0)
+    return linalg.nullspace(form)
+
+
 def _tight(cube: Cube, point: Point) -> Array:
     """Rows (n, coordinates) with ``row h >= 0`` for every other solution at p + h."""
-    d = cube.features
+    d, field = cube.features, cube.sums.members.field
     rows = []
     for m in range(len(cube.patterns)):
-        x = np.array([*point[m * d : (m + 1) * d], Fraction(1)], dtype=object)
+        x = [*point[m * d : (m + 1) * d], field.constant(Fraction(1))]
         neurons = len(cube.region(m).active)
         count = 1 + neurons + 2 * d
         numbers = list(range(1, count))
@@ -176,7 +221,10 @@ def _tight(cube: Cube, point: Point) -> Array:
             numbers += [count + k for k in range(cube.classes) if not letter.target[k]]
         for k in numbers:
             row, _ = cube.functional(m, k)
-            if row @ x == 0:
+            value: Element = {}
+            for rate, v in zip(row, x, strict=True):
+                value = field.plus(value, v, rate)
+            if field.sign(value) == 0:
                 rows.append(_placed(cube, {m: row[:-1]}))
         if m + 1 < len(cube.patterns) and cube.in_order(m) and point[m * d] == point[(m + 1) * d]:
             first = linalg.identity(d)[0]
@@ -199,7 +247,7 @@ def _placed(cube: Cube, parts: dict[int, Array]) -> Array:
 def jacobian(cube: Cube) -> list[list[Any]]:
     """Balls around the derivative of every entry of the gradient by every coordinate, over the box."""
     sums, d = cube.sums, cube.features
-    width = d + sums.subject.network.has_bias
+    width = d + sums.network.has_bias
     columns: list[list[list[Any]]] = []
     for m in range(len(cube.patterns)):
         system = cube.region(m).system.reshape(-1, sums.free, width)

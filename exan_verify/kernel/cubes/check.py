@@ -14,16 +14,18 @@ from dataclasses import replace
 import numpy as np
 
 from exan_verify.core.arrays import fractions
-from exan_verify.core.certificate import Absurd, Alone, Cubes, Cut, EachLabel, Told, rational
+from exan_verify.core.certificate import Absurd, Alone, Cubes, Cut, Definite, EachLabel, Told, rational
 from exan_verify.core.facts import Facts
 from exan_verify.core.network import Array, Batch, Linear, ReluNetwork
-from exan_verify.core.question import Box, Labels
+from exan_verify.core.question import Box, Labels, Question
 from exan_verify.exact import linalg
 from exan_verify.exact.backprop import backward_mod
 from exan_verify.exact.modular import point
 from exan_verify.exact.softmax import VanishingDenominatorError, loss_vectors_mod
-from exan_verify.kernel.cubes.alone import alone, told
+from exan_verify.kernel.algebraic import Samples
+from exan_verify.kernel.cubes.alone import alone, definite, told
 from exan_verify.kernel.cubes.listing import Sums, listed_patterns, multisets
+from exan_verify.kernel.cubes.members import Members
 from exan_verify.kernel.cubes.relaxation import Cube, letters
 from exan_verify.kernel.given import Subject, require
 from exan_verify.kernel.residual.parts import Part, left_over
@@ -32,6 +34,8 @@ MAX_NODES = 6_000
 """Of all trees; twice as many as the engine writes, some ten milliseconds each."""
 MAX_BITS = 256
 """Characters of a cut."""
+MAX_WEIGHT = 2_000
+"""Characters of a weight; the engine's have some hundred, for small networks."""
 MAX_SAMPLES = 6
 MAX_LETTERS = 64
 
@@ -41,28 +45,47 @@ def facts(evidence: Cubes, subject: Subject) -> Facts:
 
     Raises :class:`CertificateRejected` at the first step that does not hold.
     """
-    require(subject.question.labels is not Labels.REAL, "real labels are too many to go through")
-    members = left_over(subject)
-    require(len(members) <= MAX_SAMPLES, f"cubes are for at most {MAX_SAMPLES} samples")
-    classes, zero_sum = subject.network.classes, subject.question.loss.zero_sum
-    require(classes > zero_sum, "the loss vectors of one class are zero")
-    require(sum(map(len, evidence.cubes)) <= MAX_NODES, "the trees are too large")
+    left = left_over(subject)
+    _require_small(evidence, subject.network, subject.question, len(left))
     if evidence.spanned:
         subject = fewer_inputs(subject)
-    part = Part(subject=subject, members=members)
-    sums, found = Sums(part=part), letters(part)
+    _go_through(evidence, Members.of(Part(subject=subject, members=left)))
+    return Facts(determined=frozenset(left), unique=True)
+
+
+def facts_of_found(evidence: Cubes, network: ReluNetwork, question: Question, samples: Samples) -> Facts:
+    """The same of a batch of algebraic numbers with the gradient that is asked about, all of it.
+
+    Raises :class:`CertificateRejected`, and :class:`UndecidedSignError`.
+    """
+    _require_small(evidence, network, question, len(samples.inputs))
+    require(not evidence.spanned, "features are spared of rational batches alone")
+    _go_through(evidence, Members.found(samples, network, question))
+    return Facts(determined=frozenset(range(len(samples.inputs))), unique=True)
+
+
+def _require_small(evidence: Cubes, network: ReluNetwork, question: Question, samples: int) -> None:
+    require(question.labels is not Labels.REAL, "real labels are too many to go through")
+    require(samples <= MAX_SAMPLES, f"cubes are for at most {MAX_SAMPLES} samples")
+    require(network.classes > question.loss.zero_sum, "the loss vectors of one class are zero")
+    require(sum(map(len, evidence.cubes)) <= MAX_NODES, "the trees are too large")
+
+
+def _go_through(evidence: Cubes, members: Members) -> None:
+    """Every multiset of the listed patterns that the gradient leaves has its tree, in turn."""
+    sums, found = Sums(members=members), letters(members)
     require(len(found) <= MAX_LETTERS, "too many labels to go through")
     trees = iter(evidence.cubes)
-    for patterns in multisets(sums, listed_patterns(evidence.patterns, subject)):
+    listed = listed_patterns(evidence.patterns, members.network, members.question.domain)
+    for patterns in multisets(sums, listed):
         tree = next(trees, None)
         require(tree is not None, "a multiset of patterns has no tree")
         assert tree is not None
         _walk(Cube.of(sums, found, patterns), tree)
     require(next(trees, None) is None, "there are more trees than multisets of patterns")
-    return Facts(determined=frozenset(members), unique=True)
 
 
-def _walk(start: Cube, tree: Sequence[Absurd | Cut | EachLabel | Told | Alone]) -> None:
+def _walk(start: Cube, tree: Sequence[Absurd | Cut | EachLabel | Told | Alone | Definite]) -> None:
     """Follow the tree in preorder; every leaf must pass its test."""
     stack = [start]
     for node in tree:
@@ -72,6 +95,10 @@ def _walk(start: Cube, tree: Sequence[Absurd | Cut | EachLabel | Told | Alone]) 
             require(cube.absurd(node.rows), "the inequalities of a box are not absurd")
         elif isinstance(node, Alone):
             require(alone(cube), "a box is not shown to hold the batch alone")
+        elif isinstance(node, Definite):
+            require(all(len(text) <= MAX_WEIGHT for text in node.weights), "a weight is too long")
+            weights = [rational(text) for text in node.weights]
+            require(definite(cube, weights), "a combination of the gradient's entries is not definite")
         elif isinstance(node, EachLabel):
             stack += reversed(cube.labelled())
         elif isinstance(node, Told):

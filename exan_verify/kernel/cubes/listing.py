@@ -21,13 +21,16 @@ import numpy as np
 
 from exan_verify.core.arrays import fractions
 from exan_verify.core.network import Array, ReluNetwork, to_fraction
+from exan_verify.core.question import Box, Loss, Question
 from exan_verify.exact import linalg
+from exan_verify.exact.algebraic import Element
 from exan_verify.exact.lp import vanishing
 from exan_verify.exact.regions import Pattern, Region, region_of
-from exan_verify.exact.softmax import loss_vectors, loss_vectors_ball, to_ball
-from exan_verify.kernel.given import Subject, require
-from exan_verify.kernel.labels import label_of
-from exan_verify.kernel.residual.parts import Part
+from exan_verify.exact.softmax import loss_vectors_ball, to_ball
+from exan_verify.kernel.algebraic import loss_vector, value_of
+from exan_verify.kernel.cubes.members import Members
+from exan_verify.kernel.given import require
+from exan_verify.kernel.labels import Label
 
 PRECISION = 256
 """Bits of all balls."""
@@ -43,9 +46,8 @@ Side = tuple[Fraction | None, Fraction | None]
 """An interval of a coordinate; None is infinite."""
 
 
-def domain_sides(subject: Subject) -> tuple[Side, ...]:
+def domain_sides(features: int, domain: Box | None) -> tuple[Side, ...]:
     """The domain's interval of every feature; all of R without a domain."""
-    features, domain = subject.network.widths[0], subject.question.domain
     if domain is None:
         return ((None, None),) * features
     return tuple(
@@ -53,12 +55,13 @@ def domain_sides(subject: Subject) -> tuple[Side, ...]:
     )
 
 
-def listed_patterns(tree: Sequence[tuple[int, ...] | None], subject: Subject) -> list[Pattern]:
+def listed_patterns(
+    tree: Sequence[tuple[int, ...] | None], network: ReluNetwork, domain: Box | None
+) -> list[Pattern]:
     """The joint patterns that the tree leaves, in its order; every other one is contradictory."""
-    network = subject.network
     widths = network.widths[1:-1]
     require(sum(widths) <= MAX_NEURONS, f"more than {MAX_NEURONS} hidden neurons")
-    walls = _walls(domain_sides(subject))
+    walls = _walls(domain_sides(network.widths[0], domain))
     found: list[Pattern] = []
     stack: list[tuple[bool, ...]] = [()]
     for named in tree:
@@ -128,12 +131,17 @@ def _shaped(bits: Sequence[bool], widths: Sequence[int]) -> Pattern:
 class Sums:
     """The regions of a question by pattern, and what the members add to the gradient (reduction sum)."""
 
-    part: Part
+    members: Members
 
     @property
-    def subject(self) -> Subject:
-        """The network, the batch and the question."""
-        return self.part.subject
+    def network(self) -> ReluNetwork:
+        """The network."""
+        return self.members.network
+
+    @property
+    def question(self) -> Question:
+        """The question."""
+        return self.members.question
 
     @cached_property
     def _made(self) -> dict[Pattern, Region]:
@@ -142,15 +150,14 @@ class Sums:
     def region(self, pattern: Pattern) -> Region:
         """The region of a joint pattern."""
         if pattern not in self._made:
-            zero_sum = self.subject.question.loss.zero_sum
-            self._made[pattern] = region_of(self.subject.network, pattern, zero_sum=zero_sum)
+            zero_sum = self.question.loss.zero_sum
+            self._made[pattern] = region_of(self.network, pattern, zero_sum=zero_sum)
         return self._made[pattern]
 
-    @cached_property
-    def own(self) -> list[Pattern]:
+    @property
+    def own(self) -> tuple[Pattern, ...]:
         """The members' patterns."""
-        layers = self.subject.passed.patterns
-        return [tuple(tuple(bool(v) for v in layer[:, m]) for layer in layers) for m in self.part.members]
+        return self.members.patterns
 
     @cached_property
     def memory(self) -> dict[Any, Any]:
@@ -160,32 +167,47 @@ class Sums:
     @property
     def free(self) -> int:
         """Entries of a loss vector that are unknowns: the last one follows where they sum to zero."""
-        return self.subject.network.classes - self.subject.question.loss.zero_sum
+        return self.network.classes - self.question.loss.zero_sum
 
     @cached_property
     def _terms(self) -> tuple[list[Any], Array]:
-        question, subject = self.subject.question, self.subject
-        members, logits, labels = list(self.part.members), subject.passed.logits, subject.batch.labels
-        width = subject.network.widths[0] + subject.network.has_bias
-        blocks = []
-        for m, pattern in zip(members, self.own, strict=True):
-            point = fractions(np.array([*subject.batch.x[m], 1], dtype=object))[:width]
-            blocks.append(self.region(pattern).system.reshape(-1, self.free, width) @ point)
-        if question.loss.rational:
-            exact = loss_vectors(question.loss, logits, labels, 1)
-            parts = (block @ exact[: self.free, m] for m, block in zip(members, blocks, strict=True))
-            return [Fraction(1)], sum(parts, 0 * blocks[0][:, 0]).reshape(-1, 1)
-        found = loss_vectors_ball(question.loss, logits, labels, 1, PRECISION)
+        members, loss = self.members, self.question.loss
+        everyone = range(len(members.inputs))
+        width = self.network.widths[0] + self.network.has_bias
+        systems = [self.region(p).system.reshape(-1, self.free, width) for p in self.own]
+        if loss.rational:
+            return [Fraction(1)], self._summed(systems).reshape(-1, 1)
+        logits, labels = members.rational_logits(everyone), members.labels_of(everyone)
+        points = [np.array([*x, Fraction(1)][:width], dtype=object) for x in members.points(everyone)]
+        blocks = [system @ point for system, point in zip(systems, points, strict=True)]
+        found = loss_vectors_ball(loss, logits, labels, 1, PRECISION)
         kept: dict[Any, Array] = {}  # equal loss vectors are one
         vectors: list[Any] = []
-        for m, block in zip(members, blocks, strict=True):
-            key = tuple(logits[:, m]), label_of(labels[m])
+        for m, block in enumerate(blocks):
+            key = tuple(logits[:, m]), members.labels[m]
             if key in kept:
                 kept[key] = kept[key] + block
             else:
                 kept[key] = block
                 vectors += [found[c, m] for c in range(self.free)]
         return vectors, np.concatenate(list(kept.values()), axis=1)
+
+    def _summed(self, systems: Sequence[Array]) -> Array:
+        """What the members add under a rational loss, (entries,): rational, whatever their numbers are."""
+        members, field = self.members, self.members.field
+        totals: list[Element] = [{} for _ in systems[0]]
+        for m, system in enumerate(systems):
+            target = [
+                field.constant(v)
+                for v in target_of(members.labels[m], self.question.loss, self.network.classes)
+            ]
+            vector = loss_vector(field, self.question.loss, members.logits[m], target)
+            point = [*members.inputs[m], field.constant(Fraction(1))]
+            for c, k in np.ndindex(system.shape[1:]):
+                share = field.times(vector[c], point[k])
+                for e in np.flatnonzero(system[:, c, k]):
+                    totals[e] = field.plus(totals[e], share, system[e, c, k])
+        return np.array([value_of(total) for total in totals], dtype=object)
 
     @property
     def vectors(self) -> list[Any]:
@@ -201,7 +223,7 @@ class Sums:
 
     def value(self, weights: Sequence[Any]) -> Any:
         """``weights . vectors``: a Fraction where it is rational or no vector has a weight, else a ball."""
-        if self.subject.question.loss.rational or not any(weights):
+        if self.question.loss.rational or not any(weights):
             return sum((w * v for w, v in zip(weights, self.vectors, strict=True) if w), Fraction(0))
         with flint.ctx.workprec(PRECISION):
             return sum(
@@ -266,6 +288,11 @@ class Sums:
         return flint.fmpz_mat(*self.shares.T.shape, _integers(self.shares.T))
 
 
+def target_of(label: Label, loss: Loss, classes: int) -> tuple[Fraction, ...]:
+    """A label as a target vector."""
+    return tuple(Fraction(c == label[0]) for c in range(classes)) if loss.class_labels else label
+
+
 def _integers(matrix: Array) -> list[int]:
     """The entries, row by row, times one number that makes them integers."""
     scale = lcm(1, *(v.denominator for v in matrix.reshape(-1)))
@@ -274,7 +301,7 @@ def _integers(matrix: Array) -> list[int]:
 
 def multisets(sums: Sums, patterns: Sequence[Pattern]) -> Iterator[tuple[Pattern, ...]]:
     """The multisets of patterns, as many as members, that the gradient leaves, in order."""
-    size = len(sums.part.members)
+    size = len(sums.members.inputs)
     require(len(sums.shares) <= MAX_ENTRIES, "cubes are for small networks")
     count = comb(len(patterns) + size - 1, size)
     require(count <= MAX_MULTISETS, f"{count} multisets of patterns are too many to go through")

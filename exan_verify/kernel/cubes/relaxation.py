@@ -23,9 +23,9 @@ from exan_verify.exact import linalg
 from exan_verify.exact.lp import vanishing
 from exan_verify.exact.regions import Pattern, Region
 from exan_verify.exact.softmax import probability_bounds, rounded_up, to_ball
-from exan_verify.kernel.cubes.listing import PRECISION, Side, Sums, domain_sides
+from exan_verify.kernel.cubes.listing import PRECISION, Side, Sums, domain_sides, target_of
+from exan_verify.kernel.cubes.members import Members
 from exan_verify.kernel.given import require
-from exan_verify.kernel.residual.parts import Part
 
 MAX_UNKNOWNS = 200
 MAX_FADING = 30
@@ -41,11 +41,11 @@ class Letter:
     vector: tuple[Fraction, ...] | None = None
 
 
-def letters(part: Part) -> list[Letter]:
+def letters(members: Members) -> list[Letter]:
     """All letters of a sample: labels, for hinge with every set of violated margins."""
-    question, classes = part.subject.question, part.subject.network.classes
+    question, classes = members.question, members.network.classes
     out = []
-    for label in part.letters():
+    for label in members.letters:
         if not question.loss.class_labels:
             out.append(Letter(label))
             continue
@@ -80,23 +80,23 @@ class Cube:
     @classmethod
     def of(cls, sums: Sums, letters: Sequence[Letter], patterns: Sequence[Pattern]) -> Cube:
         """The cube of these regions, without labels, in the domain."""
-        sides = domain_sides(sums.subject) * len(patterns)
+        sides = domain_sides(sums.network.widths[0], sums.question.domain) * len(patterns)
         return cls(sums=sums, letters=tuple(letters), patterns=tuple(patterns), sides=sides)
 
     @property
     def loss(self) -> Loss:
         """The question's."""
-        return self.sums.subject.question.loss
+        return self.sums.question.loss
 
     @property
     def features(self) -> int:
         """d."""
-        return self.sums.subject.network.widths[0]
+        return self.sums.network.widths[0]
 
     @property
     def classes(self) -> int:
         """K."""
-        return self.sums.subject.network.classes
+        return self.sums.network.classes
 
     def region(self, m: int) -> Region:
         """The region of sample m."""
@@ -123,10 +123,10 @@ class Cube:
 
     def _admitted(self, given: Sequence[int]) -> bool:
         """Whether known labels are not used more often than the members have them."""
-        part = self.sums.part
-        if part.subject.question.labels is not Labels.KNOWN:
+        members = self.sums.members
+        if members.question.labels is not Labels.KNOWN:
             return True
-        own = [target_of(label, self.loss, self.classes) for label in part.labels]
+        own = [target_of(label, self.loss, self.classes) for label in members.labels]
         used = [self.letters[k].target for k in given]
         return all(used.count(target) <= own.count(target) for target in used)
 
@@ -391,16 +391,7 @@ class Cube:
         """Independent entries of the gradient: lines (entries, unknowns + 1) that have to be what the members
         add, and their rows of ``sums.shares``.
         """
-        shares, width = self.sums.shares, self.features + self.sums.subject.network.has_bias
-        lines = np.full((len(shares), self._places[-1] + 1), Fraction(0), dtype=object)
-        unit = linalg.identity(self.features + 1)
-        for m in range(len(self.patterns)):
-            products = []
-            for c, k in product(range(self.sums.free), range(width)):
-                line = self._line()
-                self._add_product(line, m, c, unit[k])  # with biases the last k is the constant
-                products.append(line)
-            lines += linalg.multiply(self.region(m).system, np.array(products, dtype=object))
+        lines, shares = self.entries(), self.sums.shares
         straight = self._straight()
         if straight:
             lines = np.concatenate([lines, straight])
@@ -412,6 +403,39 @@ class Cube:
             lines[:, -1] = Fraction(0)
         kept = linalg.pivots(np.concatenate([lines, shares], axis=1).T)
         return lines[kept], shares[kept]
+
+    def entries(self) -> Array:
+        """What the samples add to every entry of the gradient, lines (entries, unknowns + 1)."""
+        width = self.features + self.sums.network.has_bias
+        lines = np.full((len(self.sums.shares), self._places[-1] + 1), Fraction(0), dtype=object)
+        unit = linalg.identity(self.features + 1)
+        for m in range(len(self.patterns)):
+            products = []
+            for c, k in product(range(self.sums.free), range(width)):
+                line = self._line()
+                self._add_product(line, m, c, unit[k])  # with biases the last k is the constant
+                products.append(line)
+            lines += linalg.multiply(self.region(m).system, np.array(products, dtype=object))
+        return lines
+
+    def forms(self) -> tuple[Array, Array]:
+        """The same under mse as polynomials in all inputs: ``x^T A x + b x`` and a constant, A (entries, n,
+        n) symmetric, b (entries, n), n samples times features; every sample has its label.
+        """
+        lines, d = self.entries(), self.features
+        n = len(self.patterns) * d
+        squares = np.full((len(lines), n, n), Fraction(0), dtype=object)
+        slopes = np.full((len(lines), n), Fraction(0), dtype=object)
+        for m in range(len(self.patterns)):
+            at = self._places[m]
+            for i in range(d):
+                for j in range(i, d):
+                    for left, right in ((i, j), (j, i)):
+                        squares[:, m * d + left, m * d + right] += lines[:, at] / 2
+                    at += 1
+                slopes[:, m * d + i] = lines[:, at]
+                at += 1
+        return squares, slopes
 
     def _straight(self) -> list[Array]:
         """Lines that are zero: the rows of samples in a span, times every quantity."""
@@ -466,11 +490,6 @@ class Cube:
             ):
                 return True
         return False
-
-
-def target_of(label: Sequence[Fraction], loss: Loss, classes: int) -> tuple[Fraction, ...]:
-    """A label as a target vector."""
-    return tuple(Fraction(c == label[0]) for c in range(classes)) if loss.class_labels else tuple(label)
 
 
 def extent(row: Array, sides: Sequence[Side]) -> Side:

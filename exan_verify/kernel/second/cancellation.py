@@ -16,7 +16,7 @@ import numpy as np
 
 from exan_verify.core.network import Array, Network, to_fraction
 from exan_verify.core.question import Loss
-from exan_verify.exact.backprop import Forward, backward
+from exan_verify.exact.backprop import Forward, backward, slope_contributions
 from exan_verify.exact.rational import product
 from exan_verify.exact.softmax import loss_vectors
 
@@ -24,7 +24,8 @@ Symbol = tuple[Fraction, ...]
 
 
 def cancels(network: Network, passed: Forward, vectors: Array) -> bool:
-    """Whether ``sum_m delta_i^m [h_{i-1}^m ; 1]^T = 0`` at every layer, for loss vectors (K, M).
+    """Whether ``sum_m delta_i^m [h_{i-1}^m ; 1]^T = 0`` at every layer, for loss vectors (K, M), and what
+    trained slopes get is zero at every neuron.
 
     Without biases the 1 is left out. ``passed`` is the forward pass of the M samples.
     """
@@ -34,7 +35,8 @@ def cancels(network: Network, passed: Forward, vectors: Array) -> bool:
             return False
         if product(delta, features.T).nonzero().any():
             return False
-    return True
+    # of slopes that are shared by all neurons the sum is sent, which then cancels too
+    return not any(rows.nonzero().any() for _, rows in slope_contributions(network, passed, deltas))
 
 
 def contributions_cancel(

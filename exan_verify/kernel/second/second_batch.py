@@ -31,8 +31,6 @@ def facts(evidence: SecondBatch, subject: Subject) -> Facts:
 
     Raises :class:`CertificateRejected` at the first step that does not hold.
     """
-    trained = [a for k in range(1, subject.model.depth) if (a := subject.model.activation(k)) and a.trained]
-    require(not trained, "the gradient of trained slopes is not compared")
     moved, second = rebuilt(evidence, subject)
     first = subject.batch.select(moved)
     domain = subject.question.domain

@@ -1,9 +1,10 @@
-"""From an ONNX file to an exact :class:`ReluNetwork`, as exporters write them (opset 9 and later).
+"""From an ONNX file to an exact :class:`Network`, as exporters write them (opset 9 and later).
 
 On the way from the input to the logits there may be Gemm and MatMul by constants (on either side), Relu (also
-as Clip or Max at 0), Add, Sub, Mul and Div by constants, and what only moves numbers about: Flatten, Reshape,
-Squeeze, Unsqueeze, Transpose, Identity, Dropout that is off, Cast between floating-point types. Constants may
-be initialisers (in the file or beside it), Constant nodes, and what :mod:`onnx_constants` makes of them.
+as Clip or Max at 0), LeakyRelu, PRelu, Clip between two numbers, Add, Sub, Mul and Div by constants, and what
+only moves numbers about: Flatten, Reshape, Squeeze, Unsqueeze, Transpose, Identity, Dropout that is off, Cast
+between floating-point types. Constants may be initialisers (in the file or beside it), Constant nodes, and
+what :mod:`exan_verify.models.onnx_files.constants` makes of them.
 Where every number goes is followed exactly, so that layouts need no rules of their own.
 
 A layer is named by the prefix of its initialisers (``fc1`` for ``fc1.weight``), so that gradients under
@@ -23,9 +24,10 @@ from typing import Any, TypeVar
 import numpy as np
 
 from exan_verify.core.arrays import fractions, freeze
-from exan_verify.core.network import Array, Linear, ReluNetwork, exact_array
+from exan_verify.core.network import Array, Linear, Network, ReluNetwork, exact_array
 from exan_verify.errors import ExanError, FileError, UnsupportedLayerError
-from exan_verify.models.chain import Kind, Step, assemble
+from exan_verify.models.activations import Make, clipped, leaky, parametric
+from exan_verify.models.chain import Kind, Step, assemble_any, to_network
 from exan_verify.models.folding import Affine, permuted, scaled
 from exan_verify.models.onnx_files import constants
 
@@ -41,7 +43,16 @@ _Made = TypeVar("_Made")
 
 
 def load_onnx(path: str | Path) -> ReluNetwork:
-    """The network stored in the ONNX file ``path``.
+    """The network stored in the ONNX file ``path``, which has no activation but ReLU.
+
+    Raises what :func:`load_any_onnx` does, and :class:`UnsupportedLayerError` for another activation.
+    """
+    return to_network(load_any_onnx(path))
+
+
+def load_any_onnx(path: str | Path) -> Network:
+    """The network stored in the ONNX file ``path``; LeakyRelu, PRelu and Clip have the slopes and ends that
+    the file has.
 
     Raises :class:`FileError` when the file is missing or not ONNX (or the onnx package is not installed),
     and :class:`UnsupportedLayerError` naming the type and name of the node that cannot be expressed.
@@ -63,7 +74,7 @@ def reading(path: str | Path, make: Callable[[Graph], _Made]) -> _Made:
         raise FileError(f"{path}: a damaged ONNX file ({error}); export the model again") from None
 
 
-def _network(graph: Graph) -> ReluNetwork:
+def _network(graph: Graph) -> Network:
     refused: UnsupportedLayerError | None = None
     for batch in graph.batches():
         try:
@@ -71,7 +82,7 @@ def _network(graph: Graph) -> ReluNetwork:
         except _MixedError as error:
             refused = refused or error
             continue
-        return replace(network := assemble(steps), notes=(*batch.notes, *network.notes))
+        return replace(network := assemble_any(steps), notes=(*batch.notes, *network.notes))
     raise UnsupportedLayerError(str(refused)) from None
 
 
@@ -262,14 +273,22 @@ class Reader:
             # exporters store tensors of equal values once, with an Identity for each of the others
             if node.op_type != "Identity" and node.input and node.input[0] in self.source:
                 self.source[node.output[0]] = self.source[node.input[0]]
-        elif self.current not in node.input:
+        else:
+            self._take(node, place)
+            self._append(node, attributes, place)
+            self._give(node.output[0])
+
+    def _take(self, node: Any, place: str) -> None:
+        """Make the value that ``node`` takes the current one."""
+        if self.current not in node.input:
             raise UnsupportedLayerError(
                 f"{place} is not on the one chain from input to output, but on a branch; {_SUPPORTED}"
             )
-        else:
-            self._append(node, attributes, place)
-            self.current = node.output[0]
-            self.shapes[self.current] = self.places.shape
+
+    def _give(self, name: str) -> None:
+        """The current value goes by this name from here on."""
+        self.current = name
+        self.shapes[name] = self.places.shape
 
     def _append(self, node: Any, attributes: Attributes, place: str) -> None:
         if node.op_type in _MOVES:
@@ -284,6 +303,8 @@ class Reader:
             self._shift_or_scale(node, place)
         elif node.op_type == "Relu" or self._is_relu(node, attributes):
             self.steps.append(Step(kind=Kind.RELU, path=_label(node)))
+        elif (activation := self._activation(node, attributes, place)) is not None:
+            self.steps.append(Step(kind=Kind.RELU, path=place, activation=activation))
         elif not self._changes_nothing(node, attributes):
             raise UnsupportedLayerError(f"{place} is not supported; {_remedy(node.op_type)}")
 
@@ -434,8 +455,20 @@ class Reader:
 
     # ---- what is no layer ---------------------------------------------------------------------------------
 
-    def _is_relu(self, node: Any, attributes: Attributes) -> bool:
-        """Whether a Clip or a Max is max(h, 0)."""
+    def _activation(self, node: Any, attributes: Attributes, place: str) -> Make | None:
+        """What a LeakyRelu, PRelu or Clip is; None of any other node."""
+        if node.op_type == "LeakyRelu":
+            return leaky(float(attributes.get("alpha", np.float32(0.01))))
+        if node.op_type == "PRelu" and node.input[0] == self.current:
+            slopes = self._constant(node.input[1], place)
+            slopes = slopes.reshape(-1) if slopes.size == 1 else self._for_each(slopes, place)
+            self._claimed((node.input[1], None), place)
+            return parametric(exact_array(slopes, place), node.input[1], place)
+        ends = self._ends(node, attributes) if node.op_type == "Clip" else (None, None)
+        return None if ends[0] is None or ends[1] is None else clipped(ends[0], ends[1], "Clip")
+
+    def _ends(self, node: Any, attributes: Attributes) -> tuple[float | None, float | None]:
+        """Where a Clip ends; None where it does not."""
 
         def number(position: int, name: str) -> float | None:
             given: Any = attributes.get(name)
@@ -443,10 +476,16 @@ class Reader:
                 given = self._constant(node.input[position], _name(node))
             return None if given is None else float(np.asarray(given, dtype=float).reshape(-1)[0])
 
+        largest = float(np.finfo(np.float32).max)  # how opset 6 writes that there is no bound
+        low, high = number(1, "min"), number(2, "max")
+        return None if low is None or low <= -largest else low, (
+            None if high is None or high >= largest else high
+        )
+
+    def _is_relu(self, node: Any, attributes: Attributes) -> bool:
+        """Whether a Clip or a Max is max(h, 0)."""
         if node.op_type == "Clip":
-            high = number(2, "max")
-            largest = float(np.finfo(np.float32).max)  # how opset 6 writes that there is no bound
-            return number(1, "min") == 0 and (high is None or high >= largest)
+            return self._ends(node, attributes) == (0, None)
         if node.op_type == "Max" and len(node.input) == 2:
             other = self._constant(node.input[1 if node.input[0] == self.current else 0], _name(node))
             return not np.any(self._for_each(other, _name(node)))
@@ -536,5 +575,5 @@ def _remedy(kind: str) -> str:
             "activation it is none of those that anything is proved about. Use ReLU"
         )
     if kind in PICTURES:
-        return "from ONNX such networks are read for exan attack and exan audit only, and nothing is proved"
+        return "networks with such nodes are taken by exan certify, check, audit, attack and show only"
     return _SUPPORTED

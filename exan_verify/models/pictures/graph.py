@@ -1,8 +1,9 @@
 """From a ``torch.nn.Module`` with convolutions to a :class:`ConvolutionalNetwork`.
 
 The forward is traced (``torch.fx``) and every step must be on the list: Conv2d, BatchNorm in eval mode,
-ReLU, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d with windows of one size, sums of two branches, Flatten, and
-what changes nothing; then a head of Linear layers with ReLU between them. The rest is refused by its path.
+ReLU, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d with windows of one size, sums of two branches, Flatten,
+constant shifts and scales of the pictures as they enter, zeros around what a Conv2d takes, and what changes
+nothing; then a head of Linear layers with ReLU between them. The rest is refused by its path.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.fx import Node
 from torch.nn import functional
 
 from exan_verify.errors import InputError, UnsupportedLayerError, short, whole
+from exan_verify.models.arithmetic import affine_of
 from exan_verify.models.chain import (
     arguments,
     check_hooks,
@@ -29,6 +32,7 @@ from exan_verify.models.chain import (
     trace,
     unwrap,
 )
+from exan_verify.models.folding import Affine
 from exan_verify.models.normalised import check_numbers
 from exan_verify.models.pictures.head import (
     HeadStep,
@@ -53,8 +57,9 @@ from exan_verify.models.pictures.stages import (
 )
 
 _SUPPORTED = (
-    "use Conv2d, BatchNorm in eval mode, ReLU, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, Dropout in eval "
-    "mode, sums of two branches and Flatten, then Linear layers with ReLU between them"
+    "use Conv2d (with ZeroPad2d before it), BatchNorm in eval mode, ReLU, MaxPool2d, AvgPool2d, "
+    "AdaptiveAvgPool2d, Dropout in eval mode, sums of two branches, constant shifts and scales of the "
+    "pictures as they enter, and Flatten, then Linear layers with ReLU between them"
 )
 _SPATIAL = (nn.Conv2d, nn.BatchNorm2d, nn.BatchNorm1d, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
 
@@ -108,6 +113,8 @@ class _Walker:
         self.used: dict[str, bool] = {}
         self._places: dict[Node, int] = {}
         self._made: dict[int, Node] = {}
+        self._stored: dict[Node, str] = {}
+        self._padded: dict[Node, tuple[int, int, int, int]] = {}
         self._last: Node | None = None
         self._flat = not any(type(m) in _SPATIAL and type(m) is not nn.BatchNorm1d for m in model.modules())
 
@@ -122,6 +129,8 @@ class _Walker:
                 self._last = self._last or node
             elif is_size(node):
                 continue
+            elif node.op == "get_attr":
+                self._stored[node] = str(node.target)
             elif node.op == "output":
                 if node.args != (self._last,):
                     raise UnsupportedLayerError(
@@ -145,7 +154,10 @@ class _Walker:
             )
 
     def _step(self, node: Node) -> None:
-        inputs = tuple(a for a in node.args if isinstance(a, Node) and not is_size(a))
+        operands = (*node.args, *node.kwargs.values())
+        inputs = tuple(
+            a for a in operands if isinstance(a, Node) and not is_size(a) and a not in self._stored
+        )
         if not inputs or any(a not in self._places for a in inputs):
             raise UnsupportedLayerError(
                 f"{name_of(self.model, node)} does not take the outputs of steps before it; "
@@ -156,11 +168,44 @@ class _Walker:
                 f"{name_of(self.model, node)} branches in the fully connected head; "
                 "the head must be one chain"
             )
-        if node.op == "call_module":
+        place = name_of(self.model, node)
+        affine = None
+        takes_padding = node.target is functional.pad or (
+            node.op == "call_module"
+            and isinstance(self.model.get_submodule(str(node.target)), nn.Conv2d | nn.ZeroPad2d)
+        )
+        if any(a in self._padded for a in inputs) and not takes_padding:
+            raise UnsupportedLayerError(
+                f"{place} takes padded values; zeros around them go to a Conv2d alone"
+            )
+        if len(inputs) == 1:
+            affine = affine_of(self.model, node, inputs[0], self._stored, place)
+        if affine is not None:
+            self._constant(node, affine, place, inputs)
+        elif node.op == "call_module":
             self._module(node, inputs)
         else:
             self._function(node, inputs)
         self._last = node
+
+    def _constant(self, node: Node, affine: Affine, place: str, inputs: tuple[Node, ...]) -> None:
+        """A constant shift and scale of the pictures as they enter, one number or one for each channel."""
+        enters = all(isinstance(stage, Scale) and stage.exact is not None for stage in self.body)
+        plain = affine.per_channel or not (affine.factor.ndim or affine.shift.ndim)
+        if not enters or not plain or self._flat:
+            raise UnsupportedLayerError(
+                f"{place} shifts or scales values of a network with convolutions, other than the pictures as "
+                "they enter with one number or one for each channel; apply it to the data instead, and "
+                "remove it from the model"
+            )
+        if np.any(affine.factor == 0):
+            raise UnsupportedLayerError(f"{place} multiplies by zero, which hides pixels; remove it")
+        factor, shift = (
+            torch.from_numpy(np.atleast_1d(part).astype(np.float64)) for part in (affine.factor, affine.shift)
+        )
+        path = f"{path_of(self.model, node)}.{node.name}"
+        stage = Scale(path=path, inputs=self.places(inputs), factor=factor, shift=shift, exact=affine)
+        self.add(node, stage)
 
     def _module(self, node: Node, inputs: tuple[Node, ...]) -> None:
         path = str(node.target)
@@ -199,6 +244,25 @@ class _Walker:
     def sole_reader(self, node: Node) -> bool:
         """Whether the stage that made the value of ``node`` made it for one reader only."""
         return self._made.get(self._places[node]) is node and len(node.users) == 1
+
+    def pad(self, node: Node, inputs: tuple[Node, ...], zeros: Sequence[int]) -> None:
+        """Zeros (left, right, top, bottom) that the Conv2d after this step takes besides its own."""
+        if min(zeros) < 0 or self._flat:
+            raise UnsupportedLayerError(
+                f"{name_of(self.model, node)} cuts values off, or pads what is no picture; {_SUPPORTED}"
+            )
+        before = self.padding(inputs[0])
+        self._padded[node] = (
+            before[0] + zeros[0],
+            before[1] + zeros[1],
+            before[2] + zeros[2],
+            before[3] + zeros[3],
+        )
+        self._places[node] = self._places[inputs[0]]
+
+    def padding(self, node: Node) -> tuple[int, int, int, int]:
+        """The zeros around a value that its reader is to add."""
+        return self._padded.get(node, (0, 0, 0, 0))
 
     def pass_on(self, node: Node, inputs: tuple[Node, ...]) -> None:
         """A step that changes nothing."""
@@ -252,6 +316,7 @@ def _convolution(w: _Walker, node: Node, module: Any, path: str, inputs: tuple[N
             f"{describe(module, path)} has padding_mode={module.padding_mode!r}; use zero padding"
         )
     check_numbers(module, path)
+    around, own = w.padding(inputs[0]), _padding(module)
     w.add(
         node,
         Convolution(
@@ -260,7 +325,7 @@ def _convolution(w: _Walker, node: Node, module: Any, path: str, inputs: tuple[N
             weight=module.weight.detach().double(),
             bias=None if module.bias is None else module.bias.detach().double(),
             stride=module.stride,
-            padding=_padding(module),
+            padding=(own[0] + around[0], own[1] + around[1], own[2] + around[2], own[3] + around[3]),
             dilation=module.dilation,
             groups=module.groups,
             names=(f"{path}.weight", None if module.bias is None else f"{path}.bias"),
@@ -279,6 +344,10 @@ def _padding(module: nn.Conv2d) -> tuple[int, int, int, int]:
     assert not isinstance(module.padding, str)
     vertical, horizontal = module.padding
     return (horizontal, horizontal, vertical, vertical)
+
+
+def _zero_pad(w: _Walker, node: Node, module: Any, _path: str, inputs: tuple[Node, ...]) -> None:
+    w.pad(node, inputs, module.padding)
 
 
 def _batch_norm(w: _Walker, node: Node, module: Any, path: str, inputs: tuple[Node, ...]) -> None:
@@ -382,6 +451,7 @@ def _relu_module(w: _Walker, node: Node, _module: Any, path: str, inputs: tuple[
 
 _MODULES: Mapping[type, Callable[[_Walker, Node, Any, str, tuple[Node, ...]], None]] = {
     nn.Conv2d: _convolution,
+    nn.ZeroPad2d: _zero_pad,
     nn.BatchNorm2d: _batch_norm,
     nn.BatchNorm1d: _head_module,
     nn.Linear: _head_module,
@@ -456,6 +526,15 @@ def _f_add(w: _Walker, node: Node, path: str, inputs: tuple[Node, ...]) -> None:
     w.add(node, Add(path=f"{path}.{node.name}", inputs=w.places(inputs)))
 
 
+def _f_pad(w: _Walker, node: Node, _path: str, inputs: tuple[Node, ...]) -> None:
+    pad, mode, value = arguments(node, pad=None, mode="constant", value=None)
+    if mode != "constant" or value not in (None, 0) or not isinstance(pad, (tuple, list)) or len(pad) != 4:
+        raise UnsupportedLayerError(
+            f"{name_of(w.model, node)} must put zeros around pictures: (left, right, top, bottom) and 0"
+        )
+    w.pad(node, inputs, [int(n) for n in pad])
+
+
 def _f_dropout(w: _Walker, node: Node, path: str, inputs: tuple[Node, ...]) -> None:
     probability, training = arguments(node, p=0.5, training=True)
     if training and probability:
@@ -480,6 +559,7 @@ _FUNCTIONS: Mapping[Any, Callable[[_Walker, Node, str, tuple[Node, ...]], None]]
     **dict.fromkeys((torch.mean, Tensor.mean), _f_mean),
     **dict.fromkeys((operator.add, operator.iadd, torch.add, Tensor.add, Tensor.add_), _f_add),
     functional.dropout: _f_dropout,
+    functional.pad: _f_pad,
     Tensor.contiguous: _f_nothing,
 }
 

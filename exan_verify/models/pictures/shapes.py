@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import torch
-
 from exan_verify.errors import ShapeError, UnsupportedLayerError
 from exan_verify.models.pictures.stages import AdaptivePool, Convolution, ConvolutionalNetwork, Stage
 
@@ -69,20 +67,20 @@ def _channels(body: tuple[Stage, ...]) -> int:
 
 def _propagate(network: ConvolutionalNetwork, shape: tuple[int, ...]) -> tuple[tuple[Stage, ...], int]:
     """The resolved stages and the number of features; nothing is computed."""
-    values = [torch.empty(1, *shape, device="meta")]
+    shapes = [shape]
     body: list[Stage] = []
     for stage in network.body:
-        taken = [values[k] for k in stage.inputs]
+        taken = [shapes[k] for k in stage.inputs]
         if isinstance(stage, AdaptivePool):
-            stage = stage.resolved(*taken[0].shape[2:])
+            stage = stage.resolved(*taken[0][1:])
         try:
-            values.append(stage.apply(*taken))
-        except RuntimeError as error:
+            shapes.append(stage.shape(*taken))
+        except ValueError as error:
             raise ShapeError(
-                f"{stage.kind} {stage.path!r} cannot take values of shape {tuple(taken[0].shape[1:])} "
-                f"(for pictures {shape}): {str(error).splitlines()[0]}; correct input_shape"
+                f"{stage.kind} {stage.path!r} cannot take values of shape {taken[0]} "
+                f"(for pictures {shape}): {error}; correct input_shape"
             ) from None
         body.append(stage)
-    if values[-1].dim() != 2:
+    if len(shapes[-1]) != 1:
         raise UnsupportedLayerError("the model does not flatten its pictures; put a Flatten before the head")
-    return tuple(body), int(values[-1].shape[1])
+    return tuple(body), shapes[-1][0]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 from torch import nn
 
-from exan_verify.core.arrays import freeze
+from exan_verify.core.arrays import Array, fractions, freeze
 from exan_verify.core.network import Linear, ReluNetwork, exact_array
-from exan_verify.core.staged import Convolution, Pool, Residual, StagedNetwork
+from exan_verify.core.staged import Convolution, Entry, Pool, Residual, StagedNetwork
 from exan_verify.errors import UnsupportedLayerError
 from exan_verify.models.chain import Kind, Step, assemble, describe, unwrap
 from exan_verify.models.folding import Affine, fold_constants
@@ -29,8 +31,9 @@ from exan_verify.models.pictures.stages import (
 from exan_verify.models.pictures.stages import Convolution as FloatConvolution
 
 _PROVED = (
-    "proofs are for Conv2d with ReLU after each, pooling after a ReLU, sums of two branches with ReLU after "
-    "them, BatchNorm in eval mode beside a Conv2d or Linear, Flatten, Linear layers with ReLU between them"
+    "proofs are for Conv2d with ReLU, or a mean and ReLU, after each, pooling after a ReLU, sums of two "
+    "branches with ReLU after them, BatchNorm in eval mode beside a Conv2d or Linear, Flatten, Linear layers "
+    "with ReLU between them"
 )
 
 
@@ -53,7 +56,10 @@ def to_staged(model: Any, input_shape: Sequence[int] | None = None) -> StagedNet
     stages = reader.stages()
     head = reader.head()
     return StagedNetwork(
-        stages=stages, head=head, notes=(*notes, *dict.fromkeys((*reader.notes, *head.notes)))
+        stages=stages,
+        head=head,
+        notes=(*notes, *dict.fromkeys((*reader.notes, *head.notes))),
+        entry=reader.entry,
     )
 
 
@@ -68,6 +74,7 @@ class _Reader:
             for taken in dict.fromkeys(stage.inputs):
                 self.users[taken].append(number)
         self.notes: list[str] = []
+        self.entry: Entry | None = None
         self.trained = any(p.requires_grad for p in model.parameters())
 
     def stages(self) -> tuple[Convolution | Pool | Residual, ...]:
@@ -81,21 +88,43 @@ class _Reader:
                 found.append(made)
                 continue
             at, place = place, self.users[place][0] + 1
-            if isinstance(stage, Scale):
+            if isinstance(stage, Scale) and stage.exact is not None:
+                self._enter(stage.exact, self._shape(at)[0])
+            elif isinstance(stage, Scale):
                 waiting.append(stage)
             elif isinstance(stage, FloatConvolution):
-                place = self._rectified(place, stage)
-                found.append(self._convolution(stage, self._shape(at), waiting))
+                convolution = self._convolution(stage, self._shape(at), waiting)
                 waiting = []
+                if (mean := self._mean(place)) is not None:
+                    pool, place = mean
+                    convolution = averaged(convolution, pool)
+                place = self._rectified(place, stage)
+                found.append(convolution)
             else:
                 _require_none(waiting)
                 found.append(_pool(stage, self._shape(at), first=not found))
         _require_none(waiting)
         return tuple(found)
 
+    def _enter(self, constant: Affine, channels: int) -> None:
+        """Put a constant after those before it that the pictures pass through as they enter."""
+        factor, shift = (_of_channels(part, channels) for part in (constant.factor, constant.shift))
+        if self.entry is not None:
+            factor, shift = factor * self.entry.factor, factor * self.entry.shift + shift
+        self.entry = Entry(factor=freeze(factor), shift=freeze(shift))
+
     def _shape(self, place: int) -> tuple[int, int, int]:
         channels, height, width = self.shapes[place]
         return channels, height, width
+
+    def _mean(self, place: int) -> tuple[AveragePool, int] | None:
+        """The average pool that alone takes the value at ``place``, right before a ReLU, and the place of its
+        value."""
+        (first, *others) = self.users[place]
+        pool, after = self.body[first], self.users[first + 1]
+        if others or not isinstance(pool, AveragePool) or any(pool.padding) or pool.divisor is not None:
+            return None
+        return (pool, first + 1) if len(after) == 1 and isinstance(self.body[after[0]], Relu) else None
 
     def _rectified(self, place: int, stage: Stage) -> int:
         """The place of the value after the ReLU that alone takes the value of ``stage`` at ``place``."""
@@ -204,6 +233,41 @@ class _Reader:
     def _own(self, name: str) -> Any:
         """A parameter as it is stored."""
         return exact_array(self.model.get_parameter(name), name)
+
+
+def averaged(stage: Convolution, pool: AveragePool) -> Convolution:
+    """The convolution that means of the outputs of ``stage`` are: at window entry a and tap t it takes the
+    pixel of tap a stride + t dilation, and its weights there are sums of weights over the window's size.
+    """
+    (kh, kw), (down, across), (step, aside) = pool.kernel, stage.stride, stage.dilation
+    rows, columns = stage.kernel
+    weight = np.full(
+        (
+            *stage.weight.shape[:2],
+            (kh - 1) * down + (rows - 1) * step + 1,
+            (kw - 1) * across + (columns - 1) * aside + 1,
+        ),
+        Fraction(0),
+    )
+    share = fractions(stage.weight) / (kh * kw)
+    for a, b in np.ndindex(kh, kw):
+        top, left = a * down, b * across
+        weight[
+            ..., top : top + (rows - 1) * step + 1 : step, left : left + (columns - 1) * aside + 1 : aside
+        ] += share
+    return replace(
+        stage,
+        weight=freeze(exact_array(weight, f"{stage.name}.weight")),
+        stride=(down * pool.stride[0], across * pool.stride[1]),
+        dilation=(1, 1),
+        trained=stage.weight.size,
+    )
+
+
+def _of_channels(part: Array, channels: int) -> Array:
+    """(C,) of () or (C,)."""
+    spread: Array = np.broadcast_to(part, (channels,)).copy()
+    return spread
 
 
 def _pool(stage: Stage, shape: tuple[int, int, int], *, first: bool) -> Pool:

@@ -6,19 +6,47 @@ values it takes; the linear ones say so, because they can be inverted as linear 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from exan_verify.core.network import ReluNetwork
 from exan_verify.errors import ShapeError
+from exan_verify.models.folding import Affine
 
 Size = tuple[int, int]
+Shape = tuple[int, ...]
+"""Per sample: (C, H, W), or (n,) of what is flat."""
+
+
+def _positions(
+    shape: Shape, kernel: Size, stride: Size, padding: tuple[int, int, int, int], dilation: Size
+) -> Size:
+    """(H', W') of windows on values of ``shape``, in floor mode, with zeros (left, right, top, bottom)."""
+    left, right, top, bottom = padding
+    height, width = (
+        (size + zeros - step * (taps - 1) - 1) // jump + 1
+        for size, zeros, step, taps, jump in zip(
+            shape[1:], (top + bottom, left + right), dilation, kernel, stride, strict=True
+        )
+    )
+    if min(height, width) < 1:
+        raise ValueError(f"windows of {kernel[0]} x {kernel[1]} do not fit")
+    return height, width
+
+
+def _pooled(shape: Shape, kernel: Size, stride: Size, padding: Size, dilation: Size) -> Shape:
+    if any(2 * zeros > size for zeros, size in zip(padding, kernel, strict=True)):
+        raise ValueError("a pool's padding is at most half of its window")
+    down, across = padding
+    return shape[0], *_positions(shape, kernel, stride, (across, across, down, down), dilation)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +81,13 @@ class Stage:
         """The stage's value at ``values`` (M, ...), one for each of ``inputs``; subclasses define it."""
         raise NotImplementedError
 
+    def shape(self, *shapes: Shape) -> Shape:
+        """The shape per sample of the stage's value, from those of what it takes; nothing is computed.
+
+        Raises :class:`ValueError` where it cannot take them.
+        """
+        return shapes[0]
+
     def homogeneous(self, value: Tensor) -> Tensor:
         """A linear stage without its bias, at ``value`` (M, ...)."""
         return self.apply(value)
@@ -80,6 +115,14 @@ class Convolution(Stage):
     groups: int
     names: tuple[str, str | None]
     fold: Fold | None = None
+
+    def shape(self, *shapes: Shape) -> Shape:
+        """(C_out, H', W')."""
+        channels = self.weight.shape[1] * self.groups
+        if shapes[0][0] != channels:
+            raise ValueError(f"it takes {channels} channels, not {shapes[0][0]}")
+        kernel = self.weight.shape[2], self.weight.shape[3]
+        return len(self.weight), *_positions(shapes[0], kernel, self.stride, self.padding, self.dilation)
 
     def apply(self, *values: Tensor) -> Tensor:
         """The convolution with its bias: (M, C_in, H, W) to (M, C_out, H', W')."""
@@ -111,17 +154,26 @@ class Convolution(Stage):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Scale(Stage):
-    """A BatchNorm in eval mode that follows no convolution: ``factor * x + shift`` per channel."""
+    """A BatchNorm in eval mode that follows no convolution, or a constant shift and scale of the pictures as
+    they enter: ``factor * x + shift``, each (C,) or one number () for all. ``exact``: the constant itself.
+    """
 
     linear: ClassVar[bool] = True
 
     factor: Tensor
     shift: Tensor
+    exact: Affine | None = None
 
     @property
     def kind(self) -> str:
         """The name users see."""
-        return "BatchNorm"
+        return "BatchNorm" if self.exact is None else "shift and scale"
+
+    def shape(self, *shapes: Shape) -> Shape:
+        """(C, H, W), as it comes."""
+        if self.factor.numel() not in (1, shapes[0][0]):
+            raise ValueError(f"it takes {self.factor.numel()} channels, not {shapes[0][0]}")
+        return shapes[0]
 
     def apply(self, *values: Tensor) -> Tensor:
         """Scaled and shifted: (M, C, H, W)."""
@@ -129,11 +181,11 @@ class Scale(Stage):
 
     def homogeneous(self, value: Tensor) -> Tensor:
         """Scaled only: (M, C, H, W)."""
-        return value * self.factor.to(value)[:, None, None]
+        return value * self.factor.to(value).reshape(-1, 1, 1)
 
     def offset(self, value: Tensor) -> Tensor:
-        """The shift, (C, 1, 1)."""
-        return self.shift.to(value)[:, None, None]
+        """The shift, (C, 1, 1) or (1, 1, 1)."""
+        return self.shift.to(value).reshape(-1, 1, 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -153,6 +205,10 @@ class MaxPool(Stage):
     stride: Size
     padding: Size
     dilation: Size
+
+    def shape(self, *shapes: Shape) -> Shape:
+        """(C, H', W')."""
+        return _pooled(shapes[0], self.kernel, self.stride, self.padding, self.dilation)
 
     def apply(self, *values: Tensor) -> Tensor:
         """The largest value of every window: (M, C, H, W) to (M, C, H', W')."""
@@ -189,6 +245,10 @@ class AveragePool(Stage):
     count_padding: bool = True
     divisor: int | None = None
 
+    def shape(self, *shapes: Shape) -> Shape:
+        """(C, H', W')."""
+        return _pooled(shapes[0], self.kernel, self.stride, self.padding, (1, 1))
+
     def apply(self, *values: Tensor) -> Tensor:
         """The mean of every window: (M, C, H, W) to (M, C, H', W')."""
         return functional.avg_pool2d(
@@ -223,6 +283,10 @@ class AdaptivePool(Stage):
 class Add(Stage):
     """The sum of two branches (a residual connection)."""
 
+    def shape(self, *shapes: Shape) -> Shape:
+        """That of both, or what they broadcast to."""
+        return tuple(np.broadcast_shapes(*shapes))
+
     def apply(self, *values: Tensor) -> Tensor:
         """The sum of two values of the same shape."""
         return values[0] + values[1]
@@ -233,6 +297,10 @@ class Flatten(Stage):
     """(M, C, H, W) to (M, C H W)."""
 
     linear: ClassVar[bool] = True
+
+    def shape(self, *shapes: Shape) -> Shape:
+        """(C H W,)."""
+        return (math.prod(shapes[0]),)
 
     def apply(self, *values: Tensor) -> Tensor:
         """The value as (M, C H W)."""
@@ -324,5 +392,7 @@ class ConvolutionalNetwork:
 
     def shapes(self) -> list[tuple[int, ...]]:
         """The shape per sample of the input and of every stage's value; nothing is computed."""
-        x = torch.empty(1, *self.input_shape, device="meta")
-        return [tuple(value.shape[1:]) for value in self.values(x)]
+        found = [self.input_shape]
+        for stage in self.body:
+            found.append(stage.shape(*(found[k] for k in stage.inputs)))
+        return found

@@ -93,7 +93,8 @@ class Test:
 class Confirmed:
     """Samples found with their evidence and tier, candidates with reasons, and the batch as a whole.
 
-    ``scale``: the gradient is so many times the batch's.
+    ``scale``: the gradient is so many times the batch's. ``final``: all samples are separated and refined
+    together, so that no other method can add to it.
     """
 
     x: Tensor
@@ -106,6 +107,7 @@ class Confirmed:
     batch_size_source: str
     reason: str
     scale: float = 1.0
+    final: bool = False
 
 
 def confirm(

@@ -237,7 +237,7 @@ def _columns(at: _Coordinates, passed: Tensor, confined: _Confined, slope: Tenso
     spans = passed.double()[:, :, None] * o
     points = (torch.linalg.pinv(spans, rtol=1e-10) @ b.T[:, :, None])[:, :, 0]
     carried = o @ points.T
-    r, t = _equations(b, o, carried, slope)
+    r, t = pair_equations(b, o, carried, slope)
     # 3. L = R^+
     lengths = r.norm(dim=0).clamp(min=torch.finfo(r.dtype).tiny)
     q, triangle = torch.linalg.qr(r / lengths)
@@ -265,7 +265,7 @@ def _columns(at: _Coordinates, passed: Tensor, confined: _Confined, slope: Tenso
 
     def by_noise(s: Float[Tensor, "U M"]) -> Float[Tensor, "U M"]:
         """tau + Y s: dR changes 2 B_a B_b by 2 (dB_a B_b + B_a dB_b), and B_a O_k and O_k O_l likewise."""
-        pairs, single = _unfolded(s, first, second, size, free)
+        pairs, single = unfolded(s, first, second, size, free)
         changed = 2 * by_b @ torch.einsum("abm,a->bm", pairs, moved)
         changed = changed + by_so @ torch.einsum("akm,a->km", single, moved)
         changed = changed + by_sb @ single.sum(dim=1) * o_moved
@@ -277,16 +277,16 @@ def _columns(at: _Coordinates, passed: Tensor, confined: _Confined, slope: Tenso
         total: Tensor = _SECOND_ORDER * (tau + changed + lost * s.amax(dim=0))
         return total
 
-    s = _dominating(by_noise, torch.zeros_like(tau))
+    s = dominating(by_noise, torch.zeros_like(tau))
     if s is None:
         return f"{several} (errors of up to {float(moved.max()):.1e} in their coefficients)"
-    pairs, single = _unfolded(by_noise(s), first, second, size, free)
-    rho, ratios = _ratios(pairs)
+    pairs, single = unfolded(by_noise(s), first, second, size, free)
+    rho, ratios = column_ratios(pairs)
     eta = torch.einsum("am,akm->ak", ratios.square(), single)
     return _Columns(rho=rho, eta=eta, points=points, carried=carried, o=o)
 
 
-def _equations(
+def pair_equations(
     b: Float[Tensor, "n M"], o: Float[Tensor, "n K"], carried: Float[Tensor, "n M"], slope: Tensor | None
 ) -> tuple[Float[Tensor, "n U"], Float[Tensor, "n M"]]:
     """R and t of step 2: (B q - s O p)(B q - O p) = R w + t q^2 for any q and p, neuron by neuron, with w of
@@ -301,7 +301,7 @@ def _equations(
     return r, (b - s * carried) * (b - carried)
 
 
-def _dominating(bound: Callable[[Tensor], Tensor], start: Tensor) -> Tensor | None:
+def dominating(bound: Callable[[Tensor], Tensor], start: Tensor) -> Tensor | None:
     """Some s of ``start``'s shape with ``bound(s) <= s``, or None where the iteration does not settle."""
     s = bound(start)
     for _ in range(_ROUNDS):
@@ -313,7 +313,7 @@ def _dominating(bound: Callable[[Tensor], Tensor], start: Tensor) -> Tensor | No
     return None
 
 
-def _ratios(pairs: Float[Tensor, "M M M"]) -> tuple[Float[Tensor, "M M"], Float[Tensor, "M M"]]:
+def column_ratios(pairs: Float[Tensor, "M M M"]) -> tuple[Float[Tensor, "M M"], Float[Tensor, "M M"]]:
     """rho_ab = sum_m (q_m / q_a)^2 s_abm, for the largest entry q_a of a column, and what bounds the ratios
     in it: at most 1, then at most their own rho."""
     ratios = torch.ones_like(pairs[:, :, 0])
@@ -327,7 +327,7 @@ def _ratios(pairs: Float[Tensor, "M M M"]) -> tuple[Float[Tensor, "M M"], Float[
     return rho, ratios
 
 
-def _unfolded(
+def unfolded(
     s: Float[Tensor, "U M"], first: Tensor, second: Tensor, size: int, free: int
 ) -> tuple[Float[Tensor, "M M M"], Float[Tensor, "M k M"]]:
     """``s`` by pairs (a, b), symmetric with a zero diagonal, and by (a, k)."""
@@ -349,7 +349,7 @@ def _every_sample_once(
         spread = float(rho.sum(dim=1).max())
         if bool((positive.sum(dim=1) >= 2).all()) and spread < 1:
             return bool(float(rho.max()) * size / (1 - spread) < 1)
-    largest = _largest_loss_vector(problem, divisor, size)
+    largest = largest_loss_vector(problem, divisor, size)
     if not math.isfinite(largest):
         return False
     ceiling = torch.full((problem.classes,), largest, dtype=torch.float64, device=problem.device)
@@ -360,7 +360,7 @@ def _every_sample_once(
     return bool((size * (scales[:, None] * rho).amax(dim=0) < 1).all())
 
 
-def _largest_loss_vector(problem: Problem, divisor: float, size: int) -> float:
+def largest_loss_vector(problem: Problem, divisor: float, size: int) -> float:
     """Bound on the entries of the divided loss vectors of any batch; infinite where there is none."""
     if (
         problem.scale_found

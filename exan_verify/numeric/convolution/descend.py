@@ -193,8 +193,8 @@ def _relu_report(report: StageReport, known: Known) -> StageReport:
 
 
 def _scale(stage: Scale, known: Known) -> Known:
-    """Below a BatchNorm: entry by entry."""
-    factor = stage.factor.to(known.value)[:, None, None]
+    """Below a BatchNorm, or a constant shift and scale: entry by entry."""
+    factor = stage.factor.to(known.value).reshape(-1, 1, 1)
     seen = (factor != 0).expand_as(known.value[0])
     safe = torch.where(factor != 0, factor, torch.ones_like(factor))
     return replace(

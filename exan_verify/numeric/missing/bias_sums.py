@@ -42,11 +42,11 @@ def missed_bias(problem: Problem, start: int, found: Attack, error: Float[Tensor
         divisor=divisor,
     )
     carried = above.layers[0].backward(deltas[0])
-    sure = h.abs() > error[:, None]
-    missed = (layer.d_bias - (carried * (sure & (h > 0))).sum(dim=0)).abs()
+    derivative, sure = layer.activation.derivative_by_value(h, error[:, None])
+    missed = (layer.d_bias - (carried * derivative).sum(dim=0)).abs()
     if layer.bias_rows is not None:
         missed = missed * layer.bias_rows
     # a feature that may be zero or not leaves its neuron's delta open
-    missed = (missed - (carried.abs() * ~sure).sum(dim=0)).clamp(min=0)
+    missed = (missed - layer.activation.steepest * (carried.abs() * ~sure).sum(dim=0)).clamp(min=0)
     level = gains[0][1] * moved.deltas[0].norm() + problem.unit_roundoff * carried.norm()
     return not float(missed.norm()) <= _TOLERANCE * float(level)

@@ -1,8 +1,10 @@
 """From hidden features down to the inputs by the weights alone, where no gradient below is given.
 
 A neuron with h_j > 0 says w_j . h_below + b_j = h_j; one with h_j = 0 says only that the left side is not
-positive. Where the rows of the active neurons have full column rank the features below are the one solution,
-layer by layer down to the input; otherwise all points of an affine space, cut by inequalities, give the same
+positive. (With other activations a neuron says so where its value has one pre-activation: everywhere with a
+positive slope, strictly between two ends, not where a negative slope gives two one value.) Where the rows of
+these neurons have full column rank the features below are the one solution, layer by layer down to the input;
+otherwise all points of an affine space, cut by inequalities, give the same
 features, and the gradient above says nothing about which it was (docs/theory.md, Appendix G).
 """
 
@@ -40,7 +42,7 @@ def inputs_below(
     layers: Sequence[LayerGradient], features: Float[Tensor, "m n"], bounds: Sequence[float]
 ) -> list[Below]:
     """Per row of ``features``, known to within ``bounds`` (L-infinity), what it determines below ``layers``,
-    which lead from the input to it, first to last; each is followed by ReLU."""
+    which lead from the input to it, first to last."""
     return [_down(layers, row, bound) for row, bound in zip(features, bounds, strict=True)]
 
 
@@ -54,34 +56,36 @@ def _down(layers: Sequence[LayerGradient], h: Float[Tensor, " n"], error: float)
 
 
 def _solve(layer: LayerGradient, h: Float[Tensor, " n"], error: float, number: int) -> Below:
-    """What ``h = relu(W below + b)`` says of what is below, by the entries that are positive beyond doubt."""
-    if float(h.min()) < -error:
+    """What ``h = phi(W below + b)`` says of what is below, by the entries that tell what phi was taken of."""
+    activation = layer.activation
+    if activation.nonnegative and float(h.min()) < -error:
         return _open(f"features of hidden layer {number} are negative, which no input gives")
-    active = h > error
+    pre, errors, active = activation.inverse(h, error)
     count, unknowns = int(active.sum()), layer.shape[1]
+    which = "active" if activation.relu else "telling"
     what = "the input" if number == 1 else f"hidden layer {number - 1}"
     if count < unknowns:
         return _open(
-            f"{count} active neurons of hidden layer {number} do not determine {unknowns} entries of {what}"
+            f"{count} {which} neurons of hidden layer {number} do not determine {unknowns} entries of {what}"
         )
     weight, bias = layer.weight[active].double(), layer.bias[active]
     u, values, vt = torch.linalg.svd(weight, full_matrices=False)
     if float(values[-1]) <= _RANK_TOLERANCE * float(values[0]):
         rank = int((values > _RANK_TOLERANCE * values[0]).sum())
         return _open(
-            f"the active neurons of hidden layer {number} have weights of rank {rank}, which does not "
+            f"the {which} neurons of hidden layer {number} have weights of rank {rank}, which does not "
             f"determine {unknowns} entries of {what}"
         )
     inverse = (vt.T / values) @ u.T
-    given = h[active] - bias
+    given = pre[active] - bias
     below = inverse @ given
     own = _ROUNDING * float(weight.abs().sum(dim=1).max()) * (1 + float(below.abs().max()))
     largest = float(inverse.abs().sum(dim=1).max())
-    bound = _SAFETY * largest * (error + own + _ROUNDING * float(given.abs().max()))
+    bound = _SAFETY * largest * (float(errors[active].max()) + own + _ROUNDING * float(given.abs().max()))
     z = layer.forward(below[None])[0]
-    # an entry of h is the positive part of one of z, which moves with what is below
-    slack = error + bound * layer.weight.double().abs().sum(dim=1)
-    if bool(((z.clamp(min=0) - h).abs() > slack).any()):
+    # an entry of h is phi of one of z, which moves with what is below
+    slack = error + activation.steepest * bound * layer.weight.double().abs().sum(dim=1)
+    if bool(((activation.values(z) - h).abs() > slack).any()):
         return _open(f"no values of {what} give the features of hidden layer {number}")
     return Below(x=below, error_bound=bound, reason="")
 

@@ -115,9 +115,9 @@ class Partial:
     def _last_layer_alone(self, *, seconds: Callable[[], float]) -> Attack:
         """Without a hidden layer's weight gradient nothing separates samples, but one needs no separating."""
         problem, start = self.problem, len(self.names) - 1
-        found = self.tell.during(
-            lambda: attack_single_layer(problem, name="the gradient of the last layer alone", rectified=True)
-        )
+        rectified = problem.layers[-2].activation.nonnegative
+        name = "the gradient of the last layer alone"
+        found = self.tell.during(lambda: attack_single_layer(problem, name=name, rectified=rectified))
         found = replace(found, missing=self.missing, seconds=seconds())
         if found.status:
             return self._with_inputs(start, found)
@@ -166,6 +166,13 @@ class Partial:
         shown = self._shown(start + 1)
         first = problem.layers[0]
         if not first.paired:
+            if not problem.rectified:
+                name = self.names[start][1]
+                lacks = f"{name!r} is missing" if name else f"layer {start + 1} has no biases"
+                raise RangeError(
+                    f"{lacks}, and without its gradient the scale of each sample is solved for with ReLU in "
+                    "every hidden layer only"
+                )
             problem = gauged(problem)
         spaces = self.tell.during(lambda: _spaces(problem, shown))
         wide = layer_equations(problem, spaces, 0).forward
@@ -212,8 +219,11 @@ class Partial:
             return None
         h = pursuit.confirmed.x
         bounds = torch.tensor([one.error_bound for one in pursuit.confirmed.status]).to(h)
-        below = layers[index + 1].backward(deltas[0]) * (h > bounds[:, None])
-        return _span(below, layers[index])
+        activation = layers[index].activation
+        active = activation.active_by_value(h, bounds[:, None])
+        if active is None:
+            return None
+        return _span(layers[index + 1].backward(deltas[0]) * activation.passed(active), layers[index])
 
     def _outcome(self, start: int, pursuit: Pursuit, *, seconds: float) -> Attack:
         found = replace(pursuit.attack(seconds=seconds), missing=self.missing)

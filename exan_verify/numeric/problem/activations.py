@@ -78,6 +78,37 @@ class Piecewise:
         active = h > self.low + error
         return active if self.high == math.inf else active & (h < self.high - error)
 
+    def derivative_by_value(
+        self, h: Float[Tensor, "m n"], error: Float[Tensor, "m 1"]
+    ) -> tuple[Float[Tensor, "m n"], Bool[Tensor, "m n"]]:
+        """The derivative at the z with h = phi(z), for h known to ``error``, and where it is told: at an end,
+        or below a negative slope, it is not, and the first is 0.
+        """
+        if self.slope is None:
+            told = (h > self.low + error) & (h < self.high - error)
+            return told.to(h), told
+        told = (h > error) & (self.slope >= 0) | (h < -error) & (self.slope > 0)
+        return torch.where(h > 0, torch.ones_like(self.slope), self.slope) * told, told
+
+    def inverse(
+        self, h: Float[Tensor, " n"], error: float
+    ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"], Bool[Tensor, " n"]]:
+        """The z with h = phi(z), for h known to ``error``: z, its own error, and at which neurons it is the
+        only one: where two slopes are positive at all of them, else strictly between the ends.
+        """
+        _, told = self.derivative_by_value(h[None], h.new_full((1, 1), error))
+        errors = torch.full_like(h, error)
+        if self.slope is None:
+            return h, errors, told[0]
+        rising = self.slope > 0
+        below = torch.where(rising, self.slope, torch.ones_like(self.slope))
+        return torch.where(h > 0, h, h / below), errors / below.clamp(max=1), told[0] | rising
+
+    @property
+    def nonnegative(self) -> bool:
+        """Whether no value is negative."""
+        return self.low >= 0 if self.slope is None else bool((self.slope <= 0).all())
+
     @property
     def steepest(self) -> float:
         """The largest factor by which it, or its derivative, can enlarge an error: at least 1."""

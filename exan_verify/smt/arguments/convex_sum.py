@@ -44,15 +44,27 @@ def definite(equations: Sequence[Poly], solution: Mapping[str, Fraction], silent
     if any(e.degree > 2 for e in moved):
         return False
     jacobian = np.array([[e.terms.get((n,), Fraction(0)) for n in names] for e in moved], dtype=object)
-    forms = [_form(e, names) for e in moved]
+    return definite_weights(jacobian, [_form(e, names) for e in moved], silent) is not None
+
+
+def definite_weights(jacobian: Array, forms: Sequence[Array], silent: Array) -> Array | None:
+    """Weights y (equations,) with ``y^T J = 0`` and ``y^T B`` zero on W against everything and positive
+    definite up to W, where J is injective on W and all B vanish there; None where none is found.
+
+    ``jacobian`` (equations, unknowns), ``forms`` one (unknowns, unknowns) for each equation.
+    """
     if silent.shape[1] and not _linear_and_injective(jacobian, forms, silent):
-        return False
+        return None
     rest = _complement(silent)
     if not rest.shape[1]:
-        return True
-    basis = _combinations(jacobian, forms, silent)
+        return np.full(len(forms), Fraction(0), dtype=object)
+    chosen, basis = _combinations(jacobian, forms, silent)
     reduced = [linalg.multiply(rest.T, linalg.multiply(f, rest)) for f in basis]
-    return bool(reduced) and _definite_combination(reduced)
+    found = _definite_combination(reduced) if reduced else None
+    if found is None:
+        return None
+    weights: Array = np.array(found, dtype=object) @ chosen
+    return weights
 
 
 def silent_motions(regions: Sequence[Region], size: int) -> Array:
@@ -73,8 +85,10 @@ def _linear_and_injective(jacobian: Array, forms: Sequence[Array], silent: Array
     return flat and linalg.rank(linalg.multiply(jacobian, silent)) == silent.shape[1]
 
 
-def _combinations(jacobian: Array, forms: Sequence[Array], silent: Array) -> list[Array]:
-    """Independent forms ``y^T B`` with ``y^T J = 0`` that vanish on W against everything."""
+def _combinations(jacobian: Array, forms: Sequence[Array], silent: Array) -> tuple[Array, list[Array]]:
+    """Weights y (n, equations), and independent forms ``y^T B`` with ``y^T J = 0`` that vanish on W against
+    everything.
+    """
     conditions = [jacobian.T]
     if silent.shape[1]:
         seen = np.array([linalg.multiply(f, silent).reshape(-1) for f in forms], dtype=object)
@@ -82,14 +96,13 @@ def _combinations(jacobian: Array, forms: Sequence[Array], silent: Array) -> lis
     chosen = linalg.nullspace(np.concatenate(conditions))
     flat = np.array([f.reshape(-1) for f in forms], dtype=object)
     found = linalg.multiply(chosen.T, flat) if chosen.shape[1] else np.empty((0, flat.shape[1]), dtype=object)
-    if not len(found):
-        return []
-    size = forms[0].shape[0]
-    kept = linalg.pivots(found.T)
-    return [_unit_scale(found[k]).reshape(size, size) for k in kept]
+    size, kept = forms[0].shape[0], linalg.pivots(found.T) if len(found) else []
+    scales = [max(abs(v) for v in found[k]) for k in kept]
+    weights = np.array([chosen[:, k] / s for k, s in zip(kept, scales, strict=True)], dtype=object)
+    return weights, [(found[k] / s).reshape(size, size) for k, s in zip(kept, scales, strict=True)]
 
 
-def _definite_combination(forms: Sequence[Array]) -> bool:
+def _definite_combination(forms: Sequence[Array]) -> list[Fraction] | None:
     """Search in floating point for a combination with positive eigenvalues; prove it over Q."""
     floats = np.array(forms).astype(np.float64)
     rng = np.random.default_rng(0)
@@ -99,8 +112,8 @@ def _definite_combination(forms: Sequence[Array]) -> bool:
             exact = [Fraction(round(float(w) * GRID), GRID) for w in weights]
             total = sum((f * w for f, w in zip(forms, exact, strict=True)), 0 * forms[0])
             if _positive_definite(total):
-                return True
-    return False
+                return exact
+    return None
 
 
 def _ascend(forms: np.ndarray, weights: np.ndarray) -> np.ndarray | None:
@@ -145,9 +158,3 @@ def _complement(silent: Array) -> Array:
     units = identity(silent.shape[0])
     chosen = linalg.pivots(np.concatenate([silent, units], axis=1))
     return units[:, [k - silent.shape[1] for k in chosen if k >= silent.shape[1]]]
-
-
-def _unit_scale(row: Array) -> Array:
-    largest = max(abs(v) for v in row)
-    scaled: Array = row / largest
-    return scaled

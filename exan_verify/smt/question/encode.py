@@ -10,15 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from itertools import pairwise
 
-from exan_verify.core.network import Linear, to_fraction
+import numpy as np
+
+from exan_verify.core.network import Activation, Linear, to_fraction
 from exan_verify.core.question import Loss
-from exan_verify.smt.question.encoder import Encoder, Fixed, Sample
+from exan_verify.smt.question.encoder import Encoder, Fixed, Neuron, Sample
 from exan_verify.smt.question.losses import encode_labels, encode_vector
 from exan_verify.smt.question.posed import Posed
 from exan_verify.smt.question.terms import (
+    FALSE,
     TRUE,
     Formula,
     Junction,
@@ -71,7 +73,7 @@ def abstraction(posed: Posed) -> Script:
     """A linear over-approximation of the question over its literals: what cubes are enumerated from.
 
     Constraints with products are dropped; what a non-zero entry of a weight's gradient says about the
-    literals is kept: some sample must be live at both ends of that weight.
+    literals is kept: some sample must have a delta above that weight and a value below it.
     """
     encoding = encode(posed)
     script = encoding.script
@@ -80,16 +82,21 @@ def abstraction(posed: Posed) -> Script:
     for i in range(1, posed.network.depth + 1):
         for j, k in posed.target.nonzero_weights(i, posed.question.tolerance):
             script.require(
-                disj(conj([s.is_live(i, j), s.is_live(i - 1, k)]) for s in encoding.samples),
+                disj(conj([s.passes(i, j), s.has_value(i - 1, k)]) for s in encoding.samples),
                 f"entry ({j}, {k}) of weight gradient {i} is not zero",
             )
     return script
 
 
 def state_names(posed: Posed, sample: int) -> list[str]:
-    """The literals of a sample that a cube fixes: neurons, then labels, then violated margins."""
-    widths = posed.network.widths
-    found = [neuron_name(sample, i, j) for i in range(1, len(widths) - 1) for j in range(widths[i])]
+    """The literals of a sample that a cube fixes: neurons, layer by layer (with an upper end: those that are
+    active, then those at the end), then labels, then violated margins.
+    """
+    widths, found = posed.network.widths, list[str]()
+    for i in range(1, posed.network.depth):
+        found += [neuron_name(sample, i, j) for j in range(widths[i])]
+        if phi(posed, i).high is not None:
+            found += [cap_name(sample, i, j) for j in range(widths[i])]
     if posed.alphabet is not None and len(posed.alphabet) > 1:
         found += [f"label_s{sample}_{c}" for c in range(len(posed.alphabet))]
     if posed.question.loss is Loss.HINGE:
@@ -100,6 +107,11 @@ def state_names(posed: Posed, sample: int) -> list[str]:
 def neuron_name(sample: int, layer: int, neuron: int) -> str:
     """Name of the literal "neuron ``neuron`` of hidden layer ``layer`` is active for the sample"."""
     return f"on_s{sample}_l{layer}_n{neuron}"
+
+
+def cap_name(sample: int, layer: int, neuron: int) -> str:
+    """Name of the literal "neuron ``neuron`` of hidden layer ``layer`` is at its upper end"."""
+    return f"cap_s{sample}_l{layer}_n{neuron}"
 
 
 def _sample(encoder: Encoder, posed: Posed, m: int) -> Sample:
@@ -116,38 +128,58 @@ def _sample(encoder: Encoder, posed: Posed, m: int) -> Sample:
 
 def _forward(encoder: Encoder, posed: Posed, sample: Sample) -> None:
     h = sample.x
-    m = sample.index
     for i, layer in enumerate(posed.network.layers[:-1], 1):
         sample.hidden.append(h)
-        z, slopes = _affine(layer, h), slopes_below(posed, i)
-        literals, out = [], []
-        for j, (value, slope) in enumerate(zip(z, slopes, strict=True)):
-            literal, activated = _activated(encoder, value, slope, m, i, j)
-            literals.append(literal)
-            out.append(activated)
-        sample.active.append(tuple(literals))
-        sample.live.append(tuple(TRUE if s else one for one, s in zip(literals, slopes, strict=True)))
-        sample.state += literals
-        h = tuple(out)
+        z, activation = _affine(layer, h), phi(posed, i)
+        neurons = [_activated(encoder, value, activation, (sample.index, i, j)) for j, value in enumerate(z)]
+        sample.pre.append(z)
+        sample.neurons.append(tuple(neurons))
+        sample.state += [neuron.active for neuron in neurons]
+        if activation.high is not None:
+            sample.state += [neuron.capped for neuron in neurons]
+        h = tuple(neuron.value for neuron in neurons)
     sample.hidden.append(h)
     sample.logits = _affine(posed.network.layers[-1], h)
 
 
-def slopes_below(posed: Posed, layer: int) -> list[Fraction]:
-    """By how much the neurons of a hidden layer (1-based) multiply z <= 0: zero for ReLU."""
+def phi(posed: Posed, layer: int) -> Activation:
+    """What follows a hidden layer (1-based); ReLU has slopes of zero and no upper end."""
     activation = posed.network.activation(layer)
     if activation is None:
-        return [Fraction(0)] * posed.network.widths[layer]
-    return [to_fraction(slope) for slope in activation.slope]
+        return Activation(slope=np.zeros(posed.network.widths[layer], dtype=int), name="ReLU")
+    return activation
 
 
-def _activated(encoder: Encoder, z: Poly, slope: Fraction, m: int, i: int, j: int) -> tuple[Formula, Poly]:
-    """A neuron is active iff z > 0, and its derivative at 0 is that below (docs/theory.md section 1)."""
+def _activated(encoder: Encoder, z: Poly, activation: Activation, place: tuple[int, int, int]) -> Neuron:
+    """A neuron is active iff low < z < high; its derivative at either end is that outside (docs/theory.md
+    sections 1 and 3.7). Without an upper end, what is not active is below.
+    """
+    m, i, j = place
     comment = f"sample {m}, hidden layer {i}, neuron {j}"
-    literal = encoder.literal(neuron_name(m, i, j))
-    encoder.require(implies(literal, less(Poly.constant(0), z)), comment)
-    encoder.require(implies(negate(literal), at_most(z, 0)), comment)
-    return literal, encoder.select(literal, z, z * slope, f"h_s{m}_l{i}_n{j}", comment)
+    low, high, slope = activation.low, activation.high, to_fraction(activation.slope[j])
+    below = (z - low) * slope + low
+    active = encoder.literal(neuron_name(m, i, j))
+    encoder.require(implies(active, less(Poly.constant(low), z)), comment)
+    if high is None:
+        encoder.require(implies(negate(active), at_most(z, low)), comment)
+        value = encoder.select(active, z, below, f"h_s{m}_l{i}_n{j}", comment)
+        return Neuron(
+            active=active,
+            capped=FALSE,
+            value=value,
+            passes=TRUE if slope else active,
+            has_value=TRUE if slope or low else active,
+        )
+    capped = encoder.literal(cap_name(m, i, j))
+    encoder.require(implies(active, less(z, high)), comment)
+    encoder.require(implies(capped, at_most(Poly.constant(high), z)), comment)
+    encoder.require(disj([active, capped, at_most(z, low)]), comment)
+    end = encoder.select(capped, Poly.constant(high), below, f"end_s{m}_l{i}_n{j}", comment)
+    value = encoder.select(active, z, end, f"h_s{m}_l{i}_n{j}", comment)
+    # the ends are no zeros but where they are said to be
+    at_ends = ([capped] if high else [], [conj([negate(active), negate(capped)])] if low else [])
+    has_value = TRUE if low and high else disj([active, *at_ends[0], *at_ends[1]])
+    return Neuron(active=active, capped=capped, value=value, passes=active, has_value=has_value)
 
 
 def _affine(layer: Linear, h: Sequence[Poly]) -> tuple[Poly, ...]:
@@ -158,23 +190,33 @@ def _affine(layer: Linear, h: Sequence[Poly]) -> tuple[Poly, ...]:
     return tuple(out)
 
 
-def _backward(encoder: Encoder, posed: Posed, sample: Sample) -> list[tuple[Poly, ...]]:
-    """delta_1 .. delta_L with delta_L the loss vector and delta_i = D_i W_{i+1}^T delta_{i+1}."""
-    deltas = [sample.vector]
-    layers = posed.network.layers
+def _backward(
+    encoder: Encoder, posed: Posed, sample: Sample
+) -> tuple[list[tuple[Poly, ...]], dict[int, tuple[Poly, ...]]]:
+    """delta_1 .. delta_L with delta_L the loss vector and delta_i = D_i W_{i+1}^T delta_{i+1}; and for layers
+    whose slopes are trained what each of them gets: (W_{i+1}^T delta_{i+1})_j z_j where j is not active.
+    """
+    deltas, gained = [sample.vector], dict[int, tuple[Poly, ...]]()
+    layers, m = posed.network.layers, sample.index
     for i in range(len(layers) - 1, 0, -1):
-        above, row, slopes = deltas[0], [], slopes_below(posed, i)
-        for j, literal in enumerate(sample.pattern(i)):
+        above, activation, row, own = deltas[0], phi(posed, i), list[Poly](), list[Poly]()
+        comment = f"sample {m}, backward"
+        for j, (neuron, z) in enumerate(zip(sample.layer(i), sample.pre[i - 1], strict=True)):
             back = total(above[k] * to_fraction(w) for k, w in enumerate(layers[i].weight[:, j]))
-            name, comment = f"delta_s{sample.index}_l{i}_n{j}", f"sample {sample.index}, backward"
-            row.append(encoder.select(literal, back, back * slopes[j], name, comment))
+            below = back * to_fraction(activation.slope[j])
+            row.append(encoder.select(neuron.active, back, below, f"delta_s{m}_l{i}_n{j}", comment))
+            if activation.trained:
+                own.append(encoder.select(neuron.active, Poly({}), back * z, f"gain_s{m}_l{i}_n{j}", comment))
+        if activation.trained:
+            gained[i] = tuple(own)
         deltas.insert(0, tuple(row))
-    return deltas
+    return deltas, gained
 
 
 def _gradient_equations(encoder: Encoder, posed: Posed, samples: Sequence[Sample]) -> list[tuple[str, Poly]]:
-    """dW_i = Delta_i H_{i-1} and db_i = Delta_i 1, minus the given gradient."""
-    deltas = [_backward(encoder, posed, s) for s in samples]
+    """dW_i = Delta_i H_{i-1} and db_i = Delta_i 1, and what trained slopes get, minus the given gradient."""
+    passes = [_backward(encoder, posed, s) for s in samples]
+    deltas = [d for d, _ in passes]
     found: list[tuple[str, Poly]] = []
     given = iter(posed.target.entries())
     for i, layer in enumerate(posed.network.layers):
@@ -186,6 +228,10 @@ def _gradient_equations(encoder: Encoder, posed: Posed, samples: Sequence[Sample
             if layer.bias is not None:
                 entry = total(d[i][j] for d in deltas)
                 found.append((f"{named[1]}[{j}]", entry - next(given)))
+    for i, activation in posed.network.trained_slopes():
+        entries = [total(gained[i][j] for _, gained in passes) for j in range(posed.network.widths[i])]
+        for j, entry in enumerate([total(entries)] if activation.shared else entries):
+            found.append((f"{activation.parameter}[{j}]", entry - next(given)))
     return found
 
 

@@ -22,21 +22,33 @@ Fixed = Mapping[str, bool]
 """Truth values of the literals of a cube, by name."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Neuron:
+    """A hidden neuron for a sample: whether it is ``active`` (its derivative is 1), or ``capped`` (at its
+    upper end); its ``value``; and whether its derivative (``passes``) and its value may be other than zero.
+    """
+
+    active: Formula
+    capped: Formula
+    value: Poly
+    passes: Formula
+    has_value: Formula
+
+
 @dataclass(slots=True)
 class Sample:
     """One sample of the unknown batch: its polynomials and literals.
 
     ``vector`` is the loss vector divided as the reduction says; ``labels`` has one formula per admitted
-    label (None for real labels, where ``y`` is a polynomial); ``state`` the literals that a cube fixes.
-    ``live``: where values and gradients may be other than zero, by hidden layer: where neurons are active,
-    and everywhere where they have a slope below.
+    label (None for real labels, where ``y`` is a polynomial); ``state`` the literals that a cube fixes;
+    ``neurons`` and ``pre``, their pre-activations, by hidden layer.
     """
 
     index: int
     x: tuple[Poly, ...]
     hidden: list[tuple[Poly, ...]] = field(default_factory=list)
-    active: list[tuple[Formula, ...]] = field(default_factory=list)
-    live: list[tuple[Formula, ...]] = field(default_factory=list)
+    pre: list[tuple[Poly, ...]] = field(default_factory=list)
+    neurons: list[tuple[Neuron, ...]] = field(default_factory=list)
     logits: tuple[Poly, ...] = ()
     probabilities: tuple[Poly, ...] = ()
     labels: tuple[Formula, ...] | None = None
@@ -44,13 +56,17 @@ class Sample:
     vector: tuple[Poly, ...] = ()
     state: list[Formula] = field(default_factory=list)
 
-    def pattern(self, i: int) -> tuple[Formula, ...]:
-        """The literals of hidden layer i."""
-        return PerLayer(self.active).at(i)
+    def layer(self, i: int) -> tuple[Neuron, ...]:
+        """The neurons of hidden layer i."""
+        return PerLayer(self.neurons).at(i)
 
-    def is_live(self, i: int, neuron: int) -> Formula:
-        """Whether a neuron of layer i is live: inputs (i = 0) and logits always are."""
-        return self.live[i - 1][neuron] if 0 < i <= len(self.live) else TRUE
+    def passes(self, i: int, neuron: int) -> Formula:
+        """Whether a neuron of layer i may have a delta: logits always do."""
+        return self.neurons[i - 1][neuron].passes if i <= len(self.neurons) else TRUE
+
+    def has_value(self, i: int, neuron: int) -> Formula:
+        """Whether a neuron of layer i may have a value other than zero: inputs (i = 0) always may."""
+        return self.neurons[i - 1][neuron].has_value if i else TRUE
 
 
 @dataclass(slots=True)

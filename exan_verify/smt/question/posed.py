@@ -14,7 +14,7 @@ import numpy as np
 from exan_verify.core.arrays import PerLayer
 from exan_verify.core.network import Array, Batch, Gradient, Network, ReluNetwork, to_fraction
 from exan_verify.core.question import Labels, Loss, Question
-from exan_verify.errors import InputError
+from exan_verify.errors import GradientError, InputError
 from exan_verify.exact.backprop import gradient as exact_gradient
 from exan_verify.smt.question.terms import Formula, Poly
 
@@ -35,12 +35,14 @@ class Target:
 
     Constants where the gradient is rational. For cross_entropy and bce with a batch given it is linear in
     ``symbols``, the batch's own probabilities, inside ``enclosures`` and with ``facts`` proved;
-    ``weight_sizes`` bounds the absolute value of each entry from below (0 where it may be zero).
+    ``weight_sizes`` bounds the absolute value of each entry from below (0 where it may be zero). ``slopes``:
+    the entries of trained slopes, layer by layer.
     """
 
     weights: tuple[tuple[tuple[Poly, ...], ...], ...]
     biases: tuple[tuple[Poly, ...] | None, ...]
     weight_sizes: PerLayer[tuple[tuple[Fraction, ...], ...]]
+    slopes: tuple[Poly, ...] = ()
     symbols: tuple[str, ...] = ()
     enclosures: Mapping[str, tuple[Fraction, Fraction]] = field(default_factory=dict)
     facts: tuple[tuple[str, Formula], ...] = ()
@@ -48,14 +50,15 @@ class Target:
 
     def entries(self) -> list[Poly]:
         """All entries in the order of the equations: layer by layer, neuron by neuron, the row of the weight
-        and then the bias.
+        and then the bias; trained slopes behind all of them.
         """
-        return [
+        found = [
             entry
             for rows, bias in zip(self.weights, self.biases, strict=True)
             for j, row in enumerate(rows)
             for entry in (*row, *(() if bias is None else (bias[j],)))
         ]
+        return [*found, *self.slopes]
 
     def nonzero_weights(self, i: int, tolerance: Fraction | None) -> list[tuple[int, int]]:
         """The entries (j, k) of dW_i that are proved different from zero, tolerance included."""
@@ -103,15 +106,20 @@ class Posed:
     @cached_property
     def title(self) -> str:
         """Comment lines that say what is asked."""
-        widths, asked = "-".join(map(str, self.network.widths)), self.question
-        other = "" if self.relu is not None else ", neurons with slopes below zero"
-        return (
+        widths, asked, network = "-".join(map(str, self.network.widths)), self.question, self.network
+        title = (
             f"Which batches of {self.size} samples have the given gradient?\n"
-            f"Network {widths}{'' if self.network.has_bias else ' without biases'}{other}, "
+            f"Network {widths}{'' if network.has_bias else ' without biases'}, "
             f"loss {asked.loss.value}, "
             f"reduction {asked.reduction.value}, labels {asked.labels.value}.\n"
             "on_s<m>_l<i>_n<j>: neuron j of hidden layer i is active for sample m; x_s<m>_<i>: its input i."
         )
+        if self.relu is not None:
+            return title
+        title += f"\nThe network is {network.architecture}."
+        if any((phi := network.activation(k)) and phi.high is not None for k in range(1, network.depth)):
+            title += "\ncap_s<m>_l<i>_n<j>: it is at its upper end; neither active nor there, at the lower."
+        return title
 
 
 def posed_question(network: Network, question: Question, batch: Batch | None, target: Target) -> Posed:
@@ -176,7 +184,14 @@ def rational_target(network: Network, gradient: Gradient) -> Target:
         weights.append(tuple(tuple(map(Poly.constant, row)) for row in entries))
         sizes.append(tuple(tuple(abs(v) for v in row) for row in entries))
         biases.append(None if bias is None else tuple(Poly.constant(to_fraction(v)) for v in bias))
-    return Target(weights=tuple(weights), biases=tuple(biases), weight_sizes=PerLayer(sizes))
+    trained = [activation.parameter for _, activation in network.trained_slopes()]
+    missing = [name for name in trained if name not in gradient.tensors]
+    if missing:
+        raise GradientError(
+            f"tensor {missing[0]!r} is missing: the slopes are trained, and have a gradient; add it"
+        )
+    slopes = tuple(Poly.constant(to_fraction(v)) for name in trained for v in gradient.tensors[name])
+    return Target(weights=tuple(weights), biases=tuple(biases), weight_sizes=PerLayer(sizes), slopes=slopes)
 
 
 def batch_target(network: Network, batch: Batch, question: Question) -> Target:

@@ -112,64 +112,95 @@ class Trace:
 
 def trace(posed: Posed, batch: ExactBatch, prefix: str = "p") -> Trace:
     """Run the batch; probability symbols are named ``<prefix>_<sample>_<class>``."""
-    found = Trace()
-    hidden, deltas = [], []
+    found, runs, deltas = Trace(), [], []
+    gained: list[dict[int, Row]] = []
     for m, (x, y) in enumerate(zip(batch.x, batch.y, strict=True)):
-        rows, active = _forward(posed, batch.point, x)
-        vector, margins = _vector(posed, batch.point, rows[-1], y, f"{prefix}_{m}", found)
+        run = _forward(posed, batch.point, x)
+        vector, margins = _vector(posed, batch.point, run.rows[-1], y, f"{prefix}_{m}", found)
         label = [] if posed.alphabet is None or len(posed.alphabet) == 1 else _label_bits(posed, y)
-        found.states.append((*(b for layer in active for b in layer), *label, *margins))
+        found.states.append((*run.bits, *label, *margins))
         found.vectors.append(vector)
-        hidden.append(rows[:-1])
-        deltas.append(_backward(posed, active, vector))
+        runs.append(run)
+        down, own = _backward(posed, run, vector)
+        deltas.append(down)
+        gained.append(own)
     for i, layer in enumerate(posed.network.layers):
         for j in range(layer.shape[0]):
             for k in range(layer.shape[1]):
-                found.gradient.append(total(d[i][j] * h[i][k] for d, h in zip(deltas, hidden, strict=True)))
+                found.gradient.append(
+                    total(d[i][j] * run.rows[i][k] for d, run in zip(deltas, runs, strict=True))
+                )
             if layer.bias is not None:
                 found.gradient.append(total(d[i][j] for d in deltas))
+    for i, activation in posed.network.trained_slopes():
+        rows = [total(own) for own in zip(*(one[i] for one in gained), strict=True)]
+        found.gradient += [total(rows)] if activation.shared else rows
     return found
 
 
-def _forward(posed: Posed, point: Point, x: Row) -> tuple[list[Row], list[tuple[bool, ...]]]:
-    rows, active = [x], []
+@dataclass(slots=True)
+class _Pass:
+    """Forward pass of a sample: ``rows`` the values of every layer from the inputs to the logits, ``pre`` the
+    pre-activations of the hidden layers and ``factors`` the derivatives there; ``bits`` as in a state.
+    """
+
+    rows: list[Row]
+    pre: list[Row] = field(default_factory=list)
+    factors: list[tuple[Fraction, ...]] = field(default_factory=list)
+    bits: list[bool] = field(default_factory=list)
+
+
+def _forward(posed: Posed, point: Point, x: Row) -> _Pass:
+    run = _Pass(rows=[x])
     layers = posed.network.layers
-    for i, layer in enumerate(layers):
+    for i, layer in enumerate(layers, 1):
         z = []
         for j in range(layer.shape[0]):
-            value = total(v * to_fraction(w) for v, w in zip(rows[-1], layer.weight[j], strict=True))
+            value = total(v * to_fraction(w) for v, w in zip(run.rows[-1], layer.weight[j], strict=True))
             z.append(value if layer.bias is None else value + to_fraction(layer.bias[j]))
-        if i == len(layers) - 1:
-            rows.append(tuple(z))
+        if i == len(layers):
+            run.rows.append(tuple(z))
             break
-        bits = tuple(point.sign(v) > 0 for v in z)
-        active.append(bits)
-        factors = _derivatives(posed, i + 1, bits)
-        rows.append(tuple(v * f for v, f in zip(z, factors, strict=True)))
-    return rows, active
+        values, factors, on, capped = [], [], [], []
+        activation = posed.network.activation(i)
+        for j, value in enumerate(z):
+            slope = Fraction(0) if activation is None else to_fraction(activation.slope[j])
+            low = Fraction(0) if activation is None else activation.low
+            high = None if activation is None else activation.high
+            # at either end the derivative is that outside
+            above = high is not None and point.sign(value - high) >= 0
+            active = not above and point.sign(value - low) > 0
+            factors.append(Fraction(1) if active else Fraction(0) if above else slope)
+            below = (value - low) * slope + low
+            values.append(value if active else Poly.constant(high) if above and high is not None else below)
+            on.append(active)
+            capped += [] if high is None else [above]
+        run.pre.append(tuple(z))
+        run.factors.append(tuple(factors))
+        run.bits += [*on, *capped]
+        run.rows.append(tuple(values))
+    return run
 
 
 def run_forward(posed: Posed, point: Point, x: Row) -> Row:
     """The logits of one sample."""
-    return _forward(posed, point, x)[0][-1]
+    return _forward(posed, point, x).rows[-1]
 
 
-def _backward(posed: Posed, active: list[tuple[bool, ...]], vector: Row) -> list[Row]:
-    deltas = [vector]
-    for i in range(len(active), 0, -1):
-        weight, row = posed.network.layers[i].weight, []
-        for j, factor in enumerate(_derivatives(posed, i, active[i - 1])):
+def _backward(posed: Posed, run: _Pass, vector: Row) -> tuple[list[Row], dict[int, Row]]:
+    """The deltas of every layer, and what trained slopes get, by hidden layer."""
+    deltas, gained, trained = [vector], dict[int, Row](), dict(posed.network.trained_slopes())
+    for i in range(len(run.factors), 0, -1):
+        weight, row, own = posed.network.layers[i].weight, list[Poly](), list[Poly]()
+        for j, (factor, z) in enumerate(zip(run.factors[i - 1], run.pre[i - 1], strict=True)):
             parts = zip(deltas[0], weight[:, j], strict=True)
-            row.append(total(d * to_fraction(w) for d, w in parts) * factor if factor else Poly({}))
+            back = total(d * to_fraction(w) for d, w in parts) if factor or i in trained else Poly({})
+            row.append(back * factor)
+            own.append(Poly({}) if factor == 1 else back * z)
+        if i in trained:
+            gained[i] = tuple(own)
         deltas.insert(0, tuple(row))
-    return deltas
-
-
-def _derivatives(posed: Posed, layer: int, active: tuple[bool, ...]) -> list[Fraction]:
-    """The activation's derivative at the neurons of a hidden layer (1-based): z times it is its value."""
-    activation = posed.network.activation(layer)
-    below = [0] * len(active) if activation is None else activation.slope
-    return [Fraction(1) if on else to_fraction(slope) for on, slope in zip(active, below, strict=True)]
+    return deltas, gained
 
 
 def _label_bits(posed: Posed, y: Row) -> list[bool]:
@@ -249,6 +280,8 @@ def _in_order(posed: Posed, tensors: Any) -> list[Fraction]:
         for j in range(layer.shape[0]):
             out += [to_fraction(v) for v in arrays[0][j]]
             out += [to_fraction(arrays[1][j])] if layer.bias is not None else []
+    for _, activation in posed.network.trained_slopes():
+        out += [to_fraction(v) for v in tensors[activation.parameter]]
     return out
 
 
@@ -262,6 +295,8 @@ def _within_by_balls(posed: Posed, batch: ExactBatch, slack: Fraction) -> bool:
         for j in range(layer.shape[0]):
             entries += [named[0][j, k] for k in range(layer.shape[1])]
             entries += [named[1][j, 0]] if layer.bias is not None else []
+    for _, activation in posed.network.trained_slopes():
+        entries += balls[activation.parameter].entries()
     symbols = {n: _arb(low).union(_arb(high)) for n, (low, high) in posed.target.enclosures.items()}
     goal = [g.evaluate(symbols, _arb) for g in posed.target.entries()]
     limit = _arb(slack)

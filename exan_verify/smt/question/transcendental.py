@@ -17,7 +17,7 @@ import flint
 import numpy as np
 
 from exan_verify.core.arrays import PerLayer
-from exan_verify.core.network import Batch, ReluNetwork
+from exan_verify.core.network import Batch, Network
 from exan_verify.core.question import Loss, Question
 from exan_verify.errors import RangeError
 from exan_verify.exact.softmax import to_ball
@@ -35,7 +35,7 @@ MOST_BITS = 4096
 """Probabilities below 2^-4096 are enclosed with zero: longer numbers would not be worth their length."""
 
 
-def transcendental_target(network: ReluNetwork, batch: Batch, question: Question) -> Target:
+def transcendental_target(network: Network, batch: Batch, question: Question) -> Target:
     """The target of a batch under a transcendental loss."""
     loss = question.loss
     posed = Posed(
@@ -191,7 +191,7 @@ def _substitute(element: Poly, values: Mapping[str, Poly]) -> Poly:
     return element.evaluate(values, Poly.constant)
 
 
-def _shaped(network: ReluNetwork, entries: Any, balls: Mapping[str, Any]) -> Target:
+def _shaped(network: Network, entries: Any, balls: Mapping[str, Any]) -> Target:
     weights, biases, sizes = [], [], []
     for layer in network.layers:
         rows, bias = [], []
@@ -202,7 +202,9 @@ def _shaped(network: ReluNetwork, entries: Any, balls: Mapping[str, Any]) -> Tar
         weights.append(tuple(rows))
         biases.append(tuple(bias) if layer.bias is not None else None)
         sizes.append(tuple(tuple(_size(e, balls) for e in row) for row in rows))
-    return Target(weights=tuple(weights), biases=tuple(biases), weight_sizes=PerLayer(sizes))
+    return Target(
+        weights=tuple(weights), biases=tuple(biases), weight_sizes=PerLayer(sizes), slopes=tuple(entries)
+    )
 
 
 def _size(entry: Poly, balls: Mapping[str, Any]) -> Fraction:

@@ -13,6 +13,7 @@ __all__ = ["GROUPS", "Case", "Disagreement", "Law", "all_laws"]
 
 GROUPS = (
     "verdicts",
+    "activations",
     "planted",
     "certificates",
     "metamorphic",

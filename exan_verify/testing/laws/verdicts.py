@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from hypothesis import strategies as st
 
 from exan_verify.core.facts import Facts
-from exan_verify.core.network import Batch
+from exan_verify.core.network import Batch, Network
+from exan_verify.core.question import Question
 from exan_verify.core.verdict import Outcome, SampleStatus
 from exan_verify.errors import SoundnessError
 from exan_verify.exact.backprop import gradient, gradient_ball
@@ -26,7 +24,6 @@ from exan_verify.testing.laws.law import (
     require_no_contradiction,
 )
 from exan_verify.testing.strategies import questions
-from exan_verify.testing.strategies.basic import sloped
 
 ENGINES = ("lifting", "scale", "families", "residual", "enumeration")
 
@@ -50,8 +47,6 @@ def engines_agree(case: Case) -> Outcome:
     return facts.outcome(case.question.batch.size, distinct=case.question.batch.distinct)
 
 
-_MSE: Mapping[str, Any] = {"loss": "mse", "labels": "one_hot", "biases": True}
-
 _TINY = st.one_of(
     questions(samples=(1, 2), widths=(1, 2, 2)),
     questions(samples=(1, 2), widths=(2, 3, 2)),
@@ -74,44 +69,6 @@ def solvers_agree(case: Case) -> Outcome:
     return theirs.outcome
 
 
-SLOPES = (-2, -0.5, 0.25, 3)
-"""Below zero; above it is 1."""
-
-
-@law(
-    "slopes",
-    "Tiny networks with two slopes: solvers, which know nothing of lifting, do not contradict it",
-    lambda: cases(
-        st.one_of(
-            questions(samples=2, widths=(1, 5, 1), generic=True, **_MSE),
-            questions(samples=(1, 2), widths=(2, 4, 1), **_MSE),
-        ),
-        slopes=st.lists(st.sampled_from(SLOPES), min_size=5, max_size=5),
-    ),
-)
-def solvers_agree_with_lifting(case: Case) -> str:
-    """The whole question to a solver, once; it may give up."""
-    from exan_verify.api.certify import certify
-    from exan_verify.smt.decide import decide
-    from exan_verify.smt.portfolio import Settings
-
-    question = case.question
-    network = sloped(question.network, [case.params["slopes"][: question.network.widths[1]]])
-    lifted = certify(
-        network,
-        batch=question.batch,
-        loss=question.loss.value,
-        reduction=question.reduction.value,
-        labels=question.labels.value,
-        engine="lifting",
-    )
-    if lifted.outcome is not Outcome.UNIQUE:
-        return "not lifted"
-    asked = decide(network, question.question, batch=question.batch, settings=Settings(rounds=()))
-    require_no_contradiction(lifted, asked, "lifting and solvers")
-    return f"unique, solvers: {asked.outcome.value}"
-
-
 @law(
     "order-of-engines",
     "The exact engines together say what the pipeline with less work says, or more",
@@ -125,13 +82,17 @@ def more_work_never_contradicts(case: Case) -> Outcome:
 
 
 def same_gradient(question: Instance, other: Batch) -> bool:
+    """Whether a batch has the gradient of the question's batch, as :func:`same_gradient_of` tells."""
+    return same_gradient_of(question.network, question.question, question.batch, other)
+
+
+def same_gradient_of(network: Network, asked: Question, own: Batch, other: Batch) -> bool:
     """Exactly for rational losses; for the others every entry's balls of 300 bits meet."""
-    network, own, loss = question.network, question.batch, question.loss
+    loss = asked.loss
     if loss.rational:
-        return gradient(network, own, loss, question.reduction) == gradient(
-            network, other, loss, question.reduction
-        )
-    one, two = (gradient_ball(network, b, loss, question.reduction, 300) for b in (own, other))
+        first, second = (gradient(network, b, loss, asked.reduction) for b in (own, other))
+        return first == second
+    one, two = (gradient_ball(network, b, loss, asked.reduction, 300) for b in (own, other))
     return all(
         a.overlaps(b) for name in one for a, b in zip(one[name].entries(), two[name].entries(), strict=True)
     )

@@ -15,7 +15,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from exan_verify.core.arrays import to_fraction
-from exan_verify.core.network import Activation, Array, Asked, Batch, Network, PiecewiseNetwork, ReluNetwork
+from exan_verify.core.network import Array, Asked, Batch, Network, ReluNetwork
 from exan_verify.core.question import Labels, Loss, Reduction
 from exan_verify.errors import InputError, unknown, whole
 
@@ -55,18 +55,6 @@ def checked_slopes(slopes: Sequence[Any] | None) -> tuple[Fraction, ...] | None:
     return found
 
 
-def sloped(network: ReluNetwork, slopes: Sequence[Sequence[Any]]) -> PiecewiseNetwork:
-    """The same layers with a slope below zero for each neuron of each hidden layer."""
-    activations = tuple(
-        Activation(
-            slope=np.array([to_fraction(s) for s in own], dtype=object),
-            name=f"slopes {', '.join(sorted({str(s) for s in own}))}",
-        )
-        for own in slopes
-    )
-    return PiecewiseNetwork(layers=network.layers, activations=activations, notes=network.notes)
-
-
 @st.composite
 def _networks(
     draw: st.DrawFn,
@@ -95,7 +83,7 @@ def _networks(
     if slopes is None or len(widths) == 2:
         return network
     each = st.sampled_from(slopes)
-    return sloped(network, [draw(st.lists(each, min_size=n, max_size=n)) for n in widths[1:-1]])
+    return network.sloped([draw(st.lists(each, min_size=n, max_size=n)) for n in widths[1:-1]])
 
 
 def networks(

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
+from exan_verify.core.arrays import fractions, freeze
 from exan_verify.core.network import Array, ReluNetwork, exact_array
-from exan_verify.core.staged import Convolution, Pool, Residual, StagedNetwork
+from exan_verify.core.staged import Convolution, Entry, Pool, Residual, StagedNetwork
 from exan_verify.errors import InputError, unknown, whole
 
 STAGES = ("convolution", "groups", "sum", "maximum", "mean")
@@ -27,7 +28,8 @@ def staged_networks(
 ) -> st.SearchStrategy[StagedNetwork]:
     """Networks of 1 to ``max_stages`` of the ``stages`` named, on pictures of 1 or 2 channels of 4 x 4 or
     4 x 5 pixels, below a head with one hidden layer: multiples of 1/8 between -1 and 1. Where a pool would be
-    the first one, a convolution is.
+    the first one, a convolution is. Some shift and scale the pictures first; kernels, strides, dilations and
+    zeros around pictures differ by their sides.
 
     ``groups``: a convolution in groups; ``sum``: two branches, with or without a convolution on the shorter;
     ``maximum`` and ``mean``: pools. :func:`batches` draws pictures for them.
@@ -62,7 +64,15 @@ def _staged(draw: st.DrawFn, kinds: tuple[str, ...], most: int, hidden: int, cla
         [_numbers(rng, hidden), _numbers(rng, classes)],
         names=["head.0", "head.2"],
     )
-    return StagedNetwork(stages=tuple(found), head=head)
+    return StagedNetwork(stages=tuple(found), head=head, entry=_entry(rng, start[0]))
+
+
+def _entry(rng: np.random.Generator, channels: int) -> Entry | None:
+    """A shift and scale for each channel, or none."""
+    if rng.random() < 0.7:
+        return None
+    factor, shift = rng.choice([-4, 2, 8, 12], channels) / 8, rng.integers(-8, 9, channels) / 8
+    return Entry(factor=freeze(fractions(factor)), shift=freeze(fractions(shift)))
 
 
 def _stage(
@@ -111,16 +121,29 @@ def _convolution(
 ) -> Convolution:
     """Of any geometry that fits; ``same``: one that keeps height and width."""
     channels, height, width = shape
-    kernel = draw(st.sampled_from([1, 3])) if same else draw(st.integers(1, min(3, height, width)))
-    margin = kernel // 2 if same else draw(st.integers(0, kernel - 1))
-    stride = 1 if same else draw(st.integers(1, 2))
+    if same:
+        kernel = (draw(st.sampled_from([1, 3])),) * 2
+        padding, stride, dilation = (kernel[0] // 2,) * 4, (1, 1), (1, 1)
+    else:
+        kernel = draw(st.integers(1, 3)), draw(st.integers(1, 3))
+        reach = [draw(st.integers(1, 2)) if size > 1 else 1 for size in kernel]
+        # what is wider than the picture takes zeros around it; on either side fewer than it reaches
+        spans = [step * (size - 1) for step, size in zip(reach, kernel, strict=True)]
+        before = [draw(st.integers(0, span)) for span in spans]
+        after = [
+            max(draw(st.integers(0, span)), span + 1 - size - first)
+            for span, size, first in zip(spans, (height, width), before, strict=True)
+        ]
+        padding = before[1], after[1], before[0], after[0]
+        stride = draw(st.integers(1, 2)), draw(st.integers(1, 2))
+        dilation = reach[0], reach[1]
     return Convolution(
-        weight=_numbers(rng, out, channels // groups, kernel, kernel),
+        weight=_numbers(rng, out, channels // groups, *kernel),
         bias=_numbers(rng, out) if draw(st.booleans()) else None,
         input_shape=shape,
-        stride=(stride, stride),
-        padding=(margin,) * 4,
-        dilation=(1, 1),
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
         name=name,
         groups=groups,
     )

@@ -202,7 +202,8 @@ def zero_pre_activation() -> Example:
         network,
         [[1, 0], [2, 0]],
         [0, 0],
-        "UNIQUE by z3 (every activation pattern unsatisfiable); no engine has a certificate for it",
+        "UNIQUE, certified by cubes; and by z3 (every activation pattern unsatisfiable)",
+        outcome=Outcome.UNIQUE,
     )
 
 
@@ -268,14 +269,72 @@ def one_shared_neuron(labels: Labels = Labels.ONE_HOT) -> Example:
 
 
 def one_logit_shared_neuron(labels: Labels = Labels.ONE_HOT) -> Example:
-    """P2 fails with a single neuron and a single logit: 1-1-1; smaller still, but only z3 decides it."""
+    """P2 fails with a single neuron and a single logit: 1-1-1, the smallest of all."""
     network = ReluNetwork.from_arrays([[[1]], [[1]]], [[1], [0]])
     return _example(
         network,
         [[0], [1]],
         [0, 0],
-        "UNIQUE by z3 (every activation pattern unsatisfiable); no engine has a certificate for it",
+        "UNIQUE, certified by cubes; and by z3 (every activation pattern unsatisfiable)",
         labels=labels,
+    )
+
+
+def sample_beside_a_dead_one() -> Example:
+    """P1 fails for a single sample: 1-2-1, x = 2 with two live ExANs beside a dead, fitted one.
+
+    On x > 0 f = x, and g = 2 (f - y): sums of g and of g x are 4 and 8 for x = 2, y = 0 as for x = 1/2, y = 0
+    and x = 5/2, y = 1.
+    """
+    network = ReluNetwork.from_arrays([[[1], [1]], [[F(1, 2), F(1, 2)]]], [[0, 0], [0]])
+    return _example(
+        network,
+        [[2], [-1]],
+        [0, 0],
+        "sample 0 has two exclusive neurons; sample 1 is dead, and its loss vector is 0",
+        second=([[F(1, 2)], [F(5, 2)]], [0, 1]),
+    )
+
+
+def shared_by_an_exclusive_one() -> Example:
+    """P2 fails for a single sample: 1-2-1, x = 1 shares its only neuron with x = 3, which has another one."""
+    network = ReluNetwork.from_arrays([[[1], [1]], [[1, 1]]], [[0, -2], [0]])
+    return _example(
+        network,
+        [[3], [1]],
+        [0, 0],
+        "neuron 1 is exclusive to sample 0, and neuron 0 is shared: sample 1 has no exclusive neuron",
+        outcome=Outcome.UNIQUE,
+    )
+
+
+def pairs_of_neurons() -> Example:
+    """P2 fails on an open set of weights: 2-9-2, three neurons for each pair of samples, rank R = U - 3."""
+    z = (
+        *((-1, 1, 1), (-2, 2, 2), (-1, 1, 2), (2, -1, 2), (1, -2, 1), (2, -1, 2)),
+        *((2, 2, -2), (1, 1, -2), (1, 1, -1)),
+    )
+    out = [[-2, 0, 1, -1, -2, 1, 0, 2, -2], [-1, 1, 1, 0, 1, -2, 1, 1, 0]]
+    first = [[a - c, b - c] for a, b, c in z]
+    return _example(
+        ReluNetwork.from_arrays([first, out], [[c for _, _, c in z], [0, 1]]),
+        [[1, 0], [0, 1], [0, 0]],
+        [0, 1, 1],
+        "no exclusive neuron; rank R = 12 - 3 at layer 1, so that the batch is UNIQUE",
+        outcome=Outcome.UNIQUE,
+    )
+
+
+def ratio_groups() -> Example:
+    """Algorithm B.1's groups mislead: 1-2-2, two samples, two classes of columns, one of them a mixture."""
+    network = ReluNetwork.from_arrays([[[1], [2]], [[1, 0], [0, 1]]], [[0, -3], [0, 0]])
+    return _example(
+        network,
+        [[1], [2]],
+        [1, 0],
+        "neuron 0 is shared and neuron 1 exclusive to sample 1: two columns that are not parallel, and the "
+        "first is no multiple of a loss vector",
+        outcome=Outcome.UNIQUE,
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from exan_verify.core.arrays import PerLayer
-from exan_verify.core.network import Array, Batch, ReluNetwork, to_fraction
+from exan_verify.core.network import Array, Batch, Network, ReluNetwork, to_fraction
 from exan_verify.core.question import Labels, Loss, Reduction
 from exan_verify.exact.backprop import backward, forward, gradient
 from exan_verify.exact.linalg import identity, multiply, rank, solve
@@ -26,7 +26,7 @@ T = TypeVar("T")
 class Pair:
     """Two batches of one network, meant to have one gradient. ``members``: the samples that differ."""
 
-    network: ReluNetwork
+    network: Network
     first: Batch
     second: Batch
     members: tuple[int, ...] = ()
@@ -75,19 +75,19 @@ def one_hot(classes: int, chosen: Sequence[int]) -> Array:
     return exact([[int(c == k) for k in range(classes)] for c in chosen])
 
 
-def deltas(network: ReluNetwork, batch: Batch, loss: Loss = Loss.MSE) -> PerLayer[Array]:
+def deltas(network: Network, batch: Batch, loss: Loss = Loss.MSE) -> PerLayer[Array]:
     """``Delta_1 .. Delta_L``, each (n_i, M), over Q, for reduction sum and a rational loss."""
     passed = forward(network, batch)
     vectors = loss_vectors(loss, passed.logits, batch.labels, 1)
     return PerLayer(delta.fractions() for delta in backward(network, passed, vectors))
 
 
-def delta(network: ReluNetwork, batch: Batch, layer: int, loss: Loss = Loss.MSE) -> Array:
+def delta(network: Network, batch: Batch, layer: int, loss: Loss = Loss.MSE) -> Array:
     """``Delta_layer`` (n_layer, M) of :func:`deltas`; layers count from 1."""
     return deltas(network, batch, loss).at(layer)
 
 
-def features(network: ReluNetwork, batch: Batch, layer: int) -> Array:
+def features(network: Network, batch: Batch, layer: int) -> Array:
     """``[H_{layer-1} 1]`` over Q, (M, n_{layer-1} + 1); layers count from 1. Without biases no ones."""
     found = forward(network, batch).features(layer).T.fractions()
     ones = exact(np.ones((batch.size, int(network.has_bias)), dtype=int))

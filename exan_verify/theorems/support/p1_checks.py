@@ -38,13 +38,11 @@ def breaks_p1(
     """
     second = example.second
     assert second is not None
-    layer = Layered(network=example.network, batch=example.batch)
+    layer = Layered(network=example.relu, batch=example.batch)
     pair = Pair(network=example.network, first=example.batch, second=second)
     zeros = [z for b in (example.batch, second) for z in forward(example.network, b).zeros]
     found = {
-        "published condition": exclusivity(
-            example.network, example.batch, loss=example.question.loss
-        ).published,
+        "published condition": exclusivity(example.relu, example.batch, loss=example.question.loss).published,
         "same gradient": same_gradient(pair),
         "another batch": not same_samples(pair),
         "live deltas as stated": (min(map(len, live(layer))) >= 2) is live_deltas,
@@ -70,7 +68,7 @@ def broken(
 
 def only_two_batches(example: Example) -> Result:
     """Whether the list of all second batches (one logit, 0/1 targets) is the stored one."""
-    layer = Layered(network=example.network, batch=example.batch)
+    layer = Layered(network=example.relu, batch=example.batch)
     found = list(second_batches(layer))
     same = [same_samples(Pair(network=example.network, first=b, second=example.second or b)) for b in found]
     return Result(holds=same == [True], detail=f"{len(found)} second batch(es), the stored one among them")
@@ -139,7 +137,7 @@ def fails_where_it_must(progress: Progress, _seed: int) -> Result:
     for done, make in enumerate(COUNTEREXAMPLES):
         progress("counterexamples of P1", done, len(COUNTEREXAMPLES))
         example = make()
-        held.append(all_apart(Layered(network=example.network, batch=example.batch)))
+        held.append(all_apart(Layered(network=example.relu, batch=example.batch)))
     return Result(holds=not any(held), detail="no counterexample of P1 meets the rank condition")
 
 
@@ -210,7 +208,7 @@ def nothing_for_finite_labels(layer: Layered) -> bool:
 def counterexample_instead(_layer: Layered) -> Layered:
     """The stored counterexample in place of the instance."""
     example = published_insecure()
-    return Layered(network=example.network, batch=example.batch)
+    return Layered(network=example.relu, batch=example.batch)
 
 
 def lifted_layers(seed: int) -> Iterator[Layered]:

@@ -52,10 +52,10 @@ def refutes_p2(example: Example, layers: str, *, strict: bool = True) -> Result:
     return all_met(found)
 
 
-def refuted(name: str, example: Callable[[], Example], layers: str) -> Check:
+def refuted(name: str, example: Callable[[], Example], layers: str, *, strict: bool = True) -> Check:
     """A check that runs :func:`refutes_p2`."""
     what = "recomputes the exclusivity, certifies the batch and gives the certificate to the kernel"
-    return by_example(name, what, example=example, judge=partial(refutes_p2, layers=layers))
+    return by_example(name, what, example=example, judge=partial(refutes_p2, layers=layers, strict=strict))
 
 
 def solver_says_unique(example: Example, seed: int = 0) -> Result:
@@ -265,7 +265,7 @@ def support_determines_features(layer: Layered) -> bool:
 
 def support_shown(example: Example) -> Result:
     """The same at an example, with independent loss vectors."""
-    layer = Layered(network=example.network, batch=example.batch, question=example.question)
+    layer = Layered(network=example.relu, batch=example.batch, question=example.question)
     vectors = loss_vectors(Loss.MSE, forward(layer.network, layer.batch).logits, layer.batch.labels, 1)
     return all_met(
         {

@@ -7,17 +7,24 @@ s = +-gamma for one gamma, and then B only has to mix signs.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from exan_verify.core.network import Batch, ReluNetwork, to_fraction
+import flint
+import numpy as np
+
+from exan_verify.core.network import Array, Batch, ReluNetwork, to_fraction
 from exan_verify.core.question import Labels, Loss, Question
 from exan_verify.core.verdict import Outcome
+from exan_verify.exact import linalg
 from exan_verify.exact.backprop import forward
 from exan_verify.exact.linalg import solve
+from exan_verify.exact.softmax import to_ball
 from exan_verify.exclusivity import exclusivity
 from exan_verify.theorems.replay import replay
-from exan_verify.theorems.statement import Example, Result
+from exan_verify.theorems.statement import Example, Progress, Result
+from exan_verify.theorems.support.counterexamples import published_insecure
 from exan_verify.theorems.support.example_check import all_met
 from exan_verify.theorems.support.exclusive_layers import corners
 from exan_verify.theorems.support.laboratory import exact
@@ -97,12 +104,92 @@ def _example(network: ReluNetwork, first: Any, second: Any) -> Example:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class FourSamples:
+    """3-n-2 with output weights that are real: two batches of four samples, up to one factor of all s.
+
+    ``network`` has the first layer of the counterexample for one logit and neurons beside its own;
+    ``first`` and ``second`` (4, 3) are inputs, ``own`` and ``other`` their s = p_0 - [y = 0] up to a factor.
+    """
+
+    network: ReluNetwork
+    first: Array
+    second: Array
+    own: Array
+    other: Array
+
+
+def four_samples() -> FourSamples:
+    """From the counterexample for one logit: g = B g' there, and nothing but B, signs and g matters here."""
+    example = published_insecure()
+    second, layer = example.second, example.network.layers[0]
+    assert second is not None
+    assert layer.bias is not None
+    values = [forward(example.network, b).logits[0] - exact(b.labels)[:, 0] for b in (example.batch, second)]
+    rows = np.concatenate([exact(layer.weight), exact(layer.bias).reshape(-1, 1)], axis=1)
+    beside = [row + step / 64 for row in rows for step in linalg.identity(4)]
+    weights = np.array([*rows, *beside], dtype=object)
+    network = ReluNetwork.from_arrays([weights[:, :-1], [[0] * len(weights)] * 2], [weights[:, -1], [0, 0]])
+    inputs = exact(example.batch.inputs), exact(second.inputs)
+    return FourSamples(network=network, first=inputs[0], second=inputs[1], own=values[0], other=values[1])
+
+
+def balance(four: FourSamples, factor: Fraction) -> Any:
+    """A ball around ``sum s m - sum s' m'`` for ``s = factor own``, m the margin f_0 - f_1 that has this s.
+
+    |s| = 1 / (1 + e^u), and m = u for s < 0, -u for s > 0.
+    """
+    with flint.ctx.workprec(256):
+        totals = []
+        for values in (four.own, four.other):
+            sizes = [to_ball(abs(factor * v)) for v in values]
+            totals.append(sum((a * (a / (1 - a)).log() for a in sizes), flint.arb(0)))
+        return totals[0] - totals[1]
+
+
+def four_break_two_classes(progress: Progress, _seed: int) -> Result:
+    """Whether real output weights exist under which the four samples have a second batch (P.5)."""
+    progress("four samples, K = 2", 0, 1)
+    four = four_samples()
+    ones, seen, hidden, patterns, zeros = exact(np.ones((1, 4), dtype=int)), [], [], [], False
+    for inputs, values in ((four.first, four.own), (four.second, four.other)):
+        batch = Batch.of(
+            inputs, [0] * 4, network=four.network, loss=Loss.CROSS_ENTROPY, labels=Labels.ONE_HOT
+        )
+        passed = forward(four.network, batch)
+        patterns.append(passed.pattern(1))
+        hidden.append(passed.hidden[-1].fractions())
+        extended = np.concatenate([exact(inputs), ones.T], axis=1)
+        rows = [(patterns[-1] * values) @ extended, (hidden[-1] @ values).reshape(-1, 1)]
+        seen.append(np.concatenate([*rows, np.full((len(rows[0]), 1), values.sum(), dtype=object)], axis=1))
+        zeros |= any(bool(z.any()) for z in passed.zeros)
+    system = np.concatenate([np.concatenate([h, ones]).T for h in hidden])
+    alone = patterns[0] & (patterns[0].sum(axis=1, keepdims=True) == 1)
+    least, most = 1 / F(64), 1 / max(abs(v) for v in (*four.own, *four.other)) - F(1, 1024)
+    ends = [balance(four, factor) for factor in (least, most)]
+    found = {
+        "two exclusive neurons per sample, none at zero": (
+            bool((alone.sum(axis=0) >= 2).all()) and not zeros
+        ),
+        "all sums over neurons, their inputs and features are equal": bool(np.all(seen[0] == seen[1])),
+        "the margins are those of output weights where their balance is zero": (
+            linalg.rank(system) == 7 and not (np.concatenate([four.own, -four.other]) @ system).any()
+        ),
+        "some of these weights are all other than zero": all(
+            linalg.rank(np.concatenate([system, unit.reshape(1, -1)])) == 8
+            for unit in linalg.identity(system.shape[1])[:-1]
+        ),
+        "the balance changes its sign": bool(ends[0] > 0 > ends[1]),
+    }
+    return all_met(found)
+
+
 def breaks_two_classes(example: Example) -> Result:
     """Whether ``example`` meets P1's condition, K = 2, softmax, and the kernel accepts its second batch.
 
     Deltas: w_j . g = (w_0j - w_1j) (p_0 - [y = 0]) is zero only where the two outgoing weights are equal.
     """
-    second, network = example.second, example.network
+    second, network = example.second, example.relu
     assert second is not None
     outgoing = network.layers[-1].weight
     found = {

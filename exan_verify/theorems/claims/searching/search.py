@@ -189,7 +189,7 @@ def _stage_of_solver(
     found = solved.counterexample
     if found is not None:
         example, tally = found.example, way.tally(name, way.effort)
-        found = way.minimal(tally, (example.network, example.batch), example.second) or found
+        found = way.minimal(tally, (example.relu, example.batch), example.second) or found
     return _stage(name, says, counts, start, "paths"), found
 
 

@@ -30,7 +30,7 @@ from exan_verify.theorems.support.laboratory import (
     same_samples,
     spoiled,
 )
-from exan_verify.theorems.support.p2_checks import solved
+from exan_verify.theorems.support.p2_checks import refuted as p2_refuted
 from exan_verify.theorems.support.shorthands import REFUTES, by_instances, coq, kernel, written
 
 SHAPES = (((3, 2, 4, 2), 3), ((2, 1, 4, 1), 2), ((4, 2, 3), 4), ((3, 2, 2, 3, 2), 3))
@@ -67,7 +67,7 @@ def same_gradient_however_far(pair: Pair) -> bool:
 
 def _unprotected(_seed: int) -> Iterator[Layered]:
     example = one_input()
-    yield Layered(network=example.network, batch=example.batch)
+    yield Layered(network=example.relu, batch=example.batch)
 
 
 def short_rank_and_unique(layer: Layered) -> bool:
@@ -150,11 +150,11 @@ STATEMENTS = (
                 said="batches with n_1 < M are UNIQUE",
                 direction=REFUTES,
             ),
-            solved("1-1-1", one_logit_shared_neuron),
+            p2_refuted("1-1-1", one_logit_shared_neuron, "every"),
         ),
         example=one_input,
-        smallest="1-1-2 with M = 2 is the smallest with a certificate. 1-1-1 with both labels 0 is smaller "
-        "by a logit and rests on z3; n_1 < M needs M = 2, so that nothing is smaller.",
+        smallest="1-1-1 with M = 2 and both labels 0 is smaller by a logit; n_1 < M "
+        "needs M = 2, so that nothing is smaller.",
         remark="The rank deficit is real, its consequence is not: with d <= n_1 the features above can "
         "determine the inputs through the forward pass.",
     ),

@@ -29,7 +29,7 @@ from exan_verify.theorems.support.laboratory import (
     same_samples,
     spoiled,
 )
-from exan_verify.theorems.support.p2_checks import solved
+from exan_verify.theorems.support.p2_checks import refuted as p2_refuted
 from exan_verify.theorems.support.shorthands import NEITHER, REFUTES, by_instances, coq, kernel, written
 
 WIDTHS = ((2, 4, 2), (3, 4, 2), (2, 3, 3, 2), (2, 4, 1))
@@ -119,7 +119,7 @@ def one_dimension(example: Example) -> Result:
     """One region, and |S| - rank [1, Y] = 1."""
     return all_met(
         {
-            "one region, no pre-activation zero": in_region(example.network, example.batch.inputs),
+            "one region, no pre-activation zero": in_region(example.relu, example.batch.inputs),
             "|S| - r = 1": _complement(exact(example.batch.labels)).shape[1] == 1,
         }
     )
@@ -227,7 +227,7 @@ STATEMENTS = (
                 said="reflections that fix one-hot labels exchange two samples",
                 direction=REFUTES,
             ),
-            solved("1-1-1", one_logit_shared_neuron),
+            p2_refuted("1-1-1", one_logit_shared_neuron, "every"),
             by_instances(
                 "real",
                 "reflects three samples with real labels of one logit: there it is a second batch, with the "
@@ -241,8 +241,8 @@ STATEMENTS = (
             ),
         ),
         example=one_dimension_left,
-        smallest="1-1-2 is the smallest with a certificate. 1-1-1 with both labels 0 is smaller by a logit "
-        "and rests on z3; |S| - r = 1 needs two samples, so that nothing is smaller.",
+        smallest="1-1-1 with both labels 0 is smaller by a logit; "
+        "|S| - r = 1 needs two samples, so that nothing is smaller.",
         remark="For labels that are real numbers the reflection is in general a genuine second batch, even "
         "with known labels.",
     ),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from random import Random
 
-from exan_verify.core.network import Batch
+from exan_verify.core.network import Batch, ReluNetwork
 from exan_verify.exact.backprop import forward
 from exan_verify.theorems.bounded import three_samples, two_samples
 from exan_verify.theorems.bounded.generic_counts import STATED, Case, cases, settled
@@ -49,6 +49,7 @@ def exceptions(_seed: int) -> Iterator[Pair]:
 
 def one_region_two_batches(pair: Pair) -> bool:
     """All four samples in one region, one gradient, the same labels, other samples."""
+    assert isinstance(pair.network, ReluNetwork)
     together = in_region(pair.network, exact([*pair.first.inputs, *pair.second.inputs]))
     return together and same_gradient(pair) and not same_samples(pair) and pair.first.y == pair.second.y
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from fractions import Fraction
 from random import Random
 
-from exan_verify.core.network import Batch, ReluNetwork
+from exan_verify.core.network import Batch, Network, ReluNetwork
 from exan_verify.core.question import Labels, Loss, Question
 from exan_verify.core.verdict import Outcome
 from exan_verify.exact.linalg import rank
@@ -131,8 +131,8 @@ def upper_layer_alone() -> Example:
     )
 
 
-def layer_two_passes(network: ReluNetwork, batch: Batch) -> bool:
-    """rank [dW_2 | db_2] = M and rank R = U - M at layer 2, over Q."""
+def layer_two_passes(network: Network, batch: Batch) -> bool:
+    """rank [dW_2 | db_2] = M and rank R = U - M at layer 2, which ReLU follows, over Q."""
     delta = deltas(network, batch)
     layer = Layer(
         patterns=exact((delta[1] != 0).astype(int)),
@@ -173,6 +173,7 @@ def _warning(_seed: int) -> Iterator[Pair]:
 
 def labels_are_lost(pair: Pair) -> bool:
     """C1 holds at layer 1, a label is not told, and the second batch is another with the same gradient."""
+    assert isinstance(pair.network, ReluNetwork)
     first = Layered(network=pair.network, batch=pair.first)
     other = same_gradient(pair) and not same_samples(pair)
     return other and lifts_at(first, 1) and full_below(first, 1) and not labels_told(first, 1)

@@ -89,9 +89,15 @@ STATEMENTS = (
         standing=Standing.PROVED,
         grounds=(
             coq("cubic.v: L3_candidates, L3", "samples with different patterns: dim null(R3) = M is enough"),
-            written(
-                "Appendix L3", "groups of any sizes; each certificate's rank is recomputed by the kernel"
+            coq(
+                "triples.v: L3_group_candidates, L3_groups, card_triples",
+                "groups of any sizes: the rank that leaves sum binom(s_k + 2, 3) is enough",
             ),
+            coq(
+                "triples.v: mixed3_solves, mixed3_independent",
+                "so many independent elements of the null space there always are",
+            ),
+            written("Appendix L3", "the same on paper; each certificate's rank is recomputed by the kernel"),
             measured("this check", "groups (2,1,1,1), (3,1,1,1), (4,1): null dimensions 7, 13, 21"),
         ),
         checks=(

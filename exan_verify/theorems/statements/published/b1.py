@@ -39,7 +39,7 @@ def equal_logits() -> Example:
 
 def scale_is_wrong(example: Example) -> Result:
     """Whether the guessed scale of the first sample is provably not the true one."""
-    error = relative_error(vector_of(example.network, example.batch), int(example.batch.labels[0]))
+    error = relative_error(vector_of(example.relu, example.batch), int(example.batch.labels[0]))
     wrong = not error.contains(0)
     return Result(holds=wrong, detail=f"(guessed scale) / (true scale) - 1 = {error.str(6)}")
 

@@ -15,7 +15,7 @@ from exan_verify.exact.linalg import rank
 from exan_verify.exact.softmax import loss_vectors
 from exan_verify.exclusivity import exclusivity
 from exan_verify.theorems.statement import Example, Result, Standing, Statement
-from exan_verify.theorems.support.counterexamples import parallel_columns, zero_first_row
+from exan_verify.theorems.support.counterexamples import parallel_columns, ratio_groups, zero_first_row
 from exan_verify.theorems.support.example_check import by_example
 from exan_verify.theorems.support.exclusive_layers import Layered, drawn_layer
 from exan_verify.theorems.support.laboratory import drawn, exact
@@ -115,7 +115,7 @@ def as_bce(layer: Layered) -> Layered:
 
 def parallel_of_different_samples(example: Example) -> Result:
     """Whether ``example`` has two parallel columns of dW_L that belong to ExANs of different samples."""
-    weight = _last_weight(Layered(network=example.network, batch=example.batch))
+    weight = _last_weight(Layered(network=example.relu, batch=example.batch))
     pattern = forward(example.network, example.batch).patterns[-1]
     alone = pattern.sum(axis=1) == 1
     pairs = [
@@ -128,10 +128,27 @@ def parallel_of_different_samples(example: Example) -> Result:
     return Result(holds=bool(shown), detail=f"parallel columns of different samples: {shown}")
 
 
+def mixed_group(example: Example) -> Result:
+    """Whether dW_L has as many directions of columns as there are samples, and one is no loss vector's."""
+    layer = Layered(network=example.relu, batch=example.batch)
+    weight, vectors = _last_weight(layer), _vectors(layer)
+    groups: list[int] = []
+    for j in range(weight.shape[1]):
+        if weight[:, j].any() and all(rank(weight[:, [j, k]]) == 2 for k in groups):
+            groups.append(j)
+    mixed = [
+        j
+        for j in groups
+        if all(rank(np.stack([weight[:, j], vectors[:, m]], axis=1)) == 2 for m in range(example.batch.size))
+    ]
+    holds = len(groups) == example.batch.size and bool(mixed)
+    return Result(holds=holds, detail=f"columns of different directions: {groups}; no loss vector's: {mixed}")
+
+
 def first_row_vanishes(example: Example) -> Result:
     """Whether the published condition holds and yet the first row of dW_L is zero and a column is not."""
-    weight = _last_weight(Layered(network=example.network, batch=example.batch))
-    published = exclusivity(example.network, example.batch, loss=example.question.loss).published
+    weight = _last_weight(Layered(network=example.relu, batch=example.batch))
+    published = exclusivity(example.relu, example.batch, loss=example.question.loss).published
     holds = published and bool(np.all(weight[0] == 0)) and bool(np.any(weight != 0))
     rows = [[str(v) for v in row] for row in weight.tolist()]
     return Result(holds=holds, detail=f"dW_L (sum) = {rows}", data={"published": published})
@@ -219,6 +236,32 @@ STATEMENTS = (
         example=lambda: replace(parallel_columns(), shown=parallel_of_different_samples),
         smallest="Two samples with a neuron each: no network with a hidden layer is smaller than 1-2-1.",
         remark="The batch is UNIQUE all the same: what fails is the grouping, not the reconstruction.",
+    ),
+    refuted(
+        name="e2-ratio-groups",
+        group="E2",
+        title="As many groups of parallel columns as samples are the samples",
+        source=SOURCE,
+        published="The columns of the last weight gradient are grouped by their ratios; a group is a sample.",
+        reading="If the columns of dW_L that are not zero have exactly M different directions, these are the "
+        "directions of the M loss vectors.",
+        hypotheses=("the non-zero columns of dW_L have exactly M directions",),
+        conclusion="Every one of them is the direction of a sample's loss vector.",
+        latex=r"\#\{[(dW_L)_{:,j}]\neq0\}=M\ \Longrightarrow\ \{[(dW_L)_{:,j}]\}=\{[g^m]\}",
+        grounds=(kernel("counterexamples.py: ratio_groups", "1-2-2, M = 2, mse", REFUTES),),
+        checks=(
+            by_example(
+                "mixture",
+                "computes dW_L and the loss vectors exactly and compares their directions",
+                example=ratio_groups,
+                judge=mixed_group,
+            ),
+        ),
+        example=lambda: replace(ratio_groups(), shown=mixed_group),
+        smallest="Two directions need two neurons and two logits, and one sample has one direction: 1-2-2 "
+        "with M = 2 is the least.",
+        remark="A shared neuron beside an exclusive one is enough; which groups are exclusive is not told by "
+        "their number.",
     ),
     Statement(
         name="e2-two-classes",

@@ -29,6 +29,7 @@ from exan_verify.theorems.support.shorthands import (
 from exan_verify.theorems.support.two_classes import (
     affinely_independent,
     breaks_two_classes,
+    four_break_two_classes,
     published_two_classes,
 )
 
@@ -110,23 +111,34 @@ STATEMENTS = (
                 "5-12-2, M = 6, affinely independent inputs",
                 REFUTES,
             ),
+            symbolic("its check `four samples`", "M = 4 with real output weights", REFUTES),
             written("Appendix P, P.5", "why equal margins let loss vectors mix", NEITHER),
         ),
-        checks=tuple(
-            by_example(
-                name,
-                "recomputes the published condition, deltas and pre-activations; the kernel compares the "
-                "gradients symbol by symbol",
-                example=example,
-                judge=breaks_two_classes,
-            )
-            for name, example in (("3-12-2", published_two_classes), ("5-12-2", affinely_independent))
+        checks=(
+            *(
+                by_example(
+                    name,
+                    "recomputes the published condition, deltas and pre-activations; the kernel compares the "
+                    "gradients symbol by symbol",
+                    example=example,
+                    judge=breaks_two_classes,
+                )
+                for name, example in (("3-12-2", published_two_classes), ("5-12-2", affinely_independent))
+            ),
+            Check(
+                name="four samples",
+                what="shows over Q and by balls that two batches of four samples agree for some real output "
+                "weights",
+                run=four_break_two_classes,
+                direction=REFUTES,
+            ),
         ),
         example=published_two_classes,
-        smallest="Smallest known. With one hidden layer none has fewer than four samples, two inputs or "
-        "eight neurons (P.5).",
-        remark="Up to three samples it is true (p1-one-logit); whether it fails with four or five is not "
-        "known. Such batches are exceptions (p1-generic-one-logit). The one-logit network with f = f_0 - f_1 "
+        smallest="Smallest known in rational numbers. With one hidden layer none has fewer than four "
+        "samples, two inputs or eight neurons (P.5).",
+        remark="Up to three samples it is true (p1-one-logit). With four it fails for real output weights; "
+        "with rational weights and margins a search of all mixings of four and of five samples found none. "
+        "Such batches are exceptions (p1-generic-one-logit). The one-logit network with f = f_0 - f_1 "
         "refutes P1 under bce in the same way.",
     ),
     _refuted(

@@ -39,8 +39,8 @@ PUBLISHED = (
 )
 STRICT = "no pre-activation is zero"
 ONE_LOGIT_LESS = (
-    "1-1-2 with M = 2 is the smallest with a certificate. 1-1-1 with both labels 0 is smaller by a logit and "
-    "rests on z3; nothing is smaller, because one sample without an ExAN is dead and moves (S3)."
+    "1-1-1 with M = 2 and both labels 0 is smaller by a logit and has a certificate too; nothing is smaller, "
+    "because one sample without an ExAN is dead and moves (S3)."
 )
 SOFTMAX_SMALLER = (
     "Smallest known; of the batches of two samples tried in 1-1-2 and 1-1-3 no engine says UNIQUE. One "
@@ -88,7 +88,9 @@ def _one_layer(place: str, symbol: str, kind: str) -> Statement:
     known = kind == "known"
     example, size = (_known, "1-1-2") if known else (_real, "2-3-1")
     two, lower = (exclusive_below, "1-3-1-1") if place == "last" else (exclusive_above, "1-2-3-1")
-    beside = p2_checks.solved("1-1-1", _known_one_logit) if known else p2_checks.refuted(lower, two, place)
+    beside = (
+        p2_checks.refuted("1-1-1", _known_one_logit, place) if known else p2_checks.refuted(lower, two, place)
+    )
     return _refuted(
         name=f"p2-{place}-layer-{kind}",
         title=f"No exclusive neuron in the {place} ReLU layer, "
@@ -136,7 +138,7 @@ STATEMENTS = (
         example=one_shared_neuron,
         checks=(
             p2_checks.refuted("1-1-2", one_shared_neuron, "last"),
-            p2_checks.solved("1-1-1", one_logit_shared_neuron),
+            p2_checks.refuted("1-1-1", one_logit_shared_neuron, "every"),
         ),
         remark="Its only hidden layer is the first and the last.",
     ),
@@ -157,7 +159,7 @@ STATEMENTS = (
         example=one_shared_neuron,
         checks=(
             p2_checks.refuted("1-1-2", one_shared_neuron, "first"),
-            p2_checks.solved("1-1-1", one_logit_shared_neuron),
+            p2_checks.refuted("1-1-1", one_logit_shared_neuron, "every"),
         ),
         remark="Peeling (E4) already contradicts this reading in spirit: a sample without ExAN may be "
         "peeled.",
@@ -185,7 +187,7 @@ STATEMENTS = (
         checks=(
             p2_checks.refuted("1-1-2", one_shared_neuron, "every"),
             p2_checks.refuted("1-1-3", shared_three_classes, "every"),
-            p2_checks.solved("1-1-1", one_logit_shared_neuron),
+            p2_checks.refuted("1-1-1", one_logit_shared_neuron, "every"),
         ),
         remark="Even samples of one region are UNIQUE as a rule when there are two logits or more and labels "
         "are one-hot (S5).",
@@ -198,7 +200,10 @@ STATEMENTS = (
         latex=r"E=0,\ \{y'_m\}=\{y_m\}\ \Longrightarrow\ \exists B'\neq B:\ \nabla(B')=\nabla(B)",
         grounds=(kernel("counterexamples.py: one_shared_neuron", "1-1-2, M = 2, known labels", REFUTES),),
         example=_known,
-        checks=(p2_checks.refuted("1-1-2", _known, "every"), p2_checks.solved("1-1-1", _known_one_logit)),
+        checks=(
+            p2_checks.refuted("1-1-2", _known, "every"),
+            p2_checks.refuted("1-1-1", _known_one_logit, "every"),
+        ),
         remark="The weakest form of the claim's negation; p2-real-labels is the strongest.",
     ),
     _refuted(
@@ -269,6 +274,9 @@ STATEMENTS = (
         latex=r"K=1,\ E=0,\ z_i^m[j]=0\text{ allowed}\ \Longrightarrow\ \exists B'\neq B:\ "
         r"\nabla(B')=\nabla(B)",
         grounds=(
+            kernel(
+                "counterexamples.py: zero_pre_activation", "2-2-1, M = 2, every label and region", REFUTES
+            ),
             solver(
                 "p2-zero-pre-activation.smt2",
                 "2-2-1, M = 2: no second batch in any activation pattern",
@@ -277,11 +285,11 @@ STATEMENTS = (
             solver("p2-dead-at-a-point.smt2", "1-2-1, M = 1, outside the reading: one dead sample", NEITHER),
         ),
         checks=(
-            p2_checks.solved("2-2-1", zero_pre_activation),
+            p2_checks.refuted("2-2-1", zero_pre_activation, "every", strict=False),
             p2_checks.solved("2-3-1", zero_pre_activation_three_neurons),
             replace(p2_checks.solved("1-2-1", dead_at_a_point), direction=NEITHER),
         ),
-        example=lambda: replace(zero_pre_activation(), shown=p2_checks.solver_says_unique),
+        example=zero_pre_activation,
         smallest="With d >= 2 and M = 2 one neuron in the first layer is too narrow (narrow-first-layer): "
         "2-2-1 is the least.",
         remark="Neurons at zero bound the region from the side that the shear needs. With one sample, which "

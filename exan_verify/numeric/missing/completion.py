@@ -1,0 +1,333 @@
+"""The attack on a sparsified gradient: the largest entries of every tensor were kept, the others are zero.
+
+A = [dW_1 | db_1] has rank M, so that its kept entries complete it where every row and column keeps more than
+M: alternating least squares over the kept entries, with the others bounded by the smallest one that was kept
+(Jain, Netrapalli and Sanghavi 2013; the ridge is that of the nuclear norm, Mazumder, Hastie and Tibshirani
+2010). From more columns than samples the ridge leaves those that are not needed at zero, in a few rounds: the
+singular values tell the rank by a gap, which is not there among those of the entries kept. On the rows and
+columns that keep enough, the completion then is exact.
+
+Lifting takes these rows, with what the columns say of the inputs. Pixels whose columns keep too little follow
+from what these keep, and from what the last layer keeps: dW_2 = G^T H is linear in them, as loss vectors and
+states of neurons are known by then. The batch has to reproduce every kept entry, and no other entry may
+exceed the smallest one kept."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from exan_verify.errors import RangeError
+from exan_verify.numeric.methods.lifting.lift import Lift
+from exan_verify.numeric.problem.passes import backward, delta_spans, forward
+from exan_verify.numeric.problem.problem import LayerGradient, Problem
+from exan_verify.numeric.problem.records import Attack, Candidate, Evidence
+from exan_verify.numeric.problem.spectrum import column_space
+from exan_verify.numeric.waiting import Telling, proceed
+
+_LEFT_OUT = 0.05
+"""Share of zeros, among rows and columns that are used, from which entries are taken to be left out."""
+
+_SMALL = 1e-3
+"""Share of the root mean square of the entries kept, below which the smallest of them would be were nothing
+left out: of a gradient 1e-7 and less, of the largest 99 % 3e-3."""
+
+_RIDGE = 1e-3
+"""Of the nuclear norm, where the largest entry is one."""
+
+_ROUNDS, _EXACT_ROUNDS = 12, 120
+
+_GAP = 1e3
+"""Between the singular values that are needed and those that the ridge leaves."""
+
+_SPARE = 4
+"""Entries more than M that a row or column has to keep to be completed exactly."""
+
+_FLOORS = (0.1, 0.1, 0.03, 0.03, 0.01, 0.01, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5)
+"""Below which pixels count as zero, in turn: faint pixels at the rim of digits are .01 to .3."""
+
+_ZERO = 1e-4
+
+_FITS = 1e-9
+"""Relative distance at which entries kept are reproduced; roundings are 1e-13, other batches beyond 1e-4."""
+
+_SAFETY = 16.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Completed:
+    """A matrix on the ``rows`` (n,) and ``columns`` (c,) that its kept entries determine: ``values`` (n, c),
+    zero elsewhere, of ``rank``; ``residual``: relative, on the entries kept there."""
+
+    values: Tensor
+    rows: Tensor
+    columns: Tensor
+    rank: int
+    residual: float
+
+
+def sparsified(layer: LayerGradient) -> bool:
+    """Whether small entries of the layer's dW were left out: zeros among used rows and columns, and none
+    small beside them."""
+    if not layer.weight_whole or not layer.bias_whole:
+        return False
+    kept = layer.d_weight != 0
+    used = int(kept.any(dim=1).sum()) * int(kept.any(dim=0).sum())
+    if not used or int(kept.sum()) > (1 - _LEFT_OUT) * used:
+        return False
+    entries = layer.d_weight[kept].double().abs()
+    return float(entries.min()) > _SMALL * float(entries.square().mean().sqrt())
+
+
+def complete(kept: Float[Tensor, "n c"], limit: Float[Tensor, "n c"], most: int) -> Completed | None:
+    """The matrix of lowest rank, at most ``most``, with the entries ``kept`` where these are not zero, and
+    within ``limit`` elsewhere; None where no rank below ``most`` is told."""
+    scale = float(kept.abs().max())
+    mask, given, bound = kept != 0, kept / scale, limit / scale
+    u, values, vt = torch.linalg.svd(given, full_matrices=False)
+    left, right = u[:, :most] * values[:most].sqrt(), vt[:most].T * values[:most].sqrt()
+    rank = most
+    for _ in range(_ROUNDS):
+        proceed()
+        left = _solved(*_with_bounds(mask, given, bound, left @ right.T), right, _RIDGE)
+        weights, targets = _with_bounds(mask, given, bound, left @ right.T)
+        right = _solved(weights.T, targets.T, left, _RIDGE)
+        left, right, values = _balanced(left, right)
+        falls = torch.nonzero(values[:-1] > _GAP * values[1:].clamp(min=1e-300))[:, 0]
+        if len(falls):
+            rank = int(falls[0]) + 1
+            break
+    if rank >= most:
+        return None
+    left, right = left[:, :rank], right[:, :rank]
+    weights = mask.double()
+    rows, columns = torch.ones_like(mask[:, 0]), torch.ones_like(mask[0])
+    for _ in range(_ROUNDS):
+        rows = weights[:, columns].sum(dim=1) >= rank + _SPARE
+        columns = weights[rows].sum(dim=0) >= rank + _SPARE
+    if int(rows.sum()) <= rank or int(columns.sum()) <= rank:
+        return None
+    weights, given = weights[rows][:, columns], given[rows][:, columns]
+    left, right = left[rows], right[columns]
+    residual, before = math.inf, math.inf
+    for k in range(_EXACT_ROUNDS):
+        proceed()
+        left = _solved(weights, given, right, 0.0)
+        right = _solved(weights.T, given.T, left, 0.0)
+        left, right, _ = _balanced(left, right)
+        residual = float((weights * (left @ right.T - given)).norm() / given.norm())
+        if residual < 1e-14 or (k % 10 == 9 and not residual < 0.5 * before):
+            break
+        before = residual if k % 10 == 9 else before
+    values = torch.zeros_like(kept)
+    values[rows.nonzero(), columns.nonzero().T] = scale * (left @ right.T)
+    return Completed(values=values, rows=rows, columns=columns, rank=rank, residual=residual)
+
+
+def _with_bounds(mask: Tensor, given: Tensor, bound: Tensor, current: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights and targets: kept entries, and the others where they exceed their bound."""
+    over = ~mask & (current.abs() > bound)
+    return (mask | over).double(), torch.where(mask, given, torch.where(over, current.sign() * bound, 0.0))
+
+
+def _solved(weights: Tensor, targets: Tensor, factor: Tensor, ridge: float) -> Tensor:
+    """The other factor, row by row, by least squares on the entries of weight one."""
+    size = factor.shape[1]
+    gram = (weights @ (factor[:, :, None] * factor[:, None, :]).flatten(1)).view(-1, size, size)
+    gram = gram + max(ridge, 1e-15) * torch.eye(size, dtype=gram.dtype, device=gram.device)
+    solved: Tensor = torch.linalg.solve(gram, (targets @ factor)[:, :, None])[:, :, 0]
+    return solved
+
+
+def _balanced(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The factors with orthogonal columns of equal norm, and the singular values of their product."""
+    q, r = torch.linalg.qr(left)
+    p, s = torch.linalg.qr(right)
+    u, values, vt = torch.linalg.svd(r @ s.T)
+    return q @ u * values.sqrt(), p @ vt.T * values.sqrt(), values
+
+
+def attack_sparsified(problem: Problem, tell: Telling) -> Attack | None:
+    """The batch behind the entries kept; None where they do not complete the first layer's gradient.
+
+    One hidden layer of ReLU, the whole gradient at its own scale, and labels of the loss's own kind.
+    """
+    first, last = problem.layers
+    kept = first.augmented()
+    limit = torch.full_like(kept, float(first.d_weight[first.d_weight != 0].abs().min()))
+    limit[:, -1] = float(first.d_bias[first.d_bias != 0].abs().min()) if bool(first.d_bias.any()) else 0.0
+    most = min(
+        math.isqrt(2 * len(kept)) + 1, min(kept.shape) - 1, 2 * (problem.question.batch_size or 1 << 30)
+    )
+    tell("completing the gradient of layer 1", 0.1)
+    done = complete(kept, limit, most)
+    if done is None or not bool(done.columns[-1]):
+        return None
+    whole = replace(
+        first,
+        d_weight=done.values[:, :-1],
+        d_bias=done.values[:, -1],
+        weight_rows=done.rows,
+        bias_rows=done.rows,
+    )
+    nothing = replace(
+        last,
+        d_weight=torch.zeros_like(last.d_weight),
+        d_bias=torch.zeros_like(last.d_bias),
+        weight_given=False,
+        bias_given=False,
+    )
+    completed = replace(problem, layers=(whole, nothing))
+    generator = problem.generator()
+    spaces = tuple(
+        column_space(
+            layer, unit_roundoff=max(problem.unit_roundoff, done.residual), most=most, generator=generator
+        )
+        for layer in completed.layers
+    )
+    try:
+        found = Lift().find(completed, spaces)
+    except RangeError:
+        return None
+    if len(found.x) != done.rank:
+        return None
+    x, errors, y = _inputs(problem, done, found.x)
+    return _judged(problem, done, x, y, errors)
+
+
+def _inputs(problem: Problem, done: Completed, x: Float[Tensor, "M d"]) -> tuple[Tensor, Tensor, Tensor]:
+    """The whole inputs, their estimated errors (M,) and labels, from inputs that lack pixels."""
+    last = problem.layers[1]
+    c = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
+    # deltas, states and loss vectors on the rows completed: exact, whatever the missing pixels are
+    delta = (done.values @ torch.linalg.pinv(c)) * done.rows[:, None]
+    active = (delta.abs() > 1e-7 * delta.abs().amax(dim=0)).double()
+    spans = active.T[:, :, None] * last.weight.double().T
+    g = (torch.linalg.pinv(spans, rtol=1e-10) @ delta.T[:, :, None])[:, :, 0]
+    missing = torch.nonzero(~done.columns[:-1])[:, 0]
+    unit = max(problem.unit_roundoff, done.residual)
+    errors = _SAFETY * unit * torch.linalg.pinv(delta).norm(dim=1) * float(delta.norm()) * x.abs().amax(dim=1)
+    if len(missing):
+        x = x.clone()
+        solved, spread = _missing_pixels(problem, done, x, delta, active, g, missing)
+        x[:, missing] = solved
+        errors = torch.maximum(errors, spread)
+    trace = forward(problem, x)
+    fit = problem.fit_labels(
+        trace.logits, delta_spans(problem, trace) * done.rows[:, None], delta.T, samples=len(x)
+    )
+    return x, errors, fit.labels
+
+
+def _missing_pixels(
+    problem: Problem,
+    done: Completed,
+    x: Float[Tensor, "M d"],
+    delta: Float[Tensor, "n M"],
+    active: Float[Tensor, "n M"],
+    g: Float[Tensor, "M K"],
+    missing: Tensor,
+) -> tuple[Float[Tensor, "M q"], Float[Tensor, " M"]]:
+    """Pixels of columns that keep too little for themselves, and how far roundings move them."""
+    first, last = problem.layers
+    size, count = len(x), len(missing)
+    weight = first.weight.double()
+    # sum_m delta_jm x_mi = A_ji where kept
+    j, i = torch.nonzero((first.d_weight[:, missing] != 0) & done.rows[:, None], as_tuple=True)
+    own = torch.zeros(len(j), size, count, dtype=x.dtype, device=x.device)
+    own[torch.arange(len(j), device=x.device), :, i] = delta[j]
+    right = first.d_weight[:, missing].double()[j, i]
+    # sum_m g_mk a_jm (w_j x_m + b_j) = dW_2,kj where kept
+    k, h = torch.nonzero((last.d_weight != 0) & done.rows, as_tuple=True)
+    factor = g[:, k].T * active[h]
+    below = factor[:, :, None] * weight[h][:, None, missing]
+    pre = x @ weight.T + first.bias
+    rest = last.d_weight.double()[k, h] - (factor * pre.T[h]).sum(dim=1)
+    # each kind in units of its own entries
+    scales = (right.norm() / max(len(j), 1) ** 0.5, last.d_weight.double().norm() / max(len(k), 1) ** 0.5)
+    matrix = torch.cat([own.flatten(1) / scales[0].clamp(min=1e-300), below.flatten(1) / scales[1]])
+    target = torch.cat([right / scales[0].clamp(min=1e-300), rest / scales[1]])
+    solved = _sparsest(matrix, target)
+    used = solved != 0
+    inverse = torch.linalg.pinv(matrix[:, used], rtol=1e-10)
+    left = float((matrix @ solved - target).norm())
+    spread = torch.zeros_like(solved)
+    spread[used] = inverse.norm(dim=1) * (left + problem.unit_roundoff * float(target.norm()))
+    return solved.view(size, count), _SAFETY * spread.view(size, count).amax(dim=1)
+
+
+def _sparsest(matrix: Float[Tensor, "e u"], target: Float[Tensor, " e"]) -> Float[Tensor, " u"]:
+    """A solution of ``matrix z = target`` with few entries: least squares, reweighted by what the entries
+    were (Gorodnitsky and Rao 1997), then on the largest of them."""
+    weights = torch.ones_like(matrix[0])
+    solved = torch.zeros_like(weights)
+    for floor in _FLOORS:
+        proceed()
+        scaled = matrix * weights
+        gram = scaled @ matrix.T
+        gram.diagonal().add_(1e-13 * gram.diagonal().mean())
+        solved = weights * (matrix.T @ torch.linalg.solve(gram, target))
+        weights = solved.square() + floor**2
+    kept = solved.abs() > _ZERO
+    if int(kept.sum()) >= len(matrix):
+        return solved
+    exact = torch.zeros_like(solved)
+    exact[kept] = torch.linalg.lstsq(matrix[:, kept], target[:, None]).solution[:, 0]
+    return exact
+
+
+def _judged(problem: Problem, done: Completed, x: Tensor, y: Tensor, errors: Tensor) -> Attack:
+    """Consistent where the batch has every entry that was kept, and no larger one elsewhere."""
+    size = problem.question.batch_size or len(x)
+    trace = forward(problem, x)
+    deltas = backward(problem, trace, problem.loss_vectors(trace.logits, y) / problem.divisor(size))
+    worst = missed = total = 0.0
+    for layer, h, delta in zip(problem.layers, trace.hidden, deltas, strict=True):
+        for given, made in ((layer.d_weight.double(), delta.T @ h), (layer.d_bias, delta.sum(dim=0))):
+            kept = given != 0
+            largest = float(given.abs().max()) or 1.0
+            least = float(given[kept].abs().min()) if bool(kept.any()) else 0.0
+            off = torch.where(kept, (made - given).abs(), (made.abs() - least).clamp(min=0))
+            worst = max(worst, float(off.max()) / largest)
+            missed, total = missed + float(off.square().sum()), total + float(given.square().sum())
+    residual = math.sqrt(missed / max(total, 1e-300))
+    limit = 1e-3 * x.abs().amax(dim=1).clamp(min=1.0)
+    good = (errors <= limit) & (worst <= max(_FITS, 1e2 * problem.unit_roundoff)) & (size == len(x))
+    share = float((problem.layers[0].d_weight != 0).double().mean())
+    told = f"layer 1's gradient was completed at rank {done.rank} from the {share:.0%} of its entries kept"
+    reason = f"entries that were kept are missed by {worst:.1e} of the largest"
+    left = torch.nonzero(~good)[:, 0].tolist()
+    return Attack(
+        x=x[good],
+        y=y[good],
+        status=tuple(
+            Evidence(
+                method="completion",
+                layer=1,
+                error_bound=float(errors[m]),
+                residual=worst,
+                isolation=0.0,
+                label_residual=worst,
+                label_margin=1.0,
+                unconfirmed=f"{told}; no other batch is excluded",
+            )
+            for m in torch.nonzero(good)[:, 0].tolist()
+        ),
+        gradient_residual=residual,
+        complete=not left,
+        batch_size=size,
+        batch_size_source="rank" if problem.question.batch_size is None else "given",
+        method="completion",
+        layer=1,
+        layers=(),
+        candidates=tuple(
+            Candidate(x=x[m], label=y[m], error_estimate=float(errors[m]), reason=reason) for m in left
+        ),
+        reason=reason if left else "",
+        seconds=0.0,
+        notes=(told,),
+    )
