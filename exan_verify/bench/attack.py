@@ -119,6 +119,16 @@ CASES = (
         samples=48,
         data="mnist",
     ),
+    *(
+        Case(
+            name=f"784-{width}x6-10 M={samples} MNIST, initialised",
+            widths=(784, *[width] * 6, 10),
+            samples=samples,
+            data="mnist",
+            seeds=3,
+        )
+        for width, samples in ((200, 25), (400, 64))
+    ),
     Case(name="784-1000-10 M=34", widths=(784, 1000, 10), samples=34),
     Case(name="100-100-4 M=20, degree 3", widths=(100, 100, 4), samples=20),
     Case(

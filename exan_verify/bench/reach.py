@@ -253,18 +253,26 @@ def figure(rows: Sequence[Row]) -> bytes:
                 ]
                 ends = [(row.neurons, row.per_unknown) for row in own if row.per_unknown is not None]
                 state = "trained" if trained else "initialised"
+                if own and not ends:
+                    # hollow: what candidates show where no batch was found whole
+                    ends = [(r.neurons, r.shown_per_unknown) for r in own if r.shown_per_unknown is not None]
+                    line, hollow = " ", True
+                else:
+                    hollow = False
                 if ends:
                     axes.plot(
                         *zip(*ends, strict=True),
                         line,
                         marker=mark,
                         markersize=5,
+                        fillstyle="none" if hollow else "full",
                         color=f"C{methods.index(method)}",
-                        label=f"{method}, {state}, {activation}",
+                        label=f"{method}, {state}, {activation}" + (" (candidates)" if hollow else ""),
                     )
         axes.set_xscale("log", base=2)
         axes.set_yscale("log", base=2)
         axes.set_xticks(neurons, [str(count) for count in neurons])
+        axes.set_xlim(0.8 * min(neurons, default=64), 1.25 * max(neurons, default=64))
         axes.set_yticks(_TICKS, [str(tick) for tick in _TICKS])
         axes.minorticks_off()
         axes.set_xlabel("neurons")

@@ -12,7 +12,7 @@ from exan_verify.errors import RangeError
 from exan_verify.numeric.attack import run
 from exan_verify.numeric.methods.equations import layer_equations, lifted_unknowns
 from exan_verify.numeric.methods.searching.difference_map import difference_map
-from exan_verify.numeric.methods.searching.guesses import loss_vector_guesses
+from exan_verify.numeric.methods.searching.guesses import active_value_guesses, loss_vector_guesses
 from exan_verify.numeric.problem.passes import backward, forward
 from tests.support.attack_cases import attacked, largest_excess, problem_of, spaces_of
 from tests.support.cases import default_network, random_case
@@ -156,3 +156,41 @@ def test_candidates_are_kept_away_from_what_is_known():
         shares.append(float(((known.T @ unit).abs().amax(dim=0) > 0.99).double().mean()))
     assert shares[0] > 0.5
     assert shares[1] < 0.1
+
+
+def test_all_samples_of_deep_narrow_networks_are_found():
+    """On three networks 95 % at least, and nothing else, though in their last layers neurons are active for
+    all samples or for none."""
+    widths, samples = [40, *[60] * 6, 5], 10
+    found = 0
+    for seed in range(3):
+        network = default_network(widths, seed=seed)
+        rng = np.random.default_rng(seed)
+        x = (1 + 0.5 * rng.normal(size=(samples, widths[0]))).astype(np.float32)
+        batch = _classified(network, x, rng.integers(0, 5, samples))
+        result = attacked(network, batch, method="assign", batch_size=samples)
+        assert not len(result.x) or largest_excess(result, batch) <= 1
+        found += len(result.x)
+    assert found >= 0.95 * 3 * samples
+
+
+def test_guesses_know_which_neurons_above_are_alive():
+    """Four layers below the loss of a narrow network guesses have cosines of 0.48 with samples' deltas, where
+    patterns drawn from all neurons give 0.2."""
+    near = []
+    for seed in range(6):
+        network = default_network([40, *[80] * 6, 5], seed=seed)
+        rng = np.random.default_rng(seed)
+        x = (1 + 0.5 * rng.normal(size=(8, 40))).astype(np.float32)
+        batch = _classified(network, x, rng.integers(0, 5, 8))
+        problem = problem_of(network, batch)
+        trace = forward(problem, torch.tensor(x).double())
+        deltas = backward(problem, trace, problem.loss_vectors(trace.logits, torch.tensor(batch.labels)))
+        true = torch.nn.functional.normalize(problem.layers[3].backward(deltas[3]), dim=1)
+        guesses = active_value_guesses(problem, 2, 200, problem.generator())
+        near.append(float((true @ torch.nn.functional.normalize(guesses, dim=0)).amax(dim=0).median()))
+    assert np.median(near) > 0.33
+
+
+def _classified(network, x, y):
+    return Batch.of(x, y, network=network, loss=Loss.CROSS_ENTROPY, labels=Labels.ONE_HOT)

@@ -9,7 +9,7 @@ no stranger does. docs/theory.md section 5.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -41,6 +41,9 @@ _CANDIDATES = (128, 640)
 _PATIENCE = 10
 """Rounds without a new sample after which the search gives up."""
 
+_FIRST_PATIENCE = 2
+"""The same, where several layers are tried before one of them is searched at length."""
+
 _SHARES = ((0.5, 1.0), (0.3, 0.2), (0.1, 0.05))
 """Shares outside of the span of what is known that candidates keep once half of the samples are, each with
 the part of the missing samples that a round is expected to find with it, until one has been tried. Larger
@@ -57,7 +60,8 @@ _ALIKE = 0.99
 
 
 class Assign:
-    """Search by the difference map at the last hidden layer with enough neurons, then at others."""
+    """Search by the difference map at the hidden layers with enough neurons, the last one first: shortly at
+    each until one yields the whole batch, then at length where most was found."""
 
     name = "assign"
 
@@ -71,17 +75,26 @@ class Assign:
         if not usable:
             excess = too_many(problem, max(eq.samples for eq in layers))
             raise RangeError(excess or _too_narrow(layers))
-        # guesses are best where the next delta is the loss vector
-        usable.sort(key=lambda eq: (eq.index < len(layers) - 1, -_room(eq)))
-        best: Finding | None = None
-        for equations in usable:
-            found = _at_layer(problem, spaces, equations)
-            if best is None or found.x.shape[0] > best.x.shape[0]:
-                best = found
-            if found.whole:
+        # layers at which samples have merged yield least; guesses are best where the next delta is the loss
+        # vector, and better the nearer it is
+        samples = max(eq.samples for eq in layers)
+        usable.sort(key=lambda eq: (eq.samples < samples, eq.index < len(layers) - 1, -_room(eq)))
+        patience = _PATIENCE if len(usable) == 1 else _FIRST_PATIENCE
+        tried = [_AtLayer.of(problem, spaces, usable[0], patience)]
+        for equations in usable[1:]:
+            if tried[-1].finding.whole:
                 break
-        assert best is not None
-        return replace(best, layers=tuple(_summary(eq) for eq in layers))
+            tried.append(_AtLayer.of(problem, spaces, equations, patience))
+        tried.sort(key=lambda one: (not one.finding.whole, -one.separated))
+        if len(usable) > 1 and not tried[0].finding.whole:
+            # what has yielded most already is worth the most
+            again: list[_AtLayer] = []
+            for one in [one for one in tried if one.separated < one.equations.samples]:
+                again.append(_AtLayer.of(problem, spaces, one.equations, _PATIENCE))
+                if again[-1].finding.whole:
+                    break
+            tried = sorted([*again, *tried], key=lambda one: (not one.finding.whole, -one.separated))
+        return replace(tried[0].finding, layers=tuple(_summary(eq) for eq in layers))
 
 
 class _Search:
@@ -96,12 +109,13 @@ class _Search:
         self.worth = {share: (expected, 0) for share, expected in _SHARES}
         self.inverse = torch.linalg.pinv(equations.forward)
 
-    def starts(self) -> Iterator[tuple[Float[Tensor, "M m"], Float[Tensor, "K m"]]]:
-        """Starts (q, p) for polishing, round by round, until ten rounds in a row have found nothing."""
+    def starts(self, patience: int) -> Iterator[tuple[Float[Tensor, "M m"], Float[Tensor, "K m"]]]:
+        """Starts (q, p) for polishing, round by round, until ``patience`` rounds in a row have found
+        nothing."""
         basis, idle = self.equations.space.basis, 0
         fewest, most = _CANDIDATES
         count = min(max(5 * self.equations.samples, fewest), most)
-        while idle < _PATIENCE:
+        while idle < patience:
             before = self.known.size
             missing = self.equations.samples - before
             guesses = active_value_guesses(self.problem, self.equations.index, count, self.generator)
@@ -165,9 +179,41 @@ class _Search:
         return crowded[~copy]
 
 
-def _at_layer(problem: Problem, spaces: tuple[ColumnSpace, ...], equations: LayerEquations) -> Finding:
-    search = _Search(problem, equations)
-    separated = separate(equations, search.starts(), solved=noise_sine(equations.space), found=search.found)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _AtLayer:
+    """What a search at one layer came to: its ``finding``, and how many directions were ``separated``."""
+
+    equations: LayerEquations
+    finding: Finding
+    separated: int
+
+    @classmethod
+    def of(
+        cls,
+        problem: Problem,
+        spaces: tuple[ColumnSpace, ...],
+        equations: LayerEquations,
+        patience: int,
+    ) -> _AtLayer:
+        """Search until ``patience`` rounds in a row have found nothing."""
+        search = _Search(problem, equations)
+        separated = separate(
+            equations,
+            search.starts(patience),
+            solved=noise_sine(equations.space),
+            found=search.found,
+        )
+        finding = _finding(problem, spaces, equations, separated, search.rounds)
+        return cls(equations=equations, finding=finding, separated=separated.total)
+
+
+def _finding(
+    problem: Problem,
+    spaces: tuple[ColumnSpace, ...],
+    equations: LayerEquations,
+    separated: Separated,
+    rounds: int,
+) -> Finding:
     where = f"layer {equations.index + 1}"
     nothing = Finding(
         method=Assign.name,
@@ -181,7 +227,7 @@ def _at_layer(problem: Problem, spaces: tuple[ColumnSpace, ...], equations: Laye
     if separated.total != equations.samples:
         return replace(
             nothing,
-            reason=f"{where}: {separated.total} of {equations.samples} samples found in {search.rounds} "
+            reason=f"{where}: {separated.total} of {equations.samples} samples found in {rounds} "
             "rounds; an input is known only when all are: try another seed or a smaller batch",
         )
     if equations.index == 0:

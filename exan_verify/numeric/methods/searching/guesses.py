@@ -37,11 +37,14 @@ def active_value_guesses(
 ) -> Float[Tensor, "n m"]:
     """What the neurons of hidden layer ``index`` would carry if active: W^T times guessed next deltas.
 
-    The deltas come down from guessed loss vectors through random patterns.
+    The deltas come down from guessed loss vectors through random patterns of the neurons that are active for
+    any sample, between half and all of these: in deep networks most neurons above are active for all or none.
     """
     value = loss_vector_guesses(problem, count, generator)
     for k in range(len(problem.layers) - 1, index + 1, -1):
         value = problem.layers[k].backward(value.T).T
-        active = torch.rand(value.shape, generator=generator) < 0.5
+        share = 0.5 + 0.5 * torch.rand(1, count, generator=generator)
+        alive = problem.layers[k - 1].d_weight.abs().amax(dim=1) > 0
+        active = (torch.rand(value.shape, generator=generator) < share) & alive.cpu()[:, None]
         value = value * problem.layers[k - 1].activation.passed(active.T.to(value.device)).T
     return problem.layers[index + 1].backward(value.T).T
