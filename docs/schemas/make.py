@@ -1,8 +1,9 @@
 """The JSON schemas of all that the commands print or write: ``python docs/schemas/make.py`` writes them here.
 
 Each type below is one JSON object; records that the package has (certificates, scores, steps, rows of tables)
-are taken from it. A key without ``NotRequired`` is always there. New keys may come, so objects are open, but
-for certificates and the files that are read: there an unknown key is an error.
+are taken from it. A key without ``NotRequired`` (of a dataclass: without "since" in its metadata) is always
+there. New keys may come, so objects are open, but for certificates and the files that are read: there an
+unknown key is an error.
 """
 
 from __future__ import annotations
@@ -963,8 +964,9 @@ class _Definitions:
             required = sorted(there) if kind.__total__ else []
         elif dataclasses.is_dataclass(kind):
             hints = {one.name: hints[one.name] for one in dataclasses.fields(kind)}
+            later = {one.name for one in dataclasses.fields(kind) if "since" in one.metadata}
             hints = {name: one | None if one is float else one for name, one in hints.items()}
-            required = sorted(hints)
+            required = sorted(hints.keys() - later)
         else:
             fields = msgspec.structs.fields(kind)
             required = sorted(one.encode_name for one in fields if one.required)

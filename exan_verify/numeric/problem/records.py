@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Protocol
 
@@ -125,7 +125,7 @@ class Evidence:
     weight: float = 1.0
     tier: Tier = Tier.CONSISTENT
     unconfirmed: str = ""
-    presumes: str = ""
+    presumes: str = field(default="", metadata={"since": "0.2.0"})
 
 
 def divided_loss_vectors(
