@@ -635,6 +635,16 @@ def normalised_pictures(m: Maker) -> None:
     m.features = 4
 
 
+def averaged_pictures(m: Maker) -> None:
+    convolution(m, 4)
+    m.add("Relu", m.value)
+    if m.opset < 18:
+        m.add("ReduceMean", m.value, axes=[-1, 2], keepdims=0)
+    else:
+        m.add("ReduceMean", m.value, m.stored(np.array([-1, 2])), keepdims=0)
+    m.features = 4
+
+
 def grouped_pictures(m: Maker) -> None:
     m.stored(m.numbers(4, 1, 3, 3), "c.weight")
     m.add("Conv", m.value, "c.weight", group=2, dilations=[1, 1], auto_pad="SAME_UPPER")
@@ -701,13 +711,19 @@ PICTURES = (
     channels_last_pictures,
     pooled_pictures,
     normalised_pictures,
+    averaged_pictures,
     grouped_pictures,
     added_pictures,
     shifted_pictures,
     shifted_channels_last_pictures,
     unevenly_padded_pictures,
 )
-OPSETS_OF_PICTURES = {shifted_pictures: 11, unevenly_padded_pictures: 9, added_pictures: 15}
+OPSETS_OF_PICTURES = {
+    shifted_pictures: 11,
+    unevenly_padded_pictures: 9,
+    added_pictures: 15,
+    averaged_pictures: 17,
+}
 """Where an opset has its own form of a node, or another than the last is as good."""
 
 
@@ -1048,15 +1064,36 @@ def to_export(form: str) -> Any:
     return {"pictures": pictures, "sums": residual}.get(form) or Net()
 
 
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("opset", [11, 17])
-@pytest.mark.parametrize("form", ["normalised view", "functional", "products", "pictures", "sums"])
-def test_what_torch_exports_without_onnxscript(form: str, opset: int, tmp_path: Path):
-    """The older exporter, with the batch free or fixed, constants folded or not."""
-    import torch
+FORMS = ("normalised view", "functional", "products", "pictures", "sums")
+
+
+def assert_is_read(path: Path, module: Any, x: Any) -> None:
+    """What the file is read as computes what the module does, and its layers are called as there."""
     from torch import nn
 
     from exan_verify.api.files import load_any_model
+
+    found, expected = load_any_model(path), module(x).detach().numpy()
+    if isinstance(found, nn.Module):
+        z = found(x).detach().numpy()
+        names = [name for name, _ in found.named_parameters()]
+        assert names[:2] == ["0.weight", "0.bias"]
+    else:
+        z = x.reshape(2, -1).numpy().astype(float)
+        for k, layer in enumerate(found.layers):
+            z = (np.maximum(z, 0) if k else z) @ layer.weight.astype(float).T
+            z = z + layer.bias.astype(float)
+        assert [layer.name for layer in found.layers] == ["fc1", "fc2"]
+    assert np.allclose(z, expected, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("opset", [11, 17])
+@pytest.mark.parametrize("form", FORMS)
+def test_what_torch_exports_without_onnxscript(form: str, opset: int, tmp_path: Path):
+    """The older exporter, with the batch free or fixed, constants folded or not."""
+    import torch
+
     from tests.support.torch_reference import initialised
 
     module = initialised(to_export(form)).eval()
@@ -1074,15 +1111,21 @@ def test_what_torch_exports_without_onnxscript(form: str, opset: int, tmp_path: 
                 do_constant_folding=folding,
                 dynamo=False,
             )
-            found, expected = load_any_model(path), module(x).detach().numpy()
-            if isinstance(found, nn.Module):
-                z = found(x).detach().numpy()
-                names = [name for name, _ in found.named_parameters()]
-                assert names[:2] == ["0.weight", "0.bias"]
-            else:
-                z = x.reshape(2, -1).numpy().astype(float)
-                for k, layer in enumerate(found.layers):
-                    z = (np.maximum(z, 0) if k else z) @ layer.weight.astype(float).T
-                    z = z + layer.bias.astype(float)
-                assert [layer.name for layer in found.layers] == ["fc1", "fc2"]
-            assert np.allclose(z, expected, atol=1e-5)
+            assert_is_read(path, module, x)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("form", FORMS)
+def test_what_torch_exports_with_onnxscript(form: str, tmp_path: Path):
+    """The exporter of torch.export, whose weights lie in a file of their own beside it."""
+    pytest.importorskip("onnxscript")
+    import torch
+
+    from tests.support.torch_reference import initialised
+
+    module = initialised(to_export(form)).eval()
+    x = torch.from_numpy(np.random.default_rng(1).uniform(size=(2, 2, 2, 3)).astype(np.float32))
+    path = tmp_path / "m.onnx"
+    free = ({0: torch.export.Dim("n")},)
+    torch.onnx.export(module, (x,), str(path), dynamic_shapes=free, dynamo=True, verbose=False)
+    assert_is_read(path, module, x)

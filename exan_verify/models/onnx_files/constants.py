@@ -76,7 +76,7 @@ def shape_for(current: Sequence[int], wanted: Array, attributes: Attributes) -> 
 
 
 def axes_of(inputs: Sequence[Array | None], attributes: Attributes) -> tuple[int, ...] | None:
-    """The axes of a Squeeze or Unsqueeze: an attribute up to opset 12, an input (axes,) after it."""
+    """The axes of a Squeeze, Unsqueeze or ReduceMean: an attribute, or in later opsets an input (axes,)."""
     given = attributes.get("axes")
     if given is None and len(inputs) > 1 and inputs[1] is not None:
         given = inputs[1].reshape(-1)

@@ -290,9 +290,19 @@ class _PictureReader(Reader):
             made, name = self._convolution(node, attributes, place)
         elif node.op_type == "GlobalAveragePool":
             made = nn.AdaptiveAvgPool2d(1)
+        elif node.op_type == "ReduceMean":
+            axes = {axis % self.places.ndim for axis in self.axes(node, attributes) or ()}
+            if self.places.ndim != 4 or axes != {2, 3}:
+                raise UnsupportedLayerError(
+                    f"{place} is the mean over the axes {sorted(axes)}; only that of pictures over height and "
+                    "width is supported"
+                )
+            made = nn.AdaptiveAvgPool2d(1)
         else:
             made = _pool(node.op_type, attributes, self.places.shape, place)
         self._layer(made, name, place)
+        if node.op_type == "ReduceMean" and not attributes.get("keepdims", 1):
+            self.places = self.places.reshape(self.places.shape[:2])
 
     def _layer(self, made: nn.Module, name: str, place: str) -> None:
         """A layer that takes the current value."""

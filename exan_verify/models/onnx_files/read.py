@@ -32,7 +32,7 @@ from exan_verify.models.folding import Affine, permuted, scaled
 from exan_verify.models.onnx_files import constants
 
 _SUPPORTED = "export Linear layers with ReLU between them, ending with the logits"
-PICTURES = ("Conv", "BatchNormalization", "Pad", "MaxPool", "AveragePool", "GlobalAveragePool")
+PICTURES = ("Conv", "BatchNormalization", "Pad", "MaxPool", "AveragePool", "GlobalAveragePool", "ReduceMean")
 """Kinds of nodes that networks with convolutions have."""
 
 _MOST_WORK = 1 << 28
@@ -516,7 +516,7 @@ class Reader:
             raise _MixedError(f"{_name(node)}: {error}; export it with the batch size free") from None
 
     def axes(self, node: Any, attributes: Attributes) -> tuple[int, ...] | None:
-        """The axes of a Squeeze or Unsqueeze."""
+        """The axes of a Squeeze, Unsqueeze or ReduceMean."""
         given = [self._constant(name, _name(node)) if k else None for k, name in enumerate(node.input)]
         return constants.axes_of(given, attributes)
 
