@@ -294,8 +294,8 @@ class _PictureReader(Reader):
             axes = {axis % self.places.ndim for axis in self.axes(node, attributes) or ()}
             if self.places.ndim != 4 or axes != {2, 3}:
                 raise UnsupportedLayerError(
-                    f"{place} is the mean over the axes {sorted(axes)}; only that of pictures over height and "
-                    "width is supported"
+                    f"{place} is the mean over the axes {sorted(axes)}; only pictures are averaged, over "
+                    "their height and width"
                 )
             made = nn.AdaptiveAvgPool2d(1)
         else:
