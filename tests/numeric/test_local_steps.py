@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from exan_verify.core.question import Loss
 from exan_verify.errors import InputError
 from exan_verify.models.chain import to_network
 from exan_verify.numeric.ask_methods import column_spaces
+from exan_verify.numeric.local_steps import directions
 from exan_verify.numeric.local_steps.order import places
 from exan_verify.numeric.local_steps.schedule import schedule_of
 from exan_verify.numeric.local_steps.trajectory import moved_problem, run_of
@@ -113,6 +115,22 @@ def test_several_passes_are_fitted(sizes: tuple[int, ...], epochs: int):
         assert all(one.error_bound < 1e-9 for one in found.status)
         complete += found.complete
     assert complete >= 1
+
+
+def test_draws_that_missed_are_drawn_anew(monkeypatch: pytest.MonkeyPatch):
+    model, x, y = drawn(0, widths=(30, 200, 6))
+    update, options = sent(model, x, y, (4,), epochs=2), {"local_steps": 2, "lr": 0.1, "batch_size": 4}
+    whole, searched, found = attack(model, update, **options), [], directions.find_directions
+    assert whole.complete
+
+    def missing_at_first(problem: Problem, equations: Any, *, exact: bool) -> Any:
+        searched.append(problem.seed)
+        made = found(problem, equations, exact=exact)
+        return replace(made, found=made.found[:, 1:]) if len(searched) < 2 else made
+
+    monkeypatch.setattr("exan_verify.numeric.local_steps.attack.find_directions", missing_at_first)
+    assert attack(model, update, **options).complete
+    assert len(set(searched)) == 2
 
 
 def test_one_sample_needs_no_search():

@@ -25,7 +25,7 @@ from exan_verify.errors import BudgetExhausted, InputError
 from exan_verify.numeric.ask_methods import column_space_of
 from exan_verify.numeric.confirming.bounds import refine
 from exan_verify.numeric.confirming.confirm import CLAIM_LIMIT, Confirmed, confirm
-from exan_verify.numeric.local_steps.directions import find_directions, step_equations
+from exan_verify.numeric.local_steps.directions import ASSIGN, find_directions, step_equations
 from exan_verify.numeric.local_steps.fit import fit_inputs
 from exan_verify.numeric.local_steps.order import places, read_labels
 from exan_verify.numeric.local_steps.schedule import Schedule
@@ -48,6 +48,9 @@ _DRAWS = 4
 
 _PUSHED = 1e-8
 """Relative size of the errors that are drawn in place of rounding, so that what they do is seen above it."""
+
+_ATTEMPTS = 3
+"""A stranger among the directions spoils all inputs; one of ten searches at ten steps' size has one."""
 
 _OTHERS = ": another rate, other steps, another loss, or samples that are not right"
 
@@ -98,12 +101,26 @@ def run(
             "biases, with all its tensors; attack the gradient of a single step otherwise"
         )
     with torch.no_grad():
-        attempt = _Attempt(problem=_per_rate(problem, schedule), schedule=schedule, tell=tell)
-        found = attempt.run()
+        found = _drawn(_per_rate(problem, schedule), schedule, tell)
     with suppress(BudgetExhausted):
         tell("done", 1.0)
     notes = (f"taken for the update of {schedule.described}",)
     return replace(found, seconds=time.perf_counter() - start, notes=notes)
+
+
+def _drawn(problem: Problem, schedule: Schedule, tell: Telling) -> Attack:
+    """The first attempt that finds the batch, each with draws of its own; else the best of them."""
+    found = _Attempt(problem=problem, schedule=schedule, tell=tell).run()
+    for again in range(1, _ATTEMPTS):
+        if found.complete or not found.method.startswith(ASSIGN):
+            break
+        another = replace(problem, seed=problem.seed + again)
+        try:
+            other = _Attempt(problem=another, schedule=schedule, tell=tell).run()
+        except BudgetExhausted:
+            break
+        found = max(found, other, key=lambda one: (len(one.x), len(one.candidates)))
+    return found
 
 
 def _per_rate(problem: Problem, schedule: Schedule) -> Problem:

@@ -32,7 +32,7 @@ _TRIES = 6
 _CANDIDATES = (128, 640)
 """Fewest and most candidates at a time; between them five per sample."""
 
-_PATIENCE = 10
+_PATIENCE = 25
 """Rounds without a new sample after which the search gives up."""
 
 _SHARES = (0.1, 0.3, 0.5)
@@ -53,6 +53,9 @@ _RIDGE = 1e-7
 
 _INDEPENDENT = 1e-8
 """Columns of F below this share of the largest are combinations of the others."""
+
+ASSIGN = "assign"
+"""How the methods are called that start from draws."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -95,17 +98,17 @@ def find_directions(problem: Problem, equations: LayerEquations, *, exact: bool)
         search = _Search(problem, equations)
         separated = separate(equations, search.starts(), solved=solved, found=search.found)
         if separated.total == separated.single.shape[1] == space.rank:
-            return Directions(found=separated.single, method="assign")
+            return Directions(found=separated.single, method=ASSIGN)
     search = _Search(problem, equations)
     for q, p in search.starts():
         search.tell(_collected(search.known, equations, *reweighted(equations, q, p)))
         if search.known.shape[1] == space.rank:
             break
-    return Directions(found=search.known, method="assign by weighted least squares")
+    return Directions(found=search.known, method=f"{ASSIGN} by weighted least squares")
 
 
 class _Search:
-    """Rounds of the difference map from guessed loss vectors, until ten in a row have found nothing."""
+    """Rounds of the difference map from guessed loss vectors, until _PATIENCE in a row have found nothing."""
 
     def __init__(self, problem: Problem, equations: LayerEquations) -> None:
         self.problem, self.equations = problem, equations
