@@ -9,14 +9,17 @@ import torch
 from exan_verify.core.network import Batch
 from exan_verify.core.question import Labels, Loss, Reduction
 from exan_verify.errors import RangeError
+from exan_verify.models.chain import to_network
 from exan_verify.numeric.attack import run
 from exan_verify.numeric.methods.equations import layer_equations, lifted_unknowns
 from exan_verify.numeric.methods.searching.difference_map import difference_map
 from exan_verify.numeric.methods.searching.guesses import active_value_guesses, loss_vector_guesses
+from exan_verify.numeric.problem.metrics import score
 from exan_verify.numeric.problem.passes import backward, forward
 from tests.support.attack_cases import attacked, largest_excess, problem_of, spaces_of
 from tests.support.cases import default_network, random_case
-from tests.support.torch_reference import gradient
+from tests.support.numeric_cases import drawn_batch, drawn_network
+from tests.support.torch_reference import autograd, gradient
 
 
 @pytest.mark.parametrize("widths", [[40, 200, 5], [40, 200, 100, 5]])
@@ -172,6 +175,25 @@ def test_all_samples_of_deep_narrow_networks_are_found():
         assert not len(result.x) or largest_excess(result, batch) <= 1
         found += len(result.x)
     assert found >= 0.95 * 3 * samples
+
+
+def test_a_layer_above_that_merges_samples_leaves_few_unknowns():
+    """Of 50 neurons above a dozen are alive: with all of their deltas free there are too few equations."""
+    whole = 0
+    for seed in range(3):
+        rng = np.random.default_rng([seed, 5])
+        model = drawn_network((30, 100, 50, 5), rng)
+        x, y = drawn_batch("rand", 12, 30, 5, rng)
+        with torch.no_grad():
+            lowered = model[2].weight.abs().mean() * model[0](x).relu().mean()
+            model[2].bias -= 30 * lowered
+        found = run(
+            to_network(model), autograd(model, x, y), loss="cross_entropy", reduction="mean", method="assign"
+        )
+        result = score(found.x, found.y, x, y)
+        assert all(one.largest <= found.status[one.index].error_bound for one in result.samples)
+        whole += found.complete and result.recall == 1.0
+    assert whole >= 2
 
 
 def test_guesses_know_which_neurons_above_are_alive():

@@ -88,27 +88,33 @@ def lifted_unknowns(samples: int, free: int, *, sloped: bool = False) -> int:
     return samples * (samples + 1) // 2 + samples * free + (free * (free + 1) // 2 if sloped else 0)
 
 
-def layer_equations(problem: Problem, spaces: tuple[ColumnSpace, ...], index: int) -> LayerEquations:
+def layer_equations(
+    problem: Problem, spaces: tuple[ColumnSpace, ...], index: int, *, narrowed: bool = False
+) -> LayerEquations:
     """Set up (*) at hidden layer ``index`` with the smallest sound parametrisation of u.
 
     C is the column space of [dW_{i+1} | db_{i+1}] when that has the same rank M, otherwise everything, at the
     last hidden layer the sum-zero vectors for losses that are invariant under adding a constant.
+
+    ``narrowed``: the column space when its rank is smaller, too. It has all deltas if the layer's M values
+    are independent, which the gradient does not show: for guesses that are verified by other means.
     """
     space = spaces[index]
-    directions = next_directions(problem, spaces, index, space.rank)
+    directions = next_directions(problem, spaces, index, space.rank, narrowed=narrowed)
     forward = problem.layers[index].sent(problem.layers[index + 1].backward(directions.T)).T
     slope = problem.layers[index].activation.slope
     return LayerEquations(index=index, space=space, forward=forward.contiguous(), slope=slope)
 
 
 def next_directions(
-    problem: Problem, spaces: tuple[ColumnSpace, ...], index: int, samples: int
+    problem: Problem, spaces: tuple[ColumnSpace, ...], index: int, samples: int, *, narrowed: bool = False
 ) -> Float[Tensor, "n_next K"]:
     """C: a basis of where the deltas above hidden layer ``index`` lie, for ``samples`` samples."""
     above, n_next = spaces[index + 1], problem.layers[index + 1].shape[0]
     last = index == len(problem.layers) - 2
     sum_zero = last and problem.question.loss.zero_sum
-    if above.rank == samples and above.rank <= (n_next - 1 if sum_zero else n_next):
+    told = above.rank == samples or (narrowed and above.rank < samples)
+    if told and above.rank <= (n_next - 1 if sum_zero else n_next):
         return above.basis
     if sum_zero:
         return _sum_zero_basis(n_next).to(problem.device)

@@ -70,7 +70,7 @@ class Assign:
 
         Raises :class:`RangeError` when every hidden layer has too few neurons for the batch.
         """
-        layers = [layer_equations(problem, spaces, k) for k in range(len(spaces) - 1)]
+        layers = [_equations(problem, spaces, k) for k in range(len(spaces) - 1)]
         usable = [eq for eq in layers if not eq.space.saturated and _room(eq) >= REACH]
         if not usable:
             excess = too_many(problem, max(eq.samples for eq in layers))
@@ -95,6 +95,12 @@ class Assign:
                     break
             tried = sorted([*again, *tried], key=lambda one: (not one.finding.whole, -one.separated))
         return replace(tried[0].finding, layers=tuple(_summary(eq) for eq in layers))
+
+
+def _equations(problem: Problem, spaces: tuple[ColumnSpace, ...], index: int) -> LayerEquations:
+    """Those with the fewest unknowns that leave room for a search, sound ones if these do."""
+    sound = layer_equations(problem, spaces, index)
+    return sound if _room(sound) >= REACH else layer_equations(problem, spaces, index, narrowed=True)
 
 
 class _Search:
