@@ -113,7 +113,8 @@ def next_directions(
     above, n_next = spaces[index + 1], problem.layers[index + 1].shape[0]
     last = index == len(problem.layers) - 2
     sum_zero = last and problem.question.loss.zero_sum
-    told = above.rank == samples or (narrowed and above.rank < samples)
+    # a layer that is not sent shows rank 0
+    told = above.rank == samples or (narrowed and 0 < above.rank < samples)
     if told and above.rank <= (n_next - 1 if sum_zero else n_next):
         return above.basis
     if sum_zero:
