@@ -203,11 +203,48 @@ def test_a_definite_form_leaves_the_batch_alone():
     spoiled = [w + (k == place) / Fraction(9) for k, w in enumerate(weights)]
     for other in (spoiled, [-w for w in weights], [0 * w for w in weights]):
         assert not alone.definite(cube, other)
+    # entries that are linear change no form, but the slope of the combination
+    squares, _ = cube.forms()
+    linear = [k for k, form in enumerate(squares) if not form.any()]
+    assert linear
+    for k in linear:
+        assert not alone.definite(cube, [w + (place == k) for place, w in enumerate(weights)])
     assert not alone.definite(replace(cube, sides=((Fraction(3), Fraction(4)),) * 9), weights)
     with pytest.raises(CertificateRejected, match="number of entries"):
         alone.definite(cube, weights[:-1])
     with pytest.raises(CertificateRejected, match="labels under mse"):
         alone.definite(replace(cube, given=(0, 0)), weights)
+
+
+def test_slopes_alone_are_no_definite_form():
+    """With J injective there may be another solution far away, as long as the forms do not vanish."""
+    injective = 0
+    for seed in range(10):
+        rng = np.random.default_rng([seed, 7])
+        cube = own_cube(drawn(rng, Loss.MSE, True))
+        squares, slopes = cube.forms()
+        points = alone.known_points(cube)
+        if not points or not squares.any():
+            continue
+        at = np.array([alone.value_of(v) for v in points[0]], dtype=object)
+        injective += linalg.rank(2 * (squares @ at) + slopes) == len(at)
+        assert not alone.definite(cube, [Fraction(0)] * len(squares))
+    assert injective >= 3
+
+
+def test_a_dead_sample_is_no_definite_form():
+    """All forms vanish where it moves, and so do the slopes."""
+    for seed in range(5):
+        rng = np.random.default_rng([seed, 8])
+        weights = [rng.integers(-4, 5, (3, 2)), rng.integers(-4, 5, (2, 3))]
+        network = ReluNetwork.from_arrays(weights, [np.full(3, -50), rng.integers(-4, 5, 2)])
+        x, y = rng.integers(-3, 4, (1, 2)), np.eye(2, dtype=int)[rng.integers(0, 2, 1)]
+        cube = own_cube(subject_of(network, x, y, Loss.MSE))
+        squares, slopes = cube.forms()
+        assert not squares.any()
+        assert not slopes.any()
+        assert alone.known_points(cube)
+        assert not alone.definite(cube, [Fraction(0)] * len(squares))
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -166,7 +166,7 @@ def _judged(problem: Problem, finding: Finding, fit: JointFit, divisor: float) -
                 layer=finding.layer,
                 error_bound=bounds[m],
                 residual=residual,
-                isolation=1.0,
+                isolation=0.0,
                 label_residual=residual,
                 label_margin=1.0,
                 tier=Tier.CONFIRMED if bool(confirmed[m]) else Tier.CONSISTENT,
