@@ -50,7 +50,7 @@ _PUSHED = 1e-8
 """Relative size of the errors that are drawn in place of rounding, so that what they do is seen above it."""
 
 _ATTEMPTS = 3
-"""A stranger among the directions spoils all inputs; one of ten searches at ten steps' size has one."""
+"""A stranger among the directions spoils all inputs: one of ten searches of two full steps had one."""
 
 _OTHERS = ": another rate, other steps, another loss, or samples that are not right"
 
