@@ -140,7 +140,7 @@ def attack(
         "seed": whole(seed, "seed", least=0),
         "progress": tell,
     }
-    iterations = whole(picture_iterations, "picture_iterations", least=0)
+    picture_iterations = whole(picture_iterations, "picture_iterations", least=0)
     schedule = _schedule(local_steps, local_batches, lr, options, release)
     tell("reading the model", 0.0)
     # on this thread: torch's tracing changes modules for as long as it lasts
@@ -149,39 +149,56 @@ def attack(
     if in_training is not None:
         return replace(in_training, notes=(*notes, *in_training.notes))
     if with_convolutions(model):
-        if release is not None:
-            raise InputError("a release is asked of a fully connected model; leave out release=")
-        from exan_verify.models.pictures.graph import to_convolutional
-        from exan_verify.numeric.convolution.attack import run as attack_pictures
-
-        pictures = to_convolutional(model, input_shape)
-        architecture = pictures.architecture
-        given = received(gradient, model)
-        found: Attack = attack_pictures(pictures, given.tensors, iterations=iterations, **options)
+        found = _of_pictures(model, gradient, options, release, input_shape, picture_iterations)
     else:
-        from exan_verify.numeric.attack import run
+        found = _of_layers(model, gradient, options, release)
+    return replace(found, notes=(*notes, *found.notes))
 
-        network = attacked_network(model, gradient)
-        architecture = network.architecture
-        asked = None if release is None else as_released(network, release, model)
-        sent = None if asked is None else asked.release
-        if sent is not None and sent.rows and network.plain is not network:
-            raise InputError(
-                "release.rows: constants of the model are folded into its layers, whose gradient is read "
-                "from whole tensors; apply the constants to the data instead, and remove them from the model"
-            )
-        if sent is not None and sent.averages is not None:
-            options["batch_size"] = _means(len(sent.averages), options["batch_size"])
-        # a list is in the order of the module's parameters, which need not be that of its forward pass
-        given = of_folded(_without_slopes(received(gradient, model, sent), network), network, exact=False)
-        notes += network.notes
-        if asked is None:
-            found = run(network, given.tensors, **options)
-        else:
-            notes += asked.notes
-            found = run(asked.network, asked.of(given.tensors), release=asked.rows, **options)
-            found = replace(found, release=sent)
-    return replace(found, architecture=architecture, notes=(*notes, *given.notes, *found.notes))
+
+def _of_pictures(
+    model: Any,
+    gradient: Any,
+    options: Mapping[str, Any],
+    release: Release | None,
+    input_shape: Sequence[int] | None,
+    iterations: int,
+) -> Attack:
+    """The attack on one step of an unwrapped model with convolutions."""
+    if release is not None:
+        raise InputError("a release is asked of a fully connected model; leave out release=")
+    from exan_verify.models.pictures.graph import to_convolutional
+    from exan_verify.numeric.convolution.attack import run
+
+    pictures = to_convolutional(model, input_shape)
+    given = received(gradient, model)
+    found: Attack = run(pictures, given.tensors, iterations=iterations, **options)
+    return replace(found, architecture=pictures.architecture, notes=(*given.notes, *found.notes))
+
+
+def _of_layers(model: Any, gradient: Any, options: Mapping[str, Any], release: Release | None) -> Attack:
+    """The attack on one step of an unwrapped fully connected model."""
+    from exan_verify.numeric.attack import run
+
+    network = attacked_network(model, gradient)
+    asked = None if release is None else as_released(network, release, model)
+    sent = None if asked is None else asked.release
+    if sent is not None and sent.rows and network.plain is not network:
+        raise InputError(
+            "release.rows: constants of the model are folded into its layers, whose gradient is read "
+            "from whole tensors; apply the constants to the data instead, and remove them from the model"
+        )
+    if sent is not None and sent.averages is not None:
+        options = {**options, "batch_size": _means(len(sent.averages), options["batch_size"])}
+    # a list is in the order of the module's parameters, which need not be that of its forward pass
+    given = of_folded(_without_slopes(received(gradient, model, sent), network), network, exact=False)
+    notes = network.notes
+    if asked is None:
+        found = run(network, given.tensors, **options)
+    else:
+        notes += asked.notes
+        found = run(asked.network, asked.of(given.tensors), release=asked.rows, **options)
+        found = replace(found, release=sent)
+    return replace(found, architecture=network.architecture, notes=(*notes, *given.notes, *found.notes))
 
 
 def _check_call(gradient: Any, method: Any, progress: Any) -> None:
