@@ -233,9 +233,10 @@ def _in_training(
     """The attack on an update of several local steps, or on a step in training mode; None for neither."""
     if statistics == (None, None):
         return _of_local_steps(model, gradient, schedule, options) if schedule.steps > 1 else None
-    if schedule.steps > 1 or options["scale"] != 1:
-        raise InputError("buffers are those of one step and its gradient; leave local steps and scale out")
-    require_plain(replace(schedule, epochs=2), options, release, "the statistics of a batch")
+    if schedule.steps > 1:
+        raise InputError("buffers are those of one step and its gradient; leave local steps out")
+    plain = {**options, "scale": 1.0}
+    require_plain(replace(schedule, epochs=2), plain, release, "the statistics of a batch")
     for name, one in zip(("buffers", "buffers_after"), statistics, strict=True):
         if one is not None and not isinstance(one, Mapping):
             raise InputError(f"{name}={short(one)} cannot be used; give dict(model.named_buffers())")
@@ -243,7 +244,7 @@ def _in_training(
     from exan_verify.numeric.batch_statistics.attack import run
 
     network, given = to_normalised(model), received(gradient, model)
-    names = ("loss", "reduction", "batch_size", "smoothing", "device", "seed", "progress")
+    names = ("loss", "reduction", "batch_size", "smoothing", "scale", "device", "seed", "progress")
     found = run(network, given.tensors, *statistics, **{name: options[name] for name in names})
     return replace(found, notes=(*given.notes, *found.notes))
 

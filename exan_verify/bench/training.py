@@ -40,9 +40,11 @@ class Case(suite.Case):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NormCase(Case):
     """A step with BatchNorm after the first layer, in training mode; ``statistics``: the running ones after
-    it are told. Where the mean is not determined, samples less their mean are compared."""
+    it are told; ``dtype``: what the step is computed in. Where the mean is not determined, samples less their
+    mean are compared."""
 
     statistics: bool = True
+    dtype: torch.dtype = torch.float64
 
 
 CASES: tuple[Case, ...] = (
@@ -59,6 +61,12 @@ CASES: tuple[Case, ...] = (
     Case(name="M=8 in 4 mini-batches, twice over", sizes=(2, 2, 2, 2), epochs=2, seeds=3),
     Case(name="M=16 in 4 mini-batches", sizes=(4, 4, 4, 4), seeds=3),
     NormCase(name="BatchNorm, 784-1024-10, M=8", sizes=(8,), widths=(784, 1024, 10)),
+    NormCase(
+        name="BatchNorm, 784-1024-10, M=8, float32",
+        sizes=(8,),
+        widths=(784, 1024, 10),
+        dtype=torch.float32,
+    ),
     NormCase(name="BatchNorm, 784-512-10, M=8, less the mean", sizes=(8,)),
     NormCase(name="BatchNorm, 784-512-10, M=8, no statistics", sizes=(8,), statistics=False, seeds=3),
 )
@@ -159,16 +167,16 @@ def attacked(case: Case, seed: int, device: str | None = None) -> Outcome:
 def attacked_norm(case: NormCase, seed: int, device: str | None = None) -> Outcome:
     """One seed of a case with BatchNorm."""
     images, digits = mnist_batch(sum(case.sizes), seed)
-    x, y = torch.tensor(images).double(), torch.tensor(digits)
+    x, y = torch.tensor(images).to(case.dtype), torch.tensor(digits)
     first, *rest = initialised_network(case.widths, seed=seed)
-    model = nn.Sequential(first, nn.BatchNorm1d(case.widths[1]), *rest).double().train()
+    model = nn.Sequential(first, nn.BatchNorm1d(case.widths[1]), *rest).to(case.dtype).train()
     before = {name: b.clone() for name, b in model.named_buffers()}
     nn.functional.cross_entropy(model(x), y).backward()  # type: ignore[no-untyped-call]
     gradient = {name: p.grad for name, p in model.named_parameters()}
     after = dict(model.named_buffers()) if case.statistics else None
     start = time.perf_counter()
     found = attack(model, gradient, buffers=before, buffers_after=after, device=device)
-    seconds = time.perf_counter() - start
+    seconds, x = time.perf_counter() - start, x.double()
     values, labels, status, truth = found.x, found.y, found.status, x
     if not len(values) and found.centred is not None:
         values, labels, status = found.centred.values, found.centred.labels, found.centred.status

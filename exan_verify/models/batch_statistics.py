@@ -8,7 +8,7 @@ What such a layer says of them is another question than that of a network that t
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -22,6 +22,22 @@ _SUPPORTED = (
     "in training mode an nn.Sequential of Linear, BatchNorm1d (with weights and running statistics), ReLU "
     "and then Linear layers with ReLU between them is attacked"
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class BatchStatistics:
+    """``mean`` and (unbiased) ``variance`` (n,) of a batch, from running statistics whose unit roundoff is
+    ``unit``, and how many times that the entries of both may be off, ``lost`` (n,)."""
+
+    mean: Tensor
+    variance: Tensor
+    lost: Tensor
+    unit: float
+
+    def to(self, device: torch.device) -> BatchStatistics:
+        """The same numbers on ``device``."""
+        moved = {name: getattr(self, name).to(device) for name in ("mean", "variance", "lost")}
+        return replace(self, **moved)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -51,18 +67,27 @@ class NormalisedFirstLayer:
         widths = "-".join(map(str, (d, *self.upper.widths)))
         return f"{widths}, BatchNorm of {n} neurons in training mode, Linear layers with ReLU between them"
 
-    def statistics(
-        self, after: Mapping[str, Any], before: Mapping[str, Any] | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean and (unbiased) variance (n,) of the batch of the one step between two sets of running
-        statistics, and how many units of roundoff their entries lose, relative to the largest of them.
+    def statistics(self, after: Mapping[str, Any], before: Mapping[str, Any] | None) -> BatchStatistics:
+        """The statistics of the batch of the one step between two sets of running ones.
 
         Raises :class:`InputError` naming a buffer that is missing or does not fit.
         """
-        old, new = (
-            [self._buffer(given, name) for name in ("running_mean", "running_var")]
+        names = ("running_mean", "running_var")
+        read = [
+            [self._buffer(given, name) for name in names]
             for given in (self.buffers if before is None else before, after)
-        )
+        ]
+        if all(bool((a == b).all()) for a, b in zip(*read, strict=True)):
+            raise InputError(
+                "the running statistics after the step are those before it"
+                + (
+                    ", which are the model's own; give those before the step as buffers"
+                    if before is None
+                    else ""
+                )
+            )
+        unit = max(float(torch.finfo(one.dtype).eps) / 2 for part in read for one in part)
+        old, new = ([one.double() for one in part] for part in read)
         share = self.momentum
         if share is None:
             share = 1 / float(self._buffer(after, "num_batches_tracked", size=1))
@@ -73,7 +98,7 @@ class NormalisedFirstLayer:
             )
         mean, variance = ((b - (1 - share) * a) / share for a, b in zip(old, new, strict=True))
         lost = sum((abs(a) + abs(b) for a, b in zip(old, new, strict=True)), torch.zeros_like(mean)) / share
-        return mean, variance, lost
+        return BatchStatistics(mean=mean, variance=variance, lost=lost, unit=unit)
 
     def _buffer(self, given: Mapping[str, Any], name: str, size: int | None = None) -> Tensor:
         full = f"{self.norm}.{name}" if self.norm else name
@@ -82,7 +107,8 @@ class NormalisedFirstLayer:
                 f"the buffers have no {full!r} (there are: {', '.join(given) or 'none'}); give the model's "
                 "buffers by name, as named_buffers() has them"
             )
-        value = torch.as_tensor(given[full]).detach().double().flatten()
+        value = torch.as_tensor(given[full]).detach().flatten()
+        value = value if value.is_floating_point() else value.double()
         expected = len(self.gamma) if size is None else size
         if len(value) != expected or not bool(torch.isfinite(value).all()):
             raise InputError(f"buffer {full!r} is not {expected} finite numbers; give that of this model")

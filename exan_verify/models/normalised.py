@@ -44,7 +44,8 @@ def check_norm(module: Any, path: str) -> None:
         raise UnsupportedLayerError(
             f"{describe(module, path)} normalises by the batch's own statistics, which mixes its samples: "
             "the gradient is not a sum of one term per sample; "
-            "call model.eval() first, with track_running_stats=True"
+            "call model.eval() first, with track_running_stats=True; of a step in training mode the attack "
+            "reads what the running statistics after it tell (buffers_after)"
         )
     check_numbers(module, path)
 

@@ -115,10 +115,62 @@ def test_statistics_of_another_step_are_not_believed():
         assert found.reason
 
 
-def test_noise_is_never_found_beyond_its_bound():
-    for seed, size in enumerate((1e-12, 1e-9, 1e-6, 1e-3)):
-        rng = np.random.default_rng(seed)
+def test_a_running_mean_that_no_mean_of_the_batch_has_is_not_believed():
+    def spoiled(mean: Tensor, kind: str, rng: np.random.Generator) -> Tensor:
+        if kind == "zero":
+            return torch.zeros_like(mean)
+        if kind == "permuted":
+            return mean[torch.tensor(rng.permutation(len(mean)))]
+        return mean + 10 ** float(rng.uniform(-9, 1)) * torch.tensor(rng.normal(size=mean.shape))
+
+    for seed in range(9):
+        rng = np.random.default_rng([seed, 52])
         model, x, y = drawn(seed, 12, 150, 5)
+        gradient, after = step(model, x, y)
+        other = spoiled(after["1.running_mean"], ("zero", "permuted", "noise")[seed % 3], rng)
+        found = attack(model, gradient, buffers_after={**after, "1.running_mean": other})
+        assert found.status == ()
+        # the samples less their mean do not rest on it
+        assert found.centred is not None
+        assert found.centred.mean_rank == 0
+        assert len(found.centred.values) == 4
+        assert "no mean of the batch gives the running mean" in found.reason
+        for one in found.candidates:
+            assert float((x - one.x).abs().amax(dim=1).min()) <= one.error_estimate
+
+
+@pytest.mark.parametrize("buffers", [torch.float32, torch.float64])
+def test_samples_come_back_from_float32(buffers: torch.dtype):
+    complete = 0
+    for seed in range(6):
+        model, x, y = drawn(seed, 12, 200, 5)
+        # of the float64 gradient with buffers that were saved in float32, else all in float32
+        dtype = torch.float32 if buffers == torch.float64 else torch.float64
+        model, x, y = model.to(dtype), x.to(dtype), y.to(dtype) if y.is_floating_point() else y
+        gradient, after = step(model, x, y)
+        after = {name: b.to(torch.float32) if b.is_floating_point() else b for name, b in after.items()}
+        found = attack(model, gradient, buffers_after=after)
+        for one, status in zip(found.x, found.status, strict=True):
+            assert float((x.double() - one).abs().amax(dim=1).min()) <= status.error_bound < 1e-3
+        complete += found.complete
+    assert complete >= 4
+
+
+def test_an_update_is_read_by_its_rate():
+    for seed, told in enumerate(({"scale": -0.05}, {"lr": 0.05})):
+        model, x, y = drawn(seed, 12, 150, 5)
+        gradient, after = step(model, x, y)
+        update = {name: -0.05 * g for name, g in gradient.items()}
+        found = attack(model, update, buffers_after=after, **told)
+        assert found.complete
+        assert float(torch.cdist(x, found.x).amin(dim=1).max()) < 1e-9
+
+
+def test_noise_is_never_found_beyond_its_bound():
+    complete = 0
+    for seed, size in enumerate((1e-12, 1e-10, 1e-8, 1e-7, 1e-6, 1e-5, 1e-3)):
+        rng = np.random.default_rng(seed)
+        model, x, y = drawn(seed, 12, 200, 5)
         gradient, after = step(model, x, y)
         noisy = {
             n: g + size * g.square().mean().sqrt() * torch.tensor(rng.normal(size=g.shape))
@@ -127,6 +179,8 @@ def test_noise_is_never_found_beyond_its_bound():
         found = attack(model, noisy, buffers_after=after)
         for one, status in zip(found.x, found.status, strict=True):
             assert float((x - one).abs().amax(dim=1).min()) <= status.error_bound
+        complete += found.complete
+    assert complete >= 4
 
 
 @pytest.mark.parametrize(
@@ -136,8 +190,9 @@ def test_noise_is_never_found_beyond_its_bound():
         ({"buffers_after": 3}, "buffers_after=3 cannot be used"),
         ({"buffers_after": {"1.running_mean": torch.zeros(3)}}, "'1.running_mean' is not 60 finite numbers"),
         ({"buffers": {}, "labels": "real"}, "labels='real' does not go with the statistics of a batch"),
-        ({"buffers": {}, "local_steps": 2, "lr": 0.1}, "leave local steps and scale out"),
-        ({"buffers": {}, "scale": 2.0}, "leave local steps and scale out"),
+        ({"buffers": {}, "local_steps": 2, "lr": 0.1}, "leave local steps out"),
+        ({"buffers": {}, "scale": "unknown"}, "scale='unknown' does not go with the statistics of a batch"),
+        ({"buffers": {}, "scale": 0.0}, "scale=0.0 is not a factor"),
     ],
 )
 def test_bad_buffers_are_named(options: dict[str, Any], message: str):
@@ -145,6 +200,18 @@ def test_bad_buffers_are_named(options: dict[str, Any], message: str):
     gradient, _ = step(model, x, y)
     with pytest.raises(InputError, match=message):
         attack(model, gradient, **options)
+
+
+def test_buffers_that_the_model_already_has_are_named():
+    model, x, y = drawn(0, 12, 150, 5)
+    gradient, after = step(model, x, y)
+    before = {name: b.clone() for name, b in model.named_buffers()}
+    model.load_state_dict({**model.state_dict(), **after})
+    with pytest.raises(InputError, match="the model's own; give those before the step as buffers"):
+        attack(model, gradient, buffers_after=after)
+    assert attack(model, gradient, buffers=before, buffers_after=after).complete
+    with pytest.raises(UnsupportedLayerError, match="buffers_after"):
+        attack(model, gradient)
 
 
 def test_other_models_are_refused_by_what_is_in_the_way():

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,8 +18,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from exan_verify.errors import BudgetExhausted, GradientError, raise_problems
-from exan_verify.models.batch_statistics import NormalisedFirstLayer
+from exan_verify.errors import BudgetExhausted, GradientError, InputError, raise_problems
+from exan_verify.models.batch_statistics import BatchStatistics, NormalisedFirstLayer
 from exan_verify.numeric.batch_statistics.equations import (
     NormEquations,
     lifted_samples,
@@ -38,18 +38,21 @@ from exan_verify.numeric.waiting import Progress, Telling, proceed
 _TOLERANCE = 64.0
 """Between what drawn roundings make of a step and the largest deviation that counts as rounding."""
 
-_SAFETY = 16.0
+_SAFETY = 8.0
 _DRAWS = 4
 
-_PUSHED = 1e4
-"""Times the roundoff that drawn errors have, so that what they do is seen above the arithmetic's own."""
+_PUSHED = 1e-12
+"""Relative size that drawn errors have at least, so that what they do is seen above the arithmetic's own."""
 
 _BEFORE_CENTRING = 1024.0
 """Times the unit roundoff that dW_1 is known to: its products are of samples and deltas as they are, and what
 is left of these less their means and less their share along zhat may be a hundredth, with few samples."""
 
 _NEAREST = 0.25
-_ROUNDS = 4
+_ROUNDS = 12
+_SAME = 1e-2
+"""Relative distance below which two fits are of one sample."""
+
 _FULL_RANK = 1e-10
 """Least singular value of W_1, relative, at which its rows show a whole mean."""
 
@@ -71,10 +74,12 @@ def run(
     device: Any = None,
     seed: int = 0,
     smoothing: float = 0.0,
+    scale: float | str = 1.0,
     progress: Progress | None = None,
 ) -> Attack:
-    """Recover what ``gradient`` and the running statistics ``before`` (None: the model's) and ``after`` the
-    step say. Without ``after``: what the gradient alone tells, the number of samples and the last layer.
+    """Recover what ``gradient``, ``scale`` times that of a batch, and the running statistics ``before`` (None:
+    the model's) and ``after`` the step say. Without ``after``: what the gradient alone tells, the number of
+    samples and the last layer.
 
     Raises :class:`GradientError` and :class:`InputError` naming what does not fit.
     """
@@ -92,7 +97,10 @@ def run(
         device=device,
         seed=seed,
         smoothing=smoothing,
+        scale=scale,
     )
+    if upper.scale is None:
+        raise InputError("scale='unknown' does not go with the statistics of a batch; give the factor")
     statistics = None if after is None else network.statistics(after, before)
     with torch.no_grad():
         attempt = _Attempt(network=network, upper=upper, own=own, target=target)
@@ -169,16 +177,49 @@ class _Step:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Fit:
+    """A sample by its equations: ``y`` (M - 1,) in the basis of the rows, its pattern ``active`` (n,), and
+    the relative ``misfit``."""
+
+    y: Tensor
+    active: Tensor
+    misfit: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Found:
+    """Samples ``x`` (M, d), with what is hidden of their mean at zero, ``labels``, and ``active`` (M, n)."""
+
+    x: Tensor
+    labels: Tensor
+    active: Tensor
+
+    @property
+    def centred(self) -> Tensor:
+        """x less its mean."""
+        return self.x - self.x.mean(dim=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Mean:
+    """``value`` (d,) on the ``rank`` dimensions that W_1 sees, ``off`` by so much at most; ``left``: how many
+    times their rounding the running means are off."""
+
+    value: Tensor
+    rank: int
+    off: float
+    left: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Attempt:
     network: NormalisedFirstLayer
     upper: Problem
     own: _Own
     target: torch.device
 
-    def run(self, statistics: tuple[Tensor, Tensor, Tensor] | None) -> Attack:
-        """What is found. ``statistics``: the batch's mean (n,), its variance (n,) and the units of roundoff
-        that both lose, where running statistics tell them.
-        """
+    def run(self, statistics: BatchStatistics | None) -> Attack:
+        """What is found. ``statistics``: those of the batch, where running statistics tell them."""
         space = self._space(self.own.d_weight)
         told = self.upper.question.batch_size
         size = space.rank + 1
@@ -214,8 +255,7 @@ class _Attempt:
                 "; samples need the standard deviations of the batch: give the running statistics after the "
                 "step (buffers_after)",
             )
-        mean, variance, lost = (part.to(self.target) for part in statistics)
-        return self._solved(nothing, space, mean, variance, lost)
+        return self._solved(nothing, space, statistics.to(self.target))
 
     def _space(self, d_weight: Tensor) -> ColumnSpace:
         zero = torch.zeros(len(d_weight), dtype=torch.float64, device=self.target)
@@ -242,14 +282,16 @@ class _Attempt:
             self.upper.layers[0].backward(directions.T).T,
         )
 
-    def _solved(
-        self, nothing: Attack, space: ColumnSpace, mean: Tensor, variance: Tensor, lost: Tensor
-    ) -> Attack:
+    def _solved(self, nothing: Attack, space: ColumnSpace, told: BatchStatistics) -> Attack:
         samples = space.rank + 1
-        if not bool((variance > 0).all()) or not bool((self.network.gamma != 0).all()):
+        if not bool((told.variance > 0).all()):
             return replace(
-                nothing, reason="a variance of the batch is not positive, or a weight of BatchNorm is 0"
+                nothing,
+                reason="a variance of the batch is not positive: the buffers are not those before (the "
+                "model's own, where buffers is not given) and after one step",
             )
+        if not bool((self.network.gamma != 0).all()):
+            return replace(nothing, reason="a weight of BatchNorm is 0, behind which nothing is seen")
         above = column_space(
             self.upper.layers[0],
             unit_roundoff=self.upper.unit_roundoff,
@@ -257,29 +299,46 @@ class _Attempt:
             generator=self.upper.generator(),
         )
         directions = next_directions(self.upper, (above,), -1, samples)
-        equations = self._equations(space, variance, self.own, directions)
-        if equations.unknowns - samples > len(variance):
+        equations = self._equations(space, told.variance, self.own, directions)
+        if equations.unknowns - samples > len(told.variance):
             return replace(
                 nothing,
                 reason=f"lifting needs {equations.unknowns - samples} neurons for {samples} samples under "
-                f"their own statistics, and layer 1 has {len(variance)}; use fewer, or a wider layer",
+                f"their own statistics, and layer 1 has {len(told.variance)}; use fewer, or a wider layer",
             )
+        fits: list[_Fit] = []
         for y in lifted_samples(equations, self.upper.generator()):
             proceed()
-            active = self._active(equations, y)
-            for _ in range(_ROUNDS):
-                y = solved_samples(equations, active)[0]
-                again = self._active(equations, y)
-                if bool((again == active).all()):
-                    break
-                active = again
-            found = self._judged(nothing, equations, active, directions, mean, variance, lost)
+            before = fits[:samples]
+            fits = _distinct([*fits, *(self._fit(equations, one) for one in y)])
+            if len(fits) >= samples - 1:
+                # they add up to zero
+                last = -torch.stack([one.y for one in fits[: samples - 1]]).sum(dim=0)
+                fits = _distinct([*fits, self._fit(equations, last)])
+            if len(fits) < samples or [*map(id, fits[:samples])] == [*map(id, before)]:
+                continue
+            active = torch.stack([one.active for one in fits[:samples]])
+            found = self._judged(nothing, equations, active, directions, told)
             if found.complete or found.centred is not None:
                 return found
             nothing = replace(nothing, reason=found.reason)
         return replace(
-            nothing, reason=nothing.reason or f"the lifted equations do not separate {samples} samples"
+            nothing,
+            reason=nothing.reason
+            or f"the lifted equations do not separate {samples} samples: noise, too few neurons, or buffers "
+            "that are not those before (the model's own, where buffers is not given) and after this step",
         )
+
+    def _fit(self, equations: NormEquations, y: Float[Tensor, " p"]) -> _Fit:
+        """The sample near ``y``, its pattern renewed until it stays."""
+        active = self._active(equations, y[None])
+        for _ in range(_ROUNDS):
+            solved, _, misfit = solved_samples(equations, active)
+            again = self._active(equations, solved)
+            if bool((again == active).all()):
+                break
+            active = again
+        return _Fit(y=solved[0], active=active[0], misfit=float(misfit))
 
     def _active(self, equations: NormEquations, y: Float[Tensor, "M p"]) -> Tensor:
         gamma, beta = self.network.gamma.to(y), self.network.beta.to(y)
@@ -291,9 +350,7 @@ class _Attempt:
         equations: NormEquations,
         active: Tensor,
         directions: Tensor,
-        mean: Tensor,
-        variance: Tensor,
-        lost: Tensor,
+        told: BatchStatistics,
     ) -> Attack:
         """Labels, and whether the step of the samples found is the one that was given."""
         samples = equations.samples
@@ -309,15 +366,17 @@ class _Attempt:
         )
         if not bool(fit.checked.all()):
             return replace(nothing, reason="no label of the loss's kind explains a loss vector")
-        step = self._step(centred, fit.labels)
+        mean = self._mean(told)
+        found = _Found(x=centred + mean.value, labels=fit.labels, active=active)
         given = (
             self.own.d_weight,
             self.own.d_gamma,
             self.own.d_beta,
             *(layer.augmented() for layer in self.upper.layers),
-            variance * (samples - 1) / samples,
+            told.variance * (samples - 1) / samples,
         )
-        errors, levels = self._drawn(centred, fit.labels, active, directions, given, variance, lost)
+        step = self._step(found)
+        errors, levels = self._drawn(found, directions, given, told, self._noise(equations.rows))
         missed = [float((a - b).norm()) for a, b in zip(given, step.parts(), strict=True)]
         left = max(miss / level for miss, level in zip(missed, levels, strict=True))
         total = math.hypot(*missed[:-1]) / math.hypot(*(float(part.norm()) for part in given[:-1]))
@@ -328,90 +387,127 @@ class _Attempt:
             return replace(
                 nothing,
                 gradient_residual=total,
-                reason=f"the step of the samples found misses the gradient or the statistics by {worst:.1e}",
+                reason=f"the step of the samples found misses the gradient or the statistics by {worst:.1e}: "
+                "noise, another loss, or buffers of another step",
             )
-        return self._result(
-            replace(nothing, gradient_residual=total), centred, fit.labels, errors, mean, lost
-        )
+        return self._result(replace(nothing, gradient_residual=total), found, errors * max(1.0, left), mean)
+
+    def _mean(self, told: BatchStatistics) -> _Mean:
+        """The mean of the batch as far as W_1 shows it: W xbar = mean of z less the bias."""
+        weight = self.network.weight.to(self.target).double()
+        bias = 0.0 if self.network.bias is None else self.network.bias.to(self.target)
+        u, values, vt = torch.linalg.svd(weight, full_matrices=False)
+        rank = int((values > _FULL_RANK * values[0]).sum())
+        inverse = (vt[:rank].T / values[:rank]) @ u[:, :rank].T
+        value = inverse @ (told.mean - bias)
+        missed = weight @ value + bias - told.mean
+        # z is a sum of products, of samples that are not much larger than what is seen of their mean
+        summed = (weight.square() @ value.square() + value.square().mean()).sqrt() + told.mean.abs()
+        noise = told.unit * told.lost + self.own.unit * summed
+        left = float(missed.norm() / noise.norm().clamp(min=1e-300))
+        off = float((inverse.square() @ noise.square()).sqrt().max())
+        return _Mean(value=value, rank=rank, off=_SAFETY * max(1.0, left) * off, left=left)
 
     def _features(self, centred: Float[Tensor, "M d"]) -> Float[Tensor, "M n"]:
-        return (
-            self._normalised(centred)[0] * self.network.gamma.to(centred) + self.network.beta.to(centred)
-        ).relu()
-
-    def _normalised(self, centred: Float[Tensor, "M d"]) -> tuple[Tensor, Tensor, Tensor]:
-        """zhat (M, n), and the (biased) variance and the standard deviation (n,) of the samples."""
         z = centred @ self.network.weight.to(centred).T
-        z = z - z.mean(dim=0)
-        variance = z.square().mean(dim=0)
-        sigma = (variance + self.network.eps).sqrt()
-        return z / sigma, variance, sigma
+        variance, middle = torch.var_mean(z, dim=0, correction=0)
+        normalised = (z - middle) / (variance + self.network.eps).sqrt()
+        return (normalised * self.network.gamma.to(z) + self.network.beta.to(z)).relu()
 
-    def _step(self, centred: Float[Tensor, "M d"], labels: Tensor) -> _Step:
-        normalised, variance, sigma = self._normalised(centred)
-        gamma, size = self.network.gamma.to(centred), len(centred)
-        before = normalised * gamma + self.network.beta.to(centred)
-        trace = forward(self.upper, before.relu())
-        g = self.upper.loss_vectors(trace.logits, labels) / self.upper.divisor(size)
-        deltas = backward(self.upper, trace, g)
-        delta = self.upper.layers[0].backward(deltas[0]) * (before > 0)
+    def _step(self, found: _Found, size: float = 0.0, generator: torch.Generator | None = None) -> _Step:
+        """The step of the samples found; ``size``: with roundings of so many times their results' sizes,
+        normal numbers from ``generator``, in every operation."""
+
+        def off(like: Tensor) -> Tensor:
+            if generator is None:
+                return torch.zeros_like(like)
+            return (
+                size * like.abs() * torch.randn(like.shape, dtype=torch.float64, generator=generator).to(like)
+            )
+
+        weight, x = self.network.weight.to(self.target).double(), found.x
+        gamma, count = self.network.gamma.to(x), len(x)
+        bias = torch.zeros_like(gamma) if self.network.bias is None else self.network.bias.to(x)
+        z = x @ weight.T + bias
+        z = z + off((x.square() @ weight.square().T + z.square()).sqrt())
+        variance, middle = torch.var_mean(z, dim=0, correction=0)
+        sigma = (variance + self.network.eps).sqrt()
+        normalised = (z - middle) / sigma
+        normalised = normalised + off(normalised)
+        before = normalised * gamma + self.network.beta.to(x)
+        features = (before + off(normalised * gamma)) * found.active
+        trace = forward(self.upper, features)
+        g = self.upper.loss_vectors(trace.logits, found.labels)
+        g = (g + off(g) + off(torch.ones_like(g)) * (g != 0)) / self.upper.divisor(count)
+        deltas = tuple(one + off(one) for one in backward(self.upper, trace, g))
+        above = self.upper.layers[0]
+        shown = above.backward(deltas[0]) * found.active
+        delta = shown + off((deltas[0].square() @ above.weight.double().square()).sqrt()) * found.active
         d_gamma, d_beta = (delta * normalised).sum(dim=0), delta.sum(dim=0)
-        d = gamma / sigma * (delta - d_beta / size - normalised * d_gamma / size)
+        d_gamma = d_gamma + off((delta * normalised).norm(dim=0))
+        d_beta = d_beta + off(delta.norm(dim=0))
+        shares = (delta, d_beta / count, normalised * d_gamma / count)
+        d = delta - shares[1] - shares[2] + sum(off(share) for share in shares)
+        d = gamma / sigma * d
         return _Step(
-            d_weight=d.T @ centred,
+            d_weight=d.T @ x + off((d.square().T @ x.square()).sqrt()),
             d_gamma=d_gamma,
             d_beta=d_beta,
-            upper=tuple(
-                torch.cat([one.T @ h, one.sum(dim=0)[:, None]], dim=1)
-                for one, h in zip(deltas, trace.hidden, strict=True)
-            ),
+            upper=tuple(_summed(one, h, off) for one, h in zip(deltas, trace.hidden, strict=True)),
             variance=variance,
         )
 
+    def _noise(self, rows: Float[Tensor, "p d"]) -> float:
+        """The deviation of the entries of dW beyond its row space: that of roundings, or of noise."""
+        d_weight = self.own.d_weight
+        rest = d_weight - d_weight @ rows.T @ rows
+        free = (len(d_weight) - len(rows)) * (d_weight.shape[1] - len(rows))
+        return float(rest.norm()) / math.sqrt(max(free, 1))
+
     def _drawn(
         self,
-        centred: Tensor,
-        labels: Tensor,
-        active: Tensor,
+        found: _Found,
         directions: Tensor,
         given: tuple[Tensor, ...],
-        variance: Tensor,
-        lost: Tensor,
+        told: BatchStatistics,
+        white: float,
     ) -> tuple[Float[Tensor, " M"], list[float]]:
         """Errors of the centred samples, L-infinity, and what is left of every part of the step, Frobenius,
-        that roundings explain: both from solving anew with drawn errors, at the patterns found."""
+        that roundings and noise of deviation ``white`` on every entry of the gradient explain: both from
+        solving anew with drawn errors, at the patterns found."""
         generator, unit = self.upper.generator(), self.own.unit
-        pushed = _PUSHED * unit
-
-        def noise(like: Tensor) -> Tensor:
-            """Standard normal numbers of the same shape."""
-            drawn = torch.randn(like.shape, dtype=torch.float64, generator=generator)
-            return drawn.to(self.target)
-
+        shown = white / float(self.own.d_weight.square().mean().sqrt())
+        times = max(1.0, _PUSHED / max(unit, told.unit, shown))
+        centred, plain = found.centred, self._step(found)
         moved = torch.zeros(len(centred), dtype=torch.float64, device=self.target)
         levels = torch.tensor([unit * float(part.norm()) + 1e-300 for part in given], dtype=torch.float64)
         for _ in range(_DRAWS):
             proceed()
-            # roundings of a product are as large as its largest entries
+            shaken = self._step(found, times * unit, generator)
+            noise = [a - b for a, b in zip(shaken.parts(), plain.parts(), strict=True)]
+            sizes = [white] * (len(noise) - 1) + [told.unit * told.lost]
+            for k, size in enumerate(sizes):
+                normal = torch.randn(noise[k].shape, dtype=torch.float64, generator=generator)
+                noise[k] = noise[k] + times * size * normal.to(self.target)
             own = replace(
                 self.own,
-                d_weight=self.own.d_weight
-                + pushed * self.own.d_weight.abs().amax() * noise(self.own.d_weight),
-                d_gamma=self.own.d_gamma + pushed * self.own.d_gamma.abs().amax() * noise(self.own.d_gamma),
-                d_beta=self.own.d_beta + pushed * self.own.d_beta.abs().amax() * noise(self.own.d_beta),
+                d_weight=self.own.d_weight + noise[0],
+                d_gamma=self.own.d_gamma + noise[1],
+                d_beta=self.own.d_beta + noise[2],
             )
-            shaken = variance + pushed * (lost + variance.max()) * noise(variance)
+            variance = (told.variance + noise[-1]).clamp(min=1e-300)
             space = self._space_of_rank(own.d_weight, len(centred) - 1)
-            equations = self._equations(space, shaken.clamp(min=1e-300), own, directions)
-            y, _, _ = solved_samples(equations, active)
+            equations = self._equations(space, variance, own, directions)
+            y, _, _ = solved_samples(equations, found.active)
             other = y @ equations.rows
             moved += (other - centred).abs().amax(dim=1).square() / _DRAWS
-            step = self._step(other, labels)
-            made = torch.tensor(
-                [float((a - b).norm()) for a, b in zip(given, step.parts(), strict=True)], dtype=torch.float64
-            )
-            levels += made / _PUSHED / _DRAWS
-        return _SAFETY * moved.sqrt() / _PUSHED, levels.tolist()
+            step = self._step(replace(found, x=found.x - centred + other))
+            made = [
+                float((a - b).norm() + one.norm())
+                for a, b, one in zip(plain.parts(), step.parts(), noise, strict=True)
+            ]
+            levels += torch.tensor(made, dtype=torch.float64) / times / _DRAWS
+        return _SAFETY * moved.sqrt() / times, levels.tolist()
 
     def _space_of_rank(self, d_weight: Tensor, rank: int) -> ColumnSpace:
         """The leading part of a matrix that drawn errors have filled."""
@@ -426,25 +522,14 @@ class _Attempt:
             saturated=False,
         )
 
-    def _result(
-        self,
-        nothing: Attack,
-        centred: Float[Tensor, "M d"],
-        labels: Tensor,
-        errors: Float[Tensor, " M"],
-        mean: Tensor,
-        lost: Tensor,
-    ) -> Attack:
-        """Centred samples with the mean as far as W_1 shows it: W xbar = mean of z less the bias."""
-        weight = self.network.weight.to(self.target).double()
-        bias = 0.0 if self.network.bias is None else self.network.bias.to(self.target)
-        u, values, vt = torch.linalg.svd(weight, full_matrices=False)
-        rank = int((values > _FULL_RANK * values[0]).sum())
-        inverse = (vt[:rank].T / values[:rank]) @ u[:, :rank].T
-        middle = inverse @ (mean - bias)
-        off = _SAFETY * self.own.unit * float((inverse.abs() @ (lost + lost.max())).max())
+    def _result(self, nothing: Attack, found: _Found, errors: Float[Tensor, " M"], mean: _Mean) -> Attack:
+        """Centred samples with the mean as far as W_1 shows it."""
+        x, centred, labels = found.x, found.centred, found.labels
+        fits = mean.left <= _TOLERANCE
         good = errors <= CLAIM_LIMIT * centred.abs().amax(dim=1).clamp(min=1.0)
-        whole = rank == weight.shape[1]
+        limits = CLAIM_LIMIT * x.abs().amax(dim=1).clamp(min=1.0)
+        hidden = x.shape[1] - mean.rank
+        shown = good & (errors + mean.off <= limits) & fits & (hidden == 0)
         evidence = [
             Evidence(
                 method=nothing.method,
@@ -458,24 +543,24 @@ class _Attempt:
             )
             for error in errors[good]
         ]
-        found = Centred(
-            values=centred[good], labels=labels[good], status=tuple(evidence), mean=middle, mean_rank=rank
-        )
-        x = centred + middle
-        limits = CLAIM_LIMIT * x.abs().amax(dim=1).clamp(min=1.0)
-        shown = good & whole & (errors + off <= limits)
-        hidden = weight.shape[1] - rank
-        why = (
-            f"the mean of the batch is known on the {rank} dimensions that layer 1 sees; {hidden} are hidden"
-            if hidden
-            else "its error is too large"
-        )
+        if not fits:
+            why = (
+                f"no mean of the batch gives the running mean after the step, by {mean.left:.1e} times its "
+                "rounding: it is that of another step or model, or was rounded on its way"
+            )
+        elif hidden:
+            why = (
+                f"the mean of the batch is known on the {mean.rank} dimensions that layer 1 sees; "
+                f"{hidden} are hidden"
+            )
+        else:
+            why = f"its error estimate {float((errors + mean.off).max()):.1e} is too large"
         return replace(
             nothing,
             x=x[shown],
             y=labels[shown],
             status=tuple(
-                replace(one, error_bound=one.error_bound + off)
+                replace(one, error_bound=one.error_bound + mean.off)
                 for one, kept in zip(evidence, shown[good].tolist(), strict=True)
                 if kept
             ),
@@ -483,15 +568,39 @@ class _Attempt:
                 Candidate(
                     x=x[m],
                     label=labels[m],
-                    error_estimate=math.inf if hidden else float(errors[m] + off),
+                    error_estimate=math.inf if hidden else float(errors[m] + mean.off),
                     reason=why,
                 )
                 for m in torch.nonzero(~shown)[:, 0].tolist()
             ),
             complete=bool(shown.all()),
             reason="" if bool(shown.all()) else why,
-            centred=found,
+            centred=Centred(
+                values=centred[good],
+                labels=labels[good],
+                status=tuple(evidence),
+                mean=mean.value if fits else torch.zeros_like(mean.value),
+                mean_rank=mean.rank if fits else 0,
+            ),
         )
+
+
+def _summed(
+    delta: Float[Tensor, "M n"], hidden: Float[Tensor, "M k"], off: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """[delta^T h | sum of delta] with the roundings that ``off`` gives to sums of this size."""
+    augmented = torch.nn.functional.pad(hidden, (0, 1), value=1.0)
+    return delta.T @ augmented + off((delta.square().T @ augmented.square()).sqrt())
+
+
+def _distinct(fits: list[_Fit]) -> list[_Fit]:
+    """One fit per sample, best first."""
+    kept: list[_Fit] = []
+    for one in sorted(fits, key=lambda fit: fit.misfit):
+        size = float(one.y.norm())
+        if all(float((one.y - other.y).norm()) > _SAME * size for other in kept):
+            kept.append(one)
+    return kept
 
 
 def _all_spans(problem: Problem, trace: Any) -> Float[Tensor, "m n K"]:
