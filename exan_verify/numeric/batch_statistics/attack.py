@@ -50,6 +50,9 @@ is left of these less their means and less their share along zhat may be a hundr
 
 _NEAREST = 0.25
 _ROUNDS = 12
+_UNSURE = 0.15
+"""Share of the neurons that are left out of a fit until patterns stay."""
+
 _SAME = 1e-2
 """Relative distance below which two fits are of one sample."""
 
@@ -77,7 +80,7 @@ def run(
     scale: float | str = 1.0,
     progress: Progress | None = None,
 ) -> Attack:
-    """Recover what ``gradient``, ``scale`` times that of a batch, and the running statistics ``before`` (None:
+    """Recover what ``gradient``, ``scale`` times that of a batch, and the statistics ``before`` (None:
     the model's) and ``after`` the step say. Without ``after``: what the gradient alone tells, the number of
     samples and the last layer.
 
@@ -330,19 +333,25 @@ class _Attempt:
         )
 
     def _fit(self, equations: NormEquations, y: Float[Tensor, " p"]) -> _Fit:
-        """The sample near ``y``, its pattern renewed until it stays."""
-        active = self._active(equations, y[None])
+        """The sample near ``y``, its pattern renewed until it stays: without the neurons nearest their
+        boundary, where one in the wrong state moves the fit by more than it is off, then with all."""
+        solved, seen = y[None], torch.zeros(0, device=self.target)
+        left_out = int(_UNSURE * len(self.own.d_beta))
         for _ in range(_ROUNDS):
-            solved, _, misfit = solved_samples(equations, active)
-            again = self._active(equations, solved)
-            if bool((again == active).all()):
+            before = self._before(equations, solved)[0]
+            sure = before.abs() > before.abs().sort().values[left_out]
+            signs = before.sign() * sure
+            if torch.equal(signs, seen):
                 break
-            active = again
+            seen = signs
+            solved, _, _ = solved_samples(equations.of(sure), (before > 0)[None, sure])
+        active = self._before(equations, solved) > 0
+        solved, _, misfit = solved_samples(equations, active)
         return _Fit(y=solved[0], active=active[0], misfit=float(misfit))
 
-    def _active(self, equations: NormEquations, y: Float[Tensor, "M p"]) -> Tensor:
-        gamma, beta = self.network.gamma.to(y), self.network.beta.to(y)
-        return (equations.normalised @ y.T).T * gamma + beta > 0
+    def _before(self, equations: NormEquations, y: Float[Tensor, "M p"]) -> Float[Tensor, "M n"]:
+        """What ReLU is given."""
+        return (equations.normalised @ y.T).T * self.network.gamma.to(y) + self.network.beta.to(y)
 
     def _judged(
         self,

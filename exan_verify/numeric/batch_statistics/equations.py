@@ -40,6 +40,15 @@ class NormEquations:
         """M."""
         return int(self.rows.shape[0]) + 1
 
+    def of(self, neurons: Bool[Tensor, " n"]) -> NormEquations:
+        """Those of some neurons."""
+        return NormEquations(
+            columns=self.columns[neurons],
+            normalised=self.normalised[neurons],
+            rows=self.rows,
+            forward=self.forward[neurons],
+        )
+
     @property
     def unknowns(self) -> int:
         """Of the lifted equations."""
