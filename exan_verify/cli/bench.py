@@ -52,7 +52,8 @@ def _cases(context: click.Context, _parameter: click.Parameter, typed: str) -> l
     "--seconds",
     type=click.FloatRange(min=0),
     help="For convolution, compare and attack: time of an optimisation, per method and batch; default: each "
-    "row's own, or 10. For tiny: budget of a question; for reach: processor time of an attack; default 10.",
+    "row's own, or 10. For tiny: budget of a question; for reach: processor time of an attack; default: its "
+    "row's.",
 )
 @click.option(
     "--figure",
