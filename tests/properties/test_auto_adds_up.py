@@ -24,7 +24,6 @@ from exan_verify.numeric.problem.records import Attack, Finding, Method
 from exan_verify.numeric.problem.remainder import without
 from exan_verify.numeric.problem.spectrum import ColumnSpace
 
-
 AUTO = attack.AUTO
 
 
