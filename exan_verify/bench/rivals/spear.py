@@ -21,6 +21,7 @@ not look for, are those whose delta at the first layer is nearest.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ _ZERO = 1e-7
 _SAME = 1e-6
 """Of the cosine of two directions below 1."""
 
+_COMPARED_AT_ONCE = 1000
 _RANK = 1e-11
 """Singular values of dW below this share of the largest are rounding."""
 
@@ -90,6 +92,7 @@ def spear(model: nn.Sequential, gradient: Mapping[str, Tensor], *, effort: Effor
     cross_entropy under its parameters' names; at most ``effort.iterations`` rounds of :data:`DRAWN_AT_ONCE`.
     """
     start = time.perf_counter()
+    until = start + (math.inf if effort.seconds is None else effort.seconds)
     weight, bias = (p.detach().double() for p in list(model.parameters())[:2])
     d_weight, d_bias = (g.double() for g in list(gradient.values())[:2])
     u, s, vh = torch.linalg.svd(d_weight, full_matrices=False)
@@ -101,13 +104,13 @@ def spear(model: nn.Sequential, gradient: Mapping[str, Tensor], *, effort: Effor
     x, deltas, score = vh[:0], u[:, :0], 0.0
     drawn = 0
     for _ in range(effort.iterations):
-        if effort.seconds is not None and time.perf_counter() - start > effort.seconds:
+        if time.perf_counter() > until:
             break
         drawn += DRAWN_AT_ONCE
         before = kept.shape[1]
         kept = _with_new(factors, kept, _null_directions(factors.left, rng), least)
         if kept.shape[1] > before and torch.linalg.matrix_rank(kept, rtol=_SAME) == rank:
-            x, deltas, score = _greedy(factors, kept)
+            x, deltas, score = _greedy(factors, kept, until)
             if score == 1:
                 break
     found = score == 1
@@ -139,15 +142,16 @@ def _null_directions(left: Tensor, rng: np.random.Generator) -> Tensor:
 def _with_new(factors: _Factors, kept: Tensor, drawn: Tensor, least: float) -> Tensor:
     """``kept`` (b, c) and those of the directions ``drawn`` (b, k) that are sparse enough and new."""
     sparse = (factors.deltas(drawn) == 0).double().mean(dim=0) >= least
-    for direction in drawn[:, sparse].T:
-        if not bool(((kept.T @ direction).abs() > 1 - _SAME).any()):
-            kept = torch.cat([kept, direction[:, None]], dim=1)
+    for some in drawn[:, sparse].split(_COMPARED_AT_ONCE, dim=1):
+        fresh = some[:, ~((kept.T @ some).abs() > 1 - _SAME).any(dim=0)]
+        first = ~((fresh.T @ fresh).abs() > 1 - _SAME).tril(-1).any(dim=1)
+        kept = torch.cat([kept, fresh[:, first]], dim=1)
     return kept
 
 
-def _greedy(factors: _Factors, kept: Tensor) -> tuple[Tensor, Tensor, float]:
+def _greedy(factors: _Factors, kept: Tensor, until: float) -> tuple[Tensor, Tensor, float]:
     """Inputs, deltas and lambda of the best b of the directions ``kept`` (b, c): first the sparsest that are
-    independent, then what exchanging one of them improves."""
+    independent, then what exchanging one of them improves, looked for ``until`` that time."""
     rank = len(kept)
     kept = kept[:, (factors.deltas(kept) != 0).sum(dim=0).argsort()]
     chosen: list[int] = []
@@ -159,7 +163,7 @@ def _greedy(factors: _Factors, kept: Tensor) -> tuple[Tensor, Tensor, float]:
     while improved:
         improved = False
         for k in set(range(kept.shape[1])) - set(chosen):
-            for place in range(rank):
+            for place in range(rank if time.perf_counter() < until else 0):
                 other = [*chosen[:place], k, *chosen[place + 1 :]]
                 tried = factors.batch(kept[:, other])
                 if tried[2] > best[2]:
