@@ -142,7 +142,7 @@ def _null_directions(left: Tensor, rng: np.random.Generator) -> Tensor:
 def _with_new(factors: _Factors, kept: Tensor, drawn: Tensor, least: float) -> Tensor:
     """``kept`` (b, c) and those of the directions ``drawn`` (b, k) that are sparse enough and new."""
     sparse = (factors.deltas(drawn) == 0).double().mean(dim=0) >= least
-    for some in drawn[:, sparse].split(_COMPARED_AT_ONCE, dim=1):
+    for some in torch.split(drawn[:, sparse], _COMPARED_AT_ONCE, dim=1):
         fresh = some[:, ~((kept.T @ some).abs() > 1 - _SAME).any(dim=0)]
         first = ~((fresh.T @ fresh).abs() > 1 - _SAME).tril(-1).any(dim=1)
         kept = torch.cat([kept, fresh[:, first]], dim=1)
