@@ -36,6 +36,9 @@ from exan_verify.bench.rivals.baselines import Effort
 DRAWN_AT_ONCE = 10_000
 FALSE_REJECTION = 1e-9
 
+_ENTRIES = 1 << 26
+"""Of all systems solved at once, at most: half a gigabyte. Batches of more than 81 are drawn for less often."""
+
 _ZERO = 1e-7
 """Of the largest entry of L q."""
 
@@ -102,13 +105,13 @@ def spear(model: nn.Sequential, gradient: Mapping[str, Tensor], *, effort: Effor
     rng = np.random.default_rng(effort.seed)
     kept = u.new_zeros(rank, 0)
     x, deltas, score = vh[:0], u[:, :0], 0.0
-    drawn = 0
+    drawn, at_once = 0, max(1, min(DRAWN_AT_ONCE, _ENTRIES // rank**2))
     for _ in range(effort.iterations):
         if time.perf_counter() > until:
             break
-        drawn += DRAWN_AT_ONCE
+        drawn += at_once
         before = kept.shape[1]
-        kept = _with_new(factors, kept, _null_directions(factors.left, rng), least)
+        kept = _with_new(factors, kept, _null_directions(factors.left, at_once, rng), least)
         if kept.shape[1] > before and torch.linalg.matrix_rank(kept, rtol=_SAME) == rank:
             x, deltas, score = _greedy(factors, kept, until)
             if score == 1:
@@ -125,10 +128,11 @@ def spear(model: nn.Sequential, gradient: Mapping[str, Tensor], *, effort: Effor
     )
 
 
-def _null_directions(left: Tensor, rng: np.random.Generator) -> Tensor:
-    """Unit vectors (b, k), each orthogonal to b - 1 rows of ``left`` (m, b) that are drawn."""
+def _null_directions(left: Tensor, count: int, rng: np.random.Generator) -> Tensor:
+    """At most ``count`` unit vectors (b, k), each orthogonal to b - 1 rows of ``left`` (m, b) that are
+    drawn."""
     rank = left.shape[1]
-    places = rng.random((DRAWN_AT_ONCE, len(left))).argpartition(rank - 1, axis=1)[:, : rank - 1]
+    places = rng.random((count, len(left))).argpartition(rank - 1, axis=1)[:, : rank - 1]
     # one row more, any, makes the systems square: 1 there and 0 at the rows drawn
     other = torch.from_numpy(rng.normal(size=rank)).to(left).expand(len(places), 1, rank)
     square = torch.cat([left[torch.from_numpy(places)], other], dim=1)
