@@ -37,7 +37,7 @@ DRAWN_AT_ONCE = 10_000
 FALSE_REJECTION = 1e-9
 
 _ENTRIES = 1 << 26
-"""Of all systems solved at once, at most: half a gigabyte. Batches of more than 81 are drawn for less often."""
+"""Of the systems solved at once, at most: half a gigabyte, which 81 samples fill."""
 
 _ZERO = 1e-7
 """Of the largest entry of L q."""
