@@ -6,9 +6,9 @@ residual below :data:`PUBLISHED` in float64 accepts them. The reading: a row of 
 exclusive when the sample that it shows would, with one of the K labels, leave that very row by its own
 forward and backward pass (docs/theory.md E4, K tries), up to ``tolerance``: absolute, of any entry of the
 row, or relative to its bias entry. All rows that pass are peeled, then the remainder is looked at again,
-until the batch is full. To ask that a second row agrees would leave 1 of 192 digits at their setting
-(784-1000-10, B = 64, three seeds), where they report about half. A mixture of samples passes by coincidence:
-n_1 K tries a round, each with a chance proportional to the tolerance. The package's own method asks for the
+until the batch is full. To ask that a second row agrees would leave next to none at their setting, where they
+report about half of 64. A mixture of samples passes by coincidence: n_1 K tries a round, each with a chance
+proportional to the tolerance. The package's own method asks for the
 whole delta instead (``numeric/methods/exclusive_neurons/rows.py``).
 """
 
