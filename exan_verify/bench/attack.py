@@ -126,8 +126,9 @@ CASES = (
             samples=samples,
             data="mnist",
             seeds=3,
+            named=samples == 20,
         )
-        for width, samples in ((200, 25), (400, 64))
+        for width, samples in ((200, 20), (200, 25), (400, 64))
     ),
     Case(name="784-1000-10 M=34", widths=(784, 1000, 10), samples=34),
     Case(name="100-100-4 M=20, degree 3", widths=(100, 100, 4), samples=20),

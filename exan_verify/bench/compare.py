@@ -2,13 +2,14 @@
 
 The batches are those of ``bench/attack.py`` and, for the figure of recall against batch size, MNIST digits
 at 784-512-10. Our methods are not told the batch size; DLG is, and Inverting Gradients is given the labels
-too, as in their papers (bench/baselines.py). Those two optimise until the time limit or their published
+too, as in their papers (rivals/baselines.py). Those two optimise until the time limit or their published
 number of steps; ours end by themselves or are stopped, and what they took is in the table. Optimisation
 claims nothing: every sample it returns is scored, and none of them counts as a wrong claim. ``published``
-(Pan et al., repaired) and ``sample`` (SPEAR) are published methods too, with our confirmation
-(numeric/methods/). ``tolerance T`` is peeling whose only test is a tolerance T
-(bench/tolerance_peeling.py): told the batch size, and what it accepts it claims. Every run has a process of
-its own, which gives its memory and ends it when it takes too long.
+(Pan et al., repaired) and ``sample`` (after SPEAR) are published methods too, with our confirmation
+(numeric/methods/). ``LT peeling`` and ``tolerance T`` are peeling whose only test is a tolerance, absolute
+and relative (rivals/tolerance_peeling.py), told the batch size, and ``SPEAR`` draws until the time limit
+(rivals/spear.py): what these accept they claim. Every run has a process of its own, which gives its memory
+and ends it when it takes too long.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ PATIENCE = 120.0
 nothing."""
 
 _MOST_SEEDS = 3
+_ENDLESS = 1 << 62
 _OTHER_SEED = 1 << 20
 """Random inputs are drawn from the seed: an optimisation that started from it would start at the truth."""
 
@@ -55,7 +57,7 @@ OURS = ("auto", "lift", "assign", "peel", "peel+lift", "sample", "published")
 """What the package's own confirmation stands behind, by name."""
 
 TOLERANCES = {f"tolerance {tolerance:.0e}": tolerance for tolerance in (1e-3, 1e-4, 1e-6)}
-"""Peeling that accepts by a tolerance, by name."""
+"""Peeling that accepts by a relative tolerance, by name."""
 
 BY_SIZE = tuple(
     Case(name=f"M={size}", widths=(784, 512, 10), samples=size, data="mnist", seeds=_MOST_SEEDS)
@@ -63,8 +65,16 @@ BY_SIZE = tuple(
 )
 """What the figure shows."""
 
-CASES = (*BY_SIZE, *(replace(case, seeds=1, named=True) for case in ATTACK_CASES))
-"""Those of the attack's own table only by name, over the first seed."""
+_THEIRS = "normal and Glorot"
+CASES = (
+    *BY_SIZE,
+    *(
+        replace(case, seeds=_MOST_SEEDS if case.initialisation == _THEIRS else 1, named=True)
+        for case in ATTACK_CASES
+    ),
+)
+"""Those of the attack's own table only by name, over the first seed; at the initialisation of Shariati and
+Meybodi over three, as their figures are means."""
 
 
 _CROSS_ENTROPY = Question(loss=Loss.CROSS_ENTROPY)
@@ -75,7 +85,7 @@ class Job:
     """One batch to attack: a model of Linear layers with ReLU between them, inputs (M, d), classes (M,) or
     targets (M, K), the gradient of the ``question`` under the model's names, limit in seconds; ``shape`` of a
     sample, (1, 28, 28) for digits, (d,) for what is no picture; ``box``: where pixels lie, None: anywhere;
-    ``device``: where it is attacked."""
+    ``device``: where it is attacked; ``told``: our methods are told the batch size, too."""
 
     model: nn.Sequential
     x: Tensor
@@ -87,6 +97,7 @@ class Job:
     question: Question = _CROSS_ENTROPY
     box: tuple[float, float] | None = None
     device: str | None = None
+    told: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,6 +208,7 @@ def job_of(case: Case, seed: int, limit: float, device: str | None = None) -> Jo
         limit=limit,
         box=(0.0, 1.0) if len(shape) > 1 else None,
         device=device,
+        told=case.told,
     )
 
 
@@ -283,7 +295,7 @@ def recall_figure(rows: Sequence[Row]) -> bytes:
             recalls,
             _line(method),
             marker=_MARKS[place % len(_MARKS)],
-            color=f"C{place % 10}" if place < 10 else ("black", "darkgoldenrod")[place % 2],
+            color=f"C{place % 10}" if place < 10 else _COLOURS[place % len(_COLOURS)],
             linewidth=1 + 3.5 * thin,
             markersize=4 + 6 * thin,
             label=method,
@@ -302,12 +314,13 @@ def recall_figure(rows: Sequence[Row]) -> bytes:
     return stream.getvalue()
 
 
-_MARKS = "os^vDP*XhdpH"
+_MARKS = "os^vDP*XhdpH<>"
+_COLOURS = ("black", "darkgoldenrod", "navy", "crimson")
 
 
 def _line(method: str) -> str:
-    """Solid for the package's own confirmation, dashed for a tolerance, dotted for optimisation."""
-    return "-" if method in OURS else "--" if method in TOLERANCES else ":"
+    """Solid for the package's own confirmation, dashed for another test, dotted for optimisation."""
+    return "-" if method in OURS else "--" if method in _CLAIMING else ":"
 
 
 def _ours(job: Job, *, method: str) -> Run:
@@ -323,7 +336,7 @@ def _ours(job: Job, *, method: str) -> Run:
         reduction=question.reduction,
         labels=Labels.REAL if question.labels is Labels.REAL else Labels.ONE_HOT,
         # any real targets explain a gradient, unless their number is known
-        batch_size=len(job.x) if question.labels is Labels.REAL else None,
+        batch_size=len(job.x) if job.told or question.labels is Labels.REAL else None,
         method=method,
         device=job.device,
     )
@@ -338,7 +351,28 @@ def _ours(job: Job, *, method: str) -> Run:
     return _scored(job, found.x, found.y, seconds, wrong=wrong)
 
 
-def _tolerance(job: Job, *, tolerance: float) -> Run:
+def _lt_peeling(job: Job) -> Run:
+    from exan_verify.bench.rivals.tolerance_peeling import PUBLISHED
+
+    return _tolerance(job, tolerance=PUBLISHED, absolute=True)
+
+
+def _spear(job: Job) -> Run:
+    from exan_verify.bench.rivals.baselines import Effort
+    from exan_verify.bench.rivals.spear import spear
+    from exan_verify.numeric.problem.metrics import wrong_claims
+
+    if job.question != _CROSS_ENTROPY or len(job.gradient) != 2 * (len(job.model) // 2 + 1):
+        return _out_of_range(0.0)
+    model, gradient = _placed(job, job.model, job.gradient)
+    effort = Effort(iterations=_ENDLESS, seconds=job.limit, seed=job.seed + _OTHER_SEED)
+    found = spear(model, gradient, effort=effort)
+    return _scored(
+        job, found.x, found.y, found.seconds, wrong=wrong_claims(found.x, found.y, None, job.x, job.y)
+    )
+
+
+def _tolerance(job: Job, *, tolerance: float, absolute: bool = False) -> Run:
     from exan_verify.bench.rivals.tolerance_peeling import tolerance_peeling
     from exan_verify.numeric.problem.metrics import wrong_claims
 
@@ -347,7 +381,7 @@ def _tolerance(job: Job, *, tolerance: float) -> Run:
         return _out_of_range(0.0)
     model, gradient = _placed(job, job.model, job.gradient)
     start = time.perf_counter()
-    x, y = tolerance_peeling(model, gradient, batch_size=len(job.x), tolerance=tolerance)
+    x, y = tolerance_peeling(model, gradient, batch_size=len(job.x), tolerance=tolerance, absolute=absolute)
     seconds = time.perf_counter() - start
     return _scored(job, x, y, seconds, wrong=wrong_claims(x, y, None, job.x, job.y))
 
@@ -394,13 +428,15 @@ def _inverting_gradients(job: Job) -> Run:
 
 METHODS: Mapping[str, Callable[[Job], Run]] = {
     **{method: partial(_ours, method=method) for method in OURS},
+    "LT peeling": _lt_peeling,
     **{name: partial(_tolerance, tolerance=tolerance) for name, tolerance in TOLERANCES.items()},
+    "SPEAR": _spear,
     "DLG": _dlg,
     "Inverting Gradients": _inverting_gradients,
 }
 """What is compared, by name."""
 
-_CLAIMING = (*OURS, *TOLERANCES)
+_CLAIMING = (*OURS, *TOLERANCES, "LT peeling", "SPEAR")
 """Methods that stand behind what they return."""
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -56,10 +57,10 @@ def least_error(model: nn.Sequential, x: Tensor, y: Tensor, sigma: float, seed: 
         dh = softened(dg) @ w2 + g @ dw2
         return delta @ dw1 + (dh * active) @ w1
 
-    generator = torch.Generator().manual_seed(seed)
-    noise = [torch.randn(one.shape, generator=generator, dtype=x.dtype) for one in (w1, b1, w2, b2)]
+    rng = np.random.default_rng(seed)
+    dw1, db1, dw2, db2 = (torch.from_numpy(rng.normal(size=one.shape)) for one in (w1, b1, w2, b2))
     inverse = torch.linalg.inv(delta @ delta.T)
-    moved = _conjugate_gradients(lambda v: back(*forth(v)), back(*noise), inverse)
+    moved = _conjugate_gradients(lambda v: back(*forth(v)), back(dw1, db1, dw2, db2), inverse)
     return sigma * float(moved.square().mean().sqrt())
 
 

@@ -2,7 +2,8 @@
 
 784-512-10 at PyTorch's default initialisation, 32 MNIST digits, mean cross_entropy; the gradient is exact to
 the rounding of its dtype. Each seed is another network and another batch. ``tolerance`` is the baseline of
-``tolerance_peeling.py``, which is told the batch size; ``peel`` and ``auto`` are the package's own methods.
+``rivals/tolerance_peeling.py``, which is told the batch size, relative to a row's bias entry, ``LT peeling``
+the same with its authors' absolute one; ``peel`` and ``auto`` are the package's own methods.
 
 Cases that begin with *traps*: 784-1000-10 whose first-layer biases were set to trap samples (``traps.py``), B
 digits that were not used for that. There our methods are told the batch size, too.
@@ -13,7 +14,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -21,7 +22,7 @@ import torch
 from exan_verify.bench import suite
 from exan_verify.bench.attack import autograd_gradient
 from exan_verify.bench.cases.traps import trap_network
-from exan_verify.bench.rivals.tolerance_peeling import tolerance_peeling
+from exan_verify.bench.rivals.tolerance_peeling import PUBLISHED, tolerance_peeling
 from exan_verify.bench.suite import Options, Suite, run_seeds
 from exan_verify.data import initialised_network, mnist_batch
 from exan_verify.models.chain import to_network
@@ -34,12 +35,14 @@ SAMPLES = 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case(suite.Case):
-    """One row: ``tolerance`` of the baseline, or None for the package's ``method``; the gradient's dtype;
-    ``traps``: how many digits are sent through a network with traps, 0 for 32 through an initialised one."""
+    """One row: ``tolerance`` of the baseline, relative or ``absolute``, or None for the package's ``method``;
+    the gradient's dtype; ``traps``: how many digits are sent through a network with traps, 0 for 32 through
+    an initialised one."""
 
     method: str
     dtype: str
     tolerance: float | None = None
+    absolute: bool = False
     traps: int = 0
 
 
@@ -47,8 +50,10 @@ DTYPES = ("float64", "float32")
 TOLERANCES = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-8)
 TRAPPED = (256, 400, 512, 700)
 TRAP_TOLERANCES = (1e-3, 1e-4, 1e-6)
+_PUBLISHED = Case(name="LT peeling, float64", method="", dtype="float64", tolerance=PUBLISHED, absolute=True)
 
 CASES = (
+    _PUBLISHED,
     *(
         case
         for dtype in DTYPES
@@ -64,6 +69,7 @@ CASES = (
         case
         for size in TRAPPED
         for case in (
+            replace(_PUBLISHED, name=f"traps B={size}, LT peeling", traps=size, seeds=3),
             *(
                 Case(
                     name=f"traps B={size}, tolerance {t:.0e}",
@@ -129,7 +135,9 @@ def run_case(case: Case, seed: int) -> Run:
     gradient = autograd_gradient(model, x, y, case.dtype)
     start = time.perf_counter()
     if case.tolerance is not None:
-        found, labels = tolerance_peeling(model, gradient, batch_size=samples, tolerance=case.tolerance)
+        found, labels = tolerance_peeling(
+            model, gradient, batch_size=samples, tolerance=case.tolerance, absolute=case.absolute
+        )
         bounds = None
     else:
         network = to_network(model)

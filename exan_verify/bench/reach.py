@@ -1,11 +1,12 @@
 """``exan bench reach``: where each attack ends, in neurons per unknown.
 
-784-n-10, MNIST digits, mean cross-entropy; batches of growing size, a fourth root of two apart, until two
-sizes in a row do not come back: at PyTorch's default initialisation or trained to 97 %, from float64 and
-float32 gradients, with ReLU or LeakyReLU 0.01 (initialised only). The attack is told the batch size and gets
-``--seconds`` of processor time for each batch, so that a busy machine ends it no earlier; cases of more than
-256 neurons take long and are run when they are named. M samples of K classes have M + min(M, K - 1) unknowns
-in the equations of docs/theory.md 3.1: a column of deltas in M coordinates, and a loss vector.
+784-n-10, MNIST digits, mean cross-entropy; batches of growing size, doubled while they come back and then a
+fourth root of two apart, until two sizes in a row do not: at PyTorch's default initialisation or trained to
+97 %, from float64 and float32 gradients, with ReLU or LeakyReLU 0.01 (initialised only). The attack is told
+the batch size and gets ``--seconds`` of processor time for each batch, so that a busy machine ends it no
+earlier; cases of more than 256 neurons take long and are run when they are named. M samples of K classes have
+M + min(M, K - 1) unknowns in the equations of docs/theory.md 3.1: a column of deltas in M coordinates, and a
+loss vector.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from __future__ import annotations
 import io
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from exan_verify.bench import attack, suite
@@ -28,13 +29,11 @@ if TYPE_CHECKING:
 METHODS = ("lift", "assign", "peel")
 """What is asked where no method is named; ``auto`` is these in turn."""
 
-SECONDS = 10.0
-"""Processor time of one attack."""
-
 CLASSES = 10
 SIZES = tuple(dict.fromkeys(round(4 * 2 ** (k / 4)) for k in range(32)))
-"""Of the batches, in turn."""
+"""Of the batches, four from one to its double."""
 
+_LEAP = 4
 _FAILURES = 2
 """Sizes in a row that do not come back at which it ends: one may have a sample that no method sees."""
 
@@ -45,12 +44,13 @@ _SHOWN = 1e-3
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case(suite.Case):
     """A row for every method: ``neurons`` of the hidden layer; ``trained``: to 97 %, else initialised;
-    ``dtype``: the gradient's; ``activation``: ReLU or LeakyReLU."""
+    ``dtype``: the gradient's; ``activation``: ReLU or LeakyReLU; ``seconds``: processor time of an attack."""
 
     neurons: int
     trained: bool
     dtype: str
     activation: str = "ReLU"
+    seconds: float = 5.0
     seeds: int | None = 3
 
 
@@ -61,6 +61,7 @@ CASES = tuple(
         trained=trained,
         dtype=dtype,
         activation=activation,
+        seconds=60.0 if neurons > 256 else 5.0,
         named=neurons > 256,
     )
     for neurons in (64, 128, 256, 512, 1000)
@@ -118,7 +119,7 @@ def measure(case: Case, options: Options) -> Iterator[Row]:
         if method != "auto" and method not in numeric.METHODS:
             raise InputError(unknown("method", method, ["auto", *numeric.METHODS]))
     for method in methods:
-        seconds = SECONDS if options.seconds is None else options.seconds
+        seconds = case.seconds if options.seconds is None else options.seconds
         run = partial(isolated, partial(run_case, case, method, seconds))
         yield summarise(case, method, run_seeds(f"{case.name}, {method}", options, run))
 
@@ -137,21 +138,38 @@ def run_case(case: Case, method: str, seconds: float, seed: int, *, sizes: Seque
         activation=case.activation,
     )
     model, _, _ = attack.build(like, seed)
-    found = shown = wrong = failures = 0
-    ended, took = "", None
-    for samples in sizes:
+    tried: list[_One] = []
+
+    @cache
+    def attacked(samples: int) -> _One:
         images, classes = mnist_batch(samples, seed)
-        one = _attacked(case, model, torch.tensor(images), torch.tensor(classes), method, seconds)
-        wrong += one.wrong
-        if one.found == samples:
-            found, took, ended = samples, one.seconds, ""
-        else:
-            ended = ended or f"M={samples}: {one.why}"
-        shown = samples if one.shown == samples else shown
-        failures = 0 if samples in (found, shown) else failures + 1
-        if failures == _FAILURES:
+        tried.append(_attacked(case, model, torch.tensor(images), torch.tensor(classes), method, seconds))
+        return tried[-1]
+
+    last = _last_back(sizes, lambda samples: attacked(samples).found == samples)
+    shown = _last_back(sizes, lambda samples: attacked(samples).shown == samples)
+    after = sizes[last + 1 : last + 2]
+    return Run(
+        found=sizes[last] if last >= 0 else 0,
+        shown=sizes[shown] if shown >= 0 else 0,
+        ended="".join(f"M={samples}: {attacked(samples).why}" for samples in after),
+        wrong=sum(one.wrong for one in tried),
+        seconds=attacked(sizes[last]).seconds if last >= 0 else None,
+    )
+
+
+def _last_back(sizes: Sequence[int], back: Callable[[int], bool]) -> int:
+    """The place of the last size that came ``back`` before two in a row that do not, -1: none; looked for
+    beyond the doubled sizes that all come back."""
+    last = place = -1
+    for leap in range(0, len(sizes), _LEAP):
+        if not back(sizes[leap]):
             break
-    return Run(found=found, shown=shown, ended=ended, wrong=wrong, seconds=took)
+        last = place = leap
+    while place - last < _FAILURES and place + 1 < len(sizes):
+        place += 1
+        last = place if back(sizes[place]) else last
+    return last
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -107,12 +108,9 @@ def noisy(size: float) -> Callable[[Scene], Gradient]:
 
     def spoil(scene: Scene) -> Gradient:
         gradient = scene.gradient()
-        generator = torch.Generator().manual_seed(scene.seed)
+        rng = np.random.default_rng(scene.seed)
         scale = size * torch.cat([g.flatten() for g in gradient.values()]).square().mean().sqrt()
-        return {
-            name: g + scale * torch.randn(g.shape, generator=generator, dtype=g.dtype)
-            for name, g in gradient.items()
-        }
+        return {name: g + scale * torch.from_numpy(rng.normal(size=g.shape)) for name, g in gradient.items()}
 
     return spoil
 
@@ -137,9 +135,8 @@ def clipped_samples(scene: Scene) -> Gradient:
 
 def class_weighted(scene: Scene) -> Gradient:
     """With a weight between 0.2 and 3 on the loss of every class, divided by their sum as PyTorch does."""
-    generator = torch.Generator().manual_seed(scene.seed)
     classes = int(scene.model[-1].out_features)  # type: ignore[arg-type]
-    weights = 0.2 + 2.8 * torch.rand(classes, generator=generator, dtype=torch.float64)
+    weights = torch.from_numpy(np.random.default_rng(scene.seed).uniform(0.2, 3, classes))
     model = copy.deepcopy(scene.model).double()
     nn.functional.cross_entropy(model(scene.x.double()), scene.y, weight=weights).backward()  # type: ignore[no-untyped-call]
     return {name: p.grad.detach() for name, p in model.named_parameters() if p.grad is not None}
@@ -160,9 +157,9 @@ def flipped(share: float) -> Callable[[Scene], Gradient]:
     """A random ``share`` of the signs wrong."""
 
     def spoil(scene: Scene) -> Gradient:
-        generator = torch.Generator().manual_seed(scene.seed)
+        rng = np.random.default_rng(scene.seed)
         return {
-            name: torch.where(torch.rand(g.shape, generator=generator) < share, -g, g)
+            name: torch.where(torch.from_numpy(rng.random(g.shape) < share), -g, g)
             for name, g in scene.gradient().items()
         }
 

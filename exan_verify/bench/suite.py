@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -95,7 +96,8 @@ class Suite(Generic[_Case, _Row]):
     def run(
         self, options: Options, *, rows: Sequence[str] | None = None, kept: list[_Row] | None = None
     ) -> list[_Row]:
-        """The rows of the cases named by ``rows``, default: of all that need not be named.
+        """The rows of the cases named by ``rows``, default: of all that need not be named; ``*`` in a name is
+        any text.
 
         ``kept`` is filled as rows are finished, so that an interruption loses none. Raises
         :class:`InputError` on an unknown name, listing the known ones.
@@ -103,7 +105,7 @@ class Suite(Generic[_Case, _Row]):
         require_known(self.name, rows, self.case_names)
         table = [] if kept is None else kept
         for case in self.cases:
-            if case.named if rows is None else case.name not in rows:
+            if case.named if rows is None else not any(_matches(case.name, row) for row in rows):
                 continue
             seeds = list(options.seeds)[: case.seeds]
             if rows is None:
@@ -115,7 +117,7 @@ class Suite(Generic[_Case, _Row]):
 
 def require_known(suite: str, rows: Sequence[str] | None, names: Sequence[str]) -> None:
     """Raise :class:`InputError` naming the ``rows`` that are none of the suite's case ``names``."""
-    unknown = [row for row in rows or () if row not in names]
+    unknown = [row for row in rows or () if not any(_matches(name, row) for name in names)]
     if unknown:
         listed = "\n".join(f"  {name}" for name in names)
         near = meant(unknown[0], names)
@@ -123,6 +125,10 @@ def require_known(suite: str, rows: Sequence[str] | None, names: Sequence[str]) 
             f"{suite} has no case {', '.join(map(repr, unknown))}{f'{near} Its' if near else '; its'} cases, "
             f"as 'exan bench {suite} --list' prints them:\n{listed}"
         )
+
+
+def _matches(name: str, row: str) -> bool:
+    return re.fullmatch(".*".join(map(re.escape, row.split("*"))), name) is not None
 
 
 def run_seeds(name: str, options: Options, run: Callable[[int], _Result]) -> list[_Result]:

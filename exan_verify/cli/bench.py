@@ -35,7 +35,7 @@ def _cases(context: click.Context, _parameter: click.Parameter, typed: str) -> l
     multiple=True,
     metavar="NAME",
     shell_complete=_cases,
-    help="Run this case only, one of those that --list prints; may be repeated.",
+    help="Run this case only, one of those that --list prints, * for any text; may be repeated.",
 )
 @click.option("--list", "listing", is_flag=True, help="Print the names of the cases and run none.")
 @click.option("--repeat", type=click.IntRange(min=1), default=10, show_default=True, help="Seeds per case.")
@@ -52,7 +52,8 @@ def _cases(context: click.Context, _parameter: click.Parameter, typed: str) -> l
     "--seconds",
     type=click.FloatRange(min=0),
     help="For convolution, compare and attack: time of an optimisation, per method and batch; default: each "
-    "row's own, or 10. For tiny: budget of a question; for reach: processor time of an attack; default 10.",
+    "row's own, or 10. For tiny: budget of a question; for reach: processor time of an attack; default: its "
+    "row's.",
 )
 @click.option(
     "--figure",

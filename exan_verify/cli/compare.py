@@ -39,7 +39,7 @@ _LEGEND = (
 @click.option(
     "--seconds",
     type=click.FloatRange(min=0),
-    help="Time of each optimisation (DLG, Inverting Gradients); default: 10.",
+    help="Time of each optimisation (DLG, Inverting Gradients) and of drawing (SPEAR); default: 10.",
 )
 @click.option(
     "--patience",

@@ -39,6 +39,22 @@ def test_a_tolerance_accepts_a_bogus_sample_and_ours_does_not(dtype: str):
     assert ours.bound < 1e-3
 
 
+def test_an_absolute_residual_is_of_whole_rows():
+    """Biases that are off by 1e-7 make no more than that of a row's entries: small ones where inputs are."""
+    run = run_case(ROWS["LT peeling, float64"], 1)
+    assert (run.accepted, run.bogus, run.recall) == (32, 0, 1.0)
+    y = torch.tensor([1, 2, 3])
+    for size, accepted in ((1, 3), (1000, 0)):
+        model, x = perceptron(30, 200, 5, seed=2), size * normal(3, 30).float()
+        gradient = autograd_gradient(model, x, y, "float64")
+        gradient["0.bias"] *= 1 + 1e-7
+        for absolute, tolerance, least in ((False, 1e-6, 3), (True, 1e-8, accepted)):
+            found, _ = tolerance_peeling(
+                model, gradient, batch_size=3, tolerance=tolerance, absolute=absolute
+            )
+            assert len(found) == least
+
+
 def test_a_tolerance_below_rounding_finds_little():
     assert run_case(ROWS["tolerance 1e-08, float32"], 1).recall < 0.2
 
@@ -70,5 +86,5 @@ def test_rows_by_name_and_progress():
     (row,) = SUITE.run(Options(seeds=[4], progress=lambda *step: told.append(step)), rows=[name])
     assert told == [(name, 0, 1)]
     assert (row.name, row.seeds, row.spoiled) == (name, 1, 0)
-    with pytest.raises(InputError, match=r"peeling has no case 'x'; [^:]*:\n  tolerance 1e-02"):
+    with pytest.raises(InputError, match=r"peeling has no case 'x'; [^:]*:\n  LT peeling"):
         SUITE.run(Options(seeds=[0]), rows=["x"])

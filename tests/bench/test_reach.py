@@ -1,4 +1,4 @@
-"""Where attacks end: the ladder of batch sizes, its rows and its figure."""
+"""Where attacks end: the batch sizes, its rows and its figure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,17 @@ from itertools import pairwise
 import pytest
 
 from exan_verify.bench import reach
-from exan_verify.bench.reach import CASES, SUITE, Case, Run, figure, per_unknown, run_case, summarise
+from exan_verify.bench.reach import (
+    CASES,
+    SUITE,
+    Case,
+    Run,
+    _last_back,
+    figure,
+    per_unknown,
+    run_case,
+    summarise,
+)
 from exan_verify.bench.suite import Options
 from exan_verify.errors import InputError
 
@@ -21,6 +31,24 @@ def test_lifting_ends_where_its_equations_do():
     assert (run.found, run.shown, run.wrong) == (8, 8, 0)
     assert run.ended == "M=24: out of range"
     assert run.seconds is not None
+
+
+def test_sizes_are_doubled_while_they_come_back_and_then_taken_in_turn():
+    """Of 1, 2, ..., those up to 22 come back but 19: found beyond it, with 23 and 24 the two that end it."""
+    asked: list[int] = []
+
+    def back(size: int) -> bool:
+        asked.append(size)
+        return size <= 22 and size != 19
+
+    assert _last_back(range(1, 40), back) == 21
+    assert asked == [1, 5, 9, 13, 17, 21, 25, 22, 23, 24]
+    assert _last_back(range(1, 19), lambda size: size > 2) == -1
+    assert _last_back([1, 2, 3], lambda _: True) == 2
+    # a doubled size that happens to fail leads back to the sizes before it, and past itself
+    assert _last_back(range(1, 40), lambda size: size < 15 and size != 9) == 13
+    with_gap = [size for size in range(1, 40) if size not in (9, 10)]
+    assert _last_back(range(1, 40), lambda size: size in with_gap and size < 15) == 7
 
 
 def test_an_attack_is_stopped_after_its_time():

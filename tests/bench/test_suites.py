@@ -54,6 +54,29 @@ def test_only_what_is_unknown_is_named():
         require_known("s", ["c", "a", "d"], ["a", "b"])
 
 
+def test_a_star_in_a_name_is_any_text():
+    cases = tuple(Case(name=name, named=name == "n=2 b (c)") for name in ("n=1 b", "n=2 b (c)", "m=1 b"))
+    suite = Suite(
+        name="s",
+        title="s: some",
+        columns=(("case", "name"),),
+        cases=cases,
+        measure=lambda case, _: [Row(name=case.name)],
+    )
+    for row, names in (
+        ("n=*", ["n=1 b", "n=2 b (c)"]),
+        ("*b (*", ["n=2 b (c)"]),
+        ("*=1*", ["n=1 b", "m=1 b"]),
+        ("n=. b", None),
+        ("n=1*c", None),
+    ):
+        if names is None:
+            with pytest.raises(InputError, match="s has no case"):
+                suite.run(Options(seeds=[0]), rows=[row])
+        else:
+            assert [one.name for one in suite.run(Options(seeds=[0]), rows=[row])] == names
+
+
 def test_which_cases_and_seeds_are_run():
     """All cases but those that must be named; each over its own number of seeds, unnamed ones over fewer."""
     ran: list[tuple[str, list[int], float | None]] = []
