@@ -3,8 +3,8 @@
 Samples that the other tests leave open for want of precision are judged again with every equation weighted by
 its own noise. The batch is *consistent* when what it leaves of the first layer's gradient is noise (few rows
 that show more than their kind, and no more than the singular values beyond the rank show) and the other
-layers' gradients are reproduced; then its samples are, as far as ``KAPPA`` deviations are a small error. They
-are *confirmed* where other batches are excluded (exclude.py).
+layers' gradients are reproduced; then its samples are, as far as their labels are told and ``KAPPA``
+deviations leave them what they are. They are *confirmed* where other batches are excluded (exclude.py).
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ def _judged(problem: Problem, finding: Finding, fit: JointFit, divisor: float) -
     radius, estimate = excluded.radius.amax(dim=1), KAPPA * fit.deviations.amax(dim=1)
     margins, doubts = _label_margins(problem, fit, divisor), _doubts(fit, estimate / largest)
     told = margins > _LABEL_MARGIN
-    doubts = [doubt or "" if tells else _UNTOLD for doubt, tells in zip(doubts, told.tolist(), strict=True)]
+    doubts = [doubt or ("" if tells else _UNTOLD) for doubt, tells in zip(doubts, told.tolist(), strict=True)]
     confirmed = radius <= CLAIM_LIMIT * largest
     found = confirmed | torch.tensor([not doubt for doubt in doubts], device=confirmed.device)
     bounds = torch.where(confirmed, radius, torch.where(estimate <= largest, estimate, torch.inf)).tolist()
@@ -208,7 +208,7 @@ def _judged(problem: Problem, finding: Finding, fit: JointFit, divisor: float) -
 
 
 def _doubts(fit: JointFit, estimate: Float[Tensor, " M"]) -> list[str]:
-    """Why a sample whose error is estimated at ``estimate``, relatively, is not consistent; empty where it is.
+    """Why samples of errors of ``estimate``, relatively, are not consistent; empty where they are.
 
     The estimate is one to first order: it has to leave patterns, by and large, and loss vectors alone.
     """
