@@ -6,14 +6,19 @@ import numpy as np
 import pytest
 import torch
 
+from exan_verify.bench.attack import autograd_gradient
 from exan_verify.core.network import Batch, ReluNetwork
 from exan_verify.core.question import Labels, Loss, Reduction
+from exan_verify.models.chain import to_network
 from exan_verify.numeric.attack import run
 from exan_verify.numeric.confirming.bounds import Refined, refine
 from exan_verify.numeric.confirming.confirm import Confirmed, confirm
-from exan_verify.numeric.problem.passes import weight_gains
+from exan_verify.numeric.confirming.uniqueness import others_excluded, out_of_sum
+from exan_verify.numeric.problem.passes import delta_spans, weight_gains
+from exan_verify.numeric.problem.problem import build_problem
 from tests.support.attack_cases import assert_nothing, problem_of, proposed, spaces_of
 from tests.support.cases import default_network, random_case
+from tests.support.numeric_cases import drawn_network
 from tests.support.torch_reference import gradient, normal
 
 
@@ -106,6 +111,32 @@ def test_a_wrong_label_is_no_option():
     for evidence in confirmed.status:
         assert evidence.label_residual < 1e-12
         assert evidence.label_margin > 1e6
+
+
+@pytest.mark.parametrize("seed", [3, 28, 34])
+def test_the_rounding_of_fitted_loss_vectors_is_counted(seed: int):
+    # of p_y - 1 it is a roundoff of one, so that a fitted sample's loss vector does not sum to zero; as
+    # it is no noise beyond the gradient's rank, other batches would be excluded without it
+    rng, samples, classes = np.random.default_rng([seed, 41]), 4, 5
+    model = drawn_network((12, 44, classes), rng)
+    with torch.no_grad():
+        model[2].weight.mul_(60)
+    x = torch.tensor(rng.random((samples, 12))).float()
+    y = model.double()(x.double()).argmax(dim=1)
+    given = autograd_gradient(model.float(), x, y, "float32")
+    problem = build_problem(to_network(model), given, loss="cross_entropy", reduction="mean")
+    spaces, x = spaces_of(problem, 12), x.double()
+    refined = refine(problem, spaces[0], proposed(x, spaces[0].basis[:, :0]), weight_gains(problem))
+    # the deltas that the gradient has at the true inputs, and what no loss vector of sum zero gives of them
+    c = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
+    deltas = problem.layers[0].augmented() @ torch.linalg.pinv(c)
+    spans = delta_spans(problem, refined.trace)
+    spans = spans - spans.mean(dim=2, keepdim=True)
+    left = deltas.T - (spans @ torch.linalg.pinv(spans, rtol=1e-10) @ deltas.T[:, :, None])[:, :, 0]
+    counted = out_of_sum(problem, refined, problem.divisor(samples))
+    noise = spaces[0].noise * torch.linalg.pinv(c).norm(dim=0) + refined.relative * refined.deltas.norm(dim=1)
+    assert bool((left.norm(dim=1) <= counted + noise).all())
+    assert others_excluded(problem, spaces, refined, problem.divisor(samples)).reason
 
 
 @pytest.mark.parametrize("noise", [1e-12, 1e-10, 1e-8])

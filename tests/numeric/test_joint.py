@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,11 +12,14 @@ from torch import nn
 from exan_verify.bench.attack import autograd_gradient
 from exan_verify.bench.cramer_rao import least_error
 from exan_verify.models.chain import to_network
+from exan_verify.numeric.ask_methods import column_spaces
 from exan_verify.numeric.attack import run
 from exan_verify.numeric.joint.exclude import others_excluded_typically
-from exan_verify.numeric.joint.refine import refine_jointly
+from exan_verify.numeric.joint.judge import judge_jointly
+from exan_verify.numeric.joint.refine import Moves, refine_jointly
+from exan_verify.numeric.problem.passes import weight_gains
 from exan_verify.numeric.problem.problem import Problem, build_problem
-from exan_verify.numeric.problem.records import Attack
+from exan_verify.numeric.problem.records import Attack, Finding
 from tests.support.numeric_cases import drawn_network
 
 WIDTHS, SAMPLES = (40, 140, 5), 6
@@ -36,6 +41,16 @@ def problem_of(model: nn.Sequential, gradient: dict[str, torch.Tensor]) -> Probl
     return build_problem(to_network(model), gradient, loss="cross_entropy", reduction="mean")
 
 
+def with_noise(
+    model: nn.Sequential, x: torch.Tensor, y: torch.Tensor, seed: int, size: float
+) -> dict[str, torch.Tensor]:
+    """The gradient with noise of ``size`` times its root mean square on every entry."""
+    gradient = autograd_gradient(model, x, y, "float64")
+    rng = np.random.default_rng([seed, 21])
+    rms = torch.cat([g.flatten() for g in gradient.values()]).square().mean().sqrt()
+    return {n: g + size * rms * torch.tensor(rng.standard_normal(g.shape)) for n, g in gradient.items()}
+
+
 def claims(found: Attack, x: torch.Tensor, y: torch.Tensor) -> tuple[int, int]:
     """How many are confirmed, and how many found are beyond their bound or have a wrong label."""
     wrong = 0
@@ -49,14 +64,8 @@ def claims(found: Attack, x: torch.Tensor, y: torch.Tensor) -> tuple[int, int]:
 def attacked(seed: int, kind: str) -> tuple[int, int, bool]:
     """The same of an attack, and whether its noise had to be independent."""
     model, x, y = fitted(seed)
-    gradient = autograd_gradient(model, x, y, "float32" if kind == "float32" else "float64")
-    if kind != "float32":
-        rng = np.random.default_rng([seed, 21])
-        rms = torch.cat([g.flatten() for g in gradient.values()]).square().mean().sqrt()
-        gradient = {
-            name: g + float(kind) * rms * torch.tensor(rng.standard_normal(g.shape))
-            for name, g in gradient.items()
-        }
+    single = kind == "float32"
+    gradient = autograd_gradient(model, x, y, kind) if single else with_noise(model, x, y, seed, float(kind))
     found = run(to_network(model), gradient, loss="cross_entropy", reduction="mean", method="lift")
     # what the exclusion takes for granted is said to whoever reads the result
     presumed = any(one.presumes for one in found.status if one.tier == "confirmed")
@@ -70,6 +79,38 @@ def test_what_is_confirmed_is_within_its_bound(kind: str, floor: float):
     assert sum(wrong for _, wrong, _ in outcomes) == 0
     assert sum(confirmed for confirmed, _, _ in outcomes) >= floor * 8 * SAMPLES
     assert any(presumed for *_, presumed in outcomes)
+
+
+def test_weak_samples_are_consistent_with_an_estimate():
+    # their equations fit, and their errors are estimated at more than what is confirmed may have
+    model, x, y = fitted(6)
+    found = run(to_network(model), with_noise(model, x, y, 6, 1e-4), loss="cross_entropy", reduction="mean")
+    assert found.complete
+    weak = [one for one in found.status if one.error_bound > 1e-3]
+    assert weak
+    assert all(one.tier == "consistent" and one.label_margin > 2 for one in weak)
+    assert claims(found, x, y)[1] == 0
+
+
+def test_a_sample_below_the_noise_has_neither_a_bound_nor_a_label():
+    model, x, y = fitted(1)
+    given = with_noise(model, x, y, 5, 0.3)
+    problem = problem_of(model, given)
+    space = replace(column_spaces(problem)[0], noise=1e3)
+    finding = Finding(
+        method="lift",
+        x=x.double(),
+        rest=x.new_zeros(WIDTHS[1], 0).double(),
+        rest_sine=1.0,
+        layer=1,
+        layers=(),
+        reason="",
+    )
+    judged = judge_jointly(problem, space, finding, weight_gains(problem))
+    assert judged is not None
+    hidden = [one for one in judged.candidates if not np.isfinite(one.error_estimate)]
+    assert hidden
+    assert all(one.label is None and "not bounded" in one.reason for one in hidden)
 
 
 @pytest.mark.campaign
@@ -98,6 +139,30 @@ def test_noise_moves_the_inputs_by_its_deviations():
         ratios.append(float(((fit.x - x.double()) / fit.deviations).square().mean().sqrt()))
     # deviations have a safety of 1.25, and count the deltas' part beside the direct one
     assert 0.4 <= np.mean(ratios) <= 1.0
+
+
+def test_deviations_are_those_of_noise_that_is_drawn():
+    # what noise in columns, in logits and labels and in the deltas' sums makes of the inputs, to first order;
+    # logits that change thirty times as much bring inputs to move each other by as much as noise moves them
+    model, x, y = fitted(3)
+    problem = problem_of(model, with_noise(model, x, y, 5, 1e-6))
+    fit = refine_jointly(problem, x.double(), y, problem.divisor(SAMPLES), 1e6)
+    assert fit is not None
+    at, rng = replace(fit.linear, logits=30 * fit.linear.logits), np.random.default_rng(11)
+    # nu and eps larger than the noise
+    at = replace(at, sizes=10 * fit.level / at.whitened[:, SAMPLES:].norm(dim=0).clamp(min=1e-300))
+    moves = Moves.of(at, fit.linear.left_inverse(fit.level)[0])
+    squared = torch.zeros_like(at.x)
+    for _ in range(400):
+        rest = torch.tensor(rng.standard_normal((len(at.rows), WIDTHS[0] + 1))) * fit.columns
+        sizes = torch.tensor(rng.standard_normal(len(at.sizes))) * at.sizes
+        rest = rest + (at.whitened[:, SAMPLES:] * sizes) @ at.inputs[at.owner]
+        rest = rest + torch.tensor(rng.standard_normal(at.delta_noise.shape)) * at.delta_noise @ at.inputs
+        seen = moves.left @ rest
+        squared += moves.inputs(seen[:, :-1] - seen[:, -1:] * at.x).square() / 400
+    ratios = squared.sqrt() / moves.deviations(fit.columns)
+    assert float(ratios.mean()) == pytest.approx(1.0, abs=0.02)
+    assert 0.8 <= float(ratios.min()) <= float(ratios.max()) <= 1.2
 
 
 def test_a_batch_beyond_the_noise_is_not_excluded():

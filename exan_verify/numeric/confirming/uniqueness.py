@@ -4,12 +4,14 @@ A gradient that fits does not say that nothing else does: P.5 there, made wide, 
 one gradient. Before a sample is called confirmed, every other batch of the same size whose [dW_1 | db_1] is
 as near to the given one as its noise allows (spectral norm; where roundings of the backward pass keep the
 rank, per sample) has to be excluded, with margins larger than the errors. The steps are those of Appendix T,
-with first-order errors in the Euclidean norm in place of balls. Primes belong to the other batch; C = [X 1],
-M x (d + 1), is the batch found.
+with first-order errors in the Euclidean norm in place of balls. Primes belong to the other batch, its deltas
+Delta' as the pass that made the gradient had them: at rounded loss vectors. C = [X 1], M x (d + 1), is the
+batch found.
 
 1. *Factor* (T1). P = C^+ + (e - C^+ 1) 1^T / M, so that C P = I and P 1 = e, the bias column. B = A P has the
    deltas as columns, in coordinates of the samples found. For the other batch B' = A' P = Delta' T with
-   T = [X' 1] P and T 1 = 1. |B'_a - B_a| <= e_a = noise |P_a| + what roundings make of delta_a. With N = B^+
+   T = [X' 1] P and T 1 = 1. |B'_a - B_a| <= e_a = noise |P_a| + what roundings below the loss vector make of
+   delta_a; and those of the loss vector as far as E below does not hold them (``out_of_sum``). With N = B^+
    and |N_m| sum_a e_a below 1 / 2, B' has rank M: T is invertible and T^-1 [X' 1] = C + V.
 2. *Equations* (T2). A column q of T^-1 and its next delta u = E p satisfy (B'_j . q)(B'_j . q - O_j . p) = 0,
    O_j = w_j E, at every neuron. This is linear in w_ab = q_a q_b (a < b) and w_ak = q_a (p_k - q_a p_ak) up
@@ -47,6 +49,7 @@ from torch import Tensor
 from exan_verify.core.question import Labels, Loss
 from exan_verify.numeric.confirming.bounds import Refined
 from exan_verify.numeric.problem.moving import MovedLayer
+from exan_verify.numeric.problem.passes import delta_spans
 from exan_verify.numeric.problem.problem import Problem
 from exan_verify.numeric.problem.spectrum import MINIMAL_GAP, ColumnSpace, row_space
 from exan_verify.numeric.waiting import proceed
@@ -110,22 +113,31 @@ def others_excluded(
 ) -> Exclusion:
     """Whether every batch of as many samples with this gradient lies near the candidates ``refined``, which
     must be all that the gradient shows."""
-    at = _coordinates(problem, spaces[0], refined)
+    if spaces[1].rank > len(refined.x) and not spaces[1].saturated:
+        more = f"layer 2 shows {spaces[1].rank} samples, more than the {len(refined.x)} found"
+        return _open(refined, more)
+    found = _open(refined, "the weights move between the steps, where layer 2 does not confine them")
+    for k, confined in enumerate(_confining(problem, spaces, refined, divisor)):
+        other = _excluded_within(problem, spaces[0], refined, divisor, confined)
+        found = found if k and other.reason else other
+        if not found.reason:
+            break
+    return found
+
+
+def _excluded_within(
+    problem: Problem, space: ColumnSpace, refined: Refined, divisor: float, confined: _Confined
+) -> Exclusion:
+    """The same with next deltas confined so."""
+    at = _coordinates(problem, space, refined, confined.beside)
     if isinstance(at, str):
         return _open(refined, at)
-    if spaces[1].rank > len(at.c) and not spaces[1].saturated:
-        return _open(refined, f"layer 2 shows {spaces[1].rank} samples, more than the {len(at.c)} found")
-    columns: _Columns | str = "the weights move between the steps, where layer 2 does not confine them"
-    for confined in _confining(problem, spaces, len(at.c)):
-        e = confined.e
-        columns = _columns(at, refined.trace.slopes[0], confined, problem.layers[0].activation.slope)
-        if isinstance(columns, _Columns):
-            break
+    columns = _columns(at, refined.trace.slopes[0], confined, problem.layers[0].activation.slope)
     if isinstance(columns, str):
         return _open(refined, columns)
     # in units of the samples: q_b / q_a = rho_ab |B_a| / |B_b|
     rho = columns.rho * at.sizes[:, None] / at.sizes
-    if not _every_sample_once(problem, at, columns, e, rho, divisor):
+    if not _every_sample_once(problem, at, columns, confined.e, rho, divisor):
         return _open(
             refined, "the bounds on loss vectors leave room for a batch that lacks one of the samples"
         )
@@ -133,7 +145,7 @@ def others_excluded(
     if not float(shares.max()) < _MIXING:
         return _open(refined, f"another batch may mix the samples found by {float(shares.max()):.1e}")
     z = rho.T / (1 - shares.max())
-    radius, apart = _radius(at, z, spaces[0])
+    radius, apart = _radius(at, z, space)
     if not bool((radius < apart / 2).all()):
         worst = int((radius / apart).argmax())
         return _open(
@@ -151,7 +163,10 @@ def _open(refined: Refined, reason: str) -> Exclusion:
     return Exclusion(radius=far, pinned=torch.zeros_like(far, dtype=torch.bool), reason=reason)
 
 
-def _coordinates(problem: Problem, space: ColumnSpace, refined: Refined) -> _Coordinates | str:
+def _coordinates(
+    problem: Problem, space: ColumnSpace, refined: Refined, beside: Float[Tensor, " M"]
+) -> _Coordinates | str:
+    """Step 1, deltas off by ``beside`` more than by noise and their own rounding."""
     if not problem.layers[0].paired:
         return "the bias gradient of layer 1, which fixes the scale of the samples, is not given"
     c = torch.cat([refined.x, torch.ones_like(refined.x[:, :1])], dim=1)
@@ -165,7 +180,7 @@ def _coordinates(problem: Problem, space: ColumnSpace, refined: Refined) -> _Coo
         return "the samples found are affinely dependent, to rounding"
     tail = float(space.values[space.rank]) if space.rank < len(space.values) else 0.0
     noise = space.noise + tail
-    moved = noise * p.norm(dim=0) + refined.relative * refined.deltas.norm(dim=1)
+    moved = noise * p.norm(dim=0) + refined.relative * refined.deltas.norm(dim=1) + beside
     left = torch.linalg.pinv(b / sizes) / sizes[:, None]
     turned = float(left.norm(dim=1).max() * moved.sum())
     if not turned < 0.5:
@@ -180,20 +195,27 @@ def _coordinates(problem: Problem, space: ColumnSpace, refined: Refined) -> _Coo
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Confined:
-    """Step 2: ``e`` (n_2, K), orthonormal, ``o`` (n, K'), whose first K columns are W_2^T E, and ``moved``:
-    how far another batch's O may be off (spectral norm)."""
+    """Step 2: ``e`` (n_2, K), orthonormal, ``o`` (n, K'), whose first K columns are W_2^T E, ``moved``: how
+    far another batch's O may be off (spectral norm), and ``beside`` (M,): how far rounding takes deltas out
+    of W_2^T E, which is no noise that the singular values show."""
 
     e: Tensor
     o: Tensor
     moved: float
+    beside: Tensor
 
 
-def _confining(problem: Problem, spaces: tuple[ColumnSpace, ...], size: int) -> Iterator[_Confined]:
-    """What confines the next deltas; what is known exactly first, if equations suffice for it."""
-    space, weight = spaces[1], problem.layers[1]
-    basis = torch.eye(weight.shape[0], dtype=torch.float64, device=problem.device)
-    if len(problem.layers) == 2 and problem.question.loss.zero_sum:
-        basis = torch.linalg.svd(torch.ones_like(basis[:1]))[2][1:].T
+def _confining(
+    problem: Problem, spaces: tuple[ColumnSpace, ...], refined: Refined, divisor: float
+) -> Iterator[_Confined]:
+    """What confines the next deltas; what is known exactly first, if equations suffice for it, and the
+    narrowest first of what is."""
+    space, weight, size = spaces[1], problem.layers[1], len(refined.x)
+    every = torch.eye(weight.shape[0], dtype=torch.float64, device=problem.device)
+    summed = len(problem.layers) == 2 and problem.question.loss.zero_sum
+    basis = torch.linalg.svd(torch.ones_like(every[:1]))[2][1:].T if summed else every
+    none = torch.zeros_like(refined.bound)
+    beside = out_of_sum(problem, refined, divisor) if summed else none
     shown = space.rank == size and not space.saturated
     own = shown and size < basis.shape[1]
     least = float(space.values[size - 1]) if shown else 0.0
@@ -206,13 +228,28 @@ def _confining(problem: Problem, spaces: tuple[ColumnSpace, ...], size: int) -> 
         if told and shown and rows.shape[1] == size and min(least, firm) > MINIMAL_GAP * space.noise:
             o = torch.cat([_carried(problem, space.basis), problem.layers[0].sent(rows.T).T], dim=1)
             moved = math.hypot(norm * space.noise / least, space.noise / firm)
-            yield _Confined(e=space.basis, o=o, moved=_SECOND_ORDER * moved)
+            yield _Confined(e=space.basis, o=o, moved=_SECOND_ORDER * moved, beside=none)
         return
     if not own or size * (size - 1) // 2 + size * basis.shape[1] <= problem.layers[0].shape[0]:
-        yield _Confined(e=basis, o=_carried(problem, basis), moved=0.0)
+        yield _Confined(e=basis, o=_carried(problem, basis), moved=0.0, beside=beside)
     if own and least > MINIMAL_GAP * space.noise:
         o = _carried(problem, space.basis)
-        yield _Confined(e=space.basis, o=o, moved=norm * space.noise / least)
+        yield _Confined(e=space.basis, o=o, moved=norm * space.noise / least, beside=none)
+    if summed:
+        # any loss vectors, rounded ones included
+        yield _Confined(e=every, o=_carried(problem, every), moved=0.0, beside=none)
+
+
+def out_of_sum(problem: Problem, refined: Refined, divisor: float) -> Float[Tensor, " M"]:
+    """How far rounding takes first-layer deltas off those of loss vectors that sum to zero (one hidden layer,
+    class labels): a pass computes p = exp(f - max - log(sum)) and p_y - 1, whose errors are in proportion to
+    p, a unit of rounding for each of its steps and |log p|, and so absolute at the label, however little of
+    p_y - 1 is left. Their sum is within 4 + log K units, as sum p |log p| is at most log K (numpy and torch
+    draws, two to a hundred classes: up to 2.5, 5.8 and 6.8)."""
+    spans = delta_spans(problem, refined.trace)
+    off = refined.unit * (4 + math.log(problem.classes)) / abs(divisor)
+    rounded: Tensor = off * spans.norm(dim=1).amax(dim=1)
+    return rounded
 
 
 def _carried(problem: Problem, e: Float[Tensor, "n2 k"]) -> Float[Tensor, "n k"]:

@@ -50,7 +50,7 @@ _SECOND_ORDER = 1.25
 _MIXING = 0.25
 """Largest share of other samples in a column that is read as one sample's (uniqueness.py)."""
 
-_BENT = 0.5
+BENT = 0.5
 """Largest change of a logit over which loss vectors count as linear: they bend by half of it, relatively, of
 what _SECOND_ORDER covers a quarter and KAPPA the rest."""
 
@@ -271,7 +271,7 @@ def _linear_radius(fit: JointFit, held: Bool[Tensor, "n M"]) -> Float[Tensor, "M
     shift = moves.inputs(z[:, :-1] - z[:, -1:] * at.x)
     bent = KAPPA * moves.logit_deviations(fit.columns).amax()
     bent = bent + (at.logits @ shift[:, :, None]).abs().amax()
-    if not float(bent) < _BENT:
+    if not float(bent) < BENT:
         return f"logits may be {float(bent):.1e} off, over which loss vectors are not linear"
     radius: Tensor = _SECOND_ORDER * (shift.abs() + KAPPA * moves.deviations(fit.columns))
     return radius

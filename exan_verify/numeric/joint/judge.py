@@ -3,8 +3,8 @@
 Samples that the other tests leave open for want of precision are judged again with every equation weighted by
 its own noise. The batch is *consistent* when what it leaves of the first layer's gradient is noise (few rows
 that show more than their kind, and no more than the singular values beyond the rank show) and the other
-layers' gradients are reproduced; then its samples are, as far as ``KAPPA`` deviations are a small error. They
-are *confirmed* where other batches are excluded (exclude.py).
+layers' gradients are reproduced; then its samples are, as far as their labels are told and ``KAPPA``
+deviations leave them what they are. They are *confirmed* where other batches are excluded (exclude.py).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 from exan_verify.core.question import Loss
 from exan_verify.numeric.confirming.bounds import effective_roundoff
 from exan_verify.numeric.confirming.confirm import CLAIM_LIMIT, Confirmed
-from exan_verify.numeric.joint.exclude import KAPPA, others_excluded_typically
+from exan_verify.numeric.joint.exclude import BENT, KAPPA, others_excluded_typically
 from exan_verify.numeric.joint.refine import NOISE_KINDS, JointFit, Moves, refine_jointly
 from exan_verify.numeric.problem.downward import solve_inputs
 from exan_verify.numeric.problem.passes import (
@@ -43,6 +43,17 @@ whose state is open."""
 
 _PRESUMED = "independent from entry to entry, as rounding is"
 """The noise for which other batches are excluded (docs/theory.md, Appendix W)."""
+
+_UNTOLD = "two labels explain its loss vector equally well"
+
+_ESTIMATE = 0.05
+"""Largest error estimate of a consistent sample, relative to the largest entry of its input (at least 1). It
+is KAPPA deviations, and errors are seen to be up to two. A sample of a small loss vector fits its equations
+as well as the others, and is known as well as its share in the gradient exceeds the noise; how well, the
+estimate says."""
+
+_LABEL_MARGIN = 2.0
+"""Times what noise explains that the delta of the next label is off at least."""
 
 _SCALE = 0.02
 """How far from one the scale of a sample may be where noise is less: what else rounds a loss vector."""
@@ -146,15 +157,14 @@ def _judged(problem: Problem, finding: Finding, fit: JointFit, divisor: float) -
     deltas = backward(problem, trace, problem.loss_vectors(trace.logits, y) / divisor)
     residual = math.hypot(*gradient_error(problem, trace, deltas)) / math.hypot(*gradient_norms(problem))
     excluded = others_excluded_typically(problem, fit, divisor)
-    limit = CLAIM_LIMIT * fit.x.abs().amax(dim=1).clamp(min=1.0)
+    largest = fit.x.abs().amax(dim=1).clamp(min=1.0)
     radius, estimate = excluded.radius.amax(dim=1), KAPPA * fit.deviations.amax(dim=1)
-    confirmed = radius <= limit
-    found = confirmed | (estimate <= limit)
-    bounds = torch.where(confirmed, radius, estimate).tolist()
-    reasons = [
-        f"refined with all others, its error estimate {bound:.1e} exceeds {CLAIM_LIMIT:.0e}"
-        for bound in bounds
-    ]
+    margins, doubts = _label_margins(problem, fit, divisor), _doubts(fit, estimate / largest)
+    told = margins > _LABEL_MARGIN
+    doubts = [doubt or ("" if tells else _UNTOLD) for doubt, tells in zip(doubts, told.tolist(), strict=True)]
+    confirmed = radius <= CLAIM_LIMIT * largest
+    found = confirmed | torch.tensor([not doubt for doubt in doubts], device=confirmed.device)
+    bounds = torch.where(confirmed, radius, torch.where(estimate <= largest, estimate, torch.inf)).tolist()
     open_ones = torch.nonzero(~found)[:, 0].tolist()
     size = len(fit.x)
     return Confirmed(
@@ -168,7 +178,7 @@ def _judged(problem: Problem, finding: Finding, fit: JointFit, divisor: float) -
                 residual=residual,
                 isolation=0.0,
                 label_residual=residual,
-                label_margin=1.0,
+                label_margin=float(margins[m]),
                 tier=Tier.CONFIRMED if bool(confirmed[m]) else Tier.CONSISTENT,
                 presumes=_PRESUMED if bool(confirmed[m]) else "",
                 unconfirmed=""
@@ -178,14 +188,54 @@ def _judged(problem: Problem, finding: Finding, fit: JointFit, divisor: float) -
             for m in torch.nonzero(found)[:, 0].tolist()
         ),
         candidates=tuple(
-            Candidate(x=fit.x[m], label=y[m], error_estimate=bounds[m], reason=reasons[m]) for m in open_ones
+            Candidate(
+                x=fit.x[m],
+                label=y[m] if bool(told[m]) and math.isfinite(bounds[m]) else None,
+                error_estimate=bounds[m],
+                reason=doubts[m],
+            )
+            for m in open_ones
         ),
         gradient_residual=residual,
         complete=not open_ones,
         batch_size=size,
         batch_size_source="rank" if problem.question.batch_size is None else "given",
         final=True,
-        reason=f"{len(open_ones)} of {size} samples are candidates only; the first: {reasons[open_ones[0]]}"
+        reason=f"{len(open_ones)} of {size} samples are candidates only; the first: {doubts[open_ones[0]]}"
         if open_ones
         else "",
     )
+
+
+def _doubts(fit: JointFit, estimate: Float[Tensor, " M"]) -> list[str]:
+    """Why samples of errors of ``estimate``, relatively, are not consistent; empty where they are.
+
+    The estimate is one to first order: it has to leave patterns, by and large, and loss vectors alone.
+    """
+    moves = Moves.of(fit.linear, fit.linear.left_inverse(fit.level)[0])
+    logits = KAPPA * moves.logit_deviations(fit.columns).view(fit.linear.trace.logits.shape).amax(dim=1)
+    return [
+        "its share in the gradient is not above the noise: its error is not bounded"
+        if not error <= 1
+        else f"refined with all others, its error estimate {error:.1e} exceeds {_ESTIMATE:.0e}"
+        if error > _ESTIMATE
+        else f"refined with all others, its logits may be {bent:.1e} off, over which nothing is linear"
+        if not bent <= BENT
+        else ""
+        for error, bent in zip(estimate.tolist(), logits.tolist(), strict=True)
+    ]
+
+
+def _label_margins(problem: Problem, fit: JointFit, divisor: float) -> Float[Tensor, " M"]:
+    """How many times what noise explains the delta of the next label is off.
+
+    Another label c changes m's delta by (e_y - e_c) / N, mapped down, and A by that times [x_m 1]; what no
+    sample's delta and no rounding of loss vectors takes of it is seen.
+    """
+    at, sample = fit.linear, torch.arange(len(fit.x), device=fit.x.device)
+    spans = delta_spans(problem, at.trace) / (at.rows[:, None] * abs(divisor))
+    changes = (spans[sample, :, at.y][:, :, None] - spans).mT
+    shown = at.outside(fit.level, changes.flatten(0, 1).T).norm(dim=0).view(changes.shape[:2])
+    shown[sample, at.y] = torch.inf
+    least: Tensor = shown.amin(dim=1) * at.inputs.norm(dim=1) / (KAPPA * fit.columns.amax())
+    return least

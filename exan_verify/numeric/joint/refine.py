@@ -74,6 +74,9 @@ _SETTLED = (0.01, 0.3)
 """Steps, in deviations of the inputs, that end the rounds: at once, and in their second half, where a neuron
 near its boundary may flip to and fro."""
 
+_LEFT_OVER = 0.1
+"""Share of the variances' sum that they leave of each other at least."""
+
 _SMALLEST = 1e-3
 """Of the mean f_i that the noise of a column is at least: one of zeros has none to measure."""
 
@@ -145,9 +148,15 @@ class Linear:
     def rest(self, noise: float) -> tuple[Float[Tensor, "n d1"], Float[Tensor, " n"]]:
         """What nu and eps of their sizes and inputs of any kind leave of A / rows, and which share of a row's
         noise that is; ``noise``: its deviation."""
-        inverse = _stacked_inverse(self.whitened, self._stiffness(noise, math.inf))
-        taken = self.whitened @ inverse[:, : len(self.rows)]
-        return self.left - taken @ self.left, (1 - taken.diagonal()).clamp(min=1e-2)
+        inverse = _stacked_inverse(self.whitened, self._stiffness(noise, math.inf))[:, : len(self.rows)]
+        # of taken = whitened @ inverse
+        taken = (self.whitened * inverse.T).sum(dim=1)
+        return self.left - self.whitened @ (inverse @ self.left), (1 - taken).clamp(min=1e-2)
+
+    def outside(self, noise: float, deltas: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
+        """What :meth:`rest` leaves of ``deltas`` on rows divided by their noise."""
+        inverse = _stacked_inverse(self.whitened, self._stiffness(noise, math.inf))[:, : len(self.rows)]
+        return deltas - self.whitened @ (inverse @ deltas)
 
     def _stiffness(self, noise: float, spread: float) -> Float[Tensor, " c"]:
         """noise / size of every column's unknown, in units of an entry of [x 1]."""
@@ -363,19 +372,39 @@ class Moves:
         return deviations
 
     def deviations(self, columns: Float[Tensor, " d1"]) -> Float[Tensor, "M d"]:
-        """What independent noise of deviation ``columns``, nu, eps and rounded deltas make of the inputs."""
-        at, spread = self.at, self._logit_covariance(columns)
+        """What independent noise of deviation ``columns``, nu, eps and rounded deltas make of the inputs.
+
+        D_m = D^0_m - T_m a with a_b = J_b D^0_b and T_m a = sum_b (V_m . Psi_b) (S a)_b (x_b - x_m): the
+        variance is that of D^0_m, less twice T_m cov(a, D^0_m), plus T_m cov(a) T_m.
+        """
+        at, size = self.at, len(self.at.x)
+        spread = self._logit_covariance(columns).view(size, -1, size, at.logits.shape[1])
+        solve = self.solve.view(size, -1, len(self.solve))
+        slopes = (at.logits * columns[:-1].square()).flatten(0, 1)
+        bias = (at.logits @ at.x[:, :, None]).flatten() * columns[-1].square()
+        gram, passed = self.left @ self.left.T, self._passed()
         own = columns[:-1].square() + (columns[-1] * at.x).square()
-        # sample b's delta, off by what V_m sees as t, moves input m by t (x_b - x_m)
-        shown = self.left.square() @ at.delta_noise.square()
-        shown.index_add_(1, at.owner, self._shown().square())
-        direct = self.left.square().sum(dim=1)[:, None] * own
-        direct = (direct + torch.einsum("mb,mbd->md", shown, self.apart.square())).sqrt()
-        through = torch.empty_like(at.x)
-        for m in range(len(at.x)):
-            turned = (self.coupled[m][:, :, None] * self.apart[m][:, None, :]).flatten(0, 1)
-            through[m] = (turned * (spread @ turned)).sum(dim=0).clamp(min=0).sqrt()
-        return direct + through
+        found = torch.empty_like(at.x)
+        for m in range(size):
+            # sample b's delta, off by what V_m sees as t, moves input m by t (x_b - x_m)
+            apart, moving = self.apart[m], self._shared(m)
+            direct = gram[m, m] * own[m] + moving[m] @ apart.square()
+            mixed = torch.einsum("bk,bkcl,cl->bc", self.coupled[m], spread, self.coupled[m])
+            through = (apart * (mixed @ apart)).sum(dim=0).clamp(min=0)
+            turned = torch.einsum("bk,bkq->bq", self.coupled[m], solve)
+            noise = turned * gram[m].repeat_interleave(at.logits.shape[1])
+            both = noise @ slopes + (noise @ bias)[:, None] * at.x[m]
+            moved = (moving[:, :, None] * passed).transpose(1, 2).flatten(0, 1)
+            both = (apart * (both + (turned @ moved) @ apart)).sum(dim=0)
+            # what is of second order is small beside the parts, not beside what they leave of each other
+            found[m] = torch.maximum(direct + through - 2 * both, _LEFT_OVER * (direct + through))
+        return found.sqrt()
+
+    def _shared(self, m: int) -> Float[Tensor, "M M"]:
+        """The covariance of what V_m and V_k see of sample b's rounded delta, nu and eps, [k, b]."""
+        shown = self._shown()
+        shared: Tensor = (self.left * self.left[m]) @ self.at.delta_noise.square()
+        return shared.index_add(1, self.at.owner, shown * shown[m])
 
     def scales(self, columns: Float[Tensor, " d1"]) -> tuple[Float[Tensor, " M"], Float[Tensor, " M"]]:
         """How far the bias column takes the samples' scales from one, and the deviation that noise makes."""
@@ -384,6 +413,11 @@ class Moves:
         variance = shown.sum(dim=1) + self._shown().square().sum(dim=1)
         variance = variance + (self.left.norm(dim=1) * columns[-1]).square()
         return (self.left @ at.left[:, -1]).abs(), variance.sqrt()
+
+    def _passed(self) -> Float[Tensor, "M M K"]:
+        """J_m (x_b - x_m)."""
+        passed: Tensor = torch.einsum("mld,mbd->mbl", self.at.logits, self.apart)
+        return passed
 
     def _shown(self) -> Float[Tensor, "M c"]:
         """V_m times the columns of nu and eps, of their sizes."""
@@ -397,7 +431,7 @@ class Moves:
         flat = (torch.cat([at.logits, bias], dim=2) * columns).flatten(0, 1)
         spread = (flat @ flat.T).view(*at.logits.shape[:2], *at.logits.shape[:2])
         spread = (self.left @ self.left.T)[:, None, :, None] * spread
-        passed = torch.einsum("mld,mbd->mbl", at.logits, self.apart)
+        passed = self._passed()
         turned = self.left[:, None] * at.delta_noise.T
         gram = torch.einsum("mbn,kbn->mkb", turned, turned)
         spread = spread + torch.einsum("mkb,mbl,kbj->mlkj", gram, passed, passed)

@@ -152,8 +152,8 @@ def divided_loss_vectors(
 class Candidate:
     """What explains part of its equations only.
 
-    ``x`` (d,); ``label`` (a class, or targets (K,)) or None where none fits; ``error_estimate``, L-infinity,
-    may be infinite; ``reason``: what does not fit.
+    ``x`` (d,); ``label`` (a class, or targets (K,)) or None where none fits, or none is told from the others;
+    ``error_estimate``, L-infinity, may be infinite; ``reason``: what does not fit.
     """
 
     x: Tensor
