@@ -12,6 +12,7 @@ from fractions import Fraction
 from itertools import pairwise, permutations
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from exan_verify.core.budget import Budget, poll, seconds_left, until
 from exan_verify.core.network import Batch, ReluNetwork
 from exan_verify.core.question import Labels, Loss, Question, Reduction
 from exan_verify.core.verdict import Outcome, SampleStatus, Trust
+from exan_verify.decide.solvers import ask_smt
 from exan_verify.errors import BudgetExhausted, FileError, InputError
 from exan_verify.exact import linalg
 from exan_verify.exact.backprop import gradient as exact_gradient
@@ -44,6 +46,7 @@ from exan_verify.smt.solvers import worker as worker_module
 from exan_verify.smt.solvers.cache import AnswerCache
 from exan_verify.smt.solvers.run import UNKNOWN, UNSAT, Answer, Strategy, Worker
 from tests.support.cases import batch_of
+from tests.support.contexts import context_of
 from tests.support.smt_cases import decide, decided, holds, named, pose, posed
 
 SMT = Strategy("z3", "smt")
@@ -225,6 +228,20 @@ def test_first_tries_keep_a_work_limit_that_is_told(
         assert first
         assert (first <= tries) == unasked
         assert all(r.rlimit <= 20_000 and r.seconds <= 1 for r in first) != unasked
+
+
+@pytest.mark.parametrize(("work", "unasked"), [(None, True), (10_000, False), (10**9, True)])
+def test_only_a_limit_that_nobody_asked_for_is_exceeded(
+    work: int | None, unasked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case, asked = named("dead/mse/nobias/3"), Mock(side_effect=BudgetExhausted("over"))
+    monkeypatch.setattr(ask_smt, "decide", asked)
+    context = context_of(case.network, case.batch, case.loss)
+    with pytest.raises(BudgetExhausted):
+        ask_smt.ask_about_batch(context, Budget(work=work), told=frozenset())
+    settings = asked.call_args.kwargs["settings"]
+    assert settings.work_limit == min(work or ask_smt.UNASKED_WORK, ask_smt.UNASKED_WORK)
+    assert settings.unasked is unasked
 
 
 def test_orders_of_many_equal_patterns_are_not_walked_through() -> None:
