@@ -13,6 +13,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -81,9 +82,13 @@ def at_import(nodes: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
                 yield from at_import(getattr(node, part, []))
 
 
-FILES = {
-    path.relative_to(ROOT).as_posix(): ast.parse(path.read_text()) for path in sorted(ROOT.rglob("*.py"))
-}
+FILES = [path.relative_to(ROOT).as_posix() for path in sorted(ROOT.rglob("*.py"))]
+
+
+@cache
+def tree(file: str) -> ast.Module:
+    """The file, read once, and only where its tests run."""
+    return ast.parse((ROOT / file).read_text())
 
 
 def module(name: str) -> str | None:
@@ -117,9 +122,9 @@ def test_every_part_has_its_rule():
 def test_each_part_imports_only_what_lies_below_it(name):
     found = {
         (file, part(target))
-        for file, tree in FILES.items()
+        for file in FILES
         if part(file) == name
-        for target in map(module, imports(ast.walk(tree), ROOT / file))
+        for target in map(module, imports(ast.walk(tree(file)), ROOT / file))
         if target not in (None, "__init__.py")
     }
     up = {(file, other) for file, other in found if other not in ALLOWED[name] | {name}}
@@ -129,9 +134,9 @@ def test_each_part_imports_only_what_lies_below_it(name):
 def test_engines_see_only_the_checker_of_second_batches_and_from_one_file():
     seen = {
         (file, name)
-        for file, tree in FILES.items()
+        for file in FILES
         if part(file) == "decide"
-        for name in imports(ast.walk(tree), ROOT / file)
+        for name in imports(ast.walk(tree(file)), ROOT / file)
         if name.startswith("exan_verify.kernel")
     }
     assert seen
@@ -156,8 +161,8 @@ def circles(graph: Mapping[str, set[str]]) -> set[tuple[str, ...]]:
 def graph_of(name):
     """Who imports whom when modules are imported; ``name`` gives the node of a file."""
     found: dict[str, set[str]] = {name(file): set() for file in FILES}
-    for file, tree in FILES.items():
-        for target in map(module, imports(at_import(tree.body), ROOT / file)):
+    for file in FILES:
+        for target in map(module, imports(at_import(tree(file).body), ROOT / file)):
             if target is not None and name(target) != name(file):
                 found[name(file)].add(name(target))
     return found
@@ -176,11 +181,11 @@ def test_a_circle_is_seen():
 
 
 def test_the_exact_path_does_not_know_torch():
-    for file, tree in FILES.items():
+    for file in FILES:
         compared = file.startswith("testing/laws/")  # with autograd, in functions
         if compared or part(file) not in LOGIC | {"theorems", "testing", "testing/strategies"}:
             continue
-        for node in ast.walk(tree):
+        for node in ast.walk(tree(file)):
             if isinstance(node, (ast.Import, ast.ImportFrom)):
                 names = [alias.name for alias in node.names] + [getattr(node, "module", None) or ""]
                 assert not any(name.split(".")[0] == "torch" for name in names), file

@@ -72,7 +72,7 @@ class Labels(StrEnum):
     REAL = "real"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Box:
     """A domain of inputs: ``lo <= x <= hi``, each a scalar or one value per feature (d,).
 
@@ -105,6 +105,15 @@ class Box:
         """Whether every input of ``batch`` lies in the box, exactly."""
         lo, hi = self.bounds(batch.inputs.shape[1])
         return bool(np.all(batch.inputs >= lo) and np.all(batch.inputs <= hi))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Box) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def _key(self) -> tuple[Any, ...]:
+        return tuple(map(to_fraction, self.lo)), tuple(map(to_fraction, self.hi))
 
 
 class Weights(StrEnum):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from math import lcm
 from typing import Any, TypeVar
@@ -178,21 +178,27 @@ def _bits(matrix: Array) -> int:
     """About how long the entries are."""
     if matrix.dtype != object or matrix.size < _FEW:
         return 64
-    exact = map(to_fraction, matrix.reshape(-1))
-    return max(max(v.numerator.bit_length(), v.denominator.bit_length()) for v in exact)
+    return max(n.bit_length() for ratio in _ratios(matrix.reshape(-1)) for n in ratio)
+
+
+def _ratios(values: Array) -> Iterator[tuple[int, int]]:
+    """Numerator and denominator of exact numbers (n,)."""
+    for v in values.tolist():
+        yield (v if isinstance(v, (Fraction, int, float)) else to_fraction(v)).as_integer_ratio()
 
 
 def _integer_matrix(matrix: Array) -> Any:
     """Each row scaled to integers; rank, row space and null space do not change."""
     rows: list[int] = []
     for row in matrix:
-        scale = lcm(1, *(to_fraction(v).denominator for v in row))
-        rows.extend(int(to_fraction(v) * scale) for v in row)
+        ratios = list(_ratios(row))
+        scale = lcm(1, *{denominator for _, denominator in ratios})
+        rows.extend(numerator * (scale // denominator) for numerator, denominator in ratios)
     return flint.fmpz_mat(*matrix.shape, rows)
 
 
 def _rational_matrix(matrix: Array) -> Any:
-    entries = [flint.fmpq(f.numerator, f.denominator) for f in map(to_fraction, matrix.reshape(-1))]
+    entries = [flint.fmpq(*ratio) for ratio in _ratios(matrix.reshape(-1))]
     return flint.fmpq_mat(*matrix.shape, entries)
 
 

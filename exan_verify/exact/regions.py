@@ -50,7 +50,7 @@ def region_of(network: ReluNetwork, pattern: Pattern, *, zero_sum: bool) -> Regi
         back = back[:, :-1] - back[:, -1:]
     blocks = []
     for layer, known, below in zip(network.layers[::-1], features[::-1], (*pattern[::-1], None), strict=True):
-        blocks.append(np.kron(back, known if network.has_bias else known[:-1, :-1]))
+        blocks.append(_kron(back, known if network.has_bias else known[:-1, :-1]))
         if below is not None:
             back = _masked(linalg.multiply(fractions(layer.weight).T, back), below)
     return Region(
@@ -70,6 +70,16 @@ def _affine(layer: Linear, features: Array) -> Array:
         extended[:rows, cols] = fractions(layer.bias)
     extended[rows, cols] = Fraction(1)
     return linalg.multiply(extended, features)
+
+
+def _kron(left: Array, right: Array) -> Array:
+    """The Kronecker product of Fractions, of which many are 0 or 1 and take no multiplication."""
+    out = np.full((len(left), len(right), left.shape[1], right.shape[1]), Fraction(0), dtype=object)
+    there = right != 0
+    values = right[there]
+    for i, k in np.argwhere(left != 0):
+        out[i, :, k][there] = values if left[i, k] == 1 else left[i, k] * values
+    return out.reshape(len(left) * len(right), left.shape[1] * right.shape[1])
 
 
 def _masked(rows: Array, keep: Sequence[bool]) -> Array:

@@ -37,6 +37,13 @@ class Round:
     rlimit: int
     seconds: float = 120.0
 
+    def within(self, units: int) -> Round:
+        """With no more than so many units of work, and as much less time, though not below a second."""
+        if units >= self.rlimit:
+            return self
+        units = max(1, units)
+        return replace(self, rlimit=units, seconds=max(1.0, self.seconds * units / self.rlimit))
+
 
 SMT, NLSAT, DEFAULT = (Strategy("z3", t) for t in ("smt", "qfnra-nlsat", "default"))
 CVC5 = Strategy("cvc5")
@@ -64,8 +71,9 @@ class Settings:
 
     ``deadline`` is a value of ``time.monotonic``, and ``clock_end`` the same one as a value of ``time.time``
     for a job in another process, which may be on another machine. ``work_limit`` counts the solvers' own
-    units. ``cache`` is a folder from which an interrupted call resumes. ``double_check`` asks a second solver
-    about every refuted cube. Without ``scout`` the whole question is never tried before its cubes.
+    units; where it is ``unasked``, nobody's own, first tries may exceed it. ``cache`` is a folder from which
+    an interrupted call resumes. ``double_check`` asks a second solver about every refuted cube. Without
+    ``scout`` the whole question is never tried before its cubes.
     """
 
     rounds: tuple[Round, ...] = ROUNDS
@@ -74,6 +82,7 @@ class Settings:
     cache: Path | None = None
     deadline: float | None = None
     work_limit: int | None = None
+    unasked: bool = False
     progress: Progress | None = None
     clock_end: float | None = None
     scout: bool = True

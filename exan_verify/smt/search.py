@@ -165,7 +165,10 @@ class Search:
         left = self.settings.seconds_left
         if left is not None:
             rounds = tuple(replace(r, seconds=min(r.seconds, share * left)) for r in rounds)
-        proceed(outcome, [whole], rounds, self.settings, accept_model)
+        waiting = [whole]
+        for current in rounds:
+            within = self._within(current, outcome)
+            waiting = proceed(outcome, waiting, (within,), self.settings, accept_model)
         if outcome.accepted or outcome.refuted:
             return True
         outcome.open.clear()
@@ -178,13 +181,19 @@ class Search:
             return False
         fixed = tuple(zip(all_literals(self.posed), own_cube(whole.others[0]), strict=True))
         own = replace(whole, index=0, fixed=fixed)
-        answer = query(shear_script(own).text(comments=False), SHEAR, self.settings)
+        within = self._within(SHEAR, outcome)
+        answer = query(shear_script(own).text(comments=False), within, self.settings)
         found = accept_model(own, answer) if answer.status == SAT else None
         if not isinstance(found, ExactBatch):
             answer, found = Answer(SAT, "Newton's iteration"), family_member(own)
         if found is not None:
             outcome.accepted = (own, answer, found)
         return found is not None
+
+    def _within(self, current: Round, outcome: Outcome) -> Round:
+        """The round with what is left of a work limit that was asked for."""
+        limit = self.settings.work_limit
+        return current if limit is None or self.settings.unasked else current.within(limit - outcome.work)
 
     def pages(self, outcome: Outcome) -> Iterator[tuple[int, list[list[bool]]]]:
         """``(index of the first cube, cubes)``: those listed before, then new ones until there are none."""

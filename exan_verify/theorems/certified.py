@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from exan_verify.core.budget import Budget
@@ -26,6 +27,14 @@ def verdict_on(
     return decide(network, question, batch=batch, engine=engine, limits=limits)
 
 
+@lru_cache(maxsize=32)
+def verdict_without_limits(network: Network, batch: Batch, question: Question, engine: str) -> Verdict:
+    """The same without limits, so that the same question has the same verdict and is decided once: several
+    statements show the same batch.
+    """
+    return verdict_on(network, batch, question, engine=engine)
+
+
 def in_words(question: Question) -> dict[str, Any]:
     """Loss, reduction and labels as ``certify`` takes them; the domain is left out."""
     return {
@@ -42,5 +51,5 @@ def kernel_outcome(
 
     Raises :class:`CertificateRejected` when it accepts theirs not.
     """
-    certificate = verdict_on(network, batch, question, engine=engine).certificate
+    certificate = verdict_without_limits(network, batch, question, engine).certificate
     return None if certificate is None else check(certificate, network, batch).outcome

@@ -29,7 +29,7 @@ from exan_verify.core.verdict import Outcome, SampleStatus
 from exan_verify.errors import CertificateRejected
 from exan_verify.exact.backprop import gradient
 from exan_verify.kernel.checker import check
-from exan_verify.theorems.certified import verdict_on
+from exan_verify.theorems.certified import verdict_without_limits
 from exan_verify.theorems.statement import Example, Exhibit, Result
 
 
@@ -112,7 +112,7 @@ def _replay_second(example: Example) -> Replay:
 
 
 def _replay_outcome(example: Example, wanted: Outcome) -> Replay:
-    verdict = verdict_on(example.network, example.batch, example.question, engine="exact")
+    verdict = verdict_without_limits(example.network, example.batch, example.question, "exact")
     if verdict.certificate is None:
         return Replay(confirmed=False, says=(f"no certificate: {verdict.outcome.value}, {verdict.reason}",))
     try:

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -19,6 +20,12 @@ def test_box_contains_is_exact_and_closed():
     assert Box(0, 1).contains(small_batch([[0, 1], [0.5, 1]]))
     assert not Box(0, 1).contains(small_batch([[0, np.nextafter(1, 2)]]))
     assert Box([0, -1], [1, 5]).contains(small_batch([[1, 5]]))
+
+
+def test_boxes_are_equal_by_value():
+    box, same, other = Box([0, 1], 2), Box(np.array([0.0, 1.0]), Fraction(2)), Box([0, 0], 2)
+    assert (box == same, box == other) == (True, False)
+    assert len({box, same, other}) == 2
 
 
 def test_box_refuses_bad_bounds():

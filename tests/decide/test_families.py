@@ -3,6 +3,7 @@
 import json
 import math
 from fractions import Fraction
+from itertools import pairwise
 
 import msgspec
 import numpy as np
@@ -17,6 +18,7 @@ from exan_verify.core.network import Batch, ReluNetwork
 from exan_verify.core.question import Box, Labels, Loss, Reduction
 from exan_verify.core.verdict import Outcome, SampleStatus
 from exan_verify.decide import families
+from exan_verify.decide.families import radius
 from exan_verify.decide.second_batch import downwards
 from exan_verify.exact.modular import PRIME
 from exan_verify.exact.softmax import loss_vectors
@@ -124,6 +126,24 @@ def test_a_silent_sample_with_a_second_place_in_another_region():
         domain=Box(1, 9),
     )
     assert not found_by_engine(boxed).facts.is_ambiguous
+
+
+def test_a_motion_without_end_inside_its_cone_needs_no_exact_program(monkeypatch):
+    """The directions of doubles have thousands of digits: an exact program over them takes seconds."""
+    rng = np.random.default_rng(1)
+    pairs = list(pairwise((4, 5, 2, 3)))
+    network = ReluNetwork.from_arrays(
+        [rng.normal(size=(b, a)) for a, b in pairs], [rng.normal(size=b) for _, b in pairs]
+    )
+    batch = rng.normal(size=(2, 4)), rng.integers(0, 3, 2)
+
+    def too_long(_):
+        raise AssertionError("asked for an exact program")
+
+    monkeypatch.setattr(radius, "solve", too_long)
+    verdict = certify(network, batch=batch, loss="mse", labels="known", engine="families")
+    assert verdict.witness.radius == (0.0, math.inf)
+    check(plain(verdict.certificate), network, batch=batch)
 
 
 def test_tied_margins_of_hinge():

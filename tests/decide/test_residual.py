@@ -17,12 +17,14 @@ from exan_verify.core.network import Batch, ReluNetwork
 from exan_verify.core.question import Box, Labels, Loss, Reduction
 from exan_verify.core.verdict import Engine, Outcome, Trust
 from exan_verify.decide import residual
+from exan_verify.decide.residual import searched
 from exan_verify.decide.residual.macaulay import columns_at, rank_at, settled_at
 from exan_verify.decide.residual.points import rational_points
 from exan_verify.decide.residual.polytope import bounds
 from exan_verify.decide.residual.quadratic import Quadrics, quadrics
 from exan_verify.exact.backprop import forward, gradient
 from exan_verify.exclusivity import exan_counts
+from exan_verify.theorems.support.label_ties import labels_not_told
 from tests.support import counterexamples
 from tests.support.certificate_cases import assert_rejected, certify_as, plain
 from tests.support.residual_cases import context, one_region
@@ -348,3 +350,15 @@ def test_bounds_are_exact_and_absent_where_a_direction_is_open():
     found = bounds(triangle)
     assert (found.low, found.high) == ((Fraction(0), Fraction(0)), (Fraction(1), Fraction(1, 2)))
     assert bounds(triangle[:2]) is None
+
+
+def test_a_solution_that_no_box_proves_is_written_once(monkeypatch):
+    """The search ends at it from several starts, with the samples in either order."""
+    example = labels_not_told()
+    found, tried = [], []
+    solved, boxed = searched._solved, searched._boxed
+    monkeypatch.setattr(searched, "_solved", lambda *given: found.append(solved(*given)) or found[-1])
+    monkeypatch.setattr(searched, "_boxed", lambda *given: tried.append(given) or boxed(*given))
+    verdict = certify(example.network, batch=example.batch, loss="mse", engine="residual")
+    assert verdict.outcome is Outcome.UNKNOWN
+    assert sum(x is not None for x in found) > len(tried) == 1

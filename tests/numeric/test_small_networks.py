@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import product
 
 import numpy as np
@@ -110,10 +111,16 @@ def test_without_a_hidden_layer_many_samples_stay_mixed():
     assert found.last_layer.rank == 5
 
 
-@pytest.mark.parametrize(("loss", "seeds"), [("cross_entropy", 6), ("bce", 4), ("mse", 2)])
-def test_without_a_hidden_layer_a_few_samples_are_found_by_their_labels(loss: str, seeds: int):
+FEW = [("cross_entropy", range(3)), ("bce", range(2)), ("mse", range(1, 2))]
+MANY = [("cross_entropy", range(3, 12)), ("bce", range(2, 8)), ("mse", [0, *range(2, 6)])]
+
+
+@pytest.mark.parametrize(
+    ("loss", "seeds"), [*FEW, *(pytest.param(*many, marks=pytest.mark.campaign) for many in MANY)]
+)
+def test_without_a_hidden_layer_a_few_samples_are_found_by_their_labels(loss: str, seeds: Iterable[int]):
     found = tried = 0
-    for seed in range(seeds):
+    for seed in seeds:
         rng = np.random.default_rng([seed, 52])
         samples, classes, features = 2 + (seed == 0), int(rng.integers(4, 6)), int(rng.integers(3, 12))
         model = drawn_network((features, classes), rng)
@@ -135,8 +142,9 @@ def test_without_a_hidden_layer_a_few_samples_are_found_by_their_labels(loss: st
     assert found >= 0.9 * tried
 
 
-def test_more_samples_than_the_rank_are_not_taken_for_fewer():
-    for seed in range(2):
+@pytest.mark.parametrize("seeds", [range(1), pytest.param(range(1, 4), marks=pytest.mark.campaign)])
+def test_more_samples_than_the_rank_are_not_taken_for_fewer(seeds: range):
+    for seed in seeds:
         rng = np.random.default_rng([seed, 53])
         loss = ("cross_entropy", "bce")[seed % 2]
         classes = int(rng.integers(3, 5))

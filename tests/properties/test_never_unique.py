@@ -51,7 +51,7 @@ def test_samples_of_one_region(data, loss, generic):
     assert verdict.samples[0] is verdict.samples[-1] is SampleStatus.UNKNOWN
 
 
-@examples(100)
+@examples(60)
 @given(seed=st.integers(0, 10**6))
 def test_a_bottleneck_below_the_layer_that_lifting_passes(seed):
     """C1's warning, 2-1-5-1: the second batch is exact, and no sample that moves is called determined."""

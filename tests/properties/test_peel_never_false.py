@@ -39,7 +39,7 @@ def check_methods(case: Case) -> int:
 
 
 @given(cases())
-@examples(60)
+@examples(40)
 def test_no_claim_is_wrong(case: Case):
     check_methods(case)
 

@@ -12,6 +12,7 @@ from fractions import Fraction
 from itertools import pairwise, permutations
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -22,17 +23,21 @@ from exan_verify.core.budget import Budget, poll, seconds_left, until
 from exan_verify.core.network import Batch, ReluNetwork
 from exan_verify.core.question import Labels, Loss, Question, Reduction
 from exan_verify.core.verdict import Outcome, SampleStatus, Trust
+from exan_verify.decide.solvers import ask_smt
 from exan_verify.errors import BudgetExhausted, FileError, InputError
 from exan_verify.exact import linalg
 from exan_verify.exact.backprop import gradient as exact_gradient
+from exan_verify.smt import portfolio as portfolio_module
+from exan_verify.smt import search as search_module
 from exan_verify.smt.cubes import Task, all_literals, build
 from exan_verify.smt.decide import Grounds
+from exan_verify.smt.decide import decide as decide_smt
+from exan_verify.smt.portfolio import SCOUT, Round, Settings
 from exan_verify.smt.portfolio import Outcome as Found
-from exan_verify.smt.portfolio import Settings
 from exan_verify.smt.question.difference import other_batch, placements
 from exan_verify.smt.question.encode import encode
 from exan_verify.smt.question.terms import Atom, Formula, Junction, Poly
-from exan_verify.smt.search import Search, own_cube
+from exan_verify.smt.search import DIRECT, SHEAR, Search, own_cube
 from exan_verify.smt.size import MAX_TERMS, size_of
 from exan_verify.smt.smtlib import cube_files, whole_question, write_files
 from exan_verify.smt.solvers import cache as cache_module
@@ -41,6 +46,7 @@ from exan_verify.smt.solvers import worker as worker_module
 from exan_verify.smt.solvers.cache import AnswerCache
 from exan_verify.smt.solvers.run import UNKNOWN, UNSAT, Answer, Strategy, Worker
 from tests.support.cases import batch_of
+from tests.support.contexts import context_of
 from tests.support.smt_cases import decide, decided, holds, named, pose, posed
 
 SMT = Strategy("z3", "smt")
@@ -191,6 +197,51 @@ def test_wherever_the_time_runs_out_there_is_a_verdict(name: str, monkeypatch: p
         assert verdict.outcome in (right, Outcome.UNKNOWN)
         if verdict.outcome is Outcome.UNKNOWN:
             assert "budget" in verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("name", "told", "tries"),
+    [
+        ("equal/mse/bias/0", None, {SCOUT}),
+        ("dead/mse/nobias/3", frozenset(), set(DIRECT)),
+        ("plain/cross_entropy/bias/3", None, {SHEAR}),
+    ],
+)
+def test_first_tries_keep_a_work_limit_that_is_told(
+    name: str, told: frozenset[int] | None, tries: set[Round], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the whole question, of samples and of a shear; some of the solvers' loops end by time alone."""
+    case, asked = named(name), list[Round]()
+    question = Question(loss=case.loss, reduction=case.reduction, labels=case.labels)
+
+    def unknown(_text: str, current: Round, _settings: Settings) -> Answer:
+        asked.append(current)
+        return Answer(UNKNOWN, str(current.strategy), killed=True)
+
+    for module in (portfolio_module, search_module):
+        monkeypatch.setattr(module, "query", unknown)
+    for unasked in (False, True):
+        asked.clear()
+        settings = Settings(work_limit=20_000, unasked=unasked)
+        decide_smt(case.network, question, batch=case.batch, settings=settings, told=told)
+        first = {r for r in asked if r not in portfolio_module.ROUNDS}
+        assert first
+        assert (first <= tries) == unasked
+        assert all(r.rlimit <= 20_000 and r.seconds <= 1 for r in first) != unasked
+
+
+@pytest.mark.parametrize(("work", "unasked"), [(None, True), (10_000, False), (10**9, True)])
+def test_only_a_limit_that_nobody_asked_for_is_exceeded(
+    work: int | None, unasked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case, asked = named("dead/mse/nobias/3"), Mock(side_effect=BudgetExhausted("over"))
+    monkeypatch.setattr(ask_smt, "decide", asked)
+    context = context_of(case.network, case.batch, case.loss)
+    with pytest.raises(BudgetExhausted):
+        ask_smt.ask_about_batch(context, Budget(work=work), told=frozenset())
+    settings = asked.call_args.kwargs["settings"]
+    assert settings.work_limit == min(work or ask_smt.UNASKED_WORK, ask_smt.UNASKED_WORK)
+    assert settings.unasked is unasked
 
 
 def test_orders_of_many_equal_patterns_are_not_walked_through() -> None:

@@ -306,14 +306,14 @@ def test_a_counterexample_shrinks_until_nothing_smaller_is_one(kind: type[Tally]
     batch = batch_of(network, [[F(-4, 3)]], [0])
     second = batch_of(network, [[F(-3, 2)]], [1])
     tally = kind(claim, "all inputs", 100, silent)
-    found = minimal(tally, (network, batch), second, questions=200, seed=0)
+    found = minimal(tally, (network, batch), second, questions=100, seed=0)
     assert found is not None
     example = found.example
     assert (example.network.widths, example.batch.size) == ((1, 2, 1), 1)
     assert found.replay.confirmed is True
     assert found.replay.equal_gradients is True
     assert "made smaller step by step" in example.note
-    again = minimal(tally, (example.network, example.batch), example.second, questions=200, seed=0)
+    again = minimal(tally, (example.network, example.batch), example.second, questions=100, seed=0)
     assert again is not None
     assert again.example.network == example.network, "nothing smaller is one step away"
     assert again.example.batch == example.batch
@@ -342,13 +342,13 @@ def test_a_claim_of_safety_is_refuted_by_a_certificate_of_uniqueness():
 
 def test_a_true_claim_survives_and_is_never_called_true():
     claim = Claim("e1", hypotheses=[], conclusion=rows_give_samples, sizes=TINY)
-    result = search(claim, effort=40)
+    result = search(claim, effort=20)
     assert not result.refuted
     assert [stage.name for stage in result.stages] == ["drawn", "engines", "all inputs", "all weights"]
     assert "not a proof" in result.says
     assert "true" not in result.says.lower().split()
     drawn, _, inputs, weights = result.stages
-    assert drawn.counts["situations"] == drawn.counts["within the hypotheses"] > 40
+    assert drawn.counts["situations"] == drawn.counts["within the hypotheses"] > 20
     for stage in (inputs, weights):
         assert stage.counts["cases covered completely"] > 0
         assert stage.counts["paths"] > stage.counts["cases"]

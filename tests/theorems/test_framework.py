@@ -7,6 +7,7 @@ from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from exan_verify.theorems import (
     Method,
     Result,
     Standing,
+    certified,
     registry,
     run_statement,
 )
@@ -151,6 +153,17 @@ def test_an_outcome_without_second_batch_is_certified_afresh():
     wrong = replay_example(replace(example, outcome=Outcome.AMBIGUOUS))
     assert (wrong.confirmed, wrong.outcome) == (False, Outcome.UNIQUE)
     assert replay_example(replace(example, outcome=None)).confirmed is None
+
+
+def test_the_same_batch_is_certified_once_and_checked_each_time(monkeypatch: pytest.MonkeyPatch):
+    replaying = sys.modules["exan_verify.theorems.replay"]
+    asked, checked = Mock(wraps=certified.decide), Mock(wraps=replaying.check)
+    monkeypatch.setattr(certified, "decide", asked)
+    monkeypatch.setattr(replaying, "check", checked)
+    certified.verdict_without_limits.cache_clear()
+    shown = [replay_example(replace(unique_example(), note=note)) for note in "ab"]
+    assert [replayed.confirmed for replayed in shown] == [True, True]
+    assert (asked.call_count, checked.call_count) == (1, 2)
 
 
 def test_an_example_that_no_engine_certifies_is_not_confirmed():

@@ -29,6 +29,8 @@ _MAX_PROGRAMS = 12
 _MAX_GENERATORS = 40
 _UNBOUNDED = 3  # scipy's status
 _FAR = 2.0**10
+_GROWTH = 2.0**-16
+"""Of every condition along a ray, in units of its largest slope: far above rounding to 2^-30."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,11 +149,30 @@ def _guessed_motion(polytope: _Polytope, objective: Array, exact: bool) -> Seque
     goal = guessed(objective / np.abs(objective).max())
     found = guessed_optimum(-goal, A_ub=-slopes, b_ub=values, bounds=(None, None))
     if found.status == _UNBOUNDED:
-        if exact:
-            return _ray(polytope, objective)
+        inside = _ray_inside(slopes, goal)
+        if inside is not None or exact:
+            return inside or _ray(polytope, objective)
         found = guessed_optimum(-goal, A_ub=-slopes, b_ub=values, bounds=(-_FAR, _FAR))
-    # 30 bits are enough for a proposal, and keep the exact numbers that follow short
-    return [Fraction(round(v * 2**30), 2**30) for v in found.x] if found.status == 0 else None
+    return _short(found.x) if found.status == 0 else None
+
+
+def _short(x: Array) -> list[Fraction]:
+    """30 bits are enough for a proposal, and keep the exact numbers that follow short."""
+    return [Fraction(round(v * 2**30), 2**30) for v in x]
+
+
+def _ray_inside(slopes: Array, goal: Array) -> list[Fraction] | None:
+    """A direction without end along which every condition grows, so that rounding does not matter."""
+    rows, count = slopes.shape
+    found = guessed_optimum(
+        np.append(np.zeros(count), -1.0),
+        A_ub=np.column_stack([-slopes, np.ones(rows)]),
+        b_ub=np.zeros(rows),
+        A_eq=np.append(goal, 0.0)[None],
+        b_eq=np.ones(1),
+        bounds=[*[(-_FAR, _FAR)] * count, (None, 1.0)],
+    )
+    return _short(found.x[:-1]) if found.status == 0 and found.x[-1] > _GROWTH else None
 
 
 def _ray(polytope: _Polytope, objective: Array) -> Sequence[Fraction] | None:

@@ -65,6 +65,7 @@ def decide(context: Context, budget: Budget) -> Finding:
     places, rng = Places(context=context), np.random.default_rng([context.setting.seed, rest.size])
     seconds, work = budget.seconds_left, budget.work_left
     end = math.inf if seconds is None else start + seconds / 10
+    rejected = set[tuple[object, ...]]()
     starts = STARTS if work is None else min(STARTS, work // (64 * STEPS * STEP_WORK))
     with np.errstate(all="ignore"):
         for labels, x, moving in _starts(places, rest, rng, starts):
@@ -72,7 +73,11 @@ def decide(context: Context, budget: Budget) -> Finding:
                 break
             system = System(rest=rest, places=places, labels=labels)
             found = _solved(system, x, np.repeat(moving, system.features), budget)
-            evidence = None if found is None else _boxed(system, found)
+            if found is None:
+                continue
+            solution = _unordered(found, labels)
+            evidence = None if solution in rejected else _boxed(system, found)
+            rejected.add(solution)
             if evidence is not None:
                 facts, proof = evidence
                 return Finding(
@@ -147,6 +152,12 @@ def _solved(system: System, x: Array, moving: Array, budget: Budget) -> Array | 
     if np.abs(values).max() >= SOLVED or any(np.abs(x.reshape(-1) - p).max() < APART for p in system.known):
         return None
     return x
+
+
+def _unordered(x: Array, labels: Array) -> tuple[object, ...]:
+    """The same for the same samples in any order, up to rounding: many starts end at one solution."""
+    rounded = (x / APART).round().astype(np.int64).tolist()
+    return tuple(sorted((*row, *np.atleast_1d(y).tolist()) for row, y in zip(rounded, labels, strict=True)))
 
 
 def _boxed(system: System, x: Array) -> tuple[Facts, EnclosedBatch] | None:

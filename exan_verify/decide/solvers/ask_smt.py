@@ -45,7 +45,8 @@ def ask_about_batch(
     setting = context.setting
     settings = _settings(setting, limits)
     if told is not None and (settings.work_limit is not None or settings.deadline is None):
-        settings = replace(settings, work_limit=min(settings.work_limit or UNASKED_WORK, UNASKED_WORK))
+        own = settings.work_limit or UNASKED_WORK
+        settings = replace(settings, work_limit=min(own, UNASKED_WORK), unasked=own >= UNASKED_WORK)
     # that features in the span of others follow from them is shown of ReLU networks
     smaller = None if told is not None or not isinstance(setting.network, ReluNetwork) else spanned(context)
     if smaller is not None:
@@ -141,4 +142,5 @@ def _settings(setting: Setting, limits: Budget) -> Settings:
     else:
         work = None if setting.engine == "smt" or limits.seconds is not None else UNASKED_WORK
     deadline = None if limits.seconds is None else limits.end
-    return Settings(seed=setting.seed, jobs=setting.jobs, deadline=deadline, work_limit=work)
+    unasked = limits.work_left is None and work is not None
+    return Settings(seed=setting.seed, jobs=setting.jobs, deadline=deadline, work_limit=work, unasked=unasked)
