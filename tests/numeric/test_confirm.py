@@ -139,6 +139,33 @@ def test_the_rounding_of_fitted_loss_vectors_is_counted(seed: int):
     assert others_excluded(problem, spaces, refined, problem.divisor(samples)).reason
 
 
+@pytest.mark.parametrize(("seed", "samples", "width"), [(1, 48, 300), (2, 48, 300), (3, 30, 200)])
+def test_a_small_loss_vector_in_a_large_batch_tells_its_label(seed: int, samples: int, width: int):
+    # errors of all other samples add up in its input; its loss vector moves by less than logits could
+    rng = np.random.default_rng(seed)
+    w1, w2 = rng.normal(0, 0.5, (width, width // 5)), rng.uniform(-1, 1, (5, width))
+    x = rng.normal(size=(samples, width // 5))
+    w2 *= 10 / (np.maximum(x @ w1.T, 0) @ w2.T).std()
+    # without biases, logits grow with the input: a probability of 1e-6 at most is not the label's
+    top = np.sort(np.maximum(x[0] @ w1.T, 0) @ w2.T)
+    x[0] *= np.log(4e6) / (top[-1] - top[-2])
+    order = np.argsort(np.maximum(x @ w1.T, 0) @ w2.T, axis=1)
+    y = np.where(np.arange(samples) == 0, order[:, -1], order[:, -2])
+    network = ReluNetwork.from_arrays([w1, w2], [np.zeros(width), np.zeros(5)])
+    batch = Batch.of(x, y, network=network, loss=Loss.CROSS_ENTROPY, labels=Labels.ONE_HOT)
+    refined, confirmed = judged(network, batch, torch.tensor(x))
+    assert confirmed.complete, confirmed.reason
+    assert confirmed.y.tolist() == y.tolist()
+    off = (confirmed.x - torch.tensor(x)).abs().amax(dim=1)
+    assert bool((off <= torch.tensor([one.error_bound for one in confirmed.status])).all())
+    # what its error makes of its delta is within the bound, which is a small part of the delta
+    slopes = torch.tensor((x[0] @ w1.T > 0) * w2)
+    logits = torch.stack([torch.tensor(np.maximum(x[0] @ w1.T, 0) @ w2.T), refined.trace.logits[0]])
+    vectors = logits.softmax(dim=1) - torch.nn.functional.one_hot(torch.tensor(y[0]), 5)
+    moved = float(((vectors[1] - vectors[0]) @ slopes).norm())
+    assert moved <= float(refined.moved[0]) < 0.01 * float((vectors[0] @ slopes).norm())
+
+
 @pytest.mark.parametrize("noise", [1e-12, 1e-10, 1e-8])
 def test_bounds_follow_the_noise_and_the_weak_sample(noise: float):
     network = default_network([20, 100, 4], seed=3)

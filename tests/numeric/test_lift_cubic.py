@@ -88,6 +88,16 @@ def test_no_samples_no_unknowns():
     assert cubic_unknowns(0, 3) == 0
 
 
+def test_equations_that_leave_nothing_out_have_no_solution():
+    slices = slices_of(13, 8)
+    none = torch.zeros(slices.apply(normal(slices.unknowns, 1)).shape[1], 0)
+    operator = CubicOperator(slices=slices, rows=none.double(), complement=True)
+    found = solver.smallest(
+        operator, wanted=13, generator=torch.Generator().manual_seed(0), device=torch.device("cpu"), work=1e7
+    )
+    assert float(found.values.min()) > 0.9
+
+
 @pytest.mark.parametrize(("samples", "free"), SIZES)
 def test_the_slices_of_a_cube_are_its_squares(samples: int, free: int):
     slices, v = slices_of(samples, free), normal(samples + free, 1)

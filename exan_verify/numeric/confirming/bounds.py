@@ -41,6 +41,15 @@ the leading part of A~.
    one rounding of the summed |delta_b|, whichever is largest. Where scales do not come from the bias entry
    nothing cancels, and no bound in L2 is given.
 
+4. What this makes of the delta that m's label gives. On m's patterns f = J_m x + const with J_m = Q_m^T W_1,
+   Q_m the map from loss vectors to first-layer deltas; with S_m the slope of the loss vector in the logits,
+   T_m = Q_m S_m J_m takes an error of x_m to that of the delta, not divided by the batch size. The bound of
+   step 3 in this metric, |T_m|_F eta, |T_m x_m| and |T_m (x_b - x_m)| for eta, |x_m| and |x_b - x_m|, is far
+   below |T_m| times the bound in L2. A neuron whose state is open is so near zero that it moves logits by no
+   more than its share of the error. The delta itself is found at the scale s_m, which the bias column gives
+   to (|v_m| |e| + sum_b k_mb r_b + sqrt(sum_b o_mb^2)) / s_m, relatively. No such bound is given where logits
+   move so far that the slope is another one.
+
 The result is multiplied by a safety factor for the second-order terms left out; candidates whose first-order
 terms are not small (directions off by 0.1 or more) get an infinite bound.
 """
@@ -55,10 +64,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from exan_verify.numeric.problem.downward import solve_inputs
+from exan_verify.numeric.problem.moving import MovedProblem
 from exan_verify.numeric.problem.passes import Trace, backward, delta_spans, forward, rounding
 from exan_verify.numeric.problem.polish import Meeting, meet
 from exan_verify.numeric.problem.problem import Problem
 from exan_verify.numeric.problem.records import Finding
+from exan_verify.numeric.problem.sensitivity import loss_slope
 from exan_verify.numeric.problem.spectrum import ColumnSpace
 from exan_verify.numeric.waiting import proceed
 
@@ -94,7 +105,9 @@ class Refined:
     ``norm`` (m,) the same in L2,
     ``drift`` (m,) relative error of the deltas, ``sine`` and ``isolation`` (m,) t_1 and t_2,
     ``allowed`` (m,) the sine that noise explains, ``relative`` (m,) rounding of the backward pass on the
-    deltas, ``sure`` per hidden layer (m, n): pattern beyond doubt.
+    deltas, ``sure`` per hidden layer (m, n): pattern beyond doubt; ``moved`` (m,): how far the error of x
+    moves the delta of its label, L2, not divided by the batch size, ``scales`` (m,): relative error of the
+    scales of ``deltas``; infinite where nothing better than ``distance`` says it.
     """
 
     x: Tensor
@@ -107,8 +120,15 @@ class Refined:
     allowed: Tensor
     relative: Tensor
     sure: tuple[Tensor, ...]
+    moved: Tensor
+    scales: Tensor
     trace: Trace
     unit: float
+
+    @property
+    def distance(self) -> Float[Tensor, " m"]:
+        """Absolute L2 error on x: ``norm`` where that is the better one, else what ``bound`` allows."""
+        return torch.minimum(self.norm, self.bound * math.sqrt(self.x.shape[1]))
 
 
 def refine(
@@ -116,16 +136,17 @@ def refine(
 ) -> Refined:
     """Alternate forward passes (patterns) and the first layer's equations (deltas); bound the error."""
     x, bound = finding.x, torch.zeros_like(finding.x[:, 0])
+    distance = bound
     unit = effective_roundoff(problem, space)
     for _ in range(_ROUNDS):
         proceed()
         trace = forward(problem, x)
-        sure, lost = _sure_patterns(problem, trace, gains, bound, unit)
+        sure, lost = _sure_patterns(problem, trace, gains, distance, unit)
         refined = _step(problem, space, finding, trace, sure, lost, gains, unit)
         settled = bool(((refined.x - x).abs().amax(dim=1) <= refined.bound).all()) and bool(
             (refined.bound <= 2 * bound).all()
         )
-        x, bound = refined.x, refined.bound
+        x, bound, distance = refined.x, refined.bound, refined.distance
         if settled:
             break
     return refined
@@ -178,14 +199,17 @@ def _step(
     total = lengths * eta + couplings @ (errors * largest) + (roundings * largest).norm(dim=1)
     # |v_m| (eta + |e| |x_m|_2) + sum_b k_mb r_b |x_b - x_m|_2 + sqrt(sum_b (o_mb |x_b - x_m|_2)^2)
     column = torch.clamp(_bias_noise(problem, space, deltas, unit), max=space.noise) * (eta / space.noise)
+    unseparated = lengths * eta * duals[-1] / finding.rest_sine if finding.rest.shape[1] else 0 * lengths
+    shares = _Shares(
+        anywhere=_SAFETY * (lengths * eta + unseparated) / s,
+        along=_SAFETY * (lengths * column + unseparated) / s,
+        mixed=_SAFETY * (couplings * errors) / s[:, None],
+        rounded=_SAFETY * roundings / s[:, None],
+    )
     apart = torch.cdist(y[:size], y[:size], compute_mode="donot_use_mm_for_euclid_dist")
-    total2 = lengths * (eta + column * long) + (couplings * apart) @ errors
-    total2 = total2 + (roundings * apart).norm(dim=1)
-    if finding.rest.shape[1]:
-        unseparated = lengths * eta * duals[-1] / finding.rest_sine
-        total, total2 = total + unseparated, total2 + unseparated * (1 + long)
+    norm, one = shares.measured(torch.ones_like(s), long, apart), torch.ones_like(apart)
     # divided by the bias entry, (1 + |x_m|_inf) / s_m; the last rounding is that of the division
-    bound = _SAFETY * total * (1 + largest) / s + (finding.scale_error + 2.0**-52) * largest
+    bound = _SAFETY * (total + unseparated) * (1 + largest) / s + (finding.scale_error + 2.0**-52) * largest
     bound = torch.where(lost | dependent, torch.inf, bound)
     # a sample's scale is the entry that its row is divided by; only if that is the bias entry, errors cancel
     from_bias = problem.layers[0].paired and finding.scale_error == 0
@@ -194,13 +218,16 @@ def _step(
         x=x,
         deltas=deltas,
         bound=torch.where(in_range, bound, torch.inf),
-        norm=torch.where(in_range & from_bias & torch.isfinite(total2), _SAFETY * total2 / s, torch.inf),
+        norm=torch.where(in_range & from_bias & torch.isfinite(norm), norm, torch.inf),
         drift=drift + finding.scale_error,
         sine=meeting.sines[:, 0],
         isolation=isolation,
         allowed=_SAFETY * allowed,
         relative=relative,
         sure=sure,
+        # 4. the same in the metric of the label's delta, and of the scale
+        moved=torch.where(in_range & from_bias, _label_moves(problem, trace, gains, shares), torch.inf),
+        scales=shares.measured(0 * s, one[0], one),
         trace=trace,
         unit=unit,
     )
@@ -228,6 +255,57 @@ def _couplings(inverse: Float[Tensor, "m n"], meeting: Meeting) -> Float[Tensor,
     sines = meeting.sines[:, 1:].clamp(min=torch.finfo(torch.float64).tiny)
     couplings: Tensor = (others / sines).norm(dim=2)
     return couplings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Shares:
+    """What the error of x_m is made of: a length in any direction, ``anywhere`` (m,), a multiple of x_m,
+    ``along`` (m,), and multiples of every x_b - x_m, (m, b), those that add up, ``mixed``, and independent
+    ones, ``rounded``."""
+
+    anywhere: Tensor
+    along: Tensor
+    mixed: Tensor
+    rounded: Tensor
+
+    def measured(
+        self, anywhere: Float[Tensor, " m"], along: Float[Tensor, " m"], others: Float[Tensor, "m b"]
+    ) -> Float[Tensor, " m"]:
+        """The error in a metric in which unit vectors, x_m and x_b - x_m have these lengths at most."""
+        known = self.anywhere * anywhere + self.along * along + (self.mixed * others).sum(dim=1)
+        total: Tensor = known + (self.rounded * others).norm(dim=1)
+        return total
+
+
+def _label_moves(
+    problem: Problem, trace: Trace, gains: list[tuple[float, float]], shares: _Shares
+) -> Float[Tensor, " m"]:
+    """How far the errors of x move the deltas of the labels, not divided by the batch size; infinite where
+    that is not linear."""
+    if not problem.whole or isinstance(problem, MovedProblem):
+        return torch.full_like(shares.anywhere, torch.inf)
+    # Q_m, S_m, and with G = Q_m^T Q_m the Gram matrix S_m G S_m of Q_m S_m
+    spans = delta_spans(problem, trace)
+    identity = torch.eye(problem.classes).to(spans).expand(len(spans), -1, -1)
+    slopes = loss_slope(problem.question.loss, trace.logits, identity)
+    inner = spans.mT @ spans
+    gram, turned = slopes @ inner @ slopes, slopes @ inner
+    # J_m x_b from what the first layer makes of x_b
+    first = trace.pre[0] - problem.layers[0].bias
+    logits = (first @ spans.transpose(0, 1).flatten(1)).view(-1, *identity.shape[:2]).transpose(0, 1)
+    own = logits.diagonal().T
+    others = logits - own[:, None]
+
+    def moved(squared: Tensor, metric: Tensor) -> Tensor:
+        weight = gains[0][0] * math.sqrt(problem.layers[0].shape[1])
+        along = torch.einsum("mk,mkl,ml->m", own, metric, own).clamp(min=0).sqrt()
+        apart = (others @ metric * others).sum(dim=2).clamp(min=0).sqrt()
+        anywhere = squared.diagonal(dim1=1, dim2=2).sum(dim=1).clamp(min=0).sqrt() * weight
+        return shares.measured(anywhere, along, apart)
+
+    # |J_m|_F <= |Q_m|_F |W_1|_F, and the same for T_m = Q_m S_m Q_m^T W_1
+    linear = moved(inner, identity) < _LINEAR
+    return torch.where(linear, moved(turned @ turned, gram), torch.inf)
 
 
 def _rounding_couplings(
@@ -274,17 +352,15 @@ def _relative_rounding(
 
 
 def _sure_patterns(
-    problem: Problem, trace: Trace, gains: list[tuple[float, float]], bound: Tensor, unit: float
+    problem: Problem, trace: Trace, gains: list[tuple[float, float]], distance: Tensor, unit: float
 ) -> tuple[tuple[Bool[Tensor, "m n"], ...], Bool[Tensor, " m"]]:
-    """Neurons whose pre-activation is further from where their slope changes than the error of x and
-    rounding can move it.
+    """Neurons whose pre-activation is further from where their slope changes than the error of x, L2
+    ``distance`` (m,), and rounding can move it.
 
     Samples with more doubtful neurons than the equations can bear are lost: returned in the second value,
     with no doubts in the first.
     """
-    error = torch.where(torch.isfinite(bound), bound, torch.zeros_like(bound)) * math.sqrt(
-        problem.layers[0].shape[1]
-    )
+    error = torch.where(torch.isfinite(distance), distance, 0.0)
     zeros = tuple(torch.zeros_like(h) for h in (*trace.hidden[1:], trace.logits))
     moved = rounding(problem, trace, zeros, gains=gains, input_error=error, unit=unit, divisor=1).pre
     # e is an error of the whole layer in norm; three times its mean per neuron covers unequal rows
@@ -294,5 +370,5 @@ def _sure_patterns(
         for phi, z, e in zip(trace.activations, trace.pre, moved, strict=True)
     ]
     doubtful = torch.stack([(~s).sum(dim=1) for s in sure]).sum(dim=0)
-    lost = ~torch.isfinite(bound) | (doubtful > trace.pre[0].shape[1] * _DOUBTFUL_SHARE)
+    lost = ~torch.isfinite(distance) | (doubtful > trace.pre[0].shape[1] * _DOUBTFUL_SHARE)
     return tuple(s | lost[:, None] for s in sure), lost

@@ -127,7 +127,12 @@ def confirm(
         seen = _SEEN * (fit.mismatch + refined.drift)
         off = contamination(problem, spaces[0], refined, fit, seen, finding.rest.shape[1])
         wide = refined.x.shape[1] ** 0.5
-        refined = replace(refined, bound=refined.bound + off, norm=refined.norm + off * wide)
+        refined = replace(
+            refined,
+            bound=refined.bound + off,
+            norm=refined.norm + off * wide,
+            moved=torch.full_like(off, torch.inf),
+        )
     whole = finding.whole and total == size
     tests = tuple(_own_equations(problem, refined, fit, spread, whole=whole, scale_doubt=scale_doubt))
     reasons = _reasons(problem, spaces[0], finding, refined, tests, divisor)
@@ -258,8 +263,14 @@ def _label_tolerance(
 ) -> Float[Tensor, " m"]:
     """Relative deviation of a delta that errors in x, rounding and the delta's own error explain."""
     deltas = backward(problem, refined.trace, fit.vectors / divisor)
+    size = deltas[0].norm(dim=1).clamp(min=1e-300)
     error = _errors(problem, refined, deltas, gains, divisor).deltas[0]
-    tolerance: Tensor = _TOLERANCE * error / deltas[0].norm(dim=1).clamp(min=1e-300) + 4 * refined.drift
+    # the error of x by what it makes of the delta itself, where that is known and less
+    exact = replace(refined, bound=torch.zeros_like(refined.bound))
+    rounded = _errors(problem, exact, deltas, gains, divisor).deltas[0]
+    unit = size * abs(divisor) / (fit.counts.abs() if problem.weighted else 1.0)
+    known = _TOLERANCE * rounded / size + refined.moved / unit + refined.scales
+    tolerance: Tensor = torch.minimum(_TOLERANCE * error / size, known) + 4 * refined.drift
     return tolerance
 
 
@@ -270,13 +281,13 @@ def _errors(
     gains: list[tuple[float, float]],
     divisor: float,
 ) -> Rounding:
-    bound = torch.where(torch.isfinite(refined.bound), refined.bound, torch.zeros_like(refined.bound))
+    distance = refined.distance
     return rounding(
         problem,
         refined.trace,
         deltas,
         gains=gains,
-        input_error=bound * refined.x.shape[1] ** 0.5,
+        input_error=torch.where(torch.isfinite(distance), distance, 0.0),
         unit=refined.unit,
         divisor=divisor,
     )

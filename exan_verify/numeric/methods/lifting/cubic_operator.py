@@ -119,7 +119,8 @@ class CubicOperator:
     def work(self) -> float:
         """Operations of one product with one vector."""
         size = self.slices.samples + self.slices.free
-        return 4.0 * size * self.rows.shape[0] * self.rows.shape[1]
+        # the slices are taken even where there are no rows
+        return 4.0 * size * self.rows.shape[0] * max(1, self.rows.shape[1])
 
     def equations(self, tensors: Float[Tensor, "V b"]) -> Float[Tensor, "N U b"]:
         """P S: what the quadratic equations leave of every slice; zero for solutions."""
