@@ -18,14 +18,15 @@ import math
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
+from exan_verify.core.question import Loss
 from exan_verify.errors import RangeError
 from exan_verify.numeric.methods.lifting.lift import Lift
 from exan_verify.numeric.missing.basis_pursuit import few_entries
 from exan_verify.numeric.problem.passes import backward, delta_spans, forward
-from exan_verify.numeric.problem.problem import LayerGradient, Problem
+from exan_verify.numeric.problem.problem import Problem
 from exan_verify.numeric.problem.records import Attack, Candidate, Evidence
 from exan_verify.numeric.problem.spectrum import column_space
 from exan_verify.numeric.waiting import Telling, proceed
@@ -42,15 +43,18 @@ _RIDGE = 1e-3
 
 _ROUNDS, _AGAIN, _EXACT_ROUNDS, _NARROWING = 40, 10, 120, 12
 
-_GAP, _LEAST_GAP = 1e3, 2.0
+_GAP, _LEAST_GAP, _RANKS = 1e3, 1.5, 4
 """Between the singular values that are needed and those that the ridge leaves: the rounds end where it is
-clear. A rank is guessed from the least; a wrong one does not reproduce the entries kept."""
+clear. The widest gaps, from the least, are guesses at the rank."""
 
 _SHARP = 1e-3
 """Of the unknowns of a row or column that is determined: how much less of them its kept entries show."""
 
 _SPARE = 4
 """Entries more than M that a row or column has to keep to be completed exactly."""
+
+_EQUATIONS, _ENTRIES = 1200, 1 << 27
+"""Equations, and entries of their matrix, that missing pixels are solved from: at 10 % there are 1000."""
 
 _NEGATIVE = 1e-6
 """Share of the largest pixel up to which a negative one is rounding."""
@@ -73,17 +77,26 @@ class Completed:
     residual: float
 
 
-def sparsified(layer: LayerGradient) -> bool:
-    """Whether small entries of the layer's dW were left out: zeros among used rows and columns, and none
-    small beside them."""
-    if not layer.weight_whole or not layer.bias_whole:
+def sparsified(problem: Problem) -> bool:
+    """Whether small entries of a gradient were left out, of dW_1 or of the last dW."""
+    first, last = problem.layers[0], problem.layers[-1]
+    if not (first.whole and last.whole):
         return False
-    kept = layer.d_weight != 0
-    used = int(kept.any(dim=1).sum()) * int(kept.any(dim=0).sum())
-    if not used or int(kept.sum()) > (1 - _LEFT_OUT) * used:
+    kept = first.d_weight != 0
+    rows, columns = kept.any(dim=1), kept.any(dim=0)
+    if _cut(first.d_weight[rows][:, columns], _LEFT_OUT):
+        return True
+    # of a neuron that is active somewhere every entry is a sum over loss vectors, whose entries are not zero
+    dense = len(problem.layers) == 2 and problem.question.loss is not Loss.HINGE
+    return dense and _cut(last.d_weight[:, rows], 0.0)
+
+
+def _cut(entries: Tensor, natural: float) -> bool:
+    """Whether more than a share ``natural`` of the entries are zero, and none of the others is small."""
+    kept = entries[entries != 0].double().abs()
+    if not len(kept) or len(kept) >= (1 - natural) * entries.numel():
         return False
-    entries = layer.d_weight[kept].double().abs()
-    return float(entries.min()) > _SMALL * float(entries.square().mean().sqrt())
+    return float(kept.min()) > _SMALL * float(kept.square().mean().sqrt())
 
 
 def complete(kept: Float[Tensor, "n c"], limit: Float[Tensor, "n c"], most: int) -> Completed | None:
@@ -97,16 +110,22 @@ def complete(kept: Float[Tensor, "n c"], limit: Float[Tensor, "n c"], most: int)
         proceed()
         left, right, values = _balanced(*_bounded(mask, given, bound, left, right, _RIDGE))
         gaps = values[:-1] / values[1:].clamp(min=1e-300)
-        rank = int(gaps.argmax()) + 1
-        if float(gaps[rank - 1]) > _GAP:
+        if float(gaps.max()) > _GAP:
             break
-    if float(gaps[rank - 1]) < _LEAST_GAP:
-        return None
-    left, right = left[:, :rank], right[:, :rank]
-    for _ in range(_AGAIN):
-        proceed()
-        left, right = _bounded(mask, given, bound, left, right, 0.1 * _RIDGE)
-    return _exactly(mask, given, left, right, scale)
+    # the least rank that reproduces the entries; of noisy ones the rank of the widest gap
+    widest = gaps.argsort(descending=True)[:_RANKS]
+    ranks = [int(k) + 1 for k in widest if float(gaps[k]) > _LEAST_GAP]
+    best = None
+    for rank in sorted(ranks):
+        near, far = left[:, :rank], right[:, :rank]
+        for _ in range(_AGAIN):
+            proceed()
+            near, far = _bounded(mask, given, bound, near, far, 0.1 * _RIDGE)
+        done = _exactly(mask, given, near, far, scale)
+        if done is not None and done.residual < _FITS:
+            return done
+        best = done if rank == ranks[0] else best
+    return best
 
 
 def _exactly(mask: Tensor, given: Tensor, left: Tensor, right: Tensor, scale: float) -> Completed | None:
@@ -271,13 +290,16 @@ def _missing_pixels(
     first, last = problem.layers
     size, count = len(x), len(missing)
     weight = first.weight.double()
+    # enough of them, at random; the batch has to reproduce all
+    most = min(_EQUATIONS, _ENTRIES // (size * count))
+    generator = problem.generator()
     # sum_m delta_jm x_mi = A_ji where kept
-    j, i = torch.nonzero((first.d_weight[:, missing] != 0) & done.rows[:, None], as_tuple=True)
+    j, i = _some((first.d_weight[:, missing] != 0) & done.rows[:, None], most, generator)
     own = torch.zeros(len(j), size, count, dtype=x.dtype, device=x.device)
     own[torch.arange(len(j), device=x.device), :, i] = delta[j]
     right = first.d_weight[:, missing].double()[j, i]
     # sum_m g_mk a_jm (w_j x_m + b_j) = dW_2,kj where kept
-    k, h = torch.nonzero((last.d_weight != 0) & done.rows, as_tuple=True)
+    k, h = _some((last.d_weight != 0) & done.rows, most - len(j), generator)
     factor = g[:, k].T * active[h]
     below = factor[:, :, None] * weight[h][:, None, missing]
     pre = x @ weight.T + first.bias
@@ -293,6 +315,15 @@ def _missing_pixels(
     if not fits and not signed:
         solved, spread, _ = few_entries(matrix, target, signed=True, tolerance=noise)
     return solved.view(size, count), _SAFETY * spread.view(size, count).amax(dim=1)
+
+
+def _some(mask: Bool[Tensor, "n c"], most: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Rows and columns of the entries of a mask, of at most so many of them."""
+    rows, columns = torch.nonzero(mask, as_tuple=True)
+    if len(rows) > most:
+        chosen = torch.randperm(len(rows), generator=generator)[:most].to(rows.device)
+        return rows[chosen], columns[chosen]
+    return rows, columns
 
 
 def _judged(problem: Problem, done: Completed, x: Tensor, y: Tensor, errors: Tensor) -> Attack:
