@@ -226,7 +226,7 @@ def _threads_for(problem: Problem) -> Iterator[None]:
 
 
 def _with_hint(problem: Problem, found: Attack, tell: Telling) -> Attack:
-    if found.status or found.hint or found.hidden is not None:
+    if found.status or found.hint or found.hidden is not None or found.method == "completion":
         return found
     altered = looks_altered(problem)
     if altered:

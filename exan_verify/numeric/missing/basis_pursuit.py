@@ -13,10 +13,10 @@ from torch import Tensor
 
 from exan_verify.numeric.waiting import proceed
 
-_ROUNDS = 60
+_ROUNDS = 30
 
 _OPTIMAL = 1e-10
-"""Relative gap between the sums of the problem and its dual, and misfit of the equations, that end the rounds."""
+"""Relative gap between the sums of the problem and its dual, and misfit of the equations, that end it."""
 
 _SHORT = 0.995
 """Share of the way to the nearest bound that a step goes."""

@@ -3,14 +3,14 @@
 A = [dW_1 | db_1] has rank M, so that its kept entries complete it where every row and column keeps more than
 M: alternating least squares over the kept entries, with the others bounded by the smallest one that was kept
 (Jain, Netrapalli and Sanghavi 2013; the ridge is that of the nuclear norm, Mazumder, Hastie and Tibshirani
-2010). From more columns than samples the ridge leaves those that are not needed at zero, in a few rounds: the
-singular values tell the rank by a gap, which is not there among those of the entries kept. On the rows and
-columns that keep enough, the completion then is exact.
+2010). From more columns than samples the ridge leaves those that are not needed small, in a few rounds: the
+widest gaps of the singular values are guesses at the rank, of which the least that reproduces the entries is
+taken. On the rows and columns whose kept entries determine them, the completion then is exact.
 
 Lifting takes these rows, with what the columns say of the inputs. Pixels whose columns keep too little follow
 from what these keep, and from what the last layer keeps: dW_2 = G^T H is linear in them, as loss vectors and
-states of neurons are known by then. The batch has to reproduce every kept entry, and no other entry may
-exceed the smallest one kept."""
+states of neurons are known by then. Few of them are not zero, so that basis pursuit finds them. The batch has
+to reproduce every kept entry, and no other entry may exceed the smallest one kept."""
 
 from __future__ import annotations
 
@@ -346,6 +346,8 @@ def _judged(problem: Problem, done: Completed, x: Tensor, y: Tensor, errors: Ten
     share = float((problem.layers[0].d_weight != 0).double().mean())
     told = f"layer 1's gradient was completed at rank {done.rank} from the {share:.0%} of its entries kept"
     reason = f"entries that were kept are missed by {worst:.1e} of the largest"
+    if not bool((errors <= limit).all()):
+        reason = f"faint pixels are not determined by the entries kept; {reason}"
     left = torch.nonzero(~good)[:, 0].tolist()
     return Attack(
         x=x[good],
