@@ -80,7 +80,9 @@ def equations(seed: int, entries: int, *, signed: bool) -> tuple[torch.Tensor, t
     matrix[:, -1] = 0
     truth = torch.zeros(150, dtype=torch.float64)
     chosen = torch.tensor(rng.permutation(149)[:entries])
-    truth[chosen] = torch.tensor(rng.uniform(0.1, 1, entries) * (rng.choice([-1, 1], entries) if signed else 1))
+    truth[chosen] = torch.tensor(
+        rng.uniform(0.1, 1, entries) * (rng.choice([-1, 1], entries) if signed else 1)
+    )
     return matrix, matrix @ truth, truth
 
 
@@ -103,9 +105,9 @@ def test_many_entries_are_found_by_nobody_and_claimed_by_nobody():
         assert bool((errors == torch.inf).all())
 
 
-@pytest.mark.parametrize("share", [0.9, 0.3, 0.2])
+@pytest.mark.parametrize("share", [0.6, 0.3, 0.25])
 def test_most_batches_come_out_whatever_the_share(share: float):
-    """Four in five samples at least; here all but one batch."""
+    """Four in five of them at least."""
     whole = 0
     for seed in range(5):
         model, x, y = scene(seed)
@@ -128,7 +130,9 @@ def test_nothing_is_claimed_of_entries_that_are_not_the_largest(kind: str):
         places = torch.nonzero(weight)[:, 0]
         if kind == "at random":
             gradient = autograd_gradient(model, x, y, "float64")
-            kept = {n: torch.where(torch.tensor(rng.random(g.shape) < 0.4), g, 0) for n, g in gradient.items()}
+            kept = {
+                n: torch.where(torch.tensor(rng.random(g.shape) < 0.4), g, 0) for n, g in gradient.items()
+            }
         elif kind == "one left out":
             weight[weight.abs().argmax()] = 0
         elif kind == "one changed":

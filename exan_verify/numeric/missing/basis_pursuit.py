@@ -8,7 +8,7 @@ equations that are left over, and from what every other entry would do to these.
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from exan_verify.numeric.waiting import proceed
