@@ -182,7 +182,7 @@ def _completed(problem: Problem, method: str, tell: Telling, start: float) -> At
     """What the kept entries of a sparsified gradient say, where they complete it."""
     in_reach = method == "auto" and len(problem.layers) == 2 and problem.whole and problem.rectified
     asked = problem.scale == 1 and not problem.weighted and problem.question.labels is not Labels.REAL
-    if not (in_reach and asked and sparsified(problem.layers[0])):
+    if not (in_reach and asked and sparsified(problem)):
         return None
     found = tell.during(lambda: attack_sparsified(problem, tell))
     return None if found is None else replace(found, seconds=time.perf_counter() - start)
@@ -226,7 +226,7 @@ def _threads_for(problem: Problem) -> Iterator[None]:
 
 
 def _with_hint(problem: Problem, found: Attack, tell: Telling) -> Attack:
-    if found.status or found.hint or found.hidden is not None:
+    if found.status or found.hint or found.hidden is not None or found.method == "completion":
         return found
     altered = looks_altered(problem)
     if altered:

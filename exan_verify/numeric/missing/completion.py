@@ -3,14 +3,14 @@
 A = [dW_1 | db_1] has rank M, so that its kept entries complete it where every row and column keeps more than
 M: alternating least squares over the kept entries, with the others bounded by the smallest one that was kept
 (Jain, Netrapalli and Sanghavi 2013; the ridge is that of the nuclear norm, Mazumder, Hastie and Tibshirani
-2010). From more columns than samples the ridge leaves those that are not needed at zero, in a few rounds: the
-singular values tell the rank by a gap, which is not there among those of the entries kept. On the rows and
-columns that keep enough, the completion then is exact.
+2010). From more columns than samples the ridge leaves those that are not needed small, in a few rounds: the
+widest gaps of the singular values are guesses at the rank, of which the least that reproduces the entries is
+taken. On the rows and columns whose kept entries determine them, the completion then is exact.
 
 Lifting takes these rows, with what the columns say of the inputs. Pixels whose columns keep too little follow
 from what these keep, and from what the last layer keeps: dW_2 = G^T H is linear in them, as loss vectors and
-states of neurons are known by then. The batch has to reproduce every kept entry, and no other entry may
-exceed the smallest one kept."""
+states of neurons are known by then. Few of them are not zero, so that basis pursuit finds them. The batch has
+to reproduce every kept entry, and no other entry may exceed the smallest one kept."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ import math
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
+from exan_verify.core.question import Loss
 from exan_verify.errors import RangeError
 from exan_verify.numeric.methods.lifting.lift import Lift
+from exan_verify.numeric.missing.basis_pursuit import few_entries
 from exan_verify.numeric.problem.passes import backward, delta_spans, forward
-from exan_verify.numeric.problem.problem import LayerGradient, Problem
+from exan_verify.numeric.problem.problem import Problem
 from exan_verify.numeric.problem.records import Attack, Candidate, Evidence
 from exan_verify.numeric.problem.spectrum import column_space
 from exan_verify.numeric.waiting import Telling, proceed
@@ -39,18 +41,23 @@ left out: of a gradient 1e-7 and less, of the largest 99 % 3e-3."""
 _RIDGE = 1e-3
 """Of the nuclear norm, where the largest entry is one."""
 
-_ROUNDS, _EXACT_ROUNDS = 12, 120
+_ROUNDS, _AGAIN, _EXACT_ROUNDS, _NARROWING = 40, 10, 120, 12
 
-_GAP = 1e3
-"""Between the singular values that are needed and those that the ridge leaves."""
+_GAP, _LEAST_GAP, _RANKS = 1e3, 1.5, 4
+"""Between the singular values that are needed and those that the ridge leaves: the rounds end where it is
+clear. The widest gaps, from the least, are guesses at the rank."""
+
+_SHARP = 1e-3
+"""Of the unknowns of a row or column that is determined: how much less of them its kept entries show."""
 
 _SPARE = 4
 """Entries more than M that a row or column has to keep to be completed exactly."""
 
-_FLOORS = (0.1, 0.1, 0.03, 0.03, 0.01, 0.01, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5)
-"""Below which pixels count as zero, in turn: faint pixels at the rim of digits are .01 to .3."""
+_EQUATIONS, _ENTRIES = 1200, 1 << 27
+"""Equations, and entries of their matrix, that missing pixels are solved from: at 10 % there are 1000."""
 
-_ZERO = 1e-4
+_NEGATIVE = 1e-6
+"""Share of the largest pixel up to which a negative one is rounding."""
 
 _FITS = 1e-9
 """Relative distance at which entries kept are reproduced; roundings are 1e-13, other batches beyond 1e-4."""
@@ -70,17 +77,26 @@ class Completed:
     residual: float
 
 
-def sparsified(layer: LayerGradient) -> bool:
-    """Whether small entries of the layer's dW were left out: zeros among used rows and columns, and none
-    small beside them."""
-    if not layer.weight_whole or not layer.bias_whole:
+def sparsified(problem: Problem) -> bool:
+    """Whether small entries of a gradient were left out, of dW_1 or of the last dW."""
+    first, last = problem.layers[0], problem.layers[-1]
+    if not (first.whole and last.whole):
         return False
-    kept = layer.d_weight != 0
-    used = int(kept.any(dim=1).sum()) * int(kept.any(dim=0).sum())
-    if not used or int(kept.sum()) > (1 - _LEFT_OUT) * used:
+    kept = first.d_weight != 0
+    rows, columns = kept.any(dim=1), kept.any(dim=0)
+    if _cut(first.d_weight[rows][:, columns], _LEFT_OUT):
+        return True
+    # of a neuron that is active somewhere every entry is a sum over loss vectors, whose entries are not zero
+    dense = len(problem.layers) == 2 and problem.question.loss is not Loss.HINGE
+    return dense and _cut(last.d_weight[:, rows], 0.0)
+
+
+def _cut(entries: Tensor, natural: float) -> bool:
+    """Whether more than a share ``natural`` of the entries are zero, and none of the others is small."""
+    kept = entries[entries != 0].double().abs()
+    if not len(kept) or len(kept) >= (1 - natural) * entries.numel():
         return False
-    entries = layer.d_weight[kept].double().abs()
-    return float(entries.min()) > _SMALL * float(entries.square().mean().sqrt())
+    return float(kept.min()) > _SMALL * float(kept.square().mean().sqrt())
 
 
 def complete(kept: Float[Tensor, "n c"], limit: Float[Tensor, "n c"], most: int) -> Completed | None:
@@ -90,42 +106,81 @@ def complete(kept: Float[Tensor, "n c"], limit: Float[Tensor, "n c"], most: int)
     mask, given, bound = kept != 0, kept / scale, limit / scale
     u, values, vt = torch.linalg.svd(given, full_matrices=False)
     left, right = u[:, :most] * values[:most].sqrt(), vt[:most].T * values[:most].sqrt()
-    rank = most
     for _ in range(_ROUNDS):
         proceed()
-        left = _solved(*_with_bounds(mask, given, bound, left @ right.T), right, _RIDGE)
-        weights, targets = _with_bounds(mask, given, bound, left @ right.T)
-        right = _solved(weights.T, targets.T, left, _RIDGE)
-        left, right, values = _balanced(left, right)
-        falls = torch.nonzero(values[:-1] > _GAP * values[1:].clamp(min=1e-300))[:, 0]
-        if len(falls):
-            rank = int(falls[0]) + 1
+        left, right, values = _balanced(*_bounded(mask, given, bound, left, right, _RIDGE))
+        gaps = values[:-1] / values[1:].clamp(min=1e-300)
+        if float(gaps.max()) > _GAP:
             break
-    if rank >= most:
-        return None
-    left, right = left[:, :rank], right[:, :rank]
+    # the least rank that reproduces the entries; of noisy ones the rank of the widest gap
+    widest = gaps.argsort(descending=True)[:_RANKS]
+    ranks = [int(k) + 1 for k in widest if float(gaps[k]) > _LEAST_GAP]
+    best = None
+    for rank in sorted(ranks):
+        near, far = left[:, :rank], right[:, :rank]
+        for _ in range(_AGAIN):
+            proceed()
+            near, far = _bounded(mask, given, bound, near, far, 0.1 * _RIDGE)
+        done = _exactly(mask, given, near, far, scale)
+        if done is not None and done.residual < _FITS:
+            return done
+        best = done if rank == ranks[0] else best
+    return best
+
+
+def _exactly(mask: Tensor, given: Tensor, left: Tensor, right: Tensor, scale: float) -> Completed | None:
+    """The completion by its kept entries alone, on the rows and columns that these determine."""
+    rank = left.shape[1]
     weights = mask.double()
     rows, columns = torch.ones_like(mask[:, 0]), torch.ones_like(mask[0])
-    for _ in range(_ROUNDS):
+    for _ in range(_NARROWING):
         rows = weights[:, columns].sum(dim=1) >= rank + _SPARE
         columns = weights[rows].sum(dim=0) >= rank + _SPARE
-    if int(rows.sum()) <= rank or int(columns.sum()) <= rank:
-        return None
-    weights, given = weights[rows][:, columns], given[rows][:, columns]
-    left, right = left[rows], right[columns]
-    residual, before = math.inf, math.inf
-    for k in range(_EXACT_ROUNDS):
-        proceed()
-        left = _solved(weights, given, right, 0.0)
-        right = _solved(weights.T, given.T, left, 0.0)
-        left, right, _ = _balanced(left, right)
-        residual = float((weights * (left @ right.T - given)).norm() / given.norm())
-        if residual < 1e-14 or (k % 10 == 9 and not residual < 0.5 * before):
+    residual = math.inf
+    while True:
+        if int(rows.sum()) <= rank or int(columns.sum()) <= rank:
+            return None
+        kept, target = weights[rows][:, columns], given[rows][:, columns]
+        near, far, before = left[rows], right[columns], math.inf
+        for k in range(_EXACT_ROUNDS):
+            proceed()
+            near = _solved(kept, target, far, 0.0)
+            far = _solved(kept.T, target.T, near, 0.0)
+            near, far, _ = _balanced(near, far)
+            residual = float((kept * (near @ far.T - target)).norm() / target.norm())
+            if residual < 1e-14 or (k % 10 == 9 and not residual < 0.5 * before):
+                break
+            before = residual if k % 10 == 9 else before
+        left[rows], right[columns] = near, far
+        sure = _sharpness(kept, far) > _SHARP, _sharpness(kept.T, near) > _SHARP
+        if bool(sure[0].all()) and bool(sure[1].all()):
             break
-        before = residual if k % 10 == 9 else before
-    values = torch.zeros_like(kept)
-    values[rows.nonzero(), columns.nonzero().T] = scale * (left @ right.T)
+        rows[rows.clone()], columns[columns.clone()] = sure
+    values = torch.zeros_like(given)
+    values[rows.nonzero(), columns.nonzero().T] = scale * (near @ far.T)
     return Completed(values=values, rows=rows, columns=columns, rank=rank, residual=residual)
+
+
+def _sharpness(weights: Float[Tensor, "n c"], factor: Float[Tensor, "c r"]) -> Float[Tensor, " n"]:
+    """Per row, the smallest singular value of the orthonormalised factor on the entries it keeps."""
+    q, _ = torch.linalg.qr(factor)
+    smallest: Tensor = torch.linalg.eigvalsh(_grams(weights, q))[:, 0]
+    return smallest.clamp(min=0).sqrt()
+
+
+def _grams(weights: Float[Tensor, "n c"], factor: Float[Tensor, "c r"]) -> Float[Tensor, "n r r"]:
+    """Per row, the Gram matrix of the factor on entries of weight one."""
+    size = factor.shape[1]
+    return (weights @ (factor[:, :, None] * factor[:, None, :]).flatten(1)).view(-1, size, size)
+
+
+def _bounded(
+    mask: Tensor, given: Tensor, bound: Tensor, left: Tensor, right: Tensor, ridge: float
+) -> tuple[Tensor, Tensor]:
+    """One round of alternating least squares on the entries kept, and on others beyond their bounds."""
+    left = _solved(*_with_bounds(mask, given, bound, left @ right.T), right, ridge)
+    weights, targets = _with_bounds(mask, given, bound, left @ right.T)
+    return left, _solved(weights.T, targets.T, left, ridge)
 
 
 def _with_bounds(mask: Tensor, given: Tensor, bound: Tensor, current: Tensor) -> tuple[Tensor, Tensor]:
@@ -136,9 +191,8 @@ def _with_bounds(mask: Tensor, given: Tensor, bound: Tensor, current: Tensor) ->
 
 def _solved(weights: Tensor, targets: Tensor, factor: Tensor, ridge: float) -> Tensor:
     """The other factor, row by row, by least squares on the entries of weight one."""
-    size = factor.shape[1]
-    gram = (weights @ (factor[:, :, None] * factor[:, None, :]).flatten(1)).view(-1, size, size)
-    gram = gram + max(ridge, 1e-15) * torch.eye(size, dtype=gram.dtype, device=gram.device)
+    gram = _grams(weights, factor)
+    gram.diagonal(dim1=1, dim2=2).add_(max(ridge, 1e-15))
     solved: Tensor = torch.linalg.solve(gram, (targets @ factor)[:, :, None])[:, :, 0]
     return solved
 
@@ -236,13 +290,16 @@ def _missing_pixels(
     first, last = problem.layers
     size, count = len(x), len(missing)
     weight = first.weight.double()
+    # enough of them, at random; the batch has to reproduce all
+    most = min(_EQUATIONS, _ENTRIES // (size * count))
+    generator = problem.generator()
     # sum_m delta_jm x_mi = A_ji where kept
-    j, i = torch.nonzero((first.d_weight[:, missing] != 0) & done.rows[:, None], as_tuple=True)
+    j, i = _some((first.d_weight[:, missing] != 0) & done.rows[:, None], most, generator)
     own = torch.zeros(len(j), size, count, dtype=x.dtype, device=x.device)
     own[torch.arange(len(j), device=x.device), :, i] = delta[j]
     right = first.d_weight[:, missing].double()[j, i]
     # sum_m g_mk a_jm (w_j x_m + b_j) = dW_2,kj where kept
-    k, h = torch.nonzero((last.d_weight != 0) & done.rows, as_tuple=True)
+    k, h = _some((last.d_weight != 0) & done.rows, most - len(j), generator)
     factor = g[:, k].T * active[h]
     below = factor[:, :, None] * weight[h][:, None, missing]
     pre = x @ weight.T + first.bias
@@ -251,33 +308,22 @@ def _missing_pixels(
     scales = (right.norm() / max(len(j), 1) ** 0.5, last.d_weight.double().norm() / max(len(k), 1) ** 0.5)
     matrix = torch.cat([own.flatten(1) / scales[0].clamp(min=1e-300), below.flatten(1) / scales[1]])
     target = torch.cat([right / scales[0].clamp(min=1e-300), rest / scales[1]])
-    solved = _sparsest(matrix, target)
-    used = solved != 0
-    inverse = torch.linalg.pinv(matrix[:, used], rtol=1e-10)
-    left = float((matrix @ solved - target).norm())
-    spread = torch.zeros_like(solved)
-    spread[used] = inverse.norm(dim=1) * (left + problem.unit_roundoff * float(target.norm()))
+    # faint pixels at the rim are few; where no pixel is negative among those known, none is there
+    signed = bool((x < -_NEGATIVE * x.abs().max()).any())
+    noise = max(_FITS, 1e2 * problem.unit_roundoff)
+    solved, spread, fits = few_entries(matrix, target, signed=signed, tolerance=noise)
+    if not fits and not signed:
+        solved, spread, _ = few_entries(matrix, target, signed=True, tolerance=noise)
     return solved.view(size, count), _SAFETY * spread.view(size, count).amax(dim=1)
 
 
-def _sparsest(matrix: Float[Tensor, "e u"], target: Float[Tensor, " e"]) -> Float[Tensor, " u"]:
-    """A solution of ``matrix z = target`` with few entries: least squares, reweighted by what the entries
-    were (Gorodnitsky and Rao 1997), then on the largest of them."""
-    weights = torch.ones_like(matrix[0])
-    solved = torch.zeros_like(weights)
-    for floor in _FLOORS:
-        proceed()
-        scaled = matrix * weights
-        gram = scaled @ matrix.T
-        gram.diagonal().add_(1e-13 * gram.diagonal().mean())
-        solved = weights * (matrix.T @ torch.linalg.solve(gram, target))
-        weights = solved.square() + floor**2
-    kept = solved.abs() > _ZERO
-    if int(kept.sum()) >= len(matrix):
-        return solved
-    exact = torch.zeros_like(solved)
-    exact[kept] = torch.linalg.lstsq(matrix[:, kept], target[:, None]).solution[:, 0]
-    return exact
+def _some(mask: Bool[Tensor, "n c"], most: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Rows and columns of the entries of a mask, of at most so many of them."""
+    rows, columns = torch.nonzero(mask, as_tuple=True)
+    if len(rows) > most:
+        chosen = torch.randperm(len(rows), generator=generator)[:most].to(rows.device)
+        return rows[chosen], columns[chosen]
+    return rows, columns
 
 
 def _judged(problem: Problem, done: Completed, x: Tensor, y: Tensor, errors: Tensor) -> Attack:
@@ -300,6 +346,8 @@ def _judged(problem: Problem, done: Completed, x: Tensor, y: Tensor, errors: Ten
     share = float((problem.layers[0].d_weight != 0).double().mean())
     told = f"layer 1's gradient was completed at rank {done.rank} from the {share:.0%} of its entries kept"
     reason = f"entries that were kept are missed by {worst:.1e} of the largest"
+    if not bool((errors <= limit).all()):
+        reason = f"faint pixels are not determined by the entries kept; {reason}"
     left = torch.nonzero(~good)[:, 0].tolist()
     return Attack(
         x=x[good],
