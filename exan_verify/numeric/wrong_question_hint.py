@@ -46,9 +46,14 @@ _OF_WEIGHTS, _ABOVE_ROUNDING = 0.1, 100.0
 """Share of what samples leave that is not the weights', below which it is weight decay; times rounding that
 it is at least."""
 
-_LEVELS, _WHOLE, _QUANTISED = 1 << 12, 1e-3, 0.95
-"""Multiples of one step that a quantised layer has at most, how near to whole they are, and the share of the
-entries that are. Of entries that are not quantised one in hundreds is that near."""
+_LEVELS, _SEVERAL, _WHOLE, _QUANTISED = 1 << 12, 2.5, 1e-3, 0.95
+"""Multiples of one step that a quantised layer has at most, and some of them at least; how near to whole they
+are, and the share of the entries that are. Of entries that are not quantised one in hundreds is that near."""
+
+_MULTIPLES = (
+    "the entries of {layer} are whole multiples of one number, or of one for each row, as in a quantised "
+    "gradient (int8): candidates may be right to about its step; ask for the gradient before it was quantised"
+)
 
 _FIT = 1e-4
 """Distance at which a loss vector counts as that of a label; those of another loss are off by order 1."""
@@ -153,19 +158,24 @@ def quantised(problem: Problem) -> str:
         given = layer.d_weight[: max(1, _LOOKED_AT // layer.shape[1])].double().abs()
         if not layer.weight_given or int((given > 0).sum()) < _FEW:
             continue
-        steps = torch.where(given > 0, given, torch.inf)
-        for step in (steps.min(), steps.amin(dim=1, keepdim=True)):
-            times = (given / step)[given > 0]
+        kept = given > 0
+        live, smallest = kept.any(dim=1), torch.where(kept, given, torch.inf)
+        for least in (smallest.min().expand(len(given), 1), smallest.amin(dim=1, keepdim=True)):
+            times = torch.where(kept, given / least, 0.0)
+            # the smallest entry of a row need not be one step
+            whole = torch.stack([_share_whole(times * part, kept) for part in (1, 2, 3)]).amax(dim=0)
             # one magnitude, or two, is less than quantisation leaves
-            several = int((times > 2.5).sum()) > 0 and int((times < 1.5).sum()) > 0
-            whole = (times - times.round()).abs() < _WHOLE
-            if several and float(times.max()) < _LEVELS and float(whole.double().mean()) > _QUANTISED:
-                return (
-                    f"the entries of layer {k + 1} are whole multiples of one number, "
-                    f"{int(times.max().round())} of it at most, as in a quantised gradient (int8): candidates "
-                    "may be right to about its step; ask for the gradient before it was quantised"
-                )
+            several = int((times > _SEVERAL).sum()) > 0
+            if several and float(times.max()) < _LEVELS and float(whole[live].mean()) > _QUANTISED:
+                return _MULTIPLES.format(layer=f"layer {k + 1}")
     return ""
+
+
+def _share_whole(times: Float[Tensor, "n d"], kept: Tensor) -> Float[Tensor, " n"]:
+    """Per row, the share of the entries ``kept`` that are whole numbers."""
+    near = ((times - times.round()).abs() < _WHOLE) & kept
+    share: Tensor = near.sum(dim=1) / kept.sum(dim=1).clamp(min=1)
+    return share
 
 
 def batch_statistics(weight: Float[Tensor, "n d"], d_weight: Float[Tensor, "n d"]) -> bool:
@@ -283,8 +293,8 @@ def _weight_decay(problem: Problem, samples: int) -> str:
         return ""
     return (
         f"the first layer's gradient has {factor:.3g} times its weights in it, as weight decay puts it "
-        "there: subtract that multiple of the weights (and of the biases, where they decay too) from every layer's "
-        "gradient and attack again"
+        "there: subtract that multiple of the weights (and of the biases, where they decay too) from every "
+        "layer's gradient and attack again"
     )
 
 

@@ -280,8 +280,8 @@ def _judge(
         limit = PICTURE_LIMIT * max(1.0, float(pictures[m].abs().max()))
         if not float(bound[m]) <= limit:
             reasons[m] = (
-                f"its error bound {float(bound[m]):.1e} exceeds {limit:.1e}, {PICTURE_LIMIT:.0e} of the "
-                "largest entry of its input (at least 1)"
+                f"its error bound {float(bound[m]):.1e} exceeds {limit:.1e} "
+                f"({PICTURE_LIMIT:.0e} of its largest entry, or of 1)"
             )
         elif not float(misfit[m]) <= float(slack[m]):
             reasons[m] = (
